@@ -1,4 +1,17 @@
 //! The rules of the business, pure: no I/O, no async, nothing of ours imported. Time and randomness come in as values.
 
+pub mod byte_range;
+pub mod caller;
 pub mod clock;
+pub mod digest;
+pub mod file;
+pub mod file_list;
 pub mod ids;
+pub mod media_type;
+pub mod object_key;
+pub mod policy;
+pub mod quota;
+pub mod sql_enum;
+pub mod text;
+pub mod upload_spec;
+pub mod violations;

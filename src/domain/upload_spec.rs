@@ -1,0 +1,291 @@
+//! What a client says about a file before its bytes, and everything that can be wrong with it.
+
+use serde_json::{Map, Value};
+
+use super::{
+    clock::Timestamp,
+    digest::{Digest, Hasher},
+    file::{EntityRef, Visibility},
+    ids::RequestId,
+    media_type::DECLARED_CHARACTERS_MAX,
+    policy::Policy,
+    text::{self, EXTERNAL_ID_CHARACTERS_MAX},
+    violations::Violations,
+};
+
+/// The most entities that one upload can be attached to.
+pub const ATTACHMENTS_MAX: usize = 100;
+/// The longest type or field name of an entity, in characters.
+pub const ENTITY_NAME_CHARACTERS_MAX: usize = 64;
+/// The longest retention, in days: a century.
+pub const RETENTION_DAYS_MAX: i32 = 36_500;
+
+/// A spec as it came in, with nothing checked but the shape.
+#[derive(Debug, Clone, Default)]
+#[allow(missing_docs, reason = "the fields are those of the contract's UploadSpec, explained there")]
+pub struct UploadSpec {
+    pub name: String,
+    pub mime_type: String,
+    pub size_bytes: Option<i64>,
+    pub sha256: Option<Vec<u8>>,
+    pub category: String,
+    pub title: String,
+    pub description: String,
+    pub tags: Vec<String>,
+    pub metadata: Map<String, Value>,
+    pub attachments: Vec<EntityRef>,
+    pub expire_time: Option<Timestamp>,
+    pub retention_days: i32,
+    pub visibility: Option<Visibility>,
+    pub request_id: String,
+}
+
+/// A spec that holds, with the policy's defaults filled in.
+#[derive(Debug, Clone)]
+#[allow(missing_docs, reason = "the fields are those of the contract's UploadSpec, explained there")]
+pub struct CheckedSpec {
+    pub name: String,
+    pub declared_mime_type: String,
+    pub size_bytes: Option<u64>,
+    pub sha256: Option<Digest>,
+    pub category: String,
+    pub title: String,
+    pub description: String,
+    pub tags: Vec<String>,
+    pub metadata: Map<String, Value>,
+    pub attachments: Vec<EntityRef>,
+    pub expire_time: Option<Timestamp>,
+    pub retention_days: Option<u32>,
+    pub visibility: Visibility,
+    pub readers: Vec<String>,
+    pub request_id: Option<RequestId>,
+}
+
+impl UploadSpec {
+    /// Checks everything against the policy and reports all that is wrong together.
+    pub fn check(self, policy: &Policy, now: Timestamp) -> Result<CheckedSpec, Violations> {
+        let mut wrong = Violations::new();
+        self.check_name(policy, &mut wrong);
+        let size_bytes = self.check_size(&mut wrong);
+        let sha256 =
+            self.sha256.as_deref().and_then(|raw| wrong.take("spec.sha256", Digest::from_slice(raw)));
+        let tags = self.check_tags(&mut wrong);
+        self.check_texts(&mut wrong);
+        self.check_attachments(&mut wrong);
+        self.check_times(now, &mut wrong);
+        let request_id = request_id("spec.request_id", &self.request_id, &mut wrong);
+
+        let category = if self.category.is_empty() { policy.category_default.clone() } else { self.category };
+        let rules = policy.categories.get(&category).copied();
+        if rules.is_none() {
+            let known = policy.categories.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+            wrong.add("spec.category", format!("is not a category of this tenant; there are {known}"));
+        }
+        wrong.clone().into_result()?;
+        let Some(rules) = rules else { return Err(wrong) };
+
+        let mut attachments = self.attachments;
+        attachments.sort();
+        attachments.dedup();
+        Ok(CheckedSpec {
+            readers: policy.readers(&category, &attachments),
+            visibility: self.visibility.unwrap_or(rules.visibility),
+            name: self.name,
+            declared_mime_type: self.mime_type,
+            size_bytes,
+            sha256,
+            category,
+            title: self.title,
+            description: self.description,
+            tags,
+            metadata: self.metadata,
+            attachments,
+            expire_time: self.expire_time,
+            retention_days: u32::try_from(self.retention_days).ok().filter(|days| *days > 0),
+            request_id,
+        })
+    }
+
+    fn check_name(&self, policy: &Policy, wrong: &mut Violations) {
+        wrong.take("spec.name", text::line(&self.name, text::NAME_CHARACTERS_MAX));
+        if let Some(extension) = policy.blocked_extension(&self.name) {
+            wrong.add(
+                "spec.name",
+                format!("files with the extension `{extension}` are blocked by the tenant's policy"),
+            );
+        }
+    }
+
+    fn check_size(&self, wrong: &mut Violations) -> Option<u64> {
+        let size = self.size_bytes?;
+        wrong.take("spec.size_bytes", u64::try_from(size).map_err(|_| "must not be negative"))
+    }
+
+    fn check_tags(&self, wrong: &mut Violations) -> Vec<String> {
+        if self.tags.len() > text::TAGS_MAX {
+            wrong.add("spec.tags", format!("must be at most {}, are {}", text::TAGS_MAX, self.tags.len()));
+            return Vec::new();
+        }
+        let mut tags: Vec<String> = self
+            .tags
+            .iter()
+            .enumerate()
+            .filter_map(|(index, tag)| {
+                wrong.take(&format!("spec.tags[{index}]"), text::line(tag, text::TAG_CHARACTERS_MAX))
+            })
+            .collect();
+        tags.sort();
+        tags.dedup();
+        tags
+    }
+
+    fn check_texts(&self, wrong: &mut Violations) {
+        wrong.take("spec.mime_type", text::optional_line(&self.mime_type, DECLARED_CHARACTERS_MAX));
+        wrong.take("spec.title", text::optional_line(&self.title, text::TITLE_CHARACTERS_MAX));
+        wrong.take("spec.description", text::block(&self.description, text::DESCRIPTION_BYTES_MAX));
+        match serde_json::to_string(&self.metadata) {
+            Ok(json) if json.len() > text::METADATA_BYTES_MAX => wrong.add(
+                "spec.metadata",
+                format!("must have at most {} bytes as JSON, has {}", text::METADATA_BYTES_MAX, json.len()),
+            ),
+            // PostgreSQL's jsonb has no NUL.
+            Ok(json) if json.contains("\\u0000") => wrong.add("spec.metadata", "must not contain U+0000"),
+            Ok(_) => {}
+            Err(error) => wrong.add("spec.metadata", format!("cannot be written as JSON: {error}")),
+        }
+    }
+
+    fn check_attachments(&self, wrong: &mut Violations) {
+        if self.attachments.len() > ATTACHMENTS_MAX {
+            wrong.add("spec.attachments", format!("must be at most {ATTACHMENTS_MAX}"));
+            return;
+        }
+        for (index, entity) in self.attachments.iter().enumerate() {
+            check_entity(&format!("spec.attachments[{index}]"), entity, wrong);
+        }
+    }
+
+    fn check_times(&self, now: Timestamp, wrong: &mut Violations) {
+        if self.expire_time.is_some_and(|expire_time| expire_time <= now) {
+            wrong.add("spec.expire_time", "must lie in the future");
+        }
+        if !(0..=RETENTION_DAYS_MAX).contains(&self.retention_days) {
+            wrong.add("spec.retention_days", format!("must be from 0 (never) to {RETENTION_DAYS_MAX}"));
+        }
+    }
+}
+
+impl CheckedSpec {
+    /// What stands for this upload when its request id comes again: everything said about the file, who said it, and
+    /// its bytes.
+    pub fn fingerprint(&self, actor_id: &str, content: Digest) -> Digest {
+        let mut hasher = Hasher::default();
+        for field in
+            [actor_id, &self.name, &self.declared_mime_type, &self.category, &self.title, &self.description]
+        {
+            hasher.field(field.as_bytes());
+        }
+        let rest = serde_json::json!([
+            self.tags,
+            self.metadata,
+            self.attachments,
+            self.expire_time,
+            self.retention_days,
+            self.visibility,
+        ]);
+        hasher.field(rest.to_string().as_bytes());
+        hasher.field(content.as_bytes());
+        hasher.finish()
+    }
+}
+
+/// Checks an entity reference under the given field path.
+pub fn check_entity(field: &str, entity: &EntityRef, wrong: &mut Violations) {
+    let is_name = |text: &str| {
+        !text.is_empty()
+            && text.len() <= ENTITY_NAME_CHARACTERS_MAX
+            && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+    };
+    if !is_name(&entity.entity_type) {
+        wrong.add(format!("{field}.type"), "must be 1 to 64 characters of a-z, 0-9 and _");
+    }
+    wrong.take(&format!("{field}.id"), text::line(&entity.entity_id, EXTERNAL_ID_CHARACTERS_MAX));
+    wrong.take(&format!("{field}.field"), text::optional_line(&entity.field, ENTITY_NAME_CHARACTERS_MAX));
+}
+
+/// Reads a request id; empty means none.
+pub fn request_id(field: &str, text: &str, wrong: &mut Violations) -> Option<RequestId> {
+    if text.is_empty() {
+        return None;
+    }
+    wrong.take(field, text.parse::<RequestId>().map_err(|_| "must be a UUID, or empty"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec() -> UploadSpec {
+        UploadSpec { name: "notes.txt".into(), ..UploadSpec::default() }
+    }
+
+    fn check(spec: UploadSpec) -> Result<CheckedSpec, Violations> {
+        spec.check(&Policy::preset("general").unwrap(), Timestamp::default())
+    }
+
+    #[test]
+    fn a_name_is_enough() {
+        let checked = check(spec()).unwrap();
+        assert_eq!(checked.category, "media_resource");
+        assert_eq!(checked.visibility, Visibility::Organization);
+    }
+
+    #[test]
+    fn everything_wrong_is_reported_together() {
+        let bad = UploadSpec {
+            name: "run.EXE".into(),
+            size_bytes: Some(-1),
+            sha256: Some(vec![1, 2, 3]),
+            category: "nonsense".into(),
+            tags: vec!["ok".into(), String::new()],
+            retention_days: -5,
+            expire_time: Some(Timestamp::default()),
+            request_id: "42".into(),
+            attachments: vec![EntityRef {
+                entity_type: "Class".into(),
+                entity_id: String::new(),
+                field: "".into(),
+            }],
+            ..spec()
+        };
+        let fields: Vec<String> = check(bad).unwrap_err().iter().map(|wrong| wrong.field.clone()).collect();
+        for field in [
+            "spec.name",
+            "spec.size_bytes",
+            "spec.sha256",
+            "spec.tags[1]",
+            "spec.attachments[0].type",
+            "spec.attachments[0].id",
+            "spec.expire_time",
+            "spec.retention_days",
+            "spec.request_id",
+            "spec.category",
+        ] {
+            assert!(fields.iter().any(|reported| reported == field), "{field} is missing in {fields:?}");
+        }
+    }
+
+    #[test]
+    fn the_fingerprint_tells_payloads_apart() {
+        let content = Digest::of(b"bytes");
+        let original = check(spec()).unwrap();
+        let renamed = check(UploadSpec { name: "other.txt".into(), ..spec() }).unwrap();
+        assert_eq!(original.fingerprint("alice", content), original.fingerprint("alice", content));
+        assert_ne!(original.fingerprint("alice", content), renamed.fingerprint("alice", content));
+        assert_ne!(original.fingerprint("alice", content), original.fingerprint("bob", content));
+        assert_ne!(
+            original.fingerprint("alice", content),
+            original.fingerprint("alice", Digest::of(b"others"))
+        );
+    }
+}
