@@ -1,1 +1,122 @@
-//! db
+//! PostgreSQL: the only room that names diesel, and the only one that names a table.
+//!
+//! A query function takes a [`TenantTx`] or a [`SystemTx`], never a connection: whoever holds a transaction is bound to
+//! one tenant by the database itself, or has said out loud that it works across tenants. One file a table holds its
+//! queries. SQL is written out ([`statement`]), because what matters here (one conditional UPDATE, set-based inserts,
+//! ordered index walks under row-level security) is what a query builder hides; diesel carries it: typed binds, mapped
+//! rows, prepared statements, transactions that survive cancellation, migrations.
+//!
+//! PostgreSQL gets no trait: row-level security is part of the product, and the tests use a real server.
+
+pub mod attachments;
+pub mod audit_entries;
+pub mod blobs;
+mod error;
+pub mod events;
+pub mod file_readers;
+pub mod file_tags;
+pub mod files;
+pub mod idempotency_keys;
+
+pub mod migrate;
+mod pool;
+pub mod quotas;
+mod roles;
+mod statement;
+mod system_tx;
+mod tenant_tx;
+pub mod tenants;
+pub mod tombstones;
+pub mod uploads;
+pub mod usage_counters;
+pub mod versions;
+
+use std::{sync::Arc, time::Duration};
+
+pub use error::{DbError, DbErrorKind};
+pub use roles::RoleError;
+pub use system_tx::{Outcome, SystemTx};
+pub use tenant_tx::{TenantTx, TransactionId, Viewer};
+
+use crate::domain::{
+    clock::{Clock, Timestamp},
+    ids::TenantId,
+};
+
+/// How to reach the database, and how long to wait for it.
+#[derive(Debug, Clone)]
+pub struct DatabaseOptions {
+    /// The role that serves requests.
+    pub url: secrecy::SecretString,
+    /// The role that works across tenants.
+    pub system_url: secrecy::SecretString,
+    /// The most connections for requests.
+    pub pool_size_max: usize,
+    /// The most connections for work across tenants.
+    pub system_pool_size_max: usize,
+    /// How long a statement may run.
+    pub statement_timeout: Duration,
+    /// How long to wait for a connection.
+    pub acquire_timeout: Duration,
+    /// The CA that signed the server's certificate; without it the connection is not encrypted.
+    pub tls_ca_file: Option<std::path::PathBuf>,
+}
+
+/// The database, as two roles see it. Cheap to clone.
+#[derive(Clone)]
+pub struct Database {
+    tenant_pool: pool::Pool,
+    system_pool: pool::Pool,
+    statement_timeout: Duration,
+    test_clock: Option<Arc<dyn Clock>>,
+}
+
+impl Database {
+    /// Prepares the pools. No connection is opened yet.
+    pub fn open(options: &DatabaseOptions) -> Result<Self, DbError> {
+        Ok(Self {
+            tenant_pool: pool::Pool::open(&options.url, options.pool_size_max, options)?,
+            system_pool: pool::Pool::open(&options.system_url, options.system_pool_size_max, options)?,
+            statement_timeout: options.statement_timeout,
+            test_clock: None,
+        })
+    }
+
+    /// Makes `app.now()` answer this clock instead of the database's own. For tests.
+    #[must_use]
+    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.test_clock = Some(clock);
+        self
+    }
+
+    /// Begins a transaction of one tenant, as this viewer sees it.
+    pub async fn tenant_tx(&self, tenant: TenantId, viewer: &Viewer) -> Result<TenantTx, DbError> {
+        let connection = self.tenant_pool.acquire().await?;
+        TenantTx::begin(connection, tenant, viewer, self.statement_timeout, self.now_override()).await
+    }
+
+    /// Begins a transaction across tenants.
+    pub async fn system_tx(&self) -> Result<SystemTx, DbError> {
+        let connection = self.system_pool.acquire().await?;
+        SystemTx::begin(connection, self.statement_timeout, self.now_override()).await
+    }
+
+    /// Refuses roles that could step over row-level security, and says why.
+    pub async fn check_roles(&self) -> Result<(), RoleError> {
+        roles::check(&self.tenant_pool, &self.system_pool).await
+    }
+
+    /// Whether the database answers.
+    pub async fn ping(&self) -> Result<(), DbError> {
+        self.system_tx().await?.commit().await
+    }
+
+    /// How many connections for requests are open, and how many requests wait for one.
+    pub fn pool_status(&self) -> (usize, usize) {
+        self.tenant_pool.status()
+    }
+
+    fn now_override(&self) -> Option<Timestamp> {
+        self.test_clock.as_ref().map(|clock| clock.now())
+    }
+}

@@ -1,0 +1,1 @@
+DROP TABLE tombstones, attachments, file_tags, versions, file_readers, files, blobs;

@@ -1,0 +1,1 @@
+DROP TABLE uploads, usage_counters, quotas;

@@ -1,0 +1,2 @@
+DROP TABLE events, audit_entries, idempotency_keys;
+DROP SEQUENCE event_numbers, audit_entry_numbers;

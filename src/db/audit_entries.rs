@@ -1,0 +1,98 @@
+//! The audit log: changes, disclosures and denials, each written in the transaction of what it tells.
+
+use diesel::sql_types::{Array, Bool, Integer, Jsonb, Nullable, SmallInt, Text, Uuid as SqlUuid};
+
+use super::{
+    DbError, SystemTx, TenantTx,
+    statement::{Statement, statement},
+};
+use crate::domain::{
+    caller::{Actor, ActorKind, Origin},
+    ids::{FileId, TenantId},
+    sql_enum::sql_enum,
+};
+
+sql_enum! {
+    /// What was done, or tried.
+    AuditAction {
+        /// A tenant was born.
+        TenantCreate = 1 => "tenant_create",
+        /// A version was committed.
+        FileUpload = 2 => "file_upload",
+        /// Bytes were handed out.
+        FileDownload = 3 => "file_download",
+        /// A file went to the trash.
+        FileDelete = 4 => "file_delete",
+        /// A file came out of the trash.
+        FileUndelete = 5 => "file_undelete",
+        /// A file was removed for good.
+        FilePurge = 6 => "file_purge",
+        /// Limits were changed.
+        QuotaUpdate = 7 => "quota_update",
+    }
+}
+
+/// One entry.
+#[derive(Debug, Clone)]
+pub struct AuditEntry {
+    /// Who.
+    pub actor: Actor,
+    /// From where.
+    pub origin: Origin,
+    /// What.
+    pub action: AuditAction,
+    /// Whether it was allowed.
+    pub is_allowed: bool,
+    /// To which file.
+    pub file: Option<(FileId, i32)>,
+    /// What else there is to say.
+    pub details: serde_json::Value,
+}
+
+impl AuditEntry {
+    /// Something that Strongroom did by itself.
+    pub fn system(action: AuditAction, details: serde_json::Value) -> Self {
+        let actor = Actor { kind: ActorKind::System, id: "strongroom".to_owned() };
+        Self { actor, origin: Origin::default(), action, is_allowed: true, file: None, details }
+    }
+}
+
+/// Writes entries of the transaction's tenant.
+pub async fn insert(tx: &mut TenantTx, entries: &[AuditEntry]) -> Result<(), DbError> {
+    let tenant = tx.tenant();
+    insertion(tenant, entries).execute(tx.connection()?).await.map(|_| ())
+}
+
+/// Writes entries of a tenant that is just being born.
+pub async fn insert_for(tx: &mut SystemTx, tenant: TenantId, entries: &[AuditEntry]) -> Result<(), DbError> {
+    insertion(tenant, entries).execute(tx.connection()?).await.map(|_| ())
+}
+
+fn insertion(tenant: TenantId, entries: &[AuditEntry]) -> Statement<'static> {
+    let texts = |pick: fn(&AuditEntry) -> &str| {
+        entries.iter().map(|entry| pick(entry).to_owned()).collect::<Vec<String>>()
+    };
+    statement(
+        "insert audit entries",
+        "INSERT INTO audit_entries (tenant_id, create_time, actor_kind, actor_id, action, is_allowed, file_id, version,
+            request_id, address, details)
+         SELECT {}, app.now(), n.actor_kind, n.actor_id, n.action, n.is_allowed, n.file_id, n.version, n.request_id,
+            n.address, n.details
+         FROM unnest({}, {}, {}, {}, {}, {}, {}, {}, {})
+            AS n (actor_kind, actor_id, action, is_allowed, file_id, version, request_id, address, details)",
+    )
+    .bind::<SqlUuid, _>(tenant.as_uuid())
+    .bind::<Array<SmallInt>, _>(entries.iter().map(|entry| entry.actor.kind.number()).collect::<Vec<_>>())
+    .bind::<Array<Text>, _>(texts(|entry| &entry.actor.id))
+    .bind::<Array<SmallInt>, _>(entries.iter().map(|entry| entry.action.number()).collect::<Vec<_>>())
+    .bind::<Array<Bool>, _>(entries.iter().map(|entry| entry.is_allowed).collect::<Vec<_>>())
+    .bind::<Array<Nullable<SqlUuid>>, _>(
+        entries.iter().map(|entry| entry.file.map(|(file, _)| file.as_uuid())).collect::<Vec<_>>(),
+    )
+    .bind::<Array<Nullable<Integer>>, _>(
+        entries.iter().map(|entry| entry.file.map(|(_, version)| version)).collect::<Vec<_>>(),
+    )
+    .bind::<Array<Text>, _>(texts(|entry| &entry.origin.request_id))
+    .bind::<Array<Text>, _>(texts(|entry| &entry.origin.address))
+    .bind::<Array<Jsonb>, _>(entries.iter().map(|entry| entry.details.clone()).collect::<Vec<_>>())
+}

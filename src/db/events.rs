@@ -1,0 +1,51 @@
+//! The outbox: every change of a file is a row in its transaction, at a position that no late commit can slip under.
+
+use diesel::sql_types::{Array, Integer, SmallInt, Text, Uuid as SqlUuid};
+
+use super::{DbError, TenantTx, statement::statement};
+use crate::domain::{ids::FileId, sql_enum::sql_enum};
+
+sql_enum! {
+    /// What happened to a file.
+    EventKind {
+        /// Its first version was committed.
+        FileCreated = 1 => "file_created",
+        /// It went to the trash.
+        FileDeleted = 2 => "file_deleted",
+        /// It came back.
+        FileUndeleted = 3 => "file_undeleted",
+        /// It is gone for good.
+        FilePurged = 4 => "file_purged",
+    }
+}
+
+/// One event.
+#[derive(Debug, Clone)]
+pub struct Event {
+    /// What happened.
+    pub kind: EventKind,
+    /// To which file.
+    pub file: FileId,
+    /// At which version.
+    pub version: i32,
+    /// By whom.
+    pub actor_id: String,
+}
+
+/// Writes events.
+pub async fn insert(tx: &mut TenantTx, events: &[Event]) -> Result<(), DbError> {
+    statement(
+        "insert events",
+        "INSERT INTO events (tenant_id, create_time, kind, file_id, version, actor_id)
+         SELECT {}, app.now(), n.kind, n.file_id, n.version, n.actor_id
+         FROM unnest({}, {}, {}, {}) AS n (kind, file_id, version, actor_id)",
+    )
+    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+    .bind::<Array<SmallInt>, _>(events.iter().map(|event| event.kind.number()).collect::<Vec<_>>())
+    .bind::<Array<SqlUuid>, _>(events.iter().map(|event| event.file.as_uuid()).collect::<Vec<_>>())
+    .bind::<Array<Integer>, _>(events.iter().map(|event| event.version).collect::<Vec<_>>())
+    .bind::<Array<Text>, _>(events.iter().map(|event| event.actor_id.clone()).collect::<Vec<_>>())
+    .execute(tx.connection()?)
+    .await
+    .map(|_| ())
+}

@@ -1,0 +1,66 @@
+//! Tags, as rows: an array column could not be searched by index under row-level security.
+
+use std::collections::HashMap;
+
+use diesel::{
+    QueryableByName,
+    sql_types::{Array, Text, Uuid as SqlUuid},
+};
+use uuid::Uuid;
+
+use super::{DbError, TenantTx, statement::statement};
+use crate::domain::ids::FileId;
+
+/// Adds tags to new files.
+pub async fn insert(tx: &mut TenantTx, tags: &[(FileId, String)]) -> Result<(), DbError> {
+    if tags.is_empty() {
+        return Ok(());
+    }
+    let (files, tags): (Vec<Uuid>, Vec<String>) =
+        tags.iter().map(|(file, tag)| (file.as_uuid(), tag.clone())).unzip();
+    statement(
+        "insert tags",
+        "INSERT INTO file_tags (tenant_id, file_id, tag) SELECT {}, n.file_id, n.tag FROM unnest({}, {}) AS n (file_id, tag)",
+    )
+    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+    .bind::<Array<SqlUuid>, _>(files)
+    .bind::<Array<Text>, _>(tags)
+    .execute(tx.connection()?)
+    .await
+    .map(|_| ())
+}
+
+#[derive(QueryableByName)]
+struct TagRow {
+    #[diesel(sql_type = SqlUuid)]
+    file_id: Uuid,
+    #[diesel(sql_type = Text)]
+    tag: String,
+}
+
+/// The tags of files that the caller was shown, each list in bytewise order.
+pub async fn list(tx: &mut TenantTx, files: &[FileId]) -> Result<HashMap<FileId, Vec<String>>, DbError> {
+    let rows: Vec<TagRow> = statement(
+        "list tags",
+        "SELECT file_id, tag FROM file_tags WHERE tenant_id = {} AND file_id = ANY ({}) ORDER BY file_id, tag",
+    )
+    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+    .bind::<Array<SqlUuid>, _>(files.iter().map(|file| file.as_uuid()).collect::<Vec<_>>())
+    .load(tx.connection()?)
+    .await?;
+    let mut tags: HashMap<FileId, Vec<String>> = HashMap::new();
+    for row in rows {
+        tags.entry(FileId::from_uuid(row.file_id)).or_default().push(row.tag);
+    }
+    Ok(tags)
+}
+
+/// Removes the tags of a file.
+pub async fn delete(tx: &mut TenantTx, file: FileId) -> Result<(), DbError> {
+    statement("delete tags", "DELETE FROM file_tags WHERE tenant_id = {} AND file_id = {}")
+        .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+        .bind::<SqlUuid, _>(file.as_uuid())
+        .execute(tx.connection()?)
+        .await
+        .map(|_| ())
+}

@@ -1,0 +1,305 @@
+//! The file row: its record, and what lists and guards need of its current version.
+
+use chrono::{DateTime, Utc};
+use diesel::{
+    QueryableByName,
+    sql_types::{
+        Array, BigInt, Binary, Bool, Integer, Jsonb, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid,
+    },
+};
+use uuid::Uuid;
+
+use super::{DbError, TenantTx, statement::statement};
+use crate::domain::{
+    clock::Timestamp,
+    digest::Digest,
+    file::{ContentState, File, ScanStatus, Trash, Visibility},
+    ids::{FileId, TenantId},
+    media_type::MediaKind,
+};
+
+pub(super) const COLUMNS: &str = "f.tenant_id, f.id, f.owner_id, f.created_by, f.updated_by, f.name, \
+    f.original_name, f.category, f.title, f.description, f.metadata, f.visibility, f.version, f.content_state, \
+    f.scan_status, f.mime_type, f.declared_mime_type, f.media_kind, f.size_bytes, f.sha256, f.revision, \
+    f.create_time, f.update_time, f.delete_time, f.purge_time, f.archive_time, f.expire_time, f.deletion_time, \
+    f.retain_until_time";
+
+#[derive(QueryableByName)]
+pub(super) struct FileRow {
+    #[diesel(sql_type = SqlUuid)]
+    tenant_id: Uuid,
+    #[diesel(sql_type = SqlUuid)]
+    pub(super) id: Uuid,
+    #[diesel(sql_type = Text)]
+    owner_id: String,
+    #[diesel(sql_type = Text)]
+    created_by: String,
+    #[diesel(sql_type = Text)]
+    updated_by: String,
+    #[diesel(sql_type = Text)]
+    name: String,
+    #[diesel(sql_type = Text)]
+    original_name: String,
+    #[diesel(sql_type = Text)]
+    category: String,
+    #[diesel(sql_type = Text)]
+    title: String,
+    #[diesel(sql_type = Text)]
+    description: String,
+    #[diesel(sql_type = Jsonb)]
+    metadata: serde_json::Value,
+    #[diesel(sql_type = SmallInt)]
+    visibility: i16,
+    #[diesel(sql_type = Integer)]
+    version: i32,
+    #[diesel(sql_type = SmallInt)]
+    content_state: i16,
+    #[diesel(sql_type = SmallInt)]
+    scan_status: i16,
+    #[diesel(sql_type = Text)]
+    mime_type: String,
+    #[diesel(sql_type = Text)]
+    declared_mime_type: String,
+    #[diesel(sql_type = SmallInt)]
+    media_kind: i16,
+    #[diesel(sql_type = BigInt)]
+    size_bytes: i64,
+    #[diesel(sql_type = Binary)]
+    sha256: Vec<u8>,
+    #[diesel(sql_type = BigInt)]
+    revision: i64,
+    #[diesel(sql_type = Timestamptz)]
+    create_time: DateTime<Utc>,
+    #[diesel(sql_type = Timestamptz)]
+    update_time: DateTime<Utc>,
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    delete_time: Option<DateTime<Utc>>,
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    purge_time: Option<DateTime<Utc>>,
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    archive_time: Option<DateTime<Utc>>,
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    expire_time: Option<DateTime<Utc>>,
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    deletion_time: Option<DateTime<Utc>>,
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    retain_until_time: Option<DateTime<Utc>>,
+}
+
+impl FileRow {
+    /// The file without its tags and attachments, which stand in rows of their own.
+    pub(super) fn read(self) -> Result<File, DbError> {
+        let bad = |what: &str| DbError::corrupt("read file", what);
+        let serde_json::Value::Object(metadata) = self.metadata else { return Err(bad("metadata")) };
+        Ok(File {
+            id: FileId::from_uuid(self.id),
+            tenant_id: TenantId::from_uuid(self.tenant_id),
+            owner_id: self.owner_id,
+            created_by: self.created_by,
+            updated_by: self.updated_by,
+            name: self.name,
+            original_name: self.original_name,
+            category: self.category,
+            title: self.title,
+            description: self.description,
+            metadata,
+            tags: Vec::new(),
+            attachments: Vec::new(),
+            visibility: Visibility::from_number(self.visibility).ok_or_else(|| bad("visibility"))?,
+            version: self.version,
+            content_state: ContentState::from_number(self.content_state)
+                .ok_or_else(|| bad("content state"))?,
+            scan_status: ScanStatus::from_number(self.scan_status).ok_or_else(|| bad("scan status"))?,
+            mime_type: self.mime_type,
+            declared_mime_type: self.declared_mime_type,
+            media_kind: MediaKind::from_number(self.media_kind).ok_or_else(|| bad("media kind"))?,
+            size_bytes: u64::try_from(self.size_bytes).map_err(|_| bad("size"))?,
+            sha256: Digest::from_slice(&self.sha256).map_err(|_| bad("digest"))?,
+            revision: self.revision,
+            create_time: self.create_time,
+            update_time: self.update_time,
+            trash: self
+                .delete_time
+                .zip(self.purge_time)
+                .map(|(delete_time, purge_time)| Trash { delete_time, purge_time }),
+            archive_time: self.archive_time,
+            expire_time: self.expire_time,
+            deletion_time: self.deletion_time,
+            retain_until_time: self.retain_until_time,
+        })
+    }
+}
+
+/// A file as this viewer may see it, and whether it was granted to the viewer by name.
+#[derive(Debug, Clone)]
+pub struct SeenFile {
+    /// The file, without tags and attachments.
+    pub file: File,
+    /// Whether one of the viewer's principals is among its readers.
+    pub is_granted: bool,
+}
+
+#[derive(QueryableByName)]
+struct SeenRow {
+    #[diesel(embed)]
+    file: FileRow,
+    #[diesel(sql_type = Bool)]
+    is_granted: bool,
+}
+
+/// The file with this id, if row-level security shows it.
+pub async fn get(tx: &mut TenantTx, id: FileId) -> Result<Option<SeenFile>, DbError> {
+    select(tx, "get file", id, "").await
+}
+
+/// The file with this id, locked until the transaction ends.
+pub async fn get_for_update(tx: &mut TenantTx, id: FileId) -> Result<Option<SeenFile>, DbError> {
+    select(tx, "lock file", id, " FOR UPDATE OF f").await
+}
+
+async fn select(
+    tx: &mut TenantTx,
+    operation: &'static str,
+    id: FileId,
+    suffix: &str,
+) -> Result<Option<SeenFile>, DbError> {
+    let sql = format!(
+        "SELECT {COLUMNS}, EXISTS (
+             SELECT FROM file_readers AS reader
+             WHERE reader.tenant_id = f.tenant_id AND reader.file_id = f.id
+               AND reader.principal = ANY ((SELECT app.principals())::text[])) AS is_granted
+         FROM files AS f WHERE f.tenant_id = {{}} AND f.id = {{}}{suffix}"
+    );
+    let row: Option<SeenRow> = statement(operation, sql)
+        .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+        .bind::<SqlUuid, _>(id.as_uuid())
+        .first(tx.connection()?)
+        .await?;
+    row.map(|row| Ok(SeenFile { file: row.file.read()?, is_granted: row.is_granted })).transpose()
+}
+
+#[derive(QueryableByName)]
+struct Times {
+    #[diesel(sql_type = SqlUuid)]
+    id: Uuid,
+    #[diesel(sql_type = Timestamptz)]
+    create_time: DateTime<Utc>,
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    deletion_time: Option<DateTime<Utc>>,
+}
+
+/// When a new file was created, and when its retention ends.
+#[derive(Debug, Clone, Copy)]
+pub struct CreatedFile {
+    /// Which file.
+    pub id: FileId,
+    /// The time of the transaction.
+    pub create_time: Timestamp,
+    /// `create_time` plus the retention.
+    pub deletion_time: Option<Timestamp>,
+}
+
+/// Inserts new files, all in one statement. Times in `files` are ignored: the database's clock sets them.
+pub async fn insert(
+    tx: &mut TenantTx,
+    files: &[&File],
+    retention_days: &[Option<i32>],
+) -> Result<Vec<CreatedFile>, DbError> {
+    let tenant = tx.tenant().as_uuid();
+    let texts =
+        |pick: fn(&File) -> &str| files.iter().map(|file| pick(file).to_owned()).collect::<Vec<String>>();
+    let numbers = |pick: fn(&File) -> i16| files.iter().map(|file| pick(file)).collect::<Vec<i16>>();
+    let metadata: Vec<serde_json::Value> =
+        files.iter().map(|file| serde_json::Value::Object(file.metadata.clone())).collect();
+    let sizes: Vec<i64> =
+        files.iter().map(|file| i64::try_from(file.size_bytes).unwrap_or(i64::MAX)).collect();
+    let rows: Vec<Times> = statement(
+        "insert files",
+        "INSERT INTO files (tenant_id, id, owner_id, created_by, updated_by, name, original_name, category, title,
+            description, metadata, visibility, version, content_state, scan_status, mime_type, declared_mime_type,
+            media_kind, size_bytes, sha256, create_time, update_time, expire_time, deletion_time)
+         SELECT {}, n.id, n.owner_id, n.created_by, n.created_by, n.name, n.name, n.category, n.title,
+            n.description, n.metadata, n.visibility, n.version, n.content_state, n.scan_status, n.mime_type,
+            n.declared_mime_type, n.media_kind, n.size_bytes, n.sha256, app.now(), app.now(), n.expire_time,
+            app.now() + make_interval(days => n.retention_days)
+         FROM unnest({}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {})
+            AS n (id, owner_id, created_by, name, category, title, description, metadata, visibility, version,
+                  content_state, scan_status, mime_type, declared_mime_type, media_kind, size_bytes, sha256,
+                  expire_time, retention_days)
+         RETURNING id, create_time, deletion_time",
+    )
+    .bind::<SqlUuid, _>(tenant)
+    .bind::<Array<SqlUuid>, _>(files.iter().map(|file| file.id.as_uuid()).collect::<Vec<_>>())
+    .bind::<Array<Text>, _>(texts(|file| &file.owner_id))
+    .bind::<Array<Text>, _>(texts(|file| &file.created_by))
+    .bind::<Array<Text>, _>(texts(|file| &file.name))
+    .bind::<Array<Text>, _>(texts(|file| &file.category))
+    .bind::<Array<Text>, _>(texts(|file| &file.title))
+    .bind::<Array<Text>, _>(texts(|file| &file.description))
+    .bind::<Array<Jsonb>, _>(metadata)
+    .bind::<Array<SmallInt>, _>(numbers(|file| file.visibility.number()))
+    .bind::<Array<Integer>, _>(files.iter().map(|file| file.version).collect::<Vec<_>>())
+    .bind::<Array<SmallInt>, _>(numbers(|file| file.content_state.number()))
+    .bind::<Array<SmallInt>, _>(numbers(|file| file.scan_status.number()))
+    .bind::<Array<Text>, _>(texts(|file| &file.mime_type))
+    .bind::<Array<Text>, _>(texts(|file| &file.declared_mime_type))
+    .bind::<Array<SmallInt>, _>(numbers(|file| file.media_kind.number()))
+    .bind::<Array<BigInt>, _>(sizes)
+    .bind::<Array<Binary>, _>(files.iter().map(|file| file.sha256.as_bytes().to_vec()).collect::<Vec<_>>())
+    .bind::<Array<Nullable<Timestamptz>>, _>(files.iter().map(|file| file.expire_time).collect::<Vec<_>>())
+    .bind::<Array<Nullable<Integer>>, _>(retention_days.to_vec())
+    .load(tx.connection()?)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| CreatedFile {
+            id: FileId::from_uuid(row.id),
+            create_time: row.create_time,
+            deletion_time: row.deletion_time,
+        })
+        .collect())
+}
+
+/// Moves a file to the trash, for so many days.
+pub async fn trash(tx: &mut TenantTx, id: FileId, actor_id: &str, days: u32) -> Result<File, DbError> {
+    let days = i32::try_from(days).unwrap_or(i32::MAX);
+    let sql = format!(
+        "UPDATE files AS f SET delete_time = app.now(), purge_time = app.now() + make_interval(days => {{}}),
+            update_time = app.now(), updated_by = {{}}, revision = f.revision + 1
+         WHERE f.tenant_id = {{}} AND f.id = {{}} RETURNING {COLUMNS}"
+    );
+    let row: FileRow = statement("move file to trash", sql)
+        .bind::<Integer, _>(days)
+        .bind::<Text, _>(actor_id.to_owned())
+        .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+        .bind::<SqlUuid, _>(id.as_uuid())
+        .one(tx.connection()?)
+        .await?;
+    row.read()
+}
+
+/// Takes a file out of the trash.
+pub async fn untrash(tx: &mut TenantTx, id: FileId, actor_id: &str) -> Result<File, DbError> {
+    let sql = format!(
+        "UPDATE files AS f SET delete_time = NULL, purge_time = NULL,
+            update_time = app.now(), updated_by = {{}}, revision = f.revision + 1
+         WHERE f.tenant_id = {{}} AND f.id = {{}} RETURNING {COLUMNS}"
+    );
+    let row: FileRow = statement("take file out of trash", sql)
+        .bind::<Text, _>(actor_id.to_owned())
+        .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+        .bind::<SqlUuid, _>(id.as_uuid())
+        .one(tx.connection()?)
+        .await?;
+    row.read()
+}
+
+/// Removes the row. Everything that refers to it must be gone.
+pub async fn delete(tx: &mut TenantTx, id: FileId) -> Result<(), DbError> {
+    statement("delete file", "DELETE FROM files WHERE tenant_id = {} AND id = {}")
+        .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+        .bind::<SqlUuid, _>(id.as_uuid())
+        .execute(tx.connection()?)
+        .await
+        .map(|_| ())
+}

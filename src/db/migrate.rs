@@ -1,0 +1,111 @@
+//! Migrations: compiled in, applied under an advisory lock by whoever may become `strongroom_migrate`.
+
+use diesel::{
+    QueryableByName,
+    migration::{Migration, MigrationSource},
+    pg::Pg,
+    sql_types::Text,
+};
+use diesel_async::{AsyncConnection, AsyncMigrationHarness, AsyncPgConnection, SimpleAsyncConnection};
+use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
+use secrecy::{ExposeSecret, SecretString};
+
+use super::{DbError, DbErrorKind, statement::statement};
+
+const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations");
+const ROLES: &str = include_str!("roles.sql");
+/// Any fixed number will do, as long as every version of the service uses the same.
+const LOCK: &str = "SELECT pg_advisory_lock(7301444403450283617)";
+
+/// One migration, and whether it is applied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MigrationStatus {
+    /// Its version and verb, as its folder is called.
+    pub name: String,
+    /// Whether it is applied.
+    pub is_applied: bool,
+}
+
+/// Creates the roles and applies what is pending. Returns the names applied.
+pub async fn up(url: &SecretString) -> Result<Vec<String>, DbError> {
+    let mut connection = connect(url).await?;
+    connection.batch_execute(ROLES).await.map_err(|error| DbError::from_driver("create roles", error))?;
+    let mut harness = harness(connection).await?;
+    let applied = harness
+        .run_pending_migrations(MIGRATIONS)
+        .map_err(failed)?
+        .into_iter()
+        .map(|version| version.to_string())
+        .collect();
+    Ok(applied)
+}
+
+/// Reverts the newest migration. Returns its name, or nothing when none is applied.
+pub async fn down(url: &SecretString) -> Result<Option<String>, DbError> {
+    let mut harness = harness(connect(url).await?).await?;
+    if harness.applied_migrations().map_err(failed)?.is_empty() {
+        return Ok(None);
+    }
+    harness.revert_last_migration(MIGRATIONS).map(|version| Some(version.to_string())).map_err(failed)
+}
+
+/// Every migration this version knows, oldest first.
+pub async fn status(url: &SecretString) -> Result<Vec<MigrationStatus>, DbError> {
+    let mut connection = connect(url).await?;
+    let applied = applied(&mut connection).await?;
+    let mut known: Vec<MigrationStatus> = MigrationSource::<Pg>::migrations(&MIGRATIONS)
+        .map_err(failed)?
+        .iter()
+        .map(|migration| {
+            let version = migration.name().version().to_string();
+            MigrationStatus { name: migration.name().to_string(), is_applied: applied.contains(&version) }
+        })
+        .collect();
+    known.sort_by(|left, right| left.name.cmp(&right.name));
+    Ok(known)
+}
+
+#[derive(QueryableByName)]
+struct Version {
+    #[diesel(sql_type = Text)]
+    version: String,
+}
+
+/// Reads without creating anything: asking for the status changes nothing.
+async fn applied(connection: &mut AsyncPgConnection) -> Result<Vec<String>, DbError> {
+    let table: Vec<Version> = statement(
+        "look for migrations",
+        "SELECT relname::text AS version FROM pg_class WHERE oid = to_regclass('public.__diesel_schema_migrations')",
+    )
+    .load(connection)
+    .await?;
+    if table.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows: Vec<Version> =
+        statement("list migrations", "SELECT version FROM public.__diesel_schema_migrations")
+            .load(connection)
+            .await?;
+    Ok(rows.into_iter().map(|row| row.version).collect())
+}
+
+async fn connect(url: &SecretString) -> Result<AsyncPgConnection, DbError> {
+    AsyncPgConnection::establish(url.expose_secret())
+        .await
+        .map_err(|error| DbError::new(DbErrorKind::Unavailable, "connect to the database", error))
+}
+
+async fn harness(
+    mut connection: AsyncPgConnection,
+) -> Result<AsyncMigrationHarness<AsyncPgConnection>, DbError> {
+    let session = format!("SET ROLE strongroom_migrate; SET search_path = public; {LOCK}");
+    connection
+        .batch_execute(&session)
+        .await
+        .map_err(|error| DbError::from_driver("become strongroom_migrate", error))?;
+    Ok(AsyncMigrationHarness::new(connection))
+}
+
+fn failed(error: Box<dyn std::error::Error + Send + Sync>) -> DbError {
+    DbError::new(DbErrorKind::Other, "migrate", error)
+}

@@ -1,0 +1,86 @@
+//! Connections, a bounded number of them per role, encrypted where a CA is configured.
+
+use std::{sync::Arc, time::Duration};
+
+use diesel::{ConnectionError, ConnectionResult};
+use diesel_async::{
+    AsyncPgConnection,
+    pooled_connection::{
+        AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod,
+        deadpool::{Object, Pool as Deadpool},
+    },
+};
+use futures::FutureExt;
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, pem::PemObject},
+};
+use secrecy::{ExposeSecret, SecretString};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::{DatabaseOptions, DbError, DbErrorKind};
+
+/// A connection on loan.
+pub(super) type Connection = Object<AsyncPgConnection>;
+
+#[derive(Clone)]
+pub(super) struct Pool {
+    inner: Deadpool<AsyncPgConnection>,
+    acquire_timeout: Duration,
+}
+
+impl Pool {
+    pub(super) fn open(
+        url: &SecretString,
+        size_max: usize,
+        options: &DatabaseOptions,
+    ) -> Result<Self, DbError> {
+        let mut manager = ManagerConfig::default();
+        // A closed or half-finished connection is noticed without asking the server.
+        manager.recycling_method = RecyclingMethod::Fast;
+        if let Some(ca_file) = &options.tls_ca_file {
+            let tls = tls(ca_file)
+                .map_err(|error| DbError::new(DbErrorKind::Other, "read database.tls_ca_file", error))?;
+            manager.custom_setup = Box::new(move |url| encrypted(tls.clone(), url.to_owned()).boxed());
+        }
+        let manager = AsyncDieselConnectionManager::new_with_config(url.expose_secret(), manager);
+        let inner = Deadpool::builder(manager)
+            .max_size(size_max)
+            .build()
+            .map_err(|error| DbError::new(DbErrorKind::Other, "build connection pool", error))?;
+        Ok(Self { inner, acquire_timeout: options.acquire_timeout })
+    }
+
+    /// A connection, or `Unavailable` when none comes free in time.
+    pub(super) async fn acquire(&self) -> Result<Connection, DbError> {
+        const OPERATION: &str = "acquire database connection";
+        match tokio::time::timeout(self.acquire_timeout, self.inner.get()).await {
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(error)) => Err(DbError::new(DbErrorKind::Unavailable, OPERATION, error)),
+            Err(_) => Err(DbError::new(DbErrorKind::Unavailable, OPERATION, "all connections are busy")),
+        }
+    }
+
+    pub(super) fn status(&self) -> (usize, usize) {
+        let status = self.inner.status();
+        (status.size, status.waiting)
+    }
+}
+
+fn tls(ca_file: &std::path::Path) -> Result<ClientConfig, Box<dyn std::error::Error + Send + Sync>> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(ca_file)? {
+        roots.add(certificate?)?;
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    Ok(config.with_root_certificates(roots).with_no_client_auth())
+}
+
+async fn encrypted(tls: ClientConfig, url: String) -> ConnectionResult<AsyncPgConnection> {
+    let bad = |error: tokio_postgres::Error| ConnectionError::BadConnection(error.to_string());
+    let mut config: tokio_postgres::Config = url.parse().map_err(bad)?;
+    config.ssl_mode(tokio_postgres::config::SslMode::Require);
+    let (client, connection) = config.connect(MakeRustlsConnect::new(tls)).await.map_err(bad)?;
+    AsyncPgConnection::try_from_client_and_connection(client, connection).await
+}

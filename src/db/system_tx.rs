@@ -1,0 +1,89 @@
+//! A transaction across tenants, with a role of its own that few functions use: the directory of tenants, the checks of
+//! `fsck`, and what finds due work.
+
+use std::time::Duration;
+
+use diesel::{
+    QueryableByName,
+    sql_types::{Nullable, Text},
+};
+use diesel_async::{AsyncPgConnection, pooled_connection::deadpool::Object};
+
+use super::{
+    DbError,
+    pool::Connection,
+    statement::statement,
+    tenant_tx::{TransactionId, append_limits, begin_with, commit},
+};
+use crate::domain::clock::Timestamp;
+
+/// What became of a transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It counts.
+    Committed,
+    /// It never happened.
+    Aborted,
+    /// The server is not done with it.
+    InProgress,
+}
+
+#[derive(QueryableByName)]
+struct Status {
+    #[diesel(sql_type = Nullable<Text>)]
+    status: Option<String>,
+}
+
+/// A transaction across tenants.
+pub struct SystemTx {
+    connection: Option<Connection>,
+}
+
+impl SystemTx {
+    pub(super) async fn begin(
+        mut connection: Connection,
+        statement_timeout: Duration,
+        now: Option<Timestamp>,
+    ) -> Result<Self, DbError> {
+        let mut begin = "BEGIN; SELECT set_config('app.tenant_id', '', true)".to_owned();
+        append_limits(&mut begin, statement_timeout, now);
+        begin_with(&mut connection, &begin).await?;
+        Ok(Self { connection: Some(connection) })
+    }
+
+    /// Commits. `Unavailable` here means that the outcome is not known.
+    pub async fn commit(mut self) -> Result<(), DbError> {
+        match self.connection.take() {
+            Some(connection) => commit(connection).await,
+            None => Err(DbError::corrupt("end transaction", "end of it")),
+        }
+    }
+
+    /// What became of a transaction whose commit was sent and never answered.
+    pub async fn outcome(&mut self, id: &TransactionId) -> Result<Outcome, DbError> {
+        let row: Status = statement("ask for the outcome", "SELECT pg_xact_status({}::xid8)::text AS status")
+            .bind::<Text, _>(id.0.clone())
+            .one(self.connection()?)
+            .await?;
+        Ok(match row.status.as_deref() {
+            Some("committed") => Outcome::Committed,
+            Some("in progress") => Outcome::InProgress,
+            _ => Outcome::Aborted,
+        })
+    }
+
+    pub(super) fn connection(&mut self) -> Result<&mut AsyncPgConnection, DbError> {
+        self.connection
+            .as_mut()
+            .map(|connection| &mut **connection)
+            .ok_or_else(|| DbError::corrupt("use transaction", "end of it"))
+    }
+}
+
+impl Drop for SystemTx {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            drop(Object::take(connection));
+        }
+    }
+}

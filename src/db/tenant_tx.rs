@@ -1,0 +1,197 @@
+//! A transaction that can reach one tenant and nothing else.
+//!
+//! BEGIN and the context go out in one tracked round trip, so that a cut in between leaves no connection without walls.
+//! Callers' texts travel hex-encoded; nothing they wrote is spliced into SQL. A guard that is dropped before `commit`
+//! takes its connection out of the pool and closes it: the server rolls back at once, and no lock lingers.
+
+use std::{fmt::Write as _, time::Duration};
+
+use diesel::{
+    QueryableByName,
+    sql_types::{Text, Timestamptz},
+};
+use diesel_async::{
+    AnsiTransactionManager, AsyncPgConnection, TransactionManager, pooled_connection::deadpool::Object,
+};
+
+use super::{DbError, pool::Connection, statement::statement};
+use crate::domain::{
+    caller::{Caller, Role},
+    clock::Timestamp,
+    ids::TenantId,
+};
+
+/// Who looks: what row-level security compares a file's owner, audience and readers with.
+#[derive(Debug, Clone)]
+pub struct Viewer {
+    user_id: String,
+    audience_min: i16,
+    principals: Vec<String>,
+}
+
+/// The audience of a file that only its owner and the admins see, and of what managers and everyone see.
+pub(super) const AUDIENCES: [i16; 3] = [1, 2, 3];
+
+impl Viewer {
+    /// A caller, seeing what its role, its id and its groups allow.
+    pub fn caller(caller: &Caller) -> Self {
+        let audience_min = match caller.role {
+            Role::Admin => AUDIENCES[0],
+            Role::Manager => AUDIENCES[1],
+            Role::Member => AUDIENCES[2],
+        };
+        Self { user_id: caller.actor.id.clone(), audience_min, principals: caller.principals() }
+    }
+
+    /// The tenant's system caller: commits and jobs see every file of the tenant.
+    pub fn system() -> Self {
+        Self { user_id: String::new(), audience_min: AUDIENCES[0], principals: Vec::new() }
+    }
+
+    pub(super) fn user_id(&self) -> &str {
+        &self.user_id
+    }
+
+    pub(super) fn audience_min(&self) -> i16 {
+        self.audience_min
+    }
+
+    pub(super) fn principals(&self) -> &[String] {
+        &self.principals
+    }
+}
+
+/// PostgreSQL's number of a transaction.
+#[derive(Debug, Clone)]
+pub struct TransactionId(pub(super) String);
+
+#[derive(QueryableByName)]
+struct Now {
+    #[diesel(sql_type = Timestamptz)]
+    now: Timestamp,
+}
+
+#[derive(QueryableByName)]
+struct Id {
+    #[diesel(sql_type = Text)]
+    id: String,
+}
+
+/// A transaction of one tenant.
+pub struct TenantTx {
+    connection: Option<Connection>,
+    tenant: TenantId,
+}
+
+impl TenantTx {
+    pub(super) async fn begin(
+        mut connection: Connection,
+        tenant: TenantId,
+        viewer: &Viewer,
+        statement_timeout: Duration,
+        now: Option<Timestamp>,
+    ) -> Result<Self, DbError> {
+        let principals: Vec<String> = viewer.principals.iter().map(hex::encode).collect();
+        let mut begin = format!(
+            "BEGIN; SELECT set_config('app.tenant_id', '{tenant}', true), \
+             set_config('app.user_id', '{}', true), set_config('app.audience_min', '{}', true), \
+             set_config('app.principals', '{}', true)",
+            hex::encode(&viewer.user_id),
+            viewer.audience_min,
+            principals.join(","),
+        );
+        append_limits(&mut begin, statement_timeout, now);
+        begin_with(&mut connection, &begin).await?;
+        Ok(Self { connection: Some(connection), tenant })
+    }
+
+    /// The tenant that every row reached through this transaction belongs to.
+    pub fn tenant(&self) -> TenantId {
+        self.tenant
+    }
+
+    /// The time of this transaction, by the database's clock.
+    pub async fn now(&mut self) -> Result<Timestamp, DbError> {
+        let row: Now = statement("read the clock", "SELECT app.now() AS now").one(self.connection()?).await?;
+        Ok(row.now)
+    }
+
+    /// The id of this transaction, to ask [`outcome`] about it when the answer of its commit was lost.
+    ///
+    /// [`outcome`]: super::SystemTx::outcome
+    pub async fn id(&mut self) -> Result<TransactionId, DbError> {
+        let row: Id = statement("read transaction id", "SELECT pg_current_xact_id()::text AS id")
+            .one(self.connection()?)
+            .await?;
+        Ok(TransactionId(row.id))
+    }
+
+    /// Commits. `Unavailable` here means that the outcome is not known.
+    pub async fn commit(self) -> Result<(), DbError> {
+        commit(self.into_connection()?).await
+    }
+
+    /// Rolls back, and keeps the connection for others.
+    pub async fn rollback(self) -> Result<(), DbError> {
+        rollback(self.into_connection()?).await
+    }
+
+    /// Commits what succeeded, rolls back what did not.
+    pub async fn finish<T, E: From<DbError>>(self, outcome: Result<T, E>) -> Result<T, E> {
+        match outcome {
+            Ok(value) => self.commit().await.map(|()| value).map_err(E::from),
+            Err(error) => {
+                // The rollback's own failure closes the connection, which rolls back just as well.
+                if let Err(lost) = self.rollback().await {
+                    tracing::debug!(error = %lost, "roll back");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    pub(super) fn connection(&mut self) -> Result<&mut AsyncPgConnection, DbError> {
+        self.connection
+            .as_mut()
+            .map(|connection| &mut **connection)
+            .ok_or_else(|| DbError::corrupt("use transaction", "end of it"))
+    }
+
+    fn into_connection(mut self) -> Result<Connection, DbError> {
+        self.connection.take().ok_or_else(|| DbError::corrupt("end transaction", "end of it"))
+    }
+}
+
+impl Drop for TenantTx {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            drop(Object::take(connection));
+        }
+    }
+}
+
+pub(super) fn append_limits(begin: &mut String, statement_timeout: Duration, now: Option<Timestamp>) {
+    // Writing to a String cannot fail.
+    let _ = write!(begin, ", set_config('statement_timeout', '{}', true)", statement_timeout.as_millis());
+    if let Some(now) = now {
+        let _ = write!(begin, ", set_config('app.now', '{}', true)", now.to_rfc3339());
+    }
+}
+
+pub(super) async fn begin_with(connection: &mut Connection, sql: &str) -> Result<(), DbError> {
+    AnsiTransactionManager::begin_transaction_sql(&mut **connection, sql)
+        .await
+        .map_err(|error| DbError::from_driver("begin transaction", error))
+}
+
+pub(super) async fn commit(mut connection: Connection) -> Result<(), DbError> {
+    AnsiTransactionManager::commit_transaction(&mut *connection)
+        .await
+        .map_err(|error| DbError::from_driver("commit transaction", error))
+}
+
+pub(super) async fn rollback(mut connection: Connection) -> Result<(), DbError> {
+    AnsiTransactionManager::rollback_transaction(&mut *connection)
+        .await
+        .map_err(|error| DbError::from_driver("roll back transaction", error))
+}

@@ -1,0 +1,25 @@
+//! What is remembered of a purged file.
+
+use diesel::sql_types::{BigInt, Binary, Integer, Text, Uuid as SqlUuid};
+
+use super::{DbError, TenantTx, statement::statement};
+use crate::domain::file::File;
+
+/// Remembers a file that is being purged, for so many days.
+pub async fn insert(tx: &mut TenantTx, file: &File, purged_by: &str, days: u32) -> Result<(), DbError> {
+    statement(
+        "insert tombstone",
+        "INSERT INTO tombstones (tenant_id, file_id, name, size_bytes, sha256, purged_by, purge_time, expire_time)
+         VALUES ({}, {}, {}, {}, {}, {}, app.now(), app.now() + make_interval(days => {}))",
+    )
+    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+    .bind::<SqlUuid, _>(file.id.as_uuid())
+    .bind::<Text, _>(file.name.clone())
+    .bind::<BigInt, _>(i64::try_from(file.size_bytes).unwrap_or(i64::MAX))
+    .bind::<Binary, _>(file.sha256.as_bytes().to_vec())
+    .bind::<Text, _>(purged_by.to_owned())
+    .bind::<Integer, _>(i32::try_from(days).unwrap_or(i32::MAX))
+    .execute(tx.connection()?)
+    .await
+    .map(|_| ())
+}
