@@ -11,6 +11,7 @@ pub mod db;
 pub mod domain;
 pub mod edge;
 pub mod grpc;
+pub mod media;
 pub mod proto;
 pub mod storage;
 pub mod telemetry;

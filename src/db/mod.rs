@@ -17,6 +17,7 @@ pub mod file_readers;
 pub mod file_tags;
 pub mod files;
 pub mod idempotency_keys;
+pub mod lists;
 
 pub mod migrate;
 mod pool;

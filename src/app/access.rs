@@ -1,0 +1,43 @@
+//! The one guard: may this caller do this to this file? The same rule stands in the row-level policy of `files`, which
+//! decides what a query returns; this decides it again, and says what the caller may do with what it sees.
+
+use super::error::Error;
+use crate::{
+    db::files::SeenFile,
+    domain::{
+        caller::{Caller, Role},
+        file::{File, Visibility},
+        policy::WriteRule,
+    },
+};
+
+/// Whether the caller may see the file: its owner, its readers, and whoever its visibility names.
+pub fn can_see(caller: &Caller, file: &File, is_granted: bool) -> bool {
+    let by_role = match file.visibility {
+        Visibility::Owner => caller.role >= Role::Admin,
+        Visibility::Managers => caller.role >= Role::Manager,
+        Visibility::Organization | Visibility::Public => true,
+    };
+    file.tenant_id == caller.tenant_id() && (by_role || is_granted || file.owner_id == caller.actor.id)
+}
+
+/// Answers the file, or NOT_FOUND, the same as for a random id.
+pub fn seen(caller: &Caller, found: Option<SeenFile>) -> Result<File, Error> {
+    found
+        .filter(|found| can_see(caller, &found.file, found.is_granted))
+        .map(|found| found.file)
+        .ok_or(Error::NotFound("file"))
+}
+
+/// Whether the caller may change, delete, restore or purge a file it sees.
+pub fn can_write(caller: &Caller, file: &File) -> Result<(), Error> {
+    let allowed = match caller.tenant.policy.write {
+        WriteRule::OwnerAndAdmins => caller.role >= Role::Admin || file.owner_id == caller.actor.id,
+    };
+    if allowed { Ok(()) } else { Err(Error::NotAllowed("only the file's owner and the tenant's admins may do this")) }
+}
+
+/// Whether the caller may change the tenant's settings.
+pub fn can_administer(caller: &Caller) -> Result<(), Error> {
+    if caller.role >= Role::Admin { Ok(()) } else { Err(Error::NotAllowed("only the tenant's admins may do this")) }
+}

@@ -1,0 +1,223 @@
+//! What a caller can act on. Adapters return a kind with its source; this is what they become, and `grpc/status.rs` is
+//! the only place that turns it into a status.
+
+use std::time::Duration;
+
+use crate::{
+    db::{DbError, DbErrorKind},
+    domain::{
+        clock::Timestamp,
+        file::{FileState, Unreadable},
+        media_type::MediaKind,
+        quota::Quota,
+        violations::Violations,
+    },
+    storage::{StorageError, StorageErrorKind},
+};
+
+/// Why a use case did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Fields of the request are wrong: all of them.
+    #[error("invalid request: {0}")]
+    Invalid(Violations),
+    /// The page token is damaged or belongs to another list.
+    #[error("the page token is damaged, or belongs to another filter, order or tenant; list again from the start")]
+    PageTokenInvalid,
+    /// Messages of a stream came out of order.
+    #[error("{0}")]
+    StreamOrder(&'static str),
+    /// Bytes and checksum do not belong together.
+    #[error("the {algorithm} of the bytes received is not the one sent with them; send the upload again")]
+    ChecksumMismatch {
+        /// Which checksum.
+        algorithm: &'static str,
+    },
+    /// More or fewer bytes than declared.
+    #[error("{declared} bytes were declared and {received} received")]
+    SizeMismatch {
+        /// As declared.
+        declared: u64,
+        /// As received.
+        received: u64,
+    },
+    /// The request id belongs to another request.
+    #[error("this request id was used with another payload; use a new UUID for a new request")]
+    RequestIdReused,
+    /// A chunk does not follow the one before.
+    #[error("the chunk begins at offset {received}, but {expected} was expected")]
+    OffsetGap {
+        /// The offset that was expected.
+        expected: u64,
+        /// The offset that came.
+        received: i64,
+    },
+    /// The read begins beyond the end.
+    #[error("the read begins beyond the end of the file, which has {size_bytes} bytes")]
+    ReadOutOfRange {
+        /// The size of the file.
+        size_bytes: u64,
+    },
+    /// No usable credentials.
+    #[error("{0}")]
+    Unauthenticated(Credentials),
+    /// The caller sees the thing but may not do this.
+    #[error("not allowed: {0}")]
+    NotAllowed(&'static str),
+    /// There is no such thing, or the caller may not know.
+    #[error("{0} not found")]
+    NotFound(&'static str),
+    /// No room for the bytes.
+    #[error("the tenant's quota has no room for {needed_bytes} more bytes: {used_bytes} used and {reserved_bytes} reserved of {limit_bytes}")]
+    #[allow(missing_docs, reason = "the figures of the message")]
+    QuotaBytes { needed_bytes: i64, used_bytes: i64, reserved_bytes: i64, limit_bytes: i64 },
+    /// No more files.
+    #[error("the tenant may have at most {file_count_max} files and has {file_count}")]
+    #[allow(missing_docs, reason = "the figures of the message")]
+    QuotaFiles { file_count: i64, file_count_max: i64 },
+    /// Too large for its kind.
+    #[error("the file is larger than the {limit_bytes} bytes that a file of kind {kind} may have")]
+    FileTooLarge {
+        /// The kind, or `any` where it is not known yet.
+        kind: &'static str,
+        /// The limit.
+        limit_bytes: i64,
+    },
+    /// The stream ended without a finish.
+    #[error("the stream ended without a finish message; nothing was stored")]
+    UploadNotFinished,
+    /// The client was too slow.
+    #[error("the upload stalled: {0}; nothing was stored")]
+    UploadStalled(String),
+    /// Somebody else changed it meanwhile.
+    #[error("it changed since the etag was read; read it again")]
+    EtagMismatch,
+    /// The first request with this id still runs.
+    #[error("a request with this id is still running; try again in a moment")]
+    RequestInProgress,
+    /// The client's copy is current.
+    #[error("not modified: the file still has this etag")]
+    NotModified,
+    /// The file is in the trash.
+    #[error("the file is in the trash; undelete it first")]
+    FileDeleted,
+    /// The bytes cannot be read in this state.
+    #[error("the bytes cannot be read while the file is {0}")]
+    FileNotAvailable(FileState),
+    /// The file must be kept.
+    #[error("the file must be kept until {0}")]
+    FileRetained(Timestamp),
+    /// A scan is demanded and there is no scanner.
+    #[error("the tenant's policy demands a scan, and this server has no scanner; its operator can set scanning.accept_unscanned")]
+    ScanRequired,
+    /// The new limit lies below what is stored.
+    #[error("the new limits lie below what is stored: {used_bytes} bytes used, {reserved_bytes} reserved, {file_count} files")]
+    #[allow(missing_docs, reason = "the figures of the message")]
+    QuotaBelowUsage { used_bytes: i64, reserved_bytes: i64, file_count: i64 },
+    /// The stored bytes are gone.
+    #[error("the stored bytes of this file are missing")]
+    ObjectMissing,
+    /// The stored bytes are not those recorded.
+    #[error("the stored bytes of this file are damaged")]
+    ObjectDamaged,
+    /// The object store does not answer.
+    #[error("the object store does not answer")]
+    StorageUnavailable(#[source] StorageError),
+    /// The database does not answer.
+    #[error("the database does not answer")]
+    DatabaseUnavailable(#[source] DbError),
+    /// The commit was sent and its answer lost.
+    #[error("the outcome of the commit is not known; ask for the file, or retry with the same request id")]
+    OutcomeUnknown(#[source] DbError),
+    /// This replica is going away.
+    #[error("this replica is shutting down")]
+    ShuttingDown,
+    /// A fault of ours.
+    #[error("internal error")]
+    Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// What is wrong with the credentials.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Credentials {
+    /// There are none.
+    #[error("no credentials: send `authorization: Bearer <JWT>`")]
+    Missing,
+    /// They do not hold, and why.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+impl Error {
+    /// After how long a retry makes sense, where one does.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::RequestInProgress => Some(Duration::from_millis(500)),
+            Self::StorageUnavailable(_)
+            | Self::DatabaseUnavailable(_)
+            | Self::OutcomeUnknown(_)
+            | Self::ShuttingDown => Some(Duration::from_secs(1)),
+            _ => None,
+        }
+    }
+
+    /// Wraps a fault that no caller can act on.
+    pub fn internal(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Internal(source.into())
+    }
+
+    /// Says why a delta did not fit a quota.
+    pub fn over_quota(quota: &Quota, needed_bytes: i64) -> Self {
+        if quota.used_bytes + quota.reserved_bytes + needed_bytes > quota.limit_bytes {
+            return Self::QuotaBytes {
+                needed_bytes,
+                used_bytes: quota.used_bytes,
+                reserved_bytes: quota.reserved_bytes,
+                limit_bytes: quota.limit_bytes,
+            };
+        }
+        Self::QuotaFiles { file_count: quota.file_count, file_count_max: quota.file_count_max }
+    }
+
+    /// Says that a file is too large.
+    pub fn too_large(kind: Option<MediaKind>, limit_bytes: i64) -> Self {
+        Self::FileTooLarge { kind: kind.map_or("any", MediaKind::as_str), limit_bytes }
+    }
+}
+
+impl From<Violations> for Error {
+    fn from(violations: Violations) -> Self {
+        Self::Invalid(violations)
+    }
+}
+
+impl From<Unreadable> for Error {
+    fn from(unreadable: Unreadable) -> Self {
+        match unreadable {
+            Unreadable::Deleted => Self::FileDeleted,
+            Unreadable::State(state) => Self::FileNotAvailable(state),
+        }
+    }
+}
+
+impl From<DbError> for Error {
+    fn from(error: DbError) -> Self {
+        match error.kind {
+            DbErrorKind::Unavailable | DbErrorKind::TimedOut | DbErrorKind::Contended => Self::DatabaseUnavailable(error),
+            DbErrorKind::Constraint(_) | DbErrorKind::Corrupt | DbErrorKind::Other => Self::internal(error),
+        }
+    }
+}
+
+impl From<StorageError> for Error {
+    fn from(error: StorageError) -> Self {
+        match error.kind {
+            StorageErrorKind::NotFound => Self::ObjectMissing,
+            StorageErrorKind::Damaged => Self::ObjectDamaged,
+            StorageErrorKind::Transient | StorageErrorKind::Unavailable | StorageErrorKind::NoSpace => {
+                Self::StorageUnavailable(error)
+            }
+            _ => Self::internal(error),
+        }
+    }
+}

@@ -1,0 +1,455 @@
+//! Lists of files: a merge of few ordered index walks.
+//!
+//! What a viewer may see is the union of branches, each one contiguous walk of an index: one per audience that the
+//! viewer's role belongs to, what the viewer owns below that, and what was granted to each of its principals. The trash
+//! has branches of its own. Row-level security repeats the rule and never drives the plan: measured on 500,000 rows,
+//! 81 ms by policy alone, 0.23 ms merged.
+//!
+//! Filters are checked on the merged rows. Each branch yields at most a budget of rows, so a rare filter ends the page
+//! short, with a position to go on from, instead of reading the whole tenant (invariant 15).
+
+use std::collections::HashSet;
+
+use diesel::{
+    QueryableByName,
+    sql_types::{Array, BigInt, Binary, Bool, SmallInt, Text, Timestamptz, Uuid as SqlUuid},
+};
+use uuid::Uuid;
+
+use super::{
+    DbError, TenantTx, Viewer,
+    files::{COLUMNS, FileRow},
+    statement::{Statement, statement},
+    tenant_tx::AUDIENCES,
+};
+use crate::domain::{
+    file::{File, FileState},
+    file_list::{FileFilter, FileOrder, KeyValue, Position, SortKey},
+    ids::FileId,
+};
+
+/// One page to read.
+#[derive(Debug, Clone)]
+pub struct PageQuery<'a> {
+    /// Which files.
+    pub filter: &'a FileFilter,
+    /// In what order.
+    pub order: FileOrder,
+    /// Behind which position; from the start without one.
+    pub after: Option<&'a Position>,
+    /// How many files.
+    pub size: usize,
+    /// How many rows may be read for each row returned.
+    pub scan_rows_per_row_max: usize,
+}
+
+/// A page as read.
+#[derive(Debug)]
+pub struct Page {
+    /// The files, without tags and attachments.
+    pub files: Vec<File>,
+    /// Where to go on; nothing after the last file.
+    pub next: Option<Position>,
+}
+
+/// How many files match.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Total {
+    /// So many.
+    pub count: i64,
+    /// And possibly more.
+    pub is_lower_bound: bool,
+}
+
+/// One scanned row: the file, and whether it matches.
+#[derive(QueryableByName)]
+struct ScannedRow {
+    #[diesel(embed)]
+    file: FileRow,
+    #[diesel(sql_type = Bool)]
+    matches: bool,
+}
+
+/// Reads a page.
+pub async fn page(tx: &mut TenantTx, viewer: &Viewer, query: &PageQuery<'_>) -> Result<Page, DbError> {
+    // One row more than the page tells whether there is another.
+    let budget =
+        if query.filter.is_selective() { query.size * query.scan_rows_per_row_max } else { query.size } + 1;
+    let mut sql = Sql::default();
+    sql.push(&format!("SELECT {COLUMNS}, ("));
+    sql.conditions(query.filter);
+    sql.push(") AS matches FROM (");
+    sql.branches(tx, viewer, query.filter, query.order, query.after, budget);
+    sql.push(&format!(
+        ") AS page JOIN files AS f ON f.tenant_id = {{}} AND f.id = page.id ORDER BY {}",
+        by("page", query.order)
+    ));
+    sql.bind(BindValue::Uuid(tx.tenant().as_uuid()));
+    let rows: Vec<ScannedRow> = sql.into_statement("list files").load(tx.connection()?).await?;
+    collect(rows, query, budget)
+}
+
+/// Cuts the page out of the rows scanned. A row behind a full page, or a budget that ran out, means that there is more.
+fn collect(rows: Vec<ScannedRow>, query: &PageQuery<'_>, budget: usize) -> Result<Page, DbError> {
+    let is_exhausted = rows.len() < budget;
+    let mut files = Vec::with_capacity(query.size);
+    let mut last = None;
+    for row in rows {
+        if files.len() == query.size {
+            return Ok(Page { files, next: last });
+        }
+        let file = row.file.read()?;
+        last = Some(position(&file, query.order.key));
+        if row.matches {
+            files.push(file);
+        }
+    }
+    Ok(Page { files, next: last.filter(|_| !is_exhausted) })
+}
+
+fn position(file: &File, key: SortKey) -> Position {
+    let key = match key {
+        SortKey::CreateTime => KeyValue::Time(file.create_time),
+        SortKey::Name => KeyValue::Text(file.name.clone()),
+        SortKey::SizeBytes => KeyValue::Number(i64::try_from(file.size_bytes).unwrap_or(i64::MAX)),
+    };
+    Position { key, id: file.id }
+}
+
+#[derive(QueryableByName)]
+struct CountRow {
+    #[diesel(sql_type = BigInt)]
+    count: i64,
+    #[diesel(sql_type = BigInt)]
+    scanned: i64,
+}
+
+/// Counts what matches, up to `max`: exact when fewer rows than that had to be looked at.
+pub async fn count(
+    tx: &mut TenantTx,
+    viewer: &Viewer,
+    filter: &FileFilter,
+    max: usize,
+) -> Result<Total, DbError> {
+    let mut sql = Sql::default();
+    sql.push("SELECT count(*) FILTER (WHERE ");
+    sql.conditions(filter);
+    sql.push(") AS count, count(*) AS scanned FROM (");
+    sql.branches(tx, viewer, filter, FileOrder::NEWEST_FIRST, None, max + 1);
+    sql.push(") AS page JOIN files AS f ON f.tenant_id = {} AND f.id = page.id");
+    sql.bind(BindValue::Uuid(tx.tenant().as_uuid()));
+    let row: CountRow = sql.into_statement("count files").one(tx.connection()?).await?;
+    let max = i64::try_from(max).unwrap_or(i64::MAX);
+    Ok(Total { count: row.count.min(max), is_lower_bound: row.scanned > max })
+}
+
+impl FileFilter {
+    /// Whether merged rows can fail to match, so that more of them must be read than are returned.
+    fn is_selective(&self) -> bool {
+        let default = Self {
+            create_time_after: self.create_time_after,
+            create_time_before: self.create_time_before,
+            owner_id: self.owner_id.clone(),
+            is_deleted_shown: self.is_deleted_shown,
+            ..Self::default()
+        };
+        *self != default
+    }
+}
+
+enum BindValue {
+    Uuid(Uuid),
+    Text(String),
+    Texts(Vec<String>),
+    Time(crate::domain::clock::Timestamp),
+    Big(i64),
+    Smalls(Vec<i16>),
+    Bytes(Vec<u8>),
+}
+
+/// A statement that is composed of few shapes; its text, not its values, decides what is prepared.
+#[derive(Default)]
+struct Sql {
+    text: String,
+    binds: Vec<BindValue>,
+}
+
+impl Sql {
+    fn push(&mut self, text: &str) {
+        self.text.push_str(text);
+    }
+
+    fn bind(&mut self, value: BindValue) {
+        self.binds.push(value);
+    }
+
+    fn with(&mut self, text: &str, value: BindValue) {
+        self.push(text);
+        self.bind(value);
+    }
+
+    fn into_statement(self, operation: &'static str) -> Statement<'static> {
+        self.binds.into_iter().fold(statement(operation, self.text), |statement, value| match value {
+            BindValue::Uuid(value) => statement.bind::<SqlUuid, _>(value),
+            BindValue::Text(value) => statement.bind::<Text, _>(value),
+            BindValue::Texts(value) => statement.bind::<Array<Text>, _>(value),
+            BindValue::Time(value) => statement.bind::<Timestamptz, _>(value),
+            BindValue::Big(value) => statement.bind::<BigInt, _>(value),
+            BindValue::Smalls(value) => statement.bind::<Array<SmallInt>, _>(value),
+            BindValue::Bytes(value) => statement.bind::<Binary, _>(value),
+        })
+    }
+
+    /// The merged walks: `id` and the sort key of at most `budget` rows, in order, without duplicates.
+    fn branches(
+        &mut self,
+        tx: &TenantTx,
+        viewer: &Viewer,
+        filter: &FileFilter,
+        order: FileOrder,
+        after: Option<&Position>,
+        budget: usize,
+    ) {
+        let walk = Walk { tx, filter, order, after, budget };
+        self.push("SELECT id, key FROM (");
+        let mut is_first = true;
+        let trash: &[bool] = if filter.is_deleted_shown { &[false, true] } else { &[false] };
+        for is_trash in trash {
+            for source in sources(viewer, filter) {
+                if !is_first {
+                    self.push(" UNION ");
+                }
+                is_first = false;
+                self.walk(&walk, &source, *is_trash);
+            }
+        }
+        self.push(&format!(") AS merged ORDER BY {} LIMIT ", by("merged", order)));
+        self.with("{}", BindValue::Big(i64::try_from(budget).unwrap_or(i64::MAX)));
+    }
+
+    /// One ordered walk of one index.
+    fn walk(&mut self, walk: &Walk<'_>, source: &Source, is_trash: bool) {
+        let column = column(walk.order.key);
+        self.push(&format!(
+            "(SELECT {} AS id, s.{column} AS key FROM {} AS s WHERE s.tenant_id = ",
+            source.id(),
+            source.table()
+        ));
+        self.with("{}", BindValue::Uuid(walk.tx.tenant().as_uuid()));
+        match source {
+            Source::Audience(audience) => {
+                self.push(&format!(" AND s.audience = {audience} AND s.delete_time IS {}", null(is_trash)));
+            }
+            Source::Owned { owner, audience } => {
+                self.with(" AND s.owner_id = {}", BindValue::Text(owner.clone()));
+                self.push(&format!(" AND s.audience = {audience} AND s.delete_time IS {}", null(is_trash)));
+            }
+            Source::Granted(principal) => {
+                self.with(" AND s.principal = {}", BindValue::Text(principal.clone()));
+                self.push(&format!(" AND s.is_deleted = {is_trash}"));
+            }
+        }
+        if let Some(time) = walk.filter.create_time_after {
+            self.with(" AND s.create_time >= {}", BindValue::Time(time));
+        }
+        if let Some(time) = walk.filter.create_time_before {
+            self.with(" AND s.create_time < {}", BindValue::Time(time));
+        }
+        if let Some(after) = walk.after {
+            let compare = if walk.order.is_descending { "<" } else { ">" };
+            self.with(&format!(" AND (s.{column}, {}) {compare} ({{}}", source.id()), key_bind(&after.key));
+            self.with(", {})", BindValue::Uuid(after.id.as_uuid()));
+        }
+        let direction = direction(walk.order);
+        self.push(&format!(" ORDER BY s.{column}{direction}, {}{direction} LIMIT ", source.id()));
+        self.with("{}", BindValue::Big(i64::try_from(walk.budget).unwrap_or(i64::MAX)));
+        self.push(")");
+    }
+
+    /// What the merged rows must fulfil, as one expression over `f`.
+    fn conditions(&mut self, filter: &FileFilter) {
+        self.push("true");
+        if let Some(category) = &filter.category {
+            self.with(" AND f.category = {}", BindValue::Text(category.clone()));
+        }
+        if let Some(owner) = &filter.owner_id {
+            self.with(" AND f.owner_id = {}", BindValue::Text(owner.clone()));
+        }
+        self.states(&filter.states);
+        if !filter.scan_states.is_empty() {
+            let numbers = filter.scan_states.iter().map(|state| state.number()).collect();
+            self.with(" AND f.scan_status = ANY ({})", BindValue::Smalls(numbers));
+        }
+        self.tags(filter);
+        if let Some(entity) = &filter.entity {
+            self.with(" AND EXISTS (SELECT FROM attachments AS a WHERE a.tenant_id = f.tenant_id AND a.file_id = f.id AND a.entity_type = {}", BindValue::Text(entity.entity_type.clone()));
+            self.with(" AND a.entity_id = {}", BindValue::Text(entity.entity_id.clone()));
+            if !entity.field.is_empty() {
+                self.with(" AND a.field = {}", BindValue::Text(entity.field.clone()));
+            }
+            self.push(")");
+        }
+        self.mime_types(&filter.mime_types);
+        if let Some(prefix) = &filter.name_prefix {
+            self.with(" AND f.name ^@ {}", BindValue::Text(prefix.clone()));
+        }
+        if let Some(size) = filter.size_bytes_min {
+            self.with(" AND f.size_bytes >= {}", BindValue::Big(size));
+        }
+        if let Some(size) = filter.size_bytes_max {
+            self.with(" AND f.size_bytes <= {}", BindValue::Big(size));
+        }
+        if let Some(digest) = &filter.sha256 {
+            self.with(" AND f.sha256 = {}", BindValue::Bytes(digest.as_bytes().to_vec()));
+        }
+    }
+
+    fn states(&mut self, states: &[FileState]) {
+        if states.is_empty() {
+            return;
+        }
+        let content: Vec<i16> = states.iter().filter_map(|state| content_number(*state)).collect();
+        self.with(
+            " AND ((f.delete_time IS NULL AND f.archive_time IS NULL AND f.content_state = ANY ({}))",
+            BindValue::Smalls(content),
+        );
+        if states.contains(&FileState::Deleted) {
+            self.push(" OR f.delete_time IS NOT NULL");
+        }
+        if states.contains(&FileState::Archived) {
+            self.push(" OR (f.delete_time IS NULL AND f.archive_time IS NOT NULL)");
+        }
+        self.push(")");
+    }
+
+    fn tags(&mut self, filter: &FileFilter) {
+        const OF_FILE: &str =
+            "SELECT FROM file_tags AS t WHERE t.tenant_id = f.tenant_id AND t.file_id = f.id AND t.tag";
+        let all: HashSet<&String> = filter.tags_all.iter().collect();
+        for tag in all {
+            self.with(&format!(" AND EXISTS ({OF_FILE} = {{}})"), BindValue::Text(tag.clone()));
+        }
+        if !filter.tags_any.is_empty() {
+            self.with(
+                &format!(" AND EXISTS ({OF_FILE} = ANY ({{}}))"),
+                BindValue::Texts(filter.tags_any.clone()),
+            );
+        }
+    }
+
+    /// `image/*` is every type that begins with `image/`; anything else is meant exactly.
+    fn mime_types(&mut self, mime_types: &[String]) {
+        if mime_types.is_empty() {
+            return;
+        }
+        let (families, exact): (Vec<&String>, Vec<&String>) =
+            mime_types.iter().partition(|one| one.ends_with("/*"));
+        self.with(" AND (f.mime_type = ANY ({})", BindValue::Texts(exact.into_iter().cloned().collect()));
+        for family in families {
+            self.with(" OR f.mime_type ^@ {}", BindValue::Text(family.trim_end_matches('*').to_owned()));
+        }
+        self.push(")");
+    }
+}
+
+/// What all walks of one page have in common.
+struct Walk<'a> {
+    tx: &'a TenantTx,
+    filter: &'a FileFilter,
+    order: FileOrder,
+    after: Option<&'a Position>,
+    budget: usize,
+}
+
+/// What one walk goes along.
+enum Source {
+    /// Files of one audience.
+    Audience(i16),
+    /// Files of one audience that one user owns.
+    Owned { owner: String, audience: i16 },
+    /// Files granted to one principal.
+    Granted(String),
+}
+
+impl Source {
+    fn table(&self) -> &'static str {
+        match self {
+            Self::Audience(_) | Self::Owned { .. } => "files",
+            Self::Granted(_) => "file_readers",
+        }
+    }
+
+    fn id(&self) -> &'static str {
+        match self {
+            Self::Audience(_) | Self::Owned { .. } => "s.id",
+            Self::Granted(_) => "s.file_id",
+        }
+    }
+}
+
+/// The walks that together show all that this viewer may see. With an owner in the filter, the owner's index leads.
+fn sources(viewer: &Viewer, filter: &FileFilter) -> Vec<Source> {
+    let seen = AUDIENCES.into_iter().filter(|audience| *audience >= viewer.audience_min());
+    let unseen = AUDIENCES.into_iter().filter(|audience| *audience < viewer.audience_min());
+    let granted = viewer.principals().iter().filter(|_| viewer.audience_min() > AUDIENCES[0]).cloned();
+    let owned = |owner: &str, audience| Source::Owned { owner: owner.to_owned(), audience };
+    let mut sources: Vec<Source> = match &filter.owner_id {
+        Some(owner) if owner == viewer.user_id() => {
+            return AUDIENCES.map(|audience| owned(owner, audience)).into();
+        }
+        Some(owner) => seen.map(|audience| owned(owner, audience)).collect(),
+        None => seen
+            .map(Source::Audience)
+            .chain(unseen.map(|audience| owned(viewer.user_id(), audience)))
+            .collect(),
+    };
+    sources.extend(granted.map(Source::Granted));
+    sources
+}
+
+fn column(key: SortKey) -> &'static str {
+    match key {
+        SortKey::CreateTime => "create_time",
+        SortKey::Name => "name",
+        SortKey::SizeBytes => "size_bytes",
+    }
+}
+
+fn direction(order: FileOrder) -> &'static str {
+    if order.is_descending { " DESC" } else { "" }
+}
+
+fn by(table: &str, order: FileOrder) -> String {
+    let direction = direction(order);
+    format!("{table}.key{direction}, {table}.id{direction}")
+}
+
+fn null(is_trash: bool) -> &'static str {
+    if is_trash { "NOT NULL" } else { "NULL" }
+}
+
+fn key_bind(key: &KeyValue) -> BindValue {
+    match key {
+        KeyValue::Time(time) => BindValue::Time(*time),
+        KeyValue::Text(text) => BindValue::Text(text.clone()),
+        KeyValue::Number(number) => BindValue::Big(*number),
+    }
+}
+
+fn content_number(state: FileState) -> Option<i16> {
+    use crate::domain::file::ContentState;
+    let content = match state {
+        FileState::Processing => ContentState::Processing,
+        FileState::Available => ContentState::Available,
+        FileState::Quarantined => ContentState::Quarantined,
+        FileState::Unscannable => ContentState::Unscannable,
+        FileState::Error => ContentState::Error,
+        FileState::Pending | FileState::Deleted | FileState::Archived => return None,
+    };
+    Some(content.number())
+}
+
+/// The ids of a page, for what hangs on its files.
+pub fn ids(files: &[File]) -> Vec<FileId> {
+    files.iter().map(|file| file.id).collect()
+}
