@@ -6,7 +6,8 @@ use super::Config;
 
 const MIB: u64 = 1024 * 1024;
 
-/// Code, caches, connections to the database, TLS state and the small HTTP port: measured well below this when idle.
+/// Code, caches, connections to the database, TLS state and the small HTTP port: measured well below this
+/// when idle.
 const BASE_BYTES: u64 = 64 * MIB;
 
 /// The most memory that the process may need, by its parts. All in bytes.
@@ -64,7 +65,8 @@ impl fmt::Display for MemoryBound {
         let mib = |bytes: u64| bytes.div_ceil(MIB);
         write!(
             f,
-            "at most {} MiB = {} base + {} connection windows + {} upload buffers + {} decoding + {} downloads",
+            "at most {} MiB = {} base + {} connection windows + {} upload buffers + {} decoding + \
+             {} downloads",
             mib(self.total_bytes()),
             mib(self.base_bytes),
             mib(self.connection_windows_bytes),

@@ -1,10 +1,10 @@
-//! What an operator can set: one struct a section, one file each, and one annotated `default.toml` that is the defaults
-//! and the reference at once.
+//! What an operator can set: one struct a section, one file each, and one annotated `default.toml` that is
+//! the defaults and the reference at once.
 //!
-//! Three layers, the later one wins: `default.toml` (compiled in), a file, the environment (`STRONGROOM_SECTION__KEY`).
-//! A key that `default.toml` does not have is refused wherever it comes from, because a limit that was mistyped is a
-//! limit that is not there. All problems come in one error, each with its key and the file or variable it came from.
-//! Values of secrets are in no error and in no `Debug` output.
+//! Three layers, the later one wins: `default.toml` (compiled in), a file, the environment
+//! (`STRONGROOM_SECTION__KEY`). A key that `default.toml` does not have is refused wherever it comes from,
+//! because a limit that was mistyped is a limit that is not there. All problems come in one error, each with
+//! its key and the file or variable it came from. Values of secrets are in no error and in no `Debug` output.
 
 pub mod auth;
 pub mod database;
@@ -92,8 +92,8 @@ impl Config {
     /// Reads all layers and validates the result.
     ///
     /// # Errors
-    /// When a source cannot be read, or with every problem that was found: unknown keys and wrong types of all sources
-    /// first, then values that no section accepts, then values outside their limits.
+    /// When a source cannot be read, or with every problem that was found: unknown keys and wrong types of
+    /// all sources first, then values that no section accepts, then values outside their limits.
     pub fn load<E>(sources: Sources<E>) -> Result<Self, ConfigError>
     where
         E: Iterator<Item = (String, String)>,

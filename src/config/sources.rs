@@ -1,7 +1,8 @@
 //! Lays the sources over one another, and remembers who set what.
 //!
-//! `default.toml` holds every key, so it is also the schema: a source is compared with it key by key before anything is
-//! deserialised. That finds all unknown keys and wrong types in one go, without ever quoting a value.
+//! `default.toml` holds every key, so it is also the schema: a source is compared with it key by key before
+//! anything is deserialised. That finds all unknown keys and wrong types in one go, without ever quoting a
+//! value.
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
@@ -15,8 +16,8 @@ use super::{
 /// What the names of our environment variables begin with, compared in lower case.
 const VARIABLE_PREFIX: &str = "strongroom_";
 
-/// Maps whose keys are the operator's own. A later source replaces them as a whole, so that a default entry can also be
-/// taken away.
+/// Maps whose keys are the operator's own. A later source replaces them as a whole, so that a default entry
+/// can also be taken away.
 const FREE_MAPS: [&str; 2] = ["auth.roles", "tenants.presets"];
 
 /// Where a configuration comes from, beside the compiled-in defaults.
@@ -24,13 +25,14 @@ const FREE_MAPS: [&str; 2] = ["auth.roles", "tenants.presets"];
 pub struct Sources<E> {
     /// A TOML file that holds what differs from the defaults.
     pub file: Option<PathBuf>,
-    /// Environment variables, names and values. Those that do not begin with `STRONGROOM_`, or have no `__` in their
-    /// name, belong to someone else and are left alone.
+    /// Environment variables, names and values. Those that do not begin with `STRONGROOM_`, or have no `__`
+    /// in their name, belong to someone else and are left alone.
     pub env: E,
 }
 
 impl Sources<std::vec::IntoIter<(String, String)>> {
-    /// A file and the environment of this process. Variables that are not UTF-8 are not ours and are passed over.
+    /// A file and the environment of this process. Variables that are not UTF-8 are not ours and are passed
+    /// over.
     pub fn of_process(file: Option<PathBuf>) -> Self {
         let utf8 = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
             Some((name.into_string().ok()?, value.into_string().ok()?))

@@ -55,8 +55,7 @@ impl StorageConfig {
         let odd =
             !prefix.chars().all(allowed) || prefix.split('/').any(odd_segment) || self.key_prefix == "/";
         if !self.key_prefix.is_empty() && odd {
-            let message = "may hold letters, digits, \".\", \"_\", \"-\", and \"/\" between names other than \".\" \
-                           and \"..\"";
+            let message = "may hold names of letters, digits, \".\", \"_\" and \"-\" with \"/\" between them";
             violations.refuse("storage.key_prefix", message);
         }
         violations.range("storage.concurrency_max", self.concurrency_max, 1..=4_096);

@@ -10,7 +10,8 @@ use serde_json::{Map, Value, json};
 use super::EdgeState;
 use crate::telemetry::health::{ComponentState, HealthState};
 
-/// Alive as long as the process runs and answers: a restart would not bring a database back, so nothing else is asked.
+/// Alive as long as the process runs and answers: a restart would not bring a database back, so nothing else
+/// is asked.
 pub(super) async fn livez() -> &'static str {
     "ok\n"
 }

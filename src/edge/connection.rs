@@ -1,7 +1,8 @@
 //! Connections of the port, bounded in number and in silence.
 //!
-//! The clock of a connection is set back only by bytes that *we* could write. So a client that drips in its request byte
-//! by byte gains nothing, one that does not take its answer is cut, and an idle connection is closed, all by one limit.
+//! The clock of a connection is set back only by bytes that *we* could write. So a client that drips in its
+//! request byte by byte gains nothing, one that does not take its answer is cut, and an idle connection is
+//! closed, all by one limit.
 
 use std::{
     io,

@@ -1,7 +1,7 @@
 //! The small HTTP port beside the gRPC one: is the process alive, is it ready, what does it count.
 //!
-//! It answers anyone who reaches it, so it says nothing that is not for everyone, and every connection and request is
-//! bounded: their number, the time to send and to answer, and a body is never read.
+//! It answers anyone who reaches it, so it says nothing that is not for everyone, and every connection and
+//! request is bounded: their number, the time to send and to answer, and a body is never read.
 
 mod answers;
 mod connection;
@@ -34,8 +34,8 @@ pub struct EdgeState {
     pub metrics: Metrics,
 }
 
-/// Serves until `shutdown` is done and the requests in flight have their answers. The caller binds the listener (to
-/// `config.listen`), so that it knows the port before anyone can ask.
+/// Serves until `shutdown` is done and the requests in flight have their answers. The caller binds the
+/// listener (to `config.listen`), so that it knows the port before anyone can ask.
 ///
 /// # Errors
 /// When serving itself fails; a broken connection is not an error.
@@ -60,7 +60,8 @@ fn router(state: EdgeState, request_timeout: Duration) -> Router {
         .layer(middleware::from_fn_with_state(request_timeout, answer_in_time))
 }
 
-/// Nothing here takes a body. Refused by its announcement, and the connection is closed instead of reading it.
+/// Nothing here takes a body. Refused by its announcement, and the connection is closed instead of reading
+/// it.
 async fn refuse_body(request: Request, next: Next) -> Response {
     if request.body().is_end_stream() {
         return next.run(request).await;

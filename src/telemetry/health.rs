@@ -1,4 +1,5 @@
-//! Whether this process can do its work, told by whoever knows and read by the gRPC health service and `/readyz`.
+//! Whether this process can do its work, told by whoever knows and read by the gRPC health service and
+//! `/readyz`.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -28,8 +29,8 @@ impl Component {
 pub enum ComponentState {
     /// It answers.
     Up,
-    /// It does not, and this is why. A fixed text: what an adapter says may hold addresses or worse, and `/readyz` is
-    /// read by anyone who reaches the port.
+    /// It does not, and this is why. A fixed text: what an adapter says may hold addresses or worse, and
+    /// `/readyz` is read by anyone who reaches the port.
     Down(&'static str),
 }
 

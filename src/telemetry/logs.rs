@@ -1,8 +1,8 @@
 //! Log lines: text for people, or one flat JSON object a line for machines.
 //!
-//! A field of a span around the event stands at the top level of the object (`request_id`, `tenant`, `trace_id`), where
-//! a log search finds it without knowing the span's depth. The event's own fields win over those of spans, and neither
-//! can replace `timestamp`, `level` or `target`.
+//! A field of a span around the event stands at the top level of the object (`request_id`, `tenant`,
+//! `trace_id`), where a log search finds it without knowing the span's depth. The event's own fields win over
+//! those of spans, and neither can replace `timestamp`, `level` or `target`.
 
 use std::fmt;
 

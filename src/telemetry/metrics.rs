@@ -1,7 +1,8 @@
-//! What is counted and measured, under OpenTelemetry names; a scrape shows dots as underscores and appends the unit
-//! (`strongroom.request.duration` in `s` is `strongroom_request_duration_seconds`).
+//! What is counted and measured, under OpenTelemetry names; a scrape shows dots as underscores and appends
+//! the unit (`strongroom.request.duration` in `s` is `strongroom_request_duration_seconds`).
 //!
-//! Attributes are drawn from small closed sets. Never a tenant, a file or a user: each would be a series of its own.
+//! Attributes are drawn from small closed sets. Never a tenant, a file or a user: each would be a series of
+//! its own.
 
 mod probes;
 
@@ -191,8 +192,8 @@ impl Metrics {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Counts a request in. `method` is its full name (`strongroom.v1.FileService/GetFile`); requests for methods that do
-    /// not exist share one name, or callers could invent series.
+    /// Counts a request in. `method` is its full name (`strongroom.v1.FileService/GetFile`); requests for
+    /// methods that do not exist share one name, or callers could invent series.
     pub fn request(&self, method: impl Into<Arc<str>>) -> RequestMeasure {
         self.inner.requests_in_flight.add(1, &[]);
         RequestMeasure {
@@ -236,8 +237,8 @@ impl Metrics {
         self.inner.storage_operations.add(1, &[operation, KeyValue::new("outcome", outcome)]);
     }
 
-    /// Reads the byte budget's bytes in use whenever metrics are collected. `read` must not block, and should hold what
-    /// it reads weakly if that holds these metrics.
+    /// Reads the byte budget's bytes in use whenever metrics are collected. `read` must not block, and should
+    /// hold what it reads weakly if that holds these metrics.
     pub fn observe_byte_budget(&self, read: impl Fn() -> u64 + Send + Sync + 'static) {
         self.inner.probes.set_byte_budget(Box::new(read));
     }
@@ -260,8 +261,8 @@ impl Metrics {
     }
 }
 
-/// A request that is being worked on. When it is dropped, it is counted and measured: under the code that was set, or as
-/// CANCELLED when the client went away before there was one.
+/// A request that is being worked on. When it is dropped, it is counted and measured: under the code that was
+/// set, or as CANCELLED when the client went away before there was one.
 #[derive(Debug)]
 pub struct RequestMeasure {
     metrics: Metrics,

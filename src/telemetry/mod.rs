@@ -1,8 +1,8 @@
 //! What the process says about itself: logs, traces, metrics and health.
 //!
-//! Logs go to standard error, one line an event, with the fields of the spans around it (request id, tenant, trace id).
-//! Traces and metrics speak OpenTelemetry: metrics can always be scraped from the edge port, and both are sent over
-//! OTLP where an endpoint is configured. The caller's W3C trace is continued in any case.
+//! Logs go to standard error, one line an event, with the fields of the spans around it (request id, tenant,
+//! trace id). Traces and metrics speak OpenTelemetry: metrics can always be scraped from the edge port, and
+//! both are sent over OTLP where an endpoint is configured. The caller's W3C trace is continued in any case.
 
 pub mod health;
 mod logs;
@@ -41,8 +41,8 @@ pub struct Telemetry {
     traces: Option<SdkTracerProvider>,
 }
 
-/// Sets up logs, traces and metrics for this process, once. With an OTLP endpoint it must be called inside a Tokio
-/// runtime, because the exporter's connection lives there.
+/// Sets up logs, traces and metrics for this process, once. With an OTLP endpoint it must be called inside a
+/// Tokio runtime, because the exporter's connection lives there.
 ///
 /// # Errors
 /// When the filter or the endpoint is wrong, or when the process has a subscriber already.
@@ -67,8 +67,8 @@ impl Telemetry {
         self.metrics.clone()
     }
 
-    /// Sends what is left and stops. It blocks while the exporter (if any) talks to its endpoint, a few seconds at most;
-    /// on a multi-threaded runtime the other tasks go on.
+    /// Sends what is left and stops. It blocks while the exporter (if any) talks to its endpoint, a few
+    /// seconds at most; on a multi-threaded runtime the other tasks go on.
     pub fn shutdown(self) {
         let stop = || {
             if let Some(Err(error)) = self.traces.map(|traces| traces.shutdown()) {
@@ -110,7 +110,8 @@ mod tests {
         tracing::subscriber::with_default(spans, || drop(tracing::info_span!("request").entered()));
 
         let ended = tokio::spawn(async { Telemetry { metrics, traces }.shutdown() });
-        // One connection for the traces and one for the metrics; neither gets an answer, and the end comes all the same.
+        // One connection for the traces and one for the metrics; neither gets an answer, and the end comes
+        // all the same.
         for _ in 0..2 {
             let (mut connection, _) = collector.accept().await.unwrap();
             let mut preface = [0; 14];

@@ -1,7 +1,7 @@
 //! The caller's W3C trace (`traceparent`, `tracestate`), taken in and handed on.
 //!
-//! This works with and without an OTLP endpoint: without one our spans are not recorded, but the caller's trace id still
-//! stands in the log lines.
+//! This works with and without an OTLP endpoint: without one our spans are not recorded, but the caller's
+//! trace id still stands in the log lines.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use opentelemetry::{
@@ -13,7 +13,8 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-/// The caller's trace, from the headers of a request; an empty context when there is none, or a malformed one.
+/// The caller's trace, from the headers of a request; an empty context when there is none, or a malformed
+/// one.
 pub fn extract(headers: &HeaderMap) -> Context {
     TraceContextPropagator::new().extract_with_context(&Context::new(), &Headers(headers))
 }
@@ -23,9 +24,9 @@ pub fn inject(context: &Context, headers: &mut HeaderMap) {
     TraceContextPropagator::new().inject_context(context, &mut HeadersMut(headers));
 }
 
-/// Makes `span` a part of the caller's trace, and records the trace's id in the span's field `trace_id` (which it must
-/// have been created with, as `tracing::field::Empty`). Call it before the span is entered. Returns the id, if there is
-/// one: the caller's, or one that begins here.
+/// Makes `span` a part of the caller's trace, and records the trace's id in the span's field `trace_id`
+/// (which it must have been created with, as `tracing::field::Empty`). Call it before the span is entered.
+/// Returns the id, if there is one: the caller's, or one that begins here.
 pub fn adopt(span: &Span, headers: &HeaderMap) -> Option<String> {
     let parent = extract(headers);
     let callers = trace_id(&parent);

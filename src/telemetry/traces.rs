@@ -1,5 +1,5 @@
-//! Traces: our own spans, sent over OTLP. Spans of libraries stay out, above all those of the exporter's own requests,
-//! which would otherwise be exported and so beget more.
+//! Traces: our own spans, sent over OTLP. Spans of libraries stay out, above all those of the exporter's own
+//! requests, which would otherwise be exported and so beget more.
 
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_otlp::{
