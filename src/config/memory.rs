@@ -1,0 +1,78 @@
+//! How much memory the configuration allows: bounded by settings, never by the number of clients.
+
+use std::fmt;
+
+use super::Config;
+
+const MIB: u64 = 1024 * 1024;
+
+/// Code, caches, connections to the database, TLS state and the small HTTP port: measured well below this
+/// when idle.
+const BASE_BYTES: u64 = 64 * MIB;
+
+/// The most memory that the process may need, by its parts. All in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryBound {
+    /// What is there without any client.
+    pub base_bytes: u64,
+    /// Connections times their window: bytes that were received and not read yet.
+    pub connection_windows_bytes: u64,
+    /// Buffers of uploads.
+    pub upload_budget_bytes: u64,
+    /// Messages that are being decoded.
+    pub decoding_bytes: u64,
+    /// Chunks of downloads that are read ahead.
+    pub downloads_bytes: u64,
+}
+
+impl MemoryBound {
+    pub(super) fn of(config: &Config) -> Self {
+        let product =
+            |factors: &[u64]| factors.iter().fold(1, |product: u64, factor| product.saturating_mul(*factor));
+        let (server, uploads, downloads) = (&config.server, &config.uploads, &config.downloads);
+        Self {
+            base_bytes: BASE_BYTES,
+            connection_windows_bytes: product(&[
+                server.connections_max as u64,
+                u64::from(server.http2.connection_window_bytes),
+            ]),
+            upload_budget_bytes: uploads.byte_budget_bytes as u64,
+            decoding_bytes: product(&[uploads.decode_permits as u64, server.message_size_max_bytes as u64]),
+            downloads_bytes: product(&[
+                downloads.streams_max as u64,
+                downloads.chunks_in_flight_max as u64,
+                downloads.chunk_size_bytes as u64,
+            ]),
+        }
+    }
+
+    /// All parts together.
+    pub fn total_bytes(&self) -> u64 {
+        [
+            self.base_bytes,
+            self.connection_windows_bytes,
+            self.upload_budget_bytes,
+            self.decoding_bytes,
+            self.downloads_bytes,
+        ]
+        .into_iter()
+        .fold(0, u64::saturating_add)
+    }
+}
+
+impl fmt::Display for MemoryBound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mib = |bytes: u64| bytes.div_ceil(MIB);
+        write!(
+            f,
+            "at most {} MiB = {} base + {} connection windows + {} upload buffers + {} decoding + \
+             {} downloads",
+            mib(self.total_bytes()),
+            mib(self.base_bytes),
+            mib(self.connection_windows_bytes),
+            mib(self.upload_budget_bytes),
+            mib(self.decoding_bytes),
+            mib(self.downloads_bytes),
+        )
+    }
+}

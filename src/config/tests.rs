@@ -1,0 +1,249 @@
+//! The layers, the reference and the refusals.
+
+use std::{io::Write, time::Duration};
+
+use super::{auth::JwksSource, *};
+
+/// Loads a file of this text and these variables.
+fn load(file: &str, env: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    let mut on_disk = tempfile::NamedTempFile::new().unwrap();
+    on_disk.write_all(file.as_bytes()).unwrap();
+    let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    let env: Vec<_> = env.collect();
+    Config::load(Sources { file: Some(on_disk.path().to_owned()), env: env.into_iter() })
+}
+
+fn problems(file: &str, env: &[(&str, &str)]) -> Vec<Problem> {
+    load(file, env).unwrap_err().problems().to_vec()
+}
+
+fn keys(problems: &[Problem]) -> Vec<&str> {
+    problems.iter().map(|problem| problem.key.as_str()).collect()
+}
+
+#[test]
+fn the_defaults_load_and_pass_their_own_limits() {
+    let config = Config::defaults().unwrap();
+    assert_eq!(config.uploads.part_size_bytes, 8 * 1024 * 1024);
+    assert_eq!(config.uploads.idle_timeout(), Duration::from_secs(60));
+    assert!(config.database.migrate_url.is_none());
+    assert!(config.server.tls.files().is_none());
+    assert!(config.server.connection_age_max().is_none());
+    config.validate().unwrap();
+}
+
+#[test]
+fn every_key_of_the_reference_is_explained() {
+    let mut explained = false;
+    let mut in_free_map = false;
+    for line in DEFAULT_TOML.lines() {
+        let is_section = line.starts_with('[');
+        if is_section || (line.contains(" = ") && !line.starts_with('#')) {
+            assert!(explained || (in_free_map && !is_section), "no comment before: {line}");
+            in_free_map = if is_section { line == "[auth.roles]" } else { in_free_map };
+        }
+        explained = line.starts_with('#');
+    }
+}
+
+#[test]
+fn the_limits_that_are_documented_are_the_limits() {
+    let (mut section, mut limits, mut checked) = (String::new(), None, 0);
+    for line in DEFAULT_TOML.lines() {
+        if let Some(name) = line.strip_prefix('[') {
+            section = name.trim_end_matches(']').to_owned();
+            limits = None;
+        } else if let Some(comment) = line.strip_prefix("# ") {
+            // A comment may be wrapped between "Limits:" and the numbers.
+            limits = Some(format!("{} {comment}", limits.unwrap_or_default()));
+        } else if let Some((key, _)) = line.split_once(" = ") {
+            let comment = limits.take().unwrap_or_default();
+            let Some((_, range)) = comment.split_once("Limits: ") else { continue };
+            let mut words = range.split([' ', ',', '.']);
+            let (low, high) = (words.next().unwrap(), words.nth(1).unwrap());
+            let above = high.parse::<u64>().unwrap() + 1;
+            let found = problems(&format!("[{section}]\n{key} = {above}"), &[]);
+            let expected = format!("must be {low} to {high}, not {above}");
+            let path = format!("{section}.{key}");
+            assert!(found.iter().any(|p| p.key == path && p.message == expected), "{path}: {found:?}");
+            checked += 1;
+        } else {
+            limits = None;
+        }
+    }
+    assert!(checked > 50, "only {checked} limits were found in default.toml");
+}
+
+#[test]
+fn an_issuer_as_the_reference_shows_it_is_accepted() {
+    let example: String = DEFAULT_TOML
+        .lines()
+        .skip_while(|line| !line.contains("[[auth.issuers]]"))
+        .take_while(|line| line.starts_with("#   "))
+        .map(|line| format!("{}\n", &line[4..]))
+        .collect();
+    let config = load(&example, &[]).unwrap();
+    let issuer = &config.auth.issuers[0];
+    assert_eq!(issuer.issuer, "https://id.example.org");
+    assert!(matches!(issuer.jwks(), Some(JwksSource::Url(url)) if url.host_str() == Some("id.example.org")));
+}
+
+#[test]
+fn the_environment_overrides_the_file_and_the_file_overrides_the_defaults() {
+    let file = "[uploads]\npart_size_bytes = 6291456\nlease_seconds = 120\n[storage]\nroot = '/srv/files'";
+    let env = [
+        ("STRONGROOM_UPLOADS__PART_SIZE_BYTES", "7340032"),
+        ("STRONGROOM_SERVER__HTTP2__MAX_CONCURRENT_STREAMS", "9"),
+        ("STRONGROOM_STORAGE__KEY_PREFIX", "files"),
+        ("STRONGROOM_TELEMETRY__TRACE_SAMPLE_RATIO", "1"),
+    ];
+    let config = load(file, &env).unwrap();
+    assert_eq!(config.uploads.part_size_bytes, 7_340_032);
+    assert_eq!(config.uploads.lease(), Duration::from_secs(120));
+    assert_eq!(config.uploads.commit_batch_max, 64);
+    assert_eq!(config.server.http2.max_concurrent_streams, 9);
+    assert_eq!(config.storage.key_prefix, "files");
+    assert_eq!(config.storage.root.unwrap().to_str(), Some("/srv/files"));
+}
+
+#[test]
+fn lists_and_tables_come_from_variables_as_toml() {
+    let issuers = r#"[{ issuer = "https://id.test", audience = "files", jwks_file = "/keys.json" }]"#;
+    let env =
+        [("STRONGROOM_AUTH__ISSUERS", issuers), ("STRONGROOM_AUTH__ROLES", r#"{ "org:chief" = "admin" }"#)];
+    let auth = load("", &env).unwrap().auth;
+    assert_eq!(auth.issuers[0].jwks_refresh(), Duration::from_secs(300));
+    assert_eq!(auth.issuers[0].algorithms.len(), 2);
+    // A map of the operator's own keys replaces the default one, so that an entry can be taken away.
+    assert_eq!(auth.roles.keys().collect::<Vec<_>>(), ["org:chief"]);
+}
+
+#[test]
+fn other_peoples_variables_are_left_alone() {
+    let env = [
+        ("STRONGROOM_SERVER", "http://127.0.0.1:1"),
+        ("STRONGROOM_TEST_POSTGRES_URL", "x"),
+        ("STRONGROOM_TOKEN", "x"),
+        ("HOME__DIR", "x"),
+    ];
+    load("", &env).unwrap();
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_its_path_and_its_source() {
+    let file = "[uploads]\npart_size = 1\n[uplods]\nx = 1\n[server.http2]\nwindow = 1";
+    let env = [("STRONGROOM_LISTS__PAGE_SIZE", "5"), ("STRONGROOM_AUTH__ROLES__CHIEF", "admin")];
+    let found = problems(file, &env);
+    let mut unknown = keys(&found);
+    unknown.sort_unstable();
+    let expected =
+        ["auth.roles.chief", "lists.page_size", "server.http2.window", "uploads.part_size", "uplods"];
+    assert_eq!(unknown, expected);
+    let of = |key: &str| found.iter().find(|problem| problem.key == key).unwrap().to_string();
+    assert!(of("lists.page_size").contains("from STRONGROOM_LISTS__PAGE_SIZE"));
+    assert!(of("lists.page_size").contains("page_size_max"));
+    assert!(of("auth.roles.chief").contains("give all of `auth.roles`"));
+    assert!(matches!(found.iter().find(|p| p.key == "uplods").unwrap().origin, Some(Origin::File(_))));
+}
+
+#[test]
+fn an_unknown_key_of_an_issuer_is_refused() {
+    let found = problems("[[auth.issuers]]\nissuer = 'i'\naudience = 'a'\njwks_fil = 'f'", &[]);
+    assert_eq!(keys(&found), ["auth.issuers"]);
+    assert!(found[0].message.contains("jwks_fil"), "{found:?}");
+}
+
+#[test]
+fn all_violations_are_reported_together() {
+    let file = "[lists]\npage_size_default = 0\n[auth]\nrole_default = 'operator'";
+    let error = load(file, &[("STRONGROOM_UPLOADS__PART_SIZE_BYTES", "1")]).unwrap_err();
+    let expected = ["uploads.part_size_bytes", "auth.role_default", "lists.page_size_default"];
+    assert_eq!(keys(error.problems()), expected);
+    let text = error.to_string();
+    assert!(text.contains("must be 5242880 to 67108864, not 1 (from STRONGROOM_UPLOADS__PART_SIZE_BYTES)"));
+}
+
+#[test]
+fn a_value_that_no_section_accepts_is_refused_with_its_path() {
+    let found = problems("[telemetry]\nlog_format = 'xml'\n[lists]\ncount_max = -1", &[]);
+    assert_eq!(keys(&found), ["lists.count_max", "telemetry.log_format"]);
+    assert!(found.iter().all(|problem| matches!(problem.origin, Some(Origin::File(_)))), "{found:?}");
+}
+
+#[test]
+fn a_wrong_type_is_refused_without_quoting_the_value() {
+    let found = problems("[database]\nurl = 12345", &[("STRONGROOM_UPLOADS__LEASE_SECONDS", "hunter2")]);
+    assert_eq!(keys(&found), ["database.url", "uploads.lease_seconds"]);
+    let text = format!("{found:?}");
+    assert!(!text.contains("12345") && !text.contains("hunter2"), "{text}");
+}
+
+#[test]
+fn a_broken_file_is_refused_by_its_line_without_quoting_it() {
+    let error = load("[database]\nurl = 'postgres://u:hunter2@db", &[]).unwrap_err();
+    let text = format!("{error} {error:?}");
+    assert!(text.contains("line 2") && !text.contains("hunter2"), "{text}");
+}
+
+#[test]
+fn secrets_do_not_show_in_debug_output_or_in_errors() {
+    let env = [
+        ("STRONGROOM_DATABASE__URL", "postgres://app:hunter2@db/strongroom"),
+        ("STRONGROOM_SECRETS__PAGE_TOKEN_KEY", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="),
+    ];
+    let config = load("", &env).unwrap();
+    let text = format!("{config:?}");
+    assert!(!text.contains("hunter2") && !text.contains("AAECAw"), "{text}");
+    assert!(config.secrets.page_token_key().is_some());
+    let text = format!("{:?}", problems("", &[("STRONGROOM_SECRETS__PAGE_TOKEN_KEY", "hunter2")]));
+    assert!(text.contains("secrets.page_token_key") && !text.contains("hunter2"), "{text}");
+}
+
+#[test]
+fn serve_says_everything_that_it_lacks() {
+    let error = Config::defaults().unwrap().validate_for_serve().unwrap_err();
+    let expected =
+        ["database.url", "database.system_url", "storage.root", "auth.issuers", "secrets.page_token_key"];
+    assert_eq!(keys(error.problems()), expected);
+    assert!(error.to_string().contains("[[auth.issuers]]"));
+    let error = Config::defaults().unwrap().validate_for_migrate().unwrap_err();
+    assert_eq!(keys(error.problems()), ["database.migrate_url"]);
+}
+
+#[test]
+fn keys_of_an_issuer_come_from_one_safe_place() {
+    let with = |jwks: &str| problems(&format!("[[auth.issuers]]\nissuer = 'i'\naudience = 'a'\n{jwks}"), &[]);
+    assert_eq!(keys(&with("")), ["auth.issuers[0]"]);
+    assert_eq!(keys(&with("jwks_file = 'f'\njwks_url = 'https://id.test'")), ["auth.issuers[0]"]);
+    assert_eq!(keys(&with("jwks_url = 'http://id.test/keys'")), ["auth.issuers[0].jwks_url"]);
+    load("[[auth.issuers]]\nissuer = 'i'\naudience = 'a'\njwks_url = 'http://127.0.0.1:9/k'", &[]).unwrap();
+}
+
+#[test]
+fn limits_that_depend_on_one_another_are_checked() {
+    let file = "[server]\nmessage_size_max_bytes = 65536\n[server.http2]\nconnection_window_bytes = 65535\n\
+                [storage]\nkey_prefix = 'a/../b'\n[server.tls]\nkey_file = 'key.pem'";
+    let expected = [
+        "server.tls",
+        "server.http2.connection_window_bytes",
+        "server.message_size_max_bytes",
+        "storage.key_prefix",
+    ];
+    assert_eq!(keys(&problems(file, &[])), expected);
+}
+
+#[test]
+fn the_memory_bound_is_the_sum_of_its_parts() {
+    let mib = 1024 * 1024;
+    let mut config = Config::defaults().unwrap();
+    config.server.connections_max = 10;
+    config.uploads.byte_budget_bytes = 32 * mib;
+    config.uploads.decode_permits = 4;
+    config.server.message_size_max_bytes = 2 * mib;
+    config.downloads.streams_max = 5;
+    let bound = config.memory_bound();
+    assert_eq!(config.memory_bound_bytes(), (64 + 10 + 32 + 8 + 10) * mib as u64);
+    let expected =
+        "at most 124 MiB = 64 base + 10 connection windows + 32 upload buffers + 8 decoding + 10 downloads";
+    assert_eq!(bound.to_string(), expected);
+}

@@ -1,0 +1,357 @@
+//! What is counted and measured, under OpenTelemetry names; a scrape shows dots as underscores and appends
+//! the unit (`strongroom.request.duration` in `s` is `strongroom_request_duration_seconds`).
+//!
+//! Attributes are drawn from small closed sets. Never a tenant, a file or a user: each would be a series of
+//! its own.
+
+mod probes;
+
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use opentelemetry::{
+    KeyValue,
+    metrics::{Counter, Histogram, Meter, MeterProvider, UpDownCounter},
+};
+use opentelemetry_otlp::{MetricExporter, WithExportConfig, WithTonicConfig};
+use opentelemetry_sdk::{
+    Resource,
+    error::OTelSdkResult,
+    metrics::{MeterProviderBuilder, SdkMeterProvider},
+};
+use prometheus::{Registry, TextEncoder};
+
+pub use self::probes::PoolState;
+use self::probes::Probes;
+use super::{
+    TelemetryError,
+    traces::{SCOPE, native_roots},
+};
+use crate::config::TelemetryConfig;
+
+/// Bounds of durations in seconds: from a cached read to a request at its deadline.
+const SECONDS: [f64; 14] =
+    [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0];
+
+/// Bounds of batch sizes: powers of two up to the largest that can be configured.
+const BATCH_SIZES: [f64; 11] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
+
+/// How an upload ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UploadOutcome {
+    /// The file is there.
+    Committed,
+    /// The caller's fault: a bad field, no room, a wrong digest.
+    Refused,
+    /// The client went away, or fell silent.
+    Abandoned,
+    /// Our fault, or the store's or the database's.
+    Failed,
+}
+
+impl UploadOutcome {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Committed => "committed",
+            Self::Refused => "refused",
+            Self::Abandoned => "abandoned",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// The limit of a quota that refused something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QuotaLimit {
+    /// Bytes of the tenant.
+    Bytes,
+    /// Files of the tenant.
+    Files,
+    /// Bytes of one file.
+    FileSize,
+}
+
+impl QuotaLimit {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Bytes => "bytes",
+            Self::Files => "files",
+            Self::FileSize => "file_size",
+        }
+    }
+}
+
+/// The instruments of the service. Clones share them.
+#[derive(Clone)]
+pub struct Metrics {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    registry: Registry,
+    provider: SdkMeterProvider,
+    probes: Probes,
+    requests: Counter<u64>,
+    request_duration: Histogram<f64>,
+    requests_in_flight: UpDownCounter<i64>,
+    uploaded: Counter<u64>,
+    downloaded: Counter<u64>,
+    uploads: Counter<u64>,
+    commit_batch_size: Histogram<u64>,
+    commit_duration: Histogram<f64>,
+    quota_refusals: Counter<u64>,
+    storage_operations: Counter<u64>,
+    storage_duration: Histogram<f64>,
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+impl Metrics {
+    /// Instruments of their own for a test: they count and can be rendered, and reach nobody else.
+    ///
+    /// # Errors
+    /// Only if a fresh registry refused its first reader.
+    pub fn for_tests() -> Result<Self, TelemetryError> {
+        Self::build(SdkMeterProvider::builder())
+    }
+
+    pub(super) fn open(resource: Resource, config: &TelemetryConfig) -> Result<Self, TelemetryError> {
+        let mut builder = SdkMeterProvider::builder().with_resource(resource);
+        if let Some(endpoint) = &config.otlp_endpoint {
+            let exporter = MetricExporter::builder().with_tonic().with_endpoint(endpoint.as_str());
+            let exporter = if endpoint.scheme() == "https" {
+                exporter.with_tls_config(native_roots())
+            } else {
+                exporter
+            };
+            builder = builder.with_periodic_exporter(exporter.build()?);
+        }
+        Self::build(builder)
+    }
+
+    fn build(builder: MeterProviderBuilder) -> Result<Self, TelemetryError> {
+        let registry = Registry::new();
+        let scrape = opentelemetry_prometheus::exporter()
+            .with_registry(registry.clone())
+            .scope_info_enabled(false)
+            .build()?;
+        let provider = builder.with_reader(scrape).build();
+        let meter = provider.meter(SCOPE);
+        let inner = Inner {
+            registry,
+            probes: Probes::new(&meter),
+            requests: counter(&meter, "strongroom.requests", "", "Requests that ended, by method and code"),
+            request_duration: seconds(
+                &meter,
+                "strongroom.request.duration",
+                "Whole requests, streams to their end",
+            ),
+            requests_in_flight: meter
+                .i64_up_down_counter("strongroom.requests.in_flight")
+                .with_description("Requests that are being worked on")
+                .build(),
+            uploaded: counter(&meter, "strongroom.uploaded", "By", "File data received from clients"),
+            downloaded: counter(&meter, "strongroom.downloaded", "By", "File data sent to clients"),
+            uploads: counter(&meter, "strongroom.uploads", "", "Uploads that ended, by outcome"),
+            commit_batch_size: meter
+                .u64_histogram("strongroom.commit.batch_size")
+                .with_description("Uploads committed in one transaction")
+                .with_boundaries(BATCH_SIZES.into())
+                .build(),
+            commit_duration: seconds(
+                &meter,
+                "strongroom.commit.duration",
+                "Transactions that commit uploads",
+            ),
+            quota_refusals: counter(
+                &meter,
+                "strongroom.quota.refusals",
+                "",
+                "Refusals for want of room, by limit",
+            ),
+            storage_operations: counter(
+                &meter,
+                "strongroom.storage.operations",
+                "",
+                "Operations on the store, by operation and outcome",
+            ),
+            storage_duration: seconds(
+                &meter,
+                "strongroom.storage.operation.duration",
+                "Operations on the store",
+            ),
+            provider,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Counts a request in. `method` is its full name (`strongroom.v1.FileService/GetFile`); requests for
+    /// methods that do not exist share one name, or callers could invent series.
+    pub fn request(&self, method: impl Into<Arc<str>>) -> RequestMeasure {
+        self.inner.requests_in_flight.add(1, &[]);
+        RequestMeasure {
+            metrics: self.clone(),
+            method: method.into(),
+            started: Instant::now(),
+            code: "CANCELLED",
+        }
+    }
+
+    /// Counts file data received from a client, in bytes.
+    pub fn uploaded_bytes(&self, bytes: u64) {
+        self.inner.uploaded.add(bytes, &[]);
+    }
+
+    /// Counts file data sent to a client, in bytes.
+    pub fn downloaded_bytes(&self, bytes: u64) {
+        self.inner.downloaded.add(bytes, &[]);
+    }
+
+    /// Counts an upload that ended.
+    pub fn upload_ended(&self, outcome: UploadOutcome) {
+        self.inner.uploads.add(1, &[KeyValue::new("outcome", outcome.name())]);
+    }
+
+    /// Measures one transaction that committed `batch_size` uploads.
+    pub fn committed(&self, batch_size: u64, took: Duration) {
+        self.inner.commit_batch_size.record(batch_size, &[]);
+        self.inner.commit_duration.record(took.as_secs_f64(), &[]);
+    }
+
+    /// Counts a refusal for want of room.
+    pub fn quota_refused(&self, limit: QuotaLimit) {
+        self.inner.quota_refusals.add(1, &[KeyValue::new("limit", limit.name())]);
+    }
+
+    /// Measures one operation on the store. Both names come from the storage port's own closed sets.
+    pub fn storage_operation(&self, operation: &'static str, outcome: &'static str, took: Duration) {
+        let operation = KeyValue::new("operation", operation);
+        self.inner.storage_duration.record(took.as_secs_f64(), std::slice::from_ref(&operation));
+        self.inner.storage_operations.add(1, &[operation, KeyValue::new("outcome", outcome)]);
+    }
+
+    /// Reads the byte budget's bytes in use whenever metrics are collected. `read` must not block, and should
+    /// hold what it reads weakly if that holds these metrics.
+    pub fn observe_byte_budget(&self, read: impl Fn() -> u64 + Send + Sync + 'static) {
+        self.inner.probes.set_byte_budget(Box::new(read));
+    }
+
+    /// Reads a database pool's state whenever metrics are collected. `read` must not block.
+    pub fn observe_pool(&self, pool: &'static str, read: impl Fn() -> PoolState + Send + Sync + 'static) {
+        self.inner.probes.add_pool(pool, Box::new(read));
+    }
+
+    /// Everything in Prometheus' text format.
+    ///
+    /// # Errors
+    /// When an instrument's name or value cannot be written in that format.
+    pub fn render(&self) -> Result<String, prometheus::Error> {
+        TextEncoder::new().encode_to_string(&self.inner.registry.gather())
+    }
+
+    pub(super) fn shutdown(&self) -> OTelSdkResult {
+        self.inner.provider.shutdown()
+    }
+}
+
+/// A request that is being worked on. When it is dropped, it is counted and measured: under the code that was
+/// set, or as CANCELLED when the client went away before there was one.
+#[derive(Debug)]
+pub struct RequestMeasure {
+    metrics: Metrics,
+    method: Arc<str>,
+    started: Instant,
+    code: &'static str,
+}
+
+impl RequestMeasure {
+    /// Sets the gRPC code that the request ends with (`OK`, `NOT_FOUND`).
+    pub fn set_code(&mut self, code: &'static str) {
+        self.code = code;
+    }
+}
+
+impl Drop for RequestMeasure {
+    fn drop(&mut self) {
+        let inner = &self.metrics.inner;
+        let method = KeyValue::new("method", Arc::clone(&self.method));
+        let took = self.started.elapsed().as_secs_f64();
+        inner.request_duration.record(took, std::slice::from_ref(&method));
+        inner.requests.add(1, &[method, KeyValue::new("code", self.code)]);
+        inner.requests_in_flight.add(-1, &[]);
+    }
+}
+
+fn counter(meter: &Meter, name: &'static str, unit: &'static str, description: &'static str) -> Counter<u64> {
+    meter.u64_counter(name).with_unit(unit).with_description(description).build()
+}
+
+fn seconds(meter: &Meter, name: &'static str, description: &'static str) -> Histogram<f64> {
+    let histogram = meter.f64_histogram(name).with_unit("s").with_description(description);
+    histogram.with_boundaries(SECONDS.into()).build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const METHOD: &str = "strongroom.v1.FileService/GetFile";
+
+    #[test]
+    fn a_request_is_counted_under_its_method_and_code() {
+        let metrics = Metrics::for_tests().unwrap();
+        let mut request = metrics.request(METHOD);
+        assert!(metrics.render().unwrap().contains("\nstrongroom_requests_in_flight 1\n"));
+        request.set_code("OK");
+        drop(request);
+        drop(metrics.request(METHOD));
+        let text = metrics.render().unwrap();
+        assert!(
+            text.contains(&format!("strongroom_requests_total{{code=\"OK\",method=\"{METHOD}\"}} 1")),
+            "{text}"
+        );
+        let cancelled = format!("strongroom_requests_total{{code=\"CANCELLED\",method=\"{METHOD}\"}} 1");
+        assert!(text.contains(&cancelled), "{text}");
+        let measured = format!("strongroom_request_duration_seconds_count{{method=\"{METHOD}\"}} 2");
+        assert!(text.contains(&measured), "{text}");
+        assert!(text.contains("\nstrongroom_requests_in_flight 0\n"), "{text}");
+    }
+
+    #[test]
+    fn everything_that_is_measured_shows_in_a_scrape_with_its_unit() {
+        let metrics = Metrics::for_tests().unwrap();
+        metrics.uploaded_bytes(5);
+        metrics.downloaded_bytes(6);
+        metrics.upload_ended(UploadOutcome::Committed);
+        metrics.committed(16, Duration::from_millis(4));
+        metrics.quota_refused(QuotaLimit::FileSize);
+        metrics.storage_operation("put", "ok", Duration::from_millis(2));
+        metrics.observe_byte_budget(|| 7);
+        metrics.observe_pool("service", || PoolState { in_use: 1, idle: 2, waiting: 3 });
+        metrics.observe_pool("system", || PoolState { in_use: 4, idle: 5, waiting: 6 });
+        let text = metrics.render().unwrap();
+        for line in [
+            "strongroom_uploaded_bytes_total 5",
+            "strongroom_downloaded_bytes_total 6",
+            "strongroom_uploads_total{outcome=\"committed\"} 1",
+            "strongroom_commit_batch_size_bucket{le=\"16\"} 1",
+            "strongroom_commit_duration_seconds_bucket{le=\"0.0025\"} 0",
+            "strongroom_quota_refusals_total{limit=\"file_size\"} 1",
+            "strongroom_storage_operations_total{operation=\"put\",outcome=\"ok\"} 1",
+            "strongroom_storage_operation_duration_seconds_count{operation=\"put\"} 1",
+            "strongroom_byte_budget_used_bytes 7",
+            "strongroom_db_pool_connections{pool=\"service\",state=\"in_use\"} 1",
+            "strongroom_db_pool_connections{pool=\"system\",state=\"idle\"} 5",
+            "strongroom_db_pool_waiting{pool=\"system\"} 6",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        }
+    }
+}
