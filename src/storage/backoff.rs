@@ -1,0 +1,109 @@
+//! When to try again, and when to stop trying: exponential backoff with full jitter, a cap on attempts, and a budget
+//! shared by all operations, so that a store that is down is not also hammered.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use super::{StorageError, StorageOptions};
+use crate::domain::clock::IdSource;
+
+/// In tenths of a retry. A full budget pays for a hundred retries in a row; afterwards, every ten operations that
+/// succeed pay for one. The AWS SDKs' "standard" mode has the same capacity.
+const BUDGET_TENTHS_MAX: u32 = 1_000;
+const RETRY_COST_TENTHS: u32 = 10;
+
+pub(super) struct Backoff {
+    attempts_max: u32,
+    base: Duration,
+    max: Duration,
+    budget_tenths: AtomicU32,
+    ids: Arc<dyn IdSource>,
+}
+
+impl Backoff {
+    pub(super) fn new(options: &StorageOptions, ids: Arc<dyn IdSource>) -> Self {
+        Self {
+            attempts_max: options.retry_attempts_max,
+            base: options.retry_backoff_base,
+            max: options.retry_backoff_max,
+            budget_tenths: AtomicU32::new(BUDGET_TENTHS_MAX),
+            ids,
+        }
+    }
+
+    /// Pays a little back: the store works.
+    pub(super) fn succeeded(&self) {
+        let earn = |tenths: u32| (tenths < BUDGET_TENTHS_MAX).then_some(tenths + 1);
+        // An error only says that the budget is full already.
+        let _ = self.budget_tenths.fetch_update(Ordering::Relaxed, Ordering::Relaxed, earn);
+    }
+
+    /// Waits before attempt `attempt + 1`, or gives the error back when there is to be none.
+    pub(super) async fn wait(&self, attempt: u32, error: StorageError) -> Result<(), StorageError> {
+        if !error.is_retryable() || attempt >= self.attempts_max {
+            return Err(error);
+        }
+        let pay = |tenths: u32| tenths.checked_sub(RETRY_COST_TENTHS);
+        if self.budget_tenths.fetch_update(Ordering::Relaxed, Ordering::Relaxed, pay).is_err() {
+            tracing::warn!(operation = error.operation, "the store fails too often, not retrying");
+            return Err(error);
+        }
+        let pause = jittered(ceiling(self.base, self.max, attempt), self.random());
+        tracing::debug!(operation = error.operation, attempt, ?pause, %error, "retrying");
+        tokio::time::sleep(pause).await;
+        Ok(())
+    }
+
+    /// The last four bytes of a UUIDv7 are random.
+    fn random(&self) -> u32 {
+        let [.., a, b, c, d] = self.ids.uuid().into_bytes();
+        u32::from_be_bytes([a, b, c, d])
+    }
+}
+
+/// The longest pause after this many attempts: base, 2 × base, 4 × base …, up to the maximum.
+fn ceiling(base: Duration, max: Duration, attempt: u32) -> Duration {
+    let factor = 1u32.checked_shl(attempt.saturating_sub(1)).unwrap_or(u32::MAX);
+    base.saturating_mul(factor).min(max)
+}
+
+/// Anywhere between nothing and the ceiling: clients that failed together do not come back together.
+fn jittered(ceiling: Duration, random: u32) -> Duration {
+    ceiling.mul_f64(f64::from(random) / f64::from(u32::MAX))
+}
+
+impl fmt::Debug for Backoff {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Backoff")
+            .field("attempts_max", &self.attempts_max)
+            .field("base", &self.base)
+            .field("max", &self.max)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_the_maximum() {
+        let (base, max) = (Duration::from_millis(100), Duration::from_secs(1));
+        let ceilings: Vec<_> = (1..=6).map(|attempt| ceiling(base, max, attempt).as_millis()).collect();
+        assert_eq!(ceilings, [100, 200, 400, 800, 1000, 1000]);
+        assert_eq!(ceiling(base, max, u32::MAX), max);
+    }
+
+    #[test]
+    fn jitter_reaches_from_nothing_to_the_ceiling() {
+        let ceiling = Duration::from_secs(1);
+        assert_eq!(jittered(ceiling, 0), Duration::ZERO);
+        assert_eq!(jittered(ceiling, u32::MAX), ceiling);
+    }
+}

@@ -1,0 +1,321 @@
+//! A store that fails as planned, for tests: before doing what it was asked, after doing it (the answer is lost), in the
+//! middle of a download, or for lack of room. The same plan and the same calls give the same faults.
+
+use std::{
+    collections::HashMap,
+    ops::Range,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use async_trait::async_trait;
+use futures::{StreamExt, future::BoxFuture, stream};
+
+use super::{
+    ByteStream, ListPage, MultipartId, MultipartInfo, MultipartPage, ObjectInfo, ObjectStorage, PartReceipt,
+    Payload, PutOptions, StorageError, StorageErrorKind,
+};
+use crate::domain::object_key::ObjectKey;
+
+/// The operations of the port, to be named in a plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each is the method of the same name")]
+pub enum Operation {
+    Put,
+    StartMultipart,
+    PutPart,
+    CompleteMultipart,
+    AbortMultipart,
+    Head,
+    Get,
+    Delete,
+    List,
+    ListMultiparts,
+    Check,
+}
+
+/// How a call fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The call fails, and nothing was done.
+    Before(StorageErrorKind),
+    /// The call is done, but the caller only hears of a failure.
+    After(StorageErrorKind),
+    /// A download ends with a `Transient` error after so many bytes. Other operations do not know this fault.
+    CutStream {
+        /// Bytes that still arrive.
+        after_bytes: u64,
+    },
+    /// A download just ends after so many bytes, as if that were all. Other operations do not know this fault.
+    EndStream {
+        /// Bytes that still arrive.
+        after_bytes: u64,
+    },
+}
+
+/// Which call fails, and how.
+#[derive(Debug, Clone, Default)]
+pub struct Plan {
+    calls: HashMap<(Operation, u64), Fault>,
+    random: Option<Random>,
+    room_bytes: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Random {
+    seed: u64,
+    percent: u64,
+}
+
+impl Plan {
+    /// Nothing fails.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The `nth` call (from 1) of this operation has this fault.
+    #[must_use]
+    pub fn on(mut self, operation: Operation, nth: u64, fault: Fault) -> Self {
+        self.calls.insert((operation, nth), fault);
+        self
+    }
+
+    /// So many of a hundred calls fail transiently, before or after they are done; downloads are also cut.
+    #[must_use]
+    pub fn random(mut self, seed: u64, percent: u64) -> Self {
+        self.random = Some(Random { seed, percent });
+        self
+    }
+
+    /// Puts and parts find `NoSpace` as soon as they would have written more than this, all together.
+    #[must_use]
+    pub fn room_bytes(mut self, room_bytes: u64) -> Self {
+        self.room_bytes = Some(room_bytes);
+        self
+    }
+
+    fn fault(&self, operation: Operation, nth: u64) -> Option<Fault> {
+        self.calls.get(&(operation, nth)).copied().or_else(|| self.random?.fault(operation, nth))
+    }
+}
+
+impl Random {
+    fn fault(self, operation: Operation, nth: u64) -> Option<Fault> {
+        let dice = mix(self.seed ^ mix(((operation as u64) << 56) ^ nth));
+        if dice % 100 >= self.percent {
+            return None;
+        }
+        Some(match (dice >> 32) % 4 {
+            0 if operation == Operation::Get => Fault::CutStream { after_bytes: (dice >> 40) % 100_000 },
+            1 if operation == Operation::Get => Fault::EndStream { after_bytes: (dice >> 40) % 100_000 },
+            0 | 1 => Fault::After(StorageErrorKind::Transient),
+            _ => Fault::Before(StorageErrorKind::Transient),
+        })
+    }
+}
+
+/// `SplitMix64`: well spread, and the same everywhere.
+fn mix(seed: u64) -> u64 {
+    let mut z = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
+/// The failing store. See the [module](self).
+#[derive(Debug)]
+pub struct Flaky {
+    inner: Arc<dyn ObjectStorage>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    plan: Plan,
+    calls: HashMap<Operation, u64>,
+    written_bytes: u64,
+}
+
+impl Flaky {
+    /// Puts the plan before a store.
+    pub fn new(inner: Arc<dyn ObjectStorage>, plan: Plan) -> Arc<Self> {
+        let state = State { plan, calls: HashMap::new(), written_bytes: 0 };
+        Arc::new(Self { inner, state: Mutex::new(state) })
+    }
+
+    /// How often the operation was called.
+    pub fn calls(&self, operation: Operation) -> u64 {
+        self.state().calls.get(&operation).copied().unwrap_or_default()
+    }
+
+    /// Another plan from now on; calls are counted from 1 again, and what is written from 0.
+    pub fn set_plan(&self, plan: Plan) {
+        *self.state() = State { plan, calls: HashMap::new(), written_bytes: 0 };
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts the call and looks it up.
+    fn next_fault(&self, operation: Operation) -> Option<Fault> {
+        let mut state = self.state();
+        let calls = state.calls.entry(operation).or_default();
+        *calls += 1;
+        let nth = *calls;
+        state.plan.fault(operation, nth)
+    }
+
+    fn take_room(&self, operation: Operation, body: &Payload) -> Result<(), StorageError> {
+        let mut state = self.state();
+        let written_bytes = state.written_bytes.saturating_add(body.len_bytes());
+        if state.plan.room_bytes.is_some_and(|room_bytes| written_bytes > room_bytes) {
+            return Err(planned(StorageErrorKind::NoSpace, operation));
+        }
+        state.written_bytes = written_bytes;
+        Ok(())
+    }
+
+    async fn call<'a, T>(
+        &self,
+        operation: Operation,
+        call: BoxFuture<'a, Result<T, StorageError>>,
+    ) -> Result<T, StorageError> {
+        match self.next_fault(operation) {
+            Some(Fault::Before(kind)) => Err(planned(kind, operation)),
+            Some(Fault::After(kind)) => call.await.and_then(|_| Err(planned(kind, operation))),
+            _ => call.await,
+        }
+    }
+}
+
+fn planned(kind: StorageErrorKind, operation: Operation) -> StorageError {
+    let verb = match operation {
+        Operation::Put => "put object",
+        Operation::StartMultipart => "start multipart upload",
+        Operation::PutPart => "put part",
+        Operation::CompleteMultipart => "complete multipart upload",
+        Operation::AbortMultipart => "abort multipart upload",
+        Operation::Head => "head object",
+        Operation::Get => "get object",
+        Operation::Delete => "delete object",
+        Operation::List => "list objects",
+        Operation::ListMultiparts => "list multipart uploads",
+        Operation::Check => "check store",
+    };
+    StorageError::new(kind, verb).with_source("as planned")
+}
+
+fn cut(stream: ByteStream, after_bytes: u64, error: Option<StorageError>) -> ByteStream {
+    let pieces = stream.scan(after_bytes, |left, piece| {
+        let piece = piece.map(|bytes| {
+            let kept = bytes.slice(..bytes.len().min(usize::try_from(*left).unwrap_or(usize::MAX)));
+            *left -= kept.len() as u64;
+            kept
+        });
+        let is_over = matches!(&piece, Ok(bytes) if bytes.is_empty());
+        std::future::ready((!is_over).then_some(piece))
+    });
+    pieces.chain(stream::iter(error.map(Err))).boxed()
+}
+
+#[async_trait]
+impl ObjectStorage for Flaky {
+    fn provider(&self) -> &str {
+        self.inner.provider()
+    }
+
+    async fn put(
+        &self,
+        key: &ObjectKey,
+        body: Payload,
+        options: &PutOptions,
+    ) -> Result<ObjectInfo, StorageError> {
+        let put = async move {
+            self.take_room(Operation::Put, &body)?;
+            self.inner.put(key, body, options).await
+        };
+        self.call(Operation::Put, Box::pin(put)).await
+    }
+
+    async fn start_multipart(
+        &self,
+        key: &ObjectKey,
+        part_size_bytes: u64,
+        options: &PutOptions,
+    ) -> Result<MultipartId, StorageError> {
+        self.call(Operation::StartMultipart, self.inner.start_multipart(key, part_size_bytes, options)).await
+    }
+
+    async fn put_part(
+        &self,
+        key: &ObjectKey,
+        id: &MultipartId,
+        number: u32,
+        body: Payload,
+    ) -> Result<PartReceipt, StorageError> {
+        let put = async move {
+            self.take_room(Operation::PutPart, &body)?;
+            self.inner.put_part(key, id, number, body).await
+        };
+        self.call(Operation::PutPart, Box::pin(put)).await
+    }
+
+    async fn complete_multipart(
+        &self,
+        key: &ObjectKey,
+        id: &MultipartId,
+        parts: &[PartReceipt],
+    ) -> Result<ObjectInfo, StorageError> {
+        self.call(Operation::CompleteMultipart, self.inner.complete_multipart(key, id, parts)).await
+    }
+
+    async fn abort_multipart(&self, key: &ObjectKey, id: &MultipartId) -> Result<(), StorageError> {
+        self.call(Operation::AbortMultipart, self.inner.abort_multipart(key, id)).await
+    }
+
+    async fn head(&self, key: &ObjectKey) -> Result<ObjectInfo, StorageError> {
+        self.call(Operation::Head, self.inner.head(key)).await
+    }
+
+    async fn get(&self, key: &ObjectKey, range: Range<u64>) -> Result<ByteStream, StorageError> {
+        let fault = self.next_fault(Operation::Get);
+        if let Some(Fault::Before(kind)) = fault {
+            return Err(planned(kind, Operation::Get));
+        }
+        let stream = self.inner.get(key, range).await?;
+        match fault {
+            Some(Fault::After(kind)) => Err(planned(kind, Operation::Get)),
+            Some(Fault::CutStream { after_bytes }) => {
+                Ok(cut(stream, after_bytes, Some(planned(StorageErrorKind::Transient, Operation::Get))))
+            }
+            Some(Fault::EndStream { after_bytes }) => Ok(cut(stream, after_bytes, None)),
+            _ => Ok(stream),
+        }
+    }
+
+    async fn delete(&self, key: &ObjectKey) -> Result<(), StorageError> {
+        self.call(Operation::Delete, self.inner.delete(key)).await
+    }
+
+    async fn list(
+        &self,
+        prefix: &str,
+        after: Option<&ObjectKey>,
+        limit: usize,
+    ) -> Result<ListPage, StorageError> {
+        self.call(Operation::List, self.inner.list(prefix, after, limit)).await
+    }
+
+    async fn list_multiparts(
+        &self,
+        prefix: &str,
+        after: Option<&MultipartInfo>,
+        limit: usize,
+    ) -> Result<MultipartPage, StorageError> {
+        self.call(Operation::ListMultiparts, self.inner.list_multiparts(prefix, after, limit)).await
+    }
+
+    async fn check(&self) -> Result<(), StorageError> {
+        self.call(Operation::Check, self.inner.check()).await
+    }
+}

@@ -1,0 +1,183 @@
+//! Listings: a walk in bytewise order of the keys that enters only directories that can hold something wanted. Blocks.
+
+use std::{
+    fs::{self, DirEntry},
+    io,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    super::{ListPage, MultipartInfo, MultipartPage, ObjectInfo, StorageError},
+    disk::{Disk, UnfinishedId, failed},
+};
+use crate::{
+    domain::{
+        clock::Timestamp,
+        object_key::{OBJECT_KEY_LENGTH_BYTES_MAX, ObjectKey},
+    },
+    storage::MultipartId,
+};
+
+pub(super) fn objects(
+    disk: &Disk,
+    prefix: &str,
+    after: Option<&ObjectKey>,
+    limit: usize,
+) -> Result<ListPage, StorageError> {
+    let after = after.map_or("", ObjectKey::as_str);
+    let mut walk =
+        Walk { root: &disk.objects, prefix, after, wanted: limit.saturating_add(1), found: Vec::new() };
+    walk.enter("").map_err(|error| failed(error, "list objects"))?;
+    let mut objects = walk.found;
+    let is_last = objects.len() <= limit;
+    objects.truncate(limit);
+    Ok(ListPage { objects, is_last })
+}
+
+struct Walk<'a> {
+    root: &'a Path,
+    prefix: &'a str,
+    after: &'a str,
+    /// One more than the page has, to know whether it is the last.
+    wanted: usize,
+    found: Vec<ObjectInfo>,
+}
+
+impl Walk<'_> {
+    /// `directory` is empty or ends with a slash, as it stands in the keys below it.
+    fn enter(&mut self, directory: &str) -> io::Result<()> {
+        for name in self.names(directory)? {
+            if self.found.len() >= self.wanted {
+                break;
+            }
+            if name.ends_with('/') {
+                self.enter(&name)?;
+            } else if let Ok(key) = ObjectKey::parse(&name) {
+                self.add(key)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, key: ObjectKey) -> io::Result<()> {
+        match fs::symlink_metadata(self.root.join(key.as_str())) {
+            Ok(metadata) => {
+                let modify_time = Timestamp::from(metadata.modified()?);
+                self.found.push(ObjectInfo { key, size_bytes: metadata.len(), modify_time });
+                Ok(())
+            }
+            // Deleted while we were looking.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What is wanted of one directory, in order. Of its files no more are kept than a page can need.
+    fn names(&self, directory: &str) -> io::Result<Vec<String>> {
+        let (mut files, mut names) = (Vec::new(), Vec::new());
+        let kept = self.wanted.saturating_sub(self.found.len());
+        for entry in entries(&self.root.join(directory))? {
+            let entry = entry?;
+            // A name that is no text is no key.
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            let name = format!("{directory}{name}");
+            let kind = entry.file_type()?;
+            if kind.is_dir() {
+                // The slash belongs to the order: `a-b/c` comes before `a/c`.
+                names.extend(Some(name + "/").filter(|name| self.may_hold_wanted(name)));
+            } else if kind.is_file() && name.starts_with(self.prefix) && name.as_str() > self.after {
+                files.push(name);
+                if files.len() >= kept.saturating_mul(2) {
+                    keep_smallest(&mut files, kept);
+                }
+            }
+        }
+        keep_smallest(&mut files, kept);
+        names.append(&mut files);
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    fn may_hold_wanted(&self, directory: &str) -> bool {
+        let in_prefix = directory.starts_with(self.prefix) || self.prefix.starts_with(directory);
+        let not_passed = directory > self.after || self.after.starts_with(directory);
+        in_prefix && not_passed && directory.len() <= OBJECT_KEY_LENGTH_BYTES_MAX
+    }
+}
+
+fn keep_smallest<T: Ord>(items: &mut Vec<T>, count: usize) {
+    if count > 0 && count < items.len() {
+        items.select_nth_unstable(count - 1);
+    }
+    items.truncate(count);
+}
+
+/// A directory that is gone holds nothing.
+fn entries(path: &Path) -> io::Result<Box<dyn Iterator<Item = io::Result<DirEntry>>>> {
+    match fs::read_dir(path) {
+        Ok(entries) => Ok(Box::new(entries)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Box::new(std::iter::empty())),
+        Err(error) => Err(error),
+    }
+}
+
+pub(super) fn unfinished(
+    disk: &Disk,
+    prefix: &str,
+    after: Option<&MultipartInfo>,
+    limit: usize,
+) -> Result<MultipartPage, StorageError> {
+    let at = |error| failed(error, "list multipart uploads");
+    let mut found = Vec::new();
+    let wanted = limit.saturating_add(1);
+    for entry in entries(&disk.unfinished).map_err(at)? {
+        let entry = entry.map_err(at)?;
+        let Some((key, id)) = parse_file_name(&entry) else { continue };
+        let follows = after.is_none_or(|after| (&key, &id.to_multipart_id()) > (&after.key, &after.id));
+        if follows && key.as_str().starts_with(prefix) {
+            found.push((key, id.to_multipart_id(), entry.path(), id));
+            if found.len() >= wanted.saturating_mul(2) {
+                keep_smallest_by_name(&mut found, wanted);
+            }
+        }
+    }
+    keep_smallest_by_name(&mut found, wanted);
+    let is_last = found.len() <= limit;
+    found.truncate(limit);
+    let multiparts = found.into_iter().filter_map(|(key, id, path, unfinished)| {
+        let start_time = start_time(&unfinished, &path).map_err(at).transpose()?;
+        Some(start_time.map(|start_time| MultipartInfo { key, id, start_time }))
+    });
+    Ok(MultipartPage { multiparts: multiparts.collect::<Result<_, _>>()?, is_last })
+}
+
+type Unfinished = (ObjectKey, MultipartId, PathBuf, UnfinishedId);
+
+/// Sorted, too.
+fn keep_smallest_by_name(found: &mut Vec<Unfinished>, count: usize) {
+    found.sort_unstable_by(|left, right| (&left.0, &left.1).cmp(&(&right.0, &right.1)));
+    found.truncate(count);
+}
+
+fn parse_file_name(entry: &DirEntry) -> Option<(ObjectKey, UnfinishedId)> {
+    let name = entry.file_name().into_string().ok()?;
+    let (id, key) = name.split_once('~')?;
+    Some((ObjectKey::parse(&key.replace('~', "/")).ok()?, UnfinishedId::parse(&MultipartId::new(id))?))
+}
+
+/// The id was minted when the upload was started. An id that tells no time leaves the last write. Nothing when the
+/// upload has ended while we were looking.
+fn start_time(id: &UnfinishedId, path: &Path) -> io::Result<Option<Timestamp>> {
+    let minted = id.uuid.get_timestamp().map(|time| time.to_unix());
+    if let Some((seconds, nanos)) = minted
+        && let Some(time) =
+            i64::try_from(seconds).ok().and_then(|seconds| Timestamp::from_timestamp(seconds, nanos))
+    {
+        return Ok(Some(time));
+    }
+    match fs::symlink_metadata(path).and_then(|metadata| metadata.modified()) {
+        Ok(modified) => Ok(Some(Timestamp::from(modified))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}

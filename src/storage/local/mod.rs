@@ -1,0 +1,211 @@
+//! Objects as files below one directory of this machine.
+//!
+//! ```text
+//! <root>/objects/<key>                  whole objects, never changed once they are here
+//! <root>/multipart/<id>~<key, / as ~>   what is not finished yet: multipart uploads, and puts under way
+//! ```
+//!
+//! - An object is written to `multipart/`, synced, and linked under its key. A link fails where a name is taken, so
+//!   nothing is overwritten and no lock is needed, not even between processes.
+//! - The parts of an upload are written side by side into one file, each at its place. Completing it copies nothing.
+//! - A part's receipt holds its CRC. Which receipts are good is remembered while the process lives; after a restart,
+//!   the parts are read again and compared.
+//! - Directories stay when their last object goes. Content type and metadata have no place here and are dropped.
+//! - Whatever may block runs on tokio's blocking threads, in as few hops as possible: one for a put.
+
+mod disk;
+mod list;
+mod multipart;
+mod read;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    fmt,
+    ops::Range,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+
+use self::{
+    disk::{Disk, UnfinishedId},
+    multipart::OpenUploads,
+};
+use super::{
+    ByteStream, ListPage, MultipartId, MultipartInfo, MultipartPage, ObjectInfo, ObjectStorage, PartReceipt,
+    Payload, PutOptions, StorageError, StorageErrorKind,
+    object::{check_part, check_part_size, check_parts},
+};
+use crate::domain::{clock::IdSource, object_key::ObjectKey};
+
+pub(super) struct Local {
+    disk: Arc<Disk>,
+    open_uploads: OpenUploads,
+    ids: Arc<dyn IdSource>,
+}
+
+impl Local {
+    /// Makes the directories where they are missing. Blocks.
+    pub(super) fn open(root: &Path, ids: Arc<dyn IdSource>) -> Result<Self, StorageError> {
+        Ok(Self { disk: Arc::new(Disk::open(root)?), open_uploads: OpenUploads::default(), ids })
+    }
+}
+
+/// Runs what may block on a thread that may.
+async fn blocking<T: Send + 'static>(
+    operation: &'static str,
+    work: impl FnOnce() -> Result<T, StorageError> + Send + 'static,
+) -> Result<T, StorageError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(panicked) => Err(StorageError::new(StorageErrorKind::Other, operation).with_source(panicked)),
+    }
+}
+
+/// Tells the blocking half of a put, when dropped, that nobody waits for it any more.
+struct Waiting(Arc<AtomicBool>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+#[async_trait]
+impl ObjectStorage for Local {
+    fn provider(&self) -> &str {
+        "local"
+    }
+
+    async fn put(&self, key: &ObjectKey, body: Payload, _: &PutOptions) -> Result<ObjectInfo, StorageError> {
+        let (disk, key, id) = (Arc::clone(&self.disk), key.clone(), UnfinishedId::put(self.ids.uuid()));
+        let is_abandoned = Arc::new(AtomicBool::new(false));
+        let _waiting = Waiting(Arc::clone(&is_abandoned));
+        blocking("put object", move || disk.put(&key, &id, &body, &is_abandoned)).await
+    }
+
+    async fn start_multipart(
+        &self,
+        key: &ObjectKey,
+        part_size_bytes: u64,
+        _: &PutOptions,
+    ) -> Result<MultipartId, StorageError> {
+        let operation = "start multipart upload";
+        check_part_size(part_size_bytes, operation)?;
+        let (disk, key) = (Arc::clone(&self.disk), key.clone());
+        let id = UnfinishedId::multipart(self.ids.uuid(), part_size_bytes);
+        blocking(operation, move || disk.start_multipart(&key, &id)).await
+    }
+
+    async fn put_part(
+        &self,
+        key: &ObjectKey,
+        id: &MultipartId,
+        number: u32,
+        body: Payload,
+    ) -> Result<PartReceipt, StorageError> {
+        let operation = "put part";
+        let upload = UnfinishedId::parse_multipart(id, key, operation)?;
+        check_part(number, body.len_bytes(), upload.part_size_bytes, operation)?;
+        let state = self.open_uploads.get(upload);
+        // Held by the blocking task itself, so that completing waits also for a part whose caller is gone.
+        let shared = Arc::clone(&state.lock).read_owned().await;
+        let (disk, key) = (Arc::clone(&self.disk), key.clone());
+        blocking(operation, move || {
+            let _shared = shared;
+            multipart::put_part(&disk, &key, &upload, &state, number, &body)
+        })
+        .await
+    }
+
+    async fn complete_multipart(
+        &self,
+        key: &ObjectKey,
+        id: &MultipartId,
+        parts: &[PartReceipt],
+    ) -> Result<ObjectInfo, StorageError> {
+        let operation = "complete multipart upload";
+        let upload = UnfinishedId::parse_multipart(id, key, operation)?;
+        let size_bytes = check_parts(parts, operation).map_err(|error| error.with_key(key))?;
+        let state = self.open_uploads.get(upload);
+        let alone = Arc::clone(&state.lock).write_owned().await;
+        let (disk, object, parts) = (Arc::clone(&self.disk), key.clone(), parts.to_vec());
+        let info = blocking(operation, move || {
+            let _alone = alone;
+            multipart::complete(&disk, &object, &upload, &state, &parts, size_bytes)
+        })
+        .await?;
+        self.open_uploads.forget(&upload);
+        Ok(info)
+    }
+
+    async fn abort_multipart(&self, key: &ObjectKey, id: &MultipartId) -> Result<(), StorageError> {
+        let operation = "abort multipart upload";
+        let upload = UnfinishedId::parse(id).ok_or_else(|| foreign_id(id, key, operation))?;
+        let state = self.open_uploads.get(upload);
+        let alone = Arc::clone(&state.lock).write_owned().await;
+        let (disk, object) = (Arc::clone(&self.disk), key.clone());
+        blocking(operation, move || {
+            let _alone = alone;
+            disk.remove_unfinished(&object, &upload, operation)
+        })
+        .await?;
+        self.open_uploads.forget(&upload);
+        Ok(())
+    }
+
+    async fn head(&self, key: &ObjectKey) -> Result<ObjectInfo, StorageError> {
+        let (disk, key) = (Arc::clone(&self.disk), key.clone());
+        blocking("head object", move || disk.head(&key, "head object")).await
+    }
+
+    async fn get(&self, key: &ObjectKey, range: Range<u64>) -> Result<ByteStream, StorageError> {
+        read::get(Arc::clone(&self.disk), key.clone(), range).await
+    }
+
+    async fn delete(&self, key: &ObjectKey) -> Result<(), StorageError> {
+        let (disk, key) = (Arc::clone(&self.disk), key.clone());
+        blocking("delete object", move || disk.delete(&key)).await
+    }
+
+    async fn list(
+        &self,
+        prefix: &str,
+        after: Option<&ObjectKey>,
+        limit: usize,
+    ) -> Result<ListPage, StorageError> {
+        let (disk, prefix, after) = (Arc::clone(&self.disk), prefix.to_owned(), after.cloned());
+        blocking("list objects", move || list::objects(&disk, &prefix, after.as_ref(), limit)).await
+    }
+
+    async fn list_multiparts(
+        &self,
+        prefix: &str,
+        after: Option<&MultipartInfo>,
+        limit: usize,
+    ) -> Result<MultipartPage, StorageError> {
+        let (disk, prefix, after) = (Arc::clone(&self.disk), prefix.to_owned(), after.cloned());
+        blocking("list multipart uploads", move || list::unfinished(&disk, &prefix, after.as_ref(), limit))
+            .await
+    }
+
+    async fn check(&self) -> Result<(), StorageError> {
+        let (disk, id) = (Arc::clone(&self.disk), self.ids.uuid());
+        blocking("check store", move || disk.check(id)).await
+    }
+}
+
+impl fmt::Debug for Local {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Local").field("disk", &self.disk).finish_non_exhaustive()
+    }
+}
+
+fn foreign_id(id: &MultipartId, key: &ObjectKey, operation: &'static str) -> StorageError {
+    StorageError::invalid(operation, format!("{:?} is no id of this store", id.as_str())).with_key(key)
+}

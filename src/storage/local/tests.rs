@@ -1,0 +1,196 @@
+//! What only files can show: modes, places, restarts, crashes between two steps.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::atomic::AtomicBool,
+};
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+
+use super::*;
+use crate::{domain::clock::SystemIds, storage::tests::key};
+
+const PART_SIZE_BYTES: u64 = 8;
+
+fn open(root: &Path) -> Local {
+    Local::open(root, Arc::new(SystemIds)).unwrap()
+}
+
+fn body(text: &'static str) -> Payload {
+    Payload::from(Bytes::from_static(text.as_bytes()))
+}
+
+async fn start(store: &Local, key: &ObjectKey) -> MultipartId {
+    store.start_multipart(key, PART_SIZE_BYTES, &PutOptions::default()).await.unwrap()
+}
+
+async fn read(store: &Local, key: &ObjectKey) -> Vec<u8> {
+    let size_bytes = store.head(key).await.unwrap().size_bytes;
+    store.get(key, 0..size_bytes).await.unwrap().try_collect::<Vec<_>>().await.unwrap().concat()
+}
+
+/// Everything below a directory, itself included.
+fn tree(path: &Path) -> Vec<PathBuf> {
+    let mut found = vec![path.to_owned()];
+    if path.is_dir() {
+        for entry in fs::read_dir(path).unwrap() {
+            found.extend(tree(&entry.unwrap().path()));
+        }
+    }
+    found
+}
+
+fn unfinished_files(root: &Path) -> usize {
+    tree(&root.join("multipart")).len() - 1
+}
+
+#[tokio::test]
+async fn what_is_made_is_for_the_owner_only_and_inside_the_root() {
+    let outside = tempfile::tempdir().unwrap();
+    let root = outside.path().join("store");
+    let store = open(&root);
+    let (whole, parts, left) = (key(), key(), key());
+    store.put(&whole, body("whole"), &PutOptions::default()).await.unwrap();
+    let id = start(&store, &parts).await;
+    let receipt = store.put_part(&parts, &id, 1, body("part")).await.unwrap();
+    store.complete_multipart(&parts, &id, &[receipt]).await.unwrap();
+    start(&store, &left).await;
+    for path in tree(&root) {
+        let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, if path.is_dir() { 0o700 } else { 0o600 }, "{}", path.display());
+    }
+    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1);
+    assert!(root.join("objects").join(whole.as_str()).is_file());
+    assert_eq!(unfinished_files(&root), 1, "only the open upload");
+}
+
+#[tokio::test]
+async fn an_open_upload_survives_a_restart() {
+    let root = tempfile::tempdir().unwrap();
+    let (kept, spoiled) = (key(), key());
+    let store = open(root.path());
+    let (id, other) = (start(&store, &kept).await, start(&store, &spoiled).await);
+    let one = store.put_part(&kept, &id, 1, body("12345678")).await.unwrap();
+    let lost = store.put_part(&spoiled, &other, 1, body("12345678")).await.unwrap();
+    drop(store);
+
+    let path = tree(&root.path().join("multipart"))
+        .into_iter()
+        .find(|path| path.file_name().unwrap().to_str().unwrap().starts_with(other.as_str()));
+    fs::write(path.unwrap(), "1234567x").unwrap();
+
+    let store = open(root.path());
+    let open_uploads = store.list_multiparts("live/", None, 10).await.unwrap().multiparts;
+    assert_eq!(open_uploads.len(), 2);
+    let two = store.put_part(&kept, &id, 2, body("9")).await.unwrap();
+    store.complete_multipart(&kept, &id, &[one, two]).await.unwrap();
+    assert_eq!(read(&store, &kept).await, b"123456789");
+
+    let refused = store.complete_multipart(&spoiled, &other, &[lost]).await.unwrap_err();
+    assert_eq!(refused.kind, StorageErrorKind::InvalidInput, "the bytes are not those of the receipt");
+    store.abort_multipart(&spoiled, &other).await.unwrap();
+    assert_eq!(unfinished_files(root.path()), 0);
+}
+
+#[tokio::test]
+async fn a_crash_between_the_link_and_the_end_is_healed_by_completing_again() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open(root.path());
+    let key = key();
+    let id = start(&store, &key).await;
+    let receipt = store.put_part(&key, &id, 1, body("whole")).await.unwrap();
+    let upload = UnfinishedId::parse(&id).unwrap();
+    store.disk.link(&store.disk.unfinished_path(&key, &upload), &key).unwrap();
+
+    let late = store.put_part(&key, &id, 1, body("later")).await.unwrap_err();
+    assert_eq!(late.kind, StorageErrorKind::NotFound, "an object must not be written to");
+    let store = open(root.path());
+    store.complete_multipart(&key, &id, &[receipt]).await.unwrap();
+    assert_eq!(read(&store, &key).await, b"whole");
+    assert_eq!(unfinished_files(root.path()), 0);
+}
+
+#[tokio::test]
+async fn a_put_that_a_crash_cut_off_is_listed_and_can_be_aborted() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open(root.path());
+    let key = key();
+    let id = UnfinishedId::put(SystemIds.uuid());
+    store.disk.start_multipart(&key, &id).unwrap();
+    let page = store.list_multiparts("", None, 10).await.unwrap();
+    assert_eq!(page.multiparts[0].key, key);
+    let refused = store.put_part(&key, &page.multiparts[0].id, 1, body("x")).await.unwrap_err();
+    assert_eq!(refused.kind, StorageErrorKind::InvalidInput);
+    store.abort_multipart(&key, &page.multiparts[0].id).await.unwrap();
+    assert_eq!(unfinished_files(root.path()), 0);
+}
+
+#[test]
+fn an_abandoned_put_leaves_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open(root.path());
+    let key = key();
+    let id = UnfinishedId::put(SystemIds.uuid());
+    store.disk.put(&key, &id, &body("nobody waits"), &AtomicBool::new(true)).unwrap_err();
+    assert_eq!(store.disk.head(&key, "head object").unwrap_err().kind, StorageErrorKind::NotFound);
+    assert_eq!(unfinished_files(root.path()), 0);
+}
+
+#[tokio::test]
+async fn an_id_that_is_not_ours_never_becomes_a_path() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open(&root.path().join("store"));
+    let victim = root.path().join("victim");
+    fs::write(&victim, "mine").unwrap();
+    for id in [
+        "../../victim",
+        "",
+        "x",
+        "0198c0de-0000-7000-8000-00000000000b",
+        "0198C0DE-0000-7000-8000-00000000000B.8",
+    ] {
+        let refused = store.abort_multipart(&key(), &MultipartId::new(id)).await.unwrap_err();
+        assert_eq!(refused.kind, StorageErrorKind::InvalidInput, "{id:?}");
+    }
+    assert!(victim.exists());
+}
+
+#[tokio::test]
+async fn a_file_that_became_shorter_is_damaged() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open(root.path());
+    let key = key();
+    let large = Payload::from(Bytes::from(vec![1; 3 * 1024 * 1024]));
+    store.put(&key, large, &PutOptions::default()).await.unwrap();
+    let mut stream = store.get(&key, 0..3 * 1024 * 1024).await.unwrap();
+    stream.try_next().await.unwrap();
+    fs::OpenOptions::new().write(true).open(store.disk.object_path(&key)).unwrap().set_len(600_000).unwrap();
+    let error = stream.try_collect::<Vec<_>>().await.unwrap_err();
+    assert_eq!(error.kind, StorageErrorKind::Damaged);
+}
+
+#[tokio::test]
+async fn files_that_are_not_ours_are_left_out_of_listings() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open(root.path());
+    let key = key();
+    store.put(&key, body("ours"), &PutOptions::default()).await.unwrap();
+    fs::write(root.path().join("objects/README"), "not ours").unwrap();
+    fs::write(root.path().join("multipart/README"), "not ours").unwrap();
+    let page = store.list("", None, 10).await.unwrap();
+    assert_eq!(page.objects.iter().map(|object| &object.key).collect::<Vec<_>>(), [&key]);
+    assert_eq!(store.list_multiparts("", None, 10).await.unwrap().multiparts, []);
+}
+
+#[tokio::test]
+async fn a_store_whose_directory_is_gone_fails_its_check() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open(root.path());
+    store.check().await.unwrap();
+    assert_eq!(unfinished_files(root.path()), 0);
+    fs::remove_dir(root.path().join("multipart")).unwrap();
+    store.check().await.unwrap_err();
+}

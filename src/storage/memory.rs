@@ -1,0 +1,238 @@
+//! Objects in the memory of this process: the store that costs nothing, for tests and trials.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    ops::{Bound, Range},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use async_trait::async_trait;
+use futures::{StreamExt, stream};
+
+use super::{
+    ByteStream, ListPage, MultipartId, MultipartInfo, MultipartPage, ObjectInfo, ObjectStorage, PartReceipt,
+    Payload, PutOptions, StorageError, StorageErrorKind, check_range,
+    object::{check_part, check_part_size, check_parts},
+};
+use crate::domain::{
+    clock::{Clock, IdSource, Timestamp},
+    object_key::ObjectKey,
+};
+
+pub(super) struct Memory {
+    clock: Arc<dyn Clock>,
+    ids: Arc<dyn IdSource>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// By key.
+    objects: BTreeMap<String, (ObjectInfo, Payload)>,
+    /// By key and id.
+    multiparts: BTreeMap<(String, String), Multipart>,
+    /// So that every part that was ever put has an etag of its own.
+    parts_put: u64,
+}
+
+struct Multipart {
+    key: ObjectKey,
+    part_size_bytes: u64,
+    start_time: Timestamp,
+    parts: BTreeMap<u32, (PartReceipt, Payload)>,
+}
+
+impl Memory {
+    pub(super) fn new(clock: Arc<dyn Clock>, ids: Arc<dyn IdSource>) -> Self {
+        Self { clock, ids, state: Mutex::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing below panics half way through a change.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn insert(
+        &mut self,
+        key: &ObjectKey,
+        body: Payload,
+        modify_time: Timestamp,
+        operation: &'static str,
+    ) -> Result<ObjectInfo, StorageError> {
+        if self.objects.contains_key(key.as_str()) {
+            return Err(StorageError::new(StorageErrorKind::AlreadyExists, operation).with_key(key));
+        }
+        let info = ObjectInfo { key: key.clone(), size_bytes: body.len_bytes(), modify_time };
+        self.objects.insert(key.to_string(), (info.clone(), body));
+        Ok(info)
+    }
+
+    fn object(
+        &self,
+        key: &ObjectKey,
+        operation: &'static str,
+    ) -> Result<&(ObjectInfo, Payload), StorageError> {
+        self.objects.get(key.as_str()).ok_or_else(|| not_found(key, operation))
+    }
+}
+
+fn not_found(key: &ObjectKey, operation: &'static str) -> StorageError {
+    StorageError::new(StorageErrorKind::NotFound, operation).with_key(key)
+}
+
+fn multipart_key(key: &ObjectKey, id: &MultipartId) -> (String, String) {
+    (key.to_string(), id.to_string())
+}
+
+#[async_trait]
+impl ObjectStorage for Memory {
+    fn provider(&self) -> &str {
+        "memory"
+    }
+
+    async fn put(&self, key: &ObjectKey, body: Payload, _: &PutOptions) -> Result<ObjectInfo, StorageError> {
+        self.state().insert(key, body, self.clock.now(), "put object")
+    }
+
+    async fn start_multipart(
+        &self,
+        key: &ObjectKey,
+        part_size_bytes: u64,
+        _: &PutOptions,
+    ) -> Result<MultipartId, StorageError> {
+        check_part_size(part_size_bytes, "start multipart upload")?;
+        let id = MultipartId::new(self.ids.uuid().to_string());
+        let start_time = self.clock.now();
+        let multipart = Multipart { key: key.clone(), part_size_bytes, start_time, parts: BTreeMap::new() };
+        self.state().multiparts.insert(multipart_key(key, &id), multipart);
+        Ok(id)
+    }
+
+    async fn put_part(
+        &self,
+        key: &ObjectKey,
+        id: &MultipartId,
+        number: u32,
+        body: Payload,
+    ) -> Result<PartReceipt, StorageError> {
+        let operation = "put part";
+        let mut state = self.state();
+        state.parts_put += 1;
+        let etag = state.parts_put.to_string();
+        let multipart =
+            state.multiparts.get_mut(&multipart_key(key, id)).ok_or_else(|| not_found(key, operation))?;
+        check_part(number, body.len_bytes(), multipart.part_size_bytes, operation)?;
+        let receipt = PartReceipt { number, size_bytes: body.len_bytes(), etag };
+        multipart.parts.insert(number, (receipt.clone(), body));
+        Ok(receipt)
+    }
+
+    async fn complete_multipart(
+        &self,
+        key: &ObjectKey,
+        id: &MultipartId,
+        parts: &[PartReceipt],
+    ) -> Result<ObjectInfo, StorageError> {
+        let operation = "complete multipart upload";
+        let size_bytes = check_parts(parts, operation)?;
+        let mut state = self.state();
+        let Some(multipart) = state.multiparts.get(&multipart_key(key, id)) else {
+            // Complete already, perhaps: keys are minted once, so an object of this size is the one we made.
+            let made = state.object(key, operation)?;
+            return if made.0.size_bytes == size_bytes {
+                Ok(made.0.clone())
+            } else {
+                Err(not_found(key, operation))
+            };
+        };
+        let mut body = Vec::new();
+        for part in parts {
+            match multipart.parts.get(&part.number) {
+                Some((receipt, payload)) if receipt == part => body.extend_from_slice(payload.chunks()),
+                _ => {
+                    let reason = format!("part {} is not the one that was put", part.number);
+                    return Err(StorageError::invalid(operation, reason).with_key(key));
+                }
+            }
+        }
+        let full = parts.len() == 1
+            || parts.first().is_some_and(|part| part.size_bytes == multipart.part_size_bytes);
+        if !full {
+            return Err(StorageError::invalid(operation, "the first part is too short").with_key(key));
+        }
+        let info = state.insert(key, Payload::from(body), self.clock.now(), operation)?;
+        state.multiparts.remove(&multipart_key(key, id));
+        Ok(info)
+    }
+
+    async fn abort_multipart(&self, key: &ObjectKey, id: &MultipartId) -> Result<(), StorageError> {
+        self.state().multiparts.remove(&multipart_key(key, id));
+        Ok(())
+    }
+
+    async fn head(&self, key: &ObjectKey) -> Result<ObjectInfo, StorageError> {
+        self.state().object(key, "head object").map(|(info, _)| info.clone())
+    }
+
+    async fn get(&self, key: &ObjectKey, range: Range<u64>) -> Result<ByteStream, StorageError> {
+        let operation = "get object";
+        let body = self.state().object(key, operation)?.1.clone();
+        check_range(&range, body.len_bytes(), operation).map_err(|error| error.with_key(key))?;
+        Ok(stream::iter(body.pieces(&range)).map(Ok).boxed())
+    }
+
+    async fn delete(&self, key: &ObjectKey) -> Result<(), StorageError> {
+        self.state().objects.remove(key.as_str());
+        Ok(())
+    }
+
+    async fn list(
+        &self,
+        prefix: &str,
+        after: Option<&ObjectKey>,
+        limit: usize,
+    ) -> Result<ListPage, StorageError> {
+        let start = match after {
+            Some(after) if after.as_str() >= prefix => Bound::Excluded(after.as_str()),
+            _ => Bound::Included(prefix),
+        };
+        let state = self.state();
+        let found = state.objects.range::<str, _>((start, Bound::Unbounded));
+        let mut found =
+            found.map(|(_, (info, _))| info).take_while(|info| info.key.as_str().starts_with(prefix));
+        let objects = found.by_ref().take(limit).cloned().collect();
+        Ok(ListPage { objects, is_last: found.next().is_none() })
+    }
+
+    async fn list_multiparts(
+        &self,
+        prefix: &str,
+        after: Option<&MultipartInfo>,
+        limit: usize,
+    ) -> Result<MultipartPage, StorageError> {
+        let after = after.map(|info| multipart_key(&info.key, &info.id));
+        let state = self.state();
+        let found = state.multiparts.iter().filter(|(name, _)| name.0.starts_with(prefix));
+        let mut found = found.filter(|(name, _)| after.as_ref().is_none_or(|after| *name > after));
+        let info = |((_, id), multipart): (&(String, String), &Multipart)| MultipartInfo {
+            key: multipart.key.clone(),
+            id: MultipartId::new(id),
+            start_time: multipart.start_time,
+        };
+        let multiparts = found.by_ref().take(limit).map(info).collect();
+        Ok(MultipartPage { multiparts, is_last: found.next().is_none() })
+    }
+
+    async fn check(&self) -> Result<(), StorageError> {
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Memory").finish_non_exhaustive()
+    }
+}

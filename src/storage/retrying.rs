@@ -1,0 +1,213 @@
+//! Tries again what failed for the moment, and goes on with a broken download from the byte that was reached.
+
+use std::{ops::Range, sync::Arc};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, future::BoxFuture, stream};
+
+use super::{
+    ByteStream, ListPage, MultipartId, MultipartInfo, MultipartPage, ObjectInfo, ObjectStorage, PartReceipt,
+    Payload, PutOptions, StorageError, StorageErrorKind, StorageOptions, backoff::Backoff,
+};
+use crate::domain::{clock::IdSource, object_key::ObjectKey};
+
+#[derive(Debug)]
+pub(super) struct Retrying {
+    inner: Arc<dyn ObjectStorage>,
+    backoff: Arc<Backoff>,
+}
+
+impl Retrying {
+    pub(super) fn over(
+        inner: Arc<dyn ObjectStorage>,
+        options: &StorageOptions,
+        ids: Arc<dyn IdSource>,
+    ) -> Arc<dyn ObjectStorage> {
+        Arc::new(Self { inner, backoff: Arc::new(Backoff::new(options, ids)) })
+    }
+
+    async fn retry<'a, T>(
+        &self,
+        call: impl Fn() -> BoxFuture<'a, Result<T, StorageError>> + Send,
+    ) -> Result<T, StorageError> {
+        let mut attempt = 1;
+        loop {
+            match call().await {
+                Ok(value) => {
+                    self.backoff.succeeded();
+                    return Ok(value);
+                }
+                Err(error) => self.backoff.wait(attempt, error).await?,
+            }
+            attempt += 1;
+        }
+    }
+
+    /// Whether the object is exactly this body.
+    async fn holds(&self, key: &ObjectKey, body: &Payload) -> Result<bool, StorageError> {
+        if self.head(key).await?.size_bytes != body.len_bytes() {
+            return Ok(false);
+        }
+        let mut stored = self.get(key, 0..body.len_bytes()).await?;
+        let mut position = 0;
+        while let Some(piece) = stored.try_next().await? {
+            let end = position + piece.len() as u64;
+            if !body.pieces(&(position..end)).iter().flatten().eq(piece.iter()) {
+                return Ok(false);
+            }
+            position = end;
+        }
+        Ok(true)
+    }
+}
+
+#[async_trait]
+impl ObjectStorage for Retrying {
+    fn provider(&self) -> &str {
+        self.inner.provider()
+    }
+
+    async fn put(
+        &self,
+        key: &ObjectKey,
+        body: Payload,
+        options: &PutOptions,
+    ) -> Result<ObjectInfo, StorageError> {
+        let mut attempt = 1;
+        loop {
+            let error = match self.inner.put(key, body.clone(), options).await {
+                Ok(info) => {
+                    self.backoff.succeeded();
+                    return Ok(info);
+                }
+                Err(error) => error,
+            };
+            // An attempt before this one may have worked and only its answer was lost: then the object is ours.
+            if attempt > 1 && error.kind == StorageErrorKind::AlreadyExists {
+                return if self.holds(key, &body).await? { self.head(key).await } else { Err(error) };
+            }
+            self.backoff.wait(attempt, error).await?;
+            attempt += 1;
+        }
+    }
+
+    /// A lost answer leaves an upload that nobody knows; listing finds it and the sweeper aborts it.
+    async fn start_multipart(
+        &self,
+        key: &ObjectKey,
+        part_size_bytes: u64,
+        options: &PutOptions,
+    ) -> Result<MultipartId, StorageError> {
+        self.retry(|| self.inner.start_multipart(key, part_size_bytes, options)).await
+    }
+
+    async fn put_part(
+        &self,
+        key: &ObjectKey,
+        id: &MultipartId,
+        number: u32,
+        body: Payload,
+    ) -> Result<PartReceipt, StorageError> {
+        self.retry(|| self.inner.put_part(key, id, number, body.clone())).await
+    }
+
+    async fn complete_multipart(
+        &self,
+        key: &ObjectKey,
+        id: &MultipartId,
+        parts: &[PartReceipt],
+    ) -> Result<ObjectInfo, StorageError> {
+        self.retry(|| self.inner.complete_multipart(key, id, parts)).await
+    }
+
+    async fn abort_multipart(&self, key: &ObjectKey, id: &MultipartId) -> Result<(), StorageError> {
+        self.retry(|| self.inner.abort_multipart(key, id)).await
+    }
+
+    async fn head(&self, key: &ObjectKey) -> Result<ObjectInfo, StorageError> {
+        self.retry(|| self.inner.head(key)).await
+    }
+
+    async fn get(&self, key: &ObjectKey, range: Range<u64>) -> Result<ByteStream, StorageError> {
+        let stream = self.retry(|| self.inner.get(key, range.clone())).await?;
+        let download = Download {
+            inner: Arc::clone(&self.inner),
+            backoff: Arc::clone(&self.backoff),
+            key: key.clone(),
+            rest: range,
+            stream: Some(stream),
+            attempt: 1,
+        };
+        Ok(stream::try_unfold(download, Download::next).boxed())
+    }
+
+    async fn delete(&self, key: &ObjectKey) -> Result<(), StorageError> {
+        self.retry(|| self.inner.delete(key)).await
+    }
+
+    async fn list(
+        &self,
+        prefix: &str,
+        after: Option<&ObjectKey>,
+        limit: usize,
+    ) -> Result<ListPage, StorageError> {
+        self.retry(|| self.inner.list(prefix, after, limit)).await
+    }
+
+    async fn list_multiparts(
+        &self,
+        prefix: &str,
+        after: Option<&MultipartInfo>,
+        limit: usize,
+    ) -> Result<MultipartPage, StorageError> {
+        self.retry(|| self.inner.list_multiparts(prefix, after, limit)).await
+    }
+
+    async fn check(&self) -> Result<(), StorageError> {
+        self.inner.check().await
+    }
+}
+
+/// A download that outlives its streams.
+struct Download {
+    inner: Arc<dyn ObjectStorage>,
+    backoff: Arc<Backoff>,
+    key: ObjectKey,
+    /// What has not been yielded yet.
+    rest: Range<u64>,
+    stream: Option<ByteStream>,
+    /// Since the last piece: a long download may break often, as long as it moves.
+    attempt: u32,
+}
+
+impl Download {
+    async fn next(mut self) -> Result<Option<(Bytes, Self)>, StorageError> {
+        loop {
+            let error = match self.poll().await {
+                Ok(Some(piece)) => {
+                    self.rest.start += piece.len() as u64;
+                    self.attempt = 1;
+                    return Ok(Some((piece, self)));
+                }
+                Ok(None) if self.rest.is_empty() => return Ok(None),
+                Ok(None) => StorageError::new(StorageErrorKind::Transient, "get object")
+                    .with_key(&self.key)
+                    .with_source("the store ended the stream early"),
+                Err(error) => error,
+            };
+            // Dropped before we wait: it may hold the very permit that the next attempt needs.
+            self.stream = None;
+            self.backoff.wait(self.attempt, error).await?;
+            self.attempt += 1;
+        }
+    }
+
+    async fn poll(&mut self) -> Result<Option<Bytes>, StorageError> {
+        let stream = match &mut self.stream {
+            Some(stream) => stream,
+            missing => missing.insert(self.inner.get(&self.key, self.rest.clone()).await?),
+        };
+        stream.try_next().await
+    }
+}

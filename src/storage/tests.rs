@@ -1,0 +1,207 @@
+//! The suite over every stack, and what the decorators do that no adapter can show.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use chrono::NaiveDate;
+use futures::TryStreamExt;
+
+use super::{
+    conformance::conformance,
+    flaky::{Fault, Flaky, Operation, Plan},
+    limited::Limited,
+    local::Local,
+    memory::Memory,
+    retrying::Retrying,
+    *,
+};
+use crate::domain::{
+    clock::{SystemClock, SystemIds},
+    ids::{BlobId, TenantId},
+};
+
+pub(super) fn key() -> ObjectKey {
+    let (tenant, blob) = (TenantId::from_uuid(SystemIds.uuid()), BlobId::from_uuid(SystemIds.uuid()));
+    ObjectKey::for_blob("live", tenant, "avatar", NaiveDate::from_ymd_opt(2026, 1, 2).unwrap(), blob).unwrap()
+}
+
+pub(super) fn memory() -> Arc<dyn ObjectStorage> {
+    Arc::new(Memory::new(Arc::new(SystemClock), Arc::new(SystemIds)))
+}
+
+fn local(root: &Path) -> Arc<dyn ObjectStorage> {
+    Arc::new(Local::open(root, Arc::new(SystemIds)).unwrap())
+}
+
+/// No pause between attempts, so no test waits.
+fn options(adapter: AdapterOptions, retry_attempts_max: u32) -> StorageOptions {
+    StorageOptions {
+        adapter,
+        concurrency_max: 8,
+        retry_attempts_max,
+        retry_backoff_base: Duration::ZERO,
+        retry_backoff_max: Duration::ZERO,
+    }
+}
+
+fn retrying(inner: Arc<dyn ObjectStorage>, attempts_max: u32) -> Arc<dyn ObjectStorage> {
+    Retrying::over(inner, &options(AdapterOptions::Memory, attempts_max), Arc::new(SystemIds))
+}
+
+fn flaky(plan: Plan) -> (Arc<Flaky>, Arc<dyn ObjectStorage>) {
+    let flaky = Flaky::new(memory(), plan);
+    let store = retrying(Arc::clone(&flaky) as _, 4);
+    (flaky, store)
+}
+
+fn body(text: &'static str) -> Payload {
+    Payload::from(Bytes::from_static(text.as_bytes()))
+}
+
+async fn put(
+    store: &dyn ObjectStorage,
+    key: &ObjectKey,
+    text: &'static str,
+) -> Result<ObjectInfo, StorageError> {
+    store.put(key, body(text), &PutOptions::default()).await
+}
+
+async fn read(
+    store: &dyn ObjectStorage,
+    key: &ObjectKey,
+    range: Range<u64>,
+) -> Result<Vec<u8>, StorageError> {
+    Ok(store.get(key, range).await?.try_collect::<Vec<_>>().await?.concat())
+}
+
+#[tokio::test]
+async fn memory_keeps_the_promises() {
+    conformance(memory(), Arc::new(SystemIds)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn local_keeps_the_promises() {
+    let root = tempfile::tempdir().unwrap();
+    conformance(local(root.path()), Arc::new(SystemIds)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_opened_stack_keeps_the_promises() {
+    let root = tempfile::tempdir().unwrap();
+    for adapter in [AdapterOptions::Memory, AdapterOptions::Local { root: root.path().join("new") }] {
+        let store = open(&options(adapter, 3), Arc::new(SystemClock), Arc::new(SystemIds)).unwrap();
+        conformance(store, Arc::new(SystemIds)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn retries_keep_the_promises_of_a_store_that_fails_one_call_in_ten() {
+    let root = tempfile::tempdir().unwrap();
+    for (seed, inner) in [(1, memory()), (2, memory()), (3, local(root.path()))] {
+        let flaky = Flaky::new(inner, Plan::new().random(seed, 10));
+        let store = retrying(Limited::over(flaky, 1), 12);
+        conformance(store, Arc::new(SystemIds)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_put_whose_answer_was_lost_is_not_taken_for_another_writers() {
+    let (flaky, store) = flaky(Plan::new().on(Operation::Put, 1, Fault::After(StorageErrorKind::Transient)));
+    let key = key();
+    assert_eq!(put(&*store, &key, "mine").await.unwrap().size_bytes, 4);
+    assert_eq!(flaky.calls(Operation::Put), 2);
+    assert_eq!(put(&*store, &key, "mine").await.unwrap_err().kind, StorageErrorKind::AlreadyExists);
+}
+
+#[tokio::test]
+async fn a_retried_put_does_not_claim_the_object_of_another_writer() {
+    let (_, store) = flaky(Plan::new().on(Operation::Put, 2, Fault::Before(StorageErrorKind::Transient)));
+    let key = key();
+    put(&*store, &key, "ours").await.unwrap();
+    assert_eq!(put(&*store, &key, "mine").await.unwrap_err().kind, StorageErrorKind::AlreadyExists);
+    assert_eq!(read(&*store, &key, 0..4).await.unwrap(), b"ours");
+}
+
+#[tokio::test]
+async fn a_broken_download_goes_on_from_the_byte_it_reached() {
+    let plan = Plan::new()
+        .on(Operation::Get, 1, Fault::CutStream { after_bytes: 3 })
+        .on(Operation::Get, 2, Fault::EndStream { after_bytes: 2 })
+        .on(Operation::Get, 3, Fault::Before(StorageErrorKind::Transient))
+        .on(Operation::Get, 4, Fault::CutStream { after_bytes: 0 });
+    let (flaky, store) = flaky(plan);
+    let key = key();
+    put(&*store, &key, "0123456789").await.unwrap();
+    assert_eq!(read(&*store, &key, 1..9).await.unwrap(), b"12345678");
+    assert_eq!(flaky.calls(Operation::Get), 5);
+}
+
+#[tokio::test]
+async fn only_what_failed_for_the_moment_is_tried_again() {
+    for kind in [StorageErrorKind::Unavailable, StorageErrorKind::Damaged, StorageErrorKind::NoSpace] {
+        let (flaky, store) = flaky(Plan::new().on(Operation::Head, 1, Fault::Before(kind)));
+        assert_eq!(store.head(&key()).await.unwrap_err().kind, kind);
+        assert_eq!(flaky.calls(Operation::Head), 1);
+    }
+}
+
+#[tokio::test]
+async fn an_operation_is_tried_only_so_often() {
+    let (flaky, store) = flaky(Plan::new().random(1, 100));
+    flaky.set_plan((1..=9).fold(Plan::new(), |plan, nth| {
+        plan.on(Operation::Delete, nth, Fault::Before(StorageErrorKind::Transient))
+    }));
+    assert_eq!(store.delete(&key()).await.unwrap_err().kind, StorageErrorKind::Transient);
+    assert_eq!(flaky.calls(Operation::Delete), 4);
+}
+
+#[tokio::test]
+async fn a_dead_store_is_not_hammered() {
+    let (flaky, store) = flaky(Plan::new().random(1, 100));
+    for _ in 0..1000 {
+        store.head(&key()).await.unwrap_err();
+    }
+    assert_eq!(
+        flaky.calls(Operation::Head),
+        1100,
+        "a thousand first attempts, and a budget of a hundred retries"
+    );
+    flaky.set_plan(Plan::new());
+    let key = key();
+    put(&*store, &key, "back").await.unwrap();
+    for _ in 0..9 {
+        store.head(&key).await.unwrap();
+    }
+    flaky.set_plan(Plan::new().on(Operation::Head, 1, Fault::Before(StorageErrorKind::Transient)));
+    store.head(&key).await.expect("ten successes have paid for a retry");
+}
+
+#[tokio::test]
+async fn a_full_store_says_so_and_keeps_what_it_has() {
+    let (flaky, store) = flaky(Plan::new().room_bytes(6));
+    let (first, second) = (key(), key());
+    put(&*store, &first, "four").await.unwrap();
+    assert_eq!(put(&*store, &second, "four").await.unwrap_err().kind, StorageErrorKind::NoSpace);
+    assert_eq!(flaky.calls(Operation::Put), 2);
+    assert_eq!(store.head(&second).await.unwrap_err().kind, StorageErrorKind::NotFound);
+    assert_eq!(read(&*store, &first, 0..4).await.unwrap(), b"four");
+}
+
+#[test]
+fn options_under_which_nothing_could_run_are_refused() {
+    for (concurrency_max, retry_attempts_max) in [(0, 1), (1, 0)] {
+        let options =
+            StorageOptions { concurrency_max, ..options(AdapterOptions::Memory, retry_attempts_max) };
+        let refused = open(&options, Arc::new(SystemClock), Arc::new(SystemIds)).unwrap_err();
+        assert_eq!(refused.kind, StorageErrorKind::InvalidInput);
+    }
+}
+
+#[test]
+fn an_error_names_the_operation_and_the_key_and_keeps_the_cause_apart() {
+    let key = key();
+    let error =
+        StorageError::new(StorageErrorKind::NotFound, "head object").with_key(&key).with_source("a path");
+    assert_eq!(error.to_string(), format!("head object {key}: not found"));
+    assert_eq!(std::error::Error::source(&error).unwrap().to_string(), "a path");
+}
