@@ -1,6 +1,12 @@
 //! The generated code of `proto/`, and the descriptor set that reflection serves.
 
-#![allow(missing_docs, clippy::all, unreachable_pub, reason = "generated")]
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::allow_attributes_without_reason,
+    reason = "generated code keeps its own style"
+)]
 
 /// `strongroom.v1`, the data plane.
 pub mod v1 {

@@ -34,10 +34,18 @@ pub fn can_write(caller: &Caller, file: &File) -> Result<(), Error> {
     let allowed = match caller.tenant.policy.write {
         WriteRule::OwnerAndAdmins => caller.role >= Role::Admin || file.owner_id == caller.actor.id,
     };
-    if allowed { Ok(()) } else { Err(Error::NotAllowed("only the file's owner and the tenant's admins may do this")) }
+    if allowed {
+        Ok(())
+    } else {
+        Err(Error::NotAllowed("only the file's owner and the tenant's admins may do this"))
+    }
 }
 
 /// Whether the caller may change the tenant's settings.
 pub fn can_administer(caller: &Caller) -> Result<(), Error> {
-    if caller.role >= Role::Admin { Ok(()) } else { Err(Error::NotAllowed("only the tenant's admins may do this")) }
+    if caller.role >= Role::Admin {
+        Ok(())
+    } else {
+        Err(Error::NotAllowed("only the tenant's admins may do this"))
+    }
 }

@@ -22,7 +22,9 @@ pub enum Error {
     #[error("invalid request: {0}")]
     Invalid(Violations),
     /// The page token is damaged or belongs to another list.
-    #[error("the page token is damaged, or belongs to another filter, order or tenant; list again from the start")]
+    #[error(
+        "the page token is damaged, or belongs to another filter, order or tenant; list again from the start"
+    )]
     PageTokenInvalid,
     /// Messages of a stream came out of order.
     #[error("{0}")]
@@ -68,7 +70,9 @@ pub enum Error {
     #[error("{0} not found")]
     NotFound(&'static str),
     /// No room for the bytes.
-    #[error("the tenant's quota has no room for {needed_bytes} more bytes: {used_bytes} used and {reserved_bytes} reserved of {limit_bytes}")]
+    #[error(
+        "the tenant's quota has no room for {needed_bytes} more bytes: {used_bytes} used and {reserved_bytes} reserved of {limit_bytes}"
+    )]
     #[allow(missing_docs, reason = "the figures of the message")]
     QuotaBytes { needed_bytes: i64, used_bytes: i64, reserved_bytes: i64, limit_bytes: i64 },
     /// No more files.
@@ -108,10 +112,14 @@ pub enum Error {
     #[error("the file must be kept until {0}")]
     FileRetained(Timestamp),
     /// A scan is demanded and there is no scanner.
-    #[error("the tenant's policy demands a scan, and this server has no scanner; its operator can set scanning.accept_unscanned")]
+    #[error(
+        "the tenant's policy demands a scan, and this server has no scanner; its operator can set scanning.accept_unscanned"
+    )]
     ScanRequired,
     /// The new limit lies below what is stored.
-    #[error("the new limits lie below what is stored: {used_bytes} bytes used, {reserved_bytes} reserved, {file_count} files")]
+    #[error(
+        "the new limits lie below what is stored: {used_bytes} bytes used, {reserved_bytes} reserved, {file_count} files"
+    )]
     #[allow(missing_docs, reason = "the figures of the message")]
     QuotaBelowUsage { used_bytes: i64, reserved_bytes: i64, file_count: i64 },
     /// The stored bytes are gone.
@@ -203,7 +211,9 @@ impl From<Unreadable> for Error {
 impl From<DbError> for Error {
     fn from(error: DbError) -> Self {
         match error.kind {
-            DbErrorKind::Unavailable | DbErrorKind::TimedOut | DbErrorKind::Contended => Self::DatabaseUnavailable(error),
+            DbErrorKind::Unavailable | DbErrorKind::TimedOut | DbErrorKind::Contended => {
+                Self::DatabaseUnavailable(error)
+            }
             DbErrorKind::Constraint(_) | DbErrorKind::Corrupt | DbErrorKind::Other => Self::internal(error),
         }
     }

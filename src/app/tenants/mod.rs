@@ -1,0 +1,3 @@
+//! Who is calling, and for which tenant.
+
+pub mod resolve;
