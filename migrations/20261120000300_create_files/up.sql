@@ -17,7 +17,7 @@ CREATE TABLE blobs (
 CREATE INDEX blobs_due ON blobs (delete_after) WHERE delete_after IS NOT NULL;
 CALL app.protect('blobs');
 GRANT INSERT, UPDATE ON blobs TO strongroom_app;
-GRANT UPDATE, DELETE ON blobs TO strongroom_system;
+GRANT DELETE ON blobs TO strongroom_system;
 
 -- Who may read a file besides its owner and its audience: one row a principal, with the sort keys of the file, so that
 -- a list of what was granted to me is one ordered walk of an index.

@@ -4,15 +4,38 @@
 //! role), or [`Principal`] where both may. Effects are rows in the same transaction as the change: audit entries, events.
 
 pub mod access;
+pub mod audit;
 pub mod error;
 pub mod files;
+mod group;
+mod idempotency;
 pub mod quotas;
 pub mod tenants;
 pub mod uploads;
 
-pub use error::{Credentials, Error};
+use std::sync::Arc;
 
-use crate::domain::caller::{Caller, Operator};
+pub use error::{Credentials, Error};
+use tokio_util::task::TaskTracker;
+
+use self::{
+    audit::Disclosures,
+    group::Group,
+    tenants::TenantDirectory,
+    uploads::{budget::ByteBudget, commit::Commits},
+};
+use crate::{
+    config::{DownloadsConfig, ListsConfig, RetentionConfig, ScanningConfig, TenantsConfig, UploadsConfig},
+    crypto::sealer::Sealer,
+    db::Database,
+    domain::{
+        caller::{Caller, Operator},
+        clock::{Clock, IdSource},
+        policy::UnknownPreset,
+    },
+    storage::ObjectStorage,
+    telemetry::Metrics,
+};
 
 /// Whoever a request comes from, verified.
 #[derive(Debug, Clone)]
@@ -21,4 +44,90 @@ pub enum Principal {
     Caller(Caller),
     /// The platform's operator.
     Operator(Operator),
+}
+
+/// The limits that use cases keep, as configured.
+#[derive(Debug, Clone)]
+#[allow(missing_docs, reason = "one field per section of the configuration")]
+pub struct Limits {
+    pub uploads: UploadsConfig,
+    pub downloads: DownloadsConfig,
+    pub lists: ListsConfig,
+    pub retention: RetentionConfig,
+    pub scanning: ScanningConfig,
+    pub tenants: TenantsConfig,
+    /// What every storage key begins with; may be empty.
+    pub key_prefix: String,
+}
+
+/// What the use cases stand on. Shared by every entrance.
+pub struct App {
+    db: Database,
+    store: Arc<dyn ObjectStorage>,
+    clock: Arc<dyn Clock>,
+    ids: Arc<dyn IdSource>,
+    page_tokens: Sealer,
+    limits: Limits,
+    metrics: Metrics,
+    tenants: TenantDirectory,
+    budget: ByteBudget,
+    commits: Group<Commits>,
+    disclosures: Group<Disclosures>,
+    /// What must not be cut off when its request is: commits, clean-up after a client that left.
+    tasks: TaskTracker,
+}
+
+/// The parts that an [`App`] is assembled from.
+#[allow(missing_docs, reason = "the fields are the parts of their names")]
+pub struct Parts {
+    pub db: Database,
+    pub store: Arc<dyn ObjectStorage>,
+    pub clock: Arc<dyn Clock>,
+    pub ids: Arc<dyn IdSource>,
+    pub page_tokens: Sealer,
+    pub metrics: Metrics,
+}
+
+impl App {
+    /// Puts the parts together.
+    pub fn new(parts: Parts, limits: Limits) -> Result<Arc<Self>, UnknownPreset> {
+        let Parts { db, store, clock, ids, page_tokens, metrics } = parts;
+        let tasks = TaskTracker::new();
+        let budget = ByteBudget::new(limits.uploads.byte_budget_bytes, limits.uploads.part_size_bytes);
+        let observed = budget.clone();
+        metrics.observe_byte_budget(move || observed.used_bytes());
+        let commits = Commits::new(db.clone(), metrics.clone(), limits.retention.idempotency_hours);
+        let connections_max = limits.uploads.commit_connections_max;
+        let batch_max = limits.uploads.commit_batch_max;
+        Ok(Arc::new(Self {
+            tenants: TenantDirectory::new(&limits.tenants)?,
+            commits: Group::new(commits, connections_max, batch_max, tasks.clone()),
+            disclosures: Group::new(Disclosures::new(db.clone()), connections_max, batch_max, tasks.clone()),
+            db,
+            store,
+            clock,
+            ids,
+            page_tokens,
+            limits,
+            metrics,
+            budget,
+            tasks,
+        }))
+    }
+
+    /// The limits in force.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Where ids come from.
+    pub fn ids(&self) -> &Arc<dyn IdSource> {
+        &self.ids
+    }
+
+    /// Waits for what must not be cut off: commits under way, and clean-up after clients that left.
+    pub async fn drain(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
 }

@@ -1,1 +1,3 @@
-//! crypto
+//! Keys and what they seal.
+
+pub mod sealer;

@@ -7,7 +7,7 @@ use super::{
     statement::{Statement, statement},
 };
 use crate::domain::{
-    caller::{Actor, ActorKind, Origin},
+    caller::{Actor, Origin},
     ids::{FileId, TenantId},
     sql_enum::sql_enum,
 };
@@ -44,7 +44,9 @@ pub struct AuditEntry {
     /// Whether it was allowed.
     pub is_allowed: bool,
     /// To which file.
-    pub file: Option<(FileId, i32)>,
+    pub file: Option<FileId>,
+    /// To which version of it.
+    pub version: Option<i32>,
     /// What else there is to say.
     pub details: serde_json::Value,
 }
@@ -52,8 +54,7 @@ pub struct AuditEntry {
 impl AuditEntry {
     /// Something that Strongroom did by itself.
     pub fn system(action: AuditAction, details: serde_json::Value) -> Self {
-        let actor = Actor { kind: ActorKind::System, id: "strongroom".to_owned() };
-        Self { actor, origin: Origin::default(), action, is_allowed: true, file: None, details }
+        Self { actor: Actor::system(), origin: Origin::default(), action, is_allowed: true, file: None, version: None, details }
     }
 }
 
@@ -87,10 +88,10 @@ fn insertion(tenant: TenantId, entries: &[AuditEntry]) -> Statement<'static> {
     .bind::<Array<SmallInt>, _>(entries.iter().map(|entry| entry.action.number()).collect::<Vec<_>>())
     .bind::<Array<Bool>, _>(entries.iter().map(|entry| entry.is_allowed).collect::<Vec<_>>())
     .bind::<Array<Nullable<SqlUuid>>, _>(
-        entries.iter().map(|entry| entry.file.map(|(file, _)| file.as_uuid())).collect::<Vec<_>>(),
+        entries.iter().map(|entry| entry.file.map(|file| file.as_uuid())).collect::<Vec<_>>(),
     )
     .bind::<Array<Nullable<Integer>>, _>(
-        entries.iter().map(|entry| entry.file.map(|(_, version)| version)).collect::<Vec<_>>(),
+        entries.iter().map(|entry| entry.version).collect::<Vec<_>>(),
     )
     .bind::<Array<Text>, _>(texts(|entry| &entry.origin.request_id))
     .bind::<Array<Text>, _>(texts(|entry| &entry.origin.address))

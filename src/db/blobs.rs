@@ -113,13 +113,12 @@ struct DueRow {
     blob: BlobRow,
 }
 
-/// Blobs that nothing refers to and whose undelete window has passed, locked against other replicas until the
-/// transaction ends.
-pub async fn lock_due(tx: &mut SystemTx, limit: i64) -> Result<Vec<DueBlob>, DbError> {
+/// Blobs that nothing refers to and whose undelete window has passed.
+pub async fn list_due(tx: &mut SystemTx, limit: i64) -> Result<Vec<DueBlob>, DbError> {
     let sql = format!(
         "SELECT b.tenant_id, {COLUMNS} FROM blobs AS b WHERE b.delete_after <= app.now()
            AND NOT EXISTS (SELECT FROM versions AS v WHERE v.tenant_id = b.tenant_id AND v.blob_id = b.id)
-         ORDER BY b.delete_after LIMIT {{}} FOR UPDATE OF b SKIP LOCKED"
+         ORDER BY b.delete_after LIMIT {{}}"
     );
     let rows: Vec<DueRow> =
         statement("find due blobs", sql).bind::<BigInt, _>(limit).load(tx.connection()?).await?;

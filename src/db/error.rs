@@ -1,9 +1,11 @@
 //! What can go wrong between us and PostgreSQL: a kind for those who decide, and the source for those who read logs.
 
+use std::sync::Arc;
+
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 
 /// A database error.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[error("{operation}: {source}")]
 pub struct DbError {
     /// What kind.
@@ -12,7 +14,7 @@ pub struct DbError {
     pub operation: &'static str,
     /// What the driver said.
     #[source]
-    pub source: Box<dyn std::error::Error + Send + Sync>,
+    pub source: Arc<dyn std::error::Error + Send + Sync>,
 }
 
 /// What kind of database error.
@@ -38,7 +40,7 @@ impl DbError {
         operation: &'static str,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
-        Self { kind, operation, source: source.into() }
+        Self { kind, operation, source: Arc::from(source.into()) }
     }
 
     /// A row holds what it cannot.

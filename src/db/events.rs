@@ -3,7 +3,7 @@
 use diesel::sql_types::{Array, Integer, SmallInt, Text, Uuid as SqlUuid};
 
 use super::{DbError, TenantTx, statement::statement};
-use crate::domain::{ids::FileId, sql_enum::sql_enum};
+use crate::domain::{file::File, ids::FileId, sql_enum::sql_enum};
 
 sql_enum! {
     /// What happened to a file.
@@ -30,6 +30,13 @@ pub struct Event {
     pub version: i32,
     /// By whom.
     pub actor_id: String,
+}
+
+impl Event {
+    /// An event about the current version of a file.
+    pub fn of(kind: EventKind, file: &File, actor_id: &str) -> Self {
+        Self { kind, file: file.id, version: file.version, actor_id: actor_id.to_owned() }
+    }
 }
 
 /// Writes events.

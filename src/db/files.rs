@@ -9,7 +9,7 @@ use diesel::{
 };
 use uuid::Uuid;
 
-use super::{DbError, TenantTx, statement::statement};
+use super::{DbError, SystemTx, TenantTx, statement::statement};
 use crate::domain::{
     clock::Timestamp,
     digest::Digest,
@@ -302,4 +302,26 @@ pub async fn delete(tx: &mut TenantTx, id: FileId) -> Result<(), DbError> {
         .execute(tx.connection()?)
         .await
         .map(|_| ())
+}
+
+#[derive(QueryableByName)]
+struct DueRow {
+    #[diesel(sql_type = SqlUuid)]
+    tenant_id: Uuid,
+    #[diesel(sql_type = SqlUuid)]
+    id: Uuid,
+}
+
+/// Files whose time in the trash is over, longest first.
+pub async fn list_due(tx: &mut SystemTx, limit: i64) -> Result<Vec<(TenantId, FileId)>, DbError> {
+    let rows: Vec<DueRow> = statement(
+        "find due files",
+        "SELECT tenant_id, id FROM files WHERE purge_time <= app.now()
+           AND (retain_until_time IS NULL OR retain_until_time <= app.now())
+         ORDER BY purge_time LIMIT {}",
+    )
+    .bind::<BigInt, _>(limit)
+    .load(tx.connection()?)
+    .await?;
+    Ok(rows.into_iter().map(|row| (TenantId::from_uuid(row.tenant_id), FileId::from_uuid(row.id))).collect())
 }

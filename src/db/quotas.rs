@@ -95,6 +95,18 @@ pub struct QuotaDelta {
     pub reserved_file_count: i64,
 }
 
+impl QuotaDelta {
+    /// One file more, with so many bytes.
+    pub fn charge(bytes: i64) -> Self {
+        Self { used_bytes: bytes, file_count: 1, ..Self::default() }
+    }
+
+    /// One file less.
+    pub fn release(bytes: i64) -> Self {
+        Self { used_bytes: -bytes, file_count: -1, ..Self::default() }
+    }
+}
+
 /// Gives a new tenant its quota; its limits are also the operator's first ceiling.
 pub async fn create(tx: &mut SystemTx, tenant: TenantId, terms: &QuotaTerms) -> Result<(), DbError> {
     let sizes = &terms.file_size_max_bytes;

@@ -58,14 +58,13 @@ pub async fn find(tx: &mut SystemTx, name: &TenantName) -> Result<Option<Tenant>
     row.map(TenantRow::read).transpose()
 }
 
-/// Whether there is a tenant with this id.
-pub async fn exists(tx: &mut SystemTx, id: TenantId) -> Result<bool, DbError> {
-    let row: Option<TenantRow> =
-        statement("find tenant by id", "SELECT id, kind, policy FROM tenants WHERE id = {}")
-            .bind::<SqlUuid, _>(id.as_uuid())
-            .first(tx.connection()?)
-            .await?;
-    Ok(row.is_some())
+/// The tenant with this id.
+pub async fn get(tx: &mut SystemTx, id: TenantId) -> Result<Option<Tenant>, DbError> {
+    let row: Option<TenantRow> = statement("get tenant", "SELECT id, kind, policy FROM tenants WHERE id = {}")
+        .bind::<SqlUuid, _>(id.as_uuid())
+        .first(tx.connection()?)
+        .await?;
+    row.map(TenantRow::read).transpose()
 }
 
 /// Creates a tenant unless another request was faster; returns whether this one did.

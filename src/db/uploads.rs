@@ -49,9 +49,15 @@ pub struct UploadLease {
     pub epoch: i32,
 }
 
-/// Opens an upload.
-pub async fn insert(tx: &mut TenantTx, upload: &NewUpload) -> Result<UploadLease, DbError> {
-    const FIRST_EPOCH: i32 = 1;
+impl UploadLease {
+    /// The lease of a new upload.
+    pub fn first(id: UploadId) -> Self {
+        Self { id, epoch: 1 }
+    }
+}
+
+/// Opens an upload under its first lease.
+pub async fn insert(tx: &mut TenantTx, upload: &NewUpload) -> Result<(), DbError> {
     statement(
         "open upload",
         "INSERT INTO uploads (tenant_id, id, state, lease_epoch, lease_expire_time, reserved_bytes, blob_id, provider,
@@ -61,7 +67,7 @@ pub async fn insert(tx: &mut TenantTx, upload: &NewUpload) -> Result<UploadLease
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())
     .bind::<SqlUuid, _>(upload.id.as_uuid())
     .bind::<SmallInt, _>(UploadState::Open.number())
-    .bind::<Integer, _>(FIRST_EPOCH)
+    .bind::<Integer, _>(UploadLease::first(upload.id).epoch)
     .bind::<diesel::sql_types::Double, _>(f64::from(upload.lease_seconds))
     .bind::<BigInt, _>(upload.reserved_bytes)
     .bind::<SqlUuid, _>(upload.blob_id.as_uuid())
@@ -70,11 +76,11 @@ pub async fn insert(tx: &mut TenantTx, upload: &NewUpload) -> Result<UploadLease
     .bind::<Nullable<Text>, _>(upload.multipart_id.clone())
     .bind::<Text, _>(upload.created_by.clone())
     .execute(tx.connection()?)
-    .await?;
-    Ok(UploadLease { id: upload.id, epoch: FIRST_EPOCH })
+    .await
+    .map(|_| ())
 }
 
-/// Records more reserved bytes; false when the upload is no longer ours.
+/// Records more (or fewer) reserved bytes; false when the upload is no longer ours.
 pub async fn grow(tx: &mut TenantTx, lease: UploadLease, by_bytes: i64) -> Result<bool, DbError> {
     let touched = statement(
         "grow reservation",

@@ -60,6 +60,13 @@ pub struct Actor {
     pub id: String,
 }
 
+impl Actor {
+    /// Strongroom itself.
+    pub fn system() -> Self {
+        Self { kind: ActorKind::System, id: "strongroom".to_owned() }
+    }
+}
+
 /// Where a request came from, for logs and audit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Origin {

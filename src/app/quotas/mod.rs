@@ -1,1 +1,6 @@
-//! quotas
+//! What a tenant may store and what it stores.
+
+pub mod get;
+mod subject;
+pub mod update;
+pub mod usage;

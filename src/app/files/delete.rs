@@ -1,0 +1,85 @@
+//! Moves a file to the trash.
+
+use super::{filled, purge::remove};
+use crate::{
+    app::{
+        App, Error,
+        access::{can_write, seen},
+        audit,
+        idempotency::{self, Begun},
+    },
+    db::{
+        TenantTx, Viewer,
+        audit_entries::{self, AuditAction},
+        events::{self, Event, EventKind},
+        file_readers, files,
+        idempotency_keys::Method,
+        quotas::{self, QuotaDelta},
+        usage_counters, versions,
+    },
+    domain::{
+        caller::Caller,
+        file::File,
+        ids::{FileId, RequestId},
+    },
+};
+
+/// Moves a file to the trash; where the policy keeps none, purges it and answers nothing. A file that is in the trash
+/// already is answered as it is.
+///
+/// # Errors
+/// `NotFound`, `NotAllowed`, and those of purging where that is what the policy does.
+pub async fn delete(
+    app: &App,
+    caller: &Caller,
+    id: FileId,
+    request_id: Option<RequestId>,
+) -> Result<Option<File>, Error> {
+    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::caller(caller)).await?;
+    let deleted = run(app, &mut tx, caller, id, request_id).await;
+    super::recorded(app, caller, AuditAction::FileDelete, id, tx.finish(deleted).await).await
+}
+
+async fn run(
+    app: &App,
+    tx: &mut TenantTx,
+    caller: &Caller,
+    id: FileId,
+    request_id: Option<RequestId>,
+) -> Result<Option<File>, Error> {
+    let payload = super::payload(caller, id);
+    let attempt = match idempotency::begin(app, tx, request_id, Method::DeleteFile, &payload).await? {
+        Begun::Replay(answer) => return Ok(answer),
+        Begun::Fresh(attempt) => attempt,
+    };
+    let file = seen(caller, files::get_for_update(tx, id).await?)?;
+    can_write(caller, &file)?;
+    let deleted = if file.trash.is_some() {
+        Some(filled(tx, file).await?)
+    } else if caller.tenant.policy.trash.days == 0 {
+        remove(app, tx, caller, file).await?;
+        None
+    } else {
+        Some(to_trash(tx, caller, &file).await?)
+    };
+    if let Some(attempt) = attempt {
+        attempt.record(tx, &deleted).await?;
+    }
+    Ok(deleted)
+}
+
+async fn to_trash(tx: &mut TenantTx, caller: &Caller, file: &File) -> Result<File, Error> {
+    let trash = caller.tenant.policy.trash;
+    let deleted = files::trash(tx, file.id, &caller.actor.id, trash.days).await?;
+    file_readers::set_deleted(tx, file.id, true).await?;
+    let deleted = filled(tx, deleted).await?;
+    let entry = audit::entry(caller, AuditAction::FileDelete, Some((file.id, file.version)));
+    audit_entries::insert(tx, &[entry]).await?;
+    events::insert(tx, &[Event::of(EventKind::FileDeleted, file, &caller.actor.id)]).await?;
+    if !trash.counts_against_quota {
+        let charged_bytes = versions::charged_bytes(tx, file.id).await?;
+        usage_counters::subtract(tx, &file.category, file.media_kind, charged_bytes).await?;
+        quotas::apply(tx, QuotaDelta::release(charged_bytes)).await?;
+    }
+    Ok(deleted)
+}

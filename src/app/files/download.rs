@@ -1,0 +1,125 @@
+//! Hands out the bytes of a file, or a range of them.
+//!
+//! The disclosure is in the audit log, durably, before the first byte leaves.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use futures::{
+    StreamExt,
+    stream::{self, BoxStream},
+};
+
+use super::filled;
+use crate::{
+    app::{App, Error, access::seen, audit},
+    db::{
+        TenantTx, Viewer,
+        audit_entries::AuditAction,
+        files,
+        versions::{self, StoredVersion},
+    },
+    domain::{
+        byte_range::ByteRangeRequest,
+        caller::Caller,
+        digest::Digest,
+        file::File,
+        ids::FileId,
+        violations::Violations,
+    },
+    storage::{ByteStream, StorageErrorKind},
+};
+
+/// What to download.
+#[derive(Debug, Clone)]
+pub struct DownloadRequest {
+    /// Which file.
+    pub file: FileId,
+    /// Which version; 0 means the current one.
+    pub version: i32,
+    /// Which bytes.
+    pub range: ByteRangeRequest,
+    /// The etag that the caller holds, or empty.
+    pub if_etag: String,
+}
+
+/// Bytes on their way out.
+pub struct Download {
+    /// The file.
+    pub file: File,
+    /// Which of its bytes follow.
+    pub range: Range<u64>,
+    /// How many it has.
+    pub total_bytes: u64,
+    /// The digest of all of them.
+    pub sha256: Digest,
+    /// The bytes: exactly the range, or an error.
+    pub bytes: BoxStream<'static, Result<Bytes, Error>>,
+}
+
+/// Opens a download.
+///
+/// # Errors
+/// `NotFound`, `ReadOutOfRange`, `FileDeleted`, `FileNotAvailable`, `NotModified`, `ObjectMissing`, `ObjectDamaged`.
+pub async fn download(app: &App, caller: &Caller, request: DownloadRequest) -> Result<Download, Error> {
+    if request.version < 0 {
+        return Err(Violations::one("version", "must not be negative; 0 means the current one").into());
+    }
+    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::caller(caller)).await?;
+    let found = find(&mut tx, caller, &request).await;
+    let (file, version) = tx.finish(found).await?;
+    if !request.if_etag.is_empty() && request.if_etag == file.etag() {
+        return Err(Error::NotModified);
+    }
+    let total_bytes = version.blob.size_bytes;
+    let range =
+        request.range.resolve(total_bytes).map_err(|_| Error::ReadOutOfRange { size_bytes: total_bytes })?;
+
+    // First the bytes are found, so that what cannot be read is not reported as disclosed.
+    let bytes = app.store.get(&version.blob.key, range.clone()).await.map_err(|error| match error.kind {
+        // The range lies within the recorded size; a store that refuses it holds something shorter.
+        StorageErrorKind::InvalidInput => Error::ObjectDamaged,
+        _ => error.into(),
+    })?;
+    let mut entry = audit::entry(caller, AuditAction::FileDownload, Some((file.id, version.version)));
+    entry.details = serde_json::json!({ "offset": range.start, "length": range.end - range.start });
+    app.disclosures.submit(caller.tenant_id(), entry).await.map_err(Error::internal)??;
+
+    let bytes = counted(bytes, range.end - range.start);
+    Ok(Download { file, range, total_bytes, sha256: version.blob.sha256, bytes })
+}
+
+async fn find(
+    tx: &mut TenantTx,
+    caller: &Caller,
+    request: &DownloadRequest,
+) -> Result<(File, StoredVersion), Error> {
+    let file = seen(caller, files::get(tx, request.file).await?)?;
+    let file = filled(tx, file).await?;
+    let wanted = if request.version == 0 { file.version } else { request.version };
+    let version = versions::get(tx, file.id, wanted).await?.ok_or(Error::NotFound("version"))?;
+    // The overlays belong to the file, the content's state to the version asked for.
+    File { content_state: version.content_state, ..file.clone() }.readable()?;
+    Ok((file, version))
+}
+
+/// Passes exactly `length` bytes on; a stream that ends early is an error and never looks like the end of the file.
+fn counted(bytes: ByteStream, length: u64) -> BoxStream<'static, Result<Bytes, Error>> {
+    stream::unfold((bytes, length, false), |(mut bytes, missing, is_over)| async move {
+        if is_over {
+            return None;
+        }
+        match bytes.next().await {
+            Some(Ok(piece)) => {
+                let left = missing.checked_sub(piece.len() as u64);
+                let is_over = left.is_none();
+                let piece = left.map(|_| piece).ok_or(Error::ObjectDamaged);
+                Some((piece, (bytes, left.unwrap_or_default(), is_over)))
+            }
+            Some(Err(error)) => Some((Err(error.into()), (bytes, missing, true))),
+            None if missing > 0 => Some((Err(Error::ObjectDamaged), (bytes, missing, true))),
+            None => None,
+        }
+    })
+    .boxed()
+}

@@ -1,0 +1,48 @@
+//! Purges what has been in the trash until its `purge_time`.
+
+use super::purge::remove;
+use crate::{
+    app::{App, Error, tenants::system_caller},
+    db::{Viewer, files},
+    domain::ids::{FileId, TenantId},
+};
+
+/// How many files one round looks at.
+const FILES_PER_ROUND: i64 = 100;
+
+/// Purges one round of due files; answers how many are gone. A file that must be kept, or that somebody restored
+/// meanwhile, is passed over.
+///
+/// # Errors
+/// When the database does not answer. What was purged before stays purged.
+pub async fn empty_trash(app: &App) -> Result<usize, Error> {
+    let mut tx = app.db.system_tx().await?;
+    let due = files::list_due(&mut tx, FILES_PER_ROUND).await?;
+    tx.commit().await?;
+    let mut purged = 0;
+    for (tenant, id) in due {
+        match purge_due(app, tenant, id).await {
+            Ok(is_purged) => purged += usize::from(is_purged),
+            Err(error @ (Error::FileRetained(_) | Error::NotFound(_))) => {
+                tracing::debug!(%tenant, file = %id, %error, "leave file in trash");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(purged)
+}
+
+async fn purge_due(app: &App, tenant: TenantId, id: FileId) -> Result<bool, Error> {
+    let caller = system_caller(app, tenant).await?;
+    let mut tx = app.db.tenant_tx(tenant, &Viewer::system()).await?;
+    let outcome = async {
+        let Some(found) = files::get_for_update(&mut tx, id).await? else { return Ok(false) };
+        let Some(trash) = found.file.trash else { return Ok(false) };
+        if tx.now().await? < trash.purge_time {
+            return Ok(false);
+        }
+        remove(app, &mut tx, &caller, found.file).await.map(|()| true)
+    }
+    .await;
+    tx.finish(outcome).await
+}

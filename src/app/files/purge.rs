@@ -1,0 +1,86 @@
+//! Removes a file for good, with its versions and, after the undelete window of the store, its bytes.
+
+use crate::{
+    app::{
+        App, Error,
+        access::{can_write, seen},
+        audit,
+        idempotency::{self, Begun},
+    },
+    db::{
+        TenantTx, Viewer, attachments,
+        audit_entries::{self, AuditAction},
+        blobs,
+        events::{self, Event, EventKind},
+        file_readers, file_tags, files,
+        idempotency_keys::Method,
+        quotas::{self, QuotaDelta},
+        tombstones, usage_counters, versions,
+    },
+    domain::{
+        caller::Caller,
+        file::File,
+        ids::{FileId, RequestId},
+    },
+};
+
+/// Removes a file for good, whether or not it is in the trash. A tombstone stays.
+///
+/// # Errors
+/// `NotFound`, `NotAllowed`, `FileRetained`.
+pub async fn purge(app: &App, caller: &Caller, id: FileId, request_id: Option<RequestId>) -> Result<(), Error> {
+    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::caller(caller)).await?;
+    let purged = run(app, &mut tx, caller, id, request_id).await;
+    super::recorded(app, caller, AuditAction::FilePurge, id, tx.finish(purged).await).await
+}
+
+async fn run(
+    app: &App,
+    tx: &mut TenantTx,
+    caller: &Caller,
+    id: FileId,
+    request_id: Option<RequestId>,
+) -> Result<(), Error> {
+    let payload = super::payload(caller, id);
+    let attempt = match idempotency::begin(app, tx, request_id, Method::PurgeFile, &payload).await? {
+        Begun::Replay(()) => return Ok(()),
+        Begun::Fresh(attempt) => attempt,
+    };
+    let file = seen(caller, files::get_for_update(tx, id).await?)?;
+    can_write(caller, &file)?;
+    remove(app, tx, caller, file).await?;
+    match attempt {
+        Some(attempt) => attempt.record(tx, &()).await,
+        None => Ok(()),
+    }
+}
+
+/// Removes a locked file and all that hangs on it.
+pub(super) async fn remove(app: &App, tx: &mut TenantTx, caller: &Caller, file: File) -> Result<(), Error> {
+    if let Some(until) = file.retain_until_time {
+        if tx.now().await? < until {
+            return Err(Error::FileRetained(until));
+        }
+    }
+    let retention = &app.limits.retention;
+    let actor_id = &caller.actor.id;
+    tombstones::insert(tx, &file, actor_id, u32::try_from(retention.tombstone_days).unwrap_or(u32::MAX)).await?;
+    let removed = versions::delete(tx, file.id).await?;
+    let hours = u32::try_from(retention.undelete_window_hours).unwrap_or(u32::MAX);
+    blobs::release(tx, &removed.blobs, hours).await?;
+    file_tags::delete(tx, file.id).await?;
+    attachments::delete(tx, file.id).await?;
+    file_readers::delete(tx, file.id).await?;
+    files::delete(tx, file.id).await?;
+
+    let mut entry = audit::entry(caller, AuditAction::FilePurge, Some((file.id, file.version)));
+    entry.details = serde_json::json!({ "size_bytes": file.size_bytes, "sha256": file.sha256 });
+    audit_entries::insert(tx, &[entry]).await?;
+    events::insert(tx, &[Event::of(EventKind::FilePurged, &file, actor_id)]).await?;
+    let was_charged = file.trash.is_none() || caller.tenant.policy.trash.counts_against_quota;
+    if was_charged {
+        usage_counters::subtract(tx, &file.category, file.media_kind, removed.charged_bytes).await?;
+        quotas::apply(tx, QuotaDelta::release(removed.charged_bytes)).await?;
+    }
+    Ok(())
+}

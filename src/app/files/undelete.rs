@@ -1,0 +1,82 @@
+//! Takes a file out of the trash.
+
+use super::filled;
+use crate::{
+    app::{
+        App, Error,
+        access::{can_write, seen},
+        audit,
+        idempotency::{self, Begun},
+    },
+    db::{
+        TenantTx, Viewer,
+        audit_entries::{self, AuditAction},
+        events::{self, Event, EventKind},
+        file_readers, files,
+        idempotency_keys::Method,
+        quotas::{self, QuotaDelta},
+        usage_counters::{self, UsageGain},
+        versions,
+    },
+    domain::{
+        caller::Caller,
+        file::File,
+        ids::{FileId, RequestId},
+    },
+};
+
+/// Takes a file out of the trash, back into the state it had. Where the trash does not count against the quota, its room
+/// is claimed again.
+///
+/// # Errors
+/// `NotFound`, `NotAllowed`, `QuotaBytes`, `QuotaFiles`.
+pub async fn undelete(
+    app: &App,
+    caller: &Caller,
+    id: FileId,
+    request_id: Option<RequestId>,
+) -> Result<File, Error> {
+    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::caller(caller)).await?;
+    let restored = run(app, &mut tx, caller, id, request_id).await;
+    super::recorded(app, caller, AuditAction::FileUndelete, id, tx.finish(restored).await).await
+}
+
+async fn run(
+    app: &App,
+    tx: &mut TenantTx,
+    caller: &Caller,
+    id: FileId,
+    request_id: Option<RequestId>,
+) -> Result<File, Error> {
+    let payload = super::payload(caller, id);
+    let attempt = match idempotency::begin(app, tx, request_id, Method::UndeleteFile, &payload).await? {
+        Begun::Replay(answer) => return Ok(answer),
+        Begun::Fresh(attempt) => attempt,
+    };
+    let file = seen(caller, files::get_for_update(tx, id).await?)?;
+    can_write(caller, &file)?;
+    let file = if file.trash.is_none() { filled(tx, file).await? } else { restore(tx, caller, &file).await? };
+    if let Some(attempt) = attempt {
+        attempt.record(tx, &file).await?;
+    }
+    Ok(file)
+}
+
+async fn restore(tx: &mut TenantTx, caller: &Caller, file: &File) -> Result<File, Error> {
+    let restored = files::untrash(tx, file.id, &caller.actor.id).await?;
+    file_readers::set_deleted(tx, file.id, false).await?;
+    let restored = filled(tx, restored).await?;
+    let entry = audit::entry(caller, AuditAction::FileUndelete, Some((file.id, file.version)));
+    audit_entries::insert(tx, &[entry]).await?;
+    events::insert(tx, &[Event::of(EventKind::FileUndeleted, file, &caller.actor.id)]).await?;
+    if !caller.tenant.policy.trash.counts_against_quota {
+        let charged_bytes = versions::charged_bytes(tx, file.id).await?;
+        let mut gain = UsageGain::default();
+        gain.count(&file.category, file.media_kind, charged_bytes);
+        usage_counters::add(tx, &gain).await?;
+        if quotas::apply(tx, QuotaDelta::charge(charged_bytes)).await?.is_none() {
+            return Err(Error::over_quota(&quotas::get(tx).await?, charged_bytes));
+        }
+    }
+    Ok(restored)
+}

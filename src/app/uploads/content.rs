@@ -1,0 +1,99 @@
+//! What is learned of a file while its bytes go by: size, digest, type.
+
+use crate::{
+    app::Error,
+    domain::{
+        digest::{Digest, Hasher},
+        media_type::{MediaKind, Settled, settle},
+        policy::FileSizeLimits,
+        upload_spec::CheckedSpec,
+    },
+    media::sniff::{SNIFF_BYTES_MAX, sniff},
+};
+
+/// The bytes so far, without the bytes.
+pub(super) struct Content {
+    hasher: Hasher,
+    received_bytes: u64,
+    head: Vec<u8>,
+    settled: Option<Settled>,
+    declared_mime_type: String,
+    declared_bytes: Option<u64>,
+    limits: FileSizeLimits,
+}
+
+/// All that is known at the end.
+pub(super) struct Measured {
+    /// The size.
+    pub(super) size_bytes: u64,
+    /// The digest.
+    pub(super) sha256: Digest,
+    /// The type that counts.
+    pub(super) mime_type: Settled,
+    /// Its kind.
+    pub(super) kind: MediaKind,
+}
+
+impl Content {
+    pub(super) fn new(spec: &CheckedSpec, limits: FileSizeLimits) -> Self {
+        Self {
+            hasher: Hasher::default(),
+            received_bytes: 0,
+            head: Vec::new(),
+            settled: None,
+            declared_mime_type: spec.declared_mime_type.clone(),
+            declared_bytes: spec.size_bytes,
+            limits,
+        }
+    }
+
+    pub(super) fn received_bytes(&self) -> u64 {
+        self.received_bytes
+    }
+
+    /// Takes the next bytes, unless they are more than declared or than a file of this kind may have.
+    pub(super) fn take(&mut self, data: &[u8]) -> Result<(), Error> {
+        let received = self.received_bytes + data.len() as u64;
+        if let Some(declared) = self.declared_bytes.filter(|declared| received > *declared) {
+            return Err(Error::SizeMismatch { declared, received });
+        }
+        if self.head.len() < SNIFF_BYTES_MAX {
+            let missing = SNIFF_BYTES_MAX - self.head.len();
+            self.head.extend_from_slice(&data[..data.len().min(missing)]);
+            if self.head.len() == SNIFF_BYTES_MAX {
+                self.settle();
+            }
+        }
+        self.received_bytes = received;
+        self.check_size()?;
+        self.hasher.update(data);
+        Ok(())
+    }
+
+    /// Closes the books.
+    pub(super) fn finish(mut self) -> Result<Measured, Error> {
+        let mime_type = match self.settled.take() {
+            Some(settled) => settled,
+            None => settle(&self.declared_mime_type, sniff(&self.head).as_deref()),
+        };
+        let kind = MediaKind::of(&mime_type.mime_type);
+        self.settled = Some(mime_type.clone());
+        self.check_size()?;
+        Ok(Measured { size_bytes: self.received_bytes, sha256: self.hasher.finish(), mime_type, kind })
+    }
+
+    fn settle(&mut self) {
+        self.settled = Some(settle(&self.declared_mime_type, sniff(&self.head).as_deref()));
+    }
+
+    fn check_size(&self) -> Result<(), Error> {
+        let kind = self.settled.as_ref().map(|settled| MediaKind::of(&settled.mime_type));
+        check_size(self.received_bytes, kind, &self.limits)
+    }
+}
+
+/// Whether a file of this kind may have so many bytes. While the kind is not known, the largest limit counts.
+pub(super) fn check_size(bytes: u64, kind: Option<MediaKind>, limits: &FileSizeLimits) -> Result<(), Error> {
+    let limit = kind.map_or_else(|| limits.largest(), |kind| limits.of(kind));
+    if i64::try_from(bytes).is_ok_and(|bytes| bytes <= limit) { Ok(()) } else { Err(Error::too_large(kind, limit)) }
+}

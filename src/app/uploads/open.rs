@@ -1,0 +1,213 @@
+//! An upload that holds a reservation and an unfinished multipart object. Whatever happens to the request, both end: they
+//! become a file, or they are given back, exactly once.
+
+use std::sync::Arc;
+
+use crate::{
+    app::{App, Error},
+    db::{
+        TenantTx, Viewer,
+        blobs::Blob,
+        quotas::{self, QuotaDelta},
+        uploads::{self, NewUpload, UploadLease, UploadState},
+    },
+    domain::{
+        caller::Caller,
+        ids::{BlobId, TenantId, UploadId},
+        object_key::ObjectKey,
+    },
+    storage::{MultipartId, PutOptions},
+};
+
+/// Where the bytes of a new blob go.
+#[derive(Debug, Clone)]
+pub(super) struct Target {
+    /// The blob.
+    pub(super) blob_id: BlobId,
+    /// Its key, made by us alone.
+    pub(super) key: ObjectKey,
+    /// What goes along with the object; never the file's name.
+    pub(super) options: PutOptions,
+}
+
+/// An open upload. Dropping it gives back what it holds, in a task that outlives the request.
+pub(super) struct OpenUpload {
+    app: Arc<App>,
+    tenant: TenantId,
+    target: Target,
+    multipart: MultipartId,
+    lease: UploadLease,
+    reserved_bytes: u64,
+    is_settled: bool,
+}
+
+impl OpenUpload {
+    /// Reserves room and starts the multipart object. A reservation of exactly `bytes`, or nothing at all.
+    pub(super) async fn open(
+        app: &Arc<App>,
+        caller: &Caller,
+        target: Target,
+        bytes: u64,
+    ) -> Result<Self, Error> {
+        let part_size_bytes = app.limits.uploads.part_size_bytes as u64;
+        let multipart = app.store.start_multipart(&target.key, part_size_bytes, &target.options).await?;
+        let upload = NewUpload {
+            id: UploadId::from_uuid(app.ids.uuid()),
+            blob_id: target.blob_id,
+            provider: app.store.provider().to_owned(),
+            key: target.key.clone(),
+            multipart_id: Some(multipart.as_str().to_owned()),
+            reserved_bytes: to_i64(bytes),
+            lease_seconds: u32::try_from(app.limits.uploads.lease_seconds).unwrap_or(u32::MAX),
+            created_by: caller.actor.id.clone(),
+        };
+        // From here on the guard cleans up: also when the transaction below fails.
+        let open = Self {
+            app: Arc::clone(app),
+            tenant: caller.tenant_id(),
+            target,
+            multipart,
+            lease: UploadLease::first(upload.id),
+            reserved_bytes: bytes,
+            is_settled: false,
+        };
+        let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::system()).await?;
+        let reserved = insert(&mut tx, &upload).await;
+        tx.finish(reserved).await.inspect_err(|error| count_refusal(app, error))?;
+        Ok(open)
+    }
+
+    /// Where the bytes go.
+    pub(super) fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// The unfinished object.
+    pub(super) fn multipart(&self) -> &MultipartId {
+        &self.multipart
+    }
+
+    /// What the commit must end.
+    pub(super) fn lease(&self) -> UploadLease {
+        self.lease
+    }
+
+    /// Makes sure that so many bytes are reserved, before they are accepted. Reserves ahead in steps; where a step does
+    /// not fit any more, exactly what is needed, so that no file is refused that fits.
+    pub(super) async fn cover(&mut self, bytes: u64) -> Result<(), Error> {
+        if bytes <= self.reserved_bytes {
+            return Ok(());
+        }
+        let needed = bytes - self.reserved_bytes;
+        let step = needed.max(self.app.limits.uploads.reservation_step_bytes);
+        let mut tx = self.app.db.tenant_tx(self.tenant, &Viewer::system()).await?;
+        let grown = grow(&mut tx, self.lease, step, needed).await;
+        self.reserved_bytes += tx.finish(grown).await.inspect_err(|error| count_refusal(&self.app, error))?;
+        Ok(())
+    }
+
+    /// The upload became a file: nothing is left to give back.
+    pub(super) fn settled(mut self) {
+        self.is_settled = true;
+    }
+}
+
+impl Drop for OpenUpload {
+    fn drop(&mut self) {
+        if self.is_settled {
+            return;
+        }
+        let (app, tenant, lease) = (Arc::clone(&self.app), self.tenant, self.lease);
+        let (key, multipart) = (self.target.key.clone(), self.multipart.clone());
+        let tasks = app.tasks.clone();
+        tasks.spawn(async move {
+            // What fails here stays as a row and a young key, which say what to sweep.
+            if let Err(error) = app.store.abort_multipart(&key, &multipart).await {
+                tracing::warn!(%tenant, upload = %lease.id, %key, %error, "abort multipart upload");
+            }
+            remove_object(&app, &key).await;
+            if let Err(error) = release(&app, tenant, lease).await {
+                tracing::warn!(%tenant, upload = %lease.id, %error, "release reservation");
+            }
+        });
+    }
+}
+
+/// Removes an object that no committed row refers to.
+pub(super) async fn remove_object(app: &App, key: &ObjectKey) {
+    if let Err(error) = app.store.delete(key).await {
+        tracing::warn!(%key, %error, "delete object");
+    }
+}
+
+async fn insert(tx: &mut TenantTx, upload: &NewUpload) -> Result<(), Error> {
+    uploads::insert(tx, upload).await?;
+    let delta = QuotaDelta { reserved_bytes: upload.reserved_bytes, reserved_file_count: 1, ..QuotaDelta::default() };
+    match quotas::apply(tx, delta).await? {
+        Some(_) => Ok(()),
+        None => Err(Error::over_quota(&quotas::get(tx).await?, upload.reserved_bytes)),
+    }
+}
+
+/// The upload's row goes first, then the quota's: it is also the order of the commit.
+async fn grow(tx: &mut TenantTx, lease: UploadLease, step: u64, needed: u64) -> Result<u64, Error> {
+    let mut recorded = 0;
+    for bytes in [step, needed] {
+        if !uploads::grow(tx, lease, to_i64(bytes) - recorded).await? {
+            return Err(Error::UploadStalled("its lease has ended".to_owned()));
+        }
+        recorded = to_i64(bytes);
+        let delta = QuotaDelta { reserved_bytes: recorded, ..QuotaDelta::default() };
+        if quotas::apply(tx, delta).await?.is_some() {
+            return Ok(bytes);
+        }
+    }
+    Err(Error::over_quota(&quotas::get(tx).await?, to_i64(needed)))
+}
+
+/// Gives the reservation back, unless the upload was ended by someone else.
+async fn release(app: &App, tenant: TenantId, lease: UploadLease) -> Result<(), Error> {
+    let mut tx = app.db.tenant_tx(tenant, &Viewer::system()).await?;
+    let released = async {
+        for (_, reserved_bytes) in uploads::end(&mut tx, &[lease], UploadState::Aborted).await? {
+            let delta =
+                QuotaDelta { reserved_bytes: -reserved_bytes, reserved_file_count: -1, ..QuotaDelta::default() };
+            quotas::apply(&mut tx, delta).await?;
+        }
+        Ok(())
+    }
+    .await;
+    tx.finish(released).await
+}
+
+fn count_refusal(app: &App, error: &Error) {
+    super::commit::count_refusal(&app.metrics, error);
+}
+
+fn to_i64(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+/// A new blob's place: a fresh key in every attempt.
+pub(super) fn target(app: &App, caller: &Caller, category: &str) -> Result<Target, Error> {
+    let blob_id = BlobId::from_uuid(app.ids.uuid());
+    let day = app.clock.now().date_naive();
+    let key = ObjectKey::for_blob(&app.limits.key_prefix, caller.tenant_id(), category, day, blob_id)
+        .map_err(Error::internal)?;
+    let metadata =
+        vec![("tenant-id".to_owned(), caller.tenant_id().to_string()), ("user-id".to_owned(), caller.actor.id.clone())];
+    Ok(Target { blob_id, key, options: PutOptions { content_type: None, metadata } })
+}
+
+impl Target {
+    /// The blob that the bytes became.
+    pub(super) fn blob(&self, app: &App, size_bytes: u64, sha256: crate::domain::digest::Digest) -> Blob {
+        Blob {
+            id: self.blob_id,
+            provider: app.store.provider().to_owned(),
+            key: self.key.clone(),
+            size_bytes,
+            sha256,
+        }
+    }
+}

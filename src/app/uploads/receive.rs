@@ -1,0 +1,235 @@
+//! Receives the bytes of one upload: checks them, keeps at most a part of them, and writes full parts while more arrive.
+
+use std::{sync::Arc, time::Instant};
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use tokio::task::JoinSet;
+
+use super::{
+    content::{Content, Measured},
+    open::{OpenUpload, Target},
+    part::Part,
+    upload::UploadMessage,
+};
+use crate::{
+    app::{App, Error},
+    domain::{caller::Caller, digest::Digest, violations::Violations},
+    storage::{PartReceipt, StorageError},
+};
+
+/// Where received bytes go.
+pub(super) enum Sink {
+    /// To the store; an upload is opened when they are more than one part.
+    Store {
+        /// The place of the new blob.
+        target: Box<Target>,
+        /// Opened before the first byte where the size is known to need it.
+        open: Option<OpenUpload>,
+    },
+    /// Nowhere: a retry whose bytes are compared with those that were stored the first time.
+    Compare,
+}
+
+/// The bytes of a finished stream.
+pub(super) struct Received {
+    /// What they are.
+    pub(super) content: Measured,
+    /// Where they are.
+    pub(super) place: Place,
+}
+
+/// Where received bytes are.
+pub(super) enum Place {
+    /// In memory: a small file, to be written at once.
+    Memory(Box<Target>, Part),
+    /// In the store, as parts of an open upload, to be completed.
+    Parts(OpenUpload, Vec<PartReceipt>),
+    /// Nowhere.
+    Compared,
+}
+
+/// Receives until the finish message, and makes sure that nothing follows it.
+pub(super) async fn receive<S>(
+    app: &Arc<App>,
+    caller: &Caller,
+    content: Content,
+    sink: Sink,
+    mut messages: S,
+) -> Result<Received, Error>
+where
+    S: Stream<Item = UploadMessage> + Send + Unpin,
+{
+    let mut receiver = Receiver::new(app, caller, content, sink);
+    let mut pace = Pace::new(app);
+    loop {
+        match pace.next(&mut messages, receiver.content.received_bytes()).await? {
+            Some(UploadMessage::Chunk { offset, data, crc32c }) => receiver.chunk(offset, data, crc32c).await?,
+            Some(UploadMessage::Finish { size_bytes, sha256 }) => {
+                return match pace.next(&mut messages, receiver.content.received_bytes()).await? {
+                    None => receiver.finish(size_bytes, sha256).await,
+                    Some(_) => Err(Error::StreamOrder("a message came after the finish")),
+                };
+            }
+            Some(UploadMessage::OutOfOrder(why)) => return Err(Error::StreamOrder(why)),
+            None => return Err(Error::UploadNotFinished),
+        }
+    }
+}
+
+/// Ends uploads that stand still or drip.
+struct Pace<'a> {
+    app: &'a App,
+    started: Instant,
+}
+
+impl<'a> Pace<'a> {
+    #[allow(clippy::disallowed_methods, reason = "a pace is measured on the process's own monotonic clock")]
+    fn new(app: &'a App) -> Self {
+        Self { app, started: tokio::time::Instant::now().into_std() }
+    }
+
+    async fn next<S>(&self, messages: &mut S, received_bytes: u64) -> Result<Option<UploadMessage>, Error>
+    where
+        S: Stream<Item = UploadMessage> + Send + Unpin,
+    {
+        let limits = &self.app.limits.uploads;
+        let idle = limits.idle_timeout();
+        let next = tokio::time::timeout(idle, messages.next())
+            .await
+            .map_err(|_| Error::UploadStalled(format!("no message for {} seconds", idle.as_secs())))?;
+        let elapsed = tokio::time::Instant::now().into_std().duration_since(self.started);
+        let wanted = limits.rate_min_bytes_per_second.saturating_mul(elapsed.as_secs());
+        if elapsed > limits.rate_grace() && received_bytes < wanted {
+            let rate = limits.rate_min_bytes_per_second;
+            return Err(Error::UploadStalled(format!("fewer than {rate} bytes per second")));
+        }
+        Ok(next)
+    }
+}
+
+struct Receiver<'a> {
+    app: &'a Arc<App>,
+    caller: &'a Caller,
+    content: Content,
+    sink: Sink,
+    part: Part,
+    next_number: u32,
+    writes: JoinSet<Result<PartReceipt, StorageError>>,
+    receipts: Vec<PartReceipt>,
+}
+
+impl<'a> Receiver<'a> {
+    fn new(app: &'a Arc<App>, caller: &'a Caller, content: Content, sink: Sink) -> Self {
+        let part = Part::new(app.budget.room());
+        Self { app, caller, content, sink, part, next_number: 1, writes: JoinSet::new(), receipts: Vec::new() }
+    }
+
+    async fn chunk(&mut self, offset: i64, data: Bytes, crc32c: Option<u32>) -> Result<(), Error> {
+        let max = self.app.limits.uploads.chunk_size_max_bytes;
+        if data.len() > max {
+            let wrong = format!("must have at most {max} bytes, has {}", data.len());
+            return Err(Violations::one("chunk.data", wrong).into());
+        }
+        let expected = self.content.received_bytes();
+        if u64::try_from(offset) != Ok(expected) {
+            return Err(Error::OffsetGap { expected, received: offset });
+        }
+        if crc32c.is_some_and(|sent| sent != crc32c_of(&data)) {
+            return Err(Error::ChecksumMismatch { algorithm: "crc32c" });
+        }
+        self.content.take(&data)?;
+        self.app.metrics.uploaded_bytes(data.len() as u64);
+        match self.sink {
+            Sink::Compare => Ok(()),
+            Sink::Store { .. } => self.keep(data).await,
+        }
+    }
+
+    /// Adds bytes to the part under construction; a part that is full when more bytes come is written.
+    async fn keep(&mut self, mut data: Bytes) -> Result<(), Error> {
+        let received = self.content.received_bytes();
+        if let Sink::Store { open: Some(open), .. } = &mut self.sink {
+            open.cover(received).await?;
+        }
+        while !data.is_empty() {
+            let free = self.app.limits.uploads.part_size_bytes - self.part.len_bytes();
+            if free == 0 {
+                self.write_part().await?;
+                continue;
+            }
+            let piece = data.split_to(data.len().min(free));
+            self.part.push(piece).await;
+        }
+        Ok(())
+    }
+
+    /// Writes the part beside the stream. Waits when enough parts are being written already.
+    async fn write_part(&mut self) -> Result<(), Error> {
+        while self.writes.len() >= self.app.limits.uploads.parts_in_flight_max {
+            self.join_one().await?;
+        }
+        let received = self.content.received_bytes();
+        let (app, caller) = (self.app, self.caller);
+        let Sink::Store { target, open } = &mut self.sink else { return Ok(()) };
+        let open = match open {
+            Some(open) => open,
+            None => open.insert(OpenUpload::open(app, caller, (**target).clone(), received).await?),
+        };
+        let (key, multipart) = (open.target().key.clone(), open.multipart().clone());
+        let part = std::mem::replace(&mut self.part, Part::new(app.budget.room()));
+        let (body, room) = part.into_body();
+        let (store, number) = (Arc::clone(&app.store), self.next_number);
+        self.next_number += 1;
+        self.writes.spawn(async move {
+            let receipt = store.put_part(&key, &multipart, number, body).await;
+            drop(room);
+            receipt
+        });
+        Ok(())
+    }
+
+    async fn join_one(&mut self) -> Result<(), Error> {
+        if let Some(joined) = self.writes.join_next().await {
+            self.receipts.push(joined.map_err(Error::internal)??);
+        }
+        Ok(())
+    }
+
+    async fn finish(mut self, size_bytes: i64, sha256: Option<Vec<u8>>) -> Result<Received, Error> {
+        let received = self.content.received_bytes();
+        let declared = u64::try_from(size_bytes)
+            .map_err(|_| Violations::one("finish.size_bytes", "must not be negative"))?;
+        if declared != received {
+            return Err(Error::SizeMismatch { declared, received });
+        }
+        if matches!(&self.sink, Sink::Store { open: Some(_), .. }) && self.part.len_bytes() > 0 {
+            self.write_part().await?;
+        }
+        while !self.writes.is_empty() {
+            self.join_one().await?;
+        }
+        let content = self.content.finish()?;
+        if let Some(raw) = sha256 {
+            let sent = Digest::from_slice(&raw).map_err(|error| Violations::one("finish.sha256", error.to_string()))?;
+            if sent != content.sha256 {
+                return Err(Error::ChecksumMismatch { algorithm: "sha256" });
+            }
+        }
+        let place = match self.sink {
+            Sink::Compare => Place::Compared,
+            Sink::Store { open: Some(open), .. } => {
+                self.receipts.sort_by_key(|receipt| receipt.number);
+                Place::Parts(open, self.receipts)
+            }
+            Sink::Store { target, open: None } => Place::Memory(target, self.part),
+        };
+        Ok(Received { content, place })
+    }
+}
+
+/// The CRC32C (Castagnoli) of some bytes.
+fn crc32c_of(data: &[u8]) -> u32 {
+    // The checksum has 32 bits; the library answers all of its algorithms in 64.
+    u32::try_from(crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, data)).unwrap_or_default()
+}

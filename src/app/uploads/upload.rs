@@ -1,0 +1,301 @@
+//! Uploads one file: check the spec, receive the bytes, store them, commit.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::Stream;
+
+use super::{
+    commit::{Answer, Committed, FinishedUpload},
+    content::{Content, Measured, check_size},
+    open::{OpenUpload, Target, remove_object, target},
+    receive::{Place, Received, Sink, receive},
+    warnings::{Warning, of_content, of_quota},
+};
+use crate::{
+    app::{App, Error, audit, idempotency},
+    db::{
+        Viewer,
+        audit_entries::AuditAction,
+        idempotency_keys::{self, Method, StoredAnswer},
+        quotas,
+        uploads::UploadLease,
+    },
+    domain::{
+        caller::Caller,
+        digest::Digest,
+        file::{ContentState, File, ScanStatus},
+        ids::FileId,
+        policy::{FileSizeLimits, ScanRule},
+        quota::QuotaState,
+        upload_spec::{CheckedSpec, UploadSpec},
+    },
+    telemetry::metrics::UploadOutcome,
+};
+
+/// One message of an upload, behind its spec.
+#[derive(Debug)]
+pub enum UploadMessage {
+    /// Some bytes.
+    Chunk {
+        /// Where they belong.
+        offset: i64,
+        /// The bytes.
+        data: Bytes,
+        /// Their CRC32C, where the client sent it.
+        crc32c: Option<u32>,
+    },
+    /// All bytes were sent.
+    Finish {
+        /// How many.
+        size_bytes: i64,
+        /// Their SHA-256, where the client sent it.
+        sha256: Option<Vec<u8>>,
+    },
+    /// A message that does not belong here, and why.
+    OutOfOrder(&'static str),
+}
+
+/// A file that is durable and visible.
+#[derive(Debug, Clone)]
+pub struct Uploaded {
+    /// The file.
+    pub file: File,
+    /// The tenant's quota after it.
+    pub quota: QuotaState,
+    /// Remarks.
+    pub warnings: Vec<Warning>,
+}
+
+/// Uploads one file. The stream ends (`None`) when the client's stream did, finished or broken: only an explicit finish
+/// message commits. Dropping the future gives up what was not committed, unless the commit has begun.
+///
+/// # Errors
+/// Everything that the contract lists for `UploadFile`; nothing is visible and nothing is left behind.
+pub async fn upload<S>(app: &Arc<App>, caller: &Caller, spec: UploadSpec, messages: S) -> Result<Uploaded, Error>
+where
+    S: Stream<Item = UploadMessage> + Send + Unpin,
+{
+    let uploaded = run(app, caller, spec, messages).await;
+    app.metrics.upload_ended(match &uploaded {
+        Ok(_) => UploadOutcome::Committed,
+        Err(Error::UploadNotFinished | Error::UploadStalled(_)) => UploadOutcome::Abandoned,
+        Err(
+            Error::Internal(_)
+            | Error::StorageUnavailable(_)
+            | Error::DatabaseUnavailable(_)
+            | Error::OutcomeUnknown(_)
+            | Error::ObjectMissing
+            | Error::ObjectDamaged,
+        ) => UploadOutcome::Failed,
+        Err(_) => UploadOutcome::Refused,
+    });
+    uploaded
+}
+
+async fn run<S>(app: &Arc<App>, caller: &Caller, spec: UploadSpec, messages: S) -> Result<Uploaded, Error>
+where
+    S: Stream<Item = UploadMessage> + Send + Unpin,
+{
+    let spec = spec.check(&caller.tenant.policy, app.clock.now())?;
+    check_scan(app, caller)?;
+    let known = known_answer(app, caller, &spec).await?;
+    if let (Some(stored), Some(sha256)) = (&known, spec.sha256) {
+        return replayed(app, caller, &spec, stored.clone(), sha256).await;
+    }
+    let limits = limits(app, caller).await?;
+    if let Some(size) = spec.size_bytes {
+        check_size(size, None, &limits)?;
+    }
+    let sink = match known {
+        Some(_) => Sink::Compare,
+        None => store_sink(app, caller, &spec).await?,
+    };
+    let received = receive(app, caller, Content::new(&spec, limits), sink, messages).await?;
+    check_declared(&spec, &received.content)?;
+    match known {
+        Some(stored) => replayed(app, caller, &spec, stored, received.content.sha256).await,
+        None => store(app, caller, spec, received).await,
+    }
+}
+
+/// A policy that demands a scan is not answered by a server without a scanner, unless its operator said so.
+fn check_scan(app: &App, caller: &Caller) -> Result<(), Error> {
+    match caller.tenant.policy.scan {
+        ScanRule::Required if !app.limits.scanning.accept_unscanned => Err(Error::ScanRequired),
+        ScanRule::Required | ScanRule::WhereConfigured => Ok(()),
+    }
+}
+
+/// What was answered to this request id before, if anything.
+async fn known_answer(app: &App, caller: &Caller, spec: &CheckedSpec) -> Result<Option<StoredAnswer>, Error> {
+    let Some(request_id) = spec.request_id else { return Ok(None) };
+    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::system()).await?;
+    let found = idempotency_keys::find(&mut tx, &[request_id], idempotency::hours(app)).await;
+    Ok(tx.finish(found).await?.pop())
+}
+
+/// Answers as the first time. The quota is today's.
+async fn replayed(
+    app: &App,
+    caller: &Caller,
+    spec: &CheckedSpec,
+    stored: StoredAnswer,
+    content: Digest,
+) -> Result<Uploaded, Error> {
+    let payload = spec.fingerprint(&caller.actor.id, content);
+    let answer: Answer = idempotency::replay(stored, Method::UploadFile, payload)?;
+    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::system()).await?;
+    let quota = quotas::get(&mut tx).await;
+    let quota = tx.finish(quota).await?.state();
+    Ok(uploaded(answer, quota))
+}
+
+/// The largest file per kind, as the quota says today.
+async fn limits(app: &App, caller: &Caller) -> Result<FileSizeLimits, Error> {
+    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::system()).await?;
+    let quota = quotas::get(&mut tx).await;
+    Ok(tx.finish(quota).await?.file_size_max_bytes)
+}
+
+/// Bytes go to the store. A file that is known to need several parts reserves its room before its first byte.
+async fn store_sink(app: &Arc<App>, caller: &Caller, spec: &CheckedSpec) -> Result<Sink, Error> {
+    let target = target(app, caller, &spec.category)?;
+    let is_large = spec.size_bytes.filter(|size| *size > app.limits.uploads.part_size_bytes as u64);
+    let open = match is_large {
+        Some(size) => Some(OpenUpload::open(app, caller, target.clone(), size).await?),
+        None => None,
+    };
+    Ok(Sink::Store { target: Box::new(target), open })
+}
+
+/// What the spec promised about the bytes must be true of them.
+fn check_declared(spec: &CheckedSpec, content: &Measured) -> Result<(), Error> {
+    if let Some(declared) = spec.size_bytes.filter(|declared| *declared != content.size_bytes) {
+        return Err(Error::SizeMismatch { declared, received: content.size_bytes });
+    }
+    if spec.sha256.is_some_and(|declared| declared != content.sha256) {
+        return Err(Error::ChecksumMismatch { algorithm: "sha256" });
+    }
+    Ok(())
+}
+
+/// Makes the bytes durable, then the file visible. Both in a task of their own: a client that hangs up now does not undo
+/// what it has finished.
+async fn store(app: &Arc<App>, caller: &Caller, spec: CheckedSpec, received: Received) -> Result<Uploaded, Error> {
+    let (app, caller) = (Arc::clone(app), caller.clone());
+    let tasks = app.tasks.clone();
+    let span = tracing::Span::current();
+    let work = async move { store_and_commit(&app, &caller, spec, received).await };
+    tasks.spawn(tracing::Instrument::instrument(work, span)).await.map_err(Error::internal)?
+}
+
+async fn store_and_commit(
+    app: &Arc<App>,
+    caller: &Caller,
+    spec: CheckedSpec,
+    received: Received,
+) -> Result<Uploaded, Error> {
+    let Received { content, place } = received;
+    let (target, open) = match place {
+        Place::Memory(target, part) => {
+            let (body, room) = part.into_body();
+            let put = app.store.put(&target.key, body, &target.options).await;
+            drop(room);
+            if let Err(error) = put {
+                // A failed write may have happened all the same.
+                remove_object(app, &target.key).await;
+                return Err(error.into());
+            }
+            (*target, None)
+        }
+        Place::Parts(open, receipts) => {
+            app.store.complete_multipart(&open.target().key, open.multipart(), &receipts).await?;
+            (open.target().clone(), Some(open))
+        }
+        Place::Compared => return Err(Error::internal("a compared upload has nothing to store")),
+    };
+    let lease = open.as_ref().map(OpenUpload::lease);
+    let finished = finished(app, caller, spec, &content, &target, lease);
+    let committed = app.commits.submit(caller.tenant_id(), finished).await.map_err(Error::internal)?;
+    settle(app, &target, open, &committed).await;
+    let Committed { answer, quota, .. } = committed?;
+    Ok(uploaded(answer, quota.state()))
+}
+
+/// What became a file keeps its object; what did not gives it back. What is not known keeps everything: the sweeper
+/// decides when the database can be asked again.
+async fn settle(app: &App, target: &Target, open: Option<OpenUpload>, committed: &Result<Committed, Error>) {
+    match (committed, open) {
+        (Ok(Committed { is_replay: false, .. }) | Err(Error::OutcomeUnknown(_)), open) => {
+            if let Some(open) = open {
+                open.settled();
+            }
+        }
+        // Dropping it removes the object and releases the reservation.
+        (Ok(_) | Err(_), Some(open)) => drop(open),
+        (Ok(_) | Err(_), None) => remove_object(app, &target.key).await,
+    }
+}
+
+fn finished(
+    app: &App,
+    caller: &Caller,
+    spec: CheckedSpec,
+    content: &Measured,
+    target: &Target,
+    lease: Option<UploadLease>,
+) -> FinishedUpload {
+    const FIRST_VERSION: i32 = 1;
+    let id = FileId::from_uuid(app.ids.uuid());
+    let actor = &caller.actor.id;
+    let now = app.clock.now();
+    let payload = spec.fingerprint(actor, content.sha256);
+    FinishedUpload {
+        retention_days: spec.retention_days.and_then(|days| i32::try_from(days).ok()),
+        warnings: of_content(&spec.declared_mime_type, content),
+        request: spec.request_id.map(|request_id| (request_id, payload)),
+        readers: spec.readers,
+        blob: target.blob(app, content.size_bytes, content.sha256),
+        lease,
+        audit: audit::entry(caller, AuditAction::FileUpload, Some((id, FIRST_VERSION))),
+        file: File {
+            id,
+            tenant_id: caller.tenant_id(),
+            owner_id: actor.clone(),
+            created_by: actor.clone(),
+            updated_by: actor.clone(),
+            original_name: spec.name.clone(),
+            name: spec.name,
+            category: spec.category,
+            title: spec.title,
+            description: spec.description,
+            metadata: spec.metadata,
+            tags: spec.tags,
+            attachments: spec.attachments,
+            visibility: spec.visibility,
+            version: FIRST_VERSION,
+            content_state: ContentState::Available,
+            scan_status: ScanStatus::NotScanned,
+            mime_type: content.mime_type.mime_type.clone(),
+            declared_mime_type: spec.declared_mime_type,
+            media_kind: content.kind,
+            size_bytes: content.size_bytes,
+            sha256: content.sha256,
+            revision: 1,
+            create_time: now,
+            update_time: now,
+            trash: None,
+            archive_time: None,
+            expire_time: spec.expire_time,
+            deletion_time: None,
+            retain_until_time: None,
+        },
+    }
+}
+
+fn uploaded(answer: Answer, quota: QuotaState) -> Uploaded {
+    let Answer { file, mut warnings } = answer;
+    warnings.extend(of_quota(&quota));
+    Uploaded { file, quota, warnings }
+}
