@@ -1,5 +1,5 @@
-//! The name of a stored object. It is made of what we mint and of configured words, never of what a caller typed, and
-//! its alphabet is so narrow that a key is also a safe relative path.
+//! The name of a stored object. It is made of what we mint and of configured words, never of what a caller
+//! typed, and its alphabet is so narrow that a key is also a safe relative path.
 
 use std::fmt;
 
@@ -7,13 +7,15 @@ use chrono::{Datelike, NaiveDate};
 
 use super::ids::{BlobId, TenantId};
 
-/// The longest key. An unfinished object on a local disk carries its key in one file name, and those end at 255 bytes.
+/// The longest key. An unfinished object on a local disk carries its key in one file name, and those end at
+/// 255 bytes.
 pub const OBJECT_KEY_LENGTH_BYTES_MAX: usize = 200;
 
-/// `<prefix>/<tenant id>/<category>/<yyyy>/<mm>/<dd>/<blob id>`; without a prefix it begins with the tenant's id.
+/// `<prefix>/<tenant id>/<category>/<yyyy>/<mm>/<dd>/<blob id>`; without a prefix it begins with the tenant's
+/// id.
 ///
-/// A value of this type never holds an empty, `.` or `..` segment, nor a byte outside `a-z 0-9 _ - . /`. Keys compare
-/// bytewise, as object stores list them.
+/// A value of this type never holds an empty, `.` or `..` segment, nor a byte outside `a-z 0-9 _ - . /`. Keys
+/// compare bytewise, as object stores list them.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectKey {
     // First, because the derived order is that of the text; the others follow from it.
@@ -77,7 +79,8 @@ impl ObjectKey {
         let category = next()?;
         let tenant = next()?.parse().map_err(|_| shape)?;
         let prefix = segments.next().unwrap_or_default();
-        // The parsers above are lenient (`2026/1/2`, capital letters in ids); one text per key is what we want.
+        // The parsers above are lenient (`2026/1/2`, capital letters in ids); one text per key is what we
+        // want.
         let key = Self::for_blob(prefix, tenant, category, day, blob)?;
         if key.text == text { Ok(key) } else { Err(shape) }
     }
@@ -197,7 +200,10 @@ mod tests {
         }
 
         #[test]
-        fn no_text_parses_into_a_key_that_leaves_its_directory(text in "[a-z0-9./-]{0,60}", head in "[a-z./]{0,9}") {
+        fn no_text_parses_into_a_key_that_leaves_its_directory(
+            text in "[a-z0-9./-]{0,60}",
+            head in "[a-z./]{0,9}",
+        ) {
             for text in [text, format!("{head}/{TENANT}/c/2026/01/02/{BLOB}")] {
                 if let Ok(key) = ObjectKey::parse(&text) {
                     prop_assert!(key.as_str().split('/').all(|part| !matches!(part, "" | "." | "..")));

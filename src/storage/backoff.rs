@@ -1,5 +1,5 @@
-//! When to try again, and when to stop trying: exponential backoff with full jitter, a cap on attempts, and a budget
-//! shared by all operations, so that a store that is down is not also hammered.
+//! When to try again, and when to stop trying: exponential backoff with full jitter, a cap on attempts, and a
+//! budget shared by all operations, so that a store that is down is not also hammered.
 
 use std::{
     fmt,
@@ -13,8 +13,8 @@ use std::{
 use super::{StorageError, StorageOptions};
 use crate::domain::clock::IdSource;
 
-/// In tenths of a retry. A full budget pays for a hundred retries in a row; afterwards, every ten operations that
-/// succeed pay for one. The AWS SDKs' "standard" mode has the same capacity.
+/// In tenths of a retry. A full budget pays for a hundred retries in a row; afterwards, every ten operations
+/// that succeed pay for one. The AWS SDKs' "standard" mode has the same capacity.
 const BUDGET_TENTHS_MAX: u32 = 1_000;
 const RETRY_COST_TENTHS: u32 = 10;
 

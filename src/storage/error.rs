@@ -40,8 +40,8 @@ impl fmt::Display for StorageErrorKind {
     }
 }
 
-/// A failed call to a store. Its text names the operation and the key, never a path or an address; those are in the
-/// source.
+/// A failed call to a store. Its text names the operation and the key, never a path or an address; those are
+/// in the source.
 #[derive(Debug)]
 pub struct StorageError {
     /// What the caller can do about it.

@@ -1,5 +1,6 @@
-//! A store that fails as planned, for tests: before doing what it was asked, after doing it (the answer is lost), in the
-//! middle of a download, or for lack of room. The same plan and the same calls give the same faults.
+//! A store that fails as planned, for tests: before doing what it was asked, after doing it (the answer is
+//! lost), in the middle of a download, or for lack of room. The same plan and the same calls give the same
+//! faults.
 
 use std::{
     collections::HashMap,
@@ -45,7 +46,8 @@ pub enum Fault {
         /// Bytes that still arrive.
         after_bytes: u64,
     },
-    /// A download just ends after so many bytes, as if that were all. Other operations do not know this fault.
+    /// A download just ends after so many bytes, as if that were all. Other operations do not know this
+    /// fault.
     EndStream {
         /// Bytes that still arrive.
         after_bytes: u64,

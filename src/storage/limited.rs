@@ -1,5 +1,5 @@
-//! Never more than so many operations under way at once. A download counts until its stream is dropped, since it is
-//! the streams that hold memory and connections.
+//! Never more than so many operations under way at once. A download counts until its stream is dropped, since
+//! it is the streams that hold memory and connections.
 
 use std::{ops::Range, sync::Arc};
 

@@ -7,38 +7,40 @@
 //! # What every adapter promises
 //!
 //! **Atomicity.** An object is there whole or not at all. Until [`ObjectStorage::put`] or
-//! [`ObjectStorage::complete_multipart`] has done its work, `head`, `get` and `list` do not know the key; afterwards
-//! they know all of it. Nothing is ever overwritten: of any number of writers of one key exactly one succeeds, and the
-//! others get [`StorageErrorKind::AlreadyExists`].
+//! [`ObjectStorage::complete_multipart`] has done its work, `head`, `get` and `list` do not know the key;
+//! afterwards they know all of it. Nothing is ever overwritten: of any number of writers of one key exactly
+//! one succeeds, and the others get [`StorageErrorKind::AlreadyExists`].
 //!
-//! **Durability.** What `put` and `complete_multipart` have acknowledged survives a power cut. So does a part whose
-//! receipt was handed out, and a multipart upload whose id was. What `delete` has acknowledged stays deleted.
-//! (The memory adapter survives nothing; it is for tests and trials.)
+//! **Durability.** What `put` and `complete_multipart` have acknowledged survives a power cut. So does a part
+//! whose receipt was handed out, and a multipart upload whose id was. What `delete` has acknowledged stays
+//! deleted. (The memory adapter survives nothing; it is for tests and trials.)
 //!
-//! **Failure is not knowledge.** A call that failed or was dropped half way may have happened all the same, or may
-//! still happen: the object is then there whole, or not at all. Whoever minted the key decides what becomes of it; the
-//! key is never minted twice, so a stray object or upload is found by listing and swept after a grace period.
+//! **Failure is not knowledge.** A call that failed or was dropped half way may have happened all the same,
+//! or may still happen: the object is then there whole, or not at all. Whoever minted the key decides what
+//! becomes of it; the key is never minted twice, so a stray object or upload is found by listing and swept
+//! after a grace period.
 //!
-//! **Idempotence.** `complete_multipart` after it has succeeded gives the same answer. `abort_multipart` and `delete`
-//! succeed when there is nothing left to do. `put_part` with the same number replaces the part, and the receipt given
-//! last is the one that counts. A refused `complete_multipart` leaves the upload open.
+//! **Idempotence.** `complete_multipart` after it has succeeded gives the same answer. `abort_multipart` and
+//! `delete` succeed when there is nothing left to do. `put_part` with the same number replaces the part, and
+//! the receipt given last is the one that counts. A refused `complete_multipart` leaves the upload open.
 //!
-//! **Order.** `list` is in bytewise order of the keys, `list_multiparts` in that of key and id, for every adapter
-//! alike. A listing shows everything that was acknowledged before it began and not deleted since. Names in the store
-//! that are no [`ObjectKey`] are not ours and are left out.
+//! **Order.** `list` is in bytewise order of the keys, `list_multiparts` in that of key and id, for every
+//! adapter alike. A listing shows everything that was acknowledged before it began and not deleted since.
+//! Names in the store that are no [`ObjectKey`] are not ours and are left out.
 //!
-//! **Bounds.** `get` holds at most two pieces in memory, each of at most [`PIECE_SIZE_BYTES_MAX`], and yields exactly
-//! the bytes of the range or an error, never a quiet early end. Bodies are never copied as a whole.
+//! **Bounds.** `get` holds at most two pieces in memory, each of at most [`PIECE_SIZE_BYTES_MAX`], and yields
+//! exactly the bytes of the range or an error, never a quiet early end. Bodies are never copied as a whole.
 //!
-//! **Errors** say what the caller can do ([`StorageErrorKind`]); only `Transient` is worth the same call again.
+//! **Errors** say what the caller can do ([`StorageErrorKind`]); only `Transient` is worth the same call
+//! again.
 //!
 //! # How to add a provider
 //!
-//! 1. Write a private sibling (`s3.rs`) with a type that implements [`ObjectStorage`]; the vendor's SDK is named
-//!    nowhere else. Map its errors to kinds in one place.
+//! 1. Write a private sibling (`s3.rs`) with a type that implements [`ObjectStorage`]; the vendor's SDK is
+//!    named nowhere else. Map its errors to kinds in one place.
 //! 2. Add a variant to [`AdapterOptions`] and a line to [`open`]; `config` maps its section onto it.
-//! 3. Run [`conformance::conformance`] against it, bare and below [`flaky::Flaky`] and the retries. A promise that the
-//!    store does not keep by itself (say, a PUT that overwrites) is the adapter's to keep.
+//! 3. Run [`conformance::conformance`] against it, bare and below [`flaky::Flaky`] and the retries. A promise
+//!    that the store does not keep by itself (say, a PUT that overwrites) is the adapter's to keep.
 
 pub mod conformance;
 pub mod flaky;
@@ -99,8 +101,8 @@ pub trait ObjectStorage: Send + Sync + Debug + 'static {
         options: &PutOptions,
     ) -> Result<ObjectInfo, StorageError>;
 
-    /// Opens a multipart upload, whose parts all have `part_size_bytes` but the last, which may be shorter. Some
-    /// stores want at least 5 MiB.
+    /// Opens a multipart upload, whose parts all have `part_size_bytes` but the last, which may be shorter.
+    /// Some stores want at least 5 MiB.
     ///
     /// # Errors
     /// `InvalidInput` when the store cannot take parts of this size.
@@ -113,8 +115,8 @@ pub trait ObjectStorage: Send + Sync + Debug + 'static {
 
     /// Stores a part. Parts are numbered from 1 and arrive in parallel and in any order.
     ///
-    /// # Errors
-    /// `NotFound` when there is no such open upload, `InvalidInput` when number or size do not fit, `NoSpace`.
+    /// # Errors `NotFound` when there is no such open upload, `InvalidInput` when number or size do not fit,
+    /// `NoSpace`.
     async fn put_part(
         &self,
         key: &ObjectKey,
@@ -125,9 +127,9 @@ pub trait ObjectStorage: Send + Sync + Debug + 'static {
 
     /// Turns parts 1 to n into the object. Parts that were put but are not named are dropped.
     ///
-    /// # Errors
-    /// `InvalidInput` when a part is missing, was never put, was replaced since, or has the wrong size; `NotFound` when
-    /// there is no such upload and no such object; `AlreadyExists` when another writer took the key.
+    /// # Errors `InvalidInput` when a part is missing, was never put, was replaced since, or has the wrong
+    /// size; `NotFound` when there is no such upload and no such object; `AlreadyExists` when another writer
+    /// took the key.
     async fn complete_multipart(
         &self,
         key: &ObjectKey,
@@ -146,15 +148,15 @@ pub trait ObjectStorage: Send + Sync + Debug + 'static {
 
     /// Reads the bytes of a range, which may be empty and must lie inside the object.
     ///
-    /// # Errors
-    /// `NotFound`, and `InvalidInput` for a range that is reversed or ends after the object. Later failures arrive in
-    /// the stream: `Damaged` when the object is shorter than it was.
+    /// # Errors `NotFound`, and `InvalidInput` for a range that is reversed or ends after the object. Later
+    /// failures arrive in the stream: `Damaged` when the object is shorter than it was.
     async fn get(&self, key: &ObjectKey, range: Range<u64>) -> Result<ByteStream, StorageError>;
 
     /// Removes an object.
     async fn delete(&self, key: &ObjectKey) -> Result<(), StorageError>;
 
-    /// Lists up to `limit` objects whose keys begin with `prefix` (text, not a directory) and are greater than `after`.
+    /// Lists up to `limit` objects whose keys begin with `prefix` (text, not a directory) and are greater
+    /// than `after`.
     async fn list(
         &self,
         prefix: &str,
@@ -162,8 +164,8 @@ pub trait ObjectStorage: Send + Sync + Debug + 'static {
         limit: usize,
     ) -> Result<ListPage, StorageError>;
 
-    /// Lists up to `limit` open multipart uploads, and whatever else a crash has left unfinished, whose keys begin with
-    /// `prefix` and that come after `after`. All of them can be aborted.
+    /// Lists up to `limit` open multipart uploads, and whatever else a crash has left unfinished, whose keys
+    /// begin with `prefix` and that come after `after`. All of them can be aborted.
     async fn list_multiparts(
         &self,
         prefix: &str,

@@ -5,8 +5,9 @@ use std::fmt;
 use super::{PART_NUMBER_MAX, PART_SIZE_BYTES_MAX, StorageError};
 use crate::domain::{clock::Timestamp, object_key::ObjectKey};
 
-/// What is said about an object when it is made. Hints for people who look into the store; Strongroom's own record is
-/// in the database, so an adapter may drop what its store has no place for. Never the name of a file.
+/// What is said about an object when it is made. Hints for people who look into the store; Strongroom's own
+/// record is in the database, so an adapter may drop what its store has no place for. Never the name of a
+/// file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PutOptions {
     /// The media type, as sniffed.
@@ -31,8 +32,8 @@ pub struct ObjectInfo {
 pub struct ListPage {
     /// In bytewise order of their keys.
     pub objects: Vec<ObjectInfo>,
-    /// Nothing follows. A page may be short, even empty, without being the last only if the store says so; go on from
-    /// the last key while this is false.
+    /// Nothing follows. A page may be short, even empty, without being the last only if the store says so; go
+    /// on from the last key while this is false.
     pub is_last: bool,
 }
 
@@ -95,8 +96,8 @@ pub struct MultipartPage {
     pub is_last: bool,
 }
 
-/// Checks that the receipts are parts 1, 2, 3 … of equal size, only the last of which may be shorter, and tells the
-/// size of the whole. Every adapter asks this before it asks its store.
+/// Checks that the receipts are parts 1, 2, 3 … of equal size, only the last of which may be shorter, and
+/// tells the size of the whole. Every adapter asks this before it asks its store.
 pub(super) fn check_parts(parts: &[PartReceipt], operation: &'static str) -> Result<u64, StorageError> {
     let (Some(first), Some(last)) = (parts.first(), parts.last()) else {
         return Err(StorageError::invalid(

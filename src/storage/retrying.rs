@@ -83,7 +83,8 @@ impl ObjectStorage for Retrying {
                 }
                 Err(error) => error,
             };
-            // An attempt before this one may have worked and only its answer was lost: then the object is ours.
+            // An attempt before this one may have worked and only its answer was lost: then the object is
+            // ours.
             if attempt > 1 && error.kind == StorageErrorKind::AlreadyExists {
                 return if self.holds(key, &body).await? { self.head(key).await } else { Err(error) };
             }

@@ -27,6 +27,7 @@ async fn list_all(ground: &Ground, prefix: &str, limit: usize) -> Vec<ObjectKey>
         assert!(page.is_last || !page.objects.is_empty(), "a page from which there is no way on");
         assert!(page.objects.iter().all(|object| object.size_bytes == 3), "a wrong size");
         keys.extend(page.objects.into_iter().map(|object| object.key));
+        assert!(keys.is_sorted_by(|left, right| left < right), "out of order, or listed twice");
         if page.is_last {
             return keys;
         }
@@ -86,11 +87,12 @@ async fn open_uploads_are_listed_in_order_and_in_pages(ground: &Ground) {
                 ground.store.list_multiparts(&prefix, listed.last(), limit).await.expect("list uploads");
             assert!(page.multiparts.len() <= limit && (page.is_last || !page.multiparts.is_empty()));
             listed.extend(page.multiparts);
+            let in_order = |a: &MultipartInfo, b: &MultipartInfo| (&a.key, &a.id) < (&b.key, &b.id);
+            assert!(listed.is_sorted_by(in_order), "out of order, or listed twice");
             if page.is_last {
                 break;
             }
         }
-        assert!(listed.is_sorted_by_key(|open| (open.key.clone(), open.id.clone())));
         let listed: Vec<_> = listed.into_iter().map(|open| (open.key, open.id)).collect();
         // A retried start may have left another one behind; it is swept as these are.
         let ours: Vec<_> = listed.into_iter().filter(|open| started.contains(open)).collect();

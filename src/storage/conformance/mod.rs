@@ -1,7 +1,8 @@
 //! The promises of the port, one function each. Every adapter passes them all, bare and under the decorators.
 //!
-//! It stands in the library rather than beside the unit tests, so that any test can run it against a real server. It
-//! panics where a promise is broken, and works below a prefix of its own, so that a shared bucket will do.
+//! It stands in the library rather than beside the unit tests, so that any test can run it against a real
+//! server. It panics where a promise is broken, and works below a prefix of its own, so that a shared bucket
+//! will do.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a suite of tests: a broken promise is a panic")]
 

@@ -139,7 +139,8 @@ async fn a_dropped_put_leaves_nothing_or_the_whole_object(ground: &Ground) {
                 tokio::task::yield_now().await;
             }
         }
-        // Whatever became of the dropped one, a second put finds a clear state, and whole bytes are the end of it.
+        // Whatever became of the dropped one, a second put finds a clear state, and whole bytes are the end
+        // of it.
         match ground.put(&key, &body).await {
             Ok(_) => {}
             refused => assert_kind(refused, StorageErrorKind::AlreadyExists),

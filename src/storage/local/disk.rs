@@ -20,7 +20,8 @@ use super::{
 };
 use crate::domain::{clock::Timestamp, object_key::ObjectKey};
 
-/// How many directories are remembered as durable: a few hundred bytes each, and forgetting costs a few syncs.
+/// How many directories are remembered as durable: a few hundred bytes each, and forgetting costs a few
+/// syncs.
 const DURABLE_DIRECTORIES_MAX: usize = 10_000;
 
 #[derive(Debug)]
@@ -74,18 +75,21 @@ impl UnfinishedId {
 
 impl Disk {
     pub(super) fn open(root: &Path) -> Result<Self, StorageError> {
-        let disk = Self {
-            objects: root.join("objects"),
-            unfinished: root.join("multipart"),
-            durable: Mutex::default(),
-        };
         let make = || {
+            let root = std::path::absolute(root)?;
+            let disk = Self {
+                objects: root.join("objects"),
+                unfinished: root.join("multipart"),
+                durable: Mutex::default(),
+            };
+            let missing = root.ancestors().take_while(|directory| !directory.exists()).count();
             create_directories(&disk.objects)?;
             create_directories(&disk.unfinished)?;
-            sync_directory(root)
+            // The root, and what is above it as far as it is new, up to the directory that was there.
+            root.ancestors().take(missing + 1).try_for_each(sync_directory)?;
+            Ok(disk)
         };
-        make().map_err(|error| failed(error, "open local store"))?;
-        Ok(disk)
+        make().map_err(|error| failed(error, "open local store"))
     }
 
     pub(super) fn object_path(&self, key: &ObjectKey) -> PathBuf {
@@ -156,8 +160,8 @@ impl Disk {
         }
     }
 
-    /// Makes the object's name survive a power cut, and the directories above it where that is not known. When that
-    /// fails, the object goes again: what is there is durable, or about to be.
+    /// Makes the object's name survive a power cut, and the directories above it where that is not known.
+    /// When that fails, the object goes again: what is there is durable, or about to be.
     pub(super) fn make_durable(&self, key: &ObjectKey, operation: &'static str) -> Result<(), StorageError> {
         let object = self.object_path(key);
         let Err(error) = self.sync_parents(&object) else { return Ok(()) };
@@ -198,7 +202,8 @@ impl Disk {
         removed.map(|_| ()).map_err(|error| failed(error, operation).with_key(key))
     }
 
-    /// Removes what has become an object, or never will. A file that stays is listed as unfinished and can be aborted.
+    /// Removes what has become an object, or never will. A file that stays is listed as unfinished and can be
+    /// aborted.
     pub(super) fn tidy(&self, key: &ObjectKey, id: &UnfinishedId) {
         if let Err(error) = remove_file(&self.unfinished_path(key, id)) {
             tracing::warn!(%key, %error, "an unfinished file could not be removed");
@@ -289,7 +294,8 @@ pub(super) fn info(
 
 /// The one place that says what an error of the file system means to a caller.
 pub(super) fn failed(error: io::Error, operation: &'static str) -> StorageError {
-    /// Linux's numbers for what `io::ErrorKind` has no name for: too many open files, in the system or the process.
+    /// Linux's numbers for what `io::ErrorKind` has no name for: too many open files, in the system or the
+    /// process.
     const OPEN_FILES_EXHAUSTED: [Option<i32>; 2] = [Some(23), Some(24)];
     let kind = match error.kind() {
         io::ErrorKind::NotFound => StorageErrorKind::NotFound,

@@ -1,4 +1,5 @@
-//! Listings: a walk in bytewise order of the keys that enters only directories that can hold something wanted. Blocks.
+//! Listings: a walk in bytewise order of the keys that enters only directories that can hold something
+//! wanted. Blocks.
 
 use std::{
     fs::{self, DirEntry},
@@ -165,8 +166,8 @@ fn parse_file_name(entry: &DirEntry) -> Option<(ObjectKey, UnfinishedId)> {
     Some((ObjectKey::parse(&key.replace('~', "/")).ok()?, UnfinishedId::parse(&MultipartId::new(id))?))
 }
 
-/// The id was minted when the upload was started. An id that tells no time leaves the last write. Nothing when the
-/// upload has ended while we were looking.
+/// The id was minted when the upload was started. An id that tells no time leaves the last write. Nothing
+/// when the upload has ended while we were looking.
 fn start_time(id: &UnfinishedId, path: &Path) -> io::Result<Option<Timestamp>> {
     let minted = id.uuid.get_timestamp().map(|time| time.to_unix());
     if let Some((seconds, nanos)) = minted

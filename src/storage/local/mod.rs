@@ -5,12 +5,14 @@
 //! <root>/multipart/<id>~<key, / as ~>   what is not finished yet: multipart uploads, and puts under way
 //! ```
 //!
-//! - An object is written to `multipart/`, synced, and linked under its key. A link fails where a name is taken, so
-//!   nothing is overwritten and no lock is needed, not even between processes.
-//! - The parts of an upload are written side by side into one file, each at its place. Completing it copies nothing.
-//! - A part's receipt holds its CRC. Which receipts are good is remembered while the process lives; after a restart,
-//!   the parts are read again and compared.
-//! - Directories stay when their last object goes. Content type and metadata have no place here and are dropped.
+//! - An object is written to `multipart/`, synced, and linked under its key. A link fails where a name is
+//!   taken, so nothing is overwritten and no lock is needed, not even between processes.
+//! - The parts of an upload are written side by side into one file, each at its place. Completing it copies
+//!   nothing.
+//! - A part's receipt holds its CRC. Which receipts are good is remembered while the process lives; after a
+//!   restart, the parts are read again and compared.
+//! - Directories stay when their last object goes. Content type and metadata have no place here and are
+//!   dropped.
 //! - Whatever may block runs on tokio's blocking threads, in as few hops as possible: one for a put.
 
 mod disk;
