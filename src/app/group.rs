@@ -63,7 +63,8 @@ impl<B: Batch> Group<B> {
         let (answer, outcome) = oneshot::channel();
         let starts = {
             let mut queues = self.0.queues();
-            let queue = queues.entry(tenant).or_insert_with(|| Queue { waiting: VecDeque::new(), running: 0 });
+            let queue =
+                queues.entry(tenant).or_insert_with(|| Queue { waiting: VecDeque::new(), running: 0 });
             queue.waiting.push_back((item, answer));
             let starts = queue.running < self.0.connections_max;
             queue.running += usize::from(starts);

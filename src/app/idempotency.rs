@@ -51,7 +51,11 @@ pub(super) async fn begin<T: DeserializeOwned>(
 }
 
 /// The stored answer, if it was given to the same method and payload.
-pub(super) fn replay<T: DeserializeOwned>(stored: StoredAnswer, method: Method, payload: Digest) -> Result<T, Error> {
+pub(super) fn replay<T: DeserializeOwned>(
+    stored: StoredAnswer,
+    method: Method,
+    payload: Digest,
+) -> Result<T, Error> {
     if stored.method != method || stored.payload != payload {
         return Err(Error::RequestIdReused);
     }

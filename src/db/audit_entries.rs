@@ -54,7 +54,15 @@ pub struct AuditEntry {
 impl AuditEntry {
     /// Something that Strongroom did by itself.
     pub fn system(action: AuditAction, details: serde_json::Value) -> Self {
-        Self { actor: Actor::system(), origin: Origin::default(), action, is_allowed: true, file: None, version: None, details }
+        Self {
+            actor: Actor::system(),
+            origin: Origin::default(),
+            action,
+            is_allowed: true,
+            file: None,
+            version: None,
+            details,
+        }
     }
 }
 
@@ -69,7 +77,7 @@ pub async fn insert_for(tx: &mut SystemTx, tenant: TenantId, entries: &[AuditEnt
     insertion(tenant, entries).execute(tx.connection()?).await.map(|_| ())
 }
 
-fn insertion(tenant: TenantId, entries: &[AuditEntry]) -> Statement<'static> {
+fn insertion(tenant: TenantId, entries: &[AuditEntry]) -> Statement {
     let texts = |pick: fn(&AuditEntry) -> &str| {
         entries.iter().map(|entry| pick(entry).to_owned()).collect::<Vec<String>>()
     };

@@ -188,7 +188,7 @@ impl Sql {
         self.bind(value);
     }
 
-    fn into_statement(self, operation: &'static str) -> Statement<'static> {
+    fn into_statement(self, operation: &'static str) -> Statement {
         self.binds.into_iter().fold(statement(operation, self.text), |statement, value| match value {
             BindValue::Uuid(value) => statement.bind::<SqlUuid, _>(value),
             BindValue::Text(value) => statement.bind::<Text, _>(value),

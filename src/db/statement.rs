@@ -3,7 +3,7 @@
 //! diesel's own `sql_query` is prepared anew at every call, which costs a third of a short statement. This is the same
 //! with the cache on: the text is constant (or one of few shapes), every `{}` in it is a bind, in order.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, marker::PhantomData};
 
 use diesel::{
     pg::Pg,
@@ -14,23 +14,25 @@ use diesel::{
 };
 use diesel_async::{AsyncPgConnection, RunQueryDsl, methods::LoadQuery};
 
+use futures::{FutureExt, TryFutureExt, future::BoxFuture};
+
 use super::DbError;
 
 /// A statement with its binds.
-pub(super) struct Statement<'a> {
+pub(super) struct Statement {
     operation: &'static str,
     sql: Cow<'static, str>,
-    binds: Vec<Box<dyn QueryFragment<Pg> + Send + 'a>>,
+    binds: Vec<Box<dyn QueryFragment<Pg> + Send>>,
 }
 
 /// Writes a statement. `operation` is the bare verb phrase that errors and traces carry.
-pub(super) fn statement<'a>(operation: &'static str, sql: impl Into<Cow<'static, str>>) -> Statement<'a> {
+pub(super) fn statement(operation: &'static str, sql: impl Into<Cow<'static, str>>) -> Statement {
     Statement { operation, sql: sql.into(), binds: Vec::new() }
 }
 
 struct Bind<ST, T> {
     value: T,
-    sql_type: std::marker::PhantomData<fn() -> ST>,
+    sql_type: PhantomData<fn() -> ST>,
 }
 
 impl<ST, T> QueryFragment<Pg> for Bind<ST, T>
@@ -43,7 +45,7 @@ where
     }
 }
 
-impl QueryFragment<Pg> for Statement<'_> {
+impl QueryFragment<Pg> for Statement {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         let mut pieces = self.sql.split("{}");
         if let Some(first) = pieces.next() {
@@ -57,62 +59,69 @@ impl QueryFragment<Pg> for Statement<'_> {
     }
 }
 
-impl QueryId for Statement<'_> {
+impl QueryId for Statement {
     type QueryId = ();
     // The cache is keyed by the text.
     const HAS_STATIC_QUERY_ID: bool = false;
 }
 
-impl Query for Statement<'_> {
+impl Query for Statement {
     type SqlType = Untyped;
 }
 
-impl<'a> Statement<'a> {
+impl Statement {
     /// Binds the next `{}`.
     pub(super) fn bind<ST, T>(mut self, value: T) -> Self
     where
         ST: 'static,
         Pg: HasSqlType<ST>,
-        T: ToSql<ST, Pg> + Send + 'a,
+        T: ToSql<ST, Pg> + Send + 'static,
     {
-        self.binds.push(Box::new(Bind::<ST, T> { value, sql_type: std::marker::PhantomData }));
+        self.binds.push(Box::new(Bind::<ST, T> { value, sql_type: PhantomData }));
         self
     }
 
-    /// Runs it and returns its rows.
-    pub(super) async fn load<T>(self, connection: &mut AsyncPgConnection) -> Result<Vec<T>, DbError>
+    /// Runs it and returns its rows. Boxed, as the other two are: the driver's own future types are too deep for the
+    /// compiler to see that they may move between threads.
+    pub(super) fn load<T>(self, connection: &mut AsyncPgConnection) -> BoxFuture<'_, Result<Vec<T>, DbError>>
     where
-        T: Send,
-        Self: for<'q> LoadQuery<'q, AsyncPgConnection, T>,
+        T: Send + 'static,
+        Self: LoadQuery<'static, AsyncPgConnection, T>,
     {
         let operation = self.operation;
         debug_assert_eq!(self.sql.matches("{}").count(), self.binds.len(), "{operation}");
-        RunQueryDsl::load(self, connection).await.map_err(|error| DbError::from_driver(operation, error))
+        let rows = RunQueryDsl::load(self, connection);
+        rows.map_err(move |error| DbError::from_driver(operation, error)).boxed()
     }
 
     /// Runs it and returns its row, if there is one.
-    pub(super) async fn first<T>(self, connection: &mut AsyncPgConnection) -> Result<Option<T>, DbError>
+    pub(super) fn first<T>(
+        self,
+        connection: &mut AsyncPgConnection,
+    ) -> BoxFuture<'_, Result<Option<T>, DbError>>
     where
-        T: Send,
-        Self: for<'q> LoadQuery<'q, AsyncPgConnection, T>,
+        T: Send + 'static,
+        Self: LoadQuery<'static, AsyncPgConnection, T>,
     {
-        Ok(self.load(connection).await?.into_iter().next())
+        self.load(connection).map_ok(|rows| rows.into_iter().next()).boxed()
     }
 
     /// Runs it and returns its only row.
-    pub(super) async fn one<T>(self, connection: &mut AsyncPgConnection) -> Result<T, DbError>
+    pub(super) fn one<T>(self, connection: &mut AsyncPgConnection) -> BoxFuture<'_, Result<T, DbError>>
     where
-        T: Send,
-        Self: for<'q> LoadQuery<'q, AsyncPgConnection, T>,
+        T: Send + 'static,
+        Self: LoadQuery<'static, AsyncPgConnection, T>,
     {
         let operation = self.operation;
-        self.first(connection).await?.ok_or_else(|| DbError::corrupt(operation, "absence of a row"))
+        let only = move |row: Option<T>| row.ok_or_else(|| DbError::corrupt(operation, "absence of a row"));
+        self.first(connection).map(move |row| row.and_then(only)).boxed()
     }
 
     /// Runs it and returns how many rows it touched.
-    pub(super) async fn execute(self, connection: &mut AsyncPgConnection) -> Result<usize, DbError> {
+    pub(super) fn execute(self, connection: &mut AsyncPgConnection) -> BoxFuture<'_, Result<usize, DbError>> {
         let operation = self.operation;
         debug_assert_eq!(self.sql.matches("{}").count(), self.binds.len(), "{operation}");
-        RunQueryDsl::execute(self, connection).await.map_err(|error| DbError::from_driver(operation, error))
+        let touched = RunQueryDsl::execute(self, connection);
+        touched.map_err(move |error| DbError::from_driver(operation, error)).boxed()
     }
 }

@@ -60,10 +60,11 @@ pub async fn find(tx: &mut SystemTx, name: &TenantName) -> Result<Option<Tenant>
 
 /// The tenant with this id.
 pub async fn get(tx: &mut SystemTx, id: TenantId) -> Result<Option<Tenant>, DbError> {
-    let row: Option<TenantRow> = statement("get tenant", "SELECT id, kind, policy FROM tenants WHERE id = {}")
-        .bind::<SqlUuid, _>(id.as_uuid())
-        .first(tx.connection()?)
-        .await?;
+    let row: Option<TenantRow> =
+        statement("get tenant", "SELECT id, kind, policy FROM tenants WHERE id = {}")
+            .bind::<SqlUuid, _>(id.as_uuid())
+            .first(tx.connection()?)
+            .await?;
     row.map(TenantRow::read).transpose()
 }
 

@@ -20,11 +20,7 @@ use crate::{
         versions::{self, StoredVersion},
     },
     domain::{
-        byte_range::ByteRangeRequest,
-        caller::Caller,
-        digest::Digest,
-        file::File,
-        ids::FileId,
+        byte_range::ByteRangeRequest, caller::Caller, digest::Digest, file::File, ids::FileId,
         violations::Violations,
     },
     storage::{ByteStream, StorageErrorKind},

@@ -111,8 +111,9 @@ fn position(app: &App, caller: &Caller, request: &ListRequest) -> Result<Option<
         .open(tenant.as_uuid().as_bytes(), &request.page_token)
         .map_err(|_| Error::PageTokenInvalid)?;
     let token: PageToken = serde_json::from_slice(&opened).map_err(|_| Error::PageTokenInvalid)?;
-    let is_of_this_list =
-        token.tenant == tenant && token.order == request.order && token.filter == request.filter.fingerprint();
+    let is_of_this_list = token.tenant == tenant
+        && token.order == request.order
+        && token.filter == request.filter.fingerprint();
     if is_of_this_list { Ok(Some(token.after)) } else { Err(Error::PageTokenInvalid) }
 }
 

@@ -28,7 +28,12 @@ use crate::{
 ///
 /// # Errors
 /// `NotFound`, `NotAllowed`, `FileRetained`.
-pub async fn purge(app: &App, caller: &Caller, id: FileId, request_id: Option<RequestId>) -> Result<(), Error> {
+pub async fn purge(
+    app: &App,
+    caller: &Caller,
+    id: FileId,
+    request_id: Option<RequestId>,
+) -> Result<(), Error> {
     let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::caller(caller)).await?;
     let purged = run(app, &mut tx, caller, id, request_id).await;
     super::recorded(app, caller, AuditAction::FilePurge, id, tx.finish(purged).await).await
@@ -64,7 +69,8 @@ pub(super) async fn remove(app: &App, tx: &mut TenantTx, caller: &Caller, file: 
     }
     let retention = &app.limits.retention;
     let actor_id = &caller.actor.id;
-    tombstones::insert(tx, &file, actor_id, u32::try_from(retention.tombstone_days).unwrap_or(u32::MAX)).await?;
+    tombstones::insert(tx, &file, actor_id, u32::try_from(retention.tombstone_days).unwrap_or(u32::MAX))
+        .await?;
     let removed = versions::delete(tx, file.id).await?;
     let hours = u32::try_from(retention.undelete_window_hours).unwrap_or(u32::MAX);
     blobs::release(tx, &removed.blobs, hours).await?;

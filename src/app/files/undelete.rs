@@ -55,7 +55,8 @@ async fn run(
     };
     let file = seen(caller, files::get_for_update(tx, id).await?)?;
     can_write(caller, &file)?;
-    let file = if file.trash.is_none() { filled(tx, file).await? } else { restore(tx, caller, &file).await? };
+    let file =
+        if file.trash.is_none() { filled(tx, file).await? } else { restore(tx, caller, &file).await? };
     if let Some(attempt) = attempt {
         attempt.record(tx, &file).await?;
     }

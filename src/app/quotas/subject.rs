@@ -14,7 +14,9 @@ pub(super) async fn subject(
 ) -> Result<(TenantId, Viewer), Error> {
     match (principal, named) {
         (Principal::Caller(caller), None) => Ok((caller.tenant_id(), Viewer::caller(caller))),
-        (Principal::Caller(caller), Some(named)) if named == caller.tenant_id() => Ok((named, Viewer::caller(caller))),
+        (Principal::Caller(caller), Some(named)) if named == caller.tenant_id() => {
+            Ok((named, Viewer::caller(caller)))
+        }
         (Principal::Caller(_), Some(_)) => Err(Error::NotFound("tenant")),
         (Principal::Operator(_), None) => {
             Err(Violations::one("tenant_id", "is required: an operator belongs to no tenant").into())

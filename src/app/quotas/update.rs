@@ -54,7 +54,11 @@ pub async fn update(
 
 fn may(caller: &Caller, change: &QuotaChange) -> Result<(), Error> {
     access::can_administer(caller)?;
-    if change.moves_ceiling() { Err(Error::NotAllowed("only the operator may move the ceiling")) } else { Ok(()) }
+    if change.moves_ceiling() {
+        Err(Error::NotAllowed("only the operator may move the ceiling"))
+    } else {
+        Ok(())
+    }
 }
 
 async fn apply(
@@ -75,7 +79,8 @@ async fn apply(
         return Err(Error::EtagMismatch);
     }
     let next = update.change.apply(&quota)?;
-    let fits_files = next.file_count_max == 0 || quota.file_count + quota.reserved_file_count <= next.file_count_max;
+    let fits_files =
+        next.file_count_max == 0 || quota.file_count + quota.reserved_file_count <= next.file_count_max;
     if quota.used_bytes + quota.reserved_bytes > next.limit_bytes || !fits_files {
         return Err(Error::QuotaBelowUsage {
             used_bytes: quota.used_bytes,
@@ -103,5 +108,13 @@ fn entry(principal: &Principal, change: serde_json::Value) -> AuditEntry {
         Principal::Caller(caller) => (caller.actor.clone(), caller.origin.clone()),
         Principal::Operator(operator) => (operator.actor.clone(), operator.origin.clone()),
     };
-    AuditEntry { actor, origin, action: AuditAction::QuotaUpdate, is_allowed: true, file: None, version: None, details: change }
+    AuditEntry {
+        actor,
+        origin,
+        action: AuditAction::QuotaUpdate,
+        is_allowed: true,
+        file: None,
+        version: None,
+        details: change,
+    }
 }

@@ -32,5 +32,9 @@ pub async fn usage(app: &App, principal: &Principal, tenant: Option<TenantId>) -
 }
 
 async fn read(tx: &mut TenantTx) -> Result<Usage, DbError> {
-    Ok(Usage { counters: usage_counters::list(tx).await?, quota: quotas::get(tx).await?, time: tx.now().await? })
+    Ok(Usage {
+        counters: usage_counters::list(tx).await?,
+        quota: quotas::get(tx).await?,
+        time: tx.now().await?,
+    })
 }

@@ -61,7 +61,11 @@ impl TenantDirectory {
         let tenant = Arc::new(match found {
             Some(tenant) => tenant,
             None if self.creates => self.create(app, &name).await?,
-            None => return Err(Error::NotAllowed("this organisation is not known here; its operator must create it")),
+            None => {
+                return Err(Error::NotAllowed(
+                    "this organisation is not known here; its operator must create it",
+                ));
+            }
         });
         self.cache.insert(name, Arc::clone(&tenant)).await;
         Ok(tenant)
@@ -73,7 +77,8 @@ impl TenantDirectory {
         let mut tx = app.db.system_tx().await?;
         if tenants::create(&mut tx, id, name, policy).await? {
             quotas::create(&mut tx, id, &policy.quota).await?;
-            let details = serde_json::json!({ "kind": name.kind, "issuer": name.issuer, "preset": policy.name });
+            let details =
+                serde_json::json!({ "kind": name.kind, "issuer": name.issuer, "preset": policy.name });
             let entry = AuditEntry::system(AuditAction::TenantCreate, details);
             audit_entries::insert_for(&mut tx, id, &[entry]).await?;
             tracing::info!(tenant = %id, kind = %name.kind, preset = %policy.name, "tenant born");

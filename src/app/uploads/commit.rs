@@ -114,7 +114,9 @@ impl Batch for Commits {
                 let mut outcomes = Vec::with_capacity(items.len());
                 for item in &items {
                     outcomes.push(match self.commit(tenant, std::slice::from_ref(item)).await {
-                        Ok(mut single) => single.pop().unwrap_or(Err(Error::internal("commit without outcome"))),
+                        Ok(mut single) => {
+                            single.pop().unwrap_or(Err(Error::internal("commit without outcome")))
+                        }
                         Err(error) => Err(error.into_error()),
                     });
                 }
@@ -152,7 +154,11 @@ fn same_for_all(count: usize, error: BatchError) -> Vec<ItemOutcome> {
 
 impl Commits {
     /// Commits items in one transaction; answers one outcome per item, in order.
-    async fn commit(&self, tenant: TenantId, items: &[FinishedUpload]) -> Result<Vec<ItemOutcome>, BatchError> {
+    async fn commit(
+        &self,
+        tenant: TenantId,
+        items: &[FinishedUpload],
+    ) -> Result<Vec<ItemOutcome>, BatchError> {
         #[allow(clippy::disallowed_methods, reason = "measures a duration, decides nothing")]
         let started = Instant::now();
         let mut tx = self.db.tenant_tx(tenant, &Viewer::system()).await?;
@@ -282,7 +288,8 @@ async fn insert_rows(
         .collect();
     file_readers::insert(tx, &readers).await?;
 
-    let times: HashMap<FileId, files::CreatedFile> = created.into_iter().map(|times| (times.id, times)).collect();
+    let times: HashMap<FileId, files::CreatedFile> =
+        created.into_iter().map(|times| (times.id, times)).collect();
     let answers: HashMap<FileId, Answer> = items
         .iter()
         .filter_map(|item| {

@@ -95,5 +95,9 @@ impl Content {
 /// Whether a file of this kind may have so many bytes. While the kind is not known, the largest limit counts.
 pub(super) fn check_size(bytes: u64, kind: Option<MediaKind>, limits: &FileSizeLimits) -> Result<(), Error> {
     let limit = kind.map_or_else(|| limits.largest(), |kind| limits.of(kind));
-    if i64::try_from(bytes).is_ok_and(|bytes| bytes <= limit) { Ok(()) } else { Err(Error::too_large(kind, limit)) }
+    if i64::try_from(bytes).is_ok_and(|bytes| bytes <= limit) {
+        Ok(())
+    } else {
+        Err(Error::too_large(kind, limit))
+    }
 }

@@ -142,7 +142,8 @@ pub(super) async fn remove_object(app: &App, key: &ObjectKey) {
 
 async fn insert(tx: &mut TenantTx, upload: &NewUpload) -> Result<(), Error> {
     uploads::insert(tx, upload).await?;
-    let delta = QuotaDelta { reserved_bytes: upload.reserved_bytes, reserved_file_count: 1, ..QuotaDelta::default() };
+    let delta =
+        QuotaDelta { reserved_bytes: upload.reserved_bytes, reserved_file_count: 1, ..QuotaDelta::default() };
     match quotas::apply(tx, delta).await? {
         Some(_) => Ok(()),
         None => Err(Error::over_quota(&quotas::get(tx).await?, upload.reserved_bytes)),
@@ -170,8 +171,11 @@ async fn release(app: &App, tenant: TenantId, lease: UploadLease) -> Result<(), 
     let mut tx = app.db.tenant_tx(tenant, &Viewer::system()).await?;
     let released = async {
         for (_, reserved_bytes) in uploads::end(&mut tx, &[lease], UploadState::Aborted).await? {
-            let delta =
-                QuotaDelta { reserved_bytes: -reserved_bytes, reserved_file_count: -1, ..QuotaDelta::default() };
+            let delta = QuotaDelta {
+                reserved_bytes: -reserved_bytes,
+                reserved_file_count: -1,
+                ..QuotaDelta::default()
+            };
             quotas::apply(&mut tx, delta).await?;
         }
         Ok(())
@@ -194,8 +198,10 @@ pub(super) fn target(app: &App, caller: &Caller, category: &str) -> Result<Targe
     let day = app.clock.now().date_naive();
     let key = ObjectKey::for_blob(&app.limits.key_prefix, caller.tenant_id(), category, day, blob_id)
         .map_err(Error::internal)?;
-    let metadata =
-        vec![("tenant-id".to_owned(), caller.tenant_id().to_string()), ("user-id".to_owned(), caller.actor.id.clone())];
+    let metadata = vec![
+        ("tenant-id".to_owned(), caller.tenant_id().to_string()),
+        ("user-id".to_owned(), caller.actor.id.clone()),
+    ];
     Ok(Target { blob_id, key, options: PutOptions { content_type: None, metadata } })
 }
 

@@ -61,10 +61,12 @@ where
     S: Stream<Item = UploadMessage> + Send + Unpin,
 {
     let mut receiver = Receiver::new(app, caller, content, sink);
-    let mut pace = Pace::new(app);
+    let pace = Pace::new(app);
     loop {
         match pace.next(&mut messages, receiver.content.received_bytes()).await? {
-            Some(UploadMessage::Chunk { offset, data, crc32c }) => receiver.chunk(offset, data, crc32c).await?,
+            Some(UploadMessage::Chunk { offset, data, crc32c }) => {
+                receiver.chunk(offset, data, crc32c).await?
+            }
             Some(UploadMessage::Finish { size_bytes, sha256 }) => {
                 return match pace.next(&mut messages, receiver.content.received_bytes()).await? {
                     None => receiver.finish(size_bytes, sha256).await,
@@ -122,7 +124,16 @@ struct Receiver<'a> {
 impl<'a> Receiver<'a> {
     fn new(app: &'a Arc<App>, caller: &'a Caller, content: Content, sink: Sink) -> Self {
         let part = Part::new(app.budget.room());
-        Self { app, caller, content, sink, part, next_number: 1, writes: JoinSet::new(), receipts: Vec::new() }
+        Self {
+            app,
+            caller,
+            content,
+            sink,
+            part,
+            next_number: 1,
+            writes: JoinSet::new(),
+            receipts: Vec::new(),
+        }
     }
 
     async fn chunk(&mut self, offset: i64, data: Bytes, crc32c: Option<u32>) -> Result<(), Error> {
@@ -211,7 +222,8 @@ impl<'a> Receiver<'a> {
         }
         let content = self.content.finish()?;
         if let Some(raw) = sha256 {
-            let sent = Digest::from_slice(&raw).map_err(|error| Violations::one("finish.sha256", error.to_string()))?;
+            let sent = Digest::from_slice(&raw)
+                .map_err(|error| Violations::one("finish.sha256", error.to_string()))?;
             if sent != content.sha256 {
                 return Err(Error::ChecksumMismatch { algorithm: "sha256" });
             }

@@ -72,7 +72,12 @@ pub struct Uploaded {
 ///
 /// # Errors
 /// Everything that the contract lists for `UploadFile`; nothing is visible and nothing is left behind.
-pub async fn upload<S>(app: &Arc<App>, caller: &Caller, spec: UploadSpec, messages: S) -> Result<Uploaded, Error>
+pub async fn upload<S>(
+    app: &Arc<App>,
+    caller: &Caller,
+    spec: UploadSpec,
+    messages: S,
+) -> Result<Uploaded, Error>
 where
     S: Stream<Item = UploadMessage> + Send + Unpin,
 {
@@ -182,7 +187,12 @@ fn check_declared(spec: &CheckedSpec, content: &Measured) -> Result<(), Error> {
 
 /// Makes the bytes durable, then the file visible. Both in a task of their own: a client that hangs up now does not undo
 /// what it has finished.
-async fn store(app: &Arc<App>, caller: &Caller, spec: CheckedSpec, received: Received) -> Result<Uploaded, Error> {
+async fn store(
+    app: &Arc<App>,
+    caller: &Caller,
+    spec: CheckedSpec,
+    received: Received,
+) -> Result<Uploaded, Error> {
     let (app, caller) = (Arc::clone(app), caller.clone());
     let tasks = app.tasks.clone();
     let span = tracing::Span::current();

@@ -38,7 +38,8 @@ pub(super) fn of_content(declared_mime_type: &str, content: &Measured) -> Vec<Wa
         });
     }
     if content.mime_type.is_corrected {
-        let message = format!("declared as {declared_mime_type}, recognised as {}", content.mime_type.mime_type);
+        let message =
+            format!("declared as {declared_mime_type}, recognised as {}", content.mime_type.mime_type);
         warnings.push(Warning { code: WarningCode::TypeCorrected, message });
     }
     warnings
@@ -51,6 +52,7 @@ pub(super) fn of_quota(quota: &QuotaState) -> Option<Warning> {
         QuotaLevel::Warning => WarningCode::QuotaWarning,
         QuotaLevel::Critical | QuotaLevel::Full => WarningCode::QuotaCritical,
     };
-    let message = format!("{} of {} bytes of the tenant's quota are used", quota.used_bytes, quota.limit_bytes);
+    let message =
+        format!("{} of {} bytes of the tenant's quota are used", quota.used_bytes, quota.limit_bytes);
     Some(Warning { code, message })
 }
