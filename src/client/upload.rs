@@ -68,8 +68,8 @@ impl Client {
         R: AsyncRead + Send + Unpin + 'static,
     {
         let (messages, source_failed) = upload_messages(spec, reader, progress);
-        // The connection polls the messages in a task of its own and would go on after this call has ended, early
-        // refusals and dropped futures included. Dropping `_call_ended` ends the stream, without a finish.
+        // The connection reads the messages in a task of its own, until the server resets the stream. A server or proxy
+        // that answers early need not do that; dropping `_call_ended` ends the messages with the call in any case.
         let (_call_ended, until_call_ended) = oneshot::channel::<()>();
         let mut files = self.services.files.clone();
         tokio::select! {
