@@ -15,7 +15,7 @@ use tonic::{
     transport::{Server, server::TcpIncoming},
 };
 
-use super::{Client, ClientOptions, RetryPolicy};
+use super::{Client, ClientOptions, Code, RetryPolicy};
 use crate::proto::v1::{
     file_service_server::{FileService, FileServiceServer},
     quota_service_server::{QuotaService, QuotaServiceServer},
@@ -81,8 +81,20 @@ impl FakeServer {
         self.script.lock().unwrap().refusals.push_back(status);
     }
 
+    /// Refuses the next call with a bare code.
+    pub(crate) fn refuse_with(&self, code: Code) {
+        self.refuse(Status::new(code, ""));
+    }
+
     pub(crate) fn will_send(&self, messages: Vec<DownloadFileResponse>) {
         self.script.lock().unwrap().download = messages.into_iter().map(Ok).collect();
+    }
+}
+
+impl Script {
+    /// Lets a download end with an error after what it sends.
+    pub(crate) fn fail_after_download(&mut self, code: Code) {
+        self.download.push(Err(Status::new(code, "")));
     }
 }
 
