@@ -48,8 +48,9 @@ impl ClientCommand {
 
 /// Runs one command and reports its failure.
 ///
-/// Ctrl-C drops the command, so that an unfinished download takes its hidden file along. A read of standard input
-/// cannot be called back: shut the runtime down in the background, or it waits for a line that nobody writes.
+/// Ctrl-C drops the command, so that an unfinished download takes its hidden file along. A read of standard
+/// input cannot be called back: shut the runtime down in the background, or it waits for a line that nobody
+/// writes.
 pub async fn run(command: ClientCommand) -> Exit {
     let output = command.output();
     let ended = tokio::select! {

@@ -17,7 +17,8 @@ pub struct ConnectionArgs {
     #[arg(long, value_name = "URL", env = "STRONGROOM_SERVER")]
     pub server: Option<String>,
     /// The bearer token. The environment and --token-file keep it out of the shell's history
-    #[arg(long, value_name = "TOKEN", env = "STRONGROOM_TOKEN", hide_env_values = true, value_parser = secret)]
+    #[arg(long, value_name = "TOKEN", env = "STRONGROOM_TOKEN", hide_env_values = true)]
+    #[arg(value_parser = secret)]
     pub token: Option<SecretString>,
     /// A file that holds the token; it wins over --token
     #[arg(long, value_name = "FILE")]
@@ -25,7 +26,8 @@ pub struct ConnectionArgs {
     /// The certificate authorities to trust, as PEM, instead of those of the system
     #[arg(long, value_name = "FILE", env = "STRONGROOM_CA_FILE")]
     pub ca_file: Option<PathBuf>,
-    /// Talk to the server that `strongroom dev --data-dir DIR` started. Server and token come from DIR/dev.json
+    /// Talk to the server that `strongroom dev --data-dir DIR` started. Server and token come from
+    /// DIR/dev.json
     #[arg(long, value_name = "DIR")]
     pub dev: Option<PathBuf>,
     /// With --dev: which of its callers to be
@@ -46,7 +48,8 @@ impl ConnectionArgs {
         Ok(Client::connect(self.options()?).await?)
     }
 
-    /// What to connect with. `--dev` decides both server and token, so that a token of the one never goes to another.
+    /// What to connect with. `--dev` decides both server and token, so that a token of the one never goes to
+    /// another.
     fn options(&self) -> Result<ClientOptions, Failure> {
         let (server, token) = match &self.dev {
             Some(_) => self.dev_server()?,
@@ -92,7 +95,8 @@ impl ConnectionArgs {
         let text = fs::read_to_string(&path).map_err(|error| {
             let (path, directory) = (path.display(), directory.display());
             Failure::Usage(format!(
-                "{path} cannot be read ({error}); start the server with `strongroom dev --data-dir {directory}`"
+                "{path} cannot be read ({error}); \
+                 start the server with `strongroom dev --data-dir {directory}`"
             ))
         })?;
         let mut server: DevServer = serde_json::from_str(&text).map_err(|error| {

@@ -1,4 +1,5 @@
-//! The exit codes of the commands that talk to a server. Scripts rely on them: numbers may be added, never changed.
+//! The exit codes of the commands that talk to a server. Scripts rely on them: numbers may be added, never
+//! changed.
 
 use std::process::ExitCode;
 

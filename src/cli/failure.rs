@@ -108,8 +108,8 @@ impl Failure {
     }
 }
 
-/// Runs one act after the other and goes on after a failure, so that one bad file does not hold up the rest. Each
-/// failure goes to `report` at once; a single act's failure comes back as it is.
+/// Runs one act after the other and goes on after a failure, so that one bad file does not hold up the rest.
+/// Each failure goes to `report` at once; a single act's failure comes back as it is.
 pub async fn each<T, F>(items: Vec<T>, mut act: F, mut report: impl FnMut(&Failure)) -> Result<(), Failure>
 where
     F: AsyncFnMut(T) -> Result<(), Failure>,

@@ -13,16 +13,17 @@ use crate::{client::Download, proto::v1::DownloadFileRequest};
 
 /// Downloads a file, or a part of it.
 ///
-/// The bytes go to a hidden file beside the destination and take its place only after every check: an interrupted or
-/// damaged download leaves nothing behind. Without --output the file lands in the current directory under its own name,
-/// reduced to a safe one: nothing before a slash or backslash, no leading dots, no control characters.
+/// The bytes go to a hidden file beside the destination and take its place only after every check: an
+/// interrupted or damaged download leaves nothing behind. Without --output the file lands in the current
+/// directory under its own name, reduced to a safe one: nothing before a slash or backslash, no leading dots,
+/// no control characters.
 #[derive(Debug, Args)]
 #[command(after_help = exit::HELP)]
 pub struct GetArgs {
     /// The id of the file
     pub id: String,
-    /// Where to: a file, a directory, or `-` for standard output. Standard output gets bytes before the last check: on
-    /// exit code 8 they must be thrown away
+    /// Where to: a file, a directory, or `-` for standard output. Standard output gets bytes before the last
+    /// check: on exit code 8 they must be thrown away
     #[arg(short, long, value_name = "PATH")]
     pub output: Option<PathBuf>,
     /// Which version; 0 is the current one

@@ -51,8 +51,8 @@ pub fn time_column(at: Option<&Timestamp>) -> String {
     at.and_then(time).map_or_else(|| "-".to_owned(), |at| at.format("%Y-%m-%d %H:%M UTC").to_string())
 }
 
-/// Text of others, safe for a terminal: what could move the cursor, colour the screen or turn the direction of reading
-/// is written as an escape.
+/// Text of others, safe for a terminal: what could move the cursor, colour the screen or turn the direction
+/// of reading is written as an escape.
 pub fn printable(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
@@ -64,7 +64,10 @@ pub fn printable(text: &str) -> String {
 /// Whether a character is a control character, a line separator, or one that reorders the text around it.
 pub fn is_unprintable(c: char) -> bool {
     c.is_control()
-        || matches!(c, '\u{061C}' | '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
+        || matches!(
+            c,
+            '\u{061C}' | '\u{200E}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}'
+        )
 }
 
 #[cfg(test)]

@@ -22,8 +22,8 @@ pub struct LsArgs {
     /// Only files with this tag; repeated: with all of them
     #[arg(long = "tag", value_name = "TAG")]
     pub tags: Vec<String>,
-    /// Only files in this state: pending, processing, available, quarantined, unscannable, deleted, archived or error;
-    /// repeated: in any of them
+    /// Only files in this state: pending, processing, available, quarantined, unscannable, deleted, archived
+    /// or error; repeated: in any of them
     #[arg(long = "state", value_name = "STATE", value_parser = state)]
     pub states: Vec<FileState>,
     /// Only files of this media type, such as image/png or image/*; repeated: of any of them

@@ -1,4 +1,5 @@
-//! A download on its way to its place: a hidden file beside the destination, which appears there whole or not at all.
+//! A download on its way to its place: a hidden file beside the destination, which appears there whole or not
+//! at all.
 
 use std::{
     io,
@@ -19,8 +20,8 @@ pub struct PartialFile {
 }
 
 impl PartialFile {
-    /// Creates the file in the directory of `destination`, so that moving it there is one step. Refuses a destination
-    /// that exists, unless it is a regular file and may be replaced.
+    /// Creates the file in the directory of `destination`, so that moving it there is one step. Refuses a
+    /// destination that exists, unless it is a regular file and may be replaced.
     pub async fn create(destination: PathBuf, replace: bool) -> Result<(Self, File), Failure> {
         match fs::metadata(&destination).await {
             Ok(about) if !about.is_file() => {
@@ -50,7 +51,8 @@ impl PartialFile {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                     return Err(exists(&self.destination));
                 }
-                // This file system has no links. A rename cannot ask whether it overwrites, so we have asked before.
+                // This file system has no links. A rename cannot ask whether it overwrites, so we have asked
+                // before.
                 Err(_) if fs::try_exists(&self.destination).await.unwrap_or(true) => {
                     return Err(exists(&self.destination));
                 }

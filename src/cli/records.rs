@@ -1,5 +1,5 @@
-//! The JSON that commands print: the field names of the contract, sizes exact, digests in hex, times as RFC 3339, and
-//! enums by their names. Fields are added here as the contract gains them, and none is renamed.
+//! The JSON that commands print: the field names of the contract, sizes exact, digests in hex, times as RFC
+//! 3339, and enums by their names. Fields are added here as the contract gains them, and none is renamed.
 
 use chrono::SecondsFormat;
 use prost_types::{Struct, Timestamp, value::Kind};

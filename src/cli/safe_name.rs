@@ -7,13 +7,13 @@ const NAME_SIZE_BYTES_MAX: usize = 255;
 /// For names of which nothing is left.
 const FALLBACK: &str = "download";
 
-/// Reduces a file's name to one that is safe to create in a directory: whoever uploaded the file chose the name, and
-/// must not choose the place too.
+/// Reduces a file's name to one that is safe to create in a directory: whoever uploaded the file chose the
+/// name, and must not choose the place too.
 ///
-/// Only what follows the last `/` or `\` is kept, so no name leads to another directory. Leading dots go, so no name
-/// makes a hidden file, `.` or `..`; so do spaces and dots at the end, which some systems drop. Control characters and
-/// those that turn the direction of reading become `_`. Names that are too long lose the end of their stem and keep
-/// their extension. Where nothing is left the name is `download`.
+/// Only what follows the last `/` or `\` is kept, so no name leads to another directory. Leading dots go, so
+/// no name makes a hidden file, `.` or `..`; so do spaces and dots at the end, which some systems drop.
+/// Control characters and those that turn the direction of reading become `_`. Names that are too long lose
+/// the end of their stem and keep their extension. Where nothing is left the name is `download`.
 pub fn safe_name(name: &str) -> String {
     let base = name.rsplit(['/', '\\']).next().unwrap_or_default();
     let base: String = base.chars().map(|c| if is_unprintable(c) { '_' } else { c }).collect();
@@ -73,7 +73,8 @@ mod tests {
             prop_assert!(!safe.starts_with('.'));
             prop_assert!(!safe.contains(['/', '\\']));
             prop_assert!(!safe.chars().any(char::is_control));
-            prop_assert_eq!(std::path::Path::new(&safe).file_name().and_then(|n| n.to_str()), Some(safe.as_str()));
+            let base = std::path::Path::new(&safe).file_name();
+            prop_assert_eq!(base.and_then(|name| name.to_str()), Some(safe.as_str()));
         }
     }
 }

@@ -1,4 +1,5 @@
-//! What to do about a refusal, in half a sentence. The match is exhaustive: a new reason does not compile without one.
+//! What to do about a refusal, in half a sentence. The match is exhaustive: a new reason does not compile
+//! without one.
 
 use crate::proto::v1::ErrorReason;
 

@@ -13,21 +13,21 @@ use tonic::{
 use super::{error::ClientError, retry::RetryPolicy};
 use crate::proto::v1::{file_service_client::FileServiceClient, quota_service_client::QuotaServiceClient};
 
-/// The largest HTTP/2 frame this side accepts. The receiver announces it, so for downloads it is ours to say; 256 KiB
-/// instead of the 16 KiB of the defaults more than doubles the throughput at less than half the CPU.
+/// The largest HTTP/2 frame this side accepts. The receiver announces it, so for downloads it is ours to say;
+/// 256 KiB instead of the 16 KiB of the defaults more than doubles the throughput at less than half the CPU.
 const FRAME_SIZE_BYTES_MAX: u32 = 256 * 1024;
 /// The largest message accepted: 1,000 files in view FULL with all that each may carry stay below it.
 const MESSAGE_SIZE_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// How often an idle moment of a running call is used to ask whether the server is still there, and how long it has to
-/// answer. Without it a download from a machine that lost its power would hang until TCP gives up.
+/// How often an idle moment of a running call is used to ask whether the server is still there, and how long
+/// it has to answer. Without it a download from a machine that lost its power would hang until TCP gives up.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Where to connect, and as whom.
 #[derive(Debug, Clone)]
 pub struct ClientOptions {
-    /// The server: `https://host:port`, or `http://host:port` where the network itself is trusted, because the token
-    /// then travels unencrypted.
+    /// The server: `https://host:port`, or `http://host:port` where the network itself is trusted, because
+    /// the token then travels unencrypted.
     pub endpoint: String,
     /// The bearer token, sent with every call.
     pub token: SecretString,
@@ -41,7 +41,8 @@ pub struct ClientOptions {
     pub user_agent: String,
     /// The HTTP/2 window of one download. 1 MiB by default; a long fat link wants bandwidth times delay.
     pub stream_window_size_bytes: u32,
-    /// The HTTP/2 window of the connection: it bounds what all downloads together may buffer. 2 MiB by default.
+    /// The HTTP/2 window of the connection: it bounds what all downloads together may buffer. 2 MiB by
+    /// default.
     pub connection_window_size_bytes: u32,
     /// When calls are repeated.
     pub retry: RetryPolicy,
@@ -114,8 +115,8 @@ pub(super) struct Services {
 type Authenticated = InterceptedService<Channel, BearerToken>;
 
 impl Client {
-    /// Connects, so that a wrong address shows here and not at the first call. A connection that breaks later is made
-    /// anew by the next call.
+    /// Connects, so that a wrong address shows here and not at the first call. A connection that breaks later
+    /// is made anew by the next call.
     pub async fn connect(options: ClientOptions) -> Result<Self, ClientError> {
         let token = BearerToken::new(&options.token)?;
         let channel = options.channel()?.connect().await;
@@ -149,8 +150,8 @@ impl Client {
     }
 }
 
-/// Puts `authorization: Bearer …` on every call. The value is marked sensitive: HTTP/2 does not index it, and it
-/// prints as `Sensitive`.
+/// Puts `authorization: Bearer …` on every call. The value is marked sensitive: HTTP/2 does not index it, and
+/// it prints as `Sensitive`.
 #[derive(Debug, Clone)]
 pub(super) struct BearerToken(MetadataValue<Ascii>);
 

@@ -17,8 +17,8 @@ impl Client {
         self.retry.run(|| self.open(request.clone())).await
     }
 
-    /// Downloads into `writer`, and says at the end whether what was written is right: after an error the writer holds
-    /// bytes that must not be used. `progress` is told how many bytes were written so far.
+    /// Downloads into `writer`, and says at the end whether what was written is right: after an error the
+    /// writer holds bytes that must not be used. `progress` is told how many bytes were written so far.
     pub async fn download_to<W>(
         &self,
         request: DownloadFileRequest,

@@ -15,7 +15,10 @@ pub enum ClientError {
     #[error(transparent)]
     Rejected(#[from] Box<Rejection>),
     /// The server could not be reached, or the connection broke before its answer was complete.
-    #[error("the server cannot be reached ({}); check the address and the network, then try again", chain(.source.as_ref()))]
+    #[error(
+        "the server cannot be reached ({}); check the address and the network, then try again",
+        innermost(.source.as_ref())
+    )]
     Transport {
         /// What the connection reported.
         source: Box<dyn Error + Send + Sync>,
@@ -145,7 +148,7 @@ impl fmt::Display for Rejection {
 impl Error for Rejection {}
 
 /// The innermost thing that an error says. The layers above it only repeat "transport error".
-fn chain(error: &(dyn Error + Send + Sync + 'static)) -> String {
+fn innermost(error: &(dyn Error + Send + Sync + 'static)) -> String {
     let mut innermost: &dyn Error = error;
     while let Some(source) = innermost.source() {
         innermost = source;

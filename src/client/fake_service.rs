@@ -1,5 +1,5 @@
-//! A server of scripted answers on a local port, for the tests of this library and of the commands on top of it. It
-//! records what it was sent and knows no rules.
+//! A server of scripted answers on a local port, for the tests of this library and of the commands on top of
+//! it. It records what it was sent and knows no rules.
 
 use std::{
     collections::VecDeque,

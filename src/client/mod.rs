@@ -1,5 +1,5 @@
-//! The client library: uploads from any `AsyncRead`, downloads that are checked while they arrive, and every other
-//! call of `strongroom.v1`, with deadlines, retries and errors that say what to do.
+//! The client library: uploads from any `AsyncRead`, downloads that are checked while they arrive, and every
+//! other call of `strongroom.v1`, with deadlines, retries and errors that say what to do.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -12,17 +12,20 @@
 //!
 //! let file_id = stored.file.map(|file| file.id).unwrap_or_default();
 //! let mut copy = tokio::fs::File::create("copy.pdf").await?;
-//! client.download_to(DownloadFileRequest { file_id, ..Default::default() }, &mut copy, |_received| {}).await?;
+//! let request = DownloadFileRequest { file_id, ..Default::default() };
+//! client.download_to(request, &mut copy, |_received| {}).await?;
 //! # Ok(())
 //! # }
 //! ```
 //!
 //! What it promises:
-//! * **No finish, no file.** A source that fails, and a caller that drops the future, end the stream without a finish.
-//! * **Nothing damaged passes for whole.** Chunks travel with a CRC32C in both directions, and the SHA-256 of a whole
-//!   file is compared at its end.
-//! * **A retry has one effect.** Reads are repeated when the server is away; changes are too, because each carries a
-//!   request id, the caller's or one minted here. An upload is repeated only where its source can be opened again.
+//! * **No finish, no file.** A source that fails, and a caller that drops the future, end the stream without
+//!   a finish.
+//! * **Nothing damaged passes for whole.** Chunks travel with a CRC32C in both directions, and the SHA-256 of
+//!   a whole file is compared at its end.
+//! * **A retry has one effect.** Reads are repeated when the server is away; changes are too, because each
+//!   carries a request id, the caller's or one minted here. An upload is repeated only where its source can
+//!   be opened again.
 //!
 //! It imports the generated code and nothing else of the service, so that it can move out one day.
 

@@ -20,7 +20,8 @@ pub(super) fn fill_request_id(request_id: &mut String) {
     }
 }
 
-/// Between half of `delay` and all of it, so that the clients of a server that restarts do not come back in step.
+/// Between half of `delay` and all of it, so that the clients of a server that restarts do not come back in
+/// step.
 pub(super) fn jittered(delay: Duration) -> Duration {
     let share = f64::from(uuid().as_fields().0) / f64::from(u32::MAX);
     delay.mul_f64(0.5 + share / 2.0)

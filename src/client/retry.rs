@@ -8,16 +8,16 @@ use super::{error::ClientError, randomness};
 
 /// How often and how patiently a call is repeated.
 ///
-/// Repeated are: calls that never reached the server or lost its answer, UNAVAILABLE, and whatever else the server
-/// itself asks to repeat with a RetryInfo. Only calls that are safe to repeat come here.
+/// Repeated are: calls that never reached the server or lost its answer, UNAVAILABLE, and whatever else the
+/// server itself asks to repeat with a RetryInfo. Only calls that are safe to repeat come here.
 #[derive(Debug, Clone)]
 pub struct RetryPolicy {
     /// How often a call is sent in all. 1 turns retries off.
     pub tries_max: u32,
     /// The wait before the second try; it doubles with each further one. Jitter takes up to half of it away.
     pub backoff: Duration,
-    /// The longest wait. Where the server asks for a longer one, its answer goes to the caller, who knows whether that
-    /// is worth it.
+    /// The longest wait. Where the server asks for a longer one, its answer goes to the caller, who knows
+    /// whether that is worth it.
     pub wait_max: Duration,
 }
 
@@ -28,7 +28,8 @@ impl Default for RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// Runs `attempt` until it succeeds, fails in a way that a repetition cannot help, or the tries are used up.
+    /// Runs `attempt` until it succeeds, fails in a way that a repetition cannot help, or the tries are used
+    /// up.
     pub(super) async fn run<T, F, Fut>(&self, mut attempt: F) -> Result<T, ClientError>
     where
         F: FnMut() -> Fut,

@@ -16,10 +16,11 @@ use crate::proto::v1::{UploadFileResponse, UploadSpec};
 impl Client {
     /// Uploads what `reader` gives until its end. `progress` is told how many bytes were read so far.
     ///
-    /// Tried once, since the reader cannot be rewound; a `request_id` in the spec lets the caller repeat it safely.
+    /// Tried once, since the reader cannot be rewound; a `request_id` in the spec lets the caller repeat it
+    /// safely.
     ///
-    /// Where the reader fails, its error comes back ([`ClientError::Source`]) and nothing is stored: the stream ends
-    /// without a finish. The same happens where the returned future is dropped.
+    /// Where the reader fails, its error comes back ([`ClientError::Source`]) and nothing is stored: the
+    /// stream ends without a finish. The same happens where the returned future is dropped.
     pub async fn upload<R>(
         &self,
         spec: UploadSpec,
@@ -32,9 +33,9 @@ impl Client {
         self.upload_once(spec, reader, Arc::new(progress)).await
     }
 
-    /// Uploads the file at `path`, and tries again from its start where the server was away: always with the same
-    /// request id, minted here where the spec has none, so that at most one file is stored. Declares the size. With
-    /// every try `progress` starts again from zero.
+    /// Uploads the file at `path`, and tries again from its start where the server was away: always with the
+    /// same request id, minted here where the spec has none, so that at most one file is stored. Declares the
+    /// size. With every try `progress` starts again from zero.
     pub async fn upload_file(
         &self,
         path: &Path,
@@ -48,8 +49,8 @@ impl Client {
                 let file = tokio::fs::File::open(path).await.map_err(ClientError::Source)?;
                 let about = file.metadata().await.map_err(ClientError::Source)?;
                 let mut spec = spec.clone();
-                // Read anew for every try: a file that changed in between is refused, since its id stands for the
-                // other bytes, and not stored with the wrong ones.
+                // Read anew for every try: a file that changed in between is refused, since its id stands for
+                // the other bytes, and not stored with the wrong ones.
                 if about.is_file() && spec.size_bytes.is_none() {
                     spec.size_bytes = i64::try_from(about.len()).ok();
                 }
@@ -68,13 +69,14 @@ impl Client {
         R: AsyncRead + Send + Unpin + 'static,
     {
         let (messages, source_failed) = upload_messages(spec, reader, progress);
-        // The connection reads the messages in a task of its own, until the server resets the stream. A server or proxy
-        // that answers early need not do that; dropping `_call_ended` ends the messages with the call in any case.
+        // The connection reads the messages in a task of its own, until the server resets the stream. A
+        // server or proxy that answers early need not do that; dropping `_call_ended` ends the messages with
+        // the call in any case.
         let (_call_ended, until_call_ended) = oneshot::channel::<()>();
         let mut files = self.services.files.clone();
         tokio::select! {
-            // In this order: when the source fails the server reports an upload that was not finished, which is true
-            // and of no help.
+            // In this order: when the source fails the server reports an upload that was not finished, which
+            // is true and of no help.
             biased;
             Ok(error) = source_failed => Err(ClientError::Source(error)),
             answer = files.upload_file(messages.take_until(until_call_ended)) => {

@@ -1,5 +1,5 @@
-//! Turns a source of bytes into the messages of an upload: the spec, chunks with offset and CRC32C, and the finish with
-//! size and SHA-256, which is sent only after the source ended without an error.
+//! Turns a source of bytes into the messages of an upload: the spec, chunks with offset and CRC32C, and the
+//! finish with size and SHA-256, which is sent only after the source ended without an error.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -18,15 +18,15 @@ use crate::proto::v1::{
 
 /// The size of a chunk, half of what the contract allows.
 pub(super) const CHUNK_SIZE_BYTES: usize = 1024 * 1024;
-/// How long a slow source may keep the bytes of an unfilled chunk waiting. The server takes a silent stream for a
-/// stalled one, so a trickle is sent as a trickle.
+/// How long a slow source may keep the bytes of an unfilled chunk waiting. The server takes a silent stream
+/// for a stalled one, so a trickle is sent as a trickle.
 const CHUNK_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// What is told how many bytes of the source were read so far.
 pub(super) type Progress = Arc<dyn Fn(u64) + Send + Sync>;
 
-/// The messages, and where the source's error arrives should it fail. The stream then ends without a finish, so that
-/// the server stores nothing.
+/// The messages, and where the source's error arrives should it fail. The stream then ends without a finish,
+/// so that the server stores nothing.
 pub(super) fn upload_messages<R>(
     spec: UploadSpec,
     reader: R,
@@ -73,7 +73,8 @@ impl<R: AsyncRead + Send + Unpin> Source<R> {
                 }
                 Ok(data) => Message::Chunk(self.chunk(data)),
                 Err(error) => {
-                    // Nobody listens any more where the call has already ended, and then the error is of no interest.
+                    // Nobody listens any more where the call has already ended, and then the error is of no
+                    // interest.
                     let _ = self.failure.send(error);
                     return None;
                 }
@@ -83,8 +84,8 @@ impl<R: AsyncRead + Send + Unpin> Source<R> {
         Some((UploadFileRequest { message: Some(message) }, self))
     }
 
-    /// Reads until the chunk is full, the source ends, or it has kept what there is waiting for too long. Empty at the
-    /// end of the source.
+    /// Reads until the chunk is full, the source ends, or it has kept what there is waiting for too long.
+    /// Empty at the end of the source.
     async fn read_chunk(&mut self) -> io::Result<Bytes> {
         let mut chunk = BytesMut::with_capacity(CHUNK_SIZE_BYTES);
         while chunk.len() < CHUNK_SIZE_BYTES {
