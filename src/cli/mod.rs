@@ -1,1 +1,32 @@
-//! cli
+//! The command line.
+
+#[cfg(feature = "client")]
+pub mod client_commands;
+#[cfg(feature = "client")]
+pub mod connection;
+#[cfg(feature = "client")]
+pub mod exit;
+#[cfg(feature = "client")]
+pub mod failure;
+#[cfg(feature = "client")]
+pub mod get;
+#[cfg(feature = "client")]
+pub mod human;
+#[cfg(feature = "client")]
+pub mod ls;
+#[cfg(feature = "client")]
+pub mod output;
+#[cfg(feature = "client")]
+pub mod partial_file;
+#[cfg(feature = "client")]
+pub mod put;
+#[cfg(feature = "client")]
+pub mod quota;
+#[cfg(feature = "client")]
+pub mod records;
+#[cfg(feature = "client")]
+pub mod rm;
+#[cfg(feature = "client")]
+pub mod safe_name;
+#[cfg(feature = "client")]
+pub mod standard_streams;

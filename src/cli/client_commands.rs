@@ -1,0 +1,199 @@
+//! The commands that talk to a server, wherever it runs.
+
+use clap::Subcommand;
+
+use super::{exit::Exit, failure::Failure, get, ls, output::Output, put, quota, rm};
+
+/// `strongroom put|get|ls|rm|undelete|quota`.
+#[derive(Debug, Subcommand)]
+pub enum ClientCommand {
+    /// Upload files
+    Put(Box<put::PutArgs>),
+    /// Download a file, or a part of it
+    Get(Box<get::GetArgs>),
+    /// List files
+    Ls(Box<ls::LsArgs>),
+    /// Move files to the trash, or remove them for good
+    Rm(rm::RmArgs),
+    /// Take files out of the trash
+    Undelete(rm::UndeleteArgs),
+    /// Show what a tenant may store and what it stores, or set its limits
+    Quota(quota::QuotaArgs),
+}
+
+impl ClientCommand {
+    fn output(&self) -> Output {
+        let json = match self {
+            Self::Put(args) => args.json,
+            Self::Get(args) => args.json,
+            Self::Ls(args) => args.json,
+            Self::Rm(args) => args.json,
+            Self::Undelete(args) => args.json,
+            Self::Quota(args) => args.json,
+        };
+        Output { json }
+    }
+
+    async fn run(self, output: Output) -> Result<(), Failure> {
+        match self {
+            Self::Put(args) => put::run(*args, output).await,
+            Self::Get(args) => get::run(*args, output).await,
+            Self::Ls(args) => ls::run(*args, output).await,
+            Self::Rm(args) => rm::rm(args, output).await,
+            Self::Undelete(args) => rm::undelete(args, output).await,
+            Self::Quota(args) => quota::run(args, output).await,
+        }
+    }
+}
+
+/// Runs one command and reports its failure.
+///
+/// Ctrl-C drops the command, so that an unfinished download takes its hidden file along. A read of standard
+/// input cannot be called back: shut the runtime down in the background, or it waits for a line that nobody
+/// writes.
+pub async fn run(command: ClientCommand) -> Exit {
+    let output = command.output();
+    let ended = tokio::select! {
+        ended = command.run(output) => ended,
+        Ok(()) = tokio::signal::ctrl_c() => return Exit::Interrupted,
+    };
+    match ended {
+        Ok(()) => Exit::Ok,
+        Err(failure) if failure.is_broken_pipe() => Exit::Ok,
+        Err(failure) => {
+            output.report(&failure);
+            failure.exit()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use clap::{CommandFactory, Parser};
+
+    use super::*;
+    use crate::client::{
+        Code,
+        fake_service::{FakeServer, download_of},
+    };
+
+    #[derive(Parser)]
+    struct Strongroom {
+        #[command(subcommand)]
+        command: ClientCommand,
+    }
+
+    /// Runs `strongroom` with these arguments against the fake server.
+    async fn strongroom(server: &FakeServer, arguments: &[&str]) -> Exit {
+        let connection = ["--server", &server.endpoint, "--token", "alice"];
+        let arguments = ["strongroom"].iter().chain(arguments).chain(&connection);
+        run(Strongroom::try_parse_from(arguments).unwrap().command).await
+    }
+
+    fn names_in(directory: &Path) -> Vec<String> {
+        let names = fs::read_dir(directory).unwrap();
+        names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn the_arguments_make_sense() {
+        Strongroom::command().debug_assert();
+    }
+
+    #[tokio::test]
+    async fn a_download_lands_under_a_safe_name_and_alone() {
+        let server = FakeServer::start().await;
+        server.will_send(download_of("../../.evil\n.txt", b"harmless", 3));
+        let directory = tempfile::tempdir().unwrap();
+        let to = directory.path().to_str().unwrap();
+        assert_eq!(strongroom(&server, &["get", "0198", "-o", to]).await, Exit::Ok);
+        assert_eq!(names_in(directory.path()), ["evil_.txt"]);
+        assert_eq!(fs::read(directory.path().join("evil_.txt")).unwrap(), b"harmless");
+    }
+
+    #[tokio::test]
+    async fn a_download_that_fails_leaves_nothing_behind() {
+        let server = FakeServer::start().await;
+        let directory = tempfile::tempdir().unwrap();
+        let to = directory.path().to_str().unwrap();
+
+        let mut damaged = download_of("a.txt", b"harmless", 3);
+        damaged.pop();
+        server.will_send(damaged.clone());
+        assert_eq!(strongroom(&server, &["get", "0198", "-o", to]).await, Exit::Corrupted);
+
+        server.will_send(damaged);
+        server.script.lock().unwrap().fail_after_download(Code::DataLoss);
+        assert_eq!(strongroom(&server, &["get", "0198", "-o", to]).await, Exit::Corrupted);
+        assert!(names_in(directory.path()).is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_file_that_exists_is_replaced_only_by_force() {
+        let server = FakeServer::start().await;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.txt");
+        let to = path.to_str().unwrap();
+        fs::write(&path, "mine").unwrap();
+        server.will_send(download_of("b.txt", b"theirs", 3));
+
+        assert_eq!(strongroom(&server, &["get", "0198", "-o", to]).await, Exit::Usage);
+        assert_eq!(fs::read(&path).unwrap(), b"mine");
+        assert_eq!(strongroom(&server, &["get", "0198", "-o", to, "--force"]).await, Exit::Ok);
+        assert_eq!(fs::read(&path).unwrap(), b"theirs");
+        assert_eq!(strongroom(&server, &["get", "0198", "-o", "/dev/null", "--force"]).await, Exit::Usage);
+        assert_eq!(names_in(directory.path()), ["a.txt"]);
+    }
+
+    #[tokio::test]
+    async fn one_bad_file_does_not_hold_up_the_others() {
+        let mut server = FakeServer::start().await;
+        let directory = tempfile::tempdir().unwrap();
+        let good = directory.path().join("good.txt");
+        fs::write(&good, "good").unwrap();
+        let missing = directory.path().join("missing.txt");
+        let files = [missing.to_str().unwrap(), good.to_str().unwrap()];
+        assert_eq!(strongroom(&server, &["put", files[0], files[1]]).await, Exit::Other);
+        assert!(server.uploads.recv().await.is_some(), "the good one arrived");
+
+        let both = ["put", files[0], files[1], "--name", "one name"];
+        assert_eq!(strongroom(&server, &both).await, Exit::Usage);
+        assert_eq!(strongroom(&server, &["put", "-"]).await, Exit::Usage);
+    }
+
+    #[tokio::test]
+    async fn the_exit_code_says_what_kind_of_failure_it_was() {
+        let server = FakeServer::start().await;
+        for (code, exit) in [
+            (Code::NotFound, Exit::NotFound),
+            (Code::Unauthenticated, Exit::NotAllowed),
+            (Code::PermissionDenied, Exit::NotAllowed),
+            (Code::ResourceExhausted, Exit::NoRoom),
+            (Code::InvalidArgument, Exit::Refused),
+            (Code::FailedPrecondition, Exit::Refused),
+            (Code::DeadlineExceeded, Exit::Unavailable),
+            (Code::DataLoss, Exit::Corrupted),
+            (Code::Internal, Exit::Other),
+        ] {
+            server.refuse_with(code);
+            assert_eq!(strongroom(&server, &["rm", "0198", "--json"]).await, exit);
+        }
+        assert_eq!(strongroom(&server, &["rm", "0198", "0199"]).await, Exit::Ok);
+        assert_eq!(strongroom(&server, &["undelete", "0198"]).await, Exit::Ok);
+        assert_eq!(strongroom(&server, &["quota", "--set-limit", "10GiB", "--json"]).await, Exit::Ok);
+        assert_eq!(strongroom(&server, &["quota", "--usage"]).await, Exit::Ok);
+        assert_eq!(strongroom(&server, &["ls", "--all", "--json"]).await, Exit::Ok);
+    }
+
+    #[tokio::test]
+    async fn an_interrupted_download_takes_its_hidden_file_along() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.txt");
+        let (partial, file) = super::super::partial_file::PartialFile::create(path, false).await.unwrap();
+        assert_eq!(names_in(directory.path()).len(), 1);
+        drop((partial, file));
+        assert!(names_in(directory.path()).is_empty());
+    }
+}

@@ -1,0 +1,102 @@
+//! Sizes, times and names as people read and write them.
+
+use chrono::{DateTime, Utc};
+use prost_types::Timestamp;
+
+const UNITS: [(&str, u32); 4] = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
+
+/// `1536` as `1.5 KiB`. Rounded down, so that a limit never looks larger than it is.
+pub fn size(bytes: i64) -> String {
+    for (unit, shift) in UNITS {
+        if bytes >> shift > 0 {
+            let tenths = (i128::from(bytes) * 10) >> shift;
+            return format!("{}.{} {unit}", tenths / 10, tenths % 10);
+        }
+    }
+    format!("{bytes} B")
+}
+
+/// Reads `1048576`, `10GiB`, `10 GB`; `K`, `M`, `G`, `T` alone are binary, as in most tools.
+pub fn parse_size(text: &str) -> Result<i64, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor: i64 = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kib" => 1 << 10,
+        "m" | "mib" => 1 << 20,
+        "g" | "gib" => 1 << 30,
+        "t" | "tib" => 1 << 40,
+        "kb" => 1_000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        "tb" => 1_000_000_000_000,
+        _ => {
+            return Err(
+                "write a whole number of bytes, or one with KiB, MiB, GiB, TiB, KB, MB, GB or TB".to_owned()
+            );
+        }
+    };
+    let number: i64 =
+        number.parse().map_err(|_| "write a whole number, such as 1048576 or 10GiB".to_owned())?;
+    number.checked_mul(factor).ok_or_else(|| "that is more than 8 EiB".to_owned())
+}
+
+/// A time on the wire as one that can be printed; nothing where it lies outside what a calendar knows.
+pub fn time(at: &Timestamp) -> Option<DateTime<Utc>> {
+    DateTime::from_timestamp(at.seconds, u32::try_from(at.nanos).ok()?)
+}
+
+/// `2026-08-30 14:05 UTC`, or a dash.
+pub fn time_column(at: Option<&Timestamp>) -> String {
+    at.and_then(time).map_or_else(|| "-".to_owned(), |at| at.format("%Y-%m-%d %H:%M UTC").to_string())
+}
+
+/// Text of others, safe for a terminal: what could move the cursor, colour the screen or turn the direction
+/// of reading is written as an escape.
+pub fn printable(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_unprintable(c) { safe.extend(c.escape_unicode()) } else { safe.push(c) }
+    }
+    safe
+}
+
+/// Whether a character is a control character, a line separator, or one that reorders the text around it.
+pub fn is_unprintable(c: char) -> bool {
+    c.is_control()
+        || matches!(
+            c,
+            '\u{061C}' | '\u{200E}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}'
+        )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_written_in_binary_units_and_rounded_down() {
+        let written = [0, 1_023, 1_024, 1_536, 1_048_575, 1 << 30, i64::MAX].map(size);
+        assert_eq!(
+            written,
+            ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "1023.9 KiB", "1.0 GiB", "8388607.9 TiB"]
+        );
+    }
+
+    #[test]
+    fn sizes_are_read_with_or_without_a_unit() {
+        assert_eq!(parse_size("1048576"), Ok(1 << 20));
+        assert_eq!(parse_size("10GiB"), Ok(10 << 30));
+        assert_eq!(parse_size("10 gb"), Ok(10_000_000_000));
+        assert_eq!(parse_size("2M"), Ok(2 << 20));
+        for wrong in ["", "GiB", "-1", "1.5GiB", "10 XiB", "9999999999TiB"] {
+            assert!(parse_size(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_name_cannot_write_to_the_terminal_as_it_likes() {
+        assert_eq!(printable("a\u{1b}[31mb\u{202e}c\n"), "a\\u{1b}[31mb\\u{202e}c\\u{a}");
+        assert_eq!(printable("отчёт 報告.pdf"), "отчёт 報告.pdf");
+    }
+}

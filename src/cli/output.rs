@@ -1,0 +1,70 @@
+//! Where words go: results to standard output, everything else to standard error.
+
+use std::{
+    fmt::Display,
+    io::{self, IsTerminal, Write},
+};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+
+use super::{failure::Failure, human};
+
+/// How a command speaks: to people, or with `--json` to programs.
+#[derive(Debug, Clone, Copy)]
+pub struct Output {
+    /// Results as JSON, one document a line; failures as JSON too.
+    pub json: bool,
+}
+
+impl Output {
+    /// Prints one line of a result for people.
+    pub fn line(self, text: impl Display) -> Result<(), Failure> {
+        writeln!(io::stdout().lock(), "{text}").map_err(Failure::Stdout)
+    }
+
+    /// Prints one result for programs.
+    pub fn json(self, result: &impl Serialize) -> Result<(), Failure> {
+        let mut line = serde_json::to_vec(result).map_err(|error| Failure::Stdout(error.into()))?;
+        line.push(b'\n');
+        self.raw(&line)
+    }
+
+    /// Prints a piece of a result that is too long to be held as a whole.
+    pub fn raw(self, bytes: &[u8]) -> Result<(), Failure> {
+        io::stdout().lock().write_all(bytes).map_err(Failure::Stdout)
+    }
+
+    /// Says something that is not a result.
+    pub fn note(self, text: impl Display) {
+        // There is nobody left to tell when standard error is closed.
+        let _ = io::stderr().lock().write_all(format!("{text}\n").as_bytes());
+    }
+
+    /// Says why something failed; a reader who went away is not told.
+    pub fn report(self, failure: &Failure) {
+        if failure.is_broken_pipe() {
+            return;
+        }
+        if self.json {
+            self.note(failure.to_json());
+        } else {
+            self.note(format_args!("strongroom: {}", human::printable(&failure.to_string())));
+        }
+    }
+
+    /// A bar on standard error, where people watch; hidden elsewhere. Without a size it counts.
+    pub fn progress(self, name: &str, size_bytes: Option<u64>) -> ProgressBar {
+        if self.json || !io::stderr().is_terminal() {
+            return ProgressBar::hidden();
+        }
+        let bar = ProgressBar::with_draw_target(size_bytes, ProgressDrawTarget::stderr());
+        let template = match size_bytes {
+            Some(_) => "{msg} {bar:30} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}",
+            None => "{msg} {binary_bytes} {binary_bytes_per_sec}",
+        };
+        // A template that does not parse costs the looks of the bar, not the transfer.
+        let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+        bar.with_style(style).with_message(human::printable(name))
+    }
+}

@@ -1,0 +1,132 @@
+//! `strongroom quota`: what a tenant may store, what it stores, and new limits.
+
+use clap::Args;
+use prost_types::FieldMask;
+
+use super::{connection::ConnectionArgs, exit, failure::Failure, human, output::Output, records};
+use crate::{
+    client::Client,
+    proto::v1::{GetQuotaRequest, GetUsageRequest, GetUsageResponse, Quota, UpdateQuotaRequest},
+};
+
+/// Shows what a tenant may store and what it stores, or sets its limits.
+#[derive(Debug, Args)]
+#[command(after_help = exit::HELP)]
+pub struct QuotaArgs {
+    /// Show what is stored, by category and media kind
+    #[arg(long, conflicts_with_all = ["set_limit", "set_files"])]
+    pub usage: bool,
+    /// Set how many bytes the tenant may store, such as 10GiB
+    #[arg(long, value_name = "SIZE", value_parser = human::parse_size)]
+    pub set_limit: Option<i64>,
+    /// Set how many files the tenant may have; 0 is no limit
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(0..))]
+    pub set_files: Option<i64>,
+    /// The tenant, for operators; everyone else has their own
+    #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
+    pub tenant: String,
+    /// Print the answer as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Where
+    #[command(flatten)]
+    pub connection: ConnectionArgs,
+}
+
+/// Shows or changes.
+pub async fn run(args: QuotaArgs, output: Output) -> Result<(), Failure> {
+    let client = args.connection.connect().await?;
+    let tenant_id = args.tenant.clone();
+    if args.usage {
+        let usage = client.get_usage(GetUsageRequest { tenant_id }).await?;
+        return print_usage(&usage, output);
+    }
+    let quota = match args.update() {
+        Some(update) => client.update_quota(update).await?.quota,
+        None => read(&client, tenant_id).await?,
+    };
+    print_quota(&quota.unwrap_or_default(), output)
+}
+
+async fn read(client: &Client, tenant_id: String) -> Result<Option<Quota>, Failure> {
+    Ok(client.get_quota(GetQuotaRequest { tenant_id }).await?.quota)
+}
+
+impl QuotaArgs {
+    fn update(&self) -> Option<UpdateQuotaRequest> {
+        let set = [("limit_bytes", self.set_limit), ("file_count_max", self.set_files)];
+        let paths: Vec<String> =
+            set.iter().filter(|(_, to)| to.is_some()).map(|(path, _)| (*path).to_owned()).collect();
+        let quota = Quota {
+            limit_bytes: self.set_limit.unwrap_or_default(),
+            file_count_max: self.set_files.unwrap_or_default(),
+            ..Quota::default()
+        };
+        (!paths.is_empty()).then(|| UpdateQuotaRequest {
+            quota: Some(quota),
+            update_mask: Some(FieldMask { paths }),
+            request_id: String::new(),
+            tenant_id: self.tenant.clone(),
+        })
+    }
+}
+
+fn print_quota(quota: &Quota, output: Output) -> Result<(), Failure> {
+    if output.json {
+        return output.json(&records::quota(quota));
+    }
+    let count = |count: i64| if count == 0 { "no limit".to_owned() } else { count.to_string() };
+    output.line(format_args!("tenant     {}", human::printable(&quota.tenant_id)))?;
+    output.line(format_args!("limit      {}", human::size(quota.limit_bytes)))?;
+    output.line(format_args!("used       {} ({})", human::size(quota.used_bytes), percent(quota)))?;
+    output.line(format_args!("reserved   {}", human::size(quota.reserved_bytes)))?;
+    output.line(format_args!("ceiling    {}", human::size(quota.ceiling_bytes)))?;
+    output.line(format_args!("files      {} of {}", quota.file_count, count(quota.file_count_max)))?;
+    output.line(format_args!("warns at   {} % and {} %", quota.warning_percent, quota.critical_percent))?;
+    let Some(limits) = &quota.file_size_max_bytes else { return Ok(()) };
+    output.line(format_args!(
+        "per file   image {}, video {}, audio {}, document {}, other {}",
+        human::size(limits.image_bytes),
+        human::size(limits.video_bytes),
+        human::size(limits.audio_bytes),
+        human::size(limits.document_bytes),
+        human::size(limits.other_bytes),
+    ))
+}
+
+fn percent(quota: &Quota) -> String {
+    let tenths = i128::from(quota.used_bytes) * 1_000 / i128::from(quota.limit_bytes.max(1));
+    format!("{}.{} %", tenths / 10, tenths % 10)
+}
+
+fn print_usage(usage: &GetUsageResponse, output: Output) -> Result<(), Failure> {
+    if output.json {
+        return output.json(&records::usage(usage));
+    }
+    let row = |category: &str, kind: &str, files: &str, total: &str, average: &str, share: &str| {
+        output.line(format_args!(
+            "{category:<20}  {kind:<8}  {files:>10}  {total:>10}  {average:>10}  {share:>7}"
+        ))
+    };
+    row("CATEGORY", "KIND", "FILES", "TOTAL", "AVERAGE", "SHARE")?;
+    for entry in &usage.entries {
+        let kind = entry.media_kind().as_str_name().trim_start_matches("MEDIA_KIND_").to_lowercase();
+        row(
+            &human::printable(&entry.category),
+            &kind,
+            &entry.file_count.to_string(),
+            &human::size(entry.total_bytes),
+            &human::size(entry.average_bytes),
+            &format!("{:.1} %", entry.percent_of_total),
+        )?;
+    }
+    let level = usage.level().as_str_name().trim_start_matches("QUOTA_LEVEL_").to_lowercase();
+    output.line(format_args!(
+        "{} of {} used ({:.1} %, {level}), {} free, {} files",
+        human::size(usage.used_bytes),
+        human::size(usage.limit_bytes),
+        usage.used_percent,
+        human::size(usage.available_bytes),
+        usage.file_count,
+    ))
+}

@@ -1,0 +1,206 @@
+//! The JSON that commands print: the field names of the contract, sizes exact, digests in hex, times as RFC
+//! 3339, and enums by their names. Fields are added here as the contract gains them, and none is renamed.
+
+use chrono::SecondsFormat;
+use prost_types::{Struct, Timestamp, value::Kind};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::human;
+use crate::proto::v1::{
+    ContentRange, EntityRef, File, FileSizeLimits, GetUsageResponse, Quota, QuotaState, UsageEntry, Warning,
+};
+
+/// A `File`.
+#[derive(Debug, Serialize)]
+#[allow(missing_docs, reason = "the fields are those of the contract, which explains them")]
+pub struct FileRecord {
+    pub id: String,
+    pub name: String,
+    pub original_name: String,
+    pub mime_type: String,
+    pub declared_mime_type: String,
+    pub size_bytes: i64,
+    pub sha256: String,
+    pub category: String,
+    pub title: String,
+    pub description: String,
+    pub tags: Vec<String>,
+    pub metadata: Option<Value>,
+    pub owner_id: String,
+    pub tenant_id: String,
+    pub created_by: String,
+    pub updated_by: String,
+    pub state: &'static str,
+    pub visibility: &'static str,
+    pub scan_status: &'static str,
+    pub version: i32,
+    pub etag: String,
+    pub create_time: Option<String>,
+    pub update_time: Option<String>,
+    pub delete_time: Option<String>,
+    pub purge_time: Option<String>,
+    pub expire_time: Option<String>,
+    pub deletion_time: Option<String>,
+    pub attachments: Vec<Value>,
+}
+
+impl From<File> for FileRecord {
+    fn from(file: File) -> Self {
+        Self {
+            state: file.state().as_str_name(),
+            visibility: file.visibility().as_str_name(),
+            scan_status: file.scan_status().as_str_name(),
+            sha256: hex::encode(&file.sha256),
+            create_time: rfc3339(file.create_time),
+            update_time: rfc3339(file.update_time),
+            delete_time: rfc3339(file.delete_time),
+            purge_time: rfc3339(file.purge_time),
+            expire_time: rfc3339(file.expire_time),
+            deletion_time: rfc3339(file.deletion_time),
+            metadata: file.metadata.map(object),
+            attachments: file.attachments.into_iter().map(attachment).collect(),
+            id: file.id,
+            name: file.name,
+            original_name: file.original_name,
+            mime_type: file.mime_type,
+            declared_mime_type: file.declared_mime_type,
+            size_bytes: file.size_bytes,
+            category: file.category,
+            title: file.title,
+            description: file.description,
+            tags: file.tags,
+            owner_id: file.owner_id,
+            tenant_id: file.tenant_id,
+            created_by: file.created_by,
+            updated_by: file.updated_by,
+            version: file.version,
+            etag: file.etag,
+        }
+    }
+}
+
+/// A `Quota`.
+pub fn quota(quota: &Quota) -> Value {
+    serde_json::json!({
+        "tenant_id": quota.tenant_id,
+        "limit_bytes": quota.limit_bytes,
+        "used_bytes": quota.used_bytes,
+        "reserved_bytes": quota.reserved_bytes,
+        "file_count_max": quota.file_count_max,
+        "file_count": quota.file_count,
+        "reserved_file_count": quota.reserved_file_count,
+        "warning_percent": quota.warning_percent,
+        "critical_percent": quota.critical_percent,
+        "file_size_max_bytes": quota.file_size_max_bytes.as_ref().map(file_size_limits),
+        "ceiling_bytes": quota.ceiling_bytes,
+        "ceiling_file_count": quota.ceiling_file_count,
+        "etag": quota.etag,
+        "update_time": rfc3339(quota.update_time),
+    })
+}
+
+/// A `QuotaState`.
+pub fn quota_state(state: &QuotaState) -> Value {
+    serde_json::json!({
+        "limit_bytes": state.limit_bytes,
+        "used_bytes": state.used_bytes,
+        "level": state.level().as_str_name(),
+    })
+}
+
+/// A `GetUsageResponse`.
+pub fn usage(usage: &GetUsageResponse) -> Value {
+    serde_json::json!({
+        "entries": usage.entries.iter().map(usage_entry).collect::<Vec<_>>(),
+        "limit_bytes": usage.limit_bytes,
+        "used_bytes": usage.used_bytes,
+        "available_bytes": usage.available_bytes,
+        "used_percent": usage.used_percent,
+        "file_count": usage.file_count,
+        "warning_percent": usage.warning_percent,
+        "critical_percent": usage.critical_percent,
+        "level": usage.level().as_str_name(),
+        "last_calculated_time": rfc3339(usage.last_calculated_time),
+    })
+}
+
+/// A `Warning`.
+pub fn warning(warning: &Warning) -> Value {
+    serde_json::json!({ "code": warning.code().as_str_name(), "message": warning.message })
+}
+
+/// A `ContentRange`.
+pub fn range(range: &ContentRange) -> Value {
+    serde_json::json!({ "offset": range.offset, "length": range.length, "total_bytes": range.total_bytes })
+}
+
+fn usage_entry(entry: &UsageEntry) -> Value {
+    serde_json::json!({
+        "category": entry.category,
+        "media_kind": entry.media_kind().as_str_name(),
+        "file_count": entry.file_count,
+        "total_bytes": entry.total_bytes,
+        "average_bytes": entry.average_bytes,
+        "percent_of_total": entry.percent_of_total,
+    })
+}
+
+fn file_size_limits(limits: &FileSizeLimits) -> Value {
+    serde_json::json!({
+        "other_bytes": limits.other_bytes,
+        "video_bytes": limits.video_bytes,
+        "image_bytes": limits.image_bytes,
+        "document_bytes": limits.document_bytes,
+        "audio_bytes": limits.audio_bytes,
+    })
+}
+
+fn attachment(entity: EntityRef) -> Value {
+    serde_json::json!({ "type": entity.r#type, "id": entity.id, "field": entity.field })
+}
+
+fn rfc3339(at: Option<Timestamp>) -> Option<String> {
+    at.as_ref().and_then(human::time).map(|at| at.to_rfc3339_opts(SecondsFormat::AutoSi, true))
+}
+
+fn object(fields: Struct) -> Value {
+    Value::Object(
+        fields.fields.into_iter().map(|(key, value)| (key, plain(value.kind))).collect::<Map<_, _>>(),
+    )
+}
+
+fn plain(kind: Option<Kind>) -> Value {
+    match kind {
+        None | Some(Kind::NullValue(_)) => Value::Null,
+        Some(Kind::BoolValue(value)) => Value::Bool(value),
+        Some(Kind::NumberValue(value)) => Value::from(value),
+        Some(Kind::StringValue(value)) => Value::String(value),
+        Some(Kind::StructValue(value)) => object(value),
+        Some(Kind::ListValue(list)) => list.values.into_iter().map(|value| plain(value.kind)).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::v1::FileState;
+
+    #[test]
+    fn a_file_prints_as_the_contract_names_it() {
+        let file = File {
+            id: "0198".to_owned(),
+            size_bytes: 1 << 53,
+            sha256: bytes::Bytes::from_static(&[0xab, 0x01]),
+            state: FileState::Available.into(),
+            create_time: Some(Timestamp { seconds: 1_700_000_000, nanos: 5_000_000 }),
+            ..File::default()
+        };
+        let record = serde_json::to_value(FileRecord::from(file)).unwrap();
+        assert_eq!(record["size_bytes"], 9_007_199_254_740_992_i64);
+        assert_eq!(record["sha256"], "ab01");
+        assert_eq!(record["state"], "FILE_STATE_AVAILABLE");
+        assert_eq!(record["create_time"], "2023-11-14T22:13:20.005Z");
+        assert_eq!(record["delete_time"], Value::Null);
+    }
+}

@@ -1,0 +1,37 @@
+//! What to do about a refusal, in half a sentence. The match is exhaustive: a new reason does not compile
+//! without one.
+
+use crate::proto::v1::ErrorReason;
+
+/// What the caller can do, or nothing where the server's message already says all there is.
+pub(super) fn for_reason(reason: ErrorReason) -> Option<&'static str> {
+    use ErrorReason as R;
+    Some(match reason {
+        R::Unspecified | R::InvalidField | R::NotModified | R::DeadlineExceeded => return None,
+        R::PageTokenInvalid => "list again from the first page",
+        R::StreamOrderInvalid => "client and server disagree about the protocol: update the older one",
+        R::ChecksumMismatch => "the bytes were damaged on their way: send them again",
+        R::SizeMismatch => "the source changed while it was read: send it again",
+        R::RequestIdReused => "use a new request id for a new request",
+        R::UploadOffsetGap => "send the upload again from its start",
+        R::ReadOffsetOutOfRange => "read from an offset inside the file",
+        R::CredentialsMissing => "send a token",
+        R::CredentialsInvalid => "get a new token",
+        R::NotAllowed => "ask the file's owner or an administrator",
+        R::NotFound => "check the id and the token: what a token may not see looks as if it did not exist",
+        R::QuotaBytesExceeded | R::QuotaFilesExceeded => "delete files or have the limit raised",
+        R::FileTooLarge => "send a smaller file or have the limit raised",
+        R::Overloaded | R::StorageUnavailable | R::DatabaseUnavailable | R::ShuttingDown => "try again later",
+        R::UploadNotFinished => "nothing was stored: send it again",
+        R::UploadStalled => "nothing was stored: send it again, faster",
+        R::EtagMismatch => "read it again and decide anew",
+        R::RequestInProgress => "the first request is still running: try again later",
+        R::FileDeleted => "undelete the file first",
+        R::FileNotAvailable => "wait until the file is available",
+        R::FileRetained => "wait until its retention ends",
+        R::ScanRequired => "ask the operator to configure a scanner",
+        R::QuotaBelowUsage => "delete files first or choose a higher limit",
+        R::ObjectMissing | R::ObjectDamaged => "tell the operator: the stored bytes are not what they were",
+        R::Internal => "report it with the request id",
+    })
+}

@@ -1,0 +1,253 @@
+//! A server of scripted answers on a local port, for the tests of this library and of the commands on top of
+//! it. It records what it was sent and knows no rules.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+};
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt, stream};
+use sha2::{Digest, Sha256};
+use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
+use tonic::{
+    Request, Response, Status, Streaming,
+    transport::{Server, server::TcpIncoming},
+};
+
+use super::{Client, ClientOptions, Code, RetryPolicy};
+use crate::proto::v1::{
+    file_service_server::{FileService, FileServiceServer},
+    quota_service_server::{QuotaService, QuotaServiceServer},
+    *,
+};
+
+/// A running fake; dropping it stops it.
+pub(crate) struct FakeServer {
+    pub(crate) endpoint: String,
+    pub(crate) script: Arc<Mutex<Script>>,
+    /// Every upload stream as it was received, once it has ended.
+    pub(crate) uploads: mpsc::UnboundedReceiver<Vec<upload_file_request::Message>>,
+    serving: JoinHandle<()>,
+}
+
+/// What the fake answers with, and what it has seen.
+#[derive(Default)]
+pub(crate) struct Script {
+    /// The next calls fail with these, before they read anything.
+    pub(crate) refusals: VecDeque<Status>,
+    /// What a download sends.
+    pub(crate) download: Vec<Result<DownloadFileResponse, Status>>,
+    /// The pages of a list; the token of a page is the number of the next.
+    pub(crate) pages: Vec<Vec<File>>,
+    /// The `authorization` header of the last call.
+    pub(crate) authorization: Option<String>,
+    /// The request ids of every delete, in order.
+    pub(crate) request_ids: Vec<String>,
+    /// How many calls came.
+    pub(crate) calls: usize,
+}
+
+impl Drop for FakeServer {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+impl FakeServer {
+    pub(crate) async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let script = Arc::new(Mutex::new(Script::default()));
+        let (received, uploads) = mpsc::unbounded_channel();
+        let fake = Fake { script: Arc::clone(&script), received };
+        let serving = tokio::spawn(async move {
+            let server = Server::builder()
+                .add_service(FileServiceServer::new(fake.clone()))
+                .add_service(QuotaServiceServer::new(fake));
+            server.serve_with_incoming(TcpIncoming::from(listener)).await.unwrap();
+        });
+        Self { endpoint, script, uploads, serving }
+    }
+
+    pub(crate) async fn client(&self) -> Client {
+        let retry = RetryPolicy { backoff: std::time::Duration::from_millis(1), ..RetryPolicy::default() };
+        Client::connect(ClientOptions { retry, ..ClientOptions::new(&self.endpoint, "alice".into()) })
+            .await
+            .unwrap()
+    }
+
+    pub(crate) fn refuse(&self, status: Status) {
+        self.script.lock().unwrap().refusals.push_back(status);
+    }
+
+    /// Refuses the next call with a bare code.
+    pub(crate) fn refuse_with(&self, code: Code) {
+        self.refuse(Status::new(code, ""));
+    }
+
+    pub(crate) fn will_send(&self, messages: Vec<DownloadFileResponse>) {
+        self.script.lock().unwrap().download = messages.into_iter().map(Ok).collect();
+    }
+}
+
+impl Script {
+    /// Lets a download end with an error after what it sends.
+    pub(crate) fn fail_after_download(&mut self, code: Code) {
+        self.download.push(Err(Status::new(code, "")));
+    }
+}
+
+/// The messages of an undamaged download of all of `data`, in chunks of at most `chunk_size`.
+pub(crate) fn download_of(name: &str, data: &[u8], chunk_size: usize) -> Vec<DownloadFileResponse> {
+    let total_bytes = i64::try_from(data.len()).unwrap();
+    let file =
+        File { id: "0198".to_owned(), name: name.to_owned(), size_bytes: total_bytes, ..File::default() };
+    let range = ContentRange { offset: 0, length: total_bytes, total_bytes };
+    let sha256 = Bytes::copy_from_slice(&Sha256::digest(data));
+    let header = DownloadHeader { file: Some(file), range: Some(range), sha256 };
+    let chunks = data.chunks(chunk_size).enumerate().map(|(number, part)| {
+        let offset = i64::try_from(number * chunk_size).unwrap();
+        let crc32c = crc_fast::crc32_iscsi(part);
+        download_file_response::Message::Chunk(DownloadChunk {
+            offset,
+            data: Bytes::copy_from_slice(part),
+            crc32c,
+        })
+    });
+    std::iter::once(download_file_response::Message::Header(header))
+        .chain(chunks)
+        .map(|message| DownloadFileResponse { message: Some(message) })
+        .collect()
+}
+
+#[derive(Clone)]
+struct Fake {
+    script: Arc<Mutex<Script>>,
+    received: mpsc::UnboundedSender<Vec<upload_file_request::Message>>,
+}
+
+impl Fake {
+    fn enter<T>(&self, request: &Request<T>) -> Result<(), Status> {
+        let mut script = self.script.lock().unwrap();
+        script.calls += 1;
+        let header = request.metadata().get("authorization");
+        script.authorization = header.map(|value| value.to_str().unwrap().to_owned());
+        script.refusals.pop_front().map_or(Ok(()), Err)
+    }
+}
+
+#[tonic::async_trait]
+impl FileService for Fake {
+    async fn upload_file(
+        &self,
+        request: Request<Streaming<UploadFileRequest>>,
+    ) -> Result<Response<UploadFileResponse>, Status> {
+        self.enter(&request)?;
+        let mut stream = request.into_inner();
+        let (mut messages, mut finish) = (Vec::new(), None);
+        while let Ok(Some(next)) = stream.message().await {
+            let message = next.message.unwrap();
+            if let upload_file_request::Message::Finish(said) = &message {
+                finish = Some(said.clone());
+            }
+            messages.push(message);
+        }
+        let Some(upload_file_request::Message::Spec(spec)) = messages.first().cloned() else {
+            return Err(Status::invalid_argument("no spec"));
+        };
+        self.received.send(messages).unwrap();
+        let finish = finish.ok_or_else(|| Status::aborted("the upload was not finished"))?;
+        let file = File {
+            id: "0198".to_owned(),
+            name: spec.name,
+            size_bytes: finish.size_bytes,
+            sha256: finish.sha256.unwrap_or_default(),
+            ..File::default()
+        };
+        Ok(Response::new(UploadFileResponse { file: Some(file), quota: None, warnings: vec![] }))
+    }
+
+    type DownloadFileStream =
+        std::pin::Pin<Box<dyn Stream<Item = Result<DownloadFileResponse, Status>> + Send>>;
+
+    async fn download_file(
+        &self,
+        request: Request<DownloadFileRequest>,
+    ) -> Result<Response<Self::DownloadFileStream>, Status> {
+        self.enter(&request)?;
+        let messages = self.script.lock().unwrap().download.clone();
+        Ok(Response::new(stream::iter(messages).boxed()))
+    }
+
+    async fn get_file(&self, request: Request<GetFileRequest>) -> Result<Response<GetFileResponse>, Status> {
+        self.enter(&request)?;
+        let file = File { id: request.into_inner().file_id, ..File::default() };
+        Ok(Response::new(GetFileResponse { file: Some(file) }))
+    }
+
+    async fn list_files(
+        &self,
+        request: Request<ListFilesRequest>,
+    ) -> Result<Response<ListFilesResponse>, Status> {
+        self.enter(&request)?;
+        let script = self.script.lock().unwrap();
+        let page: usize = request.get_ref().page_token.parse().unwrap_or(0);
+        let files = script.pages.get(page).cloned().unwrap_or_default();
+        let more = page + 1 < script.pages.len();
+        let next_page_token = if more { (page + 1).to_string() } else { String::new() };
+        Ok(Response::new(ListFilesResponse { files, next_page_token, ..ListFilesResponse::default() }))
+    }
+
+    async fn delete_file(
+        &self,
+        request: Request<DeleteFileRequest>,
+    ) -> Result<Response<DeleteFileResponse>, Status> {
+        self.script.lock().unwrap().request_ids.push(request.get_ref().request_id.clone());
+        self.enter(&request)?;
+        Ok(Response::new(DeleteFileResponse { file: None }))
+    }
+
+    async fn undelete_file(
+        &self,
+        request: Request<UndeleteFileRequest>,
+    ) -> Result<Response<UndeleteFileResponse>, Status> {
+        self.enter(&request)?;
+        Ok(Response::new(UndeleteFileResponse::default()))
+    }
+
+    async fn purge_file(
+        &self,
+        request: Request<PurgeFileRequest>,
+    ) -> Result<Response<PurgeFileResponse>, Status> {
+        self.enter(&request)?;
+        Ok(Response::new(PurgeFileResponse {}))
+    }
+}
+
+#[tonic::async_trait]
+impl QuotaService for Fake {
+    async fn get_quota(
+        &self,
+        request: Request<GetQuotaRequest>,
+    ) -> Result<Response<GetQuotaResponse>, Status> {
+        self.enter(&request)?;
+        Ok(Response::new(GetQuotaResponse { quota: Some(Quota::default()) }))
+    }
+
+    async fn update_quota(
+        &self,
+        request: Request<UpdateQuotaRequest>,
+    ) -> Result<Response<UpdateQuotaResponse>, Status> {
+        self.enter(&request)?;
+        Ok(Response::new(UpdateQuotaResponse { quota: request.into_inner().quota }))
+    }
+
+    async fn get_usage(
+        &self,
+        request: Request<GetUsageRequest>,
+    ) -> Result<Response<GetUsageResponse>, Status> {
+        self.enter(&request)?;
+        Ok(Response::new(GetUsageResponse::default()))
+    }
+}

@@ -1,0 +1,64 @@
+//! Records: get, list, delete, undelete, purge.
+
+use futures::{Stream, TryStreamExt, stream};
+
+use super::{connection::Client, error::ClientError, randomness::fill_request_id};
+use crate::proto::v1::{
+    DeleteFileRequest, DeleteFileResponse, File, GetFileRequest, GetFileResponse, ListFilesRequest,
+    ListFilesResponse, PurgeFileRequest, PurgeFileResponse, UndeleteFileRequest, UndeleteFileResponse,
+};
+
+impl Client {
+    /// Returns the record of one file.
+    pub async fn get_file(&self, request: GetFileRequest) -> Result<GetFileResponse, ClientError> {
+        self.call(request, |mut to, request| async move { to.files.get_file(request).await }).await
+    }
+
+    /// Returns one page of files.
+    pub async fn list_files(&self, request: ListFilesRequest) -> Result<ListFilesResponse, ClientError> {
+        self.call(request, |mut to, request| async move { to.files.list_files(request).await }).await
+    }
+
+    /// Every file that matches, from `request.page_token` on, a page at a time as the stream is read.
+    pub fn list_all(
+        &self,
+        request: ListFilesRequest,
+    ) -> impl Stream<Item = Result<File, ClientError>> + Send {
+        let first = Some((self.clone(), request));
+        stream::try_unfold(first, |next| async move {
+            let Some((client, mut request)) = next else { return Ok(None) };
+            let page = client.list_files(request.clone()).await?;
+            let more = !page.next_page_token.is_empty();
+            request.page_token = page.next_page_token;
+            // The total costs the server a scan, and only the first page's answer could be of use.
+            request.include_total = false;
+            let files = stream::iter(page.files.into_iter().map(Ok));
+            Ok::<_, ClientError>(Some((files, more.then_some((client, request)))))
+        })
+        .try_flatten()
+    }
+
+    /// Moves a file to the trash. Safe to repeat; a request id is minted where there is none.
+    pub async fn delete_file(
+        &self,
+        mut request: DeleteFileRequest,
+    ) -> Result<DeleteFileResponse, ClientError> {
+        fill_request_id(&mut request.request_id);
+        self.call(request, |mut to, request| async move { to.files.delete_file(request).await }).await
+    }
+
+    /// Takes a file out of the trash. Safe to repeat; a request id is minted where there is none.
+    pub async fn undelete_file(
+        &self,
+        mut request: UndeleteFileRequest,
+    ) -> Result<UndeleteFileResponse, ClientError> {
+        fill_request_id(&mut request.request_id);
+        self.call(request, |mut to, request| async move { to.files.undelete_file(request).await }).await
+    }
+
+    /// Removes a file for good. Safe to repeat; a request id is minted where there is none.
+    pub async fn purge_file(&self, mut request: PurgeFileRequest) -> Result<PurgeFileResponse, ClientError> {
+        fill_request_id(&mut request.request_id);
+        self.call(request, |mut to, request| async move { to.files.purge_file(request).await }).await
+    }
+}
