@@ -1,3 +1,5 @@
 //! The `strongroom` binary: parses its arguments and hands over to [`strongroom::cli`].
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    strongroom::cli::run()
+}

@@ -109,3 +109,26 @@ async fn harness(
 fn failed(error: Box<dyn std::error::Error + Send + Sync>) -> DbError {
     DbError::new(DbErrorKind::Other, "migrate", error)
 }
+
+/// Gives one of the service's roles a login of this name, unless it has it.
+pub async fn create_login(url: &SecretString, login: &str, role: &str) -> Result<(), DbError> {
+    // Both names are ours; the check keeps it so.
+    let is_plain = |name: &str| name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    if !is_plain(login) || !is_plain(role) {
+        return Err(DbError::new(DbErrorKind::Other, "create login", "role names are lower case"));
+    }
+    let sql = format!(
+        "DO $$ BEGIN
+             IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{login}') THEN
+                 CREATE ROLE {login} LOGIN INHERIT;
+             END IF;
+         END $$;
+         GRANT {role} TO {login}"
+    );
+    connect(url).await?.batch_execute(&sql).await.map_err(|error| DbError::from_driver("create login", error))
+}
+
+/// Whether a server answers at this address.
+pub async fn answers(url: &SecretString) -> bool {
+    connect(url).await.is_ok()
+}

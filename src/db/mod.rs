@@ -35,6 +35,7 @@ pub mod versions;
 use std::{sync::Arc, time::Duration};
 
 pub use error::{DbError, DbErrorKind};
+pub use pool::PoolStatus;
 pub use roles::RoleError;
 pub use system_tx::{Outcome, SystemTx};
 pub use tenant_tx::{TenantTx, TransactionId, Viewer};
@@ -112,8 +113,8 @@ impl Database {
         self.system_tx().await?.commit().await
     }
 
-    /// How many connections for requests are open, and how many requests wait for one.
-    pub fn pool_status(&self) -> (usize, usize) {
+    /// How busy the connections for requests are.
+    pub fn pool_status(&self) -> PoolStatus {
         self.tenant_pool.status()
     }
 

@@ -23,6 +23,18 @@ use super::{DatabaseOptions, DbError, DbErrorKind};
 /// A connection on loan.
 pub(super) type Connection = Object<AsyncPgConnection>;
 
+/// How busy a pool is.
+#[derive(Debug, Clone, Copy)]
+pub struct PoolStatus {
+    /// Connections that someone is using.
+    pub in_use: usize,
+    /// Connections that wait for work.
+    pub idle: usize,
+    /// Requests that wait for a connection.
+    pub waiting: usize,
+}
+
+/// The connections of one role.
 #[derive(Clone)]
 pub(super) struct Pool {
     inner: Deadpool<AsyncPgConnection>,
@@ -61,9 +73,13 @@ impl Pool {
         }
     }
 
-    pub(super) fn status(&self) -> (usize, usize) {
+    pub(super) fn status(&self) -> PoolStatus {
         let status = self.inner.status();
-        (status.size, status.waiting)
+        PoolStatus {
+            in_use: status.size.saturating_sub(status.available),
+            idle: status.available,
+            waiting: status.waiting,
+        }
     }
 }
 

@@ -1,8 +1,23 @@
 //! The commands that talk to a server, wherever it runs.
 
+mod connection;
+pub mod exit;
+mod failure;
+mod get;
+mod human;
+mod ls;
+mod output;
+mod partial_file;
+mod put;
+mod quota;
+mod records;
+mod rm;
+mod safe_name;
+mod standard_streams;
+
 use clap::Subcommand;
 
-use super::{exit::Exit, failure::Failure, get, ls, output::Output, put, quota, rm};
+use self::{exit::Exit, failure::Failure, output::Output};
 
 /// `strongroom put|get|ls|rm|undelete|quota`.
 #[derive(Debug, Subcommand)]
@@ -191,7 +206,7 @@ mod tests {
     async fn an_interrupted_download_takes_its_hidden_file_along() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.txt");
-        let (partial, file) = super::super::partial_file::PartialFile::create(path, false).await.unwrap();
+        let (partial, file) = super::partial_file::PartialFile::create(path, false).await.unwrap();
         assert_eq!(names_in(directory.path()).len(), 1);
         drop((partial, file));
         assert!(names_in(directory.path()).is_empty());

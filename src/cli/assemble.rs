@@ -1,0 +1,257 @@
+//! Wires the parts together: the only place that knows all of them.
+
+use std::{sync::Arc, time::Duration};
+
+use secrecy::{ExposeSecret, SecretString};
+use tokio::{net::TcpListener, sync::watch};
+
+use super::ambient;
+use crate::{
+    app::{App, Limits, Parts},
+    config::{Config, StorageConfig, storage::StorageAdapter},
+    crypto::sealer::Sealer,
+    db::{Database, DatabaseOptions, DbError, RoleError},
+    domain::policy::{Policy, ScanRule, UnknownPreset},
+    edge::{self, EdgeState},
+    grpc::{self, auth::Authenticator},
+    storage::{self, AdapterOptions, ObjectStorage, StorageError, StorageOptions},
+    telemetry::{Health, Metrics, health::Component, metrics::PoolState},
+    worker,
+};
+
+/// Why the service does not start.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each variant wraps what its name says")]
+pub enum StartError {
+    #[error(transparent)]
+    Database(#[from] DbError),
+    #[error(transparent)]
+    Role(#[from] RoleError),
+    #[error("open storage: {0}")]
+    Storage(#[from] StorageError),
+    #[error("tenants.preset: {0}")]
+    Preset(#[from] UnknownPreset),
+    #[error("read the keys of auth.issuers: {0}")]
+    Auth(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error(
+        "refusing to start: the preset `{0}` demands a scan and this server has no scanner; \
+         set scanning.accept_unscanned = true to accept files that nothing scanned"
+    )]
+    ScanRequired(String),
+    #[error("secrets.page_token_key must be 32 bytes in base64")]
+    PageTokenKey,
+    #[error("listen: {0}")]
+    Listen(#[from] std::io::Error),
+    #[error("serve: {0}")]
+    Serve(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// A service that is ready to run.
+pub struct Service {
+    app: Arc<App>,
+    store: Arc<dyn ObjectStorage>,
+    database: Database,
+    authenticator: Authenticator,
+    health: Health,
+    metrics: Metrics,
+    config: Config,
+}
+
+/// Opens everything and checks what can be checked before the first request. `dev_secret` lets HS256 tokens in, which no
+/// configuration can.
+///
+/// # Errors
+/// With the key or the role that must be mended.
+pub async fn assemble(
+    config: Config,
+    metrics: Metrics,
+    dev_secret: Option<SecretString>,
+) -> Result<Service, StartError> {
+    check_presets(&config)?;
+    let (clock, ids) = ambient();
+    let database = Database::open(&database_options(&config))?;
+    database.check_roles().await?;
+    observe_pool(&metrics, &database);
+    let store = storage::open(&storage_options(&config.storage), Arc::clone(&clock), Arc::clone(&ids))?;
+    let page_token_key = config.secrets.page_token_key().ok_or(StartError::PageTokenKey)?;
+    let page_tokens = Sealer::new(page_token_key.expose_secret()).map_err(|_| StartError::PageTokenKey)?;
+    let authenticator = Authenticator::open(&config.auth, dev_secret, Arc::clone(&clock))
+        .await
+        .map_err(|error| StartError::Auth(error.into()))?;
+    let parts = Parts {
+        db: database.clone(),
+        store: Arc::clone(&store),
+        clock,
+        ids,
+        page_tokens,
+        metrics: metrics.clone(),
+    };
+    let app = App::new(parts, limits(&config))?;
+    tracing::info!(bound = %config.memory_bound(), "memory bound");
+    Ok(Service { app, store, database, authenticator, health: Health::new(), metrics, config })
+}
+
+impl Service {
+    /// The configuration it was assembled from.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The use cases, for whoever runs in the same process.
+    pub fn app(&self) -> &Arc<App> {
+        &self.app
+    }
+
+    /// Serves until `shutdown` resolves, then drains: readiness off, work in flight ends or is cut after
+    /// `server.drain_seconds`, commits that have begun are waited for.
+    ///
+    /// # Errors
+    /// When a listener fails.
+    pub async fn run(
+        self,
+        grpc: TcpListener,
+        edge: TcpListener,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<(), StartError> {
+        let (stop, stopping) = watch::channel(false);
+        let stopped = move || {
+            let mut stopping = stopping.clone();
+            async move {
+                // A dropped sender means the same as `true`.
+                let _ = stopping.wait_for(|stop| *stop).await;
+            }
+        };
+        let probes = tokio::spawn(probe(
+            self.database.clone(),
+            Arc::clone(&self.store),
+            self.health.clone(),
+            stopped(),
+        ));
+        let work = tokio::spawn(worker::run(Arc::clone(&self.app), stopped()));
+        let edge_state = EdgeState { health: self.health.clone(), metrics: self.metrics.clone() };
+        let edge_config = self.config.edge.clone();
+        let (edge_stop, edge_stopping) = tokio::sync::oneshot::channel::<()>();
+        let edge_server = tokio::spawn(async move {
+            edge::serve(edge, &edge_config, edge_state, async {
+                let _ = edge_stopping.await;
+            })
+            .await
+        });
+        let health = self.health.clone();
+        tokio::spawn(async move {
+            shutdown.await;
+            tracing::info!("draining");
+            health.drain();
+            let _ = stop.send(true);
+        });
+        let served = grpc::server::serve(
+            Arc::clone(&self.app),
+            &self.config,
+            self.authenticator,
+            self.health.clone(),
+            self.metrics.clone(),
+            grpc,
+            stopped(),
+        )
+        .await;
+        self.app.drain().await;
+        // Probes answer until the last request is done.
+        let _ = edge_stop.send(());
+        probes.abort();
+        let _ = work.await;
+        edge_server.await.map_err(|error| StartError::Serve(error.into()))??;
+        served.map_err(|error| StartError::Serve(error.into()))
+    }
+}
+
+/// Looks at database and store every few seconds, for `/readyz` and the gRPC health service.
+async fn probe(
+    database: Database,
+    store: Arc<dyn ObjectStorage>,
+    health: Health,
+    stopped: impl Future<Output = ()>,
+) {
+    const EVERY: Duration = Duration::from_secs(5);
+    tokio::pin!(stopped);
+    loop {
+        match database.ping().await {
+            Ok(()) => health.set_up(Component::Database),
+            Err(error) => {
+                tracing::warn!(%error, "database is not ready");
+                health.set_down(Component::Database, "the database does not answer");
+            }
+        }
+        match store.check().await {
+            Ok(()) => health.set_up(Component::Storage),
+            Err(error) => {
+                tracing::warn!(%error, "storage is not ready");
+                health.set_down(Component::Storage, "the object store does not answer");
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(EVERY) => {}
+            () = &mut stopped => return,
+        }
+    }
+}
+
+fn check_presets(config: &Config) -> Result<(), StartError> {
+    let names = std::iter::once(&config.tenants.preset).chain(config.tenants.presets.values());
+    for name in names {
+        let policy = Policy::preset(name)?;
+        if policy.scan == ScanRule::Required && !config.scanning.accept_unscanned {
+            return Err(StartError::ScanRequired(policy.name));
+        }
+    }
+    Ok(())
+}
+
+fn observe_pool(metrics: &Metrics, database: &Database) {
+    let database = database.clone();
+    metrics.observe_pool("requests", move || {
+        let status = database.pool_status();
+        PoolState { in_use: status.in_use as u64, idle: status.idle as u64, waiting: status.waiting as u64 }
+    });
+}
+
+/// How to reach the database.
+pub(super) fn database_options(config: &Config) -> DatabaseOptions {
+    let database = &config.database;
+    DatabaseOptions {
+        url: database.url.clone().unwrap_or_default(),
+        system_url: database.system_url.clone().unwrap_or_default(),
+        pool_size_max: database.pool_size_max,
+        system_pool_size_max: database.system_pool_size_max,
+        statement_timeout: database.statement_timeout(),
+        acquire_timeout: database.acquire_timeout(),
+        tls_ca_file: database.tls_ca_file.clone(),
+    }
+}
+
+/// Where the bytes are.
+pub(super) fn storage_options(config: &StorageConfig) -> StorageOptions {
+    let adapter = match config.adapter {
+        StorageAdapter::Local => AdapterOptions::Local { root: config.root.clone().unwrap_or_default() },
+        StorageAdapter::Memory => AdapterOptions::Memory,
+    };
+    StorageOptions {
+        adapter,
+        concurrency_max: config.concurrency_max,
+        retry_attempts_max: config.retry_attempts_max,
+        retry_backoff_base: config.retry_backoff_base(),
+        retry_backoff_max: config.retry_backoff_max(),
+    }
+}
+
+/// The limits that use cases keep.
+pub(super) fn limits(config: &Config) -> Limits {
+    Limits {
+        uploads: config.uploads.clone(),
+        downloads: config.downloads.clone(),
+        lists: config.lists.clone(),
+        retention: config.retention.clone(),
+        scanning: config.scanning.clone(),
+        tenants: config.tenants.clone(),
+        key_prefix: config.storage.key_prefix.clone(),
+    }
+}
