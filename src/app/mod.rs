@@ -9,6 +9,7 @@ pub mod error;
 pub mod files;
 mod group;
 mod idempotency;
+pub mod integrity;
 pub mod quotas;
 pub mod tenants;
 pub mod uploads;

@@ -16,6 +16,7 @@ pub mod events;
 pub mod file_readers;
 pub mod file_tags;
 pub mod files;
+pub mod fsck;
 pub mod idempotency_keys;
 pub mod lists;
 
