@@ -17,7 +17,7 @@ use crate::{
         self,
         auth::{Authenticator, DevIssuer},
     },
-    storage::{self, AdapterOptions, ObjectStorage, StorageError, StorageOptions},
+    storage::{self, AdapterOptions, ObjectStorage, StorageError, StorageOptions, Traced},
     telemetry::{Health, Metrics, health::Component, metrics::PoolState},
     worker,
 };
@@ -76,6 +76,7 @@ pub async fn assemble(
     database.check_roles().await?;
     observe_pool(&metrics, &database);
     let store = storage::open(&storage_options(&config.storage), Arc::clone(&clock), Arc::clone(&ids))?;
+    let store = Traced::over(store, metrics.clone());
     let page_token_key = config.secrets.page_token_key().ok_or(StartError::PageTokenKey)?;
     let page_tokens = Sealer::new(page_token_key.expose_secret()).map_err(|_| StartError::PageTokenKey)?;
     let mut authenticator = Authenticator::open(&config.auth, Arc::clone(&clock))
