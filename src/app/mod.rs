@@ -11,6 +11,7 @@ mod group;
 mod idempotency;
 pub mod integrity;
 pub mod quotas;
+pub mod retention;
 pub mod tenants;
 pub mod uploads;
 

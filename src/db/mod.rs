@@ -21,6 +21,7 @@ pub mod idempotency_keys;
 pub mod lists;
 
 pub mod migrate;
+pub mod partitions;
 mod pool;
 pub mod quotas;
 mod roles;
