@@ -50,7 +50,9 @@ impl Downloads {
     /// Room for one more download, or at once an answer that says to come again.
     pub(super) fn slot(&self, origin: &Origin) -> Result<Slot, Status> {
         let permit = Arc::clone(&self.slots).try_acquire_owned();
-        permit.map(|permit| Slot { _permit: permit }).map_err(|_| status::overloaded("downloads", &origin.request_id))
+        permit
+            .map(|permit| Slot { _permit: permit })
+            .map_err(|_| status::overloaded("downloads", &origin.request_id))
     }
 
     /// Begins to send.

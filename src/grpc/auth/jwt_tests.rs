@@ -4,7 +4,7 @@ use jsonwebtoken::{EncodingKey, Header, jwk::Jwk};
 use serde_json::json;
 
 use super::*;
-use crate::grpc::auth::keys::tests::{document, issuer_config, key_set, p256_key, ed25519_key};
+use crate::grpc::auth::keys::tests::{document, ed25519_key, issuer_config, key_set, p256_key};
 
 const NOW: i64 = 1_700_000_000;
 
@@ -110,9 +110,13 @@ async fn keys_and_signatures_are_the_issuers_or_nothing() {
 
     let good = token(&key, &header(Algorithm::EdDSA, Some("1")), &claims());
     let mut parts: Vec<&str> = good.split('.').collect();
-    let other = token(&stranger, &header(Algorithm::EdDSA, Some("1")), &json!({
-        "iss": "https://id", "aud": "strongroom", "sub": "mallory", "exp": NOW + 60,
-    }));
+    let other = token(
+        &stranger,
+        &header(Algorithm::EdDSA, Some("1")),
+        &json!({
+            "iss": "https://id", "aud": "strongroom", "sub": "mallory", "exp": NOW + 60,
+        }),
+    );
     parts[1] = other.split('.').nth(1).unwrap();
     assert_eq!(refusal(&issuers, &parts.join(".")).await, "the token's signature is wrong");
 }
@@ -123,7 +127,8 @@ async fn algorithms_are_pinned() {
 
     let key = ed25519_key();
     let issuers = issuers(&[("1", &key, Algorithm::EdDSA)]).await;
-    let unsigned = [&json!({"alg": "none", "kid": "1"}), &claims()].map(|part| BASE64.encode(part.to_string()));
+    let unsigned =
+        [&json!({"alg": "none", "kid": "1"}), &claims()].map(|part| BASE64.encode(part.to_string()));
     assert_eq!(refusal(&issuers, &format!("{}.{}.", unsigned[0], unsigned[1])).await, "the token is damaged");
 
     // The classic confusion: the public key as the secret of an HMAC.

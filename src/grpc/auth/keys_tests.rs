@@ -114,7 +114,8 @@ async fn provider(bodies: Vec<String>) -> (Url, tokio::task::JoinHandle<()>) {
             let (mut connection, _) = listener.accept().await.unwrap();
             let mut request = [0; 1024];
             let _read = connection.read(&mut request).await.unwrap();
-            let head = format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
+            let head =
+                format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
             connection.write_all(head.as_bytes()).await.unwrap();
             connection.write_all(body.as_bytes()).await.unwrap();
         }
