@@ -133,7 +133,11 @@ impl AsyncRead for Connection {
 }
 
 impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         if self.is_cut(context) {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
@@ -179,7 +183,9 @@ mod tests {
 
     use super::*;
 
-    async fn listening(connections_max: usize) -> (impl Stream<Item = Result<Connection, io::Error>>, Limits, std::net::SocketAddr) {
+    async fn listening(
+        connections_max: usize,
+    ) -> (impl Stream<Item = Result<Connection, io::Error>>, Limits, std::net::SocketAddr) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let silence = Duration::from_secs(50);

@@ -50,7 +50,9 @@ impl Downloads {
     /// Room for one more download, or at once an answer that says to come again.
     pub(super) fn slot(&self, origin: &Origin) -> Result<Slot, Status> {
         let permit = Arc::clone(&self.slots).try_acquire_owned();
-        permit.map(|permit| Slot { _permit: permit }).map_err(|_| status::overloaded("downloads", &origin.request_id))
+        permit
+            .map(|permit| Slot { _permit: permit })
+            .map_err(|_| status::overloaded("downloads", &origin.request_id))
     }
 
     /// Begins to send.
@@ -157,6 +159,13 @@ pub(super) struct DownloadStream {
     /// How the download ended; taken when it was told.
     end: Option<oneshot::Receiver<Result<(), Status>>>,
     request_id: String,
+}
+
+impl Drop for DownloadStream {
+    /// The client has gone, or has everything. The task shares the queue, so that only closing it tells the task.
+    fn drop(&mut self) {
+        discard(&self.queue);
+    }
 }
 
 impl Stream for DownloadStream {

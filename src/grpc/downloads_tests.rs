@@ -5,9 +5,7 @@ use tonic::Code;
 
 use super::*;
 use crate::{
-    config::Config,
-    domain::digest::Digest,
-    grpc::convert::file::tests::file,
+    config::Config, domain::digest::Digest, grpc::convert::file::tests::file,
     proto::v1::download_file_response::Message,
 };
 
@@ -48,18 +46,19 @@ async fn the_header_comes_first_and_then_chunks_with_offset_and_checksum() {
             Message::Header(_) => panic!("a second header"),
         })
         .collect();
-    assert_eq!(chunks.iter().map(|chunk| (chunk.0, chunk.1)).collect::<Vec<_>>(), [
-        (2, &b"abcd"[..]),
-        (6, b"ef"),
-        (8, b"g")
-    ]);
+    assert_eq!(
+        chunks.iter().map(|chunk| (chunk.0, chunk.1)).collect::<Vec<_>>(),
+        [(2, &b"abcd"[..]), (6, b"ef"), (8, b"g")]
+    );
     assert!(chunks.iter().all(|chunk| chunk.2 != 0));
     assert!(downloads.metrics.render().unwrap().contains("strongroom_downloaded_bytes_total 7"));
 }
 
 #[tokio::test]
 async fn a_store_that_fails_or_sends_too_little_or_too_much_ends_the_stream_with_an_error() {
-    for pieces in [vec![piece(b"ab"), Err(Error::ObjectMissing)], vec![piece(b"ab")], vec![piece(b"abcdefghi")]] {
+    for pieces in
+        [vec![piece(b"ab"), Err(Error::ObjectMissing)], vec![piece(b"ab")], vec![piece(b"abcdefghi")]]
+    {
         let sent: Vec<_> = begin(&downloads(1), 7, pieces).collect().await;
         assert_eq!(sent.last().unwrap().as_ref().unwrap_err().code(), Code::DataLoss);
     }

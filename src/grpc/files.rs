@@ -6,7 +6,10 @@ use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use super::{
     call::{answer, caller},
-    convert::{self, file::{basic, full}},
+    convert::{
+        self,
+        file::{basic, full},
+    },
     downloads::{DownloadStream, Downloads},
     uploads::Uploads,
 };

@@ -10,8 +10,11 @@ use crate::{
 };
 
 /// Overall, and every service: all of them need the database and the store.
-const NAMES: [&str; 3] =
-    ["", <FileServiceServer<Files> as NamedService>::NAME, <QuotaServiceServer<Quotas> as NamedService>::NAME];
+const NAMES: [&str; 3] = [
+    "",
+    <FileServiceServer<Files> as NamedService>::NAME,
+    <QuotaServiceServer<Quotas> as NamedService>::NAME,
+];
 
 /// Says once how things are, before the first caller can ask.
 pub(super) async fn begin(health: &Health) -> HealthReporter {

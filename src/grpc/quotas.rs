@@ -24,7 +24,10 @@ pub(super) struct Quotas(pub(super) Arc<App>);
 
 #[async_trait]
 impl QuotaService for Quotas {
-    async fn get_quota(&self, request: Request<GetQuotaRequest>) -> Result<Response<GetQuotaResponse>, Status> {
+    async fn get_quota(
+        &self,
+        request: Request<GetQuotaRequest>,
+    ) -> Result<Response<GetQuotaResponse>, Status> {
         let (principal, origin, request) = principal(request)?;
         answer(&origin, async {
             let quota = get(&self.0, &principal, convert::quota::tenant(&request.tenant_id)?).await?;
@@ -46,7 +49,10 @@ impl QuotaService for Quotas {
         .await
     }
 
-    async fn get_usage(&self, request: Request<GetUsageRequest>) -> Result<Response<GetUsageResponse>, Status> {
+    async fn get_usage(
+        &self,
+        request: Request<GetUsageRequest>,
+    ) -> Result<Response<GetUsageResponse>, Status> {
         let (principal, origin, request) = principal(request)?;
         answer(&origin, async {
             let usage = usage(&self.0, &principal, convert::quota::tenant(&request.tenant_id)?).await?;

@@ -141,7 +141,8 @@ impl GrpcServer {
         let bytes_max = config.server.message_size_max_bytes;
         let mut routes = Routes::new(FileServiceServer::new(files).max_decoding_message_size(bytes_max))
             .add_service(
-                QuotaServiceServer::new(Quotas(Arc::clone(&self.app))).max_decoding_message_size(SMALL_MESSAGE_BYTES_MAX),
+                QuotaServiceServer::new(Quotas(Arc::clone(&self.app)))
+                    .max_decoding_message_size(SMALL_MESSAGE_BYTES_MAX),
             )
             .add_service(
                 HealthServer::new(HealthService::from_health_reporter(reporter))

@@ -70,9 +70,9 @@ impl Uploads {
         S: Stream<Item = Result<UploadFileRequest, Status>> + Send + Unpin,
     {
         let idle = self.config.idle_timeout();
-        let first = timeout(idle, messages.message()).await.map_err(|_elapsed| {
-            Error::UploadStalled(format!("no message for {} seconds", idle.as_secs()))
-        })?;
+        let first = timeout(idle, messages.message())
+            .await
+            .map_err(|_elapsed| Error::UploadStalled(format!("no message for {} seconds", idle.as_secs())))?;
         match first {
             Some(UploadFileRequest { message: Some(Message::Spec(spec)) }) => Ok(spec),
             Some(_) => Err(Error::StreamOrder("the first message of an upload must be its spec")),
@@ -170,7 +170,9 @@ where
                 size_bytes: finish.size_bytes,
                 sha256: finish.sha256.map(|digest| digest.to_vec()),
             },
-            Some(Message::Spec(_)) => UploadMessage::OutOfOrder("the spec of an upload comes once, and first"),
+            Some(Message::Spec(_)) => {
+                UploadMessage::OutOfOrder("the spec of an upload comes once, and first")
+            }
             None => UploadMessage::OutOfOrder("a message of an upload must be a chunk or the finish"),
         }))
     }
@@ -182,7 +184,10 @@ mod tests {
     use futures::stream;
 
     use super::*;
-    use crate::{config::Config, proto::v1::{UploadChunk, UploadFinish}};
+    use crate::{
+        config::Config,
+        proto::v1::{UploadChunk, UploadFinish},
+    };
 
     const CHUNK_MAX: usize = 10;
 
@@ -210,7 +215,9 @@ mod tests {
         let finish = message(Message::Finish(UploadFinish { size_bytes: 5, sha256: None }));
         let sent = vec![chunk(5), spec(), Ok(UploadFileRequest::default()), finish];
         let seen: Vec<UploadMessage> = messages(sent).collect().await;
-        assert!(matches!(&seen[0], UploadMessage::Chunk { offset: 0, data, crc32c: Some(1) } if data.len() == 5));
+        assert!(
+            matches!(&seen[0], UploadMessage::Chunk { offset: 0, data, crc32c: Some(1) } if data.len() == 5)
+        );
         assert!(matches!(seen[1], UploadMessage::OutOfOrder(_)));
         assert!(matches!(seen[2], UploadMessage::OutOfOrder(_)));
         assert!(matches!(seen[3], UploadMessage::Finish { size_bytes: 5, sha256: None }));
@@ -228,7 +235,9 @@ mod tests {
         for sent in [chunk(CHUNK_MAX + 1), Err(Status::out_of_range(""))] {
             let mut too_large = messages(vec![chunk(CHUNK_MAX), sent, chunk(1)]);
             assert_eq!((&mut too_large).count().await, 1);
-            let Error::Invalid(wrong) = too_large.explain(Error::UploadNotFinished) else { panic!("not named") };
+            let Error::Invalid(wrong) = too_large.explain(Error::UploadNotFinished) else {
+                panic!("not named")
+            };
             assert_eq!(wrong.iter().next().unwrap().field, "chunk.data");
         }
     }

@@ -65,7 +65,11 @@ impl Access {
                 Err(Error::NotAllowed("the operator works on tenants and never with their files"))
             }
             (Tenant(least) | TenantOrOperator(least), Standing::Member { role, .. }) => {
-                if *role >= least { Ok(()) } else { Err(Error::NotAllowed(needed(least))) }
+                if *role >= least {
+                    Ok(())
+                } else {
+                    Err(Error::NotAllowed(needed(least)))
+                }
             }
         }
     }
@@ -96,7 +100,8 @@ mod tests {
     /// The paths of every method in an encoded descriptor set.
     fn paths(descriptor_set: &[u8]) -> BTreeSet<String> {
         let set = FileDescriptorSet::decode(descriptor_set).unwrap();
-        let services = set.file.iter().flat_map(|file| file.service.iter().map(|service| (file.package(), service)));
+        let services =
+            set.file.iter().flat_map(|file| file.service.iter().map(|service| (file.package(), service)));
         services
             .flat_map(|(package, service)| {
                 let path = move |method: &str| format!("/{package}.{}/{method}", service.name());

@@ -23,7 +23,11 @@ impl ClaimRules {
     }
 
     /// Who the bearer is, by the claims of an issuer that vouched for them.
-    pub(super) fn identity(&self, issuer: &str, claims: &Map<String, Value>) -> Result<Identity, Credentials> {
+    pub(super) fn identity(
+        &self,
+        issuer: &str,
+        claims: &Map<String, Value>,
+    ) -> Result<Identity, Credentials> {
         let paths = &self.0.claims;
         let subject =
             id(claims, &paths.user)?.ok_or_else(|| invalid(format!("claim `{}` is missing", paths.user)))?;
@@ -148,7 +152,8 @@ mod tests {
 
     #[test]
     fn roles_of_other_systems_become_ours() {
-        for (claimed, role) in [("owner", Role::Admin), ("teacher", Role::Manager), ("student", Role::Member)] {
+        for (claimed, role) in [("owner", Role::Admin), ("teacher", Role::Manager), ("student", Role::Member)]
+        {
             let claims = json!({"sub": "alice", "org_id": "acme", "role": claimed});
             assert_eq!(member(claims), (ActorKind::User, Some("acme".into()), role, vec![]));
         }

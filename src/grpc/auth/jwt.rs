@@ -184,7 +184,9 @@ const fn why(kind: &ErrorKind) -> &'static str {
         ErrorKind::InvalidAudience => "the token is for another audience",
         ErrorKind::InvalidIssuer => "the token's issuer is not known here",
         ErrorKind::InvalidAlgorithm => "the token's algorithm is not accepted from its issuer",
-        ErrorKind::MissingRequiredClaim(_) => "one of the claims `exp`, `iss` and `aud` is missing or malformed",
+        ErrorKind::MissingRequiredClaim(_) => {
+            "one of the claims `exp`, `iss` and `aud` is missing or malformed"
+        }
         _ => "the token is damaged",
     }
 }

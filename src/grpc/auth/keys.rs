@@ -174,8 +174,7 @@ fn client() -> Result<reqwest::Client, KeysError> {
 
 async fn fetch(client: &reqwest::Client, url: &Url) -> Result<Vec<u8>, KeysError> {
     let request = client.get(url.clone()).send().await;
-    let mut response =
-        request.and_then(reqwest::Response::error_for_status).map_err(KeysError::Fetch)?;
+    let mut response = request.and_then(reqwest::Response::error_for_status).map_err(KeysError::Fetch)?;
     let mut document = Vec::new();
     while let Some(piece) = response.chunk().await.map_err(KeysError::Fetch)? {
         if document.len() + piece.len() > DOCUMENT_BYTES_MAX {

@@ -104,7 +104,12 @@ fn from_number<T: Copy>(
 
 /// States from the wire.
 pub(in crate::grpc) fn states(field: &str, numbers: &[i32], wrong: &mut Violations) -> Vec<FileState> {
-    each(field, numbers, |at, wrong| from_number(at, FileState::ALL, |value| state(value).into(), wrong), wrong)
+    each(
+        field,
+        numbers,
+        |at, wrong| from_number(at, FileState::ALL, |value| state(value).into(), wrong),
+        wrong,
+    )
 }
 
 /// Scan states from the wire.

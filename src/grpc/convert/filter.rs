@@ -23,7 +23,8 @@ pub(in crate::grpc) fn list(request: v1::ListFilesRequest) -> Result<ListRequest
     if request.page_size < 0 {
         wrong.add("page_size", "must not be negative; 0 means the default");
     }
-    let order = wrong.take("order_by", FileOrder::parse(&request.order_by)).unwrap_or(FileOrder::NEWEST_FIRST);
+    let order =
+        wrong.take("order_by", FileOrder::parse(&request.order_by)).unwrap_or(FileOrder::NEWEST_FIRST);
     let view = wrong.take("view", v1::FileView::try_from(request.view).map_err(|_| "is not a known view"));
     let mut filter = request.filter.map(|filter| self::filter(filter, &mut wrong)).unwrap_or_default();
     filter.is_deleted_shown = request.show_deleted;
@@ -77,7 +78,9 @@ fn words(field: &str, values: Vec<String>, characters_max: usize, wrong: &mut Vi
     let mut checked: Vec<String> = values
         .iter()
         .enumerate()
-        .filter_map(|(index, value)| wrong.take(&format!("{field}[{index}]"), text::line(value, characters_max)))
+        .filter_map(|(index, value)| {
+            wrong.take(&format!("{field}[{index}]"), text::line(value, characters_max))
+        })
         .collect();
     checked.sort();
     checked.dedup();
@@ -136,8 +139,15 @@ mod tests {
         };
         let Err(wrong) = list(request) else { panic!("accepted") };
         let fields: Vec<&str> = wrong.iter().map(|violation| violation.field.as_str()).collect();
-        let expected =
-            ["page_size", "order_by", "view", "filter.entity.type", "filter.entity.id", "filter.tags_all[1]", "filter.sha256"];
+        let expected = [
+            "page_size",
+            "order_by",
+            "view",
+            "filter.entity.type",
+            "filter.entity.id",
+            "filter.tags_all[1]",
+            "filter.sha256",
+        ];
         assert_eq!(fields, expected);
     }
 }

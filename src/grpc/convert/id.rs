@@ -12,7 +12,10 @@ pub(in crate::grpc) fn file_id(text: &str) -> Result<FileId, Violations> {
 }
 
 /// A file's id and a request id, as most changes carry them.
-pub(in crate::grpc) fn change(file_id: &str, request_id: &str) -> Result<(FileId, Option<RequestId>), Violations> {
+pub(in crate::grpc) fn change(
+    file_id: &str,
+    request_id: &str,
+) -> Result<(FileId, Option<RequestId>), Violations> {
     let mut wrong = Violations::new();
     let file = wrong.take("file_id", file_id.parse::<FileId>().map_err(|_| "must be a UUID"));
     let request = self::request_id(request_id, &mut wrong);
@@ -29,7 +32,8 @@ pub(in crate::grpc) fn request_id(text: &str, wrong: &mut Violations) -> Option<
 
 /// The tenant that an operator names; empty is none.
 pub(in crate::grpc) fn tenant_id(text: &str, wrong: &mut Violations) -> Option<TenantId> {
-    let named = (!text.is_empty()).then(|| text.parse::<TenantId>().map_err(|_| "must be a UUID, or empty"))?;
+    let named =
+        (!text.is_empty()).then(|| text.parse::<TenantId>().map_err(|_| "must be a UUID, or empty"))?;
     wrong.take("tenant_id", named)
 }
 

@@ -121,7 +121,12 @@ fn set(
         "file_size_max_bytes.other_bytes" => change.other_bytes = Some(sizes.other_bytes),
         "ceiling_bytes" => change.ceiling_bytes = Some(quota.ceiling_bytes),
         "ceiling_file_count" => change.ceiling_file_count = Some(quota.ceiling_file_count),
-        "tenant_id" | "used_bytes" | "reserved_bytes" | "file_count" | "reserved_file_count" | "etag"
+        "tenant_id"
+        | "used_bytes"
+        | "reserved_bytes"
+        | "file_count"
+        | "reserved_file_count"
+        | "etag"
         | "update_time" => return Err("is set by the service and cannot be updated"),
         _ => return Err("is not a field of a quota"),
     }

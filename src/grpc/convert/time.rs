@@ -15,7 +15,11 @@ pub(in crate::grpc) fn to_wire(time: Timestamp) -> Wire {
 }
 
 /// A moment from the wire, where there is one.
-pub(in crate::grpc) fn from_wire(field: &str, time: Option<Wire>, wrong: &mut Violations) -> Option<Timestamp> {
+pub(in crate::grpc) fn from_wire(
+    field: &str,
+    time: Option<Wire>,
+    wrong: &mut Violations,
+) -> Option<Timestamp> {
     let time = time?;
     let nanos = u32::try_from(time.nanos).ok().filter(|nanos| *nanos < 1_000_000_000);
     let read = nanos

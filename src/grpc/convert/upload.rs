@@ -71,7 +71,10 @@ mod tests {
             ..v1::UploadSpec::default()
         })
         .unwrap();
-        assert_eq!((read.name.as_str(), read.size_bytes, read.request_id.as_str()), ("notes.txt", Some(5), "r"));
+        assert_eq!(
+            (read.name.as_str(), read.size_bytes, read.request_id.as_str()),
+            ("notes.txt", Some(5), "r")
+        );
         assert_eq!(read.sha256, Some(vec![7; 32]));
         assert_eq!(read.attachments[0].entity_type, "class");
         assert_eq!(read.visibility, Some(Visibility::Owner));

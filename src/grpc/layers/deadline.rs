@@ -64,7 +64,12 @@ impl Deadline {
     }
 
     /// What ends the answer of such a method while it streams, besides its own end.
-    fn end(&self, class: Class, deadline: Option<Instant>, request_id: String) -> Option<BoxFuture<'static, Status>> {
+    fn end(
+        &self,
+        class: Class,
+        deadline: Option<Instant>,
+        request_id: String,
+    ) -> Option<BoxFuture<'static, Status>> {
         let draining = self.draining.clone();
         match (class, deadline) {
             (Class::Stream(_), Some(deadline)) => Some(Box::pin(async move {

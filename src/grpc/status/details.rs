@@ -113,7 +113,10 @@ impl Answer {
 }
 
 fn fields(violations: &Violations) -> Vec<FieldViolation> {
-    violations.iter().map(|wrong| FieldViolation::new(wrong.field.clone(), wrong.description.clone())).collect()
+    violations
+        .iter()
+        .map(|wrong| FieldViolation::new(wrong.field.clone(), wrong.description.clone()))
+        .collect()
 }
 
 fn shortened(text: String, characters_max: usize) -> String {

@@ -60,10 +60,8 @@ fn every_reason_has_one_code_and_every_error_one_reason() {
     }
     // Their errors hold an adapter's, which this room cannot make; the compiler checks that they are mapped.
     let elsewhere = [ErrorReason::StorageUnavailable, ErrorReason::DatabaseUnavailable];
-    let all: BTreeSet<i32> =
-        (1..1000).filter(|number| ErrorReason::try_from(*number).is_ok()).collect();
-    let seen: BTreeSet<i32> =
-        codes.into_keys().chain(elsewhere.map(|reason| reason as i32)).collect();
+    let all: BTreeSet<i32> = (1..1000).filter(|number| ErrorReason::try_from(*number).is_ok()).collect();
+    let seen: BTreeSet<i32> = codes.into_keys().chain(elsewhere.map(|reason| reason as i32)).collect();
     assert_eq!(seen, all);
     assert!(elsewhere.iter().all(|reason| code(*reason) == Code::Unavailable));
 }
