@@ -57,12 +57,21 @@ async fn kill_minus_nine_during_mixed_uploads_loses_nothing_acknowledged() {
     let mut random = Random(0x5EED_0001);
     for round in 0..kills {
         let server = site.serve().await;
-        let trigger = Arc::new(Trigger { sent: AtomicU64::new(0), at: random.next() % KILL_AFTER_BYTES_MAX, pulled: Notify::new() });
+        let trigger = Arc::new(Trigger {
+            sent: AtomicU64::new(0),
+            at: random.next() % KILL_AFTER_BYTES_MAX,
+            pulled: Notify::new(),
+        });
         let mut uploaders = Vec::new();
         for uploader in 0..UPLOADERS {
             let client = site.client(&server, "alice").await;
             let (ledger, trigger) = (ledger.clone(), trigger.clone());
-            uploaders.push(tokio::spawn(upload_until_it_breaks(client, format!("{round}-{uploader}"), ledger, trigger)));
+            uploaders.push(tokio::spawn(upload_until_it_breaks(
+                client,
+                format!("{round}-{uploader}"),
+                ledger,
+                trigger,
+            )));
         }
         trigger.pulled.notified().await;
         server.kill().await;
@@ -98,7 +107,10 @@ async fn upload_until_it_breaks(client: Client, uploader: String, ledger: Ledger
     for (index, size) in SIZES.iter().cycle().enumerate() {
         let name = format!("{uploader}-{index}");
         let bytes = bytes(&name, *size);
-        ledger.lock().unwrap().insert(name.clone(), Attempt { digest: Digest::of(&bytes), acknowledged: None });
+        ledger
+            .lock()
+            .unwrap()
+            .insert(name.clone(), Attempt { digest: Digest::of(&bytes), acknowledged: None });
         let spec = UploadSpec {
             name: name.clone(),
             size_bytes: (index % 2 == 0).then_some(i64::try_from(*size).unwrap()),
@@ -131,7 +143,8 @@ fn bytes(name: &str, size: usize) -> Vec<u8> {
 /// Everything acknowledged is there with its bytes; nothing is there that was not tried, or that differs from what was.
 async fn check(client: &Client, ledger: &HashMap<String, Attempt>) {
     let mut visible: HashMap<String, File> = HashMap::new();
-    let mut files = pin!(client.list_all(ListFilesRequest { page_size: 1000, ..ListFilesRequest::default() }));
+    let mut files =
+        pin!(client.list_all(ListFilesRequest { page_size: 1000, ..ListFilesRequest::default() }));
     while let Some(file) = files.next().await {
         let file = file.unwrap();
         assert!(visible.insert(file.id.clone(), file).is_none(), "a file is listed twice");

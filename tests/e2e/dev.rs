@@ -56,8 +56,15 @@ async fn dev_serves_ready_callers_and_finds_its_data_again() {
 
     let (dev, json) = start(&data_dir).await;
     for caller in [
-        "acme_admin", "acme_manager", "acme_member", "acme_member2", "globex_admin", "globex_member", "personal",
-        "operator", "service",
+        "acme_admin",
+        "acme_manager",
+        "acme_member",
+        "acme_member2",
+        "globex_admin",
+        "globex_member",
+        "personal",
+        "operator",
+        "service",
     ] {
         assert!(json["tokens"][caller].is_string(), "{caller} has no token");
     }

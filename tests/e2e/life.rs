@@ -5,7 +5,10 @@ use std::{io::Cursor, time::Duration};
 use strongroom::proto::v1::{GetFileRequest, UploadSpec};
 use tokio::io::AsyncWriteExt as _;
 
-use crate::{database::TestDatabase, server::{Site, binary}};
+use crate::{
+    database::TestDatabase,
+    server::{Site, binary},
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_lets_an_upload_in_flight_finish_and_then_exits_with_zero() {
