@@ -1,4 +1,5 @@
-//! The transport's settings and reflection. The stack as a whole is tested by the service tests, with a real database.
+//! The transport's settings and reflection. The stack as a whole is tested by the service tests, with a real
+//! database.
 
 use super::*;
 

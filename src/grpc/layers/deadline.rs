@@ -1,7 +1,7 @@
 //! How long a request may take: the caller's deadline or the method's own, whichever is sooner.
 //!
-//! tonic's own timeout ends where the response headers begin, which for a stream is its beginning; this one lasts to the
-//! last message.
+//! tonic's own timeout ends where the response headers begin, which for a stream is its beginning; this one
+//! lasts to the last message.
 
 use std::{
     pin::Pin,
@@ -26,7 +26,8 @@ use crate::{
 
 const TOO_LATE: &str = "the deadline of this call has passed";
 
-/// By how much we are ahead of a caller's deadline, at most: tonic keeps it as well, and its answer says less.
+/// By how much we are ahead of a caller's deadline, at most: tonic keeps it as well, and its answer says
+/// less.
 const HEAD_START_MAX: Duration = Duration::from_millis(5);
 
 /// Ends what takes too long.
@@ -115,7 +116,8 @@ async fn within<T>(deadline: Option<Instant>, work: impl Future<Output = T>) -> 
     }
 }
 
-/// The caller's `grpc-timeout`: at most eight digits and a unit. A malformed one is none, as in other servers.
+/// The caller's `grpc-timeout`: at most eight digits and a unit. A malformed one is none, as in other
+/// servers.
 fn callers(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
