@@ -13,7 +13,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::{HeaderMap, Request, Response};
 use http_body::{Body as HttpBody, Frame};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, body::Body};
 
@@ -29,6 +29,10 @@ const TOO_LATE: &str = "the deadline of this call has passed";
 /// By how much we are ahead of a caller's deadline, at most: tonic keeps it as well, and its answer says
 /// less.
 const HEAD_START_MAX: Duration = Duration::from_millis(5);
+
+/// What is watched goes on for so long when the process begins to shut down, so that watchers still hear of
+/// it: the last message of a health watch is NOT_SERVING.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Ends what takes too long.
 #[derive(Clone)]
@@ -78,7 +82,11 @@ impl Deadline {
                 status::deadline_exceeded(TOO_LATE, &request_id)
             })),
             (Class::Watch, deadline) => Some(Box::pin(async move {
-                match within(deadline, draining.cancelled_owned()).await {
+                let ended = async {
+                    draining.cancelled().await;
+                    sleep(LAST_WORDS).await;
+                };
+                match within(deadline, ended).await {
                     Some(()) => status::status(&Error::ShuttingDown, &request_id),
                     None => status::deadline_exceeded(TOO_LATE, &request_id),
                 }
