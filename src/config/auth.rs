@@ -92,8 +92,6 @@ pub struct ClaimsConfig {
     pub role: String,
     /// The user's groups.
     pub groups: String,
-    /// What the token may be used for.
-    pub scopes: String,
     /// What kind of caller this is.
     pub kind: String,
 }
@@ -180,7 +178,6 @@ impl ClaimsConfig {
             ("auth.claims.organization", &self.organization),
             ("auth.claims.role", &self.role),
             ("auth.claims.groups", &self.groups),
-            ("auth.claims.scopes", &self.scopes),
             ("auth.claims.kind", &self.kind),
         ];
         for (key, path) in paths {

@@ -2,7 +2,7 @@
 //!
 //! A query function takes a [`TenantTx`] or a [`SystemTx`], never a connection: whoever holds a transaction is bound to
 //! one tenant by the database itself, or has said out loud that it works across tenants. One file a table holds its
-//! queries. SQL is written out ([`statement`]), because what matters here (one conditional UPDATE, set-based inserts,
+//! queries. SQL is written out (`statement.rs`), because what matters here (one conditional UPDATE, set-based inserts,
 //! ordered index walks under row-level security) is what a query builder hides; diesel carries it: typed binds, mapped
 //! rows, prepared statements, transactions that survive cancellation, migrations.
 //!
