@@ -58,6 +58,7 @@ CREATE TABLE uploads (
     create_time timestamptz NOT NULL,
     PRIMARY KEY (tenant_id, id)
 );
-CREATE INDEX uploads_due ON uploads (lease_expire_time) WHERE state = 1;
+CREATE INDEX uploads_due ON uploads (lease_expire_time);
 CALL app.protect('uploads');
 GRANT INSERT, UPDATE ON uploads TO strongroom_app;
+GRANT DELETE ON uploads TO strongroom_system;

@@ -50,6 +50,14 @@ pub(super) async fn denied(
     }
 }
 
+/// Records that a caller's role did not let it call a method at all, and answers why.
+pub async fn call_denied(app: &App, caller: &Caller, method: &str, why: Error) -> Error {
+    let mut entry = entry(caller, AuditAction::Call, None);
+    entry.is_allowed = false;
+    entry.details = serde_json::json!({ "method": method, "reason": why.to_string() });
+    write(&app.db, caller.tenant_id(), &[entry]).await.err().unwrap_or(why)
+}
+
 async fn write(db: &Database, tenant: TenantId, entries: &[AuditEntry]) -> Result<(), Error> {
     let mut tx = db.tenant_tx(tenant, &Viewer::system()).await?;
     let outcome = audit_entries::insert(&mut tx, entries).await;

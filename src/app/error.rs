@@ -93,15 +93,15 @@ pub enum Error {
     /// The client was too slow.
     #[error("the upload stalled: {0}; nothing was stored")]
     UploadStalled(String),
+    /// The upload no longer holds its lease.
+    #[error("the upload no longer holds its lease; nothing was stored")]
+    UploadFenced,
     /// Somebody else changed it meanwhile.
     #[error("it changed since the etag was read; read it again")]
     EtagMismatch,
     /// The first request with this id still runs.
     #[error("a request with this id is still running; try again in a moment")]
     RequestInProgress,
-    /// The client's copy is current.
-    #[error("not modified: the file still has this etag")]
-    NotModified,
     /// The file is in the trash.
     #[error("the file is in the trash; undelete it first")]
     FileDeleted,

@@ -7,7 +7,7 @@ use crate::proto::v1::ErrorReason;
 pub(super) fn for_reason(reason: ErrorReason) -> Option<&'static str> {
     use ErrorReason as R;
     Some(match reason {
-        R::Unspecified | R::InvalidField | R::NotModified | R::DeadlineExceeded => return None,
+        R::Unspecified | R::InvalidField | R::DeadlineExceeded => return None,
         R::PageTokenInvalid => "list again from the first page",
         R::StreamOrderInvalid => "client and server disagree about the protocol: update the older one",
         R::ChecksumMismatch => "the bytes were damaged on their way: send them again",
@@ -23,6 +23,7 @@ pub(super) fn for_reason(reason: ErrorReason) -> Option<&'static str> {
         R::FileTooLarge => "send a smaller file or have the limit raised",
         R::Overloaded | R::StorageUnavailable | R::DatabaseUnavailable | R::ShuttingDown => "try again later",
         R::UploadNotFinished => "nothing was stored: send it again",
+        R::UploadFenced => "nothing was stored: send it again",
         R::UploadStalled => "nothing was stored: send it again, faster",
         R::EtagMismatch => "read it again and decide anew",
         R::RequestInProgress => "the first request is still running: try again later",

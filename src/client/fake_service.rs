@@ -205,7 +205,7 @@ impl FileService for Fake {
     ) -> Result<Response<DeleteFileResponse>, Status> {
         self.script.lock().unwrap().request_ids.push(request.get_ref().request_id.clone());
         self.enter(&request)?;
-        Ok(Response::new(DeleteFileResponse { file: None }))
+        Ok(Response::new(DeleteFileResponse::default()))
     }
 
     async fn undelete_file(
@@ -221,7 +221,7 @@ impl FileService for Fake {
         request: Request<PurgeFileRequest>,
     ) -> Result<Response<PurgeFileResponse>, Status> {
         self.enter(&request)?;
-        Ok(Response::new(PurgeFileResponse {}))
+        Ok(Response::new(PurgeFileResponse::default()))
     }
 }
 
@@ -240,7 +240,7 @@ impl QuotaService for Fake {
         request: Request<UpdateQuotaRequest>,
     ) -> Result<Response<UpdateQuotaResponse>, Status> {
         self.enter(&request)?;
-        Ok(Response::new(UpdateQuotaResponse { quota: request.into_inner().quota }))
+        Ok(Response::new(UpdateQuotaResponse { quota: request.into_inner().quota, state: None }))
     }
 
     async fn get_usage(

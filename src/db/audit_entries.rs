@@ -29,6 +29,8 @@ sql_enum! {
         FilePurge = 6 => "file_purge",
         /// Limits were changed.
         QuotaUpdate = 7 => "quota_update",
+        /// A method was called; only denials are recorded under this name.
+        Call = 8 => "call",
     }
 }
 

@@ -113,15 +113,18 @@ struct DueRow {
     blob: BlobRow,
 }
 
-/// Blobs that nothing refers to and whose undelete window has passed.
-pub async fn list_due(tx: &mut SystemTx, limit: i64) -> Result<Vec<DueBlob>, DbError> {
+/// Blobs of one provider that nothing refers to and whose undelete window has passed.
+pub async fn list_due(tx: &mut SystemTx, provider: &str, limit: i64) -> Result<Vec<DueBlob>, DbError> {
     let sql = format!(
-        "SELECT b.tenant_id, {COLUMNS} FROM blobs AS b WHERE b.delete_after <= app.now()
+        "SELECT b.tenant_id, {COLUMNS} FROM blobs AS b WHERE b.delete_after <= app.now() AND b.provider = {{}}
            AND NOT EXISTS (SELECT FROM versions AS v WHERE v.tenant_id = b.tenant_id AND v.blob_id = b.id)
          ORDER BY b.delete_after LIMIT {{}}"
     );
-    let rows: Vec<DueRow> =
-        statement("find due blobs", sql).bind::<BigInt, _>(limit).load(tx.connection()?).await?;
+    let rows: Vec<DueRow> = statement("find due blobs", sql)
+        .bind::<Text, _>(provider.to_owned())
+        .bind::<BigInt, _>(limit)
+        .load(tx.connection()?)
+        .await?;
     rows.into_iter()
         .map(|row| Ok(DueBlob { tenant: TenantId::from_uuid(row.tenant_id), blob: row.blob.read()? }))
         .collect()

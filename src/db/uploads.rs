@@ -3,13 +3,13 @@
 
 use diesel::{
     QueryableByName,
-    sql_types::{Array, BigInt, Integer, Nullable, SmallInt, Text, Uuid as SqlUuid},
+    sql_types::{Array, BigInt, Bool, Double, Integer, Nullable, SmallInt, Text, Uuid as SqlUuid},
 };
 use uuid::Uuid;
 
-use super::{DbError, TenantTx, statement::statement};
+use super::{DbError, SystemTx, TenantTx, statement::statement};
 use crate::domain::{
-    ids::{BlobId, UploadId},
+    ids::{BlobId, TenantId, UploadId},
     object_key::ObjectKey,
     sql_enum::sql_enum,
 };
@@ -68,7 +68,7 @@ pub async fn insert(tx: &mut TenantTx, upload: &NewUpload) -> Result<(), DbError
     .bind::<SqlUuid, _>(upload.id.as_uuid())
     .bind::<SmallInt, _>(UploadState::Open.number())
     .bind::<Integer, _>(UploadLease::first(upload.id).epoch)
-    .bind::<diesel::sql_types::Double, _>(f64::from(upload.lease_seconds))
+    .bind::<Double, _>(f64::from(upload.lease_seconds))
     .bind::<BigInt, _>(upload.reserved_bytes)
     .bind::<SqlUuid, _>(upload.blob_id.as_uuid())
     .bind::<Text, _>(upload.provider.clone())
@@ -80,14 +80,21 @@ pub async fn insert(tx: &mut TenantTx, upload: &NewUpload) -> Result<(), DbError
     .map(|_| ())
 }
 
-/// Records more (or fewer) reserved bytes; false when the upload is no longer ours.
-pub async fn grow(tx: &mut TenantTx, lease: UploadLease, by_bytes: i64) -> Result<bool, DbError> {
+/// Records more (or fewer) reserved bytes and renews the lease; false when the upload is no longer ours.
+pub async fn grow(
+    tx: &mut TenantTx,
+    lease: UploadLease,
+    by_bytes: i64,
+    lease_seconds: u32,
+) -> Result<bool, DbError> {
     let touched = statement(
         "grow reservation",
-        "UPDATE uploads SET reserved_bytes = reserved_bytes + {}
+        "UPDATE uploads SET reserved_bytes = reserved_bytes + {},
+            lease_expire_time = app.now() + make_interval(secs => {})
          WHERE tenant_id = {} AND id = {} AND lease_epoch = {} AND state = 1",
     )
     .bind::<BigInt, _>(by_bytes)
+    .bind::<Double, _>(f64::from(lease_seconds))
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())
     .bind::<SqlUuid, _>(lease.id.as_uuid())
     .bind::<Integer, _>(lease.epoch)
@@ -128,4 +135,90 @@ pub async fn end(
     .load(tx.connection()?)
     .await?;
     Ok(rows.into_iter().map(|row| (UploadId::from_uuid(row.id), row.reserved_bytes)).collect())
+}
+
+#[derive(QueryableByName)]
+struct Exists {
+    #[diesel(sql_type = Bool)]
+    exists: bool,
+}
+
+/// Whether there is an upload with this id, in whatever state.
+pub async fn exists(tx: &mut TenantTx, id: UploadId) -> Result<bool, DbError> {
+    let row: Exists = statement(
+        "look for upload",
+        "SELECT EXISTS (SELECT FROM uploads WHERE tenant_id = {} AND id = {}) AS exists",
+    )
+    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+    .bind::<SqlUuid, _>(id.as_uuid())
+    .one(tx.connection()?)
+    .await?;
+    Ok(row.exists)
+}
+
+/// An open upload whose lease ran out, and what it left in the store.
+#[derive(Debug, Clone)]
+pub struct ExpiredUpload {
+    /// Whose.
+    pub tenant: TenantId,
+    /// Which, and under which lease.
+    pub lease: UploadLease,
+    /// Where its bytes went.
+    pub key: ObjectKey,
+    /// The unfinished object.
+    pub multipart_id: Option<String>,
+}
+
+#[derive(QueryableByName)]
+struct ExpiredRow {
+    #[diesel(sql_type = SqlUuid)]
+    tenant_id: Uuid,
+    #[diesel(sql_type = SqlUuid)]
+    id: Uuid,
+    #[diesel(sql_type = Integer)]
+    lease_epoch: i32,
+    #[diesel(sql_type = Text)]
+    storage_key: String,
+    #[diesel(sql_type = Nullable<Text>)]
+    multipart_id: Option<String>,
+}
+
+/// Open uploads of one provider whose lease ran out, longest first.
+pub async fn list_expired(
+    tx: &mut SystemTx,
+    provider: &str,
+    limit: i64,
+) -> Result<Vec<ExpiredUpload>, DbError> {
+    const OPERATION: &str = "find expired uploads";
+    let rows: Vec<ExpiredRow> = statement(
+        OPERATION,
+        "SELECT tenant_id, id, lease_epoch, storage_key, multipart_id FROM uploads
+         WHERE state = 1 AND provider = {} AND lease_expire_time <= app.now() ORDER BY lease_expire_time LIMIT {}",
+    )
+    .bind::<Text, _>(provider.to_owned())
+    .bind::<BigInt, _>(limit)
+    .load(tx.connection()?)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            let key =
+                ObjectKey::parse(&row.storage_key).map_err(|error| DbError::corrupt(OPERATION, error))?;
+            Ok(ExpiredUpload {
+                tenant: TenantId::from_uuid(row.tenant_id),
+                lease: UploadLease { id: UploadId::from_uuid(row.id), epoch: row.lease_epoch },
+                key,
+                multipart_id: row.multipart_id,
+            })
+        })
+        .collect()
+}
+
+/// Forgets uploads that ended longer ago than their lease lasted.
+pub async fn delete_ended(tx: &mut SystemTx) -> Result<usize, DbError> {
+    statement(
+        "delete ended uploads",
+        "DELETE FROM uploads WHERE state <> 1 AND lease_expire_time <= app.now()",
+    )
+    .execute(tx.connection()?)
+    .await
 }

@@ -38,6 +38,8 @@ pub struct UploadSpec {
     pub retention_days: i32,
     pub visibility: Option<Visibility>,
     pub request_id: String,
+    /// What could not even be read; it is reported with the rest.
+    pub unreadable: Violations,
 }
 
 /// A spec that holds, with the policy's defaults filled in.
@@ -63,8 +65,8 @@ pub struct CheckedSpec {
 
 impl UploadSpec {
     /// Checks everything against the policy and reports all that is wrong together.
-    pub fn check(self, policy: &Policy, now: Timestamp) -> Result<CheckedSpec, Violations> {
-        let mut wrong = Violations::new();
+    pub fn check(mut self, policy: &Policy, now: Timestamp) -> Result<CheckedSpec, Violations> {
+        let mut wrong = std::mem::take(&mut self.unreadable);
         self.check_name(policy, &mut wrong);
         let size_bytes = self.check_size(&mut wrong);
         let sha256 =
@@ -284,6 +286,17 @@ mod tests {
         ] {
             assert!(fields.iter().any(|reported| reported == field), "{field} is missing in {fields:?}");
         }
+    }
+
+    #[test]
+    fn what_could_not_be_read_is_reported_with_the_rest() {
+        let bad = UploadSpec {
+            name: String::new(),
+            unreadable: Violations::one("spec.visibility", "is not a known visibility"),
+            ..spec()
+        };
+        let fields: Vec<String> = check(bad).unwrap_err().iter().map(|wrong| wrong.field.clone()).collect();
+        assert_eq!(fields, ["spec.visibility", "spec.name"]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::{
     convert::{
         self,
         file::{basic, full},
+        quota::state,
     },
     downloads::{DownloadStream, Downloads},
     uploads::Uploads,
@@ -92,8 +93,8 @@ impl FileService for Files {
         let (caller, request) = caller(request)?;
         answer(&caller.origin, async {
             let (file, request_id) = convert::id::change(&request.file_id, &request.request_id)?;
-            let file = delete(&self.app, &caller, file, request_id).await?;
-            Ok(DeleteFileResponse { file: file.map(full) })
+            let deleted = delete(&self.app, &caller, file, request_id).await?;
+            Ok(DeleteFileResponse { file: deleted.value.map(full), quota: Some(state(deleted.quota)) })
         })
         .await
     }
@@ -105,8 +106,8 @@ impl FileService for Files {
         let (caller, request) = caller(request)?;
         answer(&caller.origin, async {
             let (file, request_id) = convert::id::change(&request.file_id, &request.request_id)?;
-            let file = undelete(&self.app, &caller, file, request_id).await?;
-            Ok(UndeleteFileResponse { file: Some(full(file)) })
+            let restored = undelete(&self.app, &caller, file, request_id).await?;
+            Ok(UndeleteFileResponse { file: Some(full(restored.value)), quota: Some(state(restored.quota)) })
         })
         .await
     }
@@ -118,8 +119,8 @@ impl FileService for Files {
         let (caller, request) = caller(request)?;
         answer(&caller.origin, async {
             let (file, request_id) = convert::id::change(&request.file_id, &request.request_id)?;
-            purge(&self.app, &caller, file, request_id).await?;
-            Ok(PurgeFileResponse {})
+            let purged = purge(&self.app, &caller, file, request_id).await?;
+            Ok(PurgeFileResponse { quota: Some(state(purged.quota)) })
         })
         .await
     }

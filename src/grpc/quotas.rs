@@ -44,7 +44,8 @@ impl QuotaService for Quotas {
         answer(&origin, async {
             let (tenant, change) = convert::quota::update(request)?;
             let quota = update(&self.0, &principal, tenant, change).await?;
-            Ok(UpdateQuotaResponse { quota: Some(convert::quota::quota(&quota)) })
+            let state = convert::quota::state(quota.state());
+            Ok(UpdateQuotaResponse { quota: Some(convert::quota::quota(&quota)), state: Some(state) })
         })
         .await
     }

@@ -90,7 +90,7 @@ pub(super) fn reason(error: &Error) -> ErrorReason {
         Error::UploadStalled(_) => ErrorReason::UploadStalled,
         Error::EtagMismatch => ErrorReason::EtagMismatch,
         Error::RequestInProgress => ErrorReason::RequestInProgress,
-        Error::NotModified => ErrorReason::NotModified,
+        Error::UploadFenced => ErrorReason::UploadFenced,
         Error::FileDeleted => ErrorReason::FileDeleted,
         Error::FileNotAvailable(_) => ErrorReason::FileNotAvailable,
         Error::FileRetained(_) => ErrorReason::FileRetained,
@@ -124,10 +124,10 @@ pub(super) fn code(reason: ErrorReason) -> Code {
         | ErrorReason::Overloaded => Code::ResourceExhausted,
         ErrorReason::UploadNotFinished
         | ErrorReason::UploadStalled
+        | ErrorReason::UploadFenced
         | ErrorReason::EtagMismatch
         | ErrorReason::RequestInProgress => Code::Aborted,
-        ErrorReason::NotModified
-        | ErrorReason::FileDeleted
+        ErrorReason::FileDeleted
         | ErrorReason::FileNotAvailable
         | ErrorReason::FileRetained
         | ErrorReason::ScanRequired

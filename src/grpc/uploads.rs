@@ -53,7 +53,7 @@ impl Uploads {
         let mut messages = Messages::new(stream, self.config.chunk_size_max_bytes);
         let received = async {
             let spec = self.spec(&mut messages).await?;
-            upload(app, caller, convert::upload::spec(spec)?, &mut messages).await
+            upload(app, caller, convert::upload::spec(spec), &mut messages).await
         };
         match received.await {
             Ok(uploaded) => Ok(convert::upload::uploaded(uploaded)),

@@ -1,5 +1,5 @@
-//! Work that no request waits for: emptying the trash, deleting bytes that nothing refers to, keeping what is kept by time
-//! in bounds.
+//! Work that no request waits for: giving up uploads that nobody finished, emptying the trash, deleting bytes
+//! that nothing refers to, keeping what is kept by time in bounds.
 //!
 //! Every replica runs it; the work is idempotent, and rows that two replicas see at once are changed under a lock.
 
@@ -9,6 +9,7 @@ use crate::app::{
     App, Error,
     files::{empty_trash::empty_trash, reap::reap},
     retention::retain,
+    uploads::expire::expire,
 };
 
 /// How long to rest when there is nothing to do.
@@ -18,13 +19,7 @@ const REST: Duration = Duration::from_secs(60);
 pub async fn run(app: Arc<App>, shutdown: impl Future<Output = ()>) {
     tokio::pin!(shutdown);
     loop {
-        let has_more = match round(&app).await {
-            Ok(done) => done > 0,
-            Err(error) => {
-                tracing::warn!(error = %error, cause = ?std::error::Error::source(&error), "background work");
-                false
-            }
-        };
+        let has_more = round(&app).await > 0;
         let rest = if has_more { Duration::ZERO } else { REST };
         tokio::select! {
             () = tokio::time::sleep(rest) => {}
@@ -33,11 +28,18 @@ pub async fn run(app: Arc<App>, shutdown: impl Future<Output = ()>) {
     }
 }
 
-/// One round of everything; answers how much was done.
-///
-/// # Errors
-/// When the database or the store does not answer. The next round goes on where this one ended.
-pub async fn round(app: &App) -> Result<usize, Error> {
-    retain(app).await?;
-    Ok(empty_trash(app).await? + reap(app).await?)
+/// One round of everything; answers how much was done. What fails is logged and tried again in the next round, and does
+/// not keep the rest from its turn.
+pub async fn round(app: &App) -> usize {
+    tolerate("keep by time", retain(app).await.map(|()| 0))
+        + tolerate("expire uploads", expire(app).await)
+        + tolerate("empty trash", empty_trash(app).await)
+        + tolerate("delete blobs", reap(app).await)
+}
+
+fn tolerate(work: &'static str, outcome: Result<usize, Error>) -> usize {
+    outcome.unwrap_or_else(|error| {
+        tracing::warn!(work, %error, cause = ?std::error::Error::source(&error), "background work");
+        0
+    })
 }

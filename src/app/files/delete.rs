@@ -1,6 +1,6 @@
 //! Moves a file to the trash.
 
-use super::{filled, purge::remove};
+use super::{Changed, filled, purge::remove};
 use crate::{
     app::{
         App, Error,
@@ -34,7 +34,7 @@ pub async fn delete(
     caller: &Caller,
     id: FileId,
     request_id: Option<RequestId>,
-) -> Result<Option<File>, Error> {
+) -> Result<Changed<Option<File>>, Error> {
     let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::caller(caller)).await?;
     let deleted = run(app, &mut tx, caller, id, request_id).await;
     super::recorded(app, caller, AuditAction::FileDelete, id, tx.finish(deleted).await).await
@@ -46,10 +46,10 @@ async fn run(
     caller: &Caller,
     id: FileId,
     request_id: Option<RequestId>,
-) -> Result<Option<File>, Error> {
+) -> Result<Changed<Option<File>>, Error> {
     let payload = super::payload(caller, id);
     let attempt = match idempotency::begin(app, tx, request_id, Method::DeleteFile, &payload).await? {
-        Begun::Replay(answer) => return Ok(answer),
+        Begun::Replay(answer) => return Changed::read(tx, answer).await,
         Begun::Fresh(attempt) => attempt,
     };
     let file = seen(caller, files::get_for_update(tx, id).await?)?;
@@ -65,7 +65,7 @@ async fn run(
     if let Some(attempt) = attempt {
         attempt.record(tx, &deleted).await?;
     }
-    Ok(deleted)
+    Changed::read(tx, deleted).await
 }
 
 async fn to_trash(tx: &mut TenantTx, caller: &Caller, file: &File) -> Result<File, Error> {

@@ -35,7 +35,7 @@ pub struct DownloadRequest {
     pub version: i32,
     /// Which bytes.
     pub range: ByteRangeRequest,
-    /// The etag that the caller holds, or empty.
+    /// The etag that the file must still have, or empty.
     pub if_etag: String,
 }
 
@@ -56,7 +56,7 @@ pub struct Download {
 /// Opens a download.
 ///
 /// # Errors
-/// `NotFound`, `ReadOutOfRange`, `FileDeleted`, `FileNotAvailable`, `NotModified`, `ObjectMissing`, `ObjectDamaged`.
+/// `NotFound`, `ReadOutOfRange`, `FileDeleted`, `FileNotAvailable`, `EtagMismatch`, `ObjectMissing`, `ObjectDamaged`.
 pub async fn download(app: &App, caller: &Caller, request: DownloadRequest) -> Result<Download, Error> {
     if request.version < 0 {
         return Err(Violations::one("version", "must not be negative; 0 means the current one").into());
@@ -64,8 +64,8 @@ pub async fn download(app: &App, caller: &Caller, request: DownloadRequest) -> R
     let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::caller(caller)).await?;
     let found = find(&mut tx, caller, &request).await;
     let (file, version) = tx.finish(found).await?;
-    if !request.if_etag.is_empty() && request.if_etag == file.etag() {
-        return Err(Error::NotModified);
+    if !request.if_etag.is_empty() && request.if_etag != file.etag() {
+        return Err(Error::EtagMismatch);
     }
     let total_bytes = version.blob.size_bytes;
     let range =

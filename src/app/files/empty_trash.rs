@@ -11,7 +11,7 @@ use crate::{
 const FILES_PER_ROUND: i64 = 100;
 
 /// Purges one round of due files; answers how many are gone. A file that must be kept, or that somebody restored
-/// meanwhile, is passed over.
+/// meanwhile, is passed over; one that fails is tried again in the next round.
 ///
 /// # Errors
 /// When the database does not answer. What was purged before stays purged.
@@ -23,10 +23,7 @@ pub async fn empty_trash(app: &App) -> Result<usize, Error> {
     for (tenant, id) in due {
         match purge_due(app, tenant, id).await {
             Ok(is_purged) => purged += usize::from(is_purged),
-            Err(error @ (Error::FileRetained(_) | Error::NotFound(_))) => {
-                tracing::debug!(%tenant, file = %id, %error, "leave file in trash");
-            }
-            Err(error) => return Err(error),
+            Err(error) => tracing::warn!(%tenant, file = %id, %error, "purge from trash"),
         }
     }
     Ok(purged)

@@ -11,9 +11,25 @@ pub mod undelete;
 
 use super::{App, Error, audit};
 use crate::{
-    db::{DbError, TenantTx, attachments, audit_entries::AuditAction, file_tags, lists},
-    domain::{caller::Caller, file::File, ids::FileId},
+    db::{DbError, TenantTx, attachments, audit_entries::AuditAction, file_tags, lists, quotas},
+    domain::{caller::Caller, file::File, ids::FileId, quota::QuotaState},
 };
+
+/// A change that was made, and the tenant's quota after it.
+#[derive(Debug, Clone)]
+pub struct Changed<T> {
+    /// What it came to.
+    pub value: T,
+    /// The quota.
+    pub quota: QuotaState,
+}
+
+impl<T> Changed<T> {
+    /// Reads the quota in the transaction of the change.
+    async fn read(tx: &mut TenantTx, value: T) -> Result<Self, Error> {
+        Ok(Self { value, quota: quotas::get(tx).await?.state() })
+    }
+}
 
 /// Records a denial of an act on a file; passes everything else on.
 async fn recorded<T>(

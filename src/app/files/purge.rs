@@ -1,5 +1,6 @@
 //! Removes a file for good, with its versions and, after the undelete window of the store, its bytes.
 
+use super::Changed;
 use crate::{
     app::{
         App, Error,
@@ -33,7 +34,7 @@ pub async fn purge(
     caller: &Caller,
     id: FileId,
     request_id: Option<RequestId>,
-) -> Result<(), Error> {
+) -> Result<Changed<()>, Error> {
     let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::caller(caller)).await?;
     let purged = run(app, &mut tx, caller, id, request_id).await;
     super::recorded(app, caller, AuditAction::FilePurge, id, tx.finish(purged).await).await
@@ -45,19 +46,19 @@ async fn run(
     caller: &Caller,
     id: FileId,
     request_id: Option<RequestId>,
-) -> Result<(), Error> {
+) -> Result<Changed<()>, Error> {
     let payload = super::payload(caller, id);
     let attempt = match idempotency::begin(app, tx, request_id, Method::PurgeFile, &payload).await? {
-        Begun::Replay(()) => return Ok(()),
+        Begun::Replay(()) => return Changed::read(tx, ()).await,
         Begun::Fresh(attempt) => attempt,
     };
     let file = seen(caller, files::get_for_update(tx, id).await?)?;
     can_write(caller, &file)?;
     remove(app, tx, caller, file).await?;
-    match attempt {
-        Some(attempt) => attempt.record(tx, &()).await,
-        None => Ok(()),
+    if let Some(attempt) = attempt {
+        attempt.record(tx, &()).await?;
     }
+    Changed::read(tx, ()).await
 }
 
 /// Removes a locked file and all that hangs on it.

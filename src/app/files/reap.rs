@@ -2,32 +2,34 @@
 
 use crate::{
     app::{App, Error},
-    db::blobs,
+    db::blobs::{self, DueBlob},
 };
 
 /// How many blobs one round looks at.
 const BLOBS_PER_ROUND: i64 = 100;
 
 /// Deletes one round of due blobs; answers how many are gone. First the bytes, then the row: a crash in between leaves a
-/// row that says what to delete.
+/// row that says what to delete. One that fails is tried again in the next round.
 ///
 /// # Errors
-/// When the database or the store does not answer. What was deleted before stays deleted.
+/// When the database does not answer.
 pub async fn reap(app: &App) -> Result<usize, Error> {
     let mut tx = app.db.system_tx().await?;
-    let due = blobs::list_due(&mut tx, BLOBS_PER_ROUND).await?;
+    let due = blobs::list_due(&mut tx, app.store.provider(), BLOBS_PER_ROUND).await?;
     tx.commit().await?;
     let mut reaped = 0;
     for due in due {
-        if due.blob.provider != app.store.provider() {
-            tracing::warn!(tenant = %due.tenant, key = %due.blob.key, provider = %due.blob.provider, "no such provider");
-            continue;
+        match delete(app, &due).await {
+            Ok(()) => reaped += 1,
+            Err(error) => tracing::warn!(tenant = %due.tenant, key = %due.blob.key, %error, "delete blob"),
         }
-        app.store.delete(&due.blob.key).await?;
-        let mut tx = app.db.system_tx().await?;
-        blobs::delete(&mut tx, due.tenant, due.blob.id).await?;
-        tx.commit().await?;
-        reaped += 1;
     }
     Ok(reaped)
+}
+
+async fn delete(app: &App, due: &DueBlob) -> Result<(), Error> {
+    app.store.delete(&due.blob.key).await?;
+    let mut tx = app.db.system_tx().await?;
+    blobs::delete(&mut tx, due.tenant, due.blob.id).await?;
+    Ok(tx.commit().await?)
 }

@@ -1,6 +1,6 @@
 //! Takes a file out of the trash.
 
-use super::filled;
+use super::{Changed, filled};
 use crate::{
     app::{
         App, Error,
@@ -35,7 +35,7 @@ pub async fn undelete(
     caller: &Caller,
     id: FileId,
     request_id: Option<RequestId>,
-) -> Result<File, Error> {
+) -> Result<Changed<File>, Error> {
     let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::caller(caller)).await?;
     let restored = run(app, &mut tx, caller, id, request_id).await;
     super::recorded(app, caller, AuditAction::FileUndelete, id, tx.finish(restored).await).await
@@ -47,10 +47,10 @@ async fn run(
     caller: &Caller,
     id: FileId,
     request_id: Option<RequestId>,
-) -> Result<File, Error> {
+) -> Result<Changed<File>, Error> {
     let payload = super::payload(caller, id);
     let attempt = match idempotency::begin(app, tx, request_id, Method::UndeleteFile, &payload).await? {
-        Begun::Replay(answer) => return Ok(answer),
+        Begun::Replay(answer) => return Changed::read(tx, answer).await,
         Begun::Fresh(attempt) => attempt,
     };
     let file = seen(caller, files::get_for_update(tx, id).await?)?;
@@ -60,7 +60,7 @@ async fn run(
     if let Some(attempt) = attempt {
         attempt.record(tx, &file).await?;
     }
-    Ok(file)
+    Changed::read(tx, file).await
 }
 
 async fn restore(tx: &mut TenantTx, caller: &Caller, file: &File) -> Result<File, Error> {

@@ -13,7 +13,7 @@ use crate::{
         tenants::{self, TenantName},
     },
     domain::{
-        caller::Tenant,
+        caller::{Tenant, TenantKind},
         ids::TenantId,
         policy::{Policy, UnknownPreset},
     },
@@ -72,7 +72,8 @@ impl TenantDirectory {
     }
 
     async fn create(&self, app: &App, name: &TenantName) -> Result<Tenant, Error> {
-        let policy = self.presets.get(&name.external_id).unwrap_or(&self.preset);
+        let named = self.presets.get(&name.external_id).filter(|_| name.kind == TenantKind::Organization);
+        let policy = named.unwrap_or(&self.preset);
         let id = TenantId::from_uuid(app.ids.uuid());
         let mut tx = app.db.system_tx().await?;
         if tenants::create(&mut tx, id, name, policy).await? {

@@ -259,8 +259,7 @@ async fn end_uploads(
         uploads::end(tx, &leases, UploadState::Committed).await?.into_iter().collect();
     for item in items {
         if item.lease.is_some_and(|lease| leases.contains(&lease) && !reserved.contains_key(&lease.id)) {
-            let why = Error::UploadStalled("its lease has ended".to_owned());
-            settled.insert(item.file.id, Err(why));
+            settled.insert(item.file.id, Err(Error::UploadFenced));
         }
     }
     Ok(reserved)

@@ -7,6 +7,7 @@
 pub(super) mod budget;
 pub(super) mod commit;
 mod content;
+pub mod expire;
 mod open;
 mod part;
 mod receive;

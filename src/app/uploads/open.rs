@@ -58,7 +58,7 @@ impl OpenUpload {
             key: target.key.clone(),
             multipart_id: Some(multipart.as_str().to_owned()),
             reserved_bytes: to_i64(bytes),
-            lease_seconds: u32::try_from(app.limits.uploads.lease_seconds).unwrap_or(u32::MAX),
+            lease_seconds: lease_seconds(app),
             created_by: caller.actor.id.clone(),
         };
         // From here on the guard cleans up: also when the transaction below fails.
@@ -101,7 +101,7 @@ impl OpenUpload {
         let needed = bytes - self.reserved_bytes;
         let step = needed.max(self.app.limits.uploads.reservation_step_bytes);
         let mut tx = self.app.db.tenant_tx(self.tenant, &Viewer::system()).await?;
-        let grown = grow(&mut tx, self.lease, step, needed).await;
+        let grown = grow(&mut tx, self.lease, step, needed, lease_seconds(&self.app)).await;
         self.reserved_bytes += tx.finish(grown).await.inspect_err(|error| count_refusal(&self.app, error))?;
         Ok(())
     }
@@ -121,16 +121,17 @@ impl Drop for OpenUpload {
         let (key, multipart) = (self.target.key.clone(), self.multipart.clone());
         let tasks = app.tasks.clone();
         tasks.spawn(async move {
-            // What fails here stays as a row and a young key, which say what to sweep.
-            if let Err(error) = app.store.abort_multipart(&key, &multipart).await {
-                tracing::warn!(%tenant, upload = %lease.id, %key, %error, "abort multipart upload");
-            }
-            remove_object(&app, &key).await;
-            if let Err(error) = release(&app, tenant, lease).await {
-                tracing::warn!(%tenant, upload = %lease.id, %error, "release reservation");
+            // What fails here stays as a row whose lease will run out; `expire` does it again then.
+            if let Err(error) = give_up(&app, tenant, lease, &key, Some(&multipart)).await {
+                tracing::warn!(%tenant, upload = %lease.id, %key, %error, "give up upload");
             }
         });
     }
+}
+
+/// For how long an upload holds its reservation without news.
+fn lease_seconds(app: &App) -> u32 {
+    u32::try_from(app.limits.uploads.lease_seconds).unwrap_or(u32::MAX)
 }
 
 /// Removes an object that no committed row refers to.
@@ -151,11 +152,17 @@ async fn insert(tx: &mut TenantTx, upload: &NewUpload) -> Result<(), Error> {
 }
 
 /// The upload's row goes first, then the quota's: it is also the order of the commit.
-async fn grow(tx: &mut TenantTx, lease: UploadLease, step: u64, needed: u64) -> Result<u64, Error> {
+async fn grow(
+    tx: &mut TenantTx,
+    lease: UploadLease,
+    step: u64,
+    needed: u64,
+    lease_seconds: u32,
+) -> Result<u64, Error> {
     let mut recorded = 0;
     for bytes in [step, needed] {
-        if !uploads::grow(tx, lease, to_i64(bytes) - recorded).await? {
-            return Err(Error::UploadStalled("its lease has ended".to_owned()));
+        if !uploads::grow(tx, lease, to_i64(bytes) - recorded, lease_seconds).await? {
+            return Err(Error::UploadFenced);
         }
         recorded = to_i64(bytes);
         let delta = QuotaDelta { reserved_bytes: recorded, ..QuotaDelta::default() };
@@ -166,22 +173,36 @@ async fn grow(tx: &mut TenantTx, lease: UploadLease, step: u64, needed: u64) -> 
     Err(Error::over_quota(&quotas::get(tx).await?, to_i64(needed)))
 }
 
-/// Gives the reservation back, unless the upload was ended by someone else.
-async fn release(app: &App, tenant: TenantId, lease: UploadLease) -> Result<(), Error> {
+/// Ends an upload that will not become a file: first its reservation, so that nobody can commit it any more, then its
+/// bytes. An upload that somebody else has ended is left alone: it may have become a file.
+pub(super) async fn give_up(
+    app: &App,
+    tenant: TenantId,
+    lease: UploadLease,
+    key: &ObjectKey,
+    multipart: Option<&MultipartId>,
+) -> Result<bool, Error> {
     let mut tx = app.db.tenant_tx(tenant, &Viewer::system()).await?;
-    let released = async {
-        for (_, reserved_bytes) in uploads::end(&mut tx, &[lease], UploadState::Aborted).await? {
-            let delta = QuotaDelta {
-                reserved_bytes: -reserved_bytes,
-                reserved_file_count: -1,
-                ..QuotaDelta::default()
-            };
-            quotas::apply(&mut tx, delta).await?;
-        }
-        Ok(())
+    let released = release(&mut tx, lease).await;
+    if !tx.finish(released).await? {
+        return Ok(false);
     }
-    .await;
-    tx.finish(released).await
+    if let Some(multipart) = multipart {
+        app.store.abort_multipart(key, multipart).await?;
+    }
+    app.store.delete(key).await?;
+    Ok(true)
+}
+
+/// Gives the reservation back; answers whether the bytes are nobody's now. An upload without a row never came to be.
+async fn release(tx: &mut TenantTx, lease: UploadLease) -> Result<bool, Error> {
+    let ended = uploads::end(tx, &[lease], UploadState::Aborted).await?;
+    for (_, reserved_bytes) in &ended {
+        let delta =
+            QuotaDelta { reserved_bytes: -reserved_bytes, reserved_file_count: -1, ..QuotaDelta::default() };
+        quotas::apply(tx, delta).await?;
+    }
+    Ok(!ended.is_empty() || !uploads::exists(tx, lease.id).await?)
 }
 
 fn count_refusal(app: &App, error: &Error) {

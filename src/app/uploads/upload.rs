@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::Stream;
 
 use super::{
-    commit::{Answer, Committed, FinishedUpload},
+    commit::{Answer, Committed, FinishedUpload, count_refusal},
     content::{Content, Measured, check_size},
     open::{OpenUpload, Target, remove_object, target},
     receive::{Place, Received, Sink, receive},
@@ -108,10 +108,8 @@ where
     if let (Some(stored), Some(sha256)) = (&known, spec.sha256) {
         return replayed(app, caller, &spec, stored.clone(), sha256).await;
     }
-    let limits = limits(app, caller).await?;
-    if let Some(size) = spec.size_bytes {
-        check_size(size, None, &limits)?;
-    }
+    let limits =
+        check_room(app, caller, &spec).await.inspect_err(|error| count_refusal(&app.metrics, error))?;
     let sink = match known {
         Some(_) => Sink::Compare,
         None => store_sink(app, caller, &spec).await?,
@@ -156,11 +154,21 @@ async fn replayed(
     Ok(uploaded(answer, quota))
 }
 
-/// The largest file per kind, as the quota says today.
-async fn limits(app: &App, caller: &Caller) -> Result<FileSizeLimits, Error> {
+/// The largest file per kind, as the quota says today. A file that cannot fit is refused before its bytes travel; whether
+/// one that could does fit is decided by the charge alone.
+async fn check_room(app: &App, caller: &Caller, spec: &CheckedSpec) -> Result<FileSizeLimits, Error> {
     let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::system()).await?;
     let quota = quotas::get(&mut tx).await;
-    Ok(tx.finish(quota).await?.file_size_max_bytes)
+    let quota = tx.finish(quota).await?;
+    let size = spec.size_bytes.unwrap_or_default();
+    check_size(size, None, &quota.file_size_max_bytes)?;
+    let needed = i64::try_from(size).unwrap_or(i64::MAX);
+    let is_at_count =
+        quota.file_count_max > 0 && quota.file_count + quota.reserved_file_count >= quota.file_count_max;
+    if needed > quota.available_bytes() || is_at_count {
+        return Err(Error::over_quota(&quota, needed));
+    }
+    Ok(quota.file_size_max_bytes)
 }
 
 /// Bytes go to the store. A file that is known to need several parts reserves its room before its first byte.

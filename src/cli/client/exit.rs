@@ -79,7 +79,10 @@ impl From<&ClientError> for Exit {
 
 fn of_rejection(rejection: &Rejection) -> Exit {
     match rejection.reason {
-        ErrorReason::Overloaded | ErrorReason::RequestInProgress | ErrorReason::UploadStalled => {
+        ErrorReason::Overloaded
+        | ErrorReason::RequestInProgress
+        | ErrorReason::UploadStalled
+        | ErrorReason::UploadFenced => {
             return Exit::Unavailable;
         }
         ErrorReason::ChecksumMismatch => return Exit::Corrupted,

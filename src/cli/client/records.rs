@@ -50,7 +50,7 @@ impl From<File> for FileRecord {
         Self {
             state: file.state().as_str_name(),
             visibility: file.visibility().as_str_name(),
-            scan_status: file.scan_status().as_str_name(),
+            scan_status: file.scan.unwrap_or_default().status().as_str_name(),
             sha256: hex::encode(&file.sha256),
             create_time: rfc3339(file.create_time),
             update_time: rfc3339(file.update_time),

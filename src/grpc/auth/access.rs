@@ -12,11 +12,13 @@ pub enum Access {
     Anonymous,
     /// Callers in a tenant, with this role at least.
     Tenant(Role),
+    /// Callers in a tenant; to a given file its owner and the tenant's admins may do it, which `app/access.rs` decides.
+    Owner,
     /// Callers in a tenant, with this role at least, and the platform's operator.
     TenantOrOperator(Role),
 }
 
-use Access::{Anonymous, Tenant, TenantOrOperator};
+use Access::{Anonymous, Owner, Tenant, TenantOrOperator};
 
 /// Every method of this server. The contract tests compare it with the descriptor set.
 pub const TABLE: &[(&str, Access)] = &[
@@ -24,10 +26,9 @@ pub const TABLE: &[(&str, Access)] = &[
     ("/strongroom.v1.FileService/DownloadFile", Tenant(Role::Member)),
     ("/strongroom.v1.FileService/GetFile", Tenant(Role::Member)),
     ("/strongroom.v1.FileService/ListFiles", Tenant(Role::Member)),
-    // Of these three the file's owner and admins may do each; a member may own files.
-    ("/strongroom.v1.FileService/DeleteFile", Tenant(Role::Member)),
-    ("/strongroom.v1.FileService/UndeleteFile", Tenant(Role::Member)),
-    ("/strongroom.v1.FileService/PurgeFile", Tenant(Role::Member)),
+    ("/strongroom.v1.FileService/DeleteFile", Owner),
+    ("/strongroom.v1.FileService/UndeleteFile", Owner),
+    ("/strongroom.v1.FileService/PurgeFile", Owner),
     ("/strongroom.v1.QuotaService/GetQuota", TenantOrOperator(Role::Member)),
     ("/strongroom.v1.QuotaService/UpdateQuota", TenantOrOperator(Role::Admin)),
     ("/strongroom.v1.QuotaService/GetUsage", TenantOrOperator(Role::Member)),
@@ -61,8 +62,10 @@ impl Access {
     /// `NotAllowed` with what it would take.
     pub fn admit(self, standing: &Standing) -> Result<(), Error> {
         match (self, standing) {
-            (Anonymous, _) | (TenantOrOperator(_), Standing::Operator) => Ok(()),
-            (Tenant(_), Standing::Operator) => {
+            (Anonymous, _) | (TenantOrOperator(_), Standing::Operator) | (Owner, Standing::Member { .. }) => {
+                Ok(())
+            }
+            (Tenant(_) | Owner, Standing::Operator) => {
                 Err(Error::NotAllowed("the operator works on tenants and never with their files"))
             }
             (Tenant(least) | TenantOrOperator(least), Standing::Member { role, .. }) => {

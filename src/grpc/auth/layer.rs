@@ -11,7 +11,7 @@ use super::{
     access::{Access, access},
 };
 use crate::{
-    app::{App, Error, Principal, tenants::resolve::resolve},
+    app::{App, Error, Principal, audit::call_denied, tenants::resolve::resolve},
     domain::caller::Origin,
     grpc::{
         call::origin,
@@ -34,7 +34,8 @@ impl Around for Auth {
             return status::unknown_method().into_http();
         };
         if access != Access::Anonymous {
-            match self.principal(request.headers(), access, origin.clone()).await {
+            let path = request.uri().path();
+            match self.principal(request.headers(), path, access, origin.clone()).await {
                 Ok(principal) => request.extensions_mut().insert(principal),
                 Err(error) => return status::status(&error, &origin.request_id).into_http(),
             };
@@ -47,16 +48,18 @@ impl Auth {
     async fn principal(
         &self,
         headers: &HeaderMap,
+        path: &str,
         access: Access,
         origin: Origin,
     ) -> Result<Principal, Error> {
         let identity = self.authenticator.identify(headers).await.map_err(Error::Unauthenticated)?;
-        // Before the tenant is looked for: a caller that is turned away brings no tenant into being.
-        access.admit(&identity.standing)?;
+        let admitted = access.admit(&identity.standing);
         let principal = resolve(&self.app, identity, origin).await?;
-        if let Principal::Caller(caller) = &principal {
-            tracing::Span::current().record("tenant", tracing::field::display(caller.tenant_id()));
+        let Principal::Caller(caller) = &principal else { return admitted.map(|()| principal) };
+        tracing::Span::current().record("tenant", tracing::field::display(caller.tenant_id()));
+        match admitted {
+            Ok(()) => Ok(principal),
+            Err(why) => Err(call_denied(&self.app, caller, path, why).await),
         }
-        Ok(principal)
     }
 }

@@ -49,7 +49,7 @@ pub(in crate::grpc) fn basic(file: File) -> v1::File {
         expire_time: file.expire_time.map(time::to_wire),
         deletion_time: file.deletion_time.map(time::to_wire),
         attachments: Vec::new(),
-        scan_status: scan_status(file.scan_status).into(),
+        scan: Some(v1::Scan { status: scan_status(file.scan_status).into() }),
     }
 }
 

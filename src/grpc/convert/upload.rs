@@ -10,13 +10,12 @@ use crate::{
 /// A spec, unchecked, and what could not be read of it.
 ///
 /// The two go on together, so that the caller hears of everything at once.
-pub(in crate::grpc) fn spec(spec: v1::UploadSpec) -> Result<UploadSpec, Violations> {
+pub(in crate::grpc) fn spec(spec: v1::UploadSpec) -> UploadSpec {
     let mut wrong = Violations::new();
     let metadata = spec.metadata.map(|metadata| structs::from_wire("spec.metadata", metadata, &mut wrong));
     let expire_time = time::from_wire("spec.expire_time", spec.expire_time, &mut wrong);
     let visibility = file::visibility_from_wire("spec.visibility", spec.visibility, &mut wrong);
-    wrong.into_result()?;
-    Ok(UploadSpec {
+    UploadSpec {
         name: spec.name,
         mime_type: spec.mime_type,
         size_bytes: spec.size_bytes,
@@ -31,7 +30,8 @@ pub(in crate::grpc) fn spec(spec: v1::UploadSpec) -> Result<UploadSpec, Violatio
         retention_days: spec.retention_days,
         visibility,
         request_id: spec.request_id,
-    })
+        unreadable: wrong,
+    }
 }
 
 /// What an upload came to.
@@ -69,8 +69,7 @@ mod tests {
             visibility: v1::Visibility::Owner.into(),
             request_id: "r".into(),
             ..v1::UploadSpec::default()
-        })
-        .unwrap();
+        });
         assert_eq!(
             (read.name.as_str(), read.size_bytes, read.request_id.as_str()),
             ("notes.txt", Some(5), "r")
@@ -82,13 +81,12 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_of_a_spec_is_named_as_the_caller_wrote_it() {
-        let wrong = spec(v1::UploadSpec {
+        let read = spec(v1::UploadSpec {
             visibility: 77,
             expire_time: Some(prost_types::Timestamp { seconds: 0, nanos: -1 }),
             ..v1::UploadSpec::default()
-        })
-        .unwrap_err();
-        let fields: Vec<&str> = wrong.iter().map(|violation| violation.field.as_str()).collect();
+        });
+        let fields: Vec<&str> = read.unreadable.iter().map(|violation| violation.field.as_str()).collect();
         assert_eq!(fields, ["spec.expire_time", "spec.visibility"]);
     }
 }

@@ -55,8 +55,7 @@ impl Answer {
             Error::QuotaBytes { .. } | Error::QuotaFiles { .. } | Error::FileTooLarge { .. } => {
                 self.details.add_quota_failure_violation("tenant", self.message.clone());
             }
-            Error::NotModified
-            | Error::FileDeleted
+            Error::FileDeleted
             | Error::FileNotAvailable(_)
             | Error::FileRetained(_)
             | Error::ScanRequired

@@ -31,7 +31,7 @@ fn errors() -> Vec<Error> {
         Error::UploadStalled("no message for 60 seconds".into()),
         Error::EtagMismatch,
         Error::RequestInProgress,
-        Error::NotModified,
+        Error::UploadFenced,
         Error::FileDeleted,
         Error::FileNotAvailable(FileState::Processing),
         Error::FileRetained(Timestamp::default()),
