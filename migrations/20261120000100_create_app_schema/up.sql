@@ -62,13 +62,41 @@ BEGIN
     FOR _ IN 1..count LOOP
         name := parent || to_char(begins AT TIME ZONE 'UTC', '_YYYYMMDD');
         IF to_regclass('public.' || quote_ident(name)) IS NULL THEN
-            EXECUTE format('CREATE TABLE public.%I PARTITION OF public.%I FOR VALUES FROM (%L) TO (%L)',
-                name, parent, begins, begins + period);
-            CALL app.protect(format('public.%I', name)::regclass);
+            BEGIN
+                EXECUTE format('CREATE TABLE public.%I PARTITION OF public.%I FOR VALUES FROM (%L) TO (%L)',
+                    name, parent, begins, begins + period);
+                CALL app.protect(format('public.%I', name)::regclass);
+            EXCEPTION
+                WHEN duplicate_table THEN NULL; -- another replica was faster
+                WHEN check_violation THEN
+                    RAISE WARNING 'rows of % are in the default partition already; they stay there', name;
+            END;
         END IF;
         begins := begins + period;
     END LOOP;
 END
 $$;
-REVOKE ALL ON FUNCTION app.create_partitions FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION app.create_partitions TO strongroom_system;
+-- Drops the partitions of a table that end before a time, and such rows of the default partition. Answers how many
+-- partitions went.
+CREATE FUNCTION app.drop_partitions(parent text, period interval, before timestamptz) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog
+    AS $$
+DECLARE
+    name text;
+    dropped integer := 0;
+BEGIN
+    FOR name IN
+        SELECT c.relname FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
+        WHERE i.inhparent = format('public.%I', parent)::regclass AND c.relname ~ '_[0-9]{8}$'
+          AND to_timestamp(right(c.relname, 8) || '+00', 'YYYYMMDDTZH') + period <= before
+    LOOP
+        EXECUTE format('DROP TABLE public.%I', name);
+        dropped := dropped + 1;
+    END LOOP;
+    EXECUTE format('DELETE FROM public.%I WHERE create_time < %L', parent || '_default', before);
+    RETURN dropped;
+END
+$$;
+
+REVOKE ALL ON FUNCTION app.create_partitions, app.drop_partitions FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION app.create_partitions, app.drop_partitions TO strongroom_system;

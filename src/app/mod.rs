@@ -9,7 +9,9 @@ pub mod error;
 pub mod files;
 mod group;
 mod idempotency;
+pub mod integrity;
 pub mod quotas;
+pub mod retention;
 pub mod tenants;
 pub mod uploads;
 

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 use tokio::{net::TcpListener, sync::watch};
 
 use super::ambient;
@@ -13,8 +13,11 @@ use crate::{
     db::{Database, DatabaseOptions, DbError, RoleError},
     domain::policy::{Policy, ScanRule, UnknownPreset},
     edge::{self, EdgeState},
-    grpc::{self, auth::Authenticator},
-    storage::{self, AdapterOptions, ObjectStorage, StorageError, StorageOptions},
+    grpc::{
+        self,
+        auth::{Authenticator, DevIssuer},
+    },
+    storage::{self, AdapterOptions, ObjectStorage, StorageError, StorageOptions, Traced},
     telemetry::{Health, Metrics, health::Component, metrics::PoolState},
     worker,
 };
@@ -57,7 +60,7 @@ pub struct Service {
     config: Config,
 }
 
-/// Opens everything and checks what can be checked before the first request. `dev_secret` lets HS256 tokens in, which no
+/// Opens everything and checks what can be checked before the first request. `dev_issuer` lets HS256 tokens in, which no
 /// configuration can.
 ///
 /// # Errors
@@ -65,7 +68,7 @@ pub struct Service {
 pub async fn assemble(
     config: Config,
     metrics: Metrics,
-    dev_secret: Option<SecretString>,
+    dev_issuer: Option<&DevIssuer>,
 ) -> Result<Service, StartError> {
     check_presets(&config)?;
     let (clock, ids) = ambient();
@@ -73,11 +76,15 @@ pub async fn assemble(
     database.check_roles().await?;
     observe_pool(&metrics, &database);
     let store = storage::open(&storage_options(&config.storage), Arc::clone(&clock), Arc::clone(&ids))?;
+    let store = Traced::over(store, metrics.clone());
     let page_token_key = config.secrets.page_token_key().ok_or(StartError::PageTokenKey)?;
     let page_tokens = Sealer::new(page_token_key.expose_secret()).map_err(|_| StartError::PageTokenKey)?;
-    let authenticator = Authenticator::open(&config.auth, dev_secret, Arc::clone(&clock))
+    let mut authenticator = Authenticator::open(&config.auth, Arc::clone(&clock))
         .await
         .map_err(|error| StartError::Auth(error.into()))?;
+    if let Some(issuer) = dev_issuer {
+        authenticator = authenticator.with_dev_secret(issuer);
+    }
     let parts = Parts {
         db: database.clone(),
         store: Arc::clone(&store),

@@ -16,10 +16,12 @@ pub mod events;
 pub mod file_readers;
 pub mod file_tags;
 pub mod files;
+pub mod fsck;
 pub mod idempotency_keys;
 pub mod lists;
 
 pub mod migrate;
+pub mod partitions;
 mod pool;
 pub mod quotas;
 mod roles;

@@ -16,6 +16,8 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl, methods::LoadQuery};
 
 use futures::{FutureExt, TryFutureExt, future::BoxFuture};
 
+use tracing::{Instrument as _, info_span};
+
 use super::DbError;
 
 /// A statement with its binds.
@@ -91,7 +93,9 @@ impl Statement {
         let operation = self.operation;
         debug_assert_eq!(self.sql.matches("{}").count(), self.binds.len(), "{operation}");
         let rows = RunQueryDsl::load(self, connection);
-        rows.map_err(move |error| DbError::from_driver(operation, error)).boxed()
+        rows.map_err(move |error| DbError::from_driver(operation, error))
+            .instrument(info_span!("sql", operation))
+            .boxed()
     }
 
     /// Runs it and returns its row, if there is one.
@@ -122,6 +126,9 @@ impl Statement {
         let operation = self.operation;
         debug_assert_eq!(self.sql.matches("{}").count(), self.binds.len(), "{operation}");
         let touched = RunQueryDsl::execute(self, connection);
-        touched.map_err(move |error| DbError::from_driver(operation, error)).boxed()
+        touched
+            .map_err(move |error| DbError::from_driver(operation, error))
+            .instrument(info_span!("sql", operation))
+            .boxed()
     }
 }

@@ -14,6 +14,8 @@ use diesel_async::{
     AnsiTransactionManager, AsyncPgConnection, TransactionManager, pooled_connection::deadpool::Object,
 };
 
+use tracing::{Instrument as _, info_span};
+
 use super::{DbError, pool::Connection, statement::statement};
 use crate::domain::{
     caller::{Caller, Role},
@@ -180,12 +182,14 @@ pub(super) fn append_limits(begin: &mut String, statement_timeout: Duration, now
 
 pub(super) async fn begin_with(connection: &mut Connection, sql: &str) -> Result<(), DbError> {
     AnsiTransactionManager::begin_transaction_sql(&mut **connection, sql)
+        .instrument(info_span!("sql", operation = "begin transaction"))
         .await
         .map_err(|error| DbError::from_driver("begin transaction", error))
 }
 
 pub(super) async fn commit(mut connection: Connection) -> Result<(), DbError> {
     AnsiTransactionManager::commit_transaction(&mut *connection)
+        .instrument(info_span!("sql", operation = "commit transaction"))
         .await
         .map_err(|error| DbError::from_driver("commit transaction", error))
 }

@@ -2,7 +2,7 @@
 
 use diesel::sql_types::{BigInt, Binary, Integer, Text, Uuid as SqlUuid};
 
-use super::{DbError, TenantTx, statement::statement};
+use super::{DbError, SystemTx, TenantTx, statement::statement};
 use crate::domain::file::File;
 
 /// Remembers a file that is being purged, for so many days.
@@ -22,4 +22,11 @@ pub async fn insert(tx: &mut TenantTx, file: &File, purged_by: &str, days: u32) 
     .execute(tx.connection()?)
     .await
     .map(|_| ())
+}
+
+/// Forgets purged files whose time of remembrance is over; answers how many.
+pub async fn delete_due(tx: &mut SystemTx) -> Result<usize, DbError> {
+    statement("delete due tombstones", "DELETE FROM tombstones WHERE expire_time <= app.now()")
+        .execute(tx.connection()?)
+        .await
 }

@@ -1,7 +1,7 @@
 //! The port to the object store: where the bytes live. Everything else about a file is a row in the database.
 //!
 //! ```text
-//! app  ──►  Retrying ──► Limited ──► Local | Memory
+//! app  ──►  Traced ──► Retrying ──► Limited ──► Local | Memory
 //! ```
 //!
 //! # What every adapter promises
@@ -55,6 +55,7 @@ mod payload;
 mod retrying;
 #[cfg(test)]
 mod tests;
+mod traced;
 
 use std::{fmt::Debug, ops::Range, path::PathBuf, sync::Arc, time::Duration};
 
@@ -66,6 +67,7 @@ pub use self::{
     error::{StorageError, StorageErrorKind},
     object::{ListPage, MultipartId, MultipartInfo, MultipartPage, ObjectInfo, PartReceipt, PutOptions},
     payload::Payload,
+    traced::Traced,
 };
 use crate::domain::{
     clock::{Clock, IdSource},

@@ -1,4 +1,5 @@
-//! Work that no request waits for: emptying the trash, deleting bytes that nothing refers to.
+//! Work that no request waits for: emptying the trash, deleting bytes that nothing refers to, keeping what is kept by time
+//! in bounds.
 //!
 //! Every replica runs it; the work is idempotent, and rows that two replicas see at once are changed under a lock.
 
@@ -7,6 +8,7 @@ use std::{sync::Arc, time::Duration};
 use crate::app::{
     App, Error,
     files::{empty_trash::empty_trash, reap::reap},
+    retention::retain,
 };
 
 /// How long to rest when there is nothing to do.
@@ -36,5 +38,6 @@ pub async fn run(app: Arc<App>, shutdown: impl Future<Output = ()>) {
 /// # Errors
 /// When the database or the store does not answer. The next round goes on where this one ended.
 pub async fn round(app: &App) -> Result<usize, Error> {
+    retain(app).await?;
     Ok(empty_trash(app).await? + reap(app).await?)
 }

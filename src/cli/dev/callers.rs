@@ -17,9 +17,12 @@ use crate::{
         caller::{ActorKind, Origin, Role},
         clock::{Clock as _, SystemClock},
     },
-    grpc::auth::{DEV_AUDIENCE, DEV_ISSUER},
+    grpc::auth::DevIssuer,
 };
 
+/// What the tokens say about where they come from and whom they are for.
+const ISSUER: &str = "strongroom-dev";
+const AUDIENCE: &str = "strongroom";
 /// How long the tokens hold. `dev` makes new ones at every start.
 const TOKEN_DAYS: i64 = 30;
 /// The class that `acme_manager` and `acme_member` share.
@@ -34,7 +37,12 @@ struct DevCaller {
     kind: Option<&'static str>,
 }
 
-const fn member(name: &'static str, user: &'static str, organization: &'static str, role: &'static str) -> DevCaller {
+const fn member(
+    name: &'static str,
+    user: &'static str,
+    organization: &'static str,
+    role: &'static str,
+) -> DevCaller {
     DevCaller { name, user, organization: Some(organization), role: Some(role), groups: &[], kind: None }
 }
 
@@ -70,6 +78,11 @@ pub(super) struct Described {
     pub(super) tokens: BTreeMap<&'static str, String>,
     /// Who each is.
     pub(super) callers: BTreeMap<&'static str, Value>,
+}
+
+/// The issuer of these tokens.
+pub(super) fn issuer(secrets: &Secrets) -> DevIssuer {
+    DevIssuer { issuer: ISSUER.to_owned(), audience: AUDIENCE.to_owned(), secret: secrets.jwt_secret() }
 }
 
 /// Mints the tokens, and lets the tenants be born, so that their ids can be told.
@@ -110,14 +123,14 @@ fn identity(caller: &DevCaller) -> Result<Identity, Failure> {
             groups: caller.groups.iter().map(|group| (*group).to_owned()).collect(),
         },
     };
-    Ok(Identity { issuer: DEV_ISSUER.to_owned(), subject: caller.user.to_owned(), standing })
+    Ok(Identity { issuer: ISSUER.to_owned(), subject: caller.user.to_owned(), standing })
 }
 
 fn token(caller: &DevCaller, secrets: &Secrets) -> Result<String, Failure> {
     let now = SystemClock.now();
     let claims = json!({
-        "iss": DEV_ISSUER,
-        "aud": DEV_AUDIENCE,
+        "iss": ISSUER,
+        "aud": AUDIENCE,
         "sub": caller.user,
         "org_id": caller.organization,
         "role": caller.role,

@@ -81,11 +81,10 @@ async fn run(
     let telemetry = telemetry::init(&config.telemetry)?;
     migrate::up(&postgres.url("postgres")).await?;
     postgres.allow_logins().await?;
-    let service = assemble(config, telemetry.metrics(), Some(secrets.jwt_secret())).await?;
+    let service = assemble(config, telemetry.metrics(), Some(&callers::issuer(secrets))).await?;
     let grpc = TcpListener::bind(service.config().server.listen).await?;
     let edge = TcpListener::bind(service.config().edge.listen).await?;
-    let addresses =
-        (format!("http://{}", grpc.local_addr()?), format!("http://{}", edge.local_addr()?));
+    let addresses = (format!("http://{}", grpc.local_addr()?), format!("http://{}", edge.local_addr()?));
     let described = callers::describe(service.app(), secrets).await?;
     let ready = json!({
         "grpc": addresses.0,

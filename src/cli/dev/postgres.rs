@@ -60,7 +60,14 @@ impl Postgres {
         let server = as_account(Command::new(bin.join("postgres")), account)
             .arg("-D")
             .arg(&cluster)
-            .args(["-c", "listen_addresses=", "-c", "unix_socket_permissions=0700", "-c", "max_connections=100"])
+            .args([
+                "-c",
+                "listen_addresses=",
+                "-c",
+                "unix_socket_permissions=0700",
+                "-c",
+                "max_connections=100",
+            ])
             .arg("-c")
             .arg(format!("unix_socket_directories={}", sockets.display()))
             .stdin(Stdio::null())
@@ -101,7 +108,9 @@ impl Postgres {
     async fn wait_until_ready(&mut self, log: &Path) -> Result<(), Failure> {
         for _ in 0..LOOKS_MAX {
             if let Some(status) = self.server.try_wait()? {
-                return Err(format!("PostgreSQL ended at once ({status}); its log is {}", log.display()).into());
+                return Err(
+                    format!("PostgreSQL ended at once ({status}); its log is {}", log.display()).into()
+                );
             }
             if crate::db::migrate::answers(&self.url("postgres")).await {
                 return Ok(());
@@ -119,7 +128,10 @@ fn find_binaries() -> Result<PathBuf, Failure> {
         .map(|versions| versions.flatten().map(|version| version.path().join("bin")).collect())
         .unwrap_or_default();
     let version = |bin: &PathBuf| {
-        bin.parent().and_then(Path::file_name).and_then(|name| name.to_str()?.parse::<u32>().ok()).unwrap_or_default()
+        bin.parent()
+            .and_then(Path::file_name)
+            .and_then(|name| name.to_str()?.parse::<u32>().ok())
+            .unwrap_or_default()
     };
     system.sort_by_key(|bin| std::cmp::Reverse(version(bin)));
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -188,7 +200,11 @@ async fn home(data_dir: &Path, account: Option<Account>) -> Result<PathBuf, Fail
             return Ok(home);
         }
     }
-    Err(format!("the user that runs PostgreSQL cannot reach {}; choose another --data-dir", data_dir.display()).into())
+    Err(format!(
+        "the user that runs PostgreSQL cannot reach {}; choose another --data-dir",
+        data_dir.display()
+    )
+    .into())
 }
 
 async fn can_enter(directory: &Path, account: Option<Account>) -> Result<bool, Failure> {
@@ -207,7 +223,8 @@ fn sockets(home: &Path) -> Result<PathBuf, Failure> {
     if home.as_os_str().len() <= SOCKET_DIRECTORY_BYTES_MAX {
         return Ok(home.to_owned());
     }
-    Err(format!("the path {} is too long for a Unix socket; choose a shorter --data-dir", home.display()).into())
+    Err(format!("the path {} is too long for a Unix socket; choose a shorter --data-dir", home.display())
+        .into())
 }
 
 async fn initialise(bin: &Path, cluster: &Path, account: Option<Account>) -> Result<(), Failure> {

@@ -24,8 +24,9 @@ impl Secrets {
     pub(super) fn load_or_create(data_dir: &Path) -> Result<Self, Failure> {
         let path = data_dir.join(FILE);
         match fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .map_err(|error| format!("{} is damaged ({error}); remove it to start afresh", path.display()).into()),
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| {
+                format!("{} is damaged ({error}); remove it to start afresh", path.display()).into()
+            }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 let secrets = Self { jwt_secret: random()?, page_token_key: random()? };
                 write_private(data_dir, FILE, &serde_json::to_vec(&secrets)?)?;

@@ -1,0 +1,205 @@
+//! Compares database and store and reports every starred invariant that does not hold. Reads only; changes nothing.
+//!
+//! Needs no [`App`](crate::app::App): it must also run beside a service that cannot start.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::StreamExt;
+
+use crate::{
+    app::Error,
+    db::{
+        Database,
+        fsck::{self, CheckedBlob},
+    },
+    domain::{
+        clock::Clock,
+        digest::{Digest, Hasher},
+        ids::TenantId,
+        object_key::ObjectKey,
+    },
+    storage::{ObjectStorage, StorageErrorKind},
+};
+
+/// How many rows or objects are looked at in one go.
+const BATCH: usize = 500;
+
+/// What to check with.
+pub struct Fsck {
+    /// The database.
+    pub db: Database,
+    /// The store.
+    pub store: Arc<dyn ObjectStorage>,
+    /// Tells the age of objects.
+    pub clock: Arc<dyn Clock>,
+    /// How old an object without a row may be.
+    pub grace: Duration,
+}
+
+/// A promise that does not hold.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Violation {
+    /// The number of the invariant in the design.
+    pub invariant: u8,
+    /// Whose data.
+    pub tenant: TenantId,
+    /// Where: a key, a file, a row.
+    pub place: String,
+    /// What is wrong.
+    pub what: String,
+}
+
+/// What was found.
+#[derive(Debug, Clone, Default, serde::Serialize)]
+pub struct Report {
+    /// Promises that do not hold.
+    pub violations: Vec<Violation>,
+    /// How many blobs were read and hashed.
+    pub blobs: u64,
+    /// How many bytes that were.
+    pub bytes: u64,
+    /// How many objects the store listed.
+    pub objects: u64,
+    /// Objects without a row that are younger than the grace period: left by a crash, or being uploaded now.
+    pub young_objects: u64,
+}
+
+/// What goes on, for whoever shows progress.
+pub trait Progress: Send {
+    /// So many blobs and bytes were checked so far.
+    fn checked(&mut self, report: &Report);
+}
+
+impl Fsck {
+    /// Checks everything.
+    ///
+    /// # Errors
+    /// When database or store cannot be read: then nothing is known, and nothing is reported as clean.
+    pub async fn run(&self, progress: &mut dyn Progress) -> Result<Report, Error> {
+        let mut report = Report::default();
+        self.check_blobs(&mut report, progress).await?;
+        self.check_objects(&mut report).await?;
+        self.check_books(&mut report).await?;
+        Ok(report)
+    }
+
+    /// Invariant 1: an available version has its bytes in the store with the recorded size and SHA-256.
+    async fn check_blobs(&self, report: &mut Report, progress: &mut dyn Progress) -> Result<(), Error> {
+        let mut after = None;
+        loop {
+            let mut tx = self.db.system_tx().await?;
+            let batch = fsck::blobs(&mut tx, after, i64::try_from(BATCH).unwrap_or(i64::MAX)).await?;
+            tx.commit().await?;
+            let Some(last) = batch.last() else { return Ok(()) };
+            after = Some((last.tenant, last.blob.id));
+            for checked in batch.iter().filter(|checked| checked.is_needed) {
+                if let Some(what) = self.check_blob(checked, report).await? {
+                    report.violate(1, checked.tenant, checked.blob.key.as_str(), what);
+                }
+                progress.checked(report);
+            }
+        }
+    }
+
+    async fn check_blob(&self, checked: &CheckedBlob, report: &mut Report) -> Result<Option<String>, Error> {
+        let blob = &checked.blob;
+        if blob.provider != self.store.provider() {
+            return Ok(Some(format!("is stored with provider `{}`, which is not configured", blob.provider)));
+        }
+        let size = match self.store.head(&blob.key).await {
+            Ok(info) => info.size_bytes,
+            Err(error) if error.kind == StorageErrorKind::NotFound => {
+                return Ok(Some("is missing".to_owned()));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if size != blob.size_bytes {
+            return Ok(Some(format!("has {size} bytes, {} are recorded", blob.size_bytes)));
+        }
+        report.blobs += 1;
+        report.bytes += size;
+        let digest = self.digest(&blob.key, size).await?;
+        Ok((digest != blob.sha256).then(|| format!("has the SHA-256 {digest}, {} is recorded", blob.sha256)))
+    }
+
+    async fn digest(&self, key: &ObjectKey, size: u64) -> Result<Digest, Error> {
+        let mut hasher = Hasher::default();
+        let mut bytes = self.store.get(key, 0..size).await?;
+        while let Some(piece) = bytes.next().await {
+            hasher.update(&piece?);
+        }
+        Ok(hasher.finish())
+    }
+
+    /// Invariant 2: an object in the store belongs to one blob row or to an open upload, or is young.
+    async fn check_objects(&self, report: &mut Report) -> Result<(), Error> {
+        let mut after: Option<ObjectKey> = None;
+        loop {
+            let page = self.store.list("", after.as_ref(), BATCH).await?;
+            let keys: Vec<&ObjectKey> = page.objects.iter().map(|object| &object.key).collect();
+            let mut tx = self.db.system_tx().await?;
+            let known = fsck::known_keys(&mut tx, self.store.provider(), &keys).await?;
+            tx.commit().await?;
+            for object in &page.objects {
+                report.objects += 1;
+                if known.iter().any(|key| key == object.key.as_str()) {
+                    continue;
+                }
+                let age = (self.clock.now() - object.modify_time).to_std().unwrap_or_default();
+                if age < self.grace {
+                    report.young_objects += 1;
+                } else {
+                    let what = format!("belongs to no row and is {} seconds old", age.as_secs());
+                    report.violate(2, object.key.tenant(), object.key.as_str(), what);
+                }
+            }
+            after = page.objects.last().map(|object| object.key.clone());
+            if page.is_last || after.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Invariant 5: the quota's books add up. Invariant 11: every version has its audit entry.
+    async fn check_books(&self, report: &mut Report) -> Result<(), Error> {
+        let mut tx = self.db.system_tx().await?;
+        for drift in fsck::quota_drifts(&mut tx).await? {
+            let what = format!(
+                "used {} of {} charged bytes, {} of {} files; reserved {} of {} open bytes, {} of {} uploads",
+                drift.used_bytes,
+                drift.charged_bytes,
+                drift.file_count,
+                drift.charged_files,
+                drift.reserved_bytes,
+                drift.open_bytes,
+                drift.reserved_file_count,
+                drift.open_uploads,
+            );
+            report.violate(5, drift.tenant, "quotas", what);
+        }
+        for drift in fsck::usage_drifts(&mut tx).await? {
+            let what = format!("counts {} bytes, {} are stored", drift.counted_bytes, drift.stored_bytes);
+            report.violate(
+                5,
+                drift.tenant,
+                format!("usage_counters {}/{}", drift.category, drift.media_kind),
+                what,
+            );
+        }
+        for (tenant, file, version) in fsck::unaudited_versions(&mut tx).await? {
+            report.violate(
+                11,
+                tenant,
+                format!("file {file} version {version}"),
+                "has no audit entry".to_owned(),
+            );
+        }
+        Ok(tx.commit().await?)
+    }
+}
+
+impl Report {
+    fn violate(&mut self, invariant: u8, tenant: TenantId, place: impl Into<String>, what: String) {
+        self.violations.push(Violation { invariant, tenant, place: place.into(), what });
+    }
+}

@@ -1,0 +1,3 @@
+//! Whether the promises hold on live data.
+
+pub mod fsck;

@@ -1,0 +1,20 @@
+//! Keeps room ready for what is kept by time, and lets go of what is over.
+
+use super::{App, Error, idempotency};
+use crate::db::{partitions, tombstones};
+
+/// Makes coming partitions, drops old answers, forgets old tombstones. Idempotent; every replica may run it.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn retain(app: &App) -> Result<(), Error> {
+    let mut tx = app.db.system_tx().await?;
+    partitions::create_ahead(&mut tx).await?;
+    let dropped = partitions::drop_old_answers(&mut tx, idempotency::hours(app)).await?;
+    let forgotten = tombstones::delete_due(&mut tx).await?;
+    tx.commit().await?;
+    if dropped > 0 || forgotten > 0 {
+        tracing::info!(dropped, forgotten, "retention");
+    }
+    Ok(())
+}

@@ -1,0 +1,91 @@
+//! `strongroom fsck`.
+
+use std::{
+    fmt::Write as _, io::IsTerminal as _, path::PathBuf, process::ExitCode, sync::Arc, time::Duration,
+};
+
+use clap::Args;
+use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+
+use super::{
+    Failure, ambient,
+    assemble::{database_options, storage_options},
+    load, print,
+};
+use crate::{
+    app::integrity::fsck::{Fsck, Progress, Report},
+    db::Database,
+    storage,
+};
+
+/// How to check.
+#[derive(Debug, Args)]
+pub(super) struct FsckArgs {
+    /// How old, in seconds, an object that belongs to no row may be
+    #[arg(long, default_value_t = 86_400, value_name = "SECONDS")]
+    grace_seconds: u64,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// A promise does not hold: told apart from a check that could not be made, which is 1.
+const VIOLATED: u8 = 3;
+
+/// Exits with 0 when everything holds, 3 when something does not, 1 when it could not be checked.
+pub(super) async fn fsck(args: FsckArgs, config: Option<PathBuf>) -> Result<ExitCode, Failure> {
+    let config = load(config)?;
+    config.validate()?;
+    let (clock, ids) = ambient();
+    let fsck = Fsck {
+        db: Database::open(&database_options(&config))?,
+        store: storage::open(&storage_options(&config.storage), Arc::clone(&clock), ids)?,
+        clock,
+        grace: Duration::from_secs(args.grace_seconds),
+    };
+    let mut bar = Bar::new(args.json)?;
+    let report = fsck.run(&mut bar).await?;
+    bar.0.finish_and_clear();
+    print(&if args.json { serde_json::to_string_pretty(&report)? } else { table(&report)? })?;
+    Ok(if report.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(VIOLATED) })
+}
+
+/// A spinner on standard error, where somebody looks at it.
+struct Bar(ProgressBar);
+
+impl Bar {
+    fn new(is_quiet: bool) -> Result<Self, Failure> {
+        if is_quiet || !std::io::stderr().is_terminal() {
+            return Ok(Self(ProgressBar::hidden()));
+        }
+        Ok(Self(ProgressBar::new_spinner().with_style(ProgressStyle::with_template("{spinner} {msg}")?)))
+    }
+}
+
+impl Progress for Bar {
+    fn checked(&mut self, report: &Report) {
+        self.0.set_message(format!("{} blobs, {}", report.blobs, HumanBytes(report.bytes)));
+        self.0.tick();
+    }
+}
+
+fn table(report: &Report) -> Result<String, Failure> {
+    let mut table = String::new();
+    for violation in &report.violations {
+        writeln!(
+            table,
+            "invariant {}  tenant {}  {}  {}",
+            violation.invariant, violation.tenant, violation.place, violation.what
+        )?;
+    }
+    writeln!(
+        table,
+        "{}: {} blobs with {} read, {} objects listed, {} of them young and without a row",
+        if report.violations.is_empty() { "clean" } else { "NOT CLEAN" },
+        report.blobs,
+        HumanBytes(report.bytes),
+        report.objects,
+        report.young_objects,
+    )?;
+    Ok(table)
+}

@@ -1,0 +1,263 @@
+//! What `fsck` asks the database. Read only, across tenants; each answer is one statement, so it is one snapshot and
+//! holds on a live system too.
+
+use diesel::{
+    QueryableByName,
+    sql_types::{Array, BigInt, Bool, Integer, Nullable, SmallInt, Text, Uuid as SqlUuid},
+};
+use uuid::Uuid;
+
+use super::{
+    DbError, SystemTx,
+    blobs::{Blob, BlobRow, COLUMNS},
+    statement::statement,
+};
+use crate::domain::{
+    ids::{BlobId, FileId, TenantId},
+    object_key::ObjectKey,
+};
+
+/// A blob, and whether any version stands on it that can be read.
+#[derive(Debug, Clone)]
+pub struct CheckedBlob {
+    /// Whose.
+    pub tenant: TenantId,
+    /// Which.
+    pub blob: Blob,
+    /// Whether a version needs its bytes.
+    pub is_needed: bool,
+}
+
+#[derive(QueryableByName)]
+struct CheckedRow {
+    #[diesel(sql_type = SqlUuid)]
+    tenant_id: Uuid,
+    #[diesel(sql_type = Bool)]
+    is_needed: bool,
+    #[diesel(embed)]
+    blob: BlobRow,
+}
+
+/// Blobs in the order of (tenant, id), behind a position.
+pub async fn blobs(
+    tx: &mut SystemTx,
+    after: Option<(TenantId, BlobId)>,
+    limit: i64,
+) -> Result<Vec<CheckedBlob>, DbError> {
+    let (tenant, id) =
+        after.map_or((Uuid::nil(), Uuid::nil()), |(tenant, id)| (tenant.as_uuid(), id.as_uuid()));
+    // 2: available
+    let sql = format!(
+        "SELECT b.tenant_id, {COLUMNS}, EXISTS (
+             SELECT FROM versions AS v
+             WHERE v.tenant_id = b.tenant_id AND v.blob_id = b.id AND v.content_state = 2) AS is_needed
+         FROM blobs AS b WHERE (b.tenant_id, b.id) > ({{}}, {{}}) ORDER BY b.tenant_id, b.id LIMIT {{}}"
+    );
+    let rows: Vec<CheckedRow> = statement("check blobs", sql)
+        .bind::<SqlUuid, _>(tenant)
+        .bind::<SqlUuid, _>(id)
+        .bind::<BigInt, _>(limit)
+        .load(tx.connection()?)
+        .await?;
+    rows.into_iter()
+        .map(|row| {
+            let tenant = TenantId::from_uuid(row.tenant_id);
+            Ok(CheckedBlob { tenant, blob: row.blob.read()?, is_needed: row.is_needed })
+        })
+        .collect()
+}
+
+#[derive(QueryableByName)]
+struct KeyRow {
+    #[diesel(sql_type = Text)]
+    storage_key: String,
+}
+
+/// Which of these keys belong to a blob or to an open upload.
+pub async fn known_keys(
+    tx: &mut SystemTx,
+    provider: &str,
+    keys: &[&ObjectKey],
+) -> Result<Vec<String>, DbError> {
+    let tenants: Vec<Uuid> = keys.iter().map(|key| key.tenant().as_uuid()).collect();
+    let texts: Vec<String> = keys.iter().map(|key| key.as_str().to_owned()).collect();
+    let rows: Vec<KeyRow> = statement(
+        "look up keys",
+        "SELECT k.storage_key FROM unnest({}, {}) AS k (tenant_id, storage_key)
+         WHERE EXISTS (SELECT FROM blobs AS b WHERE b.tenant_id = k.tenant_id AND b.provider = {}
+                       AND b.storage_key = k.storage_key)
+            OR EXISTS (SELECT FROM uploads AS u WHERE u.tenant_id = k.tenant_id AND u.storage_key = k.storage_key
+                       AND u.state = 1)",
+    )
+    .bind::<Array<SqlUuid>, _>(tenants)
+    .bind::<Array<Text>, _>(texts)
+    .bind::<Text, _>(provider.to_owned())
+    .load(tx.connection()?)
+    .await?;
+    Ok(rows.into_iter().map(|row| row.storage_key).collect())
+}
+
+/// A tenant whose books do not add up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs, reason = "what the quota row says, and what was counted")]
+pub struct QuotaDrift {
+    pub tenant: TenantId,
+    pub used_bytes: i64,
+    pub charged_bytes: i64,
+    pub file_count: i64,
+    pub charged_files: i64,
+    pub reserved_bytes: i64,
+    pub open_bytes: i64,
+    pub reserved_file_count: i64,
+    pub open_uploads: i64,
+}
+
+#[derive(QueryableByName)]
+struct DriftRow {
+    #[diesel(sql_type = SqlUuid)]
+    tenant_id: Uuid,
+    #[diesel(sql_type = BigInt)]
+    used_bytes: i64,
+    #[diesel(sql_type = BigInt)]
+    charged_bytes: i64,
+    #[diesel(sql_type = BigInt)]
+    file_count: i64,
+    #[diesel(sql_type = BigInt)]
+    charged_files: i64,
+    #[diesel(sql_type = BigInt)]
+    reserved_bytes: i64,
+    #[diesel(sql_type = BigInt)]
+    open_bytes: i64,
+    #[diesel(sql_type = BigInt)]
+    reserved_file_count: i64,
+    #[diesel(sql_type = BigInt)]
+    open_uploads: i64,
+}
+
+/// What is charged: every version of every file, the trash only where the tenant's policy counts it.
+const CHARGED: &str = "
+    SELECT f.tenant_id, f.category, v.media_kind, v.size_bytes, f.id
+    FROM files AS f
+    JOIN tenants AS t ON t.id = f.tenant_id
+    JOIN versions AS v ON v.tenant_id = f.tenant_id AND v.file_id = f.id
+    WHERE f.delete_time IS NULL OR (t.policy -> 'trash' ->> 'counts_against_quota')::boolean";
+
+/// Quota rows that differ from what is stored and what is open.
+pub async fn quota_drifts(tx: &mut SystemTx) -> Result<Vec<QuotaDrift>, DbError> {
+    let sql = format!(
+        "WITH charged AS (
+             SELECT tenant_id, sum(size_bytes)::bigint AS bytes, count(DISTINCT id) AS files
+             FROM ({CHARGED}) AS c GROUP BY tenant_id
+         ), opened AS (
+             SELECT tenant_id, sum(reserved_bytes)::bigint AS bytes, count(*) AS uploads
+             FROM uploads WHERE state = 1 GROUP BY tenant_id
+         ), books AS (
+             SELECT q.tenant_id, q.used_bytes, coalesce(c.bytes, 0) AS charged_bytes, q.file_count,
+                    coalesce(c.files, 0) AS charged_files, q.reserved_bytes, coalesce(o.bytes, 0) AS open_bytes,
+                    q.reserved_file_count, coalesce(o.uploads, 0) AS open_uploads
+             FROM quotas AS q LEFT JOIN charged AS c USING (tenant_id) LEFT JOIN opened AS o USING (tenant_id)
+         )
+         SELECT * FROM books
+         WHERE used_bytes <> charged_bytes OR file_count <> charged_files OR reserved_bytes <> open_bytes
+            OR reserved_file_count <> open_uploads
+         ORDER BY tenant_id"
+    );
+    let rows: Vec<DriftRow> = statement("check quotas", sql).load(tx.connection()?).await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| QuotaDrift {
+            tenant: TenantId::from_uuid(row.tenant_id),
+            used_bytes: row.used_bytes,
+            charged_bytes: row.charged_bytes,
+            file_count: row.file_count,
+            charged_files: row.charged_files,
+            reserved_bytes: row.reserved_bytes,
+            open_bytes: row.open_bytes,
+            reserved_file_count: row.reserved_file_count,
+            open_uploads: row.open_uploads,
+        })
+        .collect())
+}
+
+/// A usage counter that differs from what is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs, reason = "what the counter says, and what was counted")]
+pub struct UsageDrift {
+    pub tenant: TenantId,
+    pub category: String,
+    pub media_kind: i16,
+    pub counted_bytes: i64,
+    pub stored_bytes: i64,
+}
+
+#[derive(QueryableByName)]
+struct UsageRow {
+    #[diesel(sql_type = SqlUuid)]
+    tenant_id: Uuid,
+    #[diesel(sql_type = Text)]
+    category: String,
+    #[diesel(sql_type = SmallInt)]
+    media_kind: i16,
+    #[diesel(sql_type = BigInt)]
+    counted_bytes: i64,
+    #[diesel(sql_type = BigInt)]
+    stored_bytes: i64,
+}
+
+/// Usage counters that differ from what is stored.
+pub async fn usage_drifts(tx: &mut SystemTx) -> Result<Vec<UsageDrift>, DbError> {
+    let sql = format!(
+        "SELECT tenant_id, category, media_kind, coalesce(u.total_bytes, 0) AS counted_bytes,
+                coalesce(s.bytes, 0) AS stored_bytes
+         FROM usage_counters AS u FULL JOIN (
+             SELECT tenant_id, category, media_kind, sum(size_bytes)::bigint AS bytes, count(DISTINCT id) AS files
+             FROM ({CHARGED}) AS c GROUP BY tenant_id, category, media_kind
+         ) AS s USING (tenant_id, category, media_kind)
+         WHERE coalesce(u.total_bytes, 0) <> coalesce(s.bytes, 0) OR coalesce(u.file_count, 0) <> coalesce(s.files, 0)
+         ORDER BY tenant_id, category, media_kind"
+    );
+    let rows: Vec<UsageRow> = statement("check usage counters", sql).load(tx.connection()?).await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| UsageDrift {
+            tenant: TenantId::from_uuid(row.tenant_id),
+            category: row.category,
+            media_kind: row.media_kind,
+            counted_bytes: row.counted_bytes,
+            stored_bytes: row.stored_bytes,
+        })
+        .collect())
+}
+
+#[derive(QueryableByName)]
+struct UnauditedRow {
+    #[diesel(sql_type = SqlUuid)]
+    tenant_id: Uuid,
+    #[diesel(sql_type = SqlUuid)]
+    file_id: Uuid,
+    #[diesel(sql_type = Nullable<Integer>)]
+    version: Option<i32>,
+}
+
+/// Versions whose commit left no audit entry.
+pub async fn unaudited_versions(tx: &mut SystemTx) -> Result<Vec<(TenantId, FileId, i32)>, DbError> {
+    // 2: file_upload
+    let rows: Vec<UnauditedRow> = statement(
+        "check audit entries",
+        "SELECT v.tenant_id, v.file_id, v.version FROM versions AS v
+         WHERE NOT EXISTS (
+             SELECT FROM audit_entries AS a
+             WHERE a.tenant_id = v.tenant_id AND a.file_id = v.file_id AND a.create_time = v.create_time
+               AND a.action = 2 AND a.version = v.version AND a.is_allowed)
+         ORDER BY v.tenant_id, v.file_id, v.version LIMIT 1000",
+    )
+    .load(tx.connection()?)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| {
+            let (tenant, file) = (TenantId::from_uuid(row.tenant_id), FileId::from_uuid(row.file_id));
+            (tenant, file, row.version.unwrap_or_default())
+        })
+        .collect())
+}

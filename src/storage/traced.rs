@@ -1,0 +1,145 @@
+//! A span and a measurement for every operation on the store, so that a slow request shows where it waited. The outermost
+//! layer: what it measures is what the use cases see, retries included.
+
+use std::{ops::Range, sync::Arc};
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+use tracing::{Instrument, info_span};
+
+use super::{
+    ByteStream, ListPage, MultipartId, MultipartInfo, MultipartPage, ObjectInfo, ObjectStorage, PartReceipt,
+    Payload, PutOptions, StorageError, StorageErrorKind,
+};
+use crate::{domain::object_key::ObjectKey, telemetry::Metrics};
+
+/// Traces and measures what goes through it.
+#[derive(Clone)]
+pub struct Traced {
+    inner: Arc<dyn ObjectStorage>,
+    metrics: Metrics,
+}
+
+impl std::fmt::Debug for Traced {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Traced").field(&self.inner).finish()
+    }
+}
+
+impl Traced {
+    /// Wraps a store.
+    pub fn over(inner: Arc<dyn ObjectStorage>, metrics: Metrics) -> Arc<dyn ObjectStorage> {
+        Arc::new(Self { inner, metrics })
+    }
+
+    async fn measured<T>(
+        &self,
+        operation: &'static str,
+        call: impl Future<Output = Result<T, StorageError>> + Send,
+    ) -> Result<T, StorageError> {
+        let started = Instant::now();
+        let outcome =
+            call.instrument(info_span!("storage", operation, provider = self.inner.provider())).await;
+        let name = match &outcome {
+            Ok(_) => "ok",
+            Err(error) => name(error.kind),
+        };
+        self.metrics.storage_operation(operation, name, started.elapsed());
+        outcome
+    }
+}
+
+fn name(kind: StorageErrorKind) -> &'static str {
+    match kind {
+        StorageErrorKind::NotFound => "not_found",
+        StorageErrorKind::AlreadyExists => "already_exists",
+        StorageErrorKind::Transient => "transient",
+        StorageErrorKind::Unavailable => "unavailable",
+        StorageErrorKind::NoSpace => "no_space",
+        StorageErrorKind::Damaged => "damaged",
+        StorageErrorKind::InvalidInput => "invalid_input",
+        StorageErrorKind::Other => "other",
+    }
+}
+
+#[async_trait]
+impl ObjectStorage for Traced {
+    fn provider(&self) -> &str {
+        self.inner.provider()
+    }
+
+    async fn put(
+        &self,
+        key: &ObjectKey,
+        body: Payload,
+        options: &PutOptions,
+    ) -> Result<ObjectInfo, StorageError> {
+        self.measured("put", self.inner.put(key, body, options)).await
+    }
+
+    async fn start_multipart(
+        &self,
+        key: &ObjectKey,
+        part_size_bytes: u64,
+        options: &PutOptions,
+    ) -> Result<MultipartId, StorageError> {
+        self.measured("start_multipart", self.inner.start_multipart(key, part_size_bytes, options)).await
+    }
+
+    async fn put_part(
+        &self,
+        key: &ObjectKey,
+        id: &MultipartId,
+        number: u32,
+        body: Payload,
+    ) -> Result<PartReceipt, StorageError> {
+        self.measured("put_part", self.inner.put_part(key, id, number, body)).await
+    }
+
+    async fn complete_multipart(
+        &self,
+        key: &ObjectKey,
+        id: &MultipartId,
+        parts: &[PartReceipt],
+    ) -> Result<ObjectInfo, StorageError> {
+        self.measured("complete_multipart", self.inner.complete_multipart(key, id, parts)).await
+    }
+
+    async fn abort_multipart(&self, key: &ObjectKey, id: &MultipartId) -> Result<(), StorageError> {
+        self.measured("abort_multipart", self.inner.abort_multipart(key, id)).await
+    }
+
+    async fn head(&self, key: &ObjectKey) -> Result<ObjectInfo, StorageError> {
+        self.measured("head", self.inner.head(key)).await
+    }
+
+    async fn get(&self, key: &ObjectKey, range: Range<u64>) -> Result<ByteStream, StorageError> {
+        self.measured("get", self.inner.get(key, range)).await
+    }
+
+    async fn delete(&self, key: &ObjectKey) -> Result<(), StorageError> {
+        self.measured("delete", self.inner.delete(key)).await
+    }
+
+    async fn list(
+        &self,
+        prefix: &str,
+        after: Option<&ObjectKey>,
+        limit: usize,
+    ) -> Result<ListPage, StorageError> {
+        self.measured("list", self.inner.list(prefix, after, limit)).await
+    }
+
+    async fn list_multiparts(
+        &self,
+        prefix: &str,
+        after: Option<&MultipartInfo>,
+        limit: usize,
+    ) -> Result<MultipartPage, StorageError> {
+        self.measured("list_multiparts", self.inner.list_multiparts(prefix, after, limit)).await
+    }
+
+    async fn check(&self) -> Result<(), StorageError> {
+        self.measured("check", self.inner.check()).await
+    }
+}
