@@ -14,7 +14,7 @@ use crate::{
     domain::policy::{Policy, ScanRule, UnknownPreset},
     edge::{self, EdgeState},
     grpc::{
-        self,
+        GrpcServer,
         auth::{Authenticator, DevIssuer},
     },
     storage::{self, AdapterOptions, ObjectStorage, StorageError, StorageOptions, Traced},
@@ -151,16 +151,13 @@ impl Service {
             health.drain();
             let _ = stop.send(true);
         });
-        let served = grpc::server::serve(
-            Arc::clone(&self.app),
-            &self.config,
-            self.authenticator,
-            self.health.clone(),
-            self.metrics.clone(),
-            grpc,
-            stopped(),
-        )
-        .await;
+        let server = GrpcServer {
+            app: Arc::clone(&self.app),
+            authenticator: Arc::new(self.authenticator),
+            health: self.health.clone(),
+            metrics: self.metrics.clone(),
+        };
+        let served = server.serve(&self.config, grpc, stopped()).await;
         self.app.drain().await;
         // Probes answer until the last request is done.
         let _ = edge_stop.send(());

@@ -12,7 +12,7 @@ use crate::client::{Client, ClientOptions};
 /// Where server and token come from.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Connection")]
-pub struct ConnectionArgs {
+pub(crate) struct ConnectionArgs {
     /// The server: https://host:port, or http://host:port where the network itself is trusted
     #[arg(long, value_name = "URL", env = "STRONGROOM_SERVER")]
     pub server: Option<String>,
@@ -44,7 +44,7 @@ struct DevServer {
 
 impl ConnectionArgs {
     /// Connects.
-    pub async fn connect(&self) -> Result<Client, Failure> {
+    pub(crate) async fn connect(&self) -> Result<Client, Failure> {
         Ok(Client::connect(self.options()?).await?)
     }
 

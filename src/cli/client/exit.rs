@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// The table for `--help`.
-pub const HELP: &str = "Exit codes:
+pub(crate) const HELP: &str = "Exit codes:
   0  all went well
   1  another failure, or several different ones
   2  wrong usage: arguments, server address or token are missing or make no sense

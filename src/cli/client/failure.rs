@@ -9,7 +9,7 @@ use crate::client::ClientError;
 
 /// Why a command stopped.
 #[derive(Debug, thiserror::Error)]
-pub enum Failure {
+pub(crate) enum Failure {
     /// The library's error says what to do already.
     #[error(transparent)]
     Client(#[from] ClientError),
@@ -49,14 +49,14 @@ pub enum Failure {
 
 impl Failure {
     /// Wraps an error of the file system.
-    pub fn local(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn local(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let doing = doing.into();
         move |source| Self::Local { doing, source }
     }
 
     /// Says which of several things failed, where the failure does not name it already.
     #[must_use]
-    pub fn about(self, subject: &str) -> Self {
+    pub(crate) fn about(self, subject: &str) -> Self {
         match self {
             Self::Client(_) => Self::About { subject: subject.to_owned(), failure: Box::new(self) },
             named => named,
@@ -64,7 +64,7 @@ impl Failure {
     }
 
     /// The code to exit with.
-    pub fn exit(&self) -> Exit {
+    pub(crate) fn exit(&self) -> Exit {
         match self {
             Self::Client(error) => Exit::from(error),
             Self::Usage(_) => Exit::Usage,
@@ -75,7 +75,7 @@ impl Failure {
     }
 
     /// Whether the reader of our output went away, as `head` does when it has enough. That is no failure.
-    pub fn is_broken_pipe(&self) -> bool {
+    pub(crate) fn is_broken_pipe(&self) -> bool {
         match self {
             Self::Stdout(error) | Self::Client(ClientError::Sink(error)) => {
                 error.kind() == io::ErrorKind::BrokenPipe
@@ -86,7 +86,7 @@ impl Failure {
     }
 
     /// The failure for programs, with everything that the server said.
-    pub fn to_json(&self) -> Value {
+    pub(crate) fn to_json(&self) -> Value {
         if let Self::About { subject, failure } = self {
             let mut json = failure.to_json();
             json["subject"] = json!(subject);
@@ -110,7 +110,11 @@ impl Failure {
 
 /// Runs one act after the other and goes on after a failure, so that one bad file does not hold up the rest.
 /// Each failure goes to `report` at once; a single act's failure comes back as it is.
-pub async fn each<T, F>(items: Vec<T>, mut act: F, mut report: impl FnMut(&Failure)) -> Result<(), Failure>
+pub(super) async fn each<T, F>(
+    items: Vec<T>,
+    mut act: F,
+    mut report: impl FnMut(&Failure),
+) -> Result<(), Failure>
 where
     F: AsyncFnMut(T) -> Result<(), Failure>,
 {

@@ -19,7 +19,7 @@ use crate::{client::Download, proto::v1::DownloadFileRequest};
 /// no control characters.
 #[derive(Debug, Args)]
 #[command(after_help = exit::HELP)]
-pub struct GetArgs {
+pub(crate) struct GetArgs {
     /// The id of the file
     pub id: String,
     /// Where to: a file, a directory, or `-` for standard output. Standard output gets bytes before the last
@@ -59,7 +59,7 @@ enum Destination {
 }
 
 /// Downloads one file.
-pub async fn run(args: GetArgs, output: Output) -> Result<(), Failure> {
+pub(super) async fn run(args: GetArgs, output: Output) -> Result<(), Failure> {
     let destination = match args.output {
         Some(path) if path.as_os_str() == "-" && output.json => {
             return Err(Failure::Usage("--json and `-o -` both want standard output".to_owned()));

@@ -6,7 +6,7 @@ use prost_types::Timestamp;
 const UNITS: [(&str, u32); 4] = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
 
 /// `1536` as `1.5 KiB`. Rounded down, so that a limit never looks larger than it is.
-pub fn size(bytes: i64) -> String {
+pub(super) fn size(bytes: i64) -> String {
     for (unit, shift) in UNITS {
         if bytes >> shift > 0 {
             let tenths = (i128::from(bytes) * 10) >> shift;
@@ -17,7 +17,7 @@ pub fn size(bytes: i64) -> String {
 }
 
 /// Reads `1048576`, `10GiB`, `10 GB`; `K`, `M`, `G`, `T` alone are binary, as in most tools.
-pub fn parse_size(text: &str) -> Result<i64, String> {
+pub(super) fn parse_size(text: &str) -> Result<i64, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let factor: i64 = match unit.trim().to_ascii_lowercase().as_str() {
@@ -42,18 +42,18 @@ pub fn parse_size(text: &str) -> Result<i64, String> {
 }
 
 /// A time on the wire as one that can be printed; nothing where it lies outside what a calendar knows.
-pub fn time(at: &Timestamp) -> Option<DateTime<Utc>> {
+pub(super) fn time(at: &Timestamp) -> Option<DateTime<Utc>> {
     DateTime::from_timestamp(at.seconds, u32::try_from(at.nanos).ok()?)
 }
 
 /// `2026-08-30 14:05 UTC`, or a dash.
-pub fn time_column(at: Option<&Timestamp>) -> String {
+pub(super) fn time_column(at: Option<&Timestamp>) -> String {
     at.and_then(time).map_or_else(|| "-".to_owned(), |at| at.format("%Y-%m-%d %H:%M UTC").to_string())
 }
 
 /// Text of others, safe for a terminal: what could move the cursor, colour the screen or turn the direction
 /// of reading is written as an escape.
-pub fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
         if is_unprintable(c) { safe.extend(c.escape_unicode()) } else { safe.push(c) }
@@ -62,7 +62,7 @@ pub fn printable(text: &str) -> String {
 }
 
 /// Whether a character is a control character, a line separator, or one that reorders the text around it.
-pub fn is_unprintable(c: char) -> bool {
+pub(super) fn is_unprintable(c: char) -> bool {
     c.is_control()
         || matches!(
             c,

@@ -12,7 +12,7 @@ const PAGE_SIZE_MAX: i32 = 1_000;
 /// Lists the files that the token may see.
 #[derive(Debug, Args)]
 #[command(after_help = exit::HELP)]
-pub struct LsArgs {
+pub(crate) struct LsArgs {
     /// Only files of this category
     #[arg(long, default_value = "", hide_default_value = true)]
     pub category: String,
@@ -66,7 +66,7 @@ pub struct LsArgs {
 
 /// The orders a list can have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Order {
+pub(crate) enum Order {
     /// The newest first
     Newest,
     /// The oldest first
@@ -95,7 +95,7 @@ impl Order {
 }
 
 /// Prints page after page as it arrives, so that a list of any length takes the memory of one page.
-pub async fn run(args: LsArgs, output: Output) -> Result<(), Failure> {
+pub(super) async fn run(args: LsArgs, output: Output) -> Result<(), Failure> {
     let client = args.connection.connect().await?;
     let mut request = args.request();
     let mut left = if args.all { u64::MAX } else { args.limit };

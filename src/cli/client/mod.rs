@@ -1,7 +1,7 @@
 //! The commands that talk to a server, wherever it runs.
 
 mod connection;
-pub mod exit;
+pub(super) mod exit;
 mod failure;
 mod get;
 mod human;
@@ -21,7 +21,7 @@ use self::{exit::Exit, failure::Failure, output::Output};
 
 /// `strongroom put|get|ls|rm|undelete|quota`.
 #[derive(Debug, Subcommand)]
-pub enum ClientCommand {
+pub(super) enum ClientCommand {
     /// Upload files
     Put(Box<put::PutArgs>),
     /// Download a file, or a part of it
@@ -66,7 +66,7 @@ impl ClientCommand {
 /// Ctrl-C drops the command, so that an unfinished download takes its hidden file along. A read of standard
 /// input cannot be called back: shut the runtime down in the background, or it waits for a line that nobody
 /// writes.
-pub async fn run(command: ClientCommand) -> Exit {
+pub(super) async fn run(command: ClientCommand) -> Exit {
     let output = command.output();
     let ended = tokio::select! {
         ended = command.run(output) => ended,

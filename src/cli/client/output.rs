@@ -12,37 +12,37 @@ use super::{failure::Failure, human};
 
 /// How a command speaks: to people, or with `--json` to programs.
 #[derive(Debug, Clone, Copy)]
-pub struct Output {
+pub(super) struct Output {
     /// Results as JSON, one document a line; failures as JSON too.
     pub json: bool,
 }
 
 impl Output {
     /// Prints one line of a result for people.
-    pub fn line(self, text: impl Display) -> Result<(), Failure> {
+    pub(super) fn line(self, text: impl Display) -> Result<(), Failure> {
         writeln!(io::stdout().lock(), "{text}").map_err(Failure::Stdout)
     }
 
     /// Prints one result for programs.
-    pub fn json(self, result: &impl Serialize) -> Result<(), Failure> {
+    pub(super) fn json(self, result: &impl Serialize) -> Result<(), Failure> {
         let mut line = serde_json::to_vec(result).map_err(|error| Failure::Stdout(error.into()))?;
         line.push(b'\n');
         self.raw(&line)
     }
 
     /// Prints a piece of a result that is too long to be held as a whole.
-    pub fn raw(self, bytes: &[u8]) -> Result<(), Failure> {
+    pub(super) fn raw(self, bytes: &[u8]) -> Result<(), Failure> {
         io::stdout().lock().write_all(bytes).map_err(Failure::Stdout)
     }
 
     /// Says something that is not a result.
-    pub fn note(self, text: impl Display) {
+    pub(super) fn note(self, text: impl Display) {
         // There is nobody left to tell when standard error is closed.
         let _ = io::stderr().lock().write_all(format!("{text}\n").as_bytes());
     }
 
     /// Says why something failed; a reader who went away is not told.
-    pub fn report(self, failure: &Failure) {
+    pub(super) fn report(self, failure: &Failure) {
         if failure.is_broken_pipe() {
             return;
         }
@@ -54,7 +54,7 @@ impl Output {
     }
 
     /// A bar on standard error, where people watch; hidden elsewhere. Without a size it counts.
-    pub fn progress(self, name: &str, size_bytes: Option<u64>) -> ProgressBar {
+    pub(super) fn progress(self, name: &str, size_bytes: Option<u64>) -> ProgressBar {
         if self.json || !io::stderr().is_terminal() {
             return ProgressBar::hidden();
         }

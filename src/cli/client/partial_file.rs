@@ -13,7 +13,7 @@ use crate::domain::clock::{IdSource, SystemIds};
 
 /// The file while it is being written. Dropping it removes it.
 #[derive(Debug)]
-pub struct PartialFile {
+pub(super) struct PartialFile {
     path: PathBuf,
     destination: PathBuf,
     replace: bool,
@@ -22,7 +22,7 @@ pub struct PartialFile {
 impl PartialFile {
     /// Creates the file in the directory of `destination`, so that moving it there is one step. Refuses a
     /// destination that exists, unless it is a regular file and may be replaced.
-    pub async fn create(destination: PathBuf, replace: bool) -> Result<(Self, File), Failure> {
+    pub(super) async fn create(destination: PathBuf, replace: bool) -> Result<(Self, File), Failure> {
         match fs::metadata(&destination).await {
             Ok(about) if !about.is_file() => {
                 return Err(usage(
@@ -43,7 +43,7 @@ impl PartialFile {
     }
 
     /// Moves the file, now whole, to its place. A destination that has appeared meanwhile is not overwritten.
-    pub async fn keep(self) -> Result<PathBuf, Failure> {
+    pub(super) async fn keep(self) -> Result<PathBuf, Failure> {
         if !self.replace {
             match fs::hard_link(&self.path, &self.destination).await {
                 // Dropping `self` takes the first name away.

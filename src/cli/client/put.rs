@@ -20,7 +20,7 @@ use crate::{
 /// Uploads files. A file is stored whole and checked, or not at all.
 #[derive(Debug, Args)]
 #[command(after_help = exit::HELP)]
-pub struct PutArgs {
+pub(crate) struct PutArgs {
     /// The files; `-` is standard input and needs --name
     #[arg(value_name = "FILE", required = true)]
     pub files: Vec<PathBuf>,
@@ -63,7 +63,7 @@ pub struct PutArgs {
 }
 
 /// Uploads one file after the other, going on after a failure.
-pub async fn run(args: PutArgs, output: Output) -> Result<(), Failure> {
+pub(super) async fn run(args: PutArgs, output: Output) -> Result<(), Failure> {
     let several = args.files.len() > 1;
     if several && (args.name.is_some() || args.request_id.is_some()) {
         return Err(Failure::Usage(

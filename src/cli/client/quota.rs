@@ -12,7 +12,7 @@ use crate::{
 /// Shows what a tenant may store and what it stores, or sets its limits.
 #[derive(Debug, Args)]
 #[command(after_help = exit::HELP)]
-pub struct QuotaArgs {
+pub(crate) struct QuotaArgs {
     /// Show what is stored, by category and media kind
     #[arg(long, conflicts_with_all = ["set_limit", "set_files"])]
     pub usage: bool,
@@ -34,7 +34,7 @@ pub struct QuotaArgs {
 }
 
 /// Shows or changes.
-pub async fn run(args: QuotaArgs, output: Output) -> Result<(), Failure> {
+pub(super) async fn run(args: QuotaArgs, output: Output) -> Result<(), Failure> {
     let client = args.connection.connect().await?;
     let tenant_id = args.tenant.clone();
     if args.usage {

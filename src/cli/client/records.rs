@@ -14,7 +14,7 @@ use crate::proto::v1::{
 /// A `File`.
 #[derive(Debug, Serialize)]
 #[allow(missing_docs, reason = "the fields are those of the contract, which explains them")]
-pub struct FileRecord {
+pub(super) struct FileRecord {
     pub id: String,
     pub name: String,
     pub original_name: String,
@@ -81,7 +81,7 @@ impl From<File> for FileRecord {
 }
 
 /// A `Quota`.
-pub fn quota(quota: &Quota) -> Value {
+pub(super) fn quota(quota: &Quota) -> Value {
     serde_json::json!({
         "tenant_id": quota.tenant_id,
         "limit_bytes": quota.limit_bytes,
@@ -101,7 +101,7 @@ pub fn quota(quota: &Quota) -> Value {
 }
 
 /// A `QuotaState`.
-pub fn quota_state(state: &QuotaState) -> Value {
+pub(super) fn quota_state(state: &QuotaState) -> Value {
     serde_json::json!({
         "limit_bytes": state.limit_bytes,
         "used_bytes": state.used_bytes,
@@ -110,7 +110,7 @@ pub fn quota_state(state: &QuotaState) -> Value {
 }
 
 /// A `GetUsageResponse`.
-pub fn usage(usage: &GetUsageResponse) -> Value {
+pub(super) fn usage(usage: &GetUsageResponse) -> Value {
     serde_json::json!({
         "entries": usage.entries.iter().map(usage_entry).collect::<Vec<_>>(),
         "limit_bytes": usage.limit_bytes,
@@ -126,12 +126,12 @@ pub fn usage(usage: &GetUsageResponse) -> Value {
 }
 
 /// A `Warning`.
-pub fn warning(warning: &Warning) -> Value {
+pub(super) fn warning(warning: &Warning) -> Value {
     serde_json::json!({ "code": warning.code().as_str_name(), "message": warning.message })
 }
 
 /// A `ContentRange`.
-pub fn range(range: &ContentRange) -> Value {
+pub(super) fn range(range: &ContentRange) -> Value {
     serde_json::json!({ "offset": range.offset, "length": range.length, "total_bytes": range.total_bytes })
 }
 

@@ -11,7 +11,7 @@ use crate::proto::v1::{DeleteFileRequest, File, PurgeFileRequest, UndeleteFileRe
 /// Moves files to the trash, or removes them for good.
 #[derive(Debug, Args)]
 #[command(after_help = exit::HELP)]
-pub struct RmArgs {
+pub(crate) struct RmArgs {
     /// The ids of the files
     #[arg(value_name = "ID", required = true)]
     pub ids: Vec<String>,
@@ -29,7 +29,7 @@ pub struct RmArgs {
 /// Takes files out of the trash.
 #[derive(Debug, Args)]
 #[command(after_help = exit::HELP)]
-pub struct UndeleteArgs {
+pub(crate) struct UndeleteArgs {
     /// The ids of the files
     #[arg(value_name = "ID", required = true)]
     pub ids: Vec<String>,
@@ -42,7 +42,7 @@ pub struct UndeleteArgs {
 }
 
 /// Deletes or purges one file after the other, going on after a failure.
-pub async fn rm(args: RmArgs, output: Output) -> Result<(), Failure> {
+pub(super) async fn rm(args: RmArgs, output: Output) -> Result<(), Failure> {
     let client = args.connection.connect().await?;
     let several = args.ids.len() > 1;
     let remove = async |file_id: String| {
@@ -62,7 +62,7 @@ pub async fn rm(args: RmArgs, output: Output) -> Result<(), Failure> {
 }
 
 /// Takes one file after the other out of the trash, going on after a failure.
-pub async fn undelete(args: UndeleteArgs, output: Output) -> Result<(), Failure> {
+pub(super) async fn undelete(args: UndeleteArgs, output: Output) -> Result<(), Failure> {
     let client = args.connection.connect().await?;
     let several = args.ids.len() > 1;
     let restore = async |file_id: String| {

@@ -14,7 +14,7 @@ const FALLBACK: &str = "download";
 /// no name makes a hidden file, `.` or `..`; so do spaces and dots at the end, which some systems drop.
 /// Control characters and those that turn the direction of reading become `_`. Names that are too long lose
 /// the end of their stem and keep their extension. Where nothing is left the name is `download`.
-pub fn safe_name(name: &str) -> String {
+pub(super) fn safe_name(name: &str) -> String {
     let base = name.rsplit(['/', '\\']).next().unwrap_or_default();
     let base: String = base.chars().map(|c| if is_unprintable(c) { '_' } else { c }).collect();
     let base = base.trim_start_matches(|c: char| c == '.' || c.is_whitespace());

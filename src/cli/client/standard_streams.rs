@@ -7,12 +7,12 @@ use tokio::fs::File;
 use super::failure::Failure;
 
 /// Standard input.
-pub fn stdin() -> Result<File, Failure> {
+pub(super) fn stdin() -> Result<File, Failure> {
     open(std::io::stdin(), "read standard input")
 }
 
 /// Standard output.
-pub fn stdout() -> Result<File, Failure> {
+pub(super) fn stdout() -> Result<File, Failure> {
     open(std::io::stdout(), "write to standard output")
 }
 

@@ -1,0 +1,200 @@
+//! Verifies tokens: the issuer is one of those configured, and its algorithms, audience and keys are pinned. What a
+//! token says about itself only chooses among them.
+
+use std::time::Duration;
+
+use jsonwebtoken::{Algorithm, DecodingKey, Validation, dangerous, errors::ErrorKind};
+use secrecy::ExposeSecret;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::{DevIssuer, keys::KeySet};
+use crate::{
+    app::Credentials,
+    config::auth::{self, IssuerConfig},
+    domain::clock::Timestamp,
+};
+
+/// By how much clocks may differ where the secret is shared.
+const DEV_LEEWAY: Duration = Duration::from_secs(5);
+
+/// Whose tokens are accepted, and by which keys.
+pub(super) struct Issuer {
+    /// Exactly the token's `iss` claim.
+    pub(super) name: String,
+    audience: String,
+    algorithms: Vec<Algorithm>,
+    leeway: Duration,
+    keys: Keys,
+}
+
+enum Keys {
+    /// Public keys of an identity provider, looked at again after this time.
+    Public(KeySet, Duration),
+    /// A shared secret.
+    Secret(DecodingKey),
+}
+
+/// What a token claims before anything is verified; it chooses the issuer and nothing else.
+#[derive(Deserialize)]
+struct Unverified {
+    #[serde(default)]
+    iss: Option<String>,
+    #[serde(default)]
+    aud: Option<Audience>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Audience {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl Audience {
+    fn has(&self, audience: &str) -> bool {
+        match self {
+            Self::One(one) => one == audience,
+            Self::Many(many) => many.iter().any(|one| one == audience),
+        }
+    }
+}
+
+impl Issuer {
+    pub(super) fn configured(config: &IssuerConfig, keys: KeySet) -> Self {
+        let algorithm = |algorithm: &auth::Algorithm| match algorithm {
+            auth::Algorithm::EdDsa => Algorithm::EdDSA,
+            auth::Algorithm::Es256 => Algorithm::ES256,
+        };
+        Self {
+            name: config.issuer.clone(),
+            audience: config.audience.clone(),
+            algorithms: config.algorithms.iter().map(algorithm).collect(),
+            leeway: config.leeway(),
+            keys: Keys::Public(keys, config.jwks_refresh()),
+        }
+    }
+
+    pub(super) fn dev(dev: &DevIssuer) -> Self {
+        Self {
+            name: dev.issuer.clone(),
+            audience: dev.audience.clone(),
+            algorithms: vec![Algorithm::HS256],
+            leeway: DEV_LEEWAY,
+            keys: Keys::Secret(DecodingKey::from_secret(dev.secret.expose_secret().as_bytes())),
+        }
+    }
+
+    /// The keys to look at from time to time, and how often.
+    pub(super) fn refreshed(&self) -> Option<(&KeySet, Duration)> {
+        match &self.keys {
+            Keys::Public(keys, every) => Some((keys, *every)),
+            Keys::Secret(_) => None,
+        }
+    }
+
+    async fn key(&self, algorithm: Algorithm, id: Option<&str>) -> Option<DecodingKey> {
+        match &self.keys {
+            Keys::Public(keys, _) => keys.find(algorithm, id).await,
+            Keys::Secret(key) => Some(key.clone()),
+        }
+    }
+}
+
+/// The verified claims of a token, and who vouches for them.
+pub(super) async fn verify<'a>(
+    issuers: &'a [Issuer],
+    token: &str,
+    now: Timestamp,
+) -> Result<(&'a Issuer, Map<String, Value>), Credentials> {
+    // `none` and every algorithm that the library does not know fail here already.
+    let header = jsonwebtoken::decode_header(token).map_err(|_| invalid("the token is damaged"))?;
+    // RFC 7515, 4.1.11: what must be understood and is not makes the token invalid. Nothing is understood.
+    if header.crit.is_some() {
+        return Err(invalid("the token has critical headers, which are not understood here"));
+    }
+    let issuer = choose(issuers, token)?;
+    if !issuer.algorithms.contains(&header.alg) {
+        return Err(invalid("the token's algorithm is not accepted from its issuer"));
+    }
+    let key = issuer
+        .key(header.alg, header.kid.as_deref())
+        .await
+        .ok_or_else(|| invalid("the token's key is not one of its issuer's"))?;
+    let claims = jsonwebtoken::decode::<Map<String, Value>>(token, &key, &issuer.validation(header.alg))
+        .map_err(|error| invalid(why(error.kind())))?
+        .claims;
+    issuer.check_time(&claims, now)?;
+    Ok((issuer, claims))
+}
+
+/// The issuer that the token names, with the audience that it names: one provider may be configured for several.
+fn choose<'a>(issuers: &'a [Issuer], token: &str) -> Result<&'a Issuer, Credentials> {
+    let claimed: Unverified =
+        dangerous::insecure_decode_claims(token).map_err(|_| invalid("the token is damaged"))?;
+    let name = claimed.iss.ok_or_else(|| invalid("claim `iss` is missing"))?;
+    let mut named = issuers.iter().filter(|issuer| issuer.name == name).peekable();
+    if named.peek().is_none() {
+        return Err(invalid("the token's issuer is not known here"));
+    }
+    let is_meant = |issuer: &&Issuer| claimed.aud.as_ref().is_some_and(|aud| aud.has(&issuer.audience));
+    named.find(is_meant).ok_or_else(|| invalid("the token is for another audience"))
+}
+
+impl Issuer {
+    fn validation(&self, algorithm: Algorithm) -> Validation {
+        let mut validation = Validation::new(algorithm);
+        validation.set_audience(&[&self.audience]);
+        validation.set_issuer(&[&self.name]);
+        validation.set_required_spec_claims(&["exp", "iss", "aud"]);
+        // The library would ask the operating system for the time; ours comes from the injected clock, below.
+        validation.validate_exp = false;
+        validation.validate_nbf = false;
+        validation
+    }
+
+    fn check_time(&self, claims: &Map<String, Value>, now: Timestamp) -> Result<(), Credentials> {
+        #[allow(clippy::cast_precision_loss, reason = "exact for every date before the year 285 million")]
+        let (now, leeway) = (now.timestamp() as f64, self.leeway.as_secs() as f64);
+        let expires = seconds(claims, "exp")?.ok_or_else(|| invalid("claim `exp` is missing"))?;
+        if now - leeway >= expires {
+            return Err(invalid("the token has expired"));
+        }
+        match seconds(claims, "nbf")? {
+            Some(begins) if begins > now + leeway => Err(invalid("the token is not valid yet")),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A claim in seconds since 1970, whole or not.
+fn seconds(claims: &Map<String, Value>, name: &str) -> Result<Option<f64>, Credentials> {
+    match claims.get(name) {
+        None => Ok(None),
+        Some(value) => match value.as_f64().filter(|seconds| seconds.is_finite()) {
+            Some(seconds) => Ok(Some(seconds)),
+            None => Err(Credentials::Invalid(format!("claim `{name}` must be a number of seconds"))),
+        },
+    }
+}
+
+const fn why(kind: &ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::InvalidSignature => "the token's signature is wrong",
+        ErrorKind::InvalidAudience => "the token is for another audience",
+        ErrorKind::InvalidIssuer => "the token's issuer is not known here",
+        ErrorKind::InvalidAlgorithm => "the token's algorithm is not accepted from its issuer",
+        ErrorKind::MissingRequiredClaim(_) => {
+            "one of the claims `exp`, `iss` and `aud` is missing or malformed"
+        }
+        _ => "the token is damaged",
+    }
+}
+
+fn invalid(why: &'static str) -> Credentials {
+    Credentials::Invalid(why.to_owned())
+}
+
+#[cfg(test)]
+#[path = "jwt_tests.rs"]
+mod tests;

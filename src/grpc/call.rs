@@ -1,0 +1,47 @@
+//! What every adapter does around a use case: take the caller in, hand the answer or the status out.
+
+use http::Extensions;
+use tonic::{Request, Response, Status};
+
+use super::status::{internal, status};
+use crate::{
+    app::{Error, Principal},
+    domain::caller::{Caller, Origin},
+};
+
+/// Where a request comes from, as the request id layer noted it.
+pub(super) fn origin(extensions: &Extensions) -> Origin {
+    extensions.get::<Origin>().cloned().unwrap_or_default()
+}
+
+/// The verified principal of a request, and its message.
+pub(super) fn principal<T>(request: Request<T>) -> Result<(Principal, Origin, T), Status> {
+    let (_, mut extensions, message) = request.into_parts();
+    let origin = origin(&extensions);
+    match extensions.remove::<Principal>() {
+        Some(principal) => Ok((principal, origin, message)),
+        None => {
+            tracing::error!("a request reached its service without a principal");
+            Err(internal(&origin.request_id))
+        }
+    }
+}
+
+/// The verified caller of a request to a service that knows no operators, and its message.
+pub(super) fn caller<T>(request: Request<T>) -> Result<(Caller, T), Status> {
+    match principal(request)? {
+        (Principal::Caller(caller), _, message) => Ok((caller, message)),
+        (Principal::Operator(_), origin, _) => {
+            let error = Error::NotAllowed("the operator works on tenants and never with their files");
+            Err(status(&error, &origin.request_id))
+        }
+    }
+}
+
+/// Runs a use case and encodes how it ended.
+pub(super) async fn answer<T>(
+    origin: &Origin,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<Response<T>, Status> {
+    work.await.map(Response::new).map_err(|error| status(&error, &origin.request_id))
+}

@@ -1,0 +1,11 @@
+//! Between the messages of the contract and the domain, one file per noun. What comes in is only read here, and what
+//! cannot be read is reported with the path of its field as the caller wrote it; rules are checked further in.
+
+pub(super) mod download;
+pub(super) mod file;
+pub(super) mod filter;
+pub(super) mod id;
+pub(super) mod quota;
+pub(super) mod structs;
+pub(super) mod time;
+pub(super) mod upload;

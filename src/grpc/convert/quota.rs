@@ -1,0 +1,184 @@
+//! Quotas: limits both ways, figures on their way out.
+
+use super::{id, time};
+use crate::{
+    app::quotas::{
+        update::QuotaUpdate,
+        usage::{Usage, UsageEntry},
+    },
+    domain::{
+        ids::TenantId,
+        media_type::MediaKind,
+        quota::{Quota, QuotaChange, QuotaLevel, QuotaState},
+        violations::Violations,
+    },
+    proto::v1,
+};
+
+/// A quota on the wire.
+pub(in crate::grpc) fn quota(quota: &Quota) -> v1::Quota {
+    let sizes = quota.file_size_max_bytes;
+    v1::Quota {
+        tenant_id: quota.tenant_id.to_string(),
+        limit_bytes: quota.limit_bytes,
+        used_bytes: quota.used_bytes,
+        reserved_bytes: quota.reserved_bytes,
+        file_count_max: quota.file_count_max,
+        file_count: quota.file_count,
+        reserved_file_count: quota.reserved_file_count,
+        warning_percent: quota.warning_percent.into(),
+        critical_percent: quota.critical_percent.into(),
+        file_size_max_bytes: Some(v1::FileSizeLimits {
+            other_bytes: sizes.other,
+            video_bytes: sizes.video,
+            image_bytes: sizes.image,
+            document_bytes: sizes.document,
+            audio_bytes: sizes.audio,
+        }),
+        ceiling_bytes: quota.ceiling_bytes,
+        ceiling_file_count: quota.ceiling_file_count,
+        etag: quota.revision.to_string(),
+        update_time: Some(time::to_wire(quota.update_time)),
+    }
+}
+
+/// A quota in one glance.
+pub(in crate::grpc) fn state(state: QuotaState) -> v1::QuotaState {
+    v1::QuotaState {
+        limit_bytes: state.limit_bytes,
+        used_bytes: state.used_bytes,
+        level: level(state.level).into(),
+    }
+}
+
+const fn level(level: QuotaLevel) -> v1::QuotaLevel {
+    match level {
+        QuotaLevel::Ok => v1::QuotaLevel::Ok,
+        QuotaLevel::Warning => v1::QuotaLevel::Warning,
+        QuotaLevel::Critical => v1::QuotaLevel::Critical,
+        QuotaLevel::Full => v1::QuotaLevel::Full,
+    }
+}
+
+/// The tenant that a read names, where it names one.
+pub(in crate::grpc) fn tenant(text: &str) -> Result<Option<TenantId>, Violations> {
+    let mut wrong = Violations::new();
+    let tenant = id::tenant_id(text, &mut wrong);
+    wrong.into_result().map(|()| tenant)
+}
+
+/// A change of limits, and whose.
+pub(in crate::grpc) fn update(
+    request: v1::UpdateQuotaRequest,
+) -> Result<(Option<TenantId>, QuotaUpdate), Violations> {
+    let mut wrong = Violations::new();
+    let tenant = id::tenant_id(&request.tenant_id, &mut wrong);
+    let request_id = id::request_id(&request.request_id, &mut wrong);
+    let mask = request.update_mask.unwrap_or_default().paths;
+    if mask.is_empty() {
+        wrong.add("update_mask", "must name at least one field");
+    }
+    if request.quota.is_none() {
+        wrong.add("quota", "is required");
+    }
+    let quota = request.quota.unwrap_or_default();
+    let mut change = QuotaChange::default();
+    for (index, path) in mask.iter().enumerate() {
+        if let Err(why) = set(&mut change, path, &quota, &mut wrong) {
+            wrong.add(format!("update_mask.paths[{index}]"), why);
+        }
+    }
+    wrong.into_result()?;
+    Ok((tenant, QuotaUpdate { change, etag: quota.etag, request_id }))
+}
+
+/// Takes the field at `path` over into the change.
+fn set(
+    change: &mut QuotaChange,
+    path: &str,
+    quota: &v1::Quota,
+    wrong: &mut Violations,
+) -> Result<(), &'static str> {
+    let sizes = quota.file_size_max_bytes.unwrap_or_default();
+    match path {
+        "limit_bytes" => change.limit_bytes = Some(quota.limit_bytes),
+        "file_count_max" => change.file_count_max = Some(quota.file_count_max),
+        "warning_percent" => {
+            change.warning_percent = percent("quota.warning_percent", quota.warning_percent, wrong);
+        }
+        "critical_percent" => {
+            change.critical_percent = percent("quota.critical_percent", quota.critical_percent, wrong);
+        }
+        "file_size_max_bytes" => {
+            for kind in ["image", "video", "audio", "document", "other"] {
+                set(change, &format!("file_size_max_bytes.{kind}_bytes"), quota, wrong)?;
+            }
+        }
+        "file_size_max_bytes.image_bytes" => change.image_bytes = Some(sizes.image_bytes),
+        "file_size_max_bytes.video_bytes" => change.video_bytes = Some(sizes.video_bytes),
+        "file_size_max_bytes.audio_bytes" => change.audio_bytes = Some(sizes.audio_bytes),
+        "file_size_max_bytes.document_bytes" => change.document_bytes = Some(sizes.document_bytes),
+        "file_size_max_bytes.other_bytes" => change.other_bytes = Some(sizes.other_bytes),
+        "ceiling_bytes" => change.ceiling_bytes = Some(quota.ceiling_bytes),
+        "ceiling_file_count" => change.ceiling_file_count = Some(quota.ceiling_file_count),
+        "tenant_id"
+        | "used_bytes"
+        | "reserved_bytes"
+        | "file_count"
+        | "reserved_file_count"
+        | "etag"
+        | "update_time" => return Err("is set by the service and cannot be updated"),
+        _ => return Err("is not a field of a quota"),
+    }
+    Ok(())
+}
+
+fn percent(field: &str, value: i32, wrong: &mut Violations) -> Option<i16> {
+    wrong.take(field, i16::try_from(value).map_err(|_| "must be from 1 to 100"))
+}
+
+/// A usage report on the wire.
+pub(in crate::grpc) fn usage(usage: Usage) -> v1::GetUsageResponse {
+    let Usage { counters, quota, time } = usage;
+    let total: i64 = counters.iter().map(|entry| entry.total_bytes).fold(0, i64::saturating_add);
+    let stored = counters.into_iter().filter(|entry| entry.file_count > 0 || entry.total_bytes > 0);
+    v1::GetUsageResponse {
+        entries: stored.map(|counter| entry(counter, total)).collect(),
+        limit_bytes: quota.limit_bytes,
+        used_bytes: quota.used_bytes,
+        available_bytes: quota.available_bytes(),
+        used_percent: quota.used_percent(),
+        file_count: quota.file_count,
+        warning_percent: quota.warning_percent.into(),
+        critical_percent: quota.critical_percent.into(),
+        level: level(quota.state().level).into(),
+        last_calculated_time: Some(time::to_wire(time)),
+    }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "a share for people")]
+fn entry(entry: UsageEntry, total_bytes: i64) -> v1::UsageEntry {
+    let percent = if total_bytes > 0 { entry.total_bytes as f64 * 100.0 / total_bytes as f64 } else { 0.0 };
+    v1::UsageEntry {
+        category: entry.category,
+        media_kind: media_kind(entry.media_kind).into(),
+        file_count: entry.file_count,
+        total_bytes: entry.total_bytes,
+        average_bytes: entry.total_bytes.checked_div(entry.file_count).unwrap_or_default(),
+        percent_of_total: percent,
+    }
+}
+
+const fn media_kind(kind: MediaKind) -> v1::MediaKind {
+    match kind {
+        MediaKind::Image => v1::MediaKind::Image,
+        MediaKind::Video => v1::MediaKind::Video,
+        MediaKind::Audio => v1::MediaKind::Audio,
+        MediaKind::Document => v1::MediaKind::Document,
+        MediaKind::Other => v1::MediaKind::Other,
+    }
+}
+
+#[cfg(test)]
+#[path = "quota_tests.rs"]
+mod tests;

@@ -1,0 +1,87 @@
+//! Quotas both ways.
+
+use prost_types::FieldMask;
+
+use super::*;
+use crate::domain::{clock::Timestamp, policy::Policy};
+
+fn a_quota() -> Quota {
+    let terms = Policy::preset("general").unwrap().quota;
+    Quota {
+        tenant_id: TenantId::from_uuid(uuid::Uuid::nil()),
+        limit_bytes: 1000,
+        used_bytes: 900,
+        reserved_bytes: 50,
+        file_count_max: 10,
+        file_count: 3,
+        reserved_file_count: 1,
+        warning_percent: 80,
+        critical_percent: 95,
+        file_size_max_bytes: terms.file_size_max_bytes,
+        ceiling_bytes: 2000,
+        ceiling_file_count: 20,
+        revision: 7,
+        update_time: Timestamp::default(),
+    }
+}
+
+fn request(paths: &[&str], quota: Option<v1::Quota>) -> v1::UpdateQuotaRequest {
+    let paths = paths.iter().map(|path| (*path).to_owned()).collect();
+    v1::UpdateQuotaRequest { quota, update_mask: Some(FieldMask { paths }), ..Default::default() }
+}
+
+#[test]
+fn a_quota_that_went_out_comes_back_as_a_change_to_the_same() {
+    let wire = quota(&a_quota());
+    assert_eq!((wire.etag.as_str(), wire.reserved_bytes), ("7", 50));
+    let all = [
+        "limit_bytes",
+        "file_count_max",
+        "warning_percent",
+        "critical_percent",
+        "file_size_max_bytes",
+        "ceiling_bytes",
+        "ceiling_file_count",
+    ];
+    let (tenant, update) = update(request(&all, Some(wire))).unwrap();
+    assert_eq!((tenant, update.etag.as_str()), (None, "7"));
+    assert_eq!(update.change.apply(&a_quota()).unwrap(), a_quota());
+}
+
+#[test]
+fn only_what_the_mask_names_is_changed() {
+    let wire = v1::Quota { limit_bytes: 5, file_count_max: 6, ..Default::default() };
+    let (_, update) = update(request(&["limit_bytes"], Some(wire))).unwrap();
+    assert_eq!(update.change, QuotaChange { limit_bytes: Some(5), ..QuotaChange::default() });
+}
+
+#[test]
+fn everything_wrong_with_an_update_is_reported_at_once() {
+    let mut wrong = request(&["used_bytes", "colour", "warning_percent"], None);
+    wrong.tenant_id = "7".into();
+    wrong.quota = Some(v1::Quota { warning_percent: 70_000, ..Default::default() });
+    let wrong = update(wrong).unwrap_err();
+    let fields: Vec<&str> = wrong.iter().map(|violation| violation.field.as_str()).collect();
+    let expected = ["tenant_id", "update_mask.paths[0]", "update_mask.paths[1]", "quota.warning_percent"];
+    assert_eq!(fields, expected);
+
+    let wrong = update(request(&[], None)).unwrap_err();
+    let fields: Vec<&str> = wrong.iter().map(|violation| violation.field.as_str()).collect();
+    assert_eq!(fields, ["update_mask", "quota"]);
+}
+
+#[test]
+fn usage_tells_averages_and_shares_and_leaves_out_what_stores_nothing() {
+    let counter = |category: &str, file_count, total_bytes| UsageEntry {
+        category: category.into(),
+        media_kind: MediaKind::Image,
+        file_count,
+        total_bytes,
+    };
+    let counters = vec![counter("avatar", 2, 225), counter("empty", 0, 0), counter("report", 1, 675)];
+    let wire = usage(Usage { counters, quota: a_quota(), time: Timestamp::default() });
+    assert_eq!(wire.entries.len(), 2);
+    assert_eq!((wire.entries[0].average_bytes, wire.entries[0].percent_of_total), (112, 25.0));
+    assert_eq!((wire.available_bytes, wire.used_percent), (50, 90.0));
+    assert_eq!(wire.level(), v1::QuotaLevel::Warning);
+}

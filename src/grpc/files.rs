@@ -1,0 +1,126 @@
+//! `FileService`: decode, call the use case, encode. The two streams have files of their own.
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status, Streaming, async_trait};
+
+use super::{
+    call::{answer, caller},
+    convert::{
+        self,
+        file::{basic, full},
+    },
+    downloads::{DownloadStream, Downloads},
+    uploads::Uploads,
+};
+use crate::{
+    app::{
+        App,
+        files::{delete::delete, download::download, get::get, list::list, purge::purge, undelete::undelete},
+    },
+    proto::v1::{
+        DeleteFileRequest, DeleteFileResponse, DownloadFileRequest, GetFileRequest, GetFileResponse,
+        ListFilesRequest, ListFilesResponse, PurgeFileRequest, PurgeFileResponse, UndeleteFileRequest,
+        UndeleteFileResponse, UploadFileRequest, UploadFileResponse, file_service_server::FileService,
+    },
+};
+
+/// The adapter of the file service.
+pub(super) struct Files {
+    pub(super) app: Arc<App>,
+    pub(super) uploads: Uploads,
+    pub(super) downloads: Downloads,
+}
+
+#[async_trait]
+impl FileService for Files {
+    type DownloadFileStream = DownloadStream;
+
+    async fn upload_file(
+        &self,
+        request: Request<Streaming<UploadFileRequest>>,
+    ) -> Result<Response<UploadFileResponse>, Status> {
+        let (caller, stream) = caller(request)?;
+        answer(&caller.origin, self.uploads.receive(&self.app, &caller, stream)).await
+    }
+
+    async fn download_file(
+        &self,
+        request: Request<DownloadFileRequest>,
+    ) -> Result<Response<DownloadStream>, Status> {
+        let (caller, request) = caller(request)?;
+        let slot = self.downloads.slot(&caller.origin)?;
+        answer(&caller.origin, async {
+            let download = download(&self.app, &caller, convert::download::request(request)?).await?;
+            Ok(self.downloads.send(slot, download, &caller.origin))
+        })
+        .await
+    }
+
+    async fn get_file(&self, request: Request<GetFileRequest>) -> Result<Response<GetFileResponse>, Status> {
+        let (caller, request) = caller(request)?;
+        answer(&caller.origin, async {
+            let file = get(&self.app, &caller, convert::id::file_id(&request.file_id)?).await?;
+            Ok(GetFileResponse { file: Some(full(file)) })
+        })
+        .await
+    }
+
+    async fn list_files(
+        &self,
+        request: Request<ListFilesRequest>,
+    ) -> Result<Response<ListFilesResponse>, Status> {
+        let (caller, request) = caller(request)?;
+        answer(&caller.origin, async {
+            let request = convert::filter::list(request)?;
+            let view = if request.is_full { full } else { basic };
+            let listed = list(&self.app, &caller, request).await?;
+            Ok(ListFilesResponse {
+                files: listed.files.into_iter().map(view).collect(),
+                next_page_token: listed.next_page_token,
+                total_size: listed.total.as_ref().map_or(0, |total| total.count),
+                total_size_is_lower_bound: listed.total.is_some_and(|total| total.is_lower_bound),
+            })
+        })
+        .await
+    }
+
+    async fn delete_file(
+        &self,
+        request: Request<DeleteFileRequest>,
+    ) -> Result<Response<DeleteFileResponse>, Status> {
+        let (caller, request) = caller(request)?;
+        answer(&caller.origin, async {
+            let (file, request_id) = convert::id::change(&request.file_id, &request.request_id)?;
+            let file = delete(&self.app, &caller, file, request_id).await?;
+            Ok(DeleteFileResponse { file: file.map(full) })
+        })
+        .await
+    }
+
+    async fn undelete_file(
+        &self,
+        request: Request<UndeleteFileRequest>,
+    ) -> Result<Response<UndeleteFileResponse>, Status> {
+        let (caller, request) = caller(request)?;
+        answer(&caller.origin, async {
+            let (file, request_id) = convert::id::change(&request.file_id, &request.request_id)?;
+            let file = undelete(&self.app, &caller, file, request_id).await?;
+            Ok(UndeleteFileResponse { file: Some(full(file)) })
+        })
+        .await
+    }
+
+    async fn purge_file(
+        &self,
+        request: Request<PurgeFileRequest>,
+    ) -> Result<Response<PurgeFileResponse>, Status> {
+        let (caller, request) = caller(request)?;
+        answer(&caller.origin, async {
+            let (file, request_id) = convert::id::change(&request.file_id, &request.request_id)?;
+            purge(&self.app, &caller, file, request_id).await?;
+            Ok(PurgeFileResponse {})
+        })
+        .await
+    }
+}

@@ -1,0 +1,98 @@
+//! At most so many requests at once. One more is told at once to come again: a queue would only hide the overload, and
+//! hold memory for callers that have given up.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tonic::{Status, body::Body};
+
+use super::{Around, Inner, Next};
+use crate::grpc::{call::origin, status};
+
+/// Health checks are answered from memory also when everything else is refused: an orchestrator that hears nothing
+/// would restart a process that is merely busy.
+const EXEMPT: &str = "/grpc.health.v1.Health/Check";
+
+/// Counts requests, to the last byte of their answers.
+#[derive(Clone)]
+pub(in crate::grpc) struct InFlight(Arc<Semaphore>);
+
+impl InFlight {
+    pub(in crate::grpc) fn new(requests_max: usize) -> Self {
+        Self(Arc::new(Semaphore::new(requests_max)))
+    }
+}
+
+impl Around for InFlight {
+    async fn around<S: Inner>(&self, request: Request<Body>, next: Next<S>) -> Response<Body> {
+        if request.uri().path() == EXEMPT {
+            return next.run(request).await;
+        }
+        let Ok(permit) = Arc::clone(&self.0).try_acquire_owned() else {
+            return status::overloaded("requests", &origin(request.extensions()).request_id).into_http();
+        };
+        let response = next.run(request).await;
+        response.map(|inner| Body::new(HoldingBody { inner, _permit: permit }))
+    }
+}
+
+struct HoldingBody {
+    inner: Body,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl HttpBody for HoldingBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        Pin::new(&mut self.inner).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::StreamBody;
+    use tonic::Code;
+    use tonic_types::StatusExt;
+
+    use super::*;
+    use crate::grpc::layers::testing::{call, request, status};
+
+    async fn endless(_: Request<Body>) -> Response<Body> {
+        let frames = futures::stream::pending::<Result<Frame<Bytes>, Status>>();
+        Response::new(Body::new(StreamBody::new(frames)))
+    }
+
+    #[tokio::test]
+    async fn one_request_too_many_is_told_at_once_to_come_again() {
+        let layer = InFlight::new(1);
+        let streaming = call(&layer, request("/any"), endless).await;
+        let refused = call(&layer, request("/any"), endless).await;
+        let told = status(&refused).unwrap();
+        assert_eq!(told.code(), Code::ResourceExhausted);
+        assert!(told.get_details_retry_info().is_some());
+        assert!(status(&call(&layer, request(EXEMPT), endless).await).is_none());
+
+        drop(streaming);
+        assert!(status(&call(&layer, request("/any"), endless).await).is_none());
+    }
+}

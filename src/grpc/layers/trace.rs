@@ -1,0 +1,34 @@
+//! The span of a request: every log line inside it carries the request id, the tenant and the trace id, and the caller's
+//! W3C trace goes on through it down to SQL and the store.
+
+use http::{Request, Response};
+use tonic::body::Body;
+use tracing::{Instrument, field};
+
+use super::{Around, Inner, Next};
+use crate::{
+    grpc::{auth::access::method_name, call::origin},
+    telemetry::trace_context,
+};
+
+/// Runs a request inside its span.
+#[derive(Clone, Copy)]
+pub(in crate::grpc) struct Trace;
+
+impl Around for Trace {
+    async fn around<S: Inner>(&self, request: Request<Body>, next: Next<S>) -> Response<Body> {
+        let method = method_name(request.uri().path());
+        let span = tracing::info_span!(
+            "request",
+            otel.name = method,
+            otel.kind = "server",
+            rpc.system = "grpc",
+            method,
+            request_id = origin(request.extensions()).request_id,
+            tenant = field::Empty,
+            trace_id = field::Empty,
+        );
+        trace_context::adopt(&span, request.headers());
+        next.run(request).instrument(span).await
+    }
+}

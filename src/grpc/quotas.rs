@@ -1,0 +1,63 @@
+//! `QuotaService`: decode, call the use case, encode.
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status, async_trait};
+
+use super::{
+    call::{answer, principal},
+    convert,
+};
+use crate::{
+    app::{
+        App,
+        quotas::{get::get, update::update, usage::usage},
+    },
+    proto::v1::{
+        GetQuotaRequest, GetQuotaResponse, GetUsageRequest, GetUsageResponse, UpdateQuotaRequest,
+        UpdateQuotaResponse, quota_service_server::QuotaService,
+    },
+};
+
+/// The adapter of the quota service.
+pub(super) struct Quotas(pub(super) Arc<App>);
+
+#[async_trait]
+impl QuotaService for Quotas {
+    async fn get_quota(
+        &self,
+        request: Request<GetQuotaRequest>,
+    ) -> Result<Response<GetQuotaResponse>, Status> {
+        let (principal, origin, request) = principal(request)?;
+        answer(&origin, async {
+            let quota = get(&self.0, &principal, convert::quota::tenant(&request.tenant_id)?).await?;
+            Ok(GetQuotaResponse { quota: Some(convert::quota::quota(&quota)) })
+        })
+        .await
+    }
+
+    async fn update_quota(
+        &self,
+        request: Request<UpdateQuotaRequest>,
+    ) -> Result<Response<UpdateQuotaResponse>, Status> {
+        let (principal, origin, request) = principal(request)?;
+        answer(&origin, async {
+            let (tenant, change) = convert::quota::update(request)?;
+            let quota = update(&self.0, &principal, tenant, change).await?;
+            Ok(UpdateQuotaResponse { quota: Some(convert::quota::quota(&quota)) })
+        })
+        .await
+    }
+
+    async fn get_usage(
+        &self,
+        request: Request<GetUsageRequest>,
+    ) -> Result<Response<GetUsageResponse>, Status> {
+        let (principal, origin, request) = principal(request)?;
+        answer(&origin, async {
+            let usage = usage(&self.0, &principal, convert::quota::tenant(&request.tenant_id)?).await?;
+            Ok(convert::quota::usage(usage))
+        })
+        .await
+    }
+}

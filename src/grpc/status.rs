@@ -1,0 +1,202 @@
+//! From errors to statuses: the only place that makes a `Status` of ours.
+//!
+//! Two exhaustive matches: every error has one reason, and every reason has one code. What a caller can act on goes
+//! into the standard details (google.rpc), which stay under [`DETAILS_BYTES_MAX`], because some clients refuse long
+//! trailers. A fault of ours tells the request id and nothing else, and is logged here, once, with all its causes.
+
+mod details;
+#[cfg(test)]
+mod tests;
+
+use tonic::{Code, Status};
+
+use self::details::Answer;
+use crate::{
+    app::{Credentials, Error},
+    proto::v1::ErrorReason,
+};
+
+/// The most bytes of details in one answer (SECURITY: "keep them under 4 KiB").
+pub(super) const DETAILS_BYTES_MAX: usize = 4096;
+
+/// The `domain` of every `ErrorInfo`.
+const DOMAIN: &str = "strongroom";
+
+/// What a caller is told about an error, after what only the operator should know was logged.
+pub(super) fn status(error: &Error, request_id: &str) -> Status {
+    log(error);
+    let reason = reason(error);
+    let message = match error {
+        Error::Internal(_) => return internal(request_id),
+        error => error.to_string(),
+    };
+    let answer = Answer::new(reason, message, request_id).metadata(metadata(error)).about(error);
+    match error.retry_after() {
+        Some(delay) => answer.retry_after(delay).into_status(),
+        None => answer.into_status(),
+    }
+}
+
+/// A fault that was logged already, such as a panic.
+pub(super) fn internal(request_id: &str) -> Status {
+    let message = format!("internal error; report it with the request id {request_id}");
+    Answer::new(ErrorReason::Internal, message, request_id).into_status()
+}
+
+/// The process is at a limit of its own; `what` names it.
+pub(super) fn overloaded(what: &'static str, request_id: &str) -> Status {
+    let message = format!("too many {what} at once; try again in a moment");
+    Answer::new(ErrorReason::Overloaded, message, request_id)
+        .retry_after(std::time::Duration::from_secs(1))
+        .into_status()
+}
+
+/// The caller's deadline passed, or the service's own.
+pub(super) fn deadline_exceeded(why: &'static str, request_id: &str) -> Status {
+    Answer::new(ErrorReason::DeadlineExceeded, why.to_owned(), request_id).into_status()
+}
+
+/// A method that no line of the access table names.
+pub(super) fn unknown_method() -> Status {
+    Status::unimplemented("there is no such method")
+}
+
+/// The reason's name as it stands in `ErrorInfo`: without its prefix.
+pub(super) fn reason_name(reason: ErrorReason) -> &'static str {
+    let name = reason.as_str_name();
+    name.strip_prefix("ERROR_REASON_").unwrap_or(name)
+}
+
+/// Why, in one word for programs.
+pub(super) fn reason(error: &Error) -> ErrorReason {
+    match error {
+        Error::Invalid(_) => ErrorReason::InvalidField,
+        Error::PageTokenInvalid => ErrorReason::PageTokenInvalid,
+        Error::StreamOrder(_) => ErrorReason::StreamOrderInvalid,
+        Error::ChecksumMismatch { .. } => ErrorReason::ChecksumMismatch,
+        Error::SizeMismatch { .. } => ErrorReason::SizeMismatch,
+        Error::RequestIdReused => ErrorReason::RequestIdReused,
+        Error::OffsetGap { .. } => ErrorReason::UploadOffsetGap,
+        Error::ReadOutOfRange { .. } => ErrorReason::ReadOffsetOutOfRange,
+        Error::Unauthenticated(Credentials::Missing) => ErrorReason::CredentialsMissing,
+        Error::Unauthenticated(Credentials::Invalid(_)) => ErrorReason::CredentialsInvalid,
+        Error::NotAllowed(_) => ErrorReason::NotAllowed,
+        Error::NotFound(_) => ErrorReason::NotFound,
+        Error::QuotaBytes { .. } => ErrorReason::QuotaBytesExceeded,
+        Error::QuotaFiles { .. } => ErrorReason::QuotaFilesExceeded,
+        Error::FileTooLarge { .. } => ErrorReason::FileTooLarge,
+        Error::UploadNotFinished => ErrorReason::UploadNotFinished,
+        Error::UploadStalled(_) => ErrorReason::UploadStalled,
+        Error::EtagMismatch => ErrorReason::EtagMismatch,
+        Error::RequestInProgress => ErrorReason::RequestInProgress,
+        Error::NotModified => ErrorReason::NotModified,
+        Error::FileDeleted => ErrorReason::FileDeleted,
+        Error::FileNotAvailable(_) => ErrorReason::FileNotAvailable,
+        Error::FileRetained(_) => ErrorReason::FileRetained,
+        Error::ScanRequired => ErrorReason::ScanRequired,
+        Error::QuotaBelowUsage { .. } => ErrorReason::QuotaBelowUsage,
+        Error::ObjectMissing => ErrorReason::ObjectMissing,
+        Error::ObjectDamaged => ErrorReason::ObjectDamaged,
+        Error::StorageUnavailable(_) => ErrorReason::StorageUnavailable,
+        Error::DatabaseUnavailable(_) | Error::OutcomeUnknown(_) => ErrorReason::DatabaseUnavailable,
+        Error::ShuttingDown => ErrorReason::ShuttingDown,
+        Error::Internal(_) => ErrorReason::Internal,
+    }
+}
+
+/// How to react, by the reason (CONTRACT, "Codes, because retries follow them").
+pub(super) fn code(reason: ErrorReason) -> Code {
+    match reason {
+        ErrorReason::InvalidField
+        | ErrorReason::PageTokenInvalid
+        | ErrorReason::StreamOrderInvalid
+        | ErrorReason::ChecksumMismatch
+        | ErrorReason::SizeMismatch
+        | ErrorReason::RequestIdReused => Code::InvalidArgument,
+        ErrorReason::UploadOffsetGap | ErrorReason::ReadOffsetOutOfRange => Code::OutOfRange,
+        ErrorReason::CredentialsMissing | ErrorReason::CredentialsInvalid => Code::Unauthenticated,
+        ErrorReason::NotAllowed => Code::PermissionDenied,
+        ErrorReason::NotFound => Code::NotFound,
+        ErrorReason::QuotaBytesExceeded
+        | ErrorReason::QuotaFilesExceeded
+        | ErrorReason::FileTooLarge
+        | ErrorReason::Overloaded => Code::ResourceExhausted,
+        ErrorReason::UploadNotFinished
+        | ErrorReason::UploadStalled
+        | ErrorReason::EtagMismatch
+        | ErrorReason::RequestInProgress => Code::Aborted,
+        ErrorReason::NotModified
+        | ErrorReason::FileDeleted
+        | ErrorReason::FileNotAvailable
+        | ErrorReason::FileRetained
+        | ErrorReason::ScanRequired
+        | ErrorReason::QuotaBelowUsage => Code::FailedPrecondition,
+        ErrorReason::ObjectMissing | ErrorReason::ObjectDamaged => Code::DataLoss,
+        ErrorReason::StorageUnavailable | ErrorReason::DatabaseUnavailable | ErrorReason::ShuttingDown => {
+            Code::Unavailable
+        }
+        ErrorReason::DeadlineExceeded => Code::DeadlineExceeded,
+        ErrorReason::Unspecified | ErrorReason::Internal => Code::Internal,
+    }
+}
+
+/// The figures of the message once more, for programs.
+fn metadata(error: &Error) -> Vec<(&'static str, String)> {
+    match error {
+        Error::ChecksumMismatch { algorithm } => vec![("algorithm", (*algorithm).to_owned())],
+        Error::SizeMismatch { declared, received } => {
+            vec![("declared_bytes", declared.to_string()), ("received_bytes", received.to_string())]
+        }
+        Error::OffsetGap { expected, received } => vec![
+            ("persisted_size_bytes", expected.to_string()),
+            ("received_offset_bytes", received.to_string()),
+        ],
+        Error::ReadOutOfRange { size_bytes } => vec![("size_bytes", size_bytes.to_string())],
+        Error::QuotaBytes { needed_bytes, used_bytes, reserved_bytes, limit_bytes } => vec![
+            ("needed_bytes", needed_bytes.to_string()),
+            ("used_bytes", used_bytes.to_string()),
+            ("reserved_bytes", reserved_bytes.to_string()),
+            ("limit_bytes", limit_bytes.to_string()),
+        ],
+        Error::QuotaFiles { file_count, file_count_max } => {
+            vec![("file_count", file_count.to_string()), ("file_count_max", file_count_max.to_string())]
+        }
+        Error::FileTooLarge { kind, limit_bytes } => {
+            vec![("media_kind", (*kind).to_owned()), ("limit_bytes", limit_bytes.to_string())]
+        }
+        Error::UploadStalled(limit) => vec![("limit", limit.clone())],
+        Error::FileNotAvailable(state) => vec![("state", state.as_str().to_uppercase())],
+        Error::FileRetained(until) => vec![("retain_until_time", until.to_rfc3339())],
+        Error::QuotaBelowUsage { used_bytes, reserved_bytes, file_count } => vec![
+            ("used_bytes", used_bytes.to_string()),
+            ("reserved_bytes", reserved_bytes.to_string()),
+            ("file_count", file_count.to_string()),
+        ],
+        _ => Vec::new(),
+    }
+}
+
+/// Logs what the caller is not told. The request's span around it carries request id, tenant and trace id.
+fn log(error: &Error) {
+    match error {
+        Error::Internal(_) | Error::ObjectMissing | Error::ObjectDamaged => {
+            tracing::error!(error = chain(error), "request failed");
+        }
+        Error::StorageUnavailable(_) | Error::DatabaseUnavailable(_) | Error::OutcomeUnknown(_) => {
+            tracing::warn!(error = chain(error), "request failed");
+        }
+        error => tracing::debug!(%error, "request refused"),
+    }
+}
+
+/// An error and everything that caused it, the outermost first.
+fn chain(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

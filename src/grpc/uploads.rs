@@ -1,0 +1,271 @@
+//! The stream of an upload: its first message, the rest as the use case wants it, and what to do with bytes that still
+//! come when it has been refused.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use futures::{Stream, StreamExt};
+use tokio::time::{Instant, timeout, timeout_at};
+use tonic::{Code, Status};
+
+use super::convert;
+use crate::{
+    app::{
+        App, Error,
+        uploads::upload::{UploadMessage, upload},
+    },
+    config::UploadsConfig,
+    domain::{caller::Caller, violations::Violations},
+    proto::v1::{UploadFileRequest, UploadFileResponse, UploadSpec, upload_file_request::Message},
+};
+
+/// How long a refused client's bytes are taken, at most.
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// A client that is silent for so long has stopped sending, and waits for its answer.
+const DRAIN_SILENCE: Duration = Duration::from_millis(500);
+
+/// Receives uploads.
+pub(super) struct Uploads {
+    config: UploadsConfig,
+}
+
+impl Uploads {
+    pub(super) fn new(config: UploadsConfig) -> Self {
+        Self { config }
+    }
+
+    /// Receives one upload. When it is refused, some of what still comes is read before the answer goes out: a client
+    /// in the middle of sending otherwise sees its stream cancelled, and never the reason.
+    pub(super) async fn receive<S>(
+        &self,
+        app: &Arc<App>,
+        caller: &Caller,
+        stream: S,
+    ) -> Result<UploadFileResponse, Error>
+    where
+        S: Stream<Item = Result<UploadFileRequest, Status>> + Send + Unpin,
+    {
+        let mut messages = Messages::new(stream, self.config.chunk_size_max_bytes);
+        let received = async {
+            let spec = self.spec(&mut messages).await?;
+            upload(app, caller, convert::upload::spec(spec)?, &mut messages).await
+        };
+        match received.await {
+            Ok(uploaded) => Ok(convert::upload::uploaded(uploaded)),
+            Err(error) => {
+                messages.drain(self.config.drain_bytes_max).await;
+                Err(messages.explain(error))
+            }
+        }
+    }
+
+    /// The first message. Nothing else bounds the wait for it: an upload has no deadline of its own.
+    async fn spec<S>(&self, messages: &mut Messages<S>) -> Result<UploadSpec, Error>
+    where
+        S: Stream<Item = Result<UploadFileRequest, Status>> + Send + Unpin,
+    {
+        let idle = self.config.idle_timeout();
+        let first = timeout(idle, messages.message())
+            .await
+            .map_err(|_elapsed| Error::UploadStalled(format!("no message for {} seconds", idle.as_secs())))?;
+        match first {
+            Some(UploadFileRequest { message: Some(Message::Spec(spec)) }) => Ok(spec),
+            Some(_) => Err(Error::StreamOrder("the first message of an upload must be its spec")),
+            None => Err(Error::UploadNotFinished),
+        }
+    }
+}
+
+/// The messages of one upload, until the client's stream ends or breaks: the two look alike from here, and neither
+/// commits anything.
+struct Messages<S> {
+    stream: S,
+    is_ended: bool,
+    chunk_size_max_bytes: usize,
+    /// Why the stream was ended here, where its sender can do something about it.
+    fault: Option<Violations>,
+}
+
+impl<S> Messages<S>
+where
+    S: Stream<Item = Result<UploadFileRequest, Status>> + Send + Unpin,
+{
+    fn new(stream: S, chunk_size_max_bytes: usize) -> Self {
+        Self { stream, is_ended: false, chunk_size_max_bytes, fault: None }
+    }
+
+    async fn message(&mut self) -> Option<UploadFileRequest> {
+        std::future::poll_fn(|context| self.poll_message(context)).await
+    }
+
+    fn poll_message(&mut self, context: &mut Context<'_>) -> Poll<Option<UploadFileRequest>> {
+        if self.is_ended {
+            return Poll::Ready(None);
+        }
+        match ready!(self.stream.poll_next_unpin(context)) {
+            Some(Ok(message)) => return Poll::Ready(Some(message)),
+            Some(Err(status)) => {
+                tracing::debug!(code = ?status.code(), "the stream of an upload broke");
+                // Of what tonic refuses by itself, only the size is something that a client can change.
+                if status.code() == Code::OutOfRange {
+                    self.fault = Some(self.too_large());
+                }
+            }
+            None => {}
+        }
+        self.is_ended = true;
+        Poll::Ready(None)
+    }
+
+    fn too_large(&self) -> Violations {
+        Violations::one("chunk.data", format!("must be at most {} bytes", self.chunk_size_max_bytes))
+    }
+
+    /// Reads on, at most so many bytes and for a short time.
+    async fn drain(&mut self, bytes_max: usize) {
+        let mut bytes = 0_usize;
+        let until = Instant::now() + DRAIN_TIME_MAX;
+        while bytes < bytes_max {
+            let until = until.min(Instant::now() + DRAIN_SILENCE);
+            let Ok(Some(message)) = timeout_at(until, self.message()).await else { return };
+            bytes += match message.message {
+                Some(Message::Chunk(chunk)) => chunk.data.len(),
+                _ => 0,
+            };
+        }
+    }
+
+    /// The error that tells most: a stream that was ended here for a fault is not merely unfinished.
+    fn explain(&mut self, error: Error) -> Error {
+        match (error, self.fault.take()) {
+            (Error::UploadNotFinished, Some(fault)) => Error::Invalid(fault),
+            (error, _) => error,
+        }
+    }
+}
+
+impl<S> Stream for Messages<S>
+where
+    S: Stream<Item = Result<UploadFileRequest, Status>> + Send + Unpin,
+{
+    type Item = UploadMessage;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<UploadMessage>> {
+        let Some(message) = ready!(self.poll_message(context)) else { return Poll::Ready(None) };
+        Poll::Ready(Some(match message.message {
+            Some(Message::Chunk(chunk)) if chunk.data.len() > self.chunk_size_max_bytes => {
+                self.fault = Some(self.too_large());
+                self.is_ended = true;
+                return Poll::Ready(None);
+            }
+            Some(Message::Chunk(chunk)) => {
+                UploadMessage::Chunk { offset: chunk.offset, data: chunk.data, crc32c: chunk.crc32c }
+            }
+            Some(Message::Finish(finish)) => UploadMessage::Finish {
+                size_bytes: finish.size_bytes,
+                sha256: finish.sha256.map(|digest| digest.to_vec()),
+            },
+            Some(Message::Spec(_)) => {
+                UploadMessage::OutOfOrder("the spec of an upload comes once, and first")
+            }
+            None => UploadMessage::OutOfOrder("a message of an upload must be a chunk or the finish"),
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use futures::stream;
+
+    use super::*;
+    use crate::{
+        config::Config,
+        proto::v1::{UploadChunk, UploadFinish},
+    };
+
+    const CHUNK_MAX: usize = 10;
+
+    fn message(message: Message) -> Result<UploadFileRequest, Status> {
+        Ok(UploadFileRequest { message: Some(message) })
+    }
+
+    fn chunk(length: usize) -> Result<UploadFileRequest, Status> {
+        let data = Bytes::from(vec![7; length]);
+        message(Message::Chunk(UploadChunk { offset: 0, data, crc32c: Some(1) }))
+    }
+
+    fn messages(
+        sent: Vec<Result<UploadFileRequest, Status>>,
+    ) -> Messages<stream::Iter<std::vec::IntoIter<Result<UploadFileRequest, Status>>>> {
+        Messages::new(stream::iter(sent), CHUNK_MAX)
+    }
+
+    fn spec() -> Result<UploadFileRequest, Status> {
+        message(Message::Spec(UploadSpec { name: "notes.txt".into(), ..UploadSpec::default() }))
+    }
+
+    #[tokio::test]
+    async fn messages_come_as_the_use_case_wants_them() {
+        let finish = message(Message::Finish(UploadFinish { size_bytes: 5, sha256: None }));
+        let sent = vec![chunk(5), spec(), Ok(UploadFileRequest::default()), finish];
+        let seen: Vec<UploadMessage> = messages(sent).collect().await;
+        assert!(
+            matches!(&seen[0], UploadMessage::Chunk { offset: 0, data, crc32c: Some(1) } if data.len() == 5)
+        );
+        assert!(matches!(seen[1], UploadMessage::OutOfOrder(_)));
+        assert!(matches!(seen[2], UploadMessage::OutOfOrder(_)));
+        assert!(matches!(seen[3], UploadMessage::Finish { size_bytes: 5, sha256: None }));
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_breaks_has_ended() {
+        let mut broken = messages(vec![chunk(1), Err(Status::cancelled("")), chunk(1)]);
+        assert_eq!((&mut broken).count().await, 1);
+        assert!(matches!(broken.explain(Error::UploadNotFinished), Error::UploadNotFinished));
+    }
+
+    #[tokio::test]
+    async fn a_chunk_that_is_too_large_ends_the_stream_and_is_named() {
+        for sent in [chunk(CHUNK_MAX + 1), Err(Status::out_of_range(""))] {
+            let mut too_large = messages(vec![chunk(CHUNK_MAX), sent, chunk(1)]);
+            assert_eq!((&mut too_large).count().await, 1);
+            let Error::Invalid(wrong) = too_large.explain(Error::UploadNotFinished) else {
+                panic!("not named")
+            };
+            assert_eq!(wrong.iter().next().unwrap().field, "chunk.data");
+        }
+    }
+
+    #[tokio::test]
+    async fn draining_stops_at_its_limit_of_bytes() {
+        let mut sent = messages((0..10).map(|_| chunk(4)).collect());
+        sent.drain(9).await;
+        assert_eq!(sent.count().await, 7);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn draining_stops_when_the_client_waits_for_its_answer() {
+        let began = Instant::now();
+        let mut silent = Messages::new(stream::pending(), CHUNK_MAX);
+        silent.drain(1000).await;
+        assert_eq!(began.elapsed(), DRAIN_SILENCE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_message_is_the_spec_and_comes_in_time() {
+        let uploads = Uploads::new(Config::defaults().unwrap().uploads);
+        assert_eq!(uploads.spec(&mut messages(vec![spec()])).await.unwrap().name, "notes.txt");
+        let error = uploads.spec(&mut messages(vec![chunk(1)])).await.unwrap_err();
+        assert!(matches!(error, Error::StreamOrder(_)));
+        let error = uploads.spec(&mut messages(vec![])).await.unwrap_err();
+        assert!(matches!(error, Error::UploadNotFinished));
+        let error = uploads.spec(&mut Messages::new(stream::pending(), CHUNK_MAX)).await.unwrap_err();
+        assert!(matches!(error, Error::UploadStalled(_)));
+    }
+}

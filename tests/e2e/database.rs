@@ -1,0 +1,50 @@
+//! A database of one test's own, in the server that `scripts/with-postgres` lends.
+
+use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
+use secrecy::SecretString;
+use strongroom::db::migrate;
+
+pub(crate) const APP_LOGIN: &str = "e_two_e_app";
+pub(crate) const SYSTEM_LOGIN: &str = "e_two_e_system";
+
+pub(crate) struct TestDatabase {
+    admin_url: String,
+    name: String,
+}
+
+impl TestDatabase {
+    /// An empty database.
+    pub(crate) async fn create(name: &str) -> Self {
+        let admin_url = std::env::var("STRONGROOM_TEST_DATABASE_URL")
+            .expect("STRONGROOM_TEST_DATABASE_URL is not set: run the tests through scripts/with-postgres");
+        let name = format!("e2e_{name}_{}", std::process::id());
+        execute(&admin_url, &format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await;
+        execute(&admin_url, &format!("CREATE DATABASE {name}")).await;
+        Self { admin_url, name }
+    }
+
+    /// A database with all migrations, and logins for the service.
+    pub(crate) async fn migrated(name: &str) -> Self {
+        let database = Self::create(name).await;
+        let url = SecretString::from(database.url("postgres"));
+        migrate::up(&url).await.unwrap();
+        migrate::create_login(&url, APP_LOGIN, "strongroom_app").await.unwrap();
+        migrate::create_login(&url, SYSTEM_LOGIN, "strongroom_system").await.unwrap();
+        database
+    }
+
+    /// Its address for one role.
+    pub(crate) fn url(&self, role: &str) -> String {
+        let (_, rest) = self.admin_url.split_once('@').unwrap();
+        let (host, _) = rest.rsplit_once('/').unwrap();
+        format!("postgres://{role}@{host}/{}", self.name)
+    }
+
+    pub(crate) async fn drop(self) {
+        execute(&self.admin_url, &format!("DROP DATABASE {} WITH (FORCE)", self.name)).await;
+    }
+}
+
+async fn execute(url: &str, sql: &str) {
+    AsyncPgConnection::establish(url).await.unwrap().batch_execute(sql).await.unwrap();
+}

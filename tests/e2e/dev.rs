@@ -1,0 +1,92 @@
+//! `strongroom dev`: a first minute that works.
+
+use std::{path::Path, process::Stdio, time::Duration};
+
+use serde_json::Value;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, Command},
+};
+
+use crate::server::binary;
+
+async fn start(data_dir: &Path) -> (Child, Value) {
+    let mut command = binary();
+    command
+        .args(["dev", "--port", "0", "--edge-port", "0", "--data-dir"])
+        .arg(data_dir)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
+    if let Some(bin) = std::env::var_os("STRONGROOM_POSTGRES_BIN") {
+        command.env("STRONGROOM_POSTGRES_BIN", bin);
+    }
+    let mut dev = command.spawn().unwrap();
+    let mut lines = BufReader::new(dev.stdout.take().unwrap()).lines();
+    let ready = tokio::time::timeout(Duration::from_secs(120), lines.next_line()).await.unwrap().unwrap();
+    assert!(ready.is_some_and(|line| line.starts_with("ready")), "dev ended before it was ready");
+    let json = std::fs::read(data_dir.join("dev.json")).unwrap();
+    (dev, serde_json::from_slice(&json).unwrap())
+}
+
+async fn stop(mut dev: Child) {
+    let pid = dev.id().unwrap().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
+    assert!(dev.wait().await.unwrap().success());
+}
+
+async fn run(data_dir: &Path, caller: &str, arguments: &[&str]) -> (Option<i32>, Value) {
+    let output = binary()
+        .args(arguments)
+        .args(["--json", "--as", caller, "--dev"])
+        .arg(data_dir)
+        .output()
+        .await
+        .unwrap();
+    let answer = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
+    (output.status.code(), answer)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dev_serves_ready_callers_and_finds_its_data_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let data_dir = directory.path().join("data");
+    let source = directory.path().join("notes.txt");
+    std::fs::write(&source, "kept").unwrap();
+    let source = source.to_str().unwrap();
+
+    let (dev, json) = start(&data_dir).await;
+    for caller in [
+        "acme_admin",
+        "acme_manager",
+        "acme_member",
+        "acme_member2",
+        "globex_admin",
+        "globex_member",
+        "personal",
+        "operator",
+        "service",
+    ] {
+        assert!(json["tokens"][caller].is_string(), "{caller} has no token");
+    }
+    assert_eq!(json["callers"]["acme_member"]["user"], json["callers"]["personal"]["user"]);
+    assert_eq!(json["callers"]["acme_member"]["groups"], json["callers"]["acme_manager"]["groups"]);
+
+    let (code, put) = run(&data_dir, "acme_member", &["put", source]).await;
+    assert_eq!(code, Some(0), "{put}");
+    let id = put["file"]["id"].as_str().unwrap().to_owned();
+    let (code, _) = run(&data_dir, "globex_admin", &["get", &id, "--output", "-"]).await;
+    assert_eq!(code, Some(3), "another tenant finds nothing");
+    let (code, _) = run(&data_dir, "personal", &["get", &id, "--output", "-"]).await;
+    assert_eq!(code, Some(3), "the same person outside the organisation finds nothing");
+    stop(dev).await;
+    assert!(!data_dir.join("dev.json").exists());
+
+    let (dev, _) = start(&data_dir).await;
+    let copy = directory.path().join("copy.txt");
+    let (code, _) = run(&data_dir, "acme_member2", &["get", &id, "--output", copy.to_str().unwrap()]).await;
+    assert_eq!(code, Some(0));
+    assert_eq!(std::fs::read_to_string(&copy).unwrap(), "kept");
+    let (code, quota) = run(&data_dir, "acme_admin", &["quota"]).await;
+    assert_eq!((code, &quota["used_bytes"]), (Some(0), &Value::from(4)));
+    stop(dev).await;
+}

@@ -1,0 +1,40 @@
+//! An identity provider of the test's own: an Ed25519 key, its JWKS file, and tokens signed with it.
+
+use std::{fs, path::Path};
+
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use secrecy::SecretString;
+use serde_json::json;
+use strongroom::domain::clock::{Clock as _, SystemClock};
+
+pub(crate) const ISSUER: &str = "https://identity.example";
+pub(crate) const AUDIENCE: &str = "strongroom";
+
+pub(crate) struct IdentityProvider {
+    key: EncodingKey,
+}
+
+impl IdentityProvider {
+    /// Makes a key and writes its public half where the service will read it.
+    pub(crate) fn new(jwks_file: &Path) -> Self {
+        let key = Ed25519KeyPair::generate().unwrap();
+        let x = URL_SAFE_NO_PAD.encode(key.public_key().as_ref());
+        let jwks = json!({ "keys": [{ "kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig", "kid": "k1", "x": x }] });
+        fs::write(jwks_file, jwks.to_string()).unwrap();
+        let pkcs8 = key.to_pkcs8v1().unwrap();
+        Self { key: EncodingKey::from_ed_der(pkcs8.as_ref()) }
+    }
+
+    /// A token of a user in an organisation.
+    pub(crate) fn token(&self, user: &str, organization: &str, role: &str) -> SecretString {
+        let now = SystemClock.now().timestamp();
+        let claims = json!({
+            "iss": ISSUER, "aud": AUDIENCE, "sub": user, "org_id": organization, "role": role,
+            "iat": now, "exp": now + 3600,
+        });
+        let header = Header { kid: Some("k1".to_owned()), ..Header::new(Algorithm::EdDSA) };
+        SecretString::from(jsonwebtoken::encode(&header, &claims, &self.key).unwrap())
+    }
+}

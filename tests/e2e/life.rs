@@ -1,0 +1,127 @@
+//! Starting and stopping.
+
+use std::{io::Cursor, time::Duration};
+
+use strongroom::proto::v1::{GetFileRequest, UploadSpec};
+use tokio::io::AsyncWriteExt as _;
+
+use crate::{
+    database::TestDatabase,
+    server::{Site, binary},
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_lets_an_upload_in_flight_finish_and_then_exits_with_zero() {
+    let site = Site::new("drain").await;
+    let server = site.serve().await;
+    let client = site.client(&server, "alice").await;
+    let (reader, mut writer) = tokio::io::duplex(1 << 20);
+    let (begun, has_begun) = tokio::sync::oneshot::channel();
+    let upload = tokio::spawn({
+        let client = client.clone();
+        let begun = std::sync::Mutex::new(Some(begun));
+        let progress = move |_| {
+            if let Some(begun) = begun.lock().unwrap().take() {
+                let _ = begun.send(());
+            }
+        };
+        async move { client.upload(named("slow.txt"), reader, progress).await }
+    });
+    writer.write_all(&vec![b'a'; 1 << 20]).await.unwrap();
+    has_begun.await.unwrap();
+
+    server.terminate().await;
+    // The drain is visible from outside before the rest of the file is sent.
+    while readiness(&server.edge).await == Some(200) {
+        tokio::task::yield_now().await;
+    }
+    writer.write_all(b"the end").await.unwrap();
+    drop(writer);
+    let file = upload.await.unwrap().unwrap().file.unwrap();
+    assert_eq!(file.size_bytes, (1 << 20) + 7);
+    let (status, log) = server.ended().await;
+    assert!(status.success(), "{status}: {log:#?}");
+
+    let server = site.serve().await;
+    let client = site.client(&server, "alice").await;
+    client.get_file(GetFileRequest { file_id: file.id }).await.unwrap();
+    server.kill().await;
+    site.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn probes_and_metrics_answer_on_the_side_port() {
+    let site = Site::new("probes").await;
+    let server = site.serve().await;
+    let client = site.client(&server, "alice").await;
+    client.upload(named("a.txt"), Cursor::new(b"a".to_vec()), |_| {}).await.unwrap();
+    while readiness(&server.edge).await != Some(200) {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(status(&server.edge, "/livez").await, Some(200));
+    let metrics = reqwest::get(format!("{}/metrics", server.edge)).await.unwrap().text().await.unwrap();
+    assert!(metrics.contains("UploadFile"), "{metrics}");
+    server.kill().await;
+    site.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn serve_refuses_a_role_that_could_bypass_row_level_security_and_says_why() {
+    let site = Site::new("superuser").await;
+    let mut command = site.command(&["serve"]);
+    command.env("STRONGROOM_DATABASE__URL", site.database.url("postgres"));
+    let output = tokio::time::timeout(Duration::from_secs(60), command.output()).await.unwrap().unwrap();
+    assert!(!output.status.success());
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("refusing to start") && said.contains("is a superuser"), "{said}");
+    site.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn serve_names_the_key_that_it_does_not_know() {
+    let mut command = binary();
+    command.arg("serve").env("STRONGROOM_SERVER__LISTNE", "127.0.0.1:0");
+    let output = command.output().await.unwrap();
+    assert!(!output.status.success());
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("STRONGROOM_SERVER__LISTNE"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn migrations_go_up_down_and_up_again() {
+    let database = TestDatabase::create("migrate").await;
+    let migrate = async |what: &str| {
+        let output = binary()
+            .args(["migrate", what])
+            .env("STRONGROOM_DATABASE__MIGRATE_URL", database.url("postgres"))
+            .output()
+            .await
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let known = migrate("status").await.lines().count();
+    assert!(migrate("status").await.lines().all(|line| line.starts_with("pending")));
+    migrate("up").await;
+    assert!(migrate("status").await.lines().all(|line| line.starts_with("applied")));
+    for _ in 0..known {
+        assert!(migrate("down").await.starts_with("reverted"));
+    }
+    assert!(migrate("down").await.starts_with("nothing"));
+    migrate("up").await;
+    assert!(migrate("up").await.starts_with("nothing"));
+    database.drop().await;
+}
+
+fn named(name: &str) -> UploadSpec {
+    UploadSpec { name: name.into(), ..UploadSpec::default() }
+}
+
+async fn readiness(edge: &str) -> Option<u16> {
+    status(edge, "/readyz").await
+}
+
+async fn status(edge: &str, path: &str) -> Option<u16> {
+    let answer = reqwest::get(format!("{edge}{path}")).await.ok()?;
+    Some(answer.status().as_u16())
+}
