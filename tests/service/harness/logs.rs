@@ -5,27 +5,41 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use tracing::{Event, Level, Subscriber, field::{Field, Visit}};
+use tracing::{Dispatch, Event, Level, Subscriber, field::{Field, Visit}};
 use tracing_subscriber::{Layer, Registry, layer::{Context, SubscriberExt}};
 
 /// The errors of one test. Clones share them.
+#[derive(Debug, Clone)]
+pub(crate) struct Recorded {
+    errors: Errors,
+    /// One for all threads of the test, because spans move between them.
+    dispatch: Dispatch,
+}
+
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Recorded(Arc<Mutex<Vec<String>>>);
+struct Errors(Arc<Mutex<Vec<String>>>);
+
+impl Default for Recorded {
+    fn default() -> Self {
+        let errors = Errors::default();
+        let dispatch = Dispatch::new(Registry::default().with(errors.clone()));
+        Self { errors, dispatch }
+    }
+}
 
 impl Recorded {
     /// From now on this thread's log is recorded here. Each test has threads of its own.
     pub(crate) fn record_this_thread(&self) {
-        let subscriber = Registry::default().with(self.clone());
         // Kept until the thread ends.
-        std::mem::forget(tracing::subscriber::set_default(subscriber));
+        std::mem::forget(tracing::dispatcher::set_default(&self.dispatch));
     }
 
     pub(crate) fn errors(&self) -> Vec<String> {
-        self.0.lock().unwrap().clone()
+        self.errors.0.lock().unwrap().clone()
     }
 }
 
-impl<S: Subscriber> Layer<S> for Recorded {
+impl<S: Subscriber> Layer<S> for Errors {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         if *event.metadata().level() == Level::ERROR && event.metadata().target().starts_with("strongroom") {
             let mut text = Text(String::new());
