@@ -18,7 +18,7 @@ use crate::config::{Config, ConfigError, Sources};
 
 /// A multi-tenant file service with a gRPC contract.
 #[derive(Debug, Parser)]
-#[command(name = "strongroom", version, about, propagate_version = true)]
+#[command(name = "strongroom", version, about)]
 struct Cli {
     /// A configuration file; environment variables (STRONGROOM_SECTION__KEY) win over it
     #[arg(long, global = true, env = "STRONGROOM_CONFIG", value_name = "FILE")]

@@ -153,10 +153,7 @@ impl TenantTx {
     }
 
     pub(super) fn connection(&mut self) -> Result<&mut AsyncPgConnection, DbError> {
-        self.connection
-            .as_mut()
-            .map(|connection| &mut **connection)
-            .ok_or_else(|| DbError::corrupt("use transaction", "end of it"))
+        self.connection.as_deref_mut().ok_or_else(|| DbError::corrupt("use transaction", "end of it"))
     }
 
     fn into_connection(mut self) -> Result<Connection, DbError> {

@@ -80,9 +80,9 @@ mod tests {
         fn a_range_never_leaves_the_file(offset: i64, limit in 0i64.., size in 0..=i64::MAX as u64) {
             if let Ok(range) = resolve(offset, limit, size) {
                 prop_assert!(range.start <= range.end && range.end <= size);
-                prop_assert!(limit == 0 || range.end - range.start <= limit as u64);
+                prop_assert!(limit == 0 || range.end - range.start <= limit.cast_unsigned());
             } else {
-                prop_assert!(offset > 0 && offset as u64 > size);
+                prop_assert!(offset > 0 && offset.cast_unsigned() > size);
             }
         }
     }

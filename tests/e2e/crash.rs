@@ -80,7 +80,8 @@ async fn kill_minus_nine_during_mixed_uploads_loses_nothing_acknowledged() {
         }
     }
     let server = site.serve().await;
-    check(&site.client(&server, "alice").await, &ledger.lock().unwrap()).await;
+    let ledger = std::mem::take(&mut *ledger.lock().unwrap());
+    check(&site.client(&server, "alice").await, &ledger).await;
     let (is_clean, report) = site.fsck().await;
     assert!(is_clean, "{report:#}");
     server.kill().await;

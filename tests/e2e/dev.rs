@@ -74,18 +74,19 @@ async fn dev_serves_ready_callers_and_finds_its_data_again() {
     let (code, put) = run(&data_dir, "acme_member", &["put", source]).await;
     assert_eq!(code, Some(0), "{put}");
     let id = put["file"]["id"].as_str().unwrap().to_owned();
-    let (code, _) = run(&data_dir, "globex_admin", &["get", &id, "--output", "-"]).await;
+    let copy = directory.path().join("copy.txt");
+    let copy = copy.to_str().unwrap();
+    let (code, _) = run(&data_dir, "globex_admin", &["get", &id, "--output", copy]).await;
     assert_eq!(code, Some(3), "another tenant finds nothing");
-    let (code, _) = run(&data_dir, "personal", &["get", &id, "--output", "-"]).await;
+    let (code, _) = run(&data_dir, "personal", &["get", &id, "--output", copy]).await;
     assert_eq!(code, Some(3), "the same person outside the organisation finds nothing");
     stop(dev).await;
     assert!(!data_dir.join("dev.json").exists());
 
     let (dev, _) = start(&data_dir).await;
-    let copy = directory.path().join("copy.txt");
-    let (code, _) = run(&data_dir, "acme_member2", &["get", &id, "--output", copy.to_str().unwrap()]).await;
+    let (code, _) = run(&data_dir, "acme_member2", &["get", &id, "--output", copy]).await;
     assert_eq!(code, Some(0));
-    assert_eq!(std::fs::read_to_string(&copy).unwrap(), "kept");
+    assert_eq!(std::fs::read_to_string(copy).unwrap(), "kept");
     let (code, quota) = run(&data_dir, "acme_admin", &["quota"]).await;
     assert_eq!((code, &quota["used_bytes"]), (Some(0), &Value::from(4)));
     stop(dev).await;

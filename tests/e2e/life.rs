@@ -59,7 +59,7 @@ async fn probes_and_metrics_answer_on_the_side_port() {
         tokio::task::yield_now().await;
     }
     assert_eq!(status(&server.edge, "/livez").await, Some(200));
-    let metrics = reqwest::get(format!("{}/metrics", server.edge)).await.unwrap().text().await.unwrap();
+    let metrics = get(&server.edge, "/metrics").await.unwrap().text().await.unwrap();
     assert!(metrics.contains("UploadFile"), "{metrics}");
     server.kill().await;
     site.close().await;
@@ -122,6 +122,11 @@ async fn readiness(edge: &str) -> Option<u16> {
 }
 
 async fn status(edge: &str, path: &str) -> Option<u16> {
-    let answer = reqwest::get(format!("{edge}{path}")).await.ok()?;
-    Some(answer.status().as_u16())
+    Some(get(edge, path).await?.status().as_u16())
+}
+
+async fn get(edge: &str, path: &str) -> Option<reqwest::Response> {
+    // The HTTP client looks for a TLS provider also where it needs none; another test may have installed it.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    reqwest::get(format!("{edge}{path}")).await.ok()
 }

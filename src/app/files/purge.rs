@@ -62,10 +62,10 @@ async fn run(
 
 /// Removes a locked file and all that hangs on it.
 pub(super) async fn remove(app: &App, tx: &mut TenantTx, caller: &Caller, file: File) -> Result<(), Error> {
-    if let Some(until) = file.retain_until_time {
-        if tx.now().await? < until {
-            return Err(Error::FileRetained(until));
-        }
+    if let Some(until) = file.retain_until_time
+        && tx.now().await? < until
+    {
+        return Err(Error::FileRetained(until));
     }
     let retention = &app.limits.retention;
     let actor_id = &caller.actor.id;

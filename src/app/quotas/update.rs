@@ -42,10 +42,10 @@ pub async fn update(
     update: QuotaUpdate,
 ) -> Result<Quota, Error> {
     let (tenant, viewer) = subject(app, principal, tenant).await?;
-    if let Principal::Caller(caller) = principal {
-        if let Err(why) = may(caller, &update.change) {
-            return Err(audit::denied(app, caller, AuditAction::QuotaUpdate, None, why).await);
-        }
+    if let Principal::Caller(caller) = principal
+        && let Err(why) = may(caller, &update.change)
+    {
+        return Err(audit::denied(app, caller, AuditAction::QuotaUpdate, None, why).await);
     }
     let mut tx = app.db.tenant_tx(tenant, &viewer).await?;
     let quota = apply(app, &mut tx, principal, &update).await;

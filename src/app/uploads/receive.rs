@@ -25,7 +25,7 @@ pub(super) enum Sink {
         /// The place of the new blob.
         target: Box<Target>,
         /// Opened before the first byte where the size is known to need it.
-        open: Option<OpenUpload>,
+        open: Option<Box<OpenUpload>>,
     },
     /// Nowhere: a retry whose bytes are compared with those that were stored the first time.
     Compare,
@@ -44,7 +44,7 @@ pub(super) enum Place {
     /// In memory: a small file, to be written at once.
     Memory(Box<Target>, Part),
     /// In the store, as parts of an open upload, to be completed.
-    Parts(OpenUpload, Vec<PartReceipt>),
+    Parts(Box<OpenUpload>, Vec<PartReceipt>),
     /// Nowhere.
     Compared,
 }
@@ -185,7 +185,7 @@ impl<'a> Receiver<'a> {
         let Sink::Store { target, open } = &mut self.sink else { return Ok(()) };
         let open = match open {
             Some(open) => open,
-            None => open.insert(OpenUpload::open(app, caller, (**target).clone(), received).await?),
+            None => open.insert(Box::new(OpenUpload::open(app, caller, (**target).clone(), received).await?)),
         };
         let (key, multipart) = (open.target().key.clone(), open.multipart().clone());
         let part = std::mem::replace(&mut self.part, Part::new(app.budget.room()));

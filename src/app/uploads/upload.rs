@@ -168,7 +168,7 @@ async fn store_sink(app: &Arc<App>, caller: &Caller, spec: &CheckedSpec) -> Resu
     let target = target(app, caller, &spec.category)?;
     let is_large = spec.size_bytes.filter(|size| *size > app.limits.uploads.part_size_bytes as u64);
     let open = match is_large {
-        Some(size) => Some(OpenUpload::open(app, caller, target.clone(), size).await?),
+        Some(size) => Some(Box::new(OpenUpload::open(app, caller, target.clone(), size).await?)),
         None => None,
     };
     Ok(Sink::Store { target: Box::new(target), open })
@@ -225,7 +225,7 @@ async fn store_and_commit(
         }
         Place::Compared => return Err(Error::internal("a compared upload has nothing to store")),
     };
-    let lease = open.as_ref().map(OpenUpload::lease);
+    let lease = open.as_ref().map(|open| open.lease());
     let finished = finished(app, caller, spec, &content, &target, lease);
     let committed = app.commits.submit(caller.tenant_id(), finished).await.map_err(Error::internal)?;
     settle(app, &target, open, &committed).await;
@@ -235,7 +235,12 @@ async fn store_and_commit(
 
 /// What became a file keeps its object; what did not gives it back. What is not known keeps everything: the sweeper
 /// decides when the database can be asked again.
-async fn settle(app: &App, target: &Target, open: Option<OpenUpload>, committed: &Result<Committed, Error>) {
+async fn settle(
+    app: &App,
+    target: &Target,
+    open: Option<Box<OpenUpload>>,
+    committed: &Result<Committed, Error>,
+) {
     match (committed, open) {
         (Ok(Committed { is_replay: false, .. }) | Err(Error::OutcomeUnknown(_)), open) => {
             if let Some(open) = open {
