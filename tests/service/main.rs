@@ -6,20 +6,20 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what is wrong by panicking")]
 #![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the numbers of tests are small")]
 
-//mod auth;
-//mod contract;
-//mod delete;
-//mod download;
+mod auth;
+mod contract;
+mod delete;
+mod download;
 mod harness;
-//mod life;
-//mod list;
-//mod list_education;
-//mod plans;
-//mod quota;
-//mod tenancy;
-//mod tenancy_catalog;
-//mod tenancy_rule;
-//mod transactions;
+mod life;
+mod list;
+mod list_education;
+mod plans;
+mod quota;
+mod tenancy;
+mod tenancy_catalog;
+mod tenancy_rule;
+mod transactions;
 mod upload;
 mod upload_faults;
 mod upload_retries;

@@ -3,15 +3,11 @@
 use std::collections::BTreeMap;
 
 use prost_types::{Struct, Timestamp, Value, value::Kind};
-use strongroom::proto::v1::{
-    EntityRef, FileState, Quota, ScanStatus, UploadSpec, Visibility, WarningCode,
-};
+use strongroom::proto::v1::{EntityRef, FileState, Quota, ScanStatus, UploadSpec, Visibility, WarningCode};
 use tonic::Code;
 use tonic_types::StatusExt;
 
-use crate::harness::{
-    PART, file_id, reason, service_test, service_test_with, sha256, spec, violated_fields,
-};
+use crate::harness::{PART, file_id, reason, service_test, service_test_with, sha256, spec, violated_fields};
 
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x01\0\0\0\x01\x08\x06\0\0\0";
 
@@ -45,7 +41,10 @@ fn a_small_file_comes_back_byte_for_byte_with_everything_that_was_said_about_it(
         assert_eq!((file.owner_id.as_str(), file.created_by.as_str()), ("alice", "alice"));
         assert_eq!((file.category.as_str(), file.title.as_str()), ("report", "Minutes"));
         assert_eq!((&file.description, &file.metadata), (&told.description, &told.metadata));
-        assert_eq!((file.tags.clone(), file.attachments.clone()), (vec!["a".into(), "b".into()], told.attachments));
+        assert_eq!(
+            (file.tags.clone(), file.attachments.clone()),
+            (vec!["a".into(), "b".into()], told.attachments)
+        );
         assert_eq!((file.state(), file.scan_status()), (FileState::Available, ScanStatus::NotScanned));
         assert_eq!((file.visibility(), file.version), (Visibility::Organization, 1));
         assert!(answer.warnings.is_empty(), "{:?}", answer.warnings);
@@ -119,7 +118,10 @@ fn the_type_is_read_from_the_bytes_and_recorded_beside_the_declared_one() {
         let declared = |mime_type: &str| UploadSpec { mime_type: mime_type.into(), ..spec("picture") };
         let answer = alice.upload(declared("application/pdf"), PNG).await.unwrap();
         let file = answer.file.unwrap();
-        assert_eq!((file.mime_type.as_str(), file.declared_mime_type.as_str()), ("image/png", "application/pdf"));
+        assert_eq!(
+            (file.mime_type.as_str(), file.declared_mime_type.as_str()),
+            ("image/png", "application/pdf")
+        );
         assert_eq!(answer.warnings.len(), 1);
         assert_eq!(answer.warnings[0].code(), WarningCode::TypeCorrected);
 
@@ -134,7 +136,10 @@ fn the_type_is_read_from_the_bytes_and_recorded_beside_the_declared_one() {
 fn a_file_above_ten_mebibytes_is_stored_with_a_remark() {
     service_test(|s| async move {
         let answer = s.alice().upload(spec("large.bin"), &vec![0; 10 * 1024 * 1024 + 1]).await.unwrap();
-        assert_eq!(answer.warnings.iter().map(|warning| warning.code()).collect::<Vec<_>>(), [WarningCode::LargeFile]);
+        assert_eq!(
+            answer.warnings.iter().map(|warning| warning.code()).collect::<Vec<_>>(),
+            [WarningCode::LargeFile]
+        );
     });
 }
 
@@ -193,9 +198,12 @@ fn a_name_needs_characters_and_none_that_control() {
 #[test]
 fn blocked_extensions_depend_on_the_policy_of_the_tenant() {
     service_test(|s| async move {
-        for (name, in_general, in_education) in
-            [("a.exe", false, false), ("a.tar.JS", false, false), ("a.zip", true, false), ("a.exe.txt", true, true)]
-        {
+        for (name, in_general, in_education) in [
+            ("a.exe", false, false),
+            ("a.tar.JS", false, false),
+            ("a.zip", true, false),
+            ("a.exe.txt", true, true),
+        ] {
             for (caller, is_allowed) in [(s.alice(), in_general), (s.pupil(), in_education)] {
                 let answer = caller.upload(spec(name), b"x").await;
                 assert_eq!(answer.is_ok(), is_allowed, "{name} for {}", caller.identity.user);
@@ -215,7 +223,10 @@ fn a_file_larger_than_its_kind_may_be_is_refused_whether_or_not_it_says_so() {
         image.resize(1001, 0);
         for size_bytes in [None, Some(1001)] {
             let refused = alice.upload(UploadSpec { size_bytes, ..spec("a.png") }, &image).await.unwrap_err();
-            assert_eq!((refused.code(), reason(&refused).as_str()), (Code::ResourceExhausted, "FILE_TOO_LARGE"));
+            assert_eq!(
+                (refused.code(), reason(&refused).as_str()),
+                (Code::ResourceExhausted, "FILE_TOO_LARGE")
+            );
             let details = refused.get_error_details();
             assert!(details.quota_failure().is_some() && details.retry_info().is_none());
         }
@@ -232,7 +243,10 @@ fn a_policy_that_demands_a_scan_is_not_answered_by_a_server_without_a_scanner() 
         |config| config.scanning.accept_unscanned = false,
         |s| async move {
             let refused = s.pupil().upload(spec("essay.txt"), b"x").await.unwrap_err();
-            assert_eq!((refused.code(), reason(&refused).as_str()), (Code::FailedPrecondition, "SCAN_REQUIRED"));
+            assert_eq!(
+                (refused.code(), reason(&refused).as_str()),
+                (Code::FailedPrecondition, "SCAN_REQUIRED")
+            );
             s.assert_nothing_is_left().await;
             s.alice().upload(spec("a.txt"), b"x").await.unwrap();
         },
@@ -246,7 +260,10 @@ fn a_service_uploads_under_its_own_name_and_each_upload_leaves_its_traces() {
         let id = file_id(&billing.upload(spec("invoice.txt"), b"42").await.unwrap());
         let rows = s
             .owner
-            .rows("SELECT actor_kind::int, actor_id FROM audit_entries WHERE file_id = $1::text::uuid", &[&id])
+            .rows(
+                "SELECT actor_kind::int, actor_id FROM audit_entries WHERE file_id = $1::text::uuid",
+                &[&id],
+            )
             .await;
         let entries: Vec<(i32, String)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
         assert_eq!(entries, [(2, "billing".to_owned())]);

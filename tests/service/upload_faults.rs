@@ -76,7 +76,9 @@ fn a_store_that_refuses_is_unavailable_and_leaves_nothing() {
             (3 * PART, Operation::CompleteMultipart),
         ];
         for (size, operation) in failing {
-            for kind in [StorageErrorKind::Transient, StorageErrorKind::Unavailable, StorageErrorKind::NoSpace] {
+            for kind in
+                [StorageErrorKind::Transient, StorageErrorKind::Unavailable, StorageErrorKind::NoSpace]
+            {
                 s.faults.set_plan(Plan::new().on(operation, 1, Fault::Before(kind)));
                 let status = alice.upload(spec("a"), &pattern(size)).await.unwrap_err();
                 assert_eq!(
@@ -124,7 +126,9 @@ fn an_upload_beyond_the_quota_is_refused_and_its_reservation_released() {
     service_test(|s| async move {
         let (alice, ada) = (s.alice(), s.ada());
         ada.limit_bytes(2 * PART as i64).await;
-        for (size, is_told) in [(2 * PART + 1, true), (2 * PART + 1, false), (20 * PART, true), (20 * PART, false)] {
+        for (size, is_told) in
+            [(2 * PART + 1, true), (2 * PART + 1, false), (20 * PART, true), (20 * PART, false)]
+        {
             let told = UploadSpec { size_bytes: is_told.then_some(size as i64), ..spec("a") };
             let status = alice.upload(told, &pattern(size)).await.unwrap_err();
             let got = (status.code(), reason(&status));

@@ -78,7 +78,10 @@ fn a_request_id_with_another_payload_is_refused() {
         ];
         for refused in refusals {
             let status = refused.unwrap_err();
-            assert_eq!((status.code(), reason(&status).as_str()), (Code::InvalidArgument, "REQUEST_ID_REUSED"));
+            assert_eq!(
+                (status.code(), reason(&status).as_str()),
+                (Code::InvalidArgument, "REQUEST_ID_REUSED")
+            );
         }
         assert_eq!(s.book(&alice).await.file_count, 1);
     });

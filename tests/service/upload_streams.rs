@@ -91,7 +91,8 @@ fn a_wrong_digest_is_found_in_the_spec_and_in_the_finish() {
             let data = pattern(size);
             let wrong = sha256(b"something else");
             let in_spec = UploadSpec { sha256: Some(wrong.clone()), ..spec("a") };
-            refused(&s, upload_messages(in_spec, &data, 60_000), Code::InvalidArgument, "CHECKSUM_MISMATCH").await;
+            refused(&s, upload_messages(in_spec, &data, 60_000), Code::InvalidArgument, "CHECKSUM_MISMATCH")
+                .await;
             let mut messages = upload_messages(spec("a"), &data, 60_000);
             *messages.last_mut().unwrap() = finish_with(size as i64, wrong.to_vec());
             refused(&s, messages, Code::InvalidArgument, "CHECKSUM_MISMATCH").await;
@@ -106,7 +107,8 @@ fn a_wrong_digest_is_found_in_the_spec_and_in_the_finish() {
 fn a_gap_and_an_overlap_are_refused_with_the_offset_that_was_expected() {
     service_test(|s| async move {
         for offset in [0, 4, 6, 1_000_000] {
-            let messages = vec![spec_message(spec("a")), chunk(0, b"bytes"), chunk(offset, b"more"), finish(9)];
+            let messages =
+                vec![spec_message(spec("a")), chunk(0, b"bytes"), chunk(offset, b"more"), finish(9)];
             let status = refused(&s, messages, Code::OutOfRange, "UPLOAD_OFFSET_GAP").await;
             let details = status.get_error_details();
             assert_eq!(details.error_info().unwrap().metadata["persisted_size_bytes"], "5");

@@ -15,7 +15,8 @@ pub(crate) struct Book {
 impl Service {
     /// The books of a caller's tenant.
     pub(crate) async fn book(&self, caller: &Caller) -> Book {
-        let sql = "SELECT limit_bytes, used_bytes, reserved_bytes, file_count, reserved_file_count FROM quotas
+        let sql =
+            "SELECT limit_bytes, used_bytes, reserved_bytes, file_count, reserved_file_count FROM quotas
                    WHERE tenant_id = $1::text::uuid";
         let rows = self.owner.rows(sql, &[&caller.tenant_id().await]).await;
         Book {

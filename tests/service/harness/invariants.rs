@@ -1,7 +1,10 @@
 //! What must hold after every test, whatever it was about: the starred invariants of the design, read from database and
 //! store, past the service.
 
-use std::{sync::{Arc, atomic::Ordering}, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use strongroom::app::integrity::fsck::{Fsck, Progress, Report};
 
@@ -61,12 +64,8 @@ pub(crate) async fn check(s: &Service) {
     assert!(multiparts.is_empty(), "no multipart upload is open: {multiparts:?}");
     assert_objects_have_rows(s).await;
 
-    let fsck = Fsck {
-        db: s.db.clone(),
-        store: Arc::clone(&s.store),
-        clock: s.clock.clone(),
-        grace: Duration::ZERO,
-    };
+    let fsck =
+        Fsck { db: s.db.clone(), store: Arc::clone(&s.store), clock: s.clock.clone(), grace: Duration::ZERO };
     let report = fsck.run(&mut Silent).await.unwrap();
     if !s.may_lose_objects.load(Ordering::Relaxed) {
         assert_eq!(report.violations, [], "fsck");

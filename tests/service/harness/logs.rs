@@ -5,8 +5,14 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use tracing::{Dispatch, Event, Level, Subscriber, field::{Field, Visit}};
-use tracing_subscriber::{Layer, Registry, layer::{Context, SubscriberExt}};
+use tracing::{
+    Dispatch, Event, Level, Subscriber,
+    field::{Field, Visit},
+};
+use tracing_subscriber::{
+    Layer, Registry,
+    layer::{Context, SubscriberExt},
+};
 
 /// The errors of one test. Clones share them.
 #[derive(Debug, Clone)]

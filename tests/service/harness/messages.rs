@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use strongroom::proto::v1::{
-    File, UploadChunk, UploadFileRequest, UploadFileResponse, UploadFinish, UploadSpec, upload_file_request::Message,
+    File, UploadChunk, UploadFileRequest, UploadFileResponse, UploadFinish, UploadSpec,
+    upload_file_request::Message,
 };
 
 /// A spec that names a file and leaves the rest to the policy.

@@ -44,7 +44,7 @@ pub(crate) use self::{
     clock::TestClock,
     database::{Owner, TestDatabase},
     messages::{chunk, crc32c, file_id, finish, sha256, spec, spec_message, upload_messages},
-    tokens::{AUDIENCE, ISSUER, Identity, token},
+    tokens::{Identity, Key, claims, key, publish, token},
 };
 
 /// Parts are small, so that files of several parts are cheap.
@@ -126,13 +126,16 @@ impl Inner {
                 self.owner.ping().await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(20), asked).await.unwrap_or_else(|_| panic!("never: {what}"));
+        tokio::time::timeout(Duration::from_secs(20), asked)
+            .await
+            .unwrap_or_else(|_| panic!("never: {what}"));
     }
 
     /// What a counter of `/metrics` says, summed over its labels.
     pub(crate) fn metric(&self, name: &str) -> u64 {
         let text = self.metrics.render().unwrap();
-        let values = text.lines().filter(|line| line.starts_with(name)).filter_map(|line| line.rsplit_once(' '));
+        let values =
+            text.lines().filter(|line| line.starts_with(name)).filter_map(|line| line.rsplit_once(' '));
         values.map(|(_, value)| value.parse::<f64>().unwrap() as u64).sum()
     }
 }

@@ -5,7 +5,7 @@ use std::{io::Write, sync::OnceLock};
 
 use aws_lc_rs::{
     rand::SystemRandom,
-    signature::{Ed25519KeyPair, KeyPair},
+    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair},
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
@@ -18,8 +18,8 @@ use strongroom::{
     domain::clock::Timestamp,
 };
 
-pub(crate) const ISSUER: &str = "https://id.example.org";
-pub(crate) const AUDIENCE: &str = "strongroom";
+const ISSUER: &str = "https://id.example.org";
+const AUDIENCE: &str = "strongroom";
 
 /// Who a token is for.
 #[derive(Debug, Clone, Default)]
@@ -34,6 +34,7 @@ pub(crate) struct Identity {
 /// One key of the provider.
 pub(crate) struct Key {
     id: String,
+    algorithm: Algorithm,
     private: Vec<u8>,
     public: Vec<u8>,
 }
@@ -43,15 +44,36 @@ impl Key {
         let private = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
         let pair = Ed25519KeyPair::from_pkcs8(private.as_ref()).unwrap();
         let public = pair.public_key().as_ref().to_vec();
-        Self { id: id.to_owned(), private: private.as_ref().to_vec(), public }
+        Self { id: id.to_owned(), algorithm: Algorithm::EdDSA, private: private.as_ref().to_vec(), public }
+    }
+
+    /// A key on the curve P-256.
+    pub(crate) fn generate_p256(id: &str) -> Self {
+        let algorithm = &ECDSA_P256_SHA256_FIXED_SIGNING;
+        let private = EcdsaKeyPair::generate_pkcs8(algorithm, &SystemRandom::new()).unwrap();
+        let pair = EcdsaKeyPair::from_pkcs8(algorithm, private.as_ref()).unwrap();
+        let public = pair.public_key().as_ref().to_vec();
+        Self { id: id.to_owned(), algorithm: Algorithm::ES256, private: private.as_ref().to_vec(), public }
     }
 
     pub(crate) fn sign(&self, claims: &Map<String, Value>) -> String {
-        let header = Header { kid: Some(self.id.clone()), ..Header::new(Algorithm::EdDSA) };
-        jsonwebtoken::encode(&header, claims, &EncodingKey::from_ed_der(&self.private)).unwrap()
+        let header = Header { kid: Some(self.id.clone()), ..Header::new(self.algorithm) };
+        let key = match self.algorithm {
+            Algorithm::ES256 => EncodingKey::from_ec_der(&self.private),
+            _ => EncodingKey::from_ed_der(&self.private),
+        };
+        jsonwebtoken::encode(&header, claims, &key).unwrap()
     }
 
     fn jwk(&self) -> Value {
+        if self.algorithm == Algorithm::ES256 {
+            // An uncompressed point: a 4, then both coordinates.
+            let (x, y) = self.public[1..].split_at(32);
+            let (x, y) = (URL_SAFE_NO_PAD.encode(x), URL_SAFE_NO_PAD.encode(y));
+            return json!({
+                "kty": "EC", "crv": "P-256", "use": "sig", "alg": "ES256", "kid": self.id, "x": x, "y": y,
+            });
+        }
         json!({
             "kty": "OKP", "crv": "Ed25519", "use": "sig", "alg": "EdDSA",
             "kid": self.id, "x": URL_SAFE_NO_PAD.encode(&self.public),
