@@ -149,7 +149,9 @@ impl UploadSpec {
                 format!("must have at most {} bytes as JSON, has {}", text::METADATA_BYTES_MAX, json.len()),
             ),
             // PostgreSQL's jsonb has no NUL.
-            Ok(json) if json.contains("\\u0000") => wrong.add("spec.metadata", "must not contain U+0000"),
+            Ok(_) if self.metadata.iter().any(|(key, value)| key.contains('\0') || has_nul(value)) => {
+                wrong.add("spec.metadata", "must not contain U+0000");
+            }
             Ok(_) => {}
             Err(error) => wrong.add("spec.metadata", format!("cannot be written as JSON: {error}")),
         }
@@ -196,6 +198,15 @@ impl CheckedSpec {
         hasher.field(rest.to_string().as_bytes());
         hasher.field(content.as_bytes());
         hasher.finish()
+    }
+}
+
+fn has_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(values) => values.iter().any(has_nul),
+        Value::Object(fields) => fields.iter().any(|(key, value)| key.contains('\0') || has_nul(value)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
     }
 }
 
@@ -273,6 +284,16 @@ mod tests {
         ] {
             assert!(fields.iter().any(|reported| reported == field), "{field} is missing in {fields:?}");
         }
+    }
+
+    #[test]
+    fn metadata_may_speak_of_nul_but_not_contain_it() {
+        let with = |text: &str| UploadSpec {
+            metadata: Map::from_iter([("note".to_owned(), Value::from(text))]),
+            ..spec()
+        };
+        assert!(check(with("\\u0000")).is_ok());
+        assert!(check(with("a\0b")).is_err());
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Connections of the gRPC port, bounded in number, in silence and in age.
 //!
-//! HTTP/2's own keepalive begins after the handshakes; a peer that never finishes those is ended here, by silence. The
-//! last word at a connection's greatest age and at the end of draining is spoken here too: tonic asks streams to end and
-//! then waits for them without a limit.
+//! HTTP/2's own keepalive begins after the handshakes; a peer that never finishes those is ended here, by
+//! silence. The last word at a connection's greatest age and at the end of draining is spoken here too: tonic
+//! asks streams to end and then waits for them without a limit.
 
 use std::{
     io,
@@ -24,7 +24,8 @@ use tonic::transport::server::{Connected, TcpConnectInfo};
 
 use crate::config::ServerConfig;
 
-/// The pause after a failed accept: mostly the process is out of file descriptors, and asking again at once would spin.
+/// The pause after a failed accept: mostly the process is out of file descriptors, and asking again at once
+/// would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What bounds a connection.
@@ -82,7 +83,8 @@ async fn accept(listener: &TcpListener) -> TcpStream {
     }
 }
 
-/// A connection that fails when its peer is silent for too long, when it is too old, and when the process cuts it.
+/// A connection that fails when its peer is silent for too long, when it is too old, and when the process
+/// cuts it.
 pub(super) struct Connection {
     stream: TcpStream,
     silence: Duration,

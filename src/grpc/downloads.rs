@@ -1,8 +1,8 @@
 //! The stream of a download: the header, then the bytes in chunks.
 //!
-//! A task reads from the store and waits for the client, with few chunks between them. It ends when everything is
-//! sent, when the client goes away, and when the client takes nothing for too long; then it also throws away the
-//! chunks that wait, because the transport never asks for them again.
+//! A task reads from the store and waits for the client, with few chunks between them. It ends when
+//! everything is sent, when the client goes away, and when the client takes nothing for too long; then it
+//! also throws away the chunks that wait, because the transport never asks for them again.
 
 use std::{
     ops::ControlFlow,
@@ -161,6 +161,14 @@ pub(super) struct DownloadStream {
     request_id: String,
 }
 
+impl Drop for DownloadStream {
+    /// The client has gone, or has everything. The task shares the queue, so that only closing it tells the
+    /// task.
+    fn drop(&mut self) {
+        discard(&self.queue);
+    }
+}
+
 impl Stream for DownloadStream {
     type Item = Result<DownloadFileResponse, Status>;
 
@@ -178,7 +186,8 @@ impl Stream for DownloadStream {
         match told {
             Ok(Ok(())) => Poll::Ready(None),
             Ok(Err(status)) => Poll::Ready(Some(Err(status))),
-            // The task is gone without a word: it panicked. An end without an error would pass for a whole file.
+            // The task is gone without a word: it panicked. An end without an error would pass for a whole
+            // file.
             Err(_) => Poll::Ready(Some(Err(status::internal(&self.request_id)))),
         }
     }

@@ -1,7 +1,8 @@
-//! The gRPC door: the tower stack, who may call what, and thin adapters that decode, call a use case, and encode.
+//! The gRPC door: the tower stack, who may call what, and thin adapters that decode, call a use case, and
+//! encode.
 //!
-//! To add an RPC: its line in [`auth::access`], its deadline class in `layers/deadline.rs`, its conversions in
-//! `convert/`, and about four lines in the adapter of its service.
+//! To add an RPC: its line in [`auth::access`], its deadline class in `layers/deadline.rs`, its conversions
+//! in `convert/`, and about four lines in the adapter of its service.
 
 pub mod auth;
 mod call;

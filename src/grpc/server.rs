@@ -65,9 +65,9 @@ pub enum ServeError {
 }
 
 impl GrpcServer {
-    /// Serves until `shutdown` is done and the requests in flight have ended, at most `server.drain_seconds` later;
-    /// what runs on after that is cut. The caller binds the listener (to `server.listen`), so that it knows the port
-    /// before anyone can ask.
+    /// Serves until `shutdown` is done and the requests in flight have ended, at most `server.drain_seconds`
+    /// later; what runs on after that is cut. The caller binds the listener (to `server.listen`), so that it
+    /// knows the port before anyone can ask.
     ///
     /// # Errors
     /// When TLS or reflection cannot be set up, or the transport fails; a broken connection is not an error.
@@ -103,7 +103,8 @@ impl GrpcServer {
                 .layer(Stand(InFlight::new(config.server.requests_max)))
                 // Around authentication too: finding the tenant may ask the database.
                 .layer(Stand(Deadline { deadlines: config.deadlines.clone(), draining: draining.clone() }))
-                // The last who may say no: whoever comes further is a verified principal, or calls what is open.
+                // The last who may say no: whoever comes further is a verified principal, or calls what is
+                // open.
                 .layer(Stand(Auth {
                     app: Arc::clone(&self.app),
                     authenticator: Arc::clone(&self.authenticator),
@@ -176,12 +177,13 @@ async fn cut_after_drain(draining: &CancellationToken, cut: &CancellationToken, 
 
 /// The transport, with every limit that tonic has set: it hands hyper "none" for those it is not told.
 ///
-/// What it does not have: a bound on what hyper buffers to be sent per stream (hyper's own is 400 KiB), and on the
-/// table of compressed headers (h2's own is 4 KiB). What is left out on purpose: `concurrency_limit_per_connection`
-/// (it queues; `InFlight` refuses), `timeout` (it ends at the response's headers; `Deadline` does not), the adaptive
-/// window (it would overrule the windows below), `max_connection_age_grace` (with it tonic cuts a connection without
-/// ever asking it to close; `Connection` keeps the grace), nodelay and TCP keepalive (they are for listeners of tonic's
-/// own; `Connection` sets the one, HTTP/2's pings replace the other).
+/// What it does not have: a bound on what hyper buffers to be sent per stream (hyper's own is 400 KiB), and
+/// on the table of compressed headers (h2's own is 4 KiB). What is left out on purpose:
+/// `concurrency_limit_per_connection` (it queues; `InFlight` refuses), `timeout` (it ends at the response's
+/// headers; `Deadline` does not), the adaptive window (it would overrule the windows below),
+/// `max_connection_age_grace` (with it tonic cuts a connection without ever asking it to close; `Connection`
+/// keeps the grace), nodelay and TCP keepalive (they are for listeners of tonic's own; `Connection` sets the
+/// one, HTTP/2's pings replace the other).
 fn transport(config: &ServerConfig) -> Result<Server, ServeError> {
     let http2 = &config.http2;
     let mut server = Server::builder()

@@ -1,8 +1,9 @@
 //! From errors to statuses: the only place that makes a `Status` of ours.
 //!
-//! Two exhaustive matches: every error has one reason, and every reason has one code. What a caller can act on goes
-//! into the standard details (google.rpc), which stay under [`DETAILS_BYTES_MAX`], because some clients refuse long
-//! trailers. A fault of ours tells the request id and nothing else, and is logged here, once, with all its causes.
+//! Two exhaustive matches: every error has one reason, and every reason has one code. What a caller can act
+//! on goes into the standard details (google.rpc), which stay under [`DETAILS_BYTES_MAX`], because some
+//! clients refuse long trailers. A fault of ours tells the request id and nothing else, and is logged here,
+//! once, with all its causes.
 
 mod details;
 #[cfg(test)]

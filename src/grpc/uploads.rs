@@ -1,5 +1,5 @@
-//! The stream of an upload: its first message, the rest as the use case wants it, and what to do with bytes that still
-//! come when it has been refused.
+//! The stream of an upload: its first message, the rest as the use case wants it, and what to do with bytes
+//! that still come when it has been refused.
 
 use std::{
     pin::Pin,
@@ -39,8 +39,8 @@ impl Uploads {
         Self { config }
     }
 
-    /// Receives one upload. When it is refused, some of what still comes is read before the answer goes out: a client
-    /// in the middle of sending otherwise sees its stream cancelled, and never the reason.
+    /// Receives one upload. When it is refused, some of what still comes is read before the answer goes out:
+    /// a client in the middle of sending otherwise sees its stream cancelled, and never the reason.
     pub(super) async fn receive<S>(
         &self,
         app: &Arc<App>,
@@ -81,8 +81,8 @@ impl Uploads {
     }
 }
 
-/// The messages of one upload, until the client's stream ends or breaks: the two look alike from here, and neither
-/// commits anything.
+/// The messages of one upload, until the client's stream ends or breaks: the two look alike from here, and
+/// neither commits anything.
 struct Messages<S> {
     stream: S,
     is_ended: bool,

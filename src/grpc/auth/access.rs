@@ -44,7 +44,8 @@ pub fn access(path: &str) -> Option<Access> {
     entry(path).map(|(_, access)| *access)
 }
 
-/// The name of a method as it is measured: only names of the table, or callers could invent series of their own.
+/// The name of a method as it is measured: only names of the table, or callers could invent series of their
+/// own.
 pub(in crate::grpc) fn method_name(path: &str) -> &'static str {
     entry(path).map_or("unknown", |(path, _)| path.trim_start_matches('/'))
 }

@@ -54,8 +54,8 @@ impl ClaimRules {
         Ok(Standing::Member { kind, organization, role, groups: groups(claims, &paths.groups)? })
     }
 
-    /// The role that the token claims; none where it claims none. A role that no line of the map names is refused
-    /// also where it would not be looked at: lowering it to something harmless would be a guess.
+    /// The role that the token claims; none where it claims none. A role that no line of the map names is
+    /// refused also where it would not be looked at: lowering it to something harmless would be a guess.
     fn role(&self, claims: &Map<String, Value>) -> Result<Option<RoleName>, Credentials> {
         let Some(claimed) = text_claim(claims, &self.0.claims.role)? else { return Ok(None) };
         match self.0.roles.get(claimed) {

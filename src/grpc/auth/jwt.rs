@@ -1,5 +1,5 @@
-//! Verifies tokens: the issuer is one of those configured, and its algorithms, audience and keys are pinned. What a
-//! token says about itself only chooses among them.
+//! Verifies tokens: the issuer is one of those configured, and its algorithms, audience and keys are pinned.
+//! What a token says about itself only chooses among them.
 
 use std::time::Duration;
 
@@ -128,7 +128,8 @@ pub(super) async fn verify<'a>(
     Ok((issuer, claims))
 }
 
-/// The issuer that the token names, with the audience that it names: one provider may be configured for several.
+/// The issuer that the token names, with the audience that it names: one provider may be configured for
+/// several.
 fn choose<'a>(issuers: &'a [Issuer], token: &str) -> Result<&'a Issuer, Credentials> {
     let claimed: Unverified =
         dangerous::insecure_decode_claims(token).map_err(|_| invalid("the token is damaged"))?;

@@ -1,10 +1,11 @@
 //! Tokens that hold, and every way in which they do not.
 
-use jsonwebtoken::{EncodingKey, Header, jwk::Jwk};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
+use jsonwebtoken::{EncodingKey, Header};
 use serde_json::json;
 
 use super::*;
-use crate::grpc::auth::keys::tests::{document, ed25519_key, issuer_config, key_set, p256_key};
+use crate::grpc::auth::keys::tests::{TestKey, document, ed25519_key, issuer_config, key_set, p256_key};
 
 const NOW: i64 = 1_700_000_000;
 
@@ -30,7 +31,7 @@ fn dev(secret: &str) -> DevIssuer {
 }
 
 /// The one issuer `https://id`, with these keys in its document.
-async fn issuers(keys: &[(&str, &EncodingKey, Algorithm)]) -> Vec<Issuer> {
+async fn issuers(keys: &[(&str, &TestKey)]) -> Vec<Issuer> {
     let (directory, config) = issuer_config(&document(keys));
     let issuer = Issuer::configured(&config, key_set(&config).await);
     drop(directory);
@@ -47,9 +48,9 @@ async fn refusal(issuers: &[Issuer], token: &str) -> String {
 #[tokio::test]
 async fn a_good_token_of_either_algorithm_is_accepted() {
     let (ed, es) = (ed25519_key(), p256_key());
-    let issuers = issuers(&[("e", &ed, Algorithm::EdDSA), ("s", &es, Algorithm::ES256)]).await;
+    let issuers = issuers(&[("e", &ed), ("s", &es)]).await;
     for (key, algorithm, kid) in [(&ed, Algorithm::EdDSA, "e"), (&es, Algorithm::ES256, "s")] {
-        let token = token(key, &header(algorithm, Some(kid)), &claims());
+        let token = token(&key.signing, &header(algorithm, Some(kid)), &claims());
         let (issuer, verified) = verify(&issuers, &token, now()).await.unwrap();
         assert_eq!(issuer.name, "https://id");
         assert_eq!(verified["sub"], "alice");
@@ -59,17 +60,17 @@ async fn a_good_token_of_either_algorithm_is_accepted() {
 #[tokio::test]
 async fn a_token_without_a_key_id_is_accepted_where_there_is_no_choice() {
     let (one, other) = (ed25519_key(), ed25519_key());
-    let token = token(&one, &header(Algorithm::EdDSA, None), &claims());
-    let alone = issuers(&[("1", &one, Algorithm::EdDSA)]).await;
+    let token = token(&one.signing, &header(Algorithm::EdDSA, None), &claims());
+    let alone = issuers(&[("1", &one)]).await;
     assert!(verify(&alone, &token, now()).await.is_ok());
-    let two = issuers(&[("1", &one, Algorithm::EdDSA), ("2", &other, Algorithm::EdDSA)]).await;
+    let two = issuers(&[("1", &one), ("2", &other)]).await;
     assert_eq!(refusal(&two, &token).await, "the token's key is not one of its issuer's");
 }
 
 #[tokio::test]
 async fn what_a_token_claims_must_hold() {
     let key = ed25519_key();
-    let issuers = issuers(&[("1", &key, Algorithm::EdDSA)]).await;
+    let issuers = issuers(&[("1", &key)]).await;
     for (claim, value, why) in [
         ("exp", json!(NOW - 31), "the token has expired"),
         ("exp", Value::Null, "one of the claims `exp`, `iss` and `aud` is missing or malformed"),
@@ -83,7 +84,7 @@ async fn what_a_token_claims_must_hold() {
     ] {
         let mut claims = claims();
         claims[claim] = value.clone();
-        let token = token(&key, &header(Algorithm::EdDSA, Some("1")), &claims);
+        let token = token(&key.signing, &header(Algorithm::EdDSA, Some("1")), &claims);
         assert_eq!(refusal(&issuers, &token).await, why, "{claim} {value}");
     }
 }
@@ -91,27 +92,27 @@ async fn what_a_token_claims_must_hold() {
 #[tokio::test]
 async fn clocks_may_differ_by_the_leeway() {
     let key = ed25519_key();
-    let issuers = issuers(&[("1", &key, Algorithm::EdDSA)]).await;
+    let issuers = issuers(&[("1", &key)]).await;
     let mut claims = claims();
     (claims["exp"], claims["nbf"]) = (json!(NOW - 29), json!(NOW + 29));
     claims["aud"] = json!(["another", "strongroom"]);
-    let token = token(&key, &header(Algorithm::EdDSA, Some("1")), &claims);
+    let token = token(&key.signing, &header(Algorithm::EdDSA, Some("1")), &claims);
     assert!(verify(&issuers, &token, now()).await.is_ok());
 }
 
 #[tokio::test]
 async fn keys_and_signatures_are_the_issuers_or_nothing() {
     let (key, stranger) = (ed25519_key(), ed25519_key());
-    let issuers = issuers(&[("1", &key, Algorithm::EdDSA)]).await;
-    let unknown = token(&key, &header(Algorithm::EdDSA, Some("2")), &claims());
+    let issuers = issuers(&[("1", &key)]).await;
+    let unknown = token(&key.signing, &header(Algorithm::EdDSA, Some("2")), &claims());
     assert_eq!(refusal(&issuers, &unknown).await, "the token's key is not one of its issuer's");
-    let forged = token(&stranger, &header(Algorithm::EdDSA, Some("1")), &claims());
+    let forged = token(&stranger.signing, &header(Algorithm::EdDSA, Some("1")), &claims());
     assert_eq!(refusal(&issuers, &forged).await, "the token's signature is wrong");
 
-    let good = token(&key, &header(Algorithm::EdDSA, Some("1")), &claims());
+    let good = token(&key.signing, &header(Algorithm::EdDSA, Some("1")), &claims());
     let mut parts: Vec<&str> = good.split('.').collect();
     let other = token(
-        &stranger,
+        &stranger.signing,
         &header(Algorithm::EdDSA, Some("1")),
         &json!({
             "iss": "https://id", "aud": "strongroom", "sub": "mallory", "exp": NOW + 60,
@@ -123,21 +124,18 @@ async fn keys_and_signatures_are_the_issuers_or_nothing() {
 
 #[tokio::test]
 async fn algorithms_are_pinned() {
-    use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
-
     let key = ed25519_key();
-    let issuers = issuers(&[("1", &key, Algorithm::EdDSA)]).await;
+    let issuers = issuers(&[("1", &key)]).await;
     let unsigned =
         [&json!({"alg": "none", "kid": "1"}), &claims()].map(|part| BASE64.encode(part.to_string()));
     assert_eq!(refusal(&issuers, &format!("{}.{}.", unsigned[0], unsigned[1])).await, "the token is damaged");
 
     // The classic confusion: the public key as the secret of an HMAC.
-    let public = Jwk::from_encoding_key(&key, Algorithm::EdDSA).unwrap();
-    let secret = EncodingKey::from_secret(serde_json::to_string(&public).unwrap().as_bytes());
+    let secret = EncodingKey::from_secret(&BASE64.decode(key.public["x"].as_str().unwrap()).unwrap());
     let confused = token(&secret, &header(Algorithm::HS256, Some("1")), &claims());
     assert_eq!(refusal(&issuers, &confused).await, "the token's algorithm is not accepted from its issuer");
 
-    let other_curve = token(&p256_key(), &header(Algorithm::ES256, Some("1")), &claims());
+    let other_curve = token(&p256_key().signing, &header(Algorithm::ES256, Some("1")), &claims());
     assert_eq!(refusal(&issuers, &other_curve).await, "the token's key is not one of its issuer's");
 }
 

@@ -1,5 +1,5 @@
-//! The public keys of an issuer: read from a file or a URL, looked at again from time to time, and at once when a token
-//! names a key that is not among them. A look that fails keeps the keys that are there.
+//! The public keys of an issuer: read from a file or a URL, looked at again from time to time, and at once
+//! when a token names a key that is not among them. A look that fails keeps the keys that are there.
 
 use std::{
     collections::HashMap,
@@ -111,9 +111,9 @@ impl KeySet {
         self.report(self.look().await);
     }
 
-    /// The key with this id for this algorithm. One that is not there may be new: then the keys are looked at, but
-    /// not more often than every few seconds, because anyone can invent an id. A token without an id finds its key
-    /// only where there is no choice.
+    /// The key with this id for this algorithm. One that is not there may be new: then the keys are looked
+    /// at, but not more often than every few seconds, because anyone can invent an id. A token without an id
+    /// finds its key only where there is no choice.
     pub(super) async fn find(&self, algorithm: Algorithm, id: Option<&str>) -> Option<DecodingKey> {
         if let Some(key) = self.known(algorithm, id) {
             return Some(key);
@@ -158,7 +158,7 @@ impl KeySet {
     fn report(&self, looked: Result<(), KeysError>) {
         if let Err(error) = looked {
             let cause = std::error::Error::source(&error).map(ToString::to_string);
-            tracing::warn!(issuer = self.issuer, %error, cause, "the issuer's keys were not read; the last ones stay");
+            tracing::warn!(issuer = self.issuer, %error, cause, "keys were not read; the last ones stay");
         }
     }
 }
@@ -185,8 +185,8 @@ async fn fetch(client: &reqwest::Client, url: &Url) -> Result<Vec<u8>, KeysError
     Ok(document)
 }
 
-/// The usable keys of a JWK set. Others (RSA, encryption, curves to come) are passed over, so that a provider may
-/// publish them beside ours.
+/// The usable keys of a JWK set. Others (RSA, encryption, curves to come) are passed over, so that a provider
+/// may publish them beside ours.
 fn parse(document: &[u8]) -> Result<Keys, KeysError> {
     #[derive(serde::Deserialize)]
     struct Set {

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 use jsonwebtoken::EncodingKey;
 use serde_json::json;
 use tempfile::TempDir;
@@ -12,24 +13,35 @@ use tokio::{
 
 use super::*;
 
+/// A key of an identity provider: the half that signs, and the half that it publishes.
+pub(in crate::grpc::auth) struct TestKey {
+    pub(in crate::grpc::auth) signing: EncodingKey,
+    pub(in crate::grpc::auth) public: Value,
+}
+
 /// A fresh Ed25519 key.
-pub(in crate::grpc::auth) fn ed25519_key() -> EncodingKey {
+pub(in crate::grpc::auth) fn ed25519_key() -> TestKey {
     let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
-    EncodingKey::from_ed_der(&pair.serialize_der())
+    let x = BASE64.encode(pair.public_key_raw());
+    let public = json!({"kty": "OKP", "crv": "Ed25519", "use": "sig", "alg": "EdDSA", "x": x});
+    TestKey { signing: EncodingKey::from_ed_der(&pair.serialize_der()), public }
 }
 
 /// A fresh P-256 key.
-pub(in crate::grpc::auth) fn p256_key() -> EncodingKey {
+pub(in crate::grpc::auth) fn p256_key() -> TestKey {
     let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
-    EncodingKey::from_ec_der(&pair.serialize_der())
+    // An uncompressed point: 4, x, y.
+    let (x, y) = pair.public_key_raw()[1..].split_at(32);
+    let public = json!({"kty": "EC", "crv": "P-256", "x": BASE64.encode(x), "y": BASE64.encode(y)});
+    TestKey { signing: EncodingKey::from_ec_der(&pair.serialize_der()), public }
 }
 
 /// The public halves of keys, by their ids, as a document.
-pub(in crate::grpc::auth) fn document(keys: &[(&str, &EncodingKey, Algorithm)]) -> String {
-    let public = |(id, key, algorithm): &(&str, &EncodingKey, Algorithm)| {
-        let mut jwk = Jwk::from_encoding_key(key, *algorithm).unwrap();
-        jwk.common.key_id = Some((*id).to_owned());
-        serde_json::to_value(jwk).unwrap()
+pub(in crate::grpc::auth) fn document(keys: &[(&str, &TestKey)]) -> String {
+    let public = |(id, key): &(&str, &TestKey)| {
+        let mut jwk = key.public.clone();
+        jwk["kid"] = json!(id);
+        jwk
     };
     json!({"keys": keys.iter().map(public).collect::<Vec<_>>()}).to_string()
 }
@@ -50,7 +62,7 @@ pub(in crate::grpc::auth) async fn key_set(config: &IssuerConfig) -> KeySet {
 
 #[test]
 fn what_is_no_key_of_ours_is_passed_over() {
-    let ours: Value = serde_json::from_str(&document(&[("1", &ed25519_key(), Algorithm::EdDSA)])).unwrap();
+    let ours: Value = serde_json::from_str(&document(&[("1", &ed25519_key())])).unwrap();
     let mut for_encryption = ours["keys"][0].clone();
     (for_encryption["kid"], for_encryption["use"]) = (json!("2"), json!("enc"));
     let document = json!({"keys": [
@@ -82,11 +94,11 @@ async fn a_missing_file_of_keys_is_an_error_at_the_start() {
 #[tokio::test(start_paused = true)]
 async fn a_new_key_is_found_when_it_is_first_named_but_not_at_every_guess() {
     let (first, second) = (ed25519_key(), ed25519_key());
-    let (directory, config) = issuer_config(&document(&[("1", &first, Algorithm::EdDSA)]));
+    let (directory, config) = issuer_config(&document(&[("1", &first)]));
     let keys = key_set(&config).await;
     assert!(keys.find(Algorithm::EdDSA, Some("guess")).await.is_none());
 
-    let both = document(&[("1", &first, Algorithm::EdDSA), ("2", &second, Algorithm::EdDSA)]);
+    let both = document(&[("1", &first), ("2", &second)]);
     std::fs::write(directory.path().join("jwks.json"), both).unwrap();
     assert!(keys.find(Algorithm::EdDSA, Some("2")).await.is_none(), "looked again at once");
     tokio::time::advance(KEYS_REFRESH_PAUSE).await;
@@ -95,7 +107,7 @@ async fn a_new_key_is_found_when_it_is_first_named_but_not_at_every_guess() {
 
 #[tokio::test]
 async fn a_look_that_fails_keeps_the_keys_that_are_there() {
-    let (directory, config) = issuer_config(&document(&[("1", &ed25519_key(), Algorithm::EdDSA)]));
+    let (directory, config) = issuer_config(&document(&[("1", &ed25519_key())]));
     let keys = key_set(&config).await;
     for damage in ["", "{\"keys\": []}"] {
         std::fs::write(directory.path().join("jwks.json"), damage).unwrap();
@@ -127,7 +139,7 @@ async fn provider(bodies: Vec<String>) -> (Url, tokio::task::JoinHandle<()>) {
 async fn keys_come_from_a_provider_and_a_document_that_never_ends_is_not_read() {
     // Another test may have installed it first.
     let _installed = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let good = document(&[("1", &ed25519_key(), Algorithm::EdDSA)]);
+    let good = document(&[("1", &ed25519_key())]);
     let (url, serving) = provider(vec![good, "x".repeat(DOCUMENT_BYTES_MAX + 1)]).await;
     let config = json!({"issuer": "https://id", "audience": "strongroom", "jwks_url": url.as_str()});
     let keys = key_set(&serde_json::from_value(config).unwrap()).await;

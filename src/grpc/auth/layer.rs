@@ -1,5 +1,5 @@
-//! The layer that decides whether a request reaches its service: the table first, then the token, then the role, then
-//! the tenant. A refused request ends here.
+//! The layer that decides whether a request reaches its service: the table first, then the token, then the
+//! role, then the tenant. A refused request ends here.
 
 use std::sync::Arc;
 

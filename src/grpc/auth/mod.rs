@@ -1,7 +1,7 @@
 //! Who is calling, and whether it may call this method at all.
 //!
-//! A caller comes from a verified token and from nothing else; its claims are the directory. Which files it may touch
-//! is decided further in, by the use cases.
+//! A caller comes from a verified token and from nothing else; its claims are the directory. Which files it
+//! may touch is decided further in, by the use cases.
 
 pub mod access;
 mod claims;
@@ -25,8 +25,8 @@ use crate::{
 
 pub use self::keys::KeysError;
 
-/// An issuer whose tokens are signed with a shared secret. For `dev` and tests alone: whoever can verify can also
-/// sign, so no configuration file can name one.
+/// An issuer whose tokens are signed with a shared secret. For `dev` and tests alone: whoever can verify can
+/// also sign, so no configuration file can name one.
 #[derive(Debug, Clone)]
 pub struct DevIssuer {
     /// Exactly the token's `iss` claim.
@@ -45,8 +45,8 @@ pub struct Authenticator {
 }
 
 impl Authenticator {
-    /// Reads the keys of every configured issuer. A URL that does not answer is tried again later, so that this
-    /// service starts also while an identity provider does not; its tokens are refused until then.
+    /// Reads the keys of every configured issuer. A URL that does not answer is tried again later, so that
+    /// this service starts also while an identity provider does not; its tokens are refused until then.
     ///
     /// # Errors
     /// When a file of keys cannot be read or holds no usable key.

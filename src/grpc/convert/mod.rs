@@ -1,5 +1,6 @@
-//! Between the messages of the contract and the domain, one file per noun. What comes in is only read here, and what
-//! cannot be read is reported with the path of its field as the caller wrote it; rules are checked further in.
+//! Between the messages of the contract and the domain, one file per noun. What comes in is only read here,
+//! and what cannot be read is reported with the path of its field as the caller wrote it; rules are checked
+//! further in.
 
 pub(super) mod download;
 pub(super) mod file;

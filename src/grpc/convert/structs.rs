@@ -90,7 +90,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_finite_number_keeps_its_value(number in proptest::num::f64::NORMAL | proptest::num::f64::ZERO) {
+        fn every_finite_number_keeps_its_value(
+            number in proptest::num::f64::NORMAL | proptest::num::f64::ZERO,
+        ) {
             prop_assert_eq!(number_from_wire(number).unwrap().as_f64(), Some(number));
         }
     }

@@ -1,7 +1,7 @@
 //! How long a request may take: the caller's deadline or the method's own, whichever is sooner.
 //!
-//! tonic's own timeout ends where the response headers begin, which for a stream is its beginning; this one lasts to the
-//! last message.
+//! tonic's own timeout ends where the response headers begin, which for a stream is its beginning; this one
+//! lasts to the last message.
 
 use std::{
     pin::Pin,
@@ -13,7 +13,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::{HeaderMap, Request, Response};
 use http_body::{Body as HttpBody, Frame};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, body::Body};
 
@@ -26,8 +26,13 @@ use crate::{
 
 const TOO_LATE: &str = "the deadline of this call has passed";
 
-/// By how much we are ahead of a caller's deadline, at most: tonic keeps it as well, and its answer says less.
+/// By how much we are ahead of a caller's deadline, at most: tonic keeps it as well, and its answer says
+/// less.
 const HEAD_START_MAX: Duration = Duration::from_millis(5);
+
+/// What is watched goes on for so long when the process begins to shut down, so that watchers still hear of
+/// it: the last message of a health watch is NOT_SERVING.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Ends what takes too long.
 #[derive(Clone)]
@@ -77,7 +82,11 @@ impl Deadline {
                 status::deadline_exceeded(TOO_LATE, &request_id)
             })),
             (Class::Watch, deadline) => Some(Box::pin(async move {
-                match within(deadline, draining.cancelled_owned()).await {
+                let ended = async {
+                    draining.cancelled().await;
+                    sleep(LAST_WORDS).await;
+                };
+                match within(deadline, ended).await {
                     Some(()) => status::status(&Error::ShuttingDown, &request_id),
                     None => status::deadline_exceeded(TOO_LATE, &request_id),
                 }
@@ -115,7 +124,8 @@ async fn within<T>(deadline: Option<Instant>, work: impl Future<Output = T>) -> 
     }
 }
 
-/// The caller's `grpc-timeout`: at most eight digits and a unit. A malformed one is none, as in other servers.
+/// The caller's `grpc-timeout`: at most eight digits and a unit. A malformed one is none, as in other
+/// servers.
 fn callers(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;

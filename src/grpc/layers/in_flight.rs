@@ -1,5 +1,5 @@
-//! At most so many requests at once. One more is told at once to come again: a queue would only hide the overload, and
-//! hold memory for callers that have given up.
+//! At most so many requests at once. One more is told at once to come again: a queue would only hide the
+//! overload, and hold memory for callers that have given up.
 
 use std::{
     pin::Pin,
@@ -16,8 +16,8 @@ use tonic::{Status, body::Body};
 use super::{Around, Inner, Next};
 use crate::grpc::{call::origin, status};
 
-/// Health checks are answered from memory also when everything else is refused: an orchestrator that hears nothing
-/// would restart a process that is merely busy.
+/// Health checks are answered from memory also when everything else is refused: an orchestrator that hears
+/// nothing would restart a process that is merely busy.
 const EXEMPT: &str = "/grpc.health.v1.Health/Check";
 
 /// Counts requests, to the last byte of their answers.

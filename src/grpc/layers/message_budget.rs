@@ -1,12 +1,13 @@
 //! How many bytes of half-received messages this process holds.
 //!
-//! tonic makes room for a whole message as soon as it has seen its length, and fills it as the client sends. This body
-//! follows the gRPC framing (a flag, a length, the message) and takes the length out of a shared budget before the
-//! message's first bytes are handed on, so that the sum is bounded by `uploads.decode_permits` messages of the largest
-//! size, whatever the number of clients. Who finds no room waits, and the client with it by flow control.
+//! tonic makes room for a whole message as soon as it has seen its length, and fills it as the client sends.
+//! This body follows the gRPC framing (a flag, a length, the message) and takes the length out of a shared
+//! budget before the message's first bytes are handed on, so that the sum is bounded by
+//! `uploads.decode_permits` messages of the largest size, whatever the number of clients. Who finds no room
+//! waits, and the client with it by flow control.
 //!
-//! A budget in bytes, not in messages: slow clients with small chunks then take little of it. A caller that begins a
-//! message and falls silent is ended by the upload's idle timeout or by its deadline.
+//! A budget in bytes, not in messages: slow clients with small chunks then take little of it. A caller that
+//! begins a message and falls silent is ended by the upload's idle timeout or by its deadline.
 
 use std::{
     pin::Pin,
@@ -46,8 +47,8 @@ impl MessageBudget {
         Self { room: Arc::new(Semaphore::new(units.min(Semaphore::MAX_PERMITS))), message_bytes_max }
     }
 
-    /// What a message of this length takes out of the budget. One beyond the limit takes nothing: it is refused by
-    /// its length, before there is room for it.
+    /// What a message of this length takes out of the budget. One beyond the limit takes nothing: it is
+    /// refused by its length, before there is room for it.
     fn units(&self, length: usize) -> Option<u32> {
         let is_counted = length > SMALL_BYTES && length <= self.message_bytes_max;
         is_counted.then(|| u32::try_from(length.div_ceil(UNIT_BYTES)).ok()).flatten()
@@ -79,8 +80,8 @@ impl BudgetedBody {
     /// Looks at bytes on their way: they go on at once, unless they begin a message that needs room.
     fn pass(&mut self, data: Bytes) -> Option<Bytes> {
         let Some(begun) = self.framing.follow(&data) else { return Some(data) };
-        // The message before was complete; what it held goes back before any more is asked for, so that nobody
-        // holds room while waiting for more.
+        // The message before was complete; what it held goes back before any more is asked for, so that
+        // nobody holds room while waiting for more.
         self.permit = None;
         let Some(units) = begun.and_then(|length| self.budget.units(length)) else { return Some(data) };
         match Arc::clone(&self.budget.room).try_acquire_many_owned(units) {
@@ -144,8 +145,8 @@ struct Framing {
 }
 
 impl Framing {
-    /// Follows some bytes. `Some` when a message ended or began in them, with the length of the one that is now
-    /// incomplete, if any.
+    /// Follows some bytes. `Some` when a message ended or began in them, with the length of the one that is
+    /// now incomplete, if any.
     fn follow(&mut self, data: &[u8]) -> Option<Option<usize>> {
         let mut rest = data;
         let mut changed = None;

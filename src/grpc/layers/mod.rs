@@ -1,6 +1,7 @@
 //! The layers of the stack, one file each. Their order, and why, stands in `server.rs`.
 //!
-//! A layer is a value and one function around the rest of the stack ([`Around`]); this file makes tower of it, once.
+//! A layer is a value and one function around the rest of the stack ([`Around`]); this file makes tower of
+//! it, once.
 
 mod deadline;
 mod in_flight;
@@ -26,17 +27,17 @@ pub(super) use self::{
     panic_barrier::PanicBarrier, request_id::RequestId, trace::Trace,
 };
 
+/// What every service of the stack answers.
+type Answer = Response<Body>;
+
 /// A service that a layer can stand around: it answers everything with a response, errors too.
 pub(super) trait Inner:
-    Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone + Send + 'static
+    Service<Request<Body>, Response = Answer, Error = Infallible, Future: Send> + Clone + Send + 'static
 {
 }
 
 impl<S> Inner for S where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send>
-        + Clone
-        + Send
-        + 'static
+    S: Service<Request<Body>, Response = Answer, Error = Infallible, Future: Send> + Clone + Send + 'static
 {
 }
 

@@ -1,5 +1,5 @@
-//! A panic in one request is an INTERNAL of that request. (While an answer streams, hyper's own task for that stream is
-//! the barrier; a download's work happens in a task whose panic ends its stream with INTERNAL.)
+//! A panic in one request is an INTERNAL of that request. (While an answer streams, hyper's own task for that
+//! stream is the barrier; a download's work happens in a task whose panic ends its stream with INTERNAL.)
 
 use std::{any::Any, panic::AssertUnwindSafe};
 
@@ -17,7 +17,8 @@ pub(in crate::grpc) struct PanicBarrier;
 impl Around for PanicBarrier {
     async fn around<S: Inner>(&self, request: Request<Body>, next: Next<S>) -> Response<Body> {
         let request_id = origin(request.extensions()).request_id;
-        // Unwind safe: the request and the service's clone are gone afterwards, and what they share is behind locks.
+        // Unwind safe: the request and the service's clone are gone afterwards, and what they share is behind
+        // locks.
         match AssertUnwindSafe(next.run(request)).catch_unwind().await {
             Ok(response) => response,
             Err(panic) => {

@@ -1,5 +1,5 @@
-//! Gives each request an id: the one that the caller's proxy gave it, or a fresh one. It stands in every log line and
-//! every error, and goes back as the header `x-request-id`.
+//! Gives each request an id: the one that the caller's proxy gave it, or a fresh one. It stands in every log
+//! line and every error, and goes back as the header `x-request-id`.
 
 use std::{net::SocketAddr, sync::Arc};
 

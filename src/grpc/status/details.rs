@@ -77,8 +77,8 @@ impl Answer {
         self
     }
 
-    /// Makes the status. Violations get as much room as is left: first their descriptions are shortened, then the
-    /// last ones are dropped.
+    /// Makes the status. Violations get as much room as is left: first their descriptions are shortened, then
+    /// the last ones are dropped.
     pub(super) fn into_status(mut self) -> Status {
         self.details.set_error_info(reason_name(self.reason), DOMAIN, self.metadata.clone());
         if self.violations.is_empty() {
