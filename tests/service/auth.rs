@@ -71,7 +71,7 @@ fn a_token_with_wrong_claims_is_refused() {
             set("role", json!("Admin")),
             set("role", json!("")),
             without("role"),
-            set("groups", json!("7a")),
+            set("groups", json!(7)),
             set("groups", json!([7])),
         ];
         for (n, change) in wrong.into_iter().enumerate() {

@@ -39,11 +39,10 @@ use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 use tonic::transport::{Channel, Endpoint};
 
 pub(crate) use self::{
-    book::Book,
-    callers::{Caller, Downloaded, reason, violated_fields},
+    callers::{Caller, reason, violated_fields},
     clock::TestClock,
     database::{Owner, TestDatabase},
-    messages::{chunk, crc32c, file_id, finish, sha256, spec, spec_message, upload_messages},
+    messages::{chunk, file_id, finish, sha256, spec, spec_message, upload_messages},
     tokens::{Identity, Key, claims, key, publish, token},
 };
 
