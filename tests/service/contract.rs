@@ -1,0 +1,217 @@
+//! The contract, method by method: what the descriptor set offers is what this walks. A method without its line in the
+//! table of access, or without its case here, is a failure.
+
+use std::collections::BTreeSet;
+
+use futures::stream;
+use prost::Message;
+use prost_types::FileDescriptorSet;
+use strongroom::{
+    domain::caller::Role,
+    grpc::auth::access::{Access, TABLE},
+    proto::{
+        self,
+        v1::{
+            DownloadFileRequest, GetQuotaRequest, GetUsageRequest, ListFilesRequest, Quota,
+            UpdateQuotaRequest,
+        },
+    },
+    telemetry::health::Component,
+};
+use tonic::{Code, Status};
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+use tonic_reflection::pb::v1::{
+    ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+    server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+};
+
+use crate::harness::{Caller, file_id, reason, service_test, service_test_with, spec};
+
+/// The path of every method of ours.
+fn methods() -> Vec<String> {
+    let set = FileDescriptorSet::decode(proto::DESCRIPTOR_SET).unwrap();
+    let mut paths = Vec::new();
+    for file in set.file.iter().filter(|file| file.package().starts_with("strongroom.")) {
+        for service in &file.service {
+            for method in &service.method {
+                paths.push(format!("/{}.{}/{}", file.package(), service.name(), method.name()));
+            }
+        }
+    }
+    assert!(paths.len() >= 10, "{paths:?}");
+    paths
+}
+
+/// Methods that name no file and no tenant: what they show is the caller's own.
+const NAMES_NOTHING: [&str; 2] =
+    ["/strongroom.v1.FileService/UploadFile", "/strongroom.v1.FileService/ListFiles"];
+
+/// Calls a method about a file or a tenant. Every method has its line.
+async fn call(path: &str, caller: &Caller, file: &str, tenant: &str) -> Result<(), Status> {
+    let (mut quotas, tenant_id) = (caller.quotas.clone(), tenant.to_owned());
+    match path {
+        "/strongroom.v1.FileService/UploadFile" => caller.upload(spec("a"), b"x").await.map(|_| ()),
+        "/strongroom.v1.FileService/DownloadFile" => {
+            let request = DownloadFileRequest { file_id: file.to_owned(), ..Default::default() };
+            caller.download(request).await.map(|_| ())
+        }
+        "/strongroom.v1.FileService/GetFile" => caller.get(file).await.map(|_| ()),
+        "/strongroom.v1.FileService/ListFiles" => caller.list(ListFilesRequest::default()).await.map(|_| ()),
+        "/strongroom.v1.FileService/DeleteFile" => caller.delete(file).await.map(|_| ()),
+        "/strongroom.v1.FileService/UndeleteFile" => caller.undelete(file).await.map(|_| ()),
+        "/strongroom.v1.FileService/PurgeFile" => caller.purge(file).await,
+        "/strongroom.v1.QuotaService/GetQuota" => {
+            quotas.get_quota(GetQuotaRequest { tenant_id }).await.map(|_| ())
+        }
+        "/strongroom.v1.QuotaService/UpdateQuota" => {
+            let request = UpdateQuotaRequest {
+                quota: Some(Quota { warning_percent: 50, ..Quota::default() }),
+                update_mask: Some(prost_types::FieldMask { paths: vec!["warning_percent".to_owned()] }),
+                tenant_id,
+                ..Default::default()
+            };
+            quotas.update_quota(request).await.map(|_| ())
+        }
+        "/strongroom.v1.QuotaService/GetUsage" => {
+            quotas.get_usage(GetUsageRequest { tenant_id }).await.map(|_| ())
+        }
+        path => panic!("{path} has no case in the contract tests"),
+    }
+}
+
+#[test]
+fn every_method_has_its_line_in_the_table_of_access_and_only_those() {
+    let offered: BTreeSet<String> = methods().into_iter().collect();
+    let listed: BTreeSet<String> = TABLE
+        .iter()
+        .map(|(path, _)| (*path).to_owned())
+        .filter(|path| path.starts_with("/strongroom."))
+        .collect();
+    assert_eq!(offered, listed);
+}
+
+#[test]
+fn nobody_calls_anything_without_credentials() {
+    service_test(|s| async move {
+        let file = file_id(&s.alice().upload(spec("a"), b"x").await.unwrap());
+        for path in methods() {
+            let access = TABLE.iter().find(|(listed, _)| *listed == path).map(|(_, access)| *access);
+            assert_ne!(access, Some(Access::Anonymous), "{path}");
+            let refused = call(&path, &s.nobody(), &file, "").await.unwrap_err();
+            let got = (refused.code(), reason(&refused));
+            assert_eq!(got, (Code::Unauthenticated, "CREDENTIALS_MISSING".to_owned()), "{path}");
+        }
+    });
+}
+
+#[test]
+fn another_tenant_is_not_found_by_any_method() {
+    service_test(|s| async move {
+        let alice = s.alice();
+        let file = file_id(&alice.upload(spec("a"), b"x").await.unwrap());
+        let acme = alice.tenant_id().await;
+        for path in methods() {
+            for stranger in [s.mallory(), s.gus()] {
+                let outcome = call(&path, &stranger, &file, &acme).await;
+                if NAMES_NOTHING.contains(&path.as_str()) {
+                    outcome.unwrap();
+                    continue;
+                }
+                let may = TABLE.iter().any(|(listed, access)| {
+                    *listed == path
+                        && *access == Access::TenantOrOperator(Role::Admin)
+                        && stranger.identity.user != "gus"
+                });
+                let expected = if may { Code::PermissionDenied } else { Code::NotFound };
+                assert_eq!(outcome.unwrap_err().code(), expected, "{path}");
+            }
+        }
+        assert_eq!(alice.read(&file).await.unwrap(), b"x"[..]);
+    });
+}
+
+#[test]
+fn every_method_asks_for_the_role_of_its_line() {
+    service_test(|s| async move {
+        for path in methods() {
+            let (_, access) = TABLE.iter().find(|(listed, _)| *listed == path).unwrap();
+            for (caller, role) in
+                [(s.alice(), Role::Member), (s.maria(), Role::Manager), (s.ada(), Role::Admin)]
+            {
+                let file = file_id(&caller.upload(spec("a"), b"x").await.unwrap());
+                let outcome = call(&path, &caller, &file, "").await;
+                let least = match access {
+                    Access::Anonymous => Role::Member,
+                    Access::Tenant(role) | Access::TenantOrOperator(role) => *role,
+                };
+                if role >= least {
+                    outcome.unwrap_or_else(|status| panic!("{path} as {role:?}: {status:?}"));
+                } else {
+                    assert_eq!(outcome.unwrap_err().code(), Code::PermissionDenied, "{path} as {role:?}");
+                }
+            }
+            let tenant = s.ada().tenant_id().await;
+            let file = file_id(&s.ada().upload(spec("a"), b"x").await.unwrap());
+            let outcome = call(&path, &s.operator(), &file, &tenant).await;
+            match access {
+                Access::TenantOrOperator(_) | Access::Anonymous => outcome.unwrap(),
+                Access::Tenant(_) => {
+                    assert_eq!(outcome.unwrap_err().code(), Code::PermissionDenied, "{path}")
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn health_is_open_to_anyone_and_tells_each_service() {
+    service_test(|s| async move {
+        let mut health = HealthClient::new(s.channel.clone());
+        let ask = |service: &str| HealthCheckRequest { service: service.to_owned() };
+        let names = ["", "strongroom.v1.FileService", "strongroom.v1.QuotaService"];
+        for (is_up, status) in [(false, 2), (true, 1)] {
+            for component in [Component::Database, Component::Storage] {
+                if is_up { s.health.set_up(component) } else { s.health.set_down(component, "away") }
+            }
+            for name in names {
+                s.until("health follows", || {
+                    let mut health = health.clone();
+                    async move { health.check(ask(name)).await.unwrap().into_inner().status == status }
+                })
+                .await;
+            }
+        }
+        assert_eq!(health.check(ask("nonsense")).await.unwrap_err().code(), Code::NotFound);
+    });
+}
+
+#[test]
+fn reflection_describes_every_service_unless_it_is_switched_off() {
+    for is_on in [true, false] {
+        service_test_with(
+            |config| config.server.reflection = is_on,
+            |s| async move {
+                let mut reflection = ServerReflectionClient::new(s.channel.clone());
+                let ask = ServerReflectionRequest {
+                    message_request: Some(MessageRequest::ListServices(String::new())),
+                    ..Default::default()
+                };
+                let answer = reflection.server_reflection_info(stream::iter([ask])).await;
+                if !is_on {
+                    assert_eq!(answer.unwrap_err().code(), Code::Unimplemented);
+                    return;
+                }
+                let first = answer.unwrap().into_inner().message().await.unwrap().unwrap();
+                let Some(MessageResponse::ListServicesResponse(list)) = first.message_response else {
+                    panic!("{first:?}")
+                };
+                let names: Vec<String> = list.service.into_iter().map(|service| service.name).collect();
+                for name in
+                    ["strongroom.v1.FileService", "strongroom.v1.QuotaService", "grpc.health.v1.Health"]
+                {
+                    assert!(names.iter().any(|listed| listed == name), "{name} in {names:?}");
+                }
+            },
+        );
+    }
+}

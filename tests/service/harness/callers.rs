@@ -1,0 +1,296 @@
+//! The people of the tests, and what they can do.
+//!
+//! acme: alice and bob are members, maria is a manager, ada is the admin; billing is a backend of theirs. globex: mallory
+//! is a member, gus the admin. school (policy `education`): pupil and friend are members, friend and teacher belong to
+//! class 7a, head is the admin. The operator belongs to no tenant.
+
+use bytes::Bytes;
+use strongroom::{
+    client::{Client, ClientOptions},
+    domain::clock::Clock,
+    proto::v1::{
+        DeleteFileRequest, DownloadFileRequest, DownloadHeader, File, GetFileRequest, GetQuotaRequest,
+        GetUsageRequest, GetUsageResponse, ListFilesRequest, ListFilesResponse, PurgeFileRequest, Quota,
+        UndeleteFileRequest, UpdateQuotaRequest, UploadFileRequest, UploadFileResponse, UploadSpec,
+        download_file_response::Message, file_service_client::FileServiceClient,
+        quota_service_client::QuotaServiceClient,
+    },
+};
+use tonic::{
+    Request, Status,
+    metadata::{Ascii, MetadataValue},
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::Channel,
+};
+use tonic_types::StatusExt;
+
+use super::{
+    Inner, SCHOOL, Service,
+    messages::{crc32c, upload_messages},
+    tokens::{Identity, token},
+};
+
+/// Somebody with a token, or without.
+#[derive(Clone)]
+pub(crate) struct Caller {
+    pub(crate) identity: Identity,
+    pub(crate) token: String,
+    pub(crate) files: FileServiceClient<InterceptedService<Channel, Bearer>>,
+    pub(crate) quotas: QuotaServiceClient<InterceptedService<Channel, Bearer>>,
+    address: String,
+}
+
+/// Puts the token on every call.
+#[derive(Clone)]
+pub(crate) struct Bearer(Option<MetadataValue<Ascii>>);
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(value) = &self.0 {
+            request.metadata_mut().insert("authorization", value.clone());
+        }
+        Ok(request)
+    }
+}
+
+/// What a download brought.
+#[derive(Debug)]
+pub(crate) struct Downloaded {
+    pub(crate) header: DownloadHeader,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) chunks: usize,
+}
+
+impl Inner {
+    /// A caller with a token that holds for an hour of the test's clock.
+    pub(crate) fn caller(&self, identity: Identity) -> Caller {
+        let token = token(&identity, self.clock.now());
+        self.caller_with(identity, &token)
+    }
+
+    /// A caller with this token; none where it is empty.
+    pub(crate) fn caller_with(&self, identity: Identity, token: &str) -> Caller {
+        let value = (!token.is_empty()).then(|| format!("Bearer {token}").parse().unwrap());
+        let bearer = Bearer(value);
+        let bytes_max = 64 * 1024 * 1024;
+        Caller {
+            identity,
+            token: token.to_owned(),
+            files: FileServiceClient::with_interceptor(self.channel.clone(), bearer.clone())
+                .max_decoding_message_size(bytes_max),
+            quotas: QuotaServiceClient::with_interceptor(self.channel.clone(), bearer),
+            address: self.address.clone(),
+        }
+    }
+
+    fn member(&self, user: &str, organization: &str, role: &str, groups: &[&str]) -> Caller {
+        self.caller(Identity {
+            user: user.to_owned(),
+            organization: Some(organization.to_owned()),
+            role: Some(role.to_owned()),
+            groups: groups.iter().map(|group| (*group).to_owned()).collect(),
+            kind: None,
+        })
+    }
+}
+
+impl Service {
+    pub(crate) fn alice(&self) -> Caller {
+        self.member("alice", "acme", "member", &[])
+    }
+
+    pub(crate) fn bob(&self) -> Caller {
+        self.member("bob", "acme", "member", &[])
+    }
+
+    pub(crate) fn maria(&self) -> Caller {
+        self.member("maria", "acme", "manager", &[])
+    }
+
+    pub(crate) fn ada(&self) -> Caller {
+        self.member("ada", "acme", "admin", &[])
+    }
+
+    pub(crate) fn billing(&self) -> Caller {
+        self.caller(Identity {
+            user: "billing".to_owned(),
+            organization: Some("acme".to_owned()),
+            role: Some("member".to_owned()),
+            kind: Some("service".to_owned()),
+            groups: Vec::new(),
+        })
+    }
+
+    pub(crate) fn mallory(&self) -> Caller {
+        self.member("mallory", "globex", "member", &[])
+    }
+
+    pub(crate) fn gus(&self) -> Caller {
+        self.member("gus", "globex", "admin", &[])
+    }
+
+    pub(crate) fn pupil(&self) -> Caller {
+        self.member("pupil", SCHOOL, "student", &[])
+    }
+
+    pub(crate) fn friend(&self) -> Caller {
+        self.member("friend", SCHOOL, "student", &["7a"])
+    }
+
+    pub(crate) fn teacher(&self) -> Caller {
+        self.member("teacher", SCHOOL, "teacher", &["7a"])
+    }
+
+    pub(crate) fn head(&self) -> Caller {
+        self.member("head", SCHOOL, "admin", &[])
+    }
+
+    /// Alice, outside any organisation.
+    pub(crate) fn alice_alone(&self) -> Caller {
+        self.caller(Identity { user: "alice".to_owned(), ..Identity::default() })
+    }
+
+    pub(crate) fn operator(&self) -> Caller {
+        self.caller(Identity {
+            user: "root".to_owned(),
+            role: Some("operator".to_owned()),
+            ..Identity::default()
+        })
+    }
+
+    pub(crate) fn nobody(&self) -> Caller {
+        self.caller_with(Identity::default(), "")
+    }
+}
+
+impl Caller {
+    /// The client library, as this caller.
+    pub(crate) async fn client(&self) -> Client {
+        Client::connect(ClientOptions::new(self.address.clone(), self.token.clone().into())).await.unwrap()
+    }
+
+    /// Uploads in chunks that do not divide a part, with checksums.
+    pub(crate) async fn upload(&self, spec: UploadSpec, data: &[u8]) -> Result<UploadFileResponse, Status> {
+        self.send(upload_messages(spec, data, 40_000)).await
+    }
+
+    /// Sends these messages and closes the stream.
+    pub(crate) async fn send(&self, messages: Vec<UploadFileRequest>) -> Result<UploadFileResponse, Status> {
+        let mut files = self.files.clone();
+        Ok(files.upload_file(futures::stream::iter(messages)).await?.into_inner())
+    }
+
+    /// Downloads and checks each chunk's place and checksum.
+    pub(crate) async fn download(&self, request: DownloadFileRequest) -> Result<Downloaded, Status> {
+        let mut stream = self.files.clone().download_file(request).await?.into_inner();
+        let Some(Message::Header(header)) = stream.message().await?.unwrap().message else {
+            panic!("the first message is not the header")
+        };
+        let mut downloaded = Downloaded { header, bytes: Vec::new(), chunks: 0 };
+        let first = downloaded.header.range.unwrap().offset;
+        while let Some(message) = stream.message().await? {
+            let Some(Message::Chunk(chunk)) = message.message else { panic!("a second header") };
+            assert_eq!(chunk.offset, first + downloaded.bytes.len() as i64);
+            assert_eq!(chunk.crc32c, crc32c(&chunk.data));
+            assert!(!chunk.data.is_empty() && chunk.data.len() <= 1024 * 1024);
+            downloaded.bytes.extend_from_slice(&chunk.data);
+            downloaded.chunks += 1;
+        }
+        Ok(downloaded)
+    }
+
+    /// The whole current version.
+    pub(crate) async fn read(&self, id: &str) -> Result<Bytes, Status> {
+        let request = DownloadFileRequest { file_id: id.to_owned(), ..DownloadFileRequest::default() };
+        Ok(self.download(request).await?.bytes.into())
+    }
+
+    pub(crate) async fn get(&self, id: &str) -> Result<File, Status> {
+        let answer = self.files.clone().get_file(GetFileRequest { file_id: id.to_owned() }).await?;
+        Ok(answer.into_inner().file.unwrap())
+    }
+
+    pub(crate) async fn list(&self, request: ListFilesRequest) -> Result<ListFilesResponse, Status> {
+        Ok(self.files.clone().list_files(request).await?.into_inner())
+    }
+
+    /// The names of all files that match, over as many pages as it takes.
+    pub(crate) async fn names(&self, mut request: ListFilesRequest) -> Vec<String> {
+        let mut names = Vec::new();
+        loop {
+            let page = self.list(request.clone()).await.unwrap();
+            names.extend(page.files.into_iter().map(|file| file.name));
+            if page.next_page_token.is_empty() {
+                return names;
+            }
+            request.page_token = page.next_page_token;
+        }
+    }
+
+    pub(crate) async fn delete(&self, id: &str) -> Result<Option<File>, Status> {
+        let request = DeleteFileRequest { file_id: id.to_owned(), request_id: String::new() };
+        Ok(self.files.clone().delete_file(request).await?.into_inner().file)
+    }
+
+    pub(crate) async fn undelete(&self, id: &str) -> Result<File, Status> {
+        let request = UndeleteFileRequest { file_id: id.to_owned(), request_id: String::new() };
+        Ok(self.files.clone().undelete_file(request).await?.into_inner().file.unwrap())
+    }
+
+    pub(crate) async fn purge(&self, id: &str) -> Result<(), Status> {
+        let request = PurgeFileRequest { file_id: id.to_owned(), request_id: String::new() };
+        self.files.clone().purge_file(request).await.map(|_| ())
+    }
+
+    pub(crate) async fn quota(&self) -> Result<Quota, Status> {
+        let answer = self.quotas.clone().get_quota(GetQuotaRequest::default()).await?;
+        Ok(answer.into_inner().quota.unwrap())
+    }
+
+    pub(crate) async fn usage(&self) -> Result<GetUsageResponse, Status> {
+        Ok(self.quotas.clone().get_usage(GetUsageRequest::default()).await?.into_inner())
+    }
+
+    /// Changes the fields that are named.
+    pub(crate) async fn update_quota(
+        &self,
+        tenant_id: &str,
+        quota: Quota,
+        paths: &[&str],
+    ) -> Result<Quota, Status> {
+        let request = UpdateQuotaRequest {
+            quota: Some(quota),
+            update_mask: Some(prost_types::FieldMask {
+                paths: paths.iter().map(|path| (*path).to_owned()).collect(),
+            }),
+            request_id: String::new(),
+            tenant_id: tenant_id.to_owned(),
+        };
+        Ok(self.quotas.clone().update_quota(request).await?.into_inner().quota.unwrap())
+    }
+
+    /// The limit of the caller's own tenant, in bytes; for admins.
+    pub(crate) async fn limit_bytes(&self, limit_bytes: i64) {
+        let quota = Quota { limit_bytes, ..Quota::default() };
+        self.update_quota("", quota, &["limit_bytes"]).await.unwrap();
+    }
+
+    pub(crate) async fn tenant_id(&self) -> String {
+        self.quota().await.unwrap().tenant_id
+    }
+}
+
+/// The reason of a refusal, as its `ErrorInfo` names it.
+pub(crate) fn reason(status: &Status) -> String {
+    let details = status.get_error_details();
+    let info = details.error_info().unwrap_or_else(|| panic!("no ErrorInfo in {status:?}"));
+    assert_eq!(info.domain, "strongroom");
+    info.reason.clone()
+}
+
+/// The fields that a refusal complains about.
+pub(crate) fn violated_fields(status: &Status) -> Vec<String> {
+    let details = status.get_error_details();
+    let violations = details.bad_request().map(|bad| bad.field_violations.clone()).unwrap_or_default();
+    violations.into_iter().map(|violation| violation.field).collect()
+}

@@ -1,0 +1,28 @@
+//! A clock that stands still until a test moves it.
+
+use std::sync::Mutex;
+
+use strongroom::domain::clock::{Clock, SystemClock, Timestamp};
+
+/// Starts at the time of the test, in whole seconds, because the partitions of the day are there.
+#[derive(Debug)]
+pub(crate) struct TestClock(Mutex<Timestamp>);
+
+impl Default for TestClock {
+    fn default() -> Self {
+        let now = SystemClock.now();
+        Self(Mutex::new(Timestamp::from_timestamp(now.timestamp(), 0).unwrap()))
+    }
+}
+
+impl TestClock {
+    pub(crate) fn advance(&self, by: chrono::Duration) {
+        *self.0.lock().unwrap() += by;
+    }
+}
+
+impl Clock for TestClock {
+    fn now(&self) -> Timestamp {
+        *self.0.lock().unwrap()
+    }
+}

@@ -1,0 +1,89 @@
+//! What must hold after every test, whatever it was about: the starred invariants of the design, read from database and
+//! store, past the service.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use strongroom::app::integrity::fsck::{Fsck, Progress, Report};
+
+use super::Service;
+
+/// Books that do not add up: one row a tenant, with what was found and what should be there.
+const BOOKS: &str = "
+    WITH charged AS (
+        SELECT f.tenant_id, sum(v.size_bytes) AS bytes, count(DISTINCT f.id) AS files
+        FROM files f
+        JOIN versions v USING (tenant_id)
+        JOIN tenants t ON t.id = f.tenant_id
+        WHERE v.file_id = f.id
+          AND (f.delete_time IS NULL OR (t.policy #>> '{trash,counts_against_quota}')::boolean)
+        GROUP BY 1
+    ), counted AS (
+        SELECT tenant_id, sum(total_bytes) AS bytes, sum(file_count) AS files FROM usage_counters GROUP BY 1
+    )
+    SELECT format('tenant %s: quota %s/%s, usage %s/%s, files %s/%s, reserved %s/%s', q.tenant_id, q.used_bytes,
+        q.file_count, counted.bytes, counted.files, charged.bytes, charged.files, q.reserved_bytes,
+        q.reserved_file_count)
+    FROM quotas q LEFT JOIN charged USING (tenant_id) LEFT JOIN counted USING (tenant_id)
+    WHERE q.used_bytes <> coalesce(charged.bytes, 0) OR q.file_count <> coalesce(charged.files, 0)
+       OR coalesce(counted.bytes, 0) <> coalesce(charged.bytes, 0)
+       OR coalesce(counted.files, 0) <> coalesce(charged.files, 0)
+       OR q.reserved_bytes <> 0 OR q.reserved_file_count <> 0";
+
+/// Changes that nobody wrote down.
+const UNAUDITED: &str = "
+    SELECT format('version %s of %s', v.version, v.file_id) FROM versions v WHERE NOT EXISTS (
+        SELECT FROM audit_entries a WHERE a.tenant_id = v.tenant_id AND a.file_id = v.file_id
+          AND a.version = v.version AND a.action = 2 AND a.is_allowed)
+    UNION ALL
+    SELECT format('trash of %s', f.id) FROM files f WHERE f.delete_time IS NOT NULL AND NOT EXISTS (
+        SELECT FROM audit_entries a WHERE a.tenant_id = f.tenant_id AND a.file_id = f.id
+          AND a.action = 4 AND a.is_allowed)
+    UNION ALL
+    SELECT format('purge of %s', s.file_id) FROM tombstones s WHERE NOT EXISTS (
+        SELECT FROM audit_entries a WHERE a.tenant_id = s.tenant_id AND a.file_id = s.file_id
+          AND a.action = 6 AND a.is_allowed)
+    UNION ALL
+    SELECT format('event of %s', v.file_id) FROM versions v WHERE NOT EXISTS (
+        SELECT FROM events e WHERE e.tenant_id = v.tenant_id AND e.file_id = v.file_id)";
+
+struct Silent;
+
+impl Progress for Silent {
+    fn checked(&mut self, _: &Report) {}
+}
+
+pub(crate) async fn check(s: &Service) {
+    assert_eq!(s.owner.texts(BOOKS).await, [""; 0], "used = sum of charged versions, nothing reserved");
+    assert_eq!(s.owner.texts(UNAUDITED).await, [""; 0], "every change has its audit entry and its event");
+    let open = "SELECT format('upload %s', id) FROM uploads WHERE state = 1";
+    assert_eq!(s.owner.texts(open).await, [""; 0], "no upload is open");
+    let multiparts = s.store.list_multiparts("", None, 10).await.unwrap().multiparts;
+    assert!(multiparts.is_empty(), "no multipart upload is open: {multiparts:?}");
+    assert_objects_have_rows(s).await;
+
+    let fsck =
+        Fsck { db: s.db.clone(), store: Arc::clone(&s.store), clock: s.clock.clone(), grace: Duration::ZERO };
+    let report = fsck.run(&mut Silent).await.unwrap();
+    if !s.may_lose_objects.load(Ordering::Relaxed) {
+        assert_eq!(report.violations, [], "fsck");
+    }
+}
+
+async fn assert_objects_have_rows(s: &Service) {
+    let mut after = None;
+    loop {
+        let page = s.store.list("", after.as_ref(), 500).await.unwrap();
+        for object in &page.objects {
+            let key = object.key.to_string();
+            let rows = s.owner.rows("SELECT FROM blobs WHERE storage_key = $1", &[&key]).await;
+            assert_eq!(rows.len(), 1, "object {key} has no row");
+        }
+        match page.objects.last() {
+            Some(last) => after = Some(last.key.clone()),
+            None => return,
+        }
+    }
+}

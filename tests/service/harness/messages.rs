@@ -1,0 +1,51 @@
+//! The messages of an upload.
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+use strongroom::proto::v1::{
+    File, UploadChunk, UploadFileRequest, UploadFileResponse, UploadFinish, UploadSpec,
+    upload_file_request::Message,
+};
+
+/// A spec that names a file and leaves the rest to the policy.
+pub(crate) fn spec(name: &str) -> UploadSpec {
+    UploadSpec { name: name.to_owned(), ..UploadSpec::default() }
+}
+
+pub(crate) fn spec_message(spec: UploadSpec) -> UploadFileRequest {
+    UploadFileRequest { message: Some(Message::Spec(spec)) }
+}
+
+pub(crate) fn chunk(offset: usize, data: &[u8]) -> UploadFileRequest {
+    let data = Bytes::copy_from_slice(data);
+    let chunk = UploadChunk { offset: offset as i64, crc32c: Some(crc32c(&data)), data };
+    UploadFileRequest { message: Some(Message::Chunk(chunk)) }
+}
+
+pub(crate) fn finish(size_bytes: usize) -> UploadFileRequest {
+    let finish = UploadFinish { size_bytes: size_bytes as i64, sha256: None };
+    UploadFileRequest { message: Some(Message::Finish(finish)) }
+}
+
+/// Spec, chunks of a size, finish with the digest.
+pub(crate) fn upload_messages(spec: UploadSpec, data: &[u8], chunk_size: usize) -> Vec<UploadFileRequest> {
+    let mut messages = vec![spec_message(spec)];
+    messages.extend(data.chunks(chunk_size).enumerate().map(|(n, data)| chunk(n * chunk_size, data)));
+    let finish = UploadFinish { size_bytes: data.len() as i64, sha256: Some(sha256(data)) };
+    messages.push(UploadFileRequest { message: Some(Message::Finish(finish)) });
+    messages
+}
+
+pub(crate) fn crc32c(data: &[u8]) -> u32 {
+    crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, data) as u32
+}
+
+pub(crate) fn sha256(data: &[u8]) -> Bytes {
+    Bytes::copy_from_slice(&Sha256::digest(data))
+}
+
+/// The file of an answer.
+pub(crate) fn file_id(answer: &UploadFileResponse) -> String {
+    let File { id, .. } = answer.file.as_ref().unwrap();
+    id.clone()
+}

@@ -1,0 +1,275 @@
+//! What a test stands on.
+//!
+//! `service_test(|s| async move { … })` starts a service of its own, runs the test, stops the service, waits for what it
+//! was still doing and then checks the invariants, whatever the test was about.
+
+mod book;
+mod callers;
+mod clock;
+mod database;
+mod invariants;
+mod logs;
+mod messages;
+mod tokens;
+
+use std::{
+    future::Future,
+    ops::Deref,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use strongroom::{
+    app::{App, Limits, Parts},
+    config::Config,
+    crypto::sealer::Sealer,
+    db::{Database, DatabaseOptions},
+    domain::clock::SystemIds,
+    grpc::{GrpcServer, auth::Authenticator},
+    storage::{
+        self, AdapterOptions, ObjectStorage, StorageOptions,
+        flaky::{Flaky, Plan},
+    },
+    telemetry::{Health, Metrics},
+};
+use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
+use tonic::transport::{Channel, Endpoint};
+
+pub(crate) use self::{
+    callers::{Caller, reason, violated_fields},
+    clock::TestClock,
+    database::{Owner, TestDatabase},
+    messages::{chunk, file_id, finish, sha256, spec, spec_message, upload_messages},
+    tokens::{Identity, Key, claims, key, publish, token},
+};
+
+/// Parts are small, so that files of several parts are cheap.
+pub(crate) const PART: usize = 64 * 1024;
+
+/// The organisation whose policy is `education`; all others have `general`.
+pub(crate) const SCHOOL: &str = "school";
+
+/// A running service, and everything around it that a test may touch. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Service(Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) app: Arc<App>,
+    pub(crate) db: Database,
+    pub(crate) database: TestDatabase,
+    /// The database as its superuser: sees everything, for checks and for what no RPC can do.
+    pub(crate) owner: Owner,
+    /// The store itself: no faults, no limits.
+    pub(crate) store: Arc<dyn ObjectStorage>,
+    /// The store as the service sees it.
+    pub(crate) faults: Arc<Flaky>,
+    pub(crate) clock: Arc<TestClock>,
+    pub(crate) health: Health,
+    pub(crate) metrics: Metrics,
+    pub(crate) channel: Channel,
+    pub(crate) address: String,
+    /// Where the issuer's keys are read from.
+    pub(crate) keys: tempfile::NamedTempFile,
+    may_log_errors: AtomicBool,
+    may_lose_objects: AtomicBool,
+    shutdown: std::sync::Mutex<Option<oneshot::Sender<()>>>,
+    server: tokio::sync::Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Deref for Service {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
+impl Inner {
+    /// This test provokes what operators are told about.
+    pub(crate) fn expect_errors_in_the_log(&self) {
+        self.may_log_errors.store(true, Ordering::Relaxed);
+    }
+
+    /// This test damages the store.
+    pub(crate) fn expect_lost_objects(&self) {
+        self.may_lose_objects.store(true, Ordering::Relaxed);
+    }
+
+    /// Tells the server to go, as SIGTERM does.
+    pub(crate) fn begin_shutdown(&self) {
+        if let Some(shutdown) = self.shutdown.lock().unwrap().take() {
+            let _ = shutdown.send(());
+        }
+    }
+
+    /// Waits for the server to have ended, and for what must not be cut off.
+    pub(crate) async fn stopped(&self) {
+        self.begin_shutdown();
+        if let Some(server) = self.server.lock().await.take() {
+            server.await.unwrap();
+        }
+        self.app.drain().await;
+    }
+
+    /// Asks until the answer is yes. Every question is a round trip, so this yields; it gives up after a while.
+    pub(crate) async fn until<F, Fut>(&self, what: &str, is_so: F)
+    where
+        F: Fn() -> Fut,
+        Fut: Future<Output = bool>,
+    {
+        let asked = async {
+            while !is_so().await {
+                self.owner.ping().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), asked)
+            .await
+            .unwrap_or_else(|_| panic!("never: {what}"));
+    }
+
+    /// What a counter of `/metrics` says, summed over its labels.
+    pub(crate) fn metric(&self, name: &str) -> u64 {
+        let text = self.metrics.render().unwrap();
+        let values =
+            text.lines().filter(|line| line.starts_with(name)).filter_map(|line| line.rsplit_once(' '));
+        values.map(|(_, value)| value.parse::<f64>().unwrap() as u64).sum()
+    }
+}
+
+/// Runs a test against a service with the defaults.
+pub(crate) fn service_test<F, Fut>(test: F)
+where
+    F: FnOnce(Service) -> Fut,
+    Fut: Future<Output = ()>,
+{
+    service_test_with(|_| {}, test);
+}
+
+/// Runs a test against a service that is configured otherwise.
+pub(crate) fn service_test_with<F, Fut>(configure: impl FnOnce(&mut Config), test: F)
+where
+    F: FnOnce(Service) -> Fut,
+    Fut: Future<Output = ()>,
+{
+    let logs = logs::Recorded::default();
+    let for_threads = logs.clone();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .on_thread_start(move || for_threads.record_this_thread())
+        .build()
+        .unwrap();
+    logs.record_this_thread();
+    runtime.block_on(async {
+        let service = start(configure).await;
+        test(service.clone()).await;
+        service.stopped().await;
+        invariants::check(&service).await;
+        if !service.may_log_errors.load(Ordering::Relaxed) {
+            assert_eq!(logs.errors(), [""; 0], "errors in the log that the test did not announce");
+        }
+        service.database.remove().await;
+    });
+}
+
+async fn start(configure: impl FnOnce(&mut Config)) -> Service {
+    let database = TestDatabase::create().await;
+    let clock = Arc::new(TestClock::default());
+    let keys = tokens::keys_file();
+    let mut config = configuration(&keys);
+    configure(&mut config);
+    let db = Database::open(&database_options(&config, &database)).unwrap().with_clock(clock.clone());
+    db.check_roles().await.unwrap();
+    let store = storage::open(&storage_options(&config), clock.clone(), Arc::new(SystemIds)).unwrap();
+    let faults = Flaky::new(Arc::clone(&store), Plan::new());
+    let metrics = Metrics::for_tests().unwrap();
+    let parts = Parts {
+        db: db.clone(),
+        store: faults.clone(),
+        clock: clock.clone(),
+        ids: Arc::new(SystemIds),
+        page_tokens: Sealer::new(&[7; 32]).unwrap(),
+        metrics: metrics.clone(),
+    };
+    let app = App::new(parts, limits(&config)).unwrap();
+    let authenticator = Arc::new(Authenticator::open(&config.auth, clock.clone()).await.unwrap());
+    let health = Health::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let (shutdown, stopping) = oneshot::channel::<()>();
+    let server =
+        GrpcServer { app: Arc::clone(&app), authenticator, health: health.clone(), metrics: metrics.clone() };
+    let server = tokio::spawn(async move {
+        let stopped = async {
+            let _ = stopping.await;
+        };
+        server.serve(&config, listener, stopped).await.unwrap();
+    });
+    Service(Arc::new(Inner {
+        owner: database.owner().await,
+        database,
+        channel: Endpoint::from_shared(address.clone()).unwrap().connect().await.unwrap(),
+        app,
+        db,
+        store,
+        faults,
+        clock,
+        health,
+        metrics,
+        address,
+        keys,
+        may_log_errors: AtomicBool::new(false),
+        may_lose_objects: AtomicBool::new(false),
+        shutdown: std::sync::Mutex::new(Some(shutdown)),
+        server: tokio::sync::Mutex::new(Some(server)),
+    }))
+}
+
+fn configuration(keys: &tempfile::NamedTempFile) -> Config {
+    let mut config = Config::defaults().unwrap();
+    config.uploads.part_size_bytes = PART;
+    config.uploads.byte_budget_bytes = 4 * 1024 * 1024;
+    config.uploads.reservation_step_bytes = 4 * PART as u64;
+    config.server.drain_seconds = 20;
+    config.tenants.presets.insert(SCHOOL.to_owned(), "education".to_owned());
+    config.scanning.accept_unscanned = true;
+    tokens::trust(&mut config, keys);
+    config
+}
+
+pub(crate) fn database_options(config: &Config, database: &TestDatabase) -> DatabaseOptions {
+    DatabaseOptions {
+        url: database.app_url(),
+        system_url: database.system_url(),
+        pool_size_max: config.database.pool_size_max,
+        system_pool_size_max: config.database.system_pool_size_max,
+        statement_timeout: config.database.statement_timeout(),
+        acquire_timeout: config.database.acquire_timeout(),
+        tls_ca_file: None,
+    }
+}
+
+fn storage_options(config: &Config) -> StorageOptions {
+    StorageOptions {
+        adapter: AdapterOptions::Memory,
+        concurrency_max: config.storage.concurrency_max,
+        retry_attempts_max: 1,
+        retry_backoff_base: Duration::from_millis(1),
+        retry_backoff_max: Duration::from_millis(1),
+    }
+}
+
+fn limits(config: &Config) -> Limits {
+    Limits {
+        uploads: config.uploads.clone(),
+        downloads: config.downloads.clone(),
+        lists: config.lists.clone(),
+        retention: config.retention.clone(),
+        scanning: config.scanning.clone(),
+        tenants: config.tenants.clone(),
+        key_prefix: "live".to_owned(),
+    }
+}

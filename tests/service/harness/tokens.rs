@@ -1,0 +1,137 @@
+//! The identity provider of the tests: one Ed25519 key, made anew in every process, whose public half the service reads
+//! from a file as it does in production.
+
+use std::{io::Write, sync::OnceLock};
+
+use aws_lc_rs::{
+    rand::SystemRandom,
+    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair},
+};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use serde_json::{Map, Value, json};
+use strongroom::{
+    config::{
+        Config,
+        auth::{self, IssuerConfig, RoleName},
+    },
+    domain::clock::Timestamp,
+};
+
+const ISSUER: &str = "https://id.example.org";
+const AUDIENCE: &str = "strongroom";
+
+/// Who a token is for.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Identity {
+    pub(crate) user: String,
+    pub(crate) organization: Option<String>,
+    pub(crate) role: Option<String>,
+    pub(crate) groups: Vec<String>,
+    pub(crate) kind: Option<String>,
+}
+
+/// One key of the provider.
+pub(crate) struct Key {
+    id: String,
+    algorithm: Algorithm,
+    private: Vec<u8>,
+    public: Vec<u8>,
+}
+
+impl Key {
+    pub(crate) fn generate(id: &str) -> Self {
+        let private = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
+        let pair = Ed25519KeyPair::from_pkcs8(private.as_ref()).unwrap();
+        let public = pair.public_key().as_ref().to_vec();
+        Self { id: id.to_owned(), algorithm: Algorithm::EdDSA, private: private.as_ref().to_vec(), public }
+    }
+
+    /// A key on the curve P-256.
+    pub(crate) fn generate_p256(id: &str) -> Self {
+        let algorithm = &ECDSA_P256_SHA256_FIXED_SIGNING;
+        let private = EcdsaKeyPair::generate_pkcs8(algorithm, &SystemRandom::new()).unwrap();
+        let pair = EcdsaKeyPair::from_pkcs8(algorithm, private.as_ref()).unwrap();
+        let public = pair.public_key().as_ref().to_vec();
+        Self { id: id.to_owned(), algorithm: Algorithm::ES256, private: private.as_ref().to_vec(), public }
+    }
+
+    pub(crate) fn sign(&self, claims: &Map<String, Value>) -> String {
+        let header = Header { kid: Some(self.id.clone()), ..Header::new(self.algorithm) };
+        let key = match self.algorithm {
+            Algorithm::ES256 => EncodingKey::from_ec_der(&self.private),
+            _ => EncodingKey::from_ed_der(&self.private),
+        };
+        jsonwebtoken::encode(&header, claims, &key).unwrap()
+    }
+
+    fn jwk(&self) -> Value {
+        if self.algorithm == Algorithm::ES256 {
+            // An uncompressed point: a 4, then both coordinates.
+            let (x, y) = self.public[1..].split_at(32);
+            let (x, y) = (URL_SAFE_NO_PAD.encode(x), URL_SAFE_NO_PAD.encode(y));
+            return json!({
+                "kty": "EC", "crv": "P-256", "use": "sig", "alg": "ES256", "kid": self.id, "x": x, "y": y,
+            });
+        }
+        json!({
+            "kty": "OKP", "crv": "Ed25519", "use": "sig", "alg": "EdDSA",
+            "kid": self.id, "x": URL_SAFE_NO_PAD.encode(&self.public),
+        })
+    }
+}
+
+/// The key that signs unless a test says otherwise.
+pub(crate) fn key() -> &'static Key {
+    static KEY: OnceLock<Key> = OnceLock::new();
+    KEY.get_or_init(|| Key::generate("first"))
+}
+
+pub(crate) fn keys_file() -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    publish(&file, &[key()]);
+    file
+}
+
+/// Writes what the provider publishes.
+pub(crate) fn publish(file: &tempfile::NamedTempFile, keys: &[&Key]) {
+    let document = json!({ "keys": keys.iter().map(|key| key.jwk()).collect::<Vec<_>>() });
+    let mut writer = std::fs::File::create(file.path()).unwrap();
+    writer.write_all(document.to_string().as_bytes()).unwrap();
+}
+
+/// Makes the service accept the provider's tokens.
+pub(crate) fn trust(config: &mut Config, keys: &tempfile::NamedTempFile) {
+    config.auth.issuers = vec![IssuerConfig {
+        issuer: ISSUER.to_owned(),
+        audience: AUDIENCE.to_owned(),
+        jwks_file: Some(keys.path().to_owned()),
+        jwks_url: None,
+        jwks_refresh_seconds: 300,
+        algorithms: vec![auth::Algorithm::EdDsa, auth::Algorithm::Es256],
+        leeway_seconds: 30,
+    }];
+    config.auth.roles.insert("operator".to_owned(), RoleName::Operator);
+}
+
+/// The claims of a token that holds for an hour.
+pub(crate) fn claims(identity: &Identity, now: Timestamp) -> Map<String, Value> {
+    let claims = json!({
+        "iss": ISSUER,
+        "aud": AUDIENCE,
+        "sub": identity.user,
+        "org_id": identity.organization,
+        "role": identity.role,
+        "groups": identity.groups,
+        "kind": identity.kind,
+        "iat": now.timestamp(),
+        "exp": (now + chrono::Duration::hours(1)).timestamp(),
+    });
+    let Value::Object(claims) = claims else { unreachable!("an object was written above") };
+    claims.into_iter().filter(|(_, value)| !value.is_null()).collect()
+}
+
+/// A token that holds for an hour.
+pub(crate) fn token(identity: &Identity, now: Timestamp) -> String {
+    key().sign(&claims(identity, now))
+}

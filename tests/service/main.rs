@@ -1,0 +1,26 @@
+//! The service, as its callers meet it: the real gRPC server in this process, a real PostgreSQL with a database per test,
+//! connected as the service's own roles, a clock that tests move, a store that fails when it is told to. One file a noun.
+//!
+//! Run through `scripts/with-postgres cargo test --test service`.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what is wrong by panicking")]
+#![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the numbers of tests are small")]
+
+mod auth;
+mod contract;
+mod delete;
+mod download;
+mod harness;
+mod life;
+mod list;
+mod list_education;
+mod plans;
+mod quota;
+mod tenancy;
+mod tenancy_catalog;
+mod tenancy_rule;
+mod transactions;
+mod upload;
+mod upload_faults;
+mod upload_retries;
+mod upload_streams;

@@ -1,0 +1,241 @@
+//! Tenants never meet: not by id, not by a raw connection, not by a wrong role.
+
+use strongroom::{
+    db::{Database, RoleError},
+    proto::v1::{GetQuotaRequest, ListFilesRequest, Quota},
+};
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+use crate::harness::{Caller, file_id, service_test, service_test_with, spec};
+
+const RANDOM: &str = "0198c0de-7777-7000-8000-00000000abcd";
+
+/// A refusal without what differs between any two calls: the request's own id.
+fn answer(status: &Status) -> (Code, String, String, usize) {
+    let mut details = status.get_error_details();
+    if let Some(info) = details.error_info() {
+        let mut metadata = info.metadata.clone();
+        metadata.remove("request_id");
+        details.set_error_info(info.reason.clone(), info.domain.clone(), metadata);
+    }
+    (status.code(), status.message().to_owned(), format!("{details:?}"), status.details().len())
+}
+
+/// Everything that a caller can ask about one file.
+async fn every_question(caller: &Caller, id: &str) -> Vec<Status> {
+    vec![
+        caller.get(id).await.unwrap_err(),
+        caller.read(id).await.unwrap_err(),
+        caller.delete(id).await.unwrap_err(),
+        caller.undelete(id).await.unwrap_err(),
+        caller.purge(id).await.unwrap_err(),
+    ]
+}
+
+#[test]
+fn the_ids_of_another_tenant_and_random_ids_are_answered_alike() {
+    service_test(|s| async move {
+        let alice = s.alice();
+        let id = file_id(&alice.upload(spec("secret"), b"bytes").await.unwrap());
+        let trashed = file_id(&alice.upload(spec("trashed"), b"bytes").await.unwrap());
+        alice.delete(&trashed).await.unwrap();
+        for stranger in [s.mallory(), s.gus(), s.head(), s.alice_alone()] {
+            let random = every_question(&stranger, RANDOM).await;
+            for id in [&id, &trashed] {
+                for (foreign, random) in every_question(&stranger, id).await.iter().zip(&random) {
+                    assert_eq!(foreign.code(), Code::NotFound);
+                    assert_eq!(answer(foreign), answer(random));
+                }
+            }
+            assert!(stranger.list(ListFilesRequest::default()).await.unwrap().files.is_empty());
+        }
+        let (acme, gus) = (alice.tenant_id().await, s.gus());
+        let ask = |tenant_id: &str| GetQuotaRequest { tenant_id: tenant_id.to_owned() };
+        let foreign = gus.quotas.clone().get_quota(ask(&acme)).await.unwrap_err();
+        let random = gus.quotas.clone().get_quota(ask(RANDOM)).await.unwrap_err();
+        assert_eq!(answer(&foreign), answer(&random));
+        let quota = Quota { limit_bytes: 1, ..Quota::default() };
+        let foreign = gus.update_quota(&acme, quota.clone(), &["limit_bytes"]).await.unwrap_err();
+        let random = gus.update_quota(RANDOM, quota, &["limit_bytes"]).await.unwrap_err();
+        assert_eq!((foreign.code(), answer(&foreign)), (Code::NotFound, answer(&random)));
+    });
+}
+
+#[test]
+fn a_person_is_one_tenant_alone_and_another_in_an_organisation() {
+    service_test(|s| async move {
+        let (alice, alone) = (s.alice(), s.alice_alone());
+        let at_work = file_id(&alice.upload(spec("at work"), b"x").await.unwrap());
+        let at_home = file_id(&alone.upload(spec("at home"), b"x").await.unwrap());
+        assert_ne!(alice.tenant_id().await, alone.tenant_id().await);
+        assert_eq!(alice.names(ListFilesRequest::default()).await, ["at work"]);
+        assert_eq!(alone.names(ListFilesRequest::default()).await, ["at home"]);
+        assert_eq!(alice.get(&at_home).await.unwrap_err().code(), Code::NotFound);
+        assert_eq!(alone.get(&at_work).await.unwrap_err().code(), Code::NotFound);
+        // Alone, everyone is the admin of their own.
+        alone.limit_bytes(1000).await;
+    });
+}
+
+#[test]
+fn an_organisation_that_is_called_like_a_person_is_another_tenant() {
+    service_test(|s| async move {
+        let alone = s.alice_alone();
+        let mut identity = s.ada().identity;
+        identity.organization = Some("alice".to_owned());
+        let organisation = s.caller(identity);
+        assert_ne!(alone.tenant_id().await, organisation.tenant_id().await);
+        let kinds =
+            s.owner.texts("SELECT format('%s %s', kind, external_id) FROM tenants ORDER BY kind").await;
+        assert_eq!(kinds, ["1 alice", "2 alice"]);
+    });
+}
+
+#[test]
+fn a_tenant_is_born_once_however_many_knock_at_first() {
+    service_test(|s| async move {
+        let knocks = (0..30).map(|_| async { s.alice().quota().await.unwrap().tenant_id });
+        let mut ids = futures::future::join_all(knocks).await;
+        ids.dedup();
+        assert_eq!(ids.len(), 1);
+        assert_eq!(s.owner.number("SELECT count(*) FROM tenants").await, 1);
+        assert_eq!(s.owner.number("SELECT count(*) FROM audit_entries WHERE action = 1").await, 1);
+    });
+}
+
+#[test]
+fn where_tenants_are_created_by_hand_an_unknown_one_is_turned_away() {
+    service_test_with(
+        |config| config.tenants.create_at_first_sight = false,
+        |s| async move {
+            let refused = s.alice().quota().await.unwrap_err();
+            assert_eq!(refused.code(), Code::PermissionDenied);
+            assert_eq!(s.owner.number("SELECT count(*) FROM tenants").await, 0);
+        },
+    );
+}
+
+#[test]
+fn the_operator_never_reaches_a_file() {
+    service_test(|s| async move {
+        let id = file_id(&s.alice().upload(spec("secret"), b"bytes").await.unwrap());
+        let operator = s.operator();
+        for refused in every_question(&operator, &id).await {
+            assert_eq!(refused.code(), Code::PermissionDenied);
+        }
+        assert_eq!(
+            operator.list(ListFilesRequest::default()).await.unwrap_err().code(),
+            Code::PermissionDenied
+        );
+        assert_eq!(operator.upload(spec("a"), b"x").await.unwrap_err().code(), Code::PermissionDenied);
+    });
+}
+
+/// Tables that a connection of the service's role finds rows in.
+async fn visible_tables(client: &tokio_postgres::Client, tables: &[String]) -> Vec<String> {
+    let mut visible = Vec::new();
+    for table in tables {
+        let count: i64 =
+            client.query_one(&format!("SELECT count(*) FROM {table}"), &[]).await.unwrap().get(0);
+        if count > 0 {
+            visible.push(table.clone());
+        }
+    }
+    visible
+}
+
+#[test]
+fn with_every_filter_of_the_application_gone_the_database_shows_one_tenant_alone() {
+    service_test(|s| async move {
+        let (alice, mallory) = (s.alice(), s.mallory());
+        let id = file_id(&alice.upload(spec("secret"), b"bytes").await.unwrap());
+        let gone = file_id(&alice.upload(spec("gone"), b"bytes").await.unwrap());
+        alice.purge(&gone).await.unwrap();
+        let (acme, globex) = (alice.tenant_id().await, mallory.tenant_id().await);
+        let tables = s
+            .owner
+            .texts(
+                "SELECT relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace
+                    AND relkind IN ('r', 'p') AND relname <> '__diesel_schema_migrations'",
+            )
+            .await;
+        let client = s.database.as_app().await;
+        assert_eq!(visible_tables(&client, &tables).await, [""; 0], "without a context nothing is visible");
+
+        let become_someone = |tenant: &str| {
+            format!(
+                "BEGIN; SELECT set_config('app.tenant_id', '{tenant}', true), set_config('app.audience_min', '1', true)"
+            )
+        };
+        client.batch_execute(&become_someone(&globex)).await.unwrap();
+        let of_globex = visible_tables(&client, &tables).await;
+        assert!(of_globex.contains(&"quotas".to_owned()) && !of_globex.contains(&"files".to_owned()));
+        for table in &of_globex {
+            let column = if table == "tenants" { "id" } else { "tenant_id" };
+            let foreign = format!("SELECT count(*) FROM {table} WHERE {column}::text <> '{globex}'");
+            assert_eq!(client.query_one(&foreign, &[]).await.unwrap().get::<_, i64>(0), 0, "{table}");
+        }
+        // What cannot be seen cannot be changed, and nothing can be slipped to others.
+        for sql in [
+            "UPDATE files SET name = 'x'",
+            "DELETE FROM files",
+            "UPDATE quotas SET limit_bytes = 1 WHERE tenant_id::text <> current_setting('app.tenant_id')",
+        ] {
+            assert_eq!(client.execute(sql, &[]).await.unwrap(), 0, "{sql}");
+        }
+        let slipped =
+            format!("INSERT INTO file_tags (tenant_id, file_id, tag) VALUES ('{acme}', '{id}', 'x')");
+        assert!(client.batch_execute(&slipped).await.is_err());
+        client.batch_execute("ROLLBACK").await.unwrap();
+
+        // After a transaction its context is gone, although the connection remembers the settings as ''.
+        assert_eq!(visible_tables(&client, &tables).await, [""; 0]);
+        client.batch_execute(&become_someone(&acme)).await.unwrap();
+        let of_acme = visible_tables(&client, &tables).await;
+        for table in
+            ["files", "versions", "blobs", "tombstones", "audit_entries", "events", "quotas", "tenants"]
+        {
+            assert!(of_acme.contains(&table.to_owned()), "{table}");
+        }
+        let foreign =
+            format!("INSERT INTO file_tags (tenant_id, file_id, tag) VALUES ('{globex}', '{id}', 'x')");
+        assert!(client.batch_execute(&foreign).await.is_err());
+    });
+}
+
+#[test]
+fn the_service_refuses_roles_that_could_step_over_the_walls_and_says_why() {
+    service_test(|s| async move {
+        let superuser = s.database.superuser_url();
+        let check = |url: secrecy::SecretString, system_url: secrecy::SecretString| {
+            let config = strongroom::config::Config::defaults().unwrap();
+            let mut options = crate::harness::database_options(&config, &s.database);
+            (options.url, options.system_url) = (url, system_url);
+            async move { Database::open(&options).unwrap().check_roles().await }
+        };
+        let (app, system) = (s.database.app_url(), s.database.system_url());
+        check(app.clone(), system.clone()).await.unwrap();
+
+        let owner = s.database.login("strongroom_test_owner", "strongroom_migrate").await;
+        let backup = s.database.login("strongroom_test_backup", "strongroom_backup").await;
+        let nobody = s.database.login("strongroom_test_nobody", "pg_monitor").await;
+        for (url, system_url, says) in [
+            (superuser.clone(), system.clone(), "superuser"),
+            (system.clone(), system.clone(), "strongroom_system"),
+            (owner.clone(), system.clone(), "owns tables"),
+            (backup, system.clone(), "strongroom_backup"),
+            (app.clone(), superuser, "superuser"),
+            (app.clone(), owner, "owns tables"),
+        ] {
+            let refused = check(url, system_url).await.unwrap_err();
+            let text = refused.to_string();
+            assert!(matches!(refused, RoleError::CouldBypass { .. }), "{text}");
+            assert!(text.contains(says) && text.contains("refusing to start"), "{text}");
+        }
+        for (url, system_url) in [(nobody.clone(), system), (app.clone(), nobody), (app.clone(), app)] {
+            let refused = check(url, system_url).await.unwrap_err();
+            assert!(matches!(refused, RoleError::NotAMember { .. }), "{refused}");
+        }
+    });
+}

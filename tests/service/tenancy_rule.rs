@@ -1,0 +1,123 @@
+//! One rule, twice: what row-level security shows is exactly what `access::can_see` allows.
+
+use std::sync::Arc;
+
+use strongroom::{
+    app::access::can_see,
+    db::{Viewer, files},
+    domain::{
+        caller::{
+            Actor, ActorKind, Caller, Origin, Role, Tenant, TenantKind, group_principal, user_principal,
+        },
+        ids::FileId,
+        policy::Policy,
+    },
+    proto::v1::{UploadSpec, Visibility},
+};
+
+use crate::harness::{SCHOOL, Service, file_id, service_test, spec};
+
+/// A caller as the service would build it.
+fn viewer(tenant: &str, user: &str, role: Role, groups: &[&str]) -> Caller {
+    Caller {
+        tenant: Arc::new(Tenant {
+            id: tenant.parse().unwrap(),
+            kind: TenantKind::Organization,
+            policy: Policy::preset("education").unwrap(),
+        }),
+        actor: Actor { kind: ActorKind::User, id: user.to_owned() },
+        role,
+        groups: groups.iter().map(|group| (*group).to_owned()).collect(),
+        origin: Origin::default(),
+    }
+}
+
+/// Files of every visibility, each also granted to a user and to a group; answers their ids.
+async fn some_files(s: &Service) -> Vec<String> {
+    let mut ids = Vec::new();
+    for visibility in [Visibility::Owner, Visibility::Managers, Visibility::Organization, Visibility::Public]
+    {
+        for principal in [None, Some(user_principal("friend")), Some(group_principal("7a"))] {
+            let told = UploadSpec { visibility: visibility.into(), ..spec("a") };
+            let id = file_id(&s.pupil().upload(told, b"x").await.unwrap());
+            if let Some(principal) = principal {
+                s.owner
+                    .rows(
+                        "INSERT INTO file_readers (tenant_id, principal, file_id, create_time, name, size_bytes)
+                         SELECT tenant_id, $1, id, create_time, name, size_bytes FROM files WHERE id = $2::text::uuid",
+                        &[&principal, &id],
+                    )
+                    .await;
+            }
+            ids.push(id);
+        }
+    }
+    ids
+}
+
+#[test]
+fn the_database_shows_exactly_what_the_guard_allows() {
+    service_test(|s| async move {
+        let ids = some_files(&s).await;
+        let (school, acme) = (s.pupil().tenant_id().await, s.alice().tenant_id().await);
+        let everything = viewer(&school, "head", Role::Admin, &[]);
+        let mut seen_and_unseen = [0, 0];
+        for tenant in [&school, &acme] {
+            for user in ["pupil", "friend", "stranger", ""] {
+                for role in [Role::Member, Role::Manager, Role::Admin] {
+                    for groups in [&[][..], &["7a"], &["8b", "7a"], &["8b"]] {
+                        let caller = viewer(tenant, user, role, groups);
+                        for id in &ids {
+                            let id: FileId = id.parse().unwrap();
+                            let shown = look(&s, &caller, id).await;
+                            let file = look(&s, &everything, id).await.unwrap();
+                            let principals = caller.principals();
+                            let is_granted = granted(&s, id, &principals).await;
+                            let allowed = can_see(&caller, &file.file, is_granted);
+                            assert_eq!(shown.is_some(), allowed, "{tenant} {user} {role:?} {groups:?} {id}");
+                            seen_and_unseen[usize::from(allowed)] += 1;
+                        }
+                    }
+                }
+            }
+        }
+        assert!(seen_and_unseen.iter().all(|count| *count > 100), "{seen_and_unseen:?}");
+    });
+}
+
+async fn look(s: &Service, caller: &Caller, id: FileId) -> Option<files::SeenFile> {
+    let mut tx = s.db.tenant_tx(caller.tenant_id(), &Viewer::caller(caller)).await.unwrap();
+    let found = files::get(&mut tx, id).await.unwrap();
+    tx.commit().await.unwrap();
+    found
+}
+
+async fn granted(s: &Service, id: FileId, principals: &[String]) -> bool {
+    let sql = "SELECT FROM file_readers WHERE file_id = $1::text::uuid AND principal = ANY ($2)";
+    !s.owner.rows(sql, &[&id.to_string(), &principals]).await.is_empty()
+}
+
+#[test]
+fn texts_of_callers_reach_the_database_as_texts() {
+    service_test(|s| async move {
+        let id = file_id(
+            &s.pupil().upload(UploadSpec { category: "report".into(), ..spec("a") }, b"x").await.unwrap(),
+        );
+        for user in [
+            "', true), set_config('app.audience_min', '1', true); --",
+            "pupil\\",
+            "{pupil}",
+            "pupil,x",
+            "\u{0}",
+        ] {
+            for role in ["student", "teacher"] {
+                let mut identity = s.pupil().identity;
+                identity.user = user.to_owned();
+                identity.role = Some(role.to_owned());
+                identity.groups = vec!["a,b".into(), "'}; --".into(), "user:pupil".into()];
+                assert_eq!(identity.organization.as_deref(), Some(SCHOOL));
+                assert!(s.caller(identity).get(&id).await.is_err(), "{user:?}");
+            }
+        }
+    });
+}

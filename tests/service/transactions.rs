@@ -1,0 +1,115 @@
+//! A transaction that is dropped at any point leaves a clean connection and no lock, and nothing of it counts.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use strongroom::{
+    config::Config,
+    db::{
+        Database, DbError, Viewer,
+        quotas::{self, QuotaDelta},
+    },
+    domain::ids::TenantId,
+};
+
+use crate::harness::{Service, database_options, service_test};
+
+/// Drops what it drives when that is asked for the nth time.
+struct DropAt<F> {
+    inner: Option<Pin<Box<F>>>,
+    polls_left: usize,
+}
+
+impl<F: Future> Future for DropAt<F> {
+    /// Nothing where it was dropped.
+    type Output = Option<F::Output>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if self.polls_left == 0 {
+            self.inner = None;
+            return Poll::Ready(None);
+        }
+        self.polls_left -= 1;
+        let Some(inner) = &mut self.inner else { return Poll::Ready(None) };
+        inner.as_mut().poll(context).map(Some)
+    }
+}
+
+/// A pool of one connection for each role.
+fn narrow(s: &Service) -> Database {
+    let mut options = database_options(&Config::defaults().unwrap(), &s.database);
+    (options.pool_size_max, options.system_pool_size_max) = (1, 1);
+    Database::open(&options).unwrap()
+}
+
+/// Locks the quota row, changes it, reads it, and takes it all back.
+async fn change(db: &Database, tenant: TenantId) -> Result<(), DbError> {
+    let mut tx = db.tenant_tx(tenant, &Viewer::system()).await?;
+    quotas::get_for_update(&mut tx).await?;
+    quotas::apply(&mut tx, QuotaDelta::charge(1)).await?;
+    quotas::get(&mut tx).await?;
+    tx.rollback().await
+}
+
+#[test]
+fn a_transaction_that_is_dropped_at_any_await_leaves_no_trace() {
+    service_test(|s| async move {
+        let acme: TenantId = s.alice().tenant_id().await.parse().unwrap();
+        let globex: TenantId = s.mallory().tenant_id().await.parse().unwrap();
+        let db = narrow(&s);
+        // So that the first connection is there and the next awaits are those of a warm one, too.
+        change(&db, acme).await.unwrap();
+        let mut polls = 0;
+        loop {
+            polls += 1;
+            let dropped = DropAt { inner: Some(Box::pin(change(&db, acme))), polls_left: polls }.await;
+            let mut tx = db.tenant_tx(globex, &Viewer::system()).await.unwrap();
+            assert_eq!(quotas::get(&mut tx).await.unwrap().tenant_id, globex, "after {polls} polls");
+            tx.commit().await.unwrap();
+            // Waits only as long as the server takes to notice that the connection is gone.
+            s.owner.run("SET lock_timeout = '10s'; BEGIN; SELECT FROM quotas FOR UPDATE; COMMIT").await;
+            let used = s.owner.number("SELECT sum(used_bytes + file_count) FROM quotas").await;
+            assert_eq!(used, 0, "after {polls} polls");
+            if let Some(outcome) = dropped {
+                outcome.unwrap();
+                break;
+            }
+        }
+        assert!(polls > 5, "{polls} polls");
+    });
+}
+
+#[test]
+fn a_transaction_across_tenants_that_is_dropped_leaves_no_context_behind() {
+    service_test(|s| async move {
+        s.alice().tenant_id().await;
+        let db = narrow(&s);
+        for polls in 1..12 {
+            let work = async {
+                let tx = db.system_tx().await?;
+                tx.commit().await
+            };
+            let _: Option<Result<(), DbError>> =
+                DropAt { inner: Some(Box::pin(work)), polls_left: polls }.await;
+            db.ping().await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn who_waits_too_long_for_a_connection_is_told_so() {
+    service_test(|s| async move {
+        let tenant: TenantId = s.alice().tenant_id().await.parse().unwrap();
+        let mut options = database_options(&Config::defaults().unwrap(), &s.database);
+        options.pool_size_max = 1;
+        options.acquire_timeout = std::time::Duration::from_millis(50);
+        let db = Database::open(&options).unwrap();
+        let held = db.tenant_tx(tenant, &Viewer::system()).await.unwrap();
+        assert!(db.tenant_tx(tenant, &Viewer::system()).await.is_err());
+        held.commit().await.unwrap();
+        db.tenant_tx(tenant, &Viewer::system()).await.unwrap().commit().await.unwrap();
+    });
+}

@@ -1,0 +1,193 @@
+//! Uploads that go wrong for reasons of their own: a client that disappears, a store that fails, a quota that is full.
+
+use futures::{SinkExt, channel::mpsc};
+use strongroom::{
+    proto::v1::{ListFilesRequest, UploadFileRequest, UploadSpec},
+    storage::{
+        StorageErrorKind,
+        flaky::{Fault, Operation, Plan},
+    },
+};
+use tonic::Code;
+use tonic_types::StatusExt;
+
+use crate::{
+    harness::{PART, Service, file_id, reason, service_test, spec, upload_messages},
+    upload::pattern,
+};
+
+/// Starts an upload, sends these messages, waits until the service has received so many bytes, and disappears.
+async fn disappear_after(s: &Service, messages: Vec<UploadFileRequest>, bytes: usize) {
+    let received = s.metric("strongroom_uploaded_bytes");
+    let (mut sender, stream) = mpsc::channel(1);
+    let mut files = s.alice().files;
+    let call = tokio::spawn(async move { files.upload_file(stream).await.map(|_| ()) });
+    for message in messages {
+        sender.send(message).await.unwrap();
+    }
+    let expected = received + bytes as u64;
+    s.until("the bytes arrive", || async { s.metric("strongroom_uploaded_bytes") >= expected }).await;
+    call.abort();
+    let _ = call.await;
+}
+
+#[test]
+fn a_client_that_disappears_leaves_nothing_wherever_it_was() {
+    service_test(|s| async move {
+        // So that the tenant is there.
+        s.alice().quota().await.unwrap();
+        for size in [10, PART, 3 * PART + 1] {
+            for size_bytes in [None, Some(size as i64)] {
+                let told = UploadSpec { size_bytes, ..spec("a") };
+                let whole = upload_messages(told, &pattern(size), 30_000);
+                // In the middle of its bytes, and after the last one but before the finish.
+                for count in [whole.len() / 2, whole.len() - 1] {
+                    let bytes = size.min((count - 1) * 30_000);
+                    disappear_after(&s, whole[..count].to_vec(), bytes).await;
+                    s.assert_nothing_is_left().await;
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn a_client_that_disappears_after_its_finish_has_a_whole_file_or_none() {
+    service_test(|s| async move {
+        for size in [10, 3 * PART] {
+            let messages = upload_messages(spec("a"), &pattern(size), 30_000);
+            disappear_after(&s, messages, size).await;
+        }
+        s.stopped().await;
+        let damaged = "SELECT count(*) FROM files f WHERE NOT EXISTS (SELECT FROM versions v
+                       WHERE v.tenant_id = f.tenant_id AND v.file_id = f.id)";
+        assert_eq!(s.owner.number(damaged).await, 0);
+    });
+}
+
+#[test]
+fn a_store_that_refuses_is_unavailable_and_leaves_nothing() {
+    service_test(|s| async move {
+        let alice = s.alice();
+        let failing = [
+            (10, Operation::Put),
+            (3 * PART, Operation::StartMultipart),
+            (3 * PART, Operation::PutPart),
+            (3 * PART, Operation::CompleteMultipart),
+        ];
+        for (size, operation) in failing {
+            for kind in
+                [StorageErrorKind::Transient, StorageErrorKind::Unavailable, StorageErrorKind::NoSpace]
+            {
+                s.faults.set_plan(Plan::new().on(operation, 1, Fault::Before(kind)));
+                let status = alice.upload(spec("a"), &pattern(size)).await.unwrap_err();
+                assert_eq!(
+                    (status.code(), reason(&status).as_str()),
+                    (Code::Unavailable, "STORAGE_UNAVAILABLE"),
+                    "{operation:?} {kind:?}"
+                );
+                assert!(status.get_error_details().retry_info().is_some());
+                s.assert_nothing_is_left().await;
+            }
+        }
+        s.faults.set_plan(Plan::new());
+        alice.upload(spec("a"), &pattern(3 * PART)).await.unwrap();
+    });
+}
+
+#[test]
+fn a_write_whose_answer_was_lost_leaves_no_object_behind() {
+    service_test(|s| async move {
+        for (size, operation) in
+            [(10, Operation::Put), (3 * PART, Operation::PutPart), (3 * PART, Operation::CompleteMultipart)]
+        {
+            let lost = Fault::After(StorageErrorKind::Transient);
+            s.faults.set_plan(Plan::new().on(operation, 1, lost));
+            let status = s.alice().upload(spec("a"), &pattern(size)).await.unwrap_err();
+            assert_eq!(status.code(), Code::Unavailable, "{operation:?}");
+            s.assert_nothing_is_left().await;
+        }
+    });
+}
+
+#[test]
+fn a_part_that_fails_late_in_the_stream_takes_the_whole_upload_with_it() {
+    service_test(|s| async move {
+        let late = Fault::Before(StorageErrorKind::Transient);
+        s.faults.set_plan(Plan::new().on(Operation::PutPart, 7, late));
+        let status = s.alice().upload(spec("a"), &pattern(12 * PART)).await.unwrap_err();
+        assert_eq!(reason(&status), "STORAGE_UNAVAILABLE");
+        s.assert_nothing_is_left().await;
+    });
+}
+
+#[test]
+fn an_upload_beyond_the_quota_is_refused_and_its_reservation_released() {
+    service_test(|s| async move {
+        let (alice, ada) = (s.alice(), s.ada());
+        ada.limit_bytes(2 * PART as i64).await;
+        for (size, is_told) in
+            [(2 * PART + 1, true), (2 * PART + 1, false), (20 * PART, true), (20 * PART, false)]
+        {
+            let told = UploadSpec { size_bytes: is_told.then_some(size as i64), ..spec("a") };
+            let status = alice.upload(told, &pattern(size)).await.unwrap_err();
+            let got = (status.code(), reason(&status));
+            assert_eq!(got, (Code::ResourceExhausted, "QUOTA_BYTES_EXCEEDED".to_owned()), "{size} {is_told}");
+            let details = status.get_error_details();
+            assert!(details.quota_failure().is_some() && details.retry_info().is_none());
+            s.assert_nothing_is_left().await;
+        }
+        // What fits to the byte is taken, told or not.
+        let id = file_id(&alice.upload(spec("a"), &pattern(2 * PART)).await.unwrap());
+        let status = alice.upload(spec("b"), b"x").await.unwrap_err();
+        assert_eq!(reason(&status), "QUOTA_BYTES_EXCEEDED");
+        alice.upload(spec("empty"), b"").await.unwrap();
+        ada.purge(&id).await.unwrap();
+        let told = UploadSpec { size_bytes: Some(2 * PART as i64), ..spec("c") };
+        alice.upload(told, &pattern(2 * PART)).await.unwrap();
+    });
+}
+
+#[test]
+fn an_upload_of_unknown_size_reserves_before_it_takes_and_fits_to_the_last_byte() {
+    service_test(|s| async move {
+        let (alice, ada) = (s.alice(), s.ada());
+        // Steps are four parts; eleven parts and a bit fit only if the last step is cut to what is needed.
+        let size = 11 * PART + 123;
+        ada.limit_bytes(size as i64).await;
+        alice.upload(spec("a"), &pattern(size)).await.unwrap();
+        let book = s.book(&alice).await;
+        assert_eq!((book.used_bytes, book.reserved_bytes), (size as i64, 0));
+    });
+}
+
+#[test]
+fn while_a_large_upload_runs_its_room_is_taken() {
+    service_test(|s| async move {
+        let (alice, ada) = (s.alice(), s.ada());
+        ada.limit_bytes(10 * PART as i64).await;
+        let (mut sender, stream) = mpsc::channel(1);
+        let mut files = alice.files.clone();
+        let told = UploadSpec { size_bytes: Some(8 * PART as i64), ..spec("large") };
+        let mut messages = upload_messages(told, &pattern(8 * PART), PART);
+        let rest = messages.split_off(4);
+        let running = tokio::spawn(async move { files.upload_file(stream).await });
+        for message in messages {
+            sender.send(message).await.unwrap();
+        }
+        s.until("the reservation", || async { s.book(&alice).await.reserved_bytes == 8 * PART as i64 }).await;
+        assert_eq!(s.book(&alice).await.reserved_file_count, 1);
+        let second = UploadSpec { size_bytes: Some(3 * PART as i64), ..spec("second") };
+        let status = alice.upload(second, &pattern(3 * PART)).await.unwrap_err();
+        assert_eq!(reason(&status), "QUOTA_BYTES_EXCEEDED");
+        alice.upload(spec("small"), &pattern(PART)).await.unwrap();
+        assert_eq!(alice.list(ListFilesRequest::default()).await.unwrap().files.len(), 1);
+        for message in rest {
+            sender.send(message).await.unwrap();
+        }
+        drop(sender);
+        running.await.unwrap().unwrap();
+        let book = s.book(&alice).await;
+        assert_eq!((book.used_bytes, book.reserved_bytes, book.file_count), (9 * PART as i64, 0, 2));
+    });
+}
