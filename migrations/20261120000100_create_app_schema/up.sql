@@ -5,21 +5,21 @@ CREATE SCHEMA app;
 GRANT USAGE ON SCHEMA app TO strongroom_app, strongroom_system, strongroom_backup;
 
 CREATE FUNCTION app.tenant_id() RETURNS uuid
-    LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog
+    LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
     AS $$ SELECT nullif(current_setting('app.tenant_id', true), '')::uuid $$;
 
 CREATE FUNCTION app.user_id() RETURNS text
-    LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog
+    LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
     AS $$ SELECT convert_from(decode(nullif(current_setting('app.user_id', true), ''), 'hex'), 'UTF8') $$;
 
 -- The lowest audience that the caller belongs to: 1 admins and the system, 2 managers, 3 everyone in the tenant.
 CREATE FUNCTION app.audience_min() RETURNS smallint
-    LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog
+    LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
     AS $$ SELECT nullif(current_setting('app.audience_min', true), '')::smallint $$;
 
 -- The names under which files can be granted to the caller: itself and its groups.
 CREATE FUNCTION app.principals() RETURNS text[]
-    LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog
+    LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
     AS $$
         SELECT coalesce(array_agg(convert_from(decode(part, 'hex'), 'UTF8')), '{}')
         FROM unnest(string_to_array(nullif(current_setting('app.principals', true), ''), ',')) AS part
@@ -27,13 +27,13 @@ CREATE FUNCTION app.principals() RETURNS text[]
 
 -- The time of this transaction, by the database's clock. A test clock overrides it.
 CREATE FUNCTION app.now() RETURNS timestamptz
-    LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog
+    LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
     AS $$ SELECT coalesce(nullif(current_setting('app.now', true), '')::timestamptz, transaction_timestamp()) $$;
 
 -- Binds a table to the tenant of the transaction, for everyone, its owner included. The restrictive policy is the wall;
 -- `visible` is what the service's role may see behind it.
 CREATE PROCEDURE app.protect(relation regclass, visible text DEFAULT 'true')
-    LANGUAGE plpgsql SET search_path = pg_catalog
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
     AS $$
 DECLARE
     own constant text := 'tenant_id = (SELECT app.tenant_id())';
@@ -50,9 +50,10 @@ END
 $$;
 
 -- Creates the partitions of a table that is partitioned by time, from the period of `since` for `count` periods, each
--- protected as its parent is. What exists is left alone. Rows outside every period land in the default partition.
+-- protected as its parent is. What exists is left alone. Rows outside every period land in the default partition. Waits
+-- for no lock: whoever reads the table long (a backup) would make every commit queue behind us.
 CREATE FUNCTION app.create_partitions(parent text, period interval, since timestamptz, count integer) RETURNS void
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '200ms'
     AS $$
 DECLARE
     step constant text := CASE WHEN period >= interval '1 month' THEN 'month' ELSE 'day' END;
@@ -79,14 +80,14 @@ $$;
 -- Drops the partitions of a table that end before a time, and such rows of the default partition. Answers how many
 -- partitions went.
 CREATE FUNCTION app.drop_partitions(parent text, period interval, before timestamptz) RETURNS integer
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '200ms'
     AS $$
 DECLARE
     name text;
     dropped integer := 0;
 BEGIN
     FOR name IN
-        SELECT c.relname FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
+        SELECT c.relname FROM pg_catalog.pg_inherits AS i JOIN pg_catalog.pg_class AS c ON c.oid = i.inhrelid
         WHERE i.inhparent = format('public.%I', parent)::regclass AND c.relname ~ '_[0-9]{8}$'
           AND to_timestamp(right(c.relname, 8) || '+00', 'YYYYMMDDTZH') + period <= before
     LOOP

@@ -81,13 +81,18 @@ impl Batch for Disclosures {
     type Outcome = Result<(), Error>;
 
     async fn run(&self, tenant: TenantId, items: Vec<AuditEntry>) -> Vec<Result<(), Error>> {
-        if items.len() > 1 && write(&self.db, tenant, &items).await.is_ok() {
-            return items.iter().map(|_| Ok(())).collect();
-        }
-        // One by one, so that an entry that cannot be written holds back its own disclosure only.
         let mut outcomes = Vec::with_capacity(items.len());
-        for item in items {
-            outcomes.push(write(&self.db, tenant, &[item]).await);
+        match write(&self.db, tenant, &items).await {
+            Ok(()) => outcomes.resize_with(items.len(), || Ok(())),
+            Err(Error::DatabaseUnavailable(error)) => {
+                outcomes.resize_with(items.len(), || Err(Error::DatabaseUnavailable(error.clone())));
+            }
+            // One by one, so that an entry that cannot be written holds back its own disclosure only.
+            Err(_) => {
+                for item in items {
+                    outcomes.push(write(&self.db, tenant, &[item]).await);
+                }
+            }
         }
         outcomes
     }

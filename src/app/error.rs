@@ -136,7 +136,7 @@ pub enum Error {
     DatabaseUnavailable(#[source] DbError),
     /// The commit was sent and its answer lost.
     #[error("the outcome of the commit is not known; ask for the file, or retry with the same request id")]
-    OutcomeUnknown(#[source] DbError),
+    OutcomeUnknown(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// This replica is going away.
     #[error("this replica is shutting down")]
     ShuttingDown,
@@ -161,10 +161,9 @@ impl Error {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::RequestInProgress => Some(Duration::from_millis(500)),
-            Self::StorageUnavailable(_)
-            | Self::DatabaseUnavailable(_)
-            | Self::OutcomeUnknown(_)
-            | Self::ShuttingDown => Some(Duration::from_secs(1)),
+            Self::StorageUnavailable(_) | Self::DatabaseUnavailable(_) | Self::ShuttingDown => {
+                Some(Duration::from_secs(1))
+            }
             _ => None,
         }
     }

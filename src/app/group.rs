@@ -125,10 +125,17 @@ impl<B: Batch> Worker<'_, B> {
 }
 
 impl<B: Batch> Drop for Worker<'_, B> {
-    /// After a panic: what waits is answered `Lost` instead of waiting for ever.
+    /// After a panic: what waits is answered `Lost` instead of waiting for ever, unless another worker is there for it.
     fn drop(&mut self) {
-        if !self.has_ended {
-            self.shared.queues().remove(&self.tenant);
+        if self.has_ended {
+            return;
+        }
+        let mut queues = self.shared.queues();
+        if let Some(queue) = queues.get_mut(&self.tenant) {
+            queue.running -= 1;
+            if queue.running == 0 {
+                queues.remove(&self.tenant);
+            }
         }
     }
 }

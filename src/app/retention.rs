@@ -3,14 +3,21 @@
 use super::{App, Error, idempotency};
 use crate::db::{partitions, tombstones};
 
-/// Makes coming partitions, drops old answers, forgets old tombstones. Idempotent; every replica may run it.
+/// Makes coming partitions, drops old answers, forgets old tombstones. Idempotent; every replica may run it. Each step is
+/// a transaction of its own, so that none holds its locks longer than it must.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database does not answer, or somebody holds a table; the next round tries again.
 pub async fn retain(app: &App) -> Result<(), Error> {
+    for table in partitions::TABLES {
+        let mut tx = app.db.system_tx().await?;
+        partitions::create_ahead(&mut tx, table).await?;
+        tx.commit().await?;
+    }
     let mut tx = app.db.system_tx().await?;
-    partitions::create_ahead(&mut tx).await?;
     let dropped = partitions::drop_old_answers(&mut tx, idempotency::hours(app)).await?;
+    tx.commit().await?;
+    let mut tx = app.db.system_tx().await?;
     let forgotten = tombstones::delete_due(&mut tx).await?;
     tx.commit().await?;
     if dropped > 0 || forgotten > 0 {

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use secrecy::ExposeSecret;
-use tokio::{net::TcpListener, sync::watch};
+use tokio::{net::TcpListener, sync::watch, time::timeout};
 
 use super::ambient;
 use crate::{
@@ -121,6 +121,7 @@ impl Service {
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), StartError> {
         let (stop, stopping) = watch::channel(false);
+        let stop = Arc::new(stop);
         let stopped = move || {
             let mut stopping = stopping.clone();
             async move {
@@ -144,12 +145,12 @@ impl Service {
             })
             .await
         });
-        let health = self.health.clone();
-        tokio::spawn(async move {
+        let (health, stop_on_signal) = (self.health.clone(), Arc::clone(&stop));
+        let signal = tokio::spawn(async move {
             shutdown.await;
             tracing::info!("draining");
             health.drain();
-            let _ = stop.send(true);
+            stop_on_signal.send_replace(true);
         });
         let server = GrpcServer {
             app: Arc::clone(&self.app),
@@ -158,11 +159,16 @@ impl Service {
             metrics: self.metrics.clone(),
         };
         let served = server.serve(&self.config, grpc, stopped()).await;
-        self.app.drain().await;
-        // Probes answer until the last request is done.
+        // A server that failed ends everything else too.
+        stop.send_replace(true);
+        signal.abort();
+        if timeout(self.config.server.drain(), self.app.drain()).await.is_err() {
+            tracing::warn!("commits or clean-up were still under way at the end of the drain");
+        }
+        // Probes answer until the last request is done. Background work goes on with the next start.
         let _ = edge_stop.send(());
         probes.abort();
-        let _ = work.await;
+        work.abort();
         edge_server.await.map_err(|error| StartError::Serve(error.into()))??;
         served.map_err(|error| StartError::Serve(error.into()))
     }
@@ -178,17 +184,17 @@ async fn probe(
     const EVERY: Duration = Duration::from_secs(5);
     tokio::pin!(stopped);
     loop {
-        match database.ping().await {
-            Ok(()) => health.set_up(Component::Database),
-            Err(error) => {
-                tracing::warn!(%error, "database is not ready");
+        match timeout(EVERY, database.ping()).await {
+            Ok(Ok(())) => health.set_up(Component::Database),
+            silent => {
+                tracing::warn!(answer = ?silent, "database is not ready");
                 health.set_down(Component::Database, "the database does not answer");
             }
         }
-        match store.check().await {
-            Ok(()) => health.set_up(Component::Storage),
-            Err(error) => {
-                tracing::warn!(%error, "storage is not ready");
+        match timeout(EVERY, store.check()).await {
+            Ok(Ok(())) => health.set_up(Component::Storage),
+            silent => {
+                tracing::warn!(answer = ?silent, "storage is not ready");
                 health.set_down(Component::Storage, "the object store does not answer");
             }
         }

@@ -6,7 +6,7 @@ use clap::Subcommand;
 use secrecy::SecretString;
 
 use super::{Failure, load, print};
-use crate::db::migrate;
+use crate::db::migrate::{self, Server};
 
 /// What to do with the migrations.
 #[derive(Debug, Subcommand)]
@@ -27,21 +27,22 @@ pub(super) async fn migrate(command: MigrateCommand, config: Option<PathBuf>) ->
     let config = load(config)?;
     config.validate_for_migrate()?;
     let url: SecretString = config.database.migrate_url.clone().unwrap_or_default();
+    let server = Server { url: &url, tls_ca_file: config.database.tls_ca_file.as_deref() };
     match command {
-        MigrateCommand::Up => match migrate::up(&url).await?.as_slice() {
+        MigrateCommand::Up => match migrate::up(server).await?.as_slice() {
             [] => print("nothing to apply"),
             applied => print(&format!("applied {}", applied.join(", "))),
         },
-        MigrateCommand::Down => match migrate::down(&url).await? {
+        MigrateCommand::Down => match migrate::down(server).await? {
             Some(reverted) => print(&format!("reverted {reverted}")),
             None => print("nothing to revert"),
         },
-        MigrateCommand::Status { json } => status(&url, json).await,
+        MigrateCommand::Status { json } => status(server, json).await,
     }
 }
 
-async fn status(url: &SecretString, json: bool) -> Result<(), Failure> {
-    let migrations = migrate::status(url).await?;
+async fn status(server: Server<'_>, json: bool) -> Result<(), Failure> {
+    let migrations = migrate::status(server).await?;
     if json {
         let rows: Vec<_> = migrations
             .iter()

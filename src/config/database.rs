@@ -31,7 +31,7 @@ pub struct DatabaseConfig {
     pub statement_timeout_seconds: u64,
     /// Wait for a connection, in seconds.
     pub acquire_timeout_seconds: u64,
-    /// PEM file with the authorities that sign the database's certificate; none for the system's own.
+    /// PEM file with the authorities that sign the database's certificate; without it nothing is encrypted.
     #[serde(deserialize_with = "none_if_empty")]
     pub tls_ca_file: Option<PathBuf>,
 }

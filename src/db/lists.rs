@@ -74,7 +74,8 @@ struct ScannedRow {
 pub async fn page(tx: &mut TenantTx, viewer: &Viewer, query: &PageQuery<'_>) -> Result<Page, DbError> {
     // One row more than the page tells whether there is another.
     let budget =
-        if query.filter.is_selective() { query.size * query.scan_rows_per_row_max } else { query.size } + 1;
+        if query.filter.is_selective(viewer) { query.size * query.scan_rows_per_row_max } else { query.size }
+            + 1;
     let mut sql = Sql::default();
     sql.push(&format!("SELECT {COLUMNS}, ("));
     sql.conditions(query.filter);
@@ -85,7 +86,8 @@ pub async fn page(tx: &mut TenantTx, viewer: &Viewer, query: &PageQuery<'_>) -> 
         by("page", query.order)
     ));
     sql.bind(BindValue::Uuid(tx.tenant().as_uuid()));
-    let rows: Vec<ScannedRow> = sql.into_statement("list files").load(tx.connection()?).await?;
+    let rows: Vec<ScannedRow> =
+        sql.into_statement("list files", is_plain(viewer, query.filter)).load(tx.connection()?).await?;
     collect(rows, query, budget)
 }
 
@@ -138,14 +140,24 @@ pub async fn count(
     sql.branches(tx, viewer, filter, FileOrder::NEWEST_FIRST, None, max + 1);
     sql.push(") AS page JOIN files AS f ON f.tenant_id = {} AND f.id = page.id");
     sql.bind(BindValue::Uuid(tx.tenant().as_uuid()));
-    let row: CountRow = sql.into_statement("count files").one(tx.connection()?).await?;
+    let row: CountRow =
+        sql.into_statement("count files", is_plain(viewer, filter)).one(tx.connection()?).await?;
     let max = i64::try_from(max).unwrap_or(i64::MAX);
     Ok(Total { count: row.count.min(max), is_lower_bound: row.scanned > max })
 }
 
 impl FileFilter {
-    /// Whether merged rows can fail to match, so that more of them must be read than are returned.
-    fn is_selective(&self) -> bool {
+    /// Whether merged rows can fail to match, so that more of them must be read than are returned. What was granted to a
+    /// viewer is not walked by owner.
+    fn is_selective(&self, viewer: &Viewer) -> bool {
+        let owner_leads = viewer.principals().is_empty()
+            || viewer.audience_min() == AUDIENCES[0]
+            || self.owner_id.as_deref().is_none_or(|owner| owner == viewer.user_id());
+        !owner_leads || self.has_conditions()
+    }
+
+    /// Whether there is more to fulfil than the walks do by themselves.
+    fn has_conditions(&self) -> bool {
         let default = Self {
             create_time_after: self.create_time_after,
             create_time_before: self.create_time_before,
@@ -155,6 +167,12 @@ impl FileFilter {
         };
         *self != default
     }
+}
+
+/// The lists that are asked for all the time: no conditions, and few groups.
+fn is_plain(viewer: &Viewer, filter: &FileFilter) -> bool {
+    const PRINCIPALS_MAX: usize = 4;
+    !filter.has_conditions() && viewer.principals().len() <= PRINCIPALS_MAX
 }
 
 enum BindValue {
@@ -188,7 +206,13 @@ impl Sql {
         self.bind(value);
     }
 
-    fn into_statement(self, operation: &'static str) -> Statement {
+    /// What a caller's filter and groups shape has too many shapes to keep prepared.
+    fn into_statement(self, operation: &'static str, is_plain: bool) -> Statement {
+        let statement = self.compose(operation);
+        if is_plain { statement } else { statement.uncached() }
+    }
+
+    fn compose(self, operation: &'static str) -> Statement {
         self.binds.into_iter().fold(statement(operation, self.text), |statement, value| match value {
             BindValue::Uuid(value) => statement.bind::<SqlUuid, _>(value),
             BindValue::Text(value) => statement.bind::<Text, _>(value),

@@ -1,5 +1,7 @@
 //! Migrations: compiled in, applied under an advisory lock by whoever may become `strongroom_migrate`.
 
+use std::path::Path;
+
 use diesel::{
     QueryableByName,
     migration::{Migration, MigrationSource},
@@ -10,12 +12,31 @@ use diesel_async::{AsyncConnection, AsyncMigrationHarness, AsyncPgConnection, Si
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{DbError, DbErrorKind, statement::statement};
+use super::{
+    DbError, DbErrorKind,
+    pool::{encrypted, tls},
+    statement::statement,
+};
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations");
 const ROLES: &str = include_str!("roles.sql");
 /// Any fixed number will do, as long as every version of the service uses the same.
 const LOCK: &str = "SELECT pg_advisory_lock(7301444403450283617)";
+
+/// Where to migrate, and how to get there.
+#[derive(Debug, Clone, Copy)]
+pub struct Server<'a> {
+    /// As a role that may become `strongroom_migrate`.
+    pub url: &'a SecretString,
+    /// The CA that signed the server's certificate; without it the connection is not encrypted.
+    pub tls_ca_file: Option<&'a Path>,
+}
+
+impl<'a> From<&'a SecretString> for Server<'a> {
+    fn from(url: &'a SecretString) -> Self {
+        Self { url, tls_ca_file: None }
+    }
+}
 
 /// One migration, and whether it is applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,8 +48,8 @@ pub struct MigrationStatus {
 }
 
 /// Creates the roles and applies what is pending. Returns the names applied.
-pub async fn up(url: &SecretString) -> Result<Vec<String>, DbError> {
-    let mut connection = connect(url).await?;
+pub async fn up<'a>(server: impl Into<Server<'a>>) -> Result<Vec<String>, DbError> {
+    let mut connection = connect(server.into()).await?;
     connection.batch_execute(ROLES).await.map_err(|error| DbError::from_driver("create roles", error))?;
     let mut harness = harness(connection).await?;
     let applied = harness
@@ -41,8 +62,8 @@ pub async fn up(url: &SecretString) -> Result<Vec<String>, DbError> {
 }
 
 /// Reverts the newest migration. Returns its name, or nothing when none is applied.
-pub async fn down(url: &SecretString) -> Result<Option<String>, DbError> {
-    let mut harness = harness(connect(url).await?).await?;
+pub async fn down<'a>(server: impl Into<Server<'a>>) -> Result<Option<String>, DbError> {
+    let mut harness = harness(connect(server.into()).await?).await?;
     if harness.applied_migrations().map_err(failed)?.is_empty() {
         return Ok(None);
     }
@@ -50,8 +71,8 @@ pub async fn down(url: &SecretString) -> Result<Option<String>, DbError> {
 }
 
 /// Every migration this version knows, oldest first.
-pub async fn status(url: &SecretString) -> Result<Vec<MigrationStatus>, DbError> {
-    let mut connection = connect(url).await?;
+pub async fn status<'a>(server: impl Into<Server<'a>>) -> Result<Vec<MigrationStatus>, DbError> {
+    let mut connection = connect(server.into()).await?;
     let applied = applied(&mut connection).await?;
     let mut known: Vec<MigrationStatus> = MigrationSource::<Pg>::migrations(&MIGRATIONS)
         .map_err(failed)?
@@ -89,10 +110,17 @@ async fn applied(connection: &mut AsyncPgConnection) -> Result<Vec<String>, DbEr
     Ok(rows.into_iter().map(|row| row.version).collect())
 }
 
-async fn connect(url: &SecretString) -> Result<AsyncPgConnection, DbError> {
-    AsyncPgConnection::establish(url.expose_secret())
-        .await
-        .map_err(|error| DbError::new(DbErrorKind::Unavailable, "connect to the database", error))
+async fn connect(server: Server<'_>) -> Result<AsyncPgConnection, DbError> {
+    let url = server.url.expose_secret();
+    let connection = match server.tls_ca_file {
+        Some(ca_file) => {
+            let tls = tls(ca_file)
+                .map_err(|error| DbError::new(DbErrorKind::Other, "read database.tls_ca_file", error))?;
+            encrypted(tls, url.to_owned()).await
+        }
+        None => AsyncPgConnection::establish(url).await,
+    };
+    connection.map_err(|error| DbError::new(DbErrorKind::Unavailable, "connect to the database", error))
 }
 
 async fn harness(
@@ -125,10 +153,14 @@ pub async fn create_login(url: &SecretString, login: &str, role: &str) -> Result
          END $$;
          GRANT {role} TO {login}"
     );
-    connect(url).await?.batch_execute(&sql).await.map_err(|error| DbError::from_driver("create login", error))
+    connect(url.into())
+        .await?
+        .batch_execute(&sql)
+        .await
+        .map_err(|error| DbError::from_driver("create login", error))
 }
 
 /// Whether a server answers at this address.
 pub async fn answers(url: &SecretString) -> bool {
-    connect(url).await.is_ok()
+    connect(url.into()).await.is_ok()
 }

@@ -7,21 +7,30 @@ use diesel::{
 
 use super::{DbError, SystemTx, statement::statement};
 
-/// The tables, the period of a partition, and how many periods are ready from today on.
-const TABLES: [(&str, &str, i32); 3] =
-    [("idempotency_keys", "1 day", 3), ("audit_entries", "1 month", 2), ("events", "1 month", 2)];
+/// What is partitioned by time.
+#[derive(Debug, Clone, Copy)]
+pub struct Partitioned {
+    table: &'static str,
+    period: &'static str,
+    ahead: i32,
+}
 
-/// Makes the partitions of the coming periods.
-pub async fn create_ahead(tx: &mut SystemTx) -> Result<(), DbError> {
-    for (table, period, count) in TABLES {
-        statement("create partitions", "SELECT app.create_partitions({}, {}::text::interval, app.now(), {})")
-            .bind::<Text, _>(table)
-            .bind::<Text, _>(period)
-            .bind::<Integer, _>(count)
-            .execute(tx.connection()?)
-            .await?;
-    }
-    Ok(())
+/// Every such table, with the period of a partition and how many periods are ready from today on.
+pub const TABLES: [Partitioned; 3] = [
+    Partitioned { table: "idempotency_keys", period: "1 day", ahead: 3 },
+    Partitioned { table: "audit_entries", period: "1 month", ahead: 2 },
+    Partitioned { table: "events", period: "1 month", ahead: 2 },
+];
+
+/// Makes the partitions of one table's coming periods. Fails at once when somebody holds the table.
+pub async fn create_ahead(tx: &mut SystemTx, partitioned: Partitioned) -> Result<(), DbError> {
+    statement("create partitions", "SELECT app.create_partitions({}, {}::text::interval, app.now(), {})")
+        .bind::<Text, _>(partitioned.table)
+        .bind::<Text, _>(partitioned.period)
+        .bind::<Integer, _>(partitioned.ahead)
+        .execute(tx.connection()?)
+        .await
+        .map(|_| ())
 }
 
 #[derive(QueryableByName)]

@@ -83,7 +83,9 @@ impl Pool {
     }
 }
 
-fn tls(ca_file: &std::path::Path) -> Result<ClientConfig, Box<dyn std::error::Error + Send + Sync>> {
+pub(super) fn tls(
+    ca_file: &std::path::Path,
+) -> Result<ClientConfig, Box<dyn std::error::Error + Send + Sync>> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(ca_file)? {
         roots.add(certificate?)?;
@@ -93,7 +95,7 @@ fn tls(ca_file: &std::path::Path) -> Result<ClientConfig, Box<dyn std::error::Er
     Ok(config.with_root_certificates(roots).with_no_client_auth())
 }
 
-async fn encrypted(tls: ClientConfig, url: String) -> ConnectionResult<AsyncPgConnection> {
+pub(super) async fn encrypted(tls: ClientConfig, url: String) -> ConnectionResult<AsyncPgConnection> {
     let bad = |error: tokio_postgres::Error| ConnectionError::BadConnection(error.to_string());
     let mut config: tokio_postgres::Config = url.parse().map_err(bad)?;
     config.ssl_mode(tokio_postgres::config::SslMode::Require);

@@ -25,11 +25,12 @@ pub(super) struct Statement {
     operation: &'static str,
     sql: Cow<'static, str>,
     binds: Vec<Box<dyn QueryFragment<Pg> + Send>>,
+    is_cached: bool,
 }
 
 /// Writes a statement. `operation` is the bare verb phrase that errors and traces carry.
 pub(super) fn statement(operation: &'static str, sql: impl Into<Cow<'static, str>>) -> Statement {
-    Statement { operation, sql: sql.into(), binds: Vec::new() }
+    Statement { operation, sql: sql.into(), binds: Vec::new(), is_cached: true }
 }
 
 struct Bind<ST, T> {
@@ -49,6 +50,9 @@ where
 
 impl QueryFragment<Pg> for Statement {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        if !self.is_cached {
+            out.unsafe_to_cache_prepared();
+        }
         let mut pieces = self.sql.split("{}");
         if let Some(first) = pieces.next() {
             out.push_sql(first);
@@ -72,6 +76,12 @@ impl Query for Statement {
 }
 
 impl Statement {
+    /// Prepares it anew: for texts of so many shapes that keeping them all would cost more than preparing one.
+    pub(super) fn uncached(mut self) -> Self {
+        self.is_cached = false;
+        self
+    }
+
     /// Binds the next `{}`.
     pub(super) fn bind<ST, T>(mut self, value: T) -> Self
     where

@@ -3,7 +3,7 @@
 
 use diesel::{
     QueryableByName,
-    sql_types::{Array, BigInt, Bool, Double, Integer, Nullable, SmallInt, Text, Uuid as SqlUuid},
+    sql_types::{Array, BigInt, Double, Integer, Nullable, SmallInt, Text, Uuid as SqlUuid},
 };
 use uuid::Uuid;
 
@@ -138,25 +138,25 @@ pub async fn end(
 }
 
 #[derive(QueryableByName)]
-struct Exists {
-    #[diesel(sql_type = Bool)]
-    exists: bool,
+struct StateRow {
+    #[diesel(sql_type = SmallInt)]
+    state: i16,
 }
 
-/// Whether there is an upload with this id, in whatever state.
-pub async fn exists(tx: &mut TenantTx, id: UploadId) -> Result<bool, DbError> {
-    let row: Exists = statement(
-        "look for upload",
-        "SELECT EXISTS (SELECT FROM uploads WHERE tenant_id = {} AND id = {}) AS exists",
-    )
-    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-    .bind::<SqlUuid, _>(id.as_uuid())
-    .one(tx.connection()?)
-    .await?;
-    Ok(row.exists)
+/// The state of an upload, if there is such an upload.
+pub async fn state(tx: &mut TenantTx, id: UploadId) -> Result<Option<UploadState>, DbError> {
+    const OPERATION: &str = "read state of upload";
+    let row: Option<StateRow> =
+        statement(OPERATION, "SELECT state FROM uploads WHERE tenant_id = {} AND id = {}")
+            .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+            .bind::<SqlUuid, _>(id.as_uuid())
+            .first(tx.connection()?)
+            .await?;
+    row.map(|row| UploadState::from_number(row.state).ok_or_else(|| DbError::corrupt(OPERATION, "state")))
+        .transpose()
 }
 
-/// An open upload whose lease ran out, and what it left in the store.
+/// An upload that never became a file and whose lease ran out, and what it left in the store.
 #[derive(Debug, Clone)]
 pub struct ExpiredUpload {
     /// Whose.
@@ -183,7 +183,8 @@ struct ExpiredRow {
     multipart_id: Option<String>,
 }
 
-/// Open uploads of one provider whose lease ran out, longest first.
+/// Uploads of one provider that are open, or were aborted without their bytes being removed, and whose lease ran out;
+/// longest first.
 pub async fn list_expired(
     tx: &mut SystemTx,
     provider: &str,
@@ -193,7 +194,7 @@ pub async fn list_expired(
     let rows: Vec<ExpiredRow> = statement(
         OPERATION,
         "SELECT tenant_id, id, lease_epoch, storage_key, multipart_id FROM uploads
-         WHERE state = 1 AND provider = {} AND lease_expire_time <= app.now() ORDER BY lease_expire_time LIMIT {}",
+         WHERE state IN (1, 3) AND provider = {} AND lease_expire_time <= app.now() ORDER BY lease_expire_time LIMIT {}",
     )
     .bind::<Text, _>(provider.to_owned())
     .bind::<BigInt, _>(limit)
@@ -213,11 +214,21 @@ pub async fn list_expired(
         .collect()
 }
 
-/// Forgets uploads that ended longer ago than their lease lasted.
-pub async fn delete_ended(tx: &mut SystemTx) -> Result<usize, DbError> {
+/// Forgets an aborted upload whose bytes are gone.
+pub async fn delete_aborted(tx: &mut SystemTx, tenant: TenantId, id: UploadId) -> Result<(), DbError> {
+    statement("delete aborted upload", "DELETE FROM uploads WHERE tenant_id = {} AND id = {} AND state = 3")
+        .bind::<SqlUuid, _>(tenant.as_uuid())
+        .bind::<SqlUuid, _>(id.as_uuid())
+        .execute(tx.connection()?)
+        .await
+        .map(|_| ())
+}
+
+/// Forgets committed uploads once their lease would have run out.
+pub async fn delete_committed(tx: &mut SystemTx) -> Result<usize, DbError> {
     statement(
-        "delete ended uploads",
-        "DELETE FROM uploads WHERE state <> 1 AND lease_expire_time <= app.now()",
+        "delete committed uploads",
+        "DELETE FROM uploads WHERE state = 2 AND lease_expire_time <= app.now()",
     )
     .execute(tx.connection()?)
     .await

@@ -1,5 +1,6 @@
 //! Never more than so many operations under way at once. A download counts until its stream is dropped, since
-//! it is the streams that hold memory and connections.
+//! it is the streams that hold memory and connections. Downloads are counted apart from everything else: readers that
+//! are slow must not keep others from writing.
 
 use std::{ops::Range, sync::Arc};
 
@@ -17,16 +18,21 @@ use crate::domain::object_key::ObjectKey;
 pub(super) struct Limited {
     inner: Arc<dyn ObjectStorage>,
     permits: Arc<Semaphore>,
+    downloads: Arc<Semaphore>,
 }
 
 impl Limited {
     pub(super) fn over(inner: Arc<dyn ObjectStorage>, concurrency_max: usize) -> Arc<dyn ObjectStorage> {
-        let permits = Arc::new(Semaphore::new(concurrency_max.min(Semaphore::MAX_PERMITS)));
-        Arc::new(Self { inner, permits })
+        let permits = || Arc::new(Semaphore::new(concurrency_max.min(Semaphore::MAX_PERMITS)));
+        Arc::new(Self { inner, permits: permits(), downloads: permits() })
     }
 
     async fn permit(&self) -> Result<OwnedSemaphorePermit, StorageError> {
-        let permit = Arc::clone(&self.permits).acquire_owned().await;
+        Self::one_of(&self.permits).await
+    }
+
+    async fn one_of(permits: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, StorageError> {
+        let permit = Arc::clone(permits).acquire_owned().await;
         permit.map_err(|closed| {
             StorageError::new(StorageErrorKind::Other, "wait for the store").with_source(closed)
         })
@@ -91,7 +97,7 @@ impl ObjectStorage for Limited {
     }
 
     async fn get(&self, key: &ObjectKey, range: Range<u64>) -> Result<ByteStream, StorageError> {
-        let permit = self.permit().await?;
+        let permit = Self::one_of(&self.downloads).await?;
         let stream = self.inner.get(key, range).await?;
         // The closure owns the permit, so it goes when the stream goes.
         let holding = move |piece| {

@@ -49,7 +49,7 @@ async fn run(
 ) -> Result<Changed<Option<File>>, Error> {
     let payload = super::payload(caller, id);
     let attempt = match idempotency::begin(app, tx, request_id, Method::DeleteFile, &payload).await? {
-        Begun::Replay(answer) => return Changed::read(tx, answer).await,
+        Begun::Replay(answer) => return Ok(answer),
         Begun::Fresh(attempt) => attempt,
     };
     let file = seen(caller, files::get_for_update(tx, id).await?)?;
@@ -62,10 +62,11 @@ async fn run(
     } else {
         Some(to_trash(tx, caller, &file).await?)
     };
+    let deleted = Changed::read(tx, deleted).await?;
     if let Some(attempt) = attempt {
         attempt.record(tx, &deleted).await?;
     }
-    Changed::read(tx, deleted).await
+    Ok(deleted)
 }
 
 async fn to_trash(tx: &mut TenantTx, caller: &Caller, file: &File) -> Result<File, Error> {

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// A change that was made, and the tenant's quota after it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 pub struct Changed<T> {
     /// What it came to.
     pub value: T,

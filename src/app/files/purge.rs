@@ -49,16 +49,17 @@ async fn run(
 ) -> Result<Changed<()>, Error> {
     let payload = super::payload(caller, id);
     let attempt = match idempotency::begin(app, tx, request_id, Method::PurgeFile, &payload).await? {
-        Begun::Replay(()) => return Changed::read(tx, ()).await,
+        Begun::Replay(answer) => return Ok(answer),
         Begun::Fresh(attempt) => attempt,
     };
     let file = seen(caller, files::get_for_update(tx, id).await?)?;
     can_write(caller, &file)?;
     remove(app, tx, caller, file).await?;
+    let purged = Changed::read(tx, ()).await?;
     if let Some(attempt) = attempt {
-        attempt.record(tx, &()).await?;
+        attempt.record(tx, &purged).await?;
     }
-    Changed::read(tx, ()).await
+    Ok(purged)
 }
 
 /// Removes a locked file and all that hangs on it.

@@ -50,17 +50,18 @@ async fn run(
 ) -> Result<Changed<File>, Error> {
     let payload = super::payload(caller, id);
     let attempt = match idempotency::begin(app, tx, request_id, Method::UndeleteFile, &payload).await? {
-        Begun::Replay(answer) => return Changed::read(tx, answer).await,
+        Begun::Replay(answer) => return Ok(answer),
         Begun::Fresh(attempt) => attempt,
     };
     let file = seen(caller, files::get_for_update(tx, id).await?)?;
     can_write(caller, &file)?;
     let file =
         if file.trash.is_none() { filled(tx, file).await? } else { restore(tx, caller, &file).await? };
+    let restored = Changed::read(tx, file).await?;
     if let Some(attempt) = attempt {
-        attempt.record(tx, &file).await?;
+        attempt.record(tx, &restored).await?;
     }
-    Changed::read(tx, file).await
+    Ok(restored)
 }
 
 async fn restore(tx: &mut TenantTx, caller: &Caller, file: &File) -> Result<File, Error> {

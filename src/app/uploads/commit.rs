@@ -1,7 +1,8 @@
 //! The commit: bytes that are stored become a file that is visible.
 //!
 //! One order, everywhere, which is also the order of locks: the upload's row, idempotency key, blob, file, version, tags,
-//! attachments, readers, audit, event, usage counter, and the quota row last. Finished uploads of one tenant are committed
+//! attachments, readers, audit, event, usage counter, and the quota row last. (The lock on a request id is taken first; the
+//! answer stored under it tells the quota, and is written behind it.) Finished uploads of one tenant are committed
 //! together; when their sum finds no room, or anything else refuses the batch, it is run again singly in the order of
 //! arrival, so that a neighbour never fails for another.
 
@@ -32,7 +33,7 @@ use crate::{
         digest::Digest,
         file::File,
         ids::{FileId, RequestId, TenantId, UploadId},
-        quota::Quota,
+        quota::{Quota, QuotaState},
     },
     telemetry::{Metrics, metrics::QuotaLimit},
 };
@@ -58,13 +59,13 @@ pub(in crate::app) struct FinishedUpload {
 pub(super) struct Answer {
     pub(super) file: File,
     pub(super) warnings: Vec<Warning>,
+    pub(super) quota: QuotaState,
 }
 
 /// A file that is visible now, or was already.
 #[derive(Debug, Clone)]
 pub(in crate::app) struct Committed {
     pub(super) answer: Answer,
-    pub(super) quota: Quota,
     /// Another attempt with the same request id was first: this one's bytes are surplus.
     pub(super) is_replay: bool,
 }
@@ -110,18 +111,7 @@ impl Batch for Commits {
 
     async fn run(&self, tenant: TenantId, items: Vec<FinishedUpload>) -> Vec<ItemOutcome> {
         let outcomes = match self.commit(tenant, &items).await {
-            Err(BatchError::Refused(_)) if items.len() > 1 => {
-                let mut outcomes = Vec::with_capacity(items.len());
-                for item in &items {
-                    outcomes.push(match self.commit(tenant, std::slice::from_ref(item)).await {
-                        Ok(mut single) => {
-                            single.pop().unwrap_or(Err(Error::internal("commit without outcome")))
-                        }
-                        Err(error) => Err(error.into_error()),
-                    });
-                }
-                outcomes
-            }
+            Err(BatchError::Refused(_)) if items.len() > 1 => self.commit_singly(tenant, &items).await,
             Ok(outcomes) => outcomes,
             Err(error) => same_for_all(items.len(), error),
         };
@@ -139,7 +129,7 @@ impl BatchError {
         match self {
             Self::Refused(error) => error,
             Self::Away(error) => error.into(),
-            Self::Unknown(error) => Error::OutcomeUnknown(error),
+            Self::Unknown(error) => Error::OutcomeUnknown(error.into()),
         }
     }
 }
@@ -148,11 +138,30 @@ fn same_for_all(count: usize, error: BatchError) -> Vec<ItemOutcome> {
     match error {
         BatchError::Refused(error) => vec![Err(error)],
         BatchError::Away(error) => (0..count).map(|_| Err(error.clone().into())).collect(),
-        BatchError::Unknown(error) => (0..count).map(|_| Err(Error::OutcomeUnknown(error.clone()))).collect(),
+        BatchError::Unknown(error) => {
+            (0..count).map(|_| Err(Error::OutcomeUnknown(error.clone().into()))).collect()
+        }
     }
 }
 
 impl Commits {
+    /// Commits items one by one, in the order of their arrival. When the database goes away in between, the rest is not
+    /// tried any more.
+    async fn commit_singly(&self, tenant: TenantId, items: &[FinishedUpload]) -> Vec<ItemOutcome> {
+        let mut outcomes = Vec::with_capacity(items.len());
+        for item in items {
+            match self.commit(tenant, std::slice::from_ref(item)).await {
+                Ok(single) => outcomes.extend(single),
+                Err(BatchError::Away(error)) => {
+                    outcomes.resize_with(items.len(), || Err(error.clone().into()));
+                    return outcomes;
+                }
+                Err(error) => outcomes.push(Err(error.into_error())),
+            }
+        }
+        outcomes
+    }
+
     /// Commits items in one transaction; answers one outcome per item, in order.
     async fn commit(
         &self,
@@ -184,16 +193,22 @@ impl Commits {
         let reserved = end_uploads(tx, items, &mut settled).await?;
         let fresh: Vec<&FinishedUpload> =
             items.iter().filter(|item| !settled.contains_key(&item.file.id)).collect();
-        let mut committed = insert_rows(tx, &fresh).await?;
-        let quota = charge(tx, &fresh, &reserved).await?;
+        let files = insert_rows(tx, &fresh).await?;
+        let quota = charge(tx, &fresh, &reserved).await?.state();
+        let mut answers: HashMap<FileId, Answer> = fresh
+            .iter()
+            .zip(files)
+            .map(|(item, file)| (file.id, Answer { file, warnings: item.warnings.clone(), quota }))
+            .collect();
+        idempotency_keys::insert(tx, &stored_answers(&fresh, &answers)?).await?;
         let outcomes = items
             .iter()
             .map(|item| match settled.remove(&item.file.id) {
-                Some(Ok(answer)) => Ok(Committed { answer, quota: quota.clone(), is_replay: true }),
+                Some(Ok(answer)) => Ok(Committed { answer, is_replay: true }),
                 Some(Err(error)) => Err(error),
-                None => committed
+                None => answers
                     .remove(&item.file.id)
-                    .map(|answer| Committed { answer, quota: quota.clone(), is_replay: false })
+                    .map(|answer| Committed { answer, is_replay: false })
                     .ok_or_else(|| Error::internal("inserted file is missing")),
             })
             .collect();
@@ -230,7 +245,8 @@ impl Commits {
     /// The answer to COMMIT was lost: what became of it is not failure but a question.
     async fn ask_for_outcome(&self, transaction: &TransactionId, lost: DbError) -> Result<(), BatchError> {
         const ATTEMPTS: u32 = 8;
-        if lost.kind != DbErrorKind::Unavailable {
+        // Only a constraint's or a serialisation's word says for sure that nothing happened.
+        if matches!(lost.kind, DbErrorKind::Constraint(_) | DbErrorKind::Contended) {
             return Err(BatchError::Refused(lost.into()));
         }
         for attempt in 0..ATTEMPTS {
@@ -265,13 +281,10 @@ async fn end_uploads(
     Ok(reserved)
 }
 
-/// Everything but the charge: what makes the files, and what tells of them.
-async fn insert_rows(
-    tx: &mut TenantTx,
-    items: &[&FinishedUpload],
-) -> Result<HashMap<FileId, Answer>, BatchError> {
+/// Everything but the charge: what makes the files, and what tells of them. Answers the files with their times, in order.
+async fn insert_rows(tx: &mut TenantTx, items: &[&FinishedUpload]) -> Result<Vec<File>, BatchError> {
     if items.is_empty() {
-        return Ok(HashMap::new());
+        return Ok(Vec::new());
     }
     let rows: Vec<&File> = items.iter().map(|item| &item.file).collect();
     let stored: Vec<&Blob> = items.iter().map(|item| &item.blob).collect();
@@ -289,19 +302,20 @@ async fn insert_rows(
 
     let times: HashMap<FileId, files::CreatedFile> =
         created.into_iter().map(|times| (times.id, times)).collect();
-    let answers: HashMap<FileId, Answer> = items
+    let files = items
         .iter()
-        .filter_map(|item| {
-            let times = times.get(&item.file.id)?;
-            let file = File {
+        .map(|item| {
+            let times =
+                times.get(&item.file.id).ok_or_else(|| Error::internal("inserted file is missing"))?;
+            Ok(File {
                 create_time: times.create_time,
                 update_time: times.create_time,
                 deletion_time: times.deletion_time,
                 ..item.file.clone()
-            };
-            Some((file.id, Answer { file, warnings: item.warnings.clone() }))
+            })
         })
-        .collect();
+        .collect::<Result<Vec<File>, Error>>()
+        .map_err(BatchError::Refused)?;
 
     let entries: Vec<AuditEntry> = items.iter().map(|item| item.audit.clone()).collect();
     audit_entries::insert(tx, &entries).await?;
@@ -310,8 +324,7 @@ async fn insert_rows(
         .map(|item| Event::of(EventKind::FileCreated, &item.file, &item.file.created_by))
         .collect();
     events::insert(tx, &events).await?;
-    idempotency_keys::insert(tx, &stored_answers(items, &answers)?).await?;
-    Ok(answers)
+    Ok(files)
 }
 
 fn pairs(items: &[&FinishedUpload], pick: fn(&FinishedUpload) -> &Vec<String>) -> Vec<(FileId, String)> {

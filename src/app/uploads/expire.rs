@@ -18,7 +18,7 @@ const UPLOADS_PER_ROUND: i64 = 100;
 pub async fn expire(app: &App) -> Result<usize, Error> {
     let mut tx = app.db.system_tx().await?;
     let expired = uploads::list_expired(&mut tx, app.store.provider(), UPLOADS_PER_ROUND).await?;
-    uploads::delete_ended(&mut tx).await?;
+    uploads::delete_committed(&mut tx).await?;
     tx.commit().await?;
     let mut given_up = 0;
     for upload in expired {

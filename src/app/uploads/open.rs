@@ -3,6 +3,9 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
+use tracing::Instrument as _;
+
 use crate::{
     app::{App, Error},
     db::{
@@ -38,17 +41,28 @@ pub(super) struct OpenUpload {
     multipart: MultipartId,
     lease: UploadLease,
     reserved_bytes: u64,
+    renewed: Instant,
     is_settled: bool,
 }
 
 impl OpenUpload {
     /// Reserves room and starts the multipart object. A reservation of exactly `bytes`, or nothing at all.
+    ///
+    /// In a task of its own: a client that leaves while the reservation is being committed must not be cleaned up after
+    /// before it is there.
     pub(super) async fn open(
         app: &Arc<App>,
         caller: &Caller,
         target: Target,
         bytes: u64,
-    ) -> Result<Self, Error> {
+    ) -> Result<Box<Self>, Error> {
+        let (app, caller) = (Arc::clone(app), caller.clone());
+        let tasks = app.tasks.clone();
+        let opening = async move { Self::reserve(&app, &caller, target, bytes).await.map(Box::new) };
+        tasks.spawn(opening.in_current_span()).await.map_err(Error::internal)?
+    }
+
+    async fn reserve(app: &Arc<App>, caller: &Caller, target: Target, bytes: u64) -> Result<Self, Error> {
         let part_size_bytes = app.limits.uploads.part_size_bytes as u64;
         let multipart = app.store.start_multipart(&target.key, part_size_bytes, &target.options).await?;
         let upload = NewUpload {
@@ -69,6 +83,7 @@ impl OpenUpload {
             multipart,
             lease: UploadLease::first(upload.id),
             reserved_bytes: bytes,
+            renewed: Instant::now(),
             is_settled: false,
         };
         let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::system()).await?;
@@ -93,16 +108,31 @@ impl OpenUpload {
     }
 
     /// Makes sure that so many bytes are reserved, before they are accepted. Reserves ahead in steps; where a step does
-    /// not fit any more, exactly what is needed, so that no file is refused that fits.
+    /// not fit any more, exactly what is needed, so that no file is refused that fits. Renews the lease from time to time.
     pub(super) async fn cover(&mut self, bytes: u64) -> Result<(), Error> {
         if bytes <= self.reserved_bytes {
-            return Ok(());
+            return self.renew().await;
         }
         let needed = bytes - self.reserved_bytes;
         let step = needed.max(self.app.limits.uploads.reservation_step_bytes);
         let mut tx = self.app.db.tenant_tx(self.tenant, &Viewer::system()).await?;
         let grown = grow(&mut tx, self.lease, step, needed, lease_seconds(&self.app)).await;
         self.reserved_bytes += tx.finish(grown).await.inspect_err(|error| count_refusal(&self.app, error))?;
+        self.renewed = Instant::now();
+        Ok(())
+    }
+
+    /// The lease counts from the last byte; writing that down for every byte would be too much.
+    async fn renew(&mut self) -> Result<(), Error> {
+        if self.renewed.elapsed() < self.app.limits.uploads.lease() / 3 {
+            return Ok(());
+        }
+        let mut tx = self.app.db.tenant_tx(self.tenant, &Viewer::system()).await?;
+        let renewed = uploads::grow(&mut tx, self.lease, 0, lease_seconds(&self.app)).await;
+        if !tx.finish(renewed).await? {
+            return Err(Error::UploadFenced);
+        }
+        self.renewed = Instant::now();
         Ok(())
     }
 
@@ -174,7 +204,8 @@ async fn grow(
 }
 
 /// Ends an upload that will not become a file: first its reservation, so that nobody can commit it any more, then its
-/// bytes. An upload that somebody else has ended is left alone: it may have become a file.
+/// bytes, then its row. What fails leaves the row behind, to be found when the lease has run out. An upload that was
+/// committed is left alone.
 pub(super) async fn give_up(
     app: &App,
     tenant: TenantId,
@@ -191,10 +222,14 @@ pub(super) async fn give_up(
         app.store.abort_multipart(key, multipart).await?;
     }
     app.store.delete(key).await?;
+    let mut tx = app.db.system_tx().await?;
+    uploads::delete_aborted(&mut tx, tenant, lease.id).await?;
+    tx.commit().await?;
     Ok(true)
 }
 
-/// Gives the reservation back; answers whether the bytes are nobody's now. An upload without a row never came to be.
+/// Gives the reservation back, unless that was done before; answers whether the bytes are nobody's now. An upload without
+/// a row never came to be.
 async fn release(tx: &mut TenantTx, lease: UploadLease) -> Result<bool, Error> {
     let ended = uploads::end(tx, &[lease], UploadState::Aborted).await?;
     for (_, reserved_bytes) in &ended {
@@ -202,7 +237,7 @@ async fn release(tx: &mut TenantTx, lease: UploadLease) -> Result<bool, Error> {
             QuotaDelta { reserved_bytes: -reserved_bytes, reserved_file_count: -1, ..QuotaDelta::default() };
         quotas::apply(tx, delta).await?;
     }
-    Ok(!ended.is_empty() || !uploads::exists(tx, lease.id).await?)
+    Ok(uploads::state(tx, lease.id).await?.is_none_or(|state| state == UploadState::Aborted))
 }
 
 fn count_refusal(app: &App, error: &Error) {

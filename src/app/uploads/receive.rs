@@ -1,10 +1,10 @@
 //! Receives the bytes of one upload: checks them, keeps at most a part of them, and writes full parts while more arrive.
 
-use std::{sync::Arc, time::Instant};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::Instant};
 
 use super::{
     content::{Content, Measured},
@@ -61,7 +61,7 @@ where
     S: Stream<Item = UploadMessage> + Send + Unpin,
 {
     let mut receiver = Receiver::new(app, caller, content, sink);
-    let pace = Pace::new(app);
+    let mut pace = Pace::new(app);
     loop {
         match pace.next(&mut messages, receiver.content.received_bytes()).await? {
             Some(UploadMessage::Chunk { offset, data, crc32c }) => {
@@ -79,32 +79,36 @@ where
     }
 }
 
-/// Ends uploads that stand still or drip.
+/// Ends uploads that stand still or drip. Only time spent waiting for the client counts, in windows of the grace period:
+/// what came fast at first does not pay for dripping later, and waiting for our own budget is nobody's fault.
 struct Pace<'a> {
     app: &'a App,
-    started: Instant,
+    waited: Duration,
+    window_began_bytes: u64,
 }
 
 impl<'a> Pace<'a> {
-    #[allow(clippy::disallowed_methods, reason = "a pace is measured on the process's own monotonic clock")]
     fn new(app: &'a App) -> Self {
-        Self { app, started: tokio::time::Instant::now().into_std() }
+        Self { app, waited: Duration::ZERO, window_began_bytes: 0 }
     }
 
-    async fn next<S>(&self, messages: &mut S, received_bytes: u64) -> Result<Option<UploadMessage>, Error>
+    async fn next<S>(&mut self, messages: &mut S, received_bytes: u64) -> Result<Option<UploadMessage>, Error>
     where
         S: Stream<Item = UploadMessage> + Send + Unpin,
     {
         let limits = &self.app.limits.uploads;
         let idle = limits.idle_timeout();
+        let asked = Instant::now();
         let next = tokio::time::timeout(idle, messages.next())
             .await
             .map_err(|_| Error::UploadStalled(format!("no message for {} seconds", idle.as_secs())))?;
-        let elapsed = tokio::time::Instant::now().into_std().duration_since(self.started);
-        let wanted = limits.rate_min_bytes_per_second.saturating_mul(elapsed.as_secs());
-        if elapsed > limits.rate_grace() && received_bytes < wanted {
+        self.waited += asked.elapsed();
+        if self.waited >= limits.rate_grace() {
             let rate = limits.rate_min_bytes_per_second;
-            return Err(Error::UploadStalled(format!("fewer than {rate} bytes per second")));
+            if received_bytes - self.window_began_bytes < rate.saturating_mul(self.waited.as_secs()) {
+                return Err(Error::UploadStalled(format!("fewer than {rate} bytes per second")));
+            }
+            (self.waited, self.window_began_bytes) = (Duration::ZERO, received_bytes);
         }
         Ok(next)
     }
@@ -185,7 +189,7 @@ impl<'a> Receiver<'a> {
         let Sink::Store { target, open } = &mut self.sink else { return Ok(()) };
         let open = match open {
             Some(open) => open,
-            None => open.insert(Box::new(OpenUpload::open(app, caller, (**target).clone(), received).await?)),
+            None => open.insert(OpenUpload::open(app, caller, (**target).clone(), received).await?),
         };
         let (key, multipart) = (open.target().key.clone(), open.multipart().clone());
         let part = std::mem::replace(&mut self.part, Part::new(app.budget.room()));

@@ -106,7 +106,7 @@ where
     check_scan(app, caller)?;
     let known = known_answer(app, caller, &spec).await?;
     if let (Some(stored), Some(sha256)) = (&known, spec.sha256) {
-        return replayed(app, caller, &spec, stored.clone(), sha256).await;
+        return replayed(caller, &spec, stored.clone(), sha256);
     }
     let limits =
         check_room(app, caller, &spec).await.inspect_err(|error| count_refusal(&app.metrics, error))?;
@@ -117,7 +117,7 @@ where
     let received = receive(app, caller, Content::new(&spec, limits), sink, messages).await?;
     check_declared(&spec, &received.content)?;
     match known {
-        Some(stored) => replayed(app, caller, &spec, stored, received.content.sha256).await,
+        Some(stored) => replayed(caller, &spec, stored, received.content.sha256),
         None => store(app, caller, spec, received).await,
     }
 }
@@ -138,20 +138,15 @@ async fn known_answer(app: &App, caller: &Caller, spec: &CheckedSpec) -> Result<
     Ok(tx.finish(found).await?.pop())
 }
 
-/// Answers as the first time. The quota is today's.
-async fn replayed(
-    app: &App,
+/// Answers as the first time.
+fn replayed(
     caller: &Caller,
     spec: &CheckedSpec,
     stored: StoredAnswer,
     content: Digest,
 ) -> Result<Uploaded, Error> {
     let payload = spec.fingerprint(&caller.actor.id, content);
-    let answer: Answer = idempotency::replay(stored, Method::UploadFile, payload)?;
-    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::system()).await?;
-    let quota = quotas::get(&mut tx).await;
-    let quota = tx.finish(quota).await?.state();
-    Ok(uploaded(answer, quota))
+    idempotency::replay(stored, Method::UploadFile, payload).map(uploaded)
 }
 
 /// The largest file per kind, as the quota says today. A file that cannot fit is refused before its bytes travel; whether
@@ -176,7 +171,7 @@ async fn store_sink(app: &Arc<App>, caller: &Caller, spec: &CheckedSpec) -> Resu
     let target = target(app, caller, &spec.category)?;
     let is_large = spec.size_bytes.filter(|size| *size > app.limits.uploads.part_size_bytes as u64);
     let open = match is_large {
-        Some(size) => Some(Box::new(OpenUpload::open(app, caller, target.clone(), size).await?)),
+        Some(size) => Some(OpenUpload::open(app, caller, target.clone(), size).await?),
         None => None,
     };
     Ok(Sink::Store { target: Box::new(target), open })
@@ -235,10 +230,11 @@ async fn store_and_commit(
     };
     let lease = open.as_ref().map(|open| open.lease());
     let finished = finished(app, caller, spec, &content, &target, lease);
-    let committed = app.commits.submit(caller.tenant_id(), finished).await.map_err(Error::internal)?;
+    // A batch that died without a word may have committed.
+    let committed = app.commits.submit(caller.tenant_id(), finished).await;
+    let committed = committed.unwrap_or_else(|lost| Err(Error::OutcomeUnknown(lost.into())));
     settle(app, &target, open, &committed).await;
-    let Committed { answer, quota, .. } = committed?;
-    Ok(uploaded(answer, quota.state()))
+    committed.map(|committed| uploaded(committed.answer))
 }
 
 /// What became a file keeps its object; what did not gives it back. What is not known keeps everything: the sweeper
@@ -317,8 +313,8 @@ fn finished(
     }
 }
 
-fn uploaded(answer: Answer, quota: QuotaState) -> Uploaded {
-    let Answer { file, mut warnings } = answer;
+fn uploaded(answer: Answer) -> Uploaded {
+    let Answer { file, mut warnings, quota } = answer;
     warnings.extend(of_quota(&quota));
     Uploaded { file, quota, warnings }
 }

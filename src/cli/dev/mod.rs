@@ -60,6 +60,7 @@ const DEV_JSON: &str = "dev.json";
 pub(super) async fn dev(args: DevArgs, config_file: Option<PathBuf>) -> Result<(), Failure> {
     fs::create_dir_all(&args.data_dir)?;
     let data_dir = args.data_dir.canonicalize()?;
+    let _lock = lock(&data_dir)?;
     // An old file would send clients to a server that is gone.
     remove_if_there(&data_dir.join(DEV_JSON))?;
     let secrets = Secrets::load_or_create(&data_dir)?;
@@ -131,6 +132,18 @@ fn configure(
     config.telemetry.log_format = LogFormat::Text;
     config.validate()?;
     Ok(config)
+}
+
+/// Keeps a second `dev` out of the same data directory for as long as it is held.
+fn lock(data_dir: &Path) -> Result<fs::File, Failure> {
+    let file = fs::File::create(data_dir.join("dev.lock"))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => {
+            Err(format!("another `strongroom dev` is running in {}", data_dir.display()).into())
+        }
+        Err(fs::TryLockError::Error(error)) => Err(error.into()),
+    }
 }
 
 /// Writes a file that only its owner can read, whole or not at all.

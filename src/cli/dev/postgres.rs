@@ -6,7 +6,7 @@
 
 use std::{
     fs,
-    os::unix::fs::{PermissionsExt as _, chown},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _, chown},
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -56,7 +56,9 @@ impl Postgres {
             initialise(&bin, &cluster, account).await?;
         }
         stop_leftover(&bin, &cluster, account).await?;
-        let log = fs::File::create(home.join("server.log"))?;
+        // Beside the cluster's folder, not in it: that one belongs to another user, who could put a link there.
+        let log_path = data_dir.join("postgres.log");
+        let log = fs::File::create(&log_path)?;
         let server = as_account(Command::new(bin.join("postgres")), account)
             .arg("-D")
             .arg(&cluster)
@@ -78,8 +80,13 @@ impl Postgres {
             .spawn()
             .map_err(|error| format!("start {}: {error}", bin.join("postgres").display()))?;
         let mut postgres = Self { bin, cluster, sockets, account, server };
-        postgres.wait_until_ready(&home.join("server.log")).await?;
-        Ok(postgres)
+        match postgres.wait_until_ready(&log_path).await {
+            Ok(()) => Ok(postgres),
+            Err(error) => {
+                postgres.stop().await?;
+                Err(error)
+            }
+        }
     }
 
     /// A connection string for one role.
@@ -194,8 +201,7 @@ async fn home(data_dir: &Path, account: Option<Account>) -> Result<PathBuf, Fail
         if !home.exists() && home.parent() == Some(data_dir) && !can_enter(data_dir, account).await? {
             continue;
         }
-        create_private(&home)?;
-        chown(&home, Some(uid), Some(gid))?;
+        create_owned(&home, uid, gid)?;
         if can_enter(&home, account).await? {
             return Ok(home);
         }
@@ -216,6 +222,26 @@ async fn can_enter(directory: &Path, account: Option<Account>) -> Result<bool, F
 fn create_private(directory: &Path) -> std::io::Result<()> {
     fs::create_dir_all(directory)?;
     fs::set_permissions(directory, fs::Permissions::from_mode(0o700))
+}
+
+/// A folder of the server's user. One that is there already must be just that: in a place that everybody can write to,
+/// somebody else may have put it there, or a link.
+fn create_owned(directory: &Path, uid: u32, gid: u32) -> Result<(), Failure> {
+    match fs::DirBuilder::new().mode(0o700).create(directory) {
+        Ok(()) => Ok(chown(directory, Some(uid), Some(gid))?),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            let found = fs::symlink_metadata(directory)?;
+            if found.is_dir() && found.uid() == uid && found.permissions().mode() & 0o077 == 0 {
+                return Ok(());
+            }
+            Err(format!(
+                "{} is not a private folder of the user that runs PostgreSQL; remove it",
+                directory.display()
+            )
+            .into())
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The socket lives beside the cluster, unless that path is longer than a socket's may be.

@@ -14,28 +14,42 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Status, body::Body};
 
 use super::{Around, Inner, Next};
-use crate::grpc::{call::origin, status};
+use crate::grpc::{
+    auth::access::{Access, access},
+    call::origin,
+    status,
+};
 
 /// Health checks are answered from memory also when everything else is refused: an orchestrator that hears
 /// nothing would restart a process that is merely busy.
 const EXEMPT: &str = "/grpc.health.v1.Health/Check";
 
+/// How many anonymous requests may run at once. Health watches and reflection have no end of their own; whoever opens
+/// many of them takes no place of callers with credentials.
+const ANONYMOUS_MAX: usize = 64;
+
 /// Counts requests, to the last byte of their answers.
 #[derive(Clone)]
-pub(in crate::grpc) struct InFlight(Arc<Semaphore>);
+pub(in crate::grpc) struct InFlight {
+    requests: Arc<Semaphore>,
+    anonymous: Arc<Semaphore>,
+}
 
 impl InFlight {
     pub(in crate::grpc) fn new(requests_max: usize) -> Self {
-        Self(Arc::new(Semaphore::new(requests_max)))
+        let anonymous = Arc::new(Semaphore::new(ANONYMOUS_MAX));
+        Self { requests: Arc::new(Semaphore::new(requests_max)), anonymous }
     }
 }
 
 impl Around for InFlight {
     async fn around<S: Inner>(&self, request: Request<Body>, next: Next<S>) -> Response<Body> {
-        if request.uri().path() == EXEMPT {
+        let path = request.uri().path();
+        if path == EXEMPT {
             return next.run(request).await;
         }
-        let Ok(permit) = Arc::clone(&self.0).try_acquire_owned() else {
+        let places = if access(path) == Some(Access::Anonymous) { &self.anonymous } else { &self.requests };
+        let Ok(permit) = Arc::clone(places).try_acquire_owned() else {
             return status::overloaded("requests", &origin(request.extensions()).request_id).into_http();
         };
         let response = next.run(request).await;
