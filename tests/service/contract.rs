@@ -141,7 +141,7 @@ fn every_method_asks_for_the_role_of_its_line() {
                 let file = file_id(&caller.upload(spec("a"), b"x").await.unwrap());
                 let outcome = call(&path, &caller, &file, "").await;
                 let least = match access {
-                    Access::Anonymous => Role::Member,
+                    Access::Anonymous | Access::Owner => Role::Member,
                     Access::Tenant(role) | Access::TenantOrOperator(role) => *role,
                 };
                 if role >= least {
@@ -155,7 +155,7 @@ fn every_method_asks_for_the_role_of_its_line() {
             let outcome = call(&path, &s.operator(), &file, &tenant).await;
             match access {
                 Access::TenantOrOperator(_) | Access::Anonymous => outcome.unwrap(),
-                Access::Tenant(_) => {
+                Access::Tenant(_) | Access::Owner => {
                     assert_eq!(outcome.unwrap_err().code(), Code::PermissionDenied, "{path}")
                 }
             }

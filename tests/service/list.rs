@@ -4,7 +4,7 @@ use chrono::Duration;
 use prost_types::{Struct, Timestamp, Value, value::Kind};
 use strongroom::{
     domain::clock::Clock,
-    proto::v1::{EntityRef, File, FileFilter, FileState, FileView, ListFilesRequest, ScanStatus, UploadSpec},
+    proto::v1::{EntityRef, File, FileFilter, FileState, ListFilesRequest, ScanStatus, UploadSpec, View},
 };
 use tonic::Code;
 
@@ -357,8 +357,8 @@ fn a_basic_view_leaves_out_what_is_long() {
         };
         let id = file_id(&alice.upload(told, b"x").await.unwrap());
         let full = alice.get(&id).await.unwrap();
-        let view = |view: FileView| ListFilesRequest { view: view.into(), ..request("", 0) };
-        for asked in [FileView::Unspecified, FileView::Basic] {
+        let view = |view: View| ListFilesRequest { view: view.into(), ..request("", 0) };
+        for asked in [View::Unspecified, View::Basic] {
             let listed = alice.list(view(asked)).await.unwrap().files.remove(0);
             let basic = File {
                 description: String::new(),
@@ -369,7 +369,7 @@ fn a_basic_view_leaves_out_what_is_long() {
             };
             assert_eq!(listed, basic);
         }
-        assert_eq!(alice.list(view(FileView::Full)).await.unwrap().files, [full]);
+        assert_eq!(alice.list(view(View::Full)).await.unwrap().files, [full]);
     });
 }
 

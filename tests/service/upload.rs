@@ -45,7 +45,10 @@ fn a_small_file_comes_back_byte_for_byte_with_everything_that_was_said_about_it(
             (file.tags.clone(), file.attachments.clone()),
             (vec!["a".into(), "b".into()], told.attachments)
         );
-        assert_eq!((file.state(), file.scan_status()), (FileState::Available, ScanStatus::NotScanned));
+        assert_eq!(
+            (file.state(), file.scan.unwrap().status()),
+            (FileState::Available, ScanStatus::NotScanned)
+        );
         assert_eq!((file.visibility(), file.version), (Visibility::Organization, 1));
         assert!(answer.warnings.is_empty(), "{:?}", answer.warnings);
         assert_eq!(answer.quota.unwrap().used_bytes, 22);
