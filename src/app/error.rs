@@ -177,8 +177,8 @@ impl Error {
     /// Says why a delta did not fit a quota.
     pub fn over_quota(quota: &Quota, needed_bytes: i64) -> Self {
         let lacks_bytes = quota.used_bytes + quota.reserved_bytes + needed_bytes > quota.limit_bytes;
-        let has_files_left = quota.file_count_max == 0
-            || quota.file_count + quota.reserved_file_count < quota.file_count_max;
+        let has_files_left =
+            quota.file_count_max == 0 || quota.file_count + quota.reserved_file_count < quota.file_count_max;
         // The quota was read after the refusal: others may have given room back since, and it lacked bytes all the same.
         if lacks_bytes || has_files_left {
             return Self::QuotaBytes {

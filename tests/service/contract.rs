@@ -164,6 +164,26 @@ fn every_method_asks_for_the_role_of_its_line() {
 }
 
 #[test]
+fn what_belongs_to_the_owner_is_refused_to_a_colleague_who_sees_it() {
+    service_test(|s| async move {
+        for path in methods() {
+            let (_, access) = TABLE.iter().find(|(listed, _)| *listed == path).unwrap();
+            let file = file_id(&s.alice().upload(spec("a"), b"x").await.unwrap());
+            let as_colleague = call(&path, &s.bob(), &file, "").await;
+            let is_refused =
+                as_colleague.as_ref().is_err_and(|status| status.code() == Code::PermissionDenied);
+            let is_admins = *access == Access::TenantOrOperator(Role::Admin);
+            assert_eq!(is_refused, *access == Access::Owner || is_admins, "{path}: {as_colleague:?}");
+            if *access == Access::Owner {
+                call(&path, &s.alice(), &file, "").await.unwrap();
+            }
+        }
+        let denials = "SELECT count(*) FROM audit_entries WHERE NOT is_allowed";
+        assert_eq!(s.owner.number(denials).await, 4, "each denial is in the audit log");
+    });
+}
+
+#[test]
 fn health_is_open_to_anyone_and_tells_each_service() {
     service_test(|s| async move {
         let mut health = HealthClient::new(s.channel.clone());
