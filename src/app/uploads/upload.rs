@@ -9,7 +9,7 @@ use super::{
     commit::{Answer, Committed, FinishedUpload, count_refusal},
     content::{Content, Measured, check_size},
     open::{OpenUpload, Target, remove_object, target},
-    receive::{Place, Received, Sink, receive},
+    receive::{Place, Received, Sink, of_parts, receive},
     warnings::{Warning, of_content, of_quota},
 };
 use crate::{
@@ -233,7 +233,8 @@ async fn store_and_commit(
             (*target, None)
         }
         Place::Parts(open, receipts) => {
-            app.store.complete_multipart(&open.target().key, open.multipart(), &receipts).await?;
+            let completed = app.store.complete_multipart(&open.target().key, open.multipart(), &receipts).await;
+            completed.map_err(of_parts)?;
             (open.target().clone(), Some(open))
         }
         Place::Compared => return Err(Error::internal("a compared upload has nothing to store")),
