@@ -7,7 +7,8 @@ use std::sync::{
 
 use futures::future::join_all;
 use strongroom::proto::v1::{
-    GetQuotaRequest, MediaKind, Quota, QuotaLevel, UpdateQuotaRequest, UploadSpec, WarningCode,
+    DeleteFileRequest, GetQuotaRequest, MediaKind, PurgeFileRequest, Quota, QuotaLevel, QuotaState,
+    UndeleteFileRequest, UpdateQuotaRequest, UploadSpec, WarningCode,
 };
 use tonic::Code;
 use tonic_types::StatusExt;
@@ -140,7 +141,28 @@ fn only_admins_change_limits_and_a_denial_is_written_down() {
             let refused = caller.update_quota("", quota, &["limit_bytes"]).await.unwrap_err();
             assert_eq!((refused.code(), reason(&refused).as_str()), (Code::PermissionDenied, "NOT_ALLOWED"));
         }
+        let denials = "SELECT DISTINCT details->>'method' FROM audit_entries WHERE NOT is_allowed";
+        assert_eq!(s.owner.texts(denials).await, ["/strongroom.v1.QuotaService/UpdateQuota"]);
         s.alice().quota().await.unwrap();
+    });
+}
+
+#[test]
+fn every_answer_that_writes_says_how_full_the_tenant_is() {
+    service_test(|s| async move {
+        let ada = s.ada();
+        ada.limit_bytes(100).await;
+        let id = file_id(&ada.upload(spec("a"), &[b'a'; 96]).await.unwrap());
+        let request_id = String::new();
+        let delete = DeleteFileRequest { file_id: id.clone(), request_id: request_id.clone() };
+        let undelete = UndeleteFileRequest { file_id: id.clone(), request_id: request_id.clone() };
+        let purge = PurgeFileRequest { file_id: id, request_id };
+        let mut files = ada.files.clone();
+        let full = QuotaState { limit_bytes: 100, used_bytes: 96, level: QuotaLevel::Critical.into() };
+        assert_eq!(files.delete_file(delete).await.unwrap().into_inner().quota, Some(full));
+        assert_eq!(files.undelete_file(undelete).await.unwrap().into_inner().quota, Some(full));
+        let empty = QuotaState { used_bytes: 0, level: QuotaLevel::Ok.into(), ..full };
+        assert_eq!(files.purge_file(purge).await.unwrap().into_inner().quota, Some(empty));
     });
 }
 

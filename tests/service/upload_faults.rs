@@ -191,3 +191,58 @@ fn while_a_large_upload_runs_its_room_is_taken() {
         assert_eq!((book.used_bytes, book.reserved_bytes, book.file_count), (9 * PART as i64, 0, 2));
     });
 }
+
+#[test]
+fn what_a_store_would_not_take_back_is_removed_when_the_lease_ends() {
+    service_test(|s| async move {
+        let refused = Fault::Before(StorageErrorKind::Unavailable);
+        for operation in [Operation::AbortMultipart, Operation::Delete] {
+            s.faults.set_plan(Plan::new().on(operation, 1, refused).on(
+                Operation::CompleteMultipart,
+                1,
+                refused,
+            ));
+            let status = s.alice().upload(spec("a"), &pattern(3 * PART)).await.unwrap_err();
+            assert_eq!(reason(&status), "STORAGE_UNAVAILABLE");
+            s.until("the clean-up was tried", || async { s.faults.calls(operation) == 1 }).await;
+            s.clock.advance(chrono::Duration::hours(25));
+            s.until("the worker cleans up", || async {
+                strongroom::worker::round(&s.app).await;
+                s.store.list_multiparts("", None, 10).await.unwrap().multiparts.is_empty()
+                    && s.store.list("", None, 10).await.unwrap().objects.is_empty()
+            })
+            .await;
+            s.assert_nothing_is_left().await;
+        }
+    });
+}
+
+#[test]
+fn an_upload_that_outlives_its_lease_is_given_up_and_can_no_longer_commit() {
+    service_test(|s| async move {
+        let alice = s.alice();
+        let told = UploadSpec { size_bytes: Some(4 * PART as i64), ..spec("slow") };
+        let mut messages = upload_messages(told, &pattern(4 * PART), PART);
+        let rest = messages.split_off(3);
+        let (mut sender, stream) = mpsc::channel(1);
+        let mut files = alice.files.clone();
+        let running = tokio::spawn(async move { files.upload_file(stream).await });
+        for message in messages {
+            sender.send(message).await.unwrap();
+        }
+        s.until("the first part", || async { s.faults.calls(Operation::PutPart) >= 1 }).await;
+        assert_eq!(strongroom::worker::round(&s.app).await, 0, "its lease holds");
+        s.clock.advance(chrono::Duration::hours(25));
+        assert_eq!(strongroom::worker::round(&s.app).await, 1, "now it does not");
+        let reserved = "SELECT sum(reserved_bytes) FROM quotas";
+        assert_eq!(s.owner.number(reserved).await, 0);
+        for message in rest {
+            // The service may have refused it already.
+            let _ = sender.send(message).await;
+        }
+        drop(sender);
+        let status = running.await.unwrap().unwrap_err();
+        assert_eq!((status.code(), reason(&status).as_str()), (Code::Aborted, "UPLOAD_FENCED"));
+        s.assert_nothing_is_left().await;
+    });
+}

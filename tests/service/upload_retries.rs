@@ -143,3 +143,16 @@ fn a_refused_upload_leaves_its_request_id_free() {
         alice.upload(with_id("a", ID, None), b"bytes").await.unwrap();
     });
 }
+
+#[test]
+fn a_replay_needs_no_room() {
+    service_test(|s| async move {
+        let (alice, ada) = (s.alice(), s.ada());
+        let data = pattern(2 * PART);
+        let told = UploadSpec { size_bytes: Some(data.len() as i64), ..with_id("a", ID, None) };
+        let first = alice.upload(told.clone(), &data).await.unwrap();
+        ada.limit_bytes(data.len() as i64).await;
+        let again = alice.upload(told, &data).await.unwrap();
+        assert_eq!(file_id(&first), file_id(&again));
+    });
+}

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     app::{App, Error},
     domain::{caller::Caller, digest::Digest, violations::Violations},
-    storage::{PartReceipt, StorageError},
+    storage::{PartReceipt, StorageError, StorageErrorKind},
 };
 
 /// Where received bytes go.
@@ -206,7 +206,7 @@ impl<'a> Receiver<'a> {
 
     async fn join_one(&mut self) -> Result<(), Error> {
         if let Some(joined) = self.writes.join_next().await {
-            self.receipts.push(joined.map_err(Error::internal)??);
+            self.receipts.push(joined.map_err(Error::internal)?.map_err(of_parts)?);
         }
         Ok(())
     }
@@ -241,6 +241,15 @@ impl<'a> Receiver<'a> {
             Sink::Store { target, open: None } => Place::Memory(target, self.part),
         };
         Ok(Received { content, place })
+    }
+}
+
+/// Why parts cannot be written or put together. An unfinished object that is gone was given up by someone else, when the
+/// lease had run out; nothing that was stored is lost.
+pub(super) fn of_parts(error: StorageError) -> Error {
+    match error.kind {
+        StorageErrorKind::NotFound => Error::UploadFenced,
+        _ => error.into(),
     }
 }
 

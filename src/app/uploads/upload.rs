@@ -9,7 +9,7 @@ use super::{
     commit::{Answer, Committed, FinishedUpload, count_refusal},
     content::{Content, Measured, check_size},
     open::{OpenUpload, Target, remove_object, target},
-    receive::{Place, Received, Sink, receive},
+    receive::{Place, Received, Sink, of_parts, receive},
     warnings::{Warning, of_content, of_quota},
 };
 use crate::{
@@ -108,8 +108,8 @@ where
     if let (Some(stored), Some(sha256)) = (&known, spec.sha256) {
         return replayed(caller, &spec, stored.clone(), sha256);
     }
-    let limits =
-        check_room(app, caller, &spec).await.inspect_err(|error| count_refusal(&app.metrics, error))?;
+    let room = check_room(app, caller, &spec, known.is_some()).await;
+    let limits = room.inspect_err(|error| count_refusal(&app.metrics, error))?;
     let sink = match known {
         Some(_) => Sink::Compare,
         None => store_sink(app, caller, &spec).await?,
@@ -150,8 +150,13 @@ fn replayed(
 }
 
 /// The largest file per kind, as the quota says today. A file that cannot fit is refused before its bytes travel; whether
-/// one that could does fit is decided by the charge alone.
-async fn check_room(app: &App, caller: &Caller, spec: &CheckedSpec) -> Result<FileSizeLimits, Error> {
+/// one that could does fit is decided by the charge alone. A replay stores nothing, so it needs no room.
+async fn check_room(
+    app: &App,
+    caller: &Caller,
+    spec: &CheckedSpec,
+    is_replay: bool,
+) -> Result<FileSizeLimits, Error> {
     let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::system()).await?;
     let quota = quotas::get(&mut tx).await;
     let quota = tx.finish(quota).await?;
@@ -160,7 +165,7 @@ async fn check_room(app: &App, caller: &Caller, spec: &CheckedSpec) -> Result<Fi
     let needed = i64::try_from(size).unwrap_or(i64::MAX);
     let is_at_count =
         quota.file_count_max > 0 && quota.file_count + quota.reserved_file_count >= quota.file_count_max;
-    if needed > quota.available_bytes() || is_at_count {
+    if !is_replay && (needed > quota.available_bytes() || is_at_count) {
         return Err(Error::over_quota(&quota, needed));
     }
     Ok(quota.file_size_max_bytes)
@@ -223,7 +228,8 @@ async fn store_and_commit(
             (*target, None)
         }
         Place::Parts(open, receipts) => {
-            app.store.complete_multipart(&open.target().key, open.multipart(), &receipts).await?;
+            let completed = app.store.complete_multipart(&open.target().key, open.multipart(), &receipts).await;
+            completed.map_err(of_parts)?;
             (open.target().clone(), Some(open))
         }
         Place::Compared => return Err(Error::internal("a compared upload has nothing to store")),

@@ -234,6 +234,9 @@ fn configuration(keys: &tempfile::NamedTempFile) -> Config {
     config.uploads.byte_budget_bytes = 4 * 1024 * 1024;
     config.uploads.reservation_step_bytes = 4 * PART as u64;
     config.server.drain_seconds = 20;
+    // No test is about these limits unless it sets them; a busy machine must not run into them.
+    (config.database.acquire_timeout_seconds, config.database.statement_timeout_seconds) = (60, 60);
+    (config.deadlines.unary_seconds, config.deadlines.list_seconds) = (120, 120);
     config.tenants.presets.insert(SCHOOL.to_owned(), "education".to_owned());
     config.scanning.accept_unscanned = true;
     tokens::trust(&mut config, keys);
