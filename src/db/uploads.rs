@@ -143,11 +143,11 @@ struct Exists {
     exists: bool,
 }
 
-/// Whether there is an upload with this id, in whatever state.
-pub async fn exists(tx: &mut TenantTx, id: UploadId) -> Result<bool, DbError> {
+/// Whether there is an upload with this id that was not given up: it is open, or it became a file.
+pub async fn is_live(tx: &mut TenantTx, id: UploadId) -> Result<bool, DbError> {
     let row: Exists = statement(
         "look for upload",
-        "SELECT EXISTS (SELECT FROM uploads WHERE tenant_id = {} AND id = {}) AS exists",
+        "SELECT EXISTS (SELECT FROM uploads WHERE tenant_id = {} AND id = {} AND state <> 3) AS exists",
     )
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())
     .bind::<SqlUuid, _>(id.as_uuid())
@@ -156,7 +156,7 @@ pub async fn exists(tx: &mut TenantTx, id: UploadId) -> Result<bool, DbError> {
     Ok(row.exists)
 }
 
-/// An open upload whose lease ran out, and what it left in the store.
+/// An upload that became no file and whose lease ran out, and what it may have left in the store.
 #[derive(Debug, Clone)]
 pub struct ExpiredUpload {
     /// Whose.
@@ -183,7 +183,8 @@ struct ExpiredRow {
     multipart_id: Option<String>,
 }
 
-/// Open uploads of one provider whose lease ran out, longest first.
+/// Uploads of one provider that became no file and whose lease ran out, longest first: those that are still open, and
+/// those that were given up, because the store may have refused to take their bytes back.
 pub async fn list_expired(
     tx: &mut SystemTx,
     provider: &str,
@@ -193,7 +194,7 @@ pub async fn list_expired(
     let rows: Vec<ExpiredRow> = statement(
         OPERATION,
         "SELECT tenant_id, id, lease_epoch, storage_key, multipart_id FROM uploads
-         WHERE state = 1 AND provider = {} AND lease_expire_time <= app.now() ORDER BY lease_expire_time LIMIT {}",
+         WHERE state <> 2 AND provider = {} AND lease_expire_time <= app.now() ORDER BY lease_expire_time LIMIT {}",
     )
     .bind::<Text, _>(provider.to_owned())
     .bind::<BigInt, _>(limit)
@@ -213,11 +214,21 @@ pub async fn list_expired(
         .collect()
 }
 
-/// Forgets uploads that ended longer ago than their lease lasted.
-pub async fn delete_ended(tx: &mut SystemTx) -> Result<usize, DbError> {
+/// Forgets an upload of which nothing is left.
+pub async fn delete(tx: &mut SystemTx, tenant: TenantId, id: UploadId) -> Result<(), DbError> {
+    statement("delete upload", "DELETE FROM uploads WHERE tenant_id = {} AND id = {} AND state = 3")
+        .bind::<SqlUuid, _>(tenant.as_uuid())
+        .bind::<SqlUuid, _>(id.as_uuid())
+        .execute(tx.connection()?)
+        .await
+        .map(|_| ())
+}
+
+/// Forgets uploads that became files, once their lease would have run out.
+pub async fn delete_committed(tx: &mut SystemTx) -> Result<usize, DbError> {
     statement(
-        "delete ended uploads",
-        "DELETE FROM uploads WHERE state <> 1 AND lease_expire_time <= app.now()",
+        "delete committed uploads",
+        "DELETE FROM uploads WHERE state = 2 AND lease_expire_time <= app.now()",
     )
     .execute(tx.connection()?)
     .await

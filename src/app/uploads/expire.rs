@@ -3,7 +3,7 @@
 use super::open::give_up;
 use crate::{
     app::{App, Error},
-    db::uploads,
+    db::uploads::{self, ExpiredUpload},
     storage::MultipartId,
 };
 
@@ -18,12 +18,11 @@ const UPLOADS_PER_ROUND: i64 = 100;
 pub async fn expire(app: &App) -> Result<usize, Error> {
     let mut tx = app.db.system_tx().await?;
     let expired = uploads::list_expired(&mut tx, app.store.provider(), UPLOADS_PER_ROUND).await?;
-    uploads::delete_ended(&mut tx).await?;
+    uploads::delete_committed(&mut tx).await?;
     tx.commit().await?;
     let mut given_up = 0;
     for upload in expired {
-        let multipart = upload.multipart_id.map(MultipartId::new);
-        match give_up(app, upload.tenant, upload.lease, &upload.key, multipart.as_ref()).await {
+        match finish_off(app, &upload).await {
             Ok(is_given_up) => given_up += usize::from(is_given_up),
             Err(error) => {
                 tracing::warn!(tenant = %upload.tenant, upload = %upload.lease.id, %error, "expire upload");
@@ -31,4 +30,15 @@ pub async fn expire(app: &App) -> Result<usize, Error> {
         }
     }
     Ok(given_up)
+}
+
+async fn finish_off(app: &App, upload: &ExpiredUpload) -> Result<bool, Error> {
+    let multipart = upload.multipart_id.clone().map(MultipartId::new);
+    if !give_up(app, upload.tenant, upload.lease, &upload.key, multipart.as_ref()).await? {
+        return Ok(false);
+    }
+    let mut tx = app.db.system_tx().await?;
+    uploads::delete(&mut tx, upload.tenant, upload.lease.id).await?;
+    tx.commit().await?;
+    Ok(true)
 }

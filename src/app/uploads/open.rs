@@ -174,7 +174,8 @@ async fn grow(
 }
 
 /// Ends an upload that will not become a file: first its reservation, so that nobody can commit it any more, then its
-/// bytes. An upload that somebody else has ended is left alone: it may have become a file.
+/// bytes. One that became a file, or that another lease holds, is left alone. Safe to repeat: where the store refuses, the
+/// row stays and says what to remove.
 pub(super) async fn give_up(
     app: &App,
     tenant: TenantId,
@@ -202,7 +203,7 @@ async fn release(tx: &mut TenantTx, lease: UploadLease) -> Result<bool, Error> {
             QuotaDelta { reserved_bytes: -reserved_bytes, reserved_file_count: -1, ..QuotaDelta::default() };
         quotas::apply(tx, delta).await?;
     }
-    Ok(!ended.is_empty() || !uploads::exists(tx, lease.id).await?)
+    Ok(!ended.is_empty() || !uploads::is_live(tx, lease.id).await?)
 }
 
 fn count_refusal(app: &App, error: &Error) {
