@@ -228,7 +228,8 @@ async fn store_and_commit(
             (*target, None)
         }
         Place::Parts(open, receipts) => {
-            let completed = app.store.complete_multipart(&open.target().key, open.multipart(), &receipts).await;
+            let completed =
+                app.store.complete_multipart(&open.target().key, open.multipart(), &receipts).await;
             completed.map_err(of_parts)?;
             (open.target().clone(), Some(open))
         }
