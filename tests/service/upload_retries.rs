@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use futures::future::join_all;
 use strongroom::{
+    domain::clock::Clock as _,
     proto::v1::{ListFilesRequest, UploadFileResponse, UploadSpec},
     storage::flaky::Operation,
 };
@@ -141,6 +142,28 @@ fn a_refused_upload_leaves_its_request_id_free() {
         let alice = s.alice();
         alice.send(vec![spec_message(with_id("a", ID, None))]).await.unwrap_err();
         alice.upload(with_id("a", ID, None), b"bytes").await.unwrap();
+    });
+}
+
+#[test]
+fn a_replay_is_answered_also_when_its_file_would_be_expired_by_now() {
+    service_test(|s| async move {
+        let alice = s.alice();
+        let expire_time = prost_types::Timestamp {
+            seconds: (s.clock.now() + chrono::Duration::minutes(5)).timestamp(),
+            nanos: 0,
+        };
+        let other_id = ID.replace("1111", "2222");
+        let specs = [with_id("a", ID, None), with_id("b", &other_id, Some(sha256(b"bytes")))]
+            .map(|spec| UploadSpec { expire_time: Some(expire_time), ..spec });
+        let mut first = Vec::new();
+        for spec in &specs {
+            first.push(alice.upload(spec.clone(), b"bytes").await.unwrap());
+        }
+        s.clock.advance(chrono::Duration::minutes(10));
+        for (spec, first) in specs.into_iter().zip(first) {
+            assert_eq!(alice.upload(spec, b"bytes").await.unwrap(), first);
+        }
     });
 }
 

@@ -23,9 +23,9 @@ use crate::{
     },
     domain::{
         caller::Caller,
-        digest::Digest,
+        clock::Timestamp,
         file::{ContentState, File, ScanStatus},
-        ids::FileId,
+        ids::{FileId, RequestId},
         policy::{FileSizeLimits, ScanRule},
         quota::QuotaState,
         upload_spec::{CheckedSpec, UploadSpec},
@@ -102,24 +102,49 @@ async fn run<S>(app: &Arc<App>, caller: &Caller, spec: UploadSpec, messages: S) 
 where
     S: Stream<Item = UploadMessage> + Send + Unpin,
 {
+    // A retry is answered as the first time, whatever has changed since: the clock, the limits, the room.
+    if let Some(stored) = known_answer(app, caller, &spec).await? {
+        return compare(
+            app,
+            caller,
+            spec.check(&caller.tenant.policy, Timestamp::MIN_UTC)?,
+            stored,
+            messages,
+        )
+        .await;
+    }
     let spec = spec.check(&caller.tenant.policy, app.clock.now())?;
     check_scan(app, caller)?;
-    let known = known_answer(app, caller, &spec).await?;
-    if let (Some(stored), Some(sha256)) = (&known, spec.sha256) {
-        return replayed(caller, &spec, stored.clone(), sha256);
-    }
-    let room = check_room(app, caller, &spec, known.is_some()).await;
+    let room = check_room(app, caller, &spec).await;
     let limits = room.inspect_err(|error| count_refusal(&app.metrics, error))?;
-    let sink = match known {
-        Some(_) => Sink::Compare,
-        None => store_sink(app, caller, &spec).await?,
-    };
+    let sink = store_sink(app, caller, &spec).await?;
     let received = receive(app, caller, Content::new(&spec, limits), sink, messages).await?;
     check_declared(&spec, &received.content)?;
-    match known {
-        Some(stored) => replayed(caller, &spec, stored, received.content.sha256),
-        None => store(app, caller, spec, received).await,
-    }
+    store(app, caller, spec, received).await
+}
+
+/// Answers a retry. Without a digest in its spec the bytes are read to the end and compared, and stored nowhere.
+async fn compare<S>(
+    app: &Arc<App>,
+    caller: &Caller,
+    spec: CheckedSpec,
+    stored: StoredAnswer,
+    messages: S,
+) -> Result<Uploaded, Error>
+where
+    S: Stream<Item = UploadMessage> + Send + Unpin,
+{
+    let sha256 = match spec.sha256 {
+        Some(sha256) => sha256,
+        None => {
+            let content = Content::new(&spec, FileSizeLimits::NONE);
+            let received = receive(app, caller, content, Sink::Compare, messages).await?;
+            check_declared(&spec, &received.content)?;
+            received.content.sha256
+        }
+    };
+    let payload = spec.fingerprint(&caller.actor.id, sha256);
+    idempotency::replay(stored, Method::UploadFile, payload).map(uploaded)
 }
 
 /// A policy that demands a scan is not answered by a server without a scanner, unless its operator said so.
@@ -131,32 +156,17 @@ fn check_scan(app: &App, caller: &Caller) -> Result<(), Error> {
 }
 
 /// What was answered to this request id before, if anything.
-async fn known_answer(app: &App, caller: &Caller, spec: &CheckedSpec) -> Result<Option<StoredAnswer>, Error> {
-    let Some(request_id) = spec.request_id else { return Ok(None) };
+async fn known_answer(app: &App, caller: &Caller, spec: &UploadSpec) -> Result<Option<StoredAnswer>, Error> {
+    // What is no id is reported with everything else that is wrong.
+    let Ok(request_id) = spec.request_id.parse::<RequestId>() else { return Ok(None) };
     let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::system()).await?;
     let found = idempotency_keys::find(&mut tx, &[request_id], idempotency::hours(app)).await;
     Ok(tx.finish(found).await?.pop())
 }
 
-/// Answers as the first time.
-fn replayed(
-    caller: &Caller,
-    spec: &CheckedSpec,
-    stored: StoredAnswer,
-    content: Digest,
-) -> Result<Uploaded, Error> {
-    let payload = spec.fingerprint(&caller.actor.id, content);
-    idempotency::replay(stored, Method::UploadFile, payload).map(uploaded)
-}
-
 /// The largest file per kind, as the quota says today. A file that cannot fit is refused before its bytes travel; whether
 /// one that could does fit is decided by the charge alone. A replay stores nothing, so it needs no room.
-async fn check_room(
-    app: &App,
-    caller: &Caller,
-    spec: &CheckedSpec,
-    is_replay: bool,
-) -> Result<FileSizeLimits, Error> {
+async fn check_room(app: &App, caller: &Caller, spec: &CheckedSpec) -> Result<FileSizeLimits, Error> {
     let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::system()).await?;
     let quota = quotas::get(&mut tx).await;
     let quota = tx.finish(quota).await?;
@@ -165,7 +175,7 @@ async fn check_room(
     let needed = i64::try_from(size).unwrap_or(i64::MAX);
     let is_at_count =
         quota.file_count_max > 0 && quota.file_count + quota.reserved_file_count >= quota.file_count_max;
-    if !is_replay && (needed > quota.available_bytes() || is_at_count) {
+    if needed > quota.available_bytes() || is_at_count {
         return Err(Error::over_quota(&quota, needed));
     }
     Ok(quota.file_size_max_bytes)

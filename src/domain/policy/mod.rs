@@ -89,6 +89,10 @@ pub struct FileSizeLimits {
 }
 
 impl FileSizeLimits {
+    /// No limit at all.
+    pub const NONE: Self =
+        Self { image: i64::MAX, video: i64::MAX, audio: i64::MAX, document: i64::MAX, other: i64::MAX };
+
     /// The limit for one kind.
     pub fn of(&self, kind: MediaKind) -> i64 {
         match kind {
