@@ -2,7 +2,12 @@
 
 use std::sync::Arc;
 
-use super::{ids::TenantId, policy::Policy, sql_enum::sql_enum};
+use super::{
+    ids::TenantId,
+    policy::Policy,
+    principal::{group_principal, user_principal},
+    sql_enum::sql_enum,
+};
 
 sql_enum! {
     /// What a caller may do in its tenant. Ordered: an admin may all that a manager may.
@@ -112,14 +117,4 @@ impl Caller {
             .chain(self.groups.iter().map(|group| group_principal(group)))
             .collect()
     }
-}
-
-/// The principal of one user or service.
-pub fn user_principal(id: &str) -> String {
-    format!("user:{id}")
-}
-
-/// The principal of a group.
-pub fn group_principal(id: &str) -> String {
-    format!("group:{id}")
 }

@@ -10,6 +10,7 @@ pub mod ids;
 pub mod media_type;
 pub mod object_key;
 pub mod policy;
+pub mod principal;
 pub mod quota;
 pub mod sql_enum;
 pub mod text;

@@ -16,7 +16,7 @@ use super::convert;
 use crate::{
     app::{
         App, Error,
-        uploads::upload::{UploadMessage, upload},
+        uploads::{UploadMessage, upload::upload},
     },
     config::UploadsConfig,
     domain::{caller::Caller, violations::Violations},

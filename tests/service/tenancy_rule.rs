@@ -6,11 +6,10 @@ use strongroom::{
     app::access::can_see,
     db::{Viewer, files},
     domain::{
-        caller::{
-            Actor, ActorKind, Caller, Origin, Role, Tenant, TenantKind, group_principal, user_principal,
-        },
+        caller::{Actor, ActorKind, Caller, Origin, Role, Tenant, TenantKind},
         ids::FileId,
         policy::Policy,
+        principal::{group_principal, user_principal},
     },
     proto::v1::{UploadSpec, Visibility},
 };

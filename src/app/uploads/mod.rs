@@ -8,10 +8,12 @@ pub(super) mod budget;
 pub(super) mod commit;
 mod content;
 pub mod expire;
+mod message;
 mod open;
 mod part;
 mod receive;
 pub mod upload;
 mod warnings;
 
+pub use message::UploadMessage;
 pub use warnings::{Warning, WarningCode};

@@ -8,9 +8,9 @@ use tokio::{task::JoinSet, time::Instant};
 
 use super::{
     content::{Content, Measured},
+    message::UploadMessage,
     open::{OpenUpload, Target},
     part::Part,
-    upload::UploadMessage,
 };
 use crate::{
     app::{App, Error},

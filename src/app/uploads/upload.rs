@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures::Stream;
 
 use super::{
     commit::{Answer, Committed, FinishedUpload, count_refusal},
     content::{Content, Measured, check_size},
+    message::UploadMessage,
     open::{OpenUpload, Target, remove_object, target},
     receive::{Place, Received, Sink, of_parts, receive},
     warnings::{Warning, of_content, of_quota},
@@ -32,29 +32,6 @@ use crate::{
     },
     telemetry::metrics::UploadOutcome,
 };
-
-/// One message of an upload, behind its spec.
-#[derive(Debug)]
-pub enum UploadMessage {
-    /// Some bytes.
-    Chunk {
-        /// Where they belong.
-        offset: i64,
-        /// The bytes.
-        data: Bytes,
-        /// Their CRC32C, where the client sent it.
-        crc32c: Option<u32>,
-    },
-    /// All bytes were sent.
-    Finish {
-        /// How many.
-        size_bytes: i64,
-        /// Their SHA-256, where the client sent it.
-        sha256: Option<Vec<u8>>,
-    },
-    /// A message that does not belong here, and why.
-    OutOfOrder(&'static str),
-}
 
 /// A file that is durable and visible.
 #[derive(Debug, Clone)]

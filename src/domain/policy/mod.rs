@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    caller::group_principal,
     file::{EntityRef, Visibility},
     media_type::MediaKind,
+    principal::group_principal,
     text::extension,
 };
 
