@@ -1,6 +1,8 @@
 //! What a tenant may store and what it stores, and how full that is.
 
-use super::{clock::Timestamp, ids::TenantId, policy::FileSizeLimits, violations::Violations};
+use super::{
+    clock::Timestamp, ids::TenantId, media_type::MediaKind, policy::FileSizeLimits, violations::Violations,
+};
 
 /// A tenant's quota row.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -100,6 +102,25 @@ impl QuotaChange {
     /// Whether it touches what only the operator may.
     pub fn moves_ceiling(&self) -> bool {
         self.ceiling_bytes.is_some() || self.ceiling_file_count.is_some()
+    }
+
+    /// Checks that no file size goes beyond what the operator's policy or the operator gave: what a tenant's admin may set.
+    pub fn check_sizes(&self, quota: &Quota, policy: &FileSizeLimits) -> Result<(), Violations> {
+        let mut wrong = Violations::new();
+        for (kind, asked) in [
+            (MediaKind::Image, self.image_bytes),
+            (MediaKind::Video, self.video_bytes),
+            (MediaKind::Audio, self.audio_bytes),
+            (MediaKind::Document, self.document_bytes),
+            (MediaKind::Other, self.other_bytes),
+        ] {
+            let most = quota.file_size_max_bytes.of(kind).max(policy.of(kind));
+            if asked.is_some_and(|asked| asked > most) {
+                let field = format!("quota.file_size_max_bytes.{kind}_bytes");
+                wrong.add(field, format!("must be at most {most}; only the operator may set more"));
+            }
+        }
+        wrong.into_result()
     }
 
     /// The quota after this change, or everything wrong with it. A limit above a lowered ceiling follows it down,
@@ -214,6 +235,18 @@ mod tests {
     fn a_limit_follows_a_lowered_ceiling_down() {
         let change = QuotaChange { ceiling_bytes: Some(500), ..QuotaChange::default() };
         assert_eq!(change.apply(&quota(1000, 0)).unwrap().limit_bytes, 500);
+    }
+
+    #[test]
+    fn an_admin_stays_below_what_policy_or_operator_gave_per_file() {
+        let policy = Policy::preset("general").unwrap().quota.file_size_max_bytes;
+        let quota = quota(1000, 0);
+        let change = |image| QuotaChange { image_bytes: Some(image), ..QuotaChange::default() };
+        assert!(change(policy.image).check_sizes(&quota, &policy).is_ok());
+        assert!(change(policy.image + 1).check_sizes(&quota, &policy).is_err());
+        let mut raised = quota;
+        raised.file_size_max_bytes.image = policy.image + 1;
+        assert!(change(policy.image + 1).check_sizes(&raised, &policy).is_ok());
     }
 
     #[test]

@@ -78,6 +78,9 @@ async fn apply(
     if !update.etag.is_empty() && update.etag != quota.revision.to_string() {
         return Err(Error::EtagMismatch);
     }
+    if let Principal::Caller(caller) = principal {
+        update.change.check_sizes(&quota, &caller.tenant.policy.quota.file_size_max_bytes)?;
+    }
     let next = update.change.apply(&quota)?;
     let fits_files =
         next.file_count_max == 0 || quota.file_count + quota.reserved_file_count <= next.file_count_max;

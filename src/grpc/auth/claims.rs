@@ -105,6 +105,9 @@ fn checked(text: &str, path: &str) -> Result<String, Credentials> {
     text::line(text, EXTERNAL_ID_CHARACTERS_MAX).map_err(|error| invalid(format!("claim `{path}` {error}")))
 }
 
+/// The most groups of one caller: a list walks one index for each of them.
+const GROUPS_MAX: usize = 128;
+
 /// The groups: a list of ids, or a single one.
 fn groups(claims: &Map<String, Value>, path: &str) -> Result<Vec<String>, Credentials> {
     let one = |value: &Value| match value {
@@ -113,6 +116,10 @@ fn groups(claims: &Map<String, Value>, path: &str) -> Result<Vec<String>, Creden
     };
     match lookup(claims, path) {
         None => Ok(Vec::new()),
+        Some(Value::Array(values)) if values.len() > GROUPS_MAX => Err(invalid(format!(
+            "claim `{path}` has {} ids; at most {GROUPS_MAX} are looked at",
+            values.len()
+        ))),
         Some(Value::Array(values)) => values.iter().map(one).collect(),
         Some(value) => one(value).map(|group| vec![group]),
     }
@@ -207,6 +214,8 @@ mod tests {
         assert_eq!(member(claims(json!("7a"))).3, ["7a"]);
         assert!(identity(claims(json!([7]))).is_err());
         assert!(identity(claims(json!(["a\nb"]))).is_err());
+        assert!(identity(claims(json!(vec!["g"; 128]))).is_ok());
+        assert!(identity(claims(json!(vec!["g"; 129]))).is_err());
     }
 
     #[test]
