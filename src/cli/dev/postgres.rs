@@ -271,7 +271,8 @@ async fn stop_leftover(bin: &Path, cluster: &Path, account: Option<Account>) -> 
 
 async fn pg_ctl_stop(bin: &Path, cluster: &Path, account: Option<Account>) -> Result<(), Failure> {
     let mut command = as_account(Command::new(bin.join("pg_ctl")), account);
-    command.arg("-D").arg(cluster).args(["-m", "fast", "-w", "stop"]);
+    // A signal to our whole group must not cut the shutdown short.
+    command.arg("-D").arg(cluster).args(["-m", "fast", "-w", "stop"]).process_group(0);
     succeed(command, "pg_ctl stop").await
 }
 
