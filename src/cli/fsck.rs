@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     app::integrity::fsck::{Fsck, Progress, Report},
-    db::Database,
+    db::{Database, DatabaseOptions},
     storage,
 };
 
@@ -29,6 +29,9 @@ pub(super) struct FsckArgs {
     json: bool,
 }
 
+/// Sums over everything that is stored take longer than a request may.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(3600);
+
 /// A promise does not hold: told apart from a check that could not be made, which is 1.
 const VIOLATED: u8 = 3;
 
@@ -37,8 +40,9 @@ pub(super) async fn fsck(args: FsckArgs, config: Option<PathBuf>) -> Result<Exit
     let config = load(config)?;
     config.validate()?;
     let (clock, ids) = ambient();
+    let database = DatabaseOptions { statement_timeout: STATEMENT_TIMEOUT, ..database_options(&config) };
     let fsck = Fsck {
-        db: Database::open(&database_options(&config))?,
+        db: Database::open(&database)?,
         store: storage::open(&storage_options(&config.storage), Arc::clone(&clock), ids)?,
         clock,
         grace: Duration::from_secs(args.grace_seconds),
