@@ -3,7 +3,7 @@
 use strongroom::{
     proto::v1::{DownloadFileRequest, UploadSpec, download_file_response::Message},
     storage::{
-        StorageErrorKind,
+        Payload, PutOptions, StorageErrorKind,
         flaky::{Fault, Operation, Plan},
     },
 };
@@ -187,6 +187,25 @@ fn an_object_that_is_gone_is_data_loss_and_the_record_lives_on() {
         alice.delete(&id).await.unwrap();
         alice.purge(&id).await.unwrap();
         assert_eq!(s.book(&alice).await.used_bytes, 0);
+    });
+}
+
+#[test]
+fn an_object_with_other_bytes_of_the_same_length_is_data_loss() {
+    service_test(|s| async move {
+        s.expect_errors_in_the_log();
+        s.expect_lost_objects();
+        let alice = s.alice();
+        let data = pattern(3 * PART);
+        let id = stored(&alice, &data).await;
+        let key = key(&s).await;
+        let mut rotten = data.clone();
+        rotten[PART] ^= 1;
+        s.store.delete(&key).await.unwrap();
+        let body = Payload::from(bytes::Bytes::from(rotten));
+        s.store.put(&key, body, &PutOptions::default()).await.unwrap();
+        let damaged = alice.read(&id).await.unwrap_err();
+        assert_eq!((damaged.code(), reason(&damaged).as_str()), (Code::DataLoss, "OBJECT_DAMAGED"));
     });
 }
 

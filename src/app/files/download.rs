@@ -20,7 +20,11 @@ use crate::{
         versions::{self, StoredVersion},
     },
     domain::{
-        byte_range::ByteRangeRequest, caller::Caller, digest::Digest, file::File, ids::FileId,
+        byte_range::ByteRangeRequest,
+        caller::Caller,
+        digest::{Digest, Hasher},
+        file::File,
+        ids::FileId,
         violations::Violations,
     },
     storage::{ByteStream, StorageErrorKind},
@@ -81,8 +85,14 @@ pub async fn download(app: &App, caller: &Caller, request: DownloadRequest) -> R
     entry.details = serde_json::json!({ "offset": range.start, "length": range.end - range.start });
     app.disclosures.submit(caller.tenant_id(), entry).await.map_err(Error::internal)??;
 
-    let bytes = counted(bytes, range.end - range.start);
-    Ok(Download { file, range, total_bytes, sha256: version.blob.sha256, bytes })
+    let is_whole = range.end - range.start == total_bytes;
+    let bytes = Checked {
+        bytes,
+        missing_bytes: range.end - range.start,
+        hasher: is_whole.then(Hasher::default),
+        recorded: version.blob.sha256,
+    };
+    Ok(Download { file, range, total_bytes, sha256: version.blob.sha256, bytes: bytes.into_stream() })
 }
 
 async fn find(
@@ -99,23 +109,44 @@ async fn find(
     Ok((file, version))
 }
 
-/// Passes exactly `length` bytes on; a stream that ends early is an error and never looks like the end of the file.
-fn counted(bytes: ByteStream, length: u64) -> BoxStream<'static, Result<Bytes, Error>> {
-    stream::unfold((bytes, length, false), |(mut bytes, missing, is_over)| async move {
-        if is_over {
-            return None;
-        }
-        match bytes.next().await {
-            Some(Ok(piece)) => {
-                let left = missing.checked_sub(piece.len() as u64);
-                let is_over = left.is_none();
-                let piece = left.map(|_| piece).ok_or(Error::ObjectDamaged);
-                Some((piece, (bytes, left.unwrap_or_default(), is_over)))
+/// Passes exactly the bytes of the range on. A stream that ends early is an error and never looks like the end of the
+/// file; of a whole file the digest is compared too, and where it differs the last piece is held back for the error.
+struct Checked {
+    bytes: ByteStream,
+    missing_bytes: u64,
+    /// While a whole file goes by.
+    hasher: Option<Hasher>,
+    recorded: Digest,
+}
+
+impl Checked {
+    fn into_stream(self) -> BoxStream<'static, Result<Bytes, Error>> {
+        stream::unfold(Some(self), |checked| async move {
+            let mut checked = checked?;
+            match checked.next().await {
+                Ok(Some(piece)) => Some((Ok(piece), Some(checked))),
+                Ok(None) => None,
+                Err(error) => Some((Err(error), None)),
             }
-            Some(Err(error)) => Some((Err(error.into()), (bytes, missing, true))),
-            None if missing > 0 => Some((Err(Error::ObjectDamaged), (bytes, missing, true))),
-            None => None,
+        })
+        .boxed()
+    }
+
+    async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+        let Some(piece) = self.bytes.next().await.transpose()? else {
+            return if self.missing_bytes == 0 { Ok(None) } else { Err(Error::ObjectDamaged) };
+        };
+        self.missing_bytes =
+            self.missing_bytes.checked_sub(piece.len() as u64).ok_or(Error::ObjectDamaged)?;
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(&piece);
         }
-    })
-    .boxed()
+        if self.missing_bytes == 0 {
+            let digest = self.hasher.take().map(Hasher::finish);
+            if digest.is_some_and(|digest| digest != self.recorded) {
+                return Err(Error::ObjectDamaged);
+            }
+        }
+        Ok(Some(piece))
+    }
 }

@@ -33,7 +33,7 @@ pub(super) struct FileRecord {
     pub updated_by: String,
     pub state: &'static str,
     pub visibility: &'static str,
-    pub scan_status: &'static str,
+    pub scan: ScanRecord,
     pub version: i32,
     pub etag: String,
     pub create_time: Option<String>,
@@ -45,12 +45,18 @@ pub(super) struct FileRecord {
     pub attachments: Vec<Value>,
 }
 
+/// What is known about the scan of a file.
+#[derive(Debug, Serialize)]
+pub(super) struct ScanRecord {
+    pub status: &'static str,
+}
+
 impl From<File> for FileRecord {
     fn from(file: File) -> Self {
         Self {
             state: file.state().as_str_name(),
             visibility: file.visibility().as_str_name(),
-            scan_status: file.scan.unwrap_or_default().status().as_str_name(),
+            scan: ScanRecord { status: file.scan.unwrap_or_default().status().as_str_name() },
             sha256: hex::encode(&file.sha256),
             create_time: rfc3339(file.create_time),
             update_time: rfc3339(file.update_time),
