@@ -2,12 +2,15 @@
 
 use std::{io::Cursor, time::Duration};
 
-use strongroom::proto::v1::{GetFileRequest, UploadSpec};
+use strongroom::{
+    client::{Client, ClientOptions},
+    proto::v1::{GetFileRequest, UploadSpec},
+};
 use tokio::io::AsyncWriteExt as _;
 
 use crate::{
     database::TestDatabase,
-    server::{Site, binary},
+    server::{Server, Site, binary},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -85,6 +88,35 @@ async fn serve_names_the_key_that_it_does_not_know() {
     assert!(!output.status.success());
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("STRONGROOM_SERVER__LISTNE"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_a_certificate_it_serves_over_tls_and_nothing_else() {
+    let site = Site::new("tls").await;
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    std::fs::write(site.path("cert.pem"), made.cert.pem()).unwrap();
+    std::fs::write(site.path("key.pem"), made.signing_key.serialize_pem()).unwrap();
+    let mut command = site.command(&["serve"]);
+    command
+        .env("STRONGROOM_SERVER__TLS__CERTIFICATE_FILE", site.path("cert.pem"))
+        .env("STRONGROOM_SERVER__TLS__KEY_FILE", site.path("key.pem"));
+    let server = Server::start(command).await;
+
+    let token = || site.identity.token("alice", "acme", "member");
+    let address = server.grpc.replace("http://127.0.0.1", "https://localhost");
+    let options = ClientOptions {
+        ca_certificates_pem: Some(made.cert.pem().into()),
+        ..ClientOptions::new(address, token())
+    };
+    let client = Client::connect(options).await.unwrap();
+    client.upload(named("a.txt"), Cursor::new(b"a".to_vec()), |_| {}).await.unwrap();
+    let plain = async {
+        let client = Client::connect(ClientOptions::new(server.grpc.clone(), token())).await?;
+        client.upload(named("b.txt"), Cursor::new(b"b".to_vec()), |_| {}).await
+    };
+    assert!(plain.await.is_err(), "an unencrypted caller is not served");
+    server.kill().await;
+    site.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

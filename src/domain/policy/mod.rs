@@ -104,17 +104,6 @@ impl FileSizeLimits {
         }
     }
 
-    /// The limit for one kind, to change it.
-    pub fn of_mut(&mut self, kind: MediaKind) -> &mut i64 {
-        match kind {
-            MediaKind::Image => &mut self.image,
-            MediaKind::Video => &mut self.video,
-            MediaKind::Audio => &mut self.audio,
-            MediaKind::Document => &mut self.document,
-            MediaKind::Other => &mut self.other,
-        }
-    }
-
     /// The largest of them: what a file may have whose kind is not known yet.
     pub fn largest(&self) -> i64 {
         MediaKind::ALL.iter().map(|kind| self.of(*kind)).max().unwrap_or_default()
