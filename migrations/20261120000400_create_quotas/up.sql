@@ -41,7 +41,7 @@ CALL app.protect('usage_counters');
 GRANT INSERT, UPDATE ON usage_counters TO strongroom_app;
 
 -- Uploads that hold a reservation. `finish` is a compare-and-set on (id, lease epoch, open), so each reservation is
--- settled or released exactly once. What a crash leaves here says what to sweep.
+-- settled or released exactly once. What a crash leaves here says what to give up.
 CREATE TABLE uploads (
     tenant_id uuid NOT NULL,
     id uuid NOT NULL,

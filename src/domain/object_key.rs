@@ -95,7 +95,7 @@ impl ObjectKey {
         self.tenant
     }
 
-    /// The day (UTC) on which the key was made: a sweeper looks for unclaimed objects only among young days.
+    /// The day (UTC) on which the key was made: whoever looks for unclaimed objects need only look at young days.
     pub const fn day(&self) -> NaiveDate {
         self.day
     }

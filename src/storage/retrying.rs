@@ -93,7 +93,7 @@ impl ObjectStorage for Retrying {
         }
     }
 
-    /// A lost answer leaves an upload that nobody knows; listing finds it and the sweeper aborts it.
+    /// A lost answer leaves an upload that nobody knows; `list_multiparts` finds it, to be aborted.
     async fn start_multipart(
         &self,
         key: &ObjectKey,

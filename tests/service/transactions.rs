@@ -9,7 +9,7 @@ use std::{
 use strongroom::{
     config::Config,
     db::{
-        Database, DbError, Viewer,
+        Database, DbError, Outcome, TransactionId, Viewer,
         quotas::{self, QuotaDelta},
     },
     domain::ids::TenantId,
@@ -79,6 +79,41 @@ fn a_transaction_that_is_dropped_at_any_await_leaves_no_trace() {
             }
         }
         assert!(polls > 5, "{polls} polls");
+    });
+}
+
+#[test]
+fn a_dropped_transaction_lets_go_of_its_locks_also_when_nobody_uses_its_pool_again() {
+    service_test(|s| async move {
+        let acme: TenantId = s.alice().tenant_id().await.parse().unwrap();
+        let (one, other) = (narrow(&s), narrow(&s));
+        let mut tx = one.tenant_tx(acme, &Viewer::system()).await.unwrap();
+        quotas::get_for_update(&mut tx).await.unwrap();
+        drop(tx);
+        // Fails by its statement timeout where the lock lingers.
+        change(&other, acme).await.unwrap();
+    });
+}
+
+#[test]
+fn what_became_of_a_transaction_can_be_asked_by_its_id() {
+    service_test(|s| async move {
+        let acme: TenantId = s.alice().tenant_id().await.parse().unwrap();
+        let db = Database::open(&database_options(&Config::defaults().unwrap(), &s.database)).unwrap();
+        let ask = async |id: &TransactionId| {
+            let mut tx = db.system_tx().await.unwrap();
+            let outcome = tx.outcome(id).await.unwrap();
+            tx.commit().await.unwrap();
+            outcome
+        };
+        let mut kept = db.tenant_tx(acme, &Viewer::system()).await.unwrap();
+        let kept_id = kept.id().await.unwrap();
+        let mut undone = db.tenant_tx(acme, &Viewer::system()).await.unwrap();
+        let undone_id = undone.id().await.unwrap();
+        assert_eq!(ask(&kept_id).await, Outcome::InProgress);
+        kept.commit().await.unwrap();
+        undone.rollback().await.unwrap();
+        assert_eq!((ask(&kept_id).await, ask(&undone_id).await), (Outcome::Committed, Outcome::Aborted));
     });
 }
 

@@ -1,13 +1,8 @@
 //! Moves a file to the trash.
 
-use super::{Changed, filled, purge::remove};
+use super::{Changed, Claimed, claim, conclude, filled, purge::remove};
 use crate::{
-    app::{
-        App, Error,
-        access::{can_write, seen},
-        audit,
-        idempotency::{self, Begun},
-    },
+    app::{App, Error, audit},
     db::{
         TenantTx, Viewer,
         audit_entries::{self, AuditAction},
@@ -47,13 +42,10 @@ async fn run(
     id: FileId,
     request_id: Option<RequestId>,
 ) -> Result<Changed<Option<File>>, Error> {
-    let payload = super::payload(caller, id);
-    let attempt = match idempotency::begin(app, tx, request_id, Method::DeleteFile, &payload).await? {
-        Begun::Replay(answer) => return Ok(answer),
-        Begun::Fresh(attempt) => attempt,
+    let (file, attempt) = match claim(app, tx, caller, id, request_id, Method::DeleteFile).await? {
+        Claimed::Answered(answer) => return Ok(answer),
+        Claimed::Ours(file, attempt) => (*file, attempt),
     };
-    let file = seen(caller, files::get_for_update(tx, id).await?)?;
-    can_write(caller, &file)?;
     let deleted = if file.trash.is_some() {
         Some(filled(tx, file).await?)
     } else if caller.tenant.policy.trash.days == 0 {
@@ -62,11 +54,7 @@ async fn run(
     } else {
         Some(to_trash(tx, caller, &file).await?)
     };
-    let deleted = Changed::read(tx, deleted).await?;
-    if let Some(attempt) = attempt {
-        attempt.record(tx, &deleted).await?;
-    }
-    Ok(deleted)
+    conclude(tx, attempt, deleted).await
 }
 
 async fn to_trash(tx: &mut TenantTx, caller: &Caller, file: &File) -> Result<File, Error> {

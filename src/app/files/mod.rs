@@ -9,10 +9,25 @@ pub mod purge;
 pub mod reap;
 pub mod undelete;
 
-use super::{App, Error, audit};
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{
+    App, Error,
+    access::{can_write, seen},
+    audit,
+    idempotency::{self, Attempt, Begun},
+};
 use crate::{
-    db::{DbError, TenantTx, attachments, audit_entries::AuditAction, file_tags, lists, quotas},
-    domain::{caller::Caller, file::File, ids::FileId, quota::QuotaState},
+    db::{
+        DbError, TenantTx, attachments, audit_entries::AuditAction, file_tags, files,
+        idempotency_keys::Method, lists, quotas,
+    },
+    domain::{
+        caller::Caller,
+        file::File,
+        ids::{FileId, RequestId},
+        quota::QuotaState,
+    },
 };
 
 /// A change that was made, and the tenant's quota after it.
@@ -24,11 +39,44 @@ pub struct Changed<T> {
     pub quota: QuotaState,
 }
 
-impl<T> Changed<T> {
-    /// Reads the quota in the transaction of the change.
-    async fn read(tx: &mut TenantTx, value: T) -> Result<Self, Error> {
-        Ok(Self { value, quota: quotas::get(tx).await?.state() })
+/// A change that was asked for: answered before, or ours to make.
+enum Claimed<T> {
+    /// Its request id was answered already.
+    Answered(Changed<T>),
+    /// The file is locked, and the caller may change it.
+    Ours(Box<File>, Option<Attempt>),
+}
+
+/// What every change of a file begins with: its request id, the file's lock, and the guard.
+async fn claim<T: DeserializeOwned>(
+    app: &App,
+    tx: &mut TenantTx,
+    caller: &Caller,
+    id: FileId,
+    request_id: Option<RequestId>,
+    method: Method,
+) -> Result<Claimed<T>, Error> {
+    let payload = [caller.actor.id.clone().into_bytes(), id.as_uuid().into_bytes().to_vec()];
+    let attempt = match idempotency::begin(app, tx, request_id, method, &payload).await? {
+        Begun::Replay(answer) => return Ok(Claimed::Answered(answer)),
+        Begun::Fresh(attempt) => attempt,
+    };
+    let file = seen(caller, files::get_for_update(tx, id).await?)?;
+    can_write(caller, &file)?;
+    Ok(Claimed::Ours(Box::new(file), attempt))
+}
+
+/// What every change of a file ends with: the quota after it, and the answer under its request id.
+async fn conclude<T: Serialize>(
+    tx: &mut TenantTx,
+    attempt: Option<Attempt>,
+    value: T,
+) -> Result<Changed<T>, Error> {
+    let changed = Changed { value, quota: quotas::get(tx).await?.state() };
+    if let Some(attempt) = attempt {
+        attempt.record(tx, &changed).await?;
     }
+    Ok(changed)
 }
 
 /// Records a denial of an act on a file; passes everything else on.
@@ -43,11 +91,6 @@ async fn recorded<T>(
         Err(why @ Error::NotAllowed(_)) => Err(audit::denied(app, caller, action, Some(id), why).await),
         outcome => outcome,
     }
-}
-
-/// What a request id of a change to one file stands for: who, and which file.
-fn payload(caller: &Caller, id: FileId) -> [Vec<u8>; 2] {
-    [caller.actor.id.clone().into_bytes(), id.as_uuid().into_bytes().to_vec()]
 }
 
 /// Adds tags and attachments, which stand in rows of their own, to files that the caller was shown.

@@ -1,13 +1,8 @@
 //! Removes a file for good, with its versions and, after the undelete window of the store, its bytes.
 
-use super::Changed;
+use super::{Changed, Claimed, claim, conclude};
 use crate::{
-    app::{
-        App, Error,
-        access::{can_write, seen},
-        audit,
-        idempotency::{self, Begun},
-    },
+    app::{App, Error, audit},
     db::{
         TenantTx, Viewer, attachments,
         audit_entries::{self, AuditAction},
@@ -47,19 +42,12 @@ async fn run(
     id: FileId,
     request_id: Option<RequestId>,
 ) -> Result<Changed<()>, Error> {
-    let payload = super::payload(caller, id);
-    let attempt = match idempotency::begin(app, tx, request_id, Method::PurgeFile, &payload).await? {
-        Begun::Replay(answer) => return Ok(answer),
-        Begun::Fresh(attempt) => attempt,
+    let (file, attempt) = match claim(app, tx, caller, id, request_id, Method::PurgeFile).await? {
+        Claimed::Answered(answer) => return Ok(answer),
+        Claimed::Ours(file, attempt) => (*file, attempt),
     };
-    let file = seen(caller, files::get_for_update(tx, id).await?)?;
-    can_write(caller, &file)?;
     remove(app, tx, caller, file).await?;
-    let purged = Changed::read(tx, ()).await?;
-    if let Some(attempt) = attempt {
-        attempt.record(tx, &purged).await?;
-    }
-    Ok(purged)
+    conclude(tx, attempt, ()).await
 }
 
 /// Removes a locked file and all that hangs on it.

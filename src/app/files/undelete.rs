@@ -1,13 +1,8 @@
 //! Takes a file out of the trash.
 
-use super::{Changed, filled};
+use super::{Changed, Claimed, claim, conclude, filled};
 use crate::{
-    app::{
-        App, Error,
-        access::{can_write, seen},
-        audit,
-        idempotency::{self, Begun},
-    },
+    app::{App, Error, audit},
     db::{
         TenantTx, Viewer,
         audit_entries::{self, AuditAction},
@@ -48,20 +43,13 @@ async fn run(
     id: FileId,
     request_id: Option<RequestId>,
 ) -> Result<Changed<File>, Error> {
-    let payload = super::payload(caller, id);
-    let attempt = match idempotency::begin(app, tx, request_id, Method::UndeleteFile, &payload).await? {
-        Begun::Replay(answer) => return Ok(answer),
-        Begun::Fresh(attempt) => attempt,
+    let (file, attempt) = match claim(app, tx, caller, id, request_id, Method::UndeleteFile).await? {
+        Claimed::Answered(answer) => return Ok(answer),
+        Claimed::Ours(file, attempt) => (*file, attempt),
     };
-    let file = seen(caller, files::get_for_update(tx, id).await?)?;
-    can_write(caller, &file)?;
     let file =
         if file.trash.is_none() { filled(tx, file).await? } else { restore(tx, caller, &file).await? };
-    let restored = Changed::read(tx, file).await?;
-    if let Some(attempt) = attempt {
-        attempt.record(tx, &restored).await?;
-    }
-    Ok(restored)
+    conclude(tx, attempt, file).await
 }
 
 async fn restore(tx: &mut TenantTx, caller: &Caller, file: &File) -> Result<File, Error> {

@@ -231,8 +231,8 @@ async fn store_and_commit(
     committed.map(|committed| uploaded(committed.answer))
 }
 
-/// What became a file keeps its object; what did not gives it back. What is not known keeps everything: the sweeper
-/// decides when the database can be asked again.
+/// What became a file keeps its object; what did not gives it back. What is not known keeps everything: an open upload is
+/// decided when its lease runs out, and an object without a row is one that `fsck` reports.
 async fn settle(
     app: &App,
     target: &Target,
