@@ -11,44 +11,6 @@ use uuid::Uuid;
 use super::{DbError, TenantTx, statement::statement};
 use crate::domain::{file::EntityRef, ids::FileId};
 
-/// One entity that uses one file.
-#[derive(Debug, Clone)]
-pub struct Attachment {
-    /// The file.
-    pub file: FileId,
-    /// What uses it.
-    pub entity: EntityRef,
-    /// Who said so.
-    pub created_by: String,
-}
-
-/// Attaches new files.
-pub async fn insert(tx: &mut TenantTx, attachments: &[Attachment]) -> Result<(), DbError> {
-    if attachments.is_empty() {
-        return Ok(());
-    }
-    let texts = |pick: fn(&Attachment) -> &str| {
-        attachments.iter().map(|attachment| pick(attachment).to_owned()).collect::<Vec<String>>()
-    };
-    statement(
-        "insert attachments",
-        "INSERT INTO attachments (tenant_id, file_id, entity_type, entity_id, field, created_by, create_time)
-         SELECT {}, n.file_id, n.entity_type, n.entity_id, n.field, n.created_by, app.now()
-         FROM unnest({}, {}, {}, {}, {}) AS n (file_id, entity_type, entity_id, field, created_by)",
-    )
-    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-    .bind::<Array<SqlUuid>, _>(
-        attachments.iter().map(|attachment| attachment.file.as_uuid()).collect::<Vec<_>>(),
-    )
-    .bind::<Array<Text>, _>(texts(|attachment| &attachment.entity.entity_type))
-    .bind::<Array<Text>, _>(texts(|attachment| &attachment.entity.entity_id))
-    .bind::<Array<Text>, _>(texts(|attachment| &attachment.entity.field))
-    .bind::<Array<Text>, _>(texts(|attachment| &attachment.created_by))
-    .execute(tx.connection()?)
-    .await
-    .map(|_| ())
-}
-
 #[derive(QueryableByName)]
 struct AttachmentRow {
     #[diesel(sql_type = SqlUuid)]

@@ -58,27 +58,6 @@ impl BlobRow {
     }
 }
 
-/// Inserts new blobs.
-pub async fn insert(tx: &mut TenantTx, blobs: &[&Blob]) -> Result<(), DbError> {
-    statement(
-        "insert blobs",
-        "INSERT INTO blobs (tenant_id, id, provider, storage_key, size_bytes, sha256, create_time)
-         SELECT {}, n.id, n.provider, n.storage_key, n.size_bytes, n.sha256, app.now()
-         FROM unnest({}, {}, {}, {}, {}) AS n (id, provider, storage_key, size_bytes, sha256)",
-    )
-    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-    .bind::<Array<SqlUuid>, _>(blobs.iter().map(|blob| blob.id.as_uuid()).collect::<Vec<_>>())
-    .bind::<Array<Text>, _>(blobs.iter().map(|blob| blob.provider.clone()).collect::<Vec<_>>())
-    .bind::<Array<Text>, _>(blobs.iter().map(|blob| blob.key.as_str().to_owned()).collect::<Vec<_>>())
-    .bind::<Array<BigInt>, _>(
-        blobs.iter().map(|blob| i64::try_from(blob.size_bytes).unwrap_or(i64::MAX)).collect::<Vec<_>>(),
-    )
-    .bind::<Array<Binary>, _>(blobs.iter().map(|blob| blob.sha256.as_bytes().to_vec()).collect::<Vec<_>>())
-    .execute(tx.connection()?)
-    .await
-    .map(|_| ())
-}
-
 /// Lets go of blobs that no version refers to any more: their bytes go after so many hours, so that a database restored
 /// to an hour ago still finds them.
 pub async fn release(tx: &mut TenantTx, ids: &[BlobId], undelete_window_hours: u32) -> Result<(), DbError> {

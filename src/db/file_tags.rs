@@ -11,25 +11,6 @@ use uuid::Uuid;
 use super::{DbError, TenantTx, statement::statement};
 use crate::domain::ids::FileId;
 
-/// Adds tags to new files.
-pub async fn insert(tx: &mut TenantTx, tags: &[(FileId, String)]) -> Result<(), DbError> {
-    if tags.is_empty() {
-        return Ok(());
-    }
-    let (files, tags): (Vec<Uuid>, Vec<String>) =
-        tags.iter().map(|(file, tag)| (file.as_uuid(), tag.clone())).unzip();
-    statement(
-        "insert tags",
-        "INSERT INTO file_tags (tenant_id, file_id, tag) SELECT {}, n.file_id, n.tag FROM unnest({}, {}) AS n (file_id, tag)",
-    )
-    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-    .bind::<Array<SqlUuid>, _>(files)
-    .bind::<Array<Text>, _>(tags)
-    .execute(tx.connection()?)
-    .await
-    .map(|_| ())
-}
-
 #[derive(QueryableByName)]
 struct TagRow {
     #[diesel(sql_type = SqlUuid)]

@@ -4,14 +4,13 @@ use chrono::{DateTime, Utc};
 use diesel::{
     QueryableByName,
     sql_types::{
-        Array, BigInt, Binary, Bool, Integer, Jsonb, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid,
+        BigInt, Binary, Bool, Integer, Jsonb, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid,
     },
 };
 use uuid::Uuid;
 
 use super::{DbError, SystemTx, TenantTx, statement::statement};
 use crate::domain::{
-    clock::Timestamp,
     digest::Digest,
     file::{ContentState, File, ScanStatus, Trash, Visibility},
     ids::{FileId, TenantId},
@@ -176,88 +175,6 @@ async fn select(
         .first(tx.connection()?)
         .await?;
     row.map(|row| Ok(SeenFile { file: row.file.read()?, is_granted: row.is_granted })).transpose()
-}
-
-#[derive(QueryableByName)]
-struct Times {
-    #[diesel(sql_type = SqlUuid)]
-    id: Uuid,
-    #[diesel(sql_type = Timestamptz)]
-    create_time: DateTime<Utc>,
-    #[diesel(sql_type = Nullable<Timestamptz>)]
-    deletion_time: Option<DateTime<Utc>>,
-}
-
-/// When a new file was created, and when its retention ends.
-#[derive(Debug, Clone, Copy)]
-pub struct CreatedFile {
-    /// Which file.
-    pub id: FileId,
-    /// The time of the transaction.
-    pub create_time: Timestamp,
-    /// `create_time` plus the retention.
-    pub deletion_time: Option<Timestamp>,
-}
-
-/// Inserts new files, all in one statement. Times in `files` are ignored: the database's clock sets them.
-pub async fn insert(
-    tx: &mut TenantTx,
-    files: &[&File],
-    retention_days: &[Option<i32>],
-) -> Result<Vec<CreatedFile>, DbError> {
-    let tenant = tx.tenant().as_uuid();
-    let texts =
-        |pick: fn(&File) -> &str| files.iter().map(|file| pick(file).to_owned()).collect::<Vec<String>>();
-    let numbers = |pick: fn(&File) -> i16| files.iter().map(|file| pick(file)).collect::<Vec<i16>>();
-    let metadata: Vec<serde_json::Value> =
-        files.iter().map(|file| serde_json::Value::Object(file.metadata.clone())).collect();
-    let sizes: Vec<i64> =
-        files.iter().map(|file| i64::try_from(file.size_bytes).unwrap_or(i64::MAX)).collect();
-    let rows: Vec<Times> = statement(
-        "insert files",
-        "INSERT INTO files (tenant_id, id, owner_id, created_by, updated_by, name, original_name, category, title,
-            description, metadata, visibility, version, content_state, scan_status, mime_type, declared_mime_type,
-            media_kind, size_bytes, sha256, create_time, update_time, expire_time, deletion_time)
-         SELECT {}, n.id, n.owner_id, n.created_by, n.created_by, n.name, n.name, n.category, n.title,
-            n.description, n.metadata, n.visibility, n.version, n.content_state, n.scan_status, n.mime_type,
-            n.declared_mime_type, n.media_kind, n.size_bytes, n.sha256, app.now(), app.now(), n.expire_time,
-            app.now() + make_interval(days => n.retention_days)
-         FROM unnest({}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {})
-            AS n (id, owner_id, created_by, name, category, title, description, metadata, visibility, version,
-                  content_state, scan_status, mime_type, declared_mime_type, media_kind, size_bytes, sha256,
-                  expire_time, retention_days)
-         RETURNING id, create_time, deletion_time",
-    )
-    .bind::<SqlUuid, _>(tenant)
-    .bind::<Array<SqlUuid>, _>(files.iter().map(|file| file.id.as_uuid()).collect::<Vec<_>>())
-    .bind::<Array<Text>, _>(texts(|file| &file.owner_id))
-    .bind::<Array<Text>, _>(texts(|file| &file.created_by))
-    .bind::<Array<Text>, _>(texts(|file| &file.name))
-    .bind::<Array<Text>, _>(texts(|file| &file.category))
-    .bind::<Array<Text>, _>(texts(|file| &file.title))
-    .bind::<Array<Text>, _>(texts(|file| &file.description))
-    .bind::<Array<Jsonb>, _>(metadata)
-    .bind::<Array<SmallInt>, _>(numbers(|file| file.visibility.number()))
-    .bind::<Array<Integer>, _>(files.iter().map(|file| file.version).collect::<Vec<_>>())
-    .bind::<Array<SmallInt>, _>(numbers(|file| file.content_state.number()))
-    .bind::<Array<SmallInt>, _>(numbers(|file| file.scan_status.number()))
-    .bind::<Array<Text>, _>(texts(|file| &file.mime_type))
-    .bind::<Array<Text>, _>(texts(|file| &file.declared_mime_type))
-    .bind::<Array<SmallInt>, _>(numbers(|file| file.media_kind.number()))
-    .bind::<Array<BigInt>, _>(sizes)
-    .bind::<Array<Binary>, _>(files.iter().map(|file| file.sha256.as_bytes().to_vec()).collect::<Vec<_>>())
-    .bind::<Array<Nullable<Timestamptz>>, _>(files.iter().map(|file| file.expire_time).collect::<Vec<_>>())
-    .bind::<Array<Nullable<Integer>>, _>(retention_days.to_vec())
-    .load(tx.connection()?)
-    .await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| CreatedFile {
-            id: FileId::from_uuid(row.id),
-            create_time: row.create_time,
-            deletion_time: row.deletion_time,
-        })
-        .collect())
 }
 
 /// Moves a file to the trash, for so many days.

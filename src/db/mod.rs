@@ -11,6 +11,7 @@
 pub mod attachments;
 pub mod audit_entries;
 pub mod blobs;
+pub mod commit;
 mod error;
 pub mod events;
 pub mod file_readers;
@@ -19,7 +20,6 @@ pub mod files;
 pub mod fsck;
 pub mod idempotency_keys;
 pub mod lists;
-
 pub mod migrate;
 pub mod partitions;
 mod pool;

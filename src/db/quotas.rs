@@ -14,12 +14,12 @@ use crate::domain::{
     quota::Quota,
 };
 
-const COLUMNS: &str = "tenant_id, limit_bytes, used_bytes, reserved_bytes, file_count_max, file_count, \
+pub(super) const COLUMNS: &str = "tenant_id, limit_bytes, used_bytes, reserved_bytes, file_count_max, file_count, \
     reserved_file_count, warning_percent, critical_percent, image_bytes_max, video_bytes_max, audio_bytes_max, \
     document_bytes_max, other_bytes_max, ceiling_bytes, ceiling_file_count, revision, update_time";
 
 #[derive(QueryableByName)]
-struct QuotaRow {
+pub(super) struct QuotaRow {
     #[diesel(sql_type = SqlUuid)]
     tenant_id: Uuid,
     #[diesel(sql_type = BigInt)]

@@ -2,7 +2,7 @@
 
 use diesel::{
     QueryableByName,
-    sql_types::{Array, BigInt, Binary, Integer, SmallInt, Text, Uuid as SqlUuid},
+    sql_types::{BigInt, Integer, SmallInt, Uuid as SqlUuid},
 };
 use uuid::Uuid;
 
@@ -12,43 +12,9 @@ use super::{
     statement::statement,
 };
 use crate::domain::{
-    file::{ContentState, File},
+    file::ContentState,
     ids::{BlobId, FileId},
 };
-
-/// Inserts the first version of new files, each on its blob.
-pub async fn insert(tx: &mut TenantTx, files: &[&File], blobs: &[&Blob]) -> Result<(), DbError> {
-    let texts =
-        |pick: fn(&File) -> &str| files.iter().map(|file| pick(file).to_owned()).collect::<Vec<String>>();
-    let numbers = |pick: fn(&File) -> i16| files.iter().map(|file| pick(file)).collect::<Vec<i16>>();
-    statement(
-        "insert versions",
-        "INSERT INTO versions (tenant_id, file_id, version, blob_id, content_state, scan_status, mime_type,
-            declared_mime_type, media_kind, size_bytes, sha256, created_by, create_time)
-         SELECT {}, n.file_id, n.version, n.blob_id, n.content_state, n.scan_status, n.mime_type,
-            n.declared_mime_type, n.media_kind, n.size_bytes, n.sha256, n.created_by, app.now()
-         FROM unnest({}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {})
-            AS n (file_id, version, blob_id, content_state, scan_status, mime_type, declared_mime_type, media_kind,
-                  size_bytes, sha256, created_by)",
-    )
-    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-    .bind::<Array<SqlUuid>, _>(files.iter().map(|file| file.id.as_uuid()).collect::<Vec<_>>())
-    .bind::<Array<Integer>, _>(files.iter().map(|file| file.version).collect::<Vec<_>>())
-    .bind::<Array<SqlUuid>, _>(blobs.iter().map(|blob| blob.id.as_uuid()).collect::<Vec<_>>())
-    .bind::<Array<SmallInt>, _>(numbers(|file| file.content_state.number()))
-    .bind::<Array<SmallInt>, _>(numbers(|file| file.scan_status.number()))
-    .bind::<Array<Text>, _>(texts(|file| &file.mime_type))
-    .bind::<Array<Text>, _>(texts(|file| &file.declared_mime_type))
-    .bind::<Array<SmallInt>, _>(numbers(|file| file.media_kind.number()))
-    .bind::<Array<BigInt>, _>(
-        blobs.iter().map(|blob| i64::try_from(blob.size_bytes).unwrap_or(i64::MAX)).collect::<Vec<_>>(),
-    )
-    .bind::<Array<Binary>, _>(blobs.iter().map(|blob| blob.sha256.as_bytes().to_vec()).collect::<Vec<_>>())
-    .bind::<Array<Text>, _>(texts(|file| &file.created_by))
-    .execute(tx.connection()?)
-    .await
-    .map(|_| ())
-}
 
 /// A version with the blob that holds its bytes.
 #[derive(Debug, Clone)]

@@ -48,6 +48,16 @@ pub struct QuotaState {
     pub level: QuotaLevel,
 }
 
+/// What a state is made of: the figures of one moment, as an answer keeps them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[allow(missing_docs, reason = "the fields are those of the contract's Quota, explained there")]
+pub struct QuotaFigures {
+    pub limit_bytes: i64,
+    pub used_bytes: i64,
+    pub warning_percent: i16,
+    pub critical_percent: i16,
+}
+
 /// The largest limit that can be set: what fits a signed 64-bit count with room for sums.
 pub const LIMIT_BYTES_MAX: i64 = 1 << 60;
 
@@ -64,6 +74,19 @@ impl Quota {
     }
 
     /// How full the tenant is.
+    pub fn state(&self) -> QuotaState {
+        QuotaFigures {
+            limit_bytes: self.limit_bytes,
+            used_bytes: self.used_bytes,
+            warning_percent: self.warning_percent,
+            critical_percent: self.critical_percent,
+        }
+        .state()
+    }
+}
+
+impl QuotaFigures {
+    /// How full that is.
     pub fn state(&self) -> QuotaState {
         let at_least = |percent: i16| {
             i128::from(self.used_bytes) * 100 >= i128::from(self.limit_bytes) * i128::from(percent)

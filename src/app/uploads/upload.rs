@@ -15,10 +15,8 @@ use super::{
 use crate::{
     app::{App, Error, audit, idempotency},
     db::{
-        Viewer,
         audit_entries::AuditAction,
-        idempotency_keys::{self, Method, StoredAnswer},
-        quotas,
+        idempotency_keys::{Method, StoredAnswer},
         uploads::UploadLease,
     },
     domain::{
@@ -27,7 +25,7 @@ use crate::{
         file::{ContentState, File, ScanStatus},
         ids::{FileId, RequestId},
         policy::{FileSizeLimits, ScanRule},
-        quota::QuotaState,
+        quota::{Quota, QuotaState},
         upload_spec::{CheckedSpec, UploadSpec},
     },
     telemetry::metrics::UploadOutcome,
@@ -79,8 +77,11 @@ async fn run<S>(app: &Arc<App>, caller: &Caller, spec: UploadSpec, messages: S) 
 where
     S: Stream<Item = UploadMessage> + Send + Unpin,
 {
+    // What is no id is reported with everything else that is wrong.
+    let request_id = spec.request_id.parse::<RequestId>().ok();
+    let terms = app.db.upload_terms(caller.tenant_id(), request_id, idempotency::hours(app)).await?;
     // A retry is answered as the first time, whatever has changed since: the clock, the limits, the room.
-    if let Some(stored) = known_answer(app, caller, &spec).await? {
+    if let Some(stored) = terms.answered {
         return compare(
             app,
             caller,
@@ -92,8 +93,9 @@ where
     }
     let spec = spec.check(&caller.tenant.policy, app.clock.now())?;
     check_scan(app, caller)?;
-    let room = check_room(app, caller, &spec).await;
-    let limits = room.inspect_err(|error| count_refusal(&app.metrics, error))?;
+    let room = check_room(&terms.quota, &spec);
+    room.inspect_err(|error| count_refusal(&app.metrics, error))?;
+    let limits = terms.quota.file_size_max_bytes;
     let sink = store_sink(app, caller, &spec).await?;
     let received = receive(app, caller, Content::new(&spec, limits), sink, messages).await?;
     check_declared(&spec, &received.content)?;
@@ -132,30 +134,18 @@ fn check_scan(app: &App, caller: &Caller) -> Result<(), Error> {
     }
 }
 
-/// What was answered to this request id before, if anything.
-async fn known_answer(app: &App, caller: &Caller, spec: &UploadSpec) -> Result<Option<StoredAnswer>, Error> {
-    // What is no id is reported with everything else that is wrong.
-    let Ok(request_id) = spec.request_id.parse::<RequestId>() else { return Ok(None) };
-    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::system()).await?;
-    let found = idempotency_keys::find(&mut tx, &[request_id], idempotency::hours(app)).await;
-    Ok(tx.finish(found).await?.pop())
-}
-
-/// The largest file per kind, as the quota says today. A file that cannot fit is refused before its bytes travel; whether
-/// one that could does fit is decided by the charge alone. A replay stores nothing, so it needs no room.
-async fn check_room(app: &App, caller: &Caller, spec: &CheckedSpec) -> Result<FileSizeLimits, Error> {
-    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::system()).await?;
-    let quota = quotas::get(&mut tx).await;
-    let quota = tx.finish(quota).await?;
+/// A file that cannot fit is refused before its bytes travel; whether one that could does fit is decided by the charge
+/// alone. A replay stores nothing, so it needs no room.
+fn check_room(quota: &Quota, spec: &CheckedSpec) -> Result<(), Error> {
     let size = spec.size_bytes.unwrap_or_default();
     check_size(size, None, &quota.file_size_max_bytes)?;
     let needed = i64::try_from(size).unwrap_or(i64::MAX);
     let is_at_count =
         quota.file_count_max > 0 && quota.file_count + quota.reserved_file_count >= quota.file_count_max;
     if needed > quota.available_bytes() || is_at_count {
-        return Err(Error::over_quota(&quota, needed));
+        return Err(Error::over_quota(quota, needed));
     }
-    Ok(quota.file_size_max_bytes)
+    Ok(())
 }
 
 /// Bytes go to the store. A file that is known to need several parts reserves its room before its first byte.
@@ -309,6 +299,7 @@ fn finished(
 
 fn uploaded(answer: Answer) -> Uploaded {
     let Answer { file, mut warnings, quota } = answer;
+    let quota = quota.state();
     warnings.extend(of_quota(&quota));
     Uploaded { file, quota, warnings }
 }

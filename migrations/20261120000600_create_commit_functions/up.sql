@@ -1,0 +1,227 @@
+-- The two calls of every upload, each one round trip: what it may store, and the commit of what it stored. Statement by
+-- statement the commit took fourteen round trips, and a small file spent most of its time in them. Both run with the
+-- caller's rights, so row-level security binds every statement in them.
+
+-- A finished upload. Texts and numbers are the columns of their names.
+CREATE TYPE app.finished_upload AS (
+    file_id uuid,
+    owner_id text,
+    created_by text,
+    name text,
+    category text,
+    title text,
+    description text,
+    metadata jsonb,
+    visibility smallint,
+    version integer,
+    content_state smallint,
+    scan_status smallint,
+    mime_type text,
+    declared_mime_type text,
+    media_kind smallint,
+    expire_time timestamptz,
+    retention_days integer,
+    tags text[],
+    -- [{entity_type, entity_id, field}]
+    attachments jsonb,
+    -- principals that may read it
+    readers text[],
+    blob_id uuid,
+    provider text,
+    storage_key text,
+    size_bytes bigint,
+    sha256 bytea,
+    actor_kind smallint,
+    actor_id text,
+    audit_action smallint,
+    audit_request_id text,
+    audit_address text,
+    audit_details jsonb,
+    event_kind smallint,
+    -- the reservation that it settles, if it has one
+    lease_id uuid,
+    lease_epoch integer,
+    -- what its answer is stored under, if the caller gave an id
+    request_id uuid,
+    method smallint,
+    payload_sha256 bytea,
+    -- the answer without what only the commit knows: the file's times and the quota
+    answer jsonb
+);
+
+-- Commits finished uploads of the transaction's tenant, in the one order of every commit, which is also the order of
+-- locks: request ids, uploads, blob, file, version, tags, attachments, readers, audit, event, usage counter, and the
+-- quota row last; the answer tells the quota, so it is written behind it.
+--
+-- `outcomes` are in the order of the items, each with its verdict: 1 committed, with the answer; 2 answered before, with
+-- that answer; 3 someone else is working on this request id; 4 the lease was lost. When `fits` is false the sum does not
+-- fit into the quota, and the caller must roll back.
+CREATE FUNCTION app.commit_uploads(
+    items jsonb, answer_hours integer, OUT transaction_id text, OUT fits boolean, OUT outcomes jsonb
+) LANGUAGE plpgsql SET search_path = pg_catalog, public, pg_temp
+    AS $$
+DECLARE
+    tenant constant uuid := app.tenant_id();
+    moment constant timestamptz := app.now();
+    finished constant app.finished_upload[] := array(
+        SELECT item FROM jsonb_populate_recordset(NULL::app.finished_upload, items) AS item);
+    places constant integer[] := array(SELECT generate_subscripts(finished, 1));
+    verdicts smallint[] := array_fill(1::smallint, ARRAY[cardinality(finished)]);
+    fresh app.finished_upload[];
+    requests constant uuid[] := array(SELECT request_id FROM unnest(finished) WHERE request_id IS NOT NULL);
+    locked uuid[];
+    answered jsonb := '{}';
+    reserved jsonb := '{}';
+    quota quotas;
+    known jsonb;
+    answers jsonb;
+BEGIN
+    transaction_id := pg_current_xact_id()::text;
+
+    IF cardinality(requests) > 0 THEN
+        locked := array(
+            SELECT id FROM unnest(requests) AS id
+            WHERE pg_try_advisory_xact_lock(hashtextextended(tenant::text || id::text, 0)));
+        -- A statement of its own, so that it sees what the lock's last holder committed.
+        answered := coalesce((
+            SELECT jsonb_object_agg(k.request_id, jsonb_build_object(
+                'method', k.method, 'payload_sha256', encode(k.payload_sha256, 'hex'), 'answer', k.answer))
+            FROM idempotency_keys AS k
+            WHERE k.tenant_id = tenant AND k.request_id = ANY (requests)
+              AND k.create_time > moment - make_interval(hours => answer_hours)), '{}');
+        verdicts := array(
+            SELECT CASE
+                WHEN finished[place].request_id IS NULL THEN 1
+                WHEN answered ? finished[place].request_id::text THEN 2
+                WHEN finished[place].request_id = ANY (locked)
+                     AND row_number() OVER (PARTITION BY finished[place].request_id ORDER BY place) = 1 THEN 1
+                ELSE 3
+            END::smallint
+            FROM unnest(places) AS place ORDER BY place);
+    END IF;
+
+    IF EXISTS (SELECT FROM unnest(finished) WHERE lease_id IS NOT NULL) THEN
+        WITH ended AS (
+            UPDATE uploads AS u SET state = 2
+            FROM unnest(places) AS place
+            WHERE verdicts[place] = 1 AND u.tenant_id = tenant AND u.id = finished[place].lease_id
+              AND u.lease_epoch = finished[place].lease_epoch AND u.state = 1
+            RETURNING u.id, u.reserved_bytes)
+        SELECT coalesce(jsonb_object_agg(id, reserved_bytes), '{}') INTO reserved FROM ended;
+        verdicts := array(
+            SELECT CASE
+                WHEN verdicts[place] = 1 AND NOT reserved ? finished[place].lease_id::text THEN 4
+                ELSE verdicts[place]
+            END::smallint
+            FROM unnest(places) AS place ORDER BY place);
+    END IF;
+    fresh := array(SELECT finished[place] FROM unnest(places) AS place WHERE verdicts[place] = 1 ORDER BY place);
+
+    INSERT INTO blobs (tenant_id, id, provider, storage_key, size_bytes, sha256, create_time)
+    SELECT tenant, n.blob_id, n.provider, n.storage_key, n.size_bytes, n.sha256, moment FROM unnest(fresh) AS n;
+
+    INSERT INTO files (tenant_id, id, owner_id, created_by, updated_by, name, original_name, category, title,
+        description, metadata, visibility, version, content_state, scan_status, mime_type, declared_mime_type,
+        media_kind, size_bytes, sha256, create_time, update_time, expire_time, deletion_time)
+    SELECT tenant, n.file_id, n.owner_id, n.created_by, n.created_by, n.name, n.name, n.category, n.title,
+        n.description, n.metadata, n.visibility, n.version, n.content_state, n.scan_status, n.mime_type,
+        n.declared_mime_type, n.media_kind, n.size_bytes, n.sha256, moment, moment, n.expire_time,
+        moment + make_interval(days => n.retention_days)
+    FROM unnest(fresh) AS n;
+
+    INSERT INTO versions (tenant_id, file_id, version, blob_id, content_state, scan_status, mime_type,
+        declared_mime_type, media_kind, size_bytes, sha256, created_by, create_time)
+    SELECT tenant, n.file_id, n.version, n.blob_id, n.content_state, n.scan_status, n.mime_type,
+        n.declared_mime_type, n.media_kind, n.size_bytes, n.sha256, n.created_by, moment
+    FROM unnest(fresh) AS n;
+
+    INSERT INTO file_tags (tenant_id, file_id, tag)
+    SELECT tenant, n.file_id, tag FROM unnest(fresh) AS n, unnest(n.tags) AS tag;
+
+    INSERT INTO attachments (tenant_id, file_id, entity_type, entity_id, field, created_by, create_time)
+    SELECT tenant, n.file_id, a.entity_type, a.entity_id, a.field, n.created_by, moment
+    FROM unnest(fresh) AS n,
+        jsonb_to_recordset(n.attachments) AS a (entity_type text, entity_id text, field text);
+
+    INSERT INTO file_readers (tenant_id, principal, file_id, create_time, name, size_bytes)
+    SELECT tenant, principal, n.file_id, moment, n.name, n.size_bytes
+    FROM unnest(fresh) AS n, unnest(n.readers) AS principal;
+
+    INSERT INTO audit_entries (tenant_id, create_time, actor_kind, actor_id, action, is_allowed, file_id, version,
+        request_id, address, details)
+    SELECT tenant, moment, n.actor_kind, n.actor_id, n.audit_action, true, n.file_id, n.version, n.audit_request_id,
+        n.audit_address, n.audit_details
+    FROM unnest(fresh) AS n;
+
+    INSERT INTO events (tenant_id, create_time, kind, file_id, version, actor_id)
+    SELECT tenant, moment, n.event_kind, n.file_id, n.version, n.created_by FROM unnest(fresh) AS n;
+
+    INSERT INTO usage_counters AS counter (tenant_id, category, media_kind, file_count, total_bytes)
+    SELECT tenant, n.category, n.media_kind, count(*), sum(n.size_bytes) FROM unnest(fresh) AS n
+    GROUP BY n.category, n.media_kind ORDER BY n.category COLLATE "C", n.media_kind
+    ON CONFLICT (tenant_id, category, media_kind) DO UPDATE
+    SET file_count = counter.file_count + excluded.file_count,
+        total_bytes = counter.total_bytes + excluded.total_bytes;
+
+    UPDATE quotas AS q SET
+        used_bytes = q.used_bytes + delta.used, reserved_bytes = q.reserved_bytes - delta.settled,
+        file_count = q.file_count + delta.files, reserved_file_count = q.reserved_file_count - delta.settled_files
+    FROM (
+        SELECT coalesce(sum(n.size_bytes), 0)::bigint AS used, count(*) AS files,
+            coalesce(sum((reserved ->> n.lease_id::text)::bigint), 0)::bigint AS settled,
+            count(n.lease_id) AS settled_files
+        FROM unnest(fresh) AS n) AS delta
+    WHERE q.tenant_id = tenant
+      AND q.used_bytes + q.reserved_bytes + delta.used - delta.settled <= q.limit_bytes
+      AND (q.file_count_max = 0 OR
+           q.file_count + q.reserved_file_count + delta.files - delta.settled_files <= q.file_count_max)
+    RETURNING q.* INTO quota;
+    fits := FOUND;
+    IF NOT fits THEN
+        RETURN;
+    END IF;
+
+    known := jsonb_build_object('limit_bytes', quota.limit_bytes, 'used_bytes', quota.used_bytes,
+        'warning_percent', quota.warning_percent, 'critical_percent', quota.critical_percent);
+    answers := coalesce((
+        SELECT jsonb_object_agg(n.file_id, n.answer || jsonb_build_object(
+            'quota', known,
+            'file', (n.answer -> 'file') || jsonb_build_object('create_time', moment, 'update_time', moment,
+                'deletion_time', moment + make_interval(days => n.retention_days))))
+        FROM unnest(fresh) AS n), '{}');
+
+    INSERT INTO idempotency_keys (tenant_id, request_id, create_time, method, payload_sha256, answer)
+    SELECT tenant, n.request_id, moment, n.method, n.payload_sha256, answers -> n.file_id::text
+    FROM unnest(fresh) AS n WHERE n.request_id IS NOT NULL;
+
+    outcomes := (
+        SELECT jsonb_agg(jsonb_build_object('verdict', verdicts[place], 'answer', CASE verdicts[place]
+            WHEN 1 THEN answers -> finished[place].file_id::text
+            WHEN 2 THEN answered -> finished[place].request_id::text
+        END) ORDER BY place)
+        FROM unnest(places) AS place);
+END
+$$;
+
+-- What an upload may store, and what was answered to its request id before, if anything. It sets its transaction's
+-- context itself, so that two reads by primary key cost one round trip; they wait for no lock.
+CREATE FUNCTION app.upload_terms(tenant uuid, request uuid, answer_hours integer, now_override text)
+    RETURNS TABLE (quota quotas, method smallint, payload_sha256 bytea, answer jsonb)
+    LANGUAGE plpgsql SET search_path = pg_catalog, public, pg_temp
+    AS $$
+BEGIN
+    PERFORM set_config('app.tenant_id', tenant::text, true), set_config('app.user_id', '', true),
+        set_config('app.audience_min', '1', true), set_config('app.principals', '', true),
+        set_config('app.now', coalesce(now_override, ''), true);
+    RETURN QUERY
+        SELECT q, k.method, k.payload_sha256, k.answer
+        FROM quotas AS q
+        LEFT JOIN idempotency_keys AS k ON k.tenant_id = q.tenant_id AND k.request_id = request
+            AND k.create_time > app.now() - make_interval(hours => answer_hours)
+        WHERE q.tenant_id = tenant
+        LIMIT 1;
+END
+$$;
+
+REVOKE ALL ON FUNCTION app.commit_uploads, app.upload_terms FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION app.commit_uploads, app.upload_terms TO strongroom_app;

@@ -1,0 +1,291 @@
+//! The commit of finished uploads, and the read before them: each one call of a function in the database, because their
+//! round trips were most of what a small file cost.
+
+use diesel::{
+    QueryableByName,
+    sql_types::{Binary, Bool, Integer, Jsonb, Nullable, SmallInt, Text, Uuid as SqlUuid},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::{
+    Database, DbError, DbErrorKind, TenantTx, TransactionId,
+    audit_entries::AuditEntry,
+    blobs::Blob,
+    events::EventKind,
+    idempotency_keys::{Method, StoredAnswer},
+    quotas::{self, QuotaRow},
+    statement::statement,
+    uploads::UploadLease,
+};
+use crate::domain::{
+    clock::Timestamp,
+    digest::Digest,
+    file::{EntityRef, File},
+    ids::{RequestId, TenantId},
+    quota::Quota,
+};
+
+/// A finished upload, ready to become a file.
+#[derive(Debug)]
+pub struct Finished<'a, A> {
+    /// The file; its times are set by the commit.
+    pub file: &'a File,
+    /// After how many days it is deleted by schedule.
+    pub retention_days: Option<i32>,
+    /// Principals that may read it besides its owner and its audience.
+    pub readers: &'a [String],
+    /// The stored object.
+    pub blob: &'a Blob,
+    /// The audit entry of the upload.
+    pub audit: &'a AuditEntry,
+    /// The reservation that it settles, if it has one.
+    pub lease: Option<UploadLease>,
+    /// The request id, and what it stands for.
+    pub request: Option<(RequestId, Digest)>,
+    /// The answer, an object with the file under `file`. The commit puts the file's times and, under `quota`, the
+    /// tenant's figures into it.
+    pub answer: A,
+}
+
+/// What became of one upload.
+#[derive(Debug)]
+pub enum Verdict {
+    /// It is a file now; this is the answer, completed.
+    Committed(Value),
+    /// Its request id was answered before.
+    Answered(StoredAnswer),
+    /// Someone else is working on its request id.
+    InProgress,
+    /// Its lease was lost: somebody gave the upload up.
+    Fenced,
+}
+
+/// What became of a batch.
+#[derive(Debug)]
+pub struct CommitOutcome {
+    /// The transaction, to ask about it when the answer of COMMIT is lost.
+    pub transaction: TransactionId,
+    /// One verdict an upload, in order; `None` when the sum does not fit into the quota: then roll back.
+    pub verdicts: Option<Vec<Verdict>>,
+}
+
+/// The columns of `app.finished_upload`.
+#[derive(Serialize)]
+struct FinishedRow<'a, A> {
+    file_id: Uuid,
+    owner_id: &'a str,
+    created_by: &'a str,
+    name: &'a str,
+    category: &'a str,
+    title: &'a str,
+    description: &'a str,
+    metadata: &'a serde_json::Map<String, Value>,
+    visibility: i16,
+    version: i32,
+    content_state: i16,
+    scan_status: i16,
+    mime_type: &'a str,
+    declared_mime_type: &'a str,
+    media_kind: i16,
+    expire_time: Option<Timestamp>,
+    retention_days: Option<i32>,
+    tags: &'a [String],
+    attachments: &'a [EntityRef],
+    readers: &'a [String],
+    blob_id: Uuid,
+    provider: &'a str,
+    storage_key: &'a str,
+    size_bytes: i64,
+    sha256: String,
+    actor_kind: i16,
+    actor_id: &'a str,
+    audit_action: i16,
+    audit_request_id: &'a str,
+    audit_address: &'a str,
+    audit_details: &'a Value,
+    event_kind: i16,
+    lease_id: Option<Uuid>,
+    lease_epoch: Option<i32>,
+    request_id: Option<Uuid>,
+    method: i16,
+    payload_sha256: Option<String>,
+    answer: &'a A,
+}
+
+impl<'a, A> From<&'a Finished<'a, A>> for FinishedRow<'a, A> {
+    fn from(finished: &'a Finished<'a, A>) -> Self {
+        let Finished { file, blob, audit, lease, request, .. } = finished;
+        Self {
+            file_id: file.id.as_uuid(),
+            owner_id: &file.owner_id,
+            created_by: &file.created_by,
+            name: &file.name,
+            category: &file.category,
+            title: &file.title,
+            description: &file.description,
+            metadata: &file.metadata,
+            visibility: file.visibility.number(),
+            version: file.version,
+            content_state: file.content_state.number(),
+            scan_status: file.scan_status.number(),
+            mime_type: &file.mime_type,
+            declared_mime_type: &file.declared_mime_type,
+            media_kind: file.media_kind.number(),
+            expire_time: file.expire_time,
+            retention_days: finished.retention_days,
+            tags: &file.tags,
+            attachments: &file.attachments,
+            readers: finished.readers,
+            blob_id: blob.id.as_uuid(),
+            provider: &blob.provider,
+            storage_key: blob.key.as_str(),
+            size_bytes: i64::try_from(blob.size_bytes).unwrap_or(i64::MAX),
+            sha256: bytea(&blob.sha256),
+            actor_kind: audit.actor.kind.number(),
+            actor_id: &audit.actor.id,
+            audit_action: audit.action.number(),
+            audit_request_id: &audit.origin.request_id,
+            audit_address: &audit.origin.address,
+            audit_details: &audit.details,
+            event_kind: EventKind::FileCreated.number(),
+            lease_id: lease.map(|lease| lease.id.as_uuid()),
+            lease_epoch: lease.map(|lease| lease.epoch),
+            request_id: request.map(|(id, _)| id.as_uuid()),
+            method: Method::UploadFile.number(),
+            payload_sha256: request.map(|(_, payload)| bytea(&payload)),
+            answer: &finished.answer,
+        }
+    }
+}
+
+/// How PostgreSQL reads bytes in a text.
+fn bytea(digest: &Digest) -> String {
+    format!("\\x{digest}")
+}
+
+#[derive(QueryableByName)]
+struct OutcomeRow {
+    #[diesel(sql_type = Text)]
+    transaction_id: String,
+    #[diesel(sql_type = Bool)]
+    fits: bool,
+    #[diesel(sql_type = Nullable<Jsonb>)]
+    outcomes: Option<Value>,
+}
+
+#[derive(Deserialize)]
+struct ItemOutcome {
+    verdict: i16,
+    answer: Value,
+}
+
+#[derive(Deserialize)]
+struct AnsweredBefore {
+    method: i16,
+    payload_sha256: Digest,
+    answer: Value,
+}
+
+/// Writes finished uploads, all rows of all of them. The transaction must then be committed, or rolled back when they do
+/// not fit.
+pub async fn commit_uploads<A: Serialize>(
+    tx: &mut TenantTx,
+    uploads: &[Finished<'_, A>],
+    answer_hours: u32,
+) -> Result<CommitOutcome, DbError> {
+    const OPERATION: &str = "commit uploads";
+    let rows: Vec<FinishedRow<'_, A>> = uploads.iter().map(FinishedRow::from).collect();
+    let items =
+        serde_json::to_string(&rows).map_err(|error| DbError::new(DbErrorKind::Other, OPERATION, error))?;
+    let row: OutcomeRow = statement(
+        OPERATION,
+        "SELECT transaction_id, fits, outcomes FROM app.commit_uploads({}::text::jsonb, {})",
+    )
+    .bind::<Text, _>(items)
+    .bind::<Integer, _>(i32::try_from(answer_hours).unwrap_or(i32::MAX))
+    .one(tx.connection()?)
+    .await?;
+    let transaction = TransactionId(row.transaction_id);
+    if !row.fits {
+        return Ok(CommitOutcome { transaction, verdicts: None });
+    }
+    let outcomes: Vec<ItemOutcome> = serde_json::from_value(row.outcomes.unwrap_or(json!([])))
+        .map_err(|error| DbError::corrupt(OPERATION, error))?;
+    let verdicts = outcomes.into_iter().zip(uploads).map(|(outcome, upload)| {
+        let bad = |what: &str| DbError::corrupt(OPERATION, what);
+        match outcome.verdict {
+            1 => Ok(Verdict::Committed(outcome.answer)),
+            2 => {
+                let before: AnsweredBefore =
+                    serde_json::from_value(outcome.answer).map_err(|_| bad("answer"))?;
+                let (request_id, _) = upload.request.ok_or_else(|| bad("request id"))?;
+                let method = Method::from_number(before.method).ok_or_else(|| bad("method"))?;
+                let (payload, answer) = (before.payload_sha256, before.answer);
+                Ok(Verdict::Answered(StoredAnswer { request_id, method, payload, answer }))
+            }
+            3 => Ok(Verdict::InProgress),
+            4 => Ok(Verdict::Fenced),
+            _ => Err(bad("verdict")),
+        }
+    });
+    Ok(CommitOutcome { transaction, verdicts: Some(verdicts.collect::<Result<_, _>>()?) })
+}
+
+#[derive(QueryableByName)]
+struct TermsRow {
+    #[diesel(embed)]
+    quota: QuotaRow,
+    #[diesel(sql_type = Nullable<SmallInt>)]
+    method: Option<i16>,
+    #[diesel(sql_type = Nullable<Binary>)]
+    payload_sha256: Option<Vec<u8>>,
+    #[diesel(sql_type = Nullable<Jsonb>)]
+    answer: Option<Value>,
+}
+
+/// What is known about an upload before its bytes.
+#[derive(Debug)]
+pub struct UploadTerms {
+    /// The tenant's quota.
+    pub quota: Quota,
+    /// What was answered to its request id before, if anything.
+    pub answered: Option<StoredAnswer>,
+}
+
+impl Database {
+    /// What an upload may store, and what was answered to its request id within so many hours. One round trip.
+    pub async fn upload_terms(
+        &self,
+        tenant: TenantId,
+        request: Option<RequestId>,
+        answer_hours: u32,
+    ) -> Result<UploadTerms, DbError> {
+        const OPERATION: &str = "read upload terms";
+        let mut connection = self.tenant_pool.acquire().await?;
+        let sql = format!(
+            "SELECT {}, terms.method, terms.payload_sha256, terms.answer
+             FROM app.upload_terms({{}}, {{}}, {{}}, {{}}) AS terms, LATERAL (SELECT (terms.quota).*) AS quota",
+            quotas::COLUMNS
+        );
+        let row: TermsRow = statement(OPERATION, sql)
+            .bind::<SqlUuid, _>(tenant.as_uuid())
+            .bind::<Nullable<SqlUuid>, _>(request.map(|id| id.as_uuid()))
+            .bind::<Integer, _>(i32::try_from(answer_hours).unwrap_or(i32::MAX))
+            .bind::<Nullable<Text>, _>(self.now_override().map(|now| now.to_rfc3339()))
+            .one(&mut connection)
+            .await?;
+        let bad = |what: &str| DbError::corrupt(OPERATION, what);
+        let answered = match (request, row.method, row.payload_sha256, row.answer) {
+            (Some(request_id), Some(method), Some(payload), Some(answer)) => Some(StoredAnswer {
+                request_id,
+                method: Method::from_number(method).ok_or_else(|| bad("method"))?,
+                payload: Digest::from_slice(&payload).map_err(|_| bad("digest"))?,
+                answer,
+            }),
+            _ => None,
+        };
+        Ok(UploadTerms { quota: row.quota.into(), answered })
+    }
+}
