@@ -243,6 +243,7 @@ pub(super) fn storage_options(config: &StorageConfig) -> StorageOptions {
     let adapter = match config.adapter {
         StorageAdapter::Local => AdapterOptions::Local { root: config.root.clone().unwrap_or_default() },
         StorageAdapter::Memory => AdapterOptions::Memory,
+        StorageAdapter::Discard => AdapterOptions::Discard,
     };
     StorageOptions {
         adapter,

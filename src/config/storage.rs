@@ -35,6 +35,8 @@ pub enum StorageAdapter {
     Local,
     /// This process; gone when it ends.
     Memory,
+    /// Nowhere: most bytes are discarded. For the load command.
+    Discard,
 }
 
 impl StorageConfig {

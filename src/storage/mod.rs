@@ -204,6 +204,8 @@ pub enum AdapterOptions {
     },
     /// The memory of this process.
     Memory,
+    /// Nowhere: of each object its first MiB, which is handed out again and again. For the load command.
+    Discard,
 }
 
 /// Opens the configured store. Touches the disk, so call it while starting up.
@@ -223,7 +225,11 @@ pub fn open(
     }
     let adapter: Arc<dyn ObjectStorage> = match &options.adapter {
         AdapterOptions::Local { root } => Arc::new(local::Local::open(root, Arc::clone(&ids))?),
-        AdapterOptions::Memory => Arc::new(memory::Memory::new(clock, Arc::clone(&ids))),
+        AdapterOptions::Memory => Arc::new(memory::Memory::new(memory::Keep::All, clock, Arc::clone(&ids))),
+        AdapterOptions::Discard => {
+            tracing::warn!("storage.adapter is \"discard\": of what is uploaded, only a beginning is kept");
+            Arc::new(memory::Memory::new(memory::Keep::Head, clock, Arc::clone(&ids)))
+        }
     };
     Ok(retrying::Retrying::over(limited::Limited::over(adapter, options.concurrency_max), options, ids))
 }

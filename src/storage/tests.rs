@@ -11,7 +11,7 @@ use super::{
     flaky::{Fault, Flaky, Operation, Plan},
     limited::Limited,
     local::Local,
-    memory::Memory,
+    memory::{Keep, Memory},
     retrying::Retrying,
     *,
 };
@@ -26,7 +26,7 @@ pub(super) fn key() -> ObjectKey {
 }
 
 pub(super) fn memory() -> Arc<dyn ObjectStorage> {
-    Arc::new(Memory::new(Arc::new(SystemClock), Arc::new(SystemIds)))
+    Arc::new(Memory::new(Keep::All, Arc::new(SystemClock), Arc::new(SystemIds)))
 }
 
 fn local(root: &Path) -> Arc<dyn ObjectStorage> {

@@ -1,4 +1,7 @@
-//! Objects in the memory of this process: the store that costs nothing, for tests and trials.
+//! Objects in the memory of this process, for tests and trials; and with most of their bytes discarded, for the load
+//! command.
+
+mod body;
 
 use std::{
     collections::BTreeMap,
@@ -8,8 +11,11 @@ use std::{
 };
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::{StreamExt, stream};
 
+pub(super) use self::body::Keep;
+use self::body::{Body, head};
 use super::{
     ByteStream, ListPage, MultipartId, MultipartInfo, MultipartPage, ObjectInfo, ObjectStorage, PartReceipt,
     Payload, PutOptions, StorageError, StorageErrorKind, check_range,
@@ -21,6 +27,7 @@ use crate::domain::{
 };
 
 pub(super) struct Memory {
+    keep: Keep,
     clock: Arc<dyn Clock>,
     ids: Arc<dyn IdSource>,
     state: Mutex<State>,
@@ -29,11 +36,13 @@ pub(super) struct Memory {
 #[derive(Default)]
 struct State {
     /// By key.
-    objects: BTreeMap<String, (ObjectInfo, Payload)>,
+    objects: BTreeMap<String, (ObjectInfo, Body)>,
     /// By key and id.
     multiparts: BTreeMap<(String, String), Multipart>,
     /// So that every part that was ever put has an etag of its own.
     parts_put: u64,
+    /// The beginning that was kept last.
+    head: Bytes,
 }
 
 struct Multipart {
@@ -44,8 +53,8 @@ struct Multipart {
 }
 
 impl Memory {
-    pub(super) fn new(clock: Arc<dyn Clock>, ids: Arc<dyn IdSource>) -> Self {
-        Self { clock, ids, state: Mutex::default() }
+    pub(super) fn new(keep: Keep, clock: Arc<dyn Clock>, ids: Arc<dyn IdSource>) -> Self {
+        Self { keep, clock, ids, state: Mutex::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -55,10 +64,19 @@ impl Memory {
 }
 
 impl State {
+    /// What stays of a body that begins an object (or of a part that does not).
+    fn kept(&mut self, keep: Keep, body: Payload, is_beginning: bool) -> Payload {
+        match keep {
+            Keep::All => body,
+            Keep::Head if is_beginning => head(&body, &mut self.head),
+            Keep::Head => Payload::default(),
+        }
+    }
+
     fn insert(
         &mut self,
         key: &ObjectKey,
-        body: Payload,
+        body: Body,
         modify_time: Timestamp,
         operation: &'static str,
     ) -> Result<ObjectInfo, StorageError> {
@@ -70,11 +88,7 @@ impl State {
         Ok(info)
     }
 
-    fn object(
-        &self,
-        key: &ObjectKey,
-        operation: &'static str,
-    ) -> Result<&(ObjectInfo, Payload), StorageError> {
+    fn object(&self, key: &ObjectKey, operation: &'static str) -> Result<&(ObjectInfo, Body), StorageError> {
         self.objects.get(key.as_str()).ok_or_else(|| not_found(key, operation))
     }
 }
@@ -90,11 +104,17 @@ fn multipart_key(key: &ObjectKey, id: &MultipartId) -> (String, String) {
 #[async_trait]
 impl ObjectStorage for Memory {
     fn provider(&self) -> &str {
-        "memory"
+        match self.keep {
+            Keep::All => "memory",
+            Keep::Head => "discard",
+        }
     }
 
     async fn put(&self, key: &ObjectKey, body: Payload, _: &PutOptions) -> Result<ObjectInfo, StorageError> {
-        self.state().insert(key, body, self.clock.now(), "put object")
+        let (size_bytes, now) = (body.len_bytes(), self.clock.now());
+        let mut state = self.state();
+        let kept = state.kept(self.keep, body, true);
+        state.insert(key, Body::new(kept, size_bytes), now, "put object")
     }
 
     async fn start_multipart(
@@ -121,12 +141,13 @@ impl ObjectStorage for Memory {
         let operation = "put part";
         let mut state = self.state();
         state.parts_put += 1;
-        let etag = state.parts_put.to_string();
+        let (etag, size_bytes) = (state.parts_put.to_string(), body.len_bytes());
+        let kept = state.kept(self.keep, body, number == 1);
         let multipart =
             state.multiparts.get_mut(&multipart_key(key, id)).ok_or_else(|| not_found(key, operation))?;
-        check_part(number, body.len_bytes(), multipart.part_size_bytes, operation)?;
-        let receipt = PartReceipt { number, size_bytes: body.len_bytes(), etag };
-        multipart.parts.insert(number, (receipt.clone(), body));
+        check_part(number, size_bytes, multipart.part_size_bytes, operation)?;
+        let receipt = PartReceipt { number, size_bytes, etag };
+        multipart.parts.insert(number, (receipt.clone(), kept));
         Ok(receipt)
     }
 
@@ -163,7 +184,7 @@ impl ObjectStorage for Memory {
         if !full {
             return Err(StorageError::invalid(operation, "the first part is too short").with_key(key));
         }
-        let info = state.insert(key, Payload::from(body), self.clock.now(), operation)?;
+        let info = state.insert(key, Body::new(body.into(), size_bytes), self.clock.now(), operation)?;
         state.multiparts.remove(&multipart_key(key, id));
         Ok(info)
     }
@@ -181,7 +202,7 @@ impl ObjectStorage for Memory {
         let operation = "get object";
         let body = self.state().object(key, operation)?.1.clone();
         check_range(&range, body.len_bytes(), operation).map_err(|error| error.with_key(key))?;
-        Ok(stream::iter(body.pieces(&range)).map(Ok).boxed())
+        Ok(stream::iter(body.pieces(range)).map(Ok).boxed())
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StorageError> {
