@@ -1,0 +1,102 @@
+//! The rows: what is measured, and what each is called.
+
+use crate::{
+    Outcome, fsync,
+    lab::Lab,
+    large,
+    meter::{Sample, Unit},
+    options::Options,
+    pgbench,
+    site::Store,
+    small,
+};
+
+/// Whose files they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tenants {
+    /// 64 organisations in turn.
+    Many,
+    /// One, whose quota row everyone waits for.
+    One,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Row {
+    /// A large file up, one stream.
+    Upload(Store),
+    /// A large file down, one stream.
+    Download(Store),
+    /// Small files up.
+    Small { store: Store, clients: usize, tenants: Tenants },
+    /// The rows of those small files, without a service.
+    Pgbench { clients: usize, tenants: Tenants },
+    /// The bytes of those small files, without a service.
+    Fsync { clients: usize },
+    /// Many large files up at once.
+    Crowd,
+}
+
+impl Row {
+    pub(crate) fn all(_: &Options) -> Vec<Self> {
+        use Tenants::{Many, One};
+        let small = |store, clients, tenants| Self::Small { store, clients, tenants };
+        let mut rows = Vec::new();
+        for store in Store::ALL {
+            rows.extend([Self::Upload(store), Self::Download(store)]);
+        }
+        for clients in [1, 16, 64] {
+            rows.extend([
+                small(Store::Local, clients, Many),
+                Self::Pgbench { clients, tenants: Many },
+                Self::Fsync { clients },
+            ]);
+        }
+        rows.extend([
+            small(Store::Costless, 64, One),
+            Self::Pgbench { clients: 64, tenants: One },
+            small(Store::Costless, 64, Many),
+            small(Store::Local, 64, One),
+            Self::Crowd,
+        ]);
+        rows
+    }
+
+    pub(crate) fn name(self) -> String {
+        let of = |tenants| if tenants == Tenants::Many { "64 tenants" } else { "one hot tenant" };
+        match self {
+            Self::Upload(store) => format!("large upload, {}", store.name()),
+            Self::Download(store) => format!("large download, {}", store.name()),
+            Self::Small { store, clients, tenants } => {
+                format!("small uploads, {}, {clients} clients, {}", store.name(), of(tenants))
+            }
+            Self::Pgbench { clients, tenants } => {
+                format!("baseline pgbench, {clients} clients, {}", of(tenants))
+            }
+            Self::Fsync { clients } => format!("baseline fsync, {clients} threads"),
+            Self::Crowd => "crowd of 64 large uploads, costless store".to_owned(),
+        }
+    }
+
+    pub(crate) fn unit(self) -> Unit {
+        match self {
+            Self::Upload(_) | Self::Download(_) | Self::Crowd => Unit::Gibibytes,
+            Self::Small { .. } | Self::Pgbench { .. } | Self::Fsync { .. } => Unit::Files,
+        }
+    }
+
+    /// A peak is no matter of medians, and this row takes a minute.
+    pub(crate) fn rounds_max(self) -> usize {
+        if self == Self::Crowd { 1 } else { usize::MAX }
+    }
+
+    pub(crate) async fn measure(self, lab: &mut Lab) -> Outcome<Sample> {
+        match self {
+            Self::Upload(store) => large::upload(lab, store).await,
+            Self::Download(store) => large::download(lab, store).await,
+            Self::Small { store, clients, tenants } => small::uploads(lab, store, clients, tenants).await,
+            Self::Pgbench { clients, tenants } => pgbench::run(lab, clients, tenants).await,
+            Self::Fsync { clients } => fsync::run(lab, clients).await,
+            Self::Crowd => large::crowd(lab).await,
+        }
+    }
+}

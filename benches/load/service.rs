@@ -1,0 +1,59 @@
+//! `strongroom serve`, the real binary, as a process of its own.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use crate::Outcome;
+
+/// A running service. It is killed when this is dropped.
+pub(crate) struct Service {
+    pub(crate) grpc: String,
+    child: Child,
+}
+
+impl Service {
+    /// Starts it and waits until it listens. `settings` are configuration keys, such as `storage.adapter`.
+    pub(crate) async fn start(log: PathBuf, settings: &[(&str, String)]) -> Outcome<Self> {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_strongroom"));
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("STRONGROOM_")) {
+            command.env_remove(name);
+        }
+        for (key, value) in settings {
+            command.env(format!("STRONGROOM_{}", key.replace('.', "__").to_uppercase()), value);
+        }
+        command.arg("serve").stdin(Stdio::null()).stdout(Stdio::null()).stderr(std::fs::File::create(&log)?);
+        let mut child = command.spawn()?;
+        loop {
+            if let Some(grpc) = listening(&log)? {
+                return Ok(Self { grpc, child });
+            }
+            if child.try_wait()?.is_some() {
+                let said = std::fs::read_to_string(&log)?;
+                return Err(format!("the service ended before it listened:\n{said}").into());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // Both fail only where it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn listening(log: &Path) -> Outcome<Option<String>> {
+    let said = std::fs::read_to_string(log)?;
+    let lines = said.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let mut found = lines.filter(|line| line["message"] == "listening");
+    Ok(found.next().and_then(|line| Some(format!("http://{}", line["grpc"].as_str()?))))
+}

@@ -1,0 +1,128 @@
+//! Everything that a run needs: databases, callers, services over each store, and a directory for all of it.
+
+use std::path::PathBuf;
+
+use secrecy::SecretString;
+
+use crate::{
+    Outcome,
+    database::{APP_LOGIN, SYSTEM_LOGIN, TestDatabase},
+    identity::{AUDIENCE, ISSUER, IdentityProvider},
+    process::Cpu,
+    service::Service,
+};
+
+/// Where a service keeps its bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Store {
+    /// Nowhere.
+    Costless,
+    /// On this disk.
+    Local,
+}
+
+impl Store {
+    pub(crate) const ALL: [Self; 2] = [Self::Costless, Self::Local];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Costless => "costless store",
+            Self::Local => "local provider",
+        }
+    }
+}
+
+/// One service with what is its own.
+pub(crate) struct Place {
+    pub(crate) service: Service,
+    pub(crate) database: TestDatabase,
+}
+
+/// All of it.
+pub(crate) struct Site {
+    pub(crate) identity: IdentityProvider,
+    places: Vec<(Store, Place)>,
+    directory: tempfile::TempDir,
+    postmaster: Option<u32>,
+}
+
+impl Site {
+    pub(crate) async fn start() -> Outcome<Self> {
+        let directory = tempfile::tempdir()?;
+        let identity = IdentityProvider::new(&directory.path().join("jwks.json"));
+        let mut site = Self { identity, places: Vec::new(), directory, postmaster: None };
+        for store in Store::ALL {
+            let place = site.place(store, store.name().split(' ').next().unwrap_or_default()).await?;
+            site.places.push((store, place));
+        }
+        let first = site.at(Store::Costless);
+        site.postmaster = postmaster(&first.database.url("postgres")).await;
+        Ok(site)
+    }
+
+    /// A service of its own, with an empty database.
+    pub(crate) async fn place(&self, store: Store, name: &str) -> Outcome<Place> {
+        let database = TestDatabase::migrated(&format!("load_{name}")).await;
+        let settings = self.settings(store, name, &database);
+        let service = Service::start(self.path(&format!("{name}.log")), &settings).await?;
+        Ok(Place { service, database })
+    }
+
+    fn settings(&self, store: Store, name: &str, database: &TestDatabase) -> Vec<(&'static str, String)> {
+        let jwks = self.path("jwks.json");
+        let issuers = format!(
+            "[{{ issuer = \"{ISSUER}\", audience = \"{AUDIENCE}\", jwks_file = \"{}\" }}]",
+            jwks.display()
+        );
+        let mut settings = vec![
+            ("server.listen", "127.0.0.1:0".to_owned()),
+            ("edge.listen", "127.0.0.1:0".to_owned()),
+            ("database.url", database.url(APP_LOGIN)),
+            ("database.system_url", database.url(SYSTEM_LOGIN)),
+            ("auth.issuers", issuers),
+            ("secrets.page_token_key", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=".to_owned()),
+            ("telemetry.log_format", "json".to_owned()),
+        ];
+        match store {
+            Store::Costless => settings.push(("storage.adapter", "discard".to_owned())),
+            Store::Local => {
+                settings.push(("storage.adapter", "local".to_owned()));
+                settings.push(("storage.root", self.path(&format!("{name}.objects")).display().to_string()));
+            }
+        }
+        settings
+    }
+
+    pub(crate) fn at(&self, store: Store) -> &Place {
+        let found = self.places.iter().find(|(at, _)| *at == store);
+        found.map(|(_, place)| place).expect("every store has its place")
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// A member of an organisation.
+    pub(crate) fn token(&self, organization: &str) -> SecretString {
+        self.identity.token("loader", organization, "member")
+    }
+
+    /// What PostgreSQL has used so far, where its processes can be seen.
+    pub(crate) fn postgres_cpu(&self) -> Cpu {
+        self.postmaster.map(Cpu::of_family).unwrap_or_default()
+    }
+
+    pub(crate) async fn close(self) {
+        for (_, Place { service, database }) in self.places {
+            drop(service);
+            database.drop().await;
+        }
+    }
+}
+
+/// The server's first process, from the file that it writes for `pg_ctl`.
+async fn postmaster(url: &str) -> Option<u32> {
+    let directory = crate::sql::value(url, "SHOW data_directory").await.ok()?;
+    let file = std::fs::read_to_string(format!("{directory}/postmaster.pid")).ok()?;
+    file.lines().next()?.trim().parse().ok()
+}
