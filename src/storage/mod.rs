@@ -53,6 +53,7 @@ mod memory;
 mod object;
 mod payload;
 mod retrying;
+mod s3;
 #[cfg(test)]
 mod tests;
 mod traced;
@@ -67,6 +68,7 @@ pub use self::{
     error::{StorageError, StorageErrorKind},
     object::{ListPage, MultipartId, MultipartInfo, MultipartPage, ObjectInfo, PartReceipt, PutOptions},
     payload::Payload,
+    s3::{Encryption, PayloadSigning, S3Credentials, S3Options},
     traced::Traced,
 };
 use crate::domain::{
@@ -206,6 +208,8 @@ pub enum AdapterOptions {
     Memory,
     /// Nowhere: of each object its first MiB, which is handed out again and again. For the load command.
     Discard,
+    /// A bucket of a store that speaks S3.
+    S3(S3Options),
 }
 
 /// Opens the configured store. Touches the disk, so call it while starting up.
@@ -229,6 +233,9 @@ pub fn open(
         AdapterOptions::Discard => {
             tracing::warn!("storage.adapter is \"discard\": of what is uploaded, only a beginning is kept");
             Arc::new(memory::Memory::new(memory::Keep::Head, clock, Arc::clone(&ids)))
+        }
+        AdapterOptions::S3(_) => {
+            return Err(StorageError::invalid("open storage", "the S3 adapter is not built yet"));
         }
     };
     Ok(retrying::Retrying::over(limited::Limited::over(adapter, options.concurrency_max), options, ids))
