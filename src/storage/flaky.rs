@@ -12,8 +12,9 @@ use async_trait::async_trait;
 use futures::{StreamExt, future::BoxFuture, stream};
 
 use super::{
-    ByteStream, ListPage, MultipartId, MultipartInfo, MultipartPage, ObjectInfo, ObjectStorage, PartReceipt,
-    Payload, PutOptions, StorageError, StorageErrorKind,
+    ByteStream, Capabilities, InitOptions, InitReport, ListPage, MultipartId, MultipartInfo, MultipartPage,
+    ObjectInfo, ObjectStorage, PartReceipt, Payload, PresignRequest, PresignedUrl, PutOptions, Space,
+    StorageError, StorageErrorKind,
 };
 use crate::domain::object_key::ObjectKey;
 
@@ -32,6 +33,11 @@ pub enum Operation {
     List,
     ListMultiparts,
     Check,
+    Copy,
+    ListParts,
+    Presign,
+    Initialise,
+    Space,
 }
 
 /// How a call fails.
@@ -203,6 +209,11 @@ fn planned(kind: StorageErrorKind, operation: Operation) -> StorageError {
         Operation::List => "list objects",
         Operation::ListMultiparts => "list multipart uploads",
         Operation::Check => "check store",
+        Operation::Copy => "copy object",
+        Operation::ListParts => "list parts",
+        Operation::Presign => "presign",
+        Operation::Initialise => "initialise store",
+        Operation::Space => "ask for space",
     };
     StorageError::new(kind, verb).with_source("as planned")
 }
@@ -224,6 +235,10 @@ fn cut(stream: ByteStream, after_bytes: u64, error: Option<StorageError>) -> Byt
 impl ObjectStorage for Flaky {
     fn provider(&self) -> &str {
         self.inner.provider()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
     }
 
     async fn put(
@@ -315,6 +330,31 @@ impl ObjectStorage for Flaky {
         limit: usize,
     ) -> Result<MultipartPage, StorageError> {
         self.call(Operation::ListMultiparts, self.inner.list_multiparts(prefix, after, limit)).await
+    }
+
+    async fn copy(
+        &self,
+        from: &ObjectKey,
+        to: &ObjectKey,
+        options: &PutOptions,
+    ) -> Result<ObjectInfo, StorageError> {
+        self.call(Operation::Copy, self.inner.copy(from, to, options)).await
+    }
+
+    async fn list_parts(&self, key: &ObjectKey, id: &MultipartId) -> Result<Vec<PartReceipt>, StorageError> {
+        self.call(Operation::ListParts, self.inner.list_parts(key, id)).await
+    }
+
+    async fn presign(&self, request: &PresignRequest) -> Result<Option<PresignedUrl>, StorageError> {
+        self.call(Operation::Presign, self.inner.presign(request)).await
+    }
+
+    async fn initialise(&self, options: &InitOptions) -> Result<InitReport, StorageError> {
+        self.call(Operation::Initialise, self.inner.initialise(options)).await
+    }
+
+    async fn space(&self) -> Result<Option<Space>, StorageError> {
+        self.call(Operation::Space, self.inner.space()).await
     }
 
     async fn check(&self) -> Result<(), StorageError> {

@@ -9,8 +9,9 @@ use futures::StreamExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
-    ByteStream, ListPage, MultipartId, MultipartInfo, MultipartPage, ObjectInfo, ObjectStorage, PartReceipt,
-    Payload, PutOptions, StorageError, StorageErrorKind,
+    ByteStream, Capabilities, InitOptions, InitReport, ListPage, MultipartId, MultipartInfo, MultipartPage,
+    ObjectInfo, ObjectStorage, PartReceipt, Payload, PresignRequest, PresignedUrl, PutOptions, Space,
+    StorageError, StorageErrorKind,
 };
 use crate::domain::object_key::ObjectKey;
 
@@ -43,6 +44,10 @@ impl Limited {
 impl ObjectStorage for Limited {
     fn provider(&self) -> &str {
         self.inner.provider()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
     }
 
     async fn put(
@@ -130,6 +135,33 @@ impl ObjectStorage for Limited {
     ) -> Result<MultipartPage, StorageError> {
         let _permit = self.permit().await?;
         self.inner.list_multiparts(prefix, after, limit).await
+    }
+
+    async fn copy(
+        &self,
+        from: &ObjectKey,
+        to: &ObjectKey,
+        options: &PutOptions,
+    ) -> Result<ObjectInfo, StorageError> {
+        let _permit = self.permit().await?;
+        self.inner.copy(from, to, options).await
+    }
+
+    async fn list_parts(&self, key: &ObjectKey, id: &MultipartId) -> Result<Vec<PartReceipt>, StorageError> {
+        let _permit = self.permit().await?;
+        self.inner.list_parts(key, id).await
+    }
+
+    async fn presign(&self, request: &PresignRequest) -> Result<Option<PresignedUrl>, StorageError> {
+        self.inner.presign(request).await
+    }
+
+    async fn initialise(&self, options: &InitOptions) -> Result<InitReport, StorageError> {
+        self.inner.initialise(options).await
+    }
+
+    async fn space(&self) -> Result<Option<Space>, StorageError> {
+        self.inner.space().await
     }
 
     async fn check(&self) -> Result<(), StorageError> {

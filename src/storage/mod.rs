@@ -1,7 +1,7 @@
 //! The port to the object store: where the bytes live. Everything else about a file is a row in the database.
 //!
 //! ```text
-//! app  ──►  Traced ──► Retrying ──► Limited ──► Local | Memory
+//! app  ──►  Traced ──► Retrying ──► Limited ──► Local | Memory | S3
 //! ```
 //!
 //! # What every adapter promises
@@ -9,7 +9,9 @@
 //! **Atomicity.** An object is there whole or not at all. Until [`ObjectStorage::put`] or
 //! [`ObjectStorage::complete_multipart`] has done its work, `head`, `get` and `list` do not know the key;
 //! afterwards they know all of it. Nothing is ever overwritten: of any number of writers of one key exactly
-//! one succeeds, and the others get [`StorageErrorKind::AlreadyExists`].
+//! one succeeds, and the others get [`StorageErrorKind::AlreadyExists`]. This last promise holds where
+//! [`Capabilities::conditional_writes`] says so; elsewhere (some S3 stores) the last writer of a key wins, and
+//! nothing guards against that but that keys are minted once.
 //!
 //! **Durability.** What `put` and `complete_multipart` have acknowledged survives a power cut. So does a part
 //! whose receipt was handed out, and a multipart upload whose id was. What `delete` has acknowledged stays
@@ -24,8 +26,8 @@
 //! `delete` succeed when there is nothing left to do. `put_part` with the same number replaces the part, and
 //! the receipt given last is the one that counts. A refused `complete_multipart` leaves the upload open.
 //!
-//! **Order.** `list` is in bytewise order of the keys, `list_multiparts` in that of key and id, for every
-//! adapter alike. A listing shows everything that was acknowledged before it began and not deleted since.
+//! **Order.** `list` and `list_multiparts` are in bytewise order of the keys; the uploads of one key come in an
+//! order of the store's own, which does not change. A listing shows everything that was acknowledged before it began and not deleted since.
 //! Names in the store that are no [`ObjectKey`] are not ours and are left out.
 //!
 //! **Bounds.** `get` holds at most two pieces in memory, each of at most [`PIECE_SIZE_BYTES_MAX`], and yields
@@ -36,11 +38,14 @@
 //!
 //! # How to add a provider
 //!
-//! 1. Write a private sibling (`s3.rs`) with a type that implements [`ObjectStorage`]; the vendor's SDK is
-//!    named nowhere else. Map its errors to kinds in one place.
+//! 1. Write a private sibling (as `s3/` is) with a type that implements [`ObjectStorage`]; the vendor's SDK is
+//!    named nowhere else. Its own retries are off: `Retrying` has the one budget. Map its errors to kinds in
+//!    one place, and no text of theirs goes into ours unread: it may hold a URL that is signed.
 //! 2. Add a variant to [`AdapterOptions`] and a line to [`open`]; `config` maps its section onto it.
-//! 3. Run [`conformance::conformance`] against it, bare and below [`flaky::Flaky`] and the retries. A promise
-//!    that the store does not keep by itself (say, a PUT that overwrites) is the adapter's to keep.
+//! 3. Say in [`Capabilities`] what the store cannot do. Every other promise that it does not keep by itself is
+//!    the adapter's to keep (say, a complete whose answer is an error although it worked).
+//! 4. Run [`conformance::conformance`] against a real one, bare and below [`flaky::Flaky`] and the retries
+//!    (`tests/storage/`), with a script beside `scripts/with-garage` that starts it.
 
 pub mod conformance;
 pub mod flaky;
@@ -52,6 +57,8 @@ mod local;
 mod memory;
 mod object;
 mod payload;
+mod presign;
+mod provision;
 mod retrying;
 mod s3;
 #[cfg(test)]
@@ -68,6 +75,8 @@ pub use self::{
     error::{StorageError, StorageErrorKind},
     object::{ListPage, MultipartId, MultipartInfo, MultipartPage, ObjectInfo, PartReceipt, PutOptions},
     payload::Payload,
+    presign::{PresignRequest, PresignedUrl},
+    provision::{Capabilities, InitOptions, InitOutcome, InitReport, InitStep, Space},
     s3::{Encryption, PayloadSigning, S3Credentials, S3Options},
     traced::Traced,
 };
@@ -91,8 +100,11 @@ pub type ByteStream = BoxStream<'static, Result<Bytes, StorageError>>;
 /// A store of immutable objects. The promises are those of the [module](self).
 #[async_trait]
 pub trait ObjectStorage: Send + Sync + Debug + 'static {
-    /// The provider's name, recorded with each blob: `local`, `memory`.
+    /// The provider's name, recorded with each blob: `local`, `memory`, `s3`.
     fn provider(&self) -> &str;
+
+    /// Which promises the store keeps by itself, and what it offers beyond them.
+    fn capabilities(&self) -> Capabilities;
 
     /// Stores an object in one piece. For bodies of up to about a part; larger ones go in parts.
     ///
@@ -156,6 +168,17 @@ pub trait ObjectStorage: Send + Sync + Debug + 'static {
     /// failures arrive in the stream: `Damaged` when the object is shorter than it was.
     async fn get(&self, key: &ObjectKey, range: Range<u64>) -> Result<ByteStream, StorageError>;
 
+    /// Makes a second object of the same bytes, inside the store.
+    ///
+    /// # Errors
+    /// `NotFound`; `AlreadyExists` when the new key is taken; `NoSpace`.
+    async fn copy(
+        &self,
+        from: &ObjectKey,
+        to: &ObjectKey,
+        options: &PutOptions,
+    ) -> Result<ObjectInfo, StorageError>;
+
     /// Removes an object.
     async fn delete(&self, key: &ObjectKey) -> Result<(), StorageError>;
 
@@ -176,6 +199,24 @@ pub trait ObjectStorage: Send + Sync + Debug + 'static {
         after: Option<&MultipartInfo>,
         limit: usize,
     ) -> Result<MultipartPage, StorageError>;
+
+    /// Lists all parts that an open upload has, by number, as `complete_multipart` wants them.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such open upload.
+    async fn list_parts(&self, key: &ObjectKey, id: &MultipartId) -> Result<Vec<PartReceipt>, StorageError>;
+
+    /// A URL of the store's own; nothing where it has none. Asks nobody: the object need not be there.
+    ///
+    /// # Errors
+    /// `InvalidInput` for what the store would refuse, such as more than seven days.
+    async fn presign(&self, request: &PresignRequest) -> Result<Option<PresignedUrl>, StorageError>;
+
+    /// Makes the store ready for use: for `strongroom storage init`, and safe to call again. Not retried.
+    async fn initialise(&self, options: &InitOptions) -> Result<InitReport, StorageError>;
+
+    /// How much room there is, where the store knows.
+    async fn space(&self) -> Result<Option<Space>, StorageError>;
 
     /// Whether the store can be reached and written to. For readiness: neither queued nor retried.
     async fn check(&self) -> Result<(), StorageError>;

@@ -7,8 +7,9 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, future::BoxFuture, stream};
 
 use super::{
-    ByteStream, ListPage, MultipartId, MultipartInfo, MultipartPage, ObjectInfo, ObjectStorage, PartReceipt,
-    Payload, PutOptions, StorageError, StorageErrorKind, StorageOptions, backoff::Backoff,
+    ByteStream, Capabilities, InitOptions, InitReport, ListPage, MultipartId, MultipartInfo, MultipartPage,
+    ObjectInfo, ObjectStorage, PartReceipt, Payload, PresignRequest, PresignedUrl, PutOptions, Space,
+    StorageError, StorageErrorKind, StorageOptions, backoff::Backoff,
 };
 use crate::domain::{clock::IdSource, object_key::ObjectKey};
 
@@ -62,10 +63,41 @@ impl Retrying {
     }
 }
 
+impl Retrying {
+    /// Whether two objects have the same bytes.
+    async fn are_equal(&self, left: &ObjectKey, right: &ObjectKey) -> Result<bool, StorageError> {
+        let size_bytes = self.head(left).await?.size_bytes;
+        if self.head(right).await?.size_bytes != size_bytes {
+            return Ok(false);
+        }
+        let mut streams =
+            (self.get(left, 0..size_bytes).await?, self.get(right, 0..size_bytes).await?);
+        let (mut of_left, mut of_right) = (Bytes::new(), Bytes::new());
+        loop {
+            if of_left.is_empty() {
+                let Some(piece) = streams.0.try_next().await? else { return Ok(of_right.is_empty()) };
+                of_left = piece;
+            }
+            if of_right.is_empty() {
+                let Some(piece) = streams.1.try_next().await? else { return Ok(false) };
+                of_right = piece;
+            }
+            let common = of_left.len().min(of_right.len());
+            if of_left.split_to(common) != of_right.split_to(common) {
+                return Ok(false);
+            }
+        }
+    }
+}
+
 #[async_trait]
 impl ObjectStorage for Retrying {
     fn provider(&self) -> &str {
         self.inner.provider()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
     }
 
     async fn put(
@@ -163,6 +195,46 @@ impl ObjectStorage for Retrying {
         limit: usize,
     ) -> Result<MultipartPage, StorageError> {
         self.retry(|| self.inner.list_multiparts(prefix, after, limit)).await
+    }
+
+    async fn copy(
+        &self,
+        from: &ObjectKey,
+        to: &ObjectKey,
+        options: &PutOptions,
+    ) -> Result<ObjectInfo, StorageError> {
+        let mut attempt = 1;
+        loop {
+            let error = match self.inner.copy(from, to, options).await {
+                Ok(info) => {
+                    self.backoff.succeeded();
+                    return Ok(info);
+                }
+                Err(error) => error,
+            };
+            // As with put: the copy that is there may be our own.
+            if attempt > 1 && error.kind == StorageErrorKind::AlreadyExists {
+                return if self.are_equal(from, to).await? { self.head(to).await } else { Err(error) };
+            }
+            self.backoff.wait(attempt, error).await?;
+            attempt += 1;
+        }
+    }
+
+    async fn list_parts(&self, key: &ObjectKey, id: &MultipartId) -> Result<Vec<PartReceipt>, StorageError> {
+        self.retry(|| self.inner.list_parts(key, id)).await
+    }
+
+    async fn presign(&self, request: &PresignRequest) -> Result<Option<PresignedUrl>, StorageError> {
+        self.retry(|| self.inner.presign(request)).await
+    }
+
+    async fn initialise(&self, options: &InitOptions) -> Result<InitReport, StorageError> {
+        self.inner.initialise(options).await
+    }
+
+    async fn space(&self) -> Result<Option<Space>, StorageError> {
+        self.retry(|| self.inner.space()).await
     }
 
     async fn check(&self) -> Result<(), StorageError> {

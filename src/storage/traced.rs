@@ -8,8 +8,9 @@ use tokio::time::Instant;
 use tracing::{Instrument, info_span};
 
 use super::{
-    ByteStream, ListPage, MultipartId, MultipartInfo, MultipartPage, ObjectInfo, ObjectStorage, PartReceipt,
-    Payload, PutOptions, StorageError, StorageErrorKind,
+    ByteStream, Capabilities, InitOptions, InitReport, ListPage, MultipartId, MultipartInfo, MultipartPage,
+    ObjectInfo, ObjectStorage, PartReceipt, Payload, PresignRequest, PresignedUrl, PutOptions, Space,
+    StorageError, StorageErrorKind,
 };
 use crate::{domain::object_key::ObjectKey, telemetry::Metrics};
 
@@ -66,6 +67,10 @@ fn name(kind: StorageErrorKind) -> &'static str {
 impl ObjectStorage for Traced {
     fn provider(&self) -> &str {
         self.inner.provider()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
     }
 
     async fn put(
@@ -137,6 +142,31 @@ impl ObjectStorage for Traced {
         limit: usize,
     ) -> Result<MultipartPage, StorageError> {
         self.measured("list_multiparts", self.inner.list_multiparts(prefix, after, limit)).await
+    }
+
+    async fn copy(
+        &self,
+        from: &ObjectKey,
+        to: &ObjectKey,
+        options: &PutOptions,
+    ) -> Result<ObjectInfo, StorageError> {
+        self.measured("copy", self.inner.copy(from, to, options)).await
+    }
+
+    async fn list_parts(&self, key: &ObjectKey, id: &MultipartId) -> Result<Vec<PartReceipt>, StorageError> {
+        self.measured("list_parts", self.inner.list_parts(key, id)).await
+    }
+
+    async fn presign(&self, request: &PresignRequest) -> Result<Option<PresignedUrl>, StorageError> {
+        self.measured("presign", self.inner.presign(request)).await
+    }
+
+    async fn initialise(&self, options: &InitOptions) -> Result<InitReport, StorageError> {
+        self.measured("initialise", self.inner.initialise(options)).await
+    }
+
+    async fn space(&self) -> Result<Option<Space>, StorageError> {
+        self.measured("space", self.inner.space()).await
     }
 
     async fn check(&self) -> Result<(), StorageError> {

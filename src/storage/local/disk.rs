@@ -15,7 +15,7 @@ use std::{
 use uuid::Uuid;
 
 use super::{
-    super::{MultipartId, ObjectInfo, Payload, StorageError, StorageErrorKind},
+    super::{MultipartId, ObjectInfo, Payload, Space, StorageError, StorageErrorKind},
     foreign_id,
 };
 use crate::domain::{clock::Timestamp, object_key::ObjectKey};
@@ -125,6 +125,40 @@ impl Disk {
         let metadata = written.map_err(|error| failed(error, operation).with_key(key))?;
         self.make_durable(key, operation)?;
         info(key, &metadata, operation)
+    }
+
+    pub(super) fn copy(
+        &self,
+        from: &ObjectKey,
+        to: &ObjectKey,
+        id: &UnfinishedId,
+    ) -> Result<ObjectInfo, StorageError> {
+        let operation = "copy object";
+        let source = File::open(self.object_path(from));
+        let mut source = source.map_err(|error| failed(error, operation).with_key(from))?;
+        let path = self.unfinished_path(to, id);
+        let mut write = || {
+            let mut file = create_file(&path)?;
+            io::copy(&mut source, &mut file)?;
+            file.sync_all()?;
+            self.link(&path, to)?;
+            file.metadata()
+        };
+        let written = write();
+        self.tidy(to, id);
+        let metadata = written.map_err(|error| failed(error, operation).with_key(to))?;
+        self.make_durable(to, operation)?;
+        info(to, &metadata, operation)
+    }
+
+    /// What a process without special rights may still write.
+    pub(super) fn space(&self) -> Result<Space, StorageError> {
+        let found = rustix::fs::statvfs(&self.objects).map_err(io::Error::from);
+        let found = found.map_err(|error| failed(error, "ask for space"))?;
+        Ok(Space {
+            free_bytes: found.f_bavail.saturating_mul(found.f_frsize),
+            total_bytes: found.f_blocks.saturating_mul(found.f_frsize),
+        })
     }
 
     pub(super) fn start_multipart(

@@ -39,8 +39,9 @@ use self::{
     multipart::OpenUploads,
 };
 use super::{
-    ByteStream, ListPage, MultipartId, MultipartInfo, MultipartPage, ObjectInfo, ObjectStorage, PartReceipt,
-    Payload, PutOptions, StorageError, StorageErrorKind,
+    ByteStream, Capabilities, InitOptions, InitOutcome, InitReport, ListPage, MultipartId, MultipartInfo,
+    MultipartPage, ObjectInfo, ObjectStorage, PartReceipt, Payload, PresignRequest, PresignedUrl, PutOptions,
+    Space, StorageError, StorageErrorKind,
     object::{check_part, check_part_size, check_parts},
 };
 use crate::domain::{clock::IdSource, object_key::ObjectKey};
@@ -82,6 +83,10 @@ impl Drop for Waiting {
 impl ObjectStorage for Local {
     fn provider(&self) -> &str {
         "local"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { conditional_writes: true, presigned_urls: false }
     }
 
     async fn put(&self, key: &ObjectKey, body: Payload, _: &PutOptions) -> Result<ObjectInfo, StorageError> {
@@ -170,6 +175,18 @@ impl ObjectStorage for Local {
         read::get(Arc::clone(&self.disk), key.clone(), range).await
     }
 
+    /// A true copy and not a second link: it has a time of its own, and a damaged block damages one object.
+    async fn copy(
+        &self,
+        from: &ObjectKey,
+        to: &ObjectKey,
+        _: &PutOptions,
+    ) -> Result<ObjectInfo, StorageError> {
+        let (disk, from, to) = (Arc::clone(&self.disk), from.clone(), to.clone());
+        let id = UnfinishedId::put(self.ids.uuid());
+        blocking("copy object", move || disk.copy(&from, &to, &id)).await
+    }
+
     async fn delete(&self, key: &ObjectKey) -> Result<(), StorageError> {
         let (disk, key) = (Arc::clone(&self.disk), key.clone());
         blocking("delete object", move || disk.delete(&key)).await
@@ -194,6 +211,31 @@ impl ObjectStorage for Local {
         let (disk, prefix, after) = (Arc::clone(&self.disk), prefix.to_owned(), after.cloned());
         blocking("list multipart uploads", move || list::unfinished(&disk, &prefix, after.as_ref(), limit))
             .await
+    }
+
+    /// Parts that another process put are not in the list; their receipts are good all the same.
+    async fn list_parts(&self, key: &ObjectKey, id: &MultipartId) -> Result<Vec<PartReceipt>, StorageError> {
+        let operation = "list parts";
+        let upload = UnfinishedId::parse_multipart(id, key, operation)?;
+        let state = self.open_uploads.get(upload);
+        let (disk, key) = (Arc::clone(&self.disk), key.clone());
+        blocking(operation, move || multipart::list_parts(&disk, &key, &upload, &state)).await
+    }
+
+    async fn presign(&self, _: &PresignRequest) -> Result<Option<PresignedUrl>, StorageError> {
+        Ok(None)
+    }
+
+    /// Opening has made the directories.
+    async fn initialise(&self, _: &InitOptions) -> Result<InitReport, StorageError> {
+        self.check().await?;
+        let subject = format!("directory {}", self.disk.objects.display());
+        Ok(InitReport::of(subject, InitOutcome::AlreadyThere))
+    }
+
+    async fn space(&self) -> Result<Option<Space>, StorageError> {
+        let disk = Arc::clone(&self.disk);
+        blocking("ask for space", move || disk.space().map(Some)).await
     }
 
     async fn check(&self) -> Result<(), StorageError> {

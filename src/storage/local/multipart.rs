@@ -84,6 +84,27 @@ pub(super) fn put_part(
     Ok(receipt)
 }
 
+/// What this process knows of the upload.
+pub(super) fn list_parts(
+    disk: &Disk,
+    key: &ObjectKey,
+    id: &UnfinishedId,
+    state: &UploadState,
+) -> Result<Vec<PartReceipt>, StorageError> {
+    let operation = "list parts";
+    let at = |error| failed(error, operation).with_key(key);
+    let file = File::open(disk.unfinished_path(key, id)).map_err(at)?;
+    if disk.is_object(&file, key).map_err(at)? {
+        return Err(StorageError::new(StorageErrorKind::NotFound, operation).with_key(key));
+    }
+    let known: Vec<_> =
+        state.parts.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+    let receipts = known.iter().map(|part| part.lock().unwrap_or_else(PoisonError::into_inner).clone());
+    let mut receipts: Vec<PartReceipt> = receipts.flatten().collect();
+    receipts.sort_unstable_by_key(|receipt| receipt.number);
+    Ok(receipts)
+}
+
 pub(super) fn complete(
     disk: &Disk,
     key: &ObjectKey,

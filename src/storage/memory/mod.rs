@@ -17,8 +17,9 @@ use futures::{StreamExt, stream};
 pub(super) use self::body::Keep;
 use self::body::{Body, head};
 use super::{
-    ByteStream, ListPage, MultipartId, MultipartInfo, MultipartPage, ObjectInfo, ObjectStorage, PartReceipt,
-    Payload, PutOptions, StorageError, StorageErrorKind, check_range,
+    ByteStream, Capabilities, InitOptions, InitOutcome, InitReport, ListPage, MultipartId, MultipartInfo, MultipartPage,
+    ObjectInfo, ObjectStorage, PartReceipt, Payload, PresignRequest, PresignedUrl, PutOptions, Space,
+    StorageError, StorageErrorKind, check_range,
     object::{check_part, check_part_size, check_parts},
 };
 use crate::domain::{
@@ -108,6 +109,10 @@ impl ObjectStorage for Memory {
             Keep::All => "memory",
             Keep::Head => "discard",
         }
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { conditional_writes: true, presigned_urls: false }
     }
 
     async fn put(&self, key: &ObjectKey, body: Payload, _: &PutOptions) -> Result<ObjectInfo, StorageError> {
@@ -245,6 +250,37 @@ impl ObjectStorage for Memory {
         };
         let multiparts = found.by_ref().take(limit).map(info).collect();
         Ok(MultipartPage { multiparts, is_last: found.next().is_none() })
+    }
+
+    async fn copy(
+        &self,
+        from: &ObjectKey,
+        to: &ObjectKey,
+        _: &PutOptions,
+    ) -> Result<ObjectInfo, StorageError> {
+        let operation = "copy object";
+        let mut state = self.state();
+        let body = state.object(from, operation)?.1.clone();
+        state.insert(to, body, self.clock.now(), operation)
+    }
+
+    async fn list_parts(&self, key: &ObjectKey, id: &MultipartId) -> Result<Vec<PartReceipt>, StorageError> {
+        let state = self.state();
+        let multipart = state.multiparts.get(&multipart_key(key, id));
+        let parts = multipart.map(|open| open.parts.values().map(|(receipt, _)| receipt.clone()).collect());
+        parts.ok_or_else(|| not_found(key, "list parts"))
+    }
+
+    async fn presign(&self, _: &PresignRequest) -> Result<Option<PresignedUrl>, StorageError> {
+        Ok(None)
+    }
+
+    async fn initialise(&self, _: &InitOptions) -> Result<InitReport, StorageError> {
+        Ok(InitReport::of("memory of this process", InitOutcome::AlreadyThere))
+    }
+
+    async fn space(&self) -> Result<Option<Space>, StorageError> {
+        Ok(None)
     }
 
     async fn check(&self) -> Result<(), StorageError> {

@@ -1,0 +1,89 @@
+//! What is said about an object when it is made.
+
+use http::{HeaderMap, HeaderName, HeaderValue, header::CONTENT_TYPE};
+use url::form_urlencoded;
+
+use super::{
+    super::PutOptions,
+    options::{Encryption, S3Options},
+};
+
+/// Stores take 2 KiB of metadata. It is a hint, so what goes beyond is left out rather than refused.
+const METADATA_SIZE_BYTES_MAX: usize = 2_000;
+
+/// All headers of a new object.
+pub(super) fn of_object(options: &S3Options, put: &PutOptions) -> HeaderMap {
+    let mut headers = encryption(options);
+    let mut insert = |name: HeaderName, value: &str| {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(name, value);
+        }
+    };
+    if let Some(content_type) = put.content_type.as_deref().filter(|text| text.is_ascii()) {
+        insert(CONTENT_TYPE, content_type);
+    }
+    if let Some(storage_class) = &options.storage_class {
+        insert(HeaderName::from_static("x-amz-storage-class"), storage_class);
+    }
+    if !options.tags.is_empty() {
+        let tags = form_urlencoded::Serializer::new(String::new()).extend_pairs(&options.tags).finish();
+        // A plus is a space in a form and a plus in a header.
+        insert(HeaderName::from_static("x-amz-tagging"), &tags.replace('+', "%20"));
+    }
+    let mut metadata_bytes = 0;
+    for (name, value) in &put.metadata {
+        let value = encode(value);
+        metadata_bytes += name.len() + value.len();
+        if metadata_bytes > METADATA_SIZE_BYTES_MAX {
+            break;
+        }
+        if let Ok(name) = HeaderName::from_bytes(format!("x-amz-meta-{name}").as_bytes()) {
+            insert(name, &value);
+        }
+    }
+    headers
+}
+
+/// How the store shall encrypt; also a presigned write has to say it.
+pub(super) fn encryption(options: &S3Options) -> HeaderMap {
+    const ALGORITHM: HeaderName = HeaderName::from_static("x-amz-server-side-encryption");
+    const KEY_ID: HeaderName = HeaderName::from_static("x-amz-server-side-encryption-aws-kms-key-id");
+    let mut headers = HeaderMap::new();
+    match &options.encryption {
+        Encryption::None => {}
+        Encryption::Aes256 => {
+            headers.insert(ALGORITHM, HeaderValue::from_static("AES256"));
+        }
+        Encryption::Kms { key_id } => {
+            headers.insert(ALGORITHM, HeaderValue::from_static("aws:kms"));
+            if let Ok(key_id) = HeaderValue::from_str(key_id) {
+                headers.insert(KEY_ID, key_id);
+            }
+        }
+    }
+    headers
+}
+
+/// Ids of callers are any text, a header is not: whatever is not visible ASCII is written as `%41`.
+fn encode(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'%' => encoded.push_str("%25"),
+            0x21..=0x7e => encoded.push(char::from(byte)),
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metadata_of_any_text_becomes_a_header_and_never_fails() {
+        assert_eq!(encode("Zoë 100%\r\n"), "Zo%C3%AB%20100%25%0D%0A");
+        assert_eq!(encode("user-42/eu"), "user-42/eu");
+    }
+}
