@@ -275,11 +275,18 @@ pub fn open(
             tracing::warn!("storage.adapter is \"discard\": of what is uploaded, only a beginning is kept");
             Arc::new(memory::Memory::new(memory::Keep::Head, clock, Arc::clone(&ids)))
         }
-        AdapterOptions::S3(_) => {
-            return Err(StorageError::invalid("open storage", "the S3 adapter is not built yet"));
-        }
+        AdapterOptions::S3(s3) => Arc::new(s3::S3::open(s3)?),
     };
-    Ok(retrying::Retrying::over(limited::Limited::over(adapter, options.concurrency_max), options, ids))
+    Ok(retried(limited::Limited::over(adapter, options.concurrency_max), options, ids))
+}
+
+/// Puts the retries of these options above a store: what [`open`] does, for tests that put faults between.
+pub fn retried(
+    store: Arc<dyn ObjectStorage>,
+    options: &StorageOptions,
+    ids: Arc<dyn IdSource>,
+) -> Arc<dyn ObjectStorage> {
+    retrying::Retrying::over(store, options, ids)
 }
 
 /// The range must lie inside an object of this size.

@@ -70,8 +70,7 @@ impl Retrying {
         if self.head(right).await?.size_bytes != size_bytes {
             return Ok(false);
         }
-        let mut streams =
-            (self.get(left, 0..size_bytes).await?, self.get(right, 0..size_bytes).await?);
+        let mut streams = (self.get(left, 0..size_bytes).await?, self.get(right, 0..size_bytes).await?);
         let (mut of_left, mut of_right) = (Bytes::new(), Bytes::new());
         loop {
             if of_left.is_empty() {

@@ -9,6 +9,7 @@
 mod listings;
 mod multiparts;
 mod objects;
+mod presigned;
 
 use std::{ops::Range, sync::Arc};
 
@@ -17,8 +18,8 @@ use chrono::NaiveDate;
 use futures::TryStreamExt;
 
 use super::{
-    MultipartId, ObjectInfo, ObjectStorage, PIECE_SIZE_BYTES_MAX, PartReceipt, Payload, PutOptions,
-    StorageError, StorageErrorKind,
+    InitOptions, MultipartId, ObjectInfo, ObjectStorage, PIECE_SIZE_BYTES_MAX, PartReceipt, Payload,
+    PutOptions, StorageError, StorageErrorKind,
 };
 use crate::domain::{
     clock::IdSource,
@@ -39,6 +40,24 @@ pub async fn conformance(store: Arc<dyn ObjectStorage>, ids: Arc<dyn IdSource>) 
     objects::all(&ground).await;
     multiparts::all(&ground).await;
     listings::all(&ground).await;
+    presigned::all(&ground).await;
+    what_is_asked_of_the_store_as_a_whole_is_answered(&ground).await;
+}
+
+async fn what_is_asked_of_the_store_as_a_whole_is_answered(ground: &Ground) {
+    // Retried by nobody, so one of a few attempts has to do, and doing it twice is no harm.
+    let mut is_ready = false;
+    for _ in 0..6 {
+        let made = ground.store.initialise(&InitOptions { abort_incomplete_after_days: Some(7) }).await;
+        is_ready |= made.is_ok_and(|report| !report.steps.is_empty());
+    }
+    assert!(is_ready, "the store could not be made ready");
+    let mut spaces = Vec::new();
+    for _ in 0..6 {
+        spaces.push(ground.store.space().await);
+    }
+    let space = spaces.into_iter().find_map(Result::ok).expect("the store does not tell its space");
+    assert!(space.is_none_or(|space| space.free_bytes <= space.total_bytes), "{space:?}");
 }
 
 /// Where a promise is tried out.

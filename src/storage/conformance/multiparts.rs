@@ -16,7 +16,10 @@ pub(super) async fn all(ground: &Ground) {
     a_part_can_be_replaced_until_the_end(ground).await;
     a_part_that_is_not_named_is_dropped(ground).await;
     an_upload_that_is_not_there_is_not_found(ground).await;
-    of_uploads_to_one_key_exactly_one_completes(ground).await;
+    the_parts_of_an_open_upload_are_listed_and_can_complete_it(ground).await;
+    if ground.store.capabilities().conditional_writes {
+        of_uploads_to_one_key_exactly_one_completes(ground).await;
+    }
 }
 
 /// Two full parts and a short one.
@@ -173,6 +176,21 @@ async fn an_upload_that_is_not_there_is_not_found(ground: &Ground) {
     ground.store.abort_multipart(&other, &id).await.expect("abort under another key");
     assert!(is_open(ground, &key, &id).await, "another key's upload was aborted");
     ground.store.abort_multipart(&key, &id).await.expect("abort multipart upload");
+}
+
+async fn the_parts_of_an_open_upload_are_listed_and_can_complete_it(ground: &Ground) {
+    let (key, bodies) = (ground.key(), bodies(130));
+    let id = ground.start(&key).await;
+    assert_eq!(ground.store.list_parts(&key, &id).await.expect("list parts"), []);
+    for number in [3u32, 1, 2, 3] {
+        ground.put_part(&key, &id, number, &bodies[number as usize - 1]).await.expect("put part");
+    }
+    let listed = ground.store.list_parts(&key, &id).await.expect("list parts");
+    let sizes: Vec<_> = listed.iter().map(|receipt| (receipt.number, receipt.size_bytes)).collect();
+    assert_eq!(sizes, [(1, PART_SIZE_BYTES), (2, PART_SIZE_BYTES), (3, 1234)]);
+    ground.store.complete_multipart(&key, &id, &listed).await.expect("complete multipart upload");
+    assert!(ground.read_all(&key).await == bodies.concat());
+    assert_kind(ground.store.list_parts(&key, &id).await, StorageErrorKind::NotFound);
 }
 
 async fn of_uploads_to_one_key_exactly_one_completes(ground: &Ground) {

@@ -11,8 +11,13 @@ pub(super) async fn all(ground: &Ground) {
     a_range_is_exactly_its_bytes(ground).await;
     a_range_beyond_the_end_is_refused(ground).await;
     an_empty_object_is_an_object(ground).await;
-    an_object_is_never_overwritten(ground).await;
-    of_sixteen_writers_of_one_key_exactly_one_wins(ground).await;
+    if ground.store.capabilities().conditional_writes {
+        an_object_is_never_overwritten(ground).await;
+        of_sixteen_writers_of_one_key_exactly_one_wins(ground).await;
+        a_copy_never_overwrites(ground).await;
+    }
+    a_copy_has_the_bytes_and_a_life_of_its_own(ground).await;
+    a_copy_of_nothing_is_not_found(ground).await;
     an_object_that_is_not_there_is_not_found(ground).await;
     a_deleted_object_is_gone_and_can_be_deleted_again(ground).await;
     a_dropped_put_leaves_nothing_or_the_whole_object(ground).await;
@@ -82,7 +87,32 @@ async fn an_empty_object_is_an_object(ground: &Ground) {
     ground.store.put(&key, Payload::default(), &options()).await.expect("put object");
     assert_eq!(ground.store.head(&key).await.expect("head object").size_bytes, 0);
     assert_eq!(ground.read(&key, 0..0).await, Bytes::new());
-    assert_kind(ground.put(&key, &content(4, 1)).await, StorageErrorKind::AlreadyExists);
+}
+
+async fn a_copy_has_the_bytes_and_a_life_of_its_own(ground: &Ground) {
+    for size_bytes in [0, 1, 2 * 1024 * 1024 + 1] {
+        let (from, to, body) = (ground.key(), ground.key(), content(10, size_bytes));
+        ground.put(&from, &body).await.expect("put object");
+        let copied = ground.store.copy(&from, &to, &options()).await.expect("copy object");
+        assert_eq!((&copied.key, copied.size_bytes), (&to, size_bytes));
+        ground.store.delete(&from).await.expect("delete object");
+        assert!(ground.read_all(&to).await == body, "a copy of {size_bytes} bytes is different");
+        ground.assert_absent(&from).await;
+    }
+}
+
+async fn a_copy_of_nothing_is_not_found(ground: &Ground) {
+    let (from, to) = (ground.key(), ground.key());
+    assert_kind(ground.store.copy(&from, &to, &options()).await, StorageErrorKind::NotFound);
+    ground.assert_absent(&to).await;
+}
+
+async fn a_copy_never_overwrites(ground: &Ground) {
+    let (from, to, body) = (ground.key(), ground.key(), content(12, 10));
+    ground.put(&from, &content(11, 10)).await.expect("put object");
+    ground.put(&to, &body).await.expect("put object");
+    assert_kind(ground.store.copy(&from, &to, &options()).await, StorageErrorKind::AlreadyExists);
+    assert_eq!(ground.read_all(&to).await, body);
 }
 
 async fn an_object_is_never_overwritten(ground: &Ground) {
@@ -92,6 +122,9 @@ async fn an_object_is_never_overwritten(ground: &Ground) {
         assert_kind(ground.put(&key, &other).await, StorageErrorKind::AlreadyExists);
     }
     assert_eq!(ground.read_all(&key).await, first);
+    let empty = ground.key();
+    ground.put(&empty, &Bytes::new()).await.expect("put object");
+    assert_kind(ground.put(&empty, &content(4, 1)).await, StorageErrorKind::AlreadyExists);
 }
 
 async fn of_sixteen_writers_of_one_key_exactly_one_wins(ground: &Ground) {

@@ -17,9 +17,9 @@ use futures::{StreamExt, stream};
 pub(super) use self::body::Keep;
 use self::body::{Body, head};
 use super::{
-    ByteStream, Capabilities, InitOptions, InitOutcome, InitReport, ListPage, MultipartId, MultipartInfo, MultipartPage,
-    ObjectInfo, ObjectStorage, PartReceipt, Payload, PresignRequest, PresignedUrl, PutOptions, Space,
-    StorageError, StorageErrorKind, check_range,
+    ByteStream, Capabilities, InitOptions, InitOutcome, InitReport, ListPage, MultipartId, MultipartInfo,
+    MultipartPage, ObjectInfo, ObjectStorage, PartReceipt, Payload, PresignRequest, PresignedUrl, PutOptions,
+    Space, StorageError, StorageErrorKind, check_range,
     object::{check_part, check_part_size, check_parts},
 };
 use crate::domain::{

@@ -42,7 +42,8 @@ impl Client {
             let tail = name.strip_prefix(&self.options.bucket).and_then(|tail| tail.strip_prefix('-'));
             tail.is_some_and(|id| id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()))
         };
-        let mut names: Vec<_> = list.buckets.bucket.into_iter().map(|bucket| bucket.name).filter(ours).collect();
+        let mut names: Vec<_> =
+            list.buckets.bucket.into_iter().map(|bucket| bucket.name).filter(ours).collect();
         names.sort_unstable();
         Ok(names)
     }

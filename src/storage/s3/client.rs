@@ -4,14 +4,17 @@
 
 use std::{
     fs,
-    sync::{Arc, atomic::{AtomicBool, Ordering}},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, Uri};
 use http_body_util::{BodyExt, Limited};
 use object_store::{
-    CredentialProvider, PutPayload,
+    PutPayload,
     aws::{AmazonS3Builder, AwsAuthorizer, AwsCredential, AwsCredentialProvider},
     client::{HttpClient, HttpRequest, HttpRequestBody, HttpResponseBody, StaticCredentialProvider},
 };
@@ -110,7 +113,9 @@ impl Client {
             return Err(refused("the endpoint begins with https:// or http://".to_owned()));
         }
         if is_plain && !options.allow_http {
-            return Err(refused("the endpoint is plain http, which allow_http would have to allow".to_owned()));
+            return Err(refused(
+                "the endpoint is plain http, which allow_http would have to allow".to_owned(),
+            ));
         }
         let signs_payload = match options.payload_signing {
             PayloadSigning::Auto => is_plain,

@@ -149,7 +149,11 @@ impl fmt::Display for Failure {
             Self::Garbled(what) => write!(f, "an answer that makes no sense: {what}"),
             Self::Credentials(_) => f.write_str("there are no credentials to sign with"),
             Self::Refused { status, code, .. } if code == "NoSuchBucket" => {
-                write!(f, "{} {code}: the bucket is missing; `strongroom storage init` makes it", status.as_u16())
+                write!(
+                    f,
+                    "{} {code}: the bucket is missing; `strongroom storage init` makes it",
+                    status.as_u16()
+                )
             }
             Self::Refused { status, code, .. } if matches!(status.as_u16(), 300..=399 | 401 | 403) => {
                 let hint = "check the key, its rights, the region and the clock";

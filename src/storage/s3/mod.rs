@@ -1,5 +1,167 @@
 //! Objects in a bucket of any store that speaks S3.
+//!
+//! - `client` sends one signed request; `errors` says what its failure means. There are no retries here: the
+//!   layer above has backoff, jitter and a budget for all of them together.
+//! - Bytes go out as they came, chunk by chunk, and are never copied. They are hashed at most once: for the
+//!   signature, or else as a CRC-64 that the store compares.
+//! - A download is one ranged GET; its pieces are counted, so a connection that breaks off is an error.
+//! - What the answer leaves open is settled by looking at the object: see `multipart`.
 
+mod buckets;
+mod client;
+mod copy;
+mod digest;
+mod errors;
+mod headers;
+mod lifecycle;
+mod listing;
+mod multipart;
+mod objects;
 mod options;
+mod presign;
+#[cfg(test)]
+mod tests;
+mod xml;
+
+use std::ops::Range;
+
+use async_trait::async_trait;
 
 pub use self::options::{Encryption, PayloadSigning, S3Credentials, S3Options};
+use self::{client::Client, copy::SINGLE_COPY_SIZE_BYTES_MAX, presign::Signers};
+use super::{
+    ByteStream, Capabilities, InitOptions, InitReport, ListPage, MultipartId, MultipartInfo, MultipartPage,
+    ObjectInfo, ObjectStorage, PartReceipt, Payload, PresignRequest, PresignedUrl, PutOptions, Space,
+    StorageError,
+};
+use crate::domain::object_key::ObjectKey;
+
+#[derive(Debug)]
+pub(super) struct S3 {
+    client: Client,
+    signers: Signers,
+    single_copy_size_bytes_max: u64,
+}
+
+impl S3 {
+    /// Talks to nobody yet.
+    pub(super) fn open(options: &S3Options) -> Result<Self, StorageError> {
+        Ok(Self {
+            client: Client::open(options.clone())?,
+            signers: Signers::default(),
+            single_copy_size_bytes_max: SINGLE_COPY_SIZE_BYTES_MAX,
+        })
+    }
+}
+
+#[async_trait]
+impl ObjectStorage for S3 {
+    fn provider(&self) -> &str {
+        "s3"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { conditional_writes: self.client.options.conditional_writes, presigned_urls: true }
+    }
+
+    async fn put(
+        &self,
+        key: &ObjectKey,
+        body: Payload,
+        options: &PutOptions,
+    ) -> Result<ObjectInfo, StorageError> {
+        objects::put(&self.client, key, body, options).await
+    }
+
+    async fn start_multipart(
+        &self,
+        key: &ObjectKey,
+        part_size_bytes: u64,
+        options: &PutOptions,
+    ) -> Result<MultipartId, StorageError> {
+        multipart::start(&self.client, key, part_size_bytes, options).await
+    }
+
+    async fn put_part(
+        &self,
+        key: &ObjectKey,
+        id: &MultipartId,
+        number: u32,
+        body: Payload,
+    ) -> Result<PartReceipt, StorageError> {
+        multipart::put_part(&self.client, key, id, number, body).await
+    }
+
+    async fn complete_multipart(
+        &self,
+        key: &ObjectKey,
+        id: &MultipartId,
+        parts: &[PartReceipt],
+    ) -> Result<ObjectInfo, StorageError> {
+        multipart::complete(&self.client, key, id, parts).await
+    }
+
+    async fn abort_multipart(&self, key: &ObjectKey, id: &MultipartId) -> Result<(), StorageError> {
+        multipart::abort(&self.client, key, id).await
+    }
+
+    async fn head(&self, key: &ObjectKey) -> Result<ObjectInfo, StorageError> {
+        objects::head(&self.client, key, "head object").await
+    }
+
+    async fn get(&self, key: &ObjectKey, range: Range<u64>) -> Result<ByteStream, StorageError> {
+        objects::get(&self.client, key, range).await
+    }
+
+    async fn copy(
+        &self,
+        from: &ObjectKey,
+        to: &ObjectKey,
+        options: &PutOptions,
+    ) -> Result<ObjectInfo, StorageError> {
+        copy::copy(&self.client, from, to, options, self.single_copy_size_bytes_max).await
+    }
+
+    async fn delete(&self, key: &ObjectKey) -> Result<(), StorageError> {
+        objects::delete(&self.client, key).await
+    }
+
+    async fn list(
+        &self,
+        prefix: &str,
+        after: Option<&ObjectKey>,
+        limit: usize,
+    ) -> Result<ListPage, StorageError> {
+        listing::objects(&self.client, prefix, after, limit).await
+    }
+
+    async fn list_multiparts(
+        &self,
+        prefix: &str,
+        after: Option<&MultipartInfo>,
+        limit: usize,
+    ) -> Result<MultipartPage, StorageError> {
+        listing::multiparts(&self.client, prefix, after, limit).await
+    }
+
+    async fn list_parts(&self, key: &ObjectKey, id: &MultipartId) -> Result<Vec<PartReceipt>, StorageError> {
+        multipart::list_parts(&self.client, key, id).await
+    }
+
+    async fn presign(&self, request: &PresignRequest) -> Result<Option<PresignedUrl>, StorageError> {
+        presign::presign(&self.client, &self.signers, request).await.map(Some)
+    }
+
+    async fn initialise(&self, options: &InitOptions) -> Result<InitReport, StorageError> {
+        self.client.initialise(options).await
+    }
+
+    /// A bucket has no end.
+    async fn space(&self) -> Result<Option<Space>, StorageError> {
+        Ok(None)
+    }
+
+    async fn check(&self) -> Result<(), StorageError> {
+        self.client.check().await
+    }
+}

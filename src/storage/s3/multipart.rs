@@ -63,9 +63,8 @@ pub(super) async fn put_part(
     let size_bytes = body.len_bytes();
     // The size that was agreed on is the caller's to keep; completing finds out.
     check_part(number, size_bytes, PART_SIZE_BYTES_MAX, operation).map_err(|error| error.with_key(key))?;
-    let put = call(client, Method::PUT, key)
-        .query("partNumber", number.to_string())
-        .query("uploadId", id.as_str());
+    let put =
+        call(client, Method::PUT, key).query("partNumber", number.to_string()).query("uploadId", id.as_str());
     let answer = client.send(with_body(client, put, body)).await;
     let answer = answer.map_err(|failure| of_upload(client, failure).into_error(operation, key))?;
     client.note_write();
@@ -125,7 +124,8 @@ async fn send_complete(
     id: &MultipartId,
     parts: &[PartReceipt],
 ) -> Result<(), Failure> {
-    let mut body = String::from("<CompleteMultipartUpload xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">");
+    let mut body =
+        String::from("<CompleteMultipartUpload xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">");
     for part in parts {
         // Writing into a String cannot fail.
         let _ = write!(
@@ -162,7 +162,9 @@ pub(super) async fn abort(client: &Client, key: &ObjectKey, id: &MultipartId) ->
     let abort = call(client, Method::DELETE, key).query("uploadId", id.as_str());
     match client.send(abort).await {
         Ok(_) => Ok(()),
-        Err(failure) if failure.code() == "NoSuchUpload" || objects::is_new_tenant(client, &failure) => Ok(()),
+        Err(failure) if failure.code() == "NoSuchUpload" || objects::is_new_tenant(client, &failure) => {
+            Ok(())
+        }
         Err(failure) => Err(failure.into_error("abort multipart upload", key)),
     }
 }
@@ -190,7 +192,9 @@ pub(super) async fn list_parts(
         let next = page.next_part_number_marker.or(receipts.last().map(|receipt| receipt.number));
         match next {
             // A marker that does not move would never end.
-            Some(next) if page.is_truncated && (marker + 1..=PART_NUMBER_MAX).contains(&next) => marker = next,
+            Some(next) if page.is_truncated && (marker + 1..=PART_NUMBER_MAX).contains(&next) => {
+                marker = next
+            }
             _ if page.is_truncated => return Err(at(Failure::Garbled("a page of parts without an end"))),
             _ => return Ok(receipts),
         }

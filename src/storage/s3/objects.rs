@@ -68,9 +68,7 @@ pub(super) async fn head(
     let size_bytes =
         answer.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     match (size_bytes, time(&answer.headers, LAST_MODIFIED)) {
-        (Some(size_bytes), Some(modify_time)) => {
-            Ok(ObjectInfo { key: key.clone(), size_bytes, modify_time })
-        }
+        (Some(size_bytes), Some(modify_time)) => Ok(ObjectInfo { key: key.clone(), size_bytes, modify_time }),
         _ => Err(Failure::Garbled("an object without size or time").into_error(operation, key)),
     }
 }

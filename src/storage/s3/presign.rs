@@ -1,0 +1,133 @@
+//! URLs that carry their own signature.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use http::{HeaderMap, HeaderValue, Method, header::CONTENT_TYPE};
+use object_store::{
+    ClientOptions,
+    aws::{AmazonS3, AmazonS3Builder},
+    client::{HttpClient, HttpConnector},
+    path::Path,
+    signer::{SignedUrlOptions, Signer},
+};
+
+use super::{
+    super::{PresignRequest, PresignedUrl, StorageError, object::check_part},
+    client::Client,
+    errors::Failure,
+    headers,
+};
+use crate::domain::object_key::ObjectKey;
+
+const OPERATION: &str = "presign";
+/// No store takes more.
+const EXPIRY_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+/// How many buckets have their signer remembered; making one anew costs microseconds.
+const SIGNERS_REMEMBERED_MAX: usize = 1_024;
+
+/// A signer for each bucket.
+#[derive(Debug, Default)]
+pub(super) struct Signers(Mutex<HashMap<String, Arc<AmazonS3>>>);
+
+pub(super) async fn presign(
+    client: &Client,
+    signers: &Signers,
+    request: &PresignRequest,
+) -> Result<PresignedUrl, StorageError> {
+    let (PresignRequest::Get { key, expires_in, .. }
+    | PresignRequest::Put { key, expires_in, .. }
+    | PresignRequest::PutPart { key, expires_in, .. }) = request;
+    if !(Duration::from_secs(1)..=EXPIRY_MAX).contains(expires_in) {
+        let reason = format!("{} s; 1 to {} are possible", expires_in.as_secs(), EXPIRY_MAX.as_secs());
+        return Err(StorageError::invalid(OPERATION, reason).with_key(key));
+    }
+    let mut query: Vec<(&str, String)> = Vec::new();
+    let mut signed = HeaderMap::new();
+    let method = match request {
+        PresignRequest::Get { content_type, content_disposition, .. } => {
+            query.extend(content_type.iter().map(|value| ("response-content-type", value.clone())));
+            let disposition = content_disposition.iter();
+            query.extend(disposition.map(|value| ("response-content-disposition", value.clone())));
+            Method::GET
+        }
+        PresignRequest::Put { content_type, .. } => {
+            signed = headers::encryption(&client.options);
+            if let Some(content_type) = content_type {
+                let value = HeaderValue::from_str(content_type).ok().filter(|_| content_type.is_ascii());
+                let value = value.ok_or_else(|| StorageError::invalid(OPERATION, "not a media type"))?;
+                signed.insert(CONTENT_TYPE, value);
+            }
+            Method::PUT
+        }
+        PresignRequest::PutPart { id, number, .. } => {
+            check_part(*number, 1, 1, OPERATION)?;
+            query.extend([("partNumber", number.to_string()), ("uploadId", id.to_string())]);
+            Method::PUT
+        }
+    };
+    sign(client, signers, key, method, *expires_in, query, signed).await
+}
+
+async fn sign(
+    client: &Client,
+    signers: &Signers,
+    key: &ObjectKey,
+    method: Method,
+    expires_in: Duration,
+    query: Vec<(&str, String)>,
+    signed: HeaderMap,
+) -> Result<PresignedUrl, StorageError> {
+    let mut options = SignedUrlOptions::default().with_query(query);
+    options.signed_headers = signed;
+    let at = |error| Failure::Credentials(error).into_error(OPERATION, key);
+    let signer = signers.of(client, &client.bucket_of(key)).map_err(at)?;
+    let path = Path::from(key.as_str());
+    let url = signer.signed_url_opts(method.clone(), &path, expires_in, &options).await.map_err(at)?;
+    let text = |value: &HeaderValue| value.to_str().unwrap_or_default().to_owned();
+    let headers =
+        options.signed_headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect();
+    Ok(PresignedUrl { url, method: if method == Method::GET { "GET" } else { "PUT" }, headers })
+}
+
+impl Signers {
+    fn of(&self, client: &Client, bucket: &str) -> Result<Arc<AmazonS3>, object_store::Error> {
+        let mut signers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(signer) = signers.get(bucket) {
+            return Ok(Arc::clone(signer));
+        }
+        let options = &client.options;
+        let mut endpoint = client.bucket_address(bucket);
+        if !options.virtual_hosted_style {
+            endpoint = client.bucket_address("");
+        }
+        let signer = AmazonS3Builder::new()
+            .with_endpoint(endpoint)
+            .with_virtual_hosted_style_request(options.virtual_hosted_style)
+            .with_region(&options.region)
+            .with_bucket_name(bucket)
+            .with_credentials(Arc::clone(&client.credentials))
+            .with_allow_http(options.allow_http)
+            .with_http_connector(Shared(client.http().clone()))
+            .build()?;
+        if signers.len() >= SIGNERS_REMEMBERED_MAX {
+            signers.clear();
+        }
+        let signer = Arc::new(signer);
+        signers.insert(bucket.to_owned(), Arc::clone(&signer));
+        Ok(signer)
+    }
+}
+
+/// The one HTTP client there is; a signer never uses it, but wants one.
+#[derive(Debug)]
+struct Shared(HttpClient);
+
+impl HttpConnector for Shared {
+    fn connect(&self, _: &ClientOptions) -> object_store::Result<HttpClient> {
+        Ok(self.0.clone())
+    }
+}

@@ -1,0 +1,1 @@
+//! Against moto: the headers that Garage ignores.

@@ -1,0 +1,107 @@
+//! Where the servers are, and the options that fit them.
+
+use std::{env, net::SocketAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use chrono::NaiveDate;
+
+use strongroom::{
+    domain::{
+        clock::{IdSource, SystemClock, SystemIds},
+        ids::{BlobId, TenantId},
+        object_key::ObjectKey,
+    },
+    storage::{
+        self, AdapterOptions, Encryption, ObjectStorage, PayloadSigning, PresignedUrl, S3Credentials,
+        S3Options, StorageOptions,
+    },
+};
+
+/// A setting that a script of ours hands down.
+pub(crate) fn setting(name: &str, script: &str) -> String {
+    env::var(name).unwrap_or_else(|_| {
+        panic!("{name} is not set. Run: scripts/with-garage scripts/with-moto cargo test --test storage ({script} sets it)")
+    })
+}
+
+fn options(endpoint: String, region: &str, bucket: &str, access_key: String, secret: String) -> S3Options {
+    let _installed = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    S3Options {
+        endpoint: Some(endpoint),
+        region: region.to_owned(),
+        bucket: bucket.to_owned(),
+        bucket_per_tenant: false,
+        virtual_hosted_style: false,
+        credentials: S3Credentials::Static {
+            access_key_id: access_key,
+            secret_access_key: secret.into(),
+            session_token: None,
+        },
+        payload_signing: PayloadSigning::Auto,
+        encryption: Encryption::None,
+        storage_class: None,
+        tags: Vec::new(),
+        conditional_writes: false,
+        allow_http: true,
+        request_timeout: Duration::from_secs(60),
+        connect_timeout: Duration::from_secs(5),
+        ca_file: None,
+    }
+}
+
+/// As `scripts/with-garage` has started it.
+pub(crate) fn garage() -> S3Options {
+    let of = |name: &str| setting(name, "scripts/with-garage");
+    options(
+        of("STRONGROOM_TEST_S3_ENDPOINT"),
+        &of("STRONGROOM_TEST_S3_REGION"),
+        &of("STRONGROOM_TEST_S3_BUCKET"),
+        of("STRONGROOM_TEST_S3_ACCESS_KEY"),
+        of("STRONGROOM_TEST_S3_SECRET_KEY"),
+    )
+}
+
+/// As `scripts/with-moto` has started it, with a bucket of this test's own.
+pub(crate) fn moto() -> S3Options {
+    let bucket = format!("test-{}", SystemIds.uuid().simple());
+    let endpoint = setting("STRONGROOM_TEST_MOTO_ENDPOINT", "scripts/with-moto");
+    let moto = options(endpoint, "eu-central-1", &bucket, "key".to_owned(), "secret".to_owned());
+    S3Options { conditional_writes: true, ..moto }
+}
+
+/// As the service opens it, but without pauses between attempts.
+pub(crate) fn stack(s3: S3Options, retry_attempts_max: u32) -> StorageOptions {
+    StorageOptions {
+        adapter: AdapterOptions::S3(s3),
+        concurrency_max: 32,
+        retry_attempts_max,
+        retry_backoff_base: Duration::ZERO,
+        retry_backoff_max: Duration::ZERO,
+    }
+}
+
+/// The adapter without retries.
+pub(crate) fn bare(s3: S3Options) -> Arc<dyn ObjectStorage> {
+    storage::open(&stack(s3, 1), Arc::new(SystemClock), Arc::new(SystemIds)).unwrap()
+}
+
+pub(crate) fn tenant() -> TenantId {
+    TenantId::from_uuid(SystemIds.uuid())
+}
+
+pub(crate) fn key_of(tenant: TenantId) -> ObjectKey {
+    let day = NaiveDate::from_ymd_opt(2026, 1, 2).unwrap();
+    ObjectKey::for_blob("storage-test", tenant, "avatar", day, BlobId::from_uuid(SystemIds.uuid())).unwrap()
+}
+
+pub(crate) fn body(size_bytes: usize) -> Bytes {
+    (0..size_bytes).map(|n| u8::try_from(n % 251).unwrap()).collect::<Vec<_>>().into()
+}
+
+/// What the holder of a URL gets, by a host name that no server of names knows.
+pub(crate) async fn fetch(url: &PresignedUrl) -> reqwest::Response {
+    let host = url.url.host_str().unwrap();
+    let address = SocketAddr::from(([127, 0, 0, 1], url.url.port().unwrap()));
+    let client = reqwest::Client::builder().no_proxy().resolve(host, address).build().unwrap();
+    client.get(url.url.clone()).send().await.unwrap()
+}
