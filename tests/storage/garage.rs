@@ -1,18 +1,23 @@
 //! Against Garage: the promises of the port, and what it verifies.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use strongroom::{
-    domain::clock::SystemIds,
+    domain::{
+        clock::{IdSource, SystemIds},
+        object_key::ObjectKey,
+    },
     storage::{
-        PayloadSigning, S3Options,
+        InitOptions, InitOutcome, Payload, PayloadSigning, PresignRequest, PutOptions, S3Credentials,
+        S3Options, StorageErrorKind,
         conformance::conformance,
         flaky::{Flaky, Plan},
         retried,
     },
 };
 
-use crate::settings::{bare, garage, stack};
+use crate::settings::{bare, body, fetch, garage, key_of, spoiling_proxy, stack, tenant};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn garage_keeps_the_promises() {
@@ -35,4 +40,122 @@ async fn retries_keep_the_promises_of_a_garage_that_fails_one_call_in_ten() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bucket_for_each_tenant_keeps_the_promises() {
     conformance(bare(S3Options { bucket_per_tenant: true, ..garage() }), Arc::new(SystemIds)).await;
+}
+
+#[tokio::test]
+async fn a_missing_bucket_is_said_to_be_missing_until_it_is_initialised() {
+    let bucket = format!("missing-{}", SystemIds.uuid().simple());
+    let store = bare(S3Options { bucket, ..garage() });
+    let key = key_of(tenant());
+    let errors = [
+        store.head(&key).await.unwrap_err(),
+        store.put(&key, Payload::from(body(10)), &PutOptions::default()).await.unwrap_err(),
+        store.list("", None, 10).await.unwrap_err(),
+        store.check().await.unwrap_err(),
+    ];
+    for error in errors {
+        assert_eq!(error.kind, StorageErrorKind::Unavailable, "{error:?}");
+        let source = std::error::Error::source(&error).unwrap().to_string();
+        assert!(source.contains("strongroom storage init"), "{source}");
+    }
+    let options = InitOptions { abort_incomplete_after_days: Some(7) };
+    for outcome in [InitOutcome::Done, InitOutcome::AlreadyThere] {
+        let report = store.initialise(&options).await.unwrap();
+        let outcomes: Vec<_> = report.steps.into_iter().map(|step| step.outcome).collect();
+        assert_eq!(outcomes, [outcome.clone(), outcome]);
+    }
+    store.check().await.unwrap();
+    assert_eq!(store.head(&key).await.unwrap_err().kind, StorageErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn a_wrong_secret_is_turned_away_and_not_repeated_in_the_error() {
+    let secret = "0123456789abcdef".repeat(4);
+    let right = garage();
+    let S3Credentials::Static { access_key_id, .. } = &right.credentials else { panic!("a static key") };
+    let credentials = S3Credentials::Static {
+        access_key_id: access_key_id.clone(),
+        secret_access_key: secret.clone().into(),
+        session_token: None,
+    };
+    let store = bare(S3Options { credentials, ..right.clone() });
+    let error = store.head(&key_of(tenant())).await.unwrap_err();
+    assert_eq!(error.kind, StorageErrorKind::Unavailable);
+    for text in [format!("{error}"), format!("{error:?}"), format!("{:?}", right)] {
+        assert!(!text.contains(&secret) && !text.contains("X-Amz-Signature"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_byte_that_changes_on_the_way_in_is_noticed_by_the_store() {
+    for payload_signing in [PayloadSigning::Always, PayloadSigning::Never] {
+        let endpoint = spoiling_proxy(&garage().endpoint.unwrap()).await;
+        let store = bare(S3Options { endpoint: Some(endpoint), payload_signing, ..garage() });
+        let key = key_of(tenant());
+        let spoiled = Payload::from(Bytes::from_static(b"some bytes, among them SPOIL-ME, and more"));
+        let refused = store.put(&key, spoiled.clone(), &PutOptions::default()).await.unwrap_err();
+        assert_eq!(refused.kind, StorageErrorKind::Transient, "{payload_signing:?} {refused:?}");
+        assert_eq!(store.head(&key).await.unwrap_err().kind, StorageErrorKind::NotFound);
+        let id = store.start_multipart(&key, 5 * 1024 * 1024, &PutOptions::default()).await.unwrap();
+        let refused = store.put_part(&key, &id, 1, spoiled).await.unwrap_err();
+        assert_eq!(refused.kind, StorageErrorKind::Transient, "{payload_signing:?} {refused:?}");
+        assert_eq!(store.list_parts(&key, &id).await.unwrap(), []);
+        store.abort_multipart(&key, &id).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_url_with_the_bucket_in_its_host_opens_the_object() {
+    let key = key_of(tenant());
+    bare(garage()).put(&key, Payload::from(body(1000)), &PutOptions::default()).await.unwrap();
+    let endpoint = garage().endpoint.unwrap().replace("127.0.0.1", "localhost");
+    let options = S3Options { endpoint: Some(endpoint), virtual_hosted_style: true, ..garage() };
+    let expires_in = Duration::from_secs(60);
+    let get =
+        PresignRequest::Get { key: key.clone(), expires_in, content_type: None, content_disposition: None };
+    let url = bare(options).presign(&get).await.unwrap().unwrap();
+    assert_eq!(url.url.host_str(), Some("strongroom.localhost"));
+    assert_eq!(url.url.path(), format!("/{key}"));
+    let answer = fetch(&url).await;
+    assert_eq!(answer.status(), 200);
+    assert_eq!(answer.bytes().await.unwrap(), body(1000));
+}
+
+#[tokio::test]
+async fn a_new_tenants_bucket_is_made_when_its_first_object_comes() {
+    let bucket = format!("files-{}", &SystemIds.uuid().simple().to_string()[20..]);
+    let store = bare(S3Options { bucket: bucket.clone(), bucket_per_tenant: true, ..garage() });
+    let (first, second) = (tenant(), tenant());
+    assert_eq!(store.head(&key_of(first)).await.unwrap_err().kind, StorageErrorKind::NotFound);
+    store.delete(&key_of(first)).await.unwrap();
+    let mut keys = vec![key_of(first), key_of(first), key_of(second)];
+    for key in &keys {
+        store.put(key, Payload::from(body(6_000_000)), &PutOptions::default()).await.unwrap();
+    }
+    keys.sort();
+    for limit in [1, 2, 10] {
+        let mut listed: Vec<ObjectKey> = Vec::new();
+        loop {
+            let page = store.list("storage-test/", listed.last(), limit).await.unwrap();
+            listed.extend(page.objects.into_iter().map(|object| object.key));
+            if page.is_last {
+                break;
+            }
+        }
+        assert_eq!(listed, keys, "in pages of {limit}");
+    }
+    let alone = bare(S3Options { bucket: format!("{bucket}-{}", first.as_uuid().simple()), ..garage() });
+    assert_eq!(alone.list("", None, 10).await.unwrap().objects.len(), 2, "the tenant's own bucket");
+}
+
+#[tokio::test]
+async fn a_resumed_upload_is_completed_by_another_process() {
+    let key = key_of(tenant());
+    let id = bare(garage()).start_multipart(&key, 5 * 1024 * 1024, &PutOptions::default()).await.unwrap();
+    let first = bare(garage()).put_part(&key, &id, 1, Payload::from(body(5 * 1024 * 1024))).await.unwrap();
+    let other = bare(garage());
+    assert_eq!(other.list_parts(&key, &id).await.unwrap(), [first.clone()], "as the receipt says");
+    let second = other.put_part(&key, &id, 2, Payload::from(body(7))).await.unwrap();
+    let info = other.complete_multipart(&key, &id, &[first, second]).await.unwrap();
+    assert_eq!(info.size_bytes, 5 * 1024 * 1024 + 7);
 }

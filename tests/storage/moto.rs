@@ -1,1 +1,157 @@
 //! Against moto: the headers that Garage ignores.
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+use strongroom::{
+    domain::{clock::SystemIds, object_key::ObjectKey},
+    storage::{
+        Encryption, InitOptions, InitOutcome, ObjectStorage, Payload, PutOptions, S3Options,
+        StorageErrorKind, conformance::conformance,
+    },
+};
+
+use crate::settings::{bare, body, key_of, moto, tenant};
+
+const PART_SIZE_BYTES: u64 = 5 * 1024 * 1024;
+
+async fn ready(options: &S3Options) -> Arc<dyn ObjectStorage> {
+    let store = bare(options.clone());
+    store.initialise(&InitOptions { abort_incomplete_after_days: None }).await.unwrap();
+    store
+}
+
+/// moto wants no signature, so a test can ask it by itself.
+fn address(options: &S3Options, name: &str) -> String {
+    format!("{}/{}/{name}", options.endpoint.as_deref().unwrap(), options.bucket)
+}
+
+async fn headers_of(options: &S3Options, key: &ObjectKey) -> HeaderMap {
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    client.head(address(options, key.as_str())).send().await.unwrap().headers().clone()
+}
+
+async fn text_of(url: String) -> String {
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    client.get(url).send().await.unwrap().text().await.unwrap()
+}
+
+/// The three ways in which an object is made.
+async fn put_in_every_way(store: &dyn ObjectStorage, options: &PutOptions) -> [ObjectKey; 3] {
+    let keys = [key_of(tenant()), key_of(tenant()), key_of(tenant())];
+    let [whole, in_parts, copied] = &keys;
+    store.put(whole, Payload::from(body(10)), options).await.unwrap();
+    let id = store.start_multipart(in_parts, PART_SIZE_BYTES, options).await.unwrap();
+    let part = store.put_part(in_parts, &id, 1, Payload::from(body(10))).await.unwrap();
+    store.complete_multipart(in_parts, &id, &[part]).await.unwrap();
+    store.copy(whole, copied, options).await.unwrap();
+    keys
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_with_conditional_writes_keeps_all_the_promises() {
+    let options = moto();
+    let store = ready(&options).await;
+    assert!(store.capabilities().conditional_writes);
+    conformance(store, Arc::new(SystemIds)).await;
+}
+
+#[tokio::test]
+async fn an_object_carries_its_type_metadata_tags_class_and_encryption() {
+    let options = S3Options {
+        encryption: Encryption::Aes256,
+        storage_class: Some("STANDARD_IA".to_owned()),
+        tags: vec![("team".to_owned(), "a & b+c".to_owned()), ("env".to_owned(), "test".to_owned())],
+        ..moto()
+    };
+    let store = ready(&options).await;
+    let metadata = vec![("user-id".to_owned(), "Zoë 7".to_owned())];
+    let put = PutOptions { content_type: Some("image/png".to_owned()), metadata };
+    for key in put_in_every_way(&*store, &put).await {
+        let headers = headers_of(&options, &key).await;
+        assert_eq!(headers["content-type"], "image/png");
+        assert_eq!(headers["x-amz-meta-user-id"], "Zo%C3%AB%207");
+        assert_eq!(headers["x-amz-storage-class"], "STANDARD_IA");
+        assert_eq!(headers["x-amz-server-side-encryption"], "AES256");
+        let tags = text_of(address(&options, &format!("{key}?tagging"))).await;
+        assert!(tags.contains("<Value>a &amp; b+c</Value>") && tags.contains("<Key>env</Key>"), "{tags}");
+    }
+}
+
+#[tokio::test]
+async fn an_object_is_encrypted_with_the_key_that_was_named() {
+    let key_id = "arn:aws:kms:eu-central-1:123456789012:key/strongroom".to_owned();
+    let options = S3Options { encryption: Encryption::Kms { key_id: key_id.clone() }, ..moto() };
+    let store = ready(&options).await;
+    for key in put_in_every_way(&*store, &PutOptions::default()).await {
+        let headers = headers_of(&options, &key).await;
+        assert_eq!(headers["x-amz-server-side-encryption"], "aws:kms");
+        assert_eq!(headers["x-amz-server-side-encryption-aws-kms-key-id"], key_id.as_str());
+    }
+}
+
+#[tokio::test]
+async fn too_much_metadata_is_left_out_rather_than_refused() {
+    let options = moto();
+    let store = ready(&options).await;
+    let long = |name: &str| (name.to_owned(), "ü".repeat(200));
+    let metadata = vec![("not a name".to_owned(), "x".to_owned()), long("first"), long("second")];
+    let put = PutOptions { content_type: Some("naïve".to_owned()), metadata };
+    let key = key_of(tenant());
+    store.put(&key, Payload::from(body(10)), &put).await.unwrap();
+    let headers = headers_of(&options, &key).await;
+    assert!(
+        headers.contains_key("x-amz-meta-first") && !headers.contains_key("x-amz-meta-second"),
+        "{headers:?}"
+    );
+}
+
+#[tokio::test]
+async fn initialising_adds_our_rule_and_leaves_those_of_others() {
+    let options = moto();
+    let store = ready(&options).await;
+    let others = "<LifecycleConfiguration><Rule><ID>archive</ID><Status>Enabled</Status><Filter><Prefix>old/</Prefix></Filter>\
+                  <Expiration><Days>900</Days></Expiration></Rule></LifecycleConfiguration>";
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let lifecycle = address(&options, "?lifecycle");
+    client.put(&lifecycle).body(others).send().await.unwrap().error_for_status().unwrap();
+    for (days, outcome) in [(7, InitOutcome::Done), (7, InitOutcome::AlreadyThere), (9, InitOutcome::Done)] {
+        let init = InitOptions { abort_incomplete_after_days: Some(days) };
+        let report = store.initialise(&init).await.unwrap();
+        assert_eq!(report.steps[0].outcome, InitOutcome::AlreadyThere);
+        assert_eq!(report.steps[1].outcome, outcome, "{report:?}");
+        let rules = text_of(lifecycle.clone()).await;
+        assert!(rules.contains("<ID>archive</ID>") && rules.contains("<Days>900</Days>"), "{rules}");
+        assert!(rules.contains(&format!("<DaysAfterInitiation>{days}</DaysAfterInitiation>")), "{rules}");
+        assert_eq!(rules.matches("<Rule>").count(), 2, "{rules}");
+    }
+}
+
+#[tokio::test]
+async fn names_in_the_bucket_that_are_none_of_ours_are_left_out_of_a_listing() {
+    let options = moto();
+    let store = ready(&options).await;
+    let key = key_of(tenant());
+    store.put(&key, Payload::from(body(10)), &PutOptions::default()).await.unwrap();
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    for name in ["a//b", "readme.txt", "storage-test/~", "zzz"] {
+        client.put(address(&options, name)).body("x").send().await.unwrap().error_for_status().unwrap();
+    }
+    let page = store.list("", None, 1).await.unwrap();
+    assert_eq!(page.objects.iter().map(|object| &object.key).collect::<Vec<_>>(), [&key]);
+    let rest = store.list("", Some(&key), 10).await.unwrap();
+    assert!(rest.objects.is_empty() && rest.is_last);
+}
+
+#[tokio::test]
+async fn a_taken_key_is_refused_however_it_is_written() {
+    let store = ready(&moto()).await;
+    let (taken, other) = (key_of(tenant()), key_of(tenant()));
+    for key in [&taken, &other] {
+        store.put(key, Payload::from(body(10)), &PutOptions::default()).await.unwrap();
+    }
+    let refused = store.put(&taken, Payload::from(body(11)), &PutOptions::default()).await.unwrap_err();
+    assert_eq!(refused.kind, StorageErrorKind::AlreadyExists);
+    let refused = store.copy(&other, &taken, &PutOptions::default()).await.unwrap_err();
+    assert_eq!(refused.kind, StorageErrorKind::AlreadyExists);
+}

@@ -16,6 +16,10 @@ use strongroom::{
         S3Options, StorageOptions,
     },
 };
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
 
 /// A setting that a script of ours hands down.
 pub(crate) fn setting(name: &str, script: &str) -> String {
@@ -104,4 +108,38 @@ pub(crate) async fn fetch(url: &PresignedUrl) -> reqwest::Response {
     let address = SocketAddr::from(([127, 0, 0, 1], url.url.port().unwrap()));
     let client = reqwest::Client::builder().no_proxy().resolve(host, address).build().unwrap();
     client.get(url.url.clone()).send().await.unwrap()
+}
+
+/// Passes everything on, but changes the text `SPOIL-ME`. One request a connection.
+pub(crate) async fn spoiling_proxy(endpoint: &str) -> String {
+    let target = endpoint.trim_start_matches("http://").to_owned();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let server = TcpStream::connect(&target).await.unwrap();
+            tokio::spawn(spoil(client, server));
+        }
+    });
+    format!("http://{address}")
+}
+
+async fn spoil(mut client: TcpStream, mut server: TcpStream) {
+    let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
+        (client.split(), server.split());
+    let requests = async {
+        let mut buffer = vec![0; 64 * 1024];
+        while let Ok(read @ 1..) = from_client.read(&mut buffer).await {
+            let mark = b"SPOIL-ME";
+            if let Some(at) = buffer[..read].windows(mark.len()).position(|window| window == mark) {
+                buffer[at] ^= 1;
+            }
+            to_server.write_all(&buffer[..read]).await.unwrap();
+        }
+    };
+    let answers = tokio::io::copy(&mut from_server, &mut to_client);
+    tokio::select! {
+        () = requests => {}
+        _ = answers => {}
+    }
 }

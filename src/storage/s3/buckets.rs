@@ -1,6 +1,9 @@
 //! Which bucket holds a key, and how buckets are made.
 
-use std::sync::atomic::Ordering;
+use std::{
+    collections::HashSet,
+    sync::{MutexGuard, PoisonError, atomic::Ordering},
+};
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
@@ -13,6 +16,8 @@ use super::{
 };
 use crate::domain::{ids::TenantId, object_key::ObjectKey};
 
+/// How many tenants' buckets are remembered as made; forgetting costs one more question.
+const BUCKETS_REMEMBERED_MAX: usize = 10_000;
 /// Written and removed to see whether we may. It is no key of ours, so no listing shows it.
 const CHECK_KEY: &str = "strongroom-check";
 /// The region that a bucket is made in when nothing is said; saying it is an error there.
@@ -74,18 +79,32 @@ impl Client {
         }
     }
 
-    /// Sends a write; where the bucket of a new tenant is missing, makes it and sends again.
+    /// Sends the first call of a new object, and before it makes the bucket of a new tenant. Asked beforehand,
+    /// because a store that has no such bucket may hang up before it has read what we send.
     pub(super) async fn write(&self, call: Call) -> Result<Answer, Failure> {
         if !self.options.bucket_per_tenant {
             return self.send(call).await;
         }
-        match self.send(call.clone()).await {
-            Err(failure) if failure.code() == "NoSuchBucket" => {
+        if !self.known_buckets().contains(&call.bucket) {
+            if !self.bucket_exists(&call.bucket).await? {
                 self.create_bucket(&call.bucket).await?;
-                self.send(call).await
             }
-            answer => answer,
+            let mut known = self.known_buckets();
+            if known.len() >= BUCKETS_REMEMBERED_MAX {
+                known.clear();
+            }
+            known.insert(call.bucket.clone());
         }
+        let bucket = call.bucket.clone();
+        let answer = self.send(call).await;
+        if answer.as_ref().is_err_and(|failure| failure.code() == "NoSuchBucket") {
+            self.known_buckets().remove(&bucket);
+        }
+        answer
+    }
+
+    fn known_buckets(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.known_buckets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a 404 without a body, as HEAD gives it, is about a bucket that should be there.

@@ -3,9 +3,10 @@
 //! listing that holds a name which is none of ours.
 
 use std::{
+    collections::HashSet,
     fs,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -97,6 +98,8 @@ pub(super) struct Client {
     signs_payload: bool,
     /// A write has worked, so there is no need to try one for readiness.
     pub(super) has_written: AtomicBool,
+    /// Tenants' buckets that are there.
+    pub(super) known_buckets: Mutex<HashSet<String>>,
 }
 
 impl Client {
@@ -124,7 +127,15 @@ impl Client {
         };
         let http = HttpClient::new(http_client(&options)?);
         let credentials = credentials(&options)?;
-        Ok(Self { options, http, credentials, endpoint, signs_payload, has_written: AtomicBool::new(false) })
+        Ok(Self {
+            options,
+            http,
+            credentials,
+            endpoint,
+            signs_payload,
+            has_written: AtomicBool::new(false),
+            known_buckets: Mutex::default(),
+        })
     }
 
     /// Whether a checksum goes along instead of a signed digest.

@@ -115,20 +115,33 @@ async fn multiparts_page(
         .query("prefix", prefix)
         .query("max-uploads", limit.min(PAGE_LENGTH_MAX).to_string());
     if let Some((key, id)) = after {
-        call = call.query("key-marker", key).query("upload-id-marker", id);
+        call = call.query("key-marker", key);
+        if !id.is_empty() {
+            call = call.query("upload-id-marker", id);
+        }
     }
     let answer = match client.send(call).await {
         Err(failure) if is_new_tenant(client, &failure) => return Ok(Page { items: Vec::new(), next: None }),
         answer => answer?,
     };
     let page: xml::Uploads = xml::parse(&answer.body, "a list of uploads")?;
-    let last = page.upload.last().map(|upload| (upload.key.clone(), upload.upload_id.clone()));
-    let next = next(page.is_truncated, last)?;
+    let next = next(page.is_truncated, page.next_marker())?;
     let ours = |upload: xml::Upload| {
         let key = ObjectKey::parse(&upload.key).ok()?;
         Some(MultipartInfo { key, id: MultipartId::new(upload.upload_id), start_time: upload.initiated })
     };
-    Ok(Page { items: page.upload.into_iter().filter_map(ours).collect(), next })
+    let mut items: Vec<_> = page.upload.into_iter().filter_map(ours).collect();
+    // Garage has its pages in order, but not what is on one. By time within a key, as the protocol says.
+    items.sort_by(|a, b| (&a.key, a.start_time, &a.id).cmp(&(&b.key, b.start_time, &b.id)));
+    Ok(Page { items, next })
+}
+
+impl xml::Uploads {
+    /// Key and, unless all uploads of that key have been listed, id.
+    fn next_marker(&self) -> Option<(String, String)> {
+        (!self.next_key_marker.is_empty())
+            .then(|| (self.next_key_marker.clone(), self.next_upload_id_marker.clone()))
+    }
 }
 
 /// Where to go on. A page that says that more follows, and holds nothing to go on from, is no page: to take it
@@ -137,7 +150,7 @@ fn next<M>(is_truncated: bool, last: Option<M>) -> Result<Option<M>, Failure> {
     match (is_truncated, last) {
         (false, _) => Ok(None),
         (true, Some(last)) => Ok(Some(last)),
-        (true, None) => Err(Failure::Garbled("an empty page that is not the last")),
+        (true, None) => Err(Failure::Garbled("a page that is not the last and does not say where to go on")),
     }
 }
 

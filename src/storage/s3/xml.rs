@@ -54,6 +54,10 @@ pub(super) struct Uploads {
     #[serde(default)]
     pub(super) is_truncated: bool,
     #[serde(default)]
+    pub(super) next_key_marker: String,
+    #[serde(default)]
+    pub(super) next_upload_id_marker: String,
+    #[serde(default)]
     pub(super) upload: Vec<Upload>,
 }
 
