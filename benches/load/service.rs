@@ -15,7 +15,7 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    /// Starts it and waits until it listens. `settings` are configuration keys, such as `storage.adapter`.
+    /// Starts it and waits until it listens. `settings` are configuration keys, such as `storage.provider`.
     pub(crate) async fn start(log: PathBuf, settings: &[(&str, String)]) -> Outcome<Self> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_strongroom"));
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("STRONGROOM_")) {

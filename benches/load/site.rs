@@ -84,10 +84,15 @@ impl Site {
             ("telemetry.log_format", "json".to_owned()),
         ];
         match store {
-            Store::Costless => settings.push(("storage.adapter", "discard".to_owned())),
+            Store::Costless => {
+                settings.push(("storage.provider", "nowhere".to_owned()));
+                settings.push(("storage.providers.nowhere.adapter", "discard".to_owned()));
+            }
             Store::Local => {
-                settings.push(("storage.adapter", "local".to_owned()));
-                settings.push(("storage.root", self.path(&format!("{name}.objects")).display().to_string()));
+                settings.push((
+                    "storage.providers.local.root",
+                    self.path(&format!("{name}.objects")).display().to_string(),
+                ));
             }
         }
         settings

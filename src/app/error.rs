@@ -12,7 +12,7 @@ use crate::{
         quota::Quota,
         violations::Violations,
     },
-    storage::{StorageError, StorageErrorKind},
+    storage::{StorageError, StorageErrorKind, UnknownProvider},
 };
 
 /// Why a use case did not do what it was asked.
@@ -131,6 +131,9 @@ pub enum Error {
     /// The object store does not answer.
     #[error("the object store does not answer")]
     StorageUnavailable(#[source] StorageError),
+    /// The row names a provider that this server does not have.
+    #[error("the provider `{0}` of this file is not configured; the operator of this server can add it")]
+    ProviderUnknown(String),
     /// The database does not answer.
     #[error("the database does not answer")]
     DatabaseUnavailable(#[source] DbError),
@@ -219,6 +222,12 @@ impl From<DbError> for Error {
             }
             DbErrorKind::Constraint(_) | DbErrorKind::Corrupt | DbErrorKind::Other => Self::internal(error),
         }
+    }
+}
+
+impl From<UnknownProvider> for Error {
+    fn from(UnknownProvider(provider): UnknownProvider) -> Self {
+        Self::ProviderUnknown(provider)
     }
 }
 

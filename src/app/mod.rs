@@ -35,7 +35,7 @@ use crate::{
         clock::{Clock, IdSource},
         policy::UnknownPreset,
     },
-    storage::ObjectStorage,
+    storage::Stores,
     telemetry::Metrics,
 };
 
@@ -65,7 +65,7 @@ pub struct Limits {
 /// What the use cases stand on. Shared by every entrance.
 pub struct App {
     db: Database,
-    store: Arc<dyn ObjectStorage>,
+    stores: Stores,
     clock: Arc<dyn Clock>,
     ids: Arc<dyn IdSource>,
     page_tokens: Sealer,
@@ -83,7 +83,7 @@ pub struct App {
 #[allow(missing_docs, reason = "the fields are the parts of their names")]
 pub struct Parts {
     pub db: Database,
-    pub store: Arc<dyn ObjectStorage>,
+    pub stores: Stores,
     pub clock: Arc<dyn Clock>,
     pub ids: Arc<dyn IdSource>,
     pub page_tokens: Sealer,
@@ -93,7 +93,7 @@ pub struct Parts {
 impl App {
     /// Puts the parts together.
     pub fn new(parts: Parts, limits: Limits) -> Result<Arc<Self>, UnknownPreset> {
-        let Parts { db, store, clock, ids, page_tokens, metrics } = parts;
+        let Parts { db, stores, clock, ids, page_tokens, metrics } = parts;
         let tasks = TaskTracker::new();
         let budget = ByteBudget::new(limits.uploads.byte_budget_bytes, limits.uploads.part_size_bytes);
         let observed = budget.clone();
@@ -106,7 +106,7 @@ impl App {
             commits: Group::new(commits, connections_max, batch_max, tasks.clone()),
             disclosures: Group::new(Disclosures::new(db.clone()), connections_max, batch_max, tasks.clone()),
             db,
-            store,
+            stores,
             clock,
             ids,
             page_tokens,

@@ -5,19 +5,22 @@ use std::{sync::Arc, time::Duration};
 use secrecy::ExposeSecret;
 use tokio::{net::TcpListener, sync::watch, time::timeout};
 
-use super::ambient;
+use super::{
+    ambient,
+    providers::{OpenError, open_stores_with},
+};
 use crate::{
     app::{App, Limits, Parts},
-    config::{Config, StorageConfig, storage::StorageAdapter},
+    config::Config,
     crypto::sealer::Sealer,
-    db::{Database, DatabaseOptions, DbError, RoleError},
+    db::{Database, DatabaseOptions, DbError, RoleError, blobs},
     domain::policy::{Policy, ScanRule, UnknownPreset},
     edge::{self, EdgeState},
     grpc::{
         GrpcServer,
         auth::{Authenticator, DevIssuer},
     },
-    storage::{self, AdapterOptions, ObjectStorage, StorageError, StorageOptions, Traced},
+    storage::{Stores, Traced},
     telemetry::{Health, Metrics, health::Component, metrics::PoolState},
     worker,
 };
@@ -30,8 +33,8 @@ pub enum StartError {
     Database(#[from] DbError),
     #[error(transparent)]
     Role(#[from] RoleError),
-    #[error("open storage: {0}")]
-    Storage(#[from] StorageError),
+    #[error(transparent)]
+    Storage(#[from] OpenError),
     #[error("tenants.preset: {0}")]
     Preset(#[from] UnknownPreset),
     #[error("read the keys of auth.issuers: {0}")]
@@ -52,7 +55,7 @@ pub enum StartError {
 /// A service that is ready to run.
 pub struct Service {
     app: Arc<App>,
-    store: Arc<dyn ObjectStorage>,
+    stores: Stores,
     database: Database,
     authenticator: Authenticator,
     health: Health,
@@ -75,8 +78,8 @@ pub async fn assemble(
     let database = Database::open(&database_options(&config))?;
     database.check_roles().await?;
     observe_pool(&metrics, &database);
-    let store = storage::open(&storage_options(&config.storage), Arc::clone(&clock), Arc::clone(&ids))?;
-    let store = Traced::over(store, metrics.clone());
+    let traced = |store| Traced::over(store, metrics.clone());
+    let stores = open_stores_with(&config.storage, &clock, &ids, traced)?;
     let page_token_key = config.secrets.page_token_key().ok_or(StartError::PageTokenKey)?;
     let page_tokens = Sealer::new(page_token_key.expose_secret()).map_err(|_| StartError::PageTokenKey)?;
     let mut authenticator = Authenticator::open(&config.auth, Arc::clone(&clock))
@@ -87,7 +90,7 @@ pub async fn assemble(
     }
     let parts = Parts {
         db: database.clone(),
-        store: Arc::clone(&store),
+        stores: stores.clone(),
         clock,
         ids,
         page_tokens,
@@ -95,7 +98,7 @@ pub async fn assemble(
     };
     let app = App::new(parts, limits(&config))?;
     tracing::info!(bound = %config.memory_bound(), "memory bound");
-    Ok(Service { app, store, database, authenticator, health: Health::new(), metrics, config })
+    Ok(Service { app, stores, database, authenticator, health: Health::new(), metrics, config })
 }
 
 impl Service {
@@ -131,10 +134,12 @@ impl Service {
         };
         let probes = tokio::spawn(probe(
             self.database.clone(),
-            Arc::clone(&self.store),
+            self.stores.clone(),
             self.health.clone(),
+            self.metrics.clone(),
             stopped(),
         ));
+        let unknown = tokio::spawn(look_for_unknown_providers(self.database.clone(), self.stores.clone()));
         let work = tokio::spawn(worker::run(Arc::clone(&self.app), stopped()));
         let edge_state = EdgeState { health: self.health.clone(), metrics: self.metrics.clone() };
         let edge_config = self.config.edge.clone();
@@ -168,6 +173,7 @@ impl Service {
         // Probes answer until the last request is done. Background work goes on with the next start.
         let _ = edge_stop.send(());
         probes.abort();
+        unknown.abort();
         work.abort();
         edge_server.await.map_err(|error| StartError::Serve(error.into()))??;
         served.map_err(|error| StartError::Serve(error.into()))
@@ -177,8 +183,9 @@ impl Service {
 /// Looks at database and store every few seconds, for `/readyz` and the gRPC health service.
 async fn probe(
     database: Database,
-    store: Arc<dyn ObjectStorage>,
+    stores: Stores,
     health: Health,
+    metrics: Metrics,
     stopped: impl Future<Output = ()>,
 ) {
     const EVERY: Duration = Duration::from_secs(5);
@@ -191,18 +198,56 @@ async fn probe(
                 health.set_down(Component::Database, "the database does not answer");
             }
         }
-        match timeout(EVERY, store.check()).await {
-            Ok(Ok(())) => health.set_up(Component::Storage),
-            silent => {
-                tracing::warn!(answer = ?silent, "storage is not ready");
-                health.set_down(Component::Storage, "the object store does not answer");
-            }
+        // Without the store that new bytes go to there is nothing to do here; without another one, its files rest.
+        if probe_stores(&stores, &metrics, EVERY).await {
+            health.set_up(Component::Storage);
+        } else {
+            health.set_down(Component::Storage, "the object store does not answer");
         }
         tokio::select! {
             () = tokio::time::sleep(EVERY) => {}
             () = &mut stopped => return,
         }
     }
+}
+
+/// Looks at every store; answers whether the one that new bytes go to can be used.
+async fn probe_stores(stores: &Stores, metrics: &Metrics, patience: Duration) -> bool {
+    let checks =
+        stores.iter().map(|store| async move { (store.provider(), timeout(patience, store.check()).await) });
+    let mut is_ready = false;
+    for (provider, answer) in futures::future::join_all(checks).await {
+        let is_up = matches!(answer, Ok(Ok(())));
+        metrics.storage_up(provider, is_up);
+        if !is_up {
+            tracing::warn!(provider, ?answer, "storage is not ready");
+        }
+        is_ready |= is_up && provider == stores.writing().provider();
+    }
+    is_ready
+}
+
+/// Files of a provider that is not configured cannot be read; operators hear of it before their users do. The service
+/// starts all the same: the files of the others are as good as ever.
+async fn look_for_unknown_providers(database: Database, stores: Stores) {
+    match providers_in_use(&database).await {
+        Ok(used) => {
+            for provider in used.iter().filter(|provider| stores.of(provider).is_err()) {
+                tracing::error!(
+                    provider,
+                    "files are stored with a provider that is not configured; add storage.providers"
+                );
+            }
+        }
+        Err(error) => tracing::warn!(%error, "look for providers that are not configured"),
+    }
+}
+
+async fn providers_in_use(database: &Database) -> Result<Vec<String>, DbError> {
+    let mut tx = database.system_tx().await?;
+    let used = blobs::providers(&mut tx).await?;
+    tx.commit().await?;
+    Ok(used)
 }
 
 fn check_presets(config: &Config) -> Result<(), StartError> {
@@ -235,22 +280,6 @@ pub(super) fn database_options(config: &Config) -> DatabaseOptions {
         statement_timeout: database.statement_timeout(),
         acquire_timeout: database.acquire_timeout(),
         tls_ca_file: database.tls_ca_file.clone(),
-    }
-}
-
-/// Where the bytes are.
-pub(super) fn storage_options(config: &StorageConfig) -> StorageOptions {
-    let adapter = match config.adapter {
-        StorageAdapter::Local => AdapterOptions::Local { root: config.root.clone().unwrap_or_default() },
-        StorageAdapter::Memory => AdapterOptions::Memory,
-        StorageAdapter::Discard => AdapterOptions::Discard,
-    };
-    StorageOptions {
-        adapter,
-        concurrency_max: config.concurrency_max,
-        retry_attempts_max: config.retry_attempts_max,
-        retry_backoff_base: config.retry_backoff_base(),
-        retry_backoff_max: config.retry_backoff_max(),
     }
 }
 

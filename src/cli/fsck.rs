@@ -1,21 +1,14 @@
 //! `strongroom fsck`.
 
-use std::{
-    fmt::Write as _, io::IsTerminal as _, path::PathBuf, process::ExitCode, sync::Arc, time::Duration,
-};
+use std::{fmt::Write as _, io::IsTerminal as _, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::Args;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 
-use super::{
-    Failure, ambient,
-    assemble::{database_options, storage_options},
-    load, print,
-};
+use super::{Failure, ambient, assemble::database_options, load, print, providers::open_stores};
 use crate::{
     app::integrity::fsck::{Fsck, Progress, Report},
     db::{Database, DatabaseOptions},
-    storage,
 };
 
 /// How to check.
@@ -38,12 +31,12 @@ const VIOLATED: u8 = 3;
 /// Exits with 0 when everything holds, 3 when something does not, 1 when it could not be checked.
 pub(super) async fn fsck(args: FsckArgs, config: Option<PathBuf>) -> Result<ExitCode, Failure> {
     let config = load(config)?;
-    config.validate()?;
+    config.validate_for_upkeep()?;
     let (clock, ids) = ambient();
     let database = DatabaseOptions { statement_timeout: STATEMENT_TIMEOUT, ..database_options(&config) };
     let fsck = Fsck {
         db: Database::open(&database)?,
-        store: storage::open(&storage_options(&config.storage), Arc::clone(&clock), ids)?,
+        stores: open_stores(&config.storage, &clock, &ids)?,
         clock,
         grace: Duration::from_secs(args.grace_seconds),
     };

@@ -6,6 +6,7 @@ mod client;
 mod dev;
 mod fsck;
 mod migrate;
+mod providers;
 mod serve;
 
 use std::{io::Write as _, path::PathBuf, process::ExitCode, sync::Arc};

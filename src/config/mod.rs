@@ -14,8 +14,10 @@ pub mod edge;
 mod error;
 pub mod lists;
 pub mod memory;
+pub mod provider;
 pub mod retention;
 pub mod scanning;
+mod schema;
 pub mod secrets;
 pub mod server;
 mod sources;
@@ -29,6 +31,8 @@ mod values;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
+
 use serde::de::DeserializeOwned;
 
 pub use self::{
@@ -40,6 +44,7 @@ pub use self::{
     error::{ConfigError, Origin, Problem},
     lists::ListsConfig,
     memory::MemoryBound,
+    provider::ProviderConfig,
     retention::RetentionConfig,
     scanning::ScanningConfig,
     secrets::SecretsConfig,
@@ -138,6 +143,18 @@ impl Config {
         violations.into_result(|_| None)
     }
 
+    /// Checks what a command needs that looks at the store and its books without serving: the database and the store.
+    ///
+    /// # Errors
+    /// With every violation.
+    pub fn validate_for_upkeep(&self) -> Result<(), ConfigError> {
+        let mut violations = Violations::default();
+        self.check(&mut violations);
+        self.database.check_for_serve(&mut violations);
+        self.storage.check_for_serve(&mut violations);
+        violations.into_result(|_| None)
+    }
+
     /// Checks what only a migration needs: the URL of the role that owns the schema.
     ///
     /// # Errors
@@ -183,6 +200,7 @@ impl Config {
         let downloads = section(merged, "downloads", &mut problems);
         let edge = section(merged, "edge", &mut problems);
         let database = section(merged, "database", &mut problems);
+        let providers = providers(merged, &mut problems);
         let storage = section(merged, "storage", &mut problems);
         let auth = section(merged, "auth", &mut problems);
         let tenants = section(merged, "tenants", &mut problems);
@@ -199,7 +217,7 @@ impl Config {
                 downloads: downloads?,
                 edge: edge?,
                 database: database?,
-                storage: storage?,
+                storage: StorageConfig { providers, ..storage? },
                 auth: auth?,
                 tenants: tenants?,
                 scanning: scanning?,
@@ -209,8 +227,21 @@ impl Config {
                 telemetry: telemetry?,
             })
         };
-        read().ok_or(ConfigError::Refused(problems))
+        let config = read().filter(|_| problems.is_empty());
+        config.ok_or(ConfigError::Refused(problems))
     }
+}
+
+/// Every provider is read for itself too.
+fn providers(merged: &mut Merged, problems: &mut Vec<Problem>) -> BTreeMap<String, ProviderConfig> {
+    let mut providers = BTreeMap::new();
+    for (name, table) in merged.take_providers() {
+        match ProviderConfig::read(table) {
+            Ok(provider) => drop(providers.insert(name, provider)),
+            Err(error) => problems.push(merged.problem(&format!("storage.providers.{name}"), &error)),
+        }
+    }
+    providers
 }
 
 fn section<T: DeserializeOwned>(merged: &mut Merged, name: &str, problems: &mut Vec<Problem>) -> Option<T> {

@@ -11,6 +11,7 @@ use toml::{Table, Value};
 use super::{
     DEFAULT_TOML,
     error::{ConfigError, Origin, Problem},
+    schema::{self, Mention},
 };
 
 /// What the names of our environment variables begin with, compared in lower case.
@@ -18,7 +19,7 @@ const VARIABLE_PREFIX: &str = "strongroom_";
 
 /// Maps whose keys are the operator's own. A later source replaces them as a whole, so that a default entry
 /// can also be taken away.
-const FREE_MAPS: [&str; 2] = ["auth.roles", "tenants.presets"];
+const FREE_MAPS: [&str; 3] = ["auth.roles", "tenants.presets", "storage.providers.*.tags"];
 
 /// Where a configuration comes from, beside the compiled-in defaults.
 #[derive(Debug, Clone)]
@@ -45,21 +46,28 @@ impl Sources<std::vec::IntoIter<(String, String)>> {
 impl<E: Iterator<Item = (String, String)>> Sources<E> {
     /// Lays file and environment over the defaults.
     pub(super) fn merge(self) -> Result<Merged, ConfigError> {
-        let defaults = parse(DEFAULT_TOML, PathBuf::from("default.toml"))?;
-        let mut overlay = Overlay {
-            merged: Merged { table: defaults.clone(), origins: BTreeMap::new() },
-            problems: Vec::new(),
-        };
-        if let Some(path) = self.file {
-            let text = fs::read_to_string(&path)
-                .map_err(|source| ConfigError::Read { path: path.clone(), source })?;
-            let table = parse(&text, path.clone())?;
-            overlay.table(&defaults, &[], table, &Origin::File(path));
-        }
+        let mut defaults = parse(DEFAULT_TOML, PathBuf::from("default.toml"))?;
+        let file = self.file.map(read).transpose()?;
         let mut variables: Vec<_> =
             self.env.filter_map(|(name, raw)| Some((path_of(&name)?, name, raw))).collect();
         variables.sort();
-        for (path, name, raw) in variables {
+        let of_file = file.iter().cloned().map(|(table, origin)| Mention { table, origin });
+        let of_variables = variables.iter().map(|(path, name, raw)| Mention::variable(path, name, raw));
+        let mentions: Vec<_> = of_file.chain(of_variables).collect();
+        let mut problems = Vec::new();
+        let refused = schema::add_providers(&mut defaults, &mentions, &mut problems);
+        let mut overlay =
+            Overlay { merged: Merged { table: defaults.clone(), origins: BTreeMap::new() }, problems };
+        if let Some((table, origin)) = file {
+            overlay.table(&defaults, &[], schema::without(table, &refused), &origin);
+        }
+        let is_refused = |path: &[String]| match path {
+            [storage, providers, name, ..] => {
+                storage == "storage" && providers == "providers" && refused.contains(name)
+            }
+            _ => false,
+        };
+        for (path, name, raw) in variables.into_iter().filter(|(path, ..)| !is_refused(path)) {
             overlay.variable(&defaults, &path, name, &raw);
         }
         if overlay.problems.is_empty() {
@@ -81,6 +89,18 @@ impl Merged {
     /// Takes a section out. One that is missing is empty, and is then refused for its missing keys.
     pub(super) fn take_section(&mut self, name: &str) -> Value {
         self.table.remove(name).unwrap_or_else(|| Value::Table(Table::new()))
+    }
+
+    /// Takes the providers out, by name.
+    pub(super) fn take_providers(&mut self) -> Vec<(String, Table)> {
+        let storage = self.table.get_mut("storage").and_then(Value::as_table_mut);
+        let providers = storage.and_then(|storage| storage.remove("providers"));
+        let Some(Value::Table(providers)) = providers else { return Vec::new() };
+        let tables = providers.into_iter().filter_map(|(name, value)| match value {
+            Value::Table(table) => Some((name, table)),
+            _ => None,
+        });
+        tables.collect()
     }
 
     /// Who set this key, or something around or inside it; none when it is a default.
@@ -207,7 +227,11 @@ impl Overlay {
 }
 
 fn is_free_map(path: &[&str]) -> bool {
-    FREE_MAPS.contains(&path.join(".").as_str())
+    let is_it = |map: &str| {
+        let names = map.split('.');
+        names.clone().count() == path.len() && names.zip(path).all(|(name, key)| name == "*" || name == *key)
+    };
+    FREE_MAPS.into_iter().any(is_it)
 }
 
 /// The key that a variable sets; none when it is not one of ours.
@@ -215,6 +239,12 @@ fn path_of(variable: &str) -> Option<Vec<String>> {
     let variable = variable.to_lowercase();
     let path = variable.strip_prefix(VARIABLE_PREFIX)?;
     path.contains("__").then(|| path.split("__").map(str::to_owned).collect())
+}
+
+fn read(path: PathBuf) -> Result<(Table, Origin), ConfigError> {
+    let text =
+        fs::read_to_string(&path).map_err(|source| ConfigError::Read { path: path.clone(), source })?;
+    Ok((parse(&text, path.clone())?, Origin::File(path)))
 }
 
 fn parse(text: &str, path: PathBuf) -> Result<Table, ConfigError> {

@@ -1,23 +1,23 @@
 //! `[storage]`: where the bytes are kept.
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::Deserialize;
 
-use super::{validation::Violations, values::none_if_empty};
+use super::{provider::ProviderConfig, validation::Violations};
 
-/// The store of bytes.
+/// The stores of bytes.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StorageConfig {
-    /// Which store.
-    pub adapter: StorageAdapter,
-    /// The directory of the local adapter.
-    #[serde(deserialize_with = "none_if_empty")]
-    pub root: Option<PathBuf>,
+    /// The name of the provider that new bytes go to.
+    pub provider: String,
+    /// All providers, by name. Each is read for itself.
+    #[serde(skip)]
+    pub providers: BTreeMap<String, ProviderConfig>,
     /// Put before every key; may be empty.
     pub key_prefix: String,
-    /// Operations at the same time.
+    /// Operations at the same time, on each provider.
     pub concurrency_max: usize,
     /// Tries of one operation in all.
     pub retry_attempts_max: u32,
@@ -25,18 +25,6 @@ pub struct StorageConfig {
     pub retry_backoff_base_milliseconds: u64,
     /// The longest pause, in milliseconds.
     pub retry_backoff_max_milliseconds: u64,
-}
-
-/// The kinds of store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum StorageAdapter {
-    /// A directory of this machine.
-    Local,
-    /// This process; gone when it ends.
-    Memory,
-    /// Nowhere: most bytes are discarded. For the load command.
-    Discard,
 }
 
 impl StorageConfig {
@@ -50,7 +38,14 @@ impl StorageConfig {
         Duration::from_millis(self.retry_backoff_max_milliseconds)
     }
 
+    /// Makes `provider` the one that new bytes go to, beside those that are there.
+    pub fn write_to(&mut self, name: &str, provider: ProviderConfig) {
+        self.providers.insert(name.to_owned(), provider);
+        name.clone_into(&mut self.provider);
+    }
+
     pub(super) fn check(&self, violations: &mut Violations) {
+        self.check_providers(violations);
         let allowed = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
         let odd_segment = |segment: &str| matches!(segment, "" | "." | "..");
         let prefix = self.key_prefix.strip_suffix('/').unwrap_or(&self.key_prefix);
@@ -71,12 +66,39 @@ impl StorageConfig {
         }
     }
 
-    pub(super) fn check_for_serve(&self, violations: &mut Violations) {
-        if self.adapter == StorageAdapter::Local && self.root.is_none() {
-            violations.refuse(
-                "storage.root",
-                "is required with the adapter \"local\": the directory to keep bytes in",
+    fn check_providers(&self, violations: &mut Violations) {
+        if !self.providers.contains_key(&self.provider) {
+            let known: Vec<&str> = self.providers.keys().map(String::as_str).collect();
+            let message = format!(
+                "must name one of `storage.providers`, which are {}; not `{}`",
+                known.join(", "),
+                self.provider
             );
+            violations.refuse("storage.provider", message);
+        }
+        for (name, provider) in &self.providers {
+            let key = format!("storage.providers.{name}");
+            if !is_name(name) {
+                let message = "must be named with up to 40 lower-case letters, digits, \"_\" and \"-\", a letter first, \
+                               without \"__\"";
+                violations.refuse(key.clone(), message);
+            }
+            provider.check(&key, violations);
         }
     }
+
+    pub(super) fn check_for_serve(&self, violations: &mut Violations) {
+        if let Some(ProviderConfig::Local(local)) = self.providers.get(&self.provider) {
+            local.check_for_writing(&format!("storage.providers.{}", self.provider), violations);
+        }
+    }
+}
+
+/// What can be written in a variable's name and in a row alike.
+fn is_name(name: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-';
+    name.len() <= 40
+        && name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name.chars().all(allowed)
+        && !name.contains("__")
 }

@@ -2,7 +2,11 @@
 
 use std::{io::Write, time::Duration};
 
-use super::{auth::JwksSource, *};
+use super::{
+    auth::JwksSource,
+    provider::{Encryption, PayloadSigning},
+    *,
+};
 
 /// Loads a file of this text and these variables.
 fn load(file: &str, env: &[(&str, &str)]) -> Result<Config, ConfigError> {
@@ -15,6 +19,13 @@ fn load(file: &str, env: &[(&str, &str)]) -> Result<Config, ConfigError> {
 
 fn problems(file: &str, env: &[(&str, &str)]) -> Vec<Problem> {
     load(file, env).unwrap_err().problems().to_vec()
+}
+
+/// The keys and limits of an S3 provider stand in a comment, because the defaults have no bucket.
+const BUCKET: &str = "storage.providers.bucket";
+
+fn reference() -> String {
+    format!("{DEFAULT_TOML}\n# An S3 provider.\n{}", schema::s3_example())
 }
 
 fn keys(problems: &[Problem]) -> Vec<&str> {
@@ -36,7 +47,7 @@ fn the_defaults_load_and_pass_their_own_limits() {
 fn every_key_of_the_reference_is_explained() {
     let mut explained = false;
     let mut in_free_map = false;
-    for line in DEFAULT_TOML.lines() {
+    for line in reference().lines() {
         let is_section = line.starts_with('[');
         if is_section || (line.contains(" = ") && !line.starts_with('#')) {
             assert!(explained || (in_free_map && !is_section), "no comment before: {line}");
@@ -49,7 +60,7 @@ fn every_key_of_the_reference_is_explained() {
 #[test]
 fn the_limits_that_are_documented_are_the_limits() {
     let (mut section, mut limits, mut checked) = (String::new(), None, 0);
-    for line in DEFAULT_TOML.lines() {
+    for line in reference().lines() {
         if let Some(name) = line.strip_prefix('[') {
             section = name.trim_end_matches(']').to_owned();
             limits = None;
@@ -62,7 +73,8 @@ fn the_limits_that_are_documented_are_the_limits() {
             let mut words = range.split([' ', ',', '.']);
             let (low, high) = (words.next().unwrap(), words.nth(1).unwrap());
             let above = high.parse::<u64>().unwrap() + 1;
-            let found = problems(&format!("[{section}]\n{key} = {above}"), &[]);
+            let adapter = if section == BUCKET { "adapter = 's3'\n" } else { "" };
+            let found = problems(&format!("[{section}]\n{adapter}{key} = {above}"), &[]);
             let expected = format!("must be {low} to {high}, not {above}");
             let path = format!("{section}.{key}");
             assert!(found.iter().any(|p| p.key == path && p.message == expected), "{path}: {found:?}");
@@ -90,7 +102,8 @@ fn an_issuer_as_the_reference_shows_it_is_accepted() {
 
 #[test]
 fn the_environment_overrides_the_file_and_the_file_overrides_the_defaults() {
-    let file = "[uploads]\npart_size_bytes = 6291456\nlease_seconds = 120\n[storage]\nroot = '/srv/files'";
+    let file = "[uploads]\npart_size_bytes = 6291456\nlease_seconds = 120\n\
+                [storage.providers.local]\nroot = '/srv/files'";
     let env = [
         ("STRONGROOM_UPLOADS__PART_SIZE_BYTES", "7340032"),
         ("STRONGROOM_SERVER__HTTP2__MAX_CONCURRENT_STREAMS", "9"),
@@ -103,7 +116,8 @@ fn the_environment_overrides_the_file_and_the_file_overrides_the_defaults() {
     assert_eq!(config.uploads.commit_batch_max, 64);
     assert_eq!(config.server.http2.max_concurrent_streams, 9);
     assert_eq!(config.storage.key_prefix, "files");
-    assert_eq!(config.storage.root.unwrap().to_str(), Some("/srv/files"));
+    let Some(ProviderConfig::Local(local)) = config.storage.providers.get("local") else { panic!() };
+    assert_eq!(local.root.as_ref().unwrap().to_str(), Some("/srv/files"));
 }
 
 #[test]
@@ -202,8 +216,13 @@ fn secrets_do_not_show_in_debug_output_or_in_errors() {
 #[test]
 fn serve_says_everything_that_it_lacks() {
     let error = Config::defaults().unwrap().validate_for_serve().unwrap_err();
-    let expected =
-        ["database.url", "database.system_url", "storage.root", "auth.issuers", "secrets.page_token_key"];
+    let expected = [
+        "database.url",
+        "database.system_url",
+        "storage.providers.local.root",
+        "auth.issuers",
+        "secrets.page_token_key",
+    ];
     assert_eq!(keys(error.problems()), expected);
     assert!(error.to_string().contains("[[auth.issuers]]"));
     let error = Config::defaults().unwrap().validate_for_migrate().unwrap_err();
@@ -246,4 +265,76 @@ fn the_memory_bound_is_the_sum_of_its_parts() {
     let expected =
         "at most 124 MiB = 64 base + 10 connection windows + 32 upload buffers + 8 decoding + 10 downloads";
     assert_eq!(bound.to_string(), expected);
+}
+
+#[test]
+fn an_s3_provider_as_the_reference_shows_it_needs_only_a_bucket() {
+    let bucket = load(&schema::s3_example().replace("bucket = \"\"", "bucket = \"files\""), &[]).unwrap();
+    let Some(ProviderConfig::S3(s3)) = bucket.storage.providers.get("bucket") else { panic!() };
+    assert_eq!((s3.bucket.as_str(), s3.region.as_str(), s3.endpoint.as_ref()), ("files", "us-east-1", None));
+    assert_eq!((s3.encryption, s3.payload_signing), (Encryption::Aes256, PayloadSigning::Auto));
+    let found = problems("[storage.providers.bucket]\nadapter = 's3'", &[]);
+    assert_eq!(keys(&found), ["storage.providers.bucket.bucket"]);
+}
+
+#[test]
+fn a_provider_can_be_set_by_variables_alone_beside_those_of_the_file() {
+    let file = "[storage]\nprovider = 'archive'\n[storage.providers.archive]\nadapter = 's3'\nbucket = 'old'\n\
+                tags = { team = 'files' }";
+    let env = [
+        // It sorts before ADAPTER.
+        ("STRONGROOM_STORAGE__PROVIDERS__CLOUD__ACCESS_KEY_ID", "id"),
+        ("STRONGROOM_STORAGE__PROVIDERS__CLOUD__ADAPTER", "s3"),
+        ("STRONGROOM_STORAGE__PROVIDERS__CLOUD__ALLOW_HTTP", "true"),
+        ("STRONGROOM_STORAGE__PROVIDERS__CLOUD__BUCKET", "files"),
+        ("STRONGROOM_STORAGE__PROVIDERS__CLOUD__ENDPOINT", "http://127.0.0.1:3900"),
+        ("STRONGROOM_STORAGE__PROVIDERS__CLOUD__SECRET_ACCESS_KEY", "hunter2"),
+        ("STRONGROOM_STORAGE__PROVIDERS__CLOUD__REQUEST_TIMEOUT_SECONDS", "7"),
+        ("STRONGROOM_STORAGE__PROVIDERS__ARCHIVE__BUCKET", "new"),
+        ("STRONGROOM_STORAGE__PROVIDERS__TRIAL", "{ adapter = 'memory' }"),
+    ];
+    let storage = load(file, &env).unwrap().storage;
+    let s3 = |name: &str| match storage.providers.get(name) {
+        Some(ProviderConfig::S3(s3)) => (s3.bucket.clone(), s3.request_timeout_seconds, s3.tags.len()),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(s3("cloud"), ("files".to_owned(), 7, 0));
+    assert_eq!(s3("archive"), ("new".to_owned(), 60, 1));
+    assert!(matches!(storage.providers.get("trial"), Some(ProviderConfig::Memory)));
+    assert!(!format!("{storage:?}").contains("hunter2"));
+}
+
+#[test]
+fn all_that_is_wrong_with_providers_is_said_at_once() {
+    let file = "[storage]\nprovider = 'gone'\n[storage.providers.odd__name]\nadapter = 'memory'\n\
+                [storage.providers.cloud]\nadapter = 's3'\nbucket = 'b'\nendpoint = 'http://store.test'\n\
+                access_key_id = 'id'\nkms_key_id = 'k'";
+    let expected = [
+        "storage.provider",
+        "storage.providers.cloud.endpoint",
+        "storage.providers.cloud",
+        "storage.providers.cloud.kms_key_id",
+        "storage.providers.odd__name",
+    ];
+    assert_eq!(keys(&problems(file, &[])), expected);
+}
+
+#[test]
+fn a_key_of_another_adapter_and_a_provider_without_one_are_refused() {
+    let file = "[storage.providers.local]\nbucket = 'b'\n[storage.providers.x]\nbucket = 'b'\n\
+                [storage.providers.y]\nadapter = 'tape'\n[storage.providers.z]\nadapter = 'memory'\nroot = '/r'";
+    let env = [("STRONGROOM_STORAGE__PROVIDERS__V__BUCKET", "b")];
+    let found = problems(file, &env);
+    let expected = [
+        "storage.providers.v.adapter",
+        "storage.providers.x.adapter",
+        "storage.providers.y.adapter",
+        "storage.providers.local.bucket",
+        "storage.providers.z.root",
+    ];
+    assert_eq!(keys(&found), expected);
+    assert!(found[1].message.contains("local, memory, s3"), "{found:?}");
+    assert!(matches!(&found[0].origin, Some(Origin::Variable(name)) if name.ends_with("V__BUCKET")));
+    let found = problems("[storage.providers.b]\nadapter = 's3'\nbucket = 'b'\nencryption = 'rot13'", &[]);
+    assert_eq!(keys(&found), ["storage.providers.b.encryption"]);
 }

@@ -109,6 +109,32 @@ pub async fn list_due(tx: &mut SystemTx, provider: &str, limit: i64) -> Result<V
         .collect()
 }
 
+#[derive(QueryableByName)]
+struct ProviderRow {
+    #[diesel(sql_type = Text)]
+    provider: String,
+}
+
+/// The providers that blobs name. Walks the index from one (tenant, provider) to the next, because there may be many more
+/// blobs than of those.
+pub async fn providers(tx: &mut SystemTx) -> Result<Vec<String>, DbError> {
+    let rows: Vec<ProviderRow> = statement(
+        "find providers",
+        "WITH RECURSIVE walk AS (
+             (SELECT tenant_id, provider FROM blobs ORDER BY tenant_id, provider LIMIT 1)
+             UNION ALL
+             SELECT next.tenant_id, next.provider FROM walk CROSS JOIN LATERAL (
+                 SELECT b.tenant_id, b.provider FROM blobs AS b
+                 WHERE (b.tenant_id, b.provider) > (walk.tenant_id, walk.provider)
+                 ORDER BY b.tenant_id, b.provider LIMIT 1) AS next
+         )
+         SELECT DISTINCT provider FROM walk ORDER BY provider",
+    )
+    .load(tx.connection()?)
+    .await?;
+    Ok(rows.into_iter().map(|row| row.provider).collect())
+}
+
 /// Forgets a blob whose bytes are gone.
 pub async fn delete(tx: &mut SystemTx, tenant: TenantId, id: BlobId) -> Result<(), DbError> {
     statement("delete blob", "DELETE FROM blobs WHERE tenant_id = {} AND id = {}")

@@ -86,11 +86,12 @@ pub async fn known_keys(
         "SELECT k.storage_key FROM unnest({}, {}) AS k (tenant_id, storage_key)
          WHERE EXISTS (SELECT FROM blobs AS b WHERE b.tenant_id = k.tenant_id AND b.provider = {}
                        AND b.storage_key = k.storage_key)
-            OR EXISTS (SELECT FROM uploads AS u WHERE u.tenant_id = k.tenant_id AND u.storage_key = k.storage_key
-                       AND u.state = 1)",
+            OR EXISTS (SELECT FROM uploads AS u WHERE u.tenant_id = k.tenant_id AND u.provider = {}
+                       AND u.storage_key = k.storage_key AND u.state = 1)",
     )
     .bind::<Array<SqlUuid>, _>(tenants)
     .bind::<Array<Text>, _>(texts)
+    .bind::<Text, _>(provider.to_owned())
     .bind::<Text, _>(provider.to_owned())
     .load(tx.connection()?)
     .await?;

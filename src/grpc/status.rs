@@ -98,7 +98,7 @@ pub(super) fn reason(error: &Error) -> ErrorReason {
         Error::QuotaBelowUsage { .. } => ErrorReason::QuotaBelowUsage,
         Error::ObjectMissing => ErrorReason::ObjectMissing,
         Error::ObjectDamaged => ErrorReason::ObjectDamaged,
-        Error::StorageUnavailable(_) => ErrorReason::StorageUnavailable,
+        Error::StorageUnavailable(_) | Error::ProviderUnknown(_) => ErrorReason::StorageUnavailable,
         Error::DatabaseUnavailable(_) | Error::OutcomeUnknown(_) => ErrorReason::DatabaseUnavailable,
         Error::ShuttingDown => ErrorReason::ShuttingDown,
         Error::Internal(_) => ErrorReason::Internal,
@@ -180,7 +180,7 @@ fn metadata(error: &Error) -> Vec<(&'static str, String)> {
 /// Logs what the caller is not told. The request's span around it carries request id, tenant and trace id.
 fn log(error: &Error) {
     match error {
-        Error::Internal(_) | Error::ObjectMissing | Error::ObjectDamaged => {
+        Error::Internal(_) | Error::ObjectMissing | Error::ObjectDamaged | Error::ProviderUnknown(_) => {
             tracing::error!(error = chain(error), "request failed");
         }
         Error::StorageUnavailable(_) | Error::DatabaseUnavailable(_) | Error::OutcomeUnknown(_) => {

@@ -1,7 +1,7 @@
 //! The port to the object store: where the bytes live. Everything else about a file is a row in the database.
 //!
 //! ```text
-//! app  ──►  Traced ──► Retrying ──► Limited ──► Local | Memory | S3
+//! app  ──►  Stores ──► Traced ──► Retrying ──► Limited ──► Local | Memory | S3
 //! ```
 //!
 //! # What every adapter promises
@@ -61,6 +61,7 @@ mod presign;
 mod provision;
 mod retrying;
 mod s3;
+mod stores;
 #[cfg(test)]
 mod tests;
 mod traced;
@@ -78,6 +79,7 @@ pub use self::{
     presign::{PresignRequest, PresignedUrl},
     provision::{Capabilities, InitOptions, InitOutcome, InitReport, InitStep, Space},
     s3::{Encryption, PayloadSigning, S3Credentials, S3Options},
+    stores::{Stores, UnknownProvider},
     traced::Traced,
 };
 use crate::domain::{
@@ -100,7 +102,7 @@ pub type ByteStream = BoxStream<'static, Result<Bytes, StorageError>>;
 /// A store of immutable objects. The promises are those of the [module](self).
 #[async_trait]
 pub trait ObjectStorage: Send + Sync + Debug + 'static {
-    /// The provider's name, recorded with each blob: `local`, `memory`, `s3`.
+    /// The provider's name, recorded with each blob: the one it is configured under. A bare adapter answers its kind.
     fn provider(&self) -> &str;
 
     /// Which promises the store keeps by itself, and what it offers beyond them.
@@ -225,6 +227,8 @@ pub trait ObjectStorage: Send + Sync + Debug + 'static {
 /// Which store, and how hard it may be pressed.
 #[derive(Debug, Clone)]
 pub struct StorageOptions {
+    /// The name of the provider, which blobs record.
+    pub provider: String,
     /// The store.
     pub adapter: AdapterOptions,
     /// How many operations, downloads in progress included, may be under way at once; at least 1.

@@ -15,6 +15,7 @@ use crate::domain::{clock::IdSource, object_key::ObjectKey};
 
 #[derive(Debug)]
 pub(super) struct Retrying {
+    provider: String,
     inner: Arc<dyn ObjectStorage>,
     backoff: Arc<Backoff>,
 }
@@ -25,7 +26,8 @@ impl Retrying {
         options: &StorageOptions,
         ids: Arc<dyn IdSource>,
     ) -> Arc<dyn ObjectStorage> {
-        Arc::new(Self { inner, backoff: Arc::new(Backoff::new(options, ids)) })
+        let backoff = Arc::new(Backoff::new(options, ids));
+        Arc::new(Self { provider: options.provider.clone(), inner, backoff })
     }
 
     async fn retry<'a, T>(
@@ -92,7 +94,7 @@ impl Retrying {
 #[async_trait]
 impl ObjectStorage for Retrying {
     fn provider(&self) -> &str {
-        self.inner.provider()
+        &self.provider
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -36,12 +36,19 @@ fn local(root: &Path) -> Arc<dyn ObjectStorage> {
 /// No pause between attempts, so no test waits.
 fn options(adapter: AdapterOptions, retry_attempts_max: u32) -> StorageOptions {
     StorageOptions {
+        provider: "here".to_owned(),
         adapter,
         concurrency_max: 8,
         retry_attempts_max,
         retry_backoff_base: Duration::ZERO,
         retry_backoff_max: Duration::ZERO,
     }
+}
+
+/// A store in memory that answers to this name.
+pub(super) fn named(provider: &str) -> Arc<dyn ObjectStorage> {
+    let options = StorageOptions { provider: provider.to_owned(), ..options(AdapterOptions::Memory, 1) };
+    open(&options, Arc::new(SystemClock), Arc::new(SystemIds)).unwrap()
 }
 
 fn retrying(inner: Arc<dyn ObjectStorage>, attempts_max: u32) -> Arc<dyn ObjectStorage> {

@@ -14,7 +14,7 @@ use std::{
 
 use opentelemetry::{
     KeyValue,
-    metrics::{Counter, Histogram, Meter, MeterProvider, UpDownCounter},
+    metrics::{Counter, Gauge, Histogram, Meter, MeterProvider, UpDownCounter},
 };
 use opentelemetry_otlp::{MetricExporter, WithExportConfig, WithTonicConfig};
 use opentelemetry_sdk::{
@@ -105,6 +105,7 @@ struct Inner {
     quota_refusals: Counter<u64>,
     storage_operations: Counter<u64>,
     storage_duration: Histogram<f64>,
+    storage_up: Gauge<u64>,
 }
 
 impl fmt::Debug for Metrics {
@@ -187,6 +188,10 @@ impl Metrics {
                 "strongroom.storage.operation.duration",
                 "Operations on the store",
             ),
+            storage_up: meter
+                .u64_gauge("strongroom.storage.up")
+                .with_description("Whether a provider can be reached and written to, 0 or 1")
+                .build(),
             provider,
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -235,6 +240,11 @@ impl Metrics {
         let operation = KeyValue::new("operation", operation);
         self.inner.storage_duration.record(took.as_secs_f64(), std::slice::from_ref(&operation));
         self.inner.storage_operations.add(1, &[operation, KeyValue::new("outcome", outcome)]);
+    }
+
+    /// Says whether a provider can be reached and written to. Its name comes from the configuration.
+    pub fn storage_up(&self, provider: &str, is_up: bool) {
+        self.inner.storage_up.record(u64::from(is_up), &[KeyValue::new("provider", provider.to_owned())]);
     }
 
     /// Reads the byte budget's bytes in use whenever metrics are collected. `read` must not block, and should
@@ -333,6 +343,7 @@ mod tests {
         metrics.committed(16, Duration::from_millis(4));
         metrics.quota_refused(QuotaLimit::FileSize);
         metrics.storage_operation("put", "ok", Duration::from_millis(2));
+        metrics.storage_up("local", true);
         metrics.observe_byte_budget(|| 7);
         metrics.observe_pool("service", || PoolState { in_use: 1, idle: 2, waiting: 3 });
         metrics.observe_pool("system", || PoolState { in_use: 4, idle: 5, waiting: 6 });
@@ -346,6 +357,7 @@ mod tests {
             "strongroom_quota_refusals_total{limit=\"file_size\"} 1",
             "strongroom_storage_operations_total{operation=\"put\",outcome=\"ok\"} 1",
             "strongroom_storage_operation_duration_seconds_count{operation=\"put\"} 1",
+            "strongroom_storage_up{provider=\"local\"} 1",
             "strongroom_byte_budget_used_bytes 7",
             "strongroom_db_pool_connections{pool=\"service\",state=\"in_use\"} 1",
             "strongroom_db_pool_connections{pool=\"system\",state=\"idle\"} 5",

@@ -55,8 +55,7 @@ impl Site {
             .env("STRONGROOM_EDGE__LISTEN", "127.0.0.1:0")
             .env("STRONGROOM_DATABASE__URL", self.database.url(APP_LOGIN))
             .env("STRONGROOM_DATABASE__SYSTEM_URL", self.database.url(SYSTEM_LOGIN))
-            .env("STRONGROOM_STORAGE__ADAPTER", "local")
-            .env("STRONGROOM_STORAGE__ROOT", self.path("objects"))
+            .env("STRONGROOM_STORAGE__PROVIDERS__LOCAL__ROOT", self.path("objects"))
             .env("STRONGROOM_AUTH__ISSUERS", issuer)
             .env("STRONGROOM_SECRETS__PAGE_TOKEN_KEY", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=")
             .env("STRONGROOM_TELEMETRY__LOG_FORMAT", "json");

@@ -15,6 +15,7 @@ mod life;
 mod list;
 mod list_education;
 mod plans;
+mod providers;
 mod quota;
 mod tenancy;
 mod tenancy_catalog;

@@ -76,6 +76,7 @@ pub(crate) fn moto() -> S3Options {
 /// As the service opens it, but without pauses between attempts.
 pub(crate) fn stack(s3: S3Options, retry_attempts_max: u32) -> StorageOptions {
     StorageOptions {
+        provider: "s3".to_owned(),
         adapter: AdapterOptions::S3(s3),
         concurrency_max: 32,
         retry_attempts_max,

@@ -76,7 +76,8 @@ pub async fn download(app: &App, caller: &Caller, request: DownloadRequest) -> R
         request.range.resolve(total_bytes).map_err(|_| Error::ReadOutOfRange { size_bytes: total_bytes })?;
 
     // First the bytes are found, so that what cannot be read is not reported as disclosed.
-    let bytes = app.store.get(&version.blob.key, range.clone()).await.map_err(|error| match error.kind {
+    let store = app.stores.of(&version.blob.provider)?;
+    let bytes = store.get(&version.blob.key, range.clone()).await.map_err(|error| match error.kind {
         // The range lies within the recorded size; a store that refuses it holds something shorter.
         StorageErrorKind::InvalidInput => Error::ObjectDamaged,
         _ => error.into(),

@@ -3,6 +3,7 @@
 use crate::{
     app::{App, Error},
     db::blobs::{self, DueBlob},
+    storage::ObjectStorage,
 };
 
 /// How many blobs one round looks at.
@@ -14,21 +15,33 @@ const BLOBS_PER_ROUND: i64 = 100;
 /// # Errors
 /// When the database does not answer.
 pub async fn reap(app: &App) -> Result<usize, Error> {
+    let mut reaped = 0;
+    for store in app.stores.iter() {
+        reaped += reap_provider(app, store.as_ref()).await?;
+    }
+    Ok(reaped)
+}
+
+/// A round for each provider, so that one that is away does not hold up the others.
+async fn reap_provider(app: &App, store: &dyn ObjectStorage) -> Result<usize, Error> {
     let mut tx = app.db.system_tx().await?;
-    let due = blobs::list_due(&mut tx, app.store.provider(), BLOBS_PER_ROUND).await?;
+    let due = blobs::list_due(&mut tx, store.provider(), BLOBS_PER_ROUND).await?;
     tx.commit().await?;
     let mut reaped = 0;
     for due in due {
-        match delete(app, &due).await {
+        match delete(app, store, &due).await {
             Ok(()) => reaped += 1,
-            Err(error) => tracing::warn!(tenant = %due.tenant, key = %due.blob.key, %error, "delete blob"),
+            Err(error) => {
+                let provider = store.provider();
+                tracing::warn!(tenant = %due.tenant, provider, key = %due.blob.key, %error, "delete blob");
+            }
         }
     }
     Ok(reaped)
 }
 
-async fn delete(app: &App, due: &DueBlob) -> Result<(), Error> {
-    app.store.delete(&due.blob.key).await?;
+async fn delete(app: &App, store: &dyn ObjectStorage, due: &DueBlob) -> Result<(), Error> {
+    store.delete(&due.blob.key).await?;
     let mut tx = app.db.system_tx().await?;
     blobs::delete(&mut tx, due.tenant, due.blob.id).await?;
     Ok(tx.commit().await?)

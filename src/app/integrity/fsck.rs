@@ -18,7 +18,7 @@ use crate::{
         ids::TenantId,
         object_key::ObjectKey,
     },
-    storage::{ObjectStorage, StorageErrorKind},
+    storage::{ObjectStorage, StorageErrorKind, Stores},
 };
 
 /// How many rows or objects are looked at in one go.
@@ -28,8 +28,8 @@ const BATCH: usize = 500;
 pub struct Fsck {
     /// The database.
     pub db: Database,
-    /// The store.
-    pub store: Arc<dyn ObjectStorage>,
+    /// The stores of all providers.
+    pub stores: Stores,
     /// Tells the age of objects.
     pub clock: Arc<dyn Clock>,
     /// How old an object without a row may be.
@@ -78,7 +78,9 @@ impl Fsck {
     pub async fn run(&self, progress: &mut dyn Progress) -> Result<Report, Error> {
         let mut report = Report::default();
         self.check_blobs(&mut report, progress).await?;
-        self.check_objects(&mut report).await?;
+        for store in self.stores.iter() {
+            self.check_objects(store.as_ref(), &mut report).await?;
+        }
         self.check_books(&mut report).await?;
         Ok(report)
     }
@@ -103,10 +105,11 @@ impl Fsck {
 
     async fn check_blob(&self, checked: &CheckedBlob, report: &mut Report) -> Result<Option<String>, Error> {
         let blob = &checked.blob;
-        if blob.provider != self.store.provider() {
-            return Ok(Some(format!("is stored with provider `{}`, which is not configured", blob.provider)));
-        }
-        let size = match self.store.head(&blob.key).await {
+        let store = match self.stores.of(&blob.provider) {
+            Ok(store) => store.as_ref(),
+            Err(unknown) => return Ok(Some(unknown.to_string())),
+        };
+        let size = match store.head(&blob.key).await {
             Ok(info) => info.size_bytes,
             Err(error) if error.kind == StorageErrorKind::NotFound => {
                 return Ok(Some("is missing".to_owned()));
@@ -118,27 +121,18 @@ impl Fsck {
         }
         report.blobs += 1;
         report.bytes += size;
-        let digest = self.digest(&blob.key, size).await?;
+        let digest = digest(store, &blob.key, size).await?;
         Ok((digest != blob.sha256).then(|| format!("has the SHA-256 {digest}, {} is recorded", blob.sha256)))
     }
 
-    async fn digest(&self, key: &ObjectKey, size: u64) -> Result<Digest, Error> {
-        let mut hasher = Hasher::default();
-        let mut bytes = self.store.get(key, 0..size).await?;
-        while let Some(piece) = bytes.next().await {
-            hasher.update(&piece?);
-        }
-        Ok(hasher.finish())
-    }
-
     /// Invariant 2: an object in the store belongs to one blob row or to an open upload, or is young.
-    async fn check_objects(&self, report: &mut Report) -> Result<(), Error> {
+    async fn check_objects(&self, store: &dyn ObjectStorage, report: &mut Report) -> Result<(), Error> {
         let mut after: Option<ObjectKey> = None;
         loop {
-            let page = self.store.list("", after.as_ref(), BATCH).await?;
+            let page = store.list("", after.as_ref(), BATCH).await?;
             let keys: Vec<&ObjectKey> = page.objects.iter().map(|object| &object.key).collect();
             let mut tx = self.db.system_tx().await?;
-            let known = fsck::known_keys(&mut tx, self.store.provider(), &keys).await?;
+            let known = fsck::known_keys(&mut tx, store.provider(), &keys).await?;
             tx.commit().await?;
             for object in &page.objects {
                 report.objects += 1;
@@ -196,6 +190,15 @@ impl Fsck {
         }
         Ok(tx.commit().await?)
     }
+}
+
+async fn digest(store: &dyn ObjectStorage, key: &ObjectKey, size: u64) -> Result<Digest, Error> {
+    let mut hasher = Hasher::default();
+    let mut bytes = store.get(key, 0..size).await?;
+    while let Some(piece) = bytes.next().await {
+        hasher.update(&piece?);
+    }
+    Ok(hasher.finish())
 }
 
 impl Report {

@@ -4,7 +4,7 @@ use super::open::give_up;
 use crate::{
     app::{App, Error},
     db::uploads,
-    storage::MultipartId,
+    storage::{MultipartId, ObjectStorage},
 };
 
 /// How many uploads one round looks at.
@@ -17,13 +17,24 @@ const UPLOADS_PER_ROUND: i64 = 100;
 /// When the database does not answer.
 pub async fn expire(app: &App) -> Result<usize, Error> {
     let mut tx = app.db.system_tx().await?;
-    let expired = uploads::list_expired(&mut tx, app.store.provider(), UPLOADS_PER_ROUND).await?;
     uploads::delete_committed(&mut tx).await?;
+    tx.commit().await?;
+    let mut given_up = 0;
+    for store in app.stores.iter() {
+        given_up += expire_provider(app, store.as_ref()).await?;
+    }
+    Ok(given_up)
+}
+
+/// A round for each provider, so that one that is away does not hold up the others.
+async fn expire_provider(app: &App, store: &dyn ObjectStorage) -> Result<usize, Error> {
+    let mut tx = app.db.system_tx().await?;
+    let expired = uploads::list_expired(&mut tx, store.provider(), UPLOADS_PER_ROUND).await?;
     tx.commit().await?;
     let mut given_up = 0;
     for upload in expired {
         let multipart = upload.multipart_id.map(MultipartId::new);
-        match give_up(app, upload.tenant, upload.lease, &upload.key, multipart.as_ref()).await {
+        match give_up(app, store, upload.tenant, upload.lease, &upload.key, multipart.as_ref()).await {
             Ok(is_given_up) => given_up += usize::from(is_given_up),
             Err(error) => {
                 tracing::warn!(tenant = %upload.tenant, upload = %upload.lease.id, %error, "expire upload");

@@ -19,12 +19,14 @@ use crate::{
         ids::{BlobId, TenantId, UploadId},
         object_key::ObjectKey,
     },
-    storage::{MultipartId, PutOptions},
+    storage::{MultipartId, ObjectStorage, PutOptions},
 };
 
 /// Where the bytes of a new blob go.
 #[derive(Debug, Clone)]
 pub(super) struct Target {
+    /// The store that they go to from first to last.
+    pub(super) store: Arc<dyn ObjectStorage>,
     /// The blob.
     pub(super) blob_id: BlobId,
     /// Its key, made by us alone.
@@ -64,11 +66,11 @@ impl OpenUpload {
 
     async fn reserve(app: &Arc<App>, caller: &Caller, target: Target, bytes: u64) -> Result<Self, Error> {
         let part_size_bytes = app.limits.uploads.part_size_bytes as u64;
-        let multipart = app.store.start_multipart(&target.key, part_size_bytes, &target.options).await?;
+        let multipart = target.store.start_multipart(&target.key, part_size_bytes, &target.options).await?;
         let upload = NewUpload {
             id: UploadId::from_uuid(app.ids.uuid()),
             blob_id: target.blob_id,
-            provider: app.store.provider().to_owned(),
+            provider: target.store.provider().to_owned(),
             key: target.key.clone(),
             multipart_id: Some(multipart.as_str().to_owned()),
             reserved_bytes: to_i64(bytes),
@@ -148,11 +150,12 @@ impl Drop for OpenUpload {
             return;
         }
         let (app, tenant, lease) = (Arc::clone(&self.app), self.tenant, self.lease);
-        let (key, multipart) = (self.target.key.clone(), self.multipart.clone());
+        let (target, multipart) = (self.target.clone(), self.multipart.clone());
         let tasks = app.tasks.clone();
         tasks.spawn(async move {
             // What fails here stays as a row whose lease will run out; `expire` does it again then.
-            if let Err(error) = give_up(&app, tenant, lease, &key, Some(&multipart)).await {
+            let Target { store, key, .. } = target;
+            if let Err(error) = give_up(&app, store.as_ref(), tenant, lease, &key, Some(&multipart)).await {
                 tracing::warn!(%tenant, upload = %lease.id, %key, %error, "give up upload");
             }
         });
@@ -165,8 +168,9 @@ fn lease_seconds(app: &App) -> u32 {
 }
 
 /// Removes an object that no committed row refers to.
-pub(super) async fn remove_object(app: &App, key: &ObjectKey) {
-    if let Err(error) = app.store.delete(key).await {
+pub(super) async fn remove_object(target: &Target) {
+    let key = &target.key;
+    if let Err(error) = target.store.delete(key).await {
         tracing::warn!(%key, %error, "delete object");
     }
 }
@@ -208,6 +212,7 @@ async fn grow(
 /// committed is left alone.
 pub(super) async fn give_up(
     app: &App,
+    store: &dyn ObjectStorage,
     tenant: TenantId,
     lease: UploadLease,
     key: &ObjectKey,
@@ -219,9 +224,9 @@ pub(super) async fn give_up(
         return Ok(false);
     }
     if let Some(multipart) = multipart {
-        app.store.abort_multipart(key, multipart).await?;
+        store.abort_multipart(key, multipart).await?;
     }
-    app.store.delete(key).await?;
+    store.delete(key).await?;
     let mut tx = app.db.system_tx().await?;
     uploads::delete_aborted(&mut tx, tenant, lease.id).await?;
     tx.commit().await?;
@@ -258,15 +263,16 @@ pub(super) fn target(app: &App, caller: &Caller, category: &str) -> Result<Targe
         ("tenant-id".to_owned(), caller.tenant_id().to_string()),
         ("user-id".to_owned(), caller.actor.id.clone()),
     ];
-    Ok(Target { blob_id, key, options: PutOptions { content_type: None, metadata } })
+    let store = Arc::clone(app.stores.writing());
+    Ok(Target { store, blob_id, key, options: PutOptions { content_type: None, metadata } })
 }
 
 impl Target {
     /// The blob that the bytes became.
-    pub(super) fn blob(&self, app: &App, size_bytes: u64, sha256: crate::domain::digest::Digest) -> Blob {
+    pub(super) fn blob(&self, size_bytes: u64, sha256: crate::domain::digest::Digest) -> Blob {
         Blob {
             id: self.blob_id,
-            provider: app.store.provider().to_owned(),
+            provider: self.store.provider().to_owned(),
             key: self.key.clone(),
             size_bytes,
             sha256,

@@ -194,7 +194,7 @@ impl<'a> Receiver<'a> {
         let (key, multipart) = (open.target().key.clone(), open.multipart().clone());
         let part = std::mem::replace(&mut self.part, Part::new(app.budget.room()));
         let (body, room) = part.into_body();
-        let (store, number) = (Arc::clone(&app.store), self.next_number);
+        let (store, number) = (Arc::clone(&open.target().store), self.next_number);
         self.next_number += 1;
         self.writes.spawn(async move {
             let receipt = store.put_part(&key, &multipart, number, body).await;

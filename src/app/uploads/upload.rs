@@ -195,18 +195,18 @@ async fn store_and_commit(
     let (target, open) = match place {
         Place::Memory(target, part) => {
             let (body, room) = part.into_body();
-            let put = app.store.put(&target.key, body, &target.options).await;
+            let put = target.store.put(&target.key, body, &target.options).await;
             drop(room);
             if let Err(error) = put {
                 // A failed write may have happened all the same.
-                remove_object(app, &target.key).await;
+                remove_object(&target).await;
                 return Err(error.into());
             }
             (*target, None)
         }
         Place::Parts(open, receipts) => {
-            let completed =
-                app.store.complete_multipart(&open.target().key, open.multipart(), &receipts).await;
+            let Target { store, key, .. } = open.target();
+            let completed = store.complete_multipart(key, open.multipart(), &receipts).await;
             completed.map_err(of_parts)?;
             (open.target().clone(), Some(open))
         }
@@ -217,18 +217,13 @@ async fn store_and_commit(
     // A batch that died without a word may have committed.
     let committed = app.commits.submit(caller.tenant_id(), finished).await;
     let committed = committed.unwrap_or_else(|lost| Err(Error::OutcomeUnknown(lost.into())));
-    settle(app, &target, open, &committed).await;
+    settle(&target, open, &committed).await;
     committed.map(|committed| uploaded(committed.answer))
 }
 
 /// What became a file keeps its object; what did not gives it back. What is not known keeps everything: an open upload is
 /// decided when its lease runs out, and an object without a row is one that `fsck` reports.
-async fn settle(
-    app: &App,
-    target: &Target,
-    open: Option<Box<OpenUpload>>,
-    committed: &Result<Committed, Error>,
-) {
+async fn settle(target: &Target, open: Option<Box<OpenUpload>>, committed: &Result<Committed, Error>) {
     match (committed, open) {
         (Ok(Committed { is_replay: false, .. }) | Err(Error::OutcomeUnknown(_)), open) => {
             if let Some(open) = open {
@@ -237,7 +232,7 @@ async fn settle(
         }
         // Dropping it removes the object and releases the reservation.
         (Ok(_) | Err(_), Some(open)) => drop(open),
-        (Ok(_) | Err(_), None) => remove_object(app, &target.key).await,
+        (Ok(_) | Err(_), None) => remove_object(target).await,
     }
 }
 
@@ -259,7 +254,7 @@ fn finished(
         warnings: of_content(&spec.declared_mime_type, content),
         request: spec.request_id.map(|request_id| (request_id, payload)),
         readers: spec.readers,
-        blob: target.blob(app, content.size_bytes, content.sha256),
+        blob: target.blob(content.size_bytes, content.sha256),
         lease,
         audit: audit::entry(caller, AuditAction::FileUpload, Some((id, FIRST_VERSION))),
         file: File {

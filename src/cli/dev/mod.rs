@@ -21,7 +21,12 @@ use tokio::net::TcpListener;
 use self::{postgres::Postgres, secrets::Secrets};
 use super::{Failure, assemble::assemble, load, print, stop_signal};
 use crate::{
-    config::{Config, auth::RoleName, storage::StorageAdapter, telemetry::LogFormat},
+    config::{
+        Config,
+        auth::RoleName,
+        provider::{LocalConfig, ProviderConfig},
+        telemetry::LogFormat,
+    },
     db::migrate,
     telemetry,
 };
@@ -119,11 +124,13 @@ fn configure(
     config.database.url = Some(postgres.url(postgres::APP_LOGIN));
     config.database.system_url = Some(postgres.url(postgres::SYSTEM_LOGIN));
     config.database.tls_ca_file = None;
-    config.storage.adapter = match args.storage {
-        DevStorage::Local => StorageAdapter::Local,
-        DevStorage::Memory => StorageAdapter::Memory,
-    };
-    config.storage.root = (args.storage == DevStorage::Local).then(|| data_dir.join("objects"));
+    // The directory stays readable whatever new bytes go to.
+    config
+        .storage
+        .write_to("local", ProviderConfig::Local(LocalConfig { root: Some(data_dir.join("objects")) }));
+    if args.storage == DevStorage::Memory {
+        config.storage.write_to("memory", ProviderConfig::Memory);
+    }
     config.secrets.page_token_key = Some(SecretString::from(secrets.page_token_key()));
     config.tenants.preset = args.preset.clone();
     // There is no scanner here; files say NOT_SCANNED.

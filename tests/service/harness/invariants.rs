@@ -1,12 +1,12 @@
 //! What must hold after every test, whatever it was about: the starred invariants of the design, read from database and
 //! store, past the service.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{sync::atomic::Ordering, time::Duration};
 
-use strongroom::app::integrity::fsck::{Fsck, Progress, Report};
+use strongroom::{
+    app::integrity::fsck::{Fsck, Progress, Report},
+    storage::ObjectStorage,
+};
 
 use super::Service;
 
@@ -55,31 +55,41 @@ impl Progress for Silent {
     fn checked(&mut self, _: &Report) {}
 }
 
+impl Service {
+    /// What `strongroom fsck` finds.
+    pub(crate) async fn fsck(&self) -> Report {
+        let (db, stores) = (self.db.clone(), self.stores.clone());
+        let fsck = Fsck { db, stores, clock: self.clock.clone(), grace: Duration::ZERO };
+        fsck.run(&mut Silent).await.unwrap()
+    }
+}
+
 pub(crate) async fn check(s: &Service) {
     assert_eq!(s.owner.texts(BOOKS).await, [""; 0], "used = sum of charged versions, nothing reserved");
     assert_eq!(s.owner.texts(UNAUDITED).await, [""; 0], "every change has its audit entry and its event");
     let open = "SELECT format('upload %s', id) FROM uploads WHERE state = 1";
     assert_eq!(s.owner.texts(open).await, [""; 0], "no upload is open");
-    let multiparts = s.store.list_multiparts("", None, 10).await.unwrap().multiparts;
-    assert!(multiparts.is_empty(), "no multipart upload is open: {multiparts:?}");
-    assert_objects_have_rows(s).await;
+    for store in s.stores.iter() {
+        let multiparts = store.list_multiparts("", None, 10).await.unwrap().multiparts;
+        assert!(multiparts.is_empty(), "no multipart upload is open: {multiparts:?}");
+        assert_objects_have_rows(s, store.as_ref()).await;
+    }
 
-    let fsck =
-        Fsck { db: s.db.clone(), store: Arc::clone(&s.store), clock: s.clock.clone(), grace: Duration::ZERO };
-    let report = fsck.run(&mut Silent).await.unwrap();
+    let report = s.fsck().await;
     if !s.may_lose_objects.load(Ordering::Relaxed) {
         assert_eq!(report.violations, [], "fsck");
     }
 }
 
-async fn assert_objects_have_rows(s: &Service) {
+async fn assert_objects_have_rows(s: &Service, store: &dyn ObjectStorage) {
     let mut after = None;
     loop {
-        let page = s.store.list("", after.as_ref(), 500).await.unwrap();
+        let page = store.list("", after.as_ref(), 500).await.unwrap();
         for object in &page.objects {
             let key = object.key.to_string();
-            let rows = s.owner.rows("SELECT FROM blobs WHERE storage_key = $1", &[&key]).await;
-            assert_eq!(rows.len(), 1, "object {key} has no row");
+            let provider = store.provider();
+            let rows = "SELECT FROM blobs WHERE storage_key = $1 AND provider = $2";
+            assert_eq!(s.owner.rows(rows, &[&key, &provider]).await.len(), 1, "object {key} has no row");
         }
         match page.objects.last() {
             Some(last) => after = Some(last.key.clone()),

@@ -24,13 +24,13 @@ use std::{
 
 use strongroom::{
     app::{App, Limits, Parts},
-    config::Config,
+    config::{Config, provider::ProviderConfig},
     crypto::sealer::Sealer,
     db::{Database, DatabaseOptions},
     domain::clock::SystemIds,
     grpc::{GrpcServer, auth::Authenticator},
     storage::{
-        self, AdapterOptions, ObjectStorage, StorageOptions,
+        self, AdapterOptions, ObjectStorage, StorageOptions, Stores,
         flaky::{Flaky, Plan},
     },
     telemetry::{Health, Metrics},
@@ -62,17 +62,20 @@ pub(crate) struct Inner {
     pub(crate) database: TestDatabase,
     /// The database as its superuser: sees everything, for checks and for what no RPC can do.
     pub(crate) owner: Owner,
-    /// The store itself: no faults, no limits.
+    /// The store that new bytes go to, itself: no faults.
     pub(crate) store: Arc<dyn ObjectStorage>,
-    /// The store as the service sees it.
+    /// The same store as the service sees it.
     pub(crate) faults: Arc<Flaky>,
+    /// All stores, themselves.
+    pub(crate) stores: Stores,
     pub(crate) clock: Arc<TestClock>,
     pub(crate) health: Health,
     pub(crate) metrics: Metrics,
     pub(crate) channel: Channel,
     pub(crate) address: String,
     /// Where the issuer's keys are read from.
-    pub(crate) keys: tempfile::NamedTempFile,
+    pub(crate) keys: Arc<tempfile::NamedTempFile>,
+    config: Config,
     may_log_errors: AtomicBool,
     may_lose_objects: AtomicBool,
     shutdown: std::sync::Mutex<Option<oneshot::Sender<()>>>,
@@ -84,6 +87,18 @@ impl Deref for Service {
 
     fn deref(&self) -> &Inner {
         &self.0
+    }
+}
+
+impl Service {
+    /// One more server over the same database and stores, configured otherwise. The test stops it.
+    pub(crate) async fn replica(&self, configure: impl FnOnce(&mut Config)) -> Self {
+        let mut config = self.config.clone();
+        configure(&mut config);
+        let configured =
+            self.stores.iter().filter(|store| config.storage.providers.contains_key(store.provider()));
+        let stores = Stores::new(configured.cloned(), &config.storage.provider).unwrap();
+        serve(config, self.database.clone(), self.clock.clone(), Arc::clone(&self.keys), stores).await
     }
 }
 
@@ -178,17 +193,33 @@ where
 async fn start(configure: impl FnOnce(&mut Config)) -> Service {
     let database = TestDatabase::create().await;
     let clock = Arc::new(TestClock::default());
-    let keys = tokens::keys_file();
+    let keys = Arc::new(tokens::keys_file());
     let mut config = configuration(&keys);
     configure(&mut config);
+    let names = config.storage.providers.keys();
+    let opened: Vec<_> = names.map(|name| open_store(name, &config, &clock)).collect();
+    let stores = Stores::new(opened, &config.storage.provider).unwrap();
+    serve(config, database, clock, keys, stores).await
+}
+
+/// A server, the only one or one more, over a database and stores.
+async fn serve(
+    config: Config,
+    database: TestDatabase,
+    clock: Arc<TestClock>,
+    keys: Arc<tempfile::NamedTempFile>,
+    stores: Stores,
+) -> Service {
     let db = Database::open(&database_options(&config, &database)).unwrap().with_clock(clock.clone());
     db.check_roles().await.unwrap();
-    let store = storage::open(&storage_options(&config), clock.clone(), Arc::new(SystemIds)).unwrap();
+    let store = Arc::clone(stores.writing());
     let faults = Flaky::new(Arc::clone(&store), Plan::new());
+    let others = stores.iter().filter(|other| other.provider() != store.provider()).cloned();
+    let faulty = others.chain([Arc::clone(&faults) as _]);
     let metrics = Metrics::for_tests().unwrap();
     let parts = Parts {
         db: db.clone(),
-        store: faults.clone(),
+        stores: Stores::new(faulty, store.provider()).unwrap(),
         clock: clock.clone(),
         ids: Arc::new(SystemIds),
         page_tokens: Sealer::new(&[7; 32]).unwrap(),
@@ -202,6 +233,7 @@ async fn start(configure: impl FnOnce(&mut Config)) -> Service {
     let (shutdown, stopping) = oneshot::channel::<()>();
     let server =
         GrpcServer { app: Arc::clone(&app), authenticator, health: health.clone(), metrics: metrics.clone() };
+    let for_replicas = config.clone();
     let server = tokio::spawn(async move {
         let stopped = async {
             let _ = stopping.await;
@@ -216,6 +248,8 @@ async fn start(configure: impl FnOnce(&mut Config)) -> Service {
         db,
         store,
         faults,
+        stores,
+        config: for_replicas,
         clock,
         health,
         metrics,
@@ -239,6 +273,8 @@ fn configuration(keys: &tempfile::NamedTempFile) -> Config {
     (config.deadlines.unary_seconds, config.deadlines.list_seconds) = (120, 120);
     config.tenants.presets.insert(SCHOOL.to_owned(), "education".to_owned());
     config.scanning.accept_unscanned = true;
+    config.storage.providers.clear();
+    config.storage.write_to("memory", ProviderConfig::Memory);
     tokens::trust(&mut config, keys);
     config
 }
@@ -255,14 +291,17 @@ pub(crate) fn database_options(config: &Config, database: &TestDatabase) -> Data
     }
 }
 
-fn storage_options(config: &Config) -> StorageOptions {
-    StorageOptions {
+/// Every provider of a test is in memory.
+fn open_store(provider: &str, config: &Config, clock: &Arc<TestClock>) -> Arc<dyn ObjectStorage> {
+    let options = StorageOptions {
+        provider: provider.to_owned(),
         adapter: AdapterOptions::Memory,
         concurrency_max: config.storage.concurrency_max,
         retry_attempts_max: 1,
         retry_backoff_base: Duration::from_millis(1),
         retry_backoff_max: Duration::from_millis(1),
-    }
+    };
+    storage::open(&options, clock.clone(), Arc::new(SystemIds)).unwrap()
 }
 
 fn limits(config: &Config) -> Limits {

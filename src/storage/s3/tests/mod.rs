@@ -83,8 +83,9 @@ async fn every_refusal_says_what_the_caller_can_do() {
         (409, "QuotaExceeded", NoSpace),
     ] {
         let (s3, _script) = scripted(vec![error(status, code)]).await;
-        let refused = s3.put(&key(), Payload::from(bytes::Bytes::from_static(b"x")), &PutOptions::default());
-        assert_eq!(refused.await.unwrap_err().kind, kind, "{status} {code}");
+        let body = Payload::from(bytes::Bytes::from_static(b"x"));
+        let refused = s3.put(&key(), body, &PutOptions::default()).await.unwrap_err();
+        assert_eq!(refused.kind, kind, "{status} {code}");
     }
 }
 

@@ -1,0 +1,109 @@
+//! From the configured providers to the stores behind them.
+
+use std::sync::Arc;
+
+use crate::{
+    config::{
+        StorageConfig,
+        provider::{self, ProviderConfig, S3Config},
+    },
+    domain::clock::{Clock, IdSource},
+    storage::{
+        self, AdapterOptions, Encryption, ObjectStorage, PayloadSigning, S3Credentials, S3Options,
+        StorageError, StorageOptions, Stores,
+    },
+};
+
+/// A provider that cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("open storage.providers.{provider}: {source}")]
+pub struct OpenError {
+    provider: String,
+    source: StorageError,
+}
+
+/// Opens every configured provider.
+pub(super) fn open_stores(
+    config: &StorageConfig,
+    clock: &Arc<dyn Clock>,
+    ids: &Arc<dyn IdSource>,
+) -> Result<Stores, OpenError> {
+    open_stores_with(config, clock, ids, |store| store)
+}
+
+/// Opens every configured provider, and wraps each in something.
+pub(super) fn open_stores_with(
+    config: &StorageConfig,
+    clock: &Arc<dyn Clock>,
+    ids: &Arc<dyn IdSource>,
+    wrap: impl Fn(Arc<dyn ObjectStorage>) -> Arc<dyn ObjectStorage>,
+) -> Result<Stores, OpenError> {
+    let mut stores = Vec::new();
+    for (name, provider) in &config.providers {
+        let Some(adapter) = adapter_options(provider) else { continue };
+        let opened =
+            storage::open(&storage_options(config, name, adapter), Arc::clone(clock), Arc::clone(ids));
+        stores.push(wrap(opened.map_err(|source| OpenError { provider: name.clone(), source })?));
+    }
+    Stores::new(stores, &config.provider)
+        .map_err(|source| OpenError { provider: config.provider.clone(), source })
+}
+
+fn storage_options(config: &StorageConfig, name: &str, adapter: AdapterOptions) -> StorageOptions {
+    StorageOptions {
+        provider: name.to_owned(),
+        adapter,
+        concurrency_max: config.concurrency_max,
+        retry_attempts_max: config.retry_attempts_max,
+        retry_backoff_base: config.retry_backoff_base(),
+        retry_backoff_max: config.retry_backoff_max(),
+    }
+}
+
+/// None for the local provider of the defaults, as long as nobody has given it a directory.
+fn adapter_options(provider: &ProviderConfig) -> Option<AdapterOptions> {
+    Some(match provider {
+        ProviderConfig::Local(local) => AdapterOptions::Local { root: local.root.clone()? },
+        ProviderConfig::Memory => AdapterOptions::Memory,
+        ProviderConfig::Discard => AdapterOptions::Discard,
+        ProviderConfig::S3(s3) => AdapterOptions::S3(s3_options(s3)),
+    })
+}
+
+fn s3_options(s3: &S3Config) -> S3Options {
+    let credentials = match (&s3.access_key_id, &s3.secret_access_key) {
+        (Some(id), Some(secret)) => S3Credentials::Static {
+            access_key_id: id.clone(),
+            secret_access_key: secret.clone(),
+            session_token: s3.session_token.clone(),
+        },
+        _ => S3Credentials::Environment,
+    };
+    S3Options {
+        endpoint: s3.endpoint.as_ref().map(|url| url.as_str().trim_end_matches('/').to_owned()),
+        region: s3.region.clone(),
+        bucket: s3.bucket.clone(),
+        bucket_per_tenant: s3.bucket_per_tenant,
+        virtual_hosted_style: s3.virtual_hosted_style,
+        credentials,
+        payload_signing: match s3.payload_signing {
+            provider::PayloadSigning::Auto => PayloadSigning::Auto,
+            provider::PayloadSigning::Always => PayloadSigning::Always,
+            provider::PayloadSigning::Never => PayloadSigning::Never,
+        },
+        encryption: match s3.encryption {
+            provider::Encryption::None => Encryption::None,
+            provider::Encryption::Aes256 => Encryption::Aes256,
+            provider::Encryption::Kms => {
+                Encryption::Kms { key_id: s3.kms_key_id.clone().unwrap_or_default() }
+            }
+        },
+        storage_class: s3.storage_class.clone(),
+        tags: s3.tags.clone().into_iter().collect(),
+        conditional_writes: s3.conditional_writes,
+        allow_http: s3.allow_http,
+        request_timeout: s3.request_timeout(),
+        connect_timeout: s3.connect_timeout(),
+        ca_file: s3.ca_file.clone(),
+    }
+}

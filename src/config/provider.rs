@@ -1,0 +1,182 @@
+//! `[storage.providers.<name>]`: one store, its kind told by `adapter`.
+
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+use secrecy::SecretString;
+use serde::{Deserialize, de::DeserializeOwned};
+use toml::{Table, Value};
+use url::Url;
+
+use super::{
+    validation::Violations,
+    values::{no_secret_if_empty, no_url_if_empty, none_if_empty},
+};
+
+/// One provider.
+#[derive(Debug, Clone)]
+pub enum ProviderConfig {
+    /// A directory of this machine.
+    Local(LocalConfig),
+    /// This process; gone when it ends.
+    Memory,
+    /// Nowhere: most bytes are discarded. For the load command.
+    Discard,
+    /// A bucket.
+    S3(Box<S3Config>),
+}
+
+/// A directory of this machine.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LocalConfig {
+    /// The directory; without it there is no such provider.
+    #[serde(deserialize_with = "none_if_empty")]
+    pub root: Option<PathBuf>,
+}
+
+/// A bucket of an S3-compatible store.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct S3Config {
+    /// The store's address; none is Amazon's own in the region.
+    #[serde(deserialize_with = "no_url_if_empty")]
+    pub endpoint: Option<Url>,
+    /// Whether the endpoint may be http.
+    pub allow_http: bool,
+    /// The region that requests are signed for.
+    pub region: String,
+    /// The bucket, or what the name of every tenant's bucket begins with.
+    pub bucket: String,
+    /// Whether every tenant has a bucket of its own.
+    pub bucket_per_tenant: bool,
+    /// Whether the bucket's name goes into the host's name.
+    pub virtual_hosted_style: bool,
+    /// Who signs; none takes the environment's credentials.
+    #[serde(deserialize_with = "none_if_empty")]
+    pub access_key_id: Option<String>,
+    /// Its key.
+    #[serde(deserialize_with = "no_secret_if_empty")]
+    pub secret_access_key: Option<SecretString>,
+    /// The token of temporary credentials.
+    #[serde(deserialize_with = "no_secret_if_empty")]
+    pub session_token: Option<SecretString>,
+    /// Whether the signature covers the bytes.
+    pub payload_signing: PayloadSigning,
+    /// Encryption at rest by the store.
+    pub encryption: Encryption,
+    /// The key of [`Encryption::Kms`].
+    #[serde(deserialize_with = "none_if_empty")]
+    pub kms_key_id: Option<String>,
+    /// The storage class of new objects; none is the bucket's own.
+    #[serde(deserialize_with = "none_if_empty")]
+    pub storage_class: Option<String>,
+    /// Tags of new objects.
+    pub tags: BTreeMap<String, String>,
+    /// Whether the store refuses to overwrite when it is asked to.
+    pub conditional_writes: bool,
+    /// Time to connect, in seconds.
+    pub connect_timeout_seconds: u64,
+    /// Time without an answer, in seconds.
+    pub request_timeout_seconds: u64,
+    /// Authorities to trust besides the system's.
+    #[serde(deserialize_with = "none_if_empty")]
+    pub ca_file: Option<PathBuf>,
+    /// When the store removes multipart uploads that nobody finished, in days.
+    pub abandoned_multipart_days: u32,
+}
+
+/// Whether the signature of a request covers its bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PayloadSigning {
+    /// Over http, but not over https.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// Encryption at rest by the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Encryption {
+    /// None is asked for.
+    None,
+    /// With the store's own keys.
+    Aes256,
+    /// With a key of the store's key service.
+    Kms,
+}
+
+impl ProviderConfig {
+    /// Reads a table that has been checked against its adapter's keys.
+    pub(super) fn read(mut table: Table) -> Result<Self, toml::de::Error> {
+        match table.remove("adapter").as_ref().and_then(Value::as_str) {
+            Some("local") => keys(table).map(Self::Local),
+            Some("discard") => Ok(Self::Discard),
+            Some("s3") => keys(table).map(|s3| Self::S3(Box::new(s3))),
+            _ => Ok(Self::Memory),
+        }
+    }
+
+    pub(super) fn check(&self, key: &str, violations: &mut Violations) {
+        if let Self::S3(s3) = self {
+            s3.check(key, violations);
+        }
+    }
+}
+
+fn keys<T: DeserializeOwned>(table: Table) -> Result<T, toml::de::Error> {
+    Value::Table(table).try_into()
+}
+
+impl LocalConfig {
+    pub(super) fn check_for_writing(&self, key: &str, violations: &mut Violations) {
+        if self.root.is_none() {
+            let message = "is required, because `storage.provider` names it: the directory to keep bytes in";
+            violations.refuse(format!("{key}.root"), message);
+        }
+    }
+}
+
+impl S3Config {
+    /// Time to connect.
+    pub fn connect_timeout(&self) -> Duration {
+        Duration::from_secs(self.connect_timeout_seconds)
+    }
+
+    /// Time without an answer.
+    pub fn request_timeout(&self) -> Duration {
+        Duration::from_secs(self.request_timeout_seconds)
+    }
+
+    fn check(&self, key: &str, violations: &mut Violations) {
+        let at = |name: &str| format!("{key}.{name}");
+        violations.not_empty(&at("region"), &self.region);
+        violations.not_empty(&at("bucket"), &self.bucket);
+        if let Some(endpoint) = &self.endpoint {
+            match endpoint.scheme() {
+                "https" => {}
+                "http" if self.allow_http => {}
+                "http" => violations.refuse(at("endpoint"), "is http: use https, or set `allow_http`"),
+                _ => violations.refuse(at("endpoint"), "must be an https or http URL"),
+            }
+        }
+        if self.access_key_id.is_some() != self.secret_access_key.is_some() {
+            violations.refuse(key, "needs both of `access_key_id` and `secret_access_key`, or neither");
+        }
+        if self.session_token.is_some() && self.access_key_id.is_none() {
+            violations.refuse(at("session_token"), "belongs to an `access_key_id`, which is not set");
+        }
+        if self.kms_key_id.is_some() != (self.encryption == Encryption::Kms) {
+            violations.refuse(at("kms_key_id"), "belongs to `encryption` = \"kms\": both or neither");
+        }
+        if self.tags.len() > 10 {
+            violations.refuse(at("tags"), format!("may be 10 at most, not {}", self.tags.len()));
+        }
+        violations.range(&at("connect_timeout_seconds"), self.connect_timeout_seconds, 1..=300);
+        violations.range(&at("request_timeout_seconds"), self.request_timeout_seconds, 1..=3_600);
+        violations.range(&at("abandoned_multipart_days"), self.abandoned_multipart_days, 1..=365);
+    }
+}
