@@ -45,7 +45,7 @@ CREATE TYPE app.finished_upload AS (
     request_id uuid,
     method smallint,
     payload_sha256 bytea,
-    -- the answer without what only the commit knows: the file's times and the quota
+    -- the answer without what only the commit knows, which is stored beside it: the file's times and the quota
     answer jsonb
 );
 
@@ -53,57 +53,61 @@ CREATE TYPE app.finished_upload AS (
 -- locks: request ids, uploads, blob, file, version, tags, attachments, readers, audit, event, usage counter, and the
 -- quota row last; the answer tells the quota, so it is written behind it.
 --
--- `outcomes` are in the order of the items, each with its verdict: 1 committed, with the answer; 2 answered before, with
--- that answer; 3 someone else is working on this request id; 4 the lease was lost. When `fits` is false the sum does not
+-- `verdicts` are in the order of the items: 1 committed at `create_time`; 2 answered before, with what `answered` holds under
+-- its request id; 3 someone else is working on this request id; 4 the lease was lost. When `fits` is false the sum does not
 -- fit into the quota, and the caller must roll back.
+--
+-- Plans are generic: planning anew for the number of items cost as much as the inserts.
 CREATE FUNCTION app.commit_uploads(
-    items jsonb, answer_hours integer, OUT transaction_id text, OUT fits boolean, OUT outcomes jsonb
-) LANGUAGE plpgsql SET search_path = pg_catalog, public, pg_temp
+    items jsonb, answer_hours integer,
+    OUT transaction_id text, OUT fits boolean, OUT verdicts smallint[], OUT create_time timestamptz,
+    OUT deletion_times timestamptz[], OUT figures jsonb, OUT answered jsonb
+) LANGUAGE plpgsql SET search_path = pg_catalog, public, pg_temp SET plan_cache_mode = force_generic_plan
     AS $$
 DECLARE
     tenant constant uuid := app.tenant_id();
     moment constant timestamptz := app.now();
     finished constant app.finished_upload[] := array(
         SELECT item FROM jsonb_populate_recordset(NULL::app.finished_upload, items) AS item);
-    places constant integer[] := array(SELECT generate_subscripts(finished, 1));
-    verdicts smallint[] := array_fill(1::smallint, ARRAY[cardinality(finished)]);
-    fresh app.finished_upload[];
-    requests constant uuid[] := array(SELECT request_id FROM unnest(finished) WHERE request_id IS NOT NULL);
+    fresh app.finished_upload[] := finished;
+    requests constant uuid[] := array(SELECT n.request_id FROM unnest(finished) AS n WHERE n.request_id IS NOT NULL);
     locked uuid[];
-    answered jsonb := '{}';
     reserved jsonb := '{}';
     quota quotas;
-    known jsonb;
-    answers jsonb;
 BEGIN
     transaction_id := pg_current_xact_id()::text;
+    create_time := moment;
+    verdicts := array_fill(1::smallint, ARRAY[cardinality(finished)]);
 
     IF cardinality(requests) > 0 THEN
         locked := array(
             SELECT id FROM unnest(requests) AS id
             WHERE pg_try_advisory_xact_lock(hashtextextended(tenant::text || id::text, 0)));
         -- A statement of its own, so that it sees what the lock's last holder committed.
-        answered := coalesce((
+        answered := (
             SELECT jsonb_object_agg(k.request_id, jsonb_build_object(
                 'method', k.method, 'payload_sha256', encode(k.payload_sha256, 'hex'), 'answer', k.answer))
             FROM idempotency_keys AS k
             WHERE k.tenant_id = tenant AND k.request_id = ANY (requests)
-              AND k.create_time > moment - make_interval(hours => answer_hours)), '{}');
-        verdicts := array(
-            SELECT CASE
-                WHEN finished[place].request_id IS NULL THEN 1
-                WHEN answered ? finished[place].request_id::text THEN 2
-                WHEN finished[place].request_id = ANY (locked)
-                     AND row_number() OVER (PARTITION BY finished[place].request_id ORDER BY place) = 1 THEN 1
-                ELSE 3
-            END::smallint
-            FROM unnest(places) AS place ORDER BY place);
+              AND k.create_time > moment - make_interval(hours => answer_hours));
+        IF answered IS NOT NULL OR (SELECT count(DISTINCT id) FROM unnest(locked) AS id) < cardinality(requests) THEN
+            verdicts := array(
+                SELECT CASE
+                    WHEN request IS NULL THEN 1
+                    WHEN answered ? request::text THEN 2
+                    WHEN request = ANY (locked) AND row_number() OVER (PARTITION BY request ORDER BY place) = 1 THEN 1
+                    ELSE 3
+                END::smallint
+                FROM (SELECT place, finished[place].request_id AS request
+                      FROM generate_subscripts(finished, 1) AS place) AS n
+                ORDER BY place);
+        END IF;
     END IF;
 
-    IF EXISTS (SELECT FROM unnest(finished) WHERE lease_id IS NOT NULL) THEN
+    IF EXISTS (SELECT FROM unnest(finished) AS n WHERE n.lease_id IS NOT NULL) THEN
         WITH ended AS (
             UPDATE uploads AS u SET state = 2
-            FROM unnest(places) AS place
+            FROM generate_subscripts(finished, 1) AS place
             WHERE verdicts[place] = 1 AND u.tenant_id = tenant AND u.id = finished[place].lease_id
               AND u.lease_epoch = finished[place].lease_epoch AND u.state = 1
             RETURNING u.id, u.reserved_bytes)
@@ -113,9 +117,14 @@ BEGIN
                 WHEN verdicts[place] = 1 AND NOT reserved ? finished[place].lease_id::text THEN 4
                 ELSE verdicts[place]
             END::smallint
-            FROM unnest(places) AS place ORDER BY place);
+            FROM generate_subscripts(finished, 1) AS place ORDER BY place);
     END IF;
-    fresh := array(SELECT finished[place] FROM unnest(places) AS place WHERE verdicts[place] = 1 ORDER BY place);
+    IF NOT 1 = ALL (verdicts) THEN
+        fresh := array(
+            SELECT finished[place] FROM generate_subscripts(finished, 1) AS place
+            WHERE verdicts[place] = 1 ORDER BY place);
+    END IF;
+    deletion_times := array(SELECT moment + make_interval(days => n.retention_days) FROM unnest(finished) AS n);
 
     INSERT INTO blobs (tenant_id, id, provider, storage_key, size_bytes, sha256, create_time)
     SELECT tenant, n.blob_id, n.provider, n.storage_key, n.size_bytes, n.sha256, moment FROM unnest(fresh) AS n;
@@ -181,25 +190,14 @@ BEGIN
         RETURN;
     END IF;
 
-    known := jsonb_build_object('limit_bytes', quota.limit_bytes, 'used_bytes', quota.used_bytes,
+    figures := jsonb_build_object('limit_bytes', quota.limit_bytes, 'used_bytes', quota.used_bytes,
         'warning_percent', quota.warning_percent, 'critical_percent', quota.critical_percent);
-    answers := coalesce((
-        SELECT jsonb_object_agg(n.file_id, n.answer || jsonb_build_object(
-            'quota', known,
-            'file', (n.answer -> 'file') || jsonb_build_object('create_time', moment, 'update_time', moment,
-                'deletion_time', moment + make_interval(days => n.retention_days))))
-        FROM unnest(fresh) AS n), '{}');
 
     INSERT INTO idempotency_keys (tenant_id, request_id, create_time, method, payload_sha256, answer)
-    SELECT tenant, n.request_id, moment, n.method, n.payload_sha256, answers -> n.file_id::text
+    SELECT tenant, n.request_id, moment, n.method, n.payload_sha256, jsonb_build_object(
+        'answer', n.answer, 'quota', figures, 'create_time', moment,
+        'deletion_time', moment + make_interval(days => n.retention_days))
     FROM unnest(fresh) AS n WHERE n.request_id IS NOT NULL;
-
-    outcomes := (
-        SELECT jsonb_agg(jsonb_build_object('verdict', verdicts[place], 'answer', CASE verdicts[place]
-            WHEN 1 THEN answers -> finished[place].file_id::text
-            WHEN 2 THEN answered -> finished[place].request_id::text
-        END) ORDER BY place)
-        FROM unnest(places) AS place);
 END
 $$;
 
@@ -207,7 +205,7 @@ $$;
 -- context itself, so that two reads by primary key cost one round trip; they wait for no lock.
 CREATE FUNCTION app.upload_terms(tenant uuid, request uuid, answer_hours integer, now_override text)
     RETURNS TABLE (quota quotas, method smallint, payload_sha256 bytea, answer jsonb)
-    LANGUAGE plpgsql SET search_path = pg_catalog, public, pg_temp
+    LANGUAGE plpgsql SET search_path = pg_catalog, public, pg_temp SET plan_cache_mode = force_generic_plan
     AS $$
 BEGIN
     PERFORM set_config('app.tenant_id', tenant::text, true), set_config('app.user_id', '', true),

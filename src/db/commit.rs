@@ -3,10 +3,12 @@
 
 use diesel::{
     QueryableByName,
-    sql_types::{Binary, Bool, Integer, Jsonb, Nullable, SmallInt, Text, Uuid as SqlUuid},
+    sql_types::{
+        Array, Binary, Bool, Integer, Jsonb, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid,
+    },
 };
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 use uuid::Uuid;
 
 use super::{
@@ -24,8 +26,10 @@ use crate::domain::{
     digest::Digest,
     file::{EntityRef, File},
     ids::{RequestId, TenantId},
-    quota::Quota,
+    quota::{Quota, QuotaFigures},
 };
+
+const OPERATION: &str = "commit uploads";
 
 /// A finished upload, ready to become a file.
 #[derive(Debug)]
@@ -44,16 +48,36 @@ pub struct Finished<'a, A> {
     pub lease: Option<UploadLease>,
     /// The request id, and what it stands for.
     pub request: Option<(RequestId, Digest)>,
-    /// The answer, an object with the file under `file`. The commit puts the file's times and, under `quota`, the
-    /// tenant's figures into it.
+    /// The answer but for what only the commit knows. It is stored under the request id as a [`StoredUpload`].
     pub answer: A,
+}
+
+/// What the commit knows of a file.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub struct CommitTimes {
+    /// When it was created.
+    pub create_time: Timestamp,
+    /// When its retention ends.
+    pub deletion_time: Option<Timestamp>,
+}
+
+/// An answer as it is stored under a request id.
+#[derive(Debug, Deserialize)]
+pub struct StoredUpload<A> {
+    /// What was known before the commit.
+    pub answer: A,
+    /// The tenant's quota after it.
+    pub quota: QuotaFigures,
+    /// The file's times.
+    #[serde(flatten)]
+    pub times: CommitTimes,
 }
 
 /// What became of one upload.
 #[derive(Debug)]
 pub enum Verdict {
-    /// It is a file now; this is the answer, completed.
-    Committed(Value),
+    /// It is a file now.
+    Committed(CommitTimes),
     /// Its request id was answered before.
     Answered(StoredAnswer),
     /// Someone else is working on its request id.
@@ -67,8 +91,9 @@ pub enum Verdict {
 pub struct CommitOutcome {
     /// The transaction, to ask about it when the answer of COMMIT is lost.
     pub transaction: TransactionId,
-    /// One verdict an upload, in order; `None` when the sum does not fit into the quota: then roll back.
-    pub verdicts: Option<Vec<Verdict>>,
+    /// One verdict an upload, in order, and the quota after them; `None` when the sum does not fit into the quota: then
+    /// roll back.
+    pub verdicts: Option<(Vec<Verdict>, QuotaFigures)>,
 }
 
 /// The columns of `app.finished_upload`.
@@ -171,14 +196,16 @@ struct OutcomeRow {
     transaction_id: String,
     #[diesel(sql_type = Bool)]
     fits: bool,
+    #[diesel(sql_type = Array<SmallInt>)]
+    verdicts: Vec<i16>,
+    #[diesel(sql_type = Timestamptz)]
+    create_time: Timestamp,
+    #[diesel(sql_type = Nullable<Array<Nullable<Timestamptz>>>)]
+    deletion_times: Option<Vec<Option<Timestamp>>>,
     #[diesel(sql_type = Nullable<Jsonb>)]
-    outcomes: Option<Value>,
-}
-
-#[derive(Deserialize)]
-struct ItemOutcome {
-    verdict: i16,
-    answer: Value,
+    figures: Option<Value>,
+    #[diesel(sql_type = Nullable<Jsonb>)]
+    answered: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -195,42 +222,52 @@ pub async fn commit_uploads<A: Serialize>(
     uploads: &[Finished<'_, A>],
     answer_hours: u32,
 ) -> Result<CommitOutcome, DbError> {
-    const OPERATION: &str = "commit uploads";
     let rows: Vec<FinishedRow<'_, A>> = uploads.iter().map(FinishedRow::from).collect();
     let items =
         serde_json::to_string(&rows).map_err(|error| DbError::new(DbErrorKind::Other, OPERATION, error))?;
-    let row: OutcomeRow = statement(
-        OPERATION,
-        "SELECT transaction_id, fits, outcomes FROM app.commit_uploads({}::text::jsonb, {})",
-    )
-    .bind::<Text, _>(items)
-    .bind::<Integer, _>(i32::try_from(answer_hours).unwrap_or(i32::MAX))
-    .one(tx.connection()?)
-    .await?;
-    let transaction = TransactionId(row.transaction_id);
+    let row: OutcomeRow = statement(OPERATION, "SELECT * FROM app.commit_uploads({}::text::jsonb, {})")
+        .bind::<Text, _>(items)
+        .bind::<Integer, _>(i32::try_from(answer_hours).unwrap_or(i32::MAX))
+        .one(tx.connection()?)
+        .await?;
+    let transaction = TransactionId(row.transaction_id.clone());
     if !row.fits {
         return Ok(CommitOutcome { transaction, verdicts: None });
     }
-    let outcomes: Vec<ItemOutcome> = serde_json::from_value(row.outcomes.unwrap_or(json!([])))
-        .map_err(|error| DbError::corrupt(OPERATION, error))?;
-    let verdicts = outcomes.into_iter().zip(uploads).map(|(outcome, upload)| {
-        let bad = |what: &str| DbError::corrupt(OPERATION, what);
-        match outcome.verdict {
-            1 => Ok(Verdict::Committed(outcome.answer)),
-            2 => {
-                let before: AnsweredBefore =
-                    serde_json::from_value(outcome.answer).map_err(|_| bad("answer"))?;
-                let (request_id, _) = upload.request.ok_or_else(|| bad("request id"))?;
-                let method = Method::from_number(before.method).ok_or_else(|| bad("method"))?;
-                let (payload, answer) = (before.payload_sha256, before.answer);
-                Ok(Verdict::Answered(StoredAnswer { request_id, method, payload, answer }))
+    let quota = row.figures.clone().and_then(|figures| serde_json::from_value(figures).ok());
+    let quota = quota.ok_or_else(|| DbError::corrupt(OPERATION, "quota"))?;
+    let verdicts: Vec<Verdict> = uploads
+        .iter()
+        .enumerate()
+        .map(|(place, upload)| row.verdict(place, upload.request.map(|(id, _)| id)))
+        .collect::<Result<_, _>>()?;
+    Ok(CommitOutcome { transaction, verdicts: Some((verdicts, quota)) })
+}
+
+impl OutcomeRow {
+    fn verdict(&self, place: usize, request: Option<RequestId>) -> Result<Verdict, DbError> {
+        match self.verdicts.get(place) {
+            Some(1) => {
+                let deletion_time = self.deletion_times.as_ref().and_then(|times| *times.get(place)?);
+                Ok(Verdict::Committed(CommitTimes { create_time: self.create_time, deletion_time }))
             }
-            3 => Ok(Verdict::InProgress),
-            4 => Ok(Verdict::Fenced),
-            _ => Err(bad("verdict")),
+            Some(2) => self.answered_before(request).map(Verdict::Answered),
+            Some(3) => Ok(Verdict::InProgress),
+            Some(4) => Ok(Verdict::Fenced),
+            _ => Err(DbError::corrupt(OPERATION, "verdict")),
         }
-    });
-    Ok(CommitOutcome { transaction, verdicts: Some(verdicts.collect::<Result<_, _>>()?) })
+    }
+
+    fn answered_before(&self, request: Option<RequestId>) -> Result<StoredAnswer, DbError> {
+        let bad = |what: &str| DbError::corrupt(OPERATION, what);
+        let request_id = request.ok_or_else(|| bad("answer without a request id"))?;
+        let stored =
+            self.answered.as_ref().and_then(|answered| answered.get(request_id.as_uuid().to_string()));
+        let stored = stored.ok_or_else(|| bad("absence of an answer"))?;
+        let before = AnsweredBefore::deserialize(stored).map_err(|_| bad("answer"))?;
+        let method = Method::from_number(before.method).ok_or_else(|| bad("method"))?;
+        Ok(StoredAnswer { request_id, method, payload: before.payload_sha256, answer: before.answer })
+    }
 }
 
 #[derive(QueryableByName)]

@@ -5,7 +5,10 @@
 //! room, or anything else refuses the batch, it is run again singly in the order of arrival, so that a neighbour never
 //! fails for another.
 
-use std::time::{Duration, Instant};
+use std::{
+    borrow::Cow,
+    time::{Duration, Instant},
+};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -17,8 +20,8 @@ use crate::{
         Database, DbError, DbErrorKind, Outcome, TenantTx, TransactionId, Viewer,
         audit_entries::AuditEntry,
         blobs::Blob,
-        commit::{self, Finished, Verdict},
-        idempotency_keys::Method,
+        commit::{self, CommitTimes, Finished, StoredUpload, Verdict},
+        idempotency_keys::{Method, StoredAnswer},
         quotas,
         uploads::UploadLease,
     },
@@ -26,7 +29,7 @@ use crate::{
         digest::Digest,
         file::File,
         ids::{RequestId, TenantId},
-        quota::QuotaFigures,
+        quota::{QuotaFigures, QuotaState},
     },
     telemetry::{Metrics, metrics::QuotaLimit},
 };
@@ -48,22 +51,36 @@ pub(in crate::app) struct FinishedUpload {
 }
 
 /// What an upload answers, and what its request id answers again.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone)]
 pub(super) struct Answer {
     pub(super) file: File,
     pub(super) warnings: Vec<Warning>,
-    pub(super) quota: QuotaFigures,
+    pub(super) quota: QuotaState,
 }
 
-/// An answer before its commit, which puts in the file's times and the quota.
-#[derive(Debug, Serialize)]
-struct UnfinishedAnswer<'a> {
-    file: &'a File,
-    warnings: &'a [Warning],
+/// An answer before its commit, which sets the file's times and knows the quota.
+#[derive(Debug, Serialize, Deserialize)]
+struct UncommittedAnswer<'a> {
+    file: Cow<'a, File>,
+    warnings: Cow<'a, [Warning]>,
+}
+
+impl UncommittedAnswer<'_> {
+    fn commit(self, times: CommitTimes, quota: QuotaFigures) -> Answer {
+        let CommitTimes { create_time, deletion_time } = times;
+        let file = File { create_time, update_time: create_time, deletion_time, ..self.file.into_owned() };
+        Answer { file, warnings: self.warnings.into_owned(), quota: quota.state() }
+    }
+}
+
+/// The answer that is stored under the request id of an upload, if it was given to the same payload.
+pub(super) fn replay_upload(stored: StoredAnswer, payload: Digest) -> Result<Answer, Error> {
+    let stored: StoredUpload<UncommittedAnswer<'static>> = replay(stored, Method::UploadFile, payload)?;
+    Ok(stored.answer.commit(stored.times, stored.quota))
 }
 
 impl FinishedUpload {
-    fn row(&self) -> Finished<'_, UnfinishedAnswer<'_>> {
+    fn row(&self) -> Finished<'_, UncommittedAnswer<'_>> {
         Finished {
             file: &self.file,
             retention_days: self.retention_days,
@@ -72,8 +89,12 @@ impl FinishedUpload {
             audit: &self.audit,
             lease: self.lease,
             request: self.request,
-            answer: UnfinishedAnswer { file: &self.file, warnings: &self.warnings },
+            answer: self.answer(),
         }
+    }
+
+    fn answer(&self) -> UncommittedAnswer<'_> {
+        UncommittedAnswer { file: Cow::Borrowed(&self.file), warnings: Cow::Borrowed(&self.warnings) }
     }
 
     /// What it asks of the quota: a reservation covers its own upload.
@@ -84,16 +105,14 @@ impl FinishedUpload {
         }
     }
 
-    fn outcome(&self, verdict: Verdict) -> ItemOutcome {
+    fn outcome(&self, verdict: Verdict, quota: QuotaFigures) -> ItemOutcome {
         match verdict {
-            Verdict::Committed(answer) => {
-                let answer = serde_json::from_value(answer).map_err(Error::internal)?;
-                Ok(Committed { answer, is_replay: false })
+            Verdict::Committed(times) => {
+                Ok(Committed { answer: self.answer().commit(times, quota), is_replay: false })
             }
             Verdict::Answered(stored) => {
                 let (_, payload) = self.request.ok_or_else(|| Error::internal("an answer without an id"))?;
-                let answer = replay(stored, Method::UploadFile, payload)?;
-                Ok(Committed { answer, is_replay: true })
+                Ok(Committed { answer: replay_upload(stored, payload)?, is_replay: true })
             }
             Verdict::InProgress => Err(Error::RequestInProgress),
             Verdict::Fenced => Err(Error::UploadFenced),
@@ -228,12 +247,13 @@ impl Commits {
     ) -> Result<(Vec<ItemOutcome>, TransactionId), BatchError> {
         let finished: Vec<_> = items.iter().map(FinishedUpload::row).collect();
         let outcome = commit::commit_uploads(tx, &finished, self.idempotency_hours).await?;
-        let Some(verdicts) = outcome.verdicts else {
+        let Some((verdicts, quota)) = outcome.verdicts else {
             let quota = quotas::get(tx).await?;
             let needed = items.iter().map(FinishedUpload::needed_bytes).sum();
             return Err(BatchError::Refused(Error::over_quota(&quota, needed)));
         };
-        let outcomes = items.iter().zip(verdicts).map(|(item, verdict)| item.outcome(verdict)).collect();
+        let outcomes =
+            items.iter().zip(verdicts).map(|(item, verdict)| item.outcome(verdict, quota)).collect();
         Ok((outcomes, outcome.transaction))
     }
 

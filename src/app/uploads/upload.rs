@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::Stream;
 
 use super::{
-    commit::{Answer, Committed, FinishedUpload, count_refusal},
+    commit::{Answer, Committed, FinishedUpload, count_refusal, replay_upload},
     content::{Content, Measured, check_size},
     message::UploadMessage,
     open::{OpenUpload, Target, remove_object, target},
@@ -14,11 +14,7 @@ use super::{
 };
 use crate::{
     app::{App, Error, audit, idempotency},
-    db::{
-        audit_entries::AuditAction,
-        idempotency_keys::{Method, StoredAnswer},
-        uploads::UploadLease,
-    },
+    db::{audit_entries::AuditAction, idempotency_keys::StoredAnswer, uploads::UploadLease},
     domain::{
         caller::Caller,
         clock::Timestamp,
@@ -123,7 +119,7 @@ where
         }
     };
     let payload = spec.fingerprint(&caller.actor.id, sha256);
-    idempotency::replay(stored, Method::UploadFile, payload).map(uploaded)
+    replay_upload(stored, payload).map(uploaded)
 }
 
 /// A policy that demands a scan is not answered by a server without a scanner, unless its operator said so.
@@ -294,7 +290,6 @@ fn finished(
 
 fn uploaded(answer: Answer) -> Uploaded {
     let Answer { file, mut warnings, quota } = answer;
-    let quota = quota.state();
     warnings.extend(of_quota(&quota));
     Uploaded { file, quota, warnings }
 }
