@@ -4,7 +4,6 @@ use std::{fmt, time::Duration};
 
 use url::Url;
 
-use super::MultipartId;
 use crate::domain::object_key::ObjectKey;
 
 /// What the holder of the URL may do. Nothing can take it back before it expires.
@@ -29,17 +28,6 @@ pub enum PresignRequest {
         expires_in: Duration,
         /// The media type that the writer has to name.
         content_type: Option<String>,
-    },
-    /// Write one part of an open multipart upload, which only we can complete.
-    PutPart {
-        /// The object that it would become.
-        key: ObjectKey,
-        /// The upload.
-        id: MultipartId,
-        /// Which part, from 1.
-        number: u32,
-        /// For how long.
-        expires_in: Duration,
     },
 }
 

@@ -8,8 +8,8 @@ use futures::{StreamExt, TryStreamExt, future::BoxFuture, stream};
 
 use super::{
     ByteStream, Capabilities, InitOptions, InitReport, ListPage, MultipartId, MultipartInfo, MultipartPage,
-    ObjectInfo, ObjectStorage, PartReceipt, Payload, PresignRequest, PresignedUrl, PutOptions, Space,
-    StorageError, StorageErrorKind, StorageOptions, backoff::Backoff,
+    ObjectInfo, ObjectStorage, PIECE_SIZE_BYTES_MAX, PartReceipt, Payload, PresignRequest, PresignedUrl,
+    PutOptions, Space, StorageError, StorageErrorKind, StorageOptions, backoff::Backoff,
 };
 use crate::domain::{clock::IdSource, object_key::ObjectKey};
 
@@ -72,22 +72,16 @@ impl Retrying {
         if self.head(right).await?.size_bytes != size_bytes {
             return Ok(false);
         }
-        let mut streams = (self.get(left, 0..size_bytes).await?, self.get(right, 0..size_bytes).await?);
-        let (mut of_left, mut of_right) = (Bytes::new(), Bytes::new());
-        loop {
-            if of_left.is_empty() {
-                let Some(piece) = streams.0.try_next().await? else { return Ok(of_right.is_empty()) };
-                of_left = piece;
-            }
-            if of_right.is_empty() {
-                let Some(piece) = streams.1.try_next().await? else { return Ok(false) };
-                of_right = piece;
-            }
-            let common = of_left.len().min(of_right.len());
-            if of_left.split_to(common) != of_right.split_to(common) {
+        // One download after the other: two at once could wait for each other at the limit.
+        for start in (0..size_bytes).step_by(PIECE_SIZE_BYTES_MAX) {
+            let window = start..size_bytes.min(start + PIECE_SIZE_BYTES_MAX as u64);
+            let of_left: Vec<Bytes> = self.get(left, window.clone()).await?.try_collect().await?;
+            let of_right: Vec<Bytes> = self.get(right, window).await?.try_collect().await?;
+            if !of_left.iter().flatten().eq(of_right.iter().flatten()) {
                 return Ok(false);
             }
         }
+        Ok(true)
     }
 }
 

@@ -16,7 +16,7 @@ pub(super) async fn all(ground: &Ground) {
     assert_eq!(url.is_some(), ground.store.capabilities().presigned_urls, "does the store have URLs?");
     if url.is_some() {
         a_url_reads_its_object_as_the_type_that_was_asked_for(ground).await;
-        a_url_writes_its_object_and_its_part(ground).await;
+        a_url_writes_its_object(ground).await;
         an_expiry_that_no_store_takes_is_refused(ground).await;
     }
 }
@@ -56,21 +56,12 @@ async fn a_url_reads_its_object_as_the_type_that_was_asked_for(ground: &Ground) 
     assert_eq!(answer.bytes().await.expect("a body"), body);
 }
 
-async fn a_url_writes_its_object_and_its_part(ground: &Ground) {
+async fn a_url_writes_its_object(ground: &Ground) {
     let (key, body) = (ground.key(), content(301, 5000));
     let content_type = Some("image/png".to_owned());
     let put = PresignRequest::Put { key: key.clone(), expires_in: HOUR, content_type };
     let answer = fetch(&url(ground, put).await, &body).await;
     assert!(answer.status().is_success(), "{answer:?}");
-    assert_eq!(ground.read_all(&key).await, body);
-
-    let key = ground.key();
-    let id = ground.start(&key).await;
-    let put_part = PresignRequest::PutPart { key: key.clone(), id: id.clone(), number: 1, expires_in: HOUR };
-    let answer = fetch(&url(ground, put_part).await, &body).await;
-    assert!(answer.status().is_success(), "{answer:?}");
-    let parts = ground.store.list_parts(&key, &id).await.expect("list parts");
-    ground.store.complete_multipart(&key, &id, &parts).await.expect("complete multipart upload");
     assert_eq!(ground.read_all(&key).await, body);
 }
 

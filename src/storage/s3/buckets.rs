@@ -85,15 +85,8 @@ impl Client {
         if !self.options.bucket_per_tenant {
             return self.send(call).await;
         }
-        if !self.known_buckets().contains(&call.bucket) {
-            if !self.bucket_exists(&call.bucket).await? {
-                self.create_bucket(&call.bucket).await?;
-            }
-            let mut known = self.known_buckets();
-            if known.len() >= BUCKETS_REMEMBERED_MAX {
-                known.clear();
-            }
-            known.insert(call.bucket.clone());
+        if !self.has_bucket(&call.bucket).await? {
+            self.create_bucket(&call.bucket).await?;
         }
         let bucket = call.bucket.clone();
         let answer = self.send(call).await;
@@ -101,6 +94,22 @@ impl Client {
             self.known_buckets().remove(&bucket);
         }
         answer
+    }
+
+    /// As `bucket_exists`, but remembers what is there.
+    pub(super) async fn has_bucket(&self, bucket: &str) -> Result<bool, Failure> {
+        if self.known_buckets().contains(bucket) {
+            return Ok(true);
+        }
+        let exists = self.bucket_exists(bucket).await?;
+        if exists {
+            let mut known = self.known_buckets();
+            if known.len() >= BUCKETS_REMEMBERED_MAX {
+                known.clear();
+            }
+            known.insert(bucket.to_owned());
+        }
+        Ok(exists)
     }
 
     fn known_buckets(&self) -> MutexGuard<'_, HashSet<String>> {

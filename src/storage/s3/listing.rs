@@ -156,19 +156,25 @@ fn next<M>(is_truncated: bool, last: Option<M>) -> Result<Option<M>, Failure> {
 
 /// The buckets in which something may be, and nothing was listed yet.
 async fn buckets(client: &Client, prefix: &str, after: Option<&ObjectKey>) -> Result<Vec<String>, Failure> {
-    if let Some(tenant) = tenant_in(prefix).filter(|_| client.options.bucket_per_tenant) {
-        return Ok(vec![client.bucket_of_tenant(tenant)]);
+    if !client.options.bucket_per_tenant {
+        return client.buckets().await;
+    }
+    // A segment that is an id may be the tenant's or stand in the prefix of all keys; the bucket tells.
+    for bucket in tenants_in(prefix).map(|tenant| client.bucket_of_tenant(tenant)) {
+        if client.has_bucket(&bucket).await? {
+            return Ok(vec![bucket]);
+        }
     }
     let mut buckets = client.buckets().await?;
-    if let Some(after) = after.filter(|_| client.options.bucket_per_tenant) {
+    if let Some(after) = after {
         let reached = client.bucket_of_tenant(after.tenant());
         buckets.retain(|bucket| *bucket >= reached);
     }
     Ok(buckets)
 }
 
-/// A tenant that all keys with this prefix belong to: a whole segment that is an id.
-fn tenant_in(prefix: &str) -> Option<TenantId> {
-    let (whole, _) = prefix.rsplit_once('/')?;
-    whole.split('/').find_map(|segment| segment.parse().ok())
+/// The whole segments that are ids, the last first.
+fn tenants_in(prefix: &str) -> impl Iterator<Item = TenantId> + '_ {
+    let whole = prefix.rsplit_once('/').map_or("", |(whole, _)| whole);
+    whole.rsplit('/').filter_map(|segment| segment.parse().ok())
 }

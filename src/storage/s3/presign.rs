@@ -16,7 +16,7 @@ use object_store::{
 };
 
 use super::{
-    super::{PresignRequest, PresignedUrl, StorageError, object::check_part},
+    super::{PresignRequest, PresignedUrl, StorageError},
     client::Client,
     errors::Failure,
     headers,
@@ -38,9 +38,7 @@ pub(super) async fn presign(
     signers: &Signers,
     request: &PresignRequest,
 ) -> Result<PresignedUrl, StorageError> {
-    let (PresignRequest::Get { key, expires_in, .. }
-    | PresignRequest::Put { key, expires_in, .. }
-    | PresignRequest::PutPart { key, expires_in, .. }) = request;
+    let (PresignRequest::Get { key, expires_in, .. } | PresignRequest::Put { key, expires_in, .. }) = request;
     if !(Duration::from_secs(1)..=EXPIRY_MAX).contains(expires_in) {
         let reason = format!("{} s; 1 to {} are possible", expires_in.as_secs(), EXPIRY_MAX.as_secs());
         return Err(StorageError::invalid(OPERATION, reason).with_key(key));
@@ -61,11 +59,6 @@ pub(super) async fn presign(
                 let value = value.ok_or_else(|| StorageError::invalid(OPERATION, "not a media type"))?;
                 signed.insert(CONTENT_TYPE, value);
             }
-            Method::PUT
-        }
-        PresignRequest::PutPart { id, number, .. } => {
-            check_part(*number, 1, 1, OPERATION)?;
-            query.extend([("partNumber", number.to_string()), ("uploadId", id.to_string())]);
             Method::PUT
         }
     };
