@@ -208,7 +208,7 @@ pub trait ObjectStorage: Send + Sync + Debug + 'static {
     /// `NotFound` when there is no such open upload.
     async fn list_parts(&self, key: &ObjectKey, id: &MultipartId) -> Result<Vec<PartReceipt>, StorageError>;
 
-    /// A URL of the store's own; nothing where it has none. Asks nobody: the object need not be there.
+    /// A URL of the store's own; nothing where it has none. The object need not be there.
     ///
     /// # Errors
     /// `InvalidInput` for what the store would refuse, such as more than seven days.

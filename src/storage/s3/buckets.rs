@@ -85,15 +85,21 @@ impl Client {
         if !self.options.bucket_per_tenant {
             return self.send(call).await;
         }
-        if !self.has_bucket(&call.bucket).await? {
-            self.create_bucket(&call.bucket).await?;
-        }
+        self.ensure_bucket(&call.bucket).await?;
         let bucket = call.bucket.clone();
         let answer = self.send(call).await;
         if answer.as_ref().is_err_and(|failure| failure.code() == "NoSuchBucket") {
             self.known_buckets().remove(&bucket);
         }
         answer
+    }
+
+    /// Makes the bucket of a new tenant.
+    pub(super) async fn ensure_bucket(&self, bucket: &str) -> Result<(), Failure> {
+        if self.options.bucket_per_tenant && !self.has_bucket(bucket).await? {
+            self.create_bucket(bucket).await?;
+        }
+        Ok(())
     }
 
     /// As `bucket_exists`, but remembers what is there.

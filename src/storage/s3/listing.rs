@@ -131,8 +131,8 @@ async fn multiparts_page(
         Some(MultipartInfo { key, id: MultipartId::new(upload.upload_id), start_time: upload.initiated })
     };
     let mut items: Vec<_> = page.upload.into_iter().filter_map(ours).collect();
-    // Garage has its pages in order, but not what is on one. By time within a key, as the protocol says.
-    items.sort_by(|a, b| (&a.key, a.start_time, &a.id).cmp(&(&b.key, b.start_time, &b.id)));
+    // Garage has its pages in order, but not what is on one. The uploads of one key stay in the store's order.
+    items.sort_by(|left, right| left.key.cmp(&right.key));
     Ok(Page { items, next })
 }
 

@@ -62,6 +62,11 @@ pub(super) async fn presign(
             Method::PUT
         }
     };
+    if method == Method::PUT {
+        // Whoever holds the URL may not make a bucket.
+        let bucket = client.bucket_of(key);
+        client.ensure_bucket(&bucket).await.map_err(|failure| failure.into_error(OPERATION, key))?;
+    }
     sign(client, signers, key, method, *expires_in, query, signed).await
 }
 
