@@ -46,7 +46,7 @@ impl Lab {
             pgbench: None,
             site,
         };
-        for store in Store::ALL {
+        for store in Store::all() {
             let mut files = lab.connect(store).await?;
             for token in lab.many.iter().chain([&lab.hot]) {
                 wire::upload(&mut files, token, &lab.small, request_id()).await?;

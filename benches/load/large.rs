@@ -21,7 +21,7 @@ fn gibibytes(bytes: u64) -> f64 {
 pub(crate) async fn upload(lab: &mut Lab, store: Store) -> Outcome<Sample> {
     let mut files = lab.connect(store).await?;
     let gibibytes = gibibytes(lab.large.size_bytes());
-    let meter = Meter::start(&lab.site, Some(lab.site.at(store).service.pid()), None);
+    let meter = Meter::start(&lab.site, Some(lab.site.at(store).service.pid()), lab.site.store_pid(store));
     wire::upload(&mut files, &lab.hot, &lab.large, request_id()).await?;
     Ok(meter.stop(&lab.site, gibibytes, gibibytes))
 }
@@ -30,7 +30,7 @@ pub(crate) async fn download(lab: &mut Lab, store: Store) -> Outcome<Sample> {
     let mut files = lab.connect(store).await?;
     let id = lab.downloads.get(store.name()).ok_or("there is nothing to download")?;
     let expected = lab.large.size_bytes();
-    let meter = Meter::start(&lab.site, Some(lab.site.at(store).service.pid()), None);
+    let meter = Meter::start(&lab.site, Some(lab.site.at(store).service.pid()), lab.site.store_pid(store));
     let received = wire::download(&mut files, &lab.hot, id).await?;
     let sample = meter.stop(&lab.site, gibibytes(expected), gibibytes(expected));
     if received == expected { Ok(sample) } else { Err(format!("{received} bytes came").into()) }

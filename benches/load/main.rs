@@ -10,6 +10,7 @@
 #[allow(dead_code, reason = "the tests use all of it")]
 #[path = "../../tests/e2e/database.rs"]
 mod database;
+mod direct;
 mod fsync;
 #[path = "../../tests/e2e/identity.rs"]
 mod identity;

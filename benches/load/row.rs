@@ -1,7 +1,9 @@
 //! The rows: what is measured, and what each is called.
 
 use crate::{
-    Outcome, fsync,
+    Outcome,
+    direct::{self, Signing},
+    fsync,
     lab::Lab,
     large,
     meter::{Sample, Unit},
@@ -26,6 +28,8 @@ pub(crate) enum Row {
     Upload(Store),
     /// A large file down, one stream.
     Download(Store),
+    /// A large file into the S3 server, without a service.
+    Direct(Signing),
     /// Small files up.
     Small { store: Store, clients: usize, tenants: Tenants },
     /// The rows of those small files, without a service.
@@ -41,8 +45,13 @@ impl Row {
         use Tenants::{Many, One};
         let small = |store, clients, tenants| Self::Small { store, clients, tenants };
         let mut rows = Vec::new();
-        for store in Store::ALL {
+        let stores = Store::all();
+        for store in stores.iter().copied() {
             rows.extend([Self::Upload(store), Self::Download(store)]);
+        }
+        if stores.contains(&Store::Garage) {
+            rows.extend([Self::Direct(Signing::Payload), Self::Direct(Signing::Headers)]);
+            rows.push(small(Store::Garage, 16, Many));
         }
         for clients in [1, 16, 64] {
             rows.extend([
@@ -66,6 +75,8 @@ impl Row {
         match self {
             Self::Upload(store) => format!("large upload, {}", store.name()),
             Self::Download(store) => format!("large download, {}", store.name()),
+            Self::Direct(Signing::Payload) => "baseline direct multipart, signed".to_owned(),
+            Self::Direct(Signing::Headers) => "baseline direct multipart, unsigned".to_owned(),
             Self::Small { store, clients, tenants } => {
                 format!("small uploads, {}, {clients} clients, {}", store.name(), of(tenants))
             }
@@ -79,7 +90,7 @@ impl Row {
 
     pub(crate) fn unit(self) -> Unit {
         match self {
-            Self::Upload(_) | Self::Download(_) | Self::Crowd => Unit::Gibibytes,
+            Self::Upload(_) | Self::Download(_) | Self::Direct(_) | Self::Crowd => Unit::Gibibytes,
             Self::Small { .. } | Self::Pgbench { .. } | Self::Fsync { .. } => Unit::Files,
         }
     }
@@ -93,6 +104,7 @@ impl Row {
         match self {
             Self::Upload(store) => large::upload(lab, store).await,
             Self::Download(store) => large::download(lab, store).await,
+            Self::Direct(signing) => direct::upload(lab, signing).await,
             Self::Small { store, clients, tenants } => small::uploads(lab, store, clients, tenants).await,
             Self::Pgbench { clients, tenants } => pgbench::run(lab, clients, tenants).await,
             Self::Fsync { clients } => fsync::run(lab, clients).await,

@@ -7,6 +7,7 @@ use secrecy::SecretString;
 use crate::{
     Outcome,
     database::{APP_LOGIN, SYSTEM_LOGIN, TestDatabase},
+    direct::Garage,
     identity::{AUDIENCE, ISSUER, IdentityProvider},
     process::Cpu,
     service::Service,
@@ -19,15 +20,22 @@ pub(crate) enum Store {
     Costless,
     /// On this disk.
     Local,
+    /// In the S3 server.
+    Garage,
 }
 
 impl Store {
-    pub(crate) const ALL: [Self; 2] = [Self::Costless, Self::Local];
+    /// Those that are there.
+    pub(crate) fn all() -> Vec<Self> {
+        let garage = Garage::lent().map(|_| Self::Garage);
+        [Self::Costless, Self::Local].into_iter().chain(garage).collect()
+    }
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Costless => "costless store",
             Self::Local => "local provider",
+            Self::Garage => "Garage",
         }
     }
 }
@@ -41,6 +49,7 @@ pub(crate) struct Place {
 /// All of it.
 pub(crate) struct Site {
     pub(crate) identity: IdentityProvider,
+    pub(crate) garage: Option<Garage>,
     places: Vec<(Store, Place)>,
     directory: tempfile::TempDir,
     postmaster: Option<u32>,
@@ -50,8 +59,9 @@ impl Site {
     pub(crate) async fn start() -> Outcome<Self> {
         let directory = tempfile::tempdir()?;
         let identity = IdentityProvider::new(&directory.path().join("jwks.json"));
-        let mut site = Self { identity, places: Vec::new(), directory, postmaster: None };
-        for store in Store::ALL {
+        let mut site =
+            Self { identity, garage: Garage::lent(), places: Vec::new(), directory, postmaster: None };
+        for store in Store::all() {
             let place = site.place(store, store.name().split(' ').next().unwrap_or_default()).await?;
             site.places.push((store, place));
         }
@@ -83,19 +93,42 @@ impl Site {
             ("secrets.page_token_key", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=".to_owned()),
             ("telemetry.log_format", "json".to_owned()),
         ];
-        match store {
-            Store::Costless => {
-                settings.push(("storage.provider", "nowhere".to_owned()));
-                settings.push(("storage.providers.nowhere.adapter", "discard".to_owned()));
-            }
-            Store::Local => {
-                settings.push((
-                    "storage.providers.local.root",
-                    self.path(&format!("{name}.objects")).display().to_string(),
-                ));
-            }
-        }
+        settings.extend(self.storage(store, name));
         settings
+    }
+
+    fn storage(&self, store: Store, name: &str) -> Vec<(&'static str, String)> {
+        let text = str::to_owned;
+        match (store, &self.garage) {
+            (Store::Costless, _) => vec![
+                ("storage.provider", text("nowhere")),
+                ("storage.providers.nowhere.adapter", text("discard")),
+            ],
+            (Store::Local | Store::Garage, None) | (Store::Local, Some(_)) => {
+                let root = self.path(&format!("{name}.objects")).display().to_string();
+                vec![("storage.providers.local.root", root)]
+            }
+            (Store::Garage, Some(garage)) => vec![
+                ("storage.provider", text("bucket")),
+                ("storage.providers.bucket.adapter", text("s3")),
+                ("storage.providers.bucket.endpoint", garage.endpoint.clone()),
+                ("storage.providers.bucket.allow_http", text("true")),
+                ("storage.providers.bucket.region", garage.region.clone()),
+                ("storage.providers.bucket.bucket", garage.bucket.clone()),
+                ("storage.providers.bucket.access_key_id", garage.access_key.clone()),
+                ("storage.providers.bucket.secret_access_key", garage.secret_key.clone()),
+                // As towards any store over TLS; the store compares a CRC64-NVME either way.
+                ("storage.providers.bucket.payload_signing", text("never")),
+                // What Garage does not know.
+                ("storage.providers.bucket.encryption", text("none")),
+                ("storage.providers.bucket.conditional_writes", text("false")),
+            ],
+        }
+    }
+
+    /// The process of the store, where it is one.
+    pub(crate) fn store_pid(&self, store: Store) -> Option<u32> {
+        if store == Store::Garage { self.garage.as_ref()?.pid } else { None }
     }
 
     pub(crate) fn at(&self, store: Store) -> &Place {

@@ -91,7 +91,7 @@ pub(crate) async fn uploads(
         loaders.spawn(loader.run());
     }
     tokio::time::sleep(WARM_UP).await;
-    let meter = Meter::start(&lab.site, Some(lab.site.at(store).service.pid()), None);
+    let meter = Meter::start(&lab.site, Some(lab.site.at(store).service.pid()), lab.site.store_pid(store));
     phase.enter(Phase::MEASURING);
     tokio::time::sleep(lab.window).await;
     phase.enter(Phase::OVER);
