@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 pub(crate) const HELP: &str = "\
-Usage: scripts/load [--quick] [--only TEXT,…] [--rounds N] [--json FILE] [--list]
+Usage: scripts/load [--quick] [--only TEXT]… [--rounds N] [--json FILE] [--list]
 
   --quick       three short rounds with smaller files: to see a trend, not to quote
   --only        only rows whose name contains one of these
@@ -33,7 +33,7 @@ impl Options {
             let number = |text: String| text.parse::<u64>().map_err(|_| format!("{text} is no number"));
             match argument.as_str() {
                 "--quick" => options.is_quick = true,
-                "--only" => options.only.extend(value()?.split(',').map(str::to_owned)),
+                "--only" => options.only.push(value()?),
                 "--rounds" => options.rounds = usize::try_from(number(value()?)?).unwrap_or(usize::MAX),
                 "--seconds" => options.seconds = Some(number(value()?)?.max(1)),
                 "--json" => options.json = Some(value()?.into()),

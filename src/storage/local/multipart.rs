@@ -30,6 +30,9 @@ pub(super) struct OpenUploads(Mutex<HashMap<UnfinishedId, Arc<UploadState>>>);
 pub(super) struct UploadState {
     /// Shared by the parts being written, alone for completing and aborting.
     pub(super) lock: Arc<RwLock<()>>,
+    /// Held while a part's bytes are handed to the kernel. It lets only one writer into a file at a time anyway, and those
+    /// that wait inside it spin: 14 % of an upload's samples. Syncing goes on side by side.
+    turn: Mutex<()>,
     /// The last write of each part. Its own lock makes writers of one part take turns.
     parts: Mutex<HashMap<u32, Arc<Mutex<Option<PartReceipt>>>>>,
 }
@@ -72,7 +75,9 @@ pub(super) fn put_part(
         if disk.is_object(&file, key)? {
             return Err(io::Error::new(io::ErrorKind::NotFound, "the upload is complete"));
         }
+        let turn = state.turn.lock().unwrap_or_else(PoisonError::into_inner);
         disk::write_all_at(&file, body, u64::from(number - 1) * id.part_size_bytes)?;
+        drop(turn);
         // Now, not when completing: a receipt promises that the part survives.
         file.sync_data()
     };
