@@ -62,7 +62,8 @@ impl Site {
         let mut site =
             Self { identity, garage: Garage::lent(), places: Vec::new(), directory, postmaster: None };
         for store in Store::all() {
-            let place = site.place(store, store.name().split(' ').next().unwrap_or_default()).await?;
+            let name = store.name().split(' ').next().unwrap_or_default().to_lowercase();
+            let place = site.place(store, &name).await?;
             site.places.push((store, place));
         }
         let first = site.at(Store::Costless);

@@ -309,3 +309,12 @@ async fn options_that_make_no_connection_say_what_is_wrong() {
     assert!(matches!(error, ClientError::Transport { .. }));
     assert!(said(error).starts_with("the server cannot be reached (Connection refused"));
 }
+
+#[tokio::test]
+async fn a_frame_size_that_http2_does_not_know_is_refused_before_anything_is_sent() {
+    for frame_size_bytes_max in [16_383, 16_777_216] {
+        let options = ClientOptions::new("http://127.0.0.1:1", "token".into());
+        let error = Client::connect(ClientOptions { frame_size_bytes_max, ..options }).await.unwrap_err();
+        assert!(matches!(error, ClientError::Options { .. }), "{error:?}");
+    }
+}

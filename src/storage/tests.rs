@@ -212,3 +212,23 @@ fn an_error_names_the_operation_and_the_key_and_keeps_the_cause_apart() {
     assert_eq!(error.to_string(), format!("head object {key}: not found"));
     assert_eq!(std::error::Error::source(&error).unwrap().to_string(), "a path");
 }
+
+#[tokio::test]
+async fn a_store_that_discards_gives_back_what_repeats_and_nothing_else() {
+    const PART_SIZE_BYTES: usize = 2 * PIECE_SIZE_BYTES_MAX;
+    let store =
+        open(&options(AdapterOptions::Discard, 1), Arc::new(SystemClock), Arc::new(SystemIds)).unwrap();
+    let key = key();
+    let part = Bytes::from([vec![1; PIECE_SIZE_BYTES_MAX - 1], vec![2]].concat().repeat(2));
+    let id = store.start_multipart(&key, PART_SIZE_BYTES as u64, &PutOptions::default()).await.unwrap();
+    let mut receipts = Vec::new();
+    for (number, body) in [(1, part.clone()), (2, part.slice(..PIECE_SIZE_BYTES_MAX))] {
+        receipts.push(store.put_part(&key, &id, number, Payload::from(body)).await.unwrap());
+    }
+    let info = store.complete_multipart(&key, &id, &receipts).await.unwrap();
+    assert_eq!(info.size_bytes, 3 * PIECE_SIZE_BYTES_MAX as u64);
+
+    let range = 5..info.size_bytes - 5;
+    let pieces: Vec<Bytes> = store.get(&key, range).await.unwrap().try_collect().await.unwrap();
+    assert!(pieces.concat() == part.repeat(2)[5..3 * PIECE_SIZE_BYTES_MAX - 5]);
+}
