@@ -62,3 +62,21 @@ CREATE INDEX uploads_due ON uploads (lease_expire_time);
 CALL app.protect('uploads');
 GRANT INSERT, UPDATE ON uploads TO strongroom_app;
 GRANT DELETE ON uploads TO strongroom_system;
+
+-- Objects that no blob refers to, yet or any more: a copy that is being made, and an original whose blob was moved away.
+-- They are removed when their time has come; a crash leaves the row, and so nothing that nobody removes.
+CREATE TABLE stray_objects (
+    tenant_id uuid NOT NULL,
+    provider text COLLATE "C" NOT NULL,
+    storage_key text COLLATE "C" NOT NULL,
+    multipart_id text,
+    delete_after timestamptz NOT NULL,
+    -- From here on no blob may take it up.
+    is_being_deleted boolean NOT NULL DEFAULT false,
+    PRIMARY KEY (tenant_id, provider, storage_key)
+);
+CREATE INDEX stray_objects_due ON stray_objects (delete_after);
+CALL app.protect('stray_objects');
+GRANT INSERT, UPDATE, DELETE ON stray_objects TO strongroom_system;
+-- A move points a blob to its copy, and changes nothing else of it.
+GRANT UPDATE (provider, storage_key) ON blobs TO strongroom_system;

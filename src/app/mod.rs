@@ -12,6 +12,7 @@ mod idempotency;
 pub mod integrity;
 pub mod quotas;
 pub mod retention;
+pub mod storage;
 pub mod tenants;
 pub mod uploads;
 

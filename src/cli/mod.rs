@@ -8,6 +8,7 @@ mod fsck;
 mod migrate;
 mod providers;
 mod serve;
+mod storage;
 
 use std::{io::Write as _, path::PathBuf, process::ExitCode, sync::Arc};
 
@@ -39,6 +40,9 @@ enum Command {
     Migrate(migrate::MigrateCommand),
     /// Compare database and store, and report every promise that does not hold
     Fsck(fsck::FsckArgs),
+    /// Look at the providers of bytes, make them ready, and move files between them
+    #[command(subcommand)]
+    Storage(storage::StorageCommand),
     /// Print the annotated default configuration, which is also the reference of every key
     DefaultConfig,
     #[cfg(feature = "client")]
@@ -71,6 +75,9 @@ async fn dispatch(cli: Cli) -> ExitCode {
         Command::Dev(args) => dev::dev(args, config).await,
         Command::Migrate(command) => migrate::migrate(command, config).await,
         Command::Fsck(args) => return fsck::fsck(args, config).await.unwrap_or_else(|error| report(&*error)),
+        Command::Storage(command) => {
+            return storage::storage(command, config).await.unwrap_or_else(|error| report(&*error));
+        }
         Command::DefaultConfig => print(crate::config::DEFAULT_TOML),
         #[cfg(feature = "client")]
         Command::Client(command) => return client::run(command).await.into(),

@@ -9,8 +9,8 @@ use crate::{
     },
     domain::clock::{Clock, IdSource},
     storage::{
-        self, AdapterOptions, Encryption, ObjectStorage, PayloadSigning, S3Credentials, S3Options,
-        StorageError, StorageOptions, Stores,
+        self, AdapterOptions, Encryption, InitOptions, ObjectStorage, PayloadSigning, S3Credentials,
+        S3Options, StorageError, StorageOptions, Stores,
     },
 };
 
@@ -47,6 +47,15 @@ pub(super) fn open_stores_with(
     }
     Stores::new(stores, &config.provider)
         .map_err(|source| OpenError { provider: config.provider.clone(), source })
+}
+
+/// How the provider of this name is to be made ready.
+pub(super) fn init_options(config: &StorageConfig, name: &str) -> InitOptions {
+    let abort_incomplete_after_days = match config.providers.get(name) {
+        Some(ProviderConfig::S3(s3)) => Some(s3.abandoned_multipart_days),
+        _ => None,
+    };
+    InitOptions { abort_incomplete_after_days }
 }
 
 fn storage_options(config: &StorageConfig, name: &str, adapter: AdapterOptions) -> StorageOptions {

@@ -8,6 +8,8 @@ use toml::{Table, Value};
 use url::Url;
 
 use super::{
+    error::ConfigError,
+    schema,
     validation::Violations,
     values::{no_secret_if_empty, no_url_if_empty, none_if_empty},
 };
@@ -132,15 +134,26 @@ fn keys<T: DeserializeOwned>(table: Table) -> Result<T, toml::de::Error> {
 }
 
 impl LocalConfig {
-    pub(super) fn check_for_writing(&self, key: &str, violations: &mut Violations) {
+    pub(super) fn check_root(&self, key: &str, violations: &mut Violations) {
         if self.root.is_none() {
-            let message = "is required, because `storage.provider` names it: the directory to keep bytes in";
+            let message = "is required: the directory to keep bytes in";
             violations.refuse(format!("{key}.root"), message);
         }
     }
 }
 
 impl S3Config {
+    /// The defaults of the reference, for whoever sets the rest by hand; there is no bucket yet.
+    ///
+    /// # Errors
+    /// Only if the compiled-in `default.toml` were wrong, which a test excludes.
+    pub fn defaults() -> Result<Self, ConfigError> {
+        match schema::s3_keys().map(ProviderConfig::read) {
+            Some(Ok(ProviderConfig::S3(s3))) => Ok(*s3),
+            _ => Err(ConfigError::Refused(Vec::new())),
+        }
+    }
+
     /// Time to connect.
     pub fn connect_timeout(&self) -> Duration {
         Duration::from_secs(self.connect_timeout_seconds)

@@ -84,12 +84,20 @@ impl StorageConfig {
                 violations.refuse(key.clone(), message);
             }
             provider.check(&key, violations);
+            // The provider of the defaults may be left alone; whoever adds another one means it.
+            if let ProviderConfig::Local(local) = provider
+                && name != "local"
+            {
+                local.check_root(&key, violations);
+            }
         }
     }
 
     pub(super) fn check_for_serve(&self, violations: &mut Violations) {
-        if let Some(ProviderConfig::Local(local)) = self.providers.get(&self.provider) {
-            local.check_for_writing(&format!("storage.providers.{}", self.provider), violations);
+        if let Some(ProviderConfig::Local(local)) = self.providers.get(&self.provider)
+            && self.provider == "local"
+        {
+            local.check_root(&format!("storage.providers.{}", self.provider), violations);
         }
     }
 }

@@ -306,7 +306,7 @@ fn a_provider_can_be_set_by_variables_alone_beside_those_of_the_file() {
 
 #[test]
 fn all_that_is_wrong_with_providers_is_said_at_once() {
-    let file = "[storage]\nprovider = 'gone'\n[storage.providers.odd__name]\nadapter = 'memory'\n\
+    let file = "[storage]\nprovider = 'gone'\n[storage.providers.odd__name]\nadapter = 'local'\n\
                 [storage.providers.cloud]\nadapter = 's3'\nbucket = 'b'\nendpoint = 'http://store.test'\n\
                 access_key_id = 'id'\nkms_key_id = 'k'";
     let expected = [
@@ -315,6 +315,7 @@ fn all_that_is_wrong_with_providers_is_said_at_once() {
         "storage.providers.cloud",
         "storage.providers.cloud.kms_key_id",
         "storage.providers.odd__name",
+        "storage.providers.odd__name.root",
     ];
     assert_eq!(keys(&problems(file, &[])), expected);
 }

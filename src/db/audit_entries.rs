@@ -31,6 +31,8 @@ sql_enum! {
         QuotaUpdate = 7 => "quota_update",
         /// A method was called; only denials are recorded under this name.
         Call = 8 => "call",
+        /// A blob was moved to another provider.
+        StorageMove = 9 => "storage_move",
     }
 }
 

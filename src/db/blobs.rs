@@ -75,9 +75,9 @@ pub async fn release(tx: &mut TenantTx, ids: &[BlobId], undelete_window_hours: u
     .map(|_| ())
 }
 
-/// A blob whose time has come.
+/// A blob and whose it is.
 #[derive(Debug, Clone)]
-pub struct DueBlob {
+pub struct TenantBlob {
     /// Whose.
     pub tenant: TenantId,
     /// Which.
@@ -85,28 +85,32 @@ pub struct DueBlob {
 }
 
 #[derive(QueryableByName)]
-struct DueRow {
+struct TenantRow {
     #[diesel(sql_type = SqlUuid)]
     tenant_id: Uuid,
     #[diesel(embed)]
     blob: BlobRow,
 }
 
+impl TenantRow {
+    fn read(self) -> Result<TenantBlob, DbError> {
+        Ok(TenantBlob { tenant: TenantId::from_uuid(self.tenant_id), blob: self.blob.read()? })
+    }
+}
+
 /// Blobs of one provider that nothing refers to and whose undelete window has passed.
-pub async fn list_due(tx: &mut SystemTx, provider: &str, limit: i64) -> Result<Vec<DueBlob>, DbError> {
+pub async fn list_due(tx: &mut SystemTx, provider: &str, limit: i64) -> Result<Vec<TenantBlob>, DbError> {
     let sql = format!(
         "SELECT b.tenant_id, {COLUMNS} FROM blobs AS b WHERE b.delete_after <= app.now() AND b.provider = {{}}
            AND NOT EXISTS (SELECT FROM versions AS v WHERE v.tenant_id = b.tenant_id AND v.blob_id = b.id)
          ORDER BY b.delete_after LIMIT {{}}"
     );
-    let rows: Vec<DueRow> = statement("find due blobs", sql)
+    let rows: Vec<TenantRow> = statement("find due blobs", sql)
         .bind::<Text, _>(provider.to_owned())
         .bind::<BigInt, _>(limit)
         .load(tx.connection()?)
         .await?;
-    rows.into_iter()
-        .map(|row| Ok(DueBlob { tenant: TenantId::from_uuid(row.tenant_id), blob: row.blob.read()? }))
-        .collect()
+    rows.into_iter().map(TenantRow::read).collect()
 }
 
 #[derive(QueryableByName)]
@@ -133,6 +137,108 @@ pub async fn providers(tx: &mut SystemTx) -> Result<Vec<String>, DbError> {
     .load(tx.connection()?)
     .await?;
     Ok(rows.into_iter().map(|row| row.provider).collect())
+}
+
+/// Blobs of one provider that have not been released, in the order of (tenant, id), behind a position.
+pub async fn list_movable(
+    tx: &mut SystemTx,
+    provider: &str,
+    after: Option<(TenantId, BlobId)>,
+    limit: i64,
+) -> Result<Vec<TenantBlob>, DbError> {
+    let (tenant, id) =
+        after.map_or((Uuid::nil(), Uuid::nil()), |(tenant, id)| (tenant.as_uuid(), id.as_uuid()));
+    let sql = format!(
+        "SELECT b.tenant_id, {COLUMNS} FROM blobs AS b
+         WHERE (b.tenant_id, b.id) > ({{}}, {{}}) AND b.provider = {{}} AND b.delete_after IS NULL
+         ORDER BY b.tenant_id, b.id LIMIT {{}}"
+    );
+    let rows: Vec<TenantRow> = statement("find blobs to move", sql)
+        .bind::<SqlUuid, _>(tenant)
+        .bind::<SqlUuid, _>(id)
+        .bind::<Text, _>(provider.to_owned())
+        .bind::<BigInt, _>(limit)
+        .load(tx.connection()?)
+        .await?;
+    rows.into_iter().map(TenantRow::read).collect()
+}
+
+#[derive(QueryableByName)]
+struct CountRow {
+    #[diesel(sql_type = BigInt)]
+    count: i64,
+}
+
+/// How many blobs of a provider have been released and wait for their time.
+pub async fn count_released(tx: &mut SystemTx, provider: &str) -> Result<u64, DbError> {
+    let row: CountRow = statement(
+        "count released blobs",
+        "SELECT count(*) AS count FROM blobs WHERE delete_after IS NOT NULL AND provider = {}",
+    )
+    .bind::<Text, _>(provider.to_owned())
+    .one(tx.connection()?)
+    .await?;
+    Ok(u64::try_from(row.count).unwrap_or_default())
+}
+
+/// Points a blob to another object of the same bytes; false when it is not where it was, or was released.
+pub async fn relocate(
+    tx: &mut SystemTx,
+    from: &TenantBlob,
+    provider: &str,
+    key: &ObjectKey,
+) -> Result<bool, DbError> {
+    let touched = statement(
+        "relocate blob",
+        "UPDATE blobs SET provider = {}, storage_key = {}
+         WHERE tenant_id = {} AND id = {} AND provider = {} AND storage_key = {} AND delete_after IS NULL",
+    )
+    .bind::<Text, _>(provider.to_owned())
+    .bind::<Text, _>(key.as_str().to_owned())
+    .bind::<SqlUuid, _>(from.tenant.as_uuid())
+    .bind::<SqlUuid, _>(from.blob.id.as_uuid())
+    .bind::<Text, _>(from.blob.provider.clone())
+    .bind::<Text, _>(from.blob.key.as_str().to_owned())
+    .execute(tx.connection()?)
+    .await?;
+    Ok(touched == 1)
+}
+
+/// What rows say that a provider holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holding {
+    /// The provider.
+    pub provider: String,
+    /// How many objects.
+    pub objects: u64,
+    /// How many bytes they have.
+    pub bytes: u64,
+}
+
+#[derive(QueryableByName)]
+struct HoldingRow {
+    #[diesel(sql_type = Text)]
+    provider: String,
+    #[diesel(sql_type = BigInt)]
+    objects: i64,
+    #[diesel(sql_type = BigInt)]
+    bytes: i64,
+}
+
+/// What every provider holds. Reads all blobs: for operators, not for requests.
+pub async fn holdings(tx: &mut SystemTx) -> Result<Vec<Holding>, DbError> {
+    let rows: Vec<HoldingRow> = statement(
+        "sum up blobs",
+        "SELECT provider, count(*) AS objects, sum(size_bytes)::bigint AS bytes FROM blobs GROUP BY provider",
+    )
+    .load(tx.connection()?)
+    .await?;
+    let holding = |row: HoldingRow| Holding {
+        provider: row.provider,
+        objects: u64::try_from(row.objects).unwrap_or_default(),
+        bytes: u64::try_from(row.bytes).unwrap_or_default(),
+    };
+    Ok(rows.into_iter().map(holding).collect())
 }
 
 /// Forgets a blob whose bytes are gone.

@@ -73,7 +73,7 @@ struct KeyRow {
     storage_key: String,
 }
 
-/// Which of these keys belong to a blob or to an open upload.
+/// Which of these keys belong to a blob, to an open upload, or are on the list of what is to be removed.
 pub async fn known_keys(
     tx: &mut SystemTx,
     provider: &str,
@@ -87,10 +87,13 @@ pub async fn known_keys(
          WHERE EXISTS (SELECT FROM blobs AS b WHERE b.tenant_id = k.tenant_id AND b.provider = {}
                        AND b.storage_key = k.storage_key)
             OR EXISTS (SELECT FROM uploads AS u WHERE u.tenant_id = k.tenant_id AND u.provider = {}
-                       AND u.storage_key = k.storage_key AND u.state = 1)",
+                       AND u.storage_key = k.storage_key AND u.state = 1)
+            OR EXISTS (SELECT FROM stray_objects AS s WHERE s.tenant_id = k.tenant_id AND s.provider = {}
+                       AND s.storage_key = k.storage_key)",
     )
     .bind::<Array<SqlUuid>, _>(tenants)
     .bind::<Array<Text>, _>(texts)
+    .bind::<Text, _>(provider.to_owned())
     .bind::<Text, _>(provider.to_owned())
     .bind::<Text, _>(provider.to_owned())
     .load(tx.connection()?)

@@ -26,6 +26,7 @@ mod pool;
 pub mod quotas;
 mod roles;
 mod statement;
+pub mod stray_objects;
 mod system_tx;
 mod tenant_tx;
 pub mod tenants;

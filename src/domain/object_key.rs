@@ -63,6 +63,15 @@ impl ObjectKey {
         Ok(Self { text, tenant, day, blob })
     }
 
+    /// The key of another object for the same bytes: same prefix, tenant and category, made on `day` under a new id.
+    ///
+    /// # Errors
+    /// When the year does not have four digits.
+    pub fn anew(&self, day: NaiveDate, id: BlobId) -> Result<Self, ObjectKeyError> {
+        let stem = self.text.rsplitn(5, '/').nth(4).ok_or(ObjectKeyError::WrongShape)?;
+        Self::parse(&format!("{stem}/{}/{id}", day.format("%Y/%m/%d")))
+    }
+
     /// Reads a key back from the database or from a listing.
     ///
     /// # Errors

@@ -35,7 +35,7 @@ pub struct InitReport {
 }
 
 /// One thing that a store needs.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct InitStep {
     /// What it is: `bucket strongroom`.
     pub subject: String,
@@ -44,7 +44,8 @@ pub struct InitStep {
 }
 
 /// What became of a step.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum InitOutcome {
     /// It was made.
     Done,

@@ -1,5 +1,5 @@
 //! Work that no request waits for: giving up uploads that nobody finished, emptying the trash, deleting bytes
-//! that nothing refers to, keeping what is kept by time in bounds.
+//! that nothing refers to or that were moved, keeping what is kept by time in bounds.
 //!
 //! Every replica runs it; the work is idempotent, and rows that two replicas see at once are changed under a lock.
 
@@ -9,6 +9,7 @@ use crate::app::{
     App, Error,
     files::{empty_trash::empty_trash, reap::reap},
     retention::retain,
+    storage::reap_strays::reap_strays,
     uploads::expire::expire,
 };
 
@@ -35,6 +36,7 @@ pub async fn round(app: &App) -> usize {
         + tolerate("expire uploads", expire(app).await)
         + tolerate("empty trash", empty_trash(app).await)
         + tolerate("delete blobs", reap(app).await)
+        + tolerate("remove stray objects", reap_strays(app).await)
 }
 
 fn tolerate(work: &'static str, outcome: Result<usize, Error>) -> usize {

@@ -1,4 +1,5 @@
-//! The real binary, against a real PostgreSQL and the local provider. Run through `scripts/with-postgres`.
+//! The real binary, against a real PostgreSQL, with files on disk and in a real S3 server. Run through
+//! `scripts/with-postgres scripts/with-garage`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first surprise")]
 
@@ -9,3 +10,4 @@ mod identity;
 mod large;
 mod life;
 mod server;
+mod storage;

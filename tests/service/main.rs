@@ -17,6 +17,7 @@ mod list_education;
 mod plans;
 mod providers;
 mod quota;
+mod storage_move;
 mod tenancy;
 mod tenancy_catalog;
 mod tenancy_rule;

@@ -2,7 +2,7 @@
 
 use crate::{
     app::{App, Error},
-    db::blobs::{self, DueBlob},
+    db::blobs::{self, TenantBlob},
     storage::ObjectStorage,
 };
 
@@ -40,7 +40,7 @@ async fn reap_provider(app: &App, store: &dyn ObjectStorage) -> Result<usize, Er
     Ok(reaped)
 }
 
-async fn delete(app: &App, store: &dyn ObjectStorage, due: &DueBlob) -> Result<(), Error> {
+async fn delete(app: &App, store: &dyn ObjectStorage, due: &TenantBlob) -> Result<(), Error> {
     store.delete(&due.blob.key).await?;
     let mut tx = app.db.system_tx().await?;
     blobs::delete(&mut tx, due.tenant, due.blob.id).await?;

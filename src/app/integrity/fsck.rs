@@ -192,7 +192,12 @@ impl Fsck {
     }
 }
 
-async fn digest(store: &dyn ObjectStorage, key: &ObjectKey, size: u64) -> Result<Digest, Error> {
+/// Reads an object and hashes it.
+pub(in crate::app) async fn digest(
+    store: &dyn ObjectStorage,
+    key: &ObjectKey,
+    size: u64,
+) -> Result<Digest, Error> {
     let mut hasher = Hasher::default();
     let mut bytes = store.get(key, 0..size).await?;
     while let Some(piece) = bytes.next().await {

@@ -88,7 +88,8 @@ async fn assert_objects_have_rows(s: &Service, store: &dyn ObjectStorage) {
         for object in &page.objects {
             let key = object.key.to_string();
             let provider = store.provider();
-            let rows = "SELECT FROM blobs WHERE storage_key = $1 AND provider = $2";
+            let rows = "SELECT FROM blobs WHERE storage_key = $1 AND provider = $2
+                UNION ALL SELECT FROM stray_objects WHERE storage_key = $1 AND provider = $2";
             assert_eq!(s.owner.rows(rows, &[&key, &provider]).await.len(), 1, "object {key} has no row");
         }
         match page.objects.last() {

@@ -1,0 +1,275 @@
+//! Moves blobs from one provider to another, while the service runs.
+//!
+//! Each blob goes by itself: its bytes are copied under a fresh key, compared with its row on the way, and then one
+//! compare-and-set points the row to the copy. What is interrupted leaves the row as it was, so a second run goes on where
+//! the first one stopped. The original stays for the undelete window, for readers that have it open and for a database
+//! that is restored to an hour ago. Every object without a blob, the copy before and the original after, has its row in
+//! `stray_objects`: a crash at any point leaves nothing that nobody removes.
+
+use std::sync::Arc;
+
+use futures::{StreamExt, stream};
+
+use super::{
+    copy::{Copy, Witness},
+    explained,
+};
+use crate::{
+    app::{Error, integrity::fsck::digest},
+    db::{
+        Database,
+        audit_entries::{self, AuditAction, AuditEntry},
+        blobs::{self, TenantBlob},
+        stray_objects::{self, StrayObject},
+    },
+    domain::{
+        clock::{Clock, IdSource},
+        ids::{BlobId, TenantId},
+    },
+    storage::{MultipartId, ObjectStorage, PutOptions, Stores},
+};
+
+/// How many rows are read in one go.
+const BATCH: i64 = 500;
+
+/// So many blobs that could not be moved mean that something else is wrong.
+const FAILURES_MAX: usize = 100;
+
+/// How long a copy may take; one that takes longer is removed and made again.
+const COPY_HOURS: u32 = 24;
+
+/// What to move with.
+pub struct Move {
+    /// The database.
+    pub db: Database,
+    /// The stores of all providers.
+    pub stores: Stores,
+    /// Tells the day of new keys.
+    pub clock: Arc<dyn Clock>,
+    /// Makes new keys.
+    pub ids: Arc<dyn IdSource>,
+    /// Larger blobs go in parts of this size, in bytes.
+    pub part_size_bytes: u64,
+    /// How long originals stay, in hours.
+    pub undelete_window_hours: u32,
+}
+
+/// What to move.
+#[derive(Debug, Clone)]
+pub struct MoveOptions {
+    /// The provider to move away from.
+    pub from: String,
+    /// The provider to move to.
+    pub to: String,
+    /// How many blobs at a time; each may hold one part in memory.
+    pub concurrency: usize,
+    /// Whether every copy is read back and compared once more.
+    pub reads_back: bool,
+    /// Only count.
+    pub is_dry_run: bool,
+}
+
+/// What was moved.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Report {
+    /// Nothing was moved; the counts say what would be.
+    pub is_dry_run: bool,
+    /// Blobs that were moved.
+    pub blobs: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Blobs that changed meanwhile: their files were purged, or another run was faster.
+    pub overtaken: u64,
+    /// Blobs of purged files, which stay where they are until their time has come.
+    pub released: u64,
+    /// Blobs that could not be moved and are where they were.
+    pub failures: Vec<Failure>,
+    /// The run ended early, because too much failed.
+    pub is_cut_short: bool,
+}
+
+/// A blob that could not be moved.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Failure {
+    /// Whose.
+    pub tenant: TenantId,
+    /// Where it is.
+    pub key: String,
+    /// Why, with all causes.
+    pub why: String,
+}
+
+/// What goes on, for whoever shows progress.
+pub trait Progress: Send {
+    /// So much was moved so far.
+    fn moved(&mut self, report: &Report);
+}
+
+/// Why nothing was moved.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say it")]
+pub enum MoveError {
+    #[error(transparent)]
+    UnknownProvider(#[from] crate::storage::UnknownProvider),
+    #[error("`{0}` is where the blobs are; name another provider to move them to")]
+    SameProvider(String),
+    #[error(transparent)]
+    Failed(#[from] Error),
+}
+
+impl From<crate::db::DbError> for MoveError {
+    fn from(error: crate::db::DbError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+enum Outcome {
+    Moved,
+    Overtaken,
+}
+
+impl Move {
+    /// Moves everything that can be moved. What fails is in the report, and is worth a second run.
+    ///
+    /// # Errors
+    /// When a provider is not configured, or the database does not answer. What was moved until then is moved.
+    pub async fn run(&self, options: &MoveOptions, progress: &mut dyn Progress) -> Result<Report, MoveError> {
+        let (from, to) = (self.stores.of(&options.from)?, self.stores.of(&options.to)?);
+        if options.from == options.to {
+            return Err(MoveError::SameProvider(options.from.clone()));
+        }
+        let mut report = Report { is_dry_run: options.is_dry_run, ..Report::default() };
+        let mut after = None;
+        loop {
+            let mut tx = self.db.system_tx().await?;
+            let batch = blobs::list_movable(&mut tx, &options.from, after, BATCH).await?;
+            let Some(last) = batch.last() else {
+                report.released = blobs::count_released(&mut tx, &options.from).await?;
+                tx.commit().await?;
+                return Ok(report);
+            };
+            tx.commit().await?;
+            after = Some((last.tenant, last.blob.id));
+            if options.is_dry_run {
+                report.blobs += batch.len() as u64;
+                report.bytes += batch.iter().map(|owned| owned.blob.size_bytes).sum::<u64>();
+                progress.moved(&report);
+                continue;
+            }
+            let moves = batch.into_iter().map(|owned| async move {
+                let outcome = self.move_blob(&owned, from.as_ref(), to.as_ref(), options.reads_back).await;
+                (owned, outcome)
+            });
+            let mut moves = stream::iter(moves).buffer_unordered(options.concurrency.max(1));
+            while let Some((owned, outcome)) = moves.next().await {
+                report.count(&owned, outcome);
+                progress.moved(&report);
+                // Dropping the others is no more than a crash would do.
+                if report.failures.len() >= FAILURES_MAX {
+                    report.is_cut_short = true;
+                    return Ok(report);
+                }
+            }
+        }
+    }
+
+    async fn move_blob(
+        &self,
+        owned: &TenantBlob,
+        from: &dyn ObjectStorage,
+        to: &dyn ObjectStorage,
+        reads_back: bool,
+    ) -> Result<Outcome, Error> {
+        let (tenant, blob) = (owned.tenant, &owned.blob);
+        let id = BlobId::from_uuid(self.ids.uuid());
+        let key = blob.key.anew(self.clock.now().date_naive(), id).map_err(Error::internal)?;
+        let provider = to.provider().to_owned();
+        let target = StrayObject { tenant, provider, key, multipart_id: None };
+        let mut tx = self.db.system_tx().await?;
+        stray_objects::insert(&mut tx, &target, COPY_HOURS).await?;
+        tx.commit().await?;
+
+        let options =
+            PutOptions { content_type: None, metadata: vec![("tenant-id".to_owned(), tenant.to_string())] };
+        let copy = Copy { blob, from, to, key: &target.key, options: &options };
+        let witness = Recorded { db: &self.db, target: &target };
+        let mut copied = copy.run(self.part_size_bytes, &witness).await;
+        if reads_back && copied.is_ok() {
+            copied = match digest(to, &target.key, blob.size_bytes).await {
+                Ok(found) if found == blob.sha256 => Ok(()),
+                Ok(_) => Err(Error::ObjectDamaged),
+                Err(error) => Err(error),
+            };
+        }
+        match copied {
+            Ok(()) if self.point_to(owned, &target).await? => Ok(Outcome::Moved),
+            Ok(()) => self.discard(&target).await.map(|()| Outcome::Overtaken),
+            Err(error) => {
+                // Where even this fails, the copy is removed when its time is over.
+                if let Err(second) = self.discard(&target).await {
+                    tracing::warn!(key = %target.key, error = %second, "discard copy");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Points the row to the copy, and the original out for removal: in one transaction, or not at all.
+    async fn point_to(&self, owned: &TenantBlob, target: &StrayObject) -> Result<bool, Error> {
+        let (tenant, blob) = (owned.tenant, &owned.blob);
+        let mut tx = self.db.system_tx().await?;
+        let is_ours = stray_objects::adopt(&mut tx, target).await?
+            && blobs::relocate(&mut tx, owned, &target.provider, &target.key).await?;
+        if !is_ours {
+            return Ok(false);
+        }
+        let original = StrayObject {
+            tenant,
+            provider: blob.provider.clone(),
+            key: blob.key.clone(),
+            multipart_id: None,
+        };
+        stray_objects::insert(&mut tx, &original, self.undelete_window_hours).await?;
+        let details = serde_json::json!({ "blob": blob.id, "from": blob.provider, "to": target.provider });
+        let entry = AuditEntry::system(AuditAction::StorageMove, details);
+        audit_entries::insert_for(&mut tx, tenant, &[entry]).await?;
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    async fn discard(&self, target: &StrayObject) -> Result<(), Error> {
+        let mut tx = self.db.system_tx().await?;
+        stray_objects::discard(&mut tx, target).await?;
+        Ok(tx.commit().await?)
+    }
+}
+
+/// Writes the multipart upload of a copy beside it, so that a crash does not leave its parts.
+struct Recorded<'a> {
+    db: &'a Database,
+    target: &'a StrayObject,
+}
+
+impl Witness for Recorded<'_> {
+    async fn begun(&self, id: &MultipartId) -> Result<(), Error> {
+        let mut tx = self.db.system_tx().await?;
+        stray_objects::set_multipart(&mut tx, self.target, id.as_str()).await?;
+        Ok(tx.commit().await?)
+    }
+}
+
+impl Report {
+    fn count(&mut self, owned: &TenantBlob, outcome: Result<Outcome, Error>) {
+        match outcome {
+            Ok(Outcome::Moved) => {
+                self.blobs += 1;
+                self.bytes += owned.blob.size_bytes;
+            }
+            Ok(Outcome::Overtaken) => self.overtaken += 1,
+            Err(error) => {
+                let (tenant, key) = (owned.tenant, owned.blob.key.to_string());
+                self.failures.push(Failure { tenant, key, why: explained(&error) });
+            }
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! Removes objects that no blob refers to and whose time has come: what a move left where it came from, and what a move
+//! that did not end left where it went.
+
+use crate::{
+    app::{App, Error},
+    db::stray_objects::{self, StrayObject},
+    storage::{MultipartId, ObjectStorage},
+};
+
+/// How many objects of a provider one round looks at.
+const OBJECTS_PER_ROUND: i64 = 100;
+
+/// Removes one round of due objects; answers how many are gone. First the bytes, then the row: a crash in between leaves
+/// a row that says what to remove. One that fails is tried again in the next round.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn reap_strays(app: &App) -> Result<usize, Error> {
+    let mut reaped = 0;
+    for store in app.stores.iter() {
+        let mut tx = app.db.system_tx().await?;
+        let due = stray_objects::list_due(&mut tx, store.provider(), OBJECTS_PER_ROUND).await?;
+        tx.commit().await?;
+        for object in due {
+            match remove(app, store.as_ref(), &object).await {
+                Ok(is_gone) => reaped += usize::from(is_gone),
+                Err(error) => {
+                    let StrayObject { tenant, provider, key, .. } = &object;
+                    tracing::warn!(%tenant, provider, %key, %error, "remove stray object");
+                }
+            }
+        }
+    }
+    Ok(reaped)
+}
+
+async fn remove(app: &App, store: &dyn ObjectStorage, object: &StrayObject) -> Result<bool, Error> {
+    let mut tx = app.db.system_tx().await?;
+    let is_claimed = stray_objects::claim(&mut tx, object).await?;
+    tx.commit().await?;
+    if !is_claimed {
+        return Ok(false);
+    }
+    if let Some(id) = &object.multipart_id {
+        store.abort_multipart(&object.key, &MultipartId::new(id.as_str())).await?;
+    }
+    store.delete(&object.key).await?;
+    let mut tx = app.db.system_tx().await?;
+    stray_objects::delete(&mut tx, object).await?;
+    tx.commit().await?;
+    Ok(true)
+}

@@ -1,0 +1,139 @@
+//! Objects that no blob refers to, yet or any more, and when they are to be removed: a copy that is being made, and an
+//! original whose blob was moved away. A crash leaves the row, so it leaves nothing behind for good.
+
+use diesel::{
+    QueryableByName,
+    sql_types::{BigInt, Integer, Nullable, Text, Uuid as SqlUuid},
+};
+use uuid::Uuid;
+
+use super::{
+    DbError, SystemTx,
+    statement::{Statement, statement},
+};
+use crate::domain::{ids::TenantId, object_key::ObjectKey};
+
+/// An object without a blob.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StrayObject {
+    /// Whose.
+    pub tenant: TenantId,
+    /// The provider that holds it.
+    pub provider: String,
+    /// Its key there; nobody writes it a second time.
+    pub key: ObjectKey,
+    /// The multipart upload that it is written in, if it is.
+    pub multipart_id: Option<String>,
+}
+
+impl StrayObject {
+    /// Binds tenant, provider and key, in this order.
+    fn bind(&self, statement: Statement) -> Statement {
+        statement
+            .bind::<SqlUuid, _>(self.tenant.as_uuid())
+            .bind::<Text, _>(self.provider.clone())
+            .bind::<Text, _>(self.key.as_str().to_owned())
+    }
+}
+
+/// Writes down that an object is to be removed after so many hours.
+pub async fn insert(tx: &mut SystemTx, object: &StrayObject, hours: u32) -> Result<(), DbError> {
+    let insertion = statement(
+        "insert stray object",
+        "INSERT INTO stray_objects (tenant_id, provider, storage_key, multipart_id, delete_after)
+         VALUES ({}, {}, {}, {}, app.now() + make_interval(hours => {}))",
+    );
+    object
+        .bind(insertion)
+        .bind::<Nullable<Text>, _>(object.multipart_id.clone())
+        .bind::<Integer, _>(i32::try_from(hours).unwrap_or(i32::MAX))
+        .execute(tx.connection()?)
+        .await
+        .map(|_| ())
+}
+
+/// Writes down which multipart upload the object is written in.
+pub async fn set_multipart(tx: &mut SystemTx, object: &StrayObject, id: &str) -> Result<(), DbError> {
+    let update = statement(
+        "record multipart upload",
+        "UPDATE stray_objects SET multipart_id = {} WHERE tenant_id = {} AND provider = {} AND storage_key = {}",
+    )
+    .bind::<Text, _>(id.to_owned());
+    object.bind(update).execute(tx.connection()?).await.map(|_| ())
+}
+
+/// Says that the object can be removed at once.
+pub async fn discard(tx: &mut SystemTx, object: &StrayObject) -> Result<(), DbError> {
+    let update = statement(
+        "discard stray object",
+        "UPDATE stray_objects SET delete_after = app.now() WHERE tenant_id = {} AND provider = {} AND storage_key = {}",
+    );
+    object.bind(update).execute(tx.connection()?).await.map(|_| ())
+}
+
+/// Takes an object out, because a blob of the same transaction refers to it from now on. False when it is being removed.
+pub async fn adopt(tx: &mut SystemTx, object: &StrayObject) -> Result<bool, DbError> {
+    let delete = statement(
+        "adopt object",
+        "DELETE FROM stray_objects
+         WHERE tenant_id = {} AND provider = {} AND storage_key = {} AND NOT is_being_deleted",
+    );
+    Ok(object.bind(delete).execute(tx.connection()?).await? == 1)
+}
+
+/// Claims an object for removal: from here on nobody adopts it. False when it is not due, or a blob refers to it.
+pub async fn claim(tx: &mut SystemTx, object: &StrayObject) -> Result<bool, DbError> {
+    let update = statement(
+        "claim stray object",
+        "UPDATE stray_objects AS s SET is_being_deleted = true
+         WHERE tenant_id = {} AND provider = {} AND storage_key = {} AND delete_after <= app.now()
+           AND NOT EXISTS (SELECT FROM blobs AS b WHERE b.tenant_id = s.tenant_id AND b.provider = s.provider
+                           AND b.storage_key = s.storage_key)",
+    );
+    Ok(object.bind(update).execute(tx.connection()?).await? == 1)
+}
+
+/// Forgets an object that is gone.
+pub async fn delete(tx: &mut SystemTx, object: &StrayObject) -> Result<(), DbError> {
+    let delete = statement(
+        "delete stray object",
+        "DELETE FROM stray_objects
+         WHERE tenant_id = {} AND provider = {} AND storage_key = {} AND is_being_deleted",
+    );
+    object.bind(delete).execute(tx.connection()?).await.map(|_| ())
+}
+
+#[derive(QueryableByName)]
+struct StrayRow {
+    #[diesel(sql_type = SqlUuid)]
+    tenant_id: Uuid,
+    #[diesel(sql_type = Text)]
+    storage_key: String,
+    #[diesel(sql_type = Nullable<Text>)]
+    multipart_id: Option<String>,
+}
+
+/// Objects of one provider that are due, longest first.
+pub async fn list_due(tx: &mut SystemTx, provider: &str, limit: i64) -> Result<Vec<StrayObject>, DbError> {
+    const OPERATION: &str = "find due stray objects";
+    let rows: Vec<StrayRow> = statement(
+        OPERATION,
+        "SELECT tenant_id, storage_key, multipart_id FROM stray_objects
+         WHERE delete_after <= app.now() AND provider = {} ORDER BY delete_after LIMIT {}",
+    )
+    .bind::<Text, _>(provider.to_owned())
+    .bind::<BigInt, _>(limit)
+    .load(tx.connection()?)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(StrayObject {
+                tenant: TenantId::from_uuid(row.tenant_id),
+                provider: provider.to_owned(),
+                key: ObjectKey::parse(&row.storage_key)
+                    .map_err(|error| DbError::corrupt(OPERATION, error))?,
+                multipart_id: row.multipart_id,
+            })
+        })
+        .collect()
+}
