@@ -69,7 +69,8 @@ CREATE TABLE stray_objects (
     tenant_id uuid NOT NULL,
     provider text COLLATE "C" NOT NULL,
     storage_key text COLLATE "C" NOT NULL,
-    multipart_id text,
+    -- There may be a multipart upload of this key that nobody will complete.
+    may_be_unfinished boolean NOT NULL,
     delete_after timestamptz NOT NULL,
     -- From here on no blob may take it up.
     is_being_deleted boolean NOT NULL DEFAULT false,

@@ -75,7 +75,7 @@ fn adapter_options(provider: &ProviderConfig) -> Option<AdapterOptions> {
         ProviderConfig::Local(local) => AdapterOptions::Local { root: local.root.clone()? },
         ProviderConfig::Memory => AdapterOptions::Memory,
         ProviderConfig::Discard => AdapterOptions::Discard,
-        ProviderConfig::S3(s3) => AdapterOptions::S3(s3_options(s3)),
+        ProviderConfig::S3(s3) => AdapterOptions::S3(Box::new(s3_options(s3))),
     })
 }
 

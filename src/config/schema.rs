@@ -93,21 +93,26 @@ pub(super) fn without(mut table: Table, refused: &BTreeSet<String>) -> Table {
 
 /// The keys and defaults of every adapter.
 fn adapters(defaults: &Table) -> BTreeMap<&'static str, Table> {
-    let named = |table: &Table, name: &str| {
-        providers_of(table).find(|(key, _)| *key == name).and_then(|(_, value)| value.as_table().cloned())
-    };
     // An adapter without keys of its own.
     let bare = |adapter: &str| Some(Table::from_iter([("adapter".to_owned(), Value::from(adapter))]));
-    let example = s3_example().parse::<Table>().unwrap_or_default();
     [
         ("local", named(defaults, "local")),
         ("memory", bare("memory")),
         ("discard", bare("discard")),
-        ("s3", named(&example, "bucket")),
+        ("s3", s3_keys()),
     ]
     .into_iter()
     .filter_map(|(adapter, keys)| Some((adapter, keys?)))
     .collect()
+}
+
+/// The keys and defaults of the adapter "s3".
+pub(super) fn s3_keys() -> Option<Table> {
+    named(&s3_example().parse().ok()?, "bucket")
+}
+
+fn named(table: &Table, name: &str) -> Option<Table> {
+    providers_of(table).find(|(key, _)| *key == name).and_then(|(_, value)| value.as_table().cloned())
 }
 
 fn providers_of(table: &Table) -> impl Iterator<Item = (&str, &Value)> {

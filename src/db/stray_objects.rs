@@ -3,7 +3,7 @@
 
 use diesel::{
     QueryableByName,
-    sql_types::{BigInt, Integer, Nullable, Text, Uuid as SqlUuid},
+    sql_types::{BigInt, Bool, Integer, Text, Uuid as SqlUuid},
 };
 use uuid::Uuid;
 
@@ -22,8 +22,8 @@ pub struct StrayObject {
     pub provider: String,
     /// Its key there; nobody writes it a second time.
     pub key: ObjectKey,
-    /// The multipart upload that it is written in, if it is.
-    pub multipart_id: Option<String>,
+    /// There may be a multipart upload of this key that nobody will complete.
+    pub may_be_unfinished: bool,
 }
 
 impl StrayObject {
@@ -40,26 +40,16 @@ impl StrayObject {
 pub async fn insert(tx: &mut SystemTx, object: &StrayObject, hours: u32) -> Result<(), DbError> {
     let insertion = statement(
         "insert stray object",
-        "INSERT INTO stray_objects (tenant_id, provider, storage_key, multipart_id, delete_after)
+        "INSERT INTO stray_objects (tenant_id, provider, storage_key, may_be_unfinished, delete_after)
          VALUES ({}, {}, {}, {}, app.now() + make_interval(hours => {}))",
     );
     object
         .bind(insertion)
-        .bind::<Nullable<Text>, _>(object.multipart_id.clone())
+        .bind::<Bool, _>(object.may_be_unfinished)
         .bind::<Integer, _>(i32::try_from(hours).unwrap_or(i32::MAX))
         .execute(tx.connection()?)
         .await
         .map(|_| ())
-}
-
-/// Writes down which multipart upload the object is written in.
-pub async fn set_multipart(tx: &mut SystemTx, object: &StrayObject, id: &str) -> Result<(), DbError> {
-    let update = statement(
-        "record multipart upload",
-        "UPDATE stray_objects SET multipart_id = {} WHERE tenant_id = {} AND provider = {} AND storage_key = {}",
-    )
-    .bind::<Text, _>(id.to_owned());
-    object.bind(update).execute(tx.connection()?).await.map(|_| ())
 }
 
 /// Says that the object can be removed at once.
@@ -109,8 +99,8 @@ struct StrayRow {
     tenant_id: Uuid,
     #[diesel(sql_type = Text)]
     storage_key: String,
-    #[diesel(sql_type = Nullable<Text>)]
-    multipart_id: Option<String>,
+    #[diesel(sql_type = Bool)]
+    may_be_unfinished: bool,
 }
 
 /// Objects of one provider that are due, longest first.
@@ -118,7 +108,7 @@ pub async fn list_due(tx: &mut SystemTx, provider: &str, limit: i64) -> Result<V
     const OPERATION: &str = "find due stray objects";
     let rows: Vec<StrayRow> = statement(
         OPERATION,
-        "SELECT tenant_id, storage_key, multipart_id FROM stray_objects
+        "SELECT tenant_id, storage_key, may_be_unfinished FROM stray_objects
          WHERE delete_after <= app.now() AND provider = {} ORDER BY delete_after LIMIT {}",
     )
     .bind::<Text, _>(provider.to_owned())
@@ -132,7 +122,7 @@ pub async fn list_due(tx: &mut SystemTx, provider: &str, limit: i64) -> Result<V
                 provider: provider.to_owned(),
                 key: ObjectKey::parse(&row.storage_key)
                     .map_err(|error| DbError::corrupt(OPERATION, error))?,
-                multipart_id: row.multipart_id,
+                may_be_unfinished: row.may_be_unfinished,
             })
         })
         .collect()

@@ -254,7 +254,7 @@ pub enum AdapterOptions {
     /// Nowhere: of each object its first MiB, which is handed out again and again. For the load command.
     Discard,
     /// A bucket of a store that speaks S3.
-    S3(S3Options),
+    S3(Box<S3Options>),
 }
 
 /// Opens the configured store. Touches the disk, so call it while starting up.

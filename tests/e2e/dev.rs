@@ -11,7 +11,12 @@ use tokio::{
 use crate::server::binary;
 
 async fn start(data_dir: &Path) -> (Child, Value) {
+    start_with(data_dir, |_| {}).await
+}
+
+async fn start_with(data_dir: &Path, configure: impl FnOnce(&mut Command)) -> (Child, Value) {
     let mut command = binary();
+    configure(&mut command);
     command
         .args(["dev", "--port", "0", "--edge-port", "0", "--data-dir"])
         .arg(data_dir)
@@ -89,5 +94,44 @@ async fn dev_serves_ready_callers_and_finds_its_data_again() {
     assert_eq!(std::fs::read_to_string(copy).unwrap(), "kept");
     let (code, quota) = run(&data_dir, "acme_admin", &["quota"]).await;
     assert_eq!((code, &quota["used_bytes"]), (Some(0), &Value::from(4)));
+    stop(dev).await;
+}
+
+/// What `scripts/with-garage` hands down.
+fn garage(name: &str) -> String {
+    let name = format!("STRONGROOM_TEST_S3_{name}");
+    std::env::var(&name).unwrap_or_else(|_| panic!("{name} is not set: run through scripts/with-garage"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dev_makes_its_bucket_and_finds_files_of_both_providers_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let data_dir = directory.path().join("data");
+    let large = directory.path().join("large.bin");
+    std::fs::write(&large, vec![7; 20 << 20]).unwrap();
+    let (large, copy) = (large.to_str().unwrap(), directory.path().join("copy.bin"));
+    let on_s3 = |command: &mut Command| {
+        command
+            .env("AWS_ACCESS_KEY_ID", garage("ACCESS_KEY"))
+            .env("AWS_SECRET_ACCESS_KEY", garage("SECRET_KEY"))
+            .env("STRONGROOM_DEV_S3_ENDPOINT", garage("ENDPOINT"))
+            .env("STRONGROOM_DEV_S3_BUCKET", "made-by-dev")
+            .env("STRONGROOM_DEV_S3_REGION", garage("REGION"))
+            .env("STRONGROOM_DEV_STORAGE", "s3");
+    };
+
+    let (dev, _) = start(&data_dir).await;
+    let (_, local) = run(&data_dir, "acme_member", &["put", large]).await;
+    stop(dev).await;
+    let (dev, _) = start_with(&data_dir, on_s3).await;
+    let (code, s3) = run(&data_dir, "acme_member", &["put", large]).await;
+    assert_eq!(code, Some(0), "{s3}");
+    for put in [&local, &s3] {
+        let id = put["file"]["id"].as_str().unwrap();
+        let (code, got) =
+            run(&data_dir, "acme_member", &["get", id, "--force", "--output", copy.to_str().unwrap()]).await;
+        assert_eq!(code, Some(0), "{got}");
+        assert!(std::fs::read(&copy).unwrap() == vec![7; 20 << 20]);
+    }
     stop(dev).await;
 }

@@ -77,7 +77,7 @@ pub(crate) fn moto() -> S3Options {
 pub(crate) fn stack(s3: S3Options, retry_attempts_max: u32) -> StorageOptions {
     StorageOptions {
         provider: "s3".to_owned(),
-        adapter: AdapterOptions::S3(s3),
+        adapter: AdapterOptions::S3(Box::new(s3)),
         concurrency_max: 32,
         retry_attempts_max,
         retry_backoff_base: Duration::ZERO,

@@ -10,12 +10,6 @@ use crate::{
     storage::{ByteStream, MultipartId, ObjectStorage, PART_NUMBER_MAX, PartReceipt, Payload, PutOptions},
 };
 
-/// Who has to know that a multipart upload was begun, before it has parts.
-pub(super) trait Witness: Send + Sync {
-    /// Writes the upload down.
-    fn begun(&self, id: &MultipartId) -> impl Future<Output = Result<(), Error>> + Send;
-}
-
 /// A blob on its way.
 pub(super) struct Copy<'a> {
     pub(super) blob: &'a Blob,
@@ -29,7 +23,7 @@ pub(super) struct Copy<'a> {
 impl Copy<'_> {
     /// Makes the object, in one piece or in parts of about this size. It is there afterwards with the recorded size and
     /// SHA-256, or this fails.
-    pub(super) async fn run(&self, part_size_bytes: u64, witness: &impl Witness) -> Result<(), Error> {
+    pub(super) async fn run(&self, part_size_bytes: u64) -> Result<(), Error> {
         let bytes = self.from.get(&self.blob.key, 0..self.blob.size_bytes).await?;
         let source = Source { bytes, rest: Bytes::new(), hasher: Hasher::default(), read_bytes: 0 };
         // A store takes no more parts than this; the largest objects have larger ones.
@@ -37,7 +31,7 @@ impl Copy<'_> {
         let written_bytes = if self.blob.size_bytes <= part_size_bytes {
             self.whole(source).await?
         } else {
-            self.parts(source, part_size_bytes, witness).await?
+            self.parts(source, part_size_bytes).await?
         };
         if written_bytes == self.blob.size_bytes { Ok(()) } else { Err(Error::ObjectDamaged) }
     }
@@ -48,15 +42,9 @@ impl Copy<'_> {
         Ok(self.to.put(self.key, body, self.options).await?.size_bytes)
     }
 
-    async fn parts(
-        &self,
-        source: Source,
-        part_size_bytes: u64,
-        witness: &impl Witness,
-    ) -> Result<u64, Error> {
+    async fn parts(&self, source: Source, part_size_bytes: u64) -> Result<u64, Error> {
         let id = self.to.start_multipart(self.key, part_size_bytes, self.options).await?;
         let written = async {
-            witness.begun(&id).await?;
             let receipts = self.put_parts(source, part_size_bytes, &id).await?;
             Ok(self.to.complete_multipart(self.key, &id, &receipts).await?.size_bytes)
         };
@@ -64,7 +52,7 @@ impl Copy<'_> {
         if written.is_err()
             && let Err(error) = self.to.abort_multipart(self.key, &id).await
         {
-            // The row of the new object says so too, and is acted on later.
+            // Whoever removes the copy finds it, because its row says that there may be one.
             tracing::warn!(key = %self.key, %error, "abort multipart upload");
         }
         written

@@ -10,10 +10,7 @@ use std::sync::Arc;
 
 use futures::{StreamExt, stream};
 
-use super::{
-    copy::{Copy, Witness},
-    explained,
-};
+use super::{copy::Copy, explained};
 use crate::{
     app::{Error, integrity::fsck::digest},
     db::{
@@ -26,7 +23,7 @@ use crate::{
         clock::{Clock, IdSource},
         ids::{BlobId, TenantId},
     },
-    storage::{MultipartId, ObjectStorage, PutOptions, Stores},
+    storage::{ObjectStorage, PutOptions, Stores},
 };
 
 /// How many rows are read in one go.
@@ -184,7 +181,8 @@ impl Move {
         let id = BlobId::from_uuid(self.ids.uuid());
         let key = blob.key.anew(self.clock.now().date_naive(), id).map_err(Error::internal)?;
         let provider = to.provider().to_owned();
-        let target = StrayObject { tenant, provider, key, multipart_id: None };
+        let may_be_unfinished = blob.size_bytes > self.part_size_bytes;
+        let target = StrayObject { tenant, provider, key, may_be_unfinished };
         let mut tx = self.db.system_tx().await?;
         stray_objects::insert(&mut tx, &target, COPY_HOURS).await?;
         tx.commit().await?;
@@ -192,8 +190,7 @@ impl Move {
         let options =
             PutOptions { content_type: None, metadata: vec![("tenant-id".to_owned(), tenant.to_string())] };
         let copy = Copy { blob, from, to, key: &target.key, options: &options };
-        let witness = Recorded { db: &self.db, target: &target };
-        let mut copied = copy.run(self.part_size_bytes, &witness).await;
+        let mut copied = copy.run(self.part_size_bytes).await;
         if reads_back && copied.is_ok() {
             copied = match digest(to, &target.key, blob.size_bytes).await {
                 Ok(found) if found == blob.sha256 => Ok(()),
@@ -227,7 +224,7 @@ impl Move {
             tenant,
             provider: blob.provider.clone(),
             key: blob.key.clone(),
-            multipart_id: None,
+            may_be_unfinished: false,
         };
         stray_objects::insert(&mut tx, &original, self.undelete_window_hours).await?;
         let details = serde_json::json!({ "blob": blob.id, "from": blob.provider, "to": target.provider });
@@ -240,20 +237,6 @@ impl Move {
     async fn discard(&self, target: &StrayObject) -> Result<(), Error> {
         let mut tx = self.db.system_tx().await?;
         stray_objects::discard(&mut tx, target).await?;
-        Ok(tx.commit().await?)
-    }
-}
-
-/// Writes the multipart upload of a copy beside it, so that a crash does not leave its parts.
-struct Recorded<'a> {
-    db: &'a Database,
-    target: &'a StrayObject,
-}
-
-impl Witness for Recorded<'_> {
-    async fn begun(&self, id: &MultipartId) -> Result<(), Error> {
-        let mut tx = self.db.system_tx().await?;
-        stray_objects::set_multipart(&mut tx, self.target, id.as_str()).await?;
         Ok(tx.commit().await?)
     }
 }

@@ -4,11 +4,14 @@
 use crate::{
     app::{App, Error},
     db::stray_objects::{self, StrayObject},
-    storage::{MultipartId, ObjectStorage},
+    storage::ObjectStorage,
 };
 
 /// How many objects of a provider one round looks at.
 const OBJECTS_PER_ROUND: i64 = 100;
+
+/// More than one upload of a key that was made once is not to be expected.
+const UPLOADS_OF_A_KEY: usize = 10;
 
 /// Removes one round of due objects; answers how many are gone. First the bytes, then the row: a crash in between leaves
 /// a row that says what to remove. One that fails is tried again in the next round.
@@ -41,12 +44,25 @@ async fn remove(app: &App, store: &dyn ObjectStorage, object: &StrayObject) -> R
     if !is_claimed {
         return Ok(false);
     }
-    if let Some(id) = &object.multipart_id {
-        store.abort_multipart(&object.key, &MultipartId::new(id.as_str())).await?;
+    if object.may_be_unfinished {
+        abort(store, object).await?;
     }
     store.delete(&object.key).await?;
     let mut tx = app.db.system_tx().await?;
     stray_objects::delete(&mut tx, object).await?;
     tx.commit().await?;
     Ok(true)
+}
+
+/// Whoever began a multipart upload may have died before it could say so; the store knows.
+async fn abort(store: &dyn ObjectStorage, object: &StrayObject) -> Result<(), Error> {
+    loop {
+        let page = store.list_multiparts(object.key.as_str(), None, UPLOADS_OF_A_KEY).await?;
+        for left in page.multiparts.iter().filter(|left| left.key == object.key) {
+            store.abort_multipart(&left.key, &left.id).await?;
+        }
+        if page.is_last || page.multiparts.is_empty() {
+            return Ok(());
+        }
+    }
 }

@@ -3,6 +3,7 @@
 //! The data directory holds the private PostgreSQL, the stored objects, the secrets of this installation and, while it
 //! runs, `dev.json` with addresses and ready tokens. Stopping leaves the data; starting again finds it.
 
+mod bucket;
 mod callers;
 mod postgres;
 mod secrets;
@@ -44,8 +45,10 @@ pub(super) struct DevArgs {
     #[arg(long, default_value_t = 8080)]
     edge_port: u16,
     /// Where the bytes go
-    #[arg(long, value_enum, default_value_t = DevStorage::Local)]
+    #[arg(long, value_enum, default_value_t = DevStorage::Local, env = "STRONGROOM_DEV_STORAGE")]
     storage: DevStorage,
+    #[command(flatten)]
+    bucket: bucket::BucketArgs,
     /// The policy that the two organisations and the person are born with
     #[arg(long, default_value = "general")]
     preset: String,
@@ -57,6 +60,8 @@ enum DevStorage {
     Local,
     /// In memory: gone with the process
     Memory,
+    /// In a bucket of an S3-compatible store
+    S3,
 }
 
 /// The file that says where everything is.
@@ -85,6 +90,9 @@ async fn run(
 ) -> Result<(), Failure> {
     let config = configure(args, data_dir, config_file, secrets, postgres)?;
     let telemetry = telemetry::init(&config.telemetry)?;
+    if args.storage == DevStorage::S3 {
+        bucket::make_ready(&config).await?;
+    }
     migrate::up(&postgres.url("postgres")).await?;
     postgres.allow_logins().await?;
     let service = assemble(config, telemetry.metrics(), Some(&callers::issuer(secrets))).await?;
@@ -128,8 +136,10 @@ fn configure(
     config
         .storage
         .write_to("local", ProviderConfig::Local(LocalConfig { root: Some(data_dir.join("objects")) }));
-    if args.storage == DevStorage::Memory {
-        config.storage.write_to("memory", ProviderConfig::Memory);
+    match args.storage {
+        DevStorage::Local => {}
+        DevStorage::Memory => config.storage.write_to("memory", ProviderConfig::Memory),
+        DevStorage::S3 => args.bucket.configure(&mut config)?,
     }
     config.secrets.page_token_key = Some(SecretString::from(secrets.page_token_key()));
     config.tenants.preset = args.preset.clone();
