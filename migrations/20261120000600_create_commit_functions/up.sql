@@ -57,12 +57,14 @@ CREATE TYPE app.finished_upload AS (
 -- its request id; 3 someone else is working on this request id; 4 the lease was lost. When `fits` is false the sum does not
 -- fit into the quota, and the caller must roll back.
 --
--- Plans are generic: planning anew for the number of items cost as much as the inserts.
+-- Plans are generic: planning anew for the number of items cost as much as the inserts. They never scan a table: made while
+-- a table is young and empty, they would go on doing so when it is not. Tables are named with their schema, because a
+-- search_path of its own would be set and reset in every call.
 CREATE FUNCTION app.commit_uploads(
     items jsonb, answer_hours integer,
     OUT transaction_id text, OUT fits boolean, OUT verdicts smallint[], OUT create_time timestamptz,
     OUT deletion_times timestamptz[], OUT figures jsonb, OUT answered jsonb
-) LANGUAGE plpgsql SET search_path = pg_catalog, public, pg_temp SET plan_cache_mode = force_generic_plan
+) LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
     AS $$
 DECLARE
     tenant constant uuid := app.tenant_id();
@@ -73,7 +75,7 @@ DECLARE
     requests constant uuid[] := array(SELECT n.request_id FROM unnest(finished) AS n WHERE n.request_id IS NOT NULL);
     locked uuid[];
     reserved jsonb := '{}';
-    quota quotas;
+    quota public.quotas;
 BEGIN
     transaction_id := pg_current_xact_id()::text;
     create_time := moment;
@@ -87,7 +89,7 @@ BEGIN
         answered := (
             SELECT jsonb_object_agg(k.request_id, jsonb_build_object(
                 'method', k.method, 'payload_sha256', encode(k.payload_sha256, 'hex'), 'answer', k.answer))
-            FROM idempotency_keys AS k
+            FROM public.idempotency_keys AS k
             WHERE k.tenant_id = tenant AND k.request_id = ANY (requests)
               AND k.create_time > moment - make_interval(hours => answer_hours));
         IF answered IS NOT NULL OR (SELECT count(DISTINCT id) FROM unnest(locked) AS id) < cardinality(requests) THEN
@@ -106,7 +108,7 @@ BEGIN
 
     IF EXISTS (SELECT FROM unnest(finished) AS n WHERE n.lease_id IS NOT NULL) THEN
         WITH ended AS (
-            UPDATE uploads AS u SET state = 2
+            UPDATE public.uploads AS u SET state = 2
             FROM generate_subscripts(finished, 1) AS place
             WHERE verdicts[place] = 1 AND u.tenant_id = tenant AND u.id = finished[place].lease_id
               AND u.lease_epoch = finished[place].lease_epoch AND u.state = 1
@@ -126,10 +128,10 @@ BEGIN
     END IF;
     deletion_times := array(SELECT moment + make_interval(days => n.retention_days) FROM unnest(finished) AS n);
 
-    INSERT INTO blobs (tenant_id, id, provider, storage_key, size_bytes, sha256, create_time)
+    INSERT INTO public.blobs (tenant_id, id, provider, storage_key, size_bytes, sha256, create_time)
     SELECT tenant, n.blob_id, n.provider, n.storage_key, n.size_bytes, n.sha256, moment FROM unnest(fresh) AS n;
 
-    INSERT INTO files (tenant_id, id, owner_id, created_by, updated_by, name, original_name, category, title,
+    INSERT INTO public.files (tenant_id, id, owner_id, created_by, updated_by, name, original_name, category, title,
         description, metadata, visibility, version, content_state, scan_status, mime_type, declared_mime_type,
         media_kind, size_bytes, sha256, create_time, update_time, expire_time, deletion_time)
     SELECT tenant, n.file_id, n.owner_id, n.created_by, n.created_by, n.name, n.name, n.category, n.title,
@@ -138,41 +140,41 @@ BEGIN
         moment + make_interval(days => n.retention_days)
     FROM unnest(fresh) AS n;
 
-    INSERT INTO versions (tenant_id, file_id, version, blob_id, content_state, scan_status, mime_type,
+    INSERT INTO public.versions (tenant_id, file_id, version, blob_id, content_state, scan_status, mime_type,
         declared_mime_type, media_kind, size_bytes, sha256, created_by, create_time)
     SELECT tenant, n.file_id, n.version, n.blob_id, n.content_state, n.scan_status, n.mime_type,
         n.declared_mime_type, n.media_kind, n.size_bytes, n.sha256, n.created_by, moment
     FROM unnest(fresh) AS n;
 
-    INSERT INTO file_tags (tenant_id, file_id, tag)
+    INSERT INTO public.file_tags (tenant_id, file_id, tag)
     SELECT tenant, n.file_id, tag FROM unnest(fresh) AS n, unnest(n.tags) AS tag;
 
-    INSERT INTO attachments (tenant_id, file_id, entity_type, entity_id, field, created_by, create_time)
+    INSERT INTO public.attachments (tenant_id, file_id, entity_type, entity_id, field, created_by, create_time)
     SELECT tenant, n.file_id, a.entity_type, a.entity_id, a.field, n.created_by, moment
     FROM unnest(fresh) AS n,
         jsonb_to_recordset(n.attachments) AS a (entity_type text, entity_id text, field text);
 
-    INSERT INTO file_readers (tenant_id, principal, file_id, create_time, name, size_bytes)
+    INSERT INTO public.file_readers (tenant_id, principal, file_id, create_time, name, size_bytes)
     SELECT tenant, principal, n.file_id, moment, n.name, n.size_bytes
     FROM unnest(fresh) AS n, unnest(n.readers) AS principal;
 
-    INSERT INTO audit_entries (tenant_id, create_time, actor_kind, actor_id, action, is_allowed, file_id, version,
+    INSERT INTO public.audit_entries (tenant_id, create_time, actor_kind, actor_id, action, is_allowed, file_id, version,
         request_id, address, details)
     SELECT tenant, moment, n.actor_kind, n.actor_id, n.audit_action, true, n.file_id, n.version, n.audit_request_id,
         n.audit_address, n.audit_details
     FROM unnest(fresh) AS n;
 
-    INSERT INTO events (tenant_id, create_time, kind, file_id, version, actor_id)
+    INSERT INTO public.events (tenant_id, create_time, kind, file_id, version, actor_id)
     SELECT tenant, moment, n.event_kind, n.file_id, n.version, n.created_by FROM unnest(fresh) AS n;
 
-    INSERT INTO usage_counters AS counter (tenant_id, category, media_kind, file_count, total_bytes)
+    INSERT INTO public.usage_counters AS counter (tenant_id, category, media_kind, file_count, total_bytes)
     SELECT tenant, n.category, n.media_kind, count(*), sum(n.size_bytes) FROM unnest(fresh) AS n
     GROUP BY n.category, n.media_kind ORDER BY n.category COLLATE "C", n.media_kind
     ON CONFLICT (tenant_id, category, media_kind) DO UPDATE
     SET file_count = counter.file_count + excluded.file_count,
         total_bytes = counter.total_bytes + excluded.total_bytes;
 
-    UPDATE quotas AS q SET
+    UPDATE public.quotas AS q SET
         used_bytes = q.used_bytes + delta.used, reserved_bytes = q.reserved_bytes - delta.settled,
         file_count = q.file_count + delta.files, reserved_file_count = q.reserved_file_count - delta.settled_files
     FROM (
@@ -193,7 +195,7 @@ BEGIN
     figures := jsonb_build_object('limit_bytes', quota.limit_bytes, 'used_bytes', quota.used_bytes,
         'warning_percent', quota.warning_percent, 'critical_percent', quota.critical_percent);
 
-    INSERT INTO idempotency_keys (tenant_id, request_id, create_time, method, payload_sha256, answer)
+    INSERT INTO public.idempotency_keys (tenant_id, request_id, create_time, method, payload_sha256, answer)
     SELECT tenant, n.request_id, moment, n.method, n.payload_sha256, jsonb_build_object(
         'answer', n.answer, 'quota', figures, 'create_time', moment,
         'deletion_time', moment + make_interval(days => n.retention_days))
@@ -202,19 +204,21 @@ END
 $$;
 
 -- What an upload may store, and what was answered to its request id before, if anything. It sets its transaction's
--- context itself, so that two reads by primary key cost one round trip; they wait for no lock.
+-- context itself (the tenant: nothing it reads asks for more), so that two reads by primary key cost one round trip; they
+-- wait for no lock.
 CREATE FUNCTION app.upload_terms(tenant uuid, request uuid, answer_hours integer, now_override text)
-    RETURNS TABLE (quota quotas, method smallint, payload_sha256 bytea, answer jsonb)
-    LANGUAGE plpgsql SET search_path = pg_catalog, public, pg_temp SET plan_cache_mode = force_generic_plan
+    RETURNS TABLE (quota public.quotas, method smallint, payload_sha256 bytea, answer jsonb)
+    LANGUAGE plpgsql
     AS $$
 BEGIN
-    PERFORM set_config('app.tenant_id', tenant::text, true), set_config('app.user_id', '', true),
-        set_config('app.audience_min', '1', true), set_config('app.principals', '', true),
-        set_config('app.now', coalesce(now_override, ''), true);
+    PERFORM set_config('app.tenant_id', tenant::text, true);
+    IF now_override IS NOT NULL THEN
+        PERFORM set_config('app.now', now_override, true);
+    END IF;
     RETURN QUERY
         SELECT q, k.method, k.payload_sha256, k.answer
-        FROM quotas AS q
-        LEFT JOIN idempotency_keys AS k ON k.tenant_id = q.tenant_id AND k.request_id = request
+        FROM public.quotas AS q
+        LEFT JOIN public.idempotency_keys AS k ON k.tenant_id = q.tenant_id AND k.request_id = request
             AND k.create_time > app.now() - make_interval(hours => answer_hours)
         WHERE q.tenant_id = tenant
         LIMIT 1;

@@ -1,22 +1,46 @@
 //! Verifies tokens: the issuer is one of those configured, and its algorithms, audience and keys are pinned.
 //! What a token says about itself only chooses among them.
+//!
+//! A client sends the same token with every call, and checking a signature costs more than anything else in a small call
+//! (0.14 ms; a tenth of what the service spends on a 10 KiB upload). So a signature that was found right is remembered for
+//! a while, under the digest of the token and of the key. Everything else is checked in every call: issuer, audience,
+//! algorithm, times, and that the key is still one of the issuer's.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use jsonwebtoken::{Algorithm, DecodingKey, Validation, dangerous, errors::ErrorKind};
+use jsonwebtoken::{Algorithm, Validation, dangerous, errors::ErrorKind};
+use moka::future::Cache;
 use secrecy::ExposeSecret;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{DevIssuer, keys::KeySet};
+use super::{
+    DevIssuer,
+    keys::{KeySet, VerifyingKey},
+};
 use crate::{
     app::Credentials,
     config::auth::{self, IssuerConfig},
-    domain::clock::Timestamp,
+    domain::{
+        clock::Timestamp,
+        digest::{Digest, Hasher},
+    },
 };
 
 /// By how much clocks may differ where the secret is shared.
 const DEV_LEEWAY: Duration = Duration::from_secs(5);
+
+/// Signatures of one issuer that are remembered; a token has about a KiB.
+const SIGNATURES_MAX: u64 = 4_096;
+/// For how long.
+const SIGNATURE_LIFE: Duration = Duration::from_secs(300);
+
+/// The claims of tokens whose signature was right, by the digest of key and token.
+type Signatures = Cache<[u8; Digest::LENGTH_BYTES], Arc<Map<String, Value>>>;
+
+fn signatures() -> Signatures {
+    Cache::builder().max_capacity(SIGNATURES_MAX).time_to_live(SIGNATURE_LIFE).build()
+}
 
 /// Whose tokens are accepted, and by which keys.
 pub(super) struct Issuer {
@@ -26,13 +50,14 @@ pub(super) struct Issuer {
     algorithms: Vec<Algorithm>,
     leeway: Duration,
     keys: Keys,
+    signatures: Signatures,
 }
 
 enum Keys {
     /// Public keys of an identity provider, looked at again after this time.
     Public(KeySet, Duration),
     /// A shared secret.
-    Secret(DecodingKey),
+    Secret(VerifyingKey),
 }
 
 /// What a token claims before anything is verified; it chooses the issuer and nothing else.
@@ -72,6 +97,7 @@ impl Issuer {
             algorithms: config.algorithms.iter().map(algorithm).collect(),
             leeway: config.leeway(),
             keys: Keys::Public(keys, config.jwks_refresh()),
+            signatures: signatures(),
         }
     }
 
@@ -81,7 +107,8 @@ impl Issuer {
             audience: dev.audience.clone(),
             algorithms: vec![Algorithm::HS256],
             leeway: DEV_LEEWAY,
-            keys: Keys::Secret(DecodingKey::from_secret(dev.secret.expose_secret().as_bytes())),
+            keys: Keys::Secret(VerifyingKey::shared(dev.secret.expose_secret().as_bytes())),
+            signatures: signatures(),
         }
     }
 
@@ -93,7 +120,7 @@ impl Issuer {
         }
     }
 
-    async fn key(&self, algorithm: Algorithm, id: Option<&str>) -> Option<DecodingKey> {
+    async fn key(&self, algorithm: Algorithm, id: Option<&str>) -> Option<VerifyingKey> {
         match &self.keys {
             Keys::Public(keys, _) => keys.find(algorithm, id).await,
             Keys::Secret(key) => Some(key.clone()),
@@ -106,7 +133,7 @@ pub(super) async fn verify<'a>(
     issuers: &'a [Issuer],
     token: &str,
     now: Timestamp,
-) -> Result<(&'a Issuer, Map<String, Value>), Credentials> {
+) -> Result<(&'a Issuer, Arc<Map<String, Value>>), Credentials> {
     // `none` and every algorithm that the library does not know fail here already.
     let header = jsonwebtoken::decode_header(token).map_err(|_| invalid("the token is damaged"))?;
     // RFC 7515, 4.1.11: what must be understood and is not makes the token invalid. Nothing is understood.
@@ -121,9 +148,7 @@ pub(super) async fn verify<'a>(
         .key(header.alg, header.kid.as_deref())
         .await
         .ok_or_else(|| invalid("the token's key is not one of its issuer's"))?;
-    let claims = jsonwebtoken::decode::<Map<String, Value>>(token, &key, &issuer.validation(header.alg))
-        .map_err(|error| invalid(why(error.kind())))?
-        .claims;
+    let claims = issuer.claims(token, &key, header.alg).await?;
     issuer.check_time(&claims, now)?;
     Ok((issuer, claims))
 }
@@ -143,6 +168,28 @@ fn choose<'a>(issuers: &'a [Issuer], token: &str) -> Result<&'a Issuer, Credenti
 }
 
 impl Issuer {
+    /// The claims of a token that this key has signed.
+    async fn claims(
+        &self,
+        token: &str,
+        key: &VerifyingKey,
+        algorithm: Algorithm,
+    ) -> Result<Arc<Map<String, Value>>, Credentials> {
+        let mut name = Hasher::default();
+        name.field(key.fingerprint.as_bytes());
+        name.field(token.as_bytes());
+        let name = *name.finish().as_bytes();
+        if let Some(claims) = self.signatures.get(&name).await {
+            return Ok(claims);
+        }
+        let verified =
+            jsonwebtoken::decode::<Map<String, Value>>(token, &key.key, &self.validation(algorithm))
+                .map_err(|error| invalid(why(error.kind())))?;
+        let claims = Arc::new(verified.claims);
+        self.signatures.insert(name, Arc::clone(&claims)).await;
+        Ok(claims)
+    }
+
     fn validation(&self, algorithm: Algorithm) -> Validation {
         let mut validation = Validation::new(algorithm);
         validation.set_audience(&[&self.audience]);

@@ -170,3 +170,22 @@ async fn one_issuer_may_be_configured_for_two_audiences() {
     let token = token(&EncodingKey::from_secret(b"second"), &header(Algorithm::HS256, None), &claims);
     assert!(verify(&issuers, &token, now()).await.is_ok());
 }
+
+#[tokio::test]
+async fn a_remembered_signature_outlives_neither_its_token_nor_its_key() {
+    let (old, new) = (ed25519_key(), ed25519_key());
+    let (directory, config) = issuer_config(&document(&[("1", &old)]));
+    let issuers = vec![Issuer::configured(&config, key_set(&config).await)];
+    let token = token(&old.signing, &header(Algorithm::EdDSA, Some("1")), &claims());
+    for _ in 0..2 {
+        assert!(verify(&issuers, &token, now()).await.is_ok());
+    }
+    let later = now() + chrono::TimeDelta::days(1);
+    let expired = verify(&issuers, &token, later).await.map(|_| ()).unwrap_err();
+    assert_eq!(expired.to_string(), "the token has expired");
+
+    std::fs::write(directory.path().join("jwks.json"), document(&[("1", &new)])).unwrap();
+    let (keys, _) = issuers[0].refreshed().unwrap();
+    keys.refresh().await;
+    assert_eq!(refusal(&issuers, &token).await, "the token's signature is wrong");
+}

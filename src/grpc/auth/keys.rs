@@ -17,7 +17,10 @@ use tokio::{sync::Mutex, time::Instant};
 use url::Url;
 
 use super::KEYS_REFRESH_PAUSE;
-use crate::config::auth::{IssuerConfig, JwksSource};
+use crate::{
+    config::auth::{IssuerConfig, JwksSource},
+    domain::digest::Digest,
+};
 
 /// How long a provider may take to answer.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
@@ -64,10 +67,21 @@ enum Source {
     Url(Url, reqwest::Client),
 }
 
+/// A key that signatures are checked with.
 #[derive(Clone)]
-struct VerifyingKey {
+pub(super) struct VerifyingKey {
     algorithm: Algorithm,
-    key: DecodingKey,
+    pub(super) key: DecodingKey,
+    /// Tells this key from every other, also from one that comes under its id later.
+    pub(super) fingerprint: Digest,
+}
+
+impl VerifyingKey {
+    /// The shared secret of a development issuer.
+    pub(super) fn shared(secret: &[u8]) -> Self {
+        let (key, fingerprint) = (DecodingKey::from_secret(secret), Digest::of(secret));
+        Self { algorithm: Algorithm::HS256, key, fingerprint }
+    }
 }
 
 /// Keys by their id; those without one stand under the empty id.
@@ -114,7 +128,7 @@ impl KeySet {
     /// The key with this id for this algorithm. One that is not there may be new: then the keys are looked
     /// at, but not more often than every few seconds, because anyone can invent an id. A token without an id
     /// finds its key only where there is no choice.
-    pub(super) async fn find(&self, algorithm: Algorithm, id: Option<&str>) -> Option<DecodingKey> {
+    pub(super) async fn find(&self, algorithm: Algorithm, id: Option<&str>) -> Option<VerifyingKey> {
         if let Some(key) = self.known(algorithm, id) {
             return Some(key);
         }
@@ -130,15 +144,15 @@ impl KeySet {
         self.known(algorithm, id)
     }
 
-    fn known(&self, algorithm: Algorithm, id: Option<&str>) -> Option<DecodingKey> {
+    fn known(&self, algorithm: Algorithm, id: Option<&str>) -> Option<VerifyingKey> {
         let keys = Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner));
         let fits = |key: &&VerifyingKey| key.algorithm == algorithm;
         match id {
-            Some(id) => keys.get(id)?.iter().find(fits).map(|found| found.key.clone()),
+            Some(id) => keys.get(id)?.iter().find(fits).cloned(),
             None => {
                 let mut candidates = keys.values().flatten().filter(fits);
                 let only = candidates.next()?;
-                candidates.next().is_none().then(|| only.key.clone())
+                candidates.next().is_none().then(|| only.clone())
             }
         }
     }
@@ -204,12 +218,12 @@ fn parse(document: &[u8]) -> Result<Keys, KeysError> {
 
 /// OKP and EC alone: a symmetric key (`oct`) in a public document would let everyone sign.
 fn usable(jwk: &Jwk) -> Option<VerifyingKey> {
-    let (algorithm, named) = match &jwk.algorithm {
+    let (algorithm, named, material) = match &jwk.algorithm {
         AlgorithmParameters::OctetKeyPair(key) if key.curve == EllipticCurve::Ed25519 => {
-            (Algorithm::EdDSA, KeyAlgorithm::EdDSA)
+            (Algorithm::EdDSA, KeyAlgorithm::EdDSA, format!("OKP {}", key.x))
         }
         AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P256 => {
-            (Algorithm::ES256, KeyAlgorithm::ES256)
+            (Algorithm::ES256, KeyAlgorithm::ES256, format!("EC {} {}", key.x, key.y))
         }
         _ => return None,
     };
@@ -217,7 +231,8 @@ fn usable(jwk: &Jwk) -> Option<VerifyingKey> {
         jwk.common.public_key_use.as_ref().is_none_or(|meant| *meant == PublicKeyUse::Signature);
     let is_for_this = jwk.common.key_algorithm.is_none_or(|meant| meant == named);
     let key = DecodingKey::from_jwk(jwk).ok()?;
-    (is_for_signatures && is_for_this).then_some(VerifyingKey { algorithm, key })
+    let fingerprint = Digest::of(material.as_bytes());
+    (is_for_signatures && is_for_this).then_some(VerifyingKey { algorithm, key, fingerprint })
 }
 
 #[cfg(test)]
