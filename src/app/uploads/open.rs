@@ -44,6 +44,8 @@ pub(super) struct OpenUpload {
     lease: UploadLease,
     reserved_bytes: u64,
     renewed: Instant,
+    /// Whether the row is known to be there.
+    is_recorded: bool,
     is_settled: bool,
 }
 
@@ -78,7 +80,7 @@ impl OpenUpload {
             created_by: caller.actor.id.clone(),
         };
         // From here on the guard cleans up: also when the transaction below fails.
-        let open = Self {
+        let mut open = Self {
             app: Arc::clone(app),
             tenant: caller.tenant_id(),
             target,
@@ -86,11 +88,13 @@ impl OpenUpload {
             lease: UploadLease::first(upload.id),
             reserved_bytes: bytes,
             renewed: Instant::now(),
+            is_recorded: false,
             is_settled: false,
         };
         let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::system()).await?;
         let reserved = insert(&mut tx, &upload).await;
         tx.finish(reserved).await.inspect_err(|error| count_refusal(app, error))?;
+        open.is_recorded = true;
         Ok(open)
     }
 
@@ -151,10 +155,15 @@ impl Drop for OpenUpload {
         }
         let (app, tenant, lease) = (Arc::clone(&self.app), self.tenant, self.lease);
         let (target, multipart) = (self.target.clone(), self.multipart.clone());
-        let tasks = app.tasks.clone();
+        let (tasks, is_recorded) = (app.tasks.clone(), self.is_recorded);
         tasks.spawn(async move {
-            // What fails here stays as a row whose lease will run out; `expire` does it again then.
             let Target { store, key, .. } = target;
+            // Perhaps no row will ever tell of this object, because the database is away: so it goes first. Nothing can
+            // become of it, whether there is a row or not.
+            if !is_recorded && let Err(error) = store.abort_multipart(&key, &multipart).await {
+                tracing::warn!(%tenant, %key, %error, "abort multipart upload");
+            }
+            // What fails here stays as a row whose lease will run out; `expire` does it again then.
             if let Err(error) = give_up(&app, store.as_ref(), tenant, lease, &key, Some(&multipart)).await {
                 tracing::warn!(%tenant, upload = %lease.id, %key, %error, "give up upload");
             }
