@@ -1,46 +1,184 @@
-//! One byte budget for the buffers of all uploads of this process.
+//! One byte budget for the buffers of all uploads of this process, shared fairly between tenants.
 //!
 //! A part's buffer grows with the bytes that arrive, so a thousand slow uploads hold little. Growing parts could wait for
 //! each other for ever, each with half a part; so one at a time may fill its part from a reserve beside the pool, write
 //! it out and give its room back. Memory is bounded by the pool plus one part.
+//!
+//! A tenant may hold at most [`SHARE_OF_FREE`] times what it leaves free. Alone it gets three quarters of the pool, two
+//! get three sevenths each, and so on: whoever comes later always finds some room, however slowly the others send, and no
+//! number of tenants needs to be known beforehand. Who waits is served in turn within a tenant.
 
-use std::sync::Arc;
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use crate::domain::ids::TenantId;
+
+/// How often what is free a tenant may hold.
+const SHARE_OF_FREE: usize = 3;
 
 /// The budget. Cheap to clone.
 #[derive(Clone)]
 pub(in crate::app) struct ByteBudget(Arc<Pool>);
 
 struct Pool {
-    bytes: Arc<Semaphore>,
+    state: Mutex<State>,
     bytes_max: usize,
     reserve: Arc<Semaphore>,
+}
+
+struct State {
+    free_bytes: usize,
+    /// Only tenants that hold something or wait for something.
+    tenants: HashMap<TenantId, Tenant>,
+}
+
+#[derive(Default)]
+struct Tenant {
+    held_bytes: usize,
+    waiting: VecDeque<(usize, oneshot::Sender<Grant>)>,
 }
 
 impl ByteBudget {
     /// A pool of `bytes_max`, of which one part is kept as the reserve.
     pub(in crate::app) fn new(bytes_max: usize, part_size_bytes: usize) -> Self {
         let bytes_max = bytes_max.saturating_sub(part_size_bytes);
-        let bytes = Arc::new(Semaphore::new(bytes_max));
-        Self(Arc::new(Pool { bytes, bytes_max, reserve: Arc::new(Semaphore::new(1)) }))
+        let state = Mutex::new(State { free_bytes: bytes_max, tenants: HashMap::new() });
+        Self(Arc::new(Pool { state, bytes_max, reserve: Arc::new(Semaphore::new(1)) }))
     }
 
-    /// The room of a part that holds nothing yet.
-    pub(super) fn room(&self) -> Room {
-        Room { pool: Arc::clone(&self.0), held: None, reserve: None }
+    /// The room of a tenant's part that holds nothing yet.
+    pub(super) fn room(&self, tenant: TenantId) -> Room {
+        Room { pool: Arc::clone(&self.0), tenant, held: None, reserve: None }
     }
 
     /// How many bytes are held now, without the reserve.
     pub(in crate::app) fn used_bytes(&self) -> u64 {
-        (self.0.bytes_max - self.0.bytes.available_permits()) as u64
+        (self.0.bytes_max - self.0.state().free_bytes) as u64
+    }
+}
+
+impl Pool {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // The sums are right after every statement; a panic elsewhere does not spoil them.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Room that is there at once, or a promise of it.
+    fn ask(self: &Arc<Self>, tenant: TenantId, bytes: usize) -> Result<Grant, Promise> {
+        let mut state = self.state();
+        let nobody_waits = state.tenants.get(&tenant).is_none_or(|tenant| tenant.waiting.is_empty());
+        if nobody_waits && state.take(tenant, bytes) {
+            return Ok(Grant { pool: Arc::clone(self), tenant, bytes });
+        }
+        let (granted, receiver) = oneshot::channel();
+        state.tenants.entry(tenant).or_default().waiting.push_back((bytes, granted));
+        Err(Promise { pool: Arc::clone(self), tenant, receiver })
+    }
+
+    /// Takes bytes back, and serves those who wait.
+    fn give_back(self: &Arc<Self>, tenant: TenantId, bytes: usize) {
+        let mut unwanted = Vec::new();
+        {
+            let mut state = self.state();
+            state.free_bytes += bytes;
+            if let Some(tenant) = state.tenants.get_mut(&tenant) {
+                tenant.held_bytes -= bytes;
+            }
+            for (tenant, bytes, granted) in state.serve() {
+                let grant = Grant { pool: Arc::clone(self), tenant, bytes };
+                // Whoever waited may be gone. Its grant comes back through here, when the lock is free again.
+                unwanted.extend(granted.send(grant).err());
+            }
+            state.tenants.retain(|_, tenant| tenant.held_bytes > 0 || !tenant.waiting.is_empty());
+        }
+        drop(unwanted);
+    }
+}
+
+impl State {
+    /// Takes the bytes if the tenant's share has room for them.
+    fn take(&mut self, tenant: TenantId, bytes: usize) -> bool {
+        let held = self.tenants.get(&tenant).map_or(0, |tenant| tenant.held_bytes) + bytes;
+        let Some(free) = self.free_bytes.checked_sub(bytes) else { return false };
+        if held > free.saturating_mul(SHARE_OF_FREE) {
+            return false;
+        }
+        self.free_bytes = free;
+        self.tenants.entry(tenant).or_default().held_bytes = held;
+        true
+    }
+
+    /// Takes what waits and fits now; within a tenant nobody overtakes.
+    fn serve(&mut self) -> Vec<(TenantId, usize, oneshot::Sender<Grant>)> {
+        let waiting = self.tenants.iter().filter(|(_, tenant)| !tenant.waiting.is_empty());
+        let tenants: Vec<TenantId> = waiting.map(|(id, _)| *id).collect();
+        let mut served = Vec::new();
+        for id in tenants {
+            while let Some((bytes, granted)) = self.next(id) {
+                served.push((id, bytes, granted));
+            }
+        }
+        served
+    }
+
+    fn next(&mut self, id: TenantId) -> Option<(usize, oneshot::Sender<Grant>)> {
+        let waiting = &mut self.tenants.get_mut(&id)?.waiting;
+        // Those who took the reserve instead, or left, do not wait any more.
+        while waiting.front().is_some_and(|(_, granted)| granted.is_closed()) {
+            waiting.pop_front();
+        }
+        let bytes = waiting.front()?.0;
+        if !self.take(id, bytes) {
+            return None;
+        }
+        self.tenants.get_mut(&id)?.waiting.pop_front()
+    }
+}
+
+/// A place among those who wait. Leaving it lets the others move up.
+struct Promise {
+    pool: Arc<Pool>,
+    tenant: TenantId,
+    receiver: oneshot::Receiver<Grant>,
+}
+
+impl Drop for Promise {
+    fn drop(&mut self) {
+        self.receiver.close();
+        self.pool.give_back(self.tenant, 0);
+    }
+}
+
+/// Bytes of the pool. Dropping them gives them back.
+struct Grant {
+    pool: Arc<Pool>,
+    tenant: TenantId,
+    bytes: usize,
+}
+
+impl Grant {
+    fn merge(&mut self, mut other: Self) {
+        self.bytes += std::mem::take(&mut other.bytes);
+    }
+}
+
+impl Drop for Grant {
+    fn drop(&mut self) {
+        if self.bytes > 0 {
+            self.pool.give_back(self.tenant, self.bytes);
+        }
     }
 }
 
 /// What one part holds of the budget. Dropping it gives everything back.
 pub(super) struct Room {
     pool: Arc<Pool>,
-    held: Option<OwnedSemaphorePermit>,
+    tenant: TenantId,
+    held: Option<Grant>,
     reserve: Option<OwnedSemaphorePermit>,
 }
 
@@ -50,50 +188,24 @@ impl Room {
         if self.reserve.is_some() {
             return;
         }
-        // A message is at most 2 MiB, so the count always fits.
-        let count = u32::try_from(bytes).unwrap_or(u32::MAX);
-        tokio::select! {
-            biased;
-            Ok(more) = Arc::clone(&self.pool.bytes).acquire_many_owned(count) => match &mut self.held {
-                Some(held) => held.merge(more),
-                None => self.held = Some(more),
+        let more = match self.pool.ask(self.tenant, bytes) {
+            Ok(more) => more,
+            Err(mut promise) => tokio::select! {
+                biased;
+                Ok(more) = &mut promise.receiver => more,
+                Ok(reserve) = Arc::clone(&self.pool.reserve).acquire_owned() => {
+                    self.reserve = Some(reserve);
+                    return;
+                }
             },
-            Ok(reserve) = Arc::clone(&self.pool.reserve).acquire_owned() => self.reserve = Some(reserve),
+        };
+        match &mut self.held {
+            Some(held) => held.merge(more),
+            None => self.held = Some(more),
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use futures::FutureExt;
-
-    use super::*;
-
-    #[test]
-    fn a_dropped_part_gives_its_room_back() {
-        let budget = ByteBudget::new(120, 20);
-        let mut room = budget.room();
-        room.grow(60).now_or_never().unwrap();
-        room.grow(40).now_or_never().unwrap();
-        assert_eq!(budget.used_bytes(), 100);
-        drop(room);
-        assert_eq!(budget.used_bytes(), 0);
-    }
-
-    #[test]
-    fn parts_that_fill_the_pool_half_way_do_not_wait_for_each_other_for_ever() {
-        let budget = ByteBudget::new(120, 20);
-        let mut parts = [budget.room(), budget.room(), budget.room()];
-        for part in &mut parts {
-            part.grow(33).now_or_never().unwrap();
-        }
-        let [first, second, third] = &mut parts;
-        first.grow(33).now_or_never().expect("one takes the reserve");
-        first.grow(1_000).now_or_never().expect("and may fill its part");
-        assert!(second.grow(33).now_or_never().is_none(), "the next must wait");
-        assert!(third.grow(33).now_or_never().is_none());
-        let [first, mut second, _third] = parts;
-        drop(first);
-        second.grow(33).now_or_never().expect("until the first has written its part");
-    }
-}
+#[path = "budget_tests.rs"]
+mod tests;

@@ -54,3 +54,26 @@ impl Part {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{super::budget::ByteBudget, *};
+    use crate::domain::ids::TenantId;
+
+    #[tokio::test]
+    async fn a_part_of_single_bytes_keeps_no_network_buffer_alive_and_holds_no_more_than_twice_its_bytes() {
+        const BYTES: usize = 300_000;
+        let network = Bytes::from(vec![7; BYTES]);
+        let mut part =
+            Part::new(ByteBudget::new(8 * BYTES, BYTES).room(TenantId::from_uuid(uuid::Uuid::nil())));
+        for at in 0..BYTES {
+            part.push(network.slice(at..=at)).await;
+        }
+        assert!(network.is_unique(), "every byte was copied");
+        assert_eq!((part.len_bytes(), part.chunks.len()), (BYTES, 1));
+        assert!(part.copied.capacity() <= COPY_BUFFER_BYTES, "{}", part.copied.capacity());
+        let (body, _room) = part.into_body();
+        assert_eq!(body.len_bytes(), BYTES as u64);
+        assert!(body.chunks().iter().all(|chunk| chunk.iter().all(|byte| *byte == 7)));
+    }
+}

@@ -127,7 +127,7 @@ struct Receiver<'a> {
 
 impl<'a> Receiver<'a> {
     fn new(app: &'a Arc<App>, caller: &'a Caller, content: Content, sink: Sink) -> Self {
-        let part = Part::new(app.budget.room());
+        let part = Part::new(app.budget.room(caller.tenant_id()));
         Self {
             app,
             caller,
@@ -192,7 +192,7 @@ impl<'a> Receiver<'a> {
             None => open.insert(OpenUpload::open(app, caller, (**target).clone(), received).await?),
         };
         let (key, multipart) = (open.target().key.clone(), open.multipart().clone());
-        let part = std::mem::replace(&mut self.part, Part::new(app.budget.room()));
+        let part = std::mem::replace(&mut self.part, Part::new(app.budget.room(caller.tenant_id())));
         let (body, room) = part.into_body();
         let (store, number) = (Arc::clone(&open.target().store), self.next_number);
         self.next_number += 1;

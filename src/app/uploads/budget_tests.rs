@@ -1,0 +1,109 @@
+//! Room that is taken, given back, waited for, and shared.
+
+use futures::FutureExt;
+use uuid::Uuid;
+
+use super::*;
+
+fn tenant(number: u128) -> TenantId {
+    TenantId::from_uuid(Uuid::from_u128(number))
+}
+
+/// A pool of 120 bytes and a reserve that is in use.
+fn without_reserve() -> (ByteBudget, OwnedSemaphorePermit) {
+    let budget = ByteBudget::new(140, 20);
+    let reserve = Arc::clone(&budget.0.reserve).try_acquire_owned().unwrap();
+    (budget, reserve)
+}
+
+/// Room for so many bytes, if there is any at once.
+fn try_room(budget: &ByteBudget, tenant: TenantId, bytes: usize) -> Option<Room> {
+    let mut room = budget.room(tenant);
+    room.grow(bytes).now_or_never().map(|()| room)
+}
+
+#[test]
+fn a_dropped_part_gives_its_room_back() {
+    let budget = ByteBudget::new(140, 20);
+    let mut room = budget.room(tenant(1));
+    room.grow(60).now_or_never().unwrap();
+    room.grow(30).now_or_never().unwrap();
+    assert_eq!(budget.used_bytes(), 90);
+    drop(room);
+    assert_eq!(budget.used_bytes(), 0);
+    assert!(budget.0.state().tenants.is_empty(), "nobody is remembered without a reason");
+}
+
+#[test]
+fn parts_that_fill_the_pool_half_way_do_not_wait_for_each_other_for_ever() {
+    let budget = ByteBudget::new(140, 20);
+    let mut parts = [budget.room(tenant(1)), budget.room(tenant(1)), budget.room(tenant(1))];
+    for part in &mut parts {
+        part.grow(30).now_or_never().unwrap();
+    }
+    let [first, second, third] = &mut parts;
+    first.grow(30).now_or_never().expect("one takes the reserve");
+    first.grow(1_000).now_or_never().expect("and may fill its part");
+    assert!(second.grow(30).now_or_never().is_none(), "the next must wait");
+    assert!(third.grow(30).now_or_never().is_none());
+    let [first, mut second, _third] = parts;
+    drop(first);
+    second.grow(30).now_or_never().expect("until the first has written its part");
+}
+
+#[test]
+fn a_tenant_alone_gets_three_quarters_and_who_comes_later_finds_room() {
+    let (budget, _reserve) = without_reserve();
+    let hog: Vec<Room> = std::iter::from_fn(|| try_room(&budget, tenant(1), 1)).collect();
+    assert_eq!(hog.len(), 90);
+    let second: Vec<Room> = std::iter::from_fn(|| try_room(&budget, tenant(2), 1)).collect();
+    assert_eq!(second.len(), 22);
+    let third: Vec<Room> = std::iter::from_fn(|| try_room(&budget, tenant(3), 1)).collect();
+    assert_eq!(third.len(), 6, "however many come");
+    assert!(try_room(&budget, tenant(1), 1).is_none(), "what the hog may hold has become less");
+}
+
+#[test]
+fn room_that_comes_free_goes_to_those_who_wait_in_their_turn() {
+    let (budget, _reserve) = without_reserve();
+    let held = try_room(&budget, tenant(1), 90).unwrap();
+    let (mut large, mut small) = (budget.room(tenant(1)), budget.room(tenant(1)));
+    let mut large_grows = Box::pin(large.grow(80));
+    let mut small_grows = Box::pin(small.grow(1));
+    assert!(large_grows.as_mut().now_or_never().is_none());
+    assert!(small_grows.as_mut().now_or_never().is_none(), "nobody overtakes");
+    drop(held);
+    assert!(large_grows.as_mut().now_or_never().is_some());
+    assert!(small_grows.as_mut().now_or_never().is_some());
+    assert_eq!(budget.used_bytes(), 81);
+}
+
+#[test]
+fn who_leaves_while_waiting_leaves_nothing_behind_and_holds_nobody_up() {
+    let (budget, _reserve) = without_reserve();
+    let held = try_room(&budget, tenant(1), 60).unwrap();
+    let (mut first, mut second) = (budget.room(tenant(1)), budget.room(tenant(1)));
+    let mut leaves = Box::pin(first.grow(90));
+    let mut stays = Box::pin(second.grow(10));
+    assert!(leaves.as_mut().now_or_never().is_none());
+    assert!(stays.as_mut().now_or_never().is_none());
+    drop(leaves);
+    assert!(stays.as_mut().now_or_never().is_some());
+    drop(stays);
+    drop((second, held));
+    assert_eq!(budget.used_bytes(), 0);
+}
+
+#[test]
+fn room_that_was_granted_to_somebody_who_left_comes_back() {
+    let (budget, _reserve) = without_reserve();
+    let held = try_room(&budget, tenant(1), 90).unwrap();
+    let mut room = budget.room(tenant(1));
+    let mut leaves_too_late = Box::pin(room.grow(50));
+    assert!(leaves_too_late.as_mut().now_or_never().is_none());
+    drop(held);
+    assert_eq!(budget.used_bytes(), 50, "granted, although nobody has taken it yet");
+    drop(leaves_too_late);
+    assert_eq!(budget.used_bytes(), 0);
+    assert!(budget.0.state().tenants.is_empty());
+}
