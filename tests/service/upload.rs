@@ -7,14 +7,10 @@ use strongroom::proto::v1::{EntityRef, FileState, Quota, ScanStatus, UploadSpec,
 use tonic::Code;
 use tonic_types::StatusExt;
 
+pub(crate) use crate::harness::pattern;
 use crate::harness::{PART, file_id, reason, service_test, service_test_with, sha256, spec, violated_fields};
 
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x01\0\0\0\x01\x08\x06\0\0\0";
-
-/// Bytes that repeat nowhere within a part.
-pub(crate) fn pattern(len: usize) -> Vec<u8> {
-    (0..len).map(|n| (n * 31 + n / 251 + n / 65_521) as u8).collect()
-}
 
 #[test]
 fn a_small_file_comes_back_byte_for_byte_with_everything_that_was_said_about_it() {

@@ -1,8 +1,9 @@
-//! Uploads that go wrong for reasons of their own: a client that disappears, a store that fails, a quota that is full.
+//! Uploads that go wrong for reasons of their own: a store that fails, a quota that is full, a lease that runs out. What
+//! breaks from outside, such as clients that disappear, is in `tests/faults`.
 
 use futures::{SinkExt, channel::mpsc};
 use strongroom::{
-    proto::v1::{ListFilesRequest, UploadFileRequest, UploadSpec},
+    proto::v1::{ListFilesRequest, UploadSpec},
     storage::{
         StorageErrorKind,
         flaky::{Fault, Operation, Plan},
@@ -12,58 +13,9 @@ use tonic::Code;
 use tonic_types::StatusExt;
 
 use crate::{
-    harness::{PART, Service, file_id, reason, service_test, spec, upload_messages},
+    harness::{PART, file_id, reason, service_test, spec, upload_messages},
     upload::pattern,
 };
-
-/// Starts an upload, sends these messages, waits until the service has received so many bytes, and disappears.
-async fn disappear_after(s: &Service, messages: Vec<UploadFileRequest>, bytes: usize) {
-    let received = s.metric("strongroom_uploaded_bytes");
-    let (mut sender, stream) = mpsc::channel(1);
-    let mut files = s.alice().files;
-    let call = tokio::spawn(async move { files.upload_file(stream).await.map(|_| ()) });
-    for message in messages {
-        sender.send(message).await.unwrap();
-    }
-    let expected = received + bytes as u64;
-    s.until("the bytes arrive", || async { s.metric("strongroom_uploaded_bytes") >= expected }).await;
-    call.abort();
-    let _ = call.await;
-}
-
-#[test]
-fn a_client_that_disappears_leaves_nothing_wherever_it_was() {
-    service_test(|s| async move {
-        // So that the tenant is there.
-        s.alice().quota().await.unwrap();
-        for size in [10, PART, 3 * PART + 1] {
-            for size_bytes in [None, Some(size as i64)] {
-                let told = UploadSpec { size_bytes, ..spec("a") };
-                let whole = upload_messages(told, &pattern(size), 30_000);
-                // In the middle of its bytes, and after the last one but before the finish.
-                for count in [whole.len() / 2, whole.len() - 1] {
-                    let bytes = size.min((count - 1) * 30_000);
-                    disappear_after(&s, whole[..count].to_vec(), bytes).await;
-                    s.assert_nothing_is_left().await;
-                }
-            }
-        }
-    });
-}
-
-#[test]
-fn a_client_that_disappears_after_its_finish_has_a_whole_file_or_none() {
-    service_test(|s| async move {
-        for size in [10, 3 * PART] {
-            let messages = upload_messages(spec("a"), &pattern(size), 30_000);
-            disappear_after(&s, messages, size).await;
-        }
-        s.stopped().await;
-        let damaged = "SELECT count(*) FROM files f WHERE NOT EXISTS (SELECT FROM versions v
-                       WHERE v.tenant_id = f.tenant_id AND v.file_id = f.id)";
-        assert_eq!(s.owner.number(damaged).await, 0);
-    });
-}
 
 #[test]
 fn a_store_that_refuses_is_unavailable_and_leaves_nothing() {

@@ -44,6 +44,11 @@ pub(crate) fn sha256(data: &[u8]) -> Bytes {
     Bytes::copy_from_slice(&Sha256::digest(data))
 }
 
+/// Bytes that repeat nowhere within a part.
+pub(crate) fn pattern(len: usize) -> Vec<u8> {
+    (0..len).map(|n| (n * 31 + n / 251 + n / 65_521) as u8).collect()
+}
+
 /// The file of an answer.
 pub(crate) fn file_id(answer: &UploadFileResponse) -> String {
     let File { id, .. } = answer.file.as_ref().unwrap();

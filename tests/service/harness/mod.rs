@@ -14,6 +14,7 @@ mod tokens;
 
 use std::{
     future::Future,
+    net::SocketAddr,
     ops::Deref,
     sync::{
         Arc,
@@ -30,19 +31,20 @@ use strongroom::{
     domain::clock::SystemIds,
     grpc::{GrpcServer, auth::Authenticator},
     storage::{
-        self, AdapterOptions, ObjectStorage, StorageOptions, Stores,
+        self, AdapterOptions, InitOptions, ObjectStorage, StorageOptions, Stores,
         flaky::{Flaky, Plan},
     },
     telemetry::{Health, Metrics},
 };
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 use tonic::transport::{Channel, Endpoint};
+use url::Url;
 
 pub(crate) use self::{
     callers::{Caller, reason, violated_fields},
     clock::TestClock,
-    database::{Owner, TestDatabase},
-    messages::{chunk, file_id, finish, sha256, spec, spec_message, upload_messages},
+    database::{Owner, TestDatabase, server},
+    messages::{chunk, file_id, finish, pattern, sha256, spec, spec_message, upload_messages},
     tokens::{Identity, Key, claims, key, publish, token},
 };
 
@@ -169,6 +171,25 @@ where
     F: FnOnce(Service) -> Fut,
     Fut: Future<Output = ()>,
 {
+    service_test_in(None, |site| configure(&mut site.config), test);
+}
+
+/// What a service is started from, for tests that put something between it and its surroundings.
+pub(crate) struct Site {
+    pub(crate) config: Config,
+    /// The memory of the process, tried once, unless a test changes it.
+    pub(crate) storage: StorageOptions,
+    /// Where the service's two pools reach the database, if not at the server's own socket: the one for requests, and
+    /// the one for work across tenants.
+    pub(crate) database_doors: Option<[SocketAddr; 2]>,
+}
+
+/// Runs a test against a service in other surroundings, such as another database server.
+pub(crate) fn service_test_in<F, Fut>(server: Option<Url>, arrange: impl FnOnce(&mut Site), test: F)
+where
+    F: FnOnce(Service) -> Fut,
+    Fut: Future<Output = ()>,
+{
     let logs = logs::Recorded::default();
     let for_threads = logs.clone();
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -179,7 +200,7 @@ where
         .unwrap();
     logs.record_this_thread();
     runtime.block_on(async {
-        let service = start(configure).await;
+        let service = start(server, arrange).await;
         test(service.clone()).await;
         service.stopped().await;
         invariants::check(&service).await;
@@ -190,14 +211,20 @@ where
     });
 }
 
-async fn start(configure: impl FnOnce(&mut Config)) -> Service {
-    let database = TestDatabase::create().await;
+async fn start(server: Option<Url>, arrange: impl FnOnce(&mut Site)) -> Service {
+    let mut database = TestDatabase::create(server).await;
     let clock = Arc::new(TestClock::default());
     let keys = Arc::new(tokens::keys_file());
-    let mut config = configuration(&keys);
-    configure(&mut config);
+    let config = configuration(&keys);
+    let mut site = Site { storage: storage_options(&config), config, database_doors: None };
+    arrange(&mut site);
+    let Site { config, storage, database_doors } = site;
+    database.doors = database_doors;
     let names = config.storage.providers.keys();
-    let opened: Vec<_> = names.map(|name| open_store(name, &config, &clock)).collect();
+    let opened: Vec<_> = names.map(|name| open_store(name, &storage, &clock)).collect();
+    for store in &opened {
+        store.initialise(&InitOptions { abort_incomplete_after_days: None }).await.unwrap();
+    }
     let stores = Stores::new(opened, &config.storage.provider).unwrap();
     serve(config, database, clock, keys, stores).await
 }
@@ -291,16 +318,21 @@ pub(crate) fn database_options(config: &Config, database: &TestDatabase) -> Data
     }
 }
 
-/// Every provider of a test is in memory.
-fn open_store(provider: &str, config: &Config, clock: &Arc<TestClock>) -> Arc<dyn ObjectStorage> {
-    let options = StorageOptions {
-        provider: provider.to_owned(),
+/// The memory of the process, tried once.
+fn storage_options(config: &Config) -> StorageOptions {
+    StorageOptions {
+        provider: config.storage.provider.clone(),
         adapter: AdapterOptions::Memory,
         concurrency_max: config.storage.concurrency_max,
         retry_attempts_max: 1,
         retry_backoff_base: Duration::from_millis(1),
         retry_backoff_max: Duration::from_millis(1),
-    };
+    }
+}
+
+/// Every provider of a test is of the same kind.
+fn open_store(provider: &str, options: &StorageOptions, clock: &Arc<TestClock>) -> Arc<dyn ObjectStorage> {
+    let options = StorageOptions { provider: provider.to_owned(), ..options.clone() };
     storage::open(&options, clock.clone(), Arc::new(SystemIds)).unwrap()
 }
 
