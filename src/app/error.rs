@@ -140,6 +140,9 @@ pub enum Error {
     /// The commit was sent and its answer lost.
     #[error("the outcome of the commit is not known; ask for the file, or retry with the same request id")]
     OutcomeUnknown(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// This process is at a limit of its own.
+    #[error("too many {0} at once; try again in a moment")]
+    Overloaded(&'static str),
     /// This replica is going away.
     #[error("this replica is shutting down")]
     ShuttingDown,
@@ -164,9 +167,10 @@ impl Error {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::RequestInProgress => Some(Duration::from_millis(500)),
-            Self::StorageUnavailable(_) | Self::DatabaseUnavailable(_) | Self::ShuttingDown => {
-                Some(Duration::from_secs(1))
-            }
+            Self::StorageUnavailable(_)
+            | Self::DatabaseUnavailable(_)
+            | Self::Overloaded(_)
+            | Self::ShuttingDown => Some(Duration::from_secs(1)),
             _ => None,
         }
     }

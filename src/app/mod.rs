@@ -96,7 +96,9 @@ impl App {
     pub fn new(parts: Parts, limits: Limits) -> Result<Arc<Self>, UnknownPreset> {
         let Parts { db, stores, clock, ids, page_tokens, metrics } = parts;
         let tasks = TaskTracker::new();
-        let budget = ByteBudget::new(limits.uploads.byte_budget_bytes, limits.uploads.part_size_bytes);
+        let uploads = &limits.uploads;
+        let budget =
+            ByteBudget::new(uploads.byte_budget_bytes, uploads.part_size_bytes, uploads.waiting_bytes_max());
         let observed = budget.clone();
         metrics.observe_byte_budget(move || observed.used_bytes());
         let commits = Commits::new(db.clone(), metrics.clone(), limits.retention.idempotency_hours);

@@ -10,6 +10,10 @@ const MIB: u64 = 1024 * 1024;
 /// when idle.
 const BASE_BYTES: u64 = 64 * MIB;
 
+/// What a request holds besides: its place in the server, and the buffers that it is read through. An upload of small
+/// chunks holds most, measured at a thousand of them.
+const REQUEST_BYTES: u64 = 64 * 1024;
+
 /// The most memory that the process may need, by its parts. All in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryBound {
@@ -17,7 +21,9 @@ pub struct MemoryBound {
     pub base_bytes: u64,
     /// Connections times their window: bytes that were received and not read yet.
     pub connection_windows_bytes: u64,
-    /// Buffers of uploads.
+    /// Requests that are under way, without their data.
+    pub requests_bytes: u64,
+    /// Buffers of uploads, and chunks that wait for room in them.
     pub upload_budget_bytes: u64,
     /// Messages that are being decoded.
     pub decoding_bytes: u64,
@@ -36,7 +42,9 @@ impl MemoryBound {
                 server.connections_max as u64,
                 u64::from(server.http2.connection_window_bytes),
             ]),
-            upload_budget_bytes: uploads.byte_budget_bytes as u64,
+            requests_bytes: product(&[server.requests_max as u64, REQUEST_BYTES]),
+            upload_budget_bytes: (uploads.byte_budget_bytes as u64)
+                .saturating_add(uploads.waiting_bytes_max() as u64),
             decoding_bytes: product(&[uploads.decode_permits as u64, server.message_size_max_bytes as u64]),
             downloads_bytes: product(&[
                 downloads.streams_max as u64,
@@ -51,6 +59,7 @@ impl MemoryBound {
         [
             self.base_bytes,
             self.connection_windows_bytes,
+            self.requests_bytes,
             self.upload_budget_bytes,
             self.decoding_bytes,
             self.downloads_bytes,
@@ -65,11 +74,12 @@ impl fmt::Display for MemoryBound {
         let mib = |bytes: u64| bytes.div_ceil(MIB);
         write!(
             f,
-            "at most {} MiB = {} base + {} connection windows + {} upload buffers + {} decoding + \
+            "at most {} MiB = {} base + {} connection windows + {} requests + {} upload buffers + {} decoding + \
              {} downloads",
             mib(self.total_bytes()),
             mib(self.base_bytes),
             mib(self.connection_windows_bytes),
+            mib(self.requests_bytes),
             mib(self.upload_budget_bytes),
             mib(self.decoding_bytes),
             mib(self.downloads_bytes),

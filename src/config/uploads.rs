@@ -37,7 +37,7 @@ pub struct UploadsConfig {
     pub commit_connections_max: usize,
     /// Bytes thrown away before an upload is refused in mid-stream.
     pub drain_bytes_max: usize,
-    /// Messages decoded at the same time.
+    /// Messages decoded at the same time, and chunks that may wait for room.
     pub decode_permits: usize,
 }
 
@@ -55,6 +55,11 @@ impl UploadsConfig {
     /// How long a reservation outlives the last byte.
     pub fn lease(&self) -> Duration {
         Duration::from_secs(self.lease_seconds)
+    }
+
+    /// What uploads may have in hand while they wait for room, in bytes.
+    pub fn waiting_bytes_max(&self) -> usize {
+        self.decode_permits.saturating_mul(self.chunk_size_max_bytes)
     }
 
     pub(super) fn check(&self, violations: &mut Violations, server: &ServerConfig) {

@@ -100,6 +100,7 @@ pub(super) fn reason(error: &Error) -> ErrorReason {
         Error::ObjectDamaged => ErrorReason::ObjectDamaged,
         Error::StorageUnavailable(_) | Error::ProviderUnknown(_) => ErrorReason::StorageUnavailable,
         Error::DatabaseUnavailable(_) | Error::OutcomeUnknown(_) => ErrorReason::DatabaseUnavailable,
+        Error::Overloaded(_) => ErrorReason::Overloaded,
         Error::ShuttingDown => ErrorReason::ShuttingDown,
         Error::Internal(_) => ErrorReason::Internal,
     }

@@ -7,6 +7,9 @@
 //! A tenant may hold at most [`SHARE_OF_FREE`] times what it leaves free. Alone it gets three quarters of the pool, two
 //! get three sevenths each, and so on: whoever comes later always finds some room, however slowly the others send, and no
 //! number of tenants needs to be known beforehand. Who waits is served in turn within a tenant.
+//!
+//! Whoever waits has the bytes in hand already, up to a whole chunk. These are bounded too: when too many wait, the next
+//! is refused and told to come again.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -27,11 +30,13 @@ pub(in crate::app) struct ByteBudget(Arc<Pool>);
 struct Pool {
     state: Mutex<State>,
     bytes_max: usize,
+    waiting_bytes_max: usize,
     reserve: Arc<Semaphore>,
 }
 
 struct State {
     free_bytes: usize,
+    waiting_bytes: usize,
     /// Only tenants that hold something or wait for something.
     tenants: HashMap<TenantId, Tenant>,
 }
@@ -43,11 +48,11 @@ struct Tenant {
 }
 
 impl ByteBudget {
-    /// A pool of `bytes_max`, of which one part is kept as the reserve.
-    pub(in crate::app) fn new(bytes_max: usize, part_size_bytes: usize) -> Self {
+    /// A pool of `bytes_max`, of which one part is kept as the reserve, and beside it what may wait for room.
+    pub(in crate::app) fn new(bytes_max: usize, part_size_bytes: usize, waiting_bytes_max: usize) -> Self {
         let bytes_max = bytes_max.saturating_sub(part_size_bytes);
-        let state = Mutex::new(State { free_bytes: bytes_max, tenants: HashMap::new() });
-        Self(Arc::new(Pool { state, bytes_max, reserve: Arc::new(Semaphore::new(1)) }))
+        let state = Mutex::new(State { free_bytes: bytes_max, waiting_bytes: 0, tenants: HashMap::new() });
+        Self(Arc::new(Pool { state, bytes_max, waiting_bytes_max, reserve: Arc::new(Semaphore::new(1)) }))
     }
 
     /// The room of a tenant's part that holds nothing yet.
@@ -68,15 +73,20 @@ impl Pool {
     }
 
     /// Room that is there at once, or a promise of it.
-    fn ask(self: &Arc<Self>, tenant: TenantId, bytes: usize) -> Result<Grant, Promise> {
+    fn ask(self: &Arc<Self>, tenant: TenantId, bytes: usize) -> Result<Asked, TooManyWait> {
         let mut state = self.state();
         let nobody_waits = state.tenants.get(&tenant).is_none_or(|tenant| tenant.waiting.is_empty());
         if nobody_waits && state.take(tenant, bytes) {
-            return Ok(Grant { pool: Arc::clone(self), tenant, bytes });
+            return Ok(Asked::Granted(Grant { pool: Arc::clone(self), tenant, bytes }));
         }
+        let waiting_bytes = state.waiting_bytes.saturating_add(bytes);
+        if waiting_bytes > self.waiting_bytes_max {
+            return Err(TooManyWait);
+        }
+        state.waiting_bytes = waiting_bytes;
         let (granted, receiver) = oneshot::channel();
         state.tenants.entry(tenant).or_default().waiting.push_back((bytes, granted));
-        Err(Promise { pool: Arc::clone(self), tenant, receiver })
+        Ok(Asked::Waits(Promise { pool: Arc::clone(self), tenant, bytes, receiver }))
     }
 
     /// Takes bytes back, and serves those who wait.
@@ -139,16 +149,28 @@ impl State {
     }
 }
 
+/// There is no room, and no room to wait for it.
+#[derive(Debug)]
+pub(super) struct TooManyWait;
+
+/// What came of asking for room.
+enum Asked {
+    Granted(Grant),
+    Waits(Promise),
+}
+
 /// A place among those who wait. Leaving it lets the others move up.
 struct Promise {
     pool: Arc<Pool>,
     tenant: TenantId,
+    bytes: usize,
     receiver: oneshot::Receiver<Grant>,
 }
 
 impl Drop for Promise {
     fn drop(&mut self) {
         self.receiver.close();
+        self.pool.state().waiting_bytes -= self.bytes;
         self.pool.give_back(self.tenant, 0);
     }
 }
@@ -184,18 +206,21 @@ pub(super) struct Room {
 
 impl Room {
     /// Waits for room for so many bytes more.
-    pub(super) async fn grow(&mut self, bytes: usize) {
+    ///
+    /// # Errors
+    /// When too many wait already.
+    pub(super) async fn grow(&mut self, bytes: usize) -> Result<(), TooManyWait> {
         if self.reserve.is_some() {
-            return;
+            return Ok(());
         }
-        let more = match self.pool.ask(self.tenant, bytes) {
-            Ok(more) => more,
-            Err(mut promise) => tokio::select! {
+        let more = match self.pool.ask(self.tenant, bytes)? {
+            Asked::Granted(more) => more,
+            Asked::Waits(mut promise) => tokio::select! {
                 biased;
                 Ok(more) = &mut promise.receiver => more,
                 Ok(reserve) = Arc::clone(&self.pool.reserve).acquire_owned() => {
                     self.reserve = Some(reserve);
-                    return;
+                    return Ok(());
                 }
             },
         };
@@ -203,6 +228,7 @@ impl Room {
             Some(held) => held.merge(more),
             None => self.held = Some(more),
         }
+        Ok(())
     }
 }
 

@@ -11,7 +11,7 @@ fn tenant(number: u128) -> TenantId {
 
 /// A pool of 120 bytes and a reserve that is in use.
 fn without_reserve() -> (ByteBudget, OwnedSemaphorePermit) {
-    let budget = ByteBudget::new(140, 20);
+    let budget = ByteBudget::new(140, 20, 200);
     let reserve = Arc::clone(&budget.0.reserve).try_acquire_owned().unwrap();
     (budget, reserve)
 }
@@ -19,15 +19,15 @@ fn without_reserve() -> (ByteBudget, OwnedSemaphorePermit) {
 /// Room for so many bytes, if there is any at once.
 fn try_room(budget: &ByteBudget, tenant: TenantId, bytes: usize) -> Option<Room> {
     let mut room = budget.room(tenant);
-    room.grow(bytes).now_or_never().map(|()| room)
+    room.grow(bytes).now_or_never().map(|grown| grown.map(|()| room).unwrap())
 }
 
 #[test]
 fn a_dropped_part_gives_its_room_back() {
-    let budget = ByteBudget::new(140, 20);
+    let budget = ByteBudget::new(140, 20, 200);
     let mut room = budget.room(tenant(1));
-    room.grow(60).now_or_never().unwrap();
-    room.grow(30).now_or_never().unwrap();
+    room.grow(60).now_or_never().unwrap().unwrap();
+    room.grow(30).now_or_never().unwrap().unwrap();
     assert_eq!(budget.used_bytes(), 90);
     drop(room);
     assert_eq!(budget.used_bytes(), 0);
@@ -36,19 +36,19 @@ fn a_dropped_part_gives_its_room_back() {
 
 #[test]
 fn parts_that_fill_the_pool_half_way_do_not_wait_for_each_other_for_ever() {
-    let budget = ByteBudget::new(140, 20);
+    let budget = ByteBudget::new(140, 20, 200);
     let mut parts = [budget.room(tenant(1)), budget.room(tenant(1)), budget.room(tenant(1))];
     for part in &mut parts {
-        part.grow(30).now_or_never().unwrap();
+        part.grow(30).now_or_never().unwrap().unwrap();
     }
     let [first, second, third] = &mut parts;
-    first.grow(30).now_or_never().expect("one takes the reserve");
-    first.grow(1_000).now_or_never().expect("and may fill its part");
+    first.grow(30).now_or_never().expect("one takes the reserve").unwrap();
+    first.grow(1_000).now_or_never().expect("and may fill its part").unwrap();
     assert!(second.grow(30).now_or_never().is_none(), "the next must wait");
     assert!(third.grow(30).now_or_never().is_none());
     let [first, mut second, _third] = parts;
     drop(first);
-    second.grow(30).now_or_never().expect("until the first has written its part");
+    second.grow(30).now_or_never().expect("until the first has written its part").unwrap();
 }
 
 #[test]
@@ -106,4 +106,18 @@ fn room_that_was_granted_to_somebody_who_left_comes_back() {
     drop(leaves_too_late);
     assert_eq!(budget.used_bytes(), 0);
     assert!(budget.0.state().tenants.is_empty());
+}
+
+#[test]
+fn when_too_many_bytes_wait_the_next_is_refused_until_somebody_leaves() {
+    let (budget, _reserve) = without_reserve();
+    let _held = try_room(&budget, tenant(1), 90).unwrap();
+    let (mut first, mut second) = (budget.room(tenant(1)), budget.room(tenant(1)));
+    let mut waits = Box::pin(first.grow(150));
+    assert!(waits.as_mut().now_or_never().is_none());
+    assert!(second.grow(51).now_or_never().unwrap().is_err(), "201 bytes would wait");
+    assert!(second.grow(50).now_or_never().is_none(), "it waited, and left");
+    drop(waits);
+    assert!(second.grow(200).now_or_never().is_none());
+    assert_eq!(budget.0.state().waiting_bytes, 0);
 }

@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::budget::Room;
+use super::budget::{Room, TooManyWait};
 use crate::storage::Payload;
 
 /// Chunks below this are copied into the part's buffer: each would keep a whole network buffer alive otherwise.
@@ -28,8 +28,11 @@ impl Part {
     }
 
     /// Takes bytes, once the budget has room for them.
-    pub(super) async fn push(&mut self, data: Bytes) {
-        self.room.grow(data.len()).await;
+    ///
+    /// # Errors
+    /// When too many uploads wait for room.
+    pub(super) async fn push(&mut self, data: Bytes) -> Result<(), TooManyWait> {
+        self.room.grow(data.len()).await?;
         self.len_bytes += data.len();
         if data.len() < COPIED_BYTES_MAX {
             self.copied.extend_from_slice(&data);
@@ -40,6 +43,7 @@ impl Part {
             self.close_copies();
             self.chunks.push(data);
         }
+        Ok(())
     }
 
     /// The body to write, and the room to give back once it is written.
@@ -65,9 +69,9 @@ mod tests {
         const BYTES: usize = 300_000;
         let network = Bytes::from(vec![7; BYTES]);
         let mut part =
-            Part::new(ByteBudget::new(8 * BYTES, BYTES).room(TenantId::from_uuid(uuid::Uuid::nil())));
+            Part::new(ByteBudget::new(8 * BYTES, BYTES, BYTES).room(TenantId::from_uuid(uuid::Uuid::nil())));
         for at in 0..BYTES {
-            part.push(network.slice(at..=at)).await;
+            part.push(network.slice(at..=at)).await.unwrap();
         }
         assert!(network.is_unique(), "every byte was copied");
         assert_eq!((part.len_bytes(), part.chunks.len()), (BYTES, 1));

@@ -7,6 +7,7 @@ use futures::{Stream, StreamExt};
 use tokio::{task::JoinSet, time::Instant};
 
 use super::{
+    budget::TooManyWait,
     content::{Content, Measured},
     message::UploadMessage,
     open::{OpenUpload, Target},
@@ -174,7 +175,8 @@ impl<'a> Receiver<'a> {
                 continue;
             }
             let piece = data.split_to(data.len().min(free));
-            self.part.push(piece).await;
+            let room = self.part.push(piece).await;
+            room.map_err(|TooManyWait| Error::Overloaded("uploads"))?;
         }
         Ok(())
     }

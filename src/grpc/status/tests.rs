@@ -39,6 +39,7 @@ fn errors() -> Vec<Error> {
         Error::QuotaBelowUsage { used_bytes: 2, reserved_bytes: 1, file_count: 1 },
         Error::ObjectMissing,
         Error::ObjectDamaged,
+        Error::Overloaded("uploads"),
         Error::ShuttingDown,
         Error::internal("the pool is poisoned at db:5432"),
     ]
