@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first surprise")]
 
 mod crash;
+mod crowd;
 mod database;
 mod dev;
 mod identity;

@@ -97,6 +97,8 @@ pub(crate) async fn connect(server: &str, token: SecretString) -> Client {
 pub(crate) struct Server {
     pub(crate) grpc: String,
     pub(crate) edge: String,
+    /// What it said at its start that it may need at most, in bytes.
+    pub(crate) memory_bound_bytes: u64,
     child: Child,
     log: JoinHandle<Vec<String>>,
 }
@@ -115,13 +117,15 @@ impl Server {
             }
             log.push(line);
         };
+        let memory_bound_bytes =
+            log.iter().find_map(|line| memory_bound(line)).expect("it says its memory bound");
         let log = tokio::spawn(async move {
             while let Ok(Some(line)) = lines.next_line().await {
                 log.push(line);
             }
             log
         });
-        Self { grpc, edge, child, log }
+        Self { grpc, edge, memory_bound_bytes, child, log }
     }
 
     /// kill -9.
@@ -149,6 +153,13 @@ impl Server {
         let kibibytes: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
         kibibytes * 1024
     }
+}
+
+/// "at most 137 MiB = …".
+fn memory_bound(line: &str) -> Option<u64> {
+    let line: serde_json::Value = serde_json::from_str(line).ok()?;
+    let mebibytes = line.get("bound")?.as_str()?.strip_prefix("at most ")?.split(' ').next()?;
+    Some(mebibytes.parse::<u64>().ok()? << 20)
 }
 
 fn listening(line: &str) -> Option<(String, String)> {
