@@ -104,12 +104,6 @@ async fn held_bytes(server: &Server) -> usize {
     line.rsplit_once(' ').unwrap().1.parse().unwrap()
 }
 
-async fn connections(server: &Server) -> Vec<FileServiceClient<Channel>> {
-    let endpoint = Endpoint::from_shared(server.grpc.clone()).unwrap();
-    let channels = join_all((0..CONNECTIONS).map(|_| endpoint.connect())).await;
-    channels.into_iter().map(|channel| FileServiceClient::new(channel.unwrap())).collect()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_slow_uploads_stay_within_the_printed_memory_bound_while_small_calls_are_answered() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();

@@ -10,6 +10,7 @@ mod auth;
 mod contract;
 mod delete;
 mod download;
+#[allow(dead_code, unused_imports, reason = "tests/faults uses it as well")]
 mod harness;
 mod life;
 mod list;
