@@ -88,7 +88,7 @@ struct Messages<S> {
     is_ended: bool,
     chunk_size_max_bytes: usize,
     /// Why the stream was ended here, where its sender can do something about it.
-    fault: Option<Violations>,
+    fault: Option<Error>,
 }
 
 impl<S> Messages<S>
@@ -111,10 +111,12 @@ where
             Some(Ok(message)) => return Poll::Ready(Some(message)),
             Some(Err(status)) => {
                 tracing::debug!(code = ?status.code(), "the stream of an upload broke");
-                // Of what tonic refuses by itself, only the size is something that a client can change.
-                if status.code() == Code::OutOfRange {
-                    self.fault = Some(self.too_large());
-                }
+                // Of what is refused before it gets here, a client can act on the size, and on a want of room.
+                self.fault = match status.code() {
+                    Code::OutOfRange => Some(self.too_large()),
+                    Code::ResourceExhausted => Some(Error::Overloaded("uploads")),
+                    _ => None,
+                };
             }
             None => {}
         }
@@ -122,8 +124,8 @@ where
         Poll::Ready(None)
     }
 
-    fn too_large(&self) -> Violations {
-        Violations::one("chunk.data", format!("must be at most {} bytes", self.chunk_size_max_bytes))
+    fn too_large(&self) -> Error {
+        Violations::one("chunk.data", format!("must be at most {} bytes", self.chunk_size_max_bytes)).into()
     }
 
     /// Reads on, at most so many bytes and for a short time.
@@ -143,7 +145,7 @@ where
     /// The error that tells most: a stream that was ended here for a fault is not merely unfinished.
     fn explain(&mut self, error: Error) -> Error {
         match (error, self.fault.take()) {
-            (Error::UploadNotFinished, Some(fault)) => Error::Invalid(fault),
+            (Error::UploadNotFinished, Some(fault)) => fault,
             (error, _) => error,
         }
     }
@@ -240,6 +242,13 @@ mod tests {
             };
             assert_eq!(wrong.iter().next().unwrap().field, "chunk.data");
         }
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_found_no_room_is_told_to_come_again() {
+        let mut crowded = messages(vec![chunk(1), Err(Status::resource_exhausted("")), chunk(1)]);
+        assert_eq!((&mut crowded).count().await, 1);
+        assert!(matches!(crowded.explain(Error::UploadNotFinished), Error::Overloaded(_)));
     }
 
     #[tokio::test]

@@ -105,7 +105,7 @@ where
         |site| {
             let garage = setting("ENDPOINT").strip_prefix("http://").unwrap().parse().unwrap();
             let proxy = opened.get_or_init(|| Proxy::start(Protocol::Http, Upstream::Tcp(garage)));
-            site.storage.adapter = AdapterOptions::S3(options(proxy.address()));
+            site.storage.adapter = AdapterOptions::S3(Box::new(options(proxy.address())));
             site.storage.retry_attempts_max = ATTEMPTS;
             let uploads = &mut site.config.uploads;
             (uploads.part_size_bytes, uploads.byte_budget_bytes) = (PART, 6 * PART);

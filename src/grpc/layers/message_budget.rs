@@ -4,7 +4,9 @@
 //! This body follows the gRPC framing (a flag, a length, the message) and takes the length out of a shared
 //! budget before the message's first bytes are handed on, so that the sum is bounded by
 //! `uploads.decode_permits` messages of the largest size, whatever the number of clients. Who finds no room
-//! waits, and the client with it by flow control.
+//! waits, and the client with it by flow control; but not for long. What waits unread fills the window of its
+//! connection, which it shares with streams that do have room: with many large chunks on few connections
+//! nobody would ever go on. Ending a stream gives its part of the window back.
 //!
 //! A budget in bytes, not in messages: slow clients with small chunks then take little of it. A caller that
 //! begins a message and falls silent is ended by the upload's idle timeout or by its deadline.
@@ -13,13 +15,17 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::{Request, Response};
 use http_body::{Body as HttpBody, Frame};
-use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
 use tonic::{Status, body::Body};
 
 use super::{Around, Inner, Next};
@@ -29,6 +35,9 @@ const SMALL_BYTES: usize = 16 * 1024;
 
 /// The budget is counted in these, so that it fits a semaphore.
 const UNIT_BYTES: usize = 1024;
+
+/// How long a message waits for room before its stream is told to come again.
+const ROOM_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// The flag and the length before each message.
 const PREFIX_BYTES: usize = 5;
@@ -69,7 +78,7 @@ struct BudgetedBody {
     /// The room of the message that is being received.
     permit: Option<OwnedSemaphorePermit>,
     /// Bytes that wait for room.
-    waiting: Option<(Bytes, BoxFuture<'static, Result<OwnedSemaphorePermit, AcquireError>>)>,
+    waiting: Option<(Bytes, BoxFuture<'static, Option<OwnedSemaphorePermit>>)>,
 }
 
 impl BudgetedBody {
@@ -88,7 +97,9 @@ impl BudgetedBody {
             Ok(permit) => self.permit = Some(permit),
             Err(_) => {
                 let room = Arc::clone(&self.budget.room).acquire_many_owned(units);
-                self.waiting = Some((data, Box::pin(room)));
+                // The semaphore is never closed.
+                let in_time = async { timeout(ROOM_WAIT_MAX, room).await.ok()?.ok() };
+                self.waiting = Some((data, Box::pin(in_time)));
                 return None;
             }
         }
@@ -107,11 +118,13 @@ impl HttpBody for BudgetedBody {
         let this = &mut *self;
         loop {
             if let Some((_, room)) = &mut this.waiting {
-                // The semaphore is never closed.
-                this.permit = ready!(room.as_mut().poll(context)).ok();
+                this.permit = ready!(room.as_mut().poll(context));
             }
             if let Some((data, _)) = this.waiting.take() {
-                return Poll::Ready(Some(Ok(Frame::data(data))));
+                return Poll::Ready(Some(match this.permit {
+                    Some(_) => Ok(Frame::data(data)),
+                    None => Err(Status::resource_exhausted("too many large messages at once")),
+                }));
             }
             match ready!(Pin::new(&mut this.inner).poll_frame(context)) {
                 Some(Ok(frame)) => match frame.into_data() {
@@ -217,6 +230,19 @@ mod tests {
         send(&mut first_sender, &bytes[100..]).await;
         first.frame().await.unwrap().unwrap();
         assert_eq!(second.frame().await.unwrap().unwrap().into_data().unwrap().len(), 100);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_that_finds_no_room_for_long_ends_its_stream() {
+        let budget = MessageBudget::new(1, LARGE);
+        let (mut silent_sender, mut silent) = body(&budget);
+        let (mut waiting_sender, mut waiting) = body(&budget);
+        for sender in [&mut silent_sender, &mut waiting_sender] {
+            send(sender, &message(LARGE)[..100]).await;
+        }
+        silent.frame().await.unwrap().unwrap();
+        let refused = waiting.frame().await.unwrap().unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
     }
 
     #[tokio::test]
