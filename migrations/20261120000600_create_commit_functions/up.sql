@@ -85,13 +85,17 @@ BEGIN
         locked := array(
             SELECT id FROM unnest(requests) AS id
             WHERE pg_try_advisory_xact_lock(hashtextextended(tenant::text || id::text, 0)));
-        -- A statement of its own, so that it sees what the lock's last holder committed.
+        -- A statement of its own, so that it sees what the lock's last holder committed. One look an id: the planner takes
+        -- a young table for an empty one and would walk all of the tenant's answers.
         answered := (
-            SELECT jsonb_object_agg(k.request_id, jsonb_build_object(
+            SELECT jsonb_object_agg(id, jsonb_build_object(
                 'method', k.method, 'payload_sha256', encode(k.payload_sha256, 'hex'), 'answer', k.answer))
-            FROM public.idempotency_keys AS k
-            WHERE k.tenant_id = tenant AND k.request_id = ANY (requests)
-              AND k.create_time > moment - make_interval(hours => answer_hours));
+            FROM unnest(requests) AS id
+            CROSS JOIN LATERAL (
+                SELECT stored.method, stored.payload_sha256, stored.answer FROM public.idempotency_keys AS stored
+                WHERE stored.tenant_id = tenant AND stored.request_id = id
+                  AND stored.create_time > moment - make_interval(hours => answer_hours)
+                LIMIT 1) AS k);
         IF answered IS NOT NULL OR (SELECT count(DISTINCT id) FROM unnest(locked) AS id) < cardinality(requests) THEN
             verdicts := array(
                 SELECT CASE
