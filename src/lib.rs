@@ -31,7 +31,7 @@
 //! - A retried mutation with the same request id has one effect and one answer.
 //! - Memory is bounded by the configuration, not by the number of clients.
 //!
-//! `strongroom fsck` checks those that can be checked on live data.
+//! `strongroom fsck` checks those that can be checked on live data; `app::integrity::sweep` removes what crashes leave.
 //!
 //! # How to add
 //!

@@ -96,6 +96,13 @@ pub enum Error {
     /// The upload no longer holds its lease.
     #[error("the upload no longer holds its lease; nothing was stored")]
     UploadFenced,
+    /// The commit came so late that the sweeper might take the bytes away.
+    #[error(
+        "the bytes were stored {} s before they could be committed, and at most {} s may pass; nothing was stored; send the upload again",
+        age.as_secs(), age_max.as_secs()
+    )]
+    #[allow(missing_docs, reason = "the figures of the message")]
+    CommitTooLate { age: Duration, age_max: Duration },
     /// Somebody else changed it meanwhile.
     #[error("it changed since the etag was read; read it again")]
     EtagMismatch,
@@ -170,7 +177,8 @@ impl Error {
             Self::StorageUnavailable(_)
             | Self::DatabaseUnavailable(_)
             | Self::Overloaded(_)
-            | Self::ShuttingDown => Some(Duration::from_secs(1)),
+            | Self::ShuttingDown
+            | Self::CommitTooLate { .. } => Some(Duration::from_secs(1)),
             _ => None,
         }
     }

@@ -12,6 +12,7 @@ mod idempotency;
 pub mod integrity;
 pub mod quotas;
 pub mod retention;
+mod rotation;
 pub mod storage;
 pub mod tenants;
 pub mod uploads;
@@ -19,18 +20,23 @@ pub mod uploads;
 use std::sync::Arc;
 
 pub use error::{Credentials, Error};
+pub use rotation::Round;
 use tokio_util::task::TaskTracker;
 
 use self::{
     audit::Disclosures,
     group::Group,
+    rotation::Rotation,
     tenants::TenantDirectory,
     uploads::{budget::ByteBudget, commit::Commits},
 };
 use crate::{
-    config::{DownloadsConfig, ListsConfig, RetentionConfig, ScanningConfig, TenantsConfig, UploadsConfig},
+    config::{
+        DownloadsConfig, ListsConfig, RetentionConfig, ScanningConfig, SweepingConfig, TenantsConfig,
+        UploadsConfig,
+    },
     crypto::sealer::Sealer,
-    db::Database,
+    db::{Database, blobs::DuePlace, files::DueFile, uploads::ExpiredPlace},
     domain::{
         caller::{Caller, Operator},
         clock::{Clock, IdSource},
@@ -57,6 +63,7 @@ pub struct Limits {
     pub downloads: DownloadsConfig,
     pub lists: ListsConfig,
     pub retention: RetentionConfig,
+    pub sweeping: SweepingConfig,
     pub scanning: ScanningConfig,
     pub tenants: TenantsConfig,
     /// What every storage key begins with; may be empty.
@@ -76,8 +83,17 @@ pub struct App {
     budget: ByteBudget,
     commits: Group<Commits>,
     disclosures: Group<Disclosures>,
+    rotations: Rotations,
     /// What must not be cut off when its request is: commits, clean-up after a client that left.
     tasks: TaskTracker,
+}
+
+/// How far the rounds of background work have come.
+#[derive(Debug, Default)]
+struct Rotations {
+    expired_uploads: Rotation<ExpiredPlace>,
+    due_blobs: Rotation<DuePlace>,
+    due_files: Rotation<DueFile>,
 }
 
 /// The parts that an [`App`] is assembled from.
@@ -101,7 +117,7 @@ impl App {
             ByteBudget::new(uploads.byte_budget_bytes, uploads.part_size_bytes, uploads.waiting_bytes_max());
         let observed = budget.clone();
         metrics.observe_byte_budget(move || observed.used_bytes());
-        let commits = Commits::new(db.clone(), metrics.clone(), limits.retention.idempotency_hours);
+        let commits = Commits::new(db.clone(), Arc::clone(&clock), metrics.clone(), &limits);
         let connections_max = limits.uploads.commit_connections_max;
         let batch_max = limits.uploads.commit_batch_max;
         Ok(Arc::new(Self {
@@ -115,6 +131,7 @@ impl App {
             page_tokens,
             limits,
             metrics,
+            rotations: Rotations::default(),
             budget,
             tasks,
         }))

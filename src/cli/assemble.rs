@@ -14,7 +14,10 @@ use crate::{
     config::Config,
     crypto::sealer::Sealer,
     db::{Database, DatabaseOptions, DbError, RoleError, blobs},
-    domain::policy::{Policy, ScanRule, UnknownPreset},
+    domain::{
+        digest::Digest,
+        policy::{Policy, ScanRule, UnknownPreset},
+    },
     edge::{self, EdgeState},
     grpc::{
         GrpcServer,
@@ -99,6 +102,24 @@ pub async fn assemble(
     let app = App::new(parts, limits(&config))?;
     tracing::info!(bound = %config.memory_bound(), "memory bound");
     Ok(Service { app, stores, database, authenticator, health: Health::new(), metrics, config })
+}
+
+/// The use cases without a door, for commands that look after database and stores.
+pub(super) fn upkeep(config: &Config, metrics: Metrics) -> Result<Arc<App>, StartError> {
+    let (clock, ids) = ambient();
+    let traced = |store| Traced::over(store, metrics.clone());
+    let stores = open_stores_with(&config.storage, &clock, &ids, traced)?;
+    // Nobody asks for a page here, so no token outlives this process.
+    let page_token_key = Digest::of(ids.uuid().as_bytes());
+    let parts = Parts {
+        db: Database::open(&database_options(config))?,
+        stores,
+        clock,
+        ids,
+        page_tokens: Sealer::new(page_token_key.as_bytes()).map_err(|_| StartError::PageTokenKey)?,
+        metrics,
+    };
+    Ok(App::new(parts, limits(config))?)
 }
 
 impl Service {
@@ -290,6 +311,7 @@ pub(super) fn limits(config: &Config) -> Limits {
         downloads: config.downloads.clone(),
         lists: config.lists.clone(),
         retention: config.retention.clone(),
+        sweeping: config.sweeping.clone(),
         scanning: config.scanning.clone(),
         tenants: config.tenants.clone(),
         key_prefix: config.storage.key_prefix.clone(),

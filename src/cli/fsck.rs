@@ -7,16 +7,27 @@ use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 
 use super::{Failure, ambient, assemble::database_options, load, print, providers::open_stores};
 use crate::{
-    app::integrity::fsck::{Fsck, Progress, Report},
+    app::integrity::{
+        fsck::{Fsck, Progress, Report},
+        sample::Depth,
+    },
     db::{Database, DatabaseOptions},
 };
 
 /// How to check.
 #[derive(Debug, Args)]
 pub(super) struct FsckArgs {
-    /// How old, in seconds, an object that belongs to no row may be
-    #[arg(long, default_value_t = 86_400, value_name = "SECONDS")]
-    grace_seconds: u64,
+    /// How many of the stored blobs to read and hash, chosen at random: a number, or a share such as 5%. That each is there
+    /// with its size is always checked
+    #[arg(long, default_value = "1000", value_name = "COUNT|PERCENT")]
+    sample: Depth,
+    /// Read and hash everything that is stored
+    #[arg(long, conflicts_with = "sample")]
+    deep: bool,
+    /// How old, in seconds, something that belongs to no row may be; where it is not given, the age at which sweeping as
+    /// configured must have removed it
+    #[arg(long, value_name = "SECONDS")]
+    grace_seconds: Option<u64>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -38,7 +49,9 @@ pub(super) async fn fsck(args: FsckArgs, config: Option<PathBuf>) -> Result<Exit
         db: Database::open(&database)?,
         stores: open_stores(&config.storage, &clock, &ids)?,
         clock,
-        grace: Duration::from_secs(args.grace_seconds),
+        ids,
+        grace: args.grace_seconds.map_or_else(|| config.sweeping.overdue(), Duration::from_secs),
+        depth: if args.deep { Depth::Everything } else { args.sample },
     };
     let mut bar = Bar::new(args.json)?;
     let report = fsck.run(&mut bar).await?;
@@ -61,7 +74,12 @@ impl Bar {
 
 impl Progress for Bar {
     fn checked(&mut self, report: &Report) {
-        self.0.set_message(format!("{} blobs, {}", report.blobs, HumanBytes(report.bytes)));
+        self.0.set_message(format!(
+            "{} blobs, {} read with {}",
+            report.blobs,
+            report.hashed_blobs,
+            HumanBytes(report.hashed_bytes)
+        ));
         self.0.tick();
     }
 }
@@ -77,10 +95,11 @@ fn table(report: &Report) -> Result<String, Failure> {
     }
     writeln!(
         table,
-        "{}: {} blobs with {} read, {} objects listed, {} of them young and without a row",
+        "{}: {} blobs looked for, {} of them read with {}, {} objects listed, {} of them young and without a row",
         if report.violations.is_empty() { "clean" } else { "NOT CLEAN" },
         report.blobs,
-        HumanBytes(report.bytes),
+        report.hashed_blobs,
+        HumanBytes(report.hashed_bytes),
         report.objects,
         report.young_objects,
     )?;

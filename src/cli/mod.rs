@@ -9,6 +9,7 @@ mod migrate;
 mod providers;
 mod serve;
 mod storage;
+mod sweep;
 
 use std::{io::Write as _, path::PathBuf, process::ExitCode, sync::Arc};
 
@@ -43,6 +44,8 @@ enum Command {
     /// Look at the providers of bytes, make them ready, and move files between them
     #[command(subcommand)]
     Storage(storage::StorageCommand),
+    /// Remove what crashes left in the stores: found first, removed by a later sweep
+    Sweep(sweep::SweepArgs),
     /// Print the annotated default configuration, which is also the reference of every key
     DefaultConfig,
     #[cfg(feature = "client")]
@@ -77,6 +80,9 @@ async fn dispatch(cli: Cli) -> ExitCode {
         Command::Fsck(args) => return fsck::fsck(args, config).await.unwrap_or_else(|error| report(&*error)),
         Command::Storage(command) => {
             return storage::storage(command, config).await.unwrap_or_else(|error| report(&*error));
+        }
+        Command::Sweep(args) => {
+            return sweep::sweep(args, config).await.unwrap_or_else(|error| report(&*error));
         }
         Command::DefaultConfig => print(crate::config::DEFAULT_TOML),
         #[cfg(feature = "client")]

@@ -49,7 +49,7 @@ impl DatabaseConfig {
 
     pub(super) fn check(&self, violations: &mut Violations) {
         violations.range("database.pool_size_max", self.pool_size_max, 1..=1_024);
-        violations.range("database.system_pool_size_max", self.system_pool_size_max, 1..=256);
+        violations.range("database.system_pool_size_max", self.system_pool_size_max, 2..=256);
         violations.range("database.statement_timeout_seconds", self.statement_timeout_seconds, 1..=3_600);
         violations.range("database.acquire_timeout_seconds", self.acquire_timeout_seconds, 1..=300);
     }

@@ -22,6 +22,7 @@ pub mod secrets;
 pub mod server;
 mod sources;
 pub mod storage;
+pub mod sweeping;
 pub mod telemetry;
 pub mod tenants;
 pub mod uploads;
@@ -51,6 +52,7 @@ pub use self::{
     server::ServerConfig,
     sources::Sources,
     storage::StorageConfig,
+    sweeping::SweepingConfig,
     telemetry::TelemetryConfig,
     tenants::TenantsConfig,
     uploads::UploadsConfig,
@@ -89,6 +91,8 @@ pub struct Config {
     pub secrets: SecretsConfig,
     /// How long things are kept.
     pub retention: RetentionConfig,
+    /// What removes what crashes left in the stores.
+    pub sweeping: SweepingConfig,
     /// Logs, traces, metrics.
     pub telemetry: TelemetryConfig,
 }
@@ -188,6 +192,7 @@ impl Config {
         self.lists.check(violations);
         self.secrets.check(violations);
         self.retention.check(violations);
+        self.sweeping.check(violations);
         self.telemetry.check(violations);
     }
 
@@ -208,6 +213,7 @@ impl Config {
         let lists = section(merged, "lists", &mut problems);
         let secrets = section(merged, "secrets", &mut problems);
         let retention = section(merged, "retention", &mut problems);
+        let sweeping = section(merged, "sweeping", &mut problems);
         let telemetry = section(merged, "telemetry", &mut problems);
         let read = || {
             Some(Self {
@@ -224,6 +230,7 @@ impl Config {
                 lists: lists?,
                 secrets: secrets?,
                 retention: retention?,
+                sweeping: sweeping?,
                 telemetry: telemetry?,
             })
         };

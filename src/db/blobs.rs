@@ -2,12 +2,13 @@
 
 use diesel::{
     QueryableByName,
-    sql_types::{Array, BigInt, Binary, Integer, Text, Uuid as SqlUuid},
+    sql_types::{Array, BigInt, Binary, Integer, Text, Timestamptz, Uuid as SqlUuid},
 };
 use uuid::Uuid;
 
 use super::{DbError, SystemTx, TenantTx, statement::statement};
 use crate::domain::{
+    clock::Timestamp,
     digest::Digest,
     ids::{BlobId, TenantId},
     object_key::ObjectKey,
@@ -84,6 +85,25 @@ pub struct TenantBlob {
     pub blob: Blob,
 }
 
+/// A blob whose time has come.
+#[derive(Debug, Clone)]
+pub struct DueBlob {
+    /// Which, and whose.
+    pub owned: TenantBlob,
+    /// Since when.
+    pub delete_after: Timestamp,
+}
+
+/// The place of a due blob in the list of all.
+pub type DuePlace = (Timestamp, TenantId, BlobId);
+
+impl DueBlob {
+    /// Its place in the list.
+    pub fn place(&self) -> DuePlace {
+        (self.delete_after, self.owned.tenant, self.owned.blob.id)
+    }
+}
+
 #[derive(QueryableByName)]
 struct TenantRow {
     #[diesel(sql_type = SqlUuid)]
@@ -98,19 +118,42 @@ impl TenantRow {
     }
 }
 
-/// Blobs of one provider that nothing refers to and whose undelete window has passed.
-pub async fn list_due(tx: &mut SystemTx, provider: &str, limit: i64) -> Result<Vec<TenantBlob>, DbError> {
+#[derive(QueryableByName)]
+struct DueRow {
+    #[diesel(sql_type = Timestamptz)]
+    delete_after: Timestamp,
+    #[diesel(embed)]
+    owned: TenantRow,
+}
+
+/// Blobs of one provider that nothing refers to and whose undelete window has passed; longest first, behind a place.
+pub async fn list_due(
+    tx: &mut SystemTx,
+    provider: &str,
+    after: Option<DuePlace>,
+    limit: i64,
+) -> Result<Vec<DueBlob>, DbError> {
+    let (time, tenant, id) = after.map_or((Timestamp::UNIX_EPOCH, Uuid::nil(), Uuid::nil()), |after| {
+        (after.0, after.1.as_uuid(), after.2.as_uuid())
+    });
     let sql = format!(
-        "SELECT b.tenant_id, {COLUMNS} FROM blobs AS b WHERE b.delete_after <= app.now() AND b.provider = {{}}
+        "SELECT b.tenant_id, b.delete_after, {COLUMNS} FROM blobs AS b
+         WHERE b.delete_after <= app.now() AND b.provider = {{}}
            AND NOT EXISTS (SELECT FROM versions AS v WHERE v.tenant_id = b.tenant_id AND v.blob_id = b.id)
-         ORDER BY b.delete_after LIMIT {{}}"
+           AND (b.delete_after, b.tenant_id, b.id) > ({{}}, {{}}, {{}})
+         ORDER BY b.delete_after, b.tenant_id, b.id LIMIT {{}}"
     );
-    let rows: Vec<TenantRow> = statement("find due blobs", sql)
+    let rows: Vec<DueRow> = statement("find due blobs", sql)
         .bind::<Text, _>(provider.to_owned())
+        .bind::<Timestamptz, _>(time)
+        .bind::<SqlUuid, _>(tenant)
+        .bind::<SqlUuid, _>(id)
         .bind::<BigInt, _>(limit)
         .load(tx.connection()?)
         .await?;
-    rows.into_iter().map(TenantRow::read).collect()
+    rows.into_iter()
+        .map(|row| Ok(DueBlob { owned: row.owned.read()?, delete_after: row.delete_after }))
+        .collect()
 }
 
 #[derive(QueryableByName)]

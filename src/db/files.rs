@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::{DbError, SystemTx, TenantTx, statement::statement};
 use crate::domain::{
+    clock::Timestamp,
     digest::Digest,
     file::{ContentState, File, ScanStatus, Trash, Visibility},
     ids::{FileId, TenantId},
@@ -227,18 +228,35 @@ struct DueRow {
     tenant_id: Uuid,
     #[diesel(sql_type = SqlUuid)]
     id: Uuid,
+    #[diesel(sql_type = Timestamptz)]
+    purge_time: Timestamp,
 }
 
-/// Files whose time in the trash is over, longest first.
-pub async fn list_due(tx: &mut SystemTx, limit: i64) -> Result<Vec<(TenantId, FileId)>, DbError> {
+/// A file whose time in the trash is over since then: also its place in the list of all.
+pub type DueFile = (Timestamp, TenantId, FileId);
+
+/// Files whose time in the trash is over; longest first, behind a place.
+pub async fn list_due(
+    tx: &mut SystemTx,
+    after: Option<DueFile>,
+    limit: i64,
+) -> Result<Vec<DueFile>, DbError> {
+    let (time, tenant, id) = after.map_or((Timestamp::UNIX_EPOCH, Uuid::nil(), Uuid::nil()), |after| {
+        (after.0, after.1.as_uuid(), after.2.as_uuid())
+    });
     let rows: Vec<DueRow> = statement(
         "find due files",
-        "SELECT tenant_id, id FROM files WHERE purge_time <= app.now()
+        "SELECT tenant_id, id, purge_time FROM files WHERE purge_time <= app.now()
            AND (retain_until_time IS NULL OR retain_until_time <= app.now())
-         ORDER BY purge_time LIMIT {}",
+           AND (purge_time, tenant_id, id) > ({}, {}, {})
+         ORDER BY purge_time, tenant_id, id LIMIT {}",
     )
+    .bind::<Timestamptz, _>(time)
+    .bind::<SqlUuid, _>(tenant)
+    .bind::<SqlUuid, _>(id)
     .bind::<BigInt, _>(limit)
     .load(tx.connection()?)
     .await?;
-    Ok(rows.into_iter().map(|row| (TenantId::from_uuid(row.tenant_id), FileId::from_uuid(row.id))).collect())
+    let place = |row: DueRow| (row.purge_time, TenantId::from_uuid(row.tenant_id), FileId::from_uuid(row.id));
+    Ok(rows.into_iter().map(place).collect())
 }

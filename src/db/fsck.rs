@@ -68,6 +68,26 @@ pub async fn blobs(
 }
 
 #[derive(QueryableByName)]
+struct CountRow {
+    #[diesel(sql_type = BigInt)]
+    count: i64,
+}
+
+/// How many blobs a version needs that can be read.
+pub async fn count_needed_blobs(tx: &mut SystemTx) -> Result<u64, DbError> {
+    // 2: available
+    let row: CountRow = statement(
+        "count blobs",
+        "SELECT count(*) AS count FROM blobs AS b WHERE EXISTS (
+             SELECT FROM versions AS v
+             WHERE v.tenant_id = b.tenant_id AND v.blob_id = b.id AND v.content_state = 2)",
+    )
+    .one(tx.connection()?)
+    .await?;
+    Ok(u64::try_from(row.count).unwrap_or_default())
+}
+
+#[derive(QueryableByName)]
 struct KeyRow {
     #[diesel(sql_type = Text)]
     storage_key: String,

@@ -27,6 +27,8 @@ pub mod quotas;
 mod roles;
 mod statement;
 pub mod stray_objects;
+pub mod sweep_candidates;
+pub mod sweeps;
 mod system_tx;
 mod tenant_tx;
 pub mod tenants;

@@ -3,12 +3,13 @@
 
 use diesel::{
     QueryableByName,
-    sql_types::{Array, BigInt, Double, Integer, Nullable, SmallInt, Text, Uuid as SqlUuid},
+    sql_types::{Array, BigInt, Double, Integer, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid},
 };
 use uuid::Uuid;
 
 use super::{DbError, SystemTx, TenantTx, statement::statement};
 use crate::domain::{
+    clock::Timestamp,
     ids::{BlobId, TenantId, UploadId},
     object_key::ObjectKey,
     sql_enum::sql_enum,
@@ -167,10 +168,24 @@ pub struct ExpiredUpload {
     pub key: ObjectKey,
     /// The unfinished object.
     pub multipart_id: Option<String>,
+    /// When its lease ran out.
+    pub lease_expire_time: Timestamp,
+}
+
+/// The place of an expired upload in the list of all.
+pub type ExpiredPlace = (Timestamp, TenantId, UploadId);
+
+impl ExpiredUpload {
+    /// Its place in the list.
+    pub fn place(&self) -> ExpiredPlace {
+        (self.lease_expire_time, self.tenant, self.lease.id)
+    }
 }
 
 #[derive(QueryableByName)]
 struct ExpiredRow {
+    #[diesel(sql_type = Timestamptz)]
+    lease_expire_time: Timestamp,
     #[diesel(sql_type = SqlUuid)]
     tenant_id: Uuid,
     #[diesel(sql_type = SqlUuid)]
@@ -184,19 +199,28 @@ struct ExpiredRow {
 }
 
 /// Uploads of one provider that are open, or were aborted without their bytes being removed, and whose lease ran out;
-/// longest first.
+/// longest first, behind a place.
 pub async fn list_expired(
     tx: &mut SystemTx,
     provider: &str,
+    after: Option<ExpiredPlace>,
     limit: i64,
 ) -> Result<Vec<ExpiredUpload>, DbError> {
     const OPERATION: &str = "find expired uploads";
+    let (time, tenant, id) = after.map_or((Timestamp::UNIX_EPOCH, Uuid::nil(), Uuid::nil()), |after| {
+        (after.0, after.1.as_uuid(), after.2.as_uuid())
+    });
     let rows: Vec<ExpiredRow> = statement(
         OPERATION,
-        "SELECT tenant_id, id, lease_epoch, storage_key, multipart_id FROM uploads
-         WHERE state IN (1, 3) AND provider = {} AND lease_expire_time <= app.now() ORDER BY lease_expire_time LIMIT {}",
+        "SELECT tenant_id, id, lease_epoch, storage_key, multipart_id, lease_expire_time FROM uploads
+         WHERE state IN (1, 3) AND provider = {} AND lease_expire_time <= app.now()
+           AND (lease_expire_time, tenant_id, id) > ({}, {}, {})
+         ORDER BY lease_expire_time, tenant_id, id LIMIT {}",
     )
     .bind::<Text, _>(provider.to_owned())
+    .bind::<Timestamptz, _>(time)
+    .bind::<SqlUuid, _>(tenant)
+    .bind::<SqlUuid, _>(id)
     .bind::<BigInt, _>(limit)
     .load(tx.connection()?)
     .await?;
@@ -209,9 +233,29 @@ pub async fn list_expired(
                 lease: UploadLease { id: UploadId::from_uuid(row.id), epoch: row.lease_epoch },
                 key,
                 multipart_id: row.multipart_id,
+                lease_expire_time: row.lease_expire_time,
             })
         })
         .collect()
+}
+
+#[derive(QueryableByName)]
+struct CountRow {
+    #[diesel(sql_type = BigInt)]
+    count: i64,
+}
+
+/// How many uploads [`list_expired`] would find in all.
+pub async fn count_expired(tx: &mut SystemTx, provider: &str) -> Result<u64, DbError> {
+    let row: CountRow = statement(
+        "count expired uploads",
+        "SELECT count(*) AS count FROM uploads
+         WHERE state IN (1, 3) AND provider = {} AND lease_expire_time <= app.now()",
+    )
+    .bind::<Text, _>(provider.to_owned())
+    .one(tx.connection()?)
+    .await?;
+    Ok(u64::try_from(row.count).unwrap_or_default())
 }
 
 /// Forgets an aborted upload whose bytes are gone.

@@ -109,6 +109,19 @@ impl ObjectKey {
         self.day
     }
 
+    /// What it begins with: the prefix that it was made under, which may be empty.
+    pub fn prefix(&self) -> &str {
+        self.text.rsplitn(7, '/').nth(6).unwrap_or_default()
+    }
+
+    /// The place before every key of another day, beside this one: same prefix, tenant and category. For walks that
+    /// skip days; no object has this key.
+    pub fn start_of(&self, day: NaiveDate) -> Option<Self> {
+        let category = self.text.rsplitn(6, '/').nth(4)?;
+        let nothing = BlobId::from_uuid(uuid::Uuid::nil());
+        Self::for_blob(self.prefix(), self.tenant, category, day, nothing).ok()
+    }
+
     /// The blob whose bytes it holds.
     pub const fn blob(&self) -> BlobId {
         self.blob
@@ -149,6 +162,7 @@ mod tests {
 
     const TENANT: &str = "0198c0de-0000-7000-8000-000000000001";
     const BLOB: &str = "0198c0de-0000-7000-8000-00000000000b";
+    const NIL: &str = "00000000-0000-0000-0000-000000000000";
 
     fn key(prefix: &str, category: &str) -> Result<ObjectKey, ObjectKeyError> {
         let day = NaiveDate::from_ymd_opt(2026, 1, 2).unwrap();
@@ -167,6 +181,17 @@ mod tests {
     #[test]
     fn a_key_without_a_prefix_has_no_leading_slash() {
         assert_eq!(key("", "avatar").unwrap().as_str(), format!("{TENANT}/avatar/2026/01/02/{BLOB}"));
+    }
+
+    #[test]
+    fn a_day_begins_before_its_keys_and_after_those_of_the_day_before() {
+        for prefix in ["", "live", "live/eu"] {
+            let key = key(prefix, "avatar").unwrap();
+            assert_eq!(key.prefix(), prefix);
+            let start = |day| key.start_of(NaiveDate::from_ymd_opt(2026, 1, day).unwrap()).unwrap();
+            assert!(start(1) < start(2) && start(2) < key && key < start(3), "{prefix}");
+            assert_eq!(start(3).to_string(), key.to_string().replace("01/02", "01/03").replace(BLOB, NIL));
+        }
     }
 
     #[test]

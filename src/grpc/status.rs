@@ -90,7 +90,7 @@ pub(super) fn reason(error: &Error) -> ErrorReason {
         Error::UploadStalled(_) => ErrorReason::UploadStalled,
         Error::EtagMismatch => ErrorReason::EtagMismatch,
         Error::RequestInProgress => ErrorReason::RequestInProgress,
-        Error::UploadFenced => ErrorReason::UploadFenced,
+        Error::UploadFenced | Error::CommitTooLate { .. } => ErrorReason::UploadFenced,
         Error::FileDeleted => ErrorReason::FileDeleted,
         Error::FileNotAvailable(_) => ErrorReason::FileNotAvailable,
         Error::FileRetained(_) => ErrorReason::FileRetained,

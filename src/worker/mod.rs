@@ -1,13 +1,16 @@
 //! Work that no request waits for: giving up uploads that nobody finished, emptying the trash, deleting bytes
-//! that nothing refers to or that were moved, keeping what is kept by time in bounds.
+//! that nothing refers to or that were moved, keeping what is kept by time in bounds, sweeping the stores.
 //!
 //! Every replica runs it; the work is idempotent, and rows that two replicas see at once are changed under a lock.
 
 use std::{sync::Arc, time::Duration};
 
+use tokio_util::sync::CancellationToken;
+
 use crate::app::{
     App, Error,
     files::{empty_trash::empty_trash, reap::reap},
+    integrity::sweep::sweep_when_due,
     retention::retain,
     storage::reap_strays::reap_strays,
     uploads::expire::expire,
@@ -18,14 +21,31 @@ const REST: Duration = Duration::from_secs(60);
 
 /// Works until it is told to stop.
 pub async fn run(app: Arc<App>, shutdown: impl Future<Output = ()>) {
-    tokio::pin!(shutdown);
-    loop {
-        let has_more = round(&app).await > 0;
-        let rest = if has_more { Duration::ZERO } else { REST };
-        tokio::select! {
-            () = tokio::time::sleep(rest) => {}
-            () = &mut shutdown => return,
+    let stop = CancellationToken::new();
+    let rounds = async {
+        while !stop.is_cancelled() {
+            let rest = if round(&app).await > 0 { Duration::ZERO } else { REST };
+            rest_for(rest, &stop).await;
         }
+    };
+    // By itself, because a walk through a large store must not keep the rest waiting.
+    let sweeps = async {
+        while !stop.is_cancelled() {
+            tolerate("sweep", sweep_when_due(&app).await);
+            rest_for(REST, &stop).await;
+        }
+    };
+    let stopped = async {
+        shutdown.await;
+        stop.cancel();
+    };
+    tokio::join!(rounds, sweeps, stopped);
+}
+
+async fn rest_for(rest: Duration, stop: &CancellationToken) {
+    tokio::select! {
+        () = tokio::time::sleep(rest) => {}
+        () = stop.cancelled() => {}
     }
 }
 
@@ -33,7 +53,7 @@ pub async fn run(app: Arc<App>, shutdown: impl Future<Output = ()>) {
 /// not keep the rest from its turn.
 pub async fn round(app: &App) -> usize {
     tolerate("keep by time", retain(app).await.map(|()| 0))
-        + tolerate("expire uploads", expire(app).await)
+        + tolerate("expire uploads", expire(app).await.map(|round| round.done))
         + tolerate("empty trash", empty_trash(app).await)
         + tolerate("delete blobs", reap(app).await)
         + tolerate("remove stray objects", reap_strays(app).await)

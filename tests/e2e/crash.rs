@@ -1,170 +1,127 @@
-//! kill -9 at random moments of mixed uploads.
+//! kill -9 of the service and of its database at random moments of a mixed load, then a sweep.
 
-use std::{
-    collections::HashMap,
-    io::Cursor,
-    pin::pin,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
-    },
+use std::time::Duration;
+
+use serde_json::Value;
+use strongroom::proto::v1::GetQuotaRequest;
+
+use crate::{
+    database::TestDatabase,
+    mixed_load::{MixedLoad, PART, Random},
+    postgres::Postgres,
+    server::{Server, Site},
 };
 
-use futures::{StreamExt, future::join_all};
-use strongroom::{
-    client::Client,
-    domain::digest::Digest,
-    proto::v1::{DownloadFileRequest, File, ListFilesRequest, UploadSpec},
-};
-use tokio::sync::Notify;
-
-use crate::server::Site;
-
-const KILLS: u64 = 10;
+const KILLS: u64 = 50;
 /// With STRONGROOM_TEST_FULL=1.
-const KILLS_FULL: u64 = 100;
-const UPLOADERS: u64 = 8;
-/// The sizes that take turns: nothing, one write, just one part, several parts.
-const SIZES: [usize; 8] = [0, 700, 90_000, 4_000, 8 << 20, 33_000, 19 << 20, 1];
-/// The service dies after at most so many bytes of a round were sent.
-const KILL_AFTER_BYTES_MAX: u64 = 48 << 20;
+const KILLS_FULL: u64 = 500;
+/// Something dies after at most so many bytes of a round were sent.
+const KILL_AFTER_BYTES_MAX: u64 = 10 << 20;
+/// How long leftovers may take to be swept: the lease of the uploads, and a few rounds.
+const SWEPT_WITHIN: Duration = Duration::from_secs(180);
 
-/// A small generator of fixed seeds: what failed once fails again.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
+#[derive(Debug, Clone, Copy)]
+enum Victim {
+    Service,
+    Database,
+    Both,
 }
 
-/// What was tried under a name, and what came of it.
-struct Attempt {
-    digest: Digest,
-    acknowledged: Option<String>,
-}
-
-type Ledger = Arc<Mutex<HashMap<String, Attempt>>>;
+const VICTIMS: [Victim; 5] =
+    [Victim::Service, Victim::Database, Victim::Service, Victim::Both, Victim::Database];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn kill_minus_nine_during_mixed_uploads_loses_nothing_acknowledged() {
+async fn kill_minus_nine_at_random_loses_nothing_acknowledged_and_what_it_leaves_is_swept() {
     let kills = if std::env::var("STRONGROOM_TEST_FULL").is_ok() { KILLS_FULL } else { KILLS };
-    let site = Site::new("crash").await;
-    let ledger = Ledger::default();
-    let mut random = Random(0x5EED_0001);
-    for round in 0..kills {
-        let server = site.serve().await;
-        let trigger = Arc::new(Trigger {
-            sent: AtomicU64::new(0),
-            at: random.next() % KILL_AFTER_BYTES_MAX,
-            pulled: Notify::new(),
-        });
-        let mut uploaders = Vec::new();
-        for uploader in 0..UPLOADERS {
-            let client = site.client(&server, "alice").await;
-            let (ledger, trigger) = (ledger.clone(), trigger.clone());
-            uploaders.push(tokio::spawn(upload_until_it_breaks(
-                client,
-                format!("{round}-{uploader}"),
-                ledger,
-                trigger,
-            )));
-        }
-        trigger.pulled.notified().await;
-        server.kill().await;
-        for uploader in join_all(uploaders).await {
-            uploader.unwrap();
-        }
+    let postgres = Postgres::start().await;
+    let database = TestDatabase::migrated_in(&postgres.url(), "crash").await;
+    let site = Site::with(database)
+        .set("STRONGROOM_UPLOADS__PART_SIZE_BYTES", PART)
+        .set("STRONGROOM_UPLOADS__LEASE_SECONDS", 10)
+        .set("STRONGROOM_RETENTION__UNDELETE_WINDOW_HOURS", 0);
+    let mut load = MixedLoad::new();
+    let mut random = Random(0x5EED_0002);
+    let mut server = site.serve().await;
+    for _ in 0..kills {
+        load.up(site.client(&server, "alice").await);
+        load.after_bytes(random.next() % KILL_AFTER_BYTES_MAX).await;
+        let victim = VICTIMS[usize::try_from(random.next()).unwrap() % VICTIMS.len()];
+        server = kill(victim, &site, &postgres, server, &load).await;
     }
-    let server = site.serve().await;
-    let ledger = std::mem::take(&mut *ledger.lock().unwrap());
-    check(&site.client(&server, "alice").await, &ledger).await;
-    let (is_clean, report) = site.fsck().await;
-    assert!(is_clean, "{report:#}");
+    load.up(site.client(&server, "alice").await);
+    load.end().await;
+    let (acknowledged, gone) = load.check(&site.client(&server, "alice").await).await;
+    assert!(
+        acknowledged > 20 && gone > 5,
+        "{acknowledged} acknowledged, {gone} gone: too little was going on"
+    );
     server.kill().await;
-    site.close().await;
+
+    sweep_until_clean(&site).await;
+    let (is_clean, report) = site.fsck(&["--deep", "--grace-seconds", "0"]).await;
+    assert!(is_clean, "{report:#}");
+    assert_eq!(report["blobs"], report["hashed_blobs"]);
+
+    let server = site.serve().await;
+    let client = site.client(&server, "alice").await;
+    let quota = client.get_quota(GetQuotaRequest::default()).await.unwrap().quota.unwrap();
+    assert_eq!(quota.reserved_bytes, 0);
+    server.kill().await;
 }
 
-/// Fires when so many bytes were sent.
-struct Trigger {
-    sent: AtomicU64,
-    at: u64,
-    pulled: Notify,
-}
-
-impl Trigger {
-    fn count(&self, bytes: u64) {
-        // Every upload counts one more, so that empty files move things on too.
-        if self.sent.fetch_add(bytes + 1, Ordering::SeqCst) + bytes + 1 >= self.at {
-            self.pulled.notify_one();
+/// Kills, and starts again what was killed.
+async fn kill(victim: Victim, site: &Site, postgres: &Postgres, server: Server, load: &MixedLoad) -> Server {
+    load.down();
+    match victim {
+        Victim::Service => {
+            server.kill().await;
+            site.serve().await
+        }
+        Victim::Database => {
+            postgres.kill();
+            postgres.restart().await;
+            server
+        }
+        Victim::Both => {
+            postgres.kill();
+            server.kill().await;
+            postgres.restart().await;
+            site.serve().await
         }
     }
 }
 
-async fn upload_until_it_breaks(client: Client, uploader: String, ledger: Ledger, trigger: Arc<Trigger>) {
-    for (index, size) in SIZES.iter().cycle().enumerate() {
-        let name = format!("{uploader}-{index}");
-        let bytes = bytes(&name, *size);
-        ledger
-            .lock()
-            .unwrap()
-            .insert(name.clone(), Attempt { digest: Digest::of(&bytes), acknowledged: None });
-        let spec = UploadSpec {
-            name: name.clone(),
-            size_bytes: (index % 2 == 0).then_some(i64::try_from(*size).unwrap()),
-            ..UploadSpec::default()
-        };
-        let (counted, before) = (trigger.clone(), AtomicU64::new(0));
-        let progress = move |sent: u64| counted.count(sent - before.swap(sent, Ordering::SeqCst));
-        match client.upload(spec, Cursor::new(bytes), progress).await {
-            Ok(answer) => {
-                ledger.lock().unwrap().get_mut(&name).unwrap().acknowledged = Some(answer.file.unwrap().id);
-                trigger.count(0);
+/// The service is stopped, so nothing that is here now belongs to anything that will be: a grace period of a second does.
+async fn sweep_until_clean(site: &Site) {
+    let swept = async {
+        let mut last = Value::Null;
+        loop {
+            let (code, reports) =
+                site.run(&["sweep", "--json", "--grace-seconds", "1", "--service-is-stopped"]).await;
+            assert_eq!(code, Some(0), "{reports:#}");
+            if reports.as_array().unwrap().iter().all(is_clean) {
+                return last;
             }
-            Err(_) => return,
+            last = reports;
         }
-    }
+    };
+    tokio::time::timeout(SWEPT_WITHIN, swept).await.expect("leftovers were not swept");
 }
 
-/// Bytes that follow from the name.
-fn bytes(name: &str, size: usize) -> Vec<u8> {
-    let seed = u64::from_le_bytes(Digest::of(name.as_bytes()).as_bytes()[..8].try_into().unwrap());
-    let mut random = Random(seed | 1);
-    let mut bytes = Vec::with_capacity(size + 8);
-    while bytes.len() < size {
-        bytes.extend_from_slice(&random.next().to_le_bytes());
-    }
-    bytes.truncate(size);
-    bytes
+/// Nothing was done in this round, and nothing is left to do.
+fn is_clean(report: &Value) -> bool {
+    let counts = ["/found/count", "/removed/count", "/waiting/count", "/expired_uploads", "/skipped_young"];
+    let is_zero = |place: &str| report.pointer(place).and_then(Value::as_u64) == Some(0);
+    counts.into_iter().all(is_zero) && is_zero("/listed_multiparts") && is_zero("/skipped_foreign")
 }
 
-/// Everything acknowledged is there with its bytes; nothing is there that was not tried, or that differs from what was.
-async fn check(client: &Client, ledger: &HashMap<String, Attempt>) {
-    let mut visible: HashMap<String, File> = HashMap::new();
-    let mut files =
-        pin!(client.list_all(ListFilesRequest { page_size: 1000, ..ListFilesRequest::default() }));
-    while let Some(file) = files.next().await {
-        let file = file.unwrap();
-        assert!(visible.insert(file.id.clone(), file).is_none(), "a file is listed twice");
-    }
-    let mut acknowledged = 0;
-    for (name, attempt) in ledger {
-        let Some(id) = &attempt.acknowledged else { continue };
-        let file = visible.get(id).unwrap_or_else(|| panic!("{name} was acknowledged and is gone"));
-        assert_eq!(&file.name, name);
-        acknowledged += 1;
-    }
-    assert!(acknowledged > 0, "the service never lived long enough to acknowledge anything");
-    for file in visible.values() {
-        let attempt = ledger.get(&file.name).unwrap_or_else(|| panic!("nobody uploaded {}", file.name));
-        assert_eq!(file.sha256.as_ref(), attempt.digest.as_bytes(), "{}", file.name);
-        let request = DownloadFileRequest { file_id: file.id.clone(), ..DownloadFileRequest::default() };
-        let mut sink = Vec::new();
-        // The client compares the digest of what it reads with the one recorded.
-        client.download_to(request, &mut sink, |_| {}).await.unwrap();
-        assert_eq!(sink.len(), usize::try_from(file.size_bytes).unwrap());
-    }
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grace_period_that_uploads_do_not_know_of_is_refused() {
+    let site = Site::new("grace").await;
+    let output = site.command(&["sweep", "--grace-seconds", "60"]).output().await.unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && said.contains("--service-is-stopped"), "{said}");
+    let (code, reports) = site.run(&["sweep", "--grace-seconds", "60", "--dry-run", "--json"]).await;
+    assert_eq!((code, is_clean(&reports[0])), (Some(0), true), "{reports}");
+    site.close().await;
 }

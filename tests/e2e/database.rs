@@ -17,6 +17,10 @@ impl TestDatabase {
     pub(crate) async fn create(name: &str) -> Self {
         let admin_url = std::env::var("STRONGROOM_TEST_DATABASE_URL")
             .expect("STRONGROOM_TEST_DATABASE_URL is not set: run the tests through scripts/with-postgres");
+        Self::create_in(admin_url, name).await
+    }
+
+    async fn create_in(admin_url: String, name: &str) -> Self {
         let name = format!("e2e_{name}_{}", std::process::id());
         execute(&admin_url, &format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await;
         execute(&admin_url, &format!("CREATE DATABASE {name}")).await;
@@ -25,7 +29,16 @@ impl TestDatabase {
 
     /// A database with all migrations, and logins for the service.
     pub(crate) async fn migrated(name: &str) -> Self {
-        let database = Self::create(name).await;
+        Self::create(name).await.migrate().await
+    }
+
+    /// The same in a server of the test's own, whose superuser has this address.
+    pub(crate) async fn migrated_in(admin_url: &str, name: &str) -> Self {
+        Self::create_in(admin_url.to_owned(), name).await.migrate().await
+    }
+
+    async fn migrate(self) -> Self {
+        let database = self;
         let url = SecretString::from(database.url("postgres"));
         migrate::up(&url).await.unwrap();
         migrate::create_login(&url, APP_LOGIN, "strongroom_app").await.unwrap();

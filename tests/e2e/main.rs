@@ -10,5 +10,7 @@ mod dev;
 mod identity;
 mod large;
 mod life;
+mod mixed_load;
+mod postgres;
 mod server;
 mod storage;

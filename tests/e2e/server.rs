@@ -23,6 +23,7 @@ pub(crate) struct Site {
     pub(crate) database: TestDatabase,
     pub(crate) identity: IdentityProvider,
     directory: tempfile::TempDir,
+    settings: Vec<(&'static str, String)>,
 }
 
 pub(crate) fn binary() -> Command {
@@ -36,9 +37,20 @@ pub(crate) fn binary() -> Command {
 
 impl Site {
     pub(crate) async fn new(name: &str) -> Self {
+        Self::with(TestDatabase::migrated(name).await)
+    }
+
+    /// A site around a database.
+    pub(crate) fn with(database: TestDatabase) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let identity = IdentityProvider::new(&directory.path().join("jwks.json"));
-        Self { database: TestDatabase::migrated(name).await, identity, directory }
+        Self { database, identity, directory, settings: Vec::new() }
+    }
+
+    /// Configures it otherwise than by default.
+    pub(crate) fn set(mut self, name: &'static str, value: impl ToString) -> Self {
+        self.settings.push((name, value.to_string()));
+        self
     }
 
     /// A command of the binary, configured for this site.
@@ -58,7 +70,8 @@ impl Site {
             .env("STRONGROOM_STORAGE__PROVIDERS__LOCAL__ROOT", self.path("objects"))
             .env("STRONGROOM_AUTH__ISSUERS", issuer)
             .env("STRONGROOM_SECRETS__PAGE_TOKEN_KEY", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=")
-            .env("STRONGROOM_TELEMETRY__LOG_FORMAT", "json");
+            .env("STRONGROOM_TELEMETRY__LOG_FORMAT", "json")
+            .envs(self.settings.iter().map(|(name, value)| (name, value)));
         command
     }
 
@@ -72,11 +85,18 @@ impl Site {
     }
 
     /// Runs `fsck`, and answers its report and whether it found everything clean.
-    pub(crate) async fn fsck(&self) -> (bool, serde_json::Value) {
-        let output = self.command(&["fsck", "--json"]).output().await.unwrap();
-        let report = serde_json::from_slice(&output.stdout)
-            .unwrap_or_else(|_| panic!("fsck said: {}", String::from_utf8_lossy(&output.stderr)));
-        (output.status.success(), report)
+    pub(crate) async fn fsck(&self, arguments: &[&str]) -> (bool, serde_json::Value) {
+        let (code, report) = self.run(&[&["fsck", "--json"], arguments].concat()).await;
+        (code == Some(0), report)
+    }
+
+    /// Runs a command, and answers its exit code and what it printed, which is JSON.
+    pub(crate) async fn run(&self, arguments: &[&str]) -> (Option<i32>, serde_json::Value) {
+        let output = self.command(arguments).output().await.unwrap();
+        let printed = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| {
+            panic!("{arguments:?} said: {}", String::from_utf8_lossy(&output.stderr));
+        });
+        (output.status.code(), printed)
     }
 
     pub(crate) async fn client(&self, server: &Server, user: &str) -> Client {

@@ -19,6 +19,7 @@ mod plans;
 mod providers;
 mod quota;
 mod storage_move;
+mod sweep;
 mod tenancy;
 mod tenancy_catalog;
 mod tenancy_rule;

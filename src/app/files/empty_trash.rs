@@ -8,19 +8,24 @@ use crate::{
 };
 
 /// How many files one round looks at.
-const FILES_PER_ROUND: i64 = 100;
+const FILES_PER_ROUND: usize = 100;
+/// The trash is no store's: one turn for all of it.
+const ALL: &str = "";
 
 /// Purges one round of due files; answers how many are gone. A file that must be kept, or that somebody restored
-/// meanwhile, is passed over; one that fails is tried again in the next round.
+/// meanwhile, is passed over; one that fails is tried again when the rounds have been through all the others.
 ///
 /// # Errors
 /// When the database does not answer. What was purged before stays purged.
 pub async fn empty_trash(app: &App) -> Result<usize, Error> {
+    let after = app.rotations.due_files.place(ALL);
+    let limit = i64::try_from(FILES_PER_ROUND).unwrap_or(i64::MAX);
     let mut tx = app.db.system_tx().await?;
-    let due = files::list_due(&mut tx, FILES_PER_ROUND).await?;
+    let due = files::list_due(&mut tx, after, limit).await?;
     tx.commit().await?;
+    app.rotations.due_files.turn(ALL, due.last().filter(|_| due.len() == FILES_PER_ROUND).copied());
     let mut purged = 0;
-    for (tenant, id) in due {
+    for (_, tenant, id) in due {
         match purge_due(app, tenant, id).await {
             Ok(is_purged) => purged += usize::from(is_purged),
             Err(error) => tracing::warn!(%tenant, file = %id, %error, "purge from trash"),

@@ -6,19 +6,21 @@ use std::{sync::Arc, time::Duration};
 
 use futures::StreamExt;
 
+use super::sample::{Depth, Sample};
 use crate::{
     app::Error,
     db::{
         Database,
         fsck::{self, CheckedBlob},
+        sweep_candidates::{self, Candidate, Place, Verdict},
     },
     domain::{
-        clock::Clock,
+        clock::{Clock, IdSource, Timestamp},
         digest::{Digest, Hasher},
         ids::TenantId,
         object_key::ObjectKey,
     },
-    storage::{ObjectStorage, StorageErrorKind, Stores},
+    storage::{MultipartInfo, ObjectStorage, StorageErrorKind, Stores},
 };
 
 /// How many rows or objects are looked at in one go.
@@ -32,8 +34,12 @@ pub struct Fsck {
     pub stores: Stores,
     /// Tells the age of objects.
     pub clock: Arc<dyn Clock>,
-    /// How old an object without a row may be.
+    /// Chooses what is read.
+    pub ids: Arc<dyn IdSource>,
+    /// How old an object or an unfinished upload without a row may be.
     pub grace: Duration,
+    /// How many blobs are read and hashed. All are looked for.
+    pub depth: Depth,
 }
 
 /// A promise that does not hold.
@@ -54,10 +60,12 @@ pub struct Violation {
 pub struct Report {
     /// Promises that do not hold.
     pub violations: Vec<Violation>,
-    /// How many blobs were read and hashed.
+    /// How many blobs were looked for: there, with the recorded size.
     pub blobs: u64,
+    /// How many of them were read and hashed.
+    pub hashed_blobs: u64,
     /// How many bytes that were.
-    pub bytes: u64,
+    pub hashed_bytes: u64,
     /// How many objects the store listed.
     pub objects: u64,
     /// Objects without a row that are younger than the grace period: left by a crash, or being uploaded now.
@@ -80,6 +88,7 @@ impl Fsck {
         self.check_blobs(&mut report, progress).await?;
         for store in self.stores.iter() {
             self.check_objects(store.as_ref(), &mut report).await?;
+            self.check_multiparts(store.as_ref(), &mut report).await?;
         }
         self.check_books(&mut report).await?;
         Ok(report)
@@ -87,6 +96,10 @@ impl Fsck {
 
     /// Invariant 1: an available version has its bytes in the store with the recorded size and SHA-256.
     async fn check_blobs(&self, report: &mut Report, progress: &mut dyn Progress) -> Result<(), Error> {
+        let mut tx = self.db.system_tx().await?;
+        let total = fsck::count_needed_blobs(&mut tx).await?;
+        tx.commit().await?;
+        let mut sample = Sample::of(self.depth, total, Arc::clone(&self.ids));
         let mut after = None;
         loop {
             let mut tx = self.db.system_tx().await?;
@@ -95,7 +108,9 @@ impl Fsck {
             let Some(last) = batch.last() else { return Ok(()) };
             after = Some((last.tenant, last.blob.id));
             for checked in batch.iter().filter(|checked| checked.is_needed) {
-                if let Some(what) = self.check_blob(checked, report).await? {
+                // What was stored since the count is not in the sample; a deep check takes it all the same.
+                let is_read = sample.takes_next() || self.depth == Depth::Everything;
+                if let Some(what) = self.check_blob(checked, is_read, report).await? {
                     report.violate(1, checked.tenant, checked.blob.key.as_str(), what);
                 }
                 progress.checked(report);
@@ -103,8 +118,14 @@ impl Fsck {
         }
     }
 
-    async fn check_blob(&self, checked: &CheckedBlob, report: &mut Report) -> Result<Option<String>, Error> {
+    async fn check_blob(
+        &self,
+        checked: &CheckedBlob,
+        is_read: bool,
+        report: &mut Report,
+    ) -> Result<Option<String>, Error> {
         let blob = &checked.blob;
+        report.blobs += 1;
         let store = match self.stores.of(&blob.provider) {
             Ok(store) => store.as_ref(),
             Err(unknown) => return Ok(Some(unknown.to_string())),
@@ -119,8 +140,11 @@ impl Fsck {
         if size != blob.size_bytes {
             return Ok(Some(format!("has {size} bytes, {} are recorded", blob.size_bytes)));
         }
-        report.blobs += 1;
-        report.bytes += size;
+        if !is_read {
+            return Ok(None);
+        }
+        report.hashed_blobs += 1;
+        report.hashed_bytes += size;
         let digest = digest(store, &blob.key, size).await?;
         Ok((digest != blob.sha256).then(|| format!("has the SHA-256 {digest}, {} is recorded", blob.sha256)))
     }
@@ -139,7 +163,7 @@ impl Fsck {
                 if known.iter().any(|key| key == object.key.as_str()) {
                     continue;
                 }
-                let age = (self.clock.now() - object.modify_time).to_std().unwrap_or_default();
+                let age = self.age(object.modify_time);
                 if age < self.grace {
                     report.young_objects += 1;
                 } else {
@@ -152,6 +176,43 @@ impl Fsck {
                 return Ok(());
             }
         }
+    }
+
+    /// Invariant 2, of what was never finished: it belongs to an upload, or is young.
+    async fn check_multiparts(&self, store: &dyn ObjectStorage, report: &mut Report) -> Result<(), Error> {
+        let place = Place::of(store.provider(), self.stores.names());
+        let mut after: Option<MultipartInfo> = None;
+        loop {
+            let page = store.list_multiparts("", after.as_ref(), BATCH).await?;
+            let unfinished = |multipart: &MultipartInfo| Candidate {
+                key: multipart.key.clone(),
+                multipart_id: Some(multipart.id.as_str().to_owned()),
+                size_bytes: 0,
+            };
+            let candidates: Vec<Candidate> = page.multiparts.iter().map(unfinished).collect();
+            let mut tx = self.db.system_tx().await?;
+            let verdicts = sweep_candidates::judge(&mut tx, &place, &candidates).await?;
+            tx.commit().await?;
+            for (multipart, verdict) in page.multiparts.iter().zip(verdicts) {
+                let age = self.age(multipart.start_time);
+                if verdict != Verdict::Owned && age >= self.grace {
+                    let what = format!(
+                        "the unfinished upload {} belongs to no row and is {} seconds old",
+                        multipart.id,
+                        age.as_secs()
+                    );
+                    report.violate(2, multipart.key.tenant(), multipart.key.as_str(), what);
+                }
+            }
+            after = page.multiparts.into_iter().next_back();
+            if page.is_last || after.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn age(&self, since: Timestamp) -> Duration {
+        (self.clock.now() - since).to_std().unwrap_or_default()
     }
 
     /// Invariant 5: the quota's books add up. Invariant 11: every version has its audit entry.

@@ -1,3 +1,5 @@
-//! Whether the promises hold on live data.
+//! Whether the promises hold on live data, and what keeps them where a crash got in between.
 
 pub mod fsck;
+pub mod sample;
+pub mod sweep;

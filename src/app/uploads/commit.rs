@@ -7,6 +7,7 @@
 
 use std::{
     borrow::Cow,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -15,10 +16,10 @@ use serde::{Deserialize, Serialize};
 
 use super::warnings::Warning;
 use crate::{
-    app::{Error, group::Batch, idempotency::replay},
+    app::{Error, Limits, group::Batch, idempotency::replay},
     db::{
         Database, DbError, DbErrorKind, Outcome, TenantTx, TransactionId, Viewer,
-        audit_entries::AuditEntry,
+        audit_entries::{self, AuditEntry},
         blobs::Blob,
         commit::{self, CommitTimes, Finished, StoredUpload, Verdict},
         idempotency_keys::{Method, StoredAnswer},
@@ -26,9 +27,10 @@ use crate::{
         uploads::UploadLease,
     },
     domain::{
+        clock::{Clock, Timestamp},
         digest::Digest,
         file::File,
-        ids::{RequestId, TenantId},
+        ids::{FileId, RequestId, TenantId},
         quota::{QuotaFigures, QuotaState},
     },
     telemetry::{Metrics, metrics::QuotaLimit},
@@ -43,6 +45,8 @@ pub(in crate::app) struct FinishedUpload {
     pub(super) readers: Vec<String>,
     pub(super) warnings: Vec<Warning>,
     pub(super) blob: Blob,
+    /// When its bytes began to be stored.
+    pub(super) store_time: Timestamp,
     /// The reservation to settle; a small file has none.
     pub(super) lease: Option<UploadLease>,
     /// The request id, and what it stands for.
@@ -97,6 +101,11 @@ impl FinishedUpload {
         UncommittedAnswer { file: Cow::Borrowed(&self.file), warnings: Cow::Borrowed(&self.warnings) }
     }
 
+    /// How long ago its bytes began to be stored.
+    fn age(&self, now: Timestamp) -> Duration {
+        (now - self.store_time).to_std().unwrap_or_default()
+    }
+
     /// What it asks of the quota: a reservation covers its own upload.
     fn needed_bytes(&self) -> i64 {
         match self.lease {
@@ -131,8 +140,11 @@ pub(in crate::app) struct Committed {
 /// Commits finished uploads.
 pub(in crate::app) struct Commits {
     db: Database,
+    clock: Arc<dyn Clock>,
     metrics: Metrics,
     idempotency_hours: u32,
+    /// How old an object without a row may be when its row is made.
+    age_max: Duration,
 }
 
 type ItemOutcome = Result<Committed, Error>;
@@ -157,8 +169,17 @@ impl From<DbError> for BatchError {
 }
 
 impl Commits {
-    pub(in crate::app) fn new(db: Database, metrics: Metrics, idempotency_hours: u64) -> Self {
-        Self { db, metrics, idempotency_hours: u32::try_from(idempotency_hours).unwrap_or(u32::MAX) }
+    pub(in crate::app) fn new(
+        db: Database,
+        clock: Arc<dyn Clock>,
+        metrics: Metrics,
+        limits: &Limits,
+    ) -> Self {
+        let idempotency_hours = u32::try_from(limits.retention.idempotency_hours).unwrap_or(u32::MAX);
+        // The sweeper looks at objects that are older than the grace period. The other half of it is for the transaction,
+        // which ends by its own time limits, and for clocks that differ.
+        let age_max = limits.sweeping.grace() / 2;
+        Self { db, clock, metrics, idempotency_hours, age_max }
     }
 }
 
@@ -228,28 +249,53 @@ impl Commits {
     ) -> Result<Vec<ItemOutcome>, BatchError> {
         let started = Instant::now();
         let mut tx = self.db.tenant_tx(tenant, &Viewer::system()).await?;
-        let written = self.write(&mut tx, items).await;
+        // Asked with the connection in hand, because waiting for one counts too.
+        let now = self.clock.now();
+        let timely: Vec<_> = items.iter().filter(|item| !self.is_too_late(item, now)).collect();
+        if timely.is_empty() {
+            let refused = items.iter().map(|item| Err(self.too_late(item, now))).collect();
+            return tx.finish(Ok(refused)).await;
+        }
+        let written = self.write(&mut tx, &timely).await;
         let (outcomes, transaction) = match written {
             Ok(written) => written,
             Err(error) => return tx.finish::<_, BatchError>(Err(error)).await,
         };
         if let Err(lost) = tx.commit().await {
-            self.ask_for_outcome(&transaction, lost).await?;
+            let is_new = |outcome: &ItemOutcome| matches!(outcome, Ok(Committed { is_replay: false, .. }));
+            let proof = timely.iter().zip(&outcomes).find(|(_, outcome)| is_new(outcome));
+            let proof = proof.map(|(item, _)| (tenant, item.file.id));
+            self.ask_for_outcome(&transaction, proof, lost).await?;
         }
-        self.metrics.committed(items.len() as u64, started.elapsed());
-        Ok(outcomes)
+        self.metrics.committed(timely.len() as u64, started.elapsed());
+        let mut outcomes = outcomes.into_iter();
+        let outcome = |item| match self.is_too_late(item, now) {
+            true => Err(self.too_late(item, now)),
+            false => outcomes.next().unwrap_or_else(|| Err(Error::internal("an outcome is missing"))),
+        };
+        Ok(items.iter().map(outcome).collect())
+    }
+
+    /// Whether the sweeper might take it away before it is visible. An upload's own row keeps the sweeper off; a small
+    /// file has none.
+    fn is_too_late(&self, item: &FinishedUpload, now: Timestamp) -> bool {
+        item.lease.is_none() && item.age(now) > self.age_max
+    }
+
+    fn too_late(&self, item: &FinishedUpload, now: Timestamp) -> Error {
+        Error::CommitTooLate { age: item.age(now), age_max: self.age_max }
     }
 
     async fn write(
         &self,
         tx: &mut TenantTx,
-        items: &[FinishedUpload],
+        items: &[&FinishedUpload],
     ) -> Result<(Vec<ItemOutcome>, TransactionId), BatchError> {
-        let finished: Vec<_> = items.iter().map(FinishedUpload::row).collect();
+        let finished: Vec<_> = items.iter().map(|item| item.row()).collect();
         let outcome = commit::commit_uploads(tx, &finished, self.idempotency_hours).await?;
         let Some((verdicts, quota)) = outcome.verdicts else {
             let quota = quotas::get(tx).await?;
-            let needed = items.iter().map(FinishedUpload::needed_bytes).sum();
+            let needed = items.iter().map(|item| item.needed_bytes()).sum();
             return Err(BatchError::Refused(Error::over_quota(&quota, needed)));
         };
         let outcomes =
@@ -257,16 +303,21 @@ impl Commits {
         Ok((outcomes, outcome.transaction))
     }
 
-    /// The answer to COMMIT was lost: what became of it is not failure but a question.
-    async fn ask_for_outcome(&self, transaction: &TransactionId, lost: DbError) -> Result<(), BatchError> {
+    /// The answer to COMMIT was lost: what became of it is not failure but a question. `proof` is a file that the
+    /// transaction makes, if it makes one.
+    async fn ask_for_outcome(
+        &self,
+        transaction: &TransactionId,
+        proof: Option<(TenantId, FileId)>,
+        lost: DbError,
+    ) -> Result<(), BatchError> {
         const ATTEMPTS: u32 = 8;
         // Only a constraint's or a serialisation's word says for sure that nothing happened.
         if matches!(lost.kind, DbErrorKind::Constraint(_) | DbErrorKind::Contended) {
             return Err(BatchError::Refused(lost.into()));
         }
         for attempt in 0..ATTEMPTS {
-            let asked = async { self.db.system_tx().await?.outcome(transaction).await }.await;
-            match asked {
+            match self.outcome(transaction, proof).await {
                 Ok(Outcome::Committed) => return Ok(()),
                 Ok(Outcome::Aborted) => return Err(BatchError::Away(lost)),
                 Ok(Outcome::InProgress) => tracing::info!(attempt, "a lost commit is still in progress"),
@@ -275,6 +326,25 @@ impl Commits {
             tokio::time::sleep(Duration::from_millis(50 << attempt)).await;
         }
         Err(BatchError::Unknown(lost))
+    }
+
+    /// What became of a transaction. A server that crashed may give the number of one that it lost to another, so that it
+    /// has committed is only believed with what it wrote.
+    async fn outcome(
+        &self,
+        transaction: &TransactionId,
+        proof: Option<(TenantId, FileId)>,
+    ) -> Result<Outcome, DbError> {
+        let mut tx = self.db.system_tx().await?;
+        let outcome = tx.outcome(transaction).await?;
+        let is_proven = match proof {
+            Some((tenant, file)) if outcome == Outcome::Committed => {
+                audit_entries::has_upload(&mut tx, tenant, file).await?
+            }
+            _ => true,
+        };
+        tx.commit().await?;
+        Ok(if is_proven { outcome } else { Outcome::Aborted })
     }
 }
 

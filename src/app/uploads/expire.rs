@@ -2,44 +2,62 @@
 
 use super::open::give_up;
 use crate::{
-    app::{App, Error},
+    app::{App, Error, rotation::Round},
     db::uploads,
     storage::{MultipartId, ObjectStorage},
 };
 
 /// How many uploads one round looks at.
-const UPLOADS_PER_ROUND: i64 = 100;
+const UPLOADS_PER_ROUND: usize = 100;
 
-/// Releases one round of expired uploads and removes what they left in the store; answers how many. One that fails is
-/// tried again in the next round and does not hold up the others.
+/// Releases one round of expired uploads and removes what they left in the store. One that fails is tried again when the
+/// rounds have been through all the others.
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn expire(app: &App) -> Result<usize, Error> {
+pub async fn expire(app: &App) -> Result<Round, Error> {
     let mut tx = app.db.system_tx().await?;
     uploads::delete_committed(&mut tx).await?;
     tx.commit().await?;
-    let mut given_up = 0;
+    let mut all = Round::default();
     for store in app.stores.iter() {
-        given_up += expire_provider(app, store.as_ref()).await?;
+        let round = expire_in(app, store.as_ref()).await?;
+        all = Round { done: all.done + round.done, has_more: all.has_more || round.has_more };
     }
-    Ok(given_up)
+    Ok(all)
 }
 
-/// A round for each provider, so that one that is away does not hold up the others.
-async fn expire_provider(app: &App, store: &dyn ObjectStorage) -> Result<usize, Error> {
+/// A round for one provider, so that one that is away does not hold up the others.
+pub(in crate::app) async fn expire_in(app: &App, store: &dyn ObjectStorage) -> Result<Round, Error> {
+    let provider = store.provider();
+    let after = app.rotations.expired_uploads.place(provider);
+    let limit = i64::try_from(UPLOADS_PER_ROUND).unwrap_or(i64::MAX);
     let mut tx = app.db.system_tx().await?;
-    let expired = uploads::list_expired(&mut tx, store.provider(), UPLOADS_PER_ROUND).await?;
+    let expired = uploads::list_expired(&mut tx, provider, after, limit).await?;
     tx.commit().await?;
-    let mut given_up = 0;
+    let has_more = expired.len() == UPLOADS_PER_ROUND;
+    let last = expired.last().filter(|_| has_more).map(uploads::ExpiredUpload::place);
+    app.rotations.expired_uploads.turn(provider, last);
+    let mut done = 0;
     for upload in expired {
         let multipart = upload.multipart_id.map(MultipartId::new);
         match give_up(app, store, upload.tenant, upload.lease, &upload.key, multipart.as_ref()).await {
-            Ok(is_given_up) => given_up += usize::from(is_given_up),
+            Ok(is_given_up) => done += usize::from(is_given_up),
             Err(error) => {
                 tracing::warn!(tenant = %upload.tenant, upload = %upload.lease.id, %error, "expire upload");
             }
         }
     }
-    Ok(given_up)
+    Ok(Round { done, has_more })
+}
+
+/// How many uploads of a store would be given up.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn count(app: &App, provider: &str) -> Result<u64, Error> {
+    let mut tx = app.db.system_tx().await?;
+    let count = uploads::count_expired(&mut tx, provider).await?;
+    tx.commit().await?;
+    Ok(count)
 }

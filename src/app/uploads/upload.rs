@@ -188,6 +188,7 @@ async fn store_and_commit(
     received: Received,
 ) -> Result<Uploaded, Error> {
     let Received { content, place } = received;
+    let store_time = app.clock.now();
     let (target, open) = match place {
         Place::Memory(target, part) => {
             let (body, room) = part.into_body();
@@ -209,7 +210,7 @@ async fn store_and_commit(
         Place::Compared => return Err(Error::internal("a compared upload has nothing to store")),
     };
     let lease = open.as_ref().map(|open| open.lease());
-    let finished = finished(app, caller, spec, &content, &target, lease);
+    let finished = finished(app, caller, spec, &content, &target, (lease, store_time));
     // A batch that died without a word may have committed.
     let committed = app.commits.submit(caller.tenant_id(), finished).await;
     let committed = committed.unwrap_or_else(|lost| Err(Error::OutcomeUnknown(lost.into())));
@@ -218,7 +219,7 @@ async fn store_and_commit(
 }
 
 /// What became a file keeps its object; what did not gives it back. What is not known keeps everything: an open upload is
-/// decided when its lease runs out, and an object without a row is one that `fsck` reports.
+/// decided when its lease runs out, and an object without a row is swept after the grace period.
 async fn settle(target: &Target, open: Option<Box<OpenUpload>>, committed: &Result<Committed, Error>) {
     match (committed, open) {
         (Ok(Committed { is_replay: false, .. }) | Err(Error::OutcomeUnknown(_)), open) => {
@@ -238,7 +239,7 @@ fn finished(
     spec: CheckedSpec,
     content: &Measured,
     target: &Target,
-    lease: Option<UploadLease>,
+    (lease, store_time): (Option<UploadLease>, Timestamp),
 ) -> FinishedUpload {
     const FIRST_VERSION: i32 = 1;
     let id = FileId::from_uuid(app.ids.uuid());
@@ -251,6 +252,7 @@ fn finished(
         request: spec.request_id.map(|request_id| (request_id, payload)),
         readers: spec.readers,
         blob: target.blob(content.size_bytes, content.sha256),
+        store_time,
         lease,
         audit: audit::entry(caller, AuditAction::FileUpload, Some((id, FIRST_VERSION))),
         file: File {

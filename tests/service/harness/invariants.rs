@@ -1,10 +1,17 @@
 //! What must hold after every test, whatever it was about: the starred invariants of the design, read from database and
 //! store, past the service.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use strongroom::{
-    app::integrity::fsck::{Fsck, Progress, Report},
+    app::integrity::{
+        fsck::{Fsck, Progress, Report},
+        sample::Depth,
+    },
+    domain::clock::SystemIds,
     storage::ObjectStorage,
 };
 
@@ -58,8 +65,14 @@ impl Progress for Silent {
 impl Service {
     /// What `strongroom fsck` finds.
     pub(crate) async fn fsck(&self) -> Report {
-        let (db, stores) = (self.db.clone(), self.stores.clone());
-        let fsck = Fsck { db, stores, clock: self.clock.clone(), grace: Duration::ZERO };
+        let fsck = Fsck {
+            db: self.db.clone(),
+            stores: self.stores.clone(),
+            clock: self.clock.clone(),
+            ids: Arc::new(SystemIds),
+            grace: Duration::ZERO,
+            depth: Depth::Everything,
+        };
         fsck.run(&mut Silent).await.unwrap()
     }
 }

@@ -342,6 +342,7 @@ fn limits(config: &Config) -> Limits {
         downloads: config.downloads.clone(),
         lists: config.lists.clone(),
         retention: config.retention.clone(),
+        sweeping: config.sweeping.clone(),
         scanning: config.scanning.clone(),
         tenants: config.tenants.clone(),
         key_prefix: "live".to_owned(),

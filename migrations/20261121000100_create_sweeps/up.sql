@@ -1,0 +1,33 @@
+-- What the sweeper has found in the stores and not removed yet: objects and unfinished uploads that no row owns. A later
+-- round removes what still has no row a grace period after it was first seen, and forgets what has one.
+CREATE TABLE sweep_candidates (
+    tenant_id uuid NOT NULL,
+    provider text COLLATE "C" NOT NULL,
+    storage_key text COLLATE "C" NOT NULL,
+    -- of an unfinished upload; '' means the object
+    multipart_id text COLLATE "C" NOT NULL,
+    size_bytes bigint NOT NULL CHECK (size_bytes >= 0),
+    first_seen_time timestamptz NOT NULL,
+    PRIMARY KEY (tenant_id, provider, storage_key, multipart_id)
+);
+CREATE INDEX sweep_candidates_due ON sweep_candidates (provider, first_seen_time);
+CALL app.protect('sweep_candidates');
+GRANT INSERT, DELETE ON sweep_candidates TO strongroom_system;
+
+-- When each store was last walked. The system's own: the role that serves requests has no business here.
+CREATE TABLE sweeps (
+    provider text COLLATE "C" PRIMARY KEY,
+    sweep_time timestamptz NOT NULL,
+    full_walk_time timestamptz
+);
+ALTER TABLE sweeps ENABLE ROW LEVEL SECURITY;
+ALTER TABLE sweeps FORCE ROW LEVEL SECURITY;
+CREATE POLICY system ON sweeps TO strongroom_system USING (true) WITH CHECK (true);
+CREATE POLICY backup ON sweeps FOR SELECT TO strongroom_backup USING (true);
+CREATE POLICY migrate ON sweeps TO strongroom_migrate USING (true) WITH CHECK (true);
+GRANT SELECT, INSERT, UPDATE ON sweeps TO strongroom_system;
+GRANT SELECT ON sweeps TO strongroom_backup;
+
+-- Whoever holds a key and asks for its row need not know the provider: the key comes before it.
+ALTER TABLE blobs DROP CONSTRAINT blobs_tenant_id_provider_storage_key_key;
+ALTER TABLE blobs ADD CONSTRAINT blobs_tenant_id_storage_key_provider_key UNIQUE (tenant_id, storage_key, provider);

@@ -1,0 +1,100 @@
+//! A PostgreSQL of one test's own, which can be killed and started again. With fsync on, as in real life.
+
+use std::{fs, os::unix::fs::chown, path::PathBuf, process::Stdio};
+
+use tokio::process::Command;
+
+pub(crate) struct Postgres {
+    bin: PathBuf,
+    /// The user that the server runs as when this is root, because it refuses to run as root.
+    account: Option<(u32, u32)>,
+    directory: tempfile::TempDir,
+}
+
+impl Postgres {
+    pub(crate) async fn start() -> Self {
+        let bin = std::env::var_os("STRONGROOM_POSTGRES_BIN")
+            .expect("STRONGROOM_POSTGRES_BIN is not set: run the tests through scripts/with-postgres");
+        // A socket's path may have 107 bytes at most, so not below TMPDIR.
+        let directory = tempfile::Builder::new().prefix("strongroom-e2e-pg").tempdir_in("/tmp").unwrap();
+        let account = account().await;
+        if let Some((uid, gid)) = account {
+            chown(directory.path(), Some(uid), Some(gid)).unwrap();
+        }
+        let postgres = Self { bin: PathBuf::from(bin), account, directory };
+        let mut initdb = postgres.command("initdb");
+        initdb.args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"]);
+        assert!(initdb.status().await.unwrap().success(), "initdb failed");
+        postgres.restart().await;
+        postgres
+    }
+
+    /// The address of its superuser.
+    pub(crate) fn url(&self) -> String {
+        let sockets = self.directory.path().to_str().unwrap().replace('/', "%2F");
+        format!("postgres://postgres@{sockets}/postgres")
+    }
+
+    /// kill -9 of the server. Its children find out by themselves.
+    pub(crate) fn kill(&self) {
+        if let Some(pid) = self.pid() {
+            let killed = std::process::Command::new("kill").args(["-9", &pid]).status();
+            assert!(killed.unwrap().success());
+        }
+    }
+
+    /// Starts it, and waits until it has recovered. Children of one that was killed may hold its memory for a moment
+    /// longer; until then the new one ends at once.
+    pub(crate) async fn restart(&self) {
+        let options = format!(
+            "-c listen_addresses= -c unix_socket_directories={} -c max_connections=100 -c fsync=on",
+            self.directory.path().display()
+        );
+        for _ in 0..200 {
+            let mut start = self.command("pg_ctl");
+            start.args(["-w", "-t", "60", "-o", &options, "-l"]).arg(self.directory.path().join("log"));
+            if start.arg("start").status().await.unwrap().success() {
+                return;
+            }
+        }
+        panic!("{}", fs::read_to_string(self.directory.path().join("log")).unwrap());
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(self.bin.join(program));
+        command.arg("-D").arg(self.directory.path().join("data"));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).current_dir("/");
+        if let Some((uid, gid)) = self.account {
+            command.uid(uid).gid(gid);
+        }
+        command
+    }
+
+    fn pid(&self) -> Option<String> {
+        let file = fs::read_to_string(self.directory.path().join("data/postmaster.pid")).ok()?;
+        file.lines().next().map(str::to_owned)
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+async fn account() -> Option<(u32, u32)> {
+    if id(&["-u"]).await != Some(0) {
+        return None;
+    }
+    for name in ["postgres", "nobody"] {
+        if let (Some(uid), Some(gid)) = (id(&["-u", name]).await, id(&["-g", name]).await) {
+            return Some((uid, gid));
+        }
+    }
+    panic!("PostgreSQL does not run as root, and there is no user postgres or nobody");
+}
+
+async fn id(arguments: &[&str]) -> Option<u32> {
+    let output = Command::new("id").args(arguments).output().await.unwrap();
+    String::from_utf8_lossy(&output.stdout).trim().parse().ok()
+}
