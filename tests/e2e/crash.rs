@@ -1,4 +1,4 @@
-//! kill -9 of the service and of its database at random moments of a mixed load, then a sweep.
+//! kill -9 of the service, its database and its object store at random moments of a mixed load, then a sweep.
 
 use std::time::Duration;
 
@@ -7,6 +7,7 @@ use strongroom::proto::v1::GetQuotaRequest;
 
 use crate::{
     database::TestDatabase,
+    garage::Garage,
     mixed_load::{MixedLoad, PART, Random},
     postgres::Postgres,
     server::{Server, Site},
@@ -20,33 +21,45 @@ const KILL_AFTER_BYTES_MAX: u64 = 10 << 20;
 /// How long leftovers may take to be swept: the lease of the uploads, and a few rounds.
 const SWEPT_WITHIN: Duration = Duration::from_secs(180);
 
+/// What is killed in one round, together.
 #[derive(Debug, Clone, Copy)]
-enum Victim {
-    Service,
-    Database,
-    Both,
+struct Victims {
+    service: bool,
+    database: bool,
+    store: bool,
 }
 
-const VICTIMS: [Victim; 5] =
-    [Victim::Service, Victim::Database, Victim::Service, Victim::Both, Victim::Database];
+impl Victims {
+    /// One of the three mostly, sometimes two or all.
+    fn of(dice: u64) -> Self {
+        let is_one_of = |sides: &[u64]| sides.contains(&(dice % 8));
+        Self {
+            service: is_one_of(&[0, 1, 6, 7]),
+            database: is_one_of(&[2, 3, 6, 7]),
+            store: is_one_of(&[4, 5, 7]),
+        }
+    }
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kill_minus_nine_at_random_loses_nothing_acknowledged_and_what_it_leaves_is_swept() {
     let kills = if std::env::var("STRONGROOM_TEST_FULL").is_ok() { KILLS_FULL } else { KILLS };
-    let postgres = Postgres::start().await;
+    let (postgres, mut garage) = (Postgres::start().await, Garage::start().await);
     let database = TestDatabase::migrated_in(&postgres.url(), "crash").await;
     let site = Site::with(database)
         .set("STRONGROOM_UPLOADS__PART_SIZE_BYTES", PART)
         .set("STRONGROOM_UPLOADS__LEASE_SECONDS", 10)
-        .set("STRONGROOM_RETENTION__UNDELETE_WINDOW_HOURS", 0);
+        .set("STRONGROOM_RETENTION__UNDELETE_WINDOW_HOURS", 0)
+        .set_all(garage.settings());
     let mut load = MixedLoad::new();
     let mut random = Random(0x5EED_0002);
     let mut server = site.serve().await;
     for _ in 0..kills {
         load.up(site.client(&server, "alice").await);
         load.after_bytes(random.next() % KILL_AFTER_BYTES_MAX).await;
-        let victim = VICTIMS[usize::try_from(random.next()).unwrap() % VICTIMS.len()];
-        server = kill(victim, &site, &postgres, server, &load).await;
+        load.down();
+        let victims = Victims::of(random.next());
+        server = kill(victims, &site, &postgres, &mut garage, server).await;
     }
     load.up(site.client(&server, "alice").await);
     load.end().await;
@@ -70,24 +83,34 @@ async fn kill_minus_nine_at_random_loses_nothing_acknowledged_and_what_it_leaves
 }
 
 /// Kills, and starts again what was killed.
-async fn kill(victim: Victim, site: &Site, postgres: &Postgres, server: Server, load: &MixedLoad) -> Server {
-    load.down();
-    match victim {
-        Victim::Service => {
-            server.kill().await;
-            site.serve().await
-        }
-        Victim::Database => {
-            postgres.kill();
-            postgres.restart().await;
-            server
-        }
-        Victim::Both => {
-            postgres.kill();
-            server.kill().await;
-            postgres.restart().await;
-            site.serve().await
-        }
+async fn kill(
+    victims: Victims,
+    site: &Site,
+    postgres: &Postgres,
+    garage: &mut Garage,
+    server: Server,
+) -> Server {
+    if victims.database {
+        postgres.kill();
+    }
+    if victims.store {
+        garage.kill().await;
+    }
+    let left = if victims.service {
+        server.kill().await;
+        None
+    } else {
+        Some(server)
+    };
+    if victims.database {
+        postgres.restart().await;
+    }
+    if victims.store {
+        garage.restart().await;
+    }
+    match left {
+        Some(server) => server,
+        None => site.serve().await,
     }
 }
 

@@ -7,6 +7,7 @@ mod crash;
 mod crowd;
 mod database;
 mod dev;
+mod garage;
 mod identity;
 mod large;
 mod life;

@@ -53,6 +53,12 @@ impl Site {
         self
     }
 
+    /// Configures more of it.
+    pub(crate) fn set_all(mut self, settings: Vec<(&'static str, String)>) -> Self {
+        self.settings.extend(settings);
+        self
+    }
+
     /// A command of the binary, configured for this site.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let jwks = self.path("jwks.json");
