@@ -71,7 +71,11 @@ fn table(reports: &[Report]) -> Result<String, Failure> {
             "  listed          {} objects, {} unfinished uploads",
             report.listed_objects, report.listed_multiparts
         )?;
-        writeln!(table, "  uploads ended   {}", report.expired_uploads)?;
+        writeln!(
+            table,
+            "  uploads         {} given up, {} still open",
+            report.expired_uploads, report.open_uploads
+        )?;
         writeln!(table, "  found           {}", amount(report.found))?;
         writeln!(table, "  removed         {}", amount(report.removed))?;
         writeln!(table, "  waiting         {}", amount(report.waiting))?;

@@ -258,6 +258,18 @@ pub async fn count_expired(tx: &mut SystemTx, provider: &str) -> Result<u64, DbE
     Ok(u64::try_from(row.count).unwrap_or_default())
 }
 
+/// How many uploads of one provider are neither committed nor cleaned up after.
+pub async fn count_open(tx: &mut SystemTx, provider: &str) -> Result<u64, DbError> {
+    let row: CountRow = statement(
+        "count open uploads",
+        "SELECT count(*) AS count FROM uploads WHERE state IN (1, 3) AND provider = {}",
+    )
+    .bind::<Text, _>(provider.to_owned())
+    .one(tx.connection()?)
+    .await?;
+    Ok(u64::try_from(row.count).unwrap_or_default())
+}
+
 /// Forgets an aborted upload whose bytes are gone.
 pub async fn delete_aborted(tx: &mut SystemTx, tenant: TenantId, id: UploadId) -> Result<(), DbError> {
     statement("delete aborted upload", "DELETE FROM uploads WHERE tenant_id = {} AND id = {} AND state = 3")

@@ -32,7 +32,7 @@ use crate::{
     db::{
         SystemTx,
         sweep_candidates::{self, Place},
-        sweeps,
+        sweeps, uploads,
     },
     storage::ObjectStorage,
 };
@@ -145,6 +145,7 @@ impl Sweep<'_> {
         let mut tx = self.app.db.system_tx().await?;
         let waiting = sweep_candidates::waiting(&mut tx, self.provider()).await?;
         report.waiting = Amount::of(waiting.count, waiting.bytes);
+        report.open_uploads = uploads::count_open(&mut tx, self.provider()).await?;
         if is_complete && !self.options.is_dry_run {
             sweeps::record(&mut tx, self.provider(), self.options.is_full_walk).await?;
         }

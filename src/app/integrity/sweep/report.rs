@@ -33,6 +33,8 @@ pub struct Report {
     pub is_full_walk: bool,
     /// Uploads that were given up because their lease ran out. Those that hang on a store that refuses are tried again.
     pub expired_uploads: u64,
+    /// Uploads that are not at their end, after this round: they run, or wait for their lease to run out.
+    pub open_uploads: u64,
     /// Objects that the store listed.
     pub listed_objects: u64,
     /// Unfinished uploads that the store listed.
@@ -63,6 +65,7 @@ impl Report {
             is_dry_run: options.is_dry_run,
             is_full_walk: options.is_full_walk,
             expired_uploads: 0,
+            open_uploads: 0,
             listed_objects: 0,
             listed_multiparts: 0,
             found: Amount::default(),
