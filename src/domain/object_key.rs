@@ -117,7 +117,7 @@ impl ObjectKey {
     /// The place before every key of another day, beside this one: same prefix, tenant and category. For walks that
     /// skip days; no object has this key.
     pub fn start_of(&self, day: NaiveDate) -> Option<Self> {
-        let category = self.text.rsplitn(6, '/').nth(4)?;
+        let category = self.text.rsplit('/').nth(4)?;
         let nothing = BlobId::from_uuid(uuid::Uuid::nil());
         Self::for_blob(self.prefix(), self.tenant, category, day, nothing).ok()
     }
