@@ -66,7 +66,7 @@ enum Fate {
 #[derive(Clone)]
 enum Service {
     Down,
-    Up(Client),
+    Up(Box<Client>),
     Over,
 }
 
@@ -100,7 +100,7 @@ impl MixedLoad {
 
     /// Here is a service.
     pub(crate) fn up(&self, client: Client) {
-        self.service.send_replace(Service::Up(client));
+        self.service.send_replace(Service::Up(Box::new(client)));
     }
 
     /// Something is about to be killed; who ends or fails now waits.
@@ -193,7 +193,7 @@ async fn work(shared: Arc<Shared>, mut service: watch::Receiver<Service>, worker
             let name = format!("{worker}-{uploads}");
             let size = SIZES[uploads % SIZES.len()];
             // Size told and not told take turns, for each size.
-            let is_told = (uploads / SIZES.len()) % 2 == 0;
+            let is_told = (uploads / SIZES.len()).is_multiple_of(2);
             uploads += 1;
             if let Some(id) = upload(&shared, &client, &name, size, is_told).await {
                 mine.push((name, id));
