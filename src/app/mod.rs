@@ -26,6 +26,7 @@ use tokio_util::task::TaskTracker;
 use self::{
     audit::Disclosures,
     group::Group,
+    quotas::recent::RecentQuotas,
     rotation::Rotation,
     tenants::TenantDirectory,
     uploads::{budget::ByteBudget, commit::Commits},
@@ -80,6 +81,7 @@ pub struct App {
     limits: Limits,
     metrics: Metrics,
     tenants: TenantDirectory,
+    recent_quotas: RecentQuotas,
     budget: ByteBudget,
     commits: Group<Commits>,
     disclosures: Group<Disclosures>,
@@ -122,6 +124,7 @@ impl App {
         let batch_max = limits.uploads.commit_batch_max;
         Ok(Arc::new(Self {
             tenants: TenantDirectory::new(&limits.tenants)?,
+            recent_quotas: RecentQuotas::new(),
             commits: Group::new(commits, connections_max, batch_max, tasks.clone()),
             disclosures: Group::new(Disclosures::new(db.clone()), connections_max, batch_max, tasks.clone()),
             db,

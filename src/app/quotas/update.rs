@@ -49,7 +49,9 @@ pub async fn update(
     }
     let mut tx = app.db.tenant_tx(tenant, &viewer).await?;
     let quota = apply(app, &mut tx, principal, &update).await;
-    tx.finish(quota).await
+    let quota = tx.finish(quota).await;
+    app.recent_quotas.forget(tenant).await;
+    quota
 }
 
 fn may(caller: &Caller, change: &QuotaChange) -> Result<(), Error> {

@@ -14,7 +14,9 @@ use super::{
 };
 use crate::{
     app::{App, Error, audit, idempotency},
-    db::{audit_entries::AuditAction, idempotency_keys::StoredAnswer, uploads::UploadLease},
+    db::{
+        audit_entries::AuditAction, commit::UploadTerms, idempotency_keys::StoredAnswer, uploads::UploadLease,
+    },
     domain::{
         caller::Caller,
         clock::Timestamp,
@@ -75,26 +77,73 @@ where
 {
     // What is no id is reported with everything else that is wrong.
     let request_id = spec.request_id.parse::<RequestId>().ok();
-    let terms = app.db.upload_terms(caller.tenant_id(), request_id, idempotency::hours(app)).await?;
+    if let Some(quota) = recent_quota(app, caller, &spec).await
+        && let Ok(spec) = admit(app, caller, spec.clone(), &quota)
+    {
+        return upload_at_once(app, caller, spec, &quota, messages).await;
+    }
+    let terms = read_terms(app, caller, request_id).await?;
     // A retry is answered as the first time, whatever has changed since: the clock, the limits, the room.
     if let Some(stored) = terms.answered {
-        return compare(
-            app,
-            caller,
-            spec.check(&caller.tenant.policy, Timestamp::MIN_UTC)?,
-            stored,
-            messages,
-        )
-        .await;
+        let spec = spec.check(&caller.tenant.policy, Timestamp::MIN_UTC)?;
+        return compare(app, caller, spec, stored, messages).await;
     }
-    let spec = spec.check(&caller.tenant.policy, app.clock.now())?;
-    check_scan(app, caller)?;
-    let room = check_room(&terms.quota, &spec);
-    room.inspect_err(|error| count_refusal(&app.metrics, error))?;
+    let spec = admit(app, caller, spec, &terms.quota);
+    let spec = spec.inspect_err(|error| count_refusal(&app.metrics, error))?;
     let limits = terms.quota.file_size_max_bytes;
     let sink = store_sink(app, caller, &spec).await?;
     let received = receive(app, caller, Content::new(&spec, limits), sink, messages).await?;
     check_declared(&spec, &received.content)?;
+    store(app, caller, spec, received).await
+}
+
+/// The quota of a moment ago, for a file that is known to be small.
+async fn recent_quota(app: &App, caller: &Caller, spec: &UploadSpec) -> Option<Arc<Quota>> {
+    let part_size_bytes = i64::try_from(app.limits.uploads.part_size_bytes).unwrap_or(i64::MAX);
+    spec.size_bytes.filter(|size| *size <= part_size_bytes)?;
+    app.recent_quotas.get(caller.tenant_id()).await
+}
+
+async fn read_terms(app: &App, caller: &Caller, request_id: Option<RequestId>) -> Result<UploadTerms, Error> {
+    let terms = app.db.upload_terms(caller.tenant_id(), request_id, idempotency::hours(app)).await?;
+    app.recent_quotas.remember(&terms.quota).await;
+    Ok(terms)
+}
+
+/// Whether an upload may begin.
+fn admit(app: &App, caller: &Caller, spec: UploadSpec, quota: &Quota) -> Result<CheckedSpec, Error> {
+    let spec = spec.check(&caller.tenant.policy, app.clock.now())?;
+    check_scan(app, caller)?;
+    check_room(quota, &spec)?;
+    Ok(spec)
+}
+
+/// Uploads a small file without asking the database first. The commit asks: for an answer that was given before, and for
+/// room. Only a file that is too large for its kind is refused here, if it was not taken before.
+async fn upload_at_once<S>(
+    app: &Arc<App>,
+    caller: &Caller,
+    spec: CheckedSpec,
+    quota: &Quota,
+    messages: S,
+) -> Result<Uploaded, Error>
+where
+    S: Stream<Item = UploadMessage> + Send + Unpin,
+{
+    let sink = store_sink(app, caller, &spec).await?;
+    let received = receive(app, caller, Content::new(&spec, FileSizeLimits::NONE), sink, messages).await?;
+    let content = &received.content;
+    check_declared(&spec, content)?;
+    let kind = Some(content.kind);
+    if check_size(content.size_bytes, kind, &quota.file_size_max_bytes).is_err() {
+        let terms = read_terms(app, caller, spec.request_id).await?;
+        if let Some(stored) = terms.answered {
+            let payload = spec.fingerprint(&caller.actor.id, content.sha256);
+            return replay_upload(stored, payload).map(uploaded);
+        }
+        let fits = check_size(content.size_bytes, kind, &terms.quota.file_size_max_bytes);
+        fits.inspect_err(|error| count_refusal(&app.metrics, error))?;
+    }
     store(app, caller, spec, received).await
 }
 
