@@ -7,8 +7,10 @@ use diesel::{
         Array, Binary, Bool, Integer, Jsonb, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid,
     },
 };
+use diesel_async::pooled_connection::deadpool::Object;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::{
@@ -292,7 +294,8 @@ pub struct UploadTerms {
 }
 
 impl Database {
-    /// What an upload may store, and what was answered to its request id within so many hours. One round trip.
+    /// What an upload may store, and what was answered to its request id within so many hours. One round trip, and so its
+    /// time limit is kept here: one that is set inside the statement is too late for it.
     pub async fn upload_terms(
         &self,
         tenant: TenantId,
@@ -306,13 +309,20 @@ impl Database {
              FROM app.upload_terms({{}}, {{}}, {{}}, {{}}) AS terms, LATERAL (SELECT (terms.quota).*) AS quota",
             quotas::COLUMNS
         );
-        let row: TermsRow = statement(OPERATION, sql)
+        let read = statement(OPERATION, sql)
             .bind::<SqlUuid, _>(tenant.as_uuid())
             .bind::<Nullable<SqlUuid>, _>(request.map(|id| id.as_uuid()))
             .bind::<Integer, _>(i32::try_from(answer_hours).unwrap_or(i32::MAX))
             .bind::<Nullable<Text>, _>(self.now_override().map(|now| now.to_rfc3339()))
-            .one(&mut connection)
-            .await?;
+            .one(&mut connection);
+        let row: TermsRow = match timeout(self.statement_timeout, read).await {
+            Ok(row) => row?,
+            Err(elapsed) => {
+                // Its answer is still to come: nobody else may use this connection.
+                drop(Object::take(connection));
+                return Err(DbError::new(DbErrorKind::TimedOut, OPERATION, elapsed));
+            }
+        };
         let bad = |what: &str| DbError::corrupt(OPERATION, what);
         let answered = match (request, row.method, row.payload_sha256, row.answer) {
             (Some(request_id), Some(method), Some(payload), Some(answer)) => Some(StoredAnswer {

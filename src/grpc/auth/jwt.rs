@@ -30,16 +30,20 @@ use crate::{
 /// By how much clocks may differ where the secret is shared.
 const DEV_LEEWAY: Duration = Duration::from_secs(5);
 
-/// Signatures of one issuer that are remembered; a token has about a KiB.
-const SIGNATURES_MAX: u64 = 4_096;
+/// Tokens of one issuer whose signatures are remembered, in bytes of token; most have about one KiB.
+const SIGNATURES_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// For how long.
 const SIGNATURE_LIFE: Duration = Duration::from_secs(300);
 
-/// The claims of tokens whose signature was right, by the digest of key and token.
-type Signatures = Cache<[u8; Digest::LENGTH_BYTES], Arc<Map<String, Value>>>;
+/// The claims of tokens whose signature was right, by the digest of key and token, with the length of the token.
+type Signatures = Cache<[u8; Digest::LENGTH_BYTES], (Arc<Map<String, Value>>, u32)>;
 
 fn signatures() -> Signatures {
-    Cache::builder().max_capacity(SIGNATURES_MAX).time_to_live(SIGNATURE_LIFE).build()
+    Cache::builder()
+        .max_capacity(SIGNATURES_BYTES_MAX)
+        .weigher(|_, (_, token_bytes)| *token_bytes)
+        .time_to_live(SIGNATURE_LIFE)
+        .build()
 }
 
 /// Whose tokens are accepted, and by which keys.
@@ -179,14 +183,15 @@ impl Issuer {
         name.field(key.fingerprint.as_bytes());
         name.field(token.as_bytes());
         let name = *name.finish().as_bytes();
-        if let Some(claims) = self.signatures.get(&name).await {
+        if let Some((claims, _)) = self.signatures.get(&name).await {
             return Ok(claims);
         }
         let verified =
             jsonwebtoken::decode::<Map<String, Value>>(token, &key.key, &self.validation(algorithm))
                 .map_err(|error| invalid(why(error.kind())))?;
         let claims = Arc::new(verified.claims);
-        self.signatures.insert(name, Arc::clone(&claims)).await;
+        let token_bytes = u32::try_from(token.len()).unwrap_or(u32::MAX);
+        self.signatures.insert(name, (Arc::clone(&claims), token_bytes)).await;
         Ok(claims)
     }
 
