@@ -19,8 +19,9 @@ const REQUEST_BYTES: u64 = 64 * 1024;
 pub struct MemoryBound {
     /// What is there without any client.
     pub base_bytes: u64,
-    /// Connections times their window: bytes that were received and not read yet.
-    pub connection_windows_bytes: u64,
+    /// Requests times the window of their streams, or connections times theirs where that is less: bytes that were
+    /// received and not read yet.
+    pub windows_bytes: u64,
     /// Requests that are under way, without their data.
     pub requests_bytes: u64,
     /// Buffers of uploads, and chunks that wait for room in them.
@@ -38,10 +39,12 @@ impl MemoryBound {
         let (server, uploads, downloads) = (&config.server, &config.uploads, &config.downloads);
         Self {
             base_bytes: BASE_BYTES,
-            connection_windows_bytes: product(&[
-                server.connections_max as u64,
-                u64::from(server.http2.connection_window_bytes),
-            ]),
+            // A stream that is refused a place gives its bytes back at once.
+            windows_bytes: product(&[
+                server.requests_max as u64,
+                u64::from(server.http2.stream_window_bytes),
+            ])
+            .min(product(&[server.connections_max as u64, u64::from(server.http2.connection_window_bytes)])),
             requests_bytes: product(&[server.requests_max as u64, REQUEST_BYTES]),
             upload_budget_bytes: (uploads.byte_budget_bytes as u64)
                 .saturating_add(uploads.waiting_bytes_max() as u64),
@@ -58,7 +61,7 @@ impl MemoryBound {
     pub fn total_bytes(&self) -> u64 {
         [
             self.base_bytes,
-            self.connection_windows_bytes,
+            self.windows_bytes,
             self.requests_bytes,
             self.upload_budget_bytes,
             self.decoding_bytes,
@@ -74,11 +77,11 @@ impl fmt::Display for MemoryBound {
         let mib = |bytes: u64| bytes.div_ceil(MIB);
         write!(
             f,
-            "at most {} MiB = {} base + {} connection windows + {} requests + {} upload buffers + {} decoding + \
+            "at most {} MiB = {} base + {} windows + {} requests + {} upload buffers + {} decoding + \
              {} downloads",
             mib(self.total_bytes()),
             mib(self.base_bytes),
-            mib(self.connection_windows_bytes),
+            mib(self.windows_bytes),
             mib(self.requests_bytes),
             mib(self.upload_budget_bytes),
             mib(self.decoding_bytes),

@@ -130,9 +130,10 @@ impl Http2Config {
         violations.range("server.http2.frame_size_max_bytes", self.frame_size_max_bytes, 16_384..=16_777_215);
         violations.range("server.http2.stream_window_bytes", self.stream_window_bytes, 65_535..=67_108_864);
         violations.range("server.http2.connection_window_bytes", window, 65_535..=268_435_456);
-        if window < self.stream_window_bytes {
-            violations
-                .refuse("server.http2.connection_window_bytes", "must be at least `stream_window_bytes`");
+        // Or streams that wait, unread, would take the window from those that they wait for.
+        if window < self.stream_window_bytes.saturating_mul(self.max_concurrent_streams) {
+            let message = "must be at least `stream_window_bytes` times `max_concurrent_streams`";
+            violations.refuse("server.http2.connection_window_bytes", message);
         }
         violations.range(
             "server.http2.keepalive_interval_seconds",

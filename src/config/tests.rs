@@ -240,7 +240,7 @@ fn keys_of_an_issuer_come_from_one_safe_place() {
 
 #[test]
 fn limits_that_depend_on_one_another_are_checked() {
-    let file = "[server]\nmessage_size_max_bytes = 65536\n[server.http2]\nconnection_window_bytes = 65535\n\
+    let file = "[server]\nmessage_size_max_bytes = 65536\n[server.http2]\nconnection_window_bytes = 134217727\n\
                 [storage]\nkey_prefix = 'a/../b'\n[server.tls]\nkey_file = 'key.pem'";
     let expected = [
         "server.tls",
@@ -263,10 +263,13 @@ fn the_memory_bound_is_the_sum_of_its_parts() {
     config.downloads.streams_max = 5;
     let bound = config.memory_bound();
     // Four of the largest chunks may wait for room in the buffers.
-    assert_eq!(config.memory_bound_bytes(), (64 + 10 + 10 + 32 + 4 * 2 + 8 + 10) * mib as u64);
-    let expected = "at most 142 MiB = 64 base + 10 connection windows + 10 requests + 40 upload buffers + \
-                    8 decoding + 10 downloads";
+    assert_eq!(config.memory_bound_bytes(), (64 + 80 + 10 + 32 + 4 * 2 + 8 + 10) * mib as u64);
+    let expected = "at most 212 MiB = 64 base + 80 windows + 10 requests + 40 upload buffers + 8 decoding + \
+                    10 downloads";
     assert_eq!(bound.to_string(), expected);
+    // Few connections cannot fill the windows of all requests.
+    config.server.http2.connection_window_bytes = 4 * mib as u32;
+    assert_eq!(config.memory_bound().windows_bytes, 10 * 4 * mib as u64);
 }
 
 #[test]

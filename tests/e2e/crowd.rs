@@ -30,12 +30,13 @@ const MIB: usize = 1 << 20;
 const BYTE_BUDGET: usize = 32 * MIB;
 const PART: usize = 5 * MIB;
 
-/// The limits that the memory bound is made of, set as low as a small machine would have them: about 220 MiB in all.
+/// The limits that the memory bound is made of, set as low as a small machine would have them: about 270 MiB in all.
 fn lowered(site: &Site) -> tokio::process::Command {
     let mut command = site.command(&["serve"]);
     for (key, value) in [
         ("SERVER__CONNECTIONS_MAX", 16),
         ("SERVER__REQUESTS_MAX", UPLOADS + 100),
+        ("SERVER__HTTP2__STREAM_WINDOW_BYTES", 64 * 1024),
         ("UPLOADS__BYTE_BUDGET_BYTES", BYTE_BUDGET),
         ("UPLOADS__PART_SIZE_BYTES", PART),
         ("UPLOADS__DECODE_PERMITS", 8),

@@ -7,7 +7,8 @@
 //! | the object store: down, slow, failing for a while, cut off, answering wrongly | `store.rs` |
 //! | PostgreSQL: restarted, cut at a commit, all connections busy | `database.rs` |
 //! | the local provider's disk: full | `disk.rs` |
-//! | clients: that stall, drip, send byte by byte, disappear, flood | `clients.rs`; a thousand at once: `tests/e2e/crowd.rs` |
+//! | clients: that stall, drip, send byte by byte, disappear, flood | `clients.rs` |
+//! | crowds: more large chunks than there is room for | `crowds.rs`; a thousand at once: `tests/e2e/crowd.rs` |
 //!
 //! The service is the one of `tests/service/harness`, which checks the books after every test. Run through
 //! `scripts/with-postgres scripts/with-garage cargo test --test faults`.
@@ -16,6 +17,7 @@
 #![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the numbers of tests are small")]
 
 mod clients;
+mod crowds;
 mod database;
 mod disk;
 #[allow(dead_code, unused_imports, reason = "it serves other tests too")]

@@ -4,9 +4,8 @@
 //! This body follows the gRPC framing (a flag, a length, the message) and takes the length out of a shared
 //! budget before the message's first bytes are handed on, so that the sum is bounded by
 //! `uploads.decode_permits` messages of the largest size, whatever the number of clients. Who finds no room
-//! waits, and the client with it by flow control; but not for long. What waits unread fills the window of its
-//! connection, which it shares with streams that do have room: with many large chunks on few connections
-//! nobody would ever go on. Ending a stream gives its part of the window back.
+//! waits, and the client with it by flow control; but not for long: those that do have room may be slow, and
+//! whoever comes again later finds them gone.
 //!
 //! A budget in bytes, not in messages: slow clients with small chunks then take little of it. A caller that
 //! begins a message and falls silent is ended by the upload's idle timeout or by its deadline.
