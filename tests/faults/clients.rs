@@ -25,7 +25,9 @@ use crate::{
 
 /// Uploads this stream, which must be ended as too slow and leave nothing.
 async fn stalls(s: &Service, messages: BoxStream<'static, UploadFileRequest>) -> String {
-    let status = s.alice().files.upload_file(messages).await.unwrap_err();
+    let mut files = s.alice().files;
+    let ended = tokio::time::timeout(Duration::from_secs(60), files.upload_file(messages)).await;
+    let status = ended.expect("the service ends it").unwrap_err();
     assert_eq!((status.code(), reason(&status).as_str()), (Code::Aborted, "UPLOAD_STALLED"), "{status:?}");
     s.assert_nothing_is_left().await;
     status.message().to_owned()
