@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::Deserialize;
 
 use super::{provider::ProviderConfig, validation::Violations};
+use crate::domain::object_key::{OBJECT_KEY_PREFIX_LENGTH_BYTES_MAX, check_prefix};
 
 /// The stores of bytes.
 #[derive(Debug, Clone, Deserialize)]
@@ -46,13 +47,11 @@ impl StorageConfig {
 
     pub(super) fn check(&self, violations: &mut Violations) {
         self.check_providers(violations);
-        let allowed = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
-        let odd_segment = |segment: &str| matches!(segment, "" | "." | "..");
-        let prefix = self.key_prefix.strip_suffix('/').unwrap_or(&self.key_prefix);
-        let odd =
-            !prefix.chars().all(allowed) || prefix.split('/').any(odd_segment) || self.key_prefix == "/";
-        if !self.key_prefix.is_empty() && odd {
-            let message = "may hold names of letters, digits, \".\", \"_\" and \"-\" with \"/\" between them";
+        if check_prefix(&self.key_prefix).is_err() {
+            let message = format!(
+                "must be empty, or up to {OBJECT_KEY_PREFIX_LENGTH_BYTES_MAX} of a-z, 0-9, \".\", \"_\" and \"-\" with \"/\" \
+                 between names, not at an end; no name may be \".\" or \"..\""
+            );
             violations.refuse("storage.key_prefix", message);
         }
         violations.range("storage.concurrency_max", self.concurrency_max, 1..=4_096);

@@ -252,6 +252,15 @@ fn limits_that_depend_on_one_another_are_checked() {
 }
 
 #[test]
+fn a_key_prefix_that_no_key_could_have_is_refused_at_once() {
+    for prefix in ["files/", "/files", "Files", "a b"] {
+        let found = problems(&format!("[storage]\nkey_prefix = '{prefix}'"), &[]);
+        assert_eq!(keys(&found), ["storage.key_prefix"], "{prefix}");
+    }
+    assert_eq!(load("[storage]\nkey_prefix = 'files/eu'", &[]).unwrap().storage.key_prefix, "files/eu");
+}
+
+#[test]
 fn the_memory_bound_is_the_sum_of_its_parts() {
     let mib = 1024 * 1024;
     let mut config = Config::defaults().unwrap();

@@ -11,6 +11,9 @@ use super::ids::{BlobId, TenantId};
 /// 255 bytes.
 pub const OBJECT_KEY_LENGTH_BYTES_MAX: usize = 200;
 
+/// The longest prefix: with it, every category of up to 63 bytes still fits into a key.
+pub const OBJECT_KEY_PREFIX_LENGTH_BYTES_MAX: usize = 48;
+
 /// `<prefix>/<tenant id>/<category>/<yyyy>/<mm>/<dd>/<blob id>`; without a prefix it begins with the tenant's
 /// id.
 ///
@@ -140,6 +143,18 @@ impl fmt::Debug for ObjectKey {
     }
 }
 
+/// Whether keys may begin with this prefix: nothing, or several segments with `/` between them.
+///
+/// # Errors
+/// When it is too long, leaves the alphabet, or has an empty, `.` or `..` segment.
+pub fn check_prefix(prefix: &str) -> Result<(), ObjectKeyError> {
+    match prefix {
+        "" => Ok(()),
+        _ if prefix.len() > OBJECT_KEY_PREFIX_LENGTH_BYTES_MAX => Err(ObjectKeyError::TooLong),
+        _ => check_text(prefix),
+    }
+}
+
 fn check_text(text: &str) -> Result<(), ObjectKeyError> {
     if text.len() > OBJECT_KEY_LENGTH_BYTES_MAX {
         return Err(ObjectKeyError::TooLong);
@@ -181,6 +196,19 @@ mod tests {
     #[test]
     fn a_key_without_a_prefix_has_no_leading_slash() {
         assert_eq!(key("", "avatar").unwrap().as_str(), format!("{TENANT}/avatar/2026/01/02/{BLOB}"));
+    }
+
+    #[test]
+    fn a_prefix_that_is_accepted_makes_keys_and_one_that_is_refused_makes_none() {
+        let longest = "p".repeat(OBJECT_KEY_PREFIX_LENGTH_BYTES_MAX);
+        for prefix in ["", "live", "live/eu-1", "a.b_c", &longest] {
+            assert_eq!(check_prefix(prefix), Ok(()), "{prefix}");
+            assert!(key(prefix, &"c".repeat(63)).is_ok(), "{prefix}");
+        }
+        for prefix in ["/", "live/", "/live", "a//b", "a/../b", ".", "Live", "a b", "ä", "a\\b"] {
+            assert!(check_prefix(prefix).is_err() && key(prefix, "avatar").is_err(), "{prefix}");
+        }
+        assert_eq!(check_prefix(&format!("{longest}p")), Err(ObjectKeyError::TooLong));
     }
 
     #[test]
