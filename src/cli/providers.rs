@@ -93,6 +93,7 @@ fn s3_options(s3: &S3Config) -> S3Options {
         region: s3.region.clone(),
         bucket: s3.bucket.clone(),
         bucket_per_tenant: s3.bucket_per_tenant,
+        abandoned_multipart_days: Some(s3.abandoned_multipart_days),
         virtual_hosted_style: s3.virtual_hosted_style,
         credentials,
         payload_signing: match s3.payload_signing {

@@ -14,6 +14,13 @@ use super::{
     values::{no_secret_if_empty, no_url_if_empty, none_if_empty},
 };
 
+/// The shortest name of a bucket, in S3.
+const BUCKET_LENGTH_MIN: usize = 3;
+/// The longest.
+const BUCKET_LENGTH_MAX: usize = 63;
+/// What a tenant's bucket has besides: a hyphen and the tenant's id without hyphens.
+const TENANT_SUFFIX_LENGTH: usize = 33;
+
 /// One provider.
 #[derive(Debug, Clone)]
 pub enum ProviderConfig {
@@ -167,7 +174,7 @@ impl S3Config {
     fn check(&self, key: &str, violations: &mut Violations) {
         let at = |name: &str| format!("{key}.{name}");
         violations.not_empty(&at("region"), &self.region);
-        violations.not_empty(&at("bucket"), &self.bucket);
+        self.check_bucket(&at("bucket"), violations);
         if let Some(endpoint) = &self.endpoint {
             match endpoint.scheme() {
                 "https" => {}
@@ -191,5 +198,29 @@ impl S3Config {
         violations.range(&at("connect_timeout_seconds"), self.connect_timeout_seconds, 1..=300);
         violations.range(&at("request_timeout_seconds"), self.request_timeout_seconds, 1..=3_600);
         violations.range(&at("abandoned_multipart_days"), self.abandoned_multipart_days, 1..=365);
+    }
+
+    /// The rules of S3 itself: a name that breaks them fails at the first upload, or only at that of a new tenant.
+    fn check_bucket(&self, key: &str, violations: &mut Violations) {
+        let name = self.bucket.as_str();
+        if name.is_empty() {
+            return violations.not_empty(key, name);
+        }
+        let (length_max, why) = match self.bucket_per_tenant {
+            true => (BUCKET_LENGTH_MAX - TENANT_SUFFIX_LENGTH, " (with `bucket_per_tenant`, 33 more follow)"),
+            false => (BUCKET_LENGTH_MAX, ""),
+        };
+        let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+        let is_well_formed = name.chars().all(|c| is_plain(c) || c == '-' || c == '.')
+            && name.starts_with(is_plain)
+            && name.ends_with(is_plain)
+            && !name.contains("..");
+        if !is_well_formed || !(BUCKET_LENGTH_MIN..=length_max).contains(&name.len()) {
+            let message = format!(
+                "must have {BUCKET_LENGTH_MIN} to {length_max} characters{why}: lower-case letters, digits, \"-\" and \".\", \
+                 a letter or digit first and last, no two \".\" together"
+            );
+            violations.refuse(key, message);
+        }
     }
 }

@@ -321,7 +321,7 @@ fn a_provider_can_be_set_by_variables_alone_beside_those_of_the_file() {
 #[test]
 fn all_that_is_wrong_with_providers_is_said_at_once() {
     let file = "[storage]\nprovider = 'gone'\n[storage.providers.odd__name]\nadapter = 'local'\n\
-                [storage.providers.cloud]\nadapter = 's3'\nbucket = 'b'\nendpoint = 'http://store.test'\n\
+                [storage.providers.cloud]\nadapter = 's3'\nbucket = 'files'\nendpoint = 'http://store.test'\n\
                 access_key_id = 'id'\nkms_key_id = 'k'";
     let expected = [
         "storage.provider",
@@ -332,6 +332,25 @@ fn all_that_is_wrong_with_providers_is_said_at_once() {
         "storage.providers.odd__name.root",
     ];
     assert_eq!(keys(&problems(file, &[])), expected);
+}
+
+#[test]
+fn a_bucket_that_s3_would_not_make_is_refused() {
+    let check = |bucket: &str, per_tenant: bool| {
+        let text = format!("bucket = '{bucket}'\nbucket_per_tenant = {per_tenant}");
+        load(&format!("[storage.providers.cloud]\nadapter = 's3'\n{text}"), &[])
+            .map_err(|error| keys(error.problems()).join(" "))
+            .map(|_| ())
+    };
+    let refused = Err("storage.providers.cloud.bucket".to_owned());
+    for (length, per_tenant) in [(63, false), (30, true)] {
+        assert_eq!(check(&"b".repeat(length), per_tenant), Ok(()));
+        assert_eq!(check(&"b".repeat(length + 1), per_tenant), refused);
+    }
+    for bucket in ["ab", "Files", "my_files", "-files", "files.", "my..files", "fi/les"] {
+        assert_eq!(check(bucket, false), refused, "{bucket}");
+    }
+    assert_eq!(check("my-files.eu1", false), Ok(()));
 }
 
 #[test]

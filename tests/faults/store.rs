@@ -74,6 +74,7 @@ fn options(door: SocketAddr) -> S3Options {
         region: setting("REGION"),
         bucket: format!("faults-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed)),
         bucket_per_tenant: false,
+        abandoned_multipart_days: None,
         virtual_hosted_style: false,
         credentials: S3Credentials::Static {
             access_key_id: setting("ACCESS_KEY"),

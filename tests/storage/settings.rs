@@ -35,6 +35,7 @@ fn options(endpoint: String, region: &str, bucket: &str, access_key: String, sec
         region: region.to_owned(),
         bucket: bucket.to_owned(),
         bucket_per_tenant: false,
+        abandoned_multipart_days: None,
         virtual_hosted_style: false,
         credentials: S3Credentials::Static {
             access_key_id: access_key,

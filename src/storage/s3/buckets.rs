@@ -98,8 +98,21 @@ impl Client {
     pub(super) async fn ensure_bucket(&self, bucket: &str) -> Result<(), Failure> {
         if self.options.bucket_per_tenant && !self.has_bucket(bucket).await? {
             self.create_bucket(bucket).await?;
+            self.add_rule(bucket).await;
         }
         Ok(())
+    }
+
+    /// Only a second net: what comes first is never refused for want of it, and `storage init` adds it later.
+    async fn add_rule(&self, bucket: &str) {
+        let Some(days) = self.options.abandoned_multipart_days else { return };
+        match lifecycle::ensure(self, bucket, days).await {
+            Ok(InitOutcome::Unsupported(why)) => tracing::debug!(bucket, why, "no lifecycle rule"),
+            Ok(_) => {}
+            Err(error) => {
+                tracing::warn!(bucket, %error, "lifecycle rule not set; run `strongroom storage init`")
+            }
+        }
     }
 
     /// As `bucket_exists`, but remembers what is there.

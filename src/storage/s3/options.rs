@@ -15,6 +15,8 @@ pub struct S3Options {
     pub bucket: String,
     /// A bucket for each tenant, `<bucket>-<tenant id without hyphens>`, made private at the first write.
     pub bucket_per_tenant: bool,
+    /// The store gives up multipart uploads of this age, in days: a rule that a tenant's new bucket gets at once.
+    pub abandoned_multipart_days: Option<u32>,
     /// The bucket stands in the host name rather than in the path.
     pub virtual_hosted_style: bool,
     /// How to be let in.

@@ -16,6 +16,7 @@ pub(super) fn options(endpoint: &str) -> S3Options {
         region: "us-east-1".to_owned(),
         bucket: "bucket".to_owned(),
         bucket_per_tenant: false,
+        abandoned_multipart_days: None,
         virtual_hosted_style: false,
         credentials: S3Credentials::Static {
             access_key_id: "AKID".to_owned(),

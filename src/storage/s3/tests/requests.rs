@@ -85,3 +85,24 @@ async fn a_large_copy_is_made_inside_the_store_in_parts_that_cover_it_exactly() 
     assert_eq!(ranges, ["bytes=0-5242879", "bytes=10485760-12582911", "bytes=5242880-10485759"]);
     assert!(script.requests()[2].contains(&format!("x-amz-copy-source: /bucket/{from}")));
 }
+
+#[tokio::test]
+async fn a_new_tenants_bucket_gets_its_rule_at_once_and_is_used_even_where_that_fails() {
+    let stored = || Reply::new(200, "").header("etag", "\"1\"");
+    for answer in [Reply::new(200, ""), error(501, "NotImplemented"), error(500, "InternalError")] {
+        let no_rules = error(404, "NoSuchLifecycleConfiguration");
+        let replies = vec![Reply::new(404, ""), Reply::new(200, ""), no_rules, answer, stored(), head(1)];
+        let (s3, script) = scripted_with(replies, |options| {
+            options.bucket_per_tenant = true;
+            options.abandoned_multipart_days = Some(9);
+        })
+        .await;
+        let key = key();
+        s3.put(&key, Payload::from(Bytes::from_static(b"x")), &PutOptions::default()).await.unwrap();
+        let bucket = format!("/bucket-{}", key.tenant().as_uuid().simple());
+        let lines = script.lines();
+        assert_eq!(lines[1], format!("PUT {bucket}/"));
+        assert_eq!(lines[3], format!("PUT {bucket}/?lifecycle="));
+        assert_eq!(lines[4], format!("PUT {bucket}/{key}"));
+    }
+}
