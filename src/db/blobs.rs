@@ -214,13 +214,24 @@ struct CountRow {
 
 /// How many blobs of a provider have been released and wait for their time.
 pub async fn count_released(tx: &mut SystemTx, provider: &str) -> Result<u64, DbError> {
-    let row: CountRow = statement(
-        "count released blobs",
-        "SELECT count(*) AS count FROM blobs WHERE delete_after IS NOT NULL AND provider = {}",
-    )
-    .bind::<Text, _>(provider.to_owned())
-    .one(tx.connection()?)
-    .await?;
+    let sql = "SELECT count(*) AS count FROM blobs WHERE delete_after IS NOT NULL AND provider = {}";
+    count(tx, "count released blobs", sql, provider).await
+}
+
+/// How many blobs [`list_movable`] would find in all.
+pub async fn count_movable(tx: &mut SystemTx, provider: &str) -> Result<u64, DbError> {
+    let sql = "SELECT count(*) AS count FROM blobs WHERE delete_after IS NULL AND provider = {}";
+    count(tx, "count blobs to move", sql, provider).await
+}
+
+async fn count(
+    tx: &mut SystemTx,
+    what: &'static str,
+    sql: &'static str,
+    provider: &str,
+) -> Result<u64, DbError> {
+    let row: CountRow =
+        statement(what, sql).bind::<Text, _>(provider.to_owned()).one(tx.connection()?).await?;
     Ok(u64::try_from(row.count).unwrap_or_default())
 }
 

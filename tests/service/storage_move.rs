@@ -3,6 +3,7 @@
 
 use std::{future::Future, pin::pin, sync::Arc, task::Poll};
 
+use futures::{SinkExt, channel::mpsc};
 use strongroom::{
     app::storage::{
         move_blobs::{Move, MoveError, MoveOptions, Progress, Report},
@@ -11,6 +12,7 @@ use strongroom::{
     config::{Config, provider::ProviderConfig},
     db::stray_objects::{self, StrayObject},
     domain::clock::SystemIds,
+    proto::v1::UploadSpec,
     storage::{
         Payload, PutOptions, StorageErrorKind, Stores,
         flaky::{Fault, Operation, Plan},
@@ -18,7 +20,7 @@ use strongroom::{
     worker,
 };
 
-use crate::harness::{PART, Service, file_id, service_test_with, spec};
+use crate::harness::{PART, Service, file_id, service_test_with, spec, upload_messages};
 
 struct Silent;
 
@@ -113,7 +115,8 @@ fn moved_files_read_the_same_and_the_originals_stay_for_the_undelete_window() {
         s.clock.advance(chrono::Duration::hours(71));
         rounds(&s).await;
         assert_eq!((objects(&s, "old").await, objects(&s, "new").await), (4, 4));
-        assert_eq!(move_to_new(&s).await, Report::default(), "there is nothing left to move");
+        let again = Report { is_written_to: true, ..Report::default() };
+        assert_eq!(move_to_new(&s).await, again, "there is nothing left to move");
         let audited = "SELECT count(*) FROM audit_entries WHERE action = 9 AND details ->> 'to' = 'new'";
         assert_eq!(s.owner.number(audited).await, 4);
         assert_only_new_has_objects(&s).await;
@@ -127,7 +130,8 @@ fn a_dry_run_counts_and_moves_nothing() {
         stored(&s).await;
         let options = MoveOptions { is_dry_run: true, ..options("old", "new") };
         let report = mover(&s).run(&options, &mut Silent).await.unwrap();
-        assert_eq!((report.is_dry_run, report.blobs), (true, 4));
+        assert_eq!((report.is_dry_run, report.blobs, report.left_blobs), (true, 4, 4));
+        assert!(report.is_done());
         assert_eq!((objects(&s, "old").await, objects(&s, "new").await), (4, 0));
     });
 }
@@ -195,6 +199,50 @@ fn a_source_that_breaks_off_is_not_taken_for_a_shorter_file() {
         }
         move_to_new(&s).await;
         assert_only_new_has_objects(&s).await;
+    });
+}
+
+#[test]
+fn what_comes_to_the_old_provider_meanwhile_is_told_of_until_a_later_run_has_moved_it() {
+    service_test_with(new_and_old, |s| async move {
+        stored(&s).await;
+        // A server that was not told yet where new bytes go.
+        let before = s.replica(|config| config.storage.provider = "old".to_owned()).await;
+        let data = content(4 * PART);
+        let told = UploadSpec { size_bytes: Some(data.len() as i64), ..spec("slow") };
+        let mut messages = upload_messages(told, &data, PART);
+        let rest = messages.split_off(3);
+        let (mut sender, stream) = mpsc::channel(1);
+        let mut files = before.alice().files.clone();
+        let running = tokio::spawn(async move { files.upload_file(stream).await });
+        for message in messages {
+            sender.send(message).await.unwrap();
+        }
+        let open = "SELECT count(*) FROM uploads WHERE state = 1";
+        s.until("the upload is open", || async { s.owner.number(open).await == 1 }).await;
+        let report = move_to_new(&s).await;
+        assert_eq!((report.blobs, report.left_blobs, report.open_uploads), (4, 0, 1));
+        assert!(!report.is_done() && !report.is_written_to, "{report:?}");
+
+        for message in rest {
+            sender.send(message).await.unwrap();
+        }
+        drop(sender);
+        running.await.unwrap().unwrap();
+        before.stopped().await;
+        // What the walk could not move, or has not come across, counts all the same.
+        s.faults.set_plan(Plan::new().on(
+            Operation::StartMultipart,
+            1,
+            Fault::Before(StorageErrorKind::Unavailable),
+        ));
+        let report = move_to_new(&s).await;
+        assert_eq!((report.blobs, report.left_blobs, report.open_uploads), (0, 1, 0));
+        assert!(!report.is_done(), "{report:?}");
+        s.faults.set_plan(Plan::new());
+        let report = move_to_new(&s).await;
+        assert_eq!((report.blobs, report.left_blobs, report.open_uploads), (1, 0, 0));
+        assert!(report.is_done(), "{report:?}");
     });
 }
 

@@ -5,6 +5,9 @@
 //! the first one stopped. The original stays for the undelete window, for readers that have it open and for a database
 //! that is restored to an hour ago. Every object without a blob, the copy before and the original after, has its row in
 //! `stray_objects`: a crash at any point leaves nothing that nobody removes.
+//!
+//! The walk goes once, in the order of ids, which are as random as they are new: what is committed meanwhile may come to lie
+//! behind it. So it counts at the end what is still there, and whoever called calls again until that is nothing.
 
 use std::sync::Arc;
 
@@ -18,6 +21,7 @@ use crate::{
         audit_entries::{self, AuditAction, AuditEntry},
         blobs::{self, TenantBlob},
         stray_objects::{self, StrayObject},
+        uploads,
     },
     domain::{
         clock::{Clock, IdSource},
@@ -83,6 +87,12 @@ pub struct Report {
     pub failures: Vec<Failure>,
     /// The run ended early, because too much failed.
     pub is_cut_short: bool,
+    /// Blobs that were still there at the end: what failed, and what came meanwhile.
+    pub left_blobs: u64,
+    /// Uploads to there that had not ended; each may become one more blob.
+    pub open_uploads: u64,
+    /// New bytes go to the provider that is moved away from.
+    pub is_written_to: bool,
 }
 
 /// A blob that could not be moved.
@@ -135,36 +145,51 @@ impl Move {
         if options.from == options.to {
             return Err(MoveError::SameProvider(options.from.clone()));
         }
-        let mut report = Report { is_dry_run: options.is_dry_run, ..Report::default() };
+        let is_written_to = self.stores.writing().provider() == options.from;
+        let mut report = Report { is_dry_run: options.is_dry_run, is_written_to, ..Report::default() };
+        self.move_all(options, from.as_ref(), to.as_ref(), &mut report, progress).await?;
+        let mut tx = self.db.system_tx().await?;
+        // The uploads first: one that becomes a blob in between is counted twice rather than not at all.
+        report.open_uploads = uploads::count_open(&mut tx, &options.from).await?;
+        report.left_blobs = blobs::count_movable(&mut tx, &options.from).await?;
+        report.released = blobs::count_released(&mut tx, &options.from).await?;
+        tx.commit().await?;
+        Ok(report)
+    }
+
+    async fn move_all(
+        &self,
+        options: &MoveOptions,
+        from: &dyn ObjectStorage,
+        to: &dyn ObjectStorage,
+        report: &mut Report,
+        progress: &mut dyn Progress,
+    ) -> Result<(), MoveError> {
         let mut after = None;
         loop {
             let mut tx = self.db.system_tx().await?;
             let batch = blobs::list_movable(&mut tx, &options.from, after, BATCH).await?;
-            let Some(last) = batch.last() else {
-                report.released = blobs::count_released(&mut tx, &options.from).await?;
-                tx.commit().await?;
-                return Ok(report);
-            };
             tx.commit().await?;
+            let Some(last) = batch.last() else { return Ok(()) };
             after = Some((last.tenant, last.blob.id));
             if options.is_dry_run {
                 report.blobs += batch.len() as u64;
                 report.bytes += batch.iter().map(|owned| owned.blob.size_bytes).sum::<u64>();
-                progress.moved(&report);
+                progress.moved(report);
                 continue;
             }
             let moves = batch.into_iter().map(|owned| async move {
-                let outcome = self.move_blob(&owned, from.as_ref(), to.as_ref(), options.reads_back).await;
+                let outcome = self.move_blob(&owned, from, to, options.reads_back).await;
                 (owned, outcome)
             });
             let mut moves = stream::iter(moves).buffer_unordered(options.concurrency.max(1));
             while let Some((owned, outcome)) = moves.next().await {
                 report.count(&owned, outcome);
-                progress.moved(&report);
+                progress.moved(report);
                 // Dropping the others is no more than a crash would do.
                 if report.failures.len() >= FAILURES_MAX {
                     report.is_cut_short = true;
-                    return Ok(report);
+                    return Ok(());
                 }
             }
         }
@@ -242,6 +267,12 @@ impl Move {
 }
 
 impl Report {
+    /// Whether nothing is left to do: nothing failed, and nothing remains or is about to come. Until new bytes go elsewhere,
+    /// that holds for the moment.
+    pub fn is_done(&self) -> bool {
+        self.failures.is_empty() && (self.is_dry_run || (self.left_blobs, self.open_uploads) == (0, 0))
+    }
+
     fn count(&mut self, owned: &TenantBlob, outcome: Result<Outcome, Error>) {
         match outcome {
             Ok(Outcome::Moved) => {

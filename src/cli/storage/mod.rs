@@ -26,7 +26,7 @@ pub(super) enum StorageCommand {
     Init(init::InitArgs),
     /// Show every provider: whether it answers, how fast, and what it holds
     Status(status::StatusArgs),
-    /// Move files from one provider to another while the service runs; run it again to go on
+    /// Move files from one provider to another while the service runs; run it again until it says that 0 remain
     Move(move_blobs::MoveArgs),
 }
 

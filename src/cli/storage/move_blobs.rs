@@ -34,7 +34,7 @@ pub(in crate::cli) struct MoveArgs {
     json: bool,
 }
 
-/// Exits with 0 when everything was moved, 3 when some of it is left, 1 when nothing could be tried.
+/// Exits with 0 when everything was moved and nothing remains, 3 when something does, 1 when nothing could be tried.
 pub(super) async fn move_blobs(args: MoveArgs, config: Option<PathBuf>) -> Result<ExitCode, Failure> {
     let config = load(config)?;
     config.validate_for_upkeep()?;
@@ -58,7 +58,7 @@ pub(super) async fn move_blobs(args: MoveArgs, config: Option<PathBuf>) -> Resul
     let report = work.run(&options, &mut bar).await?;
     bar.0.finish_and_clear();
     print(&if args.json { serde_json::to_string_pretty(&report)? } else { table(&report, &options)? })?;
-    Ok(if report.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(NOT_DONE) })
+    Ok(if report.is_done() { ExitCode::SUCCESS } else { ExitCode::from(NOT_DONE) })
 }
 
 /// A spinner on standard error, where somebody looks at it.
@@ -104,6 +104,18 @@ fn table(report: &Report, options: &MoveOptions) -> Result<String, Failure> {
     if report.released > 0 {
         let (released, from) = (report.released, &options.from);
         writeln!(table, "{released} purged files stay with `{from}` until their undelete window has passed")?;
+    }
+    if !report.is_dry_run {
+        let (files, uploads, from) = (report.left_blobs, report.open_uploads, &options.from);
+        write!(table, "{files} files and {uploads} open uploads remain with `{from}`")?;
+        writeln!(table, "{}", if files + uploads > 0 { "; run it again until 0 remain" } else { "" })?;
+    }
+    if report.is_written_to {
+        let (from, to) = (&options.from, &options.to);
+        writeln!(
+            table,
+            "warning: new files still go to `{from}`: set `storage.provider` to `{to}` and restart every server first"
+        )?;
     }
     if report.is_cut_short {
         writeln!(table, "stopped early, because too much failed; run it again once that is mended")?;
