@@ -2,7 +2,7 @@
 
 use diesel::{
     QueryableByName,
-    sql_types::{Array, BigInt, Binary, Integer, Text, Timestamptz, Uuid as SqlUuid},
+    sql_types::{Array, BigInt, Binary, Integer, Nullable, Text, Timestamptz, Uuid as SqlUuid},
 };
 use uuid::Uuid;
 
@@ -182,28 +182,50 @@ pub async fn providers(tx: &mut SystemTx) -> Result<Vec<String>, DbError> {
     Ok(rows.into_iter().map(|row| row.provider).collect())
 }
 
+/// A blob that can be moved to another provider.
+#[derive(Debug, Clone)]
+pub struct MovableBlob {
+    /// Which, and whose.
+    pub owned: TenantBlob,
+    /// Who brought its bytes, as its first version says.
+    pub created_by: Option<String>,
+}
+
+#[derive(QueryableByName)]
+struct MovableRow {
+    #[diesel(sql_type = Nullable<Text>)]
+    created_by: Option<String>,
+    #[diesel(embed)]
+    owned: TenantRow,
+}
+
 /// Blobs of one provider that have not been released, in the order of (tenant, id), behind a position.
 pub async fn list_movable(
     tx: &mut SystemTx,
     provider: &str,
     after: Option<(TenantId, BlobId)>,
     limit: i64,
-) -> Result<Vec<TenantBlob>, DbError> {
+) -> Result<Vec<MovableBlob>, DbError> {
     let (tenant, id) =
         after.map_or((Uuid::nil(), Uuid::nil()), |(tenant, id)| (tenant.as_uuid(), id.as_uuid()));
     let sql = format!(
-        "SELECT b.tenant_id, {COLUMNS} FROM blobs AS b
+        "SELECT b.tenant_id, {COLUMNS}, (
+             SELECT v.created_by FROM versions AS v WHERE v.tenant_id = b.tenant_id AND v.blob_id = b.id
+             ORDER BY v.create_time, v.file_id LIMIT 1) AS created_by
+         FROM blobs AS b
          WHERE (b.tenant_id, b.id) > ({{}}, {{}}) AND b.provider = {{}} AND b.delete_after IS NULL
          ORDER BY b.tenant_id, b.id LIMIT {{}}"
     );
-    let rows: Vec<TenantRow> = statement("find blobs to move", sql)
+    let rows: Vec<MovableRow> = statement("find blobs to move", sql)
         .bind::<SqlUuid, _>(tenant)
         .bind::<SqlUuid, _>(id)
         .bind::<Text, _>(provider.to_owned())
         .bind::<BigInt, _>(limit)
         .load(tx.connection()?)
         .await?;
-    rows.into_iter().map(TenantRow::read).collect()
+    rows.into_iter()
+        .map(|row| Ok(MovableBlob { owned: row.owned.read()?, created_by: row.created_by }))
+        .collect()
 }
 
 #[derive(QueryableByName)]

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{PART_NUMBER_MAX, PART_SIZE_BYTES_MAX, StorageError};
-use crate::domain::{clock::Timestamp, object_key::ObjectKey};
+use crate::domain::{clock::Timestamp, ids::TenantId, object_key::ObjectKey};
 
 /// What is said about an object when it is made. Hints for people who look into the store; Strongroom's own
 /// record is in the database, so an adapter may drop what its store has no place for. Never the name of a
@@ -14,6 +14,15 @@ pub struct PutOptions {
     pub content_type: Option<String>,
     /// Pairs such as `tenant-id`.
     pub metadata: Vec<(String, String)>,
+}
+
+impl PutOptions {
+    /// What is said about every blob: whose it is, and who brought it, where that is known.
+    pub fn of_blob(tenant: TenantId, user: Option<&str>) -> Self {
+        let mut metadata = vec![("tenant-id".to_owned(), tenant.to_string())];
+        metadata.extend(user.map(|user| ("user-id".to_owned(), user.to_owned())));
+        Self { content_type: None, metadata }
+    }
 }
 
 /// A stored object.

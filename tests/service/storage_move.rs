@@ -10,7 +10,10 @@ use strongroom::{
         status::status,
     },
     config::{Config, provider::ProviderConfig},
-    db::stray_objects::{self, StrayObject},
+    db::{
+        blobs,
+        stray_objects::{self, StrayObject},
+    },
     domain::clock::SystemIds,
     proto::v1::UploadSpec,
     storage::{
@@ -133,6 +136,24 @@ fn a_dry_run_counts_and_moves_nothing() {
         assert_eq!((report.is_dry_run, report.blobs, report.left_blobs), (true, 4, 4));
         assert!(report.is_done());
         assert_eq!((objects(&s, "old").await, objects(&s, "new").await), (4, 0));
+    });
+}
+
+#[test]
+fn a_copy_says_whose_it_is_and_who_brought_it_as_the_original_does() {
+    service_test_with(old_and_new, |s| async move {
+        s.alice().upload(spec("a"), &content(10)).await.unwrap();
+        s.bob().upload(spec("b"), &content(10)).await.unwrap();
+        let mut tx = s.db.system_tx().await.unwrap();
+        let movable = blobs::list_movable(&mut tx, "old", None, 10).await.unwrap();
+        tx.commit().await.unwrap();
+        let mut users: Vec<_> = movable.iter().filter_map(|blob| blob.created_by.as_deref()).collect();
+        users.sort_unstable();
+        assert_eq!(users, ["alice", "bob"]);
+        let tenant = movable[0].owned.tenant;
+        let said = PutOptions::of_blob(tenant, Some("alice")).metadata;
+        let names = ["tenant-id", "user-id"].map(str::to_owned);
+        assert_eq!(said, names.into_iter().zip([tenant.to_string(), "alice".to_owned()]).collect::<Vec<_>>());
     });
 }
 

@@ -19,7 +19,7 @@ use crate::{
     db::{
         Database,
         audit_entries::{self, AuditAction, AuditEntry},
-        blobs::{self, TenantBlob},
+        blobs::{self, MovableBlob, TenantBlob},
         stray_objects::{self, StrayObject},
         uploads,
     },
@@ -171,16 +171,16 @@ impl Move {
             let batch = blobs::list_movable(&mut tx, &options.from, after, BATCH).await?;
             tx.commit().await?;
             let Some(last) = batch.last() else { return Ok(()) };
-            after = Some((last.tenant, last.blob.id));
+            after = Some((last.owned.tenant, last.owned.blob.id));
             if options.is_dry_run {
                 report.blobs += batch.len() as u64;
-                report.bytes += batch.iter().map(|owned| owned.blob.size_bytes).sum::<u64>();
+                report.bytes += batch.iter().map(|movable| movable.owned.blob.size_bytes).sum::<u64>();
                 progress.moved(report);
                 continue;
             }
-            let moves = batch.into_iter().map(|owned| async move {
-                let outcome = self.move_blob(&owned, from, to, options.reads_back).await;
-                (owned, outcome)
+            let moves = batch.into_iter().map(|movable| async move {
+                let outcome = self.move_blob(&movable, from, to, options.reads_back).await;
+                (movable.owned, outcome)
             });
             let mut moves = stream::iter(moves).buffer_unordered(options.concurrency.max(1));
             while let Some((owned, outcome)) = moves.next().await {
@@ -197,11 +197,12 @@ impl Move {
 
     async fn move_blob(
         &self,
-        owned: &TenantBlob,
+        movable: &MovableBlob,
         from: &dyn ObjectStorage,
         to: &dyn ObjectStorage,
         reads_back: bool,
     ) -> Result<Outcome, Error> {
+        let owned = &movable.owned;
         let (tenant, blob) = (owned.tenant, &owned.blob);
         let id = BlobId::from_uuid(self.ids.uuid());
         let key = blob.key.anew(self.clock.now().date_naive(), id).map_err(Error::internal)?;
@@ -212,8 +213,7 @@ impl Move {
         stray_objects::insert(&mut tx, &target, COPY_HOURS).await?;
         tx.commit().await?;
 
-        let options =
-            PutOptions { content_type: None, metadata: vec![("tenant-id".to_owned(), tenant.to_string())] };
+        let options = PutOptions::of_blob(tenant, movable.created_by.as_deref());
         let copy = Copy { blob, from, to, key: &target.key, options: &options };
         let mut copied = copy.run(self.part_size_bytes).await;
         if reads_back && copied.is_ok() {

@@ -268,12 +268,9 @@ pub(super) fn target(app: &App, caller: &Caller, category: &str) -> Result<Targe
     let day = app.clock.now().date_naive();
     let key = ObjectKey::for_blob(&app.limits.key_prefix, caller.tenant_id(), category, day, blob_id)
         .map_err(Error::internal)?;
-    let metadata = vec![
-        ("tenant-id".to_owned(), caller.tenant_id().to_string()),
-        ("user-id".to_owned(), caller.actor.id.clone()),
-    ];
+    let options = PutOptions::of_blob(caller.tenant_id(), Some(&caller.actor.id));
     let store = Arc::clone(app.stores.writing());
-    Ok(Target { store, blob_id, key, options: PutOptions { content_type: None, metadata } })
+    Ok(Target { store, blob_id, key, options })
 }
 
 impl Target {
