@@ -56,7 +56,7 @@ impl Retrying {
         let mut position = 0;
         while let Some(piece) = stored.try_next().await? {
             let end = position + piece.len() as u64;
-            if !body.pieces(&(position..end)).iter().flatten().eq(piece.iter()) {
+            if body.pieces(&(position..end)).concat() != piece {
                 return Ok(false);
             }
             position = end;
@@ -77,7 +77,7 @@ impl Retrying {
             let window = start..size_bytes.min(start + PIECE_SIZE_BYTES_MAX as u64);
             let of_left: Vec<Bytes> = self.get(left, window.clone()).await?.try_collect().await?;
             let of_right: Vec<Bytes> = self.get(right, window).await?.try_collect().await?;
-            if !of_left.iter().flatten().eq(of_right.iter().flatten()) {
+            if of_left.concat() != of_right.concat() {
                 return Ok(false);
             }
         }
