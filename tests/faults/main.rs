@@ -11,7 +11,7 @@
 //! | crowds: more large chunks than there is room for | `crowds.rs`; a thousand at once: `tests/e2e/crowd.rs` |
 //!
 //! The service is the one of `tests/service/harness`, which checks the books after every test. Run through
-//! `scripts/with-postgres scripts/with-garage cargo test --test faults`.
+//! `scripts/with-postgres scripts/with-garage scripts/with-moto cargo test --test faults`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what is wrong by panicking")]
 #![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the numbers of tests are small")]

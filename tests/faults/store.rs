@@ -1,5 +1,6 @@
 //! The object store: down, slow, failing for a while, cut off in the middle of a part or a download, and answering
-//! wrongly after it has done what it was asked. A real Garage stands behind the proxy.
+//! wrongly after it has done what it was asked. A real Garage stands behind the proxy, and moto for what Garage does not know:
+//! writes that are refused where an object is.
 
 use std::{
     net::SocketAddr,
@@ -59,9 +60,9 @@ fn is_get(line: &str) -> bool {
 }
 
 fn setting(name: &str) -> String {
-    let name = format!("STRONGROOM_TEST_S3_{name}");
+    let name = format!("STRONGROOM_TEST_{name}");
     std::env::var(&name).unwrap_or_else(|_| {
-        panic!("{name} is not set: run through scripts/with-postgres scripts/with-garage")
+        panic!("{name} is not set: run through scripts/with-postgres scripts/with-garage scripts/with-moto")
     })
 }
 
@@ -71,14 +72,14 @@ fn options(door: SocketAddr) -> S3Options {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     S3Options {
         endpoint: Some(format!("http://{door}")),
-        region: setting("REGION"),
+        region: setting("S3_REGION"),
         bucket: format!("faults-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed)),
         bucket_per_tenant: false,
         abandoned_multipart_days: None,
         virtual_hosted_style: false,
         credentials: S3Credentials::Static {
-            access_key_id: setting("ACCESS_KEY"),
-            secret_access_key: setting("SECRET_KEY").into(),
+            access_key_id: setting("S3_ACCESS_KEY"),
+            secret_access_key: setting("S3_SECRET_KEY").into(),
             session_token: None,
         },
         payload_signing: PayloadSigning::Never,
@@ -93,8 +94,21 @@ fn options(door: SocketAddr) -> S3Options {
     }
 }
 
+/// moto by way of a proxy. It heeds `If-None-Match`, and asks nobody for a key.
+fn moto_options(door: SocketAddr) -> S3Options {
+    S3Options { conditional_writes: true, ..options(door) }
+}
+
 /// Runs a test against a service whose bytes go to Garage through a proxy.
 fn behind_a_proxy<F, Fut>(test: F)
+where
+    F: FnOnce(Service, Arc<OnceLock<Proxy>>) -> Fut,
+    Fut: Future<Output = ()>,
+{
+    behind_a_proxy_to("S3_ENDPOINT", options, test);
+}
+
+fn behind_a_proxy_to<F, Fut>(endpoint: &str, options: fn(SocketAddr) -> S3Options, test: F)
 where
     F: FnOnce(Service, Arc<OnceLock<Proxy>>) -> Fut,
     Fut: Future<Output = ()>,
@@ -104,8 +118,8 @@ where
     service_test_in(
         None,
         |site| {
-            let garage = setting("ENDPOINT").strip_prefix("http://").unwrap().parse().unwrap();
-            let proxy = opened.get_or_init(|| Proxy::start(Protocol::Http, Upstream::Tcp(garage)));
+            let store = setting(endpoint).strip_prefix("http://").unwrap().parse().unwrap();
+            let proxy = opened.get_or_init(|| Proxy::start(Protocol::Http, Upstream::Tcp(store)));
             site.storage.adapter = AdapterOptions::S3(Box::new(options(proxy.address())));
             site.storage.retry_attempts_max = ATTEMPTS;
             let uploads = &mut site.config.uploads;
@@ -304,6 +318,26 @@ fn an_answer_that_is_lost_leaves_one_file() {
             proxy.heal();
         }
         assert_files(&s, 3).await;
+    });
+}
+
+#[test]
+fn a_put_whose_answer_is_lost_finds_its_own_object_where_writes_are_conditional() {
+    behind_a_proxy_to("MOTO_ENDPOINT", moto_options, |s, proxy| async move {
+        let proxy = proxy.get().unwrap();
+        assert!(s.store.capabilities().conditional_writes);
+        let puts = proxy.strike(0..1, Fault::LoseAnswer, is_put);
+        let gets = proxy.count(is_get);
+        let id = upload(&s, "a", SIZES[0]).await.unwrap();
+        // The second one was refused with 412, so the object was read to see whose it is.
+        assert_eq!((puts.times(), gets.times()), (2, 1));
+        assert_eq!(sha256(&s.alice().read(&id).await.unwrap()), sha256(&pattern(SIZES[0])));
+        proxy.heal();
+        let completes = proxy.strike(0..1, Fault::LoseAnswer, is_complete);
+        there_and_back(&s, SIZES[1]).await;
+        assert!(completes.times() >= 1);
+        proxy.heal();
+        assert_files(&s, 2).await;
     });
 }
 
