@@ -14,6 +14,8 @@ CREATE TABLE blobs (
     PRIMARY KEY (tenant_id, id),
     UNIQUE (tenant_id, provider, storage_key)
 );
+-- Whoever found an object asks for its row by the key alone.
+CREATE INDEX blobs_key ON blobs (tenant_id, storage_key);
 CREATE INDEX blobs_due ON blobs (delete_after) WHERE delete_after IS NOT NULL;
 CALL app.protect('blobs');
 GRANT INSERT, UPDATE ON blobs TO strongroom_app;

@@ -74,7 +74,8 @@ CREATE TABLE stray_objects (
     delete_after timestamptz NOT NULL,
     -- From here on no blob may take it up.
     is_being_deleted boolean NOT NULL DEFAULT false,
-    PRIMARY KEY (tenant_id, provider, storage_key)
+    -- The key comes first: whoever found an object asks by the key alone.
+    PRIMARY KEY (tenant_id, storage_key, provider)
 );
 CREATE INDEX stray_objects_due ON stray_objects (delete_after);
 CALL app.protect('stray_objects');

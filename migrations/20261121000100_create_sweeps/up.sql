@@ -27,7 +27,3 @@ CREATE POLICY backup ON sweeps FOR SELECT TO strongroom_backup USING (true);
 CREATE POLICY migrate ON sweeps TO strongroom_migrate USING (true) WITH CHECK (true);
 GRANT SELECT, INSERT, UPDATE ON sweeps TO strongroom_system;
 GRANT SELECT ON sweeps TO strongroom_backup;
-
--- Whoever holds a key and asks for its row need not know the provider: the key comes before it.
-ALTER TABLE blobs DROP CONSTRAINT blobs_tenant_id_provider_storage_key_key;
-ALTER TABLE blobs ADD CONSTRAINT blobs_tenant_id_storage_key_provider_key UNIQUE (tenant_id, storage_key, provider);
