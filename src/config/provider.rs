@@ -134,6 +134,17 @@ impl ProviderConfig {
             s3.check(key, violations);
         }
     }
+
+    /// Whether both keep their bytes in one directory or one bucket, as far as their settings tell.
+    pub(super) fn is_same_place(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Local(one), Self::Local(two)) => one.root.is_some() && one.root == two.root,
+            (Self::S3(one), Self::S3(two)) => {
+                !one.bucket.is_empty() && one.bucket == two.bucket && one.endpoint == two.endpoint
+            }
+            _ => false,
+        }
+    }
 }
 
 fn keys<T: DeserializeOwned>(table: Table) -> Result<T, toml::de::Error> {

@@ -89,6 +89,14 @@ impl StorageConfig {
             {
                 local.check_root(&key, violations);
             }
+            // Told once, at the later of the two.
+            let mut before = self.providers.iter().take_while(|(other, _)| *other != name);
+            if let Some((other, _)) = before.find(|(_, other)| provider.is_same_place(other)) {
+                let message = format!(
+                    "is the same place as `storage.providers.{other}`: keep one name of it, the one that rows have"
+                );
+                violations.refuse(key, message);
+            }
         }
     }
 

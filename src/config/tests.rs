@@ -261,6 +261,25 @@ fn a_key_prefix_that_no_key_could_have_is_refused_at_once() {
 }
 
 #[test]
+fn two_providers_that_are_one_place_are_refused() {
+    let local = |root: &str| format!("adapter = 'local'\nroot = '{root}'\n");
+    let s3 = |endpoint: &str, bucket: &str| {
+        format!("adapter = 's3'\nregion = 'r'\nendpoint = '{endpoint}'\nbucket = '{bucket}'\n")
+    };
+    let both = |a: &str, b: &str| format!("[storage.providers.a]\n{a}[storage.providers.b]\n{b}");
+    for (one, same, different) in [
+        (local("/srv/files"), local("/srv/files/"), local("/srv/files/2")),
+        (s3("https://s3.test", "files"), s3("https://s3.test/", "files"), s3("https://s3.test", "more")),
+        (s3("https://s3.test", "files"), s3("https://s3.test:443", "files"), s3("https://s4.test", "files")),
+    ] {
+        let found = problems(&both(&one, &same), &[]);
+        assert_eq!(keys(&found), ["storage.providers.b"], "{found:?}");
+        assert!(found[0].message.contains("`storage.providers.a`"), "{found:?}");
+        load(&both(&one, &different), &[]).unwrap();
+    }
+}
+
+#[test]
 fn the_memory_bound_is_the_sum_of_its_parts() {
     let mib = 1024 * 1024;
     let mut config = Config::defaults().unwrap();

@@ -93,29 +93,22 @@ struct KeyRow {
     storage_key: String,
 }
 
-/// Which of these keys belong to a blob, to an open upload, or are on the list of what is to be removed.
-pub async fn known_keys(
-    tx: &mut SystemTx,
-    provider: &str,
-    keys: &[&ObjectKey],
-) -> Result<Vec<String>, DbError> {
+/// Which of these keys belong to a blob, to an open upload, or are on the list of what is to be removed. A key is made once,
+/// so it does not matter what a row calls the provider.
+pub async fn known_keys(tx: &mut SystemTx, keys: &[&ObjectKey]) -> Result<Vec<String>, DbError> {
     let tenants: Vec<Uuid> = keys.iter().map(|key| key.tenant().as_uuid()).collect();
     let texts: Vec<String> = keys.iter().map(|key| key.as_str().to_owned()).collect();
     let rows: Vec<KeyRow> = statement(
         "look up keys",
         "SELECT k.storage_key FROM unnest({}, {}) AS k (tenant_id, storage_key)
-         WHERE EXISTS (SELECT FROM blobs AS b WHERE b.tenant_id = k.tenant_id AND b.provider = {}
-                       AND b.storage_key = k.storage_key)
-            OR EXISTS (SELECT FROM uploads AS u WHERE u.tenant_id = k.tenant_id AND u.provider = {}
+         WHERE EXISTS (SELECT FROM blobs AS b WHERE b.tenant_id = k.tenant_id AND b.storage_key = k.storage_key)
+            OR EXISTS (SELECT FROM uploads AS u WHERE u.tenant_id = k.tenant_id
                        AND u.storage_key = k.storage_key AND u.state = 1)
-            OR EXISTS (SELECT FROM stray_objects AS s WHERE s.tenant_id = k.tenant_id AND s.provider = {}
+            OR EXISTS (SELECT FROM stray_objects AS s WHERE s.tenant_id = k.tenant_id
                        AND s.storage_key = k.storage_key)",
     )
     .bind::<Array<SqlUuid>, _>(tenants)
     .bind::<Array<Text>, _>(texts)
-    .bind::<Text, _>(provider.to_owned())
-    .bind::<Text, _>(provider.to_owned())
-    .bind::<Text, _>(provider.to_owned())
     .load(tx.connection()?)
     .await?;
     Ok(rows.into_iter().map(|row| row.storage_key).collect())

@@ -20,24 +20,6 @@ pub struct Candidate {
     pub size_bytes: u64,
 }
 
-/// Which store is asked about.
-#[derive(Debug, Clone)]
-pub struct Place {
-    /// Its name.
-    pub provider: String,
-    /// The other stores that are configured: a row that places the object there does not own the one here. A row of a
-    /// provider that nobody has configured does, because that may be this one under its former name.
-    pub others: Vec<String>,
-}
-
-impl Place {
-    /// One of the stores that are configured under these names.
-    pub fn of<'a>(provider: &str, names: impl IntoIterator<Item = &'a str>) -> Self {
-        let others = names.into_iter().filter(|name| *name != provider).map(str::to_owned).collect();
-        Self { provider: provider.to_owned(), others }
-    }
-}
-
 /// What the database says about something in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
@@ -51,17 +33,13 @@ pub enum Verdict {
     Foreign,
 }
 
-/// Whether a row owns `k`. An upload's row owns whatever has its key, in every state, and so does a stray object's: whoever
-/// ends them cleans up. Binds the other providers three times.
+/// Whether a row owns `k`, whatever it calls the provider. A key is made once, and a move makes a fresh one, so a row with
+/// this key means this object: under the provider's former name too, and where two names mean one place. An upload's row
+/// owns whatever has its key, in every state, and so does a stray object's: whoever ends them cleans up.
 const IS_OWNED: &str = "(k.multipart_id = '' AND EXISTS (
-        SELECT FROM blobs AS b
-        WHERE b.tenant_id = k.tenant_id AND b.storage_key = k.storage_key AND b.provider <> ALL ({}))
-     OR EXISTS (
-        SELECT FROM uploads AS u
-        WHERE u.tenant_id = k.tenant_id AND u.storage_key = k.storage_key AND u.provider <> ALL ({}))
-     OR EXISTS (
-        SELECT FROM stray_objects AS s
-        WHERE s.tenant_id = k.tenant_id AND s.storage_key = k.storage_key AND s.provider <> ALL ({})))";
+        SELECT FROM blobs AS b WHERE b.tenant_id = k.tenant_id AND b.storage_key = k.storage_key)
+     OR EXISTS (SELECT FROM uploads AS u WHERE u.tenant_id = k.tenant_id AND u.storage_key = k.storage_key)
+     OR EXISTS (SELECT FROM stray_objects AS s WHERE s.tenant_id = k.tenant_id AND s.storage_key = k.storage_key))";
 
 #[derive(QueryableByName)]
 struct VerdictRow {
@@ -79,7 +57,7 @@ struct VerdictRow {
 /// meanwhile is owned in either.
 pub async fn judge(
     tx: &mut SystemTx,
-    place: &Place,
+    provider: &str,
     candidates: &[Candidate],
 ) -> Result<Vec<Verdict>, DbError> {
     let sql = format!(
@@ -90,10 +68,7 @@ pub async fn judge(
          FROM unnest({{}}, {{}}, {{}}) WITH ORDINALITY AS k (tenant_id, storage_key, multipart_id, n) ORDER BY k.n"
     );
     let rows: Vec<VerdictRow> = statement("look for owners", sql)
-        .bind::<Array<Text>, _>(place.others.clone())
-        .bind::<Array<Text>, _>(place.others.clone())
-        .bind::<Array<Text>, _>(place.others.clone())
-        .bind::<Text, _>(place.provider.clone())
+        .bind::<Text, _>(provider.to_owned())
         .bind::<Array<SqlUuid>, _>(tenants(candidates))
         .bind::<Array<Text>, _>(keys(candidates))
         .bind::<Array<Text>, _>(multipart_ids(candidates))
@@ -137,13 +112,10 @@ pub async fn insert(tx: &mut SystemTx, provider: &str, candidates: &[Candidate])
 }
 
 /// Forgets what a row owns by now; answers how many.
-pub async fn delete_owned(tx: &mut SystemTx, place: &Place) -> Result<usize, DbError> {
+pub async fn delete_owned(tx: &mut SystemTx, provider: &str) -> Result<usize, DbError> {
     let sql = format!("DELETE FROM sweep_candidates AS k WHERE {IS_OWNED} AND k.provider = {{}}");
     statement("delete owned sweep candidates", sql)
-        .bind::<Array<Text>, _>(place.others.clone())
-        .bind::<Array<Text>, _>(place.others.clone())
-        .bind::<Array<Text>, _>(place.others.clone())
-        .bind::<Text, _>(place.provider.clone())
+        .bind::<Text, _>(provider.to_owned())
         .execute(tx.connection()?)
         .await
 }

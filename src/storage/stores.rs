@@ -56,11 +56,6 @@ impl Stores {
     pub fn iter(&self) -> impl Iterator<Item = &Arc<dyn ObjectStorage>> {
         self.by_name.values()
     }
-
-    /// The names of all of them.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.by_name.keys().map(String::as_str)
-    }
 }
 
 #[cfg(test)]
@@ -73,7 +68,7 @@ mod tests {
         assert_eq!(stores.writing().provider(), "new");
         assert_eq!(stores.of("old").unwrap().provider(), "old");
         assert_eq!(stores.of("gone").unwrap_err(), UnknownProvider("gone".to_owned()));
-        assert_eq!(stores.names().collect::<Vec<_>>(), ["new", "old"]);
+        assert_eq!(stores.iter().map(|store| store.provider()).collect::<Vec<_>>(), ["new", "old"]);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use strongroom::{
         files::reap::reap,
         integrity::sweep::{Report, SweepOptions, sweep, sweep_when_due},
     },
+    config::provider::ProviderConfig,
     db::sweeps,
     domain::{
         clock::{Clock as _, IdSource as _, SystemIds},
@@ -16,7 +17,7 @@ use strongroom::{
     },
     proto::v1::{UploadFileRequest, UploadFileResponse, UploadSpec},
     storage::{
-        MultipartId, Payload, PutOptions, StorageErrorKind,
+        AdapterOptions, MultipartId, Payload, PutOptions, StorageErrorKind,
         flaky::{Fault, Operation, Plan},
     },
 };
@@ -26,7 +27,8 @@ use tonic_types::StatusExt;
 
 use crate::{
     harness::{
-        PART, Service, file_id, reason, service_test, service_test_with, sha256, spec, upload_messages,
+        PART, Service, Site, file_id, reason, service_test, service_test_in, service_test_with, sha256, spec,
+        upload_messages,
     },
     upload::pattern,
 };
@@ -120,6 +122,34 @@ fn an_object_whose_row_came_is_forgotten_and_never_removed() {
         assert_eq!(candidates(&s).await, 0);
         let provider = s.store.provider();
         s.owner.run(&format!("UPDATE blobs SET provider = '{provider}'")).await;
+    });
+}
+
+#[test]
+fn a_store_that_two_names_mean_keeps_what_rows_call_by_either() {
+    let root = tempfile::tempdir().unwrap();
+    let arrange = |site: &mut Site| {
+        site.config.storage.providers.clear();
+        for name in ["former", "present"] {
+            site.config.storage.write_to(name, ProviderConfig::Memory);
+        }
+        site.storage.adapter = AdapterOptions::Local { root: root.path().to_owned() };
+    };
+    service_test_in(None, arrange, |s| async move {
+        let before = s.replica(|config| config.storage.provider = "former".to_owned()).await;
+        let former = file_id(&before.alice().upload(spec("a"), b"former").await.unwrap());
+        before.stopped().await;
+        let present = file_id(&s.alice().upload(spec("b"), b"present").await.unwrap());
+        let orphan = orphan(&s).await;
+        for _ in 0..3 {
+            s.clock.advance(GRACE * 2);
+            for report in sweep(&s.app, SweepOptions::configured(&s.app)).await.unwrap() {
+                assert_eq!((report.listed_objects > 1, report.problems.len()), (true, 0), "{report:?}");
+            }
+        }
+        assert!(!is_there(&s, &orphan).await);
+        assert_eq!(s.alice().read(&former).await.unwrap(), "former");
+        assert_eq!(s.alice().read(&present).await.unwrap(), "present");
     });
 }
 

@@ -12,7 +12,7 @@ use crate::{
     db::{
         Database,
         fsck::{self, CheckedBlob},
-        sweep_candidates::{self, Candidate, Place, Verdict},
+        sweep_candidates::{self, Candidate, Verdict},
     },
     domain::{
         clock::{Clock, IdSource, Timestamp},
@@ -156,7 +156,7 @@ impl Fsck {
             let page = store.list("", after.as_ref(), BATCH).await?;
             let keys: Vec<&ObjectKey> = page.objects.iter().map(|object| &object.key).collect();
             let mut tx = self.db.system_tx().await?;
-            let known = fsck::known_keys(&mut tx, store.provider(), &keys).await?;
+            let known = fsck::known_keys(&mut tx, &keys).await?;
             tx.commit().await?;
             for object in &page.objects {
                 report.objects += 1;
@@ -180,7 +180,6 @@ impl Fsck {
 
     /// Invariant 2, of what was never finished: it belongs to an upload, or is young.
     async fn check_multiparts(&self, store: &dyn ObjectStorage, report: &mut Report) -> Result<(), Error> {
-        let place = Place::of(store.provider(), self.stores.names());
         let mut after: Option<MultipartInfo> = None;
         loop {
             let page = store.list_multiparts("", after.as_ref(), BATCH).await?;
@@ -191,7 +190,7 @@ impl Fsck {
             };
             let candidates: Vec<Candidate> = page.multiparts.iter().map(unfinished).collect();
             let mut tx = self.db.system_tx().await?;
-            let verdicts = sweep_candidates::judge(&mut tx, &place, &candidates).await?;
+            let verdicts = sweep_candidates::judge(&mut tx, store.provider(), &candidates).await?;
             tx.commit().await?;
             for (multipart, verdict) in page.multiparts.iter().zip(verdicts) {
                 let age = self.age(multipart.start_time);

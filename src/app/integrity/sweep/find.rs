@@ -101,7 +101,7 @@ impl Sweep<'_> {
             return Ok(());
         }
         let mut tx = self.tx().await?;
-        let verdicts = sweep_candidates::judge(&mut tx, &self.place, &candidates).await?;
+        let verdicts = sweep_candidates::judge(&mut tx, self.provider(), &candidates).await?;
         report.skipped_foreign +=
             verdicts.iter().filter(|verdict| **verdict == Verdict::Foreign).count() as u64;
         let mut verdicts = verdicts.into_iter();

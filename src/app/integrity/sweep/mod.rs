@@ -29,11 +29,7 @@ pub use report::{Amount, Report};
 
 use crate::{
     app::{App, Error, uploads::expire},
-    db::{
-        SystemTx,
-        sweep_candidates::{self, Place},
-        sweeps, uploads,
-    },
+    db::{SystemTx, sweep_candidates, sweeps, uploads},
     storage::ObjectStorage,
 };
 
@@ -66,7 +62,7 @@ pub async fn sweep(app: &App, options: SweepOptions) -> Result<Vec<Report>, Erro
         report.expired_uploads = expired_uploads(app, store, options).await?;
         let mut lock = app.db.system_tx().await?;
         if sweeps::lock(&mut lock, store.provider()).await? {
-            Sweep { app, store, place: place(app, store), options }.run(&mut report).await?;
+            Sweep { app, store, options }.run(&mut report).await?;
         } else {
             report.problem("another replica, or another `strongroom sweep`, is sweeping this store");
         }
@@ -97,17 +93,13 @@ pub async fn sweep_when_due(app: &App) -> Result<usize, Error> {
             let options =
                 SweepOptions { is_full_walk: due.is_full_walk_due, ..SweepOptions::configured(app) };
             let mut report = Report::new(store.provider(), options);
-            Sweep { app, store, place: place(app, store), options }.run(&mut report).await?;
+            Sweep { app, store, options }.run(&mut report).await?;
             report.log();
             removed += usize::try_from(report.removed.count).unwrap_or(usize::MAX);
         }
         lock.commit().await?;
     }
     Ok(removed)
-}
-
-fn place(app: &App, store: &Arc<dyn ObjectStorage>) -> Place {
-    Place::of(store.provider(), app.stores.names())
 }
 
 async fn expired_uploads(
@@ -132,7 +124,6 @@ async fn expired_uploads(
 struct Sweep<'a> {
     app: &'a App,
     store: &'a Arc<dyn ObjectStorage>,
-    place: Place,
     options: SweepOptions,
 }
 
@@ -153,7 +144,7 @@ impl Sweep<'_> {
     }
 
     fn provider(&self) -> &str {
-        &self.place.provider
+        self.store.provider()
     }
 
     fn batch(&self) -> usize {

@@ -47,7 +47,7 @@ impl Sweep<'_> {
             return Ok(());
         }
         let mut tx = self.tx().await?;
-        report.forgotten += sweep_candidates::delete_owned(&mut tx, &self.place).await? as u64;
+        report.forgotten += sweep_candidates::delete_owned(&mut tx, self.provider()).await? as u64;
         Ok(tx.commit().await?)
     }
 
@@ -57,7 +57,8 @@ impl Sweep<'_> {
         report: &mut Report,
     ) -> Result<Result<(), StorageError>, Error> {
         let mut tx = self.tx().await?;
-        let verdicts = sweep_candidates::judge(&mut tx, &self.place, std::slice::from_ref(candidate)).await?;
+        let verdicts =
+            sweep_candidates::judge(&mut tx, self.provider(), std::slice::from_ref(candidate)).await?;
         tx.commit().await?;
         match verdicts.first() {
             Some(Verdict::Waiting) => {}
