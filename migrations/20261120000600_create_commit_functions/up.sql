@@ -54,7 +54,7 @@ CREATE TYPE app.finished_upload AS (
 -- quota row last; the answer tells the quota, so it is written behind it.
 --
 -- `verdicts` are in the order of the items: 1 committed at `create_time`; 2 answered before, with what `answered` holds under
--- its request id; 3 someone else is working on this request id; 4 the lease was lost. When `fits` is false the sum does not
+-- its request id; 3 someone else is working on this request id; 4 the lease was lost or has run out. When `fits` is false the sum does not
 -- fit into the quota, and the caller must roll back.
 --
 -- Plans are generic: planning anew for the number of items cost as much as the inserts. They never scan a table: made while
@@ -116,6 +116,7 @@ BEGIN
             FROM generate_subscripts(finished, 1) AS place
             WHERE verdicts[place] = 1 AND u.tenant_id = tenant AND u.id = finished[place].lease_id
               AND u.lease_epoch = finished[place].lease_epoch AND u.state = 1
+              AND u.lease_expire_time > moment
             RETURNING u.id, u.reserved_bytes)
         SELECT coalesce(jsonb_object_agg(id, reserved_bytes), '{}') INTO reserved FROM ended;
         verdicts := array(

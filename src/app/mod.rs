@@ -37,7 +37,7 @@ use crate::{
         UploadsConfig,
     },
     crypto::sealer::Sealer,
-    db::{Database, blobs::DuePlace, files::DueFile, uploads::ExpiredPlace},
+    db::{Database, blobs::DuePlace, files::DueFile, stray_objects::StrayPlace, uploads::ExpiredPlace},
     domain::{
         caller::{Caller, Operator},
         clock::{Clock, IdSource},
@@ -96,6 +96,7 @@ struct Rotations {
     expired_uploads: Rotation<ExpiredPlace>,
     due_blobs: Rotation<DuePlace>,
     due_files: Rotation<DueFile>,
+    due_strays: Rotation<StrayPlace>,
 }
 
 /// The parts that an [`App`] is assembled from.

@@ -241,11 +241,12 @@ fn keys_of_an_issuer_come_from_one_safe_place() {
 #[test]
 fn limits_that_depend_on_one_another_are_checked() {
     let file = "[server]\nmessage_size_max_bytes = 65536\n[server.http2]\nconnection_window_bytes = 134217727\n\
-                [storage]\nkey_prefix = 'a/../b'\n[server.tls]\nkey_file = 'key.pem'";
+                [uploads]\nlease_seconds = 60\n[storage]\nkey_prefix = 'a/../b'\n[server.tls]\nkey_file = 'key.pem'";
     let expected = [
         "server.tls",
         "server.http2.connection_window_bytes",
         "server.message_size_max_bytes",
+        "uploads.lease_seconds",
         "storage.key_prefix",
     ];
     assert_eq!(keys(&problems(file, &[])), expected);

@@ -81,6 +81,9 @@ impl UploadsConfig {
         let step = self.reservation_step_bytes;
         violations.range("uploads.reservation_step_bytes", step, 1_048_576..=1_073_741_824);
         violations.range("uploads.lease_seconds", self.lease_seconds, 10..=604_800);
+        if self.lease_seconds <= self.idle_timeout_seconds {
+            violations.refuse("uploads.lease_seconds", "must be more than `idle_timeout_seconds`");
+        }
         violations.range("uploads.commit_batch_max", self.commit_batch_max, 1..=1_024);
         violations.range("uploads.commit_connections_max", self.commit_connections_max, 1..=16);
         violations.range("uploads.drain_bytes_max", self.drain_bytes_max, 0..=67_108_864);

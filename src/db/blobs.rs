@@ -2,7 +2,7 @@
 
 use diesel::{
     QueryableByName,
-    sql_types::{Array, BigInt, Binary, Integer, Nullable, Text, Timestamptz, Uuid as SqlUuid},
+    sql_types::{Array, BigInt, Binary, Bool, Integer, Nullable, Text, Timestamptz, Uuid as SqlUuid},
 };
 use uuid::Uuid;
 
@@ -160,6 +160,25 @@ pub async fn list_due(
 struct ProviderRow {
     #[diesel(sql_type = Text)]
     provider: String,
+}
+
+#[derive(QueryableByName)]
+struct HasKeyRow {
+    #[diesel(sql_type = Bool)]
+    has_key: bool,
+}
+
+/// Whether a blob refers to the object of this key.
+pub async fn has_key(tx: &mut TenantTx, key: &ObjectKey) -> Result<bool, DbError> {
+    let row: HasKeyRow = statement(
+        "look for blob",
+        "SELECT EXISTS (SELECT FROM blobs WHERE tenant_id = {} AND storage_key = {}) AS has_key",
+    )
+    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+    .bind::<Text, _>(key.as_str().to_owned())
+    .one(tx.connection()?)
+    .await?;
+    Ok(row.has_key)
 }
 
 /// The providers that blobs name. Walks the index from one (tenant, provider) to the next, because there may be many more

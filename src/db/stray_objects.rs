@@ -3,7 +3,7 @@
 
 use diesel::{
     QueryableByName,
-    sql_types::{BigInt, Bool, Integer, Text, Uuid as SqlUuid},
+    sql_types::{BigInt, Bool, Integer, Text, Timestamptz, Uuid as SqlUuid},
 };
 use uuid::Uuid;
 
@@ -11,7 +11,7 @@ use super::{
     DbError, SystemTx,
     statement::{Statement, statement},
 };
-use crate::domain::{ids::TenantId, object_key::ObjectKey};
+use crate::domain::{clock::Timestamp, ids::TenantId, object_key::ObjectKey};
 
 /// An object without a blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,8 +93,29 @@ pub async fn delete(tx: &mut SystemTx, object: &StrayObject) -> Result<(), DbErr
     object.bind(delete).execute(tx.connection()?).await.map(|_| ())
 }
 
+/// An object whose time has come.
+#[derive(Debug, Clone)]
+pub struct DueStray {
+    /// The object.
+    pub object: StrayObject,
+    /// Since when it is due.
+    pub delete_after: Timestamp,
+}
+
+/// The place of a due object in the list of all.
+pub type StrayPlace = (Timestamp, TenantId, String);
+
+impl DueStray {
+    /// Its place in the list.
+    pub fn place(&self) -> StrayPlace {
+        (self.delete_after, self.object.tenant, self.object.key.to_string())
+    }
+}
+
 #[derive(QueryableByName)]
 struct StrayRow {
+    #[diesel(sql_type = Timestamptz)]
+    delete_after: Timestamp,
     #[diesel(sql_type = SqlUuid)]
     tenant_id: Uuid,
     #[diesel(sql_type = Text)]
@@ -103,27 +124,40 @@ struct StrayRow {
     may_be_unfinished: bool,
 }
 
-/// Objects of one provider that are due, longest first.
-pub async fn list_due(tx: &mut SystemTx, provider: &str, limit: i64) -> Result<Vec<StrayObject>, DbError> {
+/// Objects of one provider that are due; longest first, behind a place.
+pub async fn list_due(
+    tx: &mut SystemTx,
+    provider: &str,
+    after: Option<StrayPlace>,
+    limit: i64,
+) -> Result<Vec<DueStray>, DbError> {
     const OPERATION: &str = "find due stray objects";
+    let (time, tenant, key) = after.map_or((Timestamp::UNIX_EPOCH, Uuid::nil(), String::new()), |after| {
+        (after.0, after.1.as_uuid(), after.2)
+    });
     let rows: Vec<StrayRow> = statement(
         OPERATION,
-        "SELECT tenant_id, storage_key, may_be_unfinished FROM stray_objects
-         WHERE delete_after <= app.now() AND provider = {} ORDER BY delete_after LIMIT {}",
+        "SELECT delete_after, tenant_id, storage_key, may_be_unfinished FROM stray_objects
+         WHERE delete_after <= app.now() AND provider = {} AND (delete_after, tenant_id, storage_key) > ({}, {}, {})
+         ORDER BY delete_after, tenant_id, storage_key LIMIT {}",
     )
     .bind::<Text, _>(provider.to_owned())
+    .bind::<Timestamptz, _>(time)
+    .bind::<SqlUuid, _>(tenant)
+    .bind::<Text, _>(key)
     .bind::<BigInt, _>(limit)
     .load(tx.connection()?)
     .await?;
     rows.into_iter()
         .map(|row| {
-            Ok(StrayObject {
+            let object = StrayObject {
                 tenant: TenantId::from_uuid(row.tenant_id),
                 provider: provider.to_owned(),
                 key: ObjectKey::parse(&row.storage_key)
                     .map_err(|error| DbError::corrupt(OPERATION, error))?,
                 may_be_unfinished: row.may_be_unfinished,
-            })
+            };
+            Ok(DueStray { object, delete_after: row.delete_after })
         })
         .collect()
 }

@@ -49,6 +49,7 @@ async fn kill_minus_nine_at_random_loses_nothing_acknowledged_and_what_it_leaves
     let site = Site::with(database)
         .set("STRONGROOM_UPLOADS__PART_SIZE_BYTES", PART)
         .set("STRONGROOM_UPLOADS__LEASE_SECONDS", 10)
+        .set("STRONGROOM_UPLOADS__IDLE_TIMEOUT_SECONDS", 9)
         .set("STRONGROOM_RETENTION__UNDELETE_WINDOW_HOURS", 0)
         .set_all(garage.settings());
     let mut load = MixedLoad::new();

@@ -10,6 +10,7 @@ mod auth;
 mod contract;
 mod delete;
 mod download;
+mod expire;
 #[allow(dead_code, unused_imports, reason = "tests/faults uses it as well")]
 mod harness;
 mod life;
@@ -18,8 +19,10 @@ mod list_education;
 mod plans;
 mod providers;
 mod quota;
+mod rounds;
 mod storage_move;
 mod sweep;
+mod sweep_places;
 mod tenancy;
 mod tenancy_catalog;
 mod tenancy_rule;

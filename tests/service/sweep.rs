@@ -4,11 +4,7 @@ use bytes::Bytes;
 use chrono::{Days, Duration};
 use futures::{SinkExt, channel::mpsc};
 use strongroom::{
-    app::{
-        files::reap::reap,
-        integrity::sweep::{Report, SweepOptions, sweep, sweep_when_due},
-    },
-    config::provider::ProviderConfig,
+    app::integrity::sweep::{Report, SweepOptions, sweep, sweep_when_due},
     db::sweeps,
     domain::{
         clock::{Clock as _, IdSource as _, SystemIds},
@@ -17,7 +13,7 @@ use strongroom::{
     },
     proto::v1::{UploadFileRequest, UploadFileResponse, UploadSpec},
     storage::{
-        AdapterOptions, MultipartId, Payload, PutOptions, StorageErrorKind,
+        MultipartId, Payload, PutOptions, StorageErrorKind,
         flaky::{Fault, Operation, Plan},
     },
 };
@@ -27,17 +23,16 @@ use tonic_types::StatusExt;
 
 use crate::{
     harness::{
-        PART, Service, Site, file_id, reason, service_test, service_test_in, service_test_with, sha256, spec,
-        upload_messages,
+        PART, Service, file_id, reason, service_test, service_test_with, sha256, spec, upload_messages,
     },
     upload::pattern,
 };
 
-const GRACE: Duration = Duration::hours(24);
+pub(crate) const GRACE: Duration = Duration::hours(24);
 const SECOND: Duration = Duration::seconds(1);
 
 /// A key of today below a prefix, of alice's tenant or of one that nobody knows.
-async fn key(s: &Service, prefix: &str, tenant: Option<TenantId>) -> ObjectKey {
+pub(crate) async fn key(s: &Service, prefix: &str, tenant: Option<TenantId>) -> ObjectKey {
     let tenant = match tenant {
         Some(tenant) => tenant,
         None => s.alice().tenant_id().await.parse().unwrap(),
@@ -47,36 +42,36 @@ async fn key(s: &Service, prefix: &str, tenant: Option<TenantId>) -> ObjectKey {
 }
 
 /// An object that a crash left: its bytes are there and no row is.
-async fn orphan(s: &Service) -> ObjectKey {
+pub(crate) async fn orphan(s: &Service) -> ObjectKey {
     let key = key(s, "live", None).await;
     put(s, &key).await;
     key
 }
 
-async fn put(s: &Service, key: &ObjectKey) {
+pub(crate) async fn put(s: &Service, key: &ObjectKey) {
     s.store.put(key, Payload::from(Bytes::from_static(&[7; 10])), &PutOptions::default()).await.unwrap();
 }
 
-async fn is_there(s: &Service, key: &ObjectKey) -> bool {
+pub(crate) async fn is_there(s: &Service, key: &ObjectKey) -> bool {
     s.store.head(key).await.is_ok()
 }
 
-async fn candidates(s: &Service) -> i64 {
+pub(crate) async fn candidates(s: &Service) -> i64 {
     s.owner.number("SELECT count(*) FROM sweep_candidates").await
 }
 
-async fn swept(s: &Service) -> Report {
+pub(crate) async fn swept(s: &Service) -> Report {
     swept_with(s, SweepOptions::configured(&s.app)).await
 }
 
-async fn swept_with(s: &Service, options: SweepOptions) -> Report {
+pub(crate) async fn swept_with(s: &Service, options: SweepOptions) -> Report {
     let mut reports = sweep(&s.app, options).await.unwrap();
     assert_eq!(reports.len(), 1);
     reports.remove(0)
 }
 
 /// How many were found and removed.
-fn counts(report: &Report) -> (u64, u64) {
+pub(crate) fn counts(report: &Report) -> (u64, u64) {
     (report.found.count, report.removed.count)
 }
 
@@ -122,34 +117,6 @@ fn an_object_whose_row_came_is_forgotten_and_never_removed() {
         assert_eq!(candidates(&s).await, 0);
         let provider = s.store.provider();
         s.owner.run(&format!("UPDATE blobs SET provider = '{provider}'")).await;
-    });
-}
-
-#[test]
-fn a_store_that_two_names_mean_keeps_what_rows_call_by_either() {
-    let root = tempfile::tempdir().unwrap();
-    let arrange = |site: &mut Site| {
-        site.config.storage.providers.clear();
-        for name in ["former", "present"] {
-            site.config.storage.write_to(name, ProviderConfig::Memory);
-        }
-        site.storage.adapter = AdapterOptions::Local { root: root.path().to_owned() };
-    };
-    service_test_in(None, arrange, |s| async move {
-        let before = s.replica(|config| config.storage.provider = "former".to_owned()).await;
-        let former = file_id(&before.alice().upload(spec("a"), b"former").await.unwrap());
-        before.stopped().await;
-        let present = file_id(&s.alice().upload(spec("b"), b"present").await.unwrap());
-        let orphan = orphan(&s).await;
-        for _ in 0..3 {
-            s.clock.advance(GRACE * 2);
-            for report in sweep(&s.app, SweepOptions::configured(&s.app)).await.unwrap() {
-                assert_eq!((report.listed_objects > 1, report.problems.len()), (true, 0), "{report:?}");
-            }
-        }
-        assert!(!is_there(&s, &orphan).await);
-        assert_eq!(s.alice().read(&former).await.unwrap(), "former");
-        assert_eq!(s.alice().read(&present).await.unwrap(), "present");
     });
 }
 
@@ -229,14 +196,14 @@ fn what_is_not_ours_is_left_alone() {
 }
 
 /// An upload of several parts whose first bytes were sent.
-struct Unfinished {
+pub(crate) struct Unfinished {
     sender: mpsc::Sender<UploadFileRequest>,
     rest: Vec<UploadFileRequest>,
     answer: JoinHandle<Result<UploadFileResponse, Status>>,
 }
 
 impl Unfinished {
-    async fn begin(s: &Service, data: &[u8]) -> Self {
+    pub(crate) async fn begin(s: &Service, data: &[u8]) -> Self {
         let told = UploadSpec { size_bytes: Some(data.len() as i64), ..spec("slow") };
         let mut messages = upload_messages(told, data, PART);
         let rest = messages.split_off(2);
@@ -252,7 +219,7 @@ impl Unfinished {
         Self { sender, rest, answer }
     }
 
-    async fn finish(mut self) -> Result<UploadFileResponse, Status> {
+    pub(crate) async fn finish(mut self) -> Result<UploadFileResponse, Status> {
         for message in self.rest {
             // The service may have refused it already.
             let _ = self.sender.send(message).await;
@@ -426,26 +393,6 @@ fn what_the_store_will_not_remove_is_tried_again_and_holds_up_nothing_else() {
         let report = swept(&s).await;
         assert_eq!((counts(&report), report.problems.len(), report.waiting.count), ((0, 3), 2, 2));
         assert_eq!(counts(&swept(&s).await), (0, 2));
-    });
-}
-
-#[test]
-fn a_round_full_of_failures_does_not_keep_the_rest_from_its_turn() {
-    service_test(|s| async move {
-        s.alice().quota().await.unwrap();
-        let provider = s.store.provider();
-        let due = format!(
-            "INSERT INTO blobs (tenant_id, id, provider, storage_key, size_bytes, sha256, create_time, delete_after)
-                   SELECT t.id, b.id, '{provider}', format('live/%s/document/2026/01/01/%s', t.id, b.id), 1, sha256(''),
-                          now(), now() - interval '1 day'
-                   FROM tenants t, (SELECT gen_random_uuid() AS id FROM generate_series(1, 150)) AS b"
-        );
-        s.owner.run(&due).await;
-        let refused = Fault::Before(StorageErrorKind::Unavailable);
-        s.faults.set_plan((1..=100).fold(Plan::new(), |plan, nth| plan.on(Operation::Delete, nth, refused)));
-        for expected in [0, 50, 100] {
-            assert_eq!(reap(&s.app).await.unwrap(), expected);
-        }
     });
 }
 

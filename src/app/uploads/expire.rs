@@ -1,6 +1,6 @@
 //! Gives up uploads whose lease ran out: a crash left them, or a client that never came back.
 
-use super::open::give_up;
+use super::open::{Left, give_up};
 use crate::{
     app::{App, Error, rotation::Round},
     db::uploads,
@@ -41,7 +41,14 @@ pub(in crate::app) async fn expire_in(app: &App, store: &dyn ObjectStorage) -> R
     let mut done = 0;
     for upload in expired {
         let multipart = upload.multipart_id.map(MultipartId::new);
-        match give_up(app, store, upload.tenant, upload.lease, &upload.key, multipart.as_ref()).await {
+        let left = Left {
+            tenant: upload.tenant,
+            lease: upload.lease,
+            key: &upload.key,
+            multipart: multipart.as_ref(),
+            is_recorded: true,
+        };
+        match give_up(app, store, left).await {
             Ok(is_given_up) => done += usize::from(is_given_up),
             Err(error) => {
                 tracing::warn!(tenant = %upload.tenant, upload = %upload.lease.id, %error, "expire upload");

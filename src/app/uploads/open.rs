@@ -10,7 +10,7 @@ use crate::{
     app::{App, Error},
     db::{
         TenantTx, Viewer,
-        blobs::Blob,
+        blobs::{self, Blob},
         quotas::{self, QuotaDelta},
         uploads::{self, NewUpload, UploadLease, UploadState},
     },
@@ -164,7 +164,8 @@ impl Drop for OpenUpload {
                 tracing::warn!(%tenant, %key, %error, "abort multipart upload");
             }
             // What fails here stays as a row whose lease will run out; `expire` does it again then.
-            if let Err(error) = give_up(&app, store.as_ref(), tenant, lease, &key, Some(&multipart)).await {
+            let left = Left { tenant, lease, key: &key, multipart: Some(&multipart), is_recorded };
+            if let Err(error) = give_up(&app, store.as_ref(), left).await {
                 tracing::warn!(%tenant, upload = %lease.id, %key, %error, "give up upload");
             }
         });
@@ -216,42 +217,50 @@ async fn grow(
     Err(Error::over_quota(&quotas::get(tx).await?, to_i64(needed)))
 }
 
+/// What an upload leaves that will not become a file.
+pub(super) struct Left<'a> {
+    pub(super) tenant: TenantId,
+    pub(super) lease: UploadLease,
+    pub(super) key: &'a ObjectKey,
+    pub(super) multipart: Option<&'a MultipartId>,
+    /// Whether its row is known to have been there.
+    pub(super) is_recorded: bool,
+}
+
 /// Ends an upload that will not become a file: first its reservation, so that nobody can commit it any more, then its
 /// bytes, then its row. What fails leaves the row behind, to be found when the lease has run out. An upload that was
-/// committed is left alone.
-pub(super) async fn give_up(
-    app: &App,
-    store: &dyn ObjectStorage,
-    tenant: TenantId,
-    lease: UploadLease,
-    key: &ObjectKey,
-    multipart: Option<&MultipartId>,
-) -> Result<bool, Error> {
-    let mut tx = app.db.tenant_tx(tenant, &Viewer::system()).await?;
-    let released = release(&mut tx, lease).await;
+/// committed is left alone; answers whether this one was not.
+pub(super) async fn give_up(app: &App, store: &dyn ObjectStorage, left: Left<'_>) -> Result<bool, Error> {
+    let mut tx = app.db.tenant_tx(left.tenant, &Viewer::system()).await?;
+    let released = release(&mut tx, &left).await;
     if !tx.finish(released).await? {
         return Ok(false);
     }
-    if let Some(multipart) = multipart {
-        store.abort_multipart(key, multipart).await?;
+    if let Some(multipart) = left.multipart {
+        store.abort_multipart(left.key, multipart).await?;
     }
-    store.delete(key).await?;
+    store.delete(left.key).await?;
     let mut tx = app.db.system_tx().await?;
-    uploads::delete_aborted(&mut tx, tenant, lease.id).await?;
+    uploads::delete_aborted(&mut tx, left.tenant, left.lease.id).await?;
     tx.commit().await?;
     Ok(true)
 }
 
-/// Gives the reservation back, unless that was done before; answers whether the bytes are nobody's now. An upload without
-/// a row never came to be.
-async fn release(tx: &mut TenantTx, lease: UploadLease) -> Result<bool, Error> {
-    let ended = uploads::end(tx, &[lease], UploadState::Aborted).await?;
+/// Gives the reservation back, unless that was done before; answers whether the bytes are nobody's now.
+async fn release(tx: &mut TenantTx, left: &Left<'_>) -> Result<bool, Error> {
+    let ended = uploads::end(tx, &[left.lease], UploadState::Aborted).await?;
     for (_, reserved_bytes) in &ended {
         let delta =
             QuotaDelta { reserved_bytes: -reserved_bytes, reserved_file_count: -1, ..QuotaDelta::default() };
         quotas::apply(tx, delta).await?;
     }
-    Ok(uploads::state(tx, lease.id).await?.is_none_or(|state| state == UploadState::Aborted))
+    let is_nobodys = match uploads::state(tx, left.lease.id).await? {
+        Some(state) => state == UploadState::Aborted,
+        // It never came to be; or it was committed, and its row was forgotten since.
+        None => !left.is_recorded,
+    };
+    // Whatever the upload's row says: what a blob refers to stays.
+    Ok(is_nobodys && !blobs::has_key(tx, left.key).await?)
 }
 
 fn count_refusal(app: &App, error: &Error) {

@@ -1,0 +1,42 @@
+//! Background work goes round by round, and what fails has its turn like everything else.
+
+use strongroom::{
+    app::{files::reap::reap, storage::reap_strays::reap_strays},
+    storage::{
+        ObjectStorage as _, StorageErrorKind,
+        flaky::{Fault, Operation, Plan},
+    },
+};
+
+use crate::harness::service_test;
+
+#[test]
+fn a_round_full_of_failures_does_not_keep_the_rest_from_its_turn() {
+    service_test(|s| async move {
+        s.alice().quota().await.unwrap();
+        let provider = s.store.provider();
+        let due = format!(
+            "INSERT INTO blobs (tenant_id, id, provider, storage_key, size_bytes, sha256, create_time, delete_after)
+                   SELECT t.id, b.id, '{provider}', format('live/%s/document/2026/01/01/%s', t.id, b.id), 1, sha256(''),
+                          now(), now() - interval '1 day'
+                   FROM tenants t, (SELECT gen_random_uuid() AS id FROM generate_series(1, 150)) AS b"
+        );
+        s.owner.run(&due).await;
+        let refused = Fault::Before(StorageErrorKind::Unavailable);
+        s.faults.set_plan((1..=100).fold(Plan::new(), |plan, nth| plan.on(Operation::Delete, nth, refused)));
+        for expected in [0, 50, 100] {
+            assert_eq!(reap(&s.app).await.unwrap(), expected);
+        }
+        let stray = format!(
+            "INSERT INTO stray_objects (tenant_id, provider, storage_key, may_be_unfinished, delete_after)
+             SELECT t.id, '{provider}', format('live/%s/document/2026/01/01/%s', t.id, gen_random_uuid()), false,
+                    now() - interval '1 day'
+             FROM tenants t, generate_series(1, 150)"
+        );
+        s.owner.run(&stray).await;
+        s.faults.set_plan((1..=100).fold(Plan::new(), |plan, nth| plan.on(Operation::Delete, nth, refused)));
+        for expected in [0, 50, 100] {
+            assert_eq!(reap_strays(&s.app).await.unwrap(), expected);
+        }
+    });
+}
