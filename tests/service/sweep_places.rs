@@ -7,8 +7,8 @@ use strongroom::{
 };
 
 use crate::{
-    harness::{Site, file_id, service_test_in, spec},
-    sweep::{GRACE, is_there, orphan},
+    harness::{Site, file_id, service_test, service_test_in, spec},
+    sweep::{GRACE, counts, is_there, orphan, swept},
 };
 
 #[test]
@@ -36,5 +36,31 @@ fn a_store_that_two_names_mean_keeps_what_rows_call_by_either() {
         assert!(!is_there(&s, &orphan).await);
         assert_eq!(s.alice().read(&former).await.unwrap(), "former");
         assert_eq!(s.alice().read(&present).await.unwrap(), "present");
+    });
+}
+
+#[test]
+fn a_sweep_that_loses_its_lock_removes_nothing_more_and_still_reports() {
+    service_test(|s| async move {
+        let orphan = orphan(&s).await;
+        s.clock.advance(GRACE);
+        swept(&s).await;
+        s.clock.advance(GRACE);
+        // The round has listed and waits before it removes.
+        s.owner.run("BEGIN; LOCK TABLE sweep_candidates IN ACCESS EXCLUSIVE MODE").await;
+        let app = s.app.clone();
+        let round = tokio::spawn(async move { sweep(&app, SweepOptions::configured(&app)).await.unwrap() });
+        let waiting = "SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+                       WHERE d.datname = current_database() AND NOT l.granted";
+        s.until("the round waits", || async { s.owner.number(waiting).await > 0 }).await;
+        let ended = "SELECT count(pg_terminate_backend(l.pid)) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+                     WHERE d.datname = current_database() AND l.locktype = 'advisory'";
+        assert_eq!(s.owner.number(ended).await, 1);
+        s.owner.run("COMMIT").await;
+        let report = round.await.unwrap().remove(0);
+        assert!(report.problems[0].contains("lock of this sweep was lost"), "{report:?}");
+        assert_eq!((counts(&report), report.waiting.count), ((0, 0), 1));
+        assert!(is_there(&s, &orphan).await);
+        assert_eq!(counts(&swept(&s).await), (0, 1));
     });
 }

@@ -16,19 +16,26 @@ const YOUNG_DAYS_MORE: u64 = 2;
 
 impl Sweep<'_> {
     /// Lists objects and unfinished uploads and remembers what nobody owns. Answers whether the store showed all of it.
-    pub(super) async fn find(&self, report: &mut Report) -> Result<bool, Error> {
+    pub(super) async fn find(&mut self, report: &mut Report) -> Result<bool, Error> {
         for listed in [self.find_objects(report).await?, self.find_multiparts(report).await?] {
-            if let Err(error) = listed {
-                report.problem(format!("the listing broke off, so nothing was removed: {error}"));
-                return Ok(false);
+            match listed {
+                Ok(true) => {}
+                Ok(false) => return Ok(false),
+                Err(error) => {
+                    report.problem(format!("the listing broke off, so nothing was removed: {error}"));
+                    return Ok(false);
+                }
             }
         }
         Ok(true)
     }
 
-    async fn find_objects(&self, report: &mut Report) -> Result<Result<(), StorageError>, Error> {
+    async fn find_objects(&mut self, report: &mut Report) -> Result<Result<bool, StorageError>, Error> {
         let mut after: Option<ObjectKey> = None;
         loop {
+            if !self.is_alone(report).await {
+                return Ok(Ok(false));
+            }
             let page = match self.store.list(&self.prefix(), after.as_ref(), self.batch()).await {
                 Ok(page) => page,
                 Err(error) => return Ok(Err(error)),
@@ -46,14 +53,17 @@ impl Sweep<'_> {
             match last {
                 Some(last) if !page.is_last => after = Some(self.skip_old_days(last)),
                 None if !page.is_last => return Ok(Err(standstill("list objects"))),
-                _ => return Ok(Ok(())),
+                _ => return Ok(Ok(true)),
             }
         }
     }
 
-    async fn find_multiparts(&self, report: &mut Report) -> Result<Result<(), StorageError>, Error> {
+    async fn find_multiparts(&mut self, report: &mut Report) -> Result<Result<bool, StorageError>, Error> {
         let mut after: Option<MultipartInfo> = None;
         loop {
+            if !self.is_alone(report).await {
+                return Ok(Ok(false));
+            }
             let page = match self.store.list_multiparts(&self.prefix(), after.as_ref(), self.batch()).await {
                 Ok(page) => page,
                 Err(error) => return Ok(Err(error)),
@@ -70,7 +80,7 @@ impl Sweep<'_> {
             match page.multiparts.into_iter().next_back() {
                 Some(last) if !page.is_last => after = Some(last),
                 None if !page.is_last => return Ok(Err(standstill("list multipart uploads"))),
-                _ => return Ok(Ok(())),
+                _ => return Ok(Ok(true)),
             }
         }
     }

@@ -62,11 +62,11 @@ pub async fn sweep(app: &App, options: SweepOptions) -> Result<Vec<Report>, Erro
         report.expired_uploads = expired_uploads(app, store, options).await?;
         let mut lock = app.db.system_tx().await?;
         if sweeps::lock(&mut lock, store.provider()).await? {
-            Sweep { app, store, options }.run(&mut report).await?;
+            Sweep { app, store, lock: &mut lock, options }.run(&mut report).await?;
+            release(lock, store).await;
         } else {
             report.problem("another replica, or another `strongroom sweep`, is sweeping this store");
         }
-        lock.commit().await?;
         reports.push(report);
     }
     Ok(reports)
@@ -93,13 +93,20 @@ pub async fn sweep_when_due(app: &App) -> Result<usize, Error> {
             let options =
                 SweepOptions { is_full_walk: due.is_full_walk_due, ..SweepOptions::configured(app) };
             let mut report = Report::new(store.provider(), options);
-            Sweep { app, store, options }.run(&mut report).await?;
+            Sweep { app, store, lock: &mut lock, options }.run(&mut report).await?;
             report.log();
             removed += usize::try_from(report.removed.count).unwrap_or(usize::MAX);
         }
-        lock.commit().await?;
+        release(lock, store).await;
     }
     Ok(removed)
+}
+
+/// What a round did is done, whatever becomes of its lock.
+async fn release(lock: SystemTx, store: &Arc<dyn ObjectStorage>) {
+    if let Err(error) = lock.commit().await {
+        tracing::warn!(provider = store.provider(), %error, "release the lock of a sweep");
+    }
 }
 
 async fn expired_uploads(
@@ -124,11 +131,13 @@ async fn expired_uploads(
 struct Sweep<'a> {
     app: &'a App,
     store: &'a Arc<dyn ObjectStorage>,
+    /// The transaction whose lock keeps others from sweeping this store.
+    lock: &'a mut SystemTx,
     options: SweepOptions,
 }
 
 impl Sweep<'_> {
-    async fn run(&self, report: &mut Report) -> Result<(), Error> {
+    async fn run(&mut self, report: &mut Report) -> Result<(), Error> {
         let is_complete = self.find(report).await?;
         if is_complete {
             self.remove(report).await?;
@@ -141,6 +150,19 @@ impl Sweep<'_> {
             sweeps::record(&mut tx, self.provider(), self.options.is_full_walk).await?;
         }
         Ok(tx.commit().await?)
+    }
+
+    /// Whether this is still the one that sweeps: asked before each page, because the lock goes with its connection, and a
+    /// server may end one that has nothing to do.
+    async fn is_alone(&mut self, report: &mut Report) -> bool {
+        match sweeps::lock(self.lock, self.store.provider()).await {
+            Ok(true) => return true,
+            Ok(false) => report.problem("another sweeper took over"),
+            Err(error) => {
+                report.problem(format!("the lock of this sweep was lost, so it ended early: {error}"))
+            }
+        }
+        false
     }
 
     fn provider(&self) -> &str {

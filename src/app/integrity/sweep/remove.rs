@@ -13,12 +13,12 @@ const REFUSALS_MAX: u32 = 10;
 impl Sweep<'_> {
     /// Removes what is due. What a store refuses stays remembered, does not hold up the others, and is tried again in the
     /// next round.
-    pub(super) async fn remove(&self, report: &mut Report) -> Result<(), Error> {
+    pub(super) async fn remove(&mut self, report: &mut Report) -> Result<(), Error> {
         self.forget_owned(report).await?;
         let limit = i64::try_from(self.batch()).unwrap_or(i64::MAX);
         let grace_seconds = self.options.grace.as_secs();
         let (mut after, mut refusals) = (None, 0);
-        loop {
+        while self.is_alone(report).await {
             let mut tx = self.tx().await?;
             let provider = self.provider();
             let due =
@@ -40,6 +40,7 @@ impl Sweep<'_> {
                 }
             }
         }
+        Ok(())
     }
 
     async fn forget_owned(&self, report: &mut Report) -> Result<(), Error> {
