@@ -51,6 +51,7 @@ pub(super) async fn fsck(args: FsckArgs, config: Option<PathBuf>) -> Result<Exit
         clock,
         ids,
         grace: args.grace_seconds.map_or_else(|| config.sweeping.overdue(), Duration::from_secs),
+        key_prefix: config.storage.key_prefix.clone(),
         depth: if args.deep { Depth::Everything } else { args.sample },
     };
     let mut bar = Bar::new(args.json)?;
@@ -95,13 +96,15 @@ fn table(report: &Report) -> Result<String, Failure> {
     }
     writeln!(
         table,
-        "{}: {} blobs looked for, {} of them read with {}, {} objects listed, {} of them young and without a row",
+        "{}: {} blobs looked for, {} of them read with {}, {} objects listed, {} of them young and without a row, \
+         {} not ours",
         if report.violations.is_empty() { "clean" } else { "NOT CLEAN" },
         report.blobs,
         report.hashed_blobs,
         HumanBytes(report.hashed_bytes),
         report.objects,
         report.young_objects,
+        report.foreign,
     )?;
     Ok(table)
 }

@@ -11,6 +11,7 @@ use super::{
     DbError, SystemTx,
     blobs::{Blob, BlobRow, COLUMNS},
     statement::statement,
+    sweep_candidates::Verdict,
 };
 use crate::domain::{
     ids::{BlobId, FileId, TenantId},
@@ -89,29 +90,37 @@ pub async fn count_needed_blobs(tx: &mut SystemTx) -> Result<u64, DbError> {
 
 #[derive(QueryableByName)]
 struct KeyRow {
-    #[diesel(sql_type = Text)]
-    storage_key: String,
+    #[diesel(sql_type = Bool)]
+    has_tenant: bool,
+    #[diesel(sql_type = Bool)]
+    is_owned: bool,
 }
 
-/// Which of these keys belong to a blob, to an open upload, or are on the list of what is to be removed. A key is made once,
-/// so it does not matter what a row calls the provider.
-pub async fn known_keys(tx: &mut SystemTx, keys: &[&ObjectKey]) -> Result<Vec<String>, DbError> {
+/// What is known of these keys, in order: owned are those of a blob, of an open upload, and what is on the list of what is to
+/// be removed. A key is made once, so it does not matter what a row calls the provider.
+pub async fn judge(tx: &mut SystemTx, keys: &[&ObjectKey]) -> Result<Vec<Verdict>, DbError> {
     let tenants: Vec<Uuid> = keys.iter().map(|key| key.tenant().as_uuid()).collect();
     let texts: Vec<String> = keys.iter().map(|key| key.as_str().to_owned()).collect();
     let rows: Vec<KeyRow> = statement(
         "look up keys",
-        "SELECT k.storage_key FROM unnest({}, {}) AS k (tenant_id, storage_key)
-         WHERE EXISTS (SELECT FROM blobs AS b WHERE b.tenant_id = k.tenant_id AND b.storage_key = k.storage_key)
-            OR EXISTS (SELECT FROM uploads AS u WHERE u.tenant_id = k.tenant_id
-                       AND u.storage_key = k.storage_key AND u.state = 1)
-            OR EXISTS (SELECT FROM stray_objects AS s WHERE s.tenant_id = k.tenant_id
-                       AND s.storage_key = k.storage_key)",
+        "SELECT EXISTS (SELECT FROM tenants AS t WHERE t.id = k.tenant_id) AS has_tenant,
+                EXISTS (SELECT FROM blobs AS b WHERE b.tenant_id = k.tenant_id AND b.storage_key = k.storage_key)
+             OR EXISTS (SELECT FROM uploads AS u WHERE u.tenant_id = k.tenant_id
+                        AND u.storage_key = k.storage_key AND u.state = 1)
+             OR EXISTS (SELECT FROM stray_objects AS s WHERE s.tenant_id = k.tenant_id
+                        AND s.storage_key = k.storage_key) AS is_owned
+         FROM unnest({}, {}) WITH ORDINALITY AS k (tenant_id, storage_key, n) ORDER BY k.n",
     )
     .bind::<Array<SqlUuid>, _>(tenants)
     .bind::<Array<Text>, _>(texts)
     .load(tx.connection()?)
     .await?;
-    Ok(rows.into_iter().map(|row| row.storage_key).collect())
+    let verdict = |row: KeyRow| match row {
+        KeyRow { is_owned: true, .. } => Verdict::Owned,
+        KeyRow { has_tenant: false, .. } => Verdict::Foreign,
+        KeyRow { .. } => Verdict::Nobodys,
+    };
+    Ok(rows.into_iter().map(verdict).collect())
 }
 
 /// A tenant whose books do not add up.

@@ -188,6 +188,14 @@ fn what_is_not_ours_is_left_alone() {
             let report = swept(&s).await;
             assert_eq!((counts(&report), report.skipped_foreign), ((0, 0), 2));
         }
+        let unfinished = s.store.start_multipart(&foreign[3], 1024, &PutOptions::default()).await.unwrap();
+        let report = s.fsck().await;
+        assert_eq!((report.violations.len(), report.objects, report.foreign), (0, 4, 5), "{report:?}");
+        s.store.abort_multipart(&foreign[3], &unfinished).await.unwrap();
+        let ours = orphan(&s).await;
+        let report = s.fsck().await;
+        assert_eq!((report.violations.len(), report.foreign), (1, 4), "{report:?}");
+        s.store.delete(&ours).await.unwrap();
         for key in &foreign {
             assert!(is_there(&s, key).await, "{key}");
             s.store.delete(key).await.unwrap();

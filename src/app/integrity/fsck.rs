@@ -38,6 +38,8 @@ pub struct Fsck {
     pub ids: Arc<dyn IdSource>,
     /// How old an object or an unfinished upload without a row may be.
     pub grace: Duration,
+    /// What our keys begin with; what begins otherwise is somebody else's.
+    pub key_prefix: String,
     /// How many blobs are read and hashed. All are looked for.
     pub depth: Depth,
 }
@@ -70,6 +72,8 @@ pub struct Report {
     pub objects: u64,
     /// Objects without a row that are younger than the grace period: left by a crash, or being uploaded now.
     pub young_objects: u64,
+    /// Objects and unfinished uploads of another prefix, or of a tenant that this database does not know.
+    pub foreign: u64,
 }
 
 /// What goes on, for whoever shows progress.
@@ -156,11 +160,15 @@ impl Fsck {
             let page = store.list("", after.as_ref(), BATCH).await?;
             let keys: Vec<&ObjectKey> = page.objects.iter().map(|object| &object.key).collect();
             let mut tx = self.db.system_tx().await?;
-            let known = fsck::known_keys(&mut tx, &keys).await?;
+            let verdicts = fsck::judge(&mut tx, &keys).await?;
             tx.commit().await?;
-            for object in &page.objects {
+            for (object, verdict) in page.objects.iter().zip(verdicts) {
                 report.objects += 1;
-                if known.iter().any(|key| key == object.key.as_str()) {
+                if self.is_foreign(&object.key, verdict) {
+                    report.foreign += 1;
+                    continue;
+                }
+                if verdict == Verdict::Owned {
                     continue;
                 }
                 let age = self.age(object.modify_time);
@@ -193,6 +201,10 @@ impl Fsck {
             let verdicts = sweep_candidates::judge(&mut tx, store.provider(), &candidates).await?;
             tx.commit().await?;
             for (multipart, verdict) in page.multiparts.iter().zip(verdicts) {
+                if self.is_foreign(&multipart.key, verdict) {
+                    report.foreign += 1;
+                    continue;
+                }
                 let age = self.age(multipart.start_time);
                 if verdict != Verdict::Owned && age >= self.grace {
                     let what = format!(
@@ -208,6 +220,11 @@ impl Fsck {
                 return Ok(());
             }
         }
+    }
+
+    /// What others keep in a store that is shared is none of our business.
+    fn is_foreign(&self, key: &ObjectKey, verdict: Verdict) -> bool {
+        verdict == Verdict::Foreign || (verdict != Verdict::Owned && key.prefix() != self.key_prefix)
     }
 
     fn age(&self, since: Timestamp) -> Duration {

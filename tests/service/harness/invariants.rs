@@ -71,6 +71,7 @@ impl Service {
             clock: self.clock.clone(),
             ids: Arc::new(SystemIds),
             grace: Duration::ZERO,
+            key_prefix: "live".to_owned(),
             depth: Depth::Everything,
         };
         fsck.run(&mut Silent).await.unwrap()
