@@ -13,6 +13,7 @@ use crate::{
 
 /// How to sweep.
 #[derive(Debug, Args)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub(super) struct SweepArgs {
     /// Look and report, change nothing
     #[arg(long)]
@@ -25,6 +26,10 @@ pub(super) struct SweepArgs {
     /// rely on
     #[arg(long)]
     service_is_stopped: bool,
+    /// The store is this database's alone: remove also where most of what was stored lately has no row in it, because it was
+    /// restored from a backup
+    #[arg(long)]
+    trust_database: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -51,6 +56,7 @@ pub(super) async fn sweep(args: SweepArgs, config: Option<PathBuf>) -> Result<Ex
     let options = SweepOptions {
         grace: Duration::from_secs(grace_seconds),
         is_dry_run: args.dry_run,
+        is_database_trusted: args.trust_database,
         ..SweepOptions::configured(&app)
     };
     let swept = sweep_stores(&app, options).await;

@@ -1,7 +1,7 @@
 //! Uploads whose lease ran out are given up, and what became a file never is.
 
 use chrono::Duration;
-use strongroom::{app::uploads::expire::expire, domain::object_key::ObjectKey, storage::ObjectStorage as _};
+use strongroom::{app::uploads::expire::expire, domain::object_key::ObjectKey};
 
 use crate::{
     harness::{PART, Service, reason, service_test},

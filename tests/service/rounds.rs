@@ -3,7 +3,7 @@
 use strongroom::{
     app::{files::reap::reap, storage::reap_strays::reap_strays},
     storage::{
-        ObjectStorage as _, StorageErrorKind,
+        StorageErrorKind,
         flaky::{Fault, Operation, Plan},
     },
 };

@@ -1,5 +1,6 @@
 //! The sweeper where stores, names and databases do not stand in the usual one-to-one.
 
+use chrono::Duration;
 use strongroom::{
     app::integrity::sweep::{SweepOptions, sweep},
     config::provider::ProviderConfig,
@@ -8,7 +9,7 @@ use strongroom::{
 
 use crate::{
     harness::{Site, file_id, service_test, service_test_in, spec},
-    sweep::{GRACE, counts, is_there, orphan, swept},
+    sweep::{GRACE, counts, is_there, orphan, swept, swept_with},
 };
 
 #[test]
@@ -62,5 +63,25 @@ fn a_sweep_that_loses_its_lock_removes_nothing_more_and_still_reports() {
         assert_eq!((counts(&report), report.waiting.count), ((0, 0), 1));
         assert!(is_there(&s, &orphan).await);
         assert_eq!(counts(&swept(&s).await), (0, 1));
+    });
+}
+
+#[test]
+fn a_database_that_does_not_know_most_of_what_was_stored_lately_removes_nothing_unless_it_is_trusted() {
+    service_test(|s| async move {
+        s.alice().upload(spec("a"), b"known").await.unwrap();
+        s.clock.advance(Duration::days(10));
+        for _ in 0..21 {
+            orphan(&s).await;
+        }
+        for found in [21, 0] {
+            s.clock.advance(GRACE * 2);
+            let report = swept(&s).await;
+            assert_eq!((counts(&report), report.waiting.count), ((found, 0), 21));
+            assert!(report.problems[0].contains("another database"), "{report:?}");
+        }
+        let trusting = SweepOptions { is_database_trusted: true, ..SweepOptions::configured(&s.app) };
+        let report = swept_with(&s, trusting).await;
+        assert_eq!((counts(&report), report.problems.len()), ((0, 21), 0));
     });
 }

@@ -106,7 +106,7 @@ impl Sweep<'_> {
         true
     }
 
-    async fn remember(&self, mut candidates: Vec<Candidate>, report: &mut Report) -> Result<(), Error> {
+    async fn remember(&mut self, mut candidates: Vec<Candidate>, report: &mut Report) -> Result<(), Error> {
         if candidates.is_empty() {
             return Ok(());
         }
@@ -114,6 +114,11 @@ impl Sweep<'_> {
         let verdicts = sweep_candidates::judge(&mut tx, self.provider(), &candidates).await?;
         report.skipped_foreign +=
             verdicts.iter().filter(|verdict| **verdict == Verdict::Foreign).count() as u64;
+        for (candidate, verdict) in candidates.iter().zip(&verdicts) {
+            if candidate.multipart_id.is_none() && *verdict != Verdict::Foreign {
+                self.days.count(candidate.key.day(), *verdict == Verdict::Owned);
+            }
+        }
         let mut verdicts = verdicts.into_iter();
         candidates.retain(|_| verdicts.next() == Some(Verdict::Nobodys));
         for candidate in &candidates {

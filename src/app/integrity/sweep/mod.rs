@@ -9,8 +9,10 @@
 //! - A file in parts has its upload's row from the start, and that row owns whatever has its key until the upload's end.
 //! - Rows are looked for right before each removal, in one statement.
 //! - A round whose listing broke off removes nothing: a store that answers half is not one to act upon.
-//! - What is not ours is left alone: other prefixes, tenants that this database does not know, names that are no keys. So
-//!   a service that was pointed at the wrong database does no harm.
+//! - What is not ours is left alone: other prefixes, tenants that this database does not know, names that are no keys.
+//! - Where most of what was stored lately has no row, nothing is removed until somebody says that the database is the right
+//!   one (`doubt.rs`): it may be a clone, or restored from a backup. That is a guard against a mistake, no proof: a clone
+//!   must not sweep the store of its original.
 //!
 //! # What a round costs
 //!
@@ -19,12 +21,14 @@
 //! days. Once in `sweeping.full_walk_interval_seconds` it walks through everything. One page is in memory at a time. One
 //! replica sweeps a store at a time.
 
+mod doubt;
 mod find;
 mod remove;
 mod report;
 
 use std::{sync::Arc, time::Duration};
 
+use doubt::Days;
 pub use report::{Amount, Report};
 
 use crate::{
@@ -42,12 +46,15 @@ pub struct SweepOptions {
     pub is_full_walk: bool,
     /// Look and report, change nothing.
     pub is_dry_run: bool,
+    /// Remove also where most of what was stored lately has no row: the store is this database's alone.
+    pub is_database_trusted: bool,
 }
 
 impl SweepOptions {
     /// As configured: what the command does when it is told nothing else.
     pub fn configured(app: &App) -> Self {
-        Self { grace: app.limits.sweeping.grace(), is_full_walk: true, is_dry_run: false }
+        let grace = app.limits.sweeping.grace();
+        Self { grace, is_full_walk: true, is_dry_run: false, is_database_trusted: false }
     }
 }
 
@@ -62,7 +69,7 @@ pub async fn sweep(app: &App, options: SweepOptions) -> Result<Vec<Report>, Erro
         report.expired_uploads = expired_uploads(app, store, options).await?;
         let mut lock = app.db.system_tx().await?;
         if sweeps::lock(&mut lock, store.provider()).await? {
-            Sweep { app, store, lock: &mut lock, options }.run(&mut report).await?;
+            Sweep { app, store, lock: &mut lock, days: Days::default(), options }.run(&mut report).await?;
             release(lock, store).await;
         } else {
             report.problem("another replica, or another `strongroom sweep`, is sweeping this store");
@@ -93,7 +100,7 @@ pub async fn sweep_when_due(app: &App) -> Result<usize, Error> {
             let options =
                 SweepOptions { is_full_walk: due.is_full_walk_due, ..SweepOptions::configured(app) };
             let mut report = Report::new(store.provider(), options);
-            Sweep { app, store, lock: &mut lock, options }.run(&mut report).await?;
+            Sweep { app, store, lock: &mut lock, days: Days::default(), options }.run(&mut report).await?;
             report.log();
             removed += usize::try_from(report.removed.count).unwrap_or(usize::MAX);
         }
@@ -133,14 +140,17 @@ struct Sweep<'a> {
     store: &'a Arc<dyn ObjectStorage>,
     /// The transaction whose lock keeps others from sweeping this store.
     lock: &'a mut SystemTx,
+    days: Days,
     options: SweepOptions,
 }
 
 impl Sweep<'_> {
     async fn run(&mut self, report: &mut Report) -> Result<(), Error> {
         let is_complete = self.find(report).await?;
-        if is_complete {
-            self.remove(report).await?;
+        match self.days.doubt().filter(|_| !self.options.is_database_trusted) {
+            _ if !is_complete => {}
+            Some(doubt) => report.problem(doubt.to_string()),
+            None => self.remove(report).await?,
         }
         let mut tx = self.app.db.system_tx().await?;
         let waiting = sweep_candidates::waiting(&mut tx, self.provider()).await?;
