@@ -297,7 +297,7 @@ fn the_memory_bound_is_the_sum_of_its_parts() {
                     10 downloads";
     assert_eq!(bound.to_string(), expected);
     // Few connections cannot fill the windows of all requests.
-    config.server.http2.connection_window_bytes = 4 * mib as u32;
+    config.server.http2.connection_window_bytes = 4 << 20;
     assert_eq!(config.memory_bound().windows_bytes, 10 * 4 * mib as u64);
 }
 

@@ -39,6 +39,9 @@ const INTERNAL_ERROR: &str =
 const NO_SUCH_UPLOAD: &str =
     "<?xml version=\"1.0\"?><Error><Code>NoSuchUpload</Code><Message>Gone.</Message></Error>";
 
+/// Whether a request line is of some operation.
+type Operation = fn(&str) -> bool;
+
 fn is_put(line: &str) -> bool {
     line.starts_with("PUT ") && !line.contains('?')
 }
@@ -245,7 +248,7 @@ fn a_slow_store_slows_its_uploads_and_nobody_else() {
 fn a_store_that_fails_for_a_while_is_not_noticed() {
     behind_a_proxy(|s, proxy| async move {
         let proxy = proxy.get().unwrap();
-        let operations: [(fn(&str) -> bool, usize); 5] =
+        let operations: [(Operation, usize); 5] =
             [(is_put, 0), (is_start, 1), (is_part, 1), (is_complete, 1), (is_get, 0)];
         for (operation, size) in operations {
             let seen = proxy.strike(0..ATTEMPTS as usize - 1, SLOW_DOWN, operation);
@@ -261,7 +264,7 @@ fn a_store_that_fails_for_a_while_is_not_noticed() {
 fn a_store_that_fails_for_long_is_told_of_and_leaves_nothing() {
     behind_a_proxy(|s, proxy| async move {
         let proxy = proxy.get().unwrap();
-        let operations: [(fn(&str) -> bool, usize); 4] =
+        let operations: [(Operation, usize); 4] =
             [(is_put, 0), (is_start, 1), (is_part, 1), (is_complete, 1)];
         s.alice().quota().await.unwrap();
         for (operation, size) in operations {
@@ -278,7 +281,7 @@ fn a_connection_cut_in_the_middle_of_a_part_is_tried_again_and_the_bytes_are_rig
     behind_a_proxy(|s, proxy| async move {
         let proxy = proxy.get().unwrap();
         for (after_bytes, operation) in
-            [(0, is_part as fn(&str) -> bool), (1_000_000, is_part), (PART - 1, is_part), (500, is_put)]
+            [(0, is_part as Operation), (1_000_000, is_part), (PART - 1, is_part), (500, is_put)]
         {
             let seen = proxy.strike(0..2, Fault::Cut { after_bytes }, operation);
             there_and_back(&s, SIZES[usize::from(!operation("PUT /a HTTP/1.1"))]).await;
@@ -311,7 +314,7 @@ fn a_truncated_download_is_gone_on_with_and_its_digest_is_right() {
 fn an_answer_that_is_lost_leaves_one_file() {
     behind_a_proxy(|s, proxy| async move {
         let proxy = proxy.get().unwrap();
-        for (operation, size) in [(is_put as fn(&str) -> bool, 0), (is_part, 1), (is_complete, 1)] {
+        for (operation, size) in [(is_put as Operation, 0), (is_part, 1), (is_complete, 1)] {
             let seen = proxy.strike(0..1, Fault::LoseAnswer, operation);
             there_and_back(&s, SIZES[size]).await;
             assert!(seen.times() >= 1);
