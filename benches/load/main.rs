@@ -46,6 +46,8 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    // What uploads straight into the store asks for one, also over http. Only the first call in a process installs it.
+    let _installed = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let ran = runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(run(&options)));
     match ran {
