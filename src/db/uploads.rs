@@ -3,7 +3,7 @@
 
 use diesel::{
     QueryableByName,
-    sql_types::{Array, BigInt, Double, Integer, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid},
+    sql_types::{BigInt, Double, Integer, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid},
 };
 use uuid::Uuid;
 
@@ -106,36 +106,26 @@ pub async fn grow(
 
 #[derive(QueryableByName)]
 struct Ended {
-    #[diesel(sql_type = SqlUuid)]
-    id: Uuid,
     #[diesel(sql_type = BigInt)]
     reserved_bytes: i64,
 }
 
-/// Ends uploads and answers what each had reserved. Those that were not open, or not ours any more, are missing from
-/// the answer.
-pub async fn end(
-    tx: &mut TenantTx,
-    leases: &[UploadLease],
-    state: UploadState,
-) -> Result<Vec<(UploadId, i64)>, DbError> {
-    if leases.is_empty() {
-        return Ok(Vec::new());
-    }
-    let rows: Vec<Ended> = statement(
-        "end uploads",
-        "UPDATE uploads AS u SET state = {}
-         FROM unnest({}, {}) AS lease (id, epoch)
-         WHERE u.tenant_id = {} AND u.id = lease.id AND u.lease_epoch = lease.epoch AND u.state = 1
-         RETURNING u.id, u.reserved_bytes",
+/// Aborts an upload and answers what it had reserved; nothing when it was not open, or not ours any more. (Those that
+/// become files are ended by their commit, in `app.commit_uploads`.)
+pub async fn abort(tx: &mut TenantTx, lease: UploadLease) -> Result<Option<i64>, DbError> {
+    let row: Option<Ended> = statement(
+        "abort upload",
+        "UPDATE uploads SET state = {}
+         WHERE tenant_id = {} AND id = {} AND lease_epoch = {} AND state = 1
+         RETURNING reserved_bytes",
     )
-    .bind::<SmallInt, _>(state.number())
-    .bind::<Array<SqlUuid>, _>(leases.iter().map(|lease| lease.id.as_uuid()).collect::<Vec<_>>())
-    .bind::<Array<Integer>, _>(leases.iter().map(|lease| lease.epoch).collect::<Vec<_>>())
+    .bind::<SmallInt, _>(UploadState::Aborted.number())
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-    .load(tx.connection()?)
+    .bind::<SqlUuid, _>(lease.id.as_uuid())
+    .bind::<Integer, _>(lease.epoch)
+    .first(tx.connection()?)
     .await?;
-    Ok(rows.into_iter().map(|row| (UploadId::from_uuid(row.id), row.reserved_bytes)).collect())
+    Ok(row.map(|row| row.reserved_bytes))
 }
 
 #[derive(QueryableByName)]

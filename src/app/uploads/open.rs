@@ -248,8 +248,7 @@ pub(super) async fn give_up(app: &App, store: &dyn ObjectStorage, left: Left<'_>
 
 /// Gives the reservation back, unless that was done before; answers whether the bytes are nobody's now.
 async fn release(tx: &mut TenantTx, left: &Left<'_>) -> Result<bool, Error> {
-    let ended = uploads::end(tx, &[left.lease], UploadState::Aborted).await?;
-    for (_, reserved_bytes) in &ended {
+    if let Some(reserved_bytes) = uploads::abort(tx, left.lease).await? {
         let delta =
             QuotaDelta { reserved_bytes: -reserved_bytes, reserved_file_count: -1, ..QuotaDelta::default() };
         quotas::apply(tx, delta).await?;
