@@ -97,8 +97,9 @@ SELECT set_config('app.tenant_id', {tenant_id}, true), set_config('app.user_id',
 WITH ids AS MATERIALIZED (
     SELECT {tenant_id}::uuid AS tenant, {id} AS file, {id} AS blob, {id} AS request, sha256('x') AS sha
 ), blob AS (
-    INSERT INTO blobs (tenant_id, id, provider, storage_key, size_bytes, sha256, create_time)
-    SELECT tenant, blob, 'local', tenant || '/media_resource/2026/11/20/' || blob, 10240, sha, app.now() FROM ids
+    INSERT INTO blobs (tenant_id, id, provider, storage_key, size_bytes, sha256, crc64nvme, create_time)
+    SELECT tenant, blob, 'local', tenant || '/media_resource/2026/11/20/' || blob, 10240, sha, '12345678', app.now()
+    FROM ids
 ), file AS (
     INSERT INTO files (tenant_id, id, owner_id, created_by, updated_by, name, original_name, category, title,
         description, metadata, visibility, version, content_state, scan_status, mime_type, declared_mime_type,

@@ -9,6 +9,8 @@ CREATE TABLE blobs (
     storage_key text COLLATE "C" NOT NULL,
     size_bytes bigint NOT NULL CHECK (size_bytes >= 0),
     sha256 bytea NOT NULL CHECK (octet_length(sha256) = 32),
+    -- CRC-64/NVME, the most significant byte first
+    crc64nvme bytea NOT NULL CHECK (octet_length(crc64nvme) = 8),
     create_time timestamptz NOT NULL,
     delete_after timestamptz,
     PRIMARY KEY (tenant_id, id),

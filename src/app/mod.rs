@@ -29,7 +29,7 @@ use self::{
     quotas::recent::RecentQuotas,
     rotation::Rotation,
     tenants::TenantDirectory,
-    uploads::{budget::ByteBudget, commit::Commits},
+    uploads::{budget::ByteBudget, commit::Commits, hashing::Hashing},
 };
 use crate::{
     config::{
@@ -83,6 +83,7 @@ pub struct App {
     tenants: TenantDirectory,
     recent_quotas: RecentQuotas,
     budget: ByteBudget,
+    hashing: Hashing,
     commits: Group<Commits>,
     disclosures: Group<Disclosures>,
     rotations: Rotations,
@@ -137,6 +138,7 @@ impl App {
             metrics,
             rotations: Rotations::default(),
             budget,
+            hashing: Hashing::new(),
             tasks,
         }))
     }

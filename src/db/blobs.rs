@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::{DbError, SystemTx, TenantTx, statement::statement};
 use crate::domain::{
+    checksum::Crc64,
     clock::Timestamp,
     digest::Digest,
     ids::{BlobId, TenantId},
@@ -27,6 +28,8 @@ pub struct Blob {
     pub size_bytes: u64,
     /// Its digest.
     pub sha256: Digest,
+    /// Its checksum, compared whenever all of it is read.
+    pub crc64nvme: Crc64,
 }
 
 #[derive(QueryableByName)]
@@ -41,10 +44,12 @@ pub(super) struct BlobRow {
     blob_size_bytes: i64,
     #[diesel(sql_type = Binary)]
     blob_sha256: Vec<u8>,
+    #[diesel(sql_type = Binary)]
+    crc64nvme: Vec<u8>,
 }
 
-pub(super) const COLUMNS: &str =
-    "b.id AS blob_id, b.provider, b.storage_key, b.size_bytes AS blob_size_bytes, b.sha256 AS blob_sha256";
+pub(super) const COLUMNS: &str = "b.id AS blob_id, b.provider, b.storage_key, b.size_bytes AS blob_size_bytes, \
+     b.sha256 AS blob_sha256, b.crc64nvme";
 
 impl BlobRow {
     pub(super) fn read(self) -> Result<Blob, DbError> {
@@ -55,6 +60,7 @@ impl BlobRow {
             key: ObjectKey::parse(&self.storage_key).map_err(|_| bad("storage key"))?,
             size_bytes: u64::try_from(self.blob_size_bytes).map_err(|_| bad("size"))?,
             sha256: Digest::from_slice(&self.blob_sha256).map_err(|_| bad("digest"))?,
+            crc64nvme: Crc64::from_slice(&self.crc64nvme).ok_or_else(|| bad("checksum"))?,
         })
     }
 }

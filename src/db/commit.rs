@@ -126,6 +126,7 @@ struct FinishedRow<'a, A> {
     storage_key: &'a str,
     size_bytes: i64,
     sha256: String,
+    crc64nvme: String,
     actor_kind: i16,
     actor_id: &'a str,
     audit_action: i16,
@@ -170,6 +171,7 @@ impl<'a, A> From<&'a Finished<'a, A>> for FinishedRow<'a, A> {
             storage_key: blob.key.as_str(),
             size_bytes: i64::try_from(blob.size_bytes).unwrap_or(i64::MAX),
             sha256: bytea(&blob.sha256),
+            crc64nvme: bytea(&blob.crc64nvme),
             actor_kind: audit.actor.kind.number(),
             actor_id: &audit.actor.id,
             audit_action: audit.action.number(),
@@ -188,8 +190,8 @@ impl<'a, A> From<&'a Finished<'a, A>> for FinishedRow<'a, A> {
 }
 
 /// How PostgreSQL reads bytes in a text.
-fn bytea(digest: &Digest) -> String {
-    format!("\\x{digest}")
+fn bytea(hexadecimal: &impl std::fmt::Display) -> String {
+    format!("\\x{hexadecimal}")
 }
 
 #[derive(QueryableByName)]

@@ -2,6 +2,7 @@
 
 pub mod byte_range;
 pub mod caller;
+pub mod checksum;
 pub mod clock;
 pub mod digest;
 pub mod file;

@@ -1,16 +1,22 @@
 //! Bytes on their way into a store, as they were received: a list of chunks that nobody copies.
 
-use std::{fmt, ops::Range, sync::Arc};
+use std::{
+    fmt,
+    ops::Range,
+    sync::{Arc, OnceLock},
+};
 
 use bytes::Bytes;
 
 use super::PIECE_SIZE_BYTES_MAX;
+use crate::domain::checksum::{Crc64, Crc64Hasher};
 
 /// The body of an object or of a part. Cloning it (for a retry) clones a pointer.
 #[derive(Clone, Default)]
 pub struct Payload {
     chunks: Arc<[Bytes]>,
     len_bytes: u64,
+    crc64nvme: Arc<OnceLock<Crc64>>,
 }
 
 impl Payload {
@@ -22,6 +28,15 @@ impl Payload {
     /// Whether there is no byte in it.
     pub const fn is_empty(&self) -> bool {
         self.len_bytes == 0
+    }
+
+    /// Its checksum: computed when it is first asked for, once for all clones.
+    pub fn crc64nvme(&self) -> Crc64 {
+        *self.crc64nvme.get_or_init(|| {
+            let mut hasher = Crc64Hasher::default();
+            self.chunks.iter().for_each(|chunk| hasher.update(chunk));
+            hasher.finish()
+        })
     }
 
     /// The chunks in order; none is empty.
@@ -54,7 +69,7 @@ impl FromIterator<Bytes> for Payload {
     fn from_iter<I: IntoIterator<Item = Bytes>>(chunks: I) -> Self {
         let chunks: Arc<[Bytes]> = chunks.into_iter().filter(|chunk| !chunk.is_empty()).collect();
         let len_bytes = chunks.iter().map(|chunk| chunk.len() as u64).sum();
-        Self { chunks, len_bytes }
+        Self { chunks, len_bytes, crc64nvme: Arc::default() }
     }
 }
 

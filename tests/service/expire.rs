@@ -36,8 +36,8 @@ fn an_upload_that_was_committed_and_forgotten_after_it_was_listed_as_expired_kee
                        WHERE d.datname = current_database() AND NOT l.granted";
         s.until("the round waits", || async { s.owner.number(waiting).await > 0 }).await;
         s.owner.run(&format!("DELETE FROM uploads WHERE id = '{}'", forgotten.blob())).await;
-        let blob = "INSERT INTO blobs (tenant_id, id, provider, storage_key, size_bytes, sha256, create_time)
-                    VALUES ($1::text::uuid, $2::text::uuid, $4, $3, 10, sha256(''), now())";
+        let blob = "INSERT INTO blobs (tenant_id, id, provider, storage_key, size_bytes, sha256, crc64nvme, create_time)
+                    VALUES ($1::text::uuid, $2::text::uuid, $4, $3, 10, sha256(''), '12345678', now())";
         let (tenant, id) = (referred.tenant().to_string(), referred.blob().to_string());
         s.owner.rows(blob, &[&tenant, &id, &referred.to_string(), &s.store.provider()]).await;
         s.owner.run("COMMIT").await;

@@ -16,9 +16,9 @@ fn a_round_full_of_failures_does_not_keep_the_rest_from_its_turn() {
         s.alice().quota().await.unwrap();
         let provider = s.store.provider();
         let due = format!(
-            "INSERT INTO blobs (tenant_id, id, provider, storage_key, size_bytes, sha256, create_time, delete_after)
+            "INSERT INTO blobs (tenant_id, id, provider, storage_key, size_bytes, sha256, crc64nvme, create_time, delete_after)
                    SELECT t.id, b.id, '{provider}', format('live/%s/document/2026/01/01/%s', t.id, b.id), 1, sha256(''),
-                          now(), now() - interval '1 day'
+                          '12345678', now(), now() - interval '1 day'
                    FROM tenants t, (SELECT gen_random_uuid() AS id FROM generate_series(1, 150)) AS b"
         );
         s.owner.run(&due).await;

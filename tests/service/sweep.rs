@@ -106,8 +106,8 @@ fn an_object_whose_row_came_is_forgotten_and_never_removed() {
         s.clock.advance(GRACE);
         assert_eq!(counts(&swept(&s).await), (2, 0));
         // Whoever wrote it called the provider otherwise: it is the row of this object all the same.
-        let row = "INSERT INTO blobs (tenant_id, id, provider, storage_key, size_bytes, sha256, create_time)
-                   VALUES ($1::text::uuid, $2::text::uuid, 'renamed', $3, 10, sha256(''), now())";
+        let row = "INSERT INTO blobs (tenant_id, id, provider, storage_key, size_bytes, sha256, crc64nvme, create_time)
+                   VALUES ($1::text::uuid, $2::text::uuid, 'renamed', $3, 10, sha256(''), '12345678', now())";
         let (tenant, id) = (late.tenant().to_string(), late.blob().to_string());
         s.owner.rows(row, &[&tenant, &id, &late.to_string()]).await;
         s.clock.advance(GRACE);

@@ -1,9 +1,12 @@
 //! What is learned of a file while its bytes go by: size, digest, type.
 
+use bytes::Bytes;
+
+use super::hashing::{Hashing, StreamHasher};
 use crate::{
     app::Error,
     domain::{
-        digest::{Digest, Hasher},
+        digest::Digest,
         media_type::{MediaKind, Settled, settle},
         policy::FileSizeLimits,
         upload_spec::CheckedSpec,
@@ -13,7 +16,7 @@ use crate::{
 
 /// The bytes so far, without the bytes.
 pub(super) struct Content {
-    hasher: Hasher,
+    hasher: StreamHasher,
     received_bytes: u64,
     head: Vec<u8>,
     settled: Option<Settled>,
@@ -35,9 +38,9 @@ pub(super) struct Measured {
 }
 
 impl Content {
-    pub(super) fn new(spec: &CheckedSpec, limits: FileSizeLimits) -> Self {
+    pub(super) fn new(spec: &CheckedSpec, limits: FileSizeLimits, hashing: &Hashing) -> Self {
         Self {
-            hasher: Hasher::default(),
+            hasher: StreamHasher::new(hashing),
             received_bytes: 0,
             head: Vec::new(),
             settled: None,
@@ -52,7 +55,7 @@ impl Content {
     }
 
     /// Takes the next bytes, unless they are more than declared or than a file of this kind may have.
-    pub(super) fn take(&mut self, data: &[u8]) -> Result<(), Error> {
+    pub(super) async fn take(&mut self, data: &Bytes) -> Result<(), Error> {
         let received = self.received_bytes + data.len() as u64;
         if let Some(declared) = self.declared_bytes.filter(|declared| received > *declared) {
             return Err(Error::SizeMismatch { declared, received });
@@ -66,12 +69,11 @@ impl Content {
         }
         self.received_bytes = received;
         self.check_size()?;
-        self.hasher.update(data);
-        Ok(())
+        self.hasher.update(data).await
     }
 
     /// Closes the books.
-    pub(super) fn finish(mut self) -> Result<Measured, Error> {
+    pub(super) async fn finish(mut self) -> Result<Measured, Error> {
         let mime_type = match self.settled.take() {
             Some(settled) => settled,
             None => settle(&self.declared_mime_type, sniff(&self.head).as_deref()),
@@ -79,7 +81,8 @@ impl Content {
         let kind = MediaKind::of(&mime_type.mime_type);
         self.settled = Some(mime_type.clone());
         self.check_size()?;
-        Ok(Measured { size_bytes: self.received_bytes, sha256: self.hasher.finish(), mime_type, kind })
+        let sha256 = self.hasher.finish().await?;
+        Ok(Measured { size_bytes: self.received_bytes, sha256, mime_type, kind })
     }
 
     fn settle(&mut self) {

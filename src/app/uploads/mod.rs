@@ -8,6 +8,7 @@ pub(super) mod budget;
 pub(super) mod commit;
 mod content;
 pub mod expire;
+pub(super) mod hashing;
 mod message;
 mod open;
 mod part;

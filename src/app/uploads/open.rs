@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
+use super::content::Measured;
 use crate::{
     app::{App, Error},
     db::{
@@ -16,6 +17,7 @@ use crate::{
     },
     domain::{
         caller::Caller,
+        checksum::Crc64,
         ids::{BlobId, TenantId, UploadId},
         object_key::ObjectKey,
     },
@@ -283,13 +285,14 @@ pub(super) fn target(app: &App, caller: &Caller, category: &str) -> Result<Targe
 
 impl Target {
     /// The blob that the bytes became.
-    pub(super) fn blob(&self, size_bytes: u64, sha256: crate::domain::digest::Digest) -> Blob {
+    pub(super) fn blob(&self, content: &Measured, crc64nvme: Crc64) -> Blob {
         Blob {
             id: self.blob_id,
             provider: self.store.provider().to_owned(),
             key: self.key.clone(),
-            size_bytes,
-            sha256,
+            size_bytes: content.size_bytes,
+            sha256: content.sha256,
+            crc64nvme,
         }
     }
 }

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     app::{App, Error},
-    domain::{caller::Caller, digest::Digest, violations::Violations},
+    domain::{caller::Caller, checksum::Crc64, digest::Digest, violations::Violations},
     storage::{PartReceipt, StorageError, StorageErrorKind},
 };
 
@@ -44,8 +44,8 @@ pub(super) struct Received {
 pub(super) enum Place {
     /// In memory: a small file, to be written at once.
     Memory(Box<Target>, Part),
-    /// In the store, as parts of an open upload, to be completed.
-    Parts(Box<OpenUpload>, Vec<PartReceipt>),
+    /// In the store, as parts of an open upload, to be completed; and the checksum of all of them.
+    Parts(Box<OpenUpload>, Vec<PartReceipt>, Crc64),
     /// Nowhere.
     Compared,
 }
@@ -115,6 +115,12 @@ impl<'a> Pace<'a> {
     }
 }
 
+/// A part that is in the store.
+struct WrittenPart {
+    receipt: PartReceipt,
+    crc64nvme: Crc64,
+}
+
 struct Receiver<'a> {
     app: &'a Arc<App>,
     caller: &'a Caller,
@@ -122,23 +128,14 @@ struct Receiver<'a> {
     sink: Sink,
     part: Part,
     next_number: u32,
-    writes: JoinSet<Result<PartReceipt, StorageError>>,
-    receipts: Vec<PartReceipt>,
+    writes: JoinSet<Result<WrittenPart, StorageError>>,
+    written: Vec<WrittenPart>,
 }
 
 impl<'a> Receiver<'a> {
     fn new(app: &'a Arc<App>, caller: &'a Caller, content: Content, sink: Sink) -> Self {
         let part = Part::new(app.budget.room(caller.tenant_id()));
-        Self {
-            app,
-            caller,
-            content,
-            sink,
-            part,
-            next_number: 1,
-            writes: JoinSet::new(),
-            receipts: Vec::new(),
-        }
+        Self { app, caller, content, sink, part, next_number: 1, writes: JoinSet::new(), written: Vec::new() }
     }
 
     async fn chunk(&mut self, offset: i64, data: Bytes, crc32c: Option<u32>) -> Result<(), Error> {
@@ -154,7 +151,7 @@ impl<'a> Receiver<'a> {
         if crc32c.is_some_and(|sent| sent != crc32c_of(&data)) {
             return Err(Error::ChecksumMismatch { algorithm: "crc32c" });
         }
-        self.content.take(&data)?;
+        self.content.take(&data).await?;
         self.app.metrics.uploaded_bytes(data.len() as u64);
         match self.sink {
             Sink::Compare => Ok(()),
@@ -199,16 +196,17 @@ impl<'a> Receiver<'a> {
         let (store, number) = (Arc::clone(&open.target().store), self.next_number);
         self.next_number += 1;
         self.writes.spawn(async move {
-            let receipt = store.put_part(&key, &multipart, number, body).await;
-            drop(room);
-            receipt
+            let receipt = store.put_part(&key, &multipart, number, body.clone()).await;
+            let crc64nvme = body.crc64nvme();
+            drop((body, room));
+            Ok(WrittenPart { receipt: receipt?, crc64nvme })
         });
         Ok(())
     }
 
     async fn join_one(&mut self) -> Result<(), Error> {
         if let Some(joined) = self.writes.join_next().await {
-            self.receipts.push(joined.map_err(Error::internal)?.map_err(of_parts)?);
+            self.written.push(joined.map_err(Error::internal)?.map_err(of_parts)?);
         }
         Ok(())
     }
@@ -226,7 +224,7 @@ impl<'a> Receiver<'a> {
         while !self.writes.is_empty() {
             self.join_one().await?;
         }
-        let content = self.content.finish()?;
+        let content = self.content.finish().await?;
         if let Some(raw) = sha256 {
             let sent = Digest::from_slice(&raw)
                 .map_err(|error| Violations::one("finish.sha256", error.to_string()))?;
@@ -237,8 +235,12 @@ impl<'a> Receiver<'a> {
         let place = match self.sink {
             Sink::Compare => Place::Compared,
             Sink::Store { open: Some(open), .. } => {
-                self.receipts.sort_by_key(|receipt| receipt.number);
-                Place::Parts(open, self.receipts)
+                self.written.sort_by_key(|part| part.receipt.number);
+                let crc64nvme = self.written.iter().fold(Crc64::of(&[]), |crc, part| {
+                    crc.followed_by(part.crc64nvme, part.receipt.size_bytes)
+                });
+                let receipts = self.written.into_iter().map(|part| part.receipt).collect();
+                Place::Parts(open, receipts, crc64nvme)
             }
             Sink::Store { target, open: None } => Place::Memory(target, self.part),
         };

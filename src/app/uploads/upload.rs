@@ -15,7 +15,8 @@ use super::{
 use crate::{
     app::{App, Error, audit, idempotency},
     db::{
-        audit_entries::AuditAction, commit::UploadTerms, idempotency_keys::StoredAnswer, uploads::UploadLease,
+        audit_entries::AuditAction, blobs::Blob, commit::UploadTerms, idempotency_keys::StoredAnswer,
+        uploads::UploadLease,
     },
     domain::{
         caller::Caller,
@@ -92,7 +93,7 @@ where
     let spec = spec.inspect_err(|error| count_refusal(&app.metrics, error))?;
     let limits = terms.quota.file_size_max_bytes;
     let sink = store_sink(app, caller, &spec).await?;
-    let received = receive(app, caller, Content::new(&spec, limits), sink, messages).await?;
+    let received = receive(app, caller, Content::new(&spec, limits, &app.hashing), sink, messages).await?;
     check_declared(&spec, &received.content)?;
     store(app, caller, spec, received).await
 }
@@ -131,7 +132,8 @@ where
     S: Stream<Item = UploadMessage> + Send + Unpin,
 {
     let sink = store_sink(app, caller, &spec).await?;
-    let received = receive(app, caller, Content::new(&spec, FileSizeLimits::NONE), sink, messages).await?;
+    let received =
+        receive(app, caller, Content::new(&spec, FileSizeLimits::NONE, &app.hashing), sink, messages).await?;
     let content = &received.content;
     check_declared(&spec, content)?;
     let kind = Some(content.kind);
@@ -161,7 +163,7 @@ where
     let sha256 = match spec.sha256 {
         Some(sha256) => sha256,
         None => {
-            let content = Content::new(&spec, FileSizeLimits::NONE);
+            let content = Content::new(&spec, FileSizeLimits::NONE, &app.hashing);
             let received = receive(app, caller, content, Sink::Compare, messages).await?;
             check_declared(&spec, &received.content)?;
             received.content.sha256
@@ -238,28 +240,30 @@ async fn store_and_commit(
 ) -> Result<Uploaded, Error> {
     let Received { content, place } = received;
     let store_time = app.clock.now();
-    let (target, open) = match place {
+    let (target, open, crc64nvme) = match place {
         Place::Memory(target, part) => {
             let (body, room) = part.into_body();
-            let put = target.store.put(&target.key, body, &target.options).await;
-            drop(room);
+            let put = target.store.put(&target.key, body.clone(), &target.options).await;
+            let crc64nvme = body.crc64nvme();
+            drop((body, room));
             if let Err(error) = put {
                 // A failed write may have happened all the same.
                 remove_object(&target).await;
                 return Err(error.into());
             }
-            (*target, None)
+            (*target, None, crc64nvme)
         }
-        Place::Parts(open, receipts) => {
+        Place::Parts(open, receipts, crc64nvme) => {
             let Target { store, key, .. } = open.target();
             let completed = store.complete_multipart(key, open.multipart(), &receipts).await;
             completed.map_err(of_parts)?;
-            (open.target().clone(), Some(open))
+            (open.target().clone(), Some(open), crc64nvme)
         }
         Place::Compared => return Err(Error::internal("a compared upload has nothing to store")),
     };
     let lease = open.as_ref().map(|open| open.lease());
-    let finished = finished(app, caller, spec, &content, &target, (lease, store_time));
+    let blob = target.blob(&content, crc64nvme);
+    let finished = finished(app, caller, spec, &content, blob, (lease, store_time));
     // A batch that died without a word may have committed.
     let committed = app.commits.submit(caller.tenant_id(), finished).await;
     let committed = committed.unwrap_or_else(|lost| Err(Error::OutcomeUnknown(lost.into())));
@@ -287,7 +291,7 @@ fn finished(
     caller: &Caller,
     spec: CheckedSpec,
     content: &Measured,
-    target: &Target,
+    blob: Blob,
     (lease, store_time): (Option<UploadLease>, Timestamp),
 ) -> FinishedUpload {
     const FIRST_VERSION: i32 = 1;
@@ -300,7 +304,7 @@ fn finished(
         warnings: of_content(&spec.declared_mime_type, content),
         request: spec.request_id.map(|request_id| (request_id, payload)),
         readers: spec.readers,
-        blob: target.blob(content.size_bytes, content.sha256),
+        blob,
         store_time,
         lease,
         audit: audit::entry(caller, AuditAction::FileUpload, Some((id, FIRST_VERSION))),

@@ -8,14 +8,13 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use crc_fast::{CrcAlgorithm, Digest};
 use tokio::sync::RwLock;
 
 use super::{
     super::{ObjectInfo, PartReceipt, Payload, StorageError, StorageErrorKind},
     disk::{self, Disk, UnfinishedId, failed},
 };
-use crate::domain::object_key::ObjectKey;
+use crate::domain::{checksum::Crc64Hasher, object_key::ObjectKey};
 
 /// Beyond this, what nobody uses right now is forgotten. Forgetting costs one more reading when completing.
 const OPEN_UPLOADS_REMEMBERED_MAX: usize = 4_096;
@@ -76,15 +75,17 @@ pub(super) fn put_part(
             return Err(io::Error::new(io::ErrorKind::NotFound, "the upload is complete"));
         }
         let turn = state.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        disk::write_all_at(&file, body, u64::from(number - 1) * id.part_size_bytes)?;
+        let offset = u64::from(number - 1) * id.part_size_bytes;
+        disk::write_all_at(&file, body, offset)?;
         drop(turn);
         // Now, not when completing: a receipt promises that the part survives.
-        file.sync_data()
+        file.sync_data()?;
+        disk::leave_cache(&file, offset, body.len_bytes());
+        Ok(())
     };
     write().map_err(|error| failed(error, operation).with_key(key))?;
-    let mut digest = Digest::new(CrcAlgorithm::Crc64Nvme);
-    body.chunks().iter().for_each(|chunk| digest.update(chunk));
-    let receipt = PartReceipt { number, size_bytes: body.len_bytes(), etag: etag(&digest) };
+    let etag = body.crc64nvme().to_string();
+    let receipt = PartReceipt { number, size_bytes: body.len_bytes(), etag };
     *last_write = Some(receipt.clone());
     Ok(receipt)
 }
@@ -184,7 +185,7 @@ fn verify(file: &File, id: &UnfinishedId, state: &UploadState, part: &PartReceip
 
 /// Nothing when the file ends before the part does.
 fn part_etag(file: &File, id: &UnfinishedId, part: &PartReceipt) -> io::Result<Option<String>> {
-    let mut digest = Digest::new(CrcAlgorithm::Crc64Nvme);
+    let mut hasher = Crc64Hasher::default();
     let mut buffer = vec![0; VERIFY_BUFFER_SIZE_BYTES];
     let mut position = u64::from(part.number - 1) * id.part_size_bytes;
     let end = position + part.size_bytes;
@@ -194,12 +195,8 @@ fn part_etag(file: &File, id: &UnfinishedId, part: &PartReceipt) -> io::Result<O
         if got == 0 {
             return Ok(None);
         }
-        digest.update(&buffer[..got]);
+        hasher.update(&buffer[..got]);
         position += got as u64;
     }
-    Ok(Some(etag(&digest)))
-}
-
-fn etag(digest: &Digest) -> String {
-    format!("{:016x}", digest.finalize())
+    Ok(Some(hasher.finish().to_string()))
 }

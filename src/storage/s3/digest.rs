@@ -2,7 +2,6 @@
 
 use aws_lc_rs::digest::{Context, SHA256};
 use base64::{Engine, prelude::BASE64_STANDARD};
-use crc_fast::{CrcAlgorithm, Digest};
 
 use super::super::Payload;
 
@@ -30,7 +29,5 @@ pub(super) async fn sha256(body: &Payload) -> [u8; 32] {
 
 /// As `x-amz-checksum-crc64nvme` wants it.
 pub(super) fn crc64_nvme(body: &Payload) -> String {
-    let mut digest = Digest::new(CrcAlgorithm::Crc64Nvme);
-    body.chunks().iter().for_each(|chunk| digest.update(chunk));
-    BASE64_STANDARD.encode(digest.finalize().to_be_bytes())
+    BASE64_STANDARD.encode(body.crc64nvme().to_be_bytes())
 }
