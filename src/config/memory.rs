@@ -11,8 +11,8 @@ const MIB: u64 = 1024 * 1024;
 const BASE_BYTES: u64 = 64 * MIB;
 
 /// What a request holds besides: its place in the server, and the buffers that it is read through. An upload of small
-/// chunks holds most, measured at a thousand of them.
-const REQUEST_BYTES: u64 = 64 * 1024;
+/// chunks holds most: 110 KiB, measured at a thousand of them.
+const REQUEST_BYTES: u64 = 160 * 1024;
 
 /// The most memory that the process may need, by its parts. All in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -285,15 +285,15 @@ fn the_memory_bound_is_the_sum_of_its_parts() {
     let mib = 1024 * 1024;
     let mut config = Config::defaults().unwrap();
     config.server.connections_max = 10;
-    config.server.requests_max = 160;
+    config.server.requests_max = 64;
     config.uploads.byte_budget_bytes = 32 * mib;
     config.uploads.decode_permits = 4;
     config.server.message_size_max_bytes = 2 * mib;
     config.downloads.streams_max = 5;
     let bound = config.memory_bound();
     // Four of the largest chunks may wait for room in the buffers.
-    assert_eq!(config.memory_bound_bytes(), (64 + 80 + 10 + 32 + 4 * 2 + 8 + 10) * mib as u64);
-    let expected = "at most 212 MiB = 64 base + 80 windows + 10 requests + 40 upload buffers + 8 decoding + \
+    assert_eq!(config.memory_bound_bytes(), (64 + 64 + 10 + 32 + 4 * 2 + 8 + 10) * mib as u64);
+    let expected = "at most 196 MiB = 64 base + 64 windows + 10 requests + 40 upload buffers + 8 decoding + \
                     10 downloads";
     assert_eq!(bound.to_string(), expected);
     // Few connections cannot fill the windows of all requests.

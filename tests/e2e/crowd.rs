@@ -30,7 +30,7 @@ const MIB: usize = 1 << 20;
 const BYTE_BUDGET: usize = 32 * MIB;
 const PART: usize = 5 * MIB;
 
-/// The limits that the memory bound is made of, set as low as a small machine would have them: about 270 MiB in all.
+/// The limits that the memory bound is made of, set as low as a small machine would have them: about 380 MiB in all.
 fn lowered(site: &Site) -> tokio::process::Command {
     let mut command = site.command(&["serve"]);
     for (key, value) in [
