@@ -48,7 +48,9 @@ impl Writer {
 
 #[allow(clippy::cast_precision_loss, reason = "far below 2^52")]
 pub(crate) async fn run(lab: &mut Lab, threads: usize) -> Outcome<Sample> {
-    let (from, to) = (lab.site.path("fsync.new"), lab.site.path("fsync"));
+    // They stay until the end: a file system may pass over what was deleted lately, at the cost of who writes next.
+    let round = lab.next_number();
+    let (from, to) = (lab.site.path(&format!("fsync.new.{round}")), lab.site.path(&format!("fsync.{round}")));
     fs::create_dir_all(&from)?;
     fs::create_dir_all(&to)?;
     let (is_over, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
@@ -72,7 +74,5 @@ pub(crate) async fn run(lab: &mut Lab, threads: usize) -> Outcome<Sample> {
     for writer in writers {
         writer.await??;
     }
-    fs::remove_dir_all(&from)?;
-    fs::remove_dir_all(&to)?;
     Ok(used.sample(count, count / 1000.0))
 }

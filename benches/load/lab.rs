@@ -27,12 +27,13 @@ pub(crate) struct Lab {
     /// The file that is downloaded from each store.
     pub(crate) downloads: HashMap<&'static str, String>,
     pub(crate) pgbench: Option<Pgbench>,
+    numbers: u32,
 }
 
 impl Lab {
     /// Starts everything, and lets every tenant and every path be born before something is measured.
     pub(crate) async fn start(options: &Options, rows: &[Row]) -> Outcome<Self> {
-        let site = Site::start().await?;
+        let site = Site::start(options.set.clone()).await?;
         let many = (0..TENANTS).map(|number| wire::bearer(&site.token(&format!("tenant-{number}"))));
         let (many, hot) = (many.collect::<Outcome<Vec<_>>>()?, wire::bearer(&site.token("hot"))?);
         let mut lab = Self {
@@ -44,6 +45,7 @@ impl Lab {
             hot,
             downloads: HashMap::new(),
             pgbench: None,
+            numbers: 0,
             site,
         };
         for store in Store::all() {
@@ -71,6 +73,12 @@ impl Lab {
             Tenants::Many => self.many.clone(),
             Tenants::One => vec![self.hot.clone()],
         }
+    }
+
+    /// Another one each time, for names.
+    pub(crate) fn next_number(&mut self) -> u32 {
+        self.numbers += 1;
+        self.numbers
     }
 
     pub(crate) async fn close(self) {

@@ -3,12 +3,13 @@
 use std::{path::PathBuf, time::Duration};
 
 pub(crate) const HELP: &str = "\
-Usage: scripts/load [--quick] [--only TEXT]… [--rounds N] [--json FILE] [--list]
+Usage: scripts/load [--quick] [--only TEXT]… [--rounds N] [--set KEY=VALUE]… [--json FILE] [--list]
 
   --quick       three short rounds with smaller files: to see a trend, not to quote
   --only        only rows whose name contains one of these
   --rounds      how often each row is measured (default 5, with --quick 3)
   --seconds     how long each row of small files runs, in each round (default 4, with --quick 2)
+  --set         a configuration key of the services, such as uploads.part_size_bytes=16777216, to compare settings
   --json FILE   the samples too, for machines
   --list        the names of the rows, and nothing else";
 
@@ -18,6 +19,7 @@ pub(crate) struct Options {
     pub(crate) only: Vec<String>,
     pub(crate) rounds: usize,
     seconds: Option<u64>,
+    pub(crate) set: Vec<(String, String)>,
     pub(crate) json: Option<PathBuf>,
     pub(crate) list: bool,
 }
@@ -25,8 +27,15 @@ pub(crate) struct Options {
 impl Options {
     /// Nothing where only help was wanted.
     pub(crate) fn read(arguments: impl Iterator<Item = String>) -> Result<Option<Self>, String> {
-        let mut options =
-            Self { is_quick: false, only: Vec::new(), rounds: 0, seconds: None, json: None, list: false };
+        let mut options = Self {
+            is_quick: false,
+            only: Vec::new(),
+            rounds: 0,
+            seconds: None,
+            set: Vec::new(),
+            json: None,
+            list: false,
+        };
         let mut arguments = arguments;
         while let Some(argument) = arguments.next() {
             let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
@@ -36,6 +45,12 @@ impl Options {
                 "--only" => options.only.push(value()?),
                 "--rounds" => options.rounds = usize::try_from(number(value()?)?).unwrap_or(usize::MAX),
                 "--seconds" => options.seconds = Some(number(value()?)?.max(1)),
+                "--set" => {
+                    let setting = value()?;
+                    let (key, value) =
+                        setting.split_once('=').ok_or(format!("{setting} is not KEY=VALUE"))?;
+                    options.set.push((key.to_owned(), value.to_owned()));
+                }
                 "--json" => options.json = Some(value()?.into()),
                 "--list" => options.list = true,
                 "--help" => {

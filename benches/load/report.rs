@@ -60,6 +60,10 @@ pub(crate) fn markdown(machine: &Facts, results: &Results, options: &Options) ->
     for (name, value) in machine {
         let _ = writeln!(text, "- {name}: {value}");
     }
+    let set: Vec<String> = options.set.iter().map(|(key, value)| format!("`{key} = {value}`")).collect();
+    if !set.is_empty() {
+        let _ = writeln!(text, "- **not the defaults**: {}", set.join(", "));
+    }
     let _ = writeln!(
         text,
         "- rounds: {}, interleaved; large files {} MiB, small ones 10 KiB for {} s a round, over at most {} connections\n",

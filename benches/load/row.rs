@@ -64,6 +64,7 @@ impl Row {
             small(Store::Costless, 64, One),
             Self::Pgbench { clients: 64, tenants: One },
             small(Store::Costless, 64, Many),
+            small(Store::Local, 16, One),
             small(Store::Local, 64, One),
             Self::Crowd,
         ]);

@@ -16,7 +16,10 @@ pub(crate) struct Service {
 
 impl Service {
     /// Starts it and waits until it listens. `settings` are configuration keys, such as `storage.provider`.
-    pub(crate) async fn start(log: PathBuf, settings: &[(&str, String)]) -> Outcome<Self> {
+    pub(crate) async fn start<'a>(
+        log: PathBuf,
+        settings: impl Iterator<Item = (&'a str, String)>,
+    ) -> Outcome<Self> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_strongroom"));
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("STRONGROOM_")) {
             command.env_remove(name);

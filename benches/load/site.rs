@@ -53,14 +53,16 @@ pub(crate) struct Site {
     places: Vec<(Store, Place)>,
     directory: tempfile::TempDir,
     postmaster: Option<u32>,
+    /// What whoever measures wants to be otherwise.
+    set: Vec<(String, String)>,
 }
 
 impl Site {
-    pub(crate) async fn start() -> Outcome<Self> {
+    pub(crate) async fn start(set: Vec<(String, String)>) -> Outcome<Self> {
         let directory = tempfile::tempdir()?;
         let identity = IdentityProvider::new(&directory.path().join("jwks.json"));
-        let mut site =
-            Self { identity, garage: Garage::lent(), places: Vec::new(), directory, postmaster: None };
+        let garage = Garage::lent();
+        let mut site = Self { identity, garage, places: Vec::new(), directory, postmaster: None, set };
         for store in Store::all() {
             let name = store.name().split(' ').next().unwrap_or_default().to_lowercase();
             let place = site.place(store, &name).await?;
@@ -75,7 +77,9 @@ impl Site {
     pub(crate) async fn place(&self, store: Store, name: &str) -> Outcome<Place> {
         let database = TestDatabase::migrated(&format!("load_{name}")).await;
         let settings = self.settings(store, name, &database);
-        let service = Service::start(self.path(&format!("{name}.log")), &settings).await?;
+        let set = self.set.iter().map(|(key, value)| (key.as_str(), value.clone()));
+        let settings = settings.into_iter().chain(set);
+        let service = Service::start(self.path(&format!("{name}.log")), settings).await?;
         Ok(Place { service, database })
     }
 
