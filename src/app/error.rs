@@ -7,7 +7,7 @@ use crate::{
     db::{DbError, DbErrorKind},
     domain::{
         clock::Timestamp,
-        file::{FileState, Unreadable},
+        file::{FileState, WrongState},
         media_type::MediaKind,
         quota::Quota,
         violations::Violations,
@@ -112,8 +112,8 @@ pub enum Error {
     /// The file is in the trash.
     #[error("the file is in the trash; undelete it first")]
     FileDeleted,
-    /// The bytes cannot be read in this state.
-    #[error("the bytes cannot be read while the file is {0}")]
+    /// This cannot be done in this state.
+    #[error("this cannot be done while the file is {0}")]
     FileNotAvailable(FileState),
     /// The file must be kept.
     #[error("the file must be kept until {0}")]
@@ -217,11 +217,11 @@ impl From<Violations> for Error {
     }
 }
 
-impl From<Unreadable> for Error {
-    fn from(unreadable: Unreadable) -> Self {
-        match unreadable {
-            Unreadable::Deleted => Self::FileDeleted,
-            Unreadable::State(state) => Self::FileNotAvailable(state),
+impl From<WrongState> for Error {
+    fn from(wrong: WrongState) -> Self {
+        match wrong {
+            WrongState::Deleted => Self::FileDeleted,
+            WrongState::State(state) => Self::FileNotAvailable(state),
         }
     }
 }

@@ -223,6 +223,41 @@ impl FileService for Fake {
         self.enter(&request)?;
         Ok(Response::new(PurgeFileResponse::default()))
     }
+
+    async fn batch_get_files(
+        &self,
+        request: Request<BatchGetFilesRequest>,
+    ) -> Result<Response<BatchGetFilesResponse>, Status> {
+        self.enter(&request)?;
+        Ok(Response::new(BatchGetFilesResponse::default()))
+    }
+
+    async fn update_file(
+        &self,
+        request: Request<UpdateFileRequest>,
+    ) -> Result<Response<UpdateFileResponse>, Status> {
+        self.script.lock().unwrap().request_ids.push(request.get_ref().request_id.clone());
+        self.enter(&request)?;
+        Ok(Response::new(UpdateFileResponse::default()))
+    }
+
+    async fn archive_file(
+        &self,
+        request: Request<ArchiveFileRequest>,
+    ) -> Result<Response<ArchiveFileResponse>, Status> {
+        self.script.lock().unwrap().request_ids.push(request.get_ref().request_id.clone());
+        self.enter(&request)?;
+        Ok(Response::new(ArchiveFileResponse::default()))
+    }
+
+    async fn unarchive_file(
+        &self,
+        request: Request<UnarchiveFileRequest>,
+    ) -> Result<Response<UnarchiveFileResponse>, Status> {
+        self.script.lock().unwrap().request_ids.push(request.get_ref().request_id.clone());
+        self.enter(&request)?;
+        Ok(Response::new(UnarchiveFileResponse::default()))
+    }
 }
 
 #[tonic::async_trait]

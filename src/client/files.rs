@@ -1,17 +1,27 @@
-//! Records: get, list, delete, undelete, purge.
+//! Records: get, list, update, delete, undelete, purge, archive, unarchive.
 
 use futures::{Stream, TryStreamExt, stream};
 
 use super::{connection::Client, error::ClientError, randomness::fill_request_id};
 use crate::proto::v1::{
-    DeleteFileRequest, DeleteFileResponse, File, GetFileRequest, GetFileResponse, ListFilesRequest,
-    ListFilesResponse, PurgeFileRequest, PurgeFileResponse, UndeleteFileRequest, UndeleteFileResponse,
+    ArchiveFileRequest, ArchiveFileResponse, BatchGetFilesRequest, BatchGetFilesResponse, DeleteFileRequest,
+    DeleteFileResponse, File, GetFileRequest, GetFileResponse, ListFilesRequest, ListFilesResponse,
+    PurgeFileRequest, PurgeFileResponse, UnarchiveFileRequest, UnarchiveFileResponse, UndeleteFileRequest,
+    UndeleteFileResponse, UpdateFileRequest, UpdateFileResponse,
 };
 
 impl Client {
     /// Returns the record of one file.
     pub async fn get_file(&self, request: GetFileRequest) -> Result<GetFileResponse, ClientError> {
         self.call(request, |mut to, request| async move { to.files.get_file(request).await }).await
+    }
+
+    /// Returns the records of several files, and the ids of those that are missing.
+    pub async fn batch_get_files(
+        &self,
+        request: BatchGetFilesRequest,
+    ) -> Result<BatchGetFilesResponse, ClientError> {
+        self.call(request, |mut to, request| async move { to.files.batch_get_files(request).await }).await
     }
 
     /// Returns one page of files.
@@ -36,6 +46,33 @@ impl Client {
             Ok::<_, ClientError>(Some((files, more.then_some((client, request)))))
         })
         .try_flatten()
+    }
+
+    /// Changes what people wrote about a file. Safe to repeat; a request id is minted where there is none.
+    pub async fn update_file(
+        &self,
+        mut request: UpdateFileRequest,
+    ) -> Result<UpdateFileResponse, ClientError> {
+        fill_request_id(&mut request.request_id);
+        self.call(request, |mut to, request| async move { to.files.update_file(request).await }).await
+    }
+
+    /// Archives a file. Safe to repeat; a request id is minted where there is none.
+    pub async fn archive_file(
+        &self,
+        mut request: ArchiveFileRequest,
+    ) -> Result<ArchiveFileResponse, ClientError> {
+        fill_request_id(&mut request.request_id);
+        self.call(request, |mut to, request| async move { to.files.archive_file(request).await }).await
+    }
+
+    /// Takes a file out of the archive. Safe to repeat; a request id is minted where there is none.
+    pub async fn unarchive_file(
+        &self,
+        mut request: UnarchiveFileRequest,
+    ) -> Result<UnarchiveFileResponse, ClientError> {
+        fill_request_id(&mut request.request_id);
+        self.call(request, |mut to, request| async move { to.files.unarchive_file(request).await }).await
     }
 
     /// Moves a file to the trash. Safe to repeat; a request id is minted where there is none.

@@ -36,6 +36,12 @@ sql_enum! {
         Call = 8 => "call",
         /// A blob was moved to another provider.
         StorageMove = 9 => "storage_move",
+        /// A file was archived.
+        FileArchive = 10 => "file_archive",
+        /// A file was unarchived.
+        FileUnarchive = 11 => "file_unarchive",
+        /// What people wrote about a file was changed; the details name the fields.
+        FileUpdate = 12 => "file_update",
     }
 }
 

@@ -16,6 +16,12 @@ sql_enum! {
         FileUndeleted = 3 => "file_undeleted",
         /// It is gone for good.
         FilePurged = 4 => "file_purged",
+        /// Its bytes are not readable until it is unarchived.
+        FileArchived = 5 => "file_archived",
+        /// They are again.
+        FileUnarchived = 6 => "file_unarchived",
+        /// What people wrote about it changed.
+        FileUpdated = 7 => "file_updated",
     }
 }
 

@@ -1,6 +1,6 @@
 //! Who may read a file besides its owner and its audience, with the sort keys of the file beside each name.
 
-use diesel::sql_types::{Bool, Uuid as SqlUuid};
+use diesel::sql_types::{Bool, Text, Uuid as SqlUuid};
 
 use super::{DbError, TenantTx, statement::statement};
 use crate::domain::ids::FileId;
@@ -9,6 +9,17 @@ use crate::domain::ids::FileId;
 pub async fn set_deleted(tx: &mut TenantTx, file: FileId, is_deleted: bool) -> Result<(), DbError> {
     statement("mark readers", "UPDATE file_readers SET is_deleted = {} WHERE tenant_id = {} AND file_id = {}")
         .bind::<Bool, _>(is_deleted)
+        .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+        .bind::<SqlUuid, _>(file.as_uuid())
+        .execute(tx.connection()?)
+        .await
+        .map(|_| ())
+}
+
+/// Keeps the readers' rows in step with the name of their file.
+pub async fn set_name(tx: &mut TenantTx, file: FileId, name: &str) -> Result<(), DbError> {
+    statement("rename for readers", "UPDATE file_readers SET name = {} WHERE tenant_id = {} AND file_id = {}")
+        .bind::<Text, _>(name.to_owned())
         .bind::<SqlUuid, _>(tx.tenant().as_uuid())
         .bind::<SqlUuid, _>(file.as_uuid())
         .execute(tx.connection()?)

@@ -36,6 +36,21 @@ pub async fn list(tx: &mut TenantTx, files: &[FileId]) -> Result<HashMap<FileId,
     Ok(tags)
 }
 
+/// Gives a file these tags and no others.
+pub async fn replace(tx: &mut TenantTx, file: FileId, tags: &[String]) -> Result<(), DbError> {
+    delete(tx, file).await?;
+    statement(
+        "insert tags",
+        "INSERT INTO file_tags (tenant_id, file_id, tag) SELECT {}, {}, tag FROM unnest({}) AS tag",
+    )
+    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+    .bind::<SqlUuid, _>(file.as_uuid())
+    .bind::<Array<Text>, _>(tags.to_vec())
+    .execute(tx.connection()?)
+    .await
+    .map(|_| ())
+}
+
 /// Removes the tags of a file.
 pub async fn delete(tx: &mut TenantTx, file: FileId) -> Result<(), DbError> {
     statement("delete tags", "DELETE FROM file_tags WHERE tenant_id = {} AND file_id = {}")

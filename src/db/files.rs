@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use diesel::{
     QueryableByName,
     sql_types::{
-        BigInt, Binary, Bool, Integer, Jsonb, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid,
+        Array, BigInt, Binary, Bool, Integer, Jsonb, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid,
     },
 };
 use uuid::Uuid;
@@ -147,6 +147,33 @@ struct SeenRow {
     is_granted: bool,
 }
 
+impl SeenRow {
+    fn read(self) -> Result<SeenFile, DbError> {
+        Ok(SeenFile { file: self.file.read()?, is_granted: self.is_granted })
+    }
+}
+
+/// Files of one tenant, the first bind, as far as row-level security shows them.
+fn seen(condition: &str) -> String {
+    format!(
+        "SELECT {COLUMNS}, EXISTS (
+             SELECT FROM file_readers AS reader
+             WHERE reader.tenant_id = f.tenant_id AND reader.file_id = f.id
+               AND reader.principal = ANY ((SELECT app.principals())::text[])) AS is_granted
+         FROM files AS f WHERE f.tenant_id = {{}} AND {condition}"
+    )
+}
+
+/// The files with these ids that row-level security shows, in no order.
+pub async fn get_all(tx: &mut TenantTx, ids: &[FileId]) -> Result<Vec<SeenFile>, DbError> {
+    let rows: Vec<SeenRow> = statement("get files", seen("f.id = ANY ({})"))
+        .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+        .bind::<Array<SqlUuid>, _>(ids.iter().map(|id| id.as_uuid()).collect::<Vec<_>>())
+        .load(tx.connection()?)
+        .await?;
+    rows.into_iter().map(SeenRow::read).collect()
+}
+
 /// The file with this id, if row-level security shows it.
 pub async fn get(tx: &mut TenantTx, id: FileId) -> Result<Option<SeenFile>, DbError> {
     select(tx, "get file", id, "").await
@@ -163,19 +190,12 @@ async fn select(
     id: FileId,
     suffix: &str,
 ) -> Result<Option<SeenFile>, DbError> {
-    let sql = format!(
-        "SELECT {COLUMNS}, EXISTS (
-             SELECT FROM file_readers AS reader
-             WHERE reader.tenant_id = f.tenant_id AND reader.file_id = f.id
-               AND reader.principal = ANY ((SELECT app.principals())::text[])) AS is_granted
-         FROM files AS f WHERE f.tenant_id = {{}} AND f.id = {{}}{suffix}"
-    );
-    let row: Option<SeenRow> = statement(operation, sql)
+    let row: Option<SeenRow> = statement(operation, seen(&format!("f.id = {{}}{suffix}")))
         .bind::<SqlUuid, _>(tx.tenant().as_uuid())
         .bind::<SqlUuid, _>(id.as_uuid())
         .first(tx.connection()?)
         .await?;
-    row.map(|row| Ok(SeenFile { file: row.file.read()?, is_granted: row.is_granted })).transpose()
+    row.map(SeenRow::read).transpose()
 }
 
 /// Moves a file to the trash, for so many days.
@@ -207,6 +227,50 @@ pub async fn untrash(tx: &mut TenantTx, id: FileId, actor_id: &str) -> Result<Fi
         .bind::<Text, _>(actor_id.to_owned())
         .bind::<SqlUuid, _>(tx.tenant().as_uuid())
         .bind::<SqlUuid, _>(id.as_uuid())
+        .one(tx.connection()?)
+        .await?;
+    row.read()
+}
+
+/// Archives a file, or takes it out of the archive.
+pub async fn set_archived(
+    tx: &mut TenantTx,
+    id: FileId,
+    actor_id: &str,
+    is_archived: bool,
+) -> Result<File, DbError> {
+    let sql = format!(
+        "UPDATE files AS f SET archive_time = CASE WHEN {{}} THEN app.now() END,
+            update_time = app.now(), updated_by = {{}}, revision = f.revision + 1
+         WHERE f.tenant_id = {{}} AND f.id = {{}} RETURNING {COLUMNS}"
+    );
+    let row: FileRow = statement("set archived", sql)
+        .bind::<Bool, _>(is_archived)
+        .bind::<Text, _>(actor_id.to_owned())
+        .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+        .bind::<SqlUuid, _>(id.as_uuid())
+        .one(tx.connection()?)
+        .await?;
+    row.read()
+}
+
+/// Writes what people wrote about a file; its tags stand in rows of their own.
+pub async fn update(tx: &mut TenantTx, file: &File, actor_id: &str) -> Result<File, DbError> {
+    let sql = format!(
+        "UPDATE files AS f SET name = {{}}, title = {{}}, description = {{}}, metadata = {{}}, visibility = {{}},
+            expire_time = {{}}, update_time = app.now(), updated_by = {{}}, revision = f.revision + 1
+         WHERE f.tenant_id = {{}} AND f.id = {{}} RETURNING {COLUMNS}"
+    );
+    let row: FileRow = statement("update file", sql)
+        .bind::<Text, _>(file.name.clone())
+        .bind::<Text, _>(file.title.clone())
+        .bind::<Text, _>(file.description.clone())
+        .bind::<Jsonb, _>(serde_json::Value::Object(file.metadata.clone()))
+        .bind::<SmallInt, _>(file.visibility.number())
+        .bind::<Nullable<Timestamptz>, _>(file.expire_time)
+        .bind::<Text, _>(actor_id.to_owned())
+        .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+        .bind::<SqlUuid, _>(file.id.as_uuid())
         .one(tx.connection()?)
         .await?;
     row.read()

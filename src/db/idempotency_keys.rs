@@ -23,6 +23,12 @@ sql_enum! {
         PurgeFile = 4 => "PurgeFile",
         /// UpdateQuota
         UpdateQuota = 5 => "UpdateQuota",
+        /// ArchiveFile
+        ArchiveFile = 6 => "ArchiveFile",
+        /// UnarchiveFile
+        UnarchiveFile = 7 => "UnarchiveFile",
+        /// UpdateFile
+        UpdateFile = 8 => "UpdateFile",
     }
 }
 

@@ -137,9 +137,9 @@ pub struct Trash {
     pub purge_time: Timestamp,
 }
 
-/// Why the bytes of a file cannot be read now.
+/// Why something cannot be done with a file now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unreadable {
+pub enum WrongState {
     /// It is in the trash.
     Deleted,
     /// Its state does not allow it.
@@ -158,11 +158,11 @@ impl File {
     }
 
     /// Whether the bytes may be read: invariant 9 has this one door.
-    pub fn readable(&self) -> Result<(), Unreadable> {
+    pub fn readable(&self) -> Result<(), WrongState> {
         match self.state() {
             FileState::Available => Ok(()),
-            FileState::Deleted => Err(Unreadable::Deleted),
-            state => Err(Unreadable::State(state)),
+            FileState::Deleted => Err(WrongState::Deleted),
+            state => Err(WrongState::State(state)),
         }
     }
 }

@@ -6,6 +6,7 @@ use super::{
     clock::Timestamp,
     digest::{Digest, Hasher},
     file::{EntityRef, Visibility},
+    file_fields as fields,
     ids::RequestId,
     media_type::DECLARED_CHARACTERS_MAX,
     policy::Policy,
@@ -67,11 +68,11 @@ impl UploadSpec {
     /// Checks everything against the policy and reports all that is wrong together.
     pub fn check(mut self, policy: &Policy, now: Timestamp) -> Result<CheckedSpec, Violations> {
         let mut wrong = std::mem::take(&mut self.unreadable);
-        self.check_name(policy, &mut wrong);
+        fields::check_name("spec.name", &self.name, policy, &mut wrong);
         let size_bytes = self.check_size(&mut wrong);
         let sha256 =
             self.sha256.as_deref().and_then(|raw| wrong.take("spec.sha256", Digest::from_slice(raw)));
-        let tags = self.check_tags(&mut wrong);
+        let tags = fields::check_tags("spec.tags", &self.tags, &mut wrong);
         self.check_texts(&mut wrong);
         self.check_attachments(&mut wrong);
         self.check_times(now, &mut wrong);
@@ -108,55 +109,16 @@ impl UploadSpec {
         })
     }
 
-    fn check_name(&self, policy: &Policy, wrong: &mut Violations) {
-        wrong.take("spec.name", text::line(&self.name, text::NAME_CHARACTERS_MAX));
-        if let Some(extension) = policy.blocked_extension(&self.name) {
-            wrong.add(
-                "spec.name",
-                format!("files with the extension `{extension}` are blocked by the tenant's policy"),
-            );
-        }
-    }
-
     fn check_size(&self, wrong: &mut Violations) -> Option<u64> {
         let size = self.size_bytes?;
         wrong.take("spec.size_bytes", u64::try_from(size).map_err(|_| "must not be negative"))
     }
 
-    fn check_tags(&self, wrong: &mut Violations) -> Vec<String> {
-        if self.tags.len() > text::TAGS_MAX {
-            wrong.add("spec.tags", format!("must be at most {}, are {}", text::TAGS_MAX, self.tags.len()));
-            return Vec::new();
-        }
-        let mut tags: Vec<String> = self
-            .tags
-            .iter()
-            .enumerate()
-            .filter_map(|(index, tag)| {
-                wrong.take(&format!("spec.tags[{index}]"), text::line(tag, text::TAG_CHARACTERS_MAX))
-            })
-            .collect();
-        tags.sort();
-        tags.dedup();
-        tags
-    }
-
     fn check_texts(&self, wrong: &mut Violations) {
         wrong.take("spec.mime_type", text::optional_line(&self.mime_type, DECLARED_CHARACTERS_MAX));
-        wrong.take("spec.title", text::optional_line(&self.title, text::TITLE_CHARACTERS_MAX));
-        wrong.take("spec.description", text::block(&self.description, text::DESCRIPTION_BYTES_MAX));
-        match serde_json::to_string(&self.metadata) {
-            Ok(json) if json.len() > text::METADATA_BYTES_MAX => wrong.add(
-                "spec.metadata",
-                format!("must have at most {} bytes as JSON, has {}", text::METADATA_BYTES_MAX, json.len()),
-            ),
-            // PostgreSQL's jsonb has no NUL.
-            Ok(_) if self.metadata.iter().any(|(key, value)| key.contains('\0') || has_nul(value)) => {
-                wrong.add("spec.metadata", "must not contain U+0000");
-            }
-            Ok(_) => {}
-            Err(error) => wrong.add("spec.metadata", format!("cannot be written as JSON: {error}")),
-        }
+        fields::check_title("spec.title", &self.title, wrong);
+        fields::check_description("spec.description", &self.description, wrong);
+        fields::check_metadata("spec.metadata", &self.metadata, wrong);
     }
 
     fn check_attachments(&self, wrong: &mut Violations) {
@@ -170,9 +132,7 @@ impl UploadSpec {
     }
 
     fn check_times(&self, now: Timestamp, wrong: &mut Violations) {
-        if self.expire_time.is_some_and(|expire_time| expire_time <= now) {
-            wrong.add("spec.expire_time", "must lie in the future");
-        }
+        fields::check_expire_time("spec.expire_time", self.expire_time, now, wrong);
         if !(0..=RETENTION_DAYS_MAX).contains(&self.retention_days) {
             wrong.add("spec.retention_days", format!("must be from 0 (never) to {RETENTION_DAYS_MAX}"));
         }
@@ -200,15 +160,6 @@ impl CheckedSpec {
         hasher.field(rest.to_string().as_bytes());
         hasher.field(content.as_bytes());
         hasher.finish()
-    }
-}
-
-fn has_nul(value: &Value) -> bool {
-    match value {
-        Value::String(text) => text.contains('\0'),
-        Value::Array(values) => values.iter().any(has_nul),
-        Value::Object(fields) => fields.iter().any(|(key, value)| key.contains('\0') || has_nul(value)),
-        Value::Null | Value::Bool(_) | Value::Number(_) => false,
     }
 }
 

@@ -8,7 +8,7 @@ use super::{
     call::{answer, caller},
     convert::{
         self,
-        file::{basic, full},
+        file::{full, shown},
         quota::state,
     },
     downloads::{DownloadStream, Downloads},
@@ -17,12 +17,17 @@ use super::{
 use crate::{
     app::{
         App,
-        files::{delete::delete, download::download, get::get, list::list, purge::purge, undelete::undelete},
+        files::{
+            archive::archive, batch_get::batch_get, delete::delete, download::download, get::get, list::list,
+            purge::purge, unarchive::unarchive, undelete::undelete, update::update,
+        },
     },
     proto::v1::{
+        ArchiveFileRequest, ArchiveFileResponse, BatchGetFilesRequest, BatchGetFilesResponse,
         DeleteFileRequest, DeleteFileResponse, DownloadFileRequest, GetFileRequest, GetFileResponse,
-        ListFilesRequest, ListFilesResponse, PurgeFileRequest, PurgeFileResponse, UndeleteFileRequest,
-        UndeleteFileResponse, UploadFileRequest, UploadFileResponse, file_service_server::FileService,
+        ListFilesRequest, ListFilesResponse, PurgeFileRequest, PurgeFileResponse, UnarchiveFileRequest,
+        UnarchiveFileResponse, UndeleteFileRequest, UndeleteFileResponse, UpdateFileRequest,
+        UpdateFileResponse, UploadFileRequest, UploadFileResponse, file_service_server::FileService,
     },
 };
 
@@ -67,6 +72,22 @@ impl FileService for Files {
         .await
     }
 
+    async fn batch_get_files(
+        &self,
+        request: Request<BatchGetFilesRequest>,
+    ) -> Result<Response<BatchGetFilesResponse>, Status> {
+        let (caller, request) = caller(request)?;
+        answer(&caller.origin, async {
+            let (ids, is_full) = convert::id::batch(&request)?;
+            let found = batch_get(&self.app, &caller, ids, is_full).await?;
+            Ok(BatchGetFilesResponse {
+                files: found.files.into_iter().map(shown(is_full)).collect(),
+                missing_file_ids: found.missing.iter().map(ToString::to_string).collect(),
+            })
+        })
+        .await
+    }
+
     async fn list_files(
         &self,
         request: Request<ListFilesRequest>,
@@ -74,7 +95,7 @@ impl FileService for Files {
         let (caller, request) = caller(request)?;
         answer(&caller.origin, async {
             let request = convert::filter::list(request)?;
-            let view = if request.is_full { full } else { basic };
+            let view = shown(request.is_full);
             let listed = list(&self.app, &caller, request).await?;
             Ok(ListFilesResponse {
                 files: listed.files.into_iter().map(view).collect(),
@@ -82,6 +103,18 @@ impl FileService for Files {
                 total_size: listed.total.as_ref().map_or(0, |total| total.count),
                 total_size_is_lower_bound: listed.total.is_some_and(|total| total.is_lower_bound),
             })
+        })
+        .await
+    }
+
+    async fn update_file(
+        &self,
+        request: Request<UpdateFileRequest>,
+    ) -> Result<Response<UpdateFileResponse>, Status> {
+        let (caller, request) = caller(request)?;
+        answer(&caller.origin, async {
+            let updated = update(&self.app, &caller, convert::update::request(request)?).await?;
+            Ok(UpdateFileResponse { file: Some(full(updated.value)), quota: Some(state(updated.quota)) })
         })
         .await
     }
@@ -121,6 +154,32 @@ impl FileService for Files {
             let (file, request_id) = convert::id::change(&request.file_id, &request.request_id)?;
             let purged = purge(&self.app, &caller, file, request_id).await?;
             Ok(PurgeFileResponse { quota: Some(state(purged.quota)) })
+        })
+        .await
+    }
+
+    async fn archive_file(
+        &self,
+        request: Request<ArchiveFileRequest>,
+    ) -> Result<Response<ArchiveFileResponse>, Status> {
+        let (caller, request) = caller(request)?;
+        answer(&caller.origin, async {
+            let (file, request_id) = convert::id::change(&request.file_id, &request.request_id)?;
+            let archived = archive(&self.app, &caller, file, request_id).await?;
+            Ok(ArchiveFileResponse { file: Some(full(archived.value)), quota: Some(state(archived.quota)) })
+        })
+        .await
+    }
+
+    async fn unarchive_file(
+        &self,
+        request: Request<UnarchiveFileRequest>,
+    ) -> Result<Response<UnarchiveFileResponse>, Status> {
+        let (caller, request) = caller(request)?;
+        answer(&caller.origin, async {
+            let (file, request_id) = convert::id::change(&request.file_id, &request.request_id)?;
+            let readable = unarchive(&self.app, &caller, file, request_id).await?;
+            Ok(UnarchiveFileResponse { file: Some(full(readable.value)), quota: Some(state(readable.quota)) })
         })
         .await
     }

@@ -6,7 +6,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what is wrong by panicking")]
 #![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the numbers of tests are small")]
 
+mod archive;
 mod auth;
+mod batch_get;
 mod contract;
 mod delete;
 mod download;
@@ -27,6 +29,7 @@ mod tenancy;
 mod tenancy_catalog;
 mod tenancy_rule;
 mod transactions;
+mod update;
 mod upload;
 mod upload_faults;
 mod upload_retries;

@@ -1,12 +1,12 @@
 //! Moves a file to the trash.
 
-use super::{Changed, Claimed, claim, conclude, filled, purge::remove};
+use super::{Changed, Claimed, claim, conclude, filled, note, purge::remove};
 use crate::{
-    app::{App, Error, audit},
+    app::{App, Error},
     db::{
         TenantTx, Viewer,
-        audit_entries::{self, AuditAction},
-        events::{self, Event, EventKind},
+        audit_entries::AuditAction,
+        events::EventKind,
         file_readers, files,
         idempotency_keys::Method,
         quotas::{self, QuotaDelta},
@@ -62,9 +62,7 @@ async fn to_trash(tx: &mut TenantTx, caller: &Caller, file: &File) -> Result<Fil
     let deleted = files::trash(tx, file.id, &caller.actor.id, trash.days).await?;
     file_readers::set_deleted(tx, file.id, true).await?;
     let deleted = filled(tx, deleted).await?;
-    let entry = audit::entry(caller, AuditAction::FileDelete, Some((file.id, file.version)));
-    audit_entries::insert(tx, &[entry]).await?;
-    events::insert(tx, &[Event::of(EventKind::FileDeleted, file, &caller.actor.id)]).await?;
+    note(tx, caller, file, AuditAction::FileDelete, EventKind::FileDeleted).await?;
     if !trash.counts_against_quota {
         let charged_bytes = versions::charged_bytes(tx, file.id).await?;
         usage_counters::subtract(tx, &file.category, file.media_kind, charged_bytes).await?;

@@ -1,5 +1,7 @@
 //! Files: reading, listing, and their way out.
 
+pub mod archive;
+pub mod batch_get;
 pub mod delete;
 pub mod download;
 pub mod empty_trash;
@@ -7,7 +9,9 @@ pub mod get;
 pub mod list;
 pub mod purge;
 pub mod reap;
+pub mod unarchive;
 pub mod undelete;
+pub mod update;
 
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -19,8 +23,12 @@ use super::{
 };
 use crate::{
     db::{
-        DbError, TenantTx, attachments, audit_entries::AuditAction, file_tags, files,
-        idempotency_keys::Method, lists, quotas,
+        DbError, TenantTx, attachments,
+        audit_entries::{self, AuditAction},
+        events::{self, Event, EventKind},
+        file_tags, files,
+        idempotency_keys::Method,
+        lists, quotas,
     },
     domain::{
         caller::Caller,
@@ -56,7 +64,21 @@ async fn claim<T: DeserializeOwned>(
     request_id: Option<RequestId>,
     method: Method,
 ) -> Result<Claimed<T>, Error> {
-    let payload = [caller.actor.id.clone().into_bytes(), id.as_uuid().into_bytes().to_vec()];
+    claim_with(app, tx, caller, id, (request_id, method, Vec::new())).await
+}
+
+/// The same for a change that says more than which file it is about.
+async fn claim_with<T: DeserializeOwned>(
+    app: &App,
+    tx: &mut TenantTx,
+    caller: &Caller,
+    id: FileId,
+    (request_id, method, said): (Option<RequestId>, Method, Vec<u8>),
+) -> Result<Claimed<T>, Error> {
+    let mut payload = vec![caller.actor.id.clone().into_bytes(), id.as_uuid().into_bytes().to_vec()];
+    if !said.is_empty() {
+        payload.push(said);
+    }
     let attempt = match idempotency::begin(app, tx, request_id, method, &payload).await? {
         Begun::Replay(answer) => return Ok(Claimed::Answered(answer)),
         Begun::Fresh(attempt) => attempt,
@@ -77,6 +99,30 @@ async fn conclude<T: Serialize>(
         attempt.record(tx, &changed).await?;
     }
     Ok(changed)
+}
+
+/// Writes a change of a file down: its audit entry and its event.
+async fn note(
+    tx: &mut TenantTx,
+    caller: &Caller,
+    file: &File,
+    action: AuditAction,
+    kind: EventKind,
+) -> Result<(), DbError> {
+    note_with(tx, caller, file, (action, kind, serde_json::json!({}))).await
+}
+
+/// The same with what else there is to say in the audit log.
+async fn note_with(
+    tx: &mut TenantTx,
+    caller: &Caller,
+    file: &File,
+    (action, kind, details): (AuditAction, EventKind, serde_json::Value),
+) -> Result<(), DbError> {
+    let mut entry = audit::entry(caller, action, Some((file.id, file.version)));
+    entry.details = details;
+    audit_entries::insert(tx, &[entry]).await?;
+    events::insert(tx, &[Event::of(kind, file, &caller.actor.id)]).await
 }
 
 /// Records a denial of an act on a file; passes everything else on.

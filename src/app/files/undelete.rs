@@ -1,12 +1,12 @@
 //! Takes a file out of the trash.
 
-use super::{Changed, Claimed, claim, conclude, filled};
+use super::{Changed, Claimed, claim, conclude, filled, note};
 use crate::{
-    app::{App, Error, audit},
+    app::{App, Error},
     db::{
         TenantTx, Viewer,
-        audit_entries::{self, AuditAction},
-        events::{self, Event, EventKind},
+        audit_entries::AuditAction,
+        events::EventKind,
         file_readers, files,
         idempotency_keys::Method,
         quotas::{self, QuotaDelta},
@@ -56,9 +56,7 @@ async fn restore(tx: &mut TenantTx, caller: &Caller, file: &File) -> Result<File
     let restored = files::untrash(tx, file.id, &caller.actor.id).await?;
     file_readers::set_deleted(tx, file.id, false).await?;
     let restored = filled(tx, restored).await?;
-    let entry = audit::entry(caller, AuditAction::FileUndelete, Some((file.id, file.version)));
-    audit_entries::insert(tx, &[entry]).await?;
-    events::insert(tx, &[Event::of(EventKind::FileUndeleted, file, &caller.actor.id)]).await?;
+    note(tx, caller, file, AuditAction::FileUndelete, EventKind::FileUndeleted).await?;
     if !caller.tenant.policy.trash.counts_against_quota {
         let charged_bytes = versions::charged_bytes(tx, file.id).await?;
         let mut gain = UsageGain::default();

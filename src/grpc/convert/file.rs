@@ -11,6 +11,17 @@ use crate::{
     proto::v1,
 };
 
+/// Whether a view is FULL; unspecified means BASIC.
+pub(in crate::grpc) fn is_full(view: i32, wrong: &mut Violations) -> bool {
+    let view = wrong.take("view", v1::View::try_from(view).map_err(|_| "is not a known view"));
+    view == Some(v1::View::Full)
+}
+
+/// How files are shown in a view.
+pub(in crate::grpc) fn shown(is_full: bool) -> fn(File) -> v1::File {
+    if is_full { full } else { basic }
+}
+
 /// A file in view FULL.
 pub(in crate::grpc) fn full(mut file: File) -> v1::File {
     let metadata = structs::to_wire(std::mem::take(&mut file.metadata));

@@ -25,7 +25,7 @@ pub(in crate::grpc) fn list(request: v1::ListFilesRequest) -> Result<ListRequest
     }
     let order =
         wrong.take("order_by", FileOrder::parse(&request.order_by)).unwrap_or(FileOrder::NEWEST_FIRST);
-    let view = wrong.take("view", v1::View::try_from(request.view).map_err(|_| "is not a known view"));
+    let is_full = file::is_full(request.view, &mut wrong);
     let mut filter = request.filter.map(|filter| self::filter(filter, &mut wrong)).unwrap_or_default();
     filter.is_deleted_shown = request.show_deleted;
     wrong.into_result()?;
@@ -35,7 +35,7 @@ pub(in crate::grpc) fn list(request: v1::ListFilesRequest) -> Result<ListRequest
         filter,
         order,
         include_total: request.include_total,
-        is_full: view == Some(v1::View::Full),
+        is_full,
     })
 }
 

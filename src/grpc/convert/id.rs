@@ -1,14 +1,34 @@
 //! Ids, as text on the wire.
 
-use crate::domain::{
-    ids::{FileId, RequestId, TenantId},
-    upload_spec,
-    violations::Violations,
+use super::file;
+use crate::{
+    domain::{
+        ids::{FileId, RequestId, TenantId},
+        upload_spec,
+        violations::Violations,
+    },
+    proto::v1,
 };
 
 /// A file's id and nothing else.
 pub(in crate::grpc) fn file_id(text: &str) -> Result<FileId, Violations> {
     text.parse().map_err(|_| Violations::one("file_id", "must be a UUID"))
+}
+
+/// The ids of several files; those that are none are left out.
+fn file_ids(texts: &[String], wrong: &mut Violations) -> Vec<FileId> {
+    let parsed = texts.iter().enumerate().filter_map(|(place, text)| {
+        wrong.take(&format!("file_ids[{place}]"), text.parse::<FileId>().map_err(|_| "must be a UUID"))
+    });
+    parsed.collect()
+}
+
+/// The ids of a batch, and whether it is shown in full.
+pub(in crate::grpc) fn batch(request: &v1::BatchGetFilesRequest) -> Result<(Vec<FileId>, bool), Violations> {
+    let mut wrong = Violations::new();
+    let ids = file_ids(&request.file_ids, &mut wrong);
+    let is_full = file::is_full(request.view, &mut wrong);
+    wrong.into_result().map(|()| (ids, is_full))
 }
 
 /// A file's id and a request id, as most changes carry them.
@@ -40,6 +60,15 @@ pub(in crate::grpc) fn tenant_id(text: &str, wrong: &mut Violations) -> Option<T
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_wrong_id_of_a_batch_is_named() {
+        let id = "0193a7a0-0000-7000-8000-000000000000".to_owned();
+        let mut wrong = Violations::new();
+        assert_eq!(file_ids(&["7".to_owned(), id, String::new()], &mut wrong).len(), 1);
+        let fields: Vec<&str> = wrong.iter().map(|violation| violation.field.as_str()).collect();
+        assert_eq!(fields, ["file_ids[0]", "file_ids[2]"]);
+    }
 
     #[test]
     fn both_ids_of_a_change_are_reported_together() {

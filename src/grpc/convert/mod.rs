@@ -9,4 +9,5 @@ pub(super) mod id;
 pub(super) mod quota;
 pub(super) mod structs;
 pub(super) mod time;
+pub(super) mod update;
 pub(super) mod upload;

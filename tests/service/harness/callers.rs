@@ -9,9 +9,10 @@ use strongroom::{
     client::{Client, ClientOptions},
     domain::clock::Clock,
     proto::v1::{
-        DeleteFileRequest, DownloadFileRequest, DownloadHeader, File, GetFileRequest, GetQuotaRequest,
-        GetUsageRequest, GetUsageResponse, ListFilesRequest, ListFilesResponse, PurgeFileRequest, Quota,
-        UndeleteFileRequest, UpdateQuotaRequest, UploadFileRequest, UploadFileResponse, UploadSpec,
+        ArchiveFileRequest, DeleteFileRequest, DownloadFileRequest, DownloadHeader, File, GetFileRequest,
+        GetQuotaRequest, GetUsageRequest, GetUsageResponse, ListFilesRequest, ListFilesResponse,
+        PurgeFileRequest, Quota, UnarchiveFileRequest, UndeleteFileRequest, UpdateFileRequest,
+        UpdateQuotaRequest, UploadFileRequest, UploadFileResponse, UploadSpec,
         download_file_response::Message, file_service_client::FileServiceClient,
         quota_service_client::QuotaServiceClient,
     },
@@ -235,6 +236,28 @@ impl Caller {
     pub(crate) async fn undelete(&self, id: &str) -> Result<File, Status> {
         let request = UndeleteFileRequest { file_id: id.to_owned(), request_id: String::new() };
         Ok(self.files.clone().undelete_file(request).await?.into_inner().file.unwrap())
+    }
+
+    pub(crate) async fn update(&self, file: File, paths: &[&str]) -> Result<File, Status> {
+        let paths = paths.iter().map(|path| (*path).to_owned()).collect();
+        let update_mask = Some(prost_types::FieldMask { paths });
+        let request = UpdateFileRequest { file: Some(file), update_mask, request_id: String::new() };
+        Ok(self.files.clone().update_file(request).await?.into_inner().file.unwrap())
+    }
+
+    pub(crate) async fn rename(&self, id: &str, name: &str) -> Result<File, Status> {
+        let file = File { id: id.to_owned(), name: name.to_owned(), ..File::default() };
+        self.update(file, &["name"]).await
+    }
+
+    pub(crate) async fn archive(&self, id: &str) -> Result<File, Status> {
+        let request = ArchiveFileRequest { file_id: id.to_owned(), request_id: String::new() };
+        Ok(self.files.clone().archive_file(request).await?.into_inner().file.unwrap())
+    }
+
+    pub(crate) async fn unarchive(&self, id: &str) -> Result<File, Status> {
+        let request = UnarchiveFileRequest { file_id: id.to_owned(), request_id: String::new() };
+        Ok(self.files.clone().unarchive_file(request).await?.into_inner().file.unwrap())
     }
 
     pub(crate) async fn purge(&self, id: &str) -> Result<(), Status> {

@@ -1,0 +1,49 @@
+-- The moves between states that src/domain/file_moves.rs lists; every other is refused, whoever tries it. Updates only: what
+-- is inserted has no state before.
+CREATE FUNCTION app.guard_content_move() RETURNS trigger
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+    AS $$
+BEGIN
+    IF NOT (CASE OLD.content_state
+        WHEN 1 THEN NEW.content_state IN (2, 3, 4, 5)
+        WHEN 2 THEN NEW.content_state IN (1, 3, 5)
+        WHEN 3 THEN NEW.content_state = 2
+        WHEN 4 THEN NEW.content_state IN (1, 2)
+        ELSE false
+    END) THEN
+        RAISE EXCEPTION 'content cannot move from state % to %', OLD.content_state, NEW.content_state
+            USING ERRCODE = 'check_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = 'content_moves';
+    END IF;
+    RETURN NEW;
+END
+$$;
+
+-- A file shows the state of its current version, and only an available version becomes current.
+CREATE FUNCTION app.guard_file_move() RETURNS trigger
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+    AS $$
+BEGIN
+    IF NEW.version <> OLD.version AND NEW.content_state <> 2 THEN
+        RAISE EXCEPTION 'version % is not available and cannot become current', NEW.version
+            USING ERRCODE = 'check_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = 'current_moves';
+    END IF;
+    IF OLD.archive_time IS NULL AND NEW.archive_time IS NOT NULL
+        AND (NEW.content_state <> 2 OR NEW.delete_time IS NOT NULL) THEN
+        RAISE EXCEPTION 'only an available file outside the trash can be archived'
+            USING ERRCODE = 'check_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = 'archive_moves';
+    END IF;
+    IF OLD.archive_time IS NOT NULL AND NEW.archive_time IS NULL AND OLD.delete_time IS NOT NULL THEN
+        RAISE EXCEPTION 'a file in the trash cannot be taken out of the archive'
+            USING ERRCODE = 'check_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = 'archive_moves';
+    END IF;
+    RETURN NEW;
+END
+$$;
+
+CREATE TRIGGER content_moves BEFORE UPDATE OF content_state ON versions
+    FOR EACH ROW WHEN (OLD.content_state <> NEW.content_state) EXECUTE FUNCTION app.guard_content_move();
+CREATE TRIGGER content_moves BEFORE UPDATE OF content_state ON files
+    FOR EACH ROW WHEN (OLD.content_state <> NEW.content_state AND OLD.version = NEW.version)
+    EXECUTE FUNCTION app.guard_content_move();
+CREATE TRIGGER file_moves BEFORE UPDATE OF version, content_state, archive_time ON files
+    FOR EACH ROW EXECUTE FUNCTION app.guard_file_move();

@@ -1,0 +1,78 @@
+//! Changes what people wrote about a file.
+
+use super::{Changed, Claimed, claim_with, conclude, filled, note_with};
+use crate::{
+    app::{App, Error},
+    db::{
+        TenantTx, Viewer, audit_entries::AuditAction, events::EventKind, file_readers, file_tags, files,
+        idempotency_keys::Method,
+    },
+    domain::{
+        caller::Caller,
+        file::{File, WrongState},
+        file_update::FileUpdate,
+        ids::{FileId, RequestId},
+    },
+};
+
+/// What to change.
+#[derive(Debug, Clone)]
+pub struct UpdateRequest {
+    /// Which file.
+    pub file: FileId,
+    /// The new values.
+    pub update: FileUpdate,
+    /// The etag that the file must still have, or empty.
+    pub etag: String,
+    /// Makes a retry safe.
+    pub request_id: Option<RequestId>,
+}
+
+/// Changes what people wrote about a file. Its content, its version and its state stay as they are.
+///
+/// # Errors
+/// `Invalid` with every violation, `NotFound`, `NotAllowed`, `FileDeleted`, `EtagMismatch`.
+pub async fn update(app: &App, caller: &Caller, request: UpdateRequest) -> Result<Changed<File>, Error> {
+    let checked = request.update.clone().check(&caller.tenant.policy, app.clock.now())?;
+    let id = request.file;
+    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::caller(caller)).await?;
+    let updated = run(app, &mut tx, caller, (request, checked)).await;
+    super::recorded(app, caller, AuditAction::FileUpdate, id, tx.finish(updated).await).await
+}
+
+async fn run(
+    app: &App,
+    tx: &mut TenantTx,
+    caller: &Caller,
+    (request, update): (UpdateRequest, FileUpdate),
+) -> Result<Changed<File>, Error> {
+    let said = serde_json::to_vec(&(&update, &request.etag)).map_err(Error::internal)?;
+    let attempt = (request.request_id, Method::UpdateFile, said);
+    let (file, attempt) = match claim_with(app, tx, caller, request.file, attempt).await? {
+        Claimed::Answered(answer) => return Ok(answer),
+        Claimed::Ours(file, attempt) => (*file, attempt),
+    };
+    if file.trash.is_some() {
+        return Err(WrongState::Deleted.into());
+    }
+    if !request.etag.is_empty() && request.etag != file.etag() {
+        return Err(Error::EtagMismatch);
+    }
+    let updated = write(tx, caller, file, update).await?;
+    conclude(tx, attempt, updated).await
+}
+
+async fn write(tx: &mut TenantTx, caller: &Caller, file: File, update: FileUpdate) -> Result<File, Error> {
+    let (is_renamed, tags) =
+        (update.name.as_ref().is_some_and(|name| *name != file.name), update.tags.clone());
+    let details = serde_json::json!({ "fields": update.field_names() });
+    let updated = files::update(tx, &update.apply(file), &caller.actor.id).await?;
+    if is_renamed {
+        file_readers::set_name(tx, updated.id, &updated.name).await?;
+    }
+    if let Some(tags) = tags {
+        file_tags::replace(tx, updated.id, &tags).await?;
+    }
+    note_with(tx, caller, &updated, (AuditAction::FileUpdate, EventKind::FileUpdated, details)).await?;
+    Ok(filled(tx, updated).await?)
+}

@@ -1,0 +1,96 @@
+//! A change of what people wrote about a file. Its content does not change with it.
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::{
+    clock::Timestamp,
+    file::{File, Visibility},
+    file_fields as fields,
+    policy::Policy,
+    violations::Violations,
+};
+
+/// New values; what is absent stays as it is.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "the fields are those of the contract's File, explained there")]
+pub struct FileUpdate {
+    pub name: Option<String>,
+    pub title: Option<String>,
+    pub description: Option<String>,
+    pub tags: Option<Vec<String>>,
+    pub metadata: Option<Map<String, Value>>,
+    pub visibility: Option<Visibility>,
+    /// `Some(None)`: it does not expire any more.
+    pub expire_time: Option<Option<Timestamp>>,
+}
+
+impl FileUpdate {
+    /// Checks everything against the policy and reports all that is wrong together.
+    pub fn check(mut self, policy: &Policy, now: Timestamp) -> Result<Self, Violations> {
+        let mut wrong = Violations::new();
+        if let Some(name) = &self.name {
+            fields::check_name("file.name", name, policy, &mut wrong);
+        }
+        if let Some(title) = &self.title {
+            fields::check_title("file.title", title, &mut wrong);
+        }
+        if let Some(description) = &self.description {
+            fields::check_description("file.description", description, &mut wrong);
+        }
+        self.tags = self.tags.map(|tags| fields::check_tags("file.tags", &tags, &mut wrong));
+        if let Some(metadata) = &self.metadata {
+            fields::check_metadata("file.metadata", metadata, &mut wrong);
+        }
+        fields::check_expire_time("file.expire_time", self.expire_time.flatten(), now, &mut wrong);
+        wrong.into_result().map(|()| self)
+    }
+
+    /// The names of the fields that it sets.
+    pub fn field_names(&self) -> Vec<&'static str> {
+        let set = [
+            ("name", self.name.is_some()),
+            ("title", self.title.is_some()),
+            ("description", self.description.is_some()),
+            ("tags", self.tags.is_some()),
+            ("metadata", self.metadata.is_some()),
+            ("visibility", self.visibility.is_some()),
+            ("expire_time", self.expire_time.is_some()),
+        ];
+        set.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| name).collect()
+    }
+
+    /// The file with the new values.
+    pub fn apply(self, file: File) -> File {
+        File {
+            name: self.name.unwrap_or(file.name),
+            title: self.title.unwrap_or(file.title),
+            description: self.description.unwrap_or(file.description),
+            tags: self.tags.unwrap_or(file.tags),
+            metadata: self.metadata.unwrap_or(file.metadata),
+            visibility: self.visibility.unwrap_or(file.visibility),
+            expire_time: self.expire_time.unwrap_or(file.expire_time),
+            ..file
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_wrong_with_an_update_is_reported_together() {
+        let update = FileUpdate {
+            name: Some("run.exe".to_owned()),
+            title: Some("two\nlines".to_owned()),
+            tags: Some(vec![String::new()]),
+            metadata: Some(Map::from_iter([("a\0".to_owned(), Value::Null)])),
+            expire_time: Some(Some(Timestamp::default())),
+            ..FileUpdate::default()
+        };
+        let wrong = update.check(&Policy::preset("general").unwrap(), Timestamp::default()).unwrap_err();
+        let fields: Vec<&str> = wrong.iter().map(|violation| violation.field.as_str()).collect();
+        assert_eq!(fields, ["file.name", "file.title", "file.tags[0]", "file.metadata", "file.expire_time"]);
+    }
+}

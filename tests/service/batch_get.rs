@@ -1,0 +1,65 @@
+//! Several records in one call.
+
+use strongroom::proto::v1::{
+    BatchGetFilesRequest, BatchGetFilesResponse, FileState, UploadSpec, View, Visibility,
+};
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+use crate::harness::{Caller, file_id, service_test, spec};
+
+const RANDOM: &str = "0198c0de-7777-7000-8000-00000000abcd";
+
+async fn batch(caller: &Caller, ids: &[&str], view: View) -> Result<BatchGetFilesResponse, Status> {
+    let file_ids = ids.iter().map(|id| (*id).to_owned()).collect();
+    let request = BatchGetFilesRequest { file_ids, view: view.into() };
+    Ok(caller.files.clone().batch_get_files(request).await?.into_inner())
+}
+
+async fn stored(caller: &Caller, spec: UploadSpec) -> String {
+    file_id(&caller.upload(spec, b"x").await.unwrap())
+}
+
+#[test]
+fn files_are_answered_in_the_order_of_their_ids_and_what_may_not_be_seen_is_missing() {
+    service_test(|s| async move {
+        let (alice, bob) = (s.alice(), s.bob());
+        let tagged = stored(&bob, UploadSpec { tags: vec!["blue".to_owned()], ..spec("tagged") }).await;
+        let own = UploadSpec { visibility: Visibility::Owner.into(), ..spec("own") };
+        let (hidden, own) = (stored(&bob, own.clone()).await, stored(&alice, own).await);
+        let foreign = stored(&s.mallory(), spec("foreign")).await;
+        let deleted = stored(&alice, spec("deleted")).await;
+        alice.delete(&deleted).await.unwrap();
+
+        let ids = [own.as_str(), &hidden, &deleted, RANDOM, &tagged, &foreign, &own];
+        let found = batch(&alice, &ids, View::Full).await.unwrap();
+        let names: Vec<&str> = found.files.iter().map(|file| file.name.as_str()).collect();
+        assert_eq!(names, ["own", "deleted", "tagged"]);
+        assert_eq!(found.files[1].state(), FileState::Deleted);
+        assert_eq!(found.files[2], alice.get(&tagged).await.unwrap(), "in full it is what GetFile answers");
+        assert_eq!(found.missing_file_ids, [hidden.as_str(), RANDOM, &foreign]);
+        let basic = batch(&alice, &[&tagged], View::Unspecified).await.unwrap();
+        assert!(basic.files[0].tags.is_empty(), "tags are not among the basics");
+    });
+}
+
+#[test]
+fn everything_that_is_wrong_with_a_batch_is_reported_together() {
+    service_test(|s| async move {
+        let alice = s.alice();
+        let violations = |status: &Status| -> Vec<String> {
+            let bad = status.get_details_bad_request().unwrap();
+            bad.field_violations.into_iter().map(|violation| violation.field).collect()
+        };
+        let file_ids = vec!["7".to_owned(), RANDOM.to_owned(), String::new()];
+        let request = BatchGetFilesRequest { file_ids, view: 99 };
+        let refused = alice.files.clone().batch_get_files(request).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument);
+        assert_eq!(violations(&refused), ["file_ids[0]", "file_ids[2]", "view"]);
+        for count in [0, 1_001] {
+            let refused = batch(&alice, &vec![RANDOM; count], View::Basic).await.unwrap_err();
+            assert_eq!(violations(&refused), ["file_ids"], "{count}");
+        }
+        assert_eq!(batch(&alice, &[RANDOM; 1_000], View::Basic).await.unwrap().missing_file_ids, [RANDOM]);
+    });
+}

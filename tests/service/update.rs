@@ -1,0 +1,138 @@
+//! What people wrote about a file, and its changes.
+
+use prost_types::{FieldMask, Timestamp};
+use strongroom::proto::v1::{File, ListFilesRequest, UpdateFileRequest, UploadSpec, Visibility};
+use tonic::Code;
+use tonic_types::StatusExt;
+
+use crate::harness::{Service, file_id, reason, service_test, spec};
+
+async fn stored(s: &Service) -> String {
+    let spec = UploadSpec { tags: vec!["blue".to_owned()], title: "old".to_owned(), ..spec("a") };
+    file_id(&s.alice().upload(spec, b"bytes").await.unwrap())
+}
+
+#[test]
+fn an_update_changes_what_its_mask_names_and_nothing_else() {
+    service_test(|s| async move {
+        let alice = s.alice();
+        let id = stored(&s).await;
+        let before = alice.get(&id).await.unwrap();
+        let new = File {
+            id: id.clone(),
+            name: "b".to_owned(),
+            title: "not in the mask".to_owned(),
+            tags: vec!["red".to_owned(), "red".to_owned(), "green".to_owned()],
+            visibility: Visibility::Owner.into(),
+            ..File::default()
+        };
+        let updated = alice.update(new, &["name", "tags", "visibility"]).await.unwrap();
+        let expected = File {
+            name: "b".to_owned(),
+            tags: vec!["green".to_owned(), "red".to_owned()],
+            visibility: Visibility::Owner.into(),
+            etag: updated.etag.clone(),
+            update_time: updated.update_time,
+            ..before.clone()
+        };
+        assert_eq!(updated, expected);
+        assert_eq!(alice.get(&id).await.unwrap(), updated);
+        assert_ne!(updated.etag, before.etag);
+        assert_eq!(s.bob().get(&id).await.unwrap_err().code(), Code::NotFound, "it is the owner's alone now");
+        assert_eq!(alice.names(ListFilesRequest::default()).await, ["b"]);
+        let told =
+            "SELECT format('%s %s', (SELECT count(*) FROM events WHERE kind = 7), details) FROM audit_entries
+                    WHERE action = 12";
+        assert_eq!(s.owner.texts(told).await, ["1 {\"fields\": [\"name\", \"tags\", \"visibility\"]}"]);
+    });
+}
+
+#[test]
+fn whoever_read_an_older_file_does_not_overwrite_the_newer_one() {
+    service_test(|s| async move {
+        let alice = s.alice();
+        let id = stored(&s).await;
+        let read = alice.get(&id).await.unwrap();
+        s.ada().rename(&id, "by ada").await.unwrap();
+        let refused = alice.update(File { title: "new".to_owned(), ..read }, &["title"]).await.unwrap_err();
+        assert_eq!((refused.code(), reason(&refused).as_str()), (Code::Aborted, "ETAG_MISMATCH"));
+        let read = alice.get(&id).await.unwrap();
+        assert_eq!((read.name.as_str(), read.title.as_str()), ("by ada", "old"));
+        let updated = alice.update(File { title: "new".to_owned(), ..read }, &["title"]).await.unwrap();
+        assert_eq!(updated.title, "new");
+    });
+}
+
+#[test]
+fn a_refused_update_changes_nothing_and_names_all_that_is_wrong() {
+    service_test(|s| async move {
+        let alice = s.alice();
+        let id = stored(&s).await;
+        let before = alice.get(&id).await.unwrap();
+        let bad = File {
+            id: id.clone(),
+            name: "run.exe".to_owned(),
+            tags: vec![String::new()],
+            expire_time: Some(Timestamp { seconds: 0, nanos: 0 }),
+            ..File::default()
+        };
+        let refused = alice.update(bad, &["name", "tags", "expire_time"]).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument);
+        let fields: Vec<String> = refused
+            .get_details_bad_request()
+            .unwrap()
+            .field_violations
+            .into_iter()
+            .map(|violation| violation.field)
+            .collect();
+        assert_eq!(fields, ["file.name", "file.tags[0]", "file.expire_time"]);
+        assert_eq!(alice.get(&id).await.unwrap(), before);
+
+        alice.delete(&id).await.unwrap();
+        assert_eq!(reason(&alice.rename(&id, "b").await.unwrap_err()), "FILE_DELETED");
+    });
+}
+
+#[test]
+fn a_file_that_is_renamed_is_listed_under_its_new_name_also_by_whom_it_was_granted_to() {
+    service_test(|s| async move {
+        // What belongs to a class is granted to its members.
+        let teacher = s.teacher();
+        let class = strongroom::proto::v1::EntityRef {
+            r#type: "class".to_owned(),
+            id: "7a".to_owned(),
+            field: String::new(),
+        };
+        let lesson = UploadSpec {
+            category: "educational_content".to_owned(),
+            attachments: vec![class],
+            ..spec("lesson")
+        };
+        let id = file_id(&teacher.upload(lesson, b"x").await.unwrap());
+        teacher.rename(&id, "zebra").await.unwrap();
+        let by_name = ListFilesRequest { order_by: "name".to_owned(), ..ListFilesRequest::default() };
+        assert_eq!(s.friend().names(by_name).await, ["zebra"]);
+        let names = "SELECT DISTINCT name FROM file_readers";
+        assert_eq!(s.owner.texts(names).await, ["zebra"]);
+    });
+}
+
+#[test]
+fn a_retried_update_has_one_effect_and_the_same_id_with_other_values_is_refused() {
+    service_test(|s| async move {
+        let alice = s.alice();
+        let id = stored(&s).await;
+        let request = |name: &str| UpdateFileRequest {
+            file: Some(File { id: id.clone(), name: name.to_owned(), ..File::default() }),
+            update_mask: Some(FieldMask { paths: vec!["name".to_owned()] }),
+            request_id: uuid::Uuid::from_u128(7).to_string(),
+        };
+        let first = alice.files.clone().update_file(request("b")).await.unwrap().into_inner();
+        alice.rename(&id, "c").await.unwrap();
+        let again = alice.files.clone().update_file(request("b")).await.unwrap().into_inner();
+        assert_eq!(first, again);
+        assert_eq!(alice.get(&id).await.unwrap().name, "c");
+        let reused = alice.files.clone().update_file(request("d")).await.unwrap_err();
+        assert_eq!((reused.code(), reason(&reused).as_str()), (Code::InvalidArgument, "REQUEST_ID_REUSED"));
+    });
+}
