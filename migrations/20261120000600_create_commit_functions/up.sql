@@ -74,7 +74,6 @@ DECLARE
     finished app.finished_upload[];
     fresh app.finished_upload[];
     requests uuid[];
-    distinct_requests integer;
     locked uuid[];
     reserved jsonb := '{}';
     has_leases boolean;
@@ -84,15 +83,17 @@ DECLARE
 BEGIN
     transaction_id := pg_current_xact_id()::text;
     create_time := moment;
-    SELECT array_agg(n), array_agg(n.request_id) FILTER (WHERE n.request_id IS NOT NULL), count(DISTINCT n.request_id),
+    -- Everything is told by place, so all of these keep the order of the items. Nothing DISTINCT or ORDER BY may stand among
+    -- them: from PostgreSQL 16 on the planner may sort the rows for it, and for all.
+    SELECT coalesce(array_agg(n), '{}'), array_agg(n.request_id) FILTER (WHERE n.request_id IS NOT NULL),
         array_agg(moment + make_interval(days => n.retention_days)), bool_or(n.lease_id IS NOT NULL),
         bool_or(cardinality(n.tags) > 0), bool_or(jsonb_array_length(n.attachments) > 0), bool_or(cardinality(n.readers) > 0)
-    INTO finished, requests, distinct_requests, deletion_times, has_leases, has_tags, has_attachments, has_readers
+    INTO finished, requests, deletion_times, has_leases, has_tags, has_attachments, has_readers
     FROM jsonb_populate_recordset(NULL::app.finished_upload, items) AS n;
     verdicts := array_fill(1::smallint, ARRAY[cardinality(finished)]);
     fresh := finished;
 
-    IF distinct_requests > 0 THEN
+    IF requests IS NOT NULL THEN
         locked := array(
             SELECT id FROM unnest(requests) AS id
             WHERE pg_try_advisory_xact_lock(hashtextextended(tenant::text || id::text, 0)));
@@ -107,8 +108,8 @@ BEGIN
                 WHERE stored.tenant_id = tenant AND stored.request_id = id
                   AND stored.create_time > moment - make_interval(hours => answer_hours)
                 LIMIT 1) AS k);
-        IF answered IS NOT NULL OR cardinality(locked) < cardinality(requests)
-            OR distinct_requests < cardinality(requests) THEN
+        IF answered IS NOT NULL OR cardinality(locked) < cardinality(requests) OR cardinality(requests) >
+            (SELECT count(DISTINCT id) FROM unnest(requests) AS id) THEN
             verdicts := array(
                 SELECT CASE
                     WHEN request IS NULL THEN 1

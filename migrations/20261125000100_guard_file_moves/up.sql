@@ -7,8 +7,8 @@ BEGIN
     IF NOT (CASE OLD.content_state
         WHEN 1 THEN NEW.content_state IN (2, 3, 4, 5)
         WHEN 2 THEN NEW.content_state IN (1, 3, 5)
-        WHEN 3 THEN NEW.content_state = 2
-        WHEN 4 THEN NEW.content_state IN (1, 2)
+        WHEN 3 THEN NEW.content_state IN (2, 5)
+        WHEN 4 THEN NEW.content_state IN (1, 2, 5)
         ELSE false
     END) THEN
         RAISE EXCEPTION 'content cannot move from state % to %', OLD.content_state, NEW.content_state
@@ -18,12 +18,15 @@ BEGIN
 END
 $$;
 
--- A file shows the state of its current version, and only an available version becomes current.
+-- Only an available version becomes current, and only an available file outside the trash is archived.
 CREATE FUNCTION app.guard_file_move() RETURNS trigger
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
     AS $$
 BEGIN
-    IF NEW.version <> OLD.version AND NEW.content_state <> 2 THEN
+    IF NEW.version <> OLD.version AND NOT (NEW.content_state = 2 AND EXISTS (
+        SELECT FROM public.versions AS v
+        WHERE v.tenant_id = NEW.tenant_id AND v.file_id = NEW.id AND v.version = NEW.version AND v.content_state = 2))
+    THEN
         RAISE EXCEPTION 'version % is not available and cannot become current', NEW.version
             USING ERRCODE = 'check_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = 'current_moves';
     END IF;

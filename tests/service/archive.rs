@@ -134,11 +134,22 @@ fn the_database_allows_the_moves_of_the_rules_and_no_other() {
         }
         s.owner.put_content_state(ContentState::Quarantined).await;
         assert!(!attempt("UPDATE files SET archive_time = now()".to_owned()).await, "it is not available");
-        assert!(
-            !attempt("UPDATE files SET version = 2".to_owned()).await,
-            "only what is available is current"
-        );
         s.owner.put_content_state(ContentState::Available).await;
+        let current = || attempt("UPDATE files SET version = 2, content_state = 2".to_owned());
+        assert!(!current().await, "there is no version 2");
+        let columns = "scan_status, mime_type, declared_mime_type, media_kind, size_bytes, sha256, created_by, create_time";
+        s.owner
+            .run(&format!(
+                "INSERT INTO versions (tenant_id, file_id, version, blob_id, content_state, {columns})
+                 SELECT tenant_id, file_id, 2, blob_id, 3, {columns} FROM versions"
+            ))
+            .await;
+        assert!(!current().await, "version 2 is not available");
+        s.owner.run("UPDATE versions SET content_state = 2 WHERE version = 2").await;
+        assert!(current().await);
+        s.owner
+            .past_guards("files", "UPDATE files SET version = 1; DELETE FROM versions WHERE version = 2")
+            .await;
         s.alice().archive(&id).await.unwrap();
         s.alice().delete(&id).await.unwrap();
         assert!(!attempt("UPDATE files SET archive_time = NULL".to_owned()).await, "it is in the trash");

@@ -13,6 +13,7 @@ mod contract;
 mod delete;
 mod download;
 mod expire;
+mod fsck;
 #[allow(dead_code, unused_imports, reason = "tests/faults uses it as well")]
 mod harness;
 mod life;

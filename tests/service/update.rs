@@ -1,7 +1,10 @@
 //! What people wrote about a file, and its changes.
 
 use prost_types::{FieldMask, Timestamp};
-use strongroom::proto::v1::{File, ListFilesRequest, UpdateFileRequest, UploadSpec, Visibility};
+use strongroom::{
+    domain::clock::Clock,
+    proto::v1::{File, ListFilesRequest, UpdateFileRequest, UploadSpec, Visibility},
+};
 use tonic::Code;
 use tonic_types::StatusExt;
 
@@ -134,5 +137,27 @@ fn a_retried_update_has_one_effect_and_the_same_id_with_other_values_is_refused(
         assert_eq!(alice.get(&id).await.unwrap().name, "c");
         let reused = alice.files.clone().update_file(request("d")).await.unwrap_err();
         assert_eq!((reused.code(), reason(&reused).as_str()), (Code::InvalidArgument, "REQUEST_ID_REUSED"));
+    });
+}
+
+#[test]
+fn a_retried_update_is_answered_also_when_its_expiry_has_passed_meanwhile() {
+    service_test(|s| async move {
+        let alice = s.alice();
+        let id = stored(&s).await;
+        let expire_time = s.clock.now() + chrono::Duration::minutes(10);
+        let request = UpdateFileRequest {
+            file: Some(File {
+                id: id.clone(),
+                expire_time: Some(Timestamp { seconds: expire_time.timestamp(), nanos: 0 }),
+                ..File::default()
+            }),
+            update_mask: Some(FieldMask { paths: vec!["expire_time".to_owned()] }),
+            request_id: uuid::Uuid::from_u128(7).to_string(),
+        };
+        let first = alice.files.clone().update_file(request.clone()).await.unwrap().into_inner();
+        s.clock.advance(chrono::Duration::minutes(20));
+        let again = alice.files.clone().update_file(request).await.unwrap().into_inner();
+        assert_eq!(first, again);
     });
 }

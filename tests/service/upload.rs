@@ -296,3 +296,39 @@ fn two_files_may_have_the_same_name_and_bytes() {
         assert_eq!((ids.len(), s.book(&alice).await.used_bytes), (3, 12));
     });
 }
+
+#[test]
+fn each_upload_of_a_batch_is_answered_for_itself() {
+    const UPLOADS: u32 = 24;
+    service_test(|s| async move {
+        let alice = s.alice();
+        alice.upload(spec("first"), b"x").await.unwrap();
+        // While somebody holds the quota row, finished uploads gather, and are committed together afterwards.
+        s.owner.run("BEGIN; SELECT FROM quotas FOR UPDATE").await;
+        let uploads: Vec<_> = (1..=UPLOADS)
+            .map(|days| {
+                // Request ids in the opposite order, and a third without any.
+                let request_id = match days % 3 {
+                    0 => String::new(),
+                    _ => uuid::Uuid::from_u128(u128::from(1000 - days)).to_string(),
+                };
+                let spec = UploadSpec { retention_days: days as i32, request_id, ..spec(&format!("{days}")) };
+                let alice = alice.clone();
+                tokio::spawn(async move { (days, alice.upload(spec, b"x").await.unwrap().file.unwrap()) })
+            })
+            .collect();
+        let all = UPLOADS as usize + 1;
+        s.until("all are stored", || async {
+            s.store.list("", None, 100).await.unwrap().objects.len() == all
+        })
+        .await;
+        s.owner.run("COMMIT").await;
+        for upload in uploads {
+            let (days, file) = upload.await.unwrap();
+            assert_eq!(file.name, format!("{days}"));
+            let kept = file.deletion_time.unwrap().seconds - file.create_time.unwrap().seconds;
+            assert_eq!(kept, i64::from(days) * 24 * 3600, "{days}");
+            assert_eq!(alice.get(&file.id).await.unwrap(), file);
+        }
+    });
+}

@@ -9,8 +9,8 @@ use crate::{
     domain::{caller::Caller, file::File, ids::FileId, violations::Violations},
 };
 
-/// As many as the longest page of a list.
-const FILES_MAX: usize = 1_000;
+/// In full a file has up to some 25 KiB, and most clients accept 4 MiB in one answer.
+const FILES_MAX: usize = 100;
 
 /// What was found of what was asked for.
 #[derive(Debug)]

@@ -33,10 +33,9 @@ pub struct UpdateRequest {
 /// # Errors
 /// `Invalid` with every violation, `NotFound`, `NotAllowed`, `FileDeleted`, `EtagMismatch`.
 pub async fn update(app: &App, caller: &Caller, request: UpdateRequest) -> Result<Changed<File>, Error> {
-    let checked = request.update.clone().check(&caller.tenant.policy, app.clock.now())?;
     let id = request.file;
     let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::caller(caller)).await?;
-    let updated = run(app, &mut tx, caller, (request, checked)).await;
+    let updated = run(app, &mut tx, caller, request).await;
     super::recorded(app, caller, AuditAction::FileUpdate, id, tx.finish(updated).await).await
 }
 
@@ -44,14 +43,16 @@ async fn run(
     app: &App,
     tx: &mut TenantTx,
     caller: &Caller,
-    (request, update): (UpdateRequest, FileUpdate),
+    request: UpdateRequest,
 ) -> Result<Changed<File>, Error> {
-    let said = serde_json::to_vec(&(&update, &request.etag)).map_err(Error::internal)?;
+    let said = serde_json::to_vec(&(&request.update, &request.etag)).map_err(Error::internal)?;
     let attempt = (request.request_id, Method::UpdateFile, said);
     let (file, attempt) = match claim_with(app, tx, caller, request.file, attempt).await? {
         Claimed::Answered(answer) => return Ok(answer),
         Claimed::Ours(file, attempt) => (*file, attempt),
     };
+    // Behind the look for an answer: a retry is answered as the first time, though time has passed since.
+    let update = request.update.check(&caller.tenant.policy, app.clock.now())?;
     if file.trash.is_some() {
         return Err(WrongState::Deleted.into());
     }

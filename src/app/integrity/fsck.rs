@@ -15,6 +15,7 @@ use crate::{
         sweep_candidates::{self, Candidate, Verdict},
     },
     domain::{
+        checksum::{Crc64, Crc64Hasher},
         clock::{Clock, IdSource, Timestamp},
         digest::{Digest, Hasher},
         ids::TenantId,
@@ -98,7 +99,7 @@ impl Fsck {
         Ok(report)
     }
 
-    /// Invariant 1: an available version has its bytes in the store with the recorded size and SHA-256.
+    /// Invariant 1: an available version has its bytes in the store with the recorded size, SHA-256 and CRC-64.
     async fn check_blobs(&self, report: &mut Report, progress: &mut dyn Progress) -> Result<(), Error> {
         let mut tx = self.db.system_tx().await?;
         let total = fsck::count_needed_blobs(&mut tx).await?;
@@ -149,8 +150,12 @@ impl Fsck {
         }
         report.hashed_blobs += 1;
         report.hashed_bytes += size;
-        let digest = digest(store, &blob.key, size).await?;
-        Ok((digest != blob.sha256).then(|| format!("has the SHA-256 {digest}, {} is recorded", blob.sha256)))
+        let Sums { sha256, crc64nvme } = sums(store, &blob.key, size).await?;
+        if sha256 != blob.sha256 {
+            return Ok(Some(format!("has the SHA-256 {sha256}, {} is recorded", blob.sha256)));
+        }
+        Ok((crc64nvme != blob.crc64nvme)
+            .then(|| format!("has the CRC-64 {crc64nvme}, {} is recorded", blob.crc64nvme)))
     }
 
     /// Invariant 2: an object in the store belongs to one blob row or to an open upload, or is young.
@@ -270,17 +275,26 @@ impl Fsck {
 }
 
 /// Reads an object and hashes it.
-pub(in crate::app) async fn digest(
+pub(in crate::app) async fn sums(
     store: &dyn ObjectStorage,
     key: &ObjectKey,
     size: u64,
-) -> Result<Digest, Error> {
-    let mut hasher = Hasher::default();
+) -> Result<Sums, Error> {
+    let (mut sha256, mut crc64nvme) = (Hasher::default(), Crc64Hasher::default());
     let mut bytes = store.get(key, 0..size).await?;
     while let Some(piece) = bytes.next().await {
-        hasher.update(&piece?);
+        let piece = piece?;
+        sha256.update(&piece);
+        crc64nvme.update(&piece);
     }
-    Ok(hasher.finish())
+    Ok(Sums { sha256: sha256.finish(), crc64nvme: crc64nvme.finish() })
+}
+
+/// What must be recorded about stored bytes.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::app) struct Sums {
+    pub(in crate::app) sha256: Digest,
+    pub(in crate::app) crc64nvme: Crc64,
 }
 
 impl Report {

@@ -15,7 +15,7 @@ use futures::{StreamExt, stream};
 
 use super::{copy::Copy, explained};
 use crate::{
-    app::{Error, integrity::fsck::digest},
+    app::{Error, integrity::fsck::sums},
     db::{
         Database,
         audit_entries::{self, AuditAction, AuditEntry},
@@ -217,8 +217,8 @@ impl Move {
         let copy = Copy { blob, from, to, key: &target.key, options: &options };
         let mut copied = copy.run(self.part_size_bytes).await;
         if reads_back && copied.is_ok() {
-            copied = match digest(to, &target.key, blob.size_bytes).await {
-                Ok(found) if found == blob.sha256 => Ok(()),
+            copied = match sums(to, &target.key, blob.size_bytes).await {
+                Ok(found) if found.sha256 == blob.sha256 => Ok(()),
                 Ok(_) => Err(Error::ObjectDamaged),
                 Err(error) => Err(error),
             };

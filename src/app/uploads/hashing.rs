@@ -18,6 +18,9 @@ use crate::{
 /// Smaller chunks are hashed before another thread has woken up.
 const BESIDE_BYTES_MIN: usize = 256 * 1024;
 
+/// Each keeps a chunk, of at most 2 MiB, that no budget counts; all of them have room in the memory bound's base.
+const BESIDE_MAX: usize = 8;
+
 /// How many chunks may be hashed beside their streams at the same time. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(in crate::app) struct Hashing(Arc<Semaphore>);
@@ -25,7 +28,7 @@ pub(in crate::app) struct Hashing(Arc<Semaphore>);
 impl Hashing {
     pub(in crate::app) fn new() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Self(Arc::new(Semaphore::new(cores / 2)))
+        Self(Arc::new(Semaphore::new((cores / 2).min(BESIDE_MAX))))
     }
 }
 

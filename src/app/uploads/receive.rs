@@ -118,6 +118,7 @@ impl<'a> Pace<'a> {
 /// A part that is in the store.
 struct WrittenPart {
     receipt: PartReceipt,
+    len_bytes: u64,
     crc64nvme: Crc64,
 }
 
@@ -197,9 +198,9 @@ impl<'a> Receiver<'a> {
         self.next_number += 1;
         self.writes.spawn(async move {
             let receipt = store.put_part(&key, &multipart, number, body.clone()).await;
-            let crc64nvme = body.crc64nvme();
+            let (len_bytes, crc64nvme) = (body.len_bytes(), body.crc64nvme());
             drop((body, room));
-            Ok(WrittenPart { receipt: receipt?, crc64nvme })
+            Ok(WrittenPart { receipt: receipt?, len_bytes, crc64nvme })
         });
         Ok(())
     }
@@ -236,9 +237,10 @@ impl<'a> Receiver<'a> {
             Sink::Compare => Place::Compared,
             Sink::Store { open: Some(open), .. } => {
                 self.written.sort_by_key(|part| part.receipt.number);
-                let crc64nvme = self.written.iter().fold(Crc64::of(&[]), |crc, part| {
-                    crc.followed_by(part.crc64nvme, part.receipt.size_bytes)
-                });
+                let crc64nvme = self
+                    .written
+                    .iter()
+                    .fold(Crc64::of(&[]), |crc, part| crc.followed_by(part.crc64nvme, part.len_bytes));
                 let receipts = self.written.into_iter().map(|part| part.receipt).collect();
                 Place::Parts(open, receipts, crc64nvme)
             }

@@ -1,11 +1,16 @@
 //! What an update of a file asks for.
 
+use std::mem;
+
 use super::{file, id, structs, time};
 use crate::{
     app::files::update::UpdateRequest,
     domain::{file_update::FileUpdate, ids::FileId, violations::Violations},
     proto::v1,
 };
+
+/// More fields than a file has.
+const PATHS_MAX: usize = 64;
 
 /// Everything that an update asks for.
 pub(in crate::grpc) fn request(request: v1::UpdateFileRequest) -> Result<UpdateRequest, Violations> {
@@ -18,7 +23,15 @@ pub(in crate::grpc) fn request(request: v1::UpdateFileRequest) -> Result<UpdateR
     let mut file = request.file.unwrap_or_default();
     let named = wrong.take("file.id", file.id.parse::<FileId>().map_err(|_| "must be a UUID"));
     let mut update = FileUpdate::default();
+    if mask.len() > PATHS_MAX {
+        // Before anything is read: each path takes its field.
+        return Err(Violations::one("update_mask", format!("must name at most {PATHS_MAX} fields")));
+    }
     for (index, path) in mask.iter().enumerate() {
+        if mask[..index].contains(path) {
+            wrong.add(format!("update_mask.paths[{index}]"), "stands twice");
+            continue;
+        }
         if let Err(why) = set(&mut update, path, &mut file, &mut wrong) {
             wrong.add(format!("update_mask.paths[{index}]"), why);
         }
@@ -31,7 +44,7 @@ pub(in crate::grpc) fn request(request: v1::UpdateFileRequest) -> Result<UpdateR
     }
 }
 
-/// Takes the field at `path` over into the update. A path that stands twice is taken once.
+/// Takes the field at `path` over into the update.
 fn set(
     update: &mut FileUpdate,
     path: &str,
@@ -39,12 +52,12 @@ fn set(
     wrong: &mut Violations,
 ) -> Result<(), &'static str> {
     match path {
-        "name" => update.name = Some(file.name.clone()),
-        "title" => update.title = Some(file.title.clone()),
-        "description" => update.description = Some(file.description.clone()),
-        "tags" => update.tags = Some(file.tags.clone()),
+        "name" => update.name = Some(mem::take(&mut file.name)),
+        "title" => update.title = Some(mem::take(&mut file.title)),
+        "description" => update.description = Some(mem::take(&mut file.description)),
+        "tags" => update.tags = Some(mem::take(&mut file.tags)),
         "metadata" => {
-            let metadata = file.metadata.clone().unwrap_or_default();
+            let metadata = file.metadata.take().unwrap_or_default();
             update.metadata = Some(structs::from_wire("file.metadata", metadata, wrong));
         }
         "visibility" => {
@@ -97,6 +110,9 @@ mod tests {
         let wrong = asked(v1::File::default(), &["size_bytes", "visibility", "metadata.a"]).unwrap_err();
         let fields: Vec<&str> = wrong.iter().map(|violation| violation.field.as_str()).collect();
         assert_eq!(fields, ["file.id", "update_mask.paths[0]", "file.visibility", "update_mask.paths[2]"]);
+        let twice = asked(file(), &["name", "name"]).unwrap_err();
+        assert_eq!(twice.iter().next().unwrap().field, "update_mask.paths[1]");
+        assert_eq!(asked(file(), &["name"; PATHS_MAX + 1]).unwrap_err().iter().count(), 1);
         assert_eq!(asked(file(), &[]).unwrap_err().iter().next().unwrap().field, "update_mask");
     }
 }
