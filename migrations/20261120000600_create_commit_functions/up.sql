@@ -74,6 +74,7 @@ DECLARE
     finished app.finished_upload[];
     fresh app.finished_upload[];
     requests uuid[];
+    distinct_requests integer;
     locked uuid[];
     reserved jsonb := '{}';
     has_leases boolean;
@@ -108,8 +109,12 @@ BEGIN
                 WHERE stored.tenant_id = tenant AND stored.request_id = id
                   AND stored.create_time > moment - make_interval(hours => answer_hours)
                 LIMIT 1) AS k);
-        IF answered IS NOT NULL OR cardinality(locked) < cardinality(requests) OR cardinality(requests) >
-            (SELECT count(DISTINCT id) FROM unnest(requests) AS id) THEN
+        distinct_requests := cardinality(requests);
+        IF distinct_requests > 1 THEN
+            distinct_requests := (SELECT count(DISTINCT id) FROM unnest(requests) AS id);
+        END IF;
+        IF answered IS NOT NULL OR cardinality(locked) < cardinality(requests)
+            OR distinct_requests < cardinality(requests) THEN
             verdicts := array(
                 SELECT CASE
                     WHEN request IS NULL THEN 1
