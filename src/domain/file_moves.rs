@@ -25,8 +25,8 @@ impl FileState {
 }
 
 impl ContentState {
-    /// Whether the content of one version may move from this state to another. What was found infected becomes readable by
-    /// a release alone; what is missing or damaged stays so.
+    /// Whether the content of one version may move from this state to another. What was found infected cannot
+    /// be scanned again into readability; who may release it is not decided here. What is missing or damaged stays so.
     pub fn may_become(self, next: Self) -> bool {
         use ContentState::{Available, Error, Processing, Quarantined, Unscannable};
         match self {
