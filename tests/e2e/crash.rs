@@ -117,19 +117,21 @@ async fn kill(
 
 /// The service is stopped, so nothing that is here now belongs to anything that will be: a grace period of a second does.
 async fn sweep_until_clean(site: &Site) {
+    let mut last = Value::Null;
     let swept = async {
-        let mut last = Value::Null;
         loop {
             let (code, reports) =
                 site.run(&["sweep", "--json", "--grace-seconds", "1", "--service-is-stopped"]).await;
             assert_eq!(code, Some(0), "{reports:#}");
-            if reports.as_array().unwrap().iter().all(is_clean) {
-                return last;
-            }
+            let is_done = reports.as_array().unwrap().iter().all(is_clean);
             last = reports;
+            if is_done {
+                return;
+            }
         }
     };
-    tokio::time::timeout(SWEPT_WITHIN, swept).await.expect("leftovers were not swept");
+    let swept = tokio::time::timeout(SWEPT_WITHIN, swept).await;
+    assert!(swept.is_ok(), "leftovers were not swept, says the last round: {last:#}");
 }
 
 /// Nothing was done in this round, and nothing is left to do: no upload waits for its lease to run out, either.
