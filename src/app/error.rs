@@ -8,6 +8,7 @@ use crate::{
     domain::{
         clock::Timestamp,
         file::{FileState, WrongState},
+        ids::FileId,
         media_type::MediaKind,
         quota::Quota,
         violations::Violations,
@@ -90,11 +91,29 @@ pub enum Error {
     /// The stream ended without a finish.
     #[error("the stream ended without a finish message; nothing was stored")]
     UploadNotFinished,
+    /// The stream of an upload that can be gone on with ended without a finish.
+    #[error(
+        "the upload is not finished: {persisted_size_bytes} bytes of it are stored; go on from there with its upload id"
+    )]
+    UploadPaused {
+        /// Where to go on.
+        persisted_size_bytes: u64,
+    },
+    /// Bytes that came again are not those that are stored.
+    #[error(
+        "the bytes sent again are not those stored before; cancel this upload and create another one for other bytes"
+    )]
+    SentAgainDiffers,
+    /// The upload is a file already.
+    #[error("the upload was committed and is file {0}; delete the file instead")]
+    UploadCommitted(FileId),
     /// The client was too slow.
-    #[error("the upload stalled: {0}; nothing was stored")]
+    #[error("the upload stalled: {0}; it was not committed")]
     UploadStalled(String),
     /// The upload no longer holds its lease.
-    #[error("the upload no longer holds its lease; nothing was stored")]
+    #[error(
+        "the upload no longer holds its lease: another stream went on with it, or it was given up; this one stored no file"
+    )]
     UploadFenced,
     /// The commit came so late that the sweeper might take the bytes away.
     #[error(

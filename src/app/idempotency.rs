@@ -62,6 +62,15 @@ pub(super) fn replay<T: DeserializeOwned>(
     serde_json::from_value(stored.answer).map_err(Error::internal)
 }
 
+/// The same for a payload that is still in its fields.
+pub(super) fn replay_of<T: DeserializeOwned>(
+    stored: StoredAnswer,
+    method: Method,
+    payload: &[Vec<u8>],
+) -> Result<T, Error> {
+    replay(stored, method, fingerprint(payload))
+}
+
 /// For how long answers are kept.
 pub(super) fn hours(app: &App) -> u32 {
     u32::try_from(app.limits.retention.idempotency_hours).unwrap_or(u32::MAX)

@@ -10,6 +10,7 @@ pub mod files;
 mod group;
 mod idempotency;
 pub mod integrity;
+mod pages;
 pub mod quotas;
 pub mod retention;
 mod rotation;

@@ -40,6 +40,8 @@ pub(crate) struct Script {
     pub(crate) download: Vec<Result<DownloadFileResponse, Status>>,
     /// The pages of a list; the token of a page is the number of the next.
     pub(crate) pages: Vec<Vec<File>>,
+    /// The upload that is created, and told about.
+    pub(crate) upload: Option<Upload>,
     /// The `authorization` header of the last call.
     pub(crate) authorization: Option<String>,
     /// The request ids of every delete, in order.
@@ -153,14 +155,16 @@ impl FileService for Fake {
             }
             messages.push(message);
         }
-        let Some(upload_file_request::Message::Spec(spec)) = messages.first().cloned() else {
-            return Err(Status::invalid_argument("no spec"));
+        let name = match messages.first() {
+            Some(upload_file_request::Message::Spec(spec)) => spec.name.clone(),
+            Some(upload_file_request::Message::UploadId(id)) => id.clone(),
+            _ => return Err(Status::invalid_argument("neither a spec nor an upload")),
         };
         self.received.send(messages).unwrap();
         let finish = finish.ok_or_else(|| Status::aborted("the upload was not finished"))?;
         let file = File {
             id: "0198".to_owned(),
-            name: spec.name,
+            name,
             size_bytes: finish.size_bytes,
             sha256: finish.sha256.unwrap_or_default(),
             ..File::default()
@@ -257,6 +261,59 @@ impl FileService for Fake {
         self.script.lock().unwrap().request_ids.push(request.get_ref().request_id.clone());
         self.enter(&request)?;
         Ok(Response::new(UnarchiveFileResponse::default()))
+    }
+
+    async fn create_upload(
+        &self,
+        request: Request<CreateUploadRequest>,
+    ) -> Result<Response<CreateUploadResponse>, Status> {
+        self.enter(&request)?;
+        let upload = self.script.lock().unwrap().upload.clone();
+        Ok(Response::new(CreateUploadResponse { upload }))
+    }
+
+    async fn get_upload(
+        &self,
+        request: Request<GetUploadRequest>,
+    ) -> Result<Response<GetUploadResponse>, Status> {
+        self.enter(&request)?;
+        let upload = self.script.lock().unwrap().upload.clone();
+        upload
+            .map(|upload| Response::new(GetUploadResponse { upload: Some(upload) }))
+            .ok_or_else(|| Status::not_found("no upload"))
+    }
+
+    async fn list_uploads(
+        &self,
+        request: Request<ListUploadsRequest>,
+    ) -> Result<Response<ListUploadsResponse>, Status> {
+        self.enter(&request)?;
+        Ok(Response::new(ListUploadsResponse::default()))
+    }
+
+    async fn cancel_upload(
+        &self,
+        request: Request<CancelUploadRequest>,
+    ) -> Result<Response<CancelUploadResponse>, Status> {
+        self.script.lock().unwrap().request_ids.push(request.get_ref().request_id.clone());
+        self.enter(&request)?;
+        Ok(Response::new(CancelUploadResponse::default()))
+    }
+
+    async fn upload_part(
+        &self,
+        request: Request<UploadPartRequest>,
+    ) -> Result<Response<UploadPartResponse>, Status> {
+        self.enter(&request)?;
+        Ok(Response::new(UploadPartResponse::default()))
+    }
+
+    async fn complete_upload(
+        &self,
+        request: Request<CompleteUploadRequest>,
+    ) -> Result<Response<CompleteUploadResponse>, Status> {
+        self.enter(&request)?;
+        Ok(Response::new(CompleteUploadResponse::default()))
     }
 }
 

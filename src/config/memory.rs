@@ -48,7 +48,8 @@ impl MemoryBound {
             requests_bytes: product(&[server.requests_max as u64, REQUEST_BYTES]),
             upload_budget_bytes: (uploads.byte_budget_bytes as u64)
                 .saturating_add(uploads.waiting_bytes_max() as u64),
-            decoding_bytes: product(&[uploads.decode_permits as u64, server.message_size_max_bytes as u64]),
+            decoding_bytes: product(&[uploads.decode_permits as u64, server.message_size_max_bytes as u64])
+                .max(uploads.part_message_bytes_max() as u64),
             downloads_bytes: product(&[
                 downloads.streams_max as u64,
                 downloads.chunks_in_flight_max as u64,

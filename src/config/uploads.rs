@@ -57,6 +57,11 @@ impl UploadsConfig {
         Duration::from_secs(self.lease_seconds)
     }
 
+    /// The largest message that carries a whole part, in bytes.
+    pub fn part_message_bytes_max(&self) -> usize {
+        self.part_size_bytes.saturating_add(CHUNK_OVERHEAD_BYTES)
+    }
+
     /// What uploads may have in hand while they wait for room, in bytes.
     pub fn waiting_bytes_max(&self) -> usize {
         self.decode_permits.saturating_mul(self.chunk_size_max_bytes)

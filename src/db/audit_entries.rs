@@ -42,6 +42,10 @@ sql_enum! {
         FileUnarchive = 11 => "file_unarchive",
         /// What people wrote about a file was changed; the details name the fields.
         FileUpdate = 12 => "file_update",
+        /// An upload was created, and holds a reservation; the details name it.
+        UploadCreate = 60 => "upload_create",
+        /// An upload was given up on request; the details name it.
+        UploadCancel = 61 => "upload_cancel",
     }
 }
 

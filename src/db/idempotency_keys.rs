@@ -29,6 +29,10 @@ sql_enum! {
         UnarchiveFile = 7 => "UnarchiveFile",
         /// UpdateFile
         UpdateFile = 8 => "UpdateFile",
+        /// CreateUpload
+        CreateUpload = 60 => "CreateUpload",
+        /// CancelUpload
+        CancelUpload = 61 => "CancelUpload",
     }
 }
 

@@ -3,7 +3,7 @@
 
 use diesel::{
     QueryableByName,
-    sql_types::{BigInt, Double, Integer, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid},
+    sql_types::{BigInt, Double, Integer, Jsonb, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid},
 };
 use uuid::Uuid;
 
@@ -12,20 +12,8 @@ use crate::domain::{
     clock::Timestamp,
     ids::{BlobId, TenantId, UploadId},
     object_key::ObjectKey,
-    sql_enum::sql_enum,
+    upload::UploadState,
 };
-
-sql_enum! {
-    /// The state of an upload.
-    UploadState {
-        /// It holds its reservation.
-        Open = 1 => "open",
-        /// It became a file.
-        Committed = 2 => "committed",
-        /// It was given up.
-        Aborted = 3 => "aborted",
-    }
-}
 
 /// A new upload.
 #[derive(Debug, Clone)]
@@ -39,6 +27,17 @@ pub struct NewUpload {
     pub reserved_bytes: i64,
     pub lease_seconds: u32,
     pub created_by: String,
+    /// What it takes to go on with it later; an upload of one stream has none.
+    pub resumable: Option<Resumable>,
+}
+
+/// What an upload keeps that can be gone on with.
+#[derive(Debug, Clone)]
+pub struct Resumable {
+    /// What the file will be.
+    pub spec: serde_json::Value,
+    /// The size of its parts.
+    pub part_size_bytes: i64,
 }
 
 /// Whoever holds this may settle, grow or release the upload, as long as nobody fenced it.
@@ -62,8 +61,8 @@ pub async fn insert(tx: &mut TenantTx, upload: &NewUpload) -> Result<(), DbError
     statement(
         "open upload",
         "INSERT INTO uploads (tenant_id, id, state, lease_epoch, lease_expire_time, reserved_bytes, blob_id, provider,
-            storage_key, multipart_id, created_by, create_time)
-         VALUES ({}, {}, {}, {}, app.now() + make_interval(secs => {}), {}, {}, {}, {}, {}, {}, app.now())",
+            storage_key, multipart_id, created_by, create_time, spec, part_size_bytes)
+         VALUES ({}, {}, {}, {}, app.now() + make_interval(secs => {}), {}, {}, {}, {}, {}, {}, app.now(), {}, {})",
     )
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())
     .bind::<SqlUuid, _>(upload.id.as_uuid())
@@ -76,6 +75,8 @@ pub async fn insert(tx: &mut TenantTx, upload: &NewUpload) -> Result<(), DbError
     .bind::<Text, _>(upload.key.as_str().to_owned())
     .bind::<Nullable<Text>, _>(upload.multipart_id.clone())
     .bind::<Text, _>(upload.created_by.clone())
+    .bind::<Nullable<Jsonb>, _>(upload.resumable.as_ref().map(|resumable| resumable.spec.clone()))
+    .bind::<Nullable<BigInt>, _>(upload.resumable.as_ref().map(|resumable| resumable.part_size_bytes))
     .execute(tx.connection()?)
     .await
     .map(|_| ())

@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use sha2::{Digest as _, Sha256};
+use sha2::{
+    Digest as _, Sha256,
+    digest::common::hazmat::{SerializableState, SerializedState},
+};
 
 /// A SHA-256 digest.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -77,8 +80,49 @@ impl Hasher {
         self.0.update(bytes);
     }
 
+    /// All that there is to know for going on later, elsewhere. Not for showing: whoever has it and the digest of what follows
+    /// could forge the digest of both.
+    pub fn state(&self) -> Vec<u8> {
+        self.0.serialize().to_vec()
+    }
+
+    /// Goes on from a state; nothing when it is none of ours.
+    pub fn from_state(state: &[u8]) -> Option<Self> {
+        let state: &SerializedState<Sha256> = state.try_into().ok()?;
+        Sha256::deserialize(state).ok().map(Self)
+    }
+
     /// The digest of all bytes taken.
     pub fn finish(self) -> Digest {
         Digest(self.0.finalize().into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_digest_that_was_put_down_and_taken_up_again_is_the_same(
+            bytes in proptest::collection::vec(any::<u8>(), 0..300),
+            cut in 0usize..300,
+        ) {
+            let (first, rest) = bytes.split_at(cut.min(bytes.len()));
+            let mut hasher = Hasher::default();
+            hasher.update(first);
+            let mut resumed = Hasher::from_state(&hasher.state()).unwrap();
+            resumed.update(rest);
+            prop_assert_eq!(resumed.finish(), Digest::of(&bytes));
+        }
+    }
+
+    #[test]
+    fn what_is_no_state_is_refused() {
+        let state = Hasher::default().state();
+        assert!(Hasher::from_state(&state[1..]).is_none());
+        assert!(Hasher::from_state(&[]).is_none());
     }
 }

@@ -18,5 +18,6 @@ pub mod principal;
 pub mod quota;
 pub mod sql_enum;
 pub mod text;
+pub mod upload;
 pub mod upload_spec;
 pub mod violations;

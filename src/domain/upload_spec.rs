@@ -1,5 +1,6 @@
 //! What a client says about a file before its bytes, and everything that can be wrong with it.
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{
@@ -43,8 +44,8 @@ pub struct UploadSpec {
     pub unreadable: Violations,
 }
 
-/// A spec that holds, with the policy's defaults filled in.
-#[derive(Debug, Clone)]
+/// A spec that holds, with the policy's defaults filled in. An upload that can be resumed keeps it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the fields are those of the contract's UploadSpec, explained there")]
 pub struct CheckedSpec {
     pub name: String,

@@ -21,13 +21,20 @@ use crate::{
             archive::archive, batch_get::batch_get, delete::delete, download::download, get::get, list::list,
             purge::purge, unarchive::unarchive, undelete::undelete, update::update,
         },
+        uploads::{
+            UploadMessage, cancel::cancel, create::create, get::get as get_upload,
+            list::list as list_uploads, resume::resume, upload_part::upload_part,
+        },
     },
     proto::v1::{
         ArchiveFileRequest, ArchiveFileResponse, BatchGetFilesRequest, BatchGetFilesResponse,
-        DeleteFileRequest, DeleteFileResponse, DownloadFileRequest, GetFileRequest, GetFileResponse,
-        ListFilesRequest, ListFilesResponse, PurgeFileRequest, PurgeFileResponse, UnarchiveFileRequest,
-        UnarchiveFileResponse, UndeleteFileRequest, UndeleteFileResponse, UpdateFileRequest,
-        UpdateFileResponse, UploadFileRequest, UploadFileResponse, file_service_server::FileService,
+        CancelUploadRequest, CancelUploadResponse, CompleteUploadRequest, CompleteUploadResponse,
+        CreateUploadRequest, CreateUploadResponse, DeleteFileRequest, DeleteFileResponse,
+        DownloadFileRequest, GetFileRequest, GetFileResponse, GetUploadRequest, GetUploadResponse,
+        ListFilesRequest, ListFilesResponse, ListUploadsRequest, ListUploadsResponse, PurgeFileRequest,
+        PurgeFileResponse, UnarchiveFileRequest, UnarchiveFileResponse, UndeleteFileRequest,
+        UndeleteFileResponse, UpdateFileRequest, UpdateFileResponse, UploadFileRequest, UploadFileResponse,
+        UploadPartRequest, UploadPartResponse, file_service_server::FileService,
     },
 };
 
@@ -48,6 +55,88 @@ impl FileService for Files {
     ) -> Result<Response<UploadFileResponse>, Status> {
         let (caller, stream) = caller(request)?;
         answer(&caller.origin, self.uploads.receive(&self.app, &caller, stream)).await
+    }
+
+    async fn create_upload(
+        &self,
+        request: Request<CreateUploadRequest>,
+    ) -> Result<Response<CreateUploadResponse>, Status> {
+        let (caller, request) = caller(request)?;
+        answer(&caller.origin, async {
+            let spec = convert::upload::spec(request.spec.unwrap_or_default());
+            let upload = create(&self.app, &caller, spec).await?;
+            Ok(CreateUploadResponse { upload: Some(self.uploads.shown(upload)) })
+        })
+        .await
+    }
+
+    async fn get_upload(
+        &self,
+        request: Request<GetUploadRequest>,
+    ) -> Result<Response<GetUploadResponse>, Status> {
+        let (caller, request) = caller(request)?;
+        answer(&caller.origin, async {
+            let upload = get_upload(&self.app, &caller, convert::id::upload_id(&request.upload_id)?).await?;
+            Ok(GetUploadResponse { upload: Some(self.uploads.shown(upload)) })
+        })
+        .await
+    }
+
+    async fn list_uploads(
+        &self,
+        request: Request<ListUploadsRequest>,
+    ) -> Result<Response<ListUploadsResponse>, Status> {
+        let (caller, request) = caller(request)?;
+        answer(&caller.origin, async {
+            let listed = list_uploads(&self.app, &caller, request.page_size, &request.page_token).await?;
+            let uploads = listed.uploads.into_iter().map(|upload| self.uploads.shown(upload)).collect();
+            Ok(ListUploadsResponse { uploads, next_page_token: listed.next_page_token })
+        })
+        .await
+    }
+
+    async fn cancel_upload(
+        &self,
+        request: Request<CancelUploadRequest>,
+    ) -> Result<Response<CancelUploadResponse>, Status> {
+        let (caller, request) = caller(request)?;
+        answer(&caller.origin, async {
+            let (id, request_id) = convert::id::upload_change(&request.upload_id, &request.request_id)?;
+            cancel(&self.app, &caller, id, request_id).await?;
+            Ok(CancelUploadResponse {})
+        })
+        .await
+    }
+
+    async fn upload_part(
+        &self,
+        request: Request<UploadPartRequest>,
+    ) -> Result<Response<UploadPartResponse>, Status> {
+        let (caller, request) = caller(request)?;
+        answer(&caller.origin, async {
+            let (id, chunk) = convert::upload::part(request)?;
+            let upload = upload_part(&self.app, &caller, id, chunk).await?;
+            Ok(UploadPartResponse { upload: Some(self.uploads.shown(upload)) })
+        })
+        .await
+    }
+
+    async fn complete_upload(
+        &self,
+        request: Request<CompleteUploadRequest>,
+    ) -> Result<Response<CompleteUploadResponse>, Status> {
+        let (caller, request) = caller(request)?;
+        answer(&caller.origin, async {
+            let id = convert::id::upload_id(&request.upload_id)?;
+            let finish = UploadMessage::Finish {
+                size_bytes: request.size_bytes,
+                sha256: request.sha256.map(|digest| digest.to_vec()),
+            };
+            let uploaded = resume(&self.app, &caller, id, futures::stream::iter([finish])).await?;
+            let UploadFileResponse { file, quota, warnings } = convert::upload::uploaded(uploaded);
+            Ok(CompleteUploadResponse { file, quota, warnings })
+        })
+        .await
     }
 
     async fn download_file(

@@ -113,6 +113,7 @@ impl GrpcServer {
                 .layer(Stand(MessageBudget::new(
                     config.uploads.decode_permits,
                     config.server.message_size_max_bytes,
+                    config.uploads.part_message_bytes_max(),
                 )))
                 .add_routes(routes)
                 .serve_with_incoming_shutdown(incoming, signal)
@@ -139,7 +140,8 @@ impl GrpcServer {
             uploads: Uploads::new(config.uploads.clone()),
             downloads: Downloads::new(config.downloads.clone(), self.metrics.clone()),
         };
-        let bytes_max = config.server.message_size_max_bytes;
+        // The budget of messages keeps all but the parts to `server.message_size_max_bytes`.
+        let bytes_max = config.server.message_size_max_bytes.max(config.uploads.part_message_bytes_max());
         let mut routes = Routes::new(FileServiceServer::new(files).max_decoding_message_size(bytes_max))
             .add_service(
                 QuotaServiceServer::new(Quotas(Arc::clone(&self.app)))

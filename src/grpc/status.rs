@@ -74,7 +74,7 @@ pub(super) fn reason(error: &Error) -> ErrorReason {
         Error::Invalid(_) => ErrorReason::InvalidField,
         Error::PageTokenInvalid => ErrorReason::PageTokenInvalid,
         Error::StreamOrder(_) => ErrorReason::StreamOrderInvalid,
-        Error::ChecksumMismatch { .. } => ErrorReason::ChecksumMismatch,
+        Error::ChecksumMismatch { .. } | Error::SentAgainDiffers => ErrorReason::ChecksumMismatch,
         Error::SizeMismatch { .. } => ErrorReason::SizeMismatch,
         Error::RequestIdReused => ErrorReason::RequestIdReused,
         Error::OffsetGap { .. } => ErrorReason::UploadOffsetGap,
@@ -86,7 +86,8 @@ pub(super) fn reason(error: &Error) -> ErrorReason {
         Error::QuotaBytes { .. } => ErrorReason::QuotaBytesExceeded,
         Error::QuotaFiles { .. } => ErrorReason::QuotaFilesExceeded,
         Error::FileTooLarge { .. } => ErrorReason::FileTooLarge,
-        Error::UploadNotFinished => ErrorReason::UploadNotFinished,
+        Error::UploadNotFinished | Error::UploadPaused { .. } => ErrorReason::UploadNotFinished,
+        Error::UploadCommitted(_) => ErrorReason::UploadCommitted,
         Error::UploadStalled(_) => ErrorReason::UploadStalled,
         Error::EtagMismatch => ErrorReason::EtagMismatch,
         Error::RequestInProgress => ErrorReason::RequestInProgress,
@@ -132,6 +133,7 @@ pub(super) fn code(reason: ErrorReason) -> Code {
         | ErrorReason::FileNotAvailable
         | ErrorReason::FileRetained
         | ErrorReason::ScanRequired
+        | ErrorReason::UploadCommitted
         | ErrorReason::QuotaBelowUsage => Code::FailedPrecondition,
         ErrorReason::ObjectMissing | ErrorReason::ObjectDamaged => Code::DataLoss,
         ErrorReason::StorageUnavailable | ErrorReason::DatabaseUnavailable | ErrorReason::ShuttingDown => {
@@ -153,6 +155,10 @@ fn metadata(error: &Error) -> Vec<(&'static str, String)> {
             ("persisted_size_bytes", expected.to_string()),
             ("received_offset_bytes", received.to_string()),
         ],
+        Error::UploadPaused { persisted_size_bytes } => {
+            vec![("persisted_size_bytes", persisted_size_bytes.to_string())]
+        }
+        Error::UploadCommitted(file) => vec![("file_id", file.to_string())],
         Error::ReadOutOfRange { size_bytes } => vec![("size_bytes", size_bytes.to_string())],
         Error::QuotaBytes { needed_bytes, used_bytes, reserved_bytes, limit_bytes } => vec![
             ("needed_bytes", needed_bytes.to_string()),

@@ -16,11 +16,11 @@ use super::convert;
 use crate::{
     app::{
         App, Error,
-        uploads::{UploadMessage, upload::upload},
+        uploads::{UploadMessage, resume::resume, upload::upload},
     },
     config::UploadsConfig,
-    domain::{caller::Caller, violations::Violations},
-    proto::v1::{UploadFileRequest, UploadFileResponse, UploadSpec, upload_file_request::Message},
+    domain::{caller::Caller, upload::Upload, violations::Violations},
+    proto::v1::{self, UploadFileRequest, UploadFileResponse, UploadSpec, upload_file_request::Message},
 };
 
 /// How long a refused client's bytes are taken, at most.
@@ -52,8 +52,10 @@ impl Uploads {
     {
         let mut messages = Messages::new(stream, self.config.chunk_size_max_bytes);
         let received = async {
-            let spec = self.spec(&mut messages).await?;
-            upload(app, caller, convert::upload::spec(spec), &mut messages).await
+            match self.first(&mut messages).await? {
+                First::Spec(spec) => upload(app, caller, convert::upload::spec(*spec), &mut messages).await,
+                First::UploadId(id) => resume(app, caller, convert::id::upload_id(&id)?, &mut messages).await,
+            }
         };
         match received.await {
             Ok(uploaded) => Ok(convert::upload::uploaded(uploaded)),
@@ -64,8 +66,13 @@ impl Uploads {
         }
     }
 
+    /// An upload, with the limits that its stream must keep.
+    pub(super) fn shown(&self, upload: Upload) -> v1::Upload {
+        convert::upload::upload(upload, self.config.chunk_size_max_bytes)
+    }
+
     /// The first message. Nothing else bounds the wait for it: an upload has no deadline of its own.
-    async fn spec<S>(&self, messages: &mut Messages<S>) -> Result<UploadSpec, Error>
+    async fn first<S>(&self, messages: &mut Messages<S>) -> Result<First, Error>
     where
         S: Stream<Item = Result<UploadFileRequest, Status>> + Send + Unpin,
     {
@@ -74,11 +81,23 @@ impl Uploads {
             .await
             .map_err(|_elapsed| Error::UploadStalled(format!("no message for {} seconds", idle.as_secs())))?;
         match first {
-            Some(UploadFileRequest { message: Some(Message::Spec(spec)) }) => Ok(spec),
-            Some(_) => Err(Error::StreamOrder("the first message of an upload must be its spec")),
+            Some(UploadFileRequest { message: Some(Message::Spec(spec)) }) => Ok(First::Spec(Box::new(spec))),
+            Some(UploadFileRequest { message: Some(Message::UploadId(id)) }) => Ok(First::UploadId(id)),
+            Some(_) => {
+                Err(Error::StreamOrder("the first message of an upload must be its spec or its upload_id"))
+            }
             None => Err(Error::UploadNotFinished),
         }
     }
+}
+
+/// What an upload begins with.
+#[derive(Debug)]
+enum First {
+    /// A file of one stream.
+    Spec(Box<UploadSpec>),
+    /// An upload that was created before.
+    UploadId(String),
 }
 
 /// The messages of one upload, until the client's stream ends or breaks: the two look alike from here, and
@@ -172,8 +191,8 @@ where
                 size_bytes: finish.size_bytes,
                 sha256: finish.sha256.map(|digest| digest.to_vec()),
             },
-            Some(Message::Spec(_)) => {
-                UploadMessage::OutOfOrder("the spec of an upload comes once, and first")
+            Some(Message::Spec(_) | Message::UploadId(_)) => {
+                UploadMessage::OutOfOrder("the spec or upload_id of an upload comes once, and first")
             }
             None => UploadMessage::OutOfOrder("a message of an upload must be a chunk or the finish"),
         }))
@@ -267,14 +286,18 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_first_message_is_the_spec_and_comes_in_time() {
+    async fn the_first_message_is_the_spec_or_the_upload_and_comes_in_time() {
         let uploads = Uploads::new(Config::defaults().unwrap().uploads);
-        assert_eq!(uploads.spec(&mut messages(vec![spec()])).await.unwrap().name, "notes.txt");
-        let error = uploads.spec(&mut messages(vec![chunk(1)])).await.unwrap_err();
+        let first = uploads.first(&mut messages(vec![spec()])).await.unwrap();
+        assert!(matches!(first, First::Spec(spec) if spec.name == "notes.txt"));
+        let sent = vec![message(Message::UploadId("u".into()))];
+        let first = uploads.first(&mut messages(sent)).await.unwrap();
+        assert!(matches!(first, First::UploadId(id) if id == "u"));
+        let error = uploads.first(&mut messages(vec![chunk(1)])).await.unwrap_err();
         assert!(matches!(error, Error::StreamOrder(_)));
-        let error = uploads.spec(&mut messages(vec![])).await.unwrap_err();
+        let error = uploads.first(&mut messages(vec![])).await.unwrap_err();
         assert!(matches!(error, Error::UploadNotFinished));
-        let error = uploads.spec(&mut Messages::new(stream::pending(), CHUNK_MAX)).await.unwrap_err();
+        let error = uploads.first(&mut Messages::new(stream::pending(), CHUNK_MAX)).await.unwrap_err();
         assert!(matches!(error, Error::UploadStalled(_)));
     }
 }

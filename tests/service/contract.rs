@@ -13,7 +13,7 @@ use strongroom::{
         self,
         v1::{
             BatchGetFilesRequest, DownloadFileRequest, GetQuotaRequest, GetUsageRequest, ListFilesRequest,
-            Quota, UpdateQuotaRequest,
+            ListUploadsRequest, Quota, UpdateQuotaRequest,
         },
     },
     telemetry::health::Component,
@@ -43,13 +43,50 @@ fn methods() -> Vec<String> {
 }
 
 /// Methods that name no file and no tenant: what they show is the caller's own.
-const NAMES_NOTHING: [&str; 2] =
-    ["/strongroom.v1.FileService/UploadFile", "/strongroom.v1.FileService/ListFiles"];
+const NAMES_NOTHING: [&str; 4] = [
+    "/strongroom.v1.FileService/UploadFile",
+    "/strongroom.v1.FileService/ListFiles",
+    "/strongroom.v1.FileService/CreateUpload",
+    "/strongroom.v1.FileService/ListUploads",
+];
 
-/// Calls a method about a file or a tenant. Every method has its line.
-async fn call(path: &str, caller: &Caller, file: &str, tenant: &str) -> Result<(), Status> {
+/// What a method may be about.
+struct Things {
+    file: String,
+    upload: String,
+}
+
+impl Things {
+    /// Of this caller.
+    async fn of(caller: &Caller) -> Self {
+        let file = file_id(&caller.upload(spec("a"), b"x").await.unwrap());
+        Self { file, upload: caller.create(spec("a")).await.unwrap().id }
+    }
+
+    /// Gives the upload up, unless its method ended it.
+    async fn end(self, caller: &Caller) {
+        if let Err(status) = caller.cancel(&self.upload).await {
+            assert!(["NOT_FOUND", "UPLOAD_COMMITTED"].contains(&reason(&status).as_str()), "{status:?}");
+        }
+    }
+}
+
+/// Calls a method about a file, an upload or a tenant. Every method has its line.
+async fn call(path: &str, caller: &Caller, things: &Things, tenant: &str) -> Result<(), Status> {
     let (mut quotas, tenant_id) = (caller.quotas.clone(), tenant.to_owned());
+    let Things { file, upload } = things;
     match path {
+        "/strongroom.v1.FileService/CreateUpload" => {
+            let upload = caller.create(spec("a")).await?;
+            caller.cancel(&upload.id).await
+        }
+        "/strongroom.v1.FileService/GetUpload" => caller.upload_at(upload).await.map(|_| ()),
+        "/strongroom.v1.FileService/ListUploads" => {
+            caller.files.clone().list_uploads(ListUploadsRequest::default()).await.map(|_| ())
+        }
+        "/strongroom.v1.FileService/CancelUpload" => caller.cancel(upload).await,
+        "/strongroom.v1.FileService/UploadPart" => caller.part(upload, 0, b"x").await.map(|_| ()),
+        "/strongroom.v1.FileService/CompleteUpload" => caller.complete(upload, 0).await.map(|_| ()),
         "/strongroom.v1.FileService/UploadFile" => caller.upload(spec("a"), b"x").await.map(|_| ()),
         "/strongroom.v1.FileService/DownloadFile" => {
             let request = DownloadFileRequest { file_id: file.to_owned(), ..Default::default() };
@@ -102,14 +139,15 @@ fn every_method_has_its_line_in_the_table_of_access_and_only_those() {
 #[test]
 fn nobody_calls_anything_without_credentials() {
     service_test(|s| async move {
-        let file = file_id(&s.alice().upload(spec("a"), b"x").await.unwrap());
+        let things = Things::of(&s.alice()).await;
         for path in methods() {
             let access = TABLE.iter().find(|(listed, _)| *listed == path).map(|(_, access)| *access);
             assert_ne!(access, Some(Access::Anonymous), "{path}");
-            let refused = call(&path, &s.nobody(), &file, "").await.unwrap_err();
+            let refused = call(&path, &s.nobody(), &things, "").await.unwrap_err();
             let got = (refused.code(), reason(&refused));
             assert_eq!(got, (Code::Unauthenticated, "CREDENTIALS_MISSING".to_owned()), "{path}");
         }
+        things.end(&s.alice()).await;
     });
 }
 
@@ -117,11 +155,11 @@ fn nobody_calls_anything_without_credentials() {
 fn another_tenant_is_not_found_by_any_method() {
     service_test(|s| async move {
         let alice = s.alice();
-        let file = file_id(&alice.upload(spec("a"), b"x").await.unwrap());
+        let things = Things::of(&alice).await;
         let acme = alice.tenant_id().await;
         for path in methods() {
             for stranger in [s.mallory(), s.gus()] {
-                let outcome = call(&path, &stranger, &file, &acme).await;
+                let outcome = call(&path, &stranger, &things, &acme).await;
                 if NAMES_NOTHING.contains(&path.as_str()) {
                     outcome.unwrap();
                     continue;
@@ -135,7 +173,9 @@ fn another_tenant_is_not_found_by_any_method() {
                 assert_eq!(outcome.unwrap_err().code(), expected, "{path}");
             }
         }
-        assert_eq!(alice.read(&file).await.unwrap(), b"x"[..]);
+        assert_eq!(alice.read(&things.file).await.unwrap(), b"x"[..]);
+        assert_eq!(alice.upload_at(&things.upload).await.unwrap().persisted_size_bytes, 0);
+        things.end(&alice).await;
     });
 }
 
@@ -147,8 +187,9 @@ fn every_method_asks_for_the_role_of_its_line() {
             for (caller, role) in
                 [(s.alice(), Role::Member), (s.maria(), Role::Manager), (s.ada(), Role::Admin)]
             {
-                let file = file_id(&caller.upload(spec("a"), b"x").await.unwrap());
-                let outcome = call(&path, &caller, &file, "").await;
+                let things = Things::of(&caller).await;
+                let outcome = call(&path, &caller, &things, "").await;
+                things.end(&caller).await;
                 let least = match access {
                     Access::Anonymous | Access::Owner => Role::Member,
                     Access::Tenant(role) | Access::TenantOrOperator(role) => *role,
@@ -160,8 +201,9 @@ fn every_method_asks_for_the_role_of_its_line() {
                 }
             }
             let tenant = s.ada().tenant_id().await;
-            let file = file_id(&s.ada().upload(spec("a"), b"x").await.unwrap());
-            let outcome = call(&path, &s.operator(), &file, &tenant).await;
+            let things = Things::of(&s.ada()).await;
+            let outcome = call(&path, &s.operator(), &things, &tenant).await;
+            things.end(&s.ada()).await;
             match access {
                 Access::TenantOrOperator(_) | Access::Anonymous => outcome.unwrap(),
                 Access::Tenant(_) | Access::Owner => {
@@ -177,15 +219,16 @@ fn what_belongs_to_the_owner_is_refused_to_a_colleague_who_sees_it() {
     service_test(|s| async move {
         for path in methods() {
             let (_, access) = TABLE.iter().find(|(listed, _)| *listed == path).unwrap();
-            let file = file_id(&s.alice().upload(spec("a"), b"x").await.unwrap());
-            let as_colleague = call(&path, &s.bob(), &file, "").await;
+            let things = Things::of(&s.alice()).await;
+            let as_colleague = call(&path, &s.bob(), &things, "").await;
             let is_refused =
                 as_colleague.as_ref().is_err_and(|status| status.code() == Code::PermissionDenied);
             let is_admins = *access == Access::TenantOrOperator(Role::Admin);
             assert_eq!(is_refused, *access == Access::Owner || is_admins, "{path}: {as_colleague:?}");
             if *access == Access::Owner {
-                call(&path, &s.alice(), &file, "").await.unwrap();
+                call(&path, &s.alice(), &things, "").await.unwrap();
             }
+            things.end(&s.alice()).await;
         }
         let denials = "SELECT count(*) FROM audit_entries WHERE NOT is_allowed";
         assert_eq!(s.owner.number(denials).await, 7, "each denial is in the audit log");

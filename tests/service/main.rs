@@ -22,6 +22,8 @@ mod list_education;
 mod plans;
 mod providers;
 mod quota;
+mod resume;
+mod resume_parts;
 mod rounds;
 mod storage_move;
 mod sweep;

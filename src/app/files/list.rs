@@ -2,7 +2,7 @@
 
 use super::fill;
 use crate::{
-    app::{App, Error},
+    app::{App, Error, pages},
     db::{
         TenantTx, Viewer,
         lists::{self, PageQuery},
@@ -11,7 +11,6 @@ use crate::{
         caller::Caller,
         file::File,
         file_list::{FileFilter, FileOrder, PageToken, Position},
-        violations::Violations,
     },
 };
 
@@ -50,7 +49,7 @@ pub struct Listed {
 /// # Errors
 /// `Invalid`; `PageTokenInvalid`.
 pub async fn list(app: &App, caller: &Caller, request: ListRequest) -> Result<Listed, Error> {
-    let size = page_size(app, request.page_size)?;
+    let size = pages::size(app, request.page_size)?;
     let after = position(app, caller, &request)?;
     let query = PageQuery {
         filter: &request.filter,
@@ -91,27 +90,10 @@ async fn read(
     Ok((page.files, page.next, total))
 }
 
-fn page_size(app: &App, asked: i32) -> Result<usize, Error> {
-    let limits = &app.limits.lists;
-    match u32::try_from(asked) {
-        Ok(0) => Ok(limits.page_size_default as usize),
-        Ok(asked) => Ok(asked.min(limits.page_size_max) as usize),
-        Err(_) => Err(Violations::one("page_size", "must not be negative; 0 means the default").into()),
-    }
-}
-
 /// A token opens for the tenant it was sealed for, and counts for the list it came from.
 fn position(app: &App, caller: &Caller, request: &ListRequest) -> Result<Option<Position>, Error> {
-    if request.page_token.is_empty() {
-        return Ok(None);
-    }
-    let tenant = caller.tenant_id();
-    let opened = app
-        .page_tokens
-        .open(tenant.as_uuid().as_bytes(), &request.page_token)
-        .map_err(|_| Error::PageTokenInvalid)?;
-    let token: PageToken = serde_json::from_slice(&opened).map_err(|_| Error::PageTokenInvalid)?;
-    let is_of_this_list = token.tenant == tenant
+    let Some(token) = pages::open::<PageToken>(app, caller, &request.page_token)? else { return Ok(None) };
+    let is_of_this_list = token.tenant == caller.tenant_id()
         && token.order == request.order
         && token.filter == request.filter.fingerprint();
     if is_of_this_list { Ok(Some(token.after)) } else { Err(Error::PageTokenInvalid) }
@@ -120,6 +102,5 @@ fn position(app: &App, caller: &Caller, request: &ListRequest) -> Result<Option<
 fn seal(app: &App, caller: &Caller, request: &ListRequest, after: Position) -> Result<String, Error> {
     let tenant = caller.tenant_id();
     let token = PageToken { tenant, order: request.order, filter: request.filter.fingerprint(), after };
-    let token = serde_json::to_vec(&token).map_err(Error::internal)?;
-    app.page_tokens.seal(tenant.as_uuid().as_bytes(), &token).map_err(Error::internal)
+    pages::seal(app, caller, &token)
 }

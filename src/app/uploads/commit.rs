@@ -83,6 +83,12 @@ pub(super) fn replay_upload(stored: StoredAnswer, payload: Digest) -> Result<Ans
     Ok(stored.answer.commit(stored.times, stored.quota))
 }
 
+/// The answer that was given to an upload, whatever was sent to it.
+pub(super) fn answer_of(stored: StoredAnswer) -> Result<Answer, Error> {
+    let payload = stored.payload;
+    replay_upload(stored, payload)
+}
+
 impl FinishedUpload {
     fn row(&self) -> Finished<'_, UncommittedAnswer<'_>> {
         Finished {

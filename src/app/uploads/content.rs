@@ -2,7 +2,10 @@
 
 use bytes::Bytes;
 
-use super::hashing::{Hashing, StreamHasher};
+use super::{
+    hashing::{Hashing, StreamHasher},
+    persisted::Persisted,
+};
 use crate::{
     app::Error,
     domain::{
@@ -22,6 +25,7 @@ pub(super) struct Content {
     settled: Option<Settled>,
     declared_mime_type: String,
     declared_bytes: Option<u64>,
+    declared_sha256: Option<Digest>,
     limits: FileSizeLimits,
 }
 
@@ -46,8 +50,36 @@ impl Content {
             settled: None,
             declared_mime_type: spec.declared_mime_type.clone(),
             declared_bytes: spec.size_bytes,
+            declared_sha256: spec.sha256,
             limits,
         }
+    }
+
+    /// Goes on behind bytes that are in the store; `sniffed` is what the first of them were recognised as, if there are any.
+    pub(super) fn resumed(
+        spec: &CheckedSpec,
+        limits: FileSizeLimits,
+        hashing: &Hashing,
+        persisted: &Persisted,
+        sniffed: Option<&str>,
+    ) -> Result<Self, Error> {
+        let received_bytes = persisted.size_bytes();
+        Ok(Self {
+            hasher: StreamHasher::resumed(hashing, persisted.hasher()?),
+            received_bytes,
+            settled: (received_bytes > 0).then(|| settle(&spec.declared_mime_type, sniffed)),
+            ..Self::new(spec, limits, hashing)
+        })
+    }
+
+    /// What the first bytes are recognised as.
+    pub(super) fn sniffed(&self) -> Option<String> {
+        sniff(&self.head)
+    }
+
+    /// The state of the digest behind the bytes taken so far.
+    pub(super) async fn digest_state(&mut self) -> Result<Vec<u8>, Error> {
+        self.hasher.put_down().await
     }
 
     pub(super) fn received_bytes(&self) -> u64 {
@@ -60,7 +92,7 @@ impl Content {
         if let Some(declared) = self.declared_bytes.filter(|declared| received > *declared) {
             return Err(Error::SizeMismatch { declared, received });
         }
-        if self.head.len() < SNIFF_BYTES_MAX {
+        if self.settled.is_none() {
             let missing = SNIFF_BYTES_MAX - self.head.len();
             self.head.extend_from_slice(&data[..data.len().min(missing)]);
             if self.head.len() == SNIFF_BYTES_MAX {
@@ -70,6 +102,24 @@ impl Content {
         self.received_bytes = received;
         self.check_size()?;
         self.hasher.update(data).await
+    }
+
+    /// Compares what was received with all that was said of it: with the spec, and with the finish message.
+    pub(super) async fn check(&mut self, size_bytes: u64, sha256: Option<Digest>) -> Result<(), Error> {
+        let received = self.received_bytes;
+        for declared in [Some(size_bytes), self.declared_bytes].into_iter().flatten() {
+            if declared != received {
+                return Err(Error::SizeMismatch { declared, received });
+            }
+        }
+        if sha256.is_none() && self.declared_sha256.is_none() {
+            return Ok(());
+        }
+        let computed = self.hasher.digest().await?;
+        match [sha256, self.declared_sha256].into_iter().flatten().all(|declared| declared == computed) {
+            true => Ok(()),
+            false => Err(Error::ChecksumMismatch { algorithm: "sha256" }),
+        }
     }
 
     /// Closes the books.

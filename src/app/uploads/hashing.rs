@@ -47,7 +47,20 @@ enum State {
 
 impl StreamHasher {
     pub(super) fn new(hashing: &Hashing) -> Self {
-        Self { hashing: hashing.clone(), state: State::Here(Box::default()) }
+        Self::resumed(hashing, Hasher::default())
+    }
+
+    /// Goes on behind bytes that were hashed before.
+    pub(super) fn resumed(hashing: &Hashing, hasher: Hasher) -> Self {
+        Self { hashing: hashing.clone(), state: State::Here(Box::new(hasher)) }
+    }
+
+    /// All that there is to know for going on behind the bytes taken so far.
+    pub(super) async fn put_down(&mut self) -> Result<Vec<u8>, Error> {
+        let hasher = self.hasher().await?;
+        let state = hasher.state();
+        self.state = State::Here(hasher);
+        Ok(state)
     }
 
     /// Takes the next bytes, once those before have been hashed.
@@ -72,6 +85,14 @@ impl StreamHasher {
             }
         };
         Ok(())
+    }
+
+    /// The digest of the bytes taken so far.
+    pub(super) async fn digest(&mut self) -> Result<Digest, Error> {
+        let hasher = self.hasher().await?;
+        let digest = (*hasher).clone().finish();
+        self.state = State::Here(hasher);
+        Ok(digest)
     }
 
     /// The digest of all bytes taken.

@@ -1,27 +1,31 @@
 //! An upload that holds a reservation and an unfinished multipart object. Whatever happens to the request, both end: they
-//! become a file, or they are given back, exactly once.
+//! become a file, or they are given back, exactly once. One that can be resumed is given back when it is cancelled or its
+//! lease runs out; one of a single stream ends with its stream.
 
 use std::sync::Arc;
 
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
-use super::content::Measured;
+use super::{content::Measured, write::of_parts};
 use crate::{
     app::{App, Error},
     db::{
         TenantTx, Viewer,
         blobs::{self, Blob},
         quotas::{self, QuotaDelta},
-        uploads::{self, NewUpload, UploadLease, UploadState},
+        resumable_uploads::StoredUpload,
+        upload_parts,
+        uploads::{self, NewUpload, Resumable, UploadLease},
     },
     domain::{
         caller::Caller,
         checksum::Crc64,
         ids::{BlobId, TenantId, UploadId},
         object_key::ObjectKey,
+        upload::UploadState,
     },
-    storage::{MultipartId, ObjectStorage, PutOptions},
+    storage::{MultipartId, ObjectStorage, PartReceipt, Payload, PutOptions, StorageErrorKind},
 };
 
 /// Where the bytes of a new blob go.
@@ -45,9 +49,12 @@ pub(super) struct OpenUpload {
     multipart: MultipartId,
     lease: UploadLease,
     reserved_bytes: u64,
+    part_size_bytes: usize,
     renewed: Instant,
     /// Whether the row is known to be there.
     is_recorded: bool,
+    /// Whether it outlives its stream.
+    is_resumable: bool,
     is_settled: bool,
 }
 
@@ -69,35 +76,91 @@ impl OpenUpload {
     }
 
     async fn reserve(app: &Arc<App>, caller: &Caller, target: Target, bytes: u64) -> Result<Self, Error> {
-        let part_size_bytes = app.limits.uploads.part_size_bytes as u64;
-        let multipart = target.store.start_multipart(&target.key, part_size_bytes, &target.options).await?;
-        let upload = NewUpload {
-            id: UploadId::from_uuid(app.ids.uuid()),
-            blob_id: target.blob_id,
-            provider: target.store.provider().to_owned(),
-            key: target.key.clone(),
-            multipart_id: Some(multipart.as_str().to_owned()),
-            reserved_bytes: to_i64(bytes),
-            lease_seconds: lease_seconds(app),
-            created_by: caller.actor.id.clone(),
-        };
-        // From here on the guard cleans up: also when the transaction below fails.
-        let mut open = Self {
-            app: Arc::clone(app),
-            tenant: caller.tenant_id(),
-            target,
-            multipart,
-            lease: UploadLease::first(upload.id),
-            reserved_bytes: bytes,
-            renewed: Instant::now(),
-            is_recorded: false,
-            is_settled: false,
-        };
+        let mut open = Self::start(app, caller, target, bytes).await?;
+        let upload = open.row(caller, None);
         let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::system()).await?;
         let reserved = insert(&mut tx, &upload).await;
         tx.finish(reserved).await.inspect_err(|error| count_refusal(app, error))?;
         open.is_recorded = true;
         Ok(open)
+    }
+
+    /// Starts the multipart object of an upload without a row yet. From here on the guard cleans up, unless it is
+    /// [`kept`](Self::kept).
+    pub(super) async fn start(
+        app: &Arc<App>,
+        caller: &Caller,
+        target: Target,
+        bytes: u64,
+    ) -> Result<Self, Error> {
+        let part_size_bytes = app.limits.uploads.part_size_bytes;
+        let multipart =
+            target.store.start_multipart(&target.key, part_size_bytes as u64, &target.options).await?;
+        Ok(Self {
+            app: Arc::clone(app),
+            tenant: caller.tenant_id(),
+            target,
+            multipart,
+            lease: UploadLease::first(UploadId::from_uuid(app.ids.uuid())),
+            reserved_bytes: bytes,
+            part_size_bytes,
+            renewed: Instant::now(),
+            is_recorded: false,
+            is_resumable: false,
+            is_settled: false,
+        })
+    }
+
+    /// The row of an upload that was started.
+    pub(super) fn row(&self, caller: &Caller, resumable: Option<Resumable>) -> NewUpload {
+        NewUpload {
+            id: self.lease.id,
+            blob_id: self.target.blob_id,
+            provider: self.target.store.provider().to_owned(),
+            key: self.target.key.clone(),
+            multipart_id: Some(self.multipart.as_str().to_owned()),
+            reserved_bytes: to_i64(self.reserved_bytes),
+            lease_seconds: lease_seconds(&self.app),
+            created_by: caller.actor.id.clone(),
+            resumable,
+        }
+    }
+
+    /// An upload that was taken over.
+    pub(super) fn resumed(
+        app: &Arc<App>,
+        caller: &Caller,
+        stored: &StoredUpload,
+    ) -> Result<Box<Self>, Error> {
+        let store = Arc::clone(app.stores.of(&stored.provider)?);
+        Ok(Box::new(Self {
+            app: Arc::clone(app),
+            tenant: caller.tenant_id(),
+            target: Target {
+                store,
+                blob_id: stored.blob_id,
+                key: stored.key.clone(),
+                options: PutOptions::of_blob(caller.tenant_id(), Some(&caller.actor.id)),
+            },
+            multipart: MultipartId::new(stored.multipart_id.as_str()),
+            lease: stored.lease,
+            reserved_bytes: stored.reserved_bytes,
+            part_size_bytes: usize::try_from(stored.upload.part_size_bytes).map_err(Error::internal)?,
+            renewed: Instant::now(),
+            is_recorded: true,
+            is_resumable: true,
+            is_settled: false,
+        }))
+    }
+
+    /// The size of its parts.
+    pub(super) fn part_size_bytes(&self) -> usize {
+        self.part_size_bytes
+    }
+
+    /// Whether it outlives its stream.
+    pub(super) fn is_resumable(&self) -> bool {
+        self.is_resumable
     }
 
     /// Where the bytes go.
@@ -144,6 +207,37 @@ impl OpenUpload {
         Ok(())
     }
 
+    /// Puts the object together; again, where that was done before and not known.
+    ///
+    /// A part that is not the one recorded was written once more by a writer that had been fenced. Its bytes are not to be
+    /// had any more, so all parts of the upload are forgotten, and sent again.
+    pub(super) async fn complete(&self, receipts: &[PartReceipt]) -> Result<(), Error> {
+        let Target { store, key, options, .. } = &self.target;
+        if receipts.is_empty() {
+            // Stores know no object of no parts. Nobody else writes this key.
+            return match store.put(key, Payload::default(), options).await {
+                Err(error) if error.kind != StorageErrorKind::AlreadyExists => Err(error.into()),
+                _ => Ok(store.abort_multipart(key, &self.multipart).await?),
+            };
+        }
+        match store.complete_multipart(key, &self.multipart, receipts).await {
+            Ok(_) => Ok(()),
+            Err(error) if self.is_resumable && error.kind == StorageErrorKind::InvalidInput => {
+                tracing::warn!(upload = %self.lease.id, %error, "parts of an upload are not those recorded");
+                let mut tx = self.app.db.tenant_tx(self.tenant, &Viewer::system()).await?;
+                let forgotten = upload_parts::forget(&mut tx, self.lease).await;
+                tx.finish(forgotten).await?;
+                Err(Error::UploadPaused { persisted_size_bytes: 0 })
+            }
+            Err(error) => Err(of_parts(error)),
+        }
+    }
+
+    /// The upload has its row and waits for whoever goes on with it.
+    pub(super) fn kept(mut self) {
+        self.is_settled = true;
+    }
+
     /// The upload became a file: nothing is left to give back.
     pub(super) fn settled(mut self) {
         self.is_settled = true;
@@ -152,7 +246,7 @@ impl OpenUpload {
 
 impl Drop for OpenUpload {
     fn drop(&mut self) {
-        if self.is_settled {
+        if self.is_settled || self.is_resumable {
             return;
         }
         let (app, tenant, lease) = (Arc::clone(&self.app), self.tenant, self.lease);
@@ -175,7 +269,7 @@ impl Drop for OpenUpload {
 }
 
 /// For how long an upload holds its reservation without news.
-fn lease_seconds(app: &App) -> u32 {
+pub(super) fn lease_seconds(app: &App) -> u32 {
     u32::try_from(app.limits.uploads.lease_seconds).unwrap_or(u32::MAX)
 }
 
@@ -187,7 +281,8 @@ pub(super) async fn remove_object(target: &Target) {
     }
 }
 
-async fn insert(tx: &mut TenantTx, upload: &NewUpload) -> Result<(), Error> {
+/// Writes the row of a new upload, and reserves its room.
+pub(super) async fn insert(tx: &mut TenantTx, upload: &NewUpload) -> Result<(), Error> {
     uploads::insert(tx, upload).await?;
     let delta =
         QuotaDelta { reserved_bytes: upload.reserved_bytes, reserved_file_count: 1, ..QuotaDelta::default() };

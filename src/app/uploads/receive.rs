@@ -1,22 +1,27 @@
 //! Receives the bytes of one upload: checks them, keeps at most a part of them, and writes full parts while more arrive.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::{Stream, StreamExt};
-use tokio::{task::JoinSet, time::Instant};
+use futures::Stream;
+use tokio::task::JoinSet;
+use tracing::Instrument as _;
 
 use super::{
     budget::TooManyWait,
     content::{Content, Measured},
     message::UploadMessage,
     open::{OpenUpload, Target},
+    pace::Pace,
     part::Part,
+    persisted::{Persisted, SentAgain},
+    upload_part::PartMessage,
+    write::{Mark, PartWrite, WrittenPart},
 };
 use crate::{
     app::{App, Error},
     domain::{caller::Caller, checksum::Crc64, digest::Digest, violations::Violations},
-    storage::{PartReceipt, StorageError, StorageErrorKind},
+    storage::PartReceipt,
 };
 
 /// Where received bytes go.
@@ -25,7 +30,7 @@ pub(super) enum Sink {
     Store {
         /// The place of the new blob.
         target: Box<Target>,
-        /// Opened before the first byte where the size is known to need it.
+        /// Opened before the first byte where the size is known to need it, or where it is gone on with.
         open: Option<Box<OpenUpload>>,
     },
     /// Nowhere: a retry whose bytes are compared with those that were stored the first time.
@@ -50,76 +55,54 @@ pub(super) enum Place {
     Compared,
 }
 
-/// Receives until the finish message, and makes sure that nothing follows it.
+/// Receives until the finish message, and makes sure that nothing follows it. `persisted` is what is in the store already.
 pub(super) async fn receive<S>(
     app: &Arc<App>,
     caller: &Caller,
     content: Content,
     sink: Sink,
+    persisted: Persisted,
     mut messages: S,
 ) -> Result<Received, Error>
 where
     S: Stream<Item = UploadMessage> + Send + Unpin,
 {
-    let mut receiver = Receiver::new(app, caller, content, sink);
+    let mut receiver = Receiver::new(app, caller, content, sink, persisted);
     let mut pace = Pace::new(app);
     loop {
-        match pace.next(&mut messages, receiver.content.received_bytes()).await? {
+        match pace.next(&mut messages, receiver.streamed_bytes).await? {
             Some(UploadMessage::Chunk { offset, data, crc32c }) => {
                 receiver.chunk(offset, data, crc32c).await?
             }
             Some(UploadMessage::Finish { size_bytes, sha256 }) => {
-                return match pace.next(&mut messages, receiver.content.received_bytes()).await? {
+                return match pace.next(&mut messages, receiver.streamed_bytes).await? {
                     None => receiver.finish(size_bytes, sha256).await,
                     Some(_) => Err(Error::StreamOrder("a message came after the finish")),
                 };
             }
             Some(UploadMessage::OutOfOrder(why)) => return Err(Error::StreamOrder(why)),
-            None => return Err(Error::UploadNotFinished),
+            None => return Err(receiver.pause().await),
         }
     }
 }
 
-/// Ends uploads that stand still or drip. Only time spent waiting for the client counts, in windows of the grace period:
-/// what came fast at first does not pay for dripping later, and waiting for our own budget is nobody's fault.
-struct Pace<'a> {
-    app: &'a App,
-    waited: Duration,
-    window_began_bytes: u64,
-}
-
-impl<'a> Pace<'a> {
-    fn new(app: &'a App) -> Self {
-        Self { app, waited: Duration::ZERO, window_began_bytes: 0 }
+/// Receives one whole part, or several chunks that are one, and answers how many bytes are stored with it.
+pub(super) async fn receive_part(
+    app: &Arc<App>,
+    caller: &Caller,
+    content: Content,
+    open: Box<OpenUpload>,
+    persisted: Persisted,
+    PartMessage { offset, data, crc32c }: PartMessage,
+) -> Result<u64, Error> {
+    let sink = Sink::Store { target: Box::new(open.target().clone()), open: Some(open) };
+    let mut receiver = Receiver::new(app, caller, content, sink, persisted);
+    receiver.chunk_size_max_bytes = receiver.part_size_bytes;
+    receiver.chunk(offset, data, crc32c).await?;
+    if receiver.part.len_bytes() > 0 {
+        receiver.write_part().await?;
     }
-
-    async fn next<S>(&mut self, messages: &mut S, received_bytes: u64) -> Result<Option<UploadMessage>, Error>
-    where
-        S: Stream<Item = UploadMessage> + Send + Unpin,
-    {
-        let limits = &self.app.limits.uploads;
-        let idle = limits.idle_timeout();
-        let asked = Instant::now();
-        let next = tokio::time::timeout(idle, messages.next())
-            .await
-            .map_err(|_| Error::UploadStalled(format!("no message for {} seconds", idle.as_secs())))?;
-        self.waited += asked.elapsed();
-        if self.waited >= limits.rate_grace() {
-            let rate = limits.rate_min_bytes_per_second;
-            if received_bytes - self.window_began_bytes < rate.saturating_mul(self.waited.as_secs()) {
-                return Err(Error::UploadStalled(format!("fewer than {rate} bytes per second")));
-            }
-            (self.waited, self.window_began_bytes) = (Duration::ZERO, received_bytes);
-        }
-        Ok(next)
-    }
-}
-
-/// A part that is in the store.
-struct WrittenPart {
-    receipt: PartReceipt,
-    len_bytes: u64,
-    crc64nvme: Crc64,
+    receiver.stored_bytes().await
 }
 
 struct Receiver<'a> {
@@ -128,55 +111,115 @@ struct Receiver<'a> {
     content: Content,
     sink: Sink,
     part: Part,
+    part_size_bytes: usize,
+    chunk_size_max_bytes: usize,
     next_number: u32,
-    writes: JoinSet<Result<WrittenPart, StorageError>>,
+    writes: JoinSet<Result<WrittenPart, Error>>,
     written: Vec<WrittenPart>,
+    /// What was in the store before this stream.
+    persisted: Persisted,
+    /// Bytes that are in the store and come again; known from the first chunk on.
+    again: Option<SentAgain>,
+    /// Where the next chunk must begin; the first one of an upload that is gone on with may choose.
+    offset: Option<u64>,
+    /// How many bytes this stream has brought.
+    streamed_bytes: u64,
 }
 
 impl<'a> Receiver<'a> {
-    fn new(app: &'a Arc<App>, caller: &'a Caller, content: Content, sink: Sink) -> Self {
-        let part = Part::new(app.budget.room(caller.tenant_id()));
-        Self { app, caller, content, sink, part, next_number: 1, writes: JoinSet::new(), written: Vec::new() }
+    fn new(
+        app: &'a Arc<App>,
+        caller: &'a Caller,
+        content: Content,
+        sink: Sink,
+        persisted: Persisted,
+    ) -> Self {
+        let part_size_bytes = match &sink {
+            Sink::Store { open: Some(open), .. } => open.part_size_bytes(),
+            _ => app.limits.uploads.part_size_bytes,
+        };
+        Self {
+            app,
+            caller,
+            content,
+            sink,
+            part_size_bytes,
+            chunk_size_max_bytes: app.limits.uploads.chunk_size_max_bytes,
+            part: Part::new(app.budget.room(caller.tenant_id())),
+            next_number: persisted.next_number(),
+            writes: JoinSet::new(),
+            written: Vec::new(),
+            persisted,
+            again: None,
+            offset: None,
+            streamed_bytes: 0,
+        }
     }
 
-    async fn chunk(&mut self, offset: i64, data: Bytes, crc32c: Option<u32>) -> Result<(), Error> {
-        let max = self.app.limits.uploads.chunk_size_max_bytes;
+    async fn chunk(&mut self, offset: i64, mut data: Bytes, crc32c: Option<u32>) -> Result<(), Error> {
+        let max = self.chunk_size_max_bytes;
         if data.len() > max {
             let wrong = format!("must have at most {max} bytes, has {}", data.len());
             return Err(Violations::one("chunk.data", wrong).into());
         }
-        let expected = self.content.received_bytes();
-        if u64::try_from(offset) != Ok(expected) {
-            return Err(Error::OffsetGap { expected, received: offset });
-        }
+        let begin = self.check_offset(offset)?;
         if crc32c.is_some_and(|sent| sent != crc32c_of(&data)) {
             return Err(Error::ChecksumMismatch { algorithm: "crc32c" });
         }
-        self.content.take(&data).await?;
+        self.offset = Some(begin + data.len() as u64);
+        self.streamed_bytes += data.len() as u64;
         self.app.metrics.uploaded_bytes(data.len() as u64);
+        if let Some(again) = &mut self.again {
+            again.take(&mut data)?;
+        }
         match self.sink {
-            Sink::Compare => Ok(()),
+            Sink::Compare => self.content.take(&data).await,
             Sink::Store { .. } => self.keep(data).await,
         }
     }
 
-    /// Adds bytes to the part under construction; a part that is full when more bytes come is written.
+    /// A chunk follows the one before. The first of an upload that is gone on with begins where the stored bytes end, or at
+    /// any stored part.
+    fn check_offset(&mut self, offset: i64) -> Result<u64, Error> {
+        let expected = self.offset.unwrap_or_else(|| self.persisted.size_bytes());
+        let gap = Error::OffsetGap { expected, received: offset };
+        let Ok(begin) = u64::try_from(offset) else { return Err(gap) };
+        if self.offset.is_none() {
+            self.again = Some(self.persisted.sent_again_from(begin).ok_or(gap)?);
+        } else if begin != expected {
+            return Err(gap);
+        }
+        Ok(begin)
+    }
+
+    /// Adds bytes to the part under construction. A full part is written when more bytes come: that were all, they would be
+    /// a small file. Of an upload that can be resumed it is written at once, and counts the sooner.
     async fn keep(&mut self, mut data: Bytes) -> Result<(), Error> {
-        let received = self.content.received_bytes();
-        if let Sink::Store { open: Some(open), .. } = &mut self.sink {
-            open.cover(received).await?;
+        let part_size_bytes = self.part_size_bytes;
+        if !data.is_empty() && self.persisted.is_closed(part_size_bytes as u64) {
+            let declared = self.persisted.size_bytes();
+            return Err(Error::SizeMismatch { declared, received: declared + data.len() as u64 });
         }
         while !data.is_empty() {
-            let free = self.app.limits.uploads.part_size_bytes - self.part.len_bytes();
-            if free == 0 {
+            if self.part.len_bytes() == part_size_bytes {
                 self.write_part().await?;
-                continue;
             }
-            let piece = data.split_to(data.len().min(free));
+            let piece = data.split_to(data.len().min(part_size_bytes - self.part.len_bytes()));
+            self.content.take(&piece).await?;
+            if let Sink::Store { open: Some(open), .. } = &mut self.sink {
+                open.cover(self.content.received_bytes()).await?;
+            }
             let room = self.part.push(piece).await;
             room.map_err(|TooManyWait| Error::Overloaded("uploads"))?;
         }
+        if self.part.len_bytes() == part_size_bytes && self.is_resumable() {
+            self.write_part().await?;
+        }
         Ok(())
+    }
+
+    fn is_resumable(&self) -> bool {
+        matches!(&self.sink, Sink::Store { open: Some(open), .. } if open.is_resumable())
     }
 
     /// Writes the part beside the stream. Waits when enough parts are being written already.
@@ -184,41 +227,67 @@ impl<'a> Receiver<'a> {
         while self.writes.len() >= self.app.limits.uploads.parts_in_flight_max {
             self.join_one().await?;
         }
-        let received = self.content.received_bytes();
+        let mark = match self.is_resumable() {
+            true => Some(Mark {
+                sha256_state: self.content.digest_state().await?,
+                sniffed_mime_type: self.content.sniffed(),
+            }),
+            false => None,
+        };
         let (app, caller) = (self.app, self.caller);
+        let received = self.content.received_bytes();
         let Sink::Store { target, open } = &mut self.sink else { return Ok(()) };
         let open = match open {
             Some(open) => open,
             None => open.insert(OpenUpload::open(app, caller, (**target).clone(), received).await?),
         };
-        let (key, multipart) = (open.target().key.clone(), open.multipart().clone());
+        let is_recorded = mark.is_some();
+        let write = PartWrite::of(app, caller.tenant_id(), open, self.next_number, mark);
+        self.next_number += 1;
         let part = std::mem::replace(&mut self.part, Part::new(app.budget.room(caller.tenant_id())));
         let (body, room) = part.into_body();
-        let (store, number) = (Arc::clone(&open.target().store), self.next_number);
-        self.next_number += 1;
-        self.writes.spawn(async move {
-            let receipt = store.put_part(&key, &multipart, number, body.clone()).await;
-            let (len_bytes, crc64nvme) = (body.len_bytes(), body.crc64nvme());
-            drop((body, room));
-            Ok(WrittenPart { receipt: receipt?, len_bytes, crc64nvme })
-        });
+        let write = write.run(body, room).in_current_span();
+        if is_recorded {
+            // In a task that outlives the stream: a client that leaves now goes on behind this part.
+            let write = app.tasks.spawn(write);
+            self.writes.spawn(async move { write.await.map_err(Error::internal)? });
+        } else {
+            self.writes.spawn(write);
+        }
         Ok(())
     }
 
     async fn join_one(&mut self) -> Result<(), Error> {
         if let Some(joined) = self.writes.join_next().await {
-            self.written.push(joined.map_err(Error::internal)?.map_err(of_parts)?);
+            self.written.push(joined.map_err(Error::internal)??);
         }
         Ok(())
     }
 
-    async fn finish(mut self, size_bytes: i64, sha256: Option<Vec<u8>>) -> Result<Received, Error> {
-        let received = self.content.received_bytes();
-        let declared = u64::try_from(size_bytes)
-            .map_err(|_| Violations::one("finish.size_bytes", "must not be negative"))?;
-        if declared != received {
-            return Err(Error::SizeMismatch { declared, received });
+    /// The stream ended without a finish. What can be resumed says where, once all its parts are in the store.
+    async fn pause(self) -> Error {
+        if !self.is_resumable() {
+            return Error::UploadNotFinished;
         }
+        match self.stored_bytes().await {
+            Ok(persisted_size_bytes) => Error::UploadPaused { persisted_size_bytes },
+            Err(error) => error,
+        }
+    }
+
+    /// How many bytes are in the store, once all parts that are on their way are.
+    async fn stored_bytes(mut self) -> Result<u64, Error> {
+        while !self.writes.is_empty() {
+            self.join_one().await?;
+        }
+        let written: u64 = self.written.iter().map(|part| part.receipt.size_bytes).sum();
+        Ok(self.persisted.size_bytes() + written)
+    }
+
+    async fn finish(mut self, size_bytes: i64, sha256: Option<Vec<u8>>) -> Result<Received, Error> {
+        let declared = declared(size_bytes, sha256.as_deref())?;
+        // Before the last part: an upload that can be resumed stays as it was when this is refused.
+        self.content.check(declared.0, declared.1).await?;
         if matches!(&self.sink, Sink::Store { open: Some(_), .. }) && self.part.len_bytes() > 0 {
             self.write_part().await?;
         }
@@ -226,23 +295,16 @@ impl<'a> Receiver<'a> {
             self.join_one().await?;
         }
         let content = self.content.finish().await?;
-        if let Some(raw) = sha256 {
-            let sent = Digest::from_slice(&raw)
-                .map_err(|error| Violations::one("finish.sha256", error.to_string()))?;
-            if sent != content.sha256 {
-                return Err(Error::ChecksumMismatch { algorithm: "sha256" });
-            }
-        }
         let place = match self.sink {
             Sink::Compare => Place::Compared,
             Sink::Store { open: Some(open), .. } => {
                 self.written.sort_by_key(|part| part.receipt.number);
-                let crc64nvme = self
-                    .written
+                let written = self.written.into_iter().map(|part| (part.receipt, part.crc64nvme));
+                let parts: Vec<_> = self.persisted.receipts().chain(written).collect();
+                let crc64nvme = parts
                     .iter()
-                    .fold(Crc64::of(&[]), |crc, part| crc.followed_by(part.crc64nvme, part.len_bytes));
-                let receipts = self.written.into_iter().map(|part| part.receipt).collect();
-                Place::Parts(open, receipts, crc64nvme)
+                    .fold(Crc64::of(&[]), |crc, (receipt, next)| crc.followed_by(*next, receipt.size_bytes));
+                Place::Parts(open, parts.into_iter().map(|(receipt, _)| receipt).collect(), crc64nvme)
             }
             Sink::Store { target, open: None } => Place::Memory(target, self.part),
         };
@@ -250,13 +312,14 @@ impl<'a> Receiver<'a> {
     }
 }
 
-/// Why parts cannot be written or put together. An unfinished object that is gone was given up by someone else, when the
-/// lease had run out; nothing that was stored is lost.
-pub(super) fn of_parts(error: StorageError) -> Error {
-    match error.kind {
-        StorageErrorKind::NotFound => Error::UploadFenced,
-        _ => error.into(),
-    }
+/// What a finish message says, if it can be read: all that is wrong with it at once.
+fn declared(size_bytes: i64, sha256: Option<&[u8]>) -> Result<(u64, Option<Digest>), Violations> {
+    let mut wrong = Violations::new();
+    let size_bytes =
+        wrong.take("finish.size_bytes", u64::try_from(size_bytes).map_err(|_| "must not be negative"));
+    let sha256 = sha256.and_then(|raw| wrong.take("finish.sha256", Digest::from_slice(raw)));
+    wrong.into_result()?;
+    Ok((size_bytes.unwrap_or_default(), sha256))
 }
 
 /// The CRC32C (Castagnoli) of some bytes.

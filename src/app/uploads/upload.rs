@@ -9,7 +9,8 @@ use super::{
     content::{Content, Measured, check_size},
     message::UploadMessage,
     open::{OpenUpload, Target, remove_object, target},
-    receive::{Place, Received, Sink, of_parts, receive},
+    persisted::Persisted,
+    receive::{Place, Received, Sink, receive},
     warnings::{Warning, of_content, of_quota},
 };
 use crate::{
@@ -56,9 +57,17 @@ where
     S: Stream<Item = UploadMessage> + Send + Unpin,
 {
     let uploaded = run(app, caller, spec, messages).await;
-    app.metrics.upload_ended(match &uploaded {
+    count_outcome(app, &uploaded);
+    uploaded
+}
+
+/// Counts how a stream of an upload ended.
+pub(super) fn count_outcome(app: &App, uploaded: &Result<Uploaded, Error>) {
+    app.metrics.upload_ended(match uploaded {
         Ok(_) => UploadOutcome::Committed,
-        Err(Error::UploadNotFinished | Error::UploadStalled(_)) => UploadOutcome::Abandoned,
+        Err(Error::UploadNotFinished | Error::UploadPaused { .. } | Error::UploadStalled(_)) => {
+            UploadOutcome::Abandoned
+        }
         Err(
             Error::Internal(_)
             | Error::StorageUnavailable(_)
@@ -69,7 +78,6 @@ where
         ) => UploadOutcome::Failed,
         Err(_) => UploadOutcome::Refused,
     });
-    uploaded
 }
 
 async fn run<S>(app: &Arc<App>, caller: &Caller, spec: UploadSpec, messages: S) -> Result<Uploaded, Error>
@@ -93,8 +101,8 @@ where
     let spec = spec.inspect_err(|error| count_refusal(&app.metrics, error))?;
     let limits = terms.quota.file_size_max_bytes;
     let sink = store_sink(app, caller, &spec).await?;
-    let received = receive(app, caller, Content::new(&spec, limits, &app.hashing), sink, messages).await?;
-    check_declared(&spec, &received.content)?;
+    let content = Content::new(&spec, limits, &app.hashing);
+    let received = receive(app, caller, content, sink, Persisted::default(), messages).await?;
     store(app, caller, spec, received).await
 }
 
@@ -105,14 +113,23 @@ async fn recent_quota(app: &App, caller: &Caller, spec: &UploadSpec) -> Option<A
     app.recent_quotas.get(caller.tenant_id()).await
 }
 
-async fn read_terms(app: &App, caller: &Caller, request_id: Option<RequestId>) -> Result<UploadTerms, Error> {
+pub(super) async fn read_terms(
+    app: &App,
+    caller: &Caller,
+    request_id: Option<RequestId>,
+) -> Result<UploadTerms, Error> {
     let terms = app.db.upload_terms(caller.tenant_id(), request_id, idempotency::hours(app)).await?;
     app.recent_quotas.remember(&terms.quota).await;
     Ok(terms)
 }
 
 /// Whether an upload may begin.
-fn admit(app: &App, caller: &Caller, spec: UploadSpec, quota: &Quota) -> Result<CheckedSpec, Error> {
+pub(super) fn admit(
+    app: &App,
+    caller: &Caller,
+    spec: UploadSpec,
+    quota: &Quota,
+) -> Result<CheckedSpec, Error> {
     let spec = spec.check(&caller.tenant.policy, app.clock.now())?;
     check_scan(app, caller)?;
     check_room(quota, &spec)?;
@@ -132,10 +149,9 @@ where
     S: Stream<Item = UploadMessage> + Send + Unpin,
 {
     let sink = store_sink(app, caller, &spec).await?;
-    let received =
-        receive(app, caller, Content::new(&spec, FileSizeLimits::NONE, &app.hashing), sink, messages).await?;
+    let content = Content::new(&spec, FileSizeLimits::NONE, &app.hashing);
+    let received = receive(app, caller, content, sink, Persisted::default(), messages).await?;
     let content = &received.content;
-    check_declared(&spec, content)?;
     let kind = Some(content.kind);
     if check_size(content.size_bytes, kind, &quota.file_size_max_bytes).is_err() {
         let terms = read_terms(app, caller, spec.request_id).await?;
@@ -164,8 +180,8 @@ where
         Some(sha256) => sha256,
         None => {
             let content = Content::new(&spec, FileSizeLimits::NONE, &app.hashing);
-            let received = receive(app, caller, content, Sink::Compare, messages).await?;
-            check_declared(&spec, &received.content)?;
+            let received =
+                receive(app, caller, content, Sink::Compare, Persisted::default(), messages).await?;
             received.content.sha256
         }
     };
@@ -206,20 +222,9 @@ async fn store_sink(app: &Arc<App>, caller: &Caller, spec: &CheckedSpec) -> Resu
     Ok(Sink::Store { target: Box::new(target), open })
 }
 
-/// What the spec promised about the bytes must be true of them.
-fn check_declared(spec: &CheckedSpec, content: &Measured) -> Result<(), Error> {
-    if let Some(declared) = spec.size_bytes.filter(|declared| *declared != content.size_bytes) {
-        return Err(Error::SizeMismatch { declared, received: content.size_bytes });
-    }
-    if spec.sha256.is_some_and(|declared| declared != content.sha256) {
-        return Err(Error::ChecksumMismatch { algorithm: "sha256" });
-    }
-    Ok(())
-}
-
 /// Makes the bytes durable, then the file visible. Both in a task of their own: a client that hangs up now does not undo
 /// what it has finished.
-async fn store(
+pub(super) async fn store(
     app: &Arc<App>,
     caller: &Caller,
     spec: CheckedSpec,
@@ -254,9 +259,7 @@ async fn store_and_commit(
             (*target, None, crc64nvme)
         }
         Place::Parts(open, receipts, crc64nvme) => {
-            let Target { store, key, .. } = open.target();
-            let completed = store.complete_multipart(key, open.multipart(), &receipts).await;
-            completed.map_err(of_parts)?;
+            open.complete(&receipts).await?;
             (open.target().clone(), Some(open), crc64nvme)
         }
         Place::Compared => return Err(Error::internal("a compared upload has nothing to store")),
@@ -343,7 +346,8 @@ fn finished(
     }
 }
 
-fn uploaded(answer: Answer) -> Uploaded {
+/// What a committed upload is answered.
+pub(super) fn uploaded(answer: Answer) -> Uploaded {
     let Answer { file, mut warnings, quota } = answer;
     warnings.extend(of_quota(&quota));
     Uploaded { file, quota, warnings }

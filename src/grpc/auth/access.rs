@@ -23,6 +23,12 @@ use Access::{Anonymous, Owner, Tenant, TenantOrOperator};
 /// Every method of this server. The contract tests compare it with the descriptor set.
 pub const TABLE: &[(&str, Access)] = &[
     ("/strongroom.v1.FileService/UploadFile", Tenant(Role::Member)),
+    ("/strongroom.v1.FileService/CreateUpload", Tenant(Role::Member)),
+    ("/strongroom.v1.FileService/GetUpload", Tenant(Role::Member)),
+    ("/strongroom.v1.FileService/ListUploads", Tenant(Role::Member)),
+    ("/strongroom.v1.FileService/CancelUpload", Tenant(Role::Member)),
+    ("/strongroom.v1.FileService/UploadPart", Tenant(Role::Member)),
+    ("/strongroom.v1.FileService/CompleteUpload", Tenant(Role::Member)),
     ("/strongroom.v1.FileService/DownloadFile", Tenant(Role::Member)),
     ("/strongroom.v1.FileService/GetFile", Tenant(Role::Member)),
     ("/strongroom.v1.FileService/BatchGetFiles", Tenant(Role::Member)),

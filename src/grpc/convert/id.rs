@@ -3,7 +3,7 @@
 use super::file;
 use crate::{
     domain::{
-        ids::{FileId, RequestId, TenantId},
+        ids::{FileId, RequestId, TenantId, UploadId},
         upload_spec,
         violations::Violations,
     },
@@ -13,6 +13,25 @@ use crate::{
 /// A file's id and nothing else.
 pub(in crate::grpc) fn file_id(text: &str) -> Result<FileId, Violations> {
     text.parse().map_err(|_| Violations::one("file_id", "must be a UUID"))
+}
+
+/// An upload's id and nothing else.
+pub(in crate::grpc) fn upload_id(text: &str) -> Result<UploadId, Violations> {
+    text.parse().map_err(|_| Violations::one("upload_id", "must be a UUID"))
+}
+
+/// An upload's id and a request id.
+pub(in crate::grpc) fn upload_change(
+    upload_id: &str,
+    request_id: &str,
+) -> Result<(UploadId, Option<RequestId>), Violations> {
+    let mut wrong = Violations::new();
+    let upload = wrong.take("upload_id", upload_id.parse::<UploadId>().map_err(|_| "must be a UUID"));
+    let request = self::request_id(request_id, &mut wrong);
+    match upload {
+        Some(upload) => wrong.into_result().map(|()| (upload, request)),
+        None => Err(wrong),
+    }
 }
 
 /// The ids of several files; those that are none are left out.

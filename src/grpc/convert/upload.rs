@@ -1,9 +1,14 @@
 //! Uploads: the spec on its way in, the answer on its way out.
 
-use super::{file, quota, structs, time};
+use super::{file, id, quota, structs, time};
 use crate::{
-    app::uploads::{Warning, WarningCode, upload::Uploaded},
-    domain::{upload_spec::UploadSpec, violations::Violations},
+    app::uploads::{Warning, WarningCode, upload::Uploaded, upload_part::PartMessage},
+    domain::{
+        ids::UploadId,
+        upload::{Upload, UploadState},
+        upload_spec::UploadSpec,
+        violations::Violations,
+    },
     proto::v1,
 };
 
@@ -32,6 +37,37 @@ pub(in crate::grpc) fn spec(spec: v1::UploadSpec) -> UploadSpec {
         request_id: spec.request_id,
         unreadable: wrong,
     }
+}
+
+/// An upload that can be gone on with.
+pub(in crate::grpc) fn upload(upload: Upload, chunk_size_max_bytes: usize) -> v1::Upload {
+    let bytes = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+    let state = match upload.state {
+        UploadState::Open => v1::UploadState::Open,
+        UploadState::Committed => v1::UploadState::Committed,
+        // Nobody is shown these.
+        UploadState::Aborted => v1::UploadState::Unspecified,
+    };
+    v1::Upload {
+        id: upload.id.to_string(),
+        state: state.into(),
+        name: upload.name,
+        size_bytes: upload.size_bytes.map(bytes),
+        persisted_size_bytes: bytes(upload.persisted_size_bytes),
+        part_size_bytes: bytes(upload.part_size_bytes),
+        chunk_size_max_bytes: i64::try_from(chunk_size_max_bytes).unwrap_or(i64::MAX),
+        created_by: upload.created_by,
+        create_time: Some(time::to_wire(upload.create_time)),
+        expire_time: Some(time::to_wire(upload.expire_time)),
+        file_id: upload.file.map(|file| file.to_string()).unwrap_or_default(),
+    }
+}
+
+/// A part, and the upload that it belongs to.
+pub(in crate::grpc) fn part(request: v1::UploadPartRequest) -> Result<(UploadId, PartMessage), Violations> {
+    let id = id::upload_id(&request.upload_id)?;
+    let v1::UploadPartRequest { offset, data, crc32c, .. } = request;
+    Ok((id, PartMessage { offset, data, crc32c }))
 }
 
 /// What an upload came to.

@@ -41,31 +41,42 @@ const ROOM_WAIT_MAX: Duration = Duration::from_secs(5);
 /// The flag and the length before each message.
 const PREFIX_BYTES: usize = 5;
 
+/// The method whose message is a whole part, and so larger than any other.
+const PART_METHOD: &str = "/strongroom.v1.FileService/UploadPart";
+
 /// Bounds what is received and not decoded yet.
 #[derive(Clone)]
 pub(in crate::grpc) struct MessageBudget {
     room: Arc<Semaphore>,
     message_bytes_max: usize,
+    part_message_bytes_max: usize,
 }
 
 impl MessageBudget {
-    /// Room for so many messages of the largest size.
-    pub(in crate::grpc) fn new(messages_max: usize, message_bytes_max: usize) -> Self {
-        let units = messages_max.saturating_mul(message_bytes_max.div_ceil(UNIT_BYTES));
-        Self { room: Arc::new(Semaphore::new(units.min(Semaphore::MAX_PERMITS))), message_bytes_max }
+    /// Room for so many messages of the largest size. One message of [`PART_METHOD`] may have `part_message_bytes_max`, and
+    /// takes as much room.
+    pub(in crate::grpc) fn new(
+        messages_max: usize,
+        message_bytes_max: usize,
+        part_message_bytes_max: usize,
+    ) -> Self {
+        let bytes = messages_max.saturating_mul(message_bytes_max).max(part_message_bytes_max);
+        let units = bytes.div_ceil(UNIT_BYTES).min(Semaphore::MAX_PERMITS);
+        Self { room: Arc::new(Semaphore::new(units)), message_bytes_max, part_message_bytes_max }
     }
 
-    /// What a message of this length takes out of the budget. One beyond the limit takes nothing: it is
-    /// refused by its length, before there is room for it.
-    fn units(&self, length: usize) -> Option<u32> {
-        let is_counted = length > SMALL_BYTES && length <= self.message_bytes_max;
-        is_counted.then(|| u32::try_from(length.div_ceil(UNIT_BYTES)).ok()).flatten()
+    /// What a message of this length takes out of the budget. A small one takes nothing.
+    fn units(length: usize) -> Option<u32> {
+        (length > SMALL_BYTES).then(|| u32::try_from(length.div_ceil(UNIT_BYTES)).ok()).flatten()
     }
 }
 
 impl Around for MessageBudget {
     async fn around<S: Inner>(&self, request: Request<Body>, next: Next<S>) -> Response<Body> {
-        let budget = self.clone();
+        let mut budget = self.clone();
+        if request.uri().path() == PART_METHOD {
+            budget.message_bytes_max = budget.part_message_bytes_max;
+        }
         next.run(request.map(|inner| Body::new(BudgetedBody::new(inner, budget)))).await
     }
 }
@@ -85,13 +96,20 @@ impl BudgetedBody {
         Self { inner, budget, framing: Framing::default(), permit: None, waiting: None }
     }
 
-    /// Looks at bytes on their way: they go on at once, unless they begin a message that needs room.
-    fn pass(&mut self, data: Bytes) -> Option<Bytes> {
-        let Some(begun) = self.framing.follow(&data) else { return Some(data) };
+    /// Looks at bytes on their way: they go on at once, unless they begin a message that needs room. One that is too large
+    /// is refused by its length, before there is room for it: the decoder takes the largest of any method.
+    fn pass(&mut self, data: Bytes) -> Result<Option<Bytes>, Status> {
+        let Some(begun) = self.framing.follow(&data) else { return Ok(Some(data)) };
         // The message before was complete; what it held goes back before any more is asked for, so that
         // nobody holds room while waiting for more.
         self.permit = None;
-        let Some(units) = begun.and_then(|length| self.budget.units(length)) else { return Some(data) };
+        let max = self.budget.message_bytes_max;
+        if let Some(length) = begun.filter(|length| *length > max) {
+            return Err(Status::out_of_range(format!(
+                "a message of {length} bytes; at most {max} are taken"
+            )));
+        }
+        let Some(units) = begun.and_then(MessageBudget::units) else { return Ok(Some(data)) };
         match Arc::clone(&self.budget.room).try_acquire_many_owned(units) {
             Ok(permit) => self.permit = Some(permit),
             Err(_) => {
@@ -99,10 +117,10 @@ impl BudgetedBody {
                 // The semaphore is never closed.
                 let in_time = async { timeout(ROOM_WAIT_MAX, room).await.ok()?.ok() };
                 self.waiting = Some((data, Box::pin(in_time)));
-                return None;
+                return Ok(None);
             }
         }
-        Some(data)
+        Ok(Some(data))
     }
 }
 
@@ -127,11 +145,11 @@ impl HttpBody for BudgetedBody {
             }
             match ready!(Pin::new(&mut this.inner).poll_frame(context)) {
                 Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => {
-                        if let Some(data) = this.pass(data) {
-                            return Poll::Ready(Some(Ok(Frame::data(data))));
-                        }
-                    }
+                    Ok(data) => match this.pass(data) {
+                        Ok(Some(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                        Ok(None) => {}
+                        Err(too_large) => return Poll::Ready(Some(Err(too_large))),
+                    },
                     Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
                 },
                 end => {
@@ -216,7 +234,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_message_waits_until_there_is_room_for_it() {
-        let budget = MessageBudget::new(1, LARGE);
+        let budget = MessageBudget::new(1, LARGE, LARGE);
         let (mut first_sender, mut first) = body(&budget);
         let (mut second_sender, mut second) = body(&budget);
         let bytes = message(LARGE);
@@ -233,7 +251,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_message_that_finds_no_room_for_long_ends_its_stream() {
-        let budget = MessageBudget::new(1, LARGE);
+        let budget = MessageBudget::new(1, LARGE, LARGE);
         let (mut silent_sender, mut silent) = body(&budget);
         let (mut waiting_sender, mut waiting) = body(&budget);
         for sender in [&mut silent_sender, &mut waiting_sender] {
@@ -246,7 +264,7 @@ mod tests {
 
     #[tokio::test]
     async fn small_messages_pass_also_when_there_is_no_room() {
-        let budget = MessageBudget::new(1, LARGE);
+        let budget = MessageBudget::new(1, LARGE, LARGE);
         let (mut first_sender, mut first) = body(&budget);
         send(&mut first_sender, &message(LARGE)[..100]).await;
         first.frame().await.unwrap().unwrap();
@@ -256,8 +274,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_message_that_is_too_large_is_refused_by_its_length_and_takes_no_room() {
+        let budget = MessageBudget::new(1, LARGE, 2 * LARGE);
+        let (mut sender, mut body) = body(&budget);
+        send(&mut sender, &message(LARGE + 1)[..100]).await;
+        let refused = body.frame().await.unwrap().unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::OutOfRange);
+        assert_eq!(budget.room.available_permits(), 2 * LARGE / UNIT_BYTES);
+    }
+
+    #[tokio::test]
     async fn a_body_that_is_dropped_gives_its_room_back() {
-        let budget = MessageBudget::new(1, LARGE);
+        let budget = MessageBudget::new(1, LARGE, LARGE);
         let (mut sender, mut body) = body(&budget);
         send(&mut sender, &message(LARGE)[..100]).await;
         body.frame().await.unwrap().unwrap();

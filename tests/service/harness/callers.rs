@@ -9,12 +9,13 @@ use strongroom::{
     client::{Client, ClientOptions},
     domain::clock::Clock,
     proto::v1::{
-        ArchiveFileRequest, DeleteFileRequest, DownloadFileRequest, DownloadHeader, File, GetFileRequest,
-        GetQuotaRequest, GetUsageRequest, GetUsageResponse, ListFilesRequest, ListFilesResponse,
-        PurgeFileRequest, Quota, UnarchiveFileRequest, UndeleteFileRequest, UpdateFileRequest,
-        UpdateQuotaRequest, UploadFileRequest, UploadFileResponse, UploadSpec,
-        download_file_response::Message, file_service_client::FileServiceClient,
-        quota_service_client::QuotaServiceClient,
+        ArchiveFileRequest, CancelUploadRequest, CompleteUploadRequest, CreateUploadRequest,
+        DeleteFileRequest, DownloadFileRequest, DownloadHeader, File, GetFileRequest, GetQuotaRequest,
+        GetUploadRequest, GetUsageRequest, GetUsageResponse, ListFilesRequest, ListFilesResponse,
+        ListUploadsRequest, PurgeFileRequest, Quota, UnarchiveFileRequest, UndeleteFileRequest,
+        UpdateFileRequest, UpdateQuotaRequest, Upload, UploadFileRequest, UploadFileResponse,
+        UploadPartRequest, UploadSpec, download_file_response::Message,
+        file_service_client::FileServiceClient, quota_service_client::QuotaServiceClient,
     },
 };
 use tonic::{
@@ -27,7 +28,7 @@ use tonic_types::StatusExt;
 
 use super::{
     Inner, SCHOOL, Service,
-    messages::{crc32c, upload_messages},
+    messages::{crc32c, resume_messages, upload_messages},
     tokens::{Identity, token},
 };
 
@@ -179,6 +180,70 @@ impl Caller {
     pub(crate) async fn send(&self, messages: Vec<UploadFileRequest>) -> Result<UploadFileResponse, Status> {
         let mut files = self.files.clone();
         Ok(files.upload_file(futures::stream::iter(messages)).await?.into_inner())
+    }
+
+    /// Creates an upload, to be sent in streams.
+    pub(crate) async fn create(&self, spec: UploadSpec) -> Result<Upload, Status> {
+        let request = CreateUploadRequest { spec: Some(spec) };
+        Ok(self.files.clone().create_upload(request).await?.into_inner().upload.unwrap())
+    }
+
+    /// How far an upload has come.
+    pub(crate) async fn upload_at(&self, id: &str) -> Result<Upload, Status> {
+        let request = GetUploadRequest { upload_id: id.to_owned() };
+        Ok(self.files.clone().get_upload(request).await?.into_inner().upload.unwrap())
+    }
+
+    /// Goes on with an upload from an offset: `data` is the whole file. With a finish where there is to be one.
+    pub(crate) async fn resume(
+        &self,
+        id: &str,
+        data: &[u8],
+        from: usize,
+        is_finished: bool,
+    ) -> Result<UploadFileResponse, Status> {
+        self.send(resume_messages(id, data, from, is_finished)).await
+    }
+
+    /// The ids of the open uploads that the caller sees, in pages of this size.
+    pub(crate) async fn uploads(&self, page_size: i32) -> Vec<String> {
+        let (mut ids, mut page_token) = (Vec::new(), String::new());
+        loop {
+            let request = ListUploadsRequest { page_size, page_token };
+            let page = self.files.clone().list_uploads(request).await.unwrap().into_inner();
+            assert!(page.uploads.len() <= page_size as usize);
+            ids.extend(page.uploads.into_iter().map(|upload| upload.id));
+            page_token = page.next_page_token;
+            if page_token.is_empty() {
+                return ids;
+            }
+        }
+    }
+
+    pub(crate) async fn cancel(&self, id: &str) -> Result<(), Status> {
+        let request = CancelUploadRequest { upload_id: id.to_owned(), request_id: String::new() };
+        self.files.clone().cancel_upload(request).await.map(|_| ())
+    }
+
+    /// Sends one whole part.
+    pub(crate) async fn part(&self, id: &str, offset: usize, data: &[u8]) -> Result<Upload, Status> {
+        let request = UploadPartRequest {
+            upload_id: id.to_owned(),
+            offset: offset as i64,
+            data: Bytes::copy_from_slice(data),
+            crc32c: Some(crc32c(data)),
+        };
+        Ok(self.files.clone().upload_part(request).await?.into_inner().upload.unwrap())
+    }
+
+    /// Commits what was sent part by part.
+    pub(crate) async fn complete(&self, id: &str, size: usize) -> Result<File, Status> {
+        let request = CompleteUploadRequest {
+            upload_id: id.to_owned(),
+            size_bytes: size as i64,
+            ..CompleteUploadRequest::default()
+        };
+        Ok(self.files.clone().complete_upload(request).await?.into_inner().file.unwrap())
     }
 
     /// Downloads and checks each chunk's place and checksum.

@@ -36,6 +36,24 @@ pub(crate) fn upload_messages(spec: UploadSpec, data: &[u8], chunk_size: usize) 
     messages
 }
 
+/// The messages that go on with an upload: chunks of `data` from an offset, and the finish where there is to be one.
+pub(crate) fn resume_messages(
+    id: &str,
+    data: &[u8],
+    from: usize,
+    is_finished: bool,
+) -> Vec<UploadFileRequest> {
+    const CHUNK: usize = 40_000;
+    let mut messages = vec![UploadFileRequest { message: Some(Message::UploadId(id.to_owned())) }];
+    let chunks = data[from..].chunks(CHUNK).enumerate();
+    messages.extend(chunks.map(|(n, data)| chunk(from + n * CHUNK, data)));
+    if is_finished {
+        let finish = UploadFinish { size_bytes: data.len() as i64, sha256: Some(sha256(data)) };
+        messages.push(UploadFileRequest { message: Some(Message::Finish(finish)) });
+    }
+    messages
+}
+
 pub(crate) fn crc32c(data: &[u8]) -> u32 {
     crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, data) as u32
 }

@@ -44,7 +44,9 @@ pub(crate) use self::{
     callers::{Caller, reason, violated_fields},
     clock::TestClock,
     database::{Owner, TestDatabase, server},
-    messages::{chunk, file_id, finish, pattern, sha256, spec, spec_message, upload_messages},
+    messages::{
+        chunk, file_id, finish, pattern, resume_messages, sha256, spec, spec_message, upload_messages,
+    },
     tokens::{Identity, Key, claims, key, publish, token},
 };
 

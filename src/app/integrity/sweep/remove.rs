@@ -71,7 +71,7 @@ impl Sweep<'_> {
             _ => return Ok(Ok(())),
         }
         if !self.options.is_dry_run {
-            if let Err(error) = self.take_away(candidate).await {
+            if let Err(error) = self.take_away(candidate).await? {
                 return Ok(Err(error));
             }
             self.forget(candidate).await?;
@@ -81,10 +81,25 @@ impl Sweep<'_> {
     }
 
     /// First the bytes, then the row: a crash in between leaves a row that says what to remove.
-    async fn take_away(&self, candidate: &Candidate) -> Result<(), StorageError> {
-        match &candidate.multipart_id {
-            Some(id) => self.store.abort_multipart(&candidate.key, &MultipartId::new(id.as_str())).await,
-            None => self.store.delete(&candidate.key).await,
+    ///
+    /// Of an unfinished upload, what is under its key goes too, unless a row owns that: a store that was killed while it
+    /// started the upload may list it for ever and know nothing of it when it is aborted (Garage 2.5 does, which writes the
+    /// two in two steps). Deleting the key ends that too.
+    async fn take_away(&self, candidate: &Candidate) -> Result<Result<(), StorageError>, Error> {
+        let Some(id) = &candidate.multipart_id else {
+            return Ok(self.store.delete(&candidate.key).await);
+        };
+        if let Err(error) = self.store.abort_multipart(&candidate.key, &MultipartId::new(id.as_str())).await {
+            return Ok(Err(error));
+        }
+        let object = Candidate { multipart_id: None, ..candidate.clone() };
+        let mut tx = self.tx().await?;
+        let verdicts =
+            sweep_candidates::judge(&mut tx, self.provider(), std::slice::from_ref(&object)).await?;
+        tx.commit().await?;
+        match verdicts.first() {
+            Some(Verdict::Nobodys | Verdict::Waiting) => Ok(self.store.delete(&object.key).await),
+            _ => Ok(Ok(())),
         }
     }
 

@@ -1,0 +1,102 @@
+//! Creates an upload before its bytes: everything is checked and the room is reserved, so that what can be refused is refused
+//! before a byte travels.
+
+use std::sync::Arc;
+
+use tracing::Instrument as _;
+
+use super::{
+    commit::count_refusal,
+    open::{OpenUpload, insert, target},
+    upload::{admit, read_terms},
+};
+use crate::{
+    app::{
+        App, Error, audit,
+        idempotency::{self, Begun},
+    },
+    db::{
+        TenantTx, Viewer,
+        audit_entries::{self, AuditAction},
+        idempotency_keys::Method,
+        resumable_uploads,
+        uploads::Resumable,
+    },
+    domain::{
+        caller::Caller,
+        clock::Timestamp,
+        digest::Digest,
+        ids::RequestId,
+        upload::Upload,
+        upload_spec::{CheckedSpec, UploadSpec},
+    },
+};
+
+/// Creates an upload.
+///
+/// # Errors
+/// `Invalid`, `ScanRequired`; `QuotaBytes`, `QuotaFiles`, `FileTooLarge`; `RequestIdReused`.
+pub async fn create(app: &Arc<App>, caller: &Caller, spec: UploadSpec) -> Result<Upload, Error> {
+    let request_id = spec.request_id.parse::<RequestId>().ok();
+    let terms = read_terms(app, caller, request_id).await?;
+    if let Some(stored) = terms.answered {
+        let spec = spec.check(&caller.tenant.policy, Timestamp::MIN_UTC)?;
+        return idempotency::replay_of(stored, Method::CreateUpload, &payload(caller, &spec));
+    }
+    let spec = admit(app, caller, spec, &terms.quota);
+    let spec = spec.inspect_err(|error| count_refusal(&app.metrics, error))?;
+    // In a task of its own: a client that leaves while the row is being committed must not be cleaned up after before it is
+    // there.
+    let (app, caller) = (Arc::clone(app), caller.clone());
+    let tasks = app.tasks.clone();
+    let creating = async move { reserve(&app, &caller, spec).await };
+    tasks.spawn(creating.in_current_span()).await.map_err(Error::internal)?
+}
+
+async fn reserve(app: &Arc<App>, caller: &Caller, spec: CheckedSpec) -> Result<Upload, Error> {
+    let target = target(app, caller, &spec.category)?;
+    let open = OpenUpload::start(app, caller, target, spec.size_bytes.unwrap_or_default()).await?;
+    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::system()).await?;
+    let created = record(app, &mut tx, caller, &open, &spec).await;
+    let (upload, is_new) =
+        tx.finish(created).await.inspect_err(|error| count_refusal(&app.metrics, error))?;
+    if is_new {
+        open.kept();
+    }
+    Ok(upload)
+}
+
+/// Answers the upload, and whether it is this one: with the same request id another may have been first.
+async fn record(
+    app: &App,
+    tx: &mut TenantTx,
+    caller: &Caller,
+    open: &OpenUpload,
+    spec: &CheckedSpec,
+) -> Result<(Upload, bool), Error> {
+    let payload = payload(caller, spec);
+    let attempt = match idempotency::begin(app, tx, spec.request_id, Method::CreateUpload, &payload).await? {
+        Begun::Replay(upload) => return Ok((upload, false)),
+        Begun::Fresh(attempt) => attempt,
+    };
+    let part_size_bytes = i64::try_from(open.part_size_bytes()).map_err(Error::internal)?;
+    let resumable = Resumable { spec: serde_json::to_value(spec).map_err(Error::internal)?, part_size_bytes };
+    let row = open.row(caller, Some(resumable));
+    let mut entry = audit::entry(caller, AuditAction::UploadCreate, None);
+    entry.details = serde_json::json!({ "upload_id": row.id });
+    audit_entries::insert(tx, &[entry]).await?;
+    insert(tx, &row).await?;
+    let stored = resumable_uploads::get(tx, row.id).await?;
+    let upload = stored.ok_or_else(|| Error::internal("a created upload is not there"))?.upload;
+    if let Some(attempt) = attempt {
+        attempt.record(tx, &upload).await?;
+    }
+    Ok((upload, true))
+}
+
+/// What stands for this upload when its request id comes again.
+fn payload(caller: &Caller, spec: &CheckedSpec) -> [Vec<u8>; 2] {
+    let said = spec.sha256.unwrap_or_else(|| Digest::of(&[]));
+    let fingerprint = spec.fingerprint(&caller.actor.id, said);
+    [fingerprint.as_bytes().to_vec(), format!("{:?} {}", spec.size_bytes, spec.sha256.is_some()).into_bytes()]
+}

@@ -1,0 +1,124 @@
+//! The parts of an upload that are in the store. The store's own listing is never asked: it knows neither checksums nor who
+//! was fenced.
+
+use diesel::{
+    QueryableByName,
+    sql_types::{BigInt, Binary, Double, Integer, Nullable, Text, Uuid as SqlUuid},
+};
+
+use super::{DbError, TenantTx, statement::statement, uploads::UploadLease};
+use crate::domain::{checksum::Crc64, ids::UploadId};
+
+/// A part that is in the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredPart {
+    /// Which, from 1.
+    pub number: u32,
+    /// Its size.
+    pub size_bytes: u64,
+    /// The store's mark for its bytes.
+    pub etag: String,
+    /// The checksum of its bytes.
+    pub crc64nvme: Crc64,
+    /// The state of the SHA-256 behind its last byte.
+    pub sha256_state: Vec<u8>,
+}
+
+#[derive(QueryableByName)]
+struct Row {
+    #[diesel(sql_type = Integer)]
+    number: i32,
+    #[diesel(sql_type = BigInt)]
+    size_bytes: i64,
+    #[diesel(sql_type = Text)]
+    etag: String,
+    #[diesel(sql_type = Binary)]
+    crc64nvme: Vec<u8>,
+    #[diesel(sql_type = Binary)]
+    sha256_state: Vec<u8>,
+}
+
+impl Row {
+    fn read(self) -> Result<StoredPart, DbError> {
+        let bad = |what: &str| DbError::corrupt("read part", what);
+        Ok(StoredPart {
+            number: u32::try_from(self.number).map_err(|_| bad("number"))?,
+            size_bytes: u64::try_from(self.size_bytes).map_err(|_| bad("size"))?,
+            etag: self.etag,
+            crc64nvme: Crc64::from_slice(&self.crc64nvme).ok_or_else(|| bad("checksum"))?,
+            sha256_state: self.sha256_state,
+        })
+    }
+}
+
+/// All parts of an upload, by number.
+pub async fn list(tx: &mut TenantTx, upload: UploadId) -> Result<Vec<StoredPart>, DbError> {
+    let rows: Vec<Row> = statement(
+        "list parts of upload",
+        "SELECT number, size_bytes, etag, crc64nvme, sha256_state FROM upload_parts
+         WHERE tenant_id = {} AND upload_id = {} ORDER BY number",
+    )
+    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+    .bind::<SqlUuid, _>(upload.as_uuid())
+    .load(tx.connection()?)
+    .await?;
+    rows.into_iter().map(Row::read).collect()
+}
+
+/// Records a part and renews the lease, in one statement; false when the upload is no longer ours. A part of the same number
+/// that an earlier writer left behind a gap is replaced. `sniffed_mime_type` counts with the first part.
+pub async fn record(
+    tx: &mut TenantTx,
+    lease: UploadLease,
+    part: &StoredPart,
+    sniffed_mime_type: Option<&str>,
+    lease_seconds: u32,
+) -> Result<bool, DbError> {
+    let recorded = statement(
+        "record part of upload",
+        "WITH renewed AS (
+             UPDATE uploads SET lease_expire_time = app.now() + make_interval(secs => {}),
+                 sniffed_mime_type = CASE {} WHEN 1 THEN {} ELSE sniffed_mime_type END
+             WHERE tenant_id = {} AND id = {} AND lease_epoch = {} AND state = 1
+             RETURNING tenant_id, id)
+         INSERT INTO upload_parts (tenant_id, upload_id, number, size_bytes, etag, crc64nvme, sha256_state)
+         SELECT tenant_id, id, {}, {}, {}, {}, {} FROM renewed
+         ON CONFLICT (tenant_id, upload_id, number) DO UPDATE
+         SET size_bytes = excluded.size_bytes, etag = excluded.etag, crc64nvme = excluded.crc64nvme,
+             sha256_state = excluded.sha256_state",
+    )
+    .bind::<Double, _>(f64::from(lease_seconds))
+    .bind::<Integer, _>(to_i32(part.number))
+    .bind::<Nullable<Text>, _>(sniffed_mime_type.map(str::to_owned))
+    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+    .bind::<SqlUuid, _>(lease.id.as_uuid())
+    .bind::<Integer, _>(lease.epoch)
+    .bind::<Integer, _>(to_i32(part.number))
+    .bind::<BigInt, _>(i64::try_from(part.size_bytes).unwrap_or(i64::MAX))
+    .bind::<Text, _>(part.etag.clone())
+    .bind::<Binary, _>(part.crc64nvme.to_be_bytes().to_vec())
+    .bind::<Binary, _>(part.sha256_state.clone())
+    .execute(tx.connection()?)
+    .await?;
+    Ok(recorded == 1)
+}
+
+/// Forgets every part of an upload that is still ours, so that its bytes are sent again.
+pub async fn forget(tx: &mut TenantTx, lease: UploadLease) -> Result<(), DbError> {
+    statement(
+        "forget parts of upload",
+        "DELETE FROM upload_parts AS p USING uploads AS u
+         WHERE u.tenant_id = {} AND u.id = {} AND u.lease_epoch = {} AND u.state = 1
+           AND p.tenant_id = u.tenant_id AND p.upload_id = u.id",
+    )
+    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+    .bind::<SqlUuid, _>(lease.id.as_uuid())
+    .bind::<Integer, _>(lease.epoch)
+    .execute(tx.connection()?)
+    .await
+    .map(|_| ())
+}
+
+fn to_i32(number: u32) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
+}
