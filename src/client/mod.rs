@@ -23,6 +23,8 @@
 //!   a finish.
 //! * **Nothing damaged passes for whole.** Chunks travel with a CRC32C in both directions, and the SHA-256 of
 //!   a whole file is compared at its end.
+//! * **A broken upload goes on where it broke.** [`Client::upload_resumable`] sends again only what the server had not
+//!   stored, also in another process with the id of the upload.
 //! * **A retry has one effect.** Reads are repeated when the server is away; changes are too, because each
 //!   carries a request id, the caller's or one minted here. An upload is repeated only where its source can
 //!   be opened again.
@@ -36,6 +38,7 @@ mod error;
 mod files;
 mod quotas;
 mod randomness;
+mod resume;
 mod retry;
 mod upload;
 mod upload_messages;

@@ -49,19 +49,24 @@ impl RetryPolicy {
     }
 
     /// How long to wait after try number `tries` failed; nothing where another try makes no sense.
-    fn wait_before_retry(&self, error: &ClientError, tries: u32) -> Option<Duration> {
-        if tries >= self.tries_max {
-            return None;
-        }
-        let own =
-            || randomness::jittered(self.backoff.saturating_mul(1 << (tries - 1).min(16))).min(self.wait_max);
+    pub(super) fn wait_before_retry(&self, error: &ClientError, tries: u32) -> Option<Duration> {
         match error {
-            ClientError::Transport { .. } => Some(own()),
+            ClientError::Transport { .. } => self.wait(tries),
             ClientError::Rejected(rejection) => match rejection.retry_after {
-                Some(wait) => (wait <= self.wait_max).then_some(wait),
-                None => (rejection.code == Code::Unavailable).then(own),
+                Some(asked) => {
+                    self.wait(tries)?;
+                    (asked <= self.wait_max).then_some(asked)
+                }
+                None if rejection.code == Code::Unavailable => self.wait(tries),
+                None => None,
             },
             _ => None,
         }
+    }
+
+    /// How long to wait after try number `tries` failed; nothing when the tries are used up.
+    pub(super) fn wait(&self, tries: u32) -> Option<Duration> {
+        let backoff = self.backoff.saturating_mul(1 << (tries - 1).min(16));
+        (tries < self.tries_max).then(|| randomness::jittered(backoff).min(self.wait_max))
     }
 }

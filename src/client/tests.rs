@@ -318,3 +318,66 @@ async fn a_frame_size_that_http2_does_not_know_is_refused_before_anything_is_sen
         assert!(matches!(error, ClientError::Options { .. }), "{error:?}");
     }
 }
+
+fn upload(id: &str, persisted: usize) -> Upload {
+    let persisted_size_bytes = i64::try_from(persisted).unwrap();
+    Upload { id: id.to_owned(), persisted_size_bytes, ..Upload::default() }
+}
+
+/// A file on disk, and the bytes in it.
+fn file_of(size: usize) -> (tempfile::NamedTempFile, Vec<u8>) {
+    let (file, data) = (tempfile::NamedTempFile::new().unwrap(), bytes(size));
+    std::fs::write(file.path(), &data).unwrap();
+    (file, data)
+}
+
+#[tokio::test]
+async fn an_upload_that_is_gone_on_with_sends_what_is_missing_and_the_digest_of_the_whole() {
+    let mut server = FakeServer::start().await;
+    let (file, data) = file_of(3000);
+    server.script.lock().unwrap().upload = Some(upload("u1", 1000));
+    let created = |upload: &Upload| panic!("{upload:?} was created");
+    let client = server.client().await;
+    let known = Some("u1".to_owned());
+    let answer = client.upload_resumable(file.path(), spec("a.bin"), known, created, |_| {}).await.unwrap();
+    assert_eq!(answer.file.unwrap().sha256[..], Sha256::digest(&data)[..]);
+    let messages = server.uploads.recv().await.unwrap();
+    assert!(matches!(&messages[0], Message::UploadId(id) if id == "u1"), "{messages:?}");
+    assert!(
+        matches!(&messages[1], Message::Chunk(chunk) if chunk.offset == 1000 && chunk.data == data[1000..])
+    );
+    assert!(matches!(&messages[2], Message::Finish(finish) if finish.size_bytes == 3000));
+}
+
+#[tokio::test]
+async fn an_upload_that_breaks_off_is_gone_on_with_until_it_does_not_move_any_more() {
+    let server = FakeServer::start().await;
+    let (file, _) = file_of(3000);
+    server.script.lock().unwrap().upload = Some(upload("u1", 0));
+    let client = server.client().await;
+    let mut ids = Vec::new();
+    for _ in 0..2 {
+        server.refuse(Status::unavailable("restarting"));
+    }
+    // The creation is tried again, then the stream.
+    let created = |upload: &Upload| ids.push(upload.id.clone());
+    client.upload_resumable(file.path(), spec("a.bin"), None, created, |_| {}).await.unwrap();
+    assert_eq!(ids, ["u1"]);
+
+    for _ in 0..1000 {
+        server.refuse(Status::unavailable("gone"));
+    }
+    let error = client.upload_resumable(file.path(), spec("a.bin"), None, |_| {}, |_| {}).await.unwrap_err();
+    assert_eq!(error.rejection().unwrap().code, Code::Unavailable);
+}
+
+#[tokio::test]
+async fn a_file_that_became_shorter_is_not_gone_on_with() {
+    let server = FakeServer::start().await;
+    let (file, _) = file_of(10);
+    server.script.lock().unwrap().upload = Some(upload("u1", 1000));
+    let known = Some("u1".to_owned());
+    let client = server.client().await;
+    let error = client.upload_resumable(file.path(), spec("a.bin"), known, |_| {}, |_| {}).await.unwrap_err();
+    assert!(matches!(error, ClientError::Source(_)), "{error:?}");
+}

@@ -9,7 +9,7 @@ use super::{
     connection::Client,
     error::ClientError,
     randomness::fill_request_id,
-    upload_messages::{Progress, upload_messages},
+    upload_messages::{Beginning, Progress, upload_messages},
 };
 use crate::proto::v1::{UploadFileResponse, UploadSpec};
 
@@ -68,7 +68,20 @@ impl Client {
     where
         R: AsyncRead + Send + Unpin + 'static,
     {
-        let (messages, source_failed) = upload_messages(spec, reader, progress);
+        self.send(Beginning::of_file(spec), reader, progress).await
+    }
+
+    /// Sends one stream of an upload.
+    pub(super) async fn send<R>(
+        &self,
+        beginning: Beginning,
+        reader: R,
+        progress: Progress,
+    ) -> Result<UploadFileResponse, ClientError>
+    where
+        R: AsyncRead + Send + Unpin + 'static,
+    {
+        let (messages, source_failed) = upload_messages(beginning, reader, progress);
         // The connection reads the messages in a task of its own, until the server resets the stream. A
         // server or proxy that answers early need not do that; dropping `_call_ended` ends the messages with
         // the call in any case.

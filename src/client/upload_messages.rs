@@ -1,4 +1,4 @@
-//! Turns a source of bytes into the messages of an upload: the spec, chunks with offset and CRC32C, and the
+//! Turns a source of bytes into the messages of an upload: the spec or the upload gone on with, chunks with offset and CRC32C, and the
 //! finish with size and SHA-256, which is sent only after the source ended without an error.
 
 use std::{io, sync::Arc, time::Duration};
@@ -25,10 +25,29 @@ const CHUNK_WAIT_MAX: Duration = Duration::from_secs(5);
 /// What is told how many bytes of the source were read so far.
 pub(super) type Progress = Arc<dyn Fn(u64) + Send + Sync>;
 
+/// What a stream begins with.
+pub(super) struct Beginning {
+    first: Message,
+    digest: Sha256,
+    offset: i64,
+}
+
+impl Beginning {
+    /// A file from its first byte on.
+    pub(super) fn of_file(spec: UploadSpec) -> Self {
+        Self { first: Message::Spec(spec), digest: Sha256::new(), offset: 0 }
+    }
+
+    /// An upload behind the bytes that are stored, whose digest is known so far.
+    pub(super) fn of_rest(upload_id: String, digest: Sha256, offset: i64) -> Self {
+        Self { first: Message::UploadId(upload_id), digest, offset }
+    }
+}
+
 /// The messages, and where the source's error arrives should it fail. The stream then ends without a finish,
 /// so that the server stores nothing.
 pub(super) fn upload_messages<R>(
-    spec: UploadSpec,
+    beginning: Beginning,
     reader: R,
     progress: Progress,
 ) -> (impl Stream<Item = UploadFileRequest> + Send, oneshot::Receiver<io::Error>)
@@ -36,14 +55,9 @@ where
     R: AsyncRead + Send + Unpin + 'static,
 {
     let (failure, failed) = oneshot::channel();
-    let source = Source {
-        reader,
-        progress,
-        failure,
-        digest: Sha256::new(),
-        sent_bytes: 0,
-        next: Next::Spec(Box::new(spec)),
-    };
+    let Beginning { first, digest, offset } = beginning;
+    let source =
+        Source { reader, progress, failure, digest, sent_bytes: offset, next: Next::First(Box::new(first)) };
     (stream::unfold(source, Source::next), failed)
 }
 
@@ -57,7 +71,7 @@ struct Source<R> {
 }
 
 enum Next {
-    Spec(Box<UploadSpec>),
+    First(Box<Message>),
     Bytes,
     Nothing,
 }
@@ -65,7 +79,7 @@ enum Next {
 impl<R: AsyncRead + Send + Unpin> Source<R> {
     async fn next(mut self) -> Option<(UploadFileRequest, Self)> {
         let message = match std::mem::replace(&mut self.next, Next::Bytes) {
-            Next::Spec(spec) => Message::Spec(*spec),
+            Next::First(first) => *first,
             Next::Bytes => match self.read_chunk().await {
                 Ok(data) if data.is_empty() => {
                     self.next = Next::Nothing;

@@ -48,6 +48,17 @@ impl ConnectionArgs {
         Ok(Client::connect(self.options()?).await?)
     }
 
+    /// What the server is called from run to run. One of `strongroom dev` may come back under another port.
+    pub(super) fn place(&self) -> String {
+        match &self.dev {
+            Some(directory) => {
+                let directory = fs::canonicalize(directory).unwrap_or_else(|_| directory.clone());
+                format!("dev {} {}", directory.display(), self.dev_caller)
+            }
+            None => self.server.clone().unwrap_or_default(),
+        }
+    }
+
     /// What to connect with. `--dev` decides both server and token, so that a token of the one never goes to
     /// another.
     fn options(&self) -> Result<ClientOptions, Failure> {

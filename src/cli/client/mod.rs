@@ -14,6 +14,7 @@ mod records;
 mod rm;
 mod safe_name;
 mod standard_streams;
+mod started;
 
 use clap::Subcommand;
 

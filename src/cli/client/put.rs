@@ -10,14 +10,18 @@ use uuid::Uuid;
 
 use super::{
     connection::ConnectionArgs, exit, failure, failure::Failure, human, output::Output, records,
-    standard_streams,
+    standard_streams, started::Started,
 };
 use crate::{
-    client::Client,
-    proto::v1::{UploadFileResponse, UploadSpec, Visibility},
+    client::{Client, ClientError, Code},
+    proto::v1::{Upload, UploadFileResponse, UploadSpec, Visibility},
 };
 
-/// Uploads files. A file is stored whole and checked, or not at all.
+/// From this size on a file is uploaded so that it can be gone on with: two parts.
+const RESUMABLE_SIZE_BYTES_MIN: u64 = 16 * 1024 * 1024;
+
+/// Uploads files. A file is stored whole and checked, or not at all. Files of 16 MiB and more go on where they broke off: by
+/// themselves while this runs, and after it was stopped when the same command is run again within a day.
 #[derive(Debug, Args)]
 #[command(after_help = exit::HELP)]
 pub(crate) struct PutArgs {
@@ -54,6 +58,9 @@ pub(crate) struct PutArgs {
     /// A UUID that makes a repetition of this very command safe
     #[arg(long, value_name = "UUID")]
     pub request_id: Option<Uuid>,
+    /// Start anew, also where an upload of this file was broken off before
+    #[arg(long)]
+    pub no_resume: bool,
     /// Print the answers as JSON, one a line
     #[arg(long)]
     pub json: bool,
@@ -91,6 +98,8 @@ async fn put_one(client: &Client, args: &PutArgs, path: &Path, output: Output) -
     };
     let answer = if is_stdin(path) {
         client.upload(spec, standard_streams::stdin()?, progress).await
+    } else if size_bytes.is_some_and(|size| size >= RESUMABLE_SIZE_BYTES_MIN) {
+        put_resumable(client, args, path, spec, output, progress).await
     } else if size_bytes.is_some() {
         client.upload_file(path, spec, progress).await
     } else {
@@ -101,6 +110,40 @@ async fn put_one(client: &Client, args: &PutArgs, path: &Path, output: Output) -
     };
     bar.finish_and_clear();
     print(answer?, path, output)
+}
+
+/// What cannot be remembered is uploaded all the same, and said.
+async fn put_resumable(
+    client: &Client,
+    args: &PutArgs,
+    path: &Path,
+    spec: UploadSpec,
+    output: Output,
+    progress: impl Fn(u64) + Send + Sync + 'static,
+) -> Result<UploadFileResponse, ClientError> {
+    let started = Started::of(&args.connection.place(), path, &spec).map_err(ClientError::Source)?;
+    let complain = |done: std::io::Result<()>| {
+        if let Err(error) = done {
+            output.note(format_args!("strongroom: this upload is not remembered across runs: {error}"));
+        }
+    };
+    let known = started.as_ref().filter(|_| !args.no_resume).and_then(Started::upload_id);
+    let created = |upload: &Upload| {
+        if let Some(started) = &started {
+            complain(started.keep(&upload.id));
+        }
+    };
+    let uploaded = client.upload_resumable(path, spec, known, created, progress).await;
+    // One that was refused for what it is will be refused again; one that broke is gone on with.
+    let is_over = match &uploaded {
+        Ok(_) => true,
+        Err(ClientError::Rejected(rejection)) => rejection.code == Code::InvalidArgument,
+        Err(_) => false,
+    };
+    if let Some(started) = started.filter(|_| is_over) {
+        complain(started.forget());
+    }
+    uploaded
 }
 
 fn print(answer: UploadFileResponse, path: &Path, output: Output) -> Result<(), Failure> {
