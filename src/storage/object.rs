@@ -14,6 +14,8 @@ pub struct PutOptions {
     pub content_type: Option<String>,
     /// Pairs such as `tenant-id`.
     pub metadata: Vec<(String, String)>,
+    /// The parts of this upload come by presigned URLs, whose holders send no checksum for the store to compare.
+    pub has_parts_by_url: bool,
 }
 
 impl PutOptions {
@@ -21,7 +23,7 @@ impl PutOptions {
     pub fn of_blob(tenant: TenantId, user: Option<&str>) -> Self {
         let mut metadata = vec![("tenant-id".to_owned(), tenant.to_string())];
         metadata.extend(user.map(|user| ("user-id".to_owned(), user.to_owned())));
-        Self { content_type: None, metadata }
+        Self { metadata, ..Self::default() }
     }
 }
 

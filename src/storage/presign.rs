@@ -4,6 +4,7 @@ use std::{fmt, time::Duration};
 
 use url::Url;
 
+use super::MultipartId;
 use crate::domain::object_key::ObjectKey;
 
 /// What the holder of the URL may do. Nothing can take it back before it expires.
@@ -28,6 +29,17 @@ pub enum PresignRequest {
         expires_in: Duration,
         /// The media type that the writer has to name.
         content_type: Option<String>,
+    },
+    /// Write one part of an open multipart upload. It may be written again until the upload ends or the URL expires.
+    Part {
+        /// The object that the upload will be.
+        key: ObjectKey,
+        /// The upload.
+        multipart: MultipartId,
+        /// Which part, from 1.
+        number: u32,
+        /// For how long.
+        expires_in: Duration,
     },
 }
 

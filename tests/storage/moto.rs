@@ -103,7 +103,7 @@ async fn an_object_carries_its_type_metadata_tags_class_and_encryption() {
     };
     let store = ready(&options).await;
     let metadata = vec![("user-id".to_owned(), "Zoë 7".to_owned())];
-    let put = PutOptions { content_type: Some("image/png".to_owned()), metadata };
+    let put = PutOptions { content_type: Some("image/png".to_owned()), metadata, ..PutOptions::default() };
     for key in put_in_every_way(&*store, &put).await {
         let headers = headers_of(&options, &key).await;
         assert_eq!(headers["content-type"], "image/png");
@@ -133,7 +133,7 @@ async fn too_much_metadata_is_left_out_rather_than_refused() {
     let store = ready(&options).await;
     let long = |name: &str| (name.to_owned(), "ü".repeat(200));
     let metadata = vec![("not a name".to_owned(), "x".to_owned()), long("first"), long("second")];
-    let put = PutOptions { content_type: Some("naïve".to_owned()), metadata };
+    let put = PutOptions { content_type: Some("naïve".to_owned()), metadata, ..PutOptions::default() };
     let key = key_of(tenant());
     store.put(&key, Payload::from(body(10)), &put).await.unwrap();
     let headers = headers_of(&options, &key).await;

@@ -120,6 +120,7 @@ fn options() -> PutOptions {
     PutOptions {
         content_type: Some("application/octet-stream".to_owned()),
         metadata: vec![("entity-type".to_owned(), "course".to_owned())],
+        ..PutOptions::default()
     }
 }
 

@@ -17,6 +17,7 @@ pub(super) async fn all(ground: &Ground) {
     if url.is_some() {
         a_url_reads_its_object_as_the_type_that_was_asked_for(ground).await;
         a_url_writes_its_object(ground).await;
+        urls_write_the_parts_of_an_upload_until_it_ends(ground).await;
         an_expiry_that_no_store_takes_is_refused(ground).await;
     }
 }
@@ -63,6 +64,29 @@ async fn a_url_writes_its_object(ground: &Ground) {
     let answer = fetch(&url(ground, put).await, &body).await;
     assert!(answer.status().is_success(), "{answer:?}");
     assert_eq!(ground.read_all(&key).await, body);
+}
+
+async fn urls_write_the_parts_of_an_upload_until_it_ends(ground: &Ground) {
+    let key = ground.key();
+    let bodies = [content(302, PART_SIZE_BYTES), content(303, 77)];
+    let options = PutOptions { has_parts_by_url: true, ..PutOptions::default() };
+    let multipart = ground.store.start_multipart(&key, PART_SIZE_BYTES, &options).await;
+    let multipart = multipart.expect("start multipart upload");
+    let part = |number: u32| PresignRequest::Part {
+        key: key.clone(),
+        multipart: multipart.clone(),
+        number,
+        expires_in: HOUR,
+    };
+    for (body, number) in bodies.iter().zip(1..) {
+        let answer = fetch(&url(ground, part(number)).await, body).await;
+        assert!(answer.status().is_success(), "{answer:?}");
+    }
+    let receipts = ground.store.list_parts(&key, &multipart).await.expect("list parts");
+    ground.store.complete_multipart(&key, &multipart, &receipts).await.expect("complete multipart upload");
+    let late = fetch(&url(ground, part(1)).await, &content(304, 5)).await;
+    assert!(late.status().is_client_error(), "{late:?}");
+    assert!(ground.read_all(&key).await == bodies.concat());
 }
 
 async fn an_expiry_that_no_store_takes_is_refused(ground: &Ground) {

@@ -42,7 +42,7 @@ pub(super) async fn start(
     let mut start = call(client, Method::POST, key)
         .query("uploads", "")
         .headers(headers::of_object(&client.options, options));
-    if client.sends_checksum() {
+    if client.sends_checksum() && !options.has_parts_by_url {
         start = start
             .header("x-amz-checksum-algorithm", "CRC64NVME")
             .header("x-amz-checksum-type", "FULL_OBJECT");

@@ -38,7 +38,9 @@ pub(super) async fn presign(
     signers: &Signers,
     request: &PresignRequest,
 ) -> Result<PresignedUrl, StorageError> {
-    let (PresignRequest::Get { key, expires_in, .. } | PresignRequest::Put { key, expires_in, .. }) = request;
+    let (PresignRequest::Get { key, expires_in, .. }
+    | PresignRequest::Put { key, expires_in, .. }
+    | PresignRequest::Part { key, expires_in, .. }) = request;
     if !(Duration::from_secs(1)..=EXPIRY_MAX).contains(expires_in) {
         let reason = format!("{} s; 1 to {} are possible", expires_in.as_secs(), EXPIRY_MAX.as_secs());
         return Err(StorageError::invalid(OPERATION, reason).with_key(key));
@@ -59,6 +61,11 @@ pub(super) async fn presign(
                 let value = value.ok_or_else(|| StorageError::invalid(OPERATION, "not a media type"))?;
                 signed.insert(CONTENT_TYPE, value);
             }
+            Method::PUT
+        }
+        PresignRequest::Part { multipart, number, .. } => {
+            query.push(("partNumber", number.to_string()));
+            query.push(("uploadId", multipart.as_str().to_owned()));
             Method::PUT
         }
     };
