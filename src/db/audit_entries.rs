@@ -42,6 +42,10 @@ sql_enum! {
         FileUnarchive = 11 => "file_unarchive",
         /// What people wrote about a file was changed; the details name the fields.
         FileUpdate = 12 => "file_update",
+        /// An operator gave a job its attempts again.
+        JobRetry = 20 => "job_retry",
+        /// An operator threw a job away.
+        JobDiscard = 21 => "job_discard",
     }
 }
 

@@ -343,6 +343,7 @@ fn limits(config: &Config) -> Limits {
         lists: config.lists.clone(),
         retention: config.retention.clone(),
         sweeping: config.sweeping.clone(),
+        worker: config.worker.clone(),
         scanning: config.scanning.clone(),
         tenants: config.tenants.clone(),
         key_prefix: "live".to_owned(),
