@@ -61,7 +61,12 @@ pub async fn round(app: &App) -> usize {
     for tick in Tick::SHORT {
         done += schedule::run_now(app, *tick).await;
     }
-    done + runner::run_due(app).await
+    done + due_jobs(app).await
+}
+
+/// Does the jobs that are due now, one after the other, until none is; answers how many were done.
+pub async fn due_jobs(app: &App) -> usize {
+    runner::run_due(app).await
 }
 
 /// Turns a panic into an error, so that what one piece of work does wrong does not end the others.

@@ -15,3 +15,4 @@ mod mixed_load;
 mod postgres;
 mod server;
 mod storage;
+mod worker;

@@ -13,9 +13,11 @@ mod contract;
 mod delete;
 mod download;
 mod expire;
+mod file_expiry;
 mod fsck;
 #[allow(dead_code, unused_imports, reason = "tests/faults uses it as well")]
 mod harness;
+mod jobs;
 mod life;
 mod list;
 mod list_education;
