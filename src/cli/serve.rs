@@ -25,6 +25,9 @@ pub(super) async fn serve(args: ServeArgs, config: Option<PathBuf>) -> Result<()
     let grpc = TcpListener::bind(service.config().server.listen).await?;
     let edge = TcpListener::bind(service.config().edge.listen).await?;
     tracing::info!(grpc = %grpc.local_addr()?, edge = %edge.local_addr()?, "listening");
+    if !args.with_worker {
+        tracing::info!("this process does no background work; `strongroom worker` must run somewhere");
+    }
     let ended = service.run(grpc, edge, stop_signal()).await;
     telemetry.shutdown();
     Ok(ended?)

@@ -52,7 +52,7 @@ impl Tick {
     /// What may take hours.
     pub const LONG: &'static [Self] = &[Self::Sweep];
 
-    /// Its name in the schedule, in logs and in metrics.
+    /// Its name in the schedule and in logs.
     pub const fn name(self) -> &'static str {
         match self {
             Self::KeepByTime => "keep by time",
