@@ -33,7 +33,7 @@ pub struct ExpiringTenant {
 }
 
 /// The next tenants behind a place that have such files, in the order of their ids, at most so many. Jumps from tenant to
-/// tenant. A file that must be kept is due only where it can go to a trash.
+/// tenant, in the order of the index that has nothing but such files. A file that must be kept is due only where it can go to a trash.
 pub async fn tenants(
     tx: &mut SystemTx,
     after: Option<TenantId>,
@@ -42,7 +42,7 @@ pub async fn tenants(
     let behind = |place: &str| {
         format!(
             "(SELECT f.tenant_id FROM files AS f WHERE f.delete_time IS NULL AND {DUE_TIME} IS NOT NULL
-               AND f.tenant_id > {place} ORDER BY f.tenant_id LIMIT 1)"
+               AND f.tenant_id > {place} ORDER BY f.tenant_id, {DUE_TIME}, f.id LIMIT 1)"
         )
     };
     let sql = format!(
@@ -51,12 +51,13 @@ pub async fn tenants(
              UNION ALL
              SELECT {}, n + 1 FROM visited WHERE visited.tenant_id IS NOT NULL AND n < {{}}
          )
-         SELECT v.tenant_id, EXISTS (
-             SELECT FROM files AS f WHERE f.tenant_id = v.tenant_id AND f.delete_time IS NULL
+         SELECT v.tenant_id, coalesce((
+             SELECT true FROM files AS f WHERE f.tenant_id = v.tenant_id AND f.delete_time IS NULL
                AND {DUE_TIME} <= app.now() AND (
                  f.retain_until_time IS NULL OR f.retain_until_time <= app.now()
                  OR (SELECT (t.policy #>> '{{trash,days}}')::integer > 0 FROM tenants AS t WHERE t.id = v.tenant_id))
-         ) AS is_due
+             ORDER BY {DUE_TIME}, f.id LIMIT 1
+         ), false) AS is_due
          FROM visited AS v WHERE v.tenant_id IS NOT NULL ORDER BY v.n",
         behind("{}"),
         behind("visited.tenant_id"),

@@ -1,6 +1,6 @@
 //! The queue of background work, and the ticks of the clock. Jobs run when the test asks; time moves when it says so.
 
-use std::{collections::HashSet, sync::Arc, time::Duration as Seconds};
+use std::collections::HashSet;
 
 use chrono::Duration;
 use futures::future::join_all;
@@ -9,7 +9,6 @@ use strongroom::{
     db::{
         Viewer,
         jobs::{self as queue, ClaimTerms, ClaimedJob, JobState, Next},
-        schedules,
     },
     domain::{
         clock::{Clock as _, SystemIds, Timestamp},
@@ -19,7 +18,6 @@ use strongroom::{
     proto::v1::{FileState, UploadSpec},
     worker,
 };
-use tokio::{sync::oneshot, task::JoinHandle};
 use uuid::Uuid;
 
 use crate::harness::{Caller, Service, file_id, service_test, service_test_with, spec};
@@ -28,7 +26,7 @@ const TERMS: ClaimTerms = ClaimTerms { lease_seconds: 60, tenant_jobs_max: 1_000
 const JOB: Job = Job::DeleteExpiredFiles {};
 
 /// Asks for a job of a tenant, which need not be there.
-async fn ask(s: &Service, tenant: TenantId, unless: Unless<'_>) {
+pub(crate) async fn ask(s: &Service, tenant: TenantId, unless: Unless<'_>) {
     let mut tx = s.db.system_tx().await.unwrap();
     enqueue_for(&mut tx, tenant, &SystemIds, &JOB, unless).await.unwrap();
     tx.commit().await.unwrap();
@@ -39,7 +37,7 @@ fn nobody(n: u128) -> TenantId {
     TenantId::from_uuid(Uuid::from_u128(n + 1))
 }
 
-async fn tenant(caller: &Caller) -> TenantId {
+pub(crate) async fn tenant(caller: &Caller) -> TenantId {
     caller.tenant_id().await.parse().unwrap()
 }
 
@@ -62,29 +60,8 @@ macro_rules! held {
     }};
 }
 
-async fn count(s: &Service, state: JobState) -> i64 {
+pub(crate) async fn count(s: &Service, state: JobState) -> i64 {
     s.owner.number(&format!("SELECT count(*) FROM jobs WHERE state = {}", state.number())).await
-}
-
-/// A worker in this process.
-struct Worker {
-    stop: oneshot::Sender<()>,
-    task: JoinHandle<()>,
-}
-
-impl Worker {
-    fn start(s: &Service, drain: Seconds) -> Self {
-        let (stop, stopped) = oneshot::channel();
-        let work = worker::run(Arc::clone(&s.app), drain, async {
-            let _ = stopped.await;
-        });
-        Self { stop, task: tokio::spawn(work) }
-    }
-
-    async fn stop(self) {
-        self.stop.send(()).unwrap();
-        self.task.await.unwrap();
-    }
 }
 
 #[test]
@@ -171,58 +148,6 @@ fn heartbeats_keep_a_long_job() {
             assert!(claim(&s, &[acme]).await.is_empty());
         }
         assert!(held!(s, finish, job.lease));
-    });
-}
-
-/// Lets jobs hang in the middle, until `ROLLBACK`: they wait for their files.
-const HOLD: &str = "BEGIN; LOCK TABLE files IN ACCESS EXCLUSIVE MODE";
-
-#[test]
-fn a_worker_that_lost_its_lease_drops_the_job_and_one_that_has_it_keeps_it_alive() {
-    service_test(|s| async move {
-        let acme = tenant(&s.alice()).await;
-        let quick = s.replica(|config| {
-            (config.worker.lease_seconds, config.worker.heartbeat_seconds) = (3, 1);
-            config.worker.poll_max_milliseconds = 100;
-        });
-        let quick = quick.await;
-        s.owner.run(HOLD).await;
-        ask(&s, acme, Unless::Never).await;
-        let worker = Worker::start(&quick, Seconds::ZERO);
-        s.until("it runs", || async { count(&s, JobState::Running).await == 1 }).await;
-        s.clock.advance(Duration::seconds(2));
-        let left = "SELECT extract(epoch FROM max(lease_expire_time)) FROM jobs";
-        let until = s.clock.now().timestamp() + 3;
-        s.until("a heartbeat comes", || async { s.owner.number(left).await == until }).await;
-
-        // Another worker has it, says the row.
-        s.owner.run("UPDATE jobs SET lease_epoch = 7, lease_expire_time = 'infinity'").await;
-        let fenced = "strongroom_job_attempts_total{kind=\"delete_expired_files\",outcome=\"fenced\"}";
-        s.until("it is dropped", || async { quick.metric(fenced) == 1 }).await;
-        assert_eq!(count(&s, JobState::Running).await, 1, "nothing was said about it");
-        worker.stop().await;
-        s.owner.run("ROLLBACK; DELETE FROM jobs").await;
-        quick.stopped().await;
-    });
-}
-
-#[test]
-fn a_worker_that_is_told_to_stop_gives_back_what_does_not_end_in_time() {
-    service_test(|s| async move {
-        let acme = tenant(&s.alice()).await;
-        s.owner.run(HOLD).await;
-        ask(&s, acme, Unless::Never).await;
-        let worker = Worker::start(&s, Seconds::ZERO);
-        s.until("it runs", || async { count(&s, JobState::Running).await == 1 }).await;
-        worker.stop().await;
-        let row = "SELECT format('%s %s %s', state, attempts, lease_expire_time) FROM jobs";
-        assert_eq!(s.owner.texts(row).await, ["1 0 "], "ready, and the attempt does not count");
-        s.owner.run("ROLLBACK").await;
-
-        let worker = Worker::start(&s, Seconds::from_secs(60));
-        s.until("it is done", || async { s.owner.number("SELECT count(*) FROM finished_jobs").await == 1 })
-            .await;
-        worker.stop().await;
     });
 }
 
@@ -380,51 +305,6 @@ fn a_worker_does_not_begin_what_an_uncommitted_transaction_counts_on() {
 }
 
 #[test]
-fn a_tenant_with_ten_thousand_jobs_does_not_keep_the_others_waiting() {
-    service_test(|s| async move {
-        let (acme, globex, school) =
-            (tenant(&s.alice()).await, tenant(&s.mallory()).await, tenant(&s.pupil()).await);
-        s.owner
-            .run(&format!(
-                "INSERT INTO jobs (tenant_id, id, payload, state, run_time, enqueue_time)
-                 SELECT '{globex}', gen_random_uuid(), '{{\"kind\": \"delete_expired_files\"}}', 1,
-                        now() - interval '1 day', now() FROM generate_series(1, 10000)"
-            ))
-            .await;
-        for quiet in [acme, school] {
-            ask(&s, quiet, Unless::Never).await;
-        }
-        let worker = Worker::start(&s, Seconds::from_secs(60));
-        let others = format!("SELECT count(*) FROM finished_jobs WHERE tenant_id <> '{globex}'");
-        s.until("the others are done", || async { s.owner.number(&others).await == 2 }).await;
-        let busy = s.owner.number("SELECT count(*) FROM finished_jobs").await - 2;
-        worker.stop().await;
-        assert!(busy < 1_000, "{busy} of the busy tenant's jobs came first");
-    });
-}
-
-#[test]
-fn long_jobs_of_one_tenant_leave_room_for_others() {
-    service_test(|s| async move {
-        let (acme, globex) = (tenant(&s.alice()).await, tenant(&s.mallory()).await);
-        s.owner.run(HOLD).await;
-        for _ in 0..10 {
-            ask(&s, acme, Unless::Never).await;
-        }
-        let worker = Worker::start(&s, Seconds::from_secs(60));
-        s.until("two run", || async { count(&s, JobState::Running).await == 2 }).await;
-        ask(&s, globex, Unless::Never).await;
-        s.until("three run", || async { count(&s, JobState::Running).await == 3 }).await;
-        let of_acme = format!("SELECT count(*) FROM jobs WHERE state = 2 AND tenant_id = '{acme}'");
-        assert_eq!(s.owner.number(&of_acme).await, 2);
-        s.owner.run("ROLLBACK").await;
-        let finished = || async { s.owner.number("SELECT count(*) FROM finished_jobs").await == 11 };
-        s.until("all are done", finished).await;
-        worker.stop().await;
-    });
-}
-
-#[test]
 fn a_job_reaches_the_files_of_its_own_tenant_alone() {
     service_test(|s| async move {
         let told = || UploadSpec { retention_days: 1, ..spec("a") };
@@ -435,78 +315,6 @@ fn a_job_reaches_the_files_of_its_own_tenant_alone() {
         assert_eq!(worker::due_jobs(&s.app).await, 1);
         assert_eq!(s.alice().get(&mine).await.unwrap().state(), FileState::Deleted);
         assert_eq!(s.mallory().get(&theirs).await.unwrap().state(), FileState::Available);
-    });
-}
-
-#[test]
-fn of_many_replicas_one_has_each_turn_of_a_tick() {
-    service_test(|s| async move {
-        let other = s.replica(|_| {}).await;
-        let ticks = ["a", "b", "c"];
-        for round in 0..3 {
-            let takes = (0..16).map(|n| {
-                let db = if n % 2 == 0 { s.db.clone() } else { other.db.clone() };
-                async move {
-                    let mut tx = db.system_tx().await.unwrap();
-                    let turns = schedules::take(&mut tx, &ticks, 60).await.unwrap();
-                    tx.commit().await.unwrap();
-                    turns
-                }
-            });
-            let mut turns: Vec<_> = join_all(takes).await.into_iter().flatten().collect();
-            turns.sort_by(|left, right| left.name.cmp(&right.name));
-            assert_eq!(
-                turns.iter().map(|turn| turn.name.as_str()).collect::<Vec<_>>(),
-                ticks,
-                "round {round}"
-            );
-            s.clock.advance(Duration::seconds(60));
-        }
-        other.stopped().await;
-    });
-}
-
-#[test]
-fn a_tick_is_due_again_after_its_interval_and_at_once_when_there_is_more() {
-    service_test(|s| async move {
-        let take = || async {
-            let mut tx = s.db.system_tx().await.unwrap();
-            let turn = schedules::take(&mut tx, &["a"], 60).await.unwrap().pop();
-            tx.commit().await.unwrap();
-            turn
-        };
-        let first = take().await.unwrap();
-        s.clock.advance(Duration::seconds(59));
-        assert_eq!(take().await, None);
-        go_on(&s, &first).await;
-        assert!(take().await.is_some(), "there was more to do");
-        go_on(&s, &first).await;
-        assert_eq!(take().await, None, "somebody has taken it since");
-    });
-}
-
-async fn go_on(s: &Service, turn: &schedules::Turn) {
-    let mut tx = s.db.system_tx().await.unwrap();
-    schedules::go_on(&mut tx, turn).await.unwrap();
-    tx.commit().await.unwrap();
-}
-
-#[test]
-fn the_trash_is_emptied_by_the_clock_and_not_before_the_next_tick() {
-    service_test(|s| async move {
-        use strongroom::worker::schedule::{Tick, run_due};
-        let id = file_id(&s.alice().upload(spec("a"), b"x").await.unwrap());
-        s.alice().delete(&id).await.unwrap();
-        s.clock.advance(Duration::days(30));
-        let stones = || async { s.owner.number("SELECT count(*) FROM tombstones").await };
-        assert_eq!((run_due(&s.app, Tick::SHORT).await, stones().await), (1, 1), "it may have more to do");
-        assert_eq!(run_due(&s.app, Tick::SHORT).await, 0, "it has not");
-        let id = file_id(&s.alice().upload(spec("b"), b"x").await.unwrap());
-        s.alice().delete(&id).await.unwrap();
-        s.owner.run("UPDATE files SET purge_time = '2000-01-01'").await;
-        assert_eq!((run_due(&s.app, Tick::SHORT).await, stones().await), (0, 1), "its time has not come");
-        s.clock.advance(Duration::seconds(60));
-        assert_eq!((run_due(&s.app, Tick::SHORT).await, stones().await), (1, 2));
     });
 }
 

@@ -54,7 +54,8 @@ struct CandidateRow {
 }
 
 /// The next tenants behind a place that have jobs which are ready, in the order of their ids, at most so many. Jumps from
-/// tenant to tenant: what it costs does not depend on how many jobs they have.
+/// tenant to tenant: what it costs does not depend on how many jobs they have. The orders are those of the index, or the
+/// planner would rather walk through the table.
 pub async fn candidates(
     tx: &mut SystemTx,
     after: Option<TenantId>,
@@ -64,15 +65,16 @@ pub async fn candidates(
     let rows: Vec<CandidateRow> = statement(
         "find tenants with jobs",
         "WITH RECURSIVE visited (tenant_id, n) AS (
-             SELECT (SELECT tenant_id FROM jobs WHERE state = 1 AND tenant_id > {} ORDER BY tenant_id LIMIT 1), 1
+             SELECT (SELECT j.tenant_id FROM jobs AS j WHERE j.state = 1 AND j.tenant_id > {}
+                     ORDER BY j.tenant_id, j.run_time, j.id LIMIT 1), 1
              UNION ALL
              SELECT (SELECT j.tenant_id FROM jobs AS j WHERE j.state = 1 AND j.tenant_id > visited.tenant_id
-                     ORDER BY j.tenant_id LIMIT 1), n + 1
+                     ORDER BY j.tenant_id, j.run_time, j.id LIMIT 1), n + 1
              FROM visited WHERE visited.tenant_id IS NOT NULL AND n < {}
          )
          SELECT v.tenant_id, (
-             EXISTS (SELECT FROM jobs AS j
-                     WHERE j.tenant_id = v.tenant_id AND j.state = 1 AND j.run_time <= app.now())
+             coalesce((SELECT j.run_time FROM jobs AS j WHERE j.tenant_id = v.tenant_id AND j.state = 1
+                       ORDER BY j.run_time, j.id LIMIT 1) <= app.now(), false)
              AND (SELECT count(*) FROM jobs AS j WHERE j.tenant_id = v.tenant_id AND j.state = 2) < {}
          ) AS is_due
          FROM visited AS v WHERE v.tenant_id IS NOT NULL ORDER BY v.n",
