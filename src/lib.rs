@@ -9,6 +9,7 @@
 //!  ├─ edge   probes and metrics over HTTP ├─ entrances: decode, call `app`, encode
 //!  └─ worker what no request waits for    ┘
 //!        └─ app   the use cases, one verb a file
+//!             ├─ jobs     what can be asked for, to be done after the commit: one closed enum
 //!             ├─ db       PostgreSQL, the only place that names diesel; one tenant a transaction
 //!             ├─ storage  the port to the bytes, its adapters and decorators
 //!             ├─ media    what the bytes say about themselves
@@ -39,7 +40,11 @@
 //!   use case as a file of its own in `app/`; add about four lines to the adapter in `grpc/`.
 //! - **a migration**: a folder `migrations/<timestamp>_<verb_noun>/` with `up.sql` and `down.sql`; a table calls
 //!   `app.protect` in the same file.
-//! - **background work**: a use case in `app/`, a line in [`worker::round`].
+//! - **a job**, work that a change asks for and that is done after it: a variant of [`jobs::Job`], an arm in
+//!   `worker/dispatch.rs`, a use case in `app/` that is idempotent, and [`jobs::enqueue`] in the transaction of its cause. What
+//!   a handler must be is said in [`jobs`].
+//! - **work by the clock**: a use case in `app/`, a variant of `worker::schedule::Tick` and its arm there. Work of unknown
+//!   length is found by the tick and done by a job for each tenant.
 //! - **a storage provider**: see [`storage`].
 
 pub mod app;
@@ -52,6 +57,7 @@ pub mod db;
 pub mod domain;
 pub mod edge;
 pub mod grpc;
+pub mod jobs;
 pub mod media;
 pub mod proto;
 pub mod storage;

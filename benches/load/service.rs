@@ -27,7 +27,11 @@ impl Service {
         for (key, value) in settings {
             command.env(format!("STRONGROOM_{}", key.replace('.', "__").to_uppercase()), value);
         }
-        command.arg("serve").stdin(Stdio::null()).stdout(Stdio::null()).stderr(std::fs::File::create(&log)?);
+        command
+            .args(["serve", "--with-worker"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(std::fs::File::create(&log)?);
         let mut child = command.spawn()?;
         loop {
             if let Some(grpc) = listening(&log)? {

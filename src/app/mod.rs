@@ -11,6 +11,7 @@ mod group;
 mod idempotency;
 pub mod integrity;
 mod pages;
+pub mod jobs;
 pub mod quotas;
 pub mod retention;
 mod rotation;
@@ -35,13 +36,14 @@ use self::{
 use crate::{
     config::{
         DownloadsConfig, ListsConfig, RetentionConfig, ScanningConfig, SweepingConfig, TenantsConfig,
-        UploadsConfig,
+        UploadsConfig, WorkerConfig,
     },
     crypto::sealer::Sealer,
     db::{Database, blobs::DuePlace, files::DueFile, stray_objects::StrayPlace, uploads::ExpiredPlace},
     domain::{
         caller::{Caller, Operator},
         clock::{Clock, IdSource},
+        ids::TenantId,
         policy::UnknownPreset,
     },
     storage::Stores,
@@ -66,6 +68,7 @@ pub struct Limits {
     pub lists: ListsConfig,
     pub retention: RetentionConfig,
     pub sweeping: SweepingConfig,
+    pub worker: WorkerConfig,
     pub scanning: ScanningConfig,
     pub tenants: TenantsConfig,
     /// What every storage key begins with; may be empty.
@@ -99,6 +102,7 @@ struct Rotations {
     due_blobs: Rotation<DuePlace>,
     due_files: Rotation<DueFile>,
     due_strays: Rotation<StrayPlace>,
+    expiring_tenants: Rotation<TenantId>,
 }
 
 /// The parts that an [`App`] is assembled from.
@@ -147,6 +151,16 @@ impl App {
     /// The limits in force.
     pub fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// The database, for the queue that background work is taken from.
+    pub fn db(&self) -> &Database {
+        &self.db
+    }
+
+    /// What is measured.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// Where ids come from.

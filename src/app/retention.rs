@@ -3,7 +3,7 @@
 use super::{App, Error, idempotency};
 use crate::db::{partitions, tombstones};
 
-/// Makes coming partitions, drops old answers, forgets old tombstones. Idempotent; every replica may run it. Each step is
+/// Makes coming partitions, drops old answers and finished jobs, forgets old tombstones. Idempotent; every replica may run it. Each step is
 /// a transaction of its own, so that none holds its locks longer than it must.
 ///
 /// # Errors
@@ -16,6 +16,10 @@ pub async fn retain(app: &App) -> Result<(), Error> {
     }
     let mut tx = app.db.system_tx().await?;
     let dropped = partitions::drop_old_answers(&mut tx, idempotency::hours(app)).await?;
+    tx.commit().await?;
+    let mut tx = app.db.system_tx().await?;
+    let hours = u32::try_from(app.limits.retention.finished_job_days.saturating_mul(24)).unwrap_or(u32::MAX);
+    let dropped = dropped + partitions::drop_old_jobs(&mut tx, hours).await?;
     tx.commit().await?;
     let mut tx = app.db.system_tx().await?;
     let forgotten = tombstones::delete_due(&mut tx).await?;

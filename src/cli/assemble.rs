@@ -1,6 +1,6 @@
 //! Wires the parts together: the only place that knows all of them.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use secrecy::ExposeSecret;
 use tokio::{net::TcpListener, sync::watch, time::timeout};
@@ -8,23 +8,23 @@ use tokio::{net::TcpListener, sync::watch, time::timeout};
 use super::{
     ambient,
     providers::{OpenError, open_stores_with},
+    surroundings::{Observed, Surroundings},
 };
 use crate::{
     app::{App, Limits, Parts},
     config::Config,
     crypto::sealer::Sealer,
-    db::{Database, DatabaseOptions, DbError, RoleError, blobs},
+    db::{Database, DatabaseOptions, DbError, RoleError},
     domain::{
         digest::Digest,
         policy::{Policy, ScanRule, UnknownPreset},
     },
-    edge::{self, EdgeState},
     grpc::{
         GrpcServer,
         auth::{Authenticator, DevIssuer},
     },
     storage::{Stores, Traced},
-    telemetry::{Health, Metrics, health::Component, metrics::PoolState},
+    telemetry::{Health, Metrics, metrics::PoolState},
     worker,
 };
 
@@ -53,17 +53,17 @@ pub enum StartError {
     Listen(#[from] std::io::Error),
     #[error("serve: {0}")]
     Serve(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("work: {0}")]
+    Work(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 /// A service that is ready to run.
 pub struct Service {
     app: Arc<App>,
-    stores: Stores,
-    database: Database,
+    observed: Observed,
     authenticator: Authenticator,
-    health: Health,
-    metrics: Metrics,
     config: Config,
+    does_work: bool,
 }
 
 /// Opens everything and checks what can be checked before the first request. `dev_issuer` lets HS256 tokens in, which no
@@ -101,25 +101,86 @@ pub async fn assemble(
     };
     let app = App::new(parts, limits(&config))?;
     tracing::info!(bound = %config.memory_bound(), "memory bound");
-    Ok(Service { app, stores, database, authenticator, health: Health::new(), metrics, config })
+    let observed = Observed { database, stores, health: Health::new(), metrics };
+    Ok(Service { app, observed, authenticator, config, does_work: false })
+}
+
+/// A process that only works, ready to run.
+pub(super) struct Worker {
+    app: Arc<App>,
+    observed: Observed,
+    config: Config,
+}
+
+/// Opens what background work needs, and checks what can be checked before it begins.
+pub(super) async fn assemble_worker(config: Config, metrics: Metrics) -> Result<Worker, StartError> {
+    let (app, database, stores) = upkeep_of(&config, metrics.clone())?;
+    database.check_roles().await?;
+    observe_pool(&metrics, &database);
+    let observed = Observed { database, stores, health: Health::new(), metrics };
+    Ok(Worker { app, observed, config })
+}
+
+impl Worker {
+    /// The configuration it was assembled from.
+    pub(super) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Works until `shutdown` resolves, then drains: readiness off, jobs that run have `server.drain_seconds` to end.
+    pub(super) async fn run(
+        self,
+        edge: TcpListener,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<(), StartError> {
+        let (stop, stopping) = watch::channel(false);
+        let stopped = move || {
+            let mut stopping = stopping.clone();
+            async move {
+                // A dropped sender means the same as `true`.
+                let _ = stopping.wait_for(|stop| *stop).await;
+            }
+        };
+        let health = self.observed.health.clone();
+        let surroundings = Surroundings::start(self.observed, edge, &self.config.edge, stopped());
+        let told = async move {
+            shutdown.await;
+            tracing::info!("draining");
+            health.drain();
+            stop.send_replace(true);
+            std::future::pending::<()>().await;
+        };
+        // The sender lives as long as the work does, or its end would look like a signal.
+        tokio::select! {
+            () = worker::run(Arc::clone(&self.app), self.config.server.drain(), stopped()) => {}
+            () = told => {}
+        }
+        self.app.drain().await;
+        surroundings.end().await
+    }
 }
 
 /// The use cases without a door, for commands that look after database and stores.
 pub(super) fn upkeep(config: &Config, metrics: Metrics) -> Result<Arc<App>, StartError> {
+    upkeep_of(config, metrics).map(|(app, _, _)| app)
+}
+
+fn upkeep_of(config: &Config, metrics: Metrics) -> Result<(Arc<App>, Database, Stores), StartError> {
     let (clock, ids) = ambient();
+    let database = Database::open(&database_options(config))?;
     let traced = |store| Traced::over(store, metrics.clone());
     let stores = open_stores_with(&config.storage, &clock, &ids, traced)?;
     // Nobody asks for a page here, so no token outlives this process.
     let page_token_key = Digest::of(ids.uuid().as_bytes());
     let parts = Parts {
-        db: Database::open(&database_options(config))?,
-        stores,
+        db: database.clone(),
+        stores: stores.clone(),
         clock,
         ids,
         page_tokens: Sealer::new(page_token_key.as_bytes()).map_err(|_| StartError::PageTokenKey)?,
         metrics,
     };
-    Ok(App::new(parts, limits(config))?)
+    Ok((App::new(parts, limits(config))?, database, stores))
 }
 
 impl Service {
@@ -131,6 +192,12 @@ impl Service {
     /// The use cases, for whoever runs in the same process.
     pub fn app(&self) -> &Arc<App> {
         &self.app
+    }
+
+    /// Makes this process do background work too.
+    #[must_use]
+    pub fn with_worker(self) -> Self {
+        Self { does_work: true, ..self }
     }
 
     /// Serves until `shutdown` resolves, then drains: readiness off, work in flight ends or is cut after
@@ -153,25 +220,12 @@ impl Service {
                 let _ = stopping.wait_for(|stop| *stop).await;
             }
         };
-        let probes = tokio::spawn(probe(
-            self.database.clone(),
-            self.stores.clone(),
-            self.health.clone(),
-            self.metrics.clone(),
-            stopped(),
-        ));
-        let unknown = tokio::spawn(look_for_unknown_providers(self.database.clone(), self.stores.clone()));
-        let work = tokio::spawn(worker::run(Arc::clone(&self.app), stopped()));
-        let edge_state = EdgeState { health: self.health.clone(), metrics: self.metrics.clone() };
-        let edge_config = self.config.edge.clone();
-        let (edge_stop, edge_stopping) = tokio::sync::oneshot::channel::<()>();
-        let edge_server = tokio::spawn(async move {
-            edge::serve(edge, &edge_config, edge_state, async {
-                let _ = edge_stopping.await;
-            })
-            .await
-        });
-        let (health, stop_on_signal) = (self.health.clone(), Arc::clone(&stop));
+        let work = self
+            .does_work
+            .then(|| tokio::spawn(worker::run(Arc::clone(&self.app), self.config.server.drain(), stopped())));
+        let observed = self.observed.clone();
+        let surroundings = Surroundings::start(observed, edge, &self.config.edge, stopped());
+        let (health, stop_on_signal) = (self.observed.health.clone(), Arc::clone(&stop));
         let signal = tokio::spawn(async move {
             shutdown.await;
             tracing::info!("draining");
@@ -181,8 +235,8 @@ impl Service {
         let server = GrpcServer {
             app: Arc::clone(&self.app),
             authenticator: Arc::new(self.authenticator),
-            health: self.health.clone(),
-            metrics: self.metrics.clone(),
+            health: self.observed.health.clone(),
+            metrics: self.observed.metrics.clone(),
         };
         let served = server.serve(&self.config, grpc, stopped()).await;
         // A server that failed ends everything else too.
@@ -191,84 +245,13 @@ impl Service {
         if timeout(self.config.server.drain(), self.app.drain()).await.is_err() {
             tracing::warn!("commits or clean-up were still under way at the end of the drain");
         }
-        // Probes answer until the last request is done. Background work goes on with the next start.
-        let _ = edge_stop.send(());
-        probes.abort();
-        unknown.abort();
-        work.abort();
-        edge_server.await.map_err(|error| StartError::Serve(error.into()))??;
+        if let Some(work) = work {
+            work.await.map_err(|error| StartError::Work(error.into()))?;
+        }
+        // Probes answer until the last request is done.
+        surroundings.end().await?;
         served.map_err(|error| StartError::Serve(error.into()))
     }
-}
-
-/// Looks at database and store every few seconds, for `/readyz` and the gRPC health service.
-async fn probe(
-    database: Database,
-    stores: Stores,
-    health: Health,
-    metrics: Metrics,
-    stopped: impl Future<Output = ()>,
-) {
-    const EVERY: Duration = Duration::from_secs(5);
-    tokio::pin!(stopped);
-    loop {
-        match timeout(EVERY, database.ping()).await {
-            Ok(Ok(())) => health.set_up(Component::Database),
-            silent => {
-                tracing::warn!(answer = ?silent, "database is not ready");
-                health.set_down(Component::Database, "the database does not answer");
-            }
-        }
-        // Without the store that new bytes go to there is nothing to do here; without another one, its files rest.
-        if probe_stores(&stores, &metrics, EVERY).await {
-            health.set_up(Component::Storage);
-        } else {
-            health.set_down(Component::Storage, "the object store does not answer");
-        }
-        tokio::select! {
-            () = tokio::time::sleep(EVERY) => {}
-            () = &mut stopped => return,
-        }
-    }
-}
-
-/// Looks at every store; answers whether the one that new bytes go to can be used.
-async fn probe_stores(stores: &Stores, metrics: &Metrics, patience: Duration) -> bool {
-    let checks =
-        stores.iter().map(|store| async move { (store.provider(), timeout(patience, store.check()).await) });
-    let mut is_ready = false;
-    for (provider, answer) in futures::future::join_all(checks).await {
-        let is_up = matches!(answer, Ok(Ok(())));
-        metrics.storage_up(provider, is_up);
-        if !is_up {
-            tracing::warn!(provider, ?answer, "storage is not ready");
-        }
-        is_ready |= is_up && provider == stores.writing().provider();
-    }
-    is_ready
-}
-
-/// Files of a provider that is not configured cannot be read; operators hear of it before their users do. The service
-/// starts all the same: the files of the others are as good as ever.
-async fn look_for_unknown_providers(database: Database, stores: Stores) {
-    match providers_in_use(&database).await {
-        Ok(used) => {
-            for provider in used.iter().filter(|provider| stores.of(provider).is_err()) {
-                tracing::error!(
-                    provider,
-                    "files are stored with a provider that is not configured; add storage.providers"
-                );
-            }
-        }
-        Err(error) => tracing::warn!(%error, "look for providers that are not configured"),
-    }
-}
-
-async fn providers_in_use(database: &Database) -> Result<Vec<String>, DbError> {
-    let mut tx = database.system_tx().await?;
-    let used = blobs::providers(&mut tx).await?;
-    tx.commit().await?;
-    Ok(used)
 }
 
 fn check_presets(config: &Config) -> Result<(), StartError> {
@@ -312,6 +295,7 @@ pub(super) fn limits(config: &Config) -> Limits {
         lists: config.lists.clone(),
         retention: config.retention.clone(),
         sweeping: config.sweeping.clone(),
+        worker: config.worker.clone(),
         scanning: config.scanning.clone(),
         tenants: config.tenants.clone(),
         key_prefix: config.storage.key_prefix.clone(),

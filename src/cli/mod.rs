@@ -5,11 +5,14 @@ mod assemble;
 mod client;
 mod dev;
 mod fsck;
+mod jobs;
 mod migrate;
 mod providers;
 mod serve;
 mod storage;
+mod surroundings;
 mod sweep;
+mod worker;
 
 use std::{io::Write as _, path::PathBuf, process::ExitCode, sync::Arc};
 
@@ -33,7 +36,12 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve the gRPC contract, and the small HTTP port for probes and metrics
-    Serve,
+    Serve(serve::ServeArgs),
+    /// Do background work, beside any number of others that do or serve; with the HTTP port for probes and metrics
+    Worker,
+    /// Look at the queue of background work, try again what is parked, or throw it away
+    #[command(subcommand)]
+    Jobs(jobs::JobsCommand),
     /// Run everything on this machine in one process, with a private PostgreSQL and ready tokens
     Dev(dev::DevArgs),
     /// Apply, revert or show the migrations of the database
@@ -74,7 +82,11 @@ pub fn run() -> ExitCode {
 async fn dispatch(cli: Cli) -> ExitCode {
     let config = cli.config;
     let ended = match cli.command {
-        Command::Serve => serve::serve(config).await,
+        Command::Serve(args) => serve::serve(args, config).await,
+        Command::Worker => worker::worker(config).await,
+        Command::Jobs(command) => {
+            return jobs::jobs(command, config).await.unwrap_or_else(|error| report(&*error));
+        }
         Command::Dev(args) => dev::dev(args, config).await,
         Command::Migrate(command) => migrate::migrate(command, config).await,
         Command::Fsck(args) => return fsck::fsck(args, config).await.unwrap_or_else(|error| report(&*error)),

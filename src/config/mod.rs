@@ -28,6 +28,7 @@ pub mod tenants;
 pub mod uploads;
 mod validation;
 mod values;
+pub mod worker;
 
 #[cfg(test)]
 mod tests;
@@ -56,6 +57,7 @@ pub use self::{
     telemetry::TelemetryConfig,
     tenants::TenantsConfig,
     uploads::UploadsConfig,
+    worker::WorkerConfig,
 };
 use self::{sources::Merged, validation::Violations};
 
@@ -93,6 +95,8 @@ pub struct Config {
     pub retention: RetentionConfig,
     /// What removes what crashes left in the stores.
     pub sweeping: SweepingConfig,
+    /// Background work.
+    pub worker: WorkerConfig,
     /// Logs, traces, metrics.
     pub telemetry: TelemetryConfig,
 }
@@ -193,6 +197,7 @@ impl Config {
         self.secrets.check(violations);
         self.retention.check(violations);
         self.sweeping.check(violations);
+        self.worker.check(violations);
         self.telemetry.check(violations);
     }
 
@@ -214,6 +219,7 @@ impl Config {
         let secrets = section(merged, "secrets", &mut problems);
         let retention = section(merged, "retention", &mut problems);
         let sweeping = section(merged, "sweeping", &mut problems);
+        let worker = section(merged, "worker", &mut problems);
         let telemetry = section(merged, "telemetry", &mut problems);
         let read = || {
             Some(Self {
@@ -231,6 +237,7 @@ impl Config {
                 secrets: secrets?,
                 retention: retention?,
                 sweeping: sweeping?,
+                worker: worker?,
                 telemetry: telemetry?,
             })
         };

@@ -18,6 +18,8 @@ pub struct RetentionConfig {
     pub tombstone_days: u64,
     /// How long the answer to a request id is remembered, in hours.
     pub idempotency_hours: u64,
+    /// How long it is known what became of a job, in days.
+    pub finished_job_days: u64,
 }
 
 impl RetentionConfig {
@@ -40,5 +42,6 @@ impl RetentionConfig {
         violations.range("retention.undelete_window_hours", self.undelete_window_hours, 0..=8_760);
         violations.range("retention.tombstone_days", self.tombstone_days, 1..=3_650);
         violations.range("retention.idempotency_hours", self.idempotency_hours, 1..=168);
+        violations.range("retention.finished_job_days", self.finished_job_days, 1..=365);
     }
 }

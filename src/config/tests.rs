@@ -392,3 +392,18 @@ fn a_key_of_another_adapter_and_a_provider_without_one_are_refused() {
     let found = problems("[storage.providers.b]\nadapter = 's3'\nbucket = 'b'\nencryption = 'rot13'", &[]);
     assert_eq!(keys(&found), ["storage.providers.b.encryption"]);
 }
+
+#[test]
+fn the_limits_of_a_worker_must_fit_one_another() {
+    let file = "[worker]\nheartbeat_seconds = 21\ntenant_jobs_max = 5\npoll_max_milliseconds = 50\n\
+                backoff_max_seconds = 4";
+    assert_eq!(
+        keys(&problems(file, &[])),
+        [
+            "worker.tenant_jobs_max",
+            "worker.poll_max_milliseconds",
+            "worker.heartbeat_seconds",
+            "worker.backoff_max_seconds"
+        ]
+    );
+}

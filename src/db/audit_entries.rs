@@ -46,6 +46,10 @@ sql_enum! {
         UploadCreate = 60 => "upload_create",
         /// An upload was given up on request; the details name it.
         UploadCancel = 61 => "upload_cancel",
+        /// An operator gave a job its attempts again.
+        JobRetry = 20 => "job_retry",
+        /// An operator threw a job away.
+        JobDiscard = 21 => "job_discard",
     }
 }
 

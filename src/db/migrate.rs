@@ -150,6 +150,8 @@ pub async fn create_login(url: &SecretString, login: &str, role: &str) -> Result
              IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{login}') THEN
                  CREATE ROLE {login} LOGIN INHERIT;
              END IF;
+         EXCEPTION WHEN duplicate_object OR unique_violation THEN
+             NULL; -- somebody else, in another database of this cluster, was faster
          END $$;
          GRANT {role} TO {login}"
     );

@@ -16,10 +16,11 @@ pub struct Partitioned {
 }
 
 /// Every such table, with the period of a partition and how many periods are ready from today on.
-pub const TABLES: [Partitioned; 3] = [
+pub const TABLES: [Partitioned; 4] = [
     Partitioned { table: "idempotency_keys", period: "1 day", ahead: 3 },
     Partitioned { table: "audit_entries", period: "1 month", ahead: 2 },
     Partitioned { table: "events", period: "1 month", ahead: 2 },
+    Partitioned { table: "finished_jobs", period: "1 day", ahead: 3 },
 ];
 
 /// Makes the partitions of one table's coming periods. Fails at once when somebody holds the table.
@@ -41,11 +42,20 @@ struct Dropped {
 
 /// Drops stored answers that are older than so many hours; answers how many partitions went.
 pub async fn drop_old_answers(tx: &mut SystemTx, hours: u32) -> Result<i32, DbError> {
+    drop_old(tx, "idempotency_keys", hours).await
+}
+
+/// Forgets jobs that ended more than so many hours ago; answers how many partitions went.
+pub async fn drop_old_jobs(tx: &mut SystemTx, hours: u32) -> Result<i32, DbError> {
+    drop_old(tx, "finished_jobs", hours).await
+}
+
+async fn drop_old(tx: &mut SystemTx, table: &'static str, hours: u32) -> Result<i32, DbError> {
     let row: Dropped = statement(
         "drop partitions",
-        "SELECT app.drop_partitions('idempotency_keys', interval '1 day', app.now() - make_interval(hours => {}))
-            AS dropped",
+        "SELECT app.drop_partitions({}, interval '1 day', app.now() - make_interval(hours => {})) AS dropped",
     )
+    .bind::<Text, _>(table)
     .bind::<Integer, _>(i32::try_from(hours).unwrap_or(i32::MAX))
     .one(tx.connection()?)
     .await?;

@@ -4,6 +4,7 @@
 //! Attributes are drawn from small closed sets. Never a tenant, a file or a user: each would be a series of
 //! its own.
 
+mod jobs;
 mod probes;
 
 use std::{
@@ -25,7 +26,7 @@ use opentelemetry_sdk::{
 use prometheus::{Registry, TextEncoder};
 
 pub use self::probes::PoolState;
-use self::probes::Probes;
+use self::{jobs::JobInstruments, probes::Probes};
 use super::{
     TelemetryError,
     traces::{SCOPE, native_roots},
@@ -106,6 +107,7 @@ struct Inner {
     storage_operations: Counter<u64>,
     storage_duration: Histogram<f64>,
     storage_up: Gauge<u64>,
+    jobs: JobInstruments,
 }
 
 impl fmt::Debug for Metrics {
@@ -148,6 +150,7 @@ impl Metrics {
         let inner = Inner {
             registry,
             probes: Probes::new(&meter),
+            jobs: JobInstruments::new(&meter),
             requests: counter(&meter, "strongroom.requests", "", "Requests that ended, by method and code"),
             request_duration: seconds(
                 &meter,
@@ -344,6 +347,8 @@ mod tests {
         metrics.quota_refused(QuotaLimit::FileSize);
         metrics.storage_operation("put", "ok", Duration::from_millis(2));
         metrics.storage_up("local", true);
+        metrics.jobs_queued(&[("parked", 3)], Duration::from_secs(90));
+        metrics.job_attempted("delete_expired_files", "done", Some(Duration::from_millis(5)));
         metrics.observe_byte_budget(|| 7);
         metrics.observe_pool("service", || PoolState { in_use: 1, idle: 2, waiting: 3 });
         metrics.observe_pool("system", || PoolState { in_use: 4, idle: 5, waiting: 6 });
@@ -358,6 +363,10 @@ mod tests {
             "strongroom_storage_operations_total{operation=\"put\",outcome=\"ok\"} 1",
             "strongroom_storage_operation_duration_seconds_count{operation=\"put\"} 1",
             "strongroom_storage_up{provider=\"local\"} 1",
+            "strongroom_jobs_queued{state=\"parked\"} 3",
+            "strongroom_jobs_oldest_due_seconds 90",
+            "strongroom_job_attempts_total{kind=\"delete_expired_files\",outcome=\"done\"} 1",
+            "strongroom_job_duration_seconds_count{kind=\"delete_expired_files\"} 1",
             "strongroom_byte_budget_used_bytes 7",
             "strongroom_db_pool_connections{pool=\"service\",state=\"in_use\"} 1",
             "strongroom_db_pool_connections{pool=\"system\",state=\"idle\"} 5",

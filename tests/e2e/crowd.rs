@@ -32,7 +32,7 @@ const PART: usize = 5 * MIB;
 
 /// The limits that the memory bound is made of, set as low as a small machine would have them: about 380 MiB in all.
 fn lowered(site: &Site) -> tokio::process::Command {
-    let mut command = site.command(&["serve"]);
+    let mut command = site.command(&["serve", "--with-worker"]);
     for (key, value) in [
         ("SERVER__CONNECTIONS_MAX", 16),
         ("SERVER__REQUESTS_MAX", UPLOADS + 100),

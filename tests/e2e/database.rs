@@ -53,6 +53,11 @@ impl TestDatabase {
         format!("postgres://{role}@{host}/{}", self.name)
     }
 
+    /// Its address for its superuser.
+    pub(crate) fn superuser_url(&self) -> String {
+        self.url("postgres")
+    }
+
     pub(crate) async fn drop(self) {
         execute(&self.admin_url, &format!("DROP DATABASE {} WITH (FORCE)", self.name)).await;
     }

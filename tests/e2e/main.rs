@@ -17,3 +17,4 @@ mod postgres;
 mod resume;
 mod server;
 mod storage;
+mod worker;

@@ -85,9 +85,9 @@ impl Site {
         self.directory.path().join(name)
     }
 
-    /// Starts the service and waits until it listens.
+    /// Starts the service, which does background work too, and waits until it listens.
     pub(crate) async fn serve(&self) -> Server {
-        Server::start(self.command(&["serve"])).await
+        Server::start(self.command(&["serve", "--with-worker"])).await
     }
 
     /// Runs `fsck`, and answers its report and whether it found everything clean.

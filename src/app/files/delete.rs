@@ -1,6 +1,6 @@
 //! Moves a file to the trash.
 
-use super::{Changed, Claimed, claim, conclude, filled, note, purge::remove};
+use super::{Changed, Claimed, claim, conclude, filled, note_with, purge::remove};
 use crate::{
     app::{App, Error},
     db::{
@@ -48,21 +48,39 @@ async fn run(
     };
     let deleted = if file.trash.is_some() {
         Some(filled(tx, file).await?)
-    } else if caller.tenant.policy.trash.days == 0 {
-        remove(app, tx, caller, file).await?;
-        None
     } else {
-        Some(to_trash(tx, caller, &file).await?)
+        dispose(app, tx, caller, file, serde_json::json!({})).await?
     };
     conclude(tx, attempt, deleted).await
 }
 
-async fn to_trash(tx: &mut TenantTx, caller: &Caller, file: &File) -> Result<File, Error> {
+/// Moves a locked file to the trash and answers it; where the policy keeps none, purges it and answers nothing. The details
+/// are what else the audit log says about the move.
+pub(super) async fn dispose(
+    app: &App,
+    tx: &mut TenantTx,
+    caller: &Caller,
+    file: File,
+    details: serde_json::Value,
+) -> Result<Option<File>, Error> {
+    if caller.tenant.policy.trash.days == 0 {
+        remove(app, tx, caller, file).await?;
+        return Ok(None);
+    }
+    to_trash(tx, caller, &file, details).await.map(Some)
+}
+
+async fn to_trash(
+    tx: &mut TenantTx,
+    caller: &Caller,
+    file: &File,
+    details: serde_json::Value,
+) -> Result<File, Error> {
     let trash = caller.tenant.policy.trash;
     let deleted = files::trash(tx, file.id, &caller.actor.id, trash.days).await?;
     file_readers::set_deleted(tx, file.id, true).await?;
     let deleted = filled(tx, deleted).await?;
-    note(tx, caller, file, AuditAction::FileDelete, EventKind::FileDeleted).await?;
+    note_with(tx, caller, file, (AuditAction::FileDelete, EventKind::FileDeleted, details)).await?;
     if !trash.counts_against_quota {
         let charged_bytes = versions::charged_bytes(tx, file.id).await?;
         usage_counters::subtract(tx, &file.category, file.media_kind, charged_bytes).await?;

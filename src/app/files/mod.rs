@@ -3,6 +3,7 @@
 pub mod archive;
 pub mod batch_get;
 pub mod delete;
+pub mod delete_expired;
 pub mod download;
 pub mod empty_trash;
 pub mod get;

@@ -95,7 +95,7 @@ async fn run(
     }
     migrate::up(&postgres.url("postgres")).await?;
     postgres.allow_logins().await?;
-    let service = assemble(config, telemetry.metrics(), Some(&callers::issuer(secrets))).await?;
+    let service = assemble(config, telemetry.metrics(), Some(&callers::issuer(secrets))).await?.with_worker();
     let grpc = TcpListener::bind(service.config().server.listen).await?;
     let edge = TcpListener::bind(service.config().edge.listen).await?;
     let addresses = (format!("http://{}", grpc.local_addr()?), format!("http://{}", edge.local_addr()?));

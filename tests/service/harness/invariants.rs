@@ -83,6 +83,11 @@ pub(crate) async fn check(s: &Service) {
     assert_eq!(s.owner.texts(UNAUDITED).await, [""; 0], "every change has its audit entry and its event");
     let open = "SELECT format('upload %s', id) FROM uploads WHERE state = 1";
     assert_eq!(s.owner.texts(open).await, [""; 0], "no upload is open");
+    if !s.may_fail_jobs.load(Ordering::Relaxed) {
+        let failed = "SELECT format('%s: state %s, %s', kind, state, last_error) FROM jobs
+                      WHERE state <> 1 OR last_error <> ''";
+        assert_eq!(s.owner.texts(failed).await, [""; 0], "no job failed, and none is with a worker");
+    }
     for store in s.stores.iter() {
         let multiparts = store.list_multiparts("", None, 10).await.unwrap().multiparts;
         assert!(multiparts.is_empty(), "no multipart upload is open: {multiparts:?}");

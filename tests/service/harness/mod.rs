@@ -82,6 +82,7 @@ pub(crate) struct Inner {
     config: Config,
     may_log_errors: AtomicBool,
     may_lose_objects: AtomicBool,
+    may_fail_jobs: AtomicBool,
     shutdown: std::sync::Mutex<Option<oneshot::Sender<()>>>,
     server: tokio::sync::Mutex<Option<JoinHandle<()>>>,
 }
@@ -115,6 +116,11 @@ impl Inner {
     /// This test damages the store.
     pub(crate) fn expect_lost_objects(&self) {
         self.may_lose_objects.store(true, Ordering::Relaxed);
+    }
+
+    /// This test leaves jobs behind that failed, or that nobody does.
+    pub(crate) fn expect_failed_jobs(&self) {
+        self.may_fail_jobs.store(true, Ordering::Relaxed);
     }
 
     /// Tells the server to go, as SIGTERM does.
@@ -286,6 +292,7 @@ async fn serve(
         keys,
         may_log_errors: AtomicBool::new(false),
         may_lose_objects: AtomicBool::new(false),
+        may_fail_jobs: AtomicBool::new(false),
         shutdown: std::sync::Mutex::new(Some(shutdown)),
         server: tokio::sync::Mutex::new(Some(server)),
     }))
@@ -345,6 +352,7 @@ fn limits(config: &Config) -> Limits {
         lists: config.lists.clone(),
         retention: config.retention.clone(),
         sweeping: config.sweeping.clone(),
+        worker: config.worker.clone(),
         scanning: config.scanning.clone(),
         tenants: config.tenants.clone(),
         key_prefix: "live".to_owned(),

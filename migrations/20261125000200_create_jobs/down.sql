@@ -1,0 +1,3 @@
+DROP TABLE schedules;
+DROP TABLE finished_jobs;
+DROP TABLE jobs;

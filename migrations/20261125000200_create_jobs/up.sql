@@ -1,0 +1,72 @@
+-- The queue: work that a transaction asks for and that is done after it. Live jobs alone: what ended goes to `finished_jobs`.
+-- There is no foreign key to `tenants`, as for files.
+CREATE TABLE jobs (
+    tenant_id uuid NOT NULL,
+    id uuid NOT NULL,
+    -- The job as the service writes it, with its kind.
+    payload jsonb NOT NULL,
+    kind text COLLATE "C" NOT NULL GENERATED ALWAYS AS (payload ->> 'kind') STORED,
+    -- 1 ready, 2 running, 3 parked
+    state smallint NOT NULL CHECK (state BETWEEN 1 AND 3),
+    -- While one with this key is ready or running, asking for another one asks for that one.
+    dedup_key text COLLATE "C" CHECK (char_length(dedup_key) BETWEEN 1 AND 255),
+    -- It was asked for while it was running: what it looked at may be older than the question, so it runs once more.
+    is_asked_again boolean NOT NULL DEFAULT false,
+    -- Attempts that have begun.
+    attempts integer NOT NULL DEFAULT 0 CHECK (attempts >= 0),
+    -- When the next attempt may begin.
+    run_time timestamptz NOT NULL,
+    -- Grows with every attempt: whoever holds an older one is fenced.
+    lease_epoch integer NOT NULL DEFAULT 0,
+    lease_expire_time timestamptz,
+    last_error text NOT NULL DEFAULT '',
+    enqueue_time timestamptz NOT NULL,
+    PRIMARY KEY (tenant_id, id),
+    CHECK ((state = 2) = (lease_expire_time IS NOT NULL))
+);
+CREATE UNIQUE INDEX jobs_by_key ON jobs (tenant_id, dedup_key) WHERE dedup_key IS NOT NULL AND state IN (1, 2);
+-- From tenant to tenant, and in each the one that waits longest.
+CREATE INDEX jobs_ready ON jobs (tenant_id, run_time, id) WHERE state = 1;
+CREATE INDEX jobs_running ON jobs (tenant_id) WHERE state = 2;
+CREATE INDEX jobs_by_lease ON jobs (lease_expire_time) WHERE state = 2;
+CREATE INDEX jobs_by_time ON jobs (state, run_time);
+CALL app.protect('jobs');
+GRANT INSERT ON jobs TO strongroom_app;
+GRANT UPDATE (is_asked_again) ON jobs TO strongroom_app;
+GRANT INSERT, UPDATE, DELETE ON jobs TO strongroom_system;
+
+-- What became of jobs, for whoever asks later; dropped by retention.
+CREATE TABLE finished_jobs (
+    tenant_id uuid NOT NULL,
+    id uuid NOT NULL,
+    -- Of this row: when the job ended.
+    create_time timestamptz NOT NULL,
+    kind text COLLATE "C" NOT NULL,
+    payload jsonb NOT NULL,
+    -- 1 done, 2 discarded
+    outcome smallint NOT NULL CHECK (outcome BETWEEN 1 AND 2),
+    attempts integer NOT NULL,
+    last_error text NOT NULL,
+    enqueue_time timestamptz NOT NULL,
+    PRIMARY KEY (tenant_id, id, create_time)
+) PARTITION BY RANGE (create_time);
+CALL app.protect('finished_jobs');
+GRANT INSERT ON finished_jobs TO strongroom_system;
+CREATE TABLE finished_jobs_default PARTITION OF finished_jobs DEFAULT;
+CALL app.protect('finished_jobs_default');
+SELECT app.create_partitions('finished_jobs', '1 day', now(), 3);
+
+-- When each tick of background work is due: whoever moves `next_time` on does it. The system's own: the role that serves
+-- requests has no business here.
+CREATE TABLE schedules (
+    name text COLLATE "C" PRIMARY KEY,
+    next_time timestamptz NOT NULL,
+    last_time timestamptz NOT NULL
+);
+ALTER TABLE schedules ENABLE ROW LEVEL SECURITY;
+ALTER TABLE schedules FORCE ROW LEVEL SECURITY;
+CREATE POLICY system ON schedules TO strongroom_system USING (true) WITH CHECK (true);
+CREATE POLICY backup ON schedules FOR SELECT TO strongroom_backup USING (true);
+CREATE POLICY migrate ON schedules TO strongroom_migrate USING (true) WITH CHECK (true);
+GRANT SELECT, INSERT, UPDATE ON schedules TO strongroom_system;
+GRANT SELECT ON schedules TO strongroom_backup;

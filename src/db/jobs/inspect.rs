@@ -1,0 +1,176 @@
+//! What operators see of the queue, and what they may do with a job.
+
+use diesel::{
+    QueryableByName,
+    sql_types::{
+        Array, BigInt, Double, Integer, Jsonb, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid,
+    },
+};
+use uuid::Uuid;
+
+use super::{JobOutcome, JobState, lease::archive};
+use crate::{
+    db::{DbError, SystemTx, statement::statement},
+    domain::{
+        clock::Timestamp,
+        ids::{JobId, TenantId},
+    },
+};
+
+/// Past this many, jobs of one state are not counted on: a scrape must not walk through a queue of millions.
+const COUNT_MAX: i64 = 100_000;
+
+/// A live job.
+#[derive(Debug, Clone)]
+pub struct JobRow {
+    /// Whose.
+    pub tenant: TenantId,
+    /// Which.
+    pub id: JobId,
+    /// Its kind.
+    pub kind: String,
+    /// The job as the service wrote it.
+    pub payload: serde_json::Value,
+    /// How it stands.
+    pub state: JobState,
+    /// Attempts that have begun.
+    pub attempts: i32,
+    /// When it was asked for.
+    pub enqueue_time: Timestamp,
+    /// When the next attempt may begin.
+    pub run_time: Timestamp,
+    /// Until when its worker has it, while it is running.
+    pub lease_expire_time: Option<Timestamp>,
+    /// Why the last attempt failed, or empty.
+    pub last_error: String,
+}
+
+#[derive(QueryableByName)]
+struct Row {
+    #[diesel(sql_type = SqlUuid)]
+    tenant_id: Uuid,
+    #[diesel(sql_type = SqlUuid)]
+    id: Uuid,
+    #[diesel(sql_type = Text)]
+    kind: String,
+    #[diesel(sql_type = Jsonb)]
+    payload: serde_json::Value,
+    #[diesel(sql_type = SmallInt)]
+    state: i16,
+    #[diesel(sql_type = Integer)]
+    attempts: i32,
+    #[diesel(sql_type = Timestamptz)]
+    enqueue_time: Timestamp,
+    #[diesel(sql_type = Timestamptz)]
+    run_time: Timestamp,
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    lease_expire_time: Option<Timestamp>,
+    #[diesel(sql_type = Text)]
+    last_error: String,
+}
+
+impl Row {
+    fn read(self) -> Result<JobRow, DbError> {
+        Ok(JobRow {
+            tenant: TenantId::from_uuid(self.tenant_id),
+            id: JobId::from_uuid(self.id),
+            kind: self.kind,
+            payload: self.payload,
+            state: JobState::from_number(self.state).ok_or_else(|| DbError::corrupt("read job", "state"))?,
+            attempts: self.attempts,
+            enqueue_time: self.enqueue_time,
+            run_time: self.run_time,
+            lease_expire_time: self.lease_expire_time,
+            last_error: self.last_error,
+        })
+    }
+}
+
+const COLUMNS: &str = "tenant_id, id, kind, payload, state, attempts, enqueue_time, run_time, lease_expire_time, \
+    last_error";
+
+/// Live jobs, those that wait longest first.
+pub async fn list(tx: &mut SystemTx, states: &[JobState], limit: i64) -> Result<Vec<JobRow>, DbError> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM jobs WHERE state = ANY ({{}}) ORDER BY run_time, tenant_id, id LIMIT {{}}"
+    );
+    let numbers: Vec<i16> = states.iter().map(|state| state.number()).collect();
+    let rows: Vec<Row> = statement("list jobs", sql)
+        .bind::<Array<SmallInt>, _>(numbers)
+        .bind::<BigInt, _>(limit)
+        .load(tx.connection()?)
+        .await?;
+    rows.into_iter().map(Row::read).collect()
+}
+
+/// The live job with this id, locked until the transaction ends. No index serves this: the table holds live jobs alone, and
+/// operators ask rarely.
+pub async fn get(tx: &mut SystemTx, id: JobId) -> Result<Option<JobRow>, DbError> {
+    let row: Option<Row> =
+        statement("get job", format!("SELECT {COLUMNS} FROM jobs WHERE id = {{}} FOR UPDATE"))
+            .bind::<SqlUuid, _>(id.as_uuid())
+            .first(tx.connection()?)
+            .await?;
+    row.map(Row::read).transpose()
+}
+
+/// Gives a locked job all its attempts again, from now on. Fails with the constraint `jobs_by_key` where another one with
+/// its key is ready or running.
+pub async fn retry(tx: &mut SystemTx, job: &JobRow) -> Result<(), DbError> {
+    statement(
+        "retry job",
+        "UPDATE jobs SET state = 1, attempts = 0, run_time = app.now() WHERE tenant_id = {} AND id = {}",
+    )
+    .bind::<SqlUuid, _>(job.tenant.as_uuid())
+    .bind::<SqlUuid, _>(job.id.as_uuid())
+    .execute(tx.connection()?)
+    .await
+    .map(|_| ())
+}
+
+/// Throws a locked job away that no worker has.
+pub async fn discard(tx: &mut SystemTx, job: &JobRow) -> Result<(), DbError> {
+    let sql = archive("WHERE tenant_id = {} AND id = {} AND state IN (1, 3)");
+    statement("discard job", sql)
+        .bind::<SmallInt, _>(JobOutcome::Discarded.number())
+        .bind::<SqlUuid, _>(job.tenant.as_uuid())
+        .bind::<SqlUuid, _>(job.id.as_uuid())
+        .execute(tx.connection()?)
+        .await
+        .map(|_| ())
+}
+
+/// How full the queue is.
+#[derive(Debug, Clone, Copy, PartialEq, QueryableByName)]
+pub struct Depth {
+    /// Jobs that wait, counted up to 100,000.
+    #[diesel(sql_type = BigInt)]
+    pub ready: i64,
+    /// Jobs that a worker has.
+    #[diesel(sql_type = BigInt)]
+    pub running: i64,
+    /// Jobs that wait for an operator.
+    #[diesel(sql_type = BigInt)]
+    pub parked: i64,
+    /// For how many seconds the first one that is due has been due; 0 when none is.
+    #[diesel(sql_type = Double)]
+    pub oldest_due_seconds: f64,
+}
+
+/// Looks how full the queue is.
+pub async fn depth(tx: &mut SystemTx) -> Result<Depth, DbError> {
+    let count = |state: JobState| {
+        format!(
+            "(SELECT count(*) FROM (SELECT FROM jobs WHERE state = {} LIMIT {COUNT_MAX}) AS j)",
+            state.number()
+        )
+    };
+    let sql = format!(
+        "SELECT {} AS ready, {} AS running, {} AS parked, greatest(0, coalesce(extract(epoch FROM app.now() -
+            (SELECT min(run_time) FROM jobs WHERE state = 1)), 0))::double precision AS oldest_due_seconds",
+        count(JobState::Ready),
+        count(JobState::Running),
+        count(JobState::Parked),
+    );
+    statement("look at the queue", sql).one(tx.connection()?).await
+}

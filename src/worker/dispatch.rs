@@ -1,0 +1,17 @@
+//! Which use case does which job. A job without one does not compile.
+
+use crate::{
+    app::{App, Error, files::delete_expired::delete_expired},
+    domain::ids::TenantId,
+    jobs::Job,
+};
+
+/// Does a job of a tenant.
+///
+/// # Errors
+/// Whatever kept it from being done; it is tried again.
+pub(super) async fn dispatch(app: &App, tenant: TenantId, job: Job) -> Result<(), Error> {
+    match job {
+        Job::DeleteExpiredFiles {} => delete_expired(app, tenant).await,
+    }
+}

@@ -1,0 +1,107 @@
+//! Looking for work touches few rows, however much of it there is, and however many files have nothing to do with it: counted
+//! by PostgreSQL itself.
+
+use std::future::Future;
+
+use strongroom::{
+    config::Config,
+    db::{
+        Database, Viewer, expiring_files,
+        jobs::{self, ClaimTerms},
+    },
+    domain::ids::TenantId,
+};
+
+use crate::{
+    harness::{Service, database_options, service_test},
+    jobs::tenant,
+};
+
+const TOUCHED_MAX: i64 = 60;
+const TERMS: ClaimTerms = ClaimTerms { lease_seconds: 60, tenant_jobs_max: 2 };
+
+/// What something answers on connections of its own, and how many rows PostgreSQL touched for it.
+async fn measured<T, F: Future<Output = T>>(s: &Service, run: impl FnOnce(Database) -> F) -> (T, i64) {
+    const TOUCHED: &str = "SELECT (SELECT sum(seq_tup_read) FROM pg_stat_user_tables)
+        + (SELECT sum(idx_tup_read) FROM pg_stat_user_indexes)";
+    let connections = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+        AND usename IN ('strongroom_test_app', 'strongroom_test_system')";
+    let before = s.owner.number(TOUCHED).await;
+    let others = s.owner.number(connections).await;
+    let db = Database::open(&database_options(&Config::defaults().unwrap(), &s.database)).unwrap();
+    let answer = run(db).await;
+    // A connection that ends tells what it did.
+    s.until("the connections end", || async { s.owner.number(connections).await == others }).await;
+    (answer, s.owner.number(TOUCHED).await - before)
+}
+
+#[test]
+fn a_worker_finds_its_next_jobs_without_reading_the_queue() {
+    service_test(|s| async move {
+        let job = "'{\"kind\": \"delete_expired_files\"}'";
+        // A busy tenant, what nobody wants any more, and at the end of the table two tenants with a job each.
+        let many = |tenant: u32, state: u32, count: u32| {
+            format!(
+                "INSERT INTO jobs (tenant_id, id, payload, state, run_time, enqueue_time)
+                 SELECT '00000000-0000-7000-8000-00000000000{tenant}', gen_random_uuid(), {job}, {state},
+                        now() - interval '1 day', now() FROM generate_series(1, {count});"
+            )
+        };
+        s.owner.run(&(many(1, 1, 50_000) + &many(2, 3, 50_000) + &many(2, 1, 1) + &many(3, 1, 1))).await;
+        s.owner.run("ANALYZE jobs").await;
+        let (claimed, touched) = measured(&s, |db| async move {
+            let mut tx = db.system_tx().await.unwrap();
+            let found = jobs::candidates(&mut tx, None, 200, TERMS).await.unwrap();
+            let tenants: Vec<TenantId> =
+                found.iter().filter(|found| found.is_due).map(|found| found.tenant).collect();
+            assert_eq!((found.len(), tenants.len()), (3, 3));
+            let claimed = jobs::claim(&mut tx, &tenants, TERMS).await.unwrap().len();
+            assert!(jobs::recover(&mut tx, 10, 100).await.unwrap().is_empty());
+            tx.commit().await.unwrap();
+            claimed
+        })
+        .await;
+        assert_eq!(claimed, 3);
+        assert!((1..=TOUCHED_MAX).contains(&touched), "{touched} rows");
+        s.owner.run("TRUNCATE jobs").await;
+    });
+}
+
+#[test]
+fn files_that_expire_are_found_without_reading_those_that_do_not() {
+    service_test(|s| async move {
+        let (acme, globex) = (tenant(&s.alice()).await, tenant(&s.mallory()).await);
+        let many = |tenant: TenantId, expire_time: &str, count: u32| {
+            format!(
+                "INSERT INTO files (tenant_id, id, owner_id, created_by, updated_by, name, original_name, category, title,
+                    description, metadata, visibility, version, content_state, scan_status, mime_type,
+                    declared_mime_type, media_kind, size_bytes, sha256, create_time, update_time, expire_time)
+                 SELECT '{tenant}', gen_random_uuid(), 'owner', 'owner', 'owner', md5(n::text), 'n', 'media_resource',
+                    '', '', '{{}}', 3, 1, 2, 1, 'text/plain', 'text/plain', 5, n, sha256(n::text::bytea), now(), now(),
+                    {expire_time} FROM generate_series(1, {count}) AS n;"
+            )
+        };
+        let rows = many(acme, "NULL", 20_000)
+            + &many(globex, "now() + interval '1 day'", 20_000)
+            + &many(globex, "NULL", 20_000)
+            + &many(acme, "now() - interval '1 day'", 5);
+        s.owner.run(&rows).await;
+        s.owner.run("ANALYZE files").await;
+        let (due, touched) = measured(&s, |db| async move {
+            let mut tx = db.system_tx().await.unwrap();
+            let found = expiring_files::tenants(&mut tx, None, 1_000).await.unwrap();
+            tx.commit().await.unwrap();
+            let mut tx = db.tenant_tx(acme, &Viewer::system()).await.unwrap();
+            let files = expiring_files::list(&mut tx, true, None, 100).await.unwrap();
+            tx.commit().await.unwrap();
+            (
+                found.iter().filter(|found| found.is_due).map(|found| found.tenant).collect::<Vec<_>>(),
+                files.len(),
+            )
+        })
+        .await;
+        assert_eq!(due, (vec![acme], 5));
+        assert!((1..=TOUCHED_MAX).contains(&touched), "{touched} rows");
+        s.owner.run("TRUNCATE file_readers, file_tags, attachments, versions, files").await;
+    });
+}
