@@ -115,6 +115,11 @@ pub enum Error {
     /// This cannot be done in this state.
     #[error("this cannot be done while the file is {0}")]
     FileNotAvailable(FileState),
+    /// The current version is neither deleted nor restored.
+    #[error(
+        "version {0} is the file's current one; upload or restore another version first, or delete the file"
+    )]
+    VersionIsCurrent(i32),
     /// The file must be kept.
     #[error("the file must be kept until {0}")]
     FileRetained(Timestamp),
@@ -205,6 +210,14 @@ impl Error {
         Self::QuotaFiles { file_count: quota.file_count, file_count_max: quota.file_count_max }
     }
 
+    /// Says that a file's state does not allow something.
+    pub fn of_state(state: FileState) -> Self {
+        match state {
+            FileState::Deleted => Self::FileDeleted,
+            state => Self::FileNotAvailable(state),
+        }
+    }
+
     /// Says that a file is too large.
     pub fn too_large(kind: Option<MediaKind>, limit_bytes: i64) -> Self {
         Self::FileTooLarge { kind: kind.map_or("any", MediaKind::as_str), limit_bytes }
@@ -220,8 +233,8 @@ impl From<Violations> for Error {
 impl From<WrongState> for Error {
     fn from(wrong: WrongState) -> Self {
         match wrong {
-            WrongState::Deleted => Self::FileDeleted,
-            WrongState::State(state) => Self::FileNotAvailable(state),
+            WrongState::Deleted => Self::of_state(FileState::Deleted),
+            WrongState::State(state) => Self::of_state(state),
         }
     }
 }

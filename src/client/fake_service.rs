@@ -258,6 +258,33 @@ impl FileService for Fake {
         self.enter(&request)?;
         Ok(Response::new(UnarchiveFileResponse::default()))
     }
+
+    async fn list_file_versions(
+        &self,
+        request: Request<ListFileVersionsRequest>,
+    ) -> Result<Response<ListFileVersionsResponse>, Status> {
+        self.enter(&request)?;
+        let versions = vec![FileVersion { version: 1, is_current: true, ..FileVersion::default() }];
+        Ok(Response::new(ListFileVersionsResponse { versions, next_page_token: String::new() }))
+    }
+
+    async fn restore_file_version(
+        &self,
+        request: Request<RestoreFileVersionRequest>,
+    ) -> Result<Response<RestoreFileVersionResponse>, Status> {
+        self.script.lock().unwrap().request_ids.push(request.get_ref().request_id.clone());
+        self.enter(&request)?;
+        Ok(Response::new(RestoreFileVersionResponse::default()))
+    }
+
+    async fn delete_file_version(
+        &self,
+        request: Request<DeleteFileVersionRequest>,
+    ) -> Result<Response<DeleteFileVersionResponse>, Status> {
+        self.script.lock().unwrap().request_ids.push(request.get_ref().request_id.clone());
+        self.enter(&request)?;
+        Ok(Response::new(DeleteFileVersionResponse::default()))
+    }
 }
 
 #[tonic::async_trait]

@@ -1,13 +1,15 @@
-//! Records: get, list, update, delete, undelete, purge, archive, unarchive.
+//! Records: get, list, update, delete, undelete, purge, archive, unarchive, versions.
 
 use futures::{Stream, TryStreamExt, stream};
 
 use super::{connection::Client, error::ClientError, randomness::fill_request_id};
 use crate::proto::v1::{
     ArchiveFileRequest, ArchiveFileResponse, BatchGetFilesRequest, BatchGetFilesResponse, DeleteFileRequest,
-    DeleteFileResponse, File, GetFileRequest, GetFileResponse, ListFilesRequest, ListFilesResponse,
-    PurgeFileRequest, PurgeFileResponse, UnarchiveFileRequest, UnarchiveFileResponse, UndeleteFileRequest,
-    UndeleteFileResponse, UpdateFileRequest, UpdateFileResponse,
+    DeleteFileResponse, DeleteFileVersionRequest, DeleteFileVersionResponse, File, GetFileRequest,
+    GetFileResponse, ListFileVersionsRequest, ListFileVersionsResponse, ListFilesRequest, ListFilesResponse,
+    PurgeFileRequest, PurgeFileResponse, RestoreFileVersionRequest, RestoreFileVersionResponse,
+    UnarchiveFileRequest, UnarchiveFileResponse, UndeleteFileRequest, UndeleteFileResponse,
+    UpdateFileRequest, UpdateFileResponse,
 };
 
 impl Client {
@@ -73,6 +75,33 @@ impl Client {
     ) -> Result<UnarchiveFileResponse, ClientError> {
         fill_request_id(&mut request.request_id);
         self.call(request, |mut to, request| async move { to.files.unarchive_file(request).await }).await
+    }
+
+    /// Returns one page of a file's versions, newest first.
+    pub async fn list_file_versions(
+        &self,
+        request: ListFileVersionsRequest,
+    ) -> Result<ListFileVersionsResponse, ClientError> {
+        self.call(request, |mut to, request| async move { to.files.list_file_versions(request).await }).await
+    }
+
+    /// Makes an earlier version current again, as a new one. Safe to repeat; a request id is minted where there is none.
+    pub async fn restore_file_version(
+        &self,
+        mut request: RestoreFileVersionRequest,
+    ) -> Result<RestoreFileVersionResponse, ClientError> {
+        fill_request_id(&mut request.request_id);
+        self.call(request, |mut to, request| async move { to.files.restore_file_version(request).await })
+            .await
+    }
+
+    /// Removes one version for good. Safe to repeat; a request id is minted where there is none.
+    pub async fn delete_file_version(
+        &self,
+        mut request: DeleteFileVersionRequest,
+    ) -> Result<DeleteFileVersionResponse, ClientError> {
+        fill_request_id(&mut request.request_id);
+        self.call(request, |mut to, request| async move { to.files.delete_file_version(request).await }).await
     }
 
     /// Moves a file to the trash. Safe to repeat; a request id is minted where there is none.

@@ -254,6 +254,66 @@ pub async fn set_archived(
     row.read()
 }
 
+/// Gives the file's next version its number, which no version had before and none gets again.
+pub async fn next_version(tx: &mut TenantTx, id: FileId) -> Result<i32, DbError> {
+    let row: NumberRow = statement(
+        "number version",
+        "UPDATE files SET last_version = last_version + 1 WHERE tenant_id = {} AND id = {} RETURNING last_version",
+    )
+    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+    .bind::<SqlUuid, _>(id.as_uuid())
+    .one(tx.connection()?)
+    .await?;
+    Ok(row.last_version)
+}
+
+#[derive(QueryableByName)]
+struct NumberRow {
+    #[diesel(sql_type = Integer)]
+    last_version: i32,
+}
+
+/// Makes a version current that is there and available; what else becomes current is refused by the database.
+pub async fn set_current(
+    tx: &mut TenantTx,
+    id: FileId,
+    version: i32,
+    actor_id: &str,
+) -> Result<File, DbError> {
+    let sql = format!(
+        "UPDATE files AS f SET version = v.version, content_state = v.content_state, scan_status = v.scan_status,
+            mime_type = v.mime_type, declared_mime_type = v.declared_mime_type, media_kind = v.media_kind,
+            size_bytes = v.size_bytes, sha256 = v.sha256,
+            update_time = app.now(), updated_by = {{}}, revision = f.revision + 1
+         FROM versions AS v
+         WHERE f.tenant_id = {{}} AND f.id = {{}} AND v.tenant_id = f.tenant_id AND v.file_id = f.id
+           AND v.version = {{}} RETURNING {COLUMNS}"
+    );
+    let row: FileRow = statement("set current version", sql)
+        .bind::<Text, _>(actor_id.to_owned())
+        .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+        .bind::<SqlUuid, _>(id.as_uuid())
+        .bind::<Integer, _>(version)
+        .one(tx.connection()?)
+        .await?;
+    row.read()
+}
+
+/// Notes that something of a file changed that stands in other rows.
+pub async fn touch(tx: &mut TenantTx, id: FileId, actor_id: &str) -> Result<File, DbError> {
+    let sql = format!(
+        "UPDATE files AS f SET update_time = app.now(), updated_by = {{}}, revision = f.revision + 1
+         WHERE f.tenant_id = {{}} AND f.id = {{}} RETURNING {COLUMNS}"
+    );
+    let row: FileRow = statement("touch file", sql)
+        .bind::<Text, _>(actor_id.to_owned())
+        .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+        .bind::<SqlUuid, _>(id.as_uuid())
+        .one(tx.connection()?)
+        .await?;
+    row.read()
+}
+
 /// Writes what people wrote about a file; its tags stand in rows of their own.
 pub async fn update(tx: &mut TenantTx, file: &File, actor_id: &str) -> Result<File, DbError> {
     let sql = format!(

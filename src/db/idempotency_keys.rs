@@ -29,6 +29,10 @@ sql_enum! {
         UnarchiveFile = 7 => "UnarchiveFile",
         /// UpdateFile
         UpdateFile = 8 => "UpdateFile",
+        /// RestoreFileVersion
+        RestoreFileVersion = 40 => "RestoreFileVersion",
+        /// DeleteFileVersion
+        DeleteFileVersion = 41 => "DeleteFileVersion",
     }
 }
 

@@ -23,6 +23,11 @@ pub fn check_description(field: &str, description: &str, wrong: &mut Violations)
     wrong.take(field, text::block(description, text::DESCRIPTION_BYTES_MAX));
 }
 
+/// What is new in a version is said in one line, or not at all.
+pub fn check_change_description(field: &str, text: &str, wrong: &mut Violations) {
+    wrong.take(field, text::optional_line(text, text::CHANGE_DESCRIPTION_CHARACTERS_MAX));
+}
+
 /// Tags in bytewise order, each once.
 pub fn check_tags(field: &str, tags: &[String], wrong: &mut Violations) -> Vec<String> {
     if tags.len() > text::TAGS_MAX {

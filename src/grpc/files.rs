@@ -18,16 +18,19 @@ use crate::{
     app::{
         App,
         files::{
-            archive::archive, batch_get::batch_get, delete::delete, download::download, get::get, list::list,
-            purge::purge, unarchive::unarchive, undelete::undelete, update::update,
+            archive::archive, batch_get::batch_get, delete::delete, delete_version::delete_version,
+            download::download, get::get, list::list, list_versions::list_versions, purge::purge,
+            restore_version::restore_version, unarchive::unarchive, undelete::undelete, update::update,
         },
     },
     proto::v1::{
         ArchiveFileRequest, ArchiveFileResponse, BatchGetFilesRequest, BatchGetFilesResponse,
-        DeleteFileRequest, DeleteFileResponse, DownloadFileRequest, GetFileRequest, GetFileResponse,
-        ListFilesRequest, ListFilesResponse, PurgeFileRequest, PurgeFileResponse, UnarchiveFileRequest,
-        UnarchiveFileResponse, UndeleteFileRequest, UndeleteFileResponse, UpdateFileRequest,
-        UpdateFileResponse, UploadFileRequest, UploadFileResponse, file_service_server::FileService,
+        DeleteFileRequest, DeleteFileResponse, DeleteFileVersionRequest, DeleteFileVersionResponse,
+        DownloadFileRequest, GetFileRequest, GetFileResponse, ListFileVersionsRequest,
+        ListFileVersionsResponse, ListFilesRequest, ListFilesResponse, PurgeFileRequest, PurgeFileResponse,
+        RestoreFileVersionRequest, RestoreFileVersionResponse, UnarchiveFileRequest, UnarchiveFileResponse,
+        UndeleteFileRequest, UndeleteFileResponse, UpdateFileRequest, UpdateFileResponse, UploadFileRequest,
+        UploadFileResponse, file_service_server::FileService,
     },
 };
 
@@ -180,6 +183,45 @@ impl FileService for Files {
             let (file, request_id) = convert::id::change(&request.file_id, &request.request_id)?;
             let readable = unarchive(&self.app, &caller, file, request_id).await?;
             Ok(UnarchiveFileResponse { file: Some(full(readable.value)), quota: Some(state(readable.quota)) })
+        })
+        .await
+    }
+
+    async fn list_file_versions(
+        &self,
+        request: Request<ListFileVersionsRequest>,
+    ) -> Result<Response<ListFileVersionsResponse>, Status> {
+        let (caller, request) = caller(request)?;
+        answer(&caller.origin, async {
+            let listed = list_versions(&self.app, &caller, convert::version::list(request)?).await?;
+            Ok(convert::version::listed(listed))
+        })
+        .await
+    }
+
+    async fn restore_file_version(
+        &self,
+        request: Request<RestoreFileVersionRequest>,
+    ) -> Result<Response<RestoreFileVersionResponse>, Status> {
+        let (caller, request) = caller(request)?;
+        answer(&caller.origin, async {
+            let restored = restore_version(&self.app, &caller, convert::version::restore(request)?).await?;
+            let quota = Some(state(restored.quota));
+            Ok(RestoreFileVersionResponse { file: Some(full(restored.value)), quota })
+        })
+        .await
+    }
+
+    async fn delete_file_version(
+        &self,
+        request: Request<DeleteFileVersionRequest>,
+    ) -> Result<Response<DeleteFileVersionResponse>, Status> {
+        let (caller, request) = caller(request)?;
+        answer(&caller.origin, async {
+            let (version, request_id) = convert::version::delete(&request)?;
+            let deleted = delete_version(&self.app, &caller, version, request_id).await?;
+            let quota = Some(state(deleted.quota));
+            Ok(DeleteFileVersionResponse { file: Some(full(deleted.value)), quota })
         })
         .await
     }

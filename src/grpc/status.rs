@@ -93,6 +93,7 @@ pub(super) fn reason(error: &Error) -> ErrorReason {
         Error::UploadFenced | Error::CommitTooLate { .. } => ErrorReason::UploadFenced,
         Error::FileDeleted => ErrorReason::FileDeleted,
         Error::FileNotAvailable(_) => ErrorReason::FileNotAvailable,
+        Error::VersionIsCurrent(_) => ErrorReason::VersionIsCurrent,
         Error::FileRetained(_) => ErrorReason::FileRetained,
         Error::ScanRequired => ErrorReason::ScanRequired,
         Error::QuotaBelowUsage { .. } => ErrorReason::QuotaBelowUsage,
@@ -131,6 +132,7 @@ pub(super) fn code(reason: ErrorReason) -> Code {
         ErrorReason::FileDeleted
         | ErrorReason::FileNotAvailable
         | ErrorReason::FileRetained
+        | ErrorReason::VersionIsCurrent
         | ErrorReason::ScanRequired
         | ErrorReason::QuotaBelowUsage => Code::FailedPrecondition,
         ErrorReason::ObjectMissing | ErrorReason::ObjectDamaged => Code::DataLoss,
@@ -168,6 +170,7 @@ fn metadata(error: &Error) -> Vec<(&'static str, String)> {
         }
         Error::UploadStalled(limit) => vec![("limit", limit.clone())],
         Error::FileNotAvailable(state) => vec![("state", state.as_str().to_uppercase())],
+        Error::VersionIsCurrent(version) => vec![("version", version.to_string())],
         Error::FileRetained(until) => vec![("retain_until_time", until.to_rfc3339())],
         Error::QuotaBelowUsage { used_bytes, reserved_bytes, file_count } => vec![
             ("used_bytes", used_bytes.to_string()),

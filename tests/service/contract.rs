@@ -46,6 +46,13 @@ fn methods() -> Vec<String> {
 const NAMES_NOTHING: [&str; 2] =
     ["/strongroom.v1.FileService/UploadFile", "/strongroom.v1.FileService/ListFiles"];
 
+/// A file with two versions, so that one of them can be restored and deleted.
+async fn stored(caller: &Caller) -> String {
+    let file = file_id(&caller.upload(spec("a"), b"w").await.unwrap());
+    caller.upload_version(&file, b"x").await.unwrap();
+    file
+}
+
 /// Calls a method about a file or a tenant. Every method has its line.
 async fn call(path: &str, caller: &Caller, file: &str, tenant: &str) -> Result<(), Status> {
     let (mut quotas, tenant_id) = (caller.quotas.clone(), tenant.to_owned());
@@ -69,6 +76,9 @@ async fn call(path: &str, caller: &Caller, file: &str, tenant: &str) -> Result<(
         "/strongroom.v1.FileService/PurgeFile" => caller.purge(file).await,
         "/strongroom.v1.FileService/ArchiveFile" => caller.archive(file).await.map(|_| ()),
         "/strongroom.v1.FileService/UnarchiveFile" => caller.unarchive(file).await.map(|_| ()),
+        "/strongroom.v1.FileService/ListFileVersions" => caller.versions(file, 0).await.map(|_| ()),
+        "/strongroom.v1.FileService/RestoreFileVersion" => caller.restore_version(file, 1).await.map(|_| ()),
+        "/strongroom.v1.FileService/DeleteFileVersion" => caller.delete_version(file, 1).await.map(|_| ()),
         "/strongroom.v1.QuotaService/GetQuota" => {
             quotas.get_quota(GetQuotaRequest { tenant_id }).await.map(|_| ())
         }
@@ -102,7 +112,7 @@ fn every_method_has_its_line_in_the_table_of_access_and_only_those() {
 #[test]
 fn nobody_calls_anything_without_credentials() {
     service_test(|s| async move {
-        let file = file_id(&s.alice().upload(spec("a"), b"x").await.unwrap());
+        let file = stored(&s.alice()).await;
         for path in methods() {
             let access = TABLE.iter().find(|(listed, _)| *listed == path).map(|(_, access)| *access);
             assert_ne!(access, Some(Access::Anonymous), "{path}");
@@ -117,7 +127,7 @@ fn nobody_calls_anything_without_credentials() {
 fn another_tenant_is_not_found_by_any_method() {
     service_test(|s| async move {
         let alice = s.alice();
-        let file = file_id(&alice.upload(spec("a"), b"x").await.unwrap());
+        let file = stored(&alice).await;
         let acme = alice.tenant_id().await;
         for path in methods() {
             for stranger in [s.mallory(), s.gus()] {
@@ -147,7 +157,7 @@ fn every_method_asks_for_the_role_of_its_line() {
             for (caller, role) in
                 [(s.alice(), Role::Member), (s.maria(), Role::Manager), (s.ada(), Role::Admin)]
             {
-                let file = file_id(&caller.upload(spec("a"), b"x").await.unwrap());
+                let file = stored(&caller).await;
                 let outcome = call(&path, &caller, &file, "").await;
                 let least = match access {
                     Access::Anonymous | Access::Owner => Role::Member,
@@ -160,7 +170,7 @@ fn every_method_asks_for_the_role_of_its_line() {
                 }
             }
             let tenant = s.ada().tenant_id().await;
-            let file = file_id(&s.ada().upload(spec("a"), b"x").await.unwrap());
+            let file = stored(&s.ada()).await;
             let outcome = call(&path, &s.operator(), &file, &tenant).await;
             match access {
                 Access::TenantOrOperator(_) | Access::Anonymous => outcome.unwrap(),
@@ -177,7 +187,7 @@ fn what_belongs_to_the_owner_is_refused_to_a_colleague_who_sees_it() {
     service_test(|s| async move {
         for path in methods() {
             let (_, access) = TABLE.iter().find(|(listed, _)| *listed == path).unwrap();
-            let file = file_id(&s.alice().upload(spec("a"), b"x").await.unwrap());
+            let file = stored(&s.alice()).await;
             let as_colleague = call(&path, &s.bob(), &file, "").await;
             let is_refused =
                 as_colleague.as_ref().is_err_and(|status| status.code() == Code::PermissionDenied);
@@ -188,7 +198,7 @@ fn what_belongs_to_the_owner_is_refused_to_a_colleague_who_sees_it() {
             }
         }
         let denials = "SELECT count(*) FROM audit_entries WHERE NOT is_allowed";
-        assert_eq!(s.owner.number(denials).await, 7, "each denial is in the audit log");
+        assert_eq!(s.owner.number(denials).await, 9, "each denial is in the audit log");
     });
 }
 

@@ -10,7 +10,8 @@ use crate::{
         file_readers, files,
         idempotency_keys::Method,
         quotas::{self, QuotaDelta},
-        usage_counters, versions,
+        usage_counters::{self, UsageDelta},
+        versions,
     },
     domain::{
         caller::Caller,
@@ -64,9 +65,11 @@ async fn to_trash(tx: &mut TenantTx, caller: &Caller, file: &File) -> Result<Fil
     let deleted = filled(tx, deleted).await?;
     note(tx, caller, file, AuditAction::FileDelete, EventKind::FileDeleted).await?;
     if !trash.counts_against_quota {
-        let charged_bytes = versions::charged_bytes(tx, file.id).await?;
-        usage_counters::subtract(tx, &file.category, file.media_kind, charged_bytes).await?;
-        quotas::apply(tx, QuotaDelta::release(charged_bytes)).await?;
+        let charge = versions::charge(tx, file.id).await?;
+        let mut delta = UsageDelta::default();
+        delta.file(file, &charge, -1);
+        usage_counters::apply(tx, &delta).await?;
+        quotas::apply(tx, QuotaDelta::release(charge.bytes())).await?;
     }
     Ok(deleted)
 }

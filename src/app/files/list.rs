@@ -91,7 +91,8 @@ async fn read(
     Ok((page.files, page.next, total))
 }
 
-fn page_size(app: &App, asked: i32) -> Result<usize, Error> {
+/// How many rows a page has at most.
+pub(super) fn page_size(app: &App, asked: i32) -> Result<usize, Error> {
     let limits = &app.limits.lists;
     match u32::try_from(asked) {
         Ok(0) => Ok(limits.page_size_default as usize),

@@ -3,12 +3,15 @@
 pub mod archive;
 pub mod batch_get;
 pub mod delete;
+pub mod delete_version;
 pub mod download;
 pub mod empty_trash;
 pub mod get;
 pub mod list;
+pub mod list_versions;
 pub mod purge;
 pub mod reap;
+pub mod restore_version;
 pub mod unarchive;
 pub mod undelete;
 pub mod update;

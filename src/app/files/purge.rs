@@ -11,7 +11,9 @@ use crate::{
         file_readers, file_tags, files,
         idempotency_keys::Method,
         quotas::{self, QuotaDelta},
-        tombstones, usage_counters, versions,
+        tombstones,
+        usage_counters::{self, UsageDelta},
+        versions,
     },
     domain::{
         caller::Caller,
@@ -50,20 +52,30 @@ async fn run(
     conclude(tx, attempt, ()).await
 }
 
-/// Removes a locked file and all that hangs on it.
-pub(super) async fn remove(app: &App, tx: &mut TenantTx, caller: &Caller, file: File) -> Result<(), Error> {
+/// Whether nothing says that the file's bytes must be kept.
+pub(super) async fn check_kept(tx: &mut TenantTx, file: &File) -> Result<(), Error> {
     if let Some(until) = file.retain_until_time
         && tx.now().await? < until
     {
         return Err(Error::FileRetained(until));
     }
+    Ok(())
+}
+
+/// How long the bytes stay of which no version is left.
+pub(super) fn undelete_window_hours(app: &App) -> u32 {
+    u32::try_from(app.limits.retention.undelete_window_hours).unwrap_or(u32::MAX)
+}
+
+/// Removes a locked file and all that hangs on it.
+pub(super) async fn remove(app: &App, tx: &mut TenantTx, caller: &Caller, file: File) -> Result<(), Error> {
+    check_kept(tx, &file).await?;
     let retention = &app.limits.retention;
     let actor_id = &caller.actor.id;
     tombstones::insert(tx, &file, actor_id, u32::try_from(retention.tombstone_days).unwrap_or(u32::MAX))
         .await?;
     let removed = versions::delete(tx, file.id).await?;
-    let hours = u32::try_from(retention.undelete_window_hours).unwrap_or(u32::MAX);
-    blobs::release(tx, &removed.blobs, hours).await?;
+    blobs::release(tx, &removed.blobs, undelete_window_hours(app)).await?;
     file_tags::delete(tx, file.id).await?;
     attachments::delete(tx, file.id).await?;
     file_readers::delete(tx, file.id).await?;
@@ -75,8 +87,10 @@ pub(super) async fn remove(app: &App, tx: &mut TenantTx, caller: &Caller, file: 
     events::insert(tx, &[Event::of(EventKind::FilePurged, &file, actor_id)]).await?;
     let was_charged = file.trash.is_none() || caller.tenant.policy.trash.counts_against_quota;
     if was_charged {
-        usage_counters::subtract(tx, &file.category, file.media_kind, removed.charged_bytes).await?;
-        quotas::apply(tx, QuotaDelta::release(removed.charged_bytes)).await?;
+        let mut delta = UsageDelta::default();
+        delta.file(&file, &removed.charge, -1);
+        usage_counters::apply(tx, &delta).await?;
+        quotas::apply(tx, QuotaDelta::release(removed.charge.bytes())).await?;
     }
     Ok(())
 }

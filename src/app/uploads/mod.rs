@@ -14,6 +14,7 @@ mod open;
 mod part;
 mod receive;
 pub mod upload;
+mod version;
 mod warnings;
 
 pub use message::UploadMessage;

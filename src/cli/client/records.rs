@@ -8,7 +8,8 @@ use serde_json::{Map, Value};
 
 use super::human;
 use crate::proto::v1::{
-    ContentRange, EntityRef, File, FileSizeLimits, GetUsageResponse, Quota, QuotaState, UsageEntry, Warning,
+    ContentRange, EntityRef, File, FileSizeLimits, FileVersion, GetUsageResponse, Quota, QuotaState,
+    UsageEntry, Warning,
 };
 
 /// A `File`.
@@ -35,6 +36,7 @@ pub(super) struct FileRecord {
     pub visibility: &'static str,
     pub scan: ScanRecord,
     pub version: i32,
+    pub revision: i64,
     pub etag: String,
     pub create_time: Option<String>,
     pub update_time: Option<String>,
@@ -81,9 +83,28 @@ impl From<File> for FileRecord {
             created_by: file.created_by,
             updated_by: file.updated_by,
             version: file.version,
+            revision: file.revision,
             etag: file.etag,
         }
     }
+}
+
+/// A `FileVersion`.
+pub(super) fn version(version: &FileVersion) -> Value {
+    serde_json::json!({
+        "version": version.version,
+        "is_current": version.is_current,
+        "state": version.state().as_str_name(),
+        "mime_type": version.mime_type,
+        "declared_mime_type": version.declared_mime_type,
+        "size_bytes": version.size_bytes,
+        "sha256": hex::encode(&version.sha256),
+        "scan": { "status": version.scan.unwrap_or_default().status().as_str_name() },
+        "created_by": version.created_by,
+        "create_time": rfc3339(version.create_time),
+        "change_description": version.change_description,
+        "restored_from": version.restored_from,
+    })
 }
 
 /// A `Quota`.

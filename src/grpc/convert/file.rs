@@ -53,6 +53,7 @@ pub(in crate::grpc) fn basic(file: File) -> v1::File {
         updated_by: file.updated_by,
         visibility: visibility(file.visibility).into(),
         version: file.version,
+        revision: file.revision,
         create_time: Some(time::to_wire(file.create_time)),
         update_time: Some(time::to_wire(file.update_time)),
         delete_time: file.trash.map(|trash| time::to_wire(trash.delete_time)),
@@ -70,7 +71,7 @@ pub(in crate::grpc) fn size(bytes: u64) -> i64 {
 }
 
 /// A state on the wire.
-const fn state(state: FileState) -> v1::FileState {
+pub(in crate::grpc) const fn state(state: FileState) -> v1::FileState {
     match state {
         FileState::Pending => v1::FileState::Pending,
         FileState::Processing => v1::FileState::Processing,
@@ -92,7 +93,8 @@ const fn visibility(visibility: Visibility) -> v1::Visibility {
     }
 }
 
-const fn scan_status(status: ScanStatus) -> v1::ScanStatus {
+/// A scan status on the wire.
+pub(in crate::grpc) const fn scan_status(status: ScanStatus) -> v1::ScanStatus {
     match status {
         ScanStatus::NotScanned => v1::ScanStatus::NotScanned,
         ScanStatus::Pending => v1::ScanStatus::Pending,

@@ -26,6 +26,8 @@ pub(in crate::grpc) fn spec(spec: v1::UploadSpec) -> UploadSpec {
         tags: spec.tags,
         metadata: metadata.unwrap_or_default(),
         attachments: spec.attachments.into_iter().map(file::entity_from_wire).collect(),
+        file_id: spec.file_id,
+        change_description: spec.change_description,
         expire_time,
         retention_days: spec.retention_days,
         visibility,

@@ -57,6 +57,7 @@ impl Answer {
             }
             Error::FileDeleted
             | Error::FileNotAvailable(_)
+            | Error::VersionIsCurrent(_)
             | Error::FileRetained(_)
             | Error::ScanRequired
             | Error::QuotaBelowUsage { .. } => {
