@@ -25,6 +25,7 @@ CREATE TYPE app.finished_upload AS (
     declared_mime_type text,
     media_kind smallint,
     expire_time timestamptz,
+    retain_until_time timestamptz,
     retention_days integer,
     tags text[],
     -- [{entity_type, entity_id, field}]
@@ -175,10 +176,11 @@ BEGIN
     ), files AS (
         INSERT INTO public.files (tenant_id, id, owner_id, created_by, updated_by, name, original_name, category, title,
             description, metadata, visibility, version, content_state, scan_status, mime_type, declared_mime_type,
-            media_kind, size_bytes, sha256, create_time, update_time, expire_time, deletion_time)
+            media_kind, size_bytes, sha256, create_time, update_time, expire_time, retain_until_time, deletion_time)
         SELECT tenant, n.file_id, n.owner_id, n.created_by, n.created_by, n.name, n.name, n.category, n.title,
             n.description, n.metadata, n.visibility, n.version, n.content_state, n.scan_status, n.mime_type,
             n.declared_mime_type, n.media_kind, n.size_bytes, n.sha256, moment, moment, n.expire_time,
+            n.retain_until_time,
             moment + make_interval(days => n.retention_days)
         FROM n WHERE NOT n.is_version
     ), versions AS (

@@ -92,12 +92,8 @@ BEGIN
         UPDATE public.file_readers AS r SET size_bytes = newest.size_bytes FROM newest
         WHERE r.tenant_id = tenant AND r.file_id = newest.file_id
     ), told AS (
-        SELECT jsonb_object_agg(n.blob_id, jsonb_build_object(
-            'version', n.version, 'revision', f.revision - n.later, 'owner_id', f.owner_id, 'created_by', f.created_by,
-            'name', f.name, 'original_name', f.original_name, 'category', f.category, 'title', f.title,
-            'description', f.description, 'metadata', f.metadata, 'visibility', f.visibility,
-            'create_time', f.create_time, 'expire_time', f.expire_time, 'deletion_time', f.deletion_time,
-            'retain_until_time', f.retain_until_time,
+        SELECT jsonb_object_agg(n.blob_id, to_jsonb(f) || jsonb_build_object(
+            'version', n.version, 'revision', f.revision - n.later,
             'tags', array(
                 SELECT t.tag FROM public.file_tags AS t WHERE t.tenant_id = tenant AND t.file_id = f.id ORDER BY t.tag),
             'attachments', coalesce((

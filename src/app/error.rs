@@ -7,7 +7,7 @@ use crate::{
     db::{DbError, DbErrorKind},
     domain::{
         clock::Timestamp,
-        file::{FileState, WrongState},
+        file::{FileState, LegalHold, WrongState},
         media_type::MediaKind,
         quota::Quota,
         violations::Violations,
@@ -121,8 +121,21 @@ pub enum Error {
     )]
     VersionIsCurrent(i32),
     /// The file must be kept.
-    #[error("the file must be kept until {0}")]
-    FileRetained(Timestamp),
+    #[error("{}", kept(*until, hold.as_ref()))]
+    FileRetained {
+        /// Until when, if it has a retention that is not over.
+        until: Option<Timestamp>,
+        /// The legal hold, if there is one.
+        hold: Option<LegalHold>,
+    },
+    /// Of a batch, all or nothing, these were refused. What is answered is the gravest reason.
+    #[error("nothing was done, because of {} of the batch: {why}", violations.iter().count())]
+    Batch {
+        /// The gravest reason.
+        why: Box<Error>,
+        /// All of them, each under its place.
+        violations: Violations,
+    },
     /// A scan is demanded and there is no scanner.
     #[error(
         "the tenant's policy demands a scan, and this server has no scanner; its operator can set scanning.accept_unscanned"
@@ -161,6 +174,17 @@ pub enum Error {
     /// A fault of ours.
     #[error("internal error")]
     Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Why a file must be kept, and what would have to happen.
+fn kept(until: Option<Timestamp>, hold: Option<&LegalHold>) -> String {
+    let until = until.map(|until| format!("until {}", until.to_rfc3339()));
+    let hold = hold.map(|hold| {
+        let since = hold.time.to_rfc3339();
+        format!("until an admin releases the legal hold that {} set at {since} ({})", hold.by, hold.reason)
+    });
+    let both: Vec<String> = until.into_iter().chain(hold).collect();
+    format!("the file must be kept {}", both.join(" and "))
 }
 
 /// What is wrong with the credentials.

@@ -285,6 +285,42 @@ impl FileService for Fake {
         self.enter(&request)?;
         Ok(Response::new(DeleteFileVersionResponse::default()))
     }
+
+    async fn copy_file(
+        &self,
+        request: Request<CopyFileRequest>,
+    ) -> Result<Response<CopyFileResponse>, Status> {
+        self.script.lock().unwrap().request_ids.push(request.get_ref().request_id.clone());
+        self.enter(&request)?;
+        Ok(Response::new(CopyFileResponse::default()))
+    }
+
+    async fn batch_delete_files(
+        &self,
+        request: Request<BatchDeleteFilesRequest>,
+    ) -> Result<Response<BatchDeleteFilesResponse>, Status> {
+        self.script.lock().unwrap().request_ids.push(request.get_ref().request_id.clone());
+        self.enter(&request)?;
+        Ok(Response::new(BatchDeleteFilesResponse::default()))
+    }
+
+    async fn set_legal_hold(
+        &self,
+        request: Request<SetLegalHoldRequest>,
+    ) -> Result<Response<SetLegalHoldResponse>, Status> {
+        self.script.lock().unwrap().request_ids.push(request.get_ref().request_id.clone());
+        self.enter(&request)?;
+        Ok(Response::new(SetLegalHoldResponse::default()))
+    }
+
+    async fn release_legal_hold(
+        &self,
+        request: Request<ReleaseLegalHoldRequest>,
+    ) -> Result<Response<ReleaseLegalHoldResponse>, Status> {
+        self.script.lock().unwrap().request_ids.push(request.get_ref().request_id.clone());
+        self.enter(&request)?;
+        Ok(Response::new(ReleaseLegalHoldResponse::default()))
+    }
 }
 
 #[tonic::async_trait]

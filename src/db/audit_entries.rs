@@ -43,6 +43,12 @@ sql_enum! {
         FileVersionRestore = 40 => "file_version_restore",
         /// A version was removed for good.
         FileVersionDelete = 41 => "file_version_delete",
+        /// A file was copied; the details name the copy.
+        FileCopy = 42 => "file_copy",
+        /// A legal hold was set on a file; the details say why.
+        FileHoldSet = 43 => "file_hold_set",
+        /// The legal hold of a file was released; the details say why, and what it was.
+        FileHoldRelease = 44 => "file_hold_release",
     }
 }
 

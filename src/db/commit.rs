@@ -26,7 +26,7 @@ use super::{
 use crate::domain::{
     clock::Timestamp,
     digest::Digest,
-    file::{EntityRef, File, FileState, Visibility},
+    file::{EntityRef, File, FileState, LegalHold, Visibility},
     ids::{RequestId, TenantId},
     quota::{Quota, QuotaFigures},
 };
@@ -103,6 +103,9 @@ pub struct FileFacts {
     pub expire_time: Option<Timestamp>,
     pub deletion_time: Option<Timestamp>,
     pub retain_until_time: Option<Timestamp>,
+    hold_time: Option<Timestamp>,
+    hold_by: Option<String>,
+    hold_reason: Option<String>,
     pub tags: Vec<String>,
     pub attachments: Vec<EntityRef>,
 }
@@ -127,6 +130,7 @@ impl FileFacts {
             expire_time: self.expire_time,
             deletion_time: self.deletion_time,
             retain_until_time: self.retain_until_time,
+            hold: LegalHold::from_columns(self.hold_time, self.hold_by, self.hold_reason),
             tags: self.tags,
             attachments: self.attachments,
             ..file
@@ -185,6 +189,7 @@ struct FinishedRow<'a, A> {
     declared_mime_type: &'a str,
     media_kind: i16,
     expire_time: Option<Timestamp>,
+    retain_until_time: Option<Timestamp>,
     retention_days: Option<i32>,
     tags: &'a [String],
     attachments: &'a [EntityRef],
@@ -233,6 +238,7 @@ impl<'a, A> From<&'a Finished<'a, A>> for FinishedRow<'a, A> {
             declared_mime_type: &file.declared_mime_type,
             media_kind: file.media_kind.number(),
             expire_time: file.expire_time,
+            retain_until_time: file.retain_until_time,
             retention_days: finished.retention_days,
             tags: &file.tags,
             attachments: &file.attachments,

@@ -26,6 +26,10 @@ sql_enum! {
         FileVersionCreated = 40 => "file_version_created",
         /// A version was removed for good.
         FileVersionDeleted = 41 => "file_version_deleted",
+        /// A legal hold was set on it.
+        FileHoldSet = 42 => "file_hold_set",
+        /// Its legal hold was released.
+        FileHoldReleased = 43 => "file_hold_released",
     }
 }
 

@@ -33,6 +33,14 @@ sql_enum! {
         RestoreFileVersion = 40 => "RestoreFileVersion",
         /// DeleteFileVersion
         DeleteFileVersion = 41 => "DeleteFileVersion",
+        /// CopyFile
+        CopyFile = 42 => "CopyFile",
+        /// BatchDeleteFiles
+        BatchDeleteFiles = 43 => "BatchDeleteFiles",
+        /// SetLegalHold
+        SetLegalHold = 44 => "SetLegalHold",
+        /// ReleaseLegalHold
+        ReleaseLegalHold = 45 => "ReleaseLegalHold",
     }
 }
 

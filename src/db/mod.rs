@@ -14,6 +14,7 @@ pub mod blobs;
 pub mod commit;
 mod error;
 pub mod events;
+pub mod file_copies;
 pub mod file_readers;
 pub mod file_tags;
 pub mod files;

@@ -126,6 +126,26 @@ pub struct File {
     pub expire_time: Option<Timestamp>,
     pub deletion_time: Option<Timestamp>,
     pub retain_until_time: Option<Timestamp>,
+    #[serde(default)]
+    pub hold: Option<LegalHold>,
+}
+
+/// Keeps a file from being purged by anyone until it is released.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LegalHold {
+    /// Since when.
+    pub time: Timestamp,
+    /// Who set it.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+}
+
+impl LegalHold {
+    /// A hold, where all of it is there.
+    pub fn from_columns(time: Option<Timestamp>, by: Option<String>, reason: Option<String>) -> Option<Self> {
+        Some(Self { time: time?, by: by?, reason: reason? })
+    }
 }
 
 /// A content that a file has, or had.
@@ -172,6 +192,11 @@ impl File {
     /// Changes whenever the file does: the number of the content, and that of the record.
     pub fn etag(&self) -> String {
         format!("{}-{}", self.version, self.revision)
+    }
+
+    /// Whether something says at this time that the file's bytes must be kept, whoever wants them gone.
+    pub fn must_be_kept(&self, now: Timestamp) -> bool {
+        self.hold.is_some() || self.retain_until_time.is_some_and(|until| now < until)
     }
 
     /// Whether the content is still that which the file had at this etag. What else changed since does not matter: the number

@@ -70,6 +70,34 @@ pub fn check_expire_time(
     }
 }
 
+/// What must be kept is kept into the future.
+pub fn check_retain_until_time(
+    field: &str,
+    retain_until_time: Option<Timestamp>,
+    now: Timestamp,
+    wrong: &mut Violations,
+) {
+    if retain_until_time.is_some_and(|until| until <= now) {
+        wrong.add(field, "must lie in the future");
+    }
+}
+
+/// The latest end of a file must not come before its earliest (POLICY: "latest before earliest is refused"): `field` is what
+/// would end it at `end`.
+pub fn check_end(
+    field: &str,
+    end: Option<Timestamp>,
+    retain_until_time: Option<Timestamp>,
+    wrong: &mut Violations,
+) {
+    if let (Some(end), Some(until)) = (end, retain_until_time)
+        && end < until
+    {
+        let (end, until) = (end.to_rfc3339(), until.to_rfc3339());
+        wrong.add(field, format!("would end the file at {end}, before its retain_until_time {until}"));
+    }
+}
+
 fn has_nul(value: &Value) -> bool {
     match value {
         Value::String(text) => text.contains('\0'),

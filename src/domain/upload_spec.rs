@@ -1,5 +1,6 @@
 //! What a client says about a file before its bytes, and everything that can be wrong with it.
 
+use chrono::TimeDelta;
 use serde_json::{Map, Value};
 
 use super::{
@@ -38,6 +39,7 @@ pub struct UploadSpec {
     pub file_id: String,
     pub change_description: String,
     pub expire_time: Option<Timestamp>,
+    pub retain_until_time: Option<Timestamp>,
     pub retention_days: i32,
     pub visibility: Option<Visibility>,
     pub request_id: String,
@@ -63,6 +65,7 @@ pub struct CheckedSpec {
     pub file: Option<FileId>,
     pub change_description: String,
     pub expire_time: Option<Timestamp>,
+    pub retain_until_time: Option<Timestamp>,
     pub retention_days: Option<u32>,
     pub visibility: Visibility,
     pub readers: Vec<String>,
@@ -114,6 +117,7 @@ impl UploadSpec {
             file: None,
             change_description: self.change_description,
             expire_time: self.expire_time,
+            retain_until_time: self.retain_until_time,
             retention_days: u32::try_from(self.retention_days).ok().filter(|days| *days > 0),
             request_id,
         })
@@ -132,6 +136,7 @@ impl UploadSpec {
             ("spec.metadata", !self.metadata.is_empty()),
             ("spec.attachments", !self.attachments.is_empty()),
             ("spec.expire_time", self.expire_time.is_some()),
+            ("spec.retain_until_time", self.retain_until_time.is_some()),
             ("spec.retention_days", self.retention_days != 0),
             ("spec.visibility", self.visibility.is_some()),
         ] {
@@ -164,6 +169,7 @@ impl UploadSpec {
             file,
             change_description: self.change_description,
             expire_time: None,
+            retain_until_time: None,
             retention_days: None,
             request_id,
         })
@@ -196,7 +202,15 @@ impl UploadSpec {
         fields::check_expire_time("spec.expire_time", self.expire_time, now, wrong);
         if !(0..=RETENTION_DAYS_MAX).contains(&self.retention_days) {
             wrong.add("spec.retention_days", format!("must be from 0 (never) to {RETENTION_DAYS_MAX}"));
+            return;
         }
+        let until = self.retain_until_time;
+        fields::check_retain_until_time("spec.retain_until_time", until, now, wrong);
+        fields::check_end("spec.expire_time", self.expire_time, until, wrong);
+        let deletion_time = (self.retention_days > 0)
+            .then(|| now.checked_add_signed(TimeDelta::days(self.retention_days.into())))
+            .flatten();
+        fields::check_end("spec.retention_days", deletion_time, until, wrong);
     }
 }
 
@@ -217,6 +231,7 @@ impl CheckedSpec {
             self.metadata,
             self.attachments,
             self.expire_time,
+            self.retain_until_time,
             self.retention_days,
             self.visibility,
         ]);
@@ -304,6 +319,24 @@ mod tests {
         ] {
             assert!(fields.iter().any(|reported| reported == field), "{field} is missing in {fields:?}");
         }
+    }
+
+    #[test]
+    fn a_file_that_must_be_kept_longer_than_it_lives_is_refused_with_the_reason() {
+        let until = Timestamp::default() + TimeDelta::days(10);
+        let kept = UploadSpec { retain_until_time: Some(until), ..spec() };
+        assert_eq!(check(kept.clone()).unwrap().retain_until_time, Some(until));
+        assert!(check(UploadSpec { retention_days: 10, expire_time: Some(until), ..kept.clone() }).is_ok());
+        let early = Timestamp::default() + TimeDelta::days(9);
+        let wrong = UploadSpec { retention_days: 9, expire_time: Some(early), ..kept.clone() };
+        let wrong = check(wrong).unwrap_err();
+        let fields: Vec<&str> = wrong.iter().map(|wrong| wrong.field.as_str()).collect();
+        assert_eq!(fields, ["spec.expire_time", "spec.retention_days"]);
+        assert!(
+            wrong.iter().all(|wrong| wrong.description.contains("before its retain_until_time 1970-01-11"))
+        );
+        let past = UploadSpec { retain_until_time: Some(Timestamp::default()), ..spec() };
+        assert_eq!(check(past).unwrap_err().iter().next().unwrap().field, "spec.retain_until_time");
     }
 
     #[test]

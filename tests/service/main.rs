@@ -8,14 +8,17 @@
 
 mod archive;
 mod auth;
+mod batch_delete;
 mod batch_get;
 mod contract;
+mod copy;
 mod delete;
 mod download;
 mod expire;
 mod fsck;
 #[allow(dead_code, unused_imports, reason = "tests/faults uses it as well")]
 mod harness;
+mod holds;
 mod life;
 mod list;
 mod list_education;

@@ -35,6 +35,7 @@ fn a_new_version_changes_the_content_and_leaves_the_record_as_it_is() {
         let after = alice.upload(spec, b"two is longer").await.unwrap().file.unwrap();
         let expected = File {
             version: 2,
+            revision: 2,
             size_bytes: 13,
             sha256: crate::harness::sha256(b"two is longer"),
             declared_mime_type: String::new(),

@@ -1,17 +1,11 @@
 //! Moves a file to the trash.
 
-use super::{Changed, Claimed, claim, conclude, filled, note, purge::remove};
+use super::{Changed, Claimed, claim, conclude, filled, note, purge::remove, settlement::Settlement};
 use crate::{
     app::{App, Error},
     db::{
-        TenantTx, Viewer,
-        audit_entries::AuditAction,
-        events::EventKind,
-        file_readers, files,
-        idempotency_keys::Method,
-        quotas::{self, QuotaDelta},
-        usage_counters::{self, UsageDelta},
-        versions,
+        TenantTx, Viewer, audit_entries::AuditAction, events::EventKind, file_readers, files,
+        idempotency_keys::Method, versions,
     },
     domain::{
         caller::Caller,
@@ -53,23 +47,28 @@ async fn run(
         remove(app, tx, caller, file).await?;
         None
     } else {
-        Some(to_trash(tx, caller, &file).await?)
+        let mut settlement = Settlement::default();
+        let deleted = to_trash(tx, caller, &file, &mut settlement).await?;
+        let deleted = filled(tx, deleted).await?;
+        settlement.apply(app, tx).await?;
+        Some(deleted)
     };
     conclude(tx, attempt, deleted).await
 }
 
-async fn to_trash(tx: &mut TenantTx, caller: &Caller, file: &File) -> Result<File, Error> {
+/// Moves a locked file to the trash, up to what that gives back.
+pub(super) async fn to_trash(
+    tx: &mut TenantTx,
+    caller: &Caller,
+    file: &File,
+    settlement: &mut Settlement,
+) -> Result<File, Error> {
     let trash = caller.tenant.policy.trash;
     let deleted = files::trash(tx, file.id, &caller.actor.id, trash.days).await?;
     file_readers::set_deleted(tx, file.id, true).await?;
-    let deleted = filled(tx, deleted).await?;
     note(tx, caller, file, AuditAction::FileDelete, EventKind::FileDeleted).await?;
     if !trash.counts_against_quota {
-        let charge = versions::charge(tx, file.id).await?;
-        let mut delta = UsageDelta::default();
-        delta.file(file, &charge, -1);
-        usage_counters::apply(tx, &delta).await?;
-        quotas::apply(tx, QuotaDelta::release(charge.bytes())).await?;
+        settlement.release(file, &versions::charge(tx, file.id).await?);
     }
     Ok(deleted)
 }

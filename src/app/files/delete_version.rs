@@ -61,7 +61,8 @@ async fn run(
     if removed.blobs.is_empty() {
         return Err(Error::NotFound("version"));
     }
-    blobs::release(tx, &removed.blobs, purge::undelete_window_hours(app)).await?;
+    let hours = u32::try_from(app.limits.retention.undelete_window_hours).unwrap_or(u32::MAX);
+    blobs::release(tx, &removed.blobs, hours).await?;
     let file = files::touch(tx, file.id, &caller.actor.id).await?;
     let file = filled(tx, file).await?;
 

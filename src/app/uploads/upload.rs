@@ -346,7 +346,8 @@ fn finished(
             archive_time: None,
             expire_time: spec.expire_time,
             deletion_time: None,
-            retain_until_time: None,
+            retain_until_time: spec.retain_until_time,
+            hold: None,
         },
     }
 }

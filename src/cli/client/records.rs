@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 
 use super::human;
 use crate::proto::v1::{
-    ContentRange, EntityRef, File, FileSizeLimits, FileVersion, GetUsageResponse, Quota, QuotaState,
-    UsageEntry, Warning,
+    ContentRange, EntityRef, File, FileSizeLimits, FileVersion, GetUsageResponse, LegalHold, Quota,
+    QuotaState, UsageEntry, Warning,
 };
 
 /// A `File`.
@@ -44,6 +44,8 @@ pub(super) struct FileRecord {
     pub purge_time: Option<String>,
     pub expire_time: Option<String>,
     pub deletion_time: Option<String>,
+    pub retain_until_time: Option<String>,
+    pub legal_hold: Option<Value>,
     pub attachments: Vec<Value>,
 }
 
@@ -66,6 +68,8 @@ impl From<File> for FileRecord {
             purge_time: rfc3339(file.purge_time),
             expire_time: rfc3339(file.expire_time),
             deletion_time: rfc3339(file.deletion_time),
+            retain_until_time: rfc3339(file.retain_until_time),
+            legal_hold: file.legal_hold.map(legal_hold),
             metadata: file.metadata.map(object),
             attachments: file.attachments.into_iter().map(attachment).collect(),
             id: file.id,
@@ -87,6 +91,14 @@ impl From<File> for FileRecord {
             etag: file.etag,
         }
     }
+}
+
+fn legal_hold(hold: LegalHold) -> Value {
+    serde_json::json!({
+        "reason": hold.reason,
+        "set_by": hold.set_by,
+        "set_time": rfc3339(hold.set_time),
+    })
 }
 
 /// A `FileVersion`.

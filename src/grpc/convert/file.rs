@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::{structs, time};
 use crate::{
     domain::{
-        file::{EntityRef, File, FileState, ScanStatus, Visibility},
+        file::{EntityRef, File, FileState, LegalHold, ScanStatus, Visibility},
         violations::Violations,
     },
     proto::v1,
@@ -54,6 +54,8 @@ pub(in crate::grpc) fn basic(file: File) -> v1::File {
         visibility: visibility(file.visibility).into(),
         version: file.version,
         revision: file.revision,
+        retain_until_time: file.retain_until_time.map(time::to_wire),
+        legal_hold: file.hold.map(hold),
         create_time: Some(time::to_wire(file.create_time)),
         update_time: Some(time::to_wire(file.update_time)),
         delete_time: file.trash.map(|trash| time::to_wire(trash.delete_time)),
@@ -63,6 +65,10 @@ pub(in crate::grpc) fn basic(file: File) -> v1::File {
         attachments: Vec::new(),
         scan: Some(v1::Scan { status: scan_status(file.scan_status).into() }),
     }
+}
+
+fn hold(hold: LegalHold) -> v1::LegalHold {
+    v1::LegalHold { reason: hold.reason, set_by: hold.by, set_time: Some(time::to_wire(hold.time)) }
 }
 
 /// A size on the wire, where it is signed. No file comes near the difference.

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use super::{file, id, time};
 use crate::{
     app::files::{
+        copy::CopyRequest,
         list_versions::{ListVersionsRequest, ListedVersions},
         restore_version::RestoreRequest,
     },
@@ -50,6 +51,21 @@ fn to_wire(version: FileVersion, current: i32) -> v1::FileVersion {
 pub(in crate::grpc) fn restore(request: v1::RestoreFileVersionRequest) -> Result<RestoreRequest, Violations> {
     let ((file, version), request_id) = named(&request.file_id, request.version, &request.request_id)?;
     Ok(RestoreRequest { file, version, change_description: request.change_description, request_id })
+}
+
+/// What to copy.
+pub(in crate::grpc) fn copy(request: v1::CopyFileRequest) -> Result<CopyRequest, Violations> {
+    let mut wrong = Violations::new();
+    let file = wrong.take("file_id", request.file_id.parse::<FileId>().map_err(|_| "must be a UUID"));
+    let request_id = id::request_id(&request.request_id, &mut wrong);
+    if request.version < 0 {
+        wrong.add("version", "must not be negative; 0 means the current one");
+    }
+    let v1::CopyFileRequest { version, name, category, .. } = request;
+    match file {
+        Some(file) => wrong.into_result().map(|()| CopyRequest { file, version, name, category, request_id }),
+        None => Err(wrong),
+    }
 }
 
 /// Which version of which file to delete, and the request id.

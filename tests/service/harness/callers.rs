@@ -9,10 +9,11 @@ use strongroom::{
     client::{Client, ClientOptions},
     domain::clock::Clock,
     proto::v1::{
-        ArchiveFileRequest, DeleteFileRequest, DeleteFileVersionRequest, DownloadFileRequest, DownloadHeader,
-        File, FileVersion, GetFileRequest, GetQuotaRequest, GetUsageRequest, GetUsageResponse,
-        ListFileVersionsRequest, ListFilesRequest, ListFilesResponse, PurgeFileRequest, Quota,
-        RestoreFileVersionRequest, UnarchiveFileRequest, UndeleteFileRequest, UpdateFileRequest,
+        ArchiveFileRequest, BatchDeleteFilesRequest, CopyFileRequest, DeleteFileRequest,
+        DeleteFileVersionRequest, DownloadFileRequest, DownloadHeader, File, FileVersion, GetFileRequest,
+        GetQuotaRequest, GetUsageRequest, GetUsageResponse, ListFileVersionsRequest, ListFilesRequest,
+        ListFilesResponse, PurgeFileRequest, Quota, ReleaseLegalHoldRequest, RestoreFileVersionRequest,
+        SetLegalHoldRequest, UnarchiveFileRequest, UndeleteFileRequest, UpdateFileRequest,
         UpdateQuotaRequest, UploadFileRequest, UploadFileResponse, UploadSpec,
         download_file_response::Message, file_service_client::FileServiceClient,
         quota_service_client::QuotaServiceClient,
@@ -259,6 +260,28 @@ impl Caller {
     pub(crate) async fn unarchive(&self, id: &str) -> Result<File, Status> {
         let request = UnarchiveFileRequest { file_id: id.to_owned(), request_id: String::new() };
         Ok(self.files.clone().unarchive_file(request).await?.into_inner().file.unwrap())
+    }
+
+    pub(crate) async fn copy(&self, request: CopyFileRequest) -> Result<File, Status> {
+        Ok(self.files.clone().copy_file(request).await?.into_inner().file.unwrap())
+    }
+
+    pub(crate) async fn batch_delete(&self, ids: &[&str]) -> Result<Vec<File>, Status> {
+        let file_ids = ids.iter().map(|id| (*id).to_owned()).collect();
+        let request = BatchDeleteFilesRequest { file_ids, request_id: String::new() };
+        Ok(self.files.clone().batch_delete_files(request).await?.into_inner().files)
+    }
+
+    pub(crate) async fn hold(&self, id: &str, reason: &str) -> Result<File, Status> {
+        let (file_id, reason) = (id.to_owned(), reason.to_owned());
+        let request = SetLegalHoldRequest { file_id, reason, request_id: String::new() };
+        Ok(self.files.clone().set_legal_hold(request).await?.into_inner().file.unwrap())
+    }
+
+    pub(crate) async fn release(&self, id: &str, reason: &str) -> Result<File, Status> {
+        let (file_id, reason) = (id.to_owned(), reason.to_owned());
+        let request = ReleaseLegalHoldRequest { file_id, reason, request_id: String::new() };
+        Ok(self.files.clone().release_legal_hold(request).await?.into_inner().file.unwrap())
     }
 
     /// Uploads a further version.
