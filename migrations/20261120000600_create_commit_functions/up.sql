@@ -13,13 +13,19 @@ CREATE TYPE app.finished_upload AS (
     description text,
     metadata jsonb,
     visibility smallint,
+    -- assigned by the commit where `is_version`: a further content of the file `file_id`, whose record stays as it is
     version integer,
+    is_version boolean,
+    -- whether the uploader may change files of others
+    may_write_all boolean,
+    change_description text,
     content_state smallint,
     scan_status smallint,
     mime_type text,
     declared_mime_type text,
     media_kind smallint,
     expire_time timestamptz,
+    retain_until_time timestamptz,
     retention_days integer,
     tags text[],
     -- [{entity_type, entity_id, field}]
@@ -51,12 +57,13 @@ CREATE TYPE app.finished_upload AS (
 );
 
 -- Commits finished uploads of the transaction's tenant, in the one order of every commit, which is also the order of
--- locks: request ids, uploads, blob, file, version, tags, attachments, readers, audit, event, usage counter, and the
+-- locks: request ids, files that get a version, uploads, blob, file, version, tags, attachments, readers, audit, event, usage counter, and the
 -- quota row last; the answer tells the quota, so it is written behind it.
 --
 -- `verdicts` are in the order of the items: 1 committed at `create_time`; 2 answered before, with what `answered` holds under
--- its request id; 3 someone else is working on this request id; 4 the lease was lost or has run out. When `fits` is false the sum does not
--- fit into the quota, and the caller must roll back.
+-- its request id; 3 someone else is working on this request id; 4 the lease was lost or has run out; 5 to 8 as
+-- `app.judge_versions` says. When `fits` is false the sum does not fit into the quota, and the caller must roll back.
+-- `facts` tells the file of each version, by blob.
 --
 -- Few statements, and none for what no item has: with one for each table a commit took a tenth longer. Plans are generic:
 -- planning anew for the number of items cost as much as the inserts. They never scan a table: made while a table is young
@@ -65,7 +72,7 @@ CREATE TYPE app.finished_upload AS (
 CREATE FUNCTION app.commit_uploads(
     items jsonb, answer_hours integer,
     OUT transaction_id text, OUT fits boolean, OUT verdicts smallint[], OUT create_time timestamptz,
-    OUT deletion_times timestamptz[], OUT figures jsonb, OUT answered jsonb
+    OUT deletion_times timestamptz[], OUT figures jsonb, OUT answered jsonb, OUT facts jsonb
 ) LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
     AS $$
 DECLARE
@@ -81,6 +88,8 @@ DECLARE
     has_tags boolean;
     has_attachments boolean;
     has_readers boolean;
+    has_versions boolean;
+    kind_moves jsonb;
 BEGIN
     transaction_id := pg_current_xact_id()::text;
     create_time := moment;
@@ -88,8 +97,9 @@ BEGIN
     -- them: from PostgreSQL 16 on the planner may sort the rows for it, and for all.
     SELECT coalesce(array_agg(n), '{}'), array_agg(n.request_id) FILTER (WHERE n.request_id IS NOT NULL),
         array_agg(moment + make_interval(days => n.retention_days)), bool_or(n.lease_id IS NOT NULL),
-        bool_or(cardinality(n.tags) > 0), bool_or(jsonb_array_length(n.attachments) > 0), bool_or(cardinality(n.readers) > 0)
-    INTO finished, requests, deletion_times, has_leases, has_tags, has_attachments, has_readers
+        bool_or(cardinality(n.tags) > 0), bool_or(jsonb_array_length(n.attachments) > 0), bool_or(cardinality(n.readers) > 0),
+        bool_or(n.is_version)
+    INTO finished, requests, deletion_times, has_leases, has_tags, has_attachments, has_readers, has_versions
     FROM jsonb_populate_recordset(NULL::app.finished_upload, items) AS n;
     verdicts := array_fill(1::smallint, ARRAY[cardinality(finished)]);
     fresh := finished;
@@ -128,6 +138,9 @@ BEGIN
         END IF;
     END IF;
 
+    IF has_versions THEN
+        verdicts := app.judge_versions(finished, verdicts);
+    END IF;
     IF has_leases THEN
         WITH ended AS (
             UPDATE public.uploads AS u SET state = 2
@@ -150,6 +163,10 @@ BEGIN
             WHERE verdicts[place] = 1 ORDER BY place);
     END IF;
 
+    IF has_versions THEN
+        fresh := app.number_versions(fresh);
+    END IF;
+
     -- Rows that nobody else can know, so that their order among themselves locks nobody.
     WITH n AS MATERIALIZED (
         SELECT * FROM unnest(fresh)
@@ -159,17 +176,18 @@ BEGIN
     ), files AS (
         INSERT INTO public.files (tenant_id, id, owner_id, created_by, updated_by, name, original_name, category, title,
             description, metadata, visibility, version, content_state, scan_status, mime_type, declared_mime_type,
-            media_kind, size_bytes, sha256, create_time, update_time, expire_time, deletion_time)
+            media_kind, size_bytes, sha256, create_time, update_time, expire_time, retain_until_time, deletion_time)
         SELECT tenant, n.file_id, n.owner_id, n.created_by, n.created_by, n.name, n.name, n.category, n.title,
             n.description, n.metadata, n.visibility, n.version, n.content_state, n.scan_status, n.mime_type,
             n.declared_mime_type, n.media_kind, n.size_bytes, n.sha256, moment, moment, n.expire_time,
+            n.retain_until_time,
             moment + make_interval(days => n.retention_days)
-        FROM n
+        FROM n WHERE NOT n.is_version
     ), versions AS (
         INSERT INTO public.versions (tenant_id, file_id, version, blob_id, content_state, scan_status, mime_type,
-            declared_mime_type, media_kind, size_bytes, sha256, created_by, create_time)
+            declared_mime_type, media_kind, size_bytes, sha256, created_by, create_time, change_description)
         SELECT tenant, n.file_id, n.version, n.blob_id, n.content_state, n.scan_status, n.mime_type,
-            n.declared_mime_type, n.media_kind, n.size_bytes, n.sha256, n.created_by, moment
+            n.declared_mime_type, n.media_kind, n.size_bytes, n.sha256, n.created_by, moment, n.change_description
         FROM n
     ), audit_entries AS (
         INSERT INTO public.audit_entries (tenant_id, create_time, actor_kind, actor_id, action, is_allowed, file_id, version,
@@ -197,12 +215,17 @@ BEGIN
         FROM unnest(fresh) AS n, unnest(n.readers) AS principal;
     END IF;
 
-    INSERT INTO public.usage_counters AS counter (tenant_id, category, media_kind, file_count, total_bytes)
-    SELECT tenant, n.category, n.media_kind, count(*), sum(n.size_bytes) FROM unnest(fresh) AS n
-    GROUP BY n.category, n.media_kind ORDER BY n.category COLLATE "C", n.media_kind
-    ON CONFLICT (tenant_id, category, media_kind) DO UPDATE
-    SET file_count = counter.file_count + excluded.file_count,
-        total_bytes = counter.total_bytes + excluded.total_bytes;
+    IF has_versions THEN
+        SELECT moved.facts, moved.kind_moves INTO facts, kind_moves FROM app.move_current(fresh) AS moved;
+        PERFORM app.count_versions(fresh, kind_moves);
+    ELSE
+        INSERT INTO public.usage_counters AS counter (tenant_id, category, media_kind, file_count, total_bytes)
+        SELECT tenant, n.category, n.media_kind, count(*), sum(n.size_bytes) FROM unnest(fresh) AS n
+        GROUP BY n.category, n.media_kind ORDER BY n.category COLLATE "C", n.media_kind
+        ON CONFLICT (tenant_id, category, media_kind) DO UPDATE
+        SET file_count = counter.file_count + excluded.file_count,
+            total_bytes = counter.total_bytes + excluded.total_bytes;
+    END IF;
 
     WITH n AS MATERIALIZED (
         SELECT * FROM unnest(fresh)
@@ -211,7 +234,7 @@ BEGIN
             used_bytes = q.used_bytes + delta.used, reserved_bytes = q.reserved_bytes - delta.settled,
             file_count = q.file_count + delta.files, reserved_file_count = q.reserved_file_count - delta.settled_files
         FROM (
-            SELECT coalesce(sum(n.size_bytes), 0)::bigint AS used, count(*) AS files,
+            SELECT coalesce(sum(n.size_bytes), 0)::bigint AS used, count(*) FILTER (WHERE NOT n.is_version) AS files,
                 coalesce(sum((reserved ->> n.lease_id::text)::bigint), 0)::bigint AS settled,
                 count(n.lease_id) AS settled_files
             FROM n) AS delta
@@ -225,7 +248,7 @@ BEGIN
         INSERT INTO public.idempotency_keys (tenant_id, request_id, create_time, method, payload_sha256, answer)
         SELECT tenant, n.request_id, moment, n.method, n.payload_sha256, jsonb_build_object(
             'answer', n.answer, 'quota', charged.quota, 'create_time', moment,
-            'deletion_time', moment + make_interval(days => n.retention_days))
+            'deletion_time', moment + make_interval(days => n.retention_days), 'facts', facts -> n.blob_id::text)
         FROM n, charged WHERE n.request_id IS NOT NULL
     )
     SELECT quota INTO figures FROM charged;

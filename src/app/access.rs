@@ -29,15 +29,22 @@ pub fn seen(caller: &Caller, found: Option<SeenFile>) -> Result<File, Error> {
         .ok_or(Error::NotFound("file"))
 }
 
+/// What is told to whoever is neither of the two.
+pub(super) const OWNER_OR_ADMIN: &str = "only the file's owner and the tenant's admins may do this";
+
+/// Whether the caller may change files of others that it sees.
+pub fn writes_all(caller: &Caller) -> bool {
+    match caller.tenant.policy.write {
+        WriteRule::OwnerAndAdmins => caller.role >= Role::Admin,
+    }
+}
+
 /// Whether the caller may change, delete, restore or purge a file it sees.
 pub fn can_write(caller: &Caller, file: &File) -> Result<(), Error> {
-    let allowed = match caller.tenant.policy.write {
-        WriteRule::OwnerAndAdmins => caller.role >= Role::Admin || file.owner_id == caller.actor.id,
-    };
-    if allowed {
+    if writes_all(caller) || file.owner_id == caller.actor.id {
         Ok(())
     } else {
-        Err(Error::NotAllowed("only the file's owner and the tenant's admins may do this"))
+        Err(Error::NotAllowed(OWNER_OR_ADMIN))
     }
 }
 

@@ -7,7 +7,7 @@ use crate::{
     db::{DbError, DbErrorKind},
     domain::{
         clock::Timestamp,
-        file::{FileState, WrongState},
+        file::{FileState, LegalHold, WrongState},
         ids::FileId,
         media_type::MediaKind,
         quota::Quota,
@@ -134,9 +134,27 @@ pub enum Error {
     /// This cannot be done in this state.
     #[error("this cannot be done while the file is {0}")]
     FileNotAvailable(FileState),
+    /// The current version is neither deleted nor restored.
+    #[error(
+        "version {0} is the file's current one; upload or restore another version first, or delete the file"
+    )]
+    VersionIsCurrent(i32),
     /// The file must be kept.
-    #[error("the file must be kept until {0}")]
-    FileRetained(Timestamp),
+    #[error("{}", kept(*until, hold.as_ref()))]
+    FileRetained {
+        /// Until when, if it has a retention that is not over.
+        until: Option<Timestamp>,
+        /// The legal hold, if there is one.
+        hold: Option<LegalHold>,
+    },
+    /// Of a batch, all or nothing, these were refused. What is answered is the gravest reason.
+    #[error("nothing was done, because of {} of the batch: {why}", violations.iter().count())]
+    Batch {
+        /// The gravest reason.
+        why: Box<Error>,
+        /// All of them, each under its place.
+        violations: Violations,
+    },
     /// A scan is demanded and there is no scanner.
     #[error(
         "the tenant's policy demands a scan, and this server has no scanner; its operator can set scanning.accept_unscanned"
@@ -175,6 +193,17 @@ pub enum Error {
     /// A fault of ours.
     #[error("internal error")]
     Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Why a file must be kept, and what would have to happen.
+fn kept(until: Option<Timestamp>, hold: Option<&LegalHold>) -> String {
+    let until = until.map(|until| format!("until {}", until.to_rfc3339()));
+    let hold = hold.map(|hold| {
+        let since = hold.time.to_rfc3339();
+        format!("until an admin releases the legal hold that {} set at {since} ({})", hold.by, hold.reason)
+    });
+    let both: Vec<String> = until.into_iter().chain(hold).collect();
+    format!("the file must be kept {}", both.join(" and "))
 }
 
 /// What is wrong with the credentials.
@@ -224,6 +253,14 @@ impl Error {
         Self::QuotaFiles { file_count: quota.file_count, file_count_max: quota.file_count_max }
     }
 
+    /// Says that a file's state does not allow something.
+    pub fn of_state(state: FileState) -> Self {
+        match state {
+            FileState::Deleted => Self::FileDeleted,
+            state => Self::FileNotAvailable(state),
+        }
+    }
+
     /// Says that a file is too large.
     pub fn too_large(kind: Option<MediaKind>, limit_bytes: i64) -> Self {
         Self::FileTooLarge { kind: kind.map_or("any", MediaKind::as_str), limit_bytes }
@@ -239,8 +276,8 @@ impl From<Violations> for Error {
 impl From<WrongState> for Error {
     fn from(wrong: WrongState) -> Self {
         match wrong {
-            WrongState::Deleted => Self::FileDeleted,
-            WrongState::State(state) => Self::FileNotAvailable(state),
+            WrongState::Deleted => Self::of_state(FileState::Deleted),
+            WrongState::State(state) => Self::of_state(state),
         }
     }
 }

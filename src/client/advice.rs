@@ -7,7 +7,7 @@ use crate::proto::v1::ErrorReason;
 pub(super) fn for_reason(reason: ErrorReason) -> Option<&'static str> {
     use ErrorReason as R;
     Some(match reason {
-        R::Unspecified | R::InvalidField | R::DeadlineExceeded => return None,
+        R::Unspecified | R::InvalidField | R::DeadlineExceeded | R::VersionIsCurrent => return None,
         R::PageTokenInvalid => "list again from the first page",
         R::StreamOrderInvalid => "client and server disagree about the protocol: update the older one",
         R::ChecksumMismatch => "the bytes were damaged on their way: send them again",

@@ -315,6 +315,69 @@ impl FileService for Fake {
         self.enter(&request)?;
         Ok(Response::new(CompleteUploadResponse::default()))
     }
+
+    async fn list_file_versions(
+        &self,
+        request: Request<ListFileVersionsRequest>,
+    ) -> Result<Response<ListFileVersionsResponse>, Status> {
+        self.enter(&request)?;
+        let versions = vec![FileVersion { version: 1, is_current: true, ..FileVersion::default() }];
+        Ok(Response::new(ListFileVersionsResponse { versions, next_page_token: String::new() }))
+    }
+
+    async fn restore_file_version(
+        &self,
+        request: Request<RestoreFileVersionRequest>,
+    ) -> Result<Response<RestoreFileVersionResponse>, Status> {
+        self.script.lock().unwrap().request_ids.push(request.get_ref().request_id.clone());
+        self.enter(&request)?;
+        Ok(Response::new(RestoreFileVersionResponse::default()))
+    }
+
+    async fn delete_file_version(
+        &self,
+        request: Request<DeleteFileVersionRequest>,
+    ) -> Result<Response<DeleteFileVersionResponse>, Status> {
+        self.script.lock().unwrap().request_ids.push(request.get_ref().request_id.clone());
+        self.enter(&request)?;
+        Ok(Response::new(DeleteFileVersionResponse::default()))
+    }
+
+    async fn copy_file(
+        &self,
+        request: Request<CopyFileRequest>,
+    ) -> Result<Response<CopyFileResponse>, Status> {
+        self.script.lock().unwrap().request_ids.push(request.get_ref().request_id.clone());
+        self.enter(&request)?;
+        Ok(Response::new(CopyFileResponse::default()))
+    }
+
+    async fn batch_delete_files(
+        &self,
+        request: Request<BatchDeleteFilesRequest>,
+    ) -> Result<Response<BatchDeleteFilesResponse>, Status> {
+        self.script.lock().unwrap().request_ids.push(request.get_ref().request_id.clone());
+        self.enter(&request)?;
+        Ok(Response::new(BatchDeleteFilesResponse::default()))
+    }
+
+    async fn set_legal_hold(
+        &self,
+        request: Request<SetLegalHoldRequest>,
+    ) -> Result<Response<SetLegalHoldResponse>, Status> {
+        self.script.lock().unwrap().request_ids.push(request.get_ref().request_id.clone());
+        self.enter(&request)?;
+        Ok(Response::new(SetLegalHoldResponse::default()))
+    }
+
+    async fn release_legal_hold(
+        &self,
+        request: Request<ReleaseLegalHoldRequest>,
+    ) -> Result<Response<ReleaseLegalHoldResponse>, Status> {
+        self.script.lock().unwrap().request_ids.push(request.get_ref().request_id.clone());
+        self.enter(&request)?;
+        Ok(Response::new(ReleaseLegalHoldResponse::default()))
+    }
 }
 
 #[tonic::async_trait]

@@ -1,13 +1,17 @@
-//! Records: get, list, update, delete, undelete, purge, archive, unarchive.
+//! Records: get, list, update, delete, undelete, purge, archive, unarchive, copy, versions, holds.
 
 use futures::{Stream, TryStreamExt, stream};
 
 use super::{connection::Client, error::ClientError, randomness::fill_request_id};
 use crate::proto::v1::{
-    ArchiveFileRequest, ArchiveFileResponse, BatchGetFilesRequest, BatchGetFilesResponse, DeleteFileRequest,
-    DeleteFileResponse, File, GetFileRequest, GetFileResponse, ListFilesRequest, ListFilesResponse,
-    PurgeFileRequest, PurgeFileResponse, UnarchiveFileRequest, UnarchiveFileResponse, UndeleteFileRequest,
-    UndeleteFileResponse, UpdateFileRequest, UpdateFileResponse,
+    ArchiveFileRequest, ArchiveFileResponse, BatchDeleteFilesRequest, BatchDeleteFilesResponse,
+    BatchGetFilesRequest, BatchGetFilesResponse, CopyFileRequest, CopyFileResponse, DeleteFileRequest,
+    DeleteFileResponse, DeleteFileVersionRequest, DeleteFileVersionResponse, File, GetFileRequest,
+    GetFileResponse, ListFileVersionsRequest, ListFileVersionsResponse, ListFilesRequest, ListFilesResponse,
+    PurgeFileRequest, PurgeFileResponse, ReleaseLegalHoldRequest, ReleaseLegalHoldResponse,
+    RestoreFileVersionRequest, RestoreFileVersionResponse, SetLegalHoldRequest, SetLegalHoldResponse,
+    UnarchiveFileRequest, UnarchiveFileResponse, UndeleteFileRequest, UndeleteFileResponse,
+    UpdateFileRequest, UpdateFileResponse,
 };
 
 impl Client {
@@ -73,6 +77,66 @@ impl Client {
     ) -> Result<UnarchiveFileResponse, ClientError> {
         fill_request_id(&mut request.request_id);
         self.call(request, |mut to, request| async move { to.files.unarchive_file(request).await }).await
+    }
+
+    /// Returns one page of a file's versions, newest first.
+    pub async fn list_file_versions(
+        &self,
+        request: ListFileVersionsRequest,
+    ) -> Result<ListFileVersionsResponse, ClientError> {
+        self.call(request, |mut to, request| async move { to.files.list_file_versions(request).await }).await
+    }
+
+    /// Makes an earlier version current again, as a new one. Safe to repeat; a request id is minted where there is none.
+    pub async fn restore_file_version(
+        &self,
+        mut request: RestoreFileVersionRequest,
+    ) -> Result<RestoreFileVersionResponse, ClientError> {
+        fill_request_id(&mut request.request_id);
+        self.call(request, |mut to, request| async move { to.files.restore_file_version(request).await })
+            .await
+    }
+
+    /// Removes one version for good. Safe to repeat; a request id is minted where there is none.
+    pub async fn delete_file_version(
+        &self,
+        mut request: DeleteFileVersionRequest,
+    ) -> Result<DeleteFileVersionResponse, ClientError> {
+        fill_request_id(&mut request.request_id);
+        self.call(request, |mut to, request| async move { to.files.delete_file_version(request).await }).await
+    }
+
+    /// Copies a file on the server. Safe to repeat; a request id is minted where there is none.
+    pub async fn copy_file(&self, mut request: CopyFileRequest) -> Result<CopyFileResponse, ClientError> {
+        fill_request_id(&mut request.request_id);
+        self.call(request, |mut to, request| async move { to.files.copy_file(request).await }).await
+    }
+
+    /// Moves several files to the trash, all or none. Safe to repeat; a request id is minted where there is none.
+    pub async fn batch_delete_files(
+        &self,
+        mut request: BatchDeleteFilesRequest,
+    ) -> Result<BatchDeleteFilesResponse, ClientError> {
+        fill_request_id(&mut request.request_id);
+        self.call(request, |mut to, request| async move { to.files.batch_delete_files(request).await }).await
+    }
+
+    /// Sets a legal hold. Safe to repeat; a request id is minted where there is none.
+    pub async fn set_legal_hold(
+        &self,
+        mut request: SetLegalHoldRequest,
+    ) -> Result<SetLegalHoldResponse, ClientError> {
+        fill_request_id(&mut request.request_id);
+        self.call(request, |mut to, request| async move { to.files.set_legal_hold(request).await }).await
+    }
+
+    /// Releases a legal hold. Safe to repeat; a request id is minted where there is none.
+    pub async fn release_legal_hold(
+        &self,
+        mut request: ReleaseLegalHoldRequest,
+    ) -> Result<ReleaseLegalHoldResponse, ClientError> {
+        fill_request_id(&mut request.request_id);
+        self.call(request, |mut to, request| async move { to.files.release_legal_hold(request).await }).await
     }
 
     /// Moves a file to the trash. Safe to repeat; a request id is minted where there is none.

@@ -1,9 +1,6 @@
 //! The audit log: changes, disclosures and denials, each written in the transaction of what it tells.
 
-use diesel::{
-    QueryableByName,
-    sql_types::{Array, Bool, Integer, Jsonb, Nullable, SmallInt, Text, Uuid as SqlUuid},
-};
+use diesel::sql_types::{Array, Bool, Integer, Jsonb, Nullable, SmallInt, Text, Uuid as SqlUuid};
 
 use super::{
     DbError, SystemTx, TenantTx,
@@ -50,6 +47,16 @@ sql_enum! {
         JobRetry = 20 => "job_retry",
         /// An operator threw a job away.
         JobDiscard = 21 => "job_discard",
+        /// An earlier version was committed again, as a new one.
+        FileVersionRestore = 40 => "file_version_restore",
+        /// A version was removed for good.
+        FileVersionDelete = 41 => "file_version_delete",
+        /// A file was copied; the details name the copy.
+        FileCopy = 42 => "file_copy",
+        /// A legal hold was set on a file; the details say why.
+        FileHoldSet = 43 => "file_hold_set",
+        /// The legal hold of a file was released; the details say why, and what it was.
+        FileHoldRelease = 44 => "file_hold_release",
     }
 }
 
@@ -96,27 +103,6 @@ pub async fn insert(tx: &mut TenantTx, entries: &[AuditEntry]) -> Result<(), DbE
 /// Writes entries of a tenant that is just being born.
 pub async fn insert_for(tx: &mut SystemTx, tenant: TenantId, entries: &[AuditEntry]) -> Result<(), DbError> {
     insertion(tenant, entries).execute(tx.connection()?).await.map(|_| ())
-}
-
-#[derive(QueryableByName)]
-struct Found {
-    #[diesel(sql_type = Bool)]
-    is_found: bool,
-}
-
-/// Whether the upload of a file was ever committed: its entry outlives the file.
-pub async fn has_upload(tx: &mut SystemTx, tenant: TenantId, file: FileId) -> Result<bool, DbError> {
-    let row: Found = statement(
-        "look for the entry of an upload",
-        "SELECT EXISTS (SELECT FROM audit_entries
-                        WHERE tenant_id = {} AND file_id = {} AND action = {} AND is_allowed) AS is_found",
-    )
-    .bind::<SqlUuid, _>(tenant.as_uuid())
-    .bind::<SqlUuid, _>(file.as_uuid())
-    .bind::<SmallInt, _>(AuditAction::FileUpload.number())
-    .one(tx.connection()?)
-    .await?;
-    Ok(row.is_found)
 }
 
 fn insertion(tenant: TenantId, entries: &[AuditEntry]) -> Statement {

@@ -67,7 +67,19 @@ impl BlobRow {
 
 /// Lets go of blobs that no version refers to any more: their bytes go after so many hours, so that a database restored
 /// to an hour ago still finds them.
+///
+/// Their rows are locked first, in one order, and asked about in a statement of their own: of two transactions that take the
+/// last two versions away from a blob, the second sees what the first did.
 pub async fn release(tx: &mut TenantTx, ids: &[BlobId], undelete_window_hours: u32) -> Result<(), DbError> {
+    let ids: Vec<Uuid> = ids.iter().map(|id| id.as_uuid()).collect();
+    statement(
+        "lock blobs",
+        "SELECT FROM blobs WHERE tenant_id = {} AND id = ANY ({}) ORDER BY id FOR NO KEY UPDATE",
+    )
+    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+    .bind::<Array<SqlUuid>, _>(ids.clone())
+    .execute(tx.connection()?)
+    .await?;
     statement(
         "release blobs",
         "UPDATE blobs AS b SET delete_after = app.now() + make_interval(hours => {})
@@ -76,7 +88,7 @@ pub async fn release(tx: &mut TenantTx, ids: &[BlobId], undelete_window_hours: u
     )
     .bind::<Integer, _>(i32::try_from(undelete_window_hours).unwrap_or(i32::MAX))
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-    .bind::<Array<SqlUuid>, _>(ids.iter().map(|id| id.as_uuid()).collect::<Vec<_>>())
+    .bind::<Array<SqlUuid>, _>(ids)
     .execute(tx.connection()?)
     .await
     .map(|_| ())
@@ -182,6 +194,19 @@ pub async fn has_key(tx: &mut TenantTx, key: &ObjectKey) -> Result<bool, DbError
     )
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())
     .bind::<Text, _>(key.as_str().to_owned())
+    .one(tx.connection()?)
+    .await?;
+    Ok(row.has_key)
+}
+
+/// Whether there is a blob with this id, which is made once.
+pub async fn exists(tx: &mut SystemTx, tenant: TenantId, id: BlobId) -> Result<bool, DbError> {
+    let row: HasKeyRow = statement(
+        "look for the blob of an upload",
+        "SELECT EXISTS (SELECT FROM blobs WHERE tenant_id = {} AND id = {}) AS has_key",
+    )
+    .bind::<SqlUuid, _>(tenant.as_uuid())
+    .bind::<SqlUuid, _>(id.as_uuid())
     .one(tx.connection()?)
     .await?;
     Ok(row.has_key)

@@ -26,7 +26,7 @@ use super::{
 use crate::domain::{
     clock::Timestamp,
     digest::Digest,
-    file::{EntityRef, File},
+    file::{EntityRef, File, FileState, LegalHold, Visibility},
     ids::{RequestId, TenantId},
     quota::{Quota, QuotaFigures},
 };
@@ -36,8 +36,14 @@ const OPERATION: &str = "commit uploads";
 /// A finished upload, ready to become a file.
 #[derive(Debug)]
 pub struct Finished<'a, A> {
-    /// The file; its times are set by the commit.
+    /// The file; its times are set by the commit. Of a file that gets a version only the id and the content count.
     pub file: &'a File,
+    /// Whether it is a further version of a file that there is, and not a file of its own.
+    pub is_version: bool,
+    /// Whether the uploader may change files of others.
+    pub may_write_all: bool,
+    /// What is new in this version.
+    pub change_description: &'a str,
     /// After how many days it is deleted by schedule.
     pub retention_days: Option<i32>,
     /// Principals that may read it besides its owner and its audience.
@@ -73,19 +79,82 @@ pub struct StoredUpload<A> {
     /// The file's times.
     #[serde(flatten)]
     pub times: CommitTimes,
+    /// What is known of the file that got a version.
+    #[serde(default)]
+    pub facts: Option<Box<FileFacts>>,
+}
+
+/// The record of a file that got a version, as it stood at that commit.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[allow(missing_docs, reason = "the fields are those of the File of their names")]
+pub struct FileFacts {
+    pub version: i32,
+    pub revision: i64,
+    pub owner_id: String,
+    pub created_by: String,
+    pub name: String,
+    pub original_name: String,
+    pub category: String,
+    pub title: String,
+    pub description: String,
+    pub metadata: serde_json::Map<String, Value>,
+    visibility: i16,
+    pub create_time: Timestamp,
+    pub expire_time: Option<Timestamp>,
+    pub deletion_time: Option<Timestamp>,
+    pub retain_until_time: Option<Timestamp>,
+    hold_time: Option<Timestamp>,
+    hold_by: Option<String>,
+    hold_reason: Option<String>,
+    pub tags: Vec<String>,
+    pub attachments: Vec<EntityRef>,
+}
+
+impl FileFacts {
+    /// The file with the content and the times of its new version.
+    pub fn apply(self, file: File) -> File {
+        File {
+            version: self.version,
+            revision: self.revision,
+            owner_id: self.owner_id,
+            created_by: self.created_by,
+            name: self.name,
+            original_name: self.original_name,
+            category: self.category,
+            title: self.title,
+            description: self.description,
+            metadata: self.metadata,
+            // The column's CHECK knows the same numbers.
+            visibility: Visibility::from_number(self.visibility).unwrap_or(Visibility::Owner),
+            create_time: self.create_time,
+            expire_time: self.expire_time,
+            deletion_time: self.deletion_time,
+            retain_until_time: self.retain_until_time,
+            hold: LegalHold::from_columns(self.hold_time, self.hold_by, self.hold_reason),
+            tags: self.tags,
+            attachments: self.attachments,
+            ..file
+        }
+    }
 }
 
 /// What became of one upload.
 #[derive(Debug)]
 pub enum Verdict {
-    /// It is a file now.
-    Committed(CommitTimes),
+    /// It is a file now, or the version of one.
+    Committed(CommitTimes, Option<Box<FileFacts>>),
     /// Its request id was answered before.
     Answered(StoredAnswer),
     /// Someone else is working on its request id.
     InProgress,
     /// Its lease was lost: somebody gave the upload up.
     Fenced,
+    /// The file that it was a version for is gone.
+    FileGone,
+    /// The file that it was a version for is in this state now, which takes none.
+    FileState(FileState),
+    /// The uploader may not change the file any more that it was a version for.
+    NotAllowed,
 }
 
 /// What became of a batch.
@@ -111,12 +180,16 @@ struct FinishedRow<'a, A> {
     metadata: &'a serde_json::Map<String, Value>,
     visibility: i16,
     version: i32,
+    is_version: bool,
+    may_write_all: bool,
+    change_description: &'a str,
     content_state: i16,
     scan_status: i16,
     mime_type: &'a str,
     declared_mime_type: &'a str,
     media_kind: i16,
     expire_time: Option<Timestamp>,
+    retain_until_time: Option<Timestamp>,
     retention_days: Option<i32>,
     tags: &'a [String],
     attachments: &'a [EntityRef],
@@ -156,12 +229,16 @@ impl<'a, A> From<&'a Finished<'a, A>> for FinishedRow<'a, A> {
             metadata: &file.metadata,
             visibility: file.visibility.number(),
             version: file.version,
+            is_version: finished.is_version,
+            may_write_all: finished.may_write_all,
+            change_description: finished.change_description,
             content_state: file.content_state.number(),
             scan_status: file.scan_status.number(),
             mime_type: &file.mime_type,
             declared_mime_type: &file.declared_mime_type,
             media_kind: file.media_kind.number(),
             expire_time: file.expire_time,
+            retain_until_time: file.retain_until_time,
             retention_days: finished.retention_days,
             tags: &file.tags,
             attachments: &file.attachments,
@@ -178,7 +255,11 @@ impl<'a, A> From<&'a Finished<'a, A>> for FinishedRow<'a, A> {
             audit_request_id: &audit.origin.request_id,
             audit_address: &audit.origin.address,
             audit_details: &audit.details,
-            event_kind: EventKind::FileCreated.number(),
+            event_kind: match finished.is_version {
+                true => EventKind::FileVersionCreated,
+                false => EventKind::FileCreated,
+            }
+            .number(),
             lease_id: lease.map(|lease| lease.id.as_uuid()),
             lease_epoch: lease.map(|lease| lease.epoch),
             request_id: request.map(|(id, _)| id.as_uuid()),
@@ -210,6 +291,8 @@ struct OutcomeRow {
     figures: Option<Value>,
     #[diesel(sql_type = Nullable<Jsonb>)]
     answered: Option<Value>,
+    #[diesel(sql_type = Nullable<Jsonb>)]
+    facts: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -243,23 +326,37 @@ pub async fn commit_uploads<A: Serialize>(
     let verdicts: Vec<Verdict> = uploads
         .iter()
         .enumerate()
-        .map(|(place, upload)| row.verdict(place, upload.request.map(|(id, _)| id)))
+        .map(|(place, upload)| row.verdict(place, upload))
         .collect::<Result<_, _>>()?;
     Ok(CommitOutcome { transaction, verdicts: Some((verdicts, quota)) })
 }
 
 impl OutcomeRow {
-    fn verdict(&self, place: usize, request: Option<RequestId>) -> Result<Verdict, DbError> {
+    fn verdict<A>(&self, place: usize, upload: &Finished<'_, A>) -> Result<Verdict, DbError> {
+        let request = upload.request.map(|(id, _)| id);
         match self.verdicts.get(place) {
             Some(1) => {
                 let deletion_time = self.deletion_times.as_ref().and_then(|times| *times.get(place)?);
-                Ok(Verdict::Committed(CommitTimes { create_time: self.create_time, deletion_time }))
+                let times = CommitTimes { create_time: self.create_time, deletion_time };
+                let facts = if upload.is_version { Some(Box::new(self.facts(upload.blob)?)) } else { None };
+                Ok(Verdict::Committed(times, facts))
             }
             Some(2) => self.answered_before(request).map(Verdict::Answered),
             Some(3) => Ok(Verdict::InProgress),
             Some(4) => Ok(Verdict::Fenced),
+            Some(5) => Ok(Verdict::FileGone),
+            Some(6) => Ok(Verdict::FileState(FileState::Deleted)),
+            Some(7) => Ok(Verdict::FileState(FileState::Archived)),
+            Some(8) => Ok(Verdict::NotAllowed),
             _ => Err(DbError::corrupt(OPERATION, "verdict")),
         }
+    }
+
+    fn facts(&self, blob: &Blob) -> Result<FileFacts, DbError> {
+        let facts = self.facts.as_ref().and_then(|facts| facts.get(blob.id.as_uuid().to_string()));
+        facts
+            .and_then(|facts| FileFacts::deserialize(facts).ok())
+            .ok_or_else(|| DbError::corrupt(OPERATION, "facts of a file"))
     }
 
     fn answered_before(&self, request: Option<RequestId>) -> Result<StoredAnswer, DbError> {

@@ -22,6 +22,14 @@ sql_enum! {
         FileUnarchived = 6 => "file_unarchived",
         /// What people wrote about it changed.
         FileUpdated = 7 => "file_updated",
+        /// A further version was committed: uploaded, or restored.
+        FileVersionCreated = 40 => "file_version_created",
+        /// A version was removed for good.
+        FileVersionDeleted = 41 => "file_version_deleted",
+        /// A legal hold was set on it.
+        FileHoldSet = 42 => "file_hold_set",
+        /// Its legal hold was released.
+        FileHoldReleased = 43 => "file_hold_released",
     }
 }
 
@@ -39,6 +47,11 @@ pub struct Event {
 }
 
 impl Event {
+    /// An event about a version of a file that need not be the current one.
+    pub fn of_version(kind: EventKind, file: FileId, version: i32, actor_id: &str) -> Self {
+        Self { kind, file, version, actor_id: actor_id.to_owned() }
+    }
+
     /// An event about the current version of a file.
     pub fn of(kind: EventKind, file: &File, actor_id: &str) -> Self {
         Self { kind, file: file.id, version: file.version, actor_id: actor_id.to_owned() }

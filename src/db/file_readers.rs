@@ -1,6 +1,6 @@
 //! Who may read a file besides its owner and its audience, with the sort keys of the file beside each name.
 
-use diesel::sql_types::{Bool, Text, Uuid as SqlUuid};
+use diesel::sql_types::{BigInt, Bool, Text, Uuid as SqlUuid};
 
 use super::{DbError, TenantTx, statement::statement};
 use crate::domain::ids::FileId;
@@ -25,6 +25,20 @@ pub async fn set_name(tx: &mut TenantTx, file: FileId, name: &str) -> Result<(),
         .execute(tx.connection()?)
         .await
         .map(|_| ())
+}
+
+/// Keeps the readers' rows in step with the size of their file.
+pub async fn set_size(tx: &mut TenantTx, file: FileId, size_bytes: u64) -> Result<(), DbError> {
+    statement(
+        "resize for readers",
+        "UPDATE file_readers SET size_bytes = {} WHERE tenant_id = {} AND file_id = {}",
+    )
+    .bind::<BigInt, _>(i64::try_from(size_bytes).unwrap_or(i64::MAX))
+    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+    .bind::<SqlUuid, _>(file.as_uuid())
+    .execute(tx.connection()?)
+    .await
+    .map(|_| ())
 }
 
 /// Removes the readers of a file.

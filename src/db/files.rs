@@ -13,7 +13,7 @@ use super::{DbError, SystemTx, TenantTx, statement::statement};
 use crate::domain::{
     clock::Timestamp,
     digest::Digest,
-    file::{ContentState, File, ScanStatus, Trash, Visibility},
+    file::{ContentState, File, LegalHold, ScanStatus, Trash, Visibility},
     ids::{FileId, TenantId},
     media_type::MediaKind,
 };
@@ -22,7 +22,7 @@ pub(super) const COLUMNS: &str = "f.tenant_id, f.id, f.owner_id, f.created_by, f
     f.original_name, f.category, f.title, f.description, f.metadata, f.visibility, f.version, f.content_state, \
     f.scan_status, f.mime_type, f.declared_mime_type, f.media_kind, f.size_bytes, f.sha256, f.revision, \
     f.create_time, f.update_time, f.delete_time, f.purge_time, f.archive_time, f.expire_time, f.deletion_time, \
-    f.retain_until_time";
+    f.retain_until_time, f.hold_time, f.hold_by, f.hold_reason";
 
 #[derive(QueryableByName)]
 pub(super) struct FileRow {
@@ -84,6 +84,12 @@ pub(super) struct FileRow {
     deletion_time: Option<DateTime<Utc>>,
     #[diesel(sql_type = Nullable<Timestamptz>)]
     retain_until_time: Option<DateTime<Utc>>,
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    hold_time: Option<DateTime<Utc>>,
+    #[diesel(sql_type = Nullable<Text>)]
+    hold_by: Option<String>,
+    #[diesel(sql_type = Nullable<Text>)]
+    hold_reason: Option<String>,
 }
 
 impl FileRow {
@@ -126,6 +132,7 @@ impl FileRow {
             expire_time: self.expire_time,
             deletion_time: self.deletion_time,
             retain_until_time: self.retain_until_time,
+            hold: LegalHold::from_columns(self.hold_time, self.hold_by, self.hold_reason),
         })
     }
 }
@@ -177,6 +184,21 @@ pub async fn get_all(tx: &mut TenantTx, ids: &[FileId]) -> Result<Vec<SeenFile>,
 /// The file with this id, if row-level security shows it.
 pub async fn get(tx: &mut TenantTx, id: FileId) -> Result<Option<SeenFile>, DbError> {
     select(tx, "get file", id, "").await
+}
+
+/// The file with this id, which nobody changes or purges until the transaction ends.
+pub async fn get_for_share(tx: &mut TenantTx, id: FileId) -> Result<Option<SeenFile>, DbError> {
+    select(tx, "share file", id, " FOR SHARE OF f").await
+}
+
+/// The files with these ids that row-level security shows, locked in the order of their ids until the transaction ends.
+pub async fn get_all_for_update(tx: &mut TenantTx, ids: &[FileId]) -> Result<Vec<SeenFile>, DbError> {
+    let rows: Vec<SeenRow> = statement("lock files", seen("f.id = ANY ({}) ORDER BY f.id FOR UPDATE OF f"))
+        .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+        .bind::<Array<SqlUuid>, _>(ids.iter().map(|id| id.as_uuid()).collect::<Vec<_>>())
+        .load(tx.connection()?)
+        .await?;
+    rows.into_iter().map(SeenRow::read).collect()
 }
 
 /// The file with this id, locked until the transaction ends.
@@ -254,11 +276,72 @@ pub async fn set_archived(
     row.read()
 }
 
+/// Gives the file's next version its number, which no version had before and none gets again.
+pub async fn next_version(tx: &mut TenantTx, id: FileId) -> Result<i32, DbError> {
+    let row: NumberRow = statement(
+        "number version",
+        "UPDATE files SET last_version = last_version + 1 WHERE tenant_id = {} AND id = {} RETURNING last_version",
+    )
+    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+    .bind::<SqlUuid, _>(id.as_uuid())
+    .one(tx.connection()?)
+    .await?;
+    Ok(row.last_version)
+}
+
+#[derive(QueryableByName)]
+struct NumberRow {
+    #[diesel(sql_type = Integer)]
+    last_version: i32,
+}
+
+/// Makes a version current that is there and available; what else becomes current is refused by the database.
+pub async fn set_current(
+    tx: &mut TenantTx,
+    id: FileId,
+    version: i32,
+    actor_id: &str,
+) -> Result<File, DbError> {
+    let sql = format!(
+        "UPDATE files AS f SET version = v.version, content_state = v.content_state, scan_status = v.scan_status,
+            mime_type = v.mime_type, declared_mime_type = v.declared_mime_type, media_kind = v.media_kind,
+            size_bytes = v.size_bytes, sha256 = v.sha256,
+            update_time = app.now(), updated_by = {{}}, revision = f.revision + 1
+         FROM versions AS v
+         WHERE f.tenant_id = {{}} AND f.id = {{}} AND v.tenant_id = f.tenant_id AND v.file_id = f.id
+           AND v.version = {{}} RETURNING {COLUMNS}"
+    );
+    let row: FileRow = statement("set current version", sql)
+        .bind::<Text, _>(actor_id.to_owned())
+        .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+        .bind::<SqlUuid, _>(id.as_uuid())
+        .bind::<Integer, _>(version)
+        .one(tx.connection()?)
+        .await?;
+    row.read()
+}
+
+/// Notes that something of a file changed that stands in other rows.
+pub async fn touch(tx: &mut TenantTx, id: FileId, actor_id: &str) -> Result<File, DbError> {
+    let sql = format!(
+        "UPDATE files AS f SET update_time = app.now(), updated_by = {{}}, revision = f.revision + 1
+         WHERE f.tenant_id = {{}} AND f.id = {{}} RETURNING {COLUMNS}"
+    );
+    let row: FileRow = statement("touch file", sql)
+        .bind::<Text, _>(actor_id.to_owned())
+        .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+        .bind::<SqlUuid, _>(id.as_uuid())
+        .one(tx.connection()?)
+        .await?;
+    row.read()
+}
+
 /// Writes what people wrote about a file; its tags stand in rows of their own.
 pub async fn update(tx: &mut TenantTx, file: &File, actor_id: &str) -> Result<File, DbError> {
     let sql = format!(
         "UPDATE files AS f SET name = {{}}, title = {{}}, description = {{}}, metadata = {{}}, visibility = {{}},
-            expire_time = {{}}, update_time = app.now(), updated_by = {{}}, revision = f.revision + 1
+            expire_time = {{}}, retain_until_time = {{}},
+            update_time = app.now(), updated_by = {{}}, revision = f.revision + 1
          WHERE f.tenant_id = {{}} AND f.id = {{}} RETURNING {COLUMNS}"
     );
     let row: FileRow = statement("update file", sql)
@@ -268,9 +351,35 @@ pub async fn update(tx: &mut TenantTx, file: &File, actor_id: &str) -> Result<Fi
         .bind::<Jsonb, _>(serde_json::Value::Object(file.metadata.clone()))
         .bind::<SmallInt, _>(file.visibility.number())
         .bind::<Nullable<Timestamptz>, _>(file.expire_time)
+        .bind::<Nullable<Timestamptz>, _>(file.retain_until_time)
         .bind::<Text, _>(actor_id.to_owned())
         .bind::<SqlUuid, _>(tx.tenant().as_uuid())
         .bind::<SqlUuid, _>(file.id.as_uuid())
+        .one(tx.connection()?)
+        .await?;
+    row.read()
+}
+
+/// Sets the legal hold of a file, or takes it off.
+pub async fn set_hold(
+    tx: &mut TenantTx,
+    id: FileId,
+    actor_id: &str,
+    reason: Option<&str>,
+) -> Result<File, DbError> {
+    let sql = format!(
+        "UPDATE files AS f SET hold_reason = hold.reason,
+            hold_time = CASE WHEN hold.reason IS NOT NULL THEN app.now() END,
+            hold_by = CASE WHEN hold.reason IS NOT NULL THEN hold.actor_id END,
+            update_time = app.now(), updated_by = hold.actor_id, revision = f.revision + 1
+         FROM (VALUES ({{}}::text, {{}}::text)) AS hold (reason, actor_id)
+         WHERE f.tenant_id = {{}} AND f.id = {{}} RETURNING {COLUMNS}"
+    );
+    let row: FileRow = statement("set hold", sql)
+        .bind::<Nullable<Text>, _>(reason.map(str::to_owned))
+        .bind::<Text, _>(actor_id.to_owned())
+        .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+        .bind::<SqlUuid, _>(id.as_uuid())
         .one(tx.connection()?)
         .await?;
     row.read()
@@ -293,13 +402,13 @@ struct DueRow {
     #[diesel(sql_type = SqlUuid)]
     id: Uuid,
     #[diesel(sql_type = Timestamptz)]
-    purge_time: Timestamp,
+    due_time: Timestamp,
 }
 
-/// A file whose time in the trash is over since then: also its place in the list of all.
+/// A file whose time in the trash, and its retention, are over since then: also its place in the list of all.
 pub type DueFile = (Timestamp, TenantId, FileId);
 
-/// Files whose time in the trash is over; longest first, behind a place.
+/// Files whose time in the trash is over and that need not be kept; longest first, behind a place.
 pub async fn list_due(
     tx: &mut SystemTx,
     after: Option<DueFile>,
@@ -310,10 +419,10 @@ pub async fn list_due(
     });
     let rows: Vec<DueRow> = statement(
         "find due files",
-        "SELECT tenant_id, id, purge_time FROM files WHERE purge_time <= app.now()
-           AND (retain_until_time IS NULL OR retain_until_time <= app.now())
-           AND (purge_time, tenant_id, id) > ({}, {}, {})
-         ORDER BY purge_time, tenant_id, id LIMIT {}",
+        "SELECT tenant_id, id, greatest(purge_time, retain_until_time) AS due_time FROM files
+         WHERE purge_time IS NOT NULL AND hold_time IS NULL AND greatest(purge_time, retain_until_time) <= app.now()
+           AND (greatest(purge_time, retain_until_time), tenant_id, id) > ({}, {}, {})
+         ORDER BY greatest(purge_time, retain_until_time), tenant_id, id LIMIT {}",
     )
     .bind::<Timestamptz, _>(time)
     .bind::<SqlUuid, _>(tenant)
@@ -321,6 +430,6 @@ pub async fn list_due(
     .bind::<BigInt, _>(limit)
     .load(tx.connection()?)
     .await?;
-    let place = |row: DueRow| (row.purge_time, TenantId::from_uuid(row.tenant_id), FileId::from_uuid(row.id));
+    let place = |row: DueRow| (row.due_time, TenantId::from_uuid(row.tenant_id), FileId::from_uuid(row.id));
     Ok(rows.into_iter().map(place).collect())
 }

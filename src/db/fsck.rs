@@ -162,7 +162,7 @@ struct DriftRow {
 
 /// What is charged: every version of every file, the trash only where the tenant's policy counts it.
 const CHARGED: &str = "
-    SELECT f.tenant_id, f.category, v.media_kind, v.size_bytes, f.id
+    SELECT f.tenant_id, f.category, v.media_kind, v.size_bytes, f.id, v.version = f.version AS is_current
     FROM files AS f
     JOIN tenants AS t ON t.id = f.tenant_id
     JOIN versions AS v ON v.tenant_id = f.tenant_id AND v.file_id = f.id
@@ -230,13 +230,15 @@ struct UsageRow {
     stored_bytes: i64,
 }
 
-/// Usage counters that differ from what is stored.
+/// Usage counters that differ from what is stored: bytes under the kind of each version, files under that of their current
+/// one.
 pub async fn usage_drifts(tx: &mut SystemTx) -> Result<Vec<UsageDrift>, DbError> {
     let sql = format!(
         "SELECT tenant_id, category, media_kind, coalesce(u.total_bytes, 0) AS counted_bytes,
                 coalesce(s.bytes, 0) AS stored_bytes
          FROM usage_counters AS u FULL JOIN (
-             SELECT tenant_id, category, media_kind, sum(size_bytes)::bigint AS bytes, count(DISTINCT id) AS files
+             SELECT tenant_id, category, media_kind, sum(size_bytes)::bigint AS bytes,
+                    count(*) FILTER (WHERE is_current) AS files
              FROM ({CHARGED}) AS c GROUP BY tenant_id, category, media_kind
          ) AS s USING (tenant_id, category, media_kind)
          WHERE coalesce(u.total_bytes, 0) <> coalesce(s.bytes, 0) OR coalesce(u.file_count, 0) <> coalesce(s.files, 0)
@@ -267,14 +269,14 @@ struct UnauditedRow {
 
 /// Versions whose commit left no audit entry.
 pub async fn unaudited_versions(tx: &mut SystemTx) -> Result<Vec<(TenantId, FileId, i32)>, DbError> {
-    // 2: file_upload
+    // 2: file_upload, 40: file_version_restore
     let rows: Vec<UnauditedRow> = statement(
         "check audit entries",
         "SELECT v.tenant_id, v.file_id, v.version FROM versions AS v
          WHERE NOT EXISTS (
              SELECT FROM audit_entries AS a
              WHERE a.tenant_id = v.tenant_id AND a.file_id = v.file_id AND a.create_time = v.create_time
-               AND a.action = 2 AND a.version = v.version AND a.is_allowed)
+               AND a.action IN (2, 40) AND a.version = v.version AND a.is_allowed)
          ORDER BY v.tenant_id, v.file_id, v.version LIMIT 1000",
     )
     .load(tx.connection()?)

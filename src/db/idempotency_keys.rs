@@ -33,6 +33,18 @@ sql_enum! {
         CreateUpload = 60 => "CreateUpload",
         /// CancelUpload
         CancelUpload = 61 => "CancelUpload",
+        /// RestoreFileVersion
+        RestoreFileVersion = 40 => "RestoreFileVersion",
+        /// DeleteFileVersion
+        DeleteFileVersion = 41 => "DeleteFileVersion",
+        /// CopyFile
+        CopyFile = 42 => "CopyFile",
+        /// BatchDeleteFiles
+        BatchDeleteFiles = 43 => "BatchDeleteFiles",
+        /// SetLegalHold
+        SetLegalHold = 44 => "SetLegalHold",
+        /// ReleaseLegalHold
+        ReleaseLegalHold = 45 => "ReleaseLegalHold",
     }
 }
 

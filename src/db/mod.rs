@@ -15,6 +15,7 @@ pub mod commit;
 mod error;
 pub mod events;
 pub mod expiring_files;
+pub mod file_copies;
 pub mod file_readers;
 pub mod file_tags;
 pub mod files;

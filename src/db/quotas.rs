@@ -101,6 +101,11 @@ impl QuotaDelta {
         Self { used_bytes: bytes, file_count: 1, ..Self::default() }
     }
 
+    /// So many bytes more or less, of files that are there.
+    pub fn bytes(bytes: i64) -> Self {
+        Self { used_bytes: bytes, ..Self::default() }
+    }
+
     /// One file less.
     pub fn release(bytes: i64) -> Self {
         Self { used_bytes: -bytes, file_count: -1, ..Self::default() }

@@ -7,8 +7,8 @@ use diesel::{
     sql_types::{Array, BigInt, SmallInt, Text, Uuid as SqlUuid},
 };
 
-use super::{DbError, TenantTx, statement::statement};
-use crate::domain::media_type::MediaKind;
+use super::{DbError, TenantTx, statement::statement, versions::Charge};
+use crate::domain::{file::File, media_type::MediaKind};
 
 /// One counter.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,59 +20,52 @@ pub struct UsageCounter {
     pub total_bytes: i64,
 }
 
-/// Files that came in, summed per counter and in one order, which is also the order of locks.
+/// Changes of counters, summed per counter and in one order, which is also the order of locks.
 #[derive(Debug, Clone, Default)]
-pub struct UsageGain(BTreeMap<(String, i16), (i64, i64)>);
+pub struct UsageDelta(BTreeMap<(String, i16), (i64, i64)>);
 
-impl UsageGain {
-    /// Counts one file.
-    pub fn count(&mut self, category: &str, kind: MediaKind, size_bytes: i64) {
-        let slot = self.0.entry((category.to_owned(), kind.number())).or_default();
-        slot.0 += 1;
-        slot.1 += size_bytes;
+impl UsageDelta {
+    /// Whole files that came (`sign` 1) or went (-1): the file counts under the kind of its current version, bytes under
+    /// that of the version that has them.
+    pub fn file(&mut self, file: &File, charge: &Charge, sign: i64) {
+        self.files(&file.category, file.media_kind, sign);
+        for (kind, bytes) in &charge.0 {
+            self.bytes(&file.category, *kind, sign * bytes);
+        }
+    }
+
+    /// So many files more.
+    pub fn files(&mut self, category: &str, kind: MediaKind, count: i64) {
+        self.0.entry((category.to_owned(), kind.number())).or_default().0 += count;
+    }
+
+    /// So many bytes more.
+    pub fn bytes(&mut self, category: &str, kind: MediaKind, bytes: i64) {
+        self.0.entry((category.to_owned(), kind.number())).or_default().1 += bytes;
     }
 }
 
-/// Adds what came in.
-pub async fn add(tx: &mut TenantTx, gain: &UsageGain) -> Result<(), DbError> {
-    let (keys, values): (Vec<_>, Vec<_>) = gain.0.iter().map(|(key, value)| (key.clone(), *value)).unzip();
+/// Changes counters. One from which is taken exists.
+pub async fn apply(tx: &mut TenantTx, delta: &UsageDelta) -> Result<(), DbError> {
+    let (keys, values): (Vec<_>, Vec<_>) = delta.0.iter().map(|(key, value)| (key.clone(), *value)).unzip();
     let (categories, kinds): (Vec<String>, Vec<i16>) = keys.into_iter().unzip();
     let (counts, sums): (Vec<i64>, Vec<i64>) = values.into_iter().unzip();
     statement(
-        "add to usage counters",
-        "INSERT INTO usage_counters AS counter (tenant_id, category, media_kind, file_count, total_bytes)
-         SELECT {}, gain.category, gain.kind, gain.count, gain.sum
-         FROM unnest({}, {}, {}, {}) WITH ORDINALITY AS gain (category, kind, count, sum, place) ORDER BY place
-         ON CONFLICT (tenant_id, category, media_kind) DO UPDATE
-         SET file_count = counter.file_count + excluded.file_count,
-             total_bytes = counter.total_bytes + excluded.total_bytes",
+        "change usage counters",
+        "WITH delta AS MATERIALIZED (
+             SELECT * FROM unnest({}, {}, {}, {}) WITH ORDINALITY AS d (category, kind, count, sum, place)
+         )
+         INSERT INTO usage_counters AS counter (tenant_id, category, media_kind, file_count, total_bytes)
+         SELECT {}, d.category, d.kind, greatest(d.count, 0), greatest(d.sum, 0) FROM delta AS d ORDER BY d.place
+         ON CONFLICT (tenant_id, category, media_kind) DO UPDATE SET (file_count, total_bytes) = (
+             SELECT counter.file_count + d.count, counter.total_bytes + d.sum FROM delta AS d
+             WHERE d.category = counter.category AND d.kind = counter.media_kind)",
     )
-    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
     .bind::<Array<Text>, _>(categories)
     .bind::<Array<SmallInt>, _>(kinds)
     .bind::<Array<BigInt>, _>(counts)
     .bind::<Array<BigInt>, _>(sums)
-    .execute(tx.connection()?)
-    .await
-    .map(|_| ())
-}
-
-/// Takes one file away.
-pub async fn subtract(
-    tx: &mut TenantTx,
-    category: &str,
-    kind: MediaKind,
-    size_bytes: i64,
-) -> Result<(), DbError> {
-    statement(
-        "take from usage counter",
-        "UPDATE usage_counters SET file_count = file_count - 1, total_bytes = total_bytes - {}
-         WHERE tenant_id = {} AND category = {} AND media_kind = {}",
-    )
-    .bind::<BigInt, _>(size_bytes)
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-    .bind::<Text, _>(category.to_owned())
-    .bind::<SmallInt, _>(kind.number())
     .execute(tx.connection()?)
     .await
     .map(|_| ())
@@ -95,7 +88,7 @@ pub async fn list(tx: &mut TenantTx) -> Result<Vec<UsageCounter>, DbError> {
     let rows: Vec<CounterRow> = statement(
         "list usage counters",
         "SELECT category, media_kind, file_count, total_bytes FROM usage_counters
-         WHERE tenant_id = {} AND file_count > 0 ORDER BY category, media_kind",
+         WHERE tenant_id = {} AND (file_count > 0 OR total_bytes > 0) ORDER BY category, media_kind",
     )
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())
     .load(tx.connection()?)

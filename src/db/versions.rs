@@ -2,7 +2,7 @@
 
 use diesel::{
     QueryableByName,
-    sql_types::{BigInt, Integer, SmallInt, Uuid as SqlUuid},
+    sql_types::{BigInt, Binary, Integer, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid},
 };
 use uuid::Uuid;
 
@@ -12,8 +12,11 @@ use super::{
     statement::statement,
 };
 use crate::domain::{
-    file::ContentState,
+    clock::Timestamp,
+    digest::Digest,
+    file::{ContentState, FileVersion, ScanStatus},
     ids::{BlobId, FileId},
+    media_type::MediaKind,
 };
 
 /// A version with the blob that holds its bytes.
@@ -59,55 +62,200 @@ pub async fn get(tx: &mut TenantTx, file: FileId, version: i32) -> Result<Option
     .transpose()
 }
 
+/// What versions are charged, by the kind that each was counted under.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Charge(pub Vec<(MediaKind, i64)>);
+
+impl Charge {
+    /// All of it, in bytes.
+    pub fn bytes(&self) -> i64 {
+        self.0.iter().map(|(_, bytes)| bytes).sum()
+    }
+}
+
 #[derive(QueryableByName)]
 struct Removed {
     #[diesel(sql_type = SqlUuid)]
     blob_id: Uuid,
+    #[diesel(sql_type = SmallInt)]
+    media_kind: i16,
     #[diesel(sql_type = BigInt)]
     size_bytes: i64,
 }
 
-/// What went with the versions of a file.
+/// What went with versions.
 #[derive(Debug, Default)]
 pub struct RemovedVersions {
     /// The blobs they stood on.
     pub blobs: Vec<BlobId>,
-    /// How many bytes they were charged.
-    pub charged_bytes: i64,
+    /// What they were charged.
+    pub charge: Charge,
+}
+
+impl RemovedVersions {
+    fn read(rows: Vec<Removed>) -> Result<Self, DbError> {
+        let charge = rows.iter().map(|row| Ok((kind(row.media_kind)?, row.size_bytes)));
+        Ok(Self {
+            charge: Charge(charge.collect::<Result<_, DbError>>()?),
+            blobs: rows.into_iter().map(|row| BlobId::from_uuid(row.blob_id)).collect(),
+        })
+    }
 }
 
 /// Removes every version of a file.
 pub async fn delete(tx: &mut TenantTx, file: FileId) -> Result<RemovedVersions, DbError> {
     let rows: Vec<Removed> = statement(
         "delete versions",
-        "DELETE FROM versions WHERE tenant_id = {} AND file_id = {} RETURNING blob_id, size_bytes",
+        "DELETE FROM versions WHERE tenant_id = {} AND file_id = {} RETURNING blob_id, media_kind, size_bytes",
     )
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())
     .bind::<SqlUuid, _>(file.as_uuid())
     .load(tx.connection()?)
     .await?;
-    Ok(RemovedVersions {
-        charged_bytes: rows.iter().map(|row| row.size_bytes).sum(),
-        blobs: rows.into_iter().map(|row| BlobId::from_uuid(row.blob_id)).collect(),
-    })
+    RemovedVersions::read(rows)
+}
+
+/// Removes one version of a file.
+pub async fn delete_one(tx: &mut TenantTx, file: FileId, version: i32) -> Result<RemovedVersions, DbError> {
+    let rows: Vec<Removed> = statement(
+        "delete version",
+        "DELETE FROM versions WHERE tenant_id = {} AND file_id = {} AND version = {}
+         RETURNING blob_id, media_kind, size_bytes",
+    )
+    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+    .bind::<SqlUuid, _>(file.as_uuid())
+    .bind::<Integer, _>(version)
+    .load(tx.connection()?)
+    .await?;
+    RemovedVersions::read(rows)
+}
+
+fn kind(number: i16) -> Result<MediaKind, DbError> {
+    MediaKind::from_number(number).ok_or_else(|| DbError::corrupt("read version", "media kind"))
 }
 
 #[derive(QueryableByName)]
 struct Charged {
+    #[diesel(sql_type = SmallInt)]
+    media_kind: i16,
     #[diesel(sql_type = BigInt)]
     charged_bytes: i64,
 }
 
-/// How many bytes the versions of a file are charged.
-pub async fn charged_bytes(tx: &mut TenantTx, file: FileId) -> Result<i64, DbError> {
-    let row: Charged = statement(
+/// What the versions of a file are charged.
+pub async fn charge(tx: &mut TenantTx, file: FileId) -> Result<Charge, DbError> {
+    let rows: Vec<Charged> = statement(
         "sum versions",
-        "SELECT coalesce(sum(size_bytes), 0)::bigint AS charged_bytes FROM versions
-         WHERE tenant_id = {} AND file_id = {}",
+        "SELECT media_kind, sum(size_bytes)::bigint AS charged_bytes FROM versions
+         WHERE tenant_id = {} AND file_id = {} GROUP BY media_kind ORDER BY media_kind",
     )
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())
     .bind::<SqlUuid, _>(file.as_uuid())
-    .one(tx.connection()?)
+    .load(tx.connection()?)
     .await?;
-    Ok(row.charged_bytes)
+    let charge = rows.into_iter().map(|row| Ok((kind(row.media_kind)?, row.charged_bytes)));
+    Ok(Charge(charge.collect::<Result<_, DbError>>()?))
+}
+
+#[derive(QueryableByName)]
+struct ListedRow {
+    #[diesel(sql_type = Integer)]
+    version: i32,
+    #[diesel(sql_type = SmallInt)]
+    content_state: i16,
+    #[diesel(sql_type = SmallInt)]
+    scan_status: i16,
+    #[diesel(sql_type = Text)]
+    mime_type: String,
+    #[diesel(sql_type = Text)]
+    declared_mime_type: String,
+    #[diesel(sql_type = BigInt)]
+    size_bytes: i64,
+    #[diesel(sql_type = Binary)]
+    sha256: Vec<u8>,
+    #[diesel(sql_type = Text)]
+    created_by: String,
+    #[diesel(sql_type = Timestamptz)]
+    create_time: Timestamp,
+    #[diesel(sql_type = Text)]
+    change_description: String,
+    #[diesel(sql_type = Nullable<Integer>)]
+    restored_from: Option<i32>,
+}
+
+/// So many versions of a file below a number, newest first.
+pub async fn list(
+    tx: &mut TenantTx,
+    file: FileId,
+    below: i32,
+    limit: i64,
+) -> Result<Vec<FileVersion>, DbError> {
+    let rows: Vec<ListedRow> = statement(
+        "list versions",
+        "SELECT version, content_state, scan_status, mime_type, declared_mime_type, size_bytes, sha256, created_by,
+            create_time, change_description, restored_from
+         FROM versions WHERE tenant_id = {} AND file_id = {} AND version < {} ORDER BY version DESC LIMIT {}",
+    )
+    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+    .bind::<SqlUuid, _>(file.as_uuid())
+    .bind::<Integer, _>(below)
+    .bind::<BigInt, _>(limit)
+    .load(tx.connection()?)
+    .await?;
+    let bad = |what: &str| DbError::corrupt("list versions", what);
+    rows.into_iter()
+        .map(|row| {
+            Ok(FileVersion {
+                version: row.version,
+                content_state: ContentState::from_number(row.content_state)
+                    .ok_or_else(|| bad("content state"))?,
+                scan_status: ScanStatus::from_number(row.scan_status).ok_or_else(|| bad("scan status"))?,
+                mime_type: row.mime_type,
+                declared_mime_type: row.declared_mime_type,
+                size_bytes: u64::try_from(row.size_bytes).map_err(|_| bad("size"))?,
+                sha256: Digest::from_slice(&row.sha256).map_err(|_| bad("digest"))?,
+                created_by: row.created_by,
+                create_time: row.create_time,
+                change_description: row.change_description,
+                restored_from: row.restored_from,
+            })
+        })
+        .collect()
+}
+
+/// A version that gets the content of another one.
+#[derive(Debug)]
+#[allow(missing_docs, reason = "the fields are the columns of their names")]
+pub struct VersionCopy<'a> {
+    pub from_file: FileId,
+    pub from_version: i32,
+    pub file: FileId,
+    pub version: i32,
+    pub created_by: &'a str,
+    pub change_description: &'a str,
+    pub restored_from: Option<i32>,
+}
+
+/// Adds a version on the same blob as another one.
+pub async fn copy(tx: &mut TenantTx, copy: &VersionCopy<'_>) -> Result<(), DbError> {
+    statement(
+        "copy version",
+        "INSERT INTO versions (tenant_id, file_id, version, blob_id, content_state, scan_status, mime_type,
+            declared_mime_type, media_kind, size_bytes, sha256, created_by, create_time, change_description,
+            restored_from)
+         SELECT v.tenant_id, {}, {}, v.blob_id, v.content_state, v.scan_status, v.mime_type, v.declared_mime_type,
+            v.media_kind, v.size_bytes, v.sha256, {}, app.now(), {}, {}
+         FROM versions AS v WHERE v.tenant_id = {} AND v.file_id = {} AND v.version = {}",
+    )
+    .bind::<SqlUuid, _>(copy.file.as_uuid())
+    .bind::<Integer, _>(copy.version)
+    .bind::<Text, _>(copy.created_by.to_owned())
+    .bind::<Text, _>(copy.change_description.to_owned())
+    .bind::<Nullable<Integer>, _>(copy.restored_from)
+    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+    .bind::<SqlUuid, _>(copy.from_file.as_uuid())
+    .bind::<Integer, _>(copy.from_version)
+    .execute(tx.connection()?)
+    .await
+    .map(|_| ())
 }

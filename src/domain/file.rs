@@ -126,6 +126,43 @@ pub struct File {
     pub expire_time: Option<Timestamp>,
     pub deletion_time: Option<Timestamp>,
     pub retain_until_time: Option<Timestamp>,
+    #[serde(default)]
+    pub hold: Option<LegalHold>,
+}
+
+/// Keeps a file from being purged by anyone until it is released.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LegalHold {
+    /// Since when.
+    pub time: Timestamp,
+    /// Who set it.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+}
+
+impl LegalHold {
+    /// A hold, where all of it is there.
+    pub fn from_columns(time: Option<Timestamp>, by: Option<String>, reason: Option<String>) -> Option<Self> {
+        Some(Self { time: time?, by: by?, reason: reason? })
+    }
+}
+
+/// A content that a file has, or had.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the fields are those of the contract's FileVersion, explained there")]
+pub struct FileVersion {
+    pub version: i32,
+    pub content_state: ContentState,
+    pub scan_status: ScanStatus,
+    pub mime_type: String,
+    pub declared_mime_type: String,
+    pub size_bytes: u64,
+    pub sha256: Digest,
+    pub created_by: String,
+    pub create_time: Timestamp,
+    pub change_description: String,
+    pub restored_from: Option<i32>,
 }
 
 /// When a file was deleted, and when the trash is emptied of it.
@@ -152,9 +189,21 @@ impl File {
         project(self.content_state, self.trash.is_some(), self.archive_time.is_some())
     }
 
-    /// Changes whenever the file does.
+    /// Changes whenever the file does: the number of the content, and that of the record.
     pub fn etag(&self) -> String {
         format!("{}-{}", self.version, self.revision)
+    }
+
+    /// Whether something says at this time that the file's bytes must be kept, whoever wants them gone.
+    pub fn must_be_kept(&self, now: Timestamp) -> bool {
+        self.hold.is_some() || self.retain_until_time.is_some_and(|until| now < until)
+    }
+
+    /// Whether the content is still that which the file had at this etag. What else changed since does not matter: the number
+    /// of a version stands for its bytes alone.
+    pub fn has_content_of(&self, etag: &str) -> bool {
+        let version = etag.split_once('-').filter(|(_, revision)| revision.parse::<i64>().is_ok());
+        version.is_some_and(|(version, _)| version == self.version.to_string())
     }
 
     /// Whether the bytes may be read: invariant 9 has this one door.

@@ -23,6 +23,11 @@ pub fn check_description(field: &str, description: &str, wrong: &mut Violations)
     wrong.take(field, text::block(description, text::DESCRIPTION_BYTES_MAX));
 }
 
+/// What is new in a version is said in one line, or not at all.
+pub fn check_change_description(field: &str, text: &str, wrong: &mut Violations) {
+    wrong.take(field, text::optional_line(text, text::CHANGE_DESCRIPTION_CHARACTERS_MAX));
+}
+
 /// Tags in bytewise order, each once.
 pub fn check_tags(field: &str, tags: &[String], wrong: &mut Violations) -> Vec<String> {
     if tags.len() > text::TAGS_MAX {
@@ -62,6 +67,34 @@ pub fn check_expire_time(
 ) {
     if expire_time.is_some_and(|expire_time| expire_time <= now) {
         wrong.add(field, "must lie in the future");
+    }
+}
+
+/// What must be kept is kept into the future.
+pub fn check_retain_until_time(
+    field: &str,
+    retain_until_time: Option<Timestamp>,
+    now: Timestamp,
+    wrong: &mut Violations,
+) {
+    if retain_until_time.is_some_and(|until| until <= now) {
+        wrong.add(field, "must lie in the future");
+    }
+}
+
+/// The latest end of a file must not come before its earliest (POLICY: "latest before earliest is refused"): `field` is what
+/// would end it at `end`.
+pub fn check_end(
+    field: &str,
+    end: Option<Timestamp>,
+    retain_until_time: Option<Timestamp>,
+    wrong: &mut Violations,
+) {
+    if let (Some(end), Some(until)) = (end, retain_until_time)
+        && end < until
+    {
+        let (end, until) = (end.to_rfc3339(), until.to_rfc3339());
+        wrong.add(field, format!("would end the file at {end}, before its retain_until_time {until}"));
     }
 }
 

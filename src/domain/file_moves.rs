@@ -15,6 +15,16 @@ impl FileState {
         }
     }
 
+    /// Whether a file in this state may get another content. What is archived rests: a new content would either be readable
+    /// there or hide behind the old one. What is quarantined or damaged may be replaced, and stays what it is as a version.
+    pub fn may_get_a_version(self) -> Result<(), WrongState> {
+        match self {
+            Self::Deleted => Err(WrongState::Deleted),
+            Self::Archived => Err(WrongState::State(self)),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether a file in this state may be taken out of the archive; one that is not archived stays as it is.
     pub fn may_be_unarchived(self) -> Result<(), WrongState> {
         match self {

@@ -23,6 +23,8 @@ pub struct FileUpdate {
     pub visibility: Option<Visibility>,
     /// `Some(None)`: it does not expire any more.
     pub expire_time: Option<Option<Timestamp>>,
+    /// `Some(None)`: it need not be kept any more.
+    pub retain_until_time: Option<Option<Timestamp>>,
 }
 
 impl FileUpdate {
@@ -43,7 +45,33 @@ impl FileUpdate {
             fields::check_metadata("file.metadata", metadata, &mut wrong);
         }
         fields::check_expire_time("file.expire_time", self.expire_time.flatten(), now, &mut wrong);
+        let until = self.retain_until_time.flatten();
+        fields::check_retain_until_time("file.retain_until_time", until, now, &mut wrong);
         wrong.into_result().map(|()| self)
+    }
+
+    /// Checks the ends that the file would have: its latest must not come before its earliest. Told of the field that is
+    /// changed.
+    pub fn check_ends(&self, file: &File) -> Result<(), Violations> {
+        let mut wrong = Violations::new();
+        let until = self.retain_until_time.unwrap_or(file.retain_until_time);
+        if let Some(expire_time) = self.expire_time {
+            fields::check_end("file.expire_time", expire_time, until, &mut wrong);
+        } else if self.retain_until_time.is_some() {
+            fields::check_end("file.retain_until_time", file.expire_time, until, &mut wrong);
+        }
+        if self.retain_until_time.is_some() {
+            fields::check_end("file.retain_until_time", file.deletion_time, until, &mut wrong);
+        }
+        wrong.into_result()
+    }
+
+    /// Whether it would let the file go earlier than it must be kept now.
+    pub fn shortens_retention(&self, file: &File, now: Timestamp) -> bool {
+        match (self.retain_until_time, file.retain_until_time) {
+            (Some(new), Some(old)) => now < old && new.is_none_or(|new| new < old),
+            _ => false,
+        }
     }
 
     /// The names of the fields that it sets.
@@ -56,6 +84,7 @@ impl FileUpdate {
             ("metadata", self.metadata.is_some()),
             ("visibility", self.visibility.is_some()),
             ("expire_time", self.expire_time.is_some()),
+            ("retain_until_time", self.retain_until_time.is_some()),
         ];
         set.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| name).collect()
     }
@@ -70,6 +99,7 @@ impl FileUpdate {
             metadata: self.metadata.unwrap_or(file.metadata),
             visibility: self.visibility.unwrap_or(file.visibility),
             expire_time: self.expire_time.unwrap_or(file.expire_time),
+            retain_until_time: self.retain_until_time.unwrap_or(file.retain_until_time),
             ..file
         }
     }

@@ -9,6 +9,8 @@ pub const NAME_CHARACTERS_MAX: usize = 255;
 pub const TITLE_CHARACTERS_MAX: usize = 255;
 /// The longest description, in bytes.
 pub const DESCRIPTION_BYTES_MAX: usize = 4 * 1024;
+/// The longest description of a change, in characters.
+pub const CHANGE_DESCRIPTION_CHARACTERS_MAX: usize = 500;
 /// The most tags on a file.
 pub const TAGS_MAX: usize = 50;
 /// The longest tag, in characters.

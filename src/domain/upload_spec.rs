@@ -1,5 +1,6 @@
 //! What a client says about a file before its bytes, and everything that can be wrong with it.
 
+use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -8,7 +9,7 @@ use super::{
     digest::{Digest, Hasher},
     file::{EntityRef, Visibility},
     file_fields as fields,
-    ids::RequestId,
+    ids::{FileId, RequestId},
     media_type::DECLARED_CHARACTERS_MAX,
     policy::Policy,
     text::{self, EXTERNAL_ID_CHARACTERS_MAX},
@@ -36,7 +37,10 @@ pub struct UploadSpec {
     pub tags: Vec<String>,
     pub metadata: Map<String, Value>,
     pub attachments: Vec<EntityRef>,
+    pub file_id: String,
+    pub change_description: String,
     pub expire_time: Option<Timestamp>,
+    pub retain_until_time: Option<Timestamp>,
     pub retention_days: i32,
     pub visibility: Option<Visibility>,
     pub request_id: String,
@@ -58,7 +62,11 @@ pub struct CheckedSpec {
     pub tags: Vec<String>,
     pub metadata: Map<String, Value>,
     pub attachments: Vec<EntityRef>,
+    /// The file that these bytes are a version of; its record stays as it is, and none of it is said here.
+    pub file: Option<FileId>,
+    pub change_description: String,
     pub expire_time: Option<Timestamp>,
+    pub retain_until_time: Option<Timestamp>,
     pub retention_days: Option<u32>,
     pub visibility: Visibility,
     pub readers: Vec<String>,
@@ -68,6 +76,9 @@ pub struct CheckedSpec {
 impl UploadSpec {
     /// Checks everything against the policy and reports all that is wrong together.
     pub fn check(mut self, policy: &Policy, now: Timestamp) -> Result<CheckedSpec, Violations> {
+        if !self.file_id.is_empty() {
+            return self.check_version();
+        }
         let mut wrong = std::mem::take(&mut self.unreadable);
         fields::check_name("spec.name", &self.name, policy, &mut wrong);
         let size_bytes = self.check_size(&mut wrong);
@@ -104,8 +115,63 @@ impl UploadSpec {
             tags,
             metadata: self.metadata,
             attachments,
+            file: None,
+            change_description: self.change_description,
             expire_time: self.expire_time,
+            retain_until_time: self.retain_until_time,
             retention_days: u32::try_from(self.retention_days).ok().filter(|days| *days > 0),
+            request_id,
+        })
+    }
+
+    /// A version has no record of its own: what would be ignored is refused.
+    fn check_version(mut self) -> Result<CheckedSpec, Violations> {
+        let mut wrong = std::mem::take(&mut self.unreadable);
+        let file = wrong.take("spec.file_id", self.file_id.parse::<FileId>().map_err(|_| "must be a UUID"));
+        for (field, is_set) in [
+            ("spec.name", !self.name.is_empty()),
+            ("spec.category", !self.category.is_empty()),
+            ("spec.title", !self.title.is_empty()),
+            ("spec.description", !self.description.is_empty()),
+            ("spec.tags", !self.tags.is_empty()),
+            ("spec.metadata", !self.metadata.is_empty()),
+            ("spec.attachments", !self.attachments.is_empty()),
+            ("spec.expire_time", self.expire_time.is_some()),
+            ("spec.retain_until_time", self.retain_until_time.is_some()),
+            ("spec.retention_days", self.retention_days != 0),
+            ("spec.visibility", self.visibility.is_some()),
+        ] {
+            if is_set {
+                wrong.add(
+                    field,
+                    "belongs to the file and not to its version; leave it out and use UpdateFile",
+                );
+            }
+        }
+        let size_bytes = self.check_size(&mut wrong);
+        let sha256 =
+            self.sha256.as_deref().and_then(|raw| wrong.take("spec.sha256", Digest::from_slice(raw)));
+        self.check_texts(&mut wrong);
+        let request_id = request_id("spec.request_id", &self.request_id, &mut wrong);
+        wrong.into_result()?;
+        Ok(CheckedSpec {
+            readers: Vec::new(),
+            visibility: Visibility::Owner,
+            name: self.name,
+            declared_mime_type: self.mime_type,
+            size_bytes,
+            sha256,
+            category: self.category,
+            title: self.title,
+            description: self.description,
+            tags: self.tags,
+            metadata: self.metadata,
+            attachments: self.attachments,
+            file,
+            change_description: self.change_description,
+            expire_time: None,
+            retain_until_time: None,
+            retention_days: None,
             request_id,
         })
     }
@@ -117,6 +183,7 @@ impl UploadSpec {
 
     fn check_texts(&self, wrong: &mut Violations) {
         wrong.take("spec.mime_type", text::optional_line(&self.mime_type, DECLARED_CHARACTERS_MAX));
+        fields::check_change_description("spec.change_description", &self.change_description, wrong);
         fields::check_title("spec.title", &self.title, wrong);
         fields::check_description("spec.description", &self.description, wrong);
         fields::check_metadata("spec.metadata", &self.metadata, wrong);
@@ -136,7 +203,15 @@ impl UploadSpec {
         fields::check_expire_time("spec.expire_time", self.expire_time, now, wrong);
         if !(0..=RETENTION_DAYS_MAX).contains(&self.retention_days) {
             wrong.add("spec.retention_days", format!("must be from 0 (never) to {RETENTION_DAYS_MAX}"));
+            return;
         }
+        let until = self.retain_until_time;
+        fields::check_retain_until_time("spec.retain_until_time", until, now, wrong);
+        fields::check_end("spec.expire_time", self.expire_time, until, wrong);
+        let deletion_time = (self.retention_days > 0)
+            .then(|| now.checked_add_signed(TimeDelta::days(self.retention_days.into())))
+            .flatten();
+        fields::check_end("spec.retention_days", deletion_time, until, wrong);
     }
 }
 
@@ -145,8 +220,10 @@ impl CheckedSpec {
     /// its bytes.
     pub fn fingerprint(&self, actor_id: &str, content: Digest) -> Digest {
         let mut hasher = Hasher::default();
+        // That of a version follows from its file.
+        let category = if self.file.is_some() { "" } else { &self.category };
         for field in
-            [actor_id, &self.name, &self.declared_mime_type, &self.category, &self.title, &self.description]
+            [actor_id, &self.name, &self.declared_mime_type, category, &self.title, &self.description]
         {
             hasher.field(field.as_bytes());
         }
@@ -155,10 +232,15 @@ impl CheckedSpec {
             self.metadata,
             self.attachments,
             self.expire_time,
+            self.retain_until_time,
             self.retention_days,
             self.visibility,
         ]);
         hasher.field(rest.to_string().as_bytes());
+        hasher.field(self.change_description.as_bytes());
+        if let Some(file) = self.file {
+            hasher.field(file.as_uuid().as_bytes());
+        }
         hasher.field(content.as_bytes());
         hasher.finish()
     }
@@ -238,6 +320,53 @@ mod tests {
         ] {
             assert!(fields.iter().any(|reported| reported == field), "{field} is missing in {fields:?}");
         }
+    }
+
+    #[test]
+    fn a_file_that_must_be_kept_longer_than_it_lives_is_refused_with_the_reason() {
+        let until = Timestamp::default() + TimeDelta::days(10);
+        let kept = UploadSpec { retain_until_time: Some(until), ..spec() };
+        assert_eq!(check(kept.clone()).unwrap().retain_until_time, Some(until));
+        assert!(check(UploadSpec { retention_days: 10, expire_time: Some(until), ..kept.clone() }).is_ok());
+        let early = Timestamp::default() + TimeDelta::days(9);
+        let wrong = UploadSpec { retention_days: 9, expire_time: Some(early), ..kept.clone() };
+        let wrong = check(wrong).unwrap_err();
+        let fields: Vec<&str> = wrong.iter().map(|wrong| wrong.field.as_str()).collect();
+        assert_eq!(fields, ["spec.expire_time", "spec.retention_days"]);
+        assert!(
+            wrong.iter().all(|wrong| wrong.description.contains("before its retain_until_time 1970-01-11"))
+        );
+        let past = UploadSpec { retain_until_time: Some(Timestamp::default()), ..spec() };
+        assert_eq!(check(past).unwrap_err().iter().next().unwrap().field, "spec.retain_until_time");
+    }
+
+    #[test]
+    fn a_version_says_nothing_about_its_file_and_every_such_word_is_named() {
+        let file_id = "0193a7a0-0000-7000-8000-000000000000".to_owned();
+        let version = UploadSpec { file_id, mime_type: "text/plain".into(), ..UploadSpec::default() };
+        let checked = check(version.clone()).unwrap();
+        assert_eq!(checked.file.unwrap().to_string(), version.file_id);
+        let bad = UploadSpec {
+            file_id: "7".into(),
+            name: "a".into(),
+            tags: vec!["b".into()],
+            retention_days: 3,
+            visibility: Some(Visibility::Public),
+            change_description: "two\nlines".into(),
+            ..version
+        };
+        let fields: Vec<String> = check(bad).unwrap_err().iter().map(|wrong| wrong.field.clone()).collect();
+        assert_eq!(
+            fields,
+            [
+                "spec.file_id",
+                "spec.name",
+                "spec.tags",
+                "spec.retention_days",
+                "spec.visibility",
+                "spec.change_description"
+            ]
+        );
     }
 
     #[test]

@@ -38,6 +38,12 @@ impl Violations {
         }
     }
 
+    /// Notes that one of a batch is refused. These are never cut: a batch is limited, and described in a word each they stay
+    /// short enough.
+    pub fn add_of_batch(&mut self, field: &str, place: usize, description: &str) {
+        self.0.push(Violation { field: format!("{field}[{place}]"), description: description.to_owned() });
+    }
+
     /// Unwraps a checked value, or notes what was wrong with it.
     pub fn take<T, E: fmt::Display>(&mut self, field: &str, checked: Result<T, E>) -> Option<T> {
         checked.map_err(|error| self.add(field, error.to_string())).ok()

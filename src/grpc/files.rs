@@ -8,7 +8,7 @@ use super::{
     call::{answer, caller},
     convert::{
         self,
-        file::{full, shown},
+        file::{basic, full, shown},
         quota::state,
     },
     downloads::{DownloadStream, Downloads},
@@ -18,8 +18,23 @@ use crate::{
     app::{
         App,
         files::{
-            archive::archive, batch_get::batch_get, delete::delete, download::download, get::get, list::list,
-            purge::purge, unarchive::unarchive, undelete::undelete, update::update,
+            archive::archive,
+            batch_delete::batch_delete,
+            batch_get::batch_get,
+            copy::copy,
+            delete::delete,
+            delete_version::delete_version,
+            download::download,
+            get::get,
+            list::list,
+            list_versions::list_versions,
+            purge::purge,
+            release_hold::release_hold,
+            restore_version::restore_version,
+            set_hold::{HoldRequest, set_hold},
+            unarchive::unarchive,
+            undelete::undelete,
+            update::update,
         },
         uploads::{
             UploadMessage, cancel::cancel, create::create, get::get as get_upload,
@@ -27,12 +42,16 @@ use crate::{
         },
     },
     proto::v1::{
-        ArchiveFileRequest, ArchiveFileResponse, BatchGetFilesRequest, BatchGetFilesResponse,
-        CancelUploadRequest, CancelUploadResponse, CompleteUploadRequest, CompleteUploadResponse,
+        ArchiveFileRequest, ArchiveFileResponse, BatchDeleteFilesRequest, BatchDeleteFilesResponse,
+        BatchGetFilesRequest, BatchGetFilesResponse, CancelUploadRequest, CancelUploadResponse,
+        CompleteUploadRequest, CompleteUploadResponse, CopyFileRequest, CopyFileResponse,
         CreateUploadRequest, CreateUploadResponse, DeleteFileRequest, DeleteFileResponse,
-        DownloadFileRequest, GetFileRequest, GetFileResponse, GetUploadRequest, GetUploadResponse,
-        ListFilesRequest, ListFilesResponse, ListUploadsRequest, ListUploadsResponse, PurgeFileRequest,
-        PurgeFileResponse, UnarchiveFileRequest, UnarchiveFileResponse, UndeleteFileRequest,
+        DeleteFileVersionRequest, DeleteFileVersionResponse, DownloadFileRequest, GetFileRequest,
+        GetFileResponse, GetUploadRequest, GetUploadResponse, ListFileVersionsRequest,
+        ListFileVersionsResponse, ListFilesRequest, ListFilesResponse, ListUploadsRequest,
+        ListUploadsResponse, PurgeFileRequest, PurgeFileResponse, ReleaseLegalHoldRequest,
+        ReleaseLegalHoldResponse, RestoreFileVersionRequest, RestoreFileVersionResponse, SetLegalHoldRequest,
+        SetLegalHoldResponse, UnarchiveFileRequest, UnarchiveFileResponse, UndeleteFileRequest,
         UndeleteFileResponse, UpdateFileRequest, UpdateFileResponse, UploadFileRequest, UploadFileResponse,
         UploadPartRequest, UploadPartResponse, file_service_server::FileService,
     },
@@ -269,6 +288,100 @@ impl FileService for Files {
             let (file, request_id) = convert::id::change(&request.file_id, &request.request_id)?;
             let readable = unarchive(&self.app, &caller, file, request_id).await?;
             Ok(UnarchiveFileResponse { file: Some(full(readable.value)), quota: Some(state(readable.quota)) })
+        })
+        .await
+    }
+
+    async fn copy_file(
+        &self,
+        request: Request<CopyFileRequest>,
+    ) -> Result<Response<CopyFileResponse>, Status> {
+        let (caller, request) = caller(request)?;
+        answer(&caller.origin, async {
+            let copied = copy(&self.app, &caller, convert::version::copy(request)?).await?;
+            Ok(CopyFileResponse { file: Some(full(copied.value)), quota: Some(state(copied.quota)) })
+        })
+        .await
+    }
+
+    async fn batch_delete_files(
+        &self,
+        request: Request<BatchDeleteFilesRequest>,
+    ) -> Result<Response<BatchDeleteFilesResponse>, Status> {
+        let (caller, request) = caller(request)?;
+        answer(&caller.origin, async {
+            let (ids, request_id) = convert::id::batch_change(&request.file_ids, &request.request_id)?;
+            let deleted = batch_delete(&self.app, &caller, ids, request_id).await?;
+            let files = deleted.value.into_iter().map(basic).collect();
+            Ok(BatchDeleteFilesResponse { files, quota: Some(state(deleted.quota)) })
+        })
+        .await
+    }
+
+    async fn set_legal_hold(
+        &self,
+        request: Request<SetLegalHoldRequest>,
+    ) -> Result<Response<SetLegalHoldResponse>, Status> {
+        let (caller, request) = caller(request)?;
+        answer(&caller.origin, async {
+            let (file, request_id) = convert::id::change(&request.file_id, &request.request_id)?;
+            let request = HoldRequest { file, reason: request.reason, request_id };
+            let held = set_hold(&self.app, &caller, request).await?;
+            Ok(SetLegalHoldResponse { file: Some(full(held.value)), quota: Some(state(held.quota)) })
+        })
+        .await
+    }
+
+    async fn release_legal_hold(
+        &self,
+        request: Request<ReleaseLegalHoldRequest>,
+    ) -> Result<Response<ReleaseLegalHoldResponse>, Status> {
+        let (caller, request) = caller(request)?;
+        answer(&caller.origin, async {
+            let (file, request_id) = convert::id::change(&request.file_id, &request.request_id)?;
+            let request = HoldRequest { file, reason: request.reason, request_id };
+            let released = release_hold(&self.app, &caller, request).await?;
+            let quota = Some(state(released.quota));
+            Ok(ReleaseLegalHoldResponse { file: Some(full(released.value)), quota })
+        })
+        .await
+    }
+
+    async fn list_file_versions(
+        &self,
+        request: Request<ListFileVersionsRequest>,
+    ) -> Result<Response<ListFileVersionsResponse>, Status> {
+        let (caller, request) = caller(request)?;
+        answer(&caller.origin, async {
+            let listed = list_versions(&self.app, &caller, convert::version::list(request)?).await?;
+            Ok(convert::version::listed(listed))
+        })
+        .await
+    }
+
+    async fn restore_file_version(
+        &self,
+        request: Request<RestoreFileVersionRequest>,
+    ) -> Result<Response<RestoreFileVersionResponse>, Status> {
+        let (caller, request) = caller(request)?;
+        answer(&caller.origin, async {
+            let restored = restore_version(&self.app, &caller, convert::version::restore(request)?).await?;
+            let quota = Some(state(restored.quota));
+            Ok(RestoreFileVersionResponse { file: Some(full(restored.value)), quota })
+        })
+        .await
+    }
+
+    async fn delete_file_version(
+        &self,
+        request: Request<DeleteFileVersionRequest>,
+    ) -> Result<Response<DeleteFileVersionResponse>, Status> {
+        let (caller, request) = caller(request)?;
+        answer(&caller.origin, async {
+            let (version, request_id) = convert::version::delete(&request)?;
+            let deleted = delete_version(&self.app, &caller, version, request_id).await?;
+            let quota = Some(state(deleted.quota));
+            Ok(DeleteFileVersionResponse { file: Some(full(deleted.value)), quota })
         })
         .await
     }

@@ -94,7 +94,9 @@ pub(super) fn reason(error: &Error) -> ErrorReason {
         Error::UploadFenced | Error::CommitTooLate { .. } => ErrorReason::UploadFenced,
         Error::FileDeleted => ErrorReason::FileDeleted,
         Error::FileNotAvailable(_) => ErrorReason::FileNotAvailable,
-        Error::FileRetained(_) => ErrorReason::FileRetained,
+        Error::VersionIsCurrent(_) => ErrorReason::VersionIsCurrent,
+        Error::FileRetained { .. } => ErrorReason::FileRetained,
+        Error::Batch { why, .. } => self::reason(why),
         Error::ScanRequired => ErrorReason::ScanRequired,
         Error::QuotaBelowUsage { .. } => ErrorReason::QuotaBelowUsage,
         Error::ObjectMissing => ErrorReason::ObjectMissing,
@@ -132,6 +134,7 @@ pub(super) fn code(reason: ErrorReason) -> Code {
         ErrorReason::FileDeleted
         | ErrorReason::FileNotAvailable
         | ErrorReason::FileRetained
+        | ErrorReason::VersionIsCurrent
         | ErrorReason::ScanRequired
         | ErrorReason::UploadCommitted
         | ErrorReason::QuotaBelowUsage => Code::FailedPrecondition,
@@ -174,7 +177,12 @@ fn metadata(error: &Error) -> Vec<(&'static str, String)> {
         }
         Error::UploadStalled(limit) => vec![("limit", limit.clone())],
         Error::FileNotAvailable(state) => vec![("state", state.as_str().to_uppercase())],
-        Error::FileRetained(until) => vec![("retain_until_time", until.to_rfc3339())],
+        Error::VersionIsCurrent(version) => vec![("version", version.to_string())],
+        Error::FileRetained { until, hold } => {
+            let until = until.map(|until| ("retain_until_time", until.to_rfc3339()));
+            let by = hold.as_ref().map(|hold| ("hold_set_by", hold.by.clone()));
+            until.into_iter().chain(by).collect()
+        }
         Error::QuotaBelowUsage { used_bytes, reserved_bytes, file_count } => vec![
             ("used_bytes", used_bytes.to_string()),
             ("reserved_bytes", reserved_bytes.to_string()),

@@ -135,7 +135,8 @@ fn the_database_allows_the_moves_of_the_rules_and_no_other() {
         s.owner.put_content_state(ContentState::Quarantined).await;
         assert!(!attempt("UPDATE files SET archive_time = now()".to_owned()).await, "it is not available");
         s.owner.put_content_state(ContentState::Available).await;
-        let current = || attempt("UPDATE files SET version = 2, content_state = 2".to_owned());
+        let current =
+            || attempt("UPDATE files SET version = 2, last_version = 2, content_state = 2".to_owned());
         assert!(!current().await, "there is no version 2");
         let columns = "scan_status, mime_type, declared_mime_type, media_kind, size_bytes, sha256, created_by, create_time";
         s.owner

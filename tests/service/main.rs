@@ -8,8 +8,10 @@
 
 mod archive;
 mod auth;
+mod batch_delete;
 mod batch_get;
 mod contract;
+mod copy;
 mod delete;
 mod download;
 mod expire;
@@ -17,6 +19,7 @@ mod file_expiry;
 mod fsck;
 #[allow(dead_code, unused_imports, reason = "tests/faults uses it as well")]
 mod harness;
+mod holds;
 mod jobs;
 mod life;
 mod list;
@@ -41,4 +44,5 @@ mod upload;
 mod upload_faults;
 mod upload_retries;
 mod upload_streams;
+mod versions;
 mod workers;

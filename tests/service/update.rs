@@ -35,6 +35,7 @@ fn an_update_changes_what_its_mask_names_and_nothing_else() {
             tags: vec!["green".to_owned(), "red".to_owned()],
             visibility: Visibility::Owner.into(),
             etag: updated.etag.clone(),
+            revision: 2,
             update_time: updated.update_time,
             ..before.clone()
         };

@@ -1,16 +1,11 @@
 //! Moves a file to the trash.
 
-use super::{Changed, Claimed, claim, conclude, filled, note_with, purge::remove};
+use super::{Changed, Claimed, claim, conclude, filled, note_with, purge::remove, settlement::Settlement};
 use crate::{
     app::{App, Error},
     db::{
-        TenantTx, Viewer,
-        audit_entries::AuditAction,
-        events::EventKind,
-        file_readers, files,
-        idempotency_keys::Method,
-        quotas::{self, QuotaDelta},
-        usage_counters, versions,
+        TenantTx, Viewer, audit_entries::AuditAction, events::EventKind, file_readers, files,
+        idempotency_keys::Method, versions,
     },
     domain::{
         caller::Caller,
@@ -67,24 +62,26 @@ pub(super) async fn dispose(
         remove(app, tx, caller, file).await?;
         return Ok(None);
     }
-    to_trash(tx, caller, &file, details).await.map(Some)
+    let mut settlement = Settlement::default();
+    let deleted = to_trash(tx, caller, &file, (&mut settlement, details)).await?;
+    let deleted = filled(tx, deleted).await?;
+    settlement.apply(app, tx).await?;
+    Ok(Some(deleted))
 }
 
-async fn to_trash(
+/// Moves a locked file to the trash, up to what that gives back.
+pub(super) async fn to_trash(
     tx: &mut TenantTx,
     caller: &Caller,
     file: &File,
-    details: serde_json::Value,
+    (settlement, details): (&mut Settlement, serde_json::Value),
 ) -> Result<File, Error> {
     let trash = caller.tenant.policy.trash;
     let deleted = files::trash(tx, file.id, &caller.actor.id, trash.days).await?;
     file_readers::set_deleted(tx, file.id, true).await?;
-    let deleted = filled(tx, deleted).await?;
     note_with(tx, caller, file, (AuditAction::FileDelete, EventKind::FileDeleted, details)).await?;
     if !trash.counts_against_quota {
-        let charged_bytes = versions::charged_bytes(tx, file.id).await?;
-        usage_counters::subtract(tx, &file.category, file.media_kind, charged_bytes).await?;
-        quotas::apply(tx, QuotaDelta::release(charged_bytes)).await?;
+        settlement.release(file, &versions::charge(tx, file.id).await?);
     }
     Ok(deleted)
 }

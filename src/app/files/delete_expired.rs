@@ -97,7 +97,7 @@ async fn delete_due(app: &App, caller: &Caller, id: FileId) -> Result<bool, Erro
         match dispose(app, &mut tx, caller, found.file, details).await {
             Ok(_) => Ok(true),
             // Its time to be kept was changed since it was found.
-            Err(Error::FileRetained(_)) => Ok(false),
+            Err(Error::FileRetained { .. }) => Ok(false),
             Err(error) => Err(error),
         }
     }

@@ -45,7 +45,7 @@ pub struct DownloadRequest {
     pub version: i32,
     /// Which bytes.
     pub range: ByteRangeRequest,
-    /// The etag that the file must still have, or empty.
+    /// The etag that the file had when it had the content that it must still have, or empty.
     pub if_etag: String,
 }
 
@@ -74,7 +74,7 @@ pub async fn download(app: &App, caller: &Caller, request: DownloadRequest) -> R
     let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::caller(caller)).await?;
     let found = find(&mut tx, caller, &request).await;
     let (file, version) = tx.finish(found).await?;
-    if !request.if_etag.is_empty() && request.if_etag != file.etag() {
+    if !request.if_etag.is_empty() && !file.has_content_of(&request.if_etag) {
         return Err(Error::EtagMismatch);
     }
     let total_bytes = version.blob.size_bytes;

@@ -1,15 +1,23 @@
 //! Files: reading, listing, and their way out.
 
 pub mod archive;
+pub mod batch_delete;
 pub mod batch_get;
+pub mod copy;
 pub mod delete;
 pub mod delete_expired;
+pub mod delete_version;
 pub mod download;
 pub mod empty_trash;
 pub mod get;
 pub mod list;
+pub mod list_versions;
 pub mod purge;
 pub mod reap;
+pub mod release_hold;
+pub mod restore_version;
+pub mod set_hold;
+mod settlement;
 pub mod unarchive;
 pub mod undelete;
 pub mod update;

@@ -1,17 +1,15 @@
 //! Removes a file for good, with its versions and, after the undelete window of the store, its bytes.
 
-use super::{Changed, Claimed, claim, conclude};
+use super::{Changed, Claimed, claim, conclude, settlement::Settlement};
 use crate::{
     app::{App, Error, audit},
     db::{
         TenantTx, Viewer, attachments,
         audit_entries::{self, AuditAction},
-        blobs,
         events::{self, Event, EventKind},
         file_readers, file_tags, files,
         idempotency_keys::Method,
-        quotas::{self, QuotaDelta},
-        tombstones, usage_counters, versions,
+        tombstones, versions,
     },
     domain::{
         caller::Caller,
@@ -50,20 +48,37 @@ async fn run(
     conclude(tx, attempt, ()).await
 }
 
+/// Whether nothing says that the file's bytes must be kept, by the database's clock.
+pub(super) async fn check_kept(tx: &mut TenantTx, file: &File) -> Result<(), Error> {
+    let now = tx.now().await?;
+    if file.must_be_kept(now) {
+        let until = file.retain_until_time.filter(|until| now < *until);
+        return Err(Error::FileRetained { until, hold: file.hold.clone() });
+    }
+    Ok(())
+}
+
 /// Removes a locked file and all that hangs on it.
 pub(super) async fn remove(app: &App, tx: &mut TenantTx, caller: &Caller, file: File) -> Result<(), Error> {
-    if let Some(until) = file.retain_until_time
-        && tx.now().await? < until
-    {
-        return Err(Error::FileRetained(until));
-    }
-    let retention = &app.limits.retention;
+    let mut settlement = Settlement::default();
+    take_apart(app, tx, caller, &file, &mut settlement).await?;
+    settlement.apply(app, tx).await
+}
+
+/// The same, up to what it gives back.
+pub(super) async fn take_apart(
+    app: &App,
+    tx: &mut TenantTx,
+    caller: &Caller,
+    file: &File,
+    settlement: &mut Settlement,
+) -> Result<(), Error> {
+    check_kept(tx, file).await?;
     let actor_id = &caller.actor.id;
-    tombstones::insert(tx, &file, actor_id, u32::try_from(retention.tombstone_days).unwrap_or(u32::MAX))
-        .await?;
+    let tombstone_days = u32::try_from(app.limits.retention.tombstone_days).unwrap_or(u32::MAX);
+    tombstones::insert(tx, file, actor_id, tombstone_days).await?;
     let removed = versions::delete(tx, file.id).await?;
-    let hours = u32::try_from(retention.undelete_window_hours).unwrap_or(u32::MAX);
-    blobs::release(tx, &removed.blobs, hours).await?;
+    settlement.let_go(removed.blobs);
     file_tags::delete(tx, file.id).await?;
     attachments::delete(tx, file.id).await?;
     file_readers::delete(tx, file.id).await?;
@@ -72,11 +87,10 @@ pub(super) async fn remove(app: &App, tx: &mut TenantTx, caller: &Caller, file: 
     let mut entry = audit::entry(caller, AuditAction::FilePurge, Some((file.id, file.version)));
     entry.details = serde_json::json!({ "size_bytes": file.size_bytes, "sha256": file.sha256 });
     audit_entries::insert(tx, &[entry]).await?;
-    events::insert(tx, &[Event::of(EventKind::FilePurged, &file, actor_id)]).await?;
+    events::insert(tx, &[Event::of(EventKind::FilePurged, file, actor_id)]).await?;
     let was_charged = file.trash.is_none() || caller.tenant.policy.trash.counts_against_quota;
     if was_charged {
-        usage_counters::subtract(tx, &file.category, file.media_kind, removed.charged_bytes).await?;
-        quotas::apply(tx, QuotaDelta::release(removed.charged_bytes)).await?;
+        settlement.release(file, &removed.charge);
     }
     Ok(())
 }

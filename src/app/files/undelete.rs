@@ -10,7 +10,7 @@ use crate::{
         file_readers, files,
         idempotency_keys::Method,
         quotas::{self, QuotaDelta},
-        usage_counters::{self, UsageGain},
+        usage_counters::{self, UsageDelta},
         versions,
     },
     domain::{
@@ -58,10 +58,11 @@ async fn restore(tx: &mut TenantTx, caller: &Caller, file: &File) -> Result<File
     let restored = filled(tx, restored).await?;
     note(tx, caller, file, AuditAction::FileUndelete, EventKind::FileUndeleted).await?;
     if !caller.tenant.policy.trash.counts_against_quota {
-        let charged_bytes = versions::charged_bytes(tx, file.id).await?;
-        let mut gain = UsageGain::default();
-        gain.count(&file.category, file.media_kind, charged_bytes);
-        usage_counters::add(tx, &gain).await?;
+        let charge = versions::charge(tx, file.id).await?;
+        let charged_bytes = charge.bytes();
+        let mut delta = UsageDelta::default();
+        delta.file(file, &charge, 1);
+        usage_counters::apply(tx, &delta).await?;
         if quotas::apply(tx, QuotaDelta::charge(charged_bytes)).await?.is_none() {
             return Err(Error::over_quota(&quotas::get(tx).await?, charged_bytes));
         }

@@ -2,7 +2,7 @@
 
 use super::{Changed, Claimed, claim_with, conclude, filled, note_with};
 use crate::{
-    app::{App, Error},
+    app::{App, Error, access::can_administer},
     db::{
         TenantTx, Viewer, audit_entries::AuditAction, events::EventKind, file_readers, file_tags, files,
         idempotency_keys::Method,
@@ -58,6 +58,14 @@ async fn run(
     }
     if !request.etag.is_empty() && request.etag != file.etag() {
         return Err(Error::EtagMismatch);
+    }
+    update.check_ends(&file)?;
+    // As with governed locks elsewhere: whoever may write may promise more. Taking a promise back is for admins, because it
+    // was perhaps not made to the owner; the audit log tells of both.
+    if update.shortens_retention(&file, app.clock.now()) && can_administer(caller).is_err() {
+        return Err(Error::NotAllowed(
+            "only the tenant's admins may let a file go before its retain_until_time",
+        ));
     }
     let updated = write(tx, caller, file, update).await?;
     conclude(tx, attempt, updated).await

@@ -16,12 +16,12 @@ use serde::{Deserialize, Serialize};
 
 use super::warnings::Warning;
 use crate::{
-    app::{Error, Limits, group::Batch, idempotency::replay},
+    app::{Error, Limits, access::OWNER_OR_ADMIN, group::Batch, idempotency::replay},
     db::{
         Database, DbError, DbErrorKind, Outcome, TenantTx, TransactionId, Viewer,
-        audit_entries::{self, AuditEntry},
-        blobs::Blob,
-        commit::{self, CommitTimes, Finished, StoredUpload, Verdict},
+        audit_entries::AuditEntry,
+        blobs::{self, Blob},
+        commit::{self, CommitTimes, FileFacts, Finished, StoredUpload, Verdict},
         idempotency_keys::{Method, StoredAnswer},
         quotas,
         uploads::UploadLease,
@@ -30,7 +30,7 @@ use crate::{
         clock::{Clock, Timestamp},
         digest::Digest,
         file::File,
-        ids::{FileId, RequestId, TenantId},
+        ids::{BlobId, RequestId, TenantId},
         quota::{QuotaFigures, QuotaState},
     },
     telemetry::{Metrics, metrics::QuotaLimit},
@@ -41,6 +41,11 @@ use crate::{
 pub(in crate::app) struct FinishedUpload {
     /// The file, with times that the commit will set.
     pub(super) file: File,
+    /// Whether it is a further version of a file that there is.
+    pub(super) is_version: bool,
+    /// Whether the uploader may change files of others.
+    pub(super) may_write_all: bool,
+    pub(super) change_description: String,
     pub(super) retention_days: Option<i32>,
     pub(super) readers: Vec<String>,
     pub(super) warnings: Vec<Warning>,
@@ -70,9 +75,13 @@ struct UncommittedAnswer<'a> {
 }
 
 impl UncommittedAnswer<'_> {
-    fn commit(self, times: CommitTimes, quota: QuotaFigures) -> Answer {
+    fn commit(self, times: CommitTimes, facts: Option<Box<FileFacts>>, quota: QuotaFigures) -> Answer {
         let CommitTimes { create_time, deletion_time } = times;
         let file = File { create_time, update_time: create_time, deletion_time, ..self.file.into_owned() };
+        let file = match facts {
+            Some(facts) => facts.apply(file),
+            None => file,
+        };
         Answer { file, warnings: self.warnings.into_owned(), quota: quota.state() }
     }
 }
@@ -80,7 +89,7 @@ impl UncommittedAnswer<'_> {
 /// The answer that is stored under the request id of an upload, if it was given to the same payload.
 pub(super) fn replay_upload(stored: StoredAnswer, payload: Digest) -> Result<Answer, Error> {
     let stored: StoredUpload<UncommittedAnswer<'static>> = replay(stored, Method::UploadFile, payload)?;
-    Ok(stored.answer.commit(stored.times, stored.quota))
+    Ok(stored.answer.commit(stored.times, stored.facts, stored.quota))
 }
 
 /// The answer that was given to an upload, whatever was sent to it.
@@ -93,6 +102,9 @@ impl FinishedUpload {
     fn row(&self) -> Finished<'_, UncommittedAnswer<'_>> {
         Finished {
             file: &self.file,
+            is_version: self.is_version,
+            may_write_all: self.may_write_all,
+            change_description: &self.change_description,
             retention_days: self.retention_days,
             readers: &self.readers,
             blob: &self.blob,
@@ -122,8 +134,8 @@ impl FinishedUpload {
 
     fn outcome(&self, verdict: Verdict, quota: QuotaFigures) -> ItemOutcome {
         match verdict {
-            Verdict::Committed(times) => {
-                Ok(Committed { answer: self.answer().commit(times, quota), is_replay: false })
+            Verdict::Committed(times, facts) => {
+                Ok(Committed { answer: self.answer().commit(times, facts, quota), is_replay: false })
             }
             Verdict::Answered(stored) => {
                 let (_, payload) = self.request.ok_or_else(|| Error::internal("an answer without an id"))?;
@@ -131,6 +143,9 @@ impl FinishedUpload {
             }
             Verdict::InProgress => Err(Error::RequestInProgress),
             Verdict::Fenced => Err(Error::UploadFenced),
+            Verdict::FileGone => Err(Error::NotFound("file")),
+            Verdict::FileState(state) => Err(Error::of_state(state)),
+            Verdict::NotAllowed => Err(Error::NotAllowed(OWNER_OR_ADMIN)),
         }
     }
 }
@@ -270,7 +285,7 @@ impl Commits {
         if let Err(lost) = tx.commit().await {
             let is_new = |outcome: &ItemOutcome| matches!(outcome, Ok(Committed { is_replay: false, .. }));
             let proof = timely.iter().zip(&outcomes).find(|(_, outcome)| is_new(outcome));
-            let proof = proof.map(|(item, _)| (tenant, item.file.id));
+            let proof = proof.map(|(item, _)| (tenant, item.blob.id));
             self.ask_for_outcome(&transaction, proof, lost).await?;
         }
         self.metrics.committed(timely.len() as u64, started.elapsed());
@@ -309,12 +324,12 @@ impl Commits {
         Ok((outcomes, outcome.transaction))
     }
 
-    /// The answer to COMMIT was lost: what became of it is not failure but a question. `proof` is a file that the
-    /// transaction makes, if it makes one.
+    /// The answer to COMMIT was lost: what became of it is not failure but a question. `proof` is a blob that the
+    /// transaction makes, if it makes one: of a file that gets a version there are rows before.
     async fn ask_for_outcome(
         &self,
         transaction: &TransactionId,
-        proof: Option<(TenantId, FileId)>,
+        proof: Option<(TenantId, BlobId)>,
         lost: DbError,
     ) -> Result<(), BatchError> {
         const ATTEMPTS: u32 = 8;
@@ -339,13 +354,13 @@ impl Commits {
     async fn outcome(
         &self,
         transaction: &TransactionId,
-        proof: Option<(TenantId, FileId)>,
+        proof: Option<(TenantId, BlobId)>,
     ) -> Result<Outcome, DbError> {
         let mut tx = self.db.system_tx().await?;
         let outcome = tx.outcome(transaction).await?;
         let is_proven = match proof {
-            Some((tenant, file)) if outcome == Outcome::Committed => {
-                audit_entries::has_upload(&mut tx, tenant, file).await?
+            Some((tenant, blob)) if outcome == Outcome::Committed => {
+                blobs::exists(&mut tx, tenant, blob).await?
             }
             _ => true,
         };

@@ -9,6 +9,7 @@ use super::{
     commit::count_refusal,
     open::{OpenUpload, insert, target},
     upload::{admit, read_terms},
+    version,
 };
 use crate::{
     app::{
@@ -45,6 +46,7 @@ pub async fn create(app: &Arc<App>, caller: &Caller, spec: UploadSpec) -> Result
     }
     let spec = admit(app, caller, spec, &terms.quota);
     let spec = spec.inspect_err(|error| count_refusal(&app.metrics, error))?;
+    let spec = version::of_file(app, caller, spec).await?;
     // In a task of its own: a client that leaves while the row is being committed must not be cleaned up after before it is
     // there.
     let (app, caller) = (Arc::clone(app), caller.clone());

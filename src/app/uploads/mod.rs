@@ -25,6 +25,7 @@ mod receive;
 pub mod resume;
 pub mod upload;
 pub mod upload_part;
+mod version;
 mod warnings;
 mod write;
 

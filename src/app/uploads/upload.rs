@@ -11,10 +11,11 @@ use super::{
     open::{OpenUpload, Target, remove_object, target},
     persisted::Persisted,
     receive::{Place, Received, Sink, receive},
+    version,
     warnings::{Warning, of_content, of_quota},
 };
 use crate::{
-    app::{App, Error, audit, idempotency},
+    app::{App, Error, access::writes_all, audit, idempotency},
     db::{
         audit_entries::AuditAction, blobs::Blob, commit::UploadTerms, idempotency_keys::StoredAnswer,
         uploads::UploadLease,
@@ -99,6 +100,7 @@ where
     }
     let spec = admit(app, caller, spec, &terms.quota);
     let spec = spec.inspect_err(|error| count_refusal(&app.metrics, error))?;
+    let spec = version::of_file(app, caller, spec).await?;
     let limits = terms.quota.file_size_max_bytes;
     let sink = store_sink(app, caller, &spec).await?;
     let content = Content::new(&spec, limits, &app.hashing);
@@ -108,6 +110,8 @@ where
 
 /// The quota of a moment ago, for a file that is known to be small.
 async fn recent_quota(app: &App, caller: &Caller, spec: &UploadSpec) -> Option<Arc<Quota>> {
+    // A version asks for its file, so it can ask for the rest as well.
+    spec.file_id.is_empty().then_some(())?;
     let part_size_bytes = i64::try_from(app.limits.uploads.part_size_bytes).unwrap_or(i64::MAX);
     spec.size_bytes.filter(|size| *size <= part_size_bytes)?;
     app.recent_quotas.get(caller.tenant_id()).await
@@ -205,7 +209,8 @@ fn check_room(quota: &Quota, spec: &CheckedSpec) -> Result<(), Error> {
     let needed = i64::try_from(size).unwrap_or(i64::MAX);
     let is_at_count =
         quota.file_count_max > 0 && quota.file_count + quota.reserved_file_count >= quota.file_count_max;
-    if needed > quota.available_bytes() || is_at_count {
+    // A version is charged its bytes and is no further file.
+    if needed > quota.available_bytes() || (is_at_count && spec.file.is_none()) {
         return Err(Error::over_quota(quota, needed));
     }
     Ok(())
@@ -298,11 +303,14 @@ fn finished(
     (lease, store_time): (Option<UploadLease>, Timestamp),
 ) -> FinishedUpload {
     const FIRST_VERSION: i32 = 1;
-    let id = FileId::from_uuid(app.ids.uuid());
+    let id = spec.file.unwrap_or_else(|| FileId::from_uuid(app.ids.uuid()));
     let actor = &caller.actor.id;
     let now = app.clock.now();
     let payload = spec.fingerprint(actor, content.sha256);
     FinishedUpload {
+        is_version: spec.file.is_some(),
+        may_write_all: writes_all(caller),
+        change_description: spec.change_description,
         retention_days: spec.retention_days.and_then(|days| i32::try_from(days).ok()),
         warnings: of_content(&spec.declared_mime_type, content),
         request: spec.request_id.map(|request_id| (request_id, payload)),
@@ -341,7 +349,8 @@ fn finished(
             archive_time: None,
             expire_time: spec.expire_time,
             deletion_time: None,
-            retain_until_time: None,
+            retain_until_time: spec.retain_until_time,
+            hold: None,
         },
     }
 }

@@ -15,12 +15,13 @@ mod rm;
 mod safe_name;
 mod standard_streams;
 mod started;
+mod versions;
 
 use clap::Subcommand;
 
 use self::{exit::Exit, failure::Failure, output::Output};
 
-/// `strongroom put|get|ls|rm|undelete|quota`.
+/// `strongroom put|get|ls|rm|undelete|versions|quota`.
 #[derive(Debug, Subcommand)]
 pub(super) enum ClientCommand {
     /// Upload files
@@ -33,6 +34,9 @@ pub(super) enum ClientCommand {
     Rm(rm::RmArgs),
     /// Take files out of the trash
     Undelete(rm::UndeleteArgs),
+    /// List the versions of a file, restore or remove one
+    #[command(subcommand)]
+    Versions(versions::VersionsCommand),
     /// Show what a tenant may store and what it stores, or set its limits
     Quota(quota::QuotaArgs),
 }
@@ -45,6 +49,7 @@ impl ClientCommand {
             Self::Ls(args) => args.json,
             Self::Rm(args) => args.json,
             Self::Undelete(args) => args.json,
+            Self::Versions(command) => command.json(),
             Self::Quota(args) => args.json,
         };
         Output { json }
@@ -57,6 +62,7 @@ impl ClientCommand {
             Self::Ls(args) => ls::run(*args, output).await,
             Self::Rm(args) => rm::rm(args, output).await,
             Self::Undelete(args) => rm::undelete(args, output).await,
+            Self::Versions(command) => versions::run(command, output).await,
             Self::Quota(args) => quota::run(args, output).await,
         }
     }
@@ -199,6 +205,9 @@ mod tests {
         assert_eq!(strongroom(&server, &["rm", "0198", "0199"]).await, Exit::Ok);
         assert_eq!(strongroom(&server, &["undelete", "0198"]).await, Exit::Ok);
         assert_eq!(strongroom(&server, &["quota", "--set-limit", "10GiB", "--json"]).await, Exit::Ok);
+        assert_eq!(strongroom(&server, &["versions", "ls", "0198"]).await, Exit::Ok);
+        assert_eq!(strongroom(&server, &["versions", "restore", "0198", "1", "--json"]).await, Exit::Ok);
+        assert_eq!(strongroom(&server, &["versions", "rm", "0198", "1"]).await, Exit::Ok);
         assert_eq!(strongroom(&server, &["quota", "--usage"]).await, Exit::Ok);
         assert_eq!(strongroom(&server, &["ls", "--all", "--json"]).await, Exit::Ok);
     }

@@ -55,6 +55,18 @@ pub(crate) struct PutArgs {
     /// After how many days the file is deleted at the latest; 0 is never
     #[arg(long, value_name = "DAYS", default_value_t = 0, hide_default_value = true)]
     pub retention_days: i32,
+    /// The file that this is a new version of; its name and record stay as they are
+    #[arg(
+        long,
+        value_name = "ID",
+        conflicts_with_all = [
+            "name", "category", "tags", "title", "description", "visibility", "expire_time", "retention_days"
+        ]
+    )]
+    pub file_id: Option<String>,
+    /// What is new in this version, in one line
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub change_description: String,
     /// A UUID that makes a repetition of this very command safe
     #[arg(long, value_name = "UUID")]
     pub request_id: Option<Uuid>,
@@ -72,12 +84,12 @@ pub(crate) struct PutArgs {
 /// Uploads one file after the other, going on after a failure.
 pub(super) async fn run(args: PutArgs, output: Output) -> Result<(), Failure> {
     let several = args.files.len() > 1;
-    if several && (args.name.is_some() || args.request_id.is_some()) {
+    if several && (args.name.is_some() || args.request_id.is_some() || args.file_id.is_some()) {
         return Err(Failure::Usage(
-            "--name and --request-id belong to one file; there are several".to_owned(),
+            "--name, --file-id and --request-id belong to one file; there are several".to_owned(),
         ));
     }
-    if !several && args.name.is_none() && is_stdin(&args.files[0]) {
+    if !several && args.name.is_none() && args.file_id.is_none() && is_stdin(&args.files[0]) {
         return Err(Failure::Usage("standard input has no name; pass --name".to_owned()));
     }
     let client = args.connection.connect().await?;
@@ -172,6 +184,7 @@ impl PutArgs {
     fn spec(&self, path: &Path) -> Result<UploadSpec, Failure> {
         let name = match &self.name {
             Some(name) => name.clone(),
+            None if self.file_id.is_some() => String::new(),
             None if is_stdin(path) => {
                 return Err(Failure::Usage(
                     "standard input has no name; upload it alone, with --name".to_owned(),
@@ -193,6 +206,8 @@ impl PutArgs {
                 // Below one second, leap seconds apart, which a timestamp on the wire does not know.
                 nanos: i32::try_from(at.timestamp_subsec_nanos().min(999_999_999)).unwrap_or_default(),
             }),
+            file_id: self.file_id.clone().unwrap_or_default(),
+            change_description: self.change_description.clone(),
             retention_days: self.retention_days,
             visibility: self.visibility.unwrap_or_default().into(),
             request_id: self.request_id.map(|id| id.to_string()).unwrap_or_default(),

@@ -8,7 +8,8 @@ use serde_json::{Map, Value};
 
 use super::human;
 use crate::proto::v1::{
-    ContentRange, EntityRef, File, FileSizeLimits, GetUsageResponse, Quota, QuotaState, UsageEntry, Warning,
+    ContentRange, EntityRef, File, FileSizeLimits, FileVersion, GetUsageResponse, LegalHold, Quota,
+    QuotaState, UsageEntry, Warning,
 };
 
 /// A `File`.
@@ -35,6 +36,7 @@ pub(super) struct FileRecord {
     pub visibility: &'static str,
     pub scan: ScanRecord,
     pub version: i32,
+    pub revision: i64,
     pub etag: String,
     pub create_time: Option<String>,
     pub update_time: Option<String>,
@@ -42,6 +44,8 @@ pub(super) struct FileRecord {
     pub purge_time: Option<String>,
     pub expire_time: Option<String>,
     pub deletion_time: Option<String>,
+    pub retain_until_time: Option<String>,
+    pub legal_hold: Option<Value>,
     pub attachments: Vec<Value>,
 }
 
@@ -64,6 +68,8 @@ impl From<File> for FileRecord {
             purge_time: rfc3339(file.purge_time),
             expire_time: rfc3339(file.expire_time),
             deletion_time: rfc3339(file.deletion_time),
+            retain_until_time: rfc3339(file.retain_until_time),
+            legal_hold: file.legal_hold.map(legal_hold),
             metadata: file.metadata.map(object),
             attachments: file.attachments.into_iter().map(attachment).collect(),
             id: file.id,
@@ -81,9 +87,36 @@ impl From<File> for FileRecord {
             created_by: file.created_by,
             updated_by: file.updated_by,
             version: file.version,
+            revision: file.revision,
             etag: file.etag,
         }
     }
+}
+
+fn legal_hold(hold: LegalHold) -> Value {
+    serde_json::json!({
+        "reason": hold.reason,
+        "set_by": hold.set_by,
+        "set_time": rfc3339(hold.set_time),
+    })
+}
+
+/// A `FileVersion`.
+pub(super) fn version(version: &FileVersion) -> Value {
+    serde_json::json!({
+        "version": version.version,
+        "is_current": version.is_current,
+        "state": version.state().as_str_name(),
+        "mime_type": version.mime_type,
+        "declared_mime_type": version.declared_mime_type,
+        "size_bytes": version.size_bytes,
+        "sha256": hex::encode(&version.sha256),
+        "scan": { "status": version.scan.unwrap_or_default().status().as_str_name() },
+        "created_by": version.created_by,
+        "create_time": rfc3339(version.create_time),
+        "change_description": version.change_description,
+        "restored_from": version.restored_from,
+    })
 }
 
 /// A `Quota`.

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::{structs, time};
 use crate::{
     domain::{
-        file::{EntityRef, File, FileState, ScanStatus, Visibility},
+        file::{EntityRef, File, FileState, LegalHold, ScanStatus, Visibility},
         violations::Violations,
     },
     proto::v1,
@@ -53,6 +53,9 @@ pub(in crate::grpc) fn basic(file: File) -> v1::File {
         updated_by: file.updated_by,
         visibility: visibility(file.visibility).into(),
         version: file.version,
+        revision: file.revision,
+        retain_until_time: file.retain_until_time.map(time::to_wire),
+        legal_hold: file.hold.map(hold),
         create_time: Some(time::to_wire(file.create_time)),
         update_time: Some(time::to_wire(file.update_time)),
         delete_time: file.trash.map(|trash| time::to_wire(trash.delete_time)),
@@ -64,13 +67,17 @@ pub(in crate::grpc) fn basic(file: File) -> v1::File {
     }
 }
 
+fn hold(hold: LegalHold) -> v1::LegalHold {
+    v1::LegalHold { reason: hold.reason, set_by: hold.by, set_time: Some(time::to_wire(hold.time)) }
+}
+
 /// A size on the wire, where it is signed. No file comes near the difference.
 pub(in crate::grpc) fn size(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
 /// A state on the wire.
-const fn state(state: FileState) -> v1::FileState {
+pub(in crate::grpc) const fn state(state: FileState) -> v1::FileState {
     match state {
         FileState::Pending => v1::FileState::Pending,
         FileState::Processing => v1::FileState::Processing,
@@ -92,7 +99,8 @@ const fn visibility(visibility: Visibility) -> v1::Visibility {
     }
 }
 
-const fn scan_status(status: ScanStatus) -> v1::ScanStatus {
+/// A scan status on the wire.
+pub(in crate::grpc) const fn scan_status(status: ScanStatus) -> v1::ScanStatus {
     match status {
         ScanStatus::NotScanned => v1::ScanStatus::NotScanned,
         ScanStatus::Pending => v1::ScanStatus::Pending,

@@ -50,6 +50,7 @@ pub(in crate::grpc) fn file() -> File {
         expire_time: Some(moment(5)),
         deletion_time: Some(moment(6)),
         retain_until_time: None,
+        hold: None,
     }
 }
 

@@ -50,6 +50,17 @@ pub(in crate::grpc) fn batch(request: &v1::BatchGetFilesRequest) -> Result<(Vec<
     wrong.into_result().map(|()| (ids, is_full))
 }
 
+/// The ids of several files and a request id.
+pub(in crate::grpc) fn batch_change(
+    file_ids: &[String],
+    request_id: &str,
+) -> Result<(Vec<FileId>, Option<RequestId>), Violations> {
+    let mut wrong = Violations::new();
+    let ids = self::file_ids(file_ids, &mut wrong);
+    let request = self::request_id(request_id, &mut wrong);
+    wrong.into_result().map(|()| (ids, request))
+}
+
 /// A file's id and a request id, as most changes carry them.
 pub(in crate::grpc) fn change(
     file_id: &str,

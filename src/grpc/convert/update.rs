@@ -69,10 +69,14 @@ fn set(
         "expire_time" => {
             update.expire_time = Some(time::from_wire("file.expire_time", file.expire_time, wrong));
         }
+        "retain_until_time" => {
+            let until = time::from_wire("file.retain_until_time", file.retain_until_time, wrong);
+            update.retain_until_time = Some(until);
+        }
         "id" | "etag" | "tenant_id" | "owner_id" | "created_by" | "updated_by" | "original_name"
         | "mime_type" | "declared_mime_type" | "size_bytes" | "sha256" | "category" | "state" | "scan"
-        | "version" | "create_time" | "update_time" | "delete_time" | "purge_time" | "deletion_time"
-        | "attachments" => return Err("cannot be changed by an update"),
+        | "version" | "revision" | "create_time" | "update_time" | "delete_time" | "purge_time"
+        | "deletion_time" | "attachments" | "legal_hold" => return Err("cannot be changed by an update"),
         _ => return Err("is not a field of a file; name fields whole, such as `metadata`"),
     }
     Ok(())

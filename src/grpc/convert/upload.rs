@@ -19,6 +19,7 @@ pub(in crate::grpc) fn spec(spec: v1::UploadSpec) -> UploadSpec {
     let mut wrong = Violations::new();
     let metadata = spec.metadata.map(|metadata| structs::from_wire("spec.metadata", metadata, &mut wrong));
     let expire_time = time::from_wire("spec.expire_time", spec.expire_time, &mut wrong);
+    let retain_until_time = time::from_wire("spec.retain_until_time", spec.retain_until_time, &mut wrong);
     let visibility = file::visibility_from_wire("spec.visibility", spec.visibility, &mut wrong);
     UploadSpec {
         name: spec.name,
@@ -31,7 +32,10 @@ pub(in crate::grpc) fn spec(spec: v1::UploadSpec) -> UploadSpec {
         tags: spec.tags,
         metadata: metadata.unwrap_or_default(),
         attachments: spec.attachments.into_iter().map(file::entity_from_wire).collect(),
+        file_id: spec.file_id,
+        change_description: spec.change_description,
         expire_time,
+        retain_until_time,
         retention_days: spec.retention_days,
         visibility,
         request_id: spec.request_id,

@@ -48,7 +48,9 @@ impl Answer {
     /// Adds the detail that standard clients look for with this kind of error.
     pub(super) fn about(mut self, error: &Error) -> Self {
         match error {
-            Error::Invalid(violations) => self.violations = fields(violations),
+            Error::Invalid(violations) | Error::Batch { violations, .. } => {
+                self.violations = fields(violations);
+            }
             Error::PageTokenInvalid => {
                 self.violations = vec![FieldViolation::new("page_token", self.message.clone())];
             }
@@ -57,7 +59,8 @@ impl Answer {
             }
             Error::FileDeleted
             | Error::FileNotAvailable(_)
-            | Error::FileRetained(_)
+            | Error::VersionIsCurrent(_)
+            | Error::FileRetained { .. }
             | Error::ScanRequired
             | Error::QuotaBelowUsage { .. } => {
                 let subject = if matches!(error, Error::QuotaBelowUsage { .. }) { "quota" } else { "file" };

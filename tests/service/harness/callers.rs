@@ -9,10 +9,12 @@ use strongroom::{
     client::{Client, ClientOptions},
     domain::clock::Clock,
     proto::v1::{
-        ArchiveFileRequest, CancelUploadRequest, CompleteUploadRequest, CreateUploadRequest,
-        DeleteFileRequest, DownloadFileRequest, DownloadHeader, File, GetFileRequest, GetQuotaRequest,
-        GetUploadRequest, GetUsageRequest, GetUsageResponse, ListFilesRequest, ListFilesResponse,
-        ListUploadsRequest, PurgeFileRequest, Quota, UnarchiveFileRequest, UndeleteFileRequest,
+        ArchiveFileRequest, BatchDeleteFilesRequest, CancelUploadRequest, CompleteUploadRequest,
+        CopyFileRequest, CreateUploadRequest, DeleteFileRequest, DeleteFileVersionRequest,
+        DownloadFileRequest, DownloadHeader, File, FileVersion, GetFileRequest, GetQuotaRequest,
+        GetUploadRequest, GetUsageRequest, GetUsageResponse, ListFileVersionsRequest, ListFilesRequest,
+        ListFilesResponse, ListUploadsRequest, PurgeFileRequest, Quota, ReleaseLegalHoldRequest,
+        RestoreFileVersionRequest, SetLegalHoldRequest, UnarchiveFileRequest, UndeleteFileRequest,
         UpdateFileRequest, UpdateQuotaRequest, Upload, UploadFileRequest, UploadFileResponse,
         UploadPartRequest, UploadSpec, download_file_response::Message,
         file_service_client::FileServiceClient, quota_service_client::QuotaServiceClient,
@@ -323,6 +325,74 @@ impl Caller {
     pub(crate) async fn unarchive(&self, id: &str) -> Result<File, Status> {
         let request = UnarchiveFileRequest { file_id: id.to_owned(), request_id: String::new() };
         Ok(self.files.clone().unarchive_file(request).await?.into_inner().file.unwrap())
+    }
+
+    pub(crate) async fn copy(&self, request: CopyFileRequest) -> Result<File, Status> {
+        Ok(self.files.clone().copy_file(request).await?.into_inner().file.unwrap())
+    }
+
+    pub(crate) async fn batch_delete(&self, ids: &[&str]) -> Result<Vec<File>, Status> {
+        let file_ids = ids.iter().map(|id| (*id).to_owned()).collect();
+        let request = BatchDeleteFilesRequest { file_ids, request_id: String::new() };
+        Ok(self.files.clone().batch_delete_files(request).await?.into_inner().files)
+    }
+
+    pub(crate) async fn hold(&self, id: &str, reason: &str) -> Result<File, Status> {
+        let (file_id, reason) = (id.to_owned(), reason.to_owned());
+        let request = SetLegalHoldRequest { file_id, reason, request_id: String::new() };
+        Ok(self.files.clone().set_legal_hold(request).await?.into_inner().file.unwrap())
+    }
+
+    pub(crate) async fn release(&self, id: &str, reason: &str) -> Result<File, Status> {
+        let (file_id, reason) = (id.to_owned(), reason.to_owned());
+        let request = ReleaseLegalHoldRequest { file_id, reason, request_id: String::new() };
+        Ok(self.files.clone().release_legal_hold(request).await?.into_inner().file.unwrap())
+    }
+
+    /// Uploads a further version.
+    pub(crate) async fn upload_version(&self, id: &str, data: &[u8]) -> Result<File, Status> {
+        let spec = UploadSpec { file_id: id.to_owned(), ..UploadSpec::default() };
+        Ok(self.upload(spec, data).await?.file.unwrap())
+    }
+
+    /// The numbers of all versions, newest first, over as many pages as it takes.
+    pub(crate) async fn versions(&self, id: &str, page_size: i32) -> Result<Vec<FileVersion>, Status> {
+        let mut request =
+            ListFileVersionsRequest { file_id: id.to_owned(), page_size, page_token: String::new() };
+        let mut versions = Vec::new();
+        loop {
+            let page = self.files.clone().list_file_versions(request.clone()).await?.into_inner();
+            versions.extend(page.versions);
+            if page.next_page_token.is_empty() {
+                return Ok(versions);
+            }
+            request.page_token = page.next_page_token;
+        }
+    }
+
+    pub(crate) async fn restore_version(&self, id: &str, version: i32) -> Result<File, Status> {
+        let request = RestoreFileVersionRequest {
+            file_id: id.to_owned(),
+            version,
+            ..RestoreFileVersionRequest::default()
+        };
+        Ok(self.files.clone().restore_file_version(request).await?.into_inner().file.unwrap())
+    }
+
+    pub(crate) async fn delete_version(&self, id: &str, version: i32) -> Result<File, Status> {
+        let request = DeleteFileVersionRequest {
+            file_id: id.to_owned(),
+            version,
+            ..DeleteFileVersionRequest::default()
+        };
+        Ok(self.files.clone().delete_file_version(request).await?.into_inner().file.unwrap())
+    }
+
+    /// The whole of one version.
+    pub(crate) async fn read_version(&self, id: &str, version: i32) -> Result<Bytes, Status> {
+        let request =
+            DownloadFileRequest { file_id: id.to_owned(), version, ..DownloadFileRequest::default() };
+        Ok(self.download(request).await?.bytes.into())
     }
 
     pub(crate) async fn purge(&self, id: &str) -> Result<(), Status> {

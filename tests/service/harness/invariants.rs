@@ -43,7 +43,7 @@ const BOOKS: &str = "
 const UNAUDITED: &str = "
     SELECT format('version %s of %s', v.version, v.file_id) FROM versions v WHERE NOT EXISTS (
         SELECT FROM audit_entries a WHERE a.tenant_id = v.tenant_id AND a.file_id = v.file_id
-          AND a.version = v.version AND a.action = 2 AND a.is_allowed)
+          AND a.version = v.version AND a.action IN (2, 40) AND a.is_allowed)
     UNION ALL
     SELECT format('trash of %s', f.id) FROM files f WHERE f.delete_time IS NOT NULL AND NOT EXISTS (
         SELECT FROM audit_entries a WHERE a.tenant_id = f.tenant_id AND a.file_id = f.id
@@ -54,7 +54,8 @@ const UNAUDITED: &str = "
           AND a.action = 6 AND a.is_allowed)
     UNION ALL
     SELECT format('event of %s', v.file_id) FROM versions v WHERE NOT EXISTS (
-        SELECT FROM events e WHERE e.tenant_id = v.tenant_id AND e.file_id = v.file_id)";
+        SELECT FROM events e WHERE e.tenant_id = v.tenant_id AND e.file_id = v.file_id
+          AND e.version = v.version)";
 
 struct Silent;
 

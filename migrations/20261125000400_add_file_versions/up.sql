@@ -1,0 +1,140 @@
+-- Files with more than one version.
+
+-- The highest number that was ever given to a version of the file: numbers are not used again, also when the newest version
+-- was deleted.
+ALTER TABLE files ADD COLUMN last_version integer NOT NULL DEFAULT 1, ADD CHECK (last_version >= version);
+ALTER TABLE versions
+    ADD COLUMN change_description text NOT NULL DEFAULT '',
+    -- the version whose content it has, when it was restored
+    ADD COLUMN restored_from integer;
+
+-- Locks the files that get a version, in the order of their ids, and judges what only now is certain: 5 there is no such
+-- file, 6 it is in the trash, 7 it is archived, 8 the uploader may not change it. Before any lease is ended, so that an
+-- upload that is refused here gives its reservation back as every other.
+CREATE FUNCTION app.judge_versions(finished app.finished_upload[], verdicts smallint[]) RETURNS smallint[]
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    tenant constant uuid := app.tenant_id();
+BEGIN
+    PERFORM FROM public.files AS f
+    WHERE f.tenant_id = tenant AND f.id = ANY (array(SELECT n.file_id FROM unnest(finished) AS n WHERE n.is_version))
+    ORDER BY f.id FOR UPDATE;
+    -- A statement of its own, so that it sees what the locks' last holders committed.
+    RETURN array(
+        SELECT CASE
+            WHEN verdicts[place] <> 1 OR NOT finished[place].is_version THEN verdicts[place]
+            WHEN f.id IS NULL THEN 5
+            WHEN NOT finished[place].may_write_all AND f.owner_id <> finished[place].created_by THEN 8
+            WHEN f.delete_time IS NOT NULL THEN 6
+            WHEN f.archive_time IS NOT NULL THEN 7
+            ELSE 1
+        END::smallint
+        FROM generate_subscripts(finished, 1) AS place
+        LEFT JOIN public.files AS f ON f.tenant_id = tenant AND f.id = finished[place].file_id
+        ORDER BY place);
+END
+$$;
+
+-- Gives versions their numbers, in the order of the items, and the category under which their file is counted.
+CREATE FUNCTION app.number_versions(fresh app.finished_upload[]) RETURNS app.finished_upload[]
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    tenant constant uuid := app.tenant_id();
+    known record;
+BEGIN
+    FOR known IN
+        SELECT place, f.category, f.last_version + row_number() OVER (PARTITION BY f.id ORDER BY place) AS version
+        FROM generate_subscripts(fresh, 1) AS place
+        JOIN public.files AS f ON f.tenant_id = tenant AND f.id = fresh[place].file_id
+        WHERE fresh[place].is_version
+    LOOP
+        fresh[known.place].version := known.version;
+        fresh[known.place].category := known.category;
+    END LOOP;
+    RETURN fresh;
+END
+$$;
+
+-- Moves files to the newest of their new versions that is available. `facts` tells what an answer must know of each file,
+-- by the blob of the version; `kind_moves` which files are now counted under another media kind.
+CREATE FUNCTION app.move_current(fresh app.finished_upload[], OUT facts jsonb, OUT kind_moves jsonb)
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    tenant constant uuid := app.tenant_id();
+BEGIN
+    WITH n AS MATERIALIZED (
+        SELECT u.*, row_number() OVER (PARTITION BY u.file_id ORDER BY u.version DESC) - 1 AS later
+        FROM unnest(fresh) AS u WHERE u.is_version
+    ), added AS (
+        SELECT n.file_id, max(n.version) AS last_version, count(*) AS versions FROM n GROUP BY n.file_id
+    ), newest AS (
+        -- 2: available
+        SELECT DISTINCT ON (n.file_id) n.* FROM n WHERE n.content_state = 2 ORDER BY n.file_id, n.version DESC
+    ), before AS MATERIALIZED (
+        SELECT f.id, f.media_kind FROM public.files AS f JOIN added ON f.id = added.file_id WHERE f.tenant_id = tenant
+    ), moved AS (
+        UPDATE public.files AS f SET
+            last_version = added.last_version, revision = f.revision + added.versions, update_time = app.now(),
+            updated_by = coalesce(newest.created_by, f.updated_by), version = coalesce(newest.version, f.version),
+            content_state = coalesce(newest.content_state, f.content_state),
+            scan_status = coalesce(newest.scan_status, f.scan_status),
+            mime_type = coalesce(newest.mime_type, f.mime_type),
+            declared_mime_type = coalesce(newest.declared_mime_type, f.declared_mime_type),
+            media_kind = coalesce(newest.media_kind, f.media_kind),
+            size_bytes = coalesce(newest.size_bytes, f.size_bytes), sha256 = coalesce(newest.sha256, f.sha256)
+        FROM added LEFT JOIN newest USING (file_id)
+        WHERE f.tenant_id = tenant AND f.id = added.file_id
+        RETURNING f.*
+    ), readers AS (
+        UPDATE public.file_readers AS r SET size_bytes = newest.size_bytes FROM newest
+        WHERE r.tenant_id = tenant AND r.file_id = newest.file_id
+    ), told AS (
+        SELECT jsonb_object_agg(n.blob_id, to_jsonb(f) || jsonb_build_object(
+            'version', n.version, 'revision', f.revision - n.later,
+            'tags', array(
+                SELECT t.tag FROM public.file_tags AS t WHERE t.tenant_id = tenant AND t.file_id = f.id ORDER BY t.tag),
+            'attachments', coalesce((
+                SELECT jsonb_agg(jsonb_build_object(
+                    'entity_type', a.entity_type, 'entity_id', a.entity_id, 'field', a.field)
+                    ORDER BY a.entity_type, a.entity_id, a.field)
+                FROM public.attachments AS a WHERE a.tenant_id = tenant AND a.file_id = f.id), '[]'))) AS facts
+        FROM n JOIN moved AS f ON f.id = n.file_id
+    ), kinds AS (
+        SELECT jsonb_agg(jsonb_build_object(
+            'category', moved.category, 'before', before.media_kind, 'after', moved.media_kind)) AS kind_moves
+        FROM moved JOIN before USING (id) WHERE before.media_kind <> moved.media_kind
+    )
+    SELECT told.facts, kinds.kind_moves INTO facts, kind_moves FROM told, kinds;
+END
+$$;
+
+-- Counts what came in where versions are among it: bytes under the kind of each version, files under that of their current
+-- one. One statement in one order, which is that of the locks; a counter from which is taken exists.
+CREATE FUNCTION app.count_versions(fresh app.finished_upload[], kind_moves jsonb) RETURNS void
+    LANGUAGE sql
+    AS $$
+    WITH delta AS MATERIALIZED (
+        SELECT d.category COLLATE "C" AS category, d.media_kind, sum(d.files)::bigint AS files,
+            sum(d.bytes)::bigint AS bytes
+        FROM (
+            SELECT n.category, n.media_kind, (NOT n.is_version)::integer AS files, n.size_bytes AS bytes
+            FROM unnest(fresh) AS n
+            UNION ALL
+            SELECT m.category, side.media_kind, side.files, 0
+            FROM jsonb_to_recordset(coalesce(kind_moves, '[]')) AS m (category text, before smallint, after smallint),
+                LATERAL (VALUES (m.before, -1), (m.after, 1)) AS side (media_kind, files)
+        ) AS d GROUP BY 1, 2 ORDER BY 1, 2
+    )
+    INSERT INTO public.usage_counters AS counter (tenant_id, category, media_kind, file_count, total_bytes)
+    SELECT app.tenant_id(), delta.category, delta.media_kind, greatest(delta.files, 0), greatest(delta.bytes, 0)
+    FROM delta ORDER BY delta.category, delta.media_kind
+    ON CONFLICT (tenant_id, category, media_kind) DO UPDATE SET (file_count, total_bytes) = (
+        SELECT counter.file_count + d.files, counter.total_bytes + d.bytes FROM delta AS d
+        WHERE d.category = counter.category AND d.media_kind = counter.media_kind)
+$$;
+
+REVOKE ALL ON FUNCTION app.judge_versions, app.number_versions, app.move_current, app.count_versions FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION app.judge_versions, app.number_versions, app.move_current, app.count_versions TO strongroom_app;

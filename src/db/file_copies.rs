@@ -1,0 +1,70 @@
+//! The row of a file that is a copy of another.
+
+use diesel::sql_types::{Integer, SmallInt, Text, Uuid as SqlUuid};
+
+use super::{
+    DbError, TenantTx,
+    files::{COLUMNS, FileRow},
+    statement::statement,
+};
+use crate::domain::{
+    file::{File, Visibility},
+    ids::FileId,
+};
+
+/// A copy, and what of it differs from its source.
+#[derive(Debug)]
+#[allow(missing_docs, reason = "the fields are the columns of their names")]
+pub struct FileCopy<'a> {
+    pub source: FileId,
+    pub source_version: i32,
+    pub id: FileId,
+    pub owner_id: &'a str,
+    pub name: &'a str,
+    pub category: &'a str,
+    pub visibility: Visibility,
+}
+
+/// Makes a file with what people wrote about another one, with the content of one of its versions, and with its tags. The
+/// version itself is copied after it.
+pub async fn insert(tx: &mut TenantTx, copy: &FileCopy<'_>) -> Result<File, DbError> {
+    let sql = format!(
+        "INSERT INTO files AS f (tenant_id, id, owner_id, created_by, updated_by, name, original_name, category, title,
+            description, metadata, visibility, version, content_state, scan_status, mime_type, declared_mime_type,
+            media_kind, size_bytes, sha256, create_time, update_time)
+         SELECT source.tenant_id, said.id, said.owner_id, said.owner_id, said.owner_id, said.name, said.name,
+            said.category, source.title, source.description, source.metadata, said.visibility, 1, v.content_state,
+            v.scan_status, v.mime_type, v.declared_mime_type, v.media_kind, v.size_bytes, v.sha256, app.now(), app.now()
+         FROM (VALUES ({{}}::uuid, {{}}::text, {{}}::text, {{}}::text, {{}}::smallint))
+                AS said (id, owner_id, name, category, visibility),
+            files AS source JOIN versions AS v ON v.tenant_id = source.tenant_id AND v.file_id = source.id
+         WHERE source.tenant_id = {{}} AND source.id = {{}} AND v.version = {{}} RETURNING {COLUMNS}"
+    );
+    let row: FileRow = statement("copy file", sql)
+        .bind::<SqlUuid, _>(copy.id.as_uuid())
+        .bind::<Text, _>(copy.owner_id.to_owned())
+        .bind::<Text, _>(copy.name.to_owned())
+        .bind::<Text, _>(copy.category.to_owned())
+        .bind::<SmallInt, _>(copy.visibility.number())
+        .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+        .bind::<SqlUuid, _>(copy.source.as_uuid())
+        .bind::<Integer, _>(copy.source_version)
+        .one(tx.connection()?)
+        .await?;
+    row.read()
+}
+
+/// Gives a copy the tags of its source.
+pub async fn insert_tags(tx: &mut TenantTx, copy: &FileCopy<'_>) -> Result<(), DbError> {
+    statement(
+        "copy tags",
+        "INSERT INTO file_tags (tenant_id, file_id, tag)
+         SELECT tenant_id, {}, tag FROM file_tags WHERE tenant_id = {} AND file_id = {}",
+    )
+    .bind::<SqlUuid, _>(copy.id.as_uuid())
+    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+    .bind::<SqlUuid, _>(copy.source.as_uuid())
+    .execute(tx.connection()?)
+    .await
+    .map(|_| ())
+}
