@@ -20,6 +20,7 @@ mod life;
 mod list;
 mod list_education;
 mod plans;
+mod presets;
 mod providers;
 mod quota;
 mod rounds;

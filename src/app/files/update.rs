@@ -2,7 +2,7 @@
 
 use super::{Changed, Claimed, claim_with, conclude, filled, note_with};
 use crate::{
-    app::{App, Error},
+    app::{App, Error, access::can_show_to},
     db::{
         TenantTx, Viewer, audit_entries::AuditAction, events::EventKind, file_readers, file_tags, files,
         idempotency_keys::Method,
@@ -58,6 +58,9 @@ async fn run(
     }
     if !request.etag.is_empty() && request.etag != file.etag() {
         return Err(Error::EtagMismatch);
+    }
+    if let Some(visibility) = update.visibility {
+        can_show_to(caller, &file, visibility)?;
     }
     let updated = write(tx, caller, file, update).await?;
     conclude(tx, attempt, updated).await

@@ -23,7 +23,7 @@ use crate::{
         clock::Timestamp,
         file::{ContentState, File, ScanStatus},
         ids::{FileId, RequestId},
-        policy::{FileSizeLimits, ScanRule},
+        policy::{FileSizeLimits, ScanRule, TakenTypes},
         quota::{Quota, QuotaState},
         upload_spec::{CheckedSpec, UploadSpec},
     },
@@ -80,6 +80,8 @@ where
     let request_id = spec.request_id.parse::<RequestId>().ok();
     if let Some(quota) = recent_quota(app, caller, &spec).await
         && let Ok(spec) = admit(app, caller, spec.clone(), &quota)
+        // What is taken may have changed since a first try, whose answer nobody has looked for yet.
+        && spec.types.is_any()
     {
         return upload_at_once(app, caller, spec, &quota, messages).await;
     }
@@ -91,7 +93,7 @@ where
     }
     let spec = admit(app, caller, spec, &terms.quota);
     let spec = spec.inspect_err(|error| count_refusal(&app.metrics, error))?;
-    let limits = terms.quota.file_size_max_bytes;
+    let limits = (terms.quota.file_size_max_bytes, spec.types.clone());
     let sink = store_sink(app, caller, &spec).await?;
     let received = receive(app, caller, Content::new(&spec, limits, &app.hashing), sink, messages).await?;
     check_declared(&spec, &received.content)?;
@@ -132,8 +134,8 @@ where
     S: Stream<Item = UploadMessage> + Send + Unpin,
 {
     let sink = store_sink(app, caller, &spec).await?;
-    let received =
-        receive(app, caller, Content::new(&spec, FileSizeLimits::NONE, &app.hashing), sink, messages).await?;
+    let limits = (FileSizeLimits::NONE, TakenTypes::any());
+    let received = receive(app, caller, Content::new(&spec, limits, &app.hashing), sink, messages).await?;
     let content = &received.content;
     check_declared(&spec, content)?;
     let kind = Some(content.kind);
@@ -163,7 +165,8 @@ where
     let sha256 = match spec.sha256 {
         Some(sha256) => sha256,
         None => {
-            let content = Content::new(&spec, FileSizeLimits::NONE, &app.hashing);
+            let limits = (FileSizeLimits::NONE, TakenTypes::any());
+            let content = Content::new(&spec, limits, &app.hashing);
             let received = receive(app, caller, content, Sink::Compare, messages).await?;
             check_declared(&spec, &received.content)?;
             received.content.sha256
@@ -177,7 +180,7 @@ where
 fn check_scan(app: &App, caller: &Caller) -> Result<(), Error> {
     match caller.tenant.policy.scan {
         ScanRule::Required if !app.limits.scanning.accept_unscanned => Err(Error::ScanRequired),
-        ScanRule::Required | ScanRule::WhereConfigured => Ok(()),
+        ScanRule::Required | ScanRule::WhereConfigured | ScanRule::NotRequired => Ok(()),
     }
 }
 

@@ -12,7 +12,8 @@ pub enum Access {
     Anonymous,
     /// Callers in a tenant, with this role at least.
     Tenant(Role),
-    /// Callers in a tenant; to a given file its owner and the tenant's admins may do it, which `app/access.rs` decides.
+    /// Callers in a tenant; to a given file its owner and the tenant's admins may do it, and every member where the tenant's
+    /// policy says so, which `app/access.rs` decides.
     Owner,
     /// Callers in a tenant, with this role at least, and the platform's operator.
     TenantOrOperator(Role),

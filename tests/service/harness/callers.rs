@@ -84,7 +84,8 @@ impl Inner {
         }
     }
 
-    fn member(&self, user: &str, organization: &str, role: &str, groups: &[&str]) -> Caller {
+    /// Someone in an organisation.
+    pub(crate) fn member(&self, user: &str, organization: &str, role: &str, groups: &[&str]) -> Caller {
         self.caller(Identity {
             user: user.to_owned(),
             organization: Some(organization.to_owned()),
