@@ -25,6 +25,7 @@ use tokio_util::task::TaskTracker;
 
 use self::{
     audit::Disclosures,
+    files::count_downloads::{self, DownloadCounts},
     group::Group,
     quotas::recent::RecentQuotas,
     rotation::Rotation,
@@ -86,6 +87,7 @@ pub struct App {
     hashing: Hashing,
     commits: Group<Commits>,
     disclosures: Group<Disclosures>,
+    download_counts: DownloadCounts,
     rotations: Rotations,
     /// What must not be cut off when its request is: commits, clean-up after a client that left.
     tasks: TaskTracker,
@@ -136,6 +138,7 @@ impl App {
             page_tokens,
             limits,
             metrics,
+            download_counts: DownloadCounts::default(),
             rotations: Rotations::default(),
             budget,
             hashing: Hashing::new(),
@@ -153,9 +156,12 @@ impl App {
         &self.ids
     }
 
-    /// Waits for what must not be cut off: commits under way, and clean-up after clients that left.
+    /// Waits for what must not be cut off: commits under way, clean-up after clients that left, counts in memory.
     pub async fn drain(&self) {
         self.tasks.close();
         self.tasks.wait().await;
+        if let Err(error) = count_downloads::flush(self).await {
+            tracing::warn!(%error, "write the last download counts");
+        }
     }
 }

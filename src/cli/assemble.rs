@@ -162,6 +162,7 @@ impl Service {
         ));
         let unknown = tokio::spawn(look_for_unknown_providers(self.database.clone(), self.stores.clone()));
         let work = tokio::spawn(worker::run(Arc::clone(&self.app), stopped()));
+        let counts = tokio::spawn(worker::counts::keep(Arc::clone(&self.app), stopped()));
         let edge_state = EdgeState { health: self.health.clone(), metrics: self.metrics.clone() };
         let edge_config = self.config.edge.clone();
         let (edge_stop, edge_stopping) = tokio::sync::oneshot::channel::<()>();
@@ -196,6 +197,7 @@ impl Service {
         probes.abort();
         unknown.abort();
         work.abort();
+        counts.abort();
         edge_server.await.map_err(|error| StartError::Serve(error.into()))??;
         served.map_err(|error| StartError::Serve(error.into()))
     }

@@ -126,6 +126,7 @@ impl FileRow {
             expire_time: self.expire_time,
             deletion_time: self.deletion_time,
             retain_until_time: self.retain_until_time,
+            access: None,
         })
     }
 }

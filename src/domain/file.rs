@@ -126,6 +126,17 @@ pub struct File {
     pub expire_time: Option<Timestamp>,
     pub deletion_time: Option<Timestamp>,
     pub retain_until_time: Option<Timestamp>,
+    /// Where it was looked up.
+    #[serde(default)]
+    pub access: Option<FileAccess>,
+}
+
+/// How often a file was downloaded, and when its bytes were last read. A few seconds behind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the fields are those of the contract's File, explained there")]
+pub struct FileAccess {
+    pub download_count: u64,
+    pub last_access_time: Option<Timestamp>,
 }
 
 /// When a file was deleted, and when the trash is emptied of it.

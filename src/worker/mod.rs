@@ -3,6 +3,8 @@
 //!
 //! Every replica runs it; the work is idempotent, and rows that two replicas see at once are changed under a lock.
 
+pub mod counts;
+
 use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;

@@ -12,6 +12,7 @@ mod batch_get;
 mod contract;
 mod delete;
 mod download;
+mod download_counts;
 mod expire;
 mod fsck;
 #[allow(dead_code, unused_imports, reason = "tests/faults uses it as well")]

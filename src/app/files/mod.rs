@@ -2,6 +2,7 @@
 
 pub mod archive;
 pub mod batch_get;
+pub mod count_downloads;
 pub mod delete;
 pub mod download;
 pub mod empty_trash;
@@ -25,6 +26,7 @@ use crate::{
     db::{
         DbError, TenantTx, attachments,
         audit_entries::{self, AuditAction},
+        download_counts,
         events::{self, Event, EventKind},
         file_tags, files,
         idempotency_keys::Method,
@@ -139,11 +141,20 @@ async fn recorded<T>(
     }
 }
 
-/// Adds tags and attachments, which stand in rows of their own, to files that the caller was shown.
+/// Adds tags, attachments and download counts, which stand in rows of their own, to files that the caller was shown.
 async fn fill(tx: &mut TenantTx, files: &mut [File]) -> Result<(), DbError> {
     if files.is_empty() {
         return Ok(());
     }
+    let mut counts = download_counts::list(tx, &lists::ids(files)).await?;
+    for file in &mut *files {
+        file.access = Some(counts.remove(&file.id).unwrap_or_default());
+    }
+    fill_texts(tx, files).await
+}
+
+/// Adds tags and attachments alone: a download does without the count, which would cost it a round trip.
+async fn fill_texts(tx: &mut TenantTx, files: &mut [File]) -> Result<(), DbError> {
     let ids = lists::ids(files);
     let mut tags = file_tags::list(tx, &ids).await?;
     let mut attachments = attachments::list(tx, &ids).await?;
@@ -154,7 +165,7 @@ async fn fill(tx: &mut TenantTx, files: &mut [File]) -> Result<(), DbError> {
     Ok(())
 }
 
-/// Adds tags and attachments to one file.
+/// Adds all of it to one file.
 async fn filled(tx: &mut TenantTx, mut file: File) -> Result<File, DbError> {
     fill(tx, std::slice::from_mut(&mut file)).await?;
     Ok(file)

@@ -6,7 +6,7 @@ use crate::{
     db::{
         TenantTx, Viewer, attachments,
         audit_entries::{self, AuditAction},
-        blobs,
+        blobs, download_counts,
         events::{self, Event, EventKind},
         file_readers, file_tags, files,
         idempotency_keys::Method,
@@ -64,6 +64,7 @@ pub(super) async fn remove(app: &App, tx: &mut TenantTx, caller: &Caller, file: 
     let removed = versions::delete(tx, file.id).await?;
     let hours = u32::try_from(retention.undelete_window_hours).unwrap_or(u32::MAX);
     blobs::release(tx, &removed.blobs, hours).await?;
+    download_counts::delete(tx, file.id).await?;
     file_tags::delete(tx, file.id).await?;
     attachments::delete(tx, file.id).await?;
     file_readers::delete(tx, file.id).await?;

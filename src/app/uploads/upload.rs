@@ -21,7 +21,7 @@ use crate::{
     domain::{
         caller::Caller,
         clock::Timestamp,
-        file::{ContentState, File, ScanStatus},
+        file::{ContentState, File, FileAccess, ScanStatus},
         ids::{FileId, RequestId},
         policy::{FileSizeLimits, ScanRule, TakenTypes},
         quota::{Quota, QuotaState},
@@ -342,6 +342,7 @@ fn finished(
             expire_time: spec.expire_time,
             deletion_time: None,
             retain_until_time: None,
+            access: Some(FileAccess::default()),
         },
     }
 }
