@@ -10,6 +10,7 @@ pub mod files;
 mod group;
 mod idempotency;
 pub mod integrity;
+pub mod policies;
 pub mod quotas;
 pub mod retention;
 mod rotation;
@@ -42,6 +43,7 @@ use crate::{
     domain::{
         caller::{Caller, Operator},
         clock::{Clock, IdSource},
+        ids::TenantId,
         policy::UnknownPreset,
     },
     storage::Stores,
@@ -100,6 +102,7 @@ struct Rotations {
     due_blobs: Rotation<DuePlace>,
     due_files: Rotation<DueFile>,
     due_strays: Rotation<StrayPlace>,
+    deleting_tenants: Rotation<TenantId>,
 }
 
 /// The parts that an [`App`] is assembled from.

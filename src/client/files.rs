@@ -6,8 +6,9 @@ use super::{connection::Client, error::ClientError, randomness::fill_request_id}
 use crate::proto::v1::{
     ArchiveFileRequest, ArchiveFileResponse, BatchGetFilesRequest, BatchGetFilesResponse, DeleteFileRequest,
     DeleteFileResponse, File, GetFileRequest, GetFileResponse, ListFilesRequest, ListFilesResponse,
-    PurgeFileRequest, PurgeFileResponse, UnarchiveFileRequest, UnarchiveFileResponse, UndeleteFileRequest,
-    UndeleteFileResponse, UpdateFileRequest, UpdateFileResponse,
+    PurgeFileRequest, PurgeFileResponse, TransferOwnershipRequest, TransferOwnershipResponse,
+    UnarchiveFileRequest, UnarchiveFileResponse, UndeleteFileRequest, UndeleteFileResponse,
+    UpdateFileRequest, UpdateFileResponse,
 };
 
 impl Client {
@@ -73,6 +74,16 @@ impl Client {
     ) -> Result<UnarchiveFileResponse, ClientError> {
         fill_request_id(&mut request.request_id);
         self.call(request, |mut to, request| async move { to.files.unarchive_file(request).await }).await
+    }
+
+    /// Gives files of one user to another, a bounded number of them: repeat it until nothing remains. Safe to repeat; a
+    /// request id is minted where there is none.
+    pub async fn transfer_ownership(
+        &self,
+        mut request: TransferOwnershipRequest,
+    ) -> Result<TransferOwnershipResponse, ClientError> {
+        fill_request_id(&mut request.request_id);
+        self.call(request, |mut to, request| async move { to.files.transfer_ownership(request).await }).await
     }
 
     /// Moves a file to the trash. Safe to repeat; a request id is minted where there is none.

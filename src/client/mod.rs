@@ -34,6 +34,7 @@ mod connection;
 mod download;
 mod error;
 mod files;
+mod policies;
 mod quotas;
 mod randomness;
 mod retry;

@@ -22,6 +22,8 @@ sql_enum! {
         FileUnarchived = 6 => "file_unarchived",
         /// What people wrote about it changed.
         FileUpdated = 7 => "file_updated",
+        /// It belongs to someone else.
+        FileOwnerChanged = 50 => "file_owner_changed",
     }
 }
 

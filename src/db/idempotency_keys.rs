@@ -29,6 +29,20 @@ sql_enum! {
         UnarchiveFile = 7 => "UnarchiveFile",
         /// UpdateFile
         UpdateFile = 8 => "UpdateFile",
+        /// CreateCategory
+        CreateCategory = 50 => "CreateCategory",
+        /// UpdateCategory
+        UpdateCategory = 51 => "UpdateCategory",
+        /// DeleteCategory
+        DeleteCategory = 52 => "DeleteCategory",
+        /// TransferOwnership
+        TransferOwnership = 53 => "TransferOwnership",
+        /// SuspendTenant
+        SuspendTenant = 54 => "SuspendTenant",
+        /// ResumeTenant
+        ResumeTenant = 55 => "ResumeTenant",
+        /// DeleteTenant
+        DeleteTenant = 56 => "DeleteTenant",
     }
 }
 

@@ -31,6 +31,7 @@ pub mod stray_objects;
 pub mod sweep_candidates;
 pub mod sweeps;
 mod system_tx;
+pub mod tenant_records;
 mod tenant_tx;
 pub mod tenants;
 pub mod tombstones;

@@ -157,14 +157,18 @@ const SAYS_NOTHING: [&str; 4] =
 /// type, or one that says nothing: it will be served, so what is no type must not pass for one.
 fn essence(mime_type: &str) -> String {
     let essence = mime_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    if is_media_type(&essence) && !SAYS_NOTHING.contains(&essence.as_str()) { essence } else { String::new() }
+}
+
+/// Whether this is a media type in lower case, without parameters.
+pub fn is_media_type(text: &str) -> bool {
     let is_token = |text: &str| {
         !text.is_empty()
             && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$&^_.+-".contains(&byte))
     };
-    let is_type = essence
-        .split_once('/')
-        .is_some_and(|(family, subtype)| FAMILIES.contains(&family) && is_token(subtype));
-    if is_type && !SAYS_NOTHING.contains(&essence.as_str()) { essence } else { String::new() }
+    let is_lower = !text.bytes().any(|byte| byte.is_ascii_uppercase());
+    let parts = text.split_once('/').filter(|_| is_lower && text.len() <= DECLARED_CHARACTERS_MAX);
+    parts.is_some_and(|(family, subtype)| FAMILIES.contains(&family) && is_token(subtype))
 }
 
 #[cfg(test)]

@@ -19,15 +19,17 @@ use crate::{
         App,
         files::{
             archive::archive, batch_get::batch_get, delete::delete, download::download, get::get, list::list,
-            purge::purge, unarchive::unarchive, undelete::undelete, update::update,
+            purge::purge, transfer_ownership::transfer_ownership, unarchive::unarchive, undelete::undelete,
+            update::update,
         },
     },
     proto::v1::{
         ArchiveFileRequest, ArchiveFileResponse, BatchGetFilesRequest, BatchGetFilesResponse,
         DeleteFileRequest, DeleteFileResponse, DownloadFileRequest, GetFileRequest, GetFileResponse,
-        ListFilesRequest, ListFilesResponse, PurgeFileRequest, PurgeFileResponse, UnarchiveFileRequest,
-        UnarchiveFileResponse, UndeleteFileRequest, UndeleteFileResponse, UpdateFileRequest,
-        UpdateFileResponse, UploadFileRequest, UploadFileResponse, file_service_server::FileService,
+        ListFilesRequest, ListFilesResponse, PurgeFileRequest, PurgeFileResponse, TransferOwnershipRequest,
+        TransferOwnershipResponse, UnarchiveFileRequest, UnarchiveFileResponse, UndeleteFileRequest,
+        UndeleteFileResponse, UpdateFileRequest, UpdateFileResponse, UploadFileRequest, UploadFileResponse,
+        file_service_server::FileService,
     },
 };
 
@@ -154,6 +156,23 @@ impl FileService for Files {
             let (file, request_id) = convert::id::change(&request.file_id, &request.request_id)?;
             let purged = purge(&self.app, &caller, file, request_id).await?;
             Ok(PurgeFileResponse { quota: Some(state(purged.quota)) })
+        })
+        .await
+    }
+
+    async fn transfer_ownership(
+        &self,
+        request: Request<TransferOwnershipRequest>,
+    ) -> Result<Response<TransferOwnershipResponse>, Status> {
+        let (caller, request) = caller(request)?;
+        answer(&caller.origin, async {
+            let asked = convert::id::transfer(request)?;
+            let transferred = transfer_ownership(&self.app, &caller, asked).await?;
+            Ok(TransferOwnershipResponse {
+                transferred_file_count: transferred.file_count,
+                remaining_file_count: transferred.remaining_file_count,
+                remaining_bytes: transferred.remaining_bytes,
+            })
         })
         .await
     }

@@ -96,6 +96,12 @@ pub(super) fn reason(error: &Error) -> ErrorReason {
         Error::FileRetained(_) => ErrorReason::FileRetained,
         Error::ScanRequired => ErrorReason::ScanRequired,
         Error::QuotaBelowUsage { .. } => ErrorReason::QuotaBelowUsage,
+        Error::TenantSuspended => ErrorReason::TenantSuspended,
+        Error::TenantDeleted => ErrorReason::TenantDeleted,
+        Error::TenantExists(_) => ErrorReason::TenantExists,
+        Error::TenantRetained { .. } => ErrorReason::TenantRetained,
+        Error::CategoryExists(_) => ErrorReason::CategoryExists,
+        Error::CategoryInUse(_) => ErrorReason::CategoryInUse,
         Error::ObjectMissing => ErrorReason::ObjectMissing,
         Error::ObjectDamaged => ErrorReason::ObjectDamaged,
         Error::StorageUnavailable(_) | Error::ProviderUnknown(_) => ErrorReason::StorageUnavailable,
@@ -132,7 +138,12 @@ pub(super) fn code(reason: ErrorReason) -> Code {
         | ErrorReason::FileNotAvailable
         | ErrorReason::FileRetained
         | ErrorReason::ScanRequired
-        | ErrorReason::QuotaBelowUsage => Code::FailedPrecondition,
+        | ErrorReason::QuotaBelowUsage
+        | ErrorReason::TenantSuspended
+        | ErrorReason::TenantDeleted
+        | ErrorReason::TenantRetained
+        | ErrorReason::CategoryInUse => Code::FailedPrecondition,
+        ErrorReason::TenantExists | ErrorReason::CategoryExists => Code::AlreadyExists,
         ErrorReason::ObjectMissing | ErrorReason::ObjectDamaged => Code::DataLoss,
         ErrorReason::StorageUnavailable | ErrorReason::DatabaseUnavailable | ErrorReason::ShuttingDown => {
             Code::Unavailable
@@ -169,6 +180,10 @@ fn metadata(error: &Error) -> Vec<(&'static str, String)> {
         Error::UploadStalled(limit) => vec![("limit", limit.clone())],
         Error::FileNotAvailable(state) => vec![("state", state.as_str().to_uppercase())],
         Error::FileRetained(until) => vec![("retain_until_time", until.to_rfc3339())],
+        Error::TenantExists(id) => vec![("tenant_id", id.to_string())],
+        Error::TenantRetained { file_count, until } => {
+            vec![("file_count", file_count.to_string()), ("retain_until_time", until.to_rfc3339())]
+        }
         Error::QuotaBelowUsage { used_bytes, reserved_bytes, file_count } => vec![
             ("used_bytes", used_bytes.to_string()),
             ("reserved_bytes", reserved_bytes.to_string()),

@@ -1,5 +1,5 @@
 //! Work that no request waits for: giving up uploads that nobody finished, emptying the trash, deleting bytes
-//! that nothing refers to or that were moved, keeping what is kept by time in bounds, sweeping the stores.
+//! that nothing refers to or that were moved, deleting tenants, keeping what is kept by time in bounds, sweeping the stores.
 //!
 //! Every replica runs it; the work is idempotent, and rows that two replicas see at once are changed under a lock.
 
@@ -15,6 +15,7 @@ use crate::app::{
     integrity::sweep::sweep_when_due,
     retention::retain,
     storage::reap_strays::reap_strays,
+    tenants::erase,
     uploads::expire::expire,
 };
 
@@ -58,6 +59,7 @@ pub async fn round(app: &App) -> usize {
         + tolerate("expire uploads", expire(app).await.map(|round| round.done))
         + tolerate("empty trash", empty_trash(app).await)
         + tolerate("delete blobs", reap(app).await)
+        + tolerate("delete tenants", erase::round(app).await)
         + tolerate("remove stray objects", reap_strays(app).await)
 }
 

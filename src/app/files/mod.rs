@@ -10,6 +10,7 @@ pub mod get;
 pub mod list;
 pub mod purge;
 pub mod reap;
+pub mod transfer_ownership;
 pub mod unarchive;
 pub mod undelete;
 pub mod update;
@@ -142,7 +143,7 @@ async fn recorded<T>(
 }
 
 /// Adds tags, attachments and download counts, which stand in rows of their own, to files that the caller was shown.
-async fn fill(tx: &mut TenantTx, files: &mut [File]) -> Result<(), DbError> {
+pub(super) async fn fill(tx: &mut TenantTx, files: &mut [File]) -> Result<(), DbError> {
     if files.is_empty() {
         return Ok(());
     }

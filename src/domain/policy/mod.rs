@@ -1,5 +1,7 @@
 //! What a tenant allows: a document, shipped as a named preset, copied into the tenant's row at birth and editable after.
 
+pub mod categories;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};

@@ -94,7 +94,7 @@ const fn state(state: FileState) -> v1::FileState {
     }
 }
 
-const fn visibility(visibility: Visibility) -> v1::Visibility {
+pub(super) const fn visibility(visibility: Visibility) -> v1::Visibility {
     match visibility {
         Visibility::Owner => v1::Visibility::Owner,
         Visibility::Managers => v1::Visibility::Managers,

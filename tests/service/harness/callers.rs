@@ -16,6 +16,9 @@ use strongroom::{
         download_file_response::Message, file_service_client::FileServiceClient,
         quota_service_client::QuotaServiceClient,
     },
+    proto::{
+        admin::v1::tenant_service_client::TenantServiceClient, v1::policy_service_client::PolicyServiceClient,
+    },
 };
 use tonic::{
     Request, Status,
@@ -38,6 +41,8 @@ pub(crate) struct Caller {
     pub(crate) token: String,
     pub(crate) files: FileServiceClient<InterceptedService<Channel, Bearer>>,
     pub(crate) quotas: QuotaServiceClient<InterceptedService<Channel, Bearer>>,
+    pub(crate) policies: PolicyServiceClient<InterceptedService<Channel, Bearer>>,
+    pub(crate) tenants: TenantServiceClient<InterceptedService<Channel, Bearer>>,
     address: String,
 }
 
@@ -79,7 +84,9 @@ impl Inner {
             token: token.to_owned(),
             files: FileServiceClient::with_interceptor(self.channel.clone(), bearer.clone())
                 .max_decoding_message_size(bytes_max),
-            quotas: QuotaServiceClient::with_interceptor(self.channel.clone(), bearer),
+            quotas: QuotaServiceClient::with_interceptor(self.channel.clone(), bearer.clone()),
+            policies: PolicyServiceClient::with_interceptor(self.channel.clone(), bearer.clone()),
+            tenants: TenantServiceClient::with_interceptor(self.channel.clone(), bearer),
             address: self.address.clone(),
         }
     }
