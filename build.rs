@@ -4,9 +4,11 @@
 use std::{env, error::Error, fs, path::PathBuf};
 
 const ROOT: &str = "proto";
-const FILES: [&str; 3] = [
+const FILES: [&str; 5] = [
+    "strongroom/admin/v1/tenant_service.proto",
     "strongroom/v1/file_service.proto",
     "strongroom/v1/quota_service.proto",
+    "strongroom/v1/policy_service.proto",
     "strongroom/v1/error_reason.proto",
 ];
 
@@ -22,6 +24,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(out.join("descriptor.binpb"), compiler.encode_file_descriptor_set())?;
 
     // The leading dot matters: without it the path matches nothing and every chunk is copied once more.
-    tonic_prost_build::configure().bytes(".strongroom.v1").compile_fds(compiler.file_descriptor_set())?;
+    tonic_prost_build::configure().bytes(".strongroom").compile_fds(compiler.file_descriptor_set())?;
     Ok(())
 }

@@ -13,5 +13,13 @@ pub mod v1 {
     tonic::include_proto!("strongroom.v1");
 }
 
+/// What operators call.
+pub mod admin {
+    /// `strongroom.admin.v1`, the life of tenants.
+    pub mod v1 {
+        tonic::include_proto!("strongroom.admin.v1");
+    }
+}
+
 /// Every file of `proto/` with its imports and comments, as an encoded `FileDescriptorSet`.
 pub const DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptor.binpb"));

@@ -36,6 +36,7 @@ pub(super) const OWNER_OR_ADMIN: &str = "only the file's owner and the tenant's 
 pub fn writes_all(caller: &Caller) -> bool {
     match caller.tenant.policy.write {
         WriteRule::OwnerAndAdmins => caller.role >= Role::Admin,
+        WriteRule::Members => true,
     }
 }
 
@@ -46,6 +47,21 @@ pub fn can_write(caller: &Caller, file: &File) -> Result<(), Error> {
     } else {
         Err(Error::NotAllowed(OWNER_OR_ADMIN))
     }
+}
+
+/// Whether the caller may give a file this visibility. Where every member writes, nobody but owner and admins may hide a
+/// file from themselves: it would be lost to them in the same breath.
+pub fn can_show_to(caller: &Caller, file: &File, visibility: Visibility) -> Result<(), Error> {
+    let changed = File { visibility, ..file.clone() };
+    if is_owner_or_admin(caller, file) || can_see(caller, &changed, false) {
+        Ok(())
+    } else {
+        Err(Error::NotAllowed("only the file's owner and the tenant's admins may hide it from you"))
+    }
+}
+
+fn is_owner_or_admin(caller: &Caller, file: &File) -> bool {
+    caller.role >= Role::Admin || file.owner_id == caller.actor.id
 }
 
 /// Whether the caller may change the tenant's settings.

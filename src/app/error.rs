@@ -8,7 +8,7 @@ use crate::{
     domain::{
         clock::Timestamp,
         file::{FileState, LegalHold, WrongState},
-        ids::FileId,
+        ids::{FileId, TenantId},
         media_type::MediaKind,
         quota::Quota,
         violations::Violations,
@@ -166,6 +166,25 @@ pub enum Error {
     )]
     #[allow(missing_docs, reason = "the figures of the message")]
     QuotaBelowUsage { used_bytes: i64, reserved_bytes: i64, file_count: i64 },
+    /// The tenant is suspended.
+    #[error("this tenant is suspended; its operator can resume it")]
+    TenantSuspended,
+    /// The tenant is being deleted, or was.
+    #[error("this tenant was deleted")]
+    TenantDeleted,
+    /// A tenant of this name is there.
+    #[error("there is a tenant of this name: {0}")]
+    TenantExists(TenantId),
+    /// Files of the tenant must be kept.
+    #[error("{file_count} files of this tenant must be kept, the last until {until}; delete it after that")]
+    #[allow(missing_docs, reason = "the figures of the message")]
+    TenantRetained { file_count: i64, until: Timestamp },
+    /// A category of this name is there.
+    #[error("there is a category `{0}` already")]
+    CategoryExists(String),
+    /// The category cannot go.
+    #[error("this category cannot be deleted: {0}")]
+    CategoryInUse(&'static str),
     /// The stored bytes are gone.
     #[error("the stored bytes of this file are missing")]
     ObjectMissing,
@@ -284,9 +303,13 @@ impl From<WrongState> for Error {
 
 impl From<DbError> for Error {
     fn from(error: DbError) -> Self {
-        match error.kind {
+        match &error.kind {
             DbErrorKind::Unavailable | DbErrorKind::TimedOut | DbErrorKind::Contended => {
                 Self::DatabaseUnavailable(error)
+            }
+            DbErrorKind::Constraint(name) if name == "tenant_is_active" => Self::TenantSuspended,
+            DbErrorKind::Constraint(name) if name == "file_category_exists" => {
+                Violations::one("spec.category", "was removed from the tenant's policy meanwhile").into()
             }
             DbErrorKind::Constraint(_) | DbErrorKind::Corrupt | DbErrorKind::Other => Self::internal(error),
         }

@@ -12,6 +12,7 @@ mod idempotency;
 pub mod integrity;
 pub mod jobs;
 mod pages;
+pub mod policies;
 pub mod quotas;
 pub mod retention;
 mod rotation;
@@ -27,6 +28,7 @@ use tokio_util::task::TaskTracker;
 
 use self::{
     audit::Disclosures,
+    files::count_downloads::{self, DownloadCounts},
     group::Group,
     quotas::recent::RecentQuotas,
     rotation::Rotation,
@@ -90,6 +92,7 @@ pub struct App {
     hashing: Hashing,
     commits: Group<Commits>,
     disclosures: Group<Disclosures>,
+    download_counts: DownloadCounts,
     rotations: Rotations,
     /// What must not be cut off when its request is: commits, clean-up after a client that left.
     tasks: TaskTracker,
@@ -103,6 +106,7 @@ struct Rotations {
     due_files: Rotation<DueFile>,
     due_strays: Rotation<StrayPlace>,
     expiring_tenants: Rotation<TenantId>,
+    deleting_tenants: Rotation<TenantId>,
 }
 
 /// The parts that an [`App`] is assembled from.
@@ -141,6 +145,7 @@ impl App {
             page_tokens,
             limits,
             metrics,
+            download_counts: DownloadCounts::default(),
             rotations: Rotations::default(),
             budget,
             hashing: Hashing::new(),
@@ -168,9 +173,12 @@ impl App {
         &self.ids
     }
 
-    /// Waits for what must not be cut off: commits under way, and clean-up after clients that left.
+    /// Waits for what must not be cut off: commits under way, clean-up after clients that left, counts in memory.
     pub async fn drain(&self) {
         self.tasks.close();
         self.tasks.wait().await;
+        if let Err(error) = count_downloads::flush(self).await {
+            tracing::warn!(%error, "write the last download counts");
+        }
     }
 }

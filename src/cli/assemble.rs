@@ -223,6 +223,7 @@ impl Service {
         let work = self
             .does_work
             .then(|| tokio::spawn(worker::run(Arc::clone(&self.app), self.config.server.drain(), stopped())));
+        let counts = tokio::spawn(worker::counts::keep(Arc::clone(&self.app), stopped()));
         let observed = self.observed.clone();
         let surroundings = Surroundings::start(observed, edge, &self.config.edge, stopped());
         let (health, stop_on_signal) = (self.observed.health.clone(), Arc::clone(&stop));
@@ -248,6 +249,7 @@ impl Service {
         if let Some(work) = work {
             work.await.map_err(|error| StartError::Work(error.into()))?;
         }
+        counts.abort();
         // Probes answer until the last request is done.
         surroundings.end().await?;
         served.map_err(|error| StartError::Serve(error.into()))

@@ -33,6 +33,12 @@ pub(super) fn for_reason(reason: ErrorReason) -> Option<&'static str> {
         R::FileRetained => "wait until its retention ends",
         R::ScanRequired => "ask the operator to configure a scanner",
         R::QuotaBelowUsage => "delete files first or choose a higher limit",
+        R::TenantSuspended => "ask the operator to resume the tenant",
+        R::TenantDeleted => "ask the operator: a deleted tenant does not come back",
+        R::TenantExists => "use the tenant that is there",
+        R::TenantRetained => "wait until the retention of its files ends",
+        R::CategoryExists => "choose another name or update the category",
+        R::CategoryInUse => "purge its files first, or make another category the default",
         R::ObjectMissing | R::ObjectDamaged => "tell the operator: the stored bytes are not what they were",
         R::Internal => "report it with the request id",
     })

@@ -245,6 +245,15 @@ impl FileService for Fake {
         Ok(Response::new(UpdateFileResponse::default()))
     }
 
+    async fn transfer_ownership(
+        &self,
+        request: Request<TransferOwnershipRequest>,
+    ) -> Result<Response<TransferOwnershipResponse>, Status> {
+        self.script.lock().unwrap().request_ids.push(request.get_ref().request_id.clone());
+        self.enter(&request)?;
+        Ok(Response::new(TransferOwnershipResponse::default()))
+    }
+
     async fn archive_file(
         &self,
         request: Request<ArchiveFileRequest>,

@@ -10,8 +10,8 @@ use crate::proto::v1::{
     GetFileResponse, ListFileVersionsRequest, ListFileVersionsResponse, ListFilesRequest, ListFilesResponse,
     PurgeFileRequest, PurgeFileResponse, ReleaseLegalHoldRequest, ReleaseLegalHoldResponse,
     RestoreFileVersionRequest, RestoreFileVersionResponse, SetLegalHoldRequest, SetLegalHoldResponse,
-    UnarchiveFileRequest, UnarchiveFileResponse, UndeleteFileRequest, UndeleteFileResponse,
-    UpdateFileRequest, UpdateFileResponse,
+    TransferOwnershipRequest, TransferOwnershipResponse, UnarchiveFileRequest, UnarchiveFileResponse,
+    UndeleteFileRequest, UndeleteFileResponse, UpdateFileRequest, UpdateFileResponse,
 };
 
 impl Client {
@@ -137,6 +137,16 @@ impl Client {
     ) -> Result<ReleaseLegalHoldResponse, ClientError> {
         fill_request_id(&mut request.request_id);
         self.call(request, |mut to, request| async move { to.files.release_legal_hold(request).await }).await
+    }
+
+    /// Gives files of one user to another, a bounded number of them: repeat it until nothing remains. Safe to repeat; a
+    /// request id is minted where there is none.
+    pub async fn transfer_ownership(
+        &self,
+        mut request: TransferOwnershipRequest,
+    ) -> Result<TransferOwnershipResponse, ClientError> {
+        fill_request_id(&mut request.request_id);
+        self.call(request, |mut to, request| async move { to.files.transfer_ownership(request).await }).await
     }
 
     /// Moves a file to the trash. Safe to repeat; a request id is minted where there is none.

@@ -36,6 +36,7 @@ mod connection;
 mod download;
 mod error;
 mod files;
+mod policies;
 mod quotas;
 mod randomness;
 mod resume;

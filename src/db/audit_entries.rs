@@ -1,13 +1,20 @@
 //! The audit log: changes, disclosures and denials, each written in the transaction of what it tells.
 
-use diesel::sql_types::{Array, Bool, Integer, Jsonb, Nullable, SmallInt, Text, Uuid as SqlUuid};
+use diesel::{
+    QueryableByName,
+    sql_types::{
+        Array, BigInt, Bool, Integer, Jsonb, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid,
+    },
+};
+use uuid::Uuid;
 
 use super::{
     DbError, SystemTx, TenantTx,
     statement::{Statement, statement},
 };
 use crate::domain::{
-    caller::{Actor, Origin},
+    caller::{Actor, ActorKind, Origin},
+    clock::Timestamp,
     ids::{FileId, TenantId},
     sql_enum::sql_enum,
 };
@@ -57,6 +64,18 @@ sql_enum! {
         FileHoldSet = 43 => "file_hold_set",
         /// The legal hold of a file was released; the details say why, and what it was.
         FileHoldRelease = 44 => "file_hold_release",
+        /// A tenant's policy was changed.
+        PolicyUpdate = 50 => "policy_update",
+        /// A tenant was suspended.
+        TenantSuspend = 51 => "tenant_suspend",
+        /// A suspended tenant is served again.
+        TenantResume = 52 => "tenant_resume",
+        /// The deletion of a tenant began, or ended.
+        TenantDelete = 53 => "tenant_delete",
+        /// All records of a tenant were handed to an operator.
+        TenantExport = 54 => "tenant_export",
+        /// A file was given to another owner.
+        OwnershipTransfer = 55 => "ownership_transfer",
     }
 }
 
@@ -103,6 +122,101 @@ pub async fn insert(tx: &mut TenantTx, entries: &[AuditEntry]) -> Result<(), DbE
 /// Writes entries of a tenant that is just being born.
 pub async fn insert_for(tx: &mut SystemTx, tenant: TenantId, entries: &[AuditEntry]) -> Result<(), DbError> {
     insertion(tenant, entries).execute(tx.connection()?).await.map(|_| ())
+}
+
+#[derive(QueryableByName)]
+struct Found {
+    #[diesel(sql_type = Bool)]
+    is_found: bool,
+}
+
+/// Whether the upload of a file was ever committed: its entry outlives the file.
+pub async fn has_upload(tx: &mut SystemTx, tenant: TenantId, file: FileId) -> Result<bool, DbError> {
+    let row: Found = statement(
+        "look for the entry of an upload",
+        "SELECT EXISTS (SELECT FROM audit_entries
+                        WHERE tenant_id = {} AND file_id = {} AND action = {} AND is_allowed) AS is_found",
+    )
+    .bind::<SqlUuid, _>(tenant.as_uuid())
+    .bind::<SqlUuid, _>(file.as_uuid())
+    .bind::<SmallInt, _>(AuditAction::FileUpload.number())
+    .one(tx.connection()?)
+    .await?;
+    Ok(row.is_found)
+}
+
+/// An entry as it stands in the log.
+#[derive(Debug, Clone)]
+pub struct WrittenEntry {
+    /// When it was written; with `n` its place in the log.
+    pub create_time: Timestamp,
+    /// Its number.
+    pub n: i64,
+    /// What it says.
+    pub entry: AuditEntry,
+}
+
+#[derive(QueryableByName)]
+struct EntryRow {
+    #[diesel(sql_type = Timestamptz)]
+    create_time: Timestamp,
+    #[diesel(sql_type = BigInt)]
+    n: i64,
+    #[diesel(sql_type = SmallInt)]
+    actor_kind: i16,
+    #[diesel(sql_type = Text)]
+    actor_id: String,
+    #[diesel(sql_type = SmallInt)]
+    action: i16,
+    #[diesel(sql_type = Bool)]
+    is_allowed: bool,
+    #[diesel(sql_type = Nullable<SqlUuid>)]
+    file_id: Option<Uuid>,
+    #[diesel(sql_type = Nullable<Integer>)]
+    version: Option<i32>,
+    #[diesel(sql_type = Text)]
+    request_id: String,
+    #[diesel(sql_type = Text)]
+    address: String,
+    #[diesel(sql_type = Jsonb)]
+    details: serde_json::Value,
+}
+
+impl EntryRow {
+    fn read(self) -> Result<WrittenEntry, DbError> {
+        let bad = |what: &str| DbError::corrupt("read audit entry", what);
+        let kind = ActorKind::from_number(self.actor_kind).ok_or_else(|| bad("actor"))?;
+        let entry = AuditEntry {
+            actor: Actor { kind, id: self.actor_id },
+            origin: Origin { request_id: self.request_id, address: self.address },
+            action: AuditAction::from_number(self.action).ok_or_else(|| bad("action"))?,
+            is_allowed: self.is_allowed,
+            file: self.file_id.map(FileId::from_uuid),
+            version: self.version,
+            details: self.details,
+        };
+        Ok(WrittenEntry { create_time: self.create_time, n: self.n, entry })
+    }
+}
+
+/// Entries of the transaction's tenant in the order of time, behind a place.
+pub async fn list_after(
+    tx: &mut TenantTx,
+    (time, n): (Timestamp, i64),
+    limit: i64,
+) -> Result<Vec<WrittenEntry>, DbError> {
+    let rows: Vec<EntryRow> = statement(
+        "walk audit entries",
+        "SELECT create_time, n, actor_kind, actor_id, action, is_allowed, file_id, version, request_id, address, details
+         FROM audit_entries WHERE tenant_id = {} AND (create_time, n) > ({}, {}) ORDER BY create_time, n LIMIT {}",
+    )
+    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+    .bind::<Timestamptz, _>(time)
+    .bind::<BigInt, _>(n)
+    .bind::<BigInt, _>(limit)
+    .load(tx.connection()?)
+    .await?;
+    rows.into_iter().map(EntryRow::read).collect()
 }
 
 fn insertion(tenant: TenantId, entries: &[AuditEntry]) -> Statement {

@@ -376,3 +376,42 @@ pub async fn delete(tx: &mut SystemTx, tenant: TenantId, id: BlobId) -> Result<(
         .await
         .map(|_| ())
 }
+
+/// Blobs of one tenant, whatever refers to them; for one whose rows are being erased.
+pub async fn list_of_tenant(
+    tx: &mut SystemTx,
+    tenant: TenantId,
+    limit: i64,
+) -> Result<Vec<TenantBlob>, DbError> {
+    let sql = format!(
+        "SELECT b.tenant_id, {COLUMNS} FROM blobs AS b WHERE b.tenant_id = {{}} ORDER BY b.id LIMIT {{}}"
+    );
+    let rows: Vec<TenantRow> = statement("list blobs of tenant", sql)
+        .bind::<SqlUuid, _>(tenant.as_uuid())
+        .bind::<BigInt, _>(limit)
+        .load(tx.connection()?)
+        .await?;
+    rows.into_iter().map(TenantRow::read).collect()
+}
+
+#[derive(QueryableByName)]
+struct GoneRow {
+    #[diesel(sql_type = BigInt)]
+    objects: i64,
+    #[diesel(sql_type = BigInt)]
+    bytes: i64,
+}
+
+/// Forgets blobs whose bytes are gone; answers how many there were, and of how many bytes.
+pub async fn delete_all(tx: &mut SystemTx, tenant: TenantId, ids: &[BlobId]) -> Result<(i64, i64), DbError> {
+    let row: GoneRow = statement(
+        "delete blobs",
+        "WITH gone AS (DELETE FROM blobs WHERE tenant_id = {} AND id = ANY ({}) RETURNING size_bytes)
+         SELECT count(*) AS objects, coalesce(sum(size_bytes), 0)::bigint AS bytes FROM gone",
+    )
+    .bind::<SqlUuid, _>(tenant.as_uuid())
+    .bind::<Array<SqlUuid>, _>(ids.iter().map(|id| id.as_uuid()).collect::<Vec<_>>())
+    .one(tx.connection()?)
+    .await?;
+    Ok((row.objects, row.bytes))
+}

@@ -30,6 +30,8 @@ sql_enum! {
         FileHoldSet = 42 => "file_hold_set",
         /// Its legal hold was released.
         FileHoldReleased = 43 => "file_hold_released",
+        /// It belongs to someone else.
+        FileOwnerChanged = 50 => "file_owner_changed",
     }
 }
 

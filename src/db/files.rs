@@ -133,6 +133,7 @@ impl FileRow {
             deletion_time: self.deletion_time,
             retain_until_time: self.retain_until_time,
             hold: LegalHold::from_columns(self.hold_time, self.hold_by, self.hold_reason),
+            access: None,
         })
     }
 }
@@ -393,6 +394,121 @@ pub async fn delete(tx: &mut TenantTx, id: FileId) -> Result<(), DbError> {
         .execute(tx.connection()?)
         .await
         .map(|_| ())
+}
+
+#[derive(QueryableByName)]
+struct OwnedRow {
+    #[diesel(sql_type = SqlUuid)]
+    id: Uuid,
+    #[diesel(sql_type = Integer)]
+    version: i32,
+}
+
+/// Locks at most so many files of an owner, in the order of their ids, the trash too; answers their ids and versions.
+pub async fn lock_owned(
+    tx: &mut TenantTx,
+    owner_id: &str,
+    limit: i64,
+) -> Result<Vec<(FileId, i32)>, DbError> {
+    let tenant = tx.tenant().as_uuid();
+    // Any of them will do, so that each half walks the index that it has.
+    let rows: Vec<OwnedRow> = statement(
+        "lock files of owner",
+        "SELECT id, version FROM files WHERE tenant_id = {} AND owner_id = {} AND id IN (
+             (SELECT id FROM files WHERE tenant_id = {} AND owner_id = {} AND delete_time IS NULL LIMIT {})
+             UNION ALL
+             (SELECT id FROM files WHERE tenant_id = {} AND owner_id = {} AND delete_time IS NOT NULL LIMIT {})
+             LIMIT {})
+         ORDER BY id FOR UPDATE",
+    )
+    .bind::<SqlUuid, _>(tenant)
+    .bind::<Text, _>(owner_id.to_owned())
+    .bind::<SqlUuid, _>(tenant)
+    .bind::<Text, _>(owner_id.to_owned())
+    .bind::<BigInt, _>(limit)
+    .bind::<SqlUuid, _>(tenant)
+    .bind::<Text, _>(owner_id.to_owned())
+    .bind::<BigInt, _>(limit)
+    .bind::<BigInt, _>(limit)
+    .load(tx.connection()?)
+    .await?;
+    Ok(rows.into_iter().map(|row| (FileId::from_uuid(row.id), row.version)).collect())
+}
+
+/// Gives files that are locked to another owner.
+pub async fn set_owner(
+    tx: &mut TenantTx,
+    files: &[FileId],
+    owner_id: &str,
+    actor_id: &str,
+) -> Result<(), DbError> {
+    statement(
+        "set owner of files",
+        "UPDATE files SET owner_id = {}, update_time = app.now(), updated_by = {}, revision = revision + 1
+         WHERE tenant_id = {} AND id = ANY ({})",
+    )
+    .bind::<Text, _>(owner_id.to_owned())
+    .bind::<Text, _>(actor_id.to_owned())
+    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+    .bind::<Array<SqlUuid>, _>(files.iter().map(|id| id.as_uuid()).collect::<Vec<_>>())
+    .execute(tx.connection()?)
+    .await
+    .map(|_| ())
+}
+
+#[derive(QueryableByName)]
+struct OwnedSums {
+    #[diesel(sql_type = BigInt)]
+    count: i64,
+    #[diesel(sql_type = BigInt)]
+    bytes: i64,
+}
+
+/// How many files an owner has, the trash too, and of how many bytes their current versions are.
+pub async fn sum_owned(tx: &mut TenantTx, owner_id: &str) -> Result<(i64, i64), DbError> {
+    let row: OwnedSums = statement(
+        "sum files of owner",
+        "SELECT count(*) AS count, coalesce(sum(size_bytes), 0)::bigint AS bytes FROM files
+         WHERE tenant_id = {} AND owner_id = {}",
+    )
+    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+    .bind::<Text, _>(owner_id.to_owned())
+    .one(tx.connection()?)
+    .await?;
+    Ok((row.count, row.bytes))
+}
+
+/// Files of the transaction's tenant in the order of their ids, behind one, the trash too, without tags and attachments.
+pub async fn list_after(tx: &mut TenantTx, after: Option<FileId>, limit: i64) -> Result<Vec<File>, DbError> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM files AS f WHERE f.tenant_id = {{}} AND f.id > {{}} ORDER BY f.id LIMIT {{}}"
+    );
+    let rows: Vec<FileRow> = statement("walk files", sql)
+        .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+        .bind::<SqlUuid, _>(after.map_or(Uuid::nil(), FileId::as_uuid))
+        .bind::<BigInt, _>(limit)
+        .load(tx.connection()?)
+        .await?;
+    rows.into_iter().map(FileRow::read).collect()
+}
+
+#[derive(QueryableByName)]
+struct Exists {
+    #[diesel(sql_type = Bool)]
+    exists: bool,
+}
+
+/// Whether any file has this category, in the trash too. Looks at every file of the tenant when none has: for admins.
+pub async fn has_category(tx: &mut TenantTx, category: &str) -> Result<bool, DbError> {
+    let row: Exists = statement(
+        "look for files of a category",
+        "SELECT EXISTS (SELECT FROM files WHERE tenant_id = {} AND category = {}) AS exists",
+    )
+    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+    .bind::<Text, _>(category.to_owned())
+    .one(tx.connection()?)
+    .await?;
+    Ok(row.exists)
 }
 
 #[derive(QueryableByName)]

@@ -45,6 +45,20 @@ sql_enum! {
         SetLegalHold = 44 => "SetLegalHold",
         /// ReleaseLegalHold
         ReleaseLegalHold = 45 => "ReleaseLegalHold",
+        /// CreateCategory
+        CreateCategory = 50 => "CreateCategory",
+        /// UpdateCategory
+        UpdateCategory = 51 => "UpdateCategory",
+        /// DeleteCategory
+        DeleteCategory = 52 => "DeleteCategory",
+        /// TransferOwnership
+        TransferOwnership = 53 => "TransferOwnership",
+        /// SuspendTenant
+        SuspendTenant = 54 => "SuspendTenant",
+        /// ResumeTenant
+        ResumeTenant = 55 => "ResumeTenant",
+        /// DeleteTenant
+        DeleteTenant = 56 => "DeleteTenant",
     }
 }
 

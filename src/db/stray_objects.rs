@@ -161,3 +161,23 @@ pub async fn list_due(
         })
         .collect()
 }
+
+#[derive(QueryableByName)]
+struct WaitingRow {
+    #[diesel(sql_type = BigInt)]
+    waiting: i64,
+}
+
+/// Makes every stray object of a tenant due now; answers how many there are.
+pub async fn hurry(tx: &mut SystemTx, tenant: TenantId) -> Result<i64, DbError> {
+    let row: WaitingRow = statement(
+        "hurry stray objects",
+        "WITH due AS (
+             UPDATE stray_objects SET delete_after = least(delete_after, app.now()) WHERE tenant_id = {} RETURNING 1)
+         SELECT count(*) AS waiting FROM due",
+    )
+    .bind::<SqlUuid, _>(tenant.as_uuid())
+    .one(tx.connection()?)
+    .await?;
+    Ok(row.waiting)
+}

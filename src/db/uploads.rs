@@ -189,6 +189,20 @@ struct ExpiredRow {
     multipart_id: Option<String>,
 }
 
+impl ExpiredRow {
+    fn read(self) -> Result<ExpiredUpload, DbError> {
+        let key = ObjectKey::parse(&self.storage_key)
+            .map_err(|error| DbError::corrupt("read expired upload", error))?;
+        Ok(ExpiredUpload {
+            tenant: TenantId::from_uuid(self.tenant_id),
+            lease: UploadLease { id: UploadId::from_uuid(self.id), epoch: self.lease_epoch },
+            key,
+            multipart_id: self.multipart_id,
+            lease_expire_time: self.lease_expire_time,
+        })
+    }
+}
+
 /// Uploads of one provider that are open, or were aborted without their bytes being removed, and whose lease ran out;
 /// longest first, behind a place.
 pub async fn list_expired(
@@ -197,12 +211,11 @@ pub async fn list_expired(
     after: Option<ExpiredPlace>,
     limit: i64,
 ) -> Result<Vec<ExpiredUpload>, DbError> {
-    const OPERATION: &str = "find expired uploads";
     let (time, tenant, id) = after.map_or((Timestamp::UNIX_EPOCH, Uuid::nil(), Uuid::nil()), |after| {
         (after.0, after.1.as_uuid(), after.2.as_uuid())
     });
     let rows: Vec<ExpiredRow> = statement(
-        OPERATION,
+        "find expired uploads",
         "SELECT tenant_id, id, lease_epoch, storage_key, multipart_id, lease_expire_time FROM uploads
          WHERE state IN (1, 3) AND provider = {} AND lease_expire_time <= app.now()
            AND (lease_expire_time, tenant_id, id) > ({}, {}, {})
@@ -215,19 +228,34 @@ pub async fn list_expired(
     .bind::<BigInt, _>(limit)
     .load(tx.connection()?)
     .await?;
-    rows.into_iter()
-        .map(|row| {
-            let key =
-                ObjectKey::parse(&row.storage_key).map_err(|error| DbError::corrupt(OPERATION, error))?;
-            Ok(ExpiredUpload {
-                tenant: TenantId::from_uuid(row.tenant_id),
-                lease: UploadLease { id: UploadId::from_uuid(row.id), epoch: row.lease_epoch },
-                key,
-                multipart_id: row.multipart_id,
-                lease_expire_time: row.lease_expire_time,
-            })
-        })
-        .collect()
+    rows.into_iter().map(ExpiredRow::read).collect()
+}
+
+#[derive(QueryableByName)]
+struct LeftRow {
+    #[diesel(sql_type = Text)]
+    provider: String,
+    #[diesel(embed)]
+    upload: ExpiredRow,
+}
+
+/// Uploads of one tenant that are open, or were aborted without their bytes being removed, whatever their lease; each with
+/// its provider.
+pub async fn list_of_tenant(
+    tx: &mut SystemTx,
+    tenant: TenantId,
+    limit: i64,
+) -> Result<Vec<(String, ExpiredUpload)>, DbError> {
+    let rows: Vec<LeftRow> = statement(
+        "list uploads of tenant",
+        "SELECT provider, tenant_id, id, lease_epoch, storage_key, multipart_id, lease_expire_time FROM uploads
+         WHERE tenant_id = {} AND state IN (1, 3) ORDER BY id LIMIT {}",
+    )
+    .bind::<SqlUuid, _>(tenant.as_uuid())
+    .bind::<BigInt, _>(limit)
+    .load(tx.connection()?)
+    .await?;
+    rows.into_iter().map(|row| Ok((row.provider, row.upload.read()?))).collect()
 }
 
 #[derive(QueryableByName)]

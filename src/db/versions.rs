@@ -2,7 +2,7 @@
 
 use diesel::{
     QueryableByName,
-    sql_types::{BigInt, Binary, Integer, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid},
+    sql_types::{Array, BigInt, Binary, Integer, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid},
 };
 use uuid::Uuid;
 
@@ -54,12 +54,69 @@ pub async fn get(tx: &mut TenantTx, file: FileId, version: i32) -> Result<Option
         .bind::<Integer, _>(version)
         .first(tx.connection()?)
         .await?;
-    row.map(|row| {
-        let content_state = ContentState::from_number(row.content_state)
-            .ok_or_else(|| DbError::corrupt("get version", "content state"))?;
-        Ok(StoredVersion { version: row.version, content_state, blob: row.blob.read()? })
-    })
-    .transpose()
+    row.map(VersionRow::read).transpose()
+}
+
+impl VersionRow {
+    fn read(self) -> Result<StoredVersion, DbError> {
+        let content_state = ContentState::from_number(self.content_state)
+            .ok_or_else(|| DbError::corrupt("read version", "content state"))?;
+        Ok(StoredVersion { version: self.version, content_state, blob: self.blob.read()? })
+    }
+}
+
+/// A version as an export tells it.
+#[derive(Debug, Clone)]
+#[allow(missing_docs, reason = "the fields are the columns of their names")]
+pub struct ExportedVersion {
+    pub file: FileId,
+    pub stored: StoredVersion,
+    pub mime_type: String,
+    pub declared_mime_type: String,
+    pub created_by: String,
+    pub create_time: Timestamp,
+}
+
+#[derive(QueryableByName)]
+struct ExportedRow {
+    #[diesel(sql_type = SqlUuid)]
+    file_id: Uuid,
+    #[diesel(sql_type = Text)]
+    mime_type: String,
+    #[diesel(sql_type = Text)]
+    declared_mime_type: String,
+    #[diesel(sql_type = Text)]
+    created_by: String,
+    #[diesel(sql_type = Timestamptz)]
+    create_time: Timestamp,
+    #[diesel(embed)]
+    version: VersionRow,
+}
+
+/// Every version of some files, by file and number.
+pub async fn list_of(tx: &mut TenantTx, files: &[FileId]) -> Result<Vec<ExportedVersion>, DbError> {
+    let sql = format!(
+        "SELECT v.file_id, v.mime_type, v.declared_mime_type, v.created_by, v.create_time, v.version, v.content_state, {}
+         FROM versions AS v JOIN blobs AS b ON b.tenant_id = v.tenant_id AND b.id = v.blob_id
+         WHERE v.tenant_id = {{}} AND v.file_id = ANY ({{}}) ORDER BY v.file_id, v.version",
+        blobs::COLUMNS
+    );
+    let rows: Vec<ExportedRow> = statement("list versions", sql)
+        .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+        .bind::<Array<SqlUuid>, _>(files.iter().map(|file| file.as_uuid()).collect::<Vec<_>>())
+        .load(tx.connection()?)
+        .await?;
+    let exported = |row: ExportedRow| {
+        Ok(ExportedVersion {
+            file: FileId::from_uuid(row.file_id),
+            stored: row.version.read()?,
+            mime_type: row.mime_type,
+            declared_mime_type: row.declared_mime_type,
+            created_by: row.created_by,
+            create_time: row.create_time,
+        })
+    };
+    rows.into_iter().map(exported).collect()
 }
 
 /// What versions are charged, by the kind that each was counted under.

@@ -45,6 +45,20 @@ sql_enum! {
     }
 }
 
+sql_enum! {
+    /// Where a tenant is in its life.
+    TenantState {
+        /// It is served.
+        Active = 1 => "active",
+        /// Its callers are refused, reads too; nothing is removed.
+        Suspended = 2 => "suspended",
+        /// Its rows and bytes are being removed. There is no way back.
+        Deleting = 3 => "deleting",
+        /// Nothing of it is left but its record and its audit log.
+        Deleted = 4 => "deleted",
+    }
+}
+
 /// An organisation or one person, with the policy it was born with.
 #[derive(Debug, Clone)]
 pub struct Tenant {
@@ -52,6 +66,8 @@ pub struct Tenant {
     pub id: TenantId,
     /// Organisation or person.
     pub kind: TenantKind,
+    /// Whether it is served.
+    pub state: TenantState,
     /// The rules that hold for it.
     pub policy: Policy,
 }

@@ -128,6 +128,9 @@ pub struct File {
     pub retain_until_time: Option<Timestamp>,
     #[serde(default)]
     pub hold: Option<LegalHold>,
+    /// Where it was looked up.
+    #[serde(default)]
+    pub access: Option<FileAccess>,
 }
 
 /// Keeps a file from being purged by anyone until it is released.
@@ -163,6 +166,14 @@ pub struct FileVersion {
     pub create_time: Timestamp,
     pub change_description: String,
     pub restored_from: Option<i32>,
+}
+
+/// How often a file was downloaded, and when its bytes were last read. A few seconds behind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the fields are those of the contract's File, explained there")]
+pub struct FileAccess {
+    pub download_count: u64,
+    pub last_access_time: Option<Timestamp>,
 }
 
 /// When a file was deleted, and when the trash is emptied of it.

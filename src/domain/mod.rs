@@ -17,6 +17,7 @@ pub mod policy;
 pub mod principal;
 pub mod quota;
 pub mod sql_enum;
+pub mod tenant_record;
 pub mod text;
 pub mod upload;
 pub mod upload_spec;

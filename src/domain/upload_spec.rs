@@ -11,7 +11,7 @@ use super::{
     file_fields as fields,
     ids::{FileId, RequestId},
     media_type::DECLARED_CHARACTERS_MAX,
-    policy::Policy,
+    policy::{Policy, TakenTypes},
     text::{self, EXTERNAL_ID_CHARACTERS_MAX},
     violations::Violations,
 };
@@ -70,6 +70,10 @@ pub struct CheckedSpec {
     pub retention_days: Option<u32>,
     pub visibility: Visibility,
     pub readers: Vec<String>,
+    /// What its category takes.
+    pub types: TakenTypes,
+    /// Category and visibility as they were said, without the policy's defaults, which may change before a retry.
+    pub said: (String, Option<Visibility>),
     pub request_id: Option<RequestId>,
 }
 
@@ -90,8 +94,9 @@ impl UploadSpec {
         self.check_times(now, &mut wrong);
         let request_id = request_id("spec.request_id", &self.request_id, &mut wrong);
 
+        let said_category = self.category.clone();
         let category = if self.category.is_empty() { policy.category_default.clone() } else { self.category };
-        let rules = policy.categories.get(&category).copied();
+        let rules = policy.categories.get(&category);
         if rules.is_none() {
             let known = policy.categories.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
             wrong.add("spec.category", format!("is not a category of this tenant; there are {known}"));
@@ -104,6 +109,8 @@ impl UploadSpec {
         attachments.dedup();
         Ok(CheckedSpec {
             readers: policy.readers(&category, &attachments),
+            types: policy.taken_types(&category),
+            said: (said_category, self.visibility),
             visibility: self.visibility.unwrap_or(rules.visibility),
             name: self.name,
             declared_mime_type: self.mime_type,
@@ -157,6 +164,9 @@ impl UploadSpec {
         Ok(CheckedSpec {
             readers: Vec::new(),
             visibility: Visibility::Owner,
+            // Its file decides.
+            types: TakenTypes::any(),
+            said: (String::new(), None),
             name: self.name,
             declared_mime_type: self.mime_type,
             size_bytes,
@@ -220,10 +230,8 @@ impl CheckedSpec {
     /// its bytes.
     pub fn fingerprint(&self, actor_id: &str, content: Digest) -> Digest {
         let mut hasher = Hasher::default();
-        // That of a version follows from its file.
-        let category = if self.file.is_some() { "" } else { &self.category };
         for field in
-            [actor_id, &self.name, &self.declared_mime_type, category, &self.title, &self.description]
+            [actor_id, &self.name, &self.declared_mime_type, &self.said.0, &self.title, &self.description]
         {
             hasher.field(field.as_bytes());
         }
@@ -234,7 +242,7 @@ impl CheckedSpec {
             self.expire_time,
             self.retain_until_time,
             self.retention_days,
-            self.visibility,
+            self.said.1,
         ]);
         hasher.field(rest.to_string().as_bytes());
         hasher.field(self.change_description.as_bytes());

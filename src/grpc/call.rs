@@ -6,7 +6,7 @@ use tonic::{Request, Response, Status};
 use super::status::{internal, status};
 use crate::{
     app::{Error, Principal},
-    domain::caller::{Caller, Origin},
+    domain::caller::{Caller, Operator, Origin},
 };
 
 /// Where a request comes from, as the request id layer noted it.
@@ -33,6 +33,17 @@ pub(super) fn caller<T>(request: Request<T>) -> Result<(Caller, T), Status> {
         (Principal::Caller(caller), _, message) => Ok((caller, message)),
         (Principal::Operator(_), origin, _) => {
             let error = Error::NotAllowed("the operator works on tenants and never with their files");
+            Err(status(&error, &origin.request_id))
+        }
+    }
+}
+
+/// The verified operator of a request to the administration, and its message.
+pub(super) fn operator<T>(request: Request<T>) -> Result<(Operator, T), Status> {
+    match principal(request)? {
+        (Principal::Operator(operator), _, message) => Ok((operator, message)),
+        (Principal::Caller(_), origin, _) => {
+            let error = Error::NotAllowed("only the platform's operator may do this");
             Err(status(&error, &origin.request_id))
         }
     }

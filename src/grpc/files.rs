@@ -32,6 +32,7 @@ use crate::{
             release_hold::release_hold,
             restore_version::restore_version,
             set_hold::{HoldRequest, set_hold},
+            transfer_ownership::transfer_ownership,
             unarchive::unarchive,
             undelete::undelete,
             update::update,
@@ -51,9 +52,10 @@ use crate::{
         ListFileVersionsResponse, ListFilesRequest, ListFilesResponse, ListUploadsRequest,
         ListUploadsResponse, PurgeFileRequest, PurgeFileResponse, ReleaseLegalHoldRequest,
         ReleaseLegalHoldResponse, RestoreFileVersionRequest, RestoreFileVersionResponse, SetLegalHoldRequest,
-        SetLegalHoldResponse, UnarchiveFileRequest, UnarchiveFileResponse, UndeleteFileRequest,
-        UndeleteFileResponse, UpdateFileRequest, UpdateFileResponse, UploadFileRequest, UploadFileResponse,
-        UploadPartRequest, UploadPartResponse, file_service_server::FileService,
+        SetLegalHoldResponse, TransferOwnershipRequest, TransferOwnershipResponse, UnarchiveFileRequest,
+        UnarchiveFileResponse, UndeleteFileRequest, UndeleteFileResponse, UpdateFileRequest,
+        UpdateFileResponse, UploadFileRequest, UploadFileResponse, UploadPartRequest, UploadPartResponse,
+        file_service_server::FileService,
     },
 };
 
@@ -262,6 +264,23 @@ impl FileService for Files {
             let (file, request_id) = convert::id::change(&request.file_id, &request.request_id)?;
             let purged = purge(&self.app, &caller, file, request_id).await?;
             Ok(PurgeFileResponse { quota: Some(state(purged.quota)) })
+        })
+        .await
+    }
+
+    async fn transfer_ownership(
+        &self,
+        request: Request<TransferOwnershipRequest>,
+    ) -> Result<Response<TransferOwnershipResponse>, Status> {
+        let (caller, request) = caller(request)?;
+        answer(&caller.origin, async {
+            let asked = convert::id::transfer(request)?;
+            let transferred = transfer_ownership(&self.app, &caller, asked).await?;
+            Ok(TransferOwnershipResponse {
+                transferred_file_count: transferred.file_count,
+                remaining_file_count: transferred.remaining_file_count,
+                remaining_bytes: transferred.remaining_bytes,
+            })
         })
         .await
     }

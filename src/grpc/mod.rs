@@ -12,9 +12,11 @@ mod downloads;
 mod files;
 mod health;
 mod layers;
+mod policies;
 mod quotas;
 mod server;
 mod status;
+mod tenants;
 mod uploads;
 
 pub use server::{GrpcServer, ServeError};

@@ -20,7 +20,9 @@ use super::{
     files::Files,
     health,
     layers::{Deadline, InFlight, Measure, MessageBudget, PanicBarrier, RequestId, Stand, Trace},
+    policies::Policies,
     quotas::Quotas,
+    tenants::Tenants,
     uploads::Uploads,
 };
 use crate::{
@@ -28,7 +30,11 @@ use crate::{
     config::{Config, ServerConfig, server::TlsConfig},
     proto::{
         self,
-        v1::{file_service_server::FileServiceServer, quota_service_server::QuotaServiceServer},
+        admin::v1::tenant_service_server::TenantServiceServer,
+        v1::{
+            file_service_server::FileServiceServer, policy_service_server::PolicyServiceServer,
+            quota_service_server::QuotaServiceServer,
+        },
     },
     telemetry::{Health, Metrics},
 };
@@ -145,6 +151,14 @@ impl GrpcServer {
         let mut routes = Routes::new(FileServiceServer::new(files).max_decoding_message_size(bytes_max))
             .add_service(
                 QuotaServiceServer::new(Quotas(Arc::clone(&self.app)))
+                    .max_decoding_message_size(SMALL_MESSAGE_BYTES_MAX),
+            )
+            .add_service(
+                PolicyServiceServer::new(Policies(Arc::clone(&self.app)))
+                    .max_decoding_message_size(SMALL_MESSAGE_BYTES_MAX),
+            )
+            .add_service(
+                TenantServiceServer::new(Tenants(Arc::clone(&self.app)))
                     .max_decoding_message_size(SMALL_MESSAGE_BYTES_MAX),
             )
             .add_service(

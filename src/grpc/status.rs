@@ -99,6 +99,12 @@ pub(super) fn reason(error: &Error) -> ErrorReason {
         Error::Batch { why, .. } => self::reason(why),
         Error::ScanRequired => ErrorReason::ScanRequired,
         Error::QuotaBelowUsage { .. } => ErrorReason::QuotaBelowUsage,
+        Error::TenantSuspended => ErrorReason::TenantSuspended,
+        Error::TenantDeleted => ErrorReason::TenantDeleted,
+        Error::TenantExists(_) => ErrorReason::TenantExists,
+        Error::TenantRetained { .. } => ErrorReason::TenantRetained,
+        Error::CategoryExists(_) => ErrorReason::CategoryExists,
+        Error::CategoryInUse(_) => ErrorReason::CategoryInUse,
         Error::ObjectMissing => ErrorReason::ObjectMissing,
         Error::ObjectDamaged => ErrorReason::ObjectDamaged,
         Error::StorageUnavailable(_) | Error::ProviderUnknown(_) => ErrorReason::StorageUnavailable,
@@ -137,7 +143,12 @@ pub(super) fn code(reason: ErrorReason) -> Code {
         | ErrorReason::VersionIsCurrent
         | ErrorReason::ScanRequired
         | ErrorReason::UploadCommitted
-        | ErrorReason::QuotaBelowUsage => Code::FailedPrecondition,
+        | ErrorReason::QuotaBelowUsage
+        | ErrorReason::TenantSuspended
+        | ErrorReason::TenantDeleted
+        | ErrorReason::TenantRetained
+        | ErrorReason::CategoryInUse => Code::FailedPrecondition,
+        ErrorReason::TenantExists | ErrorReason::CategoryExists => Code::AlreadyExists,
         ErrorReason::ObjectMissing | ErrorReason::ObjectDamaged => Code::DataLoss,
         ErrorReason::StorageUnavailable | ErrorReason::DatabaseUnavailable | ErrorReason::ShuttingDown => {
             Code::Unavailable
@@ -182,6 +193,10 @@ fn metadata(error: &Error) -> Vec<(&'static str, String)> {
             let until = until.map(|until| ("retain_until_time", until.to_rfc3339()));
             let by = hold.as_ref().map(|hold| ("hold_set_by", hold.by.clone()));
             until.into_iter().chain(by).collect()
+        }
+        Error::TenantExists(id) => vec![("tenant_id", id.to_string())],
+        Error::TenantRetained { file_count, until } => {
+            vec![("file_count", file_count.to_string()), ("retain_until_time", until.to_rfc3339())]
         }
         Error::QuotaBelowUsage { used_bytes, reserved_bytes, file_count } => vec![
             ("used_bytes", used_bytes.to_string()),

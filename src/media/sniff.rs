@@ -1,5 +1,7 @@
 //! Recognises a media type from a file's first bytes.
 
+use crate::domain::media_type::OLE_CONTAINER;
+
 /// How many of the first bytes are looked at. Every signature that matters lies within; office files name their kind in
 /// the first entries of the archive.
 pub const SNIFF_BYTES_MAX: usize = 8 * 1024;
@@ -9,15 +11,63 @@ pub fn sniff(head: &[u8]) -> Option<String> {
     if head.is_empty() {
         return None;
     }
-    // Both look for signatures; the first knows office files and media containers by their inside, the second is wider.
-    if let Some(kind) = infer::get(head) {
-        return Some(kind.mime_type().to_owned());
+    // The libraries call every container of this kind a Word file, or look where the first bytes do not reach.
+    if head.starts_with(OLE_SIGNATURE) {
+        return Some(OLE_CONTAINER.to_owned());
     }
-    let format = file_format::FileFormat::from_bytes(head);
-    match format.media_type() {
+    if head.starts_with(ZIP_ENTRY)
+        && let Some(office) = office_file(head)
+    {
+        return Some(office.to_owned());
+    }
+    // Both look for signatures; the first knows media containers by their inside, the second is wider.
+    let known = match infer::get(head) {
+        Some(kind) => kind.mime_type().to_owned(),
+        None => file_format::FileFormat::from_bytes(head).media_type().to_owned(),
+    };
+    match known.as_str() {
+        "application/octet-stream" | "text/plain" | "text/xml" if is_drawing(head) => {
+            Some("image/svg+xml".to_owned())
+        }
         "application/octet-stream" => looks_like_text(head).then(|| "text/plain".to_owned()),
-        known => Some(known.to_owned()),
+        // The library says so of any text in which the word stands.
+        "image/svg+xml" => Some(if is_drawing(head) { known } else { "text/xml".to_owned() }),
+        _ => Some(known),
     }
+}
+
+const OLE_SIGNATURE: &[u8] = &[0xD0, 0xCF, 0x11, 0xE0, 0xA1, 0xB1, 0x1A, 0xE1];
+const ZIP_ENTRY: &[u8] = b"PK\x03\x04";
+/// From the signature of an entry to its name.
+const ZIP_NAME_OFFSET: usize = 30;
+
+/// Which office file a zip file is, by the folders of the entries that begin within the first bytes, in whatever order.
+fn office_file(head: &[u8]) -> Option<&'static str> {
+    let starts = head.windows(ZIP_ENTRY.len()).enumerate().filter(|(_, window)| *window == ZIP_ENTRY);
+    starts.filter_map(|(at, _)| head.get(at + ZIP_NAME_OFFSET..)).find_map(|name| {
+        let kinds = [
+            (&b"word/"[..], "application/vnd.openxmlformats-officedocument.wordprocessingml.document"),
+            (b"xl/", "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"),
+            (b"ppt/", "application/vnd.openxmlformats-officedocument.presentationml.presentation"),
+        ];
+        kinds.into_iter().find(|(folder, _)| name.starts_with(folder)).map(|(_, kind)| kind)
+    })
+}
+
+/// Whether the first element of a text is `<svg`. Declarations and comments may stand before it.
+fn is_drawing(head: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(head);
+    let mut rest = text.trim_start_matches('\u{feff}').trim_start();
+    loop {
+        let end = match rest {
+            _ if rest.starts_with("<!--") => "-->",
+            _ if rest.starts_with("<?") || rest.starts_with("<!") => ">",
+            _ => break,
+        };
+        let Some((_, behind)) = rest.split_once(end) else { return false };
+        rest = behind.trim_start();
+    }
+    rest.strip_prefix("<svg").is_some_and(|behind| behind.starts_with([' ', '>', '\n', '\r', '\t', '/']))
 }
 
 /// Text has no NUL and is UTF-8 up to a cut character at the end.
@@ -39,6 +89,56 @@ mod tests {
         assert_eq!(sniff(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR").as_deref(), Some("image/png"));
         assert_eq!(sniff(b"%PDF-1.7\n").as_deref(), Some("application/pdf"));
         assert_eq!(sniff(b"\xff\xd8\xff\xe0\0\x10JFIF").as_deref(), Some("image/jpeg"));
+    }
+
+    /// The beginning of a zip file with entries of these names.
+    fn zip(names: &[&str]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for name in names {
+            bytes.extend_from_slice(ZIP_ENTRY);
+            bytes.extend_from_slice(&[0; ZIP_NAME_OFFSET - 4]);
+            bytes.extend_from_slice(name.as_bytes());
+            bytes.extend_from_slice(b"some bytes");
+        }
+        bytes
+    }
+
+    #[test]
+    fn office_files_are_told_from_other_zip_files_by_their_entries() {
+        let docx = "application/vnd.openxmlformats-officedocument.wordprocessingml.document";
+        let xlsx = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet";
+        assert_eq!(
+            sniff(&zip(&["[Content_Types].xml", "_rels/.rels", "word/document.xml"])).as_deref(),
+            Some(docx)
+        );
+        assert_eq!(sniff(&zip(&["xl/workbook.xml", "[Content_Types].xml"])).as_deref(), Some(xlsx));
+        assert_eq!(sniff(&zip(&["notes.txt", "words/a"])).as_deref(), Some("application/zip"));
+    }
+
+    #[test]
+    fn an_old_office_file_is_a_container_of_we_do_not_know_what() {
+        let mut old = OLE_SIGNATURE.to_vec();
+        old.extend_from_slice(&[0; 600]);
+        assert_eq!(sniff(&old).as_deref(), Some(OLE_CONTAINER));
+    }
+
+    #[test]
+    fn a_text_that_begins_as_a_drawing_is_one() {
+        for drawing in [
+            "<svg/>",
+            "<?xml version=\"1.0\"?>\n<!-- <html> -->\n<!DOCTYPE svg>\n<svg xmlns=\"x\">",
+            "\u{feff}<svg>",
+        ] {
+            assert_eq!(sniff(drawing.as_bytes()).as_deref(), Some("image/svg+xml"), "{drawing}");
+        }
+        for other in [
+            "<html><svg></svg></html>",
+            "the element <svg> draws",
+            "<svgx>",
+            "<?xml version=\"1.0\"?><a><svg/></a>",
+        ] {
+            assert_ne!(sniff(other.as_bytes()).as_deref(), Some("image/svg+xml"), "{other}");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Work that no request waits for. Two kinds: *jobs*, which a change asks for in its transaction (`runner.rs` claims, keeps
 //! and ends them, `dispatch.rs` says who does what), and *ticks*, which the clock asks for (`schedule.rs`): giving up uploads
-//! that nobody finished, emptying the trash, deleting bytes that nothing refers to or that were moved, keeping what is kept by
+//! that nobody finished, emptying the trash, deleting bytes that nothing refers to or that were moved, erasing deleted tenants, keeping what is kept by
 //! time in bounds, sweeping the stores.
 //!
 //! Any number of processes may work. Each job is with one of them, each tick is done by one of them, and whatever one leaves
@@ -10,6 +10,8 @@ mod attempt;
 mod dispatch;
 mod runner;
 pub mod schedule;
+
+pub mod counts;
 
 use std::{sync::Arc, time::Duration};
 

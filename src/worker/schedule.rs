@@ -11,6 +11,7 @@ use crate::{
         integrity::sweep::sweep_when_due,
         retention::retain,
         storage::reap_strays::reap_strays,
+        tenants::erase,
         uploads::expire::expire,
     },
     db::{
@@ -33,6 +34,8 @@ pub enum Tick {
     EmptyTrash,
     /// Deletes bytes that nothing refers to.
     DeleteBlobs,
+    /// Erases tenants that are being deleted, a piece of each.
+    EraseTenants,
     /// Removes what moves left behind.
     RemoveStrays,
     /// Sweeps the stores for which it is time.
@@ -47,6 +50,7 @@ impl Tick {
         Self::FindExpired,
         Self::EmptyTrash,
         Self::DeleteBlobs,
+        Self::EraseTenants,
         Self::RemoveStrays,
     ];
     /// What may take hours.
@@ -60,6 +64,7 @@ impl Tick {
             Self::FindExpired => "find expired files",
             Self::EmptyTrash => "empty trash",
             Self::DeleteBlobs => "delete blobs",
+            Self::EraseTenants => "erase tenants",
             Self::RemoveStrays => "remove stray objects",
             Self::Sweep => "sweep",
         }
@@ -73,6 +78,7 @@ impl Tick {
             Self::FindExpired => find_expired(app).await.map(|has_more| Done { count: 0, has_more }),
             Self::EmptyTrash => empty_trash(app).await.map(Done::of),
             Self::DeleteBlobs => reap(app).await.map(Done::of),
+            Self::EraseTenants => erase::round(app).await.map(Done::of),
             Self::RemoveStrays => reap_strays(app).await.map(Done::of),
             // It knows itself when it is time again.
             Self::Sweep => sweep_when_due(app).await.map(|_| Done::default()),

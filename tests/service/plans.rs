@@ -10,7 +10,7 @@ use strongroom::{
         lists::{self, PageQuery},
     },
     domain::{
-        caller::{Actor, ActorKind, Caller, Origin, Role, Tenant, TenantKind},
+        caller::{Actor, ActorKind, Caller, Origin, Role, Tenant, TenantKind, TenantState},
         file_list::{FileFilter, FileOrder, Position},
         ids::TenantId,
         policy::Policy,
@@ -46,6 +46,7 @@ fn viewer(tenant: TenantId, role: Role) -> Viewer {
         tenant: std::sync::Arc::new(Tenant {
             id: tenant,
             kind: TenantKind::Organization,
+            state: TenantState::Active,
             policy: Policy::preset("general").unwrap(),
         }),
         actor: Actor { kind: ActorKind::User, id: "someone".to_owned() },
@@ -130,6 +131,6 @@ fn a_page_never_touches_more_than_a_few_rows_for_each_that_it_returns() {
         }
         assert!(findings.is_empty(), "rows returned and touched: {findings:#?}");
         // The files were not uploaded, so the books do not know them.
-        s.owner.run("TRUNCATE file_readers, file_tags, attachments, versions, files").await;
+        s.owner.run("TRUNCATE file_readers, file_tags, attachments, download_counts, versions, files").await;
     });
 }

@@ -35,7 +35,7 @@ fn an_upload_goes_on_where_it_broke_also_on_another_replica_and_nothing_is_read_
         let upload = s.alice().create(sized("a.bin", SIZE)).await.unwrap();
         assert_eq!(upload.part_size_bytes, PART as i64);
 
-        let broken = s.alice().resume(&upload.id, &data[..2 * PART + 77], 0, false).await.unwrap_err();
+        let broken = s.alice().go_on(&upload.id, &data[..2 * PART + 77], 0, false).await.unwrap_err();
         assert_eq!((broken.code(), reason(&broken)), (Code::Aborted, "UPLOAD_NOT_FINISHED".to_owned()));
         assert_eq!(persisted(&broken), 2 * PART, "whole parts are kept");
 
@@ -43,7 +43,7 @@ fn an_upload_goes_on_where_it_broke_also_on_another_replica_and_nothing_is_read_
         let alice = replica.alice();
         let at = alice.upload_at(&upload.id).await.unwrap();
         assert_eq!((at.persisted_size_bytes, at.state()), (2 * PART as i64, UploadState::Open));
-        let answer = alice.resume(&upload.id, &data, 2 * PART, true).await.unwrap();
+        let answer = alice.go_on(&upload.id, &data, 2 * PART, true).await.unwrap();
         assert_eq!(answer.file.as_ref().unwrap().sha256, sha256(&data));
         assert_eq!(s.faults.calls(Operation::Get) + replica.faults.calls(Operation::Get), 0);
         assert_eq!(alice.read(&file_id(&answer)).await.unwrap(), data);
@@ -109,11 +109,11 @@ fn finishing_twice_answers_the_same_file_also_at_once() {
     service_test(|s| async move {
         let data = pattern(SIZE);
         let upload = s.alice().create(spec("a.bin")).await.unwrap();
-        s.alice().resume(&upload.id, &data, 0, false).await.unwrap_err();
-        let first = s.alice().resume(&upload.id, &data, 3 * PART, true).await.unwrap();
+        s.alice().go_on(&upload.id, &data, 0, false).await.unwrap_err();
+        let first = s.alice().go_on(&upload.id, &data, 3 * PART, true).await.unwrap();
         let again = futures::future::join_all((0..4).map(|_| {
             let (alice, data, id) = (s.alice(), data.clone(), upload.id.clone());
-            async move { alice.resume(&id, &data, SIZE, true).await.unwrap() }
+            async move { alice.go_on(&id, &data, SIZE, true).await.unwrap() }
         }));
         for answer in again.await {
             assert_eq!(answer.file, first.file);
@@ -158,7 +158,7 @@ fn who_goes_on_with_an_upload_fences_whoever_sent_before() {
         })
         .await;
 
-        let second = s.alice().resume(&upload.id, &data, PART, true).await.unwrap();
+        let second = s.alice().go_on(&upload.id, &data, PART, true).await.unwrap();
 
         let rest = resume_messages(&upload.id, &data, PART + 5, true);
         // It may be told before all of it is sent.
@@ -183,7 +183,7 @@ fn nothing_that_a_fenced_writer_still_sends_counts() {
         first.send(resume_messages(&upload.id, &data[..PART + 5], 0, false)).await;
         let stored = || async { s.alice().upload_at(&upload.id).await.unwrap().persisted_size_bytes };
         s.until("the first part is stored", || async { stored().await == PART as i64 }).await;
-        s.alice().resume(&upload.id, &data[..PART], PART, false).await.unwrap_err();
+        s.alice().go_on(&upload.id, &data[..PART], PART, false).await.unwrap_err();
 
         let mut other = data.clone();
         other[PART + 99] ^= 1;
@@ -195,7 +195,7 @@ fn nothing_that_a_fenced_writer_still_sends_counts() {
         drop(first.messages);
         assert_eq!(reason(&first.answer.await.unwrap().unwrap_err()), "UPLOAD_FENCED");
         assert_eq!(stored().await, PART as i64);
-        let answer = s.alice().resume(&upload.id, &data, PART, true).await.unwrap();
+        let answer = s.alice().go_on(&upload.id, &data, PART, true).await.unwrap();
         assert_eq!(s.alice().read(&file_id(&answer)).await.unwrap(), data);
     });
 }
@@ -205,11 +205,11 @@ fn bytes_sent_again_are_compared_with_those_that_are_stored() {
     service_test(|s| async move {
         let data = pattern(SIZE);
         let upload = s.alice().create(sized("a.bin", SIZE)).await.unwrap();
-        s.alice().resume(&upload.id, &data[..2 * PART], 0, false).await.unwrap_err();
+        s.alice().go_on(&upload.id, &data[..2 * PART], 0, false).await.unwrap_err();
 
         let mut other = data.clone();
         other[PART + 3] ^= 1;
-        let refused = s.alice().resume(&upload.id, &other[..2 * PART], 0, false).await.unwrap_err();
+        let refused = s.alice().go_on(&upload.id, &other[..2 * PART], 0, false).await.unwrap_err();
         assert_eq!(
             (refused.code(), reason(&refused)),
             (Code::InvalidArgument, "CHECKSUM_MISMATCH".to_owned())
@@ -224,7 +224,7 @@ fn bytes_sent_again_are_compared_with_those_that_are_stored() {
         assert_eq!(reason(&s.alice().send(messages).await.unwrap_err()), "CHECKSUM_MISMATCH");
 
         // From any part on.
-        let answer = s.alice().resume(&upload.id, &data, PART, true).await.unwrap();
+        let answer = s.alice().go_on(&upload.id, &data, PART, true).await.unwrap();
         assert_eq!(s.alice().read(&file_id(&answer)).await.unwrap(), data);
     });
 }
@@ -234,13 +234,13 @@ fn a_stream_begins_where_the_stored_bytes_end_or_at_a_part() {
     service_test(|s| async move {
         let data = pattern(SIZE);
         let upload = s.alice().create(spec("a.bin")).await.unwrap();
-        s.alice().resume(&upload.id, &data[..2 * PART], 0, false).await.unwrap_err();
+        s.alice().go_on(&upload.id, &data[..2 * PART], 0, false).await.unwrap_err();
         for wrong in [1, PART - 1, PART + 1, 2 * PART + 1, 3 * PART] {
-            let gap = s.alice().resume(&upload.id, &data, wrong, true).await.unwrap_err();
+            let gap = s.alice().go_on(&upload.id, &data, wrong, true).await.unwrap_err();
             assert_eq!((gap.code(), reason(&gap)), (Code::OutOfRange, "UPLOAD_OFFSET_GAP".to_owned()));
             assert_eq!(persisted(&gap), 2 * PART);
         }
-        s.alice().resume(&upload.id, &data, 2 * PART, true).await.unwrap();
+        s.alice().go_on(&upload.id, &data, 2 * PART, true).await.unwrap();
     });
 }
 
@@ -267,7 +267,7 @@ fn a_cancelled_upload_gives_back_its_room_and_its_bytes_and_its_stream_is_fenced
         for gone in [
             s.alice().upload_at(&upload.id).await.unwrap_err(),
             s.alice().cancel(&upload.id).await.unwrap_err(),
-            s.alice().resume(&upload.id, &data, 0, true).await.unwrap_err(),
+            s.alice().go_on(&upload.id, &data, 0, true).await.unwrap_err(),
         ] {
             assert_eq!(gone.code(), Code::NotFound);
         }
@@ -278,7 +278,7 @@ fn a_cancelled_upload_gives_back_its_room_and_its_bytes_and_its_stream_is_fenced
 fn a_committed_upload_cannot_be_cancelled_and_says_which_file_it_is() {
     service_test(|s| async move {
         let upload = s.alice().create(spec("a.txt")).await.unwrap();
-        let answer = s.alice().resume(&upload.id, b"hello", 0, true).await.unwrap();
+        let answer = s.alice().go_on(&upload.id, b"hello", 0, true).await.unwrap();
         let refused = s.alice().cancel(&upload.id).await.unwrap_err();
         assert_eq!(
             (refused.code(), reason(&refused)),
@@ -296,12 +296,12 @@ fn an_upload_that_is_silent_for_its_lease_is_given_up_and_one_that_moves_is_not(
         let silent = s.alice().create(sized("silent.bin", SIZE)).await.unwrap();
         let moving = s.alice().create(sized("moving.bin", SIZE)).await.unwrap();
         s.clock.advance(Duration::hours(20));
-        s.alice().resume(&moving.id, &data[..PART], 0, false).await.unwrap_err();
+        s.alice().go_on(&moving.id, &data[..PART], 0, false).await.unwrap_err();
         s.clock.advance(Duration::hours(5));
         assert_eq!(s.alice().upload_at(&silent.id).await.unwrap_err().code(), Code::NotFound);
         expire(&s.app).await.unwrap();
         assert_eq!(s.alice().quota().await.unwrap().reserved_bytes, SIZE as i64, "of the one that moved");
-        s.alice().resume(&moving.id, &data, PART, true).await.unwrap();
+        s.alice().go_on(&moving.id, &data, PART, true).await.unwrap();
     });
 }
 
@@ -312,14 +312,14 @@ fn an_upload_of_unknown_size_reserves_as_it_comes_and_goes_on_when_there_is_room
         s.ada().limit_bytes(2 * PART as i64 + 10).await;
         let upload = s.alice().create(spec("a.bin")).await.unwrap();
         assert_eq!(s.alice().quota().await.unwrap().reserved_bytes, 0);
-        let refused = s.alice().resume(&upload.id, &data, 0, true).await.unwrap_err();
+        let refused = s.alice().go_on(&upload.id, &data, 0, true).await.unwrap_err();
         assert_eq!(reason(&refused), "QUOTA_BYTES_EXCEEDED");
         s.until("what came before is stored", || async {
             s.alice().upload_at(&upload.id).await.unwrap().persisted_size_bytes == 2 * PART as i64
         })
         .await;
         s.ada().limit_bytes(10 * PART as i64).await;
-        let answer = s.alice().resume(&upload.id, &data, 2 * PART, true).await.unwrap();
+        let answer = s.alice().go_on(&upload.id, &data, 2 * PART, true).await.unwrap();
         assert_eq!(s.alice().read(&file_id(&answer)).await.unwrap(), data);
     });
 }
@@ -330,7 +330,7 @@ fn empty_files_and_files_of_whole_parts_can_be_uploaded_too() {
         for size in [0, 1, PART, 2 * PART] {
             let data = pattern(size);
             let upload = s.alice().create(sized("a.bin", size)).await.unwrap();
-            let answer = s.alice().resume(&upload.id, &data, 0, true).await.unwrap();
+            let answer = s.alice().go_on(&upload.id, &data, 0, true).await.unwrap();
             assert_eq!(s.alice().read(&file_id(&answer)).await.unwrap(), data);
         }
     });
@@ -341,16 +341,16 @@ fn a_part_that_a_fenced_writer_wrote_once_more_is_found_and_sent_again() {
     service_test(|s| async move {
         let data = pattern(SIZE);
         let upload = s.alice().create(sized("a.bin", SIZE)).await.unwrap();
-        s.alice().resume(&upload.id, &data[..2 * PART], 0, false).await.unwrap_err();
+        s.alice().go_on(&upload.id, &data[..2 * PART], 0, false).await.unwrap_err();
         let key = s.owner.texts("SELECT storage_key FROM uploads").await.remove(0);
         let multipart = s.owner.texts("SELECT multipart_id FROM uploads").await.remove(0);
         let late = bytes::Bytes::from(vec![9; PART]);
         let key = ObjectKey::parse(&key).unwrap();
         s.store.put_part(&key, &MultipartId::new(multipart), 1, [late].into_iter().collect()).await.unwrap();
 
-        let refused = s.alice().resume(&upload.id, &data, 2 * PART, true).await.unwrap_err();
+        let refused = s.alice().go_on(&upload.id, &data, 2 * PART, true).await.unwrap_err();
         assert_eq!((reason(&refused), persisted(&refused)), ("UPLOAD_NOT_FINISHED".to_owned(), 0));
-        let answer = s.alice().resume(&upload.id, &data, 0, true).await.unwrap();
+        let answer = s.alice().go_on(&upload.id, &data, 0, true).await.unwrap();
         assert_eq!(s.alice().read(&file_id(&answer)).await.unwrap(), data);
     });
 }
@@ -371,9 +371,9 @@ fn uploads_are_their_creators_and_an_admin_sees_and_cancels_them_all() {
 
         assert_eq!(s.bob().upload_at(&mine[0]).await.unwrap_err().code(), Code::NotFound);
         assert_eq!(s.bob().cancel(&mine[0]).await.unwrap_err().code(), Code::NotFound);
-        let refused = s.ada().resume(&mine[0], b"x", 0, true).await.unwrap_err();
+        let refused = s.ada().go_on(&mine[0], b"x", 0, true).await.unwrap_err();
         assert_eq!(refused.code(), Code::NotFound, "only its creator goes on with it");
-        s.alice().resume(&mine[0], b"x", 0, true).await.unwrap();
+        s.alice().go_on(&mine[0], b"x", 0, true).await.unwrap();
         for id in &all[1..] {
             s.ada().cancel(id).await.unwrap();
         }

@@ -65,9 +65,9 @@ fn parts_and_streams_of_one_upload_can_take_turns() {
         let (alice, data) = (s.alice(), pattern(SIZE));
         let upload = alice.create(spec("a.bin")).await.unwrap();
         alice.part(&upload.id, 0, &data[..PART]).await.unwrap();
-        alice.resume(&upload.id, &data[..2 * PART], PART, false).await.unwrap_err();
+        alice.go_on(&upload.id, &data[..2 * PART], PART, false).await.unwrap_err();
         alice.part(&upload.id, 2 * PART, &data[2 * PART..]).await.unwrap();
-        let answer = alice.resume(&upload.id, &data, SIZE, true).await.unwrap();
+        let answer = alice.go_on(&upload.id, &data, SIZE, true).await.unwrap();
         assert_eq!(alice.read(&file_id(&answer)).await.unwrap(), data);
     });
 }

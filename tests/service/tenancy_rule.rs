@@ -6,7 +6,7 @@ use strongroom::{
     app::access::can_see,
     db::{Viewer, files},
     domain::{
-        caller::{Actor, ActorKind, Caller, Origin, Role, Tenant, TenantKind},
+        caller::{Actor, ActorKind, Caller, Origin, Role, Tenant, TenantKind, TenantState},
         ids::FileId,
         policy::Policy,
         principal::{group_principal, user_principal},
@@ -25,6 +25,7 @@ fn viewer(tenant: &str, user: &str, role: Role, groups: &[&str]) -> Caller {
         tenant: Arc::new(Tenant {
             id: tenant.parse().unwrap(),
             kind: TenantKind::Organization,
+            state: TenantState::Active,
             policy: Policy::preset("education").unwrap(),
         }),
         actor: Actor { kind: ActorKind::User, id: user.to_owned() },

@@ -15,7 +15,7 @@ use futures::{
     stream::{self, BoxStream},
 };
 
-use super::filled;
+use super::fill_texts;
 use crate::{
     app::{App, Error, access::seen, audit},
     db::{
@@ -91,6 +91,7 @@ pub async fn download(app: &App, caller: &Caller, request: DownloadRequest) -> R
     let mut entry = audit::entry(caller, AuditAction::FileDownload, Some((file.id, version.version)));
     entry.details = serde_json::json!({ "offset": range.start, "length": range.end - range.start });
     app.disclosures.submit(caller.tenant_id(), entry).await.map_err(Error::internal)??;
+    app.download_counts.note((caller.tenant_id(), file.id), app.clock.now(), range.start == 0);
 
     let is_whole = range.end - range.start == total_bytes;
     let bytes = Checked {
@@ -107,8 +108,8 @@ async fn find(
     caller: &Caller,
     request: &DownloadRequest,
 ) -> Result<(File, StoredVersion), Error> {
-    let file = seen(caller, files::get(tx, request.file).await?)?;
-    let file = filled(tx, file).await?;
+    let mut file = seen(caller, files::get(tx, request.file).await?)?;
+    fill_texts(tx, std::slice::from_mut(&mut file)).await?;
     let wanted = if request.version == 0 { file.version } else { request.version };
     let version = versions::get(tx, file.id, wanted).await?.ok_or(Error::NotFound("version"))?;
     // The overlays belong to the file, the content's state to the version asked for.

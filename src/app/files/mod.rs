@@ -4,6 +4,7 @@ pub mod archive;
 pub mod batch_delete;
 pub mod batch_get;
 pub mod copy;
+pub mod count_downloads;
 pub mod delete;
 pub mod delete_expired;
 pub mod delete_version;
@@ -18,6 +19,7 @@ pub mod release_hold;
 pub mod restore_version;
 pub mod set_hold;
 mod settlement;
+pub mod transfer_ownership;
 pub mod unarchive;
 pub mod undelete;
 pub mod update;
@@ -34,6 +36,7 @@ use crate::{
     db::{
         DbError, TenantTx, attachments,
         audit_entries::{self, AuditAction},
+        download_counts,
         events::{self, Event, EventKind},
         file_tags, files,
         idempotency_keys::Method,
@@ -148,11 +151,20 @@ async fn recorded<T>(
     }
 }
 
-/// Adds tags and attachments, which stand in rows of their own, to files that the caller was shown.
-async fn fill(tx: &mut TenantTx, files: &mut [File]) -> Result<(), DbError> {
+/// Adds tags, attachments and download counts, which stand in rows of their own, to files that the caller was shown.
+pub(super) async fn fill(tx: &mut TenantTx, files: &mut [File]) -> Result<(), DbError> {
     if files.is_empty() {
         return Ok(());
     }
+    let mut counts = download_counts::list(tx, &lists::ids(files)).await?;
+    for file in &mut *files {
+        file.access = Some(counts.remove(&file.id).unwrap_or_default());
+    }
+    fill_texts(tx, files).await
+}
+
+/// Adds tags and attachments alone: a download does without the count, which would cost it a round trip.
+async fn fill_texts(tx: &mut TenantTx, files: &mut [File]) -> Result<(), DbError> {
     let ids = lists::ids(files);
     let mut tags = file_tags::list(tx, &ids).await?;
     let mut attachments = attachments::list(tx, &ids).await?;
@@ -163,7 +175,7 @@ async fn fill(tx: &mut TenantTx, files: &mut [File]) -> Result<(), DbError> {
     Ok(())
 }
 
-/// Adds tags and attachments to one file.
+/// Adds all of it to one file.
 async fn filled(tx: &mut TenantTx, mut file: File) -> Result<File, DbError> {
     fill(tx, std::slice::from_mut(&mut file)).await?;
     Ok(file)

@@ -6,6 +6,7 @@ use crate::{
     db::{
         TenantTx, Viewer, attachments,
         audit_entries::{self, AuditAction},
+        download_counts,
         events::{self, Event, EventKind},
         file_readers, file_tags, files,
         idempotency_keys::Method,
@@ -79,6 +80,7 @@ pub(super) async fn take_apart(
     tombstones::insert(tx, file, actor_id, tombstone_days).await?;
     let removed = versions::delete(tx, file.id).await?;
     settlement.let_go(removed.blobs);
+    download_counts::delete(tx, file.id).await?;
     file_tags::delete(tx, file.id).await?;
     attachments::delete(tx, file.id).await?;
     file_readers::delete(tx, file.id).await?;

@@ -2,7 +2,10 @@
 
 use super::{Changed, Claimed, claim_with, conclude, filled, note_with};
 use crate::{
-    app::{App, Error, access::can_administer},
+    app::{
+        App, Error,
+        access::{can_administer, can_show_to},
+    },
     db::{
         TenantTx, Viewer, audit_entries::AuditAction, events::EventKind, file_readers, file_tags, files,
         idempotency_keys::Method,
@@ -66,6 +69,9 @@ async fn run(
         return Err(Error::NotAllowed(
             "only the tenant's admins may let a file go before its retain_until_time",
         ));
+    }
+    if let Some(visibility) = update.visibility {
+        can_show_to(caller, &file, visibility)?;
     }
     let updated = write(tx, caller, file, update).await?;
     conclude(tx, attempt, updated).await

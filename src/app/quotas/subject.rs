@@ -3,7 +3,7 @@
 use crate::{
     app::{App, Error, Principal},
     db::{Viewer, tenants},
-    domain::{ids::TenantId, violations::Violations},
+    domain::{caller::TenantState, ids::TenantId, violations::Violations},
 };
 
 /// The tenant, and the eyes to look at it with.
@@ -23,9 +23,11 @@ pub(super) async fn subject(
         }
         (Principal::Operator(_), Some(named)) => {
             let mut tx = app.db.system_tx().await?;
-            let exists = tenants::get(&mut tx, named).await?.is_some();
+            let tenant = tenants::get(&mut tx, named).await?;
             tx.commit().await?;
-            if exists { Ok((named, Viewer::system())) } else { Err(Error::NotFound("tenant")) }
+            let is_there = tenant
+                .is_some_and(|tenant| matches!(tenant.state, TenantState::Active | TenantState::Suspended));
+            if is_there { Ok((named, Viewer::system())) } else { Err(Error::NotFound("tenant")) }
         }
     }
 }

@@ -1,6 +1,13 @@
 //! Finds a tenant by what the identity provider calls it, and lets it be born at first sight.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use moka::future::Cache;
 
@@ -14,18 +21,37 @@ use crate::{
     },
     domain::{
         caller::{Tenant, TenantKind},
+        clock::Timestamp,
         ids::TenantId,
         policy::{Policy, UnknownPreset},
     },
 };
 
-/// How many tenants are remembered, and for how long: their policies change rarely, and a change is seen after this.
+/// How many tenants are remembered, and for how long: their policies and states change rarely. The replica that changes
+/// them knows at once, every other after this.
 const CACHE_CAPACITY: u64 = 10_000;
-const CACHE_SECONDS: u64 = 10;
+pub(in crate::app) const CACHE_SECONDS: u32 = 10;
+
+/// A tenant as it was.
+#[derive(Clone)]
+struct Remembered {
+    tenant: Arc<Tenant>,
+    read_time: Timestamp,
+}
+
+impl Remembered {
+    /// A clock that was set back makes it old, not young.
+    fn is_fresh(&self, now: Timestamp) -> bool {
+        (0..i64::from(CACHE_SECONDS)).contains(&(now - self.read_time).num_seconds())
+    }
+}
 
 /// The directory, with a short memory.
 pub(in crate::app) struct TenantDirectory {
-    cache: Cache<TenantName, Arc<Tenant>>,
+    cache: Cache<TenantName, Remembered>,
+    names: Cache<TenantId, TenantName>,
+    /// How often something was forgotten: whoever has read a tenant before must not remember it after.
+    forgotten: AtomicU64,
     preset: Policy,
     presets: BTreeMap<String, Policy>,
     creates: bool,
@@ -39,11 +65,11 @@ impl TenantDirectory {
             .iter()
             .map(|(organization, preset)| Ok((organization.clone(), Policy::preset(preset)?)))
             .collect::<Result<_, _>>()?;
+        let life = Duration::from_secs(CACHE_SECONDS.into());
         Ok(Self {
-            cache: Cache::builder()
-                .max_capacity(CACHE_CAPACITY)
-                .time_to_live(Duration::from_secs(CACHE_SECONDS))
-                .build(),
+            cache: Cache::builder().max_capacity(CACHE_CAPACITY).time_to_live(life).build(),
+            names: Cache::builder().max_capacity(CACHE_CAPACITY).time_to_live(life).build(),
+            forgotten: AtomicU64::new(0),
             preset: Policy::preset(&config.preset)?,
             presets,
             creates: config.create_at_first_sight,
@@ -52,9 +78,11 @@ impl TenantDirectory {
 
     /// The tenant of this name. One that is not there is born now, where the configuration lets it.
     pub(in crate::app) async fn get(&self, app: &App, name: TenantName) -> Result<Arc<Tenant>, Error> {
-        if let Some(tenant) = self.cache.get(&name).await {
-            return Ok(tenant);
+        let now = app.clock.now();
+        if let Some(remembered) = self.cache.get(&name).await.filter(|remembered| remembered.is_fresh(now)) {
+            return Ok(remembered.tenant);
         }
+        let forgotten = self.forgotten.load(Ordering::SeqCst);
         let mut tx = app.db.system_tx().await?;
         let found = tenants::find(&mut tx, &name).await?;
         tx.commit().await?;
@@ -67,8 +95,27 @@ impl TenantDirectory {
                 ));
             }
         });
-        self.cache.insert(name, Arc::clone(&tenant)).await;
+        self.names.insert(tenant.id, name.clone()).await;
+        let remembered = Remembered { tenant: Arc::clone(&tenant), read_time: now };
+        self.cache.insert(name.clone(), remembered).await;
+        if self.forgotten.load(Ordering::SeqCst) != forgotten {
+            self.cache.invalidate(&name).await;
+        }
         Ok(tenant)
+    }
+
+    /// Forgets what a name stood for.
+    pub(in crate::app) async fn forget_name(&self, name: &TenantName) {
+        self.forgotten.fetch_add(1, Ordering::SeqCst);
+        self.cache.invalidate(name).await;
+    }
+
+    /// Forgets a tenant whose row has changed: the next request reads it anew.
+    pub(in crate::app) async fn forget(&self, id: TenantId) {
+        self.forgotten.fetch_add(1, Ordering::SeqCst);
+        if let Some(name) = self.names.get(&id).await {
+            self.cache.invalidate(&name).await;
+        }
     }
 
     async fn create(&self, app: &App, name: &TenantName) -> Result<Tenant, Error> {

@@ -3,7 +3,7 @@
 use crate::{
     app::{App, Error, Principal},
     db::tenants::TenantName,
-    domain::caller::{Actor, ActorKind, Caller, Operator, Origin, Role, TenantKind},
+    domain::caller::{Actor, ActorKind, Caller, Operator, Origin, Role, TenantKind, TenantState},
 };
 
 /// What verified credentials say about their bearer.
@@ -38,7 +38,8 @@ pub enum Standing {
 /// Finds the tenant of an identity, or lets it be born, and answers who calls.
 ///
 /// # Errors
-/// `NotAllowed` for an organisation that nobody created where the configuration wants that; `DatabaseUnavailable`.
+/// `NotAllowed` for an organisation that nobody created where the configuration wants that; `TenantSuspended`,
+/// `TenantDeleted`; `DatabaseUnavailable`.
 pub async fn resolve(app: &App, identity: Identity, origin: Origin) -> Result<Principal, Error> {
     let Identity { issuer, subject, standing } = identity;
     let Standing::Member { kind, organization, role, groups } = standing else {
@@ -51,5 +52,10 @@ pub async fn resolve(app: &App, identity: Identity, origin: Origin) -> Result<Pr
     };
     let name = TenantName { kind: tenant_kind, issuer, external_id };
     let tenant = app.tenants.get(app, name).await?;
+    match tenant.state {
+        TenantState::Active => {}
+        TenantState::Suspended => return Err(Error::TenantSuspended),
+        TenantState::Deleting | TenantState::Deleted => return Err(Error::TenantDeleted),
+    }
     Ok(Principal::Caller(Caller { tenant, actor: Actor { kind, id: subject }, role, groups, origin }))
 }

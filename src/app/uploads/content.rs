@@ -10,8 +10,8 @@ use crate::{
     app::Error,
     domain::{
         digest::Digest,
-        media_type::{MediaKind, Settled, settle},
-        policy::FileSizeLimits,
+        media_type::{MediaKind, Settled, judged, settle},
+        policy::{FileSizeLimits, TakenTypes},
         upload_spec::CheckedSpec,
     },
     media::sniff::{SNIFF_BYTES_MAX, sniff},
@@ -23,10 +23,12 @@ pub(super) struct Content {
     received_bytes: u64,
     head: Vec<u8>,
     settled: Option<Settled>,
+    name: String,
     declared_mime_type: String,
     declared_bytes: Option<u64>,
     declared_sha256: Option<Digest>,
     limits: FileSizeLimits,
+    types: TakenTypes,
 }
 
 /// All that is known at the end.
@@ -42,23 +44,30 @@ pub(super) struct Measured {
 }
 
 impl Content {
-    pub(super) fn new(spec: &CheckedSpec, limits: FileSizeLimits, hashing: &Hashing) -> Self {
+    /// A file of this spec that must keep these limits, and be of one of these types.
+    pub(super) fn new(
+        spec: &CheckedSpec,
+        (limits, types): (FileSizeLimits, TakenTypes),
+        hashing: &Hashing,
+    ) -> Self {
         Self {
             hasher: StreamHasher::new(hashing),
             received_bytes: 0,
             head: Vec::new(),
             settled: None,
+            name: spec.name.clone(),
             declared_mime_type: spec.declared_mime_type.clone(),
             declared_bytes: spec.size_bytes,
             declared_sha256: spec.sha256,
             limits,
+            types,
         }
     }
 
     /// Goes on behind bytes that are in the store; `sniffed` is what the first of them were recognised as, if there are any.
     pub(super) fn resumed(
         spec: &CheckedSpec,
-        limits: FileSizeLimits,
+        limits: (FileSizeLimits, TakenTypes),
         hashing: &Hashing,
         persisted: &Persisted,
         sniffed: Option<&str>,
@@ -96,7 +105,7 @@ impl Content {
             let missing = SNIFF_BYTES_MAX - self.head.len();
             self.head.extend_from_slice(&data[..data.len().min(missing)]);
             if self.head.len() == SNIFF_BYTES_MAX {
-                self.settle();
+                self.settled = Some(self.settle()?);
             }
         }
         self.received_bytes = received;
@@ -126,7 +135,7 @@ impl Content {
     pub(super) async fn finish(mut self) -> Result<Measured, Error> {
         let mime_type = match self.settled.take() {
             Some(settled) => settled,
-            None => settle(&self.declared_mime_type, sniff(&self.head).as_deref()),
+            None => self.settle()?,
         };
         let kind = MediaKind::of(&mime_type.mime_type);
         self.settled = Some(mime_type.clone());
@@ -135,8 +144,12 @@ impl Content {
         Ok(Measured { size_bytes: self.received_bytes, sha256, mime_type, kind })
     }
 
-    fn settle(&mut self) {
-        self.settled = Some(settle(&self.declared_mime_type, sniff(&self.head).as_deref()));
+    /// What the file is by its first bytes, if its category takes such files.
+    fn settle(&self) -> Result<Settled, Error> {
+        let sniffed = sniff(&self.head);
+        let settled = settle(&self.declared_mime_type, sniffed.as_deref());
+        self.types.check(&judged(&settled.mime_type, sniffed.as_deref(), &self.name))?;
+        Ok(settled)
     }
 
     fn check_size(&self) -> Result<(), Error> {

@@ -4,6 +4,7 @@ use super::open::{Left, give_up};
 use crate::{
     app::{App, Error, rotation::Round},
     db::uploads,
+    domain::ids::TenantId,
     storage::{MultipartId, ObjectStorage},
 };
 
@@ -56,6 +57,26 @@ pub(in crate::app) async fn expire_in(app: &App, store: &dyn ObjectStorage) -> R
         }
     }
     Ok(Round { done, has_more })
+}
+
+/// Gives up uploads of a tenant that is going, whatever their lease: at most a round of them. Answers how many were looked
+/// at.
+///
+/// # Errors
+/// When database or store do not answer, or the store is not configured.
+pub(in crate::app) async fn give_up_all(app: &App, tenant: TenantId) -> Result<usize, Error> {
+    let limit = i64::try_from(UPLOADS_PER_ROUND).unwrap_or(i64::MAX);
+    let mut tx = app.db.system_tx().await?;
+    let open = uploads::list_of_tenant(&mut tx, tenant, limit).await?;
+    tx.commit().await?;
+    let count = open.len();
+    for (provider, upload) in open {
+        let multipart = upload.multipart_id.map(MultipartId::new);
+        let (lease, key) = (upload.lease, &upload.key);
+        let left = Left { tenant, lease, key, multipart: multipart.as_ref(), is_recorded: true };
+        give_up(app, app.stores.of(&provider)?.as_ref(), left).await?;
+    }
+    Ok(count)
 }
 
 /// How many uploads of a store would be given up.

@@ -24,7 +24,7 @@ use crate::{
     domain::{
         caller::Caller,
         ids::{RequestId, UploadId},
-        policy::FileSizeLimits,
+        policy::{FileSizeLimits, TakenTypes},
         upload::UploadState,
         upload_spec::CheckedSpec,
     },
@@ -67,7 +67,7 @@ where
 pub(super) struct Taken {
     pub(super) stored: StoredUpload,
     pub(super) persisted: Persisted,
-    pub(super) limits: FileSizeLimits,
+    pub(super) limits: (FileSizeLimits, TakenTypes),
 }
 
 /// Takes an open upload over; answers nothing for one that was committed.
@@ -87,7 +87,7 @@ async fn take(app: &App, tx: &mut TenantTx, caller: &Caller, id: UploadId) -> Re
         return Ok(None);
     }
     let persisted = Persisted::of(upload_parts::list(tx, id).await?);
-    let limits = quotas::get(tx).await?.file_size_max_bytes;
+    let limits = (quotas::get(tx).await?.file_size_max_bytes, stored.spec.types.clone());
     Ok(Some(Taken { stored, persisted, limits }))
 }
 

@@ -23,9 +23,9 @@ use crate::{
     domain::{
         caller::Caller,
         clock::Timestamp,
-        file::{ContentState, File, ScanStatus},
+        file::{ContentState, File, FileAccess, ScanStatus},
         ids::{FileId, RequestId},
-        policy::{FileSizeLimits, ScanRule},
+        policy::{FileSizeLimits, ScanRule, TakenTypes},
         quota::{Quota, QuotaState},
         upload_spec::{CheckedSpec, UploadSpec},
     },
@@ -89,6 +89,8 @@ where
     let request_id = spec.request_id.parse::<RequestId>().ok();
     if let Some(quota) = recent_quota(app, caller, &spec).await
         && let Ok(spec) = admit(app, caller, spec.clone(), &quota)
+        // What is taken may have changed since a first try, whose answer nobody has looked for yet.
+        && spec.types.is_any()
     {
         return upload_at_once(app, caller, spec, &quota, messages).await;
     }
@@ -101,7 +103,7 @@ where
     let spec = admit(app, caller, spec, &terms.quota);
     let spec = spec.inspect_err(|error| count_refusal(&app.metrics, error))?;
     let spec = version::of_file(app, caller, spec).await?;
-    let limits = terms.quota.file_size_max_bytes;
+    let limits = (terms.quota.file_size_max_bytes, spec.types.clone());
     let sink = store_sink(app, caller, &spec).await?;
     let content = Content::new(&spec, limits, &app.hashing);
     let received = receive(app, caller, content, sink, Persisted::default(), messages).await?;
@@ -153,7 +155,8 @@ where
     S: Stream<Item = UploadMessage> + Send + Unpin,
 {
     let sink = store_sink(app, caller, &spec).await?;
-    let content = Content::new(&spec, FileSizeLimits::NONE, &app.hashing);
+    let limits = (FileSizeLimits::NONE, TakenTypes::any());
+    let content = Content::new(&spec, limits, &app.hashing);
     let received = receive(app, caller, content, sink, Persisted::default(), messages).await?;
     let content = &received.content;
     let kind = Some(content.kind);
@@ -183,7 +186,8 @@ where
     let sha256 = match spec.sha256 {
         Some(sha256) => sha256,
         None => {
-            let content = Content::new(&spec, FileSizeLimits::NONE, &app.hashing);
+            let limits = (FileSizeLimits::NONE, TakenTypes::any());
+            let content = Content::new(&spec, limits, &app.hashing);
             let received =
                 receive(app, caller, content, Sink::Compare, Persisted::default(), messages).await?;
             received.content.sha256
@@ -197,7 +201,7 @@ where
 fn check_scan(app: &App, caller: &Caller) -> Result<(), Error> {
     match caller.tenant.policy.scan {
         ScanRule::Required if !app.limits.scanning.accept_unscanned => Err(Error::ScanRequired),
-        ScanRule::Required | ScanRule::WhereConfigured => Ok(()),
+        ScanRule::Required | ScanRule::WhereConfigured | ScanRule::NotRequired => Ok(()),
     }
 }
 
@@ -351,6 +355,7 @@ fn finished(
             deletion_time: None,
             retain_until_time: spec.retain_until_time,
             hold: None,
+            access: Some(FileAccess::default()),
         },
     }
 }

@@ -21,7 +21,10 @@ pub(super) async fn of_file(app: &App, caller: &Caller, spec: CheckedSpec) -> Re
     let found = find(&mut tx, caller, id).await;
     match tx.finish(found).await {
         // Its objects lie with those of its category, and the policy's rules of it hold for them.
-        Ok(file) => Ok(CheckedSpec { category: file.category, ..spec }),
+        Ok(file) => {
+            let types = caller.tenant.policy.taken_types(&file.category);
+            Ok(CheckedSpec { category: file.category, types, ..spec })
+        }
         Err(why @ Error::NotAllowed(_)) => {
             Err(audit::denied(app, caller, AuditAction::FileUpload, Some(id), why).await)
         }

@@ -1,5 +1,7 @@
 //! What a tenant allows: a document, shipped as a named preset, copied into the tenant's row at birth and editable after.
 
+pub mod categories;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -9,13 +11,17 @@ use super::{
     media_type::MediaKind,
     principal::group_principal,
     text::extension,
+    violations::Violations,
 };
 
 const GENERAL: &str = include_str!("general.toml");
+const WORKSPACE: &str = include_str!("workspace.toml");
+const CRM: &str = include_str!("crm.toml");
 const EDUCATION: &str = include_str!("education.toml");
+const IMAGES: &str = include_str!("images.toml");
 
 /// The names of the presets that are shipped.
-pub const PRESETS: [&str; 2] = ["general", "education"];
+pub const PRESETS: [&str; 5] = ["general", "workspace", "crm", "education", "images"];
 
 /// The kind of entity that names a class, whose group may read what is attached to it.
 const CLASS: &str = "class";
@@ -32,8 +38,16 @@ pub struct Policy {
     pub scan: ScanRule,
     /// Who may change and delete a file.
     pub write: WriteRule,
+    /// The only media types that are taken, where the category names none; empty means any.
+    pub types: Vec<String>,
     /// Extensions that are refused, in lower case without the dot.
     pub blocked_extensions: Vec<String>,
+    /// Whether a file that no entity uses is an orphan once it is old enough.
+    pub unattached_are_orphans: bool,
+    /// What is made of an image without being asked.
+    pub variants: VariantRule,
+    /// What ends a file's life besides its owner.
+    pub retention: RetentionRule,
     /// The quota that a tenant is born with.
     pub quota: QuotaTerms,
     /// What happens to deleted files.
@@ -46,6 +60,8 @@ pub struct Policy {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ScanRule {
+    /// Never, also where there is a scanner.
+    NotRequired,
     /// Where a scanner is configured.
     WhereConfigured,
     /// Always; without a scanner uploads are refused.
@@ -58,6 +74,34 @@ pub enum ScanRule {
 pub enum WriteRule {
     /// Its owner and the tenant's admins.
     OwnerAndAdmins,
+    /// Every member of the tenant who sees it.
+    Members,
+}
+
+/// What is made of an image when it comes in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VariantRule {
+    /// Nothing.
+    None,
+    /// These variants, by name.
+    Always(Vec<String>),
+    /// What the upload asks for.
+    ByRequest,
+    /// Nothing; only its width and height are read.
+    DimensionsOnly,
+}
+
+/// What ends a file's life besides its owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RetentionRule {
+    /// Nothing.
+    None,
+    /// The rules of compliance for its category.
+    AsComplianceSays,
+    /// Its `expire_time`.
+    ExpireTime,
 }
 
 /// The quota that a tenant is born with; also the operator's first ceiling.
@@ -121,7 +165,7 @@ pub struct TrashRule {
 }
 
 /// The rules of one category.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Category {
     /// Who sees its files, where the upload does not say.
@@ -129,6 +173,9 @@ pub struct Category {
     /// Who sees them besides.
     #[serde(default)]
     pub readers: ReaderRule,
+    /// The only media types that it takes; empty means those of the policy.
+    #[serde(default)]
+    pub types: Vec<String>,
 }
 
 /// Who sees a category's files besides what the visibility says.
@@ -142,9 +189,42 @@ pub enum ReaderRule {
     AttachedClasses,
 }
 
+/// The only media types that a category takes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TakenTypes {
+    category: String,
+    /// Empty means any.
+    types: Vec<String>,
+}
+
+impl TakenTypes {
+    /// Any type at all.
+    pub fn any() -> Self {
+        Self::default()
+    }
+
+    /// Whether every type is taken.
+    pub fn is_any(&self) -> bool {
+        self.types.is_empty()
+    }
+
+    /// Whether files of this type are taken.
+    ///
+    /// # Errors
+    /// With what the bytes are and what would be taken.
+    pub fn check(&self, judged: &str) -> Result<(), Violations> {
+        if self.is_any() || self.types.iter().any(|taken| taken == judged) {
+            return Ok(());
+        }
+        let taken = self.types.join(", ");
+        let wrong = format!("the bytes are {judged}; the category `{}` takes only {taken}", self.category);
+        Err(Violations::one("spec.mime_type", wrong))
+    }
+}
+
 /// No preset has this name.
 #[derive(Debug, thiserror::Error)]
-#[error("there is no preset `{0}`; the presets are general, education")]
+#[error("there is no preset `{0}`; the presets are {presets}", presets = PRESETS.join(", "))]
 pub struct UnknownPreset(pub String);
 
 impl Policy {
@@ -152,7 +232,10 @@ impl Policy {
     pub fn preset(name: &str) -> Result<Self, UnknownPreset> {
         let document = match name {
             "general" => GENERAL,
+            "workspace" => WORKSPACE,
+            "crm" => CRM,
             "education" => EDUCATION,
+            "images" => IMAGES,
             other => return Err(UnknownPreset(other.to_owned())),
         };
         toml::from_str(document).map_err(|_| UnknownPreset(name.to_owned()))
@@ -161,6 +244,15 @@ impl Policy {
     /// Whether a file of this name is refused for its extension; answers the extension.
     pub fn blocked_extension(&self, name: &str) -> Option<String> {
         extension(name).filter(|extension| self.blocked_extensions.contains(extension))
+    }
+
+    /// What a category takes: its own types, or those of the policy.
+    pub fn taken_types(&self, category: &str) -> TakenTypes {
+        let types = match self.categories.get(category) {
+            Some(Category { types, .. }) if !types.is_empty() => types,
+            _ => &self.types,
+        };
+        TakenTypes { category: category.to_owned(), types: types.clone() }
     }
 
     /// Who reads a file besides owner and visibility, as principals, without duplicates.
@@ -181,39 +273,5 @@ impl Policy {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_shipped_preset_reads() {
-        for name in PRESETS {
-            let policy = Policy::preset(name).unwrap();
-            assert_eq!(policy.name, name);
-            assert!(policy.categories.contains_key(&policy.category_default));
-        }
-        assert!(Policy::preset("nonsense").is_err());
-    }
-
-    #[test]
-    fn a_policy_survives_its_way_through_the_tenant_row() {
-        let policy = Policy::preset("education").unwrap();
-        let row = serde_json::to_value(&policy).unwrap();
-        assert_eq!(serde_json::from_value::<Policy>(row).unwrap(), policy);
-    }
-
-    #[test]
-    fn education_shows_a_lesson_to_the_class_it_is_attached_to() {
-        let policy = Policy::preset("education").unwrap();
-        let class = EntityRef { entity_type: "class".into(), entity_id: "7a".into(), field: String::new() };
-        let course = EntityRef { entity_type: "course".into(), ..class.clone() };
-        assert_eq!(policy.readers("educational_content", &[course, class.clone()]), ["group:7a"]);
-        assert!(policy.readers("assessment", &[class]).is_empty());
-    }
-
-    #[test]
-    fn archives_are_blocked_in_education_only() {
-        assert!(Policy::preset("education").unwrap().blocked_extension("a.ZIP").is_some());
-        assert!(Policy::preset("general").unwrap().blocked_extension("a.ZIP").is_none());
-        assert!(Policy::preset("general").unwrap().blocked_extension("a.exe").is_some());
-    }
-}
+#[path = "tests.rs"]
+mod tests;

@@ -12,13 +12,16 @@ pub enum Access {
     Anonymous,
     /// Callers in a tenant, with this role at least.
     Tenant(Role),
-    /// Callers in a tenant; to a given file its owner and the tenant's admins may do it, which `app/access.rs` decides.
+    /// Callers in a tenant; to a given file its owner and the tenant's admins may do it, and every member where the tenant's
+    /// policy says so, which `app/access.rs` decides.
     Owner,
     /// Callers in a tenant, with this role at least, and the platform's operator.
     TenantOrOperator(Role),
+    /// The platform's operator alone.
+    Operator,
 }
 
-use Access::{Anonymous, Owner, Tenant, TenantOrOperator};
+use Access::{Anonymous, Operator, Owner, Tenant, TenantOrOperator};
 
 /// Every method of this server. The contract tests compare it with the descriptor set.
 pub const TABLE: &[(&str, Access)] = &[
@@ -46,6 +49,19 @@ pub const TABLE: &[(&str, Access)] = &[
     ("/strongroom.v1.FileService/BatchDeleteFiles", Owner),
     ("/strongroom.v1.FileService/SetLegalHold", Tenant(Role::Admin)),
     ("/strongroom.v1.FileService/ReleaseLegalHold", Tenant(Role::Admin)),
+    ("/strongroom.v1.FileService/TransferOwnership", Tenant(Role::Admin)),
+    ("/strongroom.v1.PolicyService/GetPolicy", Tenant(Role::Member)),
+    ("/strongroom.v1.PolicyService/CreateCategory", Tenant(Role::Admin)),
+    ("/strongroom.v1.PolicyService/UpdateCategory", Tenant(Role::Admin)),
+    ("/strongroom.v1.PolicyService/DeleteCategory", Tenant(Role::Admin)),
+    ("/strongroom.admin.v1.TenantService/CreateTenant", Operator),
+    ("/strongroom.admin.v1.TenantService/GetTenant", Operator),
+    ("/strongroom.admin.v1.TenantService/ListTenants", Operator),
+    ("/strongroom.admin.v1.TenantService/UpdateTenant", Operator),
+    ("/strongroom.admin.v1.TenantService/SuspendTenant", Operator),
+    ("/strongroom.admin.v1.TenantService/ResumeTenant", Operator),
+    ("/strongroom.admin.v1.TenantService/DeleteTenant", Operator),
+    ("/strongroom.admin.v1.TenantService/ExportTenant", Operator),
     ("/strongroom.v1.QuotaService/GetQuota", TenantOrOperator(Role::Member)),
     ("/strongroom.v1.QuotaService/UpdateQuota", TenantOrOperator(Role::Admin)),
     ("/strongroom.v1.QuotaService/GetUsage", TenantOrOperator(Role::Member)),
@@ -79,8 +95,11 @@ impl Access {
     /// `NotAllowed` with what it would take.
     pub fn admit(self, standing: &Standing) -> Result<(), Error> {
         match (self, standing) {
-            (Anonymous, _) | (TenantOrOperator(_), Standing::Operator) | (Owner, Standing::Member { .. }) => {
-                Ok(())
+            (Anonymous, _)
+            | (TenantOrOperator(_) | Operator, Standing::Operator)
+            | (Owner, Standing::Member { .. }) => Ok(()),
+            (Operator, Standing::Member { .. }) => {
+                Err(Error::NotAllowed("only the platform's operator may do this"))
             }
             (Tenant(_) | Owner, Standing::Operator) => {
                 Err(Error::NotAllowed("the operator works on tenants and never with their files"))

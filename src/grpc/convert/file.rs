@@ -27,10 +27,19 @@ pub(in crate::grpc) fn full(mut file: File) -> v1::File {
     let metadata = structs::to_wire(std::mem::take(&mut file.metadata));
     let attachments = std::mem::take(&mut file.attachments).into_iter().map(entity_to_wire).collect();
     let (description, tags) = (std::mem::take(&mut file.description), std::mem::take(&mut file.tags));
-    v1::File { description, tags, metadata: Some(metadata), attachments, ..basic(file) }
+    let access = file.access;
+    v1::File {
+        description,
+        tags,
+        metadata: Some(metadata),
+        attachments,
+        download_count: access.map(|access| size(access.download_count)),
+        last_access_time: access.and_then(|access| access.last_access_time).map(time::to_wire),
+        ..basic(file)
+    }
 }
 
-/// A file in view BASIC: without description, metadata, tags and attachments.
+/// A file in view BASIC: without description, metadata, tags, attachments and counts.
 pub(in crate::grpc) fn basic(file: File) -> v1::File {
     v1::File {
         state: state(file.state()).into(),
@@ -64,6 +73,8 @@ pub(in crate::grpc) fn basic(file: File) -> v1::File {
         deletion_time: file.deletion_time.map(time::to_wire),
         attachments: Vec::new(),
         scan: Some(v1::Scan { status: scan_status(file.scan_status).into() }),
+        download_count: None,
+        last_access_time: None,
     }
 }
 
@@ -90,7 +101,7 @@ pub(in crate::grpc) const fn state(state: FileState) -> v1::FileState {
     }
 }
 
-const fn visibility(visibility: Visibility) -> v1::Visibility {
+pub(super) const fn visibility(visibility: Visibility) -> v1::Visibility {
     match visibility {
         Visibility::Owner => v1::Visibility::Owner,
         Visibility::Managers => v1::Visibility::Managers,

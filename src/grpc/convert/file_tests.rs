@@ -6,7 +6,7 @@ use super::*;
 use crate::domain::{
     clock::Timestamp,
     digest::Digest,
-    file::{ContentState, Trash},
+    file::{ContentState, FileAccess, Trash},
     ids::{FileId, TenantId},
     media_type::MediaKind,
 };
@@ -51,6 +51,7 @@ pub(in crate::grpc) fn file() -> File {
         deletion_time: Some(moment(6)),
         retain_until_time: None,
         hold: None,
+        access: Some(FileAccess { download_count: 3, last_access_time: None }),
     }
 }
 
@@ -66,6 +67,7 @@ fn a_file_in_full_has_everything_and_a_basic_one_the_record() {
     assert_eq!(basic.id, full.id);
     assert!(basic.tags.is_empty() && basic.attachments.is_empty() && basic.metadata.is_none());
     assert!(basic.description.is_empty());
+    assert_eq!((full.download_count, basic.download_count), (Some(3), None));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use super::file;
 use crate::{
+    app::files::transfer_ownership::Transfer,
     domain::{
         ids::{FileId, RequestId, TenantId, UploadId},
         upload_spec,
@@ -73,6 +74,20 @@ pub(in crate::grpc) fn change(
         Some(file) => wrong.into_result().map(|()| (file, request)),
         None => Err(wrong),
     }
+}
+
+/// Whose files go to whom.
+pub(in crate::grpc) fn transfer(request: v1::TransferOwnershipRequest) -> Result<Transfer, Violations> {
+    let mut wrong = Violations::new();
+    let request_id = self::request_id(&request.request_id, &mut wrong);
+    wrong.into_result()?;
+    Ok(Transfer {
+        from_user: request.from_user_id,
+        to_user: request.to_user_id,
+        limit: request.file_count_max,
+        is_dry_run: request.dry_run,
+        request_id,
+    })
 }
 
 /// A request id; empty is none.

@@ -59,7 +59,9 @@ impl Deadline {
     fn class(&self, path: &str) -> Class {
         match path {
             "/strongroom.v1.FileService/UploadFile" => Class::Upload,
-            "/strongroom.v1.FileService/DownloadFile" => Class::Stream(self.deadlines.download()),
+            "/strongroom.v1.FileService/DownloadFile" | "/strongroom.admin.v1.TenantService/ExportTenant" => {
+                Class::Stream(self.deadlines.download())
+            }
             "/strongroom.v1.FileService/ListFiles" => Class::Answer(self.deadlines.list()),
             "/grpc.health.v1.Health/Watch"
             | "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"

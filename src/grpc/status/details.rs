@@ -62,8 +62,17 @@ impl Answer {
             | Error::VersionIsCurrent(_)
             | Error::FileRetained { .. }
             | Error::ScanRequired
+            | Error::TenantSuspended
+            | Error::TenantDeleted
+            | Error::TenantRetained { .. }
+            | Error::CategoryInUse(_)
             | Error::QuotaBelowUsage { .. } => {
-                let subject = if matches!(error, Error::QuotaBelowUsage { .. }) { "quota" } else { "file" };
+                let subject = match error {
+                    Error::QuotaBelowUsage { .. } => "quota",
+                    Error::TenantSuspended | Error::TenantDeleted | Error::TenantRetained { .. } => "tenant",
+                    Error::CategoryInUse(_) => "category",
+                    _ => "file",
+                };
                 self.details.add_precondition_failure_violation(
                     reason_name(self.reason),
                     subject,

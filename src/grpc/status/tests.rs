@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tonic_types::StatusExt;
 
 use super::*;
-use crate::domain::{clock::Timestamp, file::FileState, violations::Violations};
+use crate::domain::{clock::Timestamp, file::FileState, ids::TenantId, violations::Violations};
 
 const REQUEST_ID: &str = "r-1";
 
@@ -38,6 +38,12 @@ fn errors() -> Vec<Error> {
         Error::VersionIsCurrent(1),
         Error::ScanRequired,
         Error::QuotaBelowUsage { used_bytes: 2, reserved_bytes: 1, file_count: 1 },
+        Error::TenantSuspended,
+        Error::TenantDeleted,
+        Error::TenantExists(TenantId::from_uuid(uuid::Uuid::nil())),
+        Error::TenantRetained { file_count: 2, until: Timestamp::default() },
+        Error::CategoryExists("report".to_owned()),
+        Error::CategoryInUse("files have it"),
         Error::ObjectMissing,
         Error::ObjectDamaged,
         Error::Overloaded("uploads"),

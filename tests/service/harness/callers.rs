@@ -19,6 +19,9 @@ use strongroom::{
         UploadPartRequest, UploadSpec, download_file_response::Message,
         file_service_client::FileServiceClient, quota_service_client::QuotaServiceClient,
     },
+    proto::{
+        admin::v1::tenant_service_client::TenantServiceClient, v1::policy_service_client::PolicyServiceClient,
+    },
 };
 use tonic::{
     Request, Status,
@@ -41,6 +44,8 @@ pub(crate) struct Caller {
     pub(crate) token: String,
     pub(crate) files: FileServiceClient<InterceptedService<Channel, Bearer>>,
     pub(crate) quotas: QuotaServiceClient<InterceptedService<Channel, Bearer>>,
+    pub(crate) policies: PolicyServiceClient<InterceptedService<Channel, Bearer>>,
+    pub(crate) tenants: TenantServiceClient<InterceptedService<Channel, Bearer>>,
     address: String,
 }
 
@@ -82,12 +87,15 @@ impl Inner {
             token: token.to_owned(),
             files: FileServiceClient::with_interceptor(self.channel.clone(), bearer.clone())
                 .max_decoding_message_size(bytes_max),
-            quotas: QuotaServiceClient::with_interceptor(self.channel.clone(), bearer),
+            quotas: QuotaServiceClient::with_interceptor(self.channel.clone(), bearer.clone()),
+            policies: PolicyServiceClient::with_interceptor(self.channel.clone(), bearer.clone()),
+            tenants: TenantServiceClient::with_interceptor(self.channel.clone(), bearer),
             address: self.address.clone(),
         }
     }
 
-    fn member(&self, user: &str, organization: &str, role: &str, groups: &[&str]) -> Caller {
+    /// Someone in an organisation.
+    pub(crate) fn member(&self, user: &str, organization: &str, role: &str, groups: &[&str]) -> Caller {
         self.caller(Identity {
             user: user.to_owned(),
             organization: Some(organization.to_owned()),
@@ -197,7 +205,7 @@ impl Caller {
     }
 
     /// Goes on with an upload from an offset: `data` is the whole file. With a finish where there is to be one.
-    pub(crate) async fn resume(
+    pub(crate) async fn go_on(
         &self,
         id: &str,
         data: &[u8],

@@ -1,0 +1,109 @@
+-- The life of a tenant: active, suspended, being deleted, deleted. The row of a deleted one stays as its tombstone, so that
+-- its name does not come back to life by itself; only an operator creates a new tenant of that name.
+ALTER TABLE tenants
+    -- 1 active, 2 suspended, 3 deleting, 4 deleted
+    ADD COLUMN state smallint NOT NULL DEFAULT 1 CHECK (state BETWEEN 1 AND 4),
+    ADD COLUMN state_time timestamptz,
+    ADD COLUMN state_reason text NOT NULL DEFAULT '',
+    -- of the request that created it, where an operator did
+    ADD COLUMN create_request_id uuid,
+    ADD COLUMN create_payload_sha256 bytea CHECK (octet_length(create_payload_sha256) = 32),
+    -- what there was when its deletion began, and what is gone of it
+    ADD COLUMN deletion_file_count bigint NOT NULL DEFAULT 0,
+    ADD COLUMN deletion_object_count bigint NOT NULL DEFAULT 0,
+    ADD COLUMN deletion_bytes bigint NOT NULL DEFAULT 0,
+    ADD COLUMN removed_row_count bigint NOT NULL DEFAULT 0,
+    ADD COLUMN removed_object_count bigint NOT NULL DEFAULT 0,
+    ADD COLUMN removed_bytes bigint NOT NULL DEFAULT 0,
+    ADD COLUMN deletion_problem text NOT NULL DEFAULT '',
+    DROP CONSTRAINT tenants_kind_issuer_external_id_key;
+CREATE UNIQUE INDEX tenants_alive ON tenants (kind, issuer, external_id) WHERE state <> 4;
+CREATE INDEX tenants_by_name ON tenants (kind, issuer, external_id);
+CREATE UNIQUE INDEX tenants_by_create_request ON tenants (create_request_id) WHERE create_request_id IS NOT NULL;
+CREATE INDEX tenants_to_delete ON tenants (id) WHERE state = 3;
+GRANT UPDATE (state, state_time, state_reason, deletion_file_count, deletion_object_count, deletion_bytes)
+    ON tenants TO strongroom_app;
+GRANT UPDATE (state, state_time, removed_row_count, removed_object_count, removed_bytes, deletion_problem)
+    ON tenants TO strongroom_system;
+
+-- Suspended and active alternate; a deletion has no way back.
+CREATE FUNCTION app.guard_tenant_move() RETURNS trigger
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+    AS $$
+BEGIN
+    IF NOT (CASE OLD.state
+        WHEN 1 THEN NEW.state IN (2, 3)
+        WHEN 2 THEN NEW.state IN (1, 3)
+        WHEN 3 THEN NEW.state = 4
+        ELSE false
+    END) THEN
+        RAISE EXCEPTION 'a tenant cannot move from state % to %', OLD.state, NEW.state
+            USING ERRCODE = 'check_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = 'tenant_moves';
+    END IF;
+    RETURN NEW;
+END
+$$;
+CREATE TRIGGER tenant_moves BEFORE UPDATE OF state ON tenants
+    FOR EACH ROW WHEN (OLD.state <> NEW.state) EXECUTE FUNCTION app.guard_tenant_move();
+
+-- Nothing is uploaded into a tenant that is not active, whatever a replica remembers of it.
+CREATE FUNCTION app.check_tenant_is_active() RETURNS trigger
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+    AS $$
+BEGIN
+    IF app.tenant_id() IS NULL THEN
+        RETURN NULL;
+    END IF;
+    PERFORM app.lock_births(app.tenant_id(), false);
+    -- A statement of its own, so that it sees what the lock's last holder committed.
+    IF NOT EXISTS (SELECT FROM public.tenants WHERE id = app.tenant_id() AND state = 1) THEN
+        RAISE EXCEPTION 'the tenant is not active'
+            USING ERRCODE = 'check_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = 'tenant_is_active';
+    END IF;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER tenant_is_active BEFORE INSERT ON versions
+    FOR EACH STATEMENT EXECUTE FUNCTION app.check_tenant_is_active();
+CREATE TRIGGER tenant_is_active BEFORE INSERT ON uploads
+    FOR EACH STATEMENT EXECUTE FUNCTION app.check_tenant_is_active();
+
+-- Erases rows of a tenant that is being deleted: at most `row_max` of one table a call, and answers how many. Goes through
+-- every table that has a tenant, also those that later migrations bring, what refers to others first. What is left to
+-- others: the tenant's own row, the audit log, which is kept by time, and the rows that name bytes.
+CREATE FUNCTION app.erase_tenant_rows(tenant uuid, row_max integer) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS $$
+DECLARE
+    name text;
+    erased bigint;
+BEGIN
+    IF NOT EXISTS (SELECT FROM public.tenants WHERE id = tenant AND state = 3) THEN
+        RAISE EXCEPTION 'tenant % is not being deleted', tenant;
+    END IF;
+    FOR name IN
+        WITH RECURSIVE own AS (
+            SELECT c.oid, c.relname::text FROM pg_class AS c
+            WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r'
+              AND c.relname !~ '^audit_entries' AND c.relname NOT IN ('tenants', 'blobs', 'stray_objects')
+              AND EXISTS (SELECT FROM pg_attribute AS a WHERE a.attrelid = c.oid AND a.attname = 'tenant_id')
+        ), depths AS (
+            SELECT oid, 0 AS depth FROM own
+            UNION
+            SELECT k.confrelid, d.depth + 1 FROM depths AS d JOIN pg_constraint AS k ON k.conrelid = d.oid
+            WHERE k.contype = 'f' AND k.confrelid <> d.oid AND d.depth < 20
+        )
+        SELECT own.relname FROM own JOIN depths USING (oid) GROUP BY own.relname ORDER BY max(depths.depth), own.relname
+    LOOP
+        EXECUTE format('DELETE FROM public.%1$I WHERE tenant_id = $1 AND ctid = ANY (ARRAY(
+            SELECT ctid FROM public.%1$I WHERE tenant_id = $1 LIMIT $2))', name) USING tenant, row_max;
+        GET DIAGNOSTICS erased = ROW_COUNT;
+        IF erased > 0 THEN
+            RETURN erased;
+        END IF;
+    END LOOP;
+    RETURN 0;
+END
+$$;
+REVOKE ALL ON FUNCTION app.erase_tenant_rows FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION app.erase_tenant_rows TO strongroom_system;

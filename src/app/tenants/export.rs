@@ -1,0 +1,125 @@
+//! Hands out every record of a tenant, a page at a time.
+//!
+//! The records only: the operator never reads a tenant's files. Each version tells the provider and the key of its bytes,
+//! so that whoever runs the store can copy them there; the tenant's own people download them. It is no snapshot: what
+//! changes meanwhile may be told as it was or as it is. Suspend the tenant first where that matters.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use futures::{Stream, stream};
+
+use super::{entry, get};
+use crate::{
+    app::{App, Error, files::fill},
+    db::{
+        TenantTx, Viewer,
+        audit_entries::{self, AuditAction, WrittenEntry},
+        files, lists, quotas, tenants,
+        versions::{self, ExportedVersion},
+    },
+    domain::{
+        caller::{Operator, TenantState},
+        clock::Timestamp,
+        file::File,
+        ids::{FileId, TenantId},
+        quota::Quota,
+        tenant_record::TenantRecord,
+    },
+};
+
+/// Rows of one page.
+const PAGE_ROWS: usize = 200;
+
+/// One record.
+#[derive(Debug, Clone)]
+pub enum ExportRecord {
+    /// The tenant and its policy, as JSON; the first record.
+    Tenant(Box<TenantRecord>, String),
+    /// Its quota; the second.
+    Quota(Box<Quota>),
+    /// A file with its tags and attachments.
+    File(Box<File>),
+    /// A version of the file before.
+    Version(Box<ExportedVersion>),
+    /// An entry of the audit log; they come last.
+    Audit(Box<WrittenEntry>),
+}
+
+/// Where an export has come to.
+enum Place {
+    Start(Box<TenantRecord>),
+    Files(Option<FileId>),
+    Audit(Timestamp, i64),
+    End,
+}
+
+/// Begins an export: writes it into the tenant's audit log, and answers its records.
+///
+/// # Errors
+/// `NotFound`, `TenantDeleted`; in the stream, when the database does not answer.
+pub async fn export(
+    app: &Arc<App>,
+    operator: &Operator,
+    id: TenantId,
+) -> Result<impl Stream<Item = Result<ExportRecord, Error>> + Send + use<>, Error> {
+    let record = get::get(app, operator, id).await?;
+    if matches!(record.state, TenantState::Deleting | TenantState::Deleted) {
+        return Err(Error::TenantDeleted);
+    }
+    let mut tx = app.db.tenant_tx(id, &Viewer::system()).await?;
+    let entry = entry(operator, AuditAction::TenantExport, serde_json::json!({}));
+    let written = audit_entries::insert(&mut tx, &[entry]).await;
+    tx.finish(written).await?;
+
+    let start = (Arc::clone(app), Place::Start(Box::new(record)), VecDeque::new());
+    Ok(stream::try_unfold(start, move |(app, mut place, mut page)| async move {
+        loop {
+            if let Some(record) = page.pop_front() {
+                return Ok(Some((record, (app, place, page))));
+            }
+            if matches!(place, Place::End) {
+                return Ok(None);
+            }
+            let mut tx = app.db.tenant_tx(id, &Viewer::system()).await?;
+            let next = read(&mut tx, place).await;
+            (page, place) = tx.finish(next).await?;
+        }
+    }))
+}
+
+async fn read(tx: &mut TenantTx, place: Place) -> Result<(VecDeque<ExportRecord>, Place), Error> {
+    let limit = i64::try_from(PAGE_ROWS).unwrap_or(i64::MAX);
+    match place {
+        Place::Start(record) => {
+            let policy = tenants::policy(tx).await?.policy;
+            let policy = serde_json::to_string(&policy).map_err(Error::internal)?;
+            let quota = quotas::get(tx).await?;
+            let page = [ExportRecord::Tenant(record, policy), ExportRecord::Quota(Box::new(quota))];
+            Ok((page.into(), Place::Files(None)))
+        }
+        Place::Files(after) => {
+            let mut files = files::list_after(tx, after, limit).await?;
+            let last = files.last().map(|file| file.id);
+            let is_last = files.len() < PAGE_ROWS;
+            fill(tx, &mut files).await?;
+            let mut versions: VecDeque<_> = versions::list_of(tx, &lists::ids(&files)).await?.into();
+            let mut page = VecDeque::with_capacity(files.len() + versions.len());
+            for file in files {
+                let id = file.id;
+                page.push_back(ExportRecord::File(Box::new(file)));
+                while versions.front().is_some_and(|version| version.file == id) {
+                    page.extend(versions.pop_front().map(|version| ExportRecord::Version(Box::new(version))));
+                }
+            }
+            let begin = Place::Audit(Timestamp::UNIX_EPOCH, 0);
+            Ok((page, if is_last { begin } else { Place::Files(last) }))
+        }
+        Place::Audit(time, n) => {
+            let entries = audit_entries::list_after(tx, (time, n), limit).await?;
+            let next = entries.last().filter(|_| entries.len() == PAGE_ROWS);
+            let next = next.map_or(Place::End, |last| Place::Audit(last.create_time, last.n));
+            Ok((entries.into_iter().map(|entry| ExportRecord::Audit(Box::new(entry))).collect(), next))
+        }
+        Place::End => Ok((VecDeque::new(), Place::End)),
+    }
+}

@@ -1,0 +1,41 @@
+//! A tenant's policy and its categories.
+
+use super::{connection::Client, error::ClientError, randomness::fill_request_id};
+use crate::proto::v1::{
+    CreateCategoryRequest, CreateCategoryResponse, DeleteCategoryRequest, DeleteCategoryResponse,
+    GetPolicyRequest, GetPolicyResponse, UpdateCategoryRequest, UpdateCategoryResponse,
+};
+
+impl Client {
+    /// Returns the policy of the caller's tenant.
+    pub async fn get_policy(&self, request: GetPolicyRequest) -> Result<GetPolicyResponse, ClientError> {
+        self.call(request, |mut to, request| async move { to.policies.get_policy(request).await }).await
+    }
+
+    /// Adds a category. Safe to repeat; a request id is minted where there is none.
+    pub async fn create_category(
+        &self,
+        mut request: CreateCategoryRequest,
+    ) -> Result<CreateCategoryResponse, ClientError> {
+        fill_request_id(&mut request.request_id);
+        self.call(request, |mut to, request| async move { to.policies.create_category(request).await }).await
+    }
+
+    /// Changes a category. Safe to repeat; a request id is minted where there is none.
+    pub async fn update_category(
+        &self,
+        mut request: UpdateCategoryRequest,
+    ) -> Result<UpdateCategoryResponse, ClientError> {
+        fill_request_id(&mut request.request_id);
+        self.call(request, |mut to, request| async move { to.policies.update_category(request).await }).await
+    }
+
+    /// Removes a category. Safe to repeat; a request id is minted where there is none.
+    pub async fn delete_category(
+        &self,
+        mut request: DeleteCategoryRequest,
+    ) -> Result<DeleteCategoryResponse, ClientError> {
+        fill_request_id(&mut request.request_id);
+        self.call(request, |mut to, request| async move { to.policies.delete_category(request).await }).await
+    }
+}

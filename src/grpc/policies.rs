@@ -1,0 +1,78 @@
+//! `PolicyService`: decode, call the use case, encode.
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status, async_trait};
+
+use super::{
+    call::{answer, caller},
+    convert::policy::{creation, deletion, policy, update},
+};
+use crate::{
+    app::{
+        App,
+        policies::{
+            create_category::create_category, delete_category::delete_category, get::get,
+            update_category::update_category,
+        },
+    },
+    proto::v1::{
+        CreateCategoryRequest, CreateCategoryResponse, DeleteCategoryRequest, DeleteCategoryResponse,
+        GetPolicyRequest, GetPolicyResponse, UpdateCategoryRequest, UpdateCategoryResponse,
+        policy_service_server::PolicyService,
+    },
+};
+
+/// The adapter of the policy service.
+pub(super) struct Policies(pub(super) Arc<App>);
+
+#[async_trait]
+impl PolicyService for Policies {
+    async fn get_policy(
+        &self,
+        request: Request<GetPolicyRequest>,
+    ) -> Result<Response<GetPolicyResponse>, Status> {
+        let (caller, _) = caller(request)?;
+        answer(&caller.origin, async {
+            let stored = get(&self.0, &caller).await?;
+            Ok(GetPolicyResponse { policy: Some(policy(stored)) })
+        })
+        .await
+    }
+
+    async fn create_category(
+        &self,
+        request: Request<CreateCategoryRequest>,
+    ) -> Result<Response<CreateCategoryResponse>, Status> {
+        let (caller, request) = caller(request)?;
+        answer(&caller.origin, async {
+            let stored = create_category(&self.0, &caller, creation(request)?).await?;
+            Ok(CreateCategoryResponse { policy: Some(policy(stored)) })
+        })
+        .await
+    }
+
+    async fn update_category(
+        &self,
+        request: Request<UpdateCategoryRequest>,
+    ) -> Result<Response<UpdateCategoryResponse>, Status> {
+        let (caller, request) = caller(request)?;
+        answer(&caller.origin, async {
+            let stored = update_category(&self.0, &caller, update(request)?).await?;
+            Ok(UpdateCategoryResponse { policy: Some(policy(stored)) })
+        })
+        .await
+    }
+
+    async fn delete_category(
+        &self,
+        request: Request<DeleteCategoryRequest>,
+    ) -> Result<Response<DeleteCategoryResponse>, Status> {
+        let (caller, request) = caller(request)?;
+        answer(&caller.origin, async {
+            let stored = delete_category(&self.0, &caller, deletion(request)?).await?;
+            Ok(DeleteCategoryResponse { policy: Some(policy(stored)) })
+        })
+        .await
+    }
+}

@@ -1,0 +1,552 @@
+//! A tenant is born, suspended, exported and deleted, by operators.
+
+use std::collections::BTreeMap;
+
+use chrono::Duration;
+use strongroom::{
+    app::{storage::reap_strays::reap_strays, tenants::erase},
+    domain::{clock::Clock, object_key::ObjectKey},
+    proto::admin::v1::{
+        CreateTenantRequest, DeleteTenantRequest, DeleteTenantResponse, ExportTenantRequest,
+        GetTenantRequest, ListTenantsRequest, ResumeTenantRequest, SuspendTenantRequest, Tenant, TenantKind,
+        TenantState, UpdateTenantRequest, export_tenant_response::Record,
+    },
+    proto::v1::{EntityRef, ListFilesRequest, UploadSpec},
+    storage::{
+        Payload, PutOptions, StorageErrorKind,
+        flaky::{Fault, Operation, Plan},
+    },
+};
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+use crate::harness::{
+    Caller, PART, Service, chunk, file_id, finish, reason, service_test, service_test_with, spec,
+    spec_message, violated_fields,
+};
+
+const ISSUER: &str = "https://id.example.org";
+
+fn new_tenant(external_id: &str) -> CreateTenantRequest {
+    CreateTenantRequest {
+        kind: TenantKind::Organization.into(),
+        issuer: ISSUER.to_owned(),
+        external_id: external_id.to_owned(),
+        ..CreateTenantRequest::default()
+    }
+}
+
+impl Caller {
+    async fn create_tenant(&self, request: CreateTenantRequest) -> Result<Tenant, Status> {
+        Ok(self.tenants.clone().create_tenant(request).await?.into_inner().tenant.unwrap())
+    }
+
+    async fn tenant(&self, id: &str) -> Result<Tenant, Status> {
+        let request = GetTenantRequest { tenant_id: id.to_owned() };
+        Ok(self.tenants.clone().get_tenant(request).await?.into_inner().tenant.unwrap())
+    }
+
+    pub(crate) async fn suspend(&self, id: &str) -> Result<Tenant, Status> {
+        let request = SuspendTenantRequest {
+            tenant_id: id.to_owned(),
+            reason: "unpaid".to_owned(),
+            ..Default::default()
+        };
+        Ok(self.tenants.clone().suspend_tenant(request).await?.into_inner().tenant.unwrap())
+    }
+
+    pub(crate) async fn resume(&self, id: &str) -> Result<Tenant, Status> {
+        let request = ResumeTenantRequest { tenant_id: id.to_owned(), ..Default::default() };
+        Ok(self.tenants.clone().resume_tenant(request).await?.into_inner().tenant.unwrap())
+    }
+
+    pub(crate) async fn delete_tenant(
+        &self,
+        id: &str,
+        dry_run: bool,
+    ) -> Result<DeleteTenantResponse, Status> {
+        let request = DeleteTenantRequest { tenant_id: id.to_owned(), dry_run, ..Default::default() };
+        Ok(self.tenants.clone().delete_tenant(request).await?.into_inner())
+    }
+
+    pub(crate) async fn export_tenant(&self, id: &str) -> Result<Vec<Record>, Status> {
+        let request = ExportTenantRequest { tenant_id: id.to_owned() };
+        let mut stream = self.tenants.clone().export_tenant(request).await?.into_inner();
+        let mut records = Vec::new();
+        while let Some(message) = stream.message().await? {
+            records.push(message.record.unwrap());
+        }
+        Ok(records)
+    }
+}
+
+/// What every door answers to a caller whose tenant is not served.
+async fn refusals(caller: &Caller, id: &str) -> Vec<(Code, String)> {
+    let told = |status: Status| (status.code(), reason(&status));
+    vec![
+        told(caller.get(id).await.unwrap_err()),
+        told(caller.read(id).await.unwrap_err()),
+        told(caller.list(ListFilesRequest::default()).await.unwrap_err()),
+        told(caller.quota().await.unwrap_err()),
+        told(caller.policy().await.unwrap_err()),
+        told(caller.delete(id).await.unwrap_err()),
+        told(caller.upload(spec("b"), b"x").await.unwrap_err()),
+    ]
+}
+
+/// Runs background work until a deletion has nothing left to do.
+async fn erase_all(s: &Service) {
+    for _ in 0..1_000 {
+        if erase::round(&s.app).await.unwrap() + reap_strays(&s.app).await.unwrap() == 0 {
+            return;
+        }
+    }
+    panic!("the deletion never ends");
+}
+
+/// The tables that hold a row of a tenant, with how many.
+async fn rows_of(s: &Service, tenant: &str) -> BTreeMap<String, i64> {
+    let tables = "SELECT c.relname::text FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
+                  WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r' AND a.attname = 'tenant_id'";
+    let mut rows = BTreeMap::new();
+    for table in s.owner.texts(tables).await {
+        let count =
+            s.owner.number(&format!("SELECT count(*) FROM {table} WHERE tenant_id = '{tenant}'")).await;
+        if count > 0 {
+            rows.insert(table, count);
+        }
+    }
+    rows
+}
+
+/// A tenant with something of everything: answers one of its files.
+async fn lived_in(s: &Service) -> String {
+    let attachments = vec![EntityRef { r#type: "course".into(), id: "42".into(), field: String::new() }];
+    let told = UploadSpec {
+        tags: vec!["a".to_owned()],
+        attachments,
+        request_id: uuid::Uuid::from_u128(1).to_string(),
+        ..spec("small")
+    };
+    let small = file_id(&s.alice().upload(told, b"12345").await.unwrap());
+    let large = file_id(&s.alice().upload(spec("large"), &vec![7; 3 * PART]).await.unwrap());
+    let purged = file_id(&s.alice().upload(spec("purged"), b"123").await.unwrap());
+    s.alice().read(&small).await.unwrap();
+    s.alice().delete(&large).await.unwrap();
+    s.alice().purge(&purged).await.unwrap();
+    small
+}
+
+#[test]
+fn an_operator_creates_a_tenant_and_its_people_find_it() {
+    service_test_with(
+        |config| config.tenants.create_at_first_sight = false,
+        |s| async move {
+            let olga = s.member("olga", "newco", "member", &[]);
+            assert_eq!(olga.quota().await.unwrap_err().code(), Code::PermissionDenied);
+            let asked = CreateTenantRequest {
+                preset: "education".to_owned(),
+                ceiling_bytes: Some(1_000),
+                request_id: uuid::Uuid::from_u128(7).to_string(),
+                ..new_tenant("newco")
+            };
+            let born = s.operator().create_tenant(asked.clone()).await.unwrap();
+            assert_eq!((born.preset.as_str(), born.state()), ("education", TenantState::Active));
+            let quota = olga.quota().await.unwrap();
+            assert_eq!((quota.tenant_id, quota.limit_bytes), (born.id.clone(), 1_000));
+            assert_eq!((quota.ceiling_bytes, quota.ceiling_file_count), (1_000, 10_000));
+            assert_eq!(olga.policy().await.unwrap().preset, "education");
+
+            assert_eq!(s.operator().create_tenant(asked.clone()).await.unwrap(), born, "a retry");
+            let other = CreateTenantRequest { ceiling_bytes: Some(2), ..asked };
+            assert_eq!(reason(&s.operator().create_tenant(other).await.unwrap_err()), "REQUEST_ID_REUSED");
+            let taken = s.operator().create_tenant(new_tenant("newco")).await.unwrap_err();
+            assert_eq!((taken.code(), reason(&taken).as_str()), (Code::AlreadyExists, "TENANT_EXISTS"));
+            assert_eq!(taken.get_details_error_info().unwrap().metadata["tenant_id"], born.id);
+            let wrong = CreateTenantRequest {
+                preset: "nonsense".to_owned(),
+                ceiling_bytes: Some(-1),
+                ..new_tenant("")
+            };
+            let wrong = s.operator().create_tenant(wrong).await.unwrap_err();
+            assert_eq!(violated_fields(&wrong), ["external_id", "preset", "ceiling_bytes"]);
+        },
+    );
+}
+
+#[test]
+fn tenants_are_listed_and_their_ceiling_is_moved() {
+    service_test(|s| async move {
+        let operator = s.operator();
+        let mut ids = Vec::new();
+        for name in ["a", "b", "c"] {
+            ids.push(operator.create_tenant(new_tenant(name)).await.unwrap().id);
+        }
+        let mut listed = Vec::new();
+        let mut asked = ListTenantsRequest { page_size: 2, ..Default::default() };
+        loop {
+            let page = operator.tenants.clone().list_tenants(asked.clone()).await.unwrap().into_inner();
+            listed.extend(page.tenants.into_iter().map(|tenant| tenant.id));
+            if page.next_page_token.is_empty() {
+                break;
+            }
+            asked.page_token = page.next_page_token;
+        }
+        assert_eq!(listed, ids);
+        let request =
+            UpdateTenantRequest { tenant_id: ids[0].clone(), ceiling_bytes: Some(500), ..Default::default() };
+        let updated = operator.tenants.clone().update_tenant(request).await.unwrap().into_inner();
+        let quota = updated.quota.unwrap();
+        assert_eq!((quota.ceiling_bytes, quota.limit_bytes), (500, 500), "the limit follows it down");
+        let nothing = UpdateTenantRequest { tenant_id: ids[0].clone(), ..Default::default() };
+        let refused = operator.tenants.clone().update_tenant(nothing).await.unwrap_err();
+        assert_eq!(violated_fields(&refused), ["ceiling_bytes"]);
+    });
+}
+
+#[test]
+fn a_suspended_tenant_reads_and_writes_nothing_until_it_is_resumed() {
+    service_test(|s| async move {
+        let id = file_id(&s.alice().upload(spec("a"), b"x").await.unwrap());
+        let (acme, operator) = (s.alice().tenant_id().await, s.operator());
+        let suspended = operator.suspend(&acme).await.unwrap();
+        assert_eq!((suspended.state(), suspended.state_reason.as_str()), (TenantState::Suspended, "unpaid"));
+        for caller in [s.alice(), s.ada(), s.billing()] {
+            for refused in refusals(&caller, &id).await {
+                assert_eq!(refused, (Code::FailedPrecondition, "TENANT_SUSPENDED".to_owned()));
+            }
+        }
+        assert!(s.mallory().quota().await.is_ok(), "others are served");
+        assert_eq!(operator.suspend(&acme).await.unwrap(), suspended, "suspending again changes nothing");
+
+        assert_eq!(operator.resume(&acme).await.unwrap().state(), TenantState::Active);
+        operator.resume(&acme).await.unwrap();
+        assert_eq!(s.alice().read(&id).await.unwrap(), b"x"[..]);
+        assert_eq!(s.owner.number("SELECT count(*) FROM audit_entries WHERE action IN (51, 52)").await, 2);
+    });
+}
+
+#[test]
+fn another_replica_refuses_after_ten_seconds_and_uploads_at_once() {
+    service_test(|s| async move {
+        let other = s.replica(|_| {}).await;
+        let id = file_id(&other.alice().upload(spec("a"), b"x").await.unwrap());
+        let acme = s.alice().tenant_id().await;
+        s.operator().suspend(&acme).await.unwrap();
+        assert!(other.alice().get(&id).await.is_ok(), "it remembers the tenant as it was");
+        for size in [1, 3 * PART] {
+            let refused = other.alice().upload(spec("b"), &vec![7; size]).await.unwrap_err();
+            assert_eq!(reason(&refused), "TENANT_SUSPENDED", "{size} bytes");
+        }
+        s.clock.advance(Duration::seconds(10));
+        assert_eq!(reason(&other.alice().get(&id).await.unwrap_err()), "TENANT_SUSPENDED");
+        s.operator().resume(&acme).await.unwrap();
+        s.clock.advance(Duration::seconds(10));
+        assert!(other.alice().get(&id).await.is_ok());
+        other.stopped().await;
+        assert_eq!(
+            s.store.list("", None, 10).await.unwrap().objects.len(),
+            1,
+            "what was refused left nothing"
+        );
+    });
+}
+
+#[test]
+fn an_upload_under_way_is_refused_at_its_commit_and_leaves_nothing() {
+    service_test(|s| async move {
+        let alice = s.alice();
+        let acme = alice.tenant_id().await;
+        let data = vec![7; 3 * PART];
+        let (sent, messages) = futures::channel::mpsc::unbounded();
+        sent.unbounded_send(spec_message(spec("a"))).unwrap();
+        sent.unbounded_send(chunk(0, &data[..2 * PART])).unwrap();
+        let mut files = alice.files.clone();
+        let upload = tokio::spawn(async move { files.upload_file(messages).await });
+        s.until("the upload is open", || async {
+            s.owner.number("SELECT count(*) FROM uploads WHERE state = 1").await == 1
+        })
+        .await;
+        s.operator().suspend(&acme).await.unwrap();
+        sent.unbounded_send(chunk(2 * PART, &data[2 * PART..])).unwrap();
+        sent.unbounded_send(finish(data.len())).unwrap();
+        drop(sent);
+        assert_eq!(reason(&upload.await.unwrap().unwrap_err()), "TENANT_SUSPENDED");
+        s.assert_nothing_is_left().await;
+    });
+}
+
+#[test]
+fn a_retried_suspension_does_not_undo_a_resumption() {
+    service_test(|s| async move {
+        let (acme, operator) = (s.alice().tenant_id().await, s.operator());
+        let request = SuspendTenantRequest {
+            tenant_id: acme.clone(),
+            request_id: uuid::Uuid::from_u128(7).to_string(),
+            ..Default::default()
+        };
+        let first = operator.tenants.clone().suspend_tenant(request.clone()).await.unwrap().into_inner();
+        operator.resume(&acme).await.unwrap();
+        let again = operator.tenants.clone().suspend_tenant(request).await.unwrap().into_inner();
+        assert_eq!(again, first);
+        assert!(s.alice().quota().await.is_ok());
+    });
+}
+
+#[test]
+fn a_deleted_tenant_leaves_no_row_and_no_byte_but_its_record_and_its_audit_log() {
+    service_test(|s| async move {
+        let id = lived_in(&s).await;
+        let kept = file_id(&s.mallory().upload(spec("theirs"), b"kept").await.unwrap());
+        let (acme, operator) = (s.alice().tenant_id().await, s.operator());
+        strongroom::app::files::count_downloads::flush(&s.app).await.unwrap();
+        assert!(rows_of(&s, &acme).await.len() > 12, "there is something of everything");
+
+        let plan = operator.delete_tenant(&acme, true).await.unwrap().plan.unwrap();
+        assert_eq!((plan.file_count, plan.object_count, plan.bytes), (2, 3, 8 + 3 * PART as i64));
+        assert!(s.alice().get(&id).await.is_ok(), "a dry run changes nothing");
+
+        let begun = operator.delete_tenant(&acme, false).await.unwrap().tenant.unwrap();
+        assert_eq!((begun.state(), begun.deletion.unwrap().file_count), (TenantState::Deleting, 2));
+        for refused in refusals(&s.alice(), &id).await {
+            assert_eq!(refused, (Code::FailedPrecondition, "TENANT_DELETED".to_owned()));
+        }
+        assert_eq!(erase::round(&s.app).await.unwrap(), 0, "not while a replica may remember it");
+        s.clock.advance(Duration::seconds(15));
+        erase_all(&s).await;
+
+        let ended = operator.tenant(&acme).await.unwrap();
+        let report = ended.deletion.clone().unwrap();
+        assert_eq!((ended.state(), report.problem.as_str()), (TenantState::Deleted, ""));
+        assert_eq!((report.removed_object_count, report.removed_bytes), (3, 8 + 3 * PART as i64));
+        assert!(report.removed_row_count > 12, "{report:?}");
+        let left = rows_of(&s, &acme).await;
+        assert!(left.keys().all(|table| table.starts_with("audit_entries")), "{left:?}");
+        let objects = s.store.list("", None, 10).await.unwrap().objects;
+        assert_eq!(objects.len(), 1, "the other tenant's");
+        assert_eq!(s.mallory().read(&kept).await.unwrap(), b"kept"[..]);
+        assert_eq!(s.owner.number("SELECT count(*) FROM audit_entries WHERE action = 53").await, 2);
+        let again = operator.delete_tenant(&acme, false).await.unwrap().tenant.unwrap();
+        assert_eq!(again, ended, "deleting again changes nothing");
+    });
+}
+
+#[test]
+fn a_deleted_name_comes_back_to_life_only_by_an_operators_hand() {
+    service_test(|s| async move {
+        let id = file_id(&s.alice().upload(spec("a"), b"x").await.unwrap());
+        let (acme, operator) = (s.alice().tenant_id().await, s.operator());
+        operator.delete_tenant(&acme, false).await.unwrap();
+        let taken = operator.create_tenant(new_tenant("acme")).await.unwrap_err();
+        assert_eq!(reason(&taken), "TENANT_EXISTS", "not while it is going");
+        s.clock.advance(Duration::seconds(15));
+        erase_all(&s).await;
+        s.clock.advance(Duration::seconds(60));
+        assert_eq!(reason(&s.alice().quota().await.unwrap_err()), "TENANT_DELETED");
+        assert_eq!(
+            s.operator().update_quota(&acme, Default::default(), &["limit_bytes"]).await.unwrap_err().code(),
+            Code::NotFound
+        );
+
+        let anew = operator.create_tenant(new_tenant("acme")).await.unwrap();
+        assert_ne!(anew.id, acme);
+        assert_eq!(s.alice().tenant_id().await, anew.id);
+        assert_eq!(s.alice().get(&id).await.unwrap_err().code(), Code::NotFound);
+        s.alice().upload(spec("b"), b"x").await.unwrap();
+        for refused in [operator.suspend(&acme).await, operator.resume(&acme).await] {
+            assert_eq!(reason(&refused.unwrap_err()), "TENANT_DELETED");
+        }
+    });
+}
+
+#[test]
+fn a_tenant_with_files_that_must_be_kept_is_not_deleted() {
+    service_test(|s| async move {
+        let id = file_id(&s.alice().upload(spec("a"), b"x").await.unwrap());
+        let (acme, operator) = (s.alice().tenant_id().await, s.operator());
+        let until = s.clock.now() + Duration::days(7);
+        s.owner.run(&format!("UPDATE files SET retain_until_time = '{}'", until.to_rfc3339())).await;
+        let plan = operator.delete_tenant(&acme, true).await.unwrap().plan.unwrap();
+        assert_eq!(
+            (plan.retained_file_count, plan.retained_until_time.unwrap().seconds),
+            (1, until.timestamp())
+        );
+        let refused = operator.delete_tenant(&acme, false).await.unwrap_err();
+        assert_eq!(
+            (refused.code(), reason(&refused).as_str()),
+            (Code::FailedPrecondition, "TENANT_RETAINED")
+        );
+        let told = refused.get_details_error_info().unwrap().metadata;
+        assert_eq!(
+            (told["file_count"].as_str(), told["retain_until_time"].as_str()),
+            ("1", until.to_rfc3339().as_str())
+        );
+        assert_eq!(s.alice().read(&id).await.unwrap(), b"x"[..]);
+
+        // What a replica wrote that remembered the tenant: nothing goes before it may.
+        s.owner.run("UPDATE files SET retain_until_time = NULL").await;
+        operator.delete_tenant(&acme, false).await.unwrap();
+        s.owner.run(&format!("UPDATE files SET retain_until_time = '{}'", until.to_rfc3339())).await;
+        s.clock.advance(Duration::seconds(15));
+        assert_eq!(erase::round(&s.app).await.unwrap(), 0);
+        let problem = operator.tenant(&acme).await.unwrap().deletion.unwrap().problem;
+        assert!(problem.contains("must be kept"), "{problem}");
+        assert_eq!(s.owner.number("SELECT count(*) FROM files").await, 1);
+        s.clock.advance(Duration::days(7));
+        let operator = s.operator();
+        erase_all(&s).await;
+        assert_eq!(operator.tenant(&acme).await.unwrap().state(), TenantState::Deleted);
+    });
+}
+
+#[test]
+fn a_deletion_that_breaks_off_goes_on_where_it_was_and_takes_what_crashes_left_along() {
+    service_test(|s| async move {
+        lived_in(&s).await;
+        let (acme, operator) = (s.alice().tenant_id().await, s.operator());
+        let day = s.clock.now().date_naive();
+        let key = ObjectKey::for_blob("live", acme.parse().unwrap(), "report", day, uuid_blob(9)).unwrap();
+        s.store
+            .put(&key, Payload::from(bytes::Bytes::from_static(b"stray")), &PutOptions::default())
+            .await
+            .unwrap();
+        s.store.start_multipart(&key, PART as u64, &PutOptions::default()).await.unwrap();
+        operator.delete_tenant(&acme, false).await.unwrap();
+        s.clock.advance(Duration::seconds(15));
+        let away = Fault::Before(StorageErrorKind::Unavailable);
+        s.faults.set_plan(Plan::new().on(Operation::Delete, 2, away));
+        let mut problems = Vec::new();
+        for _ in 0..100 {
+            erase::round(&s.app).await.unwrap();
+            problems.push(operator.tenant(&acme).await.unwrap().deletion.unwrap().problem);
+        }
+        assert_eq!(problems.iter().filter(|problem| !problem.is_empty()).count(), 1, "{problems:?}");
+        let ended = operator.tenant(&acme).await.unwrap();
+        let report = ended.deletion.clone().unwrap();
+        assert_eq!((ended.state(), report.problem.as_str()), (TenantState::Deleted, ""));
+        assert_eq!(
+            (report.removed_object_count, report.object_count),
+            (4, 3),
+            "each once, and the stray one"
+        );
+        assert!(s.store.list("", None, 10).await.unwrap().objects.is_empty());
+        assert!(s.store.list_multiparts("", None, 10).await.unwrap().multiparts.is_empty());
+    });
+}
+
+fn uuid_blob(n: u128) -> strongroom::domain::ids::BlobId {
+    strongroom::domain::ids::BlobId::from_uuid(uuid::Uuid::from_u128(n))
+}
+
+#[test]
+fn an_open_upload_of_a_deleted_tenant_is_given_up() {
+    service_test(|s| async move {
+        let acme = s.alice().tenant_id().await;
+        let (sent, messages) = futures::channel::mpsc::unbounded();
+        sent.unbounded_send(spec_message(spec("a"))).unwrap();
+        sent.unbounded_send(chunk(0, &vec![7; 2 * PART])).unwrap();
+        let mut files = s.alice().files;
+        let upload = tokio::spawn(async move { files.upload_file(messages).await });
+        s.until("the upload is open", || async {
+            s.owner.number("SELECT count(*) FROM uploads WHERE state = 1").await == 1
+        })
+        .await;
+        s.operator().delete_tenant(&acme, false).await.unwrap();
+        s.clock.advance(Duration::seconds(15));
+        erase_all(&s).await;
+        assert_eq!(s.operator().tenant(&acme).await.unwrap().state(), TenantState::Deleted);
+        sent.unbounded_send(finish(2 * PART)).unwrap();
+        drop(sent);
+        upload.await.unwrap().unwrap_err();
+        s.until("nothing is left in the store", || async {
+            s.store.list("", None, 10).await.unwrap().objects.is_empty()
+                && s.store.list_multiparts("", None, 10).await.unwrap().multiparts.is_empty()
+        })
+        .await;
+    });
+}
+
+#[test]
+fn an_export_tells_every_record_of_one_tenant_and_stands_in_its_audit_log() {
+    service_test(|s| async move {
+        let small = lived_in(&s).await;
+        s.mallory().upload(spec("theirs"), b"kept").await.unwrap();
+        let (acme, operator) = (s.alice().tenant_id().await, s.operator());
+        operator.suspend(&acme).await.unwrap();
+        let records = operator.export_tenant(&acme).await.unwrap();
+        let Record::Tenant(tenant) = &records[0] else { panic!("{:?}", records[0]) };
+        assert_eq!(tenant.tenant.as_ref().unwrap().id, acme);
+        assert!(tenant.policy_json.contains("\"general\""));
+        let Record::Quota(quota) = &records[1] else { panic!("{:?}", records[1]) };
+        assert_eq!(quota.used_bytes, 5 + 3 * PART as i64);
+        let Record::File(file) = &records[2] else { panic!("{:?}", records[2]) };
+        assert_eq!((file.id.as_str(), file.tags.len(), file.attachments.len()), (small.as_str(), 1, 1));
+        let Record::Version(version) = &records[3] else { panic!("{:?}", records[3]) };
+        assert_eq!((version.file_id.as_str(), version.version, version.size_bytes), (small.as_str(), 1, 5));
+        let objects = s.store.list("", None, 10).await.unwrap().objects;
+        assert!(
+            objects.iter().any(|object| object.key.as_str() == version.storage_key),
+            "where its bytes are"
+        );
+        let count = |is_it: fn(&Record) -> bool| records.iter().filter(|record| is_it(record)).count();
+        assert_eq!(
+            count(|record| matches!(record, Record::File(_))),
+            2,
+            "the trash too, and no other tenant's"
+        );
+        assert_eq!(count(|record| matches!(record, Record::Version(_))), 2);
+        let entries =
+            s.owner.number(&format!("SELECT count(*) FROM audit_entries WHERE tenant_id = '{acme}'")).await;
+        assert_eq!(count(|record| matches!(record, Record::AuditEntry(_))) as i64, entries);
+        let Some(Record::AuditEntry(last)) = records.last() else { panic!("{records:?}") };
+        assert_eq!((last.action.as_str(), last.actor_kind.as_str()), ("tenant_export", "operator"));
+
+        operator.delete_tenant(&acme, false).await.unwrap();
+        assert_eq!(reason(&operator.export_tenant(&acme).await.unwrap_err()), "TENANT_DELETED");
+    });
+}
+
+#[test]
+fn an_export_of_more_than_a_page_is_whole() {
+    service_test(|s| async move {
+        let uploads = (0..450).map(|n| {
+            let alice = s.alice();
+            async move { alice.upload(spec(&format!("file {n}")), b"x").await.unwrap() }
+        });
+        futures::future::join_all(uploads).await;
+        let records = s.operator().export_tenant(&s.alice().tenant_id().await).await.unwrap();
+        let mut files: Vec<_> = records
+            .iter()
+            .filter_map(|record| if let Record::File(file) = record { Some(file.id.clone()) } else { None })
+            .collect();
+        files.sort();
+        files.dedup();
+        assert_eq!(files.len(), 450);
+        assert_eq!(records.iter().filter(|record| matches!(record, Record::Version(_))).count(), 450);
+    });
+}
+
+#[test]
+fn the_database_lets_no_deleted_tenant_live_again_and_erases_none_that_lives() {
+    service_test(|s| async move {
+        s.alice().quota().await.unwrap();
+        s.owner
+            .run(
+                "CREATE FUNCTION public.attempt(sql text) RETURNS boolean LANGUAGE plpgsql AS $$
+                 BEGIN EXECUTE sql; RETURN true; EXCEPTION WHEN check_violation OR raise_exception THEN RETURN false; END $$",
+            )
+            .await;
+        let allowed = |from: i32, to: i32| matches!((from, to), (1, 2 | 3) | (2, 1 | 3) | (3, 4));
+        for (from, to) in
+            (1..=4).flat_map(|from| (1..=4).map(move |to| (from, to))).filter(|(from, to)| from != to)
+        {
+            s.owner.past_guards("tenants", &format!("UPDATE tenants SET state = {from}")).await;
+            let sql = format!("SELECT public.attempt('UPDATE tenants SET state = {to}')::int::bigint");
+            assert_eq!(s.owner.number(&sql).await == 1, allowed(from, to), "{from} -> {to}");
+        }
+        s.owner.past_guards("tenants", "UPDATE tenants SET state = 1").await;
+        let erase = "SELECT public.attempt('SELECT app.erase_tenant_rows(id, 10) FROM tenants')::int::bigint";
+        assert_eq!(s.owner.number(erase).await, 0);
+        s.owner.run("DROP FUNCTION public.attempt").await;
+    });
+}
