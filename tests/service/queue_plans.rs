@@ -102,6 +102,6 @@ fn files_that_expire_are_found_without_reading_those_that_do_not() {
         .await;
         assert_eq!(due, (vec![acme], 5));
         assert!((1..=TOUCHED_MAX).contains(&touched), "{touched} rows");
-        s.owner.run("TRUNCATE file_readers, file_tags, attachments, versions, files").await;
+        s.owner.run("TRUNCATE file_readers, file_tags, attachments, download_counts, versions, files").await;
     });
 }
