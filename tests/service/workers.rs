@@ -44,7 +44,8 @@ fn a_worker_that_lost_its_lease_drops_the_job_and_one_that_has_it_keeps_it_alive
             config.worker.poll_max_milliseconds = 100;
         });
         let quick = quick.await;
-        s.owner.run(HOLD).await;
+        let lock = s.database.owner().await;
+        lock.run(HOLD).await;
         ask(&s, acme, Unless::Never).await;
         let worker = Worker::start(&quick, Seconds::ZERO);
         s.until("it runs", || async { count(&s, JobState::Running).await == 1 }).await;
@@ -59,7 +60,8 @@ fn a_worker_that_lost_its_lease_drops_the_job_and_one_that_has_it_keeps_it_alive
         s.until("it is dropped", || async { quick.metric(fenced) == 1 }).await;
         assert_eq!(count(&s, JobState::Running).await, 1, "nothing was said about it");
         worker.stop().await;
-        s.owner.run("ROLLBACK; DELETE FROM jobs").await;
+        lock.run("ROLLBACK").await;
+        s.owner.run("DELETE FROM jobs").await;
         quick.stopped().await;
     });
 }
@@ -68,14 +70,15 @@ fn a_worker_that_lost_its_lease_drops_the_job_and_one_that_has_it_keeps_it_alive
 fn a_worker_that_is_told_to_stop_gives_back_what_does_not_end_in_time() {
     service_test(|s| async move {
         let acme = tenant(&s.alice()).await;
-        s.owner.run(HOLD).await;
+        let lock = s.database.owner().await;
+        lock.run(HOLD).await;
         ask(&s, acme, Unless::Never).await;
         let worker = Worker::start(&s, Seconds::ZERO);
         s.until("it runs", || async { count(&s, JobState::Running).await == 1 }).await;
         worker.stop().await;
         let row = "SELECT format('%s %s %s', state, attempts, lease_expire_time) FROM jobs";
         assert_eq!(s.owner.texts(row).await, ["1 0 "], "ready, and the attempt does not count");
-        s.owner.run("ROLLBACK").await;
+        lock.run("ROLLBACK").await;
 
         let worker = Worker::start(&s, Seconds::from_secs(60));
         s.until("it is done", || async { s.owner.number("SELECT count(*) FROM finished_jobs").await == 1 })
@@ -115,7 +118,8 @@ fn a_tenant_with_ten_thousand_jobs_does_not_keep_the_others_waiting() {
 fn long_jobs_of_one_tenant_leave_room_for_others() {
     service_test(|s| async move {
         let (acme, globex) = (tenant(&s.alice()).await, tenant(&s.mallory()).await);
-        s.owner.run(HOLD).await;
+        let lock = s.database.owner().await;
+        lock.run(HOLD).await;
         for _ in 0..10 {
             ask(&s, acme, Unless::Never).await;
         }
@@ -125,7 +129,7 @@ fn long_jobs_of_one_tenant_leave_room_for_others() {
         s.until("three run", || async { count(&s, JobState::Running).await == 3 }).await;
         let of_acme = format!("SELECT count(*) FROM jobs WHERE state = 2 AND tenant_id = '{acme}'");
         assert_eq!(s.owner.number(&of_acme).await, 2);
-        s.owner.run("ROLLBACK").await;
+        lock.run("ROLLBACK").await;
         let finished = || async { s.owner.number("SELECT count(*) FROM finished_jobs").await == 11 };
         s.until("all are done", finished).await;
         worker.stop().await;
