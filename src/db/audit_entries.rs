@@ -49,6 +49,10 @@ sql_enum! {
         FileHoldSet = 43 => "file_hold_set",
         /// The legal hold of a file was released; the details say why, and what it was.
         FileHoldRelease = 44 => "file_hold_release",
+        /// The object of a version was found missing or damaged; the details say which.
+        FileDamage = 45 => "file_damage",
+        /// The object of a version that was missing or damaged was found whole.
+        FileRepair = 46 => "file_repair",
     }
 }
 

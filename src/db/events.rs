@@ -30,6 +30,10 @@ sql_enum! {
         FileHoldSet = 42 => "file_hold_set",
         /// Its legal hold was released.
         FileHoldReleased = 43 => "file_hold_released",
+        /// The object of a version is missing or damaged.
+        FileDamaged = 44 => "file_damaged",
+        /// The object of a version that was missing or damaged is whole again.
+        FileRepaired = 45 => "file_repaired",
     }
 }
 

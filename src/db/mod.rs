@@ -12,6 +12,7 @@ pub mod attachments;
 pub mod audit_entries;
 pub mod blobs;
 pub mod commit;
+pub mod content_states;
 mod error;
 pub mod events;
 pub mod file_copies;

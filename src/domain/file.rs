@@ -28,6 +28,16 @@ sql_enum! {
 }
 
 sql_enum! {
+    /// Why a content is in state ERROR.
+    StateReason {
+        /// Its object is not in the store.
+        ObjectMissing = 1 => "object_missing",
+        /// Its object is not the bytes that were stored.
+        ObjectDamaged = 2 => "object_damaged",
+    }
+}
+
+sql_enum! {
     /// What is known about the scan of a version.
     ScanStatus {
         /// Nothing scanned it.
@@ -128,6 +138,9 @@ pub struct File {
     pub retain_until_time: Option<Timestamp>,
     #[serde(default)]
     pub hold: Option<LegalHold>,
+    /// Present only in state ERROR.
+    #[serde(default)]
+    pub state_reason: Option<StateReason>,
 }
 
 /// Keeps a file from being purged by anyone until it is released.
@@ -163,6 +176,7 @@ pub struct FileVersion {
     pub create_time: Timestamp,
     pub change_description: String,
     pub restored_from: Option<i32>,
+    pub state_reason: Option<StateReason>,
 }
 
 /// When a file was deleted, and when the trash is emptied of it.

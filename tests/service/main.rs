@@ -12,6 +12,7 @@ mod batch_delete;
 mod batch_get;
 mod contract;
 mod copy;
+mod damaged;
 mod delete;
 mod download;
 mod expire;

@@ -348,6 +348,7 @@ fn finished(
             deletion_time: None,
             retain_until_time: spec.retain_until_time,
             hold: None,
+            state_reason: None,
         },
     }
 }

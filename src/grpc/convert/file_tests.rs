@@ -51,6 +51,7 @@ pub(in crate::grpc) fn file() -> File {
         deletion_time: Some(moment(6)),
         retain_until_time: None,
         hold: None,
+        state_reason: None,
     }
 }
 
