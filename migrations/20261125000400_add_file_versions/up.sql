@@ -80,6 +80,7 @@ BEGIN
             last_version = added.last_version, revision = f.revision + added.versions, update_time = app.now(),
             updated_by = coalesce(newest.created_by, f.updated_by), version = coalesce(newest.version, f.version),
             content_state = coalesce(newest.content_state, f.content_state),
+            state_reason = CASE WHEN newest.version IS NULL THEN f.state_reason END,
             scan_status = coalesce(newest.scan_status, f.scan_status),
             mime_type = coalesce(newest.mime_type, f.mime_type),
             declared_mime_type = coalesce(newest.declared_mime_type, f.declared_mime_type),

@@ -173,6 +173,11 @@ impl App {
         &self.ids
     }
 
+    /// Whether nothing goes on beside the requests.
+    pub fn is_idle(&self) -> bool {
+        self.tasks.is_empty()
+    }
+
     /// Waits for what must not be cut off: commits under way, clean-up after clients that left, counts in memory.
     pub async fn drain(&self) {
         self.tasks.close();

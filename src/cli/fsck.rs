@@ -28,6 +28,10 @@ pub(super) struct FsckArgs {
     /// configured must have removed it
     #[arg(long, value_name = "SECONDS")]
     grace_seconds: Option<u64>,
+    /// Make the states of versions say what was found: what is missing or damaged moves to ERROR, and what was and is whole
+    /// again moves back. Without it nothing is changed
+    #[arg(long)]
+    repair: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -53,6 +57,7 @@ pub(super) async fn fsck(args: FsckArgs, config: Option<PathBuf>) -> Result<Exit
         grace: args.grace_seconds.map_or_else(|| config.sweeping.overdue(), Duration::from_secs),
         key_prefix: config.storage.key_prefix.clone(),
         depth: if args.deep { Depth::Everything } else { args.sample },
+        is_repairing: args.repair,
     };
     let mut bar = Bar::new(args.json)?;
     let report = fsck.run(&mut bar).await?;
@@ -93,6 +98,10 @@ fn table(report: &Report) -> Result<String, Failure> {
             "invariant {}  tenant {}  {}  {}",
             violation.invariant, violation.tenant, violation.place, violation.what
         )?;
+    }
+    if report.marked_versions + report.repaired_versions > 0 {
+        let (marked, repaired) = (report.marked_versions, report.repaired_versions);
+        writeln!(table, "{marked} versions moved to ERROR, {repaired} versions moved back")?;
     }
     writeln!(
         table,

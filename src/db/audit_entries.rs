@@ -76,6 +76,10 @@ sql_enum! {
         TenantExport = 54 => "tenant_export",
         /// A file was given to another owner.
         OwnershipTransfer = 55 => "ownership_transfer",
+        /// The object of a version was found missing or damaged; the details say which.
+        FileDamage = 45 => "file_damage",
+        /// The object of a version that was missing or damaged was found whole.
+        FileRepair = 46 => "file_repair",
     }
 }
 

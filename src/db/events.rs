@@ -32,6 +32,10 @@ sql_enum! {
         FileHoldReleased = 43 => "file_hold_released",
         /// It belongs to someone else.
         FileOwnerChanged = 50 => "file_owner_changed",
+        /// The object of a version is missing or damaged.
+        FileDamaged = 44 => "file_damaged",
+        /// The object of a version that was missing or damaged is whole again.
+        FileRepaired = 45 => "file_repaired",
     }
 }
 

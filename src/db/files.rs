@@ -13,7 +13,7 @@ use super::{DbError, SystemTx, TenantTx, statement::statement};
 use crate::domain::{
     clock::Timestamp,
     digest::Digest,
-    file::{ContentState, File, LegalHold, ScanStatus, Trash, Visibility},
+    file::{ContentState, File, LegalHold, ScanStatus, StateReason, Trash, Visibility},
     ids::{FileId, TenantId},
     media_type::MediaKind,
 };
@@ -22,7 +22,7 @@ pub(super) const COLUMNS: &str = "f.tenant_id, f.id, f.owner_id, f.created_by, f
     f.original_name, f.category, f.title, f.description, f.metadata, f.visibility, f.version, f.content_state, \
     f.scan_status, f.mime_type, f.declared_mime_type, f.media_kind, f.size_bytes, f.sha256, f.revision, \
     f.create_time, f.update_time, f.delete_time, f.purge_time, f.archive_time, f.expire_time, f.deletion_time, \
-    f.retain_until_time, f.hold_time, f.hold_by, f.hold_reason";
+    f.retain_until_time, f.hold_time, f.hold_by, f.hold_reason, f.state_reason";
 
 #[derive(QueryableByName)]
 pub(super) struct FileRow {
@@ -90,6 +90,8 @@ pub(super) struct FileRow {
     hold_by: Option<String>,
     #[diesel(sql_type = Nullable<Text>)]
     hold_reason: Option<String>,
+    #[diesel(sql_type = Nullable<SmallInt>)]
+    state_reason: Option<i16>,
 }
 
 impl FileRow {
@@ -134,6 +136,7 @@ impl FileRow {
             retain_until_time: self.retain_until_time,
             hold: LegalHold::from_columns(self.hold_time, self.hold_by, self.hold_reason),
             access: None,
+            state_reason: self.state_reason.and_then(StateReason::from_number),
         })
     }
 }
@@ -304,7 +307,8 @@ pub async fn set_current(
     actor_id: &str,
 ) -> Result<File, DbError> {
     let sql = format!(
-        "UPDATE files AS f SET version = v.version, content_state = v.content_state, scan_status = v.scan_status,
+        "UPDATE files AS f SET version = v.version, content_state = v.content_state,
+            state_reason = v.state_reason, scan_status = v.scan_status,
             mime_type = v.mime_type, declared_mime_type = v.declared_mime_type, media_kind = v.media_kind,
             size_bytes = v.size_bytes, sha256 = v.sha256,
             update_time = app.now(), updated_by = {{}}, revision = f.revision + 1

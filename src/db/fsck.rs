@@ -27,6 +27,8 @@ pub struct CheckedBlob {
     pub blob: Blob,
     /// Whether a version needs its bytes.
     pub is_needed: bool,
+    /// Whether a version was found missing or damaged.
+    pub is_lost: bool,
 }
 
 #[derive(QueryableByName)]
@@ -35,6 +37,8 @@ struct CheckedRow {
     tenant_id: Uuid,
     #[diesel(sql_type = Bool)]
     is_needed: bool,
+    #[diesel(sql_type = Bool)]
+    is_lost: bool,
     #[diesel(embed)]
     blob: BlobRow,
 }
@@ -51,7 +55,10 @@ pub async fn blobs(
     let sql = format!(
         "SELECT b.tenant_id, {COLUMNS}, EXISTS (
              SELECT FROM versions AS v
-             WHERE v.tenant_id = b.tenant_id AND v.blob_id = b.id AND v.content_state = 2) AS is_needed
+             WHERE v.tenant_id = b.tenant_id AND v.blob_id = b.id AND v.content_state = 2) AS is_needed,
+             EXISTS (
+             SELECT FROM versions AS v
+             WHERE v.tenant_id = b.tenant_id AND v.blob_id = b.id AND v.state_reason IS NOT NULL) AS is_lost
          FROM blobs AS b WHERE (b.tenant_id, b.id) > ({{}}, {{}}) ORDER BY b.tenant_id, b.id LIMIT {{}}"
     );
     let rows: Vec<CheckedRow> = statement("check blobs", sql)
@@ -63,7 +70,7 @@ pub async fn blobs(
     rows.into_iter()
         .map(|row| {
             let tenant = TenantId::from_uuid(row.tenant_id);
-            Ok(CheckedBlob { tenant, blob: row.blob.read()?, is_needed: row.is_needed })
+            Ok(CheckedBlob { tenant, blob: row.blob.read()?, is_needed: row.is_needed, is_lost: row.is_lost })
         })
         .collect()
 }

@@ -12,6 +12,7 @@ pub mod attachments;
 pub mod audit_entries;
 pub mod blobs;
 pub mod commit;
+pub mod content_states;
 pub mod download_counts;
 mod error;
 pub mod events;

@@ -14,7 +14,7 @@ use super::{
 use crate::domain::{
     clock::Timestamp,
     digest::Digest,
-    file::{ContentState, FileVersion, ScanStatus},
+    file::{ContentState, FileVersion, ScanStatus, StateReason},
     ids::{BlobId, FileId},
     media_type::MediaKind,
 };
@@ -26,6 +26,8 @@ pub struct StoredVersion {
     pub version: i32,
     /// The state of this content, which need not be that of the current one.
     pub content_state: ContentState,
+    /// Why it is in state ERROR, if it is.
+    pub state_reason: Option<StateReason>,
     /// Where the bytes are.
     pub blob: Blob,
 }
@@ -36,6 +38,8 @@ struct VersionRow {
     version: i32,
     #[diesel(sql_type = SmallInt)]
     content_state: i16,
+    #[diesel(sql_type = Nullable<SmallInt>)]
+    state_reason: Option<i16>,
     #[diesel(embed)]
     blob: BlobRow,
 }
@@ -43,7 +47,7 @@ struct VersionRow {
 /// One version of a file that the caller was shown.
 pub async fn get(tx: &mut TenantTx, file: FileId, version: i32) -> Result<Option<StoredVersion>, DbError> {
     let sql = format!(
-        "SELECT v.version, v.content_state, {} FROM versions AS v
+        "SELECT v.version, v.content_state, v.state_reason, {} FROM versions AS v
          JOIN blobs AS b ON b.tenant_id = v.tenant_id AND b.id = v.blob_id
          WHERE v.tenant_id = {{}} AND v.file_id = {{}} AND v.version = {{}}",
         blobs::COLUMNS
@@ -61,7 +65,8 @@ impl VersionRow {
     fn read(self) -> Result<StoredVersion, DbError> {
         let content_state = ContentState::from_number(self.content_state)
             .ok_or_else(|| DbError::corrupt("read version", "content state"))?;
-        Ok(StoredVersion { version: self.version, content_state, blob: self.blob.read()? })
+        let state_reason = self.state_reason.and_then(StateReason::from_number);
+        Ok(StoredVersion { version: self.version, content_state, state_reason, blob: self.blob.read()? })
     }
 }
 
@@ -96,7 +101,7 @@ struct ExportedRow {
 /// Every version of some files, by file and number.
 pub async fn list_of(tx: &mut TenantTx, files: &[FileId]) -> Result<Vec<ExportedVersion>, DbError> {
     let sql = format!(
-        "SELECT v.file_id, v.mime_type, v.declared_mime_type, v.created_by, v.create_time, v.version, v.content_state, {}
+        "SELECT v.file_id, v.mime_type, v.declared_mime_type, v.created_by, v.create_time, v.version, v.content_state, v.state_reason, {}
          FROM versions AS v JOIN blobs AS b ON b.tenant_id = v.tenant_id AND b.id = v.blob_id
          WHERE v.tenant_id = {{}} AND v.file_id = ANY ({{}}) ORDER BY v.file_id, v.version",
         blobs::COLUMNS
@@ -238,6 +243,8 @@ struct ListedRow {
     change_description: String,
     #[diesel(sql_type = Nullable<Integer>)]
     restored_from: Option<i32>,
+    #[diesel(sql_type = Nullable<SmallInt>)]
+    state_reason: Option<i16>,
 }
 
 /// So many versions of a file below a number, newest first.
@@ -250,7 +257,7 @@ pub async fn list(
     let rows: Vec<ListedRow> = statement(
         "list versions",
         "SELECT version, content_state, scan_status, mime_type, declared_mime_type, size_bytes, sha256, created_by,
-            create_time, change_description, restored_from
+            create_time, change_description, restored_from, state_reason
          FROM versions WHERE tenant_id = {} AND file_id = {} AND version < {} ORDER BY version DESC LIMIT {}",
     )
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())
@@ -275,6 +282,7 @@ pub async fn list(
                 create_time: row.create_time,
                 change_description: row.change_description,
                 restored_from: row.restored_from,
+                state_reason: row.state_reason.and_then(StateReason::from_number),
             })
         })
         .collect()

@@ -28,6 +28,16 @@ sql_enum! {
 }
 
 sql_enum! {
+    /// Why a content is in state ERROR.
+    StateReason {
+        /// Its object is not in the store.
+        ObjectMissing = 1 => "object_missing",
+        /// Its object is not the bytes that were stored.
+        ObjectDamaged = 2 => "object_damaged",
+    }
+}
+
+sql_enum! {
     /// What is known about the scan of a version.
     ScanStatus {
         /// Nothing scanned it.
@@ -131,6 +141,9 @@ pub struct File {
     /// Where it was looked up.
     #[serde(default)]
     pub access: Option<FileAccess>,
+    /// Present only in state ERROR.
+    #[serde(default)]
+    pub state_reason: Option<StateReason>,
 }
 
 /// Keeps a file from being purged by anyone until it is released.
@@ -166,6 +179,7 @@ pub struct FileVersion {
     pub create_time: Timestamp,
     pub change_description: String,
     pub restored_from: Option<i32>,
+    pub state_reason: Option<StateReason>,
 }
 
 /// How often a file was downloaded, and when its bytes were last read. A few seconds behind.

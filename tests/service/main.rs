@@ -13,6 +13,7 @@ mod batch_get;
 mod categories;
 mod contract;
 mod copy;
+mod damaged;
 mod delete;
 mod download;
 mod download_counts;

@@ -7,7 +7,7 @@
 //! finds, which travels in the header for the client to compare, and which `fsck --deep` computes over what is stored.
 //! Computing it here too was more than half of what a download cost.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use futures::{
@@ -17,7 +17,12 @@ use futures::{
 
 use super::fill_texts;
 use crate::{
-    app::{App, Error, access::seen, audit},
+    app::{
+        App, Error,
+        access::seen,
+        audit,
+        integrity::damage::{Suspect, Suspicion},
+    },
     db::{
         TenantTx, Viewer,
         audit_entries::AuditAction,
@@ -29,11 +34,11 @@ use crate::{
         caller::Caller,
         checksum::{Crc64, Crc64Hasher},
         digest::Digest,
-        file::File,
+        file::{File, FileState, StateReason, WrongState},
         ids::FileId,
         violations::Violations,
     },
-    storage::{ByteStream, StorageErrorKind},
+    storage::{ByteStream, StorageError, StorageErrorKind},
 };
 
 /// What to download.
@@ -67,7 +72,7 @@ pub struct Download {
 ///
 /// # Errors
 /// `NotFound`, `ReadOutOfRange`, `FileDeleted`, `FileNotAvailable`, `EtagMismatch`, `ObjectMissing`, `ObjectDamaged`.
-pub async fn download(app: &App, caller: &Caller, request: DownloadRequest) -> Result<Download, Error> {
+pub async fn download(app: &Arc<App>, caller: &Caller, request: DownloadRequest) -> Result<Download, Error> {
     if request.version < 0 {
         return Err(Violations::one("version", "must not be negative; 0 means the current one").into());
     }
@@ -82,11 +87,18 @@ pub async fn download(app: &App, caller: &Caller, request: DownloadRequest) -> R
         request.range.resolve(total_bytes).map_err(|_| Error::ReadOutOfRange { size_bytes: total_bytes })?;
 
     // First the bytes are found, so that what cannot be read is not reported as disclosed.
-    let store = app.stores.of(&version.blob.provider)?;
-    let bytes = store.get(&version.blob.key, range.clone()).await.map_err(|error| match error.kind {
+    let store = Arc::clone(app.stores.of(&version.blob.provider)?);
+    let suspect =
+        Suspect { app: Arc::clone(app), tenant: caller.tenant_id(), store, blob: version.blob.clone() };
+    let bytes = suspect.store.get(&version.blob.key, range.clone()).await.map_err(|error| match error.kind {
         // The range lies within the recorded size; a store that refuses it holds something shorter.
         StorageErrorKind::InvalidInput => Error::ObjectDamaged,
         _ => error.into(),
+    });
+    let bytes = bytes.inspect_err(|error| {
+        if matches!(error, Error::ObjectMissing | Error::ObjectDamaged) {
+            suspect.look_again(Suspicion::Length);
+        }
     })?;
     let mut entry = audit::entry(caller, AuditAction::FileDownload, Some((file.id, version.version)));
     entry.details = serde_json::json!({ "offset": range.start, "length": range.end - range.start });
@@ -99,6 +111,7 @@ pub async fn download(app: &App, caller: &Caller, request: DownloadRequest) -> R
         missing_bytes: range.end - range.start,
         hasher: is_whole.then(Crc64Hasher::default),
         recorded: version.blob.crc64nvme,
+        suspect,
     };
     Ok(Download { file, range, total_bytes, sha256: version.blob.sha256, bytes: bytes.into_stream() })
 }
@@ -113,8 +126,14 @@ async fn find(
     let wanted = if request.version == 0 { file.version } else { request.version };
     let version = versions::get(tx, file.id, wanted).await?.ok_or(Error::NotFound("version"))?;
     // The overlays belong to the file, the content's state to the version asked for.
-    File { content_state: version.content_state, ..file.clone() }.readable()?;
-    Ok((file, version))
+    match (File { content_state: version.content_state, ..file.clone() }.readable(), version.state_reason) {
+        (Ok(()), _) => Ok((file, version)),
+        (Err(WrongState::State(FileState::Error)), Some(reason)) => Err(match reason {
+            StateReason::ObjectMissing => Error::ObjectMissing,
+            StateReason::ObjectDamaged => Error::ObjectDamaged,
+        }),
+        (Err(wrong), _) => Err(wrong.into()),
+    }
 }
 
 /// Passes exactly the bytes of the range on. A stream that ends early is an error and never looks like the end of the
@@ -125,6 +144,7 @@ struct Checked {
     /// While a whole file goes by.
     hasher: Option<Crc64Hasher>,
     recorded: Crc64,
+    suspect: Suspect,
 }
 
 impl Checked {
@@ -141,20 +161,51 @@ impl Checked {
     }
 
     async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+        let next = self.receive().await;
+        match &next {
+            Err(Lost::Length) => self.suspect.look_again(Suspicion::Length),
+            Err(Lost::Checksum) => self.suspect.look_again(Suspicion::Checksum),
+            _ => {}
+        }
+        next.map_err(|lost| match lost {
+            Lost::Length | Lost::Checksum => Error::ObjectDamaged,
+            Lost::Storage(error) => error.into(),
+        })
+    }
+
+    async fn receive(&mut self) -> Result<Option<Bytes>, Lost> {
         let Some(piece) = self.bytes.next().await.transpose()? else {
-            return if self.missing_bytes == 0 { Ok(None) } else { Err(Error::ObjectDamaged) };
+            return if self.missing_bytes == 0 { Ok(None) } else { Err(Lost::Length) };
         };
-        self.missing_bytes =
-            self.missing_bytes.checked_sub(piece.len() as u64).ok_or(Error::ObjectDamaged)?;
+        self.missing_bytes = self.missing_bytes.checked_sub(piece.len() as u64).ok_or(Lost::Length)?;
         if let Some(hasher) = &mut self.hasher {
             hasher.update(&piece);
         }
         if self.missing_bytes == 0 {
             let checksum = self.hasher.take().map(Crc64Hasher::finish);
             if checksum.is_some_and(|checksum| checksum != self.recorded) {
-                return Err(Error::ObjectDamaged);
+                return Err(Lost::Checksum);
             }
         }
         Ok(Some(piece))
+    }
+}
+
+/// Why the bytes do not come as they should.
+enum Lost {
+    /// There are fewer or more than recorded.
+    Length,
+    /// They do not fit their checksum.
+    Checksum,
+    /// The store says so.
+    Storage(StorageError),
+}
+
+impl From<StorageError> for Lost {
+    fn from(error: StorageError) -> Self {
+        match error.kind {
+            StorageErrorKind::Damaged => Self::Length,
+            _ => Self::Storage(error),
+        }
     }
 }

@@ -1,4 +1,6 @@
-//! Compares database and store and reports every starred invariant that does not hold. Reads only; changes nothing.
+//! Compares database and store and reports every starred invariant that does not hold. Reads only and changes nothing, but
+//! for the states of versions, where it is asked to repair them: what is missing or damaged moves to ERROR, and what was and
+//! is whole again moves back.
 //!
 //! Needs no [`App`](crate::app::App): it must also run beside a service that cannot start.
 
@@ -6,11 +8,14 @@ use std::{sync::Arc, time::Duration};
 
 use futures::StreamExt;
 
-use super::sample::{Depth, Sample};
+use super::{
+    damage::{self, Suspicion},
+    sample::{Depth, Sample},
+};
 use crate::{
     app::Error,
     db::{
-        Database,
+        Database, content_states,
         fsck::{self, CheckedBlob},
         sweep_candidates::{self, Candidate, Verdict},
     },
@@ -43,6 +48,8 @@ pub struct Fsck {
     pub key_prefix: String,
     /// How many blobs are read and hashed. All are looked for.
     pub depth: Depth,
+    /// Whether the states of versions are made to say what was found.
+    pub is_repairing: bool,
 }
 
 /// A promise that does not hold.
@@ -69,6 +76,10 @@ pub struct Report {
     pub hashed_blobs: u64,
     /// How many bytes that were.
     pub hashed_bytes: u64,
+    /// How many versions were moved to ERROR.
+    pub marked_versions: u64,
+    /// How many versions were moved out of ERROR.
+    pub repaired_versions: u64,
     /// How many objects the store listed.
     pub objects: u64,
     /// Objects without a row that are younger than the grace period: left by a crash, or being uploaded now.
@@ -112,15 +123,53 @@ impl Fsck {
             tx.commit().await?;
             let Some(last) = batch.last() else { return Ok(()) };
             after = Some((last.tenant, last.blob.id));
+            for checked in batch.iter().filter(|checked| self.is_repairing && checked.is_lost) {
+                self.restore_if_whole(checked, report).await?;
+            }
             for checked in batch.iter().filter(|checked| checked.is_needed) {
                 // What was stored since the count is not in the sample; a deep check takes it all the same.
                 let is_read = sample.takes_next() || self.depth == Depth::Everything;
                 if let Some(what) = self.check_blob(checked, is_read, report).await? {
                     report.violate(1, checked.tenant, checked.blob.key.as_str(), what);
+                    if self.is_repairing {
+                        self.mark_if_lost(checked, report).await?;
+                    }
                 }
                 progress.checked(report);
             }
         }
+    }
+
+    /// What was found is looked at once more before it is written down.
+    async fn mark_if_lost(&self, checked: &CheckedBlob, report: &mut Report) -> Result<(), Error> {
+        let Ok(store) = self.stores.of(&checked.blob.provider) else { return Ok(()) };
+        let confirmed = damage::confirm(store.as_ref(), &checked.blob, Suspicion::Checksum).await?;
+        if let Some(reason) = confirmed {
+            report.marked_versions +=
+                damage::mark(&self.db, checked.tenant, &checked.blob, reason).await? as u64;
+        }
+        Ok(())
+    }
+
+    /// What was missing or damaged is read again, all of it.
+    async fn restore_if_whole(&self, checked: &CheckedBlob, report: &mut Report) -> Result<(), Error> {
+        let Ok(store) = self.stores.of(&checked.blob.provider) else { return Ok(()) };
+        let is_whole = match damage::is_whole(store.as_ref(), &checked.blob).await {
+            Ok(is_whole) => is_whole == Some(true),
+            Err(error)
+                if matches!(error.kind, StorageErrorKind::NotFound | StorageErrorKind::InvalidInput) =>
+            {
+                false
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if is_whole {
+            let mut tx = self.db.system_tx().await?;
+            let moved = content_states::mark_whole(&mut tx, checked.tenant, checked.blob.id).await?;
+            tx.commit().await?;
+            report.repaired_versions += moved as u64;
+        }
+        Ok(())
     }
 
     async fn check_blob(

@@ -356,6 +356,7 @@ fn finished(
             retain_until_time: spec.retain_until_time,
             hold: None,
             access: Some(FileAccess::default()),
+            state_reason: None,
         },
     }
 }

@@ -33,6 +33,7 @@ pub(super) struct FileRecord {
     pub created_by: String,
     pub updated_by: String,
     pub state: &'static str,
+    pub state_reason: &'static str,
     pub visibility: &'static str,
     pub scan: ScanRecord,
     pub version: i32,
@@ -59,6 +60,7 @@ impl From<File> for FileRecord {
     fn from(file: File) -> Self {
         Self {
             state: file.state().as_str_name(),
+            state_reason: file.state_reason().as_str_name(),
             visibility: file.visibility().as_str_name(),
             scan: ScanRecord { status: file.scan.unwrap_or_default().status().as_str_name() },
             sha256: hex::encode(&file.sha256),
@@ -107,6 +109,7 @@ pub(super) fn version(version: &FileVersion) -> Value {
         "version": version.version,
         "is_current": version.is_current,
         "state": version.state().as_str_name(),
+        "state_reason": version.state_reason().as_str_name(),
         "mime_type": version.mime_type,
         "declared_mime_type": version.declared_mime_type,
         "size_bytes": version.size_bytes,

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::{structs, time};
 use crate::{
     domain::{
-        file::{EntityRef, File, FileState, LegalHold, ScanStatus, Visibility},
+        file::{EntityRef, File, FileState, LegalHold, ScanStatus, StateReason, Visibility},
         violations::Violations,
     },
     proto::v1,
@@ -65,6 +65,7 @@ pub(in crate::grpc) fn basic(file: File) -> v1::File {
         revision: file.revision,
         retain_until_time: file.retain_until_time.map(time::to_wire),
         legal_hold: file.hold.map(hold),
+        state_reason: state_reason(file.state_reason).into(),
         create_time: Some(time::to_wire(file.create_time)),
         update_time: Some(time::to_wire(file.update_time)),
         delete_time: file.trash.map(|trash| time::to_wire(trash.delete_time)),
@@ -98,6 +99,15 @@ pub(in crate::grpc) const fn state(state: FileState) -> v1::FileState {
         FileState::Deleted => v1::FileState::Deleted,
         FileState::Archived => v1::FileState::Archived,
         FileState::Error => v1::FileState::Error,
+    }
+}
+
+/// Why a content is in state ERROR, on the wire.
+pub(in crate::grpc) const fn state_reason(reason: Option<StateReason>) -> v1::StateReason {
+    match reason {
+        None => v1::StateReason::Unspecified,
+        Some(StateReason::ObjectMissing) => v1::StateReason::ObjectMissing,
+        Some(StateReason::ObjectDamaged) => v1::StateReason::ObjectDamaged,
     }
 }
 

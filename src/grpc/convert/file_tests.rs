@@ -52,6 +52,7 @@ pub(in crate::grpc) fn file() -> File {
         retain_until_time: None,
         hold: None,
         access: Some(FileAccess { download_count: 3, last_access_time: None }),
+        state_reason: None,
     }
 }
 

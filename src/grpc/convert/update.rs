@@ -76,7 +76,8 @@ fn set(
         "id" | "etag" | "tenant_id" | "owner_id" | "created_by" | "updated_by" | "original_name"
         | "mime_type" | "declared_mime_type" | "size_bytes" | "sha256" | "category" | "state" | "scan"
         | "version" | "revision" | "create_time" | "update_time" | "delete_time" | "purge_time"
-        | "deletion_time" | "attachments" | "legal_hold" | "download_count" | "last_access_time" => {
+        | "deletion_time" | "attachments" | "legal_hold" | "state_reason" | "download_count"
+        | "last_access_time" => {
             return Err("cannot be changed by an update");
         }
         _ => return Err("is not a field of a file; name fields whole, such as `metadata`"),

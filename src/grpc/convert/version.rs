@@ -44,6 +44,7 @@ fn to_wire(version: FileVersion, current: i32) -> v1::FileVersion {
         create_time: Some(time::to_wire(version.create_time)),
         change_description: version.change_description,
         restored_from: version.restored_from.unwrap_or_default(),
+        state_reason: file::state_reason(version.state_reason).into(),
     }
 }
 

@@ -66,6 +66,11 @@ impl Progress for Silent {
 impl Service {
     /// What `strongroom fsck` finds.
     pub(crate) async fn fsck(&self) -> Report {
+        self.fsck_with(false).await
+    }
+
+    /// What it finds and, where it repairs, writes down.
+    pub(crate) async fn fsck_with(&self, is_repairing: bool) -> Report {
         let fsck = Fsck {
             db: self.db.clone(),
             stores: self.stores.clone(),
@@ -74,6 +79,7 @@ impl Service {
             grace: Duration::ZERO,
             key_prefix: "live".to_owned(),
             depth: Depth::Everything,
+            is_repairing,
         };
         fsck.run(&mut Silent).await.unwrap()
     }

@@ -1,0 +1,143 @@
+//! Moves of all versions that stand on one blob, when its object turns out to be missing or damaged, or whole again.
+
+use diesel::{
+    QueryableByName,
+    sql_types::{Integer, SmallInt, Text, Uuid as SqlUuid},
+};
+use uuid::Uuid;
+
+use super::{
+    DbError, SystemTx, TenantTx,
+    audit_entries::{self, AuditAction, AuditEntry},
+    blobs::Blob,
+    events::EventKind,
+    statement::statement,
+};
+use crate::domain::{
+    caller::Actor,
+    file::StateReason,
+    ids::{BlobId, FileId, TenantId},
+};
+
+#[derive(QueryableByName)]
+struct MovedRow {
+    #[diesel(sql_type = SqlUuid)]
+    file_id: Uuid,
+    #[diesel(sql_type = Integer)]
+    version: i32,
+}
+
+/// Moves every available version on this blob to state ERROR, with its audit entry and event; answers how many. None when
+/// the blob is not where it was found damaged: it was moved to another provider meanwhile.
+pub async fn mark_damaged(tx: &mut TenantTx, blob: &Blob, reason: StateReason) -> Result<usize, DbError> {
+    let tenant = tx.tenant().as_uuid();
+    let is_there = statement(
+        "hold blob in place",
+        "SELECT FROM blobs WHERE tenant_id = {} AND id = {} AND provider = {} AND storage_key = {} FOR SHARE",
+    )
+    .bind::<SqlUuid, _>(tenant)
+    .bind::<SqlUuid, _>(blob.id.as_uuid())
+    .bind::<Text, _>(blob.provider.clone())
+    .bind::<Text, _>(blob.key.as_str().to_owned())
+    .execute(tx.connection()?)
+    .await?;
+    if is_there == 0 {
+        return Ok(0);
+    }
+    lock_files(blob.id, tenant).execute(tx.connection()?).await?;
+    // 2: available, 5: error
+    let moved: Vec<MovedRow> = statement(
+        "mark versions damaged",
+        "WITH marked AS (
+             UPDATE versions SET content_state = 5, state_reason = {}
+             WHERE tenant_id = {} AND blob_id = {} AND content_state = 2 RETURNING file_id, version
+         ), touched AS (
+             UPDATE files AS f SET revision = f.revision + 1, update_time = app.now(),
+                content_state = CASE WHEN f.version = ANY (m.versions) THEN 5 ELSE f.content_state END,
+                state_reason = CASE WHEN f.version = ANY (m.versions) THEN m.reason ELSE f.state_reason END
+             FROM (SELECT file_id, array_agg(version) AS versions, {}::smallint AS reason
+                   FROM marked GROUP BY file_id) AS m
+             WHERE f.tenant_id = {} AND f.id = m.file_id
+         ), told AS (
+             INSERT INTO events (tenant_id, create_time, kind, file_id, version, actor_id)
+             SELECT {}, app.now(), {}, file_id, version, {} FROM marked
+         )
+         SELECT file_id, version FROM marked",
+    )
+    .bind::<SmallInt, _>(reason.number())
+    .bind::<SqlUuid, _>(tenant)
+    .bind::<SqlUuid, _>(blob.id.as_uuid())
+    .bind::<SmallInt, _>(reason.number())
+    .bind::<SqlUuid, _>(tenant)
+    .bind::<SqlUuid, _>(tenant)
+    .bind::<SmallInt, _>(EventKind::FileDamaged.number())
+    .bind::<Text, _>(Actor::system().id)
+    .load(tx.connection()?)
+    .await?;
+    let entries = entries(&moved, AuditAction::FileDamage, &serde_json::json!({ "reason": reason }));
+    if !entries.is_empty() {
+        audit_entries::insert(tx, &entries).await?;
+    }
+    Ok(moved.len())
+}
+
+/// Moves every version on this blob that was missing or damaged back to available, with its audit entry and event; answers
+/// how many. Whoever calls it has read the object and found it whole.
+pub async fn mark_whole(tx: &mut SystemTx, tenant: TenantId, blob: BlobId) -> Result<usize, DbError> {
+    statement("begin repair", "SELECT set_config('app.repair', 'on', true)")
+        .execute(tx.connection()?)
+        .await?;
+    lock_files(blob, tenant.as_uuid()).execute(tx.connection()?).await?;
+    let moved: Vec<MovedRow> = statement(
+        "mark versions whole",
+        "WITH marked AS (
+             UPDATE versions SET content_state = 2, state_reason = NULL
+             WHERE tenant_id = {} AND blob_id = {} AND content_state = 5 AND state_reason IS NOT NULL
+             RETURNING file_id, version
+         ), touched AS (
+             UPDATE files AS f SET revision = f.revision + 1, update_time = app.now(),
+                content_state = CASE WHEN f.version = ANY (m.versions) THEN 2 ELSE f.content_state END,
+                state_reason = CASE WHEN f.version = ANY (m.versions) THEN NULL ELSE f.state_reason END
+             FROM (SELECT file_id, array_agg(version) AS versions FROM marked GROUP BY file_id) AS m
+             WHERE f.tenant_id = {} AND f.id = m.file_id
+         ), told AS (
+             INSERT INTO events (tenant_id, create_time, kind, file_id, version, actor_id)
+             SELECT {}, app.now(), {}, file_id, version, {} FROM marked
+         )
+         SELECT file_id, version FROM marked",
+    )
+    .bind::<SqlUuid, _>(tenant.as_uuid())
+    .bind::<SqlUuid, _>(blob.as_uuid())
+    .bind::<SqlUuid, _>(tenant.as_uuid())
+    .bind::<SqlUuid, _>(tenant.as_uuid())
+    .bind::<SmallInt, _>(EventKind::FileRepaired.number())
+    .bind::<Text, _>(Actor::system().id)
+    .load(tx.connection()?)
+    .await?;
+    let entries = entries(&moved, AuditAction::FileRepair, &serde_json::json!({}));
+    if !entries.is_empty() {
+        audit_entries::insert_for(tx, tenant, &entries).await?;
+    }
+    Ok(moved.len())
+}
+
+/// Before any version is touched: that is the order of locks.
+fn lock_files(blob: BlobId, tenant: Uuid) -> super::statement::Statement {
+    statement(
+        "lock files of blob",
+        "SELECT FROM files WHERE tenant_id = {}
+           AND id IN (SELECT file_id FROM versions WHERE tenant_id = {} AND blob_id = {}) ORDER BY id FOR UPDATE",
+    )
+    .bind::<SqlUuid, _>(tenant)
+    .bind::<SqlUuid, _>(tenant)
+    .bind::<SqlUuid, _>(blob.as_uuid())
+}
+
+fn entries(moved: &[MovedRow], action: AuditAction, details: &serde_json::Value) -> Vec<AuditEntry> {
+    let entry = |row: &MovedRow| AuditEntry {
+        file: Some(FileId::from_uuid(row.file_id)),
+        version: Some(row.version),
+        ..AuditEntry::system(action, details.clone())
+    };
+    moved.iter().map(entry).collect()
+}
