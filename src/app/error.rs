@@ -26,6 +26,14 @@ pub enum Error {
         "the page token is damaged, or belongs to another filter, order or tenant; list again from the start"
     )]
     PageTokenInvalid,
+    /// The cursor is damaged or belongs to another tenant.
+    #[error("the cursor is damaged, or belongs to another tenant; watch without a cursor")]
+    CursorInvalid,
+    /// What is behind the cursor may be gone.
+    #[error(
+        "the cursor is too old: events behind it may be gone; list again, then watch from a fresh cursor (a watch without a cursor begins with one)"
+    )]
+    CursorTooOld,
     /// Messages of a stream came out of order.
     #[error("{0}")]
     StreamOrder(&'static str),

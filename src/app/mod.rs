@@ -25,6 +25,7 @@ use tokio_util::task::TaskTracker;
 
 use self::{
     audit::Disclosures,
+    files::watch::Pulses,
     group::Group,
     quotas::recent::RecentQuotas,
     rotation::Rotation,
@@ -34,7 +35,7 @@ use self::{
 use crate::{
     config::{
         DownloadsConfig, ListsConfig, RetentionConfig, ScanningConfig, SweepingConfig, TenantsConfig,
-        UploadsConfig,
+        UploadsConfig, WatchesConfig,
     },
     crypto::sealer::Sealer,
     db::{Database, blobs::DuePlace, files::DueFile, stray_objects::StrayPlace, uploads::ExpiredPlace},
@@ -62,6 +63,7 @@ pub enum Principal {
 pub struct Limits {
     pub uploads: UploadsConfig,
     pub downloads: DownloadsConfig,
+    pub watches: WatchesConfig,
     pub lists: ListsConfig,
     pub retention: RetentionConfig,
     pub sweeping: SweepingConfig,
@@ -86,6 +88,7 @@ pub struct App {
     hashing: Hashing,
     commits: Group<Commits>,
     disclosures: Group<Disclosures>,
+    watches: Pulses,
     rotations: Rotations,
     /// What must not be cut off when its request is: commits, clean-up after a client that left.
     tasks: TaskTracker,
@@ -136,6 +139,7 @@ impl App {
             page_tokens,
             limits,
             metrics,
+            watches: Pulses::default(),
             rotations: Rotations::default(),
             budget,
             hashing: Hashing::new(),

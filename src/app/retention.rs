@@ -3,7 +3,7 @@
 use super::{App, Error, idempotency};
 use crate::db::{partitions, tombstones};
 
-/// Makes coming partitions, drops old answers, forgets old tombstones. Idempotent; every replica may run it. Each step is
+/// Makes coming partitions, drops old answers and events, forgets old tombstones. Idempotent; every replica may run it. Each step is
 /// a transaction of its own, so that none holds its locks longer than it must.
 ///
 /// # Errors
@@ -17,11 +17,15 @@ pub async fn retain(app: &App) -> Result<(), Error> {
     let mut tx = app.db.system_tx().await?;
     let dropped = partitions::drop_old_answers(&mut tx, idempotency::hours(app)).await?;
     tx.commit().await?;
+    let days = u32::try_from(app.limits.retention.event_days).unwrap_or(u32::MAX);
+    let mut tx = app.db.system_tx().await?;
+    let events = partitions::drop_old_events(&mut tx, days).await?;
+    tx.commit().await?;
     let mut tx = app.db.system_tx().await?;
     let forgotten = tombstones::delete_due(&mut tx).await?;
     tx.commit().await?;
-    if dropped > 0 || forgotten > 0 {
-        tracing::info!(dropped, forgotten, "retention");
+    if dropped > 0 || events > 0 || forgotten > 0 {
+        tracing::info!(dropped, events, forgotten, "retention");
     }
     Ok(())
 }

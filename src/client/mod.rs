@@ -23,6 +23,7 @@
 //!   a finish.
 //! * **Nothing damaged passes for whole.** Chunks travel with a CRC32C in both directions, and the SHA-256 of
 //!   a whole file is compared at its end.
+//! * **A watch misses nothing.** When its stream breaks it goes on behind the last message that was handed out.
 //! * **A retry has one effect.** Reads are repeated when the server is away; changes are too, because each
 //!   carries a request id, the caller's or one minted here. An upload is repeated only where its source can
 //!   be opened again.
@@ -39,6 +40,7 @@ mod randomness;
 mod retry;
 mod upload;
 mod upload_messages;
+mod watch;
 
 #[cfg(test)]
 pub(crate) mod fake_service;

@@ -49,7 +49,7 @@ impl RetryPolicy {
     }
 
     /// How long to wait after try number `tries` failed; nothing where another try makes no sense.
-    fn wait_before_retry(&self, error: &ClientError, tries: u32) -> Option<Duration> {
+    pub(super) fn wait_before_retry(&self, error: &ClientError, tries: u32) -> Option<Duration> {
         if tries >= self.tries_max {
             return None;
         }

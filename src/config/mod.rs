@@ -28,6 +28,7 @@ pub mod tenants;
 pub mod uploads;
 mod validation;
 mod values;
+pub mod watches;
 
 #[cfg(test)]
 mod tests;
@@ -56,6 +57,7 @@ pub use self::{
     telemetry::TelemetryConfig,
     tenants::TenantsConfig,
     uploads::UploadsConfig,
+    watches::WatchesConfig,
 };
 use self::{sources::Merged, validation::Violations};
 
@@ -73,6 +75,8 @@ pub struct Config {
     pub uploads: UploadsConfig,
     /// How bytes go out.
     pub downloads: DownloadsConfig,
+    /// Streams of changes.
+    pub watches: WatchesConfig,
     /// The small HTTP port.
     pub edge: EdgeConfig,
     /// PostgreSQL.
@@ -184,6 +188,7 @@ impl Config {
         self.deadlines.check(violations);
         self.uploads.check(violations, &self.server);
         self.downloads.check(violations);
+        self.watches.check(violations);
         self.edge.check(violations);
         self.database.check(violations);
         self.storage.check(violations);
@@ -203,6 +208,7 @@ impl Config {
         let deadlines = section(merged, "deadlines", &mut problems);
         let uploads = section(merged, "uploads", &mut problems);
         let downloads = section(merged, "downloads", &mut problems);
+        let watches = section(merged, "watches", &mut problems);
         let edge = section(merged, "edge", &mut problems);
         let database = section(merged, "database", &mut problems);
         let providers = providers(merged, &mut problems);
@@ -221,6 +227,7 @@ impl Config {
                 deadlines: deadlines?,
                 uploads: uploads?,
                 downloads: downloads?,
+                watches: watches?,
                 edge: edge?,
                 database: database?,
                 storage: StorageConfig { providers, ..storage? },

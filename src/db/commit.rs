@@ -26,8 +26,9 @@ use super::{
 use crate::domain::{
     clock::Timestamp,
     digest::Digest,
+    event_position::EventPosition,
     file::{EntityRef, File},
-    ids::{RequestId, TenantId},
+    ids::{FileId, RequestId, TenantId},
     quota::{Quota, QuotaFigures},
 };
 
@@ -61,6 +62,9 @@ pub struct CommitTimes {
     pub create_time: Timestamp,
     /// When its retention ends.
     pub deletion_time: Option<Timestamp>,
+    /// Where its event stands.
+    #[serde(rename = "event_position")]
+    pub event: EventPosition,
 }
 
 /// An answer as it is stored under a request id.
@@ -210,6 +214,8 @@ struct OutcomeRow {
     figures: Option<Value>,
     #[diesel(sql_type = Nullable<Jsonb>)]
     answered: Option<Value>,
+    #[diesel(sql_type = Nullable<Jsonb>)]
+    event_positions: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -243,23 +249,35 @@ pub async fn commit_uploads<A: Serialize>(
     let verdicts: Vec<Verdict> = uploads
         .iter()
         .enumerate()
-        .map(|(place, upload)| row.verdict(place, upload.request.map(|(id, _)| id)))
+        .map(|(place, upload)| row.verdict(place, upload.file.id, upload.request.map(|(id, _)| id)))
         .collect::<Result<_, _>>()?;
+    for verdict in &verdicts {
+        if let Verdict::Committed(times) = verdict {
+            tx.note_event(times.event);
+        }
+    }
     Ok(CommitOutcome { transaction, verdicts: Some((verdicts, quota)) })
 }
 
 impl OutcomeRow {
-    fn verdict(&self, place: usize, request: Option<RequestId>) -> Result<Verdict, DbError> {
+    fn verdict(&self, place: usize, file: FileId, request: Option<RequestId>) -> Result<Verdict, DbError> {
         match self.verdicts.get(place) {
             Some(1) => {
                 let deletion_time = self.deletion_times.as_ref().and_then(|times| *times.get(place)?);
-                Ok(Verdict::Committed(CommitTimes { create_time: self.create_time, deletion_time }))
+                let event = self.event(file)?;
+                Ok(Verdict::Committed(CommitTimes { create_time: self.create_time, deletion_time, event }))
             }
             Some(2) => self.answered_before(request).map(Verdict::Answered),
             Some(3) => Ok(Verdict::InProgress),
             Some(4) => Ok(Verdict::Fenced),
             _ => Err(DbError::corrupt(OPERATION, "verdict")),
         }
+    }
+
+    fn event(&self, file: FileId) -> Result<EventPosition, DbError> {
+        let position =
+            self.event_positions.as_ref().and_then(|of| of.get(file.to_string())?.as_str()?.parse().ok());
+        position.ok_or_else(|| DbError::corrupt(OPERATION, "event position"))
     }
 
     fn answered_before(&self, request: Option<RequestId>) -> Result<StoredAnswer, DbError> {

@@ -13,6 +13,8 @@ pub mod audit_entries;
 pub mod blobs;
 pub mod commit;
 mod error;
+mod event_hints;
+pub mod event_stream;
 pub mod events;
 pub mod file_readers;
 pub mod file_tags;
@@ -40,6 +42,7 @@ pub mod versions;
 use std::{sync::Arc, time::Duration};
 
 pub use error::{DbError, DbErrorKind};
+pub use event_hints::EventHints;
 pub use pool::PoolStatus;
 pub use roles::RoleError;
 pub use system_tx::{Outcome, SystemTx};
@@ -75,6 +78,7 @@ pub struct Database {
     tenant_pool: pool::Pool,
     system_pool: pool::Pool,
     statement_timeout: Duration,
+    event_hints: EventHints,
     test_clock: Option<Arc<dyn Clock>>,
 }
 
@@ -85,6 +89,7 @@ impl Database {
             tenant_pool: pool::Pool::open(&options.url, options.pool_size_max, options)?,
             system_pool: pool::Pool::open(&options.system_url, options.system_pool_size_max, options)?,
             statement_timeout: options.statement_timeout,
+            event_hints: EventHints::default(),
             test_clock: None,
         })
     }
@@ -99,7 +104,9 @@ impl Database {
     /// Begins a transaction of one tenant, as this viewer sees it.
     pub async fn tenant_tx(&self, tenant: TenantId, viewer: &Viewer) -> Result<TenantTx, DbError> {
         let connection = self.tenant_pool.acquire().await?;
-        TenantTx::begin(connection, tenant, viewer, self.statement_timeout, self.now_override()).await
+        let hints = self.event_hints.clone();
+        TenantTx::begin(connection, tenant, viewer, (self.statement_timeout, self.now_override()), hints)
+            .await
     }
 
     /// Begins a transaction across tenants.
@@ -116,6 +123,11 @@ impl Database {
     /// Whether the database answers.
     pub async fn ping(&self) -> Result<(), DbError> {
         self.system_tx().await?.commit().await
+    }
+
+    /// Tells of events that are committed in this process.
+    pub fn event_hints(&self) -> &EventHints {
+        &self.event_hints
     }
 
     /// How busy the connections for requests are.

@@ -5,6 +5,7 @@ pub mod caller;
 pub mod checksum;
 pub mod clock;
 pub mod digest;
+pub mod event_position;
 pub mod file;
 pub mod file_fields;
 pub mod file_list;

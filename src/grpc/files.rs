@@ -1,25 +1,27 @@
-//! `FileService`: decode, call the use case, encode. The two streams have files of their own.
+//! `FileService`: decode, call the use case, encode. The streams have files of their own.
 
 use std::sync::Arc;
 
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use super::{
-    call::{answer, caller},
+    call::{ValidUntil, answer, caller},
     convert::{
         self,
         file::{full, shown},
         quota::state,
+        watch::position,
     },
     downloads::{DownloadStream, Downloads},
     uploads::Uploads,
+    watches::{WatchStream, sent},
 };
 use crate::{
     app::{
         App,
         files::{
             archive::archive, batch_get::batch_get, delete::delete, download::download, get::get, list::list,
-            purge::purge, unarchive::unarchive, undelete::undelete, update::update,
+            purge::purge, unarchive::unarchive, undelete::undelete, update::update, watch::watch,
         },
     },
     proto::v1::{
@@ -27,7 +29,8 @@ use crate::{
         DeleteFileRequest, DeleteFileResponse, DownloadFileRequest, GetFileRequest, GetFileResponse,
         ListFilesRequest, ListFilesResponse, PurgeFileRequest, PurgeFileResponse, UnarchiveFileRequest,
         UnarchiveFileResponse, UndeleteFileRequest, UndeleteFileResponse, UpdateFileRequest,
-        UpdateFileResponse, UploadFileRequest, UploadFileResponse, file_service_server::FileService,
+        UpdateFileResponse, UploadFileRequest, UploadFileResponse, WatchFilesRequest,
+        file_service_server::FileService,
     },
 };
 
@@ -41,6 +44,7 @@ pub(super) struct Files {
 #[async_trait]
 impl FileService for Files {
     type DownloadFileStream = DownloadStream;
+    type WatchFilesStream = WatchStream;
 
     async fn upload_file(
         &self,
@@ -114,7 +118,11 @@ impl FileService for Files {
         let (caller, request) = caller(request)?;
         answer(&caller.origin, async {
             let updated = update(&self.app, &caller, convert::update::request(request)?).await?;
-            Ok(UpdateFileResponse { file: Some(full(updated.value)), quota: Some(state(updated.quota)) })
+            Ok(UpdateFileResponse {
+                event_position: position(updated.event),
+                file: Some(full(updated.value)),
+                quota: Some(state(updated.quota)),
+            })
         })
         .await
     }
@@ -127,7 +135,11 @@ impl FileService for Files {
         answer(&caller.origin, async {
             let (file, request_id) = convert::id::change(&request.file_id, &request.request_id)?;
             let deleted = delete(&self.app, &caller, file, request_id).await?;
-            Ok(DeleteFileResponse { file: deleted.value.map(full), quota: Some(state(deleted.quota)) })
+            Ok(DeleteFileResponse {
+                event_position: position(deleted.event),
+                file: deleted.value.map(full),
+                quota: Some(state(deleted.quota)),
+            })
         })
         .await
     }
@@ -140,7 +152,11 @@ impl FileService for Files {
         answer(&caller.origin, async {
             let (file, request_id) = convert::id::change(&request.file_id, &request.request_id)?;
             let restored = undelete(&self.app, &caller, file, request_id).await?;
-            Ok(UndeleteFileResponse { file: Some(full(restored.value)), quota: Some(state(restored.quota)) })
+            Ok(UndeleteFileResponse {
+                event_position: position(restored.event),
+                file: Some(full(restored.value)),
+                quota: Some(state(restored.quota)),
+            })
         })
         .await
     }
@@ -153,7 +169,7 @@ impl FileService for Files {
         answer(&caller.origin, async {
             let (file, request_id) = convert::id::change(&request.file_id, &request.request_id)?;
             let purged = purge(&self.app, &caller, file, request_id).await?;
-            Ok(PurgeFileResponse { quota: Some(state(purged.quota)) })
+            Ok(PurgeFileResponse { event_position: position(purged.event), quota: Some(state(purged.quota)) })
         })
         .await
     }
@@ -166,7 +182,11 @@ impl FileService for Files {
         answer(&caller.origin, async {
             let (file, request_id) = convert::id::change(&request.file_id, &request.request_id)?;
             let archived = archive(&self.app, &caller, file, request_id).await?;
-            Ok(ArchiveFileResponse { file: Some(full(archived.value)), quota: Some(state(archived.quota)) })
+            Ok(ArchiveFileResponse {
+                event_position: position(archived.event),
+                file: Some(full(archived.value)),
+                quota: Some(state(archived.quota)),
+            })
         })
         .await
     }
@@ -179,7 +199,25 @@ impl FileService for Files {
         answer(&caller.origin, async {
             let (file, request_id) = convert::id::change(&request.file_id, &request.request_id)?;
             let readable = unarchive(&self.app, &caller, file, request_id).await?;
-            Ok(UnarchiveFileResponse { file: Some(full(readable.value)), quota: Some(state(readable.quota)) })
+            Ok(UnarchiveFileResponse {
+                event_position: position(readable.event),
+                file: Some(full(readable.value)),
+                quota: Some(state(readable.quota)),
+            })
+        })
+        .await
+    }
+
+    async fn watch_files(
+        &self,
+        request: Request<WatchFilesRequest>,
+    ) -> Result<Response<WatchStream>, Status> {
+        let valid_until = request.extensions().get::<ValidUntil>().map(|until| until.0);
+        let (caller, request) = caller(request)?;
+        let origin = caller.origin.clone();
+        answer(&origin, async {
+            let watch = watch(&self.app, caller, convert::watch::request(request)?, valid_until).await?;
+            Ok(sent(Arc::clone(&self.app), watch, &origin))
         })
         .await
     }

@@ -16,5 +16,6 @@ mod quotas;
 mod server;
 mod status;
 mod uploads;
+mod watches;
 
 pub use server::{GrpcServer, ServeError};

@@ -73,6 +73,8 @@ pub(super) fn reason(error: &Error) -> ErrorReason {
     match error {
         Error::Invalid(_) => ErrorReason::InvalidField,
         Error::PageTokenInvalid => ErrorReason::PageTokenInvalid,
+        Error::CursorInvalid => ErrorReason::CursorInvalid,
+        Error::CursorTooOld => ErrorReason::CursorTooOld,
         Error::StreamOrder(_) => ErrorReason::StreamOrderInvalid,
         Error::ChecksumMismatch { .. } => ErrorReason::ChecksumMismatch,
         Error::SizeMismatch { .. } => ErrorReason::SizeMismatch,
@@ -111,6 +113,7 @@ pub(super) fn code(reason: ErrorReason) -> Code {
     match reason {
         ErrorReason::InvalidField
         | ErrorReason::PageTokenInvalid
+        | ErrorReason::CursorInvalid
         | ErrorReason::StreamOrderInvalid
         | ErrorReason::ChecksumMismatch
         | ErrorReason::SizeMismatch
@@ -132,7 +135,8 @@ pub(super) fn code(reason: ErrorReason) -> Code {
         | ErrorReason::FileNotAvailable
         | ErrorReason::FileRetained
         | ErrorReason::ScanRequired
-        | ErrorReason::QuotaBelowUsage => Code::FailedPrecondition,
+        | ErrorReason::QuotaBelowUsage
+        | ErrorReason::CursorTooOld => Code::FailedPrecondition,
         ErrorReason::ObjectMissing | ErrorReason::ObjectDamaged => Code::DataLoss,
         ErrorReason::StorageUnavailable | ErrorReason::DatabaseUnavailable | ErrorReason::ShuttingDown => {
             Code::Unavailable

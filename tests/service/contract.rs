@@ -43,8 +43,11 @@ fn methods() -> Vec<String> {
 }
 
 /// Methods that name no file and no tenant: what they show is the caller's own.
-const NAMES_NOTHING: [&str; 2] =
-    ["/strongroom.v1.FileService/UploadFile", "/strongroom.v1.FileService/ListFiles"];
+const NAMES_NOTHING: [&str; 3] = [
+    "/strongroom.v1.FileService/UploadFile",
+    "/strongroom.v1.FileService/ListFiles",
+    "/strongroom.v1.FileService/WatchFiles",
+];
 
 /// Calls a method about a file or a tenant. Every method has its line.
 async fn call(path: &str, caller: &Caller, file: &str, tenant: &str) -> Result<(), Status> {
@@ -69,6 +72,7 @@ async fn call(path: &str, caller: &Caller, file: &str, tenant: &str) -> Result<(
         "/strongroom.v1.FileService/PurgeFile" => caller.purge(file).await,
         "/strongroom.v1.FileService/ArchiveFile" => caller.archive(file).await.map(|_| ()),
         "/strongroom.v1.FileService/UnarchiveFile" => caller.unarchive(file).await.map(|_| ()),
+        "/strongroom.v1.FileService/WatchFiles" => caller.watch_from("").await.map(|_| ()),
         "/strongroom.v1.QuotaService/GetQuota" => {
             quotas.get_quota(GetQuotaRequest { tenant_id }).await.map(|_| ())
         }

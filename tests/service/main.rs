@@ -35,3 +35,4 @@ mod upload;
 mod upload_faults;
 mod upload_retries;
 mod upload_streams;
+mod watch;

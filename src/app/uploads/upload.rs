@@ -21,6 +21,7 @@ use crate::{
     domain::{
         caller::Caller,
         clock::Timestamp,
+        event_position::EventPosition,
         file::{ContentState, File, ScanStatus},
         ids::{FileId, RequestId},
         policy::{FileSizeLimits, ScanRule},
@@ -39,6 +40,8 @@ pub struct Uploaded {
     pub quota: QuotaState,
     /// Remarks.
     pub warnings: Vec<Warning>,
+    /// Where its event stands.
+    pub event: EventPosition,
 }
 
 /// Uploads one file. The stream ends (`None`) when the client's stream did, finished or broken: only an explicit finish
@@ -344,7 +347,7 @@ fn finished(
 }
 
 fn uploaded(answer: Answer) -> Uploaded {
-    let Answer { file, mut warnings, quota } = answer;
+    let Answer { file, mut warnings, quota, event } = answer;
     warnings.extend(of_quota(&quota));
-    Uploaded { file, quota, warnings }
+    Uploaded { file, quota, warnings, event }
 }

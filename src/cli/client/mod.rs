@@ -14,12 +14,13 @@ mod records;
 mod rm;
 mod safe_name;
 mod standard_streams;
+mod watch;
 
 use clap::Subcommand;
 
 use self::{exit::Exit, failure::Failure, output::Output};
 
-/// `strongroom put|get|ls|rm|undelete|quota`.
+/// `strongroom put|get|ls|rm|undelete|watch|quota`.
 #[derive(Debug, Subcommand)]
 pub(super) enum ClientCommand {
     /// Upload files
@@ -32,6 +33,8 @@ pub(super) enum ClientCommand {
     Rm(rm::RmArgs),
     /// Take files out of the trash
     Undelete(rm::UndeleteArgs),
+    /// Print changes of files as they happen
+    Watch(watch::WatchArgs),
     /// Show what a tenant may store and what it stores, or set its limits
     Quota(quota::QuotaArgs),
 }
@@ -44,6 +47,7 @@ impl ClientCommand {
             Self::Ls(args) => args.json,
             Self::Rm(args) => args.json,
             Self::Undelete(args) => args.json,
+            Self::Watch(args) => args.json,
             Self::Quota(args) => args.json,
         };
         Output { json }
@@ -56,6 +60,7 @@ impl ClientCommand {
             Self::Ls(args) => ls::run(*args, output).await,
             Self::Rm(args) => rm::rm(args, output).await,
             Self::Undelete(args) => rm::undelete(args, output).await,
+            Self::Watch(args) => watch::run(args, output).await,
             Self::Quota(args) => quota::run(args, output).await,
         }
     }

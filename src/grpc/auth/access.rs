@@ -33,6 +33,7 @@ pub const TABLE: &[(&str, Access)] = &[
     ("/strongroom.v1.FileService/PurgeFile", Owner),
     ("/strongroom.v1.FileService/ArchiveFile", Owner),
     ("/strongroom.v1.FileService/UnarchiveFile", Owner),
+    ("/strongroom.v1.FileService/WatchFiles", Tenant(Role::Member)),
     ("/strongroom.v1.QuotaService/GetQuota", TenantOrOperator(Role::Member)),
     ("/strongroom.v1.QuotaService/UpdateQuota", TenantOrOperator(Role::Admin)),
     ("/strongroom.v1.QuotaService/GetUsage", TenantOrOperator(Role::Member)),

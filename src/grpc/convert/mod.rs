@@ -11,3 +11,4 @@ pub(super) mod structs;
 pub(super) mod time;
 pub(super) mod update;
 pub(super) mod upload;
+pub(super) mod watch;

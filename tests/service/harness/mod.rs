@@ -11,6 +11,7 @@ mod invariants;
 mod logs;
 mod messages;
 mod tokens;
+mod watcher;
 
 use std::{
     future::Future,
@@ -46,6 +47,7 @@ pub(crate) use self::{
     database::{Owner, TestDatabase, server},
     messages::{chunk, file_id, finish, pattern, sha256, spec, spec_message, upload_messages},
     tokens::{Identity, Key, claims, key, publish, token},
+    watcher::Watcher,
 };
 
 /// Parts are small, so that files of several parts are cheap.
@@ -340,6 +342,7 @@ fn limits(config: &Config) -> Limits {
     Limits {
         uploads: config.uploads.clone(),
         downloads: config.downloads.clone(),
+        watches: config.watches.clone(),
         lists: config.lists.clone(),
         retention: config.retention.clone(),
         sweeping: config.sweeping.clone(),
