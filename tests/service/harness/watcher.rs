@@ -1,12 +1,18 @@
 //! A watch, as a test reads it.
 
+use std::time::Duration;
+
 use strongroom::proto::v1::{
     FileEvent, FileEventKind, WatchFilesRequest, WatchFilesResponse, WatchHeartbeat,
     watch_files_response::Message,
 };
+use tokio::time::timeout;
 use tonic::{Status, Streaming};
 
 use super::Caller;
+
+/// A test that waits for what never comes fails in the end.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A watch that has begun.
 pub(crate) struct Watcher {
@@ -46,11 +52,14 @@ impl Watcher {
 
     /// The next event, past heartbeats.
     pub(crate) async fn event(&mut self) -> FileEvent {
-        loop {
-            if let Message::Event(event) = self.next().await.unwrap() {
-                return event;
+        let heard = async {
+            loop {
+                if let Message::Event(event) = self.next().await.unwrap() {
+                    return event;
+                }
             }
-        }
+        };
+        timeout(PATIENCE, heard).await.expect("no event came")
     }
 
     /// The next message, which must be a heartbeat.
@@ -69,12 +78,15 @@ impl Watcher {
 
     /// Why the watch ends.
     pub(crate) async fn end(&mut self) -> Status {
-        loop {
-            match self.next().await {
-                Ok(Message::Heartbeat(_)) => {}
-                Ok(Message::Event(event)) => panic!("an event: {event:?}"),
-                Err(status) => return status,
+        let ended = async {
+            loop {
+                match self.next().await {
+                    Ok(Message::Heartbeat(_)) => {}
+                    Ok(Message::Event(event)) => panic!("an event: {event:?}"),
+                    Err(status) => return status,
+                }
             }
-        }
+        };
+        timeout(PATIENCE, ended).await.expect("the watch does not end")
     }
 }
