@@ -4,9 +4,10 @@
 use std::{env, error::Error, fs, path::PathBuf};
 
 const ROOT: &str = "proto";
-const FILES: [&str; 3] = [
+const FILES: [&str; 4] = [
     "strongroom/v1/file_service.proto",
     "strongroom/v1/quota_service.proto",
+    "strongroom/v1/webhook_service.proto",
     "strongroom/v1/error_reason.proto",
 ];
 

@@ -131,6 +131,9 @@ pub enum Error {
         "the tenant's policy demands a scan, and this server has no scanner; its operator can set scanning.accept_unscanned"
     )]
     ScanRequired,
+    /// The tenant has as many webhooks as it may.
+    #[error("the tenant has {0} webhooks, and may have no more; delete one first")]
+    TooManyWebhooks(u32),
     /// The new limit lies below what is stored.
     #[error(
         "the new limits lie below what is stored: {used_bytes} bytes used, {reserved_bytes} reserved, {file_count} files"

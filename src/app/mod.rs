@@ -16,6 +16,7 @@ mod rotation;
 pub mod storage;
 pub mod tenants;
 pub mod uploads;
+pub mod webhooks;
 
 use std::sync::Arc;
 
@@ -35,7 +36,7 @@ use self::{
 use crate::{
     config::{
         DownloadsConfig, ListsConfig, RetentionConfig, ScanningConfig, SweepingConfig, TenantsConfig,
-        UploadsConfig, WatchesConfig,
+        UploadsConfig, WatchesConfig, WebhooksConfig,
     },
     crypto::sealer::Sealer,
     db::{Database, blobs::DuePlace, files::DueFile, stray_objects::StrayPlace, uploads::ExpiredPlace},
@@ -64,6 +65,7 @@ pub struct Limits {
     pub uploads: UploadsConfig,
     pub downloads: DownloadsConfig,
     pub watches: WatchesConfig,
+    pub webhooks: WebhooksConfig,
     pub lists: ListsConfig,
     pub retention: RetentionConfig,
     pub sweeping: SweepingConfig,

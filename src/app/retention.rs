@@ -1,7 +1,7 @@
 //! Keeps room ready for what is kept by time, and lets go of what is over.
 
 use super::{App, Error, idempotency};
-use crate::db::{partitions, tombstones};
+use crate::db::{partitions, tombstones, webhook_deliveries};
 
 /// Makes coming partitions, drops old answers and events, forgets old tombstones. Idempotent; every replica may run it. Each step is
 /// a transaction of its own, so that none holds its locks longer than it must.
@@ -22,10 +22,13 @@ pub async fn retain(app: &App) -> Result<(), Error> {
     let events = partitions::drop_old_events(&mut tx, days).await?;
     tx.commit().await?;
     let mut tx = app.db.system_tx().await?;
+    let letters = webhook_deliveries::delete_old(&mut tx, days).await?;
+    tx.commit().await?;
+    let mut tx = app.db.system_tx().await?;
     let forgotten = tombstones::delete_due(&mut tx).await?;
     tx.commit().await?;
-    if dropped > 0 || events > 0 || forgotten > 0 {
-        tracing::info!(dropped, events, forgotten, "retention");
+    if dropped > 0 || events > 0 || letters > 0 || forgotten > 0 {
+        tracing::info!(dropped, events, letters, forgotten, "retention");
     }
     Ok(())
 }

@@ -11,7 +11,10 @@ use tonic::{
 };
 
 use super::{error::ClientError, retry::RetryPolicy};
-use crate::proto::v1::{file_service_client::FileServiceClient, quota_service_client::QuotaServiceClient};
+use crate::proto::v1::{
+    file_service_client::FileServiceClient, quota_service_client::QuotaServiceClient,
+    webhook_service_client::WebhookServiceClient,
+};
 
 /// What HTTP/2 allows a frame to have.
 const FRAME_SIZES_BYTES: RangeInclusive<u32> = 16_384..=16_777_215;
@@ -121,6 +124,7 @@ pub struct Client {
 pub(super) struct Services {
     pub(super) files: FileServiceClient<Authenticated>,
     pub(super) quotas: QuotaServiceClient<Authenticated>,
+    pub(super) webhooks: WebhookServiceClient<Authenticated>,
 }
 
 type Authenticated = InterceptedService<Channel, BearerToken>;
@@ -136,7 +140,8 @@ impl Client {
             services: Services {
                 files: FileServiceClient::with_interceptor(channel.clone(), token.clone())
                     .max_decoding_message_size(MESSAGE_SIZE_BYTES_MAX),
-                quotas: QuotaServiceClient::with_interceptor(channel, token),
+                quotas: QuotaServiceClient::with_interceptor(channel.clone(), token.clone()),
+                webhooks: WebhookServiceClient::with_interceptor(channel, token),
             },
             retry: options.retry,
             unary_timeout: options.unary_timeout,

@@ -41,6 +41,7 @@ mod retry;
 mod upload;
 mod upload_messages;
 mod watch;
+mod webhooks;
 
 #[cfg(test)]
 pub(crate) mod fake_service;

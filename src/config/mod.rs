@@ -29,6 +29,7 @@ pub mod uploads;
 mod validation;
 mod values;
 pub mod watches;
+pub mod webhooks;
 
 #[cfg(test)]
 mod tests;
@@ -58,6 +59,7 @@ pub use self::{
     tenants::TenantsConfig,
     uploads::UploadsConfig,
     watches::WatchesConfig,
+    webhooks::WebhooksConfig,
 };
 use self::{sources::Merged, validation::Violations};
 
@@ -77,6 +79,8 @@ pub struct Config {
     pub downloads: DownloadsConfig,
     /// Streams of changes.
     pub watches: WatchesConfig,
+    /// Events sent to endpoints of tenants.
+    pub webhooks: WebhooksConfig,
     /// The small HTTP port.
     pub edge: EdgeConfig,
     /// PostgreSQL.
@@ -189,6 +193,7 @@ impl Config {
         self.uploads.check(violations, &self.server);
         self.downloads.check(violations);
         self.watches.check(violations);
+        self.webhooks.check(violations);
         self.edge.check(violations);
         self.database.check(violations);
         self.storage.check(violations);
@@ -209,6 +214,7 @@ impl Config {
         let uploads = section(merged, "uploads", &mut problems);
         let downloads = section(merged, "downloads", &mut problems);
         let watches = section(merged, "watches", &mut problems);
+        let webhooks = section(merged, "webhooks", &mut problems);
         let edge = section(merged, "edge", &mut problems);
         let database = section(merged, "database", &mut problems);
         let providers = providers(merged, &mut problems);
@@ -228,6 +234,7 @@ impl Config {
                 uploads: uploads?,
                 downloads: downloads?,
                 watches: watches?,
+                webhooks: webhooks?,
                 edge: edge?,
                 database: database?,
                 storage: StorageConfig { providers, ..storage? },

@@ -42,6 +42,16 @@ sql_enum! {
         FileUnarchive = 11 => "file_unarchive",
         /// What people wrote about a file was changed; the details name the fields.
         FileUpdate = 12 => "file_update",
+        /// A webhook was made.
+        WebhookCreate = 30 => "webhook_create",
+        /// A webhook was changed; the details name the fields.
+        WebhookUpdate = 31 => "webhook_update",
+        /// A webhook was removed.
+        WebhookDelete = 32 => "webhook_delete",
+        /// A webhook was given another secret.
+        WebhookRotate = 33 => "webhook_rotate",
+        /// A dead letter is sent once more.
+        WebhookRedeliver = 34 => "webhook_redeliver",
     }
 }
 

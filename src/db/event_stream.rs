@@ -44,6 +44,20 @@ pub struct Safe {
     pub horizon: Timestamp,
 }
 
+/// By how much the time of an event may lie before that of one in front of it: a transaction is numbered when it first writes,
+/// and timed when it begins. None lasts nearly as long.
+const DISORDER: chrono::Duration = chrono::Duration::hours(1);
+
+impl Safe {
+    /// Whether everything is still there behind a place that was reached at this time in that history, where events are kept
+    /// for so long.
+    pub fn has_all_behind(&self, time: Timestamp, incarnation: &str, kept: chrono::Duration) -> bool {
+        let begins = self.horizon.max(self.time.checked_sub_signed(kept).unwrap_or(Timestamp::MIN_UTC));
+        let oldest = time.checked_sub_signed(DISORDER);
+        incarnation == self.incarnation && oldest.is_some_and(|oldest| oldest >= begins)
+    }
+}
+
 /// Events in order, and how far one could have gone.
 #[derive(Debug)]
 pub struct Batch {

@@ -29,6 +29,16 @@ sql_enum! {
         UnarchiveFile = 7 => "UnarchiveFile",
         /// UpdateFile
         UpdateFile = 8 => "UpdateFile",
+        /// CreateWebhook
+        CreateWebhook = 30 => "CreateWebhook",
+        /// UpdateWebhook
+        UpdateWebhook = 31 => "UpdateWebhook",
+        /// DeleteWebhook
+        DeleteWebhook = 32 => "DeleteWebhook",
+        /// RotateWebhookSecret
+        RotateWebhookSecret = 33 => "RotateWebhookSecret",
+        /// RedeliverWebhook
+        RedeliverWebhook = 34 => "RedeliverWebhook",
     }
 }
 

@@ -38,6 +38,8 @@ pub mod tombstones;
 pub mod uploads;
 pub mod usage_counters;
 pub mod versions;
+pub mod webhook_deliveries;
+pub mod webhooks;
 
 use std::{sync::Arc, time::Duration};
 

@@ -65,3 +65,7 @@ id!(
     /// What a caller sends to make a retry safe. Theirs, not ours, but a UUID all the same.
     RequestId
 );
+id!(
+    /// An endpoint that events are sent to.
+    WebhookId
+);

@@ -3,17 +3,21 @@
 use tonic::server::NamedService;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
-use super::{files::Files, quotas::Quotas};
+use super::{files::Files, quotas::Quotas, webhooks::Webhooks};
 use crate::{
-    proto::v1::{file_service_server::FileServiceServer, quota_service_server::QuotaServiceServer},
+    proto::v1::{
+        file_service_server::FileServiceServer, quota_service_server::QuotaServiceServer,
+        webhook_service_server::WebhookServiceServer,
+    },
     telemetry::{Health, health::HealthState},
 };
 
 /// Overall, and every service: all of them need the database and the store.
-const NAMES: [&str; 3] = [
+const NAMES: [&str; 4] = [
     "",
     <FileServiceServer<Files> as NamedService>::NAME,
     <QuotaServiceServer<Quotas> as NamedService>::NAME,
+    <WebhookServiceServer<Webhooks> as NamedService>::NAME,
 ];
 
 /// Says once how things are, before the first caller can ask.

@@ -17,5 +17,6 @@ mod server;
 mod status;
 mod uploads;
 mod watches;
+mod webhooks;
 
 pub use server::{GrpcServer, ServeError};

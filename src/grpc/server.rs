@@ -22,13 +22,17 @@ use super::{
     layers::{Deadline, InFlight, Measure, MessageBudget, PanicBarrier, RequestId, Stand, Trace},
     quotas::Quotas,
     uploads::Uploads,
+    webhooks::Webhooks,
 };
 use crate::{
     app::App,
     config::{Config, ServerConfig, server::TlsConfig},
     proto::{
         self,
-        v1::{file_service_server::FileServiceServer, quota_service_server::QuotaServiceServer},
+        v1::{
+            file_service_server::FileServiceServer, quota_service_server::QuotaServiceServer,
+            webhook_service_server::WebhookServiceServer,
+        },
     },
     telemetry::{Health, Metrics},
 };
@@ -143,6 +147,10 @@ impl GrpcServer {
         let mut routes = Routes::new(FileServiceServer::new(files).max_decoding_message_size(bytes_max))
             .add_service(
                 QuotaServiceServer::new(Quotas(Arc::clone(&self.app)))
+                    .max_decoding_message_size(SMALL_MESSAGE_BYTES_MAX),
+            )
+            .add_service(
+                WebhookServiceServer::new(Webhooks(Arc::clone(&self.app)))
                     .max_decoding_message_size(SMALL_MESSAGE_BYTES_MAX),
             )
             .add_service(

@@ -75,6 +75,7 @@ pub(super) fn reason(error: &Error) -> ErrorReason {
         Error::PageTokenInvalid => ErrorReason::PageTokenInvalid,
         Error::CursorInvalid => ErrorReason::CursorInvalid,
         Error::CursorTooOld => ErrorReason::CursorTooOld,
+        Error::TooManyWebhooks(_) => ErrorReason::WebhookLimit,
         Error::StreamOrder(_) => ErrorReason::StreamOrderInvalid,
         Error::ChecksumMismatch { .. } => ErrorReason::ChecksumMismatch,
         Error::SizeMismatch { .. } => ErrorReason::SizeMismatch,
@@ -136,7 +137,8 @@ pub(super) fn code(reason: ErrorReason) -> Code {
         | ErrorReason::FileRetained
         | ErrorReason::ScanRequired
         | ErrorReason::QuotaBelowUsage
-        | ErrorReason::CursorTooOld => Code::FailedPrecondition,
+        | ErrorReason::CursorTooOld
+        | ErrorReason::WebhookLimit => Code::FailedPrecondition,
         ErrorReason::ObjectMissing | ErrorReason::ObjectDamaged => Code::DataLoss,
         ErrorReason::StorageUnavailable | ErrorReason::DatabaseUnavailable | ErrorReason::ShuttingDown => {
             Code::Unavailable

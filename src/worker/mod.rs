@@ -1,5 +1,5 @@
 //! Work that no request waits for: giving up uploads that nobody finished, emptying the trash, deleting bytes
-//! that nothing refers to or that were moved, keeping what is kept by time in bounds, sweeping the stores.
+//! that nothing refers to or that were moved, keeping what is kept by time in bounds, sweeping the stores, sending webhooks.
 //!
 //! Every replica runs it; the work is idempotent, and rows that two replicas see at once are changed under a lock.
 
@@ -14,10 +14,14 @@ use crate::app::{
     retention::retain,
     storage::reap_strays::reap_strays,
     uploads::expire::expire,
+    webhooks::deliver::deliver,
 };
 
 /// How long to rest when there is nothing to do.
 const REST: Duration = Duration::from_secs(60);
+
+/// Events are to leave soon after they happened.
+const DELIVERY_REST: Duration = Duration::from_secs(1);
 
 /// Works until it is told to stop.
 pub async fn run(app: Arc<App>, shutdown: impl Future<Output = ()>) {
@@ -35,11 +39,18 @@ pub async fn run(app: Arc<App>, shutdown: impl Future<Output = ()>) {
             rest_for(REST, &stop).await;
         }
     };
+    // By itself too, because an endpoint that is slow to answer must not keep the rest waiting.
+    let deliveries = async {
+        while !stop.is_cancelled() {
+            let delivered = tolerate("deliver webhooks", deliver(&app).await);
+            rest_for(if delivered > 0 { Duration::ZERO } else { DELIVERY_REST }, &stop).await;
+        }
+    };
     let stopped = async {
         shutdown.await;
         stop.cancel();
     };
-    tokio::join!(rounds, sweeps, stopped);
+    tokio::join!(rounds, sweeps, deliveries, stopped);
 }
 
 async fn rest_for(rest: Duration, stop: &CancellationToken) {

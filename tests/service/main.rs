@@ -36,3 +36,4 @@ mod upload_faults;
 mod upload_retries;
 mod upload_streams;
 mod watch;
+mod webhooks;

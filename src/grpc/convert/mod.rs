@@ -12,3 +12,4 @@ pub(super) mod time;
 pub(super) mod update;
 pub(super) mod upload;
 pub(super) mod watch;
+pub(super) mod webhook;

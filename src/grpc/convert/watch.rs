@@ -20,7 +20,7 @@ pub(in crate::grpc) fn request(request: v1::WatchFilesRequest) -> Result<WatchRe
     let mut wrong = Violations::new();
     let filter = request.filter.unwrap_or_default();
     let selection = Selection {
-        kinds: kinds(&filter.kinds, &mut wrong),
+        kinds: kinds("filter.kinds", &filter.kinds, &mut wrong),
         file: named("filter.file_id", &filter.file_id, &mut wrong),
     };
     let category = word("filter.category", &filter.category, &mut wrong);
@@ -38,14 +38,15 @@ fn word(field: &str, text: &str, wrong: &mut Violations) -> Option<String> {
     (!text.is_empty()).then(|| wrong.take(field, text::line(text, EXTERNAL_ID_CHARACTERS_MAX)))?
 }
 
-fn kinds(numbers: &[i32], wrong: &mut Violations) -> Vec<EventKind> {
+/// Kinds from the wire.
+pub(super) fn kinds(field: &str, numbers: &[i32], wrong: &mut Violations) -> Vec<EventKind> {
     if numbers.len() > KINDS_MAX {
-        wrong.add("filter.kinds", format!("must have at most {KINDS_MAX} values, has {}", numbers.len()));
+        wrong.add(field, format!("must have at most {KINDS_MAX} values, has {}", numbers.len()));
         return Vec::new();
     }
     let of = |number: i32| EventKind::ALL.iter().copied().find(|known| i32::from(kind(*known)) == number);
     let read = numbers.iter().enumerate().filter_map(|(place, number)| {
-        wrong.take(&format!("filter.kinds[{place}]"), of(*number).ok_or("is not a kind of event"))
+        wrong.take(&format!("{field}[{place}]"), of(*number).ok_or("is not a kind of event"))
     });
     read.collect()
 }
@@ -76,7 +77,7 @@ fn event(event: FileEvent) -> v1::FileEvent {
 }
 
 /// A kind on the wire.
-const fn kind(kind: EventKind) -> v1::FileEventKind {
+pub(super) const fn kind(kind: EventKind) -> v1::FileEventKind {
     match kind {
         EventKind::FileCreated => v1::FileEventKind::Created,
         EventKind::FileDeleted => v1::FileEventKind::Deleted,
@@ -86,6 +87,15 @@ const fn kind(kind: EventKind) -> v1::FileEventKind {
         EventKind::FileUnarchived => v1::FileEventKind::Unarchived,
         EventKind::FileUpdated => v1::FileEventKind::Updated,
     }
+}
+
+/// Kinds by their numbers in the database.
+pub(super) fn kinds_to_wire(numbers: &[i16]) -> Vec<i32> {
+    numbers
+        .iter()
+        .filter_map(|number| EventKind::from_number(*number))
+        .map(|known| kind(known).into())
+        .collect()
 }
 
 /// The position that the answer to a change tells; empty where nothing had to change.

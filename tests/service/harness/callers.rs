@@ -14,7 +14,7 @@ use strongroom::{
         PurgeFileRequest, Quota, UnarchiveFileRequest, UndeleteFileRequest, UpdateFileRequest,
         UpdateQuotaRequest, UploadFileRequest, UploadFileResponse, UploadSpec,
         download_file_response::Message, file_service_client::FileServiceClient,
-        quota_service_client::QuotaServiceClient,
+        quota_service_client::QuotaServiceClient, webhook_service_client::WebhookServiceClient,
     },
 };
 use tonic::{
@@ -38,6 +38,7 @@ pub(crate) struct Caller {
     pub(crate) token: String,
     pub(crate) files: FileServiceClient<InterceptedService<Channel, Bearer>>,
     pub(crate) quotas: QuotaServiceClient<InterceptedService<Channel, Bearer>>,
+    pub(crate) webhooks: WebhookServiceClient<InterceptedService<Channel, Bearer>>,
     address: String,
 }
 
@@ -79,7 +80,8 @@ impl Inner {
             token: token.to_owned(),
             files: FileServiceClient::with_interceptor(self.channel.clone(), bearer.clone())
                 .max_decoding_message_size(bytes_max),
-            quotas: QuotaServiceClient::with_interceptor(self.channel.clone(), bearer),
+            quotas: QuotaServiceClient::with_interceptor(self.channel.clone(), bearer.clone()),
+            webhooks: WebhookServiceClient::with_interceptor(self.channel.clone(), bearer),
             address: self.address.clone(),
         }
     }

@@ -10,6 +10,7 @@ mod database;
 mod invariants;
 mod logs;
 mod messages;
+mod receiver;
 mod tokens;
 mod watcher;
 
@@ -46,6 +47,7 @@ pub(crate) use self::{
     clock::TestClock,
     database::{Owner, TestDatabase, server},
     messages::{chunk, file_id, finish, pattern, sha256, spec, spec_message, upload_messages},
+    receiver::Receiver,
     tokens::{Identity, Key, claims, key, publish, token},
     watcher::Watcher,
 };
@@ -343,6 +345,7 @@ fn limits(config: &Config) -> Limits {
         uploads: config.uploads.clone(),
         downloads: config.downloads.clone(),
         watches: config.watches.clone(),
+        webhooks: config.webhooks.clone(),
         lists: config.lists.clone(),
         retention: config.retention.clone(),
         sweeping: config.sweeping.clone(),

@@ -11,10 +11,6 @@ use crate::{
     domain::{clock::Timestamp, event_position::EventPosition, ids::TenantId},
 };
 
-/// By how much the time of an event may lie before that of one in front of it: a transaction is numbered when it first writes,
-/// and timed when it begins. None lasts nearly as long.
-const DISORDER: chrono::Duration = chrono::Duration::hours(1);
-
 /// Where a watcher stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Cursor {
@@ -47,9 +43,8 @@ impl Cursor {
     /// # Errors
     /// `CursorTooOld`.
     pub(super) fn check(&self, safe: &Safe, kept: chrono::Duration) -> Result<(), Error> {
-        let begins = safe.horizon.max(safe.time.checked_sub_signed(kept).unwrap_or(Timestamp::MIN_UTC));
-        let is_kept = self.time.checked_sub_signed(DISORDER).is_some_and(|time| time >= begins);
-        if is_kept && self.incarnation == safe.incarnation { Ok(()) } else { Err(Error::CursorTooOld) }
+        let is_whole = safe.has_all_behind(self.time, &self.incarnation, kept);
+        if is_whole { Ok(()) } else { Err(Error::CursorTooOld) }
     }
 
     /// As text for the caller.

@@ -134,7 +134,7 @@ pub async fn watch(
 }
 
 /// For how long events are kept.
-fn kept(app: &App) -> chrono::Duration {
+pub(in crate::app) fn kept(app: &App) -> chrono::Duration {
     chrono::Duration::days(i64::try_from(app.limits.retention.event_days).unwrap_or(i64::from(u32::MAX)))
 }
 
