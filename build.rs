@@ -4,11 +4,12 @@
 use std::{env, error::Error, fs, path::PathBuf};
 
 const ROOT: &str = "proto";
-const FILES: [&str; 5] = [
+const FILES: [&str; 6] = [
     "strongroom/admin/v1/tenant_service.proto",
     "strongroom/v1/file_service.proto",
     "strongroom/v1/quota_service.proto",
     "strongroom/v1/policy_service.proto",
+    "strongroom/v1/webhook_service.proto",
     "strongroom/v1/error_reason.proto",
 ];
 

@@ -52,14 +52,18 @@ END
 $$;
 
 -- Creates the partitions of a table that is partitioned by time, from the period of `since` for `count` periods, each
--- protected as its parent is. What exists is left alone. Rows outside every period land in the default partition. Waits
--- for no lock: whoever reads the table long (a backup) would make every commit queue behind us.
+-- protected as its parent is, by the same rule of who sees what. What exists is left alone. Rows outside every period land
+-- in the default partition. Waits for no lock: whoever reads the table long (a backup) would make every commit queue
+-- behind us.
 CREATE FUNCTION app.create_partitions(parent text, period interval, since timestamptz, count integer) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '200ms'
     AS $$
 DECLARE
     step constant text := CASE WHEN period >= interval '1 month' THEN 'month' ELSE 'day' END;
     begins timestamptz := date_trunc(step, since, 'UTC');
+    visible constant text := (
+        SELECT pg_get_expr(p.polqual, p.polrelid) FROM pg_catalog.pg_policy AS p
+        WHERE p.polrelid = format('public.%I', parent)::regclass AND p.polname = 'visible');
     name text;
 BEGIN
     FOR _ IN 1..count LOOP
@@ -68,7 +72,7 @@ BEGIN
             BEGIN
                 EXECUTE format('CREATE TABLE public.%I PARTITION OF public.%I FOR VALUES FROM (%L) TO (%L)',
                     name, parent, begins, begins + period);
-                CALL app.protect(format('public.%I', name)::regclass);
+                CALL app.protect(format('public.%I', name)::regclass, visible);
             EXCEPTION
                 WHEN duplicate_table THEN NULL; -- another replica was faster
                 WHEN check_violation THEN

@@ -51,6 +51,11 @@ CREATE TABLE events (
     file_id uuid NOT NULL,
     version integer NOT NULL,
     actor_id text COLLATE "C" NOT NULL,
+    -- Who could see the file just before the change or just behind it: the file itself may be gone or hidden by the time
+    -- that somebody reads of it. Names are not kept here: whoever may see the file reads them there.
+    owner_id text COLLATE "C" NOT NULL,
+    audience smallint NOT NULL CHECK (audience BETWEEN 1 AND 3),
+    readers text[] COLLATE "C" NOT NULL,
     PRIMARY KEY (tenant_id, create_time, xid, n)
 ) PARTITION BY RANGE (create_time);
 CREATE INDEX events_by_position ON events (tenant_id, xid, n);
@@ -65,4 +70,5 @@ CALL app.protect('audit_entries_default');
 CALL app.protect('events_default');
 SELECT app.create_partitions('idempotency_keys', '1 day', now(), 3);
 SELECT app.create_partitions('audit_entries', '1 month', now(), 2);
-SELECT app.create_partitions('events', '1 month', now(), 2);
+-- One that stays empty: where the first partition begins, events may have been dropped, and nobody's cursor is so old.
+SELECT app.create_partitions('events', '1 month', now() - interval '1 month', 3);

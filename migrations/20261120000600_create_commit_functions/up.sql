@@ -63,7 +63,8 @@ CREATE TYPE app.finished_upload AS (
 -- `verdicts` are in the order of the items: 1 committed at `create_time`; 2 answered before, with what `answered` holds under
 -- its request id; 3 someone else is working on this request id; 4 the lease was lost or has run out; 5 to 8 as
 -- `app.judge_versions` says. When `fits` is false the sum does not fit into the quota, and the caller must roll back.
--- `facts` tells the file of each version, by blob.
+-- `facts` tells the file of each version, and `event_positions` where the event of each item stands, as
+-- src/domain/event_position.rs writes it; both by blob.
 --
 -- Few statements, and none for what no item has: with one for each table a commit took a tenth longer. Plans are generic:
 -- planning anew for the number of items cost as much as the inserts. They never scan a table: made while a table is young
@@ -72,7 +73,8 @@ CREATE TYPE app.finished_upload AS (
 CREATE FUNCTION app.commit_uploads(
     items jsonb, answer_hours integer,
     OUT transaction_id text, OUT fits boolean, OUT verdicts smallint[], OUT create_time timestamptz,
-    OUT deletion_times timestamptz[], OUT figures jsonb, OUT answered jsonb, OUT facts jsonb
+    OUT deletion_times timestamptz[], OUT figures jsonb, OUT answered jsonb, OUT facts jsonb,
+    OUT event_positions jsonb
 ) LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
     AS $$
 DECLARE
@@ -195,9 +197,15 @@ BEGIN
         SELECT tenant, moment, n.actor_kind, n.actor_id, n.audit_action, true, n.file_id, n.version, n.audit_request_id,
             n.audit_address, n.audit_details
         FROM n
+    ), events AS (
+        INSERT INTO public.events (tenant_id, create_time, kind, file_id, version, actor_id, owner_id, audience, readers)
+        SELECT tenant, moment, n.event_kind, n.file_id, n.version, n.created_by, n.owner_id, least(n.visibility, 3), n.readers
+        FROM n
+        RETURNING events.file_id, events.version, events.n AS number
     )
-    INSERT INTO public.events (tenant_id, create_time, kind, file_id, version, actor_id)
-    SELECT tenant, moment, n.event_kind, n.file_id, n.version, n.created_by FROM n;
+    SELECT jsonb_object_agg(
+        n.blob_id, lpad(to_hex(transaction_id::bigint), 16, '0') || lpad(to_hex(events.number), 16, '0'))
+    INTO event_positions FROM events JOIN n ON n.file_id = events.file_id AND n.version = events.version;
 
     IF has_tags THEN
         INSERT INTO public.file_tags (tenant_id, file_id, tag)
@@ -212,7 +220,7 @@ BEGIN
     IF has_readers THEN
         INSERT INTO public.file_readers (tenant_id, principal, file_id, create_time, name, size_bytes)
         SELECT tenant, principal, n.file_id, moment, n.name, n.size_bytes
-        FROM unnest(fresh) AS n, unnest(n.readers) AS principal;
+        FROM unnest(fresh) AS n, unnest(n.readers) AS principal WHERE NOT n.is_version;
     END IF;
 
     IF has_versions THEN
@@ -248,7 +256,8 @@ BEGIN
         INSERT INTO public.idempotency_keys (tenant_id, request_id, create_time, method, payload_sha256, answer)
         SELECT tenant, n.request_id, moment, n.method, n.payload_sha256, jsonb_build_object(
             'answer', n.answer, 'quota', charged.quota, 'create_time', moment,
-            'deletion_time', moment + make_interval(days => n.retention_days), 'facts', facts -> n.blob_id::text)
+            'deletion_time', moment + make_interval(days => n.retention_days), 'facts', facts -> n.blob_id::text,
+            'event_position', event_positions -> n.blob_id::text)
         FROM n, charged WHERE n.request_id IS NOT NULL
     )
     SELECT quota INTO figures FROM charged;

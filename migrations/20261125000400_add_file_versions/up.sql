@@ -45,13 +45,20 @@ DECLARE
     known record;
 BEGIN
     FOR known IN
-        SELECT place, f.category, f.last_version + row_number() OVER (PARTITION BY f.id ORDER BY place) AS version
+        SELECT place, f.category, f.owner_id, f.visibility,
+            f.last_version + row_number() OVER (PARTITION BY f.id ORDER BY place) AS version,
+            array(SELECT reader.principal FROM public.file_readers AS reader
+                  WHERE reader.tenant_id = tenant AND reader.file_id = f.id) AS readers
         FROM generate_subscripts(fresh, 1) AS place
         JOIN public.files AS f ON f.tenant_id = tenant AND f.id = fresh[place].file_id
         WHERE fresh[place].is_version
     LOOP
         fresh[known.place].version := known.version;
         fresh[known.place].category := known.category;
+        -- Who hears of it.
+        fresh[known.place].owner_id := known.owner_id;
+        fresh[known.place].visibility := known.visibility;
+        fresh[known.place].readers := known.readers;
     END LOOP;
     RETURN fresh;
 END

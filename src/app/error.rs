@@ -27,6 +27,14 @@ pub enum Error {
         "the page token is damaged, or belongs to another filter, order or tenant; list again from the start"
     )]
     PageTokenInvalid,
+    /// The cursor is damaged or belongs to another tenant.
+    #[error("the cursor is damaged, or belongs to another tenant; watch without a cursor")]
+    CursorInvalid,
+    /// What is behind the cursor may be gone.
+    #[error(
+        "the cursor is too old: events behind it may be gone; list again, then watch from a fresh cursor (a watch without a cursor begins with one)"
+    )]
+    CursorTooOld,
     /// Messages of a stream came out of order.
     #[error("{0}")]
     StreamOrder(&'static str),
@@ -160,6 +168,9 @@ pub enum Error {
         "the tenant's policy demands a scan, and this server has no scanner; its operator can set scanning.accept_unscanned"
     )]
     ScanRequired,
+    /// The tenant has as many webhooks as it may.
+    #[error("the tenant has {0} webhooks, and may have no more; delete one first")]
+    TooManyWebhooks(u32),
     /// The new limit lies below what is stored.
     #[error(
         "the new limits lie below what is stored: {used_bytes} bytes used, {reserved_bytes} reserved, {file_count} files"

@@ -19,6 +19,7 @@ mod rotation;
 pub mod storage;
 pub mod tenants;
 pub mod uploads;
+pub mod webhooks;
 
 use std::sync::Arc;
 
@@ -29,6 +30,7 @@ use tokio_util::task::TaskTracker;
 use self::{
     audit::Disclosures,
     files::count_downloads::{self, DownloadCounts},
+    files::watch::Pulses,
     group::Group,
     quotas::recent::RecentQuotas,
     rotation::Rotation,
@@ -38,7 +40,7 @@ use self::{
 use crate::{
     config::{
         DownloadsConfig, ListsConfig, RetentionConfig, ScanningConfig, SweepingConfig, TenantsConfig,
-        UploadsConfig, WorkerConfig,
+        UploadsConfig, WatchesConfig, WebhooksConfig, WorkerConfig,
     },
     crypto::sealer::Sealer,
     db::{Database, blobs::DuePlace, files::DueFile, stray_objects::StrayPlace, uploads::ExpiredPlace},
@@ -67,6 +69,8 @@ pub enum Principal {
 pub struct Limits {
     pub uploads: UploadsConfig,
     pub downloads: DownloadsConfig,
+    pub watches: WatchesConfig,
+    pub webhooks: WebhooksConfig,
     pub lists: ListsConfig,
     pub retention: RetentionConfig,
     pub sweeping: SweepingConfig,
@@ -93,6 +97,7 @@ pub struct App {
     commits: Group<Commits>,
     disclosures: Group<Disclosures>,
     download_counts: DownloadCounts,
+    watches: Pulses,
     rotations: Rotations,
     /// What must not be cut off when its request is: commits, clean-up after a client that left.
     tasks: TaskTracker,
@@ -146,6 +151,7 @@ impl App {
             limits,
             metrics,
             download_counts: DownloadCounts::default(),
+            watches: Pulses::default(),
             rotations: Rotations::default(),
             budget,
             hashing: Hashing::new(),

@@ -294,6 +294,8 @@ pub(super) fn limits(config: &Config) -> Limits {
     Limits {
         uploads: config.uploads.clone(),
         downloads: config.downloads.clone(),
+        watches: config.watches.clone(),
+        webhooks: config.webhooks.clone(),
         lists: config.lists.clone(),
         retention: config.retention.clone(),
         sweeping: config.sweeping.clone(),

@@ -9,6 +9,9 @@ pub(super) fn for_reason(reason: ErrorReason) -> Option<&'static str> {
     Some(match reason {
         R::Unspecified | R::InvalidField | R::DeadlineExceeded | R::VersionIsCurrent => return None,
         R::PageTokenInvalid => "list again from the first page",
+        R::CursorInvalid => "watch without a cursor",
+        R::CursorTooOld => "watch without a cursor, list again, and apply what the watch brings",
+        R::WebhookLimit => "delete a webhook first",
         R::StreamOrderInvalid => "client and server disagree about the protocol: update the older one",
         R::ChecksumMismatch => "the bytes were damaged on their way: send them again",
         R::SizeMismatch => "the source changed while it was read: send it again",

@@ -13,7 +13,7 @@ use tonic::{
 use super::{error::ClientError, retry::RetryPolicy};
 use crate::proto::v1::{
     file_service_client::FileServiceClient, policy_service_client::PolicyServiceClient,
-    quota_service_client::QuotaServiceClient,
+    quota_service_client::QuotaServiceClient, webhook_service_client::WebhookServiceClient,
 };
 
 /// What HTTP/2 allows a frame to have.
@@ -125,6 +125,7 @@ pub(super) struct Services {
     pub(super) files: FileServiceClient<Authenticated>,
     pub(super) quotas: QuotaServiceClient<Authenticated>,
     pub(super) policies: PolicyServiceClient<Authenticated>,
+    pub(super) webhooks: WebhookServiceClient<Authenticated>,
 }
 
 type Authenticated = InterceptedService<Channel, BearerToken>;
@@ -141,7 +142,8 @@ impl Client {
                 files: FileServiceClient::with_interceptor(channel.clone(), token.clone())
                     .max_decoding_message_size(MESSAGE_SIZE_BYTES_MAX),
                 quotas: QuotaServiceClient::with_interceptor(channel.clone(), token.clone()),
-                policies: PolicyServiceClient::with_interceptor(channel, token),
+                policies: PolicyServiceClient::with_interceptor(channel.clone(), token.clone()),
+                webhooks: WebhookServiceClient::with_interceptor(channel, token),
             },
             retry: options.retry,
             unary_timeout: options.unary_timeout,

@@ -46,6 +46,10 @@ pub(crate) struct Script {
     pub(crate) authorization: Option<String>,
     /// The request ids of every delete, in order.
     pub(crate) request_ids: Vec<String>,
+    /// What each watch sends, and then breaks off; the last one goes on for ever.
+    pub(crate) watches: VecDeque<Vec<Result<WatchFilesResponse, Status>>>,
+    /// The cursors that watches began with.
+    pub(crate) cursors: Vec<String>,
     /// How many calls came.
     pub(crate) calls: usize,
 }
@@ -169,7 +173,12 @@ impl FileService for Fake {
             sha256: finish.sha256.unwrap_or_default(),
             ..File::default()
         };
-        Ok(Response::new(UploadFileResponse { file: Some(file), quota: None, warnings: vec![] }))
+        Ok(Response::new(UploadFileResponse {
+            file: Some(file),
+            quota: None,
+            warnings: vec![],
+            event_position: String::new(),
+        }))
     }
 
     type DownloadFileStream =
@@ -182,6 +191,20 @@ impl FileService for Fake {
         self.enter(&request)?;
         let messages = self.script.lock().unwrap().download.clone();
         Ok(Response::new(stream::iter(messages).boxed()))
+    }
+
+    type WatchFilesStream = std::pin::Pin<Box<dyn Stream<Item = Result<WatchFilesResponse, Status>> + Send>>;
+
+    async fn watch_files(
+        &self,
+        request: Request<WatchFilesRequest>,
+    ) -> Result<Response<Self::WatchFilesStream>, Status> {
+        self.script.lock().unwrap().cursors.push(request.get_ref().cursor.clone());
+        self.enter(&request)?;
+        let mut script = self.script.lock().unwrap();
+        let messages = stream::iter(script.watches.pop_front().unwrap_or_default());
+        let is_last = script.watches.is_empty();
+        Ok(Response::new(if is_last { messages.chain(stream::pending()).boxed() } else { messages.boxed() }))
     }
 
     async fn get_file(&self, request: Request<GetFileRequest>) -> Result<Response<GetFileResponse>, Status> {

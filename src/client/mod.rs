@@ -25,6 +25,7 @@
 //!   a whole file is compared at its end.
 //! * **A broken upload goes on where it broke.** [`Client::upload_resumable`] sends again only what the server had not
 //!   stored, also in another process with the id of the upload.
+//! * **A watch misses nothing.** When its stream breaks it goes on behind the last message that was handed out.
 //! * **A retry has one effect.** Reads are repeated when the server is away; changes are too, because each
 //!   carries a request id, the caller's or one minted here. An upload is repeated only where its source can
 //!   be opened again.
@@ -43,6 +44,8 @@ mod resume;
 mod retry;
 mod upload;
 mod upload_messages;
+mod watch;
+mod webhooks;
 
 #[cfg(test)]
 pub(crate) mod fake_service;

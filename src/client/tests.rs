@@ -3,7 +3,7 @@
 use std::{io, sync::Arc, sync::atomic::AtomicU64, sync::atomic::Ordering, time::Duration};
 
 use bytes::Bytes;
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 use tonic::Status;
@@ -380,4 +380,25 @@ async fn a_file_that_became_shorter_is_not_gone_on_with() {
     let client = server.client().await;
     let error = client.upload_resumable(file.path(), spec("a.bin"), known, |_| {}, |_| {}).await.unwrap_err();
     assert!(matches!(error, ClientError::Source(_)), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_watch_that_breaks_goes_on_behind_the_last_message() {
+    let server = FakeServer::start().await;
+    let message = |cursor: &str| WatchFilesResponse { message: None, cursor: cursor.to_owned() };
+    let away = || Status::new(Code::Unavailable, "");
+    server.script.lock().unwrap().watches = [
+        vec![Ok(message("1")), Ok(message("2")), Err(away())],
+        vec![],
+        vec![Ok(message("3")), Err(Status::new(Code::FailedPrecondition, "too old"))],
+    ]
+    .into();
+    let request = WatchFilesRequest { cursor: "0".to_owned(), filter: None };
+    let messages: Vec<_> = server.client().await.watch_files(request).collect().await;
+    let cursors: Vec<String> = messages.iter().flatten().map(|message| message.cursor.clone()).collect();
+    assert_eq!(cursors, ["1", "2", "3"]);
+    let end = messages.last().unwrap().as_ref().unwrap_err();
+    assert_eq!(end.rejection().unwrap().code, Code::FailedPrecondition, "what no repetition helps is told");
+    assert_eq!(messages.len(), 4);
+    assert_eq!(server.script.lock().unwrap().cursors, ["0", "2", "2"]);
 }

@@ -28,6 +28,8 @@ pub mod tenants;
 pub mod uploads;
 mod validation;
 mod values;
+pub mod watches;
+pub mod webhooks;
 pub mod worker;
 
 #[cfg(test)]
@@ -57,6 +59,8 @@ pub use self::{
     telemetry::TelemetryConfig,
     tenants::TenantsConfig,
     uploads::UploadsConfig,
+    watches::WatchesConfig,
+    webhooks::WebhooksConfig,
     worker::WorkerConfig,
 };
 use self::{sources::Merged, validation::Violations};
@@ -75,6 +79,10 @@ pub struct Config {
     pub uploads: UploadsConfig,
     /// How bytes go out.
     pub downloads: DownloadsConfig,
+    /// Streams of changes.
+    pub watches: WatchesConfig,
+    /// Events sent to endpoints of tenants.
+    pub webhooks: WebhooksConfig,
     /// The small HTTP port.
     pub edge: EdgeConfig,
     /// PostgreSQL.
@@ -188,6 +196,8 @@ impl Config {
         self.deadlines.check(violations);
         self.uploads.check(violations, &self.server);
         self.downloads.check(violations);
+        self.watches.check(violations);
+        self.webhooks.check(violations);
         self.edge.check(violations);
         self.database.check(violations);
         self.storage.check(violations);
@@ -208,6 +218,8 @@ impl Config {
         let deadlines = section(merged, "deadlines", &mut problems);
         let uploads = section(merged, "uploads", &mut problems);
         let downloads = section(merged, "downloads", &mut problems);
+        let watches = section(merged, "watches", &mut problems);
+        let webhooks = section(merged, "webhooks", &mut problems);
         let edge = section(merged, "edge", &mut problems);
         let database = section(merged, "database", &mut problems);
         let providers = providers(merged, &mut problems);
@@ -227,6 +239,8 @@ impl Config {
                 deadlines: deadlines?,
                 uploads: uploads?,
                 downloads: downloads?,
+                watches: watches?,
+                webhooks: webhooks?,
                 edge: edge?,
                 database: database?,
                 storage: StorageConfig { providers, ..storage? },

@@ -16,6 +16,8 @@ pub struct RetentionConfig {
     pub undelete_window_hours: u64,
     /// How long the record of a purged file stays, in days.
     pub tombstone_days: u64,
+    /// How long events are kept, in days.
+    pub event_days: u64,
     /// How long the answer to a request id is remembered, in hours.
     pub idempotency_hours: u64,
     /// How long it is known what became of a job, in days.
@@ -41,6 +43,7 @@ impl RetentionConfig {
     pub(super) fn check(&self, violations: &mut Violations) {
         violations.range("retention.undelete_window_hours", self.undelete_window_hours, 0..=8_760);
         violations.range("retention.tombstone_days", self.tombstone_days, 1..=3_650);
+        violations.range("retention.event_days", self.event_days, 2..=3_650);
         violations.range("retention.idempotency_hours", self.idempotency_hours, 1..=168);
         violations.range("retention.finished_job_days", self.finished_job_days, 1..=365);
     }

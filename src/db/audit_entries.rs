@@ -80,6 +80,16 @@ sql_enum! {
         FileDamage = 45 => "file_damage",
         /// The object of a version that was missing or damaged was found whole.
         FileRepair = 46 => "file_repair",
+        /// A webhook was made.
+        WebhookCreate = 30 => "webhook_create",
+        /// A webhook was changed; the details name the fields.
+        WebhookUpdate = 31 => "webhook_update",
+        /// A webhook was removed.
+        WebhookDelete = 32 => "webhook_delete",
+        /// A webhook was given another secret.
+        WebhookRotate = 33 => "webhook_rotate",
+        /// A dead letter is sent once more.
+        WebhookRedeliver = 34 => "webhook_redeliver",
     }
 }
 

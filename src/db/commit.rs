@@ -26,6 +26,7 @@ use super::{
 use crate::domain::{
     clock::Timestamp,
     digest::Digest,
+    event_position::EventPosition,
     file::{EntityRef, File, FileState, LegalHold, Visibility},
     ids::{RequestId, TenantId},
     quota::{Quota, QuotaFigures},
@@ -67,6 +68,9 @@ pub struct CommitTimes {
     pub create_time: Timestamp,
     /// When its retention ends.
     pub deletion_time: Option<Timestamp>,
+    /// Where its event stands.
+    #[serde(rename = "event_position")]
+    pub event: EventPosition,
 }
 
 /// An answer as it is stored under a request id.
@@ -293,6 +297,8 @@ struct OutcomeRow {
     answered: Option<Value>,
     #[diesel(sql_type = Nullable<Jsonb>)]
     facts: Option<Value>,
+    #[diesel(sql_type = Nullable<Jsonb>)]
+    event_positions: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -328,6 +334,11 @@ pub async fn commit_uploads<A: Serialize>(
         .enumerate()
         .map(|(place, upload)| row.verdict(place, upload))
         .collect::<Result<_, _>>()?;
+    for verdict in &verdicts {
+        if let Verdict::Committed(times, _) = verdict {
+            tx.note_event(times.event);
+        }
+    }
     Ok(CommitOutcome { transaction, verdicts: Some((verdicts, quota)) })
 }
 
@@ -337,7 +348,8 @@ impl OutcomeRow {
         match self.verdicts.get(place) {
             Some(1) => {
                 let deletion_time = self.deletion_times.as_ref().and_then(|times| *times.get(place)?);
-                let times = CommitTimes { create_time: self.create_time, deletion_time };
+                let event = self.event(upload.blob)?;
+                let times = CommitTimes { create_time: self.create_time, deletion_time, event };
                 let facts = if upload.is_version { Some(Box::new(self.facts(upload.blob)?)) } else { None };
                 Ok(Verdict::Committed(times, facts))
             }
@@ -357,6 +369,14 @@ impl OutcomeRow {
         facts
             .and_then(|facts| FileFacts::deserialize(facts).ok())
             .ok_or_else(|| DbError::corrupt(OPERATION, "facts of a file"))
+    }
+
+    fn event(&self, blob: &Blob) -> Result<EventPosition, DbError> {
+        let position = self
+            .event_positions
+            .as_ref()
+            .and_then(|of| of.get(blob.id.as_uuid().to_string())?.as_str()?.parse().ok());
+        position.ok_or_else(|| DbError::corrupt(OPERATION, "event position"))
     }
 
     fn answered_before(&self, request: Option<RequestId>) -> Result<StoredAnswer, DbError> {

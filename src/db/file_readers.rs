@@ -1,6 +1,9 @@
 //! Who may read a file besides its owner and its audience, with the sort keys of the file beside each name.
 
-use diesel::sql_types::{BigInt, Bool, Text, Uuid as SqlUuid};
+use diesel::{
+    QueryableByName,
+    sql_types::{BigInt, Bool, Text, Uuid as SqlUuid},
+};
 
 use super::{DbError, TenantTx, statement::statement};
 use crate::domain::ids::FileId;
@@ -41,12 +44,21 @@ pub async fn set_size(tx: &mut TenantTx, file: FileId, size_bytes: u64) -> Resul
     .map(|_| ())
 }
 
-/// Removes the readers of a file.
-pub async fn delete(tx: &mut TenantTx, file: FileId) -> Result<(), DbError> {
-    statement("delete readers", "DELETE FROM file_readers WHERE tenant_id = {} AND file_id = {}")
-        .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-        .bind::<SqlUuid, _>(file.as_uuid())
-        .execute(tx.connection()?)
-        .await
-        .map(|_| ())
+#[derive(QueryableByName)]
+struct Reader {
+    #[diesel(sql_type = Text)]
+    principal: String,
+}
+
+/// Removes the readers of a file; answers who they were.
+pub async fn delete(tx: &mut TenantTx, file: FileId) -> Result<Vec<String>, DbError> {
+    let readers: Vec<Reader> = statement(
+        "delete readers",
+        "DELETE FROM file_readers WHERE tenant_id = {} AND file_id = {} RETURNING principal",
+    )
+    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+    .bind::<SqlUuid, _>(file.as_uuid())
+    .load(tx.connection()?)
+    .await?;
+    Ok(readers.into_iter().map(|reader| reader.principal).collect())
 }

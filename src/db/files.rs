@@ -406,19 +406,28 @@ struct OwnedRow {
     id: Uuid,
     #[diesel(sql_type = Integer)]
     version: i32,
+    #[diesel(sql_type = SmallInt)]
+    audience: i16,
 }
 
-/// Locks at most so many files of an owner, in the order of their ids, the trash too; answers their ids and versions.
-pub async fn lock_owned(
-    tx: &mut TenantTx,
-    owner_id: &str,
-    limit: i64,
-) -> Result<Vec<(FileId, i32)>, DbError> {
+/// What is known of a file that changes hands.
+#[derive(Debug, Clone, Copy)]
+pub struct OwnedFile {
+    /// Which.
+    pub id: FileId,
+    /// Its current version.
+    pub version: i32,
+    /// The column of the same name.
+    pub audience: i16,
+}
+
+/// Locks at most so many files of an owner, in the order of their ids, the trash too; answers what is known of them.
+pub async fn lock_owned(tx: &mut TenantTx, owner_id: &str, limit: i64) -> Result<Vec<OwnedFile>, DbError> {
     let tenant = tx.tenant().as_uuid();
     // Any of them will do, so that each half walks the index that it has.
     let rows: Vec<OwnedRow> = statement(
         "lock files of owner",
-        "SELECT id, version FROM files WHERE tenant_id = {} AND owner_id = {} AND id IN (
+        "SELECT id, version, audience FROM files WHERE tenant_id = {} AND owner_id = {} AND id IN (
              (SELECT id FROM files WHERE tenant_id = {} AND owner_id = {} AND delete_time IS NULL LIMIT {})
              UNION ALL
              (SELECT id FROM files WHERE tenant_id = {} AND owner_id = {} AND delete_time IS NOT NULL LIMIT {})
@@ -436,7 +445,12 @@ pub async fn lock_owned(
     .bind::<BigInt, _>(limit)
     .load(tx.connection()?)
     .await?;
-    Ok(rows.into_iter().map(|row| (FileId::from_uuid(row.id), row.version)).collect())
+    let owned = |row: OwnedRow| OwnedFile {
+        id: FileId::from_uuid(row.id),
+        version: row.version,
+        audience: row.audience,
+    };
+    Ok(rows.into_iter().map(owned).collect())
 }
 
 /// Gives files that are locked to another owner.

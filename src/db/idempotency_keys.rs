@@ -59,6 +59,16 @@ sql_enum! {
         ResumeTenant = 55 => "ResumeTenant",
         /// DeleteTenant
         DeleteTenant = 56 => "DeleteTenant",
+        /// CreateWebhook
+        CreateWebhook = 30 => "CreateWebhook",
+        /// UpdateWebhook
+        UpdateWebhook = 31 => "UpdateWebhook",
+        /// DeleteWebhook
+        DeleteWebhook = 32 => "DeleteWebhook",
+        /// RotateWebhookSecret
+        RotateWebhookSecret = 33 => "RotateWebhookSecret",
+        /// RedeliverWebhook
+        RedeliverWebhook = 34 => "RedeliverWebhook",
     }
 }
 

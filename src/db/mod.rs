@@ -15,6 +15,8 @@ pub mod commit;
 pub mod content_states;
 pub mod download_counts;
 mod error;
+mod event_hints;
+pub mod event_stream;
 pub mod events;
 pub mod expiring_files;
 pub mod file_copies;
@@ -45,10 +47,13 @@ pub mod upload_parts;
 pub mod uploads;
 pub mod usage_counters;
 pub mod versions;
+pub mod webhook_deliveries;
+pub mod webhooks;
 
 use std::{sync::Arc, time::Duration};
 
 pub use error::{DbError, DbErrorKind};
+pub use event_hints::EventHints;
 pub use pool::PoolStatus;
 pub use roles::RoleError;
 pub use system_tx::{Outcome, SystemTx};
@@ -84,6 +89,7 @@ pub struct Database {
     tenant_pool: pool::Pool,
     system_pool: pool::Pool,
     statement_timeout: Duration,
+    event_hints: EventHints,
     test_clock: Option<Arc<dyn Clock>>,
 }
 
@@ -94,6 +100,7 @@ impl Database {
             tenant_pool: pool::Pool::open(&options.url, options.pool_size_max, options)?,
             system_pool: pool::Pool::open(&options.system_url, options.system_pool_size_max, options)?,
             statement_timeout: options.statement_timeout,
+            event_hints: EventHints::default(),
             test_clock: None,
         })
     }
@@ -108,7 +115,9 @@ impl Database {
     /// Begins a transaction of one tenant, as this viewer sees it.
     pub async fn tenant_tx(&self, tenant: TenantId, viewer: &Viewer) -> Result<TenantTx, DbError> {
         let connection = self.tenant_pool.acquire().await?;
-        TenantTx::begin(connection, tenant, viewer, self.statement_timeout, self.now_override()).await
+        let hints = self.event_hints.clone();
+        TenantTx::begin(connection, tenant, viewer, (self.statement_timeout, self.now_override()), hints)
+            .await
     }
 
     /// Begins a transaction across tenants.
@@ -125,6 +134,11 @@ impl Database {
     /// Whether the database answers.
     pub async fn ping(&self) -> Result<(), DbError> {
         self.system_tx().await?.commit().await
+    }
+
+    /// Tells of events that are committed in this process.
+    pub fn event_hints(&self) -> &EventHints {
+        &self.event_hints
     }
 
     /// How busy the connections for requests are.

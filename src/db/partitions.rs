@@ -40,6 +40,18 @@ struct Dropped {
     dropped: i32,
 }
 
+/// Drops events that are older than so many days, whole partitions of them; answers how many partitions went.
+pub async fn drop_old_events(tx: &mut SystemTx, days: u32) -> Result<i32, DbError> {
+    let row: Dropped = statement(
+        "drop partitions",
+        "SELECT app.drop_partitions('events', interval '1 month', app.now() - make_interval(days => {})) AS dropped",
+    )
+    .bind::<Integer, _>(i32::try_from(days).unwrap_or(i32::MAX))
+    .one(tx.connection()?)
+    .await?;
+    Ok(row.dropped)
+}
+
 /// Drops stored answers that are older than so many hours; answers how many partitions went.
 pub async fn drop_old_answers(tx: &mut SystemTx, hours: u32) -> Result<i32, DbError> {
     drop_old(tx, "idempotency_keys", hours).await

@@ -16,10 +16,11 @@ use diesel_async::{
 
 use tracing::{Instrument as _, info_span};
 
-use super::{DbError, pool::Connection, statement::statement};
+use super::{DbError, EventHints, pool::Connection, statement::statement};
 use crate::domain::{
     caller::{Caller, Role},
     clock::Timestamp,
+    event_position::EventPosition,
     ids::TenantId,
 };
 
@@ -83,6 +84,8 @@ struct Id {
 pub struct TenantTx {
     connection: Option<Connection>,
     tenant: TenantId,
+    last_event: Option<EventPosition>,
+    hints: EventHints,
 }
 
 impl TenantTx {
@@ -90,8 +93,8 @@ impl TenantTx {
         mut connection: Connection,
         tenant: TenantId,
         viewer: &Viewer,
-        statement_timeout: Duration,
-        now: Option<Timestamp>,
+        (statement_timeout, now): (Duration, Option<Timestamp>),
+        hints: EventHints,
     ) -> Result<Self, DbError> {
         let principals: Vec<String> = viewer.principals.iter().map(hex::encode).collect();
         let mut begin = format!(
@@ -104,7 +107,7 @@ impl TenantTx {
         );
         append_limits(&mut begin, statement_timeout, now);
         begin_with(&mut connection, &begin).await?;
-        Ok(Self { connection: Some(connection), tenant })
+        Ok(Self { connection: Some(connection), tenant, last_event: None, hints })
     }
 
     /// The tenant that every row reached through this transaction belongs to.
@@ -128,9 +131,24 @@ impl TenantTx {
         Ok(TransactionId(row.id))
     }
 
-    /// Commits. `Unavailable` here means that the outcome is not known.
+    /// Where the last event stands that this transaction has written, if it has written one.
+    pub fn last_event(&self) -> Option<EventPosition> {
+        self.last_event
+    }
+
+    pub(super) fn note_event(&mut self, position: EventPosition) {
+        self.last_event = self.last_event.max(Some(position));
+    }
+
+    /// Commits, and tells those in this process who wait for events. `Unavailable` here means that the outcome is not
+    /// known.
     pub async fn commit(self) -> Result<(), DbError> {
-        commit(self.into_connection()?).await
+        let event = self.last_event.map(|_| (self.hints.clone(), self.tenant));
+        commit(self.into_connection()?).await?;
+        if let Some((hints, tenant)) = event {
+            hints.raise(tenant);
+        }
+        Ok(())
     }
 
     /// Rolls back, and keeps the connection for others.

@@ -69,3 +69,7 @@ id!(
     /// Work in the queue.
     JobId
 );
+id!(
+    /// An endpoint that events are sent to.
+    WebhookId
+);

@@ -6,13 +6,21 @@ use tonic::{Request, Response, Status};
 use super::status::{internal, status};
 use crate::{
     app::{Error, Principal},
-    domain::caller::{Caller, Operator, Origin},
+    domain::{
+        caller::{Caller, Operator, Origin},
+        clock::Timestamp,
+    },
 };
 
 /// Where a request comes from, as the request id layer noted it.
 pub(super) fn origin(extensions: &Extensions) -> Origin {
     extensions.get::<Origin>().cloned().unwrap_or_default()
 }
+
+/// Until when the credentials of a request hold. Noted by the layer that verified them; streams without an end of their own
+/// end then.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ValidUntil(pub(super) Timestamp);
 
 /// The verified principal of a request, and its message.
 pub(super) fn principal<T>(request: Request<T>) -> Result<(Principal, Origin, T), Status> {

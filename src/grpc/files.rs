@@ -1,18 +1,20 @@
-//! `FileService`: decode, call the use case, encode. The two streams have files of their own.
+//! `FileService`: decode, call the use case, encode. The streams have files of their own.
 
 use std::sync::Arc;
 
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use super::{
-    call::{answer, caller},
+    call::{ValidUntil, answer, caller},
     convert::{
         self,
         file::{basic, full, shown},
         quota::state,
+        watch::position,
     },
     downloads::{DownloadStream, Downloads},
     uploads::Uploads,
+    watches::{WatchStream, sent},
 };
 use crate::{
     app::{
@@ -36,6 +38,7 @@ use crate::{
             unarchive::unarchive,
             undelete::undelete,
             update::update,
+            watch::watch,
         },
         uploads::{
             UploadMessage, cancel::cancel, create::create, get::get as get_upload,
@@ -55,7 +58,7 @@ use crate::{
         SetLegalHoldResponse, TransferOwnershipRequest, TransferOwnershipResponse, UnarchiveFileRequest,
         UnarchiveFileResponse, UndeleteFileRequest, UndeleteFileResponse, UpdateFileRequest,
         UpdateFileResponse, UploadFileRequest, UploadFileResponse, UploadPartRequest, UploadPartResponse,
-        file_service_server::FileService,
+        WatchFilesRequest, file_service_server::FileService,
     },
 };
 
@@ -69,6 +72,7 @@ pub(super) struct Files {
 #[async_trait]
 impl FileService for Files {
     type DownloadFileStream = DownloadStream;
+    type WatchFilesStream = WatchStream;
 
     async fn upload_file(
         &self,
@@ -154,8 +158,9 @@ impl FileService for Files {
                 sha256: request.sha256.map(|digest| digest.to_vec()),
             };
             let uploaded = resume(&self.app, &caller, id, futures::stream::iter([finish])).await?;
-            let UploadFileResponse { file, quota, warnings } = convert::upload::uploaded(uploaded);
-            Ok(CompleteUploadResponse { file, quota, warnings })
+            let UploadFileResponse { file, quota, warnings, event_position } =
+                convert::upload::uploaded(uploaded);
+            Ok(CompleteUploadResponse { file, quota, warnings, event_position })
         })
         .await
     }
@@ -224,7 +229,11 @@ impl FileService for Files {
         let (caller, request) = caller(request)?;
         answer(&caller.origin, async {
             let updated = update(&self.app, &caller, convert::update::request(request)?).await?;
-            Ok(UpdateFileResponse { file: Some(full(updated.value)), quota: Some(state(updated.quota)) })
+            Ok(UpdateFileResponse {
+                event_position: position(updated.event),
+                file: Some(full(updated.value)),
+                quota: Some(state(updated.quota)),
+            })
         })
         .await
     }
@@ -237,7 +246,11 @@ impl FileService for Files {
         answer(&caller.origin, async {
             let (file, request_id) = convert::id::change(&request.file_id, &request.request_id)?;
             let deleted = delete(&self.app, &caller, file, request_id).await?;
-            Ok(DeleteFileResponse { file: deleted.value.map(full), quota: Some(state(deleted.quota)) })
+            Ok(DeleteFileResponse {
+                event_position: position(deleted.event),
+                file: deleted.value.map(full),
+                quota: Some(state(deleted.quota)),
+            })
         })
         .await
     }
@@ -250,7 +263,11 @@ impl FileService for Files {
         answer(&caller.origin, async {
             let (file, request_id) = convert::id::change(&request.file_id, &request.request_id)?;
             let restored = undelete(&self.app, &caller, file, request_id).await?;
-            Ok(UndeleteFileResponse { file: Some(full(restored.value)), quota: Some(state(restored.quota)) })
+            Ok(UndeleteFileResponse {
+                event_position: position(restored.event),
+                file: Some(full(restored.value)),
+                quota: Some(state(restored.quota)),
+            })
         })
         .await
     }
@@ -263,7 +280,7 @@ impl FileService for Files {
         answer(&caller.origin, async {
             let (file, request_id) = convert::id::change(&request.file_id, &request.request_id)?;
             let purged = purge(&self.app, &caller, file, request_id).await?;
-            Ok(PurgeFileResponse { quota: Some(state(purged.quota)) })
+            Ok(PurgeFileResponse { event_position: position(purged.event), quota: Some(state(purged.quota)) })
         })
         .await
     }
@@ -293,7 +310,11 @@ impl FileService for Files {
         answer(&caller.origin, async {
             let (file, request_id) = convert::id::change(&request.file_id, &request.request_id)?;
             let archived = archive(&self.app, &caller, file, request_id).await?;
-            Ok(ArchiveFileResponse { file: Some(full(archived.value)), quota: Some(state(archived.quota)) })
+            Ok(ArchiveFileResponse {
+                event_position: position(archived.event),
+                file: Some(full(archived.value)),
+                quota: Some(state(archived.quota)),
+            })
         })
         .await
     }
@@ -306,7 +327,25 @@ impl FileService for Files {
         answer(&caller.origin, async {
             let (file, request_id) = convert::id::change(&request.file_id, &request.request_id)?;
             let readable = unarchive(&self.app, &caller, file, request_id).await?;
-            Ok(UnarchiveFileResponse { file: Some(full(readable.value)), quota: Some(state(readable.quota)) })
+            Ok(UnarchiveFileResponse {
+                event_position: position(readable.event),
+                file: Some(full(readable.value)),
+                quota: Some(state(readable.quota)),
+            })
+        })
+        .await
+    }
+
+    async fn watch_files(
+        &self,
+        request: Request<WatchFilesRequest>,
+    ) -> Result<Response<WatchStream>, Status> {
+        let valid_until = request.extensions().get::<ValidUntil>().map(|until| until.0);
+        let (caller, request) = caller(request)?;
+        let origin = caller.origin.clone();
+        answer(&origin, async {
+            let watch = watch(&self.app, caller, convert::watch::request(request)?, valid_until).await?;
+            Ok(sent(Arc::clone(&self.app), watch, &origin))
         })
         .await
     }

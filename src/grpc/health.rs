@@ -3,25 +3,26 @@
 use tonic::server::NamedService;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
-use super::{files::Files, policies::Policies, quotas::Quotas, tenants::Tenants};
+use super::{files::Files, policies::Policies, quotas::Quotas, tenants::Tenants, webhooks::Webhooks};
 use crate::{
     proto::{
         admin::v1::tenant_service_server::TenantServiceServer,
         v1::{
             file_service_server::FileServiceServer, policy_service_server::PolicyServiceServer,
-            quota_service_server::QuotaServiceServer,
+            quota_service_server::QuotaServiceServer, webhook_service_server::WebhookServiceServer,
         },
     },
     telemetry::{Health, health::HealthState},
 };
 
 /// Overall, and every service: all of them need the database and the store.
-const NAMES: [&str; 5] = [
+const NAMES: [&str; 6] = [
     "",
     <FileServiceServer<Files> as NamedService>::NAME,
     <QuotaServiceServer<Quotas> as NamedService>::NAME,
     <PolicyServiceServer<Policies> as NamedService>::NAME,
     <TenantServiceServer<Tenants> as NamedService>::NAME,
+    <WebhookServiceServer<Webhooks> as NamedService>::NAME,
 ];
 
 /// Says once how things are, before the first caller can ask.

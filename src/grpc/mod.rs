@@ -18,5 +18,7 @@ mod server;
 mod status;
 mod tenants;
 mod uploads;
+mod watches;
+mod webhooks;
 
 pub use server::{GrpcServer, ServeError};

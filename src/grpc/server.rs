@@ -24,6 +24,7 @@ use super::{
     quotas::Quotas,
     tenants::Tenants,
     uploads::Uploads,
+    webhooks::Webhooks,
 };
 use crate::{
     app::App,
@@ -33,7 +34,7 @@ use crate::{
         admin::v1::tenant_service_server::TenantServiceServer,
         v1::{
             file_service_server::FileServiceServer, policy_service_server::PolicyServiceServer,
-            quota_service_server::QuotaServiceServer,
+            quota_service_server::QuotaServiceServer, webhook_service_server::WebhookServiceServer,
         },
     },
     telemetry::{Health, Metrics},
@@ -159,6 +160,10 @@ impl GrpcServer {
             )
             .add_service(
                 TenantServiceServer::new(Tenants(Arc::clone(&self.app)))
+                    .max_decoding_message_size(SMALL_MESSAGE_BYTES_MAX),
+            )
+            .add_service(
+                WebhookServiceServer::new(Webhooks(Arc::clone(&self.app)))
                     .max_decoding_message_size(SMALL_MESSAGE_BYTES_MAX),
             )
             .add_service(

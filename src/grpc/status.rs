@@ -73,6 +73,9 @@ pub(super) fn reason(error: &Error) -> ErrorReason {
     match error {
         Error::Invalid(_) => ErrorReason::InvalidField,
         Error::PageTokenInvalid => ErrorReason::PageTokenInvalid,
+        Error::CursorInvalid => ErrorReason::CursorInvalid,
+        Error::CursorTooOld => ErrorReason::CursorTooOld,
+        Error::TooManyWebhooks(_) => ErrorReason::WebhookLimit,
         Error::StreamOrder(_) => ErrorReason::StreamOrderInvalid,
         Error::ChecksumMismatch { .. } | Error::SentAgainDiffers => ErrorReason::ChecksumMismatch,
         Error::SizeMismatch { .. } => ErrorReason::SizeMismatch,
@@ -120,6 +123,7 @@ pub(super) fn code(reason: ErrorReason) -> Code {
     match reason {
         ErrorReason::InvalidField
         | ErrorReason::PageTokenInvalid
+        | ErrorReason::CursorInvalid
         | ErrorReason::StreamOrderInvalid
         | ErrorReason::ChecksumMismatch
         | ErrorReason::SizeMismatch
@@ -144,6 +148,8 @@ pub(super) fn code(reason: ErrorReason) -> Code {
         | ErrorReason::ScanRequired
         | ErrorReason::UploadCommitted
         | ErrorReason::QuotaBelowUsage
+        | ErrorReason::CursorTooOld
+        | ErrorReason::WebhookLimit
         | ErrorReason::TenantSuspended
         | ErrorReason::TenantDeleted
         | ErrorReason::TenantRetained

@@ -15,9 +15,11 @@ use strongroom::{
             CreateTenantRequest, GetTenantRequest, ListTenantsRequest, TenantKind, UpdateTenantRequest,
         },
         v1::{
-            BatchGetFilesRequest, CopyFileRequest, DownloadFileRequest, GetQuotaRequest, GetUsageRequest,
-            ListFilesRequest, ListUploadsRequest, Quota, TransferOwnershipRequest, UpdateQuotaRequest,
-            Visibility,
+            BatchGetFilesRequest, CopyFileRequest, CreateWebhookRequest, DeleteWebhookRequest,
+            DownloadFileRequest, GetQuotaRequest, GetUsageRequest, GetWebhookRequest, ListFilesRequest,
+            ListUploadsRequest, ListWebhookDeliveriesRequest, ListWebhooksRequest, Quota,
+            RedeliverWebhookRequest, RotateWebhookSecretRequest, TransferOwnershipRequest,
+            UpdateQuotaRequest, UpdateWebhookRequest, Visibility, Webhook,
         },
     },
     telemetry::health::Component,
@@ -48,7 +50,7 @@ fn methods() -> Vec<String> {
 }
 
 /// Methods that name no file and no tenant: what they show is the caller's own.
-const NAMES_NOTHING: [&str; 9] = [
+const NAMES_NOTHING: [&str; 12] = [
     "/strongroom.v1.FileService/UploadFile",
     "/strongroom.v1.FileService/ListFiles",
     "/strongroom.v1.FileService/TransferOwnership",
@@ -58,7 +60,57 @@ const NAMES_NOTHING: [&str; 9] = [
     "/strongroom.v1.PolicyService/DeleteCategory",
     "/strongroom.v1.FileService/CreateUpload",
     "/strongroom.v1.FileService/ListUploads",
+    "/strongroom.v1.FileService/WatchFiles",
+    "/strongroom.v1.WebhookService/CreateWebhook",
+    "/strongroom.v1.WebhookService/ListWebhooks",
 ];
+
+/// Calls a method about a webhook: the caller's own, or where a tenant is named one with the id of a file.
+async fn call_webhooks(method: &str, caller: &Caller, file: &str, tenant: &str) -> Result<(), Status> {
+    let mut webhooks = caller.webhooks.clone();
+    let request_id = String::new;
+    let new = Webhook { url: "https://hooks.example.org/".to_owned(), ..Webhook::default() };
+    let create = CreateWebhookRequest { webhook: Some(new), request_id: request_id() };
+    let own = match (tenant, webhooks.create_webhook(create).await) {
+        ("", Ok(made)) => made.into_inner().webhook.unwrap().id,
+        (_, made) if method == "CreateWebhook" => return made.map(|_| ()),
+        _ => file.to_owned(),
+    };
+    let webhook_id = own.clone();
+    match method {
+        "CreateWebhook" => Ok(()),
+        "GetWebhook" => webhooks.get_webhook(GetWebhookRequest { webhook_id }).await.map(|_| ()),
+        "ListWebhooks" => webhooks.list_webhooks(ListWebhooksRequest {}).await.map(|_| ()),
+        "UpdateWebhook" => {
+            let webhook = Some(Webhook { id: own, description: "b".to_owned(), ..Webhook::default() });
+            let update_mask = Some(prost_types::FieldMask { paths: vec!["description".to_owned()] });
+            let request = UpdateWebhookRequest { webhook, update_mask, request_id: request_id() };
+            webhooks.update_webhook(request).await.map(|_| ())
+        }
+        "DeleteWebhook" => {
+            let request = DeleteWebhookRequest { webhook_id, request_id: request_id() };
+            webhooks.delete_webhook(request).await.map(|_| ())
+        }
+        "RotateWebhookSecret" => {
+            let request = RotateWebhookSecretRequest { webhook_id, request_id: request_id() };
+            webhooks.rotate_webhook_secret(request).await.map(|_| ())
+        }
+        "ListWebhookDeliveries" => {
+            let request = ListWebhookDeliveriesRequest { webhook_id, ..Default::default() };
+            webhooks.list_webhook_deliveries(request).await.map(|_| ())
+        }
+        "RedeliverWebhook" => {
+            let position = "0".repeat(32);
+            let request = RedeliverWebhookRequest { webhook_id, position, request_id: request_id() };
+            match webhooks.redeliver_webhook(request).await {
+                // The caller's own has no such delivery.
+                Err(status) if tenant.is_empty() && status.message().starts_with("delivery") => Ok(()),
+                answer => answer.map(|_| ()),
+            }
+        }
+        method => panic!("{method} has no case in the contract tests"),
+    }
+}
 
 /// What a method may be about.
 struct Things {
@@ -128,6 +180,7 @@ async fn call(path: &str, caller: &Caller, things: &Things, tenant: &str) -> Res
         "/strongroom.v1.FileService/ListFileVersions" => caller.versions(file, 0).await.map(|_| ()),
         "/strongroom.v1.FileService/RestoreFileVersion" => caller.restore_version(file, 1).await.map(|_| ()),
         "/strongroom.v1.FileService/DeleteFileVersion" => caller.delete_version(file, 1).await.map(|_| ()),
+        "/strongroom.v1.FileService/WatchFiles" => caller.watch_from("").await.map(|_| ()),
         "/strongroom.v1.QuotaService/GetQuota" => {
             quotas.get_quota(GetQuotaRequest { tenant_id }).await.map(|_| ())
         }
@@ -143,13 +196,13 @@ async fn call(path: &str, caller: &Caller, things: &Things, tenant: &str) -> Res
         "/strongroom.v1.QuotaService/GetUsage" => {
             quotas.get_usage(GetUsageRequest { tenant_id }).await.map(|_| ())
         }
-        path => call_policy_or_tenant(path, caller, tenant_id).await,
+        path => call_policy_or_tenant(path, caller, file, tenant).await,
     }
 }
 
 /// The same for the services of policies and of operators.
-async fn call_policy_or_tenant(path: &str, caller: &Caller, tenant_id: String) -> Result<(), Status> {
-    let mut tenants = caller.tenants.clone();
+async fn call_policy_or_tenant(path: &str, caller: &Caller, file: &str, tenant: &str) -> Result<(), Status> {
+    let (mut tenants, tenant_id) = (caller.tenants.clone(), tenant.to_owned());
     match path {
         "/strongroom.v1.FileService/TransferOwnership" => {
             let request = TransferOwnershipRequest {
@@ -199,7 +252,11 @@ async fn call_policy_or_tenant(path: &str, caller: &Caller, tenant_id: String) -
         "/strongroom.admin.v1.TenantService/ExportTenant" => {
             caller.export_tenant(&tenant_id).await.map(|_| ())
         }
-        path => panic!("{path} has no case in the contract tests"),
+        path => {
+            let (service, method) = path.rsplit_once('/').unwrap();
+            assert_eq!(service, "/strongroom.v1.WebhookService", "{path} has no case in the contract tests");
+            call_webhooks(method, caller, file, tenant).await
+        }
     }
 }
 
@@ -314,7 +371,7 @@ fn what_belongs_to_the_owner_is_refused_to_a_colleague_who_sees_it() {
             things.end(&s.alice()).await;
         }
         let denials = "SELECT count(*) FROM audit_entries WHERE NOT is_allowed";
-        assert_eq!(s.owner.number(denials).await, 24, "each denial is in the audit log");
+        assert_eq!(s.owner.number(denials).await, 24 + 15, "each denial is in the audit log");
     });
 }
 
@@ -323,7 +380,8 @@ fn health_is_open_to_anyone_and_tells_each_service() {
     service_test(|s| async move {
         let mut health = HealthClient::new(s.channel.clone());
         let ask = |service: &str| HealthCheckRequest { service: service.to_owned() };
-        let names = ["", "strongroom.v1.FileService", "strongroom.v1.QuotaService"];
+        let names =
+            ["", "strongroom.v1.FileService", "strongroom.v1.QuotaService", "strongroom.v1.WebhookService"];
         for (is_up, status) in [(false, 2), (true, 1)] {
             for component in [Component::Database, Component::Storage] {
                 if is_up { s.health.set_up(component) } else { s.health.set_down(component, "away") }

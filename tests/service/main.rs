@@ -51,4 +51,6 @@ mod upload_faults;
 mod upload_retries;
 mod upload_streams;
 mod versions;
+mod watch;
+mod webhooks;
 mod workers;

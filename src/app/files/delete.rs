@@ -4,8 +4,12 @@ use super::{Changed, Claimed, claim, conclude, filled, note_with, purge::remove,
 use crate::{
     app::{App, Error},
     db::{
-        TenantTx, Viewer, audit_entries::AuditAction, events::EventKind, file_readers, files,
-        idempotency_keys::Method, versions,
+        TenantTx, Viewer,
+        audit_entries::AuditAction,
+        events::{Event, EventKind},
+        file_readers, files,
+        idempotency_keys::Method,
+        versions,
     },
     domain::{
         caller::Caller,
@@ -79,7 +83,8 @@ pub(super) async fn to_trash(
     let trash = caller.tenant.policy.trash;
     let deleted = files::trash(tx, file.id, &caller.actor.id, trash.days).await?;
     file_readers::set_deleted(tx, file.id, true).await?;
-    note_with(tx, caller, file, (AuditAction::FileDelete, EventKind::FileDeleted, details)).await?;
+    let event = Event::of(EventKind::FileDeleted, file, &caller.actor.id);
+    note_with(tx, caller, event, (AuditAction::FileDelete, details)).await?;
     if !trash.counts_against_quota {
         settlement.release(file, &versions::charge(tx, file.id).await?);
     }

@@ -69,7 +69,7 @@ async fn run(
     let mut entry = audit::entry(caller, AuditAction::FileVersionDelete, Some((file.id, version)));
     entry.details = serde_json::json!({ "size_bytes": removed.charge.bytes() });
     audit_entries::insert(tx, &[entry]).await?;
-    let event = Event::of_version(EventKind::FileVersionDeleted, file.id, version, &caller.actor.id);
+    let event = Event::of_version(EventKind::FileVersionDeleted, &file, version, &caller.actor.id);
     events::insert(tx, &[event]).await?;
 
     let mut delta = UsageDelta::default();

@@ -23,6 +23,7 @@ pub mod transfer_ownership;
 pub mod unarchive;
 pub mod undelete;
 pub mod update;
+pub mod watch;
 
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -44,6 +45,7 @@ use crate::{
     },
     domain::{
         caller::Caller,
+        event_position::EventPosition,
         file::File,
         ids::{FileId, RequestId},
         quota::QuotaState,
@@ -57,6 +59,8 @@ pub struct Changed<T> {
     pub value: T,
     /// The quota.
     pub quota: QuotaState,
+    /// Where its event stands; none where nothing had to change.
+    pub event: Option<EventPosition>,
 }
 
 /// A change that was asked for: answered before, or ours to make.
@@ -106,7 +110,7 @@ async fn conclude<T: Serialize>(
     attempt: Option<Attempt>,
     value: T,
 ) -> Result<Changed<T>, Error> {
-    let changed = Changed { value, quota: quotas::get(tx).await?.state() };
+    let changed = Changed { value, quota: quotas::get(tx).await?.state(), event: tx.last_event() };
     if let Some(attempt) = attempt {
         attempt.record(tx, &changed).await?;
     }
@@ -121,20 +125,20 @@ async fn note(
     action: AuditAction,
     kind: EventKind,
 ) -> Result<(), DbError> {
-    note_with(tx, caller, file, (action, kind, serde_json::json!({}))).await
+    note_with(tx, caller, Event::of(kind, file, &caller.actor.id), (action, serde_json::json!({}))).await
 }
 
-/// The same with what else there is to say in the audit log.
+/// The same with what else there is to say in the audit log, and with an event that others may hear of too.
 async fn note_with(
     tx: &mut TenantTx,
     caller: &Caller,
-    file: &File,
-    (action, kind, details): (AuditAction, EventKind, serde_json::Value),
+    event: Event,
+    (action, details): (AuditAction, serde_json::Value),
 ) -> Result<(), DbError> {
-    let mut entry = audit::entry(caller, action, Some((file.id, file.version)));
+    let mut entry = audit::entry(caller, action, Some((event.file, event.version)));
     entry.details = details;
     audit_entries::insert(tx, &[entry]).await?;
-    events::insert(tx, &[Event::of(kind, file, &caller.actor.id)]).await
+    events::insert(tx, &[event]).await
 }
 
 /// Records a denial of an act on a file; passes everything else on.

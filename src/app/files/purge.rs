@@ -83,13 +83,14 @@ pub(super) async fn take_apart(
     download_counts::delete(tx, file.id).await?;
     file_tags::delete(tx, file.id).await?;
     attachments::delete(tx, file.id).await?;
-    file_readers::delete(tx, file.id).await?;
+    let readers = file_readers::delete(tx, file.id).await?;
     files::delete(tx, file.id).await?;
 
     let mut entry = audit::entry(caller, AuditAction::FilePurge, Some((file.id, file.version)));
     entry.details = serde_json::json!({ "size_bytes": file.size_bytes, "sha256": file.sha256 });
     audit_entries::insert(tx, &[entry]).await?;
-    events::insert(tx, &[Event::of(EventKind::FilePurged, file, actor_id)]).await?;
+    let purged = Event::of(EventKind::FilePurged, file, actor_id).taken_from(readers);
+    events::insert(tx, &[purged]).await?;
     let was_charged = file.trash.is_none() || caller.tenant.policy.trash.counts_against_quota;
     if was_charged {
         settlement.release(file, &removed.charge);

@@ -3,7 +3,13 @@
 use super::{Changed, Claimed, claim_with, conclude, filled, note_with, set_hold::HoldRequest};
 use crate::{
     app::{App, Error, access::can_administer},
-    db::{TenantTx, Viewer, audit_entries::AuditAction, events::EventKind, files, idempotency_keys::Method},
+    db::{
+        TenantTx, Viewer,
+        audit_entries::AuditAction,
+        events::{Event, EventKind},
+        files,
+        idempotency_keys::Method,
+    },
     domain::{caller::Caller, file::File},
 };
 
@@ -37,7 +43,7 @@ async fn run(
             let released = files::set_hold(tx, file.id, &caller.actor.id, None).await?;
             let details = serde_json::json!({ "reason": request.reason, "hold": hold });
             let (action, kind) = (AuditAction::FileHoldRelease, EventKind::FileHoldReleased);
-            note_with(tx, caller, &released, (action, kind, details)).await?;
+            note_with(tx, caller, Event::of(kind, &released, &caller.actor.id), (action, details)).await?;
             released
         }
     };

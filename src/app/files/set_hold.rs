@@ -3,7 +3,13 @@
 use super::{Changed, Claimed, claim_with, conclude, filled, note_with};
 use crate::{
     app::{App, Error, access::can_administer},
-    db::{TenantTx, Viewer, audit_entries::AuditAction, events::EventKind, files, idempotency_keys::Method},
+    db::{
+        TenantTx, Viewer,
+        audit_entries::AuditAction,
+        events::{Event, EventKind},
+        files,
+        idempotency_keys::Method,
+    },
     domain::{
         caller::Caller,
         file::File,
@@ -65,7 +71,8 @@ async fn run(
     } else {
         let held = files::set_hold(tx, file.id, &caller.actor.id, Some(&request.reason)).await?;
         let details = serde_json::json!({ "reason": request.reason });
-        note_with(tx, caller, &held, (AuditAction::FileHoldSet, EventKind::FileHoldSet, details)).await?;
+        let event = Event::of(EventKind::FileHoldSet, &held, &caller.actor.id);
+        note_with(tx, caller, event, (AuditAction::FileHoldSet, details)).await?;
         held
     };
     let file = filled(tx, file).await?;

@@ -8,8 +8,8 @@ use crate::{
     db::{
         TenantTx, Viewer,
         audit_entries::{self, AuditAction, AuditEntry},
-        events::{self, Event, EventKind},
-        files,
+        events::{self, Event},
+        files::{self, OwnedFile},
         idempotency_keys::Method,
     },
     domain::{
@@ -102,7 +102,7 @@ async fn run(
     };
     let owned = files::lock_owned(tx, &asked.from_user, limit.into()).await?;
     if !owned.is_empty() {
-        let ids: Vec<FileId> = owned.iter().map(|(id, _)| *id).collect();
+        let ids: Vec<FileId> = owned.iter().map(|file| file.id).collect();
         files::set_owner(tx, &ids, &asked.to_user, &caller.actor.id).await?;
         note(tx, caller, asked, &owned).await?;
     }
@@ -119,20 +119,16 @@ async fn note(
     tx: &mut TenantTx,
     caller: &Caller,
     asked: &Transfer,
-    owned: &[(FileId, i32)],
+    owned: &[OwnedFile],
 ) -> Result<(), Error> {
     let details = serde_json::json!({ "from": asked.from_user, "to": asked.to_user });
-    let entry = |file: &(FileId, i32)| AuditEntry {
+    let entry = |file: &OwnedFile| AuditEntry {
         details: details.clone(),
-        ..audit::entry(caller, AuditAction::OwnershipTransfer, Some(*file))
+        ..audit::entry(caller, AuditAction::OwnershipTransfer, Some((file.id, file.version)))
     };
     audit_entries::insert(tx, &owned.iter().map(entry).collect::<Vec<_>>()).await?;
-    let event = |(file, version): &(FileId, i32)| Event {
-        kind: EventKind::FileOwnerChanged,
-        file: *file,
-        version: *version,
-        actor_id: caller.actor.id.clone(),
-    };
+    let hands = (asked.from_user.as_str(), asked.to_user.as_str());
+    let event = |file: &OwnedFile| Event::of_transfer(file, hands, &caller.actor.id);
     Ok(events::insert(tx, &owned.iter().map(event).collect::<Vec<_>>()).await?)
 }
 

@@ -7,7 +7,10 @@ use crate::{
         access::{can_administer, can_show_to},
     },
     db::{
-        TenantTx, Viewer, audit_entries::AuditAction, events::EventKind, file_readers, file_tags, files,
+        TenantTx, Viewer,
+        audit_entries::AuditAction,
+        events::{Event, EventKind},
+        file_readers, file_tags, files,
         idempotency_keys::Method,
     },
     domain::{
@@ -81,13 +84,15 @@ async fn write(tx: &mut TenantTx, caller: &Caller, file: File, update: FileUpdat
     let (is_renamed, tags) =
         (update.name.as_ref().is_some_and(|name| *name != file.name), update.tags.clone());
     let details = serde_json::json!({ "fields": update.field_names() });
-    let updated = files::update(tx, &update.apply(file), &caller.actor.id).await?;
+    let updated = files::update(tx, &update.apply(file.clone()), &caller.actor.id).await?;
     if is_renamed {
         file_readers::set_name(tx, updated.id, &updated.name).await?;
     }
     if let Some(tags) = tags {
         file_tags::replace(tx, updated.id, &tags).await?;
     }
-    note_with(tx, caller, &updated, (AuditAction::FileUpdate, EventKind::FileUpdated, details)).await?;
+    // Whoever loses sight of the file by it hears of it too.
+    let event = Event::of(EventKind::FileUpdated, &updated, &caller.actor.id).seen_before(&file);
+    note_with(tx, caller, event, (AuditAction::FileUpdate, details)).await?;
     Ok(filled(tx, updated).await?)
 }

@@ -29,6 +29,7 @@ use crate::{
     domain::{
         clock::{Clock, Timestamp},
         digest::Digest,
+        event_position::EventPosition,
         file::File,
         ids::{BlobId, RequestId, TenantId},
         quota::{QuotaFigures, QuotaState},
@@ -65,6 +66,8 @@ pub(super) struct Answer {
     pub(super) file: File,
     pub(super) warnings: Vec<Warning>,
     pub(super) quota: QuotaState,
+    /// Where its event stands.
+    pub(super) event: EventPosition,
 }
 
 /// An answer before its commit, which sets the file's times and knows the quota.
@@ -76,13 +79,13 @@ struct UncommittedAnswer<'a> {
 
 impl UncommittedAnswer<'_> {
     fn commit(self, times: CommitTimes, facts: Option<Box<FileFacts>>, quota: QuotaFigures) -> Answer {
-        let CommitTimes { create_time, deletion_time } = times;
+        let CommitTimes { create_time, deletion_time, event } = times;
         let file = File { create_time, update_time: create_time, deletion_time, ..self.file.into_owned() };
         let file = match facts {
             Some(facts) => facts.apply(file),
             None => file,
         };
-        Answer { file, warnings: self.warnings.into_owned(), quota: quota.state() }
+        Answer { file, warnings: self.warnings.into_owned(), quota: quota.state(), event }
     }
 }
 

@@ -23,6 +23,7 @@ use crate::{
     domain::{
         caller::Caller,
         clock::Timestamp,
+        event_position::EventPosition,
         file::{ContentState, File, FileAccess, ScanStatus},
         ids::{FileId, RequestId},
         policy::{FileSizeLimits, ScanRule, TakenTypes},
@@ -41,6 +42,8 @@ pub struct Uploaded {
     pub quota: QuotaState,
     /// Remarks.
     pub warnings: Vec<Warning>,
+    /// Where its event stands.
+    pub event: EventPosition,
 }
 
 /// Uploads one file. The stream ends (`None`) when the client's stream did, finished or broken: only an explicit finish
@@ -363,7 +366,7 @@ fn finished(
 
 /// What a committed upload is answered.
 pub(super) fn uploaded(answer: Answer) -> Uploaded {
-    let Answer { file, mut warnings, quota } = answer;
+    let Answer { file, mut warnings, quota, event } = answer;
     warnings.extend(of_quota(&quota));
-    Uploaded { file, quota, warnings }
+    Uploaded { file, quota, warnings, event }
 }

@@ -16,12 +16,14 @@ mod safe_name;
 mod standard_streams;
 mod started;
 mod versions;
+mod watch;
 
 use clap::Subcommand;
 
 use self::{exit::Exit, failure::Failure, output::Output};
 
 /// `strongroom put|get|ls|rm|undelete|versions|quota`.
+/// `strongroom put|get|ls|rm|undelete|watch|quota`.
 #[derive(Debug, Subcommand)]
 pub(super) enum ClientCommand {
     /// Upload files
@@ -37,6 +39,8 @@ pub(super) enum ClientCommand {
     /// List the versions of a file, restore or remove one
     #[command(subcommand)]
     Versions(versions::VersionsCommand),
+    /// Print changes of files as they happen
+    Watch(watch::WatchArgs),
     /// Show what a tenant may store and what it stores, or set its limits
     Quota(quota::QuotaArgs),
 }
@@ -50,6 +54,7 @@ impl ClientCommand {
             Self::Rm(args) => args.json,
             Self::Undelete(args) => args.json,
             Self::Versions(command) => command.json(),
+            Self::Watch(args) => args.json,
             Self::Quota(args) => args.json,
         };
         Output { json }
@@ -63,6 +68,7 @@ impl ClientCommand {
             Self::Rm(args) => rm::rm(args, output).await,
             Self::Undelete(args) => rm::undelete(args, output).await,
             Self::Versions(command) => versions::run(command, output).await,
+            Self::Watch(args) => watch::run(args, output).await,
             Self::Quota(args) => quota::run(args, output).await,
         }
     }

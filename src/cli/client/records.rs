@@ -202,7 +202,7 @@ fn attachment(entity: EntityRef) -> Value {
     serde_json::json!({ "type": entity.r#type, "id": entity.id, "field": entity.field })
 }
 
-fn rfc3339(at: Option<Timestamp>) -> Option<String> {
+pub(super) fn rfc3339(at: Option<Timestamp>) -> Option<String> {
     at.as_ref().and_then(human::time).map(|at| at.to_rfc3339_opts(SecondsFormat::AutoSi, true))
 }
 

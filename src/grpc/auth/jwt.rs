@@ -206,6 +206,18 @@ impl Issuer {
         validation
     }
 
+    /// Until when a token with these claims is accepted.
+    pub(super) fn valid_until(&self, claims: &Map<String, Value>) -> Timestamp {
+        let expires = seconds(claims, "exp").ok().flatten().unwrap_or_default();
+        #[allow(
+            clippy::cast_possible_truncation,
+            reason = "beyond the range it saturates, and so does the time"
+        )]
+        let expires = expires.ceil() as i64;
+        let leeway = i64::try_from(self.leeway.as_secs()).unwrap_or(i64::MAX);
+        Timestamp::from_timestamp(expires.saturating_add(leeway), 0).unwrap_or(Timestamp::MAX_UTC)
+    }
+
     fn check_time(&self, claims: &Map<String, Value>, now: Timestamp) -> Result<(), Credentials> {
         #[allow(clippy::cast_precision_loss, reason = "exact for every date before the year 285 million")]
         let (now, leeway) = (now.timestamp() as f64, self.leeway.as_secs() as f64);

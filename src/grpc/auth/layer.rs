@@ -12,9 +12,9 @@ use super::{
 };
 use crate::{
     app::{App, Error, Principal, audit::call_denied, tenants::resolve::resolve},
-    domain::caller::Origin,
+    domain::{caller::Origin, clock::Timestamp},
     grpc::{
-        call::origin,
+        call::{ValidUntil, origin},
         layers::{Around, Inner, Next},
         status,
     },
@@ -36,9 +36,12 @@ impl Around for Auth {
         if access != Access::Anonymous {
             let path = request.uri().path();
             match self.principal(request.headers(), path, access, origin.clone()).await {
-                Ok(principal) => request.extensions_mut().insert(principal),
+                Ok((principal, until)) => {
+                    request.extensions_mut().insert(principal);
+                    request.extensions_mut().insert(ValidUntil(until));
+                }
                 Err(error) => return status::status(&error, &origin.request_id).into_http(),
-            };
+            }
         }
         next.run(request).await
     }
@@ -51,14 +54,14 @@ impl Auth {
         path: &str,
         access: Access,
         origin: Origin,
-    ) -> Result<Principal, Error> {
-        let identity = self.authenticator.identify(headers).await.map_err(Error::Unauthenticated)?;
+    ) -> Result<(Principal, Timestamp), Error> {
+        let (identity, until) = self.authenticator.identify(headers).await.map_err(Error::Unauthenticated)?;
         let admitted = access.admit(&identity.standing);
         let principal = resolve(&self.app, identity, origin).await?;
-        let Principal::Caller(caller) = &principal else { return admitted.map(|()| principal) };
+        let Principal::Caller(caller) = &principal else { return admitted.map(|()| (principal, until)) };
         tracing::Span::current().record("tenant", tracing::field::display(caller.tenant_id()));
         match admitted {
-            Ok(()) => Ok(principal),
+            Ok(()) => Ok((principal, until)),
             Err(why) => Err(call_denied(&self.app, caller, path, why).await),
         }
     }

@@ -20,7 +20,7 @@ use self::{claims::ClaimRules, jwt::Issuer, keys::KeySet};
 use crate::{
     app::{Credentials, tenants::resolve::Identity},
     config::AuthConfig,
-    domain::clock::Clock,
+    domain::clock::{Clock, Timestamp},
 };
 
 pub use self::keys::KeysError;
@@ -80,11 +80,11 @@ impl Authenticator {
         watches.join_all().await;
     }
 
-    /// Who the bearer of this request's token is.
-    pub(super) async fn identify(&self, headers: &HeaderMap) -> Result<Identity, Credentials> {
+    /// Who the bearer of this request's token is, and until when it holds.
+    pub(super) async fn identify(&self, headers: &HeaderMap) -> Result<(Identity, Timestamp), Credentials> {
         let token = bearer(headers)?;
         let (issuer, claims) = jwt::verify(&self.issuers, token, self.clock.now()).await?;
-        self.claims.identity(&issuer.name, &claims)
+        Ok((self.claims.identity(&issuer.name, &claims)?, issuer.valid_until(&claims)))
     }
 }
 

@@ -14,3 +14,5 @@ pub(super) mod time;
 pub(super) mod update;
 pub(super) mod upload;
 pub(super) mod version;
+pub(super) mod watch;
+pub(super) mod webhook;

@@ -80,6 +80,7 @@ pub(in crate::grpc) fn uploaded(uploaded: Uploaded) -> v1::UploadFileResponse {
         file: Some(file::full(uploaded.file)),
         quota: Some(quota::state(uploaded.quota)),
         warnings: uploaded.warnings.into_iter().map(warning).collect(),
+        event_position: uploaded.event.to_string(),
     }
 }
 

@@ -63,7 +63,8 @@ impl Deadline {
                 Class::Stream(self.deadlines.download())
             }
             "/strongroom.v1.FileService/ListFiles" => Class::Answer(self.deadlines.list()),
-            "/grpc.health.v1.Health/Watch"
+            "/strongroom.v1.FileService/WatchFiles"
+            | "/grpc.health.v1.Health/Watch"
             | "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
             | "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo" => Class::Watch,
             _ => Class::Answer(self.deadlines.unary()),

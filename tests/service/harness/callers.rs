@@ -18,6 +18,7 @@ use strongroom::{
         UpdateFileRequest, UpdateQuotaRequest, Upload, UploadFileRequest, UploadFileResponse,
         UploadPartRequest, UploadSpec, download_file_response::Message,
         file_service_client::FileServiceClient, quota_service_client::QuotaServiceClient,
+        webhook_service_client::WebhookServiceClient,
     },
     proto::{
         admin::v1::tenant_service_client::TenantServiceClient, v1::policy_service_client::PolicyServiceClient,
@@ -46,6 +47,7 @@ pub(crate) struct Caller {
     pub(crate) quotas: QuotaServiceClient<InterceptedService<Channel, Bearer>>,
     pub(crate) policies: PolicyServiceClient<InterceptedService<Channel, Bearer>>,
     pub(crate) tenants: TenantServiceClient<InterceptedService<Channel, Bearer>>,
+    pub(crate) webhooks: WebhookServiceClient<InterceptedService<Channel, Bearer>>,
     address: String,
 }
 
@@ -89,7 +91,8 @@ impl Inner {
                 .max_decoding_message_size(bytes_max),
             quotas: QuotaServiceClient::with_interceptor(self.channel.clone(), bearer.clone()),
             policies: PolicyServiceClient::with_interceptor(self.channel.clone(), bearer.clone()),
-            tenants: TenantServiceClient::with_interceptor(self.channel.clone(), bearer),
+            tenants: TenantServiceClient::with_interceptor(self.channel.clone(), bearer.clone()),
+            webhooks: WebhookServiceClient::with_interceptor(self.channel.clone(), bearer),
             address: self.address.clone(),
         }
     }

@@ -10,7 +10,9 @@ mod database;
 mod invariants;
 mod logs;
 mod messages;
+mod receiver;
 mod tokens;
+mod watcher;
 
 use std::{
     future::Future,
@@ -47,7 +49,9 @@ pub(crate) use self::{
     messages::{
         chunk, file_id, finish, pattern, resume_messages, sha256, spec, spec_message, upload_messages,
     },
+    receiver::Receiver,
     tokens::{Identity, Key, claims, key, publish, token},
+    watcher::Watcher,
 };
 
 /// Parts are small, so that files of several parts are cheap.
@@ -349,6 +353,8 @@ fn limits(config: &Config) -> Limits {
     Limits {
         uploads: config.uploads.clone(),
         downloads: config.downloads.clone(),
+        watches: config.watches.clone(),
+        webhooks: config.webhooks.clone(),
         lists: config.lists.clone(),
         retention: config.retention.clone(),
         sweeping: config.sweeping.clone(),

@@ -1,0 +1,67 @@
+-- Where events are sent to. Deliveries follow the endpoint's own cursor in `events`: there is a row for an event only where
+-- it could not be delivered.
+CREATE TABLE webhooks (
+    tenant_id uuid NOT NULL,
+    id uuid NOT NULL,
+    url text COLLATE "C" NOT NULL,
+    description text NOT NULL,
+    -- empty means all
+    kinds smallint[] NOT NULL,
+    -- Sealed, bound to tenant and webhook. The former one signs too until its time has come.
+    sealed_secret text COLLATE "C" NOT NULL,
+    former_sealed_secret text COLLATE "C",
+    former_secret_expire_time timestamptz,
+    -- 1 active, 2 paused by an admin, 3 disabled by the service
+    state smallint NOT NULL CHECK (state BETWEEN 1 AND 3),
+    state_reason text NOT NULL DEFAULT '',
+    -- Everything up to here was delivered or given up.
+    position_xid xid8 NOT NULL,
+    position_n bigint NOT NULL,
+    position_time timestamptz NOT NULL,
+    incarnation text COLLATE "C" NOT NULL,
+    -- of the event that comes next
+    failed_attempts integer NOT NULL DEFAULT 0 CHECK (failed_attempts >= 0),
+    last_error text NOT NULL DEFAULT '',
+    -- since the last delivery that succeeded
+    first_failure_time timestamptz,
+    next_attempt_time timestamptz NOT NULL,
+    -- One replica at a time delivers; whoever lost the lease changes nothing any more.
+    lease_epoch integer NOT NULL DEFAULT 0,
+    lease_expire_time timestamptz,
+    created_by text COLLATE "C" NOT NULL,
+    create_time timestamptz NOT NULL,
+    update_time timestamptz NOT NULL,
+    revision bigint NOT NULL DEFAULT 1,
+    PRIMARY KEY (tenant_id, id),
+    CHECK ((former_sealed_secret IS NULL) = (former_secret_expire_time IS NULL))
+);
+CREATE INDEX webhooks_due ON webhooks (next_attempt_time) WHERE state = 1;
+CALL app.protect('webhooks');
+GRANT INSERT, UPDATE, DELETE ON webhooks TO strongroom_app;
+GRANT UPDATE (lease_epoch, lease_expire_time) ON webhooks TO strongroom_system;
+
+-- Events that were given up, and what became of them when somebody asked to send them again.
+CREATE TABLE webhook_deliveries (
+    tenant_id uuid NOT NULL,
+    webhook_id uuid NOT NULL,
+    position_xid xid8 NOT NULL,
+    position_n bigint NOT NULL,
+    kind smallint NOT NULL,
+    file_id uuid NOT NULL,
+    version integer NOT NULL,
+    actor_id text COLLATE "C" NOT NULL,
+    event_time timestamptz NOT NULL,
+    -- 1 dead, 2 to be sent again, 3 delivered after all
+    state smallint NOT NULL CHECK (state BETWEEN 1 AND 3),
+    attempts integer NOT NULL CHECK (attempts > 0),
+    last_error text NOT NULL,
+    create_time timestamptz NOT NULL,
+    update_time timestamptz NOT NULL,
+    PRIMARY KEY (tenant_id, webhook_id, position_xid, position_n),
+    FOREIGN KEY (tenant_id, webhook_id) REFERENCES webhooks (tenant_id, id) ON DELETE CASCADE
+);
+CREATE INDEX webhook_deliveries_waiting ON webhook_deliveries (tenant_id, webhook_id) WHERE state = 2;
+CREATE INDEX webhook_deliveries_old ON webhook_deliveries (create_time);
+CALL app.protect('webhook_deliveries');
+GRANT INSERT, UPDATE, DELETE ON webhook_deliveries TO strongroom_app;
+GRANT DELETE ON webhook_deliveries TO strongroom_system;

@@ -1,0 +1,348 @@
+//! Endpoints that events are sent to, each with its own cursor in the outbox and a lease for whoever delivers.
+
+use diesel::{
+    QueryableByName,
+    sql_types::{Array, BigInt, Double, Integer, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid},
+};
+use uuid::Uuid;
+
+use super::{DbError, SystemTx, TenantTx, event_stream::Safe, events::position, statement::statement};
+use crate::domain::{
+    clock::Timestamp,
+    event_position::EventPosition,
+    ids::{TenantId, WebhookId},
+    webhook::{Webhook, WebhookChange, WebhookState},
+};
+
+const COLUMNS: &str = "id, url, description, kinds, sealed_secret, former_sealed_secret, former_secret_expire_time, state,
+    state_reason, position_xid::text AS position_xid, position_n, position_time, incarnation, failed_attempts, last_error,
+    first_failure_time, next_attempt_time, lease_epoch, created_by, create_time, update_time, revision";
+
+/// An endpoint with what only the service knows of it.
+#[derive(Debug, Clone)]
+#[allow(missing_docs, reason = "the fields are the columns of their names")]
+pub struct StoredWebhook {
+    pub webhook: Webhook,
+    pub sealed_secret: String,
+    pub former_sealed_secret: Option<String>,
+    pub former_secret_expire_time: Option<Timestamp>,
+    pub position_time: Timestamp,
+    pub incarnation: String,
+    pub first_failure_time: Option<Timestamp>,
+    pub lease_epoch: i32,
+}
+
+#[derive(QueryableByName)]
+struct Row {
+    #[diesel(sql_type = SqlUuid)]
+    id: Uuid,
+    #[diesel(sql_type = Text)]
+    url: String,
+    #[diesel(sql_type = Text)]
+    description: String,
+    #[diesel(sql_type = Array<SmallInt>)]
+    kinds: Vec<i16>,
+    #[diesel(sql_type = Text)]
+    sealed_secret: String,
+    #[diesel(sql_type = Nullable<Text>)]
+    former_sealed_secret: Option<String>,
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    former_secret_expire_time: Option<Timestamp>,
+    #[diesel(sql_type = SmallInt)]
+    state: i16,
+    #[diesel(sql_type = Text)]
+    state_reason: String,
+    #[diesel(sql_type = Text)]
+    position_xid: String,
+    #[diesel(sql_type = BigInt)]
+    position_n: i64,
+    #[diesel(sql_type = Timestamptz)]
+    position_time: Timestamp,
+    #[diesel(sql_type = Text)]
+    incarnation: String,
+    #[diesel(sql_type = Integer)]
+    failed_attempts: i32,
+    #[diesel(sql_type = Text)]
+    last_error: String,
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    first_failure_time: Option<Timestamp>,
+    #[diesel(sql_type = Timestamptz)]
+    next_attempt_time: Timestamp,
+    #[diesel(sql_type = Integer)]
+    lease_epoch: i32,
+    #[diesel(sql_type = Text)]
+    created_by: String,
+    #[diesel(sql_type = Timestamptz)]
+    create_time: Timestamp,
+    #[diesel(sql_type = Timestamptz)]
+    update_time: Timestamp,
+    #[diesel(sql_type = BigInt)]
+    revision: i64,
+}
+
+impl Row {
+    fn read(self) -> Result<StoredWebhook, DbError> {
+        const OPERATION: &str = "read webhook";
+        let state = WebhookState::from_number(self.state);
+        Ok(StoredWebhook {
+            webhook: Webhook {
+                id: WebhookId::from_uuid(self.id),
+                url: self.url,
+                description: self.description,
+                kinds: self.kinds,
+                state: state.ok_or_else(|| DbError::corrupt(OPERATION, "state"))?,
+                state_reason: self.state_reason,
+                position: position(OPERATION, &self.position_xid, self.position_n)?,
+                failed_attempts: self.failed_attempts,
+                last_error: self.last_error,
+                next_attempt_time: self.next_attempt_time,
+                created_by: self.created_by,
+                create_time: self.create_time,
+                update_time: self.update_time,
+                revision: self.revision,
+            },
+            sealed_secret: self.sealed_secret,
+            former_sealed_secret: self.former_sealed_secret,
+            former_secret_expire_time: self.former_secret_expire_time,
+            position_time: self.position_time,
+            incarnation: self.incarnation,
+            first_failure_time: self.first_failure_time,
+            lease_epoch: self.lease_epoch,
+        })
+    }
+}
+
+/// All endpoints of the tenant, the oldest first. They are few.
+pub async fn list(tx: &mut TenantTx) -> Result<Vec<StoredWebhook>, DbError> {
+    let sql = format!("SELECT {COLUMNS} FROM webhooks WHERE tenant_id = {{}} ORDER BY create_time, id");
+    let rows: Vec<Row> = statement("list webhooks", sql)
+        .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+        .load(tx.connection()?)
+        .await?;
+    rows.into_iter().map(Row::read).collect()
+}
+
+/// An endpoint.
+pub async fn get(tx: &mut TenantTx, id: WebhookId) -> Result<Option<StoredWebhook>, DbError> {
+    find(tx, id, "").await
+}
+
+/// An endpoint, locked until the transaction ends.
+pub async fn get_for_update(tx: &mut TenantTx, id: WebhookId) -> Result<Option<StoredWebhook>, DbError> {
+    find(tx, id, "FOR UPDATE").await
+}
+
+async fn find(tx: &mut TenantTx, id: WebhookId, lock: &str) -> Result<Option<StoredWebhook>, DbError> {
+    let sql = format!("SELECT {COLUMNS} FROM webhooks WHERE tenant_id = {{}} AND id = {{}} {lock}");
+    let row: Option<Row> = statement("get webhook", sql)
+        .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+        .bind::<SqlUuid, _>(id.as_uuid())
+        .first(tx.connection()?)
+        .await?;
+    row.map(Row::read).transpose()
+}
+
+/// Makes an endpoint that is sent everything from this moment on.
+pub async fn insert(
+    tx: &mut TenantTx,
+    (id, change): (WebhookId, &WebhookChange),
+    (sealed_secret, created_by): (&str, &str),
+    from: &Safe,
+) -> Result<StoredWebhook, DbError> {
+    let sql = format!(
+        "INSERT INTO webhooks (tenant_id, id, url, description, kinds, state, sealed_secret, created_by, position_xid,
+            position_n, position_time, incarnation, next_attempt_time, create_time, update_time)
+         VALUES ({{}}, {{}}, {{}}, {{}}, {{}}, {{}}, {{}}, {{}}, {{}}::xid8, {{}}, {{}}, {{}}, app.now(), app.now(), app.now())
+         RETURNING {COLUMNS}"
+    );
+    let row: Row = statement("insert webhook", sql)
+        .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+        .bind::<SqlUuid, _>(id.as_uuid())
+        .bind::<Text, _>(change.url.clone().unwrap_or_default())
+        .bind::<Text, _>(change.description.clone().unwrap_or_default())
+        .bind::<Array<SmallInt>, _>(change.kinds.clone().unwrap_or_default())
+        .bind::<SmallInt, _>(change.state.unwrap_or(WebhookState::Active).number())
+        .bind::<Text, _>(sealed_secret.to_owned())
+        .bind::<Text, _>(created_by.to_owned())
+        .bind::<Text, _>(from.position.xid.to_string())
+        .bind::<BigInt, _>(number(from.position))
+        .bind::<Timestamptz, _>(from.time)
+        .bind::<Text, _>(from.incarnation.clone())
+        .one(tx.connection()?)
+        .await?;
+    row.read()
+}
+
+/// Changes what an admin sets. One that is made active begins to try anew.
+pub async fn update(
+    tx: &mut TenantTx,
+    id: WebhookId,
+    change: &WebhookChange,
+) -> Result<StoredWebhook, DbError> {
+    let sql = format!(
+        "UPDATE webhooks SET url = coalesce({{}}, url), description = coalesce({{}}, description),
+            kinds = coalesce({{}}, kinds), state = coalesce({{}}, state), state_reason = CASE WHEN {{}} THEN '' ELSE state_reason END,
+            failed_attempts = CASE WHEN {{}} THEN 0 ELSE failed_attempts END,
+            first_failure_time = CASE WHEN {{}} THEN NULL ELSE first_failure_time END,
+            next_attempt_time = app.now(), lease_epoch = lease_epoch + 1, lease_expire_time = NULL,
+            update_time = app.now(), revision = revision + 1
+         WHERE tenant_id = {{}} AND id = {{}} RETURNING {COLUMNS}"
+    );
+    let begins = change.state == Some(WebhookState::Active);
+    let row: Row = statement("update webhook", sql)
+        .bind::<Nullable<Text>, _>(change.url.clone())
+        .bind::<Nullable<Text>, _>(change.description.clone())
+        .bind::<Nullable<Array<SmallInt>>, _>(change.kinds.clone())
+        .bind::<Nullable<SmallInt>, _>(change.state.map(WebhookState::number))
+        .bind::<diesel::sql_types::Bool, _>(change.state.is_some())
+        .bind::<diesel::sql_types::Bool, _>(begins)
+        .bind::<diesel::sql_types::Bool, _>(begins)
+        .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+        .bind::<SqlUuid, _>(id.as_uuid())
+        .one(tx.connection()?)
+        .await?;
+    row.read()
+}
+
+/// Sets another secret; the one before signs too for so many seconds.
+pub async fn set_secret(
+    tx: &mut TenantTx,
+    id: WebhookId,
+    sealed: &str,
+    overlap_seconds: u32,
+) -> Result<StoredWebhook, DbError> {
+    let sql = format!(
+        "UPDATE webhooks SET former_sealed_secret = sealed_secret, sealed_secret = {{}},
+            former_secret_expire_time = app.now() + make_interval(secs => {{}}), update_time = app.now(),
+            revision = revision + 1
+         WHERE tenant_id = {{}} AND id = {{}} RETURNING {COLUMNS}"
+    );
+    let row: Row = statement("rotate webhook secret", sql)
+        .bind::<Text, _>(sealed.to_owned())
+        .bind::<Double, _>(f64::from(overlap_seconds))
+        .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+        .bind::<SqlUuid, _>(id.as_uuid())
+        .one(tx.connection()?)
+        .await?;
+    row.read()
+}
+
+/// Removes an endpoint with its dead letters; whether it was there.
+pub async fn delete(tx: &mut TenantTx, id: WebhookId) -> Result<bool, DbError> {
+    let deleted = statement("delete webhook", "DELETE FROM webhooks WHERE tenant_id = {} AND id = {}")
+        .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+        .bind::<SqlUuid, _>(id.as_uuid())
+        .execute(tx.connection()?)
+        .await?;
+    Ok(deleted == 1)
+}
+
+#[derive(QueryableByName)]
+struct Claimed {
+    #[diesel(sql_type = SqlUuid)]
+    tenant_id: Uuid,
+    #[diesel(sql_type = SqlUuid)]
+    id: Uuid,
+    #[diesel(sql_type = Integer)]
+    lease_epoch: i32,
+}
+
+/// An endpoint that is ours to deliver to, for as long as its lease lasts.
+#[derive(Debug, Clone, Copy)]
+pub struct Lease {
+    /// Whose.
+    pub tenant: TenantId,
+    /// Which.
+    pub webhook: WebhookId,
+    /// Whoever holds a later one has taken it over.
+    pub epoch: i32,
+}
+
+/// Takes endpoints that are due and that nobody works on, those that have waited longest first.
+pub async fn claim_due(tx: &mut SystemTx, lease_seconds: u32, limit: i64) -> Result<Vec<Lease>, DbError> {
+    let rows: Vec<Claimed> = statement(
+        "claim webhooks",
+        "UPDATE webhooks AS w SET lease_epoch = w.lease_epoch + 1, lease_expire_time = app.now() + make_interval(secs => {})
+         FROM (SELECT tenant_id, id FROM webhooks
+               WHERE state = 1 AND next_attempt_time <= app.now()
+                 AND (lease_expire_time IS NULL OR lease_expire_time <= app.now())
+               ORDER BY next_attempt_time, id LIMIT {} FOR UPDATE SKIP LOCKED) AS due
+         WHERE w.tenant_id = due.tenant_id AND w.id = due.id
+         RETURNING w.tenant_id, w.id, w.lease_epoch",
+    )
+    .bind::<Double, _>(f64::from(lease_seconds))
+    .bind::<BigInt, _>(limit)
+    .load(tx.connection()?)
+    .await?;
+    let lease = |row: Claimed| Lease {
+        tenant: TenantId::from_uuid(row.tenant_id),
+        webhook: WebhookId::from_uuid(row.id),
+        epoch: row.lease_epoch,
+    };
+    Ok(rows.into_iter().map(lease).collect())
+}
+
+/// What an attempt changes.
+#[derive(Debug, Clone)]
+#[allow(missing_docs, reason = "the fields are the columns of their names")]
+pub struct Progress {
+    pub position: EventPosition,
+    pub position_time: Timestamp,
+    pub state: WebhookState,
+    pub state_reason: String,
+    pub failed_attempts: i32,
+    pub last_error: String,
+    pub first_failure_time: Option<Timestamp>,
+    pub next_attempt_time: Timestamp,
+    /// The work on this endpoint is over for now.
+    pub gives_back: bool,
+}
+
+/// Writes down what an attempt came to; false where the lease was lost meanwhile, and then nothing is written.
+pub async fn record(tx: &mut TenantTx, lease: &Lease, progress: &Progress) -> Result<bool, DbError> {
+    let changed = statement(
+        "record webhook progress",
+        "UPDATE webhooks SET position_xid = {}::xid8, position_n = {}, position_time = {}, state = {}, state_reason = {},
+            failed_attempts = {}, last_error = {}, first_failure_time = {}, next_attempt_time = {},
+            lease_expire_time = CASE WHEN {} THEN NULL ELSE lease_expire_time END
+         WHERE tenant_id = {} AND id = {} AND lease_epoch = {}",
+    )
+    .bind::<Text, _>(progress.position.xid.to_string())
+    .bind::<BigInt, _>(number(progress.position))
+    .bind::<Timestamptz, _>(progress.position_time)
+    .bind::<SmallInt, _>(progress.state.number())
+    .bind::<Text, _>(progress.state_reason.clone())
+    .bind::<Integer, _>(progress.failed_attempts)
+    .bind::<Text, _>(progress.last_error.clone())
+    .bind::<Nullable<Timestamptz>, _>(progress.first_failure_time)
+    .bind::<Timestamptz, _>(progress.next_attempt_time)
+    .bind::<diesel::sql_types::Bool, _>(progress.gives_back)
+    .bind::<SqlUuid, _>(lease.tenant.as_uuid())
+    .bind::<SqlUuid, _>(lease.webhook.as_uuid())
+    .bind::<Integer, _>(lease.epoch)
+    .execute(tx.connection()?)
+    .await?;
+    Ok(changed == 1)
+}
+
+/// Sets an endpoint's place anew: for one whose place was lost.
+pub async fn begin_from(tx: &mut TenantTx, id: WebhookId, from: &Safe) -> Result<(), DbError> {
+    statement(
+        "set webhook position",
+        "UPDATE webhooks SET position_xid = {}::xid8, position_n = {}, position_time = {}, incarnation = {}
+         WHERE tenant_id = {} AND id = {}",
+    )
+    .bind::<Text, _>(from.position.xid.to_string())
+    .bind::<BigInt, _>(number(from.position))
+    .bind::<Timestamptz, _>(from.time)
+    .bind::<Text, _>(from.incarnation.clone())
+    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+    .bind::<SqlUuid, _>(id.as_uuid())
+    .execute(tx.connection()?)
+    .await
+    .map(|_| ())
+}
+
+pub(super) fn number(position: EventPosition) -> i64 {
+    i64::try_from(position.n).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,143 @@
+//! `WebhookService`: decode, call the use case, encode.
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status, async_trait};
+
+use super::{
+    call::{answer, caller},
+    convert::webhook::{self, shown},
+};
+use crate::{
+    app::{
+        App,
+        webhooks::{
+            create::create,
+            delete::delete,
+            deliveries,
+            get::{get, list},
+            rotate::rotate,
+            update::update,
+        },
+    },
+    proto::v1::{
+        CreateWebhookRequest, CreateWebhookResponse, DeleteWebhookRequest, DeleteWebhookResponse,
+        GetWebhookRequest, GetWebhookResponse, ListWebhookDeliveriesRequest, ListWebhookDeliveriesResponse,
+        ListWebhooksRequest, ListWebhooksResponse, RedeliverWebhookRequest, RedeliverWebhookResponse,
+        RotateWebhookSecretRequest, RotateWebhookSecretResponse, UpdateWebhookRequest, UpdateWebhookResponse,
+        webhook_service_server::WebhookService,
+    },
+};
+
+/// The adapter of the webhook service.
+pub(super) struct Webhooks(pub(super) Arc<App>);
+
+#[async_trait]
+impl WebhookService for Webhooks {
+    async fn create_webhook(
+        &self,
+        request: Request<CreateWebhookRequest>,
+    ) -> Result<Response<CreateWebhookResponse>, Status> {
+        let (caller, request) = caller(request)?;
+        answer(&caller.origin, async {
+            let (change, request_id) = webhook::create(request)?;
+            let made = create(&self.0, &caller, change, request_id).await?;
+            let secret = made.secret.text().to_owned();
+            Ok(CreateWebhookResponse { webhook: Some(shown(made.webhook)), secret })
+        })
+        .await
+    }
+
+    async fn get_webhook(
+        &self,
+        request: Request<GetWebhookRequest>,
+    ) -> Result<Response<GetWebhookResponse>, Status> {
+        let (caller, request) = caller(request)?;
+        answer(&caller.origin, async {
+            let found = get(&self.0, &caller, webhook::named(&request.webhook_id)?).await?;
+            Ok(GetWebhookResponse { webhook: Some(shown(found)) })
+        })
+        .await
+    }
+
+    async fn list_webhooks(
+        &self,
+        request: Request<ListWebhooksRequest>,
+    ) -> Result<Response<ListWebhooksResponse>, Status> {
+        let (caller, _) = caller(request)?;
+        answer(&caller.origin, async {
+            let found = list(&self.0, &caller).await?;
+            Ok(ListWebhooksResponse { webhooks: found.into_iter().map(shown).collect() })
+        })
+        .await
+    }
+
+    async fn update_webhook(
+        &self,
+        request: Request<UpdateWebhookRequest>,
+    ) -> Result<Response<UpdateWebhookResponse>, Status> {
+        let (caller, request) = caller(request)?;
+        answer(&caller.origin, async {
+            let updated = update(&self.0, &caller, webhook::update(request)?).await?;
+            Ok(UpdateWebhookResponse { webhook: Some(shown(updated)) })
+        })
+        .await
+    }
+
+    async fn delete_webhook(
+        &self,
+        request: Request<DeleteWebhookRequest>,
+    ) -> Result<Response<DeleteWebhookResponse>, Status> {
+        let (caller, request) = caller(request)?;
+        answer(&caller.origin, async {
+            let (id, request_id) = webhook::change(&request.webhook_id, &request.request_id)?;
+            delete(&self.0, &caller, id, request_id).await?;
+            Ok(DeleteWebhookResponse {})
+        })
+        .await
+    }
+
+    async fn rotate_webhook_secret(
+        &self,
+        request: Request<RotateWebhookSecretRequest>,
+    ) -> Result<Response<RotateWebhookSecretResponse>, Status> {
+        let (caller, request) = caller(request)?;
+        answer(&caller.origin, async {
+            let (id, request_id) = webhook::change(&request.webhook_id, &request.request_id)?;
+            let made = rotate(&self.0, &caller, id, request_id).await?;
+            let secret = made.secret.text().to_owned();
+            Ok(RotateWebhookSecretResponse { webhook: Some(shown(made.webhook)), secret })
+        })
+        .await
+    }
+
+    async fn list_webhook_deliveries(
+        &self,
+        request: Request<ListWebhookDeliveriesRequest>,
+    ) -> Result<Response<ListWebhookDeliveriesResponse>, Status> {
+        let (caller, request) = caller(request)?;
+        answer(&caller.origin, async {
+            let id = webhook::named(&request.webhook_id)?;
+            let which = (request.page_size, request.page_token.as_str());
+            let page = deliveries::list(&self.0, &caller, id, which).await?;
+            Ok(ListWebhookDeliveriesResponse {
+                deliveries: page.deliveries.into_iter().map(webhook::delivery).collect(),
+                next_page_token: page.next_page_token,
+            })
+        })
+        .await
+    }
+
+    async fn redeliver_webhook(
+        &self,
+        request: Request<RedeliverWebhookRequest>,
+    ) -> Result<Response<RedeliverWebhookResponse>, Status> {
+        let (caller, request) = caller(request)?;
+        answer(&caller.origin, async {
+            let (which, request_id) = webhook::redelivery(&request)?;
+            deliveries::redeliver(&self.0, &caller, which, request_id).await?;
+            Ok(RedeliverWebhookResponse {})
+        })
+        .await
+    }
+}
