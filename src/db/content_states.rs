@@ -59,8 +59,11 @@ pub async fn mark_damaged(tx: &mut TenantTx, blob: &Blob, reason: StateReason) -
                    FROM marked GROUP BY file_id) AS m
              WHERE f.tenant_id = {} AND f.id = m.file_id
          ), told AS (
-             INSERT INTO events (tenant_id, create_time, kind, file_id, version, actor_id)
-             SELECT {}, app.now(), {}, file_id, version, {} FROM marked
+             INSERT INTO events (tenant_id, create_time, kind, file_id, version, actor_id, owner_id, audience, readers)
+             SELECT f.tenant_id, app.now(), {}, m.file_id, m.version, {}, f.owner_id, f.audience, array(
+                 SELECT reader.principal FROM file_readers AS reader
+                 WHERE reader.tenant_id = f.tenant_id AND reader.file_id = f.id)
+             FROM marked AS m JOIN files AS f ON f.tenant_id = {} AND f.id = m.file_id
          )
          SELECT file_id, version FROM marked",
     )
@@ -69,9 +72,9 @@ pub async fn mark_damaged(tx: &mut TenantTx, blob: &Blob, reason: StateReason) -
     .bind::<SqlUuid, _>(blob.id.as_uuid())
     .bind::<SmallInt, _>(reason.number())
     .bind::<SqlUuid, _>(tenant)
-    .bind::<SqlUuid, _>(tenant)
     .bind::<SmallInt, _>(EventKind::FileDamaged.number())
     .bind::<Text, _>(Actor::system().id)
+    .bind::<SqlUuid, _>(tenant)
     .load(tx.connection()?)
     .await?;
     let entries = entries(&moved, AuditAction::FileDamage, &serde_json::json!({ "reason": reason }));
@@ -101,17 +104,20 @@ pub async fn mark_whole(tx: &mut SystemTx, tenant: TenantId, blob: BlobId) -> Re
              FROM (SELECT file_id, array_agg(version) AS versions FROM marked GROUP BY file_id) AS m
              WHERE f.tenant_id = {} AND f.id = m.file_id
          ), told AS (
-             INSERT INTO events (tenant_id, create_time, kind, file_id, version, actor_id)
-             SELECT {}, app.now(), {}, file_id, version, {} FROM marked
+             INSERT INTO events (tenant_id, create_time, kind, file_id, version, actor_id, owner_id, audience, readers)
+             SELECT f.tenant_id, app.now(), {}, m.file_id, m.version, {}, f.owner_id, f.audience, array(
+                 SELECT reader.principal FROM file_readers AS reader
+                 WHERE reader.tenant_id = f.tenant_id AND reader.file_id = f.id)
+             FROM marked AS m JOIN files AS f ON f.tenant_id = {} AND f.id = m.file_id
          )
          SELECT file_id, version FROM marked",
     )
     .bind::<SqlUuid, _>(tenant.as_uuid())
     .bind::<SqlUuid, _>(blob.as_uuid())
     .bind::<SqlUuid, _>(tenant.as_uuid())
-    .bind::<SqlUuid, _>(tenant.as_uuid())
     .bind::<SmallInt, _>(EventKind::FileRepaired.number())
     .bind::<Text, _>(Actor::system().id)
+    .bind::<SqlUuid, _>(tenant.as_uuid())
     .load(tx.connection()?)
     .await?;
     let entries = entries(&moved, AuditAction::FileRepair, &serde_json::json!({}));

@@ -190,8 +190,8 @@ async fn multiply(s: &Service, count: u32) {
          INSERT INTO audit_entries (tenant_id, create_time, actor_kind, actor_id, action, is_allowed, file_id, version,
              request_id, address, details)
          SELECT tenant_id, create_time, 1, 'alice', 2, true, copy, 1, '', '', '{{}}' FROM version, copies;
-         INSERT INTO events (tenant_id, create_time, kind, file_id, version, actor_id)
-         SELECT tenant_id, create_time, 1, copy, 1, 'alice' FROM version, copies;
+         INSERT INTO events (tenant_id, create_time, kind, file_id, version, actor_id, owner_id, audience, readers)
+         SELECT tenant_id, create_time, 1, copy, 1, 'alice', 'alice', 3, '{{}}' FROM version, copies;
          UPDATE usage_counters SET file_count = file_count + {count}, total_bytes = total_bytes + 10 * {count};
          UPDATE quotas SET file_count = file_count + {count}, used_bytes = used_bytes + 10 * {count}"
     );
