@@ -36,4 +36,5 @@ mod upload_faults;
 mod upload_retries;
 mod upload_streams;
 mod watch;
+mod webhook_guards;
 mod webhooks;
