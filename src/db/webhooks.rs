@@ -258,15 +258,23 @@ pub struct Lease {
     pub epoch: i32,
 }
 
-/// Takes endpoints that are due and that nobody works on, those that have waited longest first.
+/// Takes endpoints that have something to do and that nobody works on, those that have waited longest first. One without
+/// anything to do is taken once an hour, so that its place does not grow older than events are kept.
 pub async fn claim_due(tx: &mut SystemTx, lease_seconds: u32, limit: i64) -> Result<Vec<Lease>, DbError> {
     let rows: Vec<Claimed> = statement(
         "claim webhooks",
         "UPDATE webhooks AS w SET lease_epoch = w.lease_epoch + 1, lease_expire_time = app.now() + make_interval(secs => {})
-         FROM (SELECT tenant_id, id FROM webhooks
-               WHERE state = 1 AND next_attempt_time <= app.now()
-                 AND (lease_expire_time IS NULL OR lease_expire_time <= app.now())
-               ORDER BY next_attempt_time, id LIMIT {} FOR UPDATE SKIP LOCKED) AS due
+         FROM (SELECT idle.tenant_id, idle.id FROM webhooks AS idle
+               WHERE idle.state = 1 AND idle.next_attempt_time <= app.now()
+                 AND (idle.lease_expire_time IS NULL OR idle.lease_expire_time <= app.now())
+                 AND (idle.position_time <= app.now() - interval '1 hour'
+                      OR EXISTS (SELECT FROM events AS e
+                                 WHERE e.tenant_id = idle.tenant_id
+                                   AND (e.xid, e.n) > (idle.position_xid, idle.position_n)
+                                   AND e.xid < (SELECT pg_snapshot_xmin(pg_current_snapshot())))
+                      OR EXISTS (SELECT FROM webhook_deliveries AS d
+                                 WHERE d.tenant_id = idle.tenant_id AND d.webhook_id = idle.id AND d.state = 2))
+               ORDER BY idle.next_attempt_time, idle.id LIMIT {} FOR UPDATE OF idle SKIP LOCKED) AS due
          WHERE w.tenant_id = due.tenant_id AND w.id = due.id
          RETURNING w.tenant_id, w.id, w.lease_epoch",
     )
@@ -294,8 +302,8 @@ pub struct Progress {
     pub last_error: String,
     pub first_failure_time: Option<Timestamp>,
     pub next_attempt_time: Timestamp,
-    /// The work on this endpoint is over for now.
-    pub gives_back: bool,
+    /// For how many seconds the endpoint stays ours; none when the work on it is over for now.
+    pub lease_seconds: Option<u32>,
 }
 
 /// Writes down what an attempt came to; false where the lease was lost meanwhile, and then nothing is written.
@@ -304,7 +312,7 @@ pub async fn record(tx: &mut TenantTx, lease: &Lease, progress: &Progress) -> Re
         "record webhook progress",
         "UPDATE webhooks SET position_xid = {}::xid8, position_n = {}, position_time = {}, state = {}, state_reason = {},
             failed_attempts = {}, last_error = {}, first_failure_time = {}, next_attempt_time = {},
-            lease_expire_time = CASE WHEN {} THEN NULL ELSE lease_expire_time END
+            lease_expire_time = app.now() + make_interval(secs => {})
          WHERE tenant_id = {} AND id = {} AND lease_epoch = {}",
     )
     .bind::<Text, _>(progress.position.xid.to_string())
@@ -316,7 +324,7 @@ pub async fn record(tx: &mut TenantTx, lease: &Lease, progress: &Progress) -> Re
     .bind::<Text, _>(progress.last_error.clone())
     .bind::<Nullable<Timestamptz>, _>(progress.first_failure_time)
     .bind::<Timestamptz, _>(progress.next_attempt_time)
-    .bind::<diesel::sql_types::Bool, _>(progress.gives_back)
+    .bind::<Nullable<Double>, _>(progress.lease_seconds.map(f64::from))
     .bind::<SqlUuid, _>(lease.tenant.as_uuid())
     .bind::<SqlUuid, _>(lease.webhook.as_uuid())
     .bind::<Integer, _>(lease.epoch)

@@ -52,5 +52,6 @@ mod upload_retries;
 mod upload_streams;
 mod versions;
 mod watch;
+mod webhook_guards;
 mod webhooks;
 mod workers;

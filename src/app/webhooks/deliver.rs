@@ -30,8 +30,8 @@ const ENDPOINTS_PER_ROUND: i64 = 16;
 const EVENTS_PER_ENDPOINT: i64 = 16;
 /// How many dead letters of one endpoint one round sends again.
 const REDELIVERIES_PER_ENDPOINT: i64 = 4;
-/// Besides the time that its answers may take, how long an endpoint is ours, in seconds.
-const LEASE_MARGIN_SECONDS: u64 = 60;
+/// Besides the time that one answer may take, how long an endpoint is ours, in seconds. Every attempt prolongs it.
+const LEASE_MARGIN_SECONDS: u64 = 30;
 const DROPPED: &str = "events that were due here are no longer kept, or the database was restored since: list the files \
                        again, then set the state to ACTIVE to go on from now";
 const UNREADABLE: &str = "its secret cannot be read any more, because the service's key is another one: rotate the secret, then \
@@ -46,11 +46,8 @@ pub async fn deliver(app: &App) -> Result<usize, Error> {
     if !config.enabled {
         return Ok(0);
     }
-    let messages = u64::try_from(EVENTS_PER_ENDPOINT + REDELIVERIES_PER_ENDPOINT).unwrap_or(u64::MAX);
-    let lease_seconds = config.timeout_seconds.saturating_mul(messages).saturating_add(LEASE_MARGIN_SECONDS);
     let mut tx = app.db.system_tx().await?;
-    let lease_seconds = u32::try_from(lease_seconds).unwrap_or(u32::MAX);
-    let leases = webhooks::claim_due(&mut tx, lease_seconds, ENDPOINTS_PER_ROUND).await?;
+    let leases = webhooks::claim_due(&mut tx, lease_seconds(app), ENDPOINTS_PER_ROUND).await?;
     tx.commit().await?;
     let served = join_all(leases.iter().map(|lease| serve(app, lease))).await;
     let mut done = 0;
@@ -110,7 +107,9 @@ type Due = (StoredWebhook, Vec<Delivery>, Batch);
 async fn read(tx: &mut TenantTx, lease: &Lease) -> Result<Option<Due>, Error> {
     let stored = webhooks::get(tx, lease.webhook).await?;
     let Some(stored) = stored.filter(|stored| stored.lease_epoch == lease.epoch) else { return Ok(None) };
-    let kinds = stored.webhook.kinds.iter().filter_map(|kind| EventKind::from_number(*kind)).collect();
+    let known =
+        |kind: &i16| EventKind::from_number(*kind).ok_or_else(|| Error::internal("an unknown kind of event"));
+    let kinds = stored.webhook.kinds.iter().map(known).collect::<Result<_, _>>()?;
     let waiting = webhook_deliveries::list_waiting(tx, lease.webhook, REDELIVERIES_PER_ENDPOINT).await?;
     let selection = Selection { kinds, file: None };
     let batch = event_stream::read(tx, stored.webhook.position, &selection, EVENTS_PER_ENDPOINT).await?;
@@ -141,7 +140,7 @@ impl<'a> Endpoint<'a> {
             last_error: webhook.last_error.clone(),
             first_failure_time: stored.first_failure_time,
             next_attempt_time: now,
-            gives_back: false,
+            lease_seconds: Some(lease_seconds(app)),
         };
         Self { app, lease, url: webhook.url.clone(), secrets, progress, now, done: 0 }
     }
@@ -232,7 +231,7 @@ impl<'a> Endpoint<'a> {
 
     /// Writes down how things stand, and lets the next one in.
     async fn give_back(&mut self) -> Result<(), Error> {
-        self.progress.gives_back = true;
+        self.progress.lease_seconds = None;
         let mut tx = tenant_tx(self.app, self.lease).await?;
         let written = webhooks::record(&mut tx, self.lease, &self.progress).await;
         tx.finish(written).await?;
@@ -247,6 +246,11 @@ impl<'a> Endpoint<'a> {
         let pause: Duration = self.app.limits.webhooks.backoff(failed).mul_f64(0.5 + share / 2.0);
         chrono::Duration::from_std(pause).unwrap_or(chrono::Duration::MAX)
     }
+}
+
+fn lease_seconds(app: &App) -> u32 {
+    let seconds = app.limits.webhooks.timeout_seconds.saturating_add(LEASE_MARGIN_SECONDS);
+    u32::try_from(seconds).unwrap_or(u32::MAX)
 }
 
 fn disable_after(app: &App) -> chrono::Duration {

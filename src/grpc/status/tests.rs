@@ -14,6 +14,9 @@ fn errors() -> Vec<Error> {
     vec![
         Error::Invalid(Violations::one("spec.name", "must not be empty")),
         Error::PageTokenInvalid,
+        Error::CursorInvalid,
+        Error::CursorTooOld,
+        Error::TooManyWebhooks(20),
         Error::StreamOrder("the spec comes first"),
         Error::ChecksumMismatch { algorithm: "crc32c" },
         Error::SizeMismatch { declared: 100, received: 99 },

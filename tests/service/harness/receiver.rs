@@ -13,7 +13,11 @@ use axum::{
 };
 use serde_json::Value;
 use strongroom::crypto::webhook_secret::WebhookSecret;
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{
+    net::TcpListener,
+    sync::{OwnedRwLockWriteGuard, RwLock},
+    task::JoinHandle,
+};
 
 /// What came.
 #[derive(Debug, Clone)]
@@ -26,6 +30,7 @@ pub(crate) struct Received {
 struct Shared {
     received: Arc<Mutex<Vec<Received>>>,
     script: Arc<Mutex<VecDeque<(u16, String)>>>,
+    gate: Arc<RwLock<()>>,
 }
 
 /// A running endpoint; it ends with the test.
@@ -47,6 +52,7 @@ async fn take(
     body: Bytes,
 ) -> (StatusCode, [(&'static str, String); 1]) {
     shared.received.lock().unwrap().push(Received { headers, body });
+    drop(shared.gate.read().await);
     let (status, location) = shared.script.lock().unwrap().pop_front().unwrap_or((200, String::new()));
     (StatusCode::from_u16(status).unwrap(), [("location", location)])
 }
@@ -66,6 +72,11 @@ impl Receiver {
     /// The next messages are answered with these; all others with 200.
     pub(crate) fn answer(&self, statuses: &[u16]) {
         self.shared.script.lock().unwrap().extend(statuses.iter().map(|status| (*status, String::new())));
+    }
+
+    /// No message is answered before the guard is dropped.
+    pub(crate) async fn hold(&self) -> OwnedRwLockWriteGuard<()> {
+        Arc::clone(&self.shared.gate).write_owned().await
     }
 
     /// The next message is sent elsewhere.

@@ -1,0 +1,113 @@
+//! What webhooks guard: the network behind the service, and their secrets.
+
+use chrono::Duration;
+use strongroom::proto::v1::{CreateWebhookRequest, ListWebhooksRequest, RotateWebhookSecretRequest, Webhook};
+use tonic::Code;
+
+use crate::{
+    harness::{Receiver, reason, service_test, violated_fields},
+    webhooks::local_test,
+};
+
+const REQUEST: &str = "0193a7a0-0000-7000-8000-0000000000aa";
+
+#[test]
+fn nothing_is_sent_into_the_network_behind_the_service() {
+    service_test(|s| async move {
+        let receiver = Receiver::start().await;
+        for url in
+            ["https://127.0.0.1/", "https://[::ffff:169.254.169.254]/", "http://example.org/", "nowhere"]
+        {
+            let refused = s.webhook(Webhook { url: url.to_owned(), ..Webhook::default() }).await.unwrap_err();
+            assert_eq!(refused.code(), Code::InvalidArgument, "{url}");
+            assert_eq!(violated_fields(&refused), ["webhook.url"], "{url}");
+        }
+        // A name that leads inside is found out when it is looked up.
+        let inside = receiver.url.replace("http://127.0.0.1", "https://localhost");
+        let (id, _) = s.webhook_to(&inside).await;
+        s.uploads(&["a"]).await;
+        assert_eq!(s.delivered().await, 0);
+        let shown = s.shown(&id).await;
+        assert_eq!(shown.failed_attempts, 1);
+        assert!(shown.last_error.contains("private network"), "{}", shown.last_error);
+        assert!(receiver.received().is_empty());
+    });
+}
+
+#[test]
+fn redirects_are_not_followed() {
+    local_test(
+        |_| {},
+        |s, receiver| async move {
+            let elsewhere = Receiver::start().await;
+            let (id, _) = s.webhook_to(&receiver.url).await;
+            receiver.redirect_to(&elsewhere.url);
+            s.uploads(&["a"]).await;
+            assert_eq!(s.delivered().await, 0);
+            assert_eq!((receiver.files().len(), elsewhere.files().len()), (1, 0));
+            assert!(s.shown(&id).await.last_error.contains("307"));
+        },
+    );
+}
+
+#[test]
+fn a_secret_is_shown_once_and_stored_sealed() {
+    local_test(
+        |_| {},
+        |s, receiver| async move {
+            let webhook = Webhook { url: receiver.url.clone(), ..Webhook::default() };
+            let request = CreateWebhookRequest { webhook: Some(webhook), request_id: REQUEST.to_owned() };
+            let first = s.ada().webhooks.create_webhook(request.clone()).await.unwrap().into_inner();
+            let again = s.ada().webhooks.create_webhook(request).await.unwrap().into_inner();
+            assert_eq!(first, again, "a retry is the same answer, and one endpoint");
+            assert!(first.secret.starts_with("whsec_"));
+            let all = s.ada().webhooks.list_webhooks(ListWebhooksRequest {}).await.unwrap().into_inner();
+            assert_eq!(all.webhooks.len(), 1);
+            let stored = s
+                .owner
+                .texts(
+                    "SELECT to_jsonb(w)::text FROM webhooks w UNION ALL SELECT answer::text FROM idempotency_keys
+                     UNION ALL SELECT details::text FROM audit_entries",
+                )
+                .await;
+            let secret = first.secret.trim_start_matches("whsec_");
+            assert!(stored.len() >= 3 && stored.iter().all(|row| !row.contains(secret)));
+        },
+    );
+}
+
+#[test]
+fn for_a_day_after_a_rotation_both_secrets_sign() {
+    local_test(
+        |_| {},
+        |s, receiver| async move {
+            let (id, before) = s.webhook_to(&receiver.url).await;
+            let request = RotateWebhookSecretRequest { webhook_id: id, request_id: String::new() };
+            let rotated = s.ada().webhooks.rotate_webhook_secret(request).await.unwrap().into_inner();
+            for hours in [23, 2] {
+                s.clock.advance(Duration::hours(hours));
+                s.uploads(&["a"]).await;
+                assert_eq!(s.delivered().await, 1);
+            }
+            let received = receiver.received();
+            assert!(received.iter().all(|message| message.is_signed_with(&rotated.secret)));
+            assert!(received[0].is_signed_with(&before) && !received[1].is_signed_with(&before));
+        },
+    );
+}
+
+#[test]
+fn a_tenant_has_so_many_webhooks_and_no_more() {
+    local_test(
+        |config| config.per_tenant_max = 1,
+        |s, receiver| async move {
+            s.webhook_to(&receiver.url).await;
+            let more = Webhook { url: receiver.url.clone(), ..Webhook::default() };
+            let refused = s.webhook(more).await.unwrap_err();
+            assert_eq!(
+                (refused.code(), reason(&refused)),
+                (Code::FailedPrecondition, "WEBHOOK_LIMIT".to_owned())
+            );
+        },
+    );
+}
