@@ -38,6 +38,7 @@ mod policies;
 mod quotas;
 mod randomness;
 mod retry;
+mod tenants;
 mod upload;
 mod upload_messages;
 

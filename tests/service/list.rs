@@ -365,6 +365,7 @@ fn a_basic_view_leaves_out_what_is_long() {
                 metadata: None,
                 tags: vec![],
                 attachments: vec![],
+                download_count: None,
                 ..full.clone()
             };
             assert_eq!(listed, basic);

@@ -14,12 +14,15 @@ mod records;
 mod rm;
 mod safe_name;
 mod standard_streams;
+mod tenant_records;
+mod tenants;
+mod transfer_ownership;
 
 use clap::Subcommand;
 
 use self::{exit::Exit, failure::Failure, output::Output};
 
-/// `strongroom put|get|ls|rm|undelete|quota`.
+/// `strongroom put|get|ls|rm|undelete|quota|transfer-ownership|tenants`.
 #[derive(Debug, Subcommand)]
 pub(super) enum ClientCommand {
     /// Upload files
@@ -34,6 +37,10 @@ pub(super) enum ClientCommand {
     Undelete(rm::UndeleteArgs),
     /// Show what a tenant may store and what it stores, or set its limits
     Quota(quota::QuotaArgs),
+    /// Give the files of someone who leaves to someone else; for a tenant's admins
+    TransferOwnership(transfer_ownership::TransferArgs),
+    /// Create, suspend, export and delete tenants; for operators
+    Tenants(Box<tenants::TenantsArgs>),
 }
 
 impl ClientCommand {
@@ -45,6 +52,8 @@ impl ClientCommand {
             Self::Rm(args) => args.json,
             Self::Undelete(args) => args.json,
             Self::Quota(args) => args.json,
+            Self::TransferOwnership(args) => args.json,
+            Self::Tenants(args) => args.target().json,
         };
         Output { json }
     }
@@ -57,6 +66,8 @@ impl ClientCommand {
             Self::Rm(args) => rm::rm(args, output).await,
             Self::Undelete(args) => rm::undelete(args, output).await,
             Self::Quota(args) => quota::run(args, output).await,
+            Self::TransferOwnership(args) => transfer_ownership::run(args, output).await,
+            Self::Tenants(args) => tenants::run(*args, output).await,
         }
     }
 }
@@ -199,6 +210,8 @@ mod tests {
         assert_eq!(strongroom(&server, &["undelete", "0198"]).await, Exit::Ok);
         assert_eq!(strongroom(&server, &["quota", "--set-limit", "10GiB", "--json"]).await, Exit::Ok);
         assert_eq!(strongroom(&server, &["quota", "--usage"]).await, Exit::Ok);
+        let transfer = ["transfer-ownership", "--from", "alice", "--to", "bob"];
+        assert_eq!(strongroom(&server, &transfer).await, Exit::Ok);
         assert_eq!(strongroom(&server, &["ls", "--all", "--json"]).await, Exit::Ok);
     }
 
