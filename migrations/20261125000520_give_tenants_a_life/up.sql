@@ -50,15 +50,18 @@ CREATE TRIGGER tenant_moves BEFORE UPDATE OF state ON tenants
 CREATE FUNCTION app.check_tenant_is_active() RETURNS trigger
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
     AS $$
+DECLARE
+    now_state smallint;
 BEGIN
     IF app.tenant_id() IS NULL THEN
         RETURN NULL;
     END IF;
     PERFORM app.lock_births(app.tenant_id(), false);
     -- A statement of its own, so that it sees what the lock's last holder committed.
-    IF NOT EXISTS (SELECT FROM public.tenants WHERE id = app.tenant_id() AND state = 1) THEN
-        RAISE EXCEPTION 'the tenant is not active'
-            USING ERRCODE = 'check_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = 'tenant_is_active';
+    now_state := (SELECT state FROM public.tenants WHERE id = app.tenant_id());
+    IF now_state IS DISTINCT FROM 1 THEN
+        RAISE EXCEPTION 'the tenant is not active' USING ERRCODE = 'check_violation', TABLE = TG_TABLE_NAME,
+            CONSTRAINT = CASE now_state WHEN 2 THEN 'tenant_is_active' ELSE 'tenant_is_not_deleted' END;
     END IF;
     RETURN NULL;
 END

@@ -319,6 +319,7 @@ impl From<DbError> for Error {
                 Self::DatabaseUnavailable(error)
             }
             DbErrorKind::Constraint(name) if name == "tenant_is_active" => Self::TenantSuspended,
+            DbErrorKind::Constraint(name) if name == "tenant_is_not_deleted" => Self::TenantDeleted,
             DbErrorKind::Constraint(name) if name == "file_category_exists" => {
                 Violations::one("spec.category", "was removed from the tenant's policy meanwhile").into()
             }

@@ -11,9 +11,12 @@ use tonic::{
 };
 
 use super::{error::ClientError, retry::RetryPolicy};
-use crate::proto::v1::{
-    file_service_client::FileServiceClient, policy_service_client::PolicyServiceClient,
-    quota_service_client::QuotaServiceClient, webhook_service_client::WebhookServiceClient,
+use crate::proto::{
+    admin::v1::tenant_service_client::TenantServiceClient,
+    v1::{
+        file_service_client::FileServiceClient, policy_service_client::PolicyServiceClient,
+        quota_service_client::QuotaServiceClient, webhook_service_client::WebhookServiceClient,
+    },
 };
 
 /// What HTTP/2 allows a frame to have.
@@ -126,6 +129,7 @@ pub(super) struct Services {
     pub(super) quotas: QuotaServiceClient<Authenticated>,
     pub(super) policies: PolicyServiceClient<Authenticated>,
     pub(super) webhooks: WebhookServiceClient<Authenticated>,
+    pub(super) tenants: TenantServiceClient<Authenticated>,
 }
 
 type Authenticated = InterceptedService<Channel, BearerToken>;
@@ -143,7 +147,9 @@ impl Client {
                     .max_decoding_message_size(MESSAGE_SIZE_BYTES_MAX),
                 quotas: QuotaServiceClient::with_interceptor(channel.clone(), token.clone()),
                 policies: PolicyServiceClient::with_interceptor(channel.clone(), token.clone()),
-                webhooks: WebhookServiceClient::with_interceptor(channel, token),
+                webhooks: WebhookServiceClient::with_interceptor(channel.clone(), token.clone()),
+                tenants: TenantServiceClient::with_interceptor(channel, token)
+                    .max_decoding_message_size(MESSAGE_SIZE_BYTES_MAX),
             },
             retry: options.retry,
             unary_timeout: options.unary_timeout,

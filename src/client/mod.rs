@@ -42,6 +42,7 @@ mod quotas;
 mod randomness;
 mod resume;
 mod retry;
+mod tenants;
 mod upload;
 mod upload_messages;
 mod watch;

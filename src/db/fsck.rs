@@ -175,6 +175,10 @@ const CHARGED: &str = "
     JOIN versions AS v ON v.tenant_id = f.tenant_id AND v.file_id = f.id
     WHERE f.delete_time IS NULL OR (t.policy -> 'trash' ->> 'counts_against_quota')::boolean";
 
+/// Whose books are not being erased: a tenant that is going has none that add up.
+const HAS_BOOKS: &str =
+    "NOT EXISTS (SELECT FROM tenants AS going WHERE going.id = tenant_id AND going.state = 3)";
+
 /// Quota rows that differ from what is stored and what is open.
 pub async fn quota_drifts(tx: &mut SystemTx) -> Result<Vec<QuotaDrift>, DbError> {
     let sql = format!(
@@ -191,8 +195,8 @@ pub async fn quota_drifts(tx: &mut SystemTx) -> Result<Vec<QuotaDrift>, DbError>
              FROM quotas AS q LEFT JOIN charged AS c USING (tenant_id) LEFT JOIN opened AS o USING (tenant_id)
          )
          SELECT * FROM books
-         WHERE used_bytes <> charged_bytes OR file_count <> charged_files OR reserved_bytes <> open_bytes
-            OR reserved_file_count <> open_uploads
+         WHERE {HAS_BOOKS} AND (used_bytes <> charged_bytes OR file_count <> charged_files
+            OR reserved_bytes <> open_bytes OR reserved_file_count <> open_uploads)
          ORDER BY tenant_id"
     );
     let rows: Vec<DriftRow> = statement("check quotas", sql).load(tx.connection()?).await?;
@@ -248,7 +252,8 @@ pub async fn usage_drifts(tx: &mut SystemTx) -> Result<Vec<UsageDrift>, DbError>
                     count(*) FILTER (WHERE is_current) AS files
              FROM ({CHARGED}) AS c GROUP BY tenant_id, category, media_kind
          ) AS s USING (tenant_id, category, media_kind)
-         WHERE coalesce(u.total_bytes, 0) <> coalesce(s.bytes, 0) OR coalesce(u.file_count, 0) <> coalesce(s.files, 0)
+         WHERE {HAS_BOOKS} AND (coalesce(u.total_bytes, 0) <> coalesce(s.bytes, 0)
+            OR coalesce(u.file_count, 0) <> coalesce(s.files, 0))
          ORDER BY tenant_id, category, media_kind"
     );
     let rows: Vec<UsageRow> = statement("check usage counters", sql).load(tx.connection()?).await?;

@@ -94,7 +94,39 @@ async fn dev_serves_ready_callers_and_finds_its_data_again() {
     assert_eq!(std::fs::read_to_string(copy).unwrap(), "kept");
     let (code, quota) = run(&data_dir, "acme_admin", &["quota"]).await;
     assert_eq!((code, &quota["used_bytes"]), (Some(0), &Value::from(4)));
+    operators_lead_a_tenant_through_its_life(&data_dir).await;
     stop(dev).await;
+}
+
+/// What an operator types.
+async fn operators_lead_a_tenant_through_its_life(data_dir: &Path) {
+    let create = ["tenants", "create", "newco", "--issuer", "https://id.example.org", "--preset", "crm"];
+    let (code, born) = run(data_dir, "operator", &create).await;
+    assert_eq!((code, &born["preset"]), (Some(0), &Value::from("crm")));
+    let id = born["id"].as_str().unwrap();
+    let (code, _) = run(data_dir, "acme_admin", &["tenants", "show", id]).await;
+    assert_eq!(code, Some(4), "for operators alone");
+    for (command, state) in [
+        (&["tenants", "suspend", id, "--reason", "unpaid"][..], "TENANT_STATE_SUSPENDED"),
+        (&["tenants", "resume", id], "TENANT_STATE_ACTIVE"),
+    ] {
+        let (code, moved) = run(data_dir, "operator", command).await;
+        assert_eq!((code, &moved["state"]), (Some(0), &Value::from(state)));
+    }
+    let (code, _) = run(data_dir, "operator", &["tenants", "export", id]).await;
+    assert_eq!(code, Some(0));
+    for (command, state) in [
+        (&["tenants", "delete", id][..], "TENANT_STATE_ACTIVE"),
+        (&["tenants", "delete", id, "--yes"], "TENANT_STATE_DELETING"),
+    ] {
+        let (code, answer) = run(data_dir, "operator", command).await;
+        assert_eq!((code, &answer["tenant"]["state"]), (Some(0), &Value::from(state)));
+    }
+    let (code, _) = run(data_dir, "operator", &["tenants", "ls"]).await;
+    assert_eq!(code, Some(0));
+    let transfer = ["transfer-ownership", "--from", "leaver", "--to", "successor", "--dry-run"];
+    let (code, left) = run(data_dir, "acme_admin", &transfer).await;
+    assert_eq!((code, &left["remaining_file_count"]), (Some(0), &Value::from(0)));
 }
 
 /// What `scripts/with-garage` hands down.

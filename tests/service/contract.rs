@@ -224,7 +224,7 @@ async fn call_policy_or_tenant(path: &str, caller: &Caller, file: &str, tenant: 
             let request = CreateTenantRequest {
                 kind: TenantKind::Organization.into(),
                 issuer: "https://id.example.org".to_owned(),
-                external_id: uuid::Uuid::now_v7().to_string(),
+                external_id: format!("beside {tenant_id}"),
                 ..Default::default()
             };
             tenants.create_tenant(request).await.map(|_| ())

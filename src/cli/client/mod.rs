@@ -15,6 +15,9 @@ mod rm;
 mod safe_name;
 mod standard_streams;
 mod started;
+mod tenant_records;
+mod tenants;
+mod transfer_ownership;
 mod versions;
 mod watch;
 
@@ -24,6 +27,7 @@ use self::{exit::Exit, failure::Failure, output::Output};
 
 /// `strongroom put|get|ls|rm|undelete|versions|quota`.
 /// `strongroom put|get|ls|rm|undelete|watch|quota`.
+/// `strongroom put|get|ls|rm|undelete|quota|transfer-ownership|tenants`.
 #[derive(Debug, Subcommand)]
 pub(super) enum ClientCommand {
     /// Upload files
@@ -43,6 +47,10 @@ pub(super) enum ClientCommand {
     Watch(watch::WatchArgs),
     /// Show what a tenant may store and what it stores, or set its limits
     Quota(quota::QuotaArgs),
+    /// Give the files of someone who leaves to someone else; for a tenant's admins
+    TransferOwnership(transfer_ownership::TransferArgs),
+    /// Create, suspend, export and delete tenants; for operators
+    Tenants(Box<tenants::TenantsArgs>),
 }
 
 impl ClientCommand {
@@ -56,6 +64,8 @@ impl ClientCommand {
             Self::Versions(command) => command.json(),
             Self::Watch(args) => args.json,
             Self::Quota(args) => args.json,
+            Self::TransferOwnership(args) => args.json,
+            Self::Tenants(args) => args.target().json,
         };
         Output { json }
     }
@@ -70,6 +80,8 @@ impl ClientCommand {
             Self::Versions(command) => versions::run(command, output).await,
             Self::Watch(args) => watch::run(args, output).await,
             Self::Quota(args) => quota::run(args, output).await,
+            Self::TransferOwnership(args) => transfer_ownership::run(args, output).await,
+            Self::Tenants(args) => tenants::run(*args, output).await,
         }
     }
 }
@@ -215,6 +227,8 @@ mod tests {
         assert_eq!(strongroom(&server, &["versions", "restore", "0198", "1", "--json"]).await, Exit::Ok);
         assert_eq!(strongroom(&server, &["versions", "rm", "0198", "1"]).await, Exit::Ok);
         assert_eq!(strongroom(&server, &["quota", "--usage"]).await, Exit::Ok);
+        let transfer = ["transfer-ownership", "--from", "alice", "--to", "bob"];
+        assert_eq!(strongroom(&server, &transfer).await, Exit::Ok);
         assert_eq!(strongroom(&server, &["ls", "--all", "--json"]).await, Exit::Ok);
     }
 

@@ -48,6 +48,8 @@ pub(super) struct FileRecord {
     pub retain_until_time: Option<String>,
     pub legal_hold: Option<Value>,
     pub attachments: Vec<Value>,
+    pub download_count: Option<i64>,
+    pub last_access_time: Option<String>,
 }
 
 /// What is known about the scan of a file.
@@ -64,6 +66,8 @@ impl From<File> for FileRecord {
             visibility: file.visibility().as_str_name(),
             scan: ScanRecord { status: file.scan.unwrap_or_default().status().as_str_name() },
             sha256: hex::encode(&file.sha256),
+            download_count: file.download_count,
+            last_access_time: rfc3339(file.last_access_time),
             create_time: rfc3339(file.create_time),
             update_time: rfc3339(file.update_time),
             delete_time: rfc3339(file.delete_time),
@@ -200,6 +204,11 @@ fn file_size_limits(limits: &FileSizeLimits) -> Value {
 
 fn attachment(entity: EntityRef) -> Value {
     serde_json::json!({ "type": entity.r#type, "id": entity.id, "field": entity.field })
+}
+
+/// A time, where there is one.
+pub(super) fn time(at: Option<&Timestamp>) -> Option<String> {
+    rfc3339(at.copied())
 }
 
 pub(super) fn rfc3339(at: Option<Timestamp>) -> Option<String> {

@@ -1,0 +1,101 @@
+//! The JSON of tenants and of what an export tells: the field names of the contract, as in `records`.
+
+use serde_json::{Value, json};
+
+use super::records::{self, FileRecord};
+use crate::proto::admin::v1::{
+    DeletionPlan, ExportTenantResponse, ExportedAuditEntry, ExportedVersion, Tenant,
+    export_tenant_response::Record,
+};
+
+/// A `Tenant`.
+pub(super) fn tenant(tenant: &Tenant) -> Value {
+    let deletion = tenant.deletion.as_ref().map(|deletion| {
+        json!({
+            "file_count": deletion.file_count,
+            "object_count": deletion.object_count,
+            "bytes": deletion.bytes,
+            "removed_row_count": deletion.removed_row_count,
+            "removed_object_count": deletion.removed_object_count,
+            "removed_bytes": deletion.removed_bytes,
+            "problem": deletion.problem,
+        })
+    });
+    json!({
+        "id": tenant.id,
+        "kind": tenant.kind().as_str_name(),
+        "issuer": tenant.issuer,
+        "external_id": tenant.external_id,
+        "preset": tenant.preset,
+        "state": tenant.state().as_str_name(),
+        "state_time": records::time(tenant.state_time.as_ref()),
+        "state_reason": tenant.state_reason,
+        "create_time": records::time(tenant.create_time.as_ref()),
+        "deletion": deletion,
+    })
+}
+
+/// What a deletion answers.
+pub(super) fn deletion(deleted: &Tenant, plan: &DeletionPlan) -> Value {
+    json!({
+        "tenant": tenant(deleted),
+        "plan": {
+            "file_count": plan.file_count,
+            "object_count": plan.object_count,
+            "bytes": plan.bytes,
+            "retained_file_count": plan.retained_file_count,
+            "retained_until_time": records::time(plan.retained_until_time.as_ref()),
+        },
+    })
+}
+
+/// One record of an export, under the name of what it is.
+pub(super) fn exported(message: ExportTenantResponse) -> Value {
+    match message.record {
+        Some(Record::Tenant(told)) => json!({
+            "tenant": tenant(&told.tenant.unwrap_or_default()),
+            "policy": embedded(&told.policy_json),
+        }),
+        Some(Record::Quota(quota)) => json!({ "quota": records::quota(&quota) }),
+        Some(Record::File(file)) => json!({ "file": FileRecord::from(file) }),
+        Some(Record::Version(told)) => json!({ "version": version(&told) }),
+        Some(Record::AuditEntry(told)) => json!({ "audit_entry": audit_entry(&told) }),
+        None => Value::Null,
+    }
+}
+
+fn version(version: &ExportedVersion) -> Value {
+    json!({
+        "file_id": version.file_id,
+        "version": version.version,
+        "content_state": version.content_state,
+        "size_bytes": version.size_bytes,
+        "sha256": hex::encode(&version.sha256),
+        "mime_type": version.mime_type,
+        "declared_mime_type": version.declared_mime_type,
+        "created_by": version.created_by,
+        "create_time": records::time(version.create_time.as_ref()),
+        "provider": version.provider,
+        "storage_key": version.storage_key,
+    })
+}
+
+fn audit_entry(entry: &ExportedAuditEntry) -> Value {
+    json!({
+        "create_time": records::time(entry.create_time.as_ref()),
+        "actor_kind": entry.actor_kind,
+        "actor_id": entry.actor_id,
+        "action": entry.action,
+        "is_allowed": entry.is_allowed,
+        "file_id": entry.file_id,
+        "version": entry.version,
+        "request_id": entry.request_id,
+        "address": entry.address,
+        "details": embedded(&entry.details_json),
+    })
+}
+
+/// JSON that travels as text; what does not read stays the text it is.
+fn embedded(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()))
+}

@@ -1,0 +1,82 @@
+//! The life of tenants, for operators.
+
+use futures::{Stream, TryStreamExt};
+
+use super::{connection::Client, error::ClientError, randomness::fill_request_id};
+use crate::proto::admin::v1::{
+    CreateTenantRequest, CreateTenantResponse, DeleteTenantRequest, DeleteTenantResponse,
+    ExportTenantRequest, ExportTenantResponse, GetTenantRequest, GetTenantResponse, ListTenantsRequest,
+    ListTenantsResponse, ResumeTenantRequest, ResumeTenantResponse, SuspendTenantRequest,
+    SuspendTenantResponse, UpdateTenantRequest, UpdateTenantResponse,
+};
+
+impl Client {
+    /// Creates a tenant. Safe to repeat; a request id is minted where there is none.
+    pub async fn create_tenant(
+        &self,
+        mut request: CreateTenantRequest,
+    ) -> Result<CreateTenantResponse, ClientError> {
+        fill_request_id(&mut request.request_id);
+        self.call(request, |mut to, request| async move { to.tenants.create_tenant(request).await }).await
+    }
+
+    /// Returns the record of a tenant.
+    pub async fn get_tenant(&self, request: GetTenantRequest) -> Result<GetTenantResponse, ClientError> {
+        self.call(request, |mut to, request| async move { to.tenants.get_tenant(request).await }).await
+    }
+
+    /// Returns one page of tenants.
+    pub async fn list_tenants(
+        &self,
+        request: ListTenantsRequest,
+    ) -> Result<ListTenantsResponse, ClientError> {
+        self.call(request, |mut to, request| async move { to.tenants.list_tenants(request).await }).await
+    }
+
+    /// Moves the ceiling of a tenant. Safe to repeat; a request id is minted where there is none.
+    pub async fn update_tenant(
+        &self,
+        mut request: UpdateTenantRequest,
+    ) -> Result<UpdateTenantResponse, ClientError> {
+        fill_request_id(&mut request.request_id);
+        self.call(request, |mut to, request| async move { to.tenants.update_tenant(request).await }).await
+    }
+
+    /// Suspends a tenant. Safe to repeat; a request id is minted where there is none.
+    pub async fn suspend_tenant(
+        &self,
+        mut request: SuspendTenantRequest,
+    ) -> Result<SuspendTenantResponse, ClientError> {
+        fill_request_id(&mut request.request_id);
+        self.call(request, |mut to, request| async move { to.tenants.suspend_tenant(request).await }).await
+    }
+
+    /// Serves a suspended tenant again. Safe to repeat; a request id is minted where there is none.
+    pub async fn resume_tenant(
+        &self,
+        mut request: ResumeTenantRequest,
+    ) -> Result<ResumeTenantResponse, ClientError> {
+        fill_request_id(&mut request.request_id);
+        self.call(request, |mut to, request| async move { to.tenants.resume_tenant(request).await }).await
+    }
+
+    /// Begins to delete a tenant. Safe to repeat; a request id is minted where there is none.
+    pub async fn delete_tenant(
+        &self,
+        mut request: DeleteTenantRequest,
+    ) -> Result<DeleteTenantResponse, ClientError> {
+        fill_request_id(&mut request.request_id);
+        self.call(request, |mut to, request| async move { to.tenants.delete_tenant(request).await }).await
+    }
+
+    /// Opens an export: every record of a tenant, as they come. A stream that ends without an error is complete.
+    pub async fn export_tenant(
+        &self,
+        request: ExportTenantRequest,
+    ) -> Result<impl Stream<Item = Result<ExportTenantResponse, ClientError>> + Send + use<>, ClientError>
+    {
+        let mut tenants = self.services.tenants.clone();
+        let answer = tenants.export_tenant(request).await.map_err(ClientError::from_status)?;
+        Ok(answer.into_inner().map_err(ClientError::from_status))
+    }
+}

@@ -1,0 +1,68 @@
+//! Every record of a tenant, for its operator.
+
+use strongroom::proto::admin::v1::export_tenant_response::Record;
+
+use crate::{
+    harness::{PART, reason, service_test, spec},
+    tenant_life::lived_in,
+};
+
+#[test]
+fn an_export_tells_every_record_of_one_tenant_and_stands_in_its_audit_log() {
+    service_test(|s| async move {
+        let small = lived_in(&s).await;
+        s.mallory().upload(spec("theirs"), b"kept").await.unwrap();
+        let (acme, operator) = (s.alice().tenant_id().await, s.operator());
+        operator.suspend(&acme).await.unwrap();
+        let records = operator.export_tenant(&acme).await.unwrap();
+        let Record::Tenant(tenant) = &records[0] else { panic!("{:?}", records[0]) };
+        assert_eq!(tenant.tenant.as_ref().unwrap().id, acme);
+        assert!(tenant.policy_json.contains("\"general\""));
+        let Record::Quota(quota) = &records[1] else { panic!("{:?}", records[1]) };
+        assert_eq!(quota.used_bytes, 5 + 3 * PART as i64);
+        let Record::File(file) = &records[2] else { panic!("{:?}", records[2]) };
+        assert_eq!((file.id.as_str(), file.tags.len(), file.attachments.len()), (small.as_str(), 1, 1));
+        let Record::Version(version) = &records[3] else { panic!("{:?}", records[3]) };
+        assert_eq!((version.file_id.as_str(), version.version, version.size_bytes), (small.as_str(), 1, 5));
+        let objects = s.store.list("", None, 10).await.unwrap().objects;
+        assert!(
+            objects.iter().any(|object| object.key.as_str() == version.storage_key),
+            "where its bytes are"
+        );
+        let count = |is_it: fn(&Record) -> bool| records.iter().filter(|record| is_it(record)).count();
+        assert_eq!(
+            count(|record| matches!(record, Record::File(_))),
+            2,
+            "the trash too, and no other tenant's"
+        );
+        assert_eq!(count(|record| matches!(record, Record::Version(_))), 2);
+        let entries =
+            s.owner.number(&format!("SELECT count(*) FROM audit_entries WHERE tenant_id = '{acme}'")).await;
+        assert_eq!(count(|record| matches!(record, Record::AuditEntry(_))) as i64, entries);
+        let Some(Record::AuditEntry(last)) = records.last() else { panic!("{records:?}") };
+        assert_eq!((last.action.as_str(), last.actor_kind.as_str()), ("tenant_export", "operator"));
+
+        operator.delete_tenant(&acme, false).await.unwrap();
+        assert_eq!(reason(&operator.export_tenant(&acme).await.unwrap_err()), "TENANT_DELETED");
+    });
+}
+
+#[test]
+fn an_export_of_more_than_a_page_is_whole() {
+    service_test(|s| async move {
+        let uploads = (0..450).map(|n| {
+            let alice = s.alice();
+            async move { alice.upload(spec(&format!("file {n}")), b"x").await.unwrap() }
+        });
+        futures::future::join_all(uploads).await;
+        let records = s.operator().export_tenant(&s.alice().tenant_id().await).await.unwrap();
+        let mut files: Vec<_> = records
+            .iter()
+            .filter_map(|record| if let Record::File(file) = record { Some(file.id.clone()) } else { None })
+            .collect();
+        files.sort();
+        files.dedup();
+        assert_eq!(files.len(), 450);
+        assert_eq!(records.iter().filter(|record| matches!(record, Record::Version(_))).count(), 450);
+    });
+}
