@@ -50,6 +50,8 @@ CREATE TABLE uploads (
     lease_epoch integer NOT NULL DEFAULT 1,
     lease_expire_time timestamptz NOT NULL,
     reserved_bytes bigint NOT NULL CHECK (reserved_bytes >= 0),
+    -- A further version of a file: it takes the place of no other file.
+    is_version boolean NOT NULL DEFAULT false,
     blob_id uuid NOT NULL,
     provider text COLLATE "C" NOT NULL,
     storage_key text COLLATE "C" NOT NULL,

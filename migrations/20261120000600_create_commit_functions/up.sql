@@ -244,7 +244,7 @@ BEGIN
         FROM (
             SELECT coalesce(sum(n.size_bytes), 0)::bigint AS used, count(*) FILTER (WHERE NOT n.is_version) AS files,
                 coalesce(sum((reserved ->> n.lease_id::text)::bigint), 0)::bigint AS settled,
-                count(n.lease_id) AS settled_files
+                count(n.lease_id) FILTER (WHERE NOT n.is_version) AS settled_files
             FROM n) AS delta
         WHERE q.tenant_id = tenant
           AND q.used_bytes + q.reserved_bytes + delta.used - delta.settled <= q.limit_bytes

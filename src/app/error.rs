@@ -187,9 +187,12 @@ pub enum Error {
     #[error("there is a tenant of this name: {0}")]
     TenantExists(TenantId),
     /// Files of the tenant must be kept.
-    #[error("{file_count} files of this tenant must be kept, the last until {until}; delete it after that")]
+    #[error(
+        "{file_count} files of this tenant must be kept: {held_file_count} until their legal hold is released{}",
+        until.map(|until| format!(", the last of the others until {until}")).unwrap_or_default()
+    )]
     #[allow(missing_docs, reason = "the figures of the message")]
-    TenantRetained { file_count: i64, until: Timestamp },
+    TenantRetained { file_count: i64, held_file_count: i64, until: Option<Timestamp> },
     /// A category of this name is there.
     #[error("there is a category `{0}` already")]
     CategoryExists(String),

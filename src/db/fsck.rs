@@ -186,7 +186,7 @@ pub async fn quota_drifts(tx: &mut SystemTx) -> Result<Vec<QuotaDrift>, DbError>
              SELECT tenant_id, sum(size_bytes)::bigint AS bytes, count(DISTINCT id) AS files
              FROM ({CHARGED}) AS c GROUP BY tenant_id
          ), opened AS (
-             SELECT tenant_id, sum(reserved_bytes)::bigint AS bytes, count(*) AS uploads
+             SELECT tenant_id, sum(reserved_bytes)::bigint AS bytes, count(*) FILTER (WHERE NOT is_version) AS uploads
              FROM uploads WHERE state = 1 GROUP BY tenant_id
          ), books AS (
              SELECT q.tenant_id, q.used_bytes, coalesce(c.bytes, 0) AS charged_bytes, q.file_count,

@@ -220,6 +220,8 @@ struct PlanRow {
     bytes: i64,
     #[diesel(sql_type = BigInt)]
     retained_file_count: i64,
+    #[diesel(sql_type = BigInt)]
+    held_file_count: i64,
     #[diesel(sql_type = Nullable<Timestamptz>)]
     retained_until: Option<Timestamp>,
 }
@@ -230,8 +232,10 @@ pub async fn plan_deletion(tx: &mut TenantTx) -> Result<DeletionPlan, DbError> {
     let tenant = tx.tenant().as_uuid();
     let row: PlanRow = statement(
         "plan deletion of tenant",
-        "SELECT f.file_count, f.retained_file_count, f.retained_until, b.object_count, b.bytes
-         FROM (SELECT count(*) AS file_count, count(*) FILTER (WHERE retain_until_time > app.now()) AS retained_file_count,
+        "SELECT f.file_count, f.retained_file_count, f.held_file_count, f.retained_until, b.object_count, b.bytes
+         FROM (SELECT count(*) AS file_count,
+                      count(*) FILTER (WHERE retain_until_time > app.now() OR hold_time IS NOT NULL) AS retained_file_count,
+                      count(*) FILTER (WHERE hold_time IS NOT NULL) AS held_file_count,
                       max(retain_until_time) FILTER (WHERE retain_until_time > app.now()) AS retained_until
                FROM files WHERE tenant_id = {}) AS f,
               (SELECT count(*) AS object_count, coalesce(sum(size_bytes), 0)::bigint AS bytes
@@ -246,6 +250,7 @@ pub async fn plan_deletion(tx: &mut TenantTx) -> Result<DeletionPlan, DbError> {
         object_count: row.object_count,
         bytes: row.bytes,
         retained_file_count: row.retained_file_count,
+        held_file_count: row.held_file_count,
         retained_until: row.retained_until,
     })
 }

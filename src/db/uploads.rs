@@ -3,7 +3,9 @@
 
 use diesel::{
     QueryableByName,
-    sql_types::{BigInt, Double, Integer, Jsonb, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid},
+    sql_types::{
+        BigInt, Bool, Double, Integer, Jsonb, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid,
+    },
 };
 use uuid::Uuid;
 
@@ -25,6 +27,7 @@ pub struct NewUpload {
     pub key: ObjectKey,
     pub multipart_id: Option<String>,
     pub reserved_bytes: i64,
+    pub is_version: bool,
     pub lease_seconds: u32,
     pub created_by: String,
     /// What it takes to go on with it later; an upload of one stream has none.
@@ -61,8 +64,8 @@ pub async fn insert(tx: &mut TenantTx, upload: &NewUpload) -> Result<(), DbError
     statement(
         "open upload",
         "INSERT INTO uploads (tenant_id, id, state, lease_epoch, lease_expire_time, reserved_bytes, blob_id, provider,
-            storage_key, multipart_id, created_by, create_time, spec, part_size_bytes)
-         VALUES ({}, {}, {}, {}, app.now() + make_interval(secs => {}), {}, {}, {}, {}, {}, {}, app.now(), {}, {})",
+            storage_key, multipart_id, created_by, create_time, is_version, spec, part_size_bytes)
+         VALUES ({}, {}, {}, {}, app.now() + make_interval(secs => {}), {}, {}, {}, {}, {}, {}, app.now(), {}, {}, {})",
     )
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())
     .bind::<SqlUuid, _>(upload.id.as_uuid())
@@ -75,6 +78,7 @@ pub async fn insert(tx: &mut TenantTx, upload: &NewUpload) -> Result<(), DbError
     .bind::<Text, _>(upload.key.as_str().to_owned())
     .bind::<Nullable<Text>, _>(upload.multipart_id.clone())
     .bind::<Text, _>(upload.created_by.clone())
+    .bind::<Bool, _>(upload.is_version)
     .bind::<Nullable<Jsonb>, _>(upload.resumable.as_ref().map(|resumable| resumable.spec.clone()))
     .bind::<Nullable<BigInt>, _>(upload.resumable.as_ref().map(|resumable| resumable.part_size_bytes))
     .execute(tx.connection()?)
@@ -109,16 +113,27 @@ pub async fn grow(
 struct Ended {
     #[diesel(sql_type = BigInt)]
     reserved_bytes: i64,
+    #[diesel(sql_type = Bool)]
+    is_version: bool,
+}
+
+/// What an upload holds of the quota.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reservation {
+    /// Bytes.
+    pub bytes: i64,
+    /// Files: one, or none for a further version of a file.
+    pub files: i64,
 }
 
 /// Aborts an upload and answers what it had reserved; nothing when it was not open, or not ours any more. (Those that
 /// become files are ended by their commit, in `app.commit_uploads`.)
-pub async fn abort(tx: &mut TenantTx, lease: UploadLease) -> Result<Option<i64>, DbError> {
+pub async fn abort(tx: &mut TenantTx, lease: UploadLease) -> Result<Option<Reservation>, DbError> {
     let row: Option<Ended> = statement(
         "abort upload",
         "UPDATE uploads SET state = {}
          WHERE tenant_id = {} AND id = {} AND lease_epoch = {} AND state = 1
-         RETURNING reserved_bytes",
+         RETURNING reserved_bytes, is_version",
     )
     .bind::<SmallInt, _>(UploadState::Aborted.number())
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())
@@ -126,7 +141,7 @@ pub async fn abort(tx: &mut TenantTx, lease: UploadLease) -> Result<Option<i64>,
     .bind::<Integer, _>(lease.epoch)
     .first(tx.connection()?)
     .await?;
-    Ok(row.map(|row| row.reserved_bytes))
+    Ok(row.map(|row| Reservation { bytes: row.reserved_bytes, files: i64::from(!row.is_version) }))
 }
 
 #[derive(QueryableByName)]

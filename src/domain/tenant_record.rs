@@ -53,6 +53,9 @@ pub struct DeletionPlan {
     pub bytes: i64,
     /// How many files must be kept.
     pub retained_file_count: i64,
-    /// Until when the last of them.
+    /// How many of them are under a legal hold, which no time ends.
+    #[serde(default)]
+    pub held_file_count: i64,
+    /// Until when the last of the others.
     pub retained_until: Option<Timestamp>,
 }

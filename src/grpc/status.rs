@@ -201,8 +201,10 @@ fn metadata(error: &Error) -> Vec<(&'static str, String)> {
             until.into_iter().chain(by).collect()
         }
         Error::TenantExists(id) => vec![("tenant_id", id.to_string())],
-        Error::TenantRetained { file_count, until } => {
-            vec![("file_count", file_count.to_string()), ("retain_until_time", until.to_rfc3339())]
+        Error::TenantRetained { file_count, held_file_count, until } => {
+            let counts = [("file_count", *file_count), ("held_file_count", *held_file_count)];
+            let counts = counts.into_iter().map(|(name, count)| (name, count.to_string()));
+            counts.chain(until.map(|until| ("retain_until_time", until.to_rfc3339()))).collect()
         }
         Error::QuotaBelowUsage { used_bytes, reserved_bytes, file_count } => vec![
             ("used_bytes", used_bytes.to_string()),

@@ -388,6 +388,13 @@ fn a_tenant_with_files_that_must_be_kept_is_not_deleted() {
         );
         assert_eq!(s.alice().read(&id).await.unwrap(), b"x"[..]);
 
+        s.owner.run("UPDATE files SET retain_until_time = NULL").await;
+        s.ada().hold(&id, "case 17").await.unwrap();
+        let held = operator.delete_tenant(&acme, false).await.unwrap_err();
+        let told = held.get_details_error_info().unwrap().metadata;
+        assert_eq!((told["held_file_count"].as_str(), told.contains_key("retain_until_time")), ("1", false));
+        s.ada().release(&id, "settled").await.unwrap();
+
         // What a replica wrote that remembered the tenant: nothing goes before it may.
         s.owner.run("UPDATE files SET retain_until_time = NULL").await;
         operator.delete_tenant(&acme, false).await.unwrap();

@@ -2,7 +2,7 @@
 
 use futures::{SinkExt, channel::mpsc};
 use strongroom::proto::v1::{
-    DeleteFileVersionRequest, File, ListFileVersionsRequest, RestoreFileVersionRequest, UploadSpec,
+    DeleteFileVersionRequest, File, ListFileVersionsRequest, Quota, RestoreFileVersionRequest, UploadSpec,
 };
 use tonic::Code;
 use tonic_types::StatusExt;
@@ -437,5 +437,27 @@ fn a_file_granted_to_a_class_is_listed_there_with_the_size_of_its_new_version() 
         teacher.restore_version(&id, 1).await.unwrap();
         assert_eq!(s.owner.texts("SELECT size_bytes::text FROM file_readers").await, ["1"]);
         assert_eq!(s.friend().read(&id).await.unwrap(), b"x"[..]);
+    });
+}
+
+#[test]
+fn where_no_more_files_may_be_their_versions_may_of_any_size_and_by_any_way() {
+    service_test(|s| async move {
+        let id = stored(&s).await;
+        let limit = Quota { file_count_max: 1, ..Quota::default() };
+        s.ada().update_quota("", limit, &["file_count_max"]).await.unwrap();
+        let refused = s.alice().upload(spec("b.txt"), b"b").await.unwrap_err();
+        assert_eq!(reason(&refused), "QUOTA_FILES_EXCEEDED");
+        let large = pattern(3 * PART);
+        let told = UploadSpec { size_bytes: Some(large.len() as i64), ..version_of(&id) };
+        for spec in [version_of(&id), told.clone()] {
+            s.alice().upload(spec, &large).await.unwrap();
+        }
+        let upload = s.alice().create(told.clone()).await.unwrap();
+        assert_eq!(s.alice().quota().await.unwrap().reserved_file_count, 0);
+        s.alice().go_on(&upload.id, &large, 0, true).await.unwrap();
+        let given_up = s.alice().create(told).await.unwrap();
+        s.alice().cancel(&given_up.id).await.unwrap();
+        assert_eq!(s.alice().get(&id).await.unwrap().version, 4);
     });
 }

@@ -71,9 +71,7 @@ async fn run(
     // What is being committed now is counted; what comes later is refused.
     tenants::lock_births(tx).await?;
     let plan = tenant_records::plan_deletion(tx).await?;
-    if let Some(until) = plan.retained_until {
-        return Err(Error::TenantRetained { file_count: plan.retained_file_count, until });
-    }
+    check_kept(&plan)?;
     let details = serde_json::json!({ "step": "begun", "plan": plan });
     audit_entries::insert(tx, &[entry(operator, AuditAction::TenantDelete, details)]).await?;
     let tenant = tenant_records::begin_deletion(tx, &plan).await?;
@@ -81,4 +79,16 @@ async fn run(
         attempt.record(tx, &()).await?;
     }
     Ok(Deleted { tenant, plan })
+}
+
+/// Whether nothing says that a file of the tenant must be kept.
+pub(super) fn check_kept(plan: &DeletionPlan) -> Result<(), Error> {
+    if plan.retained_file_count == 0 {
+        return Ok(());
+    }
+    Err(Error::TenantRetained {
+        file_count: plan.retained_file_count,
+        held_file_count: plan.held_file_count,
+        until: plan.retained_until,
+    })
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::directory::CACHE_SECONDS;
+use super::{delete::check_kept, directory::CACHE_SECONDS};
 use crate::{
     app::{App, Error, uploads::expire::give_up_all},
     db::{
@@ -110,10 +110,7 @@ async fn check_retention(app: &App, tenant: TenantId) -> Result<(), Error> {
     let mut tx = app.db.tenant_tx(tenant, &Viewer::system()).await?;
     let plan = tenant_records::plan_deletion(&mut tx).await;
     let plan = tx.finish(plan).await?;
-    match plan.retained_until {
-        Some(until) => Err(Error::TenantRetained { file_count: plan.retained_file_count, until }),
-        None => Ok(()),
-    }
+    check_kept(&plan)
 }
 
 async fn erase_rows(app: &App, tenant: TenantId) -> Result<usize, Error> {

@@ -56,7 +56,7 @@ pub async fn create(app: &Arc<App>, caller: &Caller, spec: UploadSpec) -> Result
 }
 
 async fn reserve(app: &Arc<App>, caller: &Caller, spec: CheckedSpec) -> Result<Upload, Error> {
-    let target = target(app, caller, &spec.category)?;
+    let target = target(app, caller, &spec)?;
     let open = OpenUpload::start(app, caller, target, spec.size_bytes.unwrap_or_default()).await?;
     let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::system()).await?;
     let created = record(app, &mut tx, caller, &open, &spec).await;

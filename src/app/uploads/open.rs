@@ -24,6 +24,7 @@ use crate::{
         ids::{BlobId, TenantId, UploadId},
         object_key::ObjectKey,
         upload::UploadState,
+        upload_spec::CheckedSpec,
     },
     storage::{MultipartId, ObjectStorage, PartReceipt, Payload, PutOptions, StorageErrorKind},
 };
@@ -39,6 +40,8 @@ pub(super) struct Target {
     pub(super) key: ObjectKey,
     /// What goes along with the object; never the file's name.
     pub(super) options: PutOptions,
+    /// Whether they are a further version of a file.
+    pub(super) is_version: bool,
 }
 
 /// An open upload. Dropping it gives back what it holds, in a task that outlives the request.
@@ -120,6 +123,7 @@ impl OpenUpload {
             key: self.target.key.clone(),
             multipart_id: Some(self.multipart.as_str().to_owned()),
             reserved_bytes: to_i64(self.reserved_bytes),
+            is_version: self.target.is_version,
             lease_seconds: lease_seconds(&self.app),
             created_by: caller.actor.id.clone(),
             resumable,
@@ -141,6 +145,7 @@ impl OpenUpload {
                 blob_id: stored.blob_id,
                 key: stored.key.clone(),
                 options: PutOptions::of_blob(caller.tenant_id(), Some(&caller.actor.id)),
+                is_version: stored.spec.file.is_some(),
             },
             multipart: MultipartId::new(stored.multipart_id.as_str()),
             lease: stored.lease,
@@ -284,8 +289,11 @@ pub(super) async fn remove_object(target: &Target) {
 /// Writes the row of a new upload, and reserves its room.
 pub(super) async fn insert(tx: &mut TenantTx, upload: &NewUpload) -> Result<(), Error> {
     uploads::insert(tx, upload).await?;
-    let delta =
-        QuotaDelta { reserved_bytes: upload.reserved_bytes, reserved_file_count: 1, ..QuotaDelta::default() };
+    let delta = QuotaDelta {
+        reserved_bytes: upload.reserved_bytes,
+        reserved_file_count: i64::from(!upload.is_version),
+        ..QuotaDelta::default()
+    };
     match quotas::apply(tx, delta).await? {
         Some(_) => Ok(()),
         None => Err(Error::over_quota(&quotas::get(tx).await?, upload.reserved_bytes)),
@@ -345,9 +353,12 @@ pub(super) async fn give_up(app: &App, store: &dyn ObjectStorage, left: Left<'_>
 
 /// Gives the reservation back, unless that was done before; answers whether the bytes are nobody's now.
 async fn release(tx: &mut TenantTx, left: &Left<'_>) -> Result<bool, Error> {
-    if let Some(reserved_bytes) = uploads::abort(tx, left.lease).await? {
-        let delta =
-            QuotaDelta { reserved_bytes: -reserved_bytes, reserved_file_count: -1, ..QuotaDelta::default() };
+    if let Some(reserved) = uploads::abort(tx, left.lease).await? {
+        let delta = QuotaDelta {
+            reserved_bytes: -reserved.bytes,
+            reserved_file_count: -reserved.files,
+            ..QuotaDelta::default()
+        };
         quotas::apply(tx, delta).await?;
     }
     let is_nobodys = match uploads::state(tx, left.lease.id).await? {
@@ -368,14 +379,14 @@ fn to_i64(bytes: u64) -> i64 {
 }
 
 /// A new blob's place: a fresh key in every attempt.
-pub(super) fn target(app: &App, caller: &Caller, category: &str) -> Result<Target, Error> {
+pub(super) fn target(app: &App, caller: &Caller, spec: &CheckedSpec) -> Result<Target, Error> {
     let blob_id = BlobId::from_uuid(app.ids.uuid());
     let day = app.clock.now().date_naive();
-    let key = ObjectKey::for_blob(&app.limits.key_prefix, caller.tenant_id(), category, day, blob_id)
+    let key = ObjectKey::for_blob(&app.limits.key_prefix, caller.tenant_id(), &spec.category, day, blob_id)
         .map_err(Error::internal)?;
     let options = PutOptions::of_blob(caller.tenant_id(), Some(&caller.actor.id));
     let store = Arc::clone(app.stores.writing());
-    Ok(Target { store, blob_id, key, options })
+    Ok(Target { store, blob_id, key, options, is_version: spec.file.is_some() })
 }
 
 impl Target {

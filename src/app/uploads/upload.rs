@@ -225,7 +225,7 @@ fn check_room(quota: &Quota, spec: &CheckedSpec) -> Result<(), Error> {
 
 /// Bytes go to the store. A file that is known to need several parts reserves its room before its first byte.
 async fn store_sink(app: &Arc<App>, caller: &Caller, spec: &CheckedSpec) -> Result<Sink, Error> {
-    let target = target(app, caller, &spec.category)?;
+    let target = target(app, caller, spec)?;
     let is_large = spec.size_bytes.filter(|size| *size > app.limits.uploads.part_size_bytes as u64);
     let open = match is_large {
         Some(size) => Some(OpenUpload::open(app, caller, target.clone(), size).await?),

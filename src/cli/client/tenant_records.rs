@@ -44,6 +44,7 @@ pub(super) fn deletion(deleted: &Tenant, plan: &DeletionPlan) -> Value {
             "object_count": plan.object_count,
             "bytes": plan.bytes,
             "retained_file_count": plan.retained_file_count,
+            "held_file_count": plan.held_file_count,
             "retained_until_time": records::time(plan.retained_until_time.as_ref()),
         },
     })

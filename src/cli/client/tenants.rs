@@ -211,7 +211,9 @@ fn print_plan(plan: &DeletionPlan, output: Output) -> Result<(), Failure> {
     output.line(format_args!("to delete  {files} files, {objects} objects, {}", human::size(plan.bytes)))?;
     if plan.retained_file_count > 0 {
         let until = human::time_column(plan.retained_until_time.as_ref());
-        output.line(format_args!("kept       {} files until {until}", plan.retained_file_count))?;
+        let (kept, held) = (plan.retained_file_count, plan.held_file_count);
+        output
+            .line(format_args!("kept       {kept} files: {held} by legal holds, the others until {until}"))?;
     }
     Ok(())
 }

@@ -54,6 +54,7 @@ pub(in crate::grpc) fn plan(plan: &DeletionPlan) -> v1::DeletionPlan {
         object_count: plan.object_count,
         bytes: plan.bytes,
         retained_file_count: plan.retained_file_count,
+        held_file_count: plan.held_file_count,
         retained_until_time: plan.retained_until.map(time::to_wire),
     }
 }

@@ -44,7 +44,7 @@ fn errors() -> Vec<Error> {
         Error::TenantSuspended,
         Error::TenantDeleted,
         Error::TenantExists(TenantId::from_uuid(uuid::Uuid::nil())),
-        Error::TenantRetained { file_count: 2, until: Timestamp::default() },
+        Error::TenantRetained { file_count: 2, held_file_count: 1, until: Some(Timestamp::default()) },
         Error::CategoryExists("report".to_owned()),
         Error::CategoryInUse("files have it"),
         Error::ObjectMissing,
