@@ -158,7 +158,7 @@ fn with_every_filter_of_the_application_gone_the_database_shows_one_tenant_alone
             .texts(
                 "SELECT relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace
                     AND relkind IN ('r', 'p') AND relname <> '__diesel_schema_migrations'
-                    AND relname <> 'sweeps' -- which the service's role may not even ask",
+                    AND relname NOT IN ('sweeps', 'schedules') -- which the service's role may not even ask",
             )
             .await;
         let client = s.database.as_app().await;
