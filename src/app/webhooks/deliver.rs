@@ -94,7 +94,8 @@ async fn serve(app: &App, lease: &Lease) -> Result<usize, Error> {
             return Ok(endpoint.done);
         }
     }
-    if is_last && safe.position > endpoint.progress.position {
+    // Also where nothing at all was written meanwhile: time passes all the same.
+    if is_last && safe.position >= endpoint.progress.position {
         (endpoint.progress.position, endpoint.progress.position_time) = (safe.position, safe.time);
     }
     endpoint.give_back().await?;

@@ -31,9 +31,9 @@ impl Cursor {
         Self { position: safe.position, time: safe.time, incarnation: safe.incarnation.clone() }
     }
 
-    /// Moves on to where everything was seen. Never back.
+    /// Moves on to where everything was seen, never back. Time passes also where nothing is written.
     pub(super) fn advance(&mut self, position: EventPosition, time: Timestamp) {
-        if position > self.position {
+        if position >= self.position {
             (self.position, self.time) = (position, time);
         }
     }
@@ -106,6 +106,8 @@ mod tests {
         let mut cursor = cursor(5);
         cursor.advance(EventPosition::before(9), at(9));
         assert_eq!((cursor.position, cursor.time), (EventPosition::before(10), at(5)));
+        cursor.advance(EventPosition::before(10), at(6));
+        assert_eq!((cursor.position, cursor.time), (EventPosition::before(10), at(6)), "a quiet database");
         cursor.advance(EventPosition::before(11), at(4));
         assert_eq!((cursor.position, cursor.time), (EventPosition::before(11), at(4)));
     }

@@ -133,6 +133,11 @@ pub async fn watch(
     })
 }
 
+/// What no event shows would only wait in memory for a slow reader.
+fn without_texts(file: File) -> File {
+    File { description: String::new(), metadata: serde_json::Map::new(), ..file }
+}
+
 /// For how long events are kept.
 pub(in crate::app) fn kept(app: &App) -> chrono::Duration {
     chrono::Duration::days(i64::try_from(app.limits.retention.event_days).unwrap_or(i64::from(u32::MAX)))
@@ -227,7 +232,7 @@ impl Watch {
         ids.dedup();
         let found = if ids.is_empty() { Vec::new() } else { files::get_all(tx, &ids).await? };
         let visible = found.into_iter().filter_map(|found| seen(&self.caller, Some(found)).ok());
-        Ok((batch, visible.map(|file| (file.id, file)).collect()))
+        Ok((batch, visible.map(|file| (file.id, without_texts(file))).collect()))
     }
 
     /// The event with its file, unless the request asked for others. Nothing is known of a file that is gone, so that its
