@@ -290,6 +290,8 @@ fn the_memory_bound_is_the_sum_of_its_parts() {
     config.uploads.decode_permits = 4;
     config.server.message_size_max_bytes = 2 * mib;
     config.downloads.streams_max = 5;
+    // A whole part is decoded at once where a client cannot stream; four messages of a stream are more.
+    config.uploads.part_size_bytes = 5 * mib;
     let bound = config.memory_bound();
     // Four of the largest chunks may wait for room in the buffers.
     assert_eq!(config.memory_bound_bytes(), (64 + 64 + 10 + 32 + 4 * 2 + 8 + 10) * mib as u64);

@@ -10,7 +10,7 @@ use diesel::{
 use serde::Serialize;
 use serde_json::json;
 
-use super::{DbError, DbErrorKind, TenantTx, files::OwnedFile, statement::statement};
+use super::{DbError, DbErrorKind, TenantTx, file_owners::OwnedFile, statement::statement};
 use crate::domain::{
     event_position::EventPosition,
     file::{File, Visibility},

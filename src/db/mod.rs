@@ -20,6 +20,7 @@ pub mod event_stream;
 pub mod events;
 pub mod expiring_files;
 pub mod file_copies;
+pub mod file_owners;
 pub mod file_readers;
 pub mod file_tags;
 pub mod files;

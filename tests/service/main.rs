@@ -43,6 +43,7 @@ mod sweep_places;
 mod tenancy;
 mod tenancy_catalog;
 mod tenancy_rule;
+mod tenant_deletion;
 mod tenant_export;
 mod tenant_life;
 mod transactions;

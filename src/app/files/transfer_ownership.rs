@@ -9,7 +9,7 @@ use crate::{
         TenantTx, Viewer,
         audit_entries::{self, AuditAction, AuditEntry},
         events::{self, Event},
-        files::{self, OwnedFile},
+        file_owners::{self, OwnedFile},
         idempotency_keys::Method,
     },
     domain::{
@@ -100,10 +100,10 @@ async fn run(
         Begun::Replay(answer) => return Ok(answer),
         Begun::Fresh(attempt) => attempt,
     };
-    let owned = files::lock_owned(tx, &asked.from_user, limit.into()).await?;
+    let owned = file_owners::lock(tx, &asked.from_user, limit.into()).await?;
     if !owned.is_empty() {
         let ids: Vec<FileId> = owned.iter().map(|file| file.id).collect();
-        files::set_owner(tx, &ids, &asked.to_user, &caller.actor.id).await?;
+        file_owners::set(tx, &ids, &asked.to_user, &caller.actor.id).await?;
         note(tx, caller, asked, &owned).await?;
     }
     let count = i64::try_from(owned.len()).unwrap_or(i64::MAX);
@@ -133,6 +133,6 @@ async fn note(
 }
 
 async fn remaining(tx: &mut TenantTx, owner: &str, file_count: i64) -> Result<Transferred, Error> {
-    let (remaining_file_count, remaining_bytes) = files::sum_owned(tx, owner).await?;
+    let (remaining_file_count, remaining_bytes) = file_owners::sum(tx, owner).await?;
     Ok(Transferred { file_count, remaining_file_count, remaining_bytes })
 }

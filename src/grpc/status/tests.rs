@@ -5,7 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use tonic_types::StatusExt;
 
 use super::*;
-use crate::domain::{clock::Timestamp, file::FileState, ids::TenantId, violations::Violations};
+use crate::domain::{
+    clock::Timestamp,
+    file::FileState,
+    ids::{FileId, TenantId},
+    violations::Violations,
+};
 
 const REQUEST_ID: &str = "r-1";
 
@@ -31,6 +36,9 @@ fn errors() -> Vec<Error> {
         Error::QuotaFiles { file_count: 10, file_count_max: 10 },
         Error::FileTooLarge { kind: "video", limit_bytes: 500 },
         Error::UploadNotFinished,
+        Error::UploadPaused { persisted_size_bytes: 8 },
+        Error::SentAgainDiffers,
+        Error::UploadCommitted(FileId::from_uuid(uuid::Uuid::nil())),
         Error::UploadStalled("no message for 60 seconds".into()),
         Error::EtagMismatch,
         Error::RequestInProgress,

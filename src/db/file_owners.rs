@@ -1,0 +1,101 @@
+//! Whose files are whose, and how they change hands.
+
+use diesel::{
+    QueryableByName,
+    sql_types::{Array, BigInt, Integer, SmallInt, Text, Uuid as SqlUuid},
+};
+use uuid::Uuid;
+
+use super::{DbError, TenantTx, statement::statement};
+use crate::domain::ids::FileId;
+
+#[derive(QueryableByName)]
+struct OwnedRow {
+    #[diesel(sql_type = SqlUuid)]
+    id: Uuid,
+    #[diesel(sql_type = Integer)]
+    version: i32,
+    #[diesel(sql_type = SmallInt)]
+    audience: i16,
+}
+
+/// What is known of a file that changes hands.
+#[derive(Debug, Clone, Copy)]
+pub struct OwnedFile {
+    /// Which.
+    pub id: FileId,
+    /// Its current version.
+    pub version: i32,
+    /// The column of the same name.
+    pub audience: i16,
+}
+
+/// Locks at most so many files of an owner, in the order of their ids, the trash too; answers what is known of them.
+pub async fn lock(tx: &mut TenantTx, owner_id: &str, limit: i64) -> Result<Vec<OwnedFile>, DbError> {
+    let tenant = tx.tenant().as_uuid();
+    // Any of them will do, so that each half walks the index that it has.
+    let rows: Vec<OwnedRow> = statement(
+        "lock files of owner",
+        "SELECT id, version, audience FROM files WHERE tenant_id = {} AND owner_id = {} AND id IN (
+             (SELECT id FROM files WHERE tenant_id = {} AND owner_id = {} AND delete_time IS NULL LIMIT {})
+             UNION ALL
+             (SELECT id FROM files WHERE tenant_id = {} AND owner_id = {} AND delete_time IS NOT NULL LIMIT {})
+             LIMIT {})
+         ORDER BY id FOR UPDATE",
+    )
+    .bind::<SqlUuid, _>(tenant)
+    .bind::<Text, _>(owner_id.to_owned())
+    .bind::<SqlUuid, _>(tenant)
+    .bind::<Text, _>(owner_id.to_owned())
+    .bind::<BigInt, _>(limit)
+    .bind::<SqlUuid, _>(tenant)
+    .bind::<Text, _>(owner_id.to_owned())
+    .bind::<BigInt, _>(limit)
+    .bind::<BigInt, _>(limit)
+    .load(tx.connection()?)
+    .await?;
+    let owned = |row: OwnedRow| OwnedFile {
+        id: FileId::from_uuid(row.id),
+        version: row.version,
+        audience: row.audience,
+    };
+    Ok(rows.into_iter().map(owned).collect())
+}
+
+/// Gives files that are locked to another owner.
+pub async fn set(tx: &mut TenantTx, files: &[FileId], owner_id: &str, actor_id: &str) -> Result<(), DbError> {
+    statement(
+        "set owner of files",
+        "UPDATE files SET owner_id = {}, update_time = app.now(), updated_by = {}, revision = revision + 1
+         WHERE tenant_id = {} AND id = ANY ({})",
+    )
+    .bind::<Text, _>(owner_id.to_owned())
+    .bind::<Text, _>(actor_id.to_owned())
+    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+    .bind::<Array<SqlUuid>, _>(files.iter().map(|id| id.as_uuid()).collect::<Vec<_>>())
+    .execute(tx.connection()?)
+    .await
+    .map(|_| ())
+}
+
+#[derive(QueryableByName)]
+struct OwnedSums {
+    #[diesel(sql_type = BigInt)]
+    count: i64,
+    #[diesel(sql_type = BigInt)]
+    bytes: i64,
+}
+
+/// How many files an owner has, the trash too, and of how many bytes their current versions are.
+pub async fn sum(tx: &mut TenantTx, owner_id: &str) -> Result<(i64, i64), DbError> {
+    let row: OwnedSums = statement(
+        "sum files of owner",
+        "SELECT count(*) AS count, coalesce(sum(size_bytes), 0)::bigint AS bytes FROM files
+         WHERE tenant_id = {} AND owner_id = {}",
+    )
+    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+    .bind::<Text, _>(owner_id.to_owned())
+    .one(tx.connection()?)
+    .await?;
+    Ok((row.count, row.bytes))
+}
