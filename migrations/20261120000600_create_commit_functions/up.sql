@@ -171,7 +171,7 @@ BEGIN
 
     -- Rows that nobody else can know, so that their order among themselves locks nobody.
     WITH n AS MATERIALIZED (
-        SELECT * FROM unnest(fresh)
+        SELECT u.*, nextval('public.event_numbers') AS event_number FROM unnest(fresh) AS u
     ), blobs AS (
         INSERT INTO public.blobs (tenant_id, id, provider, storage_key, size_bytes, sha256, crc64nvme, create_time)
         SELECT tenant, n.blob_id, n.provider, n.storage_key, n.size_bytes, n.sha256, n.crc64nvme, moment FROM n
@@ -198,14 +198,14 @@ BEGIN
             n.audit_address, n.audit_details
         FROM n
     ), events AS (
-        INSERT INTO public.events (tenant_id, create_time, kind, file_id, version, actor_id, owner_id, audience, readers)
-        SELECT tenant, moment, n.event_kind, n.file_id, n.version, n.created_by, n.owner_id, least(n.visibility, 3), n.readers
+        INSERT INTO public.events (tenant_id, create_time, n, kind, file_id, version, actor_id, owner_id, audience, readers)
+        SELECT tenant, moment, n.event_number, n.event_kind, n.file_id, n.version, n.created_by, n.owner_id,
+            least(n.visibility, 3), n.readers
         FROM n
-        RETURNING events.file_id, events.version, events.n AS number
     )
     SELECT jsonb_object_agg(
-        n.blob_id, lpad(to_hex(transaction_id::bigint), 16, '0') || lpad(to_hex(events.number), 16, '0'))
-    INTO event_positions FROM events JOIN n ON n.file_id = events.file_id AND n.version = events.version;
+        n.blob_id, lpad(to_hex(transaction_id::bigint), 16, '0') || lpad(to_hex(n.event_number), 16, '0'))
+    INTO event_positions FROM n;
 
     IF has_tags THEN
         INSERT INTO public.file_tags (tenant_id, file_id, tag)

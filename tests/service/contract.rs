@@ -428,3 +428,47 @@ fn reflection_describes_every_service_unless_it_is_switched_off() {
         );
     }
 }
+
+/// Methods that change nothing.
+const READS: [&str; 16] = [
+    "DownloadFile",
+    "GetFile",
+    "BatchGetFiles",
+    "ListFiles",
+    "GetUpload",
+    "ListUploads",
+    "ListFileVersions",
+    "WatchFiles",
+    "GetQuota",
+    "GetUsage",
+    "GetPolicy",
+    "GetWebhook",
+    "ListWebhooks",
+    "ListWebhookDeliveries",
+    "GetTenant",
+    "ListTenants",
+];
+
+/// Changes that are the same however often they are asked for, by the id in their request: a part that is stored is
+/// compared, an upload is committed once. An export only writes down that it was made.
+const SAME_BY_THEMSELVES: [&str; 3] = ["UploadPart", "CompleteUpload", "ExportTenant"];
+
+#[test]
+fn every_change_takes_a_request_id() {
+    let set = FileDescriptorSet::decode(proto::DESCRIPTOR_SET).unwrap();
+    let ours = || set.file.iter().filter(|file| file.package().starts_with("strongroom."));
+    let has_request_id = |type_name: &str| {
+        let (package, message) = type_name.trim_start_matches('.').rsplit_once('.').unwrap();
+        let mut messages =
+            ours().filter(|file| file.package() == package).flat_map(|file| &file.message_type);
+        let fields = &messages.find(|known| known.name() == message).unwrap().field;
+        fields.iter().any(|field| field.name() == "request_id" || field.type_name().ends_with(".UploadSpec"))
+    };
+    let mut seen = BTreeSet::new();
+    for method in ours().flat_map(|file| &file.service).flat_map(|service| &service.method) {
+        let exempt = READS.contains(&method.name()) || SAME_BY_THEMSELVES.contains(&method.name());
+        assert_eq!(has_request_id(method.input_type()), !exempt, "{}", method.name());
+        seen.insert(method.name());
+    }
+    assert!(READS.iter().chain(&SAME_BY_THEMSELVES).all(|name| seen.contains(name)), "{seen:?}");
+}
