@@ -1,4 +1,5 @@
 DROP FUNCTION app.erase_tenant_rows(uuid, integer);
+DROP TRIGGER tenant_is_active ON files;
 DROP TRIGGER tenant_is_active ON uploads;
 DROP TRIGGER tenant_is_active ON versions;
 DROP FUNCTION app.check_tenant_is_active();

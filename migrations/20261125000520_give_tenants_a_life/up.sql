@@ -70,6 +70,9 @@ CREATE TRIGGER tenant_is_active BEFORE INSERT ON versions
     FOR EACH STATEMENT EXECUTE FUNCTION app.check_tenant_is_active();
 CREATE TRIGGER tenant_is_active BEFORE INSERT ON uploads
     FOR EACH STATEMENT EXECUTE FUNCTION app.check_tenant_is_active();
+-- Nor is anything to be kept from when a deletion has begun: nobody could let it go again.
+CREATE TRIGGER tenant_is_active BEFORE UPDATE OF hold_time, retain_until_time ON files
+    FOR EACH STATEMENT EXECUTE FUNCTION app.check_tenant_is_active();
 
 -- Erases rows of a tenant that is being deleted: at most `row_max` of one table a call, and answers how many. Goes through
 -- every table that has a tenant, also those that later migrations bring, what refers to others first. What is left to

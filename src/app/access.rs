@@ -50,10 +50,14 @@ pub fn can_write(caller: &Caller, file: &File) -> Result<(), Error> {
 }
 
 /// Whether the caller may give a file this visibility. Where every member writes, nobody but owner and admins may hide a
-/// file from themselves: it would be lost to them in the same breath.
+/// file from themselves: it would be lost to them in the same breath. Nor may they show it to more than its owner did.
 pub fn can_show_to(caller: &Caller, file: &File, visibility: Visibility) -> Result<(), Error> {
     let changed = File { visibility, ..file.clone() };
-    if is_owner_or_admin(caller, file) || can_see(caller, &changed, false) {
+    if is_owner_or_admin(caller, file) {
+        Ok(())
+    } else if visibility > file.visibility {
+        Err(Error::NotAllowed("only the file's owner and the tenant's admins may show it to more people"))
+    } else if can_see(caller, &changed, false) {
         Ok(())
     } else {
         Err(Error::NotAllowed("only the file's owner and the tenant's admins may hide it from you"))

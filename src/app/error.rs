@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::{
     db::{DbError, DbErrorKind},
     domain::{
+        caller::TenantState,
         clock::Timestamp,
         file::{FileState, LegalHold, WrongState},
         ids::{FileId, TenantId},
@@ -297,6 +298,20 @@ impl Error {
     /// Says that a file is too large.
     pub fn too_large(kind: Option<MediaKind>, limit_bytes: i64) -> Self {
         Self::FileTooLarge { kind: kind.map_or("any", MediaKind::as_str), limit_bytes }
+    }
+}
+
+impl Error {
+    /// Whether a tenant in this state is served.
+    ///
+    /// # Errors
+    /// `TenantSuspended`, `TenantDeleted`.
+    pub fn unless_active(state: TenantState) -> Result<(), Self> {
+        match state {
+            TenantState::Active => Ok(()),
+            TenantState::Suspended => Err(Self::TenantSuspended),
+            TenantState::Deleting | TenantState::Deleted => Err(Self::TenantDeleted),
+        }
     }
 }
 

@@ -54,7 +54,7 @@ pub async fn tenants(
          SELECT v.tenant_id, coalesce((
              SELECT true FROM files AS f WHERE f.tenant_id = v.tenant_id AND f.delete_time IS NULL
                AND {DUE_TIME} <= app.now() AND (
-                 f.retain_until_time IS NULL OR f.retain_until_time <= app.now()
+                 (f.hold_time IS NULL AND (f.retain_until_time IS NULL OR f.retain_until_time <= app.now()))
                  OR (SELECT (t.policy #>> '{{trash,days}}')::integer > 0 FROM tenants AS t WHERE t.id = v.tenant_id))
              ORDER BY {DUE_TIME}, f.id LIMIT 1
          ), false) AS is_due
@@ -95,7 +95,7 @@ pub async fn list(
     let sql = format!(
         "SELECT {DUE_TIME} AS due_time, f.id FROM files AS f
          WHERE f.tenant_id = {{}} AND f.delete_time IS NULL AND {DUE_TIME} <= app.now()
-           AND ({{}} OR f.retain_until_time IS NULL OR f.retain_until_time <= app.now())
+           AND ({{}} OR (f.hold_time IS NULL AND (f.retain_until_time IS NULL OR f.retain_until_time <= app.now())))
            AND ({DUE_TIME}, f.id) > ({{}}, {{}})
          ORDER BY {DUE_TIME}, f.id LIMIT {{}}"
     );

@@ -128,6 +128,22 @@ impl PolicyRow {
     }
 }
 
+#[derive(QueryableByName)]
+struct StateRow {
+    #[diesel(sql_type = SmallInt)]
+    state: i16,
+}
+
+/// Where the transaction's tenant is in its life, now.
+pub async fn state(tx: &mut TenantTx) -> Result<TenantState, DbError> {
+    const OPERATION: &str = "read state of tenant";
+    let row: StateRow = statement(OPERATION, "SELECT state FROM tenants WHERE id = {}")
+        .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+        .one(tx.connection()?)
+        .await?;
+    TenantState::from_number(row.state).ok_or_else(|| DbError::corrupt(OPERATION, "state"))
+}
+
 /// The policy of the transaction's tenant.
 pub async fn policy(tx: &mut TenantTx) -> Result<StoredPolicy, DbError> {
     let sql = "SELECT policy, policy_revision FROM tenants WHERE id = {}";

@@ -1,8 +1,11 @@
 //! The rules of what people write about a file, wherever they write it. `field` is the path under which a violation is told.
 
+use chrono::TimeDelta;
 use serde_json::{Map, Value};
 
-use super::{clock::Timestamp, policy::Policy, text, violations::Violations};
+use super::{
+    clock::Timestamp, policy::Policy, text, upload_spec::RETENTION_DAYS_MAX, violations::Violations,
+};
 
 /// A name is one line, and its extension is not blocked.
 pub fn check_name(field: &str, name: &str, policy: &Policy, wrong: &mut Violations) {
@@ -77,8 +80,12 @@ pub fn check_retain_until_time(
     now: Timestamp,
     wrong: &mut Violations,
 ) {
-    if retain_until_time.is_some_and(|until| until <= now) {
+    let Some(until) = retain_until_time else { return };
+    if until <= now {
         wrong.add(field, "must lie in the future");
+    }
+    if until > now.checked_add_signed(TimeDelta::days(RETENTION_DAYS_MAX.into())).unwrap_or(until) {
+        wrong.add(field, format!("must lie at most {RETENTION_DAYS_MAX} days ahead"));
     }
 }
 

@@ -31,6 +31,15 @@ impl Violations {
         violations
     }
 
+    /// The same, said of another field: the one that the caller wrote.
+    #[must_use]
+    pub fn about(mut self, field: &str) -> Self {
+        for violation in &mut self.0 {
+            field.clone_into(&mut violation.field);
+        }
+        self
+    }
+
     /// Notes one more.
     pub fn add(&mut self, field: impl Into<String>, description: impl Into<String>) {
         if self.0.len() < VIOLATIONS_REPORTED_MAX {

@@ -3,8 +3,8 @@
 use strongroom::{
     config::Config,
     proto::v1::{
-        File, FileSizeLimits, FileState, ListFilesRequest, UploadFileResponse, UploadSpec, Visibility,
-        WarningCode,
+        CopyFileRequest, File, FileSizeLimits, FileState, ListFilesRequest, UploadFileResponse, UploadSpec,
+        Visibility, WarningCode,
     },
 };
 use tonic::{Code, Status};
@@ -350,6 +350,21 @@ fn a_closed_list_judges_the_bytes_and_the_declaration_only_where_they_say_nothin
 }
 
 #[test]
+fn a_copy_is_taken_by_no_category_that_would_not_take_the_upload() {
+    service_test_with(firm("images"), |s| async move {
+        let id = file_id(&put(&olga(&s), "videos", MP4).await.unwrap());
+        let into = |category: &str| CopyFileRequest {
+            file_id: id.clone(),
+            category: category.to_owned(),
+            ..CopyFileRequest::default()
+        };
+        let refused = olga(&s).copy(into("profile-pictures")).await.unwrap_err();
+        assert_eq!(violated_fields(&refused), ["category"]);
+        olga(&s).copy(into("videos")).await.unwrap();
+    });
+}
+
+#[test]
 fn a_closed_list_is_judged_before_a_large_file_has_travelled() {
     service_test_with(firm("crm"), |s| async move {
         let text = vec![b'a'; 200_000];
@@ -394,11 +409,24 @@ fn in_a_workspace_nobody_hides_a_colleagues_file_from_themselves() {
             let refused = colin(&s).update(file(hidden), &["visibility"]).await.unwrap_err();
             assert_eq!((refused.code(), reason(&refused).as_str()), (Code::PermissionDenied, "NOT_ALLOWED"));
         }
-        colin(&s).update(file(Visibility::Public), &["visibility"]).await.unwrap();
         boss(&s).update(file(Visibility::Managers), &["visibility"]).await.unwrap();
         assert_eq!(colin(&s).get(&id).await.unwrap_err().code(), Code::NotFound);
         olga(&s).update(file(Visibility::Owner), &["visibility"]).await.unwrap();
         anna(&s).update(file(Visibility::Organization), &["visibility"]).await.unwrap();
+    });
+}
+
+#[test]
+fn in_a_workspace_nobody_shows_a_colleagues_file_to_more_people_than_its_owner_did() {
+    service_test_with(firm("workspace"), |s| async move {
+        let upload = UploadSpec { visibility: Visibility::Managers.into(), ..spec("plan.txt") };
+        let id = file_id(&olga(&s).upload(upload, b"x").await.unwrap());
+        for visibility in [Visibility::Organization, Visibility::Public] {
+            let shown = File { id: id.clone(), visibility: visibility.into(), ..File::default() };
+            let refused = boss(&s).update(shown.clone(), &["visibility"]).await.unwrap_err();
+            assert_eq!((refused.code(), reason(&refused).as_str()), (Code::PermissionDenied, "NOT_ALLOWED"));
+            olga(&s).update(shown, &["visibility"]).await.unwrap();
+        }
     });
 }
 

@@ -120,9 +120,17 @@ fn a_tenant_with_files_that_must_be_kept_is_not_deleted() {
         assert_eq!((told["held_file_count"].as_str(), told.contains_key("retain_until_time")), ("1", false));
         s.ada().release(&id, "settled").await.unwrap();
 
-        // What a replica wrote that remembered the tenant: nothing goes before it may.
         s.owner.run("UPDATE files SET retain_until_time = NULL").await;
         operator.delete_tenant(&acme, false).await.unwrap();
+        // A replica that remembers the tenant cannot have anything kept that nobody could let go again.
+        let replica = s.database.as_app().await;
+        let late = format!(
+            "BEGIN; SELECT set_config('app.tenant_id', '{acme}', true), set_config('app.audience_min', '1', true);
+             UPDATE files SET hold_time = now(), hold_by = 'ada', hold_reason = 'late'"
+        );
+        let refused = replica.batch_execute(&late).await.unwrap_err();
+        assert_eq!(refused.as_db_error().unwrap().constraint(), Some("tenant_is_not_deleted"));
+        // And should anything be there all the same, nothing goes before it may.
         s.owner.run(&format!("UPDATE files SET retain_until_time = '{}'", until.to_rfc3339())).await;
         s.clock.advance(Duration::seconds(15));
         assert_eq!(erase::round(&s.app).await.unwrap(), 0);

@@ -443,3 +443,19 @@ fn a_tenant_has_so_many_watches_and_no_more() {
         },
     );
 }
+
+#[test]
+fn a_watch_ends_when_its_tenant_is_suspended() {
+    service_test(|s| async move {
+        let mut watcher = s.bob().watch().await;
+        let tenant = s.bob().tenant_id().await;
+        s.operator().suspend(&tenant).await.unwrap();
+        let ended = loop {
+            match watcher.next().await {
+                Ok(_) => {}
+                Err(ended) => break ended,
+            }
+        };
+        assert_eq!((ended.code(), reason(&ended).as_str()), (Code::FailedPrecondition, "TENANT_SUSPENDED"));
+    });
+}

@@ -24,6 +24,7 @@ use crate::{
         file::{File, Visibility},
         file_fields::check_name,
         ids::{FileId, RequestId},
+        media_type::judged,
         violations::Violations,
     },
 };
@@ -77,6 +78,13 @@ async fn run(
     let wanted = if request.version == 0 { source.version } else { request.version };
     let version = versions::get(tx, source.id, wanted).await?.ok_or(Error::NotFound("version"))?;
     File { content_state: version.content_state, ..source.clone() }.readable()?;
+    if !request.category.is_empty() && request.category != source.category {
+        // What its new category would not take as an upload, it does not take as a copy.
+        let name = if request.name.is_empty() { &source.name } else { &request.name };
+        let types = caller.tenant.policy.taken_types(&request.category);
+        let judged_type = judged(&version.mime_type, Some(&version.mime_type), name);
+        types.check(&judged_type).map_err(|wrong| wrong.about("category"))?;
+    }
     let copied = write(app, tx, caller, (&source, &version), request).await?;
     conclude(tx, attempt, copied).await
 }

@@ -49,7 +49,6 @@ impl Remembered {
 /// The directory, with a short memory.
 pub(in crate::app) struct TenantDirectory {
     cache: Cache<TenantName, Remembered>,
-    names: Cache<TenantId, TenantName>,
     /// How often something was forgotten: whoever has read a tenant before must not remember it after.
     forgotten: AtomicU64,
     preset: Policy,
@@ -67,8 +66,11 @@ impl TenantDirectory {
             .collect::<Result<_, _>>()?;
         let life = Duration::from_secs(CACHE_SECONDS.into());
         Ok(Self {
-            cache: Cache::builder().max_capacity(CACHE_CAPACITY).time_to_live(life).build(),
-            names: Cache::builder().max_capacity(CACHE_CAPACITY).time_to_live(life).build(),
+            cache: Cache::builder()
+                .max_capacity(CACHE_CAPACITY)
+                .time_to_live(life)
+                .support_invalidation_closures()
+                .build(),
             forgotten: AtomicU64::new(0),
             preset: Policy::preset(&config.preset)?,
             presets,
@@ -95,7 +97,6 @@ impl TenantDirectory {
                 ));
             }
         });
-        self.names.insert(tenant.id, name.clone()).await;
         let remembered = Remembered { tenant: Arc::clone(&tenant), read_time: now };
         self.cache.insert(name.clone(), remembered).await;
         if self.forgotten.load(Ordering::SeqCst) != forgotten {
@@ -113,8 +114,11 @@ impl TenantDirectory {
     /// Forgets a tenant whose row has changed: the next request reads it anew.
     pub(in crate::app) async fn forget(&self, id: TenantId) {
         self.forgotten.fetch_add(1, Ordering::SeqCst);
-        if let Some(name) = self.names.get(&id).await {
-            self.cache.invalidate(&name).await;
+        let forgotten = self.cache.invalidate_entries_if(move |_, remembered| remembered.tenant.id == id);
+        if let Err(error) = forgotten {
+            // It was built with such closures; and if not, all are forgotten, which is right as well.
+            tracing::warn!(%error, "forget a tenant");
+            self.cache.invalidate_all();
         }
     }
 

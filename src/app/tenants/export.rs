@@ -77,17 +77,23 @@ pub async fn export(
             if let Some(record) = page.pop_front() {
                 return Ok(Some((record, (app, place, page))));
             }
-            if matches!(place, Place::End) {
-                return Ok(None);
-            }
+            let is_over = matches!(place, Place::End);
             let mut tx = app.db.tenant_tx(id, &Viewer::system()).await?;
             let next = read(&mut tx, place).await;
             (page, place) = tx.finish(next).await?;
+            if is_over {
+                return Ok(None);
+            }
         }
     }))
 }
 
 async fn read(tx: &mut TenantTx, place: Place) -> Result<(VecDeque<ExportRecord>, Place), Error> {
+    // Records that are being erased must not look like records that there never were. In the page's own transaction, and
+    // the last page, which is empty, asks again: an export that ends is complete.
+    if matches!(tenants::state(tx).await?, TenantState::Deleting | TenantState::Deleted) {
+        return Err(Error::TenantDeleted);
+    }
     let limit = i64::try_from(PAGE_ROWS).unwrap_or(i64::MAX);
     match place {
         Place::Start(record) => {

@@ -3,7 +3,7 @@
 use crate::{
     app::{App, Error, Principal},
     db::tenants::TenantName,
-    domain::caller::{Actor, ActorKind, Caller, Operator, Origin, Role, TenantKind, TenantState},
+    domain::caller::{Actor, ActorKind, Caller, Operator, Origin, Role, TenantKind},
 };
 
 /// What verified credentials say about their bearer.
@@ -52,10 +52,6 @@ pub async fn resolve(app: &App, identity: Identity, origin: Origin) -> Result<Pr
     };
     let name = TenantName { kind: tenant_kind, issuer, external_id };
     let tenant = app.tenants.get(app, name).await?;
-    match tenant.state {
-        TenantState::Active => {}
-        TenantState::Suspended => return Err(Error::TenantSuspended),
-        TenantState::Deleting | TenantState::Deleted => return Err(Error::TenantDeleted),
-    }
+    Error::unless_active(tenant.state)?;
     Ok(Principal::Caller(Caller { tenant, actor: Actor { kind, id: subject }, role, groups, origin }))
 }

@@ -147,7 +147,7 @@ impl Watch {
     /// The next message; waits for it as long as it takes.
     ///
     /// # Errors
-    /// Why the watch ends: `CursorTooOld`, `Unauthenticated`, `DatabaseUnavailable`.
+    /// Why the watch ends: `CursorTooOld`, `Unauthenticated`, `TenantSuspended`, `TenantDeleted`, `DatabaseUnavailable`.
     pub async fn next(&mut self, app: &App) -> Result<Message, Error> {
         loop {
             self.check_credentials(app)?;
@@ -167,7 +167,8 @@ impl Watch {
     }
 
     /// Whether there is something to read; otherwise everything was seen.
-    fn is_behind(&mut self, Beat { safe, newest }: &Beat) -> Result<bool, Error> {
+    fn is_behind(&mut self, Beat { safe, newest, tenant }: &Beat) -> Result<bool, Error> {
+        Error::unless_active(*tenant)?;
         // Another history: this stream's positions mean nothing any more.
         if safe.incarnation != self.cursor.incarnation {
             return Err(Error::CursorTooOld);

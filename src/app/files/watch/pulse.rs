@@ -22,8 +22,9 @@ use crate::{
     db::{
         Database, DbError, Viewer,
         event_stream::{Safe, newest},
+        tenants,
     },
-    domain::{event_position::EventPosition, ids::TenantId},
+    domain::{caller::TenantState, event_position::EventPosition, ids::TenantId},
 };
 
 /// The shortest time between two looks.
@@ -36,6 +37,8 @@ pub(super) struct Beat {
     pub(super) safe: Safe,
     /// Where the newest event below stands.
     pub(super) newest: Option<EventPosition>,
+    /// Whether the tenant is still served: a watch that was opened before outlives no suspension.
+    pub(super) tenant: TenantState,
 }
 
 /// Nothing before the first look.
@@ -137,7 +140,10 @@ async fn look_again(
 
 async fn look(db: &Database, tenant: TenantId) -> Result<Beat, DbError> {
     let mut tx = db.tenant_tx(tenant, &Viewer::system()).await?;
-    let found = newest(&mut tx).await;
-    let (safe, newest) = tx.finish(found).await?;
-    Ok(Beat { safe, newest })
+    let found = async {
+        let (safe, newest) = newest(&mut tx).await?;
+        Ok(Beat { safe, newest, tenant: tenants::state(&mut tx).await? })
+    };
+    let found: Result<Beat, DbError> = found.await;
+    tx.finish(found).await
 }
