@@ -113,7 +113,8 @@ impl Client {
                 Err(ClientError::Rejected(gone)) if gone.code == Code::NotFound => return Err(failed),
                 Err(_) => continue,
             }
-            if upload.persisted_size_bytes > stored_before {
+            // Backwards counts as well: the server forgot parts, and the way begins anew.
+            if upload.persisted_size_bytes != stored_before {
                 (tries, stored_before) = (1, upload.persisted_size_bytes);
             }
         }

@@ -31,6 +31,8 @@ struct MovedRow {
 /// the blob is not where it was found damaged: it was moved to another provider meanwhile.
 pub async fn mark_damaged(tx: &mut TenantTx, blob: &Blob, reason: StateReason) -> Result<usize, DbError> {
     let tenant = tx.tenant().as_uuid();
+    // Files before their blobs, as a purge locks them.
+    lock_files(blob.id, tenant).execute(tx.connection()?).await?;
     let is_there = statement(
         "hold blob in place",
         "SELECT FROM blobs WHERE tenant_id = {} AND id = {} AND provider = {} AND storage_key = {} FOR SHARE",
@@ -44,7 +46,6 @@ pub async fn mark_damaged(tx: &mut TenantTx, blob: &Blob, reason: StateReason) -
     if is_there == 0 {
         return Ok(0);
     }
-    lock_files(blob.id, tenant).execute(tx.connection()?).await?;
     // 2: available, 5: error
     let moved: Vec<MovedRow> = statement(
         "mark versions damaged",

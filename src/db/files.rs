@@ -420,12 +420,15 @@ struct Exists {
     exists: bool,
 }
 
-/// Whether any file has this category, in the trash too. Looks at every file of the tenant when none has: for admins.
+/// Whether any file has this category, in the trash too, or will have it by an upload that can be resumed. Looks at every file of the tenant when none has: for admins.
 pub async fn has_category(tx: &mut TenantTx, category: &str) -> Result<bool, DbError> {
     let row: Exists = statement(
         "look for files of a category",
-        "SELECT EXISTS (SELECT FROM files WHERE tenant_id = {} AND category = {}) AS exists",
+        "SELECT EXISTS (SELECT FROM files WHERE tenant_id = {} AND category = {})
+             OR EXISTS (SELECT FROM uploads WHERE tenant_id = {} AND state = 1 AND spec ->> 'category' = {}) AS exists",
     )
+    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+    .bind::<Text, _>(category.to_owned())
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())
     .bind::<Text, _>(category.to_owned())
     .one(tx.connection()?)

@@ -103,20 +103,20 @@ pub async fn record(
     Ok(recorded == 1)
 }
 
-/// Forgets every part of an upload that is still ours, so that its bytes are sent again.
-pub async fn forget(tx: &mut TenantTx, lease: UploadLease) -> Result<(), DbError> {
+/// Forgets the parts of an upload that is still ours, from a number on, so that their bytes are sent again; answers how many.
+pub async fn forget_from(tx: &mut TenantTx, lease: UploadLease, number: u32) -> Result<usize, DbError> {
     statement(
         "forget parts of upload",
         "DELETE FROM upload_parts AS p USING uploads AS u
          WHERE u.tenant_id = {} AND u.id = {} AND u.lease_epoch = {} AND u.state = 1
-           AND p.tenant_id = u.tenant_id AND p.upload_id = u.id",
+           AND p.tenant_id = u.tenant_id AND p.upload_id = u.id AND p.number >= {}",
     )
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())
     .bind::<SqlUuid, _>(lease.id.as_uuid())
     .bind::<Integer, _>(lease.epoch)
+    .bind::<Integer, _>(to_i32(number))
     .execute(tx.connection()?)
     .await
-    .map(|_| ())
 }
 
 fn to_i32(number: u32) -> i32 {

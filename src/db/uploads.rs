@@ -126,21 +126,34 @@ pub struct Reservation {
     pub files: i64,
 }
 
+/// Aborts an upload whose lease ran out, and answers what it had reserved; nothing when it was renewed, or ended, meanwhile.
+pub async fn abort_expired(tx: &mut TenantTx, lease: UploadLease) -> Result<Option<Reservation>, DbError> {
+    abort_where(tx, lease, "AND lease_expire_time <= app.now()").await
+}
+
 /// Aborts an upload and answers what it had reserved; nothing when it was not open, or not ours any more. (Those that
 /// become files are ended by their commit, in `app.commit_uploads`.)
 pub async fn abort(tx: &mut TenantTx, lease: UploadLease) -> Result<Option<Reservation>, DbError> {
-    let row: Option<Ended> = statement(
-        "abort upload",
-        "UPDATE uploads SET state = {}
-         WHERE tenant_id = {} AND id = {} AND lease_epoch = {} AND state = 1
-         RETURNING reserved_bytes, is_version",
-    )
-    .bind::<SmallInt, _>(UploadState::Aborted.number())
-    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-    .bind::<SqlUuid, _>(lease.id.as_uuid())
-    .bind::<Integer, _>(lease.epoch)
-    .first(tx.connection()?)
-    .await?;
+    abort_where(tx, lease, "").await
+}
+
+async fn abort_where(
+    tx: &mut TenantTx,
+    lease: UploadLease,
+    condition: &'static str,
+) -> Result<Option<Reservation>, DbError> {
+    let sql = format!(
+        "UPDATE uploads SET state = {{}}
+         WHERE tenant_id = {{}} AND id = {{}} AND lease_epoch = {{}} AND state = 1 {condition}
+         RETURNING reserved_bytes, is_version"
+    );
+    let row: Option<Ended> = statement("abort upload", sql)
+        .bind::<SmallInt, _>(UploadState::Aborted.number())
+        .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+        .bind::<SqlUuid, _>(lease.id.as_uuid())
+        .bind::<Integer, _>(lease.epoch)
+        .first(tx.connection()?)
+        .await?;
     Ok(row.map(|row| Reservation { bytes: row.reserved_bytes, files: i64::from(!row.is_version) }))
 }
 

@@ -70,6 +70,8 @@ pub struct CheckedSpec {
     pub retention_days: Option<u32>,
     pub visibility: Visibility,
     pub readers: Vec<String>,
+    /// What it is called where its type is judged: a version is called as its file.
+    pub judged_name: String,
     /// What its category takes.
     pub types: TakenTypes,
     /// Category and visibility as they were said, without the policy's defaults, which may change before a retry.
@@ -112,6 +114,7 @@ impl UploadSpec {
             types: policy.taken_types(&category),
             said: (said_category, self.visibility),
             visibility: self.visibility.unwrap_or(rules.visibility),
+            judged_name: self.name.clone(),
             name: self.name,
             declared_mime_type: self.mime_type,
             size_bytes,
@@ -167,6 +170,7 @@ impl UploadSpec {
             // Its file decides.
             types: TakenTypes::any(),
             said: (String::new(), None),
+            judged_name: String::new(),
             name: self.name,
             declared_mime_type: self.mime_type,
             size_bytes,

@@ -350,6 +350,24 @@ fn a_closed_list_judges_the_bytes_and_the_declaration_only_where_they_say_nothin
 }
 
 #[test]
+fn a_closed_list_judges_uploads_that_are_gone_on_with_too_however_small() {
+    service_test_with(firm("crm"), |s| async move {
+        let olga = olga(&s);
+        let upload = olga.create(spec("a.pdf")).await.unwrap();
+        let refused = olga.go_on(&upload.id, ZIP, 0, true).await.unwrap_err();
+        assert_eq!(violated_fields(&refused), ["spec.mime_type"]);
+        let refused = olga.part(&upload.id, 0, ZIP).await.unwrap_err();
+        assert_eq!(violated_fields(&refused), ["spec.mime_type"]);
+        assert_eq!(olga.upload_at(&upload.id).await.unwrap().persisted_size_bytes, 0);
+        olga.cancel(&upload.id).await.unwrap();
+
+        // A version is called as its file, where only the name tells.
+        let id = file_id(&put(&olga, "", (XLS.0, "", XLS.2)).await.unwrap());
+        olga.upload_version(&id, XLS.2).await.unwrap();
+    });
+}
+
+#[test]
 fn a_copy_is_taken_by_no_category_that_would_not_take_the_upload() {
     service_test_with(firm("images"), |s| async move {
         let id = file_id(&put(&olga(&s), "videos", MP4).await.unwrap());

@@ -6,7 +6,10 @@ use strongroom::{
     app::uploads::expire::expire,
     domain::object_key::ObjectKey,
     proto::v1::{Upload, UploadFileRequest, UploadSpec, UploadState},
-    storage::{MultipartId, flaky::Operation},
+    storage::{
+        MultipartId, StorageErrorKind,
+        flaky::{Fault, Operation, Plan},
+    },
 };
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
@@ -377,5 +380,65 @@ fn uploads_are_their_creators_and_an_admin_sees_and_cancels_them_all() {
         for id in &all[1..] {
             s.ada().cancel(id).await.unwrap();
         }
+    });
+}
+
+#[test]
+fn a_cancelled_upload_stays_cancelled_though_the_store_keeps_its_bytes_for_now() {
+    service_test(|s| async move {
+        let upload = s.alice().create(sized("a.bin", SIZE)).await.unwrap();
+        s.faults.set_plan(Plan::new().on(
+            Operation::AbortMultipart,
+            s.faults.calls(Operation::AbortMultipart) + 1,
+            Fault::Before(StorageErrorKind::Unavailable),
+        ));
+        s.alice().cancel(&upload.id).await.unwrap();
+        assert_eq!(s.alice().quota().await.unwrap().reserved_bytes, 0);
+        assert_eq!(s.alice().upload_at(&upload.id).await.unwrap_err().code(), Code::NotFound);
+        s.clock.advance(Duration::hours(25));
+        expire(&s.app).await.unwrap();
+    });
+}
+
+#[test]
+fn parts_behind_a_gap_do_not_come_back_when_the_gap_is_filled_with_other_bytes() {
+    service_test(|s| async move {
+        let data = pattern(SIZE);
+        let upload = s.alice().create(sized("a.bin", SIZE)).await.unwrap();
+        s.alice().go_on(&upload.id, &data[..3 * PART], 0, false).await.unwrap_err();
+        s.owner.run("DELETE FROM upload_parts WHERE number = 2").await;
+
+        let mut other = data.clone();
+        other[PART + 7] ^= 1;
+        let paused = s.alice().go_on(&upload.id, &other[..2 * PART], PART, false).await.unwrap_err();
+        assert_eq!(persisted(&paused), 2 * PART);
+        assert_eq!(s.alice().upload_at(&upload.id).await.unwrap().persisted_size_bytes, 2 * PART as i64);
+        let answer = s.alice().go_on(&upload.id, &other, 2 * PART, true).await.unwrap();
+        assert_eq!(answer.file.as_ref().unwrap().sha256, sha256(&other));
+        assert_eq!(s.alice().read(&file_id(&answer)).await.unwrap(), other);
+    });
+}
+
+#[test]
+fn the_id_of_an_upload_may_be_the_request_id_of_another_change() {
+    service_test(|s| async move {
+        let upload = s.alice().create(spec("a.txt")).await.unwrap();
+        let other = UploadSpec { request_id: upload.id.clone(), ..spec("b.txt") };
+        s.alice().upload(other, b"other").await.unwrap();
+        let answer = s.alice().go_on(&upload.id, b"hello", 0, true).await.unwrap();
+        assert_eq!(s.alice().read(&file_id(&answer)).await.unwrap(), b"hello"[..]);
+    });
+}
+
+#[test]
+fn a_version_of_a_file_that_is_gone_gives_its_room_back() {
+    service_test(|s| async move {
+        let id = file_id(&s.alice().upload(spec("a.txt"), b"one").await.unwrap());
+        let version = UploadSpec { file_id: id.clone(), size_bytes: Some(5), ..UploadSpec::default() };
+        let upload = s.alice().create(version).await.unwrap();
+        s.alice().purge(&id).await.unwrap();
+        let gone = s.alice().go_on(&upload.id, b"hello", 0, true).await.unwrap_err();
+        assert_eq!(gone.code(), Code::NotFound);
+        s.until("it is given back", || async { s.alice().quota().await.unwrap().reserved_bytes == 0 }).await;
     });
 }

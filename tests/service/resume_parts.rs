@@ -1,6 +1,6 @@
 //! Uploads part by part, for clients that cannot stream.
 
-use strongroom::proto::v1::{UploadPartRequest, UploadState};
+use strongroom::proto::v1::{UploadPartRequest, UploadSpec, UploadState};
 use tonic::Code;
 
 use crate::harness::{PART, file_id, pattern, reason, service_test, sha256, spec, violated_fields};
@@ -51,6 +51,8 @@ fn parts_come_in_order_are_whole_and_are_what_they_were() {
         let short = alice.complete(&upload.id, SIZE).await.unwrap_err();
         assert_eq!((short.code(), reason(&short)), (Code::InvalidArgument, "SIZE_MISMATCH".to_owned()));
 
+        let begun = alice.part(&upload.id, 0, &data[..10]).await.unwrap_err();
+        assert_eq!(violated_fields(&begun), ["data"], "of a stored part, all of it or nothing");
         alice.part(&upload.id, PART, &data[PART..PART + 10]).await.unwrap();
         let behind = alice.part(&upload.id, PART + 10, b"more").await.unwrap_err();
         assert_eq!(reason(&behind), "SIZE_MISMATCH", "nothing comes behind a part that is not whole");
@@ -69,5 +71,21 @@ fn parts_and_streams_of_one_upload_can_take_turns() {
         alice.part(&upload.id, 2 * PART, &data[2 * PART..]).await.unwrap();
         let answer = alice.go_on(&upload.id, &data, SIZE, true).await.unwrap();
         assert_eq!(alice.read(&file_id(&answer)).await.unwrap(), data);
+    });
+}
+
+#[test]
+fn where_the_size_is_known_only_its_last_part_may_be_shorter() {
+    service_test(|s| async move {
+        let (alice, data) = (s.alice(), pattern(SIZE));
+        let told = UploadSpec { size_bytes: Some(SIZE as i64), ..spec("a.bin") };
+        let upload = alice.create(told).await.unwrap();
+        let short = alice.part(&upload.id, 0, &data[..PART - 1]).await.unwrap_err();
+        assert_eq!((short.code(), violated_fields(&short)), (Code::InvalidArgument, vec!["data".to_owned()]));
+        for (n, part) in data.chunks(PART).enumerate() {
+            alice.part(&upload.id, n * PART, part).await.unwrap();
+        }
+        let file = alice.complete(&upload.id, SIZE).await.unwrap();
+        assert_eq!(alice.read(&file.id).await.unwrap(), data);
     });
 }

@@ -1,8 +1,12 @@
 //! Gives an upload up: its reservation is free at once, and its bytes go.
 
+use std::sync::Arc;
+
+use tracing::Instrument as _;
+
 use super::{
     get::seen,
-    open::{Left, give_up, lease_seconds},
+    open::{Left, clear, lease_seconds, release},
 };
 use crate::{
     app::{
@@ -17,7 +21,7 @@ use crate::{
     },
     domain::{
         caller::Caller,
-        ids::{RequestId, UploadId},
+        ids::{RequestId, TenantId, UploadId},
         upload::UploadState,
     },
     storage::MultipartId,
@@ -28,28 +32,47 @@ use crate::{
 /// # Errors
 /// `NotFound`, also for one that was given up before; `UploadCommitted`.
 pub async fn cancel(
-    app: &App,
+    app: &Arc<App>,
     caller: &Caller,
     id: UploadId,
     request_id: Option<RequestId>,
 ) -> Result<(), Error> {
     let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::caller(caller)).await?;
-    let taken = take(app, &mut tx, caller, id, request_id).await;
-    let Some(stored) = tx.finish(taken).await? else { return Ok(()) };
-    let multipart = MultipartId::new(stored.multipart_id.as_str());
-    let left = Left {
-        tenant: caller.tenant_id(),
-        lease: stored.lease,
-        key: &stored.key,
-        multipart: Some(&multipart),
-        is_recorded: true,
+    let released = run(app, &mut tx, caller, id, request_id).await;
+    let Some(stored) = tx.finish(released).await? else { return Ok(()) };
+    // It is cancelled. Its bytes go in a task that outlives the request; what fails waits for its lease to run out.
+    let (app, tenant) = (Arc::clone(app), caller.tenant_id());
+    let tasks = app.tasks.clone();
+    let clearing = async move {
+        let multipart = MultipartId::new(stored.multipart_id.as_str());
+        let left = left(tenant, &stored, &multipart);
+        let cleared = match app.stores.of(&stored.provider) {
+            Ok(store) => clear(&app, store.as_ref(), &left).await,
+            Err(unknown) => Err(unknown.into()),
+        };
+        if let Err(error) = cleared {
+            tracing::warn!(%tenant, upload = %stored.lease.id, %error, "remove the bytes of a cancelled upload");
+        }
     };
-    let store = app.stores.of(&stored.provider)?;
-    give_up(app, store.as_ref(), left).await.map(|_| ())
+    // A panic was told by the task itself; the answer is the same.
+    let _ = tasks.spawn(clearing.in_current_span()).await;
+    Ok(())
 }
 
-/// Takes the upload over; answers nothing where the request id was answered before.
-async fn take(
+fn left<'a>(tenant: TenantId, stored: &'a StoredUpload, multipart: &'a MultipartId) -> Left<'a> {
+    Left {
+        tenant,
+        lease: stored.lease,
+        key: &stored.key,
+        multipart: Some(multipart),
+        is_recorded: true,
+        is_expired: false,
+    }
+}
+
+/// Takes the upload over and releases it, all in the transaction of the answer: who is told that it is cancelled need not
+/// fear that it goes on. Answers nothing where the request id was answered before.
+async fn run(
     app: &App,
     tx: &mut TenantTx,
     caller: &Caller,
@@ -72,8 +95,11 @@ async fn take(
     let mut entry = audit::entry(caller, AuditAction::UploadCancel, None);
     entry.details = serde_json::json!({ "upload_id": id });
     audit_entries::insert(tx, &[entry]).await?;
+    let stored = resumable_uploads::get(tx, id).await?.ok_or(Error::NotFound("upload"))?;
+    let multipart = MultipartId::new(stored.multipart_id.as_str());
+    release(tx, &left(caller.tenant_id(), &stored, &multipart)).await?;
     if let Some(attempt) = attempt {
         attempt.record(tx, &()).await?;
     }
-    resumable_uploads::get(tx, id).await.map_err(Error::from)
+    Ok(Some(stored))
 }

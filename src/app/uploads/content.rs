@@ -55,7 +55,7 @@ impl Content {
             received_bytes: 0,
             head: Vec::new(),
             settled: None,
-            name: spec.name.clone(),
+            name: spec.judged_name.clone(),
             declared_mime_type: spec.declared_mime_type.clone(),
             declared_bytes: spec.size_bytes,
             declared_sha256: spec.sha256,
@@ -73,12 +73,23 @@ impl Content {
         sniffed: Option<&str>,
     ) -> Result<Self, Error> {
         let received_bytes = persisted.size_bytes();
-        Ok(Self {
+        let mut content = Self {
             hasher: StreamHasher::resumed(hashing, persisted.hasher()?),
             received_bytes,
-            settled: (received_bytes > 0).then(|| settle(&spec.declared_mime_type, sniffed)),
             ..Self::new(spec, limits, hashing)
-        })
+        };
+        if received_bytes > 0 {
+            content.settled = Some(content.settle(sniffed)?);
+        }
+        Ok(content)
+    }
+
+    /// Judges the first bytes now, however few there are: what is refused is not stored first.
+    pub(super) fn judge(&mut self) -> Result<(), Error> {
+        if self.settled.is_none() {
+            self.settled = Some(self.settle(self.sniffed().as_deref())?);
+        }
+        self.check_size()
     }
 
     /// What the first bytes are recognised as.
@@ -89,6 +100,11 @@ impl Content {
     /// The state of the digest behind the bytes taken so far.
     pub(super) async fn digest_state(&mut self) -> Result<Vec<u8>, Error> {
         self.hasher.put_down().await
+    }
+
+    /// The size that was said, if one was.
+    pub(super) fn declared_bytes(&self) -> Option<u64> {
+        self.declared_bytes
     }
 
     pub(super) fn received_bytes(&self) -> u64 {
@@ -105,7 +121,7 @@ impl Content {
             let missing = SNIFF_BYTES_MAX - self.head.len();
             self.head.extend_from_slice(&data[..data.len().min(missing)]);
             if self.head.len() == SNIFF_BYTES_MAX {
-                self.settled = Some(self.settle()?);
+                self.settled = Some(self.settle(self.sniffed().as_deref())?);
             }
         }
         self.received_bytes = received;
@@ -133,22 +149,17 @@ impl Content {
 
     /// Closes the books.
     pub(super) async fn finish(mut self) -> Result<Measured, Error> {
-        let mime_type = match self.settled.take() {
-            Some(settled) => settled,
-            None => self.settle()?,
-        };
+        self.judge()?;
+        let mime_type = self.settled.take().ok_or_else(|| Error::internal("a type that was not judged"))?;
         let kind = MediaKind::of(&mime_type.mime_type);
-        self.settled = Some(mime_type.clone());
-        self.check_size()?;
         let sha256 = self.hasher.finish().await?;
         Ok(Measured { size_bytes: self.received_bytes, sha256, mime_type, kind })
     }
 
     /// What the file is by its first bytes, if its category takes such files.
-    fn settle(&self) -> Result<Settled, Error> {
-        let sniffed = sniff(&self.head);
-        let settled = settle(&self.declared_mime_type, sniffed.as_deref());
-        self.types.check(&judged(&settled.mime_type, sniffed.as_deref(), &self.name))?;
+    fn settle(&self, sniffed: Option<&str>) -> Result<Settled, Error> {
+        let settled = settle(&self.declared_mime_type, sniffed);
+        self.types.check(&judged(&settled.mime_type, sniffed, &self.name))?;
         Ok(settled)
     }
 

@@ -31,6 +31,7 @@ use crate::{
         upload::Upload,
         upload_spec::{CheckedSpec, UploadSpec},
     },
+    storage::PART_NUMBER_MAX,
 };
 
 /// Creates an upload.
@@ -47,6 +48,7 @@ pub async fn create(app: &Arc<App>, caller: &Caller, spec: UploadSpec) -> Result
     let spec = admit(app, caller, spec, &terms.quota);
     let spec = spec.inspect_err(|error| count_refusal(&app.metrics, error))?;
     let spec = version::of_file(app, caller, spec).await?;
+    check_parts(app, &spec)?;
     // In a task of its own: a client that leaves while the row is being committed must not be cleaned up after before it is
     // there.
     let (app, caller) = (Arc::clone(app), caller.clone());
@@ -94,6 +96,15 @@ async fn record(
         attempt.record(tx, &upload).await?;
     }
     Ok((upload, true))
+}
+
+/// Stores put at most so many parts together.
+fn check_parts(app: &App, spec: &CheckedSpec) -> Result<(), Error> {
+    let most = u64::from(PART_NUMBER_MAX) * app.limits.uploads.part_size_bytes as u64;
+    match spec.size_bytes.is_some_and(|size| size > most) {
+        true => Err(Error::too_large(None, i64::try_from(most).unwrap_or(i64::MAX))),
+        false => Ok(()),
+    }
 }
 
 /// What stands for this upload when its request id comes again.

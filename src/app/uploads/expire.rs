@@ -48,6 +48,7 @@ pub(in crate::app) async fn expire_in(app: &App, store: &dyn ObjectStorage) -> R
             key: &upload.key,
             multipart: multipart.as_ref(),
             is_recorded: true,
+            is_expired: true,
         };
         match give_up(app, store, left).await {
             Ok(is_given_up) => done += usize::from(is_given_up),
@@ -73,7 +74,8 @@ pub(in crate::app) async fn give_up_all(app: &App, tenant: TenantId) -> Result<u
     for (provider, upload) in open {
         let multipart = upload.multipart_id.map(MultipartId::new);
         let (lease, key) = (upload.lease, &upload.key);
-        let left = Left { tenant, lease, key, multipart: multipart.as_ref(), is_recorded: true };
+        let left =
+            Left { tenant, lease, key, multipart: multipart.as_ref(), is_recorded: true, is_expired: false };
         give_up(app, app.stores.of(&provider)?.as_ref(), left).await?;
     }
     Ok(count)

@@ -230,9 +230,12 @@ impl OpenUpload {
             Err(error) if self.is_resumable && error.kind == StorageErrorKind::InvalidInput => {
                 tracing::warn!(upload = %self.lease.id, %error, "parts of an upload are not those recorded");
                 let mut tx = self.app.db.tenant_tx(self.tenant, &Viewer::system()).await?;
-                let forgotten = upload_parts::forget(&mut tx, self.lease).await;
-                tx.finish(forgotten).await?;
-                Err(Error::UploadPaused { persisted_size_bytes: 0 })
+                let forgotten = upload_parts::forget_from(&mut tx, self.lease, 1).await;
+                match tx.finish(forgotten).await? {
+                    // Somebody else went on meanwhile: their parts are none of ours.
+                    0 => Err(Error::UploadFenced),
+                    _ => Err(Error::UploadPaused { persisted_size_bytes: 0 }),
+                }
             }
             Err(error) => Err(of_parts(error)),
         }
@@ -241,6 +244,11 @@ impl OpenUpload {
     /// The upload has its row and waits for whoever goes on with it.
     pub(super) fn kept(mut self) {
         self.is_settled = true;
+    }
+
+    /// Nothing will ever come of the upload: it is given back, also one that could have been resumed.
+    pub(super) fn hopeless(mut self) {
+        self.is_resumable = false;
     }
 
     /// The upload became a file: nothing is left to give back.
@@ -265,7 +273,14 @@ impl Drop for OpenUpload {
                 tracing::warn!(%tenant, %key, %error, "abort multipart upload");
             }
             // What fails here stays as a row whose lease will run out; `expire` does it again then.
-            let left = Left { tenant, lease, key: &key, multipart: Some(&multipart), is_recorded };
+            let left = Left {
+                tenant,
+                lease,
+                key: &key,
+                multipart: Some(&multipart),
+                is_recorded,
+                is_expired: false,
+            };
             if let Err(error) = give_up(&app, store.as_ref(), left).await {
                 tracing::warn!(%tenant, upload = %lease.id, %key, %error, "give up upload");
             }
@@ -330,6 +345,8 @@ pub(super) struct Left<'a> {
     pub(super) multipart: Option<&'a MultipartId>,
     /// Whether its row is known to have been there.
     pub(super) is_recorded: bool,
+    /// Given up because its lease ran out: one that was renewed meanwhile goes on.
+    pub(super) is_expired: bool,
 }
 
 /// Ends an upload that will not become a file: first its reservation, so that nobody can commit it any more, then its
@@ -341,19 +358,28 @@ pub(super) async fn give_up(app: &App, store: &dyn ObjectStorage, left: Left<'_>
     if !tx.finish(released).await? {
         return Ok(false);
     }
+    clear(app, store, &left).await?;
+    Ok(true)
+}
+
+/// Removes the bytes of an upload that was released, then its row. What fails is found when its lease has run out.
+pub(super) async fn clear(app: &App, store: &dyn ObjectStorage, left: &Left<'_>) -> Result<(), Error> {
     if let Some(multipart) = left.multipart {
         store.abort_multipart(left.key, multipart).await?;
     }
     store.delete(left.key).await?;
     let mut tx = app.db.system_tx().await?;
     uploads::delete_aborted(&mut tx, left.tenant, left.lease.id).await?;
-    tx.commit().await?;
-    Ok(true)
+    Ok(tx.commit().await?)
 }
 
 /// Gives the reservation back, unless that was done before; answers whether the bytes are nobody's now.
-async fn release(tx: &mut TenantTx, left: &Left<'_>) -> Result<bool, Error> {
-    if let Some(reserved) = uploads::abort(tx, left.lease).await? {
+pub(super) async fn release(tx: &mut TenantTx, left: &Left<'_>) -> Result<bool, Error> {
+    let aborted = match left.is_expired {
+        true => uploads::abort_expired(tx, left.lease).await?,
+        false => uploads::abort(tx, left.lease).await?,
+    };
+    if let Some(reserved) = aborted {
         let delta = QuotaDelta {
             reserved_bytes: -reserved.bytes,
             reserved_file_count: -reserved.files,

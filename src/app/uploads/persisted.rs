@@ -88,6 +88,11 @@ impl SentAgain {
         Self { parts, ..Self::default() }
     }
 
+    /// Whether a part was begun and not ended: what came of it is not compared.
+    pub(super) fn is_inside_a_part(&self) -> bool {
+        self.seen_bytes > 0
+    }
+
     /// Takes what is in the store already off the front.
     pub(super) fn take(&mut self, data: &mut Bytes) -> Result<(), Error> {
         while let Some((size_bytes, crc64nvme)) = self.parts.last().copied() {

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     app::{App, Error},
     domain::{caller::Caller, checksum::Crc64, digest::Digest, violations::Violations},
-    storage::PartReceipt,
+    storage::{PART_NUMBER_MAX, PartReceipt},
 };
 
 /// Where received bytes go.
@@ -98,7 +98,11 @@ pub(super) async fn receive_part(
     let sink = Sink::Store { target: Box::new(open.target().clone()), open: Some(open) };
     let mut receiver = Receiver::new(app, caller, content, sink, persisted);
     receiver.chunk_size_max_bytes = receiver.part_size_bytes;
+    receiver.check_part(offset, data.len())?;
     receiver.chunk(offset, data, crc32c).await?;
+    if receiver.again.as_ref().is_some_and(SentAgain::is_inside_a_part) {
+        return Err(Violations::one("data", "must be all of the part that is stored here").into());
+    }
     if receiver.part.len_bytes() > 0 {
         receiver.write_part().await?;
     }
@@ -178,6 +182,20 @@ impl<'a> Receiver<'a> {
         }
     }
 
+    /// A part that is not whole is the last one: with it the upload is as long as it was said to be.
+    fn check_part(&self, offset: i64, length: usize) -> Result<(), Violations> {
+        let end = u64::try_from(offset).unwrap_or_default() + length as u64;
+        let is_last = self.content.declared_bytes().is_none_or(|declared| end >= declared);
+        if length < self.part_size_bytes && !is_last && length > 0 {
+            let wrong = format!(
+                "must have {} bytes, has {length}: only the last part may be shorter",
+                self.part_size_bytes
+            );
+            return Err(Violations::one("data", wrong));
+        }
+        Ok(())
+    }
+
     /// A chunk follows the one before. The first of an upload that is gone on with begins where the stored bytes end, or at
     /// any stored part.
     fn check_offset(&mut self, offset: i64) -> Result<u64, Error> {
@@ -228,10 +246,15 @@ impl<'a> Receiver<'a> {
             self.join_one().await?;
         }
         let mark = match self.is_resumable() {
-            true => Some(Mark {
-                sha256_state: self.content.digest_state().await?,
-                sniffed_mime_type: self.content.sniffed(),
-            }),
+            // What is not taken must not be recorded: whoever goes on behind it would have it committed.
+            true if self.next_number > PART_NUMBER_MAX => return Err(self.too_many_parts()),
+            true => {
+                self.content.judge()?;
+                Some(Mark {
+                    sha256_state: self.content.digest_state().await?,
+                    sniffed_mime_type: self.content.sniffed(),
+                })
+            }
             false => None,
         };
         let (app, caller) = (self.app, self.caller);
@@ -255,6 +278,12 @@ impl<'a> Receiver<'a> {
             self.writes.spawn(write);
         }
         Ok(())
+    }
+
+    /// A store puts no more parts together than these.
+    fn too_many_parts(&self) -> Error {
+        let limit = u64::from(PART_NUMBER_MAX) * self.part_size_bytes as u64;
+        Error::too_large(None, i64::try_from(limit).unwrap_or(i64::MAX))
     }
 
     async fn join_one(&mut self) -> Result<(), Error> {

@@ -23,6 +23,7 @@ use crate::{
     },
     domain::{
         caller::Caller,
+        digest::Hasher,
         ids::{RequestId, UploadId},
         policy::{FileSizeLimits, TakenTypes},
         upload::UploadState,
@@ -87,6 +88,8 @@ async fn take(app: &App, tx: &mut TenantTx, caller: &Caller, id: UploadId) -> Re
         return Ok(None);
     }
     let persisted = Persisted::of(upload_parts::list(tx, id).await?);
+    // What lies behind a gap was written when other bytes may have been in front of it, and its digest with them.
+    upload_parts::forget_from(tx, stored.lease, persisted.next_number()).await?;
     let limits = (quotas::get(tx).await?.file_size_max_bytes, stored.spec.types.clone());
     Ok(Some(Taken { stored, persisted, limits }))
 }
@@ -97,7 +100,14 @@ async fn answered(app: &App, caller: &Caller, id: UploadId) -> Result<Answer, Er
     answer_of(terms.answered.ok_or(Error::NotFound("upload"))?)
 }
 
-/// The request id that an upload is committed under.
+/// The request id that an upload is committed under. Not the upload's own, which callers know and may use for one of their
+/// requests: a digest of it, marked as what no client library makes (UUIDv8).
 fn request_id(id: UploadId) -> RequestId {
-    RequestId::from_uuid(id.as_uuid())
+    let mut hasher = Hasher::default();
+    hasher.field(b"commit of upload");
+    hasher.field(id.as_uuid().as_bytes());
+    let digest = hasher.finish();
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&digest.as_bytes()[..16]);
+    RequestId::from_uuid(uuid::Builder::from_custom_bytes(bytes).into_uuid())
 }

@@ -23,7 +23,7 @@ pub(super) async fn of_file(app: &App, caller: &Caller, spec: CheckedSpec) -> Re
         // Its objects lie with those of its category, and the policy's rules of it hold for them.
         Ok(file) => {
             let types = caller.tenant.policy.taken_types(&file.category);
-            Ok(CheckedSpec { category: file.category, types, ..spec })
+            Ok(CheckedSpec { category: file.category, types, judged_name: file.name, ..spec })
         }
         Err(why @ Error::NotAllowed(_)) => {
             Err(audit::denied(app, caller, AuditAction::FileUpload, Some(id), why).await)

@@ -149,7 +149,9 @@ async fn put_resumable(
     // One that was refused for what it is will be refused again; one that broke is gone on with.
     let is_over = match &uploaded {
         Ok(_) => true,
-        Err(ClientError::Rejected(rejection)) => rejection.code == Code::InvalidArgument,
+        Err(ClientError::Rejected(rejection)) => {
+            matches!(rejection.code, Code::InvalidArgument | Code::NotFound | Code::PermissionDenied)
+        }
         Err(_) => false,
     };
     if let Some(started) = started.filter(|_| is_over) {

@@ -184,7 +184,8 @@ pub async fn recover(tx: &mut SystemTx, attempts_max: i32, limit: i64) -> Result
              SELECT tenant_id, id FROM jobs WHERE state = 2 AND lease_expire_time <= app.now()
              ORDER BY lease_expire_time LIMIT {} FOR UPDATE SKIP LOCKED
          )
-         UPDATE jobs AS j SET state = CASE WHEN j.attempts >= {} THEN 3 ELSE 1 END, run_time = app.now(),
+         UPDATE jobs AS j SET state = CASE WHEN j.attempts >= {} AND NOT j.is_asked_again THEN 3 ELSE 1 END,
+             attempts = CASE WHEN j.is_asked_again THEN 0 ELSE j.attempts END, run_time = app.now(),
              lease_expire_time = NULL, is_asked_again = false,
              last_error = 'its worker was lost: it sent no heartbeat within the lease'
          FROM lost WHERE j.tenant_id = lost.tenant_id AND j.id = lost.id
