@@ -3,7 +3,9 @@
 
 use diesel::{
     QueryableByName,
-    sql_types::{BigInt, Double, Integer, Jsonb, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid},
+    sql_types::{
+        BigInt, Bool, Double, Integer, Jsonb, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid,
+    },
 };
 use uuid::Uuid;
 
@@ -27,6 +29,10 @@ pub struct NewUpload {
     pub reserved_bytes: i64,
     pub lease_seconds: u32,
     pub created_by: String,
+    /// Whether its bytes go straight to the store.
+    pub is_direct: bool,
+    /// Where they go before they are copied, in one piece.
+    pub staging_key: Option<ObjectKey>,
     /// What it takes to go on with it later; an upload of one stream has none.
     pub resumable: Option<Resumable>,
 }
@@ -61,8 +67,9 @@ pub async fn insert(tx: &mut TenantTx, upload: &NewUpload) -> Result<(), DbError
     statement(
         "open upload",
         "INSERT INTO uploads (tenant_id, id, state, lease_epoch, lease_expire_time, reserved_bytes, blob_id, provider,
-            storage_key, multipart_id, created_by, create_time, spec, part_size_bytes)
-         VALUES ({}, {}, {}, {}, app.now() + make_interval(secs => {}), {}, {}, {}, {}, {}, {}, app.now(), {}, {})",
+            storage_key, multipart_id, created_by, create_time, spec, part_size_bytes,
+            is_direct, staging_key)
+         VALUES ({}, {}, {}, {}, app.now() + make_interval(secs => {}), {}, {}, {}, {}, {}, {}, app.now(), {}, {}, {}, {})",
     )
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())
     .bind::<SqlUuid, _>(upload.id.as_uuid())
@@ -77,6 +84,8 @@ pub async fn insert(tx: &mut TenantTx, upload: &NewUpload) -> Result<(), DbError
     .bind::<Text, _>(upload.created_by.clone())
     .bind::<Nullable<Jsonb>, _>(upload.resumable.as_ref().map(|resumable| resumable.spec.clone()))
     .bind::<Nullable<BigInt>, _>(upload.resumable.as_ref().map(|resumable| resumable.part_size_bytes))
+    .bind::<Bool, _>(upload.is_direct)
+    .bind::<Nullable<Text>, _>(upload.staging_key.as_ref().map(|key| key.as_str().to_owned()))
     .execute(tx.connection()?)
     .await
     .map(|_| ())
@@ -157,6 +166,8 @@ pub struct ExpiredUpload {
     pub lease: UploadLease,
     /// Where its bytes went.
     pub key: ObjectKey,
+    /// Where they went before they were copied.
+    pub staging_key: Option<ObjectKey>,
     /// The unfinished object.
     pub multipart_id: Option<String>,
     /// When its lease ran out.
@@ -186,6 +197,8 @@ struct ExpiredRow {
     #[diesel(sql_type = Text)]
     storage_key: String,
     #[diesel(sql_type = Nullable<Text>)]
+    staging_key: Option<String>,
+    #[diesel(sql_type = Nullable<Text>)]
     multipart_id: Option<String>,
 }
 
@@ -193,7 +206,10 @@ impl ExpiredRow {
     fn read(self) -> Result<ExpiredUpload, DbError> {
         let key = ObjectKey::parse(&self.storage_key)
             .map_err(|error| DbError::corrupt("read expired upload", error))?;
+        let staging_key = self.staging_key.as_deref().map(ObjectKey::parse).transpose();
+        let staging_key = staging_key.map_err(|error| DbError::corrupt("read expired upload", error))?;
         Ok(ExpiredUpload {
+            staging_key,
             tenant: TenantId::from_uuid(self.tenant_id),
             lease: UploadLease { id: UploadId::from_uuid(self.id), epoch: self.lease_epoch },
             key,
@@ -216,7 +232,7 @@ pub async fn list_expired(
     });
     let rows: Vec<ExpiredRow> = statement(
         "find expired uploads",
-        "SELECT tenant_id, id, lease_epoch, storage_key, multipart_id, lease_expire_time FROM uploads
+        "SELECT tenant_id, id, lease_epoch, storage_key, staging_key, multipart_id, lease_expire_time FROM uploads
          WHERE state IN (1, 3) AND provider = {} AND lease_expire_time <= app.now()
            AND (lease_expire_time, tenant_id, id) > ({}, {}, {})
          ORDER BY lease_expire_time, tenant_id, id LIMIT {}",
@@ -248,7 +264,8 @@ pub async fn list_of_tenant(
 ) -> Result<Vec<(String, ExpiredUpload)>, DbError> {
     let rows: Vec<LeftRow> = statement(
         "list uploads of tenant",
-        "SELECT provider, tenant_id, id, lease_epoch, storage_key, multipart_id, lease_expire_time FROM uploads
+        "SELECT provider, tenant_id, id, lease_epoch, storage_key, staging_key, multipart_id,
+            lease_expire_time FROM uploads
          WHERE tenant_id = {} AND state IN (1, 3) ORDER BY id LIMIT {}",
     )
     .bind::<SqlUuid, _>(tenant.as_uuid())

@@ -36,12 +36,13 @@ pub async fn cancel(
     let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::caller(caller)).await?;
     let taken = take(app, &mut tx, caller, id, request_id).await;
     let Some(stored) = tx.finish(taken).await? else { return Ok(()) };
-    let multipart = MultipartId::new(stored.multipart_id.as_str());
+    let multipart = stored.staging_key.is_none().then(|| MultipartId::new(stored.multipart_id.as_str()));
     let left = Left {
         tenant: caller.tenant_id(),
         lease: stored.lease,
         key: &stored.key,
-        multipart: Some(&multipart),
+        multipart: multipart.as_ref(),
+        staging_key: stored.staging_key.as_ref(),
         is_recorded: true,
     };
     let store = app.stores.of(&stored.provider)?;

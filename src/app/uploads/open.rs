@@ -122,6 +122,8 @@ impl OpenUpload {
             reserved_bytes: to_i64(self.reserved_bytes),
             lease_seconds: lease_seconds(&self.app),
             created_by: caller.actor.id.clone(),
+            is_direct: false,
+            staging_key: None,
             resumable,
         }
     }
@@ -260,7 +262,14 @@ impl Drop for OpenUpload {
                 tracing::warn!(%tenant, %key, %error, "abort multipart upload");
             }
             // What fails here stays as a row whose lease will run out; `expire` does it again then.
-            let left = Left { tenant, lease, key: &key, multipart: Some(&multipart), is_recorded };
+            let left = Left {
+                tenant,
+                lease,
+                key: &key,
+                multipart: Some(&multipart),
+                staging_key: None,
+                is_recorded,
+            };
             if let Err(error) = give_up(&app, store.as_ref(), left).await {
                 tracing::warn!(%tenant, upload = %lease.id, %key, %error, "give up upload");
             }
@@ -320,6 +329,8 @@ pub(super) struct Left<'a> {
     pub(super) lease: UploadLease,
     pub(super) key: &'a ObjectKey,
     pub(super) multipart: Option<&'a MultipartId>,
+    /// Where a direct upload of one piece went.
+    pub(super) staging_key: Option<&'a ObjectKey>,
     /// Whether its row is known to have been there.
     pub(super) is_recorded: bool,
 }
@@ -336,7 +347,9 @@ pub(super) async fn give_up(app: &App, store: &dyn ObjectStorage, left: Left<'_>
     if let Some(multipart) = left.multipart {
         store.abort_multipart(left.key, multipart).await?;
     }
-    store.delete(left.key).await?;
+    for key in [Some(left.key), left.staging_key].into_iter().flatten() {
+        store.delete(key).await?;
+    }
     let mut tx = app.db.system_tx().await?;
     uploads::delete_aborted(&mut tx, left.tenant, left.lease.id).await?;
     tx.commit().await?;

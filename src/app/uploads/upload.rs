@@ -301,7 +301,7 @@ async fn settle(target: &Target, open: Option<Box<OpenUpload>>, committed: &Resu
     }
 }
 
-fn finished(
+pub(super) fn finished(
     app: &App,
     caller: &Caller,
     spec: CheckedSpec,
@@ -325,6 +325,7 @@ fn finished(
         blob,
         store_time,
         lease,
+        job: None,
         audit: audit::entry(caller, AuditAction::FileUpload, Some((id, FIRST_VERSION))),
         file: File {
             id,
