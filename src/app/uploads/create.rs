@@ -51,11 +51,11 @@ pub async fn create(
         let spec = spec.check(&caller.tenant.policy, Timestamp::MIN_UTC)?;
         return idempotency::replay_of(stored, Method::CreateUpload, &payload(caller, &spec, is_direct));
     }
+    let spec = admit(app, caller, spec, &terms.quota);
+    let spec = spec.inspect_err(|error| count_refusal(&app.metrics, error))?;
     if is_direct {
         direct::check_store(app)?;
     }
-    let spec = admit(app, caller, spec, &terms.quota);
-    let spec = spec.inspect_err(|error| count_refusal(&app.metrics, error))?;
     let spec = version::of_file(app, caller, spec).await?;
     // In a task of its own: a client that leaves while the row is being committed must not be cleaned up after before it is
     // there.
