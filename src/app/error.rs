@@ -116,6 +116,25 @@ pub enum Error {
     /// The upload is a file already.
     #[error("the upload was committed and is file {0}; delete the file instead")]
     UploadCommitted(FileId),
+    /// There are no URLs to upload to.
+    #[error(
+        "this server's object store gives no URLs to upload to; use UploadFile, or CreateUpload without `direct`"
+    )]
+    DirectUploadUnsupported,
+    /// Its bytes do not come through here.
+    #[error(
+        "the bytes of this upload go to its URLs (GetUpload with `with_urls`); end it with CompleteUpload"
+    )]
+    UploadIsDirect,
+    /// Its bytes come through here.
+    #[error(
+        "this upload is not direct: it has no URLs and takes no `parts`; send its bytes by UploadFile or UploadPart"
+    )]
+    UploadNotDirect,
+    /// A part has another size than it must have.
+    #[error("part {number} has {received} bytes and must have {declared}; PUT it again, then complete again")]
+    #[allow(missing_docs, reason = "the figures of the message")]
+    PartSizeMismatch { number: u32, declared: u64, received: u64 },
     /// The client was too slow.
     #[error("the upload stalled: {0}; it was not committed")]
     UploadStalled(String),

@@ -301,7 +301,7 @@ impl FileService for Fake {
     ) -> Result<Response<CreateUploadResponse>, Status> {
         self.enter(&request)?;
         let upload = self.script.lock().unwrap().upload.clone();
-        Ok(Response::new(CreateUploadResponse { upload }))
+        Ok(Response::new(CreateUploadResponse { upload, direct: None }))
     }
 
     async fn get_upload(
@@ -311,7 +311,7 @@ impl FileService for Fake {
         self.enter(&request)?;
         let upload = self.script.lock().unwrap().upload.clone();
         upload
-            .map(|upload| Response::new(GetUploadResponse { upload: Some(upload) }))
+            .map(|upload| Response::new(GetUploadResponse { upload: Some(upload), direct: None }))
             .ok_or_else(|| Status::not_found("no upload"))
     }
 

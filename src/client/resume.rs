@@ -107,7 +107,7 @@ impl Client {
             let Some(wait) = wait(&patience, &failed, tries) else { return Err(failed) };
             tokio::time::sleep(wait).await;
             tries += 1;
-            match self.get_upload(GetUploadRequest { upload_id: upload.id.clone() }).await {
+            match self.get_upload(GetUploadRequest { upload_id: upload.id.clone(), with_urls: false }).await {
                 Ok(answer) => upload = answer.upload.unwrap_or_default(),
                 // It counts as a try that did not move.
                 Err(ClientError::Rejected(gone)) if gone.code == Code::NotFound => return Err(failed),
@@ -128,7 +128,7 @@ impl Client {
         created: &mut (impl FnMut(&Upload) + Send),
     ) -> Result<Upload, ClientError> {
         if let Some(upload_id) = upload_id {
-            match self.get_upload(GetUploadRequest { upload_id }).await {
+            match self.get_upload(GetUploadRequest { upload_id, with_urls: false }).await {
                 Ok(answer) => return Ok(answer.upload.unwrap_or_default()),
                 Err(ClientError::Rejected(gone)) if gone.code == Code::NotFound => {}
                 Err(error) => return Err(error),
@@ -139,7 +139,7 @@ impl Client {
             let about = tokio::fs::metadata(path).await.map_err(ClientError::Source)?;
             spec.size_bytes = i64::try_from(about.len()).ok();
         }
-        let answer = self.create_upload(CreateUploadRequest { spec: Some(spec) }).await?;
+        let answer = self.create_upload(CreateUploadRequest { spec: Some(spec), direct: false }).await?;
         let upload = answer.upload.unwrap_or_default();
         created(&upload);
         Ok(upload)

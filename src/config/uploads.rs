@@ -37,6 +37,10 @@ pub struct UploadsConfig {
     pub commit_connections_max: usize,
     /// Bytes thrown away before an upload is refused in mid-stream.
     pub drain_bytes_max: usize,
+    /// How long the URLs of a direct upload live, in seconds.
+    pub direct_url_seconds: u64,
+    /// The largest direct upload of one piece, in bytes; larger ones go in parts of at least this size.
+    pub direct_put_max_bytes: u64,
     /// Messages decoded at the same time, and chunks that may wait for room.
     pub decode_permits: usize,
 }
@@ -55,6 +59,11 @@ impl UploadsConfig {
     /// How long a reservation outlives the last byte.
     pub fn lease(&self) -> Duration {
         Duration::from_secs(self.lease_seconds)
+    }
+
+    /// How long the URLs of a direct upload live.
+    pub fn direct_urls_live(&self) -> Duration {
+        Duration::from_secs(self.direct_url_seconds)
     }
 
     /// The largest message that carries a whole part, in bytes.
@@ -92,6 +101,9 @@ impl UploadsConfig {
         violations.range("uploads.commit_batch_max", self.commit_batch_max, 1..=1_024);
         violations.range("uploads.commit_connections_max", self.commit_connections_max, 1..=16);
         violations.range("uploads.drain_bytes_max", self.drain_bytes_max, 0..=67_108_864);
+        violations.range("uploads.direct_url_seconds", self.direct_url_seconds, 1..=604_800);
+        let put = self.direct_put_max_bytes;
+        violations.range("uploads.direct_put_max_bytes", put, 5_242_880..=5_368_709_120);
         violations.range("uploads.decode_permits", self.decode_permits, 1..=4_096);
     }
 }

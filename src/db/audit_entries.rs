@@ -80,6 +80,10 @@ sql_enum! {
         FileDamage = 45 => "file_damage",
         /// The object of a version that was missing or damaged was found whole.
         FileRepair = 46 => "file_repair",
+        /// The bytes of a direct upload were read, and are as declared.
+        FileVerify = 70 => "file_verify",
+        /// The bytes of a direct upload are gone, or not as declared.
+        FileRefuse = 71 => "file_refuse",
         /// A webhook was made.
         WebhookCreate = 30 => "webhook_create",
         /// A webhook was changed; the details name the fields.

@@ -249,7 +249,7 @@ struct MovableRow {
     owned: TenantRow,
 }
 
-/// Blobs of one provider that have not been released, in the order of (tenant, id), behind a position.
+/// Blobs of one provider that have not been released and whose digest is known, in the order of (tenant, id), behind a position.
 pub async fn list_movable(
     tx: &mut SystemTx,
     provider: &str,
@@ -264,6 +264,7 @@ pub async fn list_movable(
              ORDER BY v.create_time, v.file_id LIMIT 1) AS created_by
          FROM blobs AS b
          WHERE (b.tenant_id, b.id) > ({{}}, {{}}) AND b.provider = {{}} AND b.delete_after IS NULL
+           AND b.sha256 <> decode(repeat('00', 32), 'hex')
          ORDER BY b.tenant_id, b.id LIMIT {{}}"
     );
     let rows: Vec<MovableRow> = statement("find blobs to move", sql)
@@ -292,7 +293,8 @@ pub async fn count_released(tx: &mut SystemTx, provider: &str) -> Result<u64, Db
 
 /// How many blobs [`list_movable`] would find in all.
 pub async fn count_movable(tx: &mut SystemTx, provider: &str) -> Result<u64, DbError> {
-    let sql = "SELECT count(*) AS count FROM blobs WHERE delete_after IS NULL AND provider = {}";
+    let sql = "SELECT count(*) AS count FROM blobs WHERE delete_after IS NULL AND provider = {}
+         AND sha256 <> decode(repeat('00', 32), 'hex')";
     count(tx, "count blobs to move", sql, provider).await
 }
 

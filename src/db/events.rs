@@ -50,6 +50,10 @@ sql_enum! {
         FileDamaged = 44 => "file_damaged",
         /// The object of a version that was missing or damaged is whole again.
         FileRepaired = 45 => "file_repaired",
+        /// The bytes of a direct upload are as declared.
+        FileVerified = 70 => "file_verified",
+        /// The bytes of a direct upload are gone, or not as declared.
+        FileRefused = 71 => "file_refused",
     }
 }
 

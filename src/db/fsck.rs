@@ -114,6 +114,8 @@ pub async fn judge(tx: &mut SystemTx, keys: &[&ObjectKey]) -> Result<Vec<Verdict
                 EXISTS (SELECT FROM blobs AS b WHERE b.tenant_id = k.tenant_id AND b.storage_key = k.storage_key)
              OR EXISTS (SELECT FROM uploads AS u WHERE u.tenant_id = k.tenant_id
                         AND u.storage_key = k.storage_key AND u.state = 1)
+             OR EXISTS (SELECT FROM uploads AS u WHERE u.tenant_id = k.tenant_id
+                        AND u.staging_key = k.storage_key AND u.state = 1)
              OR EXISTS (SELECT FROM stray_objects AS s WHERE s.tenant_id = k.tenant_id
                         AND s.storage_key = k.storage_key) AS is_owned
          FROM unnest({}, {}) WITH ORDINALITY AS k (tenant_id, storage_key, n) ORDER BY k.n",

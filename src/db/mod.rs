@@ -47,6 +47,7 @@ pub mod tombstones;
 pub mod upload_parts;
 pub mod uploads;
 pub mod usage_counters;
+pub mod verifications;
 pub mod versions;
 pub mod webhook_deliveries;
 pub mod webhooks;

@@ -3,7 +3,9 @@
 
 use diesel::{
     QueryableByName,
-    sql_types::{BigInt, Double, Integer, Jsonb, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid},
+    sql_types::{
+        BigInt, Bool, Double, Integer, Jsonb, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid,
+    },
 };
 use uuid::Uuid;
 
@@ -33,8 +35,12 @@ pub struct StoredUpload {
     pub provider: String,
     /// Under which key.
     pub key: ObjectKey,
-    /// The unfinished object.
+    /// The unfinished object; empty for one of one piece.
     pub multipart_id: String,
+    /// Whether its bytes go straight to the store.
+    pub is_direct: bool,
+    /// Where they go before they are copied, in one piece.
+    pub staging_key: Option<ObjectKey>,
     /// What the first bytes were recognised as.
     pub sniffed_mime_type: Option<String>,
 }
@@ -59,6 +65,10 @@ struct Row {
     storage_key: String,
     #[diesel(sql_type = Text)]
     multipart_id: String,
+    #[diesel(sql_type = Bool)]
+    is_direct: bool,
+    #[diesel(sql_type = Nullable<Text>)]
+    staging_key: Option<String>,
     #[diesel(sql_type = Text)]
     created_by: String,
     #[diesel(sql_type = Timestamptz)]
@@ -78,7 +88,7 @@ struct Row {
 /// What a [`Row`] is read from: the parts count as far as their numbers have no gap.
 const COLUMNS: &str = "u.id, u.state, u.lease_epoch, u.lease_expire_time, u.reserved_bytes, u.blob_id, u.provider,
     u.storage_key, coalesce(u.multipart_id, '') AS multipart_id, u.created_by, u.create_time, u.spec, u.part_size_bytes,
-    u.sniffed_mime_type,
+    u.sniffed_mime_type, u.is_direct, u.staging_key,
     coalesce((
         SELECT sum(p.size_bytes) FROM (
             SELECT size_bytes, number, row_number() OVER (ORDER BY number) AS place FROM upload_parts
@@ -120,6 +130,13 @@ impl Row {
             provider: self.provider,
             key: ObjectKey::parse(&self.storage_key).map_err(|error| DbError::corrupt(OPERATION, error))?,
             multipart_id: self.multipart_id,
+            is_direct: self.is_direct,
+            staging_key: self
+                .staging_key
+                .as_deref()
+                .map(ObjectKey::parse)
+                .transpose()
+                .map_err(|error| DbError::corrupt(OPERATION, error))?,
             sniffed_mime_type: self.sniffed_mime_type,
         })
     }
@@ -149,6 +166,29 @@ pub async fn take_over(tx: &mut TenantTx, id: UploadId, lease_seconds: u32) -> R
     .bind::<Double, _>(f64::from(lease_seconds))
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())
     .bind::<SqlUuid, _>(id.as_uuid())
+    .execute(tx.connection()?)
+    .await?;
+    Ok(touched == 1)
+}
+
+/// Gives an open upload that is ours another blob and key to be copied to: whatever a fenced writer still copies goes to the
+/// former one, which nothing refers to any more. Answers whether it was ours.
+pub async fn retarget(
+    tx: &mut TenantTx,
+    lease: UploadLease,
+    blob: BlobId,
+    key: &ObjectKey,
+) -> Result<bool, DbError> {
+    let touched = statement(
+        "retarget upload",
+        "UPDATE uploads SET blob_id = {}, storage_key = {}
+         WHERE tenant_id = {} AND id = {} AND lease_epoch = {} AND state = 1 AND staging_key IS NOT NULL",
+    )
+    .bind::<SqlUuid, _>(blob.as_uuid())
+    .bind::<Text, _>(key.as_str().to_owned())
+    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+    .bind::<SqlUuid, _>(lease.id.as_uuid())
+    .bind::<Integer, _>(lease.epoch)
     .execute(tx.connection()?)
     .await?;
     Ok(touched == 1)

@@ -35,10 +35,12 @@ pub enum Verdict {
 
 /// Whether a row owns `k`, whatever it calls the provider. A key is made once, and a move makes a fresh one, so a row with
 /// this key means this object: under the provider's former name too, and where two names mean one place. An upload's row
-/// owns whatever has its key, in every state, and so does a stray object's: whoever ends them cleans up.
+/// owns whatever has its key, in every state (what a direct upload is copied from: until it is committed), and so does a stray object's: whoever ends them cleans up.
 const IS_OWNED: &str = "(k.multipart_id = '' AND EXISTS (
         SELECT FROM blobs AS b WHERE b.tenant_id = k.tenant_id AND b.storage_key = k.storage_key)
      OR EXISTS (SELECT FROM uploads AS u WHERE u.tenant_id = k.tenant_id AND u.storage_key = k.storage_key)
+     OR EXISTS (SELECT FROM uploads AS u WHERE u.tenant_id = k.tenant_id AND u.staging_key = k.storage_key
+          AND u.state <> 2)
      OR EXISTS (SELECT FROM stray_objects AS s WHERE s.tenant_id = k.tenant_id AND s.storage_key = k.storage_key))";
 
 #[derive(QueryableByName)]

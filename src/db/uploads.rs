@@ -30,6 +30,10 @@ pub struct NewUpload {
     pub is_version: bool,
     pub lease_seconds: u32,
     pub created_by: String,
+    /// Whether its bytes go straight to the store.
+    pub is_direct: bool,
+    /// Where they go before they are copied, in one piece.
+    pub staging_key: Option<ObjectKey>,
     /// What it takes to go on with it later; an upload of one stream has none.
     pub resumable: Option<Resumable>,
 }
@@ -64,8 +68,9 @@ pub async fn insert(tx: &mut TenantTx, upload: &NewUpload) -> Result<(), DbError
     statement(
         "open upload",
         "INSERT INTO uploads (tenant_id, id, state, lease_epoch, lease_expire_time, reserved_bytes, blob_id, provider,
-            storage_key, multipart_id, created_by, create_time, is_version, spec, part_size_bytes)
-         VALUES ({}, {}, {}, {}, app.now() + make_interval(secs => {}), {}, {}, {}, {}, {}, {}, app.now(), {}, {}, {})",
+            storage_key, multipart_id, created_by, create_time, is_version, spec, part_size_bytes,
+            is_direct, staging_key)
+         VALUES ({}, {}, {}, {}, app.now() + make_interval(secs => {}), {}, {}, {}, {}, {}, {}, app.now(), {}, {}, {}, {}, {})",
     )
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())
     .bind::<SqlUuid, _>(upload.id.as_uuid())
@@ -81,6 +86,8 @@ pub async fn insert(tx: &mut TenantTx, upload: &NewUpload) -> Result<(), DbError
     .bind::<Bool, _>(upload.is_version)
     .bind::<Nullable<Jsonb>, _>(upload.resumable.as_ref().map(|resumable| resumable.spec.clone()))
     .bind::<Nullable<BigInt>, _>(upload.resumable.as_ref().map(|resumable| resumable.part_size_bytes))
+    .bind::<Bool, _>(upload.is_direct)
+    .bind::<Nullable<Text>, _>(upload.staging_key.as_ref().map(|key| key.as_str().to_owned()))
     .execute(tx.connection()?)
     .await
     .map(|_| ())
@@ -185,6 +192,8 @@ pub struct ExpiredUpload {
     pub lease: UploadLease,
     /// Where its bytes went.
     pub key: ObjectKey,
+    /// Where they went before they were copied.
+    pub staging_key: Option<ObjectKey>,
     /// The unfinished object.
     pub multipart_id: Option<String>,
     /// When its lease ran out.
@@ -214,6 +223,8 @@ struct ExpiredRow {
     #[diesel(sql_type = Text)]
     storage_key: String,
     #[diesel(sql_type = Nullable<Text>)]
+    staging_key: Option<String>,
+    #[diesel(sql_type = Nullable<Text>)]
     multipart_id: Option<String>,
 }
 
@@ -221,7 +232,10 @@ impl ExpiredRow {
     fn read(self) -> Result<ExpiredUpload, DbError> {
         let key = ObjectKey::parse(&self.storage_key)
             .map_err(|error| DbError::corrupt("read expired upload", error))?;
+        let staging_key = self.staging_key.as_deref().map(ObjectKey::parse).transpose();
+        let staging_key = staging_key.map_err(|error| DbError::corrupt("read expired upload", error))?;
         Ok(ExpiredUpload {
+            staging_key,
             tenant: TenantId::from_uuid(self.tenant_id),
             lease: UploadLease { id: UploadId::from_uuid(self.id), epoch: self.lease_epoch },
             key,
@@ -244,7 +258,7 @@ pub async fn list_expired(
     });
     let rows: Vec<ExpiredRow> = statement(
         "find expired uploads",
-        "SELECT tenant_id, id, lease_epoch, storage_key, multipart_id, lease_expire_time FROM uploads
+        "SELECT tenant_id, id, lease_epoch, storage_key, staging_key, multipart_id, lease_expire_time FROM uploads
          WHERE state IN (1, 3) AND provider = {} AND lease_expire_time <= app.now()
            AND (lease_expire_time, tenant_id, id) > ({}, {}, {})
          ORDER BY lease_expire_time, tenant_id, id LIMIT {}",
@@ -276,7 +290,8 @@ pub async fn list_of_tenant(
 ) -> Result<Vec<(String, ExpiredUpload)>, DbError> {
     let rows: Vec<LeftRow> = statement(
         "list uploads of tenant",
-        "SELECT provider, tenant_id, id, lease_epoch, storage_key, multipart_id, lease_expire_time FROM uploads
+        "SELECT provider, tenant_id, id, lease_epoch, storage_key, staging_key, multipart_id,
+            lease_expire_time FROM uploads
          WHERE tenant_id = {} AND state IN (1, 3) ORDER BY id LIMIT {}",
     )
     .bind::<SqlUuid, _>(tenant.as_uuid())

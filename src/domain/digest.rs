@@ -21,6 +21,15 @@ impl Digest {
     /// How many bytes a digest has.
     pub const LENGTH_BYTES: usize = 32;
 
+    /// Stands for the digest of bytes that nobody has read yet: of a direct upload, until its job has. No bytes are known that
+    /// have it, so whatever is compared with it differs.
+    pub const UNKNOWN: Self = Self([0; Self::LENGTH_BYTES]);
+
+    /// Nothing for the digest of bytes that nobody has read yet.
+    pub fn known(&self) -> Option<&Self> {
+        (*self != Self::UNKNOWN).then_some(self)
+    }
+
     /// Wraps raw bytes.
     pub fn from_slice(bytes: &[u8]) -> Result<Self, NotADigest> {
         bytes.try_into().map(Self).map_err(|_| NotADigest(bytes.len()))

@@ -34,6 +34,8 @@ sql_enum! {
         ObjectMissing = 1 => "object_missing",
         /// Its object is not the bytes that were stored.
         ObjectDamaged = 2 => "object_damaged",
+        /// What was uploaded are not the bytes that were declared.
+        ChecksumMismatch = 3 => "checksum_mismatch",
     }
 }
 

@@ -41,8 +41,8 @@ use crate::{
             watch::watch,
         },
         uploads::{
-            UploadMessage, cancel::cancel, create::create, get::get as get_upload,
-            list::list as list_uploads, resume::resume, upload_part::upload_part,
+            cancel::cancel, complete::complete, create::create, direct_urls::direct_urls,
+            get::get as get_upload, list::list as list_uploads, upload_part::upload_part,
         },
     },
     proto::v1::{
@@ -89,8 +89,10 @@ impl FileService for Files {
         let (caller, request) = caller(request)?;
         answer(&caller.origin, async {
             let spec = convert::upload::spec(request.spec.unwrap_or_default());
-            let upload = create(&self.app, &caller, spec).await?;
-            Ok(CreateUploadResponse { upload: Some(self.uploads.shown(upload)) })
+            let upload = create(&self.app, &caller, spec, request.direct).await?;
+            let urls = if request.direct { direct_urls(&self.app, &caller, upload.id).await? } else { None };
+            let direct = urls.map(convert::upload::direct);
+            Ok(CreateUploadResponse { upload: Some(self.uploads.shown(upload)), direct })
         })
         .await
     }
@@ -101,8 +103,11 @@ impl FileService for Files {
     ) -> Result<Response<GetUploadResponse>, Status> {
         let (caller, request) = caller(request)?;
         answer(&caller.origin, async {
-            let upload = get_upload(&self.app, &caller, convert::id::upload_id(&request.upload_id)?).await?;
-            Ok(GetUploadResponse { upload: Some(self.uploads.shown(upload)) })
+            let id = convert::id::upload_id(&request.upload_id)?;
+            let upload = get_upload(&self.app, &caller, id).await?;
+            let urls = if request.with_urls { direct_urls(&self.app, &caller, id).await? } else { None };
+            let direct = urls.map(convert::upload::direct);
+            Ok(GetUploadResponse { upload: Some(self.uploads.shown(upload)), direct })
         })
         .await
     }
@@ -153,11 +158,7 @@ impl FileService for Files {
         let (caller, request) = caller(request)?;
         answer(&caller.origin, async {
             let id = convert::id::upload_id(&request.upload_id)?;
-            let finish = UploadMessage::Finish {
-                size_bytes: request.size_bytes,
-                sha256: request.sha256.map(|digest| digest.to_vec()),
-            };
-            let uploaded = resume(&self.app, &caller, id, futures::stream::iter([finish])).await?;
+            let uploaded = complete(&self.app, &caller, id, convert::upload::completion(request)).await?;
             let UploadFileResponse { file, quota, warnings, event_position } =
                 convert::upload::uploaded(uploaded);
             Ok(CompleteUploadResponse { file, quota, warnings, event_position })

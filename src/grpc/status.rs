@@ -78,7 +78,10 @@ pub(super) fn reason(error: &Error) -> ErrorReason {
         Error::TooManyWebhooks(_) => ErrorReason::WebhookLimit,
         Error::StreamOrder(_) => ErrorReason::StreamOrderInvalid,
         Error::ChecksumMismatch { .. } | Error::SentAgainDiffers => ErrorReason::ChecksumMismatch,
-        Error::SizeMismatch { .. } => ErrorReason::SizeMismatch,
+        Error::SizeMismatch { .. } | Error::PartSizeMismatch { .. } => ErrorReason::SizeMismatch,
+        Error::DirectUploadUnsupported => ErrorReason::DirectUploadUnsupported,
+        Error::UploadIsDirect => ErrorReason::UploadIsDirect,
+        Error::UploadNotDirect => ErrorReason::UploadNotDirect,
         Error::RequestIdReused => ErrorReason::RequestIdReused,
         Error::OffsetGap { .. } => ErrorReason::UploadOffsetGap,
         Error::ReadOutOfRange { .. } => ErrorReason::ReadOffsetOutOfRange,
@@ -147,6 +150,9 @@ pub(super) fn code(reason: ErrorReason) -> Code {
         | ErrorReason::VersionIsCurrent
         | ErrorReason::ScanRequired
         | ErrorReason::UploadCommitted
+        | ErrorReason::DirectUploadUnsupported
+        | ErrorReason::UploadIsDirect
+        | ErrorReason::UploadNotDirect
         | ErrorReason::QuotaBelowUsage
         | ErrorReason::CursorTooOld
         | ErrorReason::WebhookLimit
@@ -171,6 +177,11 @@ fn metadata(error: &Error) -> Vec<(&'static str, String)> {
         Error::SizeMismatch { declared, received } => {
             vec![("declared_bytes", declared.to_string()), ("received_bytes", received.to_string())]
         }
+        Error::PartSizeMismatch { number, declared, received } => vec![
+            ("part_number", number.to_string()),
+            ("declared_bytes", declared.to_string()),
+            ("received_bytes", received.to_string()),
+        ],
         Error::OffsetGap { expected, received } => vec![
             ("persisted_size_bytes", expected.to_string()),
             ("received_offset_bytes", received.to_string()),

@@ -21,7 +21,8 @@ use crate::{
     db::{DbError, SystemTx, TenantTx, jobs},
     domain::{
         clock::IdSource,
-        ids::{JobId, TenantId},
+        digest::Digest,
+        ids::{FileId, JobId, TenantId},
     },
 };
 
@@ -31,6 +32,17 @@ use crate::{
 pub enum Job {
     /// Deletes the tenant's files whose time has come.
     DeleteExpiredFiles {},
+    /// Reads what was uploaded directly, before anyone else may.
+    VerifyUpload {
+        /// The file.
+        file: FileId,
+        /// Which of its contents.
+        version: i32,
+        /// The digest that was declared, if one was.
+        sha256: Option<Digest>,
+        /// What its first bytes were recognised as when it was committed.
+        sniffed: Option<String>,
+    },
 }
 
 /// What keeps a job from being in the queue twice.

@@ -1,6 +1,12 @@
 //! A Garage (S3 server) of one test's own, which can be killed and started again. It syncs what it acknowledges.
 
-use std::{net::TcpListener, path::PathBuf, process::Stdio, time::Duration};
+use std::{
+    net::TcpListener,
+    path::PathBuf,
+    process::Stdio,
+    sync::atomic::{AtomicU16, Ordering},
+    time::Duration,
+};
 
 use tokio::process::{Child, Command};
 
@@ -103,10 +109,14 @@ fn command(program: &PathBuf, directory: &tempfile::TempDir) -> Command {
     command
 }
 
+/// How many were started: those that start at the same time look at different ports first.
+static STARTED: AtomicU16 = AtomicU16::new(0);
+
 /// A port and the one behind it, below those that the system hands out, so that nobody takes them while Garage is away.
 fn free_ports() -> u16 {
     let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
-    let first = u16::try_from(std::process::id() % 6000).unwrap();
+    let taken = STARTED.fetch_add(1, Ordering::Relaxed);
+    let first = u16::try_from(std::process::id() % 6000).unwrap() + taken;
     (0..6000)
         .map(|step| 20_000 + (first + step) % 6000 * 2)
         .find(|port| is_free(*port) && is_free(port + 1))

@@ -7,6 +7,7 @@ mod crash;
 mod crowd;
 mod database;
 mod dev;
+mod direct;
 mod garage;
 mod gate;
 mod identity;

@@ -52,7 +52,8 @@ async fn persisted(client: &Client) -> Option<u64> {
     let open = client.list_uploads(ListUploadsRequest::default()).await.unwrap().uploads;
     let upload_id = open.first()?.id.clone();
     assert_eq!(open.len(), 1, "it goes on with the upload that it began: {open:?}");
-    let upload = client.get_upload(GetUploadRequest { upload_id }).await.unwrap().upload.unwrap();
+    let upload =
+        client.get_upload(GetUploadRequest { upload_id, with_urls: false }).await.unwrap().upload.unwrap();
     Some(upload.persisted_size_bytes.unsigned_abs())
 }
 

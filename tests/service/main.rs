@@ -15,6 +15,7 @@ mod contract;
 mod copy;
 mod damaged;
 mod delete;
+mod direct;
 mod download;
 mod download_counts;
 mod expire;

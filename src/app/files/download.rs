@@ -131,6 +131,7 @@ async fn find(
         (Err(WrongState::State(FileState::Error)), Some(reason)) => Err(match reason {
             StateReason::ObjectMissing => Error::ObjectMissing,
             StateReason::ObjectDamaged => Error::ObjectDamaged,
+            StateReason::ChecksumMismatch => Error::of_state(FileState::Error),
         }),
         (Err(wrong), _) => Err(wrong.into()),
     }

@@ -64,7 +64,8 @@ fn left<'a>(tenant: TenantId, stored: &'a StoredUpload, multipart: &'a Multipart
         tenant,
         lease: stored.lease,
         key: &stored.key,
-        multipart: Some(multipart),
+        multipart: stored.staging_key.is_none().then_some(multipart),
+        staging_key: stored.staging_key.as_ref(),
         is_recorded: true,
         is_expired: false,
     }

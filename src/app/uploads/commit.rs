@@ -23,7 +23,7 @@ use crate::{
         blobs::{self, Blob},
         commit::{self, CommitTimes, FileFacts, Finished, StoredUpload, Verdict},
         idempotency_keys::{Method, StoredAnswer},
-        quotas,
+        jobs, quotas,
         uploads::UploadLease,
     },
     domain::{
@@ -31,9 +31,10 @@ use crate::{
         digest::Digest,
         event_position::EventPosition,
         file::File,
-        ids::{BlobId, RequestId, TenantId},
+        ids::{BlobId, JobId, RequestId, TenantId},
         quota::{QuotaFigures, QuotaState},
     },
+    jobs::Job,
     telemetry::{Metrics, metrics::QuotaLimit},
 };
 
@@ -57,6 +58,8 @@ pub(in crate::app) struct FinishedUpload {
     pub(super) lease: Option<UploadLease>,
     /// The request id, and what it stands for.
     pub(super) request: Option<(RequestId, Digest)>,
+    /// What is to be done once it is committed.
+    pub(super) job: Option<(JobId, Job)>,
     pub(super) audit: AuditEntry,
 }
 
@@ -322,6 +325,13 @@ impl Commits {
             let needed = items.iter().map(|item| item.needed_bytes()).sum();
             return Err(BatchError::Refused(Error::over_quota(&quota, needed)));
         };
+        // Behind the quota's row, against the order: it is known only here what is committed, and a job that is new waits for
+        // nobody.
+        for (item, verdict) in items.iter().zip(&verdicts) {
+            if let (Verdict::Committed(..), Some((id, job))) = (verdict, &item.job) {
+                jobs::insert(tx, *id, job, None).await?;
+            }
+        }
         let outcomes =
             items.iter().zip(verdicts).map(|(item, verdict)| item.outcome(verdict, quota)).collect();
         Ok((outcomes, outcome.transaction))

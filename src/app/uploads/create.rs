@@ -7,6 +7,7 @@ use tracing::Instrument as _;
 
 use super::{
     commit::count_refusal,
+    direct,
     open::{OpenUpload, insert, target},
     upload::{admit, read_terms},
     version,
@@ -21,7 +22,7 @@ use crate::{
         audit_entries::{self, AuditAction},
         idempotency_keys::Method,
         resumable_uploads,
-        uploads::Resumable,
+        uploads::{NewUpload, Resumable},
     },
     domain::{
         caller::Caller,
@@ -37,31 +38,55 @@ use crate::{
 /// Creates an upload.
 ///
 /// # Errors
-/// `Invalid`, `ScanRequired`; `QuotaBytes`, `QuotaFiles`, `FileTooLarge`; `RequestIdReused`.
-pub async fn create(app: &Arc<App>, caller: &Caller, spec: UploadSpec) -> Result<Upload, Error> {
+/// `Invalid`, `ScanRequired`; `QuotaBytes`, `QuotaFiles`, `FileTooLarge`; `RequestIdReused`; `DirectUploadUnsupported`.
+pub async fn create(
+    app: &Arc<App>,
+    caller: &Caller,
+    spec: UploadSpec,
+    is_direct: bool,
+) -> Result<Upload, Error> {
+    let spec = if is_direct { direct::demands(spec) } else { spec };
     let request_id = spec.request_id.parse::<RequestId>().ok();
     let terms = read_terms(app, caller, request_id).await?;
     if let Some(stored) = terms.answered {
         let spec = spec.check(&caller.tenant.policy, Timestamp::MIN_UTC)?;
-        return idempotency::replay_of(stored, Method::CreateUpload, &payload(caller, &spec));
+        return idempotency::replay_of(stored, Method::CreateUpload, &payload(caller, &spec, is_direct));
     }
     let spec = admit(app, caller, spec, &terms.quota);
     let spec = spec.inspect_err(|error| count_refusal(&app.metrics, error))?;
+    if is_direct {
+        direct::check_store(app)?;
+    }
     let spec = version::of_file(app, caller, spec).await?;
     check_parts(app, &spec)?;
     // In a task of its own: a client that leaves while the row is being committed must not be cleaned up after before it is
     // there.
     let (app, caller) = (Arc::clone(app), caller.clone());
     let tasks = app.tasks.clone();
-    let creating = async move { reserve(&app, &caller, spec).await };
+    let creating = async move { reserve(&app, &caller, spec, is_direct).await };
     tasks.spawn(creating.in_current_span()).await.map_err(Error::internal)?
 }
 
-async fn reserve(app: &Arc<App>, caller: &Caller, spec: CheckedSpec) -> Result<Upload, Error> {
+async fn reserve(
+    app: &Arc<App>,
+    caller: &Caller,
+    spec: CheckedSpec,
+    is_direct: bool,
+) -> Result<Upload, Error> {
+    if is_direct {
+        return direct::reserve(app, caller, spec).await;
+    }
     let target = target(app, caller, &spec)?;
     let open = OpenUpload::start(app, caller, target, spec.size_bytes.unwrap_or_default()).await?;
     let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::system()).await?;
-    let created = record(app, &mut tx, caller, &open, &spec).await;
+    let created = record(
+        app,
+        &mut tx,
+        caller,
+        open.row(caller, Some(resumable(&spec, open.part_size_bytes() as u64)?)),
+        &spec,
+    )
+    .await;
     let (upload, is_new) =
         tx.finish(created).await.inspect_err(|error| count_refusal(&app.metrics, error))?;
     if is_new {
@@ -71,21 +96,18 @@ async fn reserve(app: &Arc<App>, caller: &Caller, spec: CheckedSpec) -> Result<U
 }
 
 /// Answers the upload, and whether it is this one: with the same request id another may have been first.
-async fn record(
+pub(super) async fn record(
     app: &App,
     tx: &mut TenantTx,
     caller: &Caller,
-    open: &OpenUpload,
+    row: NewUpload,
     spec: &CheckedSpec,
 ) -> Result<(Upload, bool), Error> {
-    let payload = payload(caller, spec);
+    let payload = payload(caller, spec, row.is_direct);
     let attempt = match idempotency::begin(app, tx, spec.request_id, Method::CreateUpload, &payload).await? {
         Begun::Replay(upload) => return Ok((upload, false)),
         Begun::Fresh(attempt) => attempt,
     };
-    let part_size_bytes = i64::try_from(open.part_size_bytes()).map_err(Error::internal)?;
-    let resumable = Resumable { spec: serde_json::to_value(spec).map_err(Error::internal)?, part_size_bytes };
-    let row = open.row(caller, Some(resumable));
     let mut entry = audit::entry(caller, AuditAction::UploadCreate, None);
     entry.details = serde_json::json!({ "upload_id": row.id });
     audit_entries::insert(tx, &[entry]).await?;
@@ -107,9 +129,17 @@ fn check_parts(app: &App, spec: &CheckedSpec) -> Result<(), Error> {
     }
 }
 
+/// What it takes to go on with it.
+pub(super) fn resumable(spec: &CheckedSpec, part_size_bytes: u64) -> Result<Resumable, Error> {
+    let part_size_bytes = i64::try_from(part_size_bytes).map_err(Error::internal)?;
+    Ok(Resumable { spec: serde_json::to_value(spec).map_err(Error::internal)?, part_size_bytes })
+}
+
 /// What stands for this upload when its request id comes again.
-fn payload(caller: &Caller, spec: &CheckedSpec) -> [Vec<u8>; 2] {
+fn payload(caller: &Caller, spec: &CheckedSpec, is_direct: bool) -> [Vec<u8>; 2] {
     let said = spec.sha256.unwrap_or_else(|| Digest::of(&[]));
     let fingerprint = spec.fingerprint(&caller.actor.id, said);
-    [fingerprint.as_bytes().to_vec(), format!("{:?} {}", spec.size_bytes, spec.sha256.is_some()).into_bytes()]
+    let door = if is_direct { " direct" } else { "" };
+    let rest = format!("{:?} {}{door}", spec.size_bytes, spec.sha256.is_some());
+    [fingerprint.as_bytes().to_vec(), rest.into_bytes()]
 }

@@ -47,6 +47,7 @@ pub(in crate::app) async fn expire_in(app: &App, store: &dyn ObjectStorage) -> R
             lease: upload.lease,
             key: &upload.key,
             multipart: multipart.as_ref(),
+            staging_key: upload.staging_key.as_ref(),
             is_recorded: true,
             is_expired: true,
         };
@@ -74,8 +75,8 @@ pub(in crate::app) async fn give_up_all(app: &App, tenant: TenantId) -> Result<u
     for (provider, upload) in open {
         let multipart = upload.multipart_id.map(MultipartId::new);
         let (lease, key) = (upload.lease, &upload.key);
-        let left =
-            Left { tenant, lease, key, multipart: multipart.as_ref(), is_recorded: true, is_expired: false };
+        let (multipart, staging_key) = (multipart.as_ref(), upload.staging_key.as_ref());
+        let left = Left { tenant, lease, key, multipart, staging_key, is_recorded: true, is_expired: false };
         give_up(app, app.stores.of(&provider)?.as_ref(), left).await?;
     }
     Ok(count)

@@ -126,6 +126,8 @@ impl OpenUpload {
             is_version: self.target.is_version,
             lease_seconds: lease_seconds(&self.app),
             created_by: caller.actor.id.clone(),
+            is_direct: false,
+            staging_key: None,
             resumable,
         }
     }
@@ -278,6 +280,7 @@ impl Drop for OpenUpload {
                 lease,
                 key: &key,
                 multipart: Some(&multipart),
+                staging_key: None,
                 is_recorded,
                 is_expired: false,
             };
@@ -343,6 +346,8 @@ pub(super) struct Left<'a> {
     pub(super) lease: UploadLease,
     pub(super) key: &'a ObjectKey,
     pub(super) multipart: Option<&'a MultipartId>,
+    /// Where a direct upload of one piece went.
+    pub(super) staging_key: Option<&'a ObjectKey>,
     /// Whether its row is known to have been there.
     pub(super) is_recorded: bool,
     /// Given up because its lease ran out: one that was renewed meanwhile goes on.
@@ -367,7 +372,9 @@ pub(super) async fn clear(app: &App, store: &dyn ObjectStorage, left: &Left<'_>)
     if let Some(multipart) = left.multipart {
         store.abort_multipart(left.key, multipart).await?;
     }
-    store.delete(left.key).await?;
+    for key in [Some(left.key), left.staging_key].into_iter().flatten() {
+        store.delete(key).await?;
+    }
     let mut tx = app.db.system_tx().await?;
     uploads::delete_aborted(&mut tx, left.tenant, left.lease.id).await?;
     Ok(tx.commit().await?)

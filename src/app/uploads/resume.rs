@@ -84,6 +84,9 @@ async fn take(app: &App, tx: &mut TenantTx, caller: &Caller, id: UploadId) -> Re
     // Its creator alone: the file will be theirs.
     let stored = stored.filter(|stored| stored.upload.created_by == caller.actor.id);
     let stored = stored.ok_or(Error::NotFound("upload"))?;
+    if stored.is_direct {
+        return Err(Error::UploadIsDirect);
+    }
     if stored.upload.state == UploadState::Committed {
         return Ok(None);
     }
@@ -95,14 +98,14 @@ async fn take(app: &App, tx: &mut TenantTx, caller: &Caller, id: UploadId) -> Re
 }
 
 /// What a committed upload was answered.
-async fn answered(app: &App, caller: &Caller, id: UploadId) -> Result<Answer, Error> {
+pub(super) async fn answered(app: &App, caller: &Caller, id: UploadId) -> Result<Answer, Error> {
     let terms = read_terms(app, caller, Some(request_id(id))).await?;
     answer_of(terms.answered.ok_or(Error::NotFound("upload"))?)
 }
 
 /// The request id that an upload is committed under. Not the upload's own, which callers know and may use for one of their
 /// requests: a digest of it, marked as what no client library makes (UUIDv8).
-fn request_id(id: UploadId) -> RequestId {
+pub(super) fn request_id(id: UploadId) -> RequestId {
     let mut hasher = Hasher::default();
     hasher.field(b"commit of upload");
     hasher.field(id.as_uuid().as_bytes());

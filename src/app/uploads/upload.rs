@@ -303,7 +303,7 @@ async fn settle(target: &Target, open: Option<Box<OpenUpload>>, committed: &Resu
     }
 }
 
-fn finished(
+pub(super) fn finished(
     app: &App,
     caller: &Caller,
     spec: CheckedSpec,
@@ -327,6 +327,7 @@ fn finished(
         blob,
         store_time,
         lease,
+        job: None,
         audit: audit::entry(caller, AuditAction::FileUpload, Some((id, FIRST_VERSION))),
         file: File {
             id,

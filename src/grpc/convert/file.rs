@@ -5,6 +5,7 @@ use bytes::Bytes;
 use super::{structs, time};
 use crate::{
     domain::{
+        digest::Digest,
         file::{EntityRef, File, FileState, LegalHold, ScanStatus, StateReason, Visibility},
         violations::Violations,
     },
@@ -50,7 +51,7 @@ pub(in crate::grpc) fn basic(file: File) -> v1::File {
         mime_type: file.mime_type,
         declared_mime_type: file.declared_mime_type,
         size_bytes: size(file.size_bytes),
-        sha256: Bytes::copy_from_slice(file.sha256.as_bytes()),
+        sha256: sha256(&file.sha256),
         category: file.category,
         title: file.title,
         description: String::new(),
@@ -102,12 +103,18 @@ pub(in crate::grpc) const fn state(state: FileState) -> v1::FileState {
     }
 }
 
-/// Why a content is in state ERROR, on the wire.
+/// A digest; empty while nobody has read the bytes.
+pub(in crate::grpc) fn sha256(digest: &Digest) -> Bytes {
+    digest.known().map_or_else(Bytes::new, |digest| Bytes::copy_from_slice(digest.as_bytes()))
+}
+
+/// Why a version is in state ERROR.
 pub(in crate::grpc) const fn state_reason(reason: Option<StateReason>) -> v1::StateReason {
     match reason {
         None => v1::StateReason::Unspecified,
         Some(StateReason::ObjectMissing) => v1::StateReason::ObjectMissing,
         Some(StateReason::ObjectDamaged) => v1::StateReason::ObjectDamaged,
+        Some(StateReason::ChecksumMismatch) => v1::StateReason::ChecksumMismatch,
     }
 }
 

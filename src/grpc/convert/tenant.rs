@@ -1,7 +1,5 @@
 //! Tenants as operators see them.
 
-use bytes::Bytes;
-
 use super::{file, id, quota, time};
 use crate::{
     app::{
@@ -145,7 +143,7 @@ pub(in crate::grpc) fn exported(record: ExportRecord) -> v1::ExportTenantRespons
             version: version.stored.version,
             content_state: version.stored.content_state.as_str().to_owned(),
             size_bytes: file::size(version.stored.blob.size_bytes),
-            sha256: Bytes::copy_from_slice(version.stored.blob.sha256.as_bytes()),
+            sha256: super::file::sha256(&version.stored.blob.sha256),
             mime_type: version.mime_type,
             declared_mime_type: version.declared_mime_type,
             created_by: version.created_by,

@@ -2,7 +2,13 @@
 
 use super::{file, id, quota, structs, time};
 use crate::{
-    app::uploads::{Warning, WarningCode, upload::Uploaded, upload_part::PartMessage},
+    app::uploads::{
+        Warning, WarningCode,
+        complete::Completion,
+        direct_urls::{DirectPart, DirectUrls},
+        upload::Uploaded,
+        upload_part::PartMessage,
+    },
     domain::{
         ids::UploadId,
         upload::{Upload, UploadState},
@@ -74,7 +80,30 @@ pub(in crate::grpc) fn part(request: v1::UploadPartRequest) -> Result<(UploadId,
     Ok((id, PartMessage { offset, data, crc32c }))
 }
 
-/// What an upload came to.
+/// What is said at the end of an upload.
+pub(in crate::grpc) fn completion(request: v1::CompleteUploadRequest) -> Completion {
+    let parts = request.parts.into_iter().map(|part| (part.number, part.etag)).collect();
+    let sha256 = request.sha256.map(|digest| digest.to_vec());
+    Completion { size_bytes: request.size_bytes, sha256, parts }
+}
+
+/// Where the bytes of a direct upload go.
+pub(in crate::grpc) fn direct(urls: DirectUrls) -> v1::DirectUpload {
+    let part = |part: DirectPart| v1::DirectPart {
+        number: i32::try_from(part.number).unwrap_or(i32::MAX),
+        offset: i64::try_from(part.offset).unwrap_or(i64::MAX),
+        size_bytes: i64::try_from(part.size_bytes).unwrap_or(i64::MAX),
+        method: part.url.method.to_owned(),
+        url: part.url.url.into(),
+        headers: part.url.headers.into_iter().collect(),
+    };
+    v1::DirectUpload {
+        parts: urls.parts.into_iter().map(part).collect(),
+        expire_time: Some(time::to_wire(urls.expire_time)),
+    }
+}
+
+/// What a committed upload is answered.
 pub(in crate::grpc) fn uploaded(uploaded: Uploaded) -> v1::UploadFileResponse {
     v1::UploadFileResponse {
         file: Some(file::full(uploaded.file)),

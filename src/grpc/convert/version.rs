@@ -1,7 +1,5 @@
 //! Versions of a file.
 
-use bytes::Bytes;
-
 use super::{file, id, time};
 use crate::{
     app::files::{
@@ -38,7 +36,7 @@ fn to_wire(version: FileVersion, current: i32) -> v1::FileVersion {
         mime_type: version.mime_type,
         declared_mime_type: version.declared_mime_type,
         size_bytes: file::size(version.size_bytes),
-        sha256: Bytes::copy_from_slice(version.sha256.as_bytes()),
+        sha256: file::sha256(&version.sha256),
         scan: Some(v1::Scan { status: file::scan_status(version.scan_status).into() }),
         created_by: version.created_by,
         create_time: Some(time::to_wire(version.create_time)),

@@ -93,6 +93,8 @@ pub(super) const fn kind(kind: EventKind) -> v1::FileEventKind {
         EventKind::FileOwnerChanged => v1::FileEventKind::OwnerChanged,
         EventKind::FileDamaged => v1::FileEventKind::Damaged,
         EventKind::FileRepaired => v1::FileEventKind::Repaired,
+        EventKind::FileVerified => v1::FileEventKind::Verified,
+        EventKind::FileRefused => v1::FileEventKind::Refused,
     }
 }
 

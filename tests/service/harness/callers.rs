@@ -197,13 +197,13 @@ impl Caller {
 
     /// Creates an upload, to be sent in streams.
     pub(crate) async fn create(&self, spec: UploadSpec) -> Result<Upload, Status> {
-        let request = CreateUploadRequest { spec: Some(spec) };
+        let request = CreateUploadRequest { spec: Some(spec), direct: false };
         Ok(self.files.clone().create_upload(request).await?.into_inner().upload.unwrap())
     }
 
     /// How far an upload has come.
     pub(crate) async fn upload_at(&self, id: &str) -> Result<Upload, Status> {
-        let request = GetUploadRequest { upload_id: id.to_owned() };
+        let request = GetUploadRequest { upload_id: id.to_owned(), with_urls: false };
         Ok(self.files.clone().get_upload(request).await?.into_inner().upload.unwrap())
     }
 
