@@ -83,8 +83,7 @@ pub async fn assemble(
     observe_pool(&metrics, &database);
     let traced = |store| Traced::over(store, metrics.clone());
     let stores = open_stores_with(&config.storage, &clock, &ids, traced)?;
-    let page_token_key = config.secrets.page_token_key().ok_or(StartError::PageTokenKey)?;
-    let page_tokens = Sealer::new(page_token_key.expose_secret()).map_err(|_| StartError::PageTokenKey)?;
+    let page_tokens = configured_sealer(&config)?;
     let mut authenticator = Authenticator::open(&config.auth, Arc::clone(&clock))
         .await
         .map_err(|error| StartError::Auth(error.into()))?;
@@ -114,7 +113,8 @@ pub(super) struct Worker {
 
 /// Opens what background work needs, and checks what can be checked before it begins.
 pub(super) async fn assemble_worker(config: Config, metrics: Metrics) -> Result<Worker, StartError> {
-    let (app, database, stores) = upkeep_of(&config, metrics.clone())?;
+    let sealer = configured_sealer(&config)?;
+    let (app, database, stores) = upkeep_of(&config, metrics.clone(), sealer)?;
     database.check_roles().await?;
     observe_pool(&metrics, &database);
     let observed = Observed { database, stores, health: Health::new(), metrics };
@@ -162,24 +162,29 @@ impl Worker {
 
 /// The use cases without a door, for commands that look after database and stores.
 pub(super) fn upkeep(config: &Config, metrics: Metrics) -> Result<Arc<App>, StartError> {
-    upkeep_of(config, metrics).map(|(app, _, _)| app)
+    // Nobody asks for a page here and nothing is sent, so what is sealed does not outlive this process.
+    let (_, ids) = ambient();
+    let key = Digest::of(ids.uuid().as_bytes());
+    let sealer = Sealer::new(key.as_bytes()).map_err(|_| StartError::PageTokenKey)?;
+    upkeep_of(config, metrics, sealer).map(|(app, _, _)| app)
 }
 
-fn upkeep_of(config: &Config, metrics: Metrics) -> Result<(Arc<App>, Database, Stores), StartError> {
+/// What seals page tokens and the secrets of webhooks, the same in every process that serves or works.
+fn configured_sealer(config: &Config) -> Result<Sealer, StartError> {
+    let key = config.secrets.page_token_key().ok_or(StartError::PageTokenKey)?;
+    Sealer::new(key.expose_secret()).map_err(|_| StartError::PageTokenKey)
+}
+
+fn upkeep_of(
+    config: &Config,
+    metrics: Metrics,
+    page_tokens: Sealer,
+) -> Result<(Arc<App>, Database, Stores), StartError> {
     let (clock, ids) = ambient();
     let database = Database::open(&database_options(config))?;
     let traced = |store| Traced::over(store, metrics.clone());
     let stores = open_stores_with(&config.storage, &clock, &ids, traced)?;
-    // Nobody asks for a page here, so no token outlives this process.
-    let page_token_key = Digest::of(ids.uuid().as_bytes());
-    let parts = Parts {
-        db: database.clone(),
-        stores: stores.clone(),
-        clock,
-        ids,
-        page_tokens: Sealer::new(page_token_key.as_bytes()).map_err(|_| StartError::PageTokenKey)?,
-        metrics,
-    };
+    let parts = Parts { db: database.clone(), stores: stores.clone(), clock, ids, page_tokens, metrics };
     Ok((App::new(parts, limits(config))?, database, stores))
 }
 

@@ -1,7 +1,9 @@
 //! What webhooks guard: the network behind the service, and their secrets.
 
 use chrono::Duration;
-use strongroom::proto::v1::{CreateWebhookRequest, ListWebhooksRequest, RotateWebhookSecretRequest, Webhook};
+use strongroom::proto::v1::{
+    CreateWebhookRequest, ListWebhooksRequest, RotateWebhookSecretRequest, Webhook, WebhookState,
+};
 use tonic::Code;
 
 use crate::{
@@ -72,6 +74,26 @@ fn a_secret_is_shown_once_and_stored_sealed() {
                 .await;
             let secret = first.secret.trim_start_matches("whsec_");
             assert!(stored.len() >= 3 && stored.iter().all(|row| !row.contains(secret)));
+        },
+    );
+}
+
+#[test]
+fn an_endpoint_whose_secret_cannot_be_opened_here_keeps_its_state_and_its_place() {
+    local_test(
+        |_| {},
+        |s, receiver| async move {
+            s.expect_errors_in_the_log();
+            let (id, _) = s.webhook_to(&receiver.url).await;
+            let files = s.uploads(&["a"]).await;
+            s.owner.run("UPDATE webhooks SET sealed_secret = 'x' || sealed_secret").await;
+            assert_eq!(s.delivered().await, 0);
+            assert_eq!(s.shown(&id).await.state(), WebhookState::Active);
+            s.owner.run("UPDATE webhooks SET sealed_secret = substr(sealed_secret, 2)").await;
+            assert_eq!(s.delivered().await, 0, "it rests a while");
+            s.clock.advance(Duration::minutes(1));
+            assert_eq!(s.delivered().await, 1);
+            assert_eq!(receiver.files(), files);
         },
     );
 }

@@ -34,8 +34,8 @@ const REDELIVERIES_PER_ENDPOINT: i64 = 4;
 const LEASE_MARGIN_SECONDS: u64 = 30;
 const DROPPED: &str = "events that were due here are no longer kept, or the database was restored since: list the files \
                        again, then set the state to ACTIVE to go on from now";
-const UNREADABLE: &str = "its secret cannot be read any more, because the service's key is another one: rotate the secret, then \
-                          set the state to ACTIVE";
+/// How long an endpoint rests whose secret this process cannot open.
+const UNREADABLE_REST: chrono::Duration = chrono::Duration::seconds(60);
 
 /// Serves one round of due endpoints; answers how many messages were delivered or given up.
 ///
@@ -78,7 +78,15 @@ async fn serve(app: &App, lease: &Lease) -> Result<usize, Error> {
     let Some((stored, waiting, Batch { events, safe })) = tx.finish(read).await? else { return Ok(0) };
     let mut endpoint = Endpoint::new(app, lease, &stored, safe.time);
     if endpoint.secrets.is_empty() {
-        return endpoint.disable(UNREADABLE).await;
+        // The fault is ours and not the endpoint's: its state and its place stay as they are.
+        tracing::error!(
+            tenant = %lease.tenant, webhook = %lease.webhook,
+            "the secret of a webhook cannot be opened: set secrets.page_token_key to the key that it was sealed with, or have \
+             the secret rotated"
+        );
+        endpoint.progress.next_attempt_time = endpoint.now + UNREADABLE_REST;
+        endpoint.give_back().await?;
+        return Ok(endpoint.done);
     }
     if !safe.has_all_behind(stored.position_time, &stored.incarnation, kept(app)) {
         return endpoint.disable(DROPPED).await;
