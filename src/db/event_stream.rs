@@ -52,9 +52,14 @@ impl Safe {
     /// Whether everything is still there behind a place that was reached at this time in that history, where events are kept
     /// for so long.
     pub fn has_all_behind(&self, time: Timestamp, incarnation: &str, kept: chrono::Duration) -> bool {
+        incarnation == self.incarnation && self.keeps_all_behind(time, kept)
+    }
+
+    /// The same, in whichever history.
+    pub fn keeps_all_behind(&self, time: Timestamp, kept: chrono::Duration) -> bool {
         let begins = self.horizon.max(self.time.checked_sub_signed(kept).unwrap_or(Timestamp::MIN_UTC));
         let oldest = time.checked_sub_signed(DISORDER);
-        incarnation == self.incarnation && oldest.is_some_and(|oldest| oldest >= begins)
+        oldest.is_some_and(|oldest| oldest >= begins)
     }
 }
 
@@ -165,6 +170,34 @@ pub async fn newest(tx: &mut TenantTx) -> Result<(Safe, Option<EventPosition>), 
     let row: Row =
         statement(OPERATION, sql).bind::<SqlUuid, _>(tx.tenant().as_uuid()).one(tx.connection()?).await?;
     Ok((row.safe.read(OPERATION)?, row.position(OPERATION)?))
+}
+
+#[derive(QueryableByName)]
+struct PlaceRow {
+    #[diesel(sql_type = Text)]
+    xid: String,
+    #[diesel(sql_type = BigInt)]
+    n: i64,
+}
+
+/// Where a reader goes on who had reached this time in another history: in front of the first event that is not older, less
+/// the disorder of their times. Some events are read again, and none is left out that was kept.
+pub async fn place_at(tx: &mut TenantTx, time: Timestamp, safe: &Safe) -> Result<EventPosition, DbError> {
+    const OPERATION: &str = "find event by time";
+    let row: Option<PlaceRow> = statement(
+        OPERATION,
+        "SELECT xid::text AS xid, n FROM events WHERE tenant_id = {} AND create_time >= {} AND xid < {}::xid8
+         ORDER BY events.xid, n LIMIT 1",
+    )
+    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+    .bind::<Timestamptz, _>(time.checked_sub_signed(DISORDER).unwrap_or(Timestamp::MIN_UTC))
+    .bind::<Text, _>(safe.position.xid.to_string())
+    .first(tx.connection()?)
+    .await?;
+    let Some(row) = row else { return Ok(safe.position) };
+    let first = position(OPERATION, &row.xid, row.n)?;
+    // Numbers begin at 1.
+    Ok(EventPosition { n: first.n.saturating_sub(1), ..first })
 }
 
 impl SafeRow {

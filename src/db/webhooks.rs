@@ -259,7 +259,8 @@ pub struct Lease {
 }
 
 /// Takes endpoints that have something to do and that nobody works on, those that have waited longest first. One without
-/// anything to do is taken once an hour, so that its place does not grow older than events are kept.
+/// anything to do is taken once an hour, so that its place does not grow older than events are kept; one of another history of
+/// the database at once, because its place says nothing in this one.
 pub async fn claim_due(tx: &mut SystemTx, lease_seconds: u32, limit: i64) -> Result<Vec<Lease>, DbError> {
     let rows: Vec<Claimed> = statement(
         "claim webhooks",
@@ -268,6 +269,7 @@ pub async fn claim_due(tx: &mut SystemTx, lease_seconds: u32, limit: i64) -> Res
                WHERE idle.state = 1 AND idle.next_attempt_time <= app.now()
                  AND (idle.lease_expire_time IS NULL OR idle.lease_expire_time <= app.now())
                  AND (idle.position_time <= app.now() - interval '1 hour'
+                      OR idle.incarnation <> (SELECT app.event_incarnation())
                       OR EXISTS (SELECT FROM events AS e
                                  WHERE e.tenant_id = idle.tenant_id
                                    AND (e.xid, e.n) > (idle.position_xid, idle.position_n)
@@ -349,6 +351,29 @@ pub async fn begin_from(tx: &mut TenantTx, id: WebhookId, from: &Safe) -> Result
     .execute(tx.connection()?)
     .await
     .map(|_| ())
+}
+
+/// Moves an endpoint into another history of the database, under its lease; false where the lease was lost meanwhile.
+pub async fn move_to(
+    tx: &mut TenantTx,
+    lease: &Lease,
+    position: EventPosition,
+    incarnation: &str,
+) -> Result<bool, DbError> {
+    let changed = statement(
+        "move webhook to another history",
+        "UPDATE webhooks SET position_xid = {}::xid8, position_n = {}, incarnation = {}
+         WHERE tenant_id = {} AND id = {} AND lease_epoch = {}",
+    )
+    .bind::<Text, _>(position.xid.to_string())
+    .bind::<BigInt, _>(number(position))
+    .bind::<Text, _>(incarnation.to_owned())
+    .bind::<SqlUuid, _>(lease.tenant.as_uuid())
+    .bind::<SqlUuid, _>(lease.webhook.as_uuid())
+    .bind::<Integer, _>(lease.epoch)
+    .execute(tx.connection()?)
+    .await?;
+    Ok(changed == 1)
 }
 
 pub(super) fn number(position: EventPosition) -> i64 {

@@ -32,8 +32,8 @@ const EVENTS_PER_ENDPOINT: i64 = 16;
 const REDELIVERIES_PER_ENDPOINT: i64 = 4;
 /// Besides the time that one answer may take, how long an endpoint is ours, in seconds. Every attempt prolongs it.
 const LEASE_MARGIN_SECONDS: u64 = 30;
-const DROPPED: &str = "events that were due here are no longer kept, or the database was restored since: list the files \
-                       again, then set the state to ACTIVE to go on from now";
+const DROPPED: &str = "events that were due here are no longer kept: list the files again, then \
+                       set the state to ACTIVE to go on from now";
 /// How long an endpoint rests whose secret this process cannot open.
 const UNREADABLE_REST: chrono::Duration = chrono::Duration::seconds(60);
 
@@ -65,6 +65,8 @@ struct Endpoint<'a> {
     app: &'a App,
     lease: &'a Lease,
     url: String,
+    /// The history that its messages name.
+    incarnation: String,
     secrets: Vec<WebhookSecret>,
     progress: Progress,
     /// By the database's clock, when the round began.
@@ -74,7 +76,7 @@ struct Endpoint<'a> {
 
 async fn serve(app: &App, lease: &Lease) -> Result<usize, Error> {
     let mut tx = tenant_tx(app, lease).await?;
-    let read = read(&mut tx, lease).await;
+    let read = read(app, &mut tx, lease).await;
     let Some((stored, waiting, Batch { events, safe })) = tx.finish(read).await? else { return Ok(0) };
     let mut endpoint = Endpoint::new(app, lease, &stored, safe.time);
     if endpoint.secrets.is_empty() {
@@ -88,7 +90,7 @@ async fn serve(app: &App, lease: &Lease) -> Result<usize, Error> {
         endpoint.give_back().await?;
         return Ok(endpoint.done);
     }
-    if !safe.has_all_behind(stored.position_time, &stored.incarnation, kept(app)) {
+    if !safe.keeps_all_behind(stored.position_time, kept(app)) {
         return endpoint.disable(DROPPED).await;
     }
     for delivery in waiting {
@@ -112,16 +114,27 @@ async fn serve(app: &App, lease: &Lease) -> Result<usize, Error> {
 
 type Due = (StoredWebhook, Vec<Delivery>, Batch);
 
-/// What an endpoint is due; nothing where it is ours no longer.
-async fn read(tx: &mut TenantTx, lease: &Lease) -> Result<Option<Due>, Error> {
+/// What an endpoint is due; nothing where it is ours no longer. After a failover or a restore of the database its place is found
+/// again by time.
+async fn read(app: &App, tx: &mut TenantTx, lease: &Lease) -> Result<Option<Due>, Error> {
     let stored = webhooks::get(tx, lease.webhook).await?;
-    let Some(stored) = stored.filter(|stored| stored.lease_epoch == lease.epoch) else { return Ok(None) };
+    let Some(mut stored) = stored.filter(|stored| stored.lease_epoch == lease.epoch) else { return Ok(None) };
     let known =
         |kind: &i16| EventKind::from_number(*kind).ok_or_else(|| Error::internal("an unknown kind of event"));
     let kinds = stored.webhook.kinds.iter().map(known).collect::<Result<_, _>>()?;
     let waiting = webhook_deliveries::list_waiting(tx, lease.webhook, REDELIVERIES_PER_ENDPOINT).await?;
     let selection = Selection { kinds, file: None };
-    let batch = event_stream::read(tx, stored.webhook.position, &selection, EVENTS_PER_ENDPOINT).await?;
+    let mut batch = event_stream::read(tx, stored.webhook.position, &selection, EVENTS_PER_ENDPOINT).await?;
+    let safe = &batch.safe;
+    if safe.incarnation != stored.incarnation && safe.keeps_all_behind(stored.position_time, kept(app)) {
+        stored.webhook.position = event_stream::place_at(tx, stored.position_time, safe).await?;
+        stored.incarnation.clone_from(&safe.incarnation);
+        if !webhooks::move_to(tx, lease, stored.webhook.position, &stored.incarnation).await? {
+            return Ok(None);
+        }
+        tracing::info!(tenant = %lease.tenant, webhook = %lease.webhook, "found its place in another history of the database");
+        batch = event_stream::read(tx, stored.webhook.position, &selection, EVENTS_PER_ENDPOINT).await?;
+    }
     Ok(Some((stored, waiting, batch)))
 }
 
@@ -151,11 +164,13 @@ impl<'a> Endpoint<'a> {
             next_attempt_time: now,
             lease_seconds: Some(lease_seconds(app)),
         };
-        Self { app, lease, url: webhook.url.clone(), secrets, progress, now, done: 0 }
+        let (url, incarnation) = (webhook.url.clone(), stored.incarnation.clone());
+        Self { app, lease, url, incarnation, secrets, progress, now, done: 0 }
     }
 
     async fn send(&self, event: &StoredEvent) -> Result<Result<(), String>, Error> {
-        let message = Message::of(event, self.lease.tenant, &self.secrets, self.app.clock.now())?;
+        let whose = (self.lease.tenant, self.incarnation.as_str());
+        let message = Message::of(event, whose, &self.secrets, self.app.clock.now())?;
         Ok(send(&self.app.limits.webhooks, &self.url, &message).await)
     }
 
