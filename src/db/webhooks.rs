@@ -258,14 +258,14 @@ pub struct Lease {
     pub epoch: i32,
 }
 
-/// Takes endpoints that have something to do and that nobody works on, those that have waited longest first. One without
+/// Takes endpoints of active tenants that have something to do and that nobody works on, those that have waited longest first. One without
 /// anything to do is taken once an hour, so that its place does not grow older than events are kept; one of another history of
 /// the database at once, because its place says nothing in this one.
 pub async fn claim_due(tx: &mut SystemTx, lease_seconds: u32, limit: i64) -> Result<Vec<Lease>, DbError> {
     let rows: Vec<Claimed> = statement(
         "claim webhooks",
         "UPDATE webhooks AS w SET lease_epoch = w.lease_epoch + 1, lease_expire_time = app.now() + make_interval(secs => {})
-         FROM (SELECT idle.tenant_id, idle.id FROM webhooks AS idle
+         FROM (SELECT idle.tenant_id, idle.id FROM webhooks AS idle JOIN tenants AS t ON t.id = idle.tenant_id AND t.state = 1
                WHERE idle.state = 1 AND idle.next_attempt_time <= app.now()
                  AND (idle.lease_expire_time IS NULL OR idle.lease_expire_time <= app.now())
                  AND (idle.position_time <= app.now() - interval '1 hour'

@@ -35,3 +35,21 @@ fn a_failover_of_the_database_leaves_an_endpoint_active_and_loses_no_event() {
         },
     );
 }
+
+#[test]
+fn nothing_is_sent_for_a_suspended_tenant_and_everything_once_it_is_resumed() {
+    local_test(
+        |_| {},
+        |s, receiver| async move {
+            s.webhook_to(&receiver.url).await;
+            let (acme, operator) = (s.alice().tenant_id().await, s.operator());
+            let files = s.uploads(&["a"]).await;
+            operator.suspend(&acme).await.unwrap();
+            s.clock.advance(Duration::hours(2));
+            assert_eq!((s.delivered().await, receiver.files().len()), (0, 0));
+            operator.resume(&acme).await.unwrap();
+            assert_eq!(s.delivered().await, 1);
+            assert_eq!(receiver.files(), files);
+        },
+    );
+}
