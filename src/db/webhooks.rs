@@ -261,26 +261,41 @@ pub struct Lease {
 /// Takes endpoints of active tenants that have something to do and that nobody works on, those that have waited longest first. One without
 /// anything to do is taken once an hour, so that its place does not grow older than events are kept; one of another history of
 /// the database at once, because its place says nothing in this one.
-pub async fn claim_due(tx: &mut SystemTx, lease_seconds: u32, limit: i64) -> Result<Vec<Lease>, DbError> {
+///
+/// So many at most, and of one tenant no more than its share of what all replicas work on.
+pub async fn claim_due(
+    tx: &mut SystemTx,
+    lease_seconds: u32,
+    (limit, per_tenant): (i64, i64),
+) -> Result<Vec<Lease>, DbError> {
     let rows: Vec<Claimed> = statement(
         "claim webhooks",
-        "UPDATE webhooks AS w SET lease_epoch = w.lease_epoch + 1, lease_expire_time = app.now() + make_interval(secs => {})
-         FROM (SELECT idle.tenant_id, idle.id FROM webhooks AS idle JOIN tenants AS t ON t.id = idle.tenant_id AND t.state = 1
-               WHERE idle.state = 1 AND idle.next_attempt_time <= app.now()
+        "WITH ranked AS MATERIALIZED (
+            SELECT idle.tenant_id, idle.id, row_number() OVER (PARTITION BY idle.tenant_id ORDER BY idle.next_attempt_time, idle.id)
+                + (SELECT count(*) FROM webhooks AS busy
+                   WHERE busy.tenant_id = idle.tenant_id AND busy.lease_expire_time > app.now()) AS place
+            FROM webhooks AS idle JOIN tenants AS t ON t.id = idle.tenant_id AND t.state = 1
+            WHERE idle.state = 1 AND idle.next_attempt_time <= app.now()
+              AND (idle.lease_expire_time IS NULL OR idle.lease_expire_time <= app.now())
+              AND (idle.position_time <= app.now() - interval '1 hour'
+                   OR idle.incarnation <> (SELECT app.event_incarnation())
+                   OR EXISTS (SELECT FROM events AS e
+                              WHERE e.tenant_id = idle.tenant_id
+                                AND (e.xid, e.n) > (idle.position_xid, idle.position_n)
+                                AND e.xid < (SELECT pg_snapshot_xmin(pg_current_snapshot())))
+                   OR EXISTS (SELECT FROM webhook_deliveries AS d
+                              WHERE d.tenant_id = idle.tenant_id AND d.webhook_id = idle.id AND d.state = 2)))
+         UPDATE webhooks AS w SET lease_epoch = w.lease_epoch + 1, lease_expire_time = app.now() + make_interval(secs => {})
+         FROM (SELECT idle.tenant_id, idle.id
+               FROM webhooks AS idle JOIN ranked AS r ON r.tenant_id = idle.tenant_id AND r.id = idle.id
+               WHERE r.place <= {} AND idle.state = 1 AND idle.next_attempt_time <= app.now()
                  AND (idle.lease_expire_time IS NULL OR idle.lease_expire_time <= app.now())
-                 AND (idle.position_time <= app.now() - interval '1 hour'
-                      OR idle.incarnation <> (SELECT app.event_incarnation())
-                      OR EXISTS (SELECT FROM events AS e
-                                 WHERE e.tenant_id = idle.tenant_id
-                                   AND (e.xid, e.n) > (idle.position_xid, idle.position_n)
-                                   AND e.xid < (SELECT pg_snapshot_xmin(pg_current_snapshot())))
-                      OR EXISTS (SELECT FROM webhook_deliveries AS d
-                                 WHERE d.tenant_id = idle.tenant_id AND d.webhook_id = idle.id AND d.state = 2))
                ORDER BY idle.next_attempt_time, idle.id LIMIT {} FOR UPDATE OF idle SKIP LOCKED) AS due
          WHERE w.tenant_id = due.tenant_id AND w.id = due.id
          RETURNING w.tenant_id, w.id, w.lease_epoch",
     )
     .bind::<Double, _>(f64::from(lease_seconds))
+    .bind::<BigInt, _>(per_tenant)
     .bind::<BigInt, _>(limit)
     .load(tx.connection()?)
     .await?;

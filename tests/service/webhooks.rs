@@ -72,7 +72,7 @@ impl Service {
 
     /// Waits until what was committed can be read: transactions of other tests hold it back, because they run on the same
     /// server.
-    async fn settled(&self) {
+    pub(crate) async fn settled(&self) {
         self.until("what was committed is safe to read", || async {
             let unsafe_yet =
                 "SELECT count(*) FROM events WHERE xid >= pg_snapshot_xmin(pg_current_snapshot())";

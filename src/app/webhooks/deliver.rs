@@ -1,4 +1,4 @@
-//! Delivers: one bounded round of the endpoints that are due.
+//! Delivers: endpoints that are due are claimed, and each is served for a bounded time.
 //!
 //! Every replica runs it. An endpoint is leased to one at a time, and what an attempt came to is written only under that
 //! lease; whoever lost it in between may have sent a message that the next one sends again, under the same id.
@@ -6,6 +6,8 @@
 use std::time::Duration;
 
 use futures::future::join_all;
+
+use tokio_util::sync::CancellationToken;
 
 use super::{message::Message, open_secret, send::send};
 use crate::{
@@ -16,7 +18,7 @@ use crate::{
         event_stream::{self, Batch, Selection, StoredEvent},
         events::EventKind,
         webhook_deliveries::{self, Delivery},
-        webhooks::{self, Lease, Progress, StoredWebhook},
+        webhooks::{self, Progress, StoredWebhook},
     },
     domain::{
         clock::Timestamp,
@@ -24,8 +26,14 @@ use crate::{
     },
 };
 
+pub use crate::db::webhooks::Lease;
+
 /// How many endpoints one round serves, all at the same time.
-const ENDPOINTS_PER_ROUND: i64 = 16;
+const ENDPOINTS_PER_ROUND: usize = 16;
+/// How many endpoints of one tenant are served at the same time, by all replicas together.
+const ENDPOINTS_PER_TENANT: i64 = 4;
+/// After so long an endpoint is given back, so that others have its place; one attempt more may go over that.
+const SERVE_MAX: chrono::Duration = chrono::Duration::seconds(20);
 /// How many events of one endpoint one round sends.
 const EVENTS_PER_ENDPOINT: i64 = 16;
 /// How many dead letters of one endpoint one round sends again.
@@ -37,19 +45,29 @@ const DROPPED: &str = "events that were due here are no longer kept: list the fi
 /// How long an endpoint rests whose secret this process cannot open.
 const UNREADABLE_REST: chrono::Duration = chrono::Duration::seconds(60);
 
-/// Serves one round of due endpoints; answers how many messages were delivered or given up.
+/// Takes due endpoints for so many free places.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn claim(app: &App, places: usize) -> Result<Vec<Lease>, Error> {
+    if !app.limits.webhooks.enabled || places == 0 {
+        return Ok(Vec::new());
+    }
+    let places = i64::try_from(places).unwrap_or(i64::MAX);
+    let mut tx = app.db.system_tx().await?;
+    let leases = webhooks::claim_due(&mut tx, lease_seconds(app), (places, ENDPOINTS_PER_TENANT)).await?;
+    tx.commit().await?;
+    Ok(leases)
+}
+
+/// One round of due endpoints, now; answers how many messages were delivered or given up. For tests, and for whoever wants it
+/// done at once.
 ///
 /// # Errors
 /// When the database does not answer. What was written before stays; the lease of the rest runs out.
 pub async fn deliver(app: &App) -> Result<usize, Error> {
-    let config = &app.limits.webhooks;
-    if !config.enabled {
-        return Ok(0);
-    }
-    let mut tx = app.db.system_tx().await?;
-    let leases = webhooks::claim_due(&mut tx, lease_seconds(app), ENDPOINTS_PER_ROUND).await?;
-    tx.commit().await?;
-    let served = join_all(leases.iter().map(|lease| serve(app, lease))).await;
+    let (leases, never) = (claim(app, ENDPOINTS_PER_ROUND).await?, CancellationToken::new());
+    let served = join_all(leases.iter().map(|lease| serve(app, lease, &never))).await;
     let mut done = 0;
     for (lease, outcome) in leases.iter().zip(served) {
         match outcome {
@@ -64,6 +82,10 @@ pub async fn deliver(app: &App) -> Result<usize, Error> {
 struct Endpoint<'a> {
     app: &'a App,
     lease: &'a Lease,
+    /// Told to stop, nothing more is sent.
+    stop: &'a CancellationToken,
+    /// By this process's clock.
+    begin_time: Timestamp,
     url: String,
     /// The history that its messages name.
     incarnation: String,
@@ -74,11 +96,16 @@ struct Endpoint<'a> {
     done: usize,
 }
 
-async fn serve(app: &App, lease: &Lease) -> Result<usize, Error> {
+/// Sends what is due at one endpoint, until that is all, its time is over or `stop` is cancelled; answers how many messages were
+/// delivered or given up.
+///
+/// # Errors
+/// When the database does not answer. What was written before stays, and the lease runs out.
+pub async fn serve(app: &App, lease: &Lease, stop: &CancellationToken) -> Result<usize, Error> {
     let mut tx = tenant_tx(app, lease).await?;
     let read = read(app, &mut tx, lease).await;
     let Some((stored, waiting, Batch { events, safe })) = tx.finish(read).await? else { return Ok(0) };
-    let mut endpoint = Endpoint::new(app, lease, &stored, safe.time);
+    let mut endpoint = Endpoint::new((app, lease, stop), &stored, safe.time);
     if endpoint.secrets.is_empty() {
         // The fault is ours and not the endpoint's: its state and its place stay as they are.
         tracing::error!(
@@ -94,12 +121,19 @@ async fn serve(app: &App, lease: &Lease) -> Result<usize, Error> {
         return endpoint.disable(DROPPED).await;
     }
     for delivery in waiting {
+        if !endpoint.has_time() {
+            break;
+        }
         if !endpoint.send_again(&delivery).await? {
             return Ok(endpoint.done);
         }
     }
-    let is_last = i64::try_from(events.len()).unwrap_or(i64::MAX) < EVENTS_PER_ENDPOINT;
+    let mut is_last = i64::try_from(events.len()).unwrap_or(i64::MAX) < EVENTS_PER_ENDPOINT;
     for event in &events {
+        if !endpoint.has_time() {
+            is_last = false;
+            break;
+        }
         if !endpoint.send_next(event).await? {
             return Ok(endpoint.done);
         }
@@ -143,7 +177,12 @@ async fn tenant_tx(app: &App, lease: &Lease) -> Result<TenantTx, Error> {
 }
 
 impl<'a> Endpoint<'a> {
-    fn new(app: &'a App, lease: &'a Lease, stored: &StoredWebhook, now: Timestamp) -> Self {
+    fn new(
+        (app, lease, stop): (&'a App, &'a Lease, &'a CancellationToken),
+        stored: &StoredWebhook,
+        now: Timestamp,
+    ) -> Self {
+        let begin_time = app.clock.now();
         let webhook = &stored.webhook;
         let open = |sealed: &String| open_secret(app, lease.tenant, webhook.id, sealed).ok();
         let former = stored.former_sealed_secret.as_ref();
@@ -165,7 +204,11 @@ impl<'a> Endpoint<'a> {
             lease_seconds: Some(lease_seconds(app)),
         };
         let (url, incarnation) = (webhook.url.clone(), stored.incarnation.clone());
-        Self { app, lease, url, incarnation, secrets, progress, now, done: 0 }
+        Self { app, lease, stop, begin_time, url, incarnation, secrets, progress, now, done: 0 }
+    }
+
+    fn has_time(&self) -> bool {
+        !self.stop.is_cancelled() && self.app.clock.now() - self.begin_time < SERVE_MAX
     }
 
     async fn send(&self, event: &StoredEvent) -> Result<Result<(), String>, Error> {
