@@ -1,6 +1,6 @@
 //! Wires the parts together: the only place that knows all of them.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use secrecy::ExposeSecret;
 use tokio::{net::TcpListener, sync::watch, time::timeout};
@@ -27,6 +27,9 @@ use crate::{
     telemetry::{Health, Metrics, metrics::PoolState},
     worker,
 };
+
+/// Background work drains by itself; this is for giving back what it cut.
+const WORK_END: Duration = Duration::from_secs(5);
 
 /// Why the service does not start.
 #[derive(Debug, thiserror::Error)]
@@ -155,7 +158,9 @@ impl Worker {
             () = worker::run(Arc::clone(&self.app), self.config.server.drain(), stopped()) => {}
             () = told => {}
         }
-        self.app.drain().await;
+        if timeout(self.config.server.drain(), self.app.drain()).await.is_err() {
+            tracing::warn!("clean-up was still under way at the end of the drain");
+        }
         surroundings.end().await
     }
 }
@@ -251,8 +256,14 @@ impl Service {
         if timeout(self.config.server.drain(), self.app.drain()).await.is_err() {
             tracing::warn!("commits or clean-up were still under way at the end of the drain");
         }
-        if let Some(work) = work {
-            work.await.map_err(|error| StartError::Work(error.into()))?;
+        if let Some(mut work) = work {
+            match timeout(self.config.server.drain() + WORK_END, &mut work).await {
+                Ok(ended) => ended.map_err(|error| StartError::Work(error.into()))?,
+                Err(_) => {
+                    work.abort();
+                    tracing::warn!("background work was still under way at the end of the drain");
+                }
+            }
         }
         counts.abort();
         // Probes answer until the last request is done.
