@@ -2,7 +2,8 @@
 
 use chrono::Duration;
 use strongroom::proto::v1::{
-    CreateWebhookRequest, ListWebhooksRequest, RotateWebhookSecretRequest, Webhook, WebhookState,
+    CreateWebhookRequest, ListWebhooksRequest, RotateWebhookSecretRequest, UpdateWebhookRequest, Webhook,
+    WebhookState,
 };
 use tonic::Code;
 
@@ -94,6 +95,28 @@ fn an_endpoint_whose_secret_cannot_be_opened_here_keeps_its_state_and_its_place(
             s.clock.advance(Duration::minutes(1));
             assert_eq!(s.delivered().await, 1);
             assert_eq!(receiver.files(), files);
+        },
+    );
+}
+
+#[test]
+fn the_audit_trail_names_where_a_webhook_goes_and_nothing_behind_that() {
+    local_test(
+        |_| {},
+        |s, receiver| async move {
+            let (id, _) = s.webhook_to(&format!("{}/hunter2?token=hunter2", receiver.url)).await;
+            let change = Webhook { id, url: format!("{}/hunter2", receiver.url), ..Webhook::default() };
+            let request = UpdateWebhookRequest {
+                webhook: Some(change),
+                update_mask: Some(prost_types::FieldMask { paths: vec!["url".to_owned()] }),
+                request_id: String::new(),
+            };
+            s.ada().webhooks.update_webhook(request).await.unwrap();
+            let rows =
+                s.owner.texts("SELECT details::text FROM audit_entries WHERE details ? 'webhook_id'").await;
+            let origin = receiver.url.trim_end_matches("/hook");
+            assert!(rows.len() == 2 && rows.iter().any(|row| row.contains(origin)), "{rows:?}");
+            assert!(rows.iter().all(|row| !row.contains("hunter2")), "{rows:?}");
         },
     );
 }
