@@ -142,6 +142,18 @@ async fn find(tx: &mut TenantTx, id: WebhookId, lock: &str) -> Result<Option<Sto
     row.map(Row::read).transpose()
 }
 
+/// Keeps the number of the tenant's endpoints as it is for everyone else who asks for this, until the transaction ends.
+pub async fn lock_number(tx: &mut TenantTx) -> Result<(), DbError> {
+    statement(
+        "lock number of webhooks",
+        "SELECT pg_advisory_xact_lock(hashtextextended('webhooks ' || {}::uuid::text, 0))",
+    )
+    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+    .execute(tx.connection()?)
+    .await
+    .map(|_| ())
+}
+
 /// Makes an endpoint that is sent everything from this moment on.
 pub async fn insert(
     tx: &mut TenantTx,

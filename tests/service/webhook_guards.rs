@@ -156,3 +156,16 @@ fn a_tenant_has_so_many_webhooks_and_no_more() {
         },
     );
 }
+
+#[test]
+fn many_who_make_webhooks_at_once_do_not_pass_the_limit() {
+    local_test(
+        |config| config.per_tenant_max = 2,
+        |s, receiver| async move {
+            let make = || s.webhook(Webhook { url: receiver.url.clone(), ..Webhook::default() });
+            let made = futures::future::join_all((0..12).map(|_| make())).await;
+            assert_eq!(made.iter().filter(|made| made.is_ok()).count(), 2);
+            assert_eq!(s.owner.number("SELECT count(*) FROM webhooks").await, 2);
+        },
+    );
+}

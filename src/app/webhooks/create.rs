@@ -42,6 +42,7 @@ async fn run(
         return Err(Violations::one("webhook.url", "must not be empty").into());
     }
     change.check(app.limits.webhooks.allow_private_addresses)?;
+    webhooks::lock_number(tx).await?;
     let max = app.limits.webhooks.per_tenant_max;
     if webhooks::list(tx).await?.len() >= max as usize {
         return Err(Error::TooManyWebhooks(max));
