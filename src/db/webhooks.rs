@@ -1,5 +1,7 @@
 //! Endpoints that events are sent to, each with its own cursor in the outbox and a lease for whoever delivers.
 
+use std::time::Duration;
+
 use diesel::{
     QueryableByName,
     sql_types::{Array, BigInt, Double, Integer, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid},
@@ -330,7 +332,8 @@ pub struct Progress {
     pub failed_attempts: i32,
     pub last_error: String,
     pub first_failure_time: Option<Timestamp>,
-    pub next_attempt_time: Timestamp,
+    /// How long nothing is tried, from now on.
+    pub rest: Duration,
     /// For how many seconds the endpoint stays ours; none when the work on it is over for now.
     pub lease_seconds: Option<u32>,
 }
@@ -340,7 +343,8 @@ pub async fn record(tx: &mut TenantTx, lease: &Lease, progress: &Progress) -> Re
     let changed = statement(
         "record webhook progress",
         "UPDATE webhooks SET position_xid = {}::xid8, position_n = {}, position_time = {}, state = {}, state_reason = {},
-            failed_attempts = {}, last_error = {}, first_failure_time = {}, next_attempt_time = {},
+            failed_attempts = {}, last_error = {}, first_failure_time = {},
+            next_attempt_time = app.now() + make_interval(secs => {}),
             lease_expire_time = app.now() + make_interval(secs => {})
          WHERE tenant_id = {} AND id = {} AND lease_epoch = {}",
     )
@@ -352,7 +356,7 @@ pub async fn record(tx: &mut TenantTx, lease: &Lease, progress: &Progress) -> Re
     .bind::<Integer, _>(progress.failed_attempts)
     .bind::<Text, _>(progress.last_error.clone())
     .bind::<Nullable<Timestamptz>, _>(progress.first_failure_time)
-    .bind::<Timestamptz, _>(progress.next_attempt_time)
+    .bind::<Double, _>(progress.rest.as_secs_f64())
     .bind::<Nullable<Double>, _>(progress.lease_seconds.map(f64::from))
     .bind::<SqlUuid, _>(lease.tenant.as_uuid())
     .bind::<SqlUuid, _>(lease.webhook.as_uuid())

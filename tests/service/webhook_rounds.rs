@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration as Seconds};
 use chrono::Duration;
 use strongroom::{
     app::webhooks::deliver::{claim, deliver},
+    domain::clock::Clock as _,
     proto::v1::WebhookState as State,
 };
 
@@ -156,6 +157,28 @@ fn a_worker_cuts_a_delivery_that_outlasts_the_drain_and_it_is_sent_again() {
             s.clock.advance(Duration::minutes(2));
             assert_eq!(s.delivered().await, 1);
             assert_eq!(receiver.files(), [&files[0], &files[0]].map(String::clone));
+        },
+    );
+}
+
+#[test]
+fn a_wait_counts_from_the_failure_and_not_from_the_beginning_of_the_round() {
+    local_test(
+        |_| {},
+        |s, receiver| async move {
+            let (id, _) = s.webhook_to(&receiver.url).await;
+            s.uploads(&["a"]).await;
+            s.settled().await;
+            receiver.answer(&[500]);
+            let held = receiver.hold().await;
+            let app = Arc::clone(&s.app);
+            let sending = tokio::spawn(async move { deliver(&app).await.unwrap() });
+            s.until("the message is there", || async { receiver.received().len() == 1 }).await;
+            s.clock.advance(Duration::seconds(19));
+            drop(held);
+            assert_eq!(sending.await.unwrap(), 0);
+            let next = s.shown(&id).await.next_attempt_time.unwrap();
+            assert!(next.seconds >= s.clock.now().timestamp() + 4, "half of ten seconds, from now");
         },
     );
 }

@@ -43,7 +43,7 @@ const LEASE_MARGIN_SECONDS: u64 = 30;
 const DROPPED: &str = "events that were due here are no longer kept: list the files again, then \
                        set the state to ACTIVE to go on from now";
 /// How long an endpoint rests whose secret this process cannot open.
-const UNREADABLE_REST: chrono::Duration = chrono::Duration::seconds(60);
+const UNREADABLE_REST: Duration = Duration::from_secs(60);
 
 /// Takes due endpoints for so many free places.
 ///
@@ -113,7 +113,7 @@ pub async fn serve(app: &App, lease: &Lease, stop: &CancellationToken) -> Result
             "the secret of a webhook cannot be opened: set secrets.page_token_key to the key that it was sealed with, or have \
              the secret rotated"
         );
-        endpoint.progress.next_attempt_time = endpoint.now + UNREADABLE_REST;
+        endpoint.progress.rest = UNREADABLE_REST;
         endpoint.give_back().await?;
         return Ok(endpoint.done);
     }
@@ -200,7 +200,7 @@ impl<'a> Endpoint<'a> {
             failed_attempts: webhook.failed_attempts,
             last_error: webhook.last_error.clone(),
             first_failure_time: stored.first_failure_time,
-            next_attempt_time: now,
+            rest: Duration::ZERO,
             lease_seconds: Some(lease_seconds(app)),
         };
         let (url, incarnation) = (webhook.url.clone(), stored.incarnation.clone());
@@ -222,7 +222,6 @@ impl<'a> Endpoint<'a> {
         let outcome = self.send(event).await?;
         let now = self.now;
         let progress = &mut self.progress;
-        progress.next_attempt_time = now;
         let Err(error) = outcome else {
             progress.failed_attempts = 0;
             progress.last_error.clear();
@@ -245,7 +244,7 @@ impl<'a> Endpoint<'a> {
             progress.failed_attempts = 0;
             return self.pass(event, Some(dead)).await;
         }
-        self.progress.next_attempt_time = now + self.pause(failed);
+        self.progress.rest = self.pause(failed);
         self.give_back().await?;
         Ok(false)
     }
@@ -306,12 +305,11 @@ impl<'a> Endpoint<'a> {
     }
 
     /// Between half of the backoff and all of it, so that endpoints of one receiver do not come back in step.
-    fn pause(&self, failed: u32) -> chrono::Duration {
+    fn pause(&self, failed: u32) -> Duration {
         // The last bits of an id are random; its first ones tell the time.
         let [.., a, b, c, d] = self.app.ids.uuid().into_bytes();
         let share = f64::from(u32::from_be_bytes([a, b, c, d])) / f64::from(u32::MAX);
-        let pause: Duration = self.app.limits.webhooks.backoff(failed).mul_f64(0.5 + share / 2.0);
-        chrono::Duration::from_std(pause).unwrap_or(chrono::Duration::MAX)
+        self.app.limits.webhooks.backoff(failed).mul_f64(0.5 + share / 2.0)
     }
 }
 
