@@ -75,8 +75,8 @@ pub struct Batch {
 /// Which events to read.
 #[derive(Debug, Clone, Default)]
 pub struct Selection {
-    /// Of these kinds; empty means all.
-    pub kinds: Vec<EventKind>,
+    /// Of these kinds, by their numbers, which a newer release may have more of; empty means all.
+    pub kinds: Vec<i16>,
     /// Of this file.
     pub file: Option<FileId>,
 }
@@ -137,7 +137,7 @@ pub async fn read(
             ORDER BY e.xid, e.n LIMIT {{}}) AS e ON true
          ORDER BY e.xid, e.n"
     );
-    let kinds: Vec<i16> = selection.kinds.iter().map(|kind| kind.number()).collect();
+    let kinds = selection.kinds.clone();
     let file = selection.file.map(FileId::as_uuid);
     let rows: Vec<Row> = statement(OPERATION, sql)
         .bind::<SqlUuid, _>(tx.tenant().as_uuid())
@@ -222,7 +222,7 @@ impl Row {
         let bad = |what| DbError::corrupt(operation, what);
         Ok(Some(StoredEvent {
             position,
-            kind: self.kind.and_then(EventKind::from_number).ok_or_else(|| bad("kind"))?,
+            kind: self.kind.map(EventKind::of_row).ok_or_else(|| bad("kind"))?,
             file: self.file_id.map(FileId::from_uuid).ok_or_else(|| bad("file"))?,
             version: self.version.ok_or_else(|| bad("version"))?,
             actor_id: self.actor_id.clone().ok_or_else(|| bad("actor"))?,

@@ -76,7 +76,7 @@ impl Row {
         Ok(Delivery {
             event: StoredEvent {
                 position: position(OPERATION, &self.xid, self.position_n)?,
-                kind: EventKind::from_number(self.kind).ok_or_else(|| bad("kind"))?,
+                kind: EventKind::of_row(self.kind),
                 file: FileId::from_uuid(self.file_id),
                 version: self.version,
                 actor_id: self.actor_id,

@@ -182,3 +182,19 @@ fn a_wait_counts_from_the_failure_and_not_from_the_beginning_of_the_round() {
         },
     );
 }
+
+#[test]
+fn a_kind_of_a_newer_release_is_sent_as_an_update() {
+    local_test(
+        |_| {},
+        |s, receiver| async move {
+            let (id, _) = s.webhook_to(&receiver.url).await;
+            let files = s.uploads(&["a", "b"]).await;
+            s.owner.run("UPDATE events SET kind = 999 WHERE n = (SELECT min(n) FROM events)").await;
+            assert_eq!(s.delivered().await, 2);
+            assert_eq!(receiver.files(), files);
+            assert_eq!(receiver.received()[0].json()["type"], "file.updated");
+            assert_eq!(s.shown(&id).await.failed_attempts, 0);
+        },
+    );
+}

@@ -16,7 +16,6 @@ use crate::{
     db::{
         TenantTx, Viewer,
         event_stream::{self, Batch, Selection, StoredEvent},
-        events::EventKind,
         webhook_deliveries::{self, Delivery},
         webhooks::{self, Progress, StoredWebhook},
     },
@@ -153,11 +152,8 @@ type Due = (StoredWebhook, Vec<Delivery>, Batch);
 async fn read(app: &App, tx: &mut TenantTx, lease: &Lease) -> Result<Option<Due>, Error> {
     let stored = webhooks::get(tx, lease.webhook).await?;
     let Some(mut stored) = stored.filter(|stored| stored.lease_epoch == lease.epoch) else { return Ok(None) };
-    let known =
-        |kind: &i16| EventKind::from_number(*kind).ok_or_else(|| Error::internal("an unknown kind of event"));
-    let kinds = stored.webhook.kinds.iter().map(known).collect::<Result<_, _>>()?;
     let waiting = webhook_deliveries::list_waiting(tx, lease.webhook, REDELIVERIES_PER_ENDPOINT).await?;
-    let selection = Selection { kinds, file: None };
+    let selection = Selection { kinds: stored.webhook.kinds.clone(), file: None };
     let mut batch = event_stream::read(tx, stored.webhook.position, &selection, EVENTS_PER_ENDPOINT).await?;
     let safe = &batch.safe;
     if safe.incarnation != stored.incarnation && safe.keeps_all_behind(stored.position_time, kept(app)) {
