@@ -1,6 +1,6 @@
 //! Wires the parts together: the only place that knows all of them.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use secrecy::ExposeSecret;
 use tokio::{net::TcpListener, sync::watch, time::timeout};
@@ -27,6 +27,9 @@ use crate::{
     telemetry::{Health, Metrics, metrics::PoolState},
     worker,
 };
+
+/// Background work drains by itself; this is for giving back what it cut.
+const WORK_END: Duration = Duration::from_secs(5);
 
 /// Why the service does not start.
 #[derive(Debug, thiserror::Error)]
@@ -83,8 +86,7 @@ pub async fn assemble(
     observe_pool(&metrics, &database);
     let traced = |store| Traced::over(store, metrics.clone());
     let stores = open_stores_with(&config.storage, &clock, &ids, traced)?;
-    let page_token_key = config.secrets.page_token_key().ok_or(StartError::PageTokenKey)?;
-    let page_tokens = Sealer::new(page_token_key.expose_secret()).map_err(|_| StartError::PageTokenKey)?;
+    let page_tokens = configured_sealer(&config)?;
     let mut authenticator = Authenticator::open(&config.auth, Arc::clone(&clock))
         .await
         .map_err(|error| StartError::Auth(error.into()))?;
@@ -114,7 +116,8 @@ pub(super) struct Worker {
 
 /// Opens what background work needs, and checks what can be checked before it begins.
 pub(super) async fn assemble_worker(config: Config, metrics: Metrics) -> Result<Worker, StartError> {
-    let (app, database, stores) = upkeep_of(&config, metrics.clone())?;
+    let sealer = configured_sealer(&config)?;
+    let (app, database, stores) = upkeep_of(&config, metrics.clone(), sealer)?;
     database.check_roles().await?;
     observe_pool(&metrics, &database);
     let observed = Observed { database, stores, health: Health::new(), metrics };
@@ -155,31 +158,38 @@ impl Worker {
             () = worker::run(Arc::clone(&self.app), self.config.server.drain(), stopped()) => {}
             () = told => {}
         }
-        self.app.drain().await;
+        if timeout(self.config.server.drain(), self.app.drain()).await.is_err() {
+            tracing::warn!("clean-up was still under way at the end of the drain");
+        }
         surroundings.end().await
     }
 }
 
 /// The use cases without a door, for commands that look after database and stores.
 pub(super) fn upkeep(config: &Config, metrics: Metrics) -> Result<Arc<App>, StartError> {
-    upkeep_of(config, metrics).map(|(app, _, _)| app)
+    // Nobody asks for a page here and nothing is sent, so what is sealed does not outlive this process.
+    let (_, ids) = ambient();
+    let key = Digest::of(ids.uuid().as_bytes());
+    let sealer = Sealer::new(key.as_bytes()).map_err(|_| StartError::PageTokenKey)?;
+    upkeep_of(config, metrics, sealer).map(|(app, _, _)| app)
 }
 
-fn upkeep_of(config: &Config, metrics: Metrics) -> Result<(Arc<App>, Database, Stores), StartError> {
+/// What seals page tokens and the secrets of webhooks, the same in every process that serves or works.
+fn configured_sealer(config: &Config) -> Result<Sealer, StartError> {
+    let key = config.secrets.page_token_key().ok_or(StartError::PageTokenKey)?;
+    Sealer::new(key.expose_secret()).map_err(|_| StartError::PageTokenKey)
+}
+
+fn upkeep_of(
+    config: &Config,
+    metrics: Metrics,
+    page_tokens: Sealer,
+) -> Result<(Arc<App>, Database, Stores), StartError> {
     let (clock, ids) = ambient();
     let database = Database::open(&database_options(config))?;
     let traced = |store| Traced::over(store, metrics.clone());
     let stores = open_stores_with(&config.storage, &clock, &ids, traced)?;
-    // Nobody asks for a page here, so no token outlives this process.
-    let page_token_key = Digest::of(ids.uuid().as_bytes());
-    let parts = Parts {
-        db: database.clone(),
-        stores: stores.clone(),
-        clock,
-        ids,
-        page_tokens: Sealer::new(page_token_key.as_bytes()).map_err(|_| StartError::PageTokenKey)?,
-        metrics,
-    };
+    let parts = Parts { db: database.clone(), stores: stores.clone(), clock, ids, page_tokens, metrics };
     Ok((App::new(parts, limits(config))?, database, stores))
 }
 
@@ -246,8 +256,14 @@ impl Service {
         if timeout(self.config.server.drain(), self.app.drain()).await.is_err() {
             tracing::warn!("commits or clean-up were still under way at the end of the drain");
         }
-        if let Some(work) = work {
-            work.await.map_err(|error| StartError::Work(error.into()))?;
+        if let Some(mut work) = work {
+            match timeout(self.config.server.drain() + WORK_END, &mut work).await {
+                Ok(ended) => ended.map_err(|error| StartError::Work(error.into()))?,
+                Err(_) => {
+                    work.abort();
+                    tracing::warn!("background work was still under way at the end of the drain");
+                }
+            }
         }
         counts.abort();
         // Probes answer until the last request is done.

@@ -9,7 +9,7 @@ use crate::telemetry;
 
 pub(super) async fn worker(config: Option<PathBuf>) -> Result<(), Failure> {
     let config = load(config)?;
-    config.validate_for_upkeep()?;
+    config.validate_for_worker()?;
     let telemetry = telemetry::init(&config.telemetry)?;
     let worker = assemble_worker(config, telemetry.metrics()).await?;
     let edge = TcpListener::bind(worker.config().edge.listen).await?;

@@ -171,6 +171,19 @@ impl Config {
         violations.into_result(|_| None)
     }
 
+    /// Checks what a process needs that only works: what upkeep needs, and the key that the secrets of webhooks are sealed with.
+    ///
+    /// # Errors
+    /// With every violation.
+    pub fn validate_for_worker(&self) -> Result<(), ConfigError> {
+        let mut violations = Violations::default();
+        self.check(&mut violations);
+        self.database.check_for_serve(&mut violations);
+        self.storage.check_for_serve(&mut violations);
+        self.secrets.check_for_serve(&mut violations);
+        violations.into_result(|_| None)
+    }
+
     /// Checks what only a migration needs: the URL of the role that owns the schema.
     ///
     /// # Errors

@@ -230,6 +230,12 @@ fn serve_says_everything_that_it_lacks() {
 }
 
 #[test]
+fn a_worker_needs_the_key_that_secrets_of_webhooks_are_sealed_with() {
+    let error = Config::defaults().unwrap().validate_for_worker().unwrap_err();
+    assert!(keys(error.problems()).contains(&"secrets.page_token_key"), "{error}");
+}
+
+#[test]
 fn keys_of_an_issuer_come_from_one_safe_place() {
     let with = |jwks: &str| problems(&format!("[[auth.issuers]]\nissuer = 'i'\naudience = 'a'\n{jwks}"), &[]);
     assert_eq!(keys(&with("")), ["auth.issuers[0]"]);

@@ -52,9 +52,14 @@ impl Safe {
     /// Whether everything is still there behind a place that was reached at this time in that history, where events are kept
     /// for so long.
     pub fn has_all_behind(&self, time: Timestamp, incarnation: &str, kept: chrono::Duration) -> bool {
+        incarnation == self.incarnation && self.keeps_all_behind(time, kept)
+    }
+
+    /// The same, in whichever history.
+    pub fn keeps_all_behind(&self, time: Timestamp, kept: chrono::Duration) -> bool {
         let begins = self.horizon.max(self.time.checked_sub_signed(kept).unwrap_or(Timestamp::MIN_UTC));
         let oldest = time.checked_sub_signed(DISORDER);
-        incarnation == self.incarnation && oldest.is_some_and(|oldest| oldest >= begins)
+        oldest.is_some_and(|oldest| oldest >= begins)
     }
 }
 
@@ -70,8 +75,8 @@ pub struct Batch {
 /// Which events to read.
 #[derive(Debug, Clone, Default)]
 pub struct Selection {
-    /// Of these kinds; empty means all.
-    pub kinds: Vec<EventKind>,
+    /// Of these kinds, by their numbers, which a newer release may have more of; empty means all.
+    pub kinds: Vec<i16>,
     /// Of this file.
     pub file: Option<FileId>,
 }
@@ -132,7 +137,7 @@ pub async fn read(
             ORDER BY e.xid, e.n LIMIT {{}}) AS e ON true
          ORDER BY e.xid, e.n"
     );
-    let kinds: Vec<i16> = selection.kinds.iter().map(|kind| kind.number()).collect();
+    let kinds = selection.kinds.clone();
     let file = selection.file.map(FileId::as_uuid);
     let rows: Vec<Row> = statement(OPERATION, sql)
         .bind::<SqlUuid, _>(tx.tenant().as_uuid())
@@ -167,6 +172,34 @@ pub async fn newest(tx: &mut TenantTx) -> Result<(Safe, Option<EventPosition>), 
     Ok((row.safe.read(OPERATION)?, row.position(OPERATION)?))
 }
 
+#[derive(QueryableByName)]
+struct PlaceRow {
+    #[diesel(sql_type = Text)]
+    xid: String,
+    #[diesel(sql_type = BigInt)]
+    n: i64,
+}
+
+/// Where a reader goes on who had reached this time in another history: in front of the first event that is not older, less
+/// the disorder of their times. Some events are read again, and none is left out that was kept.
+pub async fn place_at(tx: &mut TenantTx, time: Timestamp, safe: &Safe) -> Result<EventPosition, DbError> {
+    const OPERATION: &str = "find event by time";
+    let row: Option<PlaceRow> = statement(
+        OPERATION,
+        "SELECT xid::text AS xid, n FROM events WHERE tenant_id = {} AND create_time >= {} AND xid < {}::xid8
+         ORDER BY events.xid, n LIMIT 1",
+    )
+    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+    .bind::<Timestamptz, _>(time.checked_sub_signed(DISORDER).unwrap_or(Timestamp::MIN_UTC))
+    .bind::<Text, _>(safe.position.xid.to_string())
+    .first(tx.connection()?)
+    .await?;
+    let Some(row) = row else { return Ok(safe.position) };
+    let first = position(OPERATION, &row.xid, row.n)?;
+    // Numbers begin at 1.
+    Ok(EventPosition { n: first.n.saturating_sub(1), ..first })
+}
+
 impl SafeRow {
     fn read(&self, operation: &'static str) -> Result<Safe, DbError> {
         Ok(Safe {
@@ -189,7 +222,7 @@ impl Row {
         let bad = |what| DbError::corrupt(operation, what);
         Ok(Some(StoredEvent {
             position,
-            kind: self.kind.and_then(EventKind::from_number).ok_or_else(|| bad("kind"))?,
+            kind: self.kind.map(EventKind::of_row).ok_or_else(|| bad("kind"))?,
             file: self.file_id.map(FileId::from_uuid).ok_or_else(|| bad("file"))?,
             version: self.version.ok_or_else(|| bad("version"))?,
             actor_id: self.actor_id.clone().ok_or_else(|| bad("actor"))?,

@@ -76,7 +76,7 @@ impl Row {
         Ok(Delivery {
             event: StoredEvent {
                 position: position(OPERATION, &self.xid, self.position_n)?,
-                kind: EventKind::from_number(self.kind).ok_or_else(|| bad("kind"))?,
+                kind: EventKind::of_row(self.kind),
                 file: FileId::from_uuid(self.file_id),
                 version: self.version,
                 actor_id: self.actor_id,
@@ -91,7 +91,8 @@ impl Row {
     }
 }
 
-/// Writes a dead letter.
+/// Writes a dead letter. One at the same place is of another history of the database, or of an event that was sent again after
+/// a change of history: the newer one counts.
 pub async fn insert_dead(
     tx: &mut TenantTx,
     webhook: WebhookId,
@@ -102,7 +103,11 @@ pub async fn insert_dead(
         "insert dead letter",
         "INSERT INTO webhook_deliveries (tenant_id, webhook_id, position_xid, position_n, kind, file_id, version, actor_id,
             event_time, state, attempts, last_error, create_time, update_time)
-         VALUES ({}, {}, {}::xid8, {}, {}, {}, {}, {}, {}, 1, {}, {}, app.now(), app.now())",
+         VALUES ({}, {}, {}::xid8, {}, {}, {}, {}, {}, {}, 1, {}, {}, app.now(), app.now())
+         ON CONFLICT (tenant_id, webhook_id, position_xid, position_n) DO UPDATE SET kind = excluded.kind,
+            file_id = excluded.file_id, version = excluded.version, actor_id = excluded.actor_id,
+            event_time = excluded.event_time, state = excluded.state, attempts = excluded.attempts,
+            last_error = excluded.last_error, create_time = excluded.create_time, update_time = excluded.update_time",
     )
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())
     .bind::<SqlUuid, _>(webhook.as_uuid())

@@ -1,5 +1,7 @@
 //! Endpoints that events are sent to, each with its own cursor in the outbox and a lease for whoever delivers.
 
+use std::time::Duration;
+
 use diesel::{
     QueryableByName,
     sql_types::{Array, BigInt, Double, Integer, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid},
@@ -142,6 +144,18 @@ async fn find(tx: &mut TenantTx, id: WebhookId, lock: &str) -> Result<Option<Sto
     row.map(Row::read).transpose()
 }
 
+/// Keeps the number of the tenant's endpoints as it is for everyone else who asks for this, until the transaction ends.
+pub async fn lock_number(tx: &mut TenantTx) -> Result<(), DbError> {
+    statement(
+        "lock number of webhooks",
+        "SELECT pg_advisory_xact_lock(hashtextextended('webhooks ' || {}::uuid::text, 0))",
+    )
+    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+    .execute(tx.connection()?)
+    .await
+    .map(|_| ())
+}
+
 /// Makes an endpoint that is sent everything from this moment on.
 pub async fn insert(
     tx: &mut TenantTx,
@@ -258,27 +272,44 @@ pub struct Lease {
     pub epoch: i32,
 }
 
-/// Takes endpoints that have something to do and that nobody works on, those that have waited longest first. One without
-/// anything to do is taken once an hour, so that its place does not grow older than events are kept.
-pub async fn claim_due(tx: &mut SystemTx, lease_seconds: u32, limit: i64) -> Result<Vec<Lease>, DbError> {
+/// Takes endpoints of active tenants that have something to do and that nobody works on, those that have waited longest first. One without
+/// anything to do is taken once an hour, so that its place does not grow older than events are kept; one of another history of
+/// the database at once, because its place says nothing in this one.
+///
+/// So many at most, and of one tenant no more than its share of what all replicas work on.
+pub async fn claim_due(
+    tx: &mut SystemTx,
+    lease_seconds: u32,
+    (limit, per_tenant): (i64, i64),
+) -> Result<Vec<Lease>, DbError> {
     let rows: Vec<Claimed> = statement(
         "claim webhooks",
-        "UPDATE webhooks AS w SET lease_epoch = w.lease_epoch + 1, lease_expire_time = app.now() + make_interval(secs => {})
-         FROM (SELECT idle.tenant_id, idle.id FROM webhooks AS idle
-               WHERE idle.state = 1 AND idle.next_attempt_time <= app.now()
+        "WITH ranked AS MATERIALIZED (
+            SELECT idle.tenant_id, idle.id, row_number() OVER (PARTITION BY idle.tenant_id ORDER BY idle.next_attempt_time, idle.id)
+                + (SELECT count(*) FROM webhooks AS busy
+                   WHERE busy.tenant_id = idle.tenant_id AND busy.lease_expire_time > app.now()) AS place
+            FROM webhooks AS idle JOIN tenants AS t ON t.id = idle.tenant_id AND t.state = 1
+            WHERE idle.state = 1 AND idle.next_attempt_time <= app.now()
+              AND (idle.lease_expire_time IS NULL OR idle.lease_expire_time <= app.now())
+              AND (idle.position_time <= app.now() - interval '1 hour'
+                   OR idle.incarnation <> (SELECT app.event_incarnation())
+                   OR EXISTS (SELECT FROM events AS e
+                              WHERE e.tenant_id = idle.tenant_id
+                                AND (e.xid, e.n) > (idle.position_xid, idle.position_n)
+                                AND e.xid < (SELECT pg_snapshot_xmin(pg_current_snapshot())))
+                   OR EXISTS (SELECT FROM webhook_deliveries AS d
+                              WHERE d.tenant_id = idle.tenant_id AND d.webhook_id = idle.id AND d.state = 2)))
+         UPDATE webhooks AS w SET lease_epoch = w.lease_epoch + 1, lease_expire_time = app.now() + make_interval(secs => {})
+         FROM (SELECT idle.tenant_id, idle.id
+               FROM webhooks AS idle JOIN ranked AS r ON r.tenant_id = idle.tenant_id AND r.id = idle.id
+               WHERE r.place <= {} AND idle.state = 1 AND idle.next_attempt_time <= app.now()
                  AND (idle.lease_expire_time IS NULL OR idle.lease_expire_time <= app.now())
-                 AND (idle.position_time <= app.now() - interval '1 hour'
-                      OR EXISTS (SELECT FROM events AS e
-                                 WHERE e.tenant_id = idle.tenant_id
-                                   AND (e.xid, e.n) > (idle.position_xid, idle.position_n)
-                                   AND e.xid < (SELECT pg_snapshot_xmin(pg_current_snapshot())))
-                      OR EXISTS (SELECT FROM webhook_deliveries AS d
-                                 WHERE d.tenant_id = idle.tenant_id AND d.webhook_id = idle.id AND d.state = 2))
                ORDER BY idle.next_attempt_time, idle.id LIMIT {} FOR UPDATE OF idle SKIP LOCKED) AS due
          WHERE w.tenant_id = due.tenant_id AND w.id = due.id
          RETURNING w.tenant_id, w.id, w.lease_epoch",
     )
     .bind::<Double, _>(f64::from(lease_seconds))
+    .bind::<BigInt, _>(per_tenant)
     .bind::<BigInt, _>(limit)
     .load(tx.connection()?)
     .await?;
@@ -301,7 +332,8 @@ pub struct Progress {
     pub failed_attempts: i32,
     pub last_error: String,
     pub first_failure_time: Option<Timestamp>,
-    pub next_attempt_time: Timestamp,
+    /// How long nothing is tried, from now on.
+    pub rest: Duration,
     /// For how many seconds the endpoint stays ours; none when the work on it is over for now.
     pub lease_seconds: Option<u32>,
 }
@@ -311,7 +343,8 @@ pub async fn record(tx: &mut TenantTx, lease: &Lease, progress: &Progress) -> Re
     let changed = statement(
         "record webhook progress",
         "UPDATE webhooks SET position_xid = {}::xid8, position_n = {}, position_time = {}, state = {}, state_reason = {},
-            failed_attempts = {}, last_error = {}, first_failure_time = {}, next_attempt_time = {},
+            failed_attempts = {}, last_error = {}, first_failure_time = {},
+            next_attempt_time = app.now() + make_interval(secs => {}),
             lease_expire_time = app.now() + make_interval(secs => {})
          WHERE tenant_id = {} AND id = {} AND lease_epoch = {}",
     )
@@ -323,7 +356,7 @@ pub async fn record(tx: &mut TenantTx, lease: &Lease, progress: &Progress) -> Re
     .bind::<Integer, _>(progress.failed_attempts)
     .bind::<Text, _>(progress.last_error.clone())
     .bind::<Nullable<Timestamptz>, _>(progress.first_failure_time)
-    .bind::<Timestamptz, _>(progress.next_attempt_time)
+    .bind::<Double, _>(progress.rest.as_secs_f64())
     .bind::<Nullable<Double>, _>(progress.lease_seconds.map(f64::from))
     .bind::<SqlUuid, _>(lease.tenant.as_uuid())
     .bind::<SqlUuid, _>(lease.webhook.as_uuid())
@@ -349,6 +382,29 @@ pub async fn begin_from(tx: &mut TenantTx, id: WebhookId, from: &Safe) -> Result
     .execute(tx.connection()?)
     .await
     .map(|_| ())
+}
+
+/// Moves an endpoint into another history of the database, under its lease; false where the lease was lost meanwhile.
+pub async fn move_to(
+    tx: &mut TenantTx,
+    lease: &Lease,
+    position: EventPosition,
+    incarnation: &str,
+) -> Result<bool, DbError> {
+    let changed = statement(
+        "move webhook to another history",
+        "UPDATE webhooks SET position_xid = {}::xid8, position_n = {}, incarnation = {}
+         WHERE tenant_id = {} AND id = {} AND lease_epoch = {}",
+    )
+    .bind::<Text, _>(position.xid.to_string())
+    .bind::<BigInt, _>(number(position))
+    .bind::<Text, _>(incarnation.to_owned())
+    .bind::<SqlUuid, _>(lease.tenant.as_uuid())
+    .bind::<SqlUuid, _>(lease.webhook.as_uuid())
+    .bind::<Integer, _>(lease.epoch)
+    .execute(tx.connection()?)
+    .await?;
+    Ok(changed == 1)
 }
 
 pub(super) fn number(position: EventPosition) -> i64 {

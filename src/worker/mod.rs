@@ -7,6 +7,7 @@
 //! behind, however it ends, another one takes up.
 
 mod attempt;
+mod deliveries;
 mod dispatch;
 mod runner;
 pub mod schedule;
@@ -19,13 +20,10 @@ use futures::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 
 use self::schedule::Tick;
-use crate::app::{App, webhooks::deliver::deliver};
+use crate::app::App;
 
 /// How long a look at the schedule may be away: a tick is late by this at most.
 const LOOK_AT_SCHEDULE: Duration = Duration::from_secs(5);
-
-/// Events are to leave soon after they happened.
-const DELIVERY_REST: Duration = Duration::from_secs(1);
 
 /// Works until it is told to stop, then drains: jobs that run have so long to end, and are given back when they do not.
 pub async fn run(app: Arc<App>, drain: Duration, shutdown: impl Future<Output = ()>) {
@@ -39,7 +37,7 @@ pub async fn run(app: Arc<App>, drain: Duration, shutdown: impl Future<Output = 
         runner::run(&app, drain, &stop),
         ticks(&app, Tick::SHORT, &stop),
         ticks(&app, Tick::LONG, &stop),
-        deliveries(&app, &stop),
+        deliveries::run(&app, drain, &stop),
         stopped,
     );
 }
@@ -57,29 +55,6 @@ async fn ticks(app: &App, ticks: &[Tick], stop: &CancellationToken) {
     tokio::select! {
         () = rounds => {}
         () = stop.cancelled() => {}
-    }
-}
-
-/// Sends webhooks. By itself too, because an endpoint that is slow to answer must not keep the rest waiting.
-async fn deliveries(app: &App, stop: &CancellationToken) {
-    while !stop.is_cancelled() {
-        let delivered = match shielded(deliver(app)).await {
-            Ok(Ok(delivered)) => delivered,
-            Ok(Err(error)) => {
-                let cause = std::error::Error::source(&error);
-                tracing::warn!(work = "deliver webhooks", %error, ?cause, "background work");
-                0
-            }
-            Err(panic) => {
-                tracing::error!(work = "deliver webhooks", panic, "background work");
-                0
-            }
-        };
-        let rest = if delivered > 0 { Duration::ZERO } else { DELIVERY_REST };
-        tokio::select! {
-            () = tokio::time::sleep(rest) => {}
-            () = stop.cancelled() => {}
-        }
     }
 }
 

@@ -2,10 +2,15 @@
 
 use std::{future::Future, io::Cursor, process::Stdio, time::Duration};
 
+use secrecy::ExposeSecret as _;
 use serde_json::Value;
-use strongroom::{client::Client, proto::v1::UploadSpec};
+use strongroom::{
+    client::Client,
+    proto::v1::{CreateWebhookRequest, UploadSpec, Webhook, webhook_service_client::WebhookServiceClient},
+};
 use tokio::{
-    io::{AsyncBufReadExt as _, BufReader},
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::TcpListener,
     process::{Child, Command},
     task::JoinHandle,
 };
@@ -173,6 +178,43 @@ async fn sigterm_gives_a_job_back_that_does_not_end_and_serve_alone_does_no_work
     let said = String::from_utf8_lossy(&again.stderr);
     assert!(again.status.code() == Some(3) && said.contains("no job"), "{said}");
     assert_eq!(number(&watch, TRASHED).await, BEFORE, "nobody works any more");
+    server.kill().await;
+    site.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_delivers_to_webhooks_whose_secrets_another_process_sealed() {
+    let site = site("worker_webhooks").await.set("STRONGROOM_WEBHOOKS__ALLOW_PRIVATE_ADDRESSES", true);
+    let server = Server::start(site.command(&["serve"])).await;
+    let receiver = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/hook", receiver.local_addr().unwrap());
+    let mut request = tonic::Request::new(CreateWebhookRequest {
+        webhook: Some(Webhook { url, ..Webhook::default() }),
+        request_id: "0193a7a0-0000-7000-8000-0000000000ab".to_owned(),
+    });
+    let token = site.identity.token("ada", "acme", "admin");
+    let bearer = format!("Bearer {}", token.expose_secret()).parse().unwrap();
+    request.metadata_mut().insert("authorization", bearer);
+    let mut webhooks = WebhookServiceClient::connect(server.grpc.clone()).await.unwrap();
+    webhooks.create_webhook(request).await.unwrap();
+    let spec = UploadSpec { name: "a.txt".to_owned(), ..UploadSpec::default() };
+    let client = site.client(&server, "alice").await;
+    client.upload(spec, Cursor::new(b"bytes".to_vec()), |_| {}).await.unwrap();
+
+    let worker = Worker::start(&site).await;
+    let watch = sql(&site).await;
+    let (mut connection, _) =
+        tokio::time::timeout(Duration::from_secs(60), receiver.accept()).await.expect("a message").unwrap();
+    let mut request = vec![0; 4_096];
+    let length = connection.read(&mut request).await.unwrap();
+    assert!(String::from_utf8_lossy(&request[..length]).contains("webhook-signature: v1,"));
+    let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+    connection.write_all(answer).await.unwrap();
+    let behind = "SELECT count(*) FROM webhooks AS w JOIN events AS e USING (tenant_id)
+                  WHERE (e.xid, e.n) > (w.position_xid, w.position_n)";
+    until("it is written down", || async { number(&watch, behind).await == 0 }).await;
+    assert_eq!(number(&watch, "SELECT state FROM webhooks").await, 1, "it is still active");
+    worker.stop().await;
     server.kill().await;
     site.close().await;
 }

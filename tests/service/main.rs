@@ -56,5 +56,6 @@ mod upload_streams;
 mod versions;
 mod watch;
 mod webhook_guards;
+mod webhook_rounds;
 mod webhooks;
 mod workers;

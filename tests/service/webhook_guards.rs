@@ -1,7 +1,10 @@
 //! What webhooks guard: the network behind the service, and their secrets.
 
 use chrono::Duration;
-use strongroom::proto::v1::{CreateWebhookRequest, ListWebhooksRequest, RotateWebhookSecretRequest, Webhook};
+use strongroom::proto::v1::{
+    CreateWebhookRequest, ListWebhooksRequest, RotateWebhookSecretRequest, UpdateWebhookRequest, Webhook,
+    WebhookState,
+};
 use tonic::Code;
 
 use crate::{
@@ -77,6 +80,48 @@ fn a_secret_is_shown_once_and_stored_sealed() {
 }
 
 #[test]
+fn an_endpoint_whose_secret_cannot_be_opened_here_keeps_its_state_and_its_place() {
+    local_test(
+        |_| {},
+        |s, receiver| async move {
+            s.expect_errors_in_the_log();
+            let (id, _) = s.webhook_to(&receiver.url).await;
+            let files = s.uploads(&["a"]).await;
+            s.owner.run("UPDATE webhooks SET sealed_secret = 'x' || sealed_secret").await;
+            assert_eq!(s.delivered().await, 0);
+            assert_eq!(s.shown(&id).await.state(), WebhookState::Active);
+            s.owner.run("UPDATE webhooks SET sealed_secret = substr(sealed_secret, 2)").await;
+            assert_eq!(s.delivered().await, 0, "it rests a while");
+            s.clock.advance(Duration::minutes(1));
+            assert_eq!(s.delivered().await, 1);
+            assert_eq!(receiver.files(), files);
+        },
+    );
+}
+
+#[test]
+fn the_audit_trail_names_where_a_webhook_goes_and_nothing_behind_that() {
+    local_test(
+        |_| {},
+        |s, receiver| async move {
+            let (id, _) = s.webhook_to(&format!("{}/hunter2?token=hunter2", receiver.url)).await;
+            let change = Webhook { id, url: format!("{}/hunter2", receiver.url), ..Webhook::default() };
+            let request = UpdateWebhookRequest {
+                webhook: Some(change),
+                update_mask: Some(prost_types::FieldMask { paths: vec!["url".to_owned()] }),
+                request_id: String::new(),
+            };
+            s.ada().webhooks.update_webhook(request).await.unwrap();
+            let rows =
+                s.owner.texts("SELECT details::text FROM audit_entries WHERE details ? 'webhook_id'").await;
+            let origin = receiver.url.trim_end_matches("/hook");
+            assert!(rows.len() == 2 && rows.iter().any(|row| row.contains(origin)), "{rows:?}");
+            assert!(rows.iter().all(|row| !row.contains("hunter2")), "{rows:?}");
+        },
+    );
+}
+
+#[test]
 fn for_a_day_after_a_rotation_both_secrets_sign() {
     local_test(
         |_| {},
@@ -108,6 +153,19 @@ fn a_tenant_has_so_many_webhooks_and_no_more() {
                 (refused.code(), reason(&refused)),
                 (Code::FailedPrecondition, "WEBHOOK_LIMIT".to_owned())
             );
+        },
+    );
+}
+
+#[test]
+fn many_who_make_webhooks_at_once_do_not_pass_the_limit() {
+    local_test(
+        |config| config.per_tenant_max = 2,
+        |s, receiver| async move {
+            let make = || s.webhook(Webhook { url: receiver.url.clone(), ..Webhook::default() });
+            let made = futures::future::join_all((0..12).map(|_| make())).await;
+            assert_eq!(made.iter().filter(|made| made.is_ok()).count(), 2);
+            assert_eq!(s.owner.number("SELECT count(*) FROM webhooks").await, 2);
         },
     );
 }

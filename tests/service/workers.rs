@@ -12,13 +12,13 @@ use crate::{
 };
 
 /// A worker in this process.
-struct Worker {
+pub(crate) struct Worker {
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
 }
 
 impl Worker {
-    fn start(s: &Service, drain: Seconds) -> Self {
+    pub(crate) fn start(s: &Service, drain: Seconds) -> Self {
         let (stop, stopped) = oneshot::channel();
         let work = worker::run(Arc::clone(&s.app), drain, async {
             let _ = stopped.await;
@@ -26,9 +26,14 @@ impl Worker {
         Self { stop, task: tokio::spawn(work) }
     }
 
-    async fn stop(self) {
+    /// Tells it to stop; it drains in this task.
+    pub(crate) fn told(self) -> JoinHandle<()> {
         self.stop.send(()).unwrap();
-        self.task.await.unwrap();
+        self.task
+    }
+
+    pub(crate) async fn stop(self) {
+        self.told().await.unwrap();
     }
 }
 

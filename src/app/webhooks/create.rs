@@ -1,6 +1,6 @@
 //! Makes an endpoint.
 
-use super::{Begin, Revealed, SealedAnswer, admin_tx, begin, conclude, new_secret, note};
+use super::{Begin, Revealed, SealedAnswer, admin_tx, begin, conclude, new_secret, note, origin};
 use crate::{
     app::{App, Error},
     db::{TenantTx, audit_entries::AuditAction, event_stream, idempotency_keys::Method, webhooks},
@@ -42,6 +42,7 @@ async fn run(
         return Err(Violations::one("webhook.url", "must not be empty").into());
     }
     change.check(app.limits.webhooks.allow_private_addresses)?;
+    webhooks::lock_number(tx).await?;
     let max = app.limits.webhooks.per_tenant_max;
     if webhooks::list(tx).await?.len() >= max as usize {
         return Err(Error::TooManyWebhooks(max));
@@ -50,7 +51,7 @@ async fn run(
     let sealed = new_secret(app, tenant, id)?;
     let (safe, _) = event_stream::newest(tx).await?;
     let stored = webhooks::insert(tx, (id, &change), (&sealed, &caller.actor.id), &safe).await?;
-    let details = serde_json::json!({ "webhook_id": id, "url": stored.webhook.url });
+    let details = serde_json::json!({ "webhook_id": id, "url": origin(&stored.webhook.url) });
     note(tx, caller, AuditAction::WebhookCreate, details).await?;
     conclude(tx, attempt, SealedAnswer::of(stored)).await
 }

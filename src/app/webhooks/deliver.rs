@@ -1,4 +1,4 @@
-//! Delivers: one bounded round of the endpoints that are due.
+//! Delivers: endpoints that are due are claimed, and each is served for a bounded time.
 //!
 //! Every replica runs it. An endpoint is leased to one at a time, and what an attempt came to is written only under that
 //! lease; whoever lost it in between may have sent a message that the next one sends again, under the same id.
@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use futures::future::join_all;
 
+use tokio_util::sync::CancellationToken;
+
 use super::{message::Message, open_secret, send::send};
 use crate::{
     app::{App, Error, files::watch::kept},
@@ -14,9 +16,8 @@ use crate::{
     db::{
         TenantTx, Viewer,
         event_stream::{self, Batch, Selection, StoredEvent},
-        events::EventKind,
         webhook_deliveries::{self, Delivery},
-        webhooks::{self, Lease, Progress, StoredWebhook},
+        webhooks::{self, Progress, StoredWebhook},
     },
     domain::{
         clock::Timestamp,
@@ -24,32 +25,48 @@ use crate::{
     },
 };
 
+pub use crate::db::webhooks::Lease;
+
 /// How many endpoints one round serves, all at the same time.
-const ENDPOINTS_PER_ROUND: i64 = 16;
+const ENDPOINTS_PER_ROUND: usize = 16;
+/// How many endpoints of one tenant are served at the same time, by all replicas together.
+const ENDPOINTS_PER_TENANT: i64 = 4;
+/// After so long an endpoint is given back, so that others have its place; one attempt more may go over that.
+const SERVE_MAX: chrono::Duration = chrono::Duration::seconds(20);
 /// How many events of one endpoint one round sends.
 const EVENTS_PER_ENDPOINT: i64 = 16;
 /// How many dead letters of one endpoint one round sends again.
 const REDELIVERIES_PER_ENDPOINT: i64 = 4;
 /// Besides the time that one answer may take, how long an endpoint is ours, in seconds. Every attempt prolongs it.
 const LEASE_MARGIN_SECONDS: u64 = 30;
-const DROPPED: &str = "events that were due here are no longer kept, or the database was restored since: list the files \
-                       again, then set the state to ACTIVE to go on from now";
-const UNREADABLE: &str = "its secret cannot be read any more, because the service's key is another one: rotate the secret, then \
-                          set the state to ACTIVE";
+const DROPPED: &str = "events that were due here are no longer kept: list the files again, then \
+                       set the state to ACTIVE to go on from now";
+/// How long an endpoint rests whose secret this process cannot open.
+const UNREADABLE_REST: Duration = Duration::from_secs(60);
 
-/// Serves one round of due endpoints; answers how many messages were delivered or given up.
+/// Takes due endpoints for so many free places.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn claim(app: &App, places: usize) -> Result<Vec<Lease>, Error> {
+    if !app.limits.webhooks.enabled || places == 0 {
+        return Ok(Vec::new());
+    }
+    let places = i64::try_from(places).unwrap_or(i64::MAX);
+    let mut tx = app.db.system_tx().await?;
+    let leases = webhooks::claim_due(&mut tx, lease_seconds(app), (places, ENDPOINTS_PER_TENANT)).await?;
+    tx.commit().await?;
+    Ok(leases)
+}
+
+/// One round of due endpoints, now; answers how many messages were delivered or given up. For tests, and for whoever wants it
+/// done at once.
 ///
 /// # Errors
 /// When the database does not answer. What was written before stays; the lease of the rest runs out.
 pub async fn deliver(app: &App) -> Result<usize, Error> {
-    let config = &app.limits.webhooks;
-    if !config.enabled {
-        return Ok(0);
-    }
-    let mut tx = app.db.system_tx().await?;
-    let leases = webhooks::claim_due(&mut tx, lease_seconds(app), ENDPOINTS_PER_ROUND).await?;
-    tx.commit().await?;
-    let served = join_all(leases.iter().map(|lease| serve(app, lease))).await;
+    let (leases, never) = (claim(app, ENDPOINTS_PER_ROUND).await?, CancellationToken::new());
+    let served = join_all(leases.iter().map(|lease| serve(app, lease, &never))).await;
     let mut done = 0;
     for (lease, outcome) in leases.iter().zip(served) {
         match outcome {
@@ -64,7 +81,13 @@ pub async fn deliver(app: &App) -> Result<usize, Error> {
 struct Endpoint<'a> {
     app: &'a App,
     lease: &'a Lease,
+    /// Told to stop, nothing more is sent.
+    stop: &'a CancellationToken,
+    /// By this process's clock.
+    begin_time: Timestamp,
     url: String,
+    /// The history that its messages name.
+    incarnation: String,
     secrets: Vec<WebhookSecret>,
     progress: Progress,
     /// By the database's clock, when the round began.
@@ -72,24 +95,44 @@ struct Endpoint<'a> {
     done: usize,
 }
 
-async fn serve(app: &App, lease: &Lease) -> Result<usize, Error> {
+/// Sends what is due at one endpoint, until that is all, its time is over or `stop` is cancelled; answers how many messages were
+/// delivered or given up.
+///
+/// # Errors
+/// When the database does not answer. What was written before stays, and the lease runs out.
+pub async fn serve(app: &App, lease: &Lease, stop: &CancellationToken) -> Result<usize, Error> {
     let mut tx = tenant_tx(app, lease).await?;
-    let read = read(&mut tx, lease).await;
+    let read = read(app, &mut tx, lease).await;
     let Some((stored, waiting, Batch { events, safe })) = tx.finish(read).await? else { return Ok(0) };
-    let mut endpoint = Endpoint::new(app, lease, &stored, safe.time);
+    let mut endpoint = Endpoint::new((app, lease, stop), &stored, safe.time);
     if endpoint.secrets.is_empty() {
-        return endpoint.disable(UNREADABLE).await;
+        // The fault is ours and not the endpoint's: its state and its place stay as they are.
+        tracing::error!(
+            tenant = %lease.tenant, webhook = %lease.webhook,
+            "the secret of a webhook cannot be opened: set secrets.page_token_key to the key that it was sealed with, or have \
+             the secret rotated"
+        );
+        endpoint.progress.rest = UNREADABLE_REST;
+        endpoint.give_back().await?;
+        return Ok(endpoint.done);
     }
-    if !safe.has_all_behind(stored.position_time, &stored.incarnation, kept(app)) {
+    if !safe.keeps_all_behind(stored.position_time, kept(app)) {
         return endpoint.disable(DROPPED).await;
     }
     for delivery in waiting {
+        if !endpoint.has_time() {
+            break;
+        }
         if !endpoint.send_again(&delivery).await? {
             return Ok(endpoint.done);
         }
     }
-    let is_last = i64::try_from(events.len()).unwrap_or(i64::MAX) < EVENTS_PER_ENDPOINT;
+    let mut is_last = i64::try_from(events.len()).unwrap_or(i64::MAX) < EVENTS_PER_ENDPOINT;
     for event in &events {
+        if !endpoint.has_time() {
+            is_last = false;
+            break;
+        }
         if !endpoint.send_next(event).await? {
             return Ok(endpoint.done);
         }
@@ -104,16 +147,24 @@ async fn serve(app: &App, lease: &Lease) -> Result<usize, Error> {
 
 type Due = (StoredWebhook, Vec<Delivery>, Batch);
 
-/// What an endpoint is due; nothing where it is ours no longer.
-async fn read(tx: &mut TenantTx, lease: &Lease) -> Result<Option<Due>, Error> {
+/// What an endpoint is due; nothing where it is ours no longer. After a failover or a restore of the database its place is found
+/// again by time.
+async fn read(app: &App, tx: &mut TenantTx, lease: &Lease) -> Result<Option<Due>, Error> {
     let stored = webhooks::get(tx, lease.webhook).await?;
-    let Some(stored) = stored.filter(|stored| stored.lease_epoch == lease.epoch) else { return Ok(None) };
-    let known =
-        |kind: &i16| EventKind::from_number(*kind).ok_or_else(|| Error::internal("an unknown kind of event"));
-    let kinds = stored.webhook.kinds.iter().map(known).collect::<Result<_, _>>()?;
+    let Some(mut stored) = stored.filter(|stored| stored.lease_epoch == lease.epoch) else { return Ok(None) };
     let waiting = webhook_deliveries::list_waiting(tx, lease.webhook, REDELIVERIES_PER_ENDPOINT).await?;
-    let selection = Selection { kinds, file: None };
-    let batch = event_stream::read(tx, stored.webhook.position, &selection, EVENTS_PER_ENDPOINT).await?;
+    let selection = Selection { kinds: stored.webhook.kinds.clone(), file: None };
+    let mut batch = event_stream::read(tx, stored.webhook.position, &selection, EVENTS_PER_ENDPOINT).await?;
+    let safe = &batch.safe;
+    if safe.incarnation != stored.incarnation && safe.keeps_all_behind(stored.position_time, kept(app)) {
+        stored.webhook.position = event_stream::place_at(tx, stored.position_time, safe).await?;
+        stored.incarnation.clone_from(&safe.incarnation);
+        if !webhooks::move_to(tx, lease, stored.webhook.position, &stored.incarnation).await? {
+            return Ok(None);
+        }
+        tracing::info!(tenant = %lease.tenant, webhook = %lease.webhook, "found its place in another history of the database");
+        batch = event_stream::read(tx, stored.webhook.position, &selection, EVENTS_PER_ENDPOINT).await?;
+    }
     Ok(Some((stored, waiting, batch)))
 }
 
@@ -122,7 +173,12 @@ async fn tenant_tx(app: &App, lease: &Lease) -> Result<TenantTx, Error> {
 }
 
 impl<'a> Endpoint<'a> {
-    fn new(app: &'a App, lease: &'a Lease, stored: &StoredWebhook, now: Timestamp) -> Self {
+    fn new(
+        (app, lease, stop): (&'a App, &'a Lease, &'a CancellationToken),
+        stored: &StoredWebhook,
+        now: Timestamp,
+    ) -> Self {
+        let begin_time = app.clock.now();
         let webhook = &stored.webhook;
         let open = |sealed: &String| open_secret(app, lease.tenant, webhook.id, sealed).ok();
         let former = stored.former_sealed_secret.as_ref();
@@ -140,14 +196,20 @@ impl<'a> Endpoint<'a> {
             failed_attempts: webhook.failed_attempts,
             last_error: webhook.last_error.clone(),
             first_failure_time: stored.first_failure_time,
-            next_attempt_time: now,
+            rest: Duration::ZERO,
             lease_seconds: Some(lease_seconds(app)),
         };
-        Self { app, lease, url: webhook.url.clone(), secrets, progress, now, done: 0 }
+        let (url, incarnation) = (webhook.url.clone(), stored.incarnation.clone());
+        Self { app, lease, stop, begin_time, url, incarnation, secrets, progress, now, done: 0 }
+    }
+
+    fn has_time(&self) -> bool {
+        !self.stop.is_cancelled() && self.app.clock.now() - self.begin_time < SERVE_MAX
     }
 
     async fn send(&self, event: &StoredEvent) -> Result<Result<(), String>, Error> {
-        let message = Message::of(event, self.lease.tenant, &self.secrets, self.app.clock.now())?;
+        let whose = (self.lease.tenant, self.incarnation.as_str());
+        let message = Message::of(event, whose, &self.secrets, self.app.clock.now())?;
         Ok(send(&self.app.limits.webhooks, &self.url, &message).await)
     }
 
@@ -156,7 +218,6 @@ impl<'a> Endpoint<'a> {
         let outcome = self.send(event).await?;
         let now = self.now;
         let progress = &mut self.progress;
-        progress.next_attempt_time = now;
         let Err(error) = outcome else {
             progress.failed_attempts = 0;
             progress.last_error.clear();
@@ -179,7 +240,7 @@ impl<'a> Endpoint<'a> {
             progress.failed_attempts = 0;
             return self.pass(event, Some(dead)).await;
         }
-        self.progress.next_attempt_time = now + self.pause(failed);
+        self.progress.rest = self.pause(failed);
         self.give_back().await?;
         Ok(false)
     }
@@ -240,12 +301,11 @@ impl<'a> Endpoint<'a> {
     }
 
     /// Between half of the backoff and all of it, so that endpoints of one receiver do not come back in step.
-    fn pause(&self, failed: u32) -> chrono::Duration {
+    fn pause(&self, failed: u32) -> Duration {
         // The last bits of an id are random; its first ones tell the time.
         let [.., a, b, c, d] = self.app.ids.uuid().into_bytes();
         let share = f64::from(u32::from_be_bytes([a, b, c, d])) / f64::from(u32::MAX);
-        let pause: Duration = self.app.limits.webhooks.backoff(failed).mul_f64(0.5 + share / 2.0);
-        chrono::Duration::from_std(pause).unwrap_or(chrono::Duration::MAX)
+        self.app.limits.webhooks.backoff(failed).mul_f64(0.5 + share / 2.0)
     }
 }
 

@@ -15,6 +15,7 @@ mod send;
 pub mod update;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use url::Url;
 
 use super::{
     App, Error, access, audit,
@@ -121,6 +122,11 @@ async fn admin_tx(app: &App, caller: &Caller) -> Result<TenantTx, Error> {
 /// The endpoint, locked.
 async fn locked(tx: &mut TenantTx, id: WebhookId) -> Result<StoredWebhook, Error> {
     webhooks::get_for_update(tx, id).await?.ok_or(Error::NotFound("webhook"))
+}
+
+/// Scheme, host and port of a URL: its path and its query may carry a secret, which is not for the audit trail.
+fn origin(url: &str) -> String {
+    Url::parse(url).map(|url| url.origin().ascii_serialization()).unwrap_or_default()
 }
 
 async fn note(

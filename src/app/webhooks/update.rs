@@ -49,7 +49,7 @@ async fn run(app: &App, tx: &mut TenantTx, caller: &Caller, update: WebhookUpdat
     }
     if change.state == Some(WebhookState::Active) {
         let (safe, _) = event_stream::newest(tx).await?;
-        if !safe.has_all_behind(stored.position_time, &stored.incarnation, kept(app)) {
+        if !safe.keeps_all_behind(stored.position_time, kept(app)) {
             webhooks::begin_from(tx, id, &safe).await?;
         }
     }

@@ -20,7 +20,7 @@ pub(in crate::grpc) fn request(request: v1::WatchFilesRequest) -> Result<WatchRe
     let mut wrong = Violations::new();
     let filter = request.filter.unwrap_or_default();
     let selection = Selection {
-        kinds: kinds("filter.kinds", &filter.kinds, &mut wrong),
+        kinds: kinds("filter.kinds", &filter.kinds, &mut wrong).into_iter().map(EventKind::number).collect(),
         file: named("filter.file_id", &filter.file_id, &mut wrong),
     };
     let category = word("filter.category", &filter.category, &mut wrong);
