@@ -62,7 +62,7 @@ CREATE TYPE app.finished_upload AS (
 );
 
 -- Commits finished uploads of the transaction's tenant, in the one order of every commit, which is also the order of
--- locks: request ids, files that get a version, uploads, blob, file, version, tags, attachments, readers, audit, event, usage counter, and the
+-- locks: request ids, files that get a version, uploads, blob, file, version, tags, attachments, readers, audit, event, import, usage counter, and the
 -- quota row last; the answer tells the quota, so it is written behind it.
 --
 -- `verdicts` are in the order of the items: 1 committed at `create_time`; 2 answered before, with what `answered` holds under
@@ -230,10 +230,11 @@ BEGIN
         FROM unnest(fresh) AS n, unnest(n.readers) AS principal WHERE NOT n.is_version;
     END IF;
 
+    -- The only rows here that another commit may write too; in order, so that two batches never wait for each other.
     IF has_imports THEN
         INSERT INTO public.imports (tenant_id, source_sha256, source, legacy_id, file_id, create_time)
         SELECT tenant, n.import_sha256, n.import_source, n.import_legacy_id, n.file_id, moment
-        FROM unnest(fresh) AS n WHERE n.import_source IS NOT NULL;
+        FROM unnest(fresh) AS n WHERE n.import_source IS NOT NULL ORDER BY n.import_sha256;
     END IF;
 
     IF has_versions THEN
