@@ -6,6 +6,11 @@
 CREATE TYPE app.finished_upload AS (
     file_id uuid,
     owner_id text,
+    -- of an imported file, which was there before this service had it; otherwise null
+    file_create_time timestamptz,
+    import_source text,
+    import_sha256 bytea,
+    import_legacy_id text,
     created_by text,
     name text,
     category text,
@@ -57,7 +62,7 @@ CREATE TYPE app.finished_upload AS (
 );
 
 -- Commits finished uploads of the transaction's tenant, in the one order of every commit, which is also the order of
--- locks: request ids, files that get a version, uploads, blob, file, version, tags, attachments, readers, audit, event, usage counter, and the
+-- locks: request ids, files that get a version, uploads, blob, file, version, tags, attachments, readers, audit, event, import, usage counter, and the
 -- quota row last; the answer tells the quota, so it is written behind it.
 --
 -- `verdicts` are in the order of the items: 1 committed at `create_time`; 2 answered before, with what `answered` holds under
@@ -91,6 +96,7 @@ DECLARE
     has_attachments boolean;
     has_readers boolean;
     has_versions boolean;
+    has_imports boolean;
     kind_moves jsonb;
 BEGIN
     transaction_id := pg_current_xact_id()::text;
@@ -100,8 +106,9 @@ BEGIN
     SELECT coalesce(array_agg(n), '{}'), array_agg(n.request_id) FILTER (WHERE n.request_id IS NOT NULL),
         array_agg(moment + make_interval(days => n.retention_days)), bool_or(n.lease_id IS NOT NULL),
         bool_or(cardinality(n.tags) > 0), bool_or(jsonb_array_length(n.attachments) > 0), bool_or(cardinality(n.readers) > 0),
-        bool_or(n.is_version)
-    INTO finished, requests, deletion_times, has_leases, has_tags, has_attachments, has_readers, has_versions
+        bool_or(n.is_version), bool_or(n.import_source IS NOT NULL)
+    INTO finished, requests, deletion_times, has_leases, has_tags, has_attachments, has_readers, has_versions,
+        has_imports
     FROM jsonb_populate_recordset(NULL::app.finished_upload, items) AS n;
     verdicts := array_fill(1::smallint, ARRAY[cardinality(finished)]);
     fresh := finished;
@@ -181,7 +188,7 @@ BEGIN
             media_kind, size_bytes, sha256, create_time, update_time, expire_time, retain_until_time, deletion_time)
         SELECT tenant, n.file_id, n.owner_id, n.created_by, n.created_by, n.name, n.name, n.category, n.title,
             n.description, n.metadata, n.visibility, n.version, n.content_state, n.scan_status, n.mime_type,
-            n.declared_mime_type, n.media_kind, n.size_bytes, n.sha256, moment, moment, n.expire_time,
+            n.declared_mime_type, n.media_kind, n.size_bytes, n.sha256, coalesce(n.file_create_time, moment), moment, n.expire_time,
             n.retain_until_time,
             moment + make_interval(days => n.retention_days)
         FROM n WHERE NOT n.is_version
@@ -219,8 +226,15 @@ BEGIN
     END IF;
     IF has_readers THEN
         INSERT INTO public.file_readers (tenant_id, principal, file_id, create_time, name, size_bytes)
-        SELECT tenant, principal, n.file_id, moment, n.name, n.size_bytes
+        SELECT tenant, principal, n.file_id, coalesce(n.file_create_time, moment), n.name, n.size_bytes
         FROM unnest(fresh) AS n, unnest(n.readers) AS principal WHERE NOT n.is_version;
+    END IF;
+
+    -- The only rows here that another commit may write too; in order, so that two batches never wait for each other.
+    IF has_imports THEN
+        INSERT INTO public.imports (tenant_id, source_sha256, source, legacy_id, file_id, create_time)
+        SELECT tenant, n.import_sha256, n.import_source, n.import_legacy_id, n.file_id, moment
+        FROM unnest(fresh) AS n WHERE n.import_source IS NOT NULL ORDER BY n.import_sha256;
     END IF;
 
     IF has_versions THEN

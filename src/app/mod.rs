@@ -9,6 +9,7 @@ pub mod error;
 pub mod files;
 mod group;
 mod idempotency;
+pub mod imports;
 pub mod integrity;
 pub mod jobs;
 mod pages;
@@ -39,8 +40,8 @@ use self::{
 };
 use crate::{
     config::{
-        DownloadsConfig, ListsConfig, RetentionConfig, ScanningConfig, SweepingConfig, TenantsConfig,
-        UploadsConfig, WatchesConfig, WebhooksConfig, WorkerConfig,
+        DownloadsConfig, ImportsConfig, ListsConfig, RetentionConfig, ScanningConfig, SweepingConfig,
+        TenantsConfig, UploadsConfig, WatchesConfig, WebhooksConfig, WorkerConfig,
     },
     crypto::sealer::Sealer,
     db::{Database, blobs::DuePlace, files::DueFile, stray_objects::StrayPlace, uploads::ExpiredPlace},
@@ -71,6 +72,7 @@ pub struct Limits {
     pub downloads: DownloadsConfig,
     pub watches: WatchesConfig,
     pub webhooks: WebhooksConfig,
+    pub imports: ImportsConfig,
     pub lists: ListsConfig,
     pub retention: RetentionConfig,
     pub sweeping: SweepingConfig,

@@ -312,6 +312,7 @@ pub(super) fn limits(config: &Config) -> Limits {
         downloads: config.downloads.clone(),
         watches: config.watches.clone(),
         webhooks: config.webhooks.clone(),
+        imports: config.imports.clone(),
         lists: config.lists.clone(),
         retention: config.retention.clone(),
         sweeping: config.sweeping.clone(),

@@ -193,6 +193,17 @@ impl FileService for Fake {
         Ok(Response::new(stream::iter(messages).boxed()))
     }
 
+    type ImportFilesStream =
+        std::pin::Pin<Box<dyn Stream<Item = Result<ImportFilesResponse, Status>> + Send>>;
+
+    async fn import_files(
+        &self,
+        request: Request<Streaming<ImportFilesRequest>>,
+    ) -> Result<Response<Self::ImportFilesStream>, Status> {
+        self.enter(&request)?;
+        Ok(Response::new(stream::empty().boxed()))
+    }
+
     type WatchFilesStream = std::pin::Pin<Box<dyn Stream<Item = Result<WatchFilesResponse, Status>> + Send>>;
 
     async fn watch_files(

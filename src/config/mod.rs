@@ -12,6 +12,7 @@ pub mod deadlines;
 pub mod downloads;
 pub mod edge;
 mod error;
+pub mod imports;
 pub mod lists;
 pub mod memory;
 pub mod provider;
@@ -46,6 +47,7 @@ pub use self::{
     downloads::DownloadsConfig,
     edge::EdgeConfig,
     error::{ConfigError, Origin, Problem},
+    imports::ImportsConfig,
     lists::ListsConfig,
     memory::MemoryBound,
     provider::ProviderConfig,
@@ -83,6 +85,8 @@ pub struct Config {
     pub watches: WatchesConfig,
     /// Events sent to endpoints of tenants.
     pub webhooks: WebhooksConfig,
+    /// Where files may be imported from.
+    pub imports: ImportsConfig,
     /// The small HTTP port.
     pub edge: EdgeConfig,
     /// PostgreSQL.
@@ -211,6 +215,7 @@ impl Config {
         self.downloads.check(violations);
         self.watches.check(violations);
         self.webhooks.check(violations);
+        self.imports.check(violations, &self.storage);
         self.edge.check(violations);
         self.database.check(violations);
         self.storage.check(violations);
@@ -233,6 +238,7 @@ impl Config {
         let downloads = section(merged, "downloads", &mut problems);
         let watches = section(merged, "watches", &mut problems);
         let webhooks = section(merged, "webhooks", &mut problems);
+        let imports = section(merged, "imports", &mut problems);
         let edge = section(merged, "edge", &mut problems);
         let database = section(merged, "database", &mut problems);
         let providers = providers(merged, &mut problems);
@@ -254,6 +260,7 @@ impl Config {
                 downloads: downloads?,
                 watches: watches?,
                 webhooks: webhooks?,
+                imports: imports?,
                 edge: edge?,
                 database: database?,
                 storage: StorageConfig { providers, ..storage? },

@@ -19,7 +19,8 @@ const VARIABLE_PREFIX: &str = "strongroom_";
 
 /// Maps whose keys are the operator's own. A later source replaces them as a whole, so that a default entry
 /// can also be taken away.
-const FREE_MAPS: [&str; 3] = ["auth.roles", "tenants.presets", "storage.providers.*.tags"];
+const FREE_MAPS: [&str; 5] =
+    ["auth.roles", "tenants.presets", "storage.providers.*.tags", "imports.directories", "imports.tenants"];
 
 /// Where a configuration comes from, beside the compiled-in defaults.
 #[derive(Debug, Clone)]

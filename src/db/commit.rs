@@ -29,6 +29,7 @@ use crate::domain::{
     event_position::EventPosition,
     file::{EntityRef, File, FileState, LegalHold, Visibility},
     ids::{RequestId, TenantId},
+    imported::Imported,
     quota::{Quota, QuotaFigures},
 };
 
@@ -49,6 +50,8 @@ pub struct Finished<'a, A> {
     pub retention_days: Option<i32>,
     /// Principals that may read it besides its owner and its audience.
     pub readers: &'a [String],
+    /// Where it comes from, if it is imported.
+    pub imported: Option<&'a Imported>,
     /// The stored object.
     pub blob: &'a Blob,
     /// The audit entry of the upload.
@@ -176,6 +179,10 @@ pub struct CommitOutcome {
 struct FinishedRow<'a, A> {
     file_id: Uuid,
     owner_id: &'a str,
+    file_create_time: Option<Timestamp>,
+    import_source: Option<&'a str>,
+    import_sha256: Option<String>,
+    import_legacy_id: Option<&'a str>,
     created_by: &'a str,
     name: &'a str,
     category: &'a str,
@@ -225,6 +232,10 @@ impl<'a, A> From<&'a Finished<'a, A>> for FinishedRow<'a, A> {
         Self {
             file_id: file.id.as_uuid(),
             owner_id: &file.owner_id,
+            file_create_time: finished.imported.and_then(|imported| imported.create_time),
+            import_source: finished.imported.map(|imported| imported.source.as_str()),
+            import_sha256: finished.imported.map(|imported| bytea(&imported.source_digest())),
+            import_legacy_id: finished.imported.map(|imported| imported.legacy_id.as_str()),
             created_by: &file.created_by,
             name: &file.name,
             category: &file.category,

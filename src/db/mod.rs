@@ -26,6 +26,7 @@ pub mod file_tags;
 pub mod files;
 pub mod fsck;
 pub mod idempotency_keys;
+pub mod imports;
 pub mod jobs;
 pub mod lists;
 pub mod migrate;

@@ -12,6 +12,7 @@ pub mod file_list;
 pub mod file_moves;
 pub mod file_update;
 pub mod ids;
+pub mod imported;
 pub mod media_type;
 pub mod object_key;
 pub mod outgoing_address;

@@ -10,6 +10,7 @@ use super::{
     file::{EntityRef, Visibility},
     file_fields as fields,
     ids::{FileId, RequestId},
+    imported::Imported,
     media_type::DECLARED_CHARACTERS_MAX,
     policy::{Policy, TakenTypes},
     text::{self, EXTERNAL_ID_CHARACTERS_MAX},
@@ -44,6 +45,8 @@ pub struct UploadSpec {
     pub retention_days: i32,
     pub visibility: Option<Visibility>,
     pub request_id: String,
+    /// Where it comes from, if it is imported.
+    pub imported: Option<Imported>,
     /// What could not even be read; it is reported with the rest.
     pub unreadable: Violations,
 }
@@ -77,6 +80,9 @@ pub struct CheckedSpec {
     /// Category and visibility as they were said, without the policy's defaults, which may change before a retry.
     pub said: (String, Option<Visibility>),
     pub request_id: Option<RequestId>,
+    /// Where it comes from, if it is imported.
+    #[serde(default)]
+    pub imported: Option<Imported>,
 }
 
 impl UploadSpec {
@@ -94,6 +100,9 @@ impl UploadSpec {
         self.check_texts(&mut wrong);
         self.check_attachments(&mut wrong);
         self.check_times(now, &mut wrong);
+        if let Some(imported) = &self.imported {
+            imported.check(now, &mut wrong);
+        }
         let request_id = request_id("spec.request_id", &self.request_id, &mut wrong);
 
         let said_category = self.category.clone();
@@ -131,6 +140,7 @@ impl UploadSpec {
             retain_until_time: self.retain_until_time,
             retention_days: u32::try_from(self.retention_days).ok().filter(|days| *days > 0),
             request_id,
+            imported: self.imported,
         })
     }
 
@@ -187,6 +197,7 @@ impl UploadSpec {
             retain_until_time: None,
             retention_days: None,
             request_id,
+            imported: self.imported,
         })
     }
 

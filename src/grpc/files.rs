@@ -13,6 +13,7 @@ use super::{
         watch::position,
     },
     downloads::{DownloadStream, Downloads},
+    imports::{self, ImportStream},
     uploads::Uploads,
     watches::{WatchStream, sent},
 };
@@ -51,7 +52,7 @@ use crate::{
         CompleteUploadRequest, CompleteUploadResponse, CopyFileRequest, CopyFileResponse,
         CreateUploadRequest, CreateUploadResponse, DeleteFileRequest, DeleteFileResponse,
         DeleteFileVersionRequest, DeleteFileVersionResponse, DownloadFileRequest, GetFileRequest,
-        GetFileResponse, GetUploadRequest, GetUploadResponse, ListFileVersionsRequest,
+        GetFileResponse, GetUploadRequest, GetUploadResponse, ImportFilesRequest, ListFileVersionsRequest,
         ListFileVersionsResponse, ListFilesRequest, ListFilesResponse, ListUploadsRequest,
         ListUploadsResponse, PurgeFileRequest, PurgeFileResponse, ReleaseLegalHoldRequest,
         ReleaseLegalHoldResponse, RestoreFileVersionRequest, RestoreFileVersionResponse, SetLegalHoldRequest,
@@ -72,6 +73,7 @@ pub(super) struct Files {
 #[async_trait]
 impl FileService for Files {
     type DownloadFileStream = DownloadStream;
+    type ImportFilesStream = ImportStream;
     type WatchFilesStream = WatchStream;
 
     async fn upload_file(
@@ -335,6 +337,15 @@ impl FileService for Files {
             })
         })
         .await
+    }
+
+    async fn import_files(
+        &self,
+        request: Request<Streaming<ImportFilesRequest>>,
+    ) -> Result<Response<ImportStream>, Status> {
+        let (caller, messages) = caller(request)?;
+        let origin = caller.origin.clone();
+        answer(&origin, imports::begun(&self.app, caller, messages)).await
     }
 
     async fn watch_files(

@@ -11,6 +11,7 @@ mod convert;
 mod downloads;
 mod files;
 mod health;
+mod imports;
 mod layers;
 mod policies;
 mod quotas;

@@ -51,6 +51,7 @@ pub mod conformance;
 pub mod flaky;
 
 mod backoff;
+mod directory;
 mod error;
 mod limited;
 mod local;
@@ -73,6 +74,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 
 pub use self::{
+    directory::{Directory, ForeignObject, Walk},
     error::{StorageError, StorageErrorKind},
     object::{ListPage, MultipartId, MultipartInfo, MultipartPage, ObjectInfo, PartReceipt, PutOptions},
     payload::Payload,

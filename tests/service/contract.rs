@@ -50,7 +50,7 @@ fn methods() -> Vec<String> {
 }
 
 /// Methods that name no file and no tenant: what they show is the caller's own.
-const NAMES_NOTHING: [&str; 12] = [
+const NAMES_NOTHING: [&str; 13] = [
     "/strongroom.v1.FileService/UploadFile",
     "/strongroom.v1.FileService/ListFiles",
     "/strongroom.v1.FileService/TransferOwnership",
@@ -61,6 +61,7 @@ const NAMES_NOTHING: [&str; 12] = [
     "/strongroom.v1.FileService/CreateUpload",
     "/strongroom.v1.FileService/ListUploads",
     "/strongroom.v1.FileService/WatchFiles",
+    "/strongroom.v1.FileService/ImportFiles",
     "/strongroom.v1.WebhookService/CreateWebhook",
     "/strongroom.v1.WebhookService/ListWebhooks",
 ];
@@ -180,6 +181,7 @@ async fn call(path: &str, caller: &Caller, things: &Things, tenant: &str) -> Res
         "/strongroom.v1.FileService/ListFileVersions" => caller.versions(file, 0).await.map(|_| ()),
         "/strongroom.v1.FileService/RestoreFileVersion" => caller.restore_version(file, 1).await.map(|_| ()),
         "/strongroom.v1.FileService/DeleteFileVersion" => caller.delete_version(file, 1).await.map(|_| ()),
+        "/strongroom.v1.FileService/ImportFiles" => caller.import("legacy", false, []).await.map(|_| ()),
         "/strongroom.v1.FileService/WatchFiles" => caller.watch_from("").await.map(|_| ()),
         "/strongroom.v1.QuotaService/GetQuota" => {
             quotas.get_quota(GetQuotaRequest { tenant_id }).await.map(|_| ())
@@ -371,7 +373,7 @@ fn what_belongs_to_the_owner_is_refused_to_a_colleague_who_sees_it() {
             things.end(&s.alice()).await;
         }
         let denials = "SELECT count(*) FROM audit_entries WHERE NOT is_allowed";
-        assert_eq!(s.owner.number(denials).await, 24 + 15, "each denial is in the audit log");
+        assert_eq!(s.owner.number(denials).await, 24 + 16, "each denial is in the audit log");
     });
 }
 
@@ -451,7 +453,7 @@ const READS: [&str; 16] = [
 
 /// Changes that are the same however often they are asked for, by the id in their request: a part that is stored is
 /// compared, an upload is committed once. An export only writes down that it was made.
-const SAME_BY_THEMSELVES: [&str; 3] = ["UploadPart", "CompleteUpload", "ExportTenant"];
+const SAME_BY_THEMSELVES: [&str; 4] = ["UploadPart", "CompleteUpload", "ExportTenant", "ImportFiles"];
 
 #[test]
 fn every_change_takes_a_request_id() {

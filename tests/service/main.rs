@@ -24,6 +24,7 @@ mod fsck;
 #[allow(dead_code, unused_imports, reason = "tests/faults uses it as well")]
 mod harness;
 mod holds;
+mod import;
 mod jobs;
 mod life;
 mod list;

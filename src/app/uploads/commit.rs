@@ -32,6 +32,7 @@ use crate::{
         event_position::EventPosition,
         file::File,
         ids::{BlobId, JobId, RequestId, TenantId},
+        imported::Imported,
         quota::{QuotaFigures, QuotaState},
     },
     jobs::Job,
@@ -50,6 +51,7 @@ pub(in crate::app) struct FinishedUpload {
     pub(super) change_description: String,
     pub(super) retention_days: Option<i32>,
     pub(super) readers: Vec<String>,
+    pub(super) imported: Option<Imported>,
     pub(super) warnings: Vec<Warning>,
     pub(super) blob: Blob,
     /// When its bytes began to be stored.
@@ -110,6 +112,7 @@ impl FinishedUpload {
             file: &self.file,
             is_version: self.is_version,
             may_write_all: self.may_write_all,
+            imported: self.imported.as_ref(),
             change_description: &self.change_description,
             retention_days: self.retention_days,
             readers: &self.readers,

@@ -26,6 +26,7 @@ use crate::{
         event_position::EventPosition,
         file::{ContentState, File, FileAccess, ScanStatus},
         ids::{FileId, RequestId},
+        imported::Imported,
         policy::{FileSizeLimits, ScanRule, TakenTypes},
         quota::{Quota, QuotaState},
         upload_spec::{CheckedSpec, UploadSpec},
@@ -122,7 +123,7 @@ async fn recent_quota(app: &App, caller: &Caller, spec: &UploadSpec) -> Option<A
     app.recent_quotas.get(caller.tenant_id()).await
 }
 
-pub(super) async fn read_terms(
+pub(in crate::app) async fn read_terms(
     app: &App,
     caller: &Caller,
     request_id: Option<RequestId>,
@@ -133,7 +134,7 @@ pub(super) async fn read_terms(
 }
 
 /// Whether an upload may begin.
-pub(super) fn admit(
+pub(in crate::app) fn admit(
     app: &App,
     caller: &Caller,
     spec: UploadSpec,
@@ -316,6 +317,12 @@ pub(super) fn finished(
     let actor = &caller.actor.id;
     let now = app.clock.now();
     let payload = spec.fingerprint(actor, content.sha256);
+    let imported = spec.imported;
+    let owner_id = imported.as_ref().map_or(actor, |imported| &imported.owner_id).clone();
+    let mut audit = audit::entry(caller, AuditAction::FileUpload, Some((id, FIRST_VERSION)));
+    if let Some(Imported { source, legacy_id, .. }) = &imported {
+        audit.details = serde_json::json!({ "import_source": source, "legacy_id": legacy_id });
+    }
     FinishedUpload {
         is_version: spec.file.is_some(),
         may_write_all: writes_all(caller),
@@ -328,11 +335,12 @@ pub(super) fn finished(
         store_time,
         lease,
         job: None,
-        audit: audit::entry(caller, AuditAction::FileUpload, Some((id, FIRST_VERSION))),
+        audit,
+        imported,
         file: File {
             id,
             tenant_id: caller.tenant_id(),
-            owner_id: actor.clone(),
+            owner_id,
             created_by: actor.clone(),
             updated_by: actor.clone(),
             original_name: spec.name.clone(),

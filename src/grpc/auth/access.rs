@@ -50,6 +50,7 @@ pub const TABLE: &[(&str, Access)] = &[
     ("/strongroom.v1.FileService/SetLegalHold", Tenant(Role::Admin)),
     ("/strongroom.v1.FileService/ReleaseLegalHold", Tenant(Role::Admin)),
     ("/strongroom.v1.FileService/TransferOwnership", Tenant(Role::Admin)),
+    ("/strongroom.v1.FileService/ImportFiles", Tenant(Role::Admin)),
     ("/strongroom.v1.PolicyService/GetPolicy", Tenant(Role::Member)),
     ("/strongroom.v1.PolicyService/CreateCategory", Tenant(Role::Admin)),
     ("/strongroom.v1.PolicyService/UpdateCategory", Tenant(Role::Admin)),

@@ -6,6 +6,7 @@ pub(super) mod download;
 pub(super) mod file;
 pub(super) mod filter;
 pub(super) mod id;
+pub(super) mod import;
 pub(super) mod policy;
 pub(super) mod quota;
 pub(super) mod structs;

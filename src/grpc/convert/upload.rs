@@ -45,6 +45,7 @@ pub(in crate::grpc) fn spec(spec: v1::UploadSpec) -> UploadSpec {
         retention_days: spec.retention_days,
         visibility,
         request_id: spec.request_id,
+        imported: None,
         unreadable: wrong,
     }
 }

@@ -64,6 +64,7 @@ impl Deadline {
             }
             "/strongroom.v1.FileService/ListFiles" => Class::Answer(self.deadlines.list()),
             "/strongroom.v1.FileService/WatchFiles"
+            | "/strongroom.v1.FileService/ImportFiles"
             | "/grpc.health.v1.Health/Watch"
             | "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
             | "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo" => Class::Watch,

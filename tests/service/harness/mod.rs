@@ -7,6 +7,7 @@ mod book;
 mod callers;
 mod clock;
 mod database;
+mod importer;
 mod invariants;
 mod logs;
 mod messages;
@@ -313,6 +314,10 @@ fn configuration(keys: &tempfile::NamedTempFile) -> Config {
     (config.deadlines.unary_seconds, config.deadlines.list_seconds) = (120, 120);
     config.tenants.presets.insert(SCHOOL.to_owned(), "education".to_owned());
     config.scanning.accept_unscanned = true;
+    // Something to import from, for tests that are about who may.
+    let here = concat!(env!("CARGO_MANIFEST_DIR"), "/proto");
+    config.imports.directories.insert("legacy".to_owned(), here.into());
+    config.imports.tenants.insert("legacy".to_owned(), "*".to_owned());
     config.storage.providers.clear();
     config.storage.write_to("memory", ProviderConfig::Memory);
     tokens::trust(&mut config, keys);
@@ -355,6 +360,7 @@ fn limits(config: &Config) -> Limits {
         downloads: config.downloads.clone(),
         watches: config.watches.clone(),
         webhooks: config.webhooks.clone(),
+        imports: config.imports.clone(),
         lists: config.lists.clone(),
         retention: config.retention.clone(),
         sweeping: config.sweeping.clone(),

@@ -1,0 +1,16 @@
+-- Which file a foreign object became. Written by the commit that makes the file, so that an import that is run again, after a
+-- crash too, finds it. A row outlives its file: what was imported and purged does not come back by itself.
+CREATE TABLE imports (
+    tenant_id uuid NOT NULL,
+    -- of `source`, which may be longer than a key of an index
+    source_sha256 bytea NOT NULL CHECK (octet_length(source_sha256) = 32),
+    -- the source's name, a colon, and the key in it
+    source text NOT NULL,
+    -- the id that the file had before, as the importer said
+    legacy_id text NOT NULL,
+    file_id uuid NOT NULL,
+    create_time timestamptz NOT NULL,
+    PRIMARY KEY (tenant_id, source_sha256)
+);
+CALL app.protect('imports');
+GRANT SELECT, INSERT ON imports TO strongroom_app;

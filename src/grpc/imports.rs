@@ -1,0 +1,179 @@
+//! The stream of an import: items in, and a report about each before the next is read.
+
+use std::sync::Arc;
+
+use futures::{Stream, StreamExt, stream, stream::BoxStream};
+use tokio::time::timeout;
+use tonic::{Status, Streaming};
+
+use super::{convert, status};
+use crate::{
+    app::{
+        App, Error,
+        imports::{Import, ImportItem, ImportOptions, Objects, Outcome, begin},
+    },
+    domain::{caller::Caller, violations::Violations},
+    proto::v1::{
+        self, ErrorReason, ImportFilesRequest, ImportFilesResponse, ImportOutcome, ImportPrefixEnd,
+        ImportResult, ImportSummary, import_files_request::Message, import_files_response::Message as Answer,
+        import_item::Source,
+    },
+};
+
+/// What tonic sends to the client.
+pub(super) type ImportStream = BoxStream<'static, Result<ImportFilesResponse, Status>>;
+
+/// Reads the options, and answers the report.
+pub(super) async fn begun(
+    app: &Arc<App>,
+    caller: Caller,
+    mut messages: Streaming<ImportFilesRequest>,
+) -> Result<ImportStream, Error> {
+    let Some(Ok(Message::Options(options))) = next(app, &mut messages).await? else {
+        return Err(Error::StreamOrder("the first message of an import must be its options"));
+    };
+    let request_id = caller.origin.request_id.clone();
+    let options = ImportOptions { source: options.source, is_dry: options.dry_run };
+    let import = begin(app, caller, options).await?;
+    let app = Arc::clone(app);
+    let report =
+        Report { app, import, messages, walking: None, summary: ImportSummary::default(), request_id };
+    Ok(report.answers().boxed())
+}
+
+/// The next message, in time. A stream that broke and a message of nothing are told apart from the end.
+async fn next(
+    app: &App,
+    messages: &mut Streaming<ImportFilesRequest>,
+) -> Result<Option<Result<Message, Status>>, Error> {
+    let idle = app.limits().uploads.idle_timeout();
+    let stalled = |_elapsed| Error::UploadStalled(format!("no message for {} seconds", idle.as_secs()));
+    match timeout(idle, messages.next()).await.map_err(stalled)? {
+        Some(Ok(ImportFilesRequest { message: Some(message) })) => Ok(Some(Ok(message))),
+        Some(Ok(_)) => Err(Error::StreamOrder("a message of an import must be its options or an item")),
+        Some(Err(status)) => Ok(Some(Err(status))),
+        None => Ok(None),
+    }
+}
+
+/// A prefix whose objects are being imported.
+struct Walking {
+    prefix: String,
+    item: ImportItem,
+    objects: Objects,
+    object_count: i64,
+}
+
+struct Report {
+    app: Arc<App>,
+    import: Import,
+    messages: Streaming<ImportFilesRequest>,
+    walking: Option<Walking>,
+    summary: ImportSummary,
+    request_id: String,
+}
+
+impl Report {
+    fn answers(self) -> impl Stream<Item = Result<ImportFilesResponse, Status>> {
+        stream::unfold(Some(self), |report| async move {
+            let mut report = report?;
+            // The future is large; it is moved once.
+            let answer = Box::pin(report.answer()).await;
+            let is_last = matches!(answer, Err(_) | Ok(Answer::Summary(_)));
+            let answer = answer.map(|message| ImportFilesResponse { message: Some(message) });
+            Some((answer, (!is_last).then_some(report)))
+        })
+    }
+
+    async fn answer(&mut self) -> Result<Answer, Status> {
+        if let Some(walking) = self.walking.take() {
+            return Ok(self.step(walking).await);
+        }
+        let next = next(&self.app, &mut self.messages).await;
+        match next.map_err(|error| status::status(&error, &self.request_id))? {
+            Some(Ok(Message::Item(item))) => Ok(self.item(item).await),
+            Some(Ok(Message::Options(_))) => {
+                let error = Error::StreamOrder("the options of an import come once, and first");
+                Err(status::status(&error, &self.request_id))
+            }
+            Some(Err(status)) => Err(status),
+            None => Ok(Answer::Summary(self.summary)),
+        }
+    }
+
+    async fn item(&mut self, item: v1::ImportItem) -> Answer {
+        let (source, item) = convert::import::item(item);
+        match source {
+            Some(Source::ObjectKey(key)) => self.object(key, item).await,
+            Some(Source::ObjectPrefix(prefix)) => match convert::import::of_many(&item) {
+                Ok(()) => {
+                    let objects = self.import.objects(&prefix);
+                    self.step(Walking { prefix, item, objects, object_count: 0 }).await
+                }
+                Err(wrong) => self.prefix_end(prefix, 0, Some(wrong.into())),
+            },
+            None => {
+                let wrong = Violations::one("item.source", "must be an object_key or an object_prefix");
+                self.result(String::new(), item.legacy_id, Err(wrong.into()))
+            }
+        }
+    }
+
+    /// The next object of a prefix, or its end.
+    async fn step(&mut self, mut walking: Walking) -> Answer {
+        match walking.objects.next().await {
+            Ok(Some(key)) => {
+                walking.object_count += 1;
+                let item = walking.item.clone();
+                self.walking = Some(walking);
+                self.object(key, item).await
+            }
+            Ok(None) => self.prefix_end(walking.prefix, walking.object_count, None),
+            Err(error) => self.prefix_end(walking.prefix, walking.object_count, Some(error)),
+        }
+    }
+
+    async fn object(&mut self, key: String, item: ImportItem) -> Answer {
+        let legacy_id = item.legacy_id.clone();
+        let outcome = self.import.object(&key, item).await;
+        self.result(key, legacy_id, outcome)
+    }
+
+    fn result(&mut self, object_key: String, legacy_id: String, outcome: Result<Outcome, Error>) -> Answer {
+        let mut result = ImportResult { object_key, legacy_id, ..ImportResult::default() };
+        let (outcome, count) = match outcome {
+            Ok(Outcome::Imported(id)) => {
+                result.file_id = id.to_string();
+                (ImportOutcome::Imported, &mut self.summary.imported_count)
+            }
+            Ok(Outcome::AlreadyImported(id)) => {
+                result.file_id = id.to_string();
+                (ImportOutcome::AlreadyImported, &mut self.summary.already_imported_count)
+            }
+            Ok(Outcome::WouldImport) => (ImportOutcome::WouldImport, &mut self.summary.would_import_count),
+            Err(error) => {
+                let (reason, message) = told(&error, &self.request_id);
+                (result.reason, result.message) = (reason.into(), message);
+                (ImportOutcome::Failed, &mut self.summary.failed_count)
+            }
+        };
+        *count += 1;
+        result.outcome = outcome.into();
+        Answer::Result(result)
+    }
+
+    fn prefix_end(&mut self, object_prefix: String, object_count: i64, error: Option<Error>) -> Answer {
+        let mut end = ImportPrefixEnd { object_prefix, object_count, ..ImportPrefixEnd::default() };
+        if let Some(error) = error {
+            self.summary.failed_count += 1;
+            let (reason, message) = told(&error, &self.request_id);
+            (end.reason, end.message) = (reason.into(), message);
+        }
+        Answer::PrefixEnd(end)
+    }
+}
+
+/// What a status would say.
+fn told(error: &Error, request_id: &str) -> (ErrorReason, String) {
+    (status::reason(error), status::status(error, request_id).message().to_owned())
+}

@@ -1,0 +1,260 @@
+//! Files of before become files of ours: each once, each reported.
+
+use std::{fs, os::unix::fs::symlink, path::Path};
+
+use prost_types::Timestamp;
+use strongroom::{
+    config::Config,
+    proto::v1::{
+        EntityRef, ErrorReason, ImportItem, ImportOutcome, ImportResult, ImportSummary, UploadSpec,
+        import_files_response::Message as Answer, import_item::Source,
+    },
+};
+use tempfile::TempDir;
+use tonic::Code;
+
+use crate::harness::{PART, Service, pattern, reason, service_test_with};
+
+/// A directory of before: two small files and one of several parts.
+fn old() -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path();
+    fs::create_dir_all(root.join("users/7")).unwrap();
+    fs::write(root.join("users/7/letter.txt"), b"dear").unwrap();
+    fs::write(root.join("users/7/photo.bin"), pattern(3 * PART + 5)).unwrap();
+    fs::write(root.join("notes.txt"), b"notes").unwrap();
+    directory
+}
+
+fn from(directory: &TempDir) -> impl FnOnce(&mut Config) {
+    named(directory.path(), "*".to_owned())
+}
+
+fn named(path: &Path, tenants: String) -> impl FnOnce(&mut Config) {
+    let path = path.to_owned();
+    move |config| {
+        config.imports.directories.insert("old".to_owned(), path);
+        config.imports.tenants.insert("old".to_owned(), tenants);
+    }
+}
+
+fn key(key: &str) -> ImportItem {
+    ImportItem { source: Some(Source::ObjectKey(key.to_owned())), ..ImportItem::default() }
+}
+
+fn prefix(prefix: &str) -> ImportItem {
+    ImportItem { source: Some(Source::ObjectPrefix(prefix.to_owned())), ..ImportItem::default() }
+}
+
+fn results(report: &[Answer]) -> Vec<ImportResult> {
+    let result = |answer: &Answer| match answer {
+        Answer::Result(result) => Some(result.clone()),
+        Answer::PrefixEnd(_) | Answer::Summary(_) => None,
+    };
+    report.iter().filter_map(result).collect()
+}
+
+fn summary(report: &[Answer]) -> ImportSummary {
+    match report.last() {
+        Some(Answer::Summary(summary)) => *summary,
+        other => panic!("the report does not end with a summary: {other:?}"),
+    }
+}
+
+async fn file_count(s: &Service) -> i64 {
+    s.owner.number("SELECT count(*) FROM files").await
+}
+
+#[test]
+fn an_object_becomes_a_file_with_the_past_that_its_item_tells() {
+    let old = old();
+    service_test_with(from(&old), |s| async move {
+        let ada = s.ada();
+        let create_time = Some(Timestamp { seconds: 1_500_000_000, nanos: 0 });
+        let lesson = EntityRef { r#type: "lesson".to_owned(), id: "12".to_owned(), field: String::new() };
+        let spec = UploadSpec { attachments: vec![lesson.clone()], ..UploadSpec::default() };
+        let item = ImportItem {
+            legacy_id: "42".to_owned(),
+            owner_id: "alice".to_owned(),
+            create_time,
+            spec: Some(spec),
+            ..key("users/7/photo.bin")
+        };
+        let report = ada.import("old", false, [item]).await.unwrap();
+        let [result] = results(&report).try_into().unwrap();
+        assert_eq!((result.outcome(), result.legacy_id.as_str()), (ImportOutcome::Imported, "42"));
+        assert_eq!(result.object_key, "users/7/photo.bin");
+        assert_eq!(summary(&report), ImportSummary { imported_count: 1, ..ImportSummary::default() });
+
+        let alice = s.alice();
+        let file = alice.get(&result.file_id).await.unwrap();
+        assert_eq!((file.name.as_str(), file.owner_id.as_str()), ("photo.bin", "alice"));
+        assert_eq!(file.create_time, create_time);
+        assert_eq!(file.attachments, [lesson]);
+        assert_eq!(alice.read(&file.id).await.unwrap(), pattern(3 * PART + 5));
+        let used = ada.quota().await.unwrap().used_bytes;
+        assert_eq!(used, (3 * PART + 5) as i64, "it is charged as an upload");
+        let told = "SELECT count(*) FROM audit_entries WHERE details ->> 'legacy_id' = '42'
+            AND details ->> 'import_source' = 'old:users/7/photo.bin' AND actor_id = 'ada'";
+        assert_eq!(s.owner.number(told).await, 1);
+    });
+    assert!(old.path().join("users/7/photo.bin").exists(), "the object is left as it was");
+}
+
+#[test]
+fn a_prefix_is_imported_object_by_object_and_a_second_run_imports_nothing_twice() {
+    let old = old();
+    service_test_with(from(&old), |s| async move {
+        let ada = s.ada();
+        let first = ada.import("old", false, [prefix("users/7/"), key("notes.txt")]).await.unwrap();
+        let imported = results(&first);
+        let keys: Vec<_> = imported.iter().map(|result| result.object_key.as_str()).collect();
+        assert_eq!(keys, ["users/7/letter.txt", "users/7/photo.bin", "notes.txt"]);
+        assert!(
+            matches!(&first[2], Answer::PrefixEnd(end) if end.object_count == 2 && end.reason == 0),
+            "{first:?}"
+        );
+        assert_eq!(summary(&first).imported_count, 3);
+
+        let again = ada.import("old", false, [prefix("")]).await.unwrap();
+        assert_eq!(summary(&again).already_imported_count, 3);
+        for result in results(&again) {
+            assert_eq!(result.outcome(), ImportOutcome::AlreadyImported);
+            let before = imported.iter().find(|before| before.object_key == result.object_key).unwrap();
+            assert_eq!(before.file_id, result.file_id);
+        }
+        assert_eq!(file_count(&s).await, 3);
+    });
+}
+
+#[test]
+fn what_was_imported_and_purged_does_not_come_back() {
+    let old = old();
+    service_test_with(from(&old), |s| async move {
+        let ada = s.ada();
+        let first = results(&ada.import("old", false, [key("notes.txt")]).await.unwrap());
+        ada.delete(&first[0].file_id).await.unwrap();
+        ada.purge(&first[0].file_id).await.unwrap();
+        let again = results(&ada.import("old", false, [key("notes.txt")]).await.unwrap());
+        assert_eq!(again[0].outcome(), ImportOutcome::AlreadyImported);
+        assert_eq!(again[0].file_id, first[0].file_id);
+        assert_eq!(file_count(&s).await, 0);
+    });
+}
+
+#[test]
+fn one_object_imported_by_many_at_once_is_one_file() {
+    let old = old();
+    service_test_with(from(&old), |s| async move {
+        let ada = s.ada();
+        let runs = (0..8).map(|_| ada.import("old", false, [key("notes.txt")]));
+        let reports = futures::future::join_all(runs).await;
+        let results: Vec<_> = reports.into_iter().flat_map(|report| results(&report.unwrap())).collect();
+        assert!(results.iter().all(|result| result.file_id == results[0].file_id), "{results:?}");
+        assert_eq!(file_count(&s).await, 1);
+    });
+}
+
+#[test]
+fn a_dry_run_tells_what_would_be_done_and_does_nothing() {
+    let old = old();
+    service_test_with(from(&old), |s| async move {
+        let ada = s.ada();
+        let known = results(&ada.import("old", false, [key("notes.txt")]).await.unwrap());
+        let bad = ImportItem {
+            spec: Some(UploadSpec { category: "nonsense".to_owned(), ..UploadSpec::default() }),
+            ..key("users/7/letter.txt")
+        };
+        let report = ada.import("old", true, [prefix(""), bad]).await.unwrap();
+        let counts = ImportSummary {
+            imported_count: 0,
+            already_imported_count: 1,
+            would_import_count: 2,
+            failed_count: 1,
+        };
+        assert_eq!(summary(&report), counts);
+        let found = results(&report).into_iter().find(|result| result.object_key == "notes.txt").unwrap();
+        assert_eq!(found.file_id, known[0].file_id, "a dry run finds the file of an old key");
+        assert_eq!(file_count(&s).await, 1);
+    });
+}
+
+#[test]
+fn an_item_that_fails_says_why_and_stops_no_other() {
+    let old = old();
+    let outside = tempfile::tempdir().unwrap();
+    fs::write(outside.path().join("secret"), b"secret").unwrap();
+    symlink(outside.path().join("secret"), old.path().join("link")).unwrap();
+    service_test_with(from(&old), |s| async move {
+        let ada = s.ada();
+        ada.limit_bytes(20).await;
+        let with = |spec: UploadSpec| ImportItem { spec: Some(spec), ..key("notes.txt") };
+        let later = Some(Timestamp { seconds: 4_000_000_000, nanos: 0 });
+        let items = [
+            with(UploadSpec { category: "nonsense".to_owned(), ..UploadSpec::default() }),
+            with(UploadSpec { size_bytes: Some(4), ..UploadSpec::default() }),
+            with(UploadSpec { request_id: "7".to_owned(), ..UploadSpec::default() }),
+            ImportItem { create_time: later, ..key("notes.txt") },
+            key("users/7/photo.bin"),
+            key("absent"),
+            key("../secret"),
+            key("link"),
+            ImportItem { legacy_id: "1".to_owned(), ..prefix("users/") },
+            ImportItem::default(),
+            key("users/7/letter.txt"),
+        ];
+        let report = ada.import("old", false, items).await.unwrap();
+        let told = results(&report);
+        let reasons: Vec<_> = told.iter().map(ImportResult::reason).collect();
+        assert_eq!(
+            reasons,
+            [
+                ErrorReason::InvalidField,
+                ErrorReason::SizeMismatch,
+                ErrorReason::InvalidField,
+                ErrorReason::InvalidField,
+                ErrorReason::QuotaBytesExceeded,
+                ErrorReason::NotFound,
+                ErrorReason::NotFound,
+                ErrorReason::NotFound,
+                ErrorReason::InvalidField,
+                ErrorReason::Unspecified,
+            ]
+        );
+        for (place, word) in [(0, "spec.category"), (2, "spec.request_id"), (3, "future")] {
+            assert!(told[place].message.contains(word), "{}", told[place].message);
+        }
+        assert!(matches!(&report[8], Answer::PrefixEnd(end) if end.reason() == ErrorReason::InvalidField));
+        assert_eq!((summary(&report).failed_count, summary(&report).imported_count), (10, 1));
+        assert_eq!(file_count(&s).await, 1);
+        assert_eq!(s.owner.number("SELECT count(*) FROM imports").await, 1, "what failed can be run again");
+    });
+}
+
+#[test]
+fn a_source_is_open_to_the_admins_of_its_tenants_alone() {
+    let old = old();
+    let elsewhere = "00000000-0000-7000-8000-000000000001".to_owned();
+    service_test_with(named(old.path(), elsewhere), |s| async move {
+        for (caller, source) in [(s.ada(), "old"), (s.ada(), "other"), (s.gus(), "old")] {
+            let refused = caller.import(source, false, [key("notes.txt")]).await.unwrap_err();
+            assert_eq!((refused.code(), reason(&refused).as_str()), (Code::NotFound, "NOT_FOUND"));
+        }
+        let refused = s.alice().import("old", false, [key("notes.txt")]).await.unwrap_err();
+        assert_eq!(refused.code(), Code::PermissionDenied);
+        assert_eq!(file_count(&s).await, 0);
+    });
+}
+
+#[test]
+fn no_source_may_lie_among_the_bytes_of_the_service() {
+    use strongroom::config::provider::{LocalConfig, ProviderConfig};
+    for (root, source) in [("/data", "/data/tenants"), ("/data/live", "/data"), ("/data", "/data")] {
+        let mut config = Config::defaults().unwrap();
+        let local = LocalConfig { root: Some(root.into()) };
+        config.storage.write_to("disk", ProviderConfig::Local(local));
+        named(Path::new(source), "*".to_owned())(&mut config);
+        let refused = config.validate().unwrap_err().to_string();
+        assert!(refused.contains("imports.directories.old"), "{refused}");
+    }
+}
