@@ -101,7 +101,7 @@ async fn complete(
 }
 
 async fn file(client: &Client, id: &str) -> File {
-    let request = GetFileRequest { file_id: id.to_owned(), ..GetFileRequest::default() };
+    let request = GetFileRequest { file_id: id.to_owned() };
     client.get_file(request).await.unwrap().file.unwrap()
 }
 
