@@ -24,6 +24,8 @@ use super::{
 use crate::harness::{Service, reason};
 
 const OPERATIONS: usize = 25;
+/// What hangs is told as what it is, with its history.
+const STEP_AT_MOST: std::time::Duration = std::time::Duration::from_secs(50);
 
 const STEPS: &[(usize, &str)] = &[
     (58, "call"),
@@ -107,7 +109,7 @@ impl<'a> Run<'a> {
     /// Runs it and checks what came of it; answers the server that is running then.
     pub(super) async fn run(mut self) -> Instance {
         for _ in 0..OPERATIONS {
-            self.step().await;
+            tokio::time::timeout(STEP_AT_MOST, self.step()).await.expect("the operation ends");
         }
         self.note("the check of everything".to_owned());
         for tenant in &self.tenants {
