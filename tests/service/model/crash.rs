@@ -20,7 +20,7 @@ impl Run<'_> {
     /// Dies after some round trips, and another server takes its place.
     pub(super) async fn crash(&mut self, t: usize) {
         let (who, call) = self.draw(t);
-        let (request_id, patience) = (self.dice.uuid(), self.dice.below(12));
+        let (request_id, patience) = (self.dice.uuid(), self.dice.below(60));
         self.note(format!("tenant {t}, {}: the server dies during {call:?} {request_id}", who.user));
         self.tally.count("crash", false);
         let caller = check::caller(&self.working.service, &self.tenants[t], &who);
@@ -30,7 +30,13 @@ impl Run<'_> {
             self.s.owner.ping().await;
         }
         self.working.crash(self.s).await;
-        let outcome = asked.await.unwrap();
+        // Who has no answer by now gets none.
+        let outcome = if asked.is_finished() {
+            asked.await.unwrap()
+        } else {
+            asked.abort();
+            Err(Status::unavailable("the server died"))
+        };
         self.working = Instance::start(self.s).await;
         self.find_adrift(t).await;
         if outcome.is_ok() {

@@ -186,7 +186,8 @@ impl<'a> Run<'a> {
                 let is_finish = matches!(call, Call::Send { .. });
                 if !request_id.is_empty() || is_finish {
                     let (who, call) = (who.clone(), call.clone());
-                    let request_id = request_id.to_owned();
+                    // A stream that goes on has the id of its upload, and no other.
+                    let request_id = if is_finish { String::new() } else { request_id.to_owned() };
                     self.last = Some(Last { tenant: t, who, call, request_id, text: answer.text, time: now });
                 }
             }
