@@ -48,12 +48,12 @@ fn nothing_is_sent_for_a_suspended_tenant_and_everything_once_it_is_resumed() {
         |_| {},
         |s, receiver| async move {
             s.webhook_to(&receiver.url).await;
-            let (acme, operator) = (s.alice().tenant_id().await, s.operator());
+            let acme = s.alice().tenant_id().await;
             let files = s.uploads(&["a"]).await;
-            operator.suspend(&acme).await.unwrap();
+            s.operator().suspend(&acme).await.unwrap();
             s.clock.advance(Duration::hours(2));
             assert_eq!((s.delivered().await, receiver.files().len()), (0, 0));
-            operator.resume(&acme).await.unwrap();
+            s.operator().resume(&acme).await.unwrap();
             assert_eq!(s.delivered().await, 1);
             assert_eq!(receiver.files(), files);
         },
