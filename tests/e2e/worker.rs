@@ -135,8 +135,8 @@ async fn a_worker_killed_in_the_middle_of_a_job_has_it_done_once_in_effect_by_an
     })
     .await;
     lock.batch_execute("ROLLBACK").await.unwrap();
-    let finished = "SELECT count(*) FROM finished_jobs WHERE attempts = 2";
-    until("it is done", || async { number(&watch, finished).await == 1 }).await;
+    // The clock may have asked for it again meanwhile: then it runs once more, and finds nothing to do.
+    until("it is done", || async { number(&watch, "SELECT count(*) FROM jobs").await == 0 }).await;
 
     assert_eq!(number(&watch, TRASHED).await, FILES);
     for table in ["audit_entries WHERE action = 4", "events WHERE kind = 2"] {

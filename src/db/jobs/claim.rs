@@ -185,13 +185,17 @@ pub async fn recover(tx: &mut SystemTx, attempts_max: i32, limit: i64) -> Result
              ORDER BY lease_expire_time LIMIT {} FOR UPDATE SKIP LOCKED
          )
          UPDATE jobs AS j SET state = CASE WHEN j.attempts >= {} AND NOT j.is_asked_again THEN 3 ELSE 1 END,
-             attempts = CASE WHEN j.is_asked_again THEN 0 ELSE j.attempts END, run_time = app.now(),
+             -- Asked for again while it ran: that is another request, which is not parked for what the first one did. Up to
+             -- there attempts count on, or a job that the clock asks for would be tried for ever.
+             attempts = CASE WHEN j.attempts >= {} AND j.is_asked_again THEN 0 ELSE j.attempts END,
+             run_time = app.now(),
              lease_expire_time = NULL, is_asked_again = false,
              last_error = 'its worker was lost: it sent no heartbeat within the lease'
          FROM lost WHERE j.tenant_id = lost.tenant_id AND j.id = lost.id
          RETURNING j.tenant_id, j.id, j.kind, j.attempts, j.state = 3 AS is_parked",
     )
     .bind::<BigInt, _>(limit)
+    .bind::<Integer, _>(attempts_max)
     .bind::<Integer, _>(attempts_max)
     .load(tx.connection()?)
     .await?;

@@ -107,14 +107,15 @@ pub async fn fail(tx: &mut SystemTx, lease: JobLease, error: &str, next: Next) -
     };
     let sql = format!(
         "UPDATE jobs SET run_time = app.now() + make_interval(secs => {{}}), last_error = {{}},
-            -- Asked for again while it ran: that is another request, with attempts of its own.
+            -- Asked for again while it ran: that is another request, which is not parked for what the first one did.
             state = CASE WHEN is_asked_again THEN 1 ELSE {{}} END,
-            attempts = CASE WHEN is_asked_again THEN 0 ELSE attempts END,
+            attempts = CASE WHEN is_asked_again AND {{}} = 3 THEN 0 ELSE attempts END,
             lease_expire_time = NULL, is_asked_again = false {HELD}"
     );
     let fail = statement("fail job", sql)
         .bind::<Double, _>(pause.as_secs_f64())
         .bind::<Text, _>(error.to_owned())
+        .bind::<SmallInt, _>(state.number())
         .bind::<SmallInt, _>(state.number());
     Ok(lease.bind(fail).execute(tx.connection()?).await? == 1)
 }
