@@ -29,7 +29,6 @@ mod jobs;
 mod life;
 mod list;
 mod list_education;
-mod model;
 mod ownership;
 mod plans;
 mod presets;
