@@ -1,4 +1,4 @@
-//! Archives a file.
+//! Archives a file; what takes it out again differs only in the direction, so it is here too (`set`).
 
 use super::{Changed, Claimed, claim, conclude, filled, note};
 use crate::{
@@ -21,33 +21,46 @@ pub async fn archive(
     id: FileId,
     request_id: Option<RequestId>,
 ) -> Result<Changed<File>, Error> {
+    set(app, caller, (id, true), request_id).await
+}
+
+/// Moves a file into the archive, or out of it. One that is where it is to be stays as it is.
+pub(super) async fn set(
+    app: &App,
+    caller: &Caller,
+    (id, to_archive): (FileId, bool),
+    request_id: Option<RequestId>,
+) -> Result<Changed<File>, Error> {
+    let action = if to_archive { AuditAction::FileArchive } else { AuditAction::FileUnarchive };
     let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::caller(caller)).await?;
-    let archived = run(app, &mut tx, caller, id, request_id).await;
-    super::recorded(app, caller, AuditAction::FileArchive, id, tx.finish(archived).await).await
+    let moved = run(app, &mut tx, caller, (id, to_archive), request_id).await;
+    super::recorded(app, caller, action, id, tx.finish(moved).await).await
 }
 
 async fn run(
     app: &App,
     tx: &mut TenantTx,
     caller: &Caller,
-    id: FileId,
+    (id, to_archive): (FileId, bool),
     request_id: Option<RequestId>,
 ) -> Result<Changed<File>, Error> {
-    let (file, attempt) = match claim(app, tx, caller, id, request_id, Method::ArchiveFile).await? {
+    let (method, action, kind) = match to_archive {
+        true => (Method::ArchiveFile, AuditAction::FileArchive, EventKind::FileArchived),
+        false => (Method::UnarchiveFile, AuditAction::FileUnarchive, EventKind::FileUnarchived),
+    };
+    let (mut file, attempt) = match claim(app, tx, caller, id, request_id, method).await? {
         Claimed::Answered(answer) => return Ok(answer),
         Claimed::Ours(file, attempt) => (*file, attempt),
     };
-    file.state().may_be_archived()?;
-    let file = match file.archive_time {
-        Some(_) => file,
-        None => to_archive(tx, caller, &file).await?,
-    };
+    match to_archive {
+        true => file.state().may_be_archived()?,
+        false => file.state().may_be_unarchived()?,
+    }
+    if file.archive_time.is_some() != to_archive {
+        let moved = files::set_archived(tx, file.id, &caller.actor.id, to_archive).await?;
+        note(tx, caller, &file, action, kind).await?;
+        file = moved;
+    }
     let file = filled(tx, file).await?;
     conclude(tx, attempt, file).await
-}
-
-async fn to_archive(tx: &mut TenantTx, caller: &Caller, file: &File) -> Result<File, Error> {
-    let archived = files::set_archived(tx, file.id, &caller.actor.id, true).await?;
-    note(tx, caller, file, AuditAction::FileArchive, EventKind::FileArchived).await?;
-    Ok(archived)
 }
