@@ -11,6 +11,10 @@ DROP INDEX files_to_purge;
 CREATE INDEX files_to_purge ON files ((greatest(purge_time, retain_until_time)), tenant_id, id)
     WHERE purge_time IS NOT NULL AND hold_time IS NULL;
 
+-- Whether a tenant keeps anything at all is asked while its uploads wait.
+CREATE INDEX files_held ON files (tenant_id) WHERE hold_time IS NOT NULL;
+CREATE INDEX files_retained ON files (tenant_id, retain_until_time) WHERE retain_until_time IS NOT NULL;
+
 -- The last wall: nobody removes what must be kept, whatever the code does.
 CREATE FUNCTION app.guard_kept_file() RETURNS trigger
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp

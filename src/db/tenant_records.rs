@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use diesel::{
     QueryableByName,
     sql_types::{
-        BigInt, Binary, Double, Integer, Jsonb, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid,
+        BigInt, Binary, Bool, Double, Integer, Jsonb, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid,
     },
 };
 use uuid::Uuid;
@@ -253,6 +253,27 @@ pub async fn plan_deletion(tx: &mut TenantTx) -> Result<DeletionPlan, DbError> {
         held_file_count: row.held_file_count,
         retained_until: row.retained_until,
     })
+}
+
+#[derive(QueryableByName)]
+struct Keeps {
+    #[diesel(sql_type = Bool)]
+    keeps: bool,
+}
+
+/// Whether any file of the transaction's tenant must be kept. Reads a row or two, however many there are.
+pub async fn keeps_files(tx: &mut TenantTx) -> Result<bool, DbError> {
+    let tenant = tx.tenant().as_uuid();
+    let row: Keeps = statement(
+        "look for files to keep",
+        "SELECT EXISTS (SELECT FROM files WHERE tenant_id = {} AND hold_time IS NOT NULL)
+             OR EXISTS (SELECT FROM files WHERE tenant_id = {} AND retain_until_time > app.now()) AS keeps",
+    )
+    .bind::<SqlUuid, _>(tenant)
+    .bind::<SqlUuid, _>(tenant)
+    .one(tx.connection()?)
+    .await?;
+    Ok(row.keeps)
 }
 
 #[derive(QueryableByName)]

@@ -103,17 +103,26 @@ struct ExportedRow {
     version: VersionRow,
 }
 
-/// Every version of some files, by file and number.
-pub async fn list_of(tx: &mut TenantTx, files: &[FileId]) -> Result<Vec<ExportedVersion>, DbError> {
+/// Versions of some files behind one, by file and number.
+pub async fn list_after(
+    tx: &mut TenantTx,
+    files: &[FileId],
+    (file, version): (FileId, i32),
+    limit: i64,
+) -> Result<Vec<ExportedVersion>, DbError> {
     let sql = format!(
         "SELECT v.file_id, v.mime_type, v.declared_mime_type, v.created_by, v.create_time, v.version, v.content_state, v.state_reason, {}
          FROM versions AS v JOIN blobs AS b ON b.tenant_id = v.tenant_id AND b.id = v.blob_id
-         WHERE v.tenant_id = {{}} AND v.file_id = ANY ({{}}) ORDER BY v.file_id, v.version",
+         WHERE v.tenant_id = {{}} AND v.file_id = ANY ({{}}) AND (v.file_id, v.version) > ({{}}, {{}})
+         ORDER BY v.file_id, v.version LIMIT {{}}",
         blobs::COLUMNS
     );
     let rows: Vec<ExportedRow> = statement("list versions", sql)
         .bind::<SqlUuid, _>(tx.tenant().as_uuid())
         .bind::<Array<SqlUuid>, _>(files.iter().map(|file| file.as_uuid()).collect::<Vec<_>>())
+        .bind::<SqlUuid, _>(file.as_uuid())
+        .bind::<Integer, _>(version)
+        .bind::<BigInt, _>(limit)
         .load(tx.connection()?)
         .await?;
     let exported = |row: ExportedRow| {

@@ -66,3 +66,27 @@ fn an_export_of_more_than_a_page_is_whole() {
         assert_eq!(records.iter().filter(|record| matches!(record, Record::Version(_))).count(), 450);
     });
 }
+
+#[test]
+fn every_version_of_a_file_is_told_behind_it_however_many_there_are() {
+    service_test(|s| async move {
+        let alice = s.alice();
+        let mut expected = Vec::new();
+        for (name, restore_count) in [("first", 1), ("changed often", 450), ("last", 0)] {
+            let file = alice.upload(spec(name), b"x").await.unwrap();
+            expected.push((file.id.clone(), None));
+            expected.push((file.id.clone(), Some(1)));
+            for version in 2..restore_count + 2 {
+                alice.restore_version(&file.id, 1).await.unwrap();
+                expected.push((file.id.clone(), Some(version)));
+            }
+        }
+        let records = s.operator().export_tenant(&alice.tenant_id().await).await.unwrap();
+        let told = records.into_iter().filter_map(|record| match record {
+            Record::File(file) => Some((file.id, None)),
+            Record::Version(version) => Some((version.file_id, Some(version.version))),
+            _ => None,
+        });
+        assert_eq!(told.collect::<Vec<_>>(), expected);
+    });
+}

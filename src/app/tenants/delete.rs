@@ -68,10 +68,12 @@ async fn run(
     if let Begun::Replay(()) = begun {
         return Err(Error::internal("a deletion was answered, and its tenant is there"));
     }
-    // What is being committed now is counted; what comes later is refused.
-    tenants::lock_births(tx).await?;
+    // Reads all of its files, so before anybody waits for it: what is committed meanwhile is removed and not counted here.
     let plan = tenant_records::plan_deletion(tx).await?;
     check_kept(&plan)?;
+    // What is being committed now must not be kept either; what comes later is refused.
+    tenants::lock_births(tx).await?;
+    check_retention(tx).await?;
     let details = serde_json::json!({ "step": "begun", "plan": plan });
     audit_entries::insert(tx, &[entry(operator, AuditAction::TenantDelete, details)]).await?;
     let tenant = tenant_records::begin_deletion(tx, &plan).await?;
@@ -81,8 +83,15 @@ async fn run(
     Ok(Deleted { tenant, plan })
 }
 
-/// Whether nothing says that a file of the tenant must be kept.
-pub(super) fn check_kept(plan: &DeletionPlan) -> Result<(), Error> {
+/// Whether nothing says that a file of the tenant must be kept. What stands in the way is counted only where something does.
+pub(super) async fn check_retention(tx: &mut TenantTx) -> Result<(), Error> {
+    match tenant_records::keeps_files(tx).await? {
+        true => check_kept(&tenant_records::plan_deletion(tx).await?),
+        false => Ok(()),
+    }
+}
+
+fn check_kept(plan: &DeletionPlan) -> Result<(), Error> {
     if plan.retained_file_count == 0 {
         return Ok(());
     }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::{delete::check_kept, directory::CACHE_SECONDS};
+use super::{delete, directory::CACHE_SECONDS};
 use crate::{
     app::{App, Error, uploads::expire::give_up_all},
     db::{
@@ -108,9 +108,8 @@ async fn check_retention(app: &App, tenant: TenantId) -> Result<(), Error> {
         return Ok(());
     }
     let mut tx = app.db.tenant_tx(tenant, &Viewer::system()).await?;
-    let plan = tenant_records::plan_deletion(&mut tx).await;
-    let plan = tx.finish(plan).await?;
-    check_kept(&plan)
+    let checked = delete::check_retention(&mut tx).await;
+    tx.finish(checked).await
 }
 
 async fn erase_rows(app: &App, tenant: TenantId) -> Result<usize, Error> {

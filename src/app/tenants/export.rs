@@ -7,6 +7,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use futures::{Stream, stream};
+use uuid::Uuid;
 
 use super::{entry, get};
 use crate::{
@@ -48,9 +49,23 @@ pub enum ExportRecord {
 /// Where an export has come to.
 enum Place {
     Start(Box<TenantRecord>),
+    /// Behind this file.
     Files(Option<FileId>),
+    /// Among the versions of these files.
+    Versions(Versions),
     Audit(Timestamp, i64),
     End,
+}
+
+/// A page of files whose versions are being told. A file may have any number of them, so they come in pages too.
+struct Versions {
+    files: Vec<FileId>,
+    /// Those of the files that are not told yet.
+    waiting: VecDeque<File>,
+    /// The version that was told last.
+    after: (FileId, i32),
+    /// Whether no file comes behind these.
+    is_last: bool,
 }
 
 /// Begins an export: writes it into the tenant's audit log, and answers its records.
@@ -105,20 +120,26 @@ async fn read(tx: &mut TenantTx, place: Place) -> Result<(VecDeque<ExportRecord>
         }
         Place::Files(after) => {
             let mut files = files::list_after(tx, after, limit).await?;
-            let last = files.last().map(|file| file.id);
-            let is_last = files.len() < PAGE_ROWS;
             fill(tx, &mut files).await?;
-            let mut versions: VecDeque<_> = versions::list_of(tx, &lists::ids(&files)).await?.into();
-            let mut page = VecDeque::with_capacity(files.len() + versions.len());
-            for file in files {
-                let id = file.id;
-                page.push_back(ExportRecord::File(Box::new(file)));
-                while versions.front().is_some_and(|version| version.file == id) {
-                    page.extend(versions.pop_front().map(|version| ExportRecord::Version(Box::new(version))));
-                }
-            }
-            let begin = Place::Audit(Timestamp::UNIX_EPOCH, 0);
-            Ok((page, if is_last { begin } else { Place::Files(last) }))
+            let versions = Versions {
+                files: lists::ids(&files),
+                is_last: files.len() < PAGE_ROWS,
+                waiting: files.into(),
+                after: (FileId::from_uuid(Uuid::nil()), 0),
+            };
+            Ok((VecDeque::new(), Place::Versions(versions)))
+        }
+        Place::Versions(mut told) => {
+            let rows = versions::list_after(tx, &told.files, told.after, limit).await?;
+            let is_all = rows.len() < PAGE_ROWS;
+            told.after = rows.last().map_or(told.after, |last| (last.file, last.stored.version));
+            let page = weave(&mut told.waiting, rows, is_all);
+            let next = match (is_all, told.is_last) {
+                (false, _) => Place::Versions(told),
+                (true, true) => Place::Audit(Timestamp::UNIX_EPOCH, 0),
+                (true, false) => Place::Files(told.files.last().copied()),
+            };
+            Ok((page, next))
         }
         Place::Audit(time, n) => {
             let entries = audit_entries::list_after(tx, (time, n), limit).await?;
@@ -128,4 +149,23 @@ async fn read(tx: &mut TenantTx, place: Place) -> Result<(VecDeque<ExportRecord>
         }
         Place::End => Ok((VecDeque::new(), Place::End)),
     }
+}
+
+/// Each file before its versions; both come in the order of the files' ids.
+fn weave(
+    waiting: &mut VecDeque<File>,
+    versions: Vec<ExportedVersion>,
+    is_all: bool,
+) -> VecDeque<ExportRecord> {
+    let mut page = VecDeque::with_capacity(versions.len());
+    for version in versions {
+        while waiting.front().is_some_and(|file| file.id <= version.file) {
+            page.extend(waiting.pop_front().map(|file| ExportRecord::File(Box::new(file))));
+        }
+        page.push_back(ExportRecord::Version(Box::new(version)));
+    }
+    if is_all {
+        page.extend(waiting.drain(..).map(|file| ExportRecord::File(Box::new(file))));
+    }
+    page
 }
