@@ -3,7 +3,7 @@
 use strongroom::proto::admin::v1::export_tenant_response::Record;
 
 use crate::{
-    harness::{PART, reason, service_test, spec},
+    harness::{PART, file_id, reason, service_test, spec},
     tenant_life::lived_in,
 };
 
@@ -73,12 +73,12 @@ fn every_version_of_a_file_is_told_behind_it_however_many_there_are() {
         let alice = s.alice();
         let mut expected = Vec::new();
         for (name, restore_count) in [("first", 1), ("changed often", 450), ("last", 0)] {
-            let file = alice.upload(spec(name), b"x").await.unwrap();
-            expected.push((file.id.clone(), None));
-            expected.push((file.id.clone(), Some(1)));
+            let id = file_id(&alice.upload(spec(name), b"x").await.unwrap());
+            expected.push((id.clone(), None));
+            expected.push((id.clone(), Some(1)));
             for version in 2..restore_count + 2 {
-                alice.restore_version(&file.id, 1).await.unwrap();
-                expected.push((file.id.clone(), Some(version)));
+                alice.restore_version(&id, 1).await.unwrap();
+                expected.push((id.clone(), Some(version)));
             }
         }
         let records = s.operator().export_tenant(&alice.tenant_id().await).await.unwrap();
