@@ -12,16 +12,19 @@
 mod database;
 mod direct;
 mod fsync;
+mod garage;
 #[path = "../../tests/e2e/identity.rs"]
 mod identity;
 mod lab;
 mod large;
 mod machine;
+mod measure;
 mod meter;
 mod options;
 mod pgbench;
 mod process;
 mod report;
+mod results;
 mod row;
 mod service;
 mod site;
@@ -32,7 +35,7 @@ mod wire;
 
 use std::process::ExitCode;
 
-use self::{lab::Lab, options::Options, row::Row};
+use self::{lab::Lab, options::Options, results::Results, row::Row};
 
 /// What can go wrong is told to whoever runs this, and nothing else is done about it.
 type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -60,7 +63,7 @@ fn main() -> ExitCode {
 }
 
 async fn run(options: &Options) -> Outcome<()> {
-    let rows: Vec<Row> = Row::all(options).into_iter().filter(|row| options.wants(&row.name())).collect();
+    let rows: Vec<Row> = Row::all().into_iter().filter(|row| options.wants(&row.name())).collect();
     if rows.is_empty() {
         return Err("no row has such a name; --list shows them".into());
     }
@@ -70,7 +73,7 @@ async fn run(options: &Options) -> Outcome<()> {
     }
     eprintln!("starting the services");
     let mut lab = Lab::start(options, &rows).await?;
-    let measured = measure(&mut lab, &rows, options.rounds).await;
+    let measured = measure_all(&mut lab, &rows, options.rounds).await;
     let machine = machine::describe(&lab).await;
     lab.close().await;
     let results = measured?;
@@ -81,8 +84,8 @@ async fn run(options: &Options) -> Outcome<()> {
     Ok(())
 }
 
-async fn measure(lab: &mut Lab, rows: &[Row], rounds: usize) -> Outcome<report::Results> {
-    let mut results = report::Results::new(rows);
+async fn measure_all(lab: &mut Lab, rows: &[Row], rounds: usize) -> Outcome<Results> {
+    let mut results = Results::new(rows);
     for round in 0..rounds {
         // Another order each time, so that no row always runs at the same moment or behind the same neighbour.
         let mut order: Vec<usize> = (0..rows.len()).collect();
@@ -95,7 +98,8 @@ async fn measure(lab: &mut Lab, rows: &[Row], rounds: usize) -> Outcome<report::
             if round >= row.rounds_max() {
                 continue;
             }
-            let sample = row.measure(lab).await.map_err(|error| format!("{}: {error}", row.name()))?;
+            let sample =
+                measure::measure(*row, lab).await.map_err(|error| format!("{}: {error}", row.name()))?;
             eprintln!("[{}/{rounds}] {}: {}", round + 1, row.name(), sample.in_short(row.unit()));
             results.add(place, sample);
         }

@@ -2,14 +2,13 @@
 //! tenant by row-level security, prepared and pipelined. Nothing checks, answers or batches: what one file costs at the
 //! least, where it is one transaction.
 
-use std::{path::PathBuf, process::Stdio};
+use std::{path::PathBuf, process::Stdio, time::Duration};
 
 use tokio::process::Command;
 
 use crate::{
     Outcome,
     database::{APP_LOGIN, TestDatabase},
-    lab::Lab,
     meter::{Meter, Sample},
     row::Tenants,
     site::Site,
@@ -40,32 +39,38 @@ impl Pgbench {
         Ok(Self { program, database, many, one })
     }
 
+    /// So many clients for so long.
+    pub(crate) async fn run(
+        &self,
+        site: &Site,
+        window: Duration,
+        clients: usize,
+        tenants: Tenants,
+    ) -> Outcome<Sample> {
+        let script = if tenants == Tenants::Many { &self.many } else { &self.one };
+        let mut command = Command::new(&self.program);
+        command.arg("--no-vacuum").arg("--protocol=prepared").arg("--file").arg(script);
+        command.args([format!("--client={clients}"), format!("--time={}", window.as_secs())]);
+        command.arg(format!("--jobs={}", clients.min(2))).arg(self.database.url(APP_LOGIN));
+        let meter = Meter::start(site, None, None);
+        let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await?;
+        let used = meter.pause(site);
+        let said = String::from_utf8_lossy(&output.stdout);
+        let figure = |name: &str| {
+            let line = said.lines().find_map(|line| line.strip_prefix(name))?;
+            line.split_whitespace().next()?.parse::<f64>().ok()
+        };
+        let (Some(done), Some(rate)) =
+            (figure("number of transactions actually processed: "), figure("tps = "))
+        else {
+            return Err(format!("pgbench said: {said}{}", String::from_utf8_lossy(&output.stderr)).into());
+        };
+        Ok(Sample { rate, ..used.sample(done, done / 1000.0) })
+    }
+
     pub(crate) async fn close(self) {
         self.database.drop().await;
     }
-}
-
-#[allow(clippy::cast_precision_loss, reason = "far below 2^52")]
-pub(crate) async fn run(lab: &mut Lab, clients: usize, tenants: Tenants) -> Outcome<Sample> {
-    let pgbench = lab.pgbench.as_ref().ok_or("pgbench was not prepared")?;
-    let script = if tenants == Tenants::Many { &pgbench.many } else { &pgbench.one };
-    let mut command = Command::new(&pgbench.program);
-    command.arg("--no-vacuum").arg("--protocol=prepared").arg("--file").arg(script);
-    command.args([format!("--client={clients}"), format!("--time={}", lab.window.as_secs())]);
-    command.arg(format!("--jobs={}", clients.min(2))).arg(pgbench.database.url(APP_LOGIN));
-    let meter = Meter::start(&lab.site, None, None);
-    let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await?;
-    let used = meter.pause(&lab.site);
-    let said = String::from_utf8_lossy(&output.stdout);
-    let figure = |name: &str| {
-        let line = said.lines().find_map(|line| line.strip_prefix(name))?;
-        line.split_whitespace().next()?.parse::<f64>().ok()
-    };
-    let (Some(done), Some(rate)) = (figure("number of transactions actually processed: "), figure("tps = "))
-    else {
-        return Err(format!("pgbench said: {said}{}", String::from_utf8_lossy(&output.stderr)).into());
-    };
-    Ok(Sample { rate, ..used.sample(done, done / 1000.0) })
 }
 
 /// Tenants with numbers for ids.

@@ -1,4 +1,4 @@
-//! Medians, and the tables.
+//! The tables.
 
 use std::fmt::Write as _;
 
@@ -9,45 +9,10 @@ use crate::{
     meter::{Sample, Unit},
     options::Options,
     process::Cpu,
+    results::{Results, mebibytes, spread},
     row::Row,
     targets::targets,
 };
-
-/// Every sample of every row.
-pub(crate) struct Results(Vec<(Row, Vec<Sample>)>);
-
-impl Results {
-    pub(crate) fn new(rows: &[Row]) -> Self {
-        Self(rows.iter().map(|row| (*row, Vec::new())).collect())
-    }
-
-    pub(crate) fn add(&mut self, row: usize, sample: Sample) {
-        self.0[row].1.push(sample);
-    }
-
-    /// The median of something, where the row was measured.
-    pub(crate) fn median(&self, row: Row, of: impl Fn(&Sample) -> f64) -> Option<f64> {
-        let (_, samples) = self.0.iter().find(|(measured, _)| *measured == row)?;
-        spread(samples, of).map(|spread| spread.median)
-    }
-}
-
-struct Spread {
-    min: f64,
-    median: f64,
-    max: f64,
-}
-
-fn spread(samples: &[Sample], of: impl Fn(&Sample) -> f64) -> Option<Spread> {
-    let mut values: Vec<f64> = samples.iter().map(of).collect();
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    let median = match values.len() % 2 {
-        0 => (values.get(middle.checked_sub(1)?)? + values.get(middle)?) / 2.0,
-        _ => *values.get(middle)?,
-    };
-    Some(Spread { min: *values.first()?, median, max: *values.last()? })
-}
 
 /// The tables, as Markdown.
 pub(crate) fn markdown(machine: &Facts, results: &Results, options: &Options) -> String {
@@ -121,11 +86,6 @@ fn line(row: Row, samples: &[Sample]) -> String {
         optional(median(&|sample| sample.latency.map_or(f64::NAN, |of| of.p99)), "ms"),
         optional(median(&|sample| sample.peak_bytes.map_or(f64::NAN, mebibytes)), "MiB"),
     )
-}
-
-#[allow(clippy::cast_precision_loss, reason = "far below 2^52")]
-pub(crate) fn mebibytes(bytes: u64) -> f64 {
-    bytes as f64 / f64::from(1 << 20)
 }
 
 /// Three significant figures are more than such a measurement has.

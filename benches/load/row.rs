@@ -1,17 +1,6 @@
 //! The rows: what is measured, and what each is called.
 
-use crate::{
-    Outcome,
-    direct::{self, Signing},
-    fsync,
-    lab::Lab,
-    large,
-    meter::{Sample, Unit},
-    options::Options,
-    pgbench,
-    site::Store,
-    small,
-};
+use crate::{meter::Unit, site::Store};
 
 /// Whose files they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +9,13 @@ pub(crate) enum Tenants {
     Many,
     /// One, whose quota row everyone waits for.
     One,
+}
+
+/// Whether the signature covers the bytes, which costs the client a SHA-256 of them, and the server another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Signing {
+    Payload,
+    Headers,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +37,7 @@ pub(crate) enum Row {
 }
 
 impl Row {
-    pub(crate) fn all(_: &Options) -> Vec<Self> {
+    pub(crate) fn all() -> Vec<Self> {
         use Tenants::{Many, One};
         let small = |store, clients, tenants| Self::Small { store, clients, tenants };
         let mut rows = Vec::new();
@@ -99,17 +95,5 @@ impl Row {
     /// A peak is no matter of medians, and this row takes a minute.
     pub(crate) fn rounds_max(self) -> usize {
         if self == Self::Crowd { 1 } else { usize::MAX }
-    }
-
-    pub(crate) async fn measure(self, lab: &mut Lab) -> Outcome<Sample> {
-        match self {
-            Self::Upload(store) => large::upload(lab, store).await,
-            Self::Download(store) => large::download(lab, store).await,
-            Self::Direct(signing) => direct::upload(lab, signing).await,
-            Self::Small { store, clients, tenants } => small::uploads(lab, store, clients, tenants).await,
-            Self::Pgbench { clients, tenants } => pgbench::run(lab, clients, tenants).await,
-            Self::Fsync { clients } => fsync::run(lab, clients).await,
-            Self::Crowd => large::crowd(lab).await,
-        }
     }
 }

@@ -7,7 +7,7 @@ use secrecy::SecretString;
 use crate::{
     Outcome,
     database::{APP_LOGIN, SYSTEM_LOGIN, TestDatabase},
-    direct::Garage,
+    garage::Garage,
     identity::{AUDIENCE, ISSUER, IdentityProvider},
     process::Cpu,
     service::Service,

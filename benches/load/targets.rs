@@ -1,9 +1,8 @@
 //! What we want to reach, and whether we do.
 
 use crate::{
-    direct::Signing,
-    report::{Results, mebibytes},
-    row::{Row, Tenants},
+    results::{Results, mebibytes},
+    row::{Row, Signing, Tenants},
     site::Store,
 };
 

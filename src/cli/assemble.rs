@@ -7,17 +7,18 @@ use tokio::{net::TcpListener, sync::watch, time::timeout};
 
 use super::{
     ambient,
-    providers::{OpenError, open_stores_with},
+    providers::open_stores_with,
+    start_error::StartError,
     surroundings::{Observed, Surroundings},
 };
 use crate::{
     app::{App, Limits, Parts},
     config::Config,
     crypto::sealer::Sealer,
-    db::{Database, DatabaseOptions, DbError, RoleError},
+    db::{Database, DatabaseOptions},
     domain::{
         digest::Digest,
-        policy::{Policy, ScanRule, UnknownPreset},
+        policy::{Policy, ScanRule},
     },
     grpc::{
         GrpcServer,
@@ -30,35 +31,6 @@ use crate::{
 
 /// Background work drains by itself; this is for giving back what it cut.
 const WORK_END: Duration = Duration::from_secs(5);
-
-/// Why the service does not start.
-#[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "each variant wraps what its name says")]
-pub enum StartError {
-    #[error(transparent)]
-    Database(#[from] DbError),
-    #[error(transparent)]
-    Role(#[from] RoleError),
-    #[error(transparent)]
-    Storage(#[from] OpenError),
-    #[error("tenants.preset: {0}")]
-    Preset(#[from] UnknownPreset),
-    #[error("read the keys of auth.issuers: {0}")]
-    Auth(#[source] Box<dyn std::error::Error + Send + Sync>),
-    #[error(
-        "refusing to start: the preset `{0}` demands a scan and this server has no scanner; \
-         set scanning.accept_unscanned = true to accept files that nothing scanned"
-    )]
-    ScanRequired(String),
-    #[error("secrets.page_token_key must be 32 bytes in base64")]
-    PageTokenKey,
-    #[error("listen: {0}")]
-    Listen(#[from] std::io::Error),
-    #[error("serve: {0}")]
-    Serve(#[source] Box<dyn std::error::Error + Send + Sync>),
-    #[error("work: {0}")]
-    Work(#[source] Box<dyn std::error::Error + Send + Sync>),
-}
 
 /// A service that is ready to run.
 pub struct Service {

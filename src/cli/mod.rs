@@ -9,6 +9,7 @@ mod jobs;
 mod migrate;
 mod providers;
 mod serve;
+mod start_error;
 mod storage;
 mod surroundings;
 mod sweep;
@@ -18,7 +19,8 @@ use std::{io::Write as _, path::PathBuf, process::ExitCode, sync::Arc};
 
 use clap::{Parser, Subcommand};
 
-pub use assemble::{Service, StartError, assemble};
+pub use assemble::{Service, assemble};
+pub use start_error::StartError;
 
 use crate::config::{Config, ConfigError, Sources};
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle, time::timeout};
 
-use super::assemble::StartError;
+use super::start_error::StartError;
 use crate::{
     config::EdgeConfig,
     db::{Database, DbError, blobs},
