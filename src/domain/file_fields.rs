@@ -3,9 +3,10 @@
 use chrono::TimeDelta;
 use serde_json::{Map, Value};
 
-use super::{
-    clock::Timestamp, policy::Policy, text, upload_spec::RETENTION_DAYS_MAX, violations::Violations,
-};
+use super::{clock::Timestamp, policy::Policy, text, violations::Violations};
+
+/// The longest retention, in days: a century.
+pub const RETENTION_DAYS_MAX: i32 = 36_500;
 
 /// A name is one line, and its extension is not blocked.
 pub fn check_name(field: &str, name: &str, policy: &Policy, wrong: &mut Violations) {

@@ -21,8 +21,6 @@ use super::{
 pub const ATTACHMENTS_MAX: usize = 100;
 /// The longest type or field name of an entity, in characters.
 pub const ENTITY_NAME_CHARACTERS_MAX: usize = 64;
-/// The longest retention, in days: a century.
-pub const RETENTION_DAYS_MAX: i32 = 36_500;
 
 /// A spec as it came in, with nothing checked but the shape.
 #[derive(Debug, Clone, Default)]
@@ -226,8 +224,11 @@ impl UploadSpec {
 
     fn check_times(&self, now: Timestamp, wrong: &mut Violations) {
         fields::check_expire_time("spec.expire_time", self.expire_time, now, wrong);
-        if !(0..=RETENTION_DAYS_MAX).contains(&self.retention_days) {
-            wrong.add("spec.retention_days", format!("must be from 0 (never) to {RETENTION_DAYS_MAX}"));
+        if !(0..=fields::RETENTION_DAYS_MAX).contains(&self.retention_days) {
+            wrong.add(
+                "spec.retention_days",
+                format!("must be from 0 (never) to {}", fields::RETENTION_DAYS_MAX),
+            );
             return;
         }
         let until = self.retain_until_time;
