@@ -58,6 +58,8 @@ pub enum Fault {
         /// Bytes that still arrive.
         after_bytes: u64,
     },
+    /// One bit of a download is another one on its way: the first of its first byte. Other operations do not know this fault.
+    FlipBit,
 }
 
 /// Which call fails, and how.
@@ -231,6 +233,19 @@ fn cut(stream: ByteStream, after_bytes: u64, error: Option<StorageError>) -> Byt
     pieces.chain(stream::iter(error.map(Err))).boxed()
 }
 
+fn flipped(stream: ByteStream) -> ByteStream {
+    let pieces = stream.enumerate().map(|(nth, piece)| {
+        piece.map(|bytes| {
+            let mut bytes = bytes.to_vec();
+            if let Some(first) = bytes.first_mut().filter(|_| nth == 0) {
+                *first ^= 1;
+            }
+            bytes.into()
+        })
+    });
+    pieces.boxed()
+}
+
 #[async_trait]
 impl ObjectStorage for Flaky {
     fn provider(&self) -> &str {
@@ -306,6 +321,7 @@ impl ObjectStorage for Flaky {
                 Ok(cut(stream, after_bytes, Some(planned(StorageErrorKind::Transient, Operation::Get))))
             }
             Some(Fault::EndStream { after_bytes }) => Ok(cut(stream, after_bytes, None)),
+            Some(Fault::FlipBit) => Ok(flipped(stream)),
             _ => Ok(stream),
         }
     }

@@ -118,6 +118,7 @@ fn neither_a_store_that_is_away_nor_one_bad_read_marks_a_file() {
             Fault::Before(StorageErrorKind::NotFound),
             Fault::EndStream { after_bytes: 100 },
             Fault::CutStream { after_bytes: 100 },
+            Fault::FlipBit,
         ] {
             s.faults.set_plan(Plan::new().on(Operation::Get, 1, fault));
             s.alice().read(&id).await.unwrap_err();
