@@ -14,7 +14,7 @@ use std::{
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use super::warnings::Warning;
+use super::{refusals::count_refusal, warnings::Warning};
 use crate::{
     app::{Error, Limits, access::OWNER_OR_ADMIN, group::Batch, idempotency::replay},
     db::{
@@ -36,7 +36,7 @@ use crate::{
         quota::{QuotaFigures, QuotaState},
     },
     jobs::Job,
-    telemetry::{Metrics, metrics::QuotaLimit},
+    telemetry::Metrics,
 };
 
 /// A finished upload.
@@ -382,15 +382,5 @@ impl Commits {
         };
         tx.commit().await?;
         Ok(if is_proven { outcome } else { Outcome::Aborted })
-    }
-}
-
-/// Counts what was refused for lack of room.
-pub(super) fn count_refusal(metrics: &Metrics, error: &Error) {
-    match error {
-        Error::QuotaBytes { .. } => metrics.quota_refused(QuotaLimit::Bytes),
-        Error::QuotaFiles { .. } => metrics.quota_refused(QuotaLimit::Files),
-        Error::FileTooLarge { .. } => metrics.quota_refused(QuotaLimit::FileSize),
-        _ => {}
     }
 }

@@ -3,19 +3,22 @@
 
 use std::sync::Arc;
 
-use super::{
-    budget::Room,
-    open::{OpenUpload, lease_seconds},
-};
+use super::budget::Room;
 use crate::{
-    app::{App, Error},
+    app::{
+        App, Error,
+        uploads::{
+            open::{OpenUpload, lease_seconds},
+            target::of_parts,
+        },
+    },
     db::{
         Viewer,
         upload_parts::{self, StoredPart},
         uploads::UploadLease,
     },
     domain::{checksum::Crc64, ids::TenantId, object_key::ObjectKey},
-    storage::{MultipartId, ObjectStorage, PartReceipt, Payload, StorageError, StorageErrorKind},
+    storage::{MultipartId, ObjectStorage, PartReceipt, Payload},
 };
 
 /// A part that is in the store.
@@ -89,14 +92,5 @@ impl PartWrite {
             true => Ok(()),
             false => Err(Error::UploadFenced),
         }
-    }
-}
-
-/// Why parts cannot be written or put together. An unfinished object that is gone was given up by someone else, when the
-/// lease had run out; nothing that was stored is lost.
-pub(super) fn of_parts(error: StorageError) -> Error {
-    match error.kind {
-        StorageErrorKind::NotFound => Error::UploadFenced,
-        _ => error.into(),
     }
 }

@@ -1,5 +1,5 @@
-//! Ends an upload that was created before. The bytes of a direct one are put together in the store and become a file at once,
-//! which nobody reads until a job has: see `verify`.
+//! Ends a direct upload: its bytes are put together in the store and become a file at once, which nobody reads until a job
+//! has: see `verify`.
 //!
 //! What it is by its first bytes is looked at here, in the object that no URL can write any more: so a type that its category
 //! does not take, or a file too large for its kind, is refused like in every upload, and the usage is counted under its kind.
@@ -7,20 +7,23 @@
 use std::sync::Arc;
 
 use futures::StreamExt as _;
-use tracing::Instrument as _;
 
-use super::{
-    commit::FinishedUpload,
-    content::{Measured, check_size},
-    direct::place,
-    message::UploadMessage,
-    open::{Target, lease_seconds, remove_object},
-    resume::{answered, request_id, resume},
-    upload::{Uploaded, count_outcome, finished, uploaded},
-    write::of_parts,
-};
+use super::place;
 use crate::{
-    app::{App, Error},
+    app::{
+        App, Error,
+        uploads::{
+            answered::{answered, request_id},
+            commit::FinishedUpload,
+            open::lease_seconds,
+            receive::{
+                content::{Measured, check_size},
+                message::Completion,
+            },
+            target::{Target, of_parts, remove_object},
+            upload::{Uploaded, finished, uploaded},
+        },
+    },
     db::{
         TenantTx, Viewer, quotas,
         resumable_uploads::{self, StoredUpload},
@@ -42,49 +45,11 @@ use crate::{
     storage::{MultipartId, ObjectStorage, PartReceipt, PutOptions, StorageErrorKind},
 };
 
-/// What the client says at the end.
-#[derive(Debug)]
-pub struct Completion {
-    /// How many bytes there are in all; 0 leaves it to what was declared, for a direct upload.
-    pub size_bytes: i64,
-    /// Their SHA-256, raw.
-    pub sha256: Option<Vec<u8>>,
-    /// The parts of a direct upload, with their etags.
-    pub parts: Vec<(i32, String)>,
-}
-
-/// Ends an upload. One that was committed before is answered again.
+/// Ends an open direct upload of this caller, or answers again what it became.
 ///
 /// # Errors
-/// `NotFound`; `UploadNotDirect`; `SizeMismatch`, `PartSizeMismatch`, `Invalid` where parts are missing: nothing is lost then,
-/// and they can be sent again; what a stream may be refused for.
-pub async fn complete(
-    app: &Arc<App>,
-    caller: &Caller,
-    id: UploadId,
-    completion: Completion,
-) -> Result<Uploaded, Error> {
-    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::caller(caller)).await?;
-    let stored = resumable_uploads::get(&mut tx, id).await.map_err(Error::from);
-    let stored = tx.finish(stored).await?;
-    let stored = stored.filter(|stored| stored.upload.created_by == caller.actor.id);
-    if !stored.ok_or(Error::NotFound("upload"))?.is_direct {
-        if !completion.parts.is_empty() {
-            return Err(Error::UploadNotDirect);
-        }
-        let Completion { size_bytes, sha256, .. } = completion;
-        let finish = UploadMessage::Finish { size_bytes, sha256 };
-        return resume(app, caller, id, futures::stream::iter([finish])).await;
-    }
-    // In a task of its own: a client that leaves does not undo what it has finished.
-    let (owned, owner) = (Arc::clone(app), caller.clone());
-    let completing = async move { complete_direct(&owned, &owner, id, completion).await };
-    let completed = app.tasks.spawn(completing.in_current_span()).await.map_err(Error::internal)?;
-    count_outcome(app, &completed);
-    completed
-}
-
-async fn complete_direct(
+/// Those of `complete`.
+pub(in crate::app::uploads) async fn complete_direct(
     app: &Arc<App>,
     caller: &Caller,
     id: UploadId,
@@ -269,7 +234,7 @@ fn file_of(
     content: Measured,
 ) -> FinishedUpload {
     let spec = CheckedSpec { request_id: Some(request_id(stored.upload.id)), ..stored.spec.clone() };
-    let blob = target.blob(&content, Crc64::of(&[]));
+    let blob = target.blob(content.size_bytes, content.sha256, Crc64::of(&[]));
     let mut finished = finished(app, caller, spec, &content, blob, (Some(stored.lease), app.clock.now()));
     finished.file.content_state = ContentState::Processing;
     finished

@@ -197,7 +197,7 @@ impl Drop for Grant {
 }
 
 /// What one part holds of the budget. Dropping it gives everything back.
-pub(super) struct Room {
+pub(in crate::app::uploads) struct Room {
     pool: Arc<Pool>,
     tenant: TenantId,
     held: Option<Grant>,

@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use tracing::Instrument as _;
 
-use super::{
-    get::seen,
-    open::{Left, clear, lease_seconds, release},
-};
+use super::get::seen;
 use crate::{
     app::{
         App, Error, audit,
         idempotency::{self, Begun},
+        uploads::{
+            give_up::{Left, clear, release},
+            open::lease_seconds,
+        },
     },
     db::{
         TenantTx, Viewer,

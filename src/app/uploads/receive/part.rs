@@ -11,7 +11,7 @@ const COPIED_BYTES_MAX: usize = 64 * 1024;
 const COPY_BUFFER_BYTES: usize = 256 * 1024;
 
 /// Bytes of one part, with the room they hold in the budget.
-pub(super) struct Part {
+pub(in crate::app::uploads) struct Part {
     chunks: Vec<Bytes>,
     copied: BytesMut,
     len_bytes: usize,
@@ -47,7 +47,7 @@ impl Part {
     }
 
     /// The body to write, and the room to give back once it is written.
-    pub(super) fn into_body(mut self) -> (Payload, Room) {
+    pub(in crate::app::uploads) fn into_body(mut self) -> (Payload, Room) {
         self.close_copies();
         (self.chunks.into_iter().collect(), self.room)
     }

@@ -1,4 +1,16 @@
 //! Receives the bytes of one upload: checks them, keeps at most a part of them, and writes full parts while more arrive.
+//!
+//! All buffers come out of one byte budget of the process (`budget`). What is learned of the bytes as they go by is in
+//! `content`, what of them was there before in `persisted`, and `write` brings parts to the store.
+
+pub(super) mod budget;
+pub(super) mod content;
+pub(super) mod hashing;
+pub(super) mod message;
+mod pace;
+mod part;
+pub(super) mod persisted;
+mod write;
 
 use std::sync::Arc;
 
@@ -7,17 +19,16 @@ use futures::Stream;
 use tokio::task::JoinSet;
 use tracing::Instrument as _;
 
-use super::{
+use self::{
     budget::TooManyWait,
     content::{Content, Measured},
-    message::UploadMessage,
-    open::{OpenUpload, Target},
+    message::{PartMessage, UploadMessage},
     pace::Pace,
     part::Part,
     persisted::{Persisted, SentAgain},
-    upload_part::PartMessage,
     write::{Mark, PartWrite, WrittenPart},
 };
+use super::{open::OpenUpload, target::Target};
 use crate::{
     app::{App, Error},
     domain::{caller::Caller, checksum::Crc64, digest::Digest, violations::Violations},
