@@ -36,6 +36,7 @@ mod providers;
 mod queue_plans;
 mod quota;
 mod resume;
+mod resume_ends;
 mod resume_parts;
 mod rounds;
 mod schedules;
