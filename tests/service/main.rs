@@ -16,6 +16,7 @@ mod copy;
 mod damaged;
 mod delete;
 mod direct;
+mod direct_versions;
 mod download;
 mod download_counts;
 mod expire;

@@ -5,6 +5,7 @@ use crate::{
     db::{
         TenantTx, Viewer, blobs,
         quotas::{self, QuotaDelta},
+        resumable_uploads::StoredUpload,
         uploads::{self, UploadLease},
     },
     domain::{ids::TenantId, object_key::ObjectKey, upload::UploadState},
@@ -23,6 +24,21 @@ pub(super) struct Left<'a> {
     pub(super) is_recorded: bool,
     /// Given up because its lease ran out: one that was renewed meanwhile goes on.
     pub(super) is_expired: bool,
+}
+
+impl<'a> Left<'a> {
+    /// Of an upload that was created before its bytes, and that is ours.
+    pub(super) fn of(tenant: TenantId, stored: &'a StoredUpload, multipart: &'a MultipartId) -> Self {
+        Self {
+            tenant,
+            lease: stored.lease,
+            key: &stored.key,
+            multipart: stored.staging_key.is_none().then_some(multipart),
+            staging_key: stored.staging_key.as_ref(),
+            is_recorded: true,
+            is_expired: false,
+        }
+    }
 }
 
 /// Ends an upload that will not become a file: first its reservation, so that nobody can commit it any more, then its

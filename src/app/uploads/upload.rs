@@ -339,7 +339,7 @@ pub(super) fn finished(
         blob,
         store_time,
         lease,
-        job: None,
+        verification: None,
         audit,
         imported,
         file: File {

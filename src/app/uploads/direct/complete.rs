@@ -14,7 +14,8 @@ use crate::{
         App, Error,
         uploads::{
             answered::{answered, request_id},
-            commit::FinishedUpload,
+            commit::{Committed, FinishedUpload, Verification},
+            give_up::{Left, give_up},
             open::lease_seconds,
             receive::{
                 content::{Measured, check_size},
@@ -40,7 +41,6 @@ use crate::{
         upload_spec::CheckedSpec,
         violations::Violations,
     },
-    jobs::Job,
     media::sniff::{SNIFF_BYTES_MAX, sniff},
     storage::{MultipartId, ObjectStorage, PartReceipt, PutOptions, StorageErrorKind},
 };
@@ -70,18 +70,49 @@ pub(in crate::app::uploads) async fn complete_direct(
         options: PutOptions::of_blob(caller.tenant_id(), Some(&caller.actor.id)),
         is_version: stored.spec.file.is_some(),
     };
-    assemble(&stored, &target, size_bytes, &completion.parts).await?;
-    let (content, sniffed) = look(&stored.spec, &target, size_bytes, &limits).await?;
-    let finished = file_of(app, caller, &stored, &target, content);
-    let job = Job::VerifyUpload { file: finished.file.id, version: finished.file.version, sha256, sniffed };
-    let job = Some((JobId::from_uuid(app.ids.uuid()), job));
-    let committed = app.commits.submit(caller.tenant_id(), FinishedUpload { job, ..finished }).await;
-    let committed = committed.unwrap_or_else(|lost| Err(Error::OutcomeUnknown(lost.into())))?;
-    if let Some(staging_key) = stored.staging_key {
-        // What a URL that is still alive writes there later is swept.
-        remove_object(&Target { key: staging_key, ..target }).await;
+    let committed = async {
+        assemble(&stored, &target, size_bytes, &completion.parts).await?;
+        let (content, sniffed) = look(&stored.spec, &target, size_bytes, &limits).await?;
+        let verification = Some(Verification { id: JobId::from_uuid(app.ids.uuid()), sha256, sniffed });
+        let finished = FinishedUpload { verification, ..file_of(app, caller, &stored, &target, content) };
+        let committed = app.commits.submit(caller.tenant_id(), finished).await;
+        committed.unwrap_or_else(|lost| Err(Error::OutcomeUnknown(lost.into())))
     }
-    Ok(uploaded(committed.answer))
+    .await;
+    clear_behind(app, caller, &stored, target, &committed).await;
+    committed.map(|committed| uploaded(committed.answer))
+}
+
+/// What became a file leaves nothing where it was sent to; what did not, no copy that nobody will ask for: the next attempt
+/// makes its own. What can never become a file, because the one that it is a version of is gone or not the caller's to change
+/// any more, is given up.
+async fn clear_behind(
+    app: &App,
+    caller: &Caller,
+    stored: &StoredUpload,
+    target: Target,
+    committed: &Result<Committed, Error>,
+) {
+    match (committed, stored.staging_key.clone()) {
+        (Ok(committed), Some(staging_key)) => {
+            if committed.is_replay {
+                remove_object(&target).await;
+            }
+            // What a URL that is still alive writes there later is swept.
+            remove_object(&Target { key: staging_key, ..target }).await;
+        }
+        (Err(Error::NotFound(_) | Error::NotAllowed(_)), _) => {
+            let multipart = MultipartId::new(stored.multipart_id.as_str());
+            let left = Left::of(caller.tenant_id(), stored, &multipart);
+            if let Err(error) = give_up(app, target.store.as_ref(), left).await {
+                tracing::warn!(upload = %stored.lease.id, %error, "give up direct upload");
+            }
+        }
+        // It may be a file.
+        (Err(Error::OutcomeUnknown(_)), _) => {}
+        (Err(_), Some(_)) => remove_object(&target).await,
+        (Ok(_) | Err(_), None) => {}
+    }
 }
 
 /// Takes the upload over; answers nothing for one that is a file. One of one piece gets a key that was never copied to: a
@@ -135,6 +166,7 @@ async fn assemble(
     parts: &[(i32, String)],
 ) -> Result<(), Error> {
     let Target { store, key, options, .. } = target;
+    check_named(parts, size_bytes.div_ceil(stored.upload.part_size_bytes).max(1))?;
     let made = match &stored.staging_key {
         Some(staging_key) => {
             let staged = match store.head(staging_key).await {
@@ -152,7 +184,11 @@ async fn assemble(
             match store.list_parts(key, &multipart).await {
                 Ok(receipts) => {
                     check_parts(stored, size_bytes, &receipts, parts)?;
-                    store.complete_multipart(key, &multipart, &receipts).await.map_err(of_parts)?;
+                    let put_together = store.complete_multipart(key, &multipart, &receipts).await;
+                    put_together.map_err(|error| match error.kind {
+                        StorageErrorKind::InvalidInput => sent_again_meanwhile(),
+                        _ => of_parts(error),
+                    })?;
                 }
                 // It was put together before, and the commit was not.
                 Err(error) if error.kind == StorageErrorKind::NotFound => {}
@@ -162,6 +198,12 @@ async fn assemble(
         }
     };
     check_total(size_bytes, made)
+}
+
+/// A URL is alive until the parts are together.
+fn sent_again_meanwhile() -> Error {
+    let wrong = "were sent again while they were put together; complete again with their etags of now";
+    Violations::one("parts", wrong).into()
 }
 
 fn check_total(declared: u64, received: u64) -> Result<(), Error> {
@@ -199,6 +241,20 @@ fn check_parts(
         wrong.add("parts", format!("part {} was sent, and there are only {count}", receipt.number));
     }
     Ok(wrong.into_result()?)
+}
+
+/// Whether the client names parts that there are, each once.
+fn check_named(parts: &[(i32, String)], count: u64) -> Result<(), Violations> {
+    let mut wrong = Violations::new();
+    for (place, (number, _)) in parts.iter().enumerate() {
+        let field = format!("parts[{place}].number");
+        if !u64::try_from(*number).is_ok_and(|number| (1..=count).contains(&number)) {
+            wrong.add(field, format!("there is no part {number}: they are numbered from 1 to {count}"));
+        } else if parts[..place].iter().any(|(before, _)| before == number) {
+            wrong.add(field, format!("part {number} is named twice"));
+        }
+    }
+    wrong.into_result()
 }
 
 /// What the object is by its first bytes, if its category takes such files.

@@ -35,10 +35,6 @@ pub(in crate::app::uploads) fn demands(mut spec: UploadSpec) -> UploadSpec {
     if spec.size_bytes.is_some_and(|size| u64::try_from(size).is_ok_and(|size| size > size_max())) {
         spec.unreadable.add("spec.size_bytes", format!("of a direct upload must be at most {}", size_max()));
     }
-    if !spec.file_id.is_empty() {
-        spec.unreadable
-            .add("spec.file_id", "is not taken by a direct upload; upload the version by UploadFile");
-    }
     spec
 }
 
