@@ -84,9 +84,20 @@ fn one_request_id_is_one_direct_upload_with_fresh_urls_and_no_other_kind_of_uplo
         let alice = s.alice();
         let id = "0198c0de-0000-7000-8000-000000000001".to_owned();
         let asked = UploadSpec { request_id: id, ..sized("a.bin", 2 * PART + 7) };
+        let mut created = Vec::new();
+        let at_once = (0..8).map(|_| alice.create_direct(asked.clone()));
+        for answer in futures::future::join_all(at_once).await {
+            match answer {
+                Ok(direct) => created.push(direct),
+                Err(busy) => assert_eq!(reason(&busy), "REQUEST_IN_PROGRESS"),
+            }
+        }
         let first = alice.create_direct(asked.clone()).await.unwrap();
-        let again = alice.create_direct(asked.clone()).await.unwrap();
-        assert_eq!((&again.id, again.parts.len()), (&first.id, 3));
+        assert_eq!(first.parts.len(), 3);
+        assert!(created.iter().all(|direct| direct.id == first.id), "{created:?}");
+        // What those made who came too late goes with them.
+        let multiparts = s.store.list_multiparts("", None, 10).await.unwrap().multiparts;
+        assert_eq!(multiparts.len(), 1, "{multiparts:?}");
         assert_eq!(alice.quota().await.unwrap().reserved_bytes, asked.size_bytes.unwrap());
         assert_eq!(reason(&alice.create(asked).await.unwrap_err()), "REQUEST_ID_REUSED");
         alice.cancel(&first.id).await.unwrap();

@@ -56,18 +56,19 @@ fn an_upload_that_was_put_together_and_not_committed_takes_no_more_bytes_and_can
 #[test]
 fn bytes_that_come_after_the_lease_has_run_out_are_refused_and_renew_nothing() {
     service_test(|s| async move {
+        const SIZE: usize = 6 * PART + 1234;
         let data = pattern(SIZE);
-        // One reserves as its bytes come, the other only records its parts.
-        for spec in [spec("a.bin"), sized("b.bin", SIZE)] {
+        // One reserves four parts at once, and all of them have come; the other only records its parts.
+        for (spec, before) in [(spec("a.bin"), 4 * PART), (sized("b.bin", SIZE), PART)] {
             let upload = s.alice().create(spec).await.unwrap();
             let mut live = Live::begin(&s);
-            live.send(resume_messages(&upload.id, &data[..PART + 5], 0, false)).await;
-            s.until("the first part is stored", || async {
-                s.alice().upload_at(&upload.id).await.unwrap().persisted_size_bytes == PART as i64
+            live.send(resume_messages(&upload.id, &data[..before], 0, false)).await;
+            s.until("what came is stored", || async {
+                s.alice().upload_at(&upload.id).await.unwrap().persisted_size_bytes == before as i64
             })
             .await;
             s.clock.advance(Duration::hours(25));
-            live.send_while_heard(resume_messages(&upload.id, &data, PART + 5, true)[1..].to_vec()).await;
+            live.send_while_heard(resume_messages(&upload.id, &data, before, true)[1..].to_vec()).await;
             let late = live.answer().await.unwrap_err();
             assert_eq!((late.code(), reason(&late)), (Code::Aborted, "UPLOAD_FENCED".to_owned()));
             assert_eq!(s.alice().upload_at(&upload.id).await.unwrap_err().code(), Code::NotFound);

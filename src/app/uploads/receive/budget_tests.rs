@@ -139,7 +139,7 @@ fn a_part_larger_than_the_reserve_takes_what_it_has_beyond_before_its_first_byte
     other.grow(60).now_or_never().unwrap().unwrap();
     large.grow(PART).now_or_never().expect("it takes the reserve").unwrap();
     assert_eq!(budget.used_bytes(), 100);
-    assert!(budget.room(tenant(3), PART).grow(15).now_or_never().is_none(), "the reserve is taken");
+    assert!(budget.room(tenant(3), PART).grow(16).now_or_never().is_none(), "the reserve is taken");
     drop((large, other));
     assert_eq!(budget.used_bytes(), 0);
 }
