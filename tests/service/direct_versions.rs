@@ -280,3 +280,25 @@ fn completing_a_version_twice_answers_the_same_and_makes_one() {
         assert_eq!(alice.versions(&id, 0).await.unwrap().len(), 2);
     });
 }
+
+#[test]
+fn a_first_version_that_nobody_has_verified_yet_is_overtaken_by_one_that_was() {
+    direct_test(|s| async move {
+        let alice = s.alice();
+        let first = UploadSpec { size_bytes: Some(3), ..spec("a.txt") };
+        let direct = alice.create_direct(first).await.unwrap();
+        let sent = s.send(&direct, b"one").await;
+        let id = alice.complete_direct(&direct.id, &sent).await.unwrap().file.unwrap().id;
+        s.owner.run("UPDATE jobs SET run_time = run_time + interval '1 hour'").await;
+        completed(&s, &alice, &id, &png(100)).await.unwrap();
+        assert_eq!(alice.get(&id).await.unwrap().state(), FileState::Processing);
+        assert_eq!(worker::due_jobs(&s.app).await, 1);
+        let overtaken = alice.get(&id).await.unwrap();
+        assert_eq!((overtaken.version, overtaken.state()), (2, FileState::Available));
+        s.owner.run("UPDATE jobs SET run_time = run_time - interval '1 hour'").await;
+        assert_eq!(worker::due_jobs(&s.app).await, 1);
+        let file = alice.get(&id).await.unwrap();
+        assert_eq!((file.version, &file.sha256), (2, &overtaken.sha256));
+        assert_eq!(alice.read_version(&id, 1).await.unwrap(), b"one"[..]);
+    });
+}
