@@ -113,6 +113,22 @@ pub enum Error {
         "the bytes sent again are not those stored before; cancel this upload and create another one for other bytes"
     )]
     SentAgainDiffers,
+    /// The upload has all of its bytes.
+    #[error(
+        "the upload ends with its {size_bytes} bytes: it was finished with them, or its last part is not a whole one; finish it with them, or cancel it and create another one for other bytes"
+    )]
+    UploadEnds {
+        /// How many it has.
+        size_bytes: u64,
+    },
+    /// There is no room for one of the upload's parts.
+    #[error(
+        "the parts of this upload have {part_size_bytes} bytes, for which this server has no room any more; cancel it and create another one"
+    )]
+    UploadPartsTooLarge {
+        /// The size of its parts.
+        part_size_bytes: u64,
+    },
     /// The upload is a file already.
     #[error("the upload was committed and is file {0}; delete the file instead")]
     UploadCommitted(FileId),

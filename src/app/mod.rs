@@ -36,7 +36,7 @@ use self::{
     quotas::recent::RecentQuotas,
     rotation::Rotation,
     tenants::TenantDirectory,
-    uploads::{budget::ByteBudget, commit::Commits, hashing::Hashing},
+    uploads::{ByteBudget, Hashing, commit::Commits},
 };
 use crate::{
     config::{

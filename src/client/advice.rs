@@ -27,6 +27,7 @@ pub(super) fn for_reason(reason: ErrorReason) -> Option<&'static str> {
         R::Overloaded | R::StorageUnavailable | R::DatabaseUnavailable | R::ShuttingDown => "try again later",
         R::UploadNotFinished => "no file was stored: send it again, or go on with the upload",
         R::UploadFenced => "no file was stored here: see whether another client went on, or send it again",
+        R::UploadPartsTooLarge => "cancel the upload and send it again",
         R::UploadCommitted => "the file is there: delete it if it is not wanted",
         R::DirectUploadUnsupported => "upload through the service",
         R::UploadIsDirect => "send the bytes to the upload's URLs",

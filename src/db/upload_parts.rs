@@ -65,8 +65,9 @@ pub async fn list(tx: &mut TenantTx, upload: UploadId) -> Result<Vec<StoredPart>
     rows.into_iter().map(Row::read).collect()
 }
 
-/// Records a part and renews the lease, in one statement; false when the upload is no longer ours. A part of the same number
-/// that an earlier writer left behind a gap is replaced. `sniffed_mime_type` counts with the first part.
+/// Records a part and renews the lease, in one statement; false when the upload is no longer ours, or its lease has run out. A
+/// part of the same number that an earlier writer left behind a gap is replaced. `sniffed_mime_type` counts with the first
+/// part.
 pub async fn record(
     tx: &mut TenantTx,
     lease: UploadLease,
@@ -80,6 +81,7 @@ pub async fn record(
              UPDATE uploads SET lease_expire_time = app.now() + make_interval(secs => {}),
                  sniffed_mime_type = CASE {} WHEN 1 THEN {} ELSE sniffed_mime_type END
              WHERE tenant_id = {} AND id = {} AND lease_epoch = {} AND state = 1
+               AND lease_expire_time > app.now()
              RETURNING tenant_id, id)
          INSERT INTO upload_parts (tenant_id, upload_id, number, size_bytes, etag, crc64nvme, sha256_state)
          SELECT tenant_id, id, {}, {}, {}, {}, {} FROM renewed

@@ -93,7 +93,8 @@ pub async fn insert(tx: &mut TenantTx, upload: &NewUpload) -> Result<(), DbError
     .map(|_| ())
 }
 
-/// Records more (or fewer) reserved bytes and renews the lease; false when the upload is no longer ours.
+/// Records more (or fewer) reserved bytes and renews the lease; false when the upload is no longer ours, or its lease has run
+/// out: what cannot be committed any more is not renewed.
 pub async fn grow(
     tx: &mut TenantTx,
     lease: UploadLease,
@@ -104,7 +105,7 @@ pub async fn grow(
         "grow reservation",
         "UPDATE uploads SET reserved_bytes = reserved_bytes + {},
             lease_expire_time = app.now() + make_interval(secs => {})
-         WHERE tenant_id = {} AND id = {} AND lease_epoch = {} AND state = 1",
+         WHERE tenant_id = {} AND id = {} AND lease_epoch = {} AND state = 1 AND lease_expire_time > app.now()",
     )
     .bind::<BigInt, _>(by_bytes)
     .bind::<Double, _>(f64::from(lease_seconds))

@@ -67,7 +67,8 @@ pub async fn conclude(
     };
     let reason = verified.err();
     let sha256 = verified.unwrap_or(Digest::UNKNOWN);
-    // 1: processing. Another version may be the current one by now.
+    // 1: processing. It need not be the current version: a further one becomes that only when it is available, and another
+    // may be by then.
     let moved: Vec<MovedRow> = statement(
         "conclude verification",
         "WITH moved AS (
@@ -76,8 +77,10 @@ pub async fn conclude(
              RETURNING tenant_id, file_id, version, content_state, state_reason, sha256
          ), touched AS (
              UPDATE files AS f SET revision = f.revision + 1, update_time = app.now(),
-                content_state = m.content_state, state_reason = m.state_reason, sha256 = m.sha256
-             FROM moved AS m WHERE f.tenant_id = m.tenant_id AND f.id = m.file_id AND f.version = m.version
+                content_state = CASE WHEN f.version = m.version THEN m.content_state ELSE f.content_state END,
+                state_reason = CASE WHEN f.version = m.version THEN m.state_reason ELSE f.state_reason END,
+                sha256 = CASE WHEN f.version = m.version THEN m.sha256 ELSE f.sha256 END
+             FROM moved AS m WHERE f.tenant_id = m.tenant_id AND f.id = m.file_id
          ), told AS (
              INSERT INTO events (tenant_id, create_time, kind, file_id, version, actor_id, owner_id, audience, readers)
              SELECT f.tenant_id, app.now(), {}, m.file_id, m.version, {}, f.owner_id, f.audience, array(

@@ -30,6 +30,8 @@ pub struct StoredVersion {
     pub state_reason: Option<StateReason>,
     /// The media type that counts.
     pub mime_type: String,
+    /// Who made it.
+    pub created_by: String,
     /// Where the bytes are.
     pub blob: Blob,
 }
@@ -38,6 +40,8 @@ pub struct StoredVersion {
 struct VersionRow {
     #[diesel(sql_type = Text)]
     mime_type: String,
+    #[diesel(sql_type = Text)]
+    created_by: String,
     #[diesel(sql_type = Integer)]
     version: i32,
     #[diesel(sql_type = SmallInt)]
@@ -51,7 +55,7 @@ struct VersionRow {
 /// One version of a file that the caller was shown.
 pub async fn get(tx: &mut TenantTx, file: FileId, version: i32) -> Result<Option<StoredVersion>, DbError> {
     let sql = format!(
-        "SELECT v.version, v.content_state, v.state_reason, v.mime_type, {} FROM versions AS v
+        "SELECT v.version, v.content_state, v.state_reason, v.mime_type, v.created_by, {} FROM versions AS v
          JOIN blobs AS b ON b.tenant_id = v.tenant_id AND b.id = v.blob_id
          WHERE v.tenant_id = {{}} AND v.file_id = {{}} AND v.version = {{}}",
         blobs::COLUMNS
@@ -70,8 +74,8 @@ impl VersionRow {
         let content_state = ContentState::from_number(self.content_state)
             .ok_or_else(|| DbError::corrupt("read version", "content state"))?;
         let state_reason = self.state_reason.and_then(StateReason::from_number);
-        let Self { version, mime_type, blob, .. } = self;
-        Ok(StoredVersion { version, content_state, state_reason, mime_type, blob: blob.read()? })
+        let Self { version, mime_type, created_by, blob, .. } = self;
+        Ok(StoredVersion { version, content_state, state_reason, mime_type, created_by, blob: blob.read()? })
     }
 }
 

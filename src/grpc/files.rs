@@ -42,8 +42,11 @@ use crate::{
             watch::watch,
         },
         uploads::{
-            cancel::cancel, complete::complete, create::create, direct_urls::direct_urls,
-            get::get as get_upload, list::list as list_uploads, upload_part::upload_part,
+            direct::urls::direct_urls,
+            resumable::{
+                cancel::cancel, complete::complete, create::create, get::get as get_upload,
+                list::list as list_uploads, upload_part::upload_part,
+            },
         },
     },
     proto::v1::{

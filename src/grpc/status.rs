@@ -78,7 +78,10 @@ pub(super) fn reason(error: &Error) -> ErrorReason {
         Error::TooManyWebhooks(_) => ErrorReason::WebhookLimit,
         Error::StreamOrder(_) => ErrorReason::StreamOrderInvalid,
         Error::ChecksumMismatch { .. } | Error::SentAgainDiffers => ErrorReason::ChecksumMismatch,
-        Error::SizeMismatch { .. } | Error::PartSizeMismatch { .. } => ErrorReason::SizeMismatch,
+        Error::SizeMismatch { .. } | Error::PartSizeMismatch { .. } | Error::UploadEnds { .. } => {
+            ErrorReason::SizeMismatch
+        }
+        Error::UploadPartsTooLarge { .. } => ErrorReason::UploadPartsTooLarge,
         Error::DirectUploadUnsupported => ErrorReason::DirectUploadUnsupported,
         Error::UploadIsDirect => ErrorReason::UploadIsDirect,
         Error::UploadNotDirect => ErrorReason::UploadNotDirect,
@@ -150,6 +153,7 @@ pub(super) fn code(reason: ErrorReason) -> Code {
         | ErrorReason::VersionIsCurrent
         | ErrorReason::ScanRequired
         | ErrorReason::UploadCommitted
+        | ErrorReason::UploadPartsTooLarge
         | ErrorReason::DirectUploadUnsupported
         | ErrorReason::UploadIsDirect
         | ErrorReason::UploadNotDirect
@@ -182,6 +186,10 @@ fn metadata(error: &Error) -> Vec<(&'static str, String)> {
             ("declared_bytes", declared.to_string()),
             ("received_bytes", received.to_string()),
         ],
+        Error::UploadEnds { size_bytes } => vec![("declared_bytes", size_bytes.to_string())],
+        Error::UploadPartsTooLarge { part_size_bytes } => {
+            vec![("part_size_bytes", part_size_bytes.to_string())]
+        }
         Error::OffsetGap { expected, received } => vec![
             ("persisted_size_bytes", expected.to_string()),
             ("received_offset_bytes", received.to_string()),

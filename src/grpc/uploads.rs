@@ -16,7 +16,7 @@ use super::convert;
 use crate::{
     app::{
         App, Error,
-        uploads::{UploadMessage, resume::resume, upload::upload},
+        uploads::{UploadMessage, resumable::resume::resume, upload::upload},
     },
     config::UploadsConfig,
     domain::{caller::Caller, upload::Upload, violations::Violations},

@@ -1,7 +1,7 @@
 //! Which use case does which job. A job without one does not compile.
 
 use crate::{
-    app::{App, Error, files::delete_expired::delete_expired, uploads::verify::verify},
+    app::{App, Error, files::delete_expired::delete_expired, uploads::direct::verify::verify},
     domain::ids::TenantId,
     jobs::Job,
 };

@@ -1,6 +1,6 @@
 //! Direct uploads: URLs of a real store, and the job that reads what came.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, io::Cursor, time::Duration};
 
 use strongroom::{
     client::Client,
@@ -19,9 +19,9 @@ use crate::{
 };
 
 /// The smallest piece that can be configured.
-const PUT_MAX: usize = 5 << 20;
+pub(crate) const PUT_MAX: usize = 5 << 20;
 
-async fn site(name: &str, garage: &Garage) -> Site {
+pub(crate) async fn site(name: &str, garage: &Garage) -> Site {
     Site::with(TestDatabase::migrated(name).await)
         .set("STRONGROOM_UPLOADS__DIRECT_PUT_MAX_BYTES", PUT_MAX)
         .set("STRONGROOM_WORKER__LEASE_SECONDS", 3)
@@ -31,36 +31,36 @@ async fn site(name: &str, garage: &Garage) -> Site {
         .set_all(garage.settings())
 }
 
-fn pattern(size: usize) -> Vec<u8> {
+pub(crate) fn pattern(size: usize) -> Vec<u8> {
     (0..size).map(|n| u8::try_from((n / 3 + n / 65_521) % 251).unwrap()).collect()
 }
 
-fn png(size: usize) -> Vec<u8> {
+pub(crate) fn png(size: usize) -> Vec<u8> {
     let mut bytes = pattern(size);
     bytes[..8].copy_from_slice(b"\x89PNG\r\n\x1a\n");
     bytes
 }
 
 /// An upload whose bytes go to its URLs.
-struct Direct {
-    id: String,
-    urls: DirectUpload,
+pub(crate) struct Direct {
+    pub(crate) id: String,
+    pub(crate) urls: DirectUpload,
 }
 
-async fn create(client: &Client, name: &str, size: usize, sha256: Option<Digest>) -> Direct {
-    let spec = UploadSpec {
-        name: name.to_owned(),
-        size_bytes: Some(i64::try_from(size).unwrap()),
-        sha256: sha256.map(|digest| digest.as_bytes().to_vec().into()),
-        ..UploadSpec::default()
-    };
+pub(crate) async fn create(client: &Client, name: &str, size: usize, sha256: Option<Digest>) -> Direct {
+    let sha256 = sha256.map(|digest| digest.as_bytes().to_vec().into());
+    create_as(client, size, UploadSpec { name: name.to_owned(), sha256, ..UploadSpec::default() }).await
+}
+
+async fn create_as(client: &Client, size: usize, spec: UploadSpec) -> Direct {
+    let spec = UploadSpec { size_bytes: Some(i64::try_from(size).unwrap()), ..spec };
     let request = CreateUploadRequest { spec: Some(spec), direct: true };
     let created = client.create_upload(request).await.unwrap();
     Direct { id: created.upload.unwrap().id, urls: created.direct.unwrap() }
 }
 
 /// Sends a part, and answers the store's status and etag.
-async fn put(part: &DirectPart, body: &[u8]) -> (u16, String) {
+pub(crate) async fn put(part: &DirectPart, body: &[u8]) -> (u16, String) {
     // Whoever was first has installed it.
     let _installed = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
@@ -75,7 +75,7 @@ async fn put(part: &DirectPart, body: &[u8]) -> (u16, String) {
     (answer.status().as_u16(), etag.unwrap_or_default())
 }
 
-async fn send(direct: &Direct, bytes: &[u8]) -> Vec<CompletedPart> {
+pub(crate) async fn send(direct: &Direct, bytes: &[u8]) -> Vec<CompletedPart> {
     let mut parts = Vec::new();
     for part in &direct.urls.parts {
         let offset = usize::try_from(part.offset).unwrap();
@@ -87,7 +87,7 @@ async fn send(direct: &Direct, bytes: &[u8]) -> Vec<CompletedPart> {
     parts
 }
 
-async fn complete(
+pub(crate) async fn complete(
     client: &Client,
     direct: &Direct,
     parts: &[CompletedPart],
@@ -100,13 +100,13 @@ async fn complete(
     client.complete_upload(request).await.map_err(|error| format!("{error:?}"))
 }
 
-async fn file(client: &Client, id: &str) -> File {
+pub(crate) async fn file(client: &Client, id: &str) -> File {
     let request = GetFileRequest { file_id: id.to_owned() };
     client.get_file(request).await.unwrap().file.unwrap()
 }
 
 /// Asks until the file is not PROCESSING any more.
-async fn verified(client: &Client, id: &str) -> File {
+pub(crate) async fn verified(client: &Client, id: &str) -> File {
     let asked = async {
         loop {
             let file = file(client, id).await;
@@ -118,7 +118,7 @@ async fn verified(client: &Client, id: &str) -> File {
     tokio::time::timeout(Duration::from_secs(60), asked).await.expect("nobody verifies it")
 }
 
-async fn read(client: &Client, id: &str) -> Result<Vec<u8>, String> {
+pub(crate) async fn read(client: &Client, id: &str) -> Result<Vec<u8>, String> {
     let mut copy = Vec::new();
     let request = DownloadFileRequest { file_id: id.to_owned(), ..DownloadFileRequest::default() };
     match client.download_to(request, &mut copy, |_| {}).await {
@@ -165,6 +165,45 @@ async fn small_and_large_direct_uploads_are_processing_until_they_are_read_and_t
         }
         assert!(read(&alice, id).await.unwrap() == *bytes);
     }
+    let (clean, report) = site.fsck(&["--deep"]).await;
+    assert!(clean, "{report:#}");
+    with_worker.kill().await;
+    server.kill().await;
+    site.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_direct_version_is_current_when_it_was_read_and_one_of_other_bytes_never_is() {
+    let garage = Garage::start().await;
+    let site = site("direct_version", &garage).await;
+    let server = Server::start(site.command(&["serve"])).await;
+    let alice = site.client(&server, "alice").await;
+    let spec = UploadSpec { name: "a.txt".to_owned(), ..UploadSpec::default() };
+    let id = alice.upload(spec, Cursor::new(b"one".to_vec()), |_| {}).await.unwrap().file.unwrap().id;
+    for (number, size) in [(2, 1000), (3, PUT_MAX + 7)] {
+        let spec = UploadSpec { file_id: id.clone(), ..UploadSpec::default() };
+        let direct = create_as(&alice, size, spec).await;
+        let sent = send(&direct, &png(size)).await;
+        let answer = complete(&alice, &direct, &sent).await.unwrap().file.unwrap();
+        assert_eq!((answer.version, answer.state()), (number, FileState::Processing));
+    }
+    let others = Digest::of(b"others").as_bytes().to_vec();
+    let spec = UploadSpec { file_id: id.clone(), sha256: Some(others.into()), ..UploadSpec::default() };
+    let direct = create_as(&alice, 9, spec).await;
+    let sent = send(&direct, b"nine byte").await;
+    complete(&alice, &direct, &sent).await.unwrap();
+    assert_eq!(file(&alice, &id).await.version, 1);
+    assert_eq!(read(&alice, &id).await.unwrap(), b"one");
+
+    let with_worker = worker(&site).await;
+    let jobs = crate::worker::sql(&site).await;
+    crate::worker::until("all three are read", || async {
+        crate::worker::number(&jobs, "SELECT count(*) FROM jobs").await == 0
+    })
+    .await;
+    let file = file(&alice, &id).await;
+    assert_eq!((file.version, file.state(), file.mime_type.as_str()), (3, FileState::Available, "image/png"));
+    assert!(read(&alice, &id).await.unwrap() == png(PUT_MAX + 7));
     let (clean, report) = site.fsck(&["--deep"]).await;
     assert!(clean, "{report:#}");
     with_worker.kill().await;

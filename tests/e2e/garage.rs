@@ -45,12 +45,17 @@ impl Garage {
         garage
     }
 
+    /// Where it answers.
+    pub(crate) fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
     /// How the service reaches it, as the provider `bucket`.
     pub(crate) fn settings(&self) -> Vec<(&'static str, String)> {
         vec![
             ("STRONGROOM_STORAGE__PROVIDER", "bucket".to_owned()),
             ("STRONGROOM_STORAGE__PROVIDERS__BUCKET__ADAPTER", "s3".to_owned()),
-            ("STRONGROOM_STORAGE__PROVIDERS__BUCKET__ENDPOINT", format!("http://127.0.0.1:{}", self.port)),
+            ("STRONGROOM_STORAGE__PROVIDERS__BUCKET__ENDPOINT", self.url()),
             ("STRONGROOM_STORAGE__PROVIDERS__BUCKET__ALLOW_HTTP", "true".to_owned()),
             ("STRONGROOM_STORAGE__PROVIDERS__BUCKET__REGION", REGION.to_owned()),
             ("STRONGROOM_STORAGE__PROVIDERS__BUCKET__BUCKET", BUCKET.to_owned()),

@@ -8,6 +8,7 @@ mod crowd;
 mod database;
 mod dev;
 mod direct;
+mod direct_worker;
 mod garage;
 mod gate;
 mod identity;

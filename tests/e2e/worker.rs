@@ -33,15 +33,19 @@ async fn site(name: &str) -> Site {
 }
 
 /// A running worker.
-struct Worker {
+pub(crate) struct Worker {
     child: Child,
     log: JoinHandle<Vec<String>>,
 }
 
 impl Worker {
     /// Starts one and waits until it works.
-    async fn start(site: &Site) -> Self {
-        let mut command = site.command(&["worker"]);
+    pub(crate) async fn start(site: &Site) -> Self {
+        Self::run(site.command(&["worker"])).await
+    }
+
+    /// Starts one that is configured by this command.
+    pub(crate) async fn run(mut command: Command) -> Self {
         let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let mut log = Vec::new();
@@ -62,12 +66,12 @@ impl Worker {
     }
 
     /// kill -9.
-    async fn kill(mut self) {
+    pub(crate) async fn kill(mut self) {
         self.child.kill().await.unwrap();
     }
 
     /// SIGTERM, and its log when it has ended well.
-    async fn stop(mut self) -> Vec<String> {
+    pub(crate) async fn stop(mut self) -> Vec<String> {
         let pid = self.child.id().unwrap().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
         let status = self.child.wait().await.unwrap();
@@ -77,18 +81,18 @@ impl Worker {
     }
 }
 
-async fn sql(site: &Site) -> Sql {
+pub(crate) async fn sql(site: &Site) -> Sql {
     let (client, connection) = tokio_postgres::connect(&site.database.superuser_url(), NoTls).await.unwrap();
     tokio::spawn(connection);
     client
 }
 
-async fn number(sql: &Sql, query: &str) -> i64 {
+pub(crate) async fn number(sql: &Sql, query: &str) -> i64 {
     sql.query_one(&format!("SELECT ({query})::bigint"), &[]).await.unwrap().get(0)
 }
 
 /// Asks until the answer is yes.
-async fn until<F: Future<Output = bool>>(what: &str, is_so: impl Fn() -> F) {
+pub(crate) async fn until<F: Future<Output = bool>>(what: &str, is_so: impl Fn() -> F) {
     let asked = async { while !is_so().await {} };
     tokio::time::timeout(Duration::from_secs(120), asked).await.unwrap_or_else(|_| panic!("never: {what}"));
 }

@@ -5,7 +5,7 @@ use futures::{SinkExt, channel::mpsc};
 use strongroom::{
     app::uploads::expire::expire,
     domain::object_key::ObjectKey,
-    proto::v1::{Upload, UploadFileRequest, UploadSpec, UploadState},
+    proto::v1::{Upload, UploadFileRequest, UploadFileResponse, UploadSpec, UploadState},
     storage::{
         MultipartId, StorageErrorKind,
         flaky::{Fault, Operation, Plan},
@@ -128,13 +128,13 @@ fn finishing_twice_answers_the_same_file_also_at_once() {
 }
 
 /// A stream that is written to step by step.
-struct Live {
+pub(crate) struct Live {
     messages: mpsc::Sender<UploadFileRequest>,
-    answer: tokio::task::JoinHandle<Result<strongroom::proto::v1::UploadFileResponse, Status>>,
+    answer: tokio::task::JoinHandle<Result<UploadFileResponse, Status>>,
 }
 
 impl Live {
-    fn begin(s: &Service) -> Self {
+    pub(crate) fn begin(s: &Service) -> Self {
         let (messages, receiver) = mpsc::channel(1);
         let mut files = s.alice().files;
         let answer =
@@ -142,10 +142,25 @@ impl Live {
         Self { messages, answer }
     }
 
-    async fn send(&mut self, messages: Vec<UploadFileRequest>) {
+    pub(crate) async fn send(&mut self, messages: Vec<UploadFileRequest>) {
         for message in messages {
             self.messages.send(message).await.unwrap();
         }
+    }
+
+    /// The same of what may be refused before all of it is sent.
+    pub(crate) async fn send_while_heard(&mut self, messages: Vec<UploadFileRequest>) {
+        for message in messages {
+            if self.messages.send(message).await.is_err() {
+                break;
+            }
+        }
+    }
+
+    /// Ends the stream, and answers what came of it.
+    pub(crate) async fn answer(self) -> Result<UploadFileResponse, Status> {
+        drop(self.messages);
+        self.answer.await.unwrap()
     }
 }
 
@@ -163,15 +178,8 @@ fn who_goes_on_with_an_upload_fences_whoever_sent_before() {
 
         let second = s.alice().go_on(&upload.id, &data, PART, true).await.unwrap();
 
-        let rest = resume_messages(&upload.id, &data, PART + 5, true);
-        // It may be told before all of it is sent.
-        for message in rest.into_iter().skip(1) {
-            if first.messages.send(message).await.is_err() {
-                break;
-            }
-        }
-        drop(first.messages);
-        let fenced = first.answer.await.unwrap().unwrap_err();
+        first.send_while_heard(resume_messages(&upload.id, &data, PART + 5, true)[1..].to_vec()).await;
+        let fenced = first.answer().await.unwrap_err();
         assert_eq!((fenced.code(), reason(&fenced)), (Code::Aborted, "UPLOAD_FENCED".to_owned()));
         assert_eq!(s.alice().read(&file_id(&second)).await.unwrap(), data);
     });
@@ -190,13 +198,9 @@ fn nothing_that_a_fenced_writer_still_sends_counts() {
 
         let mut other = data.clone();
         other[PART + 99] ^= 1;
-        for message in resume_messages(&upload.id, &other[..2 * PART], PART + 5, false).into_iter().skip(1) {
-            if first.messages.send(message).await.is_err() {
-                break;
-            }
-        }
-        drop(first.messages);
-        assert_eq!(reason(&first.answer.await.unwrap().unwrap_err()), "UPLOAD_FENCED");
+        let rest = resume_messages(&upload.id, &other[..2 * PART], PART + 5, false);
+        first.send_while_heard(rest[1..].to_vec()).await;
+        assert_eq!(reason(&first.answer().await.unwrap_err()), "UPLOAD_FENCED");
         assert_eq!(stored().await, PART as i64);
         let answer = s.alice().go_on(&upload.id, &data, PART, true).await.unwrap();
         assert_eq!(s.alice().read(&file_id(&answer)).await.unwrap(), data);
@@ -260,13 +264,8 @@ fn a_cancelled_upload_gives_back_its_room_and_its_bytes_and_its_stream_is_fenced
         .await;
         s.alice().cancel(&upload.id).await.unwrap();
         assert_eq!(s.alice().quota().await.unwrap().reserved_bytes, 0);
-        for message in resume_messages(&upload.id, &data, PART + 5, true).into_iter().skip(1) {
-            if live.messages.send(message).await.is_err() {
-                break;
-            }
-        }
-        drop(live.messages);
-        assert_eq!(reason(&live.answer.await.unwrap().unwrap_err()), "UPLOAD_FENCED");
+        live.send_while_heard(resume_messages(&upload.id, &data, PART + 5, true)[1..].to_vec()).await;
+        assert_eq!(reason(&live.answer().await.unwrap_err()), "UPLOAD_FENCED");
         for gone in [
             s.alice().upload_at(&upload.id).await.unwrap_err(),
             s.alice().cancel(&upload.id).await.unwrap_err(),

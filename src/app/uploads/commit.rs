@@ -14,7 +14,7 @@ use std::{
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use super::warnings::Warning;
+use super::{refusals::count_refusal, warnings::Warning};
 use crate::{
     app::{Error, Limits, access::OWNER_OR_ADMIN, group::Batch, idempotency::replay},
     db::{
@@ -31,12 +31,12 @@ use crate::{
         digest::Digest,
         event_position::EventPosition,
         file::File,
-        ids::{BlobId, JobId, RequestId, TenantId},
+        ids::{BlobId, FileId, JobId, RequestId, TenantId},
         imported::Imported,
         quota::{QuotaFigures, QuotaState},
     },
     jobs::Job,
-    telemetry::{Metrics, metrics::QuotaLimit},
+    telemetry::Metrics,
 };
 
 /// A finished upload.
@@ -60,9 +60,28 @@ pub(in crate::app) struct FinishedUpload {
     pub(super) lease: Option<UploadLease>,
     /// The request id, and what it stands for.
     pub(super) request: Option<(RequestId, Digest)>,
-    /// What is to be done once it is committed.
-    pub(super) job: Option<(JobId, Job)>,
+    /// How it is verified once it is committed; where its bytes went by here, it is already.
+    pub(super) verification: Option<Verification>,
     pub(super) audit: AuditEntry,
+}
+
+/// What a job will read and compare before anybody else reads it.
+#[derive(Debug, Clone)]
+pub(super) struct Verification {
+    /// The job.
+    pub(super) id: JobId,
+    /// The digest that was declared, if one was.
+    pub(super) sha256: Option<Digest>,
+    /// What its first bytes were recognised as.
+    pub(super) sniffed: Option<String>,
+}
+
+impl Verification {
+    /// The job, for a version whose number the commit has given.
+    fn job(&self, file: FileId, version: i32) -> Job {
+        let Self { sha256, sniffed, .. } = self;
+        Job::VerifyUpload { file, version, sha256: *sha256, sniffed: sniffed.clone() }
+    }
 }
 
 /// What an upload answers, and what its request id answers again.
@@ -331,8 +350,10 @@ impl Commits {
         // Behind the quota's row, against the order: it is known only here what is committed, and a job that is new waits for
         // nobody.
         for (item, verdict) in items.iter().zip(&verdicts) {
-            if let (Verdict::Committed(..), Some((id, job))) = (verdict, &item.job) {
-                jobs::insert(tx, *id, job, None).await?;
+            if let (Verdict::Committed(_, facts), Some(verification)) = (verdict, &item.verification) {
+                let version = facts.as_ref().map_or(item.file.version, |facts| facts.version);
+                let job = verification.job(item.file.id, version);
+                jobs::insert(tx, verification.id, &job, None).await?;
             }
         }
         let outcomes =
@@ -382,15 +403,5 @@ impl Commits {
         };
         tx.commit().await?;
         Ok(if is_proven { outcome } else { Outcome::Aborted })
-    }
-}
-
-/// Counts what was refused for lack of room.
-pub(super) fn count_refusal(metrics: &Metrics, error: &Error) {
-    match error {
-        Error::QuotaBytes { .. } => metrics.quota_refused(QuotaLimit::Bytes),
-        Error::QuotaFiles { .. } => metrics.quota_refused(QuotaLimit::Files),
-        Error::FileTooLarge { .. } => metrics.quota_refused(QuotaLimit::FileSize),
-        _ => {}
     }
 }

@@ -1,6 +1,6 @@
 //! Gives up uploads whose lease ran out: a crash left them, or a client that never came back.
 
-use super::open::{Left, give_up};
+use super::give_up::{Left, give_up};
 use crate::{
     app::{App, Error, rotation::Round},
     db::uploads,

@@ -6,32 +6,28 @@
 //! A small file (its finish arrives within one part) takes one write and one transaction: no upload row, no reservation;
 //! the update that charges the quota makes it visible. A larger one opens an upload that holds a reservation, and its
 //! parts are written in parallel while more bytes arrive.
+//!
+//! The rooms: `receive` takes the bytes of a stream or of a part; `resumable` has the verbs of uploads that are created before
+//! their bytes; `direct` those of uploads whose bytes go straight to the store. Beside them stand what all of them use: the
+//! place of a new blob (`target`), the reservation (`open`, `record`), the two ends (`commit`, `give_up`).
 
-pub(super) mod budget;
-pub mod cancel;
+mod answered;
 pub(super) mod commit;
-pub mod complete;
-mod content;
-pub mod create;
-mod direct;
-pub mod direct_urls;
+pub mod direct;
 pub mod expire;
-pub mod get;
-pub(super) mod hashing;
-pub mod list;
-mod message;
+mod give_up;
 mod open;
-mod pace;
-mod part;
-mod persisted;
 mod receive;
-pub mod resume;
+mod record;
+mod refusals;
+pub mod resumable;
+mod target;
 pub mod upload;
-pub mod upload_part;
-pub mod verify;
 mod version;
 mod warnings;
-mod write;
 
-pub use message::UploadMessage;
-pub use warnings::{Warning, WarningCode};
+pub(super) use self::receive::{budget::ByteBudget, hashing::Hashing};
+pub use self::{
+    receive::message::{Completion, PartMessage, UploadMessage},
+    warnings::{Warning, WarningCode},
+};

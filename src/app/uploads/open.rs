@@ -7,12 +7,14 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
-use super::{content::Measured, write::of_parts};
+use super::{
+    give_up::{Left, give_up},
+    target::{Target, of_parts},
+};
 use crate::{
     app::{App, Error},
     db::{
         TenantTx, Viewer,
-        blobs::{self, Blob},
         quotas::{self, QuotaDelta},
         resumable_uploads::StoredUpload,
         upload_parts,
@@ -20,29 +22,10 @@ use crate::{
     },
     domain::{
         caller::Caller,
-        checksum::Crc64,
-        ids::{BlobId, TenantId, UploadId},
-        object_key::ObjectKey,
-        upload::UploadState,
-        upload_spec::CheckedSpec,
+        ids::{TenantId, UploadId},
     },
-    storage::{MultipartId, ObjectStorage, PartReceipt, Payload, PutOptions, StorageErrorKind},
+    storage::{MultipartId, PartReceipt, Payload, PutOptions, StorageErrorKind},
 };
-
-/// Where the bytes of a new blob go.
-#[derive(Debug, Clone)]
-pub(super) struct Target {
-    /// The store that they go to from first to last.
-    pub(super) store: Arc<dyn ObjectStorage>,
-    /// The blob.
-    pub(super) blob_id: BlobId,
-    /// Its key, made by us alone.
-    pub(super) key: ObjectKey,
-    /// What goes along with the object; never the file's name.
-    pub(super) options: PutOptions,
-    /// Whether they are a further version of a file.
-    pub(super) is_version: bool,
-}
 
 /// An open upload. Dropping it gives back what it holds, in a task that outlives the request.
 pub(super) struct OpenUpload {
@@ -296,14 +279,6 @@ pub(super) fn lease_seconds(app: &App) -> u32 {
     u32::try_from(app.limits.uploads.lease_seconds).unwrap_or(u32::MAX)
 }
 
-/// Removes an object that no committed row refers to.
-pub(super) async fn remove_object(target: &Target) {
-    let key = &target.key;
-    if let Err(error) = target.store.delete(key).await {
-        tracing::warn!(%key, %error, "delete object");
-    }
-}
-
 /// Writes the row of a new upload, and reserves its room.
 pub(super) async fn insert(tx: &mut TenantTx, upload: &NewUpload) -> Result<(), Error> {
     uploads::insert(tx, upload).await?;
@@ -340,98 +315,10 @@ async fn grow(
     Err(Error::over_quota(&quotas::get(tx).await?, to_i64(needed)))
 }
 
-/// What an upload leaves that will not become a file.
-pub(super) struct Left<'a> {
-    pub(super) tenant: TenantId,
-    pub(super) lease: UploadLease,
-    pub(super) key: &'a ObjectKey,
-    pub(super) multipart: Option<&'a MultipartId>,
-    /// Where a direct upload of one piece went.
-    pub(super) staging_key: Option<&'a ObjectKey>,
-    /// Whether its row is known to have been there.
-    pub(super) is_recorded: bool,
-    /// Given up because its lease ran out: one that was renewed meanwhile goes on.
-    pub(super) is_expired: bool,
-}
-
-/// Ends an upload that will not become a file: first its reservation, so that nobody can commit it any more, then its
-/// bytes, then its row. What fails leaves the row behind, to be found when the lease has run out. An upload that was
-/// committed is left alone; answers whether this one was not.
-pub(super) async fn give_up(app: &App, store: &dyn ObjectStorage, left: Left<'_>) -> Result<bool, Error> {
-    let mut tx = app.db.tenant_tx(left.tenant, &Viewer::system()).await?;
-    let released = release(&mut tx, &left).await;
-    if !tx.finish(released).await? {
-        return Ok(false);
-    }
-    clear(app, store, &left).await?;
-    Ok(true)
-}
-
-/// Removes the bytes of an upload that was released, then its row. What fails is found when its lease has run out.
-pub(super) async fn clear(app: &App, store: &dyn ObjectStorage, left: &Left<'_>) -> Result<(), Error> {
-    if let Some(multipart) = left.multipart {
-        store.abort_multipart(left.key, multipart).await?;
-    }
-    for key in [Some(left.key), left.staging_key].into_iter().flatten() {
-        store.delete(key).await?;
-    }
-    let mut tx = app.db.system_tx().await?;
-    uploads::delete_aborted(&mut tx, left.tenant, left.lease.id).await?;
-    Ok(tx.commit().await?)
-}
-
-/// Gives the reservation back, unless that was done before; answers whether the bytes are nobody's now.
-pub(super) async fn release(tx: &mut TenantTx, left: &Left<'_>) -> Result<bool, Error> {
-    let aborted = match left.is_expired {
-        true => uploads::abort_expired(tx, left.lease).await?,
-        false => uploads::abort(tx, left.lease).await?,
-    };
-    if let Some(reserved) = aborted {
-        let delta = QuotaDelta {
-            reserved_bytes: -reserved.bytes,
-            reserved_file_count: -reserved.files,
-            ..QuotaDelta::default()
-        };
-        quotas::apply(tx, delta).await?;
-    }
-    let is_nobodys = match uploads::state(tx, left.lease.id).await? {
-        Some(state) => state == UploadState::Aborted,
-        // It never came to be; or it was committed, and its row was forgotten since.
-        None => !left.is_recorded,
-    };
-    // Whatever the upload's row says: what a blob refers to stays.
-    Ok(is_nobodys && !blobs::has_key(tx, left.key).await?)
-}
-
 fn count_refusal(app: &App, error: &Error) {
-    super::commit::count_refusal(&app.metrics, error);
+    super::refusals::count_refusal(&app.metrics, error);
 }
 
 fn to_i64(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
-}
-
-/// A new blob's place: a fresh key in every attempt.
-pub(super) fn target(app: &App, caller: &Caller, spec: &CheckedSpec) -> Result<Target, Error> {
-    let blob_id = BlobId::from_uuid(app.ids.uuid());
-    let day = app.clock.now().date_naive();
-    let key = ObjectKey::for_blob(&app.limits.key_prefix, caller.tenant_id(), &spec.category, day, blob_id)
-        .map_err(Error::internal)?;
-    let options = PutOptions::of_blob(caller.tenant_id(), Some(&caller.actor.id));
-    let store = Arc::clone(app.stores.writing());
-    Ok(Target { store, blob_id, key, options, is_version: spec.file.is_some() })
-}
-
-impl Target {
-    /// The blob that the bytes became.
-    pub(super) fn blob(&self, content: &Measured, crc64nvme: Crc64) -> Blob {
-        Blob {
-            id: self.blob_id,
-            provider: self.store.provider().to_owned(),
-            key: self.key.clone(),
-            size_bytes: content.size_bytes,
-            sha256: content.sha256,
-            crc64nvme,
-        }
-    }
 }

@@ -5,12 +5,17 @@ use std::sync::Arc;
 use futures::Stream;
 
 use super::{
-    commit::{Answer, Committed, FinishedUpload, count_refusal, replay_upload},
-    content::{Content, Measured, check_size},
-    message::UploadMessage,
-    open::{OpenUpload, Target, remove_object, target},
-    persisted::Persisted,
-    receive::{Place, Received, Sink, receive},
+    commit::{Answer, Committed, FinishedUpload, replay_upload},
+    open::OpenUpload,
+    receive::{
+        Place, Received, Sink,
+        content::{Content, Measured, check_size},
+        message::UploadMessage,
+        persisted::Persisted,
+        receive,
+    },
+    refusals::count_refusal,
+    target::{Target, remove_object, target},
     version,
     warnings::{Warning, of_content, of_quota},
 };
@@ -278,7 +283,7 @@ async fn store_and_commit(
         Place::Compared => return Err(Error::internal("a compared upload has nothing to store")),
     };
     let lease = open.as_ref().map(|open| open.lease());
-    let blob = target.blob(&content, crc64nvme);
+    let blob = target.blob(content.size_bytes, content.sha256, crc64nvme);
     let finished = finished(app, caller, spec, &content, blob, (lease, store_time));
     // A batch that died without a word may have committed.
     let committed = app.commits.submit(caller.tenant_id(), finished).await;
@@ -334,7 +339,7 @@ pub(super) fn finished(
         blob,
         store_time,
         lease,
-        job: None,
+        verification: None,
         audit,
         imported,
         file: File {

@@ -1,6 +1,6 @@
 //! Remarks that do not stop an upload.
 
-use super::content::Measured;
+use super::receive::content::Measured;
 use crate::domain::quota::{QuotaLevel, QuotaState};
 
 /// Above this a file is called large (POLICY: 10 MiB).

@@ -3,11 +3,9 @@
 use super::{file, id, quota, structs, time};
 use crate::{
     app::uploads::{
-        Warning, WarningCode,
-        complete::Completion,
-        direct_urls::{DirectPart, DirectUrls},
+        Completion, PartMessage, Warning, WarningCode,
+        direct::urls::{DirectPart, DirectUrls},
         upload::Uploaded,
-        upload_part::PartMessage,
     },
     domain::{
         ids::UploadId,

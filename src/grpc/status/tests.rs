@@ -42,6 +42,8 @@ fn errors() -> Vec<Error> {
         Error::UploadNotDirect,
         Error::UploadIsDirect,
         Error::PartSizeMismatch { number: 2, declared: 100, received: 99 },
+        Error::UploadEnds { size_bytes: 100 },
+        Error::UploadPartsTooLarge { part_size_bytes: 1 << 26 },
         Error::UploadCommitted(FileId::from_uuid(uuid::Uuid::nil())),
         Error::UploadStalled("no message for 60 seconds".into()),
         Error::EtagMismatch,

@@ -13,6 +13,7 @@ mod logs;
 mod messages;
 mod receiver;
 mod tokens;
+mod urls;
 mod watcher;
 
 use std::{
@@ -52,6 +53,7 @@ pub(crate) use self::{
     },
     receiver::Receiver,
     tokens::{Identity, Key, claims, key, publish, token},
+    urls::{Direct, direct_test},
     watcher::Watcher,
 };
 
@@ -195,6 +197,8 @@ pub(crate) struct Site {
     /// Where the service's two pools reach the database, if not at the server's own socket: the one for requests, and
     /// the one for work across tenants.
     pub(crate) database_doors: Option<[SocketAddr; 2]>,
+    /// Whether the stores give URLs.
+    pub(crate) has_urls: bool,
 }
 
 /// Runs a test against a service in other surroundings, such as another database server.
@@ -229,12 +233,16 @@ async fn start(server: Option<Url>, arrange: impl FnOnce(&mut Site)) -> Service 
     let clock = Arc::new(TestClock::default());
     let keys = Arc::new(tokens::keys_file());
     let config = configuration(&keys);
-    let mut site = Site { storage: storage_options(&config), config, database_doors: None };
+    let mut site = Site { storage: storage_options(&config), config, database_doors: None, has_urls: false };
     arrange(&mut site);
-    let Site { config, storage, database_doors } = site;
+    let Site { config, storage, database_doors, has_urls } = site;
     database.doors = database_doors;
     let names = config.storage.providers.keys();
-    let opened: Vec<_> = names.map(|name| open_store(name, &storage, &clock)).collect();
+    let opened = names.map(|name| open_store(name, &storage, &clock));
+    let opened: Vec<Arc<dyn ObjectStorage>> = match has_urls {
+        true => opened.map(|store| Arc::new(urls::WithUrls(store)) as _).collect(),
+        false => opened.collect(),
+    };
     for store in &opened {
         store.initialise(&InitOptions { abort_incomplete_after_days: None }).await.unwrap();
     }

@@ -14,11 +14,11 @@ use crate::{
 
 /// The parts that count: from the first on, without a gap.
 #[derive(Debug, Default)]
-pub(super) struct Persisted(Vec<StoredPart>);
+pub(in crate::app::uploads) struct Persisted(Vec<StoredPart>);
 
 impl Persisted {
     /// Of all the parts that were recorded, by number.
-    pub(super) fn of(mut parts: Vec<StoredPart>) -> Self {
+    pub(in crate::app::uploads) fn of(mut parts: Vec<StoredPart>) -> Self {
         let gapless = parts.iter().zip(1..).take_while(|(part, number)| part.number == *number).count();
         parts.truncate(gapless);
         Self(parts)
@@ -35,7 +35,7 @@ impl Persisted {
     }
 
     /// The number of the next part.
-    pub(super) fn next_number(&self) -> u32 {
+    pub(in crate::app::uploads) fn next_number(&self) -> u32 {
         self.0.last().map_or(1, |part| part.number + 1)
     }
 

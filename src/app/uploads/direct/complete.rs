@@ -1,5 +1,5 @@
-//! Ends an upload that was created before. The bytes of a direct one are put together in the store and become a file at once,
-//! which nobody reads until a job has: see `verify`.
+//! Ends a direct upload: its bytes are put together in the store and become a file at once, which nobody reads until a job
+//! has: see `verify`.
 //!
 //! What it is by its first bytes is looked at here, in the object that no URL can write any more: so a type that its category
 //! does not take, or a file too large for its kind, is refused like in every upload, and the usage is counted under its kind.
@@ -7,20 +7,24 @@
 use std::sync::Arc;
 
 use futures::StreamExt as _;
-use tracing::Instrument as _;
 
-use super::{
-    commit::FinishedUpload,
-    content::{Measured, check_size},
-    direct::place,
-    message::UploadMessage,
-    open::{Target, lease_seconds, remove_object},
-    resume::{answered, request_id, resume},
-    upload::{Uploaded, count_outcome, finished, uploaded},
-    write::of_parts,
-};
+use super::place;
 use crate::{
-    app::{App, Error},
+    app::{
+        App, Error,
+        uploads::{
+            answered::{answered, request_id},
+            commit::{Committed, FinishedUpload, Verification},
+            give_up::{Left, give_up},
+            open::lease_seconds,
+            receive::{
+                content::{Measured, check_size},
+                message::Completion,
+            },
+            target::{Target, of_parts, remove_object},
+            upload::{Uploaded, finished, uploaded},
+        },
+    },
     db::{
         TenantTx, Viewer, quotas,
         resumable_uploads::{self, StoredUpload},
@@ -37,54 +41,15 @@ use crate::{
         upload_spec::CheckedSpec,
         violations::Violations,
     },
-    jobs::Job,
     media::sniff::{SNIFF_BYTES_MAX, sniff},
     storage::{MultipartId, ObjectStorage, PartReceipt, PutOptions, StorageErrorKind},
 };
 
-/// What the client says at the end.
-#[derive(Debug)]
-pub struct Completion {
-    /// How many bytes there are in all; 0 leaves it to what was declared, for a direct upload.
-    pub size_bytes: i64,
-    /// Their SHA-256, raw.
-    pub sha256: Option<Vec<u8>>,
-    /// The parts of a direct upload, with their etags.
-    pub parts: Vec<(i32, String)>,
-}
-
-/// Ends an upload. One that was committed before is answered again.
+/// Ends an open direct upload of this caller, or answers again what it became.
 ///
 /// # Errors
-/// `NotFound`; `UploadNotDirect`; `SizeMismatch`, `PartSizeMismatch`, `Invalid` where parts are missing: nothing is lost then,
-/// and they can be sent again; what a stream may be refused for.
-pub async fn complete(
-    app: &Arc<App>,
-    caller: &Caller,
-    id: UploadId,
-    completion: Completion,
-) -> Result<Uploaded, Error> {
-    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::caller(caller)).await?;
-    let stored = resumable_uploads::get(&mut tx, id).await.map_err(Error::from);
-    let stored = tx.finish(stored).await?;
-    let stored = stored.filter(|stored| stored.upload.created_by == caller.actor.id);
-    if !stored.ok_or(Error::NotFound("upload"))?.is_direct {
-        if !completion.parts.is_empty() {
-            return Err(Error::UploadNotDirect);
-        }
-        let Completion { size_bytes, sha256, .. } = completion;
-        let finish = UploadMessage::Finish { size_bytes, sha256 };
-        return resume(app, caller, id, futures::stream::iter([finish])).await;
-    }
-    // In a task of its own: a client that leaves does not undo what it has finished.
-    let (owned, owner) = (Arc::clone(app), caller.clone());
-    let completing = async move { complete_direct(&owned, &owner, id, completion).await };
-    let completed = app.tasks.spawn(completing.in_current_span()).await.map_err(Error::internal)?;
-    count_outcome(app, &completed);
-    completed
-}
-
-async fn complete_direct(
+/// Those of `complete`.
+pub(in crate::app::uploads) async fn complete_direct(
     app: &Arc<App>,
     caller: &Caller,
     id: UploadId,
@@ -105,18 +70,49 @@ async fn complete_direct(
         options: PutOptions::of_blob(caller.tenant_id(), Some(&caller.actor.id)),
         is_version: stored.spec.file.is_some(),
     };
-    assemble(&stored, &target, size_bytes, &completion.parts).await?;
-    let (content, sniffed) = look(&stored.spec, &target, size_bytes, &limits).await?;
-    let finished = file_of(app, caller, &stored, &target, content);
-    let job = Job::VerifyUpload { file: finished.file.id, version: finished.file.version, sha256, sniffed };
-    let job = Some((JobId::from_uuid(app.ids.uuid()), job));
-    let committed = app.commits.submit(caller.tenant_id(), FinishedUpload { job, ..finished }).await;
-    let committed = committed.unwrap_or_else(|lost| Err(Error::OutcomeUnknown(lost.into())))?;
-    if let Some(staging_key) = stored.staging_key {
-        // What a URL that is still alive writes there later is swept.
-        remove_object(&Target { key: staging_key, ..target }).await;
+    let committed = async {
+        assemble(&stored, &target, size_bytes, &completion.parts).await?;
+        let (content, sniffed) = look(&stored.spec, &target, size_bytes, &limits).await?;
+        let verification = Some(Verification { id: JobId::from_uuid(app.ids.uuid()), sha256, sniffed });
+        let finished = FinishedUpload { verification, ..file_of(app, caller, &stored, &target, content) };
+        let committed = app.commits.submit(caller.tenant_id(), finished).await;
+        committed.unwrap_or_else(|lost| Err(Error::OutcomeUnknown(lost.into())))
     }
-    Ok(uploaded(committed.answer))
+    .await;
+    clear_behind(app, caller, &stored, target, &committed).await;
+    committed.map(|committed| uploaded(committed.answer))
+}
+
+/// What became a file leaves nothing where it was sent to; what did not, no copy that nobody will ask for: the next attempt
+/// makes its own. What can never become a file, because the one that it is a version of is gone or not the caller's to change
+/// any more, is given up.
+async fn clear_behind(
+    app: &App,
+    caller: &Caller,
+    stored: &StoredUpload,
+    target: Target,
+    committed: &Result<Committed, Error>,
+) {
+    match (committed, stored.staging_key.clone()) {
+        (Ok(committed), Some(staging_key)) => {
+            if committed.is_replay {
+                remove_object(&target).await;
+            }
+            // What a URL that is still alive writes there later is swept.
+            remove_object(&Target { key: staging_key, ..target }).await;
+        }
+        (Err(Error::NotFound(_) | Error::NotAllowed(_)), _) => {
+            let multipart = MultipartId::new(stored.multipart_id.as_str());
+            let left = Left::of(caller.tenant_id(), stored, &multipart);
+            if let Err(error) = give_up(app, target.store.as_ref(), left).await {
+                tracing::warn!(upload = %stored.lease.id, %error, "give up direct upload");
+            }
+        }
+        // It may be a file.
+        (Err(Error::OutcomeUnknown(_)), _) => {}
+        (Err(_), Some(_)) => remove_object(&target).await,
+        (Ok(_) | Err(_), None) => {}
+    }
 }
 
 /// Takes the upload over; answers nothing for one that is a file. One of one piece gets a key that was never copied to: a
@@ -170,6 +166,7 @@ async fn assemble(
     parts: &[(i32, String)],
 ) -> Result<(), Error> {
     let Target { store, key, options, .. } = target;
+    check_named(parts, size_bytes.div_ceil(stored.upload.part_size_bytes).max(1))?;
     let made = match &stored.staging_key {
         Some(staging_key) => {
             let staged = match store.head(staging_key).await {
@@ -187,7 +184,11 @@ async fn assemble(
             match store.list_parts(key, &multipart).await {
                 Ok(receipts) => {
                     check_parts(stored, size_bytes, &receipts, parts)?;
-                    store.complete_multipart(key, &multipart, &receipts).await.map_err(of_parts)?;
+                    let put_together = store.complete_multipart(key, &multipart, &receipts).await;
+                    put_together.map_err(|error| match error.kind {
+                        StorageErrorKind::InvalidInput => sent_again_meanwhile(),
+                        _ => of_parts(error),
+                    })?;
                 }
                 // It was put together before, and the commit was not.
                 Err(error) if error.kind == StorageErrorKind::NotFound => {}
@@ -197,6 +198,12 @@ async fn assemble(
         }
     };
     check_total(size_bytes, made)
+}
+
+/// A URL is alive until the parts are together.
+fn sent_again_meanwhile() -> Error {
+    let wrong = "were sent again while they were put together; complete again with their etags of now";
+    Violations::one("parts", wrong).into()
 }
 
 fn check_total(declared: u64, received: u64) -> Result<(), Error> {
@@ -236,6 +243,20 @@ fn check_parts(
     Ok(wrong.into_result()?)
 }
 
+/// Whether the client names parts that there are, each once.
+fn check_named(parts: &[(i32, String)], count: u64) -> Result<(), Violations> {
+    let mut wrong = Violations::new();
+    for (place, (number, _)) in parts.iter().enumerate() {
+        let field = format!("parts[{place}].number");
+        if !u64::try_from(*number).is_ok_and(|number| (1..=count).contains(&number)) {
+            wrong.add(field, format!("there is no part {number}: they are numbered from 1 to {count}"));
+        } else if parts[..place].iter().any(|(before, _)| before == number) {
+            wrong.add(field, format!("part {number} is named twice"));
+        }
+    }
+    wrong.into_result()
+}
+
 /// What the object is by its first bytes, if its category takes such files.
 async fn look(
     spec: &CheckedSpec,
@@ -269,7 +290,7 @@ fn file_of(
     content: Measured,
 ) -> FinishedUpload {
     let spec = CheckedSpec { request_id: Some(request_id(stored.upload.id)), ..stored.spec.clone() };
-    let blob = target.blob(&content, Crc64::of(&[]));
+    let blob = target.blob(content.size_bytes, content.sha256, Crc64::of(&[]));
     let mut finished = finished(app, caller, spec, &content, blob, (Some(stored.lease), app.clock.now()));
     finished.file.content_state = ContentState::Processing;
     finished

@@ -1,18 +1,18 @@
-//! Uploads whose bytes go straight to the store.
-//!
-//! One of one piece is put under a staging key, and copied to a key of its own when it is completed: a URL that is still alive
-//! writes where nobody reads. A larger one is a multipart upload on its own key, which the service completes: its URLs die
-//! with it. Either way the upload's row owns all of it until the end.
+//! Creates a direct upload: its room is reserved, and its place in the store made.
 
 use std::sync::Arc;
 
-use super::{
-    commit::count_refusal,
-    create::{record, resumable},
-    open::{Target, lease_seconds, target},
-};
+use super::place;
 use crate::{
-    app::{App, Error},
+    app::{
+        App, Error,
+        uploads::{
+            open::lease_seconds,
+            record::{record, resumable},
+            refusals::count_refusal,
+            target::Target,
+        },
+    },
     db::{Viewer, uploads::NewUpload},
     domain::{
         caller::Caller,
@@ -21,23 +21,19 @@ use crate::{
         upload::Upload,
         upload_spec::{CheckedSpec, UploadSpec},
     },
-    storage::{MultipartId, PART_SIZE_BYTES_MAX, PutOptions},
+    storage::{MultipartId, PART_SIZE_BYTES_MAX},
 };
 
 /// The most URLs of one upload: their answer stays well below the message size that clients take.
 const PARTS_MAX: u64 = 1_000;
 
 /// What a direct upload demands of its spec, noted with all else that is wrong with it.
-pub(super) fn demands(mut spec: UploadSpec) -> UploadSpec {
+pub(in crate::app::uploads) fn demands(mut spec: UploadSpec) -> UploadSpec {
     if spec.size_bytes.is_none() {
         spec.unreadable.add("spec.size_bytes", "is required for a direct upload");
     }
     if spec.size_bytes.is_some_and(|size| u64::try_from(size).is_ok_and(|size| size > size_max())) {
         spec.unreadable.add("spec.size_bytes", format!("of a direct upload must be at most {}", size_max()));
-    }
-    if !spec.file_id.is_empty() {
-        spec.unreadable
-            .add("spec.file_id", "is not taken by a direct upload; upload the version by UploadFile");
     }
     spec
 }
@@ -47,21 +43,19 @@ const fn size_max() -> u64 {
 }
 
 /// Whether the store that is written to gives URLs.
-pub(super) fn check_store(app: &App) -> Result<(), Error> {
+pub(in crate::app::uploads) fn check_store(app: &App) -> Result<(), Error> {
     match app.stores.writing().capabilities().presigned_urls {
         true => Ok(()),
         false => Err(Error::DirectUploadUnsupported),
     }
 }
 
-/// The key and the options of objects that clients write.
-pub(super) fn place(app: &App, caller: &Caller, spec: &CheckedSpec) -> Result<Target, Error> {
-    let target = target(app, caller, spec)?;
-    Ok(Target { options: PutOptions { has_parts_by_url: true, ..target.options }, ..target })
-}
-
 /// Reserves the room of a direct upload, and makes its place in the store.
-pub(super) async fn reserve(app: &Arc<App>, caller: &Caller, spec: CheckedSpec) -> Result<Upload, Error> {
+pub(in crate::app::uploads) async fn reserve(
+    app: &Arc<App>,
+    caller: &Caller,
+    spec: CheckedSpec,
+) -> Result<Upload, Error> {
     let target = place(app, caller, &spec)?;
     let size_bytes = spec.size_bytes.ok_or_else(|| Error::internal("a direct upload without a size"))?;
     let put_max_bytes = app.limits.uploads.direct_put_max_bytes;

@@ -1,5 +1,9 @@
-//! Reads the bytes of a direct upload, all of them, before anybody else may: the file becomes AVAILABLE with its digest, or
+//! Reads the bytes of a direct upload, all of them, before anybody else may: the version becomes AVAILABLE with its digest, or
 //! ERROR with a reason. Nobody can write to its object any more, so what is read here is what is served.
+//!
+//! A further version becomes the file's current one here and not before, unless a later one did meanwhile; until then, and for
+//! ever if it is refused, the file is what it was. Also in the trash and in the archive: what comes out of there is what was
+//! uploaded last before.
 
 use futures::StreamExt as _;
 
@@ -7,8 +11,16 @@ use crate::{
     app::{
         App, Error,
         integrity::damage::{Suspicion, confirm},
+        tenants::system_caller,
     },
-    db::{TenantTx, Viewer, blobs::Blob, verifications, versions},
+    db::{
+        TenantTx, Viewer,
+        blobs::Blob,
+        file_readers, files,
+        usage_counters::{self, UsageDelta},
+        verifications,
+        versions::{self, StoredVersion},
+    },
     domain::{
         checksum::{Crc64, Crc64Hasher},
         digest::{Digest, Hasher},
@@ -57,8 +69,9 @@ pub async fn verify(
             }
         }
     };
+    let trash_counts = system_caller(app, tenant).await?.tenant.policy.trash.counts_against_quota;
     let mut tx = app.db.tenant_tx(tenant, &Viewer::system()).await?;
-    let concluded = conclude(&mut tx, &stored.blob, (file, version), verified).await;
+    let concluded = conclude(&mut tx, file, &stored, verified, trash_counts).await;
     if !tx.finish(concluded).await? {
         tracing::info!(%tenant, %file, version, "a direct upload was verified or purged meanwhile");
     }
@@ -67,14 +80,46 @@ pub async fn verify(
 
 async fn conclude(
     tx: &mut TenantTx,
-    blob: &Blob,
-    place: (FileId, i32),
+    file: FileId,
+    stored: &StoredVersion,
     verified: Result<Read, StateReason>,
+    trash_counts: bool,
 ) -> Result<bool, Error> {
     if let Ok(read) = &verified {
-        verifications::record_sums(tx, blob, read.sha256, read.crc64nvme).await?;
+        verifications::record_sums(tx, &stored.blob, read.sha256, read.crc64nvme).await?;
     }
-    Ok(verifications::conclude(tx, place, verified.map(|read| read.sha256)).await?)
+    let is_available = verified.is_ok();
+    let place = (file, stored.version);
+    let is_concluded = verifications::conclude(tx, place, verified.map(|read| read.sha256)).await?;
+    if is_concluded && is_available {
+        make_current(tx, file, stored, trash_counts).await?;
+    }
+    Ok(is_concluded)
+}
+
+/// Makes an available version the current one, unless it is, or a later one is. Its bytes were charged when it was committed;
+/// its file is counted under its kind from here on.
+async fn make_current(
+    tx: &mut TenantTx,
+    file: FileId,
+    stored: &StoredVersion,
+    trash_counts: bool,
+) -> Result<(), Error> {
+    let Some(found) = files::get_for_update(tx, file).await? else { return Ok(()) };
+    let before = found.file;
+    if stored.version <= before.version {
+        return Ok(());
+    }
+    let after = files::set_current(tx, file, stored.version, &stored.created_by).await?;
+    file_readers::set_size(tx, file, after.size_bytes).await?;
+    let is_counted = before.trash.is_none() || trash_counts;
+    if is_counted && before.media_kind != after.media_kind {
+        let mut delta = UsageDelta::default();
+        delta.files(&after.category, before.media_kind, -1);
+        delta.files(&after.category, after.media_kind, 1);
+        usage_counters::apply(tx, &delta).await?;
+    }
+    Ok(())
 }
 
 async fn read(store: &dyn ObjectStorage, blob: &Blob) -> Result<Read, Error> {

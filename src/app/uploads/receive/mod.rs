@@ -1,4 +1,16 @@
 //! Receives the bytes of one upload: checks them, keeps at most a part of them, and writes full parts while more arrive.
+//!
+//! All buffers come out of one byte budget of the process (`budget`). What is learned of the bytes as they go by is in
+//! `content`, what of them was there before in `persisted`, and `write` brings parts to the store.
+
+pub(super) mod budget;
+pub(super) mod content;
+pub(super) mod hashing;
+pub(super) mod message;
+mod pace;
+mod part;
+pub(super) mod persisted;
+mod write;
 
 use std::sync::Arc;
 
@@ -7,17 +19,16 @@ use futures::Stream;
 use tokio::task::JoinSet;
 use tracing::Instrument as _;
 
-use super::{
-    budget::TooManyWait,
+use self::{
+    budget::NoRoom,
     content::{Content, Measured},
-    message::UploadMessage,
-    open::{OpenUpload, Target},
+    message::{PartMessage, UploadMessage},
     pace::Pace,
     part::Part,
     persisted::{Persisted, SentAgain},
-    upload_part::PartMessage,
     write::{Mark, PartWrite, WrittenPart},
 };
+use super::{open::OpenUpload, target::Target};
 use crate::{
     app::{App, Error},
     domain::{caller::Caller, checksum::Crc64, digest::Digest, violations::Violations},
@@ -149,7 +160,7 @@ impl<'a> Receiver<'a> {
             sink,
             part_size_bytes,
             chunk_size_max_bytes: app.limits.uploads.chunk_size_max_bytes,
-            part: Part::new(app.budget.room(caller.tenant_id())),
+            part: Part::new(app.budget.room(caller.tenant_id(), part_size_bytes)),
             next_number: persisted.next_number(),
             writes: JoinSet::new(),
             written: Vec::new(),
@@ -215,8 +226,7 @@ impl<'a> Receiver<'a> {
     async fn keep(&mut self, mut data: Bytes) -> Result<(), Error> {
         let part_size_bytes = self.part_size_bytes;
         if !data.is_empty() && self.persisted.is_closed(part_size_bytes as u64) {
-            let declared = self.persisted.size_bytes();
-            return Err(Error::SizeMismatch { declared, received: declared + data.len() as u64 });
+            return Err(Error::UploadEnds { size_bytes: self.persisted.size_bytes() });
         }
         while !data.is_empty() {
             if self.part.len_bytes() == part_size_bytes {
@@ -227,8 +237,13 @@ impl<'a> Receiver<'a> {
             if let Sink::Store { open: Some(open), .. } = &mut self.sink {
                 open.cover(self.content.received_bytes()).await?;
             }
-            let room = self.part.push(piece).await;
-            room.map_err(|TooManyWait| Error::Overloaded("uploads"))?;
+            let pushed = self.part.push(piece).await;
+            pushed.map_err(|no_room| match no_room {
+                NoRoom::TooManyWait => Error::Overloaded("uploads"),
+                NoRoom::PartTooLarge => {
+                    Error::UploadPartsTooLarge { part_size_bytes: part_size_bytes as u64 }
+                }
+            })?;
         }
         if self.part.len_bytes() == part_size_bytes && self.is_resumable() {
             self.write_part().await?;
@@ -267,8 +282,8 @@ impl<'a> Receiver<'a> {
         let is_recorded = mark.is_some();
         let write = PartWrite::of(app, caller.tenant_id(), open, self.next_number, mark);
         self.next_number += 1;
-        let part = std::mem::replace(&mut self.part, Part::new(app.budget.room(caller.tenant_id())));
-        let (body, room) = part.into_body();
+        let next = Part::new(app.budget.room(caller.tenant_id(), self.part_size_bytes));
+        let (body, room) = std::mem::replace(&mut self.part, next).into_body();
         let write = write.run(body, room).in_current_span();
         if is_recorded {
             // In a task that outlives the stream: a client that leaves now goes on behind this part.

@@ -5,17 +5,16 @@ use std::sync::Arc;
 
 use futures::Stream;
 
-use super::{
-    commit::{Answer, answer_of},
-    content::Content,
-    message::UploadMessage,
-    open::{OpenUpload, lease_seconds},
-    persisted::Persisted,
-    receive::{Sink, receive},
-    upload::{Uploaded, count_outcome, read_terms, store, uploaded},
-};
 use crate::{
-    app::{App, Error},
+    app::{
+        App, Error,
+        uploads::{
+            answered::{answered, request_id},
+            open::{OpenUpload, lease_seconds},
+            receive::{Sink, content::Content, message::UploadMessage, persisted::Persisted, receive},
+            upload::{Uploaded, count_outcome, store, uploaded},
+        },
+    },
     db::{
         TenantTx, Viewer, quotas,
         resumable_uploads::{self, StoredUpload},
@@ -23,8 +22,7 @@ use crate::{
     },
     domain::{
         caller::Caller,
-        digest::Hasher,
-        ids::{RequestId, UploadId},
+        ids::UploadId,
         policy::{FileSizeLimits, TakenTypes},
         upload::UploadState,
         upload_spec::CheckedSpec,
@@ -95,22 +93,4 @@ async fn take(app: &App, tx: &mut TenantTx, caller: &Caller, id: UploadId) -> Re
     upload_parts::forget_from(tx, stored.lease, persisted.next_number()).await?;
     let limits = (quotas::get(tx).await?.file_size_max_bytes, stored.spec.types.clone());
     Ok(Some(Taken { stored, persisted, limits }))
-}
-
-/// What a committed upload was answered.
-pub(super) async fn answered(app: &App, caller: &Caller, id: UploadId) -> Result<Answer, Error> {
-    let terms = read_terms(app, caller, Some(request_id(id))).await?;
-    answer_of(terms.answered.ok_or(Error::NotFound("upload"))?)
-}
-
-/// The request id that an upload is committed under. Not the upload's own, which callers know and may use for one of their
-/// requests: a digest of it, marked as what no client library makes (UUIDv8).
-pub(super) fn request_id(id: UploadId) -> RequestId {
-    let mut hasher = Hasher::default();
-    hasher.field(b"commit of upload");
-    hasher.field(id.as_uuid().as_bytes());
-    let digest = hasher.finish();
-    let mut bytes = [0; 16];
-    bytes.copy_from_slice(&digest.as_bytes()[..16]);
-    RequestId::from_uuid(uuid::Builder::from_custom_bytes(bytes).into_uuid())
 }

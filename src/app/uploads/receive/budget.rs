@@ -4,6 +4,10 @@
 //! each other for ever, each with half a part; so one at a time may fill its part from a reserve beside the pool, write
 //! it out and give its room back. Memory is bounded by the pool plus one part.
 //!
+//! An upload keeps the size of its parts, also when a smaller one was configured since. What a part has beyond the reserve it
+//! takes from the pool before its first byte, all at once: it holds nothing while it waits for that, and the reserve is enough
+//! for the rest.
+//!
 //! A tenant may hold at most [`SHARE_OF_FREE`] times what it leaves free. Alone it gets three quarters of the pool, two
 //! get three sevenths each, and so on: whoever comes later always finds some room, however slowly the others send, and no
 //! number of tenants needs to be known beforehand. Who waits is served in turn within a tenant.
@@ -14,14 +18,22 @@
 use std::{
     collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
+    time::timeout,
+};
 
 use crate::domain::ids::TenantId;
 
 /// How often what is free a tenant may hold.
 const SHARE_OF_FREE: usize = 3;
+
+/// How long a part waits for what it has beyond the reserve. The reserve does not help it there, so others might keep it up for
+/// ever; whoever comes again later finds them gone.
+const BEYOND_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// The budget. Cheap to clone.
 #[derive(Clone)]
@@ -32,6 +44,7 @@ struct Pool {
     bytes_max: usize,
     waiting_bytes_max: usize,
     reserve: Arc<Semaphore>,
+    reserve_bytes: usize,
 }
 
 struct State {
@@ -52,12 +65,15 @@ impl ByteBudget {
     pub(in crate::app) fn new(bytes_max: usize, part_size_bytes: usize, waiting_bytes_max: usize) -> Self {
         let bytes_max = bytes_max.saturating_sub(part_size_bytes);
         let state = Mutex::new(State { free_bytes: bytes_max, waiting_bytes: 0, tenants: HashMap::new() });
-        Self(Arc::new(Pool { state, bytes_max, waiting_bytes_max, reserve: Arc::new(Semaphore::new(1)) }))
+        let reserve = Arc::new(Semaphore::new(1));
+        let reserve_bytes = part_size_bytes;
+        Self(Arc::new(Pool { state, bytes_max, waiting_bytes_max, reserve, reserve_bytes }))
     }
 
-    /// The room of a tenant's part that holds nothing yet.
-    pub(super) fn room(&self, tenant: TenantId) -> Room {
-        Room { pool: Arc::clone(&self.0), tenant, held: None, reserve: None }
+    /// The room of a tenant's part of at most this size, that holds nothing yet.
+    pub(super) fn room(&self, tenant: TenantId, part_size_bytes: usize) -> Room {
+        let beyond_bytes = part_size_bytes.saturating_sub(self.0.reserve_bytes);
+        Room { pool: Arc::clone(&self.0), tenant, held: None, beyond_bytes, ahead_bytes: 0, reserve: None }
     }
 
     /// How many bytes are held now, without the reserve.
@@ -72,21 +88,26 @@ impl Pool {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Room that is there at once, or a promise of it.
-    fn ask(self: &Arc<Self>, tenant: TenantId, bytes: usize) -> Result<Asked, TooManyWait> {
+    /// Whether a tenant may hold so much at once where nobody else holds anything.
+    fn could_give(&self, bytes: usize) -> bool {
+        self.bytes_max.checked_sub(bytes).is_some_and(|free| bytes <= free.saturating_mul(SHARE_OF_FREE))
+    }
+
+    /// Room that is there at once, or a promise of it, for whoever has `in_hand_bytes` already.
+    fn ask(self: &Arc<Self>, tenant: TenantId, bytes: usize, in_hand_bytes: usize) -> Result<Asked, NoRoom> {
         let mut state = self.state();
         let nobody_waits = state.tenants.get(&tenant).is_none_or(|tenant| tenant.waiting.is_empty());
         if nobody_waits && state.take(tenant, bytes) {
             return Ok(Asked::Granted(Grant { pool: Arc::clone(self), tenant, bytes }));
         }
-        let waiting_bytes = state.waiting_bytes.saturating_add(bytes);
+        let waiting_bytes = state.waiting_bytes.saturating_add(in_hand_bytes);
         if waiting_bytes > self.waiting_bytes_max {
-            return Err(TooManyWait);
+            return Err(NoRoom::TooManyWait);
         }
         state.waiting_bytes = waiting_bytes;
         let (granted, receiver) = oneshot::channel();
         state.tenants.entry(tenant).or_default().waiting.push_back((bytes, granted));
-        Ok(Asked::Waits(Promise { pool: Arc::clone(self), tenant, bytes, receiver }))
+        Ok(Asked::Waits(Promise { pool: Arc::clone(self), tenant, in_hand_bytes, receiver }))
     }
 
     /// Takes bytes back, and serves those who wait.
@@ -149,9 +170,14 @@ impl State {
     }
 }
 
-/// There is no room, and no room to wait for it.
-#[derive(Debug)]
-pub(super) struct TooManyWait;
+/// Why there is no room.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum NoRoom {
+    /// Not now, and too many wait for it.
+    TooManyWait,
+    /// Never: a part of this size is more than a tenant may hold here.
+    PartTooLarge,
+}
 
 /// What came of asking for room.
 enum Asked {
@@ -163,14 +189,14 @@ enum Asked {
 struct Promise {
     pool: Arc<Pool>,
     tenant: TenantId,
-    bytes: usize,
+    in_hand_bytes: usize,
     receiver: oneshot::Receiver<Grant>,
 }
 
 impl Drop for Promise {
     fn drop(&mut self) {
         self.receiver.close();
-        self.pool.state().waiting_bytes -= self.bytes;
+        self.pool.state().waiting_bytes -= self.in_hand_bytes;
         self.pool.give_back(self.tenant, 0);
     }
 }
@@ -197,10 +223,14 @@ impl Drop for Grant {
 }
 
 /// What one part holds of the budget. Dropping it gives everything back.
-pub(super) struct Room {
+pub(in crate::app::uploads) struct Room {
     pool: Arc<Pool>,
     tenant: TenantId,
     held: Option<Grant>,
+    /// What its part has beyond the reserve, and it has not asked for.
+    beyond_bytes: usize,
+    /// What it holds before there are bytes for it.
+    ahead_bytes: usize,
     reserve: Option<OwnedSemaphorePermit>,
 }
 
@@ -208,12 +238,18 @@ impl Room {
     /// Waits for room for so many bytes more.
     ///
     /// # Errors
-    /// When too many wait already.
-    pub(super) async fn grow(&mut self, bytes: usize) -> Result<(), TooManyWait> {
-        if self.reserve.is_some() {
+    /// When too many wait already; when the part is larger than what there can be room for.
+    pub(super) async fn grow(&mut self, bytes: usize) -> Result<(), NoRoom> {
+        if self.beyond_bytes > 0 {
+            self.reach_beyond(bytes).await?;
+        }
+        let paid = bytes.min(self.ahead_bytes);
+        self.ahead_bytes -= paid;
+        let bytes = bytes - paid;
+        if bytes == 0 || self.reserve.is_some() {
             return Ok(());
         }
-        let more = match self.pool.ask(self.tenant, bytes)? {
+        let more = match self.pool.ask(self.tenant, bytes, bytes)? {
             Asked::Granted(more) => more,
             Asked::Waits(mut promise) => tokio::select! {
                 biased;
@@ -228,6 +264,24 @@ impl Room {
             Some(held) => held.merge(more),
             None => self.held = Some(more),
         }
+        Ok(())
+    }
+
+    /// Takes what the part has beyond the reserve, before its first bytes are.
+    async fn reach_beyond(&mut self, in_hand_bytes: usize) -> Result<(), NoRoom> {
+        let beyond_bytes = self.beyond_bytes;
+        if !self.pool.could_give(beyond_bytes) {
+            return Err(NoRoom::PartTooLarge);
+        }
+        let beyond = match self.pool.ask(self.tenant, beyond_bytes, in_hand_bytes)? {
+            Asked::Granted(beyond) => beyond,
+            Asked::Waits(mut promise) => match timeout(BEYOND_WAIT_MAX, &mut promise.receiver).await {
+                Ok(Ok(beyond)) => beyond,
+                Ok(Err(_)) | Err(_) => return Err(NoRoom::TooManyWait),
+            },
+        };
+        self.held = Some(beyond);
+        (self.ahead_bytes, self.beyond_bytes) = (beyond_bytes, 0);
         Ok(())
     }
 }

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// The bytes so far, without the bytes.
-pub(super) struct Content {
+pub(in crate::app::uploads) struct Content {
     hasher: StreamHasher,
     received_bytes: u64,
     head: Vec<u8>,
@@ -32,20 +32,20 @@ pub(super) struct Content {
 }
 
 /// All that is known at the end.
-pub(super) struct Measured {
+pub(in crate::app::uploads) struct Measured {
     /// The size.
-    pub(super) size_bytes: u64,
+    pub(in crate::app::uploads) size_bytes: u64,
     /// The digest.
-    pub(super) sha256: Digest,
+    pub(in crate::app::uploads) sha256: Digest,
     /// The type that counts.
-    pub(super) mime_type: Settled,
+    pub(in crate::app::uploads) mime_type: Settled,
     /// Its kind.
-    pub(super) kind: MediaKind,
+    pub(in crate::app::uploads) kind: MediaKind,
 }
 
 impl Content {
     /// A file of this spec that must keep these limits, and be of one of these types.
-    pub(super) fn new(
+    pub(in crate::app::uploads) fn new(
         spec: &CheckedSpec,
         (limits, types): (FileSizeLimits, TakenTypes),
         hashing: &Hashing,
@@ -65,7 +65,7 @@ impl Content {
     }
 
     /// Goes on behind bytes that are in the store; `sniffed` is what the first of them were recognised as, if there are any.
-    pub(super) fn resumed(
+    pub(in crate::app::uploads) fn resumed(
         spec: &CheckedSpec,
         limits: (FileSizeLimits, TakenTypes),
         hashing: &Hashing,
@@ -170,7 +170,11 @@ impl Content {
 }
 
 /// Whether a file of this kind may have so many bytes. While the kind is not known, the largest limit counts.
-pub(super) fn check_size(bytes: u64, kind: Option<MediaKind>, limits: &FileSizeLimits) -> Result<(), Error> {
+pub(in crate::app::uploads) fn check_size(
+    bytes: u64,
+    kind: Option<MediaKind>,
+    limits: &FileSizeLimits,
+) -> Result<(), Error> {
     let limit = kind.map_or_else(|| limits.largest(), |kind| limits.of(kind));
     if i64::try_from(bytes).is_ok_and(|bytes| bytes <= limit) {
         Ok(())

@@ -2,30 +2,20 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::{
-    content::Content,
     get::get,
-    open::OpenUpload,
-    receive::receive_part,
     resume::{Taken, take_over},
 };
 use crate::{
-    app::{App, Error},
+    app::{
+        App, Error,
+        uploads::{
+            open::OpenUpload,
+            receive::{content::Content, message::PartMessage, receive_part},
+        },
+    },
     domain::{caller::Caller, ids::UploadId, upload::Upload, violations::Violations},
 };
-
-/// A part as it came in.
-#[derive(Debug)]
-pub struct PartMessage {
-    /// Where in the file it begins.
-    pub offset: i64,
-    /// Its bytes.
-    pub data: Bytes,
-    /// Their CRC32C, where the client sent it.
-    pub crc32c: Option<u32>,
-}
 
 /// Stores a part, or compares it with the one that is stored; answers the upload with it.
 ///

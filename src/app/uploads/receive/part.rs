@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::budget::{Room, TooManyWait};
+use super::budget::{NoRoom, Room};
 use crate::storage::Payload;
 
 /// Chunks below this are copied into the part's buffer: each would keep a whole network buffer alive otherwise.
@@ -11,7 +11,7 @@ const COPIED_BYTES_MAX: usize = 64 * 1024;
 const COPY_BUFFER_BYTES: usize = 256 * 1024;
 
 /// Bytes of one part, with the room they hold in the budget.
-pub(super) struct Part {
+pub(in crate::app::uploads) struct Part {
     chunks: Vec<Bytes>,
     copied: BytesMut,
     len_bytes: usize,
@@ -30,8 +30,8 @@ impl Part {
     /// Takes bytes, once the budget has room for them.
     ///
     /// # Errors
-    /// When too many uploads wait for room.
-    pub(super) async fn push(&mut self, data: Bytes) -> Result<(), TooManyWait> {
+    /// When there is no room, and why.
+    pub(super) async fn push(&mut self, data: Bytes) -> Result<(), NoRoom> {
         self.room.grow(data.len()).await?;
         self.len_bytes += data.len();
         if data.len() < COPIED_BYTES_MAX {
@@ -47,7 +47,7 @@ impl Part {
     }
 
     /// The body to write, and the room to give back once it is written.
-    pub(super) fn into_body(mut self) -> (Payload, Room) {
+    pub(in crate::app::uploads) fn into_body(mut self) -> (Payload, Room) {
         self.close_copies();
         (self.chunks.into_iter().collect(), self.room)
     }
@@ -68,8 +68,8 @@ mod tests {
     async fn a_part_of_single_bytes_keeps_no_network_buffer_alive_and_holds_no_more_than_twice_its_bytes() {
         const BYTES: usize = 300_000;
         let network = Bytes::from(vec![7; BYTES]);
-        let mut part =
-            Part::new(ByteBudget::new(8 * BYTES, BYTES, BYTES).room(TenantId::from_uuid(uuid::Uuid::nil())));
+        let budget = ByteBudget::new(8 * BYTES, BYTES, BYTES);
+        let mut part = Part::new(budget.room(TenantId::from_uuid(uuid::Uuid::nil()), BYTES));
         for at in 0..BYTES {
             part.push(network.slice(at..=at)).await.unwrap();
         }

@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use tracing::Instrument as _;
 
-use super::{
-    get::seen,
-    open::{Left, clear, lease_seconds, release},
-};
+use super::get::seen;
 use crate::{
     app::{
         App, Error, audit,
         idempotency::{self, Begun},
+        uploads::{
+            give_up::{Left, clear, release},
+            open::lease_seconds,
+        },
     },
     db::{
         TenantTx, Viewer,
@@ -21,7 +22,7 @@ use crate::{
     },
     domain::{
         caller::Caller,
-        ids::{RequestId, TenantId, UploadId},
+        ids::{RequestId, UploadId},
         upload::UploadState,
     },
     storage::MultipartId,
@@ -45,7 +46,7 @@ pub async fn cancel(
     let tasks = app.tasks.clone();
     let clearing = async move {
         let multipart = MultipartId::new(stored.multipart_id.as_str());
-        let left = left(tenant, &stored, &multipart);
+        let left = Left::of(tenant, &stored, &multipart);
         let cleared = match app.stores.of(&stored.provider) {
             Ok(store) => clear(&app, store.as_ref(), &left).await,
             Err(unknown) => Err(unknown.into()),
@@ -57,18 +58,6 @@ pub async fn cancel(
     // A panic was told by the task itself; the answer is the same.
     let _ = tasks.spawn(clearing.in_current_span()).await;
     Ok(())
-}
-
-fn left<'a>(tenant: TenantId, stored: &'a StoredUpload, multipart: &'a MultipartId) -> Left<'a> {
-    Left {
-        tenant,
-        lease: stored.lease,
-        key: &stored.key,
-        multipart: stored.staging_key.is_none().then_some(multipart),
-        staging_key: stored.staging_key.as_ref(),
-        is_recorded: true,
-        is_expired: false,
-    }
 }
 
 /// Takes the upload over and releases it, all in the transaction of the answer: who is told that it is cancelled need not
@@ -98,7 +87,7 @@ async fn run(
     audit_entries::insert(tx, &[entry]).await?;
     let stored = resumable_uploads::get(tx, id).await?.ok_or(Error::NotFound("upload"))?;
     let multipart = MultipartId::new(stored.multipart_id.as_str());
-    release(tx, &left(caller.tenant_id(), &stored, &multipart)).await?;
+    release(tx, &Left::of(caller.tenant_id(), &stored, &multipart)).await?;
     if let Some(attempt) = attempt {
         attempt.record(tx, &()).await?;
     }

@@ -3,19 +3,22 @@
 
 use std::sync::Arc;
 
-use super::{
-    budget::Room,
-    open::{OpenUpload, lease_seconds},
-};
+use super::budget::Room;
 use crate::{
-    app::{App, Error},
+    app::{
+        App, Error,
+        uploads::{
+            open::{OpenUpload, lease_seconds},
+            target::of_parts,
+        },
+    },
     db::{
         Viewer,
         upload_parts::{self, StoredPart},
-        uploads::UploadLease,
+        uploads::{self, UploadLease},
     },
     domain::{checksum::Crc64, ids::TenantId, object_key::ObjectKey},
-    storage::{MultipartId, ObjectStorage, PartReceipt, Payload, StorageError, StorageErrorKind},
+    storage::{MultipartId, ObjectStorage, PartReceipt, Payload, StorageErrorKind},
 };
 
 /// A part that is in the store.
@@ -70,11 +73,29 @@ impl PartWrite {
         let receipt = self.store.put_part(&self.key, &self.multipart, self.number, body.clone()).await;
         let crc64nvme = body.crc64nvme();
         drop((body, room));
-        let written = WrittenPart { receipt: receipt.map_err(of_parts)?, crc64nvme };
+        let receipt = match receipt {
+            Err(error) if error.kind == StorageErrorKind::NotFound && self.mark.is_some() => {
+                return Err(self.why_gone().await?);
+            }
+            receipt => receipt.map_err(of_parts)?,
+        };
+        let written = WrittenPart { receipt, crc64nvme };
         if let Some(mark) = &self.mark {
             self.record(mark, &written).await?;
         }
         Ok(written)
+    }
+
+    /// Why the unfinished object of an upload that can be gone on with is gone: it was put together before, and the commit
+    /// behind that failed; or the upload is not ours any more.
+    async fn why_gone(&self) -> Result<Error, Error> {
+        let mut tx = self.app.db.tenant_tx(self.tenant, &Viewer::system()).await?;
+        let renewed = uploads::grow(&mut tx, self.lease, 0, lease_seconds(&self.app)).await;
+        if !tx.finish(renewed).await? {
+            return Ok(Error::UploadFenced);
+        }
+        let whole = self.store.head(&self.key).await.map_err(of_parts)?;
+        Ok(Error::UploadEnds { size_bytes: whole.size_bytes })
     }
 
     async fn record(&self, mark: &Mark, written: &WrittenPart) -> Result<(), Error> {
@@ -89,14 +110,5 @@ impl PartWrite {
             true => Ok(()),
             false => Err(Error::UploadFenced),
         }
-    }
-}
-
-/// Why parts cannot be written or put together. An unfinished object that is gone was given up by someone else, when the
-/// lease had run out; nothing that was stored is lost.
-pub(super) fn of_parts(error: StorageError) -> Error {
-    match error.kind {
-        StorageErrorKind::NotFound => Error::UploadFenced,
-        _ => error.into(),
     }
 }

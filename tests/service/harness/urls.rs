@@ -1,0 +1,228 @@
+//! A store that gives URLs, and a client who writes to them. The URLs name what they are for and open no connection: writing
+//! goes past the service, as it does to a real store. That real URLs do the same is seen in `tests/e2e/direct.rs`.
+
+use std::{ops::Range, sync::Arc};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use strongroom::{
+    domain::object_key::ObjectKey,
+    proto::v1::{
+        CompleteUploadRequest, CompleteUploadResponse, CompletedPart, CreateUploadRequest, DirectPart,
+        GetUploadRequest, UploadSpec,
+    },
+    storage::{
+        ByteStream, Capabilities, InitOptions, InitReport, ListPage, MultipartId, MultipartInfo,
+        MultipartPage, ObjectInfo, ObjectStorage, PartReceipt, Payload, PresignRequest, PresignedUrl,
+        PutOptions, Space, StorageError, StorageErrorKind,
+    },
+};
+use tonic::Status;
+use url::Url;
+
+use super::{Caller, Inner, PART, Service, service_test_in};
+
+/// Runs a test against a service whose store gives URLs; direct uploads of more than one part go in parts.
+pub(crate) fn direct_test<F, Fut>(test: F)
+where
+    F: FnOnce(Service) -> Fut,
+    Fut: Future<Output = ()>,
+{
+    let arrange = |site: &mut super::Site| {
+        site.has_urls = true;
+        site.config.uploads.direct_put_max_bytes = PART as u64;
+    };
+    service_test_in(None, arrange, test);
+}
+
+/// An upload whose bytes go to its URLs.
+#[derive(Debug, Clone)]
+pub(crate) struct Direct {
+    pub(crate) id: String,
+    pub(crate) parts: Vec<DirectPart>,
+}
+
+impl Caller {
+    pub(crate) async fn create_direct(&self, spec: UploadSpec) -> Result<Direct, Status> {
+        let request = CreateUploadRequest { spec: Some(spec), direct: true };
+        let created = self.files.clone().create_upload(request).await?.into_inner();
+        Ok(Direct { id: created.upload.unwrap().id, parts: created.direct.unwrap().parts })
+    }
+
+    /// Fresh URLs; none for what is a file already.
+    pub(crate) async fn urls(&self, id: &str) -> Result<Vec<DirectPart>, Status> {
+        let request = GetUploadRequest { upload_id: id.to_owned(), with_urls: true };
+        let answer = self.files.clone().get_upload(request).await?.into_inner();
+        Ok(answer.direct.map(|direct| direct.parts).unwrap_or_default())
+    }
+
+    pub(crate) async fn complete_direct(
+        &self,
+        id: &str,
+        parts: &[CompletedPart],
+    ) -> Result<CompleteUploadResponse, Status> {
+        self.complete_with(CompleteUploadRequest {
+            upload_id: id.to_owned(),
+            parts: parts.to_vec(),
+            ..CompleteUploadRequest::default()
+        })
+        .await
+    }
+
+    pub(crate) async fn complete_with(
+        &self,
+        request: CompleteUploadRequest,
+    ) -> Result<CompleteUploadResponse, Status> {
+        Ok(self.files.clone().complete_upload(request).await?.into_inner())
+    }
+}
+
+impl Inner {
+    /// Writes to a URL, and answers the etag; whatever was written to it before is gone.
+    pub(crate) async fn put(&self, part: &DirectPart, bytes: &[u8]) -> Result<String, StorageErrorKind> {
+        let url = Url::parse(&part.url).unwrap();
+        let key = ObjectKey::parse(url.path().trim_start_matches('/')).unwrap();
+        let payload = Payload::from(Bytes::copy_from_slice(bytes));
+        if let Some(multipart) = url.query() {
+            let number = u32::try_from(part.number).unwrap();
+            let put = self.store.put_part(&key, &MultipartId::new(multipart), number, payload).await;
+            return put.map(|receipt| receipt.etag).map_err(|error| error.kind);
+        }
+        self.store.delete(&key).await.unwrap();
+        self.store.put(&key, payload, &PutOptions::default()).await.unwrap();
+        Ok("of-one-piece".to_owned())
+    }
+
+    /// Writes all of it.
+    pub(crate) async fn send(&self, direct: &Direct, bytes: &[u8]) -> Vec<CompletedPart> {
+        let mut sent = Vec::new();
+        for part in &direct.parts {
+            let begin = usize::try_from(part.offset).unwrap();
+            let end = begin + usize::try_from(part.size_bytes).unwrap();
+            let etag = self.put(part, &bytes[begin..end]).await.unwrap();
+            sent.push(CompletedPart { number: part.number, etag });
+        }
+        sent
+    }
+}
+
+/// Puts URLs before a store that has none.
+#[derive(Debug)]
+pub(super) struct WithUrls(pub(super) Arc<dyn ObjectStorage>);
+
+#[async_trait]
+impl ObjectStorage for WithUrls {
+    fn provider(&self) -> &str {
+        self.0.provider()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { presigned_urls: true, ..self.0.capabilities() }
+    }
+
+    async fn presign(&self, request: &PresignRequest) -> Result<Option<PresignedUrl>, StorageError> {
+        let (key, query) = match request {
+            PresignRequest::Get { .. } => return Ok(None),
+            PresignRequest::Put { key, .. } => (key, String::new()),
+            PresignRequest::Part { key, multipart, .. } => (key, format!("?{}", multipart.as_str())),
+        };
+        let url = Url::parse(&format!("memory://store/{}{query}", key.as_str())).unwrap();
+        Ok(Some(PresignedUrl { url, method: "PUT", headers: Vec::new() }))
+    }
+
+    async fn put(
+        &self,
+        key: &ObjectKey,
+        body: Payload,
+        options: &PutOptions,
+    ) -> Result<ObjectInfo, StorageError> {
+        self.0.put(key, body, options).await
+    }
+
+    async fn start_multipart(
+        &self,
+        key: &ObjectKey,
+        part_size_bytes: u64,
+        options: &PutOptions,
+    ) -> Result<MultipartId, StorageError> {
+        self.0.start_multipart(key, part_size_bytes, options).await
+    }
+
+    async fn put_part(
+        &self,
+        key: &ObjectKey,
+        id: &MultipartId,
+        number: u32,
+        body: Payload,
+    ) -> Result<PartReceipt, StorageError> {
+        self.0.put_part(key, id, number, body).await
+    }
+
+    async fn complete_multipart(
+        &self,
+        key: &ObjectKey,
+        id: &MultipartId,
+        parts: &[PartReceipt],
+    ) -> Result<ObjectInfo, StorageError> {
+        self.0.complete_multipart(key, id, parts).await
+    }
+
+    async fn abort_multipart(&self, key: &ObjectKey, id: &MultipartId) -> Result<(), StorageError> {
+        self.0.abort_multipart(key, id).await
+    }
+
+    async fn head(&self, key: &ObjectKey) -> Result<ObjectInfo, StorageError> {
+        self.0.head(key).await
+    }
+
+    async fn get(&self, key: &ObjectKey, range: Range<u64>) -> Result<ByteStream, StorageError> {
+        self.0.get(key, range).await
+    }
+
+    async fn delete(&self, key: &ObjectKey) -> Result<(), StorageError> {
+        self.0.delete(key).await
+    }
+
+    async fn list(
+        &self,
+        prefix: &str,
+        after: Option<&ObjectKey>,
+        limit: usize,
+    ) -> Result<ListPage, StorageError> {
+        self.0.list(prefix, after, limit).await
+    }
+
+    async fn list_multiparts(
+        &self,
+        prefix: &str,
+        after: Option<&MultipartInfo>,
+        limit: usize,
+    ) -> Result<MultipartPage, StorageError> {
+        self.0.list_multiparts(prefix, after, limit).await
+    }
+
+    async fn copy(
+        &self,
+        from: &ObjectKey,
+        to: &ObjectKey,
+        options: &PutOptions,
+    ) -> Result<ObjectInfo, StorageError> {
+        self.0.copy(from, to, options).await
+    }
+
+    async fn list_parts(&self, key: &ObjectKey, id: &MultipartId) -> Result<Vec<PartReceipt>, StorageError> {
+        self.0.list_parts(key, id).await
+    }
+
+    async fn initialise(&self, options: &InitOptions) -> Result<InitReport, StorageError> {
+        self.0.initialise(options).await
+    }
+
+    async fn space(&self) -> Result<Option<Space>, StorageError> {
+        self.0.space().await
+    }
+
+    async fn check(&self) -> Result<(), StorageError> {
+        self.0.check().await
+    }
+}
