@@ -329,3 +329,45 @@ pub async fn copy(tx: &mut TenantTx, copy: &VersionCopy<'_>) -> Result<(), DbErr
     .await
     .map(|_| ())
 }
+
+/// What a category judges of a content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the fields are the columns of their names")]
+pub struct JudgedVersion {
+    pub version: i32,
+    pub mime_type: String,
+    pub media_kind: MediaKind,
+    pub size_bytes: i64,
+}
+
+#[derive(QueryableByName)]
+struct JudgedRow {
+    #[diesel(sql_type = Integer)]
+    version: i32,
+    #[diesel(sql_type = Text)]
+    mime_type: String,
+    #[diesel(sql_type = SmallInt)]
+    media_kind: i16,
+    #[diesel(sql_type = BigInt)]
+    size_bytes: i64,
+}
+
+/// Of every type that versions of a file have, the largest one.
+pub async fn largest_of_each_type(tx: &mut TenantTx, file: FileId) -> Result<Vec<JudgedVersion>, DbError> {
+    let rows: Vec<JudgedRow> = statement(
+        "judge versions",
+        "SELECT DISTINCT ON (mime_type, media_kind) version, mime_type, media_kind, size_bytes
+         FROM versions WHERE tenant_id = {} AND file_id = {}
+         ORDER BY mime_type, media_kind, size_bytes DESC, version DESC",
+    )
+    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+    .bind::<SqlUuid, _>(file.as_uuid())
+    .load(tx.connection()?)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            let JudgedRow { version, mime_type, media_kind, size_bytes } = row;
+            Ok(JudgedVersion { version, mime_type, media_kind: kind(media_kind)?, size_bytes })
+        })
+        .collect()
+}

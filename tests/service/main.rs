@@ -50,6 +50,7 @@ mod tenant_export;
 mod tenant_life;
 mod transactions;
 mod update;
+mod update_category;
 mod upload;
 mod upload_faults;
 mod upload_retries;
