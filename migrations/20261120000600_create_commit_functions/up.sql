@@ -66,7 +66,7 @@ CREATE TYPE app.finished_upload AS (
 -- quota row last; the answer tells the quota, so it is written behind it.
 --
 -- `verdicts` are in the order of the items: 1 committed at `create_time`; 2 answered before, with what `answered` holds under
--- its request id; 3 someone else is working on this request id; 4 the lease was lost or has run out; 5 to 8 as
+-- its request id; 3 someone else is working on this request id; 4 the lease was lost or has run out; 5 to 9 as
 -- `app.judge_versions` says. When `fits` is false the sum does not fit into the quota, and the caller must roll back.
 -- `facts` tells the file of each version, and `event_positions` where the event of each item stands, as
 -- src/domain/event_position.rs writes it; both by blob.

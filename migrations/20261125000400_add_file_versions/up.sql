@@ -9,8 +9,9 @@ ALTER TABLE versions
     ADD COLUMN restored_from integer;
 
 -- Locks the files that get a version, in the order of their ids, and judges what only now is certain: 5 there is no such
--- file, 6 it is in the trash, 7 it is archived, 8 the uploader may not change it. Before any lease is ended, so that an
--- upload that is refused here gives its reservation back as every other.
+-- file, 6 it is in the trash, 7 it is archived, 8 the uploader may not change it, 9 it is in another category by now, which
+-- takes other types than the one under which the upload was judged. Before any lease is ended, so that an upload that is
+-- refused here gives its reservation back as every other.
 CREATE FUNCTION app.judge_versions(finished app.finished_upload[], verdicts smallint[]) RETURNS smallint[]
     LANGUAGE plpgsql
     AS $$
@@ -28,6 +29,10 @@ BEGIN
             WHEN NOT finished[place].may_write_all AND f.owner_id <> finished[place].created_by THEN 8
             WHEN f.delete_time IS NOT NULL THEN 6
             WHEN f.archive_time IS NOT NULL THEN 7
+            WHEN finished[place].category <> f.category AND (
+                SELECT t.policy #> ARRAY['categories', finished[place].category, 'types']
+                    IS DISTINCT FROM t.policy #> ARRAY['categories', f.category, 'types']
+                FROM public.tenants AS t WHERE t.id = tenant) THEN 9
             ELSE 1
         END::smallint
         FROM generate_subscripts(finished, 1) AS place

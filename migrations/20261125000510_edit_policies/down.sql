@@ -1,3 +1,5 @@
+DROP TRIGGER category_moves ON files;
+DROP FUNCTION app.check_category();
 DROP TRIGGER births ON files;
 DROP FUNCTION app.check_births();
 DROP FUNCTION app.lock_births(uuid, boolean);

@@ -42,3 +42,25 @@ END
 $$;
 CREATE TRIGGER births AFTER INSERT ON files REFERENCING NEW TABLE AS born
     FOR EACH STATEMENT EXECUTE FUNCTION app.check_births();
+
+-- Nor does a file move into one.
+CREATE FUNCTION app.check_category() RETURNS trigger
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+    AS $$
+BEGIN
+    IF app.tenant_id() IS NULL THEN
+        RETURN NEW;
+    END IF;
+    PERFORM app.lock_births(NEW.tenant_id, false);
+    -- A statement of its own, so that it sees what the lock's last holder committed.
+    IF NOT EXISTS (
+        SELECT FROM public.tenants AS t WHERE t.id = NEW.tenant_id AND t.policy -> 'categories' ? NEW.category)
+    THEN
+        RAISE EXCEPTION 'the category is not there any more'
+            USING ERRCODE = 'check_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = 'file_category_exists';
+    END IF;
+    RETURN NEW;
+END
+$$;
+CREATE TRIGGER category_moves BEFORE UPDATE OF category ON files
+    FOR EACH ROW WHEN (OLD.category <> NEW.category) EXECUTE FUNCTION app.check_category();

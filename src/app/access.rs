@@ -49,15 +49,29 @@ pub fn can_write(caller: &Caller, file: &File) -> Result<(), Error> {
     }
 }
 
-/// Whether the caller may give a file this visibility. Where every member writes, nobody but owner and admins may hide a
+/// Who would see a file after a change.
+#[derive(Debug, Clone, Copy)]
+pub struct Sight<'a> {
+    /// Its visibility then.
+    pub visibility: Visibility,
+    /// Who comes to read it by name.
+    pub gained: &'a [String],
+    /// Whether the caller then reads it by name.
+    pub is_granted: bool,
+}
+
+/// Whether the caller may change who sees a file in this way. Where every member writes, nobody but owner and admins may hide a
 /// file from themselves: it would be lost to them in the same breath. Nor may they show it to more than its owner did.
-pub fn can_show_to(caller: &Caller, file: &File, visibility: Visibility) -> Result<(), Error> {
+pub fn can_show_to(caller: &Caller, file: &File, sight: Sight<'_>) -> Result<(), Error> {
+    let Sight { visibility, gained, is_granted } = sight;
     let changed = File { visibility, ..file.clone() };
+    // Where everyone sees a file, nobody comes to see it by name.
+    let is_gained = !gained.is_empty() && file.visibility < Visibility::Organization;
     if is_owner_or_admin(caller, file) {
         Ok(())
-    } else if visibility > file.visibility {
+    } else if visibility > file.visibility || is_gained {
         Err(Error::NotAllowed("only the file's owner and the tenant's admins may show it to more people"))
-    } else if can_see(caller, &changed, false) {
+    } else if can_see(caller, &changed, is_granted) {
         Ok(())
     } else {
         Err(Error::NotAllowed("only the file's owner and the tenant's admins may hide it from you"))

@@ -162,6 +162,8 @@ pub enum Verdict {
     FileState(FileState),
     /// The uploader may not change the file any more that it was a version for.
     NotAllowed,
+    /// The file that it was a version for is in a category now that takes other types.
+    Recategorized,
 }
 
 /// What became of a batch.
@@ -371,6 +373,7 @@ impl OutcomeRow {
             Some(6) => Ok(Verdict::FileState(FileState::Deleted)),
             Some(7) => Ok(Verdict::FileState(FileState::Archived)),
             Some(8) => Ok(Verdict::NotAllowed),
+            Some(9) => Ok(Verdict::Recategorized),
             _ => Err(DbError::corrupt(OPERATION, "verdict")),
         }
     }

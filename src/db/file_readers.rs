@@ -2,7 +2,7 @@
 
 use diesel::{
     QueryableByName,
-    sql_types::{BigInt, Bool, Text, Uuid as SqlUuid},
+    sql_types::{Array, BigInt, Bool, Text, Uuid as SqlUuid},
 };
 
 use super::{DbError, TenantTx, statement::statement};
@@ -61,4 +61,48 @@ pub async fn delete(tx: &mut TenantTx, file: FileId) -> Result<Vec<String>, DbEr
     .load(tx.connection()?)
     .await?;
     Ok(readers.into_iter().map(|reader| reader.principal).collect())
+}
+
+/// Who reads a file by name.
+pub async fn list(tx: &mut TenantTx, file: FileId) -> Result<Vec<String>, DbError> {
+    let readers: Vec<Reader> = statement(
+        "list readers",
+        "SELECT principal FROM file_readers WHERE tenant_id = {} AND file_id = {} ORDER BY principal",
+    )
+    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+    .bind::<SqlUuid, _>(file.as_uuid())
+    .load(tx.connection()?)
+    .await?;
+    Ok(readers.into_iter().map(|reader| reader.principal).collect())
+}
+
+/// Adds readers to a file that is not in the trash; those that it has stay as they are.
+pub async fn insert(tx: &mut TenantTx, file: FileId, principals: &[String]) -> Result<(), DbError> {
+    statement(
+        "insert readers",
+        "INSERT INTO file_readers (tenant_id, principal, file_id, create_time, name, size_bytes)
+         SELECT f.tenant_id, principal, f.id, f.create_time, f.name, f.size_bytes
+         FROM files AS f, unnest({}) AS principal WHERE f.tenant_id = {} AND f.id = {}
+         ON CONFLICT (tenant_id, file_id, principal) DO NOTHING",
+    )
+    .bind::<Array<Text>, _>(principals.to_vec())
+    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+    .bind::<SqlUuid, _>(file.as_uuid())
+    .execute(tx.connection()?)
+    .await
+    .map(|_| ())
+}
+
+/// Takes a file from some of its readers.
+pub async fn delete_some(tx: &mut TenantTx, file: FileId, principals: &[String]) -> Result<(), DbError> {
+    statement(
+        "delete some readers",
+        "DELETE FROM file_readers WHERE tenant_id = {} AND file_id = {} AND principal = ANY ({})",
+    )
+    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+    .bind::<SqlUuid, _>(file.as_uuid())
+    .bind::<Array<Text>, _>(principals.to_vec())
+    .execute(tx.connection()?)
+    .await
+    .map(|_| ())
 }

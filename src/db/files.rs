@@ -344,13 +344,14 @@ pub async fn touch(tx: &mut TenantTx, id: FileId, actor_id: &str) -> Result<File
 /// Writes what people wrote about a file; its tags stand in rows of their own.
 pub async fn update(tx: &mut TenantTx, file: &File, actor_id: &str) -> Result<File, DbError> {
     let sql = format!(
-        "UPDATE files AS f SET name = {{}}, title = {{}}, description = {{}}, metadata = {{}}, visibility = {{}},
+        "UPDATE files AS f SET name = {{}}, category = {{}}, title = {{}}, description = {{}}, metadata = {{}}, visibility = {{}},
             expire_time = {{}}, retain_until_time = {{}},
             update_time = app.now(), updated_by = {{}}, revision = f.revision + 1
          WHERE f.tenant_id = {{}} AND f.id = {{}} RETURNING {COLUMNS}"
     );
     let row: FileRow = statement("update file", sql)
         .bind::<Text, _>(file.name.clone())
+        .bind::<Text, _>(file.category.clone())
         .bind::<Text, _>(file.title.clone())
         .bind::<Text, _>(file.description.clone())
         .bind::<Jsonb, _>(serde_json::Value::Object(file.metadata.clone()))

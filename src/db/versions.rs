@@ -17,6 +17,7 @@ use crate::domain::{
     file::{ContentState, FileVersion, ScanStatus, StateReason},
     ids::{BlobId, FileId},
     media_type::MediaKind,
+    storage_class::StorageClass,
 };
 
 /// A version with the blob that holds its bytes.
@@ -263,6 +264,8 @@ struct ListedRow {
     restored_from: Option<i32>,
     #[diesel(sql_type = Nullable<SmallInt>)]
     state_reason: Option<i16>,
+    #[diesel(sql_type = SmallInt)]
+    storage_class: i16,
 }
 
 /// So many versions of a file below a number, newest first.
@@ -274,9 +277,10 @@ pub async fn list(
 ) -> Result<Vec<FileVersion>, DbError> {
     let rows: Vec<ListedRow> = statement(
         "list versions",
-        "SELECT version, content_state, scan_status, mime_type, declared_mime_type, size_bytes, sha256, created_by,
-            create_time, change_description, restored_from, state_reason
-         FROM versions WHERE tenant_id = {} AND file_id = {} AND version < {} ORDER BY version DESC LIMIT {}",
+        "SELECT v.version, v.content_state, v.scan_status, v.mime_type, v.declared_mime_type, v.size_bytes, v.sha256,
+            v.created_by, v.create_time, v.change_description, v.restored_from, v.state_reason, b.storage_class
+         FROM versions AS v JOIN blobs AS b ON b.tenant_id = v.tenant_id AND b.id = v.blob_id
+         WHERE v.tenant_id = {} AND v.file_id = {} AND v.version < {} ORDER BY v.version DESC LIMIT {}",
     )
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())
     .bind::<SqlUuid, _>(file.as_uuid())
@@ -301,6 +305,8 @@ pub async fn list(
                 change_description: row.change_description,
                 restored_from: row.restored_from,
                 state_reason: row.state_reason.and_then(StateReason::from_number),
+                storage_class: StorageClass::from_number(row.storage_class)
+                    .ok_or_else(|| bad("storage class"))?,
             })
         })
         .collect()
@@ -341,4 +347,46 @@ pub async fn copy(tx: &mut TenantTx, copy: &VersionCopy<'_>) -> Result<(), DbErr
     .execute(tx.connection()?)
     .await
     .map(|_| ())
+}
+
+/// What a category judges of a content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the fields are the columns of their names")]
+pub struct JudgedVersion {
+    pub version: i32,
+    pub mime_type: String,
+    pub media_kind: MediaKind,
+    pub size_bytes: i64,
+}
+
+#[derive(QueryableByName)]
+struct JudgedRow {
+    #[diesel(sql_type = Integer)]
+    version: i32,
+    #[diesel(sql_type = Text)]
+    mime_type: String,
+    #[diesel(sql_type = SmallInt)]
+    media_kind: i16,
+    #[diesel(sql_type = BigInt)]
+    size_bytes: i64,
+}
+
+/// Of every type that versions of a file have, the largest one.
+pub async fn largest_of_each_type(tx: &mut TenantTx, file: FileId) -> Result<Vec<JudgedVersion>, DbError> {
+    let rows: Vec<JudgedRow> = statement(
+        "judge versions",
+        "SELECT DISTINCT ON (mime_type, media_kind) version, mime_type, media_kind, size_bytes
+         FROM versions WHERE tenant_id = {} AND file_id = {}
+         ORDER BY mime_type, media_kind, size_bytes DESC, version DESC",
+    )
+    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+    .bind::<SqlUuid, _>(file.as_uuid())
+    .load(tx.connection()?)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            let JudgedRow { version, mime_type, media_kind, size_bytes } = row;
+            Ok(JudgedVersion { version, mime_type, media_kind: kind(media_kind)?, size_bytes })
+        })
+        .collect()
 }

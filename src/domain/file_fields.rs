@@ -17,6 +17,14 @@ pub fn check_name(field: &str, name: &str, policy: &Policy, wrong: &mut Violatio
     }
 }
 
+/// A category is one of those that the policy names.
+pub fn check_category(field: &str, category: &str, policy: &Policy, wrong: &mut Violations) {
+    if !policy.categories.contains_key(category) {
+        let known = policy.categories.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+        wrong.add(field, format!("is not a category of this tenant; there are {known}"));
+    }
+}
+
 /// A title is one line, or nothing.
 pub fn check_title(field: &str, title: &str, wrong: &mut Violations) {
     wrong.take(field, text::optional_line(title, text::TITLE_CHARACTERS_MAX));

@@ -19,6 +19,7 @@ pub struct FileUpdate {
     pub title: Option<String>,
     pub description: Option<String>,
     pub tags: Option<Vec<String>>,
+    pub category: Option<String>,
     pub metadata: Option<Map<String, Value>>,
     pub visibility: Option<Visibility>,
     /// `Some(None)`: it does not expire any more.
@@ -28,26 +29,35 @@ pub struct FileUpdate {
 }
 
 impl FileUpdate {
-    /// Checks everything against the policy and reports all that is wrong together.
-    pub fn check(mut self, policy: &Policy, now: Timestamp) -> Result<Self, Violations> {
-        let mut wrong = Violations::new();
+    /// Checks everything against the policy, and notes all that is wrong. Whether a new category takes what the file has is
+    /// for whoever knows that.
+    #[must_use]
+    pub fn check(mut self, policy: &Policy, now: Timestamp, wrong: &mut Violations) -> Self {
         if let Some(name) = &self.name {
-            fields::check_name("file.name", name, policy, &mut wrong);
+            fields::check_name("file.name", name, policy, wrong);
+        }
+        if let Some(category) = &self.category {
+            fields::check_category("file.category", category, policy, wrong);
         }
         if let Some(title) = &self.title {
-            fields::check_title("file.title", title, &mut wrong);
+            fields::check_title("file.title", title, wrong);
         }
         if let Some(description) = &self.description {
-            fields::check_description("file.description", description, &mut wrong);
+            fields::check_description("file.description", description, wrong);
         }
-        self.tags = self.tags.map(|tags| fields::check_tags("file.tags", &tags, &mut wrong));
+        self.tags = self.tags.map(|tags| fields::check_tags("file.tags", &tags, wrong));
         if let Some(metadata) = &self.metadata {
-            fields::check_metadata("file.metadata", metadata, &mut wrong);
+            fields::check_metadata("file.metadata", metadata, wrong);
         }
-        fields::check_expire_time("file.expire_time", self.expire_time.flatten(), now, &mut wrong);
+        fields::check_expire_time("file.expire_time", self.expire_time.flatten(), now, wrong);
         let until = self.retain_until_time.flatten();
-        fields::check_retain_until_time("file.retain_until_time", until, now, &mut wrong);
-        wrong.into_result().map(|()| self)
+        fields::check_retain_until_time("file.retain_until_time", until, now, wrong);
+        self
+    }
+
+    /// The category that it moves the file to, if that is another one.
+    pub fn new_category(&self, file: &File) -> Option<&str> {
+        self.category.as_deref().filter(|category| *category != file.category)
     }
 
     /// Checks the ends that the file would have: its latest must not come before its earliest. Told of the field that is
@@ -81,6 +91,7 @@ impl FileUpdate {
             ("title", self.title.is_some()),
             ("description", self.description.is_some()),
             ("tags", self.tags.is_some()),
+            ("category", self.category.is_some()),
             ("metadata", self.metadata.is_some()),
             ("visibility", self.visibility.is_some()),
             ("expire_time", self.expire_time.is_some()),
@@ -96,6 +107,7 @@ impl FileUpdate {
             title: self.title.unwrap_or(file.title),
             description: self.description.unwrap_or(file.description),
             tags: self.tags.unwrap_or(file.tags),
+            category: self.category.unwrap_or(file.category),
             metadata: self.metadata.unwrap_or(file.metadata),
             visibility: self.visibility.unwrap_or(file.visibility),
             expire_time: self.expire_time.unwrap_or(file.expire_time),
@@ -115,12 +127,17 @@ mod tests {
             name: Some("run.exe".to_owned()),
             title: Some("two\nlines".to_owned()),
             tags: Some(vec![String::new()]),
+            category: Some("nonsense".to_owned()),
             metadata: Some(Map::from_iter([("a\0".to_owned(), Value::Null)])),
             expire_time: Some(Some(Timestamp::default())),
             ..FileUpdate::default()
         };
-        let wrong = update.check(&Policy::preset("general").unwrap(), Timestamp::default()).unwrap_err();
+        let mut wrong = Violations::new();
+        let _ = update.check(&Policy::preset("general").unwrap(), Timestamp::default(), &mut wrong);
         let fields: Vec<&str> = wrong.iter().map(|violation| violation.field.as_str()).collect();
-        assert_eq!(fields, ["file.name", "file.title", "file.tags[0]", "file.metadata", "file.expire_time"]);
+        assert_eq!(
+            fields,
+            ["file.name", "file.category", "file.title", "file.tags[0]", "file.metadata", "file.expire_time"]
+        );
     }
 }

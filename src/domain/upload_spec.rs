@@ -106,10 +106,7 @@ impl UploadSpec {
         let said_category = self.category.clone();
         let category = if self.category.is_empty() { policy.category_default.clone() } else { self.category };
         let rules = policy.categories.get(&category);
-        if rules.is_none() {
-            let known = policy.categories.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-            wrong.add("spec.category", format!("is not a category of this tenant; there are {known}"));
-        }
+        fields::check_category("spec.category", &category, policy, &mut wrong);
         wrong.clone().into_result()?;
         let Some(rules) = rules else { return Err(wrong) };
 

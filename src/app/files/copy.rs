@@ -22,7 +22,7 @@ use crate::{
     domain::{
         caller::Caller,
         file::{File, Visibility},
-        file_fields::check_name,
+        file_fields::{check_category, check_name},
         ids::{FileId, RequestId},
         media_type::judged,
         violations::Violations,
@@ -95,9 +95,8 @@ fn check(caller: &Caller, request: &CopyRequest) -> Result<(), Violations> {
     if !request.name.is_empty() {
         check_name("name", &request.name, policy, &mut wrong);
     }
-    if !request.category.is_empty() && !policy.categories.contains_key(&request.category) {
-        let known = policy.categories.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-        wrong.add("category", format!("is not a category of this tenant; there are {known}"));
+    if !request.category.is_empty() {
+        check_category("category", &request.category, policy, &mut wrong);
     }
     wrong.into_result()
 }

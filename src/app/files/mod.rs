@@ -15,6 +15,7 @@ pub mod list;
 pub mod list_versions;
 pub mod purge;
 pub mod reap;
+mod recategorize;
 pub mod release_hold;
 pub mod restore_version;
 pub mod set_hold;

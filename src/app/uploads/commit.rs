@@ -34,6 +34,7 @@ use crate::{
         ids::{BlobId, FileId, JobId, RequestId, TenantId},
         imported::Imported,
         quota::{QuotaFigures, QuotaState},
+        violations::Violations,
     },
     jobs::Job,
     telemetry::Metrics,
@@ -174,6 +175,11 @@ impl FinishedUpload {
             Verdict::FileGone => Err(Error::NotFound("file")),
             Verdict::FileState(state) => Err(Error::of_state(state)),
             Verdict::NotAllowed => Err(Error::NotAllowed(OWNER_OR_ADMIN)),
+            Verdict::Recategorized => Err(Violations::one(
+                "spec.file_id",
+                "was moved to a category with other types since this upload began; upload the version again",
+            )
+            .into()),
         }
     }
 }

@@ -48,6 +48,7 @@ impl Target {
             size_bytes,
             sha256,
             crc64nvme,
+            class: self.options.class,
         }
     }
 }

@@ -301,8 +301,8 @@ async fn settle(target: &Target, open: Option<Box<OpenUpload>>, committed: &Resu
                 open.settled();
             }
         }
-        // The file that it is a version of is not there any more, or not the caller's to change.
-        (Err(Error::NotFound(_) | Error::NotAllowed(_)), Some(open)) => open.hopeless(),
+        // The file that it is a version of is not there any more, or not the caller's to change; or its category is another.
+        (Err(Error::NotFound(_) | Error::NotAllowed(_) | Error::Invalid(_)), Some(open)) => open.hopeless(),
         // Dropping it removes the object and releases the reservation; one that can be resumed stays as it is.
         (Ok(_) | Err(_), Some(open)) => drop(open),
         (Ok(_) | Err(_), None) => remove_object(target).await,

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    file::{EntityRef, Visibility},
+    file::{EntityRef, File, Visibility},
     media_type::MediaKind,
     principal::group_principal,
     text::extension,
@@ -257,19 +257,32 @@ impl Policy {
 
     /// Who reads a file besides owner and visibility, as principals, without duplicates.
     pub fn readers(&self, category: &str, attachments: &[EntityRef]) -> Vec<String> {
-        let rule = self.categories.get(category).map(|category| category.readers).unwrap_or_default();
-        let mut readers: Vec<String> = match rule {
+        match self.categories.get(category).map(|category| category.readers).unwrap_or_default() {
             ReaderRule::None => Vec::new(),
-            ReaderRule::AttachedClasses => attachments
-                .iter()
-                .filter(|entity| entity.entity_type == CLASS)
-                .map(|entity| group_principal(&entity.entity_id))
-                .collect(),
-        };
-        readers.sort();
-        readers.dedup();
-        readers
+            ReaderRule::AttachedClasses => classes(attachments),
+        }
     }
+
+    /// Who sees a file once it is in another category, where nobody says it. What had the visibility of its category gets that
+    /// of its new one. Where something else had been said, the narrower of the two holds: what was hidden stays hidden, and what
+    /// was shown to more than the new category shows is shown no longer.
+    pub fn visibility_in(&self, category: &str, file: &File) -> Visibility {
+        let default_of = |category: &str| self.categories.get(category).map(|rules| rules.visibility);
+        let Some(default) = default_of(category) else { return file.visibility };
+        match default_of(&file.category) == Some(file.visibility) {
+            true => default,
+            false => default.min(file.visibility),
+        }
+    }
+}
+
+/// The classes that a file is attached to, as principals, in order and without duplicates.
+pub fn classes(attachments: &[EntityRef]) -> Vec<String> {
+    let of_classes = attachments.iter().filter(|entity| entity.entity_type == CLASS);
+    let mut classes: Vec<String> = of_classes.map(|entity| group_principal(&entity.entity_id)).collect();
+    classes.sort();
+    classes.dedup();
+    classes
 }
 
 #[cfg(test)]
