@@ -19,6 +19,7 @@ use std::{io::Write as _, path::PathBuf, process::ExitCode, sync::Arc};
 use clap::{Parser, Subcommand};
 
 pub use assemble::{Service, StartError, assemble};
+pub use providers::{OpenError, open_import_buckets};
 
 use crate::config::{Config, ConfigError, Sources};
 

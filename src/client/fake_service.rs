@@ -204,6 +204,14 @@ impl FileService for Fake {
         Ok(Response::new(stream::empty().boxed()))
     }
 
+    async fn find_imported_files(
+        &self,
+        request: Request<FindImportedFilesRequest>,
+    ) -> Result<Response<FindImportedFilesResponse>, Status> {
+        self.enter(&request)?;
+        Ok(Response::new(FindImportedFilesResponse::default()))
+    }
+
     type WatchFilesStream = std::pin::Pin<Box<dyn Stream<Item = Result<WatchFilesResponse, Status>> + Send>>;
 
     async fn watch_files(
