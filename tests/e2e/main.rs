@@ -11,6 +11,7 @@ mod direct;
 mod garage;
 mod gate;
 mod identity;
+mod import;
 mod large;
 mod life;
 mod mixed_load;

@@ -4,6 +4,8 @@ use std::fs;
 
 use strongroom::{
     config::import_source::SourcePlace,
+    db::{Viewer, imports},
+    domain::{ids::TenantId, imported::source_digest},
     proto::v1::{FindImportedFilesRequest, ImportItem, ImportedFile, UploadSpec, Visibility},
 };
 use tempfile::TempDir;
@@ -12,6 +14,7 @@ use tonic::Code;
 use crate::{
     harness::{Caller, results, service_test, service_test_with, violated_fields},
     import::{key, source},
+    queue_plans::measured,
 };
 
 fn old(names: &[&str]) -> (TempDir, SourcePlace) {
@@ -119,5 +122,37 @@ fn a_lookup_of_nothing_or_of_too_much_is_refused() {
             assert_eq!(refused.code(), Code::InvalidArgument);
             assert_eq!(violated_fields(&refused), fields);
         }
+    });
+}
+
+#[test]
+fn a_lookup_touches_few_rows_however_much_was_imported() {
+    const TOUCHED_MAX: i64 = 60;
+    service_test(|s| async move {
+        let own: TenantId = s.alice().tenant_id().await.parse().unwrap();
+        let other: TenantId = s.mallory().tenant_id().await.parse().unwrap();
+        for tenant in [own, other] {
+            let many = format!(
+                "INSERT INTO imports (tenant_id, source_sha256, source, legacy_id, file_id, create_time)
+                 SELECT '{tenant}', sha256(('old:' || n)::bytea), 'old:' || n,
+                        CASE WHEN n > 50000 THEN n::text ELSE 'shared' END, gen_random_uuid(), now()
+                 FROM generate_series(1, 100000) AS n"
+            );
+            s.owner.run(&many).await;
+        }
+        s.owner.run("ANALYZE imports").await;
+        let (found, touched) = measured(&s, |db| async move {
+            let mut tx = db.tenant_tx(own, &Viewer::system()).await.unwrap();
+            let digests = ["7", "70000", "absent"].map(|key| source_digest("old", key));
+            let ids = ["shared", "80000", "absent"].map(str::to_owned);
+            let found = imports::find_all(&mut tx, &digests, &ids, 11).await.unwrap();
+            tx.commit().await.unwrap();
+            found.len()
+        })
+        .await;
+        // Two by their keys, and by their ids the first of many and one.
+        assert_eq!(found, 2 + 11 + 1);
+        assert!((1..=TOUCHED_MAX).contains(&touched), "{touched} rows were touched for {found}");
+        s.owner.run("TRUNCATE imports").await;
     });
 }

@@ -210,11 +210,15 @@ fn what_is_too_large_is_refused_by_its_length_or_as_it_comes() {
 }
 
 #[test]
-fn a_host_that_does_not_answer_is_given_up() {
-    service_test_with(source(web(true, 0), "*"), |s| async move {
+fn a_host_that_falls_silent_is_given_up() {
+    service_test_with(source(web(true, 1), "*"), |s| async move {
         let host = OldHost::start().await;
-        let result = refused(&s, &format!("{}/a", host.url)).await;
-        assert_eq!(result.reason(), ErrorReason::StorageUnavailable);
-        assert!(result.message.contains("no answer within"), "{}", result.message);
+        host.has("/never", OldAnswer::silence());
+        let half = OldAnswer::of(pattern(2 * PART + 1)).with("content-length", 3 * PART);
+        host.has("/half", half.and_silence());
+        for path in ["/never", "/half"] {
+            let result = refused(&s, &format!("{}{path}", host.url)).await;
+            assert_eq!(result.reason(), ErrorReason::StorageUnavailable, "{path}: {}", result.message);
+        }
     });
 }

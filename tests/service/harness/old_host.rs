@@ -11,12 +11,13 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// One answer. The connection ends with it.
+/// One answer. The connection ends with it, unless it is to stay.
 #[derive(Debug, Clone)]
 pub(crate) struct OldAnswer {
     status: &'static str,
     headers: Vec<(&'static str, String)>,
     body: Vec<u8>,
+    stays_open: bool,
 }
 
 impl OldAnswer {
@@ -34,7 +35,17 @@ impl OldAnswer {
 
     /// Without any header.
     pub(crate) fn raw(status: &'static str, body: impl Into<Vec<u8>>) -> Self {
-        Self { status, headers: Vec::new(), body: body.into() }
+        Self { status, headers: Vec::new(), body: body.into(), stays_open: false }
+    }
+
+    /// Nothing at all, on a connection that stays open.
+    pub(crate) fn silence() -> Self {
+        Self::raw("", Vec::new()).and_silence()
+    }
+
+    /// And then nothing, on a connection that stays open.
+    pub(crate) fn and_silence(self) -> Self {
+        Self { stays_open: true, ..self }
     }
 
     /// One more header; one of the same name is replaced.
@@ -45,6 +56,9 @@ impl OldAnswer {
     }
 
     fn bytes(&self) -> Vec<u8> {
+        if self.status.is_empty() {
+            return Vec::new();
+        }
         let headers: String =
             self.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
         let head = format!("HTTP/1.1 {}\r\nconnection: close\r\n{headers}\r\n", self.status);
@@ -114,5 +128,9 @@ async fn answer(mut connection: TcpStream, shared: Shared) {
     let answer = answer.unwrap_or_else(|| OldAnswer::status("404 Not Found"));
     // Whoever has heard enough may have hung up.
     let _ = connection.write_all(&answer.bytes()).await;
+    if answer.stays_open {
+        // Until the other side hangs up.
+        let _ = connection.read_u8().await;
+    }
     let _ = connection.shutdown().await;
 }
