@@ -241,8 +241,11 @@ impl Config {
         let downloads = section(merged, "downloads", &mut problems);
         let watches = section(merged, "watches", &mut problems);
         let webhooks = section(merged, "webhooks", &mut problems);
-        let import_sources = named(merged, Named::Sources, SourceConfig::read, &mut problems);
-        let imports = section::<ImportsConfig>(merged, "imports", &mut problems);
+        let sources = named(merged, Named::Sources, SourceConfig::read, &mut problems);
+        let imports = section(merged, "imports", &mut problems).map(|mut imports: ImportsConfig| {
+            imports.sources = sources;
+            imports
+        });
         let edge = section(merged, "edge", &mut problems);
         let database = section(merged, "database", &mut problems);
         let providers = named(merged, Named::Providers, ProviderConfig::read, &mut problems);
@@ -264,7 +267,7 @@ impl Config {
                 downloads: downloads?,
                 watches: watches?,
                 webhooks: webhooks?,
-                imports: ImportsConfig { sources: import_sources, ..imports? },
+                imports: imports?,
                 edge: edge?,
                 database: database?,
                 storage: StorageConfig { providers, ..storage? },

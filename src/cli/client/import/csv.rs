@@ -98,7 +98,9 @@ fn quoted_field(mut rest: &str) -> Result<(String, Option<&str>), &'static str> 
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> Result<Vec<(usize, Vec<String>)>, (usize, String)> {
+    type Read = Vec<(usize, Vec<String>)>;
+
+    fn read(text: &str) -> Result<Read, (usize, String)> {
         let mut records = Records::of(text.as_bytes());
         let mut all = Vec::new();
         while let Some(Record { line, fields }) = records.next()? {

@@ -91,8 +91,9 @@ impl Manifest {
     }
 
     fn unusable(&self, problems: &[Wrong]) -> Failure {
-        let said: String = problems.iter().map(|(line, wrong)| format!("\n  line {line}: {wrong}")).collect();
-        Failure::Usage(format!("{} cannot be used:{said}", self.path.display()))
+        let said: Vec<String> =
+            problems.iter().map(|(line, wrong)| format!("line {line}: {wrong}")).collect();
+        Failure::Usage(format!("{} cannot be used: {}", self.path.display(), said.join("; ")))
     }
 }
 

@@ -20,6 +20,8 @@ use crate::proto::v1::{ImportItem, ImportOptions, UploadSpec, import_item::Sourc
 /// be fetched. For admins of a tenant. Run it again after any failure: nothing becomes two files, and what is done is answered
 /// with the file that it is. Exits with 1 when an item failed.
 ///
+/// Prints a line for each object: what became of it (imported, already, would be, failed), the id of its file, its old key or URL.
+///
 /// A manifest is a CSV file, whose first line names its columns, or one JSON object a line (.jsonl): key or url, and where they
 /// are known legacy_id, owner, category, create_time (RFC 3339) and entity (type:id or type:id:field).
 #[derive(Debug, Args)]

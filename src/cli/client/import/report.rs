@@ -91,8 +91,8 @@ fn before(result: &ImportResult) -> &str {
 fn line(result: &ImportResult) -> String {
     let word = match result.outcome() {
         ImportOutcome::Imported => "imported",
-        ImportOutcome::AlreadyImported => "before",
-        ImportOutcome::WouldImport => "would",
+        ImportOutcome::AlreadyImported => "already",
+        ImportOutcome::WouldImport => "would be",
         ImportOutcome::Failed | ImportOutcome::Unspecified => "failed",
     };
     let file = if result.file_id.is_empty() { "-" } else { &result.file_id };
