@@ -241,6 +241,14 @@ pub enum Error {
     /// The stored bytes are not those recorded.
     #[error("the stored bytes of this file are damaged")]
     ObjectDamaged,
+    /// A URL did not give what stands behind it.
+    #[error("the URL cannot be imported: {why}")]
+    NotFetched {
+        /// Whether its host says that there is nothing.
+        is_gone: bool,
+        /// What came instead, without the URL.
+        why: String,
+    },
     /// The object store does not answer.
     #[error("the object store does not answer")]
     StorageUnavailable(#[source] StorageError),

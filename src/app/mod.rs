@@ -12,6 +12,7 @@ mod idempotency;
 pub mod imports;
 pub mod integrity;
 pub mod jobs;
+mod outgoing;
 mod pages;
 pub mod policies;
 pub mod quotas;
@@ -22,7 +23,7 @@ pub mod tenants;
 pub mod uploads;
 pub mod webhooks;
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 pub use error::{Credentials, Error};
 pub use rotation::Round;
@@ -51,7 +52,7 @@ use crate::{
         ids::TenantId,
         policy::UnknownPreset,
     },
-    storage::Stores,
+    storage::{ForeignBucket, Stores},
     telemetry::Metrics,
 };
 
@@ -87,6 +88,7 @@ pub struct Limits {
 pub struct App {
     db: Database,
     stores: Stores,
+    import_buckets: BTreeMap<String, ForeignBucket>,
     clock: Arc<dyn Clock>,
     ids: Arc<dyn IdSource>,
     page_tokens: Sealer,
@@ -121,6 +123,8 @@ struct Rotations {
 pub struct Parts {
     pub db: Database,
     pub stores: Stores,
+    /// The buckets among the configured sources of imports, by name; none where nothing is imported.
+    pub import_buckets: BTreeMap<String, ForeignBucket>,
     pub clock: Arc<dyn Clock>,
     pub ids: Arc<dyn IdSource>,
     pub page_tokens: Sealer,
@@ -130,7 +134,7 @@ pub struct Parts {
 impl App {
     /// Puts the parts together.
     pub fn new(parts: Parts, limits: Limits) -> Result<Arc<Self>, UnknownPreset> {
-        let Parts { db, stores, clock, ids, page_tokens, metrics } = parts;
+        let Parts { db, stores, import_buckets, clock, ids, page_tokens, metrics } = parts;
         let tasks = TaskTracker::new();
         let uploads = &limits.uploads;
         let budget =
@@ -147,6 +151,7 @@ impl App {
             disclosures: Group::new(Disclosures::new(db.clone()), connections_max, batch_max, tasks.clone()),
             db,
             stores,
+            import_buckets,
             clock,
             ids,
             page_tokens,

@@ -1,13 +1,13 @@
 //! Wires the parts together: the only place that knows all of them.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use secrecy::ExposeSecret;
 use tokio::{net::TcpListener, sync::watch, time::timeout};
 
 use super::{
     ambient,
-    providers::open_stores_with,
+    providers::{open_import_buckets, open_stores_with},
     start_error::StartError,
     surroundings::{Observed, Surroundings},
 };
@@ -65,9 +65,11 @@ pub async fn assemble(
     if let Some(issuer) = dev_issuer {
         authenticator = authenticator.with_dev_secret(issuer);
     }
+    let import_buckets = open_import_buckets(&config.imports, &config.storage, &ids)?;
     let parts = Parts {
         db: database.clone(),
         stores: stores.clone(),
+        import_buckets,
         clock,
         ids,
         page_tokens,
@@ -161,7 +163,16 @@ fn upkeep_of(
     let database = Database::open(&database_options(config))?;
     let traced = |store| Traced::over(store, metrics.clone());
     let stores = open_stores_with(&config.storage, &clock, &ids, traced)?;
-    let parts = Parts { db: database.clone(), stores: stores.clone(), clock, ids, page_tokens, metrics };
+    let parts = Parts {
+        db: database.clone(),
+        stores: stores.clone(),
+        // Nobody imports here.
+        import_buckets: BTreeMap::new(),
+        clock,
+        ids,
+        page_tokens,
+        metrics,
+    };
     Ok((App::new(parts, limits(config))?, database, stores))
 }
 

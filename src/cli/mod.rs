@@ -20,6 +20,7 @@ use std::{io::Write as _, path::PathBuf, process::ExitCode, sync::Arc};
 use clap::{Parser, Subcommand};
 
 pub use assemble::{Service, assemble};
+pub use providers::{OpenError, open_import_buckets};
 pub use start_error::StartError;
 
 use crate::config::{Config, ConfigError, Sources};

@@ -1,25 +1,33 @@
-//! From the configured providers to the stores behind them.
+//! From the configured providers, and the buckets that imports read, to the stores behind them.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     config::{
-        StorageConfig,
+        ImportsConfig, StorageConfig,
+        import_source::SourcePlace,
         provider::{self, ProviderConfig, S3Config},
     },
     domain::clock::{Clock, IdSource},
     storage::{
-        self, AdapterOptions, Encryption, InitOptions, ObjectStorage, PayloadSigning, S3Credentials,
-        S3Options, StorageError, StorageOptions, Stores,
+        self, AdapterOptions, Encryption, ForeignBucket, InitOptions, ObjectStorage, PayloadSigning,
+        S3Credentials, S3Options, StorageError, StorageOptions, Stores,
     },
 };
 
-/// A provider that cannot be opened.
+/// A provider or a source that cannot be opened.
 #[derive(Debug, thiserror::Error)]
-#[error("open storage.providers.{provider}: {source}")]
+#[error("open {key}: {source}")]
 pub struct OpenError {
-    provider: String,
+    key: String,
     source: StorageError,
+}
+
+impl OpenError {
+    fn of_provider(name: &str) -> impl FnOnce(StorageError) -> Self {
+        let key = format!("storage.providers.{name}");
+        move |source| Self { key, source }
+    }
 }
 
 /// Opens every configured provider.
@@ -43,10 +51,29 @@ pub(super) fn open_stores_with(
         let Some(adapter) = adapter_options(provider) else { continue };
         let opened =
             storage::open(&storage_options(config, name, adapter), Arc::clone(clock), Arc::clone(ids));
-        stores.push(wrap(opened.map_err(|source| OpenError { provider: name.clone(), source })?));
+        stores.push(wrap(opened.map_err(OpenError::of_provider(name))?));
     }
-    Stores::new(stores, &config.provider)
-        .map_err(|source| OpenError { provider: config.provider.clone(), source })
+    Stores::new(stores, &config.provider).map_err(OpenError::of_provider(&config.provider))
+}
+
+/// Makes ready to read the buckets among the sources of imports; they are tried as often as those of providers.
+///
+/// # Errors
+/// With the source that nothing could ever be read from.
+pub fn open_import_buckets(
+    imports: &ImportsConfig,
+    storage: &StorageConfig,
+    ids: &Arc<dyn IdSource>,
+) -> Result<BTreeMap<String, ForeignBucket>, OpenError> {
+    let mut buckets = BTreeMap::new();
+    for (name, source) in &imports.sources {
+        let SourcePlace::Bucket(place) = &source.place else { continue };
+        let options = storage_options(storage, name, AdapterOptions::S3(Box::new(s3_options(&place.s3))));
+        let opened = ForeignBucket::open(&options, &place.prefix, Arc::clone(ids));
+        let key = format!("imports.sources.{name}");
+        buckets.insert(name.clone(), opened.map_err(|source| OpenError { key, source })?);
+    }
+    Ok(buckets)
 }
 
 /// How the provider of this name is to be made ready.

@@ -50,6 +50,8 @@ pub(crate) struct Script {
     pub(crate) watches: VecDeque<Vec<Result<WatchFilesResponse, Status>>>,
     /// The cursors that watches began with.
     pub(crate) cursors: Vec<String>,
+    /// What each import asked for.
+    pub(crate) imports: Vec<(ImportOptions, Vec<ImportItem>)>,
     /// How many calls came.
     pub(crate) calls: usize,
 }
@@ -102,6 +104,31 @@ impl Script {
     pub(crate) fn fail_after_download(&mut self, code: Code) {
         self.download.push(Err(Status::new(code, "")));
     }
+}
+
+/// Objects whose keys begin with "bad" fail; behind a prefix that begins with "cut" the report breaks off.
+fn report_of(items: &[ImportItem]) -> Vec<Result<ImportFilesResponse, Status>> {
+    let key = |item: &ImportItem| match &item.source {
+        Some(import_item::Source::ObjectKey(key) | import_item::Source::ObjectPrefix(key)) => key.clone(),
+        _ => String::new(),
+    };
+    let result = |item: &ImportItem| {
+        let outcome =
+            if key(item).starts_with("bad") { ImportOutcome::Failed } else { ImportOutcome::Imported };
+        ImportResult { object_key: key(item), outcome: outcome.into(), ..ImportResult::default() }
+    };
+    let results: Vec<_> = items.iter().map(result).collect();
+    let failed_count = results.iter().filter(|result| result.outcome() == ImportOutcome::Failed).count();
+    let summary = ImportSummary {
+        imported_count: i64::try_from(results.len() - failed_count).unwrap(),
+        failed_count: i64::try_from(failed_count).unwrap(),
+        ..ImportSummary::default()
+    };
+    let mut report: Vec<_> = results.into_iter().map(import_files_response::Message::Result).collect();
+    if !items.iter().any(|item| key(item).starts_with("cut")) {
+        report.push(import_files_response::Message::Summary(summary));
+    }
+    report.into_iter().map(|message| Ok(ImportFilesResponse { message: Some(message) })).collect()
 }
 
 /// The messages of an undamaged download of all of `data`, in chunks of at most `chunk_size`.
@@ -201,7 +228,26 @@ impl FileService for Fake {
         request: Request<Streaming<ImportFilesRequest>>,
     ) -> Result<Response<Self::ImportFilesStream>, Status> {
         self.enter(&request)?;
-        Ok(Response::new(stream::empty().boxed()))
+        let mut messages = request.into_inner();
+        let (mut options, mut items) = (ImportOptions::default(), Vec::new());
+        while let Some(message) = messages.message().await? {
+            match message.message {
+                Some(import_files_request::Message::Options(said)) => options = said,
+                Some(import_files_request::Message::Item(item)) => items.push(item),
+                None => {}
+            }
+        }
+        let report = report_of(&items);
+        self.script.lock().unwrap().imports.push((options, items));
+        Ok(Response::new(stream::iter(report).boxed()))
+    }
+
+    async fn find_imported_files(
+        &self,
+        request: Request<FindImportedFilesRequest>,
+    ) -> Result<Response<FindImportedFilesResponse>, Status> {
+        self.enter(&request)?;
+        Ok(Response::new(FindImportedFilesResponse::default()))
     }
 
     type WatchFilesStream = std::pin::Pin<Box<dyn Stream<Item = Result<WatchFilesResponse, Status>> + Send>>;

@@ -37,6 +37,7 @@ mod connection;
 mod download;
 mod error;
 mod files;
+mod imports;
 mod policies;
 mod quotas;
 mod randomness;

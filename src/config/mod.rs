@@ -12,6 +12,7 @@ pub mod deadlines;
 pub mod downloads;
 pub mod edge;
 mod error;
+pub mod import_source;
 pub mod imports;
 pub mod lists;
 pub mod memory;
@@ -39,6 +40,7 @@ mod tests;
 use std::collections::BTreeMap;
 
 use serde::de::DeserializeOwned;
+use toml::Table;
 
 pub use self::{
     auth::AuthConfig,
@@ -47,6 +49,7 @@ pub use self::{
     downloads::DownloadsConfig,
     edge::EdgeConfig,
     error::{ConfigError, Origin, Problem},
+    import_source::SourceConfig,
     imports::ImportsConfig,
     lists::ListsConfig,
     memory::MemoryBound,
@@ -65,7 +68,7 @@ pub use self::{
     webhooks::WebhooksConfig,
     worker::WorkerConfig,
 };
-use self::{sources::Merged, validation::Violations};
+use self::{schema::Named, sources::Merged, validation::Violations};
 
 /// The annotated defaults, which are also the reference of every key.
 pub const DEFAULT_TOML: &str = include_str!("default.toml");
@@ -238,10 +241,14 @@ impl Config {
         let downloads = section(merged, "downloads", &mut problems);
         let watches = section(merged, "watches", &mut problems);
         let webhooks = section(merged, "webhooks", &mut problems);
-        let imports = section(merged, "imports", &mut problems);
+        let sources = named(merged, Named::Sources, SourceConfig::read, &mut problems);
+        let imports = section(merged, "imports", &mut problems).map(|mut imports: ImportsConfig| {
+            imports.sources = sources;
+            imports
+        });
         let edge = section(merged, "edge", &mut problems);
         let database = section(merged, "database", &mut problems);
-        let providers = providers(merged, &mut problems);
+        let providers = named(merged, Named::Providers, ProviderConfig::read, &mut problems);
         let storage = section(merged, "storage", &mut problems);
         let auth = section(merged, "auth", &mut problems);
         let tenants = section(merged, "tenants", &mut problems);
@@ -280,16 +287,21 @@ impl Config {
     }
 }
 
-/// Every provider is read for itself too.
-fn providers(merged: &mut Merged, problems: &mut Vec<Problem>) -> BTreeMap<String, ProviderConfig> {
-    let mut providers = BTreeMap::new();
-    for (name, table) in merged.take_providers() {
-        match ProviderConfig::read(table) {
-            Ok(provider) => drop(providers.insert(name, provider)),
-            Err(error) => problems.push(merged.problem(&format!("storage.providers.{name}"), &error)),
+/// Every provider and every source of imports is read for itself too.
+fn named<T>(
+    merged: &mut Merged,
+    kind: Named,
+    read: impl Fn(Table) -> Result<T, toml::de::Error>,
+    problems: &mut Vec<Problem>,
+) -> BTreeMap<String, T> {
+    let mut found = BTreeMap::new();
+    for (name, table) in merged.take_named(kind) {
+        match read(table) {
+            Ok(one) => drop(found.insert(name, one)),
+            Err(error) => problems.push(merged.problem(&kind.key(&name), &error)),
         }
     }
-    providers
+    found
 }
 
 fn section<T: DeserializeOwned>(merged: &mut Merged, name: &str, problems: &mut Vec<Problem>) -> Option<T> {

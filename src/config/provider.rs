@@ -9,7 +9,7 @@ use url::Url;
 
 use super::{
     error::ConfigError,
-    schema,
+    schema::Example,
     validation::Violations,
     values::{no_secret_if_empty, no_url_if_empty, none_if_empty},
 };
@@ -153,7 +153,7 @@ impl ProviderConfig {
     }
 }
 
-fn keys<T: DeserializeOwned>(table: Table) -> Result<T, toml::de::Error> {
+pub(super) fn keys<T: DeserializeOwned>(table: Table) -> Result<T, toml::de::Error> {
     Value::Table(table).try_into()
 }
 
@@ -172,7 +172,7 @@ impl S3Config {
     /// # Errors
     /// Only if the compiled-in `default.toml` were wrong, which a test excludes.
     pub fn defaults() -> Result<Self, ConfigError> {
-        match schema::s3_keys().map(ProviderConfig::read) {
+        match Example::S3_PROVIDER.keys().map(ProviderConfig::read) {
             Some(Ok(ProviderConfig::S3(s3))) => Ok(*s3),
             _ => Err(ConfigError::Refused(Vec::new())),
         }
@@ -188,7 +188,7 @@ impl S3Config {
         Duration::from_secs(self.request_timeout_seconds)
     }
 
-    fn check(&self, key: &str, violations: &mut Violations) {
+    pub(super) fn check(&self, key: &str, violations: &mut Violations) {
         let at = |name: &str| format!("{key}.{name}");
         violations.not_empty(&at("region"), &self.region);
         self.check_bucket(&at("bucket"), violations);

@@ -11,7 +11,7 @@ use toml::{Table, Value};
 use super::{
     DEFAULT_TOML,
     error::{ConfigError, Origin, Problem},
-    schema::{self, Mention},
+    schema::{self, Mention, Named},
 };
 
 /// What the names of our environment variables begin with, compared in lower case.
@@ -19,8 +19,7 @@ const VARIABLE_PREFIX: &str = "strongroom_";
 
 /// Maps whose keys are the operator's own. A later source replaces them as a whole, so that a default entry
 /// can also be taken away.
-const FREE_MAPS: [&str; 5] =
-    ["auth.roles", "tenants.presets", "storage.providers.*.tags", "imports.directories", "imports.tenants"];
+const FREE_MAPS: [&str; 3] = ["auth.roles", "tenants.presets", "storage.providers.*.tags"];
 
 /// Where a configuration comes from, beside the compiled-in defaults.
 #[derive(Debug, Clone)]
@@ -56,15 +55,19 @@ impl<E: Iterator<Item = (String, String)>> Sources<E> {
         let of_variables = variables.iter().map(|(path, name, raw)| Mention::variable(path, name, raw));
         let mentions: Vec<_> = of_file.chain(of_variables).collect();
         let mut problems = Vec::new();
-        let refused = schema::add_providers(&mut defaults, &mentions, &mut problems);
+        let refused =
+            Named::ALL.map(|kind| (kind, schema::add_named(kind, &mut defaults, &mentions, &mut problems)));
         let mut overlay =
             Overlay { merged: Merged { table: defaults.clone(), origins: BTreeMap::new() }, problems };
         if let Some((table, origin)) = file {
-            overlay.table(&defaults, &[], schema::without(table, &refused), &origin);
+            let table =
+                refused.iter().fold(table, |table, (kind, names)| schema::without(*kind, table, names));
+            overlay.table(&defaults, &[], table, &origin);
         }
         let is_refused = |path: &[String]| match path {
-            [storage, providers, name, ..] => {
-                storage == "storage" && providers == "providers" && refused.contains(name)
+            [section, named, name, ..] => {
+                let is_of = |kind: &Named| kind.path() == [section.as_str(), named.as_str()];
+                refused.iter().any(|(kind, names)| is_of(kind) && names.contains(name))
             }
             _ => false,
         };
@@ -92,12 +95,13 @@ impl Merged {
         self.table.remove(name).unwrap_or_else(|| Value::Table(Table::new()))
     }
 
-    /// Takes the providers out, by name.
-    pub(super) fn take_providers(&mut self) -> Vec<(String, Table)> {
-        let storage = self.table.get_mut("storage").and_then(Value::as_table_mut);
-        let providers = storage.and_then(|storage| storage.remove("providers"));
-        let Some(Value::Table(providers)) = providers else { return Vec::new() };
-        let tables = providers.into_iter().filter_map(|(name, value)| match value {
+    /// Takes the tables of this kind out, by name.
+    pub(super) fn take_named(&mut self, kind: Named) -> Vec<(String, Table)> {
+        let [section, named] = kind.path();
+        let section = self.table.get_mut(section).and_then(Value::as_table_mut);
+        let named = section.and_then(|section| section.remove(named));
+        let Some(Value::Table(named)) = named else { return Vec::new() };
+        let tables = named.into_iter().filter_map(|(name, value)| match value {
             Value::Table(table) => Some((name, table)),
             _ => None,
         });

@@ -110,7 +110,7 @@ impl StorageConfig {
 }
 
 /// What can be written in a variable's name and in a row alike.
-fn is_name(name: &str) -> bool {
+pub(super) fn is_name(name: &str) -> bool {
     let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-';
     name.len() <= 40
         && name.starts_with(|c: char| c.is_ascii_lowercase())

@@ -4,7 +4,9 @@ use std::{io::Write, time::Duration};
 
 use super::{
     auth::JwksSource,
+    import_source::SourcePlace,
     provider::{Encryption, PayloadSigning},
+    schema::Example,
     *,
 };
 
@@ -21,11 +23,10 @@ fn problems(file: &str, env: &[(&str, &str)]) -> Vec<Problem> {
     load(file, env).unwrap_err().problems().to_vec()
 }
 
-/// The keys and limits of an S3 provider stand in a comment, because the defaults have no bucket.
-const BUCKET: &str = "storage.providers.bucket";
-
+/// The defaults, and the examples that stand there in comments because the defaults have no such table.
 fn reference() -> String {
-    format!("{DEFAULT_TOML}\n# An S3 provider.\n{}", schema::s3_example())
+    let examples = Example::ALL.map(|example| format!("\n# An example.\n{}", example.text()));
+    format!("{DEFAULT_TOML}{}", examples.concat())
 }
 
 fn keys(problems: &[Problem]) -> Vec<&str> {
@@ -73,7 +74,10 @@ fn the_limits_that_are_documented_are_the_limits() {
             let mut words = range.split([' ', ',', '.']);
             let (low, high) = (words.next().unwrap(), words.nth(1).unwrap());
             let above = high.parse::<u64>().unwrap() + 1;
-            let adapter = if section == BUCKET { "adapter = 's3'\n" } else { "" };
+            let example = Example::ALL.into_iter().find(|example| example.key() == section);
+            let adapter =
+                example.map(|example| format!("adapter = {}\n", example.keys().unwrap()["adapter"]));
+            let adapter = adapter.unwrap_or_default();
             let found = problems(&format!("[{section}]\n{adapter}{key} = {above}"), &[]);
             let expected = format!("must be {low} to {high}, not {above}");
             let path = format!("{section}.{key}");
@@ -311,7 +315,8 @@ fn the_memory_bound_is_the_sum_of_its_parts() {
 
 #[test]
 fn an_s3_provider_as_the_reference_shows_it_needs_only_a_bucket() {
-    let bucket = load(&schema::s3_example().replace("bucket = \"\"", "bucket = \"files\""), &[]).unwrap();
+    let example = Example::S3_PROVIDER.text();
+    let bucket = load(&example.replace("bucket = \"\"", "bucket = \"files\""), &[]).unwrap();
     let Some(ProviderConfig::S3(s3)) = bucket.storage.providers.get("bucket") else { panic!() };
     assert_eq!((s3.bucket.as_str(), s3.region.as_str(), s3.endpoint.as_ref()), ("files", "us-east-1", None));
     assert_eq!((s3.encryption, s3.payload_signing), (Encryption::Aes256, PayloadSigning::Auto));
@@ -437,4 +442,47 @@ fn the_limits_of_a_worker_must_fit_one_another() {
             "worker.backoff_max_seconds"
         ]
     );
+}
+
+#[test]
+fn a_source_of_imports_as_the_reference_shows_it_needs_its_tenants_and_its_place() {
+    let tenant = "00000000-0000-7000-8000-000000000001";
+    for (example, place, none, given) in [
+        (Example::DIRECTORY_SOURCE, "path", "\"\"", "'/srv/old'"),
+        (Example::S3_SOURCE, "bucket", "\"\"", "'old'"),
+        (Example::URL_SOURCE, "hosts", "[]", "['Files.example.org', '1.1.1.1']"),
+    ] {
+        let (text, at) = (example.text(), example.key());
+        let set = text.replace("tenants = \"\"", &format!("tenants = '{tenant}'"));
+        let set = set.replace(&format!("\n{place} = {none}"), &format!("\n{place} = {given}"));
+        let imports = load(&set, &[]).unwrap().imports;
+        let name = at.replace("imports.sources.", "");
+        assert!(imports.source_for(&name, tenant.parse().unwrap()).is_some(), "{name}");
+        assert!(imports.source_for(&name, tenant.replace('1', "2").parse().unwrap()).is_none(), "{name}");
+        assert!(imports.source_for("other", tenant.parse().unwrap()).is_none());
+        let found = problems(&text, &[]);
+        assert_eq!(keys(&found), [format!("{at}.tenants"), format!("{at}.{place}")]);
+    }
+    let found =
+        problems("[imports]\ndirectories = {}\n[imports.sources.x]\nadapter = 'disk'\npath = '/'", &[]);
+    assert_eq!(keys(&found), ["imports.sources.x.adapter", "imports.directories"]);
+    assert!(found[0].message.contains("directory, s3, url"), "{found:?}");
+    let found = problems("[imports.sources.x]\nadapter = 's3'\nencryption = 'kms'", &[]);
+    assert_eq!(keys(&found), ["imports.sources.x.encryption"], "nothing is written there");
+}
+
+#[test]
+fn a_source_of_imports_can_be_set_by_variables_and_keeps_its_secret() {
+    let env = [
+        ("STRONGROOM_IMPORTS__SOURCES__OLD__ADAPTER", "s3"),
+        ("STRONGROOM_IMPORTS__SOURCES__OLD__TENANTS", "*"),
+        ("STRONGROOM_IMPORTS__SOURCES__OLD__BUCKET", "old"),
+        ("STRONGROOM_IMPORTS__SOURCES__OLD__PREFIX", "users/"),
+        ("STRONGROOM_IMPORTS__SOURCES__OLD__ACCESS_KEY_ID", "id"),
+        ("STRONGROOM_IMPORTS__SOURCES__OLD__SECRET_ACCESS_KEY", "hunter2"),
+    ];
+    let imports = load("", &env).unwrap().imports;
+    let SourcePlace::Bucket(place) = &imports.sources["old"].place else { panic!("{imports:?}") };
+    assert_eq!((place.s3.bucket.as_str(), place.prefix.as_str()), ("old", "users/"));
+    assert!(place.s3.secret_access_key.is_some() && !format!("{imports:?}").contains("hunter2"));
 }

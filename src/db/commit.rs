@@ -236,7 +236,7 @@ impl<'a, A> From<&'a Finished<'a, A>> for FinishedRow<'a, A> {
             owner_id: &file.owner_id,
             file_create_time: finished.imported.and_then(|imported| imported.create_time),
             import_source: finished.imported.map(|imported| imported.source.as_str()),
-            import_sha256: finished.imported.map(|imported| bytea(&imported.source_digest())),
+            import_sha256: finished.imported.map(|imported| bytea(&imported.source_sha256)),
             import_legacy_id: finished.imported.map(|imported| imported.legacy_id.as_str()),
             created_by: &file.created_by,
             name: &file.name,

@@ -2,26 +2,90 @@
 
 use diesel::{
     QueryableByName,
-    sql_types::{Binary, Uuid as SqlUuid},
+    sql_types::{Array, BigInt, Binary, Text, Timestamptz, Uuid as SqlUuid},
 };
 use uuid::Uuid;
 
 use super::{DbError, TenantTx, statement::statement};
-use crate::domain::{digest::Digest, ids::FileId};
+use crate::domain::{clock::Timestamp, digest::Digest, ids::FileId};
 
 #[derive(QueryableByName)]
-struct Row {
+struct IdRow {
     #[diesel(sql_type = SqlUuid)]
     file_id: Uuid,
 }
 
 /// The file that the object with this digest of its source became, if it was imported. The file may be gone since.
 pub async fn find(tx: &mut TenantTx, source: Digest) -> Result<Option<FileId>, DbError> {
-    let row: Option<Row> =
+    let row: Option<IdRow> =
         statement("find import", "SELECT file_id FROM imports WHERE tenant_id = {} AND source_sha256 = {}")
             .bind::<SqlUuid, _>(tx.tenant().as_uuid())
             .bind::<Binary, _>(source.as_bytes().to_vec())
             .first(tx.connection()?)
             .await?;
     Ok(row.map(|row| FileId::from_uuid(row.file_id)))
+}
+
+/// What an object was, and which file it became. The file may be gone since.
+#[derive(Debug)]
+#[allow(missing_docs, reason = "the columns of the table, explained there")]
+pub struct ImportRow {
+    pub source: String,
+    pub source_sha256: Digest,
+    pub legacy_id: String,
+    pub file_id: FileId,
+    pub create_time: Timestamp,
+}
+
+#[derive(QueryableByName)]
+struct Row {
+    #[diesel(sql_type = Text)]
+    source: String,
+    #[diesel(sql_type = Binary)]
+    source_sha256: Vec<u8>,
+    #[diesel(sql_type = Text)]
+    legacy_id: String,
+    #[diesel(sql_type = SqlUuid)]
+    file_id: Uuid,
+    #[diesel(sql_type = Timestamptz)]
+    create_time: Timestamp,
+}
+
+/// The objects with these digests of their sources, and of each old id at most `limit`; by old id, then by file.
+pub async fn find_all(
+    tx: &mut TenantTx,
+    sources: &[Digest],
+    legacy_ids: &[String],
+    limit: usize,
+) -> Result<Vec<ImportRow>, DbError> {
+    const OPERATION: &str = "find imports";
+    // Each old id is a short walk of its own, however many files have it.
+    const SQL: &str =
+        "SELECT i.source, i.source_sha256, i.legacy_id, i.file_id, i.create_time FROM imports AS i
+            WHERE i.tenant_id = {} AND i.source_sha256 = ANY ({})
+        UNION
+        SELECT i.source, i.source_sha256, i.legacy_id, i.file_id, i.create_time
+            FROM unnest({}) AS asked (legacy_id) CROSS JOIN LATERAL (
+                SELECT * FROM imports AS one WHERE one.tenant_id = {} AND one.legacy_id = asked.legacy_id
+                ORDER BY one.file_id LIMIT {}) AS i
+        ORDER BY legacy_id, file_id";
+    let rows: Vec<Row> = statement(OPERATION, SQL)
+        .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+        .bind::<Array<Binary>, _>(sources.iter().map(|source| source.as_bytes().to_vec()).collect::<Vec<_>>())
+        .bind::<Array<Text>, _>(legacy_ids.to_vec())
+        .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+        .bind::<BigInt, _>(i64::try_from(limit).unwrap_or(i64::MAX))
+        .load(tx.connection()?)
+        .await?;
+    let read = |row: Row| {
+        let source_sha256 = Digest::from_slice(&row.source_sha256);
+        Ok(ImportRow {
+            source: row.source,
+            source_sha256: source_sha256.map_err(|_| DbError::corrupt(OPERATION, "a digest of a source"))?,
+            legacy_id: row.legacy_id,
+            file_id: FileId::from_uuid(row.file_id),
+            create_time: row.create_time,
+        })
+    };
+    rows.into_iter().map(read).collect()
 }

@@ -17,8 +17,10 @@ pub const LEGACY_ID_CHARACTERS_MAX: usize = 255;
 /// The past of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Imported {
-    /// The source's name, a colon, and the key in it.
+    /// The source's name, a colon, and the key in it; or the URL, without its query, which may hold secrets.
     pub source: String,
+    /// Stands for the source: see [`source_digest`].
+    pub source_sha256: Digest,
     /// The id that the file had before; may be empty.
     pub legacy_id: String,
     /// Whose file it is.
@@ -28,11 +30,6 @@ pub struct Imported {
 }
 
 impl Imported {
-    /// What stands for the source where a key is too long.
-    pub fn source_digest(&self) -> Digest {
-        Digest::of(self.source.as_bytes())
-    }
-
     /// Reports all that is wrong with it.
     pub fn check(&self, now: Timestamp, wrong: &mut Violations) {
         wrong.take("item.owner_id", text::line(&self.owner_id, EXTERNAL_ID_CHARACTERS_MAX));
@@ -41,4 +38,9 @@ impl Imported {
             wrong.add("item.create_time", "must not lie in the future");
         }
     }
+}
+
+/// What stands for an object of before: its source's name and its whole key, or its whole URL, however long.
+pub fn source_digest(source: &str, key: &str) -> Digest {
+    Digest::of(format!("{source}:{key}").as_bytes())
 }

@@ -16,6 +16,7 @@ pub mod imported;
 pub mod media_type;
 pub mod object_key;
 pub mod outgoing_address;
+pub mod percent;
 pub mod policy;
 pub mod principal;
 pub mod quota;

@@ -2,6 +2,40 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use url::{Host, Url};
+
+/// The longest URL, in bytes.
+pub const URL_BYTES_MAX: usize = 2_048;
+
+/// A URL that may be called. What its name resolves to is looked at with every call again.
+///
+/// # Errors
+/// What is wrong with it, and what would be right.
+pub fn check_url(text: &str, allows_private: bool) -> Result<Url, &'static str> {
+    if text.len() > URL_BYTES_MAX {
+        return Err("must have at most 2048 bytes");
+    }
+    let url = Url::parse(text).map_err(|_| "must be a URL such as https://files.example.org/a")?;
+    if url.scheme() != "https" && !(allows_private && url.scheme() == "http") {
+        return Err("must begin with https://");
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("must not carry a user or a password");
+    }
+    let address = match url.host() {
+        Some(Host::Ipv4(v4)) => Some(IpAddr::V4(v4)),
+        Some(Host::Ipv6(v6)) => Some(IpAddr::V6(v6)),
+        Some(Host::Domain(_)) => None,
+        None => return Err("must name a host"),
+    };
+    match address {
+        Some(address) if !allows_private && !is_public(address) => {
+            Err("must not be an address of a private network")
+        }
+        _ => Ok(url),
+    }
+}
+
 /// Whether an address is one of the public internet. Also looks into IPv6 addresses that carry an IPv4 one.
 pub fn is_public(address: IpAddr) -> bool {
     match address {
@@ -108,5 +142,25 @@ mod tests {
         ] {
             assert!(is_public(outside.parse().unwrap()), "{outside}");
         }
+    }
+
+    #[test]
+    fn urls_that_lead_inside_or_are_not_encrypted_are_refused() {
+        for refused in [
+            "hooks.example.org",
+            "http://hooks.example.org",
+            "ftp://hooks.example.org",
+            "https://127.0.0.1/",
+            "https://2130706433/",
+            "https://0x7f.1/",
+            "https://[::1]/",
+            "https://[::ffff:10.0.0.1]/",
+            "https://169.254.169.254/latest",
+            "https://alice:secret@hooks.example.org/",
+        ] {
+            assert!(check_url(refused, false).is_err(), "{refused}");
+        }
+        assert!(check_url("https://hooks.example.org:8443/files?x=1", false).is_ok());
+        assert!(check_url("http://127.0.0.1:80/", true).is_ok());
     }
 }

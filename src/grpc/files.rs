@@ -41,6 +41,7 @@ use crate::{
             update::update,
             watch::watch,
         },
+        imports::find as find_imported,
         uploads::{
             direct::urls::direct_urls,
             resumable::{
@@ -54,15 +55,15 @@ use crate::{
         BatchGetFilesRequest, BatchGetFilesResponse, CancelUploadRequest, CancelUploadResponse,
         CompleteUploadRequest, CompleteUploadResponse, CopyFileRequest, CopyFileResponse,
         CreateUploadRequest, CreateUploadResponse, DeleteFileRequest, DeleteFileResponse,
-        DeleteFileVersionRequest, DeleteFileVersionResponse, DownloadFileRequest, GetFileRequest,
-        GetFileResponse, GetUploadRequest, GetUploadResponse, ImportFilesRequest, ListFileVersionsRequest,
-        ListFileVersionsResponse, ListFilesRequest, ListFilesResponse, ListUploadsRequest,
-        ListUploadsResponse, PurgeFileRequest, PurgeFileResponse, ReleaseLegalHoldRequest,
-        ReleaseLegalHoldResponse, RestoreFileVersionRequest, RestoreFileVersionResponse, SetLegalHoldRequest,
-        SetLegalHoldResponse, TransferOwnershipRequest, TransferOwnershipResponse, UnarchiveFileRequest,
-        UnarchiveFileResponse, UndeleteFileRequest, UndeleteFileResponse, UpdateFileRequest,
-        UpdateFileResponse, UploadFileRequest, UploadFileResponse, UploadPartRequest, UploadPartResponse,
-        WatchFilesRequest, file_service_server::FileService,
+        DeleteFileVersionRequest, DeleteFileVersionResponse, DownloadFileRequest, FindImportedFilesRequest,
+        FindImportedFilesResponse, GetFileRequest, GetFileResponse, GetUploadRequest, GetUploadResponse,
+        ImportFilesRequest, ListFileVersionsRequest, ListFileVersionsResponse, ListFilesRequest,
+        ListFilesResponse, ListUploadsRequest, ListUploadsResponse, PurgeFileRequest, PurgeFileResponse,
+        ReleaseLegalHoldRequest, ReleaseLegalHoldResponse, RestoreFileVersionRequest,
+        RestoreFileVersionResponse, SetLegalHoldRequest, SetLegalHoldResponse, TransferOwnershipRequest,
+        TransferOwnershipResponse, UnarchiveFileRequest, UnarchiveFileResponse, UndeleteFileRequest,
+        UndeleteFileResponse, UpdateFileRequest, UpdateFileResponse, UploadFileRequest, UploadFileResponse,
+        UploadPartRequest, UploadPartResponse, WatchFilesRequest, file_service_server::FileService,
     },
 };
 
@@ -349,6 +350,18 @@ impl FileService for Files {
         let (caller, messages) = caller(request)?;
         let origin = caller.origin.clone();
         answer(&origin, imports::begun(&self.app, caller, messages)).await
+    }
+
+    async fn find_imported_files(
+        &self,
+        request: Request<FindImportedFilesRequest>,
+    ) -> Result<Response<FindImportedFilesResponse>, Status> {
+        let (caller, request) = caller(request)?;
+        answer(&caller.origin, async {
+            let found = find_imported(&self.app, &caller, convert::import::lookup(request)).await?;
+            Ok(convert::import::found(found))
+        })
+        .await
     }
 
     async fn watch_files(

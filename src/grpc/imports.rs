@@ -10,7 +10,7 @@ use super::{convert, status};
 use crate::{
     app::{
         App, Error,
-        imports::{Import, ImportItem, ImportOptions, Objects, Outcome, begin},
+        imports::{Import, ImportItem, ImportOptions, Objects, Outcome, Place, begin},
     },
     domain::{caller::Caller, violations::Violations},
     proto::v1::{
@@ -104,19 +104,23 @@ impl Report {
     async fn item(&mut self, item: v1::ImportItem) -> Answer {
         let (source, item) = convert::import::item(item);
         match source {
-            Some(Source::ObjectKey(key)) => self.object(key, item).await,
-            Some(Source::ObjectPrefix(prefix)) => match convert::import::of_many(&item) {
-                Ok(()) => {
-                    let objects = self.import.objects(&prefix);
-                    self.step(Walking { prefix, item, objects, object_count: 0 }).await
-                }
-                Err(wrong) => self.prefix_end(prefix, 0, Some(wrong.into())),
+            Some(Source::ObjectKey(key)) => self.object(Place::Key(key), item).await,
+            Some(Source::Url(url)) => self.object(Place::Url(url), item).await,
+            Some(Source::ObjectPrefix(prefix)) => match self.objects(&prefix, &item) {
+                Ok(objects) => self.step(Walking { prefix, item, objects, object_count: 0 }).await,
+                Err(error) => self.prefix_end(prefix, 0, Some(error)),
             },
             None => {
-                let wrong = Violations::one("item.source", "must be an object_key or an object_prefix");
-                self.result(String::new(), item.legacy_id, Err(wrong.into()))
+                let wrong =
+                    Violations::one("item.source", "must be an object_key, an object_prefix or a url");
+                self.result(Place::Key(String::new()), item.legacy_id, Err(wrong.into()))
             }
         }
+    }
+
+    fn objects(&self, prefix: &str, item: &ImportItem) -> Result<Objects, Error> {
+        convert::import::of_many(item)?;
+        self.import.objects(prefix)
     }
 
     /// The next object of a prefix, or its end.
@@ -126,21 +130,25 @@ impl Report {
                 walking.object_count += 1;
                 let item = walking.item.clone();
                 self.walking = Some(walking);
-                self.object(key, item).await
+                self.object(Place::Key(key), item).await
             }
             Ok(None) => self.prefix_end(walking.prefix, walking.object_count, None),
             Err(error) => self.prefix_end(walking.prefix, walking.object_count, Some(error)),
         }
     }
 
-    async fn object(&mut self, key: String, item: ImportItem) -> Answer {
+    async fn object(&mut self, place: Place, item: ImportItem) -> Answer {
         let legacy_id = item.legacy_id.clone();
-        let outcome = self.import.object(&key, item).await;
-        self.result(key, legacy_id, outcome)
+        let outcome = self.import.object(&place, item).await;
+        self.result(place, legacy_id, outcome)
     }
 
-    fn result(&mut self, object_key: String, legacy_id: String, outcome: Result<Outcome, Error>) -> Answer {
-        let mut result = ImportResult { object_key, legacy_id, ..ImportResult::default() };
+    fn result(&mut self, place: Place, legacy_id: String, outcome: Result<Outcome, Error>) -> Answer {
+        let (object_key, url) = match place {
+            Place::Key(key) => (key, String::new()),
+            Place::Url(url) => (String::new(), url),
+        };
+        let mut result = ImportResult { object_key, url, legacy_id, ..ImportResult::default() };
         let (outcome, count) = match outcome {
             Ok(Outcome::Imported(id)) => {
                 result.file_id = id.to_string();

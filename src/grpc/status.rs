@@ -91,7 +91,7 @@ pub(super) fn reason(error: &Error) -> ErrorReason {
         Error::Unauthenticated(Credentials::Missing) => ErrorReason::CredentialsMissing,
         Error::Unauthenticated(Credentials::Invalid(_)) => ErrorReason::CredentialsInvalid,
         Error::NotAllowed(_) => ErrorReason::NotAllowed,
-        Error::NotFound(_) => ErrorReason::NotFound,
+        Error::NotFound(_) | Error::NotFetched { is_gone: true, .. } => ErrorReason::NotFound,
         Error::QuotaBytes { .. } => ErrorReason::QuotaBytesExceeded,
         Error::QuotaFiles { .. } => ErrorReason::QuotaFilesExceeded,
         Error::FileTooLarge { .. } => ErrorReason::FileTooLarge,
@@ -116,7 +116,9 @@ pub(super) fn reason(error: &Error) -> ErrorReason {
         Error::CategoryInUse(_) => ErrorReason::CategoryInUse,
         Error::ObjectMissing => ErrorReason::ObjectMissing,
         Error::ObjectDamaged => ErrorReason::ObjectDamaged,
-        Error::StorageUnavailable(_) | Error::ProviderUnknown(_) => ErrorReason::StorageUnavailable,
+        Error::StorageUnavailable(_)
+        | Error::ProviderUnknown(_)
+        | Error::NotFetched { is_gone: false, .. } => ErrorReason::StorageUnavailable,
         Error::DatabaseUnavailable(_) | Error::OutcomeUnknown(_) => ErrorReason::DatabaseUnavailable,
         Error::Overloaded(_) => ErrorReason::Overloaded,
         Error::ShuttingDown => ErrorReason::ShuttingDown,

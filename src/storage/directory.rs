@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 
-use super::{ByteStream, StorageError, StorageErrorKind};
+use super::{StorageError, StorageErrorKind, foreign::ForeignObject};
 
 /// As small as a chunk of an upload may be configured.
 const READ_SIZE_BYTES: u64 = 64 * 1024;
@@ -23,14 +23,6 @@ const LIST: &str = "list foreign objects";
 #[derive(Debug, Clone)]
 pub struct Directory {
     root: PathBuf,
-}
-
-/// A file of it, opened.
-pub struct ForeignObject {
-    /// Its size when it was opened.
-    pub size_bytes: u64,
-    /// Its bytes.
-    pub body: ByteStream,
 }
 
 impl Directory {
@@ -69,7 +61,7 @@ impl Directory {
             })
             .await
         });
-        Ok(ForeignObject { size_bytes, body: body.boxed() })
+        Ok(ForeignObject { size_bytes, mime_type: String::new(), body: body.boxed() })
     }
 
     /// Walks over the files whose keys begin with a prefix, which is text and not a directory.

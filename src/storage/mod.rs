@@ -53,6 +53,7 @@ pub mod flaky;
 mod backoff;
 mod directory;
 mod error;
+mod foreign;
 mod limited;
 mod local;
 mod memory;
@@ -74,13 +75,14 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 
 pub use self::{
-    directory::{Directory, ForeignObject, Walk},
+    directory::Directory,
     error::{StorageError, StorageErrorKind},
+    foreign::{ForeignObject, ForeignStore, ForeignWalk},
     object::{ListPage, MultipartId, MultipartInfo, MultipartPage, ObjectInfo, PartReceipt, PutOptions},
     payload::Payload,
     presign::{PresignRequest, PresignedUrl},
     provision::{Capabilities, InitOptions, InitOutcome, InitReport, InitStep, Space},
-    s3::{Encryption, PayloadSigning, S3Credentials, S3Options},
+    s3::{Encryption, ForeignBucket, PayloadSigning, S3Credentials, S3Options},
     stores::{Stores, UnknownProvider},
     traced::Traced,
 };

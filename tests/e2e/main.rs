@@ -13,6 +13,7 @@ mod direct_worker;
 mod garage;
 mod gate;
 mod identity;
+mod import;
 mod large;
 mod life;
 mod mixed_load;

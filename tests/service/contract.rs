@@ -16,10 +16,10 @@ use strongroom::{
         },
         v1::{
             BatchGetFilesRequest, CopyFileRequest, CreateWebhookRequest, DeleteWebhookRequest,
-            DownloadFileRequest, GetQuotaRequest, GetUsageRequest, GetWebhookRequest, ListFilesRequest,
-            ListUploadsRequest, ListWebhookDeliveriesRequest, ListWebhooksRequest, Quota,
-            RedeliverWebhookRequest, RotateWebhookSecretRequest, TransferOwnershipRequest,
-            UpdateQuotaRequest, UpdateWebhookRequest, Visibility, Webhook,
+            DownloadFileRequest, FindImportedFilesRequest, GetQuotaRequest, GetUsageRequest,
+            GetWebhookRequest, ListFilesRequest, ListUploadsRequest, ListWebhookDeliveriesRequest,
+            ListWebhooksRequest, Quota, RedeliverWebhookRequest, RotateWebhookSecretRequest,
+            TransferOwnershipRequest, UpdateQuotaRequest, UpdateWebhookRequest, Visibility, Webhook,
         },
     },
     telemetry::health::Component,
@@ -50,7 +50,7 @@ fn methods() -> Vec<String> {
 }
 
 /// Methods that name no file and no tenant: what they show is the caller's own.
-const NAMES_NOTHING: [&str; 13] = [
+const NAMES_NOTHING: [&str; 14] = [
     "/strongroom.v1.FileService/UploadFile",
     "/strongroom.v1.FileService/ListFiles",
     "/strongroom.v1.FileService/TransferOwnership",
@@ -62,6 +62,7 @@ const NAMES_NOTHING: [&str; 13] = [
     "/strongroom.v1.FileService/ListUploads",
     "/strongroom.v1.FileService/WatchFiles",
     "/strongroom.v1.FileService/ImportFiles",
+    "/strongroom.v1.FileService/FindImportedFiles",
     "/strongroom.v1.WebhookService/CreateWebhook",
     "/strongroom.v1.WebhookService/ListWebhooks",
 ];
@@ -182,6 +183,11 @@ async fn call(path: &str, caller: &Caller, things: &Things, tenant: &str) -> Res
         "/strongroom.v1.FileService/RestoreFileVersion" => caller.restore_version(file, 1).await.map(|_| ()),
         "/strongroom.v1.FileService/DeleteFileVersion" => caller.delete_version(file, 1).await.map(|_| ()),
         "/strongroom.v1.FileService/ImportFiles" => caller.import("legacy", false, []).await.map(|_| ()),
+        "/strongroom.v1.FileService/FindImportedFiles" => {
+            let legacy_ids = vec!["42".to_owned()];
+            let request = FindImportedFilesRequest { legacy_ids, ..FindImportedFilesRequest::default() };
+            caller.find_imported(request).await.map(|_| ())
+        }
         "/strongroom.v1.FileService/WatchFiles" => caller.watch_from("").await.map(|_| ()),
         "/strongroom.v1.QuotaService/GetQuota" => {
             quotas.get_quota(GetQuotaRequest { tenant_id }).await.map(|_| ())
@@ -432,7 +438,8 @@ fn reflection_describes_every_service_unless_it_is_switched_off() {
 }
 
 /// Methods that change nothing.
-const READS: [&str; 16] = [
+const READS: [&str; 17] = [
+    "FindImportedFiles",
     "DownloadFile",
     "GetFile",
     "BatchGetFiles",

@@ -1,10 +1,13 @@
 //! Files of before become files of ours: each once, each reported.
 
-use std::{fs, os::unix::fs::symlink, path::Path};
+use std::{fs, os::unix::fs::symlink};
 
 use prost_types::Timestamp;
 use strongroom::{
-    config::Config,
+    config::{
+        Config,
+        import_source::{SourceConfig, SourcePlace},
+    },
     proto::v1::{
         EntityRef, ErrorReason, ImportItem, ImportOutcome, ImportResult, ImportSummary, UploadSpec,
         import_files_response::Message as Answer, import_item::Source,
@@ -13,7 +16,7 @@ use strongroom::{
 use tempfile::TempDir;
 use tonic::Code;
 
-use crate::harness::{PART, Service, pattern, reason, service_test_with};
+use crate::harness::{PART, Service, pattern, reason, results, service_test_with, summary};
 
 /// A directory of before: two small files and one of several parts.
 fn old() -> TempDir {
@@ -26,42 +29,29 @@ fn old() -> TempDir {
     directory
 }
 
+/// A source called "old", for these tenants.
+pub(crate) fn source(place: SourcePlace, tenants: &str) -> impl FnOnce(&mut Config) {
+    let source = SourceConfig { tenants: tenants.to_owned(), place };
+    move |config| drop(config.imports.sources.insert("old".to_owned(), source))
+}
+
 fn from(directory: &TempDir) -> impl FnOnce(&mut Config) {
-    named(directory.path(), "*".to_owned())
+    source(SourcePlace::Directory(directory.path().to_owned()), "*")
 }
 
-fn named(path: &Path, tenants: String) -> impl FnOnce(&mut Config) {
-    let path = path.to_owned();
-    move |config| {
-        config.imports.directories.insert("old".to_owned(), path);
-        config.imports.tenants.insert("old".to_owned(), tenants);
-    }
-}
-
-fn key(key: &str) -> ImportItem {
+pub(crate) fn key(key: &str) -> ImportItem {
     ImportItem { source: Some(Source::ObjectKey(key.to_owned())), ..ImportItem::default() }
 }
 
-fn prefix(prefix: &str) -> ImportItem {
+pub(crate) fn prefix(prefix: &str) -> ImportItem {
     ImportItem { source: Some(Source::ObjectPrefix(prefix.to_owned())), ..ImportItem::default() }
 }
 
-fn results(report: &[Answer]) -> Vec<ImportResult> {
-    let result = |answer: &Answer| match answer {
-        Answer::Result(result) => Some(result.clone()),
-        Answer::PrefixEnd(_) | Answer::Summary(_) => None,
-    };
-    report.iter().filter_map(result).collect()
+pub(crate) fn url(url: &str) -> ImportItem {
+    ImportItem { source: Some(Source::Url(url.to_owned())), ..ImportItem::default() }
 }
 
-fn summary(report: &[Answer]) -> ImportSummary {
-    match report.last() {
-        Some(Answer::Summary(summary)) => *summary,
-        other => panic!("the report does not end with a summary: {other:?}"),
-    }
-}
-
-async fn file_count(s: &Service) -> i64 {
+pub(crate) async fn file_count(s: &Service) -> i64 {
     s.owner.number("SELECT count(*) FROM files").await
 }
 
@@ -199,6 +189,7 @@ fn an_item_that_fails_says_why_and_stops_no_other() {
             key("absent"),
             key("../secret"),
             key("link"),
+            url("https://files.example.org/a"),
             ImportItem { legacy_id: "1".to_owned(), ..prefix("users/") },
             ImportItem::default(),
             key("users/7/letter.txt"),
@@ -218,14 +209,15 @@ fn an_item_that_fails_says_why_and_stops_no_other() {
                 ErrorReason::NotFound,
                 ErrorReason::NotFound,
                 ErrorReason::InvalidField,
+                ErrorReason::InvalidField,
                 ErrorReason::Unspecified,
             ]
         );
         for (place, word) in [(0, "spec.category"), (2, "spec.request_id"), (3, "future")] {
             assert!(told[place].message.contains(word), "{}", told[place].message);
         }
-        assert!(matches!(&report[8], Answer::PrefixEnd(end) if end.reason() == ErrorReason::InvalidField));
-        assert_eq!((summary(&report).failed_count, summary(&report).imported_count), (10, 1));
+        assert!(matches!(&report[9], Answer::PrefixEnd(end) if end.reason() == ErrorReason::InvalidField));
+        assert_eq!((summary(&report).failed_count, summary(&report).imported_count), (11, 1));
         assert_eq!(file_count(&s).await, 1);
         assert_eq!(s.owner.number("SELECT count(*) FROM imports").await, 1, "what failed can be run again");
     });
@@ -234,8 +226,9 @@ fn an_item_that_fails_says_why_and_stops_no_other() {
 #[test]
 fn a_source_is_open_to_the_admins_of_its_tenants_alone() {
     let old = old();
-    let elsewhere = "00000000-0000-7000-8000-000000000001".to_owned();
-    service_test_with(named(old.path(), elsewhere), |s| async move {
+    let elsewhere = "00000000-0000-7000-8000-000000000001";
+    let place = SourcePlace::Directory(old.path().to_owned());
+    service_test_with(source(place, elsewhere), |s| async move {
         for (caller, source) in [(s.ada(), "old"), (s.ada(), "other"), (s.gus(), "old")] {
             let refused = caller.import(source, false, [key("notes.txt")]).await.unwrap_err();
             assert_eq!((refused.code(), reason(&refused).as_str()), (Code::NotFound, "NOT_FOUND"));
@@ -244,17 +237,4 @@ fn a_source_is_open_to_the_admins_of_its_tenants_alone() {
         assert_eq!(refused.code(), Code::PermissionDenied);
         assert_eq!(file_count(&s).await, 0);
     });
-}
-
-#[test]
-fn no_source_may_lie_among_the_bytes_of_the_service() {
-    use strongroom::config::provider::{LocalConfig, ProviderConfig};
-    for (root, source) in [("/data", "/data/tenants"), ("/data/live", "/data"), ("/data", "/data")] {
-        let mut config = Config::defaults().unwrap();
-        let local = LocalConfig { root: Some(root.into()) };
-        config.storage.write_to("disk", ProviderConfig::Local(local));
-        named(Path::new(source), "*".to_owned())(&mut config);
-        let refused = config.validate().unwrap_err().to_string();
-        assert!(refused.contains("imports.directories.old"), "{refused}");
-    }
 }

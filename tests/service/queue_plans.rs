@@ -21,7 +21,10 @@ const TOUCHED_MAX: i64 = 60;
 const TERMS: ClaimTerms = ClaimTerms { lease_seconds: 60, tenant_jobs_max: 2 };
 
 /// What something answers on connections of its own, and how many rows PostgreSQL touched for it.
-async fn measured<T, F: Future<Output = T>>(s: &Service, run: impl FnOnce(Database) -> F) -> (T, i64) {
+pub(crate) async fn measured<T, F: Future<Output = T>>(
+    s: &Service,
+    run: impl FnOnce(Database) -> F,
+) -> (T, i64) {
     const TOUCHED: &str = "SELECT (SELECT sum(seq_tup_read) FROM pg_stat_user_tables)
         + (SELECT sum(idx_tup_read) FROM pg_stat_user_indexes)";
     let connections = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()

@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
+use super::source::Source;
 use crate::{
     app::{App, Error, access},
-    domain::caller::Caller,
-    storage::{Directory, Walk},
+    domain::{caller::Caller, violations::Violations},
+    storage::ForeignWalk,
 };
 
 /// How to import.
 #[derive(Debug, Clone)]
 pub struct ImportOptions {
-    /// The name of a configured directory.
+    /// The name of a configured source.
     pub source: String,
     /// Whether nothing is to be changed.
     pub is_dry: bool,
@@ -22,28 +23,37 @@ pub struct Import {
     pub(super) app: Arc<App>,
     pub(super) caller: Caller,
     pub(super) options: ImportOptions,
-    pub(super) directory: Directory,
+    pub(super) source: Source,
 }
 
 /// The keys of a prefix, in order.
-pub struct Objects(Walk);
+pub struct Objects(ForeignWalk);
 
 /// Begins an import.
 ///
 /// # Errors
-/// `NotAllowed`; `NotFound` where this tenant has no such source; `StorageUnavailable` where the directory is away.
+/// `NotAllowed`; `NotFound` where this tenant has no such source; `StorageUnavailable` where a directory is away.
 pub async fn begin(app: &Arc<App>, caller: Caller, options: ImportOptions) -> Result<Import, Error> {
     access::can_administer(&caller)?;
-    let path = app.limits.imports.directory_for(&options.source, caller.tenant_id());
-    let path = path.ok_or(Error::NotFound("import source"))?;
-    let directory = Directory::open(path).await.map_err(Error::StorageUnavailable)?;
-    Ok(Import { app: Arc::clone(app), caller, options, directory })
+    let source = app.limits.imports.source_for(&options.source, caller.tenant_id());
+    let place = &source.ok_or(Error::NotFound("import source"))?.place;
+    let source = Source::open(app, &options.source, place).await?;
+    Ok(Import { app: Arc::clone(app), caller, options, source })
 }
 
 impl Import {
     /// The objects whose keys begin with this text.
-    pub fn objects(&self, prefix: &str) -> Objects {
-        Objects(self.directory.walk(prefix))
+    ///
+    /// # Errors
+    /// `Invalid` where the source has no keys.
+    pub fn objects(&self, prefix: &str) -> Result<Objects, Error> {
+        match &self.source {
+            Source::Store(store) => Ok(Objects(store.walk(prefix))),
+            Source::Web(_) => {
+                let wrong = "this source has URLs and no keys: name each file by its `url`";
+                Err(Violations::one("item.object_prefix", wrong).into())
+            }
+        }
     }
 }
 
@@ -51,7 +61,7 @@ impl Objects {
     /// The next key, until there is none.
     ///
     /// # Errors
-    /// `StorageUnavailable` where the directory cannot be read on.
+    /// `StorageUnavailable` where the source cannot be listed to its end.
     pub async fn next(&mut self) -> Result<Option<String>, Error> {
         self.0.next().await.map_err(Error::StorageUnavailable)
     }

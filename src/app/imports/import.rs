@@ -1,6 +1,10 @@
 //! Imports one object.
 
-use super::{Import, messages::Messages};
+use super::{
+    Import, Place,
+    messages::Messages,
+    source::{Address, Opened},
+};
 use crate::{
     app::{
         Error,
@@ -12,9 +16,10 @@ use crate::{
         digest::Digest,
         ids::FileId,
         imported::{Imported, SOURCE_KEY_BYTES_MAX},
+        media_type::DECLARED_CHARACTERS_MAX,
+        text,
         upload_spec::UploadSpec,
     },
-    storage::{ForeignObject, StorageErrorKind},
 };
 
 /// What is known of an object.
@@ -42,23 +47,21 @@ pub enum Outcome {
 }
 
 impl Import {
-    /// Imports the object with this key, unless it was imported before.
+    /// Imports the object at this place, unless it was imported before.
     ///
     /// # Errors
-    /// `NotFound` for an object that is not there; everything that `upload` refuses.
-    pub async fn object(&self, key: &str, item: ImportItem) -> Result<Outcome, Error> {
-        let (spec, source) = self.spec(key, item);
+    /// `NotFound` for an object that is not there; `NotFetched`; everything that `upload` refuses.
+    pub async fn object(&self, place: &Place, item: ImportItem) -> Result<Outcome, Error> {
+        let address = self.source.address(place)?;
+        let (spec, source) = self.spec(&address, item);
         if let Some(id) = self.find(source).await? {
             return Ok(Outcome::AlreadyImported(id));
         }
-        let object = self.directory.get(key).await.map_err(|error| match error.kind {
-            StorageErrorKind::NotFound => Error::NotFound("object"),
-            _ => Error::StorageUnavailable(error),
-        })?;
+        let opened = self.source.get(&address).await?;
         if self.options.is_dry {
-            return self.judge(spec, object.size_bytes).await;
+            return self.judge(spec, opened.size_bytes).await;
         }
-        match self.take(spec, object).await {
+        match self.take(spec, opened).await {
             Ok(id) => Ok(Outcome::Imported(id)),
             // Another run may have been faster, or this one's commit happened and its answer was lost.
             Err(error) => match self.find(source).await {
@@ -68,7 +71,7 @@ impl Import {
         }
     }
 
-    fn spec(&self, key: &str, item: ImportItem) -> (UploadSpec, Digest) {
+    fn spec(&self, address: &Address, item: ImportItem) -> (UploadSpec, Digest) {
         let ImportItem { legacy_id, owner_id, create_time, mut spec } = item;
         for (field, text) in [("spec.file_id", &mut spec.file_id), ("spec.request_id", &mut spec.request_id)]
         {
@@ -77,18 +80,17 @@ impl Import {
                     .add(field, "must be empty: an object becomes one file, however often it is imported");
             }
         }
-        if key.len() > SOURCE_KEY_BYTES_MAX {
+        if matches!(address, Address::Key(key) if key.len() > SOURCE_KEY_BYTES_MAX) {
             spec.unreadable.add("item.object_key", format!("must be at most {SOURCE_KEY_BYTES_MAX} bytes"));
         }
         if spec.name.is_empty() {
-            key.rsplit('/').next().unwrap_or(key).clone_into(&mut spec.name);
+            spec.name = address.file_name();
         }
         let owner_id = if owner_id.is_empty() { self.caller.actor.id.clone() } else { owner_id };
-        let source = format!("{}:{key}", self.options.source);
-        let imported = Imported { source, legacy_id, owner_id, create_time };
-        let digest = imported.source_digest();
-        spec.imported = Some(imported);
-        (spec, digest)
+        let source = format!("{}:{}", self.options.source, address.shown());
+        let source_sha256 = address.digest(&self.options.source);
+        spec.imported = Some(Imported { source, source_sha256, legacy_id, owner_id, create_time });
+        (spec, source_sha256)
     }
 
     async fn find(&self, source: Digest) -> Result<Option<FileId>, Error> {
@@ -98,26 +100,33 @@ impl Import {
     }
 
     /// What can be said without reading the bytes.
-    async fn judge(&self, mut spec: UploadSpec, object_bytes: u64) -> Result<Outcome, Error> {
-        let size_bytes = i64::try_from(object_bytes).map_err(Error::internal)?;
-        if let Some(declared) = spec.size_bytes.replace(size_bytes)
-            && declared != size_bytes
-        {
-            let declared = u64::try_from(declared).unwrap_or_default();
-            return Err(Error::SizeMismatch { declared, received: object_bytes });
+    async fn judge(&self, mut spec: UploadSpec, object_bytes: Option<u64>) -> Result<Outcome, Error> {
+        if let Some(received) = object_bytes {
+            let size_bytes = i64::try_from(received).map_err(Error::internal)?;
+            if let Some(declared) = spec.size_bytes.replace(size_bytes)
+                && declared != size_bytes
+            {
+                let declared = u64::try_from(declared).unwrap_or_default();
+                return Err(Error::SizeMismatch { declared, received });
+            }
         }
         let terms = read_terms(&self.app, &self.caller, None).await?;
         admit(&self.app, &self.caller, spec, &terms.quota).map(|_| Outcome::WouldImport)
     }
 
-    async fn take(&self, mut spec: UploadSpec, object: ForeignObject) -> Result<FileId, Error> {
-        if spec.size_bytes.is_none() {
-            spec.size_bytes = Some(i64::try_from(object.size_bytes).map_err(Error::internal)?);
+    async fn take(&self, mut spec: UploadSpec, opened: Opened) -> Result<FileId, Error> {
+        if let (None, Some(size_bytes)) = (spec.size_bytes, opened.size_bytes) {
+            spec.size_bytes = Some(i64::try_from(size_bytes).map_err(Error::internal)?);
         }
-        let mut messages = Messages::of(object.body);
+        if spec.mime_type.is_empty()
+            && let Ok(mime_type) = text::optional_line(&opened.mime_type, DECLARED_CHARACTERS_MAX)
+        {
+            spec.mime_type = mime_type;
+        }
+        let mut messages = Messages::of(opened.body, self.app.limits.uploads.chunk_size_max_bytes);
         match upload(&self.app, &self.caller, spec, &mut messages).await {
             Ok(uploaded) => Ok(uploaded.file.id),
-            Err(error) => Err(messages.fault().map_or(error, Error::StorageUnavailable)),
+            Err(error) => Err(messages.fault().unwrap_or(error)),
         }
     }
 }

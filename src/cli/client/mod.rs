@@ -5,6 +5,7 @@ pub(super) mod exit;
 mod failure;
 mod get;
 mod human;
+mod import;
 mod ls;
 mod output;
 mod partial_file;
@@ -25,9 +26,7 @@ use clap::Subcommand;
 
 use self::{exit::Exit, failure::Failure, output::Output};
 
-/// `strongroom put|get|ls|rm|undelete|versions|quota`.
-/// `strongroom put|get|ls|rm|undelete|watch|quota`.
-/// `strongroom put|get|ls|rm|undelete|quota|transfer-ownership|tenants`.
+/// `strongroom put|get|ls|rm|undelete|versions|watch|import|quota|transfer-ownership|tenants`.
 #[derive(Debug, Subcommand)]
 pub(super) enum ClientCommand {
     /// Upload files
@@ -45,6 +44,8 @@ pub(super) enum ClientCommand {
     Versions(versions::VersionsCommand),
     /// Print changes of files as they happen
     Watch(watch::WatchArgs),
+    /// Take over files of before, and tell which file each became; for a tenant's admins
+    Import(Box<import::ImportArgs>),
     /// Show what a tenant may store and what it stores, or set its limits
     Quota(quota::QuotaArgs),
     /// Give the files of someone who leaves to someone else; for a tenant's admins
@@ -63,6 +64,7 @@ impl ClientCommand {
             Self::Undelete(args) => args.json,
             Self::Versions(command) => command.json(),
             Self::Watch(args) => args.json,
+            Self::Import(args) => args.json,
             Self::Quota(args) => args.json,
             Self::TransferOwnership(args) => args.json,
             Self::Tenants(args) => args.target().json,
@@ -79,6 +81,7 @@ impl ClientCommand {
             Self::Undelete(args) => rm::undelete(args, output).await,
             Self::Versions(command) => versions::run(command, output).await,
             Self::Watch(args) => watch::run(args, output).await,
+            Self::Import(args) => import::run(*args, output).await,
             Self::Quota(args) => quota::run(args, output).await,
             Self::TransferOwnership(args) => transfer_ownership::run(args, output).await,
             Self::Tenants(args) => tenants::run(*args, output).await,
@@ -201,6 +204,33 @@ mod tests {
         let both = ["put", files[0], files[1], "--name", "one name"];
         assert_eq!(strongroom(&server, &both).await, Exit::Usage);
         assert_eq!(strongroom(&server, &["put", "-"]).await, Exit::Usage);
+    }
+
+    #[tokio::test]
+    async fn an_import_sends_all_that_is_named_and_fails_where_an_item_did() {
+        let server = FakeServer::start().await;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("old.csv");
+        fs::write(&path, "key,legacy_id,owner,category\nc,7,ann,\nd,,,avatar\n").unwrap();
+        let manifest = path.to_str().unwrap();
+        let all = ["import", "old", "--key", "a", "--url", "https://b.test/b", "--manifest", manifest];
+        let defaults = ["--category", "report", "--owner", "bob", "--dry-run"];
+        assert_eq!(strongroom(&server, &[&all[..], &defaults].concat()).await, Exit::Ok);
+        let (options, items) = server.script.lock().unwrap().imports.pop().unwrap();
+        assert_eq!((options.source.as_str(), options.dry_run), ("old", true));
+        let said: Vec<_> = items
+            .iter()
+            .map(|item| (item.owner_id.as_str(), item.spec.as_ref().unwrap().category.as_str()))
+            .collect();
+        assert_eq!(said, [("bob", "report"), ("bob", "report"), ("ann", "report"), ("bob", "avatar")]);
+
+        assert_eq!(strongroom(&server, &["import", "old", "--key", "a", "--key", "bad"]).await, Exit::Other);
+        assert_eq!(strongroom(&server, &["import", "old", "--prefix", "cut"]).await, Exit::Unavailable);
+        fs::write(&path, "key\na\n\"b\n").unwrap();
+        server.script.lock().unwrap().imports.clear();
+        assert_eq!(strongroom(&server, &["import", "old", "--manifest", manifest]).await, Exit::Usage);
+        assert!(server.script.lock().unwrap().imports.is_empty(), "nothing is done with half a manifest");
+        assert!(Strongroom::try_parse_from(["strongroom", "import", "old"]).is_err());
     }
 
     #[tokio::test]

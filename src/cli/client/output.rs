@@ -67,4 +67,15 @@ impl Output {
         let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
         bar.with_style(style).with_message(human::printable(name))
     }
+
+    /// A count on standard error, where people watch; hidden elsewhere.
+    pub(super) fn count(self, what: &str, total: Option<u64>) -> ProgressBar {
+        if self.json || !io::stderr().is_terminal() {
+            return ProgressBar::hidden();
+        }
+        let template = if total.is_some() { "{pos} of {len} {msg} {eta}" } else { "{pos} {msg}" };
+        let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+        let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr());
+        bar.with_style(style).with_message(what.to_owned())
+    }
 }

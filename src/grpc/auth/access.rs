@@ -51,6 +51,7 @@ pub const TABLE: &[(&str, Access)] = &[
     ("/strongroom.v1.FileService/ReleaseLegalHold", Tenant(Role::Admin)),
     ("/strongroom.v1.FileService/TransferOwnership", Tenant(Role::Admin)),
     ("/strongroom.v1.FileService/ImportFiles", Tenant(Role::Admin)),
+    ("/strongroom.v1.FileService/FindImportedFiles", Tenant(Role::Member)),
     ("/strongroom.v1.PolicyService/GetPolicy", Tenant(Role::Member)),
     ("/strongroom.v1.PolicyService/CreateCategory", Tenant(Role::Admin)),
     ("/strongroom.v1.PolicyService/UpdateCategory", Tenant(Role::Admin)),

@@ -1,8 +1,8 @@
-//! Items of an import, on their way in.
+//! Items of an import and lookups of what became of them, on their way in and out.
 
 use super::{time, upload};
 use crate::{
-    app::imports::ImportItem,
+    app::imports::{FoundImports, ImportItem, ImportLookup, ImportedFile},
     domain::violations::Violations,
     proto::v1::{self, import_item::Source},
 };
@@ -28,4 +28,28 @@ pub(in crate::grpc) fn of_many(item: &ImportItem) -> Result<(), Violations> {
         }
     }
     wrong.into_result()
+}
+
+/// What to look for.
+pub(in crate::grpc) fn lookup(request: v1::FindImportedFilesRequest) -> ImportLookup {
+    ImportLookup {
+        source: request.source,
+        object_keys: request.object_keys,
+        urls: request.urls,
+        legacy_ids: request.legacy_ids,
+        is_deleted_shown: request.show_deleted,
+    }
+}
+
+/// What was found.
+pub(in crate::grpc) fn found(found: FoundImports) -> v1::FindImportedFilesResponse {
+    let shown = |file: ImportedFile| v1::ImportedFile {
+        file_id: file.file_id.to_string(),
+        source: file.source,
+        key: file.key,
+        legacy_id: file.legacy_id,
+        import_time: Some(time::to_wire(file.import_time)),
+    };
+    let files = found.files.into_iter().map(shown).collect();
+    v1::FindImportedFilesResponse { files, has_more: found.has_more }
 }

@@ -32,6 +32,8 @@ fn errors() -> Vec<Error> {
         Error::Unauthenticated(Credentials::Invalid("the token has expired".into())),
         Error::NotAllowed("only the owner may"),
         Error::NotFound("file"),
+        Error::NotFetched { is_gone: true, why: "it answered 404 Not Found".into() },
+        Error::NotFetched { is_gone: false, why: "it answered 500 Internal Server Error".into() },
         Error::QuotaBytes { needed_bytes: 5, used_bytes: 3, reserved_bytes: 0, limit_bytes: 7 },
         Error::QuotaFiles { file_count: 10, file_count_max: 10 },
         Error::FileTooLarge { kind: "video", limit_bytes: 500 },

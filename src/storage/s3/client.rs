@@ -206,7 +206,7 @@ impl Client {
         Ok(request)
     }
 
-    /// Keys hold nothing that a path would have to escape.
+    /// Keys of ours hold nothing that a path would have to escape; those of others come escaped.
     fn address(&self, bucket: &str, key: &str, query: &[(&'static str, String)]) -> Result<Uri, Failure> {
         let mut address = self.bucket_address(bucket);
         address.push('/');
@@ -217,7 +217,8 @@ impl Client {
                 pairs.append_pair(name, value);
             }
             address.push('?');
-            address.push_str(&pairs.finish());
+            // A plus is a space in a form, and a plus to whoever reads a signature.
+            address.push_str(&pairs.finish().replace('+', "%20"));
         }
         Uri::try_from(address).map_err(|_| Failure::Garbled("the bucket's name is no part of an address"))
     }

@@ -12,6 +12,7 @@ mod client;
 mod copy;
 mod digest;
 mod errors;
+mod foreign;
 mod headers;
 mod lifecycle;
 mod listing;
@@ -27,8 +28,12 @@ use std::ops::Range;
 
 use async_trait::async_trait;
 
-pub use self::options::{Encryption, PayloadSigning, S3Credentials, S3Options};
+pub(super) use self::foreign::BucketWalk;
 use self::{client::Client, copy::SINGLE_COPY_SIZE_BYTES_MAX, presign::Signers};
+pub use self::{
+    foreign::ForeignBucket,
+    options::{Encryption, PayloadSigning, S3Credentials, S3Options},
+};
 use super::{
     ByteStream, Capabilities, InitOptions, InitReport, ListPage, MultipartId, MultipartInfo, MultipartPage,
     ObjectInfo, ObjectStorage, PartReceipt, Payload, PresignRequest, PresignedUrl, PutOptions, Space,

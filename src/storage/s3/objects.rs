@@ -128,7 +128,7 @@ pub(super) async fn get(
     if served != range {
         return Err(at("another range than was asked for"));
     }
-    Ok(pieces(response.into_body(), key.clone(), range.end - range.start))
+    Ok(pieces(response.into_body(), Some(key.clone()), range.end - range.start))
 }
 
 /// `bytes 0-9/100`
@@ -142,14 +142,15 @@ fn content_range(headers: &HeaderMap) -> Option<(Range<u64>, u64)> {
 
 struct Pieces {
     body: HttpResponseBody,
-    key: ObjectKey,
+    /// None of an object that is not ours: its name is not to be repeated.
+    key: Option<ObjectKey>,
     remaining_bytes: u64,
     /// What came in one frame and was too large for one piece.
     rest: Bytes,
 }
 
 /// Exactly so many bytes, or an error that a further attempt may mend.
-fn pieces(body: HttpResponseBody, key: ObjectKey, size_bytes: u64) -> ByteStream {
+pub(super) fn pieces(body: HttpResponseBody, key: Option<ObjectKey>, size_bytes: u64) -> ByteStream {
     let pieces = Pieces { body, key, remaining_bytes: size_bytes, rest: Bytes::new() };
     stream::try_unfold(pieces, Pieces::next).boxed()
 }
@@ -173,6 +174,10 @@ impl Pieces {
     }
 
     fn failed(&self, failure: Failure) -> StorageError {
-        failure.into_error("get object", &self.key)
+        let error = failure.into_error_of_store("get object");
+        match &self.key {
+            Some(key) => error.with_key(key),
+            None => error,
+        }
     }
 }

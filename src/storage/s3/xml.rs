@@ -36,6 +36,9 @@ pub(super) fn error(body: &[u8]) -> Option<(String, String)> {
 pub(super) struct Objects {
     #[serde(default)]
     pub(super) is_truncated: bool,
+    /// How the keys are written; empty: as they are.
+    #[serde(default)]
+    pub(super) encoding_type: String,
     #[serde(default)]
     pub(super) contents: Vec<Object>,
 }

@@ -1,8 +1,8 @@
 //! An import, as a test runs it.
 
 use strongroom::proto::v1::{
-    ImportFilesRequest, ImportItem, ImportOptions, import_files_request,
-    import_files_response::Message as Answer,
+    FindImportedFilesRequest, FindImportedFilesResponse, ImportFilesRequest, ImportItem, ImportOptions,
+    ImportResult, ImportSummary, import_files_request, import_files_response::Message as Answer,
 };
 use tonic::Status;
 
@@ -28,5 +28,30 @@ impl Caller {
             report.push(answer.message.unwrap());
         }
         Ok(report)
+    }
+
+    /// The files that objects of before became.
+    pub(crate) async fn find_imported(
+        &self,
+        request: FindImportedFilesRequest,
+    ) -> Result<FindImportedFilesResponse, Status> {
+        self.files.clone().find_imported_files(request).await.map(tonic::Response::into_inner)
+    }
+}
+
+/// What a report says of single objects.
+pub(crate) fn results(report: &[Answer]) -> Vec<ImportResult> {
+    let result = |answer: &Answer| match answer {
+        Answer::Result(result) => Some(result.clone()),
+        Answer::PrefixEnd(_) | Answer::Summary(_) => None,
+    };
+    report.iter().filter_map(result).collect()
+}
+
+/// How a report ends.
+pub(crate) fn summary(report: &[Answer]) -> ImportSummary {
+    match report.last() {
+        Some(Answer::Summary(summary)) => *summary,
+        other => panic!("the report does not end with a summary: {other:?}"),
     }
 }

@@ -11,6 +11,7 @@ mod importer;
 mod invariants;
 mod logs;
 mod messages;
+mod old_host;
 mod receiver;
 mod tokens;
 mod urls;
@@ -29,10 +30,15 @@ use std::{
 
 use strongroom::{
     app::{App, Limits, Parts},
-    config::{Config, provider::ProviderConfig},
+    cli::open_import_buckets,
+    config::{
+        Config,
+        import_source::{SourceConfig, SourcePlace},
+        provider::ProviderConfig,
+    },
     crypto::sealer::Sealer,
     db::{Database, DatabaseOptions},
-    domain::clock::SystemIds,
+    domain::clock::{IdSource, SystemIds},
     grpc::{GrpcServer, auth::Authenticator},
     storage::{
         self, AdapterOptions, InitOptions, ObjectStorage, StorageOptions, Stores,
@@ -48,9 +54,11 @@ pub(crate) use self::{
     callers::{Caller, reason, violated_fields},
     clock::TestClock,
     database::{Owner, TestDatabase, server},
+    importer::{results, summary},
     messages::{
         chunk, file_id, finish, pattern, resume_messages, sha256, spec, spec_message, upload_messages,
     },
+    old_host::{OldAnswer, OldHost},
     receiver::Receiver,
     tokens::{Identity, Key, claims, key, publish, token},
     urls::{Direct, direct_test},
@@ -265,11 +273,13 @@ async fn serve(
     let others = stores.iter().filter(|other| other.provider() != store.provider()).cloned();
     let faulty = others.chain([Arc::clone(&faults) as _]);
     let metrics = Metrics::for_tests().unwrap();
+    let ids: Arc<dyn IdSource> = Arc::new(SystemIds);
     let parts = Parts {
         db: db.clone(),
         stores: Stores::new(faulty, store.provider()).unwrap(),
+        import_buckets: open_import_buckets(&config.imports, &config.storage, &ids).unwrap(),
         clock: clock.clone(),
-        ids: Arc::new(SystemIds),
+        ids,
         page_tokens: Sealer::new(&[7; 32]).unwrap(),
         metrics: metrics.clone(),
     };
@@ -324,8 +334,8 @@ fn configuration(keys: &tempfile::NamedTempFile) -> Config {
     config.scanning.accept_unscanned = true;
     // Something to import from, for tests that are about who may.
     let here = concat!(env!("CARGO_MANIFEST_DIR"), "/proto");
-    config.imports.directories.insert("legacy".to_owned(), here.into());
-    config.imports.tenants.insert("legacy".to_owned(), "*".to_owned());
+    let legacy = SourceConfig { tenants: "*".to_owned(), place: SourcePlace::Directory(here.into()) };
+    config.imports.sources.insert("legacy".to_owned(), legacy);
     config.storage.providers.clear();
     config.storage.write_to("memory", ProviderConfig::Memory);
     tokens::trust(&mut config, keys);
