@@ -9,11 +9,16 @@
 //! which is the last. An assertion's left side is what the service did, its right side what the model expects: a wrong
 //! reason means that the guard of that use case decided otherwise; `limit, used, files` that the charge is wrong; `never:
 //! reservations of …` that something is held which nobody gives back; `half a file` and `files that nobody asked for` that a
-//! crash did not do its call whole or not at all. `STRONGROOM_MODEL_SEED=n` runs that sequence alone. All but the moment in
-//! which a server dies follows from the seed; when a crash is among the operations, run it a few times.
+//! crash did not do its call whole or not at all; `does not end` that somebody waits for what never comes. All but the
+//! moment in which a server dies follows from the seed; when a crash is among the operations, run it a few times.
 //!
-//! `STRONGROOM_TEST_FULL=1` runs ten times as many sequences. A block of sequences shares one database, each sequence has
-//! tenants of its own, and each block ends with the invariants of every service test, fsck among them.
+//! - `STRONGROOM_MODEL_SEED=n` runs sequence n alone, `STRONGROOM_MODEL_SEED=n..m` those from n up to and without m.
+//! - `STRONGROOM_TEST_FULL=1` runs ten times as many sequences.
+//! - `STRONGROOM_MODEL_SEQUENCES=n` runs the first n, whatever else is said of their number.
+//!
+//! A block of sequences shares one database, each sequence has tenants of its own, and each block ends with the invariants
+//! of every service test, fsck among them. Blocks run on threads of their own and the test only watches them, so that one
+//! that hangs, whoever is to blame, is a failure with its seed and its operations like any other.
 
 mod books;
 mod calls;
@@ -23,13 +28,17 @@ mod dice;
 mod draw;
 mod instance;
 mod run;
+mod story;
 
 use std::{
     collections::BTreeMap,
+    ops::Range,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Mutex,
-        atomic::{AtomicU64, Ordering},
+        Arc, Mutex,
+        mpsc::{self, RecvTimeoutError, Sender},
     },
+    thread,
 };
 
 use chrono::Duration;
@@ -41,6 +50,7 @@ use strongroom::{
 use self::{
     instance::Instance,
     run::{Run, Tally},
+    story::Story,
 };
 use crate::harness::{Service, service_test_with};
 
@@ -49,6 +59,8 @@ const SEQUENCES_FULL: u64 = 2_000;
 const BLOCK: u64 = 25;
 /// Blocks that run at once, each with a database of its own.
 const BLOCKS_AT_ONCE: usize = 2;
+/// How often it is looked whether a block hangs.
+const LOOK: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// What must come up in the sequences, each this often at least, done or refused.
 const KINDS: &[&str] = &[
@@ -89,11 +101,10 @@ fn organization(seed: u64, place: usize) -> String {
 }
 
 /// Runs these sequences over one database, and then lets time and the workers clean up.
-fn block(seeds: std::ops::Range<u64>) -> Tally {
+fn block(seeds: Range<u64>, story: &Story) -> Tally {
     let schools: Vec<String> = seeds.clone().map(|seed| organization(seed, 2)).collect();
-    let (tally, told) = (Tally::default(), Mutex::new(Tally::default()));
-    let told = std::sync::Arc::new(told);
-    let result = told.clone();
+    let counted = Arc::new(Mutex::new(Tally::default()));
+    let (story, result) = (story.clone(), Arc::clone(&counted));
     let configure = move |config: &mut strongroom::config::Config| {
         for school in schools {
             config.tenants.presets.insert(school, "education".to_owned());
@@ -102,17 +113,20 @@ fn block(seeds: std::ops::Range<u64>) -> Tally {
         config.retention.event_days = 3_650;
     };
     service_test_with(configure, move |s| async move {
-        let mut tally = tally;
+        let mut tally = Tally::default();
         let mut working = Instance::start(&s).await;
-        for seed in seeds {
-            working = Run::begin(&s, working, seed, &mut tally).await.run().await;
+        for seed in seeds.clone() {
+            working = Run::begin(&s, working, seed, (&mut tally, &story)).await.run().await;
         }
+        story.begin(format!("what {seeds:?} left"), format!("{seeds:?}"));
+        story.step("the server stops");
         working.stop().await;
+        story.step("time passes, and the workers clean up");
         clean_up(&s).await;
-        *told.lock().unwrap() = tally;
+        story.step("the invariants of every test");
+        *result.lock().unwrap() = tally;
     });
-    let mut told = result.lock().unwrap();
-    std::mem::take(&mut *told)
+    std::mem::take(&mut *counted.lock().unwrap())
 }
 
 /// What crashes left is given up when its lease runs out, found after the grace period, and removed after another.
@@ -127,42 +141,76 @@ async fn clean_up(s: &Service) {
     }
 }
 
-fn sequences() -> std::ops::Range<u64> {
-    if let Ok(seed) = std::env::var("STRONGROOM_MODEL_SEED") {
-        let seed = seed.parse().expect("STRONGROOM_MODEL_SEED is the number of a sequence");
-        return seed..seed + 1;
+fn sequences() -> Range<u64> {
+    let number = |text: &str| text.parse::<u64>().unwrap_or_else(|_| panic!("`{text}` is no number"));
+    if let Ok(seeds) = std::env::var("STRONGROOM_MODEL_SEED") {
+        return match seeds.split_once("..") {
+            Some((first, end)) => number(first)..number(end),
+            None => number(&seeds)..number(&seeds) + 1,
+        };
     }
     let is_full = std::env::var("STRONGROOM_TEST_FULL").is_ok();
-    1..1 + if is_full { SEQUENCES_FULL } else { SEQUENCES }
+    let count = match std::env::var("STRONGROOM_MODEL_SEQUENCES") {
+        Ok(count) => number(&count),
+        Err(_) if is_full => SEQUENCES_FULL,
+        Err(_) => SEQUENCES,
+    };
+    1..1 + count
+}
+
+type Ended = (u64, thread::Result<Tally>);
+
+/// Runs a block on a thread of its own, which nobody has to wait for; tells how it ended under its first seed.
+fn start(seeds: Range<u64>, ended: Sender<Ended>) -> Story {
+    let (story, first) = (Story::new(), seeds.start);
+    let told = story.clone();
+    let work = move || {
+        let outcome = catch_unwind(AssertUnwindSafe(|| block(seeds, &told)));
+        // Where another block has failed, nobody listens any more.
+        let _ = ended.send((first, outcome));
+    };
+    thread::Builder::new().name(format!("the block from {first} on")).spawn(work).unwrap();
+    story
+}
+
+/// Runs all blocks, some at once. The first that fails, or that does not end, is told with its story and ends the test.
+fn run(seeds: Range<u64>) -> Tally {
+    let (end, size) = (seeds.end, usize::try_from(BLOCK).unwrap());
+    let mut waiting = seeds.step_by(size).map(|first| first..end.min(first + BLOCK));
+    let (ended, endings) = mpsc::channel();
+    let (mut running, mut total) = (BTreeMap::new(), Tally::default());
+    loop {
+        while running.len() < BLOCKS_AT_ONCE
+            && let Some(seeds) = waiting.next()
+        {
+            running.insert(seeds.start, start(seeds, ended.clone()));
+        }
+        if running.is_empty() {
+            return total;
+        }
+        match endings.recv_timeout(LOOK) {
+            Ok((first, outcome)) => {
+                let story = running.remove(&first).unwrap();
+                total.add(outcome.unwrap_or_else(|_| panic!("the model and the service differ: {story}")));
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => unreachable!("there is always a sender"),
+        }
+        for story in running.values() {
+            assert!(!story.is_stuck(), "it does not end: {story}");
+        }
+    }
 }
 
 #[test]
 fn whatever_three_tenants_do_the_service_has_what_the_model_has() {
     let seeds = sequences();
-    let next = AtomicU64::new(seeds.start);
-    let total: Mutex<BTreeMap<&str, (usize, usize)>> = Mutex::default();
-    std::thread::scope(|scope| {
-        for _ in 0..BLOCKS_AT_ONCE {
-            scope.spawn(|| {
-                loop {
-                    let first = next.fetch_add(BLOCK, Ordering::Relaxed);
-                    if first >= seeds.end {
-                        return;
-                    }
-                    for (kind, (done, refused)) in block(first..seeds.end.min(first + BLOCK)).0 {
-                        let mut total = total.lock().unwrap();
-                        let sum = total.entry(kind).or_default();
-                        *sum = (sum.0 + done, sum.1 + refused);
-                    }
-                }
-            });
-        }
-    });
-    let total = total.into_inner().unwrap();
-    println!("{} sequences; done and refused: {total:?}", seeds.end - seeds.start);
-    if seeds.end - seeds.start >= SEQUENCES {
+    let count = seeds.end - seeds.start;
+    let total = run(seeds);
+    println!("{count} sequences; done and refused: {:?}", total.0);
+    if count >= SEQUENCES {
         for kind in KINDS {
-            let (done, refused) = total.get(kind).copied().unwrap_or_default();
+            let (done, refused) = total.0.get(kind).copied().unwrap_or_default();
             assert!(done + refused >= EACH_AT_LEAST, "{kind} came {} times", done + refused);
         }
     }

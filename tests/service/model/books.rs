@@ -61,14 +61,23 @@ pub(super) struct Tenant {
     pub(super) limit: i64,
     pub(super) files: BTreeMap<String, File>,
     pub(super) uploads: BTreeMap<String, Upload>,
-    /// What a crash left reserved: how many bytes in how many uploads, and until when.
-    pub(super) adrift: (i64, i64, i64),
+    pub(super) adrift: Vec<Adrift>,
+}
+
+/// What a crash left reserved for a stream that nobody can go on with.
+#[derive(Debug, Clone)]
+pub(super) struct Adrift {
+    pub(super) bytes: i64,
+    /// One, or none for a version.
+    pub(super) files: i64,
+    /// When its lease runs out, in seconds.
+    pub(super) until: i64,
 }
 
 impl Tenant {
     pub(super) fn new(organization: String, trash_counts: bool, limit: i64) -> Self {
         let (files, uploads) = (BTreeMap::new(), BTreeMap::new());
-        Self { organization, trash_counts, limit, files, uploads, adrift: (0, 0, 0) }
+        Self { organization, trash_counts, limit, files, uploads, adrift: Vec::new() }
     }
 
     fn charged(&self) -> impl Iterator<Item = &File> {
@@ -84,11 +93,12 @@ impl Tenant {
     }
 
     pub(super) fn reserved(&self) -> i64 {
-        self.uploads.values().map(|upload| upload.reserved).sum::<i64>() + self.adrift.0
+        let open = self.uploads.values().map(|upload| upload.reserved);
+        open.chain(self.adrift.iter().map(|adrift| adrift.bytes)).sum()
     }
 
     pub(super) fn reserved_count(&self) -> i64 {
-        self.uploads.len() as i64 + self.adrift.1
+        self.uploads.len() as i64 + self.adrift.iter().map(|adrift| adrift.files).sum::<i64>()
     }
 
     fn free(&self) -> i64 {
@@ -321,9 +331,7 @@ impl Tenant {
     pub(super) fn round(&mut self, now: i64) {
         self.files.retain(|_, file| file.purge_time.is_none_or(|time| time > now));
         self.uploads.retain(|_, upload| upload.until > now);
-        if self.adrift.2 <= now {
-            self.adrift = (0, 0, 0);
-        }
+        self.adrift.retain(|adrift| adrift.until > now);
     }
 }
 

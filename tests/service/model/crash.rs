@@ -8,7 +8,7 @@ use tonic::Status;
 use tonic_types::StatusExt as _;
 
 use super::{
-    books::Who,
+    books::{Adrift, Who},
     calls::{Answer, Call},
     check,
     instance::Instance,
@@ -30,13 +30,7 @@ impl Run<'_> {
             self.s.owner.ping().await;
         }
         self.working.crash(self.s).await;
-        // Who has no answer by now gets none.
-        let outcome = if asked.is_finished() {
-            asked.await.unwrap()
-        } else {
-            asked.abort();
-            Err(Status::unavailable("the server died"))
-        };
+        let outcome = asked.await.unwrap();
         self.working = Instance::start(self.s).await;
         self.find_adrift(t).await;
         if outcome.is_ok() {
@@ -59,13 +53,17 @@ impl Run<'_> {
 
     /// Reservations of streams that died; nobody goes on with them, and they are given back when their lease runs out.
     async fn find_adrift(&mut self, t: usize) {
-        let adrift = "SELECT coalesce(sum(reserved_bytes), 0)::bigint, count(*),
-                coalesce(extract(epoch FROM max(lease_expire_time)), 0)::bigint
+        let rows = "SELECT reserved_bytes, is_version, extract(epoch FROM lease_expire_time)::bigint
             FROM uploads WHERE tenant_id = $1::text::uuid AND state = 1 AND spec IS NULL";
-        let rows = self.s.owner.rows(adrift, &[&self.tenant_id(t).await]).await;
-        let found = (rows[0].get(0), rows[0].get(1), rows[0].get(2));
-        let before = self.tenants[t].adrift.1;
-        assert!(found.1 <= before + 1, "one call left {} uploads", found.1 - before);
+        let rows = self.s.owner.rows(rows, &[&self.tenant_id(t).await]).await;
+        let adrift = |row: &tokio_postgres::Row| Adrift {
+            bytes: row.get(0),
+            files: i64::from(!row.get::<_, bool>(1)),
+            until: row.get(2),
+        };
+        let found: Vec<Adrift> = rows.iter().map(adrift).collect();
+        let before = self.tenants[t].adrift.len();
+        assert!(found.len() <= before + 1, "one call left {found:?}, after {before} there were");
         self.tenants[t].adrift = found;
     }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
+use tracing::dispatcher;
 
 use crate::harness::Service;
 
@@ -14,11 +15,18 @@ pub(super) struct Instance {
 
 impl Instance {
     pub(super) async fn start(s: &Service) -> Self {
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        // What it logs is the test's log, in which no error may stand.
+        let log = dispatcher::get_default(Clone::clone);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .on_thread_start(move || std::mem::forget(dispatcher::set_default(&log)))
+            .build()
+            .unwrap();
         let s = s.clone();
         let service = runtime.spawn(async move { s.replica(|_| {}).await }).await.unwrap();
-        Self { service, runtime: Some(runtime) }
+        // Callers do not die with the server; theirs is a connection that breaks.
+        Self { service: service.connected_from_here().await, runtime: Some(runtime) }
     }
 
     /// Ends it as kill -9 does: nothing is drained, nothing is cleaned up. Returns when the database is done with what it

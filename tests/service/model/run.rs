@@ -20,12 +20,11 @@ use super::{
     dice::Dice,
     draw::{PEOPLE, draw},
     instance::Instance,
+    story::Story,
 };
 use crate::harness::{Service, reason};
 
 const OPERATIONS: usize = 25;
-/// What hangs is told as what it is, with its history.
-const STEP_AT_MOST: std::time::Duration = std::time::Duration::from_secs(50);
 
 const STEPS: &[(usize, &str)] = &[
     (58, "call"),
@@ -44,30 +43,16 @@ const STEPS: &[(usize, &str)] = &[
 pub(super) struct Tally(pub(super) BTreeMap<&'static str, (usize, usize)>);
 
 impl Tally {
+    pub(super) fn add(&mut self, other: Self) {
+        for (kind, (done, refused)) in other.0 {
+            let sum = self.0.entry(kind).or_default();
+            *sum = (sum.0 + done, sum.1 + refused);
+        }
+    }
+
     pub(super) fn count(&mut self, kind: &'static str, is_refused: bool) {
         let (done, refused) = self.0.entry(kind).or_default();
         *(if is_refused { refused } else { done }) += 1;
-    }
-}
-
-/// What was done, told when the sequence fails.
-pub(super) struct History {
-    pub(super) seed: u64,
-    pub(super) steps: Vec<String>,
-}
-
-impl Drop for History {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            let steps: Vec<String> =
-                self.steps.iter().enumerate().map(|(n, step)| format!("{n:>3} {step}")).collect();
-            eprintln!(
-                "model: seed {} failed at its last step; again with STRONGROOM_MODEL_SEED={}\n{}",
-                self.seed,
-                self.seed,
-                steps.join("\n")
-            );
-        }
     }
 }
 
@@ -86,30 +71,36 @@ pub(super) struct Run<'a> {
     pub(super) working: Instance,
     pub(super) dice: Dice,
     pub(super) tenants: Vec<Tenant>,
-    pub(super) history: History,
+    pub(super) story: &'a Story,
     pub(super) tally: &'a mut Tally,
     last: Option<Last>,
 }
 
 impl<'a> Run<'a> {
-    pub(super) async fn begin(s: &'a Service, working: Instance, seed: u64, tally: &'a mut Tally) -> Self {
+    pub(super) async fn begin(
+        s: &'a Service,
+        working: Instance,
+        seed: u64,
+        (tally, story): (&'a mut Tally, &'a Story),
+    ) -> Self {
+        story.begin(format!("sequence {seed}"), seed.to_string());
         let mut dice = Dice::new(seed);
         let mut tenants = Vec::new();
         // The third is a school, whose trash does not count.
         for (place, trash_counts) in [true, true, false].into_iter().enumerate() {
             let limit = 100_000 + dice.below(900_000) as i64;
             let tenant = Tenant::new(super::organization(seed, place), trash_counts, limit);
+            story.step(format!("tenant {place} is born with {limit} bytes"));
             check::caller(&working.service, &tenant, &PEOPLE[2]).limit_bytes(limit).await;
             tenants.push(tenant);
         }
-        let history = History { seed, steps: Vec::new() };
-        Self { s, working, dice, tenants, history, tally, last: None }
+        Self { s, working, dice, tenants, story, tally, last: None }
     }
 
     /// Runs it and checks what came of it; answers the server that is running then.
     pub(super) async fn run(mut self) -> Instance {
         for _ in 0..OPERATIONS {
-            tokio::time::timeout(STEP_AT_MOST, self.step()).await.expect("the operation ends");
+            self.step().await;
         }
         self.note("the check of everything".to_owned());
         for tenant in &self.tenants {
@@ -122,8 +113,8 @@ impl<'a> Run<'a> {
         self.s.clock.now().timestamp()
     }
 
-    pub(super) fn note(&mut self, step: String) {
-        self.history.steps.push(step);
+    pub(super) fn note(&self, step: String) {
+        self.story.step(step);
     }
 
     /// Any mutation, and who asks for it.
@@ -225,9 +216,8 @@ impl<'a> Run<'a> {
     async fn retry(&mut self) {
         let Some(Last { tenant, who, call, request_id, text, .. }) = self.last() else { return };
         let (t, text) = (*tenant, text.clone());
-        let step = format!("tenant {t}, {}: once more {call:?} {request_id}", who.user);
+        self.note(format!("tenant {t}, {}: once more {call:?} {request_id}", who.user));
         let again = self.perform(t, who, call, request_id).await;
-        self.note(step);
         assert_eq!(again.map(|answer| answer.text).map_err(|status| format!("{status:?}")), Ok(text));
         self.tally.count("retry", false);
         check::books(self.s, &self.working.service, &self.tenants[t]).await;
@@ -367,7 +357,9 @@ impl<'a> Run<'a> {
             self.tenants[t].uploads.remove(id);
             return;
         };
-        // A part that was on its way may still arrive; in a server that lives, all have arrived when it answers.
+        // A part that was on its way may still arrive.
+        let app = &self.working.service.app;
+        self.s.until("the parts have arrived", || std::future::ready(app.is_idle())).await;
         let told = caller.upload_at(id).await.unwrap();
         let (persisted, reserved) = (told.persisted_size_bytes as usize, row.get::<_, i64>(0));
         let is_whole = persisted % crate::harness::PART == 0 || persisted == before.content.len;
