@@ -42,8 +42,10 @@ pub(super) fn draw(dice: &mut Dice, tenant: &Tenant, now: i64) -> (Who, Call) {
     }
     let needs_file = !matches!(name, "upload" | "create" | "limit");
     let Some(id) = dice.pick(&ids).filter(|_| needs_file && !about_uploads) else {
-        return without_file(dice, tenant, name);
+        // Where there is no upload to go on with, there is one now.
+        return without_file(dice, tenant, if about_uploads { "create" } else { name });
     };
+    let (name, id) = about_versions(dice, tenant, name, id);
     let owner = tenant.files[&id].owner;
     let who = if dice.is(75) {
         PEOPLE.iter().find(|who| who.user == owner).unwrap().clone()
@@ -52,6 +54,20 @@ pub(super) fn draw(dice: &mut Dice, tenant: &Tenant, now: i64) -> (Who, Call) {
     };
     let call = of_file(dice, tenant, name, id);
     (who, call)
+}
+
+/// What is about an earlier version mostly finds a file that has one, or makes one.
+fn about_versions<'a>(dice: &mut Dice, tenant: &Tenant, name: &'a str, file: String) -> (&'a str, String) {
+    if !matches!(name, "restore" | "delete version") || dice.is(15) {
+        return (name, file);
+    }
+    let several =
+        tenant.files.iter().filter(|(_, file)| file.versions.len() > 1 && file.purge_time.is_none());
+    let several: Vec<String> = several.map(|(id, _)| id.clone()).collect();
+    match dice.pick(&several) {
+        Some(file) => (name, file),
+        None => ("version", file),
+    }
 }
 
 /// Names are drawn, so that their order is not that of their birth.
@@ -125,7 +141,12 @@ fn of_upload(dice: &mut Dice, tenant: &Tenant, name: &str, now: i64) -> Option<(
 fn of_file(dice: &mut Dice, tenant: &Tenant, name_of_call: &str, file: String) -> Call {
     let about = &tenant.files[&file];
     let numbers: Vec<i32> = about.versions.keys().copied().collect();
-    let version = if dice.is(85) { dice.pick(&numbers).unwrap() } else { dice.below(6) as i32 + 1 };
+    let earlier: Vec<i32> = numbers.iter().copied().filter(|number| *number != about.current).collect();
+    let version = match dice.below(10) {
+        0..=5 => dice.pick(&earlier).unwrap_or(about.current),
+        6..=8 => dice.pick(&numbers).unwrap(),
+        _ => dice.below(6) as i32 + 1,
+    };
     match name_of_call {
         "version" => Call::Version { file, content: content(dice), is_size_known: dice.is(50) },
         "delete" => Call::Delete { file },

@@ -71,6 +71,7 @@ pub(super) struct Run<'a> {
     pub(super) working: Instance,
     pub(super) dice: Dice,
     pub(super) tenants: Vec<Tenant>,
+    busy: usize,
     pub(super) story: &'a Story,
     pub(super) tally: &'a mut Tally,
     last: Option<Last>,
@@ -94,7 +95,8 @@ impl<'a> Run<'a> {
             check::caller(&working.service, &tenant, &PEOPLE[2]).limit_bytes(limit).await;
             tenants.push(tenant);
         }
-        Self { s, working, dice, tenants, story, tally, last: None }
+        let busy = dice.below(tenants.len());
+        Self { s, working, dice, tenants, busy, story, tally, last: None }
     }
 
     /// Runs it and checks what came of it; answers the server that is running then.
@@ -124,7 +126,8 @@ impl<'a> Run<'a> {
     }
 
     async fn step(&mut self) {
-        let t = self.dice.below(self.tenants.len());
+        // One of them is busier than the others, so that something comes of what it has.
+        let t = if self.dice.is(50) { self.busy } else { self.dice.below(self.tenants.len()) };
         match self.dice.weighted(STEPS) {
             "call" => self.call(t).await,
             "read" => self.read(t).await,
