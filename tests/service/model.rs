@@ -69,6 +69,7 @@ const KINDS: &[&str] = &[
     "create upload",
     "send",
     "finish",
+    "finish behind parts",
     "cancel",
     "delete",
     "undelete",

@@ -16,8 +16,8 @@ pub(super) const PEOPLE: [Who; 3] = [
 const CALLS: &[(usize, &str)] = &[
     (12, "upload"),
     (9, "version"),
-    (6, "create"),
-    (12, "send"),
+    (7, "create"),
+    (20, "send"),
     (2, "cancel"),
     (7, "delete"),
     (6, "undelete"),
@@ -105,6 +105,9 @@ fn without_file(dice: &mut Dice, tenant: &Tenant, name_of_call: &str) -> (Who, C
         }
         "create" => {
             let (name, content) = (name(dice), content(dice));
+            // Mostly more than a part, so that there is something to go on behind.
+            let more = if dice.is(75) { PART + dice.below(2 * PART) } else { 0 };
+            let content = Content { len: content.len + more, ..content };
             (who, Call::Create { name, content, is_size_known })
         }
         _ => {
@@ -116,7 +119,10 @@ fn without_file(dice: &mut Dice, tenant: &Tenant, name_of_call: &str) -> (Who, C
 
 fn of_upload(dice: &mut Dice, tenant: &Tenant, name: &str, now: i64) -> Option<(Who, Call)> {
     let ids: Vec<String> = tenant.uploads.keys().cloned().collect();
-    let id = dice.pick(&ids)?;
+    let begun = tenant.uploads.iter().filter(|(_, upload)| upload.persisted > 0);
+    let begun: Vec<String> = begun.map(|(id, _)| id.clone()).collect();
+    let id = if dice.is(60) { dice.pick(&begun) } else { None };
+    let id = id.or_else(|| dice.pick(&ids))?;
     let upload = &tenant.uploads[&id];
     let who = PEOPLE.iter().find(|who| who.user == upload.owner).unwrap().clone();
     let who = if dice.is(90) { who } else { dice.pick(&PEOPLE).unwrap() };
