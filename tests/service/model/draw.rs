@@ -1,7 +1,7 @@
 //! What is done next: drawn from the dice and from what there is.
 
 use super::{
-    books::{Tenant, Who},
+    books::{Tenant, Upload, Who},
     calls::{Call, Content},
     dice::Dice,
 };
@@ -34,7 +34,10 @@ const CALLS: &[(usize, &str)] = &[
 
 /// Any mutation that makes sense now, and who asks for it.
 pub(super) fn draw(dice: &mut Dice, tenant: &Tenant, now: i64) -> (Who, Call) {
-    let name = dice.weighted(CALLS);
+    let is_begun = |upload: &Upload| upload.persisted > 0 && upload.until > now;
+    // What has come so far is seldom, so it is gone on with more often than its turn would come.
+    let goes_on = tenant.uploads.values().any(is_begun) && dice.is(30);
+    let name = if goes_on { "send" } else { dice.weighted(CALLS) };
     let about_uploads = matches!(name, "send" | "cancel");
     let ids: Vec<String> = tenant.files.keys().cloned().collect();
     if about_uploads && let Some(drawn) = of_upload(dice, tenant, name, now) {
@@ -121,7 +124,7 @@ fn of_upload(dice: &mut Dice, tenant: &Tenant, name: &str, now: i64) -> Option<(
     let ids: Vec<String> = tenant.uploads.keys().cloned().collect();
     let begun = tenant.uploads.iter().filter(|(_, upload)| upload.persisted > 0);
     let begun: Vec<String> = begun.map(|(id, _)| id.clone()).collect();
-    let id = if dice.is(60) { dice.pick(&begun) } else { None };
+    let id = if dice.is(70) { dice.pick(&begun) } else { None };
     let id = id.or_else(|| dice.pick(&ids))?;
     let upload = &tenant.uploads[&id];
     let who = PEOPLE.iter().find(|who| who.user == upload.owner).unwrap().clone();
