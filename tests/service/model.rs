@@ -163,7 +163,7 @@ type Ended = (u64, thread::Result<Tally>);
 
 /// Runs a block on a thread of its own, which nobody has to wait for; tells how it ended under its first seed.
 fn start(seeds: Range<u64>, ended: Sender<Ended>) -> Story {
-    let (story, first) = (Story::new(), seeds.start);
+    let (story, first) = (Story::new(format!("{seeds:?}")), seeds.start);
     let told = story.clone();
     let work = move || {
         let outcome = catch_unwind(AssertUnwindSafe(|| block(seeds, &told)));

@@ -22,8 +22,8 @@ struct Told {
 }
 
 impl Story {
-    pub(super) fn new() -> Self {
-        let (what, again) = ("the start".to_owned(), String::new());
+    pub(super) fn new(again: String) -> Self {
+        let what = "before the first sequence".to_owned();
         Self(Arc::new(Mutex::new(Told { what, again, steps: Vec::new(), since: Instant::now() })))
     }
 
