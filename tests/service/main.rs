@@ -33,6 +33,7 @@ mod jobs;
 mod life;
 mod list;
 mod list_education;
+mod model;
 mod ownership;
 mod plans;
 mod presets;

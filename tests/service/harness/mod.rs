@@ -120,6 +120,18 @@ impl Service {
         let stores = Stores::new(configured.cloned(), &config.storage.provider).unwrap();
         serve(config, self.database.clone(), self.clock.clone(), Arc::clone(&self.keys), stores).await
     }
+
+    /// The same server, which nobody else has yet, over a connection of the runtime that this is called on: it outlives
+    /// the server's own.
+    pub(crate) async fn connected_from_here(mut self) -> Self {
+        let channel = connect(&self.address).await;
+        Arc::get_mut(&mut self.0).unwrap().channel = channel;
+        self
+    }
+}
+
+async fn connect(address: &str) -> Channel {
+    Endpoint::from_shared(address.to_owned()).unwrap().connect().await.unwrap()
 }
 
 impl Inner {
@@ -301,7 +313,7 @@ async fn serve(
     Service(Arc::new(Inner {
         owner: database.owner().await,
         database,
-        channel: Endpoint::from_shared(address.clone()).unwrap().connect().await.unwrap(),
+        channel: connect(&address).await,
         app,
         db,
         store,
