@@ -2,7 +2,10 @@
 
 use strongroom::{
     config::import_source::{SourcePlace, WebPlace},
-    proto::v1::{ErrorReason, ImportOutcome, ImportResult, ImportSummary, UploadSpec},
+    proto::v1::{
+        ErrorReason, FindImportedFilesRequest, ImportItem, ImportOutcome, ImportResult, ImportSummary,
+        UploadSpec,
+    },
 };
 
 use crate::{
@@ -73,11 +76,17 @@ fn a_url_becomes_one_file_that_keeps_no_secret_of_it() {
         let again = ada.import("old", false, [url(&whole)]).await.unwrap();
         assert_eq!(summary(&again).already_imported_count, 1);
         assert_eq!((host.asked().len(), file_count(&s).await), (1, 1));
+        let lookup = FindImportedFilesRequest {
+            source: "old".to_owned(),
+            urls: vec![whole.clone(), whole.replace("hunter2", "guess")],
+            ..FindImportedFilesRequest::default()
+        };
+        let [found] = ada.find_imported(lookup).await.unwrap().files.try_into().unwrap();
+        assert_eq!((found.file_id, found.key), (file.id.clone(), whole.clone()));
         let other = path.replace("hunter2", "swordfish");
         host.has(&other, OldAnswer::of("other"));
         let spec = UploadSpec { name: "o".into(), mime_type: "text/csv".into(), ..UploadSpec::default() };
-        let item =
-            strongroom::proto::v1::ImportItem { spec: Some(spec), ..url(&format!("{}{other}", host.url)) };
+        let item = ImportItem { spec: Some(spec), ..url(&format!("{}{other}", host.url)) };
         let other = results(&ada.import("old", false, [item]).await.unwrap());
         let other = ada.get(&other[0].file_id).await.unwrap();
         assert_eq!((other.name.as_str(), other.declared_mime_type.as_str()), ("o", "text/csv"));
@@ -199,8 +208,7 @@ fn what_is_too_large_is_refused_by_its_length_or_as_it_comes() {
         }
         let size = UploadSpec { size_bytes: Some(4), ..UploadSpec::default() };
         host.has("/small", OldAnswer::of("small"));
-        let item =
-            strongroom::proto::v1::ImportItem { spec: Some(size), ..url(&format!("{}/small", host.url)) };
+        let item = ImportItem { spec: Some(size), ..url(&format!("{}/small", host.url)) };
         let report = s.ada().import("old", true, [item.clone()]).await.unwrap();
         assert_eq!(results(&report)[0].reason(), ErrorReason::SizeMismatch);
         let report = s.ada().import("old", false, [item]).await.unwrap();
