@@ -5,7 +5,10 @@ use std::{future::Future, pin::pin, task::Poll};
 
 use strongroom::{
     app::storage::{settle_class::settle_class, status::status},
-    domain::{ids::TenantId, storage_class::StorageClass},
+    domain::{
+        ids::TenantId,
+        storage_class::StorageClass::{self, Archive, Standard},
+    },
     proto::v1::{self, CopyFileRequest, FileState},
     storage::{
         StorageErrorKind,
@@ -71,8 +74,6 @@ async fn assert_nothing_is_left_over(s: &Service) {
 async fn tenant(s: &Service) -> TenantId {
     s.alice().tenant_id().await.parse().unwrap()
 }
-
-use StorageClass::{Archive, Standard};
 
 #[test]
 fn the_bytes_of_an_archived_file_move_to_the_class_for_it_and_back() {
