@@ -11,6 +11,8 @@ CREATE TABLE blobs (
     sha256 bytea NOT NULL CHECK (octet_length(sha256) = 32),
     -- CRC-64/NVME, the most significant byte first
     crc64nvme bytea NOT NULL CHECK (octet_length(crc64nvme) = 8),
+    -- what the object was put in: 1 standard, 2 archive
+    storage_class smallint NOT NULL DEFAULT 1 CHECK (storage_class BETWEEN 1 AND 2),
     create_time timestamptz NOT NULL,
     delete_after timestamptz,
     PRIMARY KEY (tenant_id, id),

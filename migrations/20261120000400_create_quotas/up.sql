@@ -83,4 +83,4 @@ CREATE INDEX stray_objects_due ON stray_objects (delete_after);
 CALL app.protect('stray_objects');
 GRANT INSERT, UPDATE, DELETE ON stray_objects TO strongroom_system;
 -- A move points a blob to its copy, and changes nothing else of it.
-GRANT UPDATE (provider, storage_key) ON blobs TO strongroom_system;
+GRANT UPDATE (provider, storage_key, storage_class) ON blobs TO strongroom_system;

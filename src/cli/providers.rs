@@ -109,6 +109,7 @@ fn s3_options(s3: &S3Config) -> S3Options {
             }
         },
         storage_class: s3.storage_class.clone(),
+        archive_storage_class: s3.archive_storage_class.clone(),
         tags: s3.tags.clone().into_iter().collect(),
         conditional_writes: s3.conditional_writes,
         allow_http: s3.allow_http,

@@ -21,6 +21,9 @@ const BUCKET_LENGTH_MAX: usize = 63;
 /// What a tenant's bucket has besides: a hyphen and the tenant's id without hyphens.
 const TENANT_SUFFIX_LENGTH: usize = 33;
 
+/// The storage classes that archived bytes may be kept in: those whose objects are read at once.
+const ARCHIVE_CLASSES: [&str; 4] = ["STANDARD_IA", "ONEZONE_IA", "INTELLIGENT_TIERING", "GLACIER_IR"];
+
 /// One provider.
 #[derive(Debug, Clone)]
 pub enum ProviderConfig {
@@ -79,6 +82,9 @@ pub struct S3Config {
     /// The storage class of new objects; none is the bucket's own.
     #[serde(deserialize_with = "none_if_empty")]
     pub storage_class: Option<String>,
+    /// The storage class of what is archived; none leaves it where it is.
+    #[serde(deserialize_with = "none_if_empty")]
+    pub archive_storage_class: Option<String>,
     /// Tags of new objects.
     pub tags: BTreeMap<String, String>,
     /// Whether the store refuses to overwrite when it is asked to.
@@ -203,12 +209,27 @@ impl S3Config {
         if self.kms_key_id.is_some() != (self.encryption == Encryption::Kms) {
             violations.refuse(at("kms_key_id"), "belongs to `encryption` = \"kms\": both or neither");
         }
+        self.check_archive_class(&at("archive_storage_class"), violations);
         if self.tags.len() > 10 {
             violations.refuse(at("tags"), format!("may be 10 at most, not {}", self.tags.len()));
         }
         violations.range(&at("connect_timeout_seconds"), self.connect_timeout_seconds, 1..=300);
         violations.range(&at("request_timeout_seconds"), self.request_timeout_seconds, 1..=3_600);
         violations.range(&at("abandoned_multipart_days"), self.abandoned_multipart_days, 1..=365);
+    }
+
+    fn check_archive_class(&self, key: &str, violations: &mut Violations) {
+        let Some(class) = self.archive_storage_class.as_deref() else { return };
+        if !ARCHIVE_CLASSES.contains(&class) {
+            let message = format!(
+                "must be empty or one of {}, not `{class}`: objects of other classes, such as GLACIER and DEEP_ARCHIVE, \
+                 cannot be read without a restore of hours, and whoever unarchives a file or checks it reads them",
+                ARCHIVE_CLASSES.join(", ")
+            );
+            violations.refuse(key, message);
+        } else if self.storage_class.as_deref() == Some(class) {
+            violations.refuse(key, "is `storage_class` already: leave it out, there is nothing to move");
+        }
     }
 
     /// The rules of S3 itself: a name that breaks them fails at the first upload, or only at that of a new tenant.

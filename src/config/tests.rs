@@ -363,6 +363,29 @@ fn all_that_is_wrong_with_providers_is_said_at_once() {
 }
 
 #[test]
+fn only_classes_whose_objects_are_read_at_once_are_taken_for_archives() {
+    let file = |class: &str, of_new: &str| {
+        let text = format!("archive_storage_class = '{class}'\nstorage_class = '{of_new}'");
+        format!("[storage.providers.cloud]\nadapter = 's3'\nbucket = 'files'\n{text}")
+    };
+    for class in ["", "STANDARD_IA", "ONEZONE_IA", "INTELLIGENT_TIERING", "GLACIER_IR"] {
+        let loaded = load(&file(class, ""), &[]).unwrap();
+        let Some(ProviderConfig::S3(s3)) = loaded.storage.providers.get("cloud") else { panic!() };
+        assert_eq!(s3.archive_storage_class.as_deref().unwrap_or_default(), class);
+    }
+    for (class, of_new, why) in [
+        ("GLACIER", "", "cannot be read without a restore of hours"),
+        ("DEEP_ARCHIVE", "", "cannot be read without a restore of hours"),
+        ("standard_ia", "", "one of STANDARD_IA"),
+        ("GLACIER_IR", "GLACIER_IR", "is `storage_class` already"),
+    ] {
+        let found = problems(&file(class, of_new), &[]);
+        assert_eq!(keys(&found), ["storage.providers.cloud.archive_storage_class"]);
+        assert!(found[0].message.contains(why), "{found:?}");
+    }
+}
+
+#[test]
 fn a_bucket_that_s3_would_not_make_is_refused() {
     let check = |bucket: &str, per_tenant: bool| {
         let text = format!("bucket = '{bucket}'\nbucket_per_tenant = {per_tenant}");

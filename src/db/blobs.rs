@@ -1,8 +1,12 @@
 //! Stored objects: one object, one row.
 
+use std::borrow::Cow;
+
 use diesel::{
     QueryableByName,
-    sql_types::{Array, BigInt, Binary, Bool, Integer, Nullable, Text, Timestamptz, Uuid as SqlUuid},
+    sql_types::{
+        Array, BigInt, Binary, Bool, Integer, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid,
+    },
 };
 use uuid::Uuid;
 
@@ -13,6 +17,7 @@ use crate::domain::{
     digest::Digest,
     ids::{BlobId, TenantId},
     object_key::ObjectKey,
+    storage_class::StorageClass,
 };
 
 /// A stored object.
@@ -30,6 +35,8 @@ pub struct Blob {
     pub sha256: Digest,
     /// Its checksum, compared with every download of the whole.
     pub crc64nvme: Crc64,
+    /// The class of storage that it was put in.
+    pub class: StorageClass,
 }
 
 #[derive(QueryableByName)]
@@ -46,10 +53,12 @@ pub(super) struct BlobRow {
     blob_sha256: Vec<u8>,
     #[diesel(sql_type = Binary)]
     crc64nvme: Vec<u8>,
+    #[diesel(sql_type = SmallInt)]
+    storage_class: i16,
 }
 
 pub(super) const COLUMNS: &str = "b.id AS blob_id, b.provider, b.storage_key, b.size_bytes AS blob_size_bytes, \
-     b.sha256 AS blob_sha256, b.crc64nvme";
+     b.sha256 AS blob_sha256, b.crc64nvme, b.storage_class";
 
 impl BlobRow {
     pub(super) fn read(self) -> Result<Blob, DbError> {
@@ -61,6 +70,7 @@ impl BlobRow {
             size_bytes: u64::try_from(self.blob_size_bytes).map_err(|_| bad("size"))?,
             sha256: Digest::from_slice(&self.blob_sha256).map_err(|_| bad("digest"))?,
             crc64nvme: Crc64::from_slice(&self.crc64nvme).ok_or_else(|| bad("checksum"))?,
+            class: StorageClass::from_number(self.storage_class).ok_or_else(|| bad("storage class"))?,
         })
     }
 }
@@ -242,11 +252,29 @@ pub struct MovableBlob {
 }
 
 #[derive(QueryableByName)]
-struct MovableRow {
+pub(super) struct MovableRow {
     #[diesel(sql_type = Nullable<Text>)]
     created_by: Option<String>,
     #[diesel(embed)]
     owned: TenantRow,
+}
+
+/// The columns of a [`MovableRow`], of blobs that are called b.
+pub(super) fn movable_columns() -> String {
+    format!(
+        "b.tenant_id, {COLUMNS}, (
+             SELECT v.created_by FROM versions AS v WHERE v.tenant_id = b.tenant_id AND v.blob_id = b.id
+             ORDER BY v.create_time, v.file_id LIMIT 1) AS created_by"
+    )
+}
+
+/// Which blobs can be moved: they have not been released, and their digest is known.
+pub(super) const IS_MOVABLE: &str = "b.delete_after IS NULL AND b.sha256 <> decode(repeat('00', 32), 'hex')";
+
+impl MovableRow {
+    pub(super) fn read(self) -> Result<MovableBlob, DbError> {
+        Ok(MovableBlob { owned: self.owned.read()?, created_by: self.created_by })
+    }
 }
 
 /// Blobs of one provider that have not been released and whose digest is known, in the order of (tenant, id), behind a position.
@@ -259,13 +287,10 @@ pub async fn list_movable(
     let (tenant, id) =
         after.map_or((Uuid::nil(), Uuid::nil()), |(tenant, id)| (tenant.as_uuid(), id.as_uuid()));
     let sql = format!(
-        "SELECT b.tenant_id, {COLUMNS}, (
-             SELECT v.created_by FROM versions AS v WHERE v.tenant_id = b.tenant_id AND v.blob_id = b.id
-             ORDER BY v.create_time, v.file_id LIMIT 1) AS created_by
-         FROM blobs AS b
-         WHERE (b.tenant_id, b.id) > ({{}}, {{}}) AND b.provider = {{}} AND b.delete_after IS NULL
-           AND b.sha256 <> decode(repeat('00', 32), 'hex')
-         ORDER BY b.tenant_id, b.id LIMIT {{}}"
+        "SELECT {} FROM blobs AS b
+         WHERE (b.tenant_id, b.id) > ({{}}, {{}}) AND b.provider = {{}} AND {IS_MOVABLE}
+         ORDER BY b.tenant_id, b.id LIMIT {{}}",
+        movable_columns()
     );
     let rows: Vec<MovableRow> = statement("find blobs to move", sql)
         .bind::<SqlUuid, _>(tenant)
@@ -274,9 +299,7 @@ pub async fn list_movable(
         .bind::<BigInt, _>(limit)
         .load(tx.connection()?)
         .await?;
-    rows.into_iter()
-        .map(|row| Ok(MovableBlob { owned: row.owned.read()?, created_by: row.created_by }))
-        .collect()
+    rows.into_iter().map(MovableRow::read).collect()
 }
 
 #[derive(QueryableByName)]
@@ -293,15 +316,14 @@ pub async fn count_released(tx: &mut SystemTx, provider: &str) -> Result<u64, Db
 
 /// How many blobs [`list_movable`] would find in all.
 pub async fn count_movable(tx: &mut SystemTx, provider: &str) -> Result<u64, DbError> {
-    let sql = "SELECT count(*) AS count FROM blobs WHERE delete_after IS NULL AND provider = {}
-         AND sha256 <> decode(repeat('00', 32), 'hex')";
+    let sql = format!("SELECT count(*) AS count FROM blobs AS b WHERE b.provider = {{}} AND {IS_MOVABLE}");
     count(tx, "count blobs to move", sql, provider).await
 }
 
 async fn count(
     tx: &mut SystemTx,
     what: &'static str,
-    sql: &'static str,
+    sql: impl Into<Cow<'static, str>>,
     provider: &str,
 ) -> Result<u64, DbError> {
     let row: CountRow =
@@ -313,16 +335,17 @@ async fn count(
 pub async fn relocate(
     tx: &mut SystemTx,
     from: &TenantBlob,
-    provider: &str,
-    key: &ObjectKey,
+    (provider, key): (&str, &ObjectKey),
+    class: StorageClass,
 ) -> Result<bool, DbError> {
     let touched = statement(
         "relocate blob",
-        "UPDATE blobs SET provider = {}, storage_key = {}
+        "UPDATE blobs SET provider = {}, storage_key = {}, storage_class = {}
          WHERE tenant_id = {} AND id = {} AND provider = {} AND storage_key = {} AND delete_after IS NULL",
     )
     .bind::<Text, _>(provider.to_owned())
     .bind::<Text, _>(key.as_str().to_owned())
+    .bind::<SmallInt, _>(class.number())
     .bind::<SqlUuid, _>(from.tenant.as_uuid())
     .bind::<SqlUuid, _>(from.blob.id.as_uuid())
     .bind::<Text, _>(from.blob.provider.clone())
@@ -341,6 +364,8 @@ pub struct Holding {
     pub objects: u64,
     /// How many bytes they have.
     pub bytes: u64,
+    /// How many of these bytes are in the archive class.
+    pub archived_bytes: u64,
 }
 
 #[derive(QueryableByName)]
@@ -351,13 +376,18 @@ struct HoldingRow {
     objects: i64,
     #[diesel(sql_type = BigInt)]
     bytes: i64,
+    #[diesel(sql_type = BigInt)]
+    archived_bytes: i64,
 }
 
 /// What every provider holds. Reads all blobs: for operators, not for requests.
 pub async fn holdings(tx: &mut SystemTx) -> Result<Vec<Holding>, DbError> {
     let rows: Vec<HoldingRow> = statement(
         "sum up blobs",
-        "SELECT provider, count(*) AS objects, sum(size_bytes)::bigint AS bytes FROM blobs GROUP BY provider",
+        // 2: archive
+        "SELECT provider, count(*) AS objects, sum(size_bytes)::bigint AS bytes,
+            coalesce(sum(size_bytes) FILTER (WHERE storage_class = 2), 0)::bigint AS archived_bytes
+         FROM blobs GROUP BY provider",
     )
     .load(tx.connection()?)
     .await?;
@@ -365,6 +395,7 @@ pub async fn holdings(tx: &mut SystemTx) -> Result<Vec<Holding>, DbError> {
         provider: row.provider,
         objects: u64::try_from(row.objects).unwrap_or_default(),
         bytes: u64::try_from(row.bytes).unwrap_or_default(),
+        archived_bytes: u64::try_from(row.archived_bytes).unwrap_or_default(),
     };
     Ok(rows.into_iter().map(holding).collect())
 }

@@ -37,6 +37,7 @@ pub mod resumable_uploads;
 mod roles;
 pub mod schedules;
 mod statement;
+pub mod storage_classes;
 pub mod stray_objects;
 pub mod sweep_candidates;
 pub mod sweeps;

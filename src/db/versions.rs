@@ -17,6 +17,7 @@ use crate::domain::{
     file::{ContentState, FileVersion, ScanStatus, StateReason},
     ids::{BlobId, FileId},
     media_type::MediaKind,
+    storage_class::StorageClass,
 };
 
 /// A version with the blob that holds its bytes.
@@ -250,6 +251,8 @@ struct ListedRow {
     restored_from: Option<i32>,
     #[diesel(sql_type = Nullable<SmallInt>)]
     state_reason: Option<i16>,
+    #[diesel(sql_type = SmallInt)]
+    storage_class: i16,
 }
 
 /// So many versions of a file below a number, newest first.
@@ -261,9 +264,10 @@ pub async fn list(
 ) -> Result<Vec<FileVersion>, DbError> {
     let rows: Vec<ListedRow> = statement(
         "list versions",
-        "SELECT version, content_state, scan_status, mime_type, declared_mime_type, size_bytes, sha256, created_by,
-            create_time, change_description, restored_from, state_reason
-         FROM versions WHERE tenant_id = {} AND file_id = {} AND version < {} ORDER BY version DESC LIMIT {}",
+        "SELECT v.version, v.content_state, v.scan_status, v.mime_type, v.declared_mime_type, v.size_bytes, v.sha256,
+            v.created_by, v.create_time, v.change_description, v.restored_from, v.state_reason, b.storage_class
+         FROM versions AS v JOIN blobs AS b ON b.tenant_id = v.tenant_id AND b.id = v.blob_id
+         WHERE v.tenant_id = {} AND v.file_id = {} AND v.version < {} ORDER BY v.version DESC LIMIT {}",
     )
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())
     .bind::<SqlUuid, _>(file.as_uuid())
@@ -288,6 +292,8 @@ pub async fn list(
                 change_description: row.change_description,
                 restored_from: row.restored_from,
                 state_reason: row.state_reason.and_then(StateReason::from_number),
+                storage_class: StorageClass::from_number(row.storage_class)
+                    .ok_or_else(|| bad("storage class"))?,
             })
         })
         .collect()

@@ -8,6 +8,7 @@ use super::{
     ids::{FileId, TenantId},
     media_type::MediaKind,
     sql_enum::sql_enum,
+    storage_class::StorageClass,
 };
 
 sql_enum! {
@@ -182,6 +183,7 @@ pub struct FileVersion {
     pub change_description: String,
     pub restored_from: Option<i32>,
     pub state_reason: Option<StateReason>,
+    pub storage_class: StorageClass,
 }
 
 /// How often a file was downloaded, and when its bytes were last read. A few seconds behind.

@@ -137,14 +137,7 @@ mod tests {
         let fields: Vec<&str> = wrong.iter().map(|violation| violation.field.as_str()).collect();
         assert_eq!(
             fields,
-            [
-                "file.name",
-                "file.category",
-                "file.title",
-                "file.tags[0]",
-                "file.metadata",
-                "file.expire_time"
-            ]
+            ["file.name", "file.category", "file.title", "file.tags[0]", "file.metadata", "file.expire_time"]
         );
     }
 }

@@ -20,6 +20,7 @@ pub mod policy;
 pub mod principal;
 pub mod quota;
 pub mod sql_enum;
+pub mod storage_class;
 pub mod tenant_record;
 pub mod text;
 pub mod upload;

@@ -32,6 +32,11 @@ use crate::{
 pub enum Job {
     /// Deletes the tenant's files whose time has come.
     DeleteExpiredFiles {},
+    /// Brings the bytes of a file to the class of storage that they are to have now.
+    SettleStorageClass {
+        /// The file.
+        file: FileId,
+    },
     /// Reads what was uploaded directly, before anyone else may.
     VerifyUpload {
         /// The file.

@@ -16,7 +16,7 @@ use super::{
     ObjectInfo, ObjectStorage, PartReceipt, Payload, PresignRequest, PresignedUrl, PutOptions, Space,
     StorageError, StorageErrorKind,
 };
-use crate::domain::object_key::ObjectKey;
+use crate::domain::{object_key::ObjectKey, storage_class::StorageClass};
 
 /// The operations of the port, to be named in a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -134,6 +134,8 @@ fn mix(seed: u64) -> u64 {
 pub struct Flaky {
     inner: Arc<dyn ObjectStorage>,
     state: Mutex<State>,
+    /// By key, the classes that were asked for; none where the store has no classes.
+    classes: Mutex<Option<HashMap<String, StorageClass>>>,
 }
 
 #[derive(Debug)]
@@ -147,7 +149,25 @@ impl Flaky {
     /// Puts the plan before a store.
     pub fn new(inner: Arc<dyn ObjectStorage>, plan: Plan) -> Arc<Self> {
         let state = State { plan, calls: HashMap::new(), written_bytes: 0 };
-        Arc::new(Self { inner, state: Mutex::new(state) })
+        Arc::new(Self { inner, state: Mutex::new(state), classes: Mutex::default() })
+    }
+
+    /// From now on the store has storage classes, as far as anybody can tell: it notes what is asked for.
+    pub fn give_classes(&self) {
+        *self.classes.lock().unwrap_or_else(PoisonError::into_inner) = Some(HashMap::new());
+    }
+
+    /// The class that the object of this key was put, or copied, in.
+    pub fn class_of(&self, key: &str) -> Option<StorageClass> {
+        let classes = self.classes.lock().unwrap_or_else(PoisonError::into_inner);
+        classes.as_ref().and_then(|classes| classes.get(key).copied())
+    }
+
+    fn note_class(&self, key: &ObjectKey, options: &PutOptions) {
+        let mut classes = self.classes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(classes) = classes.as_mut() {
+            classes.insert(key.to_string(), options.class);
+        }
     }
 
     /// How often the operation was called.
@@ -238,7 +258,9 @@ impl ObjectStorage for Flaky {
     }
 
     fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
+        let has_classes = self.classes.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        let capabilities = self.inner.capabilities();
+        Capabilities { storage_classes: capabilities.storage_classes || has_classes, ..capabilities }
     }
 
     async fn put(
@@ -249,6 +271,7 @@ impl ObjectStorage for Flaky {
     ) -> Result<ObjectInfo, StorageError> {
         let put = async move {
             self.take_room(Operation::Put, &body)?;
+            self.note_class(key, options);
             self.inner.put(key, body, options).await
         };
         self.call(Operation::Put, Box::pin(put)).await
@@ -260,6 +283,7 @@ impl ObjectStorage for Flaky {
         part_size_bytes: u64,
         options: &PutOptions,
     ) -> Result<MultipartId, StorageError> {
+        self.note_class(key, options);
         self.call(Operation::StartMultipart, self.inner.start_multipart(key, part_size_bytes, options)).await
     }
 
@@ -338,6 +362,7 @@ impl ObjectStorage for Flaky {
         to: &ObjectKey,
         options: &PutOptions,
     ) -> Result<ObjectInfo, StorageError> {
+        self.note_class(to, options);
         self.call(Operation::Copy, self.inner.copy(from, to, options)).await
     }
 

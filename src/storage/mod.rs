@@ -172,7 +172,8 @@ pub trait ObjectStorage: Send + Sync + Debug + 'static {
     /// failures arrive in the stream: `Damaged` when the object is shorter than it was.
     async fn get(&self, key: &ObjectKey, range: Range<u64>) -> Result<ByteStream, StorageError>;
 
-    /// Makes a second object of the same bytes, inside the store.
+    /// Makes a second object of the same bytes, inside the store: in the class that the options say, whatever that of the
+    /// first one is.
     ///
     /// # Errors
     /// `NotFound`; `AlreadyExists` when the new key is taken; `NoSpace`.

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{PART_NUMBER_MAX, PART_SIZE_BYTES_MAX, StorageError};
-use crate::domain::{clock::Timestamp, ids::TenantId, object_key::ObjectKey};
+use crate::domain::{clock::Timestamp, ids::TenantId, object_key::ObjectKey, storage_class::StorageClass};
 
 /// What is said about an object when it is made. Hints for people who look into the store; Strongroom's own
 /// record is in the database, so an adapter may drop what its store has no place for. Never the name of a
@@ -16,6 +16,8 @@ pub struct PutOptions {
     pub metadata: Vec<(String, String)>,
     /// The parts of this upload come by presigned URLs, whose holders send no checksum for the store to compare.
     pub has_parts_by_url: bool,
+    /// The class of storage that it is kept in. A store that has no other one keeps it as everything.
+    pub class: StorageClass,
 }
 
 impl PutOptions {
@@ -24,6 +26,12 @@ impl PutOptions {
         let mut metadata = vec![("tenant-id".to_owned(), tenant.to_string())];
         metadata.extend(user.map(|user| ("user-id".to_owned(), user.to_owned())));
         Self { metadata, ..Self::default() }
+    }
+
+    /// The same, in this class.
+    #[must_use]
+    pub fn in_class(self, class: StorageClass) -> Self {
+        Self { class, ..self }
     }
 }
 

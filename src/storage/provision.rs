@@ -8,6 +8,9 @@ pub struct Capabilities {
     pub conditional_writes: bool,
     /// [`presign`](super::ObjectStorage::presign) gives URLs.
     pub presigned_urls: bool,
+    /// What is put or copied in the class [`Archive`](crate::domain::storage_class::StorageClass::Archive) is kept in a class
+    /// of its own, and can be read at once there.
+    pub storage_classes: bool,
 }
 
 /// How much room there is.

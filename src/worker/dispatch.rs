@@ -1,7 +1,10 @@
 //! Which use case does which job. A job without one does not compile.
 
 use crate::{
-    app::{App, Error, files::delete_expired::delete_expired, uploads::verify::verify},
+    app::{
+        App, Error, files::delete_expired::delete_expired, storage::settle_class::settle_class,
+        uploads::verify::verify,
+    },
     domain::ids::TenantId,
     jobs::Job,
 };
@@ -16,5 +19,6 @@ pub(super) async fn dispatch(app: &App, tenant: TenantId, job: Job) -> Result<()
             verify(app, tenant, (file, version), sha256, sniffed.as_deref()).await
         }
         Job::DeleteExpiredFiles {} => delete_expired(app, tenant).await,
+        Job::SettleStorageClass { file } => settle_class(app, tenant, file).await,
     }
 }

@@ -1,8 +1,9 @@
 //! The real binary, against a real PostgreSQL, with files on disk and in a real S3 server. Run through
-//! `scripts/with-postgres scripts/with-garage`.
+//! `scripts/with-postgres scripts/with-garage scripts/with-moto`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first surprise")]
 
+mod archive;
 mod crash;
 mod crowd;
 mod database;

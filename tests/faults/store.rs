@@ -88,6 +88,7 @@ fn options(door: SocketAddr) -> S3Options {
         payload_signing: PayloadSigning::Never,
         encryption: strongroom::storage::Encryption::None,
         storage_class: None,
+        archive_storage_class: None,
         tags: Vec::new(),
         conditional_writes: false,
         allow_http: true,

@@ -39,6 +39,7 @@ mod resume;
 mod resume_parts;
 mod rounds;
 mod schedules;
+mod storage_class;
 mod storage_move;
 mod sweep;
 mod sweep_places;

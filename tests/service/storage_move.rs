@@ -14,7 +14,7 @@ use strongroom::{
         blobs,
         stray_objects::{self, StrayObject},
     },
-    domain::clock::SystemIds,
+    domain::{clock::SystemIds, storage_class::StorageClass},
     proto::v1::UploadSpec,
     storage::{
         Payload, PutOptions, StorageErrorKind, Stores,
@@ -154,6 +154,26 @@ fn a_copy_says_whose_it_is_and_who_brought_it_as_the_original_does() {
         let said = PutOptions::of_blob(tenant, Some("alice")).metadata;
         let names = ["tenant-id", "user-id"].map(str::to_owned);
         assert_eq!(said, names.into_iter().zip([tenant.to_string(), "alice".to_owned()]).collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn what_is_archived_stays_so_where_the_new_provider_has_a_class_for_it() {
+    service_test_with(new_and_old, |s| async move {
+        let ids = stored(&s).await;
+        s.owner.run("UPDATE blobs SET storage_class = 2 WHERE size_bytes <> 10").await;
+        s.faults.give_classes();
+        assert_eq!(move_to_new(&s).await.blobs, 4);
+        let rows =
+            s.owner.rows("SELECT storage_key, storage_class FROM blobs ORDER BY size_bytes", &[]).await;
+        let told: Vec<_> =
+            rows.iter().map(|row| (s.faults.class_of(row.get(0)), row.get::<_, i16>(1))).collect();
+        let (archive, standard) = ((Some(StorageClass::Archive), 2), (Some(StorageClass::Standard), 1));
+        assert_eq!(told, [archive, standard, archive, archive], "whole and in parts");
+        assert_readable(&s, &ids).await;
+        mover(&s).run(&options("new", "old"), &mut Silent).await.unwrap();
+        let standard = "SELECT count(*) FROM blobs WHERE storage_class = 1";
+        assert_eq!(s.owner.number(standard).await, 4, "there is no such class there");
     });
 }
 

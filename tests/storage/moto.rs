@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::future::join_all;
 use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
 use strongroom::{
-    domain::object_key::ObjectKey,
+    domain::{object_key::ObjectKey, storage_class::StorageClass},
     storage::{
         Encryption, InitOptions, InitOutcome, ObjectStorage, Payload, PutOptions, S3Options,
         StorageErrorKind::AlreadyExists,
@@ -112,6 +112,41 @@ async fn an_object_carries_its_type_metadata_tags_class_and_encryption() {
         assert_eq!(headers["x-amz-server-side-encryption"], "AES256");
         let tags = text_of(address(&options, &format!("{key}?tagging"))).await;
         assert!(tags.contains("<Value>a + b=c</Value>") && tags.contains("<Key>env</Key>"), "{tags}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_archived_is_put_and_copied_in_the_class_for_it_and_comes_back() {
+    let archiving = |of_new: Option<&str>| S3Options {
+        archive_storage_class: Some("GLACIER_IR".to_owned()),
+        storage_class: of_new.map(str::to_owned),
+        ..moto()
+    };
+    for (of_new, expected) in [(None, None), (Some("STANDARD_IA"), Some("STANDARD_IA"))] {
+        let options = archiving(of_new);
+        let store = ready(&options).await;
+        assert!(store.capabilities().storage_classes);
+        let class = async |key: &ObjectKey| {
+            let headers = headers_of(&options, key).await;
+            headers.get("x-amz-storage-class").map(|class| class.to_str().unwrap().to_owned())
+        };
+        let archived = PutOptions::default().in_class(StorageClass::Archive);
+        for key in put_in_every_way(&*store, &archived).await {
+            assert_eq!(class(&key).await.as_deref(), Some("GLACIER_IR"));
+            let back = key_of(tenant());
+            store.copy(&key, &back, &PutOptions::default()).await.unwrap();
+            assert_eq!(class(&back).await.as_deref(), expected, "a copy has the class that it was asked for");
+        }
+        for key in put_in_every_way(&*store, &PutOptions::default()).await {
+            assert_eq!(class(&key).await.as_deref(), expected);
+        }
+    }
+    let options = moto();
+    let store = ready(&options).await;
+    assert!(!store.capabilities().storage_classes);
+    let archived = PutOptions::default().in_class(StorageClass::Archive);
+    for key in put_in_every_way(&*store, &archived).await {
+        assert!(!headers_of(&options, &key).await.contains_key("x-amz-storage-class"));
     }
 }
 

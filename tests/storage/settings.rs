@@ -45,6 +45,7 @@ fn options(endpoint: String, region: &str, bucket: &str, access_key: String, sec
         payload_signing: PayloadSigning::Auto,
         encryption: Encryption::None,
         storage_class: None,
+        archive_storage_class: None,
         tags: Vec::new(),
         conditional_writes: false,
         allow_http: true,

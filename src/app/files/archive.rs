@@ -2,7 +2,7 @@
 
 use super::{Changed, Claimed, claim, conclude, filled, note};
 use crate::{
-    app::{App, Error},
+    app::{App, Error, storage::settle_class},
     db::{TenantTx, Viewer, audit_entries::AuditAction, events::EventKind, files, idempotency_keys::Method},
     domain::{
         caller::Caller,
@@ -11,7 +11,8 @@ use crate::{
     },
 };
 
-/// Archives an available file: its record stays readable, its bytes do not. It goes on counting against the quota.
+/// Archives an available file: its record stays readable, its bytes do not. It goes on counting against the quota. Where the
+/// store has a class for it, a job moves the bytes there.
 ///
 /// # Errors
 /// `NotFound`, `NotAllowed`, `FileDeleted`, `FileNotAvailable`.
@@ -59,6 +60,7 @@ async fn run(
     if file.archive_time.is_some() != to_archive {
         let moved = files::set_archived(tx, file.id, &caller.actor.id, to_archive).await?;
         note(tx, caller, &file, action, kind).await?;
+        settle_class::ask(app, tx, file.id).await?;
         file = moved;
     }
     let file = filled(tx, file).await?;

@@ -10,7 +10,8 @@ use crate::{
     },
 };
 
-/// Makes the bytes of an archived file readable again, as far as their state allows it. A file that is not archived is
+/// Makes the bytes of an archived file readable again, as far as their state allows it: at once, in whatever class of storage
+/// they are; a job brings them back to the one of everything. A file that is not archived is
 /// answered as it is.
 ///
 /// # Errors

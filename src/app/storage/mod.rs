@@ -1,9 +1,11 @@
-//! What operators do with the providers, and what is left to clean up after it.
+//! What operators do with the providers, the classes of storage that bytes are kept in, and what is left to clean up after it.
 
 mod copy;
 pub mod init;
 pub mod move_blobs;
 pub mod reap_strays;
+mod relocation;
+pub mod settle_class;
 pub mod status;
 
 /// An error with its causes: it goes to an operator.

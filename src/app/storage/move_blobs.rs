@@ -1,10 +1,7 @@
 //! Moves blobs from one provider to another, while the service runs.
 //!
-//! Each blob goes by itself: its bytes are copied under a fresh key, compared with its row on the way, and then one
-//! compare-and-set points the row to the copy. What is interrupted leaves the row as it was, so a second run goes on where
-//! the first one stopped. The original stays for the undelete window, for readers that have it open and for a database
-//! that is restored to an hour ago. Every object without a blob, the copy before and the original after, has its row in
-//! `stray_objects`: a crash at any point leaves nothing that nobody removes.
+//! Each blob goes by itself, as `relocation` has it: what is interrupted leaves its row as it was, so a second run goes on where
+//! the first one stopped.
 //!
 //! The walk goes once, in the order of ids, which are as random as they are new: what is committed meanwhile may come to lie
 //! behind it. So it counts at the end what is still there, and whoever called calls again until that is nothing.
@@ -13,19 +10,22 @@ use std::sync::Arc;
 
 use futures::{StreamExt, stream};
 
-use super::{copy::Copy, explained};
+use super::{
+    copy::Copy,
+    explained,
+    relocation::{Class, Outcome, Relocation, read_back},
+};
 use crate::{
-    app::{Error, integrity::fsck::sums},
+    app::Error,
     db::{
         Database,
-        audit_entries::{self, AuditAction, AuditEntry},
         blobs::{self, MovableBlob, TenantBlob},
-        stray_objects::{self, StrayObject},
         uploads,
     },
     domain::{
         clock::{Clock, IdSource},
-        ids::{BlobId, TenantId},
+        ids::TenantId,
+        storage_class::StorageClass,
     },
     storage::{ObjectStorage, PutOptions, Stores},
 };
@@ -35,9 +35,6 @@ const BATCH: i64 = 500;
 
 /// So many blobs that could not be moved mean that something else is wrong.
 const FAILURES_MAX: usize = 100;
-
-/// How long a copy may take; one that takes longer is removed and made again.
-const COPY_HOURS: u32 = 24;
 
 /// What to move with.
 pub struct Move {
@@ -130,11 +127,6 @@ impl From<crate::db::DbError> for MoveError {
     }
 }
 
-enum Outcome {
-    Moved,
-    Overtaken,
-}
-
 impl Move {
     /// Moves everything that can be moved. What fails is in the report, and is worth a second run.
     ///
@@ -203,66 +195,26 @@ impl Move {
         reads_back: bool,
     ) -> Result<Outcome, Error> {
         let owned = &movable.owned;
-        let (tenant, blob) = (owned.tenant, &owned.blob);
-        let id = BlobId::from_uuid(self.ids.uuid());
-        let key = blob.key.anew(self.clock.now().date_naive(), id).map_err(Error::internal)?;
-        let provider = to.provider().to_owned();
-        let may_be_unfinished = blob.size_bytes > self.part_size_bytes;
-        let target = StrayObject { tenant, provider, key, may_be_unfinished };
-        let mut tx = self.db.system_tx().await?;
-        stray_objects::insert(&mut tx, &target, COPY_HOURS).await?;
-        tx.commit().await?;
-
-        let options = PutOptions::of_blob(tenant, movable.created_by.as_deref());
-        let copy = Copy { blob, from, to, key: &target.key, options: &options };
-        let mut copied = copy.run(self.part_size_bytes).await;
-        if reads_back && copied.is_ok() {
-            copied = match sums(to, &target.key, blob.size_bytes).await {
-                Ok(found) if found.sha256 == blob.sha256 => Ok(()),
-                Ok(_) => Err(Error::ObjectDamaged),
-                Err(error) => Err(error),
-            };
-        }
-        match copied {
-            Ok(()) if self.point_to(owned, &target).await? => Ok(Outcome::Moved),
-            Ok(()) => self.discard(&target).await.map(|()| Outcome::Overtaken),
-            Err(error) => {
-                // Where even this fails, the copy is removed when its time is over.
-                if let Err(second) = self.discard(&target).await {
-                    tracing::warn!(key = %target.key, error = %second, "discard copy");
-                }
-                Err(error)
-            }
-        }
-    }
-
-    /// Points the row to the copy, and the original out for removal: in one transaction, or not at all.
-    async fn point_to(&self, owned: &TenantBlob, target: &StrayObject) -> Result<bool, Error> {
-        let (tenant, blob) = (owned.tenant, &owned.blob);
-        let mut tx = self.db.system_tx().await?;
-        let is_ours = stray_objects::adopt(&mut tx, target).await?
-            && blobs::relocate(&mut tx, owned, &target.provider, &target.key).await?;
-        if !is_ours {
-            return Ok(false);
-        }
-        let original = StrayObject {
-            tenant,
-            provider: blob.provider.clone(),
-            key: blob.key.clone(),
-            may_be_unfinished: false,
+        let blob = &owned.blob;
+        let relocation = Relocation {
+            db: &self.db,
+            clock: self.clock.as_ref(),
+            ids: self.ids.as_ref(),
+            undelete_window_hours: self.undelete_window_hours,
         };
-        stray_objects::insert(&mut tx, &original, self.undelete_window_hours).await?;
-        let details = serde_json::json!({ "blob": blob.id, "from": blob.provider, "to": target.provider });
-        let entry = AuditEntry::system(AuditAction::StorageMove, details);
-        audit_entries::insert_for(&mut tx, tenant, &[entry]).await?;
-        tx.commit().await?;
-        Ok(true)
-    }
-
-    async fn discard(&self, target: &StrayObject) -> Result<(), Error> {
-        let mut tx = self.db.system_tx().await?;
-        stray_objects::discard(&mut tx, target).await?;
-        Ok(tx.commit().await?)
+        let target = relocation.begin(owned, to, blob.size_bytes > self.part_size_bytes).await?;
+        // What is archived stays so, where the new provider has a class for it.
+        let class = match to.capabilities().storage_classes {
+            true => blob.class,
+            false => StorageClass::Standard,
+        };
+        let options = PutOptions::of_blob(owned.tenant, movable.created_by.as_deref()).in_class(class);
+        let copy = Copy { blob, from, to, key: &target.key, options: &options };
+        let mut made = copy.run(self.part_size_bytes).await;
+        if reads_back && made.is_ok() {
+            made = read_back(to, &target.key, blob).await;
+        }
+        relocation.conclude(owned, &target, Class::Kept(class), made).await
     }
 }
 

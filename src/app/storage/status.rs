@@ -32,6 +32,8 @@ pub struct ProviderStatus {
     pub objects: u64,
     /// How many bytes those have.
     pub bytes: u64,
+    /// How many of these bytes are in its archive class.
+    pub archived_bytes: u64,
     /// How much room there is left, where the store knows.
     pub free_bytes: Option<u64>,
     /// Why it cannot be used.
@@ -68,6 +70,7 @@ fn unseen(name: String, held: Option<Holding>) -> ProviderStatus {
         latency_milliseconds: None,
         objects: held.as_ref().map_or(0, |held| held.objects),
         bytes: held.as_ref().map_or(0, |held| held.bytes),
+        archived_bytes: held.as_ref().map_or(0, |held| held.archived_bytes),
         free_bytes: None,
         problem: None,
     }

@@ -432,6 +432,7 @@ impl Target {
             size_bytes: content.size_bytes,
             sha256: content.sha256,
             crc64nvme,
+            class: self.options.class,
         }
     }
 }

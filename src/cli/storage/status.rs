@@ -34,8 +34,8 @@ pub(super) async fn status(args: StatusArgs, config: Option<PathBuf>) -> Result<
 
 fn table(providers: &[ProviderStatus]) -> Result<String, Failure> {
     let mut table = format!(
-        "{:<20} {:<9} {:>10} {:>10} {:>12} {:>12}\n",
-        "PROVIDER", "REACHABLE", "LATENCY", "OBJECTS", "BYTES", "FREE"
+        "{:<20} {:<9} {:>10} {:>10} {:>12} {:>12} {:>12}\n",
+        "PROVIDER", "REACHABLE", "LATENCY", "OBJECTS", "BYTES", "ARCHIVED", "FREE"
     );
     for provider in providers {
         let name =
@@ -44,10 +44,11 @@ fn table(providers: &[ProviderStatus]) -> Result<String, Failure> {
         let free = provider.free_bytes.map_or("-".to_owned(), |bytes| HumanBytes(bytes).to_string());
         writeln!(
             table,
-            "{name:<20} {:<9} {latency:>10} {:>10} {:>12} {free:>12}",
+            "{name:<20} {:<9} {latency:>10} {:>10} {:>12} {:>12} {free:>12}",
             if provider.is_reachable { "yes" } else { "NO" },
             provider.objects,
             HumanBytes(provider.bytes).to_string(),
+            HumanBytes(provider.archived_bytes).to_string(),
         )?;
     }
     for provider in providers {

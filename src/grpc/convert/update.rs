@@ -75,10 +75,9 @@ fn set(
             update.retain_until_time = Some(until);
         }
         "id" | "etag" | "tenant_id" | "owner_id" | "created_by" | "updated_by" | "original_name"
-        | "mime_type" | "declared_mime_type" | "size_bytes" | "sha256" | "state" | "scan"
-        | "version" | "revision" | "create_time" | "update_time" | "delete_time" | "purge_time"
-        | "deletion_time" | "attachments" | "legal_hold" | "state_reason" | "download_count"
-        | "last_access_time" => {
+        | "mime_type" | "declared_mime_type" | "size_bytes" | "sha256" | "state" | "scan" | "version"
+        | "revision" | "create_time" | "update_time" | "delete_time" | "purge_time" | "deletion_time"
+        | "attachments" | "legal_hold" | "state_reason" | "download_count" | "last_access_time" => {
             return Err("cannot be changed by an update");
         }
         _ => return Err("is not a field of a file; name fields whole, such as `metadata`"),

@@ -10,6 +10,7 @@ use crate::{
     domain::{
         file::{FileVersion, project},
         ids::{FileId, RequestId},
+        storage_class::StorageClass,
         violations::Violations,
     },
     proto::v1,
@@ -43,6 +44,14 @@ fn to_wire(version: FileVersion, current: i32) -> v1::FileVersion {
         change_description: version.change_description,
         restored_from: version.restored_from.unwrap_or_default(),
         state_reason: file::state_reason(version.state_reason).into(),
+        storage_class: storage_class(version.storage_class).into(),
+    }
+}
+
+const fn storage_class(class: StorageClass) -> v1::StorageClass {
+    match class {
+        StorageClass::Standard => v1::StorageClass::Standard,
+        StorageClass::Archive => v1::StorageClass::Archive,
     }
 }
 

@@ -25,6 +25,7 @@ use crate::domain::{
     clock::IdSource,
     ids::{BlobId, TenantId},
     object_key::ObjectKey,
+    storage_class::StorageClass,
 };
 
 /// What every store takes for a part that is not the last.

@@ -18,6 +18,7 @@ pub(super) async fn all(ground: &Ground) {
     }
     a_copy_has_the_bytes_and_a_life_of_its_own(ground).await;
     a_copy_of_nothing_is_not_found(ground).await;
+    what_is_archived_reads_like_everything_else(ground).await;
     an_object_that_is_not_there_is_not_found(ground).await;
     a_deleted_object_is_gone_and_can_be_deleted_again(ground).await;
     a_dropped_put_leaves_nothing_or_the_whole_object(ground).await;
@@ -98,6 +99,20 @@ async fn a_copy_has_the_bytes_and_a_life_of_its_own(ground: &Ground) {
         ground.store.delete(&from).await.expect("delete object");
         assert!(ground.read_all(&to).await == body, "a copy of {size_bytes} bytes is different");
         ground.assert_absent(&from).await;
+    }
+}
+
+/// A store that has no classes keeps it as everything; one that has them gives it out at once.
+async fn what_is_archived_reads_like_everything_else(ground: &Ground) {
+    let archived = options().in_class(StorageClass::Archive);
+    let (put, copied, back, body) = (ground.key(), ground.key(), ground.key(), content(13, 100_000));
+    ground.store.put(&put, Payload::from(body.clone()), &archived).await.expect("put object");
+    ground.store.copy(&put, &copied, &archived).await.expect("copy object");
+    ground.store.copy(&copied, &back, &options()).await.expect("copy object");
+    for key in [&put, &copied, &back] {
+        assert_eq!(ground.store.head(key).await.expect("head object").size_bytes, 100_000);
+        assert!(ground.read_all(key).await == body, "an archived object, or one that was, is different");
+        assert_eq!(ground.read(key, 99_990..100_000).await, body.slice(99_990..));
     }
 }
 

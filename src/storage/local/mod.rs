@@ -86,7 +86,7 @@ impl ObjectStorage for Local {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { conditional_writes: true, presigned_urls: false }
+        Capabilities { conditional_writes: true, presigned_urls: false, storage_classes: false }
     }
 
     async fn put(&self, key: &ObjectKey, body: Payload, _: &PutOptions) -> Result<ObjectInfo, StorageError> {

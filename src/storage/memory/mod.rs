@@ -112,7 +112,7 @@ impl ObjectStorage for Memory {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { conditional_writes: true, presigned_urls: false }
+        Capabilities { conditional_writes: true, presigned_urls: false, storage_classes: false }
     }
 
     async fn put(&self, key: &ObjectKey, body: Payload, _: &PutOptions) -> Result<ObjectInfo, StorageError> {

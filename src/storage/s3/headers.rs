@@ -7,6 +7,7 @@ use super::{
     super::PutOptions,
     options::{Encryption, S3Options},
 };
+use crate::domain::storage_class::StorageClass;
 
 /// Stores take 2 KiB of metadata. It is a hint, so what goes beyond is left out rather than refused.
 const METADATA_SIZE_BYTES_MAX: usize = 2_000;
@@ -22,7 +23,11 @@ pub(super) fn of_object(options: &S3Options, put: &PutOptions) -> HeaderMap {
     if let Some(content_type) = put.content_type.as_deref().filter(|text| text.is_ascii()) {
         insert(CONTENT_TYPE, content_type);
     }
-    if let Some(storage_class) = &options.storage_class {
+    let storage_class = match (put.class, &options.archive_storage_class) {
+        (StorageClass::Archive, Some(class)) => Some(class),
+        _ => options.storage_class.as_ref(),
+    };
+    if let Some(storage_class) = storage_class {
         insert(HeaderName::from_static("x-amz-storage-class"), storage_class);
     }
     if !options.tags.is_empty() {

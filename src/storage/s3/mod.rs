@@ -61,7 +61,12 @@ impl ObjectStorage for S3 {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { conditional_writes: self.client.options.conditional_writes, presigned_urls: true }
+        let options = &self.client.options;
+        Capabilities {
+            conditional_writes: options.conditional_writes,
+            presigned_urls: true,
+            storage_classes: options.archive_storage_class.is_some(),
+        }
     }
 
     async fn put(

@@ -27,6 +27,8 @@ pub struct S3Options {
     pub encryption: Encryption,
     /// A storage class such as `STANDARD_IA`; absent: the bucket's own.
     pub storage_class: Option<String>,
+    /// The class of what is archived, whose objects can be read at once; absent: there is none.
+    pub archive_storage_class: Option<String>,
     /// Tags for every object.
     pub tags: Vec<(String, String)>,
     /// Writes say `If-None-Match: *`. Turn it off for stores that ignore that: then nothing guards against

@@ -26,6 +26,7 @@ pub(super) fn options(endpoint: &str) -> S3Options {
         payload_signing: PayloadSigning::Auto,
         encryption: Encryption::None,
         storage_class: None,
+        archive_storage_class: None,
         tags: Vec::new(),
         conditional_writes: false,
         allow_http: true,
