@@ -5,6 +5,7 @@ use crate::{
     db::{DbError, RoleError},
     domain::policy::UnknownPreset,
 };
+
 /// Why the service does not start.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "each variant wraps what its name says")]
