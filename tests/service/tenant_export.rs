@@ -72,12 +72,15 @@ fn every_version_of_a_file_is_told_behind_it_however_many_there_are() {
     service_test(|s| async move {
         let alice = s.alice();
         let mut expected = Vec::new();
-        for (name, restore_count) in [("first", 1), ("changed often", 450), ("last", 0)] {
+        for (name, version_count) in [("first", 2), ("changed often", 450), ("last", 1)] {
             let id = file_id(&alice.upload(spec(name), b"x").await.unwrap());
             expected.push((id.clone(), None));
             expected.push((id.clone(), Some(1)));
-            for version in 2..restore_count + 2 {
-                alice.restore_version(&id, 1).await.unwrap();
+            for version in 2..=version_count {
+                match version {
+                    2 => alice.upload_version(&id, b"y").await.unwrap(),
+                    _ => alice.restore_version(&id, 1).await.unwrap(),
+                };
                 expected.push((id.clone(), Some(version)));
             }
         }
