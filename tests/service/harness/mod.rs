@@ -166,7 +166,8 @@ impl Inner {
         self.app.drain().await;
     }
 
-    /// Asks until the answer is yes. Every question is a round trip, so this yields; it gives up after a while.
+    /// Asks until the answer is yes. Every question is a round trip, so this yields; it gives up after a while, which is long:
+    /// an event is told when everything that was written before has ended, in all databases of a busy server.
     pub(crate) async fn until<F, Fut>(&self, what: &str, is_so: F)
     where
         F: Fn() -> Fut,
@@ -177,7 +178,7 @@ impl Inner {
                 self.owner.ping().await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(20), asked)
+        tokio::time::timeout(Duration::from_secs(60), asked)
             .await
             .unwrap_or_else(|_| panic!("never: {what}"));
     }
