@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 
-use super::{StorageError, StorageErrorKind, foreign::ForeignObject};
+use super::{ForeignObject, StorageError, StorageErrorKind};
 
 /// As small as a chunk of an upload may be configured.
 const READ_SIZE_BYTES: u64 = 64 * 1024;

@@ -3,7 +3,7 @@
 //! They are no [`ObjectStorage`](super::ObjectStorage): their keys are names that others chose, and no tenant stands in them.
 
 use super::{
-    ByteStream, Directory, StorageError,
+    Directory, ForeignObject, StorageError,
     directory::Walk,
     s3::{BucketWalk, ForeignBucket},
 };
@@ -15,16 +15,6 @@ pub enum ForeignStore {
     Directory(Directory),
     /// Objects in a bucket.
     Bucket(ForeignBucket),
-}
-
-/// An object, opened.
-pub struct ForeignObject {
-    /// Its size when it was opened.
-    pub size_bytes: u64,
-    /// What it is said to be; may be empty.
-    pub mime_type: String,
-    /// Its bytes: all of them, or an error.
-    pub body: ByteStream,
 }
 
 impl ForeignStore {

@@ -54,6 +54,7 @@ mod backoff;
 mod directory;
 mod error;
 mod foreign;
+mod foreign_object;
 mod limited;
 mod local;
 mod memory;
@@ -77,7 +78,8 @@ use futures::stream::BoxStream;
 pub use self::{
     directory::Directory,
     error::{StorageError, StorageErrorKind},
-    foreign::{ForeignObject, ForeignStore, ForeignWalk},
+    foreign::{ForeignStore, ForeignWalk},
+    foreign_object::ForeignObject,
     object::{ListPage, MultipartId, MultipartInfo, MultipartPage, ObjectInfo, PartReceipt, PutOptions},
     payload::Payload,
     presign::{PresignRequest, PresignedUrl},

@@ -10,7 +10,7 @@ use reqwest::{
 use tokio::time::timeout;
 use url::Url;
 
-use super::source::Opened;
+use super::opened::Opened;
 use crate::{
     app::{
         Error,

@@ -1,10 +1,6 @@
 //! Imports one object.
 
-use super::{
-    Import, Place,
-    messages::Messages,
-    source::{Address, Opened},
-};
+use super::{Import, Place, messages::Messages, opened::Opened, source::Address};
 use crate::{
     app::{
         Error,

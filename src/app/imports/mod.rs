@@ -12,6 +12,7 @@ mod fetch;
 mod find;
 mod import;
 mod messages;
+mod opened;
 mod source;
 
 pub use begin::{Import, ImportOptions, Objects, begin};

@@ -1,17 +1,18 @@
 //! Where objects are taken from, whatever kind of place that is.
 
-use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use url::Url;
 
-use super::fetch::{checked, fetch};
+use super::{
+    fetch::{checked, fetch},
+    opened::Opened,
+};
 use crate::{
     app::{App, Error},
     config::import_source::{SourcePlace, WebPlace},
     domain::{
         digest::Digest, imported::source_digest, object_key::ObjectKey, percent, violations::Violations,
     },
-    storage::{Directory, ForeignObject, ForeignStore, StorageErrorKind},
+    storage::{Directory, ForeignStore, StorageErrorKind},
 };
 
 /// Where the objects are.
@@ -35,16 +36,6 @@ pub enum Place {
 pub(super) enum Address {
     Key(String),
     Url(Url),
-}
-
-/// An object, opened.
-pub(super) struct Opened {
-    /// Its size, where that is known before its end.
-    pub(super) size_bytes: Option<u64>,
-    /// What it is said to be; may be empty.
-    pub(super) mime_type: String,
-    /// Its bytes: all of them, or an error.
-    pub(super) body: BoxStream<'static, Result<Bytes, Error>>,
 }
 
 impl Source {
@@ -106,13 +97,6 @@ impl Source {
                 Err(Error::internal("an address of another kind of source"))
             }
         }
-    }
-}
-
-impl From<ForeignObject> for Opened {
-    fn from(ForeignObject { size_bytes, mime_type, body }: ForeignObject) -> Self {
-        let body = body.map_err(Error::StorageUnavailable).boxed();
-        Self { size_bytes: Some(size_bytes), mime_type, body }
     }
 }
 
