@@ -16,12 +16,12 @@ use super::{
     storage::StorageConfig,
     validation::Violations,
 };
-use crate::domain::{ids::TenantId, outgoing_address::is_public};
+use crate::domain::{caller::TenantKind, ids::TenantId, outgoing_address::is_public};
 
 /// One source.
 #[derive(Debug, Clone)]
 pub struct SourceConfig {
-    /// Whose admins may import from it: ids separated by commas, or `*`.
+    /// Whose admins may import from it: ids separated by commas, or `*` for all organisations.
     pub tenants: String,
     /// Where the objects are.
     pub place: SourcePlace,
@@ -77,14 +77,16 @@ impl SourceConfig {
         Ok(Self { tenants, place })
     }
 
-    /// Whether this tenant's admins may import from it.
-    pub fn is_open_to(&self, tenant: TenantId) -> bool {
-        self.tenants == "*" || ids(&self.tenants).any(|id| id.parse() == Ok(tenant))
+    /// Whether this tenant's admins may import from it. Everybody is the admin of their own personal tenant, so a person has to
+    /// be named.
+    pub fn is_open_to(&self, tenant: TenantId, kind: TenantKind) -> bool {
+        (self.tenants == "*" && kind == TenantKind::Organization)
+            || ids(&self.tenants).any(|id| id.parse() == Ok(tenant))
     }
 
     pub(super) fn check(&self, key: &str, storage: &StorageConfig, violations: &mut Violations) {
         if self.tenants != "*" && ids(&self.tenants).any(|id| id.parse::<TenantId>().is_err()) {
-            let message = "must be \"*\" for all tenants, or ids of tenants separated by commas";
+            let message = "must be \"*\" for all organisations, or ids of tenants separated by commas";
             violations.refuse(format!("{key}.tenants"), message);
         }
         match &self.place {
@@ -113,10 +115,12 @@ fn check_directory(path: &Path, key: &str, storage: &StorageConfig, violations: 
     if !path.is_absolute() {
         violations.refuse(key, "must be an absolute path");
     }
+    let path = as_it_is(path);
     let overlaps = |provider: &ProviderConfig| match provider {
-        ProviderConfig::Local(local) => {
-            local.root.as_ref().is_some_and(|root| path.starts_with(root) || root.starts_with(path))
-        }
+        ProviderConfig::Local(local) => local.root.as_ref().is_some_and(|root| {
+            let root = as_it_is(root);
+            path.starts_with(&root) || root.starts_with(&path)
+        }),
         ProviderConfig::Memory | ProviderConfig::Discard | ProviderConfig::S3(_) => false,
     };
     if path.is_absolute() && storage.providers.values().any(overlaps) {
@@ -124,12 +128,18 @@ fn check_directory(path: &Path, key: &str, storage: &StorageConfig, violations: 
     }
 }
 
+/// Where a path leads, whatever it is written like. One that is not there yet is taken as it is written.
+fn as_it_is(path: &Path) -> PathBuf {
+    let written = || std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    path.canonicalize().unwrap_or_else(|_| written())
+}
+
 impl BucketPlace {
     fn check(&self, key: &str, storage: &StorageConfig, violations: &mut Violations) {
         self.s3.check(key, violations);
         for (name, provider) in &storage.providers {
             let ProviderConfig::S3(provider) = provider else { continue };
-            if provider.endpoint != self.s3.endpoint {
+            if address(provider) != address(&self.s3) {
                 continue;
             }
             if provider.bucket_per_tenant && is_of_tenants(&self.s3.bucket, &provider.bucket) {
@@ -146,6 +156,15 @@ impl BucketPlace {
             }
         }
     }
+}
+
+/// Where a store is, whatever its name was spelled like: its host and port.
+fn address(s3: &S3Config) -> (Option<String>, Option<u16>) {
+    let endpoint = s3.endpoint.clone();
+    let endpoint = endpoint.or_else(|| format!("https://s3.{}.amazonaws.com", s3.region).parse().ok());
+    let host =
+        endpoint.as_ref().and_then(|url| url.host_str()).map(|host| host.trim_end_matches('.').to_owned());
+    (host, endpoint.as_ref().and_then(url::Url::port_or_known_default))
 }
 
 /// Whether a bucket's name is the one that tenants' buckets begin with, or that of such a bucket.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::{import_source::SourceConfig, storage::StorageConfig, storage::is_name, validation::Violations};
-use crate::domain::ids::TenantId;
+use crate::domain::{caller::TenantKind, ids::TenantId};
 
 /// Imports.
 #[derive(Debug, Clone, Deserialize)]
@@ -18,8 +18,8 @@ pub struct ImportsConfig {
 
 impl ImportsConfig {
     /// The source of this name, if this tenant's admins may import from it.
-    pub fn source_for(&self, name: &str, tenant: TenantId) -> Option<&SourceConfig> {
-        self.sources.get(name).filter(|source| source.is_open_to(tenant))
+    pub fn source_for(&self, name: &str, tenant: TenantId, kind: TenantKind) -> Option<&SourceConfig> {
+        self.sources.get(name).filter(|source| source.is_open_to(tenant, kind))
     }
 
     pub(super) fn check(&self, violations: &mut Violations, storage: &StorageConfig) {

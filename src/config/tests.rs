@@ -2,6 +2,8 @@
 
 use std::{io::Write, time::Duration};
 
+use crate::domain::caller::TenantKind;
+
 use super::{
     auth::JwksSource,
     import_source::SourcePlace,
@@ -457,9 +459,11 @@ fn a_source_of_imports_as_the_reference_shows_it_needs_its_tenants_and_its_place
         let set = set.replace(&format!("\n{place} = {none}"), &format!("\n{place} = {given}"));
         let imports = load(&set, &[]).unwrap().imports;
         let name = at.replace("imports.sources.", "");
-        assert!(imports.source_for(&name, tenant.parse().unwrap()).is_some(), "{name}");
-        assert!(imports.source_for(&name, tenant.replace('1', "2").parse().unwrap()).is_none(), "{name}");
-        assert!(imports.source_for("other", tenant.parse().unwrap()).is_none());
+        let source = |name: &str, tenant: &str| {
+            imports.source_for(name, tenant.parse().unwrap(), TenantKind::Organization).is_some()
+        };
+        assert!(source(&name, tenant) && !source(&name, &tenant.replace('1', "2")), "{name}");
+        assert!(!source("other", tenant));
         let found = problems(&text, &[]);
         assert_eq!(keys(&found), [format!("{at}.tenants"), format!("{at}.{place}")]);
     }

@@ -347,9 +347,10 @@ impl FileService for Files {
         &self,
         request: Request<Streaming<ImportFilesRequest>>,
     ) -> Result<Response<ImportStream>, Status> {
+        let valid_until = request.extensions().get::<ValidUntil>().map(|until| until.0);
         let (caller, messages) = caller(request)?;
         let origin = caller.origin.clone();
-        answer(&origin, imports::begun(&self.app, caller, messages)).await
+        answer(&origin, imports::begun(&self.app, caller, messages, valid_until)).await
     }
 
     async fn find_imported_files(

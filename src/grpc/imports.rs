@@ -12,7 +12,7 @@ use crate::{
         App, Error,
         imports::{Import, ImportItem, ImportOptions, Objects, Outcome, Place, begin},
     },
-    domain::{caller::Caller, violations::Violations},
+    domain::{caller::Caller, clock::Timestamp, violations::Violations},
     proto::v1::{
         self, ErrorReason, ImportFilesRequest, ImportFilesResponse, ImportOutcome, ImportPrefixEnd,
         ImportResult, ImportSummary, import_files_request::Message, import_files_response::Message as Answer,
@@ -28,13 +28,14 @@ pub(super) async fn begun(
     app: &Arc<App>,
     caller: Caller,
     mut messages: Streaming<ImportFilesRequest>,
+    valid_until: Option<Timestamp>,
 ) -> Result<ImportStream, Error> {
     let Some(Ok(Message::Options(options))) = next(app, &mut messages).await? else {
         return Err(Error::StreamOrder("the first message of an import must be its options"));
     };
     let request_id = caller.origin.request_id.clone();
     let options = ImportOptions { source: options.source, is_dry: options.dry_run };
-    let import = begin(app, caller, options).await?;
+    let import = begin(app, caller, options, valid_until).await?;
     let app = Arc::clone(app);
     let report =
         Report { app, import, messages, walking: None, summary: ImportSummary::default(), request_id };
@@ -86,6 +87,7 @@ impl Report {
     }
 
     async fn answer(&mut self) -> Result<Answer, Status> {
+        self.import.check_credentials().map_err(|error| status::status(&error, &self.request_id))?;
         if let Some(walking) = self.walking.take() {
             return Ok(self.step(walking).await);
         }

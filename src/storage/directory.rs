@@ -4,13 +4,15 @@
 //! A key is the path below the directory. A link is followed only where it stays inside.
 
 use std::{
-    fs::{self, File},
+    fs::{self, OpenOptions},
     io::{self, Read},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
 use bytes::Bytes;
 use futures::{StreamExt, stream};
+use rustix::fs::OFlags;
 
 use super::{ForeignObject, StorageError, StorageErrorKind};
 
@@ -45,9 +47,15 @@ impl Directory {
         let root = self.root.clone();
         let (file, size_bytes) = blocking(OPEN, move || {
             let path = fs::canonicalize(path)?;
-            let file = File::open(&path)?;
+            // Looked at before it is opened: to open a pipe would wait for whoever writes to it, and to open a device may do
+            // something. What changes in between does not wait either, and is no file.
+            if !path.starts_with(&root) || !fs::metadata(&path)?.is_file() {
+                return Err(io::ErrorKind::NotFound.into());
+            }
+            let without_waiting = OFlags::NONBLOCK.bits().cast_signed();
+            let file = OpenOptions::new().read(true).custom_flags(without_waiting).open(&path)?;
             let about = file.metadata()?;
-            match path.starts_with(&root) && about.is_file() {
+            match about.is_file() {
                 true => Ok((file, about.len())),
                 false => Err(io::ErrorKind::NotFound.into()),
             }
@@ -133,7 +141,9 @@ async fn blocking<T: Send + 'static>(
         done.map_err(|error| StorageError::new(StorageErrorKind::Other, operation).with_source(error))?;
     done.map_err(|error| {
         let kind = match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => StorageErrorKind::NotFound,
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::InvalidFilename => {
+                StorageErrorKind::NotFound
+            }
             _ => StorageErrorKind::Other,
         };
         StorageError::new(kind, operation).with_source(error)

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::source::Source;
 use crate::{
-    app::{App, Error, access},
-    domain::{caller::Caller, violations::Violations},
+    app::{App, Credentials, Error, access},
+    domain::{caller::Caller, clock::Timestamp, violations::Violations},
     storage::ForeignWalk,
 };
 
@@ -24,24 +24,46 @@ pub struct Import {
     pub(super) caller: Caller,
     pub(super) options: ImportOptions,
     pub(super) source: Source,
+    valid_until: Option<Timestamp>,
 }
 
 /// The keys of a prefix, in order.
 pub struct Objects(ForeignWalk);
 
-/// Begins an import.
+/// Begins an import. It ends when the caller's credentials do.
 ///
 /// # Errors
 /// `NotAllowed`; `NotFound` where this tenant has no such source; `StorageUnavailable` where a directory is away.
-pub async fn begin(app: &Arc<App>, caller: Caller, options: ImportOptions) -> Result<Import, Error> {
+pub async fn begin(
+    app: &Arc<App>,
+    caller: Caller,
+    options: ImportOptions,
+    valid_until: Option<Timestamp>,
+) -> Result<Import, Error> {
     access::can_administer(&caller)?;
-    let source = app.limits.imports.source_for(&options.source, caller.tenant_id());
+    let source = app.limits.imports.source_for(&options.source, caller.tenant_id(), caller.tenant.kind);
     let place = &source.ok_or(Error::NotFound("import source"))?.place;
     let source = Source::open(app, &options.source, place).await?;
-    Ok(Import { app: Arc::clone(app), caller, options, source })
+    Ok(Import { app: Arc::clone(app), caller, options, source, valid_until })
 }
 
 impl Import {
+    /// Whether who began it may still go on.
+    ///
+    /// # Errors
+    /// `Unauthenticated`.
+    pub fn check_credentials(&self) -> Result<(), Error> {
+        match self.valid_until {
+            Some(until) if self.app.clock.now() >= until => {
+                let why =
+                    "the token has expired; run the import again with a new one, nothing is imported twice"
+                        .to_owned();
+                Err(Error::Unauthenticated(Credentials::Invalid(why)))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The objects whose keys begin with this text.
     ///
     /// # Errors

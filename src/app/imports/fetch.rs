@@ -57,8 +57,10 @@ pub(super) async fn fetch(web: &WebPlace, url: &Url) -> Result<Opened, Error> {
         return Err(failed(format!("its bytes came in an encoding that nobody asked for ({encoding:.20})")));
     }
     let size_bytes = header(CONTENT_LENGTH).and_then(|text| text.parse::<u64>().ok());
-    // Where the end of the connection is the end of the body, nothing tells half of it from all of it.
-    if size_bytes.is_none() && header(TRANSFER_ENCODING).is_none() {
+    // Where the end of the connection is the end of the body, nothing tells half of it from all of it: so it is with every
+    // transfer encoding but this one.
+    let in_chunks = header(TRANSFER_ENCODING).map(|encoding| encoding.eq_ignore_ascii_case("chunked"));
+    if in_chunks == Some(false) || (size_bytes.is_none() && in_chunks.is_none()) {
         return Err(failed("its answer says neither how long it is nor where it ends".to_owned()));
     }
     let mime_type = header(CONTENT_TYPE).unwrap_or_default().to_owned();

@@ -11,7 +11,13 @@ use crate::{
         imports::{self, ImportRow},
     },
     domain::{
-        caller::Caller, clock::Timestamp, digest::Digest, file::File, ids::FileId, imported::source_digest,
+        caller::Caller,
+        clock::Timestamp,
+        digest::Digest,
+        file::File,
+        ids::FileId,
+        imported::{LEGACY_ID_CHARACTERS_MAX, source_digest},
+        text,
         violations::Violations,
     },
 };
@@ -80,6 +86,9 @@ fn asked(lookup: &ImportLookup) -> Result<HashMap<Digest, String>, Violations> {
     if source.is_empty() && legacy_ids.len() < count {
         wrong.add("source", "must name the source that keys and URLs are of");
     }
+    for (place, id) in legacy_ids.iter().enumerate() {
+        wrong.take(&format!("legacy_ids[{place}]"), text::line(id, LEGACY_ID_CHARACTERS_MAX));
+    }
     let mut asked: HashMap<Digest, String> =
         object_keys.iter().map(|key| (source_digest(source, key), key.clone())).collect();
     for (place, text) in urls.iter().enumerate() {
@@ -101,7 +110,7 @@ async fn read(
     let digests: Vec<Digest> = asked.keys().copied().collect();
     // One more tells whether there are more.
     let limit = FILES_PER_LEGACY_ID_MAX + 1;
-    let rows = imports::find_all(tx, &digests, &lookup.legacy_ids, limit).await?;
+    let rows = imports::find_all(tx, &digests, (&lookup.legacy_ids, lookup.is_deleted_shown), limit).await?;
     let ids: Vec<FileId> = rows.iter().map(|row| row.file_id).collect();
     let visible = files::get_all(tx, &ids).await?.into_iter();
     let visible = visible.filter_map(|found| seen(caller, Some(found)).ok());
@@ -156,5 +165,8 @@ mod tests {
         let keys = ImportLookup { object_keys: some(1), urls: some(1), ..Default::default() };
         assert_eq!(fields(keys), ["source", "urls[0]"]);
         assert_eq!(fields(ImportLookup { legacy_ids: some(100), ..Default::default() }), [""; 0]);
+        let ids = vec!["7".to_owned(), "\0".to_owned(), String::new()];
+        let ids = ImportLookup { legacy_ids: ids, ..Default::default() };
+        assert_eq!(fields(ids), ["legacy_ids[1]", "legacy_ids[2]"]);
     }
 }

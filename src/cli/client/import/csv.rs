@@ -63,10 +63,16 @@ fn fields(record: &str) -> Result<Vec<String>, &'static str> {
     loop {
         let (field, behind) = match rest.strip_prefix('"') {
             Some(quoted) => quoted_field(quoted)?,
-            None => match rest.split_once(',') {
-                Some((field, behind)) => (field.to_owned(), Some(behind)),
-                None => (rest.to_owned(), None),
-            },
+            None => {
+                let (field, behind) =
+                    rest.split_once(',').map_or((rest, None), |(field, behind)| (field, Some(behind)));
+                if field.contains('"') {
+                    return Err(
+                        "a quote stands in a field that is not in quotes: write it in quotes, and the quote twice",
+                    );
+                }
+                (field.to_owned(), behind)
+            }
         };
         fields.push(field);
         match behind {
@@ -123,6 +129,7 @@ mod tests {
         assert_eq!(read("a\n\"b\nc").unwrap_err().0, 2);
         assert_eq!(read("a\nb\n\"c\"d").unwrap_err().0, 3);
         assert_eq!(read("a\n5\" pipe,\"x\"").unwrap_err().0, 2);
+        assert_eq!(read("a\n5\" a.pdf\nplain.pdf\n6\" b.pdf\n").unwrap_err().0, 2);
         let endless = format!("a\n\"{}", "b\n".repeat(RECORD_SIZE_BYTES_MAX));
         assert_eq!(read(&endless).unwrap_err(), (2, "has more than 1 MiB".to_owned()));
         let mut not_text = Records::of(&b"a\n\xff\n"[..]);
