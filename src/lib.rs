@@ -16,7 +16,7 @@
 //!             ├─ crypto   keys and what they seal
 //!             └─ domain   the rules, pure
 //! config, telemetry: what an operator sets, and what an operator sees
-//! client: uploads from any reader, ranged downloads (feature `client`)
+//! client: the contract from Rust: uploads from any reader, ranged downloads, watches (feature `client`)
 //! ```
 //!
 //! `tests/architecture.rs` keeps imports pointing this way.

@@ -244,8 +244,8 @@ pub enum Error {
     /// A URL did not give what stands behind it.
     #[error("the URL cannot be imported: {why}")]
     NotFetched {
-        /// Whether its host says that there is nothing.
-        is_gone: bool,
+        /// Whether another try may bring it.
+        kind: Unfetched,
         /// What came instead, without the URL.
         why: String,
     },
@@ -281,6 +281,17 @@ fn kept(until: Option<Timestamp>, hold: Option<&LegalHold>) -> String {
     });
     let both: Vec<String> = until.into_iter().chain(hold).collect();
     format!("the file must be kept {}", both.join(" and "))
+}
+
+/// What became of a URL that was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unfetched {
+    /// Its host says that there is nothing.
+    Gone,
+    /// Its host gives something else than the bytes, and would do so again.
+    Refused,
+    /// It could not be had this time.
+    Away,
 }
 
 /// What is wrong with the credentials.

@@ -12,6 +12,7 @@ pub(super) fn for_reason(reason: ErrorReason) -> Option<&'static str> {
         R::CursorInvalid => "watch without a cursor",
         R::CursorTooOld => "watch without a cursor, list again, and apply what the watch brings",
         R::WebhookLimit => "delete a webhook first",
+        R::ImportRefused => "see what the URL answers, and whether its host gives it to everybody",
         R::StreamOrderInvalid => "client and server disagree about the protocol: update the older one",
         R::ChecksumMismatch => "the bytes were damaged on their way: send them again",
         R::SizeMismatch => "the source changed while it was read: send it again",

@@ -33,6 +33,37 @@ fn a_directory_of_a_provider_is_no_source() {
     }
 }
 
+#[test]
+fn a_directory_of_a_provider_is_no_source_however_it_is_written() {
+    let place = tempfile::tempdir().unwrap();
+    let (root, link) = (place.path().join("data"), place.path().join("link"));
+    std::fs::create_dir(&root).unwrap();
+    std::os::unix::fs::symlink(&root, &link).unwrap();
+    for path in [link, place.path().join("data/../data"), root.clone()] {
+        let text = format!(
+            "[storage.providers.local]\nroot = '{}'\n\
+             [imports.sources.old]\nadapter = 'directory'\n{TENANTS}path = '{}'",
+            root.display(),
+            path.display()
+        );
+        assert_eq!(refused(&text), ["imports.sources.old.path"], "{}", path.display());
+    }
+}
+
+#[test]
+fn a_store_is_known_also_where_its_address_is_left_out() {
+    for (provider, source) in [
+        ("", "endpoint = 'https://s3.us-east-1.amazonaws.com'"),
+        ("endpoint = 'https://s3.us-east-1.amazonaws.com:443/'", ""),
+    ] {
+        let text = format!(
+            "[storage.providers.live]\nadapter = 's3'\nbucket = 'live'\n{provider}\n\
+             [imports.sources.old]\nadapter = 's3'\n{TENANTS}bucket = 'live'\n{source}"
+        );
+        assert_eq!(refused(&text), ["imports.sources.old.prefix"], "{provider} {source}");
+    }
+}
+
 /// A provider and a source in one store.
 fn in_one_store(key_prefix: &str, provider: &str, source: &str) -> Vec<String> {
     refused(&format!(

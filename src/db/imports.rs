@@ -2,7 +2,7 @@
 
 use diesel::{
     QueryableByName,
-    sql_types::{Array, BigInt, Binary, Bool, Text, Timestamptz, Uuid as SqlUuid},
+    sql_types::{Array, BigInt, Binary, Text, Timestamptz, Uuid as SqlUuid},
 };
 use uuid::Uuid;
 
@@ -51,12 +51,11 @@ struct Row {
     create_time: Timestamp,
 }
 
-/// The objects with these digests of their sources, and of each old id at most `limit` whose files the viewer sees; by old id,
-/// then by file.
+/// The objects with these digests of their sources, and of each old id at most `limit`; by old id, then by file.
 pub async fn find_all(
     tx: &mut TenantTx,
     sources: &[Digest],
-    (legacy_ids, with_deleted): (&[String], bool),
+    legacy_ids: &[String],
     limit: usize,
 ) -> Result<Vec<ImportRow>, DbError> {
     const OPERATION: &str = "find imports";
@@ -68,8 +67,6 @@ pub async fn find_all(
         SELECT i.source, i.source_sha256, i.legacy_id, i.file_id, i.create_time
             FROM unnest({}) AS asked (legacy_id) CROSS JOIN LATERAL (
                 SELECT * FROM imports AS one WHERE one.tenant_id = {} AND one.legacy_id = asked.legacy_id
-                  AND EXISTS (SELECT FROM files AS f WHERE f.tenant_id = one.tenant_id AND f.id = one.file_id
-                              AND ({} OR f.delete_time IS NULL))
                 ORDER BY one.file_id LIMIT {}) AS i
         ORDER BY legacy_id, file_id";
     let rows: Vec<Row> = statement(OPERATION, SQL)
@@ -77,7 +74,6 @@ pub async fn find_all(
         .bind::<Array<Binary>, _>(sources.iter().map(|source| source.as_bytes().to_vec()).collect::<Vec<_>>())
         .bind::<Array<Text>, _>(legacy_ids.to_vec())
         .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-        .bind::<Bool, _>(with_deleted)
         .bind::<BigInt, _>(i64::try_from(limit).unwrap_or(i64::MAX))
         .load(tx.connection()?)
         .await?;

@@ -36,7 +36,8 @@ impl FileState {
 
 impl ContentState {
     /// Whether the content of one version may move from this state to another. What was found infected cannot
-    /// be scanned again into readability; who may release it is not decided here. What is missing or damaged stays so.
+    /// be scanned again into readability; who may release it is not decided here. What is missing or damaged stays so, unless `fsck` finds it whole
+    /// again: that is a repair of the record, by `app.repair` alone, and no move of the content.
     pub fn may_become(self, next: Self) -> bool {
         use ContentState::{Available, Error, Processing, Quarantined, Unscannable};
         match self {

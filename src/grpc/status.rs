@@ -13,7 +13,7 @@ use tonic::{Code, Status};
 
 use self::details::Answer;
 use crate::{
-    app::{Credentials, Error},
+    app::{Credentials, Error, Unfetched},
     proto::v1::ErrorReason,
 };
 
@@ -91,7 +91,7 @@ pub(super) fn reason(error: &Error) -> ErrorReason {
         Error::Unauthenticated(Credentials::Missing) => ErrorReason::CredentialsMissing,
         Error::Unauthenticated(Credentials::Invalid(_)) => ErrorReason::CredentialsInvalid,
         Error::NotAllowed(_) => ErrorReason::NotAllowed,
-        Error::NotFound(_) | Error::NotFetched { is_gone: true, .. } => ErrorReason::NotFound,
+        Error::NotFound(_) | Error::NotFetched { kind: Unfetched::Gone, .. } => ErrorReason::NotFound,
         Error::QuotaBytes { .. } => ErrorReason::QuotaBytesExceeded,
         Error::QuotaFiles { .. } => ErrorReason::QuotaFilesExceeded,
         Error::FileTooLarge { .. } => ErrorReason::FileTooLarge,
@@ -118,7 +118,8 @@ pub(super) fn reason(error: &Error) -> ErrorReason {
         Error::ObjectDamaged => ErrorReason::ObjectDamaged,
         Error::StorageUnavailable(_)
         | Error::ProviderUnknown(_)
-        | Error::NotFetched { is_gone: false, .. } => ErrorReason::StorageUnavailable,
+        | Error::NotFetched { kind: Unfetched::Away, .. } => ErrorReason::StorageUnavailable,
+        Error::NotFetched { kind: Unfetched::Refused, .. } => ErrorReason::ImportRefused,
         Error::DatabaseUnavailable(_) | Error::OutcomeUnknown(_) => ErrorReason::DatabaseUnavailable,
         Error::Overloaded(_) => ErrorReason::Overloaded,
         Error::ShuttingDown => ErrorReason::ShuttingDown,
@@ -162,6 +163,7 @@ pub(super) fn code(reason: ErrorReason) -> Code {
         | ErrorReason::QuotaBelowUsage
         | ErrorReason::CursorTooOld
         | ErrorReason::WebhookLimit
+        | ErrorReason::ImportRefused
         | ErrorReason::TenantSuspended
         | ErrorReason::TenantDeleted
         | ErrorReason::TenantRetained

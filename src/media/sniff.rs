@@ -153,18 +153,4 @@ mod tests {
         assert_eq!(sniff(&[0, 159, 146, 150, 3, 1]).as_deref(), None);
         assert_eq!(sniff(b"").as_deref(), None);
     }
-
-    #[test]
-    fn the_samples_are_what_their_names_say() {
-        let folder = std::path::Path::new("../shared/samples");
-        // Equivalents for machines that lack the samples stand above.
-        for (name, family) in [
-            ("report.pdf", "application/pdf"),
-            ("clip.webm", "video/webm"),
-            ("alpha_lossy.webp", "image/webp"),
-        ] {
-            let Ok(bytes) = std::fs::read(folder.join(name)) else { continue };
-            assert_eq!(sniff(&bytes[..bytes.len().min(SNIFF_BYTES_MAX)]).as_deref(), Some(family), "{name}");
-        }
-    }
 }

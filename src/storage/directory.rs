@@ -149,3 +149,25 @@ async fn blocking<T: Send + 'static>(
         StorageError::new(kind, operation).with_source(error)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_no_file_is_not_opened() {
+        let root = tempfile::tempdir().unwrap();
+        mknodat(CWD, root.path().join("pipe"), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        std::os::unix::fs::symlink(root.path().join("pipe"), root.path().join("link")).unwrap();
+        fs::create_dir(root.path().join("below")).unwrap();
+        let directory = Directory::open(root.path()).await.unwrap();
+        let too_long = "x".repeat(300);
+        // Nobody ever writes to the pipe: to open it would wait for ever.
+        for key in ["pipe", "link", "below", "absent", &too_long] {
+            let refused = directory.get(key).await.err().unwrap();
+            assert_eq!(refused.kind, StorageErrorKind::NotFound, "{key}");
+        }
+    }
+}

@@ -10,13 +10,13 @@ use strongroom::{
     },
     proto::v1::{
         EntityRef, ErrorReason, ImportItem, ImportOutcome, ImportResult, ImportSummary, UploadSpec,
-        import_files_response::Message as Answer, import_item::Source,
+        import_files_request::Message, import_files_response::Message as Answer, import_item::Source,
     },
 };
 use tempfile::TempDir;
 use tonic::Code;
 
-use crate::harness::{PART, Service, pattern, reason, results, service_test_with, summary};
+use crate::harness::{PART, Service, pattern, reason, request, results, service_test_with, summary};
 
 /// A directory of before: two small files and one of several parts.
 fn old() -> TempDir {
@@ -236,5 +236,31 @@ fn a_source_is_open_to_the_admins_of_its_tenants_alone() {
         let refused = s.alice().import("old", false, [key("notes.txt")]).await.unwrap_err();
         assert_eq!(refused.code(), Code::PermissionDenied);
         assert_eq!(file_count(&s).await, 0);
+    });
+}
+
+#[test]
+fn a_person_imports_only_where_they_are_named() {
+    let old = old();
+    service_test_with(source(SourcePlace::Directory(old.path().to_owned()), "*"), |s| async move {
+        let refused = s.alice_alone().import("old", false, [key("notes.txt")]).await.unwrap_err();
+        assert_eq!((refused.code(), reason(&refused).as_str()), (Code::NotFound, "NOT_FOUND"));
+        assert_eq!(file_count(&s).await, 0);
+    });
+}
+
+#[test]
+fn an_import_ends_with_the_token_that_began_it() {
+    let old = old();
+    service_test_with(source(SourcePlace::Directory(old.path().to_owned()), "*"), |s| async move {
+        let (items, mut report) = s.ada().import_slowly("old").await;
+        items.send(request(Message::Item(key("notes.txt")))).await.unwrap();
+        let first = report.message().await.unwrap().unwrap().message.unwrap();
+        assert!(matches!(first, Answer::Result(result) if result.outcome() == ImportOutcome::Imported));
+        s.clock.advance(chrono::Duration::hours(2));
+        items.send(request(Message::Item(key("users/7/letter.txt")))).await.unwrap();
+        let ended = report.message().await.unwrap_err();
+        assert_eq!((ended.code(), reason(&ended).as_str()), (Code::Unauthenticated, "CREDENTIALS_INVALID"));
+        assert_eq!(file_count(&s).await, 1);
     });
 }

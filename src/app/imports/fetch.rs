@@ -13,7 +13,7 @@ use url::Url;
 use super::opened::Opened;
 use crate::{
     app::{
-        Error,
+        Error, Unfetched,
         outgoing::{client_to, said},
     },
     config::import_source::WebPlace,
@@ -47,21 +47,26 @@ pub(super) async fn fetch(web: &WebPlace, url: &Url) -> Result<Opened, Error> {
         } else {
             ""
         };
-        let is_gone = matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE);
-        return Err(Error::NotFetched { is_gone, why: format!("it answered {status}{hint}") });
+        let kind = match status {
+            StatusCode::NOT_FOUND | StatusCode::GONE => Unfetched::Gone,
+            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => Unfetched::Away,
+            status if status.is_server_error() => Unfetched::Away,
+            _ => Unfetched::Refused,
+        };
+        return Err(Error::NotFetched { kind, why: format!("it answered {status}{hint}") });
     }
     let header = |name: HeaderName| answer.headers().get(name).and_then(|value| value.to_str().ok());
     if let Some(encoding) =
         header(CONTENT_ENCODING).filter(|encoding| !encoding.eq_ignore_ascii_case("identity"))
     {
-        return Err(failed(format!("its bytes came in an encoding that nobody asked for ({encoding:.20})")));
+        return Err(refused(format!("its bytes came in an encoding that nobody asked for ({encoding:.20})")));
     }
     let size_bytes = header(CONTENT_LENGTH).and_then(|text| text.parse::<u64>().ok());
     // Where the end of the connection is the end of the body, nothing tells half of it from all of it: so it is with every
     // transfer encoding but this one.
     let in_chunks = header(TRANSFER_ENCODING).map(|encoding| encoding.eq_ignore_ascii_case("chunked"));
     if in_chunks == Some(false) || (size_bytes.is_none() && in_chunks.is_none()) {
-        return Err(failed("its answer says neither how long it is nor where it ends".to_owned()));
+        return Err(refused("its answer says neither how long it is nor where it ends".to_owned()));
     }
     let mime_type = header(CONTENT_TYPE).unwrap_or_default().to_owned();
     let pieces = Pieces { answer, size_bytes, received_bytes: 0 };
@@ -81,7 +86,11 @@ async fn ask(web: &WebPlace, url: &Url) -> Result<Response, Error> {
 }
 
 fn failed(why: String) -> Error {
-    Error::NotFetched { is_gone: false, why }
+    Error::NotFetched { kind: Unfetched::Away, why }
+}
+
+fn refused(why: String) -> Error {
+    Error::NotFetched { kind: Unfetched::Refused, why }
 }
 
 struct Pieces {

@@ -110,7 +110,7 @@ async fn read(
     let digests: Vec<Digest> = asked.keys().copied().collect();
     // One more tells whether there are more.
     let limit = FILES_PER_LEGACY_ID_MAX + 1;
-    let rows = imports::find_all(tx, &digests, (&lookup.legacy_ids, lookup.is_deleted_shown), limit).await?;
+    let rows = imports::find_all(tx, &digests, &lookup.legacy_ids, limit).await?;
     let ids: Vec<FileId> = rows.iter().map(|row| row.file_id).collect();
     let visible = files::get_all(tx, &ids).await?.into_iter();
     let visible = visible.filter_map(|found| seen(caller, Some(found)).ok());

@@ -1,10 +1,13 @@
 //! An import, as a test runs it.
 
+use futures::stream;
 use strongroom::proto::v1::{
-    FindImportedFilesRequest, FindImportedFilesResponse, ImportFilesRequest, ImportItem, ImportOptions,
-    ImportResult, ImportSummary, import_files_request, import_files_response::Message as Answer,
+    FindImportedFilesRequest, FindImportedFilesResponse, ImportFilesRequest, ImportFilesResponse, ImportItem,
+    ImportOptions, ImportResult, ImportSummary, import_files_request,
+    import_files_response::Message as Answer,
 };
-use tonic::Status;
+use tokio::sync::mpsc;
+use tonic::{Status, Streaming};
 
 use super::Caller;
 
@@ -20,7 +23,7 @@ impl Caller {
         let items = items.into_iter().map(import_files_request::Message::Item);
         let messages: Vec<_> = std::iter::once(import_files_request::Message::Options(options))
             .chain(items)
-            .map(|message| ImportFilesRequest { message: Some(message) })
+            .map(request)
             .collect();
         let mut stream = self.files.clone().import_files(futures::stream::iter(messages)).await?.into_inner();
         let mut report = Vec::new();
@@ -30,6 +33,18 @@ impl Caller {
         Ok(report)
     }
 
+    /// Begins an import whose items come one by one.
+    pub(crate) async fn import_slowly(
+        &self,
+        source: &str,
+    ) -> (mpsc::Sender<ImportFilesRequest>, Streaming<ImportFilesResponse>) {
+        let (items, rest) = mpsc::channel(16);
+        let options = ImportOptions { source: source.to_owned(), dry_run: false };
+        items.send(request(import_files_request::Message::Options(options))).await.unwrap();
+        let messages = stream::unfold(rest, |mut rest| async { rest.recv().await.map(|next| (next, rest)) });
+        (items, self.files.clone().import_files(messages).await.unwrap().into_inner())
+    }
+
     /// The files that objects of before became.
     pub(crate) async fn find_imported(
         &self,
@@ -37,6 +52,11 @@ impl Caller {
     ) -> Result<FindImportedFilesResponse, Status> {
         self.files.clone().find_imported_files(request).await.map(tonic::Response::into_inner)
     }
+}
+
+/// A message of an import.
+pub(crate) fn request(message: import_files_request::Message) -> ImportFilesRequest {
+    ImportFilesRequest { message: Some(message) }
 }
 
 /// What a report says of single objects.

@@ -54,7 +54,7 @@ pub(crate) use self::{
     callers::{Caller, reason, violated_fields},
     clock::TestClock,
     database::{Owner, TestDatabase, server},
-    importer::{results, summary},
+    importer::{request, results, summary},
     messages::{
         chunk, file_id, finish, pattern, resume_messages, sha256, spec, spec_message, upload_messages,
     },
