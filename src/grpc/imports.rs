@@ -87,13 +87,17 @@ impl Report {
     }
 
     async fn answer(&mut self) -> Result<Answer, Status> {
-        self.import.check_credentials().map_err(|error| status::status(&error, &self.request_id))?;
         if let Some(walking) = self.walking.take() {
+            self.check_credentials()?;
             return Ok(self.step(walking).await);
         }
         let next = next(&self.app, &mut self.messages).await;
         match next.map_err(|error| status::status(&error, &self.request_id))? {
-            Some(Ok(Message::Item(item))) => Ok(self.item(item).await),
+            Some(Ok(Message::Item(item))) => {
+                // It may have been waited for until now.
+                self.check_credentials()?;
+                Ok(self.item(item).await)
+            }
             Some(Ok(Message::Options(_))) => {
                 let error = Error::StreamOrder("the options of an import come once, and first");
                 Err(status::status(&error, &self.request_id))
@@ -101,6 +105,10 @@ impl Report {
             Some(Err(status)) => Err(status),
             None => Ok(Answer::Summary(self.summary)),
         }
+    }
+
+    fn check_credentials(&self) -> Result<(), Status> {
+        self.import.check_credentials().map_err(|error| status::status(&error, &self.request_id))
     }
 
     async fn item(&mut self, item: v1::ImportItem) -> Answer {
