@@ -427,9 +427,14 @@ fn reflection_describes_every_service_unless_it_is_switched_off() {
                     panic!("{first:?}")
                 };
                 let names: Vec<String> = list.service.into_iter().map(|service| service.name).collect();
-                for name in
-                    ["strongroom.v1.FileService", "strongroom.v1.QuotaService", "grpc.health.v1.Health"]
-                {
+                for name in [
+                    "strongroom.v1.FileService",
+                    "strongroom.v1.QuotaService",
+                    "strongroom.v1.PolicyService",
+                    "strongroom.v1.WebhookService",
+                    "strongroom.admin.v1.TenantService",
+                    "grpc.health.v1.Health",
+                ] {
                     assert!(names.iter().any(|listed| listed == name), "{name} in {names:?}");
                 }
             },

@@ -16,6 +16,12 @@
 //! - `STRONGROOM_TEST_FULL=1` runs ten times as many sequences.
 //! - `STRONGROOM_MODEL_SEQUENCES=n` runs the first n, whatever else is said of their number.
 //!
+//! **What it has found when it was planted.** A place for a file reserved for an upload of a version (in a few dozen sequences);
+//! an undelete that does not charge where the trash does not count (ten); a resumed upload whose digest forgets what was sent
+//! before (five); a blob let go that versions still stand on (the end of its block, by fsck). Plant one anew when the draws change.
+//!
+//! **What it does not know**: direct uploads, imports, other categories, expiry, retention, holds, transfers of ownership.
+//!
 //! A block of sequences shares one database, each sequence has tenants of its own, and each block ends with the invariants
 //! of every service test, fsck among them. Blocks run on threads of their own and the test only watches them, so that one
 //! that hangs, whoever is to blame, is a failure with its seed and its operations like any other.
