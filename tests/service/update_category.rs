@@ -7,6 +7,7 @@ use strongroom::{
         Category, EntityRef, File, FileEventKind, FileFilter, FileSizeLimits, ListFilesRequest, MediaKind,
         Quota, UpdateFileRequest, UploadSpec, Visibility,
     },
+    worker,
 };
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
@@ -421,5 +422,23 @@ fn a_direct_version_that_its_category_ceased_to_take_gives_its_room_and_its_byte
         }
         assert_eq!(s.store.list("", None, 10).await.unwrap().objects.len(), 2, "the files");
         assert!(s.store.list_multiparts("", None, 10).await.unwrap().multiparts.is_empty());
+    });
+}
+
+#[test]
+fn a_version_on_its_way_does_not_mind_a_category_that_takes_the_same_by_other_words() {
+    direct_test(|s| async move {
+        let alice = s.alice();
+        create_taking(&s, "same", &["image/png", "text/plain"]).await;
+        let types =
+            "UPDATE tenants SET policy = jsonb_set(policy, '{types}', '[\"text/plain\", \"image/png\"]')";
+        let id = stored(&alice, "a.txt", "report", b"one").await;
+        let direct = alice.create_direct(direct_version(&id, 3)).await.unwrap();
+        let sent = s.send(&direct, b"two").await;
+        s.owner.run(types).await;
+        alice.recategorize(&id, "same").await.unwrap();
+        alice.complete_direct(&direct.id, &sent).await.unwrap();
+        worker::due_jobs(&s.app).await;
+        assert_eq!(alice.read(&id).await.unwrap(), b"two"[..]);
     });
 }
