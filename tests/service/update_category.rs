@@ -16,7 +16,7 @@ use crate::{
     categories::category,
     harness::{
         Caller, PART, Service, chunk, direct_test, file_id, finish, pattern, reason, service_test,
-        service_test_with, spec, spec_message, violated_fields,
+        service_test_with, sha256, spec, spec_message, violated_fields,
     },
 };
 
@@ -440,5 +440,23 @@ fn a_version_on_its_way_does_not_mind_a_category_that_takes_the_same_by_other_wo
         alice.complete_direct(&direct.id, &sent).await.unwrap();
         worker::due_jobs(&s.app).await;
         assert_eq!(alice.read(&id).await.unwrap(), b"two"[..]);
+    });
+}
+
+#[test]
+fn a_version_that_was_refused_does_not_keep_its_file_where_it_is() {
+    direct_test(|s| async move {
+        let alice = s.alice();
+        create_taking(&s, "pictures", &["image/png"]).await;
+        let id = stored(&alice, "a", "report", PNG).await;
+        let told = UploadSpec { sha256: Some(sha256(b"other")), ..direct_version(&id, 5) };
+        let direct = alice.create_direct(told).await.unwrap();
+        let sent = s.send(&direct, b"texts").await;
+        alice.complete_direct(&direct.id, &sent).await.unwrap();
+        let refused = alice.recategorize(&id, "pictures").await.unwrap_err();
+        assert_eq!(violated_fields(&refused), ["file.category"], "it may become current yet");
+        worker::due_jobs(&s.app).await;
+        assert_eq!(alice.recategorize(&id, "pictures").await.unwrap().category, "pictures");
+        alice.delete_version(&id, 2).await.unwrap();
     });
 }
