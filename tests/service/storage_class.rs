@@ -18,7 +18,7 @@ use strongroom::{
     worker,
 };
 
-use crate::harness::{PART, Service, file_id, pattern, service_test, sha256, spec};
+use crate::harness::{PART, Service, file_id, pattern, service_test, service_test_with, sha256, spec};
 
 const JOBS: &str = "SELECT count(*) FROM jobs WHERE kind = 'settle_storage_class'";
 
@@ -397,4 +397,24 @@ fn blobs_that_fail_do_not_keep_back_the_ones_behind_them() {
         rounds(&s).await;
         assert_eq!(classes(&s).await, [Archive; 25]);
     });
+}
+
+#[test]
+fn without_an_undelete_window_an_original_stays_for_those_who_read_it() {
+    service_test_with(
+        |config| config.retention.undelete_window_hours = 0,
+        |s| async move {
+            s.faults.give_classes();
+            let id = stored(&s, b"bytes").await;
+            s.alice().archive(&id).await.unwrap();
+            rounds(&s).await;
+            assert_eq!((classes(&s).await, objects(&s).await), (vec![Archive], 2));
+            s.clock.advance(chrono::Duration::minutes(59));
+            rounds(&s).await;
+            assert_eq!(objects(&s).await, 2);
+            s.clock.advance(chrono::Duration::minutes(2));
+            rounds(&s).await;
+            assert_eq!(objects(&s).await, 1);
+        },
+    );
 }
