@@ -8,6 +8,16 @@ ALTER TABLE versions
     -- the version whose content it has, when it was restored
     ADD COLUMN restored_from integer;
 
+-- The types that a category takes, in one order: its own, or else those of the policy.
+CREATE FUNCTION app.taken_types(policy jsonb, category text) RETURNS text[]
+    LANGUAGE sql STABLE
+    AS $$
+    SELECT array(
+        SELECT DISTINCT jsonb_array_elements_text(coalesce(
+            nullif(policy #> ARRAY['categories', category, 'types'], '[]'), policy -> 'types', '[]')) AS taken
+        ORDER BY taken)
+$$;
+
 -- Locks the files that get a version, in the order of their ids, and judges what only now is certain: 5 there is no such
 -- file, 6 it is in the trash, 7 it is archived, 8 the uploader may not change it, 9 it is in another category by now, which
 -- takes other types than the one under which the upload was judged. Before any lease is ended, so that an upload that is
@@ -30,8 +40,7 @@ BEGIN
             WHEN f.delete_time IS NOT NULL THEN 6
             WHEN f.archive_time IS NOT NULL THEN 7
             WHEN finished[place].category <> f.category AND (
-                SELECT t.policy #> ARRAY['categories', finished[place].category, 'types']
-                    IS DISTINCT FROM t.policy #> ARRAY['categories', f.category, 'types']
+                SELECT app.taken_types(t.policy, finished[place].category) <> app.taken_types(t.policy, f.category)
                 FROM public.tenants AS t WHERE t.id = tenant) THEN 9
             ELSE 1
         END::smallint
@@ -149,5 +158,7 @@ CREATE FUNCTION app.count_versions(fresh app.finished_upload[], kind_moves jsonb
         WHERE d.category = counter.category AND d.media_kind = counter.media_kind)
 $$;
 
-REVOKE ALL ON FUNCTION app.judge_versions, app.number_versions, app.move_current, app.count_versions FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION app.judge_versions, app.number_versions, app.move_current, app.count_versions TO strongroom_app;
+REVOKE ALL ON FUNCTION app.taken_types, app.judge_versions, app.number_versions, app.move_current, app.count_versions
+    FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION app.taken_types, app.judge_versions, app.number_versions, app.move_current, app.count_versions
+    TO strongroom_app;

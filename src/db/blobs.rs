@@ -320,6 +320,47 @@ pub async fn count_movable(tx: &mut SystemTx, provider: &str) -> Result<u64, DbE
     count(tx, "count blobs to move", sql, provider).await
 }
 
+/// Blobs whose digest is not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Undigested {
+    /// Those that somebody is about to read.
+    pub unverified: u64,
+    /// Those that were read and refused.
+    pub refused: u64,
+}
+
+#[derive(QueryableByName)]
+struct UndigestedRow {
+    #[diesel(sql_type = BigInt)]
+    unverified: i64,
+    #[diesel(sql_type = BigInt)]
+    refused: i64,
+}
+
+/// How many blobs of a provider [`list_movable`] leaves out, because their digest is not known.
+pub async fn count_undigested(tx: &mut SystemTx, provider: &str) -> Result<Undigested, DbError> {
+    let row: UndigestedRow = statement(
+        "count blobs without digest",
+        // 1: processing
+        "SELECT count(*) FILTER (WHERE is_processing) AS unverified,
+            count(*) FILTER (WHERE NOT is_processing) AS refused
+         FROM (
+             SELECT EXISTS (
+                 SELECT FROM versions AS v
+                 WHERE v.tenant_id = b.tenant_id AND v.blob_id = b.id AND v.content_state = 1) AS is_processing
+             FROM blobs AS b
+             WHERE b.provider = {} AND b.delete_after IS NULL AND b.sha256 = decode(repeat('00', 32), 'hex')
+         ) AS undigested",
+    )
+    .bind::<Text, _>(provider.to_owned())
+    .one(tx.connection()?)
+    .await?;
+    Ok(Undigested {
+        unverified: u64::try_from(row.unverified).unwrap_or_default(),
+        refused: u64::try_from(row.refused).unwrap_or_default(),
+    })
+}
+
 async fn count(
     tx: &mut SystemTx,
     what: &'static str,

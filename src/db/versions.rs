@@ -371,12 +371,15 @@ struct JudgedRow {
     size_bytes: i64,
 }
 
-/// Of every type that versions of a file have, the largest one.
+/// Of every type that versions of a file have, the largest one. Those that were refused when they were verified are left out:
+/// they can never become current.
 pub async fn largest_of_each_type(tx: &mut TenantTx, file: FileId) -> Result<Vec<JudgedVersion>, DbError> {
     let rows: Vec<JudgedRow> = statement(
         "judge versions",
+        // 5: error; one whose digest is known was available before, and may be once more
         "SELECT DISTINCT ON (mime_type, media_kind) version, mime_type, media_kind, size_bytes
          FROM versions WHERE tenant_id = {} AND file_id = {}
+           AND NOT (content_state = 5 AND sha256 = decode(repeat('00', 32), 'hex'))
          ORDER BY mime_type, media_kind, size_bytes DESC, version DESC",
     )
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())

@@ -19,6 +19,8 @@ pub struct FileUpdate {
     pub title: Option<String>,
     pub description: Option<String>,
     pub tags: Option<Vec<String>>,
+    /// Left out of the payload of an update that does not name it: so that a retry says what was said before there was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub category: Option<String>,
     pub metadata: Option<Map<String, Value>>,
     pub visibility: Option<Visibility>,

@@ -394,3 +394,24 @@ fn a_read_that_breaks_or_ends_early_says_nothing_about_the_bytes_and_is_tried_ag
         }
     });
 }
+
+#[test]
+fn a_file_whose_category_was_removed_before_the_end_gives_its_room_and_its_bytes_back() {
+    direct_test(|s| async move {
+        let (alice, ada) = (s.alice(), s.ada());
+        for size in SIZES {
+            let name = format!("texts_{size}");
+            ada.create_category(category(&name, Visibility::Owner)).await.unwrap();
+            let told = UploadSpec { category: name.clone(), ..sized("a.bin", size) };
+            let direct = alice.create_direct(told).await.unwrap();
+            let sent = s.send(&direct, &pattern(size)).await;
+            // As a removal that did not see the upload yet.
+            s.owner.run(&format!("UPDATE tenants SET policy = policy #- '{{categories,{name}}}'")).await;
+            let refused = alice.complete_direct(&direct.id, &sent).await.unwrap_err();
+            assert_eq!(violated_fields(&refused), ["spec.category"]);
+            assert_eq!(alice.quota().await.unwrap().reserved_bytes, 0);
+            assert_eq!(alice.upload_at(&direct.id).await.unwrap_err().code(), Code::NotFound);
+        }
+        assert!(s.store.list("", None, 10).await.unwrap().objects.is_empty());
+    });
+}

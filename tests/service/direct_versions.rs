@@ -302,3 +302,44 @@ fn a_first_version_that_nobody_has_verified_yet_is_overtaken_by_one_that_was() {
         assert_eq!(alice.read_version(&id, 1).await.unwrap(), b"one"[..]);
     });
 }
+
+#[test]
+fn a_verification_waits_for_whoever_has_its_file_before_it_touches_the_blob() {
+    direct_test(|s| async move {
+        let alice = s.alice();
+        let id = stored(&alice).await;
+        completed(&s, &alice, &id, b"two").await.unwrap();
+        // As somebody who purges: the file first, then its blobs.
+        let other = s.database.owner().await;
+        other.run("BEGIN; SELECT FROM files FOR UPDATE").await;
+        let verifying = tokio::spawn({
+            let s = s.clone();
+            async move { worker::due_jobs(&s.app).await }
+        });
+        let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'";
+        s.until("the verification waits", || async { s.owner.number(waiting).await > 0 }).await;
+        other.run("SELECT FROM blobs FOR UPDATE NOWAIT; COMMIT").await;
+        assert_eq!(verifying.await.unwrap(), 1);
+        assert_eq!(alice.read(&id).await.unwrap(), b"two"[..]);
+    });
+}
+
+#[test]
+fn a_version_that_is_verified_in_the_archive_moves_to_the_class_for_it() {
+    direct_test(|s| async move {
+        s.faults.give_classes();
+        let alice = s.alice();
+        let id = stored(&alice).await;
+        completed(&s, &alice, &id, b"two").await.unwrap();
+        s.owner.run("UPDATE jobs SET run_time = run_time + interval '1 hour'").await;
+        alice.archive(&id).await.unwrap();
+        while worker::round(&s.app).await > 0 {}
+        let archived = "SELECT count(*) FROM blobs WHERE storage_class = 2";
+        assert_eq!(s.owner.number(archived).await, 1, "what was verified before");
+        s.owner.run("UPDATE jobs SET run_time = run_time - interval '1 hour'").await;
+        while worker::round(&s.app).await > 0 {}
+        assert_eq!(s.owner.number(archived).await, 2);
+        alice.unarchive(&id).await.unwrap();
+        assert_eq!(alice.read(&id).await.unwrap(), b"two"[..]);
+    });
+}

@@ -6,18 +6,19 @@ use std::{future::Future, pin::pin, task::Poll};
 use strongroom::{
     app::storage::{settle_class::settle_class, status::status},
     domain::{
-        ids::TenantId,
+        ids::{BlobId, TenantId},
+        object_key::ObjectKey,
         storage_class::StorageClass::{self, Archive, Standard},
     },
     proto::v1::{self, CopyFileRequest, FileState},
     storage::{
-        StorageErrorKind,
+        ObjectStorage, PutOptions, StorageErrorKind,
         flaky::{Fault, Operation, Plan},
     },
     worker,
 };
 
-use crate::harness::{PART, Service, file_id, pattern, service_test, sha256, spec};
+use crate::harness::{PART, Service, file_id, pattern, service_test, service_test_with, sha256, spec};
 
 const JOBS: &str = "SELECT count(*) FROM jobs WHERE kind = 'settle_storage_class'";
 
@@ -336,4 +337,84 @@ fn a_file_that_is_purged_takes_its_bytes_along_from_whatever_class() {
         assert_nothing_is_left_over(&s).await;
         assert_eq!(objects(&s).await, 0);
     });
+}
+
+#[test]
+fn a_blob_that_goes_elsewhere_while_it_is_copied_is_looked_at_again() {
+    archiving_test(|s| async move {
+        let id = stored(&s, b"bytes").await;
+        s.alice().archive(&id).await.unwrap();
+        s.owner.run("DELETE FROM jobs").await;
+        let mut moving = pin!(settle_class(&s.app, tenant(&s).await, id.parse().unwrap()));
+        until(&mut moving, || s.faults.calls(Operation::Copy) == 1).await;
+        // As somebody who moves it to another place in the same class.
+        let key = ObjectKey::parse(&s.owner.texts("SELECT storage_key FROM blobs").await[0]).unwrap();
+        let other = key.anew(key.day(), BlobId::from_uuid(uuid::Uuid::from_u128(7))).unwrap();
+        s.faults.copy(&key, &other, &PutOptions::default()).await.unwrap();
+        s.owner.run(&format!("UPDATE blobs SET storage_key = '{other}'")).await;
+        moving.await.unwrap();
+        assert_eq!(classes(&s).await, [Standard]);
+        s.store.delete(&key).await.unwrap();
+        rounds(&s).await;
+        assert_eq!(classes(&s).await, [Archive]);
+        assert_nothing_is_left_over(&s).await;
+    });
+}
+
+#[test]
+fn a_version_with_a_provider_that_is_not_configured_does_not_keep_back_the_others() {
+    archiving_test(|s| async move {
+        let id = stored(&s, b"first").await;
+        s.alice().upload_version(&id, b"second").await.unwrap();
+        s.alice().archive(&id).await.unwrap();
+        let provider = s.owner.texts("SELECT DISTINCT provider FROM blobs").await.remove(0);
+        s.owner
+            .run("UPDATE blobs SET provider = 'gone' WHERE id = (SELECT min(id::text)::uuid FROM blobs)")
+            .await;
+        settle_class(&s.app, tenant(&s).await, id.parse().unwrap()).await.unwrap_err();
+        let archived = "SELECT count(*) FROM blobs WHERE storage_class = 2";
+        assert_eq!(s.owner.number(archived).await, 1);
+        s.owner.run(&format!("UPDATE blobs SET provider = '{provider}'")).await;
+        rounds(&s).await;
+        assert_eq!(classes(&s).await, [Archive, Archive]);
+    });
+}
+
+#[test]
+fn blobs_that_fail_do_not_keep_back_the_ones_behind_them() {
+    archiving_test(|s| async move {
+        let id = stored(&s, b"first").await;
+        for n in 0..24_u8 {
+            s.alice().upload_version(&id, &[n]).await.unwrap();
+        }
+        s.alice().archive(&id).await.unwrap();
+        let down = Fault::Before(StorageErrorKind::Unavailable);
+        s.faults.set_plan((1..=20).fold(Plan::new(), |plan, nth| plan.on(Operation::Copy, nth, down)));
+        settle_class(&s.app, tenant(&s).await, id.parse().unwrap()).await.unwrap_err();
+        let archived = "SELECT count(*) FROM blobs WHERE storage_class = 2";
+        assert_eq!(s.owner.number(archived).await, 5);
+        s.faults.set_plan(Plan::new());
+        rounds(&s).await;
+        assert_eq!(classes(&s).await, [Archive; 25]);
+    });
+}
+
+#[test]
+fn without_an_undelete_window_an_original_stays_for_those_who_read_it() {
+    service_test_with(
+        |config| config.retention.undelete_window_hours = 0,
+        |s| async move {
+            s.faults.give_classes();
+            let id = stored(&s, b"bytes").await;
+            s.alice().archive(&id).await.unwrap();
+            rounds(&s).await;
+            assert_eq!((classes(&s).await, objects(&s).await), (vec![Archive], 2));
+            s.clock.advance(chrono::Duration::minutes(59));
+            rounds(&s).await;
+            assert_eq!(objects(&s).await, 2);
+            s.clock.advance(chrono::Duration::minutes(2));
+            rounds(&s).await;
+            assert_eq!(objects(&s).await, 1);
+        },
+    );
 }

@@ -23,7 +23,9 @@ use strongroom::{
     worker,
 };
 
-use crate::harness::{PART, Service, file_id, service_test_with, spec, upload_messages};
+use crate::harness::{
+    PART, Service, Site, file_id, service_test_in, service_test_with, sha256, spec, upload_messages,
+};
 
 struct Silent;
 
@@ -410,5 +412,34 @@ fn the_status_tells_of_every_provider_that_is_configured_or_in_use() {
         let found = status(&s.db, &only_new).await.unwrap();
         let old = found.iter().find(|provider| provider.name == "old").unwrap();
         assert!(!old.is_reachable && old.problem.as_ref().unwrap().contains("not configured"), "{old:?}");
+    });
+}
+
+#[test]
+fn what_nobody_has_verified_yet_keeps_a_move_from_being_done_and_what_was_refused_is_told_of() {
+    let arrange = |site: &mut Site| {
+        site.has_urls = true;
+        old_and_new(&mut site.config);
+    };
+    service_test_in(None, arrange, |s| async move {
+        let alice = s.alice();
+        let mut ids = Vec::new();
+        for sha256 in [None, Some(sha256(b"other bytes"))] {
+            let declared = UploadSpec { size_bytes: Some(10), sha256, ..spec("a") };
+            let direct = alice.create_direct(declared).await.unwrap();
+            let sent = s.send(&direct, &content(10)).await;
+            ids.push(alice.complete_direct(&direct.id, &sent).await.unwrap().file.unwrap().id);
+        }
+        let report = move_to_new(&s).await;
+        assert!(!report.is_done(), "{report:?}");
+        assert_eq!((report.blobs, report.left_blobs, report.unverified, report.refused), (0, 0, 2, 0));
+        worker::due_jobs(&s.app).await;
+        let report = move_to_new(&s).await;
+        assert_eq!((report.blobs, report.left_blobs, report.unverified, report.refused), (1, 0, 0, 1));
+        assert!(report.is_done(), "{report:?}");
+        assert_eq!(alice.read(&ids[0]).await.unwrap(), content(10));
+        alice.purge(&ids[1]).await.unwrap();
+        let report = move_to_new(&s).await;
+        assert_eq!((report.refused, report.released), (0, 1));
     });
 }

@@ -2,9 +2,12 @@
 
 use futures::{SinkExt, channel::mpsc, future::join_all};
 use prost_types::FieldMask;
-use strongroom::proto::v1::{
-    Category, EntityRef, File, FileEventKind, FileFilter, FileSizeLimits, ListFilesRequest, MediaKind, Quota,
-    UpdateFileRequest, UploadSpec, Visibility,
+use strongroom::{
+    proto::v1::{
+        Category, EntityRef, File, FileEventKind, FileFilter, FileSizeLimits, ListFilesRequest, MediaKind,
+        Quota, UpdateFileRequest, UploadSpec, Visibility,
+    },
+    worker,
 };
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
@@ -12,8 +15,8 @@ use tonic_types::StatusExt;
 use crate::{
     categories::category,
     harness::{
-        Caller, PART, Service, chunk, file_id, finish, reason, service_test, service_test_with, spec,
-        spec_message, violated_fields,
+        Caller, PART, Service, chunk, direct_test, file_id, finish, pattern, reason, service_test,
+        service_test_with, sha256, spec, spec_message, violated_fields,
     },
 };
 
@@ -37,6 +40,17 @@ impl Caller {
 async fn stored(caller: &Caller, name: &str, category: &str, data: &[u8]) -> String {
     let told = UploadSpec { category: category.to_owned(), ..spec(name) };
     file_id(&caller.upload(told, data).await.unwrap())
+}
+
+/// A category that takes nothing but these types.
+async fn create_taking(s: &Service, name: &str, types: &[&str]) {
+    let types = types.iter().map(|taken| (*taken).to_owned()).collect();
+    s.ada().create_category(Category { types, ..category(name, Visibility::Owner) }).await.unwrap();
+}
+
+/// A version whose bytes go to URLs.
+fn direct_version(id: &str, size: usize) -> UploadSpec {
+    UploadSpec { file_id: id.to_owned(), size_bytes: Some(size as i64), ..UploadSpec::default() }
 }
 
 /// A lesson of the teacher's, for class 7a.
@@ -388,5 +402,61 @@ fn no_file_moves_into_a_category_that_is_being_removed() {
             (Code::InvalidArgument, vec!["file.category".into()])
         );
         assert_eq!(alice.get(&id).await.unwrap().category, "report");
+    });
+}
+
+#[test]
+fn a_direct_version_that_its_category_ceased_to_take_gives_its_room_and_its_bytes_back() {
+    direct_test(|s| async move {
+        let alice = s.alice();
+        create_taking(&s, "pictures", &["image/png"]).await;
+        for size in [1_000, 2 * PART + 7] {
+            let id = stored(&alice, "a", "report", PNG).await;
+            let direct = alice.create_direct(direct_version(&id, size)).await.unwrap();
+            let sent = s.send(&direct, &pattern(size)).await;
+            alice.recategorize(&id, "pictures").await.unwrap();
+            let refused = alice.complete_direct(&direct.id, &sent).await.unwrap_err();
+            assert_eq!(violated_fields(&refused), ["spec.file_id"]);
+            assert_eq!(alice.quota().await.unwrap().reserved_bytes, 0);
+            assert_eq!(alice.upload_at(&direct.id).await.unwrap_err().code(), Code::NotFound);
+        }
+        assert_eq!(s.store.list("", None, 10).await.unwrap().objects.len(), 2, "the files");
+        assert!(s.store.list_multiparts("", None, 10).await.unwrap().multiparts.is_empty());
+    });
+}
+
+#[test]
+fn a_version_on_its_way_does_not_mind_a_category_that_takes_the_same_by_other_words() {
+    direct_test(|s| async move {
+        let alice = s.alice();
+        create_taking(&s, "same", &["image/png", "text/plain"]).await;
+        let types =
+            "UPDATE tenants SET policy = jsonb_set(policy, '{types}', '[\"text/plain\", \"image/png\"]')";
+        let id = stored(&alice, "a.txt", "report", b"one").await;
+        let direct = alice.create_direct(direct_version(&id, 3)).await.unwrap();
+        let sent = s.send(&direct, b"two").await;
+        s.owner.run(types).await;
+        alice.recategorize(&id, "same").await.unwrap();
+        alice.complete_direct(&direct.id, &sent).await.unwrap();
+        worker::due_jobs(&s.app).await;
+        assert_eq!(alice.read(&id).await.unwrap(), b"two"[..]);
+    });
+}
+
+#[test]
+fn a_version_that_was_refused_does_not_keep_its_file_where_it_is() {
+    direct_test(|s| async move {
+        let alice = s.alice();
+        create_taking(&s, "pictures", &["image/png"]).await;
+        let id = stored(&alice, "a", "report", PNG).await;
+        let told = UploadSpec { sha256: Some(sha256(b"other")), ..direct_version(&id, 5) };
+        let direct = alice.create_direct(told).await.unwrap();
+        let sent = s.send(&direct, b"texts").await;
+        alice.complete_direct(&direct.id, &sent).await.unwrap();
+        let refused = alice.recategorize(&id, "pictures").await.unwrap_err();
+        assert_eq!(violated_fields(&refused), ["file.category"], "it may become current yet");
+        worker::due_jobs(&s.app).await;
+        assert_eq!(alice.recategorize(&id, "pictures").await.unwrap().category, "pictures");
+        alice.delete_version(&id, 2).await.unwrap();
     });
 }

@@ -1,8 +1,8 @@
 //! Moves a file to another category, as a part of its update.
 //!
 //! *What is taken.* What the new category would not take as an upload, it does not take as a move: the types of all versions
-//! are judged, because each of them can become current again, and their sizes by the limits of their kinds. Categories
-//! prescribe no retention, so none changes.
+//! are judged that can become current, now or again, and their sizes by the limits of their kinds. Categories prescribe no
+//! retention, so none changes.
 //!
 //! *Who may.* Whoever may update the file. Where every member may, a member who is neither its owner nor an admin may not move
 //! it where more people see it, by role or by class: it would be a way around the owner's word. Nor where the member does not

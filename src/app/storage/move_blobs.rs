@@ -86,6 +86,10 @@ pub struct Report {
     pub is_cut_short: bool,
     /// Blobs that were still there at the end: what failed, and what came meanwhile.
     pub left_blobs: u64,
+    /// Blobs whose bytes nobody has verified yet; they can be moved once that is done.
+    pub unverified: u64,
+    /// Blobs whose bytes were refused when they were verified. They stay where they are until somebody deletes their versions.
+    pub refused: u64,
     /// Uploads to there that had not ended; each may become one more blob.
     pub open_uploads: u64,
     /// New bytes go to the provider that is moved away from.
@@ -141,8 +145,11 @@ impl Move {
         let mut report = Report { is_dry_run: options.is_dry_run, is_written_to, ..Report::default() };
         self.move_all(options, from.as_ref(), to.as_ref(), &mut report, progress).await?;
         let mut tx = self.db.system_tx().await?;
-        // The uploads first: one that becomes a blob in between is counted twice rather than not at all.
+        // In the order in which an upload becomes a blob that can be moved: one that does in between is counted twice rather
+        // than not at all.
         report.open_uploads = uploads::count_open(&mut tx, &options.from).await?;
+        let undigested = blobs::count_undigested(&mut tx, &options.from).await?;
+        (report.unverified, report.refused) = (undigested.unverified, undigested.refused);
         report.left_blobs = blobs::count_movable(&mut tx, &options.from).await?;
         report.released = blobs::count_released(&mut tx, &options.from).await?;
         tx.commit().await?;
@@ -222,7 +229,8 @@ impl Report {
     /// Whether nothing is left to do: nothing failed, and nothing remains or is about to come. Until new bytes go elsewhere,
     /// that holds for the moment.
     pub fn is_done(&self) -> bool {
-        self.failures.is_empty() && (self.is_dry_run || (self.left_blobs, self.open_uploads) == (0, 0))
+        let remaining = self.left_blobs + self.unverified + self.open_uploads;
+        self.failures.is_empty() && (self.is_dry_run || remaining == 0)
     }
 
     fn count(&mut self, owned: &TenantBlob, outcome: Result<Outcome, Error>) {

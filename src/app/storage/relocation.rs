@@ -2,9 +2,9 @@
 //! common.
 //!
 //! The object is made under a fresh key, compared with the blob's row, and then one compare-and-set points the row to it. What
-//! is interrupted leaves the row as it was. The original stays for the undelete window, for readers that have it open and for
-//! a database that is restored to an hour ago. Every object without a blob, the copy before and the original after, has its
-//! row in `stray_objects`: a crash at any point leaves nothing that nobody removes.
+//! is interrupted leaves the row as it was. The original stays for the undelete window, and for an hour at least: for readers
+//! that have it open, and for a database that is restored to an hour ago. Every object without a blob, the copy before and the
+//! original after, has its row in `stray_objects`: a crash at any point leaves nothing that nobody removes.
 
 use crate::{
     app::{Error, integrity::fsck::sums},
@@ -26,6 +26,9 @@ use crate::{
 
 /// How long a copy may take; one that takes longer is removed and made again.
 const COPY_HOURS: u32 = 24;
+
+/// How long an original stays at least, for downloads that have it open.
+const READERS_HOURS: u32 = 1;
 
 /// What to relocate with.
 pub(super) struct Relocation<'a> {
@@ -126,7 +129,8 @@ impl Relocation<'_> {
             key: blob.key.clone(),
             may_be_unfinished: false,
         };
-        stray_objects::insert(&mut tx, &original, self.undelete_window_hours).await?;
+        let hours = self.undelete_window_hours.max(READERS_HOURS);
+        stray_objects::insert(&mut tx, &original, hours).await?;
         let details = serde_json::json!({
             "blob": blob.id, "from": blob.provider, "to": target.provider, "storage_class": class.of_object(),
         });

@@ -47,8 +47,8 @@ async fn enqueue(app: &App, tx: &mut TenantTx, file: FileId) -> Result<(), DbErr
     jobs::enqueue(tx, app.ids.as_ref(), &Job::SettleStorageClass { file }, Unless::Queued(&key)).await
 }
 
-/// Moves the bytes of a file that are in another class than they are to be; a file that is gone has none. One blob that fails
-/// does not keep back the others.
+/// Moves the bytes of a file that are in another class than they are to be; a file that is gone has none. Blobs that fail do
+/// not keep back the others.
 ///
 /// # Errors
 /// When store or database do not answer, or a copy is not what the row says: the job is tried again.
@@ -56,21 +56,32 @@ pub async fn settle_class(app: &App, tenant: TenantId, file: FileId) -> Result<(
     let mut tx = app.db.system_tx().await?;
     let held = storage_classes::of_file(&mut tx, tenant, file).await?;
     tx.commit().await?;
-    let mut unsettled: Vec<(ClassedBlob, &dyn ObjectStorage)> = Vec::new();
-    for classed in held.into_iter().filter(|classed| classed.movable.owned.blob.class != classed.wanted) {
-        let store = app.stores.of(&classed.movable.owned.blob.provider)?.as_ref();
-        if classed.wanted == StorageClass::Standard || store.capabilities().storage_classes {
-            unsettled.push((classed, store));
-        }
-    }
-    let has_more = unsettled.len() > BLOBS_PER_JOB;
-    let mut failed = None;
-    for (classed, store) in unsettled.into_iter().take(BLOBS_PER_JOB) {
+    let unsettled = held.into_iter().filter(|classed| classed.movable.owned.blob.class != classed.wanted);
+    let (mut moved, mut is_unsettled, mut failed) = (0, false, None);
+    for classed in unsettled {
         let key = classed.movable.owned.blob.key.clone();
+        let store = match app.stores.of(&classed.movable.owned.blob.provider) {
+            Ok(store) => store.as_ref(),
+            Err(unknown) => {
+                tracing::info!(%tenant, %key, error = %unknown, "move blob to its storage class");
+                failed = Some(unknown.into());
+                continue;
+            }
+        };
+        if classed.wanted == StorageClass::Archive && !store.capabilities().storage_classes {
+            continue;
+        }
+        // Once one has failed, the rest is not left to the next attempt: that is far, and it begins with what failed.
+        if moved == BLOBS_PER_JOB && failed.is_none() {
+            is_unsettled = true;
+            break;
+        }
         match settle(app, &classed, store).await {
-            Ok(Outcome::Moved) => {}
+            Ok(Outcome::Moved) => moved += 1,
             Ok(Outcome::Overtaken) => {
-                tracing::info!(%tenant, %key, "a blob was purged, moved or wanted otherwise meanwhile")
+                tracing::info!(%tenant, %key, "a blob was purged, moved or wanted otherwise meanwhile");
+                // Where it is now, it may be in the wrong class as well.
+                is_unsettled = true;
             }
             Err(error) => {
                 tracing::info!(%tenant, %key, %error, "move blob to its storage class");
@@ -80,12 +91,12 @@ pub async fn settle_class(app: &App, tenant: TenantId, file: FileId) -> Result<(
     }
     match failed {
         Some(error) => Err(error),
-        None if has_more => ask_again(app, tenant, file).await,
+        None if is_unsettled => ask_again(app, tenant, file).await,
         None => Ok(()),
     }
 }
 
-/// The rest, when others have had their turn.
+/// For the rest, when others have had their turn.
 async fn ask_again(app: &App, tenant: TenantId, file: FileId) -> Result<(), Error> {
     let mut tx = app.db.tenant_tx(tenant, &Viewer::system()).await?;
     let asked = enqueue(app, &mut tx, file).await;

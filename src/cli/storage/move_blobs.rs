@@ -105,8 +105,20 @@ fn table(report: &Report, options: &MoveOptions) -> Result<String, Failure> {
         let (released, from) = (report.released, &options.from);
         writeln!(table, "{released} purged files stay with `{from}` until their undelete window has passed")?;
     }
+    if report.unverified > 0 {
+        let (unverified, from) = (report.unverified, &options.from);
+        writeln!(
+            table,
+            "{unverified} files that no worker has verified yet stay with `{from}` until one has"
+        )?;
+    }
+    if report.refused > 0 {
+        let (refused, from) = (report.refused, &options.from);
+        writeln!(table, "{refused} refused uploads stay with `{from}` until their versions are deleted")?;
+    }
     if !report.is_dry_run {
-        let (files, uploads, from) = (report.left_blobs, report.open_uploads, &options.from);
+        let (files, uploads, from) =
+            (report.left_blobs + report.unverified, report.open_uploads, &options.from);
         write!(table, "{files} files and {uploads} open uploads remain with `{from}`")?;
         writeln!(table, "{}", if files + uploads > 0 { "; run it again until 0 remain" } else { "" })?;
     }

@@ -70,29 +70,43 @@ pub(in crate::app::uploads) async fn complete_direct(
         options: PutOptions::of_blob(caller.tenant_id(), Some(&caller.actor.id)),
         is_version: stored.spec.file.is_some(),
     };
-    let committed = async {
+    let looked = async {
         assemble(&stored, &target, size_bytes, &completion.parts).await?;
-        let (content, sniffed) = look(&stored.spec, &target, size_bytes, &limits).await?;
-        let verification = Some(Verification { id: JobId::from_uuid(app.ids.uuid()), sha256, sniffed });
-        let finished = FinishedUpload { verification, ..file_of(app, caller, &stored, &target, content) };
-        let committed = app.commits.submit(caller.tenant_id(), finished).await;
-        committed.unwrap_or_else(|lost| Err(Error::OutcomeUnknown(lost.into())))
+        look(&stored.spec, &target, size_bytes, &limits).await
+    };
+    let (committed, is_hopeless) = match looked.await {
+        Ok((content, sniffed)) => {
+            let verification = Some(Verification { id: JobId::from_uuid(app.ids.uuid()), sha256, sniffed });
+            let finished = FinishedUpload { verification, ..file_of(app, caller, &stored, &target, content) };
+            let committed = app.commits.submit(caller.tenant_id(), finished).await;
+            let committed = committed.unwrap_or_else(|lost| Err(Error::OutcomeUnknown(lost.into())));
+            let is_hopeless =
+                matches!(committed, Err(Error::NotFound(_) | Error::NotAllowed(_) | Error::Invalid(_)));
+            (committed, is_hopeless)
+        }
+        // The client may send what is missing, or something else.
+        Err(error) => (Err(error), false),
+    };
+    match is_hopeless {
+        true => abandon(app, caller, &stored, &target).await,
+        false => clear_behind(&stored, target, &committed).await,
     }
-    .await;
-    clear_behind(app, caller, &stored, target, &committed).await;
     committed.map(|committed| uploaded(committed.answer))
 }
 
+/// Gives up what can never become a file: the one that it is a version of is gone, or not the caller's to change any more, or
+/// its category is another or none.
+async fn abandon(app: &App, caller: &Caller, stored: &StoredUpload, target: &Target) {
+    let multipart = MultipartId::new(stored.multipart_id.as_str());
+    let left = Left::of(caller.tenant_id(), stored, &multipart);
+    if let Err(error) = give_up(app, target.store.as_ref(), left).await {
+        tracing::warn!(upload = %stored.lease.id, %error, "give up direct upload");
+    }
+}
+
 /// What became a file leaves nothing where it was sent to; what did not, no copy that nobody will ask for: the next attempt
-/// makes its own. What can never become a file, because the one that it is a version of is gone or not the caller's to change
-/// any more, is given up.
-async fn clear_behind(
-    app: &App,
-    caller: &Caller,
-    stored: &StoredUpload,
-    target: Target,
-    committed: &Result<Committed, Error>,
-) {
+/// makes its own.
+async fn clear_behind(stored: &StoredUpload, target: Target, committed: &Result<Committed, Error>) {
     match (committed, stored.staging_key.clone()) {
         (Ok(committed), Some(staging_key)) => {
             if committed.is_replay {
@@ -100,13 +114,6 @@ async fn clear_behind(
             }
             // What a URL that is still alive writes there later is swept.
             remove_object(&Target { key: staging_key, ..target }).await;
-        }
-        (Err(Error::NotFound(_) | Error::NotAllowed(_)), _) => {
-            let multipart = MultipartId::new(stored.multipart_id.as_str());
-            let left = Left::of(caller.tenant_id(), stored, &multipart);
-            if let Err(error) = give_up(app, target.store.as_ref(), left).await {
-                tracing::warn!(upload = %stored.lease.id, %error, "give up direct upload");
-            }
         }
         // It may be a file.
         (Err(Error::OutcomeUnknown(_)), _) => {}

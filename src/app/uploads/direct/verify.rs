@@ -11,6 +11,7 @@ use crate::{
     app::{
         App, Error,
         integrity::damage::{Suspicion, confirm},
+        storage::settle_class,
         tenants::system_caller,
     },
     db::{
@@ -24,7 +25,7 @@ use crate::{
     domain::{
         checksum::{Crc64, Crc64Hasher},
         digest::{Digest, Hasher},
-        file::{ContentState, StateReason},
+        file::{ContentState, File, StateReason},
         ids::{FileId, TenantId},
     },
     media::sniff::{SNIFF_BYTES_MAX, sniff},
@@ -71,7 +72,7 @@ pub async fn verify(
     };
     let trash_counts = system_caller(app, tenant).await?.tenant.policy.trash.counts_against_quota;
     let mut tx = app.db.tenant_tx(tenant, &Viewer::system()).await?;
-    let concluded = conclude(&mut tx, file, &stored, verified, trash_counts).await;
+    let concluded = conclude(app, &mut tx, (file, &stored), verified, trash_counts).await;
     if !tx.finish(concluded).await? {
         tracing::info!(%tenant, %file, version, "a direct upload was verified or purged meanwhile");
     }
@@ -79,39 +80,52 @@ pub async fn verify(
 }
 
 async fn conclude(
+    app: &App,
     tx: &mut TenantTx,
-    file: FileId,
-    stored: &StoredVersion,
+    (file, stored): (FileId, &StoredVersion),
     verified: Result<Read, StateReason>,
     trash_counts: bool,
 ) -> Result<bool, Error> {
-    if let Ok(read) = &verified {
+    let sha256 = verified.as_ref().map(|read| read.sha256).map_err(|reason| *reason);
+    let is_concluded = verifications::conclude(tx, (file, stored.version), sha256).await?;
+    if let (true, Ok(read)) = (is_concluded, verified) {
+        // Behind the lock of the file, as everywhere: whoever purges it locks it before its blobs.
         verifications::record_sums(tx, &stored.blob, read.sha256, read.crc64nvme).await?;
-    }
-    let is_available = verified.is_ok();
-    let place = (file, stored.version);
-    let is_concluded = verifications::conclude(tx, place, verified.map(|read| read.sha256)).await?;
-    if is_concluded && is_available {
-        make_current(tx, file, stored, trash_counts).await?;
+        if let Some(found) = files::get_for_update(tx, file).await? {
+            make_available(app, tx, (found.file, stored), trash_counts).await?;
+        }
     }
     Ok(is_concluded)
+}
+
+/// Brings an available version to where its file is: into the class of the archive, for one that was archived meanwhile, and
+/// to the place of the current one.
+async fn make_available(
+    app: &App,
+    tx: &mut TenantTx,
+    (file, stored): (File, &StoredVersion),
+    trash_counts: bool,
+) -> Result<(), Error> {
+    if file.archive_time.is_some() {
+        // The job that the archiving asked for left these bytes alone.
+        settle_class::ask(app, tx, file.id).await?;
+    }
+    make_current(tx, file, stored, trash_counts).await
 }
 
 /// Makes an available version the current one, unless it is, or a later one is. Its bytes were charged when it was committed;
 /// its file is counted under its kind from here on.
 async fn make_current(
     tx: &mut TenantTx,
-    file: FileId,
+    before: File,
     stored: &StoredVersion,
     trash_counts: bool,
 ) -> Result<(), Error> {
-    let Some(found) = files::get_for_update(tx, file).await? else { return Ok(()) };
-    let before = found.file;
     if stored.version <= before.version {
         return Ok(());
     }
-    let after = files::set_current(tx, file, stored.version, &stored.created_by).await?;
-    file_readers::set_size(tx, file, after.size_bytes).await?;
+    let after = files::set_current(tx, before.id, stored.version, &stored.created_by).await?;
+    file_readers::set_size(tx, before.id, after.size_bytes).await?;
     let is_counted = before.trash.is_none() || trash_counts;
     if is_counted && before.media_kind != after.media_kind {
         let mut delta = UsageDelta::default();
