@@ -2,6 +2,7 @@
 
 use std::{future::Future, io::Cursor, time::Duration};
 
+use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use strongroom::{
     client::Client,
@@ -21,7 +22,7 @@ fn endpoint() -> String {
         .expect("STRONGROOM_TEST_MOTO_ENDPOINT is not set: run through scripts/with-moto")
 }
 
-/// A site whose bytes go to moto, where originals are removed as soon as they may be.
+/// A site whose bytes go to moto, where an original stays for the hour that whoever reads it may have, and not longer.
 async fn site() -> Site {
     Site::new("archive").await.set_all(vec![
         ("STRONGROOM_STORAGE__PROVIDER", "bucket".to_owned()),
@@ -69,6 +70,12 @@ async fn told(client: &Client, id: &str) -> StorageClass {
     client.list_file_versions(request).await.unwrap().versions[0].storage_class()
 }
 
+/// An hour later, nobody reads an original any more.
+async fn let_originals_go(site: &Site) {
+    let mut owner = AsyncPgConnection::establish(&site.database.superuser_url()).await.unwrap();
+    owner.batch_execute("UPDATE stray_objects SET delete_after = now()").await.unwrap();
+}
+
 /// Asks until the answer is yes.
 async fn until<F: Future<Output = bool>>(what: &str, is_so: impl Fn() -> F) {
     let asked = async { while !is_so().await {} };
@@ -91,6 +98,7 @@ async fn archived_bytes_are_in_the_class_of_the_store_for_them_and_come_back_fro
     let archive = ArchiveFileRequest { file_id: id.clone(), ..ArchiveFileRequest::default() };
     client.archive_file(archive).await.unwrap();
     until("it is in the archive", || async { told(&client, &id).await == StorageClass::Archive }).await;
+    let_originals_go(&site).await;
     until("its original is gone", || async { classes(&store).await == ["GLACIER_IR"] }).await;
     let (code, status) = site.run(&["storage", "status", "--json"]).await;
     let bucket = status.as_array().unwrap().iter().find(|provider| provider["name"] == "bucket").unwrap();
@@ -101,6 +109,7 @@ async fn archived_bytes_are_in_the_class_of_the_store_for_them_and_come_back_fro
     let unarchive = UnarchiveFileRequest { file_id: id.clone(), ..UnarchiveFileRequest::default() };
     client.unarchive_file(unarchive).await.unwrap();
     until("it is back", || async { told(&client, &id).await == StorageClass::Standard }).await;
+    let_originals_go(&site).await;
     until("nothing is left in the archive", || async { classes(&store).await == ["STANDARD"] }).await;
     let mut read = Vec::new();
     let wanted = DownloadFileRequest { file_id: id, ..DownloadFileRequest::default() };
