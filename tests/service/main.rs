@@ -64,6 +64,7 @@ mod upload_retries;
 mod upload_streams;
 mod versions;
 mod watch;
+mod watch_own_writes;
 mod webhook_guards;
 mod webhook_rounds;
 mod webhooks;
