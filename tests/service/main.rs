@@ -43,6 +43,7 @@ mod quota;
 mod resume;
 mod resume_ends;
 mod resume_parts;
+mod retries;
 mod rounds;
 mod schedules;
 mod storage_class;
