@@ -59,6 +59,8 @@ sql_enum! {
         ResumeTenant = 55 => "ResumeTenant",
         /// DeleteTenant
         DeleteTenant = 56 => "DeleteTenant",
+        /// UpdateTenant
+        UpdateTenant = 57 => "UpdateTenant",
         /// CreateWebhook
         CreateWebhook = 30 => "CreateWebhook",
         /// UpdateWebhook

@@ -169,6 +169,15 @@ pub async fn created_by(
     .transpose()
 }
 
+/// The record of the transaction's tenant.
+pub async fn get_own(tx: &mut TenantTx) -> Result<TenantRecord, DbError> {
+    let sql = format!("SELECT {COLUMNS} FROM tenants WHERE id = {{}}");
+    let tenant = tx.tenant().as_uuid();
+    let row: RecordRow =
+        statement("read own tenant record", sql).bind::<SqlUuid, _>(tenant).one(tx.connection()?).await?;
+    row.read()
+}
+
 /// The record of the transaction's tenant, locked until the transaction ends.
 pub async fn get_for_update(tx: &mut TenantTx) -> Result<TenantRecord, DbError> {
     let sql = format!("SELECT {COLUMNS} FROM tenants WHERE id = {{}} FOR NO KEY UPDATE");

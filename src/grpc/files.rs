@@ -301,6 +301,7 @@ impl FileService for Files {
             let asked = convert::id::transfer(request)?;
             let transferred = transfer_ownership(&self.app, &caller, asked).await?;
             Ok(TransferOwnershipResponse {
+                event_position: position(transferred.event),
                 transferred_file_count: transferred.file_count,
                 remaining_file_count: transferred.remaining_file_count,
                 remaining_bytes: transferred.remaining_bytes,
@@ -386,7 +387,11 @@ impl FileService for Files {
         let (caller, request) = caller(request)?;
         answer(&caller.origin, async {
             let copied = copy(&self.app, &caller, convert::version::copy(request)?).await?;
-            Ok(CopyFileResponse { file: Some(full(copied.value)), quota: Some(state(copied.quota)) })
+            Ok(CopyFileResponse {
+                event_position: position(copied.event),
+                file: Some(full(copied.value)),
+                quota: Some(state(copied.quota)),
+            })
         })
         .await
     }
@@ -399,8 +404,11 @@ impl FileService for Files {
         answer(&caller.origin, async {
             let (ids, request_id) = convert::id::batch_change(&request.file_ids, &request.request_id)?;
             let deleted = batch_delete(&self.app, &caller, ids, request_id).await?;
-            let files = deleted.value.into_iter().map(basic).collect();
-            Ok(BatchDeleteFilesResponse { files, quota: Some(state(deleted.quota)) })
+            Ok(BatchDeleteFilesResponse {
+                event_position: position(deleted.event),
+                files: deleted.value.into_iter().map(basic).collect(),
+                quota: Some(state(deleted.quota)),
+            })
         })
         .await
     }
@@ -414,7 +422,11 @@ impl FileService for Files {
             let (file, request_id) = convert::id::change(&request.file_id, &request.request_id)?;
             let request = HoldRequest { file, reason: request.reason, request_id };
             let held = set_hold(&self.app, &caller, request).await?;
-            Ok(SetLegalHoldResponse { file: Some(full(held.value)), quota: Some(state(held.quota)) })
+            Ok(SetLegalHoldResponse {
+                event_position: position(held.event),
+                file: Some(full(held.value)),
+                quota: Some(state(held.quota)),
+            })
         })
         .await
     }
@@ -428,8 +440,11 @@ impl FileService for Files {
             let (file, request_id) = convert::id::change(&request.file_id, &request.request_id)?;
             let request = HoldRequest { file, reason: request.reason, request_id };
             let released = release_hold(&self.app, &caller, request).await?;
-            let quota = Some(state(released.quota));
-            Ok(ReleaseLegalHoldResponse { file: Some(full(released.value)), quota })
+            Ok(ReleaseLegalHoldResponse {
+                event_position: position(released.event),
+                file: Some(full(released.value)),
+                quota: Some(state(released.quota)),
+            })
         })
         .await
     }
@@ -453,8 +468,11 @@ impl FileService for Files {
         let (caller, request) = caller(request)?;
         answer(&caller.origin, async {
             let restored = restore_version(&self.app, &caller, convert::version::restore(request)?).await?;
-            let quota = Some(state(restored.quota));
-            Ok(RestoreFileVersionResponse { file: Some(full(restored.value)), quota })
+            Ok(RestoreFileVersionResponse {
+                event_position: position(restored.event),
+                file: Some(full(restored.value)),
+                quota: Some(state(restored.quota)),
+            })
         })
         .await
     }
@@ -467,8 +485,11 @@ impl FileService for Files {
         answer(&caller.origin, async {
             let (version, request_id) = convert::version::delete(&request)?;
             let deleted = delete_version(&self.app, &caller, version, request_id).await?;
-            let quota = Some(state(deleted.quota));
-            Ok(DeleteFileVersionResponse { file: Some(full(deleted.value)), quota })
+            Ok(DeleteFileVersionResponse {
+                event_position: position(deleted.event),
+                file: Some(full(deleted.value)),
+                quota: Some(state(deleted.quota)),
+            })
         })
         .await
     }

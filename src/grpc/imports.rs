@@ -160,8 +160,9 @@ impl Report {
         };
         let mut result = ImportResult { object_key, url, legacy_id, ..ImportResult::default() };
         let (outcome, count) = match outcome {
-            Ok(Outcome::Imported(id)) => {
+            Ok(Outcome::Imported(id, event)) => {
                 result.file_id = id.to_string();
+                result.event_position = event.to_string();
                 (ImportOutcome::Imported, &mut self.summary.imported_count)
             }
             Ok(Outcome::AlreadyImported(id)) => {

@@ -15,11 +15,10 @@ use super::{
 };
 use crate::{
     app::{
-        App, Principal,
-        quotas::update::update as update_quota,
+        App,
         tenants::{
             create::create, delete::delete, export::export, get::get, list::list, resume::resume,
-            suspend::suspend,
+            suspend::suspend, update::update,
         },
     },
     proto::admin::v1::{
@@ -84,11 +83,9 @@ impl TenantService for Tenants {
         let (operator, request) = operator(request)?;
         answer(&operator.origin, async {
             let (id, change) = convert::tenant::update(&request)?;
-            let principal = Principal::Operator(operator.clone());
-            let quota = update_quota(&self.0, &principal, Some(id), change).await?;
-            let record = get(&self.0, &operator, id).await?;
-            let quota = Some(convert::quota::quota(&quota));
-            Ok(UpdateTenantResponse { tenant: Some(tenant(record)), quota })
+            let updated = update(&self.0, &operator, id, change).await?;
+            let quota = Some(convert::quota::quota(&updated.quota));
+            Ok(UpdateTenantResponse { tenant: Some(tenant(updated.tenant)), quota })
         })
         .await
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use futures::stream;
 use prost::Message;
-use prost_types::FileDescriptorSet;
+use prost_types::{DescriptorProto, FileDescriptorSet};
 use strongroom::{
     domain::caller::Role,
     grpc::auth::access::{Access, TABLE},
@@ -485,4 +485,21 @@ fn every_change_takes_a_request_id() {
         seen.insert(method.name());
     }
     assert!(READS.iter().chain(&SAME_BY_THEMSELVES).all(|name| seen.contains(name)), "{seen:?}");
+}
+
+/// Answers that tell where the event of their change stands, though they carry no quota.
+const TELLS_ITS_EVENT: [&str; 2] = ["TransferOwnershipResponse", "ImportResult"];
+
+#[test]
+fn every_answer_to_a_change_of_files_tells_where_its_event_stands() {
+    let set = FileDescriptorSet::decode(proto::DESCRIPTOR_SET).unwrap();
+    let files = set.file.iter().find(|file| file.name().ends_with("v1/file_service.proto")).unwrap();
+    let has = |message: &DescriptorProto, end: &str| {
+        message.field.iter().any(|field| field.type_name().ends_with(end) || field.name() == end)
+    };
+    let changes =
+        |message: &&DescriptorProto| has(message, ".QuotaState") || TELLS_ITS_EVENT.contains(&message.name());
+    let tells = |message: &DescriptorProto| (message.name().to_owned(), has(message, "event_position"));
+    let told: Vec<_> = files.message_type.iter().filter(changes).map(tells).collect();
+    assert!(told.len() >= 16 && told.iter().all(|(_, tells)| *tells), "{told:?}");
 }

@@ -70,8 +70,10 @@ fn an_object_becomes_a_file_with_the_past_that_its_item_tells() {
             spec: Some(spec),
             ..key("users/7/photo.bin")
         };
+        let mut watcher = ada.watch().await;
         let report = ada.import("old", false, [item]).await.unwrap();
         let [result] = results(&report).try_into().unwrap();
+        assert_eq!(watcher.event().await.position, result.event_position, "it can be waited for");
         assert_eq!((result.outcome(), result.legacy_id.as_str()), (ImportOutcome::Imported, "42"));
         assert_eq!(result.object_key, "users/7/photo.bin");
         assert_eq!(summary(&report), ImportSummary { imported_count: 1, ..ImportSummary::default() });
@@ -108,6 +110,7 @@ fn a_prefix_is_imported_object_by_object_and_a_second_run_imports_nothing_twice(
 
         let again = ada.import("old", false, [prefix("")]).await.unwrap();
         assert_eq!(summary(&again).already_imported_count, 3);
+        assert!(results(&again).iter().all(|result| result.event_position.is_empty()), "{again:?}");
         for result in results(&again) {
             assert_eq!(result.outcome(), ImportOutcome::AlreadyImported);
             let before = imported.iter().find(|before| before.object_key == result.object_key).unwrap();

@@ -3,8 +3,7 @@
 use std::collections::BTreeSet;
 
 use strongroom::proto::v1::{
-    DeleteFileRequest, EntityRef, File, FileEventKind as Kind, PurgeFileRequest, UploadSpec, Visibility,
-    WatchFilesRequest, WatchFilter,
+    EntityRef, File, FileEventKind as Kind, UploadSpec, Visibility, WatchFilesRequest, WatchFilter,
 };
 use tonic::Code;
 use tonic_types::StatusExt;
@@ -17,7 +16,7 @@ fn private(name: &str) -> UploadSpec {
     UploadSpec { visibility: Visibility::Owner.into(), ..spec(name) }
 }
 
-async fn uploaded(caller: &Caller, spec: UploadSpec) -> String {
+pub(crate) async fn uploaded(caller: &Caller, spec: UploadSpec) -> String {
     file_id(&caller.upload(spec, b"x").await.unwrap())
 }
 
@@ -68,43 +67,6 @@ fn an_event_shows_its_file_as_it_is_now() {
         let mut again = s.bob().watch_from(&begun).await.unwrap();
         let created = again.event().await;
         assert_eq!((created.kind(), created.file.unwrap().name), (Kind::Created, "b".to_owned()));
-    });
-}
-
-#[test]
-fn a_write_of_ones_own_can_be_waited_for() {
-    service_test(|s| async move {
-        let (alice, mut watcher) = (s.alice(), s.alice().watch().await);
-        let answer = alice.upload(spec("a"), b"x").await.unwrap();
-        let event = watcher.event().await;
-        assert_eq!((&event.position, &event.file_id), (&answer.event_position, &file_id(&answer)));
-
-        let request = DeleteFileRequest { file_id: file_id(&answer), request_id: String::new() };
-        let deleted = alice.files.clone().delete_file(request.clone()).await.unwrap().into_inner();
-        assert_eq!(watcher.event().await.position, deleted.event_position);
-        let again = alice.files.clone().delete_file(request).await.unwrap().into_inner();
-        assert_eq!(again.event_position, "", "nothing had to change");
-    });
-}
-
-#[test]
-fn a_retry_is_told_the_position_of_the_first_time() {
-    service_test(|s| async move {
-        let alice = s.alice();
-        let retried = UploadSpec { request_id: REQUEST.to_owned(), ..spec("a") };
-        let first = alice.upload(retried.clone(), b"x").await.unwrap();
-        uploaded(&alice, spec("b")).await;
-        let again = alice.upload(retried, b"x").await.unwrap();
-        assert_eq!(first.event_position.len(), 32);
-        assert_eq!(again.event_position, first.event_position);
-
-        let request = PurgeFileRequest {
-            file_id: file_id(&first),
-            request_id: "0193a7a0-0000-7000-8000-0000000000ab".into(),
-        };
-        let first = alice.files.clone().purge_file(request.clone()).await.unwrap().into_inner();
-        let again = alice.files.clone().purge_file(request).await.unwrap().into_inner();
-        assert_eq!(again.event_position, first.event_position);
     });
 }
 

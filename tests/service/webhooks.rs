@@ -56,7 +56,7 @@ impl Service {
         self.ada().webhooks.update_webhook(request).await.unwrap();
     }
 
-    async fn failed(&self, webhook_id: &str) -> Vec<WebhookDelivery> {
+    pub(crate) async fn failed(&self, webhook_id: &str) -> Vec<WebhookDelivery> {
         let request =
             ListWebhookDeliveriesRequest { webhook_id: webhook_id.to_owned(), ..Default::default() };
         self.ada().webhooks.list_webhook_deliveries(request).await.unwrap().into_inner().deliveries

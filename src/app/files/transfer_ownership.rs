@@ -14,6 +14,7 @@ use crate::{
     },
     domain::{
         caller::Caller,
+        event_position::EventPosition,
         ids::{FileId, RequestId},
         text::{self, EXTERNAL_ID_CHARACTERS_MAX},
         violations::Violations,
@@ -48,6 +49,9 @@ pub struct Transferred {
     pub remaining_file_count: i64,
     /// Their bytes.
     pub remaining_bytes: i64,
+    /// Where the last of its events stands; none where no file changed its owner.
+    #[serde(default)]
+    pub event: Option<EventPosition>,
 }
 
 /// Gives files of one user of the tenant to another, the trash too, a bounded number of them: whoever repeats it until
@@ -134,5 +138,5 @@ async fn note(
 
 async fn remaining(tx: &mut TenantTx, owner: &str, file_count: i64) -> Result<Transferred, Error> {
     let (remaining_file_count, remaining_bytes) = file_owners::sum(tx, owner).await?;
-    Ok(Transferred { file_count, remaining_file_count, remaining_bytes })
+    Ok(Transferred { file_count, remaining_file_count, remaining_bytes, event: tx.last_event() })
 }

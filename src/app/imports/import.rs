@@ -10,6 +10,7 @@ use crate::{
     domain::{
         clock::Timestamp,
         digest::Digest,
+        event_position::EventPosition,
         ids::FileId,
         imported::{Imported, SOURCE_KEY_BYTES_MAX},
         media_type::DECLARED_CHARACTERS_MAX,
@@ -34,8 +35,8 @@ pub struct ImportItem {
 /// What became of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// It is this file now.
-    Imported(FileId),
+    /// It is this file now, and its event stands here.
+    Imported(FileId, EventPosition),
     /// It became this file before; which may be gone since.
     AlreadyImported(FileId),
     /// It would become a file.
@@ -58,7 +59,7 @@ impl Import {
             return self.judge(spec, opened.size_bytes).await;
         }
         match self.take(spec, opened).await {
-            Ok(id) => Ok(Outcome::Imported(id)),
+            Ok((id, event)) => Ok(Outcome::Imported(id, event)),
             // Another run may have been faster, or this one's commit happened and its answer was lost.
             Err(error) => match self.find(source).await {
                 Ok(Some(id)) => Ok(Outcome::AlreadyImported(id)),
@@ -110,7 +111,7 @@ impl Import {
         admit(&self.app, &self.caller, spec, &terms.quota).map(|_| Outcome::WouldImport)
     }
 
-    async fn take(&self, mut spec: UploadSpec, opened: Opened) -> Result<FileId, Error> {
+    async fn take(&self, mut spec: UploadSpec, opened: Opened) -> Result<(FileId, EventPosition), Error> {
         if let (None, Some(size_bytes)) = (spec.size_bytes, opened.size_bytes) {
             spec.size_bytes = Some(i64::try_from(size_bytes).map_err(Error::internal)?);
         }
@@ -121,7 +122,7 @@ impl Import {
         }
         let mut messages = Messages::of(opened.body, self.app.limits.uploads.chunk_size_max_bytes);
         match upload(&self.app, &self.caller, spec, &mut messages).await {
-            Ok(uploaded) => Ok(uploaded.file.id),
+            Ok(uploaded) => Ok((uploaded.file.id, uploaded.event)),
             Err(error) => Err(messages.fault().unwrap_or(error)),
         }
     }

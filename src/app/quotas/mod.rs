@@ -2,6 +2,6 @@
 
 pub mod get;
 pub(super) mod recent;
-mod subject;
+pub(super) mod subject;
 pub mod update;
 pub mod usage;

@@ -7,7 +7,7 @@ use crate::{
 };
 
 /// The tenant, and the eyes to look at it with.
-pub(super) async fn subject(
+pub(in crate::app) async fn subject(
     app: &App,
     principal: &Principal,
     named: Option<TenantId>,

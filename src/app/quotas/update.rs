@@ -69,13 +69,30 @@ async fn apply(
     principal: &Principal,
     update: &QuotaUpdate,
 ) -> Result<Quota, Error> {
-    let actor = actor(principal);
-    let change = serde_json::to_value(&update.change).map_err(Error::internal)?;
-    let payload = [&actor.id, &update.etag, &change.to_string()].map(|text| text.clone().into_bytes());
+    let payload = payload(principal, update)?;
     let attempt = match idempotency::begin(app, tx, update.request_id, Method::UpdateQuota, &payload).await? {
         Begun::Replay(quota) => return Ok(quota),
         Begun::Fresh(attempt) => attempt,
     };
+    let quota = change(tx, principal, update).await?;
+    if let Some(attempt) = attempt {
+        attempt.record(tx, &quota).await?;
+    }
+    Ok(quota)
+}
+
+/// What an update says: another one under the same request id is refused.
+pub(in crate::app) fn payload(principal: &Principal, update: &QuotaUpdate) -> Result<[Vec<u8>; 3], Error> {
+    let said = serde_json::to_value(&update.change).map_err(Error::internal)?.to_string();
+    Ok([&actor(principal).id, &update.etag, &said].map(|text| text.clone().into_bytes()))
+}
+
+/// The change itself, and its entry.
+pub(in crate::app) async fn change(
+    tx: &mut TenantTx,
+    principal: &Principal,
+    update: &QuotaUpdate,
+) -> Result<Quota, Error> {
     let quota = quotas::get_for_update(tx).await?;
     if !update.etag.is_empty() && update.etag != quota.revision.to_string() {
         return Err(Error::EtagMismatch);
@@ -93,12 +110,9 @@ async fn apply(
             file_count: quota.file_count,
         });
     }
-    audit_entries::insert(tx, &[entry(principal, change)]).await?;
-    let quota = quotas::set_limits(tx, &next).await?;
-    if let Some(attempt) = attempt {
-        attempt.record(tx, &quota).await?;
-    }
-    Ok(quota)
+    let details = serde_json::to_value(&update.change).map_err(Error::internal)?;
+    audit_entries::insert(tx, &[entry(principal, details)]).await?;
+    Ok(quotas::set_limits(tx, &next).await?)
 }
 
 fn actor(principal: &Principal) -> &Actor {

@@ -10,6 +10,7 @@ pub mod list;
 pub mod resolve;
 pub mod resume;
 pub mod suspend;
+pub mod update;
 
 use std::sync::Arc;
 
