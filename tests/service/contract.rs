@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 
-use futures::stream;
 use prost::Message;
 use prost_types::{DescriptorProto, FileDescriptorSet};
 use strongroom::{
@@ -22,17 +21,11 @@ use strongroom::{
             TransferOwnershipRequest, UpdateQuotaRequest, UpdateWebhookRequest, Visibility, Webhook,
         },
     },
-    telemetry::health::Component,
 };
 use tonic::{Code, Status};
-use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
-use tonic_reflection::pb::v1::{
-    ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
-    server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
-};
 
 use crate::categories::category;
-use crate::harness::{Caller, file_id, reason, service_test, service_test_with, spec};
+use crate::harness::{Caller, file_id, reason, service_test, spec};
 
 /// The path of every method of ours.
 fn methods() -> Vec<String> {
@@ -381,65 +374,6 @@ fn what_belongs_to_the_owner_is_refused_to_a_colleague_who_sees_it() {
         let denials = "SELECT count(*) FROM audit_entries WHERE NOT is_allowed";
         assert_eq!(s.owner.number(denials).await, 24 + 16, "each denial is in the audit log");
     });
-}
-
-#[test]
-fn health_is_open_to_anyone_and_tells_each_service() {
-    service_test(|s| async move {
-        let mut health = HealthClient::new(s.channel.clone());
-        let ask = |service: &str| HealthCheckRequest { service: service.to_owned() };
-        let names =
-            ["", "strongroom.v1.FileService", "strongroom.v1.QuotaService", "strongroom.v1.WebhookService"];
-        for (is_up, status) in [(false, 2), (true, 1)] {
-            for component in [Component::Database, Component::Storage] {
-                if is_up { s.health.set_up(component) } else { s.health.set_down(component, "away") }
-            }
-            for name in names {
-                s.until("health follows", || {
-                    let mut health = health.clone();
-                    async move { health.check(ask(name)).await.unwrap().into_inner().status == status }
-                })
-                .await;
-            }
-        }
-        assert_eq!(health.check(ask("nonsense")).await.unwrap_err().code(), Code::NotFound);
-    });
-}
-
-#[test]
-fn reflection_describes_every_service_unless_it_is_switched_off() {
-    for is_on in [true, false] {
-        service_test_with(
-            |config| config.server.reflection = is_on,
-            |s| async move {
-                let mut reflection = ServerReflectionClient::new(s.channel.clone());
-                let ask = ServerReflectionRequest {
-                    message_request: Some(MessageRequest::ListServices(String::new())),
-                    ..Default::default()
-                };
-                let answer = reflection.server_reflection_info(stream::iter([ask])).await;
-                if !is_on {
-                    assert_eq!(answer.unwrap_err().code(), Code::Unimplemented);
-                    return;
-                }
-                let first = answer.unwrap().into_inner().message().await.unwrap().unwrap();
-                let Some(MessageResponse::ListServicesResponse(list)) = first.message_response else {
-                    panic!("{first:?}")
-                };
-                let names: Vec<String> = list.service.into_iter().map(|service| service.name).collect();
-                for name in [
-                    "strongroom.v1.FileService",
-                    "strongroom.v1.QuotaService",
-                    "strongroom.v1.PolicyService",
-                    "strongroom.v1.WebhookService",
-                    "strongroom.admin.v1.TenantService",
-                    "grpc.health.v1.Health",
-                ] {
-                    assert!(names.iter().any(|listed| listed == name), "{name} in {names:?}");
-                }
-            },
-        );
-    }
 }
 
 /// Methods that change nothing.

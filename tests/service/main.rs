@@ -46,6 +46,7 @@ mod resume_parts;
 mod retries;
 mod rounds;
 mod schedules;
+mod standard_services;
 mod storage_class;
 mod storage_move;
 mod sweep;
