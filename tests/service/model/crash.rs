@@ -1,9 +1,10 @@
 //! A server that dies in the middle of a call. What it was told is then done whole or not at all, and asking again with the
 //! same request id does it exactly once.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use strongroom::proto::v1::UploadState;
+use tokio::time::timeout;
 use tonic::Status;
 use tonic_types::StatusExt as _;
 
@@ -16,6 +17,9 @@ use super::{
 };
 use crate::harness::reason;
 
+/// How long a client waits for an answer, and the test for a server.
+const DEADLINE: Duration = Duration::from_secs(30);
+
 impl Run<'_> {
     /// Dies after some round trips, and another server takes its place.
     pub(super) async fn crash(&mut self, t: usize) {
@@ -25,13 +29,21 @@ impl Run<'_> {
         self.tally.count("crash", false);
         let caller = check::caller(&self.working.service, &self.tenants[t], &who);
         let (asked, id) = (call.clone(), request_id.clone());
-        let asked = tokio::spawn(async move { asked.perform(&caller, id).await });
+        let mut asked = tokio::spawn(async move { asked.perform(&caller, id).await });
         for _ in 0..patience {
             self.s.owner.ping().await;
         }
         self.working.crash(self.s).await;
-        let outcome = asked.await.unwrap();
-        self.working = Instance::start(self.s).await;
+        // Not every client hears that its server is dead; each has a deadline.
+        let outcome = match timeout(DEADLINE, &mut asked).await {
+            Ok(ended) => ended.unwrap(),
+            Err(_) => {
+                asked.abort();
+                Err(Status::deadline_exceeded("no answer from a dead server"))
+            }
+        };
+        let started = timeout(DEADLINE, Instance::start(self.s)).await;
+        self.working = started.expect("a server starts");
         self.find_adrift(t).await;
         if outcome.is_ok() {
             self.tally.count("crash after the answer", false);
