@@ -210,7 +210,12 @@ impl Flaky {
         operation: Operation,
         call: BoxFuture<'a, Result<T, StorageError>>,
     ) -> Result<T, StorageError> {
-        match self.next_fault(operation) {
+        let fault = self.next_fault(operation);
+        if operation == Operation::Copy {
+            // Whoever copies can be stopped here, while nothing is held.
+            tokio::task::yield_now().await;
+        }
+        match fault {
             Some(Fault::Before(kind)) => Err(planned(kind, operation)),
             Some(Fault::After(kind)) => call.await.and_then(|_| Err(planned(kind, operation))),
             _ => call.await,

@@ -316,7 +316,8 @@ fn a_verification_waits_for_whoever_has_its_file_before_it_touches_the_blob() {
             let s = s.clone();
             async move { worker::due_jobs(&s.app).await }
         });
-        let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'";
+        let waiting = "SELECT count(*) FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
+            WHERE NOT l.granted AND l.locktype = 'transactionid' AND a.datname = current_database()";
         s.until("the verification waits", || async { s.owner.number(waiting).await > 0 }).await;
         other.run("SELECT FROM blobs FOR UPDATE NOWAIT; COMMIT").await;
         assert_eq!(verifying.await.unwrap(), 1);

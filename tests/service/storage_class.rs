@@ -247,7 +247,8 @@ fn whoever_looks_while_a_row_is_being_pointed_elsewhere_waits_for_it() {
             let (app, tenant, file) = (s.app.clone(), tenant(&s).await, id.parse().unwrap());
             async move { settle_class(&app, tenant, file).await }
         });
-        let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'";
+        let waiting = "SELECT count(*) FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
+            WHERE NOT l.granted AND l.locktype = 'transactionid' AND a.datname = current_database()";
         s.until("it waits", || async { s.owner.number(waiting).await > 0 }).await;
         other.run("COMMIT").await;
         looking.await.unwrap().unwrap();

@@ -350,7 +350,8 @@ fn a_file_that_is_purged_while_it_is_moved_is_not_moved_and_its_copy_goes() {
             let s = s.clone();
             async move { move_to_new(&s).await }
         });
-        let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'";
+        let waiting = "SELECT count(*) FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
+            WHERE NOT l.granted AND l.locktype = 'transactionid' AND a.datname = current_database()";
         s.until("the move waits for the purge", || async { s.owner.number(waiting).await > 0 }).await;
         purge.run("COMMIT").await;
         let report = moving.await.unwrap();

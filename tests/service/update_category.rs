@@ -393,7 +393,8 @@ fn no_file_moves_into_a_category_that_is_being_removed() {
             let (alice, id) = (alice.clone(), id.clone());
             async move { alice.recategorize(&id, "avatar").await }
         });
-        let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'advisory'";
+        let waiting = "SELECT count(*) FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
+            WHERE NOT l.granted AND l.locktype = 'advisory' AND a.datname = current_database()";
         s.until("the move waits for the removal", || async { s.owner.number(waiting).await > 0 }).await;
         admin.run("COMMIT").await;
         let refused = moving.await.unwrap().unwrap_err();
