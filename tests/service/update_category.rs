@@ -179,6 +179,8 @@ fn what_was_said_about_who_sees_a_file_is_not_unsaid_by_its_category() {
 fn whoever_loses_sight_of_a_file_by_its_category_hears_of_it() {
     service_test(|s| async move {
         let id = lesson(&s, "educational_content").await;
+        // Otherwise it might still be told that the file came.
+        s.settled().await;
         let mut friend = s.friend().watch().await;
         s.teacher().recategorize(&id, "report").await.unwrap();
         assert_eq!(friend.what().await, (FileEventKind::Updated, id.clone()));
