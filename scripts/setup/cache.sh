@@ -34,13 +34,15 @@ install_once() {
   ) 9>"$parent/.lock"
 }
 
-# npm_fetch PACKAGE@VERSION DIRECTORY : installs one npm package under DIRECTORY/node_modules. Install scripts of
-# packages are not run; the callers run by name what they need.
+# npm_fetch DIRECTORY PACKAGE@VERSION… : installs npm packages under DIRECTORY/node_modules. Install scripts of packages
+# are not run; the callers run by name what they need.
 npm_fetch() {
+  local directory=$1
+  shift
   if ! command -v npm >/dev/null; then
-    echo "error: npm is needed to fetch $1. Install Node.js 18 or newer, then try again." >&2
+    echo "error: npm is needed to fetch $*. Install Node.js 18 or newer, then try again." >&2
     return 1
   fi
-  npm install --prefix "$2" --no-save --no-audit --no-fund --no-update-notifier \
-    --ignore-scripts --loglevel=error "$1" </dev/null >&2
+  npm install --prefix "$directory" --no-save --no-audit --no-fund --no-update-notifier \
+    --ignore-scripts --loglevel=error "$@" </dev/null >&2
 }
