@@ -1,5 +1,5 @@
-//! Turns `proto/` into Rust without protoc: protox compiles the files, prost and tonic generate the code, and the
-//! descriptor set goes out beside it, for reflection and for the contract tests.
+//! Compiles `proto/` without protoc: protox parses the files, and prost and tonic generate the code. Also
+//! writes the descriptor set, which gRPC reflection and the contract tests use.
 
 use std::{env, error::Error, fs, path::PathBuf};
 
@@ -24,7 +24,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("descriptor.binpb"), compiler.encode_file_descriptor_set())?;
 
-    // The leading dot matters: without it the path matches nothing and every chunk is copied once more.
+    // The leading dot is required. Without it, the path matches nothing, and every chunk is copied an
+    // additional time.
     tonic_prost_build::configure().bytes(".strongroom").compile_fds(compiler.file_descriptor_set())?;
     Ok(())
 }

@@ -1,50 +1,54 @@
-//! Strongroom keeps an organisation's files: it takes bytes in over gRPC, proves they are safe and belong there, and
-//! hands them out only to those who may have them.
+//! Strongroom is a multi-tenant file service. It receives files over gRPC, verifies them, stores them in an
+//! object store, and serves them only to callers that may read them.
 //!
-//! # The layers
+//! # Layers
 //!
 //! ```text
-//! cli ─ assembles everything
-//!  ├─ grpc   the contract (`proto/`)      ┐
-//!  ├─ edge   probes and metrics over HTTP ├─ entrances: decode, call `app`, encode
-//!  └─ worker what no request waits for    ┘
-//!        └─ app   the use cases, one verb a file
-//!             ├─ jobs     what can be asked for, to be done after the commit: one closed enum
-//!             ├─ db       PostgreSQL, the only place that names diesel; one tenant a transaction
-//!             ├─ storage  the port to the bytes, its adapters and decorators
-//!             ├─ media    what the bytes say about themselves
-//!             ├─ crypto   keys and what they seal
-//!             └─ domain   the rules, pure
-//! config, telemetry: what an operator sets, and what an operator sees
-//! client: the contract from Rust: uploads from any reader, ranged downloads, watches (feature `client`)
+//! cli ─ wires the parts together
+//!  ├─ grpc   the gRPC API (`proto/`)      ┐
+//!  ├─ edge   probes and metrics over HTTP ├─ entry points: decode, call `app`, encode
+//!  └─ worker background jobs and ticks    ┘
+//!        └─ app   the use cases, one per file
+//!             ├─ jobs     background jobs, enqueued in the transaction that causes them: one closed enum
+//!             ├─ db       PostgreSQL; the only module that uses diesel; one tenant per transaction
+//!             ├─ storage  the object storage port, its adapters and decorators
+//!             ├─ media    content type detection
+//!             ├─ crypto   keys, sealing and token hashing
+//!             └─ domain   types and rules without I/O
+//! config, telemetry: the configuration; logs, traces and metrics
+//! client: the Rust client: uploads from any reader, ranged downloads, watches (feature `client`)
 //! ```
 //!
-//! `tests/architecture.rs` keeps imports pointing this way.
+//! `tests/architecture.rs` checks that imports follow these layers.
 //!
-//! # What always holds
+//! # Invariants
 //!
-//! - An available version has its bytes in the store, with the recorded size and SHA-256. Without an explicit finish
-//!   message there is no file.
-//! - `used + reserved` never exceeds a tenant's limit, at any instant; each reservation ends exactly once.
-//! - With every filter of this crate removed, PostgreSQL still shows no tenant another's rows.
-//! - Another tenant's id and a random id get the same answer.
-//! - A change, its audit entry and its event are one transaction. A disclosure is recorded before its first byte leaves.
-//! - A retried mutation with the same request id has one effect and one answer.
+//! - An available version has its bytes in the store, with the recorded size and SHA-256. An upload without
+//!   an explicit finish message creates no file.
+//! - `used + reserved` never exceeds a tenant's limit, at any instant. Each reservation is released exactly
+//!   once.
+//! - PostgreSQL's row-level security hides other tenants' rows, even if every filter in this crate were
+//!   removed.
+//! - Another tenant's id and a random id get the same response.
+//! - A change, its audit entry and its event are committed in one transaction. A disclosure is recorded
+//!   before its first byte is sent.
+//! - A retried mutation with the same request id has one effect and one response.
 //! - Memory is bounded by the configuration, not by the number of clients.
 //!
-//! `strongroom fsck` checks those that can be checked on live data; `app::integrity::sweep` removes what crashes leave.
+//! `strongroom fsck` checks the invariants that can be checked on live data. `app::integrity::sweep` deletes
+//! objects that a crash left in the store.
 //!
 //! # How to add
 //!
-//! - **an RPC**: declare it in `proto/`, with every field explained; give it a line in `grpc/auth/access.rs`; write the
-//!   use case as a file of its own in `app/`; add about four lines to the adapter in `grpc/`.
-//! - **a migration**: a folder `migrations/<timestamp>_<verb_noun>/` with `up.sql` and `down.sql`; a table calls
-//!   `app.protect` in the same file.
-//! - **a job**, work that a change asks for and that is done after it: a variant of [`jobs::Job`], an arm in
-//!   `worker/dispatch.rs`, a use case in `app/` that is idempotent, and [`jobs::enqueue`] in the transaction of its cause. What
-//!   a handler must be is said in [`jobs`].
-//! - **work by the clock**: a use case in `app/`, a variant of `worker::schedule::Tick` and its arm there. Work of unknown
-//!   length is found by the tick and done by a job for each tenant.
+//! - **an RPC**: declare it in `proto/` and document every field; add a line to `grpc/auth/access.rs`; write
+//!   the use case in a new file in `app/`; add about four lines to the adapter in `grpc/`.
+//! - **a migration**: a directory `migrations/<timestamp>_<verb_noun>/` with `up.sql` and `down.sql`. A new
+//!   table calls `app.protect` in the same file.
+//! - **a job** (work that a change causes and that runs after its commit): a variant of [`jobs::Job`], an arm
+//!   in `worker/dispatch.rs`, an idempotent use case in `app/`, and a call of [`jobs::enqueue_job`] in the
+//!   transaction of the change. [`jobs`] lists the requirements on handlers.
+//! - **periodic work**: a use case in `app/`, and a variant of `worker::schedule::Tick` with its arm. If the
+//!   work has no bounded length, the tick enqueues one job per tenant.
 //! - **a storage provider**: see [`storage`].
 
 pub mod app;

@@ -1,14 +1,20 @@
-//! The plan of the house, as a test: which room may import which, who may name which library, how long a file may be, and
-//! what no committed file may contain. It reads the sources as text, so it needs nothing but the repository.
+//! Architecture rules as tests: which module may import which, where a library may be used, how long files
+//! and functions may be, and what committed files must not contain. The tests read the sources as text and
+//! need only the repository.
 //!
-//! Every check is a function from a text to its findings, and is itself tested with a text that is wrong.
+//! Every check is a function from a file to its findings, and is itself tested with a file that violates the
+//! rule.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what is wrong by panicking")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
 
+#[path = "architecture/commits.rs"]
+mod commits;
 #[path = "architecture/contract.rs"]
 mod contract;
 #[path = "architecture/imports.rs"]
 mod imports;
+#[path = "architecture/leftovers.rs"]
+mod leftovers;
 #[path = "architecture/migrations.rs"]
 mod migrations;
 #[path = "architecture/sizes.rs"]
@@ -18,7 +24,7 @@ mod sources;
 #[path = "architecture/words.rs"]
 mod words;
 
-/// Fails with every finding, one a line.
+/// Fails with all findings, one per line.
 #[track_caller]
 fn assert_none(findings: &[String]) {
     assert!(findings.is_empty(), "{} findings:\n{}", findings.len(), findings.join("\n"));

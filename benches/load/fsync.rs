@@ -1,4 +1,5 @@
-//! The disk alone: write, sync, rename, sync the directory. What a small file costs at the least, where it is one file.
+//! The disk baseline: write, sync, rename, sync the directory. This is the minimum cost of a small file as
+//! one file on disk.
 
 use std::{
     fs::{self, File},
@@ -14,7 +15,7 @@ use bytes::Bytes;
 
 use crate::{
     Outcome,
-    lab::Lab,
+    fixture::Fixture,
     meter::{Meter, Sample},
 };
 
@@ -23,7 +24,7 @@ struct Writer {
     from: PathBuf,
     to: PathBuf,
     content: Bytes,
-    is_over: Arc<AtomicBool>,
+    is_done: Arc<AtomicBool>,
     written: Arc<AtomicU64>,
 }
 
@@ -31,7 +32,7 @@ impl Writer {
     fn run(self) -> std::io::Result<()> {
         let directory = File::open(&self.to)?;
         for turn in 0_u64.. {
-            if self.is_over.load(Ordering::Relaxed) {
+            if self.is_done.load(Ordering::Relaxed) {
                 break;
             }
             let name = format!("{}-{turn}", self.number);
@@ -47,30 +48,33 @@ impl Writer {
 }
 
 #[allow(clippy::cast_precision_loss, reason = "far below 2^52")]
-pub(crate) async fn run(lab: &mut Lab, threads: usize) -> Outcome<Sample> {
-    // They stay until the end: a file system may pass over what was deleted lately, at the cost of who writes next.
-    let round = lab.next_number();
-    let (from, to) = (lab.site.path(&format!("fsync.new.{round}")), lab.site.path(&format!("fsync.{round}")));
+pub(crate) async fn measure(fixture: &mut Fixture, threads: usize) -> Outcome<Sample> {
+    // Keep the files until the end: some file systems delay later writes after files were deleted.
+    let round = fixture.next_number();
+    let (from, to) = (
+        fixture.environment.path(&format!("fsync.new.{round}")),
+        fixture.environment.path(&format!("fsync.{round}")),
+    );
     fs::create_dir_all(&from)?;
     fs::create_dir_all(&to)?;
-    let (is_over, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-    let meter = Meter::start(&lab.site, None, None);
+    let (is_done, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let meter = Meter::start(&fixture.environment, None, None);
     let writers: Vec<_> = (0..threads)
         .map(|number| {
             let writer = Writer {
                 number,
                 from: from.clone(),
                 to: to.clone(),
-                content: lab.small.block().clone(),
-                is_over: Arc::clone(&is_over),
+                content: fixture.small.block().clone(),
+                is_done: Arc::clone(&is_done),
                 written: Arc::clone(&written),
             };
             tokio::task::spawn_blocking(move || writer.run())
         })
         .collect();
-    tokio::time::sleep(lab.window).await;
-    let (used, count) = (meter.pause(&lab.site), written.load(Ordering::Relaxed) as f64);
-    is_over.store(true, Ordering::Relaxed);
+    tokio::time::sleep(fixture.window).await;
+    let (used, count) = (meter.measure_usage(&fixture.environment), written.load(Ordering::Relaxed) as f64);
+    is_done.store(true, Ordering::Relaxed);
     for writer in writers {
         writer.await??;
     }

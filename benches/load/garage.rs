@@ -1,4 +1,4 @@
-//! The S3 server that the service is measured beside.
+//! The S3 server of the baselines.
 
 use std::{env, sync::Arc};
 
@@ -6,7 +6,7 @@ use object_store::{ObjectStore, aws::AmazonS3Builder};
 
 use crate::Outcome;
 
-/// The S3 server that `scripts/with-garage` lends.
+/// The S3 server that `scripts/with-garage` started.
 #[derive(Debug, Clone)]
 pub(crate) struct Garage {
     pub(crate) endpoint: String,
@@ -18,20 +18,20 @@ pub(crate) struct Garage {
 }
 
 impl Garage {
-    /// Nothing where there is none.
-    pub(crate) fn lent() -> Option<Self> {
-        let lent = |name: &str| env::var(format!("STRONGROOM_TEST_{name}")).ok();
+    /// Reads the settings from the environment. Returns `None` if there is no S3 server.
+    pub(crate) fn from_env() -> Option<Self> {
+        let variable = |name: &str| env::var(format!("STRONGROOM_TEST_{name}")).ok();
         Some(Self {
-            endpoint: lent("S3_ENDPOINT")?,
-            region: lent("S3_REGION")?,
-            bucket: lent("S3_BUCKET")?,
-            access_key: lent("S3_ACCESS_KEY")?,
-            secret_key: lent("S3_SECRET_KEY")?,
-            pid: lent("GARAGE_PID").and_then(|pid| pid.parse().ok()),
+            endpoint: variable("S3_ENDPOINT")?,
+            region: variable("S3_REGION")?,
+            bucket: variable("S3_BUCKET")?,
+            access_key: variable("S3_ACCESS_KEY")?,
+            secret_key: variable("S3_SECRET_KEY")?,
+            pid: variable("GARAGE_PID").and_then(|pid| pid.parse().ok()),
         })
     }
 
-    /// A client that signs the bytes too, or their headers alone.
+    /// Creates a client that signs the body too, or only the headers.
     pub(crate) fn client(&self, signs_payload: bool) -> Outcome<Arc<dyn ObjectStore>> {
         let client = AmazonS3Builder::new()
             .with_endpoint(&self.endpoint)

@@ -1,20 +1,20 @@
-//! What the figures depend on, printed with every table.
+//! The machine and the settings that the results depend on, printed with every report.
 
 use std::{fs, thread};
 
 use strongroom::domain::clock::{Clock as _, SystemClock};
 
-use crate::{lab::Lab, site::Store, sql};
+use crate::{environment::Store, fixture::Fixture, sql};
 
-/// Names and what they are.
+/// Names and values.
 pub(crate) type Facts = Vec<(&'static str, String)>;
 
-pub(crate) async fn describe(lab: &Lab) -> Facts {
-    let database = lab.site.at(Store::Costless).database.url("postgres");
+pub(crate) async fn describe(fixture: &Fixture) -> Facts {
+    let database = fixture.environment.instance(Store::Discard).database.url("postgres");
     let setting = |name: &'static str| {
         let url = database.clone();
         async move {
-            let value = sql::value(&url, &format!("SHOW {name}")).await;
+            let value = sql::query_value(&url, &format!("SHOW {name}")).await;
             format!("{name}={}", value.unwrap_or_else(|error| format!("unknown ({error})")))
         }
     };
@@ -32,7 +32,10 @@ pub(crate) async fn describe(lab: &Lab) -> Facts {
         ("strongroom", version()),
         ("PostgreSQL", setting("server_version").await.replace("server_version=", "")),
         ("durability", durable.join(", ")),
-        ("row-level security forced", sql::value(&database, forced).await.unwrap_or_else(|e| e.to_string())),
+        (
+            "row-level security forced",
+            sql::query_value(&database, forced).await.unwrap_or_else(|e| e.to_string()),
+        ),
         ("audit, events, idempotency", "on: every upload carries a request id".to_owned()),
         ("scanning", "off".to_owned()),
         ("transport", "clear-text HTTP/2 over loopback; everything runs on this machine".to_owned()),

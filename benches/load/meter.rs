@@ -1,10 +1,10 @@
-//! What one measurement finds, and how: time, and the CPU of everyone involved, before and after.
+//! Measures the time and the CPU usage of all processes involved.
 
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::{process::Cpu, site::Site};
+use crate::{environment::Environment, process::Cpu};
 
 /// One measurement of one row.
 #[derive(Debug, Clone, Default)]
@@ -20,7 +20,7 @@ pub(crate) struct Sample {
     pub(crate) peak_bytes: Option<u64>,
 }
 
-/// How long one file took, in milliseconds.
+/// The latency of one file, in milliseconds.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct Latency {
     pub(crate) p50: f64,
@@ -28,14 +28,14 @@ pub(crate) struct Latency {
 }
 
 impl Latency {
-    pub(crate) fn of(mut all: Vec<Duration>) -> Option<Self> {
+    pub(crate) fn from_durations(mut all: Vec<Duration>) -> Option<Self> {
         all.sort_unstable();
         let at = |percent: usize| Some(all.get(all.len() * percent / 100)?.as_secs_f64() * 1000.0);
         Some(Self { p50: at(50)?, p99: at(99)? })
     }
 }
 
-/// What a row counts.
+/// The unit of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unit {
     Gibibytes,
@@ -43,12 +43,13 @@ pub(crate) enum Unit {
 }
 
 impl Sample {
-    pub(crate) fn in_short(&self, unit: Unit) -> String {
+    pub(crate) fn summary(&self, unit: Unit) -> String {
         let rate = match unit {
             Unit::Gibibytes => format!("{:.3} GiB/s", self.rate),
             Unit::Files => format!("{:.0}/s", self.rate),
         };
-        let latency = self.latency.map(|of| format!(", p50 {:.1} ms, p99 {:.1} ms", of.p50, of.p99));
+        let latency =
+            self.latency.map(|latency| format!(", p50 {:.1} ms, p99 {:.1} ms", latency.p50, latency.p99));
         let peak = self.peak_bytes.map(|bytes| format!(", peak {} MiB", bytes >> 20));
         let cpu = |name: &str, cpu: Cpu| match cpu.total() > 0.0 {
             true => format!(", {name} {:.2}+{:.2} s", cpu.user, cpu.system),
@@ -67,47 +68,52 @@ impl Sample {
     }
 }
 
-/// Who is looked at.
+/// A running measurement.
 pub(crate) struct Meter {
-    began: Instant,
+    start: Instant,
     service_pid: Option<u32>,
     store_pid: Option<u32>,
     before: [Cpu; 4],
 }
 
 impl Meter {
-    pub(crate) fn start(site: &Site, service_pid: Option<u32>, store_pid: Option<u32>) -> Self {
-        let mut meter = Self { began: Instant::now(), service_pid, store_pid, before: [Cpu::default(); 4] };
-        meter.before = meter.cpu(site);
-        meter.began = Instant::now();
+    pub(crate) fn start(environment: &Environment, service_pid: Option<u32>, store_pid: Option<u32>) -> Self {
+        let mut meter = Self { start: Instant::now(), service_pid, store_pid, before: [Cpu::default(); 4] };
+        meter.before = meter.cpu(environment);
+        meter.start = Instant::now();
         meter
     }
 
-    fn cpu(&self, site: &Site) -> [Cpu; 4] {
-        let of = |pid: Option<u32>| pid.map(Cpu::of).unwrap_or_default();
-        [of(self.service_pid), Cpu::of_ended_too(std::process::id()), site.postgres_cpu(), of(self.store_pid)]
+    fn cpu(&self, environment: &Environment) -> [Cpu; 4] {
+        let process_cpu = |pid: Option<u32>| pid.map(Cpu::of_process).unwrap_or_default();
+        [
+            process_cpu(self.service_pid),
+            Cpu::of_process_and_ended_children(std::process::id()),
+            environment.postgres_cpu(),
+            process_cpu(self.store_pid),
+        ]
     }
 
-    /// Stops the clock before it is known how much was done.
-    pub(crate) fn pause(self, site: &Site) -> Used {
-        let seconds = self.began.elapsed().as_secs_f64();
-        let after = self.cpu(site);
-        Used { seconds, cpu: [0, 1, 2, 3].map(|who| after[who] - self.before[who]) }
+    /// Stops the measurement before the amount of work is known.
+    pub(crate) fn measure_usage(self, environment: &Environment) -> Usage {
+        let seconds = self.start.elapsed().as_secs_f64();
+        let after = self.cpu(environment);
+        Usage { seconds, cpu: [0, 1, 2, 3].map(|index| after[index] - self.before[index]) }
     }
 
-    /// `units` is GiB or thousands of files, `count` what is counted per second.
-    pub(crate) fn stop(self, site: &Site, count: f64, units: f64) -> Sample {
-        self.pause(site).sample(count, units)
+    /// Stops the measurement. `units` is GiB or thousands of files; `count` is the number for the rate.
+    pub(crate) fn stop(self, environment: &Environment, count: f64, units: f64) -> Sample {
+        self.measure_usage(environment).sample(count, units)
     }
 }
 
-/// What was used between start and stop.
-pub(crate) struct Used {
+/// The time and CPU used between start and stop.
+pub(crate) struct Usage {
     seconds: f64,
     cpu: [Cpu; 4],
 }
 
-impl Used {
+impl Usage {
     pub(crate) fn sample(self, count: f64, units: f64) -> Sample {
         let [service, client, postgres, store] = self.cpu.map(|cpu| cpu.per(units));
         let rate = count / self.seconds;

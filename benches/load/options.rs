@@ -5,13 +5,13 @@ use std::{path::PathBuf, time::Duration};
 pub(crate) const HELP: &str = "\
 Usage: scripts/load [--quick] [--only TEXT]… [--rounds N] [--set KEY=VALUE]… [--json FILE] [--list]
 
-  --quick       three short rounds with smaller files: to see a trend, not to quote
-  --only        only rows whose name contains one of these
-  --rounds      how often each row is measured (default 5, with --quick 3)
-  --seconds     how long each row of small files runs, in each round (default 4, with --quick 2)
-  --set         a configuration key of the services, such as uploads.part_size_bytes=16777216, to compare settings
-  --json FILE   the samples too, for machines
-  --list        the names of the rows, and nothing else";
+  --quick       three short rounds with smaller files; shows trends only
+  --only        only rows whose name contains TEXT; may be repeated
+  --rounds      number of rounds (default 5, with --quick 3)
+  --seconds     duration of each row of small files in each round (default 4, with --quick 2)
+  --set         overrides a configuration key, such as uploads.part_size_bytes=16777216
+  --json FILE   also writes all samples to FILE as JSON
+  --list        prints the names of all rows and exits";
 
 #[derive(Debug)]
 pub(crate) struct Options {
@@ -25,8 +25,8 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// Nothing where only help was wanted.
-    pub(crate) fn read(arguments: impl Iterator<Item = String>) -> Result<Option<Self>, String> {
+    /// Parses the arguments. Returns `None` if only the help text was requested.
+    pub(crate) fn parse(arguments: impl Iterator<Item = String>) -> Result<Option<Self>, String> {
         let mut options = Self {
             is_quick: false,
             only: Vec::new(),
@@ -39,7 +39,7 @@ impl Options {
         let mut arguments = arguments;
         while let Some(argument) = arguments.next() {
             let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
-            let number = |text: String| text.parse::<u64>().map_err(|_| format!("{text} is no number"));
+            let number = |text: String| text.parse::<u64>().map_err(|_| format!("{text} is not a number"));
             match argument.as_str() {
                 "--quick" => options.is_quick = true,
                 "--only" => options.only.push(value()?),
@@ -57,7 +57,7 @@ impl Options {
                     println!("{HELP}");
                     return Ok(None);
                 }
-                // cargo says so to every benchmark.
+                // cargo passes this argument to every benchmark.
                 "--bench" => {}
                 _ => return Err(format!("unknown argument {argument}")),
             }
@@ -68,22 +68,22 @@ impl Options {
         Ok(Some(options))
     }
 
-    pub(crate) fn wants(&self, row: &str) -> bool {
+    pub(crate) fn selects(&self, row: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|text| row.contains(text.as_str()))
     }
 
-    /// How long small files are uploaded in one round.
+    /// Returns the duration of the upload of small files in one round.
     pub(crate) fn window(&self) -> Duration {
         Duration::from_secs(self.seconds.unwrap_or(if self.is_quick { 2 } else { 4 }))
     }
 
-    /// The size of a large file.
-    pub(crate) fn large_bytes(&self) -> u64 {
+    /// Returns the size of a large file.
+    pub(crate) fn large_file_size_bytes(&self) -> u64 {
         if self.is_quick { 256 << 20 } else { 1 << 30 }
     }
 
-    /// The size of each of the files that are uploaded at once to see the memory.
-    pub(crate) fn crowd_bytes(&self) -> u64 {
+    /// Returns the size of each of the files that are uploaded concurrently to measure memory.
+    pub(crate) fn concurrent_file_size_bytes(&self) -> u64 {
         if self.is_quick { 64 << 20 } else { 1 << 30 }
     }
 }

@@ -1,6 +1,6 @@
-//! The database alone: pgbench writes the rows of one small file per transaction, as the service's own role, bound to a
-//! tenant by row-level security, prepared and pipelined. Nothing checks, answers or batches: what one file costs at the
-//! least, where it is one transaction.
+//! The database baseline: pgbench inserts the rows of one small file per transaction, as the service role,
+//! under the row-level security of a tenant, with prepared and pipelined statements. There is no validation,
+//! no response and no batching: this is the minimum cost of a file as one transaction.
 
 use std::{path::PathBuf, process::Stdio, time::Duration};
 
@@ -9,9 +9,9 @@ use tokio::process::Command;
 use crate::{
     Outcome,
     database::{APP_LOGIN, TestDatabase},
+    environment::Environment,
     meter::{Meter, Sample},
     row::Tenants,
-    site::Site,
     sql,
 };
 
@@ -23,26 +23,26 @@ pub(crate) struct Pgbench {
 }
 
 impl Pgbench {
-    pub(crate) async fn prepare(site: &Site, tenants: usize) -> Outcome<Self> {
+    pub(crate) async fn prepare(environment: &Environment, tenants: usize) -> Outcome<Self> {
         let bin = std::env::var("STRONGROOM_POSTGRES_BIN").unwrap_or_default();
         let program = PathBuf::from(bin).join("pgbench");
         if !program.exists() {
-            let wrong =
-                "there is no pgbench beside this PostgreSQL; set STRONGROOM_POSTGRES_BIN to one that has it";
-            return Err(wrong.into());
+            let message =
+                "this PostgreSQL has no pgbench; set STRONGROOM_POSTGRES_BIN to one that includes it";
+            return Err(message.into());
         }
         let database = TestDatabase::migrated("load_pgbench").await;
-        sql::execute(&database.url("postgres"), &birth(tenants)).await?;
-        let (many, one) = (site.path("pgbench.many.sql"), site.path("pgbench.one.sql"));
-        std::fs::write(&many, script(&format!("\\set t random(1, {})", tenants - 1)))?;
-        std::fs::write(&one, script("\\set t 0"))?;
+        sql::execute(&database.url("postgres"), &insert_tenants_sql(tenants)).await?;
+        let (many, one) = (environment.path("pgbench.many.sql"), environment.path("pgbench.one.sql"));
+        std::fs::write(&many, pgbench_script(&format!("\\set t random(1, {})", tenants - 1)))?;
+        std::fs::write(&one, pgbench_script("\\set t 0"))?;
         Ok(Self { program, database, many, one })
     }
 
-    /// So many clients for so long.
+    /// Runs `clients` clients for the duration of `window`.
     pub(crate) async fn run(
         &self,
-        site: &Site,
+        environment: &Environment,
         window: Duration,
         clients: usize,
         tenants: Tenants,
@@ -52,18 +52,22 @@ impl Pgbench {
         command.arg("--no-vacuum").arg("--protocol=prepared").arg("--file").arg(script);
         command.args([format!("--client={clients}"), format!("--time={}", window.as_secs())]);
         command.arg(format!("--jobs={}", clients.min(2))).arg(self.database.url(APP_LOGIN));
-        let meter = Meter::start(site, None, None);
+        let meter = Meter::start(environment, None, None);
         let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await?;
-        let used = meter.pause(site);
-        let said = String::from_utf8_lossy(&output.stdout);
+        let used = meter.measure_usage(environment);
+        let output_text = String::from_utf8_lossy(&output.stdout);
         let figure = |name: &str| {
-            let line = said.lines().find_map(|line| line.strip_prefix(name))?;
+            let line = output_text.lines().find_map(|line| line.strip_prefix(name))?;
             line.split_whitespace().next()?.parse::<f64>().ok()
         };
         let (Some(done), Some(rate)) =
             (figure("number of transactions actually processed: "), figure("tps = "))
         else {
-            return Err(format!("pgbench said: {said}{}", String::from_utf8_lossy(&output.stderr)).into());
+            return Err(format!(
+                "unexpected output of pgbench:  {output_text}{}",
+                String::from_utf8_lossy(&output.stderr)
+            )
+            .into());
         };
         Ok(Sample { rate, ..used.sample(done, done / 1000.0) })
     }
@@ -73,8 +77,8 @@ impl Pgbench {
     }
 }
 
-/// Tenants with numbers for ids.
-fn birth(tenants: usize) -> String {
+/// Returns the SQL that inserts tenants with numbers as ids.
+fn insert_tenants_sql(tenants: usize) -> String {
     format!(
         "INSERT INTO tenants (id, kind, issuer, external_id, policy, create_time)
          SELECT ('00000000-0000-7000-8000-' || lpad(t::text, 12, '0'))::uuid, 1, 'pgbench', t::text, '{{}}', now()
@@ -86,8 +90,9 @@ fn birth(tenants: usize) -> String {
     )
 }
 
-/// The rows of one upload: the answer under its request id, blob, file, version, audit entry, event, usage counter, quota.
-fn script(tenant: &str) -> String {
+/// Returns the pgbench script that inserts the rows of one upload: response under its request id, blob, file,
+/// version, audit entry, event, usage counter, quota.
+fn pgbench_script(tenant: &str) -> String {
     const STAMP: &str = "lpad(to_hex((extract(epoch FROM clock_timestamp()) * 1000)::bigint), 12, '0')";
     let id = format!(
         "({STAMP} || '7' || substr(md5(random()::text), 1, 3) || '8' || substr(md5(random()::text), 1, 15))::uuid"
@@ -123,7 +128,7 @@ WITH ids AS MATERIALIZED (
     INSERT INTO events (tenant_id, create_time, kind, file_id, version, actor_id)
     SELECT tenant, app.now(), 1, file, 1, 'loader' FROM ids
 ), answer AS (
-    INSERT INTO idempotency_keys (tenant_id, request_id, create_time, method, payload_sha256, answer)
+    INSERT INTO idempotency_keys (tenant_id, request_id, create_time, method, payload_sha256, response)
     SELECT tenant, request, app.now(), 1, sha, jsonb_build_object('file', repeat('x', 1000)) FROM ids
 )
 INSERT INTO usage_counters AS counter (tenant_id, category, media_kind, file_count, total_bytes)

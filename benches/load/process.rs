@@ -1,11 +1,11 @@
-//! What the kernel tells about processes: CPU time and memory.
+//! CPU time and memory of processes, from /proc.
 
 use std::{
     fs,
     ops::{AddAssign, Sub},
 };
 
-/// CPU seconds.
+/// CPU time in seconds.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Cpu {
     pub(crate) user: f64,
@@ -21,21 +21,21 @@ impl Cpu {
         Self { user: self.user / count, system: self.system / count }
     }
 
-    /// Of one process with all its threads.
-    pub(crate) fn of(pid: u32) -> Self {
+    /// Returns the CPU time of a process with all its threads.
+    pub(crate) fn of_process(pid: u32) -> Self {
         stat(pid).map(|stat| stat.cpu).unwrap_or_default()
     }
 
-    /// Of a process and of what it started and has ended since.
-    pub(crate) fn of_ended_too(pid: u32) -> Self {
-        let mut sum = Self::of(pid);
+    /// Returns the CPU time of a process and of its terminated children.
+    pub(crate) fn of_process_and_ended_children(pid: u32) -> Self {
+        let mut sum = Self::of_process(pid);
         sum += stat(pid).map(|stat| stat.ended_children).unwrap_or_default();
         sum
     }
 
-    /// Of a process and everything that it started directly, what has ended since included.
-    pub(crate) fn of_family(parent: u32) -> Self {
-        let mut sum = Self::of_ended_too(parent);
+    /// Returns the CPU time of a process and its direct children, including terminated ones.
+    pub(crate) fn of_process_and_children(parent: u32) -> Self {
+        let mut sum = Self::of_process_and_ended_children(parent);
         let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
         for pid in processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()) {
             if let Some(stat) = stat(pid).filter(|stat| stat.parent == parent) {
@@ -67,9 +67,10 @@ struct Stat {
     ended_children: Cpu,
 }
 
-/// Fields 4 and 14 to 17 of proc(5)'s `stat`, counted behind the name, which may hold anything.
+/// Parses the fields 4 and 14 to 17 of `stat` (see proc(5)), counted after the name, which can contain any
+/// character.
 fn stat(pid: u32) -> Option<Stat> {
-    // USER_HZ: what user space is told, 100 on every architecture that this runs on.
+    // USER_HZ, which is 100 on all supported architectures.
     const TICKS_PER_SECOND: f64 = 100.0;
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
@@ -78,7 +79,7 @@ fn stat(pid: u32) -> Option<Stat> {
     Some(Stat { parent: fields.get(1)?.parse().ok()?, cpu: cpu(11)?, ended_children: cpu(13)? })
 }
 
-/// The most memory that the process ever held.
+/// Returns the peak resident memory of a process.
 pub(crate) fn peak_resident_bytes(pid: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;

@@ -1,4 +1,4 @@
-//! The tables.
+//! The report.
 
 use std::fmt::Write as _;
 
@@ -14,12 +14,12 @@ use crate::{
     targets::targets,
 };
 
-/// The tables, as Markdown.
+/// Renders the report as Markdown.
 pub(crate) fn markdown(machine: &Facts, results: &Results, options: &Options) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
     let _ = match options.is_quick {
-        true => writeln!(text, "A quick run with smaller files: a trend, not a measurement to quote.\n"),
+        true => writeln!(text, "Quick run with smaller files: shows trends only.\n"),
         false => Ok(()),
     };
     for (name, value) in machine {
@@ -27,33 +27,35 @@ pub(crate) fn markdown(machine: &Facts, results: &Results, options: &Options) ->
     }
     let set: Vec<String> = options.set.iter().map(|(key, value)| format!("`{key} = {value}`")).collect();
     if !set.is_empty() {
-        let _ = writeln!(text, "- **not the defaults**: {}", set.join(", "));
+        let _ = writeln!(text, "- **non-default settings**: {}", set.join(", "));
     }
     let _ = writeln!(
         text,
-        "- rounds: {}, interleaved; large files {} MiB, small ones 10 KiB for {} s a round, over at most {} connections\n",
+        "- rounds: {}, interleaved; large files of {} MiB, small files of 10 KiB for {} s per round over at most \
+         {} connections\n",
         options.rounds,
-        options.large_bytes() >> 20,
+        options.large_file_size_bytes() >> 20,
         options.window().as_secs(),
         crate::small::CONNECTIONS_MAX,
     );
-    let _ = writeln!(text, "| target | measured | must | aim | |\n|---|---|---|---|---|");
+    let _ = writeln!(text, "| target | measured | required | goal | |\n|---|---|---|---|---|");
     for target in targets(results) {
         let (sign, unit) = (target.sign(), target.unit);
         let figure = |value: f64| figure(value, unit);
         let _ = writeln!(
             text,
             "| {} | {} | {sign} {} | {sign} {} | {} |",
-            target.what,
+            target.name,
             figure(target.measured),
-            figure(target.must),
-            figure(target.aim),
+            figure(target.required),
+            figure(target.goal),
             target.verdict()
         );
     }
     let _ = writeln!(
         text,
-        "\nCPU seconds are user + system, per GiB or per 1,000 files; medians, and min–max of the rate.\n\n\
+        "\nCPU seconds (user + system) are per GiB or per 1,000 files. All values are medians; min–max is the range \
+         of the rate.\n\n\
          | row | rate | min–max | service CPU | client CPU | PostgreSQL CPU | store CPU | p50 | p99 | peak |\n\
          |---|---|---|---|---|---|---|---|---|---|"
     );
@@ -65,9 +67,10 @@ pub(crate) fn markdown(machine: &Facts, results: &Results, options: &Options) ->
 
 fn line(row: Row, samples: &[Sample]) -> String {
     let unit = if row.unit() == Unit::Gibibytes { "GiB/s" } else { "/s" };
-    let median = |of: &dyn Fn(&Sample) -> f64| spread(samples, of).map_or(f64::NAN, |spread| spread.median);
-    let cpu = |of: fn(&Sample) -> Cpu| {
-        let (user, system) = (median(&|sample| of(sample).user), median(&|sample| of(sample).system));
+    let median =
+        |field: &dyn Fn(&Sample) -> f64| spread(samples, field).map_or(f64::NAN, |spread| spread.median);
+    let cpu = |field: fn(&Sample) -> Cpu| {
+        let (user, system) = (median(&|sample| field(sample).user), median(&|sample| field(sample).system));
         if user + system > 0.0 { format!("{user:.2} + {system:.2}") } else { String::new() }
     };
     let optional = |value: f64, unit: &str| if value.is_nan() { String::new() } else { figure(value, unit) };
@@ -82,13 +85,13 @@ fn line(row: Row, samples: &[Sample]) -> String {
         cpu(|sample| sample.client),
         cpu(|sample| sample.postgres),
         cpu(|sample| sample.store),
-        optional(median(&|sample| sample.latency.map_or(f64::NAN, |of| of.p50)), "ms"),
-        optional(median(&|sample| sample.latency.map_or(f64::NAN, |of| of.p99)), "ms"),
+        optional(median(&|sample| sample.latency.map_or(f64::NAN, |latency| latency.p50)), "ms"),
+        optional(median(&|sample| sample.latency.map_or(f64::NAN, |latency| latency.p99)), "ms"),
         optional(median(&|sample| sample.peak_bytes.map_or(f64::NAN, mebibytes)), "MiB"),
     )
 }
 
-/// Three significant figures are more than such a measurement has.
+/// Formats a value with three significant figures, which is more than the accuracy of the measurement.
 fn figure(value: f64, unit: &str) -> String {
     let separator = if unit.is_empty() || unit.starts_with('/') { "" } else { " " };
     match value {
@@ -98,7 +101,7 @@ fn figure(value: f64, unit: &str) -> String {
     }
 }
 
-/// Everything, for machines.
+/// Returns all results as JSON.
 pub(crate) fn json(machine: &Facts, results: &Results) -> Value {
     let cpu = |cpu: Cpu| json!({ "user": cpu.user, "system": cpu.system });
     let sample = |sample: &Sample| {
@@ -113,7 +116,7 @@ pub(crate) fn json(machine: &Facts, results: &Results) -> Value {
     });
     let targets = targets(results).into_iter().map(|target| {
         json!({
-            "target": target.what, "measured": target.measured, "must": target.must, "aim": target.aim,
+            "target": target.name, "measured": target.measured, "required": target.required, "goal": target.goal,
             "unit": target.unit, "verdict": target.verdict(),
         })
     });

@@ -1,8 +1,8 @@
-//! What was measured, and medians of it.
+//! The results and their medians.
 
 use crate::{meter::Sample, row::Row};
 
-/// Every sample of every row.
+/// All samples of all rows.
 pub(crate) struct Results(pub(crate) Vec<(Row, Vec<Sample>)>);
 
 impl Results {
@@ -14,22 +14,22 @@ impl Results {
         self.0[row].1.push(sample);
     }
 
-    /// The median of something, where the row was measured.
-    pub(crate) fn median(&self, row: Row, of: impl Fn(&Sample) -> f64) -> Option<f64> {
+    /// Returns the median of a value, if the row was measured.
+    pub(crate) fn median(&self, row: Row, field: impl Fn(&Sample) -> f64) -> Option<f64> {
         let (_, samples) = self.0.iter().find(|(measured, _)| *measured == row)?;
-        spread(samples, of).map(|spread| spread.median)
+        spread(samples, field).map(|spread| spread.median)
     }
 }
 
-/// Where a figure lies.
+/// Minimum, median and maximum of a value.
 pub(crate) struct Spread {
     pub(crate) min: f64,
     pub(crate) median: f64,
     pub(crate) max: f64,
 }
 
-pub(crate) fn spread(samples: &[Sample], of: impl Fn(&Sample) -> f64) -> Option<Spread> {
-    let mut values: Vec<f64> = samples.iter().map(of).collect();
+pub(crate) fn spread(samples: &[Sample], field: impl Fn(&Sample) -> f64) -> Option<Spread> {
+    let mut values: Vec<f64> = samples.iter().map(field).collect();
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
     let median = match values.len() % 2 {

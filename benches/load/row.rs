@@ -1,17 +1,17 @@
-//! The rows: what is measured, and what each is called.
+//! The rows of the report: the measurements and their names.
 
-use crate::{meter::Unit, site::Store};
+use crate::{environment::Store, meter::Unit};
 
-/// Whose files they are.
+/// The tenants that upload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Tenants {
     /// 64 organisations in turn.
     Many,
-    /// One, whose quota row everyone waits for.
+    /// A single tenant, with contention on its quota row.
     One,
 }
 
-/// Whether the signature covers the bytes, which costs the client a SHA-256 of them, and the server another.
+/// Whether the request signature covers the body, which costs a SHA-256 on the client and on the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Signing {
     Payload,
@@ -20,20 +20,20 @@ pub(crate) enum Signing {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Row {
-    /// A large file up, one stream.
+    /// Upload of a large file in one stream.
     Upload(Store),
-    /// A large file down, one stream.
+    /// Download of a large file in one stream.
     Download(Store),
-    /// A large file into the S3 server, without a service.
+    /// Upload of a large file directly to the S3 server, without the service.
     Direct(Signing),
-    /// Small files up.
+    /// Upload of small files.
     Small { store: Store, clients: usize, tenants: Tenants },
-    /// The rows of those small files, without a service.
+    /// Insertion of the database rows of those small files, without the service.
     Pgbench { clients: usize, tenants: Tenants },
-    /// The bytes of those small files, without a service.
+    /// Writing the bytes of those small files to disk, without the service.
     Fsync { clients: usize },
-    /// Many large files up at once.
-    Crowd,
+    /// Concurrent upload of many large files.
+    ConcurrentUploads,
 }
 
 impl Row {
@@ -57,43 +57,45 @@ impl Row {
             ]);
         }
         rows.extend([
-            small(Store::Costless, 64, One),
+            small(Store::Discard, 64, One),
             Self::Pgbench { clients: 64, tenants: One },
-            small(Store::Costless, 64, Many),
+            small(Store::Discard, 64, Many),
             small(Store::Local, 16, One),
             small(Store::Local, 64, One),
-            Self::Crowd,
+            Self::ConcurrentUploads,
         ]);
         rows
     }
 
     pub(crate) fn name(self) -> String {
-        let of = |tenants| if tenants == Tenants::Many { "64 tenants" } else { "one hot tenant" };
+        let tenants_name = |tenants| if tenants == Tenants::Many { "64 tenants" } else { "one hot tenant" };
         match self {
             Self::Upload(store) => format!("large upload, {}", store.name()),
             Self::Download(store) => format!("large download, {}", store.name()),
             Self::Direct(Signing::Payload) => "baseline direct multipart, signed".to_owned(),
             Self::Direct(Signing::Headers) => "baseline direct multipart, unsigned".to_owned(),
             Self::Small { store, clients, tenants } => {
-                format!("small uploads, {}, {clients} clients, {}", store.name(), of(tenants))
+                format!("small uploads, {}, {clients} clients, {}", store.name(), tenants_name(tenants))
             }
             Self::Pgbench { clients, tenants } => {
-                format!("baseline pgbench, {clients} clients, {}", of(tenants))
+                format!("baseline pgbench, {clients} clients, {}", tenants_name(tenants))
             }
             Self::Fsync { clients } => format!("baseline fsync, {clients} threads"),
-            Self::Crowd => "crowd of 64 large uploads, costless store".to_owned(),
+            Self::ConcurrentUploads => "64 concurrent large uploads, discard store".to_owned(),
         }
     }
 
     pub(crate) fn unit(self) -> Unit {
         match self {
-            Self::Upload(_) | Self::Download(_) | Self::Direct(_) | Self::Crowd => Unit::Gibibytes,
+            Self::Upload(_) | Self::Download(_) | Self::Direct(_) | Self::ConcurrentUploads => {
+                Unit::Gibibytes
+            }
             Self::Small { .. } | Self::Pgbench { .. } | Self::Fsync { .. } => Unit::Files,
         }
     }
 
-    /// A peak is no matter of medians, and this row takes a minute.
+    /// Returns the maximum number of rounds. The memory peak needs no median, and this row takes a minute.
     pub(crate) fn rounds_max(self) -> usize {
-        if self == Self::Crowd { 1 } else { usize::MAX }
+        if self == Self::ConcurrentUploads { 1 } else { usize::MAX }
     }
 }

@@ -1,4 +1,4 @@
-//! `strongroom serve`, the real binary, as a process of its own.
+//! Runs `strongroom serve`, the real binary, as a separate process.
 
 use std::{
     path::{Path, PathBuf},
@@ -8,14 +8,15 @@ use std::{
 
 use crate::Outcome;
 
-/// A running service. It is killed when this is dropped.
+/// A running service. It is killed when dropped.
 pub(crate) struct Service {
     pub(crate) grpc: String,
     child: Child,
 }
 
 impl Service {
-    /// Starts it and waits until it listens. `settings` are configuration keys, such as `storage.provider`.
+    /// Starts the service and waits until it listens. `settings` are configuration keys, such as
+    /// `storage.provider`.
     pub(crate) async fn start<'a>(
         log: PathBuf,
         settings: impl Iterator<Item = (&'a str, String)>,
@@ -34,12 +35,12 @@ impl Service {
             .stderr(std::fs::File::create(&log)?);
         let mut child = command.spawn()?;
         loop {
-            if let Some(grpc) = listening(&log)? {
+            if let Some(grpc) = find_grpc_address(&log)? {
                 return Ok(Self { grpc, child });
             }
             if child.try_wait()?.is_some() {
-                let said = std::fs::read_to_string(&log)?;
-                return Err(format!("the service ended before it listened:\n{said}").into());
+                let output_text = std::fs::read_to_string(&log)?;
+                return Err(format!("the service exited before it listened:\n{output_text}").into());
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -52,15 +53,15 @@ impl Service {
 
 impl Drop for Service {
     fn drop(&mut self) {
-        // Both fail only where it has ended already.
+        // Both calls fail only if the process has already exited.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-fn listening(log: &Path) -> Outcome<Option<String>> {
-    let said = std::fs::read_to_string(log)?;
-    let lines = said.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+fn find_grpc_address(log: &Path) -> Outcome<Option<String>> {
+    let output_text = std::fs::read_to_string(log)?;
+    let lines = output_text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
     let mut found = lines.filter(|line| line["message"] == "listening");
     Ok(found.next().and_then(|line| Some(format!("http://{}", line["grpc"].as_str()?))))
 }

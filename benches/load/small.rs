@@ -1,4 +1,4 @@
-//! Small files: so many clients, each with its next file as soon as the one before is durable.
+//! Small files: several clients, each uploading its next file as soon as the previous one is durable.
 
 use std::{
     sync::{
@@ -12,25 +12,25 @@ use tokio::task::JoinSet;
 
 use crate::{
     Outcome,
-    lab::{Lab, request_id},
+    client::{self, Content, Files, Token},
+    environment::Store,
+    fixture::{Fixture, request_id},
     meter::{Latency, Meter, Sample},
     row::Tenants,
-    site::Store,
-    wire::{self, Content, Files, Token},
 };
 
-/// Clients share connections, as the replicas of a backend do.
+/// The maximum number of connections. Clients share connections, as the replicas of a backend do.
 pub(crate) const CONNECTIONS_MAX: usize = 8;
-/// Time for connections, pools and prepared statements to settle.
+/// Time to establish connections, pools and prepared statements.
 const WARM_UP: Duration = Duration::from_millis(500);
 
-/// What the clients are at.
+/// The phase of the measurement.
 #[derive(Default)]
 struct Phase(AtomicU8);
 
 impl Phase {
     const MEASURING: u8 = 1;
-    const OVER: u8 = 2;
+    const DONE: u8 = 2;
 
     fn is(&self, phase: u8) -> bool {
         self.0.load(Ordering::Relaxed) == phase
@@ -41,7 +41,7 @@ impl Phase {
     }
 }
 
-struct Loader {
+struct UploadLoop {
     files: Files,
     tokens: Arc<[Token]>,
     turn: usize,
@@ -49,18 +49,18 @@ struct Loader {
     phase: Arc<Phase>,
 }
 
-impl Loader {
-    /// How long each file took that was done while we measured.
+impl UploadLoop {
+    /// Uploads files and returns the latency of each file that was completed during the measurement.
     async fn run(mut self) -> Outcome<Vec<Duration>> {
         let mut latencies = Vec::new();
-        while !self.phase.is(Phase::OVER) {
+        while !self.phase.is(Phase::DONE) {
             let token = &self.tokens[self.turn % self.tokens.len()];
-            let began = Instant::now();
-            wire::upload(&mut self.files, token, &self.content, request_id()).await?;
+            let start = Instant::now();
+            client::upload(&mut self.files, token, &self.content, request_id()).await?;
             if self.phase.is(Phase::MEASURING) {
-                latencies.push(began.elapsed());
+                latencies.push(start.elapsed());
             }
-            // Prime to the number of tenants, so that each client meets them all.
+            // Coprime to the number of tenants, so that each client uses all of them.
             self.turn += 13;
         }
         Ok(latencies)
@@ -68,40 +68,44 @@ impl Loader {
 }
 
 #[allow(clippy::cast_precision_loss, reason = "far below 2^52")]
-pub(crate) async fn uploads(
-    lab: &mut Lab,
+pub(crate) async fn measure_uploads(
+    fixture: &mut Fixture,
     store: Store,
     clients: usize,
     tenants: Tenants,
 ) -> Outcome<Sample> {
     let mut connections = Vec::new();
     for _ in 0..clients.min(CONNECTIONS_MAX) {
-        connections.push(lab.connect(store).await?);
+        connections.push(fixture.connect(store).await?);
     }
-    let (phase, tokens): (Arc<Phase>, Arc<[Token]>) = (Arc::default(), lab.tokens(tenants).into());
+    let (phase, tokens): (Arc<Phase>, Arc<[Token]>) = (Arc::default(), fixture.tokens(tenants).into());
     let mut loaders = JoinSet::new();
     for turn in 0..clients {
-        let loader = Loader {
+        let loader = UploadLoop {
             files: connections[turn % connections.len()].clone(),
             tokens: Arc::clone(&tokens),
             turn,
-            content: lab.small.clone(),
+            content: fixture.small.clone(),
             phase: Arc::clone(&phase),
         };
         loaders.spawn(loader.run());
     }
     tokio::time::sleep(WARM_UP).await;
-    let meter = Meter::start(&lab.site, Some(lab.site.at(store).service.pid()), lab.site.store_pid(store));
+    let meter = Meter::start(
+        &fixture.environment,
+        Some(fixture.environment.instance(store).service.pid()),
+        fixture.environment.store_pid(store),
+    );
     phase.enter(Phase::MEASURING);
-    tokio::time::sleep(lab.window).await;
-    phase.enter(Phase::OVER);
-    let counted = meter.pause(&lab.site);
+    tokio::time::sleep(fixture.window).await;
+    phase.enter(Phase::DONE);
+    let counted = meter.measure_usage(&fixture.environment);
     let mut latencies = Vec::new();
     while let Some(ended) = loaders.join_next().await {
         latencies.extend(ended??);
     }
     let files = latencies.len() as f64;
     let mut sample = counted.sample(files, files / 1000.0);
-    sample.latency = Latency::of(latencies);
+    sample.latency = Latency::from_durations(latencies);
     Ok(sample)
 }

@@ -1,16 +1,15 @@
-//! Statements for setting up and for asking the server about itself.
+//! SQL statements for setup and for queries about the server.
 
 use tokio_postgres::{NoTls, SimpleQueryMessage};
 
 use crate::Outcome;
 
-/// Runs statements.
 pub(crate) async fn execute(url: &str, sql: &str) -> Outcome<()> {
     query(url, sql).await.map(|_| ())
 }
 
-/// The first column of the first row.
-pub(crate) async fn value(url: &str, sql: &str) -> Outcome<String> {
+/// Returns the first column of the first row.
+pub(crate) async fn query_value(url: &str, sql: &str) -> Outcome<String> {
     let rows = query(url, sql).await?;
     let first = rows.iter().find_map(|message| match message {
         SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),

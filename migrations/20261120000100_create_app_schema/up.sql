@@ -1,11 +1,13 @@
--- What a transaction knows of its caller, and how a table is bound to it. The settings are transaction-local and set in
--- the same round trip as BEGIN. `nullif`, because a reused connection answers '' instead of NULL. Texts come hex-encoded,
--- so that nothing a caller wrote is ever spliced into SQL.
+-- The context of a transaction (tenant, user, audience, principals, time) and the row-level security that
+-- uses it. The settings are local to the transaction and are set in the same round trip as BEGIN. On a reused
+-- connection an unset setting is '' instead of NULL, hence `nullif`. Texts are hex-encoded, so that no text
+-- from a caller is spliced into SQL.
 CREATE SCHEMA app;
 GRANT USAGE ON SCHEMA app TO strongroom_app, strongroom_system, strongroom_backup;
 
--- Bodies in the SQL standard's form: names in them are resolved here and now, not by the caller's search_path, so they need
--- no `SET`, which would keep the planner from inlining them into every policy.
+-- The functions have SQL-standard bodies: names are resolved at creation, not through the caller's
+-- search_path. They therefore need no `SET search_path`, which would prevent the planner from inlining them
+-- into the policies.
 CREATE FUNCTION app.tenant_id() RETURNS uuid
     LANGUAGE sql STABLE PARALLEL SAFE
     RETURN nullif(current_setting('app.tenant_id', true), '')::uuid;
@@ -14,12 +16,13 @@ CREATE FUNCTION app.user_id() RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE
     RETURN convert_from(decode(nullif(current_setting('app.user_id', true), ''), 'hex'), 'UTF8');
 
--- The lowest audience that the caller belongs to: 1 admins and the system, 2 managers, 3 everyone in the tenant.
+-- The lowest audience that the caller belongs to: 1 admins and the system, 2 managers, 3 all members of the
+-- tenant.
 CREATE FUNCTION app.audience_min() RETURNS smallint
     LANGUAGE sql STABLE PARALLEL SAFE
     RETURN nullif(current_setting('app.audience_min', true), '')::smallint;
 
--- The names under which files can be granted to the caller: itself and its groups.
+-- The principals through which files can be granted to the caller: itself and its groups.
 CREATE FUNCTION app.principals() RETURNS text[]
     LANGUAGE sql STABLE PARALLEL SAFE
     RETURN (
@@ -27,22 +30,23 @@ CREATE FUNCTION app.principals() RETURNS text[]
         FROM unnest(string_to_array(nullif(current_setting('app.principals', true), ''), ',')) AS part
     );
 
--- The time of this transaction, by the database's clock. A test clock overrides it.
+-- The start time of the transaction by the database's clock, unless a test clock overrides it.
 CREATE FUNCTION app.now() RETURNS timestamptz
     LANGUAGE sql STABLE PARALLEL SAFE
     RETURN coalesce(nullif(current_setting('app.now', true), '')::timestamptz, transaction_timestamp());
 
--- Binds a table to the tenant of the transaction, for everyone, its owner included. The restrictive policy is the wall;
--- `visible` is what the service's role may see behind it.
+-- Enables row-level security on a table, also for its owner. The restrictive policy `tenant` limits
+-- strongroom_app to rows of the transaction's tenant. `visible` is a further condition on the rows of the
+-- tenant that strongroom_app may see.
 CREATE PROCEDURE app.protect(relation regclass, visible text DEFAULT 'true')
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
     AS $$
 DECLARE
-    own constant text := 'tenant_id = (SELECT app.tenant_id())';
+    is_own constant text := 'tenant_id = (SELECT app.tenant_id())';
 BEGIN
     EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', relation);
     EXECUTE format('ALTER TABLE %s FORCE ROW LEVEL SECURITY', relation);
-    EXECUTE format('CREATE POLICY tenant ON %s AS RESTRICTIVE TO strongroom_app USING (%s) WITH CHECK (%2$s)', relation, own);
+    EXECUTE format('CREATE POLICY tenant ON %s AS RESTRICTIVE TO strongroom_app USING (%s) WITH CHECK (%2$s)', relation, is_own);
     EXECUTE format('CREATE POLICY visible ON %s TO strongroom_app USING (%s) WITH CHECK (true)', relation, visible);
     EXECUTE format('CREATE POLICY system ON %s TO strongroom_system USING (true) WITH CHECK (true)', relation);
     EXECUTE format('CREATE POLICY backup ON %s FOR SELECT TO strongroom_backup USING (true)', relation);
@@ -51,40 +55,41 @@ BEGIN
 END
 $$;
 
--- Creates the partitions of a table that is partitioned by time, from the period of `since` for `count` periods, each
--- protected as its parent is, by the same rule of who sees what. What exists is left alone. Rows outside every period land
--- in the default partition. Waits for no lock: whoever reads the table long (a backup) would make every commit queue
--- behind us.
+-- Creates `count` partitions of a table that is partitioned by time, starting with the period that contains
+-- `since`. Each gets the same row-level security as its parent. Existing partitions are left unchanged. Rows
+-- outside all periods are stored in the default partition. The lock timeout is short, because while this
+-- function waits for a long reader (such as a backup), all commits would have to wait for this function.
 CREATE FUNCTION app.create_partitions(parent text, period interval, since timestamptz, count integer) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '200ms'
     AS $$
 DECLARE
     step constant text := CASE WHEN period >= interval '1 month' THEN 'month' ELSE 'day' END;
-    begins timestamptz := date_trunc(step, since, 'UTC');
+    start_time timestamptz := date_trunc(step, since, 'UTC');
     visible constant text := (
         SELECT pg_get_expr(p.polqual, p.polrelid) FROM pg_catalog.pg_policy AS p
         WHERE p.polrelid = format('public.%I', parent)::regclass AND p.polname = 'visible');
     name text;
 BEGIN
     FOR _ IN 1..count LOOP
-        name := parent || to_char(begins AT TIME ZONE 'UTC', '_YYYYMMDD');
+        name := parent || to_char(start_time AT TIME ZONE 'UTC', '_YYYYMMDD');
         IF to_regclass('public.' || quote_ident(name)) IS NULL THEN
             BEGIN
                 EXECUTE format('CREATE TABLE public.%I PARTITION OF public.%I FOR VALUES FROM (%L) TO (%L)',
-                    name, parent, begins, begins + period);
+                    name, parent, start_time, start_time + period);
                 CALL app.protect(format('public.%I', name)::regclass, visible);
             EXCEPTION
-                WHEN duplicate_table THEN NULL; -- another replica was faster
+                WHEN duplicate_table THEN NULL; -- created concurrently by another replica
                 WHEN check_violation THEN
-                    RAISE WARNING 'rows of % are in the default partition already; they stay there', name;
+                    RAISE WARNING 'partition % was not created: the default partition already contains rows of its period', name;
             END;
         END IF;
-        begins := begins + period;
+        start_time := start_time + period;
     END LOOP;
 END
 $$;
--- Drops the partitions of a table that end before a time, and such rows of the default partition. Answers how many
--- partitions went.
+
+-- Drops the partitions of a table that end at or before `before`, and deletes older rows of the default
+-- partition. Returns the number of dropped partitions.
 CREATE FUNCTION app.drop_partitions(parent text, period interval, before timestamptz) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '200ms'
     AS $$

@@ -1,5 +1,6 @@
--- Organisations and persons. `tenants` is the directory: the one table that is not keyed by tenant, because it maps what
--- the identity provider calls them (kind, issuer, external id) to our id. The service's role sees its own row only.
+-- Tenants: organisations and persons. This is the only table that is not keyed by tenant, because it maps the
+-- names at the identity provider (kind, issuer, external id) to tenant ids. strongroom_app sees only the row
+-- of its tenant.
 CREATE TABLE tenants (
     id uuid PRIMARY KEY,
     kind smallint NOT NULL CHECK (kind IN (1, 2)),

@@ -1,7 +1,8 @@
--- Blobs, files, versions and what hangs on them. There is no foreign key to `tenants`: every commit of a busy tenant would
--- share-lock that one row; row-level security already binds `tenant_id`.
+-- Blobs, files, versions and dependent tables. They have no foreign key to `tenants`, because every commit of
+-- a busy tenant would share-lock its row. Row-level security already ensures the correct `tenant_id`.
 
--- One stored object, one row. `delete_after` is set when nothing refers to it any more; the bytes go after it passed.
+-- Stored objects, one row each. `delete_after` is set when no version references the blob; the object is
+-- deleted after that time.
 CREATE TABLE blobs (
     tenant_id uuid NOT NULL,
     id uuid NOT NULL,
@@ -9,24 +10,24 @@ CREATE TABLE blobs (
     storage_key text COLLATE "C" NOT NULL,
     size_bytes bigint NOT NULL CHECK (size_bytes >= 0),
     sha256 bytea NOT NULL CHECK (octet_length(sha256) = 32),
-    -- CRC-64/NVME, the most significant byte first
+    -- CRC-64/NVME, most significant byte first
     crc64nvme bytea NOT NULL CHECK (octet_length(crc64nvme) = 8),
-    -- what the object was put in: 1 standard, 2 archive
+    -- 1 standard, 2 archive
     storage_class smallint NOT NULL DEFAULT 1 CHECK (storage_class BETWEEN 1 AND 2),
     create_time timestamptz NOT NULL,
     delete_after timestamptz,
     PRIMARY KEY (tenant_id, id),
     UNIQUE (tenant_id, provider, storage_key)
 );
--- Whoever found an object asks for its row by the key alone.
+-- Used by the sweeper and by fsck, which look up blobs by key, regardless of the provider.
 CREATE INDEX blobs_key ON blobs (tenant_id, storage_key);
 CREATE INDEX blobs_due ON blobs (delete_after) WHERE delete_after IS NOT NULL;
 CALL app.protect('blobs');
 GRANT INSERT, UPDATE ON blobs TO strongroom_app;
 GRANT DELETE ON blobs TO strongroom_system;
 
--- Who may read a file besides its owner and its audience: one row a principal, with the sort keys of the file, so that
--- a list of what was granted to me is one ordered walk of an index.
+-- Principals that may read a file in addition to its owner and its audience. Rows repeat the sort keys of the
+-- file, so that a list of the files that were granted to a principal is one ordered index scan.
 CREATE TABLE file_readers (
     tenant_id uuid NOT NULL,
     principal text COLLATE "C" NOT NULL,
@@ -43,8 +44,9 @@ CREATE INDEX file_readers_by_size ON file_readers (tenant_id, principal, is_dele
 CALL app.protect('file_readers');
 GRANT INSERT, UPDATE, DELETE ON file_readers TO strongroom_app;
 
--- A file with what lists and guards need of its current version. States are small integers with a CHECK: PostgreSQL's
--- enums are not leakproof, and under row-level security their indexes go unused.
+-- Files, with the columns of the current version that lists and access checks need. States are small integers
+-- with a CHECK, because the operators of PostgreSQL enums are not leakproof, so indexes on them are not used
+-- under row-level security.
 CREATE TABLE files (
     tenant_id uuid NOT NULL,
     id uuid NOT NULL,
@@ -59,7 +61,8 @@ CREATE TABLE files (
     metadata jsonb NOT NULL,
     -- 1 owner, 2 managers, 3 organization, 4 public
     visibility smallint NOT NULL CHECK (visibility BETWEEN 1 AND 4),
-    -- Public is for everyone in the tenant too; with it folded in, a role sees a few values, each one ordered walk.
+    -- The visibility, with public mapped to organization. A role sees at most three values, each in one
+    -- ordered index scan.
     audience smallint NOT NULL GENERATED ALWAYS AS (least(visibility, 3::smallint)) STORED,
     version integer NOT NULL CHECK (version > 0),
     -- 1 processing, 2 available, 3 quarantined, 4 unscannable, 5 error
@@ -84,21 +87,22 @@ CREATE TABLE files (
     PRIMARY KEY (tenant_id, id),
     CHECK ((delete_time IS NULL) = (purge_time IS NULL))
 );
--- Lists are merges of few ordered walks: one an audience, one for what is mine; the trash has its own.
+-- Lists merge a few ordered index scans: one per audience, and one for the files that the caller owns. The
+-- trash has separate indexes.
 CREATE INDEX files_by_time ON files (tenant_id, audience, create_time, id) WHERE delete_time IS NULL;
 CREATE INDEX files_by_name ON files (tenant_id, audience, name, id) WHERE delete_time IS NULL;
 CREATE INDEX files_by_size ON files (tenant_id, audience, size_bytes, id) WHERE delete_time IS NULL;
-CREATE INDEX files_mine_by_time ON files (tenant_id, owner_id, audience, create_time, id) WHERE delete_time IS NULL;
-CREATE INDEX files_mine_by_name ON files (tenant_id, owner_id, audience, name, id) WHERE delete_time IS NULL;
-CREATE INDEX files_mine_by_size ON files (tenant_id, owner_id, audience, size_bytes, id) WHERE delete_time IS NULL;
+CREATE INDEX files_by_owner_and_time ON files (tenant_id, owner_id, audience, create_time, id) WHERE delete_time IS NULL;
+CREATE INDEX files_by_owner_and_name ON files (tenant_id, owner_id, audience, name, id) WHERE delete_time IS NULL;
+CREATE INDEX files_by_owner_and_size ON files (tenant_id, owner_id, audience, size_bytes, id) WHERE delete_time IS NULL;
 CREATE INDEX trash_by_time ON files (tenant_id, audience, create_time, id) WHERE delete_time IS NOT NULL;
 CREATE INDEX trash_by_name ON files (tenant_id, audience, name, id) WHERE delete_time IS NOT NULL;
 CREATE INDEX trash_by_size ON files (tenant_id, audience, size_bytes, id) WHERE delete_time IS NOT NULL;
-CREATE INDEX trash_mine_by_time ON files (tenant_id, owner_id, audience, create_time, id) WHERE delete_time IS NOT NULL;
-CREATE INDEX trash_mine_by_name ON files (tenant_id, owner_id, audience, name, id) WHERE delete_time IS NOT NULL;
-CREATE INDEX trash_mine_by_size ON files (tenant_id, owner_id, audience, size_bytes, id) WHERE delete_time IS NOT NULL;
+CREATE INDEX trash_by_owner_and_time ON files (tenant_id, owner_id, audience, create_time, id) WHERE delete_time IS NOT NULL;
+CREATE INDEX trash_by_owner_and_name ON files (tenant_id, owner_id, audience, name, id) WHERE delete_time IS NOT NULL;
+CREATE INDEX trash_by_owner_and_size ON files (tenant_id, owner_id, audience, size_bytes, id) WHERE delete_time IS NOT NULL;
 CREATE INDEX files_to_purge ON files (purge_time) WHERE purge_time IS NOT NULL;
--- Who may see a file: the same rule as in app/access.rs.
+-- The same access rule as in src/app/access.rs.
 CALL app.protect('files', $$
     audience >= (SELECT app.audience_min())
     OR owner_id = (SELECT app.user_id())
@@ -111,7 +115,7 @@ $$);
 GRANT INSERT, UPDATE, DELETE ON files TO strongroom_app;
 ALTER TABLE file_readers ADD FOREIGN KEY (tenant_id, file_id) REFERENCES files (tenant_id, id);
 
--- The contents a file has had. What a version holds never changes; its state may.
+-- Versions of files. The content of a version never changes; its state may.
 CREATE TABLE versions (
     tenant_id uuid NOT NULL,
     file_id uuid NOT NULL,
@@ -130,7 +134,7 @@ CREATE TABLE versions (
     FOREIGN KEY (tenant_id, file_id) REFERENCES files (tenant_id, id),
     FOREIGN KEY (tenant_id, blob_id) REFERENCES blobs (tenant_id, id)
 );
-CREATE INDEX versions_of_blob ON versions (tenant_id, blob_id);
+CREATE INDEX versions_by_blob ON versions (tenant_id, blob_id);
 CALL app.protect('versions');
 GRANT INSERT, UPDATE, DELETE ON versions TO strongroom_app;
 
@@ -145,7 +149,7 @@ CREATE INDEX file_tags_by_tag ON file_tags (tenant_id, tag, file_id);
 CALL app.protect('file_tags');
 GRANT INSERT, DELETE ON file_tags TO strongroom_app;
 
--- Which entities of the caller's world use a file.
+-- External entities that use a file.
 CREATE TABLE attachments (
     tenant_id uuid NOT NULL,
     file_id uuid NOT NULL,
@@ -161,7 +165,7 @@ CREATE INDEX attachments_by_entity ON attachments (tenant_id, entity_type, entit
 CALL app.protect('attachments');
 GRANT INSERT, DELETE ON attachments TO strongroom_app;
 
--- What is remembered of a purged file, for 90 days.
+-- Tombstones of purged files. They are deleted after `expire_time`.
 CREATE TABLE tombstones (
     tenant_id uuid NOT NULL,
     file_id uuid NOT NULL,

@@ -1,4 +1,5 @@
--- One quota row a tenant. The CHECKs are the last wall: `used + reserved` never exceeds the limit, whatever the code does.
+-- Quotas, one row per tenant. The CHECKs guarantee that `used + reserved` never exceeds the limit, even if
+-- the code has a bug.
 CREATE TABLE quotas (
     tenant_id uuid PRIMARY KEY REFERENCES tenants (id),
     limit_bytes bigint NOT NULL CHECK (limit_bytes >= 0),
@@ -16,7 +17,7 @@ CREATE TABLE quotas (
     document_bytes_max bigint NOT NULL CHECK (document_bytes_max >= 0),
     other_bytes_max bigint NOT NULL CHECK (other_bytes_max >= 0),
     ceiling_bytes bigint NOT NULL CHECK (ceiling_bytes >= limit_bytes),
-    -- 0 means none
+    -- 0 means no limit
     ceiling_file_count bigint NOT NULL CHECK (
         ceiling_file_count = 0 OR (file_count_max > 0 AND file_count_max <= ceiling_file_count)),
     revision bigint NOT NULL DEFAULT 1,
@@ -28,7 +29,7 @@ CALL app.protect('quotas');
 GRANT UPDATE ON quotas TO strongroom_app;
 GRANT INSERT, UPDATE ON quotas TO strongroom_system;
 
--- What is stored per category and kind, counted in the same transaction as the files.
+-- Usage per category and media kind, updated in the same transaction as the files.
 CREATE TABLE usage_counters (
     tenant_id uuid NOT NULL,
     category text COLLATE "C" NOT NULL,
@@ -40,8 +41,9 @@ CREATE TABLE usage_counters (
 CALL app.protect('usage_counters');
 GRANT INSERT, UPDATE ON usage_counters TO strongroom_app;
 
--- Uploads that hold a reservation. `finish` is a compare-and-set on (id, lease epoch, open), so each reservation is
--- settled or released exactly once. What a crash leaves here says what to give up.
+-- Uploads that hold a reservation. Each end of an upload is a compare-and-set on (id, lease epoch, state
+-- open), so a reservation is converted into usage or released exactly once. After a crash, the row identifies
+-- the objects to delete.
 CREATE TABLE uploads (
     tenant_id uuid NOT NULL,
     id uuid NOT NULL,
@@ -50,7 +52,7 @@ CREATE TABLE uploads (
     lease_epoch integer NOT NULL DEFAULT 1,
     lease_expire_time timestamptz NOT NULL,
     reserved_bytes bigint NOT NULL CHECK (reserved_bytes >= 0),
-    -- A further version of a file: it takes the place of no other file.
+    -- A new version of an existing file, which does not increase the number of files.
     is_version boolean NOT NULL DEFAULT false,
     blob_id uuid NOT NULL,
     provider text COLLATE "C" NOT NULL,
@@ -65,22 +67,24 @@ CALL app.protect('uploads');
 GRANT INSERT, UPDATE ON uploads TO strongroom_app;
 GRANT DELETE ON uploads TO strongroom_system;
 
--- Objects that no blob refers to, yet or any more: a copy that is being made, and an original whose blob was moved away.
--- They are removed when their time has come; a crash leaves the row, and so nothing that nobody removes.
+-- Stray objects: objects that no blob references. They are copies in progress, and originals whose blob was
+-- moved. They are deleted after `delete_after`. After a crash the row remains, so the object is still
+-- deleted.
 CREATE TABLE stray_objects (
     tenant_id uuid NOT NULL,
     provider text COLLATE "C" NOT NULL,
     storage_key text COLLATE "C" NOT NULL,
-    -- There may be a multipart upload of this key that nobody will complete.
+    -- An incomplete multipart upload of this key may exist.
     may_be_unfinished boolean NOT NULL,
     delete_after timestamptz NOT NULL,
-    -- From here on no blob may take it up.
+    -- The object is being deleted, so a blob must no longer adopt it.
     is_being_deleted boolean NOT NULL DEFAULT false,
-    -- The key comes first: whoever found an object asks by the key alone.
+    -- The key precedes the provider, because the sweeper and fsck look up objects by key, regardless of the
+    -- provider.
     PRIMARY KEY (tenant_id, storage_key, provider)
 );
 CREATE INDEX stray_objects_due ON stray_objects (delete_after);
 CALL app.protect('stray_objects');
 GRANT INSERT, UPDATE, DELETE ON stray_objects TO strongroom_system;
--- A move points a blob to its copy, and changes nothing else of it.
+-- Moving a blob to another provider or class changes only these columns.
 GRANT UPDATE (provider, storage_key, storage_class) ON blobs TO strongroom_system;

@@ -1,12 +1,13 @@
--- The two calls of every upload, each one round trip: what it may store, and the commit of what it stored. Statement by
--- statement the commit took fourteen round trips, and a small file spent most of its time in them. Both run with the
--- caller's rights, so row-level security binds every statement in them.
+-- The two functions that every upload calls: one reads its terms before the bytes are received, one commits
+-- it. Each takes one round trip. As separate statements, the commit took fourteen round trips, which
+-- dominated the time of small files. Both run with the permissions of the caller, so row-level security
+-- applies to all their statements.
 
--- A finished upload. Texts and numbers are the columns of their names.
+-- A finished upload. The fields are the columns of the same names.
 CREATE TYPE app.finished_upload AS (
     file_id uuid,
     owner_id text,
-    -- of an imported file, which was there before this service had it; otherwise null
+    -- the creation time of an imported file at its source; null for other files
     file_create_time timestamptz,
     import_source text,
     import_sha256 bytea,
@@ -18,10 +19,11 @@ CREATE TYPE app.finished_upload AS (
     description text,
     metadata jsonb,
     visibility smallint,
-    -- assigned by the commit where `is_version`: a further content of the file `file_id`, whose record stays as it is
+    -- assigned by the commit if `is_version`: a new version of the existing file `file_id`, whose record is
+    -- not changed
     version integer,
     is_version boolean,
-    -- whether the uploader may change files of others
+    -- whether the uploader may change files that other users own
     may_write_all boolean,
     change_description text,
     content_state smallint,
@@ -35,7 +37,7 @@ CREATE TYPE app.finished_upload AS (
     tags text[],
     -- [{entity_type, entity_id, field}]
     attachments jsonb,
-    -- principals that may read it
+    -- principals that may read the file
     readers text[],
     blob_id uuid,
     provider text,
@@ -50,45 +52,48 @@ CREATE TYPE app.finished_upload AS (
     audit_address text,
     audit_details jsonb,
     event_kind smallint,
-    -- the reservation that it settles, if it has one
+    -- the lease of the upload's reservation, if it has one
     lease_id uuid,
     lease_epoch integer,
-    -- what its answer is stored under, if the caller gave an id
+    -- the id that the response is stored under, if the caller sent one
     request_id uuid,
     method smallint,
     payload_sha256 bytea,
-    -- the answer without what only the commit knows, which is stored beside it: the file's times and the quota
-    answer jsonb
+    -- the response without the values that the commit adds: the times of the file and the quota
+    response jsonb
 );
 
--- Commits finished uploads of the transaction's tenant, in the one order of every commit, which is also the order of
--- locks: request ids, files that get a version, uploads, blob, file, version, tags, attachments, readers, audit, event, import, usage counter, and the
--- quota row last; the answer tells the quota, so it is written behind it.
+-- Commits finished uploads of the transaction's tenant. Every commit writes in this order, which is also the
+-- lock order: request ids, files that get a new version, uploads, blobs, files, versions, tags, attachments,
+-- readers, audit entries, events, imports, usage counters, and the quota last. Only the response follows,
+-- because it contains the quota.
 --
--- `verdicts` are in the order of the items: 1 committed at `create_time`; 2 answered before, with what `answered` holds under
--- its request id; 3 someone else is working on this request id; 4 the lease was lost or has run out; 5 to 9 as
--- `app.judge_versions` says. When `fits` is false the sum does not fit into the quota, and the caller must roll back.
--- `facts` tells the file of each version, and `event_positions` where the event of each item stands, as
--- src/domain/event_position.rs writes it; both by blob.
+-- `outcomes` has one number per item, in order: 1 committed at `create_time`; 2 the request id already has a
+-- response, which is in `replayed`; 3 another request with this request id is in progress; 4 the lease was
+-- lost or has expired; 5 to 9 see `app.check_new_versions`. If `fits` is false, the items exceed the quota
+-- and the caller must roll back. `file_records` contains the record of the file of each new version, and
+-- `event_positions` the position of the event of each item, in the format of src/domain/event_position.rs.
+-- Both are keyed by blob id.
 --
--- Few statements, and none for what no item has: with one for each table a commit took a tenth longer. Plans are generic:
--- planning anew for the number of items cost as much as the inserts. They never scan a table: made while a table is young
--- and empty, they would go on doing so when it is not. Tables are named with their schema, because a search_path of its own
--- would be set and reset in every call.
+-- The function uses few statements and skips those that no item needs: with one statement per table, a commit
+-- took 10% longer. Plans are generic, because planning for each number of items cost as much as the inserts.
+-- Sequential scans are disabled: a plan that is made while a table is empty would otherwise keep scanning it
+-- when it has grown. Table names are qualified, because a `SET search_path` would be applied and reset in
+-- every call.
 CREATE FUNCTION app.commit_uploads(
-    items jsonb, answer_hours integer,
-    OUT transaction_id text, OUT fits boolean, OUT verdicts smallint[], OUT create_time timestamptz,
-    OUT deletion_times timestamptz[], OUT figures jsonb, OUT answered jsonb, OUT facts jsonb,
+    items jsonb, idempotency_hours integer,
+    OUT transaction_id text, OUT fits boolean, OUT outcomes smallint[], OUT create_time timestamptz,
+    OUT deletion_times timestamptz[], OUT figures jsonb, OUT replayed jsonb, OUT file_records jsonb,
     OUT event_positions jsonb
 ) LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
     AS $$
 DECLARE
     tenant constant uuid := app.tenant_id();
-    moment constant timestamptz := app.now();
+    commit_time constant timestamptz := app.now();
     finished app.finished_upload[];
-    fresh app.finished_upload[];
+    accepted app.finished_upload[];
     requests uuid[];
-    distinct_requests integer;
+    distinct_request_count integer;
     locked uuid[];
     reserved jsonb := '{}';
     has_leases boolean;
@@ -97,116 +102,119 @@ DECLARE
     has_readers boolean;
     has_versions boolean;
     has_imports boolean;
-    kind_moves jsonb;
+    kind_changes jsonb;
 BEGIN
     transaction_id := pg_current_xact_id()::text;
-    create_time := moment;
-    -- Everything is told by place, so all of these keep the order of the items. Nothing DISTINCT or ORDER BY may stand among
-    -- them: from PostgreSQL 16 on the planner may sort the rows for it, and for all.
+    create_time := commit_time;
+    -- Results are returned by index, so all aggregates must keep the order of the items. None of them may use
+    -- DISTINCT or ORDER BY: since PostgreSQL 16 the planner may sort the rows for one aggregate, which
+    -- reorders the input of all.
     SELECT coalesce(array_agg(n), '{}'), array_agg(n.request_id) FILTER (WHERE n.request_id IS NOT NULL),
-        array_agg(moment + make_interval(days => n.retention_days)), bool_or(n.lease_id IS NOT NULL),
+        array_agg(commit_time + make_interval(days => n.retention_days)), bool_or(n.lease_id IS NOT NULL),
         bool_or(cardinality(n.tags) > 0), bool_or(jsonb_array_length(n.attachments) > 0), bool_or(cardinality(n.readers) > 0),
         bool_or(n.is_version), bool_or(n.import_source IS NOT NULL)
     INTO finished, requests, deletion_times, has_leases, has_tags, has_attachments, has_readers, has_versions,
         has_imports
     FROM jsonb_populate_recordset(NULL::app.finished_upload, items) AS n;
-    verdicts := array_fill(1::smallint, ARRAY[cardinality(finished)]);
-    fresh := finished;
+    outcomes := array_fill(1::smallint, ARRAY[cardinality(finished)]);
+    accepted := finished;
 
     IF requests IS NOT NULL THEN
         locked := array(
             SELECT id FROM unnest(requests) AS id
             WHERE pg_try_advisory_xact_lock(hashtextextended(tenant::text || id::text, 0)));
-        -- A statement of its own, so that it sees what the lock's last holder committed. One look an id: the planner takes
-        -- a young table for an empty one and would walk all of the tenant's answers.
-        answered := (
+        -- A separate statement, so that it sees the rows of the previous lock holder. The lateral join forces
+        -- one index lookup per id: the planner assumes that a new table is empty and would scan all responses
+        -- of the tenant.
+        replayed := (
             SELECT jsonb_object_agg(id, jsonb_build_object(
-                'method', k.method, 'payload_sha256', encode(k.payload_sha256, 'hex'), 'answer', k.answer))
+                'method', k.method, 'payload_sha256', encode(k.payload_sha256, 'hex'), 'response', k.response))
             FROM unnest(requests) AS id
             CROSS JOIN LATERAL (
-                SELECT stored.method, stored.payload_sha256, stored.answer FROM public.idempotency_keys AS stored
+                SELECT stored.method, stored.payload_sha256, stored.response FROM public.idempotency_keys AS stored
                 WHERE stored.tenant_id = tenant AND stored.request_id = id
-                  AND stored.create_time > moment - make_interval(hours => answer_hours)
+                  AND stored.create_time > commit_time - make_interval(hours => idempotency_hours)
                 LIMIT 1) AS k);
-        distinct_requests := cardinality(requests);
-        IF distinct_requests > 1 THEN
-            distinct_requests := (SELECT count(DISTINCT id) FROM unnest(requests) AS id);
+        distinct_request_count := cardinality(requests);
+        IF distinct_request_count > 1 THEN
+            distinct_request_count := (SELECT count(DISTINCT id) FROM unnest(requests) AS id);
         END IF;
-        IF answered IS NOT NULL OR cardinality(locked) < cardinality(requests)
-            OR distinct_requests < cardinality(requests) THEN
-            verdicts := array(
+        IF replayed IS NOT NULL OR cardinality(locked) < cardinality(requests)
+            OR distinct_request_count < cardinality(requests) THEN
+            outcomes := array(
                 SELECT CASE
                     WHEN request IS NULL THEN 1
-                    WHEN answered ? request::text THEN 2
-                    WHEN request = ANY (locked) AND row_number() OVER (PARTITION BY request ORDER BY place) = 1 THEN 1
+                    WHEN replayed ? request::text THEN 2
+                    WHEN request = ANY (locked) AND row_number() OVER (PARTITION BY request ORDER BY item) = 1 THEN 1
                     ELSE 3
                 END::smallint
-                FROM (SELECT place, finished[place].request_id AS request
-                      FROM generate_subscripts(finished, 1) AS place) AS n
-                ORDER BY place);
+                FROM (SELECT item, finished[item].request_id AS request
+                      FROM generate_subscripts(finished, 1) AS item) AS n
+                ORDER BY item);
         END IF;
     END IF;
 
     IF has_versions THEN
-        verdicts := app.judge_versions(finished, verdicts);
+        outcomes := app.check_new_versions(finished, outcomes);
     END IF;
     IF has_leases THEN
-        WITH ended AS (
+        WITH committed AS (
             UPDATE public.uploads AS u SET state = 2
-            FROM generate_subscripts(finished, 1) AS place
-            WHERE verdicts[place] = 1 AND u.tenant_id = tenant AND u.id = finished[place].lease_id
-              AND u.lease_epoch = finished[place].lease_epoch AND u.state = 1
-              AND u.lease_expire_time > moment
+            FROM generate_subscripts(finished, 1) AS item
+            WHERE outcomes[item] = 1 AND u.tenant_id = tenant AND u.id = finished[item].lease_id
+              AND u.lease_epoch = finished[item].lease_epoch AND u.state = 1
+              AND u.lease_expire_time > commit_time
             RETURNING u.id, u.reserved_bytes)
-        SELECT coalesce(jsonb_object_agg(id, reserved_bytes), '{}') INTO reserved FROM ended;
-        verdicts := array(
+        SELECT coalesce(jsonb_object_agg(id, reserved_bytes), '{}') INTO reserved FROM committed;
+        outcomes := array(
             SELECT CASE
-                WHEN verdicts[place] = 1 AND NOT reserved ? finished[place].lease_id::text THEN 4
-                ELSE verdicts[place]
+                WHEN outcomes[item] = 1 AND NOT reserved ? finished[item].lease_id::text THEN 4
+                ELSE outcomes[item]
             END::smallint
-            FROM generate_subscripts(finished, 1) AS place ORDER BY place);
+            FROM generate_subscripts(finished, 1) AS item ORDER BY item);
     END IF;
-    IF NOT 1 = ALL (verdicts) THEN
-        fresh := array(
-            SELECT finished[place] FROM generate_subscripts(finished, 1) AS place
-            WHERE verdicts[place] = 1 ORDER BY place);
+    IF NOT 1 = ALL (outcomes) THEN
+        accepted := array(
+            SELECT finished[item] FROM generate_subscripts(finished, 1) AS item
+            WHERE outcomes[item] = 1 ORDER BY item);
     END IF;
 
     IF has_versions THEN
-        fresh := app.number_versions(fresh);
+        accepted := app.assign_version_numbers(accepted);
     END IF;
 
-    -- Rows that nobody else can know, so that their order among themselves locks nobody.
+    -- These rows are new and unknown to other transactions, so the order of their inserts does not matter for
+    -- locks.
     WITH n AS MATERIALIZED (
-        SELECT u.*, nextval('public.event_numbers') AS event_number FROM unnest(fresh) AS u
+        SELECT u.*, nextval('public.event_numbers') AS event_number FROM unnest(accepted) AS u
     ), blobs AS (
         INSERT INTO public.blobs (tenant_id, id, provider, storage_key, size_bytes, sha256, crc64nvme, create_time)
-        SELECT tenant, n.blob_id, n.provider, n.storage_key, n.size_bytes, n.sha256, n.crc64nvme, moment FROM n
+        SELECT tenant, n.blob_id, n.provider, n.storage_key, n.size_bytes, n.sha256, n.crc64nvme, commit_time FROM n
     ), files AS (
         INSERT INTO public.files (tenant_id, id, owner_id, created_by, updated_by, name, original_name, category, title,
             description, metadata, visibility, version, content_state, scan_status, mime_type, declared_mime_type,
             media_kind, size_bytes, sha256, create_time, update_time, expire_time, retain_until_time, deletion_time)
         SELECT tenant, n.file_id, n.owner_id, n.created_by, n.created_by, n.name, n.name, n.category, n.title,
             n.description, n.metadata, n.visibility, n.version, n.content_state, n.scan_status, n.mime_type,
-            n.declared_mime_type, n.media_kind, n.size_bytes, n.sha256, coalesce(n.file_create_time, moment), moment, n.expire_time,
+            n.declared_mime_type, n.media_kind, n.size_bytes, n.sha256, coalesce(n.file_create_time, commit_time), commit_time, n.expire_time,
             n.retain_until_time,
-            moment + make_interval(days => n.retention_days)
+            commit_time + make_interval(days => n.retention_days)
         FROM n WHERE NOT n.is_version
     ), versions AS (
         INSERT INTO public.versions (tenant_id, file_id, version, blob_id, content_state, scan_status, mime_type,
             declared_mime_type, media_kind, size_bytes, sha256, created_by, create_time, change_description)
         SELECT tenant, n.file_id, n.version, n.blob_id, n.content_state, n.scan_status, n.mime_type,
-            n.declared_mime_type, n.media_kind, n.size_bytes, n.sha256, n.created_by, moment, n.change_description
+            n.declared_mime_type, n.media_kind, n.size_bytes, n.sha256, n.created_by, commit_time, n.change_description
         FROM n
     ), audit_entries AS (
         INSERT INTO public.audit_entries (tenant_id, create_time, actor_kind, actor_id, action, is_allowed, file_id, version,
             request_id, address, details)
-        SELECT tenant, moment, n.actor_kind, n.actor_id, n.audit_action, true, n.file_id, n.version, n.audit_request_id,
+        SELECT tenant, commit_time, n.actor_kind, n.actor_id, n.audit_action, true, n.file_id, n.version, n.audit_request_id,
             n.audit_address, n.audit_details
         FROM n
     ), events AS (
         INSERT INTO public.events (tenant_id, create_time, n, kind, file_id, version, actor_id, owner_id, audience, readers)
-        SELECT tenant, moment, n.event_number, n.event_kind, n.file_id, n.version, n.created_by, n.owner_id,
+        SELECT tenant, commit_time, n.event_number, n.event_kind, n.file_id, n.version, n.created_by, n.owner_id,
             least(n.visibility, 3), n.readers
         FROM n
     )
@@ -216,33 +224,33 @@ BEGIN
 
     IF has_tags THEN
         INSERT INTO public.file_tags (tenant_id, file_id, tag)
-        SELECT tenant, n.file_id, tag FROM unnest(fresh) AS n, unnest(n.tags) AS tag;
+        SELECT tenant, n.file_id, tag FROM unnest(accepted) AS n, unnest(n.tags) AS tag;
     END IF;
     IF has_attachments THEN
         INSERT INTO public.attachments (tenant_id, file_id, entity_type, entity_id, field, created_by, create_time)
-        SELECT tenant, n.file_id, a.entity_type, a.entity_id, a.field, n.created_by, moment
-        FROM unnest(fresh) AS n,
+        SELECT tenant, n.file_id, a.entity_type, a.entity_id, a.field, n.created_by, commit_time
+        FROM unnest(accepted) AS n,
             jsonb_to_recordset(n.attachments) AS a (entity_type text, entity_id text, field text);
     END IF;
     IF has_readers THEN
         INSERT INTO public.file_readers (tenant_id, principal, file_id, create_time, name, size_bytes)
-        SELECT tenant, principal, n.file_id, coalesce(n.file_create_time, moment), n.name, n.size_bytes
-        FROM unnest(fresh) AS n, unnest(n.readers) AS principal WHERE NOT n.is_version;
+        SELECT tenant, principal, n.file_id, coalesce(n.file_create_time, commit_time), n.name, n.size_bytes
+        FROM unnest(accepted) AS n, unnest(n.readers) AS principal WHERE NOT n.is_version;
     END IF;
 
-    -- The only rows here that another commit may write too; in order, so that two batches never wait for each other.
+    -- Concurrent commits can insert the same import, so insert in order to avoid deadlocks.
     IF has_imports THEN
         INSERT INTO public.imports (tenant_id, source_sha256, source, legacy_id, file_id, create_time)
-        SELECT tenant, n.import_sha256, n.import_source, n.import_legacy_id, n.file_id, moment
-        FROM unnest(fresh) AS n WHERE n.import_source IS NOT NULL ORDER BY n.import_sha256;
+        SELECT tenant, n.import_sha256, n.import_source, n.import_legacy_id, n.file_id, commit_time
+        FROM unnest(accepted) AS n WHERE n.import_source IS NOT NULL ORDER BY n.import_sha256;
     END IF;
 
     IF has_versions THEN
-        SELECT moved.facts, moved.kind_moves INTO facts, kind_moves FROM app.move_current(fresh) AS moved;
-        PERFORM app.count_versions(fresh, kind_moves);
+        SELECT moved.file_records, moved.kind_changes INTO file_records, kind_changes FROM app.set_current_versions(accepted) AS moved;
+        PERFORM app.add_version_usage(accepted, kind_changes);
     ELSE
         INSERT INTO public.usage_counters AS counter (tenant_id, category, media_kind, file_count, total_bytes)
-        SELECT tenant, n.category, n.media_kind, count(*), sum(n.size_bytes) FROM unnest(fresh) AS n
+        SELECT tenant, n.category, n.media_kind, count(*), sum(n.size_bytes) FROM unnest(accepted) AS n
         GROUP BY n.category, n.media_kind ORDER BY n.category COLLATE "C", n.media_kind
         ON CONFLICT (tenant_id, category, media_kind) DO UPDATE
         SET file_count = counter.file_count + excluded.file_count,
@@ -250,27 +258,27 @@ BEGIN
     END IF;
 
     WITH n AS MATERIALIZED (
-        SELECT * FROM unnest(fresh)
+        SELECT * FROM unnest(accepted)
     ), charged AS (
         UPDATE public.quotas AS q SET
-            used_bytes = q.used_bytes + delta.used, reserved_bytes = q.reserved_bytes - delta.settled,
-            file_count = q.file_count + delta.files, reserved_file_count = q.reserved_file_count - delta.settled_files
+            used_bytes = q.used_bytes + delta.used, reserved_bytes = q.reserved_bytes - delta.released,
+            file_count = q.file_count + delta.files, reserved_file_count = q.reserved_file_count - delta.released_files
         FROM (
             SELECT coalesce(sum(n.size_bytes), 0)::bigint AS used, count(*) FILTER (WHERE NOT n.is_version) AS files,
-                coalesce(sum((reserved ->> n.lease_id::text)::bigint), 0)::bigint AS settled,
-                count(n.lease_id) FILTER (WHERE NOT n.is_version) AS settled_files
+                coalesce(sum((reserved ->> n.lease_id::text)::bigint), 0)::bigint AS released,
+                count(n.lease_id) FILTER (WHERE NOT n.is_version) AS released_files
             FROM n) AS delta
         WHERE q.tenant_id = tenant
-          AND q.used_bytes + q.reserved_bytes + delta.used - delta.settled <= q.limit_bytes
+          AND q.used_bytes + q.reserved_bytes + delta.used - delta.released <= q.limit_bytes
           AND (q.file_count_max = 0 OR
-               q.file_count + q.reserved_file_count + delta.files - delta.settled_files <= q.file_count_max)
+               q.file_count + q.reserved_file_count + delta.files - delta.released_files <= q.file_count_max)
         RETURNING jsonb_build_object('limit_bytes', q.limit_bytes, 'used_bytes', q.used_bytes,
             'warning_percent', q.warning_percent, 'critical_percent', q.critical_percent) AS quota
-    ), answers AS (
-        INSERT INTO public.idempotency_keys (tenant_id, request_id, create_time, method, payload_sha256, answer)
-        SELECT tenant, n.request_id, moment, n.method, n.payload_sha256, jsonb_build_object(
-            'answer', n.answer, 'quota', charged.quota, 'create_time', moment,
-            'deletion_time', moment + make_interval(days => n.retention_days), 'facts', facts -> n.blob_id::text,
+    ), responses AS (
+        INSERT INTO public.idempotency_keys (tenant_id, request_id, create_time, method, payload_sha256, response)
+        SELECT tenant, n.request_id, commit_time, n.method, n.payload_sha256, jsonb_build_object(
+            'response', n.response, 'quota', charged.quota, 'create_time', commit_time,
+            'deletion_time', commit_time + make_interval(days => n.retention_days), 'file_record', file_records -> n.blob_id::text,
             'event_position', event_positions -> n.blob_id::text)
         FROM n, charged WHERE n.request_id IS NOT NULL
     )
@@ -279,11 +287,11 @@ BEGIN
 END
 $$;
 
--- What an upload may store, and what was answered to its request id before, if anything. It sets its transaction's
--- context itself (the tenant: nothing it reads asks for more), so that two reads by primary key cost one round trip; they
--- wait for no lock.
-CREATE FUNCTION app.upload_terms(tenant uuid, request uuid, answer_hours integer, now_override text)
-    RETURNS TABLE (quota public.quotas, method smallint, payload_sha256 bytea, answer jsonb)
+-- Returns the tenant's quota, and the response stored under the request id, if there is one. The function
+-- sets the tenant context of the transaction itself, so that both reads take one round trip. They are lookups
+-- by primary key and take no locks.
+CREATE FUNCTION app.upload_terms(tenant uuid, request uuid, idempotency_hours integer, now_override text)
+    RETURNS TABLE (quota public.quotas, method smallint, payload_sha256 bytea, response jsonb)
     LANGUAGE plpgsql
     AS $$
 BEGIN
@@ -292,10 +300,10 @@ BEGIN
         PERFORM set_config('app.now', now_override, true);
     END IF;
     RETURN QUERY
-        SELECT q, k.method, k.payload_sha256, k.answer
+        SELECT q, k.method, k.payload_sha256, k.response
         FROM public.quotas AS q
         LEFT JOIN public.idempotency_keys AS k ON k.tenant_id = q.tenant_id AND k.request_id = request
-            AND k.create_time > app.now() - make_interval(hours => answer_hours)
+            AND k.create_time > app.now() - make_interval(hours => idempotency_hours)
         WHERE q.tenant_id = tenant
         LIMIT 1;
 END

@@ -1,10 +1,11 @@
--- What the sweeper has found in the stores and not removed yet: objects and unfinished uploads that no row owns. A later
--- round removes what still has no row a grace period after it was first seen, and forgets what has one.
+-- Sweep candidates: objects and multipart uploads without an owner that the sweeper has found in a store. A
+-- later sweep deletes those that still have no owner after the grace period, and drops candidates that have
+-- one.
 CREATE TABLE sweep_candidates (
     tenant_id uuid NOT NULL,
     provider text COLLATE "C" NOT NULL,
     storage_key text COLLATE "C" NOT NULL,
-    -- of an unfinished upload; '' means the object
+    -- '' for an object
     multipart_id text COLLATE "C" NOT NULL,
     size_bytes bigint NOT NULL CHECK (size_bytes >= 0),
     first_seen_time timestamptz NOT NULL,
@@ -14,7 +15,7 @@ CREATE INDEX sweep_candidates_due ON sweep_candidates (provider, first_seen_time
 CALL app.protect('sweep_candidates');
 GRANT INSERT, DELETE ON sweep_candidates TO strongroom_system;
 
--- When each store was last walked. The system's own: the role that serves requests has no business here.
+-- The times of the last sweep and the last full walk of each store. Only strongroom_system has access.
 CREATE TABLE sweeps (
     provider text COLLATE "C" PRIMARY KEY,
     sweep_time timestamptz NOT NULL,

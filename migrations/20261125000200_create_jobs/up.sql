@@ -1,22 +1,24 @@
--- The queue: work that a transaction asks for and that is done after it. Live jobs alone: what ended goes to `finished_jobs`.
--- There is no foreign key to `tenants`, as for files.
+-- The job queue. Jobs are enqueued in the transaction that causes them and run after it. The table contains
+-- live jobs only; finished ones are moved to `finished_jobs`. As for files, there is no foreign key to
+-- `tenants`.
 CREATE TABLE jobs (
     tenant_id uuid NOT NULL,
     id uuid NOT NULL,
-    -- The job as the service writes it, with its kind.
+    -- The serialized job, including its kind.
     payload jsonb NOT NULL,
     kind text COLLATE "C" NOT NULL GENERATED ALWAYS AS (payload ->> 'kind') STORED,
     -- 1 ready, 2 running, 3 parked
     state smallint NOT NULL CHECK (state BETWEEN 1 AND 3),
-    -- While one with this key is ready or running, asking for another one asks for that one.
+    -- At most one job with this key is ready or running.
     dedup_key text COLLATE "C" CHECK (char_length(dedup_key) BETWEEN 1 AND 255),
-    -- It was asked for while it was running: what it looked at may be older than the question, so it runs once more.
-    is_asked_again boolean NOT NULL DEFAULT false,
-    -- Attempts that have begun.
+    -- A job with the same key was requested while this one was running. It may have read older data, so it
+    -- runs again.
+    is_rerun_requested boolean NOT NULL DEFAULT false,
+    -- The number of attempts that were started.
     attempts integer NOT NULL DEFAULT 0 CHECK (attempts >= 0),
-    -- When the next attempt may begin.
+    -- The earliest time of the next attempt.
     run_time timestamptz NOT NULL,
-    -- Grows with every attempt: whoever holds an older one is fenced.
+    -- Incremented by every claim. Workers with an older epoch are fenced.
     lease_epoch integer NOT NULL DEFAULT 0,
     lease_expire_time timestamptz,
     last_error text NOT NULL DEFAULT '',
@@ -25,21 +27,21 @@ CREATE TABLE jobs (
     CHECK ((state = 2) = (lease_expire_time IS NOT NULL))
 );
 CREATE UNIQUE INDEX jobs_by_key ON jobs (tenant_id, dedup_key) WHERE dedup_key IS NOT NULL AND state IN (1, 2);
--- From tenant to tenant, and in each the one that waits longest.
+-- For claims: from tenant to tenant, and in each tenant the longest due job.
 CREATE INDEX jobs_ready ON jobs (tenant_id, run_time, id) WHERE state = 1;
 CREATE INDEX jobs_running ON jobs (tenant_id) WHERE state = 2;
 CREATE INDEX jobs_by_lease ON jobs (lease_expire_time) WHERE state = 2;
 CREATE INDEX jobs_by_time ON jobs (state, run_time);
 CALL app.protect('jobs');
 GRANT INSERT ON jobs TO strongroom_app;
-GRANT UPDATE (is_asked_again) ON jobs TO strongroom_app;
+GRANT UPDATE (is_rerun_requested) ON jobs TO strongroom_app;
 GRANT INSERT, UPDATE, DELETE ON jobs TO strongroom_system;
 
--- What became of jobs, for whoever asks later; dropped by retention.
+-- Finished jobs, for inspection. Dropped by retention.
 CREATE TABLE finished_jobs (
     tenant_id uuid NOT NULL,
     id uuid NOT NULL,
-    -- Of this row: when the job ended.
+    -- The time when the job finished.
     create_time timestamptz NOT NULL,
     kind text COLLATE "C" NOT NULL,
     payload jsonb NOT NULL,
@@ -56,8 +58,8 @@ CREATE TABLE finished_jobs_default PARTITION OF finished_jobs DEFAULT;
 CALL app.protect('finished_jobs_default');
 SELECT app.create_partitions('finished_jobs', '1 day', now(), 3);
 
--- When each tick of background work is due: whoever moves `next_time` on does it. The system's own: the role that serves
--- requests has no business here.
+-- The schedule of background ticks. A replica claims a tick by advancing `next_time`. Only strongroom_system
+-- has access.
 CREATE TABLE schedules (
     name text COLLATE "C" PRIMARY KEY,
     next_time timestamptz NOT NULL,

@@ -1,8 +1,8 @@
--- What a watcher of files needs: only events of what it could see, where the log of events begins, and whether it is
--- still the log that a cursor came from.
+-- Support for reading the event stream: visibility of events, the oldest retained events, and the identity of
+-- the history.
 
--- Who sees an event: whoever could see the file just before the change or just behind it. The rule of `files`, on what
--- the event itself remembers.
+-- An event is visible to viewers who could see the file immediately before or after the change. This is the
+-- rule of `files`, applied to the columns of the event.
 DO $$
 DECLARE
     name regclass;
@@ -21,15 +21,16 @@ BEGIN
 END
 $$;
 
--- The history that positions belong to. A restored copy has positions that were given out before to other changes: it has
--- another timeline, another cluster, or is another database of the same one.
+-- Identifies the history that positions belong to. In a restored database, positions can refer to other
+-- events than before. It has another timeline, is in another cluster, or is another database of the same
+-- cluster.
 CREATE FUNCTION app.event_incarnation() RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE
     RETURN (
         SELECT format('%s-%s-%s', c.system_identifier, left(pg_walfile_name(pg_current_wal_insert_lsn()), 8), d.oid)
         FROM pg_control_system() AS c, pg_catalog.pg_database AS d WHERE d.datname = current_database());
 
--- What is older may have been dropped: the beginning of the first partition that is there.
+-- Returns the start of the oldest partition. Older events may have been dropped.
 CREATE FUNCTION app.event_horizon() RETURNS timestamptz
     LANGUAGE sql STABLE PARALLEL SAFE
     RETURN (

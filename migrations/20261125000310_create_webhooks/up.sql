@@ -1,5 +1,5 @@
--- Where events are sent to. Deliveries follow the endpoint's own cursor in `events`: there is a row for an event only where
--- it could not be delivered.
+-- Webhooks. Each has its own position in `events`. There is a delivery row only for events that could not be
+-- delivered.
 CREATE TABLE webhooks (
     tenant_id uuid NOT NULL,
     id uuid NOT NULL,
@@ -7,25 +7,26 @@ CREATE TABLE webhooks (
     description text NOT NULL,
     -- empty means all
     kinds smallint[] NOT NULL,
-    -- Sealed, bound to tenant and webhook. The former one signs too until its time has come.
+    -- Sealed, bound to tenant and webhook. The former secret is also used for signing until it expires.
     sealed_secret text COLLATE "C" NOT NULL,
     former_sealed_secret text COLLATE "C",
     former_secret_expire_time timestamptz,
     -- 1 active, 2 paused by an admin, 3 disabled by the service
     state smallint NOT NULL CHECK (state BETWEEN 1 AND 3),
     state_reason text NOT NULL DEFAULT '',
-    -- Everything up to here was delivered or given up.
+    -- All events up to this position were delivered or became dead letters.
     position_xid xid8 NOT NULL,
     position_n bigint NOT NULL,
     position_time timestamptz NOT NULL,
     incarnation text COLLATE "C" NOT NULL,
-    -- of the event that comes next
+    -- failed attempts to deliver the next event
     failed_attempts integer NOT NULL DEFAULT 0 CHECK (failed_attempts >= 0),
     last_error text NOT NULL DEFAULT '',
-    -- since the last delivery that succeeded
+    -- the first failure since the last successful delivery
     first_failure_time timestamptz,
     next_attempt_time timestamptz NOT NULL,
-    -- One replica at a time delivers; whoever lost the lease changes nothing any more.
+    -- One replica at a time delivers, under a lease. A replica that lost the lease can no longer change the
+    -- row.
     lease_epoch integer NOT NULL DEFAULT 0,
     lease_expire_time timestamptz,
     created_by text COLLATE "C" NOT NULL,
@@ -40,7 +41,7 @@ CALL app.protect('webhooks');
 GRANT INSERT, UPDATE, DELETE ON webhooks TO strongroom_app;
 GRANT UPDATE (lease_epoch, lease_expire_time) ON webhooks TO strongroom_system;
 
--- Events that were given up, and what became of them when somebody asked to send them again.
+-- Failed deliveries: dead letters, and the results of their redelivery.
 CREATE TABLE webhook_deliveries (
     tenant_id uuid NOT NULL,
     webhook_id uuid NOT NULL,
@@ -51,7 +52,7 @@ CREATE TABLE webhook_deliveries (
     version integer NOT NULL,
     actor_id text COLLATE "C" NOT NULL,
     event_time timestamptz NOT NULL,
-    -- 1 dead, 2 to be sent again, 3 delivered after all
+    -- 1 dead letter, 2 redelivery requested, 3 redelivered
     state smallint NOT NULL CHECK (state BETWEEN 1 AND 3),
     attempts integer NOT NULL CHECK (attempts > 0),
     last_error text NOT NULL,
@@ -60,8 +61,8 @@ CREATE TABLE webhook_deliveries (
     PRIMARY KEY (tenant_id, webhook_id, position_xid, position_n),
     FOREIGN KEY (tenant_id, webhook_id) REFERENCES webhooks (tenant_id, id) ON DELETE CASCADE
 );
-CREATE INDEX webhook_deliveries_waiting ON webhook_deliveries (tenant_id, webhook_id) WHERE state = 2;
-CREATE INDEX webhook_deliveries_old ON webhook_deliveries (create_time);
+CREATE INDEX webhook_deliveries_pending ON webhook_deliveries (tenant_id, webhook_id) WHERE state = 2;
+CREATE INDEX webhook_deliveries_by_time ON webhook_deliveries (create_time);
 CALL app.protect('webhook_deliveries');
 GRANT INSERT, UPDATE, DELETE ON webhook_deliveries TO strongroom_app;
 GRANT DELETE ON webhook_deliveries TO strongroom_system;

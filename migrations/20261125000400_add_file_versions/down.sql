@@ -1,7 +1,7 @@
-DROP FUNCTION app.count_versions;
-DROP FUNCTION app.move_current;
-DROP FUNCTION app.number_versions;
-DROP FUNCTION app.judge_versions;
-DROP FUNCTION app.taken_types;
+DROP FUNCTION app.add_version_usage;
+DROP FUNCTION app.set_current_versions;
+DROP FUNCTION app.assign_version_numbers;
+DROP FUNCTION app.check_new_versions;
+DROP FUNCTION app.allowed_types;
 ALTER TABLE versions DROP COLUMN restored_from, DROP COLUMN change_description;
 ALTER TABLE files DROP COLUMN last_version;

@@ -1,15 +1,15 @@
 -- Files with more than one version.
 
--- The highest number that was ever given to a version of the file: numbers are not used again, also when the newest version
--- was deleted.
+-- The highest version number that was ever assigned. Numbers are never reused, even if the newest version was
+-- deleted.
 ALTER TABLE files ADD COLUMN last_version integer NOT NULL DEFAULT 1, ADD CHECK (last_version >= version);
 ALTER TABLE versions
     ADD COLUMN change_description text NOT NULL DEFAULT '',
-    -- the version whose content it has, when it was restored
+    -- the version that this version restored, if any
     ADD COLUMN restored_from integer;
 
--- The types that a category takes, in one order: its own, or else those of the policy.
-CREATE FUNCTION app.taken_types(policy jsonb, category text) RETURNS text[]
+-- Returns the allowed media types of a category, sorted: its own, or else those of the policy.
+CREATE FUNCTION app.allowed_types(policy jsonb, category text) RETURNS text[]
     LANGUAGE sql STABLE
     AS $$
     SELECT array(
@@ -18,11 +18,12 @@ CREATE FUNCTION app.taken_types(policy jsonb, category text) RETURNS text[]
         ORDER BY taken)
 $$;
 
--- Locks the files that get a version, in the order of their ids, and judges what only now is certain: 5 there is no such
--- file, 6 it is in the trash, 7 it is archived, 8 the uploader may not change it, 9 it is in another category by now, which
--- takes other types than the one under which the upload was judged. Before any lease is ended, so that an upload that is
--- refused here gives its reservation back as every other.
-CREATE FUNCTION app.judge_versions(finished app.finished_upload[], verdicts smallint[]) RETURNS smallint[]
+-- Locks the files that get a new version, in id order, and checks conditions that can have changed since the
+-- uploads were admitted: 5 the file does not exist, 6 it is in the trash, 7 it is archived, 8 the uploader
+-- may not change it, 9 it is in another category, which allows other types than the one that the upload was
+-- checked against. Runs before leases are ended, so that the reservations of rejected uploads are released
+-- like those of others.
+CREATE FUNCTION app.check_new_versions(finished app.finished_upload[], outcomes smallint[]) RETURNS smallint[]
     LANGUAGE plpgsql
     AS $$
 DECLARE
@@ -31,56 +32,58 @@ BEGIN
     PERFORM FROM public.files AS f
     WHERE f.tenant_id = tenant AND f.id = ANY (array(SELECT n.file_id FROM unnest(finished) AS n WHERE n.is_version))
     ORDER BY f.id FOR UPDATE;
-    -- A statement of its own, so that it sees what the locks' last holders committed.
+    -- A separate statement, so that it sees the changes of the previous lock holders.
     RETURN array(
         SELECT CASE
-            WHEN verdicts[place] <> 1 OR NOT finished[place].is_version THEN verdicts[place]
+            WHEN outcomes[item] <> 1 OR NOT finished[item].is_version THEN outcomes[item]
             WHEN f.id IS NULL THEN 5
-            WHEN NOT finished[place].may_write_all AND f.owner_id <> finished[place].created_by THEN 8
+            WHEN NOT finished[item].may_write_all AND f.owner_id <> finished[item].created_by THEN 8
             WHEN f.delete_time IS NOT NULL THEN 6
             WHEN f.archive_time IS NOT NULL THEN 7
-            WHEN finished[place].category <> f.category AND (
-                SELECT app.taken_types(t.policy, finished[place].category) <> app.taken_types(t.policy, f.category)
+            WHEN finished[item].category <> f.category AND (
+                SELECT app.allowed_types(t.policy, finished[item].category) <> app.allowed_types(t.policy, f.category)
                 FROM public.tenants AS t WHERE t.id = tenant) THEN 9
             ELSE 1
         END::smallint
-        FROM generate_subscripts(finished, 1) AS place
-        LEFT JOIN public.files AS f ON f.tenant_id = tenant AND f.id = finished[place].file_id
-        ORDER BY place);
+        FROM generate_subscripts(finished, 1) AS item
+        LEFT JOIN public.files AS f ON f.tenant_id = tenant AND f.id = finished[item].file_id
+        ORDER BY item);
 END
 $$;
 
--- Gives versions their numbers, in the order of the items, and the category under which their file is counted.
-CREATE FUNCTION app.number_versions(fresh app.finished_upload[]) RETURNS app.finished_upload[]
+-- Assigns numbers to new versions, in the order of the items, and the category under which their file is
+-- counted.
+CREATE FUNCTION app.assign_version_numbers(accepted app.finished_upload[]) RETURNS app.finished_upload[]
     LANGUAGE plpgsql
     AS $$
 DECLARE
     tenant constant uuid := app.tenant_id();
-    known record;
+    target record;
 BEGIN
-    FOR known IN
-        SELECT place, f.category, f.owner_id, f.visibility,
-            f.last_version + row_number() OVER (PARTITION BY f.id ORDER BY place) AS version,
+    FOR target IN
+        SELECT item, f.category, f.owner_id, f.visibility,
+            f.last_version + row_number() OVER (PARTITION BY f.id ORDER BY item) AS version,
             array(SELECT reader.principal FROM public.file_readers AS reader
                   WHERE reader.tenant_id = tenant AND reader.file_id = f.id) AS readers
-        FROM generate_subscripts(fresh, 1) AS place
-        JOIN public.files AS f ON f.tenant_id = tenant AND f.id = fresh[place].file_id
-        WHERE fresh[place].is_version
+        FROM generate_subscripts(accepted, 1) AS item
+        JOIN public.files AS f ON f.tenant_id = tenant AND f.id = accepted[item].file_id
+        WHERE accepted[item].is_version
     LOOP
-        fresh[known.place].version := known.version;
-        fresh[known.place].category := known.category;
-        -- Who hears of it.
-        fresh[known.place].owner_id := known.owner_id;
-        fresh[known.place].visibility := known.visibility;
-        fresh[known.place].readers := known.readers;
+        accepted[target.item].version := target.version;
+        accepted[target.item].category := target.category;
+        -- For the visibility of the event.
+        accepted[target.item].owner_id := target.owner_id;
+        accepted[target.item].visibility := target.visibility;
+        accepted[target.item].readers := target.readers;
     END LOOP;
-    RETURN fresh;
+    RETURN accepted;
 END
 $$;
 
--- Moves files to the newest of their new versions that is available. `facts` tells what an answer must know of each file,
--- by the blob of the version; `kind_moves` which files are now counted under another media kind.
-CREATE FUNCTION app.move_current(fresh app.finished_upload[], OUT facts jsonb, OUT kind_moves jsonb)
+-- Makes the newest available new version of each file the current one. `file_records` contains the records
+-- for the responses, by the blob id of the version. `kind_changes` contains the files that now count under
+-- another media kind.
+CREATE FUNCTION app.set_current_versions(accepted app.finished_upload[], OUT file_records jsonb, OUT kind_changes jsonb)
     LANGUAGE plpgsql
     AS $$
 DECLARE
@@ -88,7 +91,7 @@ DECLARE
 BEGIN
     WITH n AS MATERIALIZED (
         SELECT u.*, row_number() OVER (PARTITION BY u.file_id ORDER BY u.version DESC) - 1 AS later
-        FROM unnest(fresh) AS u WHERE u.is_version
+        FROM unnest(accepted) AS u WHERE u.is_version
     ), added AS (
         SELECT n.file_id, max(n.version) AS last_version, count(*) AS versions FROM n GROUP BY n.file_id
     ), newest AS (
@@ -113,7 +116,7 @@ BEGIN
     ), readers AS (
         UPDATE public.file_readers AS r SET size_bytes = newest.size_bytes FROM newest
         WHERE r.tenant_id = tenant AND r.file_id = newest.file_id
-    ), told AS (
+    ), records AS (
         SELECT jsonb_object_agg(n.blob_id, to_jsonb(f) || jsonb_build_object(
             'version', n.version, 'revision', f.revision - n.later,
             'tags', array(
@@ -122,20 +125,21 @@ BEGIN
                 SELECT jsonb_agg(jsonb_build_object(
                     'entity_type', a.entity_type, 'entity_id', a.entity_id, 'field', a.field)
                     ORDER BY a.entity_type, a.entity_id, a.field)
-                FROM public.attachments AS a WHERE a.tenant_id = tenant AND a.file_id = f.id), '[]'))) AS facts
+                FROM public.attachments AS a WHERE a.tenant_id = tenant AND a.file_id = f.id), '[]'))) AS file_records
         FROM n JOIN moved AS f ON f.id = n.file_id
     ), kinds AS (
         SELECT jsonb_agg(jsonb_build_object(
-            'category', moved.category, 'before', before.media_kind, 'after', moved.media_kind)) AS kind_moves
+            'category', moved.category, 'before', before.media_kind, 'after', moved.media_kind)) AS kind_changes
         FROM moved JOIN before USING (id) WHERE before.media_kind <> moved.media_kind
     )
-    SELECT told.facts, kinds.kind_moves INTO facts, kind_moves FROM told, kinds;
+    SELECT records.file_records, kinds.kind_changes INTO file_records, kind_changes FROM records, kinds;
 END
 $$;
 
--- Counts what came in where versions are among it: bytes under the kind of each version, files under that of their current
--- one. One statement in one order, which is that of the locks; a counter from which is taken exists.
-CREATE FUNCTION app.count_versions(fresh app.finished_upload[], kind_moves jsonb) RETURNS void
+-- Updates the usage counters for items that include new versions. Bytes count under the media kind of each
+-- version, files under that of their current version. One statement in lock order. Counters that decrease
+-- must exist.
+CREATE FUNCTION app.add_version_usage(accepted app.finished_upload[], kind_changes jsonb) RETURNS void
     LANGUAGE sql
     AS $$
     WITH delta AS MATERIALIZED (
@@ -143,10 +147,10 @@ CREATE FUNCTION app.count_versions(fresh app.finished_upload[], kind_moves jsonb
             sum(d.bytes)::bigint AS bytes
         FROM (
             SELECT n.category, n.media_kind, (NOT n.is_version)::integer AS files, n.size_bytes AS bytes
-            FROM unnest(fresh) AS n
+            FROM unnest(accepted) AS n
             UNION ALL
             SELECT m.category, side.media_kind, side.files, 0
-            FROM jsonb_to_recordset(coalesce(kind_moves, '[]')) AS m (category text, before smallint, after smallint),
+            FROM jsonb_to_recordset(coalesce(kind_changes, '[]')) AS m (category text, before smallint, after smallint),
                 LATERAL (VALUES (m.before, -1), (m.after, 1)) AS side (media_kind, files)
         ) AS d GROUP BY 1, 2 ORDER BY 1, 2
     )
@@ -158,7 +162,7 @@ CREATE FUNCTION app.count_versions(fresh app.finished_upload[], kind_moves jsonb
         WHERE d.category = counter.category AND d.media_kind = counter.media_kind)
 $$;
 
-REVOKE ALL ON FUNCTION app.taken_types, app.judge_versions, app.number_versions, app.move_current, app.count_versions
+REVOKE ALL ON FUNCTION app.allowed_types, app.check_new_versions, app.assign_version_numbers, app.set_current_versions, app.add_version_usage
     FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION app.taken_types, app.judge_versions, app.number_versions, app.move_current, app.count_versions
+GRANT EXECUTE ON FUNCTION app.allowed_types, app.check_new_versions, app.assign_version_numbers, app.set_current_versions, app.add_version_usage
     TO strongroom_app;

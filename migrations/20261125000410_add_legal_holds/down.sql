@@ -1,5 +1,5 @@
-DROP TRIGGER kept_files ON files;
-DROP FUNCTION app.guard_kept_file();
+DROP TRIGGER protected_files ON files;
+DROP FUNCTION app.guard_protected_file();
 DROP INDEX files_held;
 DROP INDEX files_retained;
 DROP INDEX files_to_purge;

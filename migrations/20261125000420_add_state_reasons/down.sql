@@ -2,7 +2,7 @@ REVOKE USAGE ON SEQUENCE event_numbers FROM strongroom_system;
 REVOKE INSERT ON events FROM strongroom_system;
 REVOKE UPDATE (content_state, state_reason, revision, update_time) ON files FROM strongroom_system;
 REVOKE UPDATE (content_state, state_reason) ON versions FROM strongroom_system;
-CREATE OR REPLACE FUNCTION app.guard_content_move() RETURNS trigger
+CREATE OR REPLACE FUNCTION app.guard_content_transition() RETURNS trigger
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
     AS $$
 BEGIN
@@ -13,8 +13,8 @@ BEGIN
         WHEN 4 THEN NEW.content_state IN (1, 2, 5)
         ELSE false
     END) THEN
-        RAISE EXCEPTION 'content cannot move from state % to %', OLD.content_state, NEW.content_state
-            USING ERRCODE = 'check_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = 'content_moves';
+        RAISE EXCEPTION 'content cannot change from state % to %', OLD.content_state, NEW.content_state
+            USING ERRCODE = 'check_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = 'content_transition';
     END IF;
     RETURN NEW;
 END

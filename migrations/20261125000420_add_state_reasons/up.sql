@@ -1,4 +1,4 @@
--- Why the content of a version cannot be read for good: 1 its object is missing, 2 its object is damaged.
+-- The reason why a version is in state error: 1 its object is missing, 2 its object is damaged.
 ALTER TABLE versions
     ADD COLUMN state_reason smallint CHECK (state_reason BETWEEN 1 AND 2),
     ADD CHECK (state_reason IS NULL OR content_state = 5);
@@ -6,10 +6,10 @@ ALTER TABLE files
     ADD COLUMN state_reason smallint CHECK (state_reason BETWEEN 1 AND 2),
     ADD CHECK (state_reason IS NULL OR content_state = 5);
 
--- What was missing or damaged stays so, whoever tries to move it, but for a repair: the system's own role, which has read the
--- object again and found it whole. An operator who pointed the service at the wrong bucket for an hour must not lose what
--- was asked for in that hour.
-CREATE OR REPLACE FUNCTION app.guard_content_move() RETURNS trigger
+-- A missing or damaged version remains in state error, except for a repair: strongroom_system can set it to
+-- available after it has read the object and found it intact. This way, files are not lost if the service was
+-- configured with a wrong bucket for a while.
+CREATE OR REPLACE FUNCTION app.guard_content_transition() RETURNS trigger
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
     AS $$
 BEGIN
@@ -22,8 +22,8 @@ BEGIN
             AND nullif(current_setting('app.repair', true), '') = 'on'
             AND pg_has_role(current_user, 'strongroom_system', 'MEMBER')
     END) THEN
-        RAISE EXCEPTION 'content cannot move from state % to %', OLD.content_state, NEW.content_state
-            USING ERRCODE = 'check_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = 'content_moves';
+        RAISE EXCEPTION 'content cannot change from state % to %', OLD.content_state, NEW.content_state
+            USING ERRCODE = 'check_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = 'content_transition';
     END IF;
     RETURN NEW;
 END

@@ -1,5 +1,6 @@
--- How often a file was downloaded, and when last. A table of its own, because a download must change neither the file's
--- etag nor its update time; written in batches by what serves, seconds after the downloads.
+-- Download counts and last access times of files. They are in a separate table, because a download must
+-- change neither the etag nor the update time of the file. They are written in batches, a few seconds after
+-- the downloads.
 CREATE TABLE download_counts (
     tenant_id uuid NOT NULL,
     file_id uuid NOT NULL,
@@ -9,6 +10,6 @@ CREATE TABLE download_counts (
     FOREIGN KEY (tenant_id, file_id) REFERENCES files (tenant_id, id)
 ) WITH (fillfactor = 50);
 CALL app.protect('download_counts');
--- A purge takes the count along; only the system counts.
+-- A purge deletes the row; only strongroom_system writes it.
 GRANT DELETE ON download_counts TO strongroom_app;
 GRANT INSERT, UPDATE ON download_counts TO strongroom_system;

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
-# Where downloaded tools are kept, and how they get there. Sourced by the other scripts in this folder.
+# Functions for the cache of downloaded tools. Sourced by the other scripts in this directory.
 #
-# The cache lies outside the checkout, so that a fresh clone finds what an earlier one fetched.
+# The cache is outside the checkout, so that new clones can use it.
 
 # Prints the cache directory.
 cache_directory() {
@@ -12,9 +12,9 @@ cache_directory() {
   fi
 }
 
-# install_once TARGET COMMAND… : runs COMMAND with an empty directory as its last argument and makes that directory
-# TARGET. Does nothing when TARGET is there. Nobody ever sees a half-filled TARGET: it appears by one rename, and a
-# lock keeps two scripts from doing the work twice.
+# install_once TARGET COMMAND…: runs COMMAND with a new empty directory as its last argument, and renames that
+# directory to TARGET. Does nothing if TARGET exists. The rename makes TARGET appear complete, and a lock
+# prevents concurrent installations.
 install_once() {
   local target=$1 parent staging
   shift
@@ -34,13 +34,13 @@ install_once() {
   ) 9>"$parent/.lock"
 }
 
-# npm_fetch DIRECTORY PACKAGE@VERSION… : installs npm packages under DIRECTORY/node_modules. Install scripts of packages
-# are not run; the callers run by name what they need.
+# npm_fetch DIRECTORY PACKAGE@VERSION…: installs npm packages under DIRECTORY/node_modules. Install scripts of
+# packages are disabled; callers run the required ones explicitly.
 npm_fetch() {
   local directory=$1
   shift
   if ! command -v npm >/dev/null; then
-    echo "error: npm is needed to fetch $*. Install Node.js 18 or newer, then try again." >&2
+    echo "error: npm is required to download $*. Install Node.js 18 or newer, then try again." >&2
     return 1
   fi
   npm install --prefix "$directory" --no-save --no-audit --no-fund --no-update-notifier \

@@ -1,9 +1,12 @@
-//! The one guard: may this caller do this to this file? The same rule stands in the row-level policy of `files`, which
-//! decides what a query returns; this decides it again, and says what the caller may do with what it sees.
+//! Access checks: whether a caller may see or change a file.
+//!
+//! The row-level security policy of `files` implements the same visibility rule and decides which rows a
+//! query returns. These functions check it a second time, and also decide which visible files the caller may
+//! change.
 
 use super::error::Error;
 use crate::{
-    db::files::SeenFile,
+    db::files::VisibleFile,
     domain::{
         caller::{Caller, Role},
         file::{File, Visibility},
@@ -11,7 +14,7 @@ use crate::{
     },
 };
 
-/// Whether the caller may see the file: its owner, its readers, and whoever its visibility names.
+/// Returns whether the caller may see the file: as its owner, as one of its readers, or by its visibility.
 pub fn can_see(caller: &Caller, file: &File, is_granted: bool) -> bool {
     let by_role = match file.visibility {
         Visibility::Owner => caller.role >= Role::Admin,
@@ -21,55 +24,69 @@ pub fn can_see(caller: &Caller, file: &File, is_granted: bool) -> bool {
     file.tenant_id == caller.tenant_id() && (by_role || is_granted || file.owner_id == caller.actor.id)
 }
 
-/// Answers the file, or NOT_FOUND, the same as for a random id.
-pub fn seen(caller: &Caller, found: Option<SeenFile>) -> Result<File, Error> {
+/// Returns the file if the caller may see it.
+///
+/// # Errors
+/// Returns `NotFound` both for a missing file and for a hidden one, so that callers cannot probe for ids.
+pub fn require_visible(caller: &Caller, found: Option<VisibleFile>) -> Result<File, Error> {
     found
         .filter(|found| can_see(caller, &found.file, found.is_granted))
         .map(|found| found.file)
         .ok_or(Error::NotFound("file"))
 }
 
-/// What is told to whoever is neither of the two.
-pub(super) const OWNER_OR_ADMIN: &str = "only the file's owner and the tenant's admins may do this";
+/// Denial message for callers who are neither the file's owner nor an admin.
+pub(super) const OWNER_OR_ADMIN_ONLY: &str = "only the file's owner and the tenant's admins may do this";
 
-/// Whether the caller may change files of others that it sees.
-pub fn writes_all(caller: &Caller) -> bool {
+/// Returns whether the caller may change visible files of other owners.
+pub fn can_write_all(caller: &Caller) -> bool {
     match caller.tenant.policy.write {
         WriteRule::OwnerAndAdmins => caller.role >= Role::Admin,
         WriteRule::Members => true,
     }
 }
 
-/// Whether the caller may change, delete, restore or purge a file it sees.
-pub fn can_write(caller: &Caller, file: &File) -> Result<(), Error> {
-    if writes_all(caller) || file.owner_id == caller.actor.id {
+/// Checks that the caller may change, delete, restore or purge a file that it may see.
+///
+/// # Errors
+/// Returns `NotAllowed` if not.
+pub fn check_can_write(caller: &Caller, file: &File) -> Result<(), Error> {
+    if can_write_all(caller) || file.owner_id == caller.actor.id {
         Ok(())
     } else {
-        Err(Error::NotAllowed(OWNER_OR_ADMIN))
+        Err(Error::NotAllowed(OWNER_OR_ADMIN_ONLY))
     }
 }
 
-/// Who would see a file after a change.
+/// The audience of a file after a change.
 #[derive(Debug, Clone, Copy)]
-pub struct Sight<'a> {
-    /// Its visibility then.
+pub struct VisibilityChange<'a> {
     pub visibility: Visibility,
-    /// Who comes to read it by name.
-    pub gained: &'a [String],
-    /// Whether the caller then reads it by name.
+    /// Principals who gain a read grant.
+    pub added_readers: &'a [String],
+    /// Whether the caller has a read grant after the change.
     pub is_granted: bool,
 }
 
-/// Whether the caller may change who sees a file in this way. Where every member writes, nobody but owner and admins may hide a
-/// file from themselves: it would be lost to them in the same breath. Nor may they show it to more than its owner did.
-pub fn can_show_to(caller: &Caller, file: &File, sight: Sight<'_>) -> Result<(), Error> {
-    let Sight { visibility, gained, is_granted } = sight;
+/// Checks that the caller may change the audience of a file in this way.
+///
+/// Under `WriteRule::Members`, other members may change the file. They must not widen its audience beyond
+/// what the owner chose, and must not hide the file from themselves, because they could not undo that.
+///
+/// # Errors
+/// Returns `NotAllowed` if not.
+pub fn check_visibility_change(
+    caller: &Caller,
+    file: &File,
+    change: VisibilityChange<'_>,
+) -> Result<(), Error> {
+    let VisibilityChange { visibility, added_readers, is_granted } = change;
     let changed = File { visibility, ..file.clone() };
-    // Where everyone sees a file, nobody comes to see it by name.
-    let is_gained = !gained.is_empty() && file.visibility < Visibility::Organization;
+    // A read grant adds nothing if the whole organization already sees the file.
+    let is_widened = !added_readers.is_empty() && file.visibility < Visibility::Organization;
     if is_owner_or_admin(caller, file) {
         Ok(())
-    } else if visibility > file.visibility || is_gained {
+    } else if visibility > file.visibility || is_widened {
         Err(Error::NotAllowed("only the file's owner and the tenant's admins may show it to more people"))
     } else if can_see(caller, &changed, is_granted) {
         Ok(())
@@ -82,8 +99,11 @@ fn is_owner_or_admin(caller: &Caller, file: &File) -> bool {
     caller.role >= Role::Admin || file.owner_id == caller.actor.id
 }
 
-/// Whether the caller may change the tenant's settings.
-pub fn can_administer(caller: &Caller) -> Result<(), Error> {
+/// Checks that the caller may change the tenant's settings.
+///
+/// # Errors
+/// Returns `NotAllowed` if the caller is no admin.
+pub fn check_is_admin(caller: &Caller) -> Result<(), Error> {
     if caller.role >= Role::Admin {
         Ok(())
     } else {

@@ -1,9 +1,11 @@
-//! Audit entries of use cases. Changes write theirs in their own transaction; disclosures are written in groups and are
-//! durable before the first byte leaves; denials stand by themselves.
+//! Audit entries of use cases.
+//!
+//! A change writes its entry in its own transaction. Disclosures are written in batches and are durable
+//! before the first byte is sent. Denials are written in a transaction of their own.
 
 use async_trait::async_trait;
 
-use super::{App, Error, group::Batch};
+use super::{App, Error, group::BatchHandler};
 use crate::{
     db::{
         Database, Viewer,
@@ -15,8 +17,8 @@ use crate::{
     },
 };
 
-/// An entry about what a caller does to a version of a file.
-pub(super) fn entry(caller: &Caller, action: AuditAction, file: Option<(FileId, i32)>) -> AuditEntry {
+/// Returns an entry about a caller's action on a version of a file.
+pub(super) fn new_entry(caller: &Caller, action: AuditAction, file: Option<(FileId, i32)>) -> AuditEntry {
     let (file, version) = file.unzip();
     AuditEntry {
         actor: caller.actor.clone(),
@@ -29,68 +31,68 @@ pub(super) fn entry(caller: &Caller, action: AuditAction, file: Option<(FileId, 
     }
 }
 
-/// Records that a caller was not allowed to do something, and answers why.
-pub(super) async fn denied(
+/// Records that an action was denied, and returns the error for the caller.
+pub(super) async fn record_denial(
     app: &App,
     caller: &Caller,
     action: AuditAction,
     file: Option<FileId>,
-    why: Error,
+    error: Error,
 ) -> Error {
     let entry = AuditEntry {
         is_allowed: false,
         file,
-        details: serde_json::json!({ "reason": why.to_string() }),
-        ..entry(caller, action, None)
+        details: serde_json::json!({ "reason": error.to_string() }),
+        ..new_entry(caller, action, None)
     };
-    match write(&app.db, caller.tenant_id(), &[entry]).await {
-        Ok(()) => why,
-        // A denial that cannot be recorded is not answered as if it were: the caller may try again.
-        Err(error) => error,
+    match write_entries(&app.db, caller.tenant_id(), &[entry]).await {
+        Ok(()) => error,
+        // Never report a denial that was not recorded: the caller gets a retryable error instead.
+        Err(write_error) => write_error,
     }
 }
 
-/// Records that a caller's role did not let it call a method at all, and answers why.
-pub async fn call_denied(app: &App, caller: &Caller, method: &str, why: Error) -> Error {
-    let mut entry = entry(caller, AuditAction::Call, None);
+/// Records that the caller's role does not allow a method, and returns the error for the caller.
+pub async fn record_denied_call(app: &App, caller: &Caller, method: &str, error: Error) -> Error {
+    let mut entry = new_entry(caller, AuditAction::Call, None);
     entry.is_allowed = false;
-    entry.details = serde_json::json!({ "method": method, "reason": why.to_string() });
-    write(&app.db, caller.tenant_id(), &[entry]).await.err().unwrap_or(why)
+    entry.details = serde_json::json!({ "method": method, "reason": error.to_string() });
+    write_entries(&app.db, caller.tenant_id(), &[entry]).await.err().unwrap_or(error)
 }
 
-async fn write(db: &Database, tenant: TenantId, entries: &[AuditEntry]) -> Result<(), Error> {
+async fn write_entries(db: &Database, tenant: TenantId, entries: &[AuditEntry]) -> Result<(), Error> {
     let mut tx = db.tenant_tx(tenant, &Viewer::system()).await?;
     let outcome = audit_entries::insert(&mut tx, entries).await;
     tx.finish(outcome).await.map_err(Error::from)
 }
 
-/// Writes disclosures of one tenant together.
-pub(super) struct Disclosures {
+/// Writes the audit entries of disclosures, in batches per tenant.
+pub(super) struct DisclosureWriter {
     db: Database,
 }
 
-impl Disclosures {
+impl DisclosureWriter {
     pub(super) fn new(db: Database) -> Self {
         Self { db }
     }
 }
 
 #[async_trait]
-impl Batch for Disclosures {
+impl BatchHandler for DisclosureWriter {
     type Item = AuditEntry;
     type Outcome = Result<(), Error>;
 
-    async fn run(&self, tenant: TenantId, items: Vec<AuditEntry>) -> Vec<Result<(), Error>> {
+    async fn run_batch(&self, tenant: TenantId, items: Vec<AuditEntry>) -> Vec<Result<(), Error>> {
         let mut outcomes = Vec::with_capacity(items.len());
-        match write(&self.db, tenant, &items).await {
+        match write_entries(&self.db, tenant, &items).await {
             Ok(()) => outcomes.resize_with(items.len(), || Ok(())),
             Err(Error::DatabaseUnavailable(error)) => {
                 outcomes.resize_with(items.len(), || Err(Error::DatabaseUnavailable(error.clone())));
             }
-            // One by one, so that an entry that cannot be written holds back its own disclosure only.
+            // Retry one by one, so that an entry that cannot be written fails only its own disclosure.
             Err(_) => {
                 for item in items {
-                    outcomes.push(write(&self.db, tenant, &[item]).await);
+                    outcomes.push(write_entries(&self.db, tenant, &[item]).await);
                 }
             }
         }

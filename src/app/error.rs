@@ -1,5 +1,5 @@
-//! What a caller can act on. Adapters return a kind with its source; this is what they become, and `grpc/status.rs` is
-//! the only place that turns it into a status.
+//! Errors of use cases. Adapter errors, which carry a kind and a source, are converted to these;
+//! `grpc/status.rs` is the only place that converts these to a gRPC status.
 
 use std::time::Duration;
 
@@ -17,296 +17,270 @@ use crate::{
     storage::{StorageError, StorageErrorKind, UnknownProvider},
 };
 
-/// Why a use case did not do what it was asked.
+/// An error of a use case, in terms that a caller can act on.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Fields of the request are wrong: all of them.
+    /// Fields of the request are invalid. Lists every violation.
     #[error("invalid request: {0}")]
     Invalid(Violations),
     /// The page token is damaged or belongs to another list.
     #[error(
-        "the page token is damaged, or belongs to another filter, order or tenant; list again from the start"
+        "page token is damaged, or belongs to another filter, order or tenant; list again from the start"
     )]
     PageTokenInvalid,
     /// The cursor is damaged or belongs to another tenant.
-    #[error("the cursor is damaged, or belongs to another tenant; watch without a cursor")]
+    #[error("cursor is damaged, or belongs to another tenant; watch without a cursor")]
     CursorInvalid,
-    /// What is behind the cursor may be gone.
+    /// Events after the cursor may have been dropped.
     #[error(
-        "the cursor is too old: events behind it may be gone; list again, then watch from a fresh cursor (a watch without a cursor begins with one)"
+        "cursor is too old: events after it may have been dropped; list again, then watch without a cursor to get a new one"
     )]
     CursorTooOld,
-    /// Messages of a stream came out of order.
+    /// Messages of a stream arrived out of order.
     #[error("{0}")]
     StreamOrder(&'static str),
-    /// Bytes and checksum do not belong together.
-    #[error("the {algorithm} of the bytes received is not the one sent with them; send the upload again")]
-    ChecksumMismatch {
-        /// Which checksum.
-        algorithm: &'static str,
-    },
-    /// More or fewer bytes than declared.
+    /// The received bytes do not match the checksum of the request.
+    #[error("{algorithm} of the received bytes does not match the one in the request; send the upload again")]
+    ChecksumMismatch { algorithm: &'static str },
+    /// The number of received bytes differs from the declared one.
     #[error("{declared} bytes were declared and {received} received")]
-    SizeMismatch {
-        /// As declared.
-        declared: u64,
-        /// As received.
-        received: u64,
-    },
-    /// The request id belongs to another request.
-    #[error("this request id was used with another payload; use a new UUID for a new request")]
+    SizeMismatch { declared: u64, received: u64 },
+    /// The request id was used for another request.
+    #[error("request id was used with another payload; use a new UUID for a new request")]
     RequestIdReused,
-    /// A chunk does not follow the one before.
-    #[error("the chunk begins at offset {received}, but {expected} was expected")]
-    OffsetGap {
-        /// The offset that was expected.
-        expected: u64,
-        /// The offset that came.
-        received: i64,
-    },
-    /// The read begins beyond the end.
-    #[error("the read begins beyond the end of the file, which has {size_bytes} bytes")]
-    ReadOutOfRange {
-        /// The size of the file.
-        size_bytes: u64,
-    },
-    /// No usable credentials.
+    /// A chunk does not start where the previous one ended.
+    #[error("chunk starts at offset {received}; expected offset {expected}")]
+    OffsetGap { expected: u64, received: i64 },
+    /// The requested range starts after the end of the file.
+    #[error("range starts after the end of the file, which has {size_bytes} bytes")]
+    ReadOutOfRange { size_bytes: u64 },
+    /// The request has no usable credentials.
     #[error("{0}")]
-    Unauthenticated(Credentials),
-    /// The caller sees the thing but may not do this.
+    Unauthenticated(CredentialsError),
+    /// The caller may see the resource but may not do this.
     #[error("not allowed: {0}")]
     NotAllowed(&'static str),
-    /// There is no such thing, or the caller may not know.
+    /// The resource does not exist, or the caller may not see it.
     #[error("{0} not found")]
     NotFound(&'static str),
-    /// No room for the bytes.
+    /// The bytes do not fit the tenant's quota.
     #[error(
-        "the tenant's quota has no room for {needed_bytes} more bytes: {used_bytes} used and {reserved_bytes} reserved of {limit_bytes}"
+        "{needed_bytes} more bytes exceed the tenant's quota: {used_bytes} bytes used and {reserved_bytes} reserved of {limit_bytes}"
     )]
     #[allow(missing_docs, reason = "the figures of the message")]
     QuotaBytes { needed_bytes: i64, used_bytes: i64, reserved_bytes: i64, limit_bytes: i64 },
-    /// No more files.
-    #[error("the tenant may have at most {file_count_max} files and has {file_count}")]
+    /// The tenant's quota allows no more files.
+    #[error("tenant has {file_count} files; its limit is {file_count_max}")]
     #[allow(missing_docs, reason = "the figures of the message")]
     QuotaFiles { file_count: i64, file_count_max: i64 },
-    /// Too large for its kind.
-    #[error("the file is larger than the {limit_bytes} bytes that a file of kind {kind} may have")]
+    /// The file exceeds the size limit of its kind.
+    #[error("file exceeds the limit of {limit_bytes} bytes for files of kind {kind}")]
     FileTooLarge {
-        /// The kind, or `any` where it is not known yet.
+        /// The kind, or `any` if it is not known yet.
         kind: &'static str,
-        /// The limit.
         limit_bytes: i64,
     },
-    /// The stream ended without a finish.
-    #[error("the stream ended without a finish message; nothing was stored")]
+    /// The stream ended without a finish message.
+    #[error("stream ended without a finish message; nothing was stored")]
     UploadNotFinished,
-    /// The stream of an upload that can be gone on with ended without a finish.
+    /// The stream of a resumable upload ended without a finish message.
     #[error(
-        "the upload is not finished: {persisted_size_bytes} bytes of it are stored; go on from there with its upload id"
+        "upload is not finished: {persisted_size_bytes} bytes are stored; resume from there with its upload id"
     )]
     UploadPaused {
-        /// Where to go on.
+        /// The offset to resume from.
         persisted_size_bytes: u64,
     },
-    /// Bytes that came again are not those that are stored.
+    /// Bytes that were sent again differ from the stored ones.
     #[error(
-        "the bytes sent again are not those stored before; cancel this upload and create another one for other bytes"
+        "resent bytes differ from the stored ones; cancel this upload and create a new one for other bytes"
     )]
-    SentAgainDiffers,
-    /// The upload has all of its bytes.
+    ResentBytesDiffer,
+    /// The upload already has all of its bytes.
+    #[error("upload already ends at {size_bytes} bytes; complete it, or cancel it and start again")]
+    UploadHasAllBytes { size_bytes: u64 },
+    /// One part of the upload no longer fits the server's byte budget.
     #[error(
-        "the upload ends with its {size_bytes} bytes: it was finished with them, or its last part is not a whole one; finish it with them, or cancel it and create another one for other bytes"
+        "parts of this upload have {part_size_bytes} bytes, more than this server now buffers; cancel it and create a new one"
     )]
-    UploadEnds {
-        /// How many it has.
-        size_bytes: u64,
-    },
-    /// There is no room for one of the upload's parts.
-    #[error(
-        "the parts of this upload have {part_size_bytes} bytes, for which this server has no room any more; cancel it and create another one"
-    )]
-    UploadPartsTooLarge {
-        /// The size of its parts.
-        part_size_bytes: u64,
-    },
-    /// The upload is a file already.
-    #[error("the upload was committed and is file {0}; delete the file instead")]
+    UploadPartsTooLarge { part_size_bytes: u64 },
+    /// The upload was already committed as a file.
+    #[error("upload was committed as file {0}; delete the file instead")]
     UploadCommitted(FileId),
-    /// There are no URLs to upload to.
+    /// The object store cannot create upload URLs.
     #[error(
-        "this server's object store gives no URLs to upload to; use UploadFile, or CreateUpload without `direct`"
+        "this server's object store does not support upload URLs; use UploadFile, or CreateUpload without `direct`"
     )]
     DirectUploadUnsupported,
-    /// Its bytes do not come through here.
+    /// The upload is direct: its bytes are sent to its URLs.
     #[error(
-        "the bytes of this upload go to its URLs (GetUpload with `with_urls`); end it with CompleteUpload"
+        "upload is direct: send its bytes to its URLs (GetUpload with `with_urls`), then call CompleteUpload"
     )]
     UploadIsDirect,
-    /// Its bytes come through here.
+    /// The upload is not direct: its bytes are sent to this server.
     #[error(
-        "this upload is not direct: it has no URLs and takes no `parts`; send its bytes by UploadFile or UploadPart"
+        "upload is not direct: it has no URLs and no `parts`; send its bytes with UploadFile or UploadPart"
     )]
     UploadNotDirect,
-    /// A part has another size than it must have.
+    /// A part does not have the required size.
     #[error("part {number} has {received} bytes and must have {declared}; PUT it again, then complete again")]
     #[allow(missing_docs, reason = "the figures of the message")]
     PartSizeMismatch { number: u32, declared: u64, received: u64 },
-    /// The client was too slow.
-    #[error("the upload stalled: {0}; it was not committed")]
+    /// The client sent its bytes too slowly.
+    #[error("upload stalled: {0}; it was not committed")]
     UploadStalled(String),
-    /// The upload no longer holds its lease.
+    /// The stream lost its lease on the upload.
     #[error(
-        "the upload no longer holds its lease: another stream went on with it, or it was given up; this one stored no file"
+        "stream lost its lease on the upload: another stream resumed it, or it was abandoned; this stream stored no file"
     )]
     UploadFenced,
-    /// The commit came so late that the sweeper might take the bytes away.
+    /// The commit is so late that the sweeper may already have deleted the bytes.
     #[error(
-        "the bytes were stored {} s before they could be committed, and at most {} s may pass; nothing was stored; send the upload again",
+        "bytes were stored {} s before the commit; the limit is {} s; no file was stored; send the upload again",
         age.as_secs(), age_max.as_secs()
     )]
     #[allow(missing_docs, reason = "the figures of the message")]
     CommitTooLate { age: Duration, age_max: Duration },
-    /// Somebody else changed it meanwhile.
-    #[error("it changed since the etag was read; read it again")]
+    /// The resource changed since the caller read its etag.
+    #[error("resource changed since its etag was read; read it again")]
     EtagMismatch,
-    /// The first request with this id still runs.
-    #[error("a request with this id is still running; try again in a moment")]
+    /// Another request with this id is still running.
+    #[error("a request with this id is still running; retry in a moment")]
     RequestInProgress,
     /// The file is in the trash.
-    #[error("the file is in the trash; undelete it first")]
+    #[error("file is in the trash; undelete it first")]
     FileDeleted,
-    /// This cannot be done in this state.
-    #[error("this cannot be done while the file is {0}")]
+    /// The file's state does not allow the operation.
+    #[error("not possible while the file is {0}")]
     FileNotAvailable(FileState),
-    /// The current version is neither deleted nor restored.
+    /// The current version can be neither deleted nor restored.
     #[error(
-        "version {0} is the file's current one; upload or restore another version first, or delete the file"
+        "version {0} is the current version; upload or restore another version first, or delete the file"
     )]
     VersionIsCurrent(i32),
-    /// The file must be kept.
-    #[error("{}", kept(*until, hold.as_ref()))]
+    /// Retention or a legal hold prevents the deletion of the file.
+    #[error("{}", retained_message(*until, hold.as_ref()))]
     FileRetained {
-        /// Until when, if it has a retention that is not over.
+        /// The end of the retention, unless it has passed.
         until: Option<Timestamp>,
-        /// The legal hold, if there is one.
         hold: Option<LegalHold>,
     },
-    /// Of a batch, all or nothing, these were refused. What is answered is the gravest reason.
-    #[error("nothing was done, because of {} of the batch: {why}", violations.iter().count())]
+    /// Some items of an all-or-nothing batch were refused. Reported to the caller as the most severe reason.
+    #[error("nothing was changed: {} items of the batch were refused: {reason}", violations.iter().count())]
     Batch {
-        /// The gravest reason.
-        why: Box<Error>,
-        /// All of them, each under its place.
+        /// The most severe reason.
+        reason: Box<Error>,
+        /// Every refused item, by its index in the batch.
         violations: Violations,
     },
-    /// A scan is demanded and there is no scanner.
+    /// The policy requires a scan and the server has no scanner.
     #[error(
-        "the tenant's policy demands a scan, and this server has no scanner; its operator can set scanning.accept_unscanned"
+        "tenant's policy requires a scan, and this server has no scanner; its operator can set scanning.accept_unscanned"
     )]
     ScanRequired,
-    /// The tenant has as many webhooks as it may.
-    #[error("the tenant has {0} webhooks, and may have no more; delete one first")]
+    /// The tenant has reached the limit of webhooks.
+    #[error("tenant has reached the limit of {0} webhooks; delete one first")]
     TooManyWebhooks(u32),
-    /// The new limit lies below what is stored.
+    /// The new limits are lower than the current usage.
     #[error(
-        "the new limits lie below what is stored: {used_bytes} bytes used, {reserved_bytes} reserved, {file_count} files"
+        "new limits are below the current usage: {used_bytes} bytes used, {reserved_bytes} reserved, {file_count} files"
     )]
     #[allow(missing_docs, reason = "the figures of the message")]
     QuotaBelowUsage { used_bytes: i64, reserved_bytes: i64, file_count: i64 },
     /// The tenant is suspended.
-    #[error("this tenant is suspended; its operator can resume it")]
+    #[error("tenant is suspended; the operator can resume it")]
     TenantSuspended,
-    /// The tenant is being deleted, or was.
-    #[error("this tenant was deleted")]
+    /// The tenant was deleted, or its deletion is in progress.
+    #[error("tenant was deleted")]
     TenantDeleted,
-    /// A tenant of this name is there.
-    #[error("there is a tenant of this name: {0}")]
+    /// A tenant with this name exists.
+    #[error("tenant with this name already exists: {0}")]
     TenantExists(TenantId),
-    /// Files of the tenant must be kept.
+    /// Retention or legal holds on files prevent the deletion of the tenant.
     #[error(
-        "{file_count} files of this tenant must be kept: {held_file_count} until their legal hold is released{}",
+        "{file_count} files of the tenant must be kept: {held_file_count} until their legal hold is released{}",
         until.map(|until| format!(", the last of the others until {until}")).unwrap_or_default()
     )]
     #[allow(missing_docs, reason = "the figures of the message")]
     TenantRetained { file_count: i64, held_file_count: i64, until: Option<Timestamp> },
-    /// A category of this name is there.
-    #[error("there is a category `{0}` already")]
+    /// A category with this name exists.
+    #[error("category `{0}` already exists")]
     CategoryExists(String),
-    /// The category cannot go.
-    #[error("this category cannot be deleted: {0}")]
+    /// The category is in use and cannot be deleted.
+    #[error("category cannot be deleted: {0}")]
     CategoryInUse(&'static str),
-    /// The stored bytes are gone.
-    #[error("the stored bytes of this file are missing")]
+    /// The object of the file is missing from the store.
+    #[error("stored bytes of this file are missing")]
     ObjectMissing,
-    /// The stored bytes are not those recorded.
-    #[error("the stored bytes of this file are damaged")]
+    /// The stored bytes do not match the file's record.
+    #[error("stored bytes of this file are damaged")]
     ObjectDamaged,
-    /// A URL did not give what stands behind it.
-    #[error("the URL cannot be imported: {why}")]
-    NotFetched {
-        /// Whether another try may bring it.
-        kind: Unfetched,
-        /// What came instead, without the URL.
-        why: String,
+    /// The content of a URL could not be fetched.
+    #[error("URL cannot be imported: {reason}")]
+    FetchFailed {
+        /// Whether a retry may succeed.
+        kind: FetchFailure,
+        /// What happened instead, without the URL, which may carry a secret.
+        reason: String,
     },
-    /// The object store does not answer.
-    #[error("the object store does not answer")]
+    /// The object store is unavailable.
+    #[error("object store is unavailable")]
     StorageUnavailable(#[source] StorageError),
-    /// The row names a provider that this server does not have.
+    /// The file is stored with a provider that is not configured.
     #[error("the provider `{0}` of this file is not configured; the operator of this server can add it")]
     ProviderUnknown(String),
-    /// The database does not answer.
-    #[error("the database does not answer")]
+    /// The database is unavailable.
+    #[error("database is unavailable")]
     DatabaseUnavailable(#[source] DbError),
-    /// The commit was sent and its answer lost.
-    #[error("the outcome of the commit is not known; ask for the file, or retry with the same request id")]
+    /// The commit was sent, but its response was lost.
+    #[error("outcome of the commit is not known; get the file, or retry with the same request id")]
     OutcomeUnknown(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// This process is at a limit of its own.
-    #[error("too many {0} at once; try again in a moment")]
+    /// This process has reached one of its own limits.
+    #[error("too many {0} at once; retry in a moment")]
     Overloaded(&'static str),
-    /// This replica is going away.
+    /// This replica is shutting down.
     #[error("this replica is shutting down")]
     ShuttingDown,
-    /// A fault of ours.
+    /// A fault of the server.
     #[error("internal error")]
     Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// Why a file must be kept, and what would have to happen.
-fn kept(until: Option<Timestamp>, hold: Option<&LegalHold>) -> String {
+/// Says why a file must be kept, and until when.
+fn retained_message(until: Option<Timestamp>, hold: Option<&LegalHold>) -> String {
     let until = until.map(|until| format!("until {}", until.to_rfc3339()));
     let hold = hold.map(|hold| {
         let since = hold.time.to_rfc3339();
         format!("until an admin releases the legal hold that {} set at {since} ({})", hold.by, hold.reason)
     });
     let both: Vec<String> = until.into_iter().chain(hold).collect();
-    format!("the file must be kept {}", both.join(" and "))
+    format!("file must be kept {}", both.join(" and "))
 }
 
-/// What became of a URL that was asked for.
+/// Why a URL could not be fetched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unfetched {
-    /// Its host says that there is nothing.
+pub enum FetchFailure {
+    /// The host reported that the content does not exist.
     Gone,
-    /// Its host gives something else than the bytes, and would do so again.
+    /// The host returned something other than the content. A retry would not help.
     Refused,
-    /// It could not be had this time.
-    Away,
+    /// The host was unreachable or failed. A retry may succeed.
+    Unavailable,
 }
 
-/// What is wrong with the credentials.
+/// An error in the credentials of a request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Credentials {
-    /// There are none.
+pub enum CredentialsError {
+    /// The request has no credentials.
     #[error("no credentials: send `authorization: Bearer <JWT>`")]
     Missing,
-    /// They do not hold, and why.
+    /// The credentials are invalid. Contains the reason.
     #[error("{0}")]
     Invalid(String),
 }
 
 impl Error {
-    /// After how long a retry makes sense, where one does.
+    /// Returns the delay before a retry, or `None` if a retry does not help.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::RequestInProgress => Some(Duration::from_millis(500)),
@@ -319,17 +293,18 @@ impl Error {
         }
     }
 
-    /// Wraps a fault that no caller can act on.
+    /// Wraps a fault that callers cannot act on.
     pub fn internal(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::Internal(source.into())
     }
 
-    /// Says why a delta did not fit a quota.
-    pub fn over_quota(quota: &Quota, needed_bytes: i64) -> Self {
+    /// Returns the error for a charge that did not fit the quota.
+    pub fn quota_exceeded(quota: &Quota, needed_bytes: i64) -> Self {
         let lacks_bytes = quota.used_bytes + quota.reserved_bytes + needed_bytes > quota.limit_bytes;
         let has_files_left =
             quota.file_count_max == 0 || quota.file_count + quota.reserved_file_count < quota.file_count_max;
-        // The quota was read after the refusal: others may have given room back since, and it lacked bytes all the same.
+        // The quota was read after the refusal. Others may have released bytes since, so a charge that seems
+        // to fit now still failed for lack of bytes.
         if lacks_bytes || has_files_left {
             return Self::QuotaBytes {
                 needed_bytes,
@@ -341,26 +316,26 @@ impl Error {
         Self::QuotaFiles { file_count: quota.file_count, file_count_max: quota.file_count_max }
     }
 
-    /// Says that a file's state does not allow something.
-    pub fn of_state(state: FileState) -> Self {
+    /// Returns the error for an operation that the file's state does not allow.
+    pub fn for_file_state(state: FileState) -> Self {
         match state {
             FileState::Deleted => Self::FileDeleted,
             state => Self::FileNotAvailable(state),
         }
     }
 
-    /// Says that a file is too large.
-    pub fn too_large(kind: Option<MediaKind>, limit_bytes: i64) -> Self {
+    /// Returns the error for a file above the size limit of its kind; `None` if the kind is not known yet.
+    pub fn file_too_large(kind: Option<MediaKind>, limit_bytes: i64) -> Self {
         Self::FileTooLarge { kind: kind.map_or("any", MediaKind::as_str), limit_bytes }
     }
 }
 
 impl Error {
-    /// Whether a tenant in this state is served.
+    /// Checks that a tenant in this state is served.
     ///
     /// # Errors
-    /// `TenantSuspended`, `TenantDeleted`.
-    pub fn unless_active(state: TenantState) -> Result<(), Self> {
+    /// Returns `TenantSuspended` or `TenantDeleted` if it is not.
+    pub fn check_tenant_active(state: TenantState) -> Result<(), Self> {
         match state {
             TenantState::Active => Ok(()),
             TenantState::Suspended => Err(Self::TenantSuspended),
@@ -378,8 +353,8 @@ impl From<Violations> for Error {
 impl From<WrongState> for Error {
     fn from(wrong: WrongState) -> Self {
         match wrong {
-            WrongState::Deleted => Self::of_state(FileState::Deleted),
-            WrongState::State(state) => Self::of_state(state),
+            WrongState::Deleted => Self::for_file_state(FileState::Deleted),
+            WrongState::State(state) => Self::for_file_state(state),
         }
     }
 }
@@ -393,7 +368,7 @@ impl From<DbError> for Error {
             DbErrorKind::Constraint(name) if name == "tenant_is_active" => Self::TenantSuspended,
             DbErrorKind::Constraint(name) if name == "tenant_is_not_deleted" => Self::TenantDeleted,
             DbErrorKind::Constraint(name) if name == "file_category_exists" => {
-                Violations::one("spec.category", "was removed from the tenant's policy meanwhile").into()
+                Violations::one("spec.category", "was deleted from the tenant's policy").into()
             }
             DbErrorKind::Constraint(_) | DbErrorKind::Corrupt | DbErrorKind::Other => Self::internal(error),
         }

@@ -1,5 +1,5 @@
-//! A retried mutation with the same request id has one effect and one answer, also across a crash: the answer is stored in
-//! the transaction of the effect, under a lock on the id.
+//! Idempotent mutations. Retries with the same request id have one effect and one response, also across a
+//! crash: the response is stored in the transaction of the effect, under a lock on the id.
 
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -7,7 +7,7 @@ use super::{App, Error};
 use crate::{
     db::{
         TenantTx,
-        idempotency_keys::{self, Method, StoredAnswer},
+        idempotency_keys::{self, Method, StoredResponse},
     },
     domain::{
         digest::{Digest, Hasher},
@@ -15,78 +15,90 @@ use crate::{
     },
 };
 
-/// The identity of one mutation, for as long as its transaction lasts.
+/// The identity of a mutation in progress. Valid for the duration of its transaction.
 pub(super) struct Attempt {
     request_id: RequestId,
     method: Method,
     payload: Digest,
 }
 
-/// What the request id is known to have done.
-pub(super) enum Begun<T> {
-    /// Nothing yet: do it, then [`Attempt::record`] the answer.
-    Fresh(Option<Attempt>),
-    /// This, already.
+/// The result of claiming a request id.
+pub(super) enum RequestClaim<T> {
+    /// The id is new: execute the request, then store its response with [`Attempt::record_response`]. `None`
+    /// if the request has no id.
+    New(Option<Attempt>),
+    /// The request was already executed, with this response.
     Replay(T),
 }
 
-/// Looks the request id up, and locks it until the transaction ends.
-pub(super) async fn begin<T: DeserializeOwned>(
+/// Looks up a request id and locks it until the end of the transaction.
+///
+/// # Errors
+/// Returns `RequestInProgress` if another transaction holds the lock, and `RequestIdReused` if the id was
+/// used for another method or payload.
+pub(super) async fn claim_request<T: DeserializeOwned>(
     app: &App,
     tx: &mut TenantTx,
     request_id: Option<RequestId>,
     method: Method,
     payload: &[Vec<u8>],
-) -> Result<Begun<T>, Error> {
-    let Some(request_id) = request_id else { return Ok(Begun::Fresh(None)) };
-    let payload = fingerprint(payload);
+) -> Result<RequestClaim<T>, Error> {
+    let Some(request_id) = request_id else { return Ok(RequestClaim::New(None)) };
+    let payload = hash_fields(payload);
     if idempotency_keys::lock(tx, &[request_id]).await?.is_empty() {
         return Err(Error::RequestInProgress);
     }
-    let hours = hours(app);
-    match idempotency_keys::find(tx, &[request_id], hours).await?.pop() {
-        None => Ok(Begun::Fresh(Some(Attempt { request_id, method, payload }))),
-        Some(stored) => replay(stored, method, payload).map(Begun::Replay),
+    let hours = retention_hours(app);
+    match idempotency_keys::list_responses(tx, &[request_id], hours).await?.pop() {
+        None => Ok(RequestClaim::New(Some(Attempt { request_id, method, payload }))),
+        Some(stored) => replay_response(stored, method, payload).map(RequestClaim::Replay),
     }
 }
 
-/// The stored answer, if it was given to the same method and payload.
-pub(super) fn replay<T: DeserializeOwned>(
-    stored: StoredAnswer,
+/// Decodes a stored response.
+///
+/// # Errors
+/// Returns `RequestIdReused` if the response belongs to another method or payload.
+pub(super) fn replay_response<T: DeserializeOwned>(
+    stored: StoredResponse,
     method: Method,
     payload: Digest,
 ) -> Result<T, Error> {
     if stored.method != method || stored.payload != payload {
         return Err(Error::RequestIdReused);
     }
-    serde_json::from_value(stored.answer).map_err(Error::internal)
+    serde_json::from_value(stored.response).map_err(Error::internal)
 }
 
-/// The same for a payload that is still in its fields.
-pub(super) fn replay_of<T: DeserializeOwned>(
-    stored: StoredAnswer,
+/// Like [`replay_response`], for a payload that is not hashed yet.
+pub(super) fn replay_response_of_fields<T: DeserializeOwned>(
+    stored: StoredResponse,
     method: Method,
     payload: &[Vec<u8>],
 ) -> Result<T, Error> {
-    replay(stored, method, fingerprint(payload))
+    replay_response(stored, method, hash_fields(payload))
 }
 
-/// For how long answers are kept.
-pub(super) fn hours(app: &App) -> u32 {
+/// Returns how long responses are stored, in hours.
+pub(super) fn retention_hours(app: &App) -> u32 {
     u32::try_from(app.limits.retention.idempotency_hours).unwrap_or(u32::MAX)
 }
 
 impl Attempt {
-    /// Stores the answer in the transaction of the effect.
-    pub(super) async fn record<T: Serialize>(self, tx: &mut TenantTx, answer: &T) -> Result<(), Error> {
-        let answer = serde_json::to_value(answer).map_err(Error::internal)?;
+    /// Stores the response in the transaction of the effect.
+    pub(super) async fn record_response<T: Serialize>(
+        self,
+        tx: &mut TenantTx,
+        response: &T,
+    ) -> Result<(), Error> {
+        let response = serde_json::to_value(response).map_err(Error::internal)?;
         let Self { request_id, method, payload } = self;
-        idempotency_keys::insert(tx, &[StoredAnswer { request_id, method, payload, answer }]).await?;
+        idempotency_keys::insert(tx, &[StoredResponse { request_id, method, payload, response }]).await?;
         Ok(())
     }
 }
 
-fn fingerprint(fields: &[Vec<u8>]) -> Digest {
+fn hash_fields(fields: &[Vec<u8>]) -> Digest {
     let mut hasher = Hasher::default();
     for field in fields {
         hasher.field(field);

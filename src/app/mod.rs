@@ -1,7 +1,8 @@
-//! The use cases. One verb, one file: the list of files is the list of features.
+//! The use cases, one file each: the list of files is the list of features.
 //!
-//! The signature of a use case says who may call it: `&Caller` (someone in a tenant), `&Operator` (the platform's own
-//! role), or [`Principal`] where both may. Effects are rows in the same transaction as the change: audit entries, events.
+//! The signature of a use case shows who may call it: a `&Caller` (a member of a tenant), an `&Operator` (the
+//! operator of the platform), or a [`Principal`] (either). Effects such as audit entries and events are rows
+//! that are written in the same transaction as the change.
 
 pub mod access;
 pub mod audit;
@@ -25,19 +26,19 @@ pub mod webhooks;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-pub use error::{Credentials, Error, Unfetched};
+pub use error::{CredentialsError, Error, FetchFailure};
 pub use rotation::Round;
 use tokio_util::task::TaskTracker;
 
 use self::{
-    audit::Disclosures,
+    audit::DisclosureWriter,
     files::count_downloads::{self, DownloadCounts},
-    files::watch::Pulses,
+    files::watch::EventPoller,
     group::Group,
-    quotas::recent::RecentQuotas,
+    quotas::cache::QuotaCache,
     rotation::Rotation,
     tenants::TenantDirectory,
-    uploads::{ByteBudget, Hashing, commit::Commits},
+    uploads::{ByteBudget, HashingLimiter, commit::UploadCommitter},
 };
 use crate::{
     config::{
@@ -45,27 +46,30 @@ use crate::{
         TenantsConfig, UploadsConfig, WatchesConfig, WebhooksConfig, WorkerConfig,
     },
     crypto::sealer::Sealer,
-    db::{Database, blobs::DuePlace, files::DueFile, stray_objects::StrayPlace, uploads::ExpiredPlace},
+    db::{
+        Database, blobs::DueBlobCursor, files::DueFile, stray_objects::StrayObjectCursor,
+        uploads::ExpiredUploadCursor,
+    },
     domain::{
         caller::{Caller, Operator},
         clock::{Clock, IdSource},
         ids::TenantId,
         policy::UnknownPreset,
     },
-    storage::{ForeignBucket, Stores},
+    storage::{SourceBucket, Stores},
     telemetry::Metrics,
 };
 
-/// Whoever a request comes from, verified.
+/// The verified sender of a request.
 #[derive(Debug, Clone)]
 pub enum Principal {
-    /// Someone in a tenant.
+    /// A member of a tenant.
     Caller(Caller),
-    /// The platform's operator.
+    /// The operator of the platform.
     Operator(Operator),
 }
 
-/// The limits that use cases keep, as configured.
+/// The configured limits of use cases.
 #[derive(Debug, Clone)]
 #[allow(missing_docs, reason = "one field per section of the configuration")]
 pub struct Limits {
@@ -80,51 +84,52 @@ pub struct Limits {
     pub worker: WorkerConfig,
     pub scanning: ScanningConfig,
     pub tenants: TenantsConfig,
-    /// What every storage key begins with; may be empty.
+    /// The prefix of every object key; may be empty.
     pub key_prefix: String,
 }
 
-/// What the use cases stand on. Shared by every entrance.
+/// The dependencies and shared state of the use cases. All entry points share one instance.
 pub struct App {
     db: Database,
     stores: Stores,
-    import_buckets: BTreeMap<String, ForeignBucket>,
+    import_buckets: BTreeMap<String, SourceBucket>,
     clock: Arc<dyn Clock>,
     ids: Arc<dyn IdSource>,
     page_tokens: Sealer,
     limits: Limits,
     metrics: Metrics,
     tenants: TenantDirectory,
-    recent_quotas: RecentQuotas,
+    quota_cache: QuotaCache,
     budget: ByteBudget,
-    hashing: Hashing,
-    commits: Group<Commits>,
-    disclosures: Group<Disclosures>,
+    hashing: HashingLimiter,
+    commits: Group<UploadCommitter>,
+    disclosures: Group<DisclosureWriter>,
     download_counts: DownloadCounts,
-    watches: Pulses,
+    event_poller: EventPoller,
     rotations: Rotations,
-    /// What must not be cut off when its request is: commits, clean-up after a client that left.
+    /// Tasks that must survive the cancellation of their request: commits, and clean-up after disconnected
+    /// clients.
     tasks: TaskTracker,
 }
 
-/// How far the rounds of background work have come.
+/// The positions of the rounds of background work.
 #[derive(Debug, Default)]
 struct Rotations {
-    expired_uploads: Rotation<ExpiredPlace>,
-    due_blobs: Rotation<DuePlace>,
+    expired_uploads: Rotation<ExpiredUploadCursor>,
+    due_blobs: Rotation<DueBlobCursor>,
     due_files: Rotation<DueFile>,
-    due_strays: Rotation<StrayPlace>,
+    due_stray_objects: Rotation<StrayObjectCursor>,
     expiring_tenants: Rotation<TenantId>,
     deleting_tenants: Rotation<TenantId>,
 }
 
-/// The parts that an [`App`] is assembled from.
+/// The parts of an [`App`].
 #[allow(missing_docs, reason = "the fields are the parts of their names")]
 pub struct Parts {
     pub db: Database,
     pub stores: Stores,
-    /// The buckets among the configured sources of imports, by name; none where nothing is imported.
-    pub import_buckets: BTreeMap<String, ForeignBucket>,
+    /// The configured import sources that are buckets, by name.
+    pub import_buckets: BTreeMap<String, SourceBucket>,
     pub clock: Arc<dyn Clock>,
     pub ids: Arc<dyn IdSource>,
     pub page_tokens: Sealer,
@@ -132,7 +137,10 @@ pub struct Parts {
 }
 
 impl App {
-    /// Puts the parts together.
+    /// Assembles the use cases.
+    ///
+    /// # Errors
+    /// Returns `UnknownPreset` if the configuration names a policy preset that does not exist.
     pub fn new(parts: Parts, limits: Limits) -> Result<Arc<Self>, UnknownPreset> {
         let Parts { db, stores, import_buckets, clock, ids, page_tokens, metrics } = parts;
         let tasks = TaskTracker::new();
@@ -141,14 +149,19 @@ impl App {
             ByteBudget::new(uploads.byte_budget_bytes, uploads.part_size_bytes, uploads.waiting_bytes_max());
         let observed = budget.clone();
         metrics.observe_byte_budget(move || observed.used_bytes());
-        let commits = Commits::new(db.clone(), Arc::clone(&clock), metrics.clone(), &limits);
+        let commits = UploadCommitter::new(db.clone(), Arc::clone(&clock), metrics.clone(), &limits);
         let connections_max = limits.uploads.commit_connections_max;
         let batch_max = limits.uploads.commit_batch_max;
         Ok(Arc::new(Self {
             tenants: TenantDirectory::new(&limits.tenants)?,
-            recent_quotas: RecentQuotas::new(),
+            quota_cache: QuotaCache::new(),
             commits: Group::new(commits, connections_max, batch_max, tasks.clone()),
-            disclosures: Group::new(Disclosures::new(db.clone()), connections_max, batch_max, tasks.clone()),
+            disclosures: Group::new(
+                DisclosureWriter::new(db.clone()),
+                connections_max,
+                batch_max,
+                tasks.clone(),
+            ),
             db,
             stores,
             import_buckets,
@@ -158,45 +171,43 @@ impl App {
             limits,
             metrics,
             download_counts: DownloadCounts::default(),
-            watches: Pulses::default(),
+            event_poller: EventPoller::default(),
             rotations: Rotations::default(),
             budget,
-            hashing: Hashing::new(),
+            hashing: HashingLimiter::new(),
             tasks,
         }))
     }
 
-    /// The limits in force.
     pub fn limits(&self) -> &Limits {
         &self.limits
     }
 
-    /// The database, for the queue that background work is taken from.
+    /// Returns the database, which holds the job queue.
     pub fn db(&self) -> &Database {
         &self.db
     }
 
-    /// What is measured.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
     }
 
-    /// Where ids come from.
     pub fn ids(&self) -> &Arc<dyn IdSource> {
         &self.ids
     }
 
-    /// Whether nothing goes on beside the requests.
+    /// Returns whether no background tasks are running.
     pub fn is_idle(&self) -> bool {
         self.tasks.is_empty()
     }
 
-    /// Waits for what must not be cut off: commits under way, clean-up after clients that left, counts in memory.
+    /// Waits for running commits and clean-up tasks, then writes the download counts that are still in
+    /// memory.
     pub async fn drain(&self) {
         self.tasks.close();
         self.tasks.wait().await;
-        if let Err(error) = count_downloads::flush(self).await {
-            tracing::warn!(%error, "write the last download counts");
+        if let Err(error) = count_downloads::flush_download_counts(self).await {
+            tracing::warn!(%error, "failed to write the last download counts");
         }
     }
 }

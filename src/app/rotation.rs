@@ -1,14 +1,14 @@
-//! Fair turns for what is done a page at a time: a page full of work that fails must not keep the rest waiting. Each round
-//! goes on behind the last one, and begins anew when it has come to the end.
+//! Fair rounds of background work that processes one page at a time. A page of items that all fail must not
+//! block the rest: each round continues after the previous one, and starts over at the end.
 //!
-//! Every replica keeps its own place; one that was lost with its process costs one turn.
+//! Every replica has its own position, in memory. A restart costs one extra pass.
 
 use std::{
     collections::HashMap,
     sync::{Mutex, PoisonError},
 };
 
-/// The places that rounds of one kind have come to, by what they go through.
+/// The positions of the rounds of one kind of work, by key, such as a provider.
 #[derive(Debug)]
 pub(super) struct Rotation<P>(Mutex<HashMap<String, P>>);
 
@@ -19,32 +19,32 @@ impl<P> Default for Rotation<P> {
 }
 
 impl<P: Clone> Rotation<P> {
-    /// Behind which place the next round begins; none for the start.
-    pub(super) fn place(&self, of: &str) -> Option<P> {
-        self.places().get(of).cloned()
+    /// Returns the position after which the next round starts, or `None` for the beginning.
+    pub(super) fn position(&self, key: &str) -> Option<P> {
+        self.positions().get(key).cloned()
     }
 
-    /// Notes where a round has come to: its last place, or none when there was nothing behind it.
-    pub(super) fn turn(&self, of: &str, last: Option<P>) {
-        let mut places = self.places();
+    /// Records the last position of a round, or `None` if the round reached the end.
+    pub(super) fn advance(&self, key: &str, last: Option<P>) {
+        let mut positions = self.positions();
         match last {
-            Some(last) => places.insert(of.to_owned(), last),
-            None => places.remove(of),
+            Some(last) => positions.insert(key.to_owned(), last),
+            None => positions.remove(key),
         };
     }
 
-    fn places(&self) -> std::sync::MutexGuard<'_, HashMap<String, P>> {
+    fn positions(&self) -> std::sync::MutexGuard<'_, HashMap<String, P>> {
         // The map is consistent after every statement.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What one round of work did.
+/// The result of one round of work.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Round {
-    /// How many are done. Those that failed are not among them.
+    /// The number of processed items, without failed ones.
     pub done: usize,
-    /// The round was full: there may be more behind it.
+    /// Whether the round was full, so that more items may follow.
     pub has_more: bool,
 }
 
@@ -53,13 +53,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_round_goes_on_behind_the_last_one_and_then_begins_anew() {
+    fn continues_after_last_round_and_starts_over_at_end() {
         let rotation = Rotation::default();
-        assert_eq!(rotation.place("a"), None);
-        rotation.turn("a", Some(7));
-        rotation.turn("b", Some(1));
-        assert_eq!((rotation.place("a"), rotation.place("b")), (Some(7), Some(1)));
-        rotation.turn("a", None);
-        assert_eq!((rotation.place("a"), rotation.place("b")), (None, Some(1)));
+        assert_eq!(rotation.position("a"), None);
+        rotation.advance("a", Some(7));
+        rotation.advance("b", Some(1));
+        assert_eq!((rotation.position("a"), rotation.position("b")), (Some(7), Some(1)));
+        rotation.advance("a", None);
+        assert_eq!((rotation.position("a"), rotation.position("b")), (None, Some(1)));
     }
 }

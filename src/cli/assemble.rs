@@ -1,4 +1,4 @@
-//! Wires the parts together: the only place that knows all of them.
+//! Wires the parts of the service together. No other module depends on all of them.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -6,10 +6,10 @@ use secrecy::ExposeSecret;
 use tokio::{net::TcpListener, sync::watch, time::timeout};
 
 use super::{
-    ambient,
+    monitoring::{MonitoredParts, Monitoring},
     providers::{open_import_buckets, open_stores_with},
     start_error::StartError,
-    surroundings::{Observed, Surroundings},
+    system_clock_and_ids,
 };
 use crate::{
     app::{App, Limits, Parts},
@@ -29,34 +29,34 @@ use crate::{
     worker,
 };
 
-/// Background work drains by itself; this is for giving back what it cut.
-const WORK_END: Duration = Duration::from_secs(5);
+/// How long the worker may take, after its drain, to release the jobs that the drain interrupted.
+const WORKER_RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A service that is ready to run.
+/// A server process that is ready to run.
 pub struct Service {
     app: Arc<App>,
-    observed: Observed,
+    monitored: MonitoredParts,
     authenticator: Authenticator,
     config: Config,
-    does_work: bool,
+    has_worker: bool,
 }
 
-/// Opens everything and checks what can be checked before the first request. `dev_issuer` lets HS256 tokens in, which no
-/// configuration can.
+/// Opens the database and the stores, and validates them before the first request. With `dev_issuer` the
+/// service also accepts HS256 tokens, which the configuration cannot enable.
 ///
 /// # Errors
-/// With the key or the role that must be mended.
-pub async fn assemble(
+/// Returns an error that names the configuration key or the database role to fix.
+pub async fn assemble_service(
     config: Config,
     metrics: Metrics,
     dev_issuer: Option<&DevIssuer>,
 ) -> Result<Service, StartError> {
     check_presets(&config)?;
-    let (clock, ids) = ambient();
+    let (clock, ids) = system_clock_and_ids();
     let database = Database::open(&database_options(&config))?;
     database.check_roles().await?;
     observe_pool(&metrics, &database);
-    let traced = |store| Traced::over(store, metrics.clone());
+    let traced = |store| Traced::wrap(store, metrics.clone());
     let stores = open_stores_with(&config.storage, &clock, &ids, traced)?;
     let page_tokens = configured_sealer(&config)?;
     let mut authenticator = Authenticator::open(&config.auth, Arc::clone(&clock))
@@ -77,34 +77,34 @@ pub async fn assemble(
     };
     let app = App::new(parts, limits(&config))?;
     tracing::info!(bound = %config.memory_bound(), "memory bound");
-    let observed = Observed { database, stores, health: Health::new(), metrics };
-    Ok(Service { app, observed, authenticator, config, does_work: false })
+    let monitored = MonitoredParts { database, stores, health: Health::new(), metrics };
+    Ok(Service { app, monitored, authenticator, config, has_worker: false })
 }
 
-/// A process that only works, ready to run.
+/// A worker process that is ready to run.
 pub(super) struct Worker {
     app: Arc<App>,
-    observed: Observed,
+    monitored: MonitoredParts,
     config: Config,
 }
 
-/// Opens what background work needs, and checks what can be checked before it begins.
+/// Opens the database and the stores for background work, and checks the database roles.
 pub(super) async fn assemble_worker(config: Config, metrics: Metrics) -> Result<Worker, StartError> {
     let sealer = configured_sealer(&config)?;
-    let (app, database, stores) = upkeep_of(&config, metrics.clone(), sealer)?;
+    let (app, database, stores) = open_app(&config, metrics.clone(), sealer)?;
     database.check_roles().await?;
     observe_pool(&metrics, &database);
-    let observed = Observed { database, stores, health: Health::new(), metrics };
-    Ok(Worker { app, observed, config })
+    let monitored = MonitoredParts { database, stores, health: Health::new(), metrics };
+    Ok(Worker { app, monitored, config })
 }
 
 impl Worker {
-    /// The configuration it was assembled from.
     pub(super) fn config(&self) -> &Config {
         &self.config
     }
 
-    /// Works until `shutdown` resolves, then drains: readiness off, jobs that run have `server.drain_seconds` to end.
+    /// Runs jobs and ticks until `shutdown` resolves, then drains: reports not ready, and gives running jobs
+    /// `server.drain_seconds` to finish.
     pub(super) async fn run(
         self,
         edge: TcpListener,
@@ -118,55 +118,55 @@ impl Worker {
                 let _ = stopping.wait_for(|stop| *stop).await;
             }
         };
-        let health = self.observed.health.clone();
-        let surroundings = Surroundings::start(self.observed, edge, &self.config.edge, stopped());
-        let told = async move {
+        let health = self.monitored.health.clone();
+        let monitoring = Monitoring::start(self.monitored, edge, &self.config.edge, stopped());
+        let drain_on_shutdown = async move {
             shutdown.await;
             tracing::info!("draining");
-            health.drain();
+            health.start_draining();
             stop.send_replace(true);
             std::future::pending::<()>().await;
         };
-        // The sender lives as long as the work does, or its end would look like a signal.
+        // This future owns the sender and never resolves, because dropping the sender would stop the worker.
         tokio::select! {
-            () = worker::run(Arc::clone(&self.app), self.config.server.drain(), stopped()) => {}
-            () = told => {}
+            () = worker::run_worker(Arc::clone(&self.app), self.config.server.drain_timeout(), stopped()) => {}
+            () = drain_on_shutdown => {}
         }
-        if timeout(self.config.server.drain(), self.app.drain()).await.is_err() {
-            tracing::warn!("clean-up was still under way at the end of the drain");
+        if timeout(self.config.server.drain_timeout(), self.app.drain()).await.is_err() {
+            tracing::warn!("clean-up was still running at the end of the drain");
         }
-        surroundings.end().await
+        monitoring.stop().await
     }
 }
 
-/// The use cases without a door, for commands that look after database and stores.
-pub(super) fn upkeep(config: &Config, metrics: Metrics) -> Result<Arc<App>, StartError> {
-    // Nobody asks for a page here and nothing is sent, so what is sealed does not outlive this process.
-    let (_, ids) = ambient();
-    let key = Digest::of(ids.uuid().as_bytes());
+/// Assembles the use cases for maintenance commands, which serve no requests and run no jobs.
+pub(super) fn assemble_maintenance_app(config: &Config, metrics: Metrics) -> Result<Arc<App>, StartError> {
+    // These commands issue no page tokens, so a random key that is lost at exit is enough.
+    let (_, ids) = system_clock_and_ids();
+    let key = Digest::compute(ids.uuid().as_bytes());
     let sealer = Sealer::new(key.as_bytes()).map_err(|_| StartError::PageTokenKey)?;
-    upkeep_of(config, metrics, sealer).map(|(app, _, _)| app)
+    open_app(config, metrics, sealer).map(|(app, _, _)| app)
 }
 
-/// What seals page tokens and the secrets of webhooks, the same in every process that serves or works.
+/// Returns the sealer for page tokens and webhook secrets. Every server and worker must use the same key.
 fn configured_sealer(config: &Config) -> Result<Sealer, StartError> {
     let key = config.secrets.page_token_key().ok_or(StartError::PageTokenKey)?;
     Sealer::new(key.expose_secret()).map_err(|_| StartError::PageTokenKey)
 }
 
-fn upkeep_of(
+fn open_app(
     config: &Config,
     metrics: Metrics,
     page_tokens: Sealer,
 ) -> Result<(Arc<App>, Database, Stores), StartError> {
-    let (clock, ids) = ambient();
+    let (clock, ids) = system_clock_and_ids();
     let database = Database::open(&database_options(config))?;
-    let traced = |store| Traced::over(store, metrics.clone());
+    let traced = |store| Traced::wrap(store, metrics.clone());
     let stores = open_stores_with(&config.storage, &clock, &ids, traced)?;
     let parts = Parts {
         db: database.clone(),
         stores: stores.clone(),
-        // Nobody imports here.
+        // Imports run only in a server, as part of their RPC.
         import_buckets: BTreeMap::new(),
         clock,
         ids,
@@ -177,27 +177,28 @@ fn upkeep_of(
 }
 
 impl Service {
-    /// The configuration it was assembled from.
+    /// Returns the configuration of the service.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// The use cases, for whoever runs in the same process.
+    /// Returns the use cases, for other code in the same process.
     pub fn app(&self) -> &Arc<App> {
         &self.app
     }
 
-    /// Makes this process do background work too.
+    /// Runs background work in this process too.
     #[must_use]
     pub fn with_worker(self) -> Self {
-        Self { does_work: true, ..self }
+        Self { has_worker: true, ..self }
     }
 
-    /// Serves until `shutdown` resolves, then drains: readiness off, work in flight ends or is cut after
-    /// `server.drain_seconds`, commits that have begun are waited for.
+    /// Serves until `shutdown` resolves, then drains: reports not ready, cancels requests and jobs that are
+    /// still running after `server.drain_seconds`, and waits up to the same time for commits and clean-up to
+    /// finish.
     ///
     /// # Errors
-    /// When a listener fails.
+    /// Returns an error if a listener fails.
     pub async fn run(
         self,
         grpc: TcpListener,
@@ -213,44 +214,48 @@ impl Service {
                 let _ = stopping.wait_for(|stop| *stop).await;
             }
         };
-        let work = self
-            .does_work
-            .then(|| tokio::spawn(worker::run(Arc::clone(&self.app), self.config.server.drain(), stopped())));
-        let counts = tokio::spawn(worker::counts::keep(Arc::clone(&self.app), stopped()));
-        let observed = self.observed.clone();
-        let surroundings = Surroundings::start(observed, edge, &self.config.edge, stopped());
-        let (health, stop_on_signal) = (self.observed.health.clone(), Arc::clone(&stop));
+        let work = self.has_worker.then(|| {
+            tokio::spawn(worker::run_worker(
+                Arc::clone(&self.app),
+                self.config.server.drain_timeout(),
+                stopped(),
+            ))
+        });
+        let counts =
+            tokio::spawn(worker::download_counts::write_download_counts(Arc::clone(&self.app), stopped()));
+        let monitoring = Monitoring::start(self.monitored.clone(), edge, &self.config.edge, stopped());
+        let (health, stop_on_signal) = (self.monitored.health.clone(), Arc::clone(&stop));
         let signal = tokio::spawn(async move {
             shutdown.await;
             tracing::info!("draining");
-            health.drain();
+            health.start_draining();
             stop_on_signal.send_replace(true);
         });
         let server = GrpcServer {
             app: Arc::clone(&self.app),
             authenticator: Arc::new(self.authenticator),
-            health: self.observed.health.clone(),
-            metrics: self.observed.metrics.clone(),
+            health: self.monitored.health.clone(),
+            metrics: self.monitored.metrics.clone(),
         };
         let served = server.serve(&self.config, grpc, stopped()).await;
-        // A server that failed ends everything else too.
+        // If the server failed, stop the other tasks too.
         stop.send_replace(true);
         signal.abort();
-        if timeout(self.config.server.drain(), self.app.drain()).await.is_err() {
-            tracing::warn!("commits or clean-up were still under way at the end of the drain");
+        if timeout(self.config.server.drain_timeout(), self.app.drain()).await.is_err() {
+            tracing::warn!("commits or clean-up were still running at the end of the drain");
         }
         if let Some(mut work) = work {
-            match timeout(self.config.server.drain() + WORK_END, &mut work).await {
+            match timeout(self.config.server.drain_timeout() + WORKER_RELEASE_TIMEOUT, &mut work).await {
                 Ok(ended) => ended.map_err(|error| StartError::Work(error.into()))?,
                 Err(_) => {
                     work.abort();
-                    tracing::warn!("background work was still under way at the end of the drain");
+                    tracing::warn!("background work was still running at the end of the drain");
                 }
             }
         }
         counts.abort();
-        // Probes answer until the last request is done.
-        surroundings.end().await?;
+        // Probes and metrics are served until the last request has finished.
+        monitoring.stop().await?;
         served.map_err(|error| StartError::Serve(error.into()))
     }
 }
@@ -274,7 +279,6 @@ fn observe_pool(metrics: &Metrics, database: &Database) {
     });
 }
 
-/// How to reach the database.
 pub(super) fn database_options(config: &Config) -> DatabaseOptions {
     let database = &config.database;
     DatabaseOptions {
@@ -288,7 +292,6 @@ pub(super) fn database_options(config: &Config) -> DatabaseOptions {
     }
 }
 
-/// The limits that use cases keep.
 pub(super) fn limits(config: &Config) -> Limits {
     Limits {
         uploads: config.uploads.clone(),

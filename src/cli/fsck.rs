@@ -1,75 +1,85 @@
-//! `strongroom fsck`.
+//! `strongroom fsck`: compares the database with the object stores.
 
 use std::{fmt::Write as _, io::IsTerminal as _, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::Args;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 
-use super::{Failure, ambient, assemble::database_options, load, print, providers::open_stores};
+use super::{
+    Failure, assemble::database_options, load_config, print_text, providers::open_stores,
+    system_clock_and_ids,
+};
 use crate::{
     app::integrity::{
-        fsck::{Fsck, Progress, Report},
+        fsck::{Fsck, FsckProgress, FsckReport},
         sample::Depth,
     },
     db::{Database, DatabaseOptions},
 };
 
-/// How to check.
+const EXIT_CODES: &str = "Exit codes:
+  0  all invariants hold
+  1  the check could not be completed
+  2  usage error
+  3  an invariant is violated";
+
 #[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
 pub(super) struct FsckArgs {
-    /// How many of the stored blobs to read and hash, chosen at random: a number, or a share such as 5%. That each is there
-    /// with its size is always checked
+    /// How many randomly chosen blobs to read and hash: a count, or a share such as 5%. The existence and
+    /// size of every blob are always checked.
     #[arg(long, default_value = "1000", value_name = "COUNT|PERCENT")]
     sample: Depth,
-    /// Read and hash everything that is stored
+    /// Read and hash every blob.
     #[arg(long, conflicts_with = "sample")]
     deep: bool,
-    /// How old, in seconds, something that belongs to no row may be; where it is not given, the age at which sweeping as
-    /// configured must have removed it
+    /// Report objects and multipart uploads without a database row if they are older than this, in seconds.
+    /// Default: the age at which the configured sweeps must have deleted them.
     #[arg(long, value_name = "SECONDS")]
     grace_seconds: Option<u64>,
-    /// Make the states of versions say what was found: what is missing or damaged moves to ERROR, and what was and is whole
-    /// again moves back. Without it nothing is changed
+    /// Update the states of versions: versions with a missing or damaged object become ERROR, and versions in
+    /// ERROR whose object is intact again get their earlier state back. Without this flag, fsck changes
+    /// nothing.
     #[arg(long)]
     repair: bool,
-    /// Print JSON
+    /// Print the result as JSON.
     #[arg(long)]
     json: bool,
 }
 
-/// Sums over everything that is stored take longer than a request may.
+/// Aggregates over all blobs may exceed the statement timeout for requests.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(3600);
 
-/// A promise does not hold: told apart from a check that could not be made, which is 1.
+/// The exit code if an invariant is violated.
 const VIOLATED: u8 = 3;
 
-/// Exits with 0 when everything holds, 3 when something does not, 1 when it could not be checked.
-pub(super) async fn fsck(args: FsckArgs, config: Option<PathBuf>) -> Result<ExitCode, Failure> {
-    let config = load(config)?;
-    config.validate_for_upkeep()?;
-    let (clock, ids) = ambient();
+/// Runs `strongroom fsck`. See [`EXIT_CODES`].
+pub(super) async fn run_fsck(args: FsckArgs, config: Option<PathBuf>) -> Result<ExitCode, Failure> {
+    let config = load_config(config)?;
+    config.validate_for_maintenance()?;
+    let (clock, ids) = system_clock_and_ids();
     let database = DatabaseOptions { statement_timeout: STATEMENT_TIMEOUT, ..database_options(&config) };
     let fsck = Fsck {
         db: Database::open(&database)?,
         stores: open_stores(&config.storage, &clock, &ids)?,
         clock,
         ids,
-        grace: args.grace_seconds.map_or_else(|| config.sweeping.overdue(), Duration::from_secs),
+        grace: args.grace_seconds.map_or_else(|| config.sweeping.overdue_age(), Duration::from_secs),
         key_prefix: config.storage.key_prefix.clone(),
         depth: if args.deep { Depth::Everything } else { args.sample },
         is_repairing: args.repair,
     };
-    let mut bar = Bar::new(args.json)?;
-    let report = fsck.run(&mut bar).await?;
-    bar.0.finish_and_clear();
-    print(&if args.json { serde_json::to_string_pretty(&report)? } else { table(&report)? })?;
+    let mut spinner = Spinner::new(args.json)?;
+    let report = fsck.check_all(&mut spinner).await?;
+    spinner.0.finish_and_clear();
+    print_text(&if args.json { serde_json::to_string_pretty(&report)? } else { table(&report)? })?;
     Ok(if report.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(VIOLATED) })
 }
 
-/// A spinner on standard error, where somebody looks at it.
-struct Bar(ProgressBar);
+/// A spinner on standard error; hidden if standard error is not a terminal.
+struct Spinner(ProgressBar);
 
-impl Bar {
+impl Spinner {
     fn new(is_quiet: bool) -> Result<Self, Failure> {
         if is_quiet || !std::io::stderr().is_terminal() {
             return Ok(Self(ProgressBar::hidden()));
@@ -78,10 +88,10 @@ impl Bar {
     }
 }
 
-impl Progress for Bar {
-    fn checked(&mut self, report: &Report) {
+impl FsckProgress for Spinner {
+    fn report_progress(&mut self, report: &FsckReport) {
         self.0.set_message(format!(
-            "{} blobs, {} read with {}",
+            "{} blobs checked, {} read ({})",
             report.blobs,
             report.hashed_blobs,
             HumanBytes(report.hashed_bytes)
@@ -90,7 +100,7 @@ impl Progress for Bar {
     }
 }
 
-fn table(report: &Report) -> Result<String, Failure> {
+fn table(report: &FsckReport) -> Result<String, Failure> {
     let mut table = String::new();
     for violation in &report.violations {
         writeln!(
@@ -101,12 +111,12 @@ fn table(report: &Report) -> Result<String, Failure> {
     }
     if report.marked_versions + report.repaired_versions > 0 {
         let (marked, repaired) = (report.marked_versions, report.repaired_versions);
-        writeln!(table, "{marked} versions moved to ERROR, {repaired} versions moved back")?;
+        writeln!(table, "{marked} versions set to ERROR, {repaired} versions restored from ERROR")?;
     }
     writeln!(
         table,
-        "{}: {} blobs looked for, {} of them read with {}, {} objects listed, {} of them young and without a row, \
-         {} not ours",
+        "{}: {} blobs checked, {} of them read ({}); {} objects listed, {} without a row but within the grace period, \
+         {} foreign",
         if report.violations.is_empty() { "clean" } else { "NOT CLEAN" },
         report.blobs,
         report.hashed_blobs,

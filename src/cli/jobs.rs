@@ -1,70 +1,76 @@
-//! `strongroom jobs`: what operators see of the queue, and what they may do with a job.
+//! `strongroom jobs`: lists, shows, retries and discards background jobs.
 
 use std::{fmt::Write as _, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{Failure, assemble::database_options, load, print};
+use super::{Failure, assemble::database_options, load_config, print_text};
 use crate::{
-    app::jobs::{JobError, JobReport, discard::discard, list::list, retry::retry, show::show},
+    app::jobs::{
+        JobError, JobSummary, discard::discard_job, get::get_job, list::list_jobs, retry::retry_job,
+    },
     db::{Database, jobs::JobState},
     domain::ids::JobId,
 };
 
-/// What to do.
+const EXIT_CODES: &str = "Exit codes:
+  0  success
+  1  any other error
+  2  usage error
+  3  there is no such job, or its state does not allow the command";
+
 #[derive(Debug, Subcommand)]
 pub(super) enum JobsCommand {
-    /// List the jobs that are ready, running or parked, those that wait longest first
+    /// List the jobs that are ready, running or parked, in the order of their next attempt.
     List(ListArgs),
-    /// Show one job, and why its last attempt failed
+    /// Show a job and the error of its last attempt.
     Show(JobArgs),
-    /// Give a parked job all its attempts again, from now on
+    /// Make a parked job ready again, with its attempts reset to 0.
     Retry(JobArgs),
-    /// Throw away a job that no worker has
+    /// Delete a job that is not running.
     Discard(JobArgs),
 }
 
-/// Which jobs to list.
 #[derive(Debug, Args)]
 pub(super) struct ListArgs {
-    /// Only those in this state
+    /// List only jobs in this state.
     #[arg(long, value_enum)]
     state: Option<State>,
-    /// At most so many
+    /// The maximum number of jobs to list, from 1 to 10000.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     limit: u32,
-    /// Print JSON
+    /// Print the result as JSON.
     #[arg(long)]
     json: bool,
 }
 
-/// Which job.
 #[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
 pub(super) struct JobArgs {
-    /// Its id
+    /// The id of the job.
     id: JobId,
-    /// Print JSON
+    /// Print the result as JSON.
     #[arg(long)]
     json: bool,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum State {
-    /// Waits for its time and for a worker
+    /// Waits for its next attempt.
     Ready,
-    /// A worker has it
+    /// Is being run by a worker.
     Running,
-    /// Failed too often
+    /// Has failed worker.attempts_max times and is not retried.
     Parked,
 }
 
-/// It could be tried, and was not possible: there is no such job, or it stands otherwise.
-const NOT_DONE: u8 = 3;
+/// The exit code if there is no such job, or if its state does not allow the command.
+const REFUSED: u8 = 3;
 
-/// Exits with 0 when it was done, 3 when there is no such job or it stands otherwise, 1 when it could not be tried.
-pub(super) async fn jobs(command: JobsCommand, config: Option<PathBuf>) -> Result<ExitCode, Failure> {
-    let config = load(config)?;
-    config.validate_for_upkeep()?;
+/// Runs `strongroom jobs`. See [`EXIT_CODES`].
+pub(super) async fn run_jobs(command: JobsCommand, config: Option<PathBuf>) -> Result<ExitCode, Failure> {
+    let config = load_config(config)?;
+    config.validate_for_maintenance()?;
     let db = Database::open(&database_options(&config))?;
     let outcome = match command {
         JobsCommand::List(args) => {
@@ -74,31 +80,31 @@ pub(super) async fn jobs(command: JobsCommand, config: Option<PathBuf>) -> Resul
                 Some(State::Running) => &[JobState::Running],
                 Some(State::Parked) => &[JobState::Parked],
             };
-            let jobs = list(&db, states, args.limit).await?;
-            print(&if args.json { serde_json::to_string_pretty(&jobs)? } else { table(&jobs)? })?;
+            let jobs = list_jobs(&db, states, args.limit).await?;
+            print_text(&if args.json { serde_json::to_string_pretty(&jobs)? } else { table(&jobs)? })?;
             return Ok(ExitCode::SUCCESS);
         }
-        JobsCommand::Show(args) => show(&db, args.id).await.map(|job| (job, args.json)),
-        JobsCommand::Retry(args) => retry(&db, args.id).await.map(|job| (job, args.json)),
-        JobsCommand::Discard(args) => discard(&db, args.id).await.map(|job| (job, args.json)),
+        JobsCommand::Show(args) => get_job(&db, args.id).await.map(|job| (job, args.json)),
+        JobsCommand::Retry(args) => retry_job(&db, args.id).await.map(|job| (job, args.json)),
+        JobsCommand::Discard(args) => discard_job(&db, args.id).await.map(|job| (job, args.json)),
     };
     match outcome {
         Ok((job, json)) => {
-            print(&if json { serde_json::to_string_pretty(&job)? } else { details(&job)? })?;
+            print_text(&if json { serde_json::to_string_pretty(&job)? } else { details(&job)? })?;
             Ok(ExitCode::SUCCESS)
         }
         Err(JobError::Failed(error)) => Err(error.into()),
         Err(refused) => {
-            super::report(&refused);
-            Ok(ExitCode::from(NOT_DONE))
+            super::report_error(&refused);
+            Ok(ExitCode::from(REFUSED))
         }
     }
 }
 
-fn table(jobs: &[JobReport]) -> Result<String, Failure> {
+fn table(jobs: &[JobSummary]) -> Result<String, Failure> {
     let mut table = format!(
         "{:<36}  {:<8} {:<24} {:>8}  {:<20}  {}\n",
-        "ID", "STATE", "KIND", "ATTEMPTS", "NEXT", "LAST ERROR"
+        "ID", "STATE", "KIND", "ATTEMPTS", "NEXT ATTEMPT", "LAST ERROR"
     );
     for job in jobs {
         writeln!(
@@ -115,7 +121,7 @@ fn table(jobs: &[JobReport]) -> Result<String, Failure> {
     Ok(table)
 }
 
-fn details(job: &JobReport) -> Result<String, Failure> {
+fn details(job: &JobSummary) -> Result<String, Failure> {
     let mut text = String::new();
     for (name, value) in [
         ("id", job.id.clone()),
@@ -125,7 +131,7 @@ fn details(job: &JobReport) -> Result<String, Failure> {
         ("attempts", job.attempts.to_string()),
         ("enqueued", job.enqueue_time.to_rfc3339()),
         ("next attempt", job.run_time.to_rfc3339()),
-        ("lease until", job.lease_expire_time.map_or_else(|| "-".to_owned(), |time| time.to_rfc3339())),
+        ("lease expires", job.lease_expire_time.map_or_else(|| "-".to_owned(), |time| time.to_rfc3339())),
         ("last error", job.last_error.clone()),
         ("payload", job.payload.to_string()),
     ] {

@@ -1,59 +1,60 @@
-//! `strongroom migrate up|down|status`.
+//! `strongroom migrate`: applies, reverts and lists database migrations.
 
 use std::{fmt::Write as _, path::PathBuf};
 
 use clap::Subcommand;
 use secrecy::SecretString;
 
-use super::{Failure, load, print};
-use crate::db::migrate::{self, Server};
+use super::{Failure, load_config, print_text};
+use crate::db::migrate::{self, MigrationTarget};
 
-/// What to do with the migrations.
 #[derive(Debug, Subcommand)]
 pub(super) enum MigrateCommand {
-    /// Create the roles and apply what is pending
+    /// Create the database roles and apply all pending migrations.
     Up,
-    /// Revert the newest migration
+    /// Revert the most recently applied migration.
     Down,
-    /// List the migrations and whether each is applied
+    /// List the migrations, and whether each is applied or pending.
     Status {
-        /// Print JSON
+        /// Print the result as JSON.
         #[arg(long)]
         json: bool,
     },
 }
 
-pub(super) async fn migrate(command: MigrateCommand, config: Option<PathBuf>) -> Result<(), Failure> {
-    let config = load(config)?;
+pub(super) async fn run_migrate(command: MigrateCommand, config: Option<PathBuf>) -> Result<(), Failure> {
+    let config = load_config(config)?;
     config.validate_for_migrate()?;
     let url: SecretString = config.database.migrate_url.clone().unwrap_or_default();
-    let server = Server { url: &url, tls_ca_file: config.database.tls_ca_file.as_deref() };
+    let server = MigrationTarget { url: &url, tls_ca_file: config.database.tls_ca_file.as_deref() };
     match command {
         MigrateCommand::Up => match migrate::up(server).await?.as_slice() {
-            [] => print("nothing to apply"),
-            applied => print(&format!("applied {}", applied.join(", "))),
+            [] => print_text("no pending migrations"),
+            applied => print_text(&format!("applied {}", applied.join(", "))),
         },
         MigrateCommand::Down => match migrate::down(server).await? {
-            Some(reverted) => print(&format!("reverted {reverted}")),
-            None => print("nothing to revert"),
+            Some(reverted) => print_text(&format!("reverted {reverted}")),
+            None => print_text("no applied migrations"),
         },
-        MigrateCommand::Status { json } => status(server, json).await,
+        MigrateCommand::Status { json } => print_status(server, json).await,
     }
 }
 
-async fn status(server: Server<'_>, json: bool) -> Result<(), Failure> {
+async fn print_status(server: MigrationTarget<'_>, json: bool) -> Result<(), Failure> {
     let migrations = migrate::status(server).await?;
     if json {
         let rows: Vec<_> = migrations
             .iter()
-            .map(|one| serde_json::json!({ "name": one.name, "is_applied": one.is_applied }))
+            .map(
+                |migration| serde_json::json!({ "name": migration.name, "is_applied": migration.is_applied }),
+            )
             .collect();
-        return print(&serde_json::to_string_pretty(&rows)?);
+        return print_text(&serde_json::to_string_pretty(&rows)?);
     }
     let mut table = String::new();
-    for one in migrations {
-        let state = if one.is_applied { "applied" } else { "pending" };
-        writeln!(table, "{state}  {}", one.name)?;
+    for migration in migrations {
+        let state = if migration.is_applied { "applied" } else { "pending" };
+        writeln!(table, "{state}  {}", migration.name)?;
     }
-    print(&table)
+    print_text(&table)
 }

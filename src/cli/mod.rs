@@ -1,4 +1,4 @@
-//! The command line: what an operator and a developer type. `assemble` is the only place that wires parts together.
+//! The command line. `assemble` is the only module that wires the parts of the service together.
 
 mod assemble;
 #[cfg(feature = "client")]
@@ -7,11 +7,11 @@ mod dev;
 mod fsck;
 mod jobs;
 mod migrate;
+mod monitoring;
 mod providers;
 mod serve;
 mod start_error;
 mod storage;
-mod surroundings;
 mod sweep;
 mod worker;
 
@@ -19,17 +19,17 @@ use std::{io::Write as _, path::PathBuf, process::ExitCode, sync::Arc};
 
 use clap::{Parser, Subcommand};
 
-pub use assemble::{Service, assemble};
+pub use assemble::{Service, assemble_service};
 pub use providers::{OpenError, open_import_buckets};
 pub use start_error::StartError;
 
-use crate::config::{Config, ConfigError, Sources};
+use crate::config::{Config, ConfigError, ConfigSources};
 
-/// A multi-tenant file service with a gRPC contract.
+/// A multi-tenant file service with a gRPC API.
 #[derive(Debug, Parser)]
 #[command(name = "strongroom", version, about)]
 struct Cli {
-    /// A configuration file; environment variables (STRONGROOM_SECTION__KEY) win over it
+    /// The configuration file; environment variables (STRONGROOM_SECTION__KEY) override it.
     #[arg(long, global = true, env = "STRONGROOM_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(subcommand)]
@@ -38,84 +38,87 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve the gRPC contract, and the small HTTP port for probes and metrics
+    /// Serve the gRPC API, and probes and metrics over HTTP.
     Serve(serve::ServeArgs),
-    /// Do background work, beside any number of others that do or serve; with the HTTP port for probes and metrics
+    /// Run background jobs, and serve probes and metrics over HTTP; any number of workers may run at the same
+    /// time.
     Worker,
-    /// Look at the queue of background work, try again what is parked, or throw it away
+    /// List, show, retry or discard background jobs.
     #[command(subcommand)]
     Jobs(jobs::JobsCommand),
-    /// Run everything on this machine in one process, with a private PostgreSQL and ready tokens
+    /// Run a complete development server, with a private PostgreSQL and prepared tokens.
     Dev(dev::DevArgs),
-    /// Apply, revert or show the migrations of the database
+    /// Apply, revert or list database migrations.
     #[command(subcommand)]
     Migrate(migrate::MigrateCommand),
-    /// Compare database and store, and report every promise that does not hold
+    /// Compare the database with the object stores and report every violated invariant.
     Fsck(fsck::FsckArgs),
-    /// Look at the providers of bytes, make them ready, and move files between them
+    /// Initialise storage providers, show their status, and move files between them.
     #[command(subcommand)]
     Storage(storage::StorageCommand),
-    /// Remove what crashes left in the stores: found first, removed by a later sweep
+    /// Find objects without a database row, and delete those found by an earlier sweep.
     Sweep(sweep::SweepArgs),
-    /// Print the annotated default configuration, which is also the reference of every key
+    /// Print the annotated default configuration, which documents every key.
     DefaultConfig,
     #[cfg(feature = "client")]
     #[command(flatten)]
     Client(client::ClientCommand),
 }
 
-/// Why a command that is not a client ended early.
+/// The error of a command that is not a client command.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Parses the arguments of this process and runs the command.
+/// Parses the command line and runs the command.
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
-    // Every TLS stack of this process uses the same provider. It fails only where one is installed already.
+    // Every TLS stack in this process uses the same provider. This fails only if one is already installed.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return report(&error),
+        Err(error) => return report_error(&error),
     };
     let code = runtime.block_on(dispatch(cli));
-    // A read of standard input cannot be called back, so nothing waits for it.
+    // A blocking read of standard input cannot be cancelled, so the shutdown must not wait for it.
     runtime.shutdown_background();
     code
 }
 
 async fn dispatch(cli: Cli) -> ExitCode {
     let config = cli.config;
-    let ended = match cli.command {
-        Command::Serve(args) => serve::serve(args, config).await,
-        Command::Worker => worker::worker(config).await,
+    let result = match cli.command {
+        Command::Serve(args) => serve::run_serve(args, config).await,
+        Command::Worker => worker::run_worker(config).await,
         Command::Jobs(command) => {
-            return jobs::jobs(command, config).await.unwrap_or_else(|error| report(&*error));
+            return jobs::run_jobs(command, config).await.unwrap_or_else(|error| report_error(&*error));
         }
-        Command::Dev(args) => dev::dev(args, config).await,
-        Command::Migrate(command) => migrate::migrate(command, config).await,
-        Command::Fsck(args) => return fsck::fsck(args, config).await.unwrap_or_else(|error| report(&*error)),
+        Command::Dev(args) => dev::run_dev(args, config).await,
+        Command::Migrate(command) => migrate::run_migrate(command, config).await,
+        Command::Fsck(args) => {
+            return fsck::run_fsck(args, config).await.unwrap_or_else(|error| report_error(&*error));
+        }
         Command::Storage(command) => {
-            return storage::storage(command, config).await.unwrap_or_else(|error| report(&*error));
+            return storage::run_storage(command, config).await.unwrap_or_else(|error| report_error(&*error));
         }
         Command::Sweep(args) => {
-            return sweep::sweep(args, config).await.unwrap_or_else(|error| report(&*error));
+            return sweep::run_sweep(args, config).await.unwrap_or_else(|error| report_error(&*error));
         }
-        Command::DefaultConfig => print(crate::config::DEFAULT_TOML),
+        Command::DefaultConfig => print_text(crate::config::DEFAULT_TOML),
         #[cfg(feature = "client")]
-        Command::Client(command) => return client::run(command).await.into(),
+        Command::Client(command) => return client::run_client_command(command).await.into(),
     };
-    match ended {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => report(&*error),
+        Err(error) => report_error(&*error),
     }
 }
 
-/// Reads the configuration of this process.
-fn load(file: Option<PathBuf>) -> Result<Config, ConfigError> {
-    Config::load(Sources::of_process(file))
+/// Loads the configuration from the file and the environment.
+fn load_config(file: Option<PathBuf>) -> Result<Config, ConfigError> {
+    Config::load(ConfigSources::from_process(file))
 }
 
-/// Writes text to standard output.
-fn print(text: &str) -> Result<(), Failure> {
+/// Prints text to standard output, with a final newline.
+fn print_text(text: &str) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes())?;
     if !text.ends_with('\n') {
@@ -124,8 +127,8 @@ fn print(text: &str) -> Result<(), Failure> {
     Ok(out.flush()?)
 }
 
-/// Says on standard error what went wrong, with every cause.
-fn report(error: &dyn std::error::Error) -> ExitCode {
+/// Prints an error and its causes to standard error.
+fn report_error(error: &dyn std::error::Error) -> ExitCode {
     let mut message = error.to_string();
     let mut cause = error.source();
     while let Some(source) = cause {
@@ -136,13 +139,13 @@ fn report(error: &dyn std::error::Error) -> ExitCode {
         }
         cause = source.source();
     }
-    // Nobody is left to tell when standard error is closed.
-    let _ = writeln!(std::io::stderr(), "strongroom: {message}");
+    // If standard error is closed, there is nowhere left to report to.
+    let _ = writeln!(std::io::stderr(), "error: {message}");
     ExitCode::FAILURE
 }
 
-/// Resolves when the process is asked to stop: SIGTERM or Ctrl-C.
-async fn stop_signal() {
+/// Waits for SIGTERM or Ctrl-C.
+async fn wait_for_stop_signal() {
     use tokio::signal::unix::{SignalKind, signal};
     match signal(SignalKind::terminate()) {
         Ok(mut terminate) => {
@@ -152,14 +155,14 @@ async fn stop_signal() {
             }
         }
         Err(error) => {
-            tracing::warn!(%error, "listen for SIGTERM");
-            // Ctrl-C remains; where even that fails there is nothing to wait for.
+            tracing::warn!(%error, "failed to listen for SIGTERM");
+            // Ctrl-C still works. If that fails too, there is no signal to wait for.
             let _ = tokio::signal::ctrl_c().await;
         }
     }
 }
 
-/// The clock and the ids of the real world.
-fn ambient() -> (Arc<dyn crate::domain::clock::Clock>, Arc<dyn crate::domain::clock::IdSource>) {
+/// Returns the system clock and the system's id generator.
+fn system_clock_and_ids() -> (Arc<dyn crate::domain::clock::Clock>, Arc<dyn crate::domain::clock::IdSource>) {
     (Arc::new(crate::domain::clock::SystemClock), Arc::new(crate::domain::clock::SystemIds))
 }

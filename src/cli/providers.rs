@@ -1,30 +1,30 @@
-//! From the configured providers, and the buckets that imports read, to the stores behind them.
+//! Opens the configured storage providers, and the buckets that imports read from.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     config::{
         ImportsConfig, StorageConfig,
-        import_source::SourcePlace,
+        import_source::SourceLocation,
         provider::{self, ProviderConfig, S3Config},
     },
     domain::clock::{Clock, IdSource},
     storage::{
-        self, AdapterOptions, Encryption, ForeignBucket, InitOptions, ObjectStorage, PayloadSigning,
-        S3Credentials, S3Options, StorageError, StorageOptions, Stores,
+        self, AdapterOptions, Encryption, InitOptions, ObjectStorage, PayloadSigning, S3Credentials,
+        S3Options, SourceBucket, StorageError, StorageOptions, Stores,
     },
 };
 
-/// A provider or a source that cannot be opened.
+/// A storage provider or an import source could not be opened.
 #[derive(Debug, thiserror::Error)]
-#[error("open {key}: {source}")]
+#[error("failed to open {key}: {source}")]
 pub struct OpenError {
     key: String,
     source: StorageError,
 }
 
 impl OpenError {
-    fn of_provider(name: &str) -> impl FnOnce(StorageError) -> Self {
+    fn for_provider(name: &str) -> impl FnOnce(StorageError) -> Self {
         let key = format!("storage.providers.{name}");
         move |source| Self { key, source }
     }
@@ -39,7 +39,7 @@ pub(super) fn open_stores(
     open_stores_with(config, clock, ids, |store| store)
 }
 
-/// Opens every configured provider, and wraps each in something.
+/// Opens every configured provider and wraps its store with `wrap`.
 pub(super) fn open_stores_with(
     config: &StorageConfig,
     clock: &Arc<dyn Clock>,
@@ -51,32 +51,33 @@ pub(super) fn open_stores_with(
         let Some(adapter) = adapter_options(provider) else { continue };
         let opened =
             storage::open(&storage_options(config, name, adapter), Arc::clone(clock), Arc::clone(ids));
-        stores.push(wrap(opened.map_err(OpenError::of_provider(name))?));
+        stores.push(wrap(opened.map_err(OpenError::for_provider(name))?));
     }
-    Stores::new(stores, &config.provider).map_err(OpenError::of_provider(&config.provider))
+    Stores::new(stores, &config.provider).map_err(OpenError::for_provider(&config.provider))
 }
 
-/// Makes ready to read the buckets among the sources of imports; they are tried as often as those of providers.
+/// Opens the import sources that are buckets. Requests to them are retried as often as requests to storage
+/// providers.
 ///
 /// # Errors
-/// With the source that nothing could ever be read from.
+/// Returns an error that names the source if its settings are invalid.
 pub fn open_import_buckets(
     imports: &ImportsConfig,
     storage: &StorageConfig,
     ids: &Arc<dyn IdSource>,
-) -> Result<BTreeMap<String, ForeignBucket>, OpenError> {
+) -> Result<BTreeMap<String, SourceBucket>, OpenError> {
     let mut buckets = BTreeMap::new();
     for (name, source) in &imports.sources {
-        let SourcePlace::Bucket(place) = &source.place else { continue };
+        let SourceLocation::Bucket(place) = &source.location else { continue };
         let options = storage_options(storage, name, AdapterOptions::S3(Box::new(s3_options(&place.s3))));
-        let opened = ForeignBucket::open(&options, &place.prefix, Arc::clone(ids));
+        let opened = SourceBucket::open(&options, &place.prefix, Arc::clone(ids));
         let key = format!("imports.sources.{name}");
         buckets.insert(name.clone(), opened.map_err(|source| OpenError { key, source })?);
     }
     Ok(buckets)
 }
 
-/// How the provider of this name is to be made ready.
+/// Returns the options for initialising a provider.
 pub(super) fn init_options(config: &StorageConfig, name: &str) -> InitOptions {
     let abort_incomplete_after_days = match config.providers.get(name) {
         Some(ProviderConfig::S3(s3)) => Some(s3.abandoned_multipart_days),
@@ -96,7 +97,7 @@ fn storage_options(config: &StorageConfig, name: &str, adapter: AdapterOptions) 
     }
 }
 
-/// None for the local provider of the defaults, as long as nobody has given it a directory.
+/// Returns `None` for a local provider without a root directory, such as the one in the defaults.
 fn adapter_options(provider: &ProviderConfig) -> Option<AdapterOptions> {
     Some(match provider {
         ProviderConfig::Local(local) => AdapterOptions::Local { root: local.root.clone()? },

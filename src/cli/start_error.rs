@@ -1,4 +1,4 @@
-//! Why a process of the service does not start, or does not run on.
+//! Errors that prevent a server or worker from starting, or that stop it.
 
 use super::providers::OpenError;
 use crate::{
@@ -6,9 +6,9 @@ use crate::{
     domain::policy::UnknownPreset,
 };
 
-/// Why the service does not start.
+/// The error with which a server or worker process ends.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "each variant wraps what its name says")]
+#[allow(missing_docs, reason = "each variant is named after the error that it wraps")]
 pub enum StartError {
     #[error(transparent)]
     Database(#[from] DbError),
@@ -18,19 +18,19 @@ pub enum StartError {
     Storage(#[from] OpenError),
     #[error("tenants.preset: {0}")]
     Preset(#[from] UnknownPreset),
-    #[error("read the keys of auth.issuers: {0}")]
+    #[error("failed to load the keys of auth.issuers: {0}")]
     Auth(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error(
-        "refusing to start: the preset `{0}` demands a scan and this server has no scanner; \
-         set scanning.accept_unscanned = true to accept files that nothing scanned"
+        "refusing to start: preset `{0}` requires virus scans, and this version has no scanner; \
+         set scanning.accept_unscanned = true to accept unscanned files"
     )]
     ScanRequired(String),
-    #[error("secrets.page_token_key must be 32 bytes in base64")]
+    #[error("secrets.page_token_key is not 32 bytes in base64; generate one with `openssl rand -base64 32`")]
     PageTokenKey,
-    #[error("listen: {0}")]
+    #[error("failed to serve the HTTP port for probes and metrics: {0}")]
     Listen(#[from] std::io::Error),
-    #[error("serve: {0}")]
+    #[error("failed to serve: {0}")]
     Serve(#[source] Box<dyn std::error::Error + Send + Sync>),
-    #[error("work: {0}")]
+    #[error("background work failed: {0}")]
     Work(#[source] Box<dyn std::error::Error + Send + Sync>),
 }

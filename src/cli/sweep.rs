@@ -1,103 +1,105 @@
-//! `strongroom sweep`.
+//! `strongroom sweep`: finds and deletes objects without a database row.
 
 use std::{fmt::Write as _, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::Args;
 use indicatif::HumanBytes;
 
-use super::{Failure, assemble::upkeep, load, print};
+use super::{Failure, assemble::assemble_maintenance_app, load_config, print_text};
 use crate::{
-    app::integrity::sweep::{Amount, Report, SweepOptions, sweep as sweep_stores},
+    app::integrity::sweep::{Amount, SweepOptions, SweepReport, sweep_stores},
     telemetry,
 };
 
-/// How to sweep.
+const EXIT_CODES: &str = "Exit codes:
+  0  the sweep is complete
+  1  the sweep could not run
+  2  usage error
+  3  a store refused part of the sweep";
+
 #[derive(Debug, Args)]
-#[allow(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
+#[command(after_help = EXIT_CODES)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a command-line flag")]
 pub(super) struct SweepArgs {
-    /// Look and report, change nothing
+    /// Report what would be done, and change nothing.
     #[arg(long)]
     dry_run: bool,
-    /// How old, in seconds, something without a row must be to be found, and how long it then waits to be removed by a
-    /// later sweep; `sweeping.grace_seconds` where it is not given
+    /// The grace period, in seconds: an object without a row is recorded when it is older than this, and
+    /// deleted by a sweep that runs at least as long after that. Default: `sweeping.grace_seconds`.
     #[arg(long, value_name = "SECONDS")]
     grace_seconds: Option<u64>,
-    /// No replica of the service is running: the grace period may be shorter than `sweeping.grace_seconds`, which uploads
-    /// rely on
+    /// Confirm that no server or worker is running. This allows a grace period shorter than
+    /// `sweeping.grace_seconds`, which would otherwise delete objects of uploads in progress.
     #[arg(long)]
     service_is_stopped: bool,
-    /// The store is this database's alone: remove also where most of what was stored lately has no row in it, because it was
-    /// restored from a backup
+    /// Confirm that only this database uses the store. Objects are then deleted even if most recent objects
+    /// have no row, as after a restore from a backup.
     #[arg(long)]
     trust_database: bool,
-    /// Print JSON
+    /// Print the result as JSON.
     #[arg(long)]
     json: bool,
 }
 
-/// Something could not be done this time: told apart from a sweep that could not be made, which is 1.
+/// The exit code if a store refused part of the sweep.
 const INCOMPLETE: u8 = 3;
 
-/// Exits with 0 when all was done that was to be done, 3 when a store did not let it, 1 when it could not be tried.
-pub(super) async fn sweep(args: SweepArgs, config: Option<PathBuf>) -> Result<ExitCode, Failure> {
-    let config = load(config)?;
+/// Runs `strongroom sweep`. See [`EXIT_CODES`].
+pub(super) async fn run_sweep(args: SweepArgs, config: Option<PathBuf>) -> Result<ExitCode, Failure> {
+    let config = load_config(config)?;
     config.validate()?;
     let configured_seconds = config.sweeping.grace_seconds;
     let grace_seconds = args.grace_seconds.unwrap_or(configured_seconds);
     if grace_seconds < configured_seconds && !args.dry_run && !args.service_is_stopped {
         return Err(format!(
-            "a grace period of {grace_seconds} s is shorter than sweeping.grace_seconds = {configured_seconds}: it could \
-             take the bytes of an upload that is about to be committed. Stop every replica and add --service-is-stopped"
+            "a grace period of {grace_seconds} s is shorter than sweeping.grace_seconds = {configured_seconds} and could \
+             delete objects of uploads in progress; stop every server and worker and add --service-is-stopped"
         )
         .into());
     }
     let telemetry = telemetry::init(&config.telemetry)?;
-    let app = upkeep(&config, telemetry.metrics())?;
+    let app = assemble_maintenance_app(&config, telemetry.metrics())?;
     let options = SweepOptions {
         grace: Duration::from_secs(grace_seconds),
         is_dry_run: args.dry_run,
         is_database_trusted: args.trust_database,
-        ..SweepOptions::configured(&app)
+        ..SweepOptions::from_config(&app)
     };
-    let swept = sweep_stores(&app, options).await;
+    let result = sweep_stores(&app, options).await;
     telemetry.shutdown();
-    let reports = swept?;
-    print(&if args.json { serde_json::to_string_pretty(&reports)? } else { table(&reports)? })?;
+    let reports = result?;
+    print_text(&if args.json { serde_json::to_string_pretty(&reports)? } else { table(&reports)? })?;
     let is_complete = reports.iter().all(|report| report.problems.is_empty());
     Ok(if is_complete { ExitCode::SUCCESS } else { ExitCode::from(INCOMPLETE) })
 }
 
-fn table(reports: &[Report]) -> Result<String, Failure> {
+fn table(reports: &[SweepReport]) -> Result<String, Failure> {
     let mut table = String::new();
     for report in reports {
-        let dry = if report.is_dry_run { " (dry run: nothing was changed)" } else { "" };
-        writeln!(table, "{}{dry}", report.provider)?;
+        let dry_run = if report.is_dry_run { " (dry run: nothing was changed)" } else { "" };
+        writeln!(table, "{}{dry_run}", report.provider)?;
         writeln!(
             table,
-            "  listed          {} objects, {} unfinished uploads",
+            "  listed    {} objects, {} multipart uploads",
             report.listed_objects, report.listed_multiparts
         )?;
+        writeln!(table, "  uploads   {} expired, {} open", report.expired_uploads, report.open_uploads)?;
+        writeln!(table, "  found     {}", amount(report.found))?;
+        writeln!(table, "  deleted   {}", amount(report.removed))?;
+        writeln!(table, "  pending   {}", amount(report.waiting))?;
+        writeln!(table, "  cleared   {} that have a row again", report.forgotten)?;
         writeln!(
             table,
-            "  uploads         {} given up, {} still open",
-            report.expired_uploads, report.open_uploads
-        )?;
-        writeln!(table, "  found           {}", amount(report.found))?;
-        writeln!(table, "  removed         {}", amount(report.removed))?;
-        writeln!(table, "  waiting         {}", amount(report.waiting))?;
-        writeln!(table, "  owned after all {}", report.forgotten)?;
-        writeln!(
-            table,
-            "  left alone      {} too young, {} not ours",
+            "  skipped   {} within the grace period, {} foreign",
             report.skipped_young, report.skipped_foreign
         )?;
         for problem in &report.problems {
-            writeln!(table, "  PROBLEM         {problem}")?;
+            writeln!(table, "  PROBLEM   {problem}")?;
         }
     }
     Ok(table)
 }
 
 fn amount(amount: Amount) -> String {
-    format!("{} with {}", amount.count, HumanBytes(amount.bytes))
+    format!("{} ({})", amount.count, HumanBytes(amount.bytes))
 }

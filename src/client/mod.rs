@@ -32,6 +32,8 @@
 //!
 //! It imports the generated code and nothing else of the service, so that it can move out one day.
 
+#![warn(missing_docs)]
+
 mod advice;
 mod connection;
 mod download;

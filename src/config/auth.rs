@@ -1,4 +1,4 @@
-//! `[auth]`: whose tokens are accepted, and how their claims are read.
+//! `[auth]`: identity providers and the mapping of token claims.
 
 use std::{
     collections::BTreeMap,
@@ -11,54 +11,53 @@ use url::{Host, Url};
 
 use super::{
     validation::Violations,
-    values::{no_url_if_empty, none_if_empty},
+    values::{empty_as_none, empty_url_as_none},
 };
 
-/// Callers' tokens.
+/// Authentication of callers.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AuthConfig {
-    /// Identity providers.
+    /// The accepted identity providers.
     pub issuers: Vec<IssuerConfig>,
-    /// Claim value to role; what is not here is refused.
+    /// Roles by claim value; other values are rejected.
     pub roles: BTreeMap<String, RoleName>,
-    /// The role of a token without any role claim; none refuses it.
-    #[serde(deserialize_with = "none_if_empty")]
+    /// The role of a token without a role claim; `None` rejects such tokens.
+    #[serde(deserialize_with = "empty_as_none")]
     pub role_default: Option<RoleName>,
-    /// The value of the kind claim that marks a backend without a user.
+    /// The value of the kind claim that identifies a service without a user.
     pub service_kind: String,
-    /// Which claim says what.
+    /// The names of the claims.
     pub claims: ClaimsConfig,
 }
 
-/// One identity provider.
+/// An identity provider.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct IssuerConfig {
-    /// Exactly the token's `iss` claim.
+    /// The expected `iss` claim (exact match).
     pub issuer: String,
-    /// One of the token's `aud` values.
+    /// The expected `aud` value; the token must contain it.
     pub audience: String,
-    /// Where its keys are: a file, or [`Self::jwks_url`].
+    /// The file with the public keys. Alternative to [`Self::jwks_url`].
     pub jwks_file: Option<PathBuf>,
-    /// Where its keys are: https, or http to this machine itself.
-    #[serde(default, deserialize_with = "no_url_if_empty")]
+    /// The URL of the public keys: https, or http to a loopback address.
+    #[serde(default, deserialize_with = "empty_url_as_none")]
     pub jwks_url: Option<Url>,
-    /// Time between two looks at the keys, in seconds.
+    /// Interval between refreshes of the keys, in seconds.
     #[serde(default = "jwks_refresh_seconds")]
     pub jwks_refresh_seconds: u64,
-    /// Signatures that are accepted.
+    /// The accepted signature algorithms.
     #[serde(default = "algorithms")]
     pub algorithms: Vec<Algorithm>,
-    /// By how much clocks may differ, in seconds.
+    /// Tolerated clock difference, in seconds.
     #[serde(default = "leeway_seconds")]
     pub leeway_seconds: u64,
 }
 
-/// Signatures that may be accepted: asymmetric only, so that who can verify cannot sign.
+/// A signature algorithm. Only asymmetric algorithms are supported, so that a verifier cannot sign.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub enum Algorithm {
-    /// Ed25519.
     #[serde(rename = "EdDSA")]
     EdDsa,
     /// ECDSA on P-256.
@@ -66,7 +65,7 @@ pub enum Algorithm {
     Es256,
 }
 
-/// Roles that a claim value can map to.
+/// A role that a claim value can map to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RoleName {
@@ -74,39 +73,39 @@ pub enum RoleName {
     Admin,
     /// Manages groups of a tenant.
     Manager,
-    /// Belongs to a tenant.
+    /// An ordinary member of a tenant.
     Member,
-    /// The platform's own role.
+    /// Operates the platform.
     Operator,
 }
 
-/// Paths of claims; a dot goes into a nested claim.
+/// The names of the claims. A dot separates the names of nested claims.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClaimsConfig {
-    /// The user's id.
+    /// The claim with the id of the user.
     pub user: String,
-    /// The organisation's id.
+    /// The claim with the id of the organisation.
     pub organization: String,
-    /// The role in the organisation.
+    /// The claim with the role in the organisation.
     pub role: String,
-    /// The user's groups.
+    /// The claim with the groups of the user.
     pub groups: String,
-    /// What kind of caller this is.
+    /// The claim with the kind of the caller.
     pub kind: String,
 }
 
-/// Where an issuer's keys are.
+/// The source of an issuer's public keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JwksSource<'a> {
     /// A file of this machine.
     File(&'a Path),
-    /// A URL of the provider.
+    /// A URL of the identity provider.
     Url(&'a Url),
 }
 
 impl IssuerConfig {
-    /// Where the keys are; none when the configuration was not validated.
+    /// Returns the source of the keys, or `None` if the configuration was not validated.
     pub fn jwks(&self) -> Option<JwksSource<'_>> {
         match (&self.jwks_file, &self.jwks_url) {
             (Some(file), None) => Some(JwksSource::File(file)),
@@ -115,30 +114,31 @@ impl IssuerConfig {
         }
     }
 
-    /// Time between two looks at the keys.
+    /// Returns the interval between refreshes of the keys.
     pub fn jwks_refresh(&self) -> Duration {
         Duration::from_secs(self.jwks_refresh_seconds)
     }
 
-    /// By how much clocks may differ.
+    /// Returns the tolerated clock difference.
     pub fn leeway(&self) -> Duration {
         Duration::from_secs(self.leeway_seconds)
     }
 
     fn check(&self, index: usize, violations: &mut Violations) {
         let key = |name: &str| format!("auth.issuers[{index}].{name}");
-        violations.not_empty(&key("issuer"), &self.issuer);
-        violations.not_empty(&key("audience"), &self.audience);
+        violations.check_not_empty(&key("issuer"), &self.issuer);
+        violations.check_not_empty(&key("audience"), &self.audience);
         if self.jwks().is_none() {
-            violations.refuse(format!("auth.issuers[{index}]"), "needs one of `jwks_file` and `jwks_url`");
+            violations
+                .add(format!("auth.issuers[{index}]"), "must have exactly one of `jwks_file` and `jwks_url`");
         }
-        if self.jwks_url.as_ref().is_some_and(|url| !is_safe(url)) {
-            violations.refuse(key("jwks_url"), "must be https, or http to this machine itself");
+        if self.jwks_url.as_ref().is_some_and(|url| !is_secure_url(url)) {
+            violations.add(key("jwks_url"), "must be https, or http to a loopback address");
         }
-        violations.range(&key("jwks_refresh_seconds"), self.jwks_refresh_seconds, 10..=86_400);
-        violations.range(&key("leeway_seconds"), self.leeway_seconds, 0..=300);
+        violations.check_range(&key("jwks_refresh_seconds"), self.jwks_refresh_seconds, 10..=86_400);
+        violations.check_range(&key("leeway_seconds"), self.leeway_seconds, 0..=300);
         if self.algorithms.is_empty() {
-            violations.refuse(key("algorithms"), "must name at least one of \"EdDSA\" and \"ES256\"");
+            violations.add(key("algorithms"), "must name at least one of \"EdDSA\" and \"ES256\"");
         }
     }
 }
@@ -147,26 +147,29 @@ impl AuthConfig {
     pub(super) fn check(&self, violations: &mut Violations) {
         for (index, issuer) in self.issuers.iter().enumerate() {
             issuer.check(index, violations);
-            let twin = |earlier: &IssuerConfig| {
+            let is_same = |earlier: &IssuerConfig| {
                 earlier.issuer == issuer.issuer && earlier.audience == issuer.audience
             };
-            if self.issuers.iter().take(index).any(twin) {
-                let message = "has the issuer and the audience of an earlier one";
-                violations.refuse(format!("auth.issuers[{index}]"), message);
+            if self.issuers.iter().take(index).any(is_same) {
+                let message = format!(
+                    "has the same issuer and audience as an earlier entry: `{}`, `{}`",
+                    issuer.issuer, issuer.audience
+                );
+                violations.add(format!("auth.issuers[{index}]"), message);
             }
         }
         if !matches!(self.role_default, None | Some(RoleName::Member | RoleName::Manager)) {
-            violations.refuse("auth.role_default", "must be \"manager\", \"member\" or \"\"");
+            violations.add("auth.role_default", "must be \"manager\", \"member\" or \"\"");
         }
-        violations.not_empty("auth.service_kind", &self.service_kind);
+        violations.check_not_empty("auth.service_kind", &self.service_kind);
         self.claims.check(violations);
     }
 
     pub(super) fn check_for_serve(&self, violations: &mut Violations) {
         if self.issuers.is_empty() {
-            let message = "must name at least one identity provider, or no caller could be verified: add \
+            let message = "must contain at least one identity provider to verify callers: add \
                            [[auth.issuers]] with issuer, audience, and jwks_file or jwks_url";
-            violations.refuse("auth.issuers", message);
+            violations.add("auth.issuers", message);
         }
     }
 }
@@ -182,14 +185,15 @@ impl ClaimsConfig {
         ];
         for (key, path) in paths {
             if path.split('.').any(str::is_empty) {
-                violations.refuse(key, "must be the name of a claim, or names with a dot between them");
+                violations
+                    .add(key, format!("must be a claim name, or names separated by dots, not `{path}`"));
             }
         }
     }
 }
 
-/// Keys that came over a wire that others can write on are nobody's keys.
-fn is_safe(url: &Url) -> bool {
+/// Returns whether keys from this URL are protected against tampering in transit.
+fn is_secure_url(url: &Url) -> bool {
     let local = match url.host() {
         Some(Host::Domain(name)) => name == "localhost",
         Some(Host::Ipv4(address)) => address.is_loopback(),

@@ -1,4 +1,4 @@
-//! `[database]`: PostgreSQL, by three roles.
+//! `[database]`: the connections to PostgreSQL, one URL for each of three roles.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -7,67 +7,72 @@ use serde::Deserialize;
 
 use super::{
     validation::Violations,
-    values::{no_secret_if_empty, none_if_empty},
+    values::{empty_as_none, empty_secret_as_none},
 };
 
-/// PostgreSQL. URLs hold passwords, so they are secrets.
+/// PostgreSQL. The URLs are secrets, because they contain passwords.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DatabaseConfig {
-    /// The service's own role.
-    #[serde(deserialize_with = "no_secret_if_empty")]
+    /// The connection URL of the service role.
+    #[serde(deserialize_with = "empty_secret_as_none")]
     pub url: Option<SecretString>,
-    /// The role for work across tenants.
-    #[serde(deserialize_with = "no_secret_if_empty")]
+    /// The connection URL of the role for work across tenants.
+    #[serde(deserialize_with = "empty_secret_as_none")]
     pub system_url: Option<SecretString>,
-    /// The role that owns the schema.
-    #[serde(deserialize_with = "no_secret_if_empty")]
+    /// The connection URL of the role that owns the schema.
+    #[serde(deserialize_with = "empty_secret_as_none")]
     pub migrate_url: Option<SecretString>,
-    /// Connections of the service's role.
+    /// Maximum number of connections of the service role.
     pub pool_size_max: usize,
-    /// Connections of the system role.
+    /// Maximum number of connections of the system role.
     pub system_pool_size_max: usize,
-    /// Time that one statement may run, in seconds.
+    /// Maximum duration of one statement, in seconds.
     pub statement_timeout_seconds: u64,
-    /// Wait for a connection, in seconds.
+    /// Maximum time to wait for a connection, in seconds.
     pub acquire_timeout_seconds: u64,
-    /// PEM file with the authorities that sign the database's certificate; without it nothing is encrypted.
-    #[serde(deserialize_with = "none_if_empty")]
+    /// PEM file with the certificate authorities of the server; `None` disables TLS.
+    #[serde(deserialize_with = "empty_as_none")]
     pub tls_ca_file: Option<PathBuf>,
 }
 
 impl DatabaseConfig {
-    /// Time that one statement may run.
+    /// Returns the maximum duration of one statement.
     pub fn statement_timeout(&self) -> Duration {
         Duration::from_secs(self.statement_timeout_seconds)
     }
 
-    /// Wait for a connection.
+    /// Returns the maximum time to wait for a connection.
     pub fn acquire_timeout(&self) -> Duration {
         Duration::from_secs(self.acquire_timeout_seconds)
     }
 
     pub(super) fn check(&self, violations: &mut Violations) {
-        violations.range("database.pool_size_max", self.pool_size_max, 1..=1_024);
-        violations.range("database.system_pool_size_max", self.system_pool_size_max, 2..=256);
-        violations.range("database.statement_timeout_seconds", self.statement_timeout_seconds, 1..=3_600);
-        violations.range("database.acquire_timeout_seconds", self.acquire_timeout_seconds, 1..=300);
+        violations.check_range("database.pool_size_max", self.pool_size_max, 1..=1_024);
+        violations.check_range("database.system_pool_size_max", self.system_pool_size_max, 2..=256);
+        violations.check_range(
+            "database.statement_timeout_seconds",
+            self.statement_timeout_seconds,
+            1..=3_600,
+        );
+        violations.check_range("database.acquire_timeout_seconds", self.acquire_timeout_seconds, 1..=300);
     }
 
     pub(super) fn check_for_serve(&self, violations: &mut Violations) {
         if self.url.is_none() {
-            violations.refuse("database.url", "is required: the URL of the service's own role");
+            violations.add("database.url", "is required: set the connection URL of the service role");
         }
         if self.system_url.is_none() {
-            violations
-                .refuse("database.system_url", "is required: the URL of the role that works across tenants");
+            violations.add("database.system_url", "is required: set the connection URL of the system role");
         }
     }
 
     pub(super) fn check_for_migrate(&self, violations: &mut Violations) {
         if self.migrate_url.is_none() {
-            violations
-                .refuse("database.migrate_url", "is required: the URL of the role that owns the schema");
+            violations.add(
+                "database.migrate_url",
+                "is required: set the connection URL of the role that owns the schema",
+            );
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `[deadlines]`: how long a request may take, by the class of its method.
+//! `[deadlines]`: the deadlines of requests, by the type of their method.
 
 use std::time::Duration;
 
@@ -6,37 +6,38 @@ use serde::Deserialize;
 
 use super::validation::Violations;
 
-/// Deadlines of the server's own; a client's shorter one wins. Uploads have none.
+/// Request deadlines of the server. A shorter deadline of the client takes precedence. Uploads have no
+/// deadline.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DeadlinesConfig {
-    /// Requests with one answer, in seconds.
+    /// The deadline of requests with one response, in seconds.
     pub unary_seconds: u64,
-    /// Lists, in seconds.
+    /// The deadline of list requests, in seconds.
     pub list_seconds: u64,
-    /// Downloads, in seconds; 0 for none.
+    /// The deadline of a whole download, in seconds; 0 disables it.
     pub download_seconds: u64,
 }
 
 impl DeadlinesConfig {
-    /// The deadline of requests with one answer.
+    /// Returns the deadline of requests with one response.
     pub fn unary(&self) -> Duration {
         Duration::from_secs(self.unary_seconds)
     }
 
-    /// The deadline of lists.
+    /// Returns the deadline of list requests.
     pub fn list(&self) -> Duration {
         Duration::from_secs(self.list_seconds)
     }
 
-    /// The deadline of a whole download; none when only idle time ends it.
+    /// Returns the deadline of a whole download, or `None` if disabled.
     pub fn download(&self) -> Option<Duration> {
         (self.download_seconds > 0).then(|| Duration::from_secs(self.download_seconds))
     }
 
     pub(super) fn check(&self, violations: &mut Violations) {
-        violations.range("deadlines.unary_seconds", self.unary_seconds, 1..=3_600);
-        violations.range("deadlines.list_seconds", self.list_seconds, 1..=3_600);
-        violations.range("deadlines.download_seconds", self.download_seconds, 0..=604_800);
+        violations.check_range("deadlines.unary_seconds", self.unary_seconds, 1..=3_600);
+        violations.check_range("deadlines.list_seconds", self.list_seconds, 1..=3_600);
+        violations.check_range("deadlines.download_seconds", self.download_seconds, 0..=604_800);
     }
 }

@@ -1,4 +1,4 @@
-//! `[downloads]`: how bytes go out.
+//! `[downloads]`: limits of downloads.
 
 use std::time::Duration;
 
@@ -6,30 +6,29 @@ use serde::Deserialize;
 
 use super::validation::Violations;
 
-/// Downloads.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DownloadsConfig {
     /// Data in one chunk, in bytes.
     pub chunk_size_bytes: usize,
-    /// Downloads at once in this process.
+    /// Maximum number of concurrent downloads in this process.
     pub streams_max: usize,
-    /// Chunks of one download read ahead of the client.
+    /// Maximum number of chunks of one download that are read ahead of the client.
     pub chunks_in_flight_max: usize,
-    /// Time in which a client takes nothing before its download ends, in seconds.
+    /// Time without progress of the client after which a download is ended, in seconds.
     pub idle_timeout_seconds: u64,
 }
 
 impl DownloadsConfig {
-    /// Time in which a client takes nothing before its download ends.
+    /// Returns the time without progress of the client after which a download is ended.
     pub fn idle_timeout(&self) -> Duration {
         Duration::from_secs(self.idle_timeout_seconds)
     }
 
     pub(super) fn check(&self, violations: &mut Violations) {
-        violations.range("downloads.chunk_size_bytes", self.chunk_size_bytes, 262_144..=1_048_576);
-        violations.range("downloads.streams_max", self.streams_max, 1..=65_536);
-        violations.range("downloads.chunks_in_flight_max", self.chunks_in_flight_max, 1..=16);
-        violations.range("downloads.idle_timeout_seconds", self.idle_timeout_seconds, 1..=3_600);
+        violations.check_range("downloads.chunk_size_bytes", self.chunk_size_bytes, 262_144..=1_048_576);
+        violations.check_range("downloads.streams_max", self.streams_max, 1..=65_536);
+        violations.check_range("downloads.chunks_in_flight_max", self.chunks_in_flight_max, 1..=16);
+        violations.check_range("downloads.idle_timeout_seconds", self.idle_timeout_seconds, 1..=3_600);
     }
 }

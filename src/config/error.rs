@@ -1,51 +1,49 @@
-//! What is wrong with a configuration: every problem at once, each with its key and where it came from.
+//! Configuration errors. All problems are reported at once, each with its key and the source that set it.
 
 use std::{fmt, io, path::PathBuf};
 
-/// Why there is no configuration.
+/// Why the configuration could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file could not be read.
     #[error("read configuration {}: {source}", path.display())]
     Read {
-        /// The file.
         path: PathBuf,
-        /// What the operating system said.
+        /// The I/O error.
         source: io::Error,
     },
-    /// The file is not TOML. The offending line is not quoted, because it may hold a secret.
+    /// The file is not valid TOML. The line is not quoted, because it may contain a secret.
     #[error("parse configuration {}, line {line}: {message}", path.display())]
     Parse {
-        /// The file.
         path: PathBuf,
-        /// The line, counted from 1.
+        /// The line number, starting at 1.
         line: usize,
-        /// What the parser expected.
+        /// The message of the parser.
         message: String,
     },
-    /// Keys or values were refused: all that were found.
-    #[error("configuration refused:{}", list(.0))]
-    Refused(Vec<Problem>),
+    /// Keys or values are invalid. Contains all problems.
+    #[error("invalid configuration:{}", format_problems(.0))]
+    Invalid(Vec<Problem>),
 }
 
 impl ConfigError {
-    /// The keys and values that were refused; none when a source could not be read at all.
+    /// Returns the invalid keys and values; empty if a source could not be read.
     pub fn problems(&self) -> &[Problem] {
         match self {
-            Self::Refused(problems) => problems,
+            Self::Invalid(problems) => problems,
             Self::Read { .. } | Self::Parse { .. } => &[],
         }
     }
 }
 
-/// One key that was refused.
+/// A problem with one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// The key's path, such as `uploads.part_size_bytes`.
     pub key: String,
-    /// What is wrong, as the rest of a sentence that begins with the key.
+    /// The problem, worded to follow the key in a sentence.
     pub message: String,
-    /// The source that set it; none when it is a default, or when fields were set by hand.
+    /// The source that set the key. `None` for a default, and for a field that was set in code.
     pub origin: Option<Origin>,
 }
 
@@ -62,9 +60,8 @@ impl fmt::Display for Problem {
 /// The source that set a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// A file.
     File(PathBuf),
-    /// An environment variable, by its name as it was spelt.
+    /// An environment variable, with its original spelling.
     Variable(String),
 }
 
@@ -77,6 +74,6 @@ impl fmt::Display for Origin {
     }
 }
 
-fn list(problems: &[Problem]) -> String {
+fn format_problems(problems: &[Problem]) -> String {
     problems.iter().map(|problem| format!("\n  {problem}")).collect()
 }

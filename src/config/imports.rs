@@ -1,34 +1,35 @@
-//! `[imports]`: where files may be imported from.
+//! `[imports]`: the sources that files can be imported from.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::{import_source::SourceConfig, storage::StorageConfig, storage::is_name, validation::Violations};
+use super::{
+    import_source::ImportSourceConfig, storage::StorageConfig, storage::is_valid_name, validation::Violations,
+};
 use crate::domain::{caller::TenantKind, ids::TenantId};
 
-/// Imports.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImportsConfig {
-    /// The sources, by name. Each is read for itself.
+    /// The sources by name. Each is deserialised separately.
     #[serde(skip)]
-    pub sources: BTreeMap<String, SourceConfig>,
+    pub sources: BTreeMap<String, ImportSourceConfig>,
 }
 
 impl ImportsConfig {
-    /// The source of this name, if this tenant's admins may import from it.
-    pub fn source_for(&self, name: &str, tenant: TenantId, kind: TenantKind) -> Option<&SourceConfig> {
+    /// Returns the source with this name if the admins of this tenant may import from it.
+    pub fn source_for(&self, name: &str, tenant: TenantId, kind: TenantKind) -> Option<&ImportSourceConfig> {
         self.sources.get(name).filter(|source| source.is_open_to(tenant, kind))
     }
 
     pub(super) fn check(&self, violations: &mut Violations, storage: &StorageConfig) {
         for (name, source) in &self.sources {
             let key = format!("imports.sources.{name}");
-            if !is_name(name) {
-                let message = "must be named with up to 40 lower-case letters, digits, \"_\" and \"-\", a letter first, \
-                               without \"__\"";
-                violations.refuse(key.clone(), message);
+            if !is_valid_name(name) {
+                let message = "must have a name of up to 40 lower-case letters, digits, \"_\" and \"-\" that \
+                               starts with a letter and does not contain \"__\"";
+                violations.add(key.clone(), message);
             }
             source.check(&key, storage, violations);
         }

@@ -1,4 +1,4 @@
-//! How much memory the configuration allows: bounded by settings, never by the number of clients.
+//! The memory bound of a configuration. It depends on settings only, not on the number of clients.
 
 use std::fmt;
 
@@ -6,40 +6,40 @@ use super::Config;
 
 const MIB: u64 = 1024 * 1024;
 
-/// Code, caches, connections to the database, TLS state and the small HTTP port: measured well below this
-/// when idle.
+/// Code, caches, database connections, TLS state and the HTTP server. The measured value of an idle process
+/// is well below this.
 const BASE_BYTES: u64 = 64 * MIB;
 
-/// What a request holds besides: its place in the server, and the buffers that it is read through. An upload of small
-/// chunks holds most: 110 KiB, measured at a thousand of them.
+/// The memory of a request without its data: its state in the server and its read buffers. Uploads of small
+/// chunks need most: 110 KiB, measured with a thousand of them.
 const REQUEST_BYTES: u64 = 160 * 1024;
 
-/// The most memory that the process may need, by its parts. All in bytes.
+/// The maximum memory of the process by component, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryBound {
-    /// What is there without any client.
+    /// Memory without any clients.
     pub base_bytes: u64,
-    /// Requests times the window of their streams, or connections times theirs where that is less: bytes that were
-    /// received and not read yet.
+    /// Data that was received but not yet read: requests times their stream window, or connections times
+    /// their connection window if that is less.
     pub windows_bytes: u64,
-    /// Requests that are under way, without their data.
+    /// Requests in progress, without their data.
     pub requests_bytes: u64,
-    /// Buffers of uploads, and chunks that wait for room in them.
+    /// Buffers of uploads, and chunks that wait for a buffer.
     pub upload_budget_bytes: u64,
-    /// Messages that are being decoded.
+    /// Messages being decoded.
     pub decoding_bytes: u64,
     /// Chunks of downloads that are read ahead.
     pub downloads_bytes: u64,
 }
 
 impl MemoryBound {
-    pub(super) fn of(config: &Config) -> Self {
+    pub(super) fn compute(config: &Config) -> Self {
         let product =
             |factors: &[u64]| factors.iter().fold(1, |product: u64, factor| product.saturating_mul(*factor));
         let (server, uploads, downloads) = (&config.server, &config.uploads, &config.downloads);
         Self {
             base_bytes: BASE_BYTES,
-            // A stream that is refused a place gives its bytes back at once.
+            // A stream that is rejected releases its window immediately.
             windows_bytes: product(&[
                 server.requests_max as u64,
                 u64::from(server.http2.stream_window_bytes),
@@ -58,7 +58,7 @@ impl MemoryBound {
         }
     }
 
-    /// All parts together.
+    /// Returns the total in bytes.
     pub fn total_bytes(&self) -> u64 {
         [
             self.base_bytes,

@@ -1,10 +1,10 @@
-//! What an operator can set: one struct a section, one file each, and one annotated `default.toml` that is
-//! the defaults and the reference at once.
+//! The configuration: one struct and one file per section, and an annotated `default.toml` that contains the
+//! defaults and documents every key.
 //!
-//! Three layers, the later one wins: `default.toml` (compiled in), a file, the environment
-//! (`STRONGROOM_SECTION__KEY`). A key that `default.toml` does not have is refused wherever it comes from,
-//! because a limit that was mistyped is a limit that is not there. All problems come in one error, each with
-//! its key and the file or variable it came from. Values of secrets are in no error and in no `Debug` output.
+//! There are three layers, and later ones override earlier ones: `default.toml` (compiled in), a file, and
+//! environment variables (`STRONGROOM_SECTION__KEY`). A key that is not in `default.toml` is rejected,
+//! because a misspelt limit would otherwise have no effect. All problems are reported in one error, each with
+//! its key and the file or variable that set it. Secrets never appear in errors or in `Debug` output.
 
 pub mod auth;
 pub mod database;
@@ -49,7 +49,7 @@ pub use self::{
     downloads::DownloadsConfig,
     edge::EdgeConfig,
     error::{ConfigError, Origin, Problem},
-    import_source::SourceConfig,
+    import_source::ImportSourceConfig,
     imports::ImportsConfig,
     lists::ListsConfig,
     memory::MemoryBound,
@@ -58,7 +58,7 @@ pub use self::{
     scanning::ScanningConfig,
     secrets::SecretsConfig,
     server::ServerConfig,
-    sources::Sources,
+    sources::ConfigSources,
     storage::StorageConfig,
     sweeping::SweepingConfig,
     telemetry::TelemetryConfig,
@@ -68,49 +68,37 @@ pub use self::{
     webhooks::WebhooksConfig,
     worker::WorkerConfig,
 };
-use self::{schema::Named, sources::Merged, validation::Violations};
+use self::{schema::NamedTables, sources::Merged, validation::Violations};
 
-/// The annotated defaults, which are also the reference of every key.
+/// The annotated defaults, which document every key.
 pub const DEFAULT_TOML: &str = include_str!("default.toml");
 
-/// Everything that can be set. The fields are the sections of `default.toml`.
+/// The whole configuration. The fields are the sections of `default.toml`.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The gRPC door.
+    /// The gRPC server.
     pub server: ServerConfig,
-    /// How long a request may take.
     pub deadlines: DeadlinesConfig,
-    /// How bytes come in.
     pub uploads: UploadsConfig,
-    /// How bytes go out.
     pub downloads: DownloadsConfig,
-    /// Streams of changes.
     pub watches: WatchesConfig,
-    /// Events sent to endpoints of tenants.
     pub webhooks: WebhooksConfig,
-    /// Where files may be imported from.
     pub imports: ImportsConfig,
-    /// The small HTTP port.
+    /// The HTTP server for probes and metrics.
     pub edge: EdgeConfig,
-    /// PostgreSQL.
     pub database: DatabaseConfig,
-    /// Where the bytes are kept.
     pub storage: StorageConfig,
-    /// Who is calling.
     pub auth: AuthConfig,
-    /// How tenants are born.
+    /// Creation of tenants.
     pub tenants: TenantsConfig,
-    /// Malware scanning.
     pub scanning: ScanningConfig,
     /// Lists of files.
     pub lists: ListsConfig,
     /// Keys of this service.
     pub secrets: SecretsConfig,
-    /// How long things are kept.
     pub retention: RetentionConfig,
-    /// What removes what crashes left in the stores.
+    /// Sweeping of objects without a row.
     pub sweeping: SweepingConfig,
-    /// Background work.
     pub worker: WorkerConfig,
     /// Logs, traces, metrics.
     pub telemetry: TelemetryConfig,
@@ -120,9 +108,10 @@ impl Config {
     /// Reads all layers and validates the result.
     ///
     /// # Errors
-    /// When a source cannot be read, or with every problem that was found: unknown keys and wrong types of
-    /// all sources first, then values that no section accepts, then values outside their limits.
-    pub fn load<E>(sources: Sources<E>) -> Result<Self, ConfigError>
+    /// Returns an error if a source cannot be read. Otherwise returns all problems of the first stage that
+    /// has any: unknown keys and wrong types in all sources, then values that a section cannot be
+    /// deserialised from, then values outside their limits.
+    pub fn load<E>(sources: ConfigSources<E>) -> Result<Self, ConfigError>
     where
         E: Iterator<Item = (String, String)>,
     {
@@ -134,28 +123,29 @@ impl Config {
         Ok(config)
     }
 
-    /// The defaults alone: what a test or `dev` starts from before it sets fields of its own.
+    /// Returns the defaults. Tests and `dev` start from them and then set fields.
     ///
     /// # Errors
-    /// Only if the compiled-in `default.toml` were wrong, which a test excludes.
+    /// Fails only if the compiled-in `default.toml` is invalid, which a test rules out.
     pub fn defaults() -> Result<Self, ConfigError> {
-        Self::load(Sources { file: None, env: std::iter::empty() })
+        Self::load(ConfigSources { file: None, env: std::iter::empty() })
     }
 
-    /// Checks all limits again: for whoever has set fields by hand.
+    /// Checks all limits again, after fields were set in code.
     ///
     /// # Errors
-    /// With every violation.
+    /// Returns all violations.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let mut violations = Violations::default();
         self.check(&mut violations);
         violations.into_result(|_| None)
     }
 
-    /// Checks what only a server needs: the database, the store, an issuer and the key of page tokens.
+    /// Checks all limits and the settings that `serve` requires: the database, the store, an issuer and the
+    /// page token key.
     ///
     /// # Errors
-    /// With every violation.
+    /// Returns all violations.
     pub fn validate_for_serve(&self) -> Result<(), ConfigError> {
         let mut violations = Violations::default();
         self.check(&mut violations);
@@ -166,11 +156,11 @@ impl Config {
         violations.into_result(|_| None)
     }
 
-    /// Checks what a command needs that looks at the store and its books without serving: the database and the store.
+    /// Checks all limits and the settings that maintenance commands require: the database and the store.
     ///
     /// # Errors
-    /// With every violation.
-    pub fn validate_for_upkeep(&self) -> Result<(), ConfigError> {
+    /// Returns all violations.
+    pub fn validate_for_maintenance(&self) -> Result<(), ConfigError> {
         let mut violations = Violations::default();
         self.check(&mut violations);
         self.database.check_for_serve(&mut violations);
@@ -178,10 +168,11 @@ impl Config {
         violations.into_result(|_| None)
     }
 
-    /// Checks what a process needs that only works: what upkeep needs, and the key that the secrets of webhooks are sealed with.
+    /// Checks all limits and the settings that a worker requires: the database, the store, and the key that
+    /// encrypts the secrets of webhooks.
     ///
     /// # Errors
-    /// With every violation.
+    /// Returns all violations.
     pub fn validate_for_worker(&self) -> Result<(), ConfigError> {
         let mut violations = Violations::default();
         self.check(&mut violations);
@@ -191,22 +182,23 @@ impl Config {
         violations.into_result(|_| None)
     }
 
-    /// Checks what only a migration needs: the URL of the role that owns the schema.
+    /// Checks the setting that a migration requires: the connection URL of the schema owner.
     ///
     /// # Errors
-    /// With every violation.
+    /// Returns all violations.
     pub fn validate_for_migrate(&self) -> Result<(), ConfigError> {
         let mut violations = Violations::default();
         self.database.check_for_migrate(&mut violations);
         violations.into_result(|_| None)
     }
 
-    /// The most memory that this configuration allows the process, with its parts; printed at start.
+    /// Returns the maximum memory of a process with this configuration, by component. It is logged at
+    /// startup.
     pub fn memory_bound(&self) -> MemoryBound {
-        MemoryBound::of(self)
+        MemoryBound::compute(self)
     }
 
-    /// The sum of [`Self::memory_bound`], in bytes.
+    /// Returns the total of [`Self::memory_bound`] in bytes.
     pub fn memory_bound_bytes(&self) -> u64 {
         self.memory_bound().total_bytes()
     }
@@ -232,33 +224,35 @@ impl Config {
         self.telemetry.check(violations);
     }
 
-    /// Each section is read for itself, so that a bad value in one does not hide that of another.
+    /// Deserialises each section separately, so that an invalid value in one does not hide that of another.
     fn from_merged(merged: &mut Merged) -> Result<Self, ConfigError> {
         let mut problems = Vec::new();
-        let server = section(merged, "server", &mut problems);
-        let deadlines = section(merged, "deadlines", &mut problems);
-        let uploads = section(merged, "uploads", &mut problems);
-        let downloads = section(merged, "downloads", &mut problems);
-        let watches = section(merged, "watches", &mut problems);
-        let webhooks = section(merged, "webhooks", &mut problems);
-        let sources = named(merged, Named::Sources, SourceConfig::read, &mut problems);
-        let imports = section(merged, "imports", &mut problems).map(|mut imports: ImportsConfig| {
+        let server = read_section(merged, "server", &mut problems);
+        let deadlines = read_section(merged, "deadlines", &mut problems);
+        let uploads = read_section(merged, "uploads", &mut problems);
+        let downloads = read_section(merged, "downloads", &mut problems);
+        let watches = read_section(merged, "watches", &mut problems);
+        let webhooks = read_section(merged, "webhooks", &mut problems);
+        let sources =
+            read_named_tables(merged, NamedTables::Sources, ImportSourceConfig::read, &mut problems);
+        let imports = read_section(merged, "imports", &mut problems).map(|mut imports: ImportsConfig| {
             imports.sources = sources;
             imports
         });
-        let edge = section(merged, "edge", &mut problems);
-        let database = section(merged, "database", &mut problems);
-        let providers = named(merged, Named::Providers, ProviderConfig::read, &mut problems);
-        let storage = section(merged, "storage", &mut problems);
-        let auth = section(merged, "auth", &mut problems);
-        let tenants = section(merged, "tenants", &mut problems);
-        let scanning = section(merged, "scanning", &mut problems);
-        let lists = section(merged, "lists", &mut problems);
-        let secrets = section(merged, "secrets", &mut problems);
-        let retention = section(merged, "retention", &mut problems);
-        let sweeping = section(merged, "sweeping", &mut problems);
-        let worker = section(merged, "worker", &mut problems);
-        let telemetry = section(merged, "telemetry", &mut problems);
+        let edge = read_section(merged, "edge", &mut problems);
+        let database = read_section(merged, "database", &mut problems);
+        let providers =
+            read_named_tables(merged, NamedTables::Providers, ProviderConfig::read, &mut problems);
+        let storage = read_section(merged, "storage", &mut problems);
+        let auth = read_section(merged, "auth", &mut problems);
+        let tenants = read_section(merged, "tenants", &mut problems);
+        let scanning = read_section(merged, "scanning", &mut problems);
+        let lists = read_section(merged, "lists", &mut problems);
+        let secrets = read_section(merged, "secrets", &mut problems);
+        let retention = read_section(merged, "retention", &mut problems);
+        let sweeping = read_section(merged, "sweeping", &mut problems);
+        let worker = read_section(merged, "worker", &mut problems);
+        let telemetry = read_section(merged, "telemetry", &mut problems);
         let read = || {
             Some(Self {
                 server: server?,
@@ -283,14 +277,14 @@ impl Config {
             })
         };
         let config = read().filter(|_| problems.is_empty());
-        config.ok_or(ConfigError::Refused(problems))
+        config.ok_or(ConfigError::Invalid(problems))
     }
 }
 
-/// Every provider and every source of imports is read for itself too.
-fn named<T>(
+/// Deserialises each table of this kind separately.
+fn read_named_tables<T>(
     merged: &mut Merged,
-    kind: Named,
+    kind: NamedTables,
     read: impl Fn(Table) -> Result<T, toml::de::Error>,
     problems: &mut Vec<Problem>,
 ) -> BTreeMap<String, T> {
@@ -304,7 +298,11 @@ fn named<T>(
     found
 }
 
-fn section<T: DeserializeOwned>(merged: &mut Merged, name: &str, problems: &mut Vec<Problem>) -> Option<T> {
+fn read_section<T: DeserializeOwned>(
+    merged: &mut Merged,
+    name: &str,
+    problems: &mut Vec<Problem>,
+) -> Option<T> {
     let table = merged.take_section(name);
     match table.try_into() {
         Ok(section) => Some(section),

@@ -1,4 +1,4 @@
-//! `[storage.providers.<name>]`: one store, its kind told by `adapter`.
+//! `[storage.providers.<name>]`: a storage provider, with the type selected by `adapter`.
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
@@ -11,29 +11,29 @@ use super::{
     error::ConfigError,
     schema::Example,
     validation::Violations,
-    values::{no_secret_if_empty, no_url_if_empty, none_if_empty},
+    values::{empty_as_none, empty_secret_as_none, empty_url_as_none},
 };
 
-/// The shortest name of a bucket, in S3.
+/// The minimum length of a bucket name in S3.
 const BUCKET_LENGTH_MIN: usize = 3;
-/// The longest.
+/// The maximum length of a bucket name in S3.
 const BUCKET_LENGTH_MAX: usize = 63;
-/// What a tenant's bucket has besides: a hyphen and the tenant's id without hyphens.
+/// The length of the suffix of a tenant bucket: a hyphen and the tenant id without hyphens.
 const TENANT_SUFFIX_LENGTH: usize = 33;
 
-/// The storage classes that archived bytes may be kept in: those whose objects are read at once.
+/// The storage classes for archived objects: those that allow immediate reads.
 const ARCHIVE_CLASSES: [&str; 4] = ["STANDARD_IA", "ONEZONE_IA", "INTELLIGENT_TIERING", "GLACIER_IR"];
 
-/// One provider.
+/// A storage provider.
 #[derive(Debug, Clone)]
 pub enum ProviderConfig {
     /// A directory of this machine.
     Local(LocalConfig),
-    /// This process; gone when it ends.
+    /// The memory of this process. The data is lost when the process ends.
     Memory,
-    /// Nowhere: most bytes are discarded. For the load command.
+    /// Discards most data. For load tests.
     Discard,
-    /// A bucket.
+    /// A bucket of an S3-compatible store.
     S3(Box<S3Config>),
 }
 
@@ -41,8 +41,8 @@ pub enum ProviderConfig {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LocalConfig {
-    /// The directory; without it there is no such provider.
-    #[serde(deserialize_with = "none_if_empty")]
+    /// The directory; `None` disables the provider.
+    #[serde(deserialize_with = "empty_as_none")]
     pub root: Option<PathBuf>,
 }
 
@@ -50,65 +50,65 @@ pub struct LocalConfig {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct S3Config {
-    /// The store's address; none is Amazon's own in the region.
-    #[serde(deserialize_with = "no_url_if_empty")]
+    /// The URL of the store; `None` for Amazon S3 in `region`.
+    #[serde(deserialize_with = "empty_url_as_none")]
     pub endpoint: Option<Url>,
-    /// Whether the endpoint may be http.
+    /// Whether the endpoint may use plain HTTP.
     pub allow_http: bool,
-    /// The region that requests are signed for.
+    /// The region used in request signatures.
     pub region: String,
-    /// The bucket, or what the name of every tenant's bucket begins with.
+    /// The bucket, or the name prefix of the tenant buckets.
     pub bucket: String,
-    /// Whether every tenant has a bucket of its own.
+    /// Whether each tenant has a separate bucket.
     pub bucket_per_tenant: bool,
-    /// Whether the bucket's name goes into the host's name.
+    /// Whether the bucket name is part of the host name.
     pub virtual_hosted_style: bool,
-    /// Who signs; none takes the environment's credentials.
-    #[serde(deserialize_with = "none_if_empty")]
+    /// The access key; `None` uses the credentials of the environment.
+    #[serde(deserialize_with = "empty_as_none")]
     pub access_key_id: Option<String>,
-    /// Its key.
-    #[serde(deserialize_with = "no_secret_if_empty")]
+    /// The secret of the access key.
+    #[serde(deserialize_with = "empty_secret_as_none")]
     pub secret_access_key: Option<SecretString>,
-    /// The token of temporary credentials.
-    #[serde(deserialize_with = "no_secret_if_empty")]
+    /// The session token of temporary credentials.
+    #[serde(deserialize_with = "empty_secret_as_none")]
     pub session_token: Option<SecretString>,
-    /// Whether the signature covers the bytes.
+    /// Whether request signatures cover the body.
     pub payload_signing: PayloadSigning,
     /// Encryption at rest by the store.
     pub encryption: Encryption,
-    /// The key of [`Encryption::Kms`].
-    #[serde(deserialize_with = "none_if_empty")]
+    /// The key for [`Encryption::Kms`].
+    #[serde(deserialize_with = "empty_as_none")]
     pub kms_key_id: Option<String>,
-    /// The storage class of new objects; none is the bucket's own.
-    #[serde(deserialize_with = "none_if_empty")]
+    /// The storage class of new objects; `None` for the default of the bucket.
+    #[serde(deserialize_with = "empty_as_none")]
     pub storage_class: Option<String>,
-    /// The storage class of what is archived; none leaves it where it is.
-    #[serde(deserialize_with = "none_if_empty")]
+    /// The storage class of archived objects; `None` keeps them in their class.
+    #[serde(deserialize_with = "empty_as_none")]
     pub archive_storage_class: Option<String>,
     /// Tags of new objects.
     pub tags: BTreeMap<String, String>,
-    /// Whether the store refuses to overwrite when it is asked to.
+    /// Whether the store supports rejecting writes to existing keys.
     pub conditional_writes: bool,
-    /// Time to connect, in seconds.
+    /// Maximum time to connect, in seconds.
     pub connect_timeout_seconds: u64,
-    /// Time without an answer, in seconds.
+    /// Maximum time without a response, in seconds.
     pub request_timeout_seconds: u64,
-    /// Authorities to trust besides the system's.
-    #[serde(deserialize_with = "none_if_empty")]
+    /// PEM file with certificate authorities to trust in addition to those of the system.
+    #[serde(deserialize_with = "empty_as_none")]
     pub ca_file: Option<PathBuf>,
-    /// When the store removes multipart uploads that nobody finished, in days.
+    /// The age at which the store aborts incomplete multipart uploads, in days.
     pub abandoned_multipart_days: u32,
 }
 
-/// Whether the signature of a request covers its bytes.
+/// Whether request signatures cover the body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PayloadSigning {
-    /// Over http, but not over https.
+    /// Signs the body over http, but not over https.
     Auto,
-    /// Always.
+    /// Always signs the body.
     Always,
-    /// Never.
+    /// Never signs the body.
     Never,
 }
 
@@ -116,21 +116,21 @@ pub enum PayloadSigning {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Encryption {
-    /// None is asked for.
+    /// Requests no encryption.
     None,
-    /// With the store's own keys.
+    /// Encrypts with a key that the store manages.
     Aes256,
-    /// With a key of the store's key service.
+    /// Encrypts with a key of the store's key management service.
     Kms,
 }
 
 impl ProviderConfig {
-    /// Reads a table that has been checked against its adapter's keys.
+    /// Deserialises a table that was checked against the keys of its adapter.
     pub(super) fn read(mut table: Table) -> Result<Self, toml::de::Error> {
         match table.remove("adapter").as_ref().and_then(Value::as_str) {
-            Some("local") => keys(table).map(Self::Local),
+            Some("local") => deserialize_table(table).map(Self::Local),
             Some("discard") => Ok(Self::Discard),
-            Some("s3") => keys(table).map(|s3| Self::S3(Box::new(s3))),
+            Some("s3") => deserialize_table(table).map(|s3| Self::S3(Box::new(s3))),
             _ => Ok(Self::Memory),
         }
     }
@@ -141,8 +141,8 @@ impl ProviderConfig {
         }
     }
 
-    /// Whether both keep their bytes in one directory or one bucket, as far as their settings tell.
-    pub(super) fn is_same_place(&self, other: &Self) -> bool {
+    /// Returns whether both use the same directory or bucket, according to their settings.
+    pub(super) fn is_same_location(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Local(one), Self::Local(two)) => one.root.is_some() && one.root == two.root,
             (Self::S3(one), Self::S3(two)) => {
@@ -153,93 +153,102 @@ impl ProviderConfig {
     }
 }
 
-pub(super) fn keys<T: DeserializeOwned>(table: Table) -> Result<T, toml::de::Error> {
+pub(super) fn deserialize_table<T: DeserializeOwned>(table: Table) -> Result<T, toml::de::Error> {
     Value::Table(table).try_into()
 }
 
 impl LocalConfig {
     pub(super) fn check_root(&self, key: &str, violations: &mut Violations) {
         if self.root.is_none() {
-            let message = "is required: the directory to keep bytes in";
-            violations.refuse(format!("{key}.root"), message);
+            let message = "is required: set the directory for objects";
+            violations.add(format!("{key}.root"), message);
         }
     }
 }
 
 impl S3Config {
-    /// The defaults of the reference, for whoever sets the rest by hand; there is no bucket yet.
+    /// Returns the defaults, for callers that set the other fields in code. The bucket is empty.
     ///
     /// # Errors
-    /// Only if the compiled-in `default.toml` were wrong, which a test excludes.
+    /// Fails only if the compiled-in `default.toml` is invalid, which a test rules out.
     pub fn defaults() -> Result<Self, ConfigError> {
         match Example::S3_PROVIDER.keys().map(ProviderConfig::read) {
             Some(Ok(ProviderConfig::S3(s3))) => Ok(*s3),
-            _ => Err(ConfigError::Refused(Vec::new())),
+            _ => Err(ConfigError::Invalid(Vec::new())),
         }
     }
 
-    /// Time to connect.
+    /// Returns the maximum time to connect.
     pub fn connect_timeout(&self) -> Duration {
         Duration::from_secs(self.connect_timeout_seconds)
     }
 
-    /// Time without an answer.
+    /// Returns the maximum time without a response.
     pub fn request_timeout(&self) -> Duration {
         Duration::from_secs(self.request_timeout_seconds)
     }
 
     pub(super) fn check(&self, key: &str, violations: &mut Violations) {
         let at = |name: &str| format!("{key}.{name}");
-        violations.not_empty(&at("region"), &self.region);
+        violations.check_not_empty(&at("region"), &self.region);
         self.check_bucket(&at("bucket"), violations);
         if let Some(endpoint) = &self.endpoint {
             match endpoint.scheme() {
                 "https" => {}
                 "http" if self.allow_http => {}
-                "http" => violations.refuse(at("endpoint"), "is http: use https, or set `allow_http`"),
-                _ => violations.refuse(at("endpoint"), "must be an https or http URL"),
+                "http" => violations.add(
+                    at("endpoint"),
+                    format!("must use https unless `allow_http` is true, not `{endpoint}`"),
+                ),
+                _ => {
+                    violations.add(at("endpoint"), format!("must be an https or http URL, not `{endpoint}`"))
+                }
             }
         }
         if self.access_key_id.is_some() != self.secret_access_key.is_some() {
-            violations.refuse(key, "needs both of `access_key_id` and `secret_access_key`, or neither");
+            violations.add(key, "must have both `access_key_id` and `secret_access_key`, or neither");
         }
         if self.session_token.is_some() && self.access_key_id.is_none() {
-            violations.refuse(at("session_token"), "belongs to an `access_key_id`, which is not set");
+            violations.add(at("session_token"), "requires `access_key_id`, which is not set");
         }
         if self.kms_key_id.is_some() != (self.encryption == Encryption::Kms) {
-            violations.refuse(at("kms_key_id"), "belongs to `encryption` = \"kms\": both or neither");
+            violations.add(at("kms_key_id"), "must be set if and only if `encryption` is \"kms\"");
         }
-        self.check_archive_class(&at("archive_storage_class"), violations);
+        self.check_archive_storage_class(&at("archive_storage_class"), violations);
         if self.tags.len() > 10 {
-            violations.refuse(at("tags"), format!("may be 10 at most, not {}", self.tags.len()));
+            violations.add(at("tags"), format!("must have at most 10 entries, not {}", self.tags.len()));
         }
-        violations.range(&at("connect_timeout_seconds"), self.connect_timeout_seconds, 1..=300);
-        violations.range(&at("request_timeout_seconds"), self.request_timeout_seconds, 1..=3_600);
-        violations.range(&at("abandoned_multipart_days"), self.abandoned_multipart_days, 1..=365);
+        violations.check_range(&at("connect_timeout_seconds"), self.connect_timeout_seconds, 1..=300);
+        violations.check_range(&at("request_timeout_seconds"), self.request_timeout_seconds, 1..=3_600);
+        violations.check_range(&at("abandoned_multipart_days"), self.abandoned_multipart_days, 1..=365);
     }
 
-    fn check_archive_class(&self, key: &str, violations: &mut Violations) {
+    fn check_archive_storage_class(&self, key: &str, violations: &mut Violations) {
         let Some(class) = self.archive_storage_class.as_deref() else { return };
         if !ARCHIVE_CLASSES.contains(&class) {
             let message = format!(
-                "must be empty or one of {}, not `{class}`: objects of other classes, such as GLACIER and DEEP_ARCHIVE, \
-                 cannot be read without a restore of hours, and whoever unarchives a file or checks it reads them",
+                "must be empty or one of {}, not `{class}`: objects of other classes, such as GLACIER and \
+                 DEEP_ARCHIVE, cannot be read without a restore that takes hours",
                 ARCHIVE_CLASSES.join(", ")
             );
-            violations.refuse(key, message);
+            violations.add(key, message);
         } else if self.storage_class.as_deref() == Some(class) {
-            violations.refuse(key, "is `storage_class` already: leave it out, there is nothing to move");
+            violations.add(key, format!("must differ from `storage_class`; both are `{class}`"));
         }
     }
 
-    /// The rules of S3 itself: a name that breaks them fails at the first upload, or only at that of a new tenant.
+    /// Checks the bucket naming rules of S3. Otherwise an invalid name would fail only at the first upload,
+    /// or at the first upload of a new tenant.
     fn check_bucket(&self, key: &str, violations: &mut Violations) {
         let name = self.bucket.as_str();
         if name.is_empty() {
-            return violations.not_empty(key, name);
+            return violations.check_not_empty(key, name);
         }
         let (length_max, why) = match self.bucket_per_tenant {
-            true => (BUCKET_LENGTH_MAX - TENANT_SUFFIX_LENGTH, " (with `bucket_per_tenant`, 33 more follow)"),
+            true => (
+                BUCKET_LENGTH_MAX - TENANT_SUFFIX_LENGTH,
+                " (with `bucket_per_tenant`, 33 more are appended)",
+            ),
             false => (BUCKET_LENGTH_MAX, ""),
         };
         let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
@@ -249,10 +258,10 @@ impl S3Config {
             && !name.contains("..");
         if !is_well_formed || !(BUCKET_LENGTH_MIN..=length_max).contains(&name.len()) {
             let message = format!(
-                "must have {BUCKET_LENGTH_MIN} to {length_max} characters{why}: lower-case letters, digits, \"-\" and \".\", \
-                 a letter or digit first and last, no two \".\" together"
+                "must have {BUCKET_LENGTH_MIN} to {length_max} characters{why}: lower-case letters, digits, \"-\" \
+                 and \".\", a letter or digit first and last, no two \".\" together; not `{name}`"
             );
-            violations.refuse(key, message);
+            violations.add(key, message);
         }
     }
 }

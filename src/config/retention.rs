@@ -1,4 +1,4 @@
-//! `[retention]`: how long things are kept.
+//! `[retention]`: retention periods.
 
 use std::time::Duration;
 
@@ -8,43 +8,46 @@ use super::validation::Violations;
 
 const HOUR_SECONDS: u64 = 3_600;
 
-/// How long things are kept.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RetentionConfig {
-    /// How long bytes outlive their purge, in hours.
-    pub undelete_window_hours: u64,
-    /// How long the record of a purged file stays, in days.
+    /// Time between the purge of a file and the deletion of its bytes, in hours.
+    pub blob_deletion_delay_hours: u64,
+    /// Time that the record of a purged file is kept, in days.
     pub tombstone_days: u64,
-    /// How long events are kept, in days.
+    /// Time that events are kept, in days.
     pub event_days: u64,
-    /// How long the answer to a request id is remembered, in hours.
+    /// Time that the response to a request id is kept, in hours.
     pub idempotency_hours: u64,
-    /// How long it is known what became of a job, in days.
+    /// Time that finished jobs are kept, in days.
     pub finished_job_days: u64,
 }
 
 impl RetentionConfig {
-    /// How long bytes outlive their purge.
-    pub fn undelete_window(&self) -> Duration {
-        Duration::from_secs(self.undelete_window_hours.saturating_mul(HOUR_SECONDS))
+    /// Returns the time between the purge of a file and the deletion of its bytes.
+    pub fn blob_deletion_delay(&self) -> Duration {
+        Duration::from_secs(self.blob_deletion_delay_hours.saturating_mul(HOUR_SECONDS))
     }
 
-    /// How long the record of a purged file stays.
-    pub fn tombstone(&self) -> Duration {
+    /// Returns the time that the record of a purged file is kept.
+    pub fn tombstone_retention(&self) -> Duration {
         Duration::from_secs(self.tombstone_days.saturating_mul(24 * HOUR_SECONDS))
     }
 
-    /// How long the answer to a request id is remembered.
-    pub fn idempotency(&self) -> Duration {
+    /// Returns the time that the response to a request id is kept.
+    pub fn idempotency_retention(&self) -> Duration {
         Duration::from_secs(self.idempotency_hours.saturating_mul(HOUR_SECONDS))
     }
 
     pub(super) fn check(&self, violations: &mut Violations) {
-        violations.range("retention.undelete_window_hours", self.undelete_window_hours, 0..=8_760);
-        violations.range("retention.tombstone_days", self.tombstone_days, 1..=3_650);
-        violations.range("retention.event_days", self.event_days, 2..=3_650);
-        violations.range("retention.idempotency_hours", self.idempotency_hours, 1..=168);
-        violations.range("retention.finished_job_days", self.finished_job_days, 1..=365);
+        violations.check_range(
+            "retention.blob_deletion_delay_hours",
+            self.blob_deletion_delay_hours,
+            0..=8_760,
+        );
+        violations.check_range("retention.tombstone_days", self.tombstone_days, 1..=3_650);
+        violations.check_range("retention.event_days", self.event_days, 2..=3_650);
+        violations.check_range("retention.idempotency_hours", self.idempotency_hours, 1..=168);
+        violations.check_range("retention.finished_job_days", self.finished_job_days, 1..=365);
     }
 }

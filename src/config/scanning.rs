@@ -2,10 +2,9 @@
 
 use serde::Deserialize;
 
-/// Malware scanning.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ScanningConfig {
-    /// Accepts uploads as NOT_SCANNED where the policy requires a scan and this server has no scanner.
+    /// Accepts uploads as `NOT_SCANNED` if the policy requires a scan but no scanner is configured.
     pub accept_unscanned: bool,
 }

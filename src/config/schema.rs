@@ -1,5 +1,5 @@
-//! Which keys there are: those of `default.toml`, and for every table that an operator names (a provider, a source of imports),
-//! those of its adapter.
+//! The schema of the configuration: the keys of `default.toml`, and for every table that the operator names
+//! (a storage provider, an import source) the keys of its adapter.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,19 +10,17 @@ use super::{
     error::{Origin, Problem},
 };
 
-/// Tables that operators name. The `adapter` of each says which keys it has.
+/// A kind of table that the operator names. The `adapter` of each table determines its keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Named {
-    /// `[storage.providers.<name>]`
+pub(super) enum NamedTables {
     Providers,
-    /// `[imports.sources.<name>]`
     Sources,
 }
 
-impl Named {
+impl NamedTables {
     pub(super) const ALL: [Self; 2] = [Self::Providers, Self::Sources];
 
-    /// Where they stand: a section, and a table in it.
+    /// Returns the path of these tables: a section, and a table in it.
     pub(super) const fn path(self) -> [&'static str; 2] {
         match self {
             Self::Providers => ["storage", "providers"],
@@ -30,19 +28,19 @@ impl Named {
         }
     }
 
-    /// The key of one of them.
+    /// Returns the full key of the table with this name.
     pub(super) fn key(self, name: &str) -> String {
         let [section, table] = self.path();
         format!("{section}.{table}.{name}")
     }
 
-    /// The keys and defaults of every adapter.
+    /// Returns the keys and defaults of every adapter.
     fn adapters(self, defaults: &Table) -> BTreeMap<&'static str, Table> {
         // An adapter without keys of its own.
         let bare = |adapter: &str| Some(Table::from_iter([("adapter".to_owned(), Value::from(adapter))]));
         let known = match self {
             Self::Providers => vec![
-                ("local", self.of(defaults).get("local").and_then(Value::as_table).cloned()),
+                ("local", self.tables_in(defaults).get("local").and_then(Value::as_table).cloned()),
                 ("memory", bare("memory")),
                 ("discard", bare("discard")),
                 ("s3", Example::S3_PROVIDER.keys()),
@@ -56,41 +54,42 @@ impl Named {
         known.into_iter().filter_map(|(adapter, keys)| Some((adapter, keys?))).collect()
     }
 
-    /// Those of a source of configuration, by name.
-    fn of(self, table: &Table) -> Table {
+    /// Returns the tables of this kind in a configuration layer, by name.
+    fn tables_in(self, table: &Table) -> Table {
         let [section, named] = self.path();
         let found = table.get(section).and_then(|section| section.get(named)).and_then(Value::as_table);
         found.cloned().unwrap_or_default()
     }
 
-    fn of_mut(self, table: &mut Table) -> Option<&mut Table> {
+    fn tables_in_mut(self, table: &mut Table) -> Option<&mut Table> {
         let [section, named] = self.path();
         table.get_mut(section)?.get_mut(named)?.as_table_mut()
     }
 }
 
-/// An example in `default.toml` that is the reference of an adapter: a comment, because the defaults have no such table.
+/// An example table in `default.toml` that documents an adapter. It is a comment, because the defaults
+/// contain no such table.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Example {
-    kind: Named,
+    kind: NamedTables,
     name: &'static str,
 }
 
 impl Example {
-    pub(super) const S3_PROVIDER: Self = Self { kind: Named::Providers, name: "bucket" };
-    pub(super) const DIRECTORY_SOURCE: Self = Self { kind: Named::Sources, name: "disk" };
-    pub(super) const S3_SOURCE: Self = Self { kind: Named::Sources, name: "bucket" };
-    pub(super) const URL_SOURCE: Self = Self { kind: Named::Sources, name: "web" };
+    pub(super) const S3_PROVIDER: Self = Self { kind: NamedTables::Providers, name: "bucket" };
+    pub(super) const DIRECTORY_SOURCE: Self = Self { kind: NamedTables::Sources, name: "disk" };
+    pub(super) const S3_SOURCE: Self = Self { kind: NamedTables::Sources, name: "bucket" };
+    pub(super) const URL_SOURCE: Self = Self { kind: NamedTables::Sources, name: "web" };
     #[cfg(test)]
     pub(super) const ALL: [Self; 4] =
         [Self::S3_PROVIDER, Self::DIRECTORY_SOURCE, Self::S3_SOURCE, Self::URL_SOURCE];
 
-    /// Its key.
+    /// Returns the full key of the example table.
     pub(super) fn key(self) -> String {
         self.kind.key(self.name)
     }
 
-    /// The comment, as TOML.
+    /// Returns the text of the comment as TOML.
     pub(super) fn text(self) -> String {
         let header = format!("[{}]", self.key());
         DEFAULT_TOML
@@ -102,23 +101,23 @@ impl Example {
             .collect()
     }
 
-    /// The keys and defaults of the adapter.
+    /// Returns the keys and defaults of the adapter.
     pub(super) fn keys(self) -> Option<Table> {
         let table: Table = self.text().parse().ok()?;
-        self.kind.of(&table).get(self.name).and_then(Value::as_table).cloned()
+        self.kind.tables_in(&table).get(self.name).and_then(Value::as_table).cloned()
     }
 }
 
-/// What a source says, as far as tables that operators name are concerned.
-pub(super) struct Mention {
+/// A configuration layer: a file, or one environment variable.
+pub(super) struct Layer {
     pub(super) table: Table,
     pub(super) origin: Origin,
 }
 
-impl Mention {
-    /// A variable, as the table that it stands for.
-    pub(super) fn variable(path: &[String], name: &str, raw: &str) -> Self {
-        // A table is written as TOML; a single key is looked at as text.
+impl Layer {
+    /// Creates the table that an environment variable represents.
+    pub(super) fn from_variable(path: &[String], name: &str, raw: &str) -> Self {
+        // A table is written as TOML; a single key is taken as text.
         let leaf = if path.len() > 3 { None } else { raw.trim().parse::<Value>().ok() };
         let nest = |inner: Value, key: &String| Value::Table(Table::from_iter([(key.clone(), inner)]));
         let value = path.iter().rev().fold(leaf.unwrap_or_else(|| Value::from(raw)), nest);
@@ -127,52 +126,55 @@ impl Mention {
     }
 }
 
-/// Gives every table of this kind that is mentioned the keys of its adapter. What has no adapter that we know is a problem, and
-/// is named in the answer: nothing more can be said about its keys. Later mentions win.
-pub(super) fn add_named(
-    kind: Named,
+/// Adds to the defaults, for every table of this kind in a layer, the keys of its adapter. Later layers
+/// override earlier ones. A table without a known adapter is a problem, and its name is returned, because its
+/// other keys cannot be checked.
+pub(super) fn insert_named_tables(
+    kind: NamedTables,
     defaults: &mut Table,
-    mentions: &[Mention],
+    layers: &[Layer],
     problems: &mut Vec<Problem>,
 ) -> BTreeSet<String> {
     let adapters = kind.adapters(defaults);
     let mut found: BTreeMap<String, (Option<String>, &Origin)> = BTreeMap::new();
-    for mention in mentions {
-        for (name, table) in kind.of(&mention.table) {
-            let entry = found.entry(name).or_insert((None, &mention.origin));
+    for layer in layers {
+        for (name, table) in kind.tables_in(&layer.table) {
+            let entry = found.entry(name).or_insert((None, &layer.origin));
             if let Some(adapter) = table.get("adapter") {
-                *entry = (Some(adapter.as_str().unwrap_or_default().to_owned()), &mention.origin);
+                *entry = (Some(adapter.as_str().unwrap_or_default().to_owned()), &layer.origin);
             }
         }
     }
-    let mut refused = BTreeSet::new();
-    let Some(named) = kind.of_mut(defaults) else { return refused };
+    let mut rejected = BTreeSet::new();
+    let Some(named) = kind.tables_in_mut(defaults) else { return rejected };
     for (name, (adapter, origin)) in found {
-        let known = adapter.map(|adapter| adapters.get(adapter.as_str()));
-        match known {
+        let keys = adapter.as_ref().map(|adapter| adapters.get(adapter.as_str()));
+        match keys {
             Some(Some(keys)) => {
                 named.insert(name, Value::Table(keys.clone()));
             }
-            // One of the defaults keeps its adapter.
+            // A default table keeps its adapter.
             None if named.contains_key(&name) => {}
             _ => {
                 let known: Vec<&str> = adapters.keys().copied().collect();
+                let found =
+                    adapter.map_or_else(|| "but is not set".to_owned(), |adapter| format!("not `{adapter}`"));
                 problems.push(Problem {
                     key: format!("{}.adapter", kind.key(&name)),
-                    message: format!("must be one of {}", known.join(", ")),
+                    message: format!("must be one of {}, {found}", known.join(", ")),
                     origin: Some(origin.clone()),
                 });
-                refused.insert(name);
+                rejected.insert(name);
             }
         }
     }
-    refused
+    rejected
 }
 
-/// Takes the tables out that nothing can be said about.
-pub(super) fn without(kind: Named, mut table: Table, refused: &BTreeSet<String>) -> Table {
-    if let Some(named) = kind.of_mut(&mut table) {
-        named.retain(|name, _| !refused.contains(name));
+/// Removes the tables that were rejected.
+pub(super) fn remove_rejected(kind: NamedTables, mut table: Table, rejected: &BTreeSet<String>) -> Table {
+    if let Some(named) = kind.tables_in_mut(&mut table) {
+        named.retain(|name, _| !rejected.contains(name));
     }
     table
 }

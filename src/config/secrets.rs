@@ -1,22 +1,22 @@
-//! `[secrets]`: keys of this service.
+//! `[secrets]`: the keys of this service.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use secrecy::{ExposeSecret, SecretBox, SecretSlice, SecretString};
 use serde::Deserialize;
 
-use super::{validation::Violations, values::no_secret_if_empty};
+use super::{validation::Violations, values::empty_secret_as_none};
 
-/// Keys of this service.
+/// The keys of this service.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SecretsConfig {
-    /// Seals page tokens: base64 of 32 bytes. Read it through [`Self::page_token_key`].
-    #[serde(deserialize_with = "no_secret_if_empty")]
+    /// The page token key as base64 of 32 bytes. Read it with [`Self::page_token_key`].
+    #[serde(deserialize_with = "empty_secret_as_none")]
     pub page_token_key: Option<SecretString>,
 }
 
 impl SecretsConfig {
-    /// The key that seals page tokens; none when it is not set, or not base64 of 32 bytes.
+    /// Returns the key that encrypts page tokens, or `None` if it is not set or is not base64 of 32 bytes.
     pub fn page_token_key(&self) -> Option<SecretBox<[u8; 32]>> {
         let text = self.page_token_key.as_ref()?.expose_secret();
         let decoded: SecretSlice<u8> = STANDARD.decode(text).ok()?.into();
@@ -27,7 +27,7 @@ impl SecretsConfig {
     pub(super) fn check(&self, violations: &mut Violations) {
         if self.page_token_key.is_some() && self.page_token_key().is_none() {
             violations
-                .refuse("secrets.page_token_key", "must be base64 of 32 bytes (`openssl rand -base64 32`)");
+                .add("secrets.page_token_key", "must be base64 of 32 bytes (`openssl rand -base64 32`)");
         }
     }
 
@@ -35,7 +35,7 @@ impl SecretsConfig {
         if self.page_token_key.is_none() {
             let message = "is required: base64 of 32 random bytes (`openssl rand -base64 32`), the same on \
                            every replica";
-            violations.refuse("secrets.page_token_key", message);
+            violations.add("secrets.page_token_key", message);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `[tenants]`: how tenants are born.
+//! `[tenants]`: creation of tenants.
 
 use std::collections::BTreeMap;
 
@@ -6,29 +6,28 @@ use serde::Deserialize;
 
 use super::validation::Violations;
 
-/// Birth of tenants.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TenantsConfig {
-    /// The name of the policy that a new tenant is born with.
+    /// The name of the policy for new tenants.
     pub preset: String,
-    /// Other policies for some organisations, by their id at the identity provider.
+    /// Names of other policies for some organisations, by the id of the organisation at the identity
+    /// provider.
     pub presets: BTreeMap<String, String>,
-    /// Whether the first verified token that names a tenant creates it.
-    pub create_at_first_sight: bool,
+    /// Whether a tenant is created when a verified token first names it.
+    pub create_on_first_use: bool,
 }
 
 impl TenantsConfig {
-    /// The name of the policy for a new tenant with this external id.
-    pub fn preset_of(&self, external_id: &str) -> &str {
+    /// Returns the name of the policy for a new tenant with this external id.
+    pub fn preset_for(&self, external_id: &str) -> &str {
         self.presets.get(external_id).unwrap_or(&self.preset)
     }
 
     pub(super) fn check(&self, violations: &mut Violations) {
-        violations.not_empty("tenants.preset", &self.preset);
+        violations.check_not_empty("tenants.preset", &self.preset);
         if self.presets.iter().any(|(organization, preset)| organization.is_empty() || preset.is_empty()) {
-            violations
-                .refuse("tenants.presets", "must map organisation ids to names of policies, none empty");
+            violations.add("tenants.presets", "must map organisation ids to policy names, neither empty");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The layers, the reference and the refusals.
+//! Tests of the layers, the reference and the error messages.
 
 use std::{io::Write, time::Duration};
 
@@ -6,26 +6,26 @@ use crate::domain::caller::TenantKind;
 
 use super::{
     auth::JwksSource,
-    import_source::SourcePlace,
+    import_source::SourceLocation,
     provider::{Encryption, PayloadSigning},
     schema::Example,
     *,
 };
 
-/// Loads a file of this text and these variables.
+/// Loads a configuration from a file with this text and from these variables.
 fn load(file: &str, env: &[(&str, &str)]) -> Result<Config, ConfigError> {
     let mut on_disk = tempfile::NamedTempFile::new().unwrap();
     on_disk.write_all(file.as_bytes()).unwrap();
     let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     let env: Vec<_> = env.collect();
-    Config::load(Sources { file: Some(on_disk.path().to_owned()), env: env.into_iter() })
+    Config::load(ConfigSources { file: Some(on_disk.path().to_owned()), env: env.into_iter() })
 }
 
 fn problems(file: &str, env: &[(&str, &str)]) -> Vec<Problem> {
     load(file, env).unwrap_err().problems().to_vec()
 }
 
-/// The defaults, and the examples that stand there in comments because the defaults have no such table.
+/// Returns the defaults and the example tables, which are comments in `default.toml`.
 fn reference() -> String {
     let examples = Example::ALL.map(|example| format!("\n# An example.\n{}", example.text()));
     format!("{DEFAULT_TOML}{}", examples.concat())
@@ -36,7 +36,7 @@ fn keys(problems: &[Problem]) -> Vec<&str> {
 }
 
 #[test]
-fn the_defaults_load_and_pass_their_own_limits() {
+fn defaults_are_valid() {
     let config = Config::defaults().unwrap();
     assert_eq!(config.uploads.part_size_bytes, 8 * 1024 * 1024);
     assert_eq!(config.uploads.idle_timeout(), Duration::from_secs(60));
@@ -47,7 +47,7 @@ fn the_defaults_load_and_pass_their_own_limits() {
 }
 
 #[test]
-fn every_key_of_the_reference_is_explained() {
+fn every_key_of_the_reference_has_a_comment() {
     let mut explained = false;
     let mut in_free_map = false;
     for line in reference().lines() {
@@ -61,7 +61,7 @@ fn every_key_of_the_reference_is_explained() {
 }
 
 #[test]
-fn the_limits_that_are_documented_are_the_limits() {
+fn documented_limits_are_enforced() {
     let (mut section, mut limits, mut checked) = (String::new(), None, 0);
     for line in reference().lines() {
         if let Some(name) = line.strip_prefix('[') {
@@ -93,7 +93,7 @@ fn the_limits_that_are_documented_are_the_limits() {
 }
 
 #[test]
-fn an_issuer_as_the_reference_shows_it_is_accepted() {
+fn issuer_example_of_the_reference_is_valid() {
     let example: String = DEFAULT_TOML
         .lines()
         .skip_while(|line| !line.contains("[[auth.issuers]]"))
@@ -107,7 +107,7 @@ fn an_issuer_as_the_reference_shows_it_is_accepted() {
 }
 
 #[test]
-fn the_environment_overrides_the_file_and_the_file_overrides_the_defaults() {
+fn environment_overrides_file_and_file_overrides_defaults() {
     let file = "[uploads]\npart_size_bytes = 6291456\nlease_seconds = 120\n\
                 [storage.providers.local]\nroot = '/srv/files'";
     let env = [
@@ -118,7 +118,7 @@ fn the_environment_overrides_the_file_and_the_file_overrides_the_defaults() {
     ];
     let config = load(file, &env).unwrap();
     assert_eq!(config.uploads.part_size_bytes, 7_340_032);
-    assert_eq!(config.uploads.lease(), Duration::from_secs(120));
+    assert_eq!(config.uploads.lease_duration(), Duration::from_secs(120));
     assert_eq!(config.uploads.commit_batch_max, 64);
     assert_eq!(config.server.http2.max_concurrent_streams, 9);
     assert_eq!(config.storage.key_prefix, "files");
@@ -127,19 +127,19 @@ fn the_environment_overrides_the_file_and_the_file_overrides_the_defaults() {
 }
 
 #[test]
-fn lists_and_tables_come_from_variables_as_toml() {
+fn variables_can_contain_lists_and_tables_as_toml() {
     let issuers = r#"[{ issuer = "https://id.test", audience = "files", jwks_file = "/keys.json" }]"#;
     let env =
         [("STRONGROOM_AUTH__ISSUERS", issuers), ("STRONGROOM_AUTH__ROLES", r#"{ "org:chief" = "admin" }"#)];
     let auth = load("", &env).unwrap().auth;
     assert_eq!(auth.issuers[0].jwks_refresh(), Duration::from_secs(300));
     assert_eq!(auth.issuers[0].algorithms.len(), 2);
-    // A map of the operator's own keys replaces the default one, so that an entry can be taken away.
+    // A table with keys of the operator replaces the default table, so that entries can be removed.
     assert_eq!(auth.roles.keys().collect::<Vec<_>>(), ["org:chief"]);
 }
 
 #[test]
-fn other_peoples_variables_are_left_alone() {
+fn ignores_unrelated_variables() {
     let env = [
         ("STRONGROOM_SERVER", "http://127.0.0.1:1"),
         ("STRONGROOM_TEST_POSTGRES_URL", "x"),
@@ -150,7 +150,7 @@ fn other_peoples_variables_are_left_alone() {
 }
 
 #[test]
-fn an_unknown_key_is_refused_with_its_path_and_its_source() {
+fn unknown_key_is_reported_with_path_and_source() {
     let file = "[uploads]\npart_size = 1\n[uplods]\nx = 1\n[server.http2]\nwindow = 1";
     let env = [("STRONGROOM_LISTS__PAGE_SIZE", "5"), ("STRONGROOM_AUTH__ROLES__CHIEF", "admin")];
     let found = problems(file, &env);
@@ -162,19 +162,19 @@ fn an_unknown_key_is_refused_with_its_path_and_its_source() {
     let of = |key: &str| found.iter().find(|problem| problem.key == key).unwrap().to_string();
     assert!(of("lists.page_size").contains("from STRONGROOM_LISTS__PAGE_SIZE"));
     assert!(of("lists.page_size").contains("page_size_max"));
-    assert!(of("auth.roles.chief").contains("give all of `auth.roles`"));
+    assert!(of("auth.roles.chief").contains("set all of `auth.roles`"));
     assert!(matches!(found.iter().find(|p| p.key == "uplods").unwrap().origin, Some(Origin::File(_))));
 }
 
 #[test]
-fn an_unknown_key_of_an_issuer_is_refused() {
+fn rejects_an_unknown_key_of_an_issuer() {
     let found = problems("[[auth.issuers]]\nissuer = 'i'\naudience = 'a'\njwks_fil = 'f'", &[]);
     assert_eq!(keys(&found), ["auth.issuers"]);
     assert!(found[0].message.contains("jwks_fil"), "{found:?}");
 }
 
 #[test]
-fn all_violations_are_reported_together() {
+fn reports_all_violations_together() {
     let file = "[lists]\npage_size_default = 0\n[auth]\nrole_default = 'operator'";
     let error = load(file, &[("STRONGROOM_UPLOADS__PART_SIZE_BYTES", "1")]).unwrap_err();
     let expected = ["uploads.part_size_bytes", "auth.role_default", "lists.page_size_default"];
@@ -184,14 +184,14 @@ fn all_violations_are_reported_together() {
 }
 
 #[test]
-fn a_value_that_no_section_accepts_is_refused_with_its_path() {
+fn invalid_value_is_reported_with_its_path() {
     let found = problems("[telemetry]\nlog_format = 'xml'\n[lists]\ncount_max = -1", &[]);
     assert_eq!(keys(&found), ["lists.count_max", "telemetry.log_format"]);
     assert!(found.iter().all(|problem| matches!(problem.origin, Some(Origin::File(_)))), "{found:?}");
 }
 
 #[test]
-fn a_wrong_type_is_refused_without_quoting_the_value() {
+fn wrong_type_is_reported_without_the_value() {
     let found = problems("[database]\nurl = 12345", &[("STRONGROOM_UPLOADS__LEASE_SECONDS", "hunter2")]);
     assert_eq!(keys(&found), ["database.url", "uploads.lease_seconds"]);
     let text = format!("{found:?}");
@@ -199,14 +199,14 @@ fn a_wrong_type_is_refused_without_quoting_the_value() {
 }
 
 #[test]
-fn a_broken_file_is_refused_by_its_line_without_quoting_it() {
+fn syntax_error_is_reported_by_line_without_quoting_it() {
     let error = load("[database]\nurl = 'postgres://u:hunter2@db", &[]).unwrap_err();
     let text = format!("{error} {error:?}");
     assert!(text.contains("line 2") && !text.contains("hunter2"), "{text}");
 }
 
 #[test]
-fn secrets_do_not_show_in_debug_output_or_in_errors() {
+fn secrets_are_absent_from_debug_output_and_errors() {
     let env = [
         ("STRONGROOM_DATABASE__URL", "postgres://app:hunter2@db/strongroom"),
         ("STRONGROOM_SECRETS__PAGE_TOKEN_KEY", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="),
@@ -220,7 +220,7 @@ fn secrets_do_not_show_in_debug_output_or_in_errors() {
 }
 
 #[test]
-fn serve_says_everything_that_it_lacks() {
+fn serve_reports_all_missing_settings() {
     let error = Config::defaults().unwrap().validate_for_serve().unwrap_err();
     let expected = [
         "database.url",
@@ -236,13 +236,13 @@ fn serve_says_everything_that_it_lacks() {
 }
 
 #[test]
-fn a_worker_needs_the_key_that_secrets_of_webhooks_are_sealed_with() {
+fn worker_requires_the_page_token_key() {
     let error = Config::defaults().unwrap().validate_for_worker().unwrap_err();
     assert!(keys(error.problems()).contains(&"secrets.page_token_key"), "{error}");
 }
 
 #[test]
-fn keys_of_an_issuer_come_from_one_safe_place() {
+fn issuer_requires_one_secure_key_source() {
     let with = |jwks: &str| problems(&format!("[[auth.issuers]]\nissuer = 'i'\naudience = 'a'\n{jwks}"), &[]);
     assert_eq!(keys(&with("")), ["auth.issuers[0]"]);
     assert_eq!(keys(&with("jwks_file = 'f'\njwks_url = 'https://id.test'")), ["auth.issuers[0]"]);
@@ -251,7 +251,7 @@ fn keys_of_an_issuer_come_from_one_safe_place() {
 }
 
 #[test]
-fn limits_that_depend_on_one_another_are_checked() {
+fn checks_limits_that_depend_on_each_other() {
     let file = "[server]\nmessage_size_max_bytes = 65536\n[server.http2]\nconnection_window_bytes = 134217727\n\
                 [uploads]\nlease_seconds = 60\n[storage]\nkey_prefix = 'a/../b'\n[server.tls]\nkey_file = 'key.pem'";
     let expected = [
@@ -265,7 +265,7 @@ fn limits_that_depend_on_one_another_are_checked() {
 }
 
 #[test]
-fn a_key_prefix_that_no_key_could_have_is_refused_at_once() {
+fn rejects_an_invalid_key_prefix() {
     for prefix in ["files/", "/files", "Files", "a b"] {
         let found = problems(&format!("[storage]\nkey_prefix = '{prefix}'"), &[]);
         assert_eq!(keys(&found), ["storage.key_prefix"], "{prefix}");
@@ -274,7 +274,7 @@ fn a_key_prefix_that_no_key_could_have_is_refused_at_once() {
 }
 
 #[test]
-fn two_providers_that_are_one_place_are_refused() {
+fn rejects_two_providers_with_the_same_location() {
     let local = |root: &str| format!("adapter = 'local'\nroot = '{root}'\n");
     let s3 = |endpoint: &str, bucket: &str| {
         format!("adapter = 's3'\nregion = 'r'\nendpoint = '{endpoint}'\nbucket = '{bucket}'\n")
@@ -293,7 +293,7 @@ fn two_providers_that_are_one_place_are_refused() {
 }
 
 #[test]
-fn the_memory_bound_is_the_sum_of_its_parts() {
+fn memory_bound_is_the_sum_of_its_components() {
     let mib = 1024 * 1024;
     let mut config = Config::defaults().unwrap();
     config.server.connections_max = 10;
@@ -302,21 +302,22 @@ fn the_memory_bound_is_the_sum_of_its_parts() {
     config.uploads.decode_permits = 4;
     config.server.message_size_max_bytes = 2 * mib;
     config.downloads.streams_max = 5;
-    // A whole part is decoded at once where a client cannot stream; four messages of a stream are more.
+    // Clients that cannot stream send a whole part in one message; four messages of a stream need more
+    // memory.
     config.uploads.part_size_bytes = 5 * mib;
     let bound = config.memory_bound();
-    // Four of the largest chunks may wait for room in the buffers.
+    // Four of the largest chunks may wait for a buffer.
     assert_eq!(config.memory_bound_bytes(), (64 + 64 + 10 + 32 + 4 * 2 + 8 + 10) * mib as u64);
     let expected = "at most 196 MiB = 64 base + 64 windows + 10 requests + 40 upload buffers + 8 decoding + \
                     10 downloads";
     assert_eq!(bound.to_string(), expected);
-    // Few connections cannot fill the windows of all requests.
+    // A few connections cannot fill the windows of all requests.
     config.server.http2.connection_window_bytes = 4 << 20;
     assert_eq!(config.memory_bound().windows_bytes, 10 * 4 * mib as u64);
 }
 
 #[test]
-fn an_s3_provider_as_the_reference_shows_it_needs_only_a_bucket() {
+fn s3_example_of_the_reference_needs_only_a_bucket() {
     let example = Example::S3_PROVIDER.text();
     let bucket = load(&example.replace("bucket = \"\"", "bucket = \"files\""), &[]).unwrap();
     let Some(ProviderConfig::S3(s3)) = bucket.storage.providers.get("bucket") else { panic!() };
@@ -327,11 +328,11 @@ fn an_s3_provider_as_the_reference_shows_it_needs_only_a_bucket() {
 }
 
 #[test]
-fn a_provider_can_be_set_by_variables_alone_beside_those_of_the_file() {
+fn variables_can_add_a_provider_to_those_of_the_file() {
     let file = "[storage]\nprovider = 'archive'\n[storage.providers.archive]\nadapter = 's3'\nbucket = 'old'\n\
                 tags = { team = 'files' }";
     let env = [
-        // It sorts before ADAPTER.
+        // Sorts before ADAPTER.
         ("STRONGROOM_STORAGE__PROVIDERS__CLOUD__ACCESS_KEY_ID", "id"),
         ("STRONGROOM_STORAGE__PROVIDERS__CLOUD__ADAPTER", "s3"),
         ("STRONGROOM_STORAGE__PROVIDERS__CLOUD__ALLOW_HTTP", "true"),
@@ -354,7 +355,7 @@ fn a_provider_can_be_set_by_variables_alone_beside_those_of_the_file() {
 }
 
 #[test]
-fn all_that_is_wrong_with_providers_is_said_at_once() {
+fn reports_all_problems_of_providers_together() {
     let file = "[storage]\nprovider = 'gone'\n[storage.providers.odd__name]\nadapter = 'local'\n\
                 [storage.providers.cloud]\nadapter = 's3'\nbucket = 'files'\nendpoint = 'http://store.test'\n\
                 access_key_id = 'id'\nkms_key_id = 'k'";
@@ -370,9 +371,9 @@ fn all_that_is_wrong_with_providers_is_said_at_once() {
 }
 
 #[test]
-fn only_classes_whose_objects_are_read_at_once_are_taken_for_archives() {
-    let file = |class: &str, of_new: &str| {
-        let text = format!("archive_storage_class = '{class}'\nstorage_class = '{of_new}'");
+fn archive_storage_class_must_allow_immediate_reads() {
+    let file = |class: &str, new_class: &str| {
+        let text = format!("archive_storage_class = '{class}'\nstorage_class = '{new_class}'");
         format!("[storage.providers.cloud]\nadapter = 's3'\nbucket = 'files'\n{text}")
     };
     for class in ["", "STANDARD_IA", "ONEZONE_IA", "INTELLIGENT_TIERING", "GLACIER_IR"] {
@@ -380,39 +381,39 @@ fn only_classes_whose_objects_are_read_at_once_are_taken_for_archives() {
         let Some(ProviderConfig::S3(s3)) = loaded.storage.providers.get("cloud") else { panic!() };
         assert_eq!(s3.archive_storage_class.as_deref().unwrap_or_default(), class);
     }
-    for (class, of_new, why) in [
-        ("GLACIER", "", "cannot be read without a restore of hours"),
-        ("DEEP_ARCHIVE", "", "cannot be read without a restore of hours"),
+    for (class, new_class, why) in [
+        ("GLACIER", "", "cannot be read without a restore that takes hours"),
+        ("DEEP_ARCHIVE", "", "cannot be read without a restore that takes hours"),
         ("standard_ia", "", "one of STANDARD_IA"),
-        ("GLACIER_IR", "GLACIER_IR", "is `storage_class` already"),
+        ("GLACIER_IR", "GLACIER_IR", "must differ from `storage_class`"),
     ] {
-        let found = problems(&file(class, of_new), &[]);
+        let found = problems(&file(class, new_class), &[]);
         assert_eq!(keys(&found), ["storage.providers.cloud.archive_storage_class"]);
         assert!(found[0].message.contains(why), "{found:?}");
     }
 }
 
 #[test]
-fn a_bucket_that_s3_would_not_make_is_refused() {
+fn rejects_invalid_bucket_names() {
     let check = |bucket: &str, per_tenant: bool| {
         let text = format!("bucket = '{bucket}'\nbucket_per_tenant = {per_tenant}");
         load(&format!("[storage.providers.cloud]\nadapter = 's3'\n{text}"), &[])
             .map_err(|error| keys(error.problems()).join(" "))
             .map(|_| ())
     };
-    let refused = Err("storage.providers.cloud.bucket".to_owned());
+    let rejected = Err("storage.providers.cloud.bucket".to_owned());
     for (length, per_tenant) in [(63, false), (30, true)] {
         assert_eq!(check(&"b".repeat(length), per_tenant), Ok(()));
-        assert_eq!(check(&"b".repeat(length + 1), per_tenant), refused);
+        assert_eq!(check(&"b".repeat(length + 1), per_tenant), rejected);
     }
     for bucket in ["ab", "Files", "my_files", "-files", "files.", "my..files", "fi/les"] {
-        assert_eq!(check(bucket, false), refused, "{bucket}");
+        assert_eq!(check(bucket, false), rejected, "{bucket}");
     }
     assert_eq!(check("my-files.eu1", false), Ok(()));
 }
 
 #[test]
-fn a_key_of_another_adapter_and_a_provider_without_one_are_refused() {
+fn rejects_keys_of_other_adapters_and_missing_adapters() {
     let file = "[storage.providers.local]\nbucket = 'b'\n[storage.providers.x]\nbucket = 'b'\n\
                 [storage.providers.y]\nadapter = 'tape'\n[storage.providers.z]\nadapter = 'memory'\nroot = '/r'";
     let env = [("STRONGROOM_STORAGE__PROVIDERS__V__BUCKET", "b")];
@@ -432,7 +433,7 @@ fn a_key_of_another_adapter_and_a_provider_without_one_are_refused() {
 }
 
 #[test]
-fn the_limits_of_a_worker_must_fit_one_another() {
+fn worker_limits_must_be_consistent() {
     let file = "[worker]\nheartbeat_seconds = 21\ntenant_jobs_max = 5\npoll_max_milliseconds = 50\n\
                 backoff_max_seconds = 4";
     assert_eq!(
@@ -447,7 +448,7 @@ fn the_limits_of_a_worker_must_fit_one_another() {
 }
 
 #[test]
-fn a_source_of_imports_as_the_reference_shows_it_needs_its_tenants_and_its_place() {
+fn source_examples_need_only_tenants_and_a_location() {
     let tenant = "00000000-0000-7000-8000-000000000001";
     for (example, place, none, given) in [
         (Example::DIRECTORY_SOURCE, "path", "\"\"", "'/srv/old'"),
@@ -472,11 +473,11 @@ fn a_source_of_imports_as_the_reference_shows_it_needs_its_tenants_and_its_place
     assert_eq!(keys(&found), ["imports.sources.x.adapter", "imports.directories"]);
     assert!(found[0].message.contains("directory, s3, url"), "{found:?}");
     let found = problems("[imports.sources.x]\nadapter = 's3'\nencryption = 'kms'", &[]);
-    assert_eq!(keys(&found), ["imports.sources.x.encryption"], "nothing is written there");
+    assert_eq!(keys(&found), ["imports.sources.x.encryption"], "import sources are only read");
 }
 
 #[test]
-fn a_source_of_imports_can_be_set_by_variables_and_keeps_its_secret() {
+fn variables_can_set_a_source_without_leaking_its_secret() {
     let env = [
         ("STRONGROOM_IMPORTS__SOURCES__OLD__ADAPTER", "s3"),
         ("STRONGROOM_IMPORTS__SOURCES__OLD__TENANTS", "*"),
@@ -486,7 +487,7 @@ fn a_source_of_imports_can_be_set_by_variables_and_keeps_its_secret() {
         ("STRONGROOM_IMPORTS__SOURCES__OLD__SECRET_ACCESS_KEY", "hunter2"),
     ];
     let imports = load("", &env).unwrap().imports;
-    let SourcePlace::Bucket(place) = &imports.sources["old"].place else { panic!("{imports:?}") };
+    let SourceLocation::Bucket(place) = &imports.sources["old"].location else { panic!("{imports:?}") };
     assert_eq!((place.s3.bucket.as_str(), place.prefix.as_str()), ("old", "users/"));
     assert!(place.s3.secret_access_key.is_some() && !format!("{imports:?}").contains("hunter2"));
 }

@@ -1,4 +1,4 @@
-//! Collects what the sections refuse, so that an operator sees all of it at once.
+//! Collects violations of all sections, so that they are reported together.
 
 use std::{fmt::Display, ops::RangeInclusive};
 
@@ -11,34 +11,34 @@ pub(super) struct Violations {
 }
 
 impl Violations {
-    /// Notes a violation of `key`. The message goes on after the key and never holds a secret.
-    pub(super) fn refuse(&mut self, key: impl Into<String>, message: impl Into<String>) {
+    /// Adds a violation. The message follows the key in a sentence and must not contain a secret.
+    pub(super) fn add(&mut self, key: impl Into<String>, message: impl Into<String>) {
         self.found.push((key.into(), message.into()));
     }
 
-    /// Notes a violation when `value` lies outside `range`.
-    pub(super) fn range<T>(&mut self, key: &str, value: T, range: RangeInclusive<T>)
+    /// Adds a violation if `value` is outside `range`.
+    pub(super) fn check_range<T>(&mut self, key: &str, value: T, range: RangeInclusive<T>)
     where
         T: PartialOrd + Display,
     {
         if !range.contains(&value) {
-            self.refuse(key, format!("must be {} to {}, not {value}", range.start(), range.end()));
+            self.add(key, format!("must be {} to {}, not {value}", range.start(), range.end()));
         }
     }
 
-    /// Notes a violation when `text` is empty.
-    pub(super) fn not_empty(&mut self, key: &str, text: &str) {
+    /// Adds a violation if `text` is empty.
+    pub(super) fn check_not_empty(&mut self, key: &str, text: &str) {
         if text.is_empty() {
-            self.refuse(key, "must not be empty");
+            self.add(key, "must not be empty");
         }
     }
 
-    /// Ends the check; `origin` says which source set a key.
+    /// Returns an error if there are violations. `origin` returns the source that set a key.
     pub(super) fn into_result(self, origin: impl Fn(&str) -> Option<Origin>) -> Result<(), ConfigError> {
         if self.found.is_empty() {
             return Ok(());
         }
         let problem = |(key, message): (String, String)| Problem { origin: origin(&key), key, message };
-        Err(ConfigError::Refused(self.found.into_iter().map(problem).collect()))
+        Err(ConfigError::Invalid(self.found.into_iter().map(problem).collect()))
     }
 }

@@ -1,11 +1,11 @@
-//! How text becomes values: TOML has no null, so `""` stands for "not set".
+//! Deserialisation of optional values. TOML has no null, so `""` means "not set".
 
 use secrecy::SecretString;
 use serde::{Deserialize, Deserializer, de::Error};
 use url::Url;
 
-/// Reads `""` as none, and anything else as a `T`.
-pub(super) fn none_if_empty<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+/// Deserialises `""` as `None` and any other string as a `T`.
+pub(super) fn empty_as_none<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     D: Deserializer<'de>,
     T: serde::de::DeserializeOwned,
@@ -18,8 +18,8 @@ where
     T::deserialize(text).map(Some).map_err(D::Error::custom)
 }
 
-/// Reads `""` as none. On its own path, so that no error of a deserialiser can quote the text.
-pub(super) fn no_secret_if_empty<'de, D>(deserializer: D) -> Result<Option<SecretString>, D::Error>
+/// Deserialises `""` as `None`. Does not use other deserialisers, so that no error can quote the secret.
+pub(super) fn empty_secret_as_none<'de, D>(deserializer: D) -> Result<Option<SecretString>, D::Error>
 where
     D: Deserializer<'de>,
 {
@@ -27,8 +27,8 @@ where
     Ok((!text.is_empty()).then(|| text.into()))
 }
 
-/// Reads `""` as none, and anything else as a URL.
-pub(super) fn no_url_if_empty<'de, D>(deserializer: D) -> Result<Option<Url>, D::Error>
+/// Deserialises `""` as `None` and any other string as a URL.
+pub(super) fn empty_url_as_none<'de, D>(deserializer: D) -> Result<Option<Url>, D::Error>
 where
     D: Deserializer<'de>,
 {

@@ -1,4 +1,4 @@
-//! Keys and what they seal.
+//! Encryption of small values and signatures of webhooks.
 
 pub mod sealer;
 pub mod webhook_secret;

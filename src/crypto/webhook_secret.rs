@@ -1,44 +1,50 @@
-//! Secrets of webhooks, and what they sign, as Standard Webhooks has it: HMAC-SHA256 over id, time and body.
+//! Secrets of webhooks and signatures according to Standard Webhooks: HMAC-SHA256 over id, time and body.
 
 use aws_lc_rs::{hmac, rand};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use secrecy::{ExposeSecret, SecretString};
 
-/// What every secret begins with.
+/// The prefix of every secret.
 const PREFIX: &str = "whsec_";
 const SECRET_BYTES: usize = 32;
 
-/// A secret that signs.
+/// A signing secret of a webhook.
 #[derive(Debug, Clone)]
 pub struct WebhookSecret(SecretString);
 
-/// There is no randomness, or the text is no secret.
+/// No random bytes are available, or the text is not a secret.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the webhook's secret cannot be made or read")]
-pub struct NoSecret;
+#[error("webhook secret could not be generated or is malformed")]
+pub struct WebhookSecretError;
 
 impl WebhookSecret {
-    /// A new one, of 256 bits.
-    pub fn generate() -> Result<Self, NoSecret> {
+    /// Generates a new secret of 256 bits.
+    ///
+    /// # Errors
+    /// Returns an error if no random bytes are available.
+    pub fn generate() -> Result<Self, WebhookSecretError> {
         let mut bytes = [0; SECRET_BYTES];
-        rand::fill(&mut bytes).map_err(|_| NoSecret)?;
+        rand::fill(&mut bytes).map_err(|_| WebhookSecretError)?;
         Ok(Self(format!("{PREFIX}{}", STANDARD.encode(bytes)).into()))
     }
 
-    /// One that was made here before.
+    /// Wraps a secret that was generated before. It is checked when it is used.
     pub fn from_text(text: String) -> Self {
         Self(text.into())
     }
 
-    /// As its owner is shown it, once.
+    /// Returns the secret as shown to its owner.
     pub fn text(&self) -> &str {
         self.0.expose_secret()
     }
 
-    /// The signature of a message: `v1,` and base64.
-    pub fn sign(&self, id: &str, timestamp_seconds: i64, body: &[u8]) -> Result<String, NoSecret> {
-        let encoded = self.text().strip_prefix(PREFIX).ok_or(NoSecret)?;
-        let key = STANDARD.decode(encoded).map_err(|_| NoSecret)?;
+    /// Returns the signature of a message: `v1,` and base64.
+    ///
+    /// # Errors
+    /// Returns an error if the secret is malformed.
+    pub fn sign(&self, id: &str, timestamp_seconds: i64, body: &[u8]) -> Result<String, WebhookSecretError> {
+        let encoded = self.text().strip_prefix(PREFIX).ok_or(WebhookSecretError)?;
+        let key = STANDARD.decode(encoded).map_err(|_| WebhookSecretError)?;
         let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, &key));
         context.update(format!("{id}.{timestamp_seconds}.").as_bytes());
         context.update(body);
@@ -50,9 +56,9 @@ impl WebhookSecret {
 mod tests {
     use super::*;
 
-    /// The example of the specification's own libraries.
+    /// The example of the specification's reference libraries.
     #[test]
-    fn the_signature_is_that_of_standard_webhooks() {
+    fn signature_matches_standard_webhooks_example() {
         let secret = WebhookSecret::from_text("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".to_owned());
         let signature =
             secret.sign("msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, br#"{"test": 2432232314}"#);
@@ -60,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn no_two_secrets_are_alike_and_none_is_printed() {
+    fn secrets_are_unique_and_never_printed() {
         let (one, other) = (WebhookSecret::generate().unwrap(), WebhookSecret::generate().unwrap());
         assert_ne!(one.text(), other.text());
         assert!(!format!("{one:?}").contains(one.text()));

@@ -1,4 +1,4 @@
-//! Which entities of the caller's world use a file.
+//! Attachments: the external entities that use a file.
 
 use std::collections::HashMap;
 
@@ -23,7 +23,7 @@ struct AttachmentRow {
     field: String,
 }
 
-/// What uses files that the caller was shown.
+/// Returns the attachments of the given files. The caller has already checked that the viewer may see them.
 pub async fn list(tx: &mut TenantTx, files: &[FileId]) -> Result<HashMap<FileId, Vec<EntityRef>>, DbError> {
     let rows: Vec<AttachmentRow> = statement(
         "list attachments",
@@ -42,7 +42,7 @@ pub async fn list(tx: &mut TenantTx, files: &[FileId]) -> Result<HashMap<FileId,
     Ok(attachments)
 }
 
-/// Detaches a file from everything.
+/// Deletes all attachments of a file.
 pub async fn delete(tx: &mut TenantTx, file: FileId) -> Result<(), DbError> {
     statement("delete attachments", "DELETE FROM attachments WHERE tenant_id = {} AND file_id = {}")
         .bind::<SqlUuid, _>(tx.tenant().as_uuid())

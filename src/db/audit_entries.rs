@@ -1,4 +1,5 @@
-//! The audit log: changes, disclosures and denials, each written in the transaction of what it tells.
+//! The audit log: changes, disclosures and denials. Each entry is written in the transaction that it
+//! describes.
 
 use diesel::{
     QueryableByName,
@@ -20,23 +21,23 @@ use crate::domain::{
 };
 
 sql_enum! {
-    /// What was done, or tried.
+    /// An action that was performed or attempted.
     AuditAction {
-        /// A tenant was born.
+        /// A tenant was created.
         TenantCreate = 1 => "tenant_create",
         /// A version was committed.
         FileUpload = 2 => "file_upload",
-        /// Bytes were handed out.
+        /// The content of a file was disclosed.
         FileDownload = 3 => "file_download",
-        /// A file went to the trash.
+        /// A file was moved to the trash.
         FileDelete = 4 => "file_delete",
-        /// A file came out of the trash.
+        /// A file was restored from the trash.
         FileUndelete = 5 => "file_undelete",
-        /// A file was removed for good.
+        /// A file was purged.
         FilePurge = 6 => "file_purge",
-        /// Limits were changed.
+        /// The limits of a quota were changed.
         QuotaUpdate = 7 => "quota_update",
-        /// A method was called; only denials are recorded under this name.
+        /// A method was called. Only denials are recorded under this action.
         Call = 8 => "call",
         /// A blob was moved to another provider.
         StorageMove = 9 => "storage_move",
@@ -44,80 +45,74 @@ sql_enum! {
         FileArchive = 10 => "file_archive",
         /// A file was unarchived.
         FileUnarchive = 11 => "file_unarchive",
-        /// What people wrote about a file was changed; the details name the fields.
+        /// The record of a file was changed. The details name the fields.
         FileUpdate = 12 => "file_update",
-        /// An upload was created, and holds a reservation; the details name it.
+        /// An upload was created and holds a reservation. The details name the upload.
         UploadCreate = 60 => "upload_create",
-        /// An upload was given up on request; the details name it.
+        /// An upload was cancelled on request. The details name the upload.
         UploadCancel = 61 => "upload_cancel",
-        /// An operator gave a job its attempts again.
+        /// An operator reset the attempts of a job.
         JobRetry = 20 => "job_retry",
-        /// An operator threw a job away.
+        /// An operator discarded a job.
         JobDiscard = 21 => "job_discard",
-        /// An earlier version was committed again, as a new one.
+        /// An earlier version was restored as a new version.
         FileVersionRestore = 40 => "file_version_restore",
-        /// A version was removed for good.
+        /// A version was deleted permanently.
         FileVersionDelete = 41 => "file_version_delete",
-        /// A file was copied; the details name the copy.
+        /// A file was copied. The details name the copy.
         FileCopy = 42 => "file_copy",
-        /// A legal hold was set on a file; the details say why.
+        /// A legal hold was set on a file. The details state the reason.
         FileHoldSet = 43 => "file_hold_set",
-        /// The legal hold of a file was released; the details say why, and what it was.
+        /// The legal hold of a file was released. The details state the reason and the former hold.
         FileHoldRelease = 44 => "file_hold_release",
         /// A tenant's policy was changed.
         PolicyUpdate = 50 => "policy_update",
         /// A tenant was suspended.
         TenantSuspend = 51 => "tenant_suspend",
-        /// A suspended tenant is served again.
+        /// A suspended tenant was resumed.
         TenantResume = 52 => "tenant_resume",
-        /// The deletion of a tenant began, or ended.
+        /// The deletion of a tenant started or finished.
         TenantDelete = 53 => "tenant_delete",
-        /// All records of a tenant were handed to an operator.
+        /// All records of a tenant were exported to an operator.
         TenantExport = 54 => "tenant_export",
-        /// A file was given to another owner.
+        /// A file was transferred to another owner.
         OwnershipTransfer = 55 => "ownership_transfer",
-        /// The object of a version was found missing or damaged; the details say which.
+        /// The object of a version was found missing or damaged. The details state which.
         FileDamage = 45 => "file_damage",
-        /// The object of a version that was missing or damaged was found whole.
+        /// The object of a version that was recorded as missing or damaged was found intact.
         FileRepair = 46 => "file_repair",
-        /// The bytes of a direct upload were read, and are as declared.
+        /// The content of a direct upload was read and matches its declaration.
         FileVerify = 70 => "file_verify",
-        /// The bytes of a direct upload are gone, or not as declared.
+        /// The content of a direct upload is missing or does not match its declaration.
         FileRefuse = 71 => "file_refuse",
-        /// A webhook was made.
+        /// A webhook was created.
         WebhookCreate = 30 => "webhook_create",
-        /// A webhook was changed; the details name the fields.
+        /// A webhook was changed. The details name the fields.
         WebhookUpdate = 31 => "webhook_update",
-        /// A webhook was removed.
+        /// A webhook was deleted.
         WebhookDelete = 32 => "webhook_delete",
-        /// A webhook was given another secret.
+        /// The secret of a webhook was rotated.
         WebhookRotate = 33 => "webhook_rotate",
-        /// A dead letter is sent once more.
+        /// A dead letter was queued for redelivery.
         WebhookRedeliver = 34 => "webhook_redeliver",
     }
 }
 
-/// One entry.
+/// An entry of the audit log.
 #[derive(Debug, Clone)]
 pub struct AuditEntry {
-    /// Who.
     pub actor: Actor,
-    /// From where.
     pub origin: Origin,
-    /// What.
     pub action: AuditAction,
-    /// Whether it was allowed.
     pub is_allowed: bool,
-    /// To which file.
     pub file: Option<FileId>,
-    /// To which version of it.
     pub version: Option<i32>,
-    /// What else there is to say.
+    /// Further details, as a JSON object.
     pub details: serde_json::Value,
 }
 
 impl AuditEntry {
-    /// Something that Strongroom did by itself.
+    /// Creates an entry for an allowed action of the system actor.
     pub fn system(action: AuditAction, details: serde_json::Value) -> Self {
         Self {
             actor: Actor::system(),
@@ -131,27 +126,27 @@ impl AuditEntry {
     }
 }
 
-/// Writes entries of the transaction's tenant.
+/// Inserts entries for the transaction's tenant.
 pub async fn insert(tx: &mut TenantTx, entries: &[AuditEntry]) -> Result<(), DbError> {
     let tenant = tx.tenant();
     insertion(tenant, entries).execute(tx.connection()?).await.map(|_| ())
 }
 
-/// Writes entries of a tenant that is just being born.
+/// Inserts entries for a tenant from a system transaction, for example for a tenant that is being created.
 pub async fn insert_for(tx: &mut SystemTx, tenant: TenantId, entries: &[AuditEntry]) -> Result<(), DbError> {
     insertion(tenant, entries).execute(tx.connection()?).await.map(|_| ())
 }
 
 #[derive(QueryableByName)]
-struct Found {
+struct FoundRow {
     #[diesel(sql_type = Bool)]
     is_found: bool,
 }
 
-/// Whether the upload of a file was ever committed: its entry outlives the file.
+/// Returns whether an upload of this file was ever committed. Its audit entry outlives the file.
 pub async fn has_upload(tx: &mut SystemTx, tenant: TenantId, file: FileId) -> Result<bool, DbError> {
-    let row: Found = statement(
-        "look for the entry of an upload",
+    let row: FoundRow = statement(
+        "find audit entry of upload",
         "SELECT EXISTS (SELECT FROM audit_entries
                         WHERE tenant_id = {} AND file_id = {} AND action = {} AND is_allowed) AS is_found",
     )
@@ -163,14 +158,12 @@ pub async fn has_upload(tx: &mut SystemTx, tenant: TenantId, file: FileId) -> Re
     Ok(row.is_found)
 }
 
-/// An entry as it stands in the log.
+/// A stored entry.
 #[derive(Debug, Clone)]
-pub struct WrittenEntry {
-    /// When it was written; with `n` its place in the log.
+pub struct StoredAuditEntry {
+    /// The time of its transaction. With `n`, its position in the log.
     pub create_time: Timestamp,
-    /// Its number.
     pub n: i64,
-    /// What it says.
     pub entry: AuditEntry,
 }
 
@@ -201,7 +194,7 @@ struct EntryRow {
 }
 
 impl EntryRow {
-    fn read(self) -> Result<WrittenEntry, DbError> {
+    fn into_entry(self) -> Result<StoredAuditEntry, DbError> {
         let bad = |what: &str| DbError::corrupt("read audit entry", what);
         let kind = ActorKind::from_number(self.actor_kind).ok_or_else(|| bad("actor"))?;
         let entry = AuditEntry {
@@ -213,18 +206,18 @@ impl EntryRow {
             version: self.version,
             details: self.details,
         };
-        Ok(WrittenEntry { create_time: self.create_time, n: self.n, entry })
+        Ok(StoredAuditEntry { create_time: self.create_time, n: self.n, entry })
     }
 }
 
-/// Entries of the transaction's tenant in the order of time, behind a place.
+/// Returns entries of the transaction's tenant after a position, ordered by time.
 pub async fn list_after(
     tx: &mut TenantTx,
     (time, n): (Timestamp, i64),
     limit: i64,
-) -> Result<Vec<WrittenEntry>, DbError> {
+) -> Result<Vec<StoredAuditEntry>, DbError> {
     let rows: Vec<EntryRow> = statement(
-        "walk audit entries",
+        "list audit entries",
         "SELECT create_time, n, actor_kind, actor_id, action, is_allowed, file_id, version, request_id, address, details
          FROM audit_entries WHERE tenant_id = {} AND (create_time, n) > ({}, {}) ORDER BY create_time, n LIMIT {}",
     )
@@ -234,7 +227,7 @@ pub async fn list_after(
     .bind::<BigInt, _>(limit)
     .load(tx.connection()?)
     .await?;
-    rows.into_iter().map(EntryRow::read).collect()
+    rows.into_iter().map(EntryRow::into_entry).collect()
 }
 
 fn insertion(tenant: TenantId, entries: &[AuditEntry]) -> Statement {

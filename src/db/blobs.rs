@@ -1,4 +1,4 @@
-//! Stored objects: one object, one row.
+//! Blobs: one row per stored object.
 
 use std::borrow::Cow;
 
@@ -23,19 +23,15 @@ use crate::domain::{
 /// A stored object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Blob {
-    /// Its id.
     pub id: BlobId,
-    /// The provider that holds it.
+    /// The provider that stores the object.
     pub provider: String,
-    /// Its key there.
+    /// The object's key at the provider.
     pub key: ObjectKey,
-    /// Its size.
     pub size_bytes: u64,
-    /// Its digest.
     pub sha256: Digest,
-    /// Its checksum, compared with every download of the whole.
+    /// The checksum, verified by every download of the whole object.
     pub crc64nvme: Crc64,
-    /// The class of storage that it was put in.
     pub class: StorageClass,
 }
 
@@ -61,7 +57,7 @@ pub(super) const COLUMNS: &str = "b.id AS blob_id, b.provider, b.storage_key, b.
      b.sha256 AS blob_sha256, b.crc64nvme, b.storage_class";
 
 impl BlobRow {
-    pub(super) fn read(self) -> Result<Blob, DbError> {
+    pub(super) fn into_blob(self) -> Result<Blob, DbError> {
         let bad = |what: &str| DbError::corrupt("read blob", what);
         Ok(Blob {
             id: BlobId::from_uuid(self.blob_id),
@@ -75,12 +71,19 @@ impl BlobRow {
     }
 }
 
-/// Lets go of blobs that no version refers to any more: their bytes go after so many hours, so that a database restored
-/// to an hour ago still finds them.
+/// Schedules the deletion of those blobs that no version references.
 ///
-/// Their rows are locked first, in one order, and asked about in a statement of their own: of two transactions that take the
-/// last two versions away from a blob, the second sees what the first did.
-pub async fn release(tx: &mut TenantTx, ids: &[BlobId], undelete_window_hours: u32) -> Result<(), DbError> {
+/// The bytes are deleted after a delay in hours, so that a database restored from a recent backup still finds
+/// them.
+///
+/// Locks the rows first, in id order, and checks for references in a second statement. When two transactions
+/// delete the last two versions of a blob concurrently, the second one therefore sees the first one's
+/// changes.
+pub async fn schedule_deletion(
+    tx: &mut TenantTx,
+    ids: &[BlobId],
+    blob_deletion_delay_hours: u32,
+) -> Result<(), DbError> {
     let ids: Vec<Uuid> = ids.iter().map(|id| id.as_uuid()).collect();
     statement(
         "lock blobs",
@@ -91,12 +94,12 @@ pub async fn release(tx: &mut TenantTx, ids: &[BlobId], undelete_window_hours: u
     .execute(tx.connection()?)
     .await?;
     statement(
-        "release blobs",
+        "schedule deletion of blobs",
         "UPDATE blobs AS b SET delete_after = app.now() + make_interval(hours => {})
          WHERE b.tenant_id = {} AND b.id = ANY ({})
            AND NOT EXISTS (SELECT FROM versions AS v WHERE v.tenant_id = b.tenant_id AND v.blob_id = b.id)",
     )
-    .bind::<Integer, _>(i32::try_from(undelete_window_hours).unwrap_or(i32::MAX))
+    .bind::<Integer, _>(i32::try_from(blob_deletion_delay_hours).unwrap_or(i32::MAX))
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())
     .bind::<Array<SqlUuid>, _>(ids)
     .execute(tx.connection()?)
@@ -104,31 +107,28 @@ pub async fn release(tx: &mut TenantTx, ids: &[BlobId], undelete_window_hours: u
     .map(|_| ())
 }
 
-/// A blob and whose it is.
+/// A blob and the tenant it belongs to.
 #[derive(Debug, Clone)]
 pub struct TenantBlob {
-    /// Whose.
     pub tenant: TenantId,
-    /// Which.
     pub blob: Blob,
 }
 
-/// A blob whose time has come.
+/// A blob that is due for deletion.
 #[derive(Debug, Clone)]
 pub struct DueBlob {
-    /// Which, and whose.
-    pub owned: TenantBlob,
-    /// Since when.
+    pub tenant_blob: TenantBlob,
+    /// The time from which it is due.
     pub delete_after: Timestamp,
 }
 
-/// The place of a due blob in the list of all.
-pub type DuePlace = (Timestamp, TenantId, BlobId);
+/// The position of a blob in the list of due blobs.
+pub type DueBlobCursor = (Timestamp, TenantId, BlobId);
 
 impl DueBlob {
-    /// Its place in the list.
-    pub fn place(&self) -> DuePlace {
-        (self.delete_after, self.owned.tenant, self.owned.blob.id)
+    /// Returns the position of this blob in the list of due blobs.
+    pub fn cursor(&self) -> DueBlobCursor {
+        (self.delete_after, self.tenant_blob.tenant, self.tenant_blob.blob.id)
     }
 }
 
@@ -141,8 +141,8 @@ struct TenantRow {
 }
 
 impl TenantRow {
-    fn read(self) -> Result<TenantBlob, DbError> {
-        Ok(TenantBlob { tenant: TenantId::from_uuid(self.tenant_id), blob: self.blob.read()? })
+    fn into_blob(self) -> Result<TenantBlob, DbError> {
+        Ok(TenantBlob { tenant: TenantId::from_uuid(self.tenant_id), blob: self.blob.into_blob()? })
     }
 }
 
@@ -151,14 +151,15 @@ struct DueRow {
     #[diesel(sql_type = Timestamptz)]
     delete_after: Timestamp,
     #[diesel(embed)]
-    owned: TenantRow,
+    tenant_blob: TenantRow,
 }
 
-/// Blobs of one provider that nothing refers to and whose undelete window has passed; longest first, behind a place.
+/// Returns unreferenced blobs of a provider whose deletion delay has passed, after a position, ordered by due
+/// time.
 pub async fn list_due(
     tx: &mut SystemTx,
     provider: &str,
-    after: Option<DuePlace>,
+    after: Option<DueBlobCursor>,
     limit: i64,
 ) -> Result<Vec<DueBlob>, DbError> {
     let (time, tenant, id) = after.map_or((Timestamp::UNIX_EPOCH, Uuid::nil(), Uuid::nil()), |after| {
@@ -171,7 +172,7 @@ pub async fn list_due(
            AND (b.delete_after, b.tenant_id, b.id) > ({{}}, {{}}, {{}})
          ORDER BY b.delete_after, b.tenant_id, b.id LIMIT {{}}"
     );
-    let rows: Vec<DueRow> = statement("find due blobs", sql)
+    let rows: Vec<DueRow> = statement("list due blobs", sql)
         .bind::<Text, _>(provider.to_owned())
         .bind::<Timestamptz, _>(time)
         .bind::<SqlUuid, _>(tenant)
@@ -180,7 +181,7 @@ pub async fn list_due(
         .load(tx.connection()?)
         .await?;
     rows.into_iter()
-        .map(|row| Ok(DueBlob { owned: row.owned.read()?, delete_after: row.delete_after }))
+        .map(|row| Ok(DueBlob { tenant_blob: row.tenant_blob.into_blob()?, delete_after: row.delete_after }))
         .collect()
 }
 
@@ -196,10 +197,10 @@ struct HasKeyRow {
     has_key: bool,
 }
 
-/// Whether a blob refers to the object of this key.
+/// Returns whether a blob references the object with this key.
 pub async fn has_key(tx: &mut TenantTx, key: &ObjectKey) -> Result<bool, DbError> {
     let row: HasKeyRow = statement(
-        "look for blob",
+        "find blob by key",
         "SELECT EXISTS (SELECT FROM blobs WHERE tenant_id = {} AND storage_key = {}) AS has_key",
     )
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())
@@ -209,10 +210,10 @@ pub async fn has_key(tx: &mut TenantTx, key: &ObjectKey) -> Result<bool, DbError
     Ok(row.has_key)
 }
 
-/// Whether there is a blob with this id, which is made once.
+/// Returns whether a blob with this id exists. Ids are never reused.
 pub async fn exists(tx: &mut SystemTx, tenant: TenantId, id: BlobId) -> Result<bool, DbError> {
     let row: HasKeyRow = statement(
-        "look for the blob of an upload",
+        "find blob by id",
         "SELECT EXISTS (SELECT FROM blobs WHERE tenant_id = {} AND id = {}) AS has_key",
     )
     .bind::<SqlUuid, _>(tenant.as_uuid())
@@ -222,11 +223,11 @@ pub async fn exists(tx: &mut SystemTx, tenant: TenantId, id: BlobId) -> Result<b
     Ok(row.has_key)
 }
 
-/// The providers that blobs name. Walks the index from one (tenant, provider) to the next, because there may be many more
-/// blobs than of those.
-pub async fn providers(tx: &mut SystemTx) -> Result<Vec<String>, DbError> {
+/// Returns the providers that blobs reference. Skips through the index from one (tenant, provider) pair to
+/// the next, because there are far fewer pairs than blobs.
+pub async fn list_providers(tx: &mut SystemTx) -> Result<Vec<String>, DbError> {
     let rows: Vec<ProviderRow> = statement(
-        "find providers",
+        "list providers of blobs",
         "WITH RECURSIVE walk AS (
              (SELECT tenant_id, provider FROM blobs ORDER BY tenant_id, provider LIMIT 1)
              UNION ALL
@@ -245,9 +246,8 @@ pub async fn providers(tx: &mut SystemTx) -> Result<Vec<String>, DbError> {
 /// A blob that can be moved to another provider.
 #[derive(Debug, Clone)]
 pub struct MovableBlob {
-    /// Which, and whose.
-    pub owned: TenantBlob,
-    /// Who brought its bytes, as its first version says.
+    pub tenant_blob: TenantBlob,
+    /// The uploader, from the blob's first version.
     pub created_by: Option<String>,
 }
 
@@ -256,10 +256,10 @@ pub(super) struct MovableRow {
     #[diesel(sql_type = Nullable<Text>)]
     created_by: Option<String>,
     #[diesel(embed)]
-    owned: TenantRow,
+    tenant_blob: TenantRow,
 }
 
-/// The columns of a [`MovableRow`], of blobs that are called b.
+/// The columns of a [`MovableRow`]. The blobs table has the alias `b`.
 pub(super) fn movable_columns() -> String {
     format!(
         "b.tenant_id, {COLUMNS}, (
@@ -268,16 +268,17 @@ pub(super) fn movable_columns() -> String {
     )
 }
 
-/// Which blobs can be moved: they have not been released, and their digest is known.
+/// Selects movable blobs: those whose deletion is not scheduled and whose digest is known.
 pub(super) const IS_MOVABLE: &str = "b.delete_after IS NULL AND b.sha256 <> decode(repeat('00', 32), 'hex')";
 
 impl MovableRow {
-    pub(super) fn read(self) -> Result<MovableBlob, DbError> {
-        Ok(MovableBlob { owned: self.owned.read()?, created_by: self.created_by })
+    pub(super) fn into_blob(self) -> Result<MovableBlob, DbError> {
+        Ok(MovableBlob { tenant_blob: self.tenant_blob.into_blob()?, created_by: self.created_by })
     }
 }
 
-/// Blobs of one provider that have not been released and whose digest is known, in the order of (tenant, id), behind a position.
+/// Returns movable blobs of a provider after a position, ordered by (tenant, id). A blob is movable if its
+/// deletion is not scheduled and its digest is known.
 pub async fn list_movable(
     tx: &mut SystemTx,
     provider: &str,
@@ -292,14 +293,14 @@ pub async fn list_movable(
          ORDER BY b.tenant_id, b.id LIMIT {{}}",
         movable_columns()
     );
-    let rows: Vec<MovableRow> = statement("find blobs to move", sql)
+    let rows: Vec<MovableRow> = statement("list movable blobs", sql)
         .bind::<SqlUuid, _>(tenant)
         .bind::<SqlUuid, _>(id)
         .bind::<Text, _>(provider.to_owned())
         .bind::<BigInt, _>(limit)
         .load(tx.connection()?)
         .await?;
-    rows.into_iter().map(MovableRow::read).collect()
+    rows.into_iter().map(MovableRow::into_blob).collect()
 }
 
 #[derive(QueryableByName)]
@@ -308,24 +309,24 @@ struct CountRow {
     count: i64,
 }
 
-/// How many blobs of a provider have been released and wait for their time.
-pub async fn count_released(tx: &mut SystemTx, provider: &str) -> Result<u64, DbError> {
+/// Counts the blobs of a provider whose deletion is scheduled.
+pub async fn count_scheduled(tx: &mut SystemTx, provider: &str) -> Result<u64, DbError> {
     let sql = "SELECT count(*) AS count FROM blobs WHERE delete_after IS NOT NULL AND provider = {}";
-    count(tx, "count released blobs", sql, provider).await
+    count(tx, "count blobs scheduled for deletion", sql, provider).await
 }
 
-/// How many blobs [`list_movable`] would find in all.
+/// Counts all blobs that [`list_movable`] selects.
 pub async fn count_movable(tx: &mut SystemTx, provider: &str) -> Result<u64, DbError> {
     let sql = format!("SELECT count(*) AS count FROM blobs AS b WHERE b.provider = {{}} AND {IS_MOVABLE}");
-    count(tx, "count blobs to move", sql, provider).await
+    count(tx, "count movable blobs", sql, provider).await
 }
 
-/// Blobs whose digest is not known.
+/// The number of blobs whose digest is unknown, by reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Undigested {
-    /// Those that somebody is about to read.
+pub struct UndigestedCounts {
+    /// Blobs of direct uploads that are not verified yet.
     pub unverified: u64,
-    /// Those that were read and refused.
+    /// Blobs of direct uploads that failed verification.
     pub refused: u64,
 }
 
@@ -337,8 +338,8 @@ struct UndigestedRow {
     refused: i64,
 }
 
-/// How many blobs of a provider [`list_movable`] leaves out, because their digest is not known.
-pub async fn count_undigested(tx: &mut SystemTx, provider: &str) -> Result<Undigested, DbError> {
+/// Counts the blobs of a provider that [`list_movable`] skips because their digest is unknown.
+pub async fn count_undigested(tx: &mut SystemTx, provider: &str) -> Result<UndigestedCounts, DbError> {
     let row: UndigestedRow = statement(
         "count blobs without digest",
         // 1: processing
@@ -355,7 +356,7 @@ pub async fn count_undigested(tx: &mut SystemTx, provider: &str) -> Result<Undig
     .bind::<Text, _>(provider.to_owned())
     .one(tx.connection()?)
     .await?;
-    Ok(Undigested {
+    Ok(UndigestedCounts {
         unverified: u64::try_from(row.unverified).unwrap_or_default(),
         refused: u64::try_from(row.refused).unwrap_or_default(),
     })
@@ -363,23 +364,25 @@ pub async fn count_undigested(tx: &mut SystemTx, provider: &str) -> Result<Undig
 
 async fn count(
     tx: &mut SystemTx,
-    what: &'static str,
+    operation: &'static str,
     sql: impl Into<Cow<'static, str>>,
     provider: &str,
 ) -> Result<u64, DbError> {
     let row: CountRow =
-        statement(what, sql).bind::<Text, _>(provider.to_owned()).one(tx.connection()?).await?;
+        statement(operation, sql).bind::<Text, _>(provider.to_owned()).one(tx.connection()?).await?;
     Ok(u64::try_from(row.count).unwrap_or_default())
 }
 
-/// Points a blob to another object of the same bytes; false when it is not where it was, or was released.
+/// Points a blob to another object with the same bytes.
+///
+/// Returns false if the blob has been moved in the meantime or its deletion is scheduled.
 pub async fn relocate(
     tx: &mut SystemTx,
     from: &TenantBlob,
     (provider, key): (&str, &ObjectKey),
     class: StorageClass,
 ) -> Result<bool, DbError> {
-    let touched = statement(
+    let updated = statement(
         "relocate blob",
         "UPDATE blobs SET provider = {}, storage_key = {}, storage_class = {}
          WHERE tenant_id = {} AND id = {} AND provider = {} AND storage_key = {} AND delete_after IS NULL",
@@ -393,24 +396,21 @@ pub async fn relocate(
     .bind::<Text, _>(from.blob.key.as_str().to_owned())
     .execute(tx.connection()?)
     .await?;
-    Ok(touched == 1)
+    Ok(updated == 1)
 }
 
-/// What rows say that a provider holds.
+/// The recorded storage usage of a provider.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Holding {
-    /// The provider.
+pub struct ProviderUsage {
     pub provider: String,
-    /// How many objects.
     pub objects: u64,
-    /// How many bytes they have.
     pub bytes: u64,
-    /// How many of these bytes are in the archive class.
+    /// The part of `bytes` that is in the archive storage class.
     pub archived_bytes: u64,
 }
 
 #[derive(QueryableByName)]
-struct HoldingRow {
+struct ProviderUsageRow {
     #[diesel(sql_type = Text)]
     provider: String,
     #[diesel(sql_type = BigInt)]
@@ -421,9 +421,9 @@ struct HoldingRow {
     archived_bytes: i64,
 }
 
-/// What every provider holds. Reads all blobs: for operators, not for requests.
-pub async fn holdings(tx: &mut SystemTx) -> Result<Vec<Holding>, DbError> {
-    let rows: Vec<HoldingRow> = statement(
+/// Returns the storage usage of every provider. Reads all blobs: for operators, not for requests.
+pub async fn list_provider_usage(tx: &mut SystemTx) -> Result<Vec<ProviderUsage>, DbError> {
+    let rows: Vec<ProviderUsageRow> = statement(
         "sum up blobs",
         // 2: archive
         "SELECT provider, count(*) AS objects, sum(size_bytes)::bigint AS bytes,
@@ -432,16 +432,16 @@ pub async fn holdings(tx: &mut SystemTx) -> Result<Vec<Holding>, DbError> {
     )
     .load(tx.connection()?)
     .await?;
-    let holding = |row: HoldingRow| Holding {
+    let usage = |row: ProviderUsageRow| ProviderUsage {
         provider: row.provider,
         objects: u64::try_from(row.objects).unwrap_or_default(),
         bytes: u64::try_from(row.bytes).unwrap_or_default(),
         archived_bytes: u64::try_from(row.archived_bytes).unwrap_or_default(),
     };
-    Ok(rows.into_iter().map(holding).collect())
+    Ok(rows.into_iter().map(usage).collect())
 }
 
-/// Forgets a blob whose bytes are gone.
+/// Deletes the row of a blob whose object has been deleted.
 pub async fn delete(tx: &mut SystemTx, tenant: TenantId, id: BlobId) -> Result<(), DbError> {
     statement("delete blob", "DELETE FROM blobs WHERE tenant_id = {} AND id = {}")
         .bind::<SqlUuid, _>(tenant.as_uuid())
@@ -451,8 +451,8 @@ pub async fn delete(tx: &mut SystemTx, tenant: TenantId, id: BlobId) -> Result<(
         .map(|_| ())
 }
 
-/// Blobs of one tenant, whatever refers to them; for one whose rows are being erased.
-pub async fn list_of_tenant(
+/// Returns blobs of one tenant, whether referenced or not. For tenants that are being erased.
+pub async fn list_for_tenant(
     tx: &mut SystemTx,
     tenant: TenantId,
     limit: i64,
@@ -465,23 +465,23 @@ pub async fn list_of_tenant(
         .bind::<BigInt, _>(limit)
         .load(tx.connection()?)
         .await?;
-    rows.into_iter().map(TenantRow::read).collect()
+    rows.into_iter().map(TenantRow::into_blob).collect()
 }
 
 #[derive(QueryableByName)]
-struct GoneRow {
+struct DeletedRow {
     #[diesel(sql_type = BigInt)]
     objects: i64,
     #[diesel(sql_type = BigInt)]
     bytes: i64,
 }
 
-/// Forgets blobs whose bytes are gone; answers how many there were, and of how many bytes.
+/// Deletes the rows of blobs whose objects have been deleted. Returns their number and total size in bytes.
 pub async fn delete_all(tx: &mut SystemTx, tenant: TenantId, ids: &[BlobId]) -> Result<(i64, i64), DbError> {
-    let row: GoneRow = statement(
+    let row: DeletedRow = statement(
         "delete blobs",
-        "WITH gone AS (DELETE FROM blobs WHERE tenant_id = {} AND id = ANY ({}) RETURNING size_bytes)
-         SELECT count(*) AS objects, coalesce(sum(size_bytes), 0)::bigint AS bytes FROM gone",
+        "WITH deleted AS (DELETE FROM blobs WHERE tenant_id = {} AND id = ANY ({}) RETURNING size_bytes)
+         SELECT count(*) AS objects, coalesce(sum(size_bytes), 0)::bigint AS bytes FROM deleted",
     )
     .bind::<SqlUuid, _>(tenant.as_uuid())
     .bind::<Array<SqlUuid>, _>(ids.iter().map(|id| id.as_uuid()).collect::<Vec<_>>())

@@ -1,5 +1,5 @@
-//! The commit of finished uploads, and the read before them: each one call of a function in the database, because their
-//! round trips were most of what a small file cost.
+//! The commit of finished uploads, and the read that precedes an upload. Each is one call of a database
+//! function, because round trips dominated the cost of small files.
 
 use diesel::{
     QueryableByName,
@@ -18,7 +18,7 @@ use super::{
     audit_entries::AuditEntry,
     blobs::Blob,
     events::EventKind,
-    idempotency_keys::{Method, StoredAnswer},
+    idempotency_keys::{Method, StoredResponse},
     quotas::{self, QuotaRow},
     statement::statement,
     uploads::UploadLease,
@@ -29,72 +29,71 @@ use crate::domain::{
     event_position::EventPosition,
     file::{EntityRef, File, FileState, LegalHold, Visibility},
     ids::{RequestId, TenantId},
-    imported::Imported,
+    import_origin::ImportOrigin,
     quota::{Quota, QuotaFigures},
 };
 
 const OPERATION: &str = "commit uploads";
 
-/// A finished upload, ready to become a file.
+/// A finished upload that is ready to be committed as a file or a version.
 #[derive(Debug)]
-pub struct Finished<'a, A> {
-    /// The file; its times are set by the commit. Of a file that gets a version only the id and the content count.
+pub struct FinishedUpload<'a, A> {
+    /// The file. The commit sets its times. For a new version of an existing file only the id and the content
+    /// are used.
     pub file: &'a File,
-    /// Whether it is a further version of a file that there is, and not a file of its own.
+    /// Whether it is a new version of an existing file, not a new file.
     pub is_version: bool,
-    /// Whether the uploader may change files of others.
+    /// Whether the uploader may change files that other users own.
     pub may_write_all: bool,
-    /// What is new in this version.
+    /// The description of the change in this version.
     pub change_description: &'a str,
-    /// After how many days it is deleted by schedule.
+    /// The number of days after which the file is deleted automatically.
     pub retention_days: Option<i32>,
-    /// Principals that may read it besides its owner and its audience.
+    /// Principals that may read the file in addition to its owner and its audience.
     pub readers: &'a [String],
-    /// Where it comes from, if it is imported.
-    pub imported: Option<&'a Imported>,
-    /// The stored object.
+    /// The origin of the file, if it is imported.
+    pub import_origin: Option<&'a ImportOrigin>,
     pub blob: &'a Blob,
     /// The audit entry of the upload.
     pub audit: &'a AuditEntry,
-    /// The reservation that it settles, if it has one.
+    /// The lease of the upload's reservation, if it has one. The commit converts the reservation into usage.
     pub lease: Option<UploadLease>,
-    /// The request id, and what it stands for.
+    /// The request id and the digest of the request's payload.
     pub request: Option<(RequestId, Digest)>,
-    /// The answer but for what only the commit knows. It is stored under the request id as a [`StoredUpload`].
-    pub answer: A,
+    /// The response, without the parts that the commit adds. Stored under the request id as a
+    /// [`StoredUploadResponse`].
+    pub response: A,
 }
 
-/// What the commit knows of a file.
+/// The values that the commit assigns to a file.
 #[derive(Debug, Clone, Copy, Deserialize)]
 pub struct CommitTimes {
-    /// When it was created.
     pub create_time: Timestamp,
-    /// When its retention ends.
+    /// When the file is deleted automatically.
     pub deletion_time: Option<Timestamp>,
-    /// Where its event stands.
+    /// The position of the file's event.
     #[serde(rename = "event_position")]
     pub event: EventPosition,
 }
 
-/// An answer as it is stored under a request id.
+/// The response to an upload, as stored under a request id.
 #[derive(Debug, Deserialize)]
-pub struct StoredUpload<A> {
-    /// What was known before the commit.
-    pub answer: A,
-    /// The tenant's quota after it.
+pub struct StoredUploadResponse<A> {
+    /// The part that was known before the commit.
+    pub response: A,
+    /// The tenant's quota after the commit.
     pub quota: QuotaFigures,
-    /// The file's times.
     #[serde(flatten)]
     pub times: CommitTimes,
-    /// What is known of the file that got a version.
+    /// The record of the file, if the upload was a new version of it.
     #[serde(default)]
-    pub facts: Option<Box<FileFacts>>,
+    pub file_record: Option<Box<FileRecord>>,
 }
 
-/// The record of a file that got a version, as it stood at that commit.
+/// The record of a file that got a new version, at the time of that commit.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-#[allow(missing_docs, reason = "the fields are those of the File of their names")]
-pub struct FileFacts {
+#[allow(missing_docs, reason = "the fields are those of the same names in `File`")]
+pub struct FileRecord {
     pub version: i32,
     pub revision: i64,
     pub owner_id: String,
@@ -117,8 +116,8 @@ pub struct FileFacts {
     pub attachments: Vec<EntityRef>,
 }
 
-impl FileFacts {
-    /// The file with the content and the times of its new version.
+impl FileRecord {
+    /// Returns the given file with this record. `file` provides the content of the new version.
     pub fn apply(self, file: File) -> File {
         File {
             version: self.version,
@@ -131,7 +130,7 @@ impl FileFacts {
             title: self.title,
             description: self.description,
             metadata: self.metadata,
-            // The column's CHECK knows the same numbers.
+            // The column's CHECK allows the same numbers.
             visibility: Visibility::from_number(self.visibility).unwrap_or(Visibility::Owner),
             create_time: self.create_time,
             expire_time: self.expire_time,
@@ -145,40 +144,40 @@ impl FileFacts {
     }
 }
 
-/// What became of one upload.
+/// The outcome of one upload of a batch.
 #[derive(Debug)]
-pub enum Verdict {
-    /// It is a file now, or the version of one.
-    Committed(CommitTimes, Option<Box<FileFacts>>),
-    /// Its request id was answered before.
-    Answered(StoredAnswer),
-    /// Someone else is working on its request id.
+pub enum UploadCommitOutcome {
+    /// It was committed as a file or a version. The record is present for versions.
+    Committed(CommitTimes, Option<Box<FileRecord>>),
+    /// Its request id already has a response.
+    Replayed(StoredResponse),
+    /// Another request with its request id is in progress.
     InProgress,
-    /// Its lease was lost: somebody gave the upload up.
+    /// Its lease was lost, because the upload was abandoned or taken over.
     Fenced,
-    /// The file that it was a version for is gone.
-    FileGone,
-    /// The file that it was a version for is in this state now, which takes none.
+    /// The file that it is a version of does not exist.
+    FileNotFound,
+    /// The file that it is a version of is in a state that does not accept versions.
     FileState(FileState),
-    /// The uploader may not change the file any more that it was a version for.
+    /// The uploader may no longer change the file that it is a version of.
     NotAllowed,
-    /// The file that it was a version for is in a category now that takes other types.
-    Recategorized,
+    /// The file that it is a version of has moved to a category that allows other types.
+    CategoryChanged,
 }
 
-/// What became of a batch.
+/// The outcome of a batch.
 #[derive(Debug)]
-pub struct CommitOutcome {
-    /// The transaction, to ask about it when the answer of COMMIT is lost.
+pub struct BatchOutcome {
+    /// The transaction, to query its status if the response to COMMIT is lost.
     pub transaction: TransactionId,
-    /// One verdict an upload, in order, and the quota after them; `None` when the sum does not fit into the quota: then
-    /// roll back.
-    pub verdicts: Option<(Vec<Verdict>, QuotaFigures)>,
+    /// The outcomes in the order of the uploads, and the quota after the batch. `None` if the batch does not
+    /// fit into the quota; the transaction must then be rolled back.
+    pub outcomes: Option<(Vec<UploadCommitOutcome>, QuotaFigures)>,
 }
 
 /// The columns of `app.finished_upload`.
 #[derive(Serialize)]
-struct FinishedRow<'a, A> {
+struct FinishedUploadRow<'a, A> {
     file_id: Uuid,
     owner_id: &'a str,
     file_create_time: Option<Timestamp>,
@@ -225,19 +224,19 @@ struct FinishedRow<'a, A> {
     request_id: Option<Uuid>,
     method: i16,
     payload_sha256: Option<String>,
-    answer: &'a A,
+    response: &'a A,
 }
 
-impl<'a, A> From<&'a Finished<'a, A>> for FinishedRow<'a, A> {
-    fn from(finished: &'a Finished<'a, A>) -> Self {
-        let Finished { file, blob, audit, lease, request, .. } = finished;
+impl<'a, A> From<&'a FinishedUpload<'a, A>> for FinishedUploadRow<'a, A> {
+    fn from(finished: &'a FinishedUpload<'a, A>) -> Self {
+        let FinishedUpload { file, blob, audit, lease, request, .. } = finished;
         Self {
             file_id: file.id.as_uuid(),
             owner_id: &file.owner_id,
-            file_create_time: finished.imported.and_then(|imported| imported.create_time),
-            import_source: finished.imported.map(|imported| imported.source.as_str()),
-            import_sha256: finished.imported.map(|imported| bytea(&imported.source_sha256)),
-            import_legacy_id: finished.imported.map(|imported| imported.legacy_id.as_str()),
+            file_create_time: finished.import_origin.and_then(|import_origin| import_origin.create_time),
+            import_source: finished.import_origin.map(|import_origin| import_origin.source.as_str()),
+            import_sha256: finished.import_origin.map(|import_origin| bytea(&import_origin.source_sha256)),
+            import_legacy_id: finished.import_origin.map(|import_origin| import_origin.legacy_id.as_str()),
             created_by: &file.created_by,
             name: &file.name,
             category: &file.category,
@@ -282,12 +281,12 @@ impl<'a, A> From<&'a Finished<'a, A>> for FinishedRow<'a, A> {
             request_id: request.map(|(id, _)| id.as_uuid()),
             method: Method::UploadFile.number(),
             payload_sha256: request.map(|(_, payload)| bytea(&payload)),
-            answer: &finished.answer,
+            response: &finished.response,
         }
     }
 }
 
-/// How PostgreSQL reads bytes in a text.
+/// Formats bytes in PostgreSQL's hex input format.
 fn bytea(hexadecimal: &impl std::fmt::Display) -> String {
     format!("\\x{hexadecimal}")
 }
@@ -299,7 +298,7 @@ struct OutcomeRow {
     #[diesel(sql_type = Bool)]
     fits: bool,
     #[diesel(sql_type = Array<SmallInt>)]
-    verdicts: Vec<i16>,
+    outcomes: Vec<i16>,
     #[diesel(sql_type = Timestamptz)]
     create_time: Timestamp,
     #[diesel(sql_type = Nullable<Array<Nullable<Timestamptz>>>)]
@@ -307,101 +306,107 @@ struct OutcomeRow {
     #[diesel(sql_type = Nullable<Jsonb>)]
     figures: Option<Value>,
     #[diesel(sql_type = Nullable<Jsonb>)]
-    answered: Option<Value>,
+    replayed: Option<Value>,
     #[diesel(sql_type = Nullable<Jsonb>)]
-    facts: Option<Value>,
+    file_records: Option<Value>,
     #[diesel(sql_type = Nullable<Jsonb>)]
     event_positions: Option<Value>,
 }
 
 #[derive(Deserialize)]
-struct AnsweredBefore {
+struct ReplayRow {
     method: i16,
     payload_sha256: Digest,
-    answer: Value,
+    response: Value,
 }
 
-/// Writes finished uploads, all rows of all of them. The transaction must then be committed, or rolled back when they do
-/// not fit.
+/// Writes all rows of a batch of finished uploads. The transaction must then be committed, or rolled back if
+/// the batch does not fit into the quota.
 pub async fn commit_uploads<A: Serialize>(
     tx: &mut TenantTx,
-    uploads: &[Finished<'_, A>],
-    answer_hours: u32,
-) -> Result<CommitOutcome, DbError> {
-    let rows: Vec<FinishedRow<'_, A>> = uploads.iter().map(FinishedRow::from).collect();
+    uploads: &[FinishedUpload<'_, A>],
+    idempotency_hours: u32,
+) -> Result<BatchOutcome, DbError> {
+    let rows: Vec<FinishedUploadRow<'_, A>> = uploads.iter().map(FinishedUploadRow::from).collect();
     let items =
         serde_json::to_string(&rows).map_err(|error| DbError::new(DbErrorKind::Other, OPERATION, error))?;
     let row: OutcomeRow = statement(OPERATION, "SELECT * FROM app.commit_uploads({}::text::jsonb, {})")
         .bind::<Text, _>(items)
-        .bind::<Integer, _>(i32::try_from(answer_hours).unwrap_or(i32::MAX))
+        .bind::<Integer, _>(i32::try_from(idempotency_hours).unwrap_or(i32::MAX))
         .one(tx.connection()?)
         .await?;
     let transaction = TransactionId(row.transaction_id.clone());
     if !row.fits {
-        return Ok(CommitOutcome { transaction, verdicts: None });
+        return Ok(BatchOutcome { transaction, outcomes: None });
     }
     let quota = row.figures.clone().and_then(|figures| serde_json::from_value(figures).ok());
     let quota = quota.ok_or_else(|| DbError::corrupt(OPERATION, "quota"))?;
-    let verdicts: Vec<Verdict> = uploads
+    let outcomes: Vec<UploadCommitOutcome> = uploads
         .iter()
         .enumerate()
-        .map(|(place, upload)| row.verdict(place, upload))
+        .map(|(index, upload)| row.outcome(index, upload))
         .collect::<Result<_, _>>()?;
-    for verdict in &verdicts {
-        if let Verdict::Committed(times, _) = verdict {
+    for outcome in &outcomes {
+        if let UploadCommitOutcome::Committed(times, _) = outcome {
             tx.note_event(times.event);
         }
     }
-    Ok(CommitOutcome { transaction, verdicts: Some((verdicts, quota)) })
+    Ok(BatchOutcome { transaction, outcomes: Some((outcomes, quota)) })
 }
 
 impl OutcomeRow {
-    fn verdict<A>(&self, place: usize, upload: &Finished<'_, A>) -> Result<Verdict, DbError> {
+    fn outcome<A>(
+        &self,
+        index: usize,
+        upload: &FinishedUpload<'_, A>,
+    ) -> Result<UploadCommitOutcome, DbError> {
         let request = upload.request.map(|(id, _)| id);
-        match self.verdicts.get(place) {
+        match self.outcomes.get(index) {
             Some(1) => {
-                let deletion_time = self.deletion_times.as_ref().and_then(|times| *times.get(place)?);
+                let deletion_time = self.deletion_times.as_ref().and_then(|times| *times.get(index)?);
                 let event = self.event(upload.blob)?;
                 let times = CommitTimes { create_time: self.create_time, deletion_time, event };
-                let facts = if upload.is_version { Some(Box::new(self.facts(upload.blob)?)) } else { None };
-                Ok(Verdict::Committed(times, facts))
+                let file_record =
+                    if upload.is_version { Some(Box::new(self.file_record(upload.blob)?)) } else { None };
+                Ok(UploadCommitOutcome::Committed(times, file_record))
             }
-            Some(2) => self.answered_before(request).map(Verdict::Answered),
-            Some(3) => Ok(Verdict::InProgress),
-            Some(4) => Ok(Verdict::Fenced),
-            Some(5) => Ok(Verdict::FileGone),
-            Some(6) => Ok(Verdict::FileState(FileState::Deleted)),
-            Some(7) => Ok(Verdict::FileState(FileState::Archived)),
-            Some(8) => Ok(Verdict::NotAllowed),
-            Some(9) => Ok(Verdict::Recategorized),
-            _ => Err(DbError::corrupt(OPERATION, "verdict")),
+            Some(2) => self.replayed_response(request).map(UploadCommitOutcome::Replayed),
+            Some(3) => Ok(UploadCommitOutcome::InProgress),
+            Some(4) => Ok(UploadCommitOutcome::Fenced),
+            Some(5) => Ok(UploadCommitOutcome::FileNotFound),
+            Some(6) => Ok(UploadCommitOutcome::FileState(FileState::Deleted)),
+            Some(7) => Ok(UploadCommitOutcome::FileState(FileState::Archived)),
+            Some(8) => Ok(UploadCommitOutcome::NotAllowed),
+            Some(9) => Ok(UploadCommitOutcome::CategoryChanged),
+            _ => Err(DbError::corrupt(OPERATION, "outcome")),
         }
     }
 
-    fn facts(&self, blob: &Blob) -> Result<FileFacts, DbError> {
-        let facts = self.facts.as_ref().and_then(|facts| facts.get(blob.id.as_uuid().to_string()));
-        facts
-            .and_then(|facts| FileFacts::deserialize(facts).ok())
-            .ok_or_else(|| DbError::corrupt(OPERATION, "facts of a file"))
+    fn file_record(&self, blob: &Blob) -> Result<FileRecord, DbError> {
+        let record =
+            self.file_records.as_ref().and_then(|records| records.get(blob.id.as_uuid().to_string()));
+        record
+            .and_then(|record| FileRecord::deserialize(record).ok())
+            .ok_or_else(|| DbError::corrupt(OPERATION, "file record"))
     }
 
     fn event(&self, blob: &Blob) -> Result<EventPosition, DbError> {
         let position = self
             .event_positions
             .as_ref()
-            .and_then(|of| of.get(blob.id.as_uuid().to_string())?.as_str()?.parse().ok());
+            .and_then(|positions| positions.get(blob.id.as_uuid().to_string())?.as_str()?.parse().ok());
         position.ok_or_else(|| DbError::corrupt(OPERATION, "event position"))
     }
 
-    fn answered_before(&self, request: Option<RequestId>) -> Result<StoredAnswer, DbError> {
+    fn replayed_response(&self, request: Option<RequestId>) -> Result<StoredResponse, DbError> {
         let bad = |what: &str| DbError::corrupt(OPERATION, what);
-        let request_id = request.ok_or_else(|| bad("answer without a request id"))?;
+        let request_id = request.ok_or_else(|| bad("response without a request id"))?;
         let stored =
-            self.answered.as_ref().and_then(|answered| answered.get(request_id.as_uuid().to_string()));
-        let stored = stored.ok_or_else(|| bad("absence of an answer"))?;
-        let before = AnsweredBefore::deserialize(stored).map_err(|_| bad("answer"))?;
+            self.replayed.as_ref().and_then(|replayed| replayed.get(request_id.as_uuid().to_string()));
+        let stored = stored.ok_or_else(|| bad("missing response"))?;
+        let before = ReplayRow::deserialize(stored).map_err(|_| bad("response"))?;
         let method = Method::from_number(before.method).ok_or_else(|| bad("method"))?;
-        Ok(StoredAnswer { request_id, method, payload: before.payload_sha256, answer: before.answer })
+        Ok(StoredResponse { request_id, method, payload: before.payload_sha256, response: before.response })
     }
 }
 
@@ -414,58 +419,59 @@ struct TermsRow {
     #[diesel(sql_type = Nullable<Binary>)]
     payload_sha256: Option<Vec<u8>>,
     #[diesel(sql_type = Nullable<Jsonb>)]
-    answer: Option<Value>,
+    response: Option<Value>,
 }
 
-/// What is known about an upload before its bytes.
+/// The data needed to admit an upload before its bytes are received.
 #[derive(Debug)]
 pub struct UploadTerms {
-    /// The tenant's quota.
     pub quota: Quota,
-    /// What was answered to its request id before, if anything.
-    pub answered: Option<StoredAnswer>,
+    /// The stored response under its request id, if there is one.
+    pub response: Option<StoredResponse>,
 }
 
 impl Database {
-    /// What an upload may store, and what was answered to its request id within so many hours. One round trip, and so its
-    /// time limit is kept here: one that is set inside the statement is too late for it.
+    /// Reads the quota, and the response stored under the request id within the last `idempotency_hours`.
+    ///
+    /// It takes one round trip. The timeout is therefore enforced here: one that is set inside the statement
+    /// would take effect too late.
     pub async fn upload_terms(
         &self,
         tenant: TenantId,
         request: Option<RequestId>,
-        answer_hours: u32,
+        idempotency_hours: u32,
     ) -> Result<UploadTerms, DbError> {
         const OPERATION: &str = "read upload terms";
         let mut connection = self.tenant_pool.acquire().await?;
         let sql = format!(
-            "SELECT {}, terms.method, terms.payload_sha256, terms.answer
+            "SELECT {}, terms.method, terms.payload_sha256, terms.response
              FROM app.upload_terms({{}}, {{}}, {{}}, {{}}) AS terms, LATERAL (SELECT (terms.quota).*) AS quota",
             quotas::COLUMNS
         );
         let read = statement(OPERATION, sql)
             .bind::<SqlUuid, _>(tenant.as_uuid())
             .bind::<Nullable<SqlUuid>, _>(request.map(|id| id.as_uuid()))
-            .bind::<Integer, _>(i32::try_from(answer_hours).unwrap_or(i32::MAX))
+            .bind::<Integer, _>(i32::try_from(idempotency_hours).unwrap_or(i32::MAX))
             .bind::<Nullable<Text>, _>(self.now_override().map(|now| now.to_rfc3339()))
             .one(&mut connection);
         let row: TermsRow = match timeout(self.statement_timeout, read).await {
             Ok(row) => row?,
             Err(elapsed) => {
-                // Its answer is still to come: nobody else may use this connection.
+                // The response is still outstanding, so the connection must not return to the pool.
                 drop(Object::take(connection));
                 return Err(DbError::new(DbErrorKind::TimedOut, OPERATION, elapsed));
             }
         };
         let bad = |what: &str| DbError::corrupt(OPERATION, what);
-        let answered = match (request, row.method, row.payload_sha256, row.answer) {
-            (Some(request_id), Some(method), Some(payload), Some(answer)) => Some(StoredAnswer {
+        let response = match (request, row.method, row.payload_sha256, row.response) {
+            (Some(request_id), Some(method), Some(payload), Some(response)) => Some(StoredResponse {
                 request_id,
                 method: Method::from_number(method).ok_or_else(|| bad("method"))?,
                 payload: Digest::from_slice(&payload).map_err(|_| bad("digest"))?,
-                answer,
+                response,
             }),
             _ => None,
         };
-        Ok(UploadTerms { quota: row.quota.into(), answered })
+        Ok(UploadTerms { quota: row.quota.into(), response })
     }
 }

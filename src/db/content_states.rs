@@ -1,4 +1,5 @@
-//! Moves of all versions that stand on one blob, when its object turns out to be missing or damaged, or whole again.
+//! State changes of all versions that reference one blob, when its object is found missing, damaged, or
+//! repaired.
 
 use diesel::{
     QueryableByName,
@@ -27,14 +28,16 @@ struct MovedRow {
     version: i32,
 }
 
-/// Moves every available version on this blob to state ERROR, with its audit entry and event; answers how many. None when
-/// the blob is not where it was found damaged: it was moved to another provider meanwhile.
+/// Moves every available version that references this blob to state ERROR, with an audit entry and an event
+/// for each.
+///
+/// Returns the number of versions. Returns 0 if the blob has been moved to another object in the meantime.
 pub async fn mark_damaged(tx: &mut TenantTx, blob: &Blob, reason: StateReason) -> Result<usize, DbError> {
     let tenant = tx.tenant().as_uuid();
-    // Files before their blobs, as a purge locks them.
+    // Lock files before their blobs, in the same order as a purge.
     lock_files(blob.id, tenant).execute(tx.connection()?).await?;
-    let is_there = statement(
-        "hold blob in place",
+    let locked = statement(
+        "lock blob",
         "SELECT FROM blobs WHERE tenant_id = {} AND id = {} AND provider = {} AND storage_key = {} FOR SHARE",
     )
     .bind::<SqlUuid, _>(tenant)
@@ -43,7 +46,7 @@ pub async fn mark_damaged(tx: &mut TenantTx, blob: &Blob, reason: StateReason) -
     .bind::<Text, _>(blob.key.as_str().to_owned())
     .execute(tx.connection()?)
     .await?;
-    if is_there == 0 {
+    if locked == 0 {
         return Ok(0);
     }
     // 2: available, 5: error
@@ -52,14 +55,14 @@ pub async fn mark_damaged(tx: &mut TenantTx, blob: &Blob, reason: StateReason) -
         "WITH marked AS (
              UPDATE versions SET content_state = 5, state_reason = {}
              WHERE tenant_id = {} AND blob_id = {} AND content_state = 2 RETURNING file_id, version
-         ), touched AS (
+         ), updated AS (
              UPDATE files AS f SET revision = f.revision + 1, update_time = app.now(),
                 content_state = CASE WHEN f.version = ANY (m.versions) THEN 5 ELSE f.content_state END,
                 state_reason = CASE WHEN f.version = ANY (m.versions) THEN m.reason ELSE f.state_reason END
              FROM (SELECT file_id, array_agg(version) AS versions, {}::smallint AS reason
                    FROM marked GROUP BY file_id) AS m
              WHERE f.tenant_id = {} AND f.id = m.file_id
-         ), told AS (
+         ), recorded AS (
              INSERT INTO events (tenant_id, create_time, kind, file_id, version, actor_id, owner_id, audience, readers)
              SELECT f.tenant_id, app.now(), {}, m.file_id, m.version, {}, f.owner_id, f.audience, array(
                  SELECT reader.principal FROM file_readers AS reader
@@ -85,26 +88,28 @@ pub async fn mark_damaged(tx: &mut TenantTx, blob: &Blob, reason: StateReason) -
     Ok(moved.len())
 }
 
-/// Moves every version on this blob that was missing or damaged back to available, with its audit entry and event; answers
-/// how many. Whoever calls it has read the object and found it whole.
-pub async fn mark_whole(tx: &mut SystemTx, tenant: TenantId, blob: BlobId) -> Result<usize, DbError> {
-    statement("begin repair", "SELECT set_config('app.repair', 'on', true)")
+/// Moves every version of this blob that was marked missing or damaged back to available, with an audit entry
+/// and an event for each.
+///
+/// Returns the number of versions. The caller must have read the object and found it intact.
+pub async fn mark_repaired(tx: &mut SystemTx, tenant: TenantId, blob: BlobId) -> Result<usize, DbError> {
+    statement("enable repair", "SELECT set_config('app.repair', 'on', true)")
         .execute(tx.connection()?)
         .await?;
     lock_files(blob, tenant.as_uuid()).execute(tx.connection()?).await?;
     let moved: Vec<MovedRow> = statement(
-        "mark versions whole",
+        "mark versions repaired",
         "WITH marked AS (
              UPDATE versions SET content_state = 2, state_reason = NULL
              WHERE tenant_id = {} AND blob_id = {} AND content_state = 5 AND state_reason IS NOT NULL
              RETURNING file_id, version
-         ), touched AS (
+         ), updated AS (
              UPDATE files AS f SET revision = f.revision + 1, update_time = app.now(),
                 content_state = CASE WHEN f.version = ANY (m.versions) THEN 2 ELSE f.content_state END,
                 state_reason = CASE WHEN f.version = ANY (m.versions) THEN NULL ELSE f.state_reason END
              FROM (SELECT file_id, array_agg(version) AS versions FROM marked GROUP BY file_id) AS m
              WHERE f.tenant_id = {} AND f.id = m.file_id
-         ), told AS (
+         ), recorded AS (
              INSERT INTO events (tenant_id, create_time, kind, file_id, version, actor_id, owner_id, audience, readers)
              SELECT f.tenant_id, app.now(), {}, m.file_id, m.version, {}, f.owner_id, f.audience, array(
                  SELECT reader.principal FROM file_readers AS reader
@@ -128,7 +133,8 @@ pub async fn mark_whole(tx: &mut SystemTx, tenant: TenantId, blob: BlobId) -> Re
     Ok(moved.len())
 }
 
-/// Before any version is touched: that is the order of locks.
+/// Locks the files whose versions reference the blob. Must run before any version is updated, to keep the
+/// lock order.
 fn lock_files(blob: BlobId, tenant: Uuid) -> super::statement::Statement {
     statement(
         "lock files of blob",

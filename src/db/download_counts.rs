@@ -1,5 +1,5 @@
-//! How often files were downloaded, and when last. Beside the file's row, not in it: a download changes neither etag nor
-//! update time.
+//! Download counts and last access times of files. They have a table of their own, because a download must
+//! change neither the etag nor the update time of the file.
 
 use std::collections::HashMap;
 
@@ -16,22 +16,21 @@ use crate::domain::{
     ids::{FileId, TenantId},
 };
 
-/// What came together for one file since the last time it was written.
+/// The downloads of one file since its counts were last written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct AccessGain {
-    /// Whose file.
+pub struct DownloadDelta {
     pub tenant: TenantId,
-    /// Which.
     pub file: FileId,
-    /// How many downloads more.
+    /// The number of downloads to add.
     pub downloads: u64,
-    /// The last access among them.
+    /// The time of the last of them.
     pub last_access_time: Timestamp,
 }
 
-/// Adds what came together. The gains must be in the order of (tenant, file), which is the order of locks; what was purged
-/// meanwhile is left out.
-pub async fn add(tx: &mut SystemTx, gains: &[AccessGain]) -> Result<(), DbError> {
+/// Adds downloads to the counts. Skips files that have been purged.
+///
+/// The deltas must be sorted by (tenant, file), which is the lock order.
+pub async fn add(tx: &mut SystemTx, deltas: &[DownloadDelta]) -> Result<(), DbError> {
     statement(
         "add to download counts",
         "INSERT INTO download_counts AS c (tenant_id, file_id, download_count, last_access_time)
@@ -43,12 +42,12 @@ pub async fn add(tx: &mut SystemTx, gains: &[AccessGain]) -> Result<(), DbError>
          SET download_count = c.download_count + excluded.download_count,
              last_access_time = greatest(c.last_access_time, excluded.last_access_time)",
     )
-    .bind::<Array<SqlUuid>, _>(gains.iter().map(|gain| gain.tenant.as_uuid()).collect::<Vec<_>>())
-    .bind::<Array<SqlUuid>, _>(gains.iter().map(|gain| gain.file.as_uuid()).collect::<Vec<_>>())
+    .bind::<Array<SqlUuid>, _>(deltas.iter().map(|delta| delta.tenant.as_uuid()).collect::<Vec<_>>())
+    .bind::<Array<SqlUuid>, _>(deltas.iter().map(|delta| delta.file.as_uuid()).collect::<Vec<_>>())
     .bind::<Array<BigInt>, _>(
-        gains.iter().map(|gain| i64::try_from(gain.downloads).unwrap_or(i64::MAX)).collect::<Vec<_>>(),
+        deltas.iter().map(|delta| i64::try_from(delta.downloads).unwrap_or(i64::MAX)).collect::<Vec<_>>(),
     )
-    .bind::<Array<Timestamptz>, _>(gains.iter().map(|gain| gain.last_access_time).collect::<Vec<_>>())
+    .bind::<Array<Timestamptz>, _>(deltas.iter().map(|delta| delta.last_access_time).collect::<Vec<_>>())
     .execute(tx.connection()?)
     .await
     .map(|_| ())
@@ -64,7 +63,8 @@ struct CountRow {
     last_access_time: Timestamp,
 }
 
-/// The counts of files that the caller was shown; a file that was never downloaded has none.
+/// Returns the counts of the given files. Files without downloads have no entry. The caller has already
+/// checked that the viewer may see them.
 pub async fn list(tx: &mut TenantTx, files: &[FileId]) -> Result<HashMap<FileId, FileAccess>, DbError> {
     let rows: Vec<CountRow> = statement(
         "list download counts",
@@ -83,7 +83,7 @@ pub async fn list(tx: &mut TenantTx, files: &[FileId]) -> Result<HashMap<FileId,
     Ok(rows.into_iter().map(access).collect())
 }
 
-/// Forgets the count of a file that is being purged.
+/// Deletes the count of a file that is being purged.
 pub async fn delete(tx: &mut TenantTx, file: FileId) -> Result<(), DbError> {
     statement("delete download count", "DELETE FROM download_counts WHERE tenant_id = {} AND file_id = {}")
         .bind::<SqlUuid, _>(tx.tenant().as_uuid())

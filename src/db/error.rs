@@ -1,4 +1,4 @@
-//! What can go wrong between us and PostgreSQL: a kind for those who decide, and the source for those who read logs.
+//! Database errors: a kind that callers can match on, and the driver's error for the logs.
 
 use std::sync::Arc;
 
@@ -8,29 +8,29 @@ use diesel::result::{DatabaseErrorKind, Error as DieselError};
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{operation}: {source}")]
 pub struct DbError {
-    /// What kind.
     pub kind: DbErrorKind,
-    /// What was tried, as a bare verb phrase.
+    /// The operation that failed, as a bare verb phrase.
     pub operation: &'static str,
-    /// What the driver said.
+    /// The underlying error.
     #[source]
     pub source: Arc<dyn std::error::Error + Send + Sync>,
 }
 
-/// What kind of database error.
+/// The kind of a database error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DbErrorKind {
-    /// The server does not answer, or the connection was lost. During a commit this means: unknown.
+    /// The server is unreachable, or the connection was lost. After a COMMIT this means that its outcome is
+    /// unknown.
     Unavailable,
-    /// The statement ran into its time limit.
+    /// The statement exceeded its time limit.
     TimedOut,
-    /// Two transactions stepped on each other's feet; trying again helps.
+    /// The transaction conflicted with another one. Retrying it can succeed.
     Contended,
-    /// A constraint of this name refused the change.
+    /// The change violates the constraint with this name.
     Constraint(String),
-    /// A row does not read as it must.
+    /// A row contains an unexpected value.
     Corrupt,
-    /// Anything else: a fault of ours.
+    /// Any other error; a bug in the service.
     Other,
 }
 
@@ -43,12 +43,12 @@ impl DbError {
         Self { kind, operation, source: Arc::from(source.into()) }
     }
 
-    /// A row holds what it cannot.
+    /// Creates a `Corrupt` error for an unexpected value.
     pub(super) fn corrupt(operation: &'static str, what: impl std::fmt::Display) -> Self {
-        Self::new(DbErrorKind::Corrupt, operation, format!("unexpected {what}"))
+        Self::new(DbErrorKind::Corrupt, operation, format!("unexpected data: {what}"))
     }
 
-    /// Gives a driver's error its kind.
+    /// Converts a driver error and determines its kind.
     pub(super) fn from_driver(operation: &'static str, error: DieselError) -> Self {
         let kind = match &error {
             DieselError::DatabaseError(kind, info) => match kind {
@@ -62,7 +62,7 @@ impl DbError {
                 | DatabaseErrorKind::ExclusionViolation => {
                     DbErrorKind::Constraint(info.constraint_name().unwrap_or_default().to_owned())
                 }
-                _ => by_message(info.message()),
+                _ => kind_from_message(info.message()),
             },
             DieselError::BrokenTransactionManager => DbErrorKind::Unavailable,
             DieselError::DeserializationError(_) => DbErrorKind::Corrupt,
@@ -72,9 +72,9 @@ impl DbError {
     }
 }
 
-/// The driver passes some errors on as text alone.
-fn by_message(message: &str) -> DbErrorKind {
-    const AWAY: [&str; 9] = [
+/// Determines the kind from the message, because the driver reports some errors only as text.
+fn kind_from_message(message: &str) -> DbErrorKind {
+    const UNAVAILABLE: [&str; 9] = [
         "connection closed",
         "error communicating with the server",
         "terminating connection",
@@ -86,7 +86,7 @@ fn by_message(message: &str) -> DbErrorKind {
         "remaining connection slots",
     ];
     let message = message.to_lowercase();
-    if AWAY.iter().any(|sign| message.contains(sign)) {
+    if UNAVAILABLE.iter().any(|text| message.contains(text)) {
         DbErrorKind::Unavailable
     } else if message.contains("statement timeout") {
         DbErrorKind::TimedOut

@@ -1,6 +1,6 @@
-//! Tells whoever follows a tenant's events in this process that one was committed here. A hint and no more: events of other
-//! replicas, and those whose COMMIT was never answered, are found by polling. There is no NOTIFY: in the transactions of
-//! requests it would serialise the commits of the whole cluster.
+//! In-process notifications that an event of a tenant was committed. They are only hints: readers find events
+//! of other replicas, and events whose COMMIT got no response, by polling. NOTIFY is not used, because in
+//! request transactions it would serialize the commits of the whole cluster.
 
 use std::{
     collections::HashMap,
@@ -11,25 +11,25 @@ use tokio::sync::Notify;
 
 use crate::domain::ids::TenantId;
 
-/// Who listens. Cheap to clone.
+/// The listeners per tenant. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct EventHints(Arc<Mutex<HashMap<TenantId, Weak<Notify>>>>);
 
 impl EventHints {
-    /// What wakes whoever follows this tenant; for as long as it is held.
+    /// Returns a `Notify` that is notified of each commit of this tenant's events, for as long as it is held.
     pub fn listen(&self, tenant: TenantId) -> Arc<Notify> {
         let mut listeners = self.listeners();
         if let Some(listener) = listeners.get(&tenant).and_then(Weak::upgrade) {
             return listener;
         }
-        // Those that nobody holds any more make room.
+        // Remove listeners that have been dropped.
         listeners.retain(|_, listener| listener.strong_count() > 0);
         let listener = Arc::new(Notify::new());
         listeners.insert(tenant, Arc::downgrade(&listener));
         listener
     }
 
-    /// An event of this tenant was committed.
+    /// Notifies listeners that an event of this tenant was committed.
     pub(super) fn raise(&self, tenant: TenantId) {
         if let Some(listener) = self.listeners().get(&tenant).and_then(Weak::upgrade) {
             listener.notify_one();

@@ -1,5 +1,5 @@
-//! Reads the outbox in order, and never beyond what is safe: below the snapshot's xmin every transaction has ended, so that
-//! no later commit can write an event behind a reader's back.
+//! Reads events in order, up to the xmin of the current snapshot. All transactions below xmin have ended, so
+//! no later commit can add an event before a position that a reader has passed.
 
 use diesel::{
     QueryableByName,
@@ -14,75 +14,69 @@ use super::{
 };
 use crate::domain::{clock::Timestamp, event_position::EventPosition, ids::FileId};
 
-/// An event that was read.
+/// A stored event.
 #[derive(Debug, Clone)]
 pub struct StoredEvent {
-    /// Where it stands.
     pub position: EventPosition,
-    /// What happened.
     pub kind: EventKind,
-    /// To which file.
     pub file: FileId,
-    /// At which version.
     pub version: i32,
-    /// By whom.
     pub actor_id: String,
-    /// When its transaction began.
+    /// The start time of its transaction.
     pub create_time: Timestamp,
 }
 
-/// How far a reader may go at one moment.
+/// The readable range of the event stream in one database snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Safe {
-    /// Everything before is there to be read.
+pub struct StreamSnapshot {
+    /// The upper bound. All events before it are committed and readable.
     pub position: EventPosition,
-    /// The time of that moment.
+    /// The time of the snapshot.
     pub time: Timestamp,
-    /// The history that positions belong to; another one after the database was restored or has failed over.
+    /// The database history that positions belong to. It changes when the database is restored or fails over.
     pub incarnation: String,
-    /// What is older may have been dropped.
+    /// The lower bound. Older events may have been dropped.
     pub horizon: Timestamp,
 }
 
-/// By how much the time of an event may lie before that of one in front of it: a transaction is numbered when it first writes,
-/// and timed when it begins. None lasts nearly as long.
-const DISORDER: chrono::Duration = chrono::Duration::hours(1);
+/// The maximum by which an event can be older than one with a lower position. A transaction gets its id at
+/// its first write, but its time when it begins. No transaction lasts nearly this long.
+const EVENT_SKEW_MAX: chrono::Duration = chrono::Duration::hours(1);
 
-impl Safe {
-    /// Whether everything is still there behind a place that was reached at this time in that history, where events are kept
-    /// for so long.
-    pub fn has_all_behind(&self, time: Timestamp, incarnation: &str, kept: chrono::Duration) -> bool {
-        incarnation == self.incarnation && self.keeps_all_behind(time, kept)
+impl StreamSnapshot {
+    /// Returns whether all events after a position are retained, if a reader reached it at `time` in the
+    /// history `incarnation`.
+    pub fn retains_all_after(&self, time: Timestamp, incarnation: &str, retention: chrono::Duration) -> bool {
+        incarnation == self.incarnation && self.retains_time(time, retention)
     }
 
-    /// The same, in whichever history.
-    pub fn keeps_all_behind(&self, time: Timestamp, kept: chrono::Duration) -> bool {
-        let begins = self.horizon.max(self.time.checked_sub_signed(kept).unwrap_or(Timestamp::MIN_UTC));
-        let oldest = time.checked_sub_signed(DISORDER);
-        oldest.is_some_and(|oldest| oldest >= begins)
+    /// Returns whether all events since `time` are retained, in any history.
+    pub fn retains_time(&self, time: Timestamp, retention: chrono::Duration) -> bool {
+        let start = self.horizon.max(self.time.checked_sub_signed(retention).unwrap_or(Timestamp::MIN_UTC));
+        let oldest = time.checked_sub_signed(EVENT_SKEW_MAX);
+        oldest.is_some_and(|oldest| oldest >= start)
     }
 }
 
-/// Events in order, and how far one could have gone.
+/// Events in order, and the snapshot that they were read in.
 #[derive(Debug)]
-pub struct Batch {
-    /// Those that the viewer could see when they happened.
+pub struct EventBatch {
+    /// The events that were visible to the viewer when they occurred.
     pub events: Vec<StoredEvent>,
-    /// The moment that they were read in.
-    pub safe: Safe,
+    pub snapshot: StreamSnapshot,
 }
 
-/// Which events to read.
+/// A filter for events.
 #[derive(Debug, Clone, Default)]
-pub struct Selection {
-    /// Of these kinds, by their numbers, which a newer release may have more of; empty means all.
+pub struct EventFilter {
+    /// The numbers of the event kinds; empty means all. May contain kinds of a newer release.
     pub kinds: Vec<i16>,
-    /// Of this file.
+    /// Selects events of this file only.
     pub file: Option<FileId>,
 }
 
 #[derive(QueryableByName)]
-struct SafeRow {
+struct SnapshotRow {
     #[diesel(sql_type = Text)]
     xmin: String,
     #[diesel(sql_type = Timestamptz)]
@@ -96,7 +90,7 @@ struct SafeRow {
 #[derive(QueryableByName)]
 struct Row {
     #[diesel(embed)]
-    safe: SafeRow,
+    snapshot: SnapshotRow,
     #[diesel(sql_type = Nullable<Text>)]
     xid: Option<String>,
     #[diesel(sql_type = Nullable<BigInt>)]
@@ -113,21 +107,22 @@ struct Row {
     create_time: Option<Timestamp>,
 }
 
-/// The moment, once: everything of a statement is read in the same snapshot.
-const MOMENT: &str = "WITH moment AS MATERIALIZED (
+/// Reads the snapshot once per statement.
+const SNAPSHOT: &str = "WITH moment AS MATERIALIZED (
     SELECT pg_snapshot_xmin(pg_current_snapshot()) AS xmin, app.now() AS time, app.event_incarnation() AS incarnation,
         app.event_horizon() AS horizon)";
 
-/// Reads the events behind a position that the viewer could see when they happened, the oldest first.
+/// Reads events after a position, oldest first. Returns those that were visible to the viewer when they
+/// occurred.
 pub async fn read(
     tx: &mut TenantTx,
     after: EventPosition,
-    selection: &Selection,
+    filter: &EventFilter,
     limit: i64,
-) -> Result<Batch, DbError> {
+) -> Result<EventBatch, DbError> {
     const OPERATION: &str = "read events";
     let sql = format!(
-        "{MOMENT}
+        "{SNAPSHOT}
          SELECT m.xmin::text AS xmin, m.time, m.incarnation, m.horizon, e.xid::text AS xid, e.n, e.kind, e.file_id,
             e.version, e.actor_id, e.create_time
          FROM moment AS m LEFT JOIN LATERAL (
@@ -137,8 +132,8 @@ pub async fn read(
             ORDER BY e.xid, e.n LIMIT {{}}) AS e ON true
          ORDER BY e.xid, e.n"
     );
-    let kinds = selection.kinds.clone();
-    let file = selection.file.map(FileId::as_uuid);
+    let kinds = filter.kinds.clone();
+    let file = filter.file.map(FileId::as_uuid);
     let rows: Vec<Row> = statement(OPERATION, sql)
         .bind::<SqlUuid, _>(tx.tenant().as_uuid())
         .bind::<Text, _>(after.xid.to_string())
@@ -150,17 +145,17 @@ pub async fn read(
         .bind::<BigInt, _>(limit)
         .load(tx.connection()?)
         .await?;
-    let first = rows.first().ok_or_else(|| DbError::corrupt(OPERATION, "absence of a moment"))?;
-    let safe = first.safe.read(OPERATION)?;
+    let first = rows.first().ok_or_else(|| DbError::corrupt(OPERATION, "missing snapshot"))?;
+    let snapshot = first.snapshot.read(OPERATION)?;
     let events = rows.iter().filter_map(|row| row.event(OPERATION).transpose());
-    Ok(Batch { events: events.collect::<Result<_, _>>()?, safe })
+    Ok(EventBatch { events: events.collect::<Result<_, _>>()?, snapshot })
 }
 
-/// How far one may read, and where the newest event below stands.
-pub async fn newest(tx: &mut TenantTx) -> Result<(Safe, Option<EventPosition>), DbError> {
+/// Returns the current snapshot, and the position of the newest event in it.
+pub async fn get_newest(tx: &mut TenantTx) -> Result<(StreamSnapshot, Option<EventPosition>), DbError> {
     const OPERATION: &str = "find newest event";
     let sql = format!(
-        "{MOMENT}
+        "{SNAPSHOT}
          SELECT m.xmin::text AS xmin, m.time, m.incarnation, m.horizon, e.xid::text AS xid, e.n, NULL::smallint AS kind,
             NULL::uuid AS file_id, NULL::integer AS version, NULL::text AS actor_id, NULL::timestamptz AS create_time
          FROM moment AS m LEFT JOIN LATERAL (
@@ -169,44 +164,50 @@ pub async fn newest(tx: &mut TenantTx) -> Result<(Safe, Option<EventPosition>), 
     );
     let row: Row =
         statement(OPERATION, sql).bind::<SqlUuid, _>(tx.tenant().as_uuid()).one(tx.connection()?).await?;
-    Ok((row.safe.read(OPERATION)?, row.position(OPERATION)?))
+    Ok((row.snapshot.read(OPERATION)?, row.position(OPERATION)?))
 }
 
 #[derive(QueryableByName)]
-struct PlaceRow {
+struct PositionRow {
     #[diesel(sql_type = Text)]
     xid: String,
     #[diesel(sql_type = BigInt)]
     n: i64,
 }
 
-/// Where a reader goes on who had reached this time in another history: in front of the first event that is not older, less
-/// the disorder of their times. Some events are read again, and none is left out that was kept.
-pub async fn place_at(tx: &mut TenantTx, time: Timestamp, safe: &Safe) -> Result<EventPosition, DbError> {
+/// Returns the position from which to continue after a reader has reached `time` in another history.
+///
+/// It is the position before the first event that is not older than `time` minus the maximum skew. The reader
+/// may see some events twice, but misses no retained event.
+pub async fn find_position_at(
+    tx: &mut TenantTx,
+    time: Timestamp,
+    snapshot: &StreamSnapshot,
+) -> Result<EventPosition, DbError> {
     const OPERATION: &str = "find event by time";
-    let row: Option<PlaceRow> = statement(
+    let row: Option<PositionRow> = statement(
         OPERATION,
         "SELECT xid::text AS xid, n FROM events WHERE tenant_id = {} AND create_time >= {} AND xid < {}::xid8
          ORDER BY events.xid, n LIMIT 1",
     )
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-    .bind::<Timestamptz, _>(time.checked_sub_signed(DISORDER).unwrap_or(Timestamp::MIN_UTC))
-    .bind::<Text, _>(safe.position.xid.to_string())
+    .bind::<Timestamptz, _>(time.checked_sub_signed(EVENT_SKEW_MAX).unwrap_or(Timestamp::MIN_UTC))
+    .bind::<Text, _>(snapshot.position.xid.to_string())
     .first(tx.connection()?)
     .await?;
-    let Some(row) = row else { return Ok(safe.position) };
+    let Some(row) = row else { return Ok(snapshot.position) };
     let first = position(OPERATION, &row.xid, row.n)?;
-    // Numbers begin at 1.
+    // The numbers of events start at 1.
     Ok(EventPosition { n: first.n.saturating_sub(1), ..first })
 }
 
-impl SafeRow {
-    fn read(&self, operation: &'static str) -> Result<Safe, DbError> {
-        Ok(Safe {
+impl SnapshotRow {
+    fn read(&self, operation: &'static str) -> Result<StreamSnapshot, DbError> {
+        Ok(StreamSnapshot {
             position: position(operation, &self.xmin, 0)?,
             time: self.time,
             incarnation: self.incarnation.clone(),
-            // Without any partition nothing was ever dropped.
+            // Without partitions, nothing has been dropped yet.
             horizon: self.horizon.unwrap_or(Timestamp::MIN_UTC),
         })
     }
@@ -222,7 +223,7 @@ impl Row {
         let bad = |what| DbError::corrupt(operation, what);
         Ok(Some(StoredEvent {
             position,
-            kind: self.kind.map(EventKind::of_row).ok_or_else(|| bad("kind"))?,
+            kind: self.kind.map(EventKind::from_stored).ok_or_else(|| bad("kind"))?,
             file: self.file_id.map(FileId::from_uuid).ok_or_else(|| bad("file"))?,
             version: self.version.ok_or_else(|| bad("version"))?,
             actor_id: self.actor_id.clone().ok_or_else(|| bad("actor"))?,

@@ -1,7 +1,7 @@
-//! The outbox: every change of a file is a row in its transaction, at a position that no late commit can slip under.
+//! The event outbox: every change of a file inserts an event in the same transaction.
 //!
-//! A row says what happened to which file and who could see it then. It holds no name: whoever may see the file reads that
-//! from the file, and nobody else learns it here.
+//! An event states what happened to which file, and who could see the file at that time. It does not contain
+//! the file's name: readers who may see the file read it there, and others must not learn it.
 
 use diesel::{
     QueryableByName,
@@ -20,77 +20,73 @@ use crate::domain::{
 };
 
 sql_enum! {
-    /// What happened to a file.
+    /// A change of a file.
     EventKind {
         /// Its first version was committed.
         FileCreated = 1 => "file_created",
-        /// It went to the trash.
+        /// It was moved to the trash.
         FileDeleted = 2 => "file_deleted",
-        /// It came back.
+        /// It was restored from the trash.
         FileUndeleted = 3 => "file_undeleted",
-        /// It is gone for good.
+        /// It was purged.
         FilePurged = 4 => "file_purged",
-        /// Its bytes are not readable until it is unarchived.
+        /// It was archived. Its bytes are not readable until it is unarchived.
         FileArchived = 5 => "file_archived",
-        /// They are again.
+        /// It was unarchived.
         FileUnarchived = 6 => "file_unarchived",
-        /// What people wrote about it changed.
+        /// Its record was changed.
         FileUpdated = 7 => "file_updated",
-        /// A further version was committed: uploaded, or restored.
+        /// A further version was committed, by an upload or a restore.
         FileVersionCreated = 40 => "file_version_created",
-        /// A version was removed for good.
+        /// A version was deleted permanently.
         FileVersionDeleted = 41 => "file_version_deleted",
         /// A legal hold was set on it.
         FileHoldSet = 42 => "file_hold_set",
         /// Its legal hold was released.
         FileHoldReleased = 43 => "file_hold_released",
-        /// It belongs to someone else.
+        /// It was transferred to another owner.
         FileOwnerChanged = 50 => "file_owner_changed",
         /// The object of a version is missing or damaged.
         FileDamaged = 44 => "file_damaged",
-        /// The object of a version that was missing or damaged is whole again.
+        /// The object of a version that was missing or damaged is intact again.
         FileRepaired = 45 => "file_repaired",
-        /// The bytes of a direct upload are as declared.
+        /// The content of a direct upload matches its declaration.
         FileVerified = 70 => "file_verified",
-        /// The bytes of a direct upload are gone, or not as declared.
+        /// The content of a direct upload is missing or does not match its declaration.
         FileRefused = 71 => "file_refused",
     }
 }
 
 impl EventKind {
-    /// What a row says. A kind that only a newer release knows is read as an update: whoever hears of it looks at the file.
-    pub fn of_row(number: i16) -> Self {
+    /// Converts the number of a stored event. Maps unknown kinds, from a newer release, to `FileUpdated`,
+    /// because that makes readers reload the file.
+    pub fn from_stored(number: i16) -> Self {
         Self::from_number(number).unwrap_or(Self::FileUpdated)
     }
 }
 
-/// One event.
+/// An event to insert.
 #[derive(Debug, Clone)]
 pub struct Event {
-    /// What happened.
     pub kind: EventKind,
-    /// To which file.
     pub file: FileId,
-    /// At which version.
     pub version: i32,
-    /// By whom.
     pub actor_id: String,
-    /// Whose file it is.
     owner_id: String,
-    /// Who sees it by role; the wider one, where the change moved it.
+    /// The audience that sees the event by role. If the change modified it, the wider one of the two.
     audience: i16,
-    /// Who saw it by name, besides those whom the database knows as readers now.
+    /// Principals that could read the file before the change, in addition to its current readers.
     former_readers: Vec<String>,
 }
 
 impl Event {
-    /// An event about a version of a file that need not be the current one.
-    pub fn of_version(kind: EventKind, file: &File, version: i32, actor_id: &str) -> Self {
-        Self { version, ..Self::of(kind, file, actor_id) }
+    /// Creates an event about a version of a file, which need not be the current one.
+    pub fn for_version(kind: EventKind, file: &File, version: i32, actor_id: &str) -> Self {
+        Self { version, ..Self::for_file(kind, file, actor_id) }
     }
 
-    /// A file changed hands: who had it hears of it too.
-    pub fn of_transfer(owned: &OwnedFile, (from, to): (&str, &str), actor_id: &str) -> Self {
+    /// Creates an event about a transfer between two owners. The former owner sees it, too.
+    pub fn for_transfer(owned: &OwnedFile, (from, to): (&str, &str), actor_id: &str) -> Self {
         Self {
             kind: EventKind::FileOwnerChanged,
             file: owned.id,
@@ -102,8 +98,8 @@ impl Event {
         }
     }
 
-    /// An event about the current version of a file.
-    pub fn of(kind: EventKind, file: &File, actor_id: &str) -> Self {
+    /// Creates an event about the current version of a file.
+    pub fn for_file(kind: EventKind, file: &File, actor_id: &str) -> Self {
         Self {
             kind,
             file: file.id,
@@ -115,9 +111,9 @@ impl Event {
         }
     }
 
-    /// The change may have taken the file out of the sight of some: they hear of it too.
+    /// Makes the event visible also to those who could see the file before the change.
     #[must_use]
-    pub fn seen_before(mut self, before: &File) -> Self {
+    pub fn with_previous_viewers(mut self, before: &File) -> Self {
         self.audience = self.audience.max(audience(before.visibility));
         if before.owner_id != self.owner_id {
             self.former_readers.push(user_principal(&before.owner_id));
@@ -125,20 +121,20 @@ impl Event {
         self
     }
 
-    /// The change took the file from these readers.
+    /// Makes the event visible also to readers whom the change removed.
     #[must_use]
-    pub fn taken_from(mut self, readers: Vec<String>) -> Self {
+    pub fn with_removed_readers(mut self, readers: Vec<String>) -> Self {
         self.former_readers.extend(readers);
         self
     }
 }
 
-/// The column of the same name in `files`.
+/// Computes the generated column `files.audience`.
 fn audience(visibility: Visibility) -> i16 {
     visibility.number().min(Visibility::Organization.number())
 }
 
-/// The columns of an event, as [`insert`] hands them over.
+/// The columns of an event, as [`insert`] passes them to the database.
 #[derive(Serialize)]
 struct EventRow<'a> {
     kind: i16,
@@ -151,21 +147,23 @@ struct EventRow<'a> {
 }
 
 #[derive(QueryableByName)]
-struct Written {
+struct InsertedRow {
     #[diesel(sql_type = Text)]
     xid: String,
     #[diesel(sql_type = BigInt)]
     number: i64,
 }
 
-/// Writes events; the transaction knows the position of the last one afterwards. Readers that were given or taken in the same
-/// transaction are written before, as the order of a commit says.
+/// Inserts events and notes the position of the last one in the transaction.
+///
+/// Changes of a file's readers in the same transaction must be written before, because events copy the
+/// current readers.
 pub async fn insert(tx: &mut TenantTx, events: &[Event]) -> Result<(), DbError> {
     const OPERATION: &str = "insert events";
     let rows: Vec<EventRow<'_>> = events.iter().map(EventRow::from).collect();
-    let written: Vec<Written> = statement(
+    let inserted: Vec<InsertedRow> = statement(
         OPERATION,
-        "WITH written AS (
+        "WITH inserted AS (
             INSERT INTO events AS e (tenant_id, create_time, kind, file_id, version, actor_id, owner_id, audience, readers)
             SELECT {}, app.now(), n.kind, n.file_id, n.version, n.actor_id, n.owner_id, n.audience, array(
                 SELECT reader.principal FROM file_readers AS reader
@@ -174,14 +172,14 @@ pub async fn insert(tx: &mut TenantTx, events: &[Event]) -> Result<(), DbError> 
             FROM jsonb_to_recordset({}::text::jsonb) AS n (kind smallint, file_id uuid, version integer, actor_id text,
                 owner_id text, audience smallint, readers text[])
             RETURNING e.xid, e.n)
-         SELECT xid::text AS xid, n AS number FROM written ORDER BY n DESC LIMIT 1",
+         SELECT xid::text AS xid, n AS number FROM inserted ORDER BY n DESC LIMIT 1",
     )
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())
     .bind::<Text, _>(json!(rows).to_string())
     .load(tx.connection()?)
     .await?;
-    if let Some(last) = written.into_iter().next() {
+    if let Some(last) = inserted.into_iter().next() {
         tx.note_event(position(OPERATION, &last.xid, last.number)?);
     }
     Ok(())
@@ -201,7 +199,7 @@ impl<'a> From<&'a Event> for EventRow<'a> {
     }
 }
 
-/// A position from the database's two columns.
+/// Converts the two position columns of the database.
 pub(super) fn position(operation: &'static str, xid: &str, number: i64) -> Result<EventPosition, DbError> {
     let xid = xid.parse().map_err(|error| DbError::new(DbErrorKind::Corrupt, operation, error))?;
     let n = u64::try_from(number).map_err(|error| DbError::new(DbErrorKind::Corrupt, operation, error))?;

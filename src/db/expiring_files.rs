@@ -1,4 +1,5 @@
-//! Files that delete themselves: at their `expire_time`, or when their retention says so at the latest.
+//! Files that are deleted automatically: at their `expire_time` or their `deletion_time`, whichever is
+//! earlier.
 
 use diesel::{
     QueryableByName,
@@ -12,7 +13,7 @@ use crate::domain::{
     ids::{FileId, TenantId},
 };
 
-/// When a file is to be deleted.
+/// The time when a file is deleted automatically.
 const DUE_TIME: &str = "least(f.expire_time, f.deletion_time)";
 
 #[derive(QueryableByName)]
@@ -23,26 +24,27 @@ struct TenantRow {
     is_due: bool,
 }
 
-/// A tenant with files that delete themselves some time.
+/// A tenant with files that will be deleted automatically.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ExpiringTenant {
-    /// Which.
     pub tenant: TenantId,
-    /// One of them can be deleted now.
+    /// Whether one of them is due.
     pub is_due: bool,
 }
 
-/// The next tenants behind a place that have such files, in the order of their ids, at most so many. Jumps from tenant to
-/// tenant, in the order of the index that has nothing but such files. A file that must be kept is due only where it can go to a trash.
-pub async fn tenants(
+/// Returns up to `tenants_max` tenants with such files after a tenant, ordered by id.
+///
+/// Skips from tenant to tenant through the partial index `files_to_delete`. A protected file (under a legal
+/// hold or in retention) is due only if the tenant has a trash to move it to.
+pub async fn list_tenants(
     tx: &mut SystemTx,
     after: Option<TenantId>,
     tenants_max: i64,
 ) -> Result<Vec<ExpiringTenant>, DbError> {
-    let behind = |place: &str| {
+    let next_tenant = |tenant: &str| {
         format!(
             "(SELECT f.tenant_id FROM files AS f WHERE f.delete_time IS NULL AND {DUE_TIME} IS NOT NULL
-               AND f.tenant_id > {place} ORDER BY f.tenant_id, {DUE_TIME}, f.id LIMIT 1)"
+               AND f.tenant_id > {tenant} ORDER BY f.tenant_id, {DUE_TIME}, f.id LIMIT 1)"
         )
     };
     let sql = format!(
@@ -59,8 +61,8 @@ pub async fn tenants(
              ORDER BY {DUE_TIME}, f.id LIMIT 1
          ), false) AS is_due
          FROM visited AS v WHERE v.tenant_id IS NOT NULL ORDER BY v.n",
-        behind("{}"),
-        behind("visited.tenant_id"),
+        next_tenant("{}"),
+        next_tenant("visited.tenant_id"),
     );
     let rows: Vec<TenantRow> = statement("find tenants with files to delete", sql)
         .bind::<SqlUuid, _>(after.map_or_else(Uuid::nil, TenantId::as_uuid))
@@ -80,12 +82,14 @@ struct DueRow {
     id: Uuid,
 }
 
-/// A file that is to be deleted since then: also its place in the list of the tenant's.
+/// The due time and the id of a file that is due for deletion; also its position in the tenant's list.
 pub type ExpiredFile = (Timestamp, FileId);
 
-/// Files of the transaction's tenant that are due and not in the trash; longest first, behind a place. Those that must be
-/// kept are left out where nothing but a purge would come.
-pub async fn list(
+/// Returns files of the transaction's tenant that are due and not in the trash, after a position, ordered by
+/// due time.
+///
+/// Without a trash, protected files are excluded, because deleting them would purge them.
+pub async fn list_due(
     tx: &mut TenantTx,
     has_trash: bool,
     after: Option<ExpiredFile>,

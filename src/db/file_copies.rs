@@ -1,4 +1,4 @@
-//! The row of a file that is a copy of another.
+//! Copies of files.
 
 use diesel::sql_types::{Integer, SmallInt, Text, Uuid as SqlUuid};
 
@@ -12,9 +12,9 @@ use crate::domain::{
     ids::FileId,
 };
 
-/// A copy, and what of it differs from its source.
+/// A copy of a file, with the values that differ from its source.
 #[derive(Debug)]
-#[allow(missing_docs, reason = "the fields are the columns of their names")]
+#[allow(missing_docs, reason = "the fields are the columns of the same names")]
 pub struct FileCopy<'a> {
     pub source: FileId,
     pub source_version: i32,
@@ -25,18 +25,19 @@ pub struct FileCopy<'a> {
     pub visibility: Visibility,
 }
 
-/// Makes a file with what people wrote about another one, with the content of one of its versions, and with its tags. The
-/// version itself is copied after it.
+/// Inserts a file with the record of another file and the content of one of its versions.
+///
+/// The caller must then copy the version and the tags.
 pub async fn insert(tx: &mut TenantTx, copy: &FileCopy<'_>) -> Result<File, DbError> {
     let sql = format!(
         "INSERT INTO files AS f (tenant_id, id, owner_id, created_by, updated_by, name, original_name, category, title,
             description, metadata, visibility, version, content_state, scan_status, mime_type, declared_mime_type,
             media_kind, size_bytes, sha256, create_time, update_time)
-         SELECT source.tenant_id, said.id, said.owner_id, said.owner_id, said.owner_id, said.name, said.name,
-            said.category, source.title, source.description, source.metadata, said.visibility, 1, v.content_state,
+         SELECT source.tenant_id, n.id, n.owner_id, n.owner_id, n.owner_id, n.name, n.name,
+            n.category, source.title, source.description, source.metadata, n.visibility, 1, v.content_state,
             v.scan_status, v.mime_type, v.declared_mime_type, v.media_kind, v.size_bytes, v.sha256, app.now(), app.now()
          FROM (VALUES ({{}}::uuid, {{}}::text, {{}}::text, {{}}::text, {{}}::smallint))
-                AS said (id, owner_id, name, category, visibility),
+                AS n (id, owner_id, name, category, visibility),
             files AS source JOIN versions AS v ON v.tenant_id = source.tenant_id AND v.file_id = source.id
          WHERE source.tenant_id = {{}} AND source.id = {{}} AND v.version = {{}} RETURNING {COLUMNS}"
     );
@@ -51,10 +52,10 @@ pub async fn insert(tx: &mut TenantTx, copy: &FileCopy<'_>) -> Result<File, DbEr
         .bind::<Integer, _>(copy.source_version)
         .one(tx.connection()?)
         .await?;
-    row.read()
+    row.into_file()
 }
 
-/// Gives a copy the tags of its source.
+/// Copies the tags of the source.
 pub async fn insert_tags(tx: &mut TenantTx, copy: &FileCopy<'_>) -> Result<(), DbError> {
     statement(
         "copy tags",

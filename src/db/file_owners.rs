@@ -1,4 +1,4 @@
-//! Whose files are whose, and how they change hands.
+//! The files of an owner, and transfers to another owner.
 
 use diesel::{
     QueryableByName,
@@ -19,21 +19,20 @@ struct OwnedRow {
     audience: i16,
 }
 
-/// What is known of a file that changes hands.
+/// A file that is being transferred to another owner.
 #[derive(Debug, Clone, Copy)]
 pub struct OwnedFile {
-    /// Which.
     pub id: FileId,
-    /// Its current version.
+    /// The current version.
     pub version: i32,
-    /// The column of the same name.
+    /// The generated column `files.audience`.
     pub audience: i16,
 }
 
-/// Locks at most so many files of an owner, in the order of their ids, the trash too; answers what is known of them.
-pub async fn lock(tx: &mut TenantTx, owner_id: &str, limit: i64) -> Result<Vec<OwnedFile>, DbError> {
+/// Locks up to `limit` files of an owner, including those in the trash, in id order, and returns them.
+pub async fn lock_files(tx: &mut TenantTx, owner_id: &str, limit: i64) -> Result<Vec<OwnedFile>, DbError> {
     let tenant = tx.tenant().as_uuid();
-    // Any of them will do, so that each half walks the index that it has.
+    // The inner selects have no order, so that each can use the index of its half.
     let rows: Vec<OwnedRow> = statement(
         "lock files of owner",
         "SELECT id, version, audience FROM files WHERE tenant_id = {} AND owner_id = {} AND id IN (
@@ -62,8 +61,13 @@ pub async fn lock(tx: &mut TenantTx, owner_id: &str, limit: i64) -> Result<Vec<O
     Ok(rows.into_iter().map(owned).collect())
 }
 
-/// Gives files that are locked to another owner.
-pub async fn set(tx: &mut TenantTx, files: &[FileId], owner_id: &str, actor_id: &str) -> Result<(), DbError> {
+/// Sets the owner of files that the transaction has locked.
+pub async fn set_owner(
+    tx: &mut TenantTx,
+    files: &[FileId],
+    owner_id: &str,
+    actor_id: &str,
+) -> Result<(), DbError> {
     statement(
         "set owner of files",
         "UPDATE files SET owner_id = {}, update_time = app.now(), updated_by = {}, revision = revision + 1
@@ -86,8 +90,9 @@ struct OwnedSums {
     bytes: i64,
 }
 
-/// How many files an owner has, the trash too, and of how many bytes their current versions are.
-pub async fn sum(tx: &mut TenantTx, owner_id: &str) -> Result<(i64, i64), DbError> {
+/// Returns the number of files of an owner, including those in the trash, and the total bytes of their
+/// current versions.
+pub async fn sum_files(tx: &mut TenantTx, owner_id: &str) -> Result<(i64, i64), DbError> {
     let row: OwnedSums = statement(
         "sum files of owner",
         "SELECT count(*) AS count, coalesce(sum(size_bytes), 0)::bigint AS bytes FROM files

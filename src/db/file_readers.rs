@@ -1,4 +1,5 @@
-//! Who may read a file besides its owner and its audience, with the sort keys of the file beside each name.
+//! Principals that may read a file in addition to its owner and its audience. Each row repeats the sort keys
+//! of the file.
 
 use diesel::{
     QueryableByName,
@@ -8,32 +9,38 @@ use diesel::{
 use super::{DbError, TenantTx, statement::statement};
 use crate::domain::ids::FileId;
 
-/// Keeps the readers' rows in step with the trash.
+/// Updates whether the file is in the trash, in the rows of its readers.
 pub async fn set_deleted(tx: &mut TenantTx, file: FileId, is_deleted: bool) -> Result<(), DbError> {
-    statement("mark readers", "UPDATE file_readers SET is_deleted = {} WHERE tenant_id = {} AND file_id = {}")
-        .bind::<Bool, _>(is_deleted)
-        .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-        .bind::<SqlUuid, _>(file.as_uuid())
-        .execute(tx.connection()?)
-        .await
-        .map(|_| ())
+    statement(
+        "update trash flag of readers",
+        "UPDATE file_readers SET is_deleted = {} WHERE tenant_id = {} AND file_id = {}",
+    )
+    .bind::<Bool, _>(is_deleted)
+    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+    .bind::<SqlUuid, _>(file.as_uuid())
+    .execute(tx.connection()?)
+    .await
+    .map(|_| ())
 }
 
-/// Keeps the readers' rows in step with the name of their file.
+/// Updates the file's name in the rows of its readers.
 pub async fn set_name(tx: &mut TenantTx, file: FileId, name: &str) -> Result<(), DbError> {
-    statement("rename for readers", "UPDATE file_readers SET name = {} WHERE tenant_id = {} AND file_id = {}")
-        .bind::<Text, _>(name.to_owned())
-        .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-        .bind::<SqlUuid, _>(file.as_uuid())
-        .execute(tx.connection()?)
-        .await
-        .map(|_| ())
+    statement(
+        "update name of readers",
+        "UPDATE file_readers SET name = {} WHERE tenant_id = {} AND file_id = {}",
+    )
+    .bind::<Text, _>(name.to_owned())
+    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+    .bind::<SqlUuid, _>(file.as_uuid())
+    .execute(tx.connection()?)
+    .await
+    .map(|_| ())
 }
 
-/// Keeps the readers' rows in step with the size of their file.
+/// Updates the file's size in the rows of its readers.
 pub async fn set_size(tx: &mut TenantTx, file: FileId, size_bytes: u64) -> Result<(), DbError> {
     statement(
-        "resize for readers",
+        "update size of readers",
         "UPDATE file_readers SET size_bytes = {} WHERE tenant_id = {} AND file_id = {}",
     )
     .bind::<BigInt, _>(i64::try_from(size_bytes).unwrap_or(i64::MAX))
@@ -45,14 +52,14 @@ pub async fn set_size(tx: &mut TenantTx, file: FileId, size_bytes: u64) -> Resul
 }
 
 #[derive(QueryableByName)]
-struct Reader {
+struct ReaderRow {
     #[diesel(sql_type = Text)]
     principal: String,
 }
 
-/// Removes the readers of a file; answers who they were.
+/// Deletes all readers of a file and returns their principals.
 pub async fn delete(tx: &mut TenantTx, file: FileId) -> Result<Vec<String>, DbError> {
-    let readers: Vec<Reader> = statement(
+    let readers: Vec<ReaderRow> = statement(
         "delete readers",
         "DELETE FROM file_readers WHERE tenant_id = {} AND file_id = {} RETURNING principal",
     )
@@ -63,9 +70,9 @@ pub async fn delete(tx: &mut TenantTx, file: FileId) -> Result<Vec<String>, DbEr
     Ok(readers.into_iter().map(|reader| reader.principal).collect())
 }
 
-/// Who reads a file by name.
+/// Returns the principals that are readers of a file.
 pub async fn list(tx: &mut TenantTx, file: FileId) -> Result<Vec<String>, DbError> {
-    let readers: Vec<Reader> = statement(
+    let readers: Vec<ReaderRow> = statement(
         "list readers",
         "SELECT principal FROM file_readers WHERE tenant_id = {} AND file_id = {} ORDER BY principal",
     )
@@ -76,7 +83,7 @@ pub async fn list(tx: &mut TenantTx, file: FileId) -> Result<Vec<String>, DbErro
     Ok(readers.into_iter().map(|reader| reader.principal).collect())
 }
 
-/// Adds readers to a file that is not in the trash; those that it has stay as they are.
+/// Adds readers to a file that is not in the trash. Existing readers are left unchanged.
 pub async fn insert(tx: &mut TenantTx, file: FileId, principals: &[String]) -> Result<(), DbError> {
     statement(
         "insert readers",
@@ -93,7 +100,7 @@ pub async fn insert(tx: &mut TenantTx, file: FileId, principals: &[String]) -> R
     .map(|_| ())
 }
 
-/// Takes a file from some of its readers.
+/// Deletes the given readers of a file.
 pub async fn delete_some(tx: &mut TenantTx, file: FileId, principals: &[String]) -> Result<(), DbError> {
     statement(
         "delete some readers",

@@ -1,4 +1,5 @@
-//! Tags, as rows: an array column could not be searched by index under row-level security.
+//! Tags of files, one row each: under row-level security an array column could not be searched through an
+//! index.
 
 use std::collections::HashMap;
 
@@ -19,7 +20,8 @@ struct TagRow {
     tag: String,
 }
 
-/// The tags of files that the caller was shown, each list in bytewise order.
+/// Returns the tags of the given files in bytewise order. The caller has already checked that the viewer may
+/// see them.
 pub async fn list(tx: &mut TenantTx, files: &[FileId]) -> Result<HashMap<FileId, Vec<String>>, DbError> {
     let rows: Vec<TagRow> = statement(
         "list tags",
@@ -36,7 +38,7 @@ pub async fn list(tx: &mut TenantTx, files: &[FileId]) -> Result<HashMap<FileId,
     Ok(tags)
 }
 
-/// Gives a file these tags and no others.
+/// Replaces all tags of a file.
 pub async fn replace(tx: &mut TenantTx, file: FileId, tags: &[String]) -> Result<(), DbError> {
     delete(tx, file).await?;
     statement(
@@ -51,7 +53,7 @@ pub async fn replace(tx: &mut TenantTx, file: FileId, tags: &[String]) -> Result
     .map(|_| ())
 }
 
-/// Removes the tags of a file.
+/// Deletes all tags of a file.
 pub async fn delete(tx: &mut TenantTx, file: FileId) -> Result<(), DbError> {
     statement("delete tags", "DELETE FROM file_tags WHERE tenant_id = {} AND file_id = {}")
         .bind::<SqlUuid, _>(tx.tenant().as_uuid())

@@ -1,4 +1,4 @@
-//! The file row: its record, and what lists and guards need of its current version.
+//! Files: the record, and the columns of the current version that lists and access checks need.
 
 use chrono::{DateTime, Utc};
 use diesel::{
@@ -95,8 +95,8 @@ pub(super) struct FileRow {
 }
 
 impl FileRow {
-    /// The file without its tags and attachments, which stand in rows of their own.
-    pub(super) fn read(self) -> Result<File, DbError> {
+    /// Converts the row to a file without tags and attachments, which are in other tables.
+    pub(super) fn into_file(self) -> Result<File, DbError> {
         let bad = |what: &str| DbError::corrupt("read file", what);
         let serde_json::Value::Object(metadata) = self.metadata else { return Err(bad("metadata")) };
         Ok(File {
@@ -141,9 +141,9 @@ impl FileRow {
     }
 }
 
-/// A file as this viewer may see it, and whether it was granted to the viewer by name.
+/// A file that is visible to the viewer.
 #[derive(Debug, Clone)]
-pub struct SeenFile {
+pub struct VisibleFile {
     /// The file, without tags and attachments.
     pub file: File,
     /// Whether one of the viewer's principals is among its readers.
@@ -151,21 +151,22 @@ pub struct SeenFile {
 }
 
 #[derive(QueryableByName)]
-struct SeenRow {
+struct VisibleRow {
     #[diesel(embed)]
     file: FileRow,
     #[diesel(sql_type = Bool)]
     is_granted: bool,
 }
 
-impl SeenRow {
-    fn read(self) -> Result<SeenFile, DbError> {
-        Ok(SeenFile { file: self.file.read()?, is_granted: self.is_granted })
+impl VisibleRow {
+    fn into_file(self) -> Result<VisibleFile, DbError> {
+        Ok(VisibleFile { file: self.file.into_file()?, is_granted: self.is_granted })
     }
 }
 
-/// Files of one tenant, the first bind, as far as row-level security shows them.
-fn seen(condition: &str) -> String {
+/// Builds a query for files of the tenant in the first bind that row-level security makes visible to the
+/// viewer.
+fn select_visible(condition: &str) -> String {
     format!(
         "SELECT {COLUMNS}, EXISTS (
              SELECT FROM file_readers AS reader
@@ -175,38 +176,39 @@ fn seen(condition: &str) -> String {
     )
 }
 
-/// The files with these ids that row-level security shows, in no order.
-pub async fn get_all(tx: &mut TenantTx, ids: &[FileId]) -> Result<Vec<SeenFile>, DbError> {
-    let rows: Vec<SeenRow> = statement("get files", seen("f.id = ANY ({})"))
+/// Returns the visible files with these ids, in no particular order.
+pub async fn get_all(tx: &mut TenantTx, ids: &[FileId]) -> Result<Vec<VisibleFile>, DbError> {
+    let rows: Vec<VisibleRow> = statement("get files", select_visible("f.id = ANY ({})"))
         .bind::<SqlUuid, _>(tx.tenant().as_uuid())
         .bind::<Array<SqlUuid>, _>(ids.iter().map(|id| id.as_uuid()).collect::<Vec<_>>())
         .load(tx.connection()?)
         .await?;
-    rows.into_iter().map(SeenRow::read).collect()
+    rows.into_iter().map(VisibleRow::into_file).collect()
 }
 
-/// The file with this id, if row-level security shows it.
-pub async fn get(tx: &mut TenantTx, id: FileId) -> Result<Option<SeenFile>, DbError> {
+/// Returns the file with this id, if it is visible.
+pub async fn get(tx: &mut TenantTx, id: FileId) -> Result<Option<VisibleFile>, DbError> {
     select(tx, "get file", id, "").await
 }
 
-/// The file with this id, which nobody changes or purges until the transaction ends.
-pub async fn get_for_share(tx: &mut TenantTx, id: FileId) -> Result<Option<SeenFile>, DbError> {
-    select(tx, "share file", id, " FOR SHARE OF f").await
+/// Returns the file with this id, if it is visible. Prevents changes to it until the transaction ends.
+pub async fn get_for_share(tx: &mut TenantTx, id: FileId) -> Result<Option<VisibleFile>, DbError> {
+    select(tx, "lock file for share", id, " FOR SHARE OF f").await
 }
 
-/// The files with these ids that row-level security shows, locked in the order of their ids until the transaction ends.
-pub async fn get_all_for_update(tx: &mut TenantTx, ids: &[FileId]) -> Result<Vec<SeenFile>, DbError> {
-    let rows: Vec<SeenRow> = statement("lock files", seen("f.id = ANY ({}) ORDER BY f.id FOR UPDATE OF f"))
-        .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-        .bind::<Array<SqlUuid>, _>(ids.iter().map(|id| id.as_uuid()).collect::<Vec<_>>())
-        .load(tx.connection()?)
-        .await?;
-    rows.into_iter().map(SeenRow::read).collect()
+/// Returns the visible files with these ids, and locks them in id order until the transaction ends.
+pub async fn get_all_for_update(tx: &mut TenantTx, ids: &[FileId]) -> Result<Vec<VisibleFile>, DbError> {
+    let rows: Vec<VisibleRow> =
+        statement("lock files", select_visible("f.id = ANY ({}) ORDER BY f.id FOR UPDATE OF f"))
+            .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+            .bind::<Array<SqlUuid>, _>(ids.iter().map(|id| id.as_uuid()).collect::<Vec<_>>())
+            .load(tx.connection()?)
+            .await?;
+    rows.into_iter().map(VisibleRow::into_file).collect()
 }
 
-/// The file with this id, locked until the transaction ends.
-pub async fn get_for_update(tx: &mut TenantTx, id: FileId) -> Result<Option<SeenFile>, DbError> {
+/// Returns the file with this id, if it is visible, and locks it until the transaction ends.
+pub async fn get_for_update(tx: &mut TenantTx, id: FileId) -> Result<Option<VisibleFile>, DbError> {
     select(tx, "lock file", id, " FOR UPDATE OF f").await
 }
 
@@ -215,16 +217,16 @@ async fn select(
     operation: &'static str,
     id: FileId,
     suffix: &str,
-) -> Result<Option<SeenFile>, DbError> {
-    let row: Option<SeenRow> = statement(operation, seen(&format!("f.id = {{}}{suffix}")))
+) -> Result<Option<VisibleFile>, DbError> {
+    let row: Option<VisibleRow> = statement(operation, select_visible(&format!("f.id = {{}}{suffix}")))
         .bind::<SqlUuid, _>(tx.tenant().as_uuid())
         .bind::<SqlUuid, _>(id.as_uuid())
         .first(tx.connection()?)
         .await?;
-    row.map(SeenRow::read).transpose()
+    row.map(VisibleRow::into_file).transpose()
 }
 
-/// Moves a file to the trash, for so many days.
+/// Moves a file to the trash for the given number of days.
 pub async fn trash(tx: &mut TenantTx, id: FileId, actor_id: &str, days: u32) -> Result<File, DbError> {
     let days = i32::try_from(days).unwrap_or(i32::MAX);
     let sql = format!(
@@ -239,26 +241,26 @@ pub async fn trash(tx: &mut TenantTx, id: FileId, actor_id: &str, days: u32) -> 
         .bind::<SqlUuid, _>(id.as_uuid())
         .one(tx.connection()?)
         .await?;
-    row.read()
+    row.into_file()
 }
 
-/// Takes a file out of the trash.
+/// Restores a file from the trash.
 pub async fn untrash(tx: &mut TenantTx, id: FileId, actor_id: &str) -> Result<File, DbError> {
     let sql = format!(
         "UPDATE files AS f SET delete_time = NULL, purge_time = NULL,
             update_time = app.now(), updated_by = {{}}, revision = f.revision + 1
          WHERE f.tenant_id = {{}} AND f.id = {{}} RETURNING {COLUMNS}"
     );
-    let row: FileRow = statement("take file out of trash", sql)
+    let row: FileRow = statement("restore file from trash", sql)
         .bind::<Text, _>(actor_id.to_owned())
         .bind::<SqlUuid, _>(tx.tenant().as_uuid())
         .bind::<SqlUuid, _>(id.as_uuid())
         .one(tx.connection()?)
         .await?;
-    row.read()
+    row.into_file()
 }
 
-/// Archives a file, or takes it out of the archive.
+/// Archives or unarchives a file.
 pub async fn set_archived(
     tx: &mut TenantTx,
     id: FileId,
@@ -277,13 +279,13 @@ pub async fn set_archived(
         .bind::<SqlUuid, _>(id.as_uuid())
         .one(tx.connection()?)
         .await?;
-    row.read()
+    row.into_file()
 }
 
-/// Gives the file's next version its number, which no version had before and none gets again.
-pub async fn next_version(tx: &mut TenantTx, id: FileId) -> Result<i32, DbError> {
-    let row: NumberRow = statement(
-        "number version",
+/// Allocates the number of the file's next version. Numbers are never reused.
+pub async fn allocate_version_number(tx: &mut TenantTx, id: FileId) -> Result<i32, DbError> {
+    let row: LastVersionRow = statement(
+        "allocate version number",
         "UPDATE files SET last_version = last_version + 1 WHERE tenant_id = {} AND id = {} RETURNING last_version",
     )
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())
@@ -294,12 +296,12 @@ pub async fn next_version(tx: &mut TenantTx, id: FileId) -> Result<i32, DbError>
 }
 
 #[derive(QueryableByName)]
-struct NumberRow {
+struct LastVersionRow {
     #[diesel(sql_type = Integer)]
     last_version: i32,
 }
 
-/// Makes a version current that is there and available; what else becomes current is refused by the database.
+/// Makes a version the current one. The database rejects versions that are not available.
 pub async fn set_current(
     tx: &mut TenantTx,
     id: FileId,
@@ -323,10 +325,10 @@ pub async fn set_current(
         .bind::<Integer, _>(version)
         .one(tx.connection()?)
         .await?;
-    row.read()
+    row.into_file()
 }
 
-/// Notes that something of a file changed that stands in other rows.
+/// Updates revision, update time and updater of a file after a change in another table.
 pub async fn touch(tx: &mut TenantTx, id: FileId, actor_id: &str) -> Result<File, DbError> {
     let sql = format!(
         "UPDATE files AS f SET update_time = app.now(), updated_by = {{}}, revision = f.revision + 1
@@ -338,10 +340,10 @@ pub async fn touch(tx: &mut TenantTx, id: FileId, actor_id: &str) -> Result<File
         .bind::<SqlUuid, _>(id.as_uuid())
         .one(tx.connection()?)
         .await?;
-    row.read()
+    row.into_file()
 }
 
-/// Writes what people wrote about a file; its tags stand in rows of their own.
+/// Updates the record of a file, except its tags, which are in another table.
 pub async fn update(tx: &mut TenantTx, file: &File, actor_id: &str) -> Result<File, DbError> {
     let sql = format!(
         "UPDATE files AS f SET name = {{}}, category = {{}}, title = {{}}, description = {{}}, metadata = {{}}, visibility = {{}},
@@ -363,10 +365,10 @@ pub async fn update(tx: &mut TenantTx, file: &File, actor_id: &str) -> Result<Fi
         .bind::<SqlUuid, _>(file.id.as_uuid())
         .one(tx.connection()?)
         .await?;
-    row.read()
+    row.into_file()
 }
 
-/// Sets the legal hold of a file, or takes it off.
+/// Sets the legal hold of a file, or releases it if `reason` is `None`.
 pub async fn set_hold(
     tx: &mut TenantTx,
     id: FileId,
@@ -388,10 +390,10 @@ pub async fn set_hold(
         .bind::<SqlUuid, _>(id.as_uuid())
         .one(tx.connection()?)
         .await?;
-    row.read()
+    row.into_file()
 }
 
-/// Removes the row. Everything that refers to it must be gone.
+/// Deletes the row. All rows that reference it must have been deleted before.
 pub async fn delete(tx: &mut TenantTx, id: FileId) -> Result<(), DbError> {
     statement("delete file", "DELETE FROM files WHERE tenant_id = {} AND id = {}")
         .bind::<SqlUuid, _>(tx.tenant().as_uuid())
@@ -401,30 +403,33 @@ pub async fn delete(tx: &mut TenantTx, id: FileId) -> Result<(), DbError> {
         .map(|_| ())
 }
 
-/// Files of the transaction's tenant in the order of their ids, behind one, the trash too, without tags and attachments.
+/// Returns files of the transaction's tenant after an id, ordered by id. Includes the trash; omits tags and
+/// attachments.
 pub async fn list_after(tx: &mut TenantTx, after: Option<FileId>, limit: i64) -> Result<Vec<File>, DbError> {
     let sql = format!(
         "SELECT {COLUMNS} FROM files AS f WHERE f.tenant_id = {{}} AND f.id > {{}} ORDER BY f.id LIMIT {{}}"
     );
-    let rows: Vec<FileRow> = statement("walk files", sql)
+    let rows: Vec<FileRow> = statement("list files by id", sql)
         .bind::<SqlUuid, _>(tx.tenant().as_uuid())
         .bind::<SqlUuid, _>(after.map_or(Uuid::nil(), FileId::as_uuid))
         .bind::<BigInt, _>(limit)
         .load(tx.connection()?)
         .await?;
-    rows.into_iter().map(FileRow::read).collect()
+    rows.into_iter().map(FileRow::into_file).collect()
 }
 
 #[derive(QueryableByName)]
-struct Exists {
+struct ExistsRow {
     #[diesel(sql_type = Bool)]
     exists: bool,
 }
 
-/// Whether any file has this category, in the trash too, or will have it by an upload that can be resumed. Looks at every file of the tenant when none has: for admins.
+/// Returns whether a file, including the trash, or an open resumable upload has this category.
+///
+/// Scans all files of the tenant if there is none: for admins.
 pub async fn has_category(tx: &mut TenantTx, category: &str) -> Result<bool, DbError> {
-    let row: Exists = statement(
-        "look for files of a category",
+    let row: ExistsRow = statement(
+        "find files of category",
         "SELECT EXISTS (SELECT FROM files WHERE tenant_id = {} AND category = {})
              OR EXISTS (SELECT FROM uploads WHERE tenant_id = {} AND state = 1 AND spec ->> 'category' = {}) AS exists",
     )
@@ -447,10 +452,12 @@ struct DueRow {
     due_time: Timestamp,
 }
 
-/// A file whose time in the trash, and its retention, are over since then: also its place in the list of all.
+/// The due time, tenant and id of a file that is due for purge; also its position in the list of due files.
+///
+/// A file is due when both its time in the trash and its retention have expired.
 pub type DueFile = (Timestamp, TenantId, FileId);
 
-/// Files whose time in the trash is over and that need not be kept; longest first, behind a place.
+/// Returns files that are due for purge and not under a legal hold, after a position, ordered by due time.
 pub async fn list_due(
     tx: &mut SystemTx,
     after: Option<DueFile>,
@@ -460,7 +467,7 @@ pub async fn list_due(
         (after.0, after.1.as_uuid(), after.2.as_uuid())
     });
     let rows: Vec<DueRow> = statement(
-        "find due files",
+        "list files due for purge",
         "SELECT tenant_id, id, greatest(purge_time, retain_until_time) AS due_time FROM files
          WHERE purge_time IS NOT NULL AND hold_time IS NULL AND greatest(purge_time, retain_until_time) <= app.now()
            AND (greatest(purge_time, retain_until_time), tenant_id, id) > ({}, {}, {})
@@ -472,6 +479,7 @@ pub async fn list_due(
     .bind::<BigInt, _>(limit)
     .load(tx.connection()?)
     .await?;
-    let place = |row: DueRow| (row.due_time, TenantId::from_uuid(row.tenant_id), FileId::from_uuid(row.id));
-    Ok(rows.into_iter().map(place).collect())
+    let due_file =
+        |row: DueRow| (row.due_time, TenantId::from_uuid(row.tenant_id), FileId::from_uuid(row.id));
+    Ok(rows.into_iter().map(due_file).collect())
 }

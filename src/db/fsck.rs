@@ -1,5 +1,5 @@
-//! What `fsck` asks the database. Read only, across tenants; each answer is one statement, so it is one snapshot and
-//! holds on a live system too.
+//! Read-only queries of `fsck` across tenants. Each check is one statement, hence one snapshot, so its result
+//! is also valid on a live system.
 
 use diesel::{
     QueryableByName,
@@ -11,23 +11,21 @@ use super::{
     DbError, SystemTx,
     blobs::{Blob, BlobRow, COLUMNS},
     statement::statement,
-    sweep_candidates::Verdict,
+    sweep_candidates::Ownership,
 };
 use crate::domain::{
     ids::{BlobId, FileId, TenantId},
     object_key::ObjectKey,
 };
 
-/// A blob, and whether any version stands on it that can be read.
+/// A blob, and the state of the versions that reference it.
 #[derive(Debug, Clone)]
 pub struct CheckedBlob {
-    /// Whose.
     pub tenant: TenantId,
-    /// Which.
     pub blob: Blob,
-    /// Whether a version needs its bytes.
+    /// Whether an available version references it.
     pub is_needed: bool,
-    /// Whether a version was found missing or damaged.
+    /// Whether a version that references it is marked missing or damaged.
     pub is_lost: bool,
 }
 
@@ -43,8 +41,8 @@ struct CheckedRow {
     blob: BlobRow,
 }
 
-/// Blobs in the order of (tenant, id), behind a position.
-pub async fn blobs(
+/// Returns blobs after a position, ordered by (tenant, id).
+pub async fn list_blobs(
     tx: &mut SystemTx,
     after: Option<(TenantId, BlobId)>,
     limit: i64,
@@ -61,7 +59,7 @@ pub async fn blobs(
              WHERE v.tenant_id = b.tenant_id AND v.blob_id = b.id AND v.state_reason IS NOT NULL) AS is_lost
          FROM blobs AS b WHERE (b.tenant_id, b.id) > ({{}}, {{}}) ORDER BY b.tenant_id, b.id LIMIT {{}}"
     );
-    let rows: Vec<CheckedRow> = statement("check blobs", sql)
+    let rows: Vec<CheckedRow> = statement("list blobs to check", sql)
         .bind::<SqlUuid, _>(tenant)
         .bind::<SqlUuid, _>(id)
         .bind::<BigInt, _>(limit)
@@ -70,7 +68,12 @@ pub async fn blobs(
     rows.into_iter()
         .map(|row| {
             let tenant = TenantId::from_uuid(row.tenant_id);
-            Ok(CheckedBlob { tenant, blob: row.blob.read()?, is_needed: row.is_needed, is_lost: row.is_lost })
+            Ok(CheckedBlob {
+                tenant,
+                blob: row.blob.into_blob()?,
+                is_needed: row.is_needed,
+                is_lost: row.is_lost,
+            })
         })
         .collect()
 }
@@ -81,11 +84,11 @@ struct CountRow {
     count: i64,
 }
 
-/// How many blobs a version needs that can be read.
+/// Counts the blobs that available versions reference.
 pub async fn count_needed_blobs(tx: &mut SystemTx) -> Result<u64, DbError> {
     // 2: available
     let row: CountRow = statement(
-        "count blobs",
+        "count needed blobs",
         "SELECT count(*) AS count FROM blobs AS b WHERE EXISTS (
              SELECT FROM versions AS v
              WHERE v.tenant_id = b.tenant_id AND v.blob_id = b.id AND v.content_state = 2)",
@@ -103,13 +106,15 @@ struct KeyRow {
     is_owned: bool,
 }
 
-/// What is known of these keys, in order: owned are those of a blob, of an open upload, and what is on the list of what is to
-/// be removed. A key is made once, so it does not matter what a row calls the provider.
-pub async fn judge(tx: &mut SystemTx, keys: &[&ObjectKey]) -> Result<Vec<Verdict>, DbError> {
+/// Returns who owns the objects with these keys, in order.
+///
+/// An object is owned by a blob, an open upload, or a stray object row. Keys are never reused, so the
+/// provider of the row does not matter.
+pub async fn check_ownership(tx: &mut SystemTx, keys: &[&ObjectKey]) -> Result<Vec<Ownership>, DbError> {
     let tenants: Vec<Uuid> = keys.iter().map(|key| key.tenant().as_uuid()).collect();
     let texts: Vec<String> = keys.iter().map(|key| key.as_str().to_owned()).collect();
     let rows: Vec<KeyRow> = statement(
-        "look up keys",
+        "find owners of keys",
         "SELECT EXISTS (SELECT FROM tenants AS t WHERE t.id = k.tenant_id) AS has_tenant,
                 EXISTS (SELECT FROM blobs AS b WHERE b.tenant_id = k.tenant_id AND b.storage_key = k.storage_key)
              OR EXISTS (SELECT FROM uploads AS u WHERE u.tenant_id = k.tenant_id
@@ -124,17 +129,17 @@ pub async fn judge(tx: &mut SystemTx, keys: &[&ObjectKey]) -> Result<Vec<Verdict
     .bind::<Array<Text>, _>(texts)
     .load(tx.connection()?)
     .await?;
-    let verdict = |row: KeyRow| match row {
-        KeyRow { is_owned: true, .. } => Verdict::Owned,
-        KeyRow { has_tenant: false, .. } => Verdict::Foreign,
-        KeyRow { .. } => Verdict::Nobodys,
+    let ownership = |row: KeyRow| match row {
+        KeyRow { is_owned: true, .. } => Ownership::Owned,
+        KeyRow { has_tenant: false, .. } => Ownership::Foreign,
+        KeyRow { .. } => Ownership::Unowned,
     };
-    Ok(rows.into_iter().map(verdict).collect())
+    Ok(rows.into_iter().map(ownership).collect())
 }
 
-/// A tenant whose books do not add up.
+/// A quota row whose figures differ from the stored files and open uploads.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(missing_docs, reason = "what the quota row says, and what was counted")]
+#[allow(missing_docs, reason = "the values of the quota row, and the counted values")]
 pub struct QuotaDrift {
     pub tenant: TenantId,
     pub used_bytes: i64,
@@ -169,7 +174,8 @@ struct DriftRow {
     open_uploads: i64,
 }
 
-/// What is charged: every version of every file, the trash only where the tenant's policy counts it.
+/// Selects the versions that count against quotas: all versions of all files, those in the trash only if the
+/// tenant's policy counts them.
 const CHARGED: &str = "
     SELECT f.tenant_id, f.category, v.media_kind, v.size_bytes, f.id, v.version = f.version AS is_current
     FROM files AS f
@@ -177,12 +183,12 @@ const CHARGED: &str = "
     JOIN versions AS v ON v.tenant_id = f.tenant_id AND v.file_id = f.id
     WHERE f.delete_time IS NULL OR (t.policy -> 'trash' ->> 'counts_against_quota')::boolean";
 
-/// Whose books are not being erased: a tenant that is going has none that add up.
-const HAS_BOOKS: &str =
-    "NOT EXISTS (SELECT FROM tenants AS going WHERE going.id = tenant_id AND going.state = 3)";
+/// Excludes tenants that are being deleted, because their rows are being erased.
+const IS_NOT_BEING_DELETED: &str =
+    "NOT EXISTS (SELECT FROM tenants AS deleting WHERE deleting.id = tenant_id AND deleting.state = 3)";
 
-/// Quota rows that differ from what is stored and what is open.
-pub async fn quota_drifts(tx: &mut SystemTx) -> Result<Vec<QuotaDrift>, DbError> {
+/// Returns quota rows that differ from the stored files and open uploads.
+pub async fn list_quota_drifts(tx: &mut SystemTx) -> Result<Vec<QuotaDrift>, DbError> {
     let sql = format!(
         "WITH charged AS (
              SELECT tenant_id, sum(size_bytes)::bigint AS bytes, count(DISTINCT id) AS files
@@ -190,14 +196,14 @@ pub async fn quota_drifts(tx: &mut SystemTx) -> Result<Vec<QuotaDrift>, DbError>
          ), opened AS (
              SELECT tenant_id, sum(reserved_bytes)::bigint AS bytes, count(*) FILTER (WHERE NOT is_version) AS uploads
              FROM uploads WHERE state = 1 GROUP BY tenant_id
-         ), books AS (
+         ), totals AS (
              SELECT q.tenant_id, q.used_bytes, coalesce(c.bytes, 0) AS charged_bytes, q.file_count,
                     coalesce(c.files, 0) AS charged_files, q.reserved_bytes, coalesce(o.bytes, 0) AS open_bytes,
                     q.reserved_file_count, coalesce(o.uploads, 0) AS open_uploads
              FROM quotas AS q LEFT JOIN charged AS c USING (tenant_id) LEFT JOIN opened AS o USING (tenant_id)
          )
-         SELECT * FROM books
-         WHERE {HAS_BOOKS} AND (used_bytes <> charged_bytes OR file_count <> charged_files
+         SELECT * FROM totals
+         WHERE {IS_NOT_BEING_DELETED} AND (used_bytes <> charged_bytes OR file_count <> charged_files
             OR reserved_bytes <> open_bytes OR reserved_file_count <> open_uploads)
          ORDER BY tenant_id"
     );
@@ -218,9 +224,9 @@ pub async fn quota_drifts(tx: &mut SystemTx) -> Result<Vec<QuotaDrift>, DbError>
         .collect())
 }
 
-/// A usage counter that differs from what is stored.
+/// A usage counter that differs from the stored files.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(missing_docs, reason = "what the counter says, and what was counted")]
+#[allow(missing_docs, reason = "the values of the counter, and the counted values")]
 pub struct UsageDrift {
     pub tenant: TenantId,
     pub category: String,
@@ -243,9 +249,9 @@ struct UsageRow {
     stored_bytes: i64,
 }
 
-/// Usage counters that differ from what is stored: bytes under the kind of each version, files under that of their current
-/// one.
-pub async fn usage_drifts(tx: &mut SystemTx) -> Result<Vec<UsageDrift>, DbError> {
+/// Returns usage counters that differ from the stored files. Bytes count under the media kind of each
+/// version, files under that of their current version.
+pub async fn list_usage_drifts(tx: &mut SystemTx) -> Result<Vec<UsageDrift>, DbError> {
     let sql = format!(
         "SELECT tenant_id, category, media_kind, coalesce(u.total_bytes, 0) AS counted_bytes,
                 coalesce(s.bytes, 0) AS stored_bytes
@@ -254,7 +260,7 @@ pub async fn usage_drifts(tx: &mut SystemTx) -> Result<Vec<UsageDrift>, DbError>
                     count(*) FILTER (WHERE is_current) AS files
              FROM ({CHARGED}) AS c GROUP BY tenant_id, category, media_kind
          ) AS s USING (tenant_id, category, media_kind)
-         WHERE {HAS_BOOKS} AND (coalesce(u.total_bytes, 0) <> coalesce(s.bytes, 0)
+         WHERE {IS_NOT_BEING_DELETED} AND (coalesce(u.total_bytes, 0) <> coalesce(s.bytes, 0)
             OR coalesce(u.file_count, 0) <> coalesce(s.files, 0))
          ORDER BY tenant_id, category, media_kind"
     );
@@ -281,11 +287,11 @@ struct UnauditedRow {
     version: Option<i32>,
 }
 
-/// Versions whose commit left no audit entry.
-pub async fn unaudited_versions(tx: &mut SystemTx) -> Result<Vec<(TenantId, FileId, i32)>, DbError> {
+/// Returns versions without an audit entry for their commit; at most 1000.
+pub async fn list_unaudited_versions(tx: &mut SystemTx) -> Result<Vec<(TenantId, FileId, i32)>, DbError> {
     // 2: file_upload, 40: file_version_restore
     let rows: Vec<UnauditedRow> = statement(
-        "check audit entries",
+        "list unaudited versions",
         "SELECT v.tenant_id, v.file_id, v.version FROM versions AS v
          WHERE NOT EXISTS (
              SELECT FROM audit_entries AS a

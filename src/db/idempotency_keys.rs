@@ -1,5 +1,5 @@
-//! Answers under their request ids. A unique key cannot span partitions, so whoever looks for an answer in order to write
-//! one holds a transaction-level lock on the request id first.
+//! Stored responses by request id. A unique constraint cannot span partitions, so a transaction takes an
+//! advisory lock on the request id before it looks for a response or inserts one.
 
 use diesel::{
     QueryableByName,
@@ -11,91 +11,60 @@ use super::{DbError, TenantTx, statement::statement};
 use crate::domain::{digest::Digest, ids::RequestId, sql_enum::sql_enum};
 
 sql_enum! {
-    /// The mutations that can be retried.
+    /// A mutation that can be retried under a request id.
     Method {
-        /// UploadFile
         UploadFile = 1 => "UploadFile",
-        /// DeleteFile
         DeleteFile = 2 => "DeleteFile",
-        /// UndeleteFile
         UndeleteFile = 3 => "UndeleteFile",
-        /// PurgeFile
         PurgeFile = 4 => "PurgeFile",
-        /// UpdateQuota
         UpdateQuota = 5 => "UpdateQuota",
-        /// ArchiveFile
         ArchiveFile = 6 => "ArchiveFile",
-        /// UnarchiveFile
         UnarchiveFile = 7 => "UnarchiveFile",
-        /// UpdateFile
         UpdateFile = 8 => "UpdateFile",
-        /// CreateUpload
         CreateUpload = 60 => "CreateUpload",
-        /// CancelUpload
         CancelUpload = 61 => "CancelUpload",
-        /// RestoreFileVersion
         RestoreFileVersion = 40 => "RestoreFileVersion",
-        /// DeleteFileVersion
         DeleteFileVersion = 41 => "DeleteFileVersion",
-        /// CopyFile
         CopyFile = 42 => "CopyFile",
-        /// BatchDeleteFiles
         BatchDeleteFiles = 43 => "BatchDeleteFiles",
-        /// SetLegalHold
         SetLegalHold = 44 => "SetLegalHold",
-        /// ReleaseLegalHold
         ReleaseLegalHold = 45 => "ReleaseLegalHold",
-        /// CreateCategory
         CreateCategory = 50 => "CreateCategory",
-        /// UpdateCategory
         UpdateCategory = 51 => "UpdateCategory",
-        /// DeleteCategory
         DeleteCategory = 52 => "DeleteCategory",
-        /// TransferOwnership
         TransferOwnership = 53 => "TransferOwnership",
-        /// SuspendTenant
         SuspendTenant = 54 => "SuspendTenant",
-        /// ResumeTenant
         ResumeTenant = 55 => "ResumeTenant",
-        /// DeleteTenant
         DeleteTenant = 56 => "DeleteTenant",
-        /// UpdateTenant
         UpdateTenant = 57 => "UpdateTenant",
-        /// CreateWebhook
         CreateWebhook = 30 => "CreateWebhook",
-        /// UpdateWebhook
         UpdateWebhook = 31 => "UpdateWebhook",
-        /// DeleteWebhook
         DeleteWebhook = 32 => "DeleteWebhook",
-        /// RotateWebhookSecret
         RotateWebhookSecret = 33 => "RotateWebhookSecret",
-        /// RedeliverWebhook
         RedeliverWebhook = 34 => "RedeliverWebhook",
     }
 }
 
-/// An answer that was given.
+/// The response to an earlier request.
 #[derive(Debug, Clone)]
-pub struct StoredAnswer {
-    /// Under which id.
+pub struct StoredResponse {
     pub request_id: RequestId,
-    /// To which method.
     pub method: Method,
-    /// To which payload.
+    /// The digest of the request's payload.
     pub payload: Digest,
-    /// What was answered.
-    pub answer: serde_json::Value,
+    pub response: serde_json::Value,
 }
 
 #[derive(QueryableByName)]
-struct Locked {
+struct LockedRow {
     #[diesel(sql_type = SqlUuid)]
     request_id: Uuid,
 }
 
-/// Locks request ids until the transaction ends; answers those it got. One that is missing is being worked on.
+/// Tries to lock request ids until the transaction ends, and returns those it locked. The others are in use
+/// by a concurrent request.
 pub async fn lock(tx: &mut TenantTx, ids: &[RequestId]) -> Result<Vec<RequestId>, DbError> {
-    let rows: Vec<Locked> = statement(
+    let rows: Vec<LockedRow> = statement(
         "lock request ids",
         "SELECT id AS request_id FROM unnest({}) AS id
          WHERE pg_try_advisory_xact_lock(hashtextextended({}::uuid::text || id::text, 0))",
@@ -108,7 +77,7 @@ pub async fn lock(tx: &mut TenantTx, ids: &[RequestId]) -> Result<Vec<RequestId>
 }
 
 #[derive(QueryableByName)]
-struct AnswerRow {
+struct ResponseRow {
     #[diesel(sql_type = SqlUuid)]
     request_id: Uuid,
     #[diesel(sql_type = SmallInt)]
@@ -116,14 +85,19 @@ struct AnswerRow {
     #[diesel(sql_type = Binary)]
     payload_sha256: Vec<u8>,
     #[diesel(sql_type = Jsonb)]
-    answer: serde_json::Value,
+    response: serde_json::Value,
 }
 
-/// The answers given under these ids within so many hours.
-pub async fn find(tx: &mut TenantTx, ids: &[RequestId], hours: u32) -> Result<Vec<StoredAnswer>, DbError> {
-    let rows: Vec<AnswerRow> = statement(
-        "find answers",
-        "SELECT request_id, method, payload_sha256, answer FROM idempotency_keys
+/// Returns the responses stored under these ids within the last `hours`.
+pub async fn list_responses(
+    tx: &mut TenantTx,
+    ids: &[RequestId],
+    hours: u32,
+) -> Result<Vec<StoredResponse>, DbError> {
+    const OPERATION: &str = "list responses";
+    let rows: Vec<ResponseRow> = statement(
+        OPERATION,
+        "SELECT request_id, method, payload_sha256, response FROM idempotency_keys
          WHERE tenant_id = {} AND request_id = ANY ({}) AND create_time > app.now() - make_interval(hours => {})",
     )
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())
@@ -133,35 +107,37 @@ pub async fn find(tx: &mut TenantTx, ids: &[RequestId], hours: u32) -> Result<Ve
     .await?;
     rows.into_iter()
         .map(|row| {
-            let bad = |what: &str| DbError::corrupt("find answers", what);
-            Ok(StoredAnswer {
+            let bad = |what: &str| DbError::corrupt(OPERATION, what);
+            Ok(StoredResponse {
                 request_id: RequestId::from_uuid(row.request_id),
                 method: Method::from_number(row.method).ok_or_else(|| bad("method"))?,
                 payload: Digest::from_slice(&row.payload_sha256).map_err(|_| bad("digest"))?,
-                answer: row.answer,
+                response: row.response,
             })
         })
         .collect()
 }
 
-/// Writes answers under ids that this transaction has locked.
-pub async fn insert(tx: &mut TenantTx, answers: &[StoredAnswer]) -> Result<(), DbError> {
-    if answers.is_empty() {
+/// Inserts responses under ids that this transaction has locked.
+pub async fn insert(tx: &mut TenantTx, responses: &[StoredResponse]) -> Result<(), DbError> {
+    if responses.is_empty() {
         return Ok(());
     }
     statement(
-        "insert answers",
-        "INSERT INTO idempotency_keys (tenant_id, request_id, create_time, method, payload_sha256, answer)
-         SELECT {}, n.request_id, app.now(), n.method, n.payload_sha256, n.answer
-         FROM unnest({}, {}, {}, {}) AS n (request_id, method, payload_sha256, answer)",
+        "insert responses",
+        "INSERT INTO idempotency_keys (tenant_id, request_id, create_time, method, payload_sha256, response)
+         SELECT {}, n.request_id, app.now(), n.method, n.payload_sha256, n.response
+         FROM unnest({}, {}, {}, {}) AS n (request_id, method, payload_sha256, response)",
     )
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-    .bind::<Array<SqlUuid>, _>(answers.iter().map(|answer| answer.request_id.as_uuid()).collect::<Vec<_>>())
-    .bind::<Array<SmallInt>, _>(answers.iter().map(|answer| answer.method.number()).collect::<Vec<_>>())
-    .bind::<Array<Binary>, _>(
-        answers.iter().map(|answer| answer.payload.as_bytes().to_vec()).collect::<Vec<_>>(),
+    .bind::<Array<SqlUuid>, _>(
+        responses.iter().map(|response| response.request_id.as_uuid()).collect::<Vec<_>>(),
     )
-    .bind::<Array<Jsonb>, _>(answers.iter().map(|answer| answer.answer.clone()).collect::<Vec<_>>())
+    .bind::<Array<SmallInt>, _>(responses.iter().map(|response| response.method.number()).collect::<Vec<_>>())
+    .bind::<Array<Binary>, _>(
+        responses.iter().map(|response| response.payload.as_bytes().to_vec()).collect::<Vec<_>>(),
+    )
+    .bind::<Array<Jsonb>, _>(responses.iter().map(|response| response.response.clone()).collect::<Vec<_>>())
     .execute(tx.connection()?)
     .await
     .map(|_| ())

@@ -1,4 +1,4 @@
-//! Which file a foreign object became. The rows are written by the commit, in `app.commit_uploads`.
+//! Imported objects and their files. The rows are inserted by the commit, in `app.commit_uploads`.
 
 use diesel::{
     QueryableByName,
@@ -15,8 +15,9 @@ struct IdRow {
     file_id: Uuid,
 }
 
-/// The file that the object with this digest of its source became, if it was imported. The file may be gone since.
-pub async fn find(tx: &mut TenantTx, source: Digest) -> Result<Option<FileId>, DbError> {
+/// Returns the file that was imported from the source with this digest, if any. The file may have been purged
+/// since.
+pub async fn find_file(tx: &mut TenantTx, source: Digest) -> Result<Option<FileId>, DbError> {
     let row: Option<IdRow> =
         statement("find import", "SELECT file_id FROM imports WHERE tenant_id = {} AND source_sha256 = {}")
             .bind::<SqlUuid, _>(tx.tenant().as_uuid())
@@ -26,9 +27,9 @@ pub async fn find(tx: &mut TenantTx, source: Digest) -> Result<Option<FileId>, D
     Ok(row.map(|row| FileId::from_uuid(row.file_id)))
 }
 
-/// What an object was, and which file it became. The file may be gone since.
+/// An imported object and its file. The file may have been purged since.
 #[derive(Debug)]
-#[allow(missing_docs, reason = "the columns of the table, explained there")]
+#[allow(missing_docs, reason = "the fields are the columns of the same names")]
 pub struct ImportRow {
     pub source: String,
     pub source_sha256: Digest,
@@ -51,22 +52,23 @@ struct Row {
     create_time: Timestamp,
 }
 
-/// The objects with these digests of their sources, and of each old id at most `limit`; by old id, then by file.
-pub async fn find_all(
+/// Returns the imports with these source digests, and up to `limit` imports of each legacy id. Ordered by
+/// legacy id and file.
+pub async fn list_matching(
     tx: &mut TenantTx,
     sources: &[Digest],
     legacy_ids: &[String],
     limit: usize,
 ) -> Result<Vec<ImportRow>, DbError> {
     const OPERATION: &str = "find imports";
-    // Each old id is a short walk of its own, however many files have it.
+    // The lateral join bounds the index scan per legacy id, however many files have it.
     const SQL: &str =
         "SELECT i.source, i.source_sha256, i.legacy_id, i.file_id, i.create_time FROM imports AS i
             WHERE i.tenant_id = {} AND i.source_sha256 = ANY ({})
         UNION
         SELECT i.source, i.source_sha256, i.legacy_id, i.file_id, i.create_time
-            FROM unnest({}) AS asked (legacy_id) CROSS JOIN LATERAL (
-                SELECT * FROM imports AS one WHERE one.tenant_id = {} AND one.legacy_id = asked.legacy_id
+            FROM unnest({}) AS n (legacy_id) CROSS JOIN LATERAL (
+                SELECT * FROM imports AS one WHERE one.tenant_id = {} AND one.legacy_id = n.legacy_id
                 ORDER BY one.file_id LIMIT {}) AS i
         ORDER BY legacy_id, file_id";
     let rows: Vec<Row> = statement(OPERATION, SQL)
@@ -81,7 +83,7 @@ pub async fn find_all(
         let source_sha256 = Digest::from_slice(&row.source_sha256);
         Ok(ImportRow {
             source: row.source,
-            source_sha256: source_sha256.map_err(|_| DbError::corrupt(OPERATION, "a digest of a source"))?,
+            source_sha256: source_sha256.map_err(|_| DbError::corrupt(OPERATION, "source digest"))?,
             legacy_id: row.legacy_id,
             file_id: FileId::from_uuid(row.file_id),
             create_time: row.create_time,

@@ -1,4 +1,4 @@
-//! Migrations: compiled in, applied under an advisory lock by whoever may become `strongroom_migrate`.
+//! The embedded migrations. They are applied under an advisory lock, as the role `strongroom_migrate`.
 
 use std::path::Path;
 
@@ -14,68 +14,70 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::{
     DbError, DbErrorKind,
-    pool::{encrypted, tls},
+    pool::{connect_encrypted, tls_config},
     statement::statement,
 };
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations");
 const ROLES: &str = include_str!("roles.sql");
-/// Any fixed number will do, as long as every version of the service uses the same.
+/// The key of the lock is arbitrary, but all versions of the service must use the same one.
 const LOCK: &str = "SELECT pg_advisory_lock(7301444403450283617)";
 
-/// Where to migrate, and how to get there.
+/// The database to migrate.
 #[derive(Debug, Clone, Copy)]
-pub struct Server<'a> {
-    /// As a role that may become `strongroom_migrate`.
+pub struct MigrationTarget<'a> {
+    /// The connection URL of a role that can become `strongroom_migrate`.
     pub url: &'a SecretString,
-    /// The CA that signed the server's certificate; without it the connection is not encrypted.
+    /// The CA that signed the server's certificate. Without it, the connection is not encrypted.
     pub tls_ca_file: Option<&'a Path>,
 }
 
-impl<'a> From<&'a SecretString> for Server<'a> {
+impl<'a> From<&'a SecretString> for MigrationTarget<'a> {
     fn from(url: &'a SecretString) -> Self {
         Self { url, tls_ca_file: None }
     }
 }
 
-/// One migration, and whether it is applied.
+/// The status of a migration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MigrationStatus {
-    /// Its version and verb, as its folder is called.
+    /// The name of its directory.
     pub name: String,
-    /// Whether it is applied.
     pub is_applied: bool,
 }
 
-/// Creates the roles and applies what is pending. Returns the names applied.
-pub async fn up<'a>(server: impl Into<Server<'a>>) -> Result<Vec<String>, DbError> {
-    let mut connection = connect(server.into()).await?;
+/// Creates the roles and applies all pending migrations. Returns the versions of the applied migrations.
+pub async fn up<'a>(target: impl Into<MigrationTarget<'a>>) -> Result<Vec<String>, DbError> {
+    let mut connection = connect(target.into()).await?;
     connection.batch_execute(ROLES).await.map_err(|error| DbError::from_driver("create roles", error))?;
-    let mut harness = harness(connection).await?;
+    let mut harness = open_harness(connection).await?;
     let applied = harness
         .run_pending_migrations(MIGRATIONS)
-        .map_err(failed)?
+        .map_err(migration_error)?
         .into_iter()
         .map(|version| version.to_string())
         .collect();
     Ok(applied)
 }
 
-/// Reverts the newest migration. Returns its name, or nothing when none is applied.
-pub async fn down<'a>(server: impl Into<Server<'a>>) -> Result<Option<String>, DbError> {
-    let mut harness = harness(connect(server.into()).await?).await?;
-    if harness.applied_migrations().map_err(failed)?.is_empty() {
+/// Reverts the newest applied migration. Returns its version, or `None` if no migration is applied.
+pub async fn down<'a>(target: impl Into<MigrationTarget<'a>>) -> Result<Option<String>, DbError> {
+    let mut harness = open_harness(connect(target.into()).await?).await?;
+    if harness.applied_migrations().map_err(migration_error)?.is_empty() {
         return Ok(None);
     }
-    harness.revert_last_migration(MIGRATIONS).map(|version| Some(version.to_string())).map_err(failed)
+    harness
+        .revert_last_migration(MIGRATIONS)
+        .map(|version| Some(version.to_string()))
+        .map_err(migration_error)
 }
 
-/// Every migration this version knows, oldest first.
-pub async fn status<'a>(server: impl Into<Server<'a>>) -> Result<Vec<MigrationStatus>, DbError> {
-    let mut connection = connect(server.into()).await?;
-    let applied = applied(&mut connection).await?;
+/// Returns the status of every embedded migration, oldest first.
+pub async fn status<'a>(target: impl Into<MigrationTarget<'a>>) -> Result<Vec<MigrationStatus>, DbError> {
+    let mut connection = connect(target.into()).await?;
+    let applied = list_applied(&mut connection).await?;
     let mut known: Vec<MigrationStatus> = MigrationSource::<Pg>::migrations(&MIGRATIONS)
-        .map_err(failed)?
+        .map_err(migration_error)?
         .iter()
         .map(|migration| {
             let version = migration.name().version().to_string();
@@ -87,15 +89,16 @@ pub async fn status<'a>(server: impl Into<Server<'a>>) -> Result<Vec<MigrationSt
 }
 
 #[derive(QueryableByName)]
-struct Version {
+struct VersionRow {
     #[diesel(sql_type = Text)]
     version: String,
 }
 
-/// Reads without creating anything: asking for the status changes nothing.
-async fn applied(connection: &mut AsyncPgConnection) -> Result<Vec<String>, DbError> {
-    let table: Vec<Version> = statement(
-        "look for migrations",
+/// Returns the applied versions. Does not create the migrations table: reading the status must not change
+/// anything.
+async fn list_applied(connection: &mut AsyncPgConnection) -> Result<Vec<String>, DbError> {
+    let table: Vec<VersionRow> = statement(
+        "find migrations table",
         "SELECT relname::text AS version FROM pg_class WHERE oid = to_regclass('public.__diesel_schema_migrations')",
     )
     .load(connection)
@@ -103,47 +106,51 @@ async fn applied(connection: &mut AsyncPgConnection) -> Result<Vec<String>, DbEr
     if table.is_empty() {
         return Ok(Vec::new());
     }
-    let rows: Vec<Version> =
+    let rows: Vec<VersionRow> =
         statement("list migrations", "SELECT version FROM public.__diesel_schema_migrations")
             .load(connection)
             .await?;
     Ok(rows.into_iter().map(|row| row.version).collect())
 }
 
-async fn connect(server: Server<'_>) -> Result<AsyncPgConnection, DbError> {
-    let url = server.url.expose_secret();
-    let connection = match server.tls_ca_file {
+async fn connect(target: MigrationTarget<'_>) -> Result<AsyncPgConnection, DbError> {
+    let url = target.url.expose_secret();
+    let connection = match target.tls_ca_file {
         Some(ca_file) => {
-            let tls = tls(ca_file)
+            let tls = tls_config(ca_file)
                 .map_err(|error| DbError::new(DbErrorKind::Other, "read database.tls_ca_file", error))?;
-            encrypted(tls, url.to_owned()).await
+            connect_encrypted(tls, url.to_owned()).await
         }
         None => AsyncPgConnection::establish(url).await,
     };
     connection.map_err(|error| DbError::new(DbErrorKind::Unavailable, "connect to the database", error))
 }
 
-async fn harness(
+async fn open_harness(
     mut connection: AsyncPgConnection,
 ) -> Result<AsyncMigrationHarness<AsyncPgConnection>, DbError> {
     let session = format!("SET ROLE strongroom_migrate; SET search_path = public; {LOCK}");
     connection
         .batch_execute(&session)
         .await
-        .map_err(|error| DbError::from_driver("become strongroom_migrate", error))?;
+        .map_err(|error| DbError::from_driver("set role strongroom_migrate", error))?;
     Ok(AsyncMigrationHarness::new(connection))
 }
 
-fn failed(error: Box<dyn std::error::Error + Send + Sync>) -> DbError {
+fn migration_error(error: Box<dyn std::error::Error + Send + Sync>) -> DbError {
     DbError::new(DbErrorKind::Other, "migrate", error)
 }
 
-/// Gives one of the service's roles a login of this name, unless it has it.
+/// Creates a login role that is a member of one of the service's roles. Does nothing if it exists.
 pub async fn create_login(url: &SecretString, login: &str, role: &str) -> Result<(), DbError> {
-    // Both names are ours; the check keeps it so.
+    // The names are spliced into SQL. All callers pass constants; the check guards against others.
     let is_plain = |name: &str| name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
     if !is_plain(login) || !is_plain(role) {
-        return Err(DbError::new(DbErrorKind::Other, "create login", "role names are lower case"));
+        return Err(DbError::new(
+            DbErrorKind::Other,
+            "create login",
+            "role names may contain only a-z and _",
+        ));
     }
     let sql = format!(
         "DO $$ BEGIN
@@ -151,7 +158,7 @@ pub async fn create_login(url: &SecretString, login: &str, role: &str) -> Result
                  CREATE ROLE {login} LOGIN INHERIT;
              END IF;
          EXCEPTION WHEN duplicate_object OR unique_violation THEN
-             NULL; -- somebody else, in another database of this cluster, was faster
+             NULL; -- created concurrently from another database of this cluster
          END $$;
          GRANT {role} TO {login}"
     );
@@ -162,7 +169,7 @@ pub async fn create_login(url: &SecretString, login: &str, role: &str) -> Result
         .map_err(|error| DbError::from_driver("create login", error))
 }
 
-/// Whether a server answers at this address.
-pub async fn answers(url: &SecretString) -> bool {
+/// Returns whether a connection to this URL can be established.
+pub async fn is_reachable(url: &SecretString) -> bool {
     connect(url.into()).await.is_ok()
 }

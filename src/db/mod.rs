@@ -1,12 +1,14 @@
-//! PostgreSQL: the only room that names diesel, and the only one that names a table.
+//! The PostgreSQL layer. Only this module names diesel, and only this module names tables.
 //!
-//! A query function takes a [`TenantTx`] or a [`SystemTx`], never a connection: whoever holds a transaction is bound to
-//! one tenant by the database itself, or has said out loud that it works across tenants. One file a table holds its
-//! queries. SQL is written out (`statement.rs`), because what matters here (one conditional UPDATE, set-based inserts,
-//! ordered index walks under row-level security) is what a query builder hides; diesel carries it: typed binds, mapped
-//! rows, prepared statements, transactions that survive cancellation, migrations.
+//! Query functions take a [`TenantTx`] or a [`SystemTx`], never a connection. The database binds a
+//! [`TenantTx`] to one tenant; a [`SystemTx`] works across tenants, explicitly. The queries of each table are
+//! in one file. They are written in SQL (see `statement.rs`), because a query builder hides the parts that
+//! matter here: single conditional UPDATEs, set-based inserts, and ordered index scans under row-level
+//! security. Diesel provides typed binds, row mapping, prepared statements, cancellation-safe transactions,
+//! and migrations.
 //!
-//! PostgreSQL gets no trait: row-level security is part of the product, and the tests use a real server.
+//! There is no trait for the database: row-level security is part of the product, and the tests use a real
+//! server.
 
 pub mod attachments;
 pub mod audit_entries;
@@ -60,7 +62,7 @@ pub use error::{DbError, DbErrorKind};
 pub use event_hints::EventHints;
 pub use pool::PoolStatus;
 pub use roles::RoleError;
-pub use system_tx::{Outcome, SystemTx};
+pub use system_tx::{SystemTx, TransactionOutcome};
 pub use tenant_tx::{TenantTx, TransactionId, Viewer};
 
 use crate::domain::{
@@ -68,26 +70,26 @@ use crate::domain::{
     ids::TenantId,
 };
 
-/// How to reach the database, and how long to wait for it.
+/// Connection settings and timeouts of the database.
 #[derive(Debug, Clone)]
 pub struct DatabaseOptions {
-    /// The role that serves requests.
+    /// The connection URL of the role that serves requests.
     pub url: secrecy::SecretString,
-    /// The role that works across tenants.
+    /// The connection URL of the role that works across tenants.
     pub system_url: secrecy::SecretString,
-    /// The most connections for requests.
+    /// The maximum number of connections for requests.
     pub pool_size_max: usize,
-    /// The most connections for work across tenants.
+    /// The maximum number of connections for work across tenants.
     pub system_pool_size_max: usize,
-    /// How long a statement may run.
+    /// The time limit of a statement.
     pub statement_timeout: Duration,
-    /// How long to wait for a connection.
+    /// The time limit for acquiring a connection from the pool.
     pub acquire_timeout: Duration,
-    /// The CA that signed the server's certificate; without it the connection is not encrypted.
+    /// The CA that signed the server's certificate. Without it, connections are not encrypted.
     pub tls_ca_file: Option<std::path::PathBuf>,
 }
 
-/// The database, as two roles see it. Cheap to clone.
+/// The connection pools of the two database roles. Cheap to clone.
 #[derive(Clone)]
 pub struct Database {
     tenant_pool: pool::Pool,
@@ -98,7 +100,7 @@ pub struct Database {
 }
 
 impl Database {
-    /// Prepares the pools. No connection is opened yet.
+    /// Creates the pools. Opens no connection.
     pub fn open(options: &DatabaseOptions) -> Result<Self, DbError> {
         Ok(Self {
             tenant_pool: pool::Pool::open(&options.url, options.pool_size_max, options)?,
@@ -109,14 +111,14 @@ impl Database {
         })
     }
 
-    /// Makes `app.now()` answer this clock instead of the database's own. For tests.
+    /// Makes `app.now()` return the time of this clock instead of the database's. For tests.
     #[must_use]
     pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.test_clock = Some(clock);
         self
     }
 
-    /// Begins a transaction of one tenant, as this viewer sees it.
+    /// Begins a transaction in which `viewer` sees the rows of one tenant.
     pub async fn tenant_tx(&self, tenant: TenantId, viewer: &Viewer) -> Result<TenantTx, DbError> {
         let connection = self.tenant_pool.acquire().await?;
         let hints = self.event_hints.clone();
@@ -130,22 +132,22 @@ impl Database {
         SystemTx::begin(connection, self.statement_timeout, self.now_override()).await
     }
 
-    /// Refuses roles that could step over row-level security, and says why.
+    /// Checks that neither role can bypass row-level security and that each has the permissions it needs.
     pub async fn check_roles(&self) -> Result<(), RoleError> {
         roles::check(&self.tenant_pool, &self.system_pool).await
     }
 
-    /// Whether the database answers.
+    /// Checks that the database is reachable, by beginning and committing a transaction.
     pub async fn ping(&self) -> Result<(), DbError> {
         self.system_tx().await?.commit().await
     }
 
-    /// Tells of events that are committed in this process.
+    /// Returns the notifier for events that this process commits.
     pub fn event_hints(&self) -> &EventHints {
         &self.event_hints
     }
 
-    /// How busy the connections for requests are.
+    /// Returns the utilization of the pool for requests.
     pub fn pool_status(&self) -> PoolStatus {
         self.tenant_pool.status()
     }

@@ -1,4 +1,4 @@
-//! Partitions of what is kept by time: made ahead of their time, dropped when it is over.
+//! Creation of upcoming partitions and removal of expired ones, for tables that are partitioned by time.
 
 use diesel::{
     QueryableByName,
@@ -7,42 +7,45 @@ use diesel::{
 
 use super::{DbError, SystemTx, statement::statement};
 
-/// What is partitioned by time.
+/// A table that is partitioned by time.
 #[derive(Debug, Clone, Copy)]
-pub struct Partitioned {
+pub struct PartitionedTable {
     table: &'static str,
     period: &'static str,
-    ahead: i32,
+    periods: i32,
 }
 
-/// Every such table, with the period of a partition and how many periods are ready from today on.
-pub const TABLES: [Partitioned; 4] = [
-    Partitioned { table: "idempotency_keys", period: "1 day", ahead: 3 },
-    Partitioned { table: "audit_entries", period: "1 month", ahead: 2 },
-    Partitioned { table: "events", period: "1 month", ahead: 2 },
-    Partitioned { table: "finished_jobs", period: "1 day", ahead: 3 },
+/// All such tables, with the period of a partition and the number of periods, from the current one, that must
+/// exist.
+pub const TABLES: [PartitionedTable; 4] = [
+    PartitionedTable { table: "idempotency_keys", period: "1 day", periods: 3 },
+    PartitionedTable { table: "audit_entries", period: "1 month", periods: 2 },
+    PartitionedTable { table: "events", period: "1 month", periods: 2 },
+    PartitionedTable { table: "finished_jobs", period: "1 day", periods: 3 },
 ];
 
-/// Makes the partitions of one table's coming periods. Fails at once when somebody holds the table.
-pub async fn create_ahead(tx: &mut SystemTx, partitioned: Partitioned) -> Result<(), DbError> {
+/// Creates the upcoming partitions of a table. Fails immediately if another session holds a lock on the
+/// table.
+pub async fn create_upcoming(tx: &mut SystemTx, table: PartitionedTable) -> Result<(), DbError> {
     statement("create partitions", "SELECT app.create_partitions({}, {}::text::interval, app.now(), {})")
-        .bind::<Text, _>(partitioned.table)
-        .bind::<Text, _>(partitioned.period)
-        .bind::<Integer, _>(partitioned.ahead)
+        .bind::<Text, _>(table.table)
+        .bind::<Text, _>(table.period)
+        .bind::<Integer, _>(table.periods)
         .execute(tx.connection()?)
         .await
         .map(|_| ())
 }
 
 #[derive(QueryableByName)]
-struct Dropped {
+struct DroppedRow {
     #[diesel(sql_type = Integer)]
     dropped: i32,
 }
 
-/// Drops events that are older than so many days, whole partitions of them; answers how many partitions went.
-pub async fn drop_old_events(tx: &mut SystemTx, days: u32) -> Result<i32, DbError> {
-    let row: Dropped = statement(
+/// Drops partitions of events that are older than the given number of days. Returns the number of dropped
+/// partitions.
+pub async fn drop_expired_events(tx: &mut SystemTx, days: u32) -> Result<i32, DbError> {
+    let row: DroppedRow = statement(
         "drop partitions",
         "SELECT app.drop_partitions('events', interval '1 month', app.now() - make_interval(days => {})) AS dropped",
     )
@@ -52,18 +55,20 @@ pub async fn drop_old_events(tx: &mut SystemTx, days: u32) -> Result<i32, DbErro
     Ok(row.dropped)
 }
 
-/// Drops stored answers that are older than so many hours; answers how many partitions went.
-pub async fn drop_old_answers(tx: &mut SystemTx, hours: u32) -> Result<i32, DbError> {
-    drop_old(tx, "idempotency_keys", hours).await
+/// Drops partitions of responses that are older than the given number of hours. Returns the number of dropped
+/// partitions.
+pub async fn drop_expired_responses(tx: &mut SystemTx, hours: u32) -> Result<i32, DbError> {
+    drop_expired(tx, "idempotency_keys", hours).await
 }
 
-/// Forgets jobs that ended more than so many hours ago; answers how many partitions went.
-pub async fn drop_old_jobs(tx: &mut SystemTx, hours: u32) -> Result<i32, DbError> {
-    drop_old(tx, "finished_jobs", hours).await
+/// Drops partitions of jobs that finished more than the given number of hours ago. Returns the number of
+/// dropped partitions.
+pub async fn drop_expired_jobs(tx: &mut SystemTx, hours: u32) -> Result<i32, DbError> {
+    drop_expired(tx, "finished_jobs", hours).await
 }
 
-async fn drop_old(tx: &mut SystemTx, table: &'static str, hours: u32) -> Result<i32, DbError> {
-    let row: Dropped = statement(
+async fn drop_expired(tx: &mut SystemTx, table: &'static str, hours: u32) -> Result<i32, DbError> {
+    let row: DroppedRow = statement(
         "drop partitions",
         "SELECT app.drop_partitions({}, interval '1 day', app.now() - make_interval(hours => {})) AS dropped",
     )

@@ -1,4 +1,4 @@
-//! Connections, a bounded number of them per role, encrypted where a CA is configured.
+//! Connection pools, one per role, with TLS if a CA is configured.
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,21 +20,21 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{DatabaseOptions, DbError, DbErrorKind};
 
-/// A connection on loan.
+/// A pooled connection. Returns to the pool when dropped.
 pub(super) type Connection = Object<AsyncPgConnection>;
 
-/// How busy a pool is.
+/// The utilization of a pool.
 #[derive(Debug, Clone, Copy)]
 pub struct PoolStatus {
-    /// Connections that someone is using.
+    /// The number of connections in use.
     pub in_use: usize,
-    /// Connections that wait for work.
+    /// The number of idle connections.
     pub idle: usize,
-    /// Requests that wait for a connection.
+    /// The number of requests that wait for a connection.
     pub waiting: usize,
 }
 
-/// The connections of one role.
+/// The connection pool of one role.
 #[derive(Clone)]
 pub(super) struct Pool {
     inner: Deadpool<AsyncPgConnection>,
@@ -48,12 +48,13 @@ impl Pool {
         options: &DatabaseOptions,
     ) -> Result<Self, DbError> {
         let mut manager = ManagerConfig::default();
-        // A closed or half-finished connection is noticed without asking the server.
+        // Detects closed connections and open transactions without a query.
         manager.recycling_method = RecyclingMethod::Fast;
         if let Some(ca_file) = &options.tls_ca_file {
-            let tls = tls(ca_file)
+            let tls = tls_config(ca_file)
                 .map_err(|error| DbError::new(DbErrorKind::Other, "read database.tls_ca_file", error))?;
-            manager.custom_setup = Box::new(move |url| encrypted(tls.clone(), url.to_owned()).boxed());
+            manager.custom_setup =
+                Box::new(move |url| connect_encrypted(tls.clone(), url.to_owned()).boxed());
         }
         let manager = AsyncDieselConnectionManager::new_with_config(url.expose_secret(), manager);
         let inner = Deadpool::builder(manager)
@@ -63,13 +64,17 @@ impl Pool {
         Ok(Self { inner, acquire_timeout: options.acquire_timeout })
     }
 
-    /// A connection, or `Unavailable` when none comes free in time.
+    /// Acquires a connection. Fails with `Unavailable` if none becomes free within the timeout.
     pub(super) async fn acquire(&self) -> Result<Connection, DbError> {
         const OPERATION: &str = "acquire database connection";
         match tokio::time::timeout(self.acquire_timeout, self.inner.get()).await {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(error)) => Err(DbError::new(DbErrorKind::Unavailable, OPERATION, error)),
-            Err(_) => Err(DbError::new(DbErrorKind::Unavailable, OPERATION, "all connections are busy")),
+            Err(_) => Err(DbError::new(
+                DbErrorKind::Unavailable,
+                OPERATION,
+                "timed out waiting for a free connection",
+            )),
         }
     }
 
@@ -83,7 +88,7 @@ impl Pool {
     }
 }
 
-pub(super) fn tls(
+pub(super) fn tls_config(
     ca_file: &std::path::Path,
 ) -> Result<ClientConfig, Box<dyn std::error::Error + Send + Sync>> {
     let mut roots = RootCertStore::empty();
@@ -95,7 +100,7 @@ pub(super) fn tls(
     Ok(config.with_root_certificates(roots).with_no_client_auth())
 }
 
-pub(super) async fn encrypted(tls: ClientConfig, url: String) -> ConnectionResult<AsyncPgConnection> {
+pub(super) async fn connect_encrypted(tls: ClientConfig, url: String) -> ConnectionResult<AsyncPgConnection> {
     let bad = |error: tokio_postgres::Error| ConnectionError::BadConnection(error.to_string());
     let mut config: tokio_postgres::Config = url.parse().map_err(bad)?;
     config.ssl_mode(tokio_postgres::config::SslMode::Require);

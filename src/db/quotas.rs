@@ -1,4 +1,5 @@
-//! The quota row of a tenant: one conditional UPDATE decides, and the row's CHECKs stand behind it.
+//! Quotas, one row per tenant. Changes are single conditional UPDATEs; the CHECK constraints of the table are
+//! a second guard.
 
 use chrono::{DateTime, Utc};
 use diesel::{
@@ -85,9 +86,9 @@ impl From<QuotaRow> for Quota {
     }
 }
 
-/// A change of what is used and reserved, applied only if the result stays within the limits.
+/// A change of usage and reservations, applied only if the result stays within the limits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[allow(missing_docs, reason = "each field is the change of the column of its name")]
+#[allow(missing_docs, reason = "each field is the change of the column of the same name")]
 pub struct QuotaDelta {
     pub used_bytes: i64,
     pub reserved_bytes: i64,
@@ -96,23 +97,24 @@ pub struct QuotaDelta {
 }
 
 impl QuotaDelta {
-    /// One file more, with so many bytes.
-    pub fn charge(bytes: i64) -> Self {
+    /// One added file of `bytes`.
+    pub fn for_added_file(bytes: i64) -> Self {
         Self { used_bytes: bytes, file_count: 1, ..Self::default() }
     }
 
-    /// So many bytes more or less, of files that are there.
-    pub fn bytes(bytes: i64) -> Self {
+    /// A change of the used bytes of existing files.
+    pub fn for_bytes(bytes: i64) -> Self {
         Self { used_bytes: bytes, ..Self::default() }
     }
 
-    /// One file less.
-    pub fn release(bytes: i64) -> Self {
+    /// One removed file of `bytes`.
+    pub fn for_removed_file(bytes: i64) -> Self {
         Self { used_bytes: -bytes, file_count: -1, ..Self::default() }
     }
 }
 
-/// Gives a new tenant its quota; its limits are also the operator's first ceiling.
+/// Creates the quota of a new tenant. Its limits also become the initial ceilings, which only the operator
+/// can change.
 pub async fn create(tx: &mut SystemTx, tenant: TenantId, terms: &QuotaTerms) -> Result<(), DbError> {
     let sizes = &terms.file_size_max_bytes;
     statement(
@@ -139,7 +141,7 @@ pub async fn create(tx: &mut SystemTx, tenant: TenantId, terms: &QuotaTerms) -> 
     .map(|_| ())
 }
 
-/// Reads the quota.
+/// Returns the quota of the transaction's tenant.
 pub async fn get(tx: &mut TenantTx) -> Result<Quota, DbError> {
     let tenant = tx.tenant().as_uuid();
     let row: QuotaRow =
@@ -150,7 +152,7 @@ pub async fn get(tx: &mut TenantTx) -> Result<Quota, DbError> {
     Ok(row.into())
 }
 
-/// Reads the quota and locks it, to change its limits.
+/// Returns the quota of the transaction's tenant, and locks it until the transaction ends.
 pub async fn get_for_update(tx: &mut TenantTx) -> Result<Quota, DbError> {
     let tenant = tx.tenant().as_uuid();
     let sql = format!("SELECT {COLUMNS} FROM quotas WHERE tenant_id = {{}} FOR UPDATE");
@@ -158,9 +160,11 @@ pub async fn get_for_update(tx: &mut TenantTx) -> Result<Quota, DbError> {
     Ok(row.into())
 }
 
-/// Charges, reserves, settles or releases: whatever the delta says, if the result fits, in one statement. Nothing is
-/// returned when it does not fit. What only gives room back always fits.
-pub async fn apply(tx: &mut TenantTx, delta: QuotaDelta) -> Result<Option<Quota>, DbError> {
+/// Applies a delta in one statement, if the result fits into the limits. Returns the new quota, or `None` if
+/// it does not fit.
+///
+/// A delta that only releases usage or reservations always fits.
+pub async fn apply_delta(tx: &mut TenantTx, delta: QuotaDelta) -> Result<Option<Quota>, DbError> {
     let tenant = tx.tenant().as_uuid();
     let sql = format!(
         "UPDATE quotas SET
@@ -185,7 +189,7 @@ pub async fn apply(tx: &mut TenantTx, delta: QuotaDelta) -> Result<Option<Quota>
     Ok(row.map(Quota::from))
 }
 
-/// Writes the limits of a quota that was read with [`get_for_update`].
+/// Updates the limits and ceilings of a quota that was read with [`get_for_update`].
 pub async fn set_limits(tx: &mut TenantTx, quota: &Quota) -> Result<Quota, DbError> {
     let sizes = &quota.file_size_max_bytes;
     let sql = format!(

@@ -1,5 +1,5 @@
-//! Uploads that were created before their bytes. Whoever writes takes the upload over first: the epoch of its lease goes up,
-//! and nothing that an earlier writer still does counts any more.
+//! Resumable uploads, which are created before their bytes are sent. A writer first takes over the upload:
+//! this increments the epoch of its lease, and operations of earlier writers have no effect from then on.
 
 use diesel::{
     QueryableByName,
@@ -18,30 +18,30 @@ use crate::domain::{
     upload_spec::CheckedSpec,
 };
 
-/// An upload with all that it takes to go on with it.
+/// A resumable upload with the data needed to resume it.
 #[derive(Debug, Clone)]
 pub struct StoredUpload {
-    /// As those see it who may go on with it.
+    /// The part that callers see.
     pub upload: Upload,
-    /// What the file will be.
+    /// The checked specification of the file.
     pub spec: CheckedSpec,
-    /// The lease in force.
+    /// The current lease.
     pub lease: UploadLease,
-    /// What it holds of the quota, in bytes.
+    /// The reserved quota, in bytes.
     pub reserved_bytes: u64,
-    /// The blob that its bytes will be.
+    /// The id of the blob that the upload will create.
     pub blob_id: BlobId,
-    /// Where they go.
+    /// The provider that stores the object.
     pub provider: String,
-    /// Under which key.
+    /// The key of the object.
     pub key: ObjectKey,
-    /// The unfinished object; empty for one of one piece.
+    /// The id of the multipart upload; empty for uploads of a single piece.
     pub multipart_id: String,
-    /// Whether its bytes go straight to the store.
+    /// Whether the client sends the bytes directly to the store.
     pub is_direct: bool,
-    /// Where they go before they are copied, in one piece.
+    /// The key of the staging object of a direct upload of a single piece, from which the object is copied.
     pub staging_key: Option<ObjectKey>,
-    /// What the first bytes were recognised as.
+    /// The media type that was detected in the first bytes.
     pub sniffed_mime_type: Option<String>,
 }
 
@@ -85,7 +85,7 @@ struct Row {
     file_id: Option<Uuid>,
 }
 
-/// What a [`Row`] is read from: the parts count as far as their numbers have no gap.
+/// The columns of a [`Row`]. Only parts up to the first gap in their numbers count.
 const COLUMNS: &str = "u.id, u.state, u.lease_epoch, u.lease_expire_time, u.reserved_bytes, u.blob_id, u.provider,
     u.storage_key, coalesce(u.multipart_id, '') AS multipart_id, u.created_by, u.create_time, u.spec, u.part_size_bytes,
     u.sniffed_mime_type, u.is_direct, u.staging_key,
@@ -97,12 +97,12 @@ const COLUMNS: &str = "u.id, u.state, u.lease_epoch, u.lease_expire_time, u.rese
     (SELECT v.file_id FROM versions AS v WHERE v.tenant_id = u.tenant_id AND v.blob_id = u.blob_id
      ORDER BY v.create_time LIMIT 1) AS file_id";
 
-/// Those that can still be gone on with, or became a file.
-const IS_SHOWN: &str =
+/// Selects uploads that can be resumed or were committed.
+const IS_VISIBLE: &str =
     "u.spec IS NOT NULL AND (u.state = 2 OR (u.state = 1 AND u.lease_expire_time > app.now()))";
 
 impl Row {
-    fn read(self) -> Result<StoredUpload, DbError> {
+    fn into_upload(self) -> Result<StoredUpload, DbError> {
         const OPERATION: &str = "read upload";
         let bad = |what: &str| DbError::corrupt(OPERATION, what);
         let bytes = |count: i64| u64::try_from(count).map_err(|_| bad("size"));
@@ -142,20 +142,23 @@ impl Row {
     }
 }
 
-/// One upload, unless it was given up or its lease ran out.
+/// Returns an upload, unless it was aborted or its lease expired.
 pub async fn get(tx: &mut TenantTx, id: UploadId) -> Result<Option<StoredUpload>, DbError> {
-    let sql =
-        format!("SELECT {COLUMNS} FROM uploads AS u WHERE u.tenant_id = {{}} AND u.id = {{}} AND {IS_SHOWN}");
+    let sql = format!(
+        "SELECT {COLUMNS} FROM uploads AS u WHERE u.tenant_id = {{}} AND u.id = {{}} AND {IS_VISIBLE}"
+    );
     let row: Option<Row> = statement("get upload", sql)
         .bind::<SqlUuid, _>(tx.tenant().as_uuid())
         .bind::<SqlUuid, _>(id.as_uuid())
         .first(tx.connection()?)
         .await?;
-    row.map(Row::read).transpose()
+    row.map(Row::into_upload).transpose()
 }
 
-/// Takes an open upload over: from here on its earlier writers are fenced, and its lease begins anew. Answers whether it was
-/// open. It stays locked until the transaction ends, so nothing of theirs is recorded in between.
+/// Takes over an open upload: renews its lease and fences earlier writers. Returns whether it was open.
+///
+/// The row stays locked until the transaction ends, so earlier writers cannot record anything in the
+/// meantime.
 pub async fn take_over(tx: &mut TenantTx, id: UploadId, lease_seconds: u32) -> Result<bool, DbError> {
     let touched = statement(
         "take over upload",
@@ -171,8 +174,10 @@ pub async fn take_over(tx: &mut TenantTx, id: UploadId, lease_seconds: u32) -> R
     Ok(touched == 1)
 }
 
-/// Gives an open upload that is ours another blob and key to be copied to: whatever a fenced writer still copies goes to the
-/// former one, which nothing refers to any more. Answers whether it was ours.
+/// Replaces the target blob and key of an open upload that the caller holds. Returns whether the caller held
+/// it.
+///
+/// A fenced writer that is still copying then writes to the former key, which nothing references.
 pub async fn retarget(
     tx: &mut TenantTx,
     lease: UploadLease,
@@ -194,17 +199,17 @@ pub async fn retarget(
     Ok(touched == 1)
 }
 
-/// Open uploads by their ids, behind one: of their creator, or of everyone in the tenant.
+/// Returns open uploads after an id, ordered by id: those of one creator, or of the whole tenant.
 pub async fn list(
     tx: &mut TenantTx,
     created_by: Option<&str>,
     after: Option<UploadId>,
     limit: i64,
 ) -> Result<Vec<StoredUpload>, DbError> {
-    let of_creator = if created_by.is_some() { "AND u.created_by = {}" } else { "AND {}::text IS NULL" };
+    let by_creator = if created_by.is_some() { "AND u.created_by = {}" } else { "AND {}::text IS NULL" };
     let sql = format!(
         "SELECT {COLUMNS} FROM uploads AS u
-         WHERE u.tenant_id = {{}} AND u.id > {{}} {of_creator} AND u.state = 1 AND {IS_SHOWN}
+         WHERE u.tenant_id = {{}} AND u.id > {{}} {by_creator} AND u.state = 1 AND {IS_VISIBLE}
          ORDER BY u.id LIMIT {{}}"
     );
     let rows: Vec<Row> = statement("list uploads", sql)
@@ -214,5 +219,5 @@ pub async fn list(
         .bind::<BigInt, _>(limit)
         .load(tx.connection()?)
         .await?;
-    rows.into_iter().map(Row::read).collect()
+    rows.into_iter().map(Row::into_upload).collect()
 }

@@ -1,4 +1,4 @@
-//! The service refuses to start with a role that could step over row-level security.
+//! Startup checks: the service refuses to start with a role that could bypass row-level security.
 
 use diesel::{
     QueryableByName,
@@ -10,39 +10,37 @@ use super::{DbError, pool::Pool, statement::statement};
 /// Why a role is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum RoleError {
-    /// The database could not be asked.
+    /// The role could not be inspected.
     #[error(transparent)]
     Database(#[from] DbError),
-    /// The role could see other tenants' rows.
+    /// The role could read the rows of other tenants.
     #[error(
         "refusing to start: `{url_key}` connects as `{role}`, which {reasons}; row-level security would not bind it. {advice}"
     )]
     CouldBypass {
-        /// The configuration key.
+        /// The configuration key of the connection URL.
         url_key: &'static str,
-        /// The role.
         role: String,
-        /// What it could do.
+        /// The permissions by which it could bypass row-level security.
         reasons: String,
-        /// What to do instead.
+        /// How to fix the configuration.
         advice: &'static str,
     },
-    /// The role lacks what it needs.
+    /// The role is not a member of the role it needs.
     #[error(
         "refusing to start: `{url_key}` connects as `{role}`, which is not a member of `{needed}`; run `GRANT {needed} TO {role}`"
     )]
     NotAMember {
-        /// The configuration key.
+        /// The configuration key of the connection URL.
         url_key: &'static str,
-        /// The role.
         role: String,
-        /// The role it must be granted.
+        /// The role that must be granted to it.
         needed: &'static str,
     },
 }
 
 #[derive(QueryableByName)]
-struct Powers {
+struct RolePermissions {
     #[diesel(sql_type = Text)]
     role: String,
     #[diesel(sql_type = Bool)]
@@ -59,8 +57,8 @@ struct Powers {
     is_other: bool,
 }
 
-/// Counts every role that the connected one could become, because SET ROLE is one statement away.
-const POWERS: &str = "
+/// Includes every role that the connected role can become with SET ROLE.
+const ROLE_PERMISSIONS: &str = "
     SELECT current_user::text AS role,
            bool_or(rolsuper) AS is_superuser,
            bool_or(rolbypassrls) AS can_bypass,
@@ -73,8 +71,8 @@ const POWERS: &str = "
     WHERE pg_has_role(current_user, reachable.oid, 'MEMBER')";
 
 pub(super) async fn check(tenants: &Pool, system: &Pool) -> Result<(), RoleError> {
-    let app = powers(tenants).await?;
-    refuse(
+    let app = read_permissions(tenants).await?;
+    check_permissions(
         "database.url",
         &app,
         app.is_system,
@@ -87,8 +85,8 @@ pub(super) async fn check(tenants: &Pool, system: &Pool) -> Result<(), RoleError
             needed: "strongroom_app",
         });
     }
-    let system = powers(system).await?;
-    refuse(
+    let system = read_permissions(system).await?;
+    check_permissions(
         "database.system_url",
         &system,
         false,
@@ -104,23 +102,23 @@ pub(super) async fn check(tenants: &Pool, system: &Pool) -> Result<(), RoleError
     Ok(())
 }
 
-async fn powers(pool: &Pool) -> Result<Powers, DbError> {
+async fn read_permissions(pool: &Pool) -> Result<RolePermissions, DbError> {
     let mut connection = pool.acquire().await?;
-    statement("inspect role", POWERS).one(&mut connection).await
+    statement("inspect role", ROLE_PERMISSIONS).one(&mut connection).await
 }
 
-fn refuse(
+fn check_permissions(
     url_key: &'static str,
-    powers: &Powers,
-    reaches_system: bool,
+    permissions: &RolePermissions,
+    is_system_member: bool,
     advice: &'static str,
 ) -> Result<(), RoleError> {
     let reasons: Vec<&str> = [
-        (powers.is_superuser, "is a superuser or can become one"),
-        (powers.can_bypass, "has or can take BYPASSRLS"),
-        (powers.can_own, "owns tables of the service or can become their owner"),
-        (reaches_system, "is a member of strongroom_system, which sees every tenant"),
-        (powers.is_other, "is a member of strongroom_migrate or strongroom_backup"),
+        (permissions.is_superuser, "is a superuser or can become one"),
+        (permissions.can_bypass, "has or can take BYPASSRLS"),
+        (permissions.can_own, "owns tables of the service or can become their owner"),
+        (is_system_member, "is a member of strongroom_system, which sees every tenant"),
+        (permissions.is_other, "is a member of strongroom_migrate or strongroom_backup"),
     ]
     .into_iter()
     .filter_map(|(holds, reason)| holds.then_some(reason))
@@ -128,5 +126,10 @@ fn refuse(
     if reasons.is_empty() {
         return Ok(());
     }
-    Err(RoleError::CouldBypass { url_key, role: powers.role.clone(), reasons: reasons.join(", "), advice })
+    Err(RoleError::CouldBypass {
+        url_key,
+        role: permissions.role.clone(),
+        reasons: reasons.join(", "),
+        advice,
+    })
 }

@@ -1,9 +1,9 @@
--- The roles of the service. Idempotent; run before the versioned migrations, by whoever may create roles.
--- They cannot log in: grant them to login roles (GRANT strongroom_app TO my_login), or give them a password.
---   strongroom_migrate  owns every table and applies migrations
---   strongroom_app      serves requests: owns nothing, bound by row-level security to one tenant a transaction
---   strongroom_system   finds work across tenants: few functions of the service use it
---   strongroom_backup   reads everything
+-- The roles of the service. Idempotent. Runs before the migrations and requires permission to create roles.
+-- The roles cannot log in: grant them to login roles (GRANT strongroom_app TO my_login).
+--   strongroom_migrate  owns all tables and applies migrations
+--   strongroom_app      serves requests; owns nothing; row-level security limits it to one tenant
+--   strongroom_system   works across tenants, for background work and operators
+--   strongroom_backup   reads all rows
 DO $$
 DECLARE
     role text;
@@ -13,7 +13,7 @@ BEGIN
             BEGIN
                 EXECUTE format('CREATE ROLE %I NOLOGIN NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE', role);
             EXCEPTION WHEN duplicate_object OR unique_violation THEN
-                NULL; -- another database of this cluster was being migrated at the same moment
+                NULL; -- created concurrently from another database of this cluster
             END;
         END IF;
     END LOOP;

@@ -1,5 +1,5 @@
-//! When each tick of background work is due. Whoever moves a tick's next time on has its turn: a compare-and-set by the
-//! database's clock, so that of any number of replicas one does it.
+//! The schedule of background ticks. A replica claims a due tick by advancing its next time, as a
+//! compare-and-set by the database's clock, so that exactly one replica runs it.
 
 use diesel::{
     QueryableByName,
@@ -9,25 +9,28 @@ use diesel::{
 use super::{DbError, SystemTx, statement::statement, sweeps::seconds};
 use crate::domain::clock::Timestamp;
 
-/// A tick that is this replica's to do.
+/// A tick that this replica has claimed.
 #[derive(Debug, Clone, PartialEq, Eq, QueryableByName)]
-pub struct Turn {
-    /// Which.
+pub struct ClaimedTick {
     #[diesel(sql_type = Text)]
     pub name: String,
-    /// When the next one is due.
+    /// When the tick is due next.
     #[diesel(sql_type = Timestamptz)]
     pub next_time: Timestamp,
 }
 
-/// Takes those of these ticks that are due, and moves each on by so many seconds from now. A tick that was never taken is
-/// due.
-pub async fn take(tx: &mut SystemTx, names: &[&str], interval_seconds: u64) -> Result<Vec<Turn>, DbError> {
-    // One order of locks for everybody.
+/// Claims the due ticks among the given names, and sets the next time of each to `interval_seconds` from now.
+/// A tick without a row is due.
+pub async fn claim_due(
+    tx: &mut SystemTx,
+    names: &[&str],
+    interval_seconds: u64,
+) -> Result<Vec<ClaimedTick>, DbError> {
+    // All replicas must lock in the same order.
     let mut names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
     names.sort_unstable();
     statement(
-        "take due ticks",
+        "claim due ticks",
         "INSERT INTO schedules (name, next_time, last_time)
          SELECT name, app.now() + make_interval(secs => {}), app.now() FROM unnest({}) AS n (name)
          ON CONFLICT (name) DO UPDATE SET next_time = excluded.next_time, last_time = excluded.last_time
@@ -40,14 +43,15 @@ pub async fn take(tx: &mut SystemTx, names: &[&str], interval_seconds: u64) -> R
     .await
 }
 
-/// There is more to do: makes a tick due at once, for whoever comes first, unless somebody has taken it since.
-pub async fn go_on(tx: &mut SystemTx, turn: &Turn) -> Result<(), DbError> {
+/// Makes a tick due immediately, because more work is pending. Does nothing if it has been claimed again in
+/// the meantime.
+pub async fn make_due(tx: &mut SystemTx, tick: &ClaimedTick) -> Result<(), DbError> {
     statement(
         "make tick due",
         "UPDATE schedules SET next_time = app.now() WHERE name = {} AND next_time = {}",
     )
-    .bind::<Text, _>(turn.name.clone())
-    .bind::<Timestamptz, _>(turn.next_time)
+    .bind::<Text, _>(tick.name.clone())
+    .bind::<Timestamptz, _>(tick.next_time)
     .execute(tx.connection()?)
     .await
     .map(|_| ())

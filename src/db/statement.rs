@@ -1,7 +1,8 @@
-//! SQL as we write it, with typed binds, and prepared once per connection.
+//! SQL statements with typed binds, prepared once per connection.
 //!
-//! diesel's own `sql_query` is prepared anew at every call, which costs a third of a short statement. This is the same
-//! with the cache on: the text is constant (or one of few shapes), every `{}` in it is a bind, in order.
+//! Diesel's `sql_query` prepares a statement for every call, which takes a third of the time of a short
+//! statement. This type works the same but uses the statement cache. The text is constant or one of a few
+//! variants; each `{}` in it is a bind.
 
 use std::{borrow::Cow, marker::PhantomData};
 
@@ -28,7 +29,7 @@ pub(super) struct Statement {
     is_cached: bool,
 }
 
-/// Writes a statement. `operation` is the bare verb phrase that errors and traces carry.
+/// Creates a statement. `operation` is the bare verb phrase that identifies it in errors and traces.
 pub(super) fn statement(operation: &'static str, sql: impl Into<Cow<'static, str>>) -> Statement {
     Statement { operation, sql: sql.into(), binds: Vec::new(), is_cached: true }
 }
@@ -67,7 +68,7 @@ impl QueryFragment<Pg> for Statement {
 
 impl QueryId for Statement {
     type QueryId = ();
-    // The cache is keyed by the text.
+    // The statement cache uses the text as its key.
     const HAS_STATIC_QUERY_ID: bool = false;
 }
 
@@ -76,7 +77,7 @@ impl Query for Statement {
 }
 
 impl Statement {
-    /// Prepares it anew: for texts of so many shapes that keeping them all would cost more than preparing one.
+    /// Excludes the statement from the cache, for texts with too many variants to keep them all prepared.
     pub(super) fn uncached(mut self) -> Self {
         self.is_cached = false;
         self
@@ -93,8 +94,10 @@ impl Statement {
         self
     }
 
-    /// Runs it and returns its rows. Boxed, as the other two are: the driver's own future types are too deep for the
-    /// compiler to see that they may move between threads.
+    /// Executes the statement and returns its rows.
+    ///
+    /// The futures are boxed, because the compiler fails to prove that the deeply nested types of the driver
+    /// are `Send`.
     pub(super) fn load<T>(self, connection: &mut AsyncPgConnection) -> BoxFuture<'_, Result<Vec<T>, DbError>>
     where
         T: Send + 'static,
@@ -108,7 +111,7 @@ impl Statement {
             .boxed()
     }
 
-    /// Runs it and returns its row, if there is one.
+    /// Executes the statement and returns its first row, if there is one.
     pub(super) fn first<T>(
         self,
         connection: &mut AsyncPgConnection,
@@ -120,23 +123,23 @@ impl Statement {
         self.load(connection).map_ok(|rows| rows.into_iter().next()).boxed()
     }
 
-    /// Runs it and returns its only row.
+    /// Executes the statement and returns its only row. A missing row is an error.
     pub(super) fn one<T>(self, connection: &mut AsyncPgConnection) -> BoxFuture<'_, Result<T, DbError>>
     where
         T: Send + 'static,
         Self: LoadQuery<'static, AsyncPgConnection, T>,
     {
         let operation = self.operation;
-        let only = move |row: Option<T>| row.ok_or_else(|| DbError::corrupt(operation, "absence of a row"));
+        let only = move |row: Option<T>| row.ok_or_else(|| DbError::corrupt(operation, "missing row"));
         self.first(connection).map(move |row| row.and_then(only)).boxed()
     }
 
-    /// Runs it and returns how many rows it touched.
+    /// Executes the statement and returns the number of affected rows.
     pub(super) fn execute(self, connection: &mut AsyncPgConnection) -> BoxFuture<'_, Result<usize, DbError>> {
         let operation = self.operation;
         debug_assert_eq!(self.sql.matches("{}").count(), self.binds.len(), "{operation}");
-        let touched = RunQueryDsl::execute(self, connection);
-        touched
+        let count = RunQueryDsl::execute(self, connection);
+        count
             .map_err(move |error| DbError::from_driver(operation, error))
             .instrument(info_span!("sql", operation))
             .boxed()

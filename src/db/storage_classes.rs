@@ -1,5 +1,5 @@
-//! In which class of storage the bytes of files are, and in which they are to be: that of the archive when every file that
-//! stands on them is archived.
+//! The current and the target storage class of blobs. The target is the archive class if every file that
+//! references the blob is archived.
 
 use diesel::{
     QueryableByName,
@@ -16,23 +16,22 @@ use crate::domain::{
     storage_class::StorageClass,
 };
 
-/// Whether every file that stands on the blob b is archived; null where there is none.
+/// Whether all files that reference the blob `b` are archived; null if there are none.
 const ARE_ARCHIVED: &str = "(
     SELECT bool_and(f.archive_time IS NOT NULL) FROM versions AS v
     JOIN files AS f ON f.tenant_id = v.tenant_id AND f.id = v.file_id
     WHERE v.tenant_id = b.tenant_id AND v.blob_id = b.id)";
 
-/// The blobs of a file.
-const OF_FILE: &str = "b.tenant_id = {} AND b.id IN (
+/// Selects the blobs of a file.
+const IS_OF_FILE: &str = "b.tenant_id = {} AND b.id IN (
     SELECT v.blob_id FROM versions AS v WHERE v.tenant_id = {} AND v.file_id = {})";
 
-/// A blob of a file, and the class that it is to have.
+/// A blob and its target storage class.
 #[derive(Debug, Clone)]
 pub struct ClassedBlob {
-    /// The blob, with the class that it has.
+    /// The blob, with its current class.
     pub movable: MovableBlob,
-    /// The class that it is to have.
-    pub wanted: StorageClass,
+    pub target: StorageClass,
 }
 
 #[derive(QueryableByName)]
@@ -43,12 +42,16 @@ struct ClassedRow {
     are_archived: bool,
 }
 
-/// The blobs of a file that can be moved, in the order of their ids.
+/// Returns the movable blobs of a file, ordered by id.
 ///
-/// Their rows are locked first, and asked about in a statement of their own: whoever is about to point one of them elsewhere is
-/// waited for, so that what this answers is not older than that.
-pub async fn of_file(tx: &mut SystemTx, tenant: TenantId, file: FileId) -> Result<Vec<ClassedBlob>, DbError> {
-    let lock = format!("SELECT FROM blobs AS b WHERE {OF_FILE} ORDER BY b.id FOR NO KEY UPDATE OF b");
+/// Locks the rows first and reads them in a second statement, which therefore sees the result of concurrent
+/// relocations.
+pub async fn list_file_blobs(
+    tx: &mut SystemTx,
+    tenant: TenantId,
+    file: FileId,
+) -> Result<Vec<ClassedBlob>, DbError> {
+    let lock = format!("SELECT FROM blobs AS b WHERE {IS_OF_FILE} ORDER BY b.id FOR NO KEY UPDATE OF b");
     statement("lock blobs of file", lock)
         .bind::<SqlUuid, _>(tenant.as_uuid())
         .bind::<SqlUuid, _>(tenant.as_uuid())
@@ -56,7 +59,7 @@ pub async fn of_file(tx: &mut SystemTx, tenant: TenantId, file: FileId) -> Resul
         .execute(tx.connection()?)
         .await?;
     let sql = format!(
-        "SELECT {}, {ARE_ARCHIVED} AS are_archived FROM blobs AS b WHERE {OF_FILE} AND {IS_MOVABLE} ORDER BY b.id",
+        "SELECT {}, {ARE_ARCHIVED} AS are_archived FROM blobs AS b WHERE {IS_OF_FILE} AND {IS_MOVABLE} ORDER BY b.id",
         movable_columns()
     );
     let rows: Vec<ClassedRow> = statement("list blobs of file", sql)
@@ -66,20 +69,20 @@ pub async fn of_file(tx: &mut SystemTx, tenant: TenantId, file: FileId) -> Resul
         .load(tx.connection()?)
         .await?;
     let classed = |row: ClassedRow| {
-        let wanted = StorageClass::of_archived(row.are_archived);
-        Ok(ClassedBlob { movable: row.movable.read()?, wanted })
+        let target = StorageClass::for_archived(row.are_archived);
+        Ok(ClassedBlob { movable: row.movable.into_blob()?, target })
     };
     rows.into_iter().map(classed).collect()
 }
 
 #[derive(QueryableByName)]
-struct WantedRow {
+struct TargetRow {
     #[diesel(sql_type = Nullable<Bool>)]
     are_archived: Option<bool>,
 }
 
-/// The class that a blob is to have; none where nothing stands on it.
-pub async fn wanted(
+/// Returns the target storage class of a blob, or `None` if no file references it.
+pub async fn get_target_class(
     tx: &mut SystemTx,
     tenant: TenantId,
     blob: BlobId,
@@ -87,43 +90,45 @@ pub async fn wanted(
     let sql = format!(
         "SELECT {ARE_ARCHIVED} AS are_archived FROM blobs AS b WHERE b.tenant_id = {{}} AND b.id = {{}}"
     );
-    let row: Option<WantedRow> = statement("ask for class of blob", sql)
+    let row: Option<TargetRow> = statement("get target class of blob", sql)
         .bind::<SqlUuid, _>(tenant.as_uuid())
         .bind::<SqlUuid, _>(blob.as_uuid())
         .first(tx.connection()?)
         .await?;
-    Ok(row.and_then(|row| row.are_archived).map(StorageClass::of_archived))
+    Ok(row.and_then(|row| row.are_archived).map(StorageClass::for_archived))
 }
 
-/// Where bytes of a file are.
+/// A provider that stores bytes of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
-    /// The provider.
+pub struct FileLocation {
     pub provider: String,
-    /// Whether some of them are in its archive class.
+    /// Whether some of the bytes are in its archive class.
     pub has_archived: bool,
 }
 
 #[derive(QueryableByName)]
-struct PlaceRow {
+struct FileLocationRow {
     #[diesel(sql_type = Text)]
     provider: String,
     #[diesel(sql_type = Bool)]
     has_archived: bool,
 }
 
-/// Where the bytes of all versions of a file are.
-pub async fn places(tx: &mut TenantTx, file: FileId) -> Result<Vec<Place>, DbError> {
+/// Returns the providers that store the bytes of all versions of a file.
+pub async fn list_file_locations(tx: &mut TenantTx, file: FileId) -> Result<Vec<FileLocation>, DbError> {
     // 2: archive
     let sql = format!(
-        "SELECT b.provider, bool_or(b.storage_class = 2) AS has_archived FROM blobs AS b WHERE {OF_FILE}
+        "SELECT b.provider, bool_or(b.storage_class = 2) AS has_archived FROM blobs AS b WHERE {IS_OF_FILE}
          GROUP BY b.provider"
     );
-    let rows: Vec<PlaceRow> = statement("find places of file", sql)
+    let rows: Vec<FileLocationRow> = statement("list locations of file", sql)
         .bind::<SqlUuid, _>(tx.tenant().as_uuid())
         .bind::<SqlUuid, _>(tx.tenant().as_uuid())
         .bind::<SqlUuid, _>(file.as_uuid())
         .load(tx.connection()?)
         .await?;
-    Ok(rows.into_iter().map(|row| Place { provider: row.provider, has_archived: row.has_archived }).collect())
+    Ok(rows
+        .into_iter()
+        .map(|row| FileLocation { provider: row.provider, has_archived: row.has_archived })
+        .collect())
 }

@@ -1,5 +1,6 @@
-//! Objects that no blob refers to, yet or any more, and when they are to be removed: a copy that is being made, and an
-//! original whose blob was moved away. A crash leaves the row, so it leaves nothing behind for good.
+//! Stray objects: objects that no blob references, with the time of their deletion. They are copies in
+//! progress, and originals whose blob was moved. After a crash the row remains, so the object is still
+//! deleted.
 
 use diesel::{
     QueryableByName,
@@ -13,16 +14,15 @@ use super::{
 };
 use crate::domain::{clock::Timestamp, ids::TenantId, object_key::ObjectKey};
 
-/// An object without a blob.
+/// An object that no blob references.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StrayObject {
-    /// Whose.
     pub tenant: TenantId,
-    /// The provider that holds it.
+    /// The provider that stores it.
     pub provider: String,
-    /// Its key there; nobody writes it a second time.
+    /// Its key at the provider. Keys are never reused.
     pub key: ObjectKey,
-    /// There may be a multipart upload of this key that nobody will complete.
+    /// Whether an incomplete multipart upload of this key may exist.
     pub may_be_unfinished: bool,
 }
 
@@ -36,7 +36,7 @@ impl StrayObject {
     }
 }
 
-/// Writes down that an object is to be removed after so many hours.
+/// Inserts a stray object that is due for deletion after the given number of hours.
 pub async fn insert(tx: &mut SystemTx, object: &StrayObject, hours: u32) -> Result<(), DbError> {
     let insertion = statement(
         "insert stray object",
@@ -52,26 +52,28 @@ pub async fn insert(tx: &mut SystemTx, object: &StrayObject, hours: u32) -> Resu
         .map(|_| ())
 }
 
-/// Says that the object can be removed at once.
-pub async fn discard(tx: &mut SystemTx, object: &StrayObject) -> Result<(), DbError> {
+/// Makes a stray object due for deletion immediately.
+pub async fn make_due(tx: &mut SystemTx, object: &StrayObject) -> Result<(), DbError> {
     let update = statement(
-        "discard stray object",
+        "make stray object due",
         "UPDATE stray_objects SET delete_after = app.now() WHERE tenant_id = {} AND provider = {} AND storage_key = {}",
     );
     object.bind(update).execute(tx.connection()?).await.map(|_| ())
 }
 
-/// Takes an object out, because a blob of the same transaction refers to it from now on. False when it is being removed.
+/// Deletes the row of an object that a blob of the same transaction now references. Returns false if the
+/// object is already being deleted.
 pub async fn adopt(tx: &mut SystemTx, object: &StrayObject) -> Result<bool, DbError> {
     let delete = statement(
-        "adopt object",
+        "adopt stray object",
         "DELETE FROM stray_objects
          WHERE tenant_id = {} AND provider = {} AND storage_key = {} AND NOT is_being_deleted",
     );
     Ok(object.bind(delete).execute(tx.connection()?).await? == 1)
 }
 
-/// Claims an object for removal: from here on nobody adopts it. False when it is not due, or a blob refers to it.
+/// Claims an object for deletion; it can no longer be adopted. Returns false if it is not due, or a blob
+/// references it.
 pub async fn claim(tx: &mut SystemTx, object: &StrayObject) -> Result<bool, DbError> {
     let update = statement(
         "claim stray object",
@@ -83,7 +85,7 @@ pub async fn claim(tx: &mut SystemTx, object: &StrayObject) -> Result<bool, DbEr
     Ok(object.bind(update).execute(tx.connection()?).await? == 1)
 }
 
-/// Forgets an object that is gone.
+/// Deletes the row of an object that has been deleted.
 pub async fn delete(tx: &mut SystemTx, object: &StrayObject) -> Result<(), DbError> {
     let delete = statement(
         "delete stray object",
@@ -93,21 +95,20 @@ pub async fn delete(tx: &mut SystemTx, object: &StrayObject) -> Result<(), DbErr
     object.bind(delete).execute(tx.connection()?).await.map(|_| ())
 }
 
-/// An object whose time has come.
+/// A stray object that is due for deletion.
 #[derive(Debug, Clone)]
-pub struct DueStray {
-    /// The object.
+pub struct DueStrayObject {
     pub object: StrayObject,
-    /// Since when it is due.
+    /// The time from which it is due.
     pub delete_after: Timestamp,
 }
 
-/// The place of a due object in the list of all.
-pub type StrayPlace = (Timestamp, TenantId, String);
+/// The position of an object in the list of due stray objects.
+pub type StrayObjectCursor = (Timestamp, TenantId, String);
 
-impl DueStray {
-    /// Its place in the list.
-    pub fn place(&self) -> StrayPlace {
+impl DueStrayObject {
+    /// Returns the position of this object in the list of due stray objects.
+    pub fn cursor(&self) -> StrayObjectCursor {
         (self.delete_after, self.object.tenant, self.object.key.to_string())
     }
 }
@@ -124,14 +125,14 @@ struct StrayRow {
     may_be_unfinished: bool,
 }
 
-/// Objects of one provider that are due; longest first, behind a place.
+/// Returns due stray objects of a provider, after a position, ordered by due time.
 pub async fn list_due(
     tx: &mut SystemTx,
     provider: &str,
-    after: Option<StrayPlace>,
+    after: Option<StrayObjectCursor>,
     limit: i64,
-) -> Result<Vec<DueStray>, DbError> {
-    const OPERATION: &str = "find due stray objects";
+) -> Result<Vec<DueStrayObject>, DbError> {
+    const OPERATION: &str = "list due stray objects";
     let (time, tenant, key) = after.map_or((Timestamp::UNIX_EPOCH, Uuid::nil(), String::new()), |after| {
         (after.0, after.1.as_uuid(), after.2)
     });
@@ -157,27 +158,27 @@ pub async fn list_due(
                     .map_err(|error| DbError::corrupt(OPERATION, error))?,
                 may_be_unfinished: row.may_be_unfinished,
             };
-            Ok(DueStray { object, delete_after: row.delete_after })
+            Ok(DueStrayObject { object, delete_after: row.delete_after })
         })
         .collect()
 }
 
 #[derive(QueryableByName)]
-struct WaitingRow {
+struct CountRow {
     #[diesel(sql_type = BigInt)]
-    waiting: i64,
+    count: i64,
 }
 
-/// Makes every stray object of a tenant due now; answers how many there are.
-pub async fn hurry(tx: &mut SystemTx, tenant: TenantId) -> Result<i64, DbError> {
-    let row: WaitingRow = statement(
-        "hurry stray objects",
+/// Makes all stray objects of a tenant due immediately. Returns their number.
+pub async fn make_all_due(tx: &mut SystemTx, tenant: TenantId) -> Result<i64, DbError> {
+    let row: CountRow = statement(
+        "make stray objects due",
         "WITH due AS (
              UPDATE stray_objects SET delete_after = least(delete_after, app.now()) WHERE tenant_id = {} RETURNING 1)
-         SELECT count(*) AS waiting FROM due",
+         SELECT count(*) AS count FROM due",
     )
     .bind::<SqlUuid, _>(tenant.as_uuid())
     .one(tx.connection()?)
     .await?;
-    Ok(row.waiting)
+    Ok(row.count)
 }

@@ -1,4 +1,4 @@
-//! What the sweeper has found in a store without a row that owns it, and waits to remove.
+//! Sweep candidates: objects and multipart uploads without an owner that the sweeper has found in a store.
 
 use diesel::{
     QueryableByName,
@@ -9,33 +9,35 @@ use uuid::Uuid;
 use super::{DbError, SystemTx, statement::statement, sweeps::seconds};
 use crate::domain::object_key::ObjectKey;
 
-/// An object in a store, or an upload to it that was never finished.
+/// An object, or an incomplete multipart upload, in a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Candidate {
-    /// Its key.
+pub struct SweepCandidate {
     pub key: ObjectKey,
-    /// The store's id of the unfinished upload; none for an object.
+    /// The store's id of the multipart upload; `None` for an object.
     pub multipart_id: Option<String>,
-    /// How large the object is; 0 for an unfinished upload.
+    /// The size of the object; 0 for a multipart upload.
     pub size_bytes: u64,
 }
 
-/// What the database says about something in the store.
+/// Whether a row of the database owns an object or multipart upload in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// A blob or an upload owns it.
+pub enum Ownership {
+    /// A blob, an upload or a stray object row owns it.
     Owned,
     /// No row owns it.
-    Nobodys,
-    /// No row owns it, and it was found before.
-    Waiting,
-    /// Its tenant is not in this database, so it cannot be ours.
+    Unowned,
+    /// No row owns it, and it is already a candidate.
+    StillUnowned,
+    /// Its tenant is not in this database, so it belongs to another installation.
     Foreign,
 }
 
-/// Whether a row owns `k`, whatever it calls the provider. A key is made once, and a move makes a fresh one, so a row with
-/// this key means this object: under the provider's former name too, and where two names mean one place. An upload's row
-/// owns whatever has its key, in every state (what a direct upload is copied from: until it is committed), and so does a stray object's: whoever ends them cleans up.
+/// Whether a row owns `k`, regardless of the provider.
+///
+/// Keys are never reused, and a move creates a new key. A row with this key therefore refers to this object,
+/// even if the provider was renamed or two names refer to the same store. An upload owns the objects under
+/// its key in every state (a staging object only until the upload is committed), and so does a stray object
+/// row: the code that ends them cleans up.
 const IS_OWNED: &str = "(k.multipart_id = '' AND EXISTS (
         SELECT FROM blobs AS b WHERE b.tenant_id = k.tenant_id AND b.storage_key = k.storage_key)
      OR EXISTS (SELECT FROM uploads AS u WHERE u.tenant_id = k.tenant_id AND u.storage_key = k.storage_key)
@@ -44,7 +46,7 @@ const IS_OWNED: &str = "(k.multipart_id = '' AND EXISTS (
      OR EXISTS (SELECT FROM stray_objects AS s WHERE s.tenant_id = k.tenant_id AND s.storage_key = k.storage_key))";
 
 #[derive(QueryableByName)]
-struct VerdictRow {
+struct OwnershipRow {
     #[diesel(sql_type = BigInt)]
     n: i64,
     #[diesel(sql_type = Bool)]
@@ -52,24 +54,26 @@ struct VerdictRow {
     #[diesel(sql_type = Bool)]
     is_owned: bool,
     #[diesel(sql_type = Bool)]
-    is_waiting: bool,
+    is_candidate: bool,
 }
 
-/// What is known of each of these, in order. One statement, so one snapshot: what passes from an upload to a blob
-/// meanwhile is owned in either.
-pub async fn judge(
+/// Returns the ownership of each candidate, in order.
+///
+/// It is one statement, hence one snapshot: an object that passes from an upload to a blob in the meantime is
+/// owned by one of them.
+pub async fn check_ownership(
     tx: &mut SystemTx,
     provider: &str,
-    candidates: &[Candidate],
-) -> Result<Vec<Verdict>, DbError> {
+    candidates: &[SweepCandidate],
+) -> Result<Vec<Ownership>, DbError> {
     let sql = format!(
         "SELECT k.n, EXISTS (SELECT FROM tenants AS t WHERE t.id = k.tenant_id) AS has_tenant, {IS_OWNED} AS is_owned,
                 EXISTS (SELECT FROM sweep_candidates AS c
                         WHERE c.tenant_id = k.tenant_id AND c.provider = {{}} AND c.storage_key = k.storage_key
-                          AND c.multipart_id = k.multipart_id) AS is_waiting
+                          AND c.multipart_id = k.multipart_id) AS is_candidate
          FROM unnest({{}}, {{}}, {{}}) WITH ORDINALITY AS k (tenant_id, storage_key, multipart_id, n) ORDER BY k.n"
     );
-    let rows: Vec<VerdictRow> = statement("look for owners", sql)
+    let rows: Vec<OwnershipRow> = statement("find owners of candidates", sql)
         .bind::<Text, _>(provider.to_owned())
         .bind::<Array<SqlUuid>, _>(tenants(candidates))
         .bind::<Array<Text>, _>(keys(candidates))
@@ -77,20 +81,20 @@ pub async fn judge(
         .load(tx.connection()?)
         .await?;
     if rows.len() != candidates.len() {
-        return Err(DbError::corrupt("look for owners", "number of rows"));
+        return Err(DbError::corrupt("find owners of candidates", "number of rows"));
     }
-    let verdict = |row: VerdictRow| match row {
-        VerdictRow { is_owned: true, .. } => Verdict::Owned,
-        VerdictRow { has_tenant: false, .. } => Verdict::Foreign,
-        VerdictRow { is_waiting: true, .. } => Verdict::Waiting,
-        VerdictRow { .. } => Verdict::Nobodys,
+    let ownership = |row: OwnershipRow| match row {
+        OwnershipRow { is_owned: true, .. } => Ownership::Owned,
+        OwnershipRow { has_tenant: false, .. } => Ownership::Foreign,
+        OwnershipRow { is_candidate: true, .. } => Ownership::StillUnowned,
+        OwnershipRow { .. } => Ownership::Unowned,
     };
     debug_assert!(rows.iter().zip(1..).all(|(row, n)| row.n == n));
-    Ok(rows.into_iter().map(verdict).collect())
+    Ok(rows.into_iter().map(ownership).collect())
 }
 
-/// Remembers what was found, as seen now. What is remembered already keeps its time.
-pub async fn insert(tx: &mut SystemTx, provider: &str, candidates: &[Candidate]) -> Result<(), DbError> {
+/// Inserts candidates as first seen now. Existing candidates are left unchanged.
+pub async fn insert(tx: &mut SystemTx, provider: &str, candidates: &[SweepCandidate]) -> Result<(), DbError> {
     if candidates.is_empty() {
         return Ok(());
     }
@@ -113,7 +117,7 @@ pub async fn insert(tx: &mut SystemTx, provider: &str, candidates: &[Candidate])
     .map(|_| ())
 }
 
-/// Forgets what a row owns by now; answers how many.
+/// Deletes candidates that a row owns. Returns their number.
 pub async fn delete_owned(tx: &mut SystemTx, provider: &str) -> Result<usize, DbError> {
     let sql = format!("DELETE FROM sweep_candidates AS k WHERE {IS_OWNED} AND k.provider = {{}}");
     statement("delete owned sweep candidates", sql)
@@ -132,15 +136,16 @@ struct CandidateRow {
     size_bytes: i64,
 }
 
-/// What was first seen so many seconds ago or earlier, in the order of tenant, key and multipart id, behind a position.
+/// Returns candidates that were first seen at least `grace_seconds` ago, after a position, ordered by tenant,
+/// key and multipart id.
 pub async fn list_due(
     tx: &mut SystemTx,
     provider: &str,
     grace_seconds: u64,
-    after: Option<&Candidate>,
+    after: Option<&SweepCandidate>,
     limit: i64,
-) -> Result<Vec<Candidate>, DbError> {
-    const OPERATION: &str = "find due sweep candidates";
+) -> Result<Vec<SweepCandidate>, DbError> {
+    const OPERATION: &str = "list due sweep candidates";
     let tenant = after.map_or(Uuid::nil(), |after| after.key.tenant().as_uuid());
     let (key, multipart_id) =
         after.map_or_else(Default::default, |after| (after.key.to_string(), multipart_id(after)));
@@ -161,7 +166,7 @@ pub async fn list_due(
     .await?;
     rows.into_iter()
         .map(|row| {
-            Ok(Candidate {
+            Ok(SweepCandidate {
                 key: ObjectKey::parse(&row.storage_key)
                     .map_err(|error| DbError::corrupt(OPERATION, error))?,
                 multipart_id: Some(row.multipart_id).filter(|id| !id.is_empty()),
@@ -171,8 +176,8 @@ pub async fn list_due(
         .collect()
 }
 
-/// Forgets one that is gone from the store, or that a row owns.
-pub async fn delete(tx: &mut SystemTx, provider: &str, candidate: &Candidate) -> Result<(), DbError> {
+/// Deletes a candidate that was deleted from the store, or that a row owns.
+pub async fn delete(tx: &mut SystemTx, provider: &str, candidate: &SweepCandidate) -> Result<(), DbError> {
     statement(
         "delete sweep candidate",
         "DELETE FROM sweep_candidates
@@ -187,19 +192,19 @@ pub async fn delete(tx: &mut SystemTx, provider: &str, candidate: &Candidate) ->
     .map(|_| ())
 }
 
-/// How much waits.
+/// The number and size of candidates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, QueryableByName)]
-pub struct Waiting {
-    /// How many objects and unfinished uploads.
+pub struct SweepCandidateTotals {
+    /// The number of objects and multipart uploads.
     #[diesel(sql_type = BigInt)]
     pub count: i64,
-    /// How many bytes the objects have.
+    /// The total size of the objects.
     #[diesel(sql_type = BigInt)]
     pub bytes: i64,
 }
 
-/// How much of a store waits to be removed.
-pub async fn waiting(tx: &mut SystemTx, provider: &str) -> Result<Waiting, DbError> {
+/// Counts the candidates of a provider.
+pub async fn count_all(tx: &mut SystemTx, provider: &str) -> Result<SweepCandidateTotals, DbError> {
     statement(
         "count sweep candidates",
         "SELECT count(*) AS count, coalesce(sum(size_bytes), 0)::bigint AS bytes
@@ -210,18 +215,18 @@ pub async fn waiting(tx: &mut SystemTx, provider: &str) -> Result<Waiting, DbErr
     .await
 }
 
-fn tenants(candidates: &[Candidate]) -> Vec<Uuid> {
+fn tenants(candidates: &[SweepCandidate]) -> Vec<Uuid> {
     candidates.iter().map(|one| one.key.tenant().as_uuid()).collect()
 }
 
-fn keys(candidates: &[Candidate]) -> Vec<String> {
+fn keys(candidates: &[SweepCandidate]) -> Vec<String> {
     candidates.iter().map(|one| one.key.to_string()).collect()
 }
 
-fn multipart_ids(candidates: &[Candidate]) -> Vec<String> {
+fn multipart_ids(candidates: &[SweepCandidate]) -> Vec<String> {
     candidates.iter().map(multipart_id).collect()
 }
 
-fn multipart_id(candidate: &Candidate) -> String {
+fn multipart_id(candidate: &SweepCandidate) -> String {
     candidate.multipart_id.clone().unwrap_or_default()
 }

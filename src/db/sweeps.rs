@@ -1,4 +1,4 @@
-//! Who sweeps a store, and when it was last swept.
+//! The lock on the sweep of a store, and the times of past sweeps.
 
 use diesel::{
     QueryableByName,
@@ -8,15 +8,17 @@ use diesel::{
 use super::{DbError, SystemTx, statement::statement};
 
 #[derive(QueryableByName)]
-struct Locked {
+struct LockedRow {
     #[diesel(sql_type = Bool)]
     is_locked: bool,
 }
 
-/// Makes this transaction the only one that sweeps this store, until it ends; false when another one does. The lock goes
-/// with the connection, so a sweeper that was killed stands in nobody's way.
+/// Tries to lock the sweep of a store until the transaction ends. Returns false if another transaction holds
+/// the lock.
+///
+/// The lock is released with the connection, so a crashed sweeper does not block others.
 pub async fn lock(tx: &mut SystemTx, provider: &str) -> Result<bool, DbError> {
-    let row: Locked = statement(
+    let row: LockedRow = statement(
         "lock sweep",
         "SELECT pg_try_advisory_xact_lock(hashtextextended('sweep ' || {}, 0)) AS is_locked",
     )
@@ -26,24 +28,25 @@ pub async fn lock(tx: &mut SystemTx, provider: &str) -> Result<bool, DbError> {
     Ok(row.is_locked)
 }
 
-/// Whether it is time.
+/// Which sweeps of a store are due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, QueryableByName)]
-pub struct Due {
-    /// For any sweep.
+pub struct DueSweeps {
+    /// Whether a sweep is due.
     #[diesel(sql_type = Bool)]
     pub is_due: bool,
-    /// For one that walks through everything.
+    /// Whether a sweep of the whole store is due.
     #[diesel(sql_type = Bool)]
     pub is_full_walk_due: bool,
 }
 
-/// Whether so many seconds have passed since the last sweep of this store, and since the last full walk.
-pub async fn due(
+/// Returns whether the intervals since the last sweep of this store, and since its last full walk, have
+/// passed.
+pub async fn get_due(
     tx: &mut SystemTx,
     provider: &str,
     interval_seconds: u64,
     full_walk_interval_seconds: u64,
-) -> Result<Due, DbError> {
+) -> Result<DueSweeps, DbError> {
     statement(
         "read last sweep",
         "SELECT coalesce(max(sweep_time) + make_interval(secs => {}) <= app.now(), true) AS is_due,
@@ -57,8 +60,8 @@ pub async fn due(
     .await
 }
 
-/// Remembers a sweep that has ended.
-pub async fn record(tx: &mut SystemTx, provider: &str, is_full_walk: bool) -> Result<(), DbError> {
+/// Records the time of a completed sweep.
+pub async fn record_sweep(tx: &mut SystemTx, provider: &str, is_full_walk: bool) -> Result<(), DbError> {
     statement(
         "record sweep",
         "INSERT INTO sweeps (provider, sweep_time, full_walk_time)
@@ -73,7 +76,7 @@ pub async fn record(tx: &mut SystemTx, provider: &str, is_full_walk: bool) -> Re
     .map(|_| ())
 }
 
-/// Seconds as `make_interval` takes them.
+/// Converts seconds to the argument type of `make_interval`.
 pub(super) fn seconds(seconds: u64) -> f64 {
     u32::try_from(seconds).unwrap_or(u32::MAX).into()
 }

@@ -1,5 +1,5 @@
-//! A transaction across tenants, with a role of its own that few functions use: the directory of tenants, the checks of
-//! `fsck`, and what finds due work.
+//! Transactions across tenants, with the role `strongroom_system`. Only few functions use them: the tenant
+//! directory, the checks of `fsck`, and background work that finds due rows.
 
 use std::time::Duration;
 
@@ -17,19 +17,16 @@ use super::{
 };
 use crate::domain::clock::Timestamp;
 
-/// What became of a transaction.
+/// The outcome of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// It counts.
+pub enum TransactionOutcome {
     Committed,
-    /// It never happened.
     Aborted,
-    /// The server is not done with it.
     InProgress,
 }
 
 #[derive(QueryableByName)]
-struct Status {
+struct StatusRow {
     #[diesel(sql_type = Nullable<Text>)]
     status: Option<String>,
 }
@@ -51,29 +48,32 @@ impl SystemTx {
         Ok(Self { connection: Some(connection) })
     }
 
-    /// Commits. `Unavailable` here means that the outcome is not known.
+    /// Commits the transaction. The error `Unavailable` means that the outcome is unknown.
     pub async fn commit(mut self) -> Result<(), DbError> {
         match self.connection.take() {
             Some(connection) => commit(connection).await,
-            None => Err(DbError::corrupt("end transaction", "end of it")),
+            None => Err(DbError::corrupt("commit transaction", "end of transaction")),
         }
     }
 
-    /// What became of a transaction whose commit was sent and never answered.
-    pub async fn outcome(&mut self, id: &TransactionId) -> Result<Outcome, DbError> {
-        let row: Status = statement("ask for the outcome", "SELECT pg_xact_status({}::xid8)::text AS status")
-            .bind::<Text, _>(id.0.clone())
-            .one(self.connection()?)
-            .await?;
+    /// Returns the outcome of a transaction whose COMMIT got no response.
+    pub async fn transaction_outcome(&mut self, id: &TransactionId) -> Result<TransactionOutcome, DbError> {
+        let row: StatusRow =
+            statement("get transaction outcome", "SELECT pg_xact_status({}::xid8)::text AS status")
+                .bind::<Text, _>(id.0.clone())
+                .one(self.connection()?)
+                .await?;
         Ok(match row.status.as_deref() {
-            Some("committed") => Outcome::Committed,
-            Some("in progress") => Outcome::InProgress,
-            _ => Outcome::Aborted,
+            Some("committed") => TransactionOutcome::Committed,
+            Some("in progress") => TransactionOutcome::InProgress,
+            _ => TransactionOutcome::Aborted,
         })
     }
 
     pub(super) fn connection(&mut self) -> Result<&mut AsyncPgConnection, DbError> {
-        self.connection.as_deref_mut().ok_or_else(|| DbError::corrupt("use transaction", "end of it"))
+        self.connection
+            .as_deref_mut()
+            .ok_or_else(|| DbError::corrupt("use transaction", "end of transaction"))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Tenants as operators see them: birth by hand, states, and how far a deletion has come.
+//! Tenant records, for operators: explicit creation, states, and the progress of deletions.
 
 use chrono::{DateTime, Utc};
 use diesel::{
@@ -20,8 +20,8 @@ use crate::domain::{
 };
 
 const COLUMNS: &str = "id, kind, issuer, external_id, policy ->> 'name' AS preset, state, state_time, state_reason, \
-    create_time, deletion_file_count, deletion_object_count, deletion_bytes, removed_row_count, removed_object_count, \
-    removed_bytes, deletion_problem";
+    create_time, deletion_file_count, deletion_object_count, deletion_bytes, erased_row_count, erased_object_count, \
+    erased_bytes, deletion_problem";
 
 #[derive(QueryableByName)]
 struct RecordRow {
@@ -50,17 +50,17 @@ struct RecordRow {
     #[diesel(sql_type = BigInt)]
     deletion_bytes: i64,
     #[diesel(sql_type = BigInt)]
-    removed_row_count: i64,
+    erased_row_count: i64,
     #[diesel(sql_type = BigInt)]
-    removed_object_count: i64,
+    erased_object_count: i64,
     #[diesel(sql_type = BigInt)]
-    removed_bytes: i64,
+    erased_bytes: i64,
     #[diesel(sql_type = Text)]
     deletion_problem: String,
 }
 
 impl RecordRow {
-    fn read(self) -> Result<TenantRecord, DbError> {
+    fn into_record(self) -> Result<TenantRecord, DbError> {
         let bad = |what: &str| DbError::corrupt("read tenant record", what);
         Ok(TenantRecord {
             id: TenantId::from_uuid(self.id),
@@ -76,26 +76,26 @@ impl RecordRow {
                 file_count: self.deletion_file_count,
                 object_count: self.deletion_object_count,
                 bytes: self.deletion_bytes,
-                removed_row_count: self.removed_row_count,
-                removed_object_count: self.removed_object_count,
-                removed_bytes: self.removed_bytes,
+                erased_row_count: self.erased_row_count,
+                erased_object_count: self.erased_object_count,
+                erased_bytes: self.erased_bytes,
                 problem: self.deletion_problem,
             },
         })
     }
 }
 
-/// The tenant with this id.
+/// Returns the tenant with this id.
 pub async fn get(tx: &mut SystemTx, id: TenantId) -> Result<Option<TenantRecord>, DbError> {
     let row: Option<RecordRow> =
         statement("get tenant record", format!("SELECT {COLUMNS} FROM tenants WHERE id = {{}}"))
             .bind::<SqlUuid, _>(id.as_uuid())
             .first(tx.connection()?)
             .await?;
-    row.map(RecordRow::read).transpose()
+    row.map(RecordRow::into_record).transpose()
 }
 
-/// Tenants in the order of their ids, behind one.
+/// Returns tenants after an id, ordered by id.
 pub async fn list(
     tx: &mut SystemTx,
     after: Option<TenantId>,
@@ -107,87 +107,85 @@ pub async fn list(
         .bind::<BigInt, _>(limit)
         .load(tx.connection()?)
         .await?;
-    rows.into_iter().map(RecordRow::read).collect()
+    rows.into_iter().map(RecordRow::into_record).collect()
 }
 
-/// A tenant that an operator creates, with the request it came by.
-pub struct Birth<'a> {
-    /// Its id.
+/// The creation of a tenant by an operator.
+pub struct TenantCreation<'a> {
     pub id: TenantId,
-    /// Its name.
     pub name: &'a TenantName,
-    /// What it is born with.
     pub policy: &'a Policy,
-    /// The request id, and what it stands for.
+    /// The request id and the digest of the request's payload.
     pub request: Option<(RequestId, Digest)>,
 }
 
-/// Creates a tenant unless one of this name is alive; returns whether it did.
-pub async fn create(tx: &mut SystemTx, birth: &Birth<'_>) -> Result<bool, DbError> {
+/// Creates a tenant, unless a tenant with this name exists that is not deleted. Returns whether it was
+/// created.
+pub async fn create(tx: &mut SystemTx, creation: &TenantCreation<'_>) -> Result<bool, DbError> {
     let policy =
-        serde_json::to_value(birth.policy).map_err(|error| DbError::corrupt("write policy", error))?;
+        serde_json::to_value(creation.policy).map_err(|error| DbError::corrupt("write policy", error))?;
     let created = statement(
-        "create tenant by hand",
+        "create tenant by operator",
         "INSERT INTO tenants (id, kind, issuer, external_id, policy, create_time, create_request_id, create_payload_sha256)
          VALUES ({}, {}, {}, {}, {}, app.now(), {}, {}) ON CONFLICT DO NOTHING",
     )
-    .bind::<SqlUuid, _>(birth.id.as_uuid())
-    .bind::<SmallInt, _>(birth.name.kind.number())
-    .bind::<Text, _>(birth.name.issuer.clone())
-    .bind::<Text, _>(birth.name.external_id.clone())
+    .bind::<SqlUuid, _>(creation.id.as_uuid())
+    .bind::<SmallInt, _>(creation.name.kind.number())
+    .bind::<Text, _>(creation.name.issuer.clone())
+    .bind::<Text, _>(creation.name.external_id.clone())
     .bind::<Jsonb, _>(policy)
-    .bind::<Nullable<SqlUuid>, _>(birth.request.map(|(id, _)| id.as_uuid()))
-    .bind::<Nullable<Binary>, _>(birth.request.map(|(_, payload)| payload.as_bytes().to_vec()))
+    .bind::<Nullable<SqlUuid>, _>(creation.request.map(|(id, _)| id.as_uuid()))
+    .bind::<Nullable<Binary>, _>(creation.request.map(|(_, payload)| payload.as_bytes().to_vec()))
     .execute(tx.connection()?)
     .await?;
     Ok(created == 1)
 }
 
 #[derive(QueryableByName)]
-struct BornRow {
+struct CreatedRow {
     #[diesel(sql_type = Binary)]
     create_payload_sha256: Vec<u8>,
     #[diesel(embed)]
     record: RecordRow,
 }
 
-/// The tenant that a request created, and what that request said.
-pub async fn created_by(
+/// Returns the tenant that a request created, and the digest of that request's payload.
+pub async fn find_by_create_request(
     tx: &mut SystemTx,
     request: RequestId,
 ) -> Result<Option<(TenantRecord, Digest)>, DbError> {
     let sql = format!("SELECT {COLUMNS}, create_payload_sha256 FROM tenants WHERE create_request_id = {{}}");
-    let row: Option<BornRow> = statement("find tenant of request", sql)
+    let row: Option<CreatedRow> = statement("find tenant by request", sql)
         .bind::<SqlUuid, _>(request.as_uuid())
         .first(tx.connection()?)
         .await?;
     row.map(|row| {
         let payload = Digest::from_slice(&row.create_payload_sha256)
-            .map_err(|_| DbError::corrupt("find tenant of request", "digest"))?;
-        Ok((row.record.read()?, payload))
+            .map_err(|_| DbError::corrupt("find tenant by request", "digest"))?;
+        Ok((row.record.into_record()?, payload))
     })
     .transpose()
 }
 
-/// The record of the transaction's tenant.
+/// Returns the record of the transaction's tenant.
 pub async fn get_own(tx: &mut TenantTx) -> Result<TenantRecord, DbError> {
     let sql = format!("SELECT {COLUMNS} FROM tenants WHERE id = {{}}");
     let tenant = tx.tenant().as_uuid();
     let row: RecordRow =
         statement("read own tenant record", sql).bind::<SqlUuid, _>(tenant).one(tx.connection()?).await?;
-    row.read()
+    row.into_record()
 }
 
-/// The record of the transaction's tenant, locked until the transaction ends.
+/// Returns the record of the transaction's tenant, and locks it until the transaction ends.
 pub async fn get_for_update(tx: &mut TenantTx) -> Result<TenantRecord, DbError> {
     let sql = format!("SELECT {COLUMNS} FROM tenants WHERE id = {{}} FOR NO KEY UPDATE");
     let tenant = tx.tenant().as_uuid();
     let row: RecordRow =
         statement("lock tenant record", sql).bind::<SqlUuid, _>(tenant).one(tx.connection()?).await?;
-    row.read()
+    row.into_record()
 }
 
-/// Moves a tenant that was read with [`get_for_update`] into a state.
+/// Sets the state of a tenant that was read with [`get_for_update`].
 pub async fn set_state(tx: &mut TenantTx, state: TenantState, reason: &str) -> Result<TenantRecord, DbError> {
     let sql = format!(
         "UPDATE tenants SET state = {{}}, state_time = app.now(), state_reason = {{}} WHERE id = {{}} RETURNING {COLUMNS}"
@@ -198,17 +196,17 @@ pub async fn set_state(tx: &mut TenantTx, state: TenantState, reason: &str) -> R
         .bind::<SqlUuid, _>(tx.tenant().as_uuid())
         .one(tx.connection()?)
         .await?;
-    row.read()
+    row.into_record()
 }
 
-/// Begins a deletion, and notes what there is to remove.
+/// Starts the deletion of the transaction's tenant, and records the amount of data to delete.
 pub async fn begin_deletion(tx: &mut TenantTx, plan: &DeletionPlan) -> Result<TenantRecord, DbError> {
     let sql = format!(
         "UPDATE tenants SET state = {{}}, state_time = app.now(), state_reason = '', deletion_file_count = {{}},
             deletion_object_count = {{}}, deletion_bytes = {{}}
          WHERE id = {{}} RETURNING {COLUMNS}"
     );
-    let row: RecordRow = statement("begin deletion of tenant", sql)
+    let row: RecordRow = statement("start deletion of tenant", sql)
         .bind::<SmallInt, _>(TenantState::Deleting.number())
         .bind::<BigInt, _>(plan.file_count)
         .bind::<BigInt, _>(plan.object_count)
@@ -216,7 +214,7 @@ pub async fn begin_deletion(tx: &mut TenantTx, plan: &DeletionPlan) -> Result<Te
         .bind::<SqlUuid, _>(tx.tenant().as_uuid())
         .one(tx.connection()?)
         .await?;
-    row.read()
+    row.into_record()
 }
 
 #[derive(QueryableByName)]
@@ -235,8 +233,10 @@ struct PlanRow {
     retained_until: Option<Timestamp>,
 }
 
-/// What a deletion of the transaction's tenant would remove, and what stands in its way. Reads all of its files and blobs:
-/// for operators. Whatever else may hold a file belongs into the second half.
+/// Computes the extent of a deletion of the transaction's tenant, and the number of files that prevent it.
+///
+/// Reads all files and blobs of the tenant: for operators. Any further rule that protects files must be added
+/// to the counts of retained files.
 pub async fn plan_deletion(tx: &mut TenantTx) -> Result<DeletionPlan, DbError> {
     let tenant = tx.tenant().as_uuid();
     let row: PlanRow = statement(
@@ -265,24 +265,25 @@ pub async fn plan_deletion(tx: &mut TenantTx) -> Result<DeletionPlan, DbError> {
 }
 
 #[derive(QueryableByName)]
-struct Keeps {
+struct ExistsRow {
     #[diesel(sql_type = Bool)]
-    keeps: bool,
+    exists: bool,
 }
 
-/// Whether any file of the transaction's tenant must be kept. Reads a row or two, however many there are.
-pub async fn keeps_files(tx: &mut TenantTx) -> Result<bool, DbError> {
+/// Returns whether the transaction's tenant has files under a legal hold or in retention. Reads at most two
+/// rows.
+pub async fn has_protected_files(tx: &mut TenantTx) -> Result<bool, DbError> {
     let tenant = tx.tenant().as_uuid();
-    let row: Keeps = statement(
-        "look for files to keep",
+    let row: ExistsRow = statement(
+        "find protected files",
         "SELECT EXISTS (SELECT FROM files WHERE tenant_id = {} AND hold_time IS NOT NULL)
-             OR EXISTS (SELECT FROM files WHERE tenant_id = {} AND retain_until_time > app.now()) AS keeps",
+             OR EXISTS (SELECT FROM files WHERE tenant_id = {} AND retain_until_time > app.now()) AS exists",
     )
     .bind::<SqlUuid, _>(tenant)
     .bind::<SqlUuid, _>(tenant)
     .one(tx.connection()?)
     .await?;
-    Ok(row.keeps)
+    Ok(row.exists)
 }
 
 #[derive(QueryableByName)]
@@ -291,14 +292,15 @@ struct IdRow {
     id: Uuid,
 }
 
-/// Tenants whose deletion was asked for longer ago than every replica remembers them, behind one, in the order of ids.
+/// Returns tenants after an id, ordered by id, whose deletion was started more than `rest_seconds` ago:
+/// longer than any replica caches them.
 pub async fn list_deleting(
     tx: &mut SystemTx,
     after: Option<TenantId>,
     (rest_seconds, limit): (u32, i64),
 ) -> Result<Vec<TenantId>, DbError> {
     let rows: Vec<IdRow> = statement(
-        "find tenants to delete",
+        "list tenants to delete",
         "SELECT id FROM tenants WHERE state = 3 AND id > {} AND state_time <= app.now() - make_interval(secs => {})
          ORDER BY id LIMIT {}",
     )
@@ -311,23 +313,25 @@ pub async fn list_deleting(
 }
 
 #[derive(QueryableByName)]
-struct Erased {
+struct ErasedRow {
     #[diesel(sql_type = BigInt)]
     erased: i64,
 }
 
-/// Erases at most so many rows of one table of a tenant that is being deleted, and counts them in its record; answers how
-/// many. None means that only its bytes, and what names them, are left.
+/// Erases up to `row_max` rows of one table of a tenant that is being deleted, and adds them to its record.
+/// Returns their number.
+///
+/// 0 means that only objects, and the rows that reference them, are left.
 pub async fn erase_rows(tx: &mut SystemTx, id: TenantId, row_max: i32) -> Result<i64, DbError> {
-    let row: Erased = statement("erase rows of tenant", "SELECT app.erase_tenant_rows({}, {}) AS erased")
+    let row: ErasedRow = statement("erase rows of tenant", "SELECT app.erase_tenant_rows({}, {}) AS erased")
         .bind::<SqlUuid, _>(id.as_uuid())
         .bind::<Integer, _>(row_max)
         .one(tx.connection()?)
         .await?;
     if row.erased > 0 {
         statement(
-            "count erased rows",
-            "UPDATE tenants SET removed_row_count = removed_row_count + {} WHERE id = {}",
+            "add erased rows",
+            "UPDATE tenants SET erased_row_count = erased_row_count + {} WHERE id = {}",
         )
         .bind::<BigInt, _>(row.erased)
         .bind::<SqlUuid, _>(id.as_uuid())
@@ -337,11 +341,16 @@ pub async fn erase_rows(tx: &mut SystemTx, id: TenantId, row_max: i32) -> Result
     Ok(row.erased)
 }
 
-/// Counts objects that are gone in the record of their tenant.
-pub async fn count_removed(tx: &mut SystemTx, id: TenantId, objects: i64, bytes: i64) -> Result<(), DbError> {
+/// Adds deleted objects to the record of their tenant.
+pub async fn add_erased_objects(
+    tx: &mut SystemTx,
+    id: TenantId,
+    objects: i64,
+    bytes: i64,
+) -> Result<(), DbError> {
     statement(
-        "count removed objects",
-        "UPDATE tenants SET removed_object_count = removed_object_count + {}, removed_bytes = removed_bytes + {}
+        "add erased objects",
+        "UPDATE tenants SET erased_object_count = erased_object_count + {}, erased_bytes = erased_bytes + {}
          WHERE id = {}",
     )
     .bind::<BigInt, _>(objects)
@@ -352,10 +361,10 @@ pub async fn count_removed(tx: &mut SystemTx, id: TenantId, objects: i64, bytes:
     .map(|_| ())
 }
 
-/// Notes what keeps a deletion from going on; empty when nothing does.
-pub async fn set_problem(tx: &mut SystemTx, id: TenantId, problem: &str) -> Result<(), DbError> {
+/// Records the problem that blocks a deletion; empty if there is none.
+pub async fn set_deletion_problem(tx: &mut SystemTx, id: TenantId, problem: &str) -> Result<(), DbError> {
     statement(
-        "note problem of deletion",
+        "set deletion problem",
         "UPDATE tenants SET deletion_problem = {} WHERE id = {} AND deletion_problem <> {}",
     )
     .bind::<Text, _>(problem.to_owned())
@@ -366,7 +375,7 @@ pub async fn set_problem(tx: &mut SystemTx, id: TenantId, problem: &str) -> Resu
     .map(|_| ())
 }
 
-/// Ends a deletion; answers the record, or nothing when another replica was faster.
+/// Ends a deletion. Returns the record, or `None` if another replica has ended it already.
 pub async fn end_deletion(tx: &mut SystemTx, id: TenantId) -> Result<Option<TenantRecord>, DbError> {
     let sql = format!(
         "UPDATE tenants SET state = 4, state_time = app.now() WHERE id = {{}} AND state = 3 RETURNING {COLUMNS}"
@@ -375,5 +384,5 @@ pub async fn end_deletion(tx: &mut SystemTx, id: TenantId) -> Result<Option<Tena
         .bind::<SqlUuid, _>(id.as_uuid())
         .first(tx.connection()?)
         .await?;
-    row.map(RecordRow::read).transpose()
+    row.map(RecordRow::into_record).transpose()
 }

@@ -1,8 +1,9 @@
-//! A transaction that can reach one tenant and nothing else.
+//! Transactions that can access the rows of one tenant only.
 //!
-//! BEGIN and the context go out in one tracked round trip, so that a cut in between leaves no connection without walls.
-//! Callers' texts travel hex-encoded; nothing they wrote is spliced into SQL. A guard that is dropped before `commit`
-//! takes its connection out of the pool and closes it: the server rolls back at once, and no lock lingers.
+//! BEGIN and the context settings are sent in one tracked round trip, so that cancellation cannot leave a
+//! transaction without its tenant context. Texts from callers are hex-encoded, so none is spliced into SQL. A
+//! transaction that is dropped before `commit` removes its connection from the pool and closes it: the server
+//! rolls back immediately and releases all locks.
 
 use std::{fmt::Write as _, time::Duration};
 
@@ -24,7 +25,7 @@ use crate::domain::{
     ids::TenantId,
 };
 
-/// Who looks: what row-level security compares a file's owner, audience and readers with.
+/// The identity that row-level security compares with the owner, the audience and the readers of a file.
 #[derive(Debug, Clone)]
 pub struct Viewer {
     user_id: String,
@@ -32,12 +33,13 @@ pub struct Viewer {
     principals: Vec<String>,
 }
 
-/// The audience of a file that only its owner and the admins see, and of what managers and everyone see.
+/// The audiences of files: those visible to the owner and admins only, to managers, and to everyone in the
+/// tenant.
 pub(super) const AUDIENCES: [i16; 3] = [1, 2, 3];
 
 impl Viewer {
-    /// A caller, seeing what its role, its id and its groups allow.
-    pub fn caller(caller: &Caller) -> Self {
+    /// Creates the viewer for a caller, from its role, its id and its groups.
+    pub fn from_caller(caller: &Caller) -> Self {
         let audience_min = match caller.role {
             Role::Admin => AUDIENCES[0],
             Role::Manager => AUDIENCES[1],
@@ -46,7 +48,7 @@ impl Viewer {
         Self { user_id: caller.actor.id.clone(), audience_min, principals: caller.principals() }
     }
 
-    /// The tenant's system caller: commits and jobs see every file of the tenant.
+    /// Creates the viewer for commits and jobs, which see all files of the tenant.
     pub fn system() -> Self {
         Self { user_id: String::new(), audience_min: AUDIENCES[0], principals: Vec::new() }
     }
@@ -64,18 +66,18 @@ impl Viewer {
     }
 }
 
-/// PostgreSQL's number of a transaction.
+/// The PostgreSQL id of a transaction.
 #[derive(Debug, Clone)]
 pub struct TransactionId(pub(super) String);
 
 #[derive(QueryableByName)]
-struct Now {
+struct NowRow {
     #[diesel(sql_type = Timestamptz)]
     now: Timestamp,
 }
 
 #[derive(QueryableByName)]
-struct Id {
+struct IdRow {
     #[diesel(sql_type = Text)]
     id: String,
 }
@@ -110,28 +112,30 @@ impl TenantTx {
         Ok(Self { connection: Some(connection), tenant, last_event: None, hints })
     }
 
-    /// The tenant that every row reached through this transaction belongs to.
+    /// Returns the tenant whose rows this transaction can access.
     pub fn tenant(&self) -> TenantId {
         self.tenant
     }
 
-    /// The time of this transaction, by the database's clock.
+    /// Returns the time of this transaction, by the database's clock.
     pub async fn now(&mut self) -> Result<Timestamp, DbError> {
-        let row: Now = statement("read the clock", "SELECT app.now() AS now").one(self.connection()?).await?;
+        let row: NowRow =
+            statement("read the clock", "SELECT app.now() AS now").one(self.connection()?).await?;
         Ok(row.now)
     }
 
-    /// The id of this transaction, to ask [`outcome`] about it when the answer of its commit was lost.
+    /// Returns the id of this transaction, for [`SystemTx::transaction_outcome`] if the response to COMMIT is
+    /// lost.
     ///
-    /// [`outcome`]: super::SystemTx::outcome
+    /// [`SystemTx::transaction_outcome`]: super::SystemTx::transaction_outcome
     pub async fn id(&mut self) -> Result<TransactionId, DbError> {
-        let row: Id = statement("read transaction id", "SELECT pg_current_xact_id()::text AS id")
+        let row: IdRow = statement("read transaction id", "SELECT pg_current_xact_id()::text AS id")
             .one(self.connection()?)
             .await?;
         Ok(TransactionId(row.id))
     }
 
-    /// Where the last event stands that this transaction has written, if it has written one.
+    /// Returns the position of the last event that this transaction has inserted.
     pub fn last_event(&self) -> Option<EventPosition> {
         self.last_event
     }
@@ -140,8 +144,8 @@ impl TenantTx {
         self.last_event = self.last_event.max(Some(position));
     }
 
-    /// Commits, and tells those in this process who wait for events. `Unavailable` here means that the outcome is not
-    /// known.
+    /// Commits the transaction, and notifies readers of events in this process. The error `Unavailable` means
+    /// that the outcome is unknown.
     pub async fn commit(self) -> Result<(), DbError> {
         let event = self.last_event.map(|_| (self.hints.clone(), self.tenant));
         commit(self.into_connection()?).await?;
@@ -151,19 +155,19 @@ impl TenantTx {
         Ok(())
     }
 
-    /// Rolls back, and keeps the connection for others.
+    /// Rolls back the transaction, and returns the connection to the pool.
     pub async fn rollback(self) -> Result<(), DbError> {
         rollback(self.into_connection()?).await
     }
 
-    /// Commits what succeeded, rolls back what did not.
-    pub async fn finish<T, E: From<DbError>>(self, outcome: Result<T, E>) -> Result<T, E> {
-        match outcome {
+    /// Commits if `result` is `Ok`, rolls back if it is `Err`, and returns it.
+    pub async fn finish<T, E: From<DbError>>(self, result: Result<T, E>) -> Result<T, E> {
+        match result {
             Ok(value) => self.commit().await.map(|()| value).map_err(E::from),
             Err(error) => {
-                // The rollback's own failure closes the connection, which rolls back just as well.
+                // If the rollback fails, the connection is closed, which also rolls back.
                 if let Err(lost) = self.rollback().await {
-                    tracing::debug!(error = %lost, "roll back");
+                    tracing::debug!(error = %lost, "failed to roll back transaction");
                 }
                 Err(error)
             }
@@ -171,11 +175,13 @@ impl TenantTx {
     }
 
     pub(super) fn connection(&mut self) -> Result<&mut AsyncPgConnection, DbError> {
-        self.connection.as_deref_mut().ok_or_else(|| DbError::corrupt("use transaction", "end of it"))
+        self.connection
+            .as_deref_mut()
+            .ok_or_else(|| DbError::corrupt("use transaction", "end of transaction"))
     }
 
     fn into_connection(mut self) -> Result<Connection, DbError> {
-        self.connection.take().ok_or_else(|| DbError::corrupt("end transaction", "end of it"))
+        self.connection.take().ok_or_else(|| DbError::corrupt("end transaction", "end of transaction"))
     }
 }
 

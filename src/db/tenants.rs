@@ -1,4 +1,5 @@
-//! The directory: what the identity provider calls an organisation or a person, and our id for it.
+//! The tenant directory. It maps the names of organisations and persons at the identity provider to tenant
+//! ids.
 
 use diesel::{
     QueryableByName,
@@ -13,14 +14,14 @@ use crate::domain::{
     policy::Policy,
 };
 
-/// What the identity provider calls a tenant.
+/// The name of a tenant at the identity provider.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TenantName {
-    /// Organisation or person: the two can never collide.
+    /// Organisation or person. Names of different kinds never collide.
     pub kind: TenantKind,
-    /// Who vouches for it.
+    /// The issuer of the identity.
     pub issuer: String,
-    /// The organisation's or the person's id there.
+    /// The id of the organisation or person at the issuer.
     pub external_id: String,
 }
 
@@ -37,7 +38,7 @@ struct TenantRow {
 }
 
 impl TenantRow {
-    fn read(self) -> Result<Tenant, DbError> {
+    fn into_tenant(self) -> Result<Tenant, DbError> {
         const OPERATION: &str = "read tenant";
         let kind = TenantKind::from_number(self.kind).ok_or_else(|| DbError::corrupt(OPERATION, "kind"))?;
         let policy =
@@ -48,10 +49,10 @@ impl TenantRow {
     }
 }
 
-/// Finds a tenant by its outside name; one that was deleted only where no other has the name now.
-pub async fn find(tx: &mut SystemTx, name: &TenantName) -> Result<Option<Tenant>, DbError> {
+/// Returns the tenant with this name. Returns a deleted tenant only if no other tenant has the name.
+pub async fn find_by_name(tx: &mut SystemTx, name: &TenantName) -> Result<Option<Tenant>, DbError> {
     let row: Option<TenantRow> = statement(
-        "find tenant",
+        "find tenant by name",
         "SELECT id, kind, state, policy FROM tenants WHERE kind = {} AND issuer = {} AND external_id = {}
          ORDER BY state = 4, create_time DESC LIMIT 1",
     )
@@ -60,20 +61,20 @@ pub async fn find(tx: &mut SystemTx, name: &TenantName) -> Result<Option<Tenant>
     .bind::<Text, _>(name.external_id.clone())
     .first(tx.connection()?)
     .await?;
-    row.map(TenantRow::read).transpose()
+    row.map(TenantRow::into_tenant).transpose()
 }
 
-/// The tenant with this id.
+/// Returns the tenant with this id.
 pub async fn get(tx: &mut SystemTx, id: TenantId) -> Result<Option<Tenant>, DbError> {
     let row: Option<TenantRow> =
         statement("get tenant", "SELECT id, kind, state, policy FROM tenants WHERE id = {}")
             .bind::<SqlUuid, _>(id.as_uuid())
             .first(tx.connection()?)
             .await?;
-    row.map(TenantRow::read).transpose()
+    row.map(TenantRow::into_tenant).transpose()
 }
 
-/// Creates a tenant unless another request was faster; returns whether this one did.
+/// Creates a tenant, unless one with this name exists that is not deleted. Returns whether it was created.
 pub async fn create(
     tx: &mut SystemTx,
     id: TenantId,
@@ -96,17 +97,16 @@ pub async fn create(
     Ok(created == 1)
 }
 
-/// A tenant's policy as its row holds it.
+/// The stored policy of a tenant.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct StoredPolicy {
-    /// The rules.
     pub policy: Policy,
-    /// Grows with every change.
+    /// Incremented with every change.
     pub revision: i64,
 }
 
 impl StoredPolicy {
-    /// Changes whenever the policy does.
+    /// Returns the etag, which changes with every change of the policy.
     pub fn etag(&self) -> String {
         self.revision.to_string()
     }
@@ -121,7 +121,7 @@ struct PolicyRow {
 }
 
 impl PolicyRow {
-    fn read(self) -> Result<StoredPolicy, DbError> {
+    fn into_policy(self) -> Result<StoredPolicy, DbError> {
         let policy =
             serde_json::from_value(self.policy).map_err(|error| DbError::corrupt("read policy", error))?;
         Ok(StoredPolicy { policy, revision: self.policy_revision })
@@ -134,8 +134,8 @@ struct StateRow {
     state: i16,
 }
 
-/// Where the transaction's tenant is in its life, now.
-pub async fn state(tx: &mut TenantTx) -> Result<TenantState, DbError> {
+/// Returns the current state of the transaction's tenant.
+pub async fn get_state(tx: &mut TenantTx) -> Result<TenantState, DbError> {
     const OPERATION: &str = "read state of tenant";
     let row: StateRow = statement(OPERATION, "SELECT state FROM tenants WHERE id = {}")
         .bind::<SqlUuid, _>(tx.tenant().as_uuid())
@@ -144,25 +144,25 @@ pub async fn state(tx: &mut TenantTx) -> Result<TenantState, DbError> {
     TenantState::from_number(row.state).ok_or_else(|| DbError::corrupt(OPERATION, "state"))
 }
 
-/// The policy of the transaction's tenant.
-pub async fn policy(tx: &mut TenantTx) -> Result<StoredPolicy, DbError> {
+/// Returns the policy of the transaction's tenant.
+pub async fn get_policy(tx: &mut TenantTx) -> Result<StoredPolicy, DbError> {
     let sql = "SELECT policy, policy_revision FROM tenants WHERE id = {}";
     let tenant = tx.tenant().as_uuid();
     let row: PolicyRow =
         statement("read policy", sql).bind::<SqlUuid, _>(tenant).one(tx.connection()?).await?;
-    row.read()
+    row.into_policy()
 }
 
-/// The policy of the transaction's tenant, locked until the transaction ends.
-pub async fn policy_for_update(tx: &mut TenantTx) -> Result<StoredPolicy, DbError> {
+/// Returns the policy of the transaction's tenant, and locks it until the transaction ends.
+pub async fn get_policy_for_update(tx: &mut TenantTx) -> Result<StoredPolicy, DbError> {
     let sql = "SELECT policy, policy_revision FROM tenants WHERE id = {} FOR NO KEY UPDATE";
     let tenant = tx.tenant().as_uuid();
     let row: PolicyRow =
         statement("lock policy", sql).bind::<SqlUuid, _>(tenant).one(tx.connection()?).await?;
-    row.read()
+    row.into_policy()
 }
 
-/// Writes a policy that was read with [`policy_for_update`].
+/// Replaces a policy that was read with [`get_policy_for_update`].
 pub async fn set_policy(tx: &mut TenantTx, policy: Policy) -> Result<StoredPolicy, DbError> {
     let document = serde_json::to_value(&policy).map_err(|error| DbError::corrupt("write policy", error))?;
     let row: PolicyRow = statement(
@@ -174,12 +174,12 @@ pub async fn set_policy(tx: &mut TenantTx, policy: Policy) -> Result<StoredPolic
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())
     .one(tx.connection()?)
     .await?;
-    row.read()
+    row.into_policy()
 }
 
-/// Waits for the commits of files that are under way, and holds up those that come, until the transaction ends.
-pub async fn lock_births(tx: &mut TenantTx) -> Result<(), DbError> {
-    statement("lock births", "SELECT app.lock_births({}, true)")
+/// Waits for commits of files in progress, and blocks new ones until the transaction ends.
+pub async fn lock_file_creation(tx: &mut TenantTx) -> Result<(), DbError> {
+    statement("lock file creation", "SELECT app.lock_file_creation({}, true)")
         .bind::<SqlUuid, _>(tx.tenant().as_uuid())
         .execute(tx.connection()?)
         .await

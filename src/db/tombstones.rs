@@ -1,11 +1,11 @@
-//! What is remembered of a purged file.
+//! Tombstones of purged files.
 
 use diesel::sql_types::{BigInt, Binary, Integer, Text, Uuid as SqlUuid};
 
 use super::{DbError, SystemTx, TenantTx, statement::statement};
 use crate::domain::file::File;
 
-/// Remembers a file that is being purged, for so many days.
+/// Inserts the tombstone of a file that is being purged. It expires after the given number of days.
 pub async fn insert(tx: &mut TenantTx, file: &File, purged_by: &str, days: u32) -> Result<(), DbError> {
     statement(
         "insert tombstone",
@@ -24,9 +24,9 @@ pub async fn insert(tx: &mut TenantTx, file: &File, purged_by: &str, days: u32) 
     .map(|_| ())
 }
 
-/// Forgets purged files whose time of remembrance is over; answers how many.
-pub async fn delete_due(tx: &mut SystemTx) -> Result<usize, DbError> {
-    statement("delete due tombstones", "DELETE FROM tombstones WHERE expire_time <= app.now()")
+/// Deletes expired tombstones. Returns their number.
+pub async fn delete_expired(tx: &mut SystemTx) -> Result<usize, DbError> {
+    statement("delete expired tombstones", "DELETE FROM tombstones WHERE expire_time <= app.now()")
         .execute(tx.connection()?)
         .await
 }

@@ -1,5 +1,5 @@
-//! The parts of an upload that are in the store. The store's own listing is never asked: it knows neither checksums nor who
-//! was fenced.
+//! The stored parts of uploads. The store's own list of parts is not used, because it contains neither
+//! checksums nor the epoch of the writer.
 
 use diesel::{
     QueryableByName,
@@ -9,18 +9,16 @@ use diesel::{
 use super::{DbError, TenantTx, statement::statement, uploads::UploadLease};
 use crate::domain::{checksum::Crc64, ids::UploadId};
 
-/// A part that is in the store.
+/// A stored part.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredPart {
-    /// Which, from 1.
+    /// The number, from 1.
     pub number: u32,
-    /// Its size.
     pub size_bytes: u64,
-    /// The store's mark for its bytes.
+    /// The etag that the store returned for the part.
     pub etag: String,
-    /// The checksum of its bytes.
     pub crc64nvme: Crc64,
-    /// The state of the SHA-256 behind its last byte.
+    /// The state of the SHA-256 after the last byte of the part.
     pub sha256_state: Vec<u8>,
 }
 
@@ -39,7 +37,7 @@ struct Row {
 }
 
 impl Row {
-    fn read(self) -> Result<StoredPart, DbError> {
+    fn into_part(self) -> Result<StoredPart, DbError> {
         let bad = |what: &str| DbError::corrupt("read part", what);
         Ok(StoredPart {
             number: u32::try_from(self.number).map_err(|_| bad("number"))?,
@@ -51,7 +49,7 @@ impl Row {
     }
 }
 
-/// All parts of an upload, by number.
+/// Returns all parts of an upload, ordered by number.
 pub async fn list(tx: &mut TenantTx, upload: UploadId) -> Result<Vec<StoredPart>, DbError> {
     let rows: Vec<Row> = statement(
         "list parts of upload",
@@ -62,12 +60,13 @@ pub async fn list(tx: &mut TenantTx, upload: UploadId) -> Result<Vec<StoredPart>
     .bind::<SqlUuid, _>(upload.as_uuid())
     .load(tx.connection()?)
     .await?;
-    rows.into_iter().map(Row::read).collect()
+    rows.into_iter().map(Row::into_part).collect()
 }
 
-/// Records a part and renews the lease, in one statement; false when the upload is no longer ours, or its lease has run out. A
-/// part of the same number that an earlier writer left behind a gap is replaced. `sniffed_mime_type` counts with the first
-/// part.
+/// Records a part and renews the lease, in one statement. Returns false if the lease was lost or has expired.
+///
+/// Replaces a part with the same number that an earlier writer left after a gap. `sniffed_mime_type` is used
+/// only with the first part.
 pub async fn record(
     tx: &mut TenantTx,
     lease: UploadLease,
@@ -105,10 +104,11 @@ pub async fn record(
     Ok(recorded == 1)
 }
 
-/// Forgets the parts of an upload that is still ours, from a number on, so that their bytes are sent again; answers how many.
-pub async fn forget_from(tx: &mut TenantTx, lease: UploadLease, number: u32) -> Result<usize, DbError> {
+/// Deletes the parts from a number on, so that their bytes are sent again. Does nothing if the lease was
+/// lost. Returns the number of deleted parts.
+pub async fn delete_from(tx: &mut TenantTx, lease: UploadLease, number: u32) -> Result<usize, DbError> {
     statement(
-        "forget parts of upload",
+        "delete parts of upload",
         "DELETE FROM upload_parts AS p USING uploads AS u
          WHERE u.tenant_id = {} AND u.id = {} AND u.lease_epoch = {} AND u.state = 1
            AND p.tenant_id = u.tenant_id AND p.upload_id = u.id AND p.number >= {}",

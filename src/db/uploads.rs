@@ -1,5 +1,5 @@
-//! Uploads that hold a reservation. Whatever ends one is a compare-and-set on (id, lease epoch, open), so a reservation
-//! is settled or released exactly once.
+//! Uploads that hold a reservation. Each end of an upload is a compare-and-set on (id, lease epoch, state
+//! open), so a reservation is converted into usage or released exactly once.
 
 use diesel::{
     QueryableByName,
@@ -19,7 +19,7 @@ use crate::domain::{
 
 /// A new upload.
 #[derive(Debug, Clone)]
-#[allow(missing_docs, reason = "the fields are the columns of their names")]
+#[allow(missing_docs, reason = "the fields are the columns of the same names")]
 pub struct NewUpload {
     pub id: UploadId,
     pub blob_id: BlobId,
@@ -30,43 +30,40 @@ pub struct NewUpload {
     pub is_version: bool,
     pub lease_seconds: u32,
     pub created_by: String,
-    /// Whether its bytes go straight to the store.
+    /// Whether the client sends the bytes directly to the store.
     pub is_direct: bool,
-    /// Where they go before they are copied, in one piece.
+    /// The key of the staging object of a direct upload of a single piece, from which the object is copied.
     pub staging_key: Option<ObjectKey>,
-    /// What it takes to go on with it later; an upload of one stream has none.
-    pub resumable: Option<Resumable>,
+    /// The data needed to resume it; `None` for uploads of a single stream.
+    pub resumable: Option<ResumableFields>,
 }
 
-/// What an upload keeps that can be gone on with.
+/// The columns of a resumable upload.
 #[derive(Debug, Clone)]
-pub struct Resumable {
-    /// What the file will be.
+pub struct ResumableFields {
+    /// The checked specification of the file.
     pub spec: serde_json::Value,
-    /// The size of its parts.
     pub part_size_bytes: i64,
 }
 
-/// Whoever holds this may settle, grow or release the upload, as long as nobody fenced it.
+/// The lease of an upload. Its holder may commit, extend or abort the upload until another writer fences it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UploadLease {
-    /// The upload.
     pub id: UploadId,
-    /// The epoch of the lease.
     pub epoch: i32,
 }
 
 impl UploadLease {
-    /// The lease of a new upload.
+    /// Returns the lease of a new upload.
     pub fn first(id: UploadId) -> Self {
         Self { id, epoch: 1 }
     }
 }
 
-/// Opens an upload under its first lease.
+/// Inserts an open upload with its first lease.
 pub async fn insert(tx: &mut TenantTx, upload: &NewUpload) -> Result<(), DbError> {
     statement(
-        "open upload",
+        "insert upload",
         "INSERT INTO uploads (tenant_id, id, state, lease_epoch, lease_expire_time, reserved_bytes, blob_id, provider,
             storage_key, multipart_id, created_by, create_time, is_version, spec, part_size_bytes,
             is_direct, staging_key)
@@ -93,9 +90,14 @@ pub async fn insert(tx: &mut TenantTx, upload: &NewUpload) -> Result<(), DbError
     .map(|_| ())
 }
 
-/// Records more (or fewer) reserved bytes and renews the lease; false when the upload is no longer ours, or its lease has run
-/// out: what cannot be committed any more is not renewed.
-pub async fn grow(
+/// Renews the lease. Returns `false` if the upload is no longer ours or its lease has expired.
+pub async fn renew_lease(tx: &mut TenantTx, lease: UploadLease, lease_seconds: u32) -> Result<bool, DbError> {
+    grow_reservation(tx, lease, 0, lease_seconds).await
+}
+
+/// Changes the reserved bytes by `by_bytes`, which may be negative, and renews the lease. Returns false if
+/// the lease was lost or has expired, because such an upload can no longer be committed.
+pub async fn grow_reservation(
     tx: &mut TenantTx,
     lease: UploadLease,
     by_bytes: i64,
@@ -118,29 +120,30 @@ pub async fn grow(
 }
 
 #[derive(QueryableByName)]
-struct Ended {
+struct AbortedRow {
     #[diesel(sql_type = BigInt)]
     reserved_bytes: i64,
     #[diesel(sql_type = Bool)]
     is_version: bool,
 }
 
-/// What an upload holds of the quota.
+/// The quota that an upload has reserved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reservation {
-    /// Bytes.
     pub bytes: i64,
-    /// Files: one, or none for a further version of a file.
+    /// 1, or 0 for a new version of an existing file.
     pub files: i64,
 }
 
-/// Aborts an upload whose lease ran out, and answers what it had reserved; nothing when it was renewed, or ended, meanwhile.
+/// Aborts an upload whose lease has expired. Returns its reservation, or `None` if the lease was renewed or
+/// the upload ended in the meantime.
 pub async fn abort_expired(tx: &mut TenantTx, lease: UploadLease) -> Result<Option<Reservation>, DbError> {
     abort_where(tx, lease, "AND lease_expire_time <= app.now()").await
 }
 
-/// Aborts an upload and answers what it had reserved; nothing when it was not open, or not ours any more. (Those that
-/// become files are ended by their commit, in `app.commit_uploads`.)
+/// Aborts an upload. Returns its reservation, or `None` if it was not open or the lease was lost.
+///
+/// Uploads that become files are ended by their commit, in `app.commit_uploads`.
 pub async fn abort(tx: &mut TenantTx, lease: UploadLease) -> Result<Option<Reservation>, DbError> {
     abort_where(tx, lease, "").await
 }
@@ -155,7 +158,7 @@ async fn abort_where(
          WHERE tenant_id = {{}} AND id = {{}} AND lease_epoch = {{}} AND state = 1 {condition}
          RETURNING reserved_bytes, is_version"
     );
-    let row: Option<Ended> = statement("abort upload", sql)
+    let row: Option<AbortedRow> = statement("abort upload", sql)
         .bind::<SmallInt, _>(UploadState::Aborted.number())
         .bind::<SqlUuid, _>(tx.tenant().as_uuid())
         .bind::<SqlUuid, _>(lease.id.as_uuid())
@@ -171,8 +174,8 @@ struct StateRow {
     state: i16,
 }
 
-/// The state of an upload, if there is such an upload.
-pub async fn state(tx: &mut TenantTx, id: UploadId) -> Result<Option<UploadState>, DbError> {
+/// Returns the state of an upload, if it exists.
+pub async fn get_state(tx: &mut TenantTx, id: UploadId) -> Result<Option<UploadState>, DbError> {
     const OPERATION: &str = "read state of upload";
     let row: Option<StateRow> =
         statement(OPERATION, "SELECT state FROM uploads WHERE tenant_id = {} AND id = {}")
@@ -184,29 +187,26 @@ pub async fn state(tx: &mut TenantTx, id: UploadId) -> Result<Option<UploadState
         .transpose()
 }
 
-/// An upload that never became a file and whose lease ran out, and what it left in the store.
+/// An upload that was not committed and whose lease has expired, with the objects that it left in the store.
 #[derive(Debug, Clone)]
 pub struct ExpiredUpload {
-    /// Whose.
     pub tenant: TenantId,
-    /// Which, and under which lease.
     pub lease: UploadLease,
-    /// Where its bytes went.
+    /// The key of the object.
     pub key: ObjectKey,
-    /// Where they went before they were copied.
+    /// The key of the staging object, if there is one.
     pub staging_key: Option<ObjectKey>,
-    /// The unfinished object.
+    /// The id of the multipart upload, if there is one.
     pub multipart_id: Option<String>,
-    /// When its lease ran out.
     pub lease_expire_time: Timestamp,
 }
 
-/// The place of an expired upload in the list of all.
-pub type ExpiredPlace = (Timestamp, TenantId, UploadId);
+/// The position of an upload in the list of expired uploads.
+pub type ExpiredUploadCursor = (Timestamp, TenantId, UploadId);
 
 impl ExpiredUpload {
-    /// Its place in the list.
-    pub fn place(&self) -> ExpiredPlace {
+    /// Returns the position of this upload in the list of expired uploads.
+    pub fn cursor(&self) -> ExpiredUploadCursor {
         (self.lease_expire_time, self.tenant, self.lease.id)
     }
 }
@@ -230,7 +230,7 @@ struct ExpiredRow {
 }
 
 impl ExpiredRow {
-    fn read(self) -> Result<ExpiredUpload, DbError> {
+    fn into_upload(self) -> Result<ExpiredUpload, DbError> {
         let key = ObjectKey::parse(&self.storage_key)
             .map_err(|error| DbError::corrupt("read expired upload", error))?;
         let staging_key = self.staging_key.as_deref().map(ObjectKey::parse).transpose();
@@ -246,19 +246,19 @@ impl ExpiredRow {
     }
 }
 
-/// Uploads of one provider that are open, or were aborted without their bytes being removed, and whose lease ran out;
-/// longest first, behind a place.
+/// Returns uploads of a provider whose lease has expired and that are open or aborted with bytes left in the
+/// store. After a position, ordered by expiry.
 pub async fn list_expired(
     tx: &mut SystemTx,
     provider: &str,
-    after: Option<ExpiredPlace>,
+    after: Option<ExpiredUploadCursor>,
     limit: i64,
 ) -> Result<Vec<ExpiredUpload>, DbError> {
     let (time, tenant, id) = after.map_or((Timestamp::UNIX_EPOCH, Uuid::nil(), Uuid::nil()), |after| {
         (after.0, after.1.as_uuid(), after.2.as_uuid())
     });
     let rows: Vec<ExpiredRow> = statement(
-        "find expired uploads",
+        "list expired uploads",
         "SELECT tenant_id, id, lease_epoch, storage_key, staging_key, multipart_id, lease_expire_time FROM uploads
          WHERE state IN (1, 3) AND provider = {} AND lease_expire_time <= app.now()
            AND (lease_expire_time, tenant_id, id) > ({}, {}, {})
@@ -271,25 +271,25 @@ pub async fn list_expired(
     .bind::<BigInt, _>(limit)
     .load(tx.connection()?)
     .await?;
-    rows.into_iter().map(ExpiredRow::read).collect()
+    rows.into_iter().map(ExpiredRow::into_upload).collect()
 }
 
 #[derive(QueryableByName)]
-struct LeftRow {
+struct TenantUploadRow {
     #[diesel(sql_type = Text)]
     provider: String,
     #[diesel(embed)]
     upload: ExpiredRow,
 }
 
-/// Uploads of one tenant that are open, or were aborted without their bytes being removed, whatever their lease; each with
-/// its provider.
-pub async fn list_of_tenant(
+/// Returns uploads of one tenant that are open or aborted with bytes left in the store, regardless of their
+/// lease, each with its provider.
+pub async fn list_for_tenant(
     tx: &mut SystemTx,
     tenant: TenantId,
     limit: i64,
 ) -> Result<Vec<(String, ExpiredUpload)>, DbError> {
-    let rows: Vec<LeftRow> = statement(
+    let rows: Vec<TenantUploadRow> = statement(
         "list uploads of tenant",
         "SELECT provider, tenant_id, id, lease_epoch, storage_key, staging_key, multipart_id,
             lease_expire_time FROM uploads
@@ -299,7 +299,7 @@ pub async fn list_of_tenant(
     .bind::<BigInt, _>(limit)
     .load(tx.connection()?)
     .await?;
-    rows.into_iter().map(|row| Ok((row.provider, row.upload.read()?))).collect()
+    rows.into_iter().map(|row| Ok((row.provider, row.upload.into_upload()?))).collect()
 }
 
 #[derive(QueryableByName)]
@@ -308,7 +308,7 @@ struct CountRow {
     count: i64,
 }
 
-/// How many uploads [`list_expired`] would find in all.
+/// Counts all uploads that [`list_expired`] selects.
 pub async fn count_expired(tx: &mut SystemTx, provider: &str) -> Result<u64, DbError> {
     let row: CountRow = statement(
         "count expired uploads",
@@ -321,7 +321,7 @@ pub async fn count_expired(tx: &mut SystemTx, provider: &str) -> Result<u64, DbE
     Ok(u64::try_from(row.count).unwrap_or_default())
 }
 
-/// How many uploads of one provider are neither committed nor cleaned up after.
+/// Counts the uploads of a provider that are open or aborted with bytes left in the store.
 pub async fn count_open(tx: &mut SystemTx, provider: &str) -> Result<u64, DbError> {
     let row: CountRow = statement(
         "count open uploads",
@@ -333,7 +333,7 @@ pub async fn count_open(tx: &mut SystemTx, provider: &str) -> Result<u64, DbErro
     Ok(u64::try_from(row.count).unwrap_or_default())
 }
 
-/// Forgets an aborted upload whose bytes are gone.
+/// Deletes an aborted upload whose bytes have been deleted from the store.
 pub async fn delete_aborted(tx: &mut SystemTx, tenant: TenantId, id: UploadId) -> Result<(), DbError> {
     statement("delete aborted upload", "DELETE FROM uploads WHERE tenant_id = {} AND id = {} AND state = 3")
         .bind::<SqlUuid, _>(tenant.as_uuid())
@@ -343,7 +343,7 @@ pub async fn delete_aborted(tx: &mut SystemTx, tenant: TenantId, id: UploadId) -
         .map(|_| ())
 }
 
-/// Forgets committed uploads once their lease would have run out.
+/// Deletes committed uploads whose lease has expired.
 pub async fn delete_committed(tx: &mut SystemTx) -> Result<usize, DbError> {
     statement(
         "delete committed uploads",

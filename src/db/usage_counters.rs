@@ -1,4 +1,5 @@
-//! What is stored per category and kind, kept in the commit, so that a report never counts files.
+//! Usage counters per category and media kind. They are updated in the transaction of each change, so reports
+//! need not count files.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +11,7 @@ use diesel::{
 use super::{DbError, TenantTx, statement::statement, versions::Charge};
 use crate::domain::{file::File, media_type::MediaKind};
 
-/// One counter.
+/// A usage counter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the fields are those of the contract's UsageEntry, explained there")]
 pub struct UsageCounter {
@@ -20,33 +21,33 @@ pub struct UsageCounter {
     pub total_bytes: i64,
 }
 
-/// Changes of counters, summed per counter and in one order, which is also the order of locks.
+/// Changes of counters, summed and sorted per counter. The order is also the lock order.
 #[derive(Debug, Clone, Default)]
 pub struct UsageDelta(BTreeMap<(String, i16), (i64, i64)>);
 
 impl UsageDelta {
-    /// Whole files that came (`sign` 1) or went (-1): the file counts under the kind of its current version, bytes under
-    /// that of the version that has them.
-    pub fn file(&mut self, file: &File, charge: &Charge, sign: i64) {
-        self.files(&file.category, file.media_kind, sign);
+    /// Adds (`sign` = 1) or subtracts (`sign` = -1) a file with all its versions. The file counts under the
+    /// kind of its current version, bytes count under the kind of each version.
+    pub fn add_file(&mut self, file: &File, charge: &Charge, sign: i64) {
+        self.add_file_count(&file.category, file.media_kind, sign);
         for (kind, bytes) in &charge.0 {
-            self.bytes(&file.category, *kind, sign * bytes);
+            self.add_bytes(&file.category, *kind, sign * bytes);
         }
     }
 
-    /// So many files more.
-    pub fn files(&mut self, category: &str, kind: MediaKind, count: i64) {
+    /// Adds to the number of files.
+    pub fn add_file_count(&mut self, category: &str, kind: MediaKind, count: i64) {
         self.0.entry((category.to_owned(), kind.number())).or_default().0 += count;
     }
 
-    /// So many bytes more.
-    pub fn bytes(&mut self, category: &str, kind: MediaKind, bytes: i64) {
+    /// Adds to the number of bytes.
+    pub fn add_bytes(&mut self, category: &str, kind: MediaKind, bytes: i64) {
         self.0.entry((category.to_owned(), kind.number())).or_default().1 += bytes;
     }
 }
 
-/// Changes counters. One from which is taken exists.
-pub async fn apply(tx: &mut TenantTx, delta: &UsageDelta) -> Result<(), DbError> {
+/// Applies changes to the counters, and creates missing ones. Counters that decrease must exist.
+pub async fn apply_delta(tx: &mut TenantTx, delta: &UsageDelta) -> Result<(), DbError> {
     let (keys, values): (Vec<_>, Vec<_>) = delta.0.iter().map(|(key, value)| (key.clone(), *value)).unzip();
     let (categories, kinds): (Vec<String>, Vec<i16>) = keys.into_iter().unzip();
     let (counts, sums): (Vec<i64>, Vec<i64>) = values.into_iter().unzip();
@@ -83,7 +84,7 @@ struct CounterRow {
     total_bytes: i64,
 }
 
-/// Every counter that counts anything, by category and kind.
+/// Returns all non-zero counters, ordered by category and kind.
 pub async fn list(tx: &mut TenantTx) -> Result<Vec<UsageCounter>, DbError> {
     let rows: Vec<CounterRow> = statement(
         "list usage counters",

@@ -1,4 +1,5 @@
-//! What the reading of a direct upload came to: its version moves from PROCESSING to AVAILABLE or to ERROR, once.
+//! Results of the verification of direct uploads: the version moves from PROCESSING to AVAILABLE or ERROR,
+//! once.
 
 use diesel::{
     QueryableByName,
@@ -27,8 +28,8 @@ struct MovedRow {
     file_id: Uuid,
 }
 
-/// Records what the bytes of a blob are; they were not known before.
-pub async fn record_sums(
+/// Records the digest and checksum of a blob whose digest was unknown.
+pub async fn record_checksums(
     tx: &mut TenantTx,
     blob: &Blob,
     sha256: Digest,
@@ -48,9 +49,12 @@ pub async fn record_sums(
     .map(|_| ())
 }
 
-/// Moves a version that is PROCESSING to its end, with its audit entry and event: available with its digest, or for a reason
-/// in error. False when it is not PROCESSING any more: another worker was first, or it was purged.
-pub async fn conclude(
+/// Moves a version from PROCESSING to AVAILABLE with its digest, or to ERROR with a reason. Adds an audit
+/// entry and an event.
+///
+/// Returns false if the version is not PROCESSING, because another worker has recorded a result or it was
+/// purged.
+pub async fn record_result(
     tx: &mut TenantTx,
     (file, version): (FileId, i32),
     verified: Result<Digest, StateReason>,
@@ -67,21 +71,21 @@ pub async fn conclude(
     };
     let reason = verified.err();
     let sha256 = verified.unwrap_or(Digest::UNKNOWN);
-    // 1: processing. It need not be the current version: a further one becomes that only when it is available, and another
-    // may be by then.
+    // 1: processing. The version need not be the current one: a new version becomes current only when it is
+    // available, and another version may have become current by then.
     let moved: Vec<MovedRow> = statement(
-        "conclude verification",
+        "record verification result",
         "WITH moved AS (
              UPDATE versions SET content_state = {}, state_reason = {}, sha256 = {}
              WHERE tenant_id = {} AND file_id = {} AND version = {} AND content_state = 1
              RETURNING tenant_id, file_id, version, content_state, state_reason, sha256
-         ), touched AS (
+         ), updated AS (
              UPDATE files AS f SET revision = f.revision + 1, update_time = app.now(),
                 content_state = CASE WHEN f.version = m.version THEN m.content_state ELSE f.content_state END,
                 state_reason = CASE WHEN f.version = m.version THEN m.state_reason ELSE f.state_reason END,
                 sha256 = CASE WHEN f.version = m.version THEN m.sha256 ELSE f.sha256 END
              FROM moved AS m WHERE f.tenant_id = m.tenant_id AND f.id = m.file_id
-         ), told AS (
+         ), recorded AS (
              INSERT INTO events (tenant_id, create_time, kind, file_id, version, actor_id, owner_id, audience, readers)
              SELECT f.tenant_id, app.now(), {}, m.file_id, m.version, {}, f.owner_id, f.audience, array(
                  SELECT reader.principal FROM file_readers AS reader

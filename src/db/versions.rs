@@ -1,4 +1,4 @@
-//! The contents a file has had.
+//! Versions of files.
 
 use diesel::{
     QueryableByName,
@@ -20,20 +20,17 @@ use crate::domain::{
     storage_class::StorageClass,
 };
 
-/// A version with the blob that holds its bytes.
+/// A version with its blob.
 #[derive(Debug, Clone)]
 pub struct StoredVersion {
-    /// The number.
     pub version: i32,
-    /// The state of this content, which need not be that of the current one.
+    /// The state of this version, which need not be the current one.
     pub content_state: ContentState,
-    /// Why it is in state ERROR, if it is.
+    /// The reason, if it is in state ERROR.
     pub state_reason: Option<StateReason>,
-    /// The media type that counts.
+    /// The resolved media type.
     pub mime_type: String,
-    /// Who made it.
     pub created_by: String,
-    /// Where the bytes are.
     pub blob: Blob,
 }
 
@@ -53,7 +50,7 @@ struct VersionRow {
     blob: BlobRow,
 }
 
-/// One version of a file that the caller was shown.
+/// Returns one version of a file. The caller has already checked that the viewer may see the file.
 pub async fn get(tx: &mut TenantTx, file: FileId, version: i32) -> Result<Option<StoredVersion>, DbError> {
     let sql = format!(
         "SELECT v.version, v.content_state, v.state_reason, v.mime_type, v.created_by, {} FROM versions AS v
@@ -67,22 +64,29 @@ pub async fn get(tx: &mut TenantTx, file: FileId, version: i32) -> Result<Option
         .bind::<Integer, _>(version)
         .first(tx.connection()?)
         .await?;
-    row.map(VersionRow::read).transpose()
+    row.map(VersionRow::into_version).transpose()
 }
 
 impl VersionRow {
-    fn read(self) -> Result<StoredVersion, DbError> {
+    fn into_version(self) -> Result<StoredVersion, DbError> {
         let content_state = ContentState::from_number(self.content_state)
             .ok_or_else(|| DbError::corrupt("read version", "content state"))?;
         let state_reason = self.state_reason.and_then(StateReason::from_number);
         let Self { version, mime_type, created_by, blob, .. } = self;
-        Ok(StoredVersion { version, content_state, state_reason, mime_type, created_by, blob: blob.read()? })
+        Ok(StoredVersion {
+            version,
+            content_state,
+            state_reason,
+            mime_type,
+            created_by,
+            blob: blob.into_blob()?,
+        })
     }
 }
 
-/// A version as an export tells it.
+/// A version in a tenant export.
 #[derive(Debug, Clone)]
-#[allow(missing_docs, reason = "the fields are the columns of their names")]
+#[allow(missing_docs, reason = "the fields are the columns of the same names")]
 pub struct ExportedVersion {
     pub file: FileId,
     pub stored: StoredVersion,
@@ -108,7 +112,7 @@ struct ExportedRow {
     version: VersionRow,
 }
 
-/// Versions of some files behind one, by file and number.
+/// Returns versions of the given files after a position, ordered by file and number.
 pub async fn list_after(
     tx: &mut TenantTx,
     files: &[FileId],
@@ -133,7 +137,7 @@ pub async fn list_after(
     let exported = |row: ExportedRow| {
         Ok(ExportedVersion {
             file: FileId::from_uuid(row.file_id),
-            stored: row.version.read()?,
+            stored: row.version.into_version()?,
             mime_type: row.mime_type,
             declared_mime_type: row.declared_mime_type,
             created_by: row.created_by,
@@ -143,19 +147,19 @@ pub async fn list_after(
     rows.into_iter().map(exported).collect()
 }
 
-/// What versions are charged, by the kind that each was counted under.
+/// The bytes charged for versions, by the media kind under which each was counted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Charge(pub Vec<(MediaKind, i64)>);
 
 impl Charge {
-    /// All of it, in bytes.
+    /// Returns the total, in bytes.
     pub fn bytes(&self) -> i64 {
         self.0.iter().map(|(_, bytes)| bytes).sum()
     }
 }
 
 #[derive(QueryableByName)]
-struct Removed {
+struct DeletedRow {
     #[diesel(sql_type = SqlUuid)]
     blob_id: Uuid,
     #[diesel(sql_type = SmallInt)]
@@ -164,18 +168,18 @@ struct Removed {
     size_bytes: i64,
 }
 
-/// What went with versions.
+/// The result of deleting versions.
 #[derive(Debug, Default)]
-pub struct RemovedVersions {
-    /// The blobs they stood on.
+pub struct DeletedVersions {
+    /// The blobs that the versions referenced.
     pub blobs: Vec<BlobId>,
-    /// What they were charged.
+    /// The bytes that were charged for the versions.
     pub charge: Charge,
 }
 
-impl RemovedVersions {
-    fn read(rows: Vec<Removed>) -> Result<Self, DbError> {
-        let charge = rows.iter().map(|row| Ok((kind(row.media_kind)?, row.size_bytes)));
+impl DeletedVersions {
+    fn from_rows(rows: Vec<DeletedRow>) -> Result<Self, DbError> {
+        let charge = rows.iter().map(|row| Ok((media_kind(row.media_kind)?, row.size_bytes)));
         Ok(Self {
             charge: Charge(charge.collect::<Result<_, DbError>>()?),
             blobs: rows.into_iter().map(|row| BlobId::from_uuid(row.blob_id)).collect(),
@@ -183,9 +187,9 @@ impl RemovedVersions {
     }
 }
 
-/// Removes every version of a file.
-pub async fn delete(tx: &mut TenantTx, file: FileId) -> Result<RemovedVersions, DbError> {
-    let rows: Vec<Removed> = statement(
+/// Deletes all versions of a file.
+pub async fn delete(tx: &mut TenantTx, file: FileId) -> Result<DeletedVersions, DbError> {
+    let rows: Vec<DeletedRow> = statement(
         "delete versions",
         "DELETE FROM versions WHERE tenant_id = {} AND file_id = {} RETURNING blob_id, media_kind, size_bytes",
     )
@@ -193,12 +197,12 @@ pub async fn delete(tx: &mut TenantTx, file: FileId) -> Result<RemovedVersions, 
     .bind::<SqlUuid, _>(file.as_uuid())
     .load(tx.connection()?)
     .await?;
-    RemovedVersions::read(rows)
+    DeletedVersions::from_rows(rows)
 }
 
-/// Removes one version of a file.
-pub async fn delete_one(tx: &mut TenantTx, file: FileId, version: i32) -> Result<RemovedVersions, DbError> {
-    let rows: Vec<Removed> = statement(
+/// Deletes one version of a file.
+pub async fn delete_one(tx: &mut TenantTx, file: FileId, version: i32) -> Result<DeletedVersions, DbError> {
+    let rows: Vec<DeletedRow> = statement(
         "delete version",
         "DELETE FROM versions WHERE tenant_id = {} AND file_id = {} AND version = {}
          RETURNING blob_id, media_kind, size_bytes",
@@ -208,24 +212,24 @@ pub async fn delete_one(tx: &mut TenantTx, file: FileId, version: i32) -> Result
     .bind::<Integer, _>(version)
     .load(tx.connection()?)
     .await?;
-    RemovedVersions::read(rows)
+    DeletedVersions::from_rows(rows)
 }
 
-fn kind(number: i16) -> Result<MediaKind, DbError> {
+fn media_kind(number: i16) -> Result<MediaKind, DbError> {
     MediaKind::from_number(number).ok_or_else(|| DbError::corrupt("read version", "media kind"))
 }
 
 #[derive(QueryableByName)]
-struct Charged {
+struct ChargeRow {
     #[diesel(sql_type = SmallInt)]
     media_kind: i16,
     #[diesel(sql_type = BigInt)]
     charged_bytes: i64,
 }
 
-/// What the versions of a file are charged.
-pub async fn charge(tx: &mut TenantTx, file: FileId) -> Result<Charge, DbError> {
-    let rows: Vec<Charged> = statement(
+/// Returns the bytes charged for the versions of a file.
+pub async fn get_charge(tx: &mut TenantTx, file: FileId) -> Result<Charge, DbError> {
+    let rows: Vec<ChargeRow> = statement(
         "sum versions",
         "SELECT media_kind, sum(size_bytes)::bigint AS charged_bytes FROM versions
          WHERE tenant_id = {} AND file_id = {} GROUP BY media_kind ORDER BY media_kind",
@@ -234,7 +238,7 @@ pub async fn charge(tx: &mut TenantTx, file: FileId) -> Result<Charge, DbError> 
     .bind::<SqlUuid, _>(file.as_uuid())
     .load(tx.connection()?)
     .await?;
-    let charge = rows.into_iter().map(|row| Ok((kind(row.media_kind)?, row.charged_bytes)));
+    let charge = rows.into_iter().map(|row| Ok((media_kind(row.media_kind)?, row.charged_bytes)));
     Ok(Charge(charge.collect::<Result<_, DbError>>()?))
 }
 
@@ -268,7 +272,7 @@ struct ListedRow {
     storage_class: i16,
 }
 
-/// So many versions of a file below a number, newest first.
+/// Returns versions of a file with numbers below `below`, newest first.
 pub async fn list(
     tx: &mut TenantTx,
     file: FileId,
@@ -312,9 +316,9 @@ pub async fn list(
         .collect()
 }
 
-/// A version that gets the content of another one.
+/// A version to create with the content of another one.
 #[derive(Debug)]
-#[allow(missing_docs, reason = "the fields are the columns of their names")]
+#[allow(missing_docs, reason = "the fields are the columns of the same names")]
 pub struct VersionCopy<'a> {
     pub from_file: FileId,
     pub from_version: i32,
@@ -325,7 +329,7 @@ pub struct VersionCopy<'a> {
     pub restored_from: Option<i32>,
 }
 
-/// Adds a version on the same blob as another one.
+/// Inserts a version that references the same blob as another one.
 pub async fn copy(tx: &mut TenantTx, copy: &VersionCopy<'_>) -> Result<(), DbError> {
     statement(
         "copy version",
@@ -349,10 +353,10 @@ pub async fn copy(tx: &mut TenantTx, copy: &VersionCopy<'_>) -> Result<(), DbErr
     .map(|_| ())
 }
 
-/// What a category judges of a content.
+/// The properties of a version that a category restricts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the fields are the columns of their names")]
-pub struct JudgedVersion {
+#[allow(missing_docs, reason = "the fields are the columns of the same names")]
+pub struct LargestVersion {
     pub version: i32,
     pub mime_type: String,
     pub media_kind: MediaKind,
@@ -360,7 +364,7 @@ pub struct JudgedVersion {
 }
 
 #[derive(QueryableByName)]
-struct JudgedRow {
+struct LargestRow {
     #[diesel(sql_type = Integer)]
     version: i32,
     #[diesel(sql_type = Text)]
@@ -371,12 +375,13 @@ struct JudgedRow {
     size_bytes: i64,
 }
 
-/// Of every type that versions of a file have, the largest one. Those that were refused when they were verified are left out:
-/// they can never become current.
-pub async fn largest_of_each_type(tx: &mut TenantTx, file: FileId) -> Result<Vec<JudgedVersion>, DbError> {
-    let rows: Vec<JudgedRow> = statement(
-        "judge versions",
-        // 5: error; one whose digest is known was available before, and may be once more
+/// Returns the largest version of each media type among the versions of a file.
+///
+/// Excludes versions that failed verification, because they can never become current.
+pub async fn list_largest_by_type(tx: &mut TenantTx, file: FileId) -> Result<Vec<LargestVersion>, DbError> {
+    let rows: Vec<LargestRow> = statement(
+        "list largest versions by type",
+        // 5: error. A version with a known digest was available before and can become available again.
         "SELECT DISTINCT ON (mime_type, media_kind) version, mime_type, media_kind, size_bytes
          FROM versions WHERE tenant_id = {} AND file_id = {}
            AND NOT (content_state = 5 AND sha256 = decode(repeat('00', 32), 'hex'))
@@ -388,8 +393,8 @@ pub async fn largest_of_each_type(tx: &mut TenantTx, file: FileId) -> Result<Vec
     .await?;
     rows.into_iter()
         .map(|row| {
-            let JudgedRow { version, mime_type, media_kind, size_bytes } = row;
-            Ok(JudgedVersion { version, mime_type, media_kind: kind(media_kind)?, size_bytes })
+            let LargestRow { version, mime_type, media_kind, size_bytes } = row;
+            Ok(LargestVersion { version, mime_type, media_kind: self::media_kind(media_kind)?, size_bytes })
         })
         .collect()
 }

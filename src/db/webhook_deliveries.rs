@@ -1,4 +1,4 @@
-//! Events that could not be delivered to an endpoint: dead letters, and those that are sent once more.
+//! Failed deliveries of events to webhooks: dead letters and redeliveries.
 
 use diesel::{
     QueryableByName,
@@ -24,20 +24,18 @@ const COLUMNS: &str =
     "position_xid::text AS xid, position_n, kind, file_id, version, actor_id, event_time, state, attempts,
     last_error, create_time, update_time";
 
-/// An event that could not be delivered.
+/// A failed delivery of an event.
 #[derive(Debug, Clone)]
 pub struct Delivery {
-    /// The event.
     pub event: StoredEvent,
-    /// What became of it.
     pub state: DeliveryState,
-    /// How often it was tried.
+    /// The number of attempts.
     pub attempts: i32,
-    /// Why the last attempt failed.
+    /// The error of the last attempt.
     pub last_error: String,
-    /// When it was given up.
+    /// When it became a dead letter.
     pub create_time: Timestamp,
-    /// When it was last tried or asked for.
+    /// When it was last attempted, or its redelivery was requested.
     pub update_time: Timestamp,
 }
 
@@ -70,13 +68,13 @@ struct Row {
 }
 
 impl Row {
-    fn read(self) -> Result<Delivery, DbError> {
+    fn into_delivery(self) -> Result<Delivery, DbError> {
         const OPERATION: &str = "read webhook delivery";
         let bad = |what| DbError::corrupt(OPERATION, what);
         Ok(Delivery {
             event: StoredEvent {
                 position: position(OPERATION, &self.xid, self.position_n)?,
-                kind: EventKind::of_row(self.kind),
+                kind: EventKind::from_stored(self.kind),
                 file: FileId::from_uuid(self.file_id),
                 version: self.version,
                 actor_id: self.actor_id,
@@ -91,9 +89,11 @@ impl Row {
     }
 }
 
-/// Writes a dead letter. One at the same place is of another history of the database, or of an event that was sent again after
-/// a change of history: the newer one counts.
-pub async fn insert_dead(
+/// Inserts a dead letter, or replaces the one at the same position.
+///
+/// A row at the same position is from another history of the database, or from an event that was sent again
+/// after the history changed.
+pub async fn insert_dead_letter(
     tx: &mut TenantTx,
     webhook: WebhookId,
     event: &StoredEvent,
@@ -125,7 +125,7 @@ pub async fn insert_dead(
     .map(|_| ())
 }
 
-/// A page of an endpoint's failed deliveries, the newest event first.
+/// Returns failed deliveries of a webhook before a position, newest event first.
 pub async fn list(
     tx: &mut TenantTx,
     webhook: WebhookId,
@@ -148,11 +148,11 @@ pub async fn list(
         .bind::<BigInt, _>(limit)
         .load(tx.connection()?)
         .await?;
-    rows.into_iter().map(Row::read).collect()
+    rows.into_iter().map(Row::into_delivery).collect()
 }
 
-/// The failed deliveries of an endpoint that somebody asked to send again, the oldest first.
-pub async fn list_waiting(
+/// Returns the deliveries of a webhook whose redelivery was requested, oldest first.
+pub async fn list_pending(
     tx: &mut TenantTx,
     webhook: WebhookId,
     limit: i64,
@@ -161,19 +161,21 @@ pub async fn list_waiting(
         "SELECT {COLUMNS} FROM webhook_deliveries WHERE tenant_id = {{}} AND webhook_id = {{}} AND state = 2
          ORDER BY position_xid, position_n LIMIT {{}}"
     );
-    let rows: Vec<Row> = statement("list waiting deliveries", sql)
+    let rows: Vec<Row> = statement("list pending deliveries", sql)
         .bind::<SqlUuid, _>(tx.tenant().as_uuid())
         .bind::<SqlUuid, _>(webhook.as_uuid())
         .bind::<BigInt, _>(limit)
         .load(tx.connection()?)
         .await?;
-    rows.into_iter().map(Row::read).collect()
+    rows.into_iter().map(Row::into_delivery).collect()
 }
 
-/// Gives a failed delivery another state; nothing where there is none. An attempt counts, and says why it failed.
+/// Sets the state of a failed delivery. Returns `None` if it does not exist.
+///
+/// `attempt` is the error of a further attempt, which is counted.
 pub async fn set_state(
     tx: &mut TenantTx,
-    (webhook, at): (WebhookId, EventPosition),
+    (webhook, position): (WebhookId, EventPosition),
     state: DeliveryState,
     attempt: Option<&str>,
 ) -> Result<Option<Delivery>, DbError> {
@@ -189,17 +191,17 @@ pub async fn set_state(
         .bind::<Nullable<Text>, _>(attempt.map(str::to_owned))
         .bind::<SqlUuid, _>(tx.tenant().as_uuid())
         .bind::<SqlUuid, _>(webhook.as_uuid())
-        .bind::<Text, _>(at.xid.to_string())
-        .bind::<BigInt, _>(number(at))
+        .bind::<Text, _>(position.xid.to_string())
+        .bind::<BigInt, _>(number(position))
         .first(tx.connection()?)
         .await?;
-    row.map(Row::read).transpose()
+    row.map(Row::into_delivery).transpose()
 }
 
-/// Forgets failed deliveries that are older than so many days; answers how many.
-pub async fn delete_old(tx: &mut SystemTx, days: u32) -> Result<usize, DbError> {
+/// Deletes failed deliveries that are older than the given number of days. Returns their number.
+pub async fn delete_expired(tx: &mut SystemTx, days: u32) -> Result<usize, DbError> {
     statement(
-        "delete old deliveries",
+        "delete expired deliveries",
         "DELETE FROM webhook_deliveries WHERE create_time < app.now() - make_interval(days => {})",
     )
     .bind::<Integer, _>(i32::try_from(days).unwrap_or(i32::MAX))

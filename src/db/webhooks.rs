@@ -1,4 +1,5 @@
-//! Endpoints that events are sent to, each with its own cursor in the outbox and a lease for whoever delivers.
+//! Webhooks: endpoints that receive events. Each has its own position in the event stream and a lease for the
+//! replica that delivers to it.
 
 use std::time::Duration;
 
@@ -8,7 +9,9 @@ use diesel::{
 };
 use uuid::Uuid;
 
-use super::{DbError, SystemTx, TenantTx, event_stream::Safe, events::position, statement::statement};
+use super::{
+    DbError, SystemTx, TenantTx, event_stream::StreamSnapshot, events::position, statement::statement,
+};
 use crate::domain::{
     clock::Timestamp,
     event_position::EventPosition,
@@ -20,9 +23,9 @@ const COLUMNS: &str = "id, url, description, kinds, sealed_secret, former_sealed
     state_reason, position_xid::text AS position_xid, position_n, position_time, incarnation, failed_attempts, last_error,
     first_failure_time, next_attempt_time, lease_epoch, created_by, create_time, update_time, revision";
 
-/// An endpoint with what only the service knows of it.
+/// A webhook with its internal columns.
 #[derive(Debug, Clone)]
-#[allow(missing_docs, reason = "the fields are the columns of their names")]
+#[allow(missing_docs, reason = "the fields are the columns of the same names")]
 pub struct StoredWebhook {
     pub webhook: Webhook,
     pub sealed_secret: String,
@@ -83,7 +86,7 @@ struct Row {
 }
 
 impl Row {
-    fn read(self) -> Result<StoredWebhook, DbError> {
+    fn into_webhook(self) -> Result<StoredWebhook, DbError> {
         const OPERATION: &str = "read webhook";
         let state = WebhookState::from_number(self.state);
         Ok(StoredWebhook {
@@ -114,40 +117,40 @@ impl Row {
     }
 }
 
-/// All endpoints of the tenant, the oldest first. They are few.
+/// Returns all webhooks of the tenant, oldest first. Their number is limited.
 pub async fn list(tx: &mut TenantTx) -> Result<Vec<StoredWebhook>, DbError> {
     let sql = format!("SELECT {COLUMNS} FROM webhooks WHERE tenant_id = {{}} ORDER BY create_time, id");
     let rows: Vec<Row> = statement("list webhooks", sql)
         .bind::<SqlUuid, _>(tx.tenant().as_uuid())
         .load(tx.connection()?)
         .await?;
-    rows.into_iter().map(Row::read).collect()
+    rows.into_iter().map(Row::into_webhook).collect()
 }
 
-/// An endpoint.
+/// Returns a webhook.
 pub async fn get(tx: &mut TenantTx, id: WebhookId) -> Result<Option<StoredWebhook>, DbError> {
-    find(tx, id, "").await
+    select(tx, id, "").await
 }
 
-/// An endpoint, locked until the transaction ends.
+/// Returns a webhook, and locks it until the transaction ends.
 pub async fn get_for_update(tx: &mut TenantTx, id: WebhookId) -> Result<Option<StoredWebhook>, DbError> {
-    find(tx, id, "FOR UPDATE").await
+    select(tx, id, "FOR UPDATE").await
 }
 
-async fn find(tx: &mut TenantTx, id: WebhookId, lock: &str) -> Result<Option<StoredWebhook>, DbError> {
+async fn select(tx: &mut TenantTx, id: WebhookId, lock: &str) -> Result<Option<StoredWebhook>, DbError> {
     let sql = format!("SELECT {COLUMNS} FROM webhooks WHERE tenant_id = {{}} AND id = {{}} {lock}");
     let row: Option<Row> = statement("get webhook", sql)
         .bind::<SqlUuid, _>(tx.tenant().as_uuid())
         .bind::<SqlUuid, _>(id.as_uuid())
         .first(tx.connection()?)
         .await?;
-    row.map(Row::read).transpose()
+    row.map(Row::into_webhook).transpose()
 }
 
-/// Keeps the number of the tenant's endpoints as it is for everyone else who asks for this, until the transaction ends.
-pub async fn lock_number(tx: &mut TenantTx) -> Result<(), DbError> {
+/// Serializes transactions that change the number of the tenant's webhooks, until the transaction ends.
+pub async fn lock_count(tx: &mut TenantTx) -> Result<(), DbError> {
     statement(
-        "lock number of webhooks",
+        "lock webhook count",
         "SELECT pg_advisory_xact_lock(hashtextextended('webhooks ' || {}::uuid::text, 0))",
     )
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())
@@ -156,12 +159,12 @@ pub async fn lock_number(tx: &mut TenantTx) -> Result<(), DbError> {
     .map(|_| ())
 }
 
-/// Makes an endpoint that is sent everything from this moment on.
+/// Inserts a webhook that receives all events after a snapshot.
 pub async fn insert(
     tx: &mut TenantTx,
     (id, change): (WebhookId, &WebhookChange),
     (sealed_secret, created_by): (&str, &str),
-    from: &Safe,
+    from: &StreamSnapshot,
 ) -> Result<StoredWebhook, DbError> {
     let sql = format!(
         "INSERT INTO webhooks (tenant_id, id, url, description, kinds, state, sealed_secret, created_by, position_xid,
@@ -184,10 +187,10 @@ pub async fn insert(
         .bind::<Text, _>(from.incarnation.clone())
         .one(tx.connection()?)
         .await?;
-    row.read()
+    row.into_webhook()
 }
 
-/// Changes what an admin sets. One that is made active begins to try anew.
+/// Updates the settings of a webhook. Activating it resets its failures.
 pub async fn update(
     tx: &mut TenantTx,
     id: WebhookId,
@@ -202,23 +205,23 @@ pub async fn update(
             update_time = app.now(), revision = revision + 1
          WHERE tenant_id = {{}} AND id = {{}} RETURNING {COLUMNS}"
     );
-    let begins = change.state == Some(WebhookState::Active);
+    let is_activated = change.state == Some(WebhookState::Active);
     let row: Row = statement("update webhook", sql)
         .bind::<Nullable<Text>, _>(change.url.clone())
         .bind::<Nullable<Text>, _>(change.description.clone())
         .bind::<Nullable<Array<SmallInt>>, _>(change.kinds.clone())
         .bind::<Nullable<SmallInt>, _>(change.state.map(WebhookState::number))
         .bind::<diesel::sql_types::Bool, _>(change.state.is_some())
-        .bind::<diesel::sql_types::Bool, _>(begins)
-        .bind::<diesel::sql_types::Bool, _>(begins)
+        .bind::<diesel::sql_types::Bool, _>(is_activated)
+        .bind::<diesel::sql_types::Bool, _>(is_activated)
         .bind::<SqlUuid, _>(tx.tenant().as_uuid())
         .bind::<SqlUuid, _>(id.as_uuid())
         .one(tx.connection()?)
         .await?;
-    row.read()
+    row.into_webhook()
 }
 
-/// Sets another secret; the one before signs too for so many seconds.
+/// Replaces the secret. The former secret is also used for signing for `overlap_seconds`.
 pub async fn set_secret(
     tx: &mut TenantTx,
     id: WebhookId,
@@ -238,10 +241,10 @@ pub async fn set_secret(
         .bind::<SqlUuid, _>(id.as_uuid())
         .one(tx.connection()?)
         .await?;
-    row.read()
+    row.into_webhook()
 }
 
-/// Removes an endpoint with its dead letters; whether it was there.
+/// Deletes a webhook and its failed deliveries. Returns whether it existed.
 pub async fn delete(tx: &mut TenantTx, id: WebhookId) -> Result<bool, DbError> {
     let deleted = statement("delete webhook", "DELETE FROM webhooks WHERE tenant_id = {} AND id = {}")
         .bind::<SqlUuid, _>(tx.tenant().as_uuid())
@@ -252,7 +255,7 @@ pub async fn delete(tx: &mut TenantTx, id: WebhookId) -> Result<bool, DbError> {
 }
 
 #[derive(QueryableByName)]
-struct Claimed {
+struct ClaimedRow {
     #[diesel(sql_type = SqlUuid)]
     tenant_id: Uuid,
     #[diesel(sql_type = SqlUuid)]
@@ -261,28 +264,28 @@ struct Claimed {
     lease_epoch: i32,
 }
 
-/// An endpoint that is ours to deliver to, for as long as its lease lasts.
+/// The lease of a webhook, under which a replica delivers to it.
 #[derive(Debug, Clone, Copy)]
-pub struct Lease {
-    /// Whose.
+pub struct WebhookLease {
     pub tenant: TenantId,
-    /// Which.
     pub webhook: WebhookId,
-    /// Whoever holds a later one has taken it over.
+    /// Incremented by every claim. A lease with an older epoch has been lost.
     pub epoch: i32,
 }
 
-/// Takes endpoints of active tenants that have something to do and that nobody works on, those that have waited longest first. One without
-/// anything to do is taken once an hour, so that its place does not grow older than events are kept; one of another history of
-/// the database at once, because its place says nothing in this one.
+/// Claims up to `limit` due webhooks of active tenants that no replica holds, longest due first.
 ///
-/// So many at most, and of one tenant no more than its share of what all replicas work on.
+/// A webhook is due if it has events to deliver. Without events it is claimed once an hour, so that its
+/// position stays within the retention of events. A webhook whose position belongs to another history of the
+/// database is claimed immediately, because the position is meaningless in the current one.
+///
+/// Limits the webhooks of one tenant that all replicas hold to `per_tenant`.
 pub async fn claim_due(
     tx: &mut SystemTx,
     lease_seconds: u32,
     (limit, per_tenant): (i64, i64),
-) -> Result<Vec<Lease>, DbError> {
-    let rows: Vec<Claimed> = statement(
+) -> Result<Vec<WebhookLease>, DbError> {
+    let rows: Vec<ClaimedRow> = statement(
         "claim webhooks",
         "WITH ranked AS MATERIALIZED (
             SELECT idle.tenant_id, idle.id, row_number() OVER (PARTITION BY idle.tenant_id ORDER BY idle.next_attempt_time, idle.id)
@@ -313,7 +316,7 @@ pub async fn claim_due(
     .bind::<BigInt, _>(limit)
     .load(tx.connection()?)
     .await?;
-    let lease = |row: Claimed| Lease {
+    let lease = |row: ClaimedRow| WebhookLease {
         tenant: TenantId::from_uuid(row.tenant_id),
         webhook: WebhookId::from_uuid(row.id),
         epoch: row.lease_epoch,
@@ -321,10 +324,10 @@ pub async fn claim_due(
     Ok(rows.into_iter().map(lease).collect())
 }
 
-/// What an attempt changes.
+/// The result of a delivery attempt.
 #[derive(Debug, Clone)]
-#[allow(missing_docs, reason = "the fields are the columns of their names")]
-pub struct Progress {
+#[allow(missing_docs, reason = "the fields are the columns of the same names")]
+pub struct DeliveryProgress {
     pub position: EventPosition,
     pub position_time: Timestamp,
     pub state: WebhookState,
@@ -332,14 +335,18 @@ pub struct Progress {
     pub failed_attempts: i32,
     pub last_error: String,
     pub first_failure_time: Option<Timestamp>,
-    /// How long nothing is tried, from now on.
-    pub rest: Duration,
-    /// For how many seconds the endpoint stays ours; none when the work on it is over for now.
+    /// The delay until the next attempt.
+    pub retry_delay: Duration,
+    /// The duration for which the lease is extended; `None` to release it.
     pub lease_seconds: Option<u32>,
 }
 
-/// Writes down what an attempt came to; false where the lease was lost meanwhile, and then nothing is written.
-pub async fn record(tx: &mut TenantTx, lease: &Lease, progress: &Progress) -> Result<bool, DbError> {
+/// Records the result of an attempt. Returns false, and writes nothing, if the lease was lost.
+pub async fn record_progress(
+    tx: &mut TenantTx,
+    lease: &WebhookLease,
+    progress: &DeliveryProgress,
+) -> Result<bool, DbError> {
     let changed = statement(
         "record webhook progress",
         "UPDATE webhooks SET position_xid = {}::xid8, position_n = {}, position_time = {}, state = {}, state_reason = {},
@@ -356,7 +363,7 @@ pub async fn record(tx: &mut TenantTx, lease: &Lease, progress: &Progress) -> Re
     .bind::<Integer, _>(progress.failed_attempts)
     .bind::<Text, _>(progress.last_error.clone())
     .bind::<Nullable<Timestamptz>, _>(progress.first_failure_time)
-    .bind::<Double, _>(progress.rest.as_secs_f64())
+    .bind::<Double, _>(progress.retry_delay.as_secs_f64())
     .bind::<Nullable<Double>, _>(progress.lease_seconds.map(f64::from))
     .bind::<SqlUuid, _>(lease.tenant.as_uuid())
     .bind::<SqlUuid, _>(lease.webhook.as_uuid())
@@ -366,8 +373,9 @@ pub async fn record(tx: &mut TenantTx, lease: &Lease, progress: &Progress) -> Re
     Ok(changed == 1)
 }
 
-/// Sets an endpoint's place anew: for one whose place was lost.
-pub async fn begin_from(tx: &mut TenantTx, id: WebhookId, from: &Safe) -> Result<(), DbError> {
+/// Resets the position of a webhook to a snapshot, if the events after its former position are no longer
+/// retained.
+pub async fn reset_position(tx: &mut TenantTx, id: WebhookId, from: &StreamSnapshot) -> Result<(), DbError> {
     statement(
         "set webhook position",
         "UPDATE webhooks SET position_xid = {}::xid8, position_n = {}, position_time = {}, incarnation = {}
@@ -384,15 +392,15 @@ pub async fn begin_from(tx: &mut TenantTx, id: WebhookId, from: &Safe) -> Result
     .map(|_| ())
 }
 
-/// Moves an endpoint into another history of the database, under its lease; false where the lease was lost meanwhile.
-pub async fn move_to(
+/// Sets the position of a webhook in another history of the database. Returns false if the lease was lost.
+pub async fn set_incarnation(
     tx: &mut TenantTx,
-    lease: &Lease,
+    lease: &WebhookLease,
     position: EventPosition,
     incarnation: &str,
 ) -> Result<bool, DbError> {
     let changed = statement(
-        "move webhook to another history",
+        "set webhook incarnation",
         "UPDATE webhooks SET position_xid = {}::xid8, position_n = {}, incarnation = {}
          WHERE tenant_id = {} AND id = {} AND lease_epoch = {}",
     )

@@ -1,42 +1,44 @@
-//! CRC-64/NVME: the checksum of all bytes of an object, which object stores compare as well.
+//! CRC-64/NVME checksums of objects, which object stores also verify.
 //!
-//! A SHA-256 says what a file is; it costs about 0.6 s of CPU for each GiB. To find out whether stored bytes have changed by
-//! themselves a CRC of 64 bits is as good (one in 2⁶⁴ changes goes unnoticed) at a twentieth of that.
+//! A SHA-256 identifies the content of a file, but takes about 0.6 s of CPU per GiB. To detect accidental
+//! changes of stored bytes, a 64-bit CRC is sufficient (it misses one change in 2⁶⁴) and takes a twentieth of
+//! that time.
 
 use std::fmt;
 
 use crc_fast::{CrcAlgorithm, Digest};
 
-/// A CRC-64/NVME.
+/// A CRC-64/NVME checksum.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Crc64(u64);
 
 impl Crc64 {
-    /// The checksum of some bytes.
-    pub fn of(bytes: &[u8]) -> Self {
+    /// Computes the checksum of the given bytes.
+    pub fn compute(bytes: &[u8]) -> Self {
         let mut hasher = Crc64Hasher::default();
         hasher.update(bytes);
         hasher.finish()
     }
 
-    /// The checksum of the bytes of this one with those of another behind them.
+    /// Returns the checksum of two concatenated byte sequences: that of `self` and that of `next`, which has
+    /// the given length.
     #[must_use]
-    pub fn followed_by(self, next: Self, next_len_bytes: u64) -> Self {
+    pub fn combine(self, next: Self, next_len_bytes: u64) -> Self {
         Self(crc_fast::checksum_combine(CrcAlgorithm::Crc64Nvme, self.0, next.0, next_len_bytes))
     }
 
-    /// From its bytes, the most significant first.
+    /// Creates a checksum from its 8 bytes, most significant first. Returns `None` if the length is wrong.
     pub fn from_slice(bytes: &[u8]) -> Option<Self> {
         bytes.try_into().ok().map(|bytes| Self(u64::from_be_bytes(bytes)))
     }
 
-    /// Its bytes, the most significant first, as stores write it.
+    /// Returns the bytes of the checksum, most significant first, as object stores represent it.
     pub const fn to_be_bytes(self) -> [u8; 8] {
         self.0.to_be_bytes()
     }
 }
 
-/// 16 hexadecimal digits.
+/// Formats the checksum as 16 hexadecimal digits.
 impl fmt::Display for Crc64 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.0)
@@ -49,7 +51,7 @@ impl fmt::Debug for Crc64 {
     }
 }
 
-/// Computes a checksum as bytes go by.
+/// Computes a checksum incrementally.
 #[derive(Debug, Clone)]
 pub struct Crc64Hasher(Digest);
 
@@ -60,12 +62,12 @@ impl Default for Crc64Hasher {
 }
 
 impl Crc64Hasher {
-    /// Takes the next bytes.
+    /// Adds the next bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
 
-    /// The checksum of all bytes taken.
+    /// Returns the checksum of all added bytes.
     pub fn finish(self) -> Crc64 {
         Crc64(self.0.finalize())
     }
@@ -76,22 +78,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_checksum_is_the_catalogues() {
-        assert_eq!(Crc64::of(b"123456789").to_string(), "ae8b14860a799888");
+    fn checksum_matches_the_catalogue_value() {
+        assert_eq!(Crc64::compute(b"123456789").to_string(), "ae8b14860a799888");
     }
 
     #[test]
-    fn pieces_have_the_checksum_of_the_whole() {
+    fn incremental_and_combined_checksums_match() {
         let mut hasher = Crc64Hasher::default();
         b"123456789".chunks(4).for_each(|piece| hasher.update(piece));
         let crc = hasher.finish();
-        assert_eq!(crc, Crc64::of(b"123456789"));
+        assert_eq!(crc, Crc64::compute(b"123456789"));
         assert_eq!(Crc64::from_slice(&crc.to_be_bytes()), Some(crc));
         assert_eq!(Crc64::from_slice(b"1234567"), None);
         let parts = [&b""[..], b"1234", b"", b"56789"];
         let combined = parts
             .iter()
-            .fold(Crc64::of(b""), |crc, part| crc.followed_by(Crc64::of(part), part.len() as u64));
+            .fold(Crc64::compute(b""), |crc, part| crc.combine(Crc64::compute(part), part.len() as u64));
         assert_eq!(combined, crc);
     }
 }

@@ -1,14 +1,14 @@
-//! Time and ids come in from outside, so that a test can move the one and predict the other.
+//! Injected sources of time and ids, so that tests can control both.
 
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-/// A moment, in UTC.
+/// A point in time, in UTC.
 pub type Timestamp = DateTime<Utc>;
 
-/// Tells the time of this process. Whatever expires is decided by the database's clock instead (`app.now()`).
+/// The clock of this process. Expiry is decided by the database's clock instead (`app.now()`).
 pub trait Clock: Send + Sync + 'static {
-    /// The time now.
+    /// Returns the current time.
     fn now(&self) -> Timestamp;
 }
 
@@ -23,9 +23,10 @@ impl Clock for SystemClock {
     }
 }
 
-/// Mints ids and other randomness.
+/// A source of ids and other random values.
 pub trait IdSource: Send + Sync + 'static {
-    /// A fresh UUIDv7: ordered by time of birth, unguessable enough to be no key for anything.
+    /// Returns a new UUIDv7. Ids are ordered by creation time. They are not secrets and must not be used as
+    /// such.
     fn uuid(&self) -> Uuid;
 }
 
@@ -34,7 +35,7 @@ pub trait IdSource: Send + Sync + 'static {
 pub struct SystemIds;
 
 impl IdSource for SystemIds {
-    #[allow(clippy::disallowed_methods, reason = "the one place where ids are minted")]
+    #[allow(clippy::disallowed_methods, reason = "the one place where ids are generated")]
     fn uuid(&self) -> Uuid {
         Uuid::now_v7()
     }

@@ -1,4 +1,5 @@
-//! SHA-256 digests: computed over every byte that comes in, recorded with the version, sent with every download.
+//! SHA-256 digests. They are computed for all uploaded bytes, recorded with the version, and sent with every
+//! download.
 
 use std::fmt;
 
@@ -12,35 +13,38 @@ use sha2::{
 #[serde(try_from = "String", into = "String")]
 pub struct Digest([u8; Self::LENGTH_BYTES]);
 
-/// What came is no SHA-256 digest.
+/// The value is not a SHA-256 digest.
 #[derive(Debug, thiserror::Error)]
 #[error("must be 32 raw bytes (a SHA-256 digest), got {0}")]
-pub struct NotADigest(usize);
+pub struct InvalidDigest(usize);
 
 impl Digest {
-    /// How many bytes a digest has.
+    /// The length of a digest, in bytes.
     pub const LENGTH_BYTES: usize = 32;
 
-    /// Stands for the digest of bytes that nobody has read yet: of a direct upload, until its job has. No bytes are known that
-    /// have it, so whatever is compared with it differs.
+    /// The placeholder for a digest that is not computed yet, because the bytes of a direct upload have not
+    /// been verified. No known bytes have this digest, so comparisons with it fail.
     pub const UNKNOWN: Self = Self([0; Self::LENGTH_BYTES]);
 
-    /// Nothing for the digest of bytes that nobody has read yet.
-    pub fn known(&self) -> Option<&Self> {
+    /// Returns the digest, or `None` for [`Digest::UNKNOWN`].
+    pub fn if_known(&self) -> Option<&Self> {
         (*self != Self::UNKNOWN).then_some(self)
     }
 
-    /// Wraps raw bytes.
-    pub fn from_slice(bytes: &[u8]) -> Result<Self, NotADigest> {
-        bytes.try_into().map(Self).map_err(|_| NotADigest(bytes.len()))
+    /// Creates a digest from its raw bytes.
+    ///
+    /// # Errors
+    /// Returns [`InvalidDigest`] if the length is not 32 bytes.
+    pub fn from_slice(bytes: &[u8]) -> Result<Self, InvalidDigest> {
+        bytes.try_into().map(Self).map_err(|_| InvalidDigest(bytes.len()))
     }
 
-    /// The digest of some bytes.
-    pub fn of(bytes: &[u8]) -> Self {
+    /// Computes the digest of the given bytes.
+    pub fn compute(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).into())
     }
 
-    /// The raw bytes.
+    /// Returns the raw bytes.
     pub const fn as_bytes(&self) -> &[u8; Self::LENGTH_BYTES] {
         &self.0
     }
@@ -65,43 +69,45 @@ impl From<Digest> for String {
 }
 
 impl TryFrom<String> for Digest {
-    type Error = NotADigest;
+    type Error = InvalidDigest;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        let bytes = hex::decode(&text).map_err(|_| NotADigest(text.len() / 2))?;
+        let bytes = hex::decode(&text).map_err(|_| InvalidDigest(text.len() / 2))?;
         Self::from_slice(&bytes)
     }
 }
 
-/// Computes a digest as bytes go by.
+/// Computes a digest incrementally.
 #[derive(Debug, Clone, Default)]
 pub struct Hasher(Sha256);
 
 impl Hasher {
-    /// Takes the next bytes.
+    /// Adds the next bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
 
-    /// Takes a field of a composed payload: its length goes first, so that no two lists of fields look alike.
+    /// Adds a field of a composed payload. The length is added first, so that different lists of fields never
+    /// produce the same bytes.
     pub fn field(&mut self, bytes: &[u8]) {
         self.0.update((bytes.len() as u64).to_be_bytes());
         self.0.update(bytes);
     }
 
-    /// All that there is to know for going on later, elsewhere. Not for showing: whoever has it and the digest of what follows
-    /// could forge the digest of both.
+    /// Returns the state, to resume hashing later or on another replica.
+    ///
+    /// The state must stay secret: it allows computing digests of extensions of the hashed bytes.
     pub fn state(&self) -> Vec<u8> {
         self.0.serialize().to_vec()
     }
 
-    /// Goes on from a state; nothing when it is none of ours.
+    /// Resumes from a state. Returns `None` if the state is invalid.
     pub fn from_state(state: &[u8]) -> Option<Self> {
         let state: &SerializedState<Sha256> = state.try_into().ok()?;
         Sha256::deserialize(state).ok().map(Self)
     }
 
-    /// The digest of all bytes taken.
+    /// Returns the digest of all added bytes.
     pub fn finish(self) -> Digest {
         Digest(self.0.finalize().into())
     }
@@ -115,7 +121,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_digest_that_was_put_down_and_taken_up_again_is_the_same(
+        fn resumed_hasher_computes_the_same_digest(
             bytes in proptest::collection::vec(any::<u8>(), 0..300),
             cut in 0usize..300,
         ) {
@@ -124,12 +130,12 @@ mod tests {
             hasher.update(first);
             let mut resumed = Hasher::from_state(&hasher.state()).unwrap();
             resumed.update(rest);
-            prop_assert_eq!(resumed.finish(), Digest::of(&bytes));
+            prop_assert_eq!(resumed.finish(), Digest::compute(&bytes));
         }
     }
 
     #[test]
-    fn what_is_no_state_is_refused() {
+    fn invalid_state_is_rejected() {
         let state = Hasher::default().state();
         assert!(Hasher::from_state(&state[1..]).is_none());
         assert!(Hasher::from_state(&[]).is_none());

@@ -1,30 +1,30 @@
-//! Where an event stands among all of its tenant's: in the order of the transactions' numbers, and within one in the order
-//! of writing.
+//! Positions of events in the event stream of a tenant. They are ordered by transaction id, then by the order
+//! of insertion.
 //!
-//! As text it has a fixed width, so that the order of the texts, byte by byte, is the order of the positions.
+//! The text form has a fixed width, so that texts sort bytewise in the order of positions.
 
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// A position.
+/// The position of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventPosition {
-    /// The transaction that wrote it.
+    /// The id of the transaction that inserted the event.
     pub xid: u64,
-    /// Its number; those of one transaction ascend.
+    /// The number of the event, ascending within a transaction.
     pub n: u64,
 }
 
-/// The text is no position.
+/// The text is not an event position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a position has 32 hexadecimal digits")]
-pub struct NoPosition;
+#[error("an event position must have 32 hexadecimal digits")]
+pub struct InvalidPosition;
 
 impl EventPosition {
-    /// Before everything that this transaction and later ones write, and behind everything that earlier ones wrote: where a
-    /// reader stands that has seen all of them. Numbers begin at 1.
-    pub const fn before(xid: u64) -> Self {
+    /// Returns the position before all events of a transaction and after all events of earlier ones. The
+    /// numbers of events start at 1.
+    pub const fn start_of(xid: u64) -> Self {
         Self { xid, n: 0 }
     }
 }
@@ -36,12 +36,12 @@ impl fmt::Display for EventPosition {
 }
 
 impl FromStr for EventPosition {
-    type Err = NoPosition;
+    type Err = InvalidPosition;
 
-    fn from_str(text: &str) -> Result<Self, NoPosition> {
+    fn from_str(text: &str) -> Result<Self, InvalidPosition> {
         let is_plain = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let (xid, n) = text.split_at_checked(16).filter(|_| is_plain).ok_or(NoPosition)?;
-        let number = |digits| u64::from_str_radix(digits, 16).map_err(|_| NoPosition);
+        let (xid, n) = text.split_at_checked(16).filter(|_| is_plain).ok_or(InvalidPosition)?;
+        let number = |digits| u64::from_str_radix(digits, 16).map_err(|_| InvalidPosition);
         Ok(Self { xid: number(xid)?, n: number(n)? })
     }
 }
@@ -66,7 +66,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn texts_are_ordered_as_positions_are(a: (u64, u64), b: (u64, u64)) {
+        fn texts_sort_like_positions(a: (u64, u64), b: (u64, u64)) {
             let position = |(xid, n)| EventPosition { xid, n };
             let (a, b) = (position(a), position(b));
             prop_assert_eq!(a.to_string().cmp(&b.to_string()), a.cmp(&b));
@@ -74,8 +74,8 @@ mod tests {
         }
 
         #[test]
-        fn other_texts_are_no_positions(text in "[0-9a-f+]{0,31}|[0-9a-f]{33,40}") {
-            prop_assert_eq!(text.parse::<EventPosition>(), Err(NoPosition));
+        fn invalid_texts_are_rejected(text in "[0-9a-f+]{0,31}|[0-9a-f]{33,40}") {
+            prop_assert_eq!(text.parse::<EventPosition>(), Err(InvalidPosition));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A file: its record, its states, and the moves between them.
+//! Files: the record and its states.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,16 +12,16 @@ use super::{
 };
 
 sql_enum! {
-    /// The state of a version's content. Deleted and archived are not among them: they are overlays on the file, so that
-    /// undeleting can never free a quarantined file.
+    /// The state of a version's content. Deleted and archived are not content states but separate properties
+    /// of the file, so that undeleting cannot release a quarantined file.
     ContentState {
-        /// Stored, being checked.
+        /// Stored, but not verified yet.
         Processing = 1 => "processing",
-        /// Readable.
+        /// Verified and readable.
         Available = 2 => "available",
-        /// A scanner found something.
+        /// A scanner found malware.
         Quarantined = 3 => "quarantined",
-        /// No scanner could judge it.
+        /// The scanner could not scan it.
         Unscannable = 4 => "unscannable",
         /// Missing or damaged in the store.
         Error = 5 => "error",
@@ -29,83 +29,83 @@ sql_enum! {
 }
 
 sql_enum! {
-    /// Why a content is in state ERROR.
+    /// The reason why a version is in state ERROR.
     StateReason {
-        /// Its object is not in the store.
+        /// The object is not in the store.
         ObjectMissing = 1 => "object_missing",
-        /// Its object is not the bytes that were stored.
+        /// The bytes of the object differ from those that were stored.
         ObjectDamaged = 2 => "object_damaged",
-        /// What was uploaded are not the bytes that were declared.
+        /// The uploaded bytes differ from the declared ones.
         ChecksumMismatch = 3 => "checksum_mismatch",
     }
 }
 
 sql_enum! {
-    /// What is known about the scan of a version.
+    /// The scan status of a version.
     ScanStatus {
-        /// Nothing scanned it.
+        /// It was not scanned.
         NotScanned = 1 => "not_scanned",
-        /// A scan is under way.
+        /// A scan is in progress.
         Pending = 2 => "pending",
-        /// Every byte was read and nothing found.
+        /// All bytes were scanned and no malware was found.
         Clean = 3 => "clean",
-        /// Something was found.
+        /// Malware was found.
         Infected = 4 => "infected",
-        /// It could not be read.
+        /// It could not be scanned.
         Unscannable = 5 => "unscannable",
     }
 }
 
 sql_enum! {
-    /// Who may see a file besides its owner and the tenant's admins.
+    /// Who may see a file, in addition to the tenant's admins.
     Visibility {
-        /// The owner only.
+        /// Only the owner.
         Owner = 1 => "owner",
         /// The owner and managers.
         Managers = 2 => "managers",
-        /// Everyone in the tenant.
+        /// All members of the tenant.
         Organization = 3 => "organization",
-        /// Everyone in the tenant, and the public URL.
+        /// All members of the tenant, and anyone through the public URL.
         Public = 4 => "public",
     }
 }
 
 sql_enum! {
-    /// The state that callers see: a projection of content state and overlays.
+    /// The state that callers see. It is computed from the content state, the trash and the archive.
     FileState {
-        /// An upload is open.
+        /// Its upload is not finished.
         Pending = 1 => "pending",
-        /// Being checked.
+        /// Stored, but not verified yet.
         Processing = 2 => "processing",
-        /// Readable.
+        /// Verified and readable.
         Available = 3 => "available",
-        /// Something was found.
+        /// A scanner found malware.
         Quarantined = 4 => "quarantined",
-        /// Could not be judged.
+        /// The scanner could not scan it.
         Unscannable = 5 => "unscannable",
         /// In the trash.
         Deleted = 6 => "deleted",
-        /// Archived.
+        /// In the archive.
         Archived = 7 => "archived",
-        /// Missing or damaged.
+        /// Missing or damaged in the store.
         Error = 8 => "error",
     }
 }
 
-/// An entity of the caller's world that uses a file.
+/// A reference to an external entity that uses a file.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct EntityRef {
-    /// The kind: "course", "class".
+    /// The type, for example `course` or `class`.
     pub entity_type: String,
-    /// Its id there.
+    /// The external id of the entity.
     pub entity_id: String,
-    /// The field, or empty.
+    /// The field of the entity that uses the file; may be empty.
     pub field: String,
 }
 
 /// The record of a file with its current version.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[allow(missing_docs, reason = "the fields are those of the contract's File, explained there")]
+#[allow(missing_docs, reason = "the fields are documented in the message `File`")]
 pub struct File {
     pub id: FileId,
     pub tenant_id: TenantId,
@@ -129,11 +129,11 @@ pub struct File {
     pub media_kind: MediaKind,
     pub size_bytes: u64,
     pub sha256: Digest,
-    /// Grows with every change of the row; the etag is made of it.
+    /// Incremented with every change of the row. Part of the etag.
     pub revision: i64,
     pub create_time: Timestamp,
     pub update_time: Timestamp,
-    /// Present exactly while the file is in the trash.
+    /// Present while the file is in the trash.
     pub trash: Option<Trash>,
     pub archive_time: Option<Timestamp>,
     pub expire_time: Option<Timestamp>,
@@ -141,7 +141,7 @@ pub struct File {
     pub retain_until_time: Option<Timestamp>,
     #[serde(default)]
     pub hold: Option<LegalHold>,
-    /// Where it was looked up.
+    /// Present where the query loads it.
     #[serde(default)]
     pub access: Option<FileAccess>,
     /// Present only in state ERROR.
@@ -149,27 +149,26 @@ pub struct File {
     pub state_reason: Option<StateReason>,
 }
 
-/// Keeps a file from being purged by anyone until it is released.
+/// A legal hold. The file cannot be purged until the hold is released.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LegalHold {
-    /// Since when.
+    /// When it was set.
     pub time: Timestamp,
     /// Who set it.
     pub by: String,
-    /// Why.
     pub reason: String,
 }
 
 impl LegalHold {
-    /// A hold, where all of it is there.
+    /// Creates a hold if all columns are present.
     pub fn from_columns(time: Option<Timestamp>, by: Option<String>, reason: Option<String>) -> Option<Self> {
         Some(Self { time: time?, by: by?, reason: reason? })
     }
 }
 
-/// A content that a file has, or had.
+/// A version of a file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[allow(missing_docs, reason = "the fields are those of the contract's FileVersion, explained there")]
+#[allow(missing_docs, reason = "the fields are documented in the message `FileVersion`")]
 pub struct FileVersion {
     pub version: i32,
     pub content_state: ContentState,
@@ -186,57 +185,59 @@ pub struct FileVersion {
     pub storage_class: StorageClass,
 }
 
-/// How often a file was downloaded, and when its bytes were last read. A few seconds behind.
+/// Download statistics of a file. They lag behind by a few seconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs, reason = "the fields are those of the contract's File, explained there")]
+#[allow(missing_docs, reason = "the fields are documented in the message `File`")]
 pub struct FileAccess {
     pub download_count: u64,
     pub last_access_time: Option<Timestamp>,
 }
 
-/// When a file was deleted, and when the trash is emptied of it.
+/// When a file was moved to the trash, and when it will be purged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trash {
-    /// When it was moved there.
     pub delete_time: Timestamp,
-    /// When it will be purged.
     pub purge_time: Timestamp,
 }
 
-/// Why something cannot be done with a file now.
+/// The state of a file that prevents an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WrongState {
-    /// It is in the trash.
+    /// The file is in the trash.
     Deleted,
-    /// Its state does not allow it.
+    /// The file is in another state that does not allow the operation.
     State(FileState),
 }
 
 impl File {
-    /// The state that callers see.
+    /// Returns the state that callers see.
     pub fn state(&self) -> FileState {
-        project(self.content_state, self.trash.is_some(), self.archive_time.is_some())
+        project_state(self.content_state, self.trash.is_some(), self.archive_time.is_some())
     }
 
-    /// Changes whenever the file does: the number of the content, and that of the record.
+    /// Returns the etag: the version number and the revision. It changes with every change of the file.
     pub fn etag(&self) -> String {
         format!("{}-{}", self.version, self.revision)
     }
 
-    /// Whether something says at this time that the file's bytes must be kept, whoever wants them gone.
-    pub fn must_be_kept(&self, now: Timestamp) -> bool {
+    /// Returns whether the file is under a legal hold or in retention, so that it cannot be purged.
+    pub fn is_protected(&self, now: Timestamp) -> bool {
         self.hold.is_some() || self.retain_until_time.is_some_and(|until| now < until)
     }
 
-    /// Whether the content is still that which the file had at this etag. What else changed since does not matter: the number
-    /// of a version stands for its bytes alone.
-    pub fn has_content_of(&self, etag: &str) -> bool {
+    /// Returns whether the file still has the content that it had at this etag. Compares only the version
+    /// number; changes of the record do not matter.
+    pub fn has_same_content(&self, etag: &str) -> bool {
         let version = etag.split_once('-').filter(|(_, revision)| revision.parse::<i64>().is_ok());
         version.is_some_and(|(version, _)| version == self.version.to_string())
     }
 
-    /// Whether the bytes may be read: invariant 9 has this one door.
-    pub fn readable(&self) -> Result<(), WrongState> {
+    /// Checks that the bytes may be read. All downloads must use this check, so that no unscanned content is
+    /// readable.
+    ///
+    /// # Errors
+    /// Returns the state of the file if it is not available.
+    pub fn check_readable(&self) -> Result<(), WrongState> {
         match self.state() {
             FileState::Available => Ok(()),
             FileState::Deleted => Err(WrongState::Deleted),
@@ -245,8 +246,9 @@ impl File {
     }
 }
 
-/// Deleted hides archived, archived hides the content's state.
-pub fn project(content: ContentState, is_deleted: bool, is_archived: bool) -> FileState {
+/// Computes the state that callers see. Deleted takes precedence over archived, and archived over the content
+/// state.
+pub fn project_state(content: ContentState, is_deleted: bool, is_archived: bool) -> FileState {
     match (is_deleted, is_archived, content) {
         (true, _, _) => FileState::Deleted,
         (false, true, _) => FileState::Archived,
@@ -263,17 +265,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_an_available_file_outside_trash_and_archive_projects_as_available() {
+    fn trash_and_archive_hide_the_available_state() {
         for content in ContentState::ALL {
             for (deleted, archived) in [(false, false), (false, true), (true, false), (true, true)] {
-                let is_available = project(*content, deleted, archived) == FileState::Available;
+                let is_available = project_state(*content, deleted, archived) == FileState::Available;
                 assert_eq!(is_available, *content == ContentState::Available && !deleted && !archived);
             }
         }
     }
 
     #[test]
-    fn the_numbers_of_states_lead_back_to_them() {
+    fn state_numbers_round_trip() {
         for state in ContentState::ALL {
             assert_eq!(ContentState::from_number(state.number()), Some(*state));
         }

@@ -1,4 +1,5 @@
-//! The rules of what people write about a file, wherever they write it. `field` is the path under which a violation is told.
+//! Validation of the fields of a file's record. In all functions, `field` is the path that violations are
+//! reported under.
 
 use chrono::TimeDelta;
 use serde_json::{Map, Value};
@@ -8,46 +9,46 @@ use super::{clock::Timestamp, policy::Policy, text, violations::Violations};
 /// The longest retention, in days: a century.
 pub const RETENTION_DAYS_MAX: i32 = 36_500;
 
-/// A name is one line, and its extension is not blocked.
+/// Checks that a name is one line and that its extension is not blocked.
 pub fn check_name(field: &str, name: &str, policy: &Policy, wrong: &mut Violations) {
-    wrong.take(field, text::line(name, text::NAME_CHARACTERS_MAX));
+    wrong.ok_or_add(field, text::check_line(name, text::NAME_CHARACTERS_MAX));
     if let Some(extension) = policy.blocked_extension(name) {
         wrong
             .add(field, format!("files with the extension `{extension}` are blocked by the tenant's policy"));
     }
 }
 
-/// A category is one of those that the policy names.
+/// Checks that the policy contains the category.
 pub fn check_category(field: &str, category: &str, policy: &Policy, wrong: &mut Violations) {
     if !policy.categories.contains_key(category) {
         let known = policy.categories.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-        wrong.add(field, format!("is not a category of this tenant; there are {known}"));
+        wrong.add(field, format!("is not a category of this tenant; the categories are {known}"));
     }
 }
 
-/// A title is one line, or nothing.
+/// Checks that a title is at most one line.
 pub fn check_title(field: &str, title: &str, wrong: &mut Violations) {
-    wrong.take(field, text::optional_line(title, text::TITLE_CHARACTERS_MAX));
+    wrong.ok_or_add(field, text::check_optional_line(title, text::TITLE_CHARACTERS_MAX));
 }
 
-/// A description may have several lines.
+/// Checks that a description is a block of text.
 pub fn check_description(field: &str, description: &str, wrong: &mut Violations) {
-    wrong.take(field, text::block(description, text::DESCRIPTION_BYTES_MAX));
+    wrong.ok_or_add(field, text::check_block(description, text::DESCRIPTION_BYTES_MAX));
 }
 
-/// What is new in a version is said in one line, or not at all.
+/// Checks that a change description is at most one line.
 pub fn check_change_description(field: &str, text: &str, wrong: &mut Violations) {
-    wrong.take(field, text::optional_line(text, text::CHANGE_DESCRIPTION_CHARACTERS_MAX));
+    wrong.ok_or_add(field, text::check_optional_line(text, text::CHANGE_DESCRIPTION_CHARACTERS_MAX));
 }
 
-/// Tags in bytewise order, each once.
+/// Checks tags, and returns them sorted bytewise and without duplicates.
 pub fn check_tags(field: &str, tags: &[String], wrong: &mut Violations) -> Vec<String> {
     if tags.len() > text::TAGS_MAX {
-        wrong.add(field, format!("must be at most {}, are {}", text::TAGS_MAX, tags.len()));
+        wrong.add(field, format!("must have at most {} tags, has {}", text::TAGS_MAX, tags.len()));
         return Vec::new();
     }
     let line = |(index, tag): (usize, &String)| {
-        wrong.take(&format!("{field}[{index}]"), text::line(tag, text::TAG_CHARACTERS_MAX))
+        wrong.ok_or_add(&format!("{field}[{index}]"), text::check_line(tag, text::TAG_CHARACTERS_MAX))
     };
     let mut tags: Vec<String> = tags.iter().enumerate().filter_map(line).collect();
     tags.sort();
@@ -55,7 +56,8 @@ pub fn check_tags(field: &str, tags: &[String], wrong: &mut Violations) -> Vec<S
     tags
 }
 
-/// Metadata are small, and fit PostgreSQL's jsonb, which has no NUL.
+/// Checks that metadata is within the size limit and contains no NUL, which PostgreSQL's jsonb does not
+/// support.
 pub fn check_metadata(field: &str, metadata: &Map<String, Value>, wrong: &mut Violations) {
     match serde_json::to_string(metadata) {
         Ok(json) if json.len() > text::METADATA_BYTES_MAX => wrong.add(
@@ -66,11 +68,11 @@ pub fn check_metadata(field: &str, metadata: &Map<String, Value>, wrong: &mut Vi
             wrong.add(field, "must not contain U+0000");
         }
         Ok(_) => {}
-        Err(error) => wrong.add(field, format!("cannot be written as JSON: {error}")),
+        Err(error) => wrong.add(field, format!("cannot be serialized as JSON: {error}")),
     }
 }
 
-/// What expires does so in the future.
+/// Checks that an expiry time is in the future.
 pub fn check_expire_time(
     field: &str,
     expire_time: Option<Timestamp>,
@@ -78,11 +80,11 @@ pub fn check_expire_time(
     wrong: &mut Violations,
 ) {
     if expire_time.is_some_and(|expire_time| expire_time <= now) {
-        wrong.add(field, "must lie in the future");
+        wrong.add(field, "must be in the future");
     }
 }
 
-/// What must be kept is kept into the future.
+/// Checks that the end of a retention is in the future and at most [`RETENTION_DAYS_MAX`] days ahead.
 pub fn check_retain_until_time(
     field: &str,
     retain_until_time: Option<Timestamp>,
@@ -91,16 +93,16 @@ pub fn check_retain_until_time(
 ) {
     let Some(until) = retain_until_time else { return };
     if until <= now {
-        wrong.add(field, "must lie in the future");
+        wrong.add(field, "must be in the future");
     }
     if until > now.checked_add_signed(TimeDelta::days(RETENTION_DAYS_MAX.into())).unwrap_or(until) {
-        wrong.add(field, format!("must lie at most {RETENTION_DAYS_MAX} days ahead"));
+        wrong.add(field, format!("must be at most {RETENTION_DAYS_MAX} days in the future"));
     }
 }
 
-/// The latest end of a file must not come before its earliest (POLICY: "latest before earliest is refused"): `field` is what
-/// would end it at `end`.
-pub fn check_end(
+/// Checks that a file does not end before its retention ends. `field` is the field that would end the file at
+/// `end`.
+pub fn check_end_time(
     field: &str,
     end: Option<Timestamp>,
     retain_until_time: Option<Timestamp>,
@@ -110,7 +112,7 @@ pub fn check_end(
         && end < until
     {
         let (end, until) = (end.to_rfc3339(), until.to_rfc3339());
-        wrong.add(field, format!("would end the file at {end}, before its retain_until_time {until}"));
+        wrong.add(field, format!("would delete the file at {end}, before its retain_until_time {until}"));
     }
 }
 

@@ -1,4 +1,4 @@
-//! Which files a list asks for, in what order, and where a page ends.
+//! Parameters of file lists: filter, order, and page positions.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,36 +9,35 @@ use super::{
     ids::{FileId, TenantId},
 };
 
-/// What a list is sorted by.
+/// The sort key of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum SortKey {
-    /// The time of creation.
     CreateTime,
-    /// The name, bytewise.
+    /// The name, in bytewise order.
     Name,
-    /// The size.
     SizeBytes,
 }
 
-/// An order: a key and a direction. The file's id breaks ties in the same direction.
+/// The order of a list. Files with equal keys are ordered by id, in the same direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct FileOrder {
-    /// The key.
     pub key: SortKey,
-    /// Largest first.
     pub is_descending: bool,
 }
 
-/// The order is none of those offered.
+/// The order is not supported.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("must be one of: create_time desc, create_time, name, name desc, size_bytes, size_bytes desc")]
 pub struct UnknownOrder;
 
 impl FileOrder {
-    /// Newest first, the default.
+    /// The default order.
     pub const NEWEST_FIRST: Self = Self { key: SortKey::CreateTime, is_descending: true };
 
-    /// Reads an `order_by` of AIP-132; empty is the default.
+    /// Parses an `order_by` field as defined by AIP-132. An empty text selects the default.
+    ///
+    /// # Errors
+    /// Returns [`UnknownOrder`] if the order is not supported.
     pub fn parse(text: &str) -> Result<Self, UnknownOrder> {
         let words: Vec<&str> = text.split_whitespace().collect();
         let (key, is_descending) = match words.as_slice() {
@@ -57,9 +56,9 @@ impl FileOrder {
     }
 }
 
-/// Which files; every field that is set must match.
+/// The filter of a list. A file must match all fields that are set.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
-#[allow(missing_docs, reason = "the fields are those of the contract's FileFilter, explained there")]
+#[allow(missing_docs, reason = "the fields are documented in the message `FileFilter`")]
 pub struct FileFilter {
     pub category: Option<String>,
     pub states: Vec<FileState>,
@@ -79,7 +78,7 @@ pub struct FileFilter {
 }
 
 impl FileFilter {
-    /// Stands for this filter in a page token.
+    /// Returns a digest that identifies this filter in a page token.
     pub fn fingerprint(&self) -> Digest {
         let mut hasher = Hasher::default();
         hasher.field(serde_json::json!(self).to_string().as_bytes());
@@ -87,37 +86,29 @@ impl FileFilter {
     }
 }
 
-/// The value of the sort key at the end of a page.
+/// The value of a sort key.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum KeyValue {
-    /// Of a list by time.
     Time(Timestamp),
-    /// Of a list by name.
     Text(String),
-    /// Of a list by size.
     Number(i64),
 }
 
-/// Where a page ended: the next one begins behind it.
+/// The position of the last file of a page, after which the next page starts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Position {
-    /// The sort key there.
+pub struct PagePosition {
     pub key: KeyValue,
-    /// The file there.
     pub id: FileId,
 }
 
-/// What a page token holds, before it is sealed.
+/// The content of a page token, before it is sealed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PageToken {
-    /// Whose list it is.
     pub tenant: TenantId,
-    /// Its order.
     pub order: FileOrder,
-    /// The fingerprint of its filter.
+    /// The fingerprint of the filter.
     pub filter: Digest,
-    /// Where the page ended.
-    pub after: Position,
+    pub after: PagePosition,
 }
 
 #[cfg(test)]
@@ -125,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_offered_orders_are_read_and_others_refused() {
+    fn parses_supported_orders_only() {
         assert_eq!(FileOrder::parse(""), Ok(FileOrder::NEWEST_FIRST));
         assert_eq!(FileOrder::parse("create_time desc"), Ok(FileOrder::NEWEST_FIRST));
         assert_eq!(FileOrder::parse(" name "), Ok(FileOrder { key: SortKey::Name, is_descending: false }));
@@ -135,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn filters_that_differ_have_fingerprints_that_differ() {
+    fn different_filters_have_different_fingerprints() {
         let all = FileFilter::default();
         let images = FileFilter { mime_types: vec!["image/*".into()], ..FileFilter::default() };
         assert_ne!(all.fingerprint(), images.fingerprint());

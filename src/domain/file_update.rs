@@ -1,4 +1,4 @@
-//! A change of what people wrote about a file. Its content does not change with it.
+//! Updates of a file's record. They do not change the content.
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -11,28 +11,29 @@ use super::{
     violations::Violations,
 };
 
-/// New values; what is absent stays as it is.
+/// New values of a file's record. Absent fields are left unchanged.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
-#[allow(missing_docs, reason = "the fields are those of the contract's File, explained there")]
+#[allow(missing_docs, reason = "the fields are documented in the message `File`")]
 pub struct FileUpdate {
     pub name: Option<String>,
     pub title: Option<String>,
     pub description: Option<String>,
     pub tags: Option<Vec<String>>,
-    /// Left out of the payload of an update that does not name it: so that a retry says what was said before there was one.
+    /// Omitted from the serialized payload if absent, so that the digest of a retry matches that of requests
+    /// from releases without this field.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub category: Option<String>,
     pub metadata: Option<Map<String, Value>>,
     pub visibility: Option<Visibility>,
-    /// `Some(None)`: it does not expire any more.
+    /// `Some(None)` removes the expiry time.
     pub expire_time: Option<Option<Timestamp>>,
-    /// `Some(None)`: it need not be kept any more.
+    /// `Some(None)` ends the retention.
     pub retain_until_time: Option<Option<Timestamp>>,
 }
 
 impl FileUpdate {
-    /// Checks everything against the policy, and notes all that is wrong. Whether a new category takes what the file has is
-    /// for whoever knows that.
+    /// Validates all fields against the policy, and adds the violations to `wrong`. Does not check whether a
+    /// new category allows the existing versions of the file.
     #[must_use]
     pub fn check(mut self, policy: &Policy, now: Timestamp, wrong: &mut Violations) -> Self {
         if let Some(name) = &self.name {
@@ -57,28 +58,31 @@ impl FileUpdate {
         self
     }
 
-    /// The category that it moves the file to, if that is another one.
+    /// Returns the new category of the file, if the update changes it.
     pub fn new_category(&self, file: &File) -> Option<&str> {
         self.category.as_deref().filter(|category| *category != file.category)
     }
 
-    /// Checks the ends that the file would have: its latest must not come before its earliest. Told of the field that is
-    /// changed.
-    pub fn check_ends(&self, file: &File) -> Result<(), Violations> {
+    /// Checks that the updated file would not be deleted before its retention ends. Violations name the
+    /// changed field.
+    ///
+    /// # Errors
+    /// Returns the violations, if there are any.
+    pub fn check_end_times(&self, file: &File) -> Result<(), Violations> {
         let mut wrong = Violations::new();
         let until = self.retain_until_time.unwrap_or(file.retain_until_time);
         if let Some(expire_time) = self.expire_time {
-            fields::check_end("file.expire_time", expire_time, until, &mut wrong);
+            fields::check_end_time("file.expire_time", expire_time, until, &mut wrong);
         } else if self.retain_until_time.is_some() {
-            fields::check_end("file.retain_until_time", file.expire_time, until, &mut wrong);
+            fields::check_end_time("file.retain_until_time", file.expire_time, until, &mut wrong);
         }
         if self.retain_until_time.is_some() {
-            fields::check_end("file.retain_until_time", file.deletion_time, until, &mut wrong);
+            fields::check_end_time("file.retain_until_time", file.deletion_time, until, &mut wrong);
         }
         wrong.into_result()
     }
 
-    /// Whether it would let the file go earlier than it must be kept now.
+    /// Returns whether the update shortens a retention that has not ended.
     pub fn shortens_retention(&self, file: &File, now: Timestamp) -> bool {
         match (self.retain_until_time, file.retain_until_time) {
             (Some(new), Some(old)) => now < old && new.is_none_or(|new| new < old),
@@ -86,7 +90,7 @@ impl FileUpdate {
         }
     }
 
-    /// The names of the fields that it sets.
+    /// Returns the names of the fields that the update sets.
     pub fn field_names(&self) -> Vec<&'static str> {
         let set = [
             ("name", self.name.is_some()),
@@ -102,7 +106,7 @@ impl FileUpdate {
         set.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| name).collect()
     }
 
-    /// The file with the new values.
+    /// Returns the file with the new values.
     pub fn apply(self, file: File) -> File {
         File {
             name: self.name.unwrap_or(file.name),
@@ -124,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn everything_wrong_with_an_update_is_reported_together() {
+    fn reports_all_violations_of_an_update() {
         let update = FileUpdate {
             name: Some("run.exe".to_owned()),
             title: Some("two\nlines".to_owned()),

@@ -1,38 +1,38 @@
-//! Media types: what a client declares, what the bytes say, and which of the two counts.
+//! Media types: resolution of the declared type and the type that is detected in the bytes.
 
 use super::{sql_enum::sql_enum, text::extension};
 
 sql_enum! {
-    /// The kind of a file, by its recognised type. Limits and usage are kept per kind.
+    /// The kind of a file, by its resolved media type. Size limits and usage are kept per kind.
     MediaKind {
-        /// image/*
+        /// Media types `image/*`.
         Image = 1 => "image",
-        /// video/*
+        /// Media types `video/*`.
         Video = 2 => "video",
-        /// audio/*
+        /// Media types `audio/*`.
         Audio = 3 => "audio",
-        /// application/*
+        /// Media types `application/*`.
         Document = 4 => "document",
-        /// Everything else, text/* too.
+        /// All other types, including `text/*`.
         Other = 5 => "other",
     }
 }
 
-/// What is served where neither the client nor the bytes say anything.
+/// The type of files for which neither the client nor the bytes indicate a type.
 pub const UNKNOWN: &str = "application/octet-stream";
 
-/// A container of old office files: its first bytes do not tell which of them it holds.
+/// The container format of old office files. The first bytes do not indicate which kind of office file it is.
 pub const OLE_CONTAINER: &str = "application/x-ole-storage";
 
-/// A container of anything. New office files are told apart from it by the names of their entries.
+/// The ZIP container format. New office files are distinguished from it by the names of their entries.
 pub const ZIP_CONTAINER: &str = "application/zip";
 
 /// The longest declared type, in characters.
 pub const DECLARED_CHARACTERS_MAX: usize = 255;
 
 impl MediaKind {
-    /// The kind of a media type.
-    pub fn of(mime_type: &str) -> Self {
+    /// Returns the kind of a media type.
+    pub fn from_mime_type(mime_type: &str) -> Self {
         match family(mime_type) {
             "image" => Self::Image,
             "video" => Self::Video,
@@ -43,20 +43,22 @@ impl MediaKind {
     }
 }
 
-/// The type that counts, and whether it differs from what was declared so much that the caller should hear of it.
+/// The resolved media type of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settled {
+pub struct ResolvedType {
     /// The type that is recorded and served.
     pub mime_type: String,
-    /// The declared type was of another family, and the bytes won.
+    /// Whether the declared type is of another family and was overridden, so that the caller gets a warning.
     pub is_corrected: bool,
 }
 
-/// Settles what a file is. The bytes win where they say something definite; text kinds and containers, where the bytes
-/// cannot tell (CSV from Markdown, DOCX from ZIP), keep the declared type.
-pub fn settle(declared: &str, sniffed: Option<&str>) -> Settled {
+/// Resolves the media type of a file.
+///
+/// A type that is detected in the bytes takes precedence over the declared one. The declared type is used if
+/// detection is ambiguous: for text types and containers (CSV and Markdown, DOCX and ZIP).
+pub fn resolve_type(declared: &str, sniffed: Option<&str>) -> ResolvedType {
     let declared = essence(declared);
-    let keep = |mime_type: &str| Settled { mime_type: mime_type.to_owned(), is_corrected: false };
+    let keep = |mime_type: &str| ResolvedType { mime_type: mime_type.to_owned(), is_corrected: false };
     match (declared.as_str(), sniffed) {
         ("" | UNKNOWN, Some(sniffed)) => keep(sniffed),
         ("" | UNKNOWN, None) => keep(UNKNOWN),
@@ -64,25 +66,27 @@ pub fn settle(declared: &str, sniffed: Option<&str>) -> Settled {
         (declared, Some(sniffed)) if declared == sniffed => keep(declared),
         (declared, Some(sniffed)) if is_refinement(declared, sniffed) => keep(declared),
         (declared, Some(sniffed)) => {
-            Settled { mime_type: sniffed.to_owned(), is_corrected: disagree(declared, sniffed) }
+            ResolvedType { mime_type: sniffed.to_owned(), is_corrected: is_contradiction(declared, sniffed) }
         }
     }
 }
 
-/// What a closed list of types judges: what the bytes show. Where they show nothing, what was declared; where that says
-/// nothing either, the extension. A zip file in which no office file was recognised is a zip file, whatever it was
-/// declared as.
-pub fn judged(settled: &str, sniffed: Option<&str>, name: &str) -> String {
-    match (sniffed, settled) {
+/// Returns the media type that is checked against a list of allowed types.
+///
+/// It is the resolved type. If that is unknown, it is determined from the extension of `name`. A ZIP file in
+/// which no office file was detected counts as a ZIP file, regardless of its declared type.
+pub fn type_for_check(resolved: &str, sniffed: Option<&str>, name: &str) -> String {
+    match (sniffed, resolved) {
         (Some(ZIP_CONTAINER), _) => ZIP_CONTAINER,
-        (_, UNKNOWN | OLE_CONTAINER) => by_extension(name).unwrap_or(settled),
-        (_, settled) => settled,
+        (_, UNKNOWN | OLE_CONTAINER) => type_from_extension(name).unwrap_or(resolved),
+        (_, resolved) => resolved,
     }
     .to_owned()
 }
 
-/// The type that the extension of a name stands for; only of types that closed lists speak of.
-fn by_extension(name: &str) -> Option<&'static str> {
+/// Returns the media type for the extension of a name. Contains only types that occur in lists of allowed
+/// types.
+fn type_from_extension(name: &str) -> Option<&'static str> {
     Some(match extension(name)?.as_str() {
         "pdf" => "application/pdf",
         "doc" => "application/msword",
@@ -102,13 +106,13 @@ fn by_extension(name: &str) -> Option<&'static str> {
     })
 }
 
-/// POLICY: declared and sniffed types disagree only when both are known and of different families; OOXML and zip, text
-/// kinds and empty declarations do not.
-fn disagree(declared: &str, sniffed: &str) -> bool {
+/// Returns whether the declared type contradicts the detected one: both are known and of different families.
+/// Two text types never contradict each other.
+fn is_contradiction(declared: &str, sniffed: &str) -> bool {
     family(declared) != family(sniffed) && !(is_text(declared) && is_text(sniffed))
 }
 
-/// Whether the declared type is a finer name for what the bytes show.
+/// Returns whether the declared type is a more specific name of the detected one.
 fn is_refinement(declared: &str, sniffed: &str) -> bool {
     let container = sniffed == ZIP_CONTAINER || sniffed == OLE_CONTAINER;
     (container && is_document_container(declared)) || (is_text(declared) && is_text(sniffed))
@@ -145,22 +149,28 @@ fn family(mime_type: &str) -> &str {
     mime_type.split_once('/').map_or(mime_type, |(family, _)| family)
 }
 
-/// The top-level types that there are.
+/// The registered top-level types.
 const FAMILIES: [&str; 10] =
     ["application", "audio", "font", "image", "message", "model", "multipart", "text", "video", "chemical"];
 
-/// What clients say that know nothing.
-const SAYS_NOTHING: [&str; 4] =
+/// Declared types that carry no information.
+const UNSPECIFIC_TYPES: [&str; 4] =
     ["binary/octet-stream", "application/binary", "application/x-download", "application/force-download"];
 
-/// The type without parameters, in lower case: `Text/Plain; charset=utf-8` is `text/plain`. Empty where it is no media
-/// type, or one that says nothing: it will be served, so what is no type must not pass for one.
+/// Returns the type in lower case and without parameters: `text/plain` for `Text/Plain; charset=utf-8`.
+///
+/// Returns an empty text if it is not a media type or carries no information. The type is served to clients,
+/// so invalid types must not pass.
 fn essence(mime_type: &str) -> String {
     let essence = mime_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    if is_media_type(&essence) && !SAYS_NOTHING.contains(&essence.as_str()) { essence } else { String::new() }
+    if is_media_type(&essence) && !UNSPECIFIC_TYPES.contains(&essence.as_str()) {
+        essence
+    } else {
+        String::new()
+    }
 }
 
-/// Whether this is a media type in lower case, without parameters.
+/// Returns whether the text is a media type in lower case and without parameters.
 pub fn is_media_type(text: &str) -> bool {
     let is_token = |text: &str| {
         !text.is_empty()
@@ -175,31 +185,31 @@ pub fn is_media_type(text: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn settled(declared: &str, sniffed: Option<&str>) -> (String, bool) {
-        let Settled { mime_type, is_corrected } = settle(declared, sniffed);
+    fn resolved(declared: &str, sniffed: Option<&str>) -> (String, bool) {
+        let ResolvedType { mime_type, is_corrected } = resolve_type(declared, sniffed);
         (mime_type, is_corrected)
     }
 
     #[test]
-    fn the_bytes_win_over_a_declaration_of_another_family() {
-        assert_eq!(settled("application/pdf", Some("image/png")), ("image/png".into(), true));
+    fn detected_type_overrides_another_family() {
+        assert_eq!(resolved("application/pdf", Some("image/png")), ("image/png".into(), true));
     }
 
     #[test]
-    fn the_bytes_win_quietly_within_a_family() {
-        assert_eq!(settled("image/jpeg", Some("image/png")), ("image/png".into(), false));
+    fn correction_within_a_family_is_silent() {
+        assert_eq!(resolved("image/jpeg", Some("image/png")), ("image/png".into(), false));
     }
 
     #[test]
-    fn text_kinds_and_office_files_keep_their_declared_name() {
-        assert_eq!(settled("text/csv; charset=utf-8", Some("text/plain")), ("text/csv".into(), false));
-        assert_eq!(settled("image/svg+xml", Some("text/xml")), ("image/svg+xml".into(), false));
+    fn text_and_office_files_keep_their_declared_type() {
+        assert_eq!(resolved("text/csv; charset=utf-8", Some("text/plain")), ("text/csv".into(), false));
+        assert_eq!(resolved("image/svg+xml", Some("text/xml")), ("image/svg+xml".into(), false));
         let docx = "application/vnd.openxmlformats-officedocument.wordprocessingml.document";
-        assert_eq!(settled(docx, Some("application/zip")), (docx.into(), false));
+        assert_eq!(resolved(docx, Some("application/zip")), (docx.into(), false));
     }
 
     #[test]
-    fn types_disagree_only_across_families_that_are_known() {
+    fn only_known_types_of_different_families_conflict() {
         let docx = "application/vnd.openxmlformats-officedocument.wordprocessingml.document";
         let agree = [
             ("application/json", Some("text/plain")),
@@ -217,53 +227,53 @@ mod tests {
             ("image/", Some("text/plain")),
         ];
         for (declared, sniffed) in agree {
-            assert!(!settle(declared, sniffed).is_corrected, "{declared} {sniffed:?}");
+            assert!(!resolve_type(declared, sniffed).is_corrected, "{declared} {sniffed:?}");
         }
         for (declared, sniffed) in
             [("image/png", ZIP_CONTAINER), ("text/plain", "image/png"), ("video/mp4", "text/plain")]
         {
-            assert!(settle(declared, Some(sniffed)).is_corrected, "{declared} {sniffed}");
+            assert!(resolve_type(declared, Some(sniffed)).is_corrected, "{declared} {sniffed}");
         }
     }
 
     #[test]
-    fn what_is_no_media_type_is_never_served_as_one() {
+    fn invalid_media_types_are_never_served() {
         for nonsense in ["png", "a/b", "image/", "/png", "text/pl ain", "text/a\"b", "binary/octet-stream"] {
-            assert_eq!(settled(nonsense, None), (UNKNOWN.into(), false), "{nonsense}");
+            assert_eq!(resolved(nonsense, None), (UNKNOWN.into(), false), "{nonsense}");
         }
     }
 
     #[test]
-    fn an_excel_file_of_the_old_kind_keeps_its_name() {
+    fn old_excel_files_keep_their_declared_type() {
         let excel = "application/vnd.ms-excel";
-        assert_eq!(settled(excel, Some(OLE_CONTAINER)), (excel.into(), false));
+        assert_eq!(resolved(excel, Some(OLE_CONTAINER)), (excel.into(), false));
     }
 
     #[test]
-    fn a_closed_list_judges_the_bytes_then_the_declaration_then_the_extension() {
+    fn type_check_uses_bytes_then_declaration_then_extension() {
         let docx = "application/vnd.openxmlformats-officedocument.wordprocessingml.document";
-        let judge = |declared: &str, sniffed: Option<&str>, name: &str| {
-            judged(&settle(declared, sniffed).mime_type, sniffed, name)
+        let check = |declared: &str, sniffed: Option<&str>, name: &str| {
+            type_for_check(&resolve_type(declared, sniffed).mime_type, sniffed, name)
         };
-        assert_eq!(judge("image/png", Some("application/pdf"), "a.png"), "application/pdf");
-        assert_eq!(judge("image/png", None, "a.pdf"), "image/png");
-        assert_eq!(judge("", None, "a.PDF"), "application/pdf");
-        assert_eq!(judge("", None, "a.bin"), UNKNOWN);
-        assert_eq!(judge("", Some(OLE_CONTAINER), "a.xls"), "application/vnd.ms-excel");
-        assert_eq!(judge("application/msword", Some(OLE_CONTAINER), "a"), "application/msword");
-        assert_eq!(judge(docx, Some(ZIP_CONTAINER), "a.docx"), ZIP_CONTAINER);
-        assert_eq!(judge(docx, Some(docx), "a.docx"), docx);
+        assert_eq!(check("image/png", Some("application/pdf"), "a.png"), "application/pdf");
+        assert_eq!(check("image/png", None, "a.pdf"), "image/png");
+        assert_eq!(check("", None, "a.PDF"), "application/pdf");
+        assert_eq!(check("", None, "a.bin"), UNKNOWN);
+        assert_eq!(check("", Some(OLE_CONTAINER), "a.xls"), "application/vnd.ms-excel");
+        assert_eq!(check("application/msword", Some(OLE_CONTAINER), "a"), "application/msword");
+        assert_eq!(check(docx, Some(ZIP_CONTAINER), "a.docx"), ZIP_CONTAINER);
+        assert_eq!(check(docx, Some(docx), "a.docx"), docx);
     }
 
     #[test]
-    fn nothing_known_is_octet_stream() {
-        assert_eq!(settled("", None), (UNKNOWN.into(), false));
-        assert_eq!(settled("", Some("image/gif")), ("image/gif".into(), false));
+    fn unknown_type_is_octet_stream() {
+        assert_eq!(resolved("", None), (UNKNOWN.into(), false));
+        assert_eq!(resolved("", Some("image/gif")), ("image/gif".into(), false));
     }
 
     #[test]
-    fn text_counts_as_other_and_application_as_document() {
-        assert_eq!(MediaKind::of("text/plain"), MediaKind::Other);
-        assert_eq!(MediaKind::of("application/pdf"), MediaKind::Document);
+    fn text_is_other_and_application_is_document() {
+        assert_eq!(MediaKind::from_mime_type("text/plain"), MediaKind::Other);
+        assert_eq!(MediaKind::from_mime_type("application/pdf"), MediaKind::Document);
     }
 }

@@ -1,4 +1,5 @@
-//! The rules of the business, pure: no I/O, no async, nothing of ours imported. Time and randomness come in as values.
+//! The domain rules: pure functions and types without I/O and async. They import no other module of this
+//! crate. Time and random values are passed in.
 
 pub mod byte_range;
 pub mod caller;
@@ -9,10 +10,10 @@ pub mod event_position;
 pub mod file;
 pub mod file_fields;
 pub mod file_list;
-pub mod file_moves;
+pub mod file_transitions;
 pub mod file_update;
 pub mod ids;
-pub mod imported;
+pub mod import_origin;
 pub mod media_type;
 pub mod object_key;
 pub mod outgoing_address;

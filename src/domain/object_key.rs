@@ -1,5 +1,5 @@
-//! The name of a stored object. It is made of what we mint and of configured words, never of what a caller
-//! typed, and its alphabet is so narrow that a key is also a safe relative path.
+//! Keys of stored objects. They consist of generated ids and configured words, never of text from callers.
+//! Their alphabet is so small that a key is also a safe relative path.
 
 use std::fmt;
 
@@ -7,49 +7,51 @@ use chrono::{Datelike, NaiveDate};
 
 use super::ids::{BlobId, TenantId};
 
-/// The longest key. An unfinished object on a local disk carries its key in one file name, and those end at
-/// 255 bytes.
+/// The maximum length of a key. Local storage encodes the key of a multipart upload in one file name, which
+/// is limited to 255 bytes.
 pub const OBJECT_KEY_LENGTH_BYTES_MAX: usize = 200;
 
-/// The longest prefix: with it, every category of up to 63 bytes still fits into a key.
+/// The maximum length of a prefix. With it, a category of up to 63 bytes still fits into a key.
 pub const OBJECT_KEY_PREFIX_LENGTH_BYTES_MAX: usize = 48;
 
-/// `<prefix>/<tenant id>/<category>/<yyyy>/<mm>/<dd>/<blob id>`; without a prefix it begins with the tenant's
-/// id.
+/// The key of a stored object: `<prefix>/<tenant id>/<category>/<yyyy>/<mm>/<dd>/<blob id>`. Without a prefix
+/// it starts with the tenant id.
 ///
-/// A value of this type never holds an empty, `.` or `..` segment, nor a byte outside `a-z 0-9 _ - . /`. Keys
-/// compare bytewise, as object stores list them.
+/// A key never contains an empty, `.` or `..` segment, nor a byte outside `a-z 0-9 _ - . /`. Keys are ordered
+/// bytewise, as in the listings of object stores.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectKey {
-    // First, because the derived order is that of the text; the others follow from it.
+    // The first field, because it determines the derived order. The others are parsed from it.
     text: String,
     tenant: TenantId,
     day: NaiveDate,
     blob: BlobId,
 }
 
-/// Why a text is no key of ours.
+/// The reason why a text is not a valid object key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ObjectKeyError {
-    /// Longer than [`OBJECT_KEY_LENGTH_BYTES_MAX`].
-    #[error("an object key has at most {OBJECT_KEY_LENGTH_BYTES_MAX} bytes")]
+    /// The key is longer than [`OBJECT_KEY_LENGTH_BYTES_MAX`].
+    #[error("an object key must have at most {OBJECT_KEY_LENGTH_BYTES_MAX} bytes")]
     TooLong,
-    /// A byte outside the alphabet.
-    #[error("an object key holds only a-z, 0-9, '_', '-', '.' and '/'")]
-    ForeignCharacter,
-    /// An empty, `.` or `..` segment.
-    #[error("no segment of an object key may be empty, '.' or '..'")]
+    /// The key contains a byte outside the alphabet.
+    #[error("an object key may contain only a-z, 0-9, '_', '-', '.' and '/'")]
+    InvalidCharacter,
+    /// The key contains an empty, `.` or `..` segment.
+    #[error("an object key must not contain an empty, '.' or '..' segment")]
     UnsafeSegment,
-    /// Tenant, category, day and blob are not where they belong.
-    #[error("an object key ends in <tenant id>/<category>/<yyyy>/<mm>/<dd>/<blob id>")]
+    /// The key does not end in tenant, category, day and blob.
+    #[error("an object key must end in <tenant id>/<category>/<yyyy>/<mm>/<dd>/<blob id>")]
     WrongShape,
 }
 
 impl ObjectKey {
-    /// The key of a new blob. `prefix` may be empty or several segments, `category` is exactly one.
+    /// Creates the key of a new blob. `prefix` may be empty or have several segments; `category` is exactly
+    /// one segment.
     ///
     /// # Errors
-    /// When the prefix or the category leaves the alphabet, or the year does not have four digits.
+    /// Returns an error if the prefix or the category contains an invalid byte or segment, or if the year
+    /// does not have four digits.
     pub fn for_blob(
         prefix: &str,
         tenant: TenantId,
@@ -66,19 +68,19 @@ impl ObjectKey {
         Ok(Self { text, tenant, day, blob })
     }
 
-    /// The key of another object for the same bytes: same prefix, tenant and category, made on `day` under a new id.
+    /// Creates the key of a copy: same prefix, tenant and category, with another day and blob id.
     ///
     /// # Errors
-    /// When the year does not have four digits.
-    pub fn anew(&self, day: NaiveDate, id: BlobId) -> Result<Self, ObjectKeyError> {
+    /// Returns an error if the year does not have four digits.
+    pub fn with_new_blob(&self, day: NaiveDate, id: BlobId) -> Result<Self, ObjectKeyError> {
         let stem = self.text.rsplitn(5, '/').nth(4).ok_or(ObjectKeyError::WrongShape)?;
         Self::parse(&format!("{stem}/{}/{id}", day.format("%Y/%m/%d")))
     }
 
-    /// Reads a key back from the database or from a listing.
+    /// Parses a key from the database or from a listing.
     ///
     /// # Errors
-    /// When the text is not, byte for byte, what [`ObjectKey::for_blob`] would have made.
+    /// Returns an error if the text differs from every key that [`ObjectKey::for_blob`] creates.
     pub fn parse(text: &str) -> Result<Self, ObjectKeyError> {
         check_text(text)?;
         let shape = ObjectKeyError::WrongShape;
@@ -91,41 +93,39 @@ impl ObjectKey {
         let category = next()?;
         let tenant = next()?.parse().map_err(|_| shape)?;
         let prefix = segments.next().unwrap_or_default();
-        // The parsers above are lenient (`2026/1/2`, capital letters in ids); one text per key is what we
-        // want.
+        // The parsers above are lenient (`2026/1/2`, capital letters in ids), but each key must have only one
+        // text form.
         let key = Self::for_blob(prefix, tenant, category, day, blob)?;
         if key.text == text { Ok(key) } else { Err(shape) }
     }
 
-    /// The key as the store knows it.
+    /// Returns the key as text.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// Whose object it is.
     pub const fn tenant(&self) -> TenantId {
         self.tenant
     }
 
-    /// The day (UTC) on which the key was made: whoever looks for unclaimed objects need only look at young days.
+    /// Returns the day (UTC) on which the key was created. The sweeper uses it to list only recent days.
     pub const fn day(&self) -> NaiveDate {
         self.day
     }
 
-    /// What it begins with: the prefix that it was made under, which may be empty.
+    /// Returns the prefix, which may be empty.
     pub fn prefix(&self) -> &str {
         self.text.rsplitn(7, '/').nth(6).unwrap_or_default()
     }
 
-    /// The place before every key of another day, beside this one: same prefix, tenant and category. For walks that
-    /// skip days; no object has this key.
-    pub fn start_of(&self, day: NaiveDate) -> Option<Self> {
+    /// Returns the position before all keys of another day with the same prefix, tenant and category.
+    /// Listings use it to skip days; no object has this key.
+    pub fn day_start(&self, day: NaiveDate) -> Option<Self> {
         let category = self.text.rsplit('/').nth(4)?;
         let nothing = BlobId::from_uuid(uuid::Uuid::nil());
         Self::for_blob(self.prefix(), self.tenant, category, day, nothing).ok()
     }
 
-    /// The blob whose bytes it holds.
     pub const fn blob(&self) -> BlobId {
         self.blob
     }
@@ -143,10 +143,10 @@ impl fmt::Debug for ObjectKey {
     }
 }
 
-/// Whether keys may begin with this prefix: nothing, or several segments with `/` between them.
+/// Checks that keys may start with this prefix: an empty text, or segments that are separated by `/`.
 ///
 /// # Errors
-/// When it is too long, leaves the alphabet, or has an empty, `.` or `..` segment.
+/// Returns an error if it is too long, contains an invalid byte, or has an empty, `.` or `..` segment.
 pub fn check_prefix(prefix: &str) -> Result<(), ObjectKeyError> {
     match prefix {
         "" => Ok(()),
@@ -160,7 +160,7 @@ fn check_text(text: &str) -> Result<(), ObjectKeyError> {
         return Err(ObjectKeyError::TooLong);
     }
     if !text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' | b'.' | b'/')) {
-        return Err(ObjectKeyError::ForeignCharacter);
+        return Err(ObjectKeyError::InvalidCharacter);
     }
     if text.split('/').any(|segment| matches!(segment, "" | "." | "..")) {
         return Err(ObjectKeyError::UnsafeSegment);
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_names_prefix_tenant_category_day_and_blob() {
+    fn key_contains_prefix_tenant_category_day_and_blob() {
         let made = key("live/eu", "media_resource").unwrap();
         assert_eq!(made.as_str(), format!("live/eu/{TENANT}/media_resource/2026/01/02/{BLOB}"));
         let read = ObjectKey::parse(made.as_str()).unwrap();
@@ -194,12 +194,12 @@ mod tests {
     }
 
     #[test]
-    fn a_key_without_a_prefix_has_no_leading_slash() {
+    fn key_without_prefix_has_no_leading_slash() {
         assert_eq!(key("", "avatar").unwrap().as_str(), format!("{TENANT}/avatar/2026/01/02/{BLOB}"));
     }
 
     #[test]
-    fn a_prefix_that_is_accepted_makes_keys_and_one_that_is_refused_makes_none() {
+    fn prefix_check_agrees_with_key_creation() {
         let longest = "p".repeat(OBJECT_KEY_PREFIX_LENGTH_BYTES_MAX);
         for prefix in ["", "live", "live/eu-1", "a.b_c", &longest] {
             assert_eq!(check_prefix(prefix), Ok(()), "{prefix}");
@@ -212,18 +212,18 @@ mod tests {
     }
 
     #[test]
-    fn a_day_begins_before_its_keys_and_after_those_of_the_day_before() {
+    fn day_start_sorts_between_keys_of_adjacent_days() {
         for prefix in ["", "live", "live/eu"] {
             let key = key(prefix, "avatar").unwrap();
             assert_eq!(key.prefix(), prefix);
-            let start = |day| key.start_of(NaiveDate::from_ymd_opt(2026, 1, day).unwrap()).unwrap();
+            let start = |day| key.day_start(NaiveDate::from_ymd_opt(2026, 1, day).unwrap()).unwrap();
             assert!(start(1) < start(2) && start(2) < key && key < start(3), "{prefix}");
             assert_eq!(start(3).to_string(), key.to_string().replace("01/02", "01/03").replace(BLOB, NIL));
         }
     }
 
     #[test]
-    fn a_text_that_we_would_not_have_made_is_no_key() {
+    fn parse_rejects_texts_that_for_blob_never_creates() {
         let tail = format!("{TENANT}/avatar/2026/01/02/{BLOB}");
         for text in [
             String::new(),
@@ -246,7 +246,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_input_makes_a_key_that_leaves_its_directory(
+        fn created_keys_never_leave_their_directory(
             prefix in "[a-z./~\\\\]{0,12}",
             category in prop_oneof!["\\PC{0,8}", "[a-z./]{0,6}"],
             days in -800_000i32..4_000_000,
@@ -262,7 +262,7 @@ mod tests {
         }
 
         #[test]
-        fn no_text_parses_into_a_key_that_leaves_its_directory(
+        fn parsed_keys_never_leave_their_directory(
             text in "[a-z0-9./-]{0,60}",
             head in "[a-z./]{0,9}",
         ) {

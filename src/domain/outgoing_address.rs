@@ -1,16 +1,18 @@
-//! Where this service may connect to when a caller names the address: nowhere inside the network that it runs in.
+//! Checks of addresses that callers provide for outgoing connections. The service must not connect to its own
+//! private network.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use url::{Host, Url};
 
-/// The longest URL, in bytes.
+/// The maximum length of a URL, in bytes.
 pub const URL_BYTES_MAX: usize = 2_048;
 
-/// A URL that may be called. What its name resolves to is looked at with every call again.
+/// Parses and checks a URL that a caller provides. Host names are not resolved; their addresses must be
+/// checked with every connection.
 ///
 /// # Errors
-/// What is wrong with it, and what would be right.
+/// Returns the violated rule.
 pub fn check_url(text: &str, allows_private: bool) -> Result<Url, &'static str> {
     if text.len() > URL_BYTES_MAX {
         return Err("must have at most 2048 bytes");
@@ -20,7 +22,7 @@ pub fn check_url(text: &str, allows_private: bool) -> Result<Url, &'static str> 
         return Err("must begin with https://");
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err("must not carry a user or a password");
+        return Err("must not contain a user name or a password");
     }
     let address = match url.host() {
         Some(Host::Ipv4(v4)) => Some(IpAddr::V4(v4)),
@@ -36,11 +38,12 @@ pub fn check_url(text: &str, allows_private: bool) -> Result<Url, &'static str> 
     }
 }
 
-/// Whether an address is one of the public internet. Also looks into IPv6 addresses that carry an IPv4 one.
+/// Returns whether an address belongs to the public internet. Also checks IPv4 addresses that are embedded in
+/// IPv6 ones.
 pub fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => is_public_v4(v4),
-        IpAddr::V6(v6) => match inner_v4(v6) {
+        IpAddr::V6(v6) => match embedded_v4(v6) {
             Some(v4) => is_public_v4(v4),
             None => is_public_v6(v6),
         },
@@ -56,7 +59,7 @@ fn is_public_v4(v4: Ipv4Addr) -> bool {
         || v4.is_multicast()
         || v4.is_broadcast()
         || v4.is_documentation();
-    // This network; shared space of carriers; IETF assignments; 6to4 relays; benchmarks; reserved.
+    // "This network"; carrier-grade NAT; IETF protocol assignments; 6to4 relays; benchmarking; reserved.
     let is_reserved = a == 0
         || (a == 100 && (64..128).contains(&b))
         || (a == 192 && b == 0 && c == 0)
@@ -66,8 +69,8 @@ fn is_public_v4(v4: Ipv4Addr) -> bool {
     !is_special && !is_reserved
 }
 
-/// The IPv4 address inside: mapped, compatible, NAT64 or 6to4.
-fn inner_v4(v6: Ipv6Addr) -> Option<Ipv4Addr> {
+/// Returns the IPv4 address that an IPv6 address embeds: mapped, compatible, NAT64 or 6to4.
+fn embedded_v4(v6: Ipv6Addr) -> Option<Ipv4Addr> {
     let segments = v6.segments();
     let v4 = |high: u16, low: u16| {
         let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
@@ -75,19 +78,19 @@ fn inner_v4(v6: Ipv6Addr) -> Option<Ipv4Addr> {
     };
     match segments {
         [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => Some(v4(high, low)),
-        // `::` and `::1` are their own.
+        // `::` and `::1` do not embed an IPv4 address.
         [0, 0, 0, 0, 0, 0, high, low] if high != 0 => Some(v4(high, low)),
         [0x2002, high, low, ..] => Some(v4(high, low)),
         _ => None,
     }
 }
 
-/// Global unicast, without what is set aside in it for documentation, tunnels and tests.
+/// Returns whether an address is global unicast, excluding the ranges for documentation, tunnels and tests.
 fn is_public_v6(v6: Ipv6Addr) -> bool {
     let [first, second, ..] = v6.segments();
     let is_global = first & 0xe000 == 0x2000;
-    let is_set_aside = first == 0x2001 && (second < 0x200 || second == 0xdb8) || first == 0x3fff;
-    is_global && !is_set_aside
+    let is_reserved = first == 0x2001 && (second < 0x200 || second == 0xdb8) || first == 0x3fff;
+    is_global && !is_reserved
 }
 
 #[cfg(test)]
@@ -95,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_inside_are_not_public_however_they_are_written() {
+    fn private_addresses_are_never_public() {
         for inside in [
             "0.0.0.0",
             "127.0.0.1",
@@ -131,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_of_the_internet_are_public() {
+    fn internet_addresses_are_public() {
         for outside in [
             "1.1.1.1",
             "93.184.216.34",
@@ -145,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn urls_that_lead_inside_or_are_not_encrypted_are_refused() {
+    fn rejects_private_and_unencrypted_urls() {
         for refused in [
             "hooks.example.org",
             "http://hooks.example.org",

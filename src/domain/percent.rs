@@ -1,13 +1,16 @@
-//! Bytes that are written as `%41` in paths and names.
+//! Percent-encoding (`%41`) of paths and names.
 
-/// What a text with such bytes stands for; none where that is no UTF-8. A percent sign that no two digits follow is itself.
+/// Decodes a percent-encoded text. A percent sign that is not followed by two hexadecimal digits is left
+/// unchanged.
+///
+/// Returns `None` if the result is not valid UTF-8.
 pub fn decode(text: &str) -> Option<String> {
     let bytes = text.as_bytes();
     let (mut decoded, mut at) = (Vec::with_capacity(bytes.len()), 0);
     while let Some(byte) = bytes.get(at) {
-        match escaped(&bytes[at..]) {
-            Some(escaped) => {
-                decoded.push(escaped);
+        match decode_byte(&bytes[at..]) {
+            Some(byte) => {
+                decoded.push(byte);
                 at += 3;
             }
             None => {
@@ -19,14 +22,13 @@ pub fn decode(text: &str) -> Option<String> {
     String::from_utf8(decoded).ok()
 }
 
-fn escaped(bytes: &[u8]) -> Option<u8> {
+fn decode_byte(bytes: &[u8]) -> Option<u8> {
     let [b'%', high, low, ..] = bytes else { return None };
     let digit = |byte: &u8| char::from(*byte).to_digit(16);
     u8::try_from(digit(high)? * 16 + digit(low)?).ok()
 }
 
-/// A path with everything escaped but the characters that never need it and the slashes between its segments, as signatures
-/// of requests want it.
+/// Percent-encodes a path, except unreserved characters and slashes, as required by request signatures.
 pub fn encode_path(path: &str) -> String {
     let mut encoded = String::with_capacity(path.len());
     for byte in path.bytes() {
@@ -47,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_of_any_language_are_read() {
+    fn decodes_names_of_any_language() {
         assert_eq!(decode("K%C3%a4se%20%26+Brot.pdf").as_deref(), Some("Käse &+Brot.pdf"));
         assert_eq!(decode("100%").as_deref(), Some("100%"));
         assert_eq!(decode("%zz%4").as_deref(), Some("%zz%4"));
@@ -57,7 +59,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_encoded_is_decoded(text in ".{0,40}") {
+        fn decode_reverses_encode(text in ".{0,40}") {
             let encoded = encode_path(&text);
             prop_assert!(encoded.is_ascii());
             prop_assert_eq!(decode(&encoded), Some(text));

@@ -1,11 +1,11 @@
-//! The names under which files can be granted: one text for users and groups, which never collide.
+//! Principals: the texts under which files are granted to users and groups. Users and groups never collide.
 
-/// The principal of one user or service.
+/// Returns the principal of a user or service.
 pub fn user_principal(id: &str) -> String {
     format!("user:{id}")
 }
 
-/// The principal of a group.
+/// Returns the principal of a group.
 pub fn group_principal(id: &str) -> String {
     format!("group:{id}")
 }

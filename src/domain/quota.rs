@@ -1,12 +1,12 @@
-//! What a tenant may store and what it stores, and how full that is.
+//! Quotas: limits, usage, and the level of usage.
 
 use super::{
     clock::Timestamp, ids::TenantId, media_type::MediaKind, policy::FileSizeLimits, violations::Violations,
 };
 
-/// A tenant's quota row.
+/// The quota of a tenant.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[allow(missing_docs, reason = "the fields are those of the contract's Quota, explained there")]
+#[allow(missing_docs, reason = "the fields are documented in the message `Quota`")]
 pub struct Quota {
     pub tenant_id: TenantId,
     pub limit_bytes: i64,
@@ -24,33 +24,30 @@ pub struct Quota {
     pub update_time: Timestamp,
 }
 
-/// How full a tenant is.
+/// The level of a tenant's usage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub enum QuotaLevel {
-    /// Below the warning threshold.
+    /// Usage is below the warning threshold.
     Ok,
-    /// At or above the warning threshold.
+    /// Usage is at or above the warning threshold.
     Warning,
-    /// At or above the critical threshold.
+    /// Usage is at or above the critical threshold.
     Critical,
-    /// Nothing fits any more.
+    /// Usage is at or above the limit.
     Full,
 }
 
-/// How full a tenant is, in one glance.
+/// A summary of a tenant's usage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct QuotaState {
-    /// The limit.
     pub limit_bytes: i64,
-    /// What is stored.
     pub used_bytes: i64,
-    /// How full that is.
     pub level: QuotaLevel,
 }
 
-/// What a state is made of: the figures of one moment, as an answer keeps them.
+/// The values from which a [`QuotaState`] is computed, as stored in responses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[allow(missing_docs, reason = "the fields are those of the contract's Quota, explained there")]
+#[allow(missing_docs, reason = "the fields are documented in the message `Quota`")]
 pub struct QuotaFigures {
     pub limit_bytes: i64,
     pub used_bytes: i64,
@@ -58,22 +55,22 @@ pub struct QuotaFigures {
     pub critical_percent: i16,
 }
 
-/// The largest limit that can be set: what fits a signed 64-bit count with room for sums.
+/// The maximum limit, in bytes. Sums of several limits still fit into a signed 64-bit integer.
 pub const LIMIT_BYTES_MAX: i64 = 1 << 60;
 
 impl Quota {
-    /// What still fits.
+    /// Returns the number of bytes that are neither used nor reserved.
     pub fn available_bytes(&self) -> i64 {
         (self.limit_bytes - self.used_bytes - self.reserved_bytes).max(0)
     }
 
-    /// The share of the limit that is used, in percent.
-    #[allow(clippy::cast_precision_loss, reason = "a share for people")]
+    /// Returns the used share of the limit, in percent.
+    #[allow(clippy::cast_precision_loss, reason = "only for display")]
     pub fn used_percent(&self) -> f64 {
         if self.limit_bytes == 0 { 100.0 } else { self.used_bytes as f64 * 100.0 / self.limit_bytes as f64 }
     }
 
-    /// How full the tenant is.
+    /// Returns the summary of the usage.
     pub fn state(&self) -> QuotaState {
         QuotaFigures {
             limit_bytes: self.limit_bytes,
@@ -86,7 +83,7 @@ impl Quota {
 }
 
 impl QuotaFigures {
-    /// How full that is.
+    /// Computes the summary of the usage.
     pub fn state(&self) -> QuotaState {
         let at_least = |percent: i16| {
             i128::from(self.used_bytes) * 100 >= i128::from(self.limit_bytes) * i128::from(percent)
@@ -104,9 +101,9 @@ impl QuotaFigures {
     }
 }
 
-/// A change of a quota: what is `None` stays.
+/// A change of a quota. Fields that are `None` are left unchanged.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
-#[allow(missing_docs, reason = "the fields are those of the contract's Quota, explained there")]
+#[allow(missing_docs, reason = "the fields are documented in the message `Quota`")]
 pub struct QuotaChange {
     pub limit_bytes: Option<i64>,
     pub file_count_max: Option<i64>,
@@ -122,32 +119,41 @@ pub struct QuotaChange {
 }
 
 impl QuotaChange {
-    /// Whether it touches what only the operator may.
-    pub fn moves_ceiling(&self) -> bool {
+    /// Returns whether it changes a ceiling, which only the operator may.
+    pub fn changes_ceiling(&self) -> bool {
         self.ceiling_bytes.is_some() || self.ceiling_file_count.is_some()
     }
 
-    /// Checks that no file size goes beyond what the operator's policy or the operator gave: what a tenant's admin may set.
+    /// Checks that file size limits do not exceed both the current ones and those of the policy, for changes
+    /// by a tenant's admin.
+    ///
+    /// # Errors
+    /// Returns the violations, if there are any.
     pub fn check_sizes(&self, quota: &Quota, policy: &FileSizeLimits) -> Result<(), Violations> {
         let mut wrong = Violations::new();
-        for (kind, asked) in [
+        for (kind, requested) in [
             (MediaKind::Image, self.image_bytes),
             (MediaKind::Video, self.video_bytes),
             (MediaKind::Audio, self.audio_bytes),
             (MediaKind::Document, self.document_bytes),
             (MediaKind::Other, self.other_bytes),
         ] {
-            let most = quota.file_size_max_bytes.of(kind).max(policy.of(kind));
-            if asked.is_some_and(|asked| asked > most) {
+            let max = quota.file_size_max_bytes.for_kind(kind).max(policy.for_kind(kind));
+            if requested.is_some_and(|requested| requested > max) {
                 let field = format!("quota.file_size_max_bytes.{kind}_bytes");
-                wrong.add(field, format!("must be at most {most}; only the operator may set more"));
+                wrong.add(field, format!("must be at most {max}; only the operator may set a higher limit"));
             }
         }
         wrong.into_result()
     }
 
-    /// The quota after this change, or everything wrong with it. A limit above a lowered ceiling follows it down,
-    /// unless the change names that limit too: then the two contradict each other.
+    /// Returns the quota after this change.
+    ///
+    /// If the change lowers a ceiling below the current limit, the limit is lowered with it, unless the
+    /// change sets the limit.
+    ///
+    /// # Errors
+    /// Returns all violations of the resulting quota.
     pub fn apply(&self, quota: &Quota) -> Result<Quota, Violations> {
         let mut next = quota.clone();
         let sizes = &mut next.file_size_max_bytes;
@@ -166,13 +172,13 @@ impl QuotaChange {
         next.critical_percent = self.critical_percent.unwrap_or(next.critical_percent);
         next.limit_bytes = self.limit_bytes.unwrap_or(next.limit_bytes.min(next.ceiling_bytes));
         next.file_count_max =
-            self.file_count_max.unwrap_or_else(|| lower_count(next.file_count_max, next.ceiling_file_count));
+            self.file_count_max.unwrap_or_else(|| min_count(next.file_count_max, next.ceiling_file_count));
         check(&next).map(|()| next)
     }
 }
 
-/// The lower of two counts where 0 means no limit.
-fn lower_count(limit: i64, ceiling: i64) -> i64 {
+/// Returns the lower of two counts, where 0 means no limit.
+fn min_count(limit: i64, ceiling: i64) -> i64 {
     match (limit, ceiling) {
         (limit, 0) => limit,
         (0, ceiling) => ceiling,
@@ -182,7 +188,7 @@ fn lower_count(limit: i64, ceiling: i64) -> i64 {
 
 fn check(quota: &Quota) -> Result<(), Violations> {
     let mut wrong = Violations::new();
-    let in_bytes = 0..=LIMIT_BYTES_MAX;
+    let allowed = 0..=LIMIT_BYTES_MAX;
     for (field, value) in [
         ("limit_bytes", quota.limit_bytes),
         ("ceiling_bytes", quota.ceiling_bytes),
@@ -194,7 +200,7 @@ fn check(quota: &Quota) -> Result<(), Violations> {
         ("file_size_max_bytes.document_bytes", quota.file_size_max_bytes.document),
         ("file_size_max_bytes.other_bytes", quota.file_size_max_bytes.other),
     ] {
-        if !in_bytes.contains(&value) {
+        if !allowed.contains(&value) {
             wrong.add(format!("quota.{field}"), format!("must be from 0 to {LIMIT_BYTES_MAX}, is {value}"));
         }
     }
@@ -204,7 +210,7 @@ fn check(quota: &Quota) -> Result<(), Violations> {
             format!("must not exceed the operator's ceiling of {} bytes", quota.ceiling_bytes),
         );
     }
-    if lower_count(quota.file_count_max, quota.ceiling_file_count) != quota.file_count_max {
+    if min_count(quota.file_count_max, quota.ceiling_file_count) != quota.file_count_max {
         wrong.add(
             "quota.file_count_max",
             format!("must not exceed the operator's ceiling of {} files", quota.ceiling_file_count),
@@ -246,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn the_level_rises_with_the_share_used() {
+    fn level_depends_on_used_share() {
         let level = |used| quota(100, used).state().level;
         assert_eq!(
             [level(79), level(80), level(95), level(100)],
@@ -255,13 +261,13 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_follows_a_lowered_ceiling_down() {
+    fn lowering_the_ceiling_lowers_the_limit() {
         let change = QuotaChange { ceiling_bytes: Some(500), ..QuotaChange::default() };
         assert_eq!(change.apply(&quota(1000, 0)).unwrap().limit_bytes, 500);
     }
 
     #[test]
-    fn an_admin_stays_below_what_policy_or_operator_gave_per_file() {
+    fn admin_cannot_exceed_file_sizes_of_policy_or_operator() {
         let policy = Policy::preset("general").unwrap().quota.file_size_max_bytes;
         let quota = quota(1000, 0);
         let change = |image| QuotaChange { image_bytes: Some(image), ..QuotaChange::default() };
@@ -273,21 +279,21 @@ mod tests {
     }
 
     #[test]
-    fn all_that_is_wrong_is_reported_at_once() {
+    fn reports_all_violations_of_a_change() {
         let change =
             QuotaChange { limit_bytes: Some(2000), warning_percent: Some(0), ..QuotaChange::default() };
         assert_eq!(change.apply(&quota(1000, 0)).unwrap_err().iter().count(), 2);
     }
 
     #[test]
-    fn no_limit_on_files_is_above_any_ceiling_but_none() {
+    fn unlimited_files_exceed_any_ceiling() {
         let change = QuotaChange { file_count_max: Some(0), ..QuotaChange::default() };
         assert!(change.apply(&quota(1000, 0)).is_err());
     }
 
     proptest! {
         #[test]
-        fn no_change_lifts_a_limit_above_the_ceiling(
+        fn no_change_raises_a_limit_above_the_ceiling(
             limit in proptest::option::of(any::<i64>()),
             ceiling in proptest::option::of(any::<i64>()),
         ) {

@@ -1,9 +1,10 @@
-//! States that live in SQL as small integers.
+//! Enums that are stored in the database as small integers.
 //!
-//! PostgreSQL's own enums are not leakproof, so under row-level security their indexes go unused; a `smallint` with a
-//! CHECK is, and this macro keeps the numbers and the Rust enum in one place.
+//! The operators of PostgreSQL enums are not leakproof, so indexes on them are not used under row-level
+//! security. A `smallint` with a CHECK constraint does not have this problem. This macro defines the enum and
+//! its numbers in one place.
 
-/// Declares a field-less enum whose variants have fixed numbers, and the ways there and back.
+/// Declares a field-less enum with a number and a text per variant, and conversions from and to the number.
 macro_rules! sql_enum {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $number:literal => $text:literal),+ $(,)? }) => {
         $(#[$doc])*
@@ -14,20 +15,20 @@ macro_rules! sql_enum {
         pub enum $name { $($(#[$vdoc])* $variant = $number),+ }
 
         impl $name {
-            /// Every value, in the order of its number.
+            /// All values, in the order of their declaration.
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
 
-            /// The number that the database holds.
+            /// Returns the number in the database.
             pub const fn number(self) -> i16 {
                 self as i16
             }
 
-            /// The value with this number, if there is one.
+            /// Returns the value with this number, if there is one.
             pub const fn from_number(number: i16) -> Option<Self> {
                 match number { $($number => Some(Self::$variant),)+ _ => None }
             }
 
-            /// The name, in lower case.
+            /// Returns the name, in lower case.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text),+ }
             }

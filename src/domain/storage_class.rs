@@ -1,22 +1,23 @@
-//! What kind of storage a provider keeps bytes in, as far as we tell kinds apart.
+//! Storage classes of providers, as far as the service distinguishes them.
 
 use super::sql_enum::sql_enum;
 
 sql_enum! {
-    /// A class of storage. What a provider calls each, and whether it has the second one, is said in its configuration.
+    /// A storage class. The configuration of a provider defines its name for each class, and whether it has
+    /// an archive class.
     #[derive(Default)]
     StorageClass {
-        /// That of bytes that are read.
+        /// The class for bytes that are read regularly.
         #[default]
         Standard = 1 => "standard",
-        /// That of bytes that hardly anybody reads. They can be read at once all the same.
+        /// The class for bytes that are rarely read. They remain readable without delay.
         Archive = 2 => "archive",
     }
 }
 
 impl StorageClass {
-    /// The class of bytes that files stand on, when all of these files are archived, or not.
-    pub const fn of_archived(is_archived: bool) -> Self {
+    /// Returns the class of a blob, depending on whether all files that reference it are archived.
+    pub const fn for_archived(is_archived: bool) -> Self {
         if is_archived { Self::Archive } else { Self::Standard }
     }
 }

@@ -1,4 +1,4 @@
-//! A tenant as operators see it: its name, its state, and how far its deletion has come.
+//! Tenant records, as operators see them: name, state, and progress of a deletion.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,14 +8,14 @@ use super::{
     ids::TenantId,
 };
 
-/// The longest reason of a suspension, in characters.
+/// The maximum length of the reason of a suspension, in characters.
 pub const REASON_CHARACTERS_MAX: usize = 255;
-/// The longest issuer, in characters.
+/// The maximum length of an issuer, in characters.
 pub const ISSUER_CHARACTERS_MAX: usize = 500;
 
-/// A tenant's record.
+/// The record of a tenant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs, reason = "the fields are those of the contract's Tenant, explained there")]
+#[allow(missing_docs, reason = "the fields are documented in the message `Tenant`")]
 pub struct TenantRecord {
     pub id: TenantId,
     pub kind: TenantKind,
@@ -29,33 +29,33 @@ pub struct TenantRecord {
     pub deletion: Deletion,
 }
 
-/// What there was when a deletion began, and what is gone of it.
+/// The progress of a deletion: the amount of data when it started, and the amount deleted so far.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs, reason = "the fields are those of the contract's TenantDeletion, explained there")]
+#[allow(missing_docs, reason = "the fields are documented in the message `TenantDeletion`")]
 pub struct Deletion {
     pub file_count: i64,
     pub object_count: i64,
     pub bytes: i64,
-    pub removed_row_count: i64,
-    pub removed_object_count: i64,
-    pub removed_bytes: i64,
+    pub erased_row_count: i64,
+    pub erased_object_count: i64,
+    pub erased_bytes: i64,
     pub problem: String,
 }
 
-/// What a deletion would remove, and what stands in its way.
+/// The amount of data that a deletion would delete, and the number of files that prevent it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeletionPlan {
-    /// How many files, trash included.
+    /// The number of files, including the trash.
     pub file_count: i64,
-    /// How many stored objects.
+    /// The number of stored objects.
     pub object_count: i64,
-    /// How many bytes they have.
+    /// The total size of the objects.
     pub bytes: i64,
-    /// How many files must be kept.
+    /// The number of files in retention or under a legal hold.
     pub retained_file_count: i64,
-    /// How many of them are under a legal hold, which no time ends.
+    /// The number of files under a legal hold, which does not expire.
     #[serde(default)]
     pub held_file_count: i64,
-    /// Until when the last of the others.
+    /// When the last retention ends.
     pub retained_until: Option<Timestamp>,
 }

@@ -1,40 +1,40 @@
-//! Texts that callers give us: names, titles, tags, ids of their world. Kept exactly; only length and control characters
-//! are checked, because names come in any language.
+//! Validation of texts from callers: names, titles, tags, external ids. Texts are stored unchanged. Only the
+//! length and control characters are checked, because names can be in any language.
 
 use std::fmt;
 
-/// The longest display name, in characters (POLICY: "name 255 characters").
+/// The maximum length of a display name, in characters.
 pub const NAME_CHARACTERS_MAX: usize = 255;
-/// The longest title, in characters.
+/// The maximum length of a title, in characters.
 pub const TITLE_CHARACTERS_MAX: usize = 255;
-/// The longest description, in bytes.
+/// The maximum length of a description, in bytes.
 pub const DESCRIPTION_BYTES_MAX: usize = 4 * 1024;
-/// The longest description of a change, in characters.
+/// The maximum length of a change description, in characters.
 pub const CHANGE_DESCRIPTION_CHARACTERS_MAX: usize = 500;
-/// The most tags on a file.
+/// The maximum number of tags of a file.
 pub const TAGS_MAX: usize = 50;
-/// The longest tag, in characters.
+/// The maximum length of a tag, in characters.
 pub const TAG_CHARACTERS_MAX: usize = 64;
-/// The largest metadata, in bytes of JSON.
+/// The maximum size of metadata, in bytes of JSON.
 pub const METADATA_BYTES_MAX: usize = 16 * 1024;
-/// The longest id from outside (subject, organisation, group, entity), in characters.
+/// The maximum length of an external id (subject, organisation, group, entity), in characters.
 pub const EXTERNAL_ID_CHARACTERS_MAX: usize = 255;
 
-/// Why a text is refused.
+/// The reason why a text is rejected.
 #[derive(Debug, PartialEq, Eq)]
 pub enum TextError {
-    /// It must say something.
+    /// The text is empty.
     Empty,
-    /// It is too long.
+    /// The text is too long.
     TooLong {
-        /// How long it is.
+        /// The length of the text.
         length: usize,
-        /// How long it may be.
+        /// The maximum length.
         max: usize,
-        /// What is counted.
+        /// The unit of both.
         unit: &'static str,
     },
-    /// It holds a character that no display shows.
+    /// The text contains a control character.
     ControlCharacter(char),
 }
 
@@ -50,16 +50,23 @@ impl fmt::Display for TextError {
     }
 }
 
-/// Checks a line of text: not empty, at most `max` characters, no control characters.
-pub fn line(text: &str, max: usize) -> Result<String, TextError> {
+/// Checks a line of text: it must not be empty, have at most `max` characters, and contain no control
+/// characters.
+///
+/// # Errors
+/// Returns the reason if the text is rejected.
+pub fn check_line(text: &str, max: usize) -> Result<String, TextError> {
     if text.is_empty() {
         return Err(TextError::Empty);
     }
-    optional_line(text, max)
+    check_optional_line(text, max)
 }
 
 /// Checks a line of text that may be empty.
-pub fn optional_line(text: &str, max: usize) -> Result<String, TextError> {
+///
+/// # Errors
+/// Returns the reason if the text is rejected.
+pub fn check_optional_line(text: &str, max: usize) -> Result<String, TextError> {
     let length = text.chars().count();
     if length > max {
         return Err(TextError::TooLong { length, max, unit: "characters" });
@@ -70,20 +77,24 @@ pub fn optional_line(text: &str, max: usize) -> Result<String, TextError> {
     }
 }
 
-/// Checks a text of several lines: line breaks and tabs are welcome, other control characters are not.
-pub fn block(text: &str, max_bytes: usize) -> Result<String, TextError> {
+/// Checks a text of several lines. Line breaks and tabs are allowed, other control characters are not.
+///
+/// # Errors
+/// Returns the reason if the text is rejected.
+pub fn check_block(text: &str, max_bytes: usize) -> Result<String, TextError> {
     if text.len() > max_bytes {
         return Err(TextError::TooLong { length: text.len(), max: max_bytes, unit: "bytes" });
     }
-    let unwelcome = |character: &char| character.is_control() && !matches!(character, '\n' | '\r' | '\t');
-    match text.chars().find(unwelcome) {
+    let is_forbidden = |character: &char| character.is_control() && !matches!(character, '\n' | '\r' | '\t');
+    match text.chars().find(is_forbidden) {
         Some(character) => Err(TextError::ControlCharacter(character)),
         None => Ok(text.to_owned()),
     }
 }
 
-/// The extension of a name in lower case, without the dot; `None` where there is none. Trailing dots and spaces are
-/// passed over, because some systems drop them when the file is opened.
+/// Returns the extension of a name in lower case and without the dot, if there is one.
+///
+/// Ignores trailing dots and spaces, because some systems remove them when the file is opened.
 pub fn extension(name: &str) -> Option<String> {
     let trimmed = name.trim_end_matches(['.', ' ']);
     let (stem, extension) = trimmed.rsplit_once('.')?;
@@ -97,30 +108,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_of_any_language_are_kept_exactly() {
+    fn names_of_any_language_are_unchanged() {
         for name in ["Übung 3 – Lösung.pdf", "履歴書.docx", "صورة.png", "🦀 ../..\\notes.txt"] {
-            assert_eq!(line(name, NAME_CHARACTERS_MAX).unwrap(), name);
+            assert_eq!(check_line(name, NAME_CHARACTERS_MAX).unwrap(), name);
         }
     }
 
     #[test]
-    fn control_characters_are_refused() {
+    fn rejects_control_characters() {
         for name in ["a\0b", "a\r\nb", "\u{1b}[31m", "a\u{85}b"] {
-            assert!(matches!(line(name, 255), Err(TextError::ControlCharacter(_))), "{name:?}");
+            assert!(matches!(check_line(name, 255), Err(TextError::ControlCharacter(_))), "{name:?}");
         }
     }
 
     #[test]
     fn length_is_counted_in_characters_not_bytes() {
-        assert!(line(&"é".repeat(255), 255).is_ok());
+        assert!(check_line(&"é".repeat(255), 255).is_ok());
         assert_eq!(
-            line(&"é".repeat(256), 255),
+            check_line(&"é".repeat(256), 255),
             Err(TextError::TooLong { length: 256, max: 255, unit: "characters" })
         );
     }
 
     #[test]
-    fn an_extension_cannot_hide_behind_case_or_trailing_dots() {
+    fn extension_ignores_case_and_trailing_dots() {
         assert_eq!(extension("Setup.EXE").as_deref(), Some("exe"));
         assert_eq!(extension("setup.exe. .").as_deref(), Some("exe"));
         assert_eq!(extension("archive.tar.gz").as_deref(), Some("gz"));
@@ -130,8 +141,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_accepted_is_unchanged(text in ".{0,300}") {
-            if let Ok(kept) = line(&text, NAME_CHARACTERS_MAX) {
+        fn accepted_text_is_unchanged(text in ".{0,300}") {
+            if let Ok(kept) = check_line(&text, NAME_CHARACTERS_MAX) {
                 prop_assert_eq!(kept, text);
             }
         }

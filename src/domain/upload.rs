@@ -1,4 +1,4 @@
-//! An upload that was created before its bytes, and can be gone on with until it is committed or given up.
+//! An upload that is created before its bytes and can be resumed until it is committed or abandoned.
 
 use super::{
     clock::Timestamp,
@@ -9,36 +9,34 @@ use super::{
 sql_enum! {
     /// The state of an upload.
     UploadState {
-        /// It holds its reservation.
+        /// The upload holds a reservation.
         Open = 1 => "open",
-        /// It became a file.
+        /// The upload became a file.
         Committed = 2 => "committed",
-        /// It was given up.
+        /// The upload was abandoned.
         Aborted = 3 => "aborted",
     }
 }
 
-/// An upload, as those see it who may go on with it.
+/// An upload as shown to its creator and to admins.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Upload {
-    /// Its id.
     pub id: UploadId,
-    /// Open, or committed. One that was given up is not shown any more.
+    /// Open or committed. Aborted uploads are not shown.
     pub state: UploadState,
-    /// What the file is to be called.
+    /// The name of the future file.
     pub name: String,
-    /// How many bytes it will have, where that was said.
+    /// The declared size of the file in bytes, if any.
     pub size_bytes: Option<u64>,
-    /// The size of its parts: every part has it but the last.
+    /// The size of every part except the last, which may be smaller.
     pub part_size_bytes: u64,
-    /// How many bytes are in the store, from the first on without a gap: where to go on.
+    /// The number of bytes in the store, from the first one up to the first gap. The client resumes here.
     pub persisted_size_bytes: u64,
-    /// Who created it, and goes on with it.
+    /// The id of the creator, who alone may resume it.
     pub created_by: String,
-    /// When it was created.
     pub create_time: Timestamp,
-    /// When it is given up, unless more bytes come before.
+    /// When the upload is abandoned unless more bytes arrive before.
     pub expire_time: Timestamp,
-    /// The file that it became.
+    /// The file, if the upload was committed.
     pub file: Option<FileId>,
 }

@@ -1,4 +1,4 @@
-//! What a client says about a file before its bytes, and everything that can be wrong with it.
+//! The spec that a client sends before the bytes of a file, and its validation.
 
 use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
@@ -10,19 +10,19 @@ use super::{
     file::{EntityRef, Visibility},
     file_fields as fields,
     ids::{FileId, RequestId},
-    imported::Imported,
+    import_origin::ImportOrigin,
     media_type::DECLARED_CHARACTERS_MAX,
-    policy::{Policy, TakenTypes},
+    policy::{AllowedTypes, Policy},
     text::{self, EXTERNAL_ID_CHARACTERS_MAX},
     violations::Violations,
 };
 
-/// The most entities that one upload can be attached to.
+/// The maximum number of entities that one upload can be attached to.
 pub const ATTACHMENTS_MAX: usize = 100;
-/// The longest type or field name of an entity, in characters.
+/// The maximum length of an entity's type or field name in characters.
 pub const ENTITY_NAME_CHARACTERS_MAX: usize = 64;
 
-/// A spec as it came in, with nothing checked but the shape.
+/// An upload spec as received, before validation.
 #[derive(Debug, Clone, Default)]
 #[allow(missing_docs, reason = "the fields are those of the contract's UploadSpec, explained there")]
 pub struct UploadSpec {
@@ -43,13 +43,13 @@ pub struct UploadSpec {
     pub retention_days: i32,
     pub visibility: Option<Visibility>,
     pub request_id: String,
-    /// Where it comes from, if it is imported.
-    pub imported: Option<Imported>,
-    /// What could not even be read; it is reported with the rest.
-    pub unreadable: Violations,
+    /// The origin of the file, if it is imported.
+    pub import_origin: Option<ImportOrigin>,
+    /// Violations found while decoding the request. They are reported together with the others.
+    pub parse_violations: Violations,
 }
 
-/// A spec that holds, with the policy's defaults filled in. An upload that can be resumed keeps it.
+/// A valid spec with the policy's defaults applied. It is stored with a resumable upload.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the fields are those of the contract's UploadSpec, explained there")]
 pub struct CheckedSpec {
@@ -63,7 +63,7 @@ pub struct CheckedSpec {
     pub tags: Vec<String>,
     pub metadata: Map<String, Value>,
     pub attachments: Vec<EntityRef>,
-    /// The file that these bytes are a version of; its record stays as it is, and none of it is said here.
+    /// The file to which these bytes add a version. Its record is unchanged by the spec.
     pub file: Option<FileId>,
     pub change_description: String,
     pub expire_time: Option<Timestamp>,
@@ -71,39 +71,39 @@ pub struct CheckedSpec {
     pub retention_days: Option<u32>,
     pub visibility: Visibility,
     pub readers: Vec<String>,
-    /// What it is called where its type is judged: a version is called as its file.
-    pub judged_name: String,
-    /// What its category takes.
-    pub types: TakenTypes,
-    /// Category and visibility as they were said, without the policy's defaults, which may change before a retry.
-    pub said: (String, Option<Visibility>),
+    /// The name that the type check uses. For a version it is the name of the file.
+    pub type_check_name: String,
+    /// The types that the category allows.
+    pub types: AllowedTypes,
+    /// Category and visibility as requested, without the policy's defaults, which may change before a retry.
+    pub requested: (String, Option<Visibility>),
     pub request_id: Option<RequestId>,
-    /// Where it comes from, if it is imported.
+    /// The origin of the file, if it is imported.
     #[serde(default)]
-    pub imported: Option<Imported>,
+    pub import_origin: Option<ImportOrigin>,
 }
 
 impl UploadSpec {
-    /// Checks everything against the policy and reports all that is wrong together.
+    /// Checks the spec against the policy and reports all violations together.
     pub fn check(mut self, policy: &Policy, now: Timestamp) -> Result<CheckedSpec, Violations> {
         if !self.file_id.is_empty() {
             return self.check_version();
         }
-        let mut wrong = std::mem::take(&mut self.unreadable);
+        let mut wrong = std::mem::take(&mut self.parse_violations);
         fields::check_name("spec.name", &self.name, policy, &mut wrong);
         let size_bytes = self.check_size(&mut wrong);
         let sha256 =
-            self.sha256.as_deref().and_then(|raw| wrong.take("spec.sha256", Digest::from_slice(raw)));
+            self.sha256.as_deref().and_then(|raw| wrong.ok_or_add("spec.sha256", Digest::from_slice(raw)));
         let tags = fields::check_tags("spec.tags", &self.tags, &mut wrong);
         self.check_texts(&mut wrong);
         self.check_attachments(&mut wrong);
         self.check_times(now, &mut wrong);
-        if let Some(imported) = &self.imported {
-            imported.check(now, &mut wrong);
+        if let Some(import_origin) = &self.import_origin {
+            import_origin.check(now, &mut wrong);
         }
-        let request_id = request_id("spec.request_id", &self.request_id, &mut wrong);
+        let request_id = parse_request_id("spec.request_id", &self.request_id, &mut wrong);
 
-        let said_category = self.category.clone();
+        let requested_category = self.category.clone();
         let category = if self.category.is_empty() { policy.category_default.clone() } else { self.category };
         let rules = policy.categories.get(&category);
         fields::check_category("spec.category", &category, policy, &mut wrong);
@@ -115,10 +115,10 @@ impl UploadSpec {
         attachments.dedup();
         Ok(CheckedSpec {
             readers: policy.readers(&category, &attachments),
-            types: policy.taken_types(&category),
-            said: (said_category, self.visibility),
+            types: policy.allowed_types(&category),
+            requested: (requested_category, self.visibility),
             visibility: self.visibility.unwrap_or(rules.visibility),
-            judged_name: self.name.clone(),
+            type_check_name: self.name.clone(),
             name: self.name,
             declared_mime_type: self.mime_type,
             size_bytes,
@@ -135,14 +135,15 @@ impl UploadSpec {
             retain_until_time: self.retain_until_time,
             retention_days: u32::try_from(self.retention_days).ok().filter(|days| *days > 0),
             request_id,
-            imported: self.imported,
+            import_origin: self.import_origin,
         })
     }
 
-    /// A version has no record of its own: what would be ignored is refused.
+    /// A version has no record of its own, so fields that would be ignored are rejected.
     fn check_version(mut self) -> Result<CheckedSpec, Violations> {
-        let mut wrong = std::mem::take(&mut self.unreadable);
-        let file = wrong.take("spec.file_id", self.file_id.parse::<FileId>().map_err(|_| "must be a UUID"));
+        let mut wrong = std::mem::take(&mut self.parse_violations);
+        let file =
+            wrong.ok_or_add("spec.file_id", self.file_id.parse::<FileId>().map_err(|_| "must be a UUID"));
         for (field, is_set) in [
             ("spec.name", !self.name.is_empty()),
             ("spec.category", !self.category.is_empty()),
@@ -157,25 +158,22 @@ impl UploadSpec {
             ("spec.visibility", self.visibility.is_some()),
         ] {
             if is_set {
-                wrong.add(
-                    field,
-                    "belongs to the file and not to its version; leave it out and use UpdateFile",
-                );
+                wrong.add(field, "is a property of the file, not of a version; omit it and call UpdateFile");
             }
         }
         let size_bytes = self.check_size(&mut wrong);
         let sha256 =
-            self.sha256.as_deref().and_then(|raw| wrong.take("spec.sha256", Digest::from_slice(raw)));
+            self.sha256.as_deref().and_then(|raw| wrong.ok_or_add("spec.sha256", Digest::from_slice(raw)));
         self.check_texts(&mut wrong);
-        let request_id = request_id("spec.request_id", &self.request_id, &mut wrong);
+        let request_id = parse_request_id("spec.request_id", &self.request_id, &mut wrong);
         wrong.into_result()?;
         Ok(CheckedSpec {
             readers: Vec::new(),
             visibility: Visibility::Owner,
-            // Its file decides.
-            types: TakenTypes::any(),
-            said: (String::new(), None),
-            judged_name: String::new(),
+            // Determined by the file.
+            types: AllowedTypes::any(),
+            requested: (String::new(), None),
+            type_check_name: String::new(),
             name: self.name,
             declared_mime_type: self.mime_type,
             size_bytes,
@@ -192,17 +190,18 @@ impl UploadSpec {
             retain_until_time: None,
             retention_days: None,
             request_id,
-            imported: self.imported,
+            import_origin: self.import_origin,
         })
     }
 
     fn check_size(&self, wrong: &mut Violations) -> Option<u64> {
         let size = self.size_bytes?;
-        wrong.take("spec.size_bytes", u64::try_from(size).map_err(|_| "must not be negative"))
+        wrong.ok_or_add("spec.size_bytes", u64::try_from(size).map_err(|_| "must not be negative"))
     }
 
     fn check_texts(&self, wrong: &mut Violations) {
-        wrong.take("spec.mime_type", text::optional_line(&self.mime_type, DECLARED_CHARACTERS_MAX));
+        wrong
+            .ok_or_add("spec.mime_type", text::check_optional_line(&self.mime_type, DECLARED_CHARACTERS_MAX));
         fields::check_change_description("spec.change_description", &self.change_description, wrong);
         fields::check_title("spec.title", &self.title, wrong);
         fields::check_description("spec.description", &self.description, wrong);
@@ -211,7 +210,8 @@ impl UploadSpec {
 
     fn check_attachments(&self, wrong: &mut Violations) {
         if self.attachments.len() > ATTACHMENTS_MAX {
-            wrong.add("spec.attachments", format!("must be at most {ATTACHMENTS_MAX}"));
+            let count = self.attachments.len();
+            wrong.add("spec.attachments", format!("has {count} entries; the limit is {ATTACHMENTS_MAX}"));
             return;
         }
         for (index, entity) in self.attachments.iter().enumerate() {
@@ -224,28 +224,37 @@ impl UploadSpec {
         if !(0..=fields::RETENTION_DAYS_MAX).contains(&self.retention_days) {
             wrong.add(
                 "spec.retention_days",
-                format!("must be from 0 (never) to {}", fields::RETENTION_DAYS_MAX),
+                format!(
+                    "is {}; must be from 0 (never) to {}",
+                    self.retention_days,
+                    fields::RETENTION_DAYS_MAX
+                ),
             );
             return;
         }
         let until = self.retain_until_time;
         fields::check_retain_until_time("spec.retain_until_time", until, now, wrong);
-        fields::check_end("spec.expire_time", self.expire_time, until, wrong);
+        fields::check_end_time("spec.expire_time", self.expire_time, until, wrong);
         let deletion_time = (self.retention_days > 0)
             .then(|| now.checked_add_signed(TimeDelta::days(self.retention_days.into())))
             .flatten();
-        fields::check_end("spec.retention_days", deletion_time, until, wrong);
+        fields::check_end_time("spec.retention_days", deletion_time, until, wrong);
     }
 }
 
 impl CheckedSpec {
-    /// What stands for this upload when its request id comes again: everything said about the file, who said it, and
-    /// its bytes.
+    /// Returns the fingerprint that identifies the upload under its request id: a digest of the whole
+    /// request, the caller, and the content.
     pub fn fingerprint(&self, actor_id: &str, content: Digest) -> Digest {
         let mut hasher = Hasher::default();
-        for field in
-            [actor_id, &self.name, &self.declared_mime_type, &self.said.0, &self.title, &self.description]
-        {
+        for field in [
+            actor_id,
+            &self.name,
+            &self.declared_mime_type,
+            &self.requested.0,
+            &self.title,
+            &self.description,
+        ] {
             hasher.field(field.as_bytes());
         }
         let rest = serde_json::json!([
@@ -255,7 +264,7 @@ impl CheckedSpec {
             self.expire_time,
             self.retain_until_time,
             self.retention_days,
-            self.said.1,
+            self.requested.1,
         ]);
         hasher.field(rest.to_string().as_bytes());
         hasher.field(self.change_description.as_bytes());
@@ -267,7 +276,7 @@ impl CheckedSpec {
     }
 }
 
-/// Checks an entity reference under the given field path.
+/// Checks an entity reference and reports violations under the given field path.
 pub fn check_entity(field: &str, entity: &EntityRef, wrong: &mut Violations) {
     let is_name = |text: &str| {
         !text.is_empty()
@@ -277,16 +286,19 @@ pub fn check_entity(field: &str, entity: &EntityRef, wrong: &mut Violations) {
     if !is_name(&entity.entity_type) {
         wrong.add(format!("{field}.type"), "must be 1 to 64 characters of a-z, 0-9 and _");
     }
-    wrong.take(&format!("{field}.id"), text::line(&entity.entity_id, EXTERNAL_ID_CHARACTERS_MAX));
-    wrong.take(&format!("{field}.field"), text::optional_line(&entity.field, ENTITY_NAME_CHARACTERS_MAX));
+    wrong.ok_or_add(&format!("{field}.id"), text::check_line(&entity.entity_id, EXTERNAL_ID_CHARACTERS_MAX));
+    wrong.ok_or_add(
+        &format!("{field}.field"),
+        text::check_optional_line(&entity.field, ENTITY_NAME_CHARACTERS_MAX),
+    );
 }
 
-/// Reads a request id; empty means none.
-pub fn request_id(field: &str, text: &str, wrong: &mut Violations) -> Option<RequestId> {
+/// Parses a request id. An empty text means none.
+pub fn parse_request_id(field: &str, text: &str, wrong: &mut Violations) -> Option<RequestId> {
     if text.is_empty() {
         return None;
     }
-    wrong.take(field, text.parse::<RequestId>().map_err(|_| "must be a UUID, or empty"))
+    wrong.ok_or_add(field, text.parse::<RequestId>().map_err(|_| "must be a UUID, or empty"))
 }
 
 #[cfg(test)]
@@ -302,14 +314,14 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_enough() {
+    fn name_alone_is_a_valid_spec() {
         let checked = check(spec()).unwrap();
         assert_eq!(checked.category, "media_resource");
         assert_eq!(checked.visibility, Visibility::Organization);
     }
 
     #[test]
-    fn everything_wrong_is_reported_together() {
+    fn reports_all_violations_together() {
         let bad = UploadSpec {
             name: "run.EXE".into(),
             size_bytes: Some(-1),
@@ -344,13 +356,13 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_must_be_kept_longer_than_it_lives_is_refused_with_the_reason() {
+    fn rejects_expiry_before_required_retention() {
         let until = Timestamp::default() + TimeDelta::days(10);
-        let kept = UploadSpec { retain_until_time: Some(until), ..spec() };
-        assert_eq!(check(kept.clone()).unwrap().retain_until_time, Some(until));
-        assert!(check(UploadSpec { retention_days: 10, expire_time: Some(until), ..kept.clone() }).is_ok());
+        let base = UploadSpec { retain_until_time: Some(until), ..spec() };
+        assert_eq!(check(base.clone()).unwrap().retain_until_time, Some(until));
+        assert!(check(UploadSpec { retention_days: 10, expire_time: Some(until), ..base.clone() }).is_ok());
         let early = Timestamp::default() + TimeDelta::days(9);
-        let wrong = UploadSpec { retention_days: 9, expire_time: Some(early), ..kept.clone() };
+        let wrong = UploadSpec { retention_days: 9, expire_time: Some(early), ..base.clone() };
         let wrong = check(wrong).unwrap_err();
         let fields: Vec<&str> = wrong.iter().map(|wrong| wrong.field.as_str()).collect();
         assert_eq!(fields, ["spec.expire_time", "spec.retention_days"]);
@@ -362,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn a_version_says_nothing_about_its_file_and_every_such_word_is_named() {
+    fn rejects_file_properties_in_version_spec() {
         let file_id = "0193a7a0-0000-7000-8000-000000000000".to_owned();
         let version = UploadSpec { file_id, mime_type: "text/plain".into(), ..UploadSpec::default() };
         let checked = check(version.clone()).unwrap();
@@ -391,10 +403,10 @@ mod tests {
     }
 
     #[test]
-    fn what_could_not_be_read_is_reported_with_the_rest() {
+    fn reports_decoding_violations_with_the_others() {
         let bad = UploadSpec {
             name: String::new(),
-            unreadable: Violations::one("spec.visibility", "is not a known visibility"),
+            parse_violations: Violations::one("spec.visibility", "is not a known visibility"),
             ..spec()
         };
         let fields: Vec<String> = check(bad).unwrap_err().iter().map(|wrong| wrong.field.clone()).collect();
@@ -402,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn metadata_may_speak_of_nul_but_not_contain_it() {
+    fn metadata_may_mention_but_not_contain_nul() {
         let with = |text: &str| UploadSpec {
             metadata: Map::from_iter([("note".to_owned(), Value::from(text))]),
             ..spec()
@@ -412,8 +424,8 @@ mod tests {
     }
 
     #[test]
-    fn the_fingerprint_tells_payloads_apart() {
-        let content = Digest::of(b"bytes");
+    fn fingerprint_differs_between_payloads() {
+        let content = Digest::compute(b"bytes");
         let original = check(spec()).unwrap();
         let renamed = check(UploadSpec { name: "other.txt".into(), ..spec() }).unwrap();
         assert_eq!(original.fingerprint("alice", content), original.fingerprint("alice", content));
@@ -421,7 +433,7 @@ mod tests {
         assert_ne!(original.fingerprint("alice", content), original.fingerprint("bob", content));
         assert_ne!(
             original.fingerprint("alice", content),
-            original.fingerprint("alice", Digest::of(b"others"))
+            original.fingerprint("alice", Digest::compute(b"others"))
         );
     }
 }

@@ -1,74 +1,76 @@
-//! Collects everything that is wrong with a request, so that its sender hears all of it at once.
+//! Collects all field violations of a request, so that they are reported together.
 
 use std::fmt;
 
-/// One thing wrong with one field.
+/// A violation of one field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
-    /// The path of the field as the caller wrote it, for example `spec.name`.
+    /// The path of the field in the request, for example `spec.name`.
     pub field: String,
-    /// What is wrong and what would be right, in a sentence without a full stop.
+    /// The violated rule, as a sentence without a full stop.
     pub description: String,
 }
 
-/// Everything wrong with one request. Never empty once it is an error: see [`Violations::into_result`].
+/// The violations of a request. As an error, it is never empty; see [`Violations::into_result`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Violations(Vec<Violation>);
 
-/// More than this many are cut, so that error details stay below 4 KiB.
+/// The maximum number of violations that are reported, so that error details stay below 4 KiB.
 pub const VIOLATIONS_REPORTED_MAX: usize = 20;
 
 impl Violations {
-    /// Nothing wrong yet.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// A single violation.
+    /// Creates a collection with one violation.
     pub fn one(field: impl Into<String>, description: impl Into<String>) -> Self {
         let mut violations = Self::new();
         violations.add(field, description);
         violations
     }
 
-    /// The same, said of another field: the one that the caller wrote.
+    /// Replaces the field of all violations, if the request uses another field name.
     #[must_use]
-    pub fn about(mut self, field: &str) -> Self {
+    pub fn with_field(mut self, field: &str) -> Self {
         for violation in &mut self.0 {
             field.clone_into(&mut violation.field);
         }
         self
     }
 
-    /// Notes one more.
+    /// Adds a violation. Ignores it after [`VIOLATIONS_REPORTED_MAX`] violations.
     pub fn add(&mut self, field: impl Into<String>, description: impl Into<String>) {
         if self.0.len() < VIOLATIONS_REPORTED_MAX {
             self.0.push(Violation { field: field.into(), description: description.into() });
         }
     }
 
-    /// Notes that one of a batch is refused. These are never cut: a batch is limited, and described in a word each they stay
-    /// short enough.
-    pub fn add_of_batch(&mut self, field: &str, place: usize, description: &str) {
-        self.0.push(Violation { field: format!("{field}[{place}]"), description: description.to_owned() });
+    /// Adds a violation for an item of a batch. These are not limited in number, because the size of a batch
+    /// is limited and their descriptions are short.
+    pub fn add_item(&mut self, field: &str, index: usize, description: &str) {
+        self.0.push(Violation { field: format!("{field}[{index}]"), description: description.to_owned() });
     }
 
-    /// Unwraps a checked value, or notes what was wrong with it.
-    pub fn take<T, E: fmt::Display>(&mut self, field: &str, checked: Result<T, E>) -> Option<T> {
+    /// Returns the value of a result, or adds its error as a violation.
+    pub fn ok_or_add<T, E: fmt::Display>(&mut self, field: &str, checked: Result<T, E>) -> Option<T> {
         checked.map_err(|error| self.add(field, error.to_string())).ok()
     }
 
-    /// Whether nothing is wrong.
+    /// Returns whether there are no violations.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// What is wrong.
+    /// Iterates over the violations.
     pub fn iter(&self) -> impl Iterator<Item = &Violation> {
         self.0.iter()
     }
 
-    /// The error, when there is anything wrong.
+    /// Converts the collection to an error, unless it is empty.
+    ///
+    /// # Errors
+    /// Returns the violations, if there are any.
     pub fn into_result(self) -> Result<(), Self> {
         if self.is_empty() { Ok(()) } else { Err(self) }
     }

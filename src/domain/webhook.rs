@@ -1,47 +1,47 @@
-//! Endpoints that events are sent to.
+//! Webhooks: endpoints that events are sent to.
 
 use super::{
     clock::Timestamp, event_position::EventPosition, ids::WebhookId, outgoing_address::check_url,
     sql_enum::sql_enum, text, violations::Violations,
 };
 
-/// The longest description, in characters.
+/// The maximum length of a description in characters.
 const DESCRIPTION_CHARACTERS_MAX: usize = 255;
-/// The most kinds in one list.
+/// The maximum number of event kinds of one webhook.
 const KINDS_MAX: usize = 50;
 
 sql_enum! {
-    /// Whether events are sent to an endpoint.
+    /// The state of a webhook.
     WebhookState {
-        /// They are.
+        /// Events are delivered.
         Active = 1 => "active",
-        /// An admin has stopped it.
+        /// An admin paused the deliveries.
         Paused = 2 => "paused",
-        /// The service has given it up.
+        /// The service stopped the deliveries after too many failures.
         Disabled = 3 => "disabled",
     }
 }
 
 sql_enum! {
-    /// What became of an event that could not be delivered.
+    /// The state of a delivery that failed.
     DeliveryState {
-        /// It was given up.
+        /// All attempts failed.
         Dead = 1 => "dead",
-        /// It is sent again soon.
+        /// A redelivery is pending.
         Waiting = 2 => "waiting",
-        /// It was delivered after all.
+        /// A redelivery succeeded.
         Delivered = 3 => "delivered",
     }
 }
 
-/// An endpoint, without its secret.
+/// A webhook without its secret.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[allow(missing_docs, reason = "the fields are those of the contract, which explains them")]
 pub struct Webhook {
     pub id: WebhookId,
     pub url: String,
     pub description: String,
-    /// Numbers of kinds; empty means all.
+    /// The numbers of the event kinds; empty means all.
     pub kinds: Vec<i16>,
     pub state: WebhookState,
     pub state_reason: String,
@@ -55,7 +55,7 @@ pub struct Webhook {
     pub revision: i64,
 }
 
-/// What an admin sets of an endpoint; what is absent stays.
+/// The changes to a webhook. Absent fields are unchanged.
 #[derive(Debug, Clone, Default, serde::Serialize)]
 #[allow(missing_docs, reason = "the fields are those of the contract, which explains them")]
 pub struct WebhookChange {
@@ -66,20 +66,23 @@ pub struct WebhookChange {
 }
 
 impl WebhookChange {
-    /// Checks everything that is set.
+    /// Checks every field that is set.
     ///
     /// # Errors
-    /// Every violation, with the paths of the contract.
+    /// Returns all violations, with the field paths of the API.
     pub fn check(&self, allows_private: bool) -> Result<(), Violations> {
         let mut wrong = Violations::new();
         if let Some(url) = &self.url {
-            wrong.take("webhook.url", check_url(url, allows_private).map(|_| ()));
+            wrong.ok_or_add("webhook.url", check_url(url, allows_private).map(|_| ()));
         }
         if let Some(description) = &self.description {
-            wrong.take("webhook.description", text::optional_line(description, DESCRIPTION_CHARACTERS_MAX));
+            wrong.ok_or_add(
+                "webhook.description",
+                text::check_optional_line(description, DESCRIPTION_CHARACTERS_MAX),
+            );
         }
-        if self.kinds.as_ref().is_some_and(|kinds| kinds.len() > KINDS_MAX) {
-            wrong.add("webhook.kinds", format!("must have at most {KINDS_MAX} values"));
+        if let Some(kinds) = self.kinds.as_ref().filter(|kinds| kinds.len() > KINDS_MAX) {
+            wrong.add("webhook.kinds", format!("has {} values; the limit is {KINDS_MAX}", kinds.len()));
         }
         if self.state == Some(WebhookState::Disabled) {
             wrong.add("webhook.state", "must be ACTIVE or PAUSED");
@@ -87,7 +90,7 @@ impl WebhookChange {
         wrong.into_result()
     }
 
-    /// The names of the fields that are set.
+    /// Returns the names of the fields that are set.
     pub fn field_names(&self) -> Vec<&'static str> {
         let set = [
             ("url", self.url.is_some()),

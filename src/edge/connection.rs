@@ -1,8 +1,7 @@
-//! Connections of the port, bounded in number and in silence.
+//! Limits the number of connections and the idle time of each.
 //!
-//! The clock of a connection is set back only by bytes that *we* could write. So a client that drips in its
-//! request byte by byte gains nothing, one that does not take its answer is cut, and an idle connection is
-//! closed, all by one limit.
+//! The idle timer of a connection is reset only when *the server* writes data. So one limit covers clients
+//! that send a request byte by byte, clients that do not read the response, and idle connections.
 
 use std::{
     io,
@@ -21,16 +20,16 @@ use tokio::{
     time::{Instant, Sleep, sleep},
 };
 
-/// Accepts connections while there is room; others wait in the kernel's queue.
+/// Accepts connections up to a limit. Others wait in the kernel queue.
 pub(super) struct BoundedListener {
     listener: TcpListener,
-    room: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     idle_timeout: Duration,
 }
 
 impl BoundedListener {
     pub(super) fn new(listener: TcpListener, connections_max: usize, idle_timeout: Duration) -> Self {
-        Self { listener, room: Arc::new(Semaphore::new(connections_max)), idle_timeout }
+        Self { listener, permits: Arc::new(Semaphore::new(connections_max)), idle_timeout }
     }
 }
 
@@ -39,11 +38,11 @@ impl Listener for BoundedListener {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        // The semaphore is never closed, so there is always a permit to come.
-        let permit = Arc::clone(&self.room).acquire_owned().await.ok();
+        // The semaphore is never closed, so acquiring a permit cannot fail.
+        let permit = Arc::clone(&self.permits).acquire_owned().await.ok();
         let (stream, peer) = Listener::accept(&mut self.listener).await;
-        let silence = Box::pin(sleep(self.idle_timeout));
-        (BoundedStream { stream, silence, idle_timeout: self.idle_timeout, _permit: permit }, peer)
+        let idle_timer = Box::pin(sleep(self.idle_timeout));
+        (BoundedStream { stream, idle_timer, idle_timeout: self.idle_timeout, _permit: permit }, peer)
     }
 
     fn local_addr(&self) -> io::Result<Self::Addr> {
@@ -51,17 +50,17 @@ impl Listener for BoundedListener {
     }
 }
 
-/// A connection that fails when nothing could be written to it for too long.
+/// A connection that fails if the server wrote no data for the idle timeout.
 pub(super) struct BoundedStream {
     stream: TcpStream,
-    silence: Pin<Box<Sleep>>,
+    idle_timer: Pin<Box<Sleep>>,
     idle_timeout: Duration,
     _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl BoundedStream {
-    fn in_time(&mut self, context: &mut Context<'_>) -> io::Result<()> {
-        match self.silence.as_mut().poll(context) {
+    fn check_idle_timer(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        match self.idle_timer.as_mut().poll(context) {
             Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
             Poll::Pending => Ok(()),
         }
@@ -74,7 +73,7 @@ impl AsyncRead for BoundedStream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.in_time(context)?;
+        self.check_idle_timer(context)?;
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }
@@ -85,11 +84,11 @@ impl AsyncWrite for BoundedStream {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.in_time(context)?;
+        self.check_idle_timer(context)?;
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
         if matches!(written, Poll::Ready(Ok(_))) {
             let deadline = Instant::now() + self.idle_timeout;
-            self.silence.as_mut().reset(deadline);
+            self.idle_timer.as_mut().reset(deadline);
         }
         written
     }
@@ -108,14 +107,14 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn connections_beyond_the_limit_wait_until_one_is_closed() {
+    async fn connections_above_the_limit_wait() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut listener = BoundedListener::new(listener, 1, Duration::from_secs(60));
         let address = Listener::local_addr(&listener).unwrap();
         let (_first, _second) =
             tokio::try_join!(TcpStream::connect(address), TcpStream::connect(address)).unwrap();
         let (accepted, _) = listener.accept().await;
-        assert_eq!(listener.room.available_permits(), 0);
+        assert_eq!(listener.permits.available_permits(), 0);
         drop(accepted);
         let (_accepted, _) = listener.accept().await;
     }

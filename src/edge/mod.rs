@@ -1,10 +1,10 @@
-//! The small HTTP port beside the gRPC one: is the process alive, is it ready, what does it count.
+//! The HTTP server for liveness, readiness and metrics.
 //!
-//! It answers anyone who reaches it, so it says nothing that is not for everyone, and every connection and
-//! request is bounded: their number, the time to send and to answer, and a body is never read.
+//! It has no authentication, so its responses contain no confidential data. The number of connections, the
+//! time to send a request and the time to respond are limited, and request bodies are never read.
 
-mod answers;
 mod connection;
+mod handlers;
 
 use std::{future::Future, io, time::Duration};
 
@@ -25,7 +25,7 @@ use crate::{
     telemetry::{Health, Metrics},
 };
 
-/// What the port's answers are made of.
+/// The state that the handlers read.
 #[derive(Debug, Clone)]
 pub struct EdgeState {
     /// Read by `/readyz`.
@@ -34,11 +34,11 @@ pub struct EdgeState {
     pub metrics: Metrics,
 }
 
-/// Serves until `shutdown` is done and the requests in flight have their answers. The caller binds the
-/// listener (to `config.listen`), so that it knows the port before anyone can ask.
+/// Serves until `shutdown` completes and all requests in progress have a response. The caller binds the
+/// listener to `config.listen`, so that it knows the port before the first request.
 ///
 /// # Errors
-/// When serving itself fails; a broken connection is not an error.
+/// Returns an error if serving fails. A broken connection is not an error.
 pub async fn serve(
     listener: TcpListener,
     config: &EdgeConfig,
@@ -49,31 +49,30 @@ pub async fn serve(
     axum::serve(listener, router(state, config.request_timeout())).with_graceful_shutdown(shutdown).await
 }
 
-/// The routes and what stands before them, the outermost last.
+/// The routes and their middleware, the outermost last.
 fn router(state: EdgeState, request_timeout: Duration) -> Router {
     Router::new()
-        .route("/livez", get(answers::livez))
-        .route("/readyz", get(answers::readyz))
-        .route("/metrics", get(answers::metrics))
+        .route("/livez", get(handlers::livez))
+        .route("/readyz", get(handlers::readyz))
+        .route("/metrics", get(handlers::metrics))
         .with_state(state)
-        .layer(middleware::from_fn(refuse_body))
-        .layer(middleware::from_fn_with_state(request_timeout, answer_in_time))
+        .layer(middleware::from_fn(reject_body))
+        .layer(middleware::from_fn_with_state(request_timeout, enforce_timeout))
 }
 
-/// Nothing here takes a body. Refused by its announcement, and the connection is closed instead of reading
-/// it.
-async fn refuse_body(request: Request, next: Next) -> Response {
+/// Rejects requests with a body. The connection is closed instead of reading the body.
+async fn reject_body(request: Request, next: Next) -> Response {
     if request.body().is_end_stream() {
         return next.run(request).await;
     }
     let close = [(header::CONNECTION, HeaderValue::from_static("close"))];
-    (StatusCode::PAYLOAD_TOO_LARGE, close, "no body is expected here\n").into_response()
+    (StatusCode::PAYLOAD_TOO_LARGE, close, "requests must not have a body\n").into_response()
 }
 
-async fn answer_in_time(State(timeout): State<Duration>, request: Request, next: Next) -> Response {
+async fn enforce_timeout(State(timeout): State<Duration>, request: Request, next: Next) -> Response {
     match tokio::time::timeout(timeout, next.run(request)).await {
         Ok(response) => response,
-        Err(_elapsed) => (StatusCode::SERVICE_UNAVAILABLE, "no answer in time\n").into_response(),
+        Err(_elapsed) => (StatusCode::SERVICE_UNAVAILABLE, "request timed out\n").into_response(),
     }
 }
 

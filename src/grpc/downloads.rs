@@ -146,7 +146,7 @@ impl Pump {
             let Ok(room) = room else { return Ok(ControlFlow::Break(())) };
             room.send(convert::download::chunk(self.offset, data));
             self.offset += length;
-            self.metrics.downloaded_bytes(length);
+            self.metrics.add_downloaded_bytes(length);
         }
         Ok(ControlFlow::Continue(()))
     }

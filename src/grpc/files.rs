@@ -21,32 +21,32 @@ use crate::{
     app::{
         App,
         files::{
-            archive::archive,
-            batch_delete::batch_delete,
-            batch_get::batch_get,
-            copy::copy,
-            delete::delete,
-            delete_version::delete_version,
-            download::download,
-            get::get,
-            list::list,
-            list_versions::list_versions,
-            purge::purge,
-            release_hold::release_hold,
-            restore_version::restore_version,
-            set_hold::{HoldRequest, set_hold},
+            archive::archive_file,
+            batch_delete::batch_delete_files,
+            batch_get::batch_get_files,
+            copy::copy_file,
+            delete::delete_file,
+            delete_version::delete_file_version,
+            download::download_file,
+            get::get_file,
+            list::list_files,
+            list_versions::list_file_versions,
+            purge::purge_file,
+            release_hold::release_legal_hold,
+            restore_version::restore_file_version,
+            set_hold::{HoldRequest, set_legal_hold},
             transfer_ownership::transfer_ownership,
-            unarchive::unarchive,
-            undelete::undelete,
-            update::update,
-            watch::watch,
+            unarchive::unarchive_file,
+            undelete::undelete_file,
+            update::update_file,
+            watch::watch_files,
         },
-        imports::find as find_imported,
+        imports::find_imported_files,
         uploads::{
-            direct::urls::direct_urls,
+            direct::urls::presign_upload_urls,
             resumable::{
-                cancel::cancel, complete::complete, create::create, get::get as get_upload,
-                list::list as list_uploads, upload_part::upload_part,
+                cancel::cancel_upload, complete::complete_upload, create::create_upload, get::get_upload,
+                list::list_uploads, upload_part::upload_part,
             },
         },
     },
@@ -95,8 +95,9 @@ impl FileService for Files {
         let (caller, request) = caller(request)?;
         answer(&caller.origin, async {
             let spec = convert::upload::spec(request.spec.unwrap_or_default());
-            let upload = create(&self.app, &caller, spec, request.direct).await?;
-            let urls = if request.direct { direct_urls(&self.app, &caller, upload.id).await? } else { None };
+            let upload = create_upload(&self.app, &caller, spec, request.direct).await?;
+            let urls =
+                if request.direct { presign_upload_urls(&self.app, &caller, upload.id).await? } else { None };
             let direct = urls.map(convert::upload::direct);
             Ok(CreateUploadResponse { upload: Some(self.uploads.shown(upload)), direct })
         })
@@ -111,7 +112,8 @@ impl FileService for Files {
         answer(&caller.origin, async {
             let id = convert::id::upload_id(&request.upload_id)?;
             let upload = get_upload(&self.app, &caller, id).await?;
-            let urls = if request.with_urls { direct_urls(&self.app, &caller, id).await? } else { None };
+            let urls =
+                if request.with_urls { presign_upload_urls(&self.app, &caller, id).await? } else { None };
             let direct = urls.map(convert::upload::direct);
             Ok(GetUploadResponse { upload: Some(self.uploads.shown(upload)), direct })
         })
@@ -138,7 +140,7 @@ impl FileService for Files {
         let (caller, request) = caller(request)?;
         answer(&caller.origin, async {
             let (id, request_id) = convert::id::upload_change(&request.upload_id, &request.request_id)?;
-            cancel(&self.app, &caller, id, request_id).await?;
+            cancel_upload(&self.app, &caller, id, request_id).await?;
             Ok(CancelUploadResponse {})
         })
         .await
@@ -164,7 +166,8 @@ impl FileService for Files {
         let (caller, request) = caller(request)?;
         answer(&caller.origin, async {
             let id = convert::id::upload_id(&request.upload_id)?;
-            let uploaded = complete(&self.app, &caller, id, convert::upload::completion(request)).await?;
+            let uploaded =
+                complete_upload(&self.app, &caller, id, convert::upload::completion(request)).await?;
             let UploadFileResponse { file, quota, warnings, event_position } =
                 convert::upload::uploaded(uploaded);
             Ok(CompleteUploadResponse { file, quota, warnings, event_position })
@@ -179,7 +182,7 @@ impl FileService for Files {
         let (caller, request) = caller(request)?;
         let slot = self.downloads.slot(&caller.origin)?;
         answer(&caller.origin, async {
-            let download = download(&self.app, &caller, convert::download::request(request)?).await?;
+            let download = download_file(&self.app, &caller, convert::download::request(request)?).await?;
             Ok(self.downloads.send(slot, download, &caller.origin))
         })
         .await
@@ -188,7 +191,7 @@ impl FileService for Files {
     async fn get_file(&self, request: Request<GetFileRequest>) -> Result<Response<GetFileResponse>, Status> {
         let (caller, request) = caller(request)?;
         answer(&caller.origin, async {
-            let file = get(&self.app, &caller, convert::id::file_id(&request.file_id)?).await?;
+            let file = get_file(&self.app, &caller, convert::id::file_id(&request.file_id)?).await?;
             Ok(GetFileResponse { file: Some(full(file)) })
         })
         .await
@@ -201,7 +204,7 @@ impl FileService for Files {
         let (caller, request) = caller(request)?;
         answer(&caller.origin, async {
             let (ids, is_full) = convert::id::batch(&request)?;
-            let found = batch_get(&self.app, &caller, ids, is_full).await?;
+            let found = batch_get_files(&self.app, &caller, ids, is_full).await?;
             Ok(BatchGetFilesResponse {
                 files: found.files.into_iter().map(shown(is_full)).collect(),
                 missing_file_ids: found.missing.iter().map(ToString::to_string).collect(),
@@ -218,7 +221,7 @@ impl FileService for Files {
         answer(&caller.origin, async {
             let request = convert::filter::list(request)?;
             let view = shown(request.is_full);
-            let listed = list(&self.app, &caller, request).await?;
+            let listed = list_files(&self.app, &caller, request).await?;
             Ok(ListFilesResponse {
                 files: listed.files.into_iter().map(view).collect(),
                 next_page_token: listed.next_page_token,
@@ -235,7 +238,7 @@ impl FileService for Files {
     ) -> Result<Response<UpdateFileResponse>, Status> {
         let (caller, request) = caller(request)?;
         answer(&caller.origin, async {
-            let updated = update(&self.app, &caller, convert::update::request(request)?).await?;
+            let updated = update_file(&self.app, &caller, convert::update::request(request)?).await?;
             Ok(UpdateFileResponse {
                 event_position: position(updated.event),
                 file: Some(full(updated.value)),
@@ -252,7 +255,7 @@ impl FileService for Files {
         let (caller, request) = caller(request)?;
         answer(&caller.origin, async {
             let (file, request_id) = convert::id::change(&request.file_id, &request.request_id)?;
-            let deleted = delete(&self.app, &caller, file, request_id).await?;
+            let deleted = delete_file(&self.app, &caller, file, request_id).await?;
             Ok(DeleteFileResponse {
                 event_position: position(deleted.event),
                 file: deleted.value.map(full),
@@ -269,7 +272,7 @@ impl FileService for Files {
         let (caller, request) = caller(request)?;
         answer(&caller.origin, async {
             let (file, request_id) = convert::id::change(&request.file_id, &request.request_id)?;
-            let restored = undelete(&self.app, &caller, file, request_id).await?;
+            let restored = undelete_file(&self.app, &caller, file, request_id).await?;
             Ok(UndeleteFileResponse {
                 event_position: position(restored.event),
                 file: Some(full(restored.value)),
@@ -286,7 +289,7 @@ impl FileService for Files {
         let (caller, request) = caller(request)?;
         answer(&caller.origin, async {
             let (file, request_id) = convert::id::change(&request.file_id, &request.request_id)?;
-            let purged = purge(&self.app, &caller, file, request_id).await?;
+            let purged = purge_file(&self.app, &caller, file, request_id).await?;
             Ok(PurgeFileResponse { event_position: position(purged.event), quota: Some(state(purged.quota)) })
         })
         .await
@@ -317,7 +320,7 @@ impl FileService for Files {
         let (caller, request) = caller(request)?;
         answer(&caller.origin, async {
             let (file, request_id) = convert::id::change(&request.file_id, &request.request_id)?;
-            let archived = archive(&self.app, &caller, file, request_id).await?;
+            let archived = archive_file(&self.app, &caller, file, request_id).await?;
             Ok(ArchiveFileResponse {
                 event_position: position(archived.event),
                 file: Some(full(archived.value)),
@@ -334,7 +337,7 @@ impl FileService for Files {
         let (caller, request) = caller(request)?;
         answer(&caller.origin, async {
             let (file, request_id) = convert::id::change(&request.file_id, &request.request_id)?;
-            let readable = unarchive(&self.app, &caller, file, request_id).await?;
+            let readable = unarchive_file(&self.app, &caller, file, request_id).await?;
             Ok(UnarchiveFileResponse {
                 event_position: position(readable.event),
                 file: Some(full(readable.value)),
@@ -360,7 +363,7 @@ impl FileService for Files {
     ) -> Result<Response<FindImportedFilesResponse>, Status> {
         let (caller, request) = caller(request)?;
         answer(&caller.origin, async {
-            let found = find_imported(&self.app, &caller, convert::import::lookup(request)).await?;
+            let found = find_imported_files(&self.app, &caller, convert::import::lookup(request)).await?;
             Ok(convert::import::found(found))
         })
         .await
@@ -374,7 +377,8 @@ impl FileService for Files {
         let (caller, request) = caller(request)?;
         let origin = caller.origin.clone();
         answer(&origin, async {
-            let watch = watch(&self.app, caller, convert::watch::request(request)?, valid_until).await?;
+            let watch =
+                watch_files(&self.app, caller, convert::watch::request(request)?, valid_until).await?;
             Ok(sent(Arc::clone(&self.app), watch, &origin))
         })
         .await
@@ -386,7 +390,7 @@ impl FileService for Files {
     ) -> Result<Response<CopyFileResponse>, Status> {
         let (caller, request) = caller(request)?;
         answer(&caller.origin, async {
-            let copied = copy(&self.app, &caller, convert::version::copy(request)?).await?;
+            let copied = copy_file(&self.app, &caller, convert::version::copy(request)?).await?;
             Ok(CopyFileResponse {
                 event_position: position(copied.event),
                 file: Some(full(copied.value)),
@@ -403,7 +407,7 @@ impl FileService for Files {
         let (caller, request) = caller(request)?;
         answer(&caller.origin, async {
             let (ids, request_id) = convert::id::batch_change(&request.file_ids, &request.request_id)?;
-            let deleted = batch_delete(&self.app, &caller, ids, request_id).await?;
+            let deleted = batch_delete_files(&self.app, &caller, ids, request_id).await?;
             Ok(BatchDeleteFilesResponse {
                 event_position: position(deleted.event),
                 files: deleted.value.into_iter().map(basic).collect(),
@@ -421,7 +425,7 @@ impl FileService for Files {
         answer(&caller.origin, async {
             let (file, request_id) = convert::id::change(&request.file_id, &request.request_id)?;
             let request = HoldRequest { file, reason: request.reason, request_id };
-            let held = set_hold(&self.app, &caller, request).await?;
+            let held = set_legal_hold(&self.app, &caller, request).await?;
             Ok(SetLegalHoldResponse {
                 event_position: position(held.event),
                 file: Some(full(held.value)),
@@ -439,7 +443,7 @@ impl FileService for Files {
         answer(&caller.origin, async {
             let (file, request_id) = convert::id::change(&request.file_id, &request.request_id)?;
             let request = HoldRequest { file, reason: request.reason, request_id };
-            let released = release_hold(&self.app, &caller, request).await?;
+            let released = release_legal_hold(&self.app, &caller, request).await?;
             Ok(ReleaseLegalHoldResponse {
                 event_position: position(released.event),
                 file: Some(full(released.value)),
@@ -455,7 +459,7 @@ impl FileService for Files {
     ) -> Result<Response<ListFileVersionsResponse>, Status> {
         let (caller, request) = caller(request)?;
         answer(&caller.origin, async {
-            let listed = list_versions(&self.app, &caller, convert::version::list(request)?).await?;
+            let listed = list_file_versions(&self.app, &caller, convert::version::list(request)?).await?;
             Ok(convert::version::listed(listed))
         })
         .await
@@ -467,7 +471,8 @@ impl FileService for Files {
     ) -> Result<Response<RestoreFileVersionResponse>, Status> {
         let (caller, request) = caller(request)?;
         answer(&caller.origin, async {
-            let restored = restore_version(&self.app, &caller, convert::version::restore(request)?).await?;
+            let restored =
+                restore_file_version(&self.app, &caller, convert::version::restore(request)?).await?;
             Ok(RestoreFileVersionResponse {
                 event_position: position(restored.event),
                 file: Some(full(restored.value)),
@@ -484,7 +489,7 @@ impl FileService for Files {
         let (caller, request) = caller(request)?;
         answer(&caller.origin, async {
             let (version, request_id) = convert::version::delete(&request)?;
-            let deleted = delete_version(&self.app, &caller, version, request_id).await?;
+            let deleted = delete_file_version(&self.app, &caller, version, request_id).await?;
             Ok(DeleteFileVersionResponse {
                 event_position: position(deleted.event),
                 file: Some(full(deleted.value)),

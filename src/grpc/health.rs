@@ -74,13 +74,13 @@ mod tests {
         let reporter = begin(&health).await;
         let mut following = std::pin::pin!(follow(&health, &reporter));
         assert_eq!(check(&reporter, "").await, not_serving);
-        health.set_up(Component::Database);
-        health.set_up(Component::Storage);
+        health.mark_up(Component::Database);
+        health.mark_up(Component::Storage);
         assert!(futures::poll!(&mut following).is_pending());
         for name in NAMES {
             assert_eq!(check(&reporter, name).await, serving, "{name}");
         }
-        health.drain();
+        health.start_draining();
         assert!(futures::poll!(&mut following).is_pending());
         assert_eq!(check(&reporter, "strongroom.v1.FileService").await, not_serving);
     }

@@ -10,7 +10,9 @@ use super::{convert, status};
 use crate::{
     app::{
         App, Error,
-        imports::{Import, ImportItem, ImportOptions, Objects, Outcome, Place, begin},
+        imports::{
+            Import, ImportItem, ImportOptions, ObjectKeys, ObjectLocation, ObjectOutcome, start_import,
+        },
     },
     domain::{caller::Caller, clock::Timestamp, violations::Violations},
     proto::v1::{
@@ -34,8 +36,8 @@ pub(super) async fn begun(
         return Err(Error::StreamOrder("the first message of an import must be its options"));
     };
     let request_id = caller.origin.request_id.clone();
-    let options = ImportOptions { source: options.source, is_dry: options.dry_run };
-    let import = begin(app, caller, options, valid_until).await?;
+    let options = ImportOptions { source: options.source, is_dry_run: options.dry_run };
+    let import = start_import(app, caller, options, valid_until).await?;
     let app = Arc::clone(app);
     let report =
         Report { app, import, messages, walking: None, summary: ImportSummary::default(), request_id };
@@ -61,7 +63,7 @@ async fn next(
 struct Walking {
     prefix: String,
     item: ImportItem,
-    objects: Objects,
+    objects: ObjectKeys,
     object_count: i64,
 }
 
@@ -114,8 +116,8 @@ impl Report {
     async fn item(&mut self, item: v1::ImportItem) -> Answer {
         let (source, item) = convert::import::item(item);
         match source {
-            Some(Source::ObjectKey(key)) => self.object(Place::Key(key), item).await,
-            Some(Source::Url(url)) => self.object(Place::Url(url), item).await,
+            Some(Source::ObjectKey(key)) => self.object(ObjectLocation::Key(key), item).await,
+            Some(Source::Url(url)) => self.object(ObjectLocation::Url(url), item).await,
             Some(Source::ObjectPrefix(prefix)) => match self.objects(&prefix, &item) {
                 Ok(objects) => self.step(Walking { prefix, item, objects, object_count: 0 }).await,
                 Err(error) => self.prefix_end(prefix, 0, Some(error)),
@@ -123,14 +125,14 @@ impl Report {
             None => {
                 let wrong =
                     Violations::one("item.source", "must be an object_key, an object_prefix or a url");
-                self.result(Place::Key(String::new()), item.legacy_id, Err(wrong.into()))
+                self.result(ObjectLocation::Key(String::new()), item.legacy_id, Err(wrong.into()))
             }
         }
     }
 
-    fn objects(&self, prefix: &str, item: &ImportItem) -> Result<Objects, Error> {
+    fn objects(&self, prefix: &str, item: &ImportItem) -> Result<ObjectKeys, Error> {
         convert::import::of_many(item)?;
-        self.import.objects(prefix)
+        self.import.list_keys(prefix)
     }
 
     /// The next object of a prefix, or its end.
@@ -140,36 +142,43 @@ impl Report {
                 walking.object_count += 1;
                 let item = walking.item.clone();
                 self.walking = Some(walking);
-                self.object(Place::Key(key), item).await
+                self.object(ObjectLocation::Key(key), item).await
             }
             Ok(None) => self.prefix_end(walking.prefix, walking.object_count, None),
             Err(error) => self.prefix_end(walking.prefix, walking.object_count, Some(error)),
         }
     }
 
-    async fn object(&mut self, place: Place, item: ImportItem) -> Answer {
+    async fn object(&mut self, place: ObjectLocation, item: ImportItem) -> Answer {
         let legacy_id = item.legacy_id.clone();
-        let outcome = self.import.object(&place, item).await;
+        let outcome = self.import.import_object(&place, item).await;
         self.result(place, legacy_id, outcome)
     }
 
-    fn result(&mut self, place: Place, legacy_id: String, outcome: Result<Outcome, Error>) -> Answer {
+    fn result(
+        &mut self,
+        place: ObjectLocation,
+        legacy_id: String,
+        outcome: Result<ObjectOutcome, Error>,
+    ) -> Answer {
         let (object_key, url) = match place {
-            Place::Key(key) => (key, String::new()),
-            Place::Url(url) => (String::new(), url),
+            ObjectLocation::Key(key) => (key, String::new()),
+            ObjectLocation::Url(url) => (String::new(), url),
         };
         let mut result = ImportResult { object_key, url, legacy_id, ..ImportResult::default() };
         let (outcome, count) = match outcome {
-            Ok(Outcome::Imported(id, event)) => {
+            Ok(ObjectOutcome::Imported(id, event)) => {
                 result.file_id = id.to_string();
                 result.event_position = event.to_string();
                 (ImportOutcome::Imported, &mut self.summary.imported_count)
             }
-            Ok(Outcome::AlreadyImported(id)) => {
+            Ok(ObjectOutcome::AlreadyImported(id)) => {
                 result.file_id = id.to_string();
                 (ImportOutcome::AlreadyImported, &mut self.summary.already_imported_count)
             }
-            Ok(Outcome::WouldImport) => (ImportOutcome::WouldImport, &mut self.summary.would_import_count),
+            Ok(ObjectOutcome::WouldImport) => {
+                (ImportOutcome::WouldImport, &mut self.summary.would_import_count)
+            }
             Err(error) => {
                 let (reason, message) = told(&error, &self.request_id);
                 (result.reason, result.message) = (reason.into(), message);

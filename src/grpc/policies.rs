@@ -12,7 +12,7 @@ use crate::{
     app::{
         App,
         policies::{
-            create_category::create_category, delete_category::delete_category, get::get,
+            create_category::create_category, delete_category::delete_category, get::get_policy,
             update_category::update_category,
         },
     },
@@ -34,7 +34,7 @@ impl PolicyService for Policies {
     ) -> Result<Response<GetPolicyResponse>, Status> {
         let (caller, _) = caller(request)?;
         answer(&caller.origin, async {
-            let stored = get(&self.0, &caller).await?;
+            let stored = get_policy(&self.0, &caller).await?;
             Ok(GetPolicyResponse { policy: Some(policy(stored)) })
         })
         .await

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     app::{
         App,
-        quotas::{get::get, update::update, usage::usage},
+        quotas::{get::get_quota, update::update_quota, usage::get_usage},
     },
     proto::v1::{
         GetQuotaRequest, GetQuotaResponse, GetUsageRequest, GetUsageResponse, UpdateQuotaRequest,
@@ -30,7 +30,7 @@ impl QuotaService for Quotas {
     ) -> Result<Response<GetQuotaResponse>, Status> {
         let (principal, origin, request) = principal(request)?;
         answer(&origin, async {
-            let quota = get(&self.0, &principal, convert::quota::tenant(&request.tenant_id)?).await?;
+            let quota = get_quota(&self.0, &principal, convert::quota::tenant(&request.tenant_id)?).await?;
             Ok(GetQuotaResponse { quota: Some(convert::quota::quota(&quota)) })
         })
         .await
@@ -43,7 +43,7 @@ impl QuotaService for Quotas {
         let (principal, origin, request) = principal(request)?;
         answer(&origin, async {
             let (tenant, change) = convert::quota::update(request)?;
-            let quota = update(&self.0, &principal, tenant, change).await?;
+            let quota = update_quota(&self.0, &principal, tenant, change).await?;
             let state = convert::quota::state(quota.state());
             Ok(UpdateQuotaResponse { quota: Some(convert::quota::quota(&quota)), state: Some(state) })
         })
@@ -56,7 +56,7 @@ impl QuotaService for Quotas {
     ) -> Result<Response<GetUsageResponse>, Status> {
         let (principal, origin, request) = principal(request)?;
         answer(&origin, async {
-            let usage = usage(&self.0, &principal, convert::quota::tenant(&request.tenant_id)?).await?;
+            let usage = get_usage(&self.0, &principal, convert::quota::tenant(&request.tenant_id)?).await?;
             Ok(convert::quota::usage(usage))
         })
         .await

@@ -93,7 +93,7 @@ impl GrpcServer {
         let signal = async {
             shutdown.await;
             // First health: whoever balances load learns of it before connections are asked to close.
-            self.health.drain();
+            self.health.start_draining();
             draining.cancel();
         };
         let serving = async {
@@ -131,7 +131,7 @@ impl GrpcServer {
             tokio::join!(
                 health::follow(&self.health, &reporter),
                 Arc::clone(&self.authenticator).keep_keys_fresh(draining.clone()),
-                cut_after_drain(&draining, &cut, config.server.drain()),
+                cut_after_drain(&draining, &cut, config.server.drain_timeout()),
             );
             std::future::pending().await
         };

@@ -13,7 +13,7 @@ use tonic::{Code, Status};
 
 use self::details::Answer;
 use crate::{
-    app::{Credentials, Error, Unfetched},
+    app::{CredentialsError, Error, FetchFailure},
     proto::v1::ErrorReason,
 };
 
@@ -77,8 +77,8 @@ pub(super) fn reason(error: &Error) -> ErrorReason {
         Error::CursorTooOld => ErrorReason::CursorTooOld,
         Error::TooManyWebhooks(_) => ErrorReason::WebhookLimit,
         Error::StreamOrder(_) => ErrorReason::StreamOrderInvalid,
-        Error::ChecksumMismatch { .. } | Error::SentAgainDiffers => ErrorReason::ChecksumMismatch,
-        Error::SizeMismatch { .. } | Error::PartSizeMismatch { .. } | Error::UploadEnds { .. } => {
+        Error::ChecksumMismatch { .. } | Error::ResentBytesDiffer => ErrorReason::ChecksumMismatch,
+        Error::SizeMismatch { .. } | Error::PartSizeMismatch { .. } | Error::UploadHasAllBytes { .. } => {
             ErrorReason::SizeMismatch
         }
         Error::UploadPartsTooLarge { .. } => ErrorReason::UploadPartsTooLarge,
@@ -88,10 +88,10 @@ pub(super) fn reason(error: &Error) -> ErrorReason {
         Error::RequestIdReused => ErrorReason::RequestIdReused,
         Error::OffsetGap { .. } => ErrorReason::UploadOffsetGap,
         Error::ReadOutOfRange { .. } => ErrorReason::ReadOffsetOutOfRange,
-        Error::Unauthenticated(Credentials::Missing) => ErrorReason::CredentialsMissing,
-        Error::Unauthenticated(Credentials::Invalid(_)) => ErrorReason::CredentialsInvalid,
+        Error::Unauthenticated(CredentialsError::Missing) => ErrorReason::CredentialsMissing,
+        Error::Unauthenticated(CredentialsError::Invalid(_)) => ErrorReason::CredentialsInvalid,
         Error::NotAllowed(_) => ErrorReason::NotAllowed,
-        Error::NotFound(_) | Error::NotFetched { kind: Unfetched::Gone, .. } => ErrorReason::NotFound,
+        Error::NotFound(_) | Error::FetchFailed { kind: FetchFailure::Gone, .. } => ErrorReason::NotFound,
         Error::QuotaBytes { .. } => ErrorReason::QuotaBytesExceeded,
         Error::QuotaFiles { .. } => ErrorReason::QuotaFilesExceeded,
         Error::FileTooLarge { .. } => ErrorReason::FileTooLarge,
@@ -105,7 +105,7 @@ pub(super) fn reason(error: &Error) -> ErrorReason {
         Error::FileNotAvailable(_) => ErrorReason::FileNotAvailable,
         Error::VersionIsCurrent(_) => ErrorReason::VersionIsCurrent,
         Error::FileRetained { .. } => ErrorReason::FileRetained,
-        Error::Batch { why, .. } => self::reason(why),
+        Error::Batch { reason, .. } => self::reason(reason),
         Error::ScanRequired => ErrorReason::ScanRequired,
         Error::QuotaBelowUsage { .. } => ErrorReason::QuotaBelowUsage,
         Error::TenantSuspended => ErrorReason::TenantSuspended,
@@ -118,8 +118,8 @@ pub(super) fn reason(error: &Error) -> ErrorReason {
         Error::ObjectDamaged => ErrorReason::ObjectDamaged,
         Error::StorageUnavailable(_)
         | Error::ProviderUnknown(_)
-        | Error::NotFetched { kind: Unfetched::Away, .. } => ErrorReason::StorageUnavailable,
-        Error::NotFetched { kind: Unfetched::Refused, .. } => ErrorReason::ImportRefused,
+        | Error::FetchFailed { kind: FetchFailure::Unavailable, .. } => ErrorReason::StorageUnavailable,
+        Error::FetchFailed { kind: FetchFailure::Refused, .. } => ErrorReason::ImportRefused,
         Error::DatabaseUnavailable(_) | Error::OutcomeUnknown(_) => ErrorReason::DatabaseUnavailable,
         Error::Overloaded(_) => ErrorReason::Overloaded,
         Error::ShuttingDown => ErrorReason::ShuttingDown,
@@ -190,7 +190,7 @@ fn metadata(error: &Error) -> Vec<(&'static str, String)> {
             ("declared_bytes", declared.to_string()),
             ("received_bytes", received.to_string()),
         ],
-        Error::UploadEnds { size_bytes } => vec![("declared_bytes", size_bytes.to_string())],
+        Error::UploadHasAllBytes { size_bytes } => vec![("declared_bytes", size_bytes.to_string())],
         Error::UploadPartsTooLarge { part_size_bytes } => {
             vec![("part_size_bytes", part_size_bytes.to_string())]
         }

@@ -17,8 +17,8 @@ use crate::{
     app::{
         App,
         tenants::{
-            create::create, delete::delete, export::export, get::get, list::list, resume::resume,
-            suspend::suspend, update::update,
+            create::create_tenant, delete::delete_tenant, export::export_tenant, get::get_tenant,
+            list::list_tenants, resume::resume_tenant, suspend::suspend_tenant, update::update_tenant,
         },
     },
     proto::admin::v1::{
@@ -41,7 +41,7 @@ impl TenantService for Tenants {
     ) -> Result<Response<CreateTenantResponse>, Status> {
         let (operator, request) = operator(request)?;
         answer(&operator.origin, async {
-            let created = create(&self.0, &operator, creation(request)?).await?;
+            let created = create_tenant(&self.0, &operator, creation(request)?).await?;
             Ok(CreateTenantResponse { tenant: Some(tenant(created)) })
         })
         .await
@@ -54,7 +54,7 @@ impl TenantService for Tenants {
         let (operator, request) = operator(request)?;
         answer(&operator.origin, async {
             let (id, _) = named(&request.tenant_id, "")?;
-            let record = get(&self.0, &operator, id).await?;
+            let record = get_tenant(&self.0, &operator, id).await?;
             Ok(GetTenantResponse { tenant: Some(tenant(record)) })
         })
         .await
@@ -67,7 +67,7 @@ impl TenantService for Tenants {
         let (operator, request) = operator(request)?;
         answer(&operator.origin, async {
             let after = page_token(&request.page_token)?;
-            let listed = list(&self.0, &operator, request.page_size, after).await?;
+            let listed = list_tenants(&self.0, &operator, request.page_size, after).await?;
             Ok(ListTenantsResponse {
                 tenants: listed.tenants.into_iter().map(tenant).collect(),
                 next_page_token: listed.next.map(|id| id.to_string()).unwrap_or_default(),
@@ -83,7 +83,7 @@ impl TenantService for Tenants {
         let (operator, request) = operator(request)?;
         answer(&operator.origin, async {
             let (id, change) = convert::tenant::update(&request)?;
-            let updated = update(&self.0, &operator, id, change).await?;
+            let updated = update_tenant(&self.0, &operator, id, change).await?;
             let quota = Some(convert::quota::quota(&updated.quota));
             Ok(UpdateTenantResponse { tenant: Some(tenant(updated.tenant)), quota })
         })
@@ -97,7 +97,7 @@ impl TenantService for Tenants {
         let (operator, request) = operator(request)?;
         answer(&operator.origin, async {
             let (id, request_id) = named(&request.tenant_id, &request.request_id)?;
-            let record = suspend(&self.0, &operator, id, (request.reason, request_id)).await?;
+            let record = suspend_tenant(&self.0, &operator, id, (request.reason, request_id)).await?;
             Ok(SuspendTenantResponse { tenant: Some(tenant(record)) })
         })
         .await
@@ -110,7 +110,7 @@ impl TenantService for Tenants {
         let (operator, request) = operator(request)?;
         answer(&operator.origin, async {
             let (id, request_id) = named(&request.tenant_id, &request.request_id)?;
-            let record = resume(&self.0, &operator, id, request_id).await?;
+            let record = resume_tenant(&self.0, &operator, id, request_id).await?;
             Ok(ResumeTenantResponse { tenant: Some(tenant(record)) })
         })
         .await
@@ -123,7 +123,7 @@ impl TenantService for Tenants {
         let (operator, request) = operator(request)?;
         answer(&operator.origin, async {
             let (id, request_id) = named(&request.tenant_id, &request.request_id)?;
-            let deleted = delete(&self.0, &operator, id, (request.dry_run, request_id)).await?;
+            let deleted = delete_tenant(&self.0, &operator, id, (request.dry_run, request_id)).await?;
             let plan = Some(convert::tenant::plan(&deleted.plan));
             Ok(DeleteTenantResponse { tenant: Some(tenant(deleted.tenant)), plan })
         })
@@ -140,7 +140,7 @@ impl TenantService for Tenants {
         let request_id = operator.origin.request_id.clone();
         answer(&operator.origin, async {
             let (id, _) = named(&request.tenant_id, "")?;
-            let records = export(&self.0, &operator, id).await?;
+            let records = export_tenant(&self.0, &operator, id).await?;
             let told =
                 records.map(move |record| record.map(exported).map_err(|error| status(&error, &request_id)));
             Ok(told.boxed() as Self::ExportTenantStream)

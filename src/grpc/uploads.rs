@@ -16,7 +16,7 @@ use super::convert;
 use crate::{
     app::{
         App, Error,
-        uploads::{UploadMessage, resumable::resume::resume, upload::upload},
+        uploads::{UploadMessage, resumable::resume::resume_upload, upload::upload_file},
     },
     config::UploadsConfig,
     domain::{caller::Caller, upload::Upload, violations::Violations},
@@ -53,8 +53,12 @@ impl Uploads {
         let mut messages = Messages::new(stream, self.config.chunk_size_max_bytes);
         let received = async {
             match self.first(&mut messages).await? {
-                First::Spec(spec) => upload(app, caller, convert::upload::spec(*spec), &mut messages).await,
-                First::UploadId(id) => resume(app, caller, convert::id::upload_id(&id)?, &mut messages).await,
+                First::Spec(spec) => {
+                    upload_file(app, caller, convert::upload::spec(*spec), &mut messages).await
+                }
+                First::UploadId(id) => {
+                    resume_upload(app, caller, convert::id::upload_id(&id)?, &mut messages).await
+                }
             }
         };
         match received.await {

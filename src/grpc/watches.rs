@@ -28,7 +28,7 @@ fn messages(
     stream::unfold(Some((app, watch, request_id)), |state| async move {
         let (app, mut watch, request_id) = state?;
         // The future is large; it is moved once.
-        match Box::pin(watch.next(&app)).await {
+        match Box::pin(watch.next_message(&app)).await {
             Ok(message) => Some((Ok(convert::watch::message(message)), Some((app, watch, request_id)))),
             Err(error) => Some((Err(status::status(&error, &request_id)), None)),
         }

@@ -12,12 +12,12 @@ use crate::{
     app::{
         App,
         webhooks::{
-            create::create,
-            delete::delete,
+            create::create_webhook,
+            delete::delete_webhook,
             deliveries,
-            get::{get, list},
-            rotate::rotate,
-            update::update,
+            get::{get_webhook, list_webhooks},
+            rotate_secret::rotate_webhook_secret,
+            update::update_webhook,
         },
     },
     proto::v1::{
@@ -41,7 +41,7 @@ impl WebhookService for Webhooks {
         let (caller, request) = caller(request)?;
         answer(&caller.origin, async {
             let (change, request_id) = webhook::create(request)?;
-            let made = create(&self.0, &caller, change, request_id).await?;
+            let made = create_webhook(&self.0, &caller, change, request_id).await?;
             let secret = made.secret.text().to_owned();
             Ok(CreateWebhookResponse { webhook: Some(shown(made.webhook)), secret })
         })
@@ -54,7 +54,7 @@ impl WebhookService for Webhooks {
     ) -> Result<Response<GetWebhookResponse>, Status> {
         let (caller, request) = caller(request)?;
         answer(&caller.origin, async {
-            let found = get(&self.0, &caller, webhook::named(&request.webhook_id)?).await?;
+            let found = get_webhook(&self.0, &caller, webhook::named(&request.webhook_id)?).await?;
             Ok(GetWebhookResponse { webhook: Some(shown(found)) })
         })
         .await
@@ -66,7 +66,7 @@ impl WebhookService for Webhooks {
     ) -> Result<Response<ListWebhooksResponse>, Status> {
         let (caller, _) = caller(request)?;
         answer(&caller.origin, async {
-            let found = list(&self.0, &caller).await?;
+            let found = list_webhooks(&self.0, &caller).await?;
             Ok(ListWebhooksResponse { webhooks: found.into_iter().map(shown).collect() })
         })
         .await
@@ -78,7 +78,7 @@ impl WebhookService for Webhooks {
     ) -> Result<Response<UpdateWebhookResponse>, Status> {
         let (caller, request) = caller(request)?;
         answer(&caller.origin, async {
-            let updated = update(&self.0, &caller, webhook::update(request)?).await?;
+            let updated = update_webhook(&self.0, &caller, webhook::update(request)?).await?;
             Ok(UpdateWebhookResponse { webhook: Some(shown(updated)) })
         })
         .await
@@ -91,7 +91,7 @@ impl WebhookService for Webhooks {
         let (caller, request) = caller(request)?;
         answer(&caller.origin, async {
             let (id, request_id) = webhook::change(&request.webhook_id, &request.request_id)?;
-            delete(&self.0, &caller, id, request_id).await?;
+            delete_webhook(&self.0, &caller, id, request_id).await?;
             Ok(DeleteWebhookResponse {})
         })
         .await
@@ -104,7 +104,7 @@ impl WebhookService for Webhooks {
         let (caller, request) = caller(request)?;
         answer(&caller.origin, async {
             let (id, request_id) = webhook::change(&request.webhook_id, &request.request_id)?;
-            let made = rotate(&self.0, &caller, id, request_id).await?;
+            let made = rotate_webhook_secret(&self.0, &caller, id, request_id).await?;
             let secret = made.secret.text().to_owned();
             Ok(RotateWebhookSecretResponse { webhook: Some(shown(made.webhook)), secret })
         })
@@ -119,7 +119,7 @@ impl WebhookService for Webhooks {
         answer(&caller.origin, async {
             let id = webhook::named(&request.webhook_id)?;
             let which = (request.page_size, request.page_token.as_str());
-            let page = deliveries::list(&self.0, &caller, id, which).await?;
+            let page = deliveries::list_failed_deliveries(&self.0, &caller, id, which).await?;
             Ok(ListWebhookDeliveriesResponse {
                 deliveries: page.deliveries.into_iter().map(webhook::delivery).collect(),
                 next_page_token: page.next_page_token,
@@ -135,7 +135,7 @@ impl WebhookService for Webhooks {
         let (caller, request) = caller(request)?;
         answer(&caller.origin, async {
             let (which, request_id) = webhook::redelivery(&request)?;
-            deliveries::redeliver(&self.0, &caller, which, request_id).await?;
+            deliveries::redeliver_event(&self.0, &caller, which, request_id).await?;
             Ok(RedeliverWebhookResponse {})
         })
         .await

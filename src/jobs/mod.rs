@@ -1,19 +1,21 @@
-//! Work that is done after the transaction that asks for it: one closed enum. A job is a row in the same commit as its cause,
-//! so that neither is ever there without the other.
+//! Background jobs: work that runs after the transaction that causes it, as one closed enum. Jobs are rows,
+//! enqueued in the transaction that causes them, so that neither can exist without the other.
 //!
-//! # What a handler must be
+//! # Requirements for a handler
 //!
-//! *Idempotent*: a job is done at most once in effect, but it may be begun more often. A worker that dies in the middle, or is
-//! cut off, leaves the job to another one, which begins from the start. So look at what is there, change what is not yet as
-//! it must be, and make each step a transaction that looks again. *Able to stop*: a worker that loses its lease drops the
-//! handler at its next await. *Short*, or cut into pieces: what is left over after a while is asked for again, so that other
-//! tenants have their turn.
+//! - *Idempotent*. A job takes effect at most once, but may run several times: if a worker crashes or is
+//!   interrupted, another worker starts the job from the beginning. A handler reads the current state,
+//!   changes what is not yet as required, and checks again in each transaction.
+//! - *Cancellable*. A worker that loses its lease drops the handler at its next await point.
+//! - *Short*, or divided into pieces: after a while the handler enqueues the rest as a new job, so that other
+//!   tenants get their turn.
 //!
 //! # How to add a job
 //!
-//! A variant of [`Job`], with what the handler must know as its fields; an arm in `worker/dispatch.rs`, which does not
-//! compile without it; and a use case in `app/` that does it. Then [`enqueue`] it where its cause is. Rows outlive versions
-//! of this program: a field that comes later has a default, and one that goes stays readable.
+//! Add a variant to [`Job`] with the handler's arguments as fields, an arm in `worker/dispatch.rs` (which
+//! does not compile without it), and a use case in `app/`. Then call [`enqueue_job`] in the transaction that
+//! causes the job. Rows outlive versions of this program: a new field needs a default, and a removed field
+//! must stay readable.
 
 use serde::{Deserialize, Serialize};
 
@@ -26,81 +28,76 @@ use crate::{
     },
 };
 
-/// Everything that can be asked for. Each belongs to one tenant.
+/// A job. Each belongs to one tenant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Job {
-    /// Deletes the tenant's files whose time has come.
+    /// Deletes the tenant's expired files.
     DeleteExpiredFiles {},
-    /// Brings the bytes of a file to the class of storage that they are to have now.
-    SettleStorageClass {
-        /// The file.
-        file: FileId,
-    },
-    /// Reads what was uploaded directly, before anyone else may.
+    /// Moves the bytes of a file to the storage class that applies to it now.
+    ApplyStorageClass { file: FileId },
+    /// Verifies a direct upload before anyone else may read it.
     VerifyUpload {
-        /// The file.
         file: FileId,
-        /// Which of its contents.
+        /// The version to verify.
         version: i32,
-        /// The digest that was declared, if one was.
+        /// The declared digest, if any.
         sha256: Option<Digest>,
-        /// What its first bytes were recognised as when it was committed.
+        /// The content type detected from the first bytes at the commit.
         sniffed: Option<String>,
     },
 }
 
-/// What keeps a job from being in the queue twice.
+/// How duplicates of a job in the queue are prevented.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unless<'a> {
-    /// Nothing does.
+pub enum Deduplicate<'a> {
+    /// Duplicates are allowed.
     Never,
-    /// One of this tenant with this key, 1 to 255 characters, is ready or running. A running one is run once more, because it
-    /// may have looked before this transaction commits. A parked one keeps nothing back.
-    Queued(&'a str),
+    /// Does not enqueue the job if the tenant has a ready or running job with this key, of 1 to 255
+    /// characters. A running job is run again, because it may have read its data before this transaction
+    /// commits. A parked job does not count.
+    ByKey(&'a str),
 }
 
-impl<'a> Unless<'a> {
+impl<'a> Deduplicate<'a> {
     fn key(self) -> Option<&'a str> {
         match self {
             Self::Never => None,
-            Self::Queued(key) => Some(key),
+            Self::ByKey(key) => Some(key),
         }
     }
 }
 
-/// Asks for a job of the transaction's tenant. It is there when the transaction commits, and not before.
+/// Enqueues a job for the transaction's tenant. It becomes visible when the transaction commits.
 ///
 /// # Errors
-/// When the database does not take it; the transaction is lost then.
-pub async fn enqueue(
+/// Returns an error if the database rejects the row; the transaction is then aborted.
+pub async fn enqueue_job(
     tx: &mut TenantTx,
     ids: &dyn IdSource,
     job: &Job,
-    unless: Unless<'_>,
+    deduplicate: Deduplicate<'_>,
 ) -> Result<(), DbError> {
-    jobs::insert(tx, JobId::from_uuid(ids.uuid()), job, unless.key()).await
+    jobs::insert(tx, JobId::from_uuid(ids.uuid()), job, deduplicate.key()).await
 }
 
-/// The same for any tenant, from work that goes across them.
-///
-/// # Errors
-/// As [`enqueue`].
-pub async fn enqueue_for(
+/// Enqueues a job for any tenant, from work across tenants.
+pub async fn enqueue_job_for(
     tx: &mut SystemTx,
     tenant: TenantId,
     ids: &dyn IdSource,
     job: &Job,
-    unless: Unless<'_>,
+    deduplicate: Deduplicate<'_>,
 ) -> Result<(), DbError> {
-    jobs::insert_for(tx, tenant, JobId::from_uuid(ids.uuid()), job, unless.key()).await
+    jobs::insert_for(tx, tenant, JobId::from_uuid(ids.uuid()), job, deduplicate.key()).await
 }
 
-/// Reads a job as it stands in its row.
+/// Parses a job from its row.
 ///
 /// # Errors
-/// When this version does not know its kind, or reads its fields otherwise: a newer one wrote it.
-pub fn read(payload: &serde_json::Value) -> Result<Job, serde_json::Error> {
+/// Returns an error if this version does not know the kind or the fields, because a newer version wrote the
+/// row.
+pub fn parse_job(payload: &serde_json::Value) -> Result<Job, serde_json::Error> {
     Job::deserialize(payload)
 }
 
@@ -109,16 +106,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_job_comes_back_from_its_row_with_its_kind() {
+    fn job_round_trips_through_its_row() {
         let job = Job::DeleteExpiredFiles {};
         let row = serde_json::to_value(&job).unwrap();
         assert_eq!(row["kind"], "delete_expired_files");
-        assert_eq!(read(&row).unwrap(), job);
+        assert_eq!(parse_job(&row).unwrap(), job);
     }
 
     #[test]
-    fn a_job_of_a_newer_version_is_named_and_not_mistaken() {
-        let error = read(&serde_json::json!({ "kind": "fold_origami" })).unwrap_err().to_string();
+    fn unknown_kind_is_reported_by_name() {
+        let error = parse_job(&serde_json::json!({ "kind": "fold_origami" })).unwrap_err().to_string();
         assert!(error.contains("fold_origami"), "{error}");
     }
 }

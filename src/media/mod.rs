@@ -1,3 +1,3 @@
-//! What the bytes of a file say about it. Pure CPU, never on the network, always bounded in what it reads.
+//! Analysis of file contents. Pure CPU work without network access, with a bounded number of bytes read.
 
 pub mod sniff;

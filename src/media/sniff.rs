@@ -1,17 +1,17 @@
-//! Recognises a media type from a file's first bytes.
+//! Detects a media type from the first bytes of a file.
 
 use crate::domain::media_type::OLE_CONTAINER;
 
-/// How many of the first bytes are looked at. Every signature that matters lies within; office files name their kind in
+/// The number of bytes examined. They contain every relevant signature; office files are identified by
 /// the first entries of the archive.
 pub const SNIFF_BYTES_MAX: usize = 8 * 1024;
 
-/// The media type that the first bytes show, or nothing where they could be anything.
-pub fn sniff(head: &[u8]) -> Option<String> {
+/// Returns the media type detected from the first bytes, or `None` if they are ambiguous.
+pub fn sniff_media_type(head: &[u8]) -> Option<String> {
     if head.is_empty() {
         return None;
     }
-    // The libraries call every container of this kind a Word file, or look where the first bytes do not reach.
+    // The libraries report every such container as a Word file, or look beyond the first bytes.
     if head.starts_with(OLE_SIGNATURE) {
         return Some(OLE_CONTAINER.to_owned());
     }
@@ -20,28 +20,30 @@ pub fn sniff(head: &[u8]) -> Option<String> {
     {
         return Some(office.to_owned());
     }
-    // Both look for signatures; the first knows media containers by their inside, the second is wider.
+    // Both libraries look for signatures; the first one also inspects media containers, the second one covers
+    // more types.
     let known = match infer::get(head) {
         Some(kind) => kind.mime_type().to_owned(),
         None => file_format::FileFormat::from_bytes(head).media_type().to_owned(),
     };
     match known.as_str() {
-        "application/octet-stream" | "text/plain" | "text/xml" if is_drawing(head) => {
+        "application/octet-stream" | "text/plain" | "text/xml" if is_svg(head) => {
             Some("image/svg+xml".to_owned())
         }
         "application/octet-stream" => looks_like_text(head).then(|| "text/plain".to_owned()),
-        // The library says so of any text in which the word stands.
-        "image/svg+xml" => Some(if is_drawing(head) { known } else { "text/xml".to_owned() }),
+        // The library reports this type for any text that contains the word.
+        "image/svg+xml" => Some(if is_svg(head) { known } else { "text/xml".to_owned() }),
         _ => Some(known),
     }
 }
 
 const OLE_SIGNATURE: &[u8] = &[0xD0, 0xCF, 0x11, 0xE0, 0xA1, 0xB1, 0x1A, 0xE1];
 const ZIP_ENTRY: &[u8] = b"PK\x03\x04";
-/// From the signature of an entry to its name.
+/// The offset of an entry's name from its signature.
 const ZIP_NAME_OFFSET: usize = 30;
 
-/// Which office file a zip file is, by the folders of the entries that begin within the first bytes, in whatever order.
+/// Returns the type of an office file from the folders of the zip entries that begin within the first bytes,
+/// in any order.
 fn office_file(head: &[u8]) -> Option<&'static str> {
     let starts = head.windows(ZIP_ENTRY.len()).enumerate().filter(|(_, window)| *window == ZIP_ENTRY);
     starts.filter_map(|(at, _)| head.get(at + ZIP_NAME_OFFSET..)).find_map(|name| {
@@ -54,8 +56,8 @@ fn office_file(head: &[u8]) -> Option<&'static str> {
     })
 }
 
-/// Whether the first element of a text is `<svg`. Declarations and comments may stand before it.
-fn is_drawing(head: &[u8]) -> bool {
+/// Whether the first element of a text is `<svg`. Declarations and comments may precede it.
+fn is_svg(head: &[u8]) -> bool {
     let text = String::from_utf8_lossy(head);
     let mut rest = text.trim_start_matches('\u{feff}').trim_start();
     loop {
@@ -64,13 +66,13 @@ fn is_drawing(head: &[u8]) -> bool {
             _ if rest.starts_with("<?") || rest.starts_with("<!") => ">",
             _ => break,
         };
-        let Some((_, behind)) = rest.split_once(end) else { return false };
-        rest = behind.trim_start();
+        let Some((_, after)) = rest.split_once(end) else { return false };
+        rest = after.trim_start();
     }
-    rest.strip_prefix("<svg").is_some_and(|behind| behind.starts_with([' ', '>', '\n', '\r', '\t', '/']))
+    rest.strip_prefix("<svg").is_some_and(|after| after.starts_with([' ', '>', '\n', '\r', '\t', '/']))
 }
 
-/// Text has no NUL and is UTF-8 up to a cut character at the end.
+/// Whether the bytes are UTF-8 without NUL, except for a truncated character at the end.
 fn looks_like_text(head: &[u8]) -> bool {
     let valid_bytes = match std::str::from_utf8(head) {
         Ok(_) => head.len(),
@@ -85,13 +87,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn signatures_are_recognised() {
-        assert_eq!(sniff(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR").as_deref(), Some("image/png"));
-        assert_eq!(sniff(b"%PDF-1.7\n").as_deref(), Some("application/pdf"));
-        assert_eq!(sniff(b"\xff\xd8\xff\xe0\0\x10JFIF").as_deref(), Some("image/jpeg"));
+    fn detects_signatures() {
+        assert_eq!(sniff_media_type(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR").as_deref(), Some("image/png"));
+        assert_eq!(sniff_media_type(b"%PDF-1.7\n").as_deref(), Some("application/pdf"));
+        assert_eq!(sniff_media_type(b"\xff\xd8\xff\xe0\0\x10JFIF").as_deref(), Some("image/jpeg"));
     }
 
-    /// The beginning of a zip file with entries of these names.
+    /// Returns the start of a zip file with entries of these names.
     fn zip(names: &[&str]) -> Vec<u8> {
         let mut bytes = Vec::new();
         for name in names {
@@ -104,32 +106,35 @@ mod tests {
     }
 
     #[test]
-    fn office_files_are_told_from_other_zip_files_by_their_entries() {
+    fn detects_office_files_by_zip_entries() {
         let docx = "application/vnd.openxmlformats-officedocument.wordprocessingml.document";
         let xlsx = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet";
         assert_eq!(
-            sniff(&zip(&["[Content_Types].xml", "_rels/.rels", "word/document.xml"])).as_deref(),
+            sniff_media_type(&zip(&["[Content_Types].xml", "_rels/.rels", "word/document.xml"])).as_deref(),
             Some(docx)
         );
-        assert_eq!(sniff(&zip(&["xl/workbook.xml", "[Content_Types].xml"])).as_deref(), Some(xlsx));
-        assert_eq!(sniff(&zip(&["notes.txt", "words/a"])).as_deref(), Some("application/zip"));
+        assert_eq!(
+            sniff_media_type(&zip(&["xl/workbook.xml", "[Content_Types].xml"])).as_deref(),
+            Some(xlsx)
+        );
+        assert_eq!(sniff_media_type(&zip(&["notes.txt", "words/a"])).as_deref(), Some("application/zip"));
     }
 
     #[test]
-    fn an_old_office_file_is_a_container_of_we_do_not_know_what() {
+    fn ole_file_is_reported_as_container() {
         let mut old = OLE_SIGNATURE.to_vec();
         old.extend_from_slice(&[0; 600]);
-        assert_eq!(sniff(&old).as_deref(), Some(OLE_CONTAINER));
+        assert_eq!(sniff_media_type(&old).as_deref(), Some(OLE_CONTAINER));
     }
 
     #[test]
-    fn a_text_that_begins_as_a_drawing_is_one() {
+    fn text_starting_with_svg_is_svg() {
         for drawing in [
             "<svg/>",
             "<?xml version=\"1.0\"?>\n<!-- <html> -->\n<!DOCTYPE svg>\n<svg xmlns=\"x\">",
             "\u{feff}<svg>",
         ] {
-            assert_eq!(sniff(drawing.as_bytes()).as_deref(), Some("image/svg+xml"), "{drawing}");
+            assert_eq!(sniff_media_type(drawing.as_bytes()).as_deref(), Some("image/svg+xml"), "{drawing}");
         }
         for other in [
             "<html><svg></svg></html>",
@@ -137,20 +142,20 @@ mod tests {
             "<svgx>",
             "<?xml version=\"1.0\"?><a><svg/></a>",
         ] {
-            assert_ne!(sniff(other.as_bytes()).as_deref(), Some("image/svg+xml"), "{other}");
+            assert_ne!(sniff_media_type(other.as_bytes()).as_deref(), Some("image/svg+xml"), "{other}");
         }
     }
 
     #[test]
-    fn text_of_any_language_is_text() {
-        assert_eq!(sniff("Grüße, 世界".as_bytes()).as_deref(), Some("text/plain"));
+    fn utf8_is_text_in_any_language() {
+        assert_eq!(sniff_media_type("Grüße, 世界".as_bytes()).as_deref(), Some("text/plain"));
         let cut_in_a_character = &"日本".as_bytes()[..4];
-        assert_eq!(sniff(cut_in_a_character).as_deref(), Some("text/plain"));
+        assert_eq!(sniff_media_type(cut_in_a_character).as_deref(), Some("text/plain"));
     }
 
     #[test]
-    fn noise_and_nothing_are_unknown() {
-        assert_eq!(sniff(&[0, 159, 146, 150, 3, 1]).as_deref(), None);
-        assert_eq!(sniff(b"").as_deref(), None);
+    fn noise_and_empty_input_are_unknown() {
+        assert_eq!(sniff_media_type(&[0, 159, 146, 150, 3, 1]).as_deref(), None);
+        assert_eq!(sniff_media_type(b"").as_deref(), None);
     }
 }

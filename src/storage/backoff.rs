@@ -1,5 +1,5 @@
-//! When to try again, and when to stop trying: exponential backoff with full jitter, a cap on attempts, and a
-//! budget shared by all operations, so that a store that is down is not also hammered.
+//! The retry policy: exponential backoff with full jitter, a limit on attempts, and a retry budget shared by
+//! all operations, so that retries do not add load to a store that is down.
 
 use std::{
     fmt,
@@ -13,8 +13,8 @@ use std::{
 use super::{StorageError, StorageOptions};
 use crate::domain::clock::IdSource;
 
-/// In tenths of a retry. A full budget pays for a hundred retries in a row; afterwards, every ten operations
-/// that succeed pay for one. The AWS SDKs' "standard" mode has the same capacity.
+/// The budget in tenths of a retry. A full budget pays for 100 retries in a row; afterwards, every 10
+/// successful operations pay for one. The "standard" retry mode of the AWS SDKs has the same capacity.
 const BUDGET_TENTHS_MAX: u32 = 1_000;
 const RETRY_COST_TENTHS: u32 = 10;
 
@@ -37,25 +37,32 @@ impl Backoff {
         }
     }
 
-    /// Pays a little back: the store works.
-    pub(super) fn succeeded(&self) {
+    /// Refills the budget by a tenth of a retry after a successful operation.
+    pub(super) fn record_success(&self) {
         let earn = |tenths: u32| (tenths < BUDGET_TENTHS_MAX).then_some(tenths + 1);
-        // An error only says that the budget is full already.
+        // The update fails only if the budget is already full.
         let _ = self.budget_tenths.fetch_update(Ordering::Relaxed, Ordering::Relaxed, earn);
     }
 
-    /// Waits before attempt `attempt + 1`, or gives the error back when there is to be none.
-    pub(super) async fn wait(&self, attempt: u32, error: StorageError) -> Result<(), StorageError> {
+    /// Waits before attempt `attempt + 1`.
+    ///
+    /// # Errors
+    /// Returns the error unchanged if it is not retryable, the attempts are used up, or the budget is empty.
+    pub(super) async fn wait_before_retry(
+        &self,
+        attempt: u32,
+        error: StorageError,
+    ) -> Result<(), StorageError> {
         if !error.is_retryable() || attempt >= self.attempts_max {
             return Err(error);
         }
         let pay = |tenths: u32| tenths.checked_sub(RETRY_COST_TENTHS);
         if self.budget_tenths.fetch_update(Ordering::Relaxed, Ordering::Relaxed, pay).is_err() {
-            tracing::warn!(operation = error.operation, "the store fails too often, not retrying");
+            tracing::warn!(operation = error.operation, "retry budget is empty; not retrying");
             return Err(error);
         }
-        let pause = jittered(ceiling(self.base, self.max, attempt), self.random());
-        tracing::debug!(operation = error.operation, attempt, ?pause, %error, "retrying");
+        let pause = apply_jitter(max_pause(self.base, self.max, attempt), self.random());
+        tracing::debug!(operation = error.operation, attempt, ?pause, %error, "retrying storage operation");
         tokio::time::sleep(pause).await;
         Ok(())
     }
@@ -68,13 +75,13 @@ impl Backoff {
 }
 
 /// The longest pause after this many attempts: base, 2 × base, 4 × base …, up to the maximum.
-fn ceiling(base: Duration, max: Duration, attempt: u32) -> Duration {
+fn max_pause(base: Duration, max: Duration, attempt: u32) -> Duration {
     let factor = 1u32.checked_shl(attempt.saturating_sub(1)).unwrap_or(u32::MAX);
     base.saturating_mul(factor).min(max)
 }
 
-/// Anywhere between nothing and the ceiling: clients that failed together do not come back together.
-fn jittered(ceiling: Duration, random: u32) -> Duration {
+/// A pause between zero and the ceiling, so that clients that failed together do not retry together.
+fn apply_jitter(ceiling: Duration, random: u32) -> Duration {
     ceiling.mul_f64(f64::from(random) / f64::from(u32::MAX))
 }
 
@@ -95,15 +102,15 @@ mod tests {
     #[test]
     fn pauses_double_up_to_the_maximum() {
         let (base, max) = (Duration::from_millis(100), Duration::from_secs(1));
-        let ceilings: Vec<_> = (1..=6).map(|attempt| ceiling(base, max, attempt).as_millis()).collect();
+        let ceilings: Vec<_> = (1..=6).map(|attempt| max_pause(base, max, attempt).as_millis()).collect();
         assert_eq!(ceilings, [100, 200, 400, 800, 1000, 1000]);
-        assert_eq!(ceiling(base, max, u32::MAX), max);
+        assert_eq!(max_pause(base, max, u32::MAX), max);
     }
 
     #[test]
-    fn jitter_reaches_from_nothing_to_the_ceiling() {
+    fn jitter_covers_zero_to_the_ceiling() {
         let ceiling = Duration::from_secs(1);
-        assert_eq!(jittered(ceiling, 0), Duration::ZERO);
-        assert_eq!(jittered(ceiling, u32::MAX), ceiling);
+        assert_eq!(apply_jitter(ceiling, 0), Duration::ZERO);
+        assert_eq!(apply_jitter(ceiling, u32::MAX), ceiling);
     }
 }

@@ -1,27 +1,27 @@
-//! What can go wrong in a store, sorted by what the caller can do about it.
+//! Storage errors, classified by how the caller can react.
 
 use std::{error::Error, fmt};
 
 use crate::domain::object_key::ObjectKey;
 
-/// What the caller can do about a failure.
+/// The kind of a storage error, which determines how the caller can react.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum StorageErrorKind {
-    /// No such object, or no such open multipart upload.
+    /// The object or the open multipart upload does not exist.
     NotFound,
-    /// The key is taken, and objects are never overwritten.
+    /// An object with this key exists. Objects are never overwritten.
     AlreadyExists,
-    /// A hiccup: the same call again is likely to work. The only kind that is retried.
+    /// A temporary failure; the same call is likely to succeed. The only kind that is retried.
     Transient,
-    /// The store is away or turns us away (rights, read only); asking again at once will not help.
+    /// The store is unreachable or denies access (credentials, read-only). An immediate retry does not help.
     Unavailable,
-    /// The store is full.
+    /// The store has no free space, or its quota is used up.
     NoSpace,
-    /// What is stored is not what was put there.
+    /// The stored bytes differ from the bytes that were written.
     Damaged,
-    /// The call itself is wrong: a range beyond the end, a gap between parts, a foreign id.
+    /// The arguments are invalid: a range beyond the end, a gap between parts, an unknown multipart id.
     InvalidInput,
-    /// Anything else.
+    /// Any other failure.
     Other,
 }
 
@@ -30,55 +30,55 @@ impl fmt::Display for StorageErrorKind {
         f.write_str(match self {
             Self::NotFound => "not found",
             Self::AlreadyExists => "already exists",
-            Self::Transient => "failed for the moment",
-            Self::Unavailable => "the store is unavailable",
-            Self::NoSpace => "the store is full",
-            Self::Damaged => "the stored bytes are damaged",
+            Self::Transient => "temporary failure",
+            Self::Unavailable => "store is unavailable",
+            Self::NoSpace => "store is full",
+            Self::Damaged => "stored bytes are damaged",
             Self::InvalidInput => "invalid input",
             Self::Other => "failed",
         })
     }
 }
 
-/// A failed call to a store. Its text names the operation and the key, never a path or an address; those are
-/// in the source.
+/// A failed call to a store. The message contains the operation and the key, but no path and no URL; those
+/// are in the source.
 #[derive(Debug)]
 pub struct StorageError {
-    /// What the caller can do about it.
+    /// Determines how the caller can react.
     pub kind: StorageErrorKind,
-    /// What was being done, as a bare verb phrase: `complete multipart upload`.
+    /// The failed operation as a verb phrase, such as `complete multipart upload`.
     pub operation: &'static str,
-    /// The object that it was done to.
+    /// The key of the object, if the operation concerns one.
     pub key: Option<String>,
     source: Option<Box<dyn Error + Send + Sync>>,
 }
 
 impl StorageError {
-    /// An error without a key or a source.
+    /// Creates an error without a key and without a source.
     pub const fn new(kind: StorageErrorKind, operation: &'static str) -> Self {
         Self { kind, operation, key: None, source: None }
     }
 
-    /// The call itself is wrong, for this reason.
-    pub(super) fn invalid(operation: &'static str, reason: impl Into<String>) -> Self {
+    /// Creates an `InvalidInput` error with this reason as its source.
+    pub(super) fn invalid_input(operation: &'static str, reason: impl Into<String>) -> Self {
         Self::new(StorageErrorKind::InvalidInput, operation).with_source(reason.into())
     }
 
-    /// Names the object.
+    /// Sets the key of the object.
     #[must_use]
     pub fn with_key(mut self, key: &ObjectKey) -> Self {
         self.key = Some(key.to_string());
         self
     }
 
-    /// Adds the cause.
+    /// Sets the cause.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         self.source = Some(source.into());
         self
     }
 
-    /// Whether the same call again is likely to work.
+    /// Returns whether the same call is likely to succeed if repeated.
     pub const fn is_retryable(&self) -> bool {
         matches!(self.kind, StorageErrorKind::Transient)
     }

@@ -1,6 +1,6 @@
-//! A store that fails as planned, for tests: before doing what it was asked, after doing it (the answer is
-//! lost), in the middle of a download, or for lack of room. The same plan and the same calls give the same
-//! faults.
+//! A fault-injecting decorator for tests. It fails a call before or after it takes effect (a lost response),
+//! breaks off a download, flips a bit, or runs out of space. The same plan and the same calls produce the
+//! same faults.
 
 use std::{
     collections::HashMap,
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::domain::{object_key::ObjectKey, storage_class::StorageClass};
 
-/// The operations of the port, to be named in a plan.
+/// The operations of the port, as named in a [`Plan`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "each is the method of the same name")]
 pub enum Operation {
@@ -40,34 +40,34 @@ pub enum Operation {
     Space,
 }
 
-/// How a call fails.
+/// A fault of one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// The call fails, and nothing was done.
+    /// The call fails without having any effect.
     Before(StorageErrorKind),
-    /// The call is done, but the caller only hears of a failure.
+    /// The call takes effect but returns an error.
     After(StorageErrorKind),
-    /// A download ends with a `Transient` error after so many bytes. Other operations do not know this fault.
+    /// A download ends with a `Transient` error after `after_bytes` bytes. Ignored by other operations.
     CutStream {
         /// Bytes that still arrive.
         after_bytes: u64,
     },
-    /// A download just ends after so many bytes, as if that were all. Other operations do not know this
-    /// fault.
+    /// A download ends after `after_bytes` bytes without an error, as if the object were complete. Ignored by
+    /// other operations.
     EndStream {
         /// Bytes that still arrive.
         after_bytes: u64,
     },
-    /// One bit of a download is another one on its way: the first of its first byte. Other operations do not know this fault.
+    /// The first bit of a download is inverted. Ignored by other operations.
     FlipBit,
 }
 
-/// Which call fails, and how.
+/// The faults to inject.
 #[derive(Debug, Clone, Default)]
 pub struct Plan {
     calls: HashMap<(Operation, u64), Fault>,
     random: Option<Random>,
-    room_bytes: Option<u64>,
+    capacity_bytes: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -77,29 +77,30 @@ struct Random {
 }
 
 impl Plan {
-    /// Nothing fails.
+    /// Creates a plan without faults.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The `nth` call (from 1) of this operation has this fault.
+    /// Injects a fault into the `nth` call of an operation, counted from 1.
     #[must_use]
-    pub fn on(mut self, operation: Operation, nth: u64, fault: Fault) -> Self {
+    pub fn with_fault(mut self, operation: Operation, nth: u64, fault: Fault) -> Self {
         self.calls.insert((operation, nth), fault);
         self
     }
 
-    /// So many of a hundred calls fail transiently, before or after they are done; downloads are also cut.
+    /// Injects transient faults into `percent` of all calls, before or after they take effect. Downloads are
+    /// also cut.
     #[must_use]
-    pub fn random(mut self, seed: u64, percent: u64) -> Self {
+    pub fn with_random_faults(mut self, seed: u64, percent: u64) -> Self {
         self.random = Some(Random { seed, percent });
         self
     }
 
-    /// Puts and parts find `NoSpace` as soon as they would have written more than this, all together.
+    /// Makes puts and parts fail with `NoSpace` once their total size would exceed `capacity_bytes`.
     #[must_use]
-    pub fn room_bytes(mut self, room_bytes: u64) -> Self {
-        self.room_bytes = Some(room_bytes);
+    pub fn with_capacity_bytes(mut self, capacity_bytes: u64) -> Self {
+        self.capacity_bytes = Some(capacity_bytes);
         self
     }
 
@@ -123,7 +124,7 @@ impl Random {
     }
 }
 
-/// `SplitMix64`: well spread, and the same everywhere.
+/// `SplitMix64`: evenly distributed and the same on every platform.
 fn mix(seed: u64) -> u64 {
     let mut z = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -131,12 +132,12 @@ fn mix(seed: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// The failing store. See the [module](self).
+/// A store with injected faults. See the [module](self).
 #[derive(Debug)]
 pub struct Flaky {
     inner: Arc<dyn ObjectStorage>,
     state: Mutex<State>,
-    /// By key, the classes that were asked for; none where the store has no classes.
+    /// Requested storage classes by key; `None` unless storage classes are enabled.
     classes: Mutex<Option<HashMap<String, StorageClass>>>,
 }
 
@@ -148,36 +149,36 @@ struct State {
 }
 
 impl Flaky {
-    /// Puts the plan before a store.
+    /// Wraps a store and injects the faults of a plan.
     pub fn new(inner: Arc<dyn ObjectStorage>, plan: Plan) -> Arc<Self> {
         let state = State { plan, calls: HashMap::new(), written_bytes: 0 };
         Arc::new(Self { inner, state: Mutex::new(state), classes: Mutex::default() })
     }
 
-    /// From now on the store has storage classes, as far as anybody can tell: it notes what is asked for.
-    pub fn give_classes(&self) {
+    /// Reports storage classes as supported from now on and records the requested class of each object.
+    pub fn enable_storage_classes(&self) {
         *self.classes.lock().unwrap_or_else(PoisonError::into_inner) = Some(HashMap::new());
     }
 
-    /// The class that the object of this key was put, or copied, in.
-    pub fn class_of(&self, key: &str) -> Option<StorageClass> {
+    /// Returns the class that the object was put or copied with, if storage classes are enabled.
+    pub fn storage_class(&self, key: &str) -> Option<StorageClass> {
         let classes = self.classes.lock().unwrap_or_else(PoisonError::into_inner);
         classes.as_ref().and_then(|classes| classes.get(key).copied())
     }
 
-    fn note_class(&self, key: &ObjectKey, options: &PutOptions) {
+    fn record_class(&self, key: &ObjectKey, options: &PutOptions) {
         let mut classes = self.classes.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(classes) = classes.as_mut() {
             classes.insert(key.to_string(), options.class);
         }
     }
 
-    /// How often the operation was called.
-    pub fn calls(&self, operation: Operation) -> u64 {
+    /// Returns how often an operation was called since the plan was set.
+    pub fn call_count(&self, operation: Operation) -> u64 {
         self.state().calls.get(&operation).copied().unwrap_or_default()
     }
 
-    /// Another plan from now on; calls are counted from 1 again, and what is written from 0.
+    /// Replaces the plan, and resets the call counts and the number of written bytes.
     pub fn set_plan(&self, plan: Plan) {
         *self.state() = State { plan, calls: HashMap::new(), written_bytes: 0 };
     }
@@ -186,7 +187,7 @@ impl Flaky {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts the call and looks it up.
+    /// Counts the call and returns its fault.
     fn next_fault(&self, operation: Operation) -> Option<Fault> {
         let mut state = self.state();
         let calls = state.calls.entry(operation).or_default();
@@ -195,11 +196,11 @@ impl Flaky {
         state.plan.fault(operation, nth)
     }
 
-    fn take_room(&self, operation: Operation, body: &Payload) -> Result<(), StorageError> {
+    fn reserve_capacity(&self, operation: Operation, body: &Payload) -> Result<(), StorageError> {
         let mut state = self.state();
         let written_bytes = state.written_bytes.saturating_add(body.len_bytes());
-        if state.plan.room_bytes.is_some_and(|room_bytes| written_bytes > room_bytes) {
-            return Err(planned(StorageErrorKind::NoSpace, operation));
+        if state.plan.capacity_bytes.is_some_and(|capacity_bytes| written_bytes > capacity_bytes) {
+            return Err(planned_error(StorageErrorKind::NoSpace, operation));
         }
         state.written_bytes = written_bytes;
         Ok(())
@@ -212,18 +213,18 @@ impl Flaky {
     ) -> Result<T, StorageError> {
         let fault = self.next_fault(operation);
         if operation == Operation::Copy {
-            // Whoever copies can be stopped here, while nothing is held.
+            // Tests stop a copy here, where it holds no locks.
             tokio::task::yield_now().await;
         }
         match fault {
-            Some(Fault::Before(kind)) => Err(planned(kind, operation)),
-            Some(Fault::After(kind)) => call.await.and_then(|_| Err(planned(kind, operation))),
+            Some(Fault::Before(kind)) => Err(planned_error(kind, operation)),
+            Some(Fault::After(kind)) => call.await.and_then(|_| Err(planned_error(kind, operation))),
             _ => call.await,
         }
     }
 }
 
-fn planned(kind: StorageErrorKind, operation: Operation) -> StorageError {
+fn planned_error(kind: StorageErrorKind, operation: Operation) -> StorageError {
     let verb = match operation {
         Operation::Put => "put object",
         Operation::StartMultipart => "start multipart upload",
@@ -240,25 +241,25 @@ fn planned(kind: StorageErrorKind, operation: Operation) -> StorageError {
         Operation::ListParts => "list parts",
         Operation::Presign => "presign",
         Operation::Initialise => "initialise store",
-        Operation::Space => "ask for space",
+        Operation::Space => "query free space",
     };
-    StorageError::new(kind, verb).with_source("as planned")
+    StorageError::new(kind, verb).with_source("injected fault")
 }
 
-fn cut(stream: ByteStream, after_bytes: u64, error: Option<StorageError>) -> ByteStream {
+fn cut_stream(stream: ByteStream, after_bytes: u64, error: Option<StorageError>) -> ByteStream {
     let pieces = stream.scan(after_bytes, |left, piece| {
         let piece = piece.map(|bytes| {
             let kept = bytes.slice(..bytes.len().min(usize::try_from(*left).unwrap_or(usize::MAX)));
             *left -= kept.len() as u64;
             kept
         });
-        let is_over = matches!(&piece, Ok(bytes) if bytes.is_empty());
-        std::future::ready((!is_over).then_some(piece))
+        let has_ended = matches!(&piece, Ok(bytes) if bytes.is_empty());
+        std::future::ready((!has_ended).then_some(piece))
     });
     pieces.chain(stream::iter(error.map(Err))).boxed()
 }
 
-fn flipped(stream: ByteStream) -> ByteStream {
+fn flip_first_bit(stream: ByteStream) -> ByteStream {
     let pieces = stream.enumerate().map(|(nth, piece)| {
         piece.map(|bytes| {
             let mut bytes = bytes.to_vec();
@@ -290,8 +291,8 @@ impl ObjectStorage for Flaky {
         options: &PutOptions,
     ) -> Result<ObjectInfo, StorageError> {
         let put = async move {
-            self.take_room(Operation::Put, &body)?;
-            self.note_class(key, options);
+            self.reserve_capacity(Operation::Put, &body)?;
+            self.record_class(key, options);
             self.inner.put(key, body, options).await
         };
         self.call(Operation::Put, Box::pin(put)).await
@@ -303,7 +304,7 @@ impl ObjectStorage for Flaky {
         part_size_bytes: u64,
         options: &PutOptions,
     ) -> Result<MultipartId, StorageError> {
-        self.note_class(key, options);
+        self.record_class(key, options);
         self.call(Operation::StartMultipart, self.inner.start_multipart(key, part_size_bytes, options)).await
     }
 
@@ -315,7 +316,7 @@ impl ObjectStorage for Flaky {
         body: Payload,
     ) -> Result<PartReceipt, StorageError> {
         let put = async move {
-            self.take_room(Operation::PutPart, &body)?;
+            self.reserve_capacity(Operation::PutPart, &body)?;
             self.inner.put_part(key, id, number, body).await
         };
         self.call(Operation::PutPart, Box::pin(put)).await
@@ -341,16 +342,18 @@ impl ObjectStorage for Flaky {
     async fn get(&self, key: &ObjectKey, range: Range<u64>) -> Result<ByteStream, StorageError> {
         let fault = self.next_fault(Operation::Get);
         if let Some(Fault::Before(kind)) = fault {
-            return Err(planned(kind, Operation::Get));
+            return Err(planned_error(kind, Operation::Get));
         }
         let stream = self.inner.get(key, range).await?;
         match fault {
-            Some(Fault::After(kind)) => Err(planned(kind, Operation::Get)),
-            Some(Fault::CutStream { after_bytes }) => {
-                Ok(cut(stream, after_bytes, Some(planned(StorageErrorKind::Transient, Operation::Get))))
-            }
-            Some(Fault::EndStream { after_bytes }) => Ok(cut(stream, after_bytes, None)),
-            Some(Fault::FlipBit) => Ok(flipped(stream)),
+            Some(Fault::After(kind)) => Err(planned_error(kind, Operation::Get)),
+            Some(Fault::CutStream { after_bytes }) => Ok(cut_stream(
+                stream,
+                after_bytes,
+                Some(planned_error(StorageErrorKind::Transient, Operation::Get)),
+            )),
+            Some(Fault::EndStream { after_bytes }) => Ok(cut_stream(stream, after_bytes, None)),
+            Some(Fault::FlipBit) => Ok(flip_first_bit(stream)),
             _ => Ok(stream),
         }
     }
@@ -383,7 +386,7 @@ impl ObjectStorage for Flaky {
         to: &ObjectKey,
         options: &PutOptions,
     ) -> Result<ObjectInfo, StorageError> {
-        self.note_class(to, options);
+        self.record_class(to, options);
         self.call(Operation::Copy, self.inner.copy(from, to, options)).await
     }
 

@@ -1,6 +1,7 @@
-//! Never more than so many operations under way at once. A download counts until its stream is dropped, since
-//! it is the streams that hold memory and connections. Downloads are counted apart from everything else: readers that
-//! are slow must not keep others from writing.
+//! Limits the number of concurrent operations on the wrapped store.
+//!
+//! A download counts until its stream is dropped, because the stream holds memory and a connection. Downloads
+//! have a separate limit of the same size, so that slow readers cannot block other operations.
 
 use std::{ops::Range, sync::Arc};
 
@@ -23,19 +24,19 @@ pub(super) struct Limited {
 }
 
 impl Limited {
-    pub(super) fn over(inner: Arc<dyn ObjectStorage>, concurrency_max: usize) -> Arc<dyn ObjectStorage> {
+    pub(super) fn wrap(inner: Arc<dyn ObjectStorage>, concurrency_max: usize) -> Arc<dyn ObjectStorage> {
         let permits = || Arc::new(Semaphore::new(concurrency_max.min(Semaphore::MAX_PERMITS)));
         Arc::new(Self { inner, permits: permits(), downloads: permits() })
     }
 
-    async fn permit(&self) -> Result<OwnedSemaphorePermit, StorageError> {
-        Self::one_of(&self.permits).await
+    async fn acquire_permit(&self) -> Result<OwnedSemaphorePermit, StorageError> {
+        Self::acquire(&self.permits).await
     }
 
-    async fn one_of(permits: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, StorageError> {
+    async fn acquire(permits: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, StorageError> {
         let permit = Arc::clone(permits).acquire_owned().await;
         permit.map_err(|closed| {
-            StorageError::new(StorageErrorKind::Other, "wait for the store").with_source(closed)
+            StorageError::new(StorageErrorKind::Other, "acquire storage permit").with_source(closed)
         })
     }
 }
@@ -56,7 +57,7 @@ impl ObjectStorage for Limited {
         body: Payload,
         options: &PutOptions,
     ) -> Result<ObjectInfo, StorageError> {
-        let _permit = self.permit().await?;
+        let _permit = self.acquire_permit().await?;
         self.inner.put(key, body, options).await
     }
 
@@ -66,7 +67,7 @@ impl ObjectStorage for Limited {
         part_size_bytes: u64,
         options: &PutOptions,
     ) -> Result<MultipartId, StorageError> {
-        let _permit = self.permit().await?;
+        let _permit = self.acquire_permit().await?;
         self.inner.start_multipart(key, part_size_bytes, options).await
     }
 
@@ -77,7 +78,7 @@ impl ObjectStorage for Limited {
         number: u32,
         body: Payload,
     ) -> Result<PartReceipt, StorageError> {
-        let _permit = self.permit().await?;
+        let _permit = self.acquire_permit().await?;
         self.inner.put_part(key, id, number, body).await
     }
 
@@ -87,33 +88,33 @@ impl ObjectStorage for Limited {
         id: &MultipartId,
         parts: &[PartReceipt],
     ) -> Result<ObjectInfo, StorageError> {
-        let _permit = self.permit().await?;
+        let _permit = self.acquire_permit().await?;
         self.inner.complete_multipart(key, id, parts).await
     }
 
     async fn abort_multipart(&self, key: &ObjectKey, id: &MultipartId) -> Result<(), StorageError> {
-        let _permit = self.permit().await?;
+        let _permit = self.acquire_permit().await?;
         self.inner.abort_multipart(key, id).await
     }
 
     async fn head(&self, key: &ObjectKey) -> Result<ObjectInfo, StorageError> {
-        let _permit = self.permit().await?;
+        let _permit = self.acquire_permit().await?;
         self.inner.head(key).await
     }
 
     async fn get(&self, key: &ObjectKey, range: Range<u64>) -> Result<ByteStream, StorageError> {
-        let permit = Self::one_of(&self.downloads).await?;
+        let permit = Self::acquire(&self.downloads).await?;
         let stream = self.inner.get(key, range).await?;
-        // The closure owns the permit, so it goes when the stream goes.
-        let holding = move |piece| {
+        // The closure owns the permit, so the permit is released when the stream is dropped.
+        let hold_permit = move |piece| {
             let _held = &permit;
             piece
         };
-        Ok(stream.map(holding).boxed())
+        Ok(stream.map(hold_permit).boxed())
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StorageError> {
-        let _permit = self.permit().await?;
+        let _permit = self.acquire_permit().await?;
         self.inner.delete(key).await
     }
 
@@ -123,7 +124,7 @@ impl ObjectStorage for Limited {
         after: Option<&ObjectKey>,
         limit: usize,
     ) -> Result<ListPage, StorageError> {
-        let _permit = self.permit().await?;
+        let _permit = self.acquire_permit().await?;
         self.inner.list(prefix, after, limit).await
     }
 
@@ -133,7 +134,7 @@ impl ObjectStorage for Limited {
         after: Option<&MultipartInfo>,
         limit: usize,
     ) -> Result<MultipartPage, StorageError> {
-        let _permit = self.permit().await?;
+        let _permit = self.acquire_permit().await?;
         self.inner.list_multiparts(prefix, after, limit).await
     }
 
@@ -143,12 +144,12 @@ impl ObjectStorage for Limited {
         to: &ObjectKey,
         options: &PutOptions,
     ) -> Result<ObjectInfo, StorageError> {
-        let _permit = self.permit().await?;
+        let _permit = self.acquire_permit().await?;
         self.inner.copy(from, to, options).await
     }
 
     async fn list_parts(&self, key: &ObjectKey, id: &MultipartId) -> Result<Vec<PartReceipt>, StorageError> {
-        let _permit = self.permit().await?;
+        let _permit = self.acquire_permit().await?;
         self.inner.list_parts(key, id).await
     }
 
@@ -165,7 +166,7 @@ impl ObjectStorage for Limited {
     }
 
     async fn check(&self) -> Result<(), StorageError> {
-        // Asks about the store, not about how busy we are: a replica full of slow downloads is still ready.
+        // Not limited: readiness depends on the store, not on how many downloads are open.
         self.inner.check().await
     }
 }
@@ -178,17 +179,17 @@ mod tests {
     use crate::storage::tests::{key, memory};
 
     #[tokio::test]
-    async fn a_download_holds_its_place_until_its_stream_is_dropped() {
+    async fn download_holds_its_permit_until_the_stream_is_dropped() {
         let key = key();
-        let limited = Limited::over(memory(), 1);
+        let limited = Limited::wrap(memory(), 1);
         let body = Payload::from(bytes::Bytes::from_static(b"slow"));
         limited.put(&key, body, &PutOptions::default()).await.unwrap();
         let mut stream = limited.get(&key, 0..4).await.unwrap();
-        assert!(limited.get(&key, 0..4).now_or_never().is_none(), "the one place of downloads is taken");
-        assert!(limited.head(&key).now_or_never().is_some(), "and keeps nobody else waiting");
-        assert!(limited.check().now_or_never().is_some(), "readiness does not queue");
+        assert!(limited.get(&key, 0..4).now_or_never().is_none(), "the only download permit is in use");
+        assert!(limited.head(&key).now_or_never().is_some(), "other operations have their own permits");
+        assert!(limited.check().now_or_never().is_some(), "readiness checks need no permit");
         assert_eq!(stream.next().await.unwrap().unwrap(), "slow");
-        assert!(limited.get(&key, 0..4).now_or_never().is_none(), "the stream still lives");
+        assert!(limited.get(&key, 0..4).now_or_never().is_none(), "the stream is still open");
         drop(stream);
         assert!(limited.get(&key, 0..4).now_or_never().is_some());
     }

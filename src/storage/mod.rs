@@ -1,60 +1,62 @@
-//! The port to the object store: where the bytes live. Everything else about a file is a row in the database.
+//! The object storage port: stores the bytes of files. All other data about a file is a row in the database.
 //!
 //! ```text
 //! app  ──►  Stores ──► Traced ──► Retrying ──► Limited ──► Local | Memory | S3
 //! ```
 //!
-//! # What every adapter promises
+//! # Guarantees of every adapter
 //!
-//! **Atomicity.** An object is there whole or not at all. Until [`ObjectStorage::put`] or
-//! [`ObjectStorage::complete_multipart`] has done its work, `head`, `get` and `list` do not know the key;
-//! afterwards they know all of it. Nothing is ever overwritten: of any number of writers of one key exactly
-//! one succeeds, and the others get [`StorageErrorKind::AlreadyExists`]. This last promise holds where
-//! [`Capabilities::conditional_writes`] says so; elsewhere (some S3 stores) the last writer of a key wins, and
-//! nothing guards against that but that keys are minted once.
+//! **Atomicity.** An object is visible as a whole or not at all. `head`, `get` and `list` do not return a key
+//! before its [`ObjectStorage::put`] or [`ObjectStorage::complete_multipart`] has taken effect. Objects are
+//! never overwritten: if several writers use the same key, exactly one succeeds and the others get
+//! [`StorageErrorKind::AlreadyExists`]. The adapter guarantees this only if
+//! [`Capabilities::conditional_writes`] is true. On other stores (some S3-compatible ones) the last writer
+//! wins, and the only protection is that a key is generated once and never reused.
 //!
-//! **Durability.** What `put` and `complete_multipart` have acknowledged survives a power cut. So does a part
-//! whose receipt was handed out, and a multipart upload whose id was. What `delete` has acknowledged stays
-//! deleted. (The memory adapter survives nothing; it is for tests and trials.)
+//! **Durability.** An acknowledged `put` or `complete_multipart` survives a power failure. So does a part
+//! whose receipt was returned, and a multipart upload whose id was returned. An object whose deletion was
+//! acknowledged stays deleted. (The memory adapter is not durable; it is for tests and evaluation.)
 //!
-//! **Failure is not knowledge.** A call that failed or was dropped half way may have happened all the same,
-//! or may still happen: the object is then there whole, or not at all. Whoever minted the key decides what
-//! becomes of it; the key is never minted twice, so a stray object or upload is found by listing and swept
-//! after a grace period.
+//! **Unknown outcome.** A call that failed, or whose future was dropped, may still have taken effect or may
+//! take effect later. The object then exists completely or not at all. The caller that generated the key
+//! decides what to do. Keys are never reused, so orphaned objects and uploads can be found by listing and are
+//! swept after a grace period.
 //!
-//! **Idempotence.** `complete_multipart` after it has succeeded gives the same answer. `abort_multipart` and
-//! `delete` succeed when there is nothing left to do. `put_part` with the same number replaces the part, and
-//! the receipt given last is the one that counts. A refused `complete_multipart` leaves the upload open.
+//! **Idempotence.** A repeated `complete_multipart` returns the same result as the first. `abort_multipart`
+//! and `delete` succeed if there is nothing to do. `put_part` with the same number replaces the part, and
+//! only the receipt returned last is valid. A rejected `complete_multipart` leaves the upload open.
 //!
-//! **Order.** `list` and `list_multiparts` are in bytewise order of the keys; the uploads of one key come in an
-//! order of the store's own, which does not change. A listing shows everything that was acknowledged before it began and not deleted since.
-//! Names in the store that are no [`ObjectKey`] are not ours and are left out.
+//! **Order.** `list` and `list_multiparts` return keys in bytewise order. Uploads with the same key are
+//! returned in a stable order that depends on the store. A listing contains every object that was
+//! acknowledged before the listing started and has not been deleted since. Names in the store that are not an
+//! [`ObjectKey`] are skipped.
 //!
-//! **Bounds.** `get` holds at most two pieces in memory, each of at most [`PIECE_SIZE_BYTES_MAX`], and yields
-//! exactly the bytes of the range or an error, never a quiet early end. Bodies are never copied as a whole.
+//! **Limits.** `get` buffers at most two pieces of at most [`PIECE_SIZE_BYTES_MAX`] each. Its stream yields
+//! exactly the bytes of the range or an error; it never ends early without an error. Bodies are never copied
+//! as a whole.
 //!
-//! **Errors** say what the caller can do ([`StorageErrorKind`]); only `Transient` is worth the same call
-//! again.
+//! **Errors** are classified by how the caller can react ([`StorageErrorKind`]). Only `Transient` errors are
+//! worth an immediate retry.
 //!
-//! # How to add a provider
+//! # Adding a provider
 //!
-//! 1. Write a private sibling (as `s3/` is) with a type that implements [`ObjectStorage`]; the vendor's SDK is
-//!    named nowhere else. Its own retries are off: `Retrying` has the one budget. Map its errors to kinds in
-//!    one place, and no text of theirs goes into ours unread: it may hold a URL that is signed.
-//! 2. Add a variant to [`AdapterOptions`] and a line to [`open`]; `config` maps its section onto it.
-//! 3. Say in [`Capabilities`] what the store cannot do. Every other promise that it does not keep by itself is
-//!    the adapter's to keep (say, a complete whose answer is an error although it worked).
-//! 4. Run [`conformance::conformance`] against a real one, bare and below [`flaky::Flaky`] and the retries
-//!    (`tests/storage/`), with a script beside `scripts/with-garage` that starts it.
+//! 1. Add a private sibling module (like `s3/`) with a type that implements [`ObjectStorage`]. Use the
+//!    vendor's SDK only there. Disable the SDK's own retries, because `Retrying` holds the only retry budget.
+//!    Map the SDK's errors to kinds in one place, and do not include their messages unchecked: a message may
+//!    contain a signed URL.
+//! 2. Add a variant to [`AdapterOptions`] and a line to [`open`], and map the section of `config` to it.
+//! 3. Declare in [`Capabilities`] what the store does not support. The adapter must implement every other
+//!    guarantee that the store lacks (for example, a completion that took effect but returned an error).
+//! 4. Run [`conformance::check_conformance`] against a real server, both directly and with [`flaky::Flaky`]
+//!    below the retries (`tests/storage/`). Add a script next to `scripts/with-garage` that starts the
+//!    server.
 
 pub mod conformance;
 pub mod flaky;
 
 mod backoff;
-mod directory;
 mod error;
-mod foreign;
-mod foreign_object;
+mod import_source;
 mod limited;
 mod local;
 mod memory;
@@ -64,6 +66,8 @@ mod presign;
 mod provision;
 mod retrying;
 mod s3;
+mod source_directory;
+mod source_object;
 mod stores;
 #[cfg(test)]
 mod tests;
@@ -76,15 +80,15 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 
 pub use self::{
-    directory::Directory,
     error::{StorageError, StorageErrorKind},
-    foreign::{ForeignStore, ForeignWalk},
-    foreign_object::ForeignObject,
+    import_source::{ImportSource, SourceKeys},
     object::{ListPage, MultipartId, MultipartInfo, MultipartPage, ObjectInfo, PartReceipt, PutOptions},
     payload::Payload,
     presign::{PresignRequest, PresignedUrl},
     provision::{Capabilities, InitOptions, InitOutcome, InitReport, InitStep, Space},
-    s3::{Encryption, ForeignBucket, PayloadSigning, S3Credentials, S3Options},
+    s3::{Encryption, PayloadSigning, S3Credentials, S3Options, SourceBucket},
+    source_directory::SourceDirectory,
+    source_object::SourceObject,
     stores::{Stores, UnknownProvider},
     traced::Traced,
 };
@@ -93,31 +97,34 @@ use crate::domain::{
     object_key::ObjectKey,
 };
 
-/// The largest piece that a download yields: one gRPC message carries it.
+/// The maximum size of a piece in a download stream, in bytes. A piece fits into one gRPC message.
 pub const PIECE_SIZE_BYTES_MAX: usize = 1024 * 1024;
 
-/// The highest part number, as in S3.
+/// The highest part number of a multipart upload, as in S3.
 pub const PART_NUMBER_MAX: u32 = 10_000;
 
-/// The largest part, as in S3.
+/// The maximum size of a part in bytes (5 GiB), as in S3.
 pub const PART_SIZE_BYTES_MAX: u64 = 5 * 1024 * 1024 * 1024;
 
-/// The bytes of an object, in order. See "Bounds" above.
+/// The bytes of an object, in order. See "Limits" in the [module](self) documentation.
 pub type ByteStream = BoxStream<'static, Result<Bytes, StorageError>>;
 
-/// A store of immutable objects. The promises are those of the [module](self).
+/// A store of immutable objects. Implementations must satisfy the guarantees listed in the [module](self)
+/// documentation. Every method can also fail with the kinds `Transient`, `Unavailable` and `Other`.
 #[async_trait]
 pub trait ObjectStorage: Send + Sync + Debug + 'static {
-    /// The provider's name, recorded with each blob: the one it is configured under. A bare adapter answers its kind.
+    /// Returns the name that the provider is configured under, which is recorded with each blob. An adapter
+    /// without decorators returns its type, such as `s3`.
     fn provider(&self) -> &str;
 
-    /// Which promises the store keeps by itself, and what it offers beyond them.
+    /// Returns which guarantees and optional features the store supports.
     fn capabilities(&self) -> Capabilities;
 
-    /// Stores an object in one piece. For bodies of up to about a part; larger ones go in parts.
+    /// Stores an object in one request. Use it for bodies of up to about one part, and a multipart upload for
+    /// larger ones.
     ///
     /// # Errors
-    /// `AlreadyExists` when the key is taken; `NoSpace`.
+    /// Returns `AlreadyExists` if an object with this key exists, and `NoSpace` if the store is full.
     async fn put(
         &self,
         key: &ObjectKey,
@@ -125,11 +132,11 @@ pub trait ObjectStorage: Send + Sync + Debug + 'static {
         options: &PutOptions,
     ) -> Result<ObjectInfo, StorageError>;
 
-    /// Opens a multipart upload, whose parts all have `part_size_bytes` but the last, which may be shorter.
-    /// Some stores want at least 5 MiB.
+    /// Starts a multipart upload. Every part has `part_size_bytes` bytes, except the last, which may be
+    /// shorter. Some stores require at least 5 MiB.
     ///
     /// # Errors
-    /// `InvalidInput` when the store cannot take parts of this size.
+    /// Returns `InvalidInput` if the store does not accept this part size.
     async fn start_multipart(
         &self,
         key: &ObjectKey,
@@ -137,10 +144,11 @@ pub trait ObjectStorage: Send + Sync + Debug + 'static {
         options: &PutOptions,
     ) -> Result<MultipartId, StorageError>;
 
-    /// Stores a part. Parts are numbered from 1 and arrive in parallel and in any order.
+    /// Stores a part. Part numbers start at 1. Parts may be stored in parallel and in any order.
     ///
-    /// # Errors `NotFound` when there is no such open upload, `InvalidInput` when number or size do not fit,
-    /// `NoSpace`.
+    /// # Errors
+    /// Returns `NotFound` if there is no such open upload, `InvalidInput` if the number or the size is not
+    /// valid, and `NoSpace` if the store is full.
     async fn put_part(
         &self,
         key: &ObjectKey,
@@ -149,11 +157,12 @@ pub trait ObjectStorage: Send + Sync + Debug + 'static {
         body: Payload,
     ) -> Result<PartReceipt, StorageError>;
 
-    /// Turns parts 1 to n into the object. Parts that were put but are not named are dropped.
+    /// Creates the object from parts 1 to n. Stored parts that are not in `parts` are discarded.
     ///
-    /// # Errors `InvalidInput` when a part is missing, was never put, was replaced since, or has the wrong
-    /// size; `NotFound` when there is no such upload and no such object; `AlreadyExists` when another writer
-    /// took the key.
+    /// # Errors
+    /// Returns `InvalidInput` if a part is missing, was never stored, was replaced after its receipt was
+    /// returned, or has the wrong size. Returns `NotFound` if there is neither such an upload nor such an
+    /// object. Returns `AlreadyExists` if another writer created an object with this key.
     async fn complete_multipart(
         &self,
         key: &ObjectKey,
@@ -161,26 +170,30 @@ pub trait ObjectStorage: Send + Sync + Debug + 'static {
         parts: &[PartReceipt],
     ) -> Result<ObjectInfo, StorageError>;
 
-    /// Gives an upload up and frees its parts. Of a completed upload, the object stays.
+    /// Aborts a multipart upload and frees its parts. Does nothing if the upload does not exist. If the
+    /// upload is already complete, the object is kept.
     async fn abort_multipart(&self, key: &ObjectKey, id: &MultipartId) -> Result<(), StorageError>;
 
-    /// Tells about an object.
+    /// Returns the size and the modification time of an object.
     ///
     /// # Errors
-    /// `NotFound`.
+    /// Returns `NotFound` if there is no object with this key.
     async fn head(&self, key: &ObjectKey) -> Result<ObjectInfo, StorageError>;
 
-    /// Reads the bytes of a range, which may be empty and must lie inside the object.
-    ///
-    /// # Errors `NotFound`, and `InvalidInput` for a range that is reversed or ends after the object. Later
-    /// failures arrive in the stream: `Damaged` when the object is shorter than it was.
-    async fn get(&self, key: &ObjectKey, range: Range<u64>) -> Result<ByteStream, StorageError>;
-
-    /// Makes a second object of the same bytes, inside the store: in the class that the options say, whatever that of the
-    /// first one is.
+    /// Reads a range of an object. The range may be empty and must lie inside the object.
     ///
     /// # Errors
-    /// `NotFound`; `AlreadyExists` when the new key is taken; `NoSpace`.
+    /// Returns `NotFound` if there is no object with this key, and `InvalidInput` if the range is reversed or
+    /// ends beyond the object. Later failures are returned by the stream, for example `Damaged` if the object
+    /// became shorter.
+    async fn get(&self, key: &ObjectKey, range: Range<u64>) -> Result<ByteStream, StorageError>;
+
+    /// Copies an object inside the store. The storage class of the copy is taken from `options`, not from the
+    /// source.
+    ///
+    /// # Errors
+    /// Returns `NotFound` if the source does not exist, `AlreadyExists` if an object with the new key exists,
+    /// and `NoSpace` if the store is full.
     async fn copy(
         &self,
         from: &ObjectKey,
@@ -188,11 +201,11 @@ pub trait ObjectStorage: Send + Sync + Debug + 'static {
         options: &PutOptions,
     ) -> Result<ObjectInfo, StorageError>;
 
-    /// Removes an object.
+    /// Deletes an object. Does nothing if the object does not exist.
     async fn delete(&self, key: &ObjectKey) -> Result<(), StorageError>;
 
-    /// Lists up to `limit` objects whose keys begin with `prefix` (text, not a directory) and are greater
-    /// than `after`.
+    /// Lists up to `limit` objects whose keys start with `prefix` and are greater than `after`. The prefix is
+    /// text; it need not end at a slash.
     async fn list(
         &self,
         prefix: &str,
@@ -200,8 +213,8 @@ pub trait ObjectStorage: Send + Sync + Debug + 'static {
         limit: usize,
     ) -> Result<ListPage, StorageError>;
 
-    /// Lists up to `limit` open multipart uploads, and whatever else a crash has left unfinished, whose keys
-    /// begin with `prefix` and that come after `after`. All of them can be aborted.
+    /// Lists up to `limit` open multipart uploads whose keys start with `prefix` and that follow `after`. The
+    /// list includes other unfinished writes that a crash left behind. All of them can be aborted.
     async fn list_multiparts(
         &self,
         prefix: &str,
@@ -209,102 +222,110 @@ pub trait ObjectStorage: Send + Sync + Debug + 'static {
         limit: usize,
     ) -> Result<MultipartPage, StorageError>;
 
-    /// Lists all parts that an open upload has, by number, as `complete_multipart` wants them.
+    /// Lists all parts of an open upload by number, in the form that `complete_multipart` expects.
     ///
     /// # Errors
-    /// `NotFound` when there is no such open upload.
+    /// Returns `NotFound` if there is no such open upload.
     async fn list_parts(&self, key: &ObjectKey, id: &MultipartId) -> Result<Vec<PartReceipt>, StorageError>;
 
-    /// A URL of the store's own; nothing where it has none. The object need not be there.
+    /// Creates a presigned URL. Returns `None` if the store has no presigned URLs. The object need not exist.
     ///
     /// # Errors
-    /// `InvalidInput` for what the store would refuse, such as more than seven days.
+    /// Returns `InvalidInput` if the store would reject the URL, for example for an expiry of more than seven
+    /// days.
     async fn presign(&self, request: &PresignRequest) -> Result<Option<PresignedUrl>, StorageError>;
 
-    /// Makes the store ready for use: for `strongroom storage init`, and safe to call again. Not retried.
+    /// Creates missing resources of the store, such as its bucket. Called by `strongroom storage init`. The
+    /// call is idempotent and is not retried.
     async fn initialise(&self, options: &InitOptions) -> Result<InitReport, StorageError>;
 
-    /// How much room there is, where the store knows.
+    /// Returns the free and the total space, or `None` if the store does not report it.
     async fn space(&self) -> Result<Option<Space>, StorageError>;
 
-    /// Whether the store can be reached and written to. For readiness: neither queued nor retried.
+    /// Checks that the store is reachable and writable. Used for readiness; neither limited nor retried.
     async fn check(&self) -> Result<(), StorageError>;
 }
 
-/// Which store, and how hard it may be pressed.
+/// The options of a store and of its decorators.
 #[derive(Debug, Clone)]
 pub struct StorageOptions {
-    /// The name of the provider, which blobs record.
+    /// The name of the provider, recorded with each blob.
     pub provider: String,
-    /// The store.
+    /// The adapter and its options.
     pub adapter: AdapterOptions,
-    /// How many operations, downloads in progress included, may be under way at once; at least 1.
+    /// The maximum number of concurrent operations, and separately of open downloads. At least 1.
     pub concurrency_max: usize,
-    /// How often an operation is tried in all; 1 means no retries.
+    /// The maximum number of attempts of an operation, including the first. 1 disables retries.
     pub retry_attempts_max: u32,
-    /// The longest pause before the first retry; each further one may be twice as long.
+    /// The maximum pause before the first retry. It doubles with each further retry.
     pub retry_backoff_base: Duration,
-    /// The longest pause before any retry.
+    /// The upper limit of the pause before a retry.
     pub retry_backoff_max: Duration,
 }
 
-/// The stores that can be opened.
+/// The adapter to open.
 #[derive(Debug, Clone)]
 pub enum AdapterOptions {
-    /// Files below a directory of this machine, which is made if it is not there.
+    /// Files in a directory of this machine. The directory is created if it does not exist.
     Local {
-        /// The directory. It belongs to Strongroom alone.
+        /// The directory. Only Strongroom may write to it.
         root: PathBuf,
     },
-    /// The memory of this process.
+    /// The memory of this process. The data is lost when the process ends.
     Memory,
-    /// Nowhere: of each object its first MiB, which is handed out again and again. For the load command.
+    /// Discards all data except the first MiB of each object, which is repeated in downloads. For load tests
+    /// only.
     Discard,
-    /// A bucket of a store that speaks S3.
+    /// A bucket of an S3-compatible store.
     S3(Box<S3Options>),
 }
 
-/// Opens the configured store. Touches the disk, so call it while starting up.
+/// Opens the configured store with its decorators. Performs blocking file system operations, so call it
+/// during startup.
 ///
 /// # Errors
-/// `InvalidInput` when nothing could ever run under these options, otherwise what the adapter says.
+/// Returns `InvalidInput` if the options are not valid, and any error of the adapter.
 pub fn open(
     options: &StorageOptions,
     clock: Arc<dyn Clock>,
     ids: Arc<dyn IdSource>,
 ) -> Result<Arc<dyn ObjectStorage>, StorageError> {
     if options.concurrency_max == 0 || options.retry_attempts_max == 0 {
-        return Err(StorageError::invalid(
-            "open storage",
-            "concurrency_max and retry_attempts_max begin at 1",
-        ));
+        let reason = format!(
+            "concurrency_max is {} and retry_attempts_max is {}; both must be at least 1",
+            options.concurrency_max, options.retry_attempts_max
+        );
+        return Err(StorageError::invalid_input("open storage", reason));
     }
     let adapter: Arc<dyn ObjectStorage> = match &options.adapter {
         AdapterOptions::Local { root } => Arc::new(local::Local::open(root, Arc::clone(&ids))?),
-        AdapterOptions::Memory => Arc::new(memory::Memory::new(memory::Keep::All, clock, Arc::clone(&ids))),
+        AdapterOptions::Memory => {
+            Arc::new(memory::Memory::new(memory::KeptContent::All, clock, Arc::clone(&ids)))
+        }
         AdapterOptions::Discard => {
-            tracing::warn!("storage.adapter is \"discard\": of what is uploaded, only a beginning is kept");
-            Arc::new(memory::Memory::new(memory::Keep::Head, clock, Arc::clone(&ids)))
+            tracing::warn!("the discard adapter is in use; only the first MiB of each object is stored");
+            Arc::new(memory::Memory::new(memory::KeptContent::Head, clock, Arc::clone(&ids)))
         }
         AdapterOptions::S3(s3) => Arc::new(s3::S3::open(s3)?),
     };
-    Ok(retried(limited::Limited::over(adapter, options.concurrency_max), options, ids))
+    Ok(with_retries(limited::Limited::wrap(adapter, options.concurrency_max), options, ids))
 }
 
-/// Puts the retries of these options above a store: what [`open`] does, for tests that put faults between.
-pub fn retried(
+/// Adds the retry decorator of [`open`] to a store. Tests use it to inject faults between the retries and the
+/// adapter.
+pub fn with_retries(
     store: Arc<dyn ObjectStorage>,
     options: &StorageOptions,
     ids: Arc<dyn IdSource>,
 ) -> Arc<dyn ObjectStorage> {
-    retrying::Retrying::over(store, options, ids)
+    retrying::Retrying::wrap(store, options, ids)
 }
 
-/// The range must lie inside an object of this size.
+/// Checks that the range lies inside an object of this size.
 fn check_range(range: &Range<u64>, size_bytes: u64, operation: &'static str) -> Result<(), StorageError> {
     if range.start <= range.end && range.end <= size_bytes {
         return Ok(());
     }
-    let reason = format!("bytes {}..{} of an object of {size_bytes}", range.start, range.end);
-    Err(StorageError::invalid(operation, reason))
+    let reason = format!("range is {}..{}; the object has {size_bytes} bytes", range.start, range.end);
+    Err(StorageError::invalid_input(operation, reason))
 }

@@ -1,36 +1,37 @@
-//! The nouns of the port: objects, multipart uploads, parts and the pages that list them.
+//! The data types of the port: objects, multipart uploads, parts and pages.
 
 use std::fmt;
 
 use super::{PART_NUMBER_MAX, PART_SIZE_BYTES_MAX, StorageError};
 use crate::domain::{clock::Timestamp, ids::TenantId, object_key::ObjectKey, storage_class::StorageClass};
 
-/// What is said about an object when it is made. Hints for people who look into the store; Strongroom's own
-/// record is in the database, so an adapter may drop what its store has no place for. Never the name of a
-/// file.
+/// Attributes of a new object. They are hints for people who inspect the store; the record in the database is
+/// authoritative, so an adapter may ignore attributes that its store does not support. They never contain a
+/// file name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PutOptions {
-    /// The media type, as sniffed.
+    /// The detected content type.
     pub content_type: Option<String>,
-    /// Pairs such as `tenant-id`.
+    /// User-defined metadata, such as `tenant-id`.
     pub metadata: Vec<(String, String)>,
-    /// The parts of this upload come by presigned URLs, whose holders send no checksum for the store to compare.
-    pub has_parts_by_url: bool,
-    /// The class of storage that it is kept in. A store that has no other one keeps it as everything.
+    /// Whether the parts are uploaded through presigned URLs. Their clients send no checksum for the store to
+    /// verify.
+    pub has_presigned_parts: bool,
+    /// The storage class. Ignored by stores without storage classes.
     pub class: StorageClass,
 }
 
 impl PutOptions {
-    /// What is said about every blob: whose it is, and who brought it, where that is known.
-    pub fn of_blob(tenant: TenantId, user: Option<&str>) -> Self {
+    /// Creates the options for a blob: metadata with its tenant and, if known, the uploading user.
+    pub fn for_blob(tenant: TenantId, user: Option<&str>) -> Self {
         let mut metadata = vec![("tenant-id".to_owned(), tenant.to_string())];
         metadata.extend(user.map(|user| ("user-id".to_owned(), user.to_owned())));
         Self { metadata, ..Self::default() }
     }
 
-    /// The same, in this class.
+    /// Sets the storage class.
     #[must_use]
-    pub fn in_class(self, class: StorageClass) -> Self {
+    pub fn with_class(self, class: StorageClass) -> Self {
         Self { class, ..self }
     }
 }
@@ -38,35 +39,33 @@ impl PutOptions {
 /// A stored object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectInfo {
-    /// Its name.
     pub key: ObjectKey,
-    /// Its size.
     pub size_bytes: u64,
-    /// When it became what it is, by the store's clock.
+    /// Time of the last modification, by the clock of the store.
     pub modify_time: Timestamp,
 }
 
 /// One page of a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListPage {
-    /// In bytewise order of their keys.
+    /// The objects in bytewise order of their keys.
     pub objects: Vec<ObjectInfo>,
-    /// Nothing follows. A page may be short, even empty, without being the last only if the store says so; go
-    /// on from the last key while this is false.
+    /// Whether this is the last page. A page may be short or empty without being the last one. If it is not
+    /// the last, continue after its last key.
     pub is_last: bool,
 }
 
-/// The store's name for an open multipart upload: opaque, to be kept and given back.
+/// The store's identifier of an open multipart upload. Opaque; store it and pass it back unchanged.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MultipartId(String);
 
 impl MultipartId {
-    /// Wraps an id that came from a store, directly or through the database.
+    /// Wraps an id that the store returned.
     pub fn new(id: impl Into<String>) -> Self {
         Self(id.into())
     }
 
-    /// The text to keep.
+    /// Returns the id as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -84,74 +83,75 @@ impl fmt::Debug for MultipartId {
     }
 }
 
-/// The store's word that it has a part. Keep it until the upload is complete.
+/// The store's acknowledgement of a part. Required to complete the upload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartReceipt {
-    /// Which part, from 1.
+    /// The number of the part, starting at 1.
     pub number: u32,
-    /// How many bytes the part has.
+    /// The size of the part in bytes.
     pub size_bytes: u64,
-    /// The store's mark for these very bytes; opaque.
+    /// The store's opaque identifier of the part's content.
     pub etag: String,
 }
 
 /// An open multipart upload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MultipartInfo {
-    /// The object that it would become.
+    /// The key of the object to be created.
     pub key: ObjectKey,
-    /// Its name.
     pub id: MultipartId,
-    /// When it was started.
+    /// The time at which the upload was started.
     pub start_time: Timestamp,
 }
 
 /// One page of open multipart uploads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MultipartPage {
-    /// In bytewise order of their keys, then of their ids.
+    /// The uploads in bytewise order of their keys. See "Order" in the [port](super)'s documentation.
     pub multiparts: Vec<MultipartInfo>,
-    /// Nothing follows.
+    /// Whether this is the last page.
     pub is_last: bool,
 }
 
-/// Checks that the receipts are parts 1, 2, 3 … of equal size, only the last of which may be shorter, and
-/// tells the size of the whole. Every adapter asks this before it asks its store.
+/// Checks that the receipts are parts 1, 2, 3 … of equal size, with only the last one shorter. Returns the
+/// total size in bytes. Every adapter calls this before it completes an upload.
 pub(super) fn check_parts(parts: &[PartReceipt], operation: &'static str) -> Result<u64, StorageError> {
     let (Some(first), Some(last)) = (parts.first(), parts.last()) else {
-        return Err(StorageError::invalid(
+        return Err(StorageError::invalid_input(
             operation,
-            "there is no part; an empty object is put in one piece",
+            "there are no parts; store an empty object with put",
         ));
     };
     let mut total_bytes = 0;
     for (part, expected) in parts.iter().zip(1u32..) {
         if part.number != expected {
-            return Err(StorageError::invalid(operation, format!("part {expected} is missing")));
+            return Err(StorageError::invalid_input(operation, format!("part {expected} is missing")));
         }
         let is_equal = part.size_bytes == first.size_bytes;
         if part.size_bytes == 0
             || !(is_equal || (part.number == last.number && part.size_bytes < first.size_bytes))
         {
-            let reason =
-                format!("part {expected} has {} bytes, the first {}", part.size_bytes, first.size_bytes);
-            return Err(StorageError::invalid(operation, reason));
+            let reason = format!(
+                "part {expected} has {} bytes; the first part has {}",
+                part.size_bytes, first.size_bytes
+            );
+            return Err(StorageError::invalid_input(operation, reason));
         }
         total_bytes += part.size_bytes;
     }
     Ok(total_bytes)
 }
 
-/// Checks the size of the parts of a new upload.
+/// Checks the part size of a new upload.
 pub(super) fn check_part_size(part_size_bytes: u64, operation: &'static str) -> Result<(), StorageError> {
     if (1..=PART_SIZE_BYTES_MAX).contains(&part_size_bytes) {
         return Ok(());
     }
-    let reason = format!("a part of {part_size_bytes} bytes; 1 to {PART_SIZE_BYTES_MAX} are possible");
-    Err(StorageError::invalid(operation, reason))
+    let reason = format!("part size is {part_size_bytes} bytes; the limits are 1 and {PART_SIZE_BYTES_MAX}");
+    Err(StorageError::invalid_input(operation, reason))
 }
 
-/// Checks one part against the size that the upload was started with.
+/// Checks the number and the size of one part against the part size of its upload.
 pub(super) fn check_part(
     number: u32,
     size_bytes: u64,
@@ -159,14 +159,14 @@ pub(super) fn check_part(
     operation: &'static str,
 ) -> Result<(), StorageError> {
     if !(1..=PART_NUMBER_MAX).contains(&number) {
-        return Err(StorageError::invalid(
+        return Err(StorageError::invalid_input(
             operation,
-            format!("part {number}; 1 to {PART_NUMBER_MAX} are possible"),
+            format!("part number is {number}; the limits are 1 and {PART_NUMBER_MAX}"),
         ));
     }
     if !(1..=part_size_bytes).contains(&size_bytes) {
-        let reason = format!("part {number} has {size_bytes} bytes; 1 to {part_size_bytes} are possible");
-        return Err(StorageError::invalid(operation, reason));
+        let reason = format!("part {number} has {size_bytes} bytes; the limits are 1 and {part_size_bytes}");
+        return Err(StorageError::invalid_input(operation, reason));
     }
     Ok(())
 }

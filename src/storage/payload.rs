@@ -1,4 +1,4 @@
-//! Bytes on their way into a store, as they were received: a list of chunks that nobody copies.
+//! The bytes of a write, as the list of chunks in which they were received. The chunks are never copied.
 
 use std::{
     fmt,
@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::PIECE_SIZE_BYTES_MAX;
 use crate::domain::checksum::{Crc64, Crc64Hasher};
 
-/// The body of an object or of a part. Cloning it (for a retry) clones a pointer.
+/// The body of an object or of a part. Cloning it, for a retry, clones a pointer.
 #[derive(Clone, Default)]
 pub struct Payload {
     chunks: Arc<[Bytes]>,
@@ -20,17 +20,17 @@ pub struct Payload {
 }
 
 impl Payload {
-    /// How many bytes all chunks have together.
+    /// Returns the total size of all chunks in bytes.
     pub const fn len_bytes(&self) -> u64 {
         self.len_bytes
     }
 
-    /// Whether there is no byte in it.
+    /// Returns whether the payload has no bytes.
     pub const fn is_empty(&self) -> bool {
         self.len_bytes == 0
     }
 
-    /// Its checksum: computed when it is first asked for, once for all clones.
+    /// Returns the CRC-64/NVME checksum. It is computed on first use, once for all clones.
     pub fn crc64nvme(&self) -> Crc64 {
         *self.crc64nvme.get_or_init(|| {
             let mut hasher = Crc64Hasher::default();
@@ -39,12 +39,13 @@ impl Payload {
         })
     }
 
-    /// The chunks in order; none is empty.
+    /// Returns the chunks in order. No chunk is empty.
     pub fn chunks(&self) -> &[Bytes] {
         &self.chunks
     }
 
-    /// The bytes of `range` (cut at the end) in pieces of at most [`PIECE_SIZE_BYTES_MAX`], still not copied.
+    /// Returns the bytes of `range`, clipped to the payload, in pieces of at most [`PIECE_SIZE_BYTES_MAX`]
+    /// without copying.
     pub(super) fn pieces(&self, range: &Range<u64>) -> Vec<Bytes> {
         let mut pieces = Vec::new();
         let mut chunk_start = 0u64;
@@ -52,7 +53,7 @@ impl Payload {
             let chunk_end = chunk_start + chunk.len() as u64;
             let (from, to) = (range.start.max(chunk_start), range.end.min(chunk_end));
             if from < to {
-                // Both are positions inside a chunk that lies in memory, so they fit into usize.
+                // Both positions are inside a chunk in memory, so they fit into usize.
                 let at = |position: u64| usize::try_from(position - chunk_start).unwrap_or(chunk.len());
                 let mut rest = chunk.slice(at(from)..at(to));
                 while !rest.is_empty() {
@@ -85,7 +86,7 @@ impl From<Vec<Bytes>> for Payload {
     }
 }
 
-/// Shows sizes only: what people store has no place in a log.
+/// Prints sizes only, because file content must not appear in logs.
 impl fmt::Debug for Payload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Payload({} bytes in {} chunks)", self.len_bytes, self.chunks.len())
@@ -115,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_chunk_is_handed_out_in_pieces() {
+    fn splits_a_large_chunk_into_pieces() {
         let payload = Payload::from(Bytes::from(vec![7; 2 * PIECE_SIZE_BYTES_MAX + 1]));
         let sizes: Vec<_> = payload.pieces(&(0..payload.len_bytes())).iter().map(Bytes::len).collect();
         assert_eq!(sizes, [PIECE_SIZE_BYTES_MAX, PIECE_SIZE_BYTES_MAX, 1]);

@@ -1,4 +1,5 @@
-//! URLs that let somebody without an account at the store read or write one object for a while.
+//! Presigned URLs, which allow clients without store credentials to read or write one object for a limited
+//! time.
 
 use std::{fmt, time::Duration};
 
@@ -7,54 +8,55 @@ use url::Url;
 use super::MultipartId;
 use crate::domain::object_key::ObjectKey;
 
-/// What the holder of the URL may do. Nothing can take it back before it expires.
+/// The operation that the holder of a URL may perform. A URL cannot be revoked before it expires.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PresignRequest {
     /// Read an object.
     Get {
-        /// Which one.
+        /// The key of the object.
         key: ObjectKey,
-        /// For how long; stores allow up to seven days.
+        /// Lifetime of the URL, from one second to seven days.
         expires_in: Duration,
-        /// The media type that the answer shall carry.
+        /// The content type of the response.
         content_type: Option<String>,
-        /// The `Content-Disposition` that the answer shall carry.
+        /// The `Content-Disposition` of the response.
         content_disposition: Option<String>,
     },
-    /// Write an object in one piece. It may be written again until the URL expires.
+    /// Write an object in one request. The request can be repeated until the URL expires.
     Put {
-        /// Which one.
+        /// The key of the object.
         key: ObjectKey,
-        /// For how long.
+        /// Lifetime of the URL, from one second to seven days.
         expires_in: Duration,
-        /// The media type that the writer has to name.
+        /// The content type that the writer must send.
         content_type: Option<String>,
     },
-    /// Write one part of an open multipart upload. It may be written again until the upload ends or the URL expires.
+    /// Write one part of an open multipart upload. The request can be repeated until the upload ends or the
+    /// URL expires.
     Part {
-        /// The object that the upload will be.
+        /// The key of the object to be created.
         key: ObjectKey,
-        /// The upload.
+        /// The id of the upload.
         multipart: MultipartId,
-        /// Which part, from 1.
+        /// The number of the part, starting at 1.
         number: u32,
-        /// For how long.
+        /// Lifetime of the URL, from one second to seven days.
         expires_in: Duration,
     },
 }
 
-/// A URL that is as good as a password until it expires.
+/// A presigned URL. Treat it as a secret until it expires.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PresignedUrl {
-    /// Where to send the request.
+    /// The URL of the request.
     pub url: Url,
-    /// `GET` or `PUT`.
+    /// The HTTP method, `GET` or `PUT`.
     pub method: &'static str,
-    /// Headers that have to be sent along, exactly so.
+    /// Headers that the request must contain unchanged.
     pub headers: Vec<(String, String)>,
 }
 
-/// Without the URL: what is in a log must not open a file.
+/// Omits the URL, because a logged URL would give access to the object.
 impl fmt::Debug for PresignedUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PresignedUrl").field("method", &self.method).finish_non_exhaustive()

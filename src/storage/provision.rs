@@ -1,66 +1,68 @@
-//! A store as a whole: what it can do, how much room it has, and how it is made ready.
+//! Capabilities, free space and initialisation of a store.
 
-/// Which promises the store keeps by itself and what it offers beyond them. See the [module](super).
+/// The guarantees and optional features that a store supports. See the [module](super).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capabilities {
-    /// A write refuses a key that is taken. Where this is false, nothing guards against overwriting but that
-    /// keys are minted once.
+    /// A write fails if an object with the key exists. If false, the only protection against overwriting is
+    /// that a key is generated once and never reused.
     pub conditional_writes: bool,
-    /// [`presign`](super::ObjectStorage::presign) gives URLs.
+    /// [`presign`](super::ObjectStorage::presign) returns URLs.
     pub presigned_urls: bool,
-    /// What is put or copied in the class [`Archive`](crate::domain::storage_class::StorageClass::Archive) is kept in a class
-    /// of its own, and can be read at once there.
+    /// Objects that are put or copied with the class
+    /// [`Archive`](crate::domain::storage_class::StorageClass::Archive) are stored in a separate storage
+    /// class, from which they can be read without delay.
     pub storage_classes: bool,
 }
 
-/// How much room there is.
+/// The free and the total space of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Space {
-    /// What can still be written.
+    /// Free space in bytes.
     pub free_bytes: u64,
-    /// What there is in all.
+    /// Total space in bytes.
     pub total_bytes: u64,
 }
 
-/// How the store shall be set up.
+/// Options of [`initialise`](super::ObjectStorage::initialise).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InitOptions {
-    /// The store itself gives multipart uploads up that are older than so many days. A second net below our own
-    /// sweeping; absent: no such rule is made.
+    /// The age in days at which the store aborts incomplete multipart uploads by itself. This is a safeguard
+    /// in addition to the sweeping of Strongroom. `None` creates no such rule.
     pub abort_incomplete_after_days: Option<u32>,
 }
 
-/// What was found and done.
+/// The result of an initialisation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InitReport {
-    /// In order.
+    /// The steps in the order in which they were performed.
     pub steps: Vec<InitStep>,
 }
 
-/// One thing that a store needs.
+/// One step of an initialisation.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct InitStep {
-    /// What it is: `bucket strongroom`.
+    /// The resource, such as `bucket strongroom`.
     pub subject: String,
-    /// What became of it.
+    /// The result of the step.
     pub outcome: InitOutcome,
 }
 
-/// What became of a step.
+/// The result of an initialisation step.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum InitOutcome {
-    /// It was made.
+    /// The resource was created or changed.
     Done,
-    /// It was there.
-    AlreadyThere,
-    /// The store does not know such a thing, or does not let us; the reason is here. Nothing depends on it.
+    /// The resource already existed and was left unchanged.
+    AlreadyExists,
+    /// The store does not support the resource or denies access to it; contains the reason. The resource is
+    /// optional.
     Unsupported(String),
 }
 
 impl InitReport {
-    /// A report of one step.
-    pub(super) fn of(subject: impl Into<String>, outcome: InitOutcome) -> Self {
+    /// Creates a report with a single step.
+    pub(super) fn single_step(subject: impl Into<String>, outcome: InitOutcome) -> Self {
         Self { steps: vec![InitStep { subject: subject.into(), outcome }] }
     }
 }

@@ -1,4 +1,5 @@
-//! Tries again what failed for the moment, and goes on with a broken download from the byte that was reached.
+//! Retries operations that failed with a `Transient` error, and resumes interrupted downloads at the byte
+//! they reached.
 
 use std::{ops::Range, sync::Arc};
 
@@ -21,7 +22,7 @@ pub(super) struct Retrying {
 }
 
 impl Retrying {
-    pub(super) fn over(
+    pub(super) fn wrap(
         inner: Arc<dyn ObjectStorage>,
         options: &StorageOptions,
         ids: Arc<dyn IdSource>,
@@ -38,17 +39,17 @@ impl Retrying {
         loop {
             match call().await {
                 Ok(value) => {
-                    self.backoff.succeeded();
+                    self.backoff.record_success();
                     return Ok(value);
                 }
-                Err(error) => self.backoff.wait(attempt, error).await?,
+                Err(error) => self.backoff.wait_before_retry(attempt, error).await?,
             }
             attempt += 1;
         }
     }
 
-    /// Whether the object is exactly this body.
-    async fn holds(&self, key: &ObjectKey, body: &Payload) -> Result<bool, StorageError> {
+    /// Returns whether the stored object has exactly this content.
+    async fn has_content(&self, key: &ObjectKey, body: &Payload) -> Result<bool, StorageError> {
         if self.head(key).await?.size_bytes != body.len_bytes() {
             return Ok(false);
         }
@@ -66,18 +67,19 @@ impl Retrying {
 }
 
 impl Retrying {
-    /// Whether two objects have the same bytes.
-    async fn are_equal(&self, left: &ObjectKey, right: &ObjectKey) -> Result<bool, StorageError> {
+    /// Returns whether two objects have the same content.
+    async fn have_equal_content(&self, left: &ObjectKey, right: &ObjectKey) -> Result<bool, StorageError> {
         let size_bytes = self.head(left).await?.size_bytes;
         if self.head(right).await?.size_bytes != size_bytes {
             return Ok(false);
         }
-        // One download after the other: two at once could wait for each other at the limit.
+        // Read one after the other: two concurrent downloads could wait for each other at the concurrency
+        // limit.
         for start in (0..size_bytes).step_by(PIECE_SIZE_BYTES_MAX) {
             let window = start..size_bytes.min(start + PIECE_SIZE_BYTES_MAX as u64);
-            let of_left: Vec<Bytes> = self.get(left, window.clone()).await?.try_collect().await?;
-            let of_right: Vec<Bytes> = self.get(right, window).await?.try_collect().await?;
-            if of_left.concat() != of_right.concat() {
+            let left_bytes: Vec<Bytes> = self.get(left, window.clone()).await?.try_collect().await?;
+            let right_bytes: Vec<Bytes> = self.get(right, window).await?.try_collect().await?;
+            if left_bytes.concat() != right_bytes.concat() {
                 return Ok(false);
             }
         }
@@ -105,22 +107,23 @@ impl ObjectStorage for Retrying {
         loop {
             let error = match self.inner.put(key, body.clone(), options).await {
                 Ok(info) => {
-                    self.backoff.succeeded();
+                    self.backoff.record_success();
                     return Ok(info);
                 }
                 Err(error) => error,
             };
-            // An attempt before this one may have worked and only its answer was lost: then the object is
-            // ours.
+            // An earlier attempt may have succeeded although its response was lost. In that case the object
+            // is ours.
             if attempt > 1 && error.kind == StorageErrorKind::AlreadyExists {
-                return if self.holds(key, &body).await? { self.head(key).await } else { Err(error) };
+                return if self.has_content(key, &body).await? { self.head(key).await } else { Err(error) };
             }
-            self.backoff.wait(attempt, error).await?;
+            self.backoff.wait_before_retry(attempt, error).await?;
             attempt += 1;
         }
     }
 
-    /// A lost answer leaves an upload that nobody knows; `list_multiparts` finds it, to be aborted.
+    /// If the response is lost, the upload id is unknown. `list_multiparts` finds such an upload, so that it
+    /// can be aborted.
     async fn start_multipart(
         &self,
         key: &ObjectKey,
@@ -202,16 +205,20 @@ impl ObjectStorage for Retrying {
         loop {
             let error = match self.inner.copy(from, to, options).await {
                 Ok(info) => {
-                    self.backoff.succeeded();
+                    self.backoff.record_success();
                     return Ok(info);
                 }
                 Err(error) => error,
             };
-            // As with put: the copy that is there may be our own.
+            // As in `put`, the existing object may be the result of an earlier attempt.
             if attempt > 1 && error.kind == StorageErrorKind::AlreadyExists {
-                return if self.are_equal(from, to).await? { self.head(to).await } else { Err(error) };
+                return if self.have_equal_content(from, to).await? {
+                    self.head(to).await
+                } else {
+                    Err(error)
+                };
             }
-            self.backoff.wait(attempt, error).await?;
+            self.backoff.wait_before_retry(attempt, error).await?;
             attempt += 1;
         }
     }
@@ -237,22 +244,23 @@ impl ObjectStorage for Retrying {
     }
 }
 
-/// A download that outlives its streams.
+/// A download that continues with a new stream when its current stream fails.
 struct Download {
     inner: Arc<dyn ObjectStorage>,
     backoff: Arc<Backoff>,
     key: ObjectKey,
-    /// What has not been yielded yet.
+    /// The range that has not been yielded yet.
     rest: Range<u64>,
     stream: Option<ByteStream>,
-    /// Since the last piece: a long download may break often, as long as it moves.
+    /// The number of attempts since the last piece. A long download may be interrupted often, as long as it
+    /// makes progress.
     attempt: u32,
 }
 
 impl Download {
     async fn next(mut self) -> Result<Option<(Bytes, Self)>, StorageError> {
         loop {
-            let error = match self.poll().await {
+            let error = match self.read_next().await {
                 Ok(Some(piece)) => {
                     self.rest.start += piece.len() as u64;
                     self.attempt = 1;
@@ -264,14 +272,14 @@ impl Download {
                     .with_source("the store ended the stream early"),
                 Err(error) => error,
             };
-            // Dropped before we wait: it may hold the very permit that the next attempt needs.
+            // Drop the stream before waiting: it may hold the permit that the next attempt needs.
             self.stream = None;
-            self.backoff.wait(self.attempt, error).await?;
+            self.backoff.wait_before_retry(self.attempt, error).await?;
             self.attempt += 1;
         }
     }
 
-    async fn poll(&mut self) -> Result<Option<Bytes>, StorageError> {
+    async fn read_next(&mut self) -> Result<Option<Bytes>, StorageError> {
         let stream = match &mut self.stream {
             Some(stream) => stream,
             missing => missing.insert(self.inner.get(&self.key, self.rest.clone()).await?),

@@ -1,58 +1,65 @@
-//! Every configured provider, side by side: new bytes go to one of them, stored bytes are found where their row says.
+//! All configured providers. New objects are written to the primary store; existing objects are read from the
+//! store that their row names.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{ObjectStorage, StorageError};
 
-/// The stores of this service, by the names of their providers.
+/// The stores of this service by provider name.
 #[derive(Debug, Clone)]
 pub struct Stores {
     by_name: BTreeMap<String, Arc<dyn ObjectStorage>>,
-    writing: Arc<dyn ObjectStorage>,
+    primary: Arc<dyn ObjectStorage>,
 }
 
-/// Rows name a provider that the configuration does not.
+/// The provider of an object is not configured.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the provider `{0}` is not configured; add storage.providers.{0}")]
+#[error("provider `{0}` is not configured; add storage.providers.{0}")]
 pub struct UnknownProvider(pub String);
 
 impl Stores {
-    /// Puts stores together, each under the name it answers to. `writing` is the one that new bytes go to.
+    /// Collects stores by their provider names. `primary` names the store for new objects.
     ///
     /// # Errors
-    /// `InvalidInput` when `writing` is none of them, or two answer to one name.
+    /// Returns `InvalidInput` if no store is named `primary`, or if two stores have the same name.
     pub fn new(
         stores: impl IntoIterator<Item = Arc<dyn ObjectStorage>>,
-        writing: &str,
+        primary: &str,
     ) -> Result<Self, StorageError> {
-        const OPERATION: &str = "open the providers";
+        const OPERATION: &str = "open storage providers";
         let mut by_name = BTreeMap::new();
         for store in stores {
             let name = store.provider().to_owned();
             if by_name.insert(name.clone(), store).is_some() {
-                return Err(StorageError::invalid(OPERATION, format!("two are named `{name}`")));
+                return Err(StorageError::invalid_input(
+                    OPERATION,
+                    format!("two providers are named `{name}`"),
+                ));
             }
         }
-        let writing = by_name.get(writing).cloned().ok_or_else(|| {
-            StorageError::invalid(OPERATION, format!("`{writing}`, where new bytes go, is not configured"))
+        let primary = by_name.get(primary).cloned().ok_or_else(|| {
+            StorageError::invalid_input(
+                OPERATION,
+                format!("the provider for new objects, `{primary}`, is not configured"),
+            )
         })?;
-        Ok(Self { by_name, writing })
+        Ok(Self { by_name, primary })
     }
 
-    /// Where new bytes go.
-    pub fn writing(&self) -> &Arc<dyn ObjectStorage> {
-        &self.writing
+    /// Returns the store for new objects.
+    pub fn primary(&self) -> &Arc<dyn ObjectStorage> {
+        &self.primary
     }
 
-    /// Where the bytes are whose row names this provider.
+    /// Returns the store with this provider name.
     ///
     /// # Errors
-    /// When it is not configured.
-    pub fn of(&self, provider: &str) -> Result<&Arc<dyn ObjectStorage>, UnknownProvider> {
+    /// Returns [`UnknownProvider`] if the provider is not configured.
+    pub fn get(&self, provider: &str) -> Result<&Arc<dyn ObjectStorage>, UnknownProvider> {
         self.by_name.get(provider).ok_or_else(|| UnknownProvider(provider.to_owned()))
     }
 
-    /// All of them, by name.
+    /// Iterates over all stores by name.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<dyn ObjectStorage>> {
         self.by_name.values()
     }
@@ -63,16 +70,16 @@ mod tests {
     use super::{super::tests::named, *};
 
     #[test]
-    fn a_row_is_served_by_the_provider_that_it_names_and_by_no_other() {
+    fn returns_the_store_with_the_requested_name() {
         let stores = Stores::new([named("old"), named("new")], "new").unwrap();
-        assert_eq!(stores.writing().provider(), "new");
-        assert_eq!(stores.of("old").unwrap().provider(), "old");
-        assert_eq!(stores.of("gone").unwrap_err(), UnknownProvider("gone".to_owned()));
+        assert_eq!(stores.primary().provider(), "new");
+        assert_eq!(stores.get("old").unwrap().provider(), "old");
+        assert_eq!(stores.get("gone").unwrap_err(), UnknownProvider("gone".to_owned()));
         assert_eq!(stores.iter().map(|store| store.provider()).collect::<Vec<_>>(), ["new", "old"]);
     }
 
     #[test]
-    fn two_providers_of_one_name_or_none_to_write_to_are_refused() {
+    fn rejects_duplicate_names_and_a_missing_primary_store() {
         assert!(Stores::new([named("old"), named("old")], "old").is_err());
         assert!(Stores::new([named("old")], "new").is_err());
     }

@@ -1,4 +1,4 @@
-//! The suite over every stack, and what the decorators do that no adapter can show.
+//! Runs the conformance suite on every stack, and tests the decorators.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -7,11 +7,11 @@ use chrono::NaiveDate;
 use futures::TryStreamExt;
 
 use super::{
-    conformance::conformance,
+    conformance::check_conformance,
     flaky::{Fault, Flaky, Operation, Plan},
     limited::Limited,
     local::Local,
-    memory::{Keep, Memory},
+    memory::{KeptContent, Memory},
     retrying::Retrying,
     *,
 };
@@ -26,14 +26,14 @@ pub(super) fn key() -> ObjectKey {
 }
 
 pub(super) fn memory() -> Arc<dyn ObjectStorage> {
-    Arc::new(Memory::new(Keep::All, Arc::new(SystemClock), Arc::new(SystemIds)))
+    Arc::new(Memory::new(KeptContent::All, Arc::new(SystemClock), Arc::new(SystemIds)))
 }
 
 fn local(root: &Path) -> Arc<dyn ObjectStorage> {
     Arc::new(Local::open(root, Arc::new(SystemIds)).unwrap())
 }
 
-/// No pause between attempts, so no test waits.
+/// Options without pauses between attempts, so that tests do not wait.
 fn options(adapter: AdapterOptions, retry_attempts_max: u32) -> StorageOptions {
     StorageOptions {
         provider: "here".to_owned(),
@@ -45,14 +45,14 @@ fn options(adapter: AdapterOptions, retry_attempts_max: u32) -> StorageOptions {
     }
 }
 
-/// A store in memory that answers to this name.
+/// Creates an in-memory store with this provider name.
 pub(super) fn named(provider: &str) -> Arc<dyn ObjectStorage> {
     let options = StorageOptions { provider: provider.to_owned(), ..options(AdapterOptions::Memory, 1) };
     open(&options, Arc::new(SystemClock), Arc::new(SystemIds)).unwrap()
 }
 
 fn retrying(inner: Arc<dyn ObjectStorage>, attempts_max: u32) -> Arc<dyn ObjectStorage> {
-    Retrying::over(inner, &options(AdapterOptions::Memory, attempts_max), Arc::new(SystemIds))
+    Retrying::wrap(inner, &options(AdapterOptions::Memory, attempts_max), Arc::new(SystemIds))
 }
 
 fn flaky(plan: Plan) -> (Arc<Flaky>, Arc<dyn ObjectStorage>) {
@@ -82,48 +82,51 @@ async fn read(
 }
 
 #[tokio::test]
-async fn memory_keeps_the_promises() {
-    conformance(memory(), Arc::new(SystemIds)).await;
+async fn memory_adapter_conforms() {
+    check_conformance(memory(), Arc::new(SystemIds)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn local_keeps_the_promises() {
+async fn local_adapter_conforms() {
     let root = tempfile::tempdir().unwrap();
-    conformance(local(root.path()), Arc::new(SystemIds)).await;
+    check_conformance(local(root.path()), Arc::new(SystemIds)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_opened_stack_keeps_the_promises() {
+async fn opened_stack_conforms() {
     let root = tempfile::tempdir().unwrap();
     for adapter in [AdapterOptions::Memory, AdapterOptions::Local { root: root.path().join("new") }] {
         let store = open(&options(adapter, 3), Arc::new(SystemClock), Arc::new(SystemIds)).unwrap();
-        conformance(store, Arc::new(SystemIds)).await;
+        check_conformance(store, Arc::new(SystemIds)).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn retries_keep_the_promises_of_a_store_that_fails_one_call_in_ten() {
+async fn retries_conform_if_one_call_in_ten_fails() {
     let root = tempfile::tempdir().unwrap();
-    // One at a time shows that nothing waits for itself. Not on the disk: there, one sync after the other takes long.
+    // A limit of 1 shows that no operation waits for itself. The local store is not limited this way, because
+    // its syncs are slow one after the other.
     for (seed, inner, concurrency_max) in [(1, memory(), 1), (2, memory(), 1), (3, local(root.path()), 16)] {
-        let flaky = Flaky::new(inner, Plan::new().random(seed, 10));
-        let store = retrying(Limited::over(flaky, concurrency_max), 12);
-        conformance(store, Arc::new(SystemIds)).await;
+        let flaky = Flaky::new(inner, Plan::new().with_random_faults(seed, 10));
+        let store = retrying(Limited::wrap(flaky, concurrency_max), 12);
+        check_conformance(store, Arc::new(SystemIds)).await;
     }
 }
 
 #[tokio::test]
-async fn a_put_whose_answer_was_lost_is_not_taken_for_another_writers() {
-    let (flaky, store) = flaky(Plan::new().on(Operation::Put, 1, Fault::After(StorageErrorKind::Transient)));
+async fn retried_put_recognises_its_own_object() {
+    let (flaky, store) =
+        flaky(Plan::new().with_fault(Operation::Put, 1, Fault::After(StorageErrorKind::Transient)));
     let key = key();
     assert_eq!(put(&*store, &key, "mine").await.unwrap().size_bytes, 4);
-    assert_eq!(flaky.calls(Operation::Put), 2);
+    assert_eq!(flaky.call_count(Operation::Put), 2);
     assert_eq!(put(&*store, &key, "mine").await.unwrap_err().kind, StorageErrorKind::AlreadyExists);
 }
 
 #[tokio::test]
-async fn a_retried_put_does_not_claim_the_object_of_another_writer() {
-    let (_, store) = flaky(Plan::new().on(Operation::Put, 2, Fault::Before(StorageErrorKind::Transient)));
+async fn retried_put_rejects_the_object_of_another_writer() {
+    let (_, store) =
+        flaky(Plan::new().with_fault(Operation::Put, 2, Fault::Before(StorageErrorKind::Transient)));
     let key = key();
     put(&*store, &key, "ours").await.unwrap();
     assert_eq!(put(&*store, &key, "mine").await.unwrap_err().kind, StorageErrorKind::AlreadyExists);
@@ -131,72 +134,68 @@ async fn a_retried_put_does_not_claim_the_object_of_another_writer() {
 }
 
 #[tokio::test]
-async fn a_broken_download_goes_on_from_the_byte_it_reached() {
+async fn interrupted_download_resumes_at_the_byte_it_reached() {
     let plan = Plan::new()
-        .on(Operation::Get, 1, Fault::CutStream { after_bytes: 3 })
-        .on(Operation::Get, 2, Fault::EndStream { after_bytes: 2 })
-        .on(Operation::Get, 3, Fault::Before(StorageErrorKind::Transient))
-        .on(Operation::Get, 4, Fault::CutStream { after_bytes: 0 });
+        .with_fault(Operation::Get, 1, Fault::CutStream { after_bytes: 3 })
+        .with_fault(Operation::Get, 2, Fault::EndStream { after_bytes: 2 })
+        .with_fault(Operation::Get, 3, Fault::Before(StorageErrorKind::Transient))
+        .with_fault(Operation::Get, 4, Fault::CutStream { after_bytes: 0 });
     let (flaky, store) = flaky(plan);
     let key = key();
     put(&*store, &key, "0123456789").await.unwrap();
     assert_eq!(read(&*store, &key, 1..9).await.unwrap(), b"12345678");
-    assert_eq!(flaky.calls(Operation::Get), 5);
+    assert_eq!(flaky.call_count(Operation::Get), 5);
 }
 
 #[tokio::test]
-async fn only_what_failed_for_the_moment_is_tried_again() {
+async fn retries_only_transient_failures() {
     for kind in [StorageErrorKind::Unavailable, StorageErrorKind::Damaged, StorageErrorKind::NoSpace] {
-        let (flaky, store) = flaky(Plan::new().on(Operation::Head, 1, Fault::Before(kind)));
+        let (flaky, store) = flaky(Plan::new().with_fault(Operation::Head, 1, Fault::Before(kind)));
         assert_eq!(store.head(&key()).await.unwrap_err().kind, kind);
-        assert_eq!(flaky.calls(Operation::Head), 1);
+        assert_eq!(flaky.call_count(Operation::Head), 1);
     }
 }
 
 #[tokio::test]
-async fn an_operation_is_tried_only_so_often() {
-    let (flaky, store) = flaky(Plan::new().random(1, 100));
+async fn stops_retrying_after_the_attempt_limit() {
+    let (flaky, store) = flaky(Plan::new().with_random_faults(1, 100));
     flaky.set_plan((1..=9).fold(Plan::new(), |plan, nth| {
-        plan.on(Operation::Delete, nth, Fault::Before(StorageErrorKind::Transient))
+        plan.with_fault(Operation::Delete, nth, Fault::Before(StorageErrorKind::Transient))
     }));
     assert_eq!(store.delete(&key()).await.unwrap_err().kind, StorageErrorKind::Transient);
-    assert_eq!(flaky.calls(Operation::Delete), 4);
+    assert_eq!(flaky.call_count(Operation::Delete), 4);
 }
 
 #[tokio::test]
-async fn a_dead_store_is_not_hammered() {
-    let (flaky, store) = flaky(Plan::new().random(1, 100));
+async fn retry_budget_limits_the_load_on_a_dead_store() {
+    let (flaky, store) = flaky(Plan::new().with_random_faults(1, 100));
     for _ in 0..1000 {
         store.head(&key()).await.unwrap_err();
     }
-    assert_eq!(
-        flaky.calls(Operation::Head),
-        1100,
-        "a thousand first attempts, and a budget of a hundred retries"
-    );
+    assert_eq!(flaky.call_count(Operation::Head), 1100, "1,000 first attempts and a budget of 100 retries");
     flaky.set_plan(Plan::new());
     let key = key();
     put(&*store, &key, "back").await.unwrap();
     for _ in 0..9 {
         store.head(&key).await.unwrap();
     }
-    flaky.set_plan(Plan::new().on(Operation::Head, 1, Fault::Before(StorageErrorKind::Transient)));
-    store.head(&key).await.expect("ten successes have paid for a retry");
+    flaky.set_plan(Plan::new().with_fault(Operation::Head, 1, Fault::Before(StorageErrorKind::Transient)));
+    store.head(&key).await.expect("ten successes refill the budget by one retry");
 }
 
 #[tokio::test]
-async fn a_full_store_says_so_and_keeps_what_it_has() {
-    let (flaky, store) = flaky(Plan::new().room_bytes(6));
+async fn full_store_returns_no_space_and_keeps_objects() {
+    let (flaky, store) = flaky(Plan::new().with_capacity_bytes(6));
     let (first, second) = (key(), key());
     put(&*store, &first, "four").await.unwrap();
     assert_eq!(put(&*store, &second, "four").await.unwrap_err().kind, StorageErrorKind::NoSpace);
-    assert_eq!(flaky.calls(Operation::Put), 2);
+    assert_eq!(flaky.call_count(Operation::Put), 2);
     assert_eq!(store.head(&second).await.unwrap_err().kind, StorageErrorKind::NotFound);
     assert_eq!(read(&*store, &first, 0..4).await.unwrap(), b"four");
 }
 
 #[test]
-fn options_under_which_nothing_could_run_are_refused() {
+fn rejects_options_with_zero_limits() {
     for (concurrency_max, retry_attempts_max) in [(0, 1), (1, 0)] {
         let options =
             StorageOptions { concurrency_max, ..options(AdapterOptions::Memory, retry_attempts_max) };
@@ -206,7 +205,7 @@ fn options_under_which_nothing_could_run_are_refused() {
 }
 
 #[test]
-fn an_error_names_the_operation_and_the_key_and_keeps_the_cause_apart() {
+fn error_names_operation_and_key_but_not_the_cause() {
     let key = key();
     let error =
         StorageError::new(StorageErrorKind::NotFound, "head object").with_key(&key).with_source("a path");
@@ -215,7 +214,7 @@ fn an_error_names_the_operation_and_the_key_and_keeps_the_cause_apart() {
 }
 
 #[tokio::test]
-async fn a_store_that_discards_gives_back_what_repeats_and_nothing_else() {
+async fn discard_adapter_returns_repeating_content() {
     const PART_SIZE_BYTES: usize = 2 * PIECE_SIZE_BYTES_MAX;
     let store =
         open(&options(AdapterOptions::Discard, 1), Arc::new(SystemClock), Arc::new(SystemIds)).unwrap();

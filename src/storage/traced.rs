@@ -1,5 +1,6 @@
-//! A span and a measurement for every operation on the store, so that a slow request shows where it waited. The outermost
-//! layer: what it measures is what the use cases see, retries included.
+//! Records a span and a metric for every operation on the store, so that the trace of a slow request shows
+//! where the time went. This is the outermost decorator: it measures what callers experience, including
+//! retries.
 
 use std::{ops::Range, sync::Arc};
 
@@ -14,7 +15,7 @@ use super::{
 };
 use crate::{domain::object_key::ObjectKey, telemetry::Metrics};
 
-/// Traces and measures what goes through it.
+/// Adds tracing and metrics to a store.
 #[derive(Clone)]
 pub struct Traced {
     inner: Arc<dyn ObjectStorage>,
@@ -29,11 +30,11 @@ impl std::fmt::Debug for Traced {
 
 impl Traced {
     /// Wraps a store.
-    pub fn over(inner: Arc<dyn ObjectStorage>, metrics: Metrics) -> Arc<dyn ObjectStorage> {
+    pub fn wrap(inner: Arc<dyn ObjectStorage>, metrics: Metrics) -> Arc<dyn ObjectStorage> {
         Arc::new(Self { inner, metrics })
     }
 
-    async fn measured<T>(
+    async fn trace<T>(
         &self,
         operation: &'static str,
         call: impl Future<Output = Result<T, StorageError>> + Send,
@@ -43,14 +44,14 @@ impl Traced {
             call.instrument(info_span!("storage", operation, provider = self.inner.provider())).await;
         let name = match &outcome {
             Ok(_) => "ok",
-            Err(error) => name(error.kind),
+            Err(error) => outcome_name(error.kind),
         };
-        self.metrics.storage_operation(operation, name, started.elapsed());
+        self.metrics.record_storage_operation(operation, name, started.elapsed());
         outcome
     }
 }
 
-fn name(kind: StorageErrorKind) -> &'static str {
+fn outcome_name(kind: StorageErrorKind) -> &'static str {
     match kind {
         StorageErrorKind::NotFound => "not_found",
         StorageErrorKind::AlreadyExists => "already_exists",
@@ -79,7 +80,7 @@ impl ObjectStorage for Traced {
         body: Payload,
         options: &PutOptions,
     ) -> Result<ObjectInfo, StorageError> {
-        self.measured("put", self.inner.put(key, body, options)).await
+        self.trace("put", self.inner.put(key, body, options)).await
     }
 
     async fn start_multipart(
@@ -88,7 +89,7 @@ impl ObjectStorage for Traced {
         part_size_bytes: u64,
         options: &PutOptions,
     ) -> Result<MultipartId, StorageError> {
-        self.measured("start_multipart", self.inner.start_multipart(key, part_size_bytes, options)).await
+        self.trace("start_multipart", self.inner.start_multipart(key, part_size_bytes, options)).await
     }
 
     async fn put_part(
@@ -98,7 +99,7 @@ impl ObjectStorage for Traced {
         number: u32,
         body: Payload,
     ) -> Result<PartReceipt, StorageError> {
-        self.measured("put_part", self.inner.put_part(key, id, number, body)).await
+        self.trace("put_part", self.inner.put_part(key, id, number, body)).await
     }
 
     async fn complete_multipart(
@@ -107,23 +108,23 @@ impl ObjectStorage for Traced {
         id: &MultipartId,
         parts: &[PartReceipt],
     ) -> Result<ObjectInfo, StorageError> {
-        self.measured("complete_multipart", self.inner.complete_multipart(key, id, parts)).await
+        self.trace("complete_multipart", self.inner.complete_multipart(key, id, parts)).await
     }
 
     async fn abort_multipart(&self, key: &ObjectKey, id: &MultipartId) -> Result<(), StorageError> {
-        self.measured("abort_multipart", self.inner.abort_multipart(key, id)).await
+        self.trace("abort_multipart", self.inner.abort_multipart(key, id)).await
     }
 
     async fn head(&self, key: &ObjectKey) -> Result<ObjectInfo, StorageError> {
-        self.measured("head", self.inner.head(key)).await
+        self.trace("head", self.inner.head(key)).await
     }
 
     async fn get(&self, key: &ObjectKey, range: Range<u64>) -> Result<ByteStream, StorageError> {
-        self.measured("get", self.inner.get(key, range)).await
+        self.trace("get", self.inner.get(key, range)).await
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StorageError> {
-        self.measured("delete", self.inner.delete(key)).await
+        self.trace("delete", self.inner.delete(key)).await
     }
 
     async fn list(
@@ -132,7 +133,7 @@ impl ObjectStorage for Traced {
         after: Option<&ObjectKey>,
         limit: usize,
     ) -> Result<ListPage, StorageError> {
-        self.measured("list", self.inner.list(prefix, after, limit)).await
+        self.trace("list", self.inner.list(prefix, after, limit)).await
     }
 
     async fn list_multiparts(
@@ -141,7 +142,7 @@ impl ObjectStorage for Traced {
         after: Option<&MultipartInfo>,
         limit: usize,
     ) -> Result<MultipartPage, StorageError> {
-        self.measured("list_multiparts", self.inner.list_multiparts(prefix, after, limit)).await
+        self.trace("list_multiparts", self.inner.list_multiparts(prefix, after, limit)).await
     }
 
     async fn copy(
@@ -150,26 +151,26 @@ impl ObjectStorage for Traced {
         to: &ObjectKey,
         options: &PutOptions,
     ) -> Result<ObjectInfo, StorageError> {
-        self.measured("copy", self.inner.copy(from, to, options)).await
+        self.trace("copy", self.inner.copy(from, to, options)).await
     }
 
     async fn list_parts(&self, key: &ObjectKey, id: &MultipartId) -> Result<Vec<PartReceipt>, StorageError> {
-        self.measured("list_parts", self.inner.list_parts(key, id)).await
+        self.trace("list_parts", self.inner.list_parts(key, id)).await
     }
 
     async fn presign(&self, request: &PresignRequest) -> Result<Option<PresignedUrl>, StorageError> {
-        self.measured("presign", self.inner.presign(request)).await
+        self.trace("presign", self.inner.presign(request)).await
     }
 
     async fn initialise(&self, options: &InitOptions) -> Result<InitReport, StorageError> {
-        self.measured("initialise", self.inner.initialise(options)).await
+        self.trace("initialise", self.inner.initialise(options)).await
     }
 
     async fn space(&self) -> Result<Option<Space>, StorageError> {
-        self.measured("space", self.inner.space()).await
+        self.trace("space", self.inner.space()).await
     }
 
     async fn check(&self) -> Result<(), StorageError> {
-        self.measured("check", self.inner.check()).await
+        self.trace("check", self.inner.check()).await
     }
 }

@@ -1,21 +1,19 @@
-//! Whether this process can do its work, told by whoever knows and read by the gRPC health service and
-//! `/readyz`.
+//! The health of this process. Components report their state; the gRPC health service and `/readyz` read it.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::sync::watch;
 
-/// What the service cannot work without.
+/// A component that the service depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Component {
-    /// PostgreSQL.
     Database,
-    /// The store of bytes.
+    /// The object store.
     Storage,
 }
 
 impl Component {
-    /// Its name in answers and logs.
+    /// Returns the name for responses and logs.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Database => "database",
@@ -24,33 +22,33 @@ impl Component {
     }
 }
 
-/// How a component is.
+/// The state of a component.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ComponentState {
-    /// It answers.
+    /// The component is available.
     Up,
-    /// It does not, and this is why. A fixed text: what an adapter says may hold addresses or worse, and
-    /// `/readyz` is read by anyone who reaches the port.
+    /// The component is unavailable, for this reason. The reason is a constant text, because errors of an
+    /// adapter may contain addresses or secrets, and `/readyz` is readable without authentication.
     Down(&'static str),
 }
 
-/// The state of all components at one moment.
+/// The state of all components at one time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HealthState {
-    /// Each component and how it is.
+    /// The state of each component.
     pub components: BTreeMap<Component, ComponentState>,
-    /// Whether the process is on its way out and takes no new work.
-    pub draining: bool,
+    /// Whether the process is shutting down and accepts no new work.
+    pub is_draining: bool,
 }
 
 impl HealthState {
-    /// Whether new requests are welcome.
+    /// Returns whether the process can serve new requests.
     pub fn is_ready(&self) -> bool {
-        !self.draining && self.components.values().all(|state| *state == ComponentState::Up)
+        !self.is_draining && self.components.values().all(|state| *state == ComponentState::Up)
     }
 }
 
-/// Shared health; clones see the same state.
+/// The shared health of the process. Clones share the state.
 #[derive(Debug, Clone)]
 pub struct Health {
     state: Arc<watch::Sender<HealthState>>,
@@ -63,35 +61,35 @@ impl Default for Health {
 }
 
 impl Health {
-    /// Nothing is up until someone has looked.
+    /// Creates the health with all components down until they are first checked.
     pub fn new() -> Self {
         let unknown = ComponentState::Down("not checked yet");
         let components = [Component::Database, Component::Storage].map(|component| (component, unknown));
-        let state = HealthState { components: components.into(), draining: false };
+        let state = HealthState { components: components.into(), is_draining: false };
         Self { state: Arc::new(watch::Sender::new(state)) }
     }
 
-    /// Says that a component answers.
-    pub fn set_up(&self, component: Component) {
+    /// Marks a component as available.
+    pub fn mark_up(&self, component: Component) {
         self.set(component, ComponentState::Up);
     }
 
-    /// Says that a component does not answer, and why.
-    pub fn set_down(&self, component: Component, why: &'static str) {
+    /// Marks a component as unavailable, with the reason.
+    pub fn mark_down(&self, component: Component, why: &'static str) {
         self.set(component, ComponentState::Down(why));
     }
 
-    /// Says that the process is on its way out. There is no way back.
-    pub fn drain(&self) {
-        self.state.send_if_modified(|state| !std::mem::replace(&mut state.draining, true));
+    /// Marks the process as shutting down. This cannot be reverted.
+    pub fn start_draining(&self) {
+        self.state.send_if_modified(|state| !std::mem::replace(&mut state.is_draining, true));
     }
 
-    /// The state now.
+    /// Returns the current state.
     pub fn state(&self) -> HealthState {
         self.state.borrow().clone()
     }
 
-    /// The state now and whenever it changes.
+    /// Subscribes to the current state and all changes.
     pub fn subscribe(&self) -> watch::Receiver<HealthState> {
         self.state.subscribe()
     }
@@ -114,30 +112,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_is_ready_when_everything_is_up_and_until_it_drains() {
+    fn process_is_ready_while_all_components_are_up() {
         let health = Health::new();
         assert!(!health.state().is_ready());
-        health.set_up(Component::Database);
+        health.mark_up(Component::Database);
         assert!(!health.state().is_ready());
-        health.set_up(Component::Storage);
+        health.mark_up(Component::Storage);
         assert!(health.state().is_ready());
-        health.set_down(Component::Database, "connections are refused");
+        health.mark_down(Component::Database, "connections are refused");
         assert!(!health.state().is_ready());
-        health.set_up(Component::Database);
-        health.drain();
+        health.mark_up(Component::Database);
+        health.start_draining();
         assert!(!health.state().is_ready());
     }
 
     #[test]
-    fn watchers_hear_of_changes_and_of_nothing_else() {
+    fn subscribers_are_notified_of_changes_only() {
         let health = Health::new();
         let mut watcher = health.subscribe();
-        health.set_up(Component::Storage);
+        health.mark_up(Component::Storage);
         assert!(watcher.has_changed().unwrap());
         watcher.mark_unchanged();
-        health.set_up(Component::Storage);
+        health.mark_up(Component::Storage);
         assert!(!watcher.has_changed().unwrap());
-        health.drain();
-        assert!(watcher.borrow_and_update().draining);
+        health.start_draining();
+        assert!(watcher.borrow_and_update().is_draining);
     }
 }

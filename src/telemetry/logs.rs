@@ -1,8 +1,8 @@
-//! Log lines: text for people, or one flat JSON object a line for machines.
+//! Log lines: text for people, or one flat JSON object per line.
 //!
-//! A field of a span around the event stands at the top level of the object (`request_id`, `tenant`,
-//! `trace_id`), where a log search finds it without knowing the span's depth. The event's own fields win over
-//! those of spans, and neither can replace `timestamp`, `level` or `target`.
+//! In JSON, fields of the surrounding spans are at the top level of the object (`request_id`, `tenant`,
+//! `trace_id`), so that log searches need not know the nesting of spans. Fields of the event override those
+//! of spans, and neither can override `timestamp`, `level` or `target`.
 
 use std::fmt;
 
@@ -22,8 +22,8 @@ use tracing_subscriber::{
 use super::TelemetryError;
 use crate::config::{TelemetryConfig, telemetry::LogFormat};
 
-/// The layer that writes log lines to `writer`.
-pub(super) fn layer<S, W>(
+/// Builds the layer that writes log lines to `writer`.
+pub(super) fn build_layer<S, W>(
     config: &TelemetryConfig,
     writer: W,
 ) -> Result<Box<dyn Layer<S> + Send + Sync>, TelemetryError>
@@ -37,13 +37,13 @@ where
         LogFormat::Text => lines.boxed(),
     };
     let events = EnvFilter::try_new(&config.log_filter)?;
-    // A filter of "warn" must not take the request's span away: its warnings would lose their request id.
-    let filter = events.or(filter_fn(is_our_span));
+    // Keep our spans even if the filter is "warn"; otherwise warnings would have no request id.
+    let filter = events.or(filter_fn(is_own_info_span));
     Ok(lines.with_filter(filter).boxed())
 }
 
-/// Whether this is a span of ours that carries context.
-pub(super) fn is_our_span(metadata: &Metadata<'_>) -> bool {
+/// Returns whether this is one of our spans of level info or above.
+pub(super) fn is_own_info_span(metadata: &Metadata<'_>) -> bool {
     metadata.is_span()
         && *metadata.level() <= Level::INFO
         && metadata.target().starts_with(env!("CARGO_PKG_NAME"))
@@ -83,7 +83,7 @@ where
     }
 }
 
-/// Collects an event's fields.
+/// Collects the fields of an event.
 struct Fields<'a>(&'a mut Map<String, Value>);
 
 impl Fields<'_> {
@@ -131,9 +131,9 @@ mod tests {
     use crate::config::Config;
 
     #[derive(Clone, Default)]
-    struct Page(Arc<Mutex<Vec<u8>>>);
+    struct Buffer(Arc<Mutex<Vec<u8>>>);
 
-    impl io::Write for Page {
+    impl io::Write for Buffer {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.lock().unwrap().write(bytes)
         }
@@ -146,16 +146,16 @@ mod tests {
     fn log(filter: &str, act: impl FnOnce()) -> Vec<Map<String, Value>> {
         let mut config = Config::defaults().unwrap().telemetry;
         config.log_filter = filter.to_owned();
-        let page = Page::default();
-        let written = page.clone();
-        let layer = layer(&config, move || page.clone()).unwrap();
+        let buffer = Buffer::default();
+        let written = buffer.clone();
+        let layer = build_layer(&config, move || buffer.clone()).unwrap();
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), act);
         let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
     #[test]
-    fn a_line_carries_the_fields_of_the_spans_around_it() {
+    fn log_line_contains_the_fields_of_surrounding_spans() {
         let lines = log("info", || {
             let request = tracing::info_span!("request", request_id = "r-1", tenant = tracing::field::Empty);
             let _request = request.enter();
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_warning_keeps_its_request_id_when_only_warnings_are_logged() {
+    fn warning_keeps_its_request_id_with_filter_warn() {
         let lines = log("warn", || {
             let _request = tracing::info_span!("request", request_id = "r-2").entered();
             tracing::info!("not logged");

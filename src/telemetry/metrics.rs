@@ -1,11 +1,11 @@
-//! What is counted and measured, under OpenTelemetry names; a scrape shows dots as underscores and appends
-//! the unit (`strongroom.request.duration` in `s` is `strongroom_request_duration_seconds`).
+//! Metrics with OpenTelemetry names. In Prometheus format, dots become underscores and the unit is appended
+//! (`strongroom.request.duration` in `s` is `strongroom_request_duration_seconds`).
 //!
-//! Attributes are drawn from small closed sets. Never a tenant, a file or a user: each would be a series of
-//! its own.
+//! Attribute values come from small fixed sets. Never use a tenant, a file or a user as an attribute: each
+//! would create a time series.
 
 mod jobs;
-mod probes;
+mod observables;
 
 use std::{
     fmt,
@@ -25,31 +25,31 @@ use opentelemetry_sdk::{
 };
 use prometheus::{Registry, TextEncoder};
 
-pub use self::probes::PoolState;
-use self::{jobs::JobInstruments, probes::Probes};
+pub use self::observables::PoolState;
+use self::{jobs::JobInstruments, observables::Observables};
 use super::{
     TelemetryError,
     traces::{SCOPE, native_roots},
 };
 use crate::config::TelemetryConfig;
 
-/// Bounds of durations in seconds: from a cached read to a request at its deadline.
-const SECONDS: [f64; 14] =
+/// Histogram bounds for durations in seconds, from a cached read to a request at its deadline.
+const DURATION_BOUNDS_SECONDS: [f64; 14] =
     [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0];
 
-/// Bounds of batch sizes: powers of two up to the largest that can be configured.
-const BATCH_SIZES: [f64; 11] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
+/// Histogram bounds for batch sizes: powers of two up to the configurable maximum.
+const BATCH_SIZE_BOUNDS: [f64; 11] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
 
-/// How an upload ended.
+/// The outcome of an upload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UploadOutcome {
-    /// The file is there.
+    /// The file was created.
     Committed,
-    /// The caller's fault: a bad field, no room, a wrong digest.
+    /// The upload was rejected because of the caller: an invalid field, insufficient quota, a wrong digest.
     Refused,
-    /// The client went away, or fell silent.
+    /// The client disconnected or sent no data.
     Abandoned,
-    /// Our fault, or the store's or the database's.
+    /// The service, the store or the database failed.
     Failed,
 }
 
@@ -64,14 +64,14 @@ impl UploadOutcome {
     }
 }
 
-/// The limit of a quota that refused something.
+/// The quota limit that an upload exceeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum QuotaLimit {
-    /// Bytes of the tenant.
+    /// Total size of the tenant's files.
     Bytes,
-    /// Files of the tenant.
+    /// Number of the tenant's files.
     Files,
-    /// Bytes of one file.
+    /// Size of one file.
     FileSize,
 }
 
@@ -85,7 +85,7 @@ impl QuotaLimit {
     }
 }
 
-/// The instruments of the service. Clones share them.
+/// The metric instruments of the service. Clones share them.
 #[derive(Clone)]
 pub struct Metrics {
     inner: Arc<Inner>,
@@ -94,7 +94,7 @@ pub struct Metrics {
 struct Inner {
     registry: Registry,
     provider: SdkMeterProvider,
-    probes: Probes,
+    observables: Observables,
     requests: Counter<u64>,
     request_duration: Histogram<f64>,
     requests_in_flight: UpDownCounter<i64>,
@@ -117,10 +117,10 @@ impl fmt::Debug for Metrics {
 }
 
 impl Metrics {
-    /// Instruments of their own for a test: they count and can be rendered, and reach nobody else.
+    /// Creates independent instruments for a test. They are not exported but can be rendered.
     ///
     /// # Errors
-    /// Only if a fresh registry refused its first reader.
+    /// Fails only if a new registry rejects its first reader.
     pub fn for_tests() -> Result<Self, TelemetryError> {
         Self::build(SdkMeterProvider::builder())
     }
@@ -149,36 +149,36 @@ impl Metrics {
         let meter = provider.meter(SCOPE);
         let inner = Inner {
             registry,
-            probes: Probes::new(&meter),
+            observables: Observables::new(&meter),
             jobs: JobInstruments::new(&meter),
-            requests: counter(&meter, "strongroom.requests", "", "Requests that ended, by method and code"),
-            request_duration: seconds(
+            requests: counter(&meter, "strongroom.requests", "", "Completed requests, by method and code"),
+            request_duration: duration_histogram(
                 &meter,
                 "strongroom.request.duration",
-                "Whole requests, streams to their end",
+                "Duration of requests; streams are measured to their end",
             ),
             requests_in_flight: meter
                 .i64_up_down_counter("strongroom.requests.in_flight")
-                .with_description("Requests that are being worked on")
+                .with_description("Requests in progress")
                 .build(),
             uploaded: counter(&meter, "strongroom.uploaded", "By", "File data received from clients"),
             downloaded: counter(&meter, "strongroom.downloaded", "By", "File data sent to clients"),
-            uploads: counter(&meter, "strongroom.uploads", "", "Uploads that ended, by outcome"),
+            uploads: counter(&meter, "strongroom.uploads", "", "Completed uploads, by outcome"),
             commit_batch_size: meter
                 .u64_histogram("strongroom.commit.batch_size")
                 .with_description("Uploads committed in one transaction")
-                .with_boundaries(BATCH_SIZES.into())
+                .with_boundaries(BATCH_SIZE_BOUNDS.into())
                 .build(),
-            commit_duration: seconds(
+            commit_duration: duration_histogram(
                 &meter,
                 "strongroom.commit.duration",
-                "Transactions that commit uploads",
+                "Duration of transactions that commit uploads",
             ),
             quota_refusals: counter(
                 &meter,
                 "strongroom.quota.refusals",
                 "",
-                "Refusals for want of room, by limit",
+                "Rejections because of a quota, by limit",
             ),
             storage_operations: counter(
                 &meter,
@@ -186,25 +186,25 @@ impl Metrics {
                 "",
                 "Operations on the store, by operation and outcome",
             ),
-            storage_duration: seconds(
+            storage_duration: duration_histogram(
                 &meter,
                 "strongroom.storage.operation.duration",
                 "Operations on the store",
             ),
             storage_up: meter
                 .u64_gauge("strongroom.storage.up")
-                .with_description("Whether a provider can be reached and written to, 0 or 1")
+                .with_description("Whether a provider is reachable and writable, 0 or 1")
                 .build(),
             provider,
         };
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Counts a request in. `method` is its full name (`strongroom.v1.FileService/GetFile`); requests for
-    /// methods that do not exist share one name, or callers could invent series.
-    pub fn request(&self, method: impl Into<Arc<str>>) -> RequestMeasure {
+    /// Starts to measure a request. `method` is the full method name (`strongroom.v1.FileService/GetFile`).
+    /// Requests for unknown methods must share one name; otherwise clients could create time series.
+    pub fn start_request(&self, method: impl Into<Arc<str>>) -> RequestTimer {
         self.inner.requests_in_flight.add(1, &[]);
-        RequestMeasure {
+        RequestTimer {
             metrics: self.clone(),
             method: method.into(),
             started: Instant::now(),
@@ -212,59 +212,60 @@ impl Metrics {
         }
     }
 
-    /// Counts file data received from a client, in bytes.
-    pub fn uploaded_bytes(&self, bytes: u64) {
+    /// Adds file data received from a client, in bytes.
+    pub fn add_uploaded_bytes(&self, bytes: u64) {
         self.inner.uploaded.add(bytes, &[]);
     }
 
-    /// Counts file data sent to a client, in bytes.
-    pub fn downloaded_bytes(&self, bytes: u64) {
+    /// Adds file data sent to a client, in bytes.
+    pub fn add_downloaded_bytes(&self, bytes: u64) {
         self.inner.downloaded.add(bytes, &[]);
     }
 
-    /// Counts an upload that ended.
-    pub fn upload_ended(&self, outcome: UploadOutcome) {
+    /// Counts an upload with its outcome.
+    pub fn count_upload(&self, outcome: UploadOutcome) {
         self.inner.uploads.add(1, &[KeyValue::new("outcome", outcome.name())]);
     }
 
-    /// Measures one transaction that committed `batch_size` uploads.
-    pub fn committed(&self, batch_size: u64, took: Duration) {
+    /// Records a transaction that committed `batch_size` uploads.
+    pub fn record_commit(&self, batch_size: u64, took: Duration) {
         self.inner.commit_batch_size.record(batch_size, &[]);
         self.inner.commit_duration.record(took.as_secs_f64(), &[]);
     }
 
-    /// Counts a refusal for want of room.
-    pub fn quota_refused(&self, limit: QuotaLimit) {
+    /// Counts a rejection because of a quota limit.
+    pub fn count_quota_refusal(&self, limit: QuotaLimit) {
         self.inner.quota_refusals.add(1, &[KeyValue::new("limit", limit.name())]);
     }
 
-    /// Measures one operation on the store. Both names come from the storage port's own closed sets.
-    pub fn storage_operation(&self, operation: &'static str, outcome: &'static str, took: Duration) {
+    /// Records one operation on the store. Both names come from the fixed sets of the storage port.
+    pub fn record_storage_operation(&self, operation: &'static str, outcome: &'static str, took: Duration) {
         let operation = KeyValue::new("operation", operation);
         self.inner.storage_duration.record(took.as_secs_f64(), std::slice::from_ref(&operation));
         self.inner.storage_operations.add(1, &[operation, KeyValue::new("outcome", outcome)]);
     }
 
-    /// Says whether a provider can be reached and written to. Its name comes from the configuration.
-    pub fn storage_up(&self, provider: &str, is_up: bool) {
+    /// Sets whether a provider is reachable and writable. Its name comes from the configuration.
+    pub fn set_storage_up(&self, provider: &str, is_up: bool) {
         self.inner.storage_up.record(u64::from(is_up), &[KeyValue::new("provider", provider.to_owned())]);
     }
 
-    /// Reads the byte budget's bytes in use whenever metrics are collected. `read` must not block, and should
-    /// hold what it reads weakly if that holds these metrics.
+    /// Registers the function that returns the used bytes of the byte budget when metrics are collected.
+    /// `read` must not block. If the budget holds these metrics, `read` should hold the budget weakly.
     pub fn observe_byte_budget(&self, read: impl Fn() -> u64 + Send + Sync + 'static) {
-        self.inner.probes.set_byte_budget(Box::new(read));
+        self.inner.observables.set_byte_budget(Box::new(read));
     }
 
-    /// Reads a database pool's state whenever metrics are collected. `read` must not block.
+    /// Registers the function that returns the state of a database pool when metrics are collected. `read`
+    /// must not block.
     pub fn observe_pool(&self, pool: &'static str, read: impl Fn() -> PoolState + Send + Sync + 'static) {
-        self.inner.probes.add_pool(pool, Box::new(read));
+        self.inner.observables.add_pool(pool, Box::new(read));
     }
 
-    /// Everything in Prometheus' text format.
+    /// Renders all metrics in the Prometheus text format.
     ///
     /// # Errors
-    /// When an instrument's name or value cannot be written in that format.
+    /// Returns an error if the name or value of an instrument cannot be represented in that format.
     pub fn render(&self) -> Result<String, prometheus::Error> {
         TextEncoder::new().encode_to_string(&self.inner.registry.gather())
     }
@@ -274,24 +275,24 @@ impl Metrics {
     }
 }
 
-/// A request that is being worked on. When it is dropped, it is counted and measured: under the code that was
-/// set, or as CANCELLED when the client went away before there was one.
+/// A request in progress. When dropped, it is counted and measured with the code that was set, or with
+/// CANCELLED if the client disconnected before there was one.
 #[derive(Debug)]
-pub struct RequestMeasure {
+pub struct RequestTimer {
     metrics: Metrics,
     method: Arc<str>,
     started: Instant,
     code: &'static str,
 }
 
-impl RequestMeasure {
-    /// Sets the gRPC code that the request ends with (`OK`, `NOT_FOUND`).
+impl RequestTimer {
+    /// Sets the gRPC status code of the request (`OK`, `NOT_FOUND`).
     pub fn set_code(&mut self, code: &'static str) {
         self.code = code;
     }
 }
 
-impl Drop for RequestMeasure {
+impl Drop for RequestTimer {
     fn drop(&mut self) {
         let inner = &self.metrics.inner;
         let method = KeyValue::new("method", Arc::clone(&self.method));
@@ -306,9 +307,9 @@ fn counter(meter: &Meter, name: &'static str, unit: &'static str, description: &
     meter.u64_counter(name).with_unit(unit).with_description(description).build()
 }
 
-fn seconds(meter: &Meter, name: &'static str, description: &'static str) -> Histogram<f64> {
+fn duration_histogram(meter: &Meter, name: &'static str, description: &'static str) -> Histogram<f64> {
     let histogram = meter.f64_histogram(name).with_unit("s").with_description(description);
-    histogram.with_boundaries(SECONDS.into()).build()
+    histogram.with_boundaries(DURATION_BOUNDS_SECONDS.into()).build()
 }
 
 #[cfg(test)]
@@ -318,13 +319,13 @@ mod tests {
     const METHOD: &str = "strongroom.v1.FileService/GetFile";
 
     #[test]
-    fn a_request_is_counted_under_its_method_and_code() {
+    fn counts_requests_by_method_and_code() {
         let metrics = Metrics::for_tests().unwrap();
-        let mut request = metrics.request(METHOD);
+        let mut request = metrics.start_request(METHOD);
         assert!(metrics.render().unwrap().contains("\nstrongroom_requests_in_flight 1\n"));
         request.set_code("OK");
         drop(request);
-        drop(metrics.request(METHOD));
+        drop(metrics.start_request(METHOD));
         let text = metrics.render().unwrap();
         assert!(
             text.contains(&format!("strongroom_requests_total{{code=\"OK\",method=\"{METHOD}\"}} 1")),
@@ -338,17 +339,17 @@ mod tests {
     }
 
     #[test]
-    fn everything_that_is_measured_shows_in_a_scrape_with_its_unit() {
+    fn scrape_contains_all_metrics_with_their_units() {
         let metrics = Metrics::for_tests().unwrap();
-        metrics.uploaded_bytes(5);
-        metrics.downloaded_bytes(6);
-        metrics.upload_ended(UploadOutcome::Committed);
-        metrics.committed(16, Duration::from_millis(4));
-        metrics.quota_refused(QuotaLimit::FileSize);
-        metrics.storage_operation("put", "ok", Duration::from_millis(2));
-        metrics.storage_up("local", true);
-        metrics.jobs_queued(&[("parked", 3)], Duration::from_secs(90));
-        metrics.job_attempted("delete_expired_files", "done", Some(Duration::from_millis(5)));
+        metrics.add_uploaded_bytes(5);
+        metrics.add_downloaded_bytes(6);
+        metrics.count_upload(UploadOutcome::Committed);
+        metrics.record_commit(16, Duration::from_millis(4));
+        metrics.count_quota_refusal(QuotaLimit::FileSize);
+        metrics.record_storage_operation("put", "ok", Duration::from_millis(2));
+        metrics.set_storage_up("local", true);
+        metrics.set_queued_jobs(&[("parked", 3)], Duration::from_secs(90));
+        metrics.record_job_attempt("delete_expired_files", "done", Some(Duration::from_millis(5)));
         metrics.observe_byte_budget(|| 7);
         metrics.observe_pool("service", || PoolState { in_use: 1, idle: 2, waiting: 3 });
         metrics.observe_pool("system", || PoolState { in_use: 4, idle: 5, waiting: 6 });

@@ -1,8 +1,9 @@
-//! What the process says about itself: logs, traces, metrics and health.
+//! Logs, traces, metrics and health of the process.
 //!
-//! Logs go to standard error, one line an event, with the fields of the spans around it (request id, tenant,
-//! trace id). Traces and metrics speak OpenTelemetry: metrics can always be scraped from the edge port, and
-//! both are sent over OTLP where an endpoint is configured. The caller's W3C trace is continued in any case.
+//! Logs are written to standard error, one line per event, with the fields of the surrounding spans (request
+//! id, tenant, trace id). Traces and metrics use OpenTelemetry. Metrics can always be scraped from the edge
+//! port, and both are exported over OTLP if an endpoint is configured. The W3C trace of the caller is always
+//! continued.
 
 pub mod health;
 mod logs;
@@ -17,10 +18,10 @@ use tracing_subscriber::{layer::SubscriberExt, util::SubscriberInitExt};
 pub use self::{health::Health, metrics::Metrics};
 use crate::config::TelemetryConfig;
 
-/// Why telemetry could not be set up.
+/// Why telemetry could not be initialised.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
-    /// `telemetry.log_filter` is not a filter.
+    /// `telemetry.log_filter` is not a valid filter.
     #[error("parse telemetry.log_filter: {0}")]
     Filter(#[from] tracing_subscriber::filter::ParseError),
     /// The OTLP exporter could not be built.
@@ -29,23 +30,23 @@ pub enum TelemetryError {
     /// The Prometheus reader could not be built.
     #[error("build Prometheus reader: {0}")]
     Prometheus(#[from] opentelemetry_sdk::error::OTelSdkError),
-    /// This process has a subscriber already.
+    /// The process already has a log subscriber.
     #[error("install log subscriber: {0}")]
     Subscriber(#[from] tracing_subscriber::util::TryInitError),
 }
 
-/// Telemetry of this process. Shut it down at the end, or the last spans are lost.
+/// The telemetry of this process. Call [`Telemetry::shutdown`] at the end; otherwise the last spans are lost.
 #[derive(Debug)]
 pub struct Telemetry {
     metrics: Metrics,
     traces: Option<SdkTracerProvider>,
 }
 
-/// Sets up logs, traces and metrics for this process, once. With an OTLP endpoint it must be called inside a
-/// Tokio runtime, because the exporter's connection lives there.
+/// Initialises logs, traces and metrics of this process. Call it once. With an OTLP endpoint, call it inside
+/// a Tokio runtime, because the exporter needs one for its connection.
 ///
 /// # Errors
-/// When the filter or the endpoint is wrong, or when the process has a subscriber already.
+/// Returns an error if the filter or the endpoint is invalid, or if the process already has a log subscriber.
 pub fn init(config: &TelemetryConfig) -> Result<Telemetry, TelemetryError> {
     opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
     let resource = Resource::builder()
@@ -53,29 +54,29 @@ pub fn init(config: &TelemetryConfig) -> Result<Telemetry, TelemetryError> {
         .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
         .build();
     let metrics = Metrics::open(resource.clone(), config)?;
-    let traces = traces::provider(resource, config)?;
+    let traces = traces::build_provider(resource, config)?;
     tracing_subscriber::registry()
-        .with(logs::layer(config, std::io::stderr)?)
-        .with(traces.as_ref().map(traces::layer))
+        .with(logs::build_layer(config, std::io::stderr)?)
+        .with(traces.as_ref().map(traces::build_layer))
         .try_init()?;
     Ok(Telemetry { metrics, traces })
 }
 
 impl Telemetry {
-    /// The instruments of this process.
+    /// Returns the metric instruments of this process.
     pub fn metrics(&self) -> Metrics {
         self.metrics.clone()
     }
 
-    /// Sends what is left and stops. It blocks while the exporter (if any) talks to its endpoint, a few
-    /// seconds at most; on a multi-threaded runtime the other tasks go on.
+    /// Exports the remaining data and stops. Blocks for at most a few seconds while an exporter sends data.
+    /// On a multi-threaded runtime, other tasks keep running.
     pub fn shutdown(self) {
         let stop = || {
             if let Some(Err(error)) = self.traces.map(|traces| traces.shutdown()) {
-                tracing::warn!(%error, "the last traces were not sent");
+                tracing::warn!(%error, "failed to export the last traces");
             }
             if let Err(error) = self.metrics.shutdown() {
-                tracing::warn!(%error, "the last metrics were not sent");
+                tracing::warn!(%error, "failed to export the last metrics");
             }
         };
         let multi_threaded = |runtime: tokio::runtime::Handle| {
@@ -97,21 +98,21 @@ mod tests {
     use crate::config::Config;
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn what_is_left_is_sent_when_the_process_ends() {
+    async fn shutdown_exports_the_remaining_data() {
         let collector = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut config = Config::defaults().unwrap().telemetry;
         let endpoint = format!("http://{}", collector.local_addr().unwrap());
         config.otlp_endpoint = Some(endpoint.parse().unwrap());
         let resource = Resource::builder().build();
         let metrics = Metrics::open(resource.clone(), &config).unwrap();
-        metrics.uploaded_bytes(1);
-        let traces = traces::provider(resource, &config).unwrap();
-        let spans = tracing_subscriber::registry().with(traces.as_ref().map(traces::layer));
+        metrics.add_uploaded_bytes(1);
+        let traces = traces::build_provider(resource, &config).unwrap();
+        let spans = tracing_subscriber::registry().with(traces.as_ref().map(traces::build_layer));
         tracing::subscriber::with_default(spans, || drop(tracing::info_span!("request").entered()));
 
         let ended = tokio::spawn(async { Telemetry { metrics, traces }.shutdown() });
-        // One connection for the traces and one for the metrics; neither gets an answer, and the end comes
-        // all the same.
+        // There is one connection for traces and one for metrics. Neither gets a response; the shutdown
+        // completes nevertheless.
         for _ in 0..2 {
             let (mut connection, _) = collector.accept().await.unwrap();
             let mut preface = [0; 14];

@@ -1,5 +1,5 @@
-//! Traces: our own spans, sent over OTLP. Spans of libraries stay out, above all those of the exporter's own
-//! requests, which would otherwise be exported and so beget more.
+//! Traces: our own spans, exported over OTLP. Spans of libraries are excluded, especially those of the
+//! exporter's requests, which would create further spans without end.
 
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_otlp::{
@@ -12,14 +12,14 @@ use opentelemetry_sdk::{
 use tracing::Subscriber;
 use tracing_subscriber::{Layer, filter::filter_fn, registry::LookupSpan};
 
-use super::{TelemetryError, logs::is_our_span};
+use super::{TelemetryError, logs::is_own_info_span};
 use crate::config::TelemetryConfig;
 
-/// The name under which our spans and metrics are grouped.
+/// The instrumentation scope of our spans and metrics.
 pub(super) const SCOPE: &str = env!("CARGO_PKG_NAME");
 
-/// A provider that sends to the configured endpoint; none without one.
-pub(super) fn provider(
+/// Builds a provider that exports to the configured endpoint, or `None` without an endpoint.
+pub(super) fn build_provider(
     resource: Resource,
     config: &TelemetryConfig,
 ) -> Result<Option<SdkTracerProvider>, TelemetryError> {
@@ -36,16 +36,16 @@ pub(super) fn provider(
     Ok(Some(provider))
 }
 
-/// The layer that makes traces of our spans.
-pub(super) fn layer<S>(provider: &SdkTracerProvider) -> impl Layer<S> + use<S>
+/// Builds the layer that records our spans.
+pub(super) fn build_layer<S>(provider: &SdkTracerProvider) -> impl Layer<S> + use<S>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
     let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer(SCOPE));
-    layer.with_location(false).with_threads(false).with_filter(filter_fn(is_our_span))
+    layer.with_location(false).with_threads(false).with_filter(filter_fn(is_own_info_span))
 }
 
-/// Trust as the operating system does.
+/// Returns a TLS configuration that trusts the certificate authorities of the operating system.
 pub(super) fn native_roots() -> ClientTlsConfig {
     ClientTlsConfig::new().with_native_roots()
 }
@@ -59,13 +59,13 @@ mod tests {
     use crate::config::Config;
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_finished_span_is_sent_to_the_configured_endpoint() {
+    async fn finished_span_is_exported_to_the_endpoint() {
         let collector = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut config = Config::defaults().unwrap().telemetry;
         let endpoint = format!("http://{}", collector.local_addr().unwrap());
         config.otlp_endpoint = Some(endpoint.parse().unwrap());
-        let provider = provider(Resource::builder().build(), &config).unwrap().unwrap();
-        let subscriber = tracing_subscriber::registry().with(layer(&provider));
+        let provider = build_provider(Resource::builder().build(), &config).unwrap().unwrap();
+        let subscriber = tracing_subscriber::registry().with(build_layer(&provider));
         tracing::subscriber::with_default(subscriber, || drop(tracing::info_span!("request").entered()));
 
         let flushed = tokio::task::spawn_blocking(move || provider.force_flush());
@@ -73,7 +73,7 @@ mod tests {
         let mut preface = [0; 24];
         connection.read_exact(&mut preface).await.unwrap();
         assert_eq!(&preface, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
-        // Nobody answers: the export fails, and says so instead of hanging or panicking.
+        // The collector does not respond: the export returns an error instead of hanging or panicking.
         drop((connection, collector));
         flushed.await.unwrap().unwrap_err();
     }

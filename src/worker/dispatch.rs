@@ -1,24 +1,24 @@
-//! Which use case does which job. A job without one does not compile.
+//! Maps each job to its use case. A job without a handler does not compile.
 
 use crate::{
     app::{
-        App, Error, files::delete_expired::delete_expired, storage::settle_class::settle_class,
-        uploads::direct::verify::verify,
+        App, Error, files::delete_expired::delete_expired_files,
+        storage::apply_storage_class::apply_storage_class, uploads::direct::verify::verify_upload,
     },
     domain::ids::TenantId,
     jobs::Job,
 };
 
-/// Does a job of a tenant.
+/// Runs a job of a tenant.
 ///
 /// # Errors
-/// Whatever kept it from being done; it is tried again.
-pub(super) async fn dispatch(app: &App, tenant: TenantId, job: Job) -> Result<(), Error> {
+/// Returns the error of the use case. The job is then retried.
+pub(super) async fn dispatch_job(app: &App, tenant: TenantId, job: Job) -> Result<(), Error> {
     match job {
         Job::VerifyUpload { file, version, sha256, sniffed } => {
-            verify(app, tenant, (file, version), sha256, sniffed.as_deref()).await
+            verify_upload(app, tenant, (file, version), sha256, sniffed.as_deref()).await
         }
-        Job::DeleteExpiredFiles {} => delete_expired(app, tenant).await,
-        Job::SettleStorageClass { file } => settle_class(app, tenant, file).await,
+        Job::DeleteExpiredFiles {} => delete_expired_files(app, tenant).await,
+        Job::ApplyStorageClass { file } => apply_storage_class(app, tenant, file).await,
     }
 }

@@ -1,151 +1,162 @@
-//! Claims jobs and has them done: as many at once as are configured, one of each tenant a round. While there is nothing to do
-//! it looks less and less often. Told to stop, it claims nothing more, gives what runs time to end, and gives the rest back.
+//! Claims and runs jobs: up to the configured number concurrently, and one per tenant in each poll. The poll
+//! interval grows while the queue is empty. When stopped, it claims no more jobs, gives running jobs time to
+//! finish, and releases the rest.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::attempt::attempt;
+use super::attempt::attempt_job;
 use crate::{
     app::App,
     db::{
         DbError, SystemTx,
-        jobs::{self, Candidate, ClaimTerms, ClaimedJob},
+        jobs::{self, CandidateTenant, ClaimTerms, ClaimedJob},
     },
     domain::ids::TenantId,
 };
 
-/// How many tenants with jobs one look goes through.
-const TENANTS_PER_LOOK: usize = 200;
-/// How many jobs of lost workers one look gives back.
-const LOST_PER_LOOK: i64 = 100;
+/// The number of tenants with jobs that one poll examines.
+const TENANTS_PER_POLL_MAX: usize = 200;
+/// The number of jobs of lost workers that one poll recovers.
+const LOST_JOBS_PER_POLL_MAX: i64 = 100;
 
-/// What a look at the queue brought.
-struct Found {
+/// The result of a poll.
+struct Poll {
     claimed: Vec<ClaimedJob>,
-    /// There were more tenants than one look goes through.
+    /// There may be more tenants than one poll examines.
     has_more: bool,
 }
 
-/// Works until it is told to stop, and drains.
-pub(super) async fn run(app: &Arc<App>, drain: Duration, stop: &CancellationToken) {
+/// Runs jobs until `stop` is cancelled, then drains.
+pub(super) async fn run_jobs_until_stopped(app: &Arc<App>, drain: Duration, stop: &CancellationToken) {
     let config = &app.limits().worker;
     let cut = CancellationToken::new();
-    let mut place = None;
+    let mut cursor = None;
     let mut running = JoinSet::new();
-    let mut pause = config.poll_min();
+    let mut poll_interval = config.poll_min();
     while !stop.is_cancelled() {
         let free = config.jobs_max.saturating_sub(running.len());
-        let found = if free > 0 { look(app, &mut place, free).await } else { Found::nothing() };
-        let is_idle = found.claimed.is_empty() && !found.has_more;
-        for claimed in found.claimed {
+        let poll = if free > 0 { poll_queue(app, &mut cursor, free).await } else { Poll::empty() };
+        let is_idle = poll.claimed.is_empty() && !poll.has_more;
+        for claimed in poll.claimed {
             let (app, cut) = (Arc::clone(app), cut.clone());
-            running.spawn(async move { attempt(&app, claimed, &cut).await });
+            running.spawn(async move { attempt_job(&app, claimed, &cut).await });
         }
         if !is_idle {
-            pause = config.poll_min();
-            // At once for the next tenants, unless all hands are full.
+            poll_interval = config.poll_min();
+            // Poll at once for the next tenants, unless all slots are in use.
             if running.len() < config.jobs_max {
                 continue;
             }
         }
         tokio::select! {
-            Some(_) = running.join_next() => pause = config.poll_min(),
-            () = tokio::time::sleep(pause) => pause = (pause * 2).min(config.poll_max()),
+            Some(_) = running.join_next() => poll_interval = config.poll_min(),
+            () = tokio::time::sleep(poll_interval) => poll_interval = (poll_interval * 2).min(config.poll_max()),
             () = stop.cancelled() => {}
         }
     }
-    let ended = async { while running.join_next().await.is_some() {} };
-    if tokio::time::timeout(drain, ended).await.is_err() {
-        tracing::info!(jobs = running.len(), "giving back jobs that did not end in time");
+    let finished = async { while running.join_next().await.is_some() {} };
+    if tokio::time::timeout(drain, finished).await.is_err() {
+        tracing::info!(jobs = running.len(), "releasing jobs that did not finish in time");
         cut.cancel();
         while running.join_next().await.is_some() {}
     }
 }
 
-/// Does the jobs that are due, one after the other, until none is; answers how many were done.
-pub(super) async fn run_due(app: &App) -> usize {
-    let (mut place, mut done) = (None, 0);
+/// Runs the due jobs one after another until none is left. Returns the number of completed jobs.
+pub(super) async fn run_due_jobs(app: &App) -> usize {
+    let (mut cursor, mut done) = (None, 0);
     let never = CancellationToken::new();
     loop {
-        let found = look(app, &mut place, app.limits().worker.jobs_max).await;
-        if found.claimed.is_empty() && !found.has_more {
+        let poll = poll_queue(app, &mut cursor, app.limits().worker.jobs_max).await;
+        if poll.claimed.is_empty() && !poll.has_more {
             return done;
         }
-        for claimed in found.claimed {
-            done += usize::from(attempt(app, claimed, &never).await);
+        for claimed in poll.claimed {
+            done += usize::from(attempt_job(app, claimed, &never).await);
         }
     }
 }
 
-impl Found {
-    fn nothing() -> Self {
+impl Poll {
+    fn empty() -> Self {
         Self { claimed: Vec::new(), has_more: false }
     }
 }
 
-/// Looks for jobs of the tenants behind a place, and moves the place on.
-async fn look(app: &App, place: &mut Option<TenantId>, free: usize) -> Found {
-    let looked = async {
+/// Claims jobs of the tenants after the cursor, and advances the cursor.
+async fn poll_queue(app: &App, cursor: &mut Option<TenantId>, free: usize) -> Poll {
+    let polled = async {
         let mut tx = app.db().system_tx().await?;
-        recover(app, &mut tx).await?;
-        let found = claim(app, &mut tx, place, free).await?;
+        recover_lost_jobs(app, &mut tx).await?;
+        let poll = claim_jobs(app, &mut tx, cursor, free).await?;
         tx.commit().await?;
-        Ok::<_, DbError>(found)
+        Ok::<_, DbError>(poll)
     };
-    looked.await.unwrap_or_else(|error| {
-        tracing::warn!(%error, "look for jobs");
-        Found::nothing()
+    polled.await.unwrap_or_else(|error| {
+        tracing::warn!(%error, "failed to poll the job queue");
+        Poll::empty()
     })
 }
 
-async fn recover(app: &App, tx: &mut SystemTx) -> Result<(), DbError> {
+async fn recover_lost_jobs(app: &App, tx: &mut SystemTx) -> Result<(), DbError> {
     let attempts_max = i32::try_from(app.limits().worker.attempts_max).unwrap_or(i32::MAX);
-    for lost in jobs::recover(tx, attempts_max, LOST_PER_LOOK).await? {
+    for lost in jobs::recover_lost(tx, attempts_max, LOST_JOBS_PER_POLL_MAX).await? {
         let jobs::LostJob { tenant, id, kind, attempts, is_parked } = lost;
-        app.metrics().job_attempted(&kind, "lost", None);
-        tracing::warn!(%tenant, job = %id, kind, attempts, is_parked, "a worker was lost with its job");
+        app.metrics().record_job_attempt(&kind, "lost", None);
+        tracing::warn!(%tenant, job = %id, kind, attempts, is_parked, "recovered a job from a lost worker");
     }
     Ok(())
 }
 
-/// One job of each of the next tenants that have one due. A look that comes to the end of all tenants goes on from the start,
-/// up to where it began.
-async fn claim(
+/// Claims one job of each of the next tenants that have a due job. A poll that reaches the end of all tenants
+/// wraps around to where it started.
+async fn claim_jobs(
     app: &App,
     tx: &mut SystemTx,
-    place: &mut Option<TenantId>,
+    cursor: &mut Option<TenantId>,
     free: usize,
-) -> Result<Found, DbError> {
+) -> Result<Poll, DbError> {
     let config = &app.limits().worker;
     let terms = ClaimTerms {
         lease_seconds: config.lease_seconds,
         tenant_jobs_max: i64::try_from(config.tenant_jobs_max).unwrap_or(i64::MAX),
     };
-    let limit = i64::try_from(TENANTS_PER_LOOK).unwrap_or(i64::MAX);
+    let limit = i64::try_from(TENANTS_PER_POLL_MAX).unwrap_or(i64::MAX);
     let mut tenants = Vec::new();
-    let began_at = *place;
-    let mut has_more = visit(&jobs::candidates(tx, *place, limit, terms).await?, place, &mut tenants, free);
-    if place.is_none() && began_at.is_some() && tenants.len() < free {
-        has_more = visit(&jobs::candidates(tx, None, limit, terms).await?, place, &mut tenants, free);
+    let start = *cursor;
+    let mut has_more = pick_due_tenants(
+        &jobs::list_candidates(tx, *cursor, limit, terms).await?,
+        cursor,
+        &mut tenants,
+        free,
+    );
+    if cursor.is_none() && start.is_some() && tenants.len() < free {
+        has_more = pick_due_tenants(
+            &jobs::list_candidates(tx, None, limit, terms).await?,
+            cursor,
+            &mut tenants,
+            free,
+        );
     }
     let mut seen = HashSet::new();
     tenants.retain(|tenant| seen.insert(*tenant));
     let claimed = if tenants.is_empty() { Vec::new() } else { jobs::claim(tx, &tenants, terms).await? };
-    Ok(Found { claimed, has_more })
+    Ok(Poll { claimed, has_more })
 }
 
-/// Picks those that have a job due until there are enough, and notes how far it came: none at the end of all tenants. Answers
-/// whether there may be more behind a page that was full.
-fn visit(
-    candidates: &[Candidate],
-    place: &mut Option<TenantId>,
+/// Picks tenants with a due job until there are enough, and advances the cursor; `None` after the last
+/// tenant. Returns whether there may be more tenants after a full page.
+fn pick_due_tenants(
+    candidates: &[CandidateTenant],
+    cursor: &mut Option<TenantId>,
     picked: &mut Vec<TenantId>,
     enough: usize,
 ) -> bool {
     for candidate in candidates {
-        *place = Some(candidate.tenant);
+        *cursor = Some(candidate.tenant);
         if candidate.is_due {
             picked.push(candidate.tenant);
         }
@@ -153,8 +164,8 @@ fn visit(
             return false;
         }
     }
-    if candidates.len() < TENANTS_PER_LOOK {
-        *place = None;
+    if candidates.len() < TENANTS_PER_POLL_MAX {
+        *cursor = None;
         return false;
     }
     true
@@ -166,31 +177,34 @@ mod tests {
 
     use super::*;
 
-    fn candidates(due: &[bool]) -> Vec<Candidate> {
+    fn candidates(due: &[bool]) -> Vec<CandidateTenant> {
         let tenant = |n: usize| TenantId::from_uuid(Uuid::from_u128(n as u128 + 1));
-        due.iter().enumerate().map(|(n, is_due)| Candidate { tenant: tenant(n), is_due: *is_due }).collect()
+        due.iter()
+            .enumerate()
+            .map(|(n, is_due)| CandidateTenant { tenant: tenant(n), is_due: *is_due })
+            .collect()
     }
 
     #[test]
-    fn a_look_stops_behind_the_last_tenant_that_it_took() {
-        let (mut place, mut picked) = (None, Vec::new());
+    fn poll_stops_after_the_last_picked_tenant() {
+        let (mut cursor, mut picked) = (None, Vec::new());
         let all = candidates(&[true, false, true, true]);
-        assert!(!visit(&all, &mut place, &mut picked, 2));
-        assert_eq!((picked, place), (vec![all[0].tenant, all[2].tenant], Some(all[2].tenant)));
+        assert!(!pick_due_tenants(&all, &mut cursor, &mut picked, 2));
+        assert_eq!((picked, cursor), (vec![all[0].tenant, all[2].tenant], Some(all[2].tenant)));
     }
 
     #[test]
-    fn a_look_that_comes_to_the_end_begins_anew() {
-        let (mut place, mut picked) = (Some(TenantId::from_uuid(Uuid::max())), Vec::new());
-        assert!(!visit(&candidates(&[false, true]), &mut place, &mut picked, 2));
-        assert_eq!((picked.len(), place), (1, None));
+    fn poll_restarts_after_the_last_tenant() {
+        let (mut cursor, mut picked) = (Some(TenantId::from_uuid(Uuid::max())), Vec::new());
+        assert!(!pick_due_tenants(&candidates(&[false, true]), &mut cursor, &mut picked, 2));
+        assert_eq!((picked.len(), cursor), (1, None));
     }
 
     #[test]
-    fn a_full_page_without_anything_due_is_not_the_end() {
-        let (mut place, mut picked) = (None, Vec::new());
-        let page = candidates(&[false; TENANTS_PER_LOOK]);
-        assert!(visit(&page, &mut place, &mut picked, 2));
-        assert_eq!((picked.len(), place), (0, page.last().map(|last| last.tenant)));
+    fn full_page_without_due_jobs_is_not_the_end() {
+        let (mut cursor, mut picked) = (None, Vec::new());
+        let page = candidates(&[false; TENANTS_PER_POLL_MAX]);
+        assert!(pick_due_tenants(&page, &mut cursor, &mut picked, 2));
+        assert_eq!((picked.len(), cursor), (0, page.last().map(|last| last.tenant)));
     }
 }

@@ -1,172 +1,176 @@
-//! What is done by the clock. Every process looks at the schedule; whoever moves a tick's next time on does it, so each is done
-//! by one of them. A tick that was not done to its end, or found more to do, is due again.
+//! Runs ticks on a schedule. Every process polls the schedule; the process that advances a tick's next time
+//! runs it, so that one process runs each tick. A tick that was interrupted or has more work to do becomes
+//! due again.
 
 use std::time::Duration;
 
-use super::shielded;
+use super::catch_panic;
 use crate::{
     app::{
         App, Error,
-        files::{delete_expired::find_expired, empty_trash::empty_trash, reap::reap},
-        integrity::sweep::sweep_when_due,
-        retention::retain,
-        storage::reap_strays::reap_strays,
+        files::{delete_expired::enqueue_expired_file_deletions, purge_trash::purge_trash},
+        integrity::delete_stray_objects::delete_stray_objects,
+        integrity::sweep::sweep_due_stores,
+        retention::enforce_retention,
+        storage::delete_due_blobs::delete_due_blobs,
         tenants::erase,
-        uploads::expire::expire,
+        uploads::expire::expire_uploads,
     },
     db::{
         DbError,
-        jobs::depth,
-        schedules::{self, Turn},
+        jobs::get_depth,
+        schedules::{self, ClaimedTick},
     },
 };
 
-/// Something that the clock asks for.
+/// A piece of scheduled work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tick {
-    /// Keeps what is kept by time in bounds.
-    KeepByTime,
-    /// Gives up uploads whose lease ran out.
+    /// Enforces retention: creates upcoming partitions and drops expired data.
+    Retention,
+    /// Abandons uploads whose lease has expired.
     ExpireUploads,
-    /// Asks for jobs that delete files whose time has come.
-    FindExpired,
-    /// Purges what was in the trash long enough.
-    EmptyTrash,
-    /// Deletes bytes that nothing refers to.
+    /// Enqueues jobs that delete expired files.
+    FindExpiredFiles,
+    /// Purges files whose retention in the trash has ended.
+    PurgeTrash,
+    /// Deletes blobs that are due for deletion.
     DeleteBlobs,
-    /// Erases tenants that are being deleted, a piece of each.
+    /// Erases tenants that are being deleted, one piece of each.
     EraseTenants,
-    /// Removes what moves left behind.
-    RemoveStrays,
-    /// Sweeps the stores for which it is time.
+    /// Deletes objects that moves between stores left behind.
+    DeleteStrayObjects,
+    /// Sweeps the stores that are due for a sweep.
     Sweep,
 }
 
 impl Tick {
-    /// What takes a moment.
+    /// Ticks that take a moment.
     pub const SHORT: &'static [Self] = &[
-        Self::KeepByTime,
+        Self::Retention,
         Self::ExpireUploads,
-        Self::FindExpired,
-        Self::EmptyTrash,
+        Self::FindExpiredFiles,
+        Self::PurgeTrash,
         Self::DeleteBlobs,
         Self::EraseTenants,
-        Self::RemoveStrays,
+        Self::DeleteStrayObjects,
     ];
-    /// What may take hours.
+    /// Ticks that may take hours.
     pub const LONG: &'static [Self] = &[Self::Sweep];
 
-    /// Its name in the schedule and in logs.
+    /// Returns the name in the schedule and in logs.
     pub const fn name(self) -> &'static str {
         match self {
-            Self::KeepByTime => "keep by time",
-            Self::ExpireUploads => "expire uploads",
-            Self::FindExpired => "find expired files",
-            Self::EmptyTrash => "empty trash",
-            Self::DeleteBlobs => "delete blobs",
-            Self::EraseTenants => "erase tenants",
-            Self::RemoveStrays => "remove stray objects",
+            Self::Retention => "retention",
+            Self::ExpireUploads => "expire_uploads",
+            Self::FindExpiredFiles => "find_expired_files",
+            Self::PurgeTrash => "purge_trash",
+            Self::DeleteBlobs => "delete_blobs",
+            Self::EraseTenants => "erase_tenants",
+            Self::DeleteStrayObjects => "delete_stray_objects",
             Self::Sweep => "sweep",
         }
     }
 
-    /// Does it once; answers how much was done, and whether there is more.
-    async fn run(self, app: &App) -> Result<Done, Error> {
+    /// Runs the tick once.
+    async fn run(self, app: &App) -> Result<Progress, Error> {
         match self {
-            Self::KeepByTime => retain(app).await.map(|()| Done::default()),
-            Self::ExpireUploads => expire(app).await.map(|round| Done::of(round.done)),
-            Self::FindExpired => find_expired(app).await.map(|has_more| Done { count: 0, has_more }),
-            Self::EmptyTrash => empty_trash(app).await.map(Done::of),
-            Self::DeleteBlobs => reap(app).await.map(Done::of),
-            Self::EraseTenants => erase::round(app).await.map(Done::of),
-            Self::RemoveStrays => reap_strays(app).await.map(Done::of),
-            // It knows itself when it is time again.
-            Self::Sweep => sweep_when_due(app).await.map(|_| Done::default()),
+            Self::Retention => enforce_retention(app).await.map(|()| Progress::default()),
+            Self::ExpireUploads => expire_uploads(app).await.map(|round| Progress::from_count(round.done)),
+            Self::FindExpiredFiles => {
+                enqueue_expired_file_deletions(app).await.map(|has_more| Progress { count: 0, has_more })
+            }
+            Self::PurgeTrash => purge_trash(app).await.map(Progress::from_count),
+            Self::DeleteBlobs => delete_due_blobs(app).await.map(Progress::from_count),
+            Self::EraseTenants => erase::erase_deleting_tenants(app).await.map(Progress::from_count),
+            Self::DeleteStrayObjects => delete_stray_objects(app).await.map(Progress::from_count),
+            // The sweep has a schedule of its own.
+            Self::Sweep => sweep_due_stores(app).await.map(|_| Progress::default()),
         }
     }
 }
 
-/// What a tick did.
+/// The progress of one run of a tick.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Done {
+struct Progress {
     count: usize,
     has_more: bool,
 }
 
-impl Done {
-    /// Where something was done, there may be more of it.
-    fn of(count: usize) -> Self {
+impl Progress {
+    /// If something was done, there may be more to do.
+    fn from_count(count: usize) -> Self {
         Self { count, has_more: count > 0 }
     }
 }
 
-/// Does those of these ticks that are due and that no other process has taken; answers how many have more to do. What fails
-/// is logged, and done again at its next time.
-pub async fn run_due(app: &App, ticks: &[Tick]) -> usize {
-    measure(app).await;
+/// Runs those of the given ticks that are due and that no other process has claimed. Returns the number of
+/// ticks that have more to do. A failure is logged, and the tick runs again at its next time.
+pub async fn run_due_ticks(app: &App, ticks: &[Tick]) -> usize {
+    record_queue_metrics(app).await;
     let names: Vec<&str> = ticks.iter().map(|tick| tick.name()).collect();
-    let turns = match take(app, &names).await {
+    let turns = match take_due_ticks(app, &names).await {
         Ok(turns) => turns,
         Err(error) => {
-            tracing::warn!(%error, "look at the schedule");
+            tracing::warn!(%error, "failed to poll the schedule");
             return 0;
         }
     };
     let mut unfinished = 0;
     for turn in turns {
         let Some(tick) = ticks.iter().find(|tick| tick.name() == turn.name) else { continue };
-        if run_one(app, *tick).await.has_more {
+        if run_tick(app, *tick).await.has_more {
             unfinished += 1;
-            if let Err(error) = go_on(app, &turn).await {
-                tracing::warn!(tick = turn.name, %error, "make tick due");
+            if let Err(error) = make_due(app, &turn).await {
+                tracing::warn!(tick = turn.name, %error, "failed to make tick due");
             }
         }
     }
     unfinished
 }
 
-/// Does a tick now, due or not; answers how much was done.
-pub async fn run_now(app: &App, tick: Tick) -> usize {
-    run_one(app, tick).await.count
+/// Runs a tick now, whether due or not. Returns the number of completed items.
+pub async fn run_tick_now(app: &App, tick: Tick) -> usize {
+    run_tick(app, tick).await.count
 }
 
-async fn run_one(app: &App, tick: Tick) -> Done {
-    match shielded(tick.run(app)).await {
+async fn run_tick(app: &App, tick: Tick) -> Progress {
+    match catch_panic(tick.run(app)).await {
         Ok(Ok(done)) => done,
         Ok(Err(error)) => {
             let cause = std::error::Error::source(&error);
-            tracing::warn!(work = tick.name(), %error, ?cause, "background work");
-            Done::default()
+            tracing::warn!(tick = tick.name(), %error, ?cause, "failed to run tick");
+            Progress::default()
         }
         Err(panic) => {
-            tracing::error!(work = tick.name(), panic, "background work");
-            Done::default()
+            tracing::error!(tick = tick.name(), panic, "tick panicked");
+            Progress::default()
         }
     }
 }
 
-async fn take(app: &App, names: &[&str]) -> Result<Vec<Turn>, DbError> {
+async fn take_due_ticks(app: &App, names: &[&str]) -> Result<Vec<ClaimedTick>, DbError> {
     let mut tx = app.db().system_tx().await?;
-    let turns = schedules::take(&mut tx, names, app.limits().worker.tick_seconds).await?;
+    let turns = schedules::claim_due(&mut tx, names, app.limits().worker.tick_seconds).await?;
     tx.commit().await?;
     Ok(turns)
 }
 
-async fn go_on(app: &App, turn: &Turn) -> Result<(), DbError> {
+async fn make_due(app: &App, turn: &ClaimedTick) -> Result<(), DbError> {
     let mut tx = app.db().system_tx().await?;
-    schedules::go_on(&mut tx, turn).await?;
+    schedules::make_due(&mut tx, turn).await?;
     tx.commit().await
 }
 
-/// Looks how full the queue is, for the metrics of this process.
-async fn measure(app: &App) {
-    let looked = async {
+/// Records the queue's depth in the metrics of this process.
+async fn record_queue_metrics(app: &App) {
+    let measured = async {
         let mut tx = app.db().system_tx().await?;
-        let depth = depth(&mut tx).await?;
+        let depth = get_depth(&mut tx).await?;
         tx.commit().await?;
         Ok::<_, DbError>(depth)
     };
-    match looked.await {
+    match measured.await {
         Ok(depth) => {
             let count = |count: i64| u64::try_from(count).unwrap_or_default();
             let counts = [
@@ -175,8 +179,8 @@ async fn measure(app: &App) {
                 ("parked", count(depth.parked)),
             ];
             let oldest = Duration::try_from_secs_f64(depth.oldest_due_seconds).unwrap_or_default();
-            app.metrics().jobs_queued(&counts, oldest);
+            app.metrics().set_queued_jobs(&counts, oldest);
         }
-        Err(error) => tracing::warn!(%error, "look at the queue"),
+        Err(error) => tracing::warn!(%error, "failed to measure the queue"),
     }
 }

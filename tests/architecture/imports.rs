@@ -1,13 +1,14 @@
-//! Which way imports may point, and which room may name which library.
+//! Which module may import which, and where a library may be used.
 
 use std::collections::BTreeSet;
 
 use crate::{
     assert_none,
-    sources::{Source, rust, shipped, source, test_files},
+    sources::{Source, production_code, rust_files_in, source_file, test_file_paths},
 };
 
-/// Who may import whom. A room may always import itself; what is not here may import nothing and be imported by nobody.
+/// The modules that each module may import. A module may always import itself. A module that is not listed is
+/// rejected.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
     ("lib", &[]),
@@ -66,11 +67,12 @@ const EVERYTHING: &[&str] = &[
     "proto",
 ];
 
-/// Libraries that one room keeps to itself: how their names begin, and where they may stand.
+/// Libraries with restricted use: the prefix of the library name, and the prefixes of the paths that may use
+/// it.
 const LIBRARIES: &[(&str, &[&str])] = &[
     ("diesel", &["src/db/"]),
     ("tokio_postgres", &["src/db/"]),
-    // The exporter of traces speaks gRPC too, and its TLS settings are a type of tonic's.
+    // The trace exporter uses gRPC, and its TLS settings are a type of tonic.
     ("tonic", &["src/grpc/", "src/client/", "src/proto.rs", "src/telemetry/traces.rs"]),
     ("prost", &["src/grpc/", "src/client/", "src/cli/client/", "src/proto.rs"]),
     ("axum", &["src/edge/"]),
@@ -83,35 +85,37 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("clap", &["src/cli/"]),
 ];
 
-/// The room of a file: the first directory below `src`, or the file's own name.
-fn room(path: &str) -> &str {
+/// Returns the top-level module of a file: the first directory below `src`, or the file's own name.
+fn top_module(path: &str) -> &str {
     let inside = path.strip_prefix("src/").unwrap_or(path);
     inside.split('/').next().unwrap_or(inside).trim_end_matches(".rs")
 }
 
-/// How many `super::` lead from a file's module to the crate's root.
-fn depth(path: &str) -> usize {
+/// Returns how many `super::` lead from the module of a file to the root of the crate.
+fn depth_of(path: &str) -> usize {
     let inside = path.strip_prefix("src/").unwrap_or(path);
     let segments = inside.split('/').count();
     if inside.ends_with("/mod.rs") { segments - 1 } else { segments }
 }
 
-/// The rooms that a text names, by `crate::room`, `crate::{room::…, …}`, or as many `super::` as lead to the root.
-fn imported(text: &str, depth: usize) -> BTreeSet<String> {
-    let mut rooms = BTreeSet::new();
+/// Returns the top-level modules that a text refers to, by `crate::module`, `crate::{module::…, …}`, or
+/// `super::` up to the root.
+fn imported_modules(text: &str, depth: usize) -> BTreeSet<String> {
+    let mut modules = BTreeSet::new();
     for root in ["crate::".to_owned(), "super::".repeat(depth)] {
         for (at, _) in text.match_indices(&root) {
-            let is_part_of_more = text[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':');
-            if !is_part_of_more {
-                rooms.extend(names(&text[at + root.len()..]));
+            let is_suffix_of_path =
+                text[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':');
+            if !is_suffix_of_path {
+                modules.extend(first_names(&text[at + root.len()..]));
             }
         }
     }
-    rooms
+    modules
 }
 
-/// The name at the start of a path, or the names of a group at its first level.
-fn names(path: &str) -> Vec<String> {
+/// Returns the first name of a path, or the first-level names of a group.
+fn first_names(path: &str) -> Vec<String> {
     let name = |text: &str| -> String {
         let text = text.trim_start();
         text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
@@ -134,70 +138,73 @@ fn names(path: &str) -> Vec<String> {
     names
 }
 
-fn wrong_imports(source: &Source) -> Vec<String> {
-    let room = room(&source.path);
-    let Some((_, allowed)) = MAY_IMPORT.iter().find(|(known, _)| *known == room) else {
-        return vec![format!("{}: `{room}` has no line in the table of imports", source.path)];
+fn find_forbidden_imports(source: &Source) -> Vec<String> {
+    let module = top_module(&source.path);
+    let Some((_, allowed)) = MAY_IMPORT.iter().find(|(known, _)| *known == module) else {
+        return vec![format!("{}: `{module}` is missing in `MAY_IMPORT`", source.path)];
     };
-    let is_room = |name: &&String| MAY_IMPORT.iter().any(|(known, _)| *known == name.as_str());
-    imported(&shipped(&source.text), depth(&source.path))
+    let is_module = |name: &&String| MAY_IMPORT.iter().any(|(known, _)| *known == name.as_str());
+    imported_modules(&production_code(&source.text), depth_of(&source.path))
         .iter()
-        .filter(is_room)
-        .filter(|name| *name != room && !allowed.contains(&name.as_str()))
-        .map(|name| format!("{}: `{room}` must not import `{name}`", source.path))
+        .filter(is_module)
+        .filter(|name| *name != module && !allowed.contains(&name.as_str()))
+        .map(|name| format!("{}: `{module}` must not import `{name}`", source.path))
         .collect()
 }
 
-fn wrong_libraries(source: &Source) -> Vec<String> {
-    let text = shipped(&source.text);
+fn find_forbidden_libraries(source: &Source) -> Vec<String> {
+    let text = production_code(&source.text);
     let mut findings = Vec::new();
-    for (library, places) in LIBRARIES {
-        if !places.iter().any(|place| source.path.starts_with(place)) && names_library(&text, library) {
-            findings.push(format!("{}: only {places:?} may name `{library}`", source.path));
+    for (library, paths) in LIBRARIES {
+        if !paths.iter().any(|path| source.path.starts_with(path)) && uses_library(&text, library) {
+            findings.push(format!("{}: only {paths:?} may use `{library}`", source.path));
         }
     }
     findings
 }
 
-/// Whether a path begins with this library, or with one of its family: `tonic_types` is named by `tonic`, `azure_storage`
-/// by `azure_`.
-fn names_library(text: &str, library: &str) -> bool {
+/// Whether a path in the text starts with a library of this prefix: `tonic` also matches `tonic_types`, and
+/// `azure_` matches `azure_storage`.
+fn uses_library(text: &str, library: &str) -> bool {
     text.match_indices(library).any(|(at, _)| {
         let before = text[..at].chars().next_back();
         let is_start = !before.is_some_and(|c| c.is_alphanumeric() || "_:.\"`-/".contains(c));
-        let behind = &text[at + library.len()..];
-        let is_name = library.ends_with('_') || !behind.starts_with(|c: char| c.is_alphanumeric());
-        let rest = behind.trim_start_matches(|c: char| c.is_alphanumeric() || c == '_');
+        let after = &text[at + library.len()..];
+        let is_name = library.ends_with('_') || !after.starts_with(|c: char| c.is_alphanumeric());
+        let rest = after.trim_start_matches(|c: char| c.is_alphanumeric() || c == '_');
         is_start && is_name && rest.starts_with("::")
     })
 }
 
-fn shipped_sources() -> Vec<Source> {
-    let sources = rust("src");
-    let tests = test_files(&sources);
+fn production_sources() -> Vec<Source> {
+    let sources = rust_files_in("src");
+    let tests = test_file_paths(&sources);
     sources.into_iter().filter(|source| !tests.contains(&source.path)).collect()
 }
 
 #[test]
-fn imports_point_the_way_the_plan_says() {
-    assert_none(&shipped_sources().iter().flat_map(wrong_imports).collect::<Vec<_>>());
+fn modules_import_only_allowed_modules() {
+    assert_none(&production_sources().iter().flat_map(find_forbidden_imports).collect::<Vec<_>>());
 }
 
 #[test]
-fn a_library_is_named_only_in_the_room_that_owns_it() {
-    assert_none(&shipped_sources().iter().flat_map(wrong_libraries).collect::<Vec<_>>());
+fn libraries_are_used_only_in_allowed_modules() {
+    assert_none(&production_sources().iter().flat_map(find_forbidden_libraries).collect::<Vec<_>>());
 }
 
 #[test]
-fn entrances_never_import_one_another() {
-    for entrance in ["grpc", "edge", "worker"] {
-        let (_, allowed) = MAY_IMPORT.iter().find(|(room, _)| *room == entrance).unwrap();
-        assert!(!["grpc", "edge", "worker", "cli"].iter().any(|other| allowed.contains(other)), "{entrance}");
+fn entry_points_never_import_one_another() {
+    for entry_point in ["grpc", "edge", "worker"] {
+        let (_, allowed) = MAY_IMPORT.iter().find(|(module, _)| *module == entry_point).unwrap();
+        assert!(
+            !["grpc", "edge", "worker", "cli"].iter().any(|other| allowed.contains(other)),
+            "{entry_point}"
+        );
     }
 }
 
 #[test]
-fn an_import_against_the_plan_is_found_wherever_it_hides() {
+fn forbidden_imports_are_found() {
     for text in [
         "use crate::db::files;",
         "use crate::{app::App, db};",
@@ -205,29 +212,36 @@ fn an_import_against_the_plan_is_found_wherever_it_hides() {
         "fn f() { crate::db::files::get(); }",
         "use super::super::db::files;",
     ] {
-        assert_eq!(wrong_imports(&source("src/grpc/files.rs", text)).len(), 1, "{text}");
+        assert_eq!(find_forbidden_imports(&source_file("src/grpc/files.rs", text)).len(), 1, "{text}");
     }
     for text in [
         "use crate::app::db_like::x;",
         "// use crate::db;",
         "#[cfg(test)]\nmod tests {\n    use crate::db;\n}",
     ] {
-        assert_none(&wrong_imports(&source("src/grpc/files.rs", text)));
+        assert_none(&find_forbidden_imports(&source_file("src/grpc/files.rs", text)));
     }
-    assert_eq!(wrong_imports(&source("src/novel/mod.rs", "")).len(), 1, "a room that is not in the table");
-    assert_eq!(wrong_imports(&source("src/domain/file.rs", "use crate::{config};")).len(), 1);
+    assert_eq!(
+        find_forbidden_imports(&source_file("src/novel/mod.rs", "")).len(),
+        1,
+        "a module that is not in the table"
+    );
+    assert_eq!(find_forbidden_imports(&source_file("src/domain/file.rs", "use crate::{config};")).len(), 1);
 }
 
 #[test]
-fn a_library_in_the_wrong_room_is_found() {
+fn forbidden_libraries_are_found() {
     for text in ["use diesel::prelude::*;", "use diesel_async::RunQueryDsl;", "let x = tonic::Status::ok();"]
     {
-        assert_eq!(wrong_libraries(&source("src/app/mod.rs", text)).len(), 1, "{text}");
+        assert_eq!(find_forbidden_libraries(&source_file("src/app/mod.rs", text)).len(), 1, "{text}");
     }
-    assert_none(&wrong_libraries(&source(
+    assert_none(&find_forbidden_libraries(&source_file(
         "src/app/mod.rs",
         "let clapped = clapping::x(); opentelemetry_otlp::tonic();",
     )));
-    assert_none(&wrong_libraries(&source("src/db/files.rs", "use diesel::prelude::*;")));
-    assert_eq!(wrong_libraries(&source("src/storage/local/mod.rs", "use aws_sdk_s3::Client;")).len(), 1);
+    assert_none(&find_forbidden_libraries(&source_file("src/db/files.rs", "use diesel::prelude::*;")));
+    assert_eq!(
+        find_forbidden_libraries(&source_file("src/storage/local/mod.rs", "use aws_sdk_s3::Client;")).len(),
+        1
+    );
 }

@@ -1,4 +1,4 @@
-//! The files of the repository, and which part of a Rust file is code that ships.
+//! The files of the repository, and the separation of production code from tests.
 
 use std::{
     collections::BTreeSet,
@@ -6,16 +6,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// One file.
+/// A text file of the repository.
 #[derive(Debug, Clone)]
 pub(crate) struct Source {
-    /// Its path from the root of the repository, with `/`.
+    /// The path from the root of the repository, with `/`.
     pub(crate) path: String,
-    /// What it says.
     pub(crate) text: String,
 }
 
-pub(crate) fn source(path: &str, text: &str) -> Source {
+pub(crate) fn source_file(path: &str, text: &str) -> Source {
     Source { path: path.to_owned(), text: text.to_owned() }
 }
 
@@ -23,29 +22,29 @@ fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Every text file of the repository that could be committed.
-pub(crate) fn committed() -> Vec<Source> {
+/// Returns every text file of the repository, except for build outputs.
+pub(crate) fn repository_files() -> Vec<Source> {
     let mut files = Vec::new();
-    walk(&root(), &mut files);
-    assert!(files.len() > 50, "the repository was not found");
+    collect_files(&root(), &mut files);
+    assert!(files.len() > 50, "the files of the repository were not found");
     files
 }
 
-/// Every Rust file below a directory.
-pub(crate) fn rust(directory: &str) -> Vec<Source> {
+/// Returns every Rust file below a directory.
+pub(crate) fn rust_files_in(directory: &str) -> Vec<Source> {
     let prefix = format!("{directory}/");
-    committed()
+    repository_files()
         .into_iter()
         .filter(|file| file.path.starts_with(&prefix) && file.path.ends_with(".rs"))
         .collect()
 }
 
-/// Every Rust file.
-pub(crate) fn all_rust() -> Vec<Source> {
-    committed().into_iter().filter(|file| file.path.ends_with(".rs")).collect()
+/// Returns every Rust file of the repository.
+pub(crate) fn rust_files() -> Vec<Source> {
+    repository_files().into_iter().filter(|file| file.path.ends_with(".rs")).collect()
 }
 
-fn walk(directory: &Path, files: &mut Vec<Source>) {
+fn collect_files(directory: &Path, files: &mut Vec<Source>) {
     let mut entries: Vec<PathBuf> =
         fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
     entries.sort();
@@ -53,7 +52,7 @@ fn walk(directory: &Path, files: &mut Vec<Source>) {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         if path.is_dir() {
             if !matches!(name.as_str(), "target" | ".git") {
-                walk(&path, files);
+                collect_files(&path, files);
             }
         } else if name != ".git"
             && let Ok(text) = fs::read_to_string(&path)
@@ -64,8 +63,8 @@ fn walk(directory: &Path, files: &mut Vec<Source>) {
     }
 }
 
-/// The lines of a Rust file, each with whether it belongs to a test: everything behind `#[cfg(test)]`.
-pub(crate) fn lines(text: &str) -> Vec<(&str, bool)> {
+/// Returns the lines of a Rust file, each with whether it belongs to an item with `#[cfg(test)]`.
+pub(crate) fn mark_test_lines(text: &str) -> Vec<(&str, bool)> {
     let mut marked = Vec::new();
     let mut lines = text.lines();
     while let Some(line) = lines.next() {
@@ -76,7 +75,7 @@ pub(crate) fn lines(text: &str) -> Vec<(&str, bool)> {
         marked.push((line, true));
         let indent = &line[..line.len() - line.trim_start().len()];
         let end = format!("{indent}}}");
-        // The item behind the attribute ends with its own `;` or with a brace at its own depth.
+        // The item after the attribute ends with `;` or with a closing brace of the same indentation.
         let mut is_block = false;
         for line in lines.by_ref() {
             marked.push((line, true));
@@ -90,15 +89,21 @@ pub(crate) fn lines(text: &str) -> Vec<(&str, bool)> {
     marked
 }
 
-/// What a Rust file ships: without its tests and its comments.
-pub(crate) fn shipped(text: &str) -> String {
-    let code = lines(text).into_iter().filter(|(_, is_test)| !is_test).map(|(line, _)| without_comment(line));
+/// Returns the code of a Rust file without tests and comments.
+pub(crate) fn production_code(text: &str) -> String {
+    let code = mark_test_lines(text)
+        .into_iter()
+        .filter(|(_, is_test)| !is_test)
+        .map(|(line, _)| without_comment(line));
     code.collect::<Vec<_>>().join("\n")
 }
 
-/// What a Rust file tests with.
-pub(crate) fn tested(text: &str) -> String {
-    let code = lines(text).into_iter().filter(|(_, is_test)| *is_test).map(|(line, _)| without_comment(line));
+/// Returns the test code of a Rust file without comments.
+pub(crate) fn test_code(text: &str) -> String {
+    let code = mark_test_lines(text)
+        .into_iter()
+        .filter(|(_, is_test)| *is_test)
+        .map(|(line, _)| without_comment(line));
     code.collect::<Vec<_>>().join("\n")
 }
 
@@ -106,7 +111,7 @@ fn without_comment(line: &str) -> &str {
     let mut from = 0;
     while let Some(found) = line[from..].find("//") {
         let at = from + found;
-        // `https://` is no comment.
+        // The `//` of a URL does not start a comment.
         if !line[..at].ends_with(':') {
             return &line[..at];
         }
@@ -115,21 +120,24 @@ fn without_comment(line: &str) -> &str {
     line
 }
 
-/// The files of `src` that exist for tests alone: `#[cfg(test)] mod name;`, with a path or without.
-pub(crate) fn test_files(sources: &[Source]) -> BTreeSet<String> {
+/// Returns the paths of the files that are compiled only for tests: modules with `#[cfg(test)]`, with or
+/// without a `path` attribute.
+pub(crate) fn test_file_paths(sources: &[Source]) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for source in sources {
         let (directory, name) = source.path.rsplit_once('/').unwrap_or(("", &source.path));
-        let own = match name.strip_suffix(".rs") {
+        let module_directory = match name.strip_suffix(".rs") {
             Some("mod" | "lib" | "main") | None => directory.to_owned(),
             Some(stem) => format!("{directory}/{stem}"),
         };
         let mut path = None;
-        for line in tested(&source.text).lines().map(str::trim) {
-            if let Some(named) = line.strip_prefix("#[path = \"").and_then(|rest| rest.strip_suffix("\"]")) {
-                path = Some(format!("{directory}/{named}"));
+        for line in test_code(&source.text).lines().map(str::trim) {
+            if let Some(named_path) =
+                line.strip_prefix("#[path = \"").and_then(|rest| rest.strip_suffix("\"]"))
+            {
+                path = Some(format!("{directory}/{named_path}"));
             } else if let Some(module) = line.strip_suffix(';').and_then(|line| line.rsplit_once("mod ")) {
-                found.insert(path.take().unwrap_or_else(|| format!("{own}/{}.rs", module.1)));
+                found.insert(path.take().unwrap_or_else(|| format!("{module_directory}/{}.rs", module.1)));
             }
         }
     }
@@ -137,22 +145,22 @@ pub(crate) fn test_files(sources: &[Source]) -> BTreeSet<String> {
 }
 
 #[test]
-fn what_stands_behind_cfg_test_does_not_ship() {
+fn production_code_excludes_cfg_test_items() {
     let text =
         "use a;\n#[cfg(test)]\nmod tests {\n    use b;\n}\nuse c; // see d\n#[cfg(test)]\nmod e;\nuse f;\n";
-    assert_eq!(shipped(text), "use a;\nuse c; \nuse f;");
-    assert!(tested(text).contains("use b;"));
+    assert_eq!(production_code(text), "use a;\nuse c; \nuse f;");
+    assert!(test_code(text).contains("use b;"));
 }
 
 #[test]
-fn test_files_are_found_by_module_and_by_path() {
+fn test_file_paths_are_found_by_name_and_path_attribute() {
     let sources = [
-        source("src/a/mod.rs", "#[cfg(test)]\nmod tests;\n"),
-        source(
+        source_file("src/a/mod.rs", "#[cfg(test)]\nmod tests;\n"),
+        source_file(
             "src/b.rs",
             "#[cfg(test)]\n#[path = \"b_tests.rs\"]\nmod tests;\n#[cfg(test)]\npub(crate) mod fake;\n",
         ),
     ];
     let expected = ["src/a/tests.rs", "src/b/fake.rs", "src/b_tests.rs"].map(str::to_owned);
-    assert_eq!(test_files(&sources), expected.into());
+    assert_eq!(test_file_paths(&sources), expected.into());
 }

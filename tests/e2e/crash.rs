@@ -1,4 +1,5 @@
-//! kill -9 of the service, its database and its object store at random moments of a mixed load, then a sweep.
+//! Kills the service, its database and its object store with SIGKILL at random points of a mixed load, then
+//! sweeps.
 
 use std::time::Duration;
 
@@ -14,14 +15,14 @@ use crate::{
 };
 
 const KILLS: u64 = 50;
-/// With STRONGROOM_TEST_FULL=1.
+/// The number of kills with `STRONGROOM_TEST_FULL=1`.
 const KILLS_FULL: u64 = 500;
-/// Something dies after at most so many bytes of a round were sent.
+/// The maximum number of bytes that are sent in a round before the kill.
 const KILL_AFTER_BYTES_MAX: u64 = 10 << 20;
-/// How long leftovers may take to be swept: the lease of the uploads, and a few rounds.
-const SWEPT_WITHIN: Duration = Duration::from_secs(180);
+/// How long the sweeps may take: the lease of the uploads, and a few rounds.
+const SWEEP_TIMEOUT: Duration = Duration::from_secs(180);
 
-/// What is killed in one round, together.
+/// The processes that are killed together in one round.
 #[derive(Debug, Clone, Copy)]
 struct Victims {
     service: bool,
@@ -30,9 +31,9 @@ struct Victims {
 }
 
 impl Victims {
-    /// One of the three mostly, sometimes two or all.
-    fn of(dice: u64) -> Self {
-        let is_one_of = |sides: &[u64]| sides.contains(&(dice % 8));
+    /// Selects one process in most rounds, and sometimes two or all three.
+    fn choose(random: u64) -> Self {
+        let is_one_of = |values: &[u64]| values.contains(&(random % 8));
         Self {
             service: is_one_of(&[0, 1, 6, 7]),
             database: is_one_of(&[2, 3, 6, 7]),
@@ -42,11 +43,11 @@ impl Victims {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn kill_minus_nine_at_random_loses_nothing_acknowledged_and_what_it_leaves_is_swept() {
+async fn acknowledged_files_survive_random_kills() {
     let kills = if std::env::var("STRONGROOM_TEST_FULL").is_ok() { KILLS_FULL } else { KILLS };
     let (postgres, mut garage) = (Postgres::start().await, Garage::start().await);
-    let database = TestDatabase::migrated_in(&postgres.url(), "crash").await;
-    let site = Site::with(database)
+    let database = TestDatabase::create_migrated_in(&postgres.url(), "crash").await;
+    let site = Site::with_database(database)
         .set("STRONGROOM_UPLOADS__PART_SIZE_BYTES", PART)
         .set("STRONGROOM_UPLOADS__LEASE_SECONDS", 10)
         .set("STRONGROOM_UPLOADS__IDLE_TIMEOUT_SECONDS", 9)
@@ -54,37 +55,37 @@ async fn kill_minus_nine_at_random_loses_nothing_acknowledged_and_what_it_leaves
         .set_all(garage.settings());
     let mut load = MixedLoad::new();
     let mut random = Random(0x5EED_0002);
-    let mut server = site.serve().await;
+    let mut server = site.start_server().await;
     for _ in 0..kills {
-        load.up(site.client(&server, "alice").await);
-        load.after_bytes(random.next() % KILL_AFTER_BYTES_MAX).await;
-        load.down();
-        let victims = Victims::of(random.next());
-        server = kill(victims, &site, &postgres, &mut garage, server).await;
+        load.connect(site.client(&server, "alice").await);
+        load.wait_for_bytes(random.next() % KILL_AFTER_BYTES_MAX).await;
+        load.disconnect();
+        let victims = Victims::choose(random.next());
+        server = kill_and_restart(victims, &site, &postgres, &mut garage, server).await;
     }
-    load.up(site.client(&server, "alice").await);
-    load.end().await;
-    let (acknowledged, gone) = load.check(&site.client(&server, "alice").await).await;
+    load.connect(site.client(&server, "alice").await);
+    load.finish().await;
+    let (acknowledged, deleted) = load.verify(&site.client(&server, "alice").await).await;
     assert!(
-        acknowledged > 20 && gone > 5,
-        "{acknowledged} acknowledged, {gone} gone: too little was going on"
+        acknowledged > 20 && deleted > 5,
+        "too little load: {acknowledged} files acknowledged, {deleted} deleted"
     );
     server.kill().await;
 
     sweep_until_clean(&site).await;
-    let (is_clean, report) = site.fsck(&["--deep", "--grace-seconds", "0"]).await;
+    let (is_clean, report) = site.run_fsck(&["--deep", "--grace-seconds", "0"]).await;
     assert!(is_clean, "{report:#}");
     assert_eq!(report["blobs"], report["hashed_blobs"]);
 
-    let server = site.serve().await;
+    let server = site.start_server().await;
     let client = site.client(&server, "alice").await;
     let quota = client.get_quota(GetQuotaRequest::default()).await.unwrap().quota.unwrap();
     assert_eq!(quota.reserved_bytes, 0);
     server.kill().await;
 }
 
-/// Kills, and starts again what was killed.
-async fn kill(
+/// Kills the chosen processes and starts them again.
+async fn kill_and_restart(
     victims: Victims,
     site: &Site,
     postgres: &Postgres,
@@ -97,7 +98,7 @@ async fn kill(
     if victims.store {
         garage.kill().await;
     }
-    let left = if victims.service {
+    let running = if victims.service {
         server.kill().await;
         None
     } else {
@@ -109,19 +110,20 @@ async fn kill(
     if victims.store {
         garage.restart().await;
     }
-    match left {
+    match running {
         Some(server) => server,
-        None => site.serve().await,
+        None => site.start_server().await,
     }
 }
 
-/// The service is stopped, so nothing that is here now belongs to anything that will be: a grace period of a second does.
+/// Sweeps until nothing is left. The service is stopped, so no object belongs to an upload in progress and a
+/// grace period of one second is enough.
 async fn sweep_until_clean(site: &Site) {
     let mut last = Value::Null;
     let swept = async {
         loop {
             let (code, reports) =
-                site.run(&["sweep", "--json", "--grace-seconds", "1", "--service-is-stopped"]).await;
+                site.run_json(&["sweep", "--json", "--grace-seconds", "1", "--service-is-stopped"]).await;
             assert_eq!(code, Some(0), "{reports:#}");
             let is_done = reports.as_array().unwrap().iter().all(is_clean);
             last = reports;
@@ -130,11 +132,11 @@ async fn sweep_until_clean(site: &Site) {
             }
         }
     };
-    let swept = tokio::time::timeout(SWEPT_WITHIN, swept).await;
-    assert!(swept.is_ok(), "leftovers were not swept, says the last round: {last:#}");
+    let swept = tokio::time::timeout(SWEEP_TIMEOUT, swept).await;
+    assert!(swept.is_ok(), "the stores are not clean after the last sweep: {last:#}");
 }
 
-/// Nothing was done in this round, and nothing is left to do: no upload waits for its lease to run out, either.
+/// Whether a sweep did nothing and left nothing to do, including uploads whose lease has not expired.
 fn is_clean(report: &Value) -> bool {
     let counts = ["/found/count", "/removed/count", "/waiting/count", "/expired_uploads", "/skipped_young"];
     let is_zero = |place: &str| report.pointer(place).and_then(Value::as_u64) == Some(0);
@@ -145,12 +147,12 @@ fn is_clean(report: &Value) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_grace_period_that_uploads_do_not_know_of_is_refused() {
+async fn sweep_rejects_short_grace_period() {
     let site = Site::new("grace").await;
     let output = site.command(&["sweep", "--grace-seconds", "60"]).output().await.unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.code() == Some(1) && said.contains("--service-is-stopped"), "{said}");
-    let (code, reports) = site.run(&["sweep", "--grace-seconds", "60", "--dry-run", "--json"]).await;
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && error.contains("--service-is-stopped"), "{error}");
+    let (code, reports) = site.run_json(&["sweep", "--grace-seconds", "60", "--dry-run", "--json"]).await;
     assert_eq!((code, is_clean(&reports[0])), (Some(0), true), "{reports}");
     site.close().await;
 }

@@ -1,4 +1,4 @@
-//! A database of one test's own, in the server that `scripts/with-postgres` lends.
+//! A private database for each test, in the server that `scripts/with-postgres` started.
 
 use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
 use secrecy::SecretString;
@@ -13,7 +13,7 @@ pub(crate) struct TestDatabase {
 }
 
 impl TestDatabase {
-    /// An empty database.
+    /// Creates an empty database.
     pub(crate) async fn create(name: &str) -> Self {
         let admin_url = std::env::var("STRONGROOM_TEST_DATABASE_URL")
             .expect("STRONGROOM_TEST_DATABASE_URL is not set: run the tests through scripts/with-postgres");
@@ -27,13 +27,13 @@ impl TestDatabase {
         Self { admin_url, name }
     }
 
-    /// A database with all migrations, and logins for the service.
-    pub(crate) async fn migrated(name: &str) -> Self {
+    /// Creates a database with all migrations and with logins for the service.
+    pub(crate) async fn create_migrated(name: &str) -> Self {
         Self::create(name).await.migrate().await
     }
 
-    /// The same in a server of the test's own, whose superuser has this address.
-    pub(crate) async fn migrated_in(admin_url: &str, name: &str) -> Self {
+    /// Does the same in another server. `admin_url` is the URL of its superuser.
+    pub(crate) async fn create_migrated_in(admin_url: &str, name: &str) -> Self {
         Self::create_in(admin_url.to_owned(), name).await.migrate().await
     }
 
@@ -46,19 +46,19 @@ impl TestDatabase {
         database
     }
 
-    /// Its address for one role.
+    /// Returns the URL for a role.
     pub(crate) fn url(&self, role: &str) -> String {
         let (_, rest) = self.admin_url.split_once('@').unwrap();
         let (host, _) = rest.rsplit_once('/').unwrap();
         format!("postgres://{role}@{host}/{}", self.name)
     }
 
-    /// Its address for its superuser.
+    /// Returns the URL for the superuser.
     pub(crate) fn superuser_url(&self) -> String {
         self.url("postgres")
     }
 
-    pub(crate) async fn drop(self) {
+    pub(crate) async fn drop_database(self) {
         execute(&self.admin_url, &format!("DROP DATABASE {} WITH (FORCE)", self.name)).await;
     }
 }

@@ -1,4 +1,4 @@
-//! `strongroom dev`: a first minute that works.
+//! `strongroom dev` and the client commands.
 
 use std::{path::Path, process::Stdio, time::Duration};
 
@@ -8,14 +8,15 @@ use tokio::{
     process::{Child, Command},
 };
 
-use crate::server::binary;
+use crate::server::strongroom_command;
 
-async fn start(data_dir: &Path) -> (Child, Value) {
-    start_with(data_dir, |_| {}).await
+/// Starts `strongroom dev`, waits until it is ready, and returns it with the content of `dev.json`.
+async fn start_dev(data_dir: &Path) -> (Child, Value) {
+    start_dev_with(data_dir, |_| {}).await
 }
 
-async fn start_with(data_dir: &Path, configure: impl FnOnce(&mut Command)) -> (Child, Value) {
-    let mut command = binary();
+async fn start_dev_with(data_dir: &Path, configure: impl FnOnce(&mut Command)) -> (Child, Value) {
+    let mut command = strongroom_command();
     configure(&mut command);
     command
         .args(["dev", "--port", "0", "--edge-port", "0", "--data-dir"])
@@ -28,38 +29,42 @@ async fn start_with(data_dir: &Path, configure: impl FnOnce(&mut Command)) -> (C
     let mut dev = command.spawn().unwrap();
     let mut lines = BufReader::new(dev.stdout.take().unwrap()).lines();
     let ready = tokio::time::timeout(Duration::from_secs(120), lines.next_line()).await.unwrap().unwrap();
-    assert!(ready.is_some_and(|line| line.starts_with("ready")), "dev ended before it was ready");
+    assert!(
+        ready.is_some_and(|line| line.starts_with("ready")),
+        "`strongroom dev` exited before it was ready"
+    );
     let json = std::fs::read(data_dir.join("dev.json")).unwrap();
     (dev, serde_json::from_slice(&json).unwrap())
 }
 
-async fn stop(mut dev: Child) {
+async fn stop_dev(mut dev: Child) {
     let pid = dev.id().unwrap().to_string();
     assert!(Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
     assert!(dev.wait().await.unwrap().success());
 }
 
-async fn run(data_dir: &Path, caller: &str, arguments: &[&str]) -> (Option<i32>, Value) {
-    let output = binary()
+/// Runs a client command. Returns its exit code and its JSON output.
+async fn run_client(data_dir: &Path, caller: &str, arguments: &[&str]) -> (Option<i32>, Value) {
+    let output = strongroom_command()
         .args(arguments)
         .args(["--json", "--as", caller, "--dev"])
         .arg(data_dir)
         .output()
         .await
         .unwrap();
-    let answer = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
-    (output.status.code(), answer)
+    let result = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
+    (output.status.code(), result)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn dev_serves_ready_callers_and_finds_its_data_again() {
+async fn dev_serves_all_callers_and_keeps_data_across_restart() {
     let directory = tempfile::tempdir().unwrap();
     let data_dir = directory.path().join("data");
     let source = directory.path().join("notes.txt");
-    std::fs::write(&source, "kept").unwrap();
+    std::fs::write(&source, "content").unwrap();
     let source = source.to_str().unwrap();
 
-    let (dev, json) = start(&data_dir).await;
+    let (dev, json) = start_dev(&data_dir).await;
     for caller in [
         "acme_admin",
         "acme_manager",
@@ -76,94 +81,95 @@ async fn dev_serves_ready_callers_and_finds_its_data_again() {
     assert_eq!(json["callers"]["acme_member"]["user"], json["callers"]["personal"]["user"]);
     assert_eq!(json["callers"]["acme_member"]["groups"], json["callers"]["acme_manager"]["groups"]);
 
-    let (code, put) = run(&data_dir, "acme_member", &["put", source]).await;
+    let (code, put) = run_client(&data_dir, "acme_member", &["put", source]).await;
     assert_eq!(code, Some(0), "{put}");
     let id = put["file"]["id"].as_str().unwrap().to_owned();
     let copy = directory.path().join("copy.txt");
     let copy = copy.to_str().unwrap();
-    let (code, _) = run(&data_dir, "globex_admin", &["get", &id, "--output", copy]).await;
-    assert_eq!(code, Some(3), "another tenant finds nothing");
-    let (code, _) = run(&data_dir, "personal", &["get", &id, "--output", copy]).await;
-    assert_eq!(code, Some(3), "the same person outside the organisation finds nothing");
-    stop(dev).await;
+    let (code, _) = run_client(&data_dir, "globex_admin", &["get", &id, "--output", copy]).await;
+    assert_eq!(code, Some(3), "another tenant does not see the file");
+    let (code, _) = run_client(&data_dir, "personal", &["get", &id, "--output", copy]).await;
+    assert_eq!(code, Some(3), "the same person outside the organisation does not see the file");
+    stop_dev(dev).await;
     assert!(!data_dir.join("dev.json").exists());
 
-    let (dev, _) = start(&data_dir).await;
-    let (code, _) = run(&data_dir, "acme_member2", &["get", &id, "--output", copy]).await;
+    let (dev, _) = start_dev(&data_dir).await;
+    let (code, _) = run_client(&data_dir, "acme_member2", &["get", &id, "--output", copy]).await;
     assert_eq!(code, Some(0));
-    assert_eq!(std::fs::read_to_string(copy).unwrap(), "kept");
-    let (code, quota) = run(&data_dir, "acme_admin", &["quota"]).await;
-    assert_eq!((code, &quota["used_bytes"]), (Some(0), &Value::from(4)));
-    operators_lead_a_tenant_through_its_life(&data_dir).await;
-    stop(dev).await;
+    assert_eq!(std::fs::read_to_string(copy).unwrap(), "content");
+    let (code, quota) = run_client(&data_dir, "acme_admin", &["quota"]).await;
+    assert_eq!((code, &quota["used_bytes"]), (Some(0), &Value::from(7)));
+    check_operator_commands(&data_dir).await;
+    stop_dev(dev).await;
 }
 
-/// What an operator types.
-async fn operators_lead_a_tenant_through_its_life(data_dir: &Path) {
+/// Runs the commands for operators and tenant admins.
+async fn check_operator_commands(data_dir: &Path) {
     let create = ["tenants", "create", "newco", "--issuer", "https://id.example.org", "--preset", "crm"];
-    let (code, born) = run(data_dir, "operator", &create).await;
-    assert_eq!((code, &born["preset"]), (Some(0), &Value::from("crm")));
-    let id = born["id"].as_str().unwrap();
-    let (code, _) = run(data_dir, "acme_admin", &["tenants", "show", id]).await;
-    assert_eq!(code, Some(4), "for operators alone");
+    let (code, created) = run_client(data_dir, "operator", &create).await;
+    assert_eq!((code, &created["preset"]), (Some(0), &Value::from("crm")));
+    let id = created["id"].as_str().unwrap();
+    let (code, _) = run_client(data_dir, "acme_admin", &["tenants", "show", id]).await;
+    assert_eq!(code, Some(4), "only operators may see tenants");
     for (command, state) in [
         (&["tenants", "suspend", id, "--reason", "unpaid"][..], "TENANT_STATE_SUSPENDED"),
         (&["tenants", "resume", id], "TENANT_STATE_ACTIVE"),
     ] {
-        let (code, moved) = run(data_dir, "operator", command).await;
-        assert_eq!((code, &moved["state"]), (Some(0), &Value::from(state)));
+        let (code, tenant) = run_client(data_dir, "operator", command).await;
+        assert_eq!((code, &tenant["state"]), (Some(0), &Value::from(state)));
     }
-    let (code, _) = run(data_dir, "operator", &["tenants", "export", id]).await;
+    let (code, _) = run_client(data_dir, "operator", &["tenants", "export", id]).await;
     assert_eq!(code, Some(0));
     for (command, state) in [
         (&["tenants", "delete", id][..], "TENANT_STATE_ACTIVE"),
         (&["tenants", "delete", id, "--yes"], "TENANT_STATE_DELETING"),
     ] {
-        let (code, answer) = run(data_dir, "operator", command).await;
-        assert_eq!((code, &answer["tenant"]["state"]), (Some(0), &Value::from(state)));
+        let (code, result) = run_client(data_dir, "operator", command).await;
+        assert_eq!((code, &result["tenant"]["state"]), (Some(0), &Value::from(state)));
     }
-    let (code, _) = run(data_dir, "operator", &["tenants", "ls"]).await;
+    let (code, _) = run_client(data_dir, "operator", &["tenants", "ls"]).await;
     assert_eq!(code, Some(0));
     let transfer = ["transfer-ownership", "--from", "leaver", "--to", "successor", "--dry-run"];
-    let (code, left) = run(data_dir, "acme_admin", &transfer).await;
-    assert_eq!((code, &left["remaining_file_count"]), (Some(0), &Value::from(0)));
+    let (code, result) = run_client(data_dir, "acme_admin", &transfer).await;
+    assert_eq!((code, &result["remaining_file_count"]), (Some(0), &Value::from(0)));
 }
 
-/// What `scripts/with-garage` hands down.
-fn garage(name: &str) -> String {
+/// Returns a variable that `scripts/with-garage` sets.
+fn garage_variable(name: &str) -> String {
     let name = format!("STRONGROOM_TEST_S3_{name}");
     std::env::var(&name).unwrap_or_else(|_| panic!("{name} is not set: run through scripts/with-garage"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn dev_makes_its_bucket_and_finds_files_of_both_providers_again() {
+async fn dev_creates_bucket_and_reads_files_of_both_providers() {
     let directory = tempfile::tempdir().unwrap();
     let data_dir = directory.path().join("data");
     let large = directory.path().join("large.bin");
     std::fs::write(&large, vec![7; 20 << 20]).unwrap();
     let (large, copy) = (large.to_str().unwrap(), directory.path().join("copy.bin"));
-    let on_s3 = |command: &mut Command| {
+    let configure_s3 = |command: &mut Command| {
         command
-            .env("AWS_ACCESS_KEY_ID", garage("ACCESS_KEY"))
-            .env("AWS_SECRET_ACCESS_KEY", garage("SECRET_KEY"))
-            .env("STRONGROOM_DEV_S3_ENDPOINT", garage("ENDPOINT"))
-            .env("STRONGROOM_DEV_S3_BUCKET", "made-by-dev")
-            .env("STRONGROOM_DEV_S3_REGION", garage("REGION"))
+            .env("AWS_ACCESS_KEY_ID", garage_variable("ACCESS_KEY"))
+            .env("AWS_SECRET_ACCESS_KEY", garage_variable("SECRET_KEY"))
+            .env("STRONGROOM_DEV_S3_ENDPOINT", garage_variable("ENDPOINT"))
+            .env("STRONGROOM_DEV_S3_BUCKET", "created-by-dev")
+            .env("STRONGROOM_DEV_S3_REGION", garage_variable("REGION"))
             .env("STRONGROOM_DEV_STORAGE", "s3");
     };
 
-    let (dev, _) = start(&data_dir).await;
-    let (_, local) = run(&data_dir, "acme_member", &["put", large]).await;
-    stop(dev).await;
-    let (dev, _) = start_with(&data_dir, on_s3).await;
-    let (code, s3) = run(&data_dir, "acme_member", &["put", large]).await;
+    let (dev, _) = start_dev(&data_dir).await;
+    let (_, local) = run_client(&data_dir, "acme_member", &["put", large]).await;
+    stop_dev(dev).await;
+    let (dev, _) = start_dev_with(&data_dir, configure_s3).await;
+    let (code, s3) = run_client(&data_dir, "acme_member", &["put", large]).await;
     assert_eq!(code, Some(0), "{s3}");
     for put in [&local, &s3] {
         let id = put["file"]["id"].as_str().unwrap();
-        let (code, got) =
-            run(&data_dir, "acme_member", &["get", id, "--force", "--output", copy.to_str().unwrap()]).await;
-        assert_eq!(code, Some(0), "{got}");
+        let (code, result) =
+            run_client(&data_dir, "acme_member", &["get", id, "--force", "--output", copy.to_str().unwrap()])
+                .await;
+        assert_eq!(code, Some(0), "{result}");
         assert!(std::fs::read(&copy).unwrap() == vec![7; 20 << 20]);
     }
-    stop(dev).await;
+    stop_dev(dev).await;
 }

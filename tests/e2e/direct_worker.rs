@@ -1,4 +1,4 @@
-//! A worker that is killed while it reads a direct upload.
+//! A worker is killed while it verifies a direct upload.
 
 use strongroom::{
     domain::digest::Digest,
@@ -6,54 +6,63 @@ use strongroom::{
 };
 
 use crate::{
-    direct::{PUT_MAX, complete, create, file, png, read, send, site, verified},
+    direct::{
+        PUT_MAX, complete_upload, create_direct_site, create_direct_upload, download, get_file, png_bytes,
+        send_parts, wait_until_verified,
+    },
     garage::Garage,
     gate::Gate,
     server::Server,
-    worker::{Worker, number, sql, until},
+    worker::{Worker, connect_database, query_number, wait_until},
 };
 
-/// How much of the upload the first worker gets to read.
-const READ: usize = 1 << 20;
+/// How many bytes of the upload the first worker can read before it is killed.
+const READ_BYTES: usize = 1 << 20;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_killed_while_it_verifies_leaves_it_to_another_and_the_file_is_verified_once() {
+async fn killed_verification_is_completed_by_another_worker() {
     let garage = Garage::start().await;
-    let site = site("direct_killed", &garage).await;
+    let site = create_direct_site("direct_killed", &garage).await;
     let server = Server::start(site.command(&["serve"])).await;
-    let (alice, watch) = (site.client(&server, "alice").await, sql(&site).await);
-    let bytes = png(2 * PUT_MAX + 7);
-    let direct = create(&alice, "picture", bytes.len(), Some(Digest::of(&bytes))).await;
-    let sent = send(&direct, &bytes).await;
-    let id = complete(&alice, &direct, &sent).await.unwrap().file.unwrap().id;
+    let (alice, database) = (site.client(&server, "alice").await, connect_database(&site).await);
+    let bytes = png_bytes(2 * PUT_MAX + 7);
+    let direct = create_direct_upload(&alice, "picture", bytes.len(), Some(Digest::compute(&bytes))).await;
+    let sent = send_parts(&direct, &bytes).await;
+    let id = complete_upload(&alice, &direct, &sent).await.unwrap().file.unwrap().id;
 
-    // It reads through a door that lets a part of the bytes through, and no more.
-    let gate = Gate::before_answers_of(&garage.url()).await;
-    gate.let_through(READ);
+    // The first worker reads through a gate that lets only a part of the bytes through.
+    let gate = Gate::for_responses_of(&garage.url()).await;
+    gate.let_through(READ_BYTES);
     let mut command = site.command(&["worker"]);
     command.env("STRONGROOM_STORAGE__PROVIDERS__BUCKET__ENDPOINT", &gate.url);
-    let first = Worker::run(command).await;
-    until("it is in the middle", || async { gate.passed_bytes() > READ as u64 / 2 }).await;
+    let first = Worker::start_command(command).await;
+    wait_until("the worker has read a part", || async { gate.passed_bytes() > READ_BYTES as u64 / 2 }).await;
     let second = Worker::start(&site).await;
-    // A heartbeat keeps it with the first one, though the second one looks for work.
+    // Heartbeats extend the lease of the first worker, although the second one polls for jobs.
     let lease = "SELECT extract(epoch FROM lease_expire_time) * 1000 FROM jobs WHERE state = 2";
-    let begun = number(&watch, lease).await;
-    until("a heartbeat comes", || async { number(&watch, lease).await > begun }).await;
-    assert_eq!(number(&watch, "SELECT attempts FROM jobs WHERE state = 2").await, 1);
-    assert_eq!(file(&alice, &id).await.state(), FileState::Processing);
-    read(&alice, &id).await.unwrap_err();
+    let lease_start = query_number(&database, lease).await;
+    wait_until("a heartbeat extends the lease", || async {
+        query_number(&database, lease).await > lease_start
+    })
+    .await;
+    assert_eq!(query_number(&database, "SELECT attempts FROM jobs WHERE state = 2").await, 1);
+    assert_eq!(get_file(&alice, &id).await.state(), FileState::Processing);
+    download(&alice, &id).await.unwrap_err();
 
     first.kill().await;
-    let file = verified(&alice, &id).await;
+    let file = wait_until_verified(&alice, &id).await;
     assert_eq!(
         (file.state(), file.sha256.as_ref()),
-        (FileState::Available, &Digest::of(&bytes).as_bytes()[..])
+        (FileState::Available, &Digest::compute(&bytes).as_bytes()[..])
     );
-    assert!(read(&alice, &id).await.unwrap() == bytes);
-    until("the job is done", || async { number(&watch, "SELECT count(*) FROM jobs").await == 0 }).await;
-    assert_eq!(number(&watch, "SELECT attempts FROM finished_jobs").await, 2);
-    for once in ["events WHERE kind = 70", "audit_entries WHERE action = 70", "blobs"] {
-        assert_eq!(number(&watch, &format!("SELECT count(*) FROM {once}")).await, 1, "{once}");
+    assert!(download(&alice, &id).await.unwrap() == bytes);
+    wait_until("the job is done", || async {
+        query_number(&database, "SELECT count(*) FROM jobs").await == 0
+    })
+    .await;
+    assert_eq!(query_number(&database, "SELECT attempts FROM finished_jobs").await, 2);
+    for row in ["events WHERE kind = 70", "audit_entries WHERE action = 70", "blobs"] {
+        assert_eq!(query_number(&database, &format!("SELECT count(*) FROM {row}")).await, 1, "{row}");
     }
     let quota = alice.get_quota(GetQuotaRequest::default()).await.unwrap().quota.unwrap();
     let size = i64::try_from(bytes.len()).unwrap();

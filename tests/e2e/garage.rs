@@ -1,4 +1,5 @@
-//! A Garage (S3 server) of one test's own, which can be killed and started again. It syncs what it acknowledges.
+//! A private Garage (S3 server) that a test can kill and restart. It syncs data before it acknowledges a
+//! write.
 
 use std::{
     net::TcpListener,
@@ -25,32 +26,31 @@ pub(crate) struct Garage {
 impl Garage {
     pub(crate) async fn start() -> Self {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/setup/garage");
-        let found = Command::new(script).stderr(Stdio::inherit()).output().await.unwrap();
-        assert!(found.status.success(), "{script} failed");
-        let program = PathBuf::from(String::from_utf8(found.stdout).unwrap().trim());
+        let output = Command::new(script).stderr(Stdio::inherit()).output().await.unwrap();
+        assert!(output.status.success(), "{script} failed");
+        let program = PathBuf::from(String::from_utf8(output.stdout).unwrap().trim());
         let directory = tempfile::tempdir().unwrap();
-        let port = free_ports();
+        let port = find_free_ports();
         let config = format!(
-            "metadata_dir = \"{place}/meta\"\ndata_dir = \"{place}/data\"\ndb_engine = \"lmdb\"\n\
+            "metadata_dir = \"{directory}/meta\"\ndata_dir = \"{directory}/data\"\ndb_engine = \"lmdb\"\n\
              metadata_fsync = true\ndata_fsync = true\ncompression_level = \"none\"\nreplication_factor = 1\n\
              rpc_secret = \"{SECRET_KEY}\"\nrpc_bind_addr = \"127.0.0.1:{rpc}\"\nrpc_public_addr = \"127.0.0.1:{rpc}\"\n\
              [s3_api]\napi_bind_addr = \"127.0.0.1:{port}\"\ns3_region = \"{REGION}\"\nroot_domain = \".localhost\"\n",
-            place = directory.path().display(),
+            directory = directory.path().display(),
             rpc = port + 1,
         );
         std::fs::write(directory.path().join("garage.toml"), config).unwrap();
-        let server = spawn(&program, &directory);
+        let server = spawn_server(&program, &directory);
         let garage = Self { program, directory, port, server };
-        garage.until_ready().await;
+        garage.wait_until_ready().await;
         garage
     }
 
-    /// Where it answers.
     pub(crate) fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// How the service reaches it, as the provider `bucket`.
+    /// Returns the environment variables that configure it as the provider `bucket`.
     pub(crate) fn settings(&self) -> Vec<(&'static str, String)> {
         vec![
             ("STRONGROOM_STORAGE__PROVIDER", "bucket".to_owned()),
@@ -66,37 +66,37 @@ impl Garage {
         ]
     }
 
-    /// kill -9.
+    /// Kills the process with SIGKILL.
     pub(crate) async fn kill(&mut self) {
         self.server.kill().await.unwrap();
     }
 
-    /// Starts it again over the same data, and waits until it answers.
+    /// Starts the server again with the same data, and waits until it is ready.
     pub(crate) async fn restart(&mut self) {
-        self.server = spawn(&self.program, &self.directory);
-        self.until_ready().await;
+        self.server = spawn_server(&self.program, &self.directory);
+        self.wait_until_ready().await;
     }
 
-    /// It answers when it can tell about its bucket.
-    async fn until_ready(&self) {
-        let asked = async {
+    /// Waits until the server reports its bucket.
+    async fn wait_until_ready(&self) {
+        let ready = async {
             loop {
-                let mut ask = command(&self.program, &self.directory);
-                ask.args(["bucket", "info", BUCKET]);
-                if ask.status().await.unwrap().success() {
+                let mut bucket_info = garage_command(&self.program, &self.directory);
+                bucket_info.args(["bucket", "info", BUCKET]);
+                if bucket_info.status().await.unwrap().success() {
                     return;
                 }
             }
         };
-        if tokio::time::timeout(Duration::from_secs(60), asked).await.is_err() {
+        if tokio::time::timeout(Duration::from_secs(60), ready).await.is_err() {
             panic!("{}", std::fs::read_to_string(self.directory.path().join("log")).unwrap());
         }
     }
 }
 
-fn spawn(program: &PathBuf, directory: &tempfile::TempDir) -> Child {
+fn spawn_server(program: &PathBuf, directory: &tempfile::TempDir) -> Child {
     let log = std::fs::File::create(directory.path().join("log")).unwrap();
-    let mut server = command(program, directory);
+    let mut server = garage_command(program, directory);
     server
         .args(["server", "--single-node", "--default-bucket"])
         .env("GARAGE_DEFAULT_ACCESS_KEY", ACCESS_KEY)
@@ -107,18 +107,19 @@ fn spawn(program: &PathBuf, directory: &tempfile::TempDir) -> Child {
     server.spawn().unwrap()
 }
 
-fn command(program: &PathBuf, directory: &tempfile::TempDir) -> Command {
+fn garage_command(program: &PathBuf, directory: &tempfile::TempDir) -> Command {
     let mut command = Command::new(program);
     command.arg("-c").arg(directory.path().join("garage.toml"));
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
     command
 }
 
-/// How many were started: those that start at the same time look at different ports first.
+/// How many servers were started. Servers that start at the same time try different ports first.
 static STARTED: AtomicU16 = AtomicU16::new(0);
 
-/// A port and the one behind it, below those that the system hands out, so that nobody takes them while Garage is away.
-fn free_ports() -> u16 {
+/// Finds two consecutive free ports below the ephemeral range, so that no other process takes them while
+/// Garage is stopped.
+fn find_free_ports() -> u16 {
     let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
     let taken = STARTED.fetch_add(1, Ordering::Relaxed);
     let first = u16::try_from(std::process::id() % 6000).unwrap() + taken;

@@ -1,6 +1,6 @@
-//! A door before a service that lets through only as many bytes as it was told to, of what clients send or of what they are
-//! answered: how far something is when it is killed is then known. The service behind it may change; the door stays where it
-//! is.
+//! A TCP proxy that forwards only a given number of bytes of the requests or of the responses. A test
+//! therefore controls how much was transferred when something is killed. The upstream service can be
+//! replaced; the address of the proxy stays the same.
 
 use std::{
     net::SocketAddr,
@@ -17,7 +17,7 @@ use tokio::{
     task::JoinSet,
 };
 
-/// The allowance is counted in these.
+/// The unit of the allowance.
 const UNIT_BYTES: usize = 1024;
 const BUFFER_BYTES: usize = 16 * UNIT_BYTES;
 
@@ -29,93 +29,93 @@ pub(crate) struct Gate {
 
 struct Shared {
     upstream: Mutex<SocketAddr>,
-    counted: Counted,
+    limited: Direction,
     allowance: Semaphore,
     passed_bytes: AtomicU64,
 }
 
-/// Which bytes need an allowance.
+/// A direction of the traffic.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Counted {
-    Sent,
-    Answered,
+enum Direction {
+    Request,
+    Response,
 }
 
 impl Gate {
-    /// A door before the service at this URL that is closed for what clients send.
-    pub(crate) async fn before(service: &str) -> Self {
-        Self::closed_for(Counted::Sent, service).await
+    /// Starts a gate that limits the requests to the service at this URL.
+    pub(crate) async fn for_requests_to(service: &str) -> Self {
+        Self::start(Direction::Request, service).await
     }
 
-    /// A door before the service at this URL that is closed for its answers.
-    pub(crate) async fn before_answers_of(service: &str) -> Self {
-        Self::closed_for(Counted::Answered, service).await
+    /// Starts a gate that limits the responses of the service at this URL.
+    pub(crate) async fn for_responses_of(service: &str) -> Self {
+        Self::start(Direction::Response, service).await
     }
 
-    async fn closed_for(counted: Counted, service: &str) -> Self {
+    async fn start(limited: Direction, service: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let shared = Arc::new(Shared {
-            upstream: Mutex::new(address(service)),
-            counted,
+            upstream: Mutex::new(parse_address(service)),
+            limited,
             allowance: Semaphore::new(0),
             passed_bytes: AtomicU64::new(0),
         });
         let mut accepting = JoinSet::new();
-        let door = Arc::clone(&shared);
+        let gate = Arc::clone(&shared);
         accepting.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
-                let door = Arc::clone(&door);
-                // A connection that breaks is what this is for.
-                connections.spawn(async move { door.converse(client).await.unwrap_or_default() });
+                let gate = Arc::clone(&gate);
+                // Broken connections are expected.
+                connections.spawn(async move { gate.proxy_connection(client).await.unwrap_or_default() });
                 while connections.try_join_next().is_some() {}
             }
         });
         Self { url, shared, _accepting: accepting }
     }
 
-    /// From now on the service is here.
-    pub(crate) fn lead_to(&self, service: &str) {
-        *self.shared.upstream.lock().unwrap() = address(service);
+    /// Forwards new connections to the service at this URL.
+    pub(crate) fn set_upstream(&self, service: &str) {
+        *self.shared.upstream.lock().unwrap() = parse_address(service);
     }
 
-    /// Lets so many bytes more through.
+    /// Lets this number of further bytes through.
     pub(crate) fn let_through(&self, bytes: usize) {
         self.shared.allowance.add_permits(bytes / UNIT_BYTES);
     }
 
-    /// How many bytes went through so far.
+    /// Returns the number of limited bytes that were forwarded so far.
     pub(crate) fn passed_bytes(&self) -> u64 {
         self.shared.passed_bytes.load(Ordering::SeqCst)
     }
 }
 
 impl Shared {
-    async fn converse(&self, mut client: TcpStream) -> std::io::Result<()> {
+    async fn proxy_connection(&self, mut client: TcpStream) -> std::io::Result<()> {
         let upstream = *self.upstream.lock().unwrap();
         let mut service = TcpStream::connect(upstream).await?;
         let (mut from_client, mut to_client) = client.split();
         let (mut from_service, mut to_service) = service.split();
-        let there = async {
-            self.pass(Counted::Sent, &mut from_client, &mut to_service).await?;
+        let requests = async {
+            self.forward(Direction::Request, &mut from_client, &mut to_service).await?;
             to_service.shutdown().await
         };
-        let back = async {
-            self.pass(Counted::Answered, &mut from_service, &mut to_client).await?;
+        let responses = async {
+            self.forward(Direction::Response, &mut from_service, &mut to_client).await?;
             to_client.shutdown().await
         };
-        // Whichever side ends first takes the other along.
+        // When one side closes the connection, close the other.
         tokio::select! {
-            ended = there => ended,
-            ended = back => ended,
+            result = requests => result,
+            result = responses => result,
         }
     }
 
-    /// Passes bytes on until there are no more; those that are counted as far as there is an allowance.
-    async fn pass(
+    /// Forwards bytes to the end of the stream. Bytes of the limited direction wait for an allowance.
+    async fn forward(
         &self,
-        which: Counted,
+        direction: Direction,
         from: &mut (impl AsyncRead + Unpin),
         to: &mut (impl AsyncWrite + Unpin),
     ) -> std::io::Result<()> {
@@ -125,7 +125,7 @@ impl Shared {
             if read == 0 {
                 return Ok(());
             }
-            if which == self.counted {
+            if direction == self.limited {
                 let units = u32::try_from(read.div_ceil(UNIT_BYTES)).unwrap();
                 self.allowance.acquire_many(units).await.unwrap().forget();
                 self.passed_bytes.fetch_add(read as u64, Ordering::SeqCst);
@@ -135,6 +135,6 @@ impl Shared {
     }
 }
 
-fn address(url: &str) -> SocketAddr {
+fn parse_address(url: &str) -> SocketAddr {
     url.trim_start_matches("http://").parse().unwrap()
 }

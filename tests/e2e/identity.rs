@@ -1,4 +1,4 @@
-//! An identity provider of the test's own: an Ed25519 key, its JWKS file, and tokens signed with it.
+//! A test identity provider: an Ed25519 key, its JWKS file, and tokens signed with the key.
 
 use std::{fs, path::Path};
 
@@ -17,7 +17,7 @@ pub(crate) struct IdentityProvider {
 }
 
 impl IdentityProvider {
-    /// Makes a key and writes its public half where the service will read it.
+    /// Generates a key and writes its public half to the JWKS file.
     pub(crate) fn new(jwks_file: &Path) -> Self {
         let key = Ed25519KeyPair::generate().unwrap();
         let x = URL_SAFE_NO_PAD.encode(key.public_key().as_ref());
@@ -27,7 +27,7 @@ impl IdentityProvider {
         Self { key: EncodingKey::from_ed_der(pkcs8.as_ref()) }
     }
 
-    /// A token of a user in an organisation.
+    /// Signs a token for a user of an organisation. It is valid for one hour.
     pub(crate) fn token(&self, user: &str, organization: &str, role: &str) -> SecretString {
         let now = SystemClock.now().timestamp();
         let claims = json!({

@@ -1,5 +1,5 @@
-//! `strongroom import`, as whoever leaves an old system types it: objects that are in the service's own bucket already, and a
-//! manifest of what is known of them.
+//! `strongroom import` of existing objects in the service's own bucket, by prefix, by key and from a
+//! manifest.
 
 use object_store::{ObjectStoreExt, PutPayload, aws::AmazonS3Builder, path::Path};
 use secrecy::ExposeSecret;
@@ -11,7 +11,7 @@ use strongroom::{
 
 use crate::{
     garage::Garage,
-    server::{Server, Site, binary, connect},
+    server::{Server, Site, connect, strongroom_command},
 };
 
 const LARGE_SIZE_BYTES: usize = 17 * 1024 * 1024 + 3;
@@ -22,8 +22,8 @@ fn setting(garage: &Garage, name: &str) -> String {
     settings.into_iter().find(|(known, _)| *known == name).unwrap().1
 }
 
-/// What was in the bucket before the service came.
-async fn fill(garage: &Garage) {
+/// Stores the existing objects in the bucket.
+async fn create_existing_objects(garage: &Garage) {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let store = AmazonS3Builder::new()
         .with_endpoint(setting(garage, "ENDPOINT"))
@@ -44,9 +44,9 @@ async fn fill(garage: &Garage) {
     }
 }
 
-/// A site whose bucket held files before, of which those below "uploads/" may be imported.
-async fn site(garage: &Garage) -> Site {
-    let of_bucket = |name: &str| setting(garage, name);
+/// Creates a site that may import the existing objects below "uploads/" from its own bucket.
+async fn create_site(garage: &Garage) -> Site {
+    let bucket_setting = |name: &str| setting(garage, name);
     Site::new("import")
         .await
         .set_all(garage.settings())
@@ -54,18 +54,18 @@ async fn site(garage: &Garage) -> Site {
         .set("STRONGROOM_IMPORTS__SOURCES__OLD__ADAPTER", "s3")
         .set("STRONGROOM_IMPORTS__SOURCES__OLD__TENANTS", "*")
         .set("STRONGROOM_IMPORTS__SOURCES__OLD__PREFIX", "uploads/")
-        .set("STRONGROOM_IMPORTS__SOURCES__OLD__ENDPOINT", of_bucket("ENDPOINT"))
+        .set("STRONGROOM_IMPORTS__SOURCES__OLD__ENDPOINT", bucket_setting("ENDPOINT"))
         .set("STRONGROOM_IMPORTS__SOURCES__OLD__ALLOW_HTTP", "true")
-        .set("STRONGROOM_IMPORTS__SOURCES__OLD__REGION", of_bucket("REGION"))
-        .set("STRONGROOM_IMPORTS__SOURCES__OLD__BUCKET", of_bucket("BUCKET"))
-        .set("STRONGROOM_IMPORTS__SOURCES__OLD__ACCESS_KEY_ID", of_bucket("ACCESS_KEY_ID"))
-        .set("STRONGROOM_IMPORTS__SOURCES__OLD__SECRET_ACCESS_KEY", of_bucket("SECRET_ACCESS_KEY"))
+        .set("STRONGROOM_IMPORTS__SOURCES__OLD__REGION", bucket_setting("REGION"))
+        .set("STRONGROOM_IMPORTS__SOURCES__OLD__BUCKET", bucket_setting("BUCKET"))
+        .set("STRONGROOM_IMPORTS__SOURCES__OLD__ACCESS_KEY_ID", bucket_setting("ACCESS_KEY_ID"))
+        .set("STRONGROOM_IMPORTS__SOURCES__OLD__SECRET_ACCESS_KEY", bucket_setting("SECRET_ACCESS_KEY"))
 }
 
-/// Runs `strongroom import old` as an admin; answers its exit code, its report, and what it said besides.
-async fn import(site: &Site, server: &Server, arguments: &[&str]) -> (Option<i32>, Vec<Value>, String) {
+/// Runs `strongroom import old` as an admin. Returns its exit code, its report and its standard error.
+async fn run_import(site: &Site, server: &Server, arguments: &[&str]) -> (Option<i32>, Vec<Value>, String) {
     let token = site.identity.token("ada", "acme", "admin");
-    let output = binary()
+    let output = strongroom_command()
         .args(["import", "old", "--json"])
         .args(arguments)
         .env("STRONGROOM_SERVER", &server.grpc)
@@ -84,13 +84,13 @@ fn counts(report: &[Value]) -> [i64; 4] {
         .map(|name| summary[name].as_i64().unwrap_or_else(|| panic!("no summary: {report:?}")))
 }
 
-/// The new id of an old key.
-fn new_id(report: &[Value], key: &str) -> String {
+/// Returns the id of the file that was imported from a key.
+fn file_id_of(report: &[Value], key: &str) -> String {
     let result = report.iter().find(|line| line["result"]["object_key"] == key);
     result.unwrap()["result"]["file_id"].as_str().unwrap().to_owned()
 }
 
-async fn bytes_of(client: &Client, file_id: &str) -> Vec<u8> {
+async fn download_bytes(client: &Client, file_id: &str) -> Vec<u8> {
     let request = DownloadFileRequest { file_id: file_id.to_owned(), ..DownloadFileRequest::default() };
     let mut bytes = Vec::new();
     client.download_to(request, &mut bytes, |_| {}).await.unwrap();
@@ -98,14 +98,14 @@ async fn bytes_of(client: &Client, file_id: &str) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_in_the_bucket_already_is_taken_over_and_found_by_its_old_names() {
+async fn existing_objects_are_imported_once_and_found_by_legacy_id() {
     let garage = Garage::start().await;
-    fill(&garage).await;
-    let site = site(&garage).await;
-    let server = site.serve().await;
+    create_existing_objects(&garage).await;
+    let site = create_site(&garage).await;
+    let server = site.start_server().await;
     let ada = connect(&server.grpc, site.identity.token("ada", "acme", "admin")).await;
 
-    let (code, report, _) = import(&site, &server, &["--prefix", "", "--dry-run"]).await;
+    let (code, report, _) = run_import(&site, &server, &["--prefix", "", "--dry-run"]).await;
     assert_eq!((code, counts(&report)), (Some(0), [0, 0, 3, 0]), "{report:?}");
 
     let manifest = site.path("old.csv");
@@ -113,18 +113,20 @@ async fn what_is_in_the_bucket_already_is_taken_over_and_found_by_its_old_names(
                 uploads/7/absent,42,,,\n";
     std::fs::write(&manifest, rows).unwrap();
     let manifest = manifest.to_str().unwrap();
-    let (code, report, said) = import(&site, &server, &["--manifest", manifest]).await;
-    assert_eq!((code, counts(&report)), (Some(1), [1, 0, 0, 1]), "{report:?} {said}");
+    let (code, report, error) = run_import(&site, &server, &["--manifest", manifest]).await;
+    assert_eq!((code, counts(&report)), (Some(1), [1, 0, 0, 1]), "{report:?} {error}");
     assert_eq!(report[1]["result"]["reason"], "NOT_FOUND");
-    assert!(said.contains("1 of 2 failed"), "{said}");
-    let letter = new_id(&report, "uploads/7/Käse & Brot.txt");
+    assert!(error.contains("1 of 2 failed"), "{error}");
+    let letter = file_id_of(&report, "uploads/7/Käse & Brot.txt");
 
-    let (code, report, _) = import(&site, &server, &["--prefix", ""]).await;
+    let (code, report, _) = run_import(&site, &server, &["--prefix", ""]).await;
     assert_eq!((code, counts(&report)), (Some(0), [2, 1, 0, 0]), "{report:?}");
-    assert_eq!(new_id(&report, "uploads/7/Käse & Brot.txt"), letter);
-    assert!(bytes_of(&ada, &new_id(&report, "uploads/7/large.bin")).await == vec![7; LARGE_SIZE_BYTES]);
-    assert_eq!(bytes_of(&ada, &letter).await, b"dear");
-    let (code, report, _) = import(&site, &server, &["--key", "secret/of/others.txt"]).await;
+    assert_eq!(file_id_of(&report, "uploads/7/Käse & Brot.txt"), letter);
+    assert!(
+        download_bytes(&ada, &file_id_of(&report, "uploads/7/large.bin")).await == vec![7; LARGE_SIZE_BYTES]
+    );
+    assert_eq!(download_bytes(&ada, &letter).await, b"dear");
+    let (code, report, _) = run_import(&site, &server, &["--key", "secret/of/others.txt"]).await;
     assert_eq!((code, counts(&report)), (Some(1), [0, 0, 0, 1]), "{report:?}");
 
     let legacy_ids = vec!["41".to_owned(), "42".to_owned()];
@@ -138,10 +140,10 @@ async fn what_is_in_the_bucket_already_is_taken_over_and_found_by_its_old_names(
 
     std::fs::write(site.path("bad.csv"), "key\nuploads/8/notes.txt\n\"\n").unwrap();
     let bad = site.path("bad.csv");
-    for wrong in [vec!["--manifest", bad.to_str().unwrap()], vec![]] {
-        assert_eq!(import(&site, &server, &wrong).await.0, Some(2), "{wrong:?}");
+    for arguments in [vec!["--manifest", bad.to_str().unwrap()], vec![]] {
+        assert_eq!(run_import(&site, &server, &arguments).await.0, Some(2), "{arguments:?}");
     }
-    let (clean, report) = site.fsck(&[]).await;
+    let (clean, report) = site.run_fsck(&[]).await;
     assert!(clean, "{report}");
     server.kill().await;
     site.close().await;

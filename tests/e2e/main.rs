@@ -1,21 +1,23 @@
-//! The real binary, against a real PostgreSQL, with files on disk and in a real S3 server. Run through
-//! `scripts/with-postgres scripts/with-garage scripts/with-moto`.
+//! End-to-end tests of the `strongroom` binary with a real PostgreSQL, and with files on disk and in real S3
+//! servers. Run them with `scripts/with-postgres scripts/with-garage scripts/with-moto cargo test --test
+//! e2e`.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first surprise")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
 
 mod archive;
+mod concurrent_uploads;
 mod crash;
-mod crowd;
 mod database;
 mod dev;
 mod direct;
 mod direct_worker;
+mod documents;
 mod garage;
 mod gate;
 mod identity;
 mod import;
 mod large;
-mod life;
+mod lifecycle;
 mod mixed_load;
 mod postgres;
 mod resume;

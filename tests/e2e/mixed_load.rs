@@ -1,5 +1,5 @@
-//! Clients that upload, download, delete and purge, through everything that is killed under them, and a ledger of what
-//! was promised to them.
+//! Clients that upload, download, delete and purge while processes are killed, and a ledger of the expected
+//! result of every operation.
 
 use std::{
     collections::HashMap,
@@ -25,14 +25,14 @@ use tokio::{
 };
 
 const WORKERS: u64 = 8;
-/// The sizes that take turns: nothing, one write, just one part, several parts.
+/// The sizes of the uploads in rotation: empty, a single write, exactly one part, and several parts.
 const SIZES: [usize; 9] = [0, 700, 90_000, 4_000, PART, 33_000, PART + 300_000, 2 * PART + 1, 1];
 /// The smallest part that can be configured.
 pub(crate) const PART: usize = 5 << 20;
-/// What a finished operation counts for, beside its bytes.
+/// The weight of a finished operation in [`MixedLoad::wait_for_bytes`], in addition to its bytes.
 const OPERATION_BYTES: u64 = 32 << 10;
 
-/// A small generator of fixed seeds: what failed once fails again.
+/// A deterministic random number generator (xorshift64), so that a failure is reproducible.
 pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
@@ -44,33 +44,33 @@ impl Random {
     }
 }
 
-/// What was tried under a name, and what came of it.
+/// An upload under a name, and the expected state of its file.
 struct Attempt {
     digest: Digest,
-    fate: Fate,
+    expected: Expected,
 }
 
 #[derive(Clone, PartialEq, Eq)]
-enum Fate {
-    /// Nobody said what became of it: a whole file, or none.
+enum Expected {
+    /// The upload was not acknowledged: the file exists completely or not at all.
     Unknown,
-    /// It must be there.
-    Acknowledged(String),
-    /// Its end was asked for, and nobody said what came of that: it may be there.
-    Leaving,
-    /// It must not be there.
-    Gone(String),
+    /// The upload was acknowledged: the file must exist.
+    Present(String),
+    /// A deletion was requested but not acknowledged: the file may exist.
+    Deleting,
+    /// The deletion was acknowledged: the file must not exist.
+    Absent(String),
 }
 
-/// What the workers stand before.
+/// The state of the service as the workers see it.
 #[derive(Clone)]
 enum Service {
-    Down,
-    Up(Box<Client>),
-    Over,
+    Disconnected,
+    Connected(Box<Client>),
+    Finished,
 }
 
-/// Clients at work.
+/// Concurrent clients, and their ledger.
 pub(crate) struct MixedLoad {
     shared: Arc<Shared>,
     service: watch::Sender<Service>,
@@ -81,51 +81,52 @@ pub(crate) struct MixedLoad {
 struct Shared {
     ledger: Mutex<HashMap<String, Attempt>>,
     sent_bytes: AtomicU64,
-    /// Pulls the trigger when so many bytes were sent; none is set at 0.
+    /// The number of sent bytes at which `triggered` is notified; 0 means never.
     trigger_bytes: AtomicU64,
-    pulled: Notify,
+    triggered: Notify,
 }
 
 impl MixedLoad {
-    /// Workers that wait for a service.
+    /// Starts workers that wait for a connection.
     pub(crate) fn new() -> Self {
         let shared = Arc::new(Shared::default());
-        let service = watch::Sender::new(Service::Down);
+        let service = watch::Sender::new(Service::Disconnected);
         let mut workers = JoinSet::new();
         for worker in 0..WORKERS {
-            workers.spawn(work(shared.clone(), service.subscribe(), worker));
+            workers.spawn(run_worker(shared.clone(), service.subscribe(), worker));
         }
         Self { shared, service, workers }
     }
 
-    /// Here is a service.
-    pub(crate) fn up(&self, client: Client) {
-        self.service.send_replace(Service::Up(Box::new(client)));
+    /// Lets the workers use this client.
+    pub(crate) fn connect(&self, client: Client) {
+        self.service.send_replace(Service::Connected(Box::new(client)));
     }
 
-    /// Something is about to be killed; who ends or fails now waits.
-    pub(crate) fn down(&self) {
-        self.service.send_replace(Service::Down);
+    /// Lets each worker wait after its current operation, because a process is about to be killed.
+    pub(crate) fn disconnect(&self) {
+        self.service.send_replace(Service::Disconnected);
     }
 
-    /// Waits until so many bytes more were sent.
-    pub(crate) async fn after_bytes(&self, bytes: u64) {
+    /// Waits until the workers have sent this number of further bytes.
+    pub(crate) async fn wait_for_bytes(&self, bytes: u64) {
         let at = self.shared.sent_bytes.load(Ordering::SeqCst) + bytes + 1;
         self.shared.trigger_bytes.store(at, Ordering::SeqCst);
-        self.shared.pulled.notified().await;
+        self.shared.triggered.notified().await;
     }
 
-    /// Ends the workers, each after what it is doing.
-    pub(crate) async fn end(&mut self) {
-        self.service.send_replace(Service::Over);
+    /// Stops each worker after its current operation.
+    pub(crate) async fn finish(&mut self) {
+        self.service.send_replace(Service::Finished);
         while let Some(ended) = self.workers.join_next().await {
             ended.unwrap();
         }
     }
 
-    /// Everything acknowledged is there with its bytes; nothing is there that was not tried, that differs from what was, or
-    /// whose end was acknowledged. Answers how many files were acknowledged, and how many ends.
-    pub(crate) async fn check(&self, client: &Client) -> (usize, usize) {
+    /// Verifies that every acknowledged file exists with its bytes, and that no other file exists: no file
+    /// that was not uploaded, that differs from its upload, or whose deletion was acknowledged. Returns the
+    /// number of acknowledged uploads and of acknowledged deletions.
+    pub(crate) async fn verify(&self, client: &Client) -> (usize, usize) {
         let ledger = std::mem::take(&mut *self.shared.ledger.lock().unwrap());
         let mut visible: HashMap<String, File> = HashMap::new();
         let request = ListFilesRequest { page_size: 1000, ..ListFilesRequest::default() };
@@ -134,81 +135,84 @@ impl MixedLoad {
             let file = file.unwrap();
             assert!(visible.insert(file.id.clone(), file).is_none(), "a file is listed twice");
         }
-        let (mut acknowledged, mut gone) = (0, 0);
+        let (mut acknowledged, mut deleted) = (0, 0);
         for (name, attempt) in &ledger {
-            match &attempt.fate {
-                Fate::Acknowledged(id) => {
-                    let file =
-                        visible.get(id).unwrap_or_else(|| panic!("{name} was acknowledged and is gone"));
+            match &attempt.expected {
+                Expected::Present(id) => {
+                    let file = visible
+                        .get(id)
+                        .unwrap_or_else(|| panic!("{name} was acknowledged and does not exist"));
                     assert_eq!(&file.name, name);
                     acknowledged += 1;
                 }
-                Fate::Gone(id) => {
-                    assert!(!visible.contains_key(id), "{name} was removed and is there");
-                    gone += 1;
+                Expected::Absent(id) => {
+                    assert!(!visible.contains_key(id), "{name} was deleted and still exists");
+                    deleted += 1;
                 }
-                Fate::Unknown | Fate::Leaving => {}
+                Expected::Unknown | Expected::Deleting => {}
             }
         }
         for file in visible.values() {
-            let attempt = ledger.get(&file.name).unwrap_or_else(|| panic!("nobody uploaded {}", file.name));
+            let attempt =
+                ledger.get(&file.name).unwrap_or_else(|| panic!("{} was never uploaded", file.name));
             assert_eq!(file.sha256.as_ref(), attempt.digest.as_bytes(), "{}", file.name);
             let mut sink = Vec::new();
-            // The client compares the digest of what it reads with the one recorded.
-            client.download_to(download(&file.id), &mut sink, |_| {}).await.unwrap();
+            // The client verifies the digest of the download.
+            client.download_to(download_request(&file.id), &mut sink, |_| {}).await.unwrap();
             assert_eq!(sink.len(), usize::try_from(file.size_bytes).unwrap());
         }
-        (acknowledged, gone)
+        (acknowledged, deleted)
     }
 }
 
 impl Shared {
-    fn count(&self, bytes: u64) {
+    fn count_bytes(&self, bytes: u64) {
         let sent = self.sent_bytes.fetch_add(bytes, Ordering::SeqCst) + bytes;
         let at = self.trigger_bytes.load(Ordering::SeqCst);
-        // Whoever takes the trigger off pulls it, so that it is pulled once.
+        // Only the worker that resets the trigger notifies, so that it is notified once.
         if at > 0
             && sent >= at
             && self.trigger_bytes.compare_exchange(at, 0, Ordering::SeqCst, Ordering::SeqCst).is_ok()
         {
-            self.pulled.notify_one();
+            self.triggered.notify_one();
         }
     }
 
-    fn note(&self, name: &str, fate: Fate) {
-        self.ledger.lock().unwrap().get_mut(name).unwrap().fate = fate;
+    fn set_expected(&self, name: &str, expected: Expected) {
+        self.ledger.lock().unwrap().get_mut(name).unwrap().expected = expected;
     }
 }
 
-/// Until it is over: something, and if that fails, something else as soon as there is a service.
-async fn work(shared: Arc<Shared>, mut service: watch::Receiver<Service>, worker: u64) {
+/// Runs random operations until the load is finished. After an error, continues as soon as a client is
+/// available.
+async fn run_worker(shared: Arc<Shared>, mut service: watch::Receiver<Service>, worker: u64) {
     let mut random = Random(0x5EED_0001 + worker);
-    let mut mine: Vec<(String, String)> = Vec::new();
+    let mut files: Vec<(String, String)> = Vec::new();
     let mut uploads = 0;
     loop {
-        let now = service.wait_for(|now| !matches!(now, Service::Down)).await.map(|now| now.clone());
-        let Ok(Service::Up(client)) = now else { return };
-        let dice = random.next() % 10;
-        if dice < 6 || mine.is_empty() {
+        let state = service.wait_for(|state| !matches!(state, Service::Disconnected)).await;
+        let Ok(Service::Connected(client)) = state.map(|state| state.clone()) else { return };
+        let choice = random.next() % 10;
+        if choice < 6 || files.is_empty() {
             let name = format!("{worker}-{uploads}");
             let size = SIZES[uploads % SIZES.len()];
-            // Size told and not told take turns, for each size.
-            let is_told = (uploads / SIZES.len()).is_multiple_of(2);
+            // Alternate between declared and undeclared sizes.
+            let is_size_declared = (uploads / SIZES.len()).is_multiple_of(2);
             uploads += 1;
-            if let Some(id) = upload(&shared, &client, &name, size, is_told).await {
-                mine.push((name, id));
+            if let Some(id) = upload(&shared, &client, &name, size, is_size_declared).await {
+                files.push((name, id));
             }
         } else {
-            let chosen = usize::try_from(random.next()).unwrap() % mine.len();
-            match dice {
-                6 | 7 => read(&client, &mine[chosen]).await,
+            let chosen = usize::try_from(random.next()).unwrap() % files.len();
+            match choice {
+                6 | 7 => download(&client, &files[chosen]).await,
                 _ => {
-                    let (name, id) = mine.swap_remove(chosen);
-                    remove(&shared, &client, &name, id, dice == 8).await;
+                    let (name, id) = files.swap_remove(chosen);
+                    delete(&shared, &client, &name, id, choice == 8).await;
                 }
             }
         }
-        shared.count(OPERATION_BYTES);
+        shared.count_bytes(OPERATION_BYTES);
         tokio::task::yield_now().await;
     }
 }
@@ -218,27 +222,28 @@ async fn upload(
     client: &Client,
     name: &str,
     size: usize,
-    is_told: bool,
+    is_size_declared: bool,
 ) -> Option<String> {
-    let bytes = bytes(name, size);
-    let attempt = Attempt { digest: Digest::of(&bytes), fate: Fate::Unknown };
+    let bytes = bytes_for(name, size);
+    let attempt = Attempt { digest: Digest::compute(&bytes), expected: Expected::Unknown };
     shared.ledger.lock().unwrap().insert(name.to_owned(), attempt);
     let spec = UploadSpec {
         name: name.to_owned(),
-        size_bytes: is_told.then_some(i64::try_from(size).unwrap()),
+        size_bytes: is_size_declared.then_some(i64::try_from(size).unwrap()),
         ..UploadSpec::default()
     };
-    let (counted, before) = (shared.clone(), AtomicU64::new(0));
-    let progress = move |sent: u64| counted.count(sent.saturating_sub(before.swap(sent, Ordering::SeqCst)));
-    let answer = client.upload(spec, Cursor::new(bytes), progress).await.ok()?;
-    let id = answer.file.unwrap().id;
-    shared.note(name, Fate::Acknowledged(id.clone()));
+    let (shared_counter, before) = (shared.clone(), AtomicU64::new(0));
+    let progress =
+        move |sent: u64| shared_counter.count_bytes(sent.saturating_sub(before.swap(sent, Ordering::SeqCst)));
+    let response = client.upload(spec, Cursor::new(bytes), progress).await.ok()?;
+    let id = response.file.unwrap().id;
+    shared.set_expected(name, Expected::Present(id.clone()));
     Some(id)
 }
 
-async fn read(client: &Client, (name, id): &(String, String)) {
+async fn download(client: &Client, (name, id): &(String, String)) {
     let mut sink = Vec::new();
-    match client.download_to(download(id), &mut sink, |_| {}).await {
+    match client.download_to(download_request(id), &mut sink, |_| {}).await {
         Ok(_) | Err(ClientError::Transport { .. }) => {}
         Err(ClientError::Rejected(rejection)) => {
             let reason = rejection.reason_name.as_str();
@@ -249,27 +254,27 @@ async fn read(client: &Client, (name, id): &(String, String)) {
     }
 }
 
-async fn remove(shared: &Arc<Shared>, client: &Client, name: &str, id: String, for_good: bool) {
-    shared.note(name, Fate::Leaving);
-    let is_gone = if for_good {
+async fn delete(shared: &Arc<Shared>, client: &Client, name: &str, id: String, is_purge: bool) {
+    shared.set_expected(name, Expected::Deleting);
+    let is_acknowledged = if is_purge {
         let request = PurgeFileRequest { file_id: id.clone(), ..PurgeFileRequest::default() };
         client.purge_file(request).await.is_ok()
     } else {
         let request = DeleteFileRequest { file_id: id.clone(), ..DeleteFileRequest::default() };
         client.delete_file(request).await.is_ok()
     };
-    if is_gone {
-        shared.note(name, Fate::Gone(id));
+    if is_acknowledged {
+        shared.set_expected(name, Expected::Absent(id));
     }
 }
 
-fn download(id: &str) -> DownloadFileRequest {
+fn download_request(id: &str) -> DownloadFileRequest {
     DownloadFileRequest { file_id: id.to_owned(), ..DownloadFileRequest::default() }
 }
 
-/// Bytes that follow from the name.
-fn bytes(name: &str, size: usize) -> Vec<u8> {
-    let seed = u64::from_le_bytes(Digest::of(name.as_bytes()).as_bytes()[..8].try_into().unwrap());
+/// Returns pseudo-random bytes that are derived from the name.
+fn bytes_for(name: &str, size: usize) -> Vec<u8> {
+    let seed = u64::from_le_bytes(Digest::compute(name.as_bytes()).as_bytes()[..8].try_into().unwrap());
     let mut random = Random(seed | 1);
     let mut bytes = Vec::with_capacity(size + 8);
     while bytes.len() < size {

@@ -1,4 +1,4 @@
-//! A PostgreSQL of one test's own, which can be killed and started again. With fsync on, as in real life.
+//! A private PostgreSQL that a test can kill and restart. It runs with fsync, as in production.
 
 use std::{fs, os::unix::fs::chown, path::PathBuf, process::Stdio};
 
@@ -6,7 +6,7 @@ use tokio::process::Command;
 
 pub(crate) struct Postgres {
     bin: PathBuf,
-    /// The user that the server runs as when this is root, because it refuses to run as root.
+    /// The user that runs the server if the test runs as root, because PostgreSQL refuses to run as root.
     account: Option<(u32, u32)>,
     directory: tempfile::TempDir,
 }
@@ -15,9 +15,9 @@ impl Postgres {
     pub(crate) async fn start() -> Self {
         let bin = std::env::var_os("STRONGROOM_POSTGRES_BIN")
             .expect("STRONGROOM_POSTGRES_BIN is not set: run the tests through scripts/with-postgres");
-        // A socket's path may have 107 bytes at most, so not below TMPDIR.
+        // A socket path has at most 107 bytes, so do not use TMPDIR, which may be long.
         let directory = tempfile::Builder::new().prefix("strongroom-e2e-pg").tempdir_in("/tmp").unwrap();
-        let account = account().await;
+        let account = find_account().await;
         if let Some((uid, gid)) = account {
             chown(directory.path(), Some(uid), Some(gid)).unwrap();
         }
@@ -29,13 +29,13 @@ impl Postgres {
         postgres
     }
 
-    /// The address of its superuser.
+    /// Returns the URL for the superuser.
     pub(crate) fn url(&self) -> String {
         let sockets = self.directory.path().to_str().unwrap().replace('/', "%2F");
         format!("postgres://postgres@{sockets}/postgres")
     }
 
-    /// kill -9 of the server. Its children find out by themselves.
+    /// Kills the postmaster with SIGKILL. Its child processes notice and exit.
     pub(crate) fn kill(&self) {
         if let Some(pid) = self.pid() {
             let killed = std::process::Command::new("kill").args(["-9", &pid]).status();
@@ -43,8 +43,9 @@ impl Postgres {
         }
     }
 
-    /// Starts it, and waits until it has recovered. Children of one that was killed may hold its memory for a moment
-    /// longer; until then the new one ends at once.
+    /// Starts the server and waits until it has recovered. Child processes of a killed postmaster may hold
+    /// its shared memory for a moment, and until then a new postmaster exits at once, so the start is
+    /// retried.
     pub(crate) async fn restart(&self) {
         let options = format!(
             "-c listen_addresses= -c unix_socket_directories={} -c max_connections=100 -c fsync=on",
@@ -82,7 +83,7 @@ impl Drop for Postgres {
     }
 }
 
-async fn account() -> Option<(u32, u32)> {
+async fn find_account() -> Option<(u32, u32)> {
     if id(&["-u"]).await != Some(0) {
         return None;
     }

@@ -1,4 +1,4 @@
-//! One upload through everything that can be killed: the client, the service, the store.
+//! A resumable upload, interrupted by kills of the client, the service and the store.
 
 use std::{path::Path, process::Stdio};
 
@@ -15,20 +15,20 @@ use crate::{
     database::TestDatabase,
     garage::Garage,
     gate::Gate,
-    server::{Server, Site, binary},
+    server::{Server, Site, strongroom_command},
 };
 
 const INTERRUPTIONS: usize = 20;
-/// The smallest part that can be configured.
+/// The smallest value that `uploads.part_size_bytes` allows.
 const PART: usize = 5 << 20;
-/// What goes through the gate before something is killed: one whole part, and half of the next.
-const STEP: usize = PART + PART / 2;
-/// Frames, headers and the calls beside the bytes of one attempt.
-const OVERHEAD: u64 = 512 << 10;
-/// More than all the steps can bring.
-const SIZE: usize = INTERRUPTIONS * STEP + PART;
+/// The bytes that pass the gate before each kill: one complete part and half of the next.
+const STEP_BYTES: usize = PART + PART / 2;
+/// The bytes of frames, headers and other calls per attempt.
+const OVERHEAD_BYTES: u64 = 512 << 10;
+/// Larger than all steps together.
+const SIZE: usize = INTERRUPTIONS * STEP_BYTES + PART;
 
-/// `strongroom put` of a file, as a process that can be killed.
+/// Starts `strongroom put` as a process that can be killed.
 struct Put<'a> {
     site: &'a Site,
     gate: &'a Gate,
@@ -39,7 +39,7 @@ struct Put<'a> {
 impl Put<'_> {
     fn start(&self) -> Child {
         let token = self.site.identity.token("alice", "acme", "member");
-        let mut command: Command = binary();
+        let mut command: Command = strongroom_command();
         command.arg("put").arg(self.file).args(["--json", "--server", &self.gate.url]);
         command.env("STRONGROOM_TOKEN", token.expose_secret()).env("XDG_STATE_HOME", self.state);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -47,32 +47,34 @@ impl Put<'_> {
     }
 }
 
-/// How far the one open upload has come; nothing before it is there.
-async fn persisted(client: &Client) -> Option<u64> {
+/// Returns the persisted size of the open upload, or `None` before it is created.
+async fn persisted_bytes(client: &Client) -> Option<u64> {
     let open = client.list_uploads(ListUploadsRequest::default()).await.unwrap().uploads;
     let upload_id = open.first()?.id.clone();
-    assert_eq!(open.len(), 1, "it goes on with the upload that it began: {open:?}");
+    assert_eq!(open.len(), 1, "the client must resume its upload, not create another one: {open:?}");
     let upload =
         client.get_upload(GetUploadRequest { upload_id, with_urls: false }).await.unwrap().upload.unwrap();
     Some(upload.persisted_size_bytes.unsigned_abs())
 }
 
-async fn until_persisted(client: &Client, bytes: u64) -> u64 {
-    let moved = async {
+async fn wait_until_persisted(client: &Client, bytes: u64) -> u64 {
+    let reached = async {
         loop {
-            match persisted(client).await {
+            match persisted_bytes(client).await {
                 Some(persisted) if persisted >= bytes => return persisted,
                 _ => tokio::task::yield_now().await,
             }
         }
     };
-    tokio::time::timeout(std::time::Duration::from_secs(60), moved).await.expect("the upload does not move")
+    tokio::time::timeout(std::time::Duration::from_secs(60), reached)
+        .await
+        .expect("the upload makes no progress")
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upload_interrupted_twenty_times_is_stored_whole_and_sends_at_most_a_part_again_each_time() {
+async fn interrupted_upload_resends_at_most_one_part_each_time() {
     let mut garage = Garage::start().await;
-    let site = Site::with(TestDatabase::migrated("resume").await)
+    let site = Site::with_database(TestDatabase::create_migrated("resume").await)
         .set("STRONGROOM_UPLOADS__PART_SIZE_BYTES", PART)
         .set_all(garage.settings());
     let directory = tempfile::tempdir().unwrap();
@@ -80,19 +82,22 @@ async fn an_upload_interrupted_twenty_times_is_stored_whole_and_sends_at_most_a_
     let bytes: Vec<u8> = (0..SIZE).map(|n| u8::try_from((n / 3 + n / 65_521) % 251).unwrap()).collect();
     std::fs::write(&file, &bytes).unwrap();
 
-    let mut server = site.serve().await;
-    let gate = Gate::before(&server.grpc).await;
+    let mut server = site.start_server().await;
+    let gate = Gate::for_requests_to(&server.grpc).await;
     let put = Put { site: &site, gate: &gate, file: &file, state: directory.path() };
     let mut client = put.start();
-    let mut stored = 0;
+    let mut persisted = 0;
     for interruption in 0..INTERRUPTIONS {
-        let beside = site.client(&server, "alice").await;
-        gate.let_through(STEP);
-        stored = until_persisted(&beside, stored + PART as u64).await;
-        // What went through and is not stored was lost by now, or will be: at most a part each time.
-        let sent_again = gate.passed_bytes().saturating_sub(stored);
+        let observer = site.client(&server, "alice").await;
+        gate.let_through(STEP_BYTES);
+        persisted = wait_until_persisted(&observer, persisted + PART as u64).await;
+        // Bytes that passed the gate but are not persisted are lost: at most one part per interruption.
+        let sent_again = gate.passed_bytes().saturating_sub(persisted);
         let times = interruption as u64 + 1;
-        assert!(sent_again <= times * (PART as u64 + OVERHEAD), "{sent_again} bytes after {times} times");
+        assert!(
+            sent_again <= times * (PART as u64 + OVERHEAD_BYTES),
+            "{sent_again} bytes were sent again after {times} interruptions"
+        );
         match interruption % 3 {
             0 => {
                 client.kill().await.unwrap();
@@ -100,8 +105,8 @@ async fn an_upload_interrupted_twenty_times_is_stored_whole_and_sends_at_most_a_
             }
             1 => {
                 server.kill().await;
-                server = site.serve().await;
-                gate.lead_to(&server.grpc);
+                server = site.start_server().await;
+                gate.set_upstream(&server.grpc);
             }
             _ => {
                 garage.kill().await;
@@ -113,23 +118,26 @@ async fn an_upload_interrupted_twenty_times_is_stored_whole_and_sends_at_most_a_
     let put = client.wait_with_output().await.unwrap();
     assert!(put.status.success(), "{}", String::from_utf8_lossy(&put.stderr));
     let sent_again = gate.passed_bytes() - SIZE as u64;
-    assert!(sent_again <= INTERRUPTIONS as u64 * (PART as u64 + OVERHEAD), "{sent_again} bytes in all");
+    assert!(
+        sent_again <= INTERRUPTIONS as u64 * (PART as u64 + OVERHEAD_BYTES),
+        "{sent_again} bytes were sent again"
+    );
 
-    let answer: Value = serde_json::from_slice(&put.stdout).unwrap();
-    assert_eq!(answer["file"]["sha256"], Digest::of(&bytes).to_string());
+    let result: Value = serde_json::from_slice(&put.stdout).unwrap();
+    assert_eq!(result["file"]["sha256"], Digest::compute(&bytes).to_string());
     let alice = site.client(&server, "alice").await;
-    let file_id = answer["file"]["id"].as_str().unwrap().to_owned();
+    let file_id = result["file"]["id"].as_str().unwrap().to_owned();
     let mut copy = Vec::new();
     let request = DownloadFileRequest { file_id, ..DownloadFileRequest::default() };
     alice.download_to(request, &mut copy, |_| {}).await.unwrap();
-    assert!(copy == bytes, "the bytes that come back are those that were sent");
+    assert!(copy == bytes, "the download differs from the upload");
     assert_eq!(std::fs::read_dir(directory.path().join("strongroom/uploads")).unwrap().count(), 0);
-    server_ends(server).await;
+    stop_server(server).await;
     site.close().await;
 }
 
-async fn server_ends(server: Server) {
+async fn stop_server(server: Server) {
     server.terminate().await;
-    let (status, log) = server.ended().await;
+    let (status, log) = server.wait_for_exit().await;
     assert!(status.success(), "{log:#?}");
 }

@@ -1,4 +1,4 @@
-//! `strongroom serve` as a child process, found through the line it logs when it listens.
+//! Runs `strongroom serve` as a child process. Its addresses are read from its log.
 
 use std::{
     path::{Path, PathBuf},
@@ -18,7 +18,8 @@ use crate::{
     identity::{AUDIENCE, ISSUER, IdentityProvider},
 };
 
-/// Everything one test's service needs that outlives its process.
+/// A test installation: the database, identity provider, files and settings of a service, across its
+/// restarts.
 pub(crate) struct Site {
     pub(crate) database: TestDatabase,
     pub(crate) identity: IdentityProvider,
@@ -26,7 +27,8 @@ pub(crate) struct Site {
     settings: Vec<(&'static str, String)>,
 }
 
-pub(crate) fn binary() -> Command {
+/// Returns a command that runs the binary without the `STRONGROOM_*` variables of the test environment.
+pub(crate) fn strongroom_command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_strongroom"));
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("STRONGROOM_")) {
         command.env_remove(name);
@@ -37,36 +39,34 @@ pub(crate) fn binary() -> Command {
 
 impl Site {
     pub(crate) async fn new(name: &str) -> Self {
-        Self::with(TestDatabase::migrated(name).await)
+        Self::with_database(TestDatabase::create_migrated(name).await)
     }
 
-    /// A site around a database.
-    pub(crate) fn with(database: TestDatabase) -> Self {
+    pub(crate) fn with_database(database: TestDatabase) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let identity = IdentityProvider::new(&directory.path().join("jwks.json"));
         Self { database, identity, directory, settings: Vec::new() }
     }
 
-    /// Configures it otherwise than by default.
+    /// Sets an environment variable for all commands of this site.
     pub(crate) fn set(mut self, name: &'static str, value: impl ToString) -> Self {
         self.settings.push((name, value.to_string()));
         self
     }
 
-    /// Configures more of it.
     pub(crate) fn set_all(mut self, settings: Vec<(&'static str, String)>) -> Self {
         self.settings.extend(settings);
         self
     }
 
-    /// A command of the binary, configured for this site.
+    /// Returns a command that runs the binary with the configuration of this site.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let jwks = self.path("jwks.json");
         let issuer = format!(
             "[{{ issuer = \"{ISSUER}\", audience = \"{AUDIENCE}\", jwks_file = \"{}\" }}]",
             jwks.display()
         );
-        let mut command = binary();
+        let mut command = strongroom_command();
         command
             .args(arguments)
             .env("STRONGROOM_SERVER__LISTEN", "127.0.0.1:0")
@@ -85,22 +85,22 @@ impl Site {
         self.directory.path().join(name)
     }
 
-    /// Starts the service, which does background work too, and waits until it listens.
-    pub(crate) async fn serve(&self) -> Server {
+    /// Starts a server that also runs background jobs, and waits until it listens.
+    pub(crate) async fn start_server(&self) -> Server {
         Server::start(self.command(&["serve", "--with-worker"])).await
     }
 
-    /// Runs `fsck`, and answers its report and whether it found everything clean.
-    pub(crate) async fn fsck(&self, arguments: &[&str]) -> (bool, serde_json::Value) {
-        let (code, report) = self.run(&[&["fsck", "--json"], arguments].concat()).await;
+    /// Runs `strongroom fsck`. Returns whether all invariants hold, and the report.
+    pub(crate) async fn run_fsck(&self, arguments: &[&str]) -> (bool, serde_json::Value) {
+        let (code, report) = self.run_json(&[&["fsck", "--json"], arguments].concat()).await;
         (code == Some(0), report)
     }
 
-    /// Runs a command, and answers its exit code and what it printed, which is JSON.
-    pub(crate) async fn run(&self, arguments: &[&str]) -> (Option<i32>, serde_json::Value) {
+    /// Runs a command that prints JSON. Returns its exit code and the JSON.
+    pub(crate) async fn run_json(&self, arguments: &[&str]) -> (Option<i32>, serde_json::Value) {
         let output = self.command(arguments).output().await.unwrap();
         let printed = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| {
-            panic!("{arguments:?} said: {}", String::from_utf8_lossy(&output.stderr));
+            panic!("{arguments:?} did not print JSON: {}", String::from_utf8_lossy(&output.stderr));
         });
         (output.status.code(), printed)
     }
@@ -111,7 +111,7 @@ impl Site {
     }
 
     pub(crate) async fn close(self) {
-        self.database.drop().await;
+        self.database.drop_database().await;
     }
 }
 
@@ -119,11 +119,11 @@ pub(crate) async fn connect(server: &str, token: SecretString) -> Client {
     Client::connect(ClientOptions::new(server, token)).await.unwrap()
 }
 
-/// A running service.
+/// A running server process.
 pub(crate) struct Server {
     pub(crate) grpc: String,
     pub(crate) edge: String,
-    /// What it said at its start that it may need at most, in bytes.
+    /// The memory bound that the server logged at start, in bytes.
     pub(crate) memory_bound_bytes: u64,
     child: Child,
     log: JoinHandle<Vec<String>>,
@@ -136,15 +136,15 @@ impl Server {
         let mut log = Vec::new();
         let (grpc, edge) = loop {
             let Some(line) = lines.next_line().await.unwrap() else {
-                panic!("the service ended before it listened: {log:#?}");
+                panic!("the server exited before it listened: {log:#?}");
             };
-            if let Some(addresses) = listening(&line) {
+            if let Some(addresses) = parse_listening(&line) {
                 break addresses;
             }
             log.push(line);
         };
         let memory_bound_bytes =
-            log.iter().find_map(|line| memory_bound(line)).expect("it says its memory bound");
+            log.iter().find_map(|line| parse_memory_bound(line)).expect("the server logs its memory bound");
         let log = tokio::spawn(async move {
             while let Ok(Some(line)) = lines.next_line().await {
                 log.push(line);
@@ -154,24 +154,24 @@ impl Server {
         Self { grpc, edge, memory_bound_bytes, child, log }
     }
 
-    /// kill -9.
+    /// Kills the process with SIGKILL.
     pub(crate) async fn kill(mut self) {
         self.child.kill().await.unwrap();
     }
 
-    /// Asks it to stop, without waiting.
+    /// Sends SIGTERM, without waiting.
     pub(crate) async fn terminate(&self) {
         let pid = self.child.id().unwrap().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
     }
 
-    /// Waits for its end; answers its status and its log.
-    pub(crate) async fn ended(mut self) -> (ExitStatus, Vec<String>) {
+    /// Waits until the process exits, and returns its status and its log.
+    pub(crate) async fn wait_for_exit(mut self) -> (ExitStatus, Vec<String>) {
         let status = self.child.wait().await.unwrap();
         (status, self.log.await.unwrap())
     }
 
-    /// The most memory it ever held, in bytes.
+    /// Returns the peak resident memory of the process, in bytes.
     pub(crate) fn peak_resident_bytes(&self) -> u64 {
         let status = format!("/proc/{}/status", self.child.id().unwrap());
         let status = std::fs::read_to_string(Path::new(&status)).unwrap();
@@ -181,14 +181,14 @@ impl Server {
     }
 }
 
-/// "at most 137 MiB = …".
-fn memory_bound(line: &str) -> Option<u64> {
+/// Parses "at most 137 MiB = …".
+fn parse_memory_bound(line: &str) -> Option<u64> {
     let line: serde_json::Value = serde_json::from_str(line).ok()?;
     let mebibytes = line.get("bound")?.as_str()?.strip_prefix("at most ")?.split(' ').next()?;
     Some(mebibytes.parse::<u64>().ok()? << 20)
 }
 
-fn listening(line: &str) -> Option<(String, String)> {
+fn parse_listening(line: &str) -> Option<(String, String)> {
     let line: serde_json::Value = serde_json::from_str(line).ok()?;
     let message = line.get("message")?.as_str()?;
     let address = |name: &str| Some(format!("http://{}", line.get(name)?.as_str()?));

@@ -1,4 +1,4 @@
-//! `strongroom storage`, as an operator types it.
+//! The `strongroom storage` commands.
 
 use std::io::Cursor;
 
@@ -8,8 +8,8 @@ use tokio::process::Command;
 
 use crate::server::{Server, Site};
 
-/// A command of a site that has a second directory beside the one that its service writes to.
-fn with_other(site: &Site, arguments: &[&str]) -> Command {
+/// Returns a command of the site with a second local provider, `other`.
+fn command_with_other(site: &Site, arguments: &[&str]) -> Command {
     let mut command = site.command(arguments);
     command
         .env("STRONGROOM_STORAGE__PROVIDERS__OTHER__ADAPTER", "local")
@@ -17,45 +17,49 @@ fn with_other(site: &Site, arguments: &[&str]) -> Command {
     command
 }
 
-async fn run(site: &Site, arguments: &[&str]) -> (Option<i32>, Value) {
-    let output = with_other(site, arguments).output().await.unwrap();
-    let answer = serde_json::from_slice(&output.stdout);
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    (output.status.code(), answer.unwrap_or(Value::String(said)))
+/// Runs a command that prints JSON. Returns its exit code and the JSON, or its standard error if that fails.
+async fn run_with_other(site: &Site, arguments: &[&str]) -> (Option<i32>, Value) {
+    let output = command_with_other(site, arguments).output().await.unwrap();
+    let result = serde_json::from_slice(&output.stdout);
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    (output.status.code(), result.unwrap_or(Value::String(error)))
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn files_are_moved_to_another_directory_and_stay_readable() {
+async fn moved_files_stay_readable() {
     let site = Site::new("storage").await;
-    let server = Server::start(with_other(&site, &["serve"])).await;
+    let server = Server::start(command_with_other(&site, &["serve"])).await;
     let client = site.client(&server, "alice").await;
     let content = vec![7; 20 << 20];
     let spec = UploadSpec { name: "a.bin".to_owned(), ..UploadSpec::default() };
     let id = client.upload(spec, Cursor::new(content.clone()), |_| {}).await.unwrap().file.unwrap().id;
 
-    let (code, init) = run(&site, &["storage", "init", "--provider", "other", "--json"]).await;
+    let (code, init) = run_with_other(&site, &["storage", "init", "--provider", "other", "--json"]).await;
     assert_eq!((code, &init["provider"]), (Some(0), &Value::from("other")), "{init}");
-    let (code, moved) =
-        run(&site, &["storage", "move", "--from", "local", "--to", "other", "--read-back", "--json"]).await;
+    let (code, moved) = run_with_other(
+        &site,
+        &["storage", "move", "--from", "local", "--to", "other", "--read-back", "--json"],
+    )
+    .await;
     assert_eq!((code, &moved["blobs"], &moved["bytes"]), (Some(0), &Value::from(1), &Value::from(20 << 20)));
-    let (code, status) = run(&site, &["storage", "status", "--json"]).await;
+    let (code, status) = run_with_other(&site, &["storage", "status", "--json"]).await;
     assert_eq!(code, Some(0), "{status}");
-    let held: Vec<_> = status.as_array().unwrap().iter().map(|p| (&p["name"], &p["objects"])).collect();
+    let objects: Vec<_> = status.as_array().unwrap().iter().map(|p| (&p["name"], &p["objects"])).collect();
     let expected =
         [("local", 0), ("other", 1)].map(|(name, objects)| (Value::from(name), Value::from(objects)));
-    assert_eq!(held, expected.each_ref().map(|(name, objects)| (name, objects)));
+    assert_eq!(objects, expected.each_ref().map(|(name, objects)| (name, objects)));
     assert!(status[0]["free_bytes"].as_u64().unwrap() > 0 && status[0]["latency_milliseconds"].is_number());
-    let mut read = Vec::new();
-    let wanted = DownloadFileRequest { file_id: id, ..DownloadFileRequest::default() };
-    client.download_to(wanted, &mut read, |_| {}).await.unwrap();
-    assert!(read == content);
+    let mut content_read = Vec::new();
+    let request = DownloadFileRequest { file_id: id, ..DownloadFileRequest::default() };
+    client.download_to(request, &mut content_read, |_| {}).await.unwrap();
+    assert!(content_read == content);
 
-    // Without the other directory, its file is told about by whoever looks.
+    // Without the provider `other`, `storage status` reports that its file is unreadable.
     let output = site.command(&["storage", "status"]).output().await.unwrap();
     assert_eq!(output.status.code(), Some(3));
     assert!(String::from_utf8_lossy(&output.stdout).contains("`other` is not configured"));
-    let refused = run(&site, &["storage", "move", "--from", "local", "--to", "gone"]).await;
-    assert_eq!(refused.0, Some(1), "{refused:?}");
+    let failed = run_with_other(&site, &["storage", "move", "--from", "local", "--to", "gone"]).await;
+    assert_eq!(failed.0, Some(1), "{failed:?}");
     server.kill().await;
     site.close().await;
 }

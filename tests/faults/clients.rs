@@ -1,4 +1,5 @@
-//! Clients that stall, drip, send byte by byte, disappear at any point, and flood the service with resets.
+//! Clients that stall, send slowly, send one byte per message, disappear at any point, or flood the service
+//! with resets.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -23,28 +24,30 @@ use crate::{
     proxy::{Fault, Protocol, Proxy, Upstream},
 };
 
-/// Uploads this stream, which must be ended as too slow and leave nothing.
-async fn stalls(s: &Service, messages: BoxStream<'static, UploadFileRequest>) -> String {
+/// Uploads a stream, and checks that the service aborts it with `UPLOAD_STALLED` and stores nothing. Returns
+/// the message.
+async fn expect_stalled(s: &Service, messages: BoxStream<'static, UploadFileRequest>) -> String {
     let mut files = s.alice().files;
-    let ended = tokio::time::timeout(Duration::from_secs(60), files.upload_file(messages)).await;
-    let status = ended.expect("the service ends it").unwrap_err();
+    let result = tokio::time::timeout(Duration::from_secs(60), files.upload_file(messages)).await;
+    let status = result.expect("the service does not abort the upload").unwrap_err();
     assert_eq!((status.code(), reason(&status).as_str()), (Code::Aborted, "UPLOAD_STALLED"), "{status:?}");
     s.assert_nothing_is_left().await;
     status.message().to_owned()
 }
 
 #[test]
-fn a_client_that_stalls_is_ended_by_the_idle_timeout_wherever_it_was() {
+fn idle_timeout_aborts_stalled_upload_at_any_point() {
     service_test_with(
         |config| config.uploads.idle_timeout_seconds = 1,
         |s| async move {
             s.alice().quota().await.unwrap();
-            let told = UploadSpec { size_bytes: Some(3 * PART as i64), ..spec("a") };
-            let whole = upload_messages(told, &pattern(3 * PART), PART);
-            // Before the spec, after it, in the middle of the bytes, and with the finish sent but the stream left open.
+            let declared = UploadSpec { size_bytes: Some(3 * PART as i64), ..spec("a") };
+            let whole = upload_messages(declared, &pattern(3 * PART), PART);
+            // Stall before the spec, after the spec, in the middle of the bytes, and after the finish with
+            // the stream open.
             let stalled = [0, 1, 3, whole.len()].map(|count| {
                 let sent = stream::iter(whole[..count].to_vec());
-                stalls(&s, sent.chain(stream::pending()).boxed())
+                expect_stalled(&s, sent.chain(stream::pending()).boxed())
             });
             for message in join_all(stalled).await {
                 assert!(message.contains("no message for 1 seconds"), "{message}");
@@ -54,28 +57,28 @@ fn a_client_that_stalls_is_ended_by_the_idle_timeout_wherever_it_was() {
 }
 
 #[test]
-fn a_client_that_drips_is_ended_by_the_rate_limit_although_it_is_never_silent() {
-    let strict = |config: &mut strongroom::config::Config| {
+fn minimum_rate_aborts_slow_upload() {
+    let set_minimum_rate = |config: &mut strongroom::config::Config| {
         (config.uploads.rate_grace_seconds, config.uploads.rate_min_bytes_per_second) = (1, 1024);
     };
-    service_test_with(strict, |s| async move {
+    service_test_with(set_minimum_rate, |s| async move {
         s.alice().quota().await.unwrap();
-        // A drip is made of time: one byte every tenth of a second, until the service has enough of it.
+        // Send one byte every 100 ms, until the service aborts the upload.
         let ticks = stream::unfold(tokio::time::interval(Duration::from_millis(100)), |mut clock| async {
             clock.tick().await;
             Some(((), clock))
         });
-        let drops = ticks.enumerate().map(|(offset, ())| chunk(offset, b"x"));
-        // What came fast at first does not pay for dripping later.
-        let flood = pattern(PART);
-        let begun = stream::iter([spec_message(spec("a")), chunk(0, &flood)]);
-        let later = drops.map(move |message| moved_by(PART, message));
-        let message = stalls(&s, begun.chain(later).boxed()).await;
-        assert!(message.contains("fewer than 1024 bytes per second"), "{message}");
+        let single_bytes = ticks.enumerate().map(|(offset, ())| chunk(offset, b"x"));
+        // A fast start does not make up for a slow rest.
+        let first_part = pattern(PART);
+        let fast = stream::iter([spec_message(spec("a")), chunk(0, &first_part)]);
+        let slow = single_bytes.map(move |message| shift_offset(PART, message));
+        let message = expect_stalled(&s, fast.chain(slow).boxed()).await;
+        assert!(message.contains("the minimum is 1024 bytes per second"), "{message}");
     });
 }
 
-fn moved_by(by: usize, mut message: UploadFileRequest) -> UploadFileRequest {
+fn shift_offset(by: usize, mut message: UploadFileRequest) -> UploadFileRequest {
     use strongroom::proto::v1::upload_file_request::Message;
     if let Some(Message::Chunk(chunk)) = &mut message.message {
         chunk.offset += by as i64;
@@ -84,7 +87,7 @@ fn moved_by(by: usize, mut message: UploadFileRequest) -> UploadFileRequest {
 }
 
 #[test]
-fn clients_that_send_byte_by_byte_make_the_right_file_within_the_byte_budget() {
+fn single_byte_chunks_are_stored_within_byte_budget() {
     service_test_with(
         |config| config.uploads.byte_budget_bytes = 2 * PART,
         |s| async move {
@@ -93,29 +96,29 @@ fn clients_that_send_byte_by_byte_make_the_right_file_within_the_byte_budget() {
                 .map(|n| {
                     let (sender, stream) = mpsc::unbounded();
                     let mut files = s.alice().files;
-                    let answer = tokio::spawn(async move { files.upload_file(stream).await });
+                    let response = tokio::spawn(async move { files.upload_file(stream).await });
                     let mut messages = upload_messages(spec(&format!("{n}")), &data, 1);
                     let finish = messages.pop().unwrap();
                     messages.into_iter().for_each(|message| sender.unbounded_send(message).unwrap());
-                    (sender, finish, answer)
+                    (sender, finish, response)
                 })
                 .collect();
-            s.until("exactly their bytes are held", || async {
+            s.until("exactly the sent bytes are buffered", || async {
                 s.metric("strongroom_byte_budget_used_bytes") as usize == 8 * data.len()
             })
             .await;
-            for (sender, finish, answer) in open {
+            for (sender, finish, response) in open {
                 sender.unbounded_send(finish).unwrap();
                 drop(sender);
-                let file = answer.await.unwrap().unwrap().into_inner().file.unwrap();
+                let file = response.await.unwrap().unwrap().into_inner().file.unwrap();
                 assert_eq!(s.alice().read(&file.id).await.unwrap(), data);
             }
         },
     );
 }
 
-/// Starts an upload, sends these messages, waits until the service has received so many bytes, and disappears.
-async fn disappear_after(s: &Service, messages: Vec<UploadFileRequest>, bytes: usize) {
+/// Starts an upload, sends `messages`, waits until the service has received `bytes`, and cancels the call.
+async fn cancel_after(s: &Service, messages: Vec<UploadFileRequest>, bytes: usize) {
     let received = s.metric("strongroom_uploaded_bytes");
     let (mut sender, stream) = mpsc::channel(1);
     let mut files = s.alice().files;
@@ -130,18 +133,18 @@ async fn disappear_after(s: &Service, messages: Vec<UploadFileRequest>, bytes: u
 }
 
 #[test]
-fn a_client_that_cancels_after_any_message_leaves_nothing() {
+fn upload_cancelled_before_finish_stores_nothing() {
     service_test(|s| async move {
-        // So that the tenant is there.
+        // Create the tenant.
         s.alice().quota().await.unwrap();
         for size in [10, PART, 3 * PART + 1] {
             for size_bytes in [None, Some(size as i64)] {
-                let told = UploadSpec { size_bytes, ..spec("a") };
-                let whole = upload_messages(told, &pattern(size), 30_000);
-                // Up to the last byte, but before the finish.
+                let declared = UploadSpec { size_bytes, ..spec("a") };
+                let whole = upload_messages(declared, &pattern(size), 30_000);
+                // Cancel after every message before the finish.
                 for count in 1..whole.len() {
                     let bytes = size.min((count - 1) * 30_000);
-                    disappear_after(&s, whole[..count].to_vec(), bytes).await;
+                    cancel_after(&s, whole[..count].to_vec(), bytes).await;
                     s.assert_nothing_is_left().await;
                 }
             }
@@ -150,11 +153,11 @@ fn a_client_that_cancels_after_any_message_leaves_nothing() {
 }
 
 #[test]
-fn a_client_that_cancels_after_its_finish_has_a_whole_file_or_none() {
+fn upload_cancelled_after_finish_is_complete_or_absent() {
     service_test(|s| async move {
         for size in [10, 3 * PART] {
             let messages = upload_messages(spec("a"), &pattern(size), 30_000);
-            disappear_after(&s, messages, size).await;
+            cancel_after(&s, messages, size).await;
         }
         s.stopped().await;
         let damaged = "SELECT count(*) FROM files f WHERE NOT EXISTS (SELECT FROM versions v
@@ -163,7 +166,7 @@ fn a_client_that_cancels_after_its_finish_has_a_whole_file_or_none() {
     });
 }
 
-/// Positions that differ from run to run of the loop, and are the same in every run of the test.
+/// Returns pseudo-random positions, which are the same in every run of the test.
 fn positions(below: usize, count: usize) -> impl Iterator<Item = usize> {
     let mut state = 0x9E37_79B9_7F4A_7C15_u64;
     std::iter::repeat_with(move || {
@@ -176,17 +179,17 @@ fn positions(below: usize, count: usize) -> impl Iterator<Item = usize> {
 }
 
 #[test]
-fn a_connection_that_breaks_at_any_byte_leaves_a_whole_file_or_none() {
+fn broken_connection_leaves_complete_file_or_none() {
     const CUTS: usize = 60;
     let size = 3 * PART + 500;
     service_test(|s| async move {
         s.alice().quota().await.unwrap();
         let service: SocketAddr = s.address.strip_prefix("http://").unwrap().parse().unwrap();
         let mut acknowledged = 0;
-        // The bytes, and what HTTP/2 puts around them.
+        // The range includes the HTTP/2 framing.
         for after_bytes in positions(size + size / 20, CUTS) {
             let proxy = Proxy::start(Protocol::Raw, Upstream::Tcp(service));
-            proxy.strike(0..1, Fault::Cut { after_bytes }, |_| true);
+            proxy.inject(0..1, Fault::CutRequest { after_bytes }, |_| true);
             let messages = upload_messages(spec("a"), &pattern(size), 10_000);
             let uploaded = upload_through(&proxy, &s, messages).await;
             acknowledged += i64::from(uploaded);
@@ -201,11 +204,11 @@ fn a_connection_that_breaks_at_any_byte_leaves_a_whole_file_or_none() {
         s.stopped().await;
         let files = s.owner.number("SELECT count(*) FROM files").await;
         assert!(files >= acknowledged, "{files} files, {acknowledged} acknowledged");
-        assert!(files < CUTS as i64 / 4, "most were cut before their end: {files} files");
+        assert!(files < CUTS as i64 / 4, "too few connections broke before the end: {files} files");
     });
 }
 
-/// Whether the upload was acknowledged.
+/// Uploads through the proxy. Returns whether the upload was acknowledged.
 async fn upload_through(proxy: &Proxy, s: &Service, messages: Vec<UploadFileRequest>) -> bool {
     let endpoint = Endpoint::from_shared(format!("http://{}", proxy.address())).unwrap();
     let Ok(channel) = endpoint.connect().await else { return false };
@@ -215,7 +218,7 @@ async fn upload_through(proxy: &Proxy, s: &Service, messages: Vec<UploadFileRequ
     FileServiceClient::new(channel).upload_file(request).await.is_ok()
 }
 
-/// The beginning of a connection: the preface and empty settings.
+/// The HTTP/2 connection preface and an empty SETTINGS frame.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
@@ -228,12 +231,13 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// The headers of an upload, in the plainest form of HPACK.
+/// Returns the HPACK-encoded headers of an upload, without indexing or Huffman coding.
 fn upload_headers() -> Vec<u8> {
-    const END_HEADERS_OF_A_POST_BY_HTTP: [u8; 2] = [0x83, 0x86];
+    /// The indexed fields `:method: POST` and `:scheme: http`.
+    const METHOD_AND_SCHEME: [u8; 2] = [0x83, 0x86];
     let text = |index: &[u8], value: &str| [index, &[value.len() as u8], value.as_bytes()].concat();
     [
-        END_HEADERS_OF_A_POST_BY_HTTP.to_vec(),
+        METHOD_AND_SCHEME.to_vec(),
         text(&[0x04], "/strongroom.v1.FileService/UploadFile"),
         text(&[0x01], "localhost"),
         text(&[0x0F, 0x10], "application/grpc"),
@@ -241,8 +245,8 @@ fn upload_headers() -> Vec<u8> {
     .concat()
 }
 
-/// Opens streams and resets each at once, all in one breath; answers why the connection was closed.
-async fn flood(service: SocketAddr, streams: u32) -> u32 {
+/// Opens streams and resets each immediately. Returns the error code of the GOAWAY frame.
+async fn flood_resets(service: SocketAddr, streams: u32) -> u32 {
     const END_HEADERS: u8 = 4;
     let mut connection = TcpStream::connect(service).await.unwrap();
     let mut bytes = PREFACE.to_vec();
@@ -251,12 +255,12 @@ async fn flood(service: SocketAddr, streams: u32) -> u32 {
         bytes.extend(frame(RST_STREAM, 0, stream, &CANCEL.to_be_bytes()));
     }
     let (mut from_service, mut to_service) = connection.split();
-    // The service may close before it has taken all.
+    // The service may close the connection before it has read everything.
     let sent = async { drop(to_service.write_all(&bytes).await) };
     let closed = async {
         loop {
             let mut head = [0; 9];
-            from_service.read_exact(&mut head).await.expect("a GOAWAY before the end");
+            from_service.read_exact(&mut head).await.expect("the connection was closed without GOAWAY");
             let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
             from_service.read_exact(&mut payload).await.unwrap();
             if head[3] == GOAWAY {
@@ -268,19 +272,19 @@ async fn flood(service: SocketAddr, streams: u32) -> u32 {
 }
 
 #[test]
-fn a_client_that_floods_resets_is_shown_the_door_while_others_are_answered() {
+fn reset_flood_is_disconnected_and_others_are_served() {
     service_test(|s| async move {
         let service: SocketAddr = s.address.strip_prefix("http://").unwrap().parse().unwrap();
         let alice = s.alice();
         alice.quota().await.unwrap();
-        let floods = join_all((0..8).map(|_| flood(service, 2_000)));
-        let others = async {
+        let floods = join_all((0..8).map(|_| flood_resets(service, 2_000)));
+        let other_calls = async {
             for _ in 0..40 {
                 alice.quota().await.unwrap();
             }
             alice.upload(spec("a"), b"bytes").await.unwrap();
         };
-        let (reasons, ()) = tokio::join!(floods, others);
+        let (reasons, ()) = tokio::join!(floods, other_calls);
         assert_eq!(reasons, [ENHANCE_YOUR_CALM; 8]);
         alice.upload(spec("b"), b"bytes").await.unwrap();
     });

@@ -1,7 +1,7 @@
-//! The disk of the local provider is full.
+//! A full disk under the local provider.
 //!
-//! Each test starts itself again in a mount namespace of its own, with a small disk in it that goes with the process. As
-//! root that needs nothing more; others need user namespaces, as most systems allow them.
+//! Each test re-executes itself in a new mount namespace with a small tmpfs, which the kernel removes with
+//! the process. Root can always do that; other users need user namespaces, which most systems allow.
 
 use std::{
     fs::{self, File},
@@ -16,160 +16,160 @@ use tonic_types::StatusExt;
 
 use crate::harness::{PART, Service, file_id, pattern, reason, service_test_in, spec};
 
-/// Set for the test within: the directory that the small disk is mounted on.
+/// The directory where the small disk is mounted. Set only in the re-executed test.
 const SMALL_DISK: &str = "STRONGROOM_TEST_SMALL_DISK";
 const PAGE: usize = 4096;
 const DISK_BYTES: usize = 16 * PART;
 
-/// A disk of [`DISK_BYTES`] that nobody else uses.
+/// A private disk of [`DISK_BYTES`].
 struct SmallDisk {
     mount: PathBuf,
 }
 
 impl SmallDisk {
-    /// Takes all room but so many bytes.
-    fn leave(&self, free_bytes: usize) {
-        self.free();
-        // What cannot be written is not there: then the disk is as full as it gets.
+    /// Fills the disk, except for `free_bytes`.
+    fn fill_except(&self, free_bytes: usize) {
+        self.delete_ballast();
         let used = self.used_bytes();
         let mut ballast = File::create(self.mount.join("ballast")).unwrap();
         ballast.write_all(&vec![7; (DISK_BYTES - used).saturating_sub(free_bytes)]).unwrap();
     }
 
-    /// Gives back what was taken.
-    fn free(&self) {
+    /// Frees the space that [`Self::fill_except`] used.
+    fn delete_ballast(&self) {
         let _ = fs::remove_file(self.mount.join("ballast"));
     }
 
-    /// What the files of the store take, in whole pages.
+    /// Returns the space that the files of the store use, in whole pages.
     fn used_bytes(&self) -> usize {
         let pages = |file: &PathBuf| (file.metadata().unwrap().len() as usize).div_ceil(PAGE);
-        files(&self.store()).iter().map(pages).sum::<usize>() * PAGE
+        list_files(&self.store()).iter().map(pages).sum::<usize>() * PAGE
     }
 
     fn store(&self) -> PathBuf {
         self.mount.join("store")
     }
 
-    /// Files that are being written.
-    fn unfinished(&self) -> Vec<PathBuf> {
-        files(&self.store().join("multipart"))
+    /// Lists the files of unfinished writes.
+    fn list_unfinished(&self) -> Vec<PathBuf> {
+        list_files(&self.store().join("multipart"))
     }
 }
 
-fn files(directory: &Path) -> Vec<PathBuf> {
+fn list_files(directory: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
-    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+    entries.flat_map(|path| if path.is_dir() { list_files(&path) } else { vec![path] }).collect()
 }
 
-/// Runs the test of this name with a service whose bytes are on a small disk.
-fn on_a_small_disk<F, Fut>(name: &str, test: F)
+/// Runs a test against a service that stores its objects on a small disk. `name` is the name of the test
+/// function.
+fn with_small_disk<F, Fut>(name: &str, test: F)
 where
     F: FnOnce(Service, SmallDisk) -> Fut,
     Fut: Future<Output = ()>,
 {
-    let Some(mount) = std::env::var_os(SMALL_DISK) else { return start_again_with_a_small_disk(name) };
+    let Some(mount) = std::env::var_os(SMALL_DISK) else { return reexecute_with_small_disk(name) };
     let disk = SmallDisk { mount: mount.into() };
     let root = disk.store();
-    let arrange = |site: &mut crate::harness::Site| site.storage.adapter = AdapterOptions::Local { root };
-    service_test_in(None, arrange, |s| test(s, disk));
+    let configure = |site: &mut crate::harness::Site| site.storage.adapter = AdapterOptions::Local { root };
+    service_test_in(None, configure, |s| test(s, disk));
 }
 
-fn start_again_with_a_small_disk(name: &str) {
+fn reexecute_with_small_disk(name: &str) {
     let mount = tempfile::tempdir().unwrap();
     let script = format!(
         "mount -t tmpfs -o size={DISK_BYTES} none \"${SMALL_DISK}\" && exec \"$@\" --exact --nocapture disk::{name}"
     );
     let namespaces = ["-m", "-Urm"].into_iter().find(|flags| {
-        let tried = Command::new("unshare").args([flags, "true"]).stderr(Stdio::null()).status();
-        tried.is_ok_and(|status| status.success())
+        let result = Command::new("unshare").args([flags, "true"]).stderr(Stdio::null()).status();
+        result.is_ok_and(|status| status.success())
     });
     let namespaces = namespaces.expect(
-        "a small disk needs `unshare` (package util-linux) and a namespace to mount in: run as root, or allow user \
-         namespaces (sysctl kernel.unprivileged_userns_clone=1)",
+        "failed to create a mount namespace with `unshare` (package util-linux); run as root, or allow user namespaces \
+         (sysctl kernel.unprivileged_userns_clone=1)",
     );
-    let within = Command::new("unshare")
+    let child = Command::new("unshare")
         .args([namespaces, "sh", "-c", &script, "sh"])
         .arg(std::env::current_exe().unwrap())
         .env(SMALL_DISK, mount.path())
         .output()
         .unwrap();
-    let said =
-        String::from_utf8_lossy(&within.stdout).into_owned() + &String::from_utf8_lossy(&within.stderr);
-    assert!(within.status.success() && said.contains("1 passed"), "{said}");
+    let output =
+        String::from_utf8_lossy(&child.stdout).into_owned() + &String::from_utf8_lossy(&child.stderr);
+    assert!(child.status.success() && output.contains("1 passed"), "{output}");
 }
 
-fn assert_full(status: &Status) {
+fn assert_storage_unavailable(status: &Status) {
     assert_eq!((status.code(), reason(status).as_str()), (Code::Unavailable, "STORAGE_UNAVAILABLE"));
     assert!(status.get_error_details().retry_info().is_some());
 }
 
-async fn clean_up(s: &Service, disk: &SmallDisk) {
+async fn wait_for_clean_up(s: &Service, disk: &SmallDisk) {
     s.until("clean up", || async {
         let reserved = "SELECT sum(reserved_bytes + reserved_file_count) FROM quotas";
-        s.owner.number(reserved).await == 0 && disk.unfinished().is_empty()
+        s.owner.number(reserved).await == 0 && disk.list_unfinished().is_empty()
     })
     .await;
 }
 
 #[test]
-fn an_upload_that_fills_the_disk_is_refused_and_gives_its_room_back() {
-    let name = "an_upload_that_fills_the_disk_is_refused_and_gives_its_room_back";
-    on_a_small_disk(name, |s, disk| async move {
+fn upload_that_fills_disk_fails_and_frees_its_space() {
+    let name = "upload_that_fills_disk_fails_and_frees_its_space";
+    with_small_disk(name, |s, disk| async move {
         let alice = s.alice();
         let before = file_id(&alice.upload(spec("before"), &pattern(2 * PART)).await.unwrap());
-        assert_full(&alice.upload(spec("too large"), &pattern(20 * PART)).await.unwrap_err());
-        clean_up(&s, &disk).await;
-        assert_eq!(disk.used_bytes(), 2 * PART, "only the first file takes room");
-        // All that the second one took can be used again.
+        assert_storage_unavailable(&alice.upload(spec("too large"), &pattern(20 * PART)).await.unwrap_err());
+        wait_for_clean_up(&s, &disk).await;
+        assert_eq!(disk.used_bytes(), 2 * PART, "only the first file uses space");
+        // The space of the failed upload is available again.
         alice.upload(spec("fits"), &pattern(10 * PART)).await.unwrap();
         assert_eq!(alice.read(&before).await.unwrap(), pattern(2 * PART));
     });
 }
 
 #[test]
-fn a_disk_that_fills_up_at_any_step_of_an_upload_leaves_nothing_half() {
-    let name = "a_disk_that_fills_up_at_any_step_of_an_upload_leaves_nothing_half";
-    on_a_small_disk(name, |s, disk| async move {
+fn disk_full_at_any_step_leaves_no_partial_file() {
+    let name = "disk_full_at_any_step_leaves_no_partial_file";
+    with_small_disk(name, |s, disk| async move {
         let alice = s.alice();
         alice.quota().await.unwrap();
-        let mut kept = 0;
+        let mut stored_bytes = 0;
         for size in [10_000, 3 * PART + 100] {
             let pages = size.div_ceil(PAGE);
             for free_pages in (0..pages).step_by(5).chain([pages - 1, pages, pages + 1]) {
-                disk.leave(free_pages * PAGE);
-                let answer = alice.upload(spec("a"), &pattern(size)).await;
+                disk.fill_except(free_pages * PAGE);
+                let result = alice.upload(spec("a"), &pattern(size)).await;
                 assert_eq!(
-                    answer.is_ok(),
+                    result.is_ok(),
                     free_pages >= pages,
-                    "{size} bytes in {free_pages} pages: {answer:?}"
+                    "{size} bytes in {free_pages} pages: {result:?}"
                 );
-                match answer {
-                    Ok(answer) => {
-                        assert_eq!(alice.read(&file_id(&answer)).await.unwrap(), pattern(size));
-                        kept += pages * PAGE;
+                match result {
+                    Ok(uploaded) => {
+                        assert_eq!(alice.read(&file_id(&uploaded)).await.unwrap(), pattern(size));
+                        stored_bytes += pages * PAGE;
                     }
-                    Err(status) => assert_full(&status),
+                    Err(status) => assert_storage_unavailable(&status),
                 }
-                clean_up(&s, &disk).await;
-                assert_eq!(disk.used_bytes(), kept, "{size} bytes in {free_pages} pages");
+                wait_for_clean_up(&s, &disk).await;
+                assert_eq!(disk.used_bytes(), stored_bytes, "{size} bytes in {free_pages} pages");
             }
         }
-        disk.free();
+        disk.delete_ballast();
     });
 }
 
 #[test]
-fn a_full_disk_is_not_ready_and_is_again_when_room_was_made() {
-    let name = "a_full_disk_is_not_ready_and_is_again_when_room_was_made";
-    on_a_small_disk(name, |s, disk| async move {
+fn readiness_fails_while_disk_is_full() {
+    let name = "readiness_fails_while_disk_is_full";
+    with_small_disk(name, |s, disk| async move {
         let alice = s.alice();
         let kept = file_id(&alice.upload(spec("kept"), &pattern(PART)).await.unwrap());
-        disk.leave(0);
+        disk.fill_except(0);
         assert_eq!(s.store.check().await.unwrap_err().kind, StorageErrorKind::NoSpace);
-        assert_full(&alice.upload(spec("a"), b"ten bytes.").await.unwrap_err());
-        assert_eq!(alice.read(&kept).await.unwrap(), pattern(PART), "what is there can be read");
-        disk.free();
+        assert_storage_unavailable(&alice.upload(spec("a"), b"ten bytes.").await.unwrap_err());
+        assert_eq!(alice.read(&kept).await.unwrap(), pattern(PART), "existing files stay readable");
+        disk.delete_ballast();
         s.store.check().await.unwrap();
         alice.upload(spec("a"), b"ten bytes.").await.unwrap();
     });

@@ -1,28 +1,28 @@
-//! Faults, by name: each has a test that breaks what the service stands on, or the other end of the line, and checks the
-//! promise that the service keeps all the same: nothing lost, nothing visible half, the quota exact, a clear answer, and a
-//! service that recovers by itself.
+//! Fault injection. Each test breaks a dependency of the service or its clients, and checks that no
+//! acknowledged data is lost, no partial file is visible, quotas are exact, errors are clear, and the service
+//! recovers without intervention.
 //!
-//! | what breaks | where |
+//! | fault | file |
 //! |---|---|
-//! | the object store: down, slow, failing for a while, cut off, answering wrongly | `store.rs` |
-//! | PostgreSQL: restarted, cut at a commit, all connections busy | `database.rs` |
-//! | the local provider's disk: full | `disk.rs` |
-//! | clients: that stall, drip, send byte by byte, disappear, flood | `clients.rs` |
-//! | crowds: more large chunks than there is room for | `crowds.rs`; a thousand at once: `tests/e2e/crowd.rs` |
+//! | object store: unreachable, slow, temporary errors, broken connections, wrong responses | `store.rs` |
+//! | PostgreSQL: restart, connection lost during a commit, exhausted connection pool | `database.rs` |
+//! | local provider: full disk | `disk.rs` |
+//! | clients: stalled, slow, one byte per message, disappearing, flooding | `clients.rs` |
+//! | many concurrent uploads: larger than the buffers | `concurrent_uploads.rs`, `tests/e2e/concurrent_uploads.rs` |
 //!
-//! The service is the one of `tests/service/harness`, which checks the books after every test. Run through
-//! `scripts/with-postgres scripts/with-garage scripts/with-moto cargo test --test faults`.
+//! The tests use the service of `tests/service/harness`, which checks the invariants after every test. Run
+//! them with `scripts/with-postgres scripts/with-garage scripts/with-moto cargo test --test faults`.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what is wrong by panicking")]
-#![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the numbers of tests are small")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
+#![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "numbers in tests are small")]
 
 mod clients;
-mod crowds;
+mod concurrent_uploads;
 mod database;
 mod disk;
-#[allow(dead_code, unused_imports, reason = "it serves other tests too")]
+#[allow(dead_code, unused_imports, reason = "other tests use the rest of the harness")]
 #[path = "../service/harness/mod.rs"]
 mod harness;
-mod own_postgres;
+mod private_postgres;
 mod proxy;
 mod store;

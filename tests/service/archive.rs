@@ -128,7 +128,7 @@ fn the_database_allows_the_moves_of_the_rules_and_no_other() {
                 for to in ContentState::ALL.iter().filter(|to| *to != from) {
                     s.owner.put_content_state(*from).await;
                     let moved = attempt(format!("UPDATE {table} SET content_state = {}", to.number())).await;
-                    assert_eq!(moved, from.may_become(*to), "{table}: {from:?} -> {to:?}");
+                    assert_eq!(moved, from.can_become(*to), "{table}: {from:?} -> {to:?}");
                 }
             }
         }

@@ -120,7 +120,7 @@ fn neither_a_store_that_is_away_nor_one_bad_read_marks_a_file() {
             Fault::CutStream { after_bytes: 100 },
             Fault::FlipBit,
         ] {
-            s.faults.set_plan(Plan::new().on(Operation::Get, 1, fault));
+            s.faults.set_plan(Plan::new().with_fault(Operation::Get, 1, fault));
             s.alice().read(&id).await.unwrap_err();
             settled(&s).await;
             assert_eq!(s.alice().get(&id).await.unwrap().state(), FileState::Available, "{fault:?}");
@@ -128,7 +128,7 @@ fn neither_a_store_that_is_away_nor_one_bad_read_marks_a_file() {
         // It is gone, but the store can be asked about it only half.
         s.store.delete(&key).await.unwrap();
         for operation in [Operation::Head, Operation::List] {
-            s.faults.set_plan(Plan::new().on(operation, 1, away));
+            s.faults.set_plan(Plan::new().with_fault(operation, 1, away));
             assert_data_loss(&s, &id, "OBJECT_MISSING").await;
             settled(&s).await;
             assert_eq!(s.alice().get(&id).await.unwrap().state(), FileState::Available, "{operation:?}");

@@ -104,9 +104,9 @@ fn the_worker_empties_the_trash_and_later_the_store_and_at_last_forgets() {
         s.alice().delete(&old).await.unwrap();
         s.clock.advance(Duration::days(29));
         s.alice().delete(&kept).await.unwrap();
-        assert_eq!(worker::round(&s.app).await, 0, "nothing is due");
+        assert_eq!(worker::run_round(&s.app).await, 0, "nothing is due");
         s.clock.advance(Duration::days(1) + Duration::seconds(1));
-        assert_eq!(worker::round(&s.app).await, 1, "one is");
+        assert_eq!(worker::run_round(&s.app).await, 1, "one is");
         assert_eq!(s.alice().get(&old).await.unwrap_err().code(), Code::NotFound);
         assert_eq!(s.alice().get(&kept).await.unwrap().state(), FileState::Deleted);
         assert_eq!(s.book(&s.alice()).await.used_bytes, 20);
@@ -116,13 +116,13 @@ fn the_worker_empties_the_trash_and_later_the_store_and_at_last_forgets() {
         // The bytes outlive the purge, so that a database restored to an earlier hour still finds them.
         let objects = || async { s.store.list("", None, 10).await.unwrap().objects.len() };
         s.clock.advance(Duration::hours(71));
-        assert_eq!((worker::round(&s.app).await, objects().await), (0, 2));
+        assert_eq!((worker::run_round(&s.app).await, objects().await), (0, 2));
         s.clock.advance(Duration::hours(1) + Duration::seconds(1));
-        assert_eq!((worker::round(&s.app).await, objects().await), (1, 1));
+        assert_eq!((worker::run_round(&s.app).await, objects().await), (1, 1));
         assert_eq!(s.owner.number("SELECT count(*) FROM blobs").await, 1);
 
         s.clock.advance(Duration::days(90));
-        worker::round(&s.app).await;
+        worker::run_round(&s.app).await;
         assert_eq!(s.owner.number("SELECT count(*) FROM tombstones WHERE name = 'old'").await, 0);
     });
 }
@@ -137,10 +137,10 @@ fn a_file_that_must_be_kept_stays_whoever_purges() {
         let refused = alice.purge(&id).await.unwrap_err();
         assert_eq!((refused.code(), reason(&refused).as_str()), (Code::FailedPrecondition, "FILE_RETAINED"));
         s.clock.advance(Duration::days(31));
-        assert_eq!(worker::round(&s.app).await, 0);
+        assert_eq!(worker::run_round(&s.app).await, 0);
         assert_eq!(s.alice().get(&id).await.unwrap().state(), FileState::Deleted);
         s.clock.advance(Duration::days(31));
-        assert_eq!(worker::round(&s.app).await, 1);
+        assert_eq!(worker::run_round(&s.app).await, 1);
     });
 }
 

@@ -3,7 +3,7 @@
 
 use chrono::Duration;
 use strongroom::{
-    app::uploads::expire::expire,
+    app::uploads::expire::expire_uploads,
     domain::object_key::ObjectKey,
     proto::v1::{
         Category, CompleteUploadRequest, CompletedPart, FileSizeLimits, FileState, GetUploadRequest, Quota,
@@ -138,7 +138,7 @@ fn the_bytes_of_a_direct_upload_do_not_come_through_the_service() {
         }
         let sent = s.send(&direct, b"four").await;
         alice.complete_direct(&direct.id, &sent).await.unwrap();
-        worker::due_jobs(&s.app).await;
+        worker::run_due_jobs(&s.app).await;
     });
 }
 
@@ -160,7 +160,7 @@ fn urls_are_their_creators_alone_while_the_upload_is_open() {
         alice.complete_direct(&direct.id, &sent).await.unwrap();
         assert!(alice.urls(&direct.id).await.unwrap().is_empty(), "it is a file");
         assert_eq!(s.put(&direct.parts[0], b"late").await, Err(StorageErrorKind::NotFound));
-        worker::due_jobs(&s.app).await;
+        worker::run_due_jobs(&s.app).await;
     });
 }
 
@@ -183,7 +183,7 @@ fn what_is_cancelled_or_was_silent_for_too_long_is_not_completed_and_leaves_noth
                 assert_eq!(alice.urls(&gone.id).await.unwrap_err().code(), Code::NotFound);
                 assert_eq!(alice.complete_direct(&gone.id, &sent).await.unwrap_err().code(), Code::NotFound);
             }
-            expire(&s.app).await.unwrap();
+            expire_uploads(&s.app).await.unwrap();
             assert_eq!(alice.quota().await.unwrap().reserved_bytes, 0);
         }
         assert!(s.store.list("", None, 10).await.unwrap().objects.is_empty());
@@ -218,7 +218,7 @@ fn one_piece_is_completed_when_it_is_there_and_as_large_as_was_said() {
         assert_eq!(refused(&alice, &direct, &[part(1), part(1)]).await, invalid(&["parts[1].number"]));
         assert_eq!(s.store.list("", None, 10).await.unwrap().objects.len(), 1, "what was sent, and no copy");
         let id = alice.complete_direct(&direct.id, &[part(1)]).await.unwrap().file.unwrap().id;
-        worker::due_jobs(&s.app).await;
+        worker::run_due_jobs(&s.app).await;
         assert_eq!(alice.read(&id).await.unwrap(), pattern(1000));
     });
 }
@@ -245,10 +245,10 @@ fn parts_are_completed_when_each_is_there_and_named_as_the_store_has_it() {
         let sent = [sent[0].clone(), sent[1].clone(), CompletedPart { number: 3, etag }];
         // A part that comes again in the very moment.
         let fault = Fault::Before(StorageErrorKind::InvalidInput);
-        s.faults.set_plan(Plan::new().on(Operation::CompleteMultipart, 1, fault));
+        s.faults.set_plan(Plan::new().with_fault(Operation::CompleteMultipart, 1, fault));
         assert_eq!(refused(&alice, &direct, &sent).await, invalid(&["parts"]));
         let id = alice.complete_direct(&direct.id, &sent).await.unwrap().file.unwrap().id;
-        worker::due_jobs(&s.app).await;
+        worker::run_due_jobs(&s.app).await;
         assert!(alice.read(&id).await.unwrap() == bytes);
     });
 }
@@ -270,7 +270,7 @@ fn size_and_digest_that_are_said_at_the_end_must_be_those_that_were_declared() {
         }
         let right = CompleteUploadRequest { size_bytes: 1000, sha256: Some(sha256(&bytes)), ..request };
         let id = alice.complete_with(right).await.unwrap().file.unwrap().id;
-        worker::due_jobs(&s.app).await;
+        worker::run_due_jobs(&s.app).await;
         assert_eq!(alice.get(&id).await.unwrap().sha256, sha256(&bytes));
     });
 }
@@ -294,7 +294,7 @@ fn completing_twice_also_at_once_answers_one_file_that_is_charged_and_verified_o
             }
             answers.push(alice.complete_direct(&direct.id, &sent).await.unwrap().file.unwrap());
             assert!(answers.iter().all(|file| *file == answers[0]), "{answers:?}");
-            assert_eq!(worker::due_jobs(&s.app).await, 1);
+            assert_eq!(worker::run_due_jobs(&s.app).await, 1);
         }
         let quota = alice.quota().await.unwrap();
         assert_eq!((quota.used_bytes, quota.file_count), (SIZES.iter().sum::<usize>() as i64, 2));
@@ -354,7 +354,7 @@ fn what_is_not_as_declared_when_it_is_read_is_never_readable_and_says_why() {
             }
             broken.push((id, why));
         }
-        assert_eq!(worker::due_jobs(&s.app).await, 4);
+        assert_eq!(worker::run_due_jobs(&s.app).await, 4);
         for (id, why) in &broken {
             let file = alice.get(id).await.unwrap();
             assert_eq!((file.state(), file.state_reason()), (FileState::Error, *why));
@@ -382,12 +382,12 @@ fn a_read_that_breaks_or_ends_early_says_nothing_about_the_bytes_and_is_tried_ag
         ];
         for fault in faults {
             let id = processing(&s, &alice, spec("a.bin"), &bytes).await;
-            s.faults.set_plan(Plan::new().on(Operation::Get, 1, fault));
-            assert_eq!(worker::due_jobs(&s.app).await, 0, "it was not done");
+            s.faults.set_plan(Plan::new().with_fault(Operation::Get, 1, fault));
+            assert_eq!(worker::run_due_jobs(&s.app).await, 0, "it was not done");
             assert_eq!(alice.get(&id).await.unwrap().state(), FileState::Processing);
             assert_eq!(reason(&alice.read(&id).await.unwrap_err()), "FILE_NOT_AVAILABLE");
             s.clock.advance(Duration::minutes(10));
-            assert_eq!(worker::due_jobs(&s.app).await, 1);
+            assert_eq!(worker::run_due_jobs(&s.app).await, 1);
             let alice = s.alice();
             assert_eq!(alice.get(&id).await.unwrap().sha256, sha256(&bytes));
             assert_eq!(alice.read(&id).await.unwrap(), bytes);

@@ -73,7 +73,7 @@ fn a_version_becomes_current_when_it_was_verified_and_until_then_readers_get_the
                 assert_eq!(reason(&refused), "FILE_NOT_AVAILABLE");
             }
 
-            assert_eq!(worker::due_jobs(&s.app).await, 1);
+            assert_eq!(worker::run_due_jobs(&s.app).await, 1);
             let after = alice.get(&id).await.unwrap();
             assert_eq!((after.version, after.state()), (2, FileState::Available));
             assert_eq!((&after.sha256, after.size_bytes), (&sha256(&bytes), size as i64));
@@ -98,12 +98,12 @@ fn a_version_that_is_refused_leaves_the_file_as_it_was_and_is_charged_until_it_i
         for size in SIZES {
             let id = stored(&alice).await;
             let used = alice.quota().await.unwrap().used_bytes;
-            let others = Digest::of(b"other bytes").as_bytes().to_vec();
+            let others = Digest::compute(b"other bytes").as_bytes().to_vec();
             let spec = UploadSpec { sha256: Some(others.into()), ..version_of(&id, size) };
             let direct = alice.create_direct(spec).await.unwrap();
             let sent = s.send(&direct, &pattern(size)).await;
             alice.complete_direct(&direct.id, &sent).await.unwrap();
-            worker::due_jobs(&s.app).await;
+            worker::run_due_jobs(&s.app).await;
 
             let refused = version(&alice, &id, 2).await;
             assert_eq!(
@@ -130,12 +130,12 @@ fn current_is_the_latest_available_version_in_whatever_order_they_are_verified()
         // The job of the second waits; the third is verified first.
         s.owner.run("UPDATE jobs SET run_time = run_time + interval '1 hour'").await;
         assert_eq!(completed(&s, &alice, &id, b"three").await.unwrap().version, 3);
-        worker::due_jobs(&s.app).await;
+        worker::run_due_jobs(&s.app).await;
         assert_eq!(alice.read(&id).await.unwrap(), b"three"[..]);
         completed(&s, &alice, &id, b"four").await.unwrap();
         alice.upload_version(&id, b"five").await.unwrap();
         s.owner.run("UPDATE jobs SET run_time = run_time - interval '1 hour'").await;
-        assert_eq!(worker::due_jobs(&s.app).await, 2);
+        assert_eq!(worker::run_due_jobs(&s.app).await, 2);
         let file = alice.get(&id).await.unwrap();
         assert_eq!((file.version, file.size_bytes), (5, 4));
         for (number, bytes) in [(2, &b"two"[..]), (3, b"three"), (4, b"four"), (5, b"five")] {
@@ -186,7 +186,7 @@ fn a_file_that_is_archived_before_the_end_takes_its_version_when_it_is_back() {
             }
             alice.unarchive(&id).await.unwrap();
             alice.complete_direct(&direct.id, &sent).await.unwrap();
-            worker::due_jobs(&s.app).await;
+            worker::run_due_jobs(&s.app).await;
             assert!(alice.read(&id).await.unwrap() == bytes);
         }
     });
@@ -227,7 +227,7 @@ fn what_comes_out_of_trash_and_archive_is_the_version_that_was_verified_meanwhil
             }
             owner.delete(&trashed).await.unwrap();
             owner.archive(&archived).await.unwrap();
-            worker::due_jobs(&s.app).await;
+            worker::run_due_jobs(&s.app).await;
             for (id, state) in [(&trashed, FileState::Deleted), (&archived, FileState::Archived)] {
                 let file = owner.get(id).await.unwrap();
                 assert_eq!((file.state(), file.version), (state, 2));
@@ -258,9 +258,9 @@ fn a_version_that_is_deleted_or_whose_file_is_purged_before_it_was_verified_is_g
         }
         alice.delete_version(&kept, 2).await.unwrap();
         alice.purge(&purged).await.unwrap();
-        let gets = s.faults.calls(Operation::Get);
-        assert_eq!(worker::due_jobs(&s.app).await, 2);
-        assert_eq!(s.faults.calls(Operation::Get), gets, "nothing is read for nobody");
+        let gets = s.faults.call_count(Operation::Get);
+        assert_eq!(worker::run_due_jobs(&s.app).await, 2);
+        assert_eq!(s.faults.call_count(Operation::Get), gets, "nothing is read for nobody");
         assert_eq!(alice.get(&kept).await.unwrap().version, 1);
         assert_eq!(alice.quota().await.unwrap().used_bytes, 3);
     });
@@ -274,7 +274,7 @@ fn completing_a_version_twice_answers_the_same_and_makes_one() {
         let direct = alice.create_direct(version_of(&id, 3)).await.unwrap();
         let sent = s.send(&direct, b"two").await;
         let first: File = alice.complete_direct(&direct.id, &sent).await.unwrap().file.unwrap();
-        worker::due_jobs(&s.app).await;
+        worker::run_due_jobs(&s.app).await;
         let again = alice.complete_direct(&direct.id, &sent).await.unwrap();
         assert_eq!(again.file.unwrap(), first, "as it was told the first time");
         assert_eq!(alice.versions(&id, 0).await.unwrap().len(), 2);
@@ -292,11 +292,11 @@ fn a_first_version_that_nobody_has_verified_yet_is_overtaken_by_one_that_was() {
         s.owner.run("UPDATE jobs SET run_time = run_time + interval '1 hour'").await;
         completed(&s, &alice, &id, &png(100)).await.unwrap();
         assert_eq!(alice.get(&id).await.unwrap().state(), FileState::Processing);
-        assert_eq!(worker::due_jobs(&s.app).await, 1);
+        assert_eq!(worker::run_due_jobs(&s.app).await, 1);
         let overtaken = alice.get(&id).await.unwrap();
         assert_eq!((overtaken.version, overtaken.state()), (2, FileState::Available));
         s.owner.run("UPDATE jobs SET run_time = run_time - interval '1 hour'").await;
-        assert_eq!(worker::due_jobs(&s.app).await, 1);
+        assert_eq!(worker::run_due_jobs(&s.app).await, 1);
         let file = alice.get(&id).await.unwrap();
         assert_eq!((file.version, &file.sha256), (2, &overtaken.sha256));
         assert_eq!(alice.read_version(&id, 1).await.unwrap(), b"one"[..]);
@@ -314,7 +314,7 @@ fn a_verification_waits_for_whoever_has_its_file_before_it_touches_the_blob() {
         other.run("BEGIN; SELECT FROM files FOR UPDATE").await;
         let verifying = tokio::spawn({
             let s = s.clone();
-            async move { worker::due_jobs(&s.app).await }
+            async move { worker::run_due_jobs(&s.app).await }
         });
         let waiting = "SELECT count(*) FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
             WHERE NOT l.granted AND l.locktype = 'transactionid' AND a.datname = current_database()";
@@ -328,17 +328,17 @@ fn a_verification_waits_for_whoever_has_its_file_before_it_touches_the_blob() {
 #[test]
 fn a_version_that_is_verified_in_the_archive_moves_to_the_class_for_it() {
     direct_test(|s| async move {
-        s.faults.give_classes();
+        s.faults.enable_storage_classes();
         let alice = s.alice();
         let id = stored(&alice).await;
         completed(&s, &alice, &id, b"two").await.unwrap();
         s.owner.run("UPDATE jobs SET run_time = run_time + interval '1 hour'").await;
         alice.archive(&id).await.unwrap();
-        while worker::round(&s.app).await > 0 {}
+        while worker::run_round(&s.app).await > 0 {}
         let archived = "SELECT count(*) FROM blobs WHERE storage_class = 2";
         assert_eq!(s.owner.number(archived).await, 1, "what was verified before");
         s.owner.run("UPDATE jobs SET run_time = run_time - interval '1 hour'").await;
-        while worker::round(&s.app).await > 0 {}
+        while worker::run_round(&s.app).await > 0 {}
         assert_eq!(s.owner.number(archived).await, 2);
         alice.unarchive(&id).await.unwrap();
         assert_eq!(alice.read(&id).await.unwrap(), b"two"[..]);

@@ -223,7 +223,7 @@ fn an_object_that_became_shorter_is_data_loss_and_never_a_short_file() {
         let data = pattern(4 * PART);
         let id = stored(&alice, &data).await;
         for after_bytes in [0, 1, PART as u64, data.len() as u64 - 1] {
-            s.faults.set_plan(Plan::new().on(Operation::Get, 1, Fault::EndStream { after_bytes }));
+            s.faults.set_plan(Plan::new().with_fault(Operation::Get, 1, Fault::EndStream { after_bytes }));
             let damaged = alice.read(&id).await.unwrap_err();
             let got = (damaged.code(), reason(&damaged));
             assert_eq!(got, (Code::DataLoss, "OBJECT_DAMAGED".to_owned()), "{after_bytes}");
@@ -241,7 +241,7 @@ fn a_store_that_stops_in_the_middle_is_unavailable() {
             Fault::Before(StorageErrorKind::Unavailable),
             Fault::CutStream { after_bytes: 100_000 },
         ] {
-            s.faults.set_plan(Plan::new().on(Operation::Get, 1, fault));
+            s.faults.set_plan(Plan::new().with_fault(Operation::Get, 1, fault));
             let away = alice.read(&id).await.unwrap_err();
             let got = (away.code(), reason(&away));
             assert_eq!(got, (Code::Unavailable, "STORAGE_UNAVAILABLE".to_owned()), "{fault:?}");

@@ -2,7 +2,7 @@
 
 use chrono::Duration;
 use strongroom::{
-    app::files::count_downloads::flush,
+    app::files::count_downloads::flush_download_counts,
     domain::clock::Clock,
     proto::v1::{BatchGetFilesRequest, DownloadFileRequest, ListFilesRequest, View},
 };
@@ -41,15 +41,15 @@ fn downloads_are_counted_a_little_later_and_change_nothing_else_of_the_file() {
         s.bob().read(&id).await.unwrap();
         assert_eq!(shown(&alice, &id).await, (Some(0), None), "no download waited for its count");
 
-        assert_eq!(flush(&s.app).await.unwrap(), 1);
+        assert_eq!(flush_download_counts(&s.app).await.unwrap(), 1);
         assert_eq!(shown(&alice, &id).await, (Some(2), now(&s)));
         let after = alice.get(&id).await.unwrap();
         assert_eq!((&after.etag, after.update_time), (&before.etag, before.update_time));
-        assert_eq!(flush(&s.app).await.unwrap(), 0, "nothing is written twice");
+        assert_eq!(flush_download_counts(&s.app).await.unwrap(), 0, "nothing is written twice");
 
         s.clock.advance(Duration::seconds(10));
         alice.read(&id).await.unwrap();
-        flush(&s.app).await.unwrap();
+        flush_download_counts(&s.app).await.unwrap();
         assert_eq!(shown(&alice, &id).await, (Some(3), now(&s)));
     });
 }
@@ -63,7 +63,7 @@ fn a_download_that_goes_on_is_an_access_and_no_second_download() {
         s.clock.advance(Duration::seconds(5));
         range(&alice, &id, 4).await;
         range(&alice, &id, -2).await;
-        flush(&s.app).await.unwrap();
+        flush_download_counts(&s.app).await.unwrap();
         assert_eq!(shown(&alice, &id).await, (Some(1), now(&s)));
     });
 }
@@ -75,7 +75,7 @@ fn a_refused_download_is_not_counted() {
         s.mallory().read(&id).await.unwrap_err();
         s.alice().archive(&id).await.unwrap();
         s.alice().read(&id).await.unwrap_err();
-        assert_eq!(flush(&s.app).await.unwrap(), 0);
+        assert_eq!(flush_download_counts(&s.app).await.unwrap(), 0);
     });
 }
 
@@ -85,7 +85,7 @@ fn full_views_show_the_count_and_basic_ones_do_not() {
         let alice = s.alice();
         let id = stored(&alice, "a").await;
         alice.read(&id).await.unwrap();
-        flush(&s.app).await.unwrap();
+        flush_download_counts(&s.app).await.unwrap();
         for (view, count) in [(View::Full, Some(1)), (View::Basic, None)] {
             let listed =
                 alice.list(ListFilesRequest { view: view.into(), ..Default::default() }).await.unwrap();
@@ -109,7 +109,10 @@ fn two_replicas_add_up_and_each_tenant_sees_its_own() {
             service.mallory().read(&foreign).await.unwrap();
             service.mallory().read(&foreign).await.unwrap();
         }
-        assert_eq!((flush(&s.app).await.unwrap(), flush(&other.app).await.unwrap()), (2, 2));
+        assert_eq!(
+            (flush_download_counts(&s.app).await.unwrap(), flush_download_counts(&other.app).await.unwrap()),
+            (2, 2)
+        );
         assert_eq!(shown(&s.alice(), &id).await.0, Some(2));
         assert_eq!(shown(&s.mallory(), &foreign).await.0, Some(4));
         other.stopped().await;
@@ -137,7 +140,7 @@ fn a_file_that_was_purged_meanwhile_does_not_keep_the_others_from_being_counted(
             alice.read(id).await.unwrap();
         }
         alice.purge(&gone).await.unwrap();
-        flush(&s.app).await.unwrap();
+        flush_download_counts(&s.app).await.unwrap();
         alice.purge(&counted).await.unwrap();
         assert_eq!(shown(&alice, &kept).await.0, Some(1));
         assert_eq!(
@@ -155,10 +158,10 @@ fn counts_that_could_not_be_written_wait_for_the_next_time() {
         let id = stored(&alice, "a").await;
         alice.read(&id).await.unwrap();
         s.owner.run("REVOKE INSERT ON download_counts FROM strongroom_system").await;
-        flush(&s.app).await.unwrap_err();
+        flush_download_counts(&s.app).await.unwrap_err();
         s.owner.run("GRANT INSERT ON download_counts TO strongroom_system").await;
         alice.read(&id).await.unwrap();
-        flush(&s.app).await.unwrap();
+        flush_download_counts(&s.app).await.unwrap();
         assert_eq!(shown(&alice, &id).await.0, Some(2));
     });
 }

@@ -1,7 +1,7 @@
 //! Uploads whose lease ran out are given up, and what became a file never is.
 
 use chrono::Duration;
-use strongroom::{app::uploads::expire::expire, domain::object_key::ObjectKey};
+use strongroom::{app::uploads::expire::expire_uploads, domain::object_key::ObjectKey};
 
 use crate::{
     harness::{PART, Service, reason, service_test},
@@ -31,7 +31,7 @@ fn an_upload_that_was_committed_and_forgotten_after_it_was_listed_as_expired_kee
         // The round has its list when it waits for the first one.
         s.owner.run("BEGIN; LOCK TABLE blobs IN ACCESS EXCLUSIVE MODE").await;
         let app = s.app.clone();
-        let round = tokio::spawn(async move { expire(&app).await.unwrap() });
+        let round = tokio::spawn(async move { expire_uploads(&app).await.unwrap() });
         let waiting = "SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
                        WHERE d.datname = current_database() AND NOT l.granted";
         s.until("the round waits", || async { s.owner.number(waiting).await > 0 }).await;

@@ -34,11 +34,11 @@ fn a_file_goes_to_the_trash_at_its_expire_time_and_not_before() {
         let id = expiring(&s, &s.alice(), "a").await;
         let kept = file_id(&s.alice().upload(spec("kept"), b"x").await.unwrap());
         s.clock.advance(Duration::minutes(59));
-        assert_eq!(worker::round(&s.app).await, 0);
+        assert_eq!(worker::run_round(&s.app).await, 0);
         assert_eq!(s.alice().get(&id).await.unwrap().state(), FileState::Available);
 
         s.clock.advance(Duration::minutes(1));
-        assert_eq!(worker::round(&s.app).await, 1, "one job is done");
+        assert_eq!(worker::run_round(&s.app).await, 1, "one job is done");
         let deleted = s.alice().get(&id).await.unwrap();
         assert_eq!(deleted.state(), FileState::Deleted);
         let (at, until) = (deleted.delete_time.unwrap(), deleted.purge_time.unwrap());
@@ -50,7 +50,7 @@ fn a_file_goes_to_the_trash_at_its_expire_time_and_not_before() {
         assert_eq!(s.owner.texts(said).await, ["4 strongroom expire_time"]);
         assert_eq!(s.owner.number("SELECT count(*) FROM events WHERE kind = 2").await, 1);
 
-        assert_eq!(worker::round(&s.app).await, 0, "what is in the trash is not deleted again");
+        assert_eq!(worker::run_round(&s.app).await, 0, "what is in the trash is not deleted again");
         assert_eq!(s.owner.number("SELECT count(*) FROM events WHERE kind = 2").await, 1);
     });
 }
@@ -61,9 +61,9 @@ fn a_file_is_deleted_when_its_retention_says_so_at_the_latest() {
         let told = UploadSpec { retention_days: 7, ..spec("a") };
         let id = file_id(&s.alice().upload(told, b"x").await.unwrap());
         s.clock.advance(Duration::days(7) - Duration::seconds(1));
-        assert_eq!(worker::round(&s.app).await, 0);
+        assert_eq!(worker::run_round(&s.app).await, 0);
         s.clock.advance(Duration::seconds(1));
-        assert_eq!(worker::round(&s.app).await, 1);
+        assert_eq!(worker::run_round(&s.app).await, 1);
         assert_eq!(s.alice().get(&id).await.unwrap().state(), FileState::Deleted);
         let said = "SELECT details ->> 'reason' FROM audit_entries WHERE action = 4";
         assert_eq!(s.owner.texts(said).await, ["retention_days"]);
@@ -76,7 +76,7 @@ fn where_there_is_no_trash_an_expired_file_is_purged() {
         let id = expiring(&s, &s.alice(), "a").await;
         without_trash(&s, &s.alice()).await;
         s.clock.advance(Duration::hours(1));
-        assert_eq!(worker::round(&s.app).await, 1);
+        assert_eq!(worker::run_round(&s.app).await, 1);
         assert_eq!(s.alice().get(&id).await.unwrap_err().code(), Code::NotFound);
         assert_eq!(s.owner.texts("SELECT purged_by FROM tombstones").await, ["strongroom"]);
         assert_eq!(s.book(&s.alice()).await.used_bytes, 0);
@@ -89,13 +89,13 @@ fn a_file_that_must_be_kept_may_go_to_the_trash_and_is_not_purged_before_its_tim
         let id = expiring(&s, &s.alice(), "a").await;
         keep_for(&s, 60).await;
         s.clock.advance(Duration::hours(1));
-        assert_eq!(worker::round(&s.app).await, 1);
+        assert_eq!(worker::run_round(&s.app).await, 1);
         assert_eq!(s.alice().get(&id).await.unwrap().state(), FileState::Deleted);
         s.clock.advance(Duration::days(31));
-        assert_eq!(worker::round(&s.app).await, 0, "its time in the trash is over, and it must be kept");
+        assert_eq!(worker::run_round(&s.app).await, 0, "its time in the trash is over, and it must be kept");
         assert_eq!(s.alice().get(&id).await.unwrap().state(), FileState::Deleted);
         s.clock.advance(Duration::days(31));
-        assert_eq!(worker::round(&s.app).await, 1);
+        assert_eq!(worker::run_round(&s.app).await, 1);
         assert_eq!(s.alice().get(&id).await.unwrap_err().code(), Code::NotFound);
     });
 }
@@ -107,11 +107,11 @@ fn a_file_that_must_be_kept_where_there_is_no_trash_stays_until_it_may_go_and_ke
         without_trash(&s, &s.alice()).await;
         keep_for(&s, 60).await;
         s.clock.advance(Duration::days(59));
-        assert_eq!(worker::round(&s.app).await, 0, "no job comes of it");
+        assert_eq!(worker::run_round(&s.app).await, 0, "no job comes of it");
         assert_eq!(s.owner.number("SELECT count(*) FROM finished_jobs").await, 0);
         assert_eq!(s.alice().get(&id).await.unwrap().state(), FileState::Available);
         s.clock.advance(Duration::days(2));
-        assert_eq!(worker::round(&s.app).await, 1);
+        assert_eq!(worker::run_round(&s.app).await, 1);
         assert_eq!(s.alice().get(&id).await.unwrap_err().code(), Code::NotFound);
     });
 }
@@ -131,7 +131,7 @@ fn an_archived_file_and_a_quarantined_one_expire_like_any_other() {
             s.owner.past_guards(table, &sql.replace("{}", &state.to_string())).await;
         }
         s.clock.advance(Duration::hours(1));
-        assert_eq!(worker::round(&s.app).await, 2);
+        assert_eq!(worker::run_round(&s.app).await, 2);
         assert_eq!(s.alice().get(&archived).await.unwrap().state(), FileState::Deleted);
         assert_eq!(s.mallory().get(&infected).await.unwrap().state(), FileState::Deleted);
         s.owner.run("UPDATE files SET expire_time = NULL").await;
@@ -150,7 +150,7 @@ fn what_is_restored_after_its_time_goes_again_unless_it_is_given_a_later_one() {
         let (again, longer) =
             (expiring(&s, &s.alice(), "again").await, expiring(&s, &s.alice(), "longer").await);
         s.clock.advance(Duration::hours(1));
-        worker::round(&s.app).await;
+        worker::run_round(&s.app).await;
         for id in [&again, &longer] {
             s.alice().undelete(id).await.unwrap();
         }
@@ -161,7 +161,7 @@ fn what_is_restored_after_its_time_goes_again_unless_it_is_given_a_later_one() {
             ..Default::default()
         };
         s.alice().update(file, &["expire_time"]).await.unwrap();
-        worker::round(&s.app).await;
+        worker::run_round(&s.app).await;
         assert_eq!(s.alice().get(&again).await.unwrap().state(), FileState::Deleted);
         assert_eq!(s.alice().get(&longer).await.unwrap().state(), FileState::Available);
     });
@@ -204,7 +204,7 @@ fn a_tenant_with_more_expired_files_than_a_job_deletes_has_the_rest_deleted_afte
         expiring(&s, &s.alice(), "a").await;
         multiply(&s, 1_050).await;
         s.clock.advance(Duration::hours(1));
-        assert_eq!(worker::round(&s.app).await, 2, "one job, twice");
+        assert_eq!(worker::run_round(&s.app).await, 2, "one job, twice");
         assert_eq!(s.owner.number("SELECT count(*) FROM files WHERE delete_time IS NULL").await, 0);
         assert_eq!(s.owner.number("SELECT count(*) FROM audit_entries WHERE action = 4").await, 1_051);
         assert_eq!(s.owner.number("SELECT count(*) FROM jobs").await, 0);

@@ -52,10 +52,10 @@ fn until_its_retention_ends_nobody_purges_a_file_and_the_refusal_says_until_when
         // Into the trash it may go; there it waits, also beyond its time there.
         alice.delete(&id).await.unwrap();
         s.clock.advance(Duration::days(31));
-        assert_eq!(worker::round(&s.app).await, 0);
+        assert_eq!(worker::run_round(&s.app).await, 0);
         assert_eq!(s.alice().get(&id).await.unwrap().state(), FileState::Deleted);
         s.clock.advance(Duration::days(30));
-        assert_eq!(worker::round(&s.app).await, 1, "when its retention ends, its turn comes");
+        assert_eq!(worker::run_round(&s.app).await, 1, "when its retention ends, its turn comes");
         assert_eq!(s.alice().get(&id).await.unwrap_err().code(), Code::NotFound);
     });
 }
@@ -133,12 +133,12 @@ fn a_legal_hold_keeps_a_file_from_everyone_until_an_admin_releases_it() {
         let events = |kind: u8| format!("SELECT count(*) FROM events WHERE kind = {kind}");
         assert_eq!(s.owner.number(&events(42)).await, 1);
         s.clock.advance(Duration::days(3650));
-        assert_eq!(worker::round(&s.app).await, 0);
+        assert_eq!(worker::run_round(&s.app).await, 0);
         let (alice, ada) = (s.alice(), s.ada());
         assert_kept(ada.purge(&id).await);
         assert_eq!(alice.get(&id).await.unwrap().state(), FileState::Deleted);
         assert!(ada.release(&id, "settled").await.unwrap().legal_hold.is_none());
-        assert_eq!(worker::round(&s.app).await, 1);
+        assert_eq!(worker::run_round(&s.app).await, 1);
         let written = "SELECT format('%s %s', action, details ->> 'reason') FROM audit_entries
                        WHERE action IN (43, 44) AND is_allowed ORDER BY action";
         assert_eq!(s.owner.texts(written).await, ["43 case 17", "44 settled"]);
@@ -200,7 +200,7 @@ fn the_database_keeps_what_must_be_kept_whatever_the_code_does() {
                 RETURN broken;
             END $$";
         s.owner.run(attempt).await;
-        assert_eq!(s.owner.texts("SELECT public.attempt()").await, ["kept_files"]);
+        assert_eq!(s.owner.texts("SELECT public.attempt()").await, ["protected_files"]);
         s.owner.run("DROP FUNCTION public.attempt").await;
     });
 }
@@ -224,7 +224,11 @@ fn files_that_must_be_kept_do_not_hold_up_the_others_in_the_trash() {
         let free = file_id(&s.alice().upload(spec("free"), b"bytes").await.unwrap());
         s.alice().delete(&free).await.unwrap();
         s.clock.advance(Duration::days(31));
-        assert_eq!(worker::round(&s.app).await, 1, "the one that need not be kept goes in the first round");
+        assert_eq!(
+            worker::run_round(&s.app).await,
+            1,
+            "the one that need not be kept goes in the first round"
+        );
         let plan = "EXPLAIN SELECT tenant_id FROM files
             WHERE purge_time IS NOT NULL AND hold_time IS NULL AND greatest(purge_time, retain_until_time) <= app.now()
             ORDER BY greatest(purge_time, retain_until_time), tenant_id, id LIMIT 100";
@@ -236,7 +240,7 @@ fn files_that_must_be_kept_do_not_hold_up_the_others_in_the_trash() {
         }
         s.clock.advance(Duration::days(61));
         for _ in 0..2 {
-            worker::round(&s.app).await;
+            worker::run_round(&s.app).await;
         }
         assert_eq!(s.owner.number("SELECT count(*) FROM files").await, 0);
     });

@@ -6,7 +6,7 @@ use prost_types::Timestamp;
 use strongroom::{
     config::{
         Config,
-        import_source::{SourceConfig, SourcePlace},
+        import_source::{ImportSourceConfig, SourceLocation},
     },
     proto::v1::{
         EntityRef, ErrorReason, ImportItem, ImportOutcome, ImportResult, ImportSummary, UploadSpec,
@@ -30,13 +30,13 @@ fn old() -> TempDir {
 }
 
 /// A source called "old", for these tenants.
-pub(crate) fn source(place: SourcePlace, tenants: &str) -> impl FnOnce(&mut Config) {
-    let source = SourceConfig { tenants: tenants.to_owned(), place };
+pub(crate) fn source(place: SourceLocation, tenants: &str) -> impl FnOnce(&mut Config) {
+    let source = ImportSourceConfig { tenants: tenants.to_owned(), location: place };
     move |config| drop(config.imports.sources.insert("old".to_owned(), source))
 }
 
 fn from(directory: &TempDir) -> impl FnOnce(&mut Config) {
-    source(SourcePlace::Directory(directory.path().to_owned()), "*")
+    source(SourceLocation::Directory(directory.path().to_owned()), "*")
 }
 
 pub(crate) fn key(key: &str) -> ImportItem {
@@ -230,7 +230,7 @@ fn an_item_that_fails_says_why_and_stops_no_other() {
 fn a_source_is_open_to_the_admins_of_its_tenants_alone() {
     let old = old();
     let elsewhere = "00000000-0000-7000-8000-000000000001";
-    let place = SourcePlace::Directory(old.path().to_owned());
+    let place = SourceLocation::Directory(old.path().to_owned());
     service_test_with(source(place, elsewhere), |s| async move {
         for (caller, source) in [(s.ada(), "old"), (s.ada(), "other"), (s.gus(), "old")] {
             let refused = caller.import(source, false, [key("notes.txt")]).await.unwrap_err();
@@ -245,7 +245,7 @@ fn a_source_is_open_to_the_admins_of_its_tenants_alone() {
 #[test]
 fn a_person_imports_only_where_they_are_named() {
     let old = old();
-    service_test_with(source(SourcePlace::Directory(old.path().to_owned()), "*"), |s| async move {
+    service_test_with(source(SourceLocation::Directory(old.path().to_owned()), "*"), |s| async move {
         let refused = s.alice_alone().import("old", false, [key("notes.txt")]).await.unwrap_err();
         assert_eq!((refused.code(), reason(&refused).as_str()), (Code::NotFound, "NOT_FOUND"));
         assert_eq!(file_count(&s).await, 0);
@@ -255,7 +255,7 @@ fn a_person_imports_only_where_they_are_named() {
 #[test]
 fn an_import_ends_with_the_token_that_began_it() {
     let old = old();
-    service_test_with(source(SourcePlace::Directory(old.path().to_owned()), "*"), |s| async move {
+    service_test_with(source(SourceLocation::Directory(old.path().to_owned()), "*"), |s| async move {
         let (items, mut report) = s.ada().import_slowly("old").await;
         items.send(request(Message::Item(key("notes.txt")))).await.unwrap();
         let first = report.message().await.unwrap().unwrap().message.unwrap();

@@ -1,8 +1,8 @@
-//! Objects in a bucket: a store that answers what the test says. `tests/storage/foreign.rs` reads a real one.
+//! Objects in a bucket: a store that answers what the test says. `tests/storage/import_source.rs` reads a real one.
 
 use strongroom::{
     config::{
-        import_source::{BucketPlace, SourcePlace},
+        import_source::{BucketSource, SourceLocation},
         provider::S3Config,
     },
     proto::v1::{ErrorReason, ImportOutcome, ImportResult, import_files_response::Message as Answer},
@@ -27,7 +27,7 @@ where
     s3.bucket = "old".to_owned();
     s3.access_key_id = Some("id".to_owned());
     s3.secret_access_key = Some("secret".into());
-    let place = SourcePlace::Bucket(Box::new(BucketPlace { prefix: "users/".to_owned(), s3 }));
+    let place = SourceLocation::Bucket(Box::new(BucketSource { prefix: "users/".to_owned(), s3 }));
     service_test_with(
         |config| {
             config.storage.retry_attempts_max = 1;

@@ -3,9 +3,9 @@
 use std::fs;
 
 use strongroom::{
-    config::import_source::SourcePlace,
+    config::import_source::SourceLocation,
     db::{Viewer, imports},
-    domain::{ids::TenantId, imported::source_digest},
+    domain::{ids::TenantId, import_origin::import_source_digest},
     proto::v1::{FindImportedFilesRequest, ImportItem, ImportedFile, UploadSpec, Visibility},
 };
 use tempfile::TempDir;
@@ -17,12 +17,12 @@ use crate::{
     queue_plans::measured,
 };
 
-fn old(names: &[&str]) -> (TempDir, SourcePlace) {
+fn old(names: &[&str]) -> (TempDir, SourceLocation) {
     let directory = tempfile::tempdir().unwrap();
     for name in names {
         fs::write(directory.path().join(name), name.as_bytes()).unwrap();
     }
-    let place = SourcePlace::Directory(directory.path().to_owned());
+    let place = SourceLocation::Directory(directory.path().to_owned());
     (directory, place)
 }
 
@@ -143,9 +143,9 @@ fn a_lookup_touches_few_rows_however_much_was_imported() {
         s.owner.run("ANALYZE imports").await;
         let (found, touched) = measured(&s, |db| async move {
             let mut tx = db.tenant_tx(own, &Viewer::system()).await.unwrap();
-            let digests = ["7", "70000", "absent"].map(|key| source_digest("old", key));
+            let digests = ["7", "70000", "absent"].map(|key| import_source_digest("old", key));
             let ids = ["shared", "80000", "absent"].map(str::to_owned);
-            let found = imports::find_all(&mut tx, &digests, &ids, 11).await.unwrap();
+            let found = imports::list_matching(&mut tx, &digests, &ids, 11).await.unwrap();
             tx.commit().await.unwrap();
             found.len()
         })

@@ -1,7 +1,7 @@
 //! Files behind URLs: whole or not at all, from nowhere that they should not be, and without their secrets.
 
 use strongroom::{
-    config::import_source::{SourcePlace, WebPlace},
+    config::import_source::{SourceLocation, WebSource},
     proto::v1::{
         ErrorReason, FindImportedFilesRequest, ImportItem, ImportOutcome, ImportResult, ImportSummary,
         UploadSpec,
@@ -13,8 +13,8 @@ use crate::{
     import::{file_count, key, prefix, source, url},
 };
 
-fn web(allow_private_addresses: bool, request_timeout_seconds: u64) -> SourcePlace {
-    SourcePlace::Web(WebPlace {
+fn web(allow_private_addresses: bool, request_timeout_seconds: u64) -> SourceLocation {
+    SourceLocation::Web(WebSource {
         hosts: vec!["127.0.0.1".to_owned(), "LocalHost".to_owned()],
         allow_private_addresses,
         connect_timeout_seconds: 60,

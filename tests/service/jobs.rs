@@ -5,16 +5,16 @@ use std::collections::HashSet;
 use chrono::Duration;
 use futures::future::join_all;
 use strongroom::{
-    app::jobs::{JobError, discard::discard, list::list, retry::retry, show::show},
+    app::jobs::{JobError, discard::discard_job, get::get_job, list::list_jobs, retry::retry_job},
     db::{
         Viewer,
-        jobs::{self as queue, ClaimTerms, ClaimedJob, JobState, Next},
+        jobs::{self as queue, ClaimTerms, ClaimedJob, JobState, NextAttempt},
     },
     domain::{
         clock::{Clock as _, SystemIds, Timestamp},
         ids::{JobId, TenantId},
     },
-    jobs::{Job, Unless, enqueue, enqueue_for},
+    jobs::{Deduplicate, Job, enqueue_job, enqueue_job_for},
     proto::v1::{FileState, UploadSpec},
     worker,
 };
@@ -26,9 +26,9 @@ const TERMS: ClaimTerms = ClaimTerms { lease_seconds: 60, tenant_jobs_max: 1_000
 const JOB: Job = Job::DeleteExpiredFiles {};
 
 /// Asks for a job of a tenant, which need not be there.
-pub(crate) async fn ask(s: &Service, tenant: TenantId, unless: Unless<'_>) {
+pub(crate) async fn ask(s: &Service, tenant: TenantId, unless: Deduplicate<'_>) {
     let mut tx = s.db.system_tx().await.unwrap();
-    enqueue_for(&mut tx, tenant, &SystemIds, &JOB, unless).await.unwrap();
+    enqueue_job_for(&mut tx, tenant, &SystemIds, &JOB, unless).await.unwrap();
     tx.commit().await.unwrap();
 }
 
@@ -70,7 +70,7 @@ fn a_job_is_there_when_its_transaction_commits_and_not_otherwise() {
         let acme = tenant(&s.alice()).await;
         for (is_kept, jobs) in [(false, 0), (true, 1)] {
             let mut tx = s.db.tenant_tx(acme, &Viewer::system()).await.unwrap();
-            enqueue(&mut tx, &SystemIds, &JOB, Unless::Never).await.unwrap();
+            enqueue_job(&mut tx, &SystemIds, &JOB, Deduplicate::Never).await.unwrap();
             if is_kept {
                 tx.commit().await.unwrap()
             } else {
@@ -78,7 +78,7 @@ fn a_job_is_there_when_its_transaction_commits_and_not_otherwise() {
             }
             assert_eq!(count(&s, JobState::Ready).await, jobs);
         }
-        assert_eq!((worker::due_jobs(&s.app).await, worker::due_jobs(&s.app).await), (1, 0));
+        assert_eq!((worker::run_due_jobs(&s.app).await, worker::run_due_jobs(&s.app).await), (1, 0));
         let done = "SELECT format('%s %s %s', kind, outcome, attempts) FROM finished_jobs";
         assert_eq!(s.owner.texts(done).await, ["delete_expired_files 1 1"]);
     });
@@ -90,7 +90,7 @@ fn of_many_workers_each_job_is_with_one() {
         let tenants: Vec<TenantId> = (0..10).map(nobody).collect();
         for tenant in &tenants {
             for _ in 0..12 {
-                ask(&s, *tenant, Unless::Never).await;
+                ask(&s, *tenant, Deduplicate::Never).await;
             }
         }
         let workers = (0..8).map(|_| async {
@@ -117,7 +117,7 @@ fn of_many_workers_each_job_is_with_one() {
 fn a_job_whose_lease_ran_out_goes_to_another_worker_and_the_first_one_has_no_more_say() {
     service_test(|s| async move {
         let acme = nobody(0);
-        ask(&s, acme, Unless::Never).await;
+        ask(&s, acme, Deduplicate::Never).await;
         let first = claim(&s, &[acme]).await.remove(0);
         s.clock.advance(Duration::seconds(59));
         assert!(claim(&s, &[acme]).await.is_empty(), "its lease holds");
@@ -126,7 +126,7 @@ fn a_job_whose_lease_ran_out_goes_to_another_worker_and_the_first_one_has_no_mor
         assert_eq!((second.lease.id, second.attempt, second.lease.epoch), (first.lease.id, 2, 2));
 
         assert!(!held!(s, beat, first.lease, 60));
-        assert!(!held!(s, fail, first.lease, "late", Next::Park));
+        assert!(!held!(s, fail, first.lease, "late", NextAttempt::Park));
         assert!(!held!(s, release, first.lease));
         assert!(!held!(s, finish, first.lease));
         assert_eq!((count(&s, JobState::Running).await, count(&s, JobState::Parked).await), (1, 0));
@@ -140,7 +140,7 @@ fn a_job_whose_lease_ran_out_goes_to_another_worker_and_the_first_one_has_no_mor
 fn heartbeats_keep_a_long_job() {
     service_test(|s| async move {
         let acme = nobody(0);
-        ask(&s, acme, Unless::Never).await;
+        ask(&s, acme, Deduplicate::Never).await;
         let job = claim(&s, &[acme]).await.remove(0);
         for _ in 0..5 {
             s.clock.advance(Duration::seconds(59));
@@ -164,20 +164,20 @@ fn a_job_that_fails_is_tried_again_later_and_later_and_is_parked_at_last_and_say
         |s| async move {
             s.expect_failed_jobs();
             // The tenant is not there, so nobody can do its job.
-            ask(&s, nobody(0), Unless::Never).await;
+            ask(&s, nobody(0), Deduplicate::Never).await;
             let mut pauses = Vec::new();
             for attempt in 1..=4 {
-                assert_eq!(worker::due_jobs(&s.app).await, 0, "it fails");
-                assert_eq!(worker::due_jobs(&s.app).await, 0, "and is not due again");
+                assert_eq!(worker::run_due_jobs(&s.app).await, 0, "it fails");
+                assert_eq!(worker::run_due_jobs(&s.app).await, 0, "and is not due again");
                 assert_eq!(s.owner.number("SELECT attempts FROM jobs").await, attempt);
                 pauses.push(pause(&s).await);
                 s.clock.advance(Duration::milliseconds(pause(&s).await + 1));
             }
             let ranges = [2_500..=5_000, 5_000..=10_000, 10_000..=20_000, 20_000..=40_000];
             assert!(ranges.iter().zip(&pauses).all(|(range, pause)| range.contains(pause)), "{pauses:?}");
-            worker::due_jobs(&s.app).await;
+            worker::run_due_jobs(&s.app).await;
             s.clock.advance(Duration::days(30));
-            worker::due_jobs(&s.app).await;
+            worker::run_due_jobs(&s.app).await;
             let row = "SELECT format('%s %s %s', state, attempts, last_error) FROM jobs";
             assert_eq!(s.owner.texts(row).await, ["3 5 tenant not found"], "parked");
             assert_eq!(
@@ -196,14 +196,14 @@ fn a_job_that_fails_is_tried_again_later_and_later_and_is_parked_at_last_and_say
 fn a_job_that_kills_its_workers_is_parked_too() {
     service_test(|s| async move {
         s.expect_failed_jobs();
-        ask(&s, nobody(0), Unless::Never).await;
+        ask(&s, nobody(0), Deduplicate::Never).await;
         for _ in 0..10 {
             assert_eq!(claim(&s, &[nobody(0)]).await.len(), 1);
             s.clock.advance(Duration::seconds(61));
         }
         assert!(claim(&s, &[nobody(0)]).await.is_empty());
         let said = s.owner.texts("SELECT format('%s %s', state, last_error) FROM jobs").await;
-        assert_eq!(said, ["3 its worker was lost: it sent no heartbeat within the lease"]);
+        assert_eq!(said, ["3 the worker sent no heartbeat within the lease"]);
     });
 }
 
@@ -218,9 +218,9 @@ fn a_job_that_this_version_cannot_read_is_kept_for_one_that_can() {
             )
             .await;
         s.clock.advance(Duration::seconds(5));
-        assert_eq!(worker::due_jobs(&s.app).await, 0);
+        assert_eq!(worker::run_due_jobs(&s.app).await, 0);
         let row = s.owner.texts("SELECT format('%s %s %s', kind, state, last_error) FROM jobs").await;
-        assert!(row[0].starts_with("fold_origami 1 ") && row[0].contains("cannot read it"), "{row:?}");
+        assert!(row[0].starts_with("fold_origami 1 ") && row[0].contains("cannot read the job"), "{row:?}");
     });
 }
 
@@ -230,28 +230,30 @@ fn an_operator_sees_a_parked_job_and_has_it_tried_again_or_throws_it_away() {
         |config| config.worker.attempts_max = 1,
         |s| async move {
             s.expect_failed_jobs();
-            ask(&s, nobody(0), Unless::Queued("one")).await;
-            worker::due_jobs(&s.app).await;
-            let parked = list(&s.db, &[JobState::Parked], 10).await.unwrap().remove(0);
+            ask(&s, nobody(0), Deduplicate::ByKey("one")).await;
+            worker::run_due_jobs(&s.app).await;
+            let parked = list_jobs(&s.db, &[JobState::Parked], 10).await.unwrap().remove(0);
             assert_eq!(
                 (parked.kind.as_str(), parked.last_error.as_str()),
                 ("delete_expired_files", "tenant not found")
             );
             let id: JobId = parked.id.parse().unwrap();
-            assert_eq!(show(&s.db, id).await.unwrap().tenant, nobody(0).to_string());
+            assert_eq!(get_job(&s.db, id).await.unwrap().tenant, nobody(0).to_string());
 
-            let again = retry(&s.db, id).await.unwrap();
+            let again = retry_job(&s.db, id).await.unwrap();
             assert_eq!((again.state, again.attempts), (JobState::Ready, 0));
-            worker::due_jobs(&s.app).await;
+            worker::run_due_jobs(&s.app).await;
             assert_eq!(count(&s, JobState::Parked).await, 1, "it was tried, and failed again");
 
             // A parked job keeps nobody from asking; but then there is nothing left to try.
-            ask(&s, nobody(0), Unless::Queued("one")).await;
-            assert!(matches!(retry(&s.db, id).await, Err(JobError::InQueueAlready)));
-            discard(&s.db, id).await.unwrap();
-            assert!(matches!(discard(&s.db, id).await, Err(JobError::NotFound(_))));
+            ask(&s, nobody(0), Deduplicate::ByKey("one")).await;
+            assert!(matches!(retry_job(&s.db, id).await, Err(JobError::AlreadyQueued)));
+            discard_job(&s.db, id).await.unwrap();
+            assert!(matches!(discard_job(&s.db, id).await, Err(JobError::NotFound(_))));
             let running = claim(&s, &[nobody(0)]).await.remove(0);
-            for refused in [retry(&s.db, running.lease.id).await, discard(&s.db, running.lease.id).await] {
+            for refused in
+                [retry_job(&s.db, running.lease.id).await, discard_job(&s.db, running.lease.id).await]
+            {
                 assert!(matches!(refused, Err(JobError::WrongState { state: JobState::Running, .. })));
             }
             assert_eq!(s.owner.texts("SELECT format('%s', outcome) FROM finished_jobs").await, ["2"]);
@@ -267,13 +269,13 @@ fn what_is_asked_for_twice_is_done_once_and_what_is_asked_for_while_it_runs_once
     service_test(|s| async move {
         let acme = nobody(0);
         for key in ["a", "a", "b"] {
-            ask(&s, acme, Unless::Queued(key)).await;
+            ask(&s, acme, Deduplicate::ByKey(key)).await;
         }
-        ask(&s, nobody(1), Unless::Queued("a")).await;
+        ask(&s, nobody(1), Deduplicate::ByKey("a")).await;
         assert_eq!(count(&s, JobState::Ready).await, 3, "a key is of one tenant");
         let (first, second) = (claim(&s, &[acme]).await.remove(0), claim(&s, &[acme]).await.remove(0));
         for key in ["a", "a", "b"] {
-            ask(&s, acme, Unless::Queued(key)).await;
+            ask(&s, acme, Deduplicate::ByKey(key)).await;
         }
         assert_eq!(count(&s, JobState::Ready).await, 1, "they run");
         for lease in [first.lease, second.lease] {
@@ -294,9 +296,9 @@ fn what_is_asked_for_twice_is_done_once_and_what_is_asked_for_while_it_runs_once
 fn a_worker_does_not_begin_what_an_uncommitted_transaction_counts_on() {
     service_test(|s| async move {
         let acme = tenant(&s.alice()).await;
-        ask(&s, acme, Unless::Queued("a")).await;
+        ask(&s, acme, Deduplicate::ByKey("a")).await;
         let mut tx = s.db.tenant_tx(acme, &Viewer::system()).await.unwrap();
-        enqueue(&mut tx, &SystemIds, &JOB, Unless::Queued("a")).await.unwrap();
+        enqueue_job(&mut tx, &SystemIds, &JOB, Deduplicate::ByKey("a")).await.unwrap();
         assert!(claim(&s, &[acme]).await.is_empty(), "it would look before the change is there");
         tx.commit().await.unwrap();
         let job = claim(&s, &[acme]).await.remove(0);
@@ -311,8 +313,8 @@ fn a_job_reaches_the_files_of_its_own_tenant_alone() {
         let mine = file_id(&s.alice().upload(told(), b"x").await.unwrap());
         let theirs = file_id(&s.mallory().upload(told(), b"x").await.unwrap());
         s.clock.advance(Duration::days(1));
-        ask(&s, tenant(&s.alice()).await, Unless::Never).await;
-        assert_eq!(worker::due_jobs(&s.app).await, 1);
+        ask(&s, tenant(&s.alice()).await, Deduplicate::Never).await;
+        assert_eq!(worker::run_due_jobs(&s.app).await, 1);
         assert_eq!(s.alice().get(&mine).await.unwrap().state(), FileState::Deleted);
         assert_eq!(s.mallory().get(&theirs).await.unwrap().state(), FileState::Available);
     });
@@ -321,14 +323,14 @@ fn a_job_reaches_the_files_of_its_own_tenant_alone() {
 #[test]
 fn what_became_of_jobs_is_forgotten_after_a_week() {
     service_test(|s| async move {
-        ask(&s, tenant(&s.alice()).await, Unless::Never).await;
-        worker::round(&s.app).await;
+        ask(&s, tenant(&s.alice()).await, Deduplicate::Never).await;
+        worker::run_round(&s.app).await;
         let known = || async { s.owner.number("SELECT count(*) FROM finished_jobs").await };
         s.clock.advance(Duration::days(6));
-        worker::round(&s.app).await;
+        worker::run_round(&s.app).await;
         assert_eq!(known().await, 1);
         s.clock.advance(Duration::days(3));
-        worker::round(&s.app).await;
+        worker::run_round(&s.app).await;
         assert_eq!(known().await, 0);
     });
 }

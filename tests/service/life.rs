@@ -26,7 +26,7 @@ fn an_upload_in_flight_completes_while_the_service_drains() {
         s.until("the reservation", || async { s.book(&alice).await.reserved_bytes > 0 }).await;
 
         s.begin_shutdown();
-        s.until("health says so", || async { !s.health.state().is_ready() && s.health.state().draining })
+        s.until("health says so", || async { !s.health.state().is_ready() && s.health.state().is_draining })
             .await;
         for message in rest {
             sender.send(message).await.unwrap();

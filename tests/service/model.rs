@@ -49,7 +49,7 @@ use std::{
 
 use chrono::Duration;
 use strongroom::{
-    app::integrity::sweep::{SweepOptions, sweep},
+    app::integrity::sweep::{SweepOptions, sweep_stores},
     worker,
 };
 
@@ -140,9 +140,9 @@ fn block(seeds: Range<u64>, story: &Story) -> Tally {
 async fn clean_up(s: &Service) {
     for _ in 0..3 {
         s.clock.advance(Duration::hours(25));
-        worker::round(&s.app).await;
-        let options = SweepOptions { is_database_trusted: true, ..SweepOptions::configured(&s.app) };
-        for report in sweep(&s.app, options).await.unwrap() {
+        worker::run_round(&s.app).await;
+        let options = SweepOptions { is_database_trusted: true, ..SweepOptions::from_config(&s.app) };
+        for report in sweep_stores(&s.app, options).await.unwrap() {
             assert!(report.problems.is_empty(), "{:?}", report.problems);
         }
     }

@@ -11,7 +11,7 @@ use strongroom::{
     },
     domain::{
         caller::{Actor, ActorKind, Caller, Origin, Role, Tenant, TenantKind, TenantState},
-        file_list::{FileFilter, FileOrder, Position},
+        file_list::{FileFilter, FileOrder, PagePosition},
         ids::TenantId,
         policy::Policy,
     },
@@ -42,7 +42,7 @@ fn many_files(tenant: TenantId, visibility: i16) -> String {
 }
 
 fn viewer(tenant: TenantId, role: Role) -> Viewer {
-    Viewer::caller(&Caller {
+    Viewer::from_caller(&Caller {
         tenant: std::sync::Arc::new(Tenant {
             id: tenant,
             kind: TenantKind::Organization,
@@ -63,8 +63,8 @@ async fn measured(
     viewer: &Viewer,
     filter: &FileFilter,
     order: FileOrder,
-    after: Option<&Position>,
-) -> (usize, Option<Position>, i64) {
+    after: Option<&PagePosition>,
+) -> (usize, Option<PagePosition>, i64) {
     const TOUCHED: &str = "SELECT (SELECT sum(seq_tup_read) FROM pg_stat_user_tables)
         + (SELECT sum(idx_tup_read) FROM pg_stat_user_indexes)";
     let connections = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
@@ -76,7 +76,7 @@ async fn measured(
     let db = Database::open(&options).unwrap();
     let mut tx = db.tenant_tx(tenant, viewer).await.unwrap();
     let query = PageQuery { filter, order, after, size: PAGE, scan_rows_per_row_max: 20 };
-    let page = lists::page(&mut tx, viewer, &query).await.unwrap();
+    let page = lists::read_page(&mut tx, viewer, &query).await.unwrap();
     tx.commit().await.unwrap();
     // A connection that ends tells what it did.
     drop(db);

@@ -14,8 +14,8 @@ use crate::harness::{Caller, PART, Service, file_id, reason, service_test_with, 
 
 fn old_and_new(config: &mut Config) {
     config.storage.providers.clear();
-    config.storage.write_to("old", ProviderConfig::Memory);
-    config.storage.write_to("new", ProviderConfig::Memory);
+    config.storage.set_primary_provider("old", ProviderConfig::Memory);
+    config.storage.set_primary_provider("new", ProviderConfig::Memory);
 }
 
 async fn stored(caller: &Caller, name: &str, size: usize) -> String {
@@ -23,7 +23,7 @@ async fn stored(caller: &Caller, name: &str, size: usize) -> String {
 }
 
 async fn objects(s: &Service, provider: &str) -> usize {
-    s.stores.of(provider).unwrap().list("", None, 10).await.unwrap().objects.len()
+    s.stores.get(provider).unwrap().list("", None, 10).await.unwrap().objects.len()
 }
 
 /// Two files on the provider that new bytes went to before, one of them in parts.
@@ -58,7 +58,7 @@ fn a_purged_file_is_deleted_from_the_provider_that_holds_it() {
             alice.purge(&id).await.unwrap();
         }
         s.clock.advance(chrono::Duration::hours(73));
-        assert!(worker::round(&s.app).await > 0);
+        assert!(worker::run_round(&s.app).await > 0);
         assert_eq!((objects(&s, "old").await, objects(&s, "new").await), (1, 0));
         assert_eq!(s.alice().read(&large).await.unwrap().len(), 2 * PART + 1);
     });
@@ -68,17 +68,21 @@ fn a_purged_file_is_deleted_from_the_provider_that_holds_it() {
 fn an_upload_that_was_left_behind_on_the_provider_of_before_is_given_up_there() {
     service_test_with(old_and_new, |s| async move {
         let before = s.replica(|config| config.storage.provider = "old".to_owned()).await;
-        let plan = Plan::new().on(Operation::AbortMultipart, 1, Fault::Before(StorageErrorKind::Unavailable));
+        let plan = Plan::new().with_fault(
+            Operation::AbortMultipart,
+            1,
+            Fault::Before(StorageErrorKind::Unavailable),
+        );
         before.faults.set_plan(plan);
         // Two parts and no finish.
         let mut messages = upload_messages(spec("left"), &vec![b'a'; 2 * PART + 1], PART);
         messages.pop();
         before.alice().send(messages).await.unwrap_err();
         before.stopped().await;
-        let old = s.stores.of("old").unwrap();
+        let old = s.stores.get("old").unwrap();
         assert_eq!(old.list_multiparts("", None, 2).await.unwrap().multiparts.len(), 1);
         s.clock.advance(chrono::Duration::hours(25));
-        worker::round(&s.app).await;
+        worker::run_round(&s.app).await;
         assert!(old.list_multiparts("", None, 1).await.unwrap().multiparts.is_empty());
     });
 }

@@ -54,12 +54,12 @@ fn a_worker_finds_its_next_jobs_without_reading_the_queue() {
         s.owner.run("ANALYZE jobs").await;
         let (claimed, touched) = measured(&s, |db| async move {
             let mut tx = db.system_tx().await.unwrap();
-            let found = jobs::candidates(&mut tx, None, 200, TERMS).await.unwrap();
+            let found = jobs::list_candidates(&mut tx, None, 200, TERMS).await.unwrap();
             let tenants: Vec<TenantId> =
                 found.iter().filter(|found| found.is_due).map(|found| found.tenant).collect();
             assert_eq!((found.len(), tenants.len()), (3, 3));
             let claimed = jobs::claim(&mut tx, &tenants, TERMS).await.unwrap().len();
-            assert!(jobs::recover(&mut tx, 10, 100).await.unwrap().is_empty());
+            assert!(jobs::recover_lost(&mut tx, 10, 100).await.unwrap().is_empty());
             tx.commit().await.unwrap();
             claimed
         })
@@ -92,10 +92,10 @@ fn files_that_expire_are_found_without_reading_those_that_do_not() {
         s.owner.run("ANALYZE files").await;
         let (due, touched) = measured(&s, |db| async move {
             let mut tx = db.system_tx().await.unwrap();
-            let found = expiring_files::tenants(&mut tx, None, 1_000).await.unwrap();
+            let found = expiring_files::list_tenants(&mut tx, None, 1_000).await.unwrap();
             tx.commit().await.unwrap();
             let mut tx = db.tenant_tx(acme, &Viewer::system()).await.unwrap();
-            let files = expiring_files::list(&mut tx, true, None, 100).await.unwrap();
+            let files = expiring_files::list_due(&mut tx, true, None, 100).await.unwrap();
             tx.commit().await.unwrap();
             (
                 found.iter().filter(|found| found.is_due).map(|found| found.tenant).collect::<Vec<_>>(),

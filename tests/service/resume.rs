@@ -3,7 +3,7 @@
 use chrono::Duration;
 use futures::{SinkExt, channel::mpsc};
 use strongroom::{
-    app::uploads::expire::expire,
+    app::uploads::expire::expire_uploads,
     domain::object_key::ObjectKey,
     proto::v1::{Upload, UploadFileRequest, UploadFileResponse, UploadSpec, UploadState},
     storage::{
@@ -48,7 +48,7 @@ fn an_upload_goes_on_where_it_broke_also_on_another_replica_and_nothing_is_read_
         assert_eq!((at.persisted_size_bytes, at.state()), (2 * PART as i64, UploadState::Open));
         let answer = alice.go_on(&upload.id, &data, 2 * PART, true).await.unwrap();
         assert_eq!(answer.file.as_ref().unwrap().sha256, sha256(&data));
-        assert_eq!(s.faults.calls(Operation::Get) + replica.faults.calls(Operation::Get), 0);
+        assert_eq!(s.faults.call_count(Operation::Get) + replica.faults.call_count(Operation::Get), 0);
         assert_eq!(alice.read(&file_id(&answer)).await.unwrap(), data);
         replica.stopped().await;
     });
@@ -301,7 +301,7 @@ fn an_upload_that_is_silent_for_its_lease_is_given_up_and_one_that_moves_is_not(
         s.alice().go_on(&moving.id, &data[..PART], 0, false).await.unwrap_err();
         s.clock.advance(Duration::hours(5));
         assert_eq!(s.alice().upload_at(&silent.id).await.unwrap_err().code(), Code::NotFound);
-        expire(&s.app).await.unwrap();
+        expire_uploads(&s.app).await.unwrap();
         assert_eq!(s.alice().quota().await.unwrap().reserved_bytes, SIZE as i64, "of the one that moved");
         s.alice().go_on(&moving.id, &data, PART, true).await.unwrap();
     });
@@ -386,16 +386,16 @@ fn uploads_are_their_creators_and_an_admin_sees_and_cancels_them_all() {
 fn a_cancelled_upload_stays_cancelled_though_the_store_keeps_its_bytes_for_now() {
     service_test(|s| async move {
         let upload = s.alice().create(sized("a.bin", SIZE)).await.unwrap();
-        s.faults.set_plan(Plan::new().on(
+        s.faults.set_plan(Plan::new().with_fault(
             Operation::AbortMultipart,
-            s.faults.calls(Operation::AbortMultipart) + 1,
+            s.faults.call_count(Operation::AbortMultipart) + 1,
             Fault::Before(StorageErrorKind::Unavailable),
         ));
         s.alice().cancel(&upload.id).await.unwrap();
         assert_eq!(s.alice().quota().await.unwrap().reserved_bytes, 0);
         assert_eq!(s.alice().upload_at(&upload.id).await.unwrap_err().code(), Code::NotFound);
         s.clock.advance(Duration::hours(25));
-        expire(&s.app).await.unwrap();
+        expire_uploads(&s.app).await.unwrap();
     });
 }
 

@@ -1,7 +1,7 @@
 //! Uploads that were put together, ran out of time, or have larger parts than are configured now, before they became a file.
 
 use chrono::Duration;
-use strongroom::{app::uploads::expire::expire, proto::v1::UploadSpec};
+use strongroom::{app::uploads::expire::expire_uploads, proto::v1::UploadSpec};
 use tonic::Code;
 use tonic_types::StatusExt;
 
@@ -41,7 +41,7 @@ fn an_upload_that_was_put_together_and_not_committed_takes_no_more_bytes_and_can
                     (refused.code(), reason(&refused)),
                     (Code::InvalidArgument, "SIZE_MISMATCH".to_owned())
                 );
-                assert!(refused.message().contains("finish it"), "{refused:?}");
+                assert!(refused.message().contains("complete it"), "{refused:?}");
                 let details = refused.get_error_details();
                 assert_eq!(details.error_info().unwrap().metadata["declared_bytes"], size.to_string());
             }
@@ -72,7 +72,7 @@ fn bytes_that_come_after_the_lease_has_run_out_are_refused_and_renew_nothing() {
             let late = live.answer().await.unwrap_err();
             assert_eq!((late.code(), reason(&late)), (Code::Aborted, "UPLOAD_FENCED".to_owned()));
             assert_eq!(s.alice().upload_at(&upload.id).await.unwrap_err().code(), Code::NotFound);
-            expire(&s.app).await.unwrap();
+            expire_uploads(&s.app).await.unwrap();
             let quota = s.alice().quota().await.unwrap();
             assert_eq!((quota.reserved_bytes, quota.file_count), (0, 0));
         }

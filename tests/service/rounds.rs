@@ -1,7 +1,9 @@
 //! Background work goes round by round, and what fails has its turn like everything else.
 
 use strongroom::{
-    app::{files::reap::reap, storage::reap_strays::reap_strays},
+    app::{
+        integrity::delete_stray_objects::delete_stray_objects, storage::delete_due_blobs::delete_due_blobs,
+    },
     storage::{
         StorageErrorKind,
         flaky::{Fault, Operation, Plan},
@@ -23,9 +25,11 @@ fn a_round_full_of_failures_does_not_keep_the_rest_from_its_turn() {
         );
         s.owner.run(&due).await;
         let refused = Fault::Before(StorageErrorKind::Unavailable);
-        s.faults.set_plan((1..=100).fold(Plan::new(), |plan, nth| plan.on(Operation::Delete, nth, refused)));
+        s.faults.set_plan(
+            (1..=100).fold(Plan::new(), |plan, nth| plan.with_fault(Operation::Delete, nth, refused)),
+        );
         for expected in [0, 50, 100] {
-            assert_eq!(reap(&s.app).await.unwrap(), expected);
+            assert_eq!(delete_due_blobs(&s.app).await.unwrap(), expected);
         }
         let stray = format!(
             "INSERT INTO stray_objects (tenant_id, provider, storage_key, may_be_unfinished, delete_after)
@@ -34,9 +38,11 @@ fn a_round_full_of_failures_does_not_keep_the_rest_from_its_turn() {
              FROM tenants t, generate_series(1, 150)"
         );
         s.owner.run(&stray).await;
-        s.faults.set_plan((1..=100).fold(Plan::new(), |plan, nth| plan.on(Operation::Delete, nth, refused)));
+        s.faults.set_plan(
+            (1..=100).fold(Plan::new(), |plan, nth| plan.with_fault(Operation::Delete, nth, refused)),
+        );
         for expected in [0, 50, 100] {
-            assert_eq!(reap_strays(&s.app).await.unwrap(), expected);
+            assert_eq!(delete_stray_objects(&s.app).await.unwrap(), expected);
         }
     });
 }

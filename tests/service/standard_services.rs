@@ -20,7 +20,7 @@ fn health_is_open_to_anyone_and_tells_each_service() {
             ["", "strongroom.v1.FileService", "strongroom.v1.QuotaService", "strongroom.v1.WebhookService"];
         for (is_up, status) in [(false, 2), (true, 1)] {
             for component in [Component::Database, Component::Storage] {
-                if is_up { s.health.set_up(component) } else { s.health.set_down(component, "away") }
+                if is_up { s.health.mark_up(component) } else { s.health.mark_down(component, "away") }
             }
             for name in names {
                 s.until("health follows", || {

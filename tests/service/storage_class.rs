@@ -4,7 +4,7 @@
 use std::{future::Future, pin::pin, task::Poll};
 
 use strongroom::{
-    app::storage::{settle_class::settle_class, status::status},
+    app::storage::{apply_storage_class::apply_storage_class, status::list_provider_statuses},
     domain::{
         ids::{BlobId, TenantId},
         object_key::ObjectKey,
@@ -20,7 +20,7 @@ use strongroom::{
 
 use crate::harness::{PART, Service, file_id, pattern, service_test, service_test_with, sha256, spec};
 
-const JOBS: &str = "SELECT count(*) FROM jobs WHERE kind = 'settle_storage_class'";
+const JOBS: &str = "SELECT count(*) FROM jobs WHERE kind = 'apply_storage_class'";
 
 /// Runs a test against a service whose store has a class for archives.
 fn archiving_test<F, Fut>(test: F)
@@ -29,7 +29,7 @@ where
     Fut: Future<Output = ()>,
 {
     service_test(|s| async move {
-        s.faults.give_classes();
+        s.faults.enable_storage_classes();
         test(s).await;
     });
 }
@@ -43,7 +43,7 @@ async fn copied(s: &Service, id: &str) -> String {
 }
 
 async fn rounds(s: &Service) {
-    while worker::round(&s.app).await > 0 {}
+    while worker::run_round(&s.app).await > 0 {}
 }
 
 /// The classes that the rows of all blobs say, in the order of their age; the objects that they point to are in these classes.
@@ -52,7 +52,7 @@ async fn classes(s: &Service) -> Vec<StorageClass> {
         s.owner.rows("SELECT storage_key, storage_class FROM blobs ORDER BY create_time, id", &[]).await;
     let class = |row: &tokio_postgres::Row| {
         let class = StorageClass::from_number(row.get(1)).unwrap();
-        let put = s.faults.class_of(row.get(0)).expect("an object that nobody put");
+        let put = s.faults.storage_class(row.get(0)).expect("an object that nobody put");
         assert_eq!(put, class, "the object of a row is in the class that the row says");
         class
     };
@@ -89,7 +89,7 @@ fn the_bytes_of_an_archived_file_move_to_the_class_for_it_and_back() {
         assert_eq!(classes(&s).await, [Archive, Archive], "all versions");
         let told = s.alice().versions(&id, 0).await.unwrap();
         assert!(told.iter().all(|version| version.storage_class() == v1::StorageClass::Archive), "{told:?}");
-        let of_provider = &status(&s.db, &s.stores).await.unwrap()[0];
+        let of_provider = &list_provider_statuses(&s.db, &s.stores).await.unwrap()[0];
         assert_eq!((of_provider.bytes, of_provider.archived_bytes), (quota as u64, quota as u64));
         s.clock.advance(chrono::Duration::hours(71));
         rounds(&s).await;
@@ -217,11 +217,11 @@ fn a_file_that_comes_out_while_its_bytes_move_is_not_left_behind_in_the_archive(
         s.alice().archive(&one).await.unwrap();
         s.alice().archive(&two).await.unwrap();
         let tenant = tenant(&s).await;
-        let mut moving = pin!(settle_class(&s.app, tenant, one.parse().unwrap()));
-        until(&mut moving, || s.faults.calls(Operation::Copy) == 1).await;
+        let mut moving = pin!(apply_storage_class(&s.app, tenant, one.parse().unwrap()));
+        until(&mut moving, || s.faults.call_count(Operation::Copy) == 1).await;
         // Its own job sees nothing to do: the bytes are not in the archive yet.
         s.alice().unarchive(&two).await.unwrap();
-        settle_class(&s.app, tenant, two.parse().unwrap()).await.unwrap();
+        apply_storage_class(&s.app, tenant, two.parse().unwrap()).await.unwrap();
         moving.await.unwrap();
         assert_eq!(classes(&s).await, [Standard], "the first one looked once more");
         assert_eq!(s.alice().read(&two).await.unwrap(), b"shared"[..]);
@@ -245,7 +245,7 @@ fn whoever_looks_while_a_row_is_being_pointed_elsewhere_waits_for_it() {
         s.alice().unarchive(&id).await.unwrap();
         let looking = tokio::spawn({
             let (app, tenant, file) = (s.app.clone(), tenant(&s).await, id.parse().unwrap());
-            async move { settle_class(&app, tenant, file).await }
+            async move { apply_storage_class(&app, tenant, file).await }
         });
         let waiting = "SELECT count(*) FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
             WHERE NOT l.granted AND l.locktype = 'transactionid' AND a.datname = current_database()";
@@ -271,7 +271,7 @@ fn whatever_the_store_does_the_next_attempt_brings_the_bytes_to_their_class() {
             (Get, EndStream { after_bytes: 7 }),
             (Get, CutStream { after_bytes: PART as u64 }),
         ] {
-            s.faults.set_plan(Plan::new().on(operation, 1, fault));
+            s.faults.set_plan(Plan::new().with_fault(operation, 1, fault));
             s.alice().archive(&id).await.unwrap();
             rounds(&s).await;
             assert_eq!(classes(&s).await, [Standard], "{operation:?} {fault:?}");
@@ -311,7 +311,7 @@ fn a_move_to_a_class_that_dies_anywhere_loses_nothing_and_leaves_nothing() {
         let (tenant, file) = (tenant(&s).await, id.parse().unwrap());
         s.alice().archive(&id).await.unwrap();
         let mut polls = 1;
-        while !is_done_in(polls, settle_class(&s.app, tenant, file)).await {
+        while !is_done_in(polls, apply_storage_class(&s.app, tenant, file)).await {
             polls += 1;
         }
         assert!(polls > 5, "it died only {polls} times");
@@ -346,11 +346,11 @@ fn a_blob_that_goes_elsewhere_while_it_is_copied_is_looked_at_again() {
         let id = stored(&s, b"bytes").await;
         s.alice().archive(&id).await.unwrap();
         s.owner.run("DELETE FROM jobs").await;
-        let mut moving = pin!(settle_class(&s.app, tenant(&s).await, id.parse().unwrap()));
-        until(&mut moving, || s.faults.calls(Operation::Copy) == 1).await;
+        let mut moving = pin!(apply_storage_class(&s.app, tenant(&s).await, id.parse().unwrap()));
+        until(&mut moving, || s.faults.call_count(Operation::Copy) == 1).await;
         // As somebody who moves it to another place in the same class.
         let key = ObjectKey::parse(&s.owner.texts("SELECT storage_key FROM blobs").await[0]).unwrap();
-        let other = key.anew(key.day(), BlobId::from_uuid(uuid::Uuid::from_u128(7))).unwrap();
+        let other = key.with_new_blob(key.day(), BlobId::from_uuid(uuid::Uuid::from_u128(7))).unwrap();
         s.faults.copy(&key, &other, &PutOptions::default()).await.unwrap();
         s.owner.run(&format!("UPDATE blobs SET storage_key = '{other}'")).await;
         moving.await.unwrap();
@@ -372,7 +372,7 @@ fn a_version_with_a_provider_that_is_not_configured_does_not_keep_back_the_other
         s.owner
             .run("UPDATE blobs SET provider = 'gone' WHERE id = (SELECT min(id::text)::uuid FROM blobs)")
             .await;
-        settle_class(&s.app, tenant(&s).await, id.parse().unwrap()).await.unwrap_err();
+        apply_storage_class(&s.app, tenant(&s).await, id.parse().unwrap()).await.unwrap_err();
         let archived = "SELECT count(*) FROM blobs WHERE storage_class = 2";
         assert_eq!(s.owner.number(archived).await, 1);
         s.owner.run(&format!("UPDATE blobs SET provider = '{provider}'")).await;
@@ -390,8 +390,9 @@ fn blobs_that_fail_do_not_keep_back_the_ones_behind_them() {
         }
         s.alice().archive(&id).await.unwrap();
         let down = Fault::Before(StorageErrorKind::Unavailable);
-        s.faults.set_plan((1..=20).fold(Plan::new(), |plan, nth| plan.on(Operation::Copy, nth, down)));
-        settle_class(&s.app, tenant(&s).await, id.parse().unwrap()).await.unwrap_err();
+        s.faults
+            .set_plan((1..=20).fold(Plan::new(), |plan, nth| plan.with_fault(Operation::Copy, nth, down)));
+        apply_storage_class(&s.app, tenant(&s).await, id.parse().unwrap()).await.unwrap_err();
         let archived = "SELECT count(*) FROM blobs WHERE storage_class = 2";
         assert_eq!(s.owner.number(archived).await, 5);
         s.faults.set_plan(Plan::new());
@@ -403,9 +404,9 @@ fn blobs_that_fail_do_not_keep_back_the_ones_behind_them() {
 #[test]
 fn without_an_undelete_window_an_original_stays_for_those_who_read_it() {
     service_test_with(
-        |config| config.retention.undelete_window_hours = 0,
+        |config| config.retention.blob_deletion_delay_hours = 0,
         |s| async move {
-            s.faults.give_classes();
+            s.faults.enable_storage_classes();
             let id = stored(&s, b"bytes").await;
             s.alice().archive(&id).await.unwrap();
             rounds(&s).await;

@@ -6,7 +6,7 @@ use std::{future::Future, pin::pin, sync::Arc, task::Poll};
 use futures::{SinkExt, channel::mpsc};
 use strongroom::{
     app::storage::{
-        move_blobs::{Move, MoveError, MoveOptions, Progress, Report},
+        move_blobs::{BlobMover, MoveError, MoveOptions, MoveProgress, MoveReport},
         status::status,
     },
     config::{Config, provider::ProviderConfig},
@@ -29,15 +29,15 @@ use crate::harness::{
 
 struct Silent;
 
-impl Progress for Silent {
-    fn moved(&mut self, _: &Report) {}
+impl MoveProgress for Silent {
+    fn report_progress(&mut self, _: &MoveReport) {}
 }
 
 /// New bytes go to `old`; the faults are those of `old`.
 fn old_and_new(config: &mut Config) {
     config.storage.providers.clear();
-    config.storage.write_to("new", ProviderConfig::Memory);
-    config.storage.write_to("old", ProviderConfig::Memory);
+    config.storage.set_primary_provider("new", ProviderConfig::Memory);
+    config.storage.set_primary_provider("old", ProviderConfig::Memory);
 }
 
 /// New bytes go to `new`, and so do the faults.
@@ -46,17 +46,17 @@ fn new_and_old(config: &mut Config) {
     config.storage.provider = "new".to_owned();
 }
 
-fn mover(s: &Service) -> Move {
+fn mover(s: &Service) -> BlobMover {
     let faulty = s.faults.clone() as Arc<dyn strongroom::storage::ObjectStorage>;
     let others = s.stores.iter().filter(|store| store.provider() != faulty.provider()).cloned();
     let stores: Vec<_> = others.chain([Arc::clone(&faulty)]).collect();
-    Move {
+    BlobMover {
         db: s.db.clone(),
         stores: Stores::new(stores, faulty.provider()).unwrap(),
         clock: s.clock.clone(),
         ids: Arc::new(SystemIds),
         part_size_bytes: PART as u64,
-        undelete_window_hours: 72,
+        blob_deletion_delay_hours: 72,
     }
 }
 
@@ -65,8 +65,8 @@ fn options(from: &str, to: &str) -> MoveOptions {
     MoveOptions { from, to, concurrency: 2, reads_back: false, is_dry_run: false }
 }
 
-async fn move_to_new(s: &Service) -> Report {
-    mover(s).run(&options("old", "new"), &mut Silent).await.unwrap()
+async fn move_to_new(s: &Service) -> MoveReport {
+    mover(s).move_blobs(&options("old", "new"), &mut Silent).await.unwrap()
 }
 
 const SIZES: [usize; 4] = [0, 10, PART, 3 * PART + 1];
@@ -94,11 +94,11 @@ async fn assert_readable(s: &Service, ids: &[String]) {
 }
 
 async fn objects(s: &Service, provider: &str) -> usize {
-    s.stores.of(provider).unwrap().list("", None, 100).await.unwrap().objects.len()
+    s.stores.get(provider).unwrap().list("", None, 100).await.unwrap().objects.len()
 }
 
 async fn rounds(s: &Service) {
-    while worker::round(&s.app).await > 0 {}
+    while worker::run_round(&s.app).await > 0 {}
 }
 
 /// After the undelete window nothing is where it should not be.
@@ -120,7 +120,7 @@ fn moved_files_read_the_same_and_the_originals_stay_for_the_undelete_window() {
         s.clock.advance(chrono::Duration::hours(71));
         rounds(&s).await;
         assert_eq!((objects(&s, "old").await, objects(&s, "new").await), (4, 4));
-        let again = Report { is_written_to: true, ..Report::default() };
+        let again = MoveReport { is_written_to: true, ..MoveReport::default() };
         assert_eq!(move_to_new(&s).await, again, "there is nothing left to move");
         let audited = "SELECT count(*) FROM audit_entries WHERE action = 9 AND details ->> 'to' = 'new'";
         assert_eq!(s.owner.number(audited).await, 4);
@@ -134,7 +134,7 @@ fn a_dry_run_counts_and_moves_nothing() {
     service_test_with(old_and_new, |s| async move {
         stored(&s).await;
         let options = MoveOptions { is_dry_run: true, ..options("old", "new") };
-        let report = mover(&s).run(&options, &mut Silent).await.unwrap();
+        let report = mover(&s).move_blobs(&options, &mut Silent).await.unwrap();
         assert_eq!((report.is_dry_run, report.blobs, report.left_blobs), (true, 4, 4));
         assert!(report.is_done());
         assert_eq!((objects(&s, "old").await, objects(&s, "new").await), (4, 0));
@@ -152,8 +152,8 @@ fn a_copy_says_whose_it_is_and_who_brought_it_as_the_original_does() {
         let mut users: Vec<_> = movable.iter().filter_map(|blob| blob.created_by.as_deref()).collect();
         users.sort_unstable();
         assert_eq!(users, ["alice", "bob"]);
-        let tenant = movable[0].owned.tenant;
-        let said = PutOptions::of_blob(tenant, Some("alice")).metadata;
+        let tenant = movable[0].tenant_blob.tenant;
+        let said = PutOptions::for_blob(tenant, Some("alice")).metadata;
         let names = ["tenant-id", "user-id"].map(str::to_owned);
         assert_eq!(said, names.into_iter().zip([tenant.to_string(), "alice".to_owned()]).collect::<Vec<_>>());
     });
@@ -164,16 +164,16 @@ fn what_is_archived_stays_so_where_the_new_provider_has_a_class_for_it() {
     service_test_with(new_and_old, |s| async move {
         let ids = stored(&s).await;
         s.owner.run("UPDATE blobs SET storage_class = 2 WHERE size_bytes <> 10").await;
-        s.faults.give_classes();
+        s.faults.enable_storage_classes();
         assert_eq!(move_to_new(&s).await.blobs, 4);
         let rows =
             s.owner.rows("SELECT storage_key, storage_class FROM blobs ORDER BY size_bytes", &[]).await;
         let told: Vec<_> =
-            rows.iter().map(|row| (s.faults.class_of(row.get(0)), row.get::<_, i16>(1))).collect();
+            rows.iter().map(|row| (s.faults.storage_class(row.get(0)), row.get::<_, i16>(1))).collect();
         let (archive, standard) = ((Some(StorageClass::Archive), 2), (Some(StorageClass::Standard), 1));
         assert_eq!(told, [archive, standard, archive, archive], "whole and in parts");
         assert_readable(&s, &ids).await;
-        mover(&s).run(&options("new", "old"), &mut Silent).await.unwrap();
+        mover(&s).move_blobs(&options("new", "old"), &mut Silent).await.unwrap();
         let standard = "SELECT count(*) FROM blobs WHERE storage_class = 1";
         assert_eq!(s.owner.number(standard).await, 4, "there is no such class there");
     });
@@ -184,7 +184,7 @@ fn files_can_be_moved_back_before_their_originals_are_gone() {
     service_test_with(old_and_new, |s| async move {
         let ids = stored(&s).await;
         move_to_new(&s).await;
-        let back = mover(&s).run(&options("new", "old"), &mut Silent).await.unwrap();
+        let back = mover(&s).move_blobs(&options("new", "old"), &mut Silent).await.unwrap();
         assert_eq!(back.blobs, 4);
         s.clock.advance(chrono::Duration::hours(73));
         rounds(&s).await;
@@ -206,7 +206,8 @@ fn whatever_the_target_does_a_second_run_finishes_the_move() {
             (CompleteMultipart, 1, Before(Unavailable)),
             (CompleteMultipart, 1, After(Unavailable)),
         ] {
-            let plan = Plan::new().on(operation, nth, fault).on(AbortMultipart, 1, Before(Unavailable));
+            let plan =
+                Plan::new().with_fault(operation, nth, fault).on(AbortMultipart, 1, Before(Unavailable));
             s.faults.set_plan(plan);
             let report = move_to_new(&s).await;
             assert_eq!((report.blobs, report.failures.len()), (3, 1), "{operation:?} {fault:?}");
@@ -214,7 +215,7 @@ fn whatever_the_target_does_a_second_run_finishes_the_move() {
             s.faults.set_plan(Plan::new());
             assert_eq!(move_to_new(&s).await.blobs, 1, "{operation:?} {fault:?}");
             assert_readable(&s, &ids).await;
-            mover(&s).run(&options("new", "old"), &mut Silent).await.unwrap();
+            mover(&s).move_blobs(&options("new", "old"), &mut Silent).await.unwrap();
         }
         move_to_new(&s).await;
         assert_only_new_has_objects(&s).await;
@@ -231,14 +232,14 @@ fn a_source_that_breaks_off_is_not_taken_for_a_shorter_file() {
             (4, Fault::EndStream { after_bytes: PART as u64 }),
             (4, Fault::CutStream { after_bytes: PART as u64 + 7 }),
         ] {
-            s.faults.set_plan(Plan::new().on(Operation::Get, nth, fault));
+            s.faults.set_plan(Plan::new().with_fault(Operation::Get, nth, fault));
             let one_by_one = MoveOptions { concurrency: 1, ..options("old", "new") };
-            let report = mover(&s).run(&one_by_one, &mut Silent).await.unwrap();
+            let report = mover(&s).move_blobs(&one_by_one, &mut Silent).await.unwrap();
             assert_eq!((report.blobs, report.failures.len()), (3, 1), "{fault:?}");
             s.faults.set_plan(Plan::new());
             assert_eq!(move_to_new(&s).await.blobs, 1);
             assert_readable(&s, &ids).await;
-            mover(&s).run(&options("new", "old"), &mut Silent).await.unwrap();
+            mover(&s).move_blobs(&options("new", "old"), &mut Silent).await.unwrap();
         }
         move_to_new(&s).await;
         assert_only_new_has_objects(&s).await;
@@ -274,7 +275,7 @@ fn what_comes_to_the_old_provider_meanwhile_is_told_of_until_a_later_run_has_mov
         running.await.unwrap().unwrap();
         before.stopped().await;
         // What the walk could not move, or has not come across, counts all the same.
-        s.faults.set_plan(Plan::new().on(
+        s.faults.set_plan(Plan::new().with_fault(
             Operation::StartMultipart,
             1,
             Fault::Before(StorageErrorKind::Unavailable),
@@ -323,7 +324,7 @@ fn a_damaged_original_is_named_and_stays_where_it_is() {
     service_test_with(old_and_new, |s| async move {
         stored(&s).await;
         s.expect_lost_objects();
-        let old = s.stores.of("old").unwrap();
+        let old = s.stores.get("old").unwrap();
         let whole = old.list("", None, 10).await.unwrap().objects;
         let damaged = whole.iter().find(|object| object.size_bytes == 10).unwrap();
         old.delete(&damaged.key).await.unwrap();
@@ -366,14 +367,16 @@ fn a_file_that_is_purged_while_it_is_moved_is_not_moved_and_its_copy_goes() {
 fn an_object_that_is_being_removed_is_never_taken_up_by_a_blob() {
     service_test_with(old_and_new, |s| async move {
         stored(&s).await;
-        let key = s.stores.of("old").unwrap().list("", None, 1).await.unwrap().objects[0].key.clone();
-        let key = key.anew(key.day(), strongroom::domain::ids::BlobId::from_uuid(uuid::Uuid::nil())).unwrap();
+        let key = s.stores.get("old").unwrap().list("", None, 1).await.unwrap().objects[0].key.clone();
+        let key = key
+            .with_new_blob(key.day(), strongroom::domain::ids::BlobId::from_uuid(uuid::Uuid::nil()))
+            .unwrap();
         let copy =
             StrayObject { tenant: key.tenant(), provider: "new".to_owned(), key, may_be_unfinished: false };
         let mut tx = s.db.system_tx().await.unwrap();
         stray_objects::insert(&mut tx, &copy, 24).await.unwrap();
         assert!(!stray_objects::claim(&mut tx, &copy).await.unwrap(), "it is not due");
-        stray_objects::discard(&mut tx, &copy).await.unwrap();
+        stray_objects::make_due(&mut tx, &copy).await.unwrap();
         assert!(stray_objects::claim(&mut tx, &copy).await.unwrap());
         assert!(!stray_objects::adopt(&mut tx, &copy).await.unwrap());
         tx.commit().await.unwrap();
@@ -384,10 +387,10 @@ fn an_object_that_is_being_removed_is_never_taken_up_by_a_blob() {
 fn moves_that_make_no_sense_are_refused() {
     service_test_with(old_and_new, |s| async move {
         for (from, to) in [("old", "gone"), ("gone", "new")] {
-            let refused = mover(&s).run(&options(from, to), &mut Silent).await.unwrap_err();
+            let refused = mover(&s).move_blobs(&options(from, to), &mut Silent).await.unwrap_err();
             assert!(matches!(&refused, MoveError::UnknownProvider(name) if name.0 == "gone"), "{refused}");
         }
-        let refused = mover(&s).run(&options("old", "old"), &mut Silent).await.unwrap_err();
+        let refused = mover(&s).move_blobs(&options("old", "old"), &mut Silent).await.unwrap_err();
         assert!(matches!(refused, MoveError::SameProvider(_)), "{refused}");
     });
 }
@@ -399,7 +402,7 @@ fn the_status_tells_of_every_provider_that_is_configured_or_in_use() {
         s.alice().upload(spec("more"), &content(20)).await.unwrap();
         let stores = mover(&s).stores;
         let down = Fault::Before(StorageErrorKind::Unavailable);
-        s.faults.set_plan(Plan::new().on(Operation::Check, 3, down));
+        s.faults.set_plan(Plan::new().with_fault(Operation::Check, 3, down));
         let found = status(&s.db, &stores).await.unwrap();
         let told: Vec<_> = found
             .iter()
@@ -409,7 +412,7 @@ fn the_status_tells_of_every_provider_that_is_configured_or_in_use() {
         assert_eq!(told, [("new", false, true, 0, 0), ("old", true, false, 5, bytes)]);
         assert!(found[0].latency_milliseconds.is_some() && found[1].problem.is_some(), "{found:?}");
 
-        let only_new = Stores::new([Arc::clone(stores.of("new").unwrap())], "new").unwrap();
+        let only_new = Stores::new([Arc::clone(stores.get("new").unwrap())], "new").unwrap();
         let found = status(&s.db, &only_new).await.unwrap();
         let old = found.iter().find(|provider| provider.name == "old").unwrap();
         assert!(!old.is_reachable && old.problem.as_ref().unwrap().contains("not configured"), "{old:?}");
@@ -434,7 +437,7 @@ fn what_nobody_has_verified_yet_keeps_a_move_from_being_done_and_what_was_refuse
         let report = move_to_new(&s).await;
         assert!(!report.is_done(), "{report:?}");
         assert_eq!((report.blobs, report.left_blobs, report.unverified, report.refused), (0, 0, 2, 0));
-        worker::due_jobs(&s.app).await;
+        worker::run_due_jobs(&s.app).await;
         let report = move_to_new(&s).await;
         assert_eq!((report.blobs, report.left_blobs, report.unverified, report.refused), (1, 0, 0, 1));
         assert!(report.is_done(), "{report:?}");

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use chrono::{Days, Duration};
 use futures::{SinkExt, channel::mpsc};
 use strongroom::{
-    app::integrity::sweep::{Report, SweepOptions, sweep, sweep_when_due},
+    app::integrity::sweep::{SweepOptions, SweepReport, sweep_due_stores, sweep_stores},
     db::sweeps,
     domain::{
         clock::{Clock as _, IdSource as _, SystemIds},
@@ -60,18 +60,18 @@ pub(crate) async fn candidates(s: &Service) -> i64 {
     s.owner.number("SELECT count(*) FROM sweep_candidates").await
 }
 
-pub(crate) async fn swept(s: &Service) -> Report {
-    swept_with(s, SweepOptions::configured(&s.app)).await
+pub(crate) async fn swept(s: &Service) -> SweepReport {
+    swept_with(s, SweepOptions::from_config(&s.app)).await
 }
 
-pub(crate) async fn swept_with(s: &Service, options: SweepOptions) -> Report {
-    let mut reports = sweep(&s.app, options).await.unwrap();
+pub(crate) async fn swept_with(s: &Service, options: SweepOptions) -> SweepReport {
+    let mut reports = sweep_stores(&s.app, options).await.unwrap();
     assert_eq!(reports.len(), 1);
     reports.remove(0)
 }
 
 /// How many were found and removed.
-pub(crate) fn counts(report: &Report) -> (u64, u64) {
+pub(crate) fn counts(report: &SweepReport) -> (u64, u64) {
     (report.found.count, report.removed.count)
 }
 
@@ -137,7 +137,7 @@ fn a_partial_listing_removes_nothing_in_that_round_and_says_so() {
                 [(Operation::List, 1), (Operation::List, 3), (Operation::ListMultiparts, 1)]
             {
                 let broken = Fault::Before(StorageErrorKind::Transient);
-                s.faults.set_plan(Plan::new().on(operation, nth, broken));
+                s.faults.set_plan(Plan::new().with_fault(operation, nth, broken));
                 let report = swept(&s).await;
                 assert_eq!((counts(&report), report.waiting.count), ((0, 0), 6), "{operation:?} {nth}");
                 assert!(report.problems[0].contains("broke off"), "{report:?}");
@@ -152,7 +152,7 @@ fn a_partial_listing_removes_nothing_in_that_round_and_says_so() {
 #[test]
 fn a_dry_run_changes_nothing() {
     service_test(|s| async move {
-        let dry = SweepOptions { is_dry_run: true, ..SweepOptions::configured(&s.app) };
+        let dry = SweepOptions { is_dry_run: true, ..SweepOptions::from_config(&s.app) };
         let orphan = orphan(&s).await;
         s.clock.advance(GRACE);
         for _ in 0..2 {
@@ -266,7 +266,7 @@ fn a_sweep_gives_up_the_uploads_whose_lease_ran_out() {
         let running = Unfinished::begin(&s, &pattern(4 * PART)).await;
         assert_eq!(swept(&s).await.expired_uploads, 0);
         s.clock.advance(Duration::hours(25));
-        let dry = SweepOptions { is_dry_run: true, ..SweepOptions::configured(&s.app) };
+        let dry = SweepOptions { is_dry_run: true, ..SweepOptions::from_config(&s.app) };
         assert_eq!(swept_with(&s, dry).await.expired_uploads, 1);
         assert_eq!(swept(&s).await.expired_uploads, 1);
         let status = running.finish().await.unwrap_err();
@@ -293,7 +293,7 @@ fn a_commit_later_than_half_the_grace_period_is_refused_and_leaves_nothing() {
                                WHERE d.datname = current_database() AND NOT l.granted";
                 s.until("the first commit waits", || async { s.owner.number(waiting).await > 0 }).await;
                 let second = upload("second");
-                s.until("the second is stored", || async { s.faults.calls(Operation::Put) == 2 }).await;
+                s.until("the second is stored", || async { s.faults.call_count(Operation::Put) == 2 }).await;
                 s.clock.advance(late_by);
                 s.owner.run("COMMIT").await;
                 first.await.unwrap().unwrap();
@@ -334,7 +334,7 @@ fn a_round_between_full_walks_lists_young_days_only() {
                 young.push(key);
             }
             s.clock.advance(GRACE);
-            let usual = SweepOptions { is_full_walk: false, ..SweepOptions::configured(&s.app) };
+            let usual = SweepOptions { is_full_walk: false, ..SweepOptions::from_config(&s.app) };
             let report = swept_with(&s, usual).await;
             // A page of old ones, and then all young ones.
             assert_eq!((report.listed_objects, report.found.count), (4, 4));
@@ -355,19 +355,19 @@ fn background_work_sweeps_at_its_interval_and_walks_through_everything_once_a_da
     service_test(|s| async move {
         let orphan = orphan(&s).await;
         s.clock.advance(GRACE);
-        assert_eq!(sweep_when_due(&s.app).await.unwrap(), 0);
+        assert_eq!(sweep_due_stores(&s.app).await.unwrap(), 0);
         assert_eq!(candidates(&s).await, 1);
         s.faults.set_plan(Plan::new());
         s.clock.advance(Duration::minutes(59));
-        sweep_when_due(&s.app).await.unwrap();
-        assert_eq!(s.faults.calls(Operation::List), 0, "it is not time");
+        sweep_due_stores(&s.app).await.unwrap();
+        assert_eq!(s.faults.call_count(Operation::List), 0, "it is not time");
         s.clock.advance(Duration::minutes(1));
-        sweep_when_due(&s.app).await.unwrap();
-        assert_eq!(s.faults.calls(Operation::List), 1);
+        sweep_due_stores(&s.app).await.unwrap();
+        assert_eq!(s.faults.call_count(Operation::List), 1);
         let age = "SELECT extract(epoch FROM sweep_time - full_walk_time) FROM sweeps";
         assert_eq!(s.owner.number(age).await, 3600);
         s.clock.advance(GRACE);
-        assert_eq!(sweep_when_due(&s.app).await.unwrap(), 1);
+        assert_eq!(sweep_due_stores(&s.app).await.unwrap(), 1);
         assert_eq!(s.owner.number(age).await, 0);
         assert!(!is_there(&s, &orphan).await);
     });
@@ -380,8 +380,8 @@ fn one_at_a_time_sweeps_a_store() {
         assert!(sweeps::lock(&mut other, s.store.provider()).await.unwrap());
         let report = swept(&s).await;
         assert!(report.problems[0].contains("another"), "{report:?}");
-        sweep_when_due(&s.app).await.unwrap();
-        assert_eq!(s.faults.calls(Operation::List), 0);
+        sweep_due_stores(&s.app).await.unwrap();
+        assert_eq!(s.faults.call_count(Operation::List), 0);
         other.commit().await.unwrap();
         assert_eq!(swept(&s).await.problems, [""; 0]);
     });
@@ -397,7 +397,11 @@ fn what_the_store_will_not_remove_is_tried_again_and_holds_up_nothing_else() {
         swept(&s).await;
         s.clock.advance(GRACE);
         let refused = Fault::Before(StorageErrorKind::Unavailable);
-        s.faults.set_plan(Plan::new().on(Operation::Delete, 1, refused).on(Operation::Delete, 4, refused));
+        s.faults.set_plan(Plan::new().with_fault(Operation::Delete, 1, refused).with_fault(
+            Operation::Delete,
+            4,
+            refused,
+        ));
         let report = swept(&s).await;
         assert_eq!((counts(&report), report.problems.len(), report.waiting.count), ((0, 3), 2, 2));
         assert_eq!(counts(&swept(&s).await), (0, 2));
@@ -428,7 +432,7 @@ fn a_live_object_survives_whatever_is_swept() {
                 let mut running = None;
                 s.alice().quota().await.unwrap();
                 for step in 0..60 {
-                    s.faults.set_plan(Plan::new().random(seed + step, 10));
+                    s.faults.set_plan(Plan::new().with_random_faults(seed + step, 10));
                     match dice.throw(8) {
                         0 | 1 => {
                             let data = pattern(dice.throw(3 * PART as u64) as usize);
@@ -453,13 +457,16 @@ fn a_live_object_survives_whatever_is_swept() {
                         4 if !alive.is_empty() => {
                             let (id, _) = alive.swap_remove(dice.throw(alive.len() as u64) as usize);
                             s.ada().purge(&id).await.unwrap();
-                            strongroom::worker::round(&s.app).await;
+                            strongroom::worker::run_round(&s.app).await;
                         }
                         5 => s.clock.advance(Duration::hours(dice.throw(30) as i64)),
                         _ => {
                             let is_full_walk = dice.throw(2) == 0;
-                            swept_with(&s, SweepOptions { is_full_walk, ..SweepOptions::configured(&s.app) })
-                                .await;
+                            swept_with(
+                                &s,
+                                SweepOptions { is_full_walk, ..SweepOptions::from_config(&s.app) },
+                            )
+                            .await;
                         }
                     }
                 }

@@ -2,7 +2,7 @@
 
 use chrono::Duration;
 use strongroom::{
-    app::integrity::sweep::{SweepOptions, sweep},
+    app::integrity::sweep::{SweepOptions, sweep_stores},
     config::provider::ProviderConfig,
     storage::AdapterOptions,
 };
@@ -18,7 +18,7 @@ fn a_store_that_two_names_mean_keeps_what_rows_call_by_either() {
     let arrange = |site: &mut Site| {
         site.config.storage.providers.clear();
         for name in ["former", "present"] {
-            site.config.storage.write_to(name, ProviderConfig::Memory);
+            site.config.storage.set_primary_provider(name, ProviderConfig::Memory);
         }
         site.storage.adapter = AdapterOptions::Local { root: root.path().to_owned() };
     };
@@ -30,7 +30,7 @@ fn a_store_that_two_names_mean_keeps_what_rows_call_by_either() {
         let orphan = orphan(&s).await;
         for _ in 0..3 {
             s.clock.advance(GRACE * 2);
-            for report in sweep(&s.app, SweepOptions::configured(&s.app)).await.unwrap() {
+            for report in sweep_stores(&s.app, SweepOptions::from_config(&s.app)).await.unwrap() {
                 assert_eq!((report.listed_objects > 1, report.problems.len()), (true, 0), "{report:?}");
             }
         }
@@ -50,7 +50,8 @@ fn a_sweep_that_loses_its_lock_removes_nothing_more_and_still_reports() {
         // The round has listed and waits before it removes.
         s.owner.run("BEGIN; LOCK TABLE sweep_candidates IN ACCESS EXCLUSIVE MODE").await;
         let app = s.app.clone();
-        let round = tokio::spawn(async move { sweep(&app, SweepOptions::configured(&app)).await.unwrap() });
+        let round =
+            tokio::spawn(async move { sweep_stores(&app, SweepOptions::from_config(&app)).await.unwrap() });
         let waiting = "SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
                        WHERE d.datname = current_database() AND NOT l.granted";
         s.until("the round waits", || async { s.owner.number(waiting).await > 0 }).await;
@@ -80,7 +81,7 @@ fn a_database_that_does_not_know_most_of_what_was_stored_lately_removes_nothing_
             assert_eq!((counts(&report), report.waiting.count), ((found, 0), 21));
             assert!(report.problems[0].contains("another database"), "{report:?}");
         }
-        let trusting = SweepOptions { is_database_trusted: true, ..SweepOptions::configured(&s.app) };
+        let trusting = SweepOptions { is_database_trusted: true, ..SweepOptions::from_config(&s.app) };
         let report = swept_with(&s, trusting).await;
         assert_eq!((counts(&report), report.problems.len()), ((0, 21), 0));
     });

@@ -107,7 +107,7 @@ fn a_tenant_is_born_once_however_many_knock_at_first() {
 #[test]
 fn where_tenants_are_created_by_hand_an_unknown_one_is_turned_away() {
     service_test_with(
-        |config| config.tenants.create_at_first_sight = false,
+        |config| config.tenants.create_on_first_use = false,
         |s| async move {
             let refused = s.alice().quota().await.unwrap_err();
             assert_eq!(refused.code(), Code::PermissionDenied);

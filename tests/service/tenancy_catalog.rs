@@ -108,7 +108,7 @@ fn every_table_keeps_to_the_rules_of_tenancy() {
 fn partitions_that_come_later_keep_to_them_too() {
     service_test(|s| async move {
         s.clock.advance(chrono::Duration::days(100));
-        strongroom::worker::round(&s.app).await;
+        strongroom::worker::run_round(&s.app).await;
         let partitions = offenders(&s, "SELECT relname::text FROM tables WHERE relispartition").await;
         assert!(partitions.len() > 10, "{partitions:?}");
         for (rule, sql) in RULES {

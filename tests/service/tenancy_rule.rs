@@ -89,8 +89,8 @@ fn the_database_shows_exactly_what_the_guard_allows() {
     });
 }
 
-async fn look(s: &Service, caller: &Caller, id: FileId) -> Option<files::SeenFile> {
-    let mut tx = s.db.tenant_tx(caller.tenant_id(), &Viewer::caller(caller)).await.unwrap();
+async fn look(s: &Service, caller: &Caller, id: FileId) -> Option<files::VisibleFile> {
+    let mut tx = s.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await.unwrap();
     let found = files::get(&mut tx, id).await.unwrap();
     tx.commit().await.unwrap();
     found

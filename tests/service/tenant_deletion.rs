@@ -24,7 +24,7 @@ fn a_deleted_tenant_leaves_no_row_and_no_byte_but_its_record_and_its_audit_log()
         let id = lived_in(&s).await;
         let kept = file_id(&s.mallory().upload(spec("theirs"), b"kept").await.unwrap());
         let (acme, operator) = (s.alice().tenant_id().await, s.operator());
-        strongroom::app::files::count_downloads::flush(&s.app).await.unwrap();
+        strongroom::app::files::count_downloads::flush_download_counts(&s.app).await.unwrap();
         assert!(rows_of(&s, &acme).await.len() > 12, "there is something of everything");
 
         let plan = operator.delete_tenant(&acme, true).await.unwrap().plan.unwrap();
@@ -41,7 +41,11 @@ fn a_deleted_tenant_leaves_no_row_and_no_byte_but_its_record_and_its_audit_log()
         for refused in refusals(&s.alice(), &id).await {
             assert_eq!(refused, (Code::FailedPrecondition, "TENANT_DELETED".to_owned()));
         }
-        assert_eq!(erase::round(&s.app).await.unwrap(), 0, "not while a replica may remember it");
+        assert_eq!(
+            erase::erase_deleting_tenants(&s.app).await.unwrap(),
+            0,
+            "not while a replica may remember it"
+        );
         s.clock.advance(Duration::seconds(15));
         erase_all(&s).await;
 
@@ -133,7 +137,7 @@ fn a_tenant_with_files_that_must_be_kept_is_not_deleted() {
         // And should anything be there all the same, nothing goes before it may.
         s.owner.run(&format!("UPDATE files SET retain_until_time = '{}'", until.to_rfc3339())).await;
         s.clock.advance(Duration::seconds(15));
-        assert_eq!(erase::round(&s.app).await.unwrap(), 0);
+        assert_eq!(erase::erase_deleting_tenants(&s.app).await.unwrap(), 0);
         let problem = operator.tenant(&acme).await.unwrap().deletion.unwrap().problem;
         assert!(problem.contains("must be kept"), "{problem}");
         assert_eq!(s.owner.number("SELECT count(*) FROM files").await, 1);
@@ -159,10 +163,10 @@ fn a_deletion_that_breaks_off_goes_on_where_it_was_and_takes_what_crashes_left_a
         operator.delete_tenant(&acme, false).await.unwrap();
         s.clock.advance(Duration::seconds(15));
         let away = Fault::Before(StorageErrorKind::Unavailable);
-        s.faults.set_plan(Plan::new().on(Operation::Delete, 2, away));
+        s.faults.set_plan(Plan::new().with_fault(Operation::Delete, 2, away));
         let mut problems = Vec::new();
         for _ in 0..100 {
-            erase::round(&s.app).await.unwrap();
+            erase::erase_deleting_tenants(&s.app).await.unwrap();
             problems.push(operator.tenant(&acme).await.unwrap().deletion.unwrap().problem);
         }
         assert_eq!(problems.iter().filter(|problem| !problem.is_empty()).count(), 1, "{problems:?}");

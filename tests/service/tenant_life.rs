@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use chrono::Duration;
 use strongroom::{
-    app::{storage::reap_strays::reap_strays, tenants::erase},
+    app::{integrity::delete_stray_objects::delete_stray_objects, tenants::erase},
     proto::admin::v1::{
         CreateTenantRequest, DeleteTenantRequest, DeleteTenantResponse, ExportTenantRequest,
         GetTenantRequest, ListTenantsRequest, ResumeTenantRequest, SuspendTenantRequest, Tenant, TenantKind,
@@ -92,7 +92,9 @@ pub(crate) async fn refusals(caller: &Caller, id: &str) -> Vec<(Code, String)> {
 /// Runs background work until a deletion has nothing left to do.
 pub(crate) async fn erase_all(s: &Service) {
     for _ in 0..1_000 {
-        if erase::round(&s.app).await.unwrap() + reap_strays(&s.app).await.unwrap() == 0 {
+        if erase::erase_deleting_tenants(&s.app).await.unwrap() + delete_stray_objects(&s.app).await.unwrap()
+            == 0
+        {
             return;
         }
     }
@@ -135,7 +137,7 @@ pub(crate) async fn lived_in(s: &Service) -> String {
 #[test]
 fn an_operator_creates_a_tenant_and_its_people_find_it() {
     service_test_with(
-        |config| config.tenants.create_at_first_sight = false,
+        |config| config.tenants.create_on_first_use = false,
         |s| async move {
             let olga = s.member("olga", "newco", "member", &[]);
             assert_eq!(olga.quota().await.unwrap_err().code(), Code::PermissionDenied);

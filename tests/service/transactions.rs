@@ -9,7 +9,7 @@ use std::{
 use strongroom::{
     config::Config,
     db::{
-        Database, DbError, Outcome, TransactionId, Viewer,
+        Database, DbError, TransactionId, TransactionOutcome, Viewer,
         quotas::{self, QuotaDelta},
     },
     domain::ids::TenantId,
@@ -49,7 +49,7 @@ fn narrow(s: &Service) -> Database {
 async fn change(db: &Database, tenant: TenantId) -> Result<(), DbError> {
     let mut tx = db.tenant_tx(tenant, &Viewer::system()).await?;
     quotas::get_for_update(&mut tx).await?;
-    quotas::apply(&mut tx, QuotaDelta::charge(1)).await?;
+    quotas::apply_delta(&mut tx, QuotaDelta::for_added_file(1)).await?;
     quotas::get(&mut tx).await?;
     tx.rollback().await
 }
@@ -102,7 +102,7 @@ fn what_became_of_a_transaction_can_be_asked_by_its_id() {
         let db = Database::open(&database_options(&Config::defaults().unwrap(), &s.database)).unwrap();
         let ask = async |id: &TransactionId| {
             let mut tx = db.system_tx().await.unwrap();
-            let outcome = tx.outcome(id).await.unwrap();
+            let outcome = tx.transaction_outcome(id).await.unwrap();
             tx.commit().await.unwrap();
             outcome
         };
@@ -110,10 +110,13 @@ fn what_became_of_a_transaction_can_be_asked_by_its_id() {
         let kept_id = kept.id().await.unwrap();
         let mut undone = db.tenant_tx(acme, &Viewer::system()).await.unwrap();
         let undone_id = undone.id().await.unwrap();
-        assert_eq!(ask(&kept_id).await, Outcome::InProgress);
+        assert_eq!(ask(&kept_id).await, TransactionOutcome::InProgress);
         kept.commit().await.unwrap();
         undone.rollback().await.unwrap();
-        assert_eq!((ask(&kept_id).await, ask(&undone_id).await), (Outcome::Committed, Outcome::Aborted));
+        assert_eq!(
+            (ask(&kept_id).await, ask(&undone_id).await),
+            (TransactionOutcome::Committed, TransactionOutcome::Aborted)
+        );
     });
 }
 

@@ -228,7 +228,7 @@ fn a_category_that_does_not_take_the_file_is_refused_with_everything_that_is_wro
         assert_eq!(said[1], "version 2 has 8 bytes; a file of kind image may have at most 7");
         assert_eq!(
             said[2],
-            "version 1: the bytes are text/plain; the category `pictures` takes only image/png"
+            "version 1: file is of type text/plain; category `pictures` allows only image/png"
         );
         for unknown in ["", "nonsense"] {
             let refused = alice.recategorize(&id, unknown).await.unwrap_err();
@@ -387,7 +387,7 @@ fn no_file_moves_into_a_category_that_is_being_removed() {
         let admin = s.database.owner().await;
         admin
             .run(
-                "BEGIN; SELECT app.lock_births(id, true) FROM tenants;
+                "BEGIN; SELECT app.lock_file_creation(id, true) FROM tenants;
                  UPDATE tenants SET policy = policy #- '{categories,avatar}'",
             )
             .await;
@@ -441,7 +441,7 @@ fn a_version_on_its_way_does_not_mind_a_category_that_takes_the_same_by_other_wo
         s.owner.run(types).await;
         alice.recategorize(&id, "same").await.unwrap();
         alice.complete_direct(&direct.id, &sent).await.unwrap();
-        worker::due_jobs(&s.app).await;
+        worker::run_due_jobs(&s.app).await;
         assert_eq!(alice.read(&id).await.unwrap(), b"two"[..]);
     });
 }
@@ -458,7 +458,7 @@ fn a_version_that_was_refused_does_not_keep_its_file_where_it_is() {
         alice.complete_direct(&direct.id, &sent).await.unwrap();
         let refused = alice.recategorize(&id, "pictures").await.unwrap_err();
         assert_eq!(violated_fields(&refused), ["file.category"], "it may become current yet");
-        worker::due_jobs(&s.app).await;
+        worker::run_due_jobs(&s.app).await;
         assert_eq!(alice.recategorize(&id, "pictures").await.unwrap().category, "pictures");
         alice.delete_version(&id, 2).await.unwrap();
     });

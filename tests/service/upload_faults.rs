@@ -31,7 +31,7 @@ fn a_store_that_refuses_is_unavailable_and_leaves_nothing() {
             for kind in
                 [StorageErrorKind::Transient, StorageErrorKind::Unavailable, StorageErrorKind::NoSpace]
             {
-                s.faults.set_plan(Plan::new().on(operation, 1, Fault::Before(kind)));
+                s.faults.set_plan(Plan::new().with_fault(operation, 1, Fault::Before(kind)));
                 let status = alice.upload(spec("a"), &pattern(size)).await.unwrap_err();
                 assert_eq!(
                     (status.code(), reason(&status).as_str()),
@@ -54,7 +54,7 @@ fn a_write_whose_answer_was_lost_leaves_no_object_behind() {
             [(10, Operation::Put), (3 * PART, Operation::PutPart), (3 * PART, Operation::CompleteMultipart)]
         {
             let lost = Fault::After(StorageErrorKind::Transient);
-            s.faults.set_plan(Plan::new().on(operation, 1, lost));
+            s.faults.set_plan(Plan::new().with_fault(operation, 1, lost));
             let status = s.alice().upload(spec("a"), &pattern(size)).await.unwrap_err();
             assert_eq!(status.code(), Code::Unavailable, "{operation:?}");
             s.assert_nothing_is_left().await;
@@ -66,7 +66,7 @@ fn a_write_whose_answer_was_lost_leaves_no_object_behind() {
 fn a_part_that_fails_late_in_the_stream_takes_the_whole_upload_with_it() {
     service_test(|s| async move {
         let late = Fault::Before(StorageErrorKind::Transient);
-        s.faults.set_plan(Plan::new().on(Operation::PutPart, 7, late));
+        s.faults.set_plan(Plan::new().with_fault(Operation::PutPart, 7, late));
         let status = s.alice().upload(spec("a"), &pattern(12 * PART)).await.unwrap_err();
         assert_eq!(reason(&status), "STORAGE_UNAVAILABLE");
         s.assert_nothing_is_left().await;
@@ -149,17 +149,17 @@ fn what_a_store_would_not_take_back_is_removed_when_the_lease_ends() {
     service_test(|s| async move {
         let refused = Fault::Before(StorageErrorKind::Unavailable);
         for operation in [Operation::AbortMultipart, Operation::Delete] {
-            s.faults.set_plan(Plan::new().on(operation, 1, refused).on(
+            s.faults.set_plan(Plan::new().with_fault(operation, 1, refused).with_fault(
                 Operation::CompleteMultipart,
                 1,
                 refused,
             ));
             let status = s.alice().upload(spec("a"), &pattern(3 * PART)).await.unwrap_err();
             assert_eq!(reason(&status), "STORAGE_UNAVAILABLE");
-            s.until("the clean-up was tried", || async { s.faults.calls(operation) == 1 }).await;
+            s.until("the clean-up was tried", || async { s.faults.call_count(operation) == 1 }).await;
             s.clock.advance(chrono::Duration::hours(25));
             s.until("the worker cleans up", || async {
-                strongroom::worker::round(&s.app).await;
+                strongroom::worker::run_round(&s.app).await;
                 s.store.list_multiparts("", None, 10).await.unwrap().multiparts.is_empty()
                     && s.store.list("", None, 10).await.unwrap().objects.is_empty()
             })
@@ -182,10 +182,10 @@ fn an_upload_that_outlives_its_lease_is_given_up_and_can_no_longer_commit() {
         for message in messages {
             sender.send(message).await.unwrap();
         }
-        s.until("the first part", || async { s.faults.calls(Operation::PutPart) >= 1 }).await;
-        assert_eq!(strongroom::worker::round(&s.app).await, 0, "its lease holds");
+        s.until("the first part", || async { s.faults.call_count(Operation::PutPart) >= 1 }).await;
+        assert_eq!(strongroom::worker::run_round(&s.app).await, 0, "its lease holds");
         s.clock.advance(chrono::Duration::hours(25));
-        assert_eq!(strongroom::worker::round(&s.app).await, 1, "now it does not");
+        assert_eq!(strongroom::worker::run_round(&s.app).await, 1, "now it does not");
         let reserved = "SELECT sum(reserved_bytes) FROM quotas";
         assert_eq!(s.owner.number(reserved).await, 0);
         for message in rest {

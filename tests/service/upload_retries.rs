@@ -46,7 +46,7 @@ fn with_the_digest_in_the_spec_a_replay_is_answered_at_the_first_message() {
         s.faults.set_plan(Default::default());
         // Not a byte, not even a finish.
         let again = alice.send(vec![spec_message(told)]).await.unwrap();
-        assert_eq!((first, s.faults.calls(Operation::PutPart)), (again, 0));
+        assert_eq!((first, s.faults.call_count(Operation::PutPart)), (again, 0));
     });
 }
 
@@ -58,7 +58,7 @@ fn without_the_digest_a_replay_reads_the_bytes_and_stores_none() {
         let first = alice.upload(with_id("a", ID, None), &data).await.unwrap();
         s.faults.set_plan(Default::default());
         let again = alice.upload(with_id("a", ID, None), &data).await.unwrap();
-        let written = s.faults.calls(Operation::PutPart) + s.faults.calls(Operation::Put);
+        let written = s.faults.call_count(Operation::PutPart) + s.faults.call_count(Operation::Put);
         assert_eq!((first, written), (again, 0));
         let unfinished = alice.send(vec![spec_message(with_id("a", ID, None))]).await.unwrap_err();
         assert_eq!(reason(&unfinished), "UPLOAD_NOT_FINISHED");

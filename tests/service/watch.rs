@@ -320,7 +320,7 @@ fn old_events_are_dropped_by_the_month() {
         let count = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'events'::regclass";
         let before = s.owner.number(count).await;
         s.clock.advance(chrono::Duration::days(100));
-        strongroom::worker::round(&s.app).await;
+        strongroom::worker::run_round(&s.app).await;
         let oldest = s.owner.number("SELECT extract(epoch FROM app.event_horizon())").await;
         assert!(
             oldest > s.owner.number("SELECT extract(epoch FROM now())").await,

@@ -69,7 +69,7 @@ fn a_secret_is_shown_once_and_stored_sealed() {
             let stored = s
                 .owner
                 .texts(
-                    "SELECT to_jsonb(w)::text FROM webhooks w UNION ALL SELECT answer::text FROM idempotency_keys
+                    "SELECT to_jsonb(w)::text FROM webhooks w UNION ALL SELECT response::text FROM idempotency_keys
                      UNION ALL SELECT details::text FROM audit_entries",
                 )
                 .await;

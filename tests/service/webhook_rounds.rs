@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration as Seconds};
 
 use chrono::Duration;
 use strongroom::{
-    app::webhooks::deliver::{claim, deliver},
+    app::webhooks::deliver::{claim_webhooks, deliver_webhooks},
     domain::clock::Clock as _,
     proto::v1::WebhookState as State,
 };
@@ -93,8 +93,8 @@ fn a_tenant_takes_no_more_than_its_share_of_the_places() {
             }
             s.uploads(&["a"]).await;
             s.settled().await;
-            assert_eq!(claim(&s.app, 16).await.unwrap().len(), 4);
-            assert_eq!(claim(&s.app, 16).await.unwrap().len(), 0, "while those are under way");
+            assert_eq!(claim_webhooks(&s.app, 16).await.unwrap().len(), 4);
+            assert_eq!(claim_webhooks(&s.app, 16).await.unwrap().len(), 0, "while those are under way");
             s.clock.advance(Duration::minutes(2));
             assert_eq!(s.delivered().await, 6);
         },
@@ -111,7 +111,7 @@ fn an_endpoint_gives_its_place_back_after_twenty_seconds() {
             s.settled().await;
             let held = receiver.hold().await;
             let app = Arc::clone(&s.app);
-            let sending = tokio::spawn(async move { deliver(&app).await.unwrap() });
+            let sending = tokio::spawn(async move { deliver_webhooks(&app).await.unwrap() });
             s.until("the message is there", || async { receiver.received().len() == 1 }).await;
             s.clock.advance(Duration::seconds(20));
             drop(held);
@@ -172,7 +172,7 @@ fn a_wait_counts_from_the_failure_and_not_from_the_beginning_of_the_round() {
             receiver.answer(&[500]);
             let held = receiver.hold().await;
             let app = Arc::clone(&s.app);
-            let sending = tokio::spawn(async move { deliver(&app).await.unwrap() });
+            let sending = tokio::spawn(async move { deliver_webhooks(&app).await.unwrap() });
             s.until("the message is there", || async { receiver.received().len() == 1 }).await;
             s.clock.advance(Duration::seconds(19));
             drop(held);

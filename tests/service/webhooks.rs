@@ -2,7 +2,7 @@
 
 use chrono::Duration;
 use strongroom::{
-    app::webhooks::deliver::deliver,
+    app::webhooks::deliver::deliver_webhooks,
     domain::clock::Clock,
     proto::v1::{
         CreateWebhookRequest, FileEventKind as Kind, GetWebhookRequest, ListWebhookDeliveriesRequest,
@@ -86,7 +86,7 @@ impl Service {
         self.settled().await;
         let mut all = 0;
         loop {
-            let done = deliver(&self.app).await.unwrap();
+            let done = deliver_webhooks(&self.app).await.unwrap();
             all += done;
             if done == 0 {
                 return all;
@@ -232,7 +232,7 @@ fn dead_letters_are_listed_a_page_at_a_time_and_kept_as_long_as_events() {
             files.reverse();
             assert_eq!(listed, files, "the newest first");
             s.clock.advance(Duration::days(31));
-            strongroom::worker::round(&s.app).await;
+            strongroom::worker::run_round(&s.app).await;
             assert!(s.failed(&id).await.is_empty());
         },
     );
@@ -319,7 +319,7 @@ fn two_replicas_at_once_deliver_everything_once() {
             let names: Vec<String> = (0..30).map(|number| number.to_string()).collect();
             let files = s.uploads(&names.iter().map(String::as_str).collect::<Vec<_>>()).await;
             while receiver.files().len() < files.len() {
-                let (one, two) = tokio::join!(deliver(&s.app), deliver(&other.app));
+                let (one, two) = tokio::join!(deliver_webhooks(&s.app), deliver_webhooks(&other.app));
                 one.unwrap();
                 two.unwrap();
             }
@@ -364,7 +364,7 @@ fn a_replica_that_loses_its_lease_while_it_sends_writes_nothing() {
             s.settled().await;
             let held = receiver.hold().await;
             let app = std::sync::Arc::clone(&s.app);
-            let sending = tokio::spawn(async move { deliver(&app).await.unwrap() });
+            let sending = tokio::spawn(async move { deliver_webhooks(&app).await.unwrap() });
             s.until("the message is there", || async { receiver.received().len() == 1 }).await;
             s.owner.run("UPDATE webhooks SET lease_epoch = lease_epoch + 1, lease_expire_time = NULL").await;
             drop(held);

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration as Seconds};
 
 use chrono::Duration;
-use strongroom::{config::Config, db::jobs::JobState, domain::clock::Clock as _, jobs::Unless, worker};
+use strongroom::{config::Config, db::jobs::JobState, domain::clock::Clock as _, jobs::Deduplicate, worker};
 use tokio::{sync::oneshot, task::JoinHandle};
 
 use crate::{
@@ -20,7 +20,7 @@ pub(crate) struct Worker {
 impl Worker {
     pub(crate) fn start(s: &Service, drain: Seconds) -> Self {
         let (stop, stopped) = oneshot::channel();
-        let work = worker::run(Arc::clone(&s.app), drain, async {
+        let work = worker::run_worker(Arc::clone(&s.app), drain, async {
             let _ = stopped.await;
         });
         Self { stop, task: tokio::spawn(work) }
@@ -51,7 +51,7 @@ fn a_worker_that_lost_its_lease_drops_the_job_and_one_that_has_it_keeps_it_alive
         let quick = quick.await;
         let lock = s.database.owner().await;
         lock.run(HOLD).await;
-        ask(&s, acme, Unless::Never).await;
+        ask(&s, acme, Deduplicate::Never).await;
         let worker = Worker::start(&quick, Seconds::ZERO);
         s.until("it runs", || async { count(&s, JobState::Running).await == 1 }).await;
         s.clock.advance(Duration::seconds(2));
@@ -77,7 +77,7 @@ fn a_worker_that_is_told_to_stop_gives_back_what_does_not_end_in_time() {
         let acme = tenant(&s.alice()).await;
         let lock = s.database.owner().await;
         lock.run(HOLD).await;
-        ask(&s, acme, Unless::Never).await;
+        ask(&s, acme, Deduplicate::Never).await;
         let worker = Worker::start(&s, Seconds::ZERO);
         s.until("it runs", || async { count(&s, JobState::Running).await == 1 }).await;
         worker.stop().await;
@@ -108,7 +108,7 @@ fn a_tenant_with_ten_thousand_jobs_does_not_keep_the_others_waiting() {
             ))
             .await;
         for other in others {
-            ask(&s, other, Unless::Never).await;
+            ask(&s, other, Deduplicate::Never).await;
         }
         let worker = Worker::start(&s, Seconds::from_secs(60));
         let waiting = format!("SELECT count(*) FROM jobs WHERE tenant_id <> '{globex}'");
@@ -126,11 +126,11 @@ fn long_jobs_of_one_tenant_leave_room_for_others() {
         let lock = s.database.owner().await;
         lock.run(HOLD).await;
         for _ in 0..10 {
-            ask(&s, acme, Unless::Never).await;
+            ask(&s, acme, Deduplicate::Never).await;
         }
         let worker = Worker::start(&s, Seconds::from_secs(60));
         s.until("two run", || async { count(&s, JobState::Running).await == 2 }).await;
-        ask(&s, globex, Unless::Never).await;
+        ask(&s, globex, Deduplicate::Never).await;
         s.until("three run", || async { count(&s, JobState::Running).await == 3 }).await;
         let of_acme = format!("SELECT count(*) FROM jobs WHERE state = 2 AND tenant_id = '{acme}'");
         assert_eq!(s.owner.number(&of_acme).await, 2);

@@ -1,4 +1,4 @@
-//! Against Garage: the promises of the port, and what it verifies.
+//! Tests against Garage: conformance, and the signatures and checksums that Garage verifies.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,41 +11,41 @@ use strongroom::{
     storage::{
         InitOptions, InitOutcome, Payload, PayloadSigning, PresignRequest, PutOptions, S3Credentials,
         S3Options, StorageErrorKind,
-        conformance::conformance,
+        conformance::check_conformance,
         flaky::{Flaky, Plan},
-        retried,
+        with_retries,
     },
 };
 
-use crate::settings::{bare, body, fetch, garage, key_of, spoiling_proxy, stack, tenant};
+use crate::settings::{bare, body, corrupting_proxy, fetch, garage, key_of, stack, tenant};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn garage_keeps_the_promises() {
-    conformance(bare(garage()), Arc::new(SystemIds)).await;
+async fn garage_conforms() {
+    check_conformance(bare(garage()), Arc::new(SystemIds)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn garage_keeps_the_promises_with_unsigned_payloads_and_a_checksum() {
-    // It knows no storage classes, and does not mind being asked for one.
+async fn garage_conforms_with_unsigned_payloads_and_checksums() {
+    // Garage has no storage classes and ignores a requested one.
     let archive_storage_class = Some("GLACIER_IR".to_owned());
     let options = S3Options { payload_signing: PayloadSigning::Never, archive_storage_class, ..garage() };
-    conformance(bare(options), Arc::new(SystemIds)).await;
+    check_conformance(bare(options), Arc::new(SystemIds)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn retries_keep_the_promises_of_a_garage_that_fails_one_call_in_ten() {
-    let flaky = Flaky::new(bare(garage()), Plan::new().random(7, 10));
-    let store = retried(flaky, &stack(garage(), 12), Arc::new(SystemIds));
-    conformance(store, Arc::new(SystemIds)).await;
+async fn retries_conform_if_one_garage_call_in_ten_fails() {
+    let flaky = Flaky::new(bare(garage()), Plan::new().with_random_faults(7, 10));
+    let store = with_retries(flaky, &stack(garage(), 12), Arc::new(SystemIds));
+    check_conformance(store, Arc::new(SystemIds)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_bucket_for_each_tenant_keeps_the_promises() {
-    conformance(bare(S3Options { bucket_per_tenant: true, ..garage() }), Arc::new(SystemIds)).await;
+async fn bucket_per_tenant_conforms() {
+    check_conformance(bare(S3Options { bucket_per_tenant: true, ..garage() }), Arc::new(SystemIds)).await;
 }
 
 #[tokio::test]
-async fn a_missing_bucket_is_said_to_be_missing_until_it_is_initialised() {
+async fn missing_bucket_is_reported_until_initialised() {
     let bucket = format!("missing-{}", SystemIds.uuid().simple());
     let store = bare(S3Options { bucket, ..garage() });
     let key = key_of(tenant());
@@ -61,7 +61,7 @@ async fn a_missing_bucket_is_said_to_be_missing_until_it_is_initialised() {
         assert!(source.contains("strongroom storage init"), "{source}");
     }
     let options = InitOptions { abort_incomplete_after_days: Some(7) };
-    for outcome in [InitOutcome::Done, InitOutcome::AlreadyThere] {
+    for outcome in [InitOutcome::Done, InitOutcome::AlreadyExists] {
         let report = store.initialise(&options).await.unwrap();
         let outcomes: Vec<_> = report.steps.into_iter().map(|step| step.outcome).collect();
         assert_eq!(outcomes, [outcome.clone(), outcome]);
@@ -71,7 +71,7 @@ async fn a_missing_bucket_is_said_to_be_missing_until_it_is_initialised() {
 }
 
 #[tokio::test]
-async fn a_wrong_secret_is_turned_away_and_not_repeated_in_the_error() {
+async fn wrong_secret_is_rejected_and_not_in_the_error() {
     let secret = "0123456789abcdef".repeat(4);
     let right = garage();
     let S3Credentials::Static { access_key_id, .. } = &right.credentials else { panic!("a static key") };
@@ -89,17 +89,17 @@ async fn a_wrong_secret_is_turned_away_and_not_repeated_in_the_error() {
 }
 
 #[tokio::test]
-async fn a_byte_that_changes_on_the_way_in_is_noticed_by_the_store() {
+async fn store_detects_a_byte_changed_in_transit() {
     for payload_signing in [PayloadSigning::Always, PayloadSigning::Never] {
-        let endpoint = spoiling_proxy(&garage().endpoint.unwrap()).await;
+        let endpoint = corrupting_proxy(&garage().endpoint.unwrap()).await;
         let store = bare(S3Options { endpoint: Some(endpoint), payload_signing, ..garage() });
         let key = key_of(tenant());
-        let spoiled = Payload::from(Bytes::from_static(b"some bytes, among them SPOIL-ME, and more"));
-        let refused = store.put(&key, spoiled.clone(), &PutOptions::default()).await.unwrap_err();
+        let corrupted = Payload::from(Bytes::from_static(b"some bytes, including CORRUPT-ME, and more"));
+        let refused = store.put(&key, corrupted.clone(), &PutOptions::default()).await.unwrap_err();
         assert_eq!(refused.kind, StorageErrorKind::Transient, "{payload_signing:?} {refused:?}");
         assert_eq!(store.head(&key).await.unwrap_err().kind, StorageErrorKind::NotFound);
         let id = store.start_multipart(&key, 5 * 1024 * 1024, &PutOptions::default()).await.unwrap();
-        let refused = store.put_part(&key, &id, 1, spoiled).await.unwrap_err();
+        let refused = store.put_part(&key, &id, 1, corrupted).await.unwrap_err();
         assert_eq!(refused.kind, StorageErrorKind::Transient, "{payload_signing:?} {refused:?}");
         assert_eq!(store.list_parts(&key, &id).await.unwrap(), []);
         store.abort_multipart(&key, &id).await.unwrap();
@@ -107,7 +107,7 @@ async fn a_byte_that_changes_on_the_way_in_is_noticed_by_the_store() {
 }
 
 #[tokio::test]
-async fn a_url_with_the_bucket_in_its_host_opens_the_object() {
+async fn virtual_hosted_url_reads_the_object() {
     let key = key_of(tenant());
     bare(garage()).put(&key, Payload::from(body(1000)), &PutOptions::default()).await.unwrap();
     let endpoint = garage().endpoint.unwrap().replace("127.0.0.1", "localhost");
@@ -118,13 +118,13 @@ async fn a_url_with_the_bucket_in_its_host_opens_the_object() {
     let url = bare(options).presign(&get).await.unwrap().unwrap();
     assert_eq!(url.url.host_str(), Some("strongroom.localhost"));
     assert_eq!(url.url.path(), format!("/{key}"));
-    let answer = fetch(&url).await;
-    assert_eq!(answer.status(), 200);
-    assert_eq!(answer.bytes().await.unwrap(), body(1000));
+    let response = fetch(&url).await;
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.bytes().await.unwrap(), body(1000));
 }
 
 #[tokio::test]
-async fn a_new_tenants_bucket_is_made_when_its_first_object_comes() {
+async fn first_object_creates_the_tenant_bucket() {
     let bucket = format!("files-{}", &SystemIds.uuid().simple().to_string()[20..]);
     let store = bare(S3Options { bucket: bucket.clone(), bucket_per_tenant: true, ..garage() });
     let (first, second) = (tenant(), tenant());
@@ -147,11 +147,11 @@ async fn a_new_tenants_bucket_is_made_when_its_first_object_comes() {
         assert_eq!(listed, keys, "in pages of {limit}");
     }
     let alone = bare(S3Options { bucket: format!("{bucket}-{}", first.as_uuid().simple()), ..garage() });
-    assert_eq!(alone.list("", None, 10).await.unwrap().objects.len(), 2, "the tenant's own bucket");
+    assert_eq!(alone.list("", None, 10).await.unwrap().objects.len(), 2, "the bucket of the first tenant");
 }
 
 #[tokio::test]
-async fn a_resumed_upload_is_completed_by_another_process() {
+async fn another_process_completes_a_resumed_upload() {
     let key = key_of(tenant());
     let id = bare(garage()).start_multipart(&key, 5 * 1024 * 1024, &PutOptions::default()).await.unwrap();
     let first = bare(garage()).put_part(&key, &id, 1, Payload::from(body(5 * 1024 * 1024))).await.unwrap();
@@ -159,7 +159,7 @@ async fn a_resumed_upload_is_completed_by_another_process() {
     assert_eq!(
         other.list_parts(&key, &id).await.unwrap(),
         std::slice::from_ref(&first),
-        "as the receipt says"
+        "equal to the receipt"
     );
     let second = other.put_part(&key, &id, 2, Payload::from(body(7))).await.unwrap();
     let info = other.complete_multipart(&key, &id, &[first, second]).await.unwrap();

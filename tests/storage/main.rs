@@ -1,9 +1,10 @@
-//! The S3 adapter against real servers: Garage, which verifies signatures and checksums, and moto, which heeds the
-//! headers that Garage ignores. Run through `scripts/with-garage scripts/with-moto cargo test --test storage`.
+//! Tests the S3 adapter against real servers: Garage, which verifies signatures and checksums, and moto,
+//! which supports the headers that Garage ignores. Run them with `scripts/with-garage scripts/with-moto cargo
+//! test --test storage`.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first surprise")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first failure")]
 
-mod foreign;
 mod garage;
+mod import_source;
 mod moto;
 mod settings;

@@ -1,4 +1,4 @@
-//! Against moto: the headers that Garage ignores.
+//! Tests against moto, which supports the headers that Garage ignores.
 
 use std::sync::Arc;
 
@@ -22,12 +22,12 @@ async fn ready(options: &S3Options) -> Arc<dyn ObjectStorage> {
     store
 }
 
-/// moto wants no signature, so a test can ask it by itself.
+/// Returns the URL of an object. moto verifies no signature, so tests can request it directly.
 fn address(options: &S3Options, name: &str) -> String {
     format!("{}/{}/{name}", options.endpoint.as_deref().unwrap(), options.bucket)
 }
 
-/// What looks like a signature is enough.
+/// Creates a client with a placeholder signature, which moto accepts.
 fn client() -> reqwest::Client {
     let signature = "AWS4-HMAC-SHA256 Credential=key/20260102/eu-central-1/s3/aws4_request, SignedHeaders=host, Signature=0";
     let headers = HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_static(signature))]);
@@ -35,15 +35,15 @@ fn client() -> reqwest::Client {
 }
 
 async fn headers_of(options: &S3Options, key: &ObjectKey) -> HeaderMap {
-    let answer = client().head(address(options, key.as_str())).send().await.unwrap();
-    answer.error_for_status().unwrap().headers().clone()
+    let response = client().head(address(options, key.as_str())).send().await.unwrap();
+    response.error_for_status().unwrap().headers().clone()
 }
 
 async fn text_of(url: String) -> String {
     client().get(url).send().await.unwrap().error_for_status().unwrap().text().await.unwrap()
 }
 
-/// The three ways in which an object is made.
+/// Creates an object in each of the three ways: put, multipart upload and copy.
 async fn put_in_every_way(store: &dyn ObjectStorage, options: &PutOptions) -> [ObjectKey; 3] {
     let keys = [key_of(tenant()), key_of(tenant()), key_of(tenant())];
     let [whole, in_parts, copied] = &keys;
@@ -56,7 +56,7 @@ async fn put_in_every_way(store: &dyn ObjectStorage, options: &PutOptions) -> [O
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_sixteen_writers_of_one_key_exactly_one_wins() {
+async fn exactly_one_of_sixteen_writers_succeeds() {
     let store = ready(&moto()).await;
     assert!(store.capabilities().conditional_writes);
     let key = key_of(tenant());
@@ -74,7 +74,7 @@ async fn of_sixteen_writers_of_one_key_exactly_one_wins() {
 }
 
 #[tokio::test]
-async fn an_upload_completes_twice_but_not_over_anothers_object() {
+async fn completion_is_idempotent_and_never_overwrites() {
     let store = ready(&moto()).await;
     let (key, put) = (key_of(tenant()), PutOptions::default());
     let mut uploads = Vec::new();
@@ -94,7 +94,7 @@ async fn an_upload_completes_twice_but_not_over_anothers_object() {
 }
 
 #[tokio::test]
-async fn an_object_carries_its_type_metadata_tags_class_and_encryption() {
+async fn object_has_type_metadata_tags_class_and_encryption() {
     let options = S3Options {
         encryption: Encryption::Aes256,
         storage_class: Some("STANDARD_IA".to_owned()),
@@ -116,26 +116,26 @@ async fn an_object_carries_its_type_metadata_tags_class_and_encryption() {
 }
 
 #[tokio::test]
-async fn what_is_archived_is_put_and_copied_in_the_class_for_it_and_comes_back() {
-    let archiving = |of_new: Option<&str>| S3Options {
+async fn archived_objects_use_the_archive_storage_class() {
+    let archiving = |new_class: Option<&str>| S3Options {
         archive_storage_class: Some("GLACIER_IR".to_owned()),
-        storage_class: of_new.map(str::to_owned),
+        storage_class: new_class.map(str::to_owned),
         ..moto()
     };
-    for (of_new, expected) in [(None, None), (Some("STANDARD_IA"), Some("STANDARD_IA"))] {
-        let options = archiving(of_new);
+    for (new_class, expected) in [(None, None), (Some("STANDARD_IA"), Some("STANDARD_IA"))] {
+        let options = archiving(new_class);
         let store = ready(&options).await;
         assert!(store.capabilities().storage_classes);
         let class = async |key: &ObjectKey| {
             let headers = headers_of(&options, key).await;
             headers.get("x-amz-storage-class").map(|class| class.to_str().unwrap().to_owned())
         };
-        let archived = PutOptions::default().in_class(StorageClass::Archive);
+        let archived = PutOptions::default().with_class(StorageClass::Archive);
         for key in put_in_every_way(&*store, &archived).await {
             assert_eq!(class(&key).await.as_deref(), Some("GLACIER_IR"));
             let back = key_of(tenant());
             store.copy(&key, &back, &PutOptions::default()).await.unwrap();
-            assert_eq!(class(&back).await.as_deref(), expected, "a copy has the class that it was asked for");
+            assert_eq!(class(&back).await.as_deref(), expected, "a copy has the requested class");
         }
         for key in put_in_every_way(&*store, &PutOptions::default()).await {
             assert_eq!(class(&key).await.as_deref(), expected);
@@ -144,14 +144,14 @@ async fn what_is_archived_is_put_and_copied_in_the_class_for_it_and_comes_back()
     let options = moto();
     let store = ready(&options).await;
     assert!(!store.capabilities().storage_classes);
-    let archived = PutOptions::default().in_class(StorageClass::Archive);
+    let archived = PutOptions::default().with_class(StorageClass::Archive);
     for key in put_in_every_way(&*store, &archived).await {
         assert!(!headers_of(&options, &key).await.contains_key("x-amz-storage-class"));
     }
 }
 
 #[tokio::test]
-async fn an_object_is_encrypted_with_the_key_that_was_named() {
+async fn object_is_encrypted_with_the_configured_key() {
     let key_id = "arn:aws:kms:eu-central-1:123456789012:key/strongroom".to_owned();
     let options = S3Options { encryption: Encryption::Kms { key_id: key_id.clone() }, ..moto() };
     let store = ready(&options).await;
@@ -163,7 +163,7 @@ async fn an_object_is_encrypted_with_the_key_that_was_named() {
 }
 
 #[tokio::test]
-async fn too_much_metadata_is_left_out_rather_than_refused() {
+async fn excess_metadata_is_dropped() {
     let options = moto();
     let store = ready(&options).await;
     let long = |name: &str| (name.to_owned(), "ü".repeat(200));
@@ -179,17 +179,17 @@ async fn too_much_metadata_is_left_out_rather_than_refused() {
 }
 
 #[tokio::test]
-async fn initialising_adds_our_rule_and_leaves_those_of_others() {
+async fn initialise_adds_one_rule_and_keeps_other_rules() {
     let options = moto();
     let store = ready(&options).await;
     let others = "<LifecycleConfiguration><Rule><ID>archive</ID><Status>Enabled</Status><Filter><Prefix>old/</Prefix></Filter>\
                   <Expiration><Days>900</Days></Expiration></Rule></LifecycleConfiguration>";
     let lifecycle = address(&options, "?lifecycle");
     client().put(&lifecycle).body(others).send().await.unwrap().error_for_status().unwrap();
-    for (days, outcome) in [(7, InitOutcome::Done), (7, InitOutcome::AlreadyThere), (9, InitOutcome::Done)] {
+    for (days, outcome) in [(7, InitOutcome::Done), (7, InitOutcome::AlreadyExists), (9, InitOutcome::Done)] {
         let init = InitOptions { abort_incomplete_after_days: Some(days) };
         let report = store.initialise(&init).await.unwrap();
-        assert_eq!(report.steps[0].outcome, InitOutcome::AlreadyThere);
+        assert_eq!(report.steps[0].outcome, InitOutcome::AlreadyExists);
         assert_eq!(report.steps[1].outcome, outcome, "{report:?}");
         let rules = text_of(lifecycle.clone()).await;
         assert!(rules.contains("<ID>archive</ID>") && rules.contains("<Days>900</Days>"), "{rules}");
@@ -199,7 +199,7 @@ async fn initialising_adds_our_rule_and_leaves_those_of_others() {
 }
 
 #[tokio::test]
-async fn names_in_the_bucket_that_are_none_of_ours_are_left_out_of_a_listing() {
+async fn listing_skips_unknown_names() {
     let options = moto();
     let store = ready(&options).await;
     let key = key_of(tenant());
@@ -214,14 +214,14 @@ async fn names_in_the_bucket_that_are_none_of_ours_are_left_out_of_a_listing() {
 }
 
 #[tokio::test]
-async fn a_taken_key_is_refused_however_it_is_written() {
+async fn put_and_copy_reject_an_existing_key() {
     let store = ready(&moto()).await;
-    let (taken, other) = (key_of(tenant()), key_of(tenant()));
-    for key in [&taken, &other] {
+    let (existing, other) = (key_of(tenant()), key_of(tenant()));
+    for key in [&existing, &other] {
         store.put(key, Payload::from(body(10)), &PutOptions::default()).await.unwrap();
     }
-    let refused = store.put(&taken, Payload::from(body(11)), &PutOptions::default()).await.unwrap_err();
+    let refused = store.put(&existing, Payload::from(body(11)), &PutOptions::default()).await.unwrap_err();
     assert_eq!(refused.kind, AlreadyExists);
-    let refused = store.copy(&other, &taken, &PutOptions::default()).await.unwrap_err();
+    let refused = store.copy(&other, &existing, &PutOptions::default()).await.unwrap_err();
     assert_eq!(refused.kind, AlreadyExists);
 }

@@ -1,4 +1,4 @@
-//! Where the servers are, and the options that fit them.
+//! The test servers and the options to connect to them.
 
 use std::{env, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -21,7 +21,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-/// A setting that a script of ours hands down.
+/// Reads an environment variable that one of the scripts sets.
 pub(crate) fn setting(name: &str, script: &str) -> String {
     env::var(name).unwrap_or_else(|_| {
         panic!("{name} is not set. Run: scripts/with-garage scripts/with-moto cargo test --test storage ({script} sets it)")
@@ -55,7 +55,7 @@ fn options(endpoint: String, region: &str, bucket: &str, access_key: String, sec
     }
 }
 
-/// As `scripts/with-garage` has started it.
+/// Returns the options for the Garage that `scripts/with-garage` started.
 pub(crate) fn garage() -> S3Options {
     let of = |name: &str| setting(name, "scripts/with-garage");
     options(
@@ -67,7 +67,7 @@ pub(crate) fn garage() -> S3Options {
     )
 }
 
-/// As `scripts/with-moto` has started it, with a bucket of this test's own.
+/// Returns the options for the moto that `scripts/with-moto` started, with a bucket that only this test uses.
 pub(crate) fn moto() -> S3Options {
     let bucket = format!("test-{}", SystemIds.uuid().simple());
     let endpoint = setting("STRONGROOM_TEST_MOTO_ENDPOINT", "scripts/with-moto");
@@ -75,7 +75,7 @@ pub(crate) fn moto() -> S3Options {
     S3Options { conditional_writes: true, ..moto }
 }
 
-/// As the service opens it, but without pauses between attempts.
+/// Returns the options of the service, but without pauses between attempts.
 pub(crate) fn stack(s3: S3Options, retry_attempts_max: u32) -> StorageOptions {
     StorageOptions {
         provider: "s3".to_owned(),
@@ -87,7 +87,7 @@ pub(crate) fn stack(s3: S3Options, retry_attempts_max: u32) -> StorageOptions {
     }
 }
 
-/// The adapter without retries.
+/// Opens the adapter without retries.
 pub(crate) fn bare(s3: S3Options) -> Arc<dyn ObjectStorage> {
     storage::open(&stack(s3, 1), Arc::new(SystemClock), Arc::new(SystemIds)).unwrap()
 }
@@ -105,7 +105,7 @@ pub(crate) fn body(size_bytes: usize) -> Bytes {
     (0..size_bytes).map(|n| u8::try_from(n % 251).unwrap()).collect::<Vec<_>>().into()
 }
 
-/// What the holder of a URL gets, by a host name that no server of names knows.
+/// Sends the request of a URL's holder. Resolves the host to this machine, because no DNS server knows it.
 pub(crate) async fn fetch(url: &PresignedUrl) -> reqwest::Response {
     let host = url.url.host_str().unwrap();
     let address = SocketAddr::from(([127, 0, 0, 1], url.url.port().unwrap()));
@@ -113,36 +113,37 @@ pub(crate) async fn fetch(url: &PresignedUrl) -> reqwest::Response {
     client.get(url.url.clone()).send().await.unwrap()
 }
 
-/// Passes everything on, but changes the text `SPOIL-ME`. One request a connection.
-pub(crate) async fn spoiling_proxy(endpoint: &str) -> String {
+/// Starts a proxy that forwards everything but changes the text `CORRUPT-ME`. It handles one request per
+/// connection.
+pub(crate) async fn corrupting_proxy(endpoint: &str) -> String {
     let target = endpoint.trim_start_matches("http://").to_owned();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         while let Ok((client, _)) = listener.accept().await {
             let server = TcpStream::connect(&target).await.unwrap();
-            tokio::spawn(spoil(client, server));
+            tokio::spawn(forward_corrupted(client, server));
         }
     });
     format!("http://{address}")
 }
 
-async fn spoil(mut client: TcpStream, mut server: TcpStream) {
+async fn forward_corrupted(mut client: TcpStream, mut server: TcpStream) {
     let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
         (client.split(), server.split());
     let requests = async {
         let mut buffer = vec![0; 64 * 1024];
         while let Ok(read @ 1..) = from_client.read(&mut buffer).await {
-            let mark = b"SPOIL-ME";
-            if let Some(at) = buffer[..read].windows(mark.len()).position(|window| window == mark) {
+            let marker = b"CORRUPT-ME";
+            if let Some(at) = buffer[..read].windows(marker.len()).position(|window| window == marker) {
                 buffer[at] ^= 1;
             }
             to_server.write_all(&buffer[..read]).await.unwrap();
         }
     };
-    let answers = tokio::io::copy(&mut from_server, &mut to_client);
+    let responses = tokio::io::copy(&mut from_server, &mut to_client);
     tokio::select! {
         () = requests => {}
-        _ = answers => {}
+        _ = responses => {}
     }
 }

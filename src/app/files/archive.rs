@@ -1,8 +1,10 @@
-//! Archives a file; what takes it out again differs only in the direction, so it is here too (`set`).
+//! Archives a file. Unarchiving differs only in the direction and shares this implementation.
 
-use super::{Changed, Claimed, claim, conclude, filled, note};
+use super::{
+    MutationResponse, MutationStart, begin_mutation, finish_mutation, load_file_details, record_change,
+};
 use crate::{
-    app::{App, Error, storage::settle_class},
+    app::{App, Error, storage::apply_storage_class},
     db::{TenantTx, Viewer, audit_entries::AuditAction, events::EventKind, files, idempotency_keys::Method},
     domain::{
         caller::Caller,
@@ -11,58 +13,58 @@ use crate::{
     },
 };
 
-/// Archives an available file: its record stays readable, its bytes do not. It goes on counting against the quota. Where the
-/// store has a class for it, a job moves the bytes there.
+/// Archives an available file. Its record stays readable, its bytes do not, and it still counts against the
+/// quota. If the store has an archive class, a job moves the bytes there.
 ///
 /// # Errors
-/// `NotFound`, `NotAllowed`, `FileDeleted`, `FileNotAvailable`.
-pub async fn archive(
+/// Returns `NotFound`, `NotAllowed`, `FileDeleted` or `FileNotAvailable`.
+pub async fn archive_file(
     app: &App,
     caller: &Caller,
     id: FileId,
     request_id: Option<RequestId>,
-) -> Result<Changed<File>, Error> {
-    set(app, caller, (id, true), request_id).await
+) -> Result<MutationResponse<File>, Error> {
+    set_archived(app, caller, (id, true), request_id).await
 }
 
-/// Moves a file into the archive, or out of it. One that is where it is to be stays as it is.
-pub(super) async fn set(
+/// Archives or unarchives a file. Does nothing if the file is already in the requested state.
+pub(super) async fn set_archived(
     app: &App,
     caller: &Caller,
     (id, to_archive): (FileId, bool),
     request_id: Option<RequestId>,
-) -> Result<Changed<File>, Error> {
+) -> Result<MutationResponse<File>, Error> {
     let action = if to_archive { AuditAction::FileArchive } else { AuditAction::FileUnarchive };
-    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::caller(caller)).await?;
-    let moved = run(app, &mut tx, caller, (id, to_archive), request_id).await;
-    super::recorded(app, caller, action, id, tx.finish(moved).await).await
+    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await?;
+    let changed = set_archived_in_tx(app, &mut tx, caller, (id, to_archive), request_id).await;
+    super::record_if_denied(app, caller, action, id, tx.finish(changed).await).await
 }
 
-async fn run(
+async fn set_archived_in_tx(
     app: &App,
     tx: &mut TenantTx,
     caller: &Caller,
     (id, to_archive): (FileId, bool),
     request_id: Option<RequestId>,
-) -> Result<Changed<File>, Error> {
+) -> Result<MutationResponse<File>, Error> {
     let (method, action, kind) = match to_archive {
         true => (Method::ArchiveFile, AuditAction::FileArchive, EventKind::FileArchived),
         false => (Method::UnarchiveFile, AuditAction::FileUnarchive, EventKind::FileUnarchived),
     };
-    let (mut file, attempt) = match claim(app, tx, caller, id, request_id, method).await? {
-        Claimed::Answered(answer) => return Ok(answer),
-        Claimed::Ours(file, attempt) => (*file, attempt),
+    let (mut file, attempt) = match begin_mutation(app, tx, caller, id, request_id, method).await? {
+        MutationStart::Replay(response) => return Ok(response),
+        MutationStart::Locked(file, attempt) => (*file, attempt),
     };
     match to_archive {
-        true => file.state().may_be_archived()?,
-        false => file.state().may_be_unarchived()?,
+        true => file.state().check_archivable()?,
+        false => file.state().check_unarchivable()?,
     }
     if file.archive_time.is_some() != to_archive {
-        let moved = files::set_archived(tx, file.id, &caller.actor.id, to_archive).await?;
-        note(tx, caller, &file, action, kind).await?;
-        settle_class::ask(app, tx, file.id).await?;
-        file = moved;
+        let changed = files::set_archived(tx, file.id, &caller.actor.id, to_archive).await?;
+        record_change(tx, caller, &file, action, kind).await?;
+        apply_storage_class::enqueue_if_needed(app, tx, file.id).await?;
+        file = changed;
     }
-    let file = filled(tx, file).await?;
-    conclude(tx, attempt, file).await
+    let file = load_file_details(tx, file).await?;
+    finish_mutation(tx, attempt, file).await
 }

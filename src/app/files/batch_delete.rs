@@ -5,17 +5,18 @@ use std::collections::HashMap;
 use serde_json::Map;
 
 use super::{
-    Changed, conclude,
-    delete::to_trash,
-    purge::{check_kept, take_apart},
-    settlement::Settlement,
+    MutationResponse,
+    delete::move_to_trash,
+    finish_mutation,
+    pending_release::PendingRelease,
+    purge::{check_retention, delete_rows},
 };
 use crate::{
     app::{
         App, Error,
-        access::{can_write, seen},
+        access::{check_can_write, require_visible},
         audit,
-        idempotency::{self, Begun},
+        idempotency::{self, RequestClaim},
     },
     db::{TenantTx, Viewer, audit_entries::AuditAction, files, idempotency_keys::Method},
     domain::{
@@ -26,150 +27,155 @@ use crate::{
     },
 };
 
-/// One transaction holds the locks of all of them.
+/// The most files of one batch. One transaction holds the locks of all of them.
 const FILES_MAX: usize = 100;
 
-/// Why one file of a batch cannot be deleted; the later, the less grave.
+/// Why a file of a batch cannot be deleted, in order of decreasing severity.
 enum Refusal {
     Missing,
     NotAllowed(&'static str),
-    Kept(Error),
+    Retained(Error),
 }
 
-/// Moves several files to the trash, in one transaction; where the policy keeps none, purges them and answers nothing.
-/// Files that are in the trash already stay as they are. Answers the files in the order of their ids as given, without what
-/// makes a record large.
+/// Moves up to 100 files to the trash in one transaction. If the policy has no trash, purges them and returns
+/// no files. Files that are already in the trash stay unchanged. Returns the files in the order of the given
+/// ids, without their descriptions and metadata.
 ///
 /// # Errors
-/// `Invalid` for no id, too many, or one that stands twice; `Batch`, with every id that was refused: because of `NotFound`,
-/// `NotAllowed`, `FileRetained`.
-pub async fn batch_delete(
+/// Returns `Invalid` if there is no id, more than 100, or a duplicate. Returns `Batch` with every refused id
+/// if any file is refused with `NotFound`, `NotAllowed` or `FileRetained`.
+pub async fn batch_delete_files(
     app: &App,
     caller: &Caller,
     ids: Vec<FileId>,
     request_id: Option<RequestId>,
-) -> Result<Changed<Vec<File>>, Error> {
-    check(&ids)?;
-    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::caller(caller)).await?;
+) -> Result<MutationResponse<Vec<File>>, Error> {
+    check_ids(&ids)?;
+    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await?;
     let mut denied = Vec::new();
-    let deleted = run(app, &mut tx, caller, &ids, (request_id, &mut denied)).await;
+    let deleted = batch_delete_in_tx(app, &mut tx, caller, &ids, (request_id, &mut denied)).await;
     let deleted = tx.finish(deleted).await;
-    for (id, why) in denied {
-        // A denial that cannot be recorded is not answered as if it were.
-        if let why @ (Error::DatabaseUnavailable(_) | Error::Internal(_)) =
-            audit::denied(app, caller, AuditAction::FileDelete, Some(id), Error::NotAllowed(why)).await
+    for (id, reason) in denied {
+        // Never report a denial that was not recorded.
+        if let error @ (Error::DatabaseUnavailable(_) | Error::Internal(_)) =
+            audit::record_denial(app, caller, AuditAction::FileDelete, Some(id), Error::NotAllowed(reason))
+                .await
         {
-            return Err(why);
+            return Err(error);
         }
     }
     deleted
 }
 
-fn check(ids: &[FileId]) -> Result<(), Violations> {
+fn check_ids(ids: &[FileId]) -> Result<(), Violations> {
     if ids.is_empty() || ids.len() > FILES_MAX {
-        let wrong = format!("must have 1 to {FILES_MAX} ids, has {}", ids.len());
-        return Err(Violations::one("file_ids", wrong));
+        let problem = format!("must have 1 to {FILES_MAX} ids, has {}", ids.len());
+        return Err(Violations::one("file_ids", problem));
     }
-    let mut wrong = Violations::new();
-    let mut places = HashMap::new();
-    for (place, id) in ids.iter().enumerate() {
-        if let Some(first) = places.insert(*id, place) {
-            wrong.add(format!("file_ids[{place}]"), format!("is the same as file_ids[{first}]"));
+    let mut violations = Violations::new();
+    let mut indexes = HashMap::new();
+    for (index, id) in ids.iter().enumerate() {
+        if let Some(first) = indexes.insert(*id, index) {
+            violations.add(format!("file_ids[{index}]"), format!("is the same as file_ids[{first}]"));
         }
     }
-    wrong.into_result()
+    violations.into_result()
 }
 
-async fn run(
+async fn batch_delete_in_tx(
     app: &App,
     tx: &mut TenantTx,
     caller: &Caller,
     ids: &[FileId],
     (request_id, denied): (Option<RequestId>, &mut Vec<(FileId, &'static str)>),
-) -> Result<Changed<Vec<File>>, Error> {
+) -> Result<MutationResponse<Vec<File>>, Error> {
     let mut payload = vec![caller.actor.id.clone().into_bytes()];
     payload.extend(ids.iter().map(|id| id.as_uuid().into_bytes().to_vec()));
-    let attempt = match idempotency::begin(app, tx, request_id, Method::BatchDeleteFiles, &payload).await? {
-        Begun::Replay(answer) => return Ok(answer),
-        Begun::Fresh(attempt) => attempt,
-    };
+    let attempt =
+        match idempotency::claim_request(app, tx, request_id, Method::BatchDeleteFiles, &payload).await? {
+            RequestClaim::Replay(response) => return Ok(response),
+            RequestClaim::New(attempt) => attempt,
+        };
     let visible = files::get_all_for_update(tx, ids).await?.into_iter();
-    let visible = visible.filter_map(|found| seen(caller, Some(found)).ok());
+    let visible = visible.filter_map(|found| require_visible(caller, Some(found)).ok());
     let mut by_id: HashMap<FileId, File> = visible.map(|file| (file.id, file)).collect();
     let is_purged = caller.tenant.policy.trash.days == 0;
     let (mut found, mut refused) = (Vec::with_capacity(ids.len()), Vec::new());
-    for (place, id) in ids.iter().enumerate() {
-        match admit(tx, caller, by_id.remove(id), is_purged).await? {
+    for (index, id) in ids.iter().enumerate() {
+        match check_file(tx, caller, by_id.remove(id), is_purged).await? {
             Ok(file) => found.push(file),
             Err(refusal) => {
-                if let Refusal::NotAllowed(why) = refusal {
-                    denied.push((*id, why));
+                if let Refusal::NotAllowed(reason) = refusal {
+                    denied.push((*id, reason));
                 }
-                refused.push((place, refusal));
+                refused.push((index, refusal));
             }
         }
     }
     if !refused.is_empty() {
-        return Err(all_refused(refused));
+        return Err(batch_error(refused));
     }
-    let mut settlement = Settlement::default();
+    let mut release = PendingRelease::default();
     let mut deleted = Vec::with_capacity(found.len());
     for file in found {
         if file.trash.is_some() {
-            deleted.push(brief(file));
+            deleted.push(strip_texts(file));
         } else if is_purged {
-            take_apart(app, tx, caller, &file, &mut settlement).await?;
+            delete_rows(app, tx, caller, &file, &mut release).await?;
         } else {
-            deleted.push(brief(to_trash(tx, caller, &file, (&mut settlement, serde_json::json!({}))).await?));
+            deleted.push(strip_texts(
+                move_to_trash(tx, caller, &file, (&mut release, serde_json::json!({}))).await?,
+            ));
         }
     }
-    settlement.apply(app, tx).await?;
-    conclude(tx, attempt, deleted).await
+    release.apply(app, tx).await?;
+    finish_mutation(tx, attempt, deleted).await
 }
 
-/// Whether one file may be deleted. The outer error is that of the database.
-async fn admit(
+/// Checks whether one file of the batch may be deleted. The outer error is a failure of the check itself.
+async fn check_file(
     tx: &mut TenantTx,
     caller: &Caller,
     found: Option<File>,
     is_purged: bool,
 ) -> Result<Result<File, Refusal>, Error> {
     let Some(file) = found else { return Ok(Err(Refusal::Missing)) };
-    if let Err(Error::NotAllowed(why)) = can_write(caller, &file) {
-        return Ok(Err(Refusal::NotAllowed(why)));
+    if let Err(Error::NotAllowed(reason)) = check_can_write(caller, &file) {
+        return Ok(Err(Refusal::NotAllowed(reason)));
     }
     if is_purged && file.trash.is_none() {
-        match check_kept(tx, &file).await {
-            Err(kept @ Error::FileRetained { .. }) => return Ok(Err(Refusal::Kept(kept))),
+        match check_retention(tx, &file).await {
+            Err(error @ Error::FileRetained { .. }) => return Ok(Err(Refusal::Retained(error))),
             checked => checked?,
         }
     }
     Ok(Ok(file))
 }
 
-/// One answer for all: of the gravest kind, with every id that was refused.
-fn all_refused(refused: Vec<(usize, Refusal)>) -> Error {
+/// Returns one error for all refused ids, with the most severe reason.
+fn batch_error(refused: Vec<(usize, Refusal)>) -> Error {
     let mut violations = Violations::new();
-    let (mut missing, mut not_allowed, mut kept) = (None, None, None);
-    for (place, refusal) in refused {
-        let (word, error) = match refusal {
+    let (mut missing, mut not_allowed, mut retained) = (None, None, None);
+    for (index, refusal) in refused {
+        let (description, error) = match refusal {
             Refusal::Missing => ("not found", Error::NotFound("file")),
-            Refusal::NotAllowed(why) => ("not allowed", Error::NotAllowed(why)),
-            Refusal::Kept(error) => ("must be kept", error),
+            Refusal::NotAllowed(reason) => ("not allowed", Error::NotAllowed(reason)),
+            Refusal::Retained(error) => ("must be kept", error),
         };
-        violations.add_of_batch("file_ids", place, word);
+        violations.add_item("file_ids", index, description);
         let slot = match error {
             Error::NotFound(_) => &mut missing,
             Error::NotAllowed(_) => &mut not_allowed,
-            _ => &mut kept,
+            _ => &mut retained,
         };
         slot.get_or_insert(error);
     }
-    let why = missing.or(not_allowed).or(kept);
-    Error::Batch { why: Box::new(why.unwrap_or(Error::NotFound("file"))), violations }
+    let reason = missing.or(not_allowed).or(retained);
+    Error::Batch { reason: Box::new(reason.unwrap_or(Error::NotFound("file"))), violations }
 }
 
-/// A hundred records in full could be more than most clients accept, and than should be kept under a request id.
-fn brief(file: File) -> File {
+/// Removes the description and metadata. A hundred full records could exceed what most clients accept in one
+/// message, and what should be stored as the response of a request id.
+fn strip_texts(file: File) -> File {
     File { description: String::new(), metadata: Map::new(), ..file }
 }

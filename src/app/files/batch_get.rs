@@ -2,45 +2,56 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::fill;
+use super::load_details;
 use crate::{
-    app::{App, Error, access::seen},
+    app::{App, Error, access::require_visible},
     db::{TenantTx, Viewer, files},
     domain::{caller::Caller, file::File, ids::FileId, violations::Violations},
 };
 
-/// In full a file has up to some 25 KiB, and most clients accept 4 MiB in one answer.
+/// The most files of one batch. A full record has up to about 25 KiB, and most clients accept responses of up
+/// to 4 MiB.
 const FILES_MAX: usize = 100;
 
-/// What was found of what was asked for.
+/// The result of a batch read.
 #[derive(Debug)]
-pub struct Found {
-    /// The files, in the order of their ids.
+pub struct BatchGetResult {
+    /// The files, in the order of the requested ids.
     pub files: Vec<File>,
-    /// The ids that name no file that the caller may see.
+    /// The ids of files that do not exist or that the caller may not see.
     pub missing: Vec<FileId>,
 }
 
-/// The records of files, also of those in the trash; an id that stands twice is answered once. With tags and attachments
-/// where they are shown in full.
+/// Reads the records of up to 100 files, including files in the trash. Returns a file once even if its id is
+/// repeated. Full records include tags, attachments and download counts.
 ///
 /// # Errors
-/// `Invalid` where there is no id, or too many.
-pub async fn batch_get(app: &App, caller: &Caller, ids: Vec<FileId>, is_full: bool) -> Result<Found, Error> {
+/// Returns `Invalid` if there is no id or more than 100.
+pub async fn batch_get_files(
+    app: &App,
+    caller: &Caller,
+    ids: Vec<FileId>,
+    is_full: bool,
+) -> Result<BatchGetResult, Error> {
     if ids.is_empty() || ids.len() > FILES_MAX {
-        let wrong = format!("must have 1 to {FILES_MAX} ids, has {}", ids.len());
-        return Err(Violations::one("file_ids", wrong).into());
+        let problem = format!("must have 1 to {FILES_MAX} ids, has {}", ids.len());
+        return Err(Violations::one("file_ids", problem).into());
     }
-    let mut known = HashSet::new();
-    let ids: Vec<FileId> = ids.into_iter().filter(|id| known.insert(*id)).collect();
-    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::caller(caller)).await?;
-    let found = read(&mut tx, caller, ids, is_full).await;
-    tx.finish(found).await
+    let mut unique = HashSet::new();
+    let ids: Vec<FileId> = ids.into_iter().filter(|id| unique.insert(*id)).collect();
+    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await?;
+    let result = batch_get_in_tx(&mut tx, caller, ids, is_full).await;
+    tx.finish(result).await
 }
 
-async fn read(tx: &mut TenantTx, caller: &Caller, ids: Vec<FileId>, is_full: bool) -> Result<Found, Error> {
+async fn batch_get_in_tx(
+    tx: &mut TenantTx,
+    caller: &Caller,
+    ids: Vec<FileId>,
+    is_full: bool,
+) -> Result<BatchGetResult, Error> {
     let visible = files::get_all(tx, &ids).await?.into_iter();
-    let visible = visible.filter_map(|found| seen(caller, Some(found)).ok());
+    let visible = visible.filter_map(|found| require_visible(caller, Some(found)).ok());
     let mut by_id: HashMap<FileId, File> = visible.map(|file| (file.id, file)).collect();
     let (mut files, mut missing) = (Vec::with_capacity(by_id.len()), Vec::new());
     for id in ids {
@@ -50,7 +61,7 @@ async fn read(tx: &mut TenantTx, caller: &Caller, ids: Vec<FileId>, is_full: boo
         }
     }
     if is_full {
-        fill(tx, &mut files).await?;
+        load_details(tx, &mut files).await?;
     }
-    Ok(Found { files, missing })
+    Ok(BatchGetResult { files, missing })
 }

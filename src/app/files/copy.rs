@@ -1,12 +1,12 @@
-//! Copies a file on the server.
+//! Copies a file without sending its bytes through the client.
 
-use super::{Changed, conclude, filled};
+use super::{MutationResponse, finish_mutation, load_file_details};
 use crate::{
     app::{
         App, Error,
-        access::seen,
+        access::require_visible,
         audit,
-        idempotency::{self, Begun},
+        idempotency::{self, RequestClaim},
     },
     db::{
         TenantTx, Viewer,
@@ -24,84 +24,89 @@ use crate::{
         file::{File, Visibility},
         file_fields::{check_category, check_name},
         ids::{FileId, RequestId},
-        media_type::judged,
+        media_type::type_for_check,
         violations::Violations,
     },
 };
 
-/// What to copy.
+/// A request to copy a file.
 #[derive(Debug, Clone)]
 pub struct CopyRequest {
-    /// Which file.
     pub file: FileId,
-    /// Which version; 0 means the current one.
+    /// The version to copy; 0 means the current one.
     pub version: i32,
-    /// What the copy is called; empty means as its source.
+    /// The name of the copy; empty means the name of the source.
     pub name: String,
-    /// The category of the copy; empty means that of its source.
+    /// The category of the copy; empty means the category of the source.
     pub category: String,
-    /// Makes a retry safe.
+    /// The idempotency key, which makes retries safe.
     pub request_id: Option<RequestId>,
 }
 
-/// Copies a file that the caller may read. The copy is the caller's own, with a life of its own: it has the content, title,
-/// description, metadata and tags of its source, and none of its attachments, grants, expiry, retention and hold. It stands
-/// on the same stored bytes, wherever they are, and is charged for them.
+/// Copies a file that the caller may read. The copy is an independent file owned by the caller. It has the
+/// content, title, description, metadata and tags of its source, but not its attachments, grants, expiry,
+/// retention or legal hold. It references the same blob as the source, whichever provider stores it, and is
+/// charged for its full size.
 ///
 /// # Errors
-/// `Invalid`, `NotFound`, `FileDeleted`, `FileNotAvailable`, `QuotaBytes`, `QuotaFiles`.
-pub async fn copy(app: &App, caller: &Caller, request: CopyRequest) -> Result<Changed<File>, Error> {
-    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::caller(caller)).await?;
-    let copied = run(app, &mut tx, caller, &request).await;
+/// Returns `Invalid`, `NotFound`, `FileDeleted`, `FileNotAvailable`, `QuotaBytes` or `QuotaFiles`.
+pub async fn copy_file(
+    app: &App,
+    caller: &Caller,
+    request: CopyRequest,
+) -> Result<MutationResponse<File>, Error> {
+    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await?;
+    let copied = copy_in_tx(app, &mut tx, caller, &request).await;
     tx.finish(copied).await
 }
 
-async fn run(
+async fn copy_in_tx(
     app: &App,
     tx: &mut TenantTx,
     caller: &Caller,
     request: &CopyRequest,
-) -> Result<Changed<File>, Error> {
-    let said = serde_json::to_vec(&(request.version, &request.name, &request.category));
+) -> Result<MutationResponse<File>, Error> {
+    let fields = serde_json::to_vec(&(request.version, &request.name, &request.category));
     let payload = [
         caller.actor.id.clone().into_bytes(),
         request.file.as_uuid().into_bytes().to_vec(),
-        said.map_err(Error::internal)?,
+        fields.map_err(Error::internal)?,
     ];
-    let attempt = match idempotency::begin(app, tx, request.request_id, Method::CopyFile, &payload).await? {
-        Begun::Replay(answer) => return Ok(answer),
-        Begun::Fresh(attempt) => attempt,
-    };
-    check(caller, request)?;
-    // Shared, so that nobody purges it, or this version of it, before the copy stands on its blob.
-    let source = seen(caller, files::get_for_share(tx, request.file).await?)?;
-    let wanted = if request.version == 0 { source.version } else { request.version };
-    let version = versions::get(tx, source.id, wanted).await?.ok_or(Error::NotFound("version"))?;
-    File { content_state: version.content_state, ..source.clone() }.readable()?;
+    let attempt =
+        match idempotency::claim_request(app, tx, request.request_id, Method::CopyFile, &payload).await? {
+            RequestClaim::Replay(response) => return Ok(response),
+            RequestClaim::New(attempt) => attempt,
+        };
+    check_request(caller, request)?;
+    // A shared lock, so that the file and this version are not purged before the copy references the blob.
+    let source = require_visible(caller, files::get_for_share(tx, request.file).await?)?;
+    let number = if request.version == 0 { source.version } else { request.version };
+    let version = versions::get(tx, source.id, number).await?.ok_or(Error::NotFound("version"))?;
+    File { content_state: version.content_state, ..source.clone() }.check_readable()?;
     if !request.category.is_empty() && request.category != source.category {
-        // What its new category would not take as an upload, it does not take as a copy.
+        // A category rejects a copy of every type that it would reject as an upload.
         let name = if request.name.is_empty() { &source.name } else { &request.name };
-        let types = caller.tenant.policy.taken_types(&request.category);
-        let judged_type = judged(&version.mime_type, Some(&version.mime_type), name);
-        types.check(&judged_type).map_err(|wrong| wrong.about("category"))?;
+        let types = caller.tenant.policy.allowed_types(&request.category);
+        let content_type = type_for_check(&version.mime_type, Some(&version.mime_type), name);
+        types.check(&content_type).map_err(|violations| violations.with_field("category"))?;
     }
-    let copied = write(app, tx, caller, (&source, &version), request).await?;
-    conclude(tx, attempt, copied).await
+    let copied = insert_copy(app, tx, caller, (&source, &version), request).await?;
+    finish_mutation(tx, attempt, copied).await
 }
 
-fn check(caller: &Caller, request: &CopyRequest) -> Result<(), Violations> {
+fn check_request(caller: &Caller, request: &CopyRequest) -> Result<(), Violations> {
     let policy = &caller.tenant.policy;
-    let mut wrong = Violations::new();
+    let mut violations = Violations::new();
     if !request.name.is_empty() {
-        check_name("name", &request.name, policy, &mut wrong);
+        check_name("name", &request.name, policy, &mut violations);
     }
     if !request.category.is_empty() {
-        check_category("category", &request.category, policy, &mut wrong);
+        check_category("category", &request.category, policy, &mut violations);
     }
-    wrong.into_result()
+    violations.into_result()
 }
 
-async fn write(
+async fn insert_copy(
     app: &App,
     tx: &mut TenantTx,
     caller: &Caller,
@@ -109,10 +114,11 @@ async fn write(
     request: &CopyRequest,
 ) -> Result<File, Error> {
     let actor_id = &caller.actor.id;
-    let or_same =
-        |said: &'_ str, same: &'_ str| if said.is_empty() { same.to_owned() } else { said.to_owned() };
+    let or_default = |value: &'_ str, default: &'_ str| {
+        if value.is_empty() { default.to_owned() } else { value.to_owned() }
+    };
     let (name, category) =
-        (or_same(&request.name, &source.name), or_same(&request.category, &source.category));
+        (or_default(&request.name, &source.name), or_default(&request.category, &source.category));
     let copy = FileCopy {
         source: source.id,
         source_version: version.version,
@@ -120,7 +126,7 @@ async fn write(
         owner_id: actor_id,
         name: &name,
         category: &category,
-        visibility: visibility(caller, source, &category),
+        visibility: copy_visibility(caller, source, &category),
     };
     let file = file_copies::insert(tx, &copy).await?;
     let first = VersionCopy {
@@ -134,28 +140,28 @@ async fn write(
     };
     versions::copy(tx, &first).await?;
     file_copies::insert_tags(tx, &copy).await?;
-    let file = filled(tx, file).await?;
+    let file = load_file_details(tx, file).await?;
 
-    let mut came = audit::entry(caller, AuditAction::FileUpload, Some((file.id, file.version)));
-    came.details = serde_json::json!({ "copied_from": source.id, "version": version.version });
-    let mut went = audit::entry(caller, AuditAction::FileCopy, Some((source.id, version.version)));
-    went.details = serde_json::json!({ "copy": file.id });
-    audit_entries::insert(tx, &[came, went]).await?;
-    events::insert(tx, &[Event::of(EventKind::FileCreated, &file, actor_id)]).await?;
+    let mut created = audit::new_entry(caller, AuditAction::FileUpload, Some((file.id, file.version)));
+    created.details = serde_json::json!({ "copied_from": source.id, "version": version.version });
+    let mut copied = audit::new_entry(caller, AuditAction::FileCopy, Some((source.id, version.version)));
+    copied.details = serde_json::json!({ "copy": file.id });
+    audit_entries::insert(tx, &[created, copied]).await?;
+    events::insert(tx, &[Event::for_file(EventKind::FileCreated, &file, actor_id)]).await?;
 
     let bytes = i64::try_from(file.size_bytes).unwrap_or(i64::MAX);
     let mut delta = UsageDelta::default();
-    delta.file(&file, &Charge(vec![(file.media_kind, bytes)]), 1);
-    usage_counters::apply(tx, &delta).await?;
-    if quotas::apply(tx, QuotaDelta::charge(bytes)).await?.is_none() {
-        return Err(Error::over_quota(&quotas::get(tx).await?, bytes));
+    delta.add_file(&file, &Charge(vec![(file.media_kind, bytes)]), 1);
+    usage_counters::apply_delta(tx, &delta).await?;
+    if quotas::apply_delta(tx, QuotaDelta::for_added_file(bytes)).await?.is_none() {
+        return Err(Error::quota_exceeded(&quotas::get(tx).await?, bytes));
     }
     Ok(file)
 }
 
-/// Whoever could not see the source does not see its content in a copy, unless its new owner says so: the narrower of what
-/// the source has and what the category gives.
-fn visibility(caller: &Caller, source: &File, category: &str) -> Visibility {
+/// Returns the narrower of the visibility of the source and the default of the category, so that a copy is
+/// not visible to people who could not see the source, unless its owner changes that.
+fn copy_visibility(caller: &Caller, source: &File, category: &str) -> Visibility {
     let rules = caller.tenant.policy.categories.get(category);
     match rules {
         Some(rules) if category != source.category => rules.visibility.min(source.visibility),

@@ -1,8 +1,9 @@
-//! Counts downloads, and notes when a file was last accessed, without a download ever waiting for it.
+//! Counts downloads and records the last access to a file, without delaying the download.
 //!
-//! A download adds to a sum in memory. Every few seconds the sums are written, many files in one statement and in the
-//! order of their ids, and once more when the process drains. A crash loses what was not written yet: at most the last few
-//! seconds. Nothing is counted twice: when nobody can say whether a commit counts, it is left at that.
+//! A download adds to a sum in memory. The sums are written every few seconds, many files in one statement
+//! and in the order of their ids, and a last time when the process drains. A crash loses the unwritten sums,
+//! at most the last few seconds. Nothing is counted twice: if the outcome of a commit is not known, the sums
+//! are not written again.
 
 use std::{
     collections::HashMap,
@@ -14,27 +15,27 @@ use tokio::sync::Notify;
 
 use crate::{
     app::{App, Error},
-    db::download_counts::{self, AccessGain},
+    db::download_counts::{self, DownloadDelta},
     domain::{
         clock::Timestamp,
         ids::{FileId, TenantId},
     },
 };
 
-/// Files whose sums are kept between two writes, about 100 bytes each. With more than half of it the next write comes
-/// early; what comes when all is full is not counted, and the log says so.
+/// The most files with unwritten sums, about 100 bytes each. Above half of this the sums are written early.
+/// Downloads of further files are not counted when the limit is reached, which is logged.
 const FILES_MAX: usize = 65_536;
-/// Files written in one statement.
+/// The number of files written in one statement.
 const BATCH_FILES: usize = 1_000;
 
 type Key = (TenantId, FileId);
 type Sum = (u64, Timestamp);
 
-/// What was not written yet.
+/// The sums that are not written yet.
 #[derive(Debug, Default)]
 pub(in crate::app) struct DownloadCounts {
     sums: Mutex<Sums>,
-    many: Notify,
+    half_full: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -44,38 +45,38 @@ struct Sums {
 }
 
 impl DownloadCounts {
-    /// Notes an access to a file. Bytes that go on where an earlier download broke off are an access, not a download.
-    pub(in crate::app) fn note(&self, file: Key, at: Timestamp, is_download: bool) {
+    /// Records an access to a file. Resuming an interrupted download counts as an access, not as a download.
+    pub(in crate::app) fn record_access(&self, file: Key, at: Timestamp, is_download: bool) {
         let mut sums = self.sums();
         sums.add(file, (u64::from(is_download), at));
         if sums.by_file.len() > FILES_MAX / 2 {
-            self.many.notify_one();
+            self.half_full.notify_one();
         }
     }
 
     fn sums(&self) -> MutexGuard<'_, Sums> {
-        // The map is consistent after every statement.
+        // The map is consistent after every statement, so a poisoned lock is safe to use.
         self.sums.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes all sums out, in the order of tenant and file.
-    fn take(&self) -> Vec<AccessGain> {
+    /// Removes and returns all sums, in the order of tenant and file.
+    fn take_all(&self) -> Vec<DownloadDelta> {
         let Sums { by_file, uncounted } = mem::take(&mut *self.sums());
         if uncounted > 0 {
-            tracing::warn!(uncounted, "downloads of too many files at once; these were not counted");
+            tracing::warn!(uncounted, "dropped download counts: too many files were downloaded at once");
         }
-        let gain = |((tenant, file), (downloads, last_access_time))| AccessGain {
+        let gain = |((tenant, file), (downloads, last_access_time))| DownloadDelta {
             tenant,
             file,
             downloads,
             last_access_time,
         };
-        let mut gains: Vec<AccessGain> = by_file.into_iter().map(gain).collect();
+        let mut gains: Vec<DownloadDelta> = by_file.into_iter().map(gain).collect();
         gains.sort_unstable_by_key(|gain| (gain.tenant, gain.file));
         gains
     }
 
-    fn put_back(&self, gains: &[AccessGain]) {
+    fn restore(&self, gains: &[DownloadDelta]) {
         let mut sums = self.sums();
         for gain in gains {
             sums.add((gain.tenant, gain.file), (gain.downloads, gain.last_access_time));
@@ -94,33 +95,33 @@ impl Sums {
     }
 }
 
-/// Comes back when so many files were accessed that their counts should be written early.
-pub async fn many_are_waiting(app: &App) {
-    app.download_counts.many.notified().await;
+/// Waits until enough files were accessed that their counts should be written early.
+pub async fn wait_for_many_counts(app: &App) {
+    app.download_counts.half_full.notified().await;
 }
 
-/// Writes what was counted since the last time; answers for how many files. What could not be written waits for the next
-/// time.
+/// Writes all sums and returns the number of files. Sums that could not be written stay in memory until the
+/// next call.
 ///
 /// # Errors
-/// When the database does not answer.
-pub async fn flush(app: &App) -> Result<usize, Error> {
-    let gains = app.download_counts.take();
+/// Returns `DatabaseUnavailable` if the database is unreachable.
+pub async fn flush_download_counts(app: &App) -> Result<usize, Error> {
+    let gains = app.download_counts.take_all();
     for (nth, batch) in gains.chunks(BATCH_FILES).enumerate() {
-        if let Err(error) = write(app, batch).await {
-            app.download_counts.put_back(&gains[nth * BATCH_FILES..]);
+        if let Err(error) = write_batch(app, batch).await {
+            app.download_counts.restore(&gains[nth * BATCH_FILES..]);
             return Err(error);
         }
     }
     Ok(gains.len())
 }
 
-async fn write(app: &App, batch: &[AccessGain]) -> Result<(), Error> {
+async fn write_batch(app: &App, batch: &[DownloadDelta]) -> Result<(), Error> {
     let mut tx = app.db.system_tx().await?;
     download_counts::add(&mut tx, batch).await?;
     if let Err(error) = tx.commit().await {
-        // It may count. Twice would be worse than not at all.
-        tracing::warn!(%error, files = batch.len(), "the outcome of writing download counts is not known");
+        // The commit may have succeeded. Losing the counts is better than counting twice.
+        tracing::warn!(%error, files = batch.len(), "failed to confirm the write of download counts");
     }
     Ok(())
 }
@@ -140,29 +141,29 @@ mod tests {
     }
 
     #[test]
-    fn sums_come_out_once_in_the_order_of_ids_and_go_back_in() {
+    fn takes_sums_once_in_id_order_and_restores_them() {
         let counts = DownloadCounts::default();
         for (file, second, is_download) in [(2, 5, true), (1, 7, true), (2, 3, true), (2, 4, false)] {
-            counts.note(key(file), at(second), is_download);
+            counts.record_access(key(file), at(second), is_download);
         }
-        let gains = counts.take();
+        let gains = counts.take_all();
         let seen: Vec<_> = gains.iter().map(|gain| (gain.downloads, gain.last_access_time)).collect();
         assert_eq!(seen, [(1, at(7)), (2, at(5))]);
-        assert!(gains.is_sorted_by_key(|gain| gain.file) && counts.take().is_empty());
-        counts.note(key(1), at(1), true);
-        counts.put_back(&gains);
-        assert_eq!(counts.take()[0].downloads, 2);
+        assert!(gains.is_sorted_by_key(|gain| gain.file) && counts.take_all().is_empty());
+        counts.record_access(key(1), at(1), true);
+        counts.restore(&gains);
+        assert_eq!(counts.take_all()[0].downloads, 2);
     }
 
     #[test]
-    fn memory_is_bounded_however_many_files_are_read() {
+    fn bounds_memory_when_many_files_are_read() {
         let counts = DownloadCounts::default();
         for n in 0..FILES_MAX + 10 {
-            counts.note(key(n), at(1), true);
+            counts.record_access(key(n), at(1), true);
         }
-        counts.note(key(0), at(2), true);
+        counts.record_access(key(0), at(2), true);
         assert_eq!(counts.sums().uncounted, 10);
-        let gains = counts.take();
-        assert_eq!((gains.len(), gains[0].downloads), (FILES_MAX, 2), "what is known goes on counting");
+        let gains = counts.take_all();
+        assert_eq!((gains.len(), gains[0].downloads), (FILES_MAX, 2), "known files are still counted");
     }
 }

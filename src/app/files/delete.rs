@@ -1,6 +1,9 @@
 //! Moves a file to the trash.
 
-use super::{Changed, Claimed, claim, conclude, filled, note_with, purge::remove, settlement::Settlement};
+use super::{
+    MutationResponse, MutationStart, begin_mutation, finish_mutation, load_file_details,
+    pending_release::PendingRelease, purge::purge_locked, record_change_with_details,
+};
 use crate::{
     app::{App, Error},
     db::{
@@ -18,44 +21,44 @@ use crate::{
     },
 };
 
-/// Moves a file to the trash; where the policy keeps none, purges it and answers nothing. A file that is in the trash
-/// already is answered as it is.
+/// Moves a file to the trash, or purges it and returns `None` if the policy has no trash. Returns a file that
+/// is already in the trash unchanged.
 ///
 /// # Errors
-/// `NotFound`, `NotAllowed`, and those of purging where that is what the policy does.
-pub async fn delete(
+/// Returns `NotFound` or `NotAllowed`, and the errors of `purge_file` if the policy has no trash.
+pub async fn delete_file(
     app: &App,
     caller: &Caller,
     id: FileId,
     request_id: Option<RequestId>,
-) -> Result<Changed<Option<File>>, Error> {
-    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::caller(caller)).await?;
-    let deleted = run(app, &mut tx, caller, id, request_id).await;
-    super::recorded(app, caller, AuditAction::FileDelete, id, tx.finish(deleted).await).await
+) -> Result<MutationResponse<Option<File>>, Error> {
+    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await?;
+    let deleted = delete_in_tx(app, &mut tx, caller, id, request_id).await;
+    super::record_if_denied(app, caller, AuditAction::FileDelete, id, tx.finish(deleted).await).await
 }
 
-async fn run(
+async fn delete_in_tx(
     app: &App,
     tx: &mut TenantTx,
     caller: &Caller,
     id: FileId,
     request_id: Option<RequestId>,
-) -> Result<Changed<Option<File>>, Error> {
-    let (file, attempt) = match claim(app, tx, caller, id, request_id, Method::DeleteFile).await? {
-        Claimed::Answered(answer) => return Ok(answer),
-        Claimed::Ours(file, attempt) => (*file, attempt),
+) -> Result<MutationResponse<Option<File>>, Error> {
+    let (file, attempt) = match begin_mutation(app, tx, caller, id, request_id, Method::DeleteFile).await? {
+        MutationStart::Replay(response) => return Ok(response),
+        MutationStart::Locked(file, attempt) => (*file, attempt),
     };
     let deleted = if file.trash.is_some() {
-        Some(filled(tx, file).await?)
+        Some(load_file_details(tx, file).await?)
     } else {
-        dispose(app, tx, caller, file, serde_json::json!({})).await?
+        trash_or_purge(app, tx, caller, file, serde_json::json!({})).await?
     };
-    conclude(tx, attempt, deleted).await
+    finish_mutation(tx, attempt, deleted).await
 }
 
-/// Moves a locked file to the trash and answers it; where the policy keeps none, purges it and answers nothing. The details
-/// are what else the audit log says about the move.
-pub(super) async fn dispose(
+/// Moves a locked file to the trash and returns it, or purges it and returns `None` if the policy has no
+/// trash. `details` are added to the audit entry of the move.
+pub(super) async fn trash_or_purge(
     app: &App,
     tx: &mut TenantTx,
     caller: &Caller,
@@ -63,30 +66,31 @@ pub(super) async fn dispose(
     details: serde_json::Value,
 ) -> Result<Option<File>, Error> {
     if caller.tenant.policy.trash.days == 0 {
-        remove(app, tx, caller, file).await?;
+        purge_locked(app, tx, caller, file).await?;
         return Ok(None);
     }
-    let mut settlement = Settlement::default();
-    let deleted = to_trash(tx, caller, &file, (&mut settlement, details)).await?;
-    let deleted = filled(tx, deleted).await?;
-    settlement.apply(app, tx).await?;
+    let mut release = PendingRelease::default();
+    let deleted = move_to_trash(tx, caller, &file, (&mut release, details)).await?;
+    let deleted = load_file_details(tx, deleted).await?;
+    release.apply(app, tx).await?;
     Ok(Some(deleted))
 }
 
-/// Moves a locked file to the trash, up to what that gives back.
-pub(super) async fn to_trash(
+/// Moves a locked file to the trash. Adds the quota that this releases to `release`, which the caller
+/// applies.
+pub(super) async fn move_to_trash(
     tx: &mut TenantTx,
     caller: &Caller,
     file: &File,
-    (settlement, details): (&mut Settlement, serde_json::Value),
+    (release, details): (&mut PendingRelease, serde_json::Value),
 ) -> Result<File, Error> {
     let trash = caller.tenant.policy.trash;
     let deleted = files::trash(tx, file.id, &caller.actor.id, trash.days).await?;
     file_readers::set_deleted(tx, file.id, true).await?;
-    let event = Event::of(EventKind::FileDeleted, file, &caller.actor.id);
-    note_with(tx, caller, event, (AuditAction::FileDelete, details)).await?;
+    let event = Event::for_file(EventKind::FileDeleted, file, &caller.actor.id);
+    record_change_with_details(tx, caller, event, (AuditAction::FileDelete, details)).await?;
     if !trash.counts_against_quota {
-        settlement.release(file, &versions::charge(tx, file.id).await?);
+        release.release_quota(file, &versions::get_charge(tx, file.id).await?);
     }
     Ok(deleted)
 }

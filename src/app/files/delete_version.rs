@@ -1,6 +1,8 @@
-//! Removes one version of a file for good.
+//! Deletes one version of a file permanently.
 
-use super::{Changed, Claimed, claim_with, conclude, filled, purge};
+use super::{
+    MutationResponse, MutationStart, begin_mutation_with_payload, finish_mutation, load_file_details, purge,
+};
 use crate::{
     app::{App, Error, audit},
     db::{
@@ -21,34 +23,34 @@ use crate::{
     },
 };
 
-/// Removes a version that is not the current one; its number is not used again. Its bytes go when no other version stands
-/// on them and the undelete window of the store has passed. A file in the trash keeps its versions as they are, so that what
-/// comes back is what was deleted.
+/// Deletes a version that is not the current one. Its number is not reused. Its bytes are deleted after the
+/// blob deletion delay if no other version references them. Versions of a file in the trash cannot be
+/// deleted, so that undeleting restores the file exactly as it was.
 ///
 /// # Errors
-/// `NotFound`, `NotAllowed`, `FileDeleted`, `VersionIsCurrent`, `FileRetained`.
-pub async fn delete_version(
+/// Returns `NotFound`, `NotAllowed`, `FileDeleted`, `VersionIsCurrent` or `FileRetained`.
+pub async fn delete_file_version(
     app: &App,
     caller: &Caller,
     (id, version): (FileId, i32),
     request_id: Option<RequestId>,
-) -> Result<Changed<File>, Error> {
-    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::caller(caller)).await?;
-    let deleted = run(app, &mut tx, caller, (id, version), request_id).await;
-    super::recorded(app, caller, AuditAction::FileVersionDelete, id, tx.finish(deleted).await).await
+) -> Result<MutationResponse<File>, Error> {
+    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await?;
+    let deleted = delete_version_in_tx(app, &mut tx, caller, (id, version), request_id).await;
+    super::record_if_denied(app, caller, AuditAction::FileVersionDelete, id, tx.finish(deleted).await).await
 }
 
-async fn run(
+async fn delete_version_in_tx(
     app: &App,
     tx: &mut TenantTx,
     caller: &Caller,
     (id, version): (FileId, i32),
     request_id: Option<RequestId>,
-) -> Result<Changed<File>, Error> {
+) -> Result<MutationResponse<File>, Error> {
     let attempt = (request_id, Method::DeleteFileVersion, version.to_be_bytes().to_vec());
-    let (file, attempt) = match claim_with(app, tx, caller, id, attempt).await? {
-        Claimed::Answered(answer) => return Ok(answer),
-        Claimed::Ours(file, attempt) => (*file, attempt),
+    let (file, attempt) = match begin_mutation_with_payload(app, tx, caller, id, attempt).await? {
+        MutationStart::Replay(response) => return Ok(response),
+        MutationStart::Locked(file, attempt) => (*file, attempt),
     };
     if file.trash.is_some() {
         return Err(Error::FileDeleted);
@@ -56,27 +58,27 @@ async fn run(
     if version == file.version {
         return Err(Error::VersionIsCurrent(version));
     }
-    purge::check_kept(tx, &file).await?;
-    let removed = versions::delete_one(tx, file.id, version).await?;
-    if removed.blobs.is_empty() {
+    purge::check_retention(tx, &file).await?;
+    let deleted = versions::delete_one(tx, file.id, version).await?;
+    if deleted.blobs.is_empty() {
         return Err(Error::NotFound("version"));
     }
-    let hours = u32::try_from(app.limits.retention.undelete_window_hours).unwrap_or(u32::MAX);
-    blobs::release(tx, &removed.blobs, hours).await?;
+    let hours = u32::try_from(app.limits.retention.blob_deletion_delay_hours).unwrap_or(u32::MAX);
+    blobs::schedule_deletion(tx, &deleted.blobs, hours).await?;
     let file = files::touch(tx, file.id, &caller.actor.id).await?;
-    let file = filled(tx, file).await?;
+    let file = load_file_details(tx, file).await?;
 
-    let mut entry = audit::entry(caller, AuditAction::FileVersionDelete, Some((file.id, version)));
-    entry.details = serde_json::json!({ "size_bytes": removed.charge.bytes() });
+    let mut entry = audit::new_entry(caller, AuditAction::FileVersionDelete, Some((file.id, version)));
+    entry.details = serde_json::json!({ "size_bytes": deleted.charge.bytes() });
     audit_entries::insert(tx, &[entry]).await?;
-    let event = Event::of_version(EventKind::FileVersionDeleted, &file, version, &caller.actor.id);
+    let event = Event::for_version(EventKind::FileVersionDeleted, &file, version, &caller.actor.id);
     events::insert(tx, &[event]).await?;
 
     let mut delta = UsageDelta::default();
-    for (kind, bytes) in &removed.charge.0 {
-        delta.bytes(&file.category, *kind, -bytes);
+    for (kind, bytes) in &deleted.charge.0 {
+        delta.add_bytes(&file.category, *kind, -bytes);
     }
-    usage_counters::apply(tx, &delta).await?;
-    quotas::apply(tx, QuotaDelta::bytes(-removed.charge.bytes())).await?;
-    conclude(tx, attempt, file).await
+    usage_counters::apply_delta(tx, &delta).await?;
+    quotas::apply_delta(tx, QuotaDelta::for_bytes(-deleted.charge.bytes())).await?;
+    finish_mutation(tx, attempt, file).await
 }

@@ -1,6 +1,6 @@
-//! Lists the files that a caller may see, a page at a time.
+//! Lists the files that a caller may see, one page at a time.
 
-use super::fill;
+use super::load_details;
 use crate::{
     app::{App, Error, pages},
     db::{
@@ -10,47 +10,44 @@ use crate::{
     domain::{
         caller::Caller,
         file::File,
-        file_list::{FileFilter, FileOrder, PageToken, Position},
+        file_list::{FileFilter, FileOrder, PagePosition, PageToken},
     },
 };
 
 pub use crate::db::lists::Total;
 
-/// What to list.
+/// A request to list files.
 #[derive(Debug, Clone)]
 pub struct ListRequest {
-    /// How many files at most; 0 means the default, more than the maximum means the maximum.
+    /// The most files to return; 0 means the default, and larger values are capped at the maximum.
     pub page_size: i32,
-    /// Where to go on; empty means from the start.
+    /// The token of the previous page; empty means the first page.
     pub page_token: String,
-    /// Which files.
     pub filter: FileFilter,
-    /// In what order.
     pub order: FileOrder,
-    /// Whether to count.
+    /// Whether to count the matching files.
     pub include_total: bool,
-    /// Whether tags and attachments are wanted too.
+    /// Whether to include tags, attachments and download counts.
     pub is_full: bool,
 }
 
-/// A page.
+/// A page of files.
 #[derive(Debug, Clone)]
-pub struct Listed {
-    /// The files.
+pub struct FileList {
     pub files: Vec<File>,
-    /// Where to go on; empty after the last page.
+    /// The token of the next page; empty after the last page.
     pub next_page_token: String,
-    /// How many match, where that was asked.
+    /// The number of matching files, if requested.
     pub total: Option<Total>,
 }
 
-/// Lists files.
+/// Lists the files that match a filter.
 ///
 /// # Errors
-/// `Invalid`; `PageTokenInvalid`.
-pub async fn list(app: &App, caller: &Caller, request: ListRequest) -> Result<Listed, Error> {
-    let size = pages::size(app, request.page_size)?;
-    let after = position(app, caller, &request)?;
+/// Returns `Invalid` or `PageTokenInvalid`.
+pub async fn list_files(app: &App, caller: &Caller, request: ListRequest) -> Result<FileList, Error> {
+    let size = pages::resolve_page_size(app, request.page_size)?;
+    let after = open_position(app, caller, &request)?;
     let query = PageQuery {
         filter: &request.filter,
         order: request.order,
@@ -58,49 +55,56 @@ pub async fn list(app: &App, caller: &Caller, request: ListRequest) -> Result<Li
         size,
         scan_rows_per_row_max: app.limits.lists.scan_rows_per_row_max as usize,
     };
-    let viewer = Viewer::caller(caller);
+    let viewer = Viewer::from_caller(caller);
     let mut tx = app.db.tenant_tx(caller.tenant_id(), &viewer).await?;
-    let page = read(app, &mut tx, &viewer, &request, &query).await;
+    let page = list_in_tx(app, &mut tx, &viewer, &request, &query).await;
     let (files, next, total) = tx.finish(page).await?;
     let next_page_token = match next {
-        Some(after) => seal(app, caller, &request, after)?,
+        Some(after) => seal_position(app, caller, &request, after)?,
         None => String::new(),
     };
-    Ok(Listed { files, next_page_token, total })
+    Ok(FileList { files, next_page_token, total })
 }
 
-type Read = (Vec<File>, Option<Position>, Option<Total>);
+type Page = (Vec<File>, Option<PagePosition>, Option<Total>);
 
-async fn read(
+async fn list_in_tx(
     app: &App,
     tx: &mut TenantTx,
     viewer: &Viewer,
     request: &ListRequest,
     query: &PageQuery<'_>,
-) -> Result<Read, Error> {
-    let mut page = lists::page(tx, viewer, query).await?;
+) -> Result<Page, Error> {
+    let mut page = lists::read_page(tx, viewer, query).await?;
     if request.is_full {
-        fill(tx, &mut page.files).await?;
+        load_details(tx, &mut page.files).await?;
     }
     let total = if request.include_total {
-        Some(lists::count(tx, viewer, &request.filter, app.limits.lists.count_max as usize).await?)
+        Some(lists::count_files(tx, viewer, &request.filter, app.limits.lists.count_max as usize).await?)
     } else {
         None
     };
     Ok((page.files, page.next, total))
 }
 
-/// A token opens for the tenant it was sealed for, and counts for the list it came from.
-fn position(app: &App, caller: &Caller, request: &ListRequest) -> Result<Option<Position>, Error> {
-    let Some(token) = pages::open::<PageToken>(app, caller, &request.page_token)? else { return Ok(None) };
+/// Opens the page token. It is valid only for the tenant, filter and order of its list.
+fn open_position(app: &App, caller: &Caller, request: &ListRequest) -> Result<Option<PagePosition>, Error> {
+    let Some(token) = pages::open_token::<PageToken>(app, caller, &request.page_token)? else {
+        return Ok(None);
+    };
     let is_of_this_list = token.tenant == caller.tenant_id()
         && token.order == request.order
         && token.filter == request.filter.fingerprint();
     if is_of_this_list { Ok(Some(token.after)) } else { Err(Error::PageTokenInvalid) }
 }
 
-fn seal(app: &App, caller: &Caller, request: &ListRequest, after: Position) -> Result<String, Error> {
+fn seal_position(
+    app: &App,
+    caller: &Caller,
+    request: &ListRequest,
+    after: PagePosition,
+) -> Result<String, Error> {
     let tenant = caller.tenant_id();
     let token = PageToken { tenant, order: request.order, filter: request.filter.fingerprint(), after };
-    pages::seal(app, caller, &token)
+    pages::seal_token(app, caller, &token)
 }

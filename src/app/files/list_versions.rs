@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    app::{App, Error, access::seen, pages},
+    app::{App, Error, access::require_visible, pages},
     db::{TenantTx, Viewer, files, versions},
     domain::{
         caller::Caller,
@@ -12,77 +12,76 @@ use crate::{
     },
 };
 
-/// Whose versions to list.
+/// A request to list the versions of a file.
 #[derive(Debug, Clone)]
 pub struct ListVersionsRequest {
-    /// Of which file.
     pub file: FileId,
-    /// How many at most; 0 means the default, more than the maximum means the maximum.
+    /// The most versions to return; 0 means the default, and larger values are capped at the maximum.
     pub page_size: i32,
-    /// Where to go on; empty means from the newest.
+    /// The token of the previous page; empty means the first page, with the newest versions.
     pub page_token: String,
 }
 
 /// A page of versions.
 #[derive(Debug, Clone)]
-pub struct ListedVersions {
-    /// The versions.
+pub struct FileVersionList {
     pub versions: Vec<FileVersion>,
-    /// Which of them is the current one.
+    /// The number of the current version.
     pub current: i32,
-    /// Where to go on; empty after the last page.
+    /// The token of the next page; empty after the last page.
     pub next_page_token: String,
 }
 
-/// What a page token holds, before it is sealed. It differs from every other kind of token by its fields.
+/// The content of a page token. Its fields distinguish it from the tokens of other lists.
 #[derive(Debug, Serialize, Deserialize)]
 struct VersionsToken {
     versions_of: FileId,
     below: i32,
 }
 
-/// Lists the versions of a file, also of one in the trash.
+/// Lists the versions of a file, which may be in the trash.
 ///
 /// # Errors
-/// `Invalid`, `PageTokenInvalid`, `NotFound`.
-pub async fn list_versions(
+/// Returns `Invalid`, `PageTokenInvalid` or `NotFound`.
+pub async fn list_file_versions(
     app: &App,
     caller: &Caller,
     request: ListVersionsRequest,
-) -> Result<ListedVersions, Error> {
-    let size = pages::size(app, request.page_size)?;
-    let below = below(app, caller, &request)?;
-    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::caller(caller)).await?;
-    let read = read(&mut tx, caller, request.file, below, size).await;
-    let (file, mut versions) = tx.finish(read).await?;
+) -> Result<FileVersionList, Error> {
+    let size = pages::resolve_page_size(app, request.page_size)?;
+    let below = open_position(app, caller, &request)?;
+    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await?;
+    let page = list_in_tx(&mut tx, caller, request.file, below, size).await;
+    let (file, mut versions) = tx.finish(page).await?;
     let has_more = versions.len() > size;
     versions.truncate(size);
     let next_page_token = match versions.last() {
         Some(last) if has_more => {
-            pages::seal(app, caller, &VersionsToken { versions_of: file.id, below: last.version })?
+            pages::seal_token(app, caller, &VersionsToken { versions_of: file.id, below: last.version })?
         }
         _ => String::new(),
     };
-    Ok(ListedVersions { versions, current: file.version, next_page_token })
+    Ok(FileVersionList { versions, current: file.version, next_page_token })
 }
 
-async fn read(
+async fn list_in_tx(
     tx: &mut TenantTx,
     caller: &Caller,
     id: FileId,
     below: i32,
     size: usize,
 ) -> Result<(File, Vec<FileVersion>), Error> {
-    let file = seen(caller, files::get(tx, id).await?)?;
-    // One more than asked for says whether there is another page.
+    let file = require_visible(caller, files::get(tx, id).await?)?;
+    // Read one extra row to see whether there is another page.
     let limit = i64::try_from(size + 1).unwrap_or(i64::MAX);
     let versions = versions::list(tx, id, below, limit).await?;
     Ok((file, versions))
 }
 
-/// A token opens for the tenant it was sealed for, and counts for the file it came from.
-fn below(app: &App, caller: &Caller, request: &ListVersionsRequest) -> Result<i32, Error> {
-    let Some(token) = pages::open::<VersionsToken>(app, caller, &request.page_token)? else {
+/// Opens the page token and returns the version number below which the page starts. The token is valid only
+/// for its tenant and file.
+fn open_position(app: &App, caller: &Caller, request: &ListVersionsRequest) -> Result<i32, Error> {
+    let Some(token) = pages::open_token::<VersionsToken>(app, caller, &request.page_token)? else {
         return Ok(i32::MAX);
     };
     if token.versions_of == request.file { Ok(token.below) } else { Err(Error::PageTokenInvalid) }

@@ -1,4 +1,4 @@
-//! Files: reading, listing, and their way out.
+//! Use cases of files: reading, listing, updating, deleting, and watching.
 
 pub mod archive;
 pub mod batch_delete;
@@ -9,17 +9,16 @@ pub mod delete;
 pub mod delete_expired;
 pub mod delete_version;
 pub mod download;
-pub mod empty_trash;
 pub mod get;
 pub mod list;
 pub mod list_versions;
+mod pending_release;
 pub mod purge;
-pub mod reap;
+pub mod purge_trash;
 mod recategorize;
 pub mod release_hold;
 pub mod restore_version;
 pub mod set_hold;
-mod settlement;
 pub mod transfer_ownership;
 pub mod unarchive;
 pub mod undelete;
@@ -30,9 +29,9 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
     App, Error,
-    access::{can_write, seen},
+    access::{check_can_write, require_visible},
     audit,
-    idempotency::{self, Attempt, Begun},
+    idempotency::{self, Attempt, RequestClaim},
 };
 use crate::{
     db::{
@@ -53,97 +52,103 @@ use crate::{
     },
 };
 
-/// A change that was made, and the tenant's quota after it.
+/// The result of a mutation, and the tenant's quota after it. Stored as the response of its request id.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
-pub struct Changed<T> {
-    /// What it came to.
+pub struct MutationResponse<T> {
+    /// The value of the mutation, such as the changed file.
     pub value: T,
-    /// The quota.
     pub quota: QuotaState,
-    /// Where its event stands; none where nothing had to change.
+    /// The position of its event; `None` if nothing had to change.
     pub event: Option<EventPosition>,
 }
 
-/// A change that was asked for: answered before, or ours to make.
-enum Claimed<T> {
-    /// Its request id was answered already.
-    Answered(Changed<T>),
-    /// The file is locked, and the caller may change it.
-    Ours(Box<File>, Option<Attempt>),
+/// The start of a mutation of a file.
+enum MutationStart<T> {
+    /// The request id was already executed, with this response.
+    Replay(MutationResponse<T>),
+    /// The file is locked and the caller may change it.
+    Locked(Box<File>, Option<Attempt>),
 }
 
-/// What every change of a file begins with: its request id, the file's lock, and the guard.
-async fn claim<T: DeserializeOwned>(
+/// Starts a mutation of a file: claims the request id, locks the file and checks that the caller may change
+/// it.
+async fn begin_mutation<T: DeserializeOwned>(
     app: &App,
     tx: &mut TenantTx,
     caller: &Caller,
     id: FileId,
     request_id: Option<RequestId>,
     method: Method,
-) -> Result<Claimed<T>, Error> {
-    claim_with(app, tx, caller, id, (request_id, method, Vec::new())).await
+) -> Result<MutationStart<T>, Error> {
+    begin_mutation_with_payload(app, tx, caller, id, (request_id, method, Vec::new())).await
 }
 
-/// The same for a change that says more than which file it is about.
-async fn claim_with<T: DeserializeOwned>(
+/// Like [`begin_mutation`], for a request with fields other than the id of the file.
+async fn begin_mutation_with_payload<T: DeserializeOwned>(
     app: &App,
     tx: &mut TenantTx,
     caller: &Caller,
     id: FileId,
-    (request_id, method, said): (Option<RequestId>, Method, Vec<u8>),
-) -> Result<Claimed<T>, Error> {
+    (request_id, method, fields): (Option<RequestId>, Method, Vec<u8>),
+) -> Result<MutationStart<T>, Error> {
     let mut payload = vec![caller.actor.id.clone().into_bytes(), id.as_uuid().into_bytes().to_vec()];
-    if !said.is_empty() {
-        payload.push(said);
+    if !fields.is_empty() {
+        payload.push(fields);
     }
-    let attempt = match idempotency::begin(app, tx, request_id, method, &payload).await? {
-        Begun::Replay(answer) => return Ok(Claimed::Answered(answer)),
-        Begun::Fresh(attempt) => attempt,
+    let attempt = match idempotency::claim_request(app, tx, request_id, method, &payload).await? {
+        RequestClaim::Replay(response) => return Ok(MutationStart::Replay(response)),
+        RequestClaim::New(attempt) => attempt,
     };
-    let file = seen(caller, files::get_for_update(tx, id).await?)?;
-    can_write(caller, &file)?;
-    Ok(Claimed::Ours(Box::new(file), attempt))
+    let file = require_visible(caller, files::get_for_update(tx, id).await?)?;
+    check_can_write(caller, &file)?;
+    Ok(MutationStart::Locked(Box::new(file), attempt))
 }
 
-/// What every change of a file ends with: the quota after it, and the answer under its request id.
-async fn conclude<T: Serialize>(
+/// Ends a mutation: adds the quota and the event position, and stores the response under the request id.
+async fn finish_mutation<T: Serialize>(
     tx: &mut TenantTx,
     attempt: Option<Attempt>,
     value: T,
-) -> Result<Changed<T>, Error> {
-    let changed = Changed { value, quota: quotas::get(tx).await?.state(), event: tx.last_event() };
+) -> Result<MutationResponse<T>, Error> {
+    let response = MutationResponse { value, quota: quotas::get(tx).await?.state(), event: tx.last_event() };
     if let Some(attempt) = attempt {
-        attempt.record(tx, &changed).await?;
+        attempt.record_response(tx, &response).await?;
     }
-    Ok(changed)
+    Ok(response)
 }
 
-/// Writes a change of a file down: its audit entry and its event.
-async fn note(
+/// Records a change of a file: its audit entry and its event.
+async fn record_change(
     tx: &mut TenantTx,
     caller: &Caller,
     file: &File,
     action: AuditAction,
     kind: EventKind,
 ) -> Result<(), DbError> {
-    note_with(tx, caller, Event::of(kind, file, &caller.actor.id), (action, serde_json::json!({}))).await
+    record_change_with_details(
+        tx,
+        caller,
+        Event::for_file(kind, file, &caller.actor.id),
+        (action, serde_json::json!({})),
+    )
+    .await
 }
 
-/// The same with what else there is to say in the audit log, and with an event that others may hear of too.
-async fn note_with(
+/// Like [`record_change`], with details for the audit log and a custom event.
+async fn record_change_with_details(
     tx: &mut TenantTx,
     caller: &Caller,
     event: Event,
     (action, details): (AuditAction, serde_json::Value),
 ) -> Result<(), DbError> {
-    let mut entry = audit::entry(caller, action, Some((event.file, event.version)));
+    let mut entry = audit::new_entry(caller, action, Some((event.file, event.version)));
     entry.details = details;
     audit_entries::insert(tx, &[entry]).await?;
     events::insert(tx, &[event]).await
 }
 
-/// Records a denial of an act on a file; passes everything else on.
-async fn recorded<T>(
+/// Records a denied action on a file in the audit log. Passes other outcomes through.
+async fn record_if_denied<T>(
     app: &App,
     caller: &Caller,
     action: AuditAction,
@@ -151,26 +156,29 @@ async fn recorded<T>(
     outcome: Result<T, Error>,
 ) -> Result<T, Error> {
     match outcome {
-        Err(why @ Error::NotAllowed(_)) => Err(audit::denied(app, caller, action, Some(id), why).await),
+        Err(error @ Error::NotAllowed(_)) => {
+            Err(audit::record_denial(app, caller, action, Some(id), error).await)
+        }
         outcome => outcome,
     }
 }
 
-/// Adds tags, attachments and download counts, which stand in rows of their own, to files that the caller was shown.
-pub(super) async fn fill(tx: &mut TenantTx, files: &mut [File]) -> Result<(), DbError> {
+/// Adds tags, attachments and download counts, which are in separate tables, to files that the caller may
+/// see.
+pub(super) async fn load_details(tx: &mut TenantTx, files: &mut [File]) -> Result<(), DbError> {
     if files.is_empty() {
         return Ok(());
     }
-    let mut counts = download_counts::list(tx, &lists::ids(files)).await?;
+    let mut counts = download_counts::list(tx, &lists::file_ids(files)).await?;
     for file in &mut *files {
         file.access = Some(counts.remove(&file.id).unwrap_or_default());
     }
-    fill_texts(tx, files).await
+    load_tags_and_attachments(tx, files).await
 }
 
-/// Adds tags and attachments alone: a download does without the count, which would cost it a round trip.
-async fn fill_texts(tx: &mut TenantTx, files: &mut [File]) -> Result<(), DbError> {
-    let ids = lists::ids(files);
+/// Adds tags and attachments only. A download omits the count to save a round trip.
+async fn load_tags_and_attachments(tx: &mut TenantTx, files: &mut [File]) -> Result<(), DbError> {
+    let ids = lists::file_ids(files);
     let mut tags = file_tags::list(tx, &ids).await?;
     let mut attachments = attachments::list(tx, &ids).await?;
     for file in files {
@@ -180,8 +188,8 @@ async fn fill_texts(tx: &mut TenantTx, files: &mut [File]) -> Result<(), DbError
     Ok(())
 }
 
-/// Adds all of it to one file.
-async fn filled(tx: &mut TenantTx, mut file: File) -> Result<File, DbError> {
-    fill(tx, std::slice::from_mut(&mut file)).await?;
+/// Adds tags, attachments and the download count to one file.
+async fn load_file_details(tx: &mut TenantTx, mut file: File) -> Result<File, DbError> {
+    load_details(tx, std::slice::from_mut(&mut file)).await?;
     Ok(file)
 }

@@ -1,6 +1,8 @@
-//! Removes a file for good, with its versions and, after the undelete window of the store, its bytes.
+//! Purges a file: deletes its record and versions permanently, and its bytes after the blob deletion delay.
 
-use super::{Changed, Claimed, claim, conclude, settlement::Settlement};
+use super::{
+    MutationResponse, MutationStart, begin_mutation, finish_mutation, pending_release::PendingRelease,
+};
 use crate::{
     app::{App, Error, audit},
     db::{
@@ -19,81 +21,90 @@ use crate::{
     },
 };
 
-/// Removes a file for good, whether or not it is in the trash. A tombstone stays.
+/// Purges a file, whether or not it is in the trash. Leaves a tombstone.
 ///
 /// # Errors
-/// `NotFound`, `NotAllowed`, `FileRetained`.
-pub async fn purge(
+/// Returns `NotFound`, `NotAllowed` or `FileRetained`.
+pub async fn purge_file(
     app: &App,
     caller: &Caller,
     id: FileId,
     request_id: Option<RequestId>,
-) -> Result<Changed<()>, Error> {
-    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::caller(caller)).await?;
-    let purged = run(app, &mut tx, caller, id, request_id).await;
-    super::recorded(app, caller, AuditAction::FilePurge, id, tx.finish(purged).await).await
+) -> Result<MutationResponse<()>, Error> {
+    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await?;
+    let purged = purge_in_tx(app, &mut tx, caller, id, request_id).await;
+    super::record_if_denied(app, caller, AuditAction::FilePurge, id, tx.finish(purged).await).await
 }
 
-async fn run(
+async fn purge_in_tx(
     app: &App,
     tx: &mut TenantTx,
     caller: &Caller,
     id: FileId,
     request_id: Option<RequestId>,
-) -> Result<Changed<()>, Error> {
-    let (file, attempt) = match claim(app, tx, caller, id, request_id, Method::PurgeFile).await? {
-        Claimed::Answered(answer) => return Ok(answer),
-        Claimed::Ours(file, attempt) => (*file, attempt),
+) -> Result<MutationResponse<()>, Error> {
+    let (file, attempt) = match begin_mutation(app, tx, caller, id, request_id, Method::PurgeFile).await? {
+        MutationStart::Replay(response) => return Ok(response),
+        MutationStart::Locked(file, attempt) => (*file, attempt),
     };
-    remove(app, tx, caller, file).await?;
-    conclude(tx, attempt, ()).await
+    purge_locked(app, tx, caller, file).await?;
+    finish_mutation(tx, attempt, ()).await
 }
 
-/// Whether nothing says that the file's bytes must be kept, by the database's clock.
-pub(super) async fn check_kept(tx: &mut TenantTx, file: &File) -> Result<(), Error> {
+/// Checks that neither retention nor a legal hold prevents the deletion of the file's bytes, by the
+/// database's clock.
+///
+/// # Errors
+/// Returns `FileRetained` if one does.
+pub(super) async fn check_retention(tx: &mut TenantTx, file: &File) -> Result<(), Error> {
     let now = tx.now().await?;
-    if file.must_be_kept(now) {
+    if file.is_protected(now) {
         let until = file.retain_until_time.filter(|until| now < *until);
         return Err(Error::FileRetained { until, hold: file.hold.clone() });
     }
     Ok(())
 }
 
-/// Removes a locked file and all that hangs on it.
-pub(super) async fn remove(app: &App, tx: &mut TenantTx, caller: &Caller, file: File) -> Result<(), Error> {
-    let mut settlement = Settlement::default();
-    take_apart(app, tx, caller, &file, &mut settlement).await?;
-    settlement.apply(app, tx).await
+/// Purges a locked file, and releases its blobs and quota.
+pub(super) async fn purge_locked(
+    app: &App,
+    tx: &mut TenantTx,
+    caller: &Caller,
+    file: File,
+) -> Result<(), Error> {
+    let mut release = PendingRelease::default();
+    delete_rows(app, tx, caller, &file, &mut release).await?;
+    release.apply(app, tx).await
 }
 
-/// The same, up to what it gives back.
-pub(super) async fn take_apart(
+/// Deletes the rows of a locked file. Adds its blobs and quota to `release`, which the caller applies.
+pub(super) async fn delete_rows(
     app: &App,
     tx: &mut TenantTx,
     caller: &Caller,
     file: &File,
-    settlement: &mut Settlement,
+    release: &mut PendingRelease,
 ) -> Result<(), Error> {
-    check_kept(tx, file).await?;
+    check_retention(tx, file).await?;
     let actor_id = &caller.actor.id;
     let tombstone_days = u32::try_from(app.limits.retention.tombstone_days).unwrap_or(u32::MAX);
     tombstones::insert(tx, file, actor_id, tombstone_days).await?;
     let removed = versions::delete(tx, file.id).await?;
-    settlement.let_go(removed.blobs);
+    release.release_blobs(removed.blobs);
     download_counts::delete(tx, file.id).await?;
     file_tags::delete(tx, file.id).await?;
     attachments::delete(tx, file.id).await?;
     let readers = file_readers::delete(tx, file.id).await?;
     files::delete(tx, file.id).await?;
 
-    let mut entry = audit::entry(caller, AuditAction::FilePurge, Some((file.id, file.version)));
+    let mut entry = audit::new_entry(caller, AuditAction::FilePurge, Some((file.id, file.version)));
     entry.details = serde_json::json!({ "size_bytes": file.size_bytes, "sha256": file.sha256 });
     audit_entries::insert(tx, &[entry]).await?;
-    let purged = Event::of(EventKind::FilePurged, file, actor_id).taken_from(readers);
+    let purged = Event::for_file(EventKind::FilePurged, file, actor_id).with_removed_readers(readers);
     events::insert(tx, &[purged]).await?;
     let was_charged = file.trash.is_none() || caller.tenant.policy.trash.counts_against_quota;
     if was_charged {
-        settlement.release(file, &removed.charge);
+        release.release_quota(file, &removed.charge);
     }
     Ok(())
 }

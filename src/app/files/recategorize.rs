@@ -1,20 +1,19 @@
-//! Moves a file to another category, as a part of its update.
+//! Moves a file to another category, as part of an update.
 //!
-//! *What is taken.* What the new category would not take as an upload, it does not take as a move: the types of all versions
-//! are judged that can become current, now or again, and their sizes by the limits of their kinds. Categories prescribe no
-//! retention, so none changes.
-//!
-//! *Who may.* Whoever may update the file. Where every member may, a member who is neither its owner nor an admin may not move
-//! it where more people see it, by role or by class: it would be a way around the owner's word. Nor where the member does not
-//! see it any more. For owners and admins it is no way around anything: they may say who sees the file by themselves.
-//!
-//! *Who sees it then.* Unless the same update says it: as [`Policy::visibility_in`] says. The classes that the file is attached to
-//! come to read it, or cease to, as the new category has it; whoever was given it otherwise keeps it.
-//!
-//! *What is counted.* The file and every version of it are counted under the new category in the same transaction. The sum does
-//! not change, so the quota's row is only read.
-//!
-//! *Where its bytes lie.* Where they were: a key holds the category of the upload, and says nothing about the file after it.
+//! - *Allowed content.* A category rejects the move of a file that it would reject as an upload. The types of
+//!   all versions that are or can become current are checked, and their sizes against the limits of their
+//!   kinds. Categories define no retention, so the retention does not change.
+//! - *Permissions.* Callers who may update the file may move it. Where all members may update it, a member
+//!   who is neither its owner nor an admin must not move it to a category where more people see it, by role
+//!   or by class, because that would bypass the owner's choice; nor to one where the member can no longer see
+//!   it. Owners and admins may change the visibility of the file in any case.
+//! - *Visibility.* Set by [`Policy::visibility_in_category`], unless the same update sets it. The classes
+//!   that the file is attached to gain or lose their read grants by the rules of the new category. Other
+//!   grants stay.
+//! - *Usage.* The file and all of its versions are counted under the new category in the same transaction.
+//!   The total does not change, so the row of the quota is only read.
+//! - *Storage.* The bytes are not moved: a key contains the category of the upload, which need not be the
+//!   current one.
 
 use crate::{
     app::Error,
@@ -26,84 +25,87 @@ use crate::{
     domain::{
         caller::Caller,
         file::File,
-        media_type::judged,
-        policy::{Policy, classes},
+        media_type::type_for_check,
+        policy::{Policy, class_principals},
         violations::Violations,
     },
 };
 
-/// Who reads a file by name, and how its new category changes that.
+/// The read grants of a file, and their changes by a move to another category.
 #[derive(Debug, Default)]
-pub(super) struct Readers {
-    /// Who comes to read it.
-    pub(super) gained: Vec<String>,
-    /// Who does not read it any more.
-    pub(super) lost: Vec<String>,
-    /// Who reads it before and after.
-    kept: Vec<String>,
+pub(super) struct ReaderChanges {
+    /// Principals who gain a grant.
+    pub(super) added: Vec<String>,
+    /// Principals who lose their grant.
+    pub(super) removed: Vec<String>,
+    /// Principals who keep their grant.
+    unchanged: Vec<String>,
 }
 
-/// Notes everything that a category would not take of a file, which is called so after the update.
-pub(super) async fn check(
+/// Adds a violation for each version of the file that the category would reject. `name` is the name after the
+/// update.
+pub(super) async fn check_versions(
     tx: &mut TenantTx,
     policy: &Policy,
     (file, name): (&File, &str),
     category: &str,
-    wrong: &mut Violations,
+    violations: &mut Violations,
 ) -> Result<(), Error> {
     const FIELD: &str = "file.category";
-    let types = policy.taken_types(category);
+    let types = policy.allowed_types(category);
     let limits = quotas::get(tx).await?.file_size_max_bytes;
-    for content in versions::largest_of_each_type(tx, file.id).await? {
+    for content in versions::list_largest_by_type(tx, file.id).await? {
         let version = content.version;
-        if let Err(refused) = types.check(&judged(&content.mime_type, Some(&content.mime_type), name)) {
+        if let Err(refused) = types.check(&type_for_check(&content.mime_type, Some(&content.mime_type), name))
+        {
             for violation in refused.iter() {
-                wrong.add(FIELD, format!("version {version}: {}", violation.description));
+                violations.add(FIELD, format!("version {version}: {}", violation.description));
             }
         }
-        let (kind, limit_bytes) = (content.media_kind, limits.of(content.media_kind));
+        let (kind, limit_bytes) = (content.media_kind, limits.for_kind(content.media_kind));
         if content.size_bytes > limit_bytes {
             let bytes = content.size_bytes;
-            let why = format!(
+            let message = format!(
                 "version {version} has {bytes} bytes; a file of kind {kind} may have at most {limit_bytes}"
             );
-            wrong.add(FIELD, why);
+            violations.add(FIELD, message);
         }
     }
     Ok(())
 }
 
-/// Who reads a file by name once it is in another category.
-pub(super) async fn readers(
+/// Computes the read grants of a file after a move to another category.
+pub(super) async fn compute_readers(
     tx: &mut TenantTx,
     policy: &Policy,
     file: &File,
     category: &str,
-) -> Result<Readers, Error> {
+) -> Result<ReaderChanges, Error> {
     let attachments = attachments::list(tx, &[file.id]).await?.remove(&file.id).unwrap_or_default();
-    let given = policy.readers(category, &attachments);
-    // By the attachments and not by the old category, whose rule may have been another one when the file came.
-    let of_classes = classes(&attachments);
+    let granted = policy.readers(category, &attachments);
+    // Use the attachments, not the rule of the old category: the rule may have changed since the upload.
+    let class_readers = class_principals(&attachments);
     let before = file_readers::list(tx, file.id).await?;
-    let gained = given.iter().filter(|reader| !before.contains(reader)).cloned().collect();
-    let (lost, kept) =
-        before.into_iter().partition(|reader| of_classes.contains(reader) && !given.contains(reader));
-    Ok(Readers { gained, lost, kept })
+    let added = granted.iter().filter(|reader| !before.contains(reader)).cloned().collect();
+    let (removed, unchanged) =
+        before.into_iter().partition(|reader| class_readers.contains(reader) && !granted.contains(reader));
+    Ok(ReaderChanges { added, removed, unchanged })
 }
 
-impl Readers {
-    /// Whether the caller is among them afterwards.
+impl ReaderChanges {
+    /// Returns whether the caller has a grant after the move.
     pub(super) fn includes(&self, caller: &Caller) -> bool {
         let principals = caller.principals();
-        self.kept.iter().chain(&self.gained).any(|reader| principals.contains(reader))
+        self.unchanged.iter().chain(&self.added).any(|reader| principals.contains(reader))
     }
 }
 
-/// Counts a file, which is locked, and all its versions under its new category. It is not in the trash, so they are charged.
-pub(super) async fn count(tx: &mut TenantTx, before: &File, after: &File) -> Result<(), Error> {
-    let charge = versions::charge(tx, before.id).await?;
+/// Counts a locked file and all of its versions under the new category. The file is not in the trash, so they
+/// are charged.
+pub(super) async fn move_usage(tx: &mut TenantTx, before: &File, after: &File) -> Result<(), Error> {
+    let charge = versions::get_charge(tx, before.id).await?;
     let mut delta = UsageDelta::default();
-    delta.file(before, &charge, -1);
-    delta.file(after, &charge, 1);
-    Ok(usage_counters::apply(tx, &delta).await?)
+    delta.add_file(before, &charge, -1);
+    delta.add_file(after, &charge, 1);
+    Ok(usage_counters::apply_delta(tx, &delta).await?)
 }

@@ -1,8 +1,11 @@
 //! Releases the legal hold of a file.
 
-use super::{Changed, Claimed, claim_with, conclude, filled, note_with, set_hold::HoldRequest};
+use super::{
+    MutationResponse, MutationStart, begin_mutation_with_payload, finish_mutation, load_file_details,
+    record_change_with_details, set_hold::HoldRequest,
+};
 use crate::{
-    app::{App, Error, access::can_administer},
+    app::{App, Error, access::check_is_admin},
     db::{
         TenantTx, Viewer,
         audit_entries::AuditAction,
@@ -13,40 +16,57 @@ use crate::{
     domain::{caller::Caller, file::File},
 };
 
-/// Releases the legal hold of a file. One that is not held stays as it is. What was due for purging meanwhile is purged in
-/// one of the next rounds.
+/// Releases the legal hold of a file. Returns a file without a hold unchanged. If the file became due for
+/// purging during the hold, one of the next rounds purges it.
 ///
 /// # Errors
-/// `Invalid`, `NotFound`, `NotAllowed`.
-pub async fn release_hold(app: &App, caller: &Caller, request: HoldRequest) -> Result<Changed<File>, Error> {
+/// Returns `Invalid`, `NotFound` or `NotAllowed`.
+pub async fn release_legal_hold(
+    app: &App,
+    caller: &Caller,
+    request: HoldRequest,
+) -> Result<MutationResponse<File>, Error> {
     request.check()?;
-    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::caller(caller)).await?;
-    let released = run(app, &mut tx, caller, &request).await;
-    super::recorded(app, caller, AuditAction::FileHoldRelease, request.file, tx.finish(released).await).await
+    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await?;
+    let released = release_hold_in_tx(app, &mut tx, caller, &request).await;
+    super::record_if_denied(
+        app,
+        caller,
+        AuditAction::FileHoldRelease,
+        request.file,
+        tx.finish(released).await,
+    )
+    .await
 }
 
-async fn run(
+async fn release_hold_in_tx(
     app: &App,
     tx: &mut TenantTx,
     caller: &Caller,
     request: &HoldRequest,
-) -> Result<Changed<File>, Error> {
+) -> Result<MutationResponse<File>, Error> {
     let attempt = (request.request_id, Method::ReleaseLegalHold, request.reason.clone().into_bytes());
-    let (file, attempt) = match claim_with(app, tx, caller, request.file, attempt).await? {
-        Claimed::Answered(answer) => return Ok(answer),
-        Claimed::Ours(file, attempt) => (*file, attempt),
+    let (file, attempt) = match begin_mutation_with_payload(app, tx, caller, request.file, attempt).await? {
+        MutationStart::Replay(response) => return Ok(response),
+        MutationStart::Locked(file, attempt) => (*file, attempt),
     };
-    can_administer(caller)?;
+    check_is_admin(caller)?;
     let file = match file.hold.clone() {
         None => file,
         Some(hold) => {
             let released = files::set_hold(tx, file.id, &caller.actor.id, None).await?;
             let details = serde_json::json!({ "reason": request.reason, "hold": hold });
             let (action, kind) = (AuditAction::FileHoldRelease, EventKind::FileHoldReleased);
-            note_with(tx, caller, Event::of(kind, &released, &caller.actor.id), (action, details)).await?;
+            record_change_with_details(
+                tx,
+                caller,
+                Event::for_file(kind, &released, &caller.actor.id),
+                (action, details),
+            )
+            .await?;
             released
         }
     };
-    let file = filled(tx, file).await?;
-    conclude(tx, attempt, file).await
+    let file = load_file_details(tx, file).await?;
+    finish_mutation(tx, attempt, file).await
 }

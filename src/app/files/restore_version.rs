@@ -1,6 +1,8 @@
-//! Makes the content of an earlier version current again.
+//! Restores an earlier version of a file.
 
-use super::{Changed, Claimed, claim_with, conclude, filled};
+use super::{
+    MutationResponse, MutationStart, begin_mutation_with_payload, finish_mutation, load_file_details,
+};
 use crate::{
     app::{App, Error, audit},
     db::{
@@ -15,78 +17,77 @@ use crate::{
     },
     domain::{
         caller::Caller,
-        file::{ContentState, File, project},
+        file::{ContentState, File, project_state},
         file_fields::check_change_description,
         ids::{FileId, RequestId},
         violations::Violations,
     },
 };
 
-/// What to restore.
+/// A request to restore a version of a file.
 #[derive(Debug, Clone)]
 pub struct RestoreRequest {
-    /// Of which file.
     pub file: FileId,
-    /// Which version.
+    /// The number of the version to restore.
     pub version: i32,
-    /// Why.
     pub change_description: String,
-    /// Makes a retry safe.
+    /// The idempotency key, which makes retries safe.
     pub request_id: Option<RequestId>,
 }
 
-/// Makes the content of an earlier version current again: as a new version on the same blob, charged like any other. The
-/// earlier one stays.
+/// Makes the content of an earlier version current again, as a new version that references the same blob and
+/// is charged like any other. The earlier version stays.
 ///
 /// # Errors
-/// `Invalid`, `NotFound`, `NotAllowed`, `FileDeleted`, `FileNotAvailable`, `VersionIsCurrent`, `QuotaBytes`.
-pub async fn restore_version(
+/// Returns `Invalid`, `NotFound`, `NotAllowed`, `FileDeleted`, `FileNotAvailable`, `VersionIsCurrent` or
+/// `QuotaBytes`.
+pub async fn restore_file_version(
     app: &App,
     caller: &Caller,
     request: RestoreRequest,
-) -> Result<Changed<File>, Error> {
-    let mut wrong = Violations::new();
-    check_change_description("change_description", &request.change_description, &mut wrong);
-    wrong.into_result()?;
-    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::caller(caller)).await?;
-    let restored = run(app, &mut tx, caller, &request).await;
+) -> Result<MutationResponse<File>, Error> {
+    let mut violations = Violations::new();
+    check_change_description("change_description", &request.change_description, &mut violations);
+    violations.into_result()?;
+    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await?;
+    let restored = restore_version_in_tx(app, &mut tx, caller, &request).await;
     let restored = tx.finish(restored).await;
-    super::recorded(app, caller, AuditAction::FileVersionRestore, request.file, restored).await
+    super::record_if_denied(app, caller, AuditAction::FileVersionRestore, request.file, restored).await
 }
 
-async fn run(
+async fn restore_version_in_tx(
     app: &App,
     tx: &mut TenantTx,
     caller: &Caller,
     request: &RestoreRequest,
-) -> Result<Changed<File>, Error> {
-    let said =
+) -> Result<MutationResponse<File>, Error> {
+    let fields =
         serde_json::to_vec(&(request.version, &request.change_description)).map_err(Error::internal)?;
-    let attempt = (request.request_id, Method::RestoreFileVersion, said);
-    let (file, attempt) = match claim_with(app, tx, caller, request.file, attempt).await? {
-        Claimed::Answered(answer) => return Ok(answer),
-        Claimed::Ours(file, attempt) => (*file, attempt),
+    let attempt = (request.request_id, Method::RestoreFileVersion, fields);
+    let (file, attempt) = match begin_mutation_with_payload(app, tx, caller, request.file, attempt).await? {
+        MutationStart::Replay(response) => return Ok(response),
+        MutationStart::Locked(file, attempt) => (*file, attempt),
     };
-    file.state().may_get_a_version()?;
+    file.state().check_accepts_version()?;
     let earlier = versions::get(tx, file.id, request.version).await?.ok_or(Error::NotFound("version"))?;
     if earlier.version == file.version {
         return Err(Error::VersionIsCurrent(file.version));
     }
     if earlier.content_state != ContentState::Available {
-        return Err(Error::of_state(project(earlier.content_state, false, false)));
+        return Err(Error::for_file_state(project_state(earlier.content_state, false, false)));
     }
-    let restored = restore(tx, caller, &file, request).await?;
-    conclude(tx, attempt, restored).await
+    let restored = insert_restored_version(tx, caller, &file, request).await?;
+    finish_mutation(tx, attempt, restored).await
 }
 
-async fn restore(
+async fn insert_restored_version(
     tx: &mut TenantTx,
     caller: &Caller,
     before: &File,
     request: &RestoreRequest,
 ) -> Result<File, Error> {
     let actor_id = &caller.actor.id;
-    let number = files::next_version(tx, before.id).await?;
+    let number = files::allocate_version_number(tx, before.id).await?;
     let copy = VersionCopy {
         from_file: before.id,
         from_version: request.version,
@@ -100,20 +101,20 @@ async fn restore(
     let file = files::set_current(tx, before.id, number, actor_id).await?;
     file_readers::set_size(tx, file.id, file.size_bytes).await?;
 
-    let mut entry = audit::entry(caller, AuditAction::FileVersionRestore, Some((file.id, number)));
+    let mut entry = audit::new_entry(caller, AuditAction::FileVersionRestore, Some((file.id, number)));
     entry.details = serde_json::json!({ "restored_from": request.version });
     audit_entries::insert(tx, &[entry]).await?;
-    events::insert(tx, &[Event::of(EventKind::FileVersionCreated, &file, actor_id)]).await?;
+    events::insert(tx, &[Event::for_file(EventKind::FileVersionCreated, &file, actor_id)]).await?;
 
     let bytes = i64::try_from(file.size_bytes).unwrap_or(i64::MAX);
     let mut delta = UsageDelta::default();
-    delta.files(&file.category, before.media_kind, -1);
-    delta.files(&file.category, file.media_kind, 1);
-    delta.bytes(&file.category, file.media_kind, bytes);
-    usage_counters::apply(tx, &delta).await?;
-    let file = filled(tx, file).await?;
-    if quotas::apply(tx, QuotaDelta::bytes(bytes)).await?.is_none() {
-        return Err(Error::over_quota(&quotas::get(tx).await?, bytes));
+    delta.add_file_count(&file.category, before.media_kind, -1);
+    delta.add_file_count(&file.category, file.media_kind, 1);
+    delta.add_bytes(&file.category, file.media_kind, bytes);
+    usage_counters::apply_delta(tx, &delta).await?;
+    let file = load_file_details(tx, file).await?;
+    if quotas::apply_delta(tx, QuotaDelta::for_bytes(bytes)).await?.is_none() {
+        return Err(Error::quota_exceeded(&quotas::get(tx).await?, bytes));
     }
     Ok(file)
 }

@@ -1,8 +1,11 @@
 //! Sets a legal hold on a file.
 
-use super::{Changed, Claimed, claim_with, conclude, filled, note_with};
+use super::{
+    MutationResponse, MutationStart, begin_mutation_with_payload, finish_mutation, load_file_details,
+    record_change_with_details,
+};
 use crate::{
-    app::{App, Error, access::can_administer},
+    app::{App, Error, access::check_is_admin},
     db::{
         TenantTx, Viewer,
         audit_entries::AuditAction,
@@ -19,62 +22,64 @@ use crate::{
     },
 };
 
-/// The longest reason for a hold or its release, in characters.
+/// The maximum length of the reason for a hold or its release, in characters.
 const REASON_CHARACTERS_MAX: usize = 500;
 
-/// Which file, and why.
+/// A request to set or release a legal hold.
 #[derive(Debug, Clone)]
 pub struct HoldRequest {
-    /// Which file.
     pub file: FileId,
-    /// Why.
     pub reason: String,
-    /// Makes a retry safe.
+    /// The idempotency key, which makes retries safe.
     pub request_id: Option<RequestId>,
 }
 
 impl HoldRequest {
-    /// A hold, and its end, has its reason.
+    /// Checks the reason, which is required.
     pub(super) fn check(&self) -> Result<(), Violations> {
-        let mut wrong = Violations::new();
-        wrong.take("reason", text::line(&self.reason, REASON_CHARACTERS_MAX));
-        wrong.into_result()
+        let mut violations = Violations::new();
+        violations.ok_or_add("reason", text::check_line(&self.reason, REASON_CHARACTERS_MAX));
+        violations.into_result()
     }
 }
 
-/// Sets a legal hold on a file, also on one in the trash: nobody purges it until the hold is released. A file that is held
-/// already stays as it is, with the first reason.
+/// Sets a legal hold on a file, which may be in the trash. The file cannot be purged until the hold is
+/// released. A file that already has a hold keeps it, with the first reason.
 ///
 /// # Errors
-/// `Invalid`, `NotFound`, `NotAllowed`.
-pub async fn set_hold(app: &App, caller: &Caller, request: HoldRequest) -> Result<Changed<File>, Error> {
+/// Returns `Invalid`, `NotFound` or `NotAllowed`.
+pub async fn set_legal_hold(
+    app: &App,
+    caller: &Caller,
+    request: HoldRequest,
+) -> Result<MutationResponse<File>, Error> {
     request.check()?;
-    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::caller(caller)).await?;
-    let held = run(app, &mut tx, caller, &request).await;
-    super::recorded(app, caller, AuditAction::FileHoldSet, request.file, tx.finish(held).await).await
+    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await?;
+    let held = set_hold_in_tx(app, &mut tx, caller, &request).await;
+    super::record_if_denied(app, caller, AuditAction::FileHoldSet, request.file, tx.finish(held).await).await
 }
 
-async fn run(
+async fn set_hold_in_tx(
     app: &App,
     tx: &mut TenantTx,
     caller: &Caller,
     request: &HoldRequest,
-) -> Result<Changed<File>, Error> {
+) -> Result<MutationResponse<File>, Error> {
     let attempt = (request.request_id, Method::SetLegalHold, request.reason.clone().into_bytes());
-    let (file, attempt) = match claim_with(app, tx, caller, request.file, attempt).await? {
-        Claimed::Answered(answer) => return Ok(answer),
-        Claimed::Ours(file, attempt) => (*file, attempt),
+    let (file, attempt) = match begin_mutation_with_payload(app, tx, caller, request.file, attempt).await? {
+        MutationStart::Replay(response) => return Ok(response),
+        MutationStart::Locked(file, attempt) => (*file, attempt),
     };
-    can_administer(caller)?;
+    check_is_admin(caller)?;
     let file = if file.hold.is_some() {
         file
     } else {
         let held = files::set_hold(tx, file.id, &caller.actor.id, Some(&request.reason)).await?;
         let details = serde_json::json!({ "reason": request.reason });
-        let event = Event::of(EventKind::FileHoldSet, &held, &caller.actor.id);
-        note_with(tx, caller, event, (AuditAction::FileHoldSet, details)).await?;
+        let event = Event::for_file(EventKind::FileHoldSet, &held, &caller.actor.id);
+        record_change_with_details(tx, caller, event, (AuditAction::FileHoldSet, details)).await?;
         held
     };
-    let file = filled(tx, file).await?;
-    conclude(tx, attempt, file).await
+    let file = load_file_details(tx, file).await?;
+    finish_mutation(tx, attempt, file).await
 }

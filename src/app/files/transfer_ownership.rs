@@ -1,9 +1,9 @@
-//! Gives the files of someone who leaves to someone else.
+//! Transfers the files of one user to another, for example when the owner leaves.
 
 use crate::{
     app::{
         App, Error, access, audit,
-        idempotency::{self, Begun},
+        idempotency::{self, RequestClaim},
     },
     db::{
         TenantTx, Viewer,
@@ -21,122 +21,128 @@ use crate::{
     },
 };
 
-/// Files of one call when nothing is said, and at most: each is a row of the audit log and an event in one transaction.
+/// The default and maximum number of files of one call. Each file adds an audit entry and an event to the
+/// transaction.
 const FILES_DEFAULT: i32 = 500;
 const FILES_MAX: i32 = 1_000;
 
-/// Whose files go to whom.
+/// A request to transfer files.
 #[derive(Debug, Clone)]
-pub struct Transfer {
-    /// Who has them.
+pub struct TransferRequest {
+    /// The id of the current owner.
     pub from_user: String,
-    /// Who gets them.
+    /// The id of the new owner.
     pub to_user: String,
-    /// How many at most; 0 means the default.
+    /// The most files to transfer; 0 means the default.
     pub limit: i32,
-    /// Whether only to count.
+    /// Whether to count the files without transferring them.
     pub is_dry_run: bool,
-    /// Makes a retry safe.
+    /// The idempotency key, which makes retries safe.
     pub request_id: Option<RequestId>,
 }
 
-/// What one call did, and what is left to do.
+/// The result of one call, and the remaining work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Transferred {
-    /// Files that changed their owner.
+pub struct TransferResult {
+    /// The number of transferred files.
     pub file_count: i64,
-    /// Files that the old owner still has.
+    /// The number of files that the previous owner still has.
     pub remaining_file_count: i64,
-    /// Their bytes.
+    /// The bytes of these files.
     pub remaining_bytes: i64,
-    /// Where the last of its events stands; none where no file changed its owner.
+    /// The position of the last event; `None` if no file was transferred.
     #[serde(default)]
     pub event: Option<EventPosition>,
 }
 
-/// Gives files of one user of the tenant to another, the trash too, a bounded number of them: whoever repeats it until
-/// nothing remains has given all. Who may read them besides the owner stays as it is.
+/// Transfers a bounded number of files, including files in the trash, to another user of the tenant. Repeat
+/// the call until no files remain. Read grants of other users do not change.
 ///
 /// # Errors
-/// `Invalid` with every violation, `NotAllowed`.
-pub async fn transfer_ownership(app: &App, caller: &Caller, asked: Transfer) -> Result<Transferred, Error> {
-    if let Err(why) = access::can_administer(caller) {
-        return Err(audit::denied(app, caller, AuditAction::OwnershipTransfer, None, why).await);
+/// Returns `Invalid` with every violation, or `NotAllowed`.
+pub async fn transfer_ownership(
+    app: &App,
+    caller: &Caller,
+    request: TransferRequest,
+) -> Result<TransferResult, Error> {
+    if let Err(error) = access::check_is_admin(caller) {
+        return Err(audit::record_denial(app, caller, AuditAction::OwnershipTransfer, None, error).await);
     }
-    let limit = check(&asked)?;
-    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::caller(caller)).await?;
-    let transferred = run(app, &mut tx, caller, &asked, limit).await;
+    let limit = check_request(&request)?;
+    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await?;
+    let transferred = transfer_in_tx(app, &mut tx, caller, &request, limit).await;
     tx.finish(transferred).await
 }
 
-fn check(asked: &Transfer) -> Result<i32, Violations> {
-    let mut wrong = Violations::new();
-    wrong.take("from_user_id", text::line(&asked.from_user, EXTERNAL_ID_CHARACTERS_MAX));
-    wrong.take("to_user_id", text::line(&asked.to_user, EXTERNAL_ID_CHARACTERS_MAX));
-    if asked.from_user == asked.to_user {
-        wrong.add("to_user_id", "must be someone else than from_user_id");
+fn check_request(request: &TransferRequest) -> Result<i32, Violations> {
+    let mut violations = Violations::new();
+    violations.ok_or_add("from_user_id", text::check_line(&request.from_user, EXTERNAL_ID_CHARACTERS_MAX));
+    violations.ok_or_add("to_user_id", text::check_line(&request.to_user, EXTERNAL_ID_CHARACTERS_MAX));
+    if request.from_user == request.to_user {
+        violations.add("to_user_id", "must differ from from_user_id");
     }
-    if asked.limit < 0 {
-        wrong.add("file_count_max", "must not be negative; 0 means the default");
+    if request.limit < 0 {
+        violations.add("file_count_max", "must not be negative; 0 means the default");
     }
-    wrong.into_result()?;
-    Ok(if asked.limit == 0 { FILES_DEFAULT } else { asked.limit.min(FILES_MAX) })
+    violations.into_result()?;
+    Ok(if request.limit == 0 { FILES_DEFAULT } else { request.limit.min(FILES_MAX) })
 }
 
-async fn run(
+async fn transfer_in_tx(
     app: &App,
     tx: &mut TenantTx,
     caller: &Caller,
-    asked: &Transfer,
+    request: &TransferRequest,
     limit: i32,
-) -> Result<Transferred, Error> {
-    if asked.is_dry_run {
-        return remaining(tx, &asked.from_user, 0).await;
+) -> Result<TransferResult, Error> {
+    if request.is_dry_run {
+        return transfer_result(tx, &request.from_user, 0).await;
     }
     let payload = [
         caller.actor.id.clone().into_bytes(),
-        asked.from_user.clone().into_bytes(),
-        asked.to_user.clone().into_bytes(),
+        request.from_user.clone().into_bytes(),
+        request.to_user.clone().into_bytes(),
         limit.to_be_bytes().to_vec(),
     ];
-    let begun = idempotency::begin(app, tx, asked.request_id, Method::TransferOwnership, &payload).await?;
-    let attempt = match begun {
-        Begun::Replay(answer) => return Ok(answer),
-        Begun::Fresh(attempt) => attempt,
+    let claim =
+        idempotency::claim_request(app, tx, request.request_id, Method::TransferOwnership, &payload).await?;
+    let attempt = match claim {
+        RequestClaim::Replay(response) => return Ok(response),
+        RequestClaim::New(attempt) => attempt,
     };
-    let owned = file_owners::lock(tx, &asked.from_user, limit.into()).await?;
+    let owned = file_owners::lock_files(tx, &request.from_user, limit.into()).await?;
     if !owned.is_empty() {
         let ids: Vec<FileId> = owned.iter().map(|file| file.id).collect();
-        file_owners::set(tx, &ids, &asked.to_user, &caller.actor.id).await?;
-        note(tx, caller, asked, &owned).await?;
+        file_owners::set_owner(tx, &ids, &request.to_user, &caller.actor.id).await?;
+        record_transfers(tx, caller, request, &owned).await?;
     }
     let count = i64::try_from(owned.len()).unwrap_or(i64::MAX);
-    let transferred = remaining(tx, &asked.from_user, count).await?;
+    let transferred = transfer_result(tx, &request.from_user, count).await?;
     if let Some(attempt) = attempt {
-        attempt.record(tx, &transferred).await?;
+        attempt.record_response(tx, &transferred).await?;
     }
     Ok(transferred)
 }
 
-/// Every file has its own entry and its own event.
-async fn note(
+/// Records an audit entry and an event for each file.
+async fn record_transfers(
     tx: &mut TenantTx,
     caller: &Caller,
-    asked: &Transfer,
+    request: &TransferRequest,
     owned: &[OwnedFile],
 ) -> Result<(), Error> {
-    let details = serde_json::json!({ "from": asked.from_user, "to": asked.to_user });
+    let details = serde_json::json!({ "from": request.from_user, "to": request.to_user });
     let entry = |file: &OwnedFile| AuditEntry {
         details: details.clone(),
-        ..audit::entry(caller, AuditAction::OwnershipTransfer, Some((file.id, file.version)))
+        ..audit::new_entry(caller, AuditAction::OwnershipTransfer, Some((file.id, file.version)))
     };
     audit_entries::insert(tx, &owned.iter().map(entry).collect::<Vec<_>>()).await?;
-    let hands = (asked.from_user.as_str(), asked.to_user.as_str());
-    let event = |file: &OwnedFile| Event::of_transfer(file, hands, &caller.actor.id);
+    let owners = (request.from_user.as_str(), request.to_user.as_str());
+    let event = |file: &OwnedFile| Event::for_transfer(file, owners, &caller.actor.id);
     Ok(events::insert(tx, &owned.iter().map(event).collect::<Vec<_>>()).await?)
 }
 
-async fn remaining(tx: &mut TenantTx, owner: &str, file_count: i64) -> Result<Transferred, Error> {
-    let (remaining_file_count, remaining_bytes) = file_owners::sum(tx, owner).await?;
-    Ok(Transferred { file_count, remaining_file_count, remaining_bytes, event: tx.last_event() })
+async fn transfer_result(tx: &mut TenantTx, owner: &str, file_count: i64) -> Result<TransferResult, Error> {
+    let (remaining_file_count, remaining_bytes) = file_owners::sum_files(tx, owner).await?;
+    Ok(TransferResult { file_count, remaining_file_count, remaining_bytes, event: tx.last_event() })
 }

@@ -1,6 +1,6 @@
-//! Takes a file out of the archive.
+//! Unarchives a file.
 
-use super::{Changed, archive};
+use super::{MutationResponse, archive};
 use crate::{
     app::{App, Error},
     domain::{
@@ -10,17 +10,17 @@ use crate::{
     },
 };
 
-/// Makes the bytes of an archived file readable again, as far as their state allows it: at once, in whatever class of storage
-/// they are; a job brings them back to the one of everything. A file that is not archived is
-/// answered as it is.
+/// Makes the bytes of an archived file readable again, as far as their state allows. They are readable at
+/// once, in their current storage class; a job moves them back to the standard class. Returns a file that is
+/// not archived unchanged.
 ///
 /// # Errors
-/// `NotFound`, `NotAllowed`, `FileDeleted`.
-pub async fn unarchive(
+/// Returns `NotFound`, `NotAllowed` or `FileDeleted`.
+pub async fn unarchive_file(
     app: &App,
     caller: &Caller,
     id: FileId,
     request_id: Option<RequestId>,
-) -> Result<Changed<File>, Error> {
-    archive::set(app, caller, (id, false), request_id).await
+) -> Result<MutationResponse<File>, Error> {
+    archive::set_archived(app, caller, (id, false), request_id).await
 }

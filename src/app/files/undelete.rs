@@ -1,6 +1,8 @@
-//! Takes a file out of the trash.
+//! Undeletes a file.
 
-use super::{Changed, Claimed, claim, conclude, filled, note};
+use super::{
+    MutationResponse, MutationStart, begin_mutation, finish_mutation, load_file_details, record_change,
+};
 use crate::{
     app::{App, Error},
     db::{
@@ -20,51 +22,54 @@ use crate::{
     },
 };
 
-/// Takes a file out of the trash, back into the state it had. Where the trash does not count against the quota, its room
-/// is claimed again.
+/// Restores a file from the trash to its previous state. If the trash does not count against the quota, the
+/// file is charged again. Returns a file that is not in the trash unchanged.
 ///
 /// # Errors
-/// `NotFound`, `NotAllowed`, `QuotaBytes`, `QuotaFiles`.
-pub async fn undelete(
+/// Returns `NotFound`, `NotAllowed`, `QuotaBytes` or `QuotaFiles`.
+pub async fn undelete_file(
     app: &App,
     caller: &Caller,
     id: FileId,
     request_id: Option<RequestId>,
-) -> Result<Changed<File>, Error> {
-    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::caller(caller)).await?;
-    let restored = run(app, &mut tx, caller, id, request_id).await;
-    super::recorded(app, caller, AuditAction::FileUndelete, id, tx.finish(restored).await).await
+) -> Result<MutationResponse<File>, Error> {
+    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await?;
+    let restored = undelete_in_tx(app, &mut tx, caller, id, request_id).await;
+    super::record_if_denied(app, caller, AuditAction::FileUndelete, id, tx.finish(restored).await).await
 }
 
-async fn run(
+async fn undelete_in_tx(
     app: &App,
     tx: &mut TenantTx,
     caller: &Caller,
     id: FileId,
     request_id: Option<RequestId>,
-) -> Result<Changed<File>, Error> {
-    let (file, attempt) = match claim(app, tx, caller, id, request_id, Method::UndeleteFile).await? {
-        Claimed::Answered(answer) => return Ok(answer),
-        Claimed::Ours(file, attempt) => (*file, attempt),
+) -> Result<MutationResponse<File>, Error> {
+    let (file, attempt) = match begin_mutation(app, tx, caller, id, request_id, Method::UndeleteFile).await? {
+        MutationStart::Replay(response) => return Ok(response),
+        MutationStart::Locked(file, attempt) => (*file, attempt),
     };
-    let file =
-        if file.trash.is_none() { filled(tx, file).await? } else { restore(tx, caller, &file).await? };
-    conclude(tx, attempt, file).await
+    let file = if file.trash.is_none() {
+        load_file_details(tx, file).await?
+    } else {
+        untrash(tx, caller, &file).await?
+    };
+    finish_mutation(tx, attempt, file).await
 }
 
-async fn restore(tx: &mut TenantTx, caller: &Caller, file: &File) -> Result<File, Error> {
+async fn untrash(tx: &mut TenantTx, caller: &Caller, file: &File) -> Result<File, Error> {
     let restored = files::untrash(tx, file.id, &caller.actor.id).await?;
     file_readers::set_deleted(tx, file.id, false).await?;
-    let restored = filled(tx, restored).await?;
-    note(tx, caller, file, AuditAction::FileUndelete, EventKind::FileUndeleted).await?;
+    let restored = load_file_details(tx, restored).await?;
+    record_change(tx, caller, file, AuditAction::FileUndelete, EventKind::FileUndeleted).await?;
     if !caller.tenant.policy.trash.counts_against_quota {
-        let charge = versions::charge(tx, file.id).await?;
+        let charge = versions::get_charge(tx, file.id).await?;
         let charged_bytes = charge.bytes();
         let mut delta = UsageDelta::default();
-        delta.file(file, &charge, 1);
-        usage_counters::apply(tx, &delta).await?;
-        if quotas::apply(tx, QuotaDelta::charge(charged_bytes)).await?.is_none() {
-            return Err(Error::over_quota(&quotas::get(tx).await?, charged_bytes));
+        delta.add_file(file, &charge, 1);
+        usage_counters::apply_delta(tx, &delta).await?;
+        if quotas::apply_delta(tx, QuotaDelta::for_added_file(charged_bytes)).await?.is_none() {
+            return Err(Error::quota_exceeded(&quotas::get(tx).await?, charged_bytes));
         }
     }
     Ok(restored)

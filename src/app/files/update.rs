@@ -1,13 +1,14 @@
-//! Changes what people wrote about a file, and where they filed it: see `recategorize` for what another category means.
+//! Updates the metadata of a file. See `recategorize` for the effects of a new category.
 
 use super::{
-    Changed, Claimed, claim_with, conclude, filled, note_with,
-    recategorize::{self, Readers},
+    MutationResponse, MutationStart, begin_mutation_with_payload, finish_mutation, load_file_details,
+    recategorize::{self, ReaderChanges},
+    record_change_with_details,
 };
 use crate::{
     app::{
         App, Error,
-        access::{Sight, can_administer, can_show_to},
+        access::{VisibilityChange, check_is_admin, check_visibility_change},
     },
     db::{
         DbError, TenantTx, Viewer,
@@ -26,102 +27,105 @@ use crate::{
     },
 };
 
-/// What to change.
+/// A request to update a file.
 #[derive(Debug, Clone)]
 pub struct UpdateRequest {
-    /// Which file.
     pub file: FileId,
-    /// The new values.
     pub update: FileUpdate,
-    /// The etag that the file must still have, or empty.
+    /// The expected etag of the file. Empty means no check.
     pub etag: String,
-    /// Makes a retry safe.
+    /// The idempotency key, which makes retries safe.
     pub request_id: Option<RequestId>,
 }
 
-/// Changes what people wrote about a file. Its content, its version and its state stay as they are.
+/// Updates the metadata of a file. Its content, version and state do not change.
 ///
 /// # Errors
-/// `Invalid` with every violation, `NotFound`, `NotAllowed`, `FileDeleted`, `EtagMismatch`.
-pub async fn update(app: &App, caller: &Caller, request: UpdateRequest) -> Result<Changed<File>, Error> {
+/// Returns `Invalid` with every violation, `NotFound`, `NotAllowed`, `FileDeleted` or `EtagMismatch`.
+pub async fn update_file(
+    app: &App,
+    caller: &Caller,
+    request: UpdateRequest,
+) -> Result<MutationResponse<File>, Error> {
     let id = request.file;
-    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::caller(caller)).await?;
-    let updated = run(app, &mut tx, caller, request).await;
-    super::recorded(app, caller, AuditAction::FileUpdate, id, tx.finish(updated).await).await
+    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await?;
+    let updated = update_in_tx(app, &mut tx, caller, request).await;
+    super::record_if_denied(app, caller, AuditAction::FileUpdate, id, tx.finish(updated).await).await
 }
 
-async fn run(
+async fn update_in_tx(
     app: &App,
     tx: &mut TenantTx,
     caller: &Caller,
     request: UpdateRequest,
-) -> Result<Changed<File>, Error> {
-    let said = serde_json::to_vec(&(&request.update, &request.etag)).map_err(Error::internal)?;
-    let attempt = (request.request_id, Method::UpdateFile, said);
-    let (file, attempt) = match claim_with(app, tx, caller, request.file, attempt).await? {
-        Claimed::Answered(answer) => return Ok(answer),
-        Claimed::Ours(file, attempt) => (*file, attempt),
+) -> Result<MutationResponse<File>, Error> {
+    let fields = serde_json::to_vec(&(&request.update, &request.etag)).map_err(Error::internal)?;
+    let attempt = (request.request_id, Method::UpdateFile, fields);
+    let (file, attempt) = match begin_mutation_with_payload(app, tx, caller, request.file, attempt).await? {
+        MutationStart::Replay(response) => return Ok(response),
+        MutationStart::Locked(file, attempt) => (*file, attempt),
     };
-    // Behind the look for an answer: a retry is answered as the first time, though time has passed since.
+    // Check only after the lookup of the request id: a retry gets the first response, even if the checks fail
+    // by now.
     let policy = &caller.tenant.policy;
-    let update = checked(app, tx, policy, &file, request.update).await?;
+    let update = check_update(app, tx, policy, &file, request.update).await?;
     if file.trash.is_some() {
         return Err(WrongState::Deleted.into());
     }
     if !request.etag.is_empty() && request.etag != file.etag() {
         return Err(Error::EtagMismatch);
     }
-    update.check_ends(&file)?;
-    // As with governed locks elsewhere: whoever may write may promise more. Taking a promise back is for admins, because it
-    // was perhaps not made to the owner; the audit log tells of both.
-    if update.shortens_retention(&file, app.clock.now()) && can_administer(caller).is_err() {
+    update.check_end_times(&file)?;
+    // As in the governance mode of object locks, a caller who may write may extend the retention. Only admins
+    // may shorten it, because it may protect someone other than the owner. The audit log records both.
+    if update.shortens_retention(&file, app.clock.now()) && check_is_admin(caller).is_err() {
         return Err(Error::NotAllowed(
-            "only the tenant's admins may let a file go before its retain_until_time",
+            "only the tenant's admins may move retain_until_time to an earlier time",
         ));
     }
     let readers = match update.new_category(&file) {
-        Some(category) => Some(recategorize::readers(tx, policy, &file, category).await?),
+        Some(category) => Some(recategorize::compute_readers(tx, policy, &file, category).await?),
         None => None,
     };
     if update.visibility.is_some() || readers.is_some() {
-        let sight = Sight {
+        let change = VisibilityChange {
             visibility: update.visibility.unwrap_or(file.visibility),
-            gained: readers.as_ref().map(|readers| readers.gained.as_slice()).unwrap_or_default(),
+            added_readers: readers.as_ref().map(|readers| readers.added.as_slice()).unwrap_or_default(),
             is_granted: readers.as_ref().is_some_and(|readers| readers.includes(caller)),
         };
-        can_show_to(caller, &file, sight)?;
+        check_visibility_change(caller, &file, change)?;
     }
-    let updated = write(tx, caller, file, (update, readers)).await?;
-    conclude(tx, attempt, updated).await
+    let updated = apply_update(tx, caller, file, (update, readers)).await?;
+    finish_mutation(tx, attempt, updated).await
 }
 
-/// The update as it is to be made, when nothing is wrong with it. A new category brings its visibility along.
-async fn checked(
+/// Validates the update. A new category also sets the visibility, unless the update does.
+async fn check_update(
     app: &App,
     tx: &mut TenantTx,
     policy: &Policy,
     file: &File,
     update: FileUpdate,
 ) -> Result<FileUpdate, Error> {
-    let mut wrong = Violations::new();
-    let mut update = update.check(policy, app.clock.now(), &mut wrong);
+    let mut violations = Violations::new();
+    let mut update = update.check(policy, app.clock.now(), &mut violations);
     if let Some(category) = update.new_category(file).filter(|new| policy.categories.contains_key(*new)) {
         let name = update.name.as_ref().unwrap_or(&file.name);
-        recategorize::check(tx, policy, (file, name), category, &mut wrong).await?;
-        let visibility = policy.visibility_in(category, file);
+        recategorize::check_versions(tx, policy, (file, name), category, &mut violations).await?;
+        let visibility = policy.visibility_in_category(category, file);
         if visibility != file.visibility {
             update.visibility.get_or_insert(visibility);
         }
     }
-    wrong.into_result()?;
+    violations.into_result()?;
     Ok(update)
 }
 
-async fn write(
+async fn apply_update(
     tx: &mut TenantTx,
     caller: &Caller,
     file: File,
-    (update, readers): (FileUpdate, Option<Readers>),
+    (update, readers): (FileUpdate, Option<ReaderChanges>),
 ) -> Result<File, Error> {
     let (is_renamed, tags) =
         (update.name.as_ref().is_some_and(|name| *name != file.name), update.tags.clone());
@@ -129,14 +133,15 @@ async fn write(
     let moved = update.new_category(&file).map(str::to_owned).zip(readers);
     if let Some((category, readers)) = &moved {
         details["category"] = serde_json::json!({ "from": file.category, "to": category });
-        // Before the row: whoever sees the file only as one of them sees what comes of it.
-        file_readers::insert(tx, file.id, &readers.gained).await?;
+        // Insert grants before the update, so that it returns the row also to a caller who sees the file only
+        // by a new grant.
+        file_readers::insert(tx, file.id, &readers.added).await?;
     }
     let updated = files::update(tx, &update.apply(file.clone()), &caller.actor.id).await;
-    let updated = updated.map_err(of_category)?;
-    let lost = moved.as_ref().map(|(_, readers)| readers.lost.clone()).unwrap_or_default();
+    let updated = updated.map_err(name_category_field)?;
+    let removed = moved.as_ref().map(|(_, readers)| readers.removed.clone()).unwrap_or_default();
     if moved.is_some() {
-        file_readers::delete_some(tx, updated.id, &lost).await?;
+        file_readers::delete_some(tx, updated.id, &removed).await?;
     }
     if is_renamed {
         file_readers::set_name(tx, updated.id, &updated.name).await?;
@@ -144,19 +149,26 @@ async fn write(
     if let Some(tags) = tags {
         file_tags::replace(tx, updated.id, &tags).await?;
     }
-    // Whoever loses sight of the file by it hears of it too.
-    let event = Event::of(EventKind::FileUpdated, &updated, &caller.actor.id).seen_before(&file);
-    note_with(tx, caller, event.taken_from(lost), (AuditAction::FileUpdate, details)).await?;
+    // Watchers who can no longer see the file after the update receive the event too.
+    let event =
+        Event::for_file(EventKind::FileUpdated, &updated, &caller.actor.id).with_previous_viewers(&file);
+    record_change_with_details(
+        tx,
+        caller,
+        event.with_removed_readers(removed),
+        (AuditAction::FileUpdate, details),
+    )
+    .await?;
     if moved.is_some() {
-        recategorize::count(tx, &file, &updated).await?;
+        recategorize::move_usage(tx, &file, &updated).await?;
     }
-    Ok(filled(tx, updated).await?)
+    Ok(load_file_details(tx, updated).await?)
 }
 
-/// A category that was removed meanwhile is told of under the name that it has here.
-fn of_category(error: DbError) -> Error {
+/// Names the field of the request if the category was deleted from the policy concurrently.
+fn name_category_field(error: DbError) -> Error {
     match error.into() {
-        Error::Invalid(wrong) => Error::Invalid(wrong.about("file.category")),
+        Error::Invalid(violations) => Error::Invalid(violations.with_field("file.category")),
         error => error,
     }
 }

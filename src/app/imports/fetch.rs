@@ -1,4 +1,4 @@
-//! One URL, and the bytes behind it. Its query may be a secret: it is in no error and in no log.
+//! Fetches the object at a URL. The query of a URL may contain a secret and appears in no error and no log.
 
 use futures::{StreamExt, stream};
 use reqwest::{
@@ -10,109 +10,111 @@ use reqwest::{
 use tokio::time::timeout;
 use url::Url;
 
-use super::opened::Opened;
+use super::object_stream::ObjectStream;
 use crate::{
     app::{
-        Error, Unfetched,
-        outgoing::{client_to, said},
+        Error, FetchFailure,
+        outgoing::{build_client, describe_error},
     },
-    config::import_source::WebPlace,
+    config::import_source::WebSource,
     domain::{outgoing_address::check_url, violations::Violations},
 };
 
-/// A URL that this source may fetch. What its name resolves to is looked at with every request.
-pub(super) fn checked(web: &WebPlace, text: &str) -> Result<Url, Violations> {
+/// Parses a URL that this source may fetch. The addresses of its host are checked with each request.
+pub(super) fn parse_source_url(web: &WebSource, text: &str) -> Result<Url, Violations> {
     let wrong = |why: &str| Violations::one("item.url", why);
     let mut url = check_url(text, web.allow_private_addresses).map_err(wrong)?;
-    if !url.host().is_some_and(|host| web.names(&host)) {
-        return Err(wrong("must have one of the hosts that this source names"));
+    if !url.host().is_some_and(|host| web.allows_host(&host)) {
+        return Err(wrong("must have one of the hosts that the source allows"));
     }
-    // Nobody is ever asked for it.
+    // A fragment is never sent.
     url.set_fragment(None);
     Ok(url)
 }
 
-/// Asks for a URL, and answers as soon as its answer begins.
+/// Sends a request and returns when the response headers have arrived.
 ///
 /// # Errors
-/// `NotFetched`; later failures arrive in the body.
-pub(super) async fn fetch(web: &WebPlace, url: &Url) -> Result<Opened, Error> {
-    let asked = timeout(web.request_timeout(), ask(web, url)).await;
-    let answer =
-        asked.map_err(|_| failed(format!("no answer within {} seconds", web.request_timeout_seconds)))??;
-    let status = answer.status();
+/// Returns `FetchFailed`. Later failures are errors of the body stream.
+pub(super) async fn fetch_object(web: &WebSource, url: &Url) -> Result<ObjectStream, Error> {
+    let response = timeout(web.request_timeout(), send_request(web, url)).await;
+    let response = response.map_err(|_| {
+        unavailable_error(format!("no response within {} seconds", web.request_timeout_seconds))
+    })??;
+    let status = response.status();
     if status != StatusCode::OK {
-        let hint = if status.is_redirection() {
-            "; redirects are not followed, give the URL that it leads to"
-        } else {
-            ""
-        };
+        let hint =
+            if status.is_redirection() { "; redirects are not followed: give the target URL" } else { "" };
         let kind = match status {
-            StatusCode::NOT_FOUND | StatusCode::GONE => Unfetched::Gone,
-            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => Unfetched::Away,
-            status if status.is_server_error() => Unfetched::Away,
-            _ => Unfetched::Refused,
+            StatusCode::NOT_FOUND | StatusCode::GONE => FetchFailure::Gone,
+            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => FetchFailure::Unavailable,
+            status if status.is_server_error() => FetchFailure::Unavailable,
+            _ => FetchFailure::Refused,
         };
-        return Err(Error::NotFetched { kind, why: format!("it answered {status}{hint}") });
+        return Err(Error::FetchFailed { kind, reason: format!("the server returned {status}{hint}") });
     }
-    let header = |name: HeaderName| answer.headers().get(name).and_then(|value| value.to_str().ok());
+    let header = |name: HeaderName| response.headers().get(name).and_then(|value| value.to_str().ok());
     if let Some(encoding) =
         header(CONTENT_ENCODING).filter(|encoding| !encoding.eq_ignore_ascii_case("identity"))
     {
-        return Err(refused(format!("its bytes came in an encoding that nobody asked for ({encoding:.20})")));
+        return Err(refused_error(format!(
+            "the response has the content encoding {encoding:.20}, which was not requested"
+        )));
     }
     let size_bytes = header(CONTENT_LENGTH).and_then(|text| text.parse::<u64>().ok());
-    // Where the end of the connection is the end of the body, nothing tells half of it from all of it: so it is with every
-    // transfer encoding but this one.
-    let in_chunks = header(TRANSFER_ENCODING).map(|encoding| encoding.eq_ignore_ascii_case("chunked"));
-    if in_chunks == Some(false) || (size_bytes.is_none() && in_chunks.is_none()) {
-        return Err(refused("its answer says neither how long it is nor where it ends".to_owned()));
+    // If the end of the connection is the end of the body, a truncated body looks complete. This applies to
+    // every transfer encoding except `chunked`.
+    let is_chunked = header(TRANSFER_ENCODING).map(|encoding| encoding.eq_ignore_ascii_case("chunked"));
+    if is_chunked == Some(false) || (size_bytes.is_none() && is_chunked.is_none()) {
+        return Err(refused_error(
+            "the response has neither a content length nor chunked encoding".to_owned(),
+        ));
     }
     let mime_type = header(CONTENT_TYPE).unwrap_or_default().to_owned();
-    let pieces = Pieces { answer, size_bytes, received_bytes: 0 };
-    let body = stream::try_unfold(pieces, Pieces::next).boxed();
-    Ok(Opened { size_bytes, mime_type, body })
+    let pieces = BodyChunks { response, size_bytes, received_bytes: 0 };
+    let body = stream::try_unfold(pieces, BodyChunks::next).boxed();
+    Ok(ObjectStream { size_bytes, mime_type, body })
 }
 
-async fn ask(web: &WebPlace, url: &Url) -> Result<Response, Error> {
-    // Over HTTP/1.1 the headers say how the body ends.
+async fn send_request(web: &WebSource, url: &Url) -> Result<Response, Error> {
+    // With HTTP/1.1 the headers determine how the body ends.
     let builder = Client::builder()
         .http1_only()
         .connect_timeout(web.connect_timeout())
         .read_timeout(web.request_timeout());
-    let client = client_to(url, web.allow_private_addresses, builder).await.map_err(failed)?;
+    let client = build_client(url, web.allow_private_addresses, builder).await.map_err(unavailable_error)?;
     let sent = client.get(url.clone()).header(ACCEPT_ENCODING, "identity").send().await;
-    sent.map_err(|error| failed(said(&error)))
+    sent.map_err(|error| unavailable_error(describe_error(&error)))
 }
 
-fn failed(why: String) -> Error {
-    Error::NotFetched { kind: Unfetched::Away, why }
+fn unavailable_error(why: String) -> Error {
+    Error::FetchFailed { kind: FetchFailure::Unavailable, reason: why }
 }
 
-fn refused(why: String) -> Error {
-    Error::NotFetched { kind: Unfetched::Refused, why }
+fn refused_error(why: String) -> Error {
+    Error::FetchFailed { kind: FetchFailure::Refused, reason: why }
 }
 
-struct Pieces {
-    answer: Response,
+struct BodyChunks {
+    response: Response,
     size_bytes: Option<u64>,
     received_bytes: u64,
 }
 
-impl Pieces {
+impl BodyChunks {
     async fn next(mut self) -> Result<Option<(bytes::Bytes, Self)>, Error> {
-        match self.answer.chunk().await {
+        match self.response.chunk().await {
             Ok(Some(piece)) => {
                 self.received_bytes += piece.len() as u64;
                 Ok(Some((piece, self)))
             }
             Ok(None) if self.size_bytes.is_none_or(|size| size == self.received_bytes) => Ok(None),
-            Ok(None) => Err(self.broke("fewer bytes came than were announced")),
-            Err(error) => Err(self.broke(&said(&error))),
+            Ok(None) => Err(self.body_error("the connection closed early")),
+            Err(error) => Err(self.body_error(&describe_error(&error))),
         }
     }
 
-    fn broke(&self, why: &str) -> Error {
-        failed(format!("its body broke off after {} bytes: {why}", self.received_bytes))
+    fn body_error(&self, why: &str) -> Error {
+        unavailable_error(format!("the body ended after {} bytes: {why}", self.received_bytes))
     }
 }

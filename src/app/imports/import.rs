@@ -1,10 +1,10 @@
 //! Imports one object.
 
-use super::{Import, Place, messages::Messages, opened::Opened, source::Address};
+use super::{Import, ObjectLocation, messages::UploadMessages, object_stream::ObjectStream, source::Address};
 use crate::{
     app::{
         Error,
-        uploads::upload::{admit, read_terms, upload},
+        uploads::upload::{check_admission, read_upload_terms, upload_file},
     },
     db::{Viewer, imports},
     domain::{
@@ -12,92 +12,103 @@ use crate::{
         digest::Digest,
         event_position::EventPosition,
         ids::FileId,
-        imported::{Imported, SOURCE_KEY_BYTES_MAX},
+        import_origin::{ImportOrigin, SOURCE_KEY_BYTES_MAX},
         media_type::DECLARED_CHARACTERS_MAX,
         text,
         upload_spec::UploadSpec,
     },
 };
 
-/// What is known of an object.
+/// The properties of an object to import.
 #[derive(Debug, Clone)]
 pub struct ImportItem {
-    /// The id that the file had before; may be empty.
+    /// The id that the file had in the previous system; may be empty.
     pub legacy_id: String,
-    /// Whose file it is; empty for the caller.
+    /// The owner of the file; the caller if empty.
     pub owner_id: String,
-    /// When it was made, where that is known.
+    /// The creation time of the object, if known.
     pub create_time: Option<Timestamp>,
-    /// The rest of its record.
+    /// The other properties of the file.
     pub spec: UploadSpec,
 }
 
-/// What became of an object.
+/// The outcome of importing an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// It is this file now, and its event stands here.
+pub enum ObjectOutcome {
+    /// The object was imported as this file; its event has this position.
     Imported(FileId, EventPosition),
-    /// It became this file before; which may be gone since.
+    /// The object was imported before as this file, which may have been deleted since.
     AlreadyImported(FileId),
-    /// It would become a file.
+    /// The object would be imported. Returned by a dry run.
     WouldImport,
 }
 
 impl Import {
-    /// Imports the object at this place, unless it was imported before.
+    /// Imports the object at this location, unless it was imported before.
     ///
     /// # Errors
-    /// `NotFound` for an object that is not there; `NotFetched`; everything that `upload` refuses.
-    pub async fn object(&self, place: &Place, item: ImportItem) -> Result<Outcome, Error> {
-        let address = self.source.address(place)?;
-        let (spec, source) = self.spec(&address, item);
-        if let Some(id) = self.find(source).await? {
-            return Ok(Outcome::AlreadyImported(id));
+    /// Returns `NotFound` if the object does not exist, `FetchFailed` if a URL cannot be fetched, and any
+    /// error of `upload_file`.
+    pub async fn import_object(
+        &self,
+        location: &ObjectLocation,
+        item: ImportItem,
+    ) -> Result<ObjectOutcome, Error> {
+        let address = self.source.address(location)?;
+        let (spec, source) = self.upload_spec(&address, item);
+        if let Some(id) = self.find_imported(source).await? {
+            return Ok(ObjectOutcome::AlreadyImported(id));
         }
-        let opened = self.source.get(&address).await?;
-        if self.options.is_dry {
-            return self.judge(spec, opened.size_bytes).await;
+        let object = self.source.get(&address).await?;
+        if self.options.is_dry_run {
+            return self.dry_run(spec, object.size_bytes).await;
         }
-        match self.take(spec, opened).await {
-            Ok((id, event)) => Ok(Outcome::Imported(id, event)),
-            // Another run may have been faster, or this one's commit happened and its answer was lost.
-            Err(error) => match self.find(source).await {
-                Ok(Some(id)) => Ok(Outcome::AlreadyImported(id)),
+        match self.upload_object(spec, object).await {
+            Ok((id, event)) => Ok(ObjectOutcome::Imported(id, event)),
+            // A concurrent import may have been faster, or the COMMIT of this one succeeded and its response
+            // was lost.
+            Err(error) => match self.find_imported(source).await {
+                Ok(Some(id)) => Ok(ObjectOutcome::AlreadyImported(id)),
                 Ok(None) | Err(_) => Err(error),
             },
         }
     }
 
-    fn spec(&self, address: &Address, item: ImportItem) -> (UploadSpec, Digest) {
+    fn upload_spec(&self, address: &Address, item: ImportItem) -> (UploadSpec, Digest) {
         let ImportItem { legacy_id, owner_id, create_time, mut spec } = item;
         for (field, text) in [("spec.file_id", &mut spec.file_id), ("spec.request_id", &mut spec.request_id)]
         {
             if !std::mem::take(text).is_empty() {
-                spec.unreadable
-                    .add(field, "must be empty: an object becomes one file, however often it is imported");
+                spec.parse_violations
+                    .add(field, "must be empty: an import always creates one file per object");
             }
         }
-        if matches!(address, Address::Key(key) if key.len() > SOURCE_KEY_BYTES_MAX) {
-            spec.unreadable.add("item.object_key", format!("must be at most {SOURCE_KEY_BYTES_MAX} bytes"));
+        if let Address::Key(key) = address
+            && key.len() > SOURCE_KEY_BYTES_MAX
+        {
+            spec.parse_violations.add(
+                "item.object_key",
+                format!("is {} bytes; the limit is {SOURCE_KEY_BYTES_MAX} bytes", key.len()),
+            );
         }
         if spec.name.is_empty() {
             spec.name = address.file_name();
         }
         let owner_id = if owner_id.is_empty() { self.caller.actor.id.clone() } else { owner_id };
-        let source = format!("{}:{}", self.options.source, address.shown());
+        let source = format!("{}:{}", self.options.source, address.without_query());
         let source_sha256 = address.digest(&self.options.source);
-        spec.imported = Some(Imported { source, source_sha256, legacy_id, owner_id, create_time });
+        spec.import_origin = Some(ImportOrigin { source, source_sha256, legacy_id, owner_id, create_time });
         (spec, source_sha256)
     }
 
-    async fn find(&self, source: Digest) -> Result<Option<FileId>, Error> {
+    async fn find_imported(&self, source: Digest) -> Result<Option<FileId>, Error> {
         let mut tx = self.app.db.tenant_tx(self.caller.tenant_id(), &Viewer::system()).await?;
-        let found = imports::find(&mut tx, source).await;
+        let found = imports::find_file(&mut tx, source).await;
         Ok(tx.finish(found).await?)
     }
 
-    /// What can be said without reading the bytes.
-    async fn judge(&self, mut spec: UploadSpec, object_bytes: Option<u64>) -> Result<Outcome, Error> {
+    /// Checks everything that can be checked without reading the bytes.
+    async fn dry_run(&self, mut spec: UploadSpec, object_bytes: Option<u64>) -> Result<ObjectOutcome, Error> {
         if let Some(received) = object_bytes {
             let size_bytes = i64::try_from(received).map_err(Error::internal)?;
             if let Some(declared) = spec.size_bytes.replace(size_bytes)
@@ -107,23 +118,27 @@ impl Import {
                 return Err(Error::SizeMismatch { declared, received });
             }
         }
-        let terms = read_terms(&self.app, &self.caller, None).await?;
-        admit(&self.app, &self.caller, spec, &terms.quota).map(|_| Outcome::WouldImport)
+        let terms = read_upload_terms(&self.app, &self.caller, None).await?;
+        check_admission(&self.app, &self.caller, spec, &terms.quota).map(|_| ObjectOutcome::WouldImport)
     }
 
-    async fn take(&self, mut spec: UploadSpec, opened: Opened) -> Result<(FileId, EventPosition), Error> {
-        if let (None, Some(size_bytes)) = (spec.size_bytes, opened.size_bytes) {
+    async fn upload_object(
+        &self,
+        mut spec: UploadSpec,
+        object: ObjectStream,
+    ) -> Result<(FileId, EventPosition), Error> {
+        if let (None, Some(size_bytes)) = (spec.size_bytes, object.size_bytes) {
             spec.size_bytes = Some(i64::try_from(size_bytes).map_err(Error::internal)?);
         }
         if spec.mime_type.is_empty()
-            && let Ok(mime_type) = text::optional_line(&opened.mime_type, DECLARED_CHARACTERS_MAX)
+            && let Ok(mime_type) = text::check_optional_line(&object.mime_type, DECLARED_CHARACTERS_MAX)
         {
             spec.mime_type = mime_type;
         }
-        let mut messages = Messages::of(opened.body, self.app.limits.uploads.chunk_size_max_bytes);
-        match upload(&self.app, &self.caller, spec, &mut messages).await {
+        let mut messages = UploadMessages::new(object.body, self.app.limits.uploads.chunk_size_max_bytes);
+        match upload_file(&self.app, &self.caller, spec, &mut messages).await {
             Ok(uploaded) => Ok((uploaded.file.id, uploaded.event)),
-            Err(error) => Err(messages.fault().unwrap_or(error)),
+            Err(error) => Err(messages.read_error().unwrap_or(error)),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The bytes of a foreign object as the messages of an upload.
+//! Converts the bytes of a source object into the messages of an upload.
 
 use std::{
     pin::Pin,
@@ -10,25 +10,33 @@ use futures::{Stream, StreamExt, stream::BoxStream};
 
 use crate::app::{Error, uploads::UploadMessage};
 
-/// Chunks, and a finish behind the last. Where the object cannot be read on there is none, and so no file.
-pub(super) struct Messages {
+/// Chunks followed by a finish message. If the object cannot be read to its end, no finish message follows,
+/// so no file is created.
+pub(super) struct UploadMessages {
     body: BoxStream<'static, Result<Bytes, Error>>,
     chunk_size_max_bytes: usize,
-    /// What came in one piece and is too large for one chunk.
+    /// Received bytes that do not fit into one chunk.
     rest: Bytes,
     sent_bytes: i64,
-    is_ended: bool,
-    fault: Option<Error>,
+    has_ended: bool,
+    read_error: Option<Error>,
 }
 
-impl Messages {
-    pub(super) fn of(body: BoxStream<'static, Result<Bytes, Error>>, chunk_size_max_bytes: usize) -> Self {
-        Self { body, chunk_size_max_bytes, rest: Bytes::new(), sent_bytes: 0, is_ended: false, fault: None }
+impl UploadMessages {
+    pub(super) fn new(body: BoxStream<'static, Result<Bytes, Error>>, chunk_size_max_bytes: usize) -> Self {
+        Self {
+            body,
+            chunk_size_max_bytes,
+            rest: Bytes::new(),
+            sent_bytes: 0,
+            has_ended: false,
+            read_error: None,
+        }
     }
 
-    /// Why the object could not be read to its end.
-    pub(super) fn fault(self) -> Option<Error> {
-        self.fault
+    /// Returns the error that ended the body early, if any.
+    pub(super) fn read_error(self) -> Option<Error> {
+        self.read_error
     }
 
     fn chunk(&mut self) -> UploadMessage {
@@ -39,25 +47,25 @@ impl Messages {
     }
 }
 
-impl Stream for Messages {
+impl Stream for UploadMessages {
     type Item = UploadMessage;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<UploadMessage>> {
         if !self.rest.is_empty() {
             return Poll::Ready(Some(self.chunk()));
         }
-        if self.is_ended {
+        if self.has_ended {
             return Poll::Ready(None);
         }
         let piece = ready!(self.body.poll_next_unpin(context));
-        self.is_ended = !matches!(piece, Some(Ok(_)));
+        self.has_ended = !matches!(piece, Some(Ok(_)));
         Poll::Ready(match piece {
             Some(Ok(data)) => {
                 self.rest = data;
                 Some(self.chunk())
             }
             Some(Err(error)) => {
-                self.fault = Some(error);
+                self.read_error = Some(error);
                 None
             }
             None => Some(UploadMessage::Finish { size_bytes: self.sent_bytes, sha256: None }),
@@ -72,17 +80,19 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_large_piece_becomes_chunks_that_are_taken_and_a_fault_makes_no_finish() {
+    async fn splits_large_pieces_and_omits_finish_after_error() {
         let pieces = [Ok(Bytes::from_static(b"abcdefg")), Err(Error::ObjectDamaged)];
-        let mut messages = Messages::of(stream::iter(pieces).boxed(), 3);
+        let mut messages = UploadMessages::new(stream::iter(pieces).boxed(), 3);
         let mut chunks = Vec::new();
         while let Some(message) = messages.next().await {
-            let UploadMessage::Chunk { offset, data, .. } = message else { panic!("a finish after a fault") };
+            let UploadMessage::Chunk { offset, data, .. } = message else {
+                panic!("finish message after a read error")
+            };
             chunks.push((offset, data));
         }
         let expected = [(0, "abc"), (3, "def"), (6, "g")];
         assert!(chunks.iter().zip(expected).all(|(chunk, (offset, data))| *chunk == (offset, data.into())));
         assert_eq!(chunks.len(), 3);
-        assert!(matches!(messages.fault(), Some(Error::ObjectDamaged)));
+        assert!(matches!(messages.read_error(), Some(Error::ObjectDamaged)));
     }
 }

@@ -1,21 +1,21 @@
-//! Import: files of before become files of ours.
+//! Imports existing objects as files.
 //!
-//! The bytes of a foreign object take the way of an upload: the same limits, judgements, charge, commit, event and audit
-//! entry. Which file an object became is a row of that commit, so there is no moment between the two in which a crash could
-//! make an object two files. A request id could not do this: its answer is forgotten after a day.
+//! An imported object passes the same steps as an upload: limits, type checks, quota, commit, event and audit
+//! entry. The row that maps the object to its file is part of that commit, so that a crash can never import
+//! an object twice. A request id cannot guarantee this, because its response expires after a day.
 //!
-//! What may be read is the operator's to say, by source and tenant. The objects of this service are in no source: whoever could
-//! name their keys could read what belongs to other tenants.
+//! The operator configures which tenant may read which source. This service's own objects are never in a
+//! source: a caller who could name their keys could read the data of other tenants.
 
-mod begin;
 mod fetch;
 mod find;
 mod import;
 mod messages;
-mod opened;
+mod object_stream;
 mod source;
+mod start;
 
-pub use begin::{Import, ImportOptions, Objects, begin};
-pub use find::{FoundImports, ImportLookup, ImportedFile, find};
-pub use import::{ImportItem, Outcome};
-pub use source::Place;
+pub use find::{FoundImportedFiles, ImportedFile, ImportedFileLookup, find_imported_files};
+pub use import::{ImportItem, ObjectOutcome};
+pub use source::ObjectLocation;
+pub use start::{Import, ImportOptions, ObjectKeys, start_import};

@@ -1,71 +1,72 @@
-//! Where objects are taken from, whatever kind of place that is.
+//! The sources that objects are imported from.
 
 use url::Url;
 
 use super::{
-    fetch::{checked, fetch},
-    opened::Opened,
+    fetch::{fetch_object, parse_source_url},
+    object_stream::ObjectStream,
 };
 use crate::{
     app::{App, Error},
-    config::import_source::{SourcePlace, WebPlace},
+    config::import_source::{SourceLocation, WebSource},
     domain::{
-        digest::Digest, imported::source_digest, object_key::ObjectKey, percent, violations::Violations,
+        digest::Digest, import_origin::import_source_digest, object_key::ObjectKey, percent,
+        violations::Violations,
     },
-    storage::{Directory, ForeignStore, StorageErrorKind},
+    storage::{ImportSource, SourceDirectory, StorageErrorKind},
 };
 
-/// Where the objects are.
+/// An open source.
 pub(super) enum Source {
-    /// Under keys.
-    Store(ForeignStore),
-    /// Behind URLs.
-    Web(WebPlace),
+    /// A directory or bucket, whose objects have keys.
+    Store(ImportSource),
+    /// Web servers, whose objects have URLs.
+    Web(WebSource),
 }
 
-/// Where an object is, as its item says.
+/// The location of an object as requested.
 #[derive(Debug, Clone)]
-pub enum Place {
-    /// Under this key.
+pub enum ObjectLocation {
+    /// The key of an object.
     Key(String),
-    /// Behind this URL.
+    /// The URL of an object.
     Url(String),
 }
 
-/// The same, checked.
+/// The checked location of an object.
 pub(super) enum Address {
     Key(String),
     Url(Url),
 }
 
 impl Source {
-    pub(super) async fn open(app: &App, name: &str, place: &SourcePlace) -> Result<Self, Error> {
-        match place {
-            SourcePlace::Directory(path) => {
-                let directory = Directory::open(path).await.map_err(Error::StorageUnavailable)?;
-                Ok(Self::Store(ForeignStore::Directory(directory)))
+    pub(super) async fn open(app: &App, name: &str, location: &SourceLocation) -> Result<Self, Error> {
+        match location {
+            SourceLocation::Directory(path) => {
+                let directory = SourceDirectory::open(path).await.map_err(Error::StorageUnavailable)?;
+                Ok(Self::Store(ImportSource::Directory(directory)))
             }
-            SourcePlace::Bucket(_) => {
+            SourceLocation::Bucket(_) => {
                 let bucket = app.import_buckets.get(name).cloned();
                 let bucket =
-                    bucket.ok_or_else(|| Error::internal("a source of imports that was not opened"))?;
-                Ok(Self::Store(ForeignStore::Bucket(bucket)))
+                    bucket.ok_or_else(|| Error::internal("a source of imports that was not object"))?;
+                Ok(Self::Store(ImportSource::Bucket(bucket)))
             }
-            SourcePlace::Web(web) => Ok(Self::Web(web.clone())),
+            SourceLocation::Web(web) => Ok(Self::Web(web.clone())),
         }
     }
 
-    /// Whether this source could have such an object at all.
-    pub(super) fn address(&self, place: &Place) -> Result<Address, Violations> {
-        match (self, place) {
-            (Self::Store(_), Place::Key(key)) => Ok(Address::Key(key.clone())),
-            (Self::Web(web), Place::Url(url)) => checked(web, url).map(Address::Url),
-            (Self::Store(_), Place::Url(_)) => Err(Violations::one(
+    /// Checks that this source can contain an object at this location.
+    pub(super) fn address(&self, location: &ObjectLocation) -> Result<Address, Violations> {
+        match (self, location) {
+            (Self::Store(_), ObjectLocation::Key(key)) => Ok(Address::Key(key.clone())),
+            (Self::Web(web), ObjectLocation::Url(url)) => parse_source_url(web, url).map(Address::Url),
+            (Self::Store(_), ObjectLocation::Url(_)) => Err(Violations::one(
                 "item.url",
-                "this source has keys: name an `object_key` or an `object_prefix`",
+                "the source has keys and no URLs; give an `object_key` or an `object_prefix`",
             )),
-            (Self::Web(_), Place::Key(_)) => {
-                Err(Violations::one("item.object_key", "this source has URLs and no keys: name a `url`"))
+            (Self::Web(_), ObjectLocation::Key(_)) => {
+                Err(Violations::one("item.object_key", "the source has URLs and no keys; give a `url`"))
             }
         }
     }
@@ -73,42 +74,41 @@ impl Source {
     /// Opens an object.
     ///
     /// # Errors
-    /// `NotFound`, `NotAllowed`, `Invalid`, `NotFetched`, `StorageUnavailable`.
-    pub(super) async fn get(&self, address: &Address) -> Result<Opened, Error> {
+    /// Returns `NotFound`, `NotAllowed`, `Invalid`, `FetchFailed` or `StorageUnavailable`.
+    pub(super) async fn get(&self, address: &Address) -> Result<ObjectStream, Error> {
         match (self, address) {
-            (Self::Web(web), Address::Url(url)) => fetch(web, url).await,
+            (Self::Web(web), Address::Url(url)) => fetch_object(web, url).await,
             (Self::Store(store), Address::Key(key)) => {
-                // Two names of one store, or an earlier prefix of our keys, may lead into our own bytes all the same.
-                if matches!(store, ForeignStore::Bucket(_)) && is_ours(key) {
-                    return Err(Error::NotAllowed(
-                        "the key is one of a service like this, not of an object of before",
-                    ));
+                // Two names of one store, or a former prefix of our keys, could still give access to our own
+                // objects.
+                if matches!(store, ImportSource::Bucket(_)) && is_service_key(key) {
+                    return Err(Error::NotAllowed("the key has the form of this service's own keys"));
                 }
                 let object = store.get(key).await.map_err(|error| match error.kind {
                     StorageErrorKind::NotFound => Error::NotFound("object"),
                     StorageErrorKind::InvalidInput => {
-                        Violations::one("item.object_key", "is no key that the store can be asked for").into()
+                        Violations::one("item.object_key", "is not a valid key for the store").into()
                     }
                     _ => Error::StorageUnavailable(error),
                 })?;
-                Ok(Opened::from(object))
+                Ok(ObjectStream::from(object))
             }
             (Self::Web(_), Address::Key(_)) | (Self::Store(_), Address::Url(_)) => {
-                Err(Error::internal("an address of another kind of source"))
+                Err(Error::internal("address does not match the kind of source"))
             }
         }
     }
 }
 
-/// Whether a store could take a key for one of ours. Some pass over empty names in a key.
-fn is_ours(key: &str) -> bool {
-    let names: Vec<&str> = key.split('/').filter(|name| !name.is_empty()).collect();
-    ObjectKey::parse(&names.join("/")).is_ok()
+/// Whether a store could resolve the key to one of ours. Some stores ignore empty segments in a key.
+fn is_service_key(key: &str) -> bool {
+    let segments: Vec<&str> = key.split('/').filter(|segment| !segment.is_empty()).collect();
+    ObjectKey::parse(&segments.join("/")).is_ok()
 }
 
 impl Address {
-    /// What is written down of it: no query, which may hold secrets.
-    pub(super) fn shown(&self) -> String {
+    /// Returns the address as recorded: without the query, which may contain secrets.
+    pub(super) fn without_query(&self) -> String {
         match self {
             Self::Key(key) => key.clone(),
             Self::Url(url) => {
@@ -119,15 +119,15 @@ impl Address {
         }
     }
 
-    /// What stands for all of it.
+    /// Returns the digest of the source and the whole address.
     pub(super) fn digest(&self, source: &str) -> Digest {
         match self {
-            Self::Key(key) => source_digest(source, key),
-            Self::Url(url) => source_digest(source, url.as_str()),
+            Self::Key(key) => import_source_digest(source, key),
+            Self::Url(url) => import_source_digest(source, url.as_str()),
         }
     }
 
-    /// What a file is called that has no other name: the last part.
+    /// Returns the default file name: the last segment of the address.
     pub(super) fn file_name(&self) -> String {
         match self {
             Self::Key(key) => key.rsplit('/').next().unwrap_or(key).to_owned(),
@@ -144,14 +144,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_of_ours_is_known_also_with_empty_names_in_it() {
-        let ours =
+    fn recognizes_service_keys_with_empty_segments() {
+        let service_key =
             "00000000-0000-7000-8000-000000000001/report/2026/11/27/00000000-0000-7000-8000-000000000002";
-        for key in [ours.to_owned(), format!("/{ours}"), format!("live//{ours}"), ours.replace('/', "//")] {
-            assert!(is_ours(&key), "{key}");
+        for key in [
+            service_key.to_owned(),
+            format!("/{service_key}"),
+            format!("live//{service_key}"),
+            service_key.replace('/', "//"),
+        ] {
+            assert!(is_service_key(&key), "{key}");
         }
         for key in ["users/7/photo.bin", "//", ""] {
-            assert!(!is_ours(key), "{key}");
+            assert!(!is_service_key(key), "{key}");
         }
     }
 }

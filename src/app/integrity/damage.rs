@@ -1,5 +1,5 @@
-//! What is missing or damaged in the store says so in the database, and only then: never because a store is away, and never by
-//! one read alone.
+//! Confirms and records missing and damaged objects. A version is marked only after a second check, and never
+//! because a store is unreachable.
 
 use std::sync::Arc;
 
@@ -12,23 +12,23 @@ use crate::{
     storage::{ObjectStorage, StorageError, StorageErrorKind},
 };
 
-/// What somebody noticed about an object.
+/// A suspected problem of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::app) enum Suspicion {
-    /// It seems to be gone, or to have another length.
+    /// The object seems to be missing, or to have another length.
     Length,
-    /// Its bytes do not fit their checksum.
+    /// The bytes do not match their checksum.
     Checksum,
 }
 
-/// What is wrong with an object for certain, if anything is.
+/// Checks a suspicion. Returns the confirmed problem of the object, or `None` if it is intact.
 ///
-/// That it is missing is told by two questions: some stores answer the first of them alike when the whole bucket is missing.
-/// That its bytes are others than recorded is told by a second read of all of them.
+/// A missing object is confirmed with two requests, because some stores return the same response to the first
+/// one if the whole bucket is missing. Damaged bytes are confirmed by reading the whole object again.
 ///
 /// # Errors
-/// When the store does not answer: then nothing is known.
-pub(in crate::app) async fn confirm(
+/// Returns an error if the store is unreachable. Nothing is known about the object then.
+pub(in crate::app) async fn confirm_damage(
     store: &dyn ObjectStorage,
     blob: &Blob,
     suspicion: Suspicion,
@@ -37,8 +37,8 @@ pub(in crate::app) async fn confirm(
         Ok(info) => info.size_bytes,
         Err(error) if error.kind == StorageErrorKind::NotFound => {
             let listed = store.list(blob.key.as_str(), None, 1).await?;
-            let is_there = listed.objects.iter().any(|object| object.key == blob.key);
-            return Ok((!is_there).then_some(StateReason::ObjectMissing));
+            let exists = listed.objects.iter().any(|object| object.key == blob.key);
+            return Ok((!exists).then_some(StateReason::ObjectMissing));
         }
         Err(error) => return Err(error),
     };
@@ -48,26 +48,27 @@ pub(in crate::app) async fn confirm(
     match suspicion {
         Suspicion::Length => Ok(None),
         Suspicion::Checksum => {
-            Ok((is_whole(store, blob).await? == Some(false)).then_some(StateReason::ObjectDamaged))
+            Ok((is_intact(store, blob).await? == Some(false)).then_some(StateReason::ObjectDamaged))
         }
     }
 }
 
-/// Reads an object and compares it with its record; nothing when the read ended early, which says nothing.
+/// Reads an object and compares it with its record. Returns `None` if the read ended early, which proves
+/// nothing.
 ///
 /// # Errors
-/// When the store does not answer.
-pub(in crate::app) async fn is_whole(
+/// Returns an error if the store is unreachable.
+pub(in crate::app) async fn is_intact(
     store: &dyn ObjectStorage,
     blob: &Blob,
 ) -> Result<Option<bool>, StorageError> {
     let (mut sha256, mut crc64nvme, mut read_bytes) = (Hasher::default(), Crc64Hasher::default(), 0);
     let mut bytes = store.get(&blob.key, 0..blob.size_bytes).await?;
-    while let Some(piece) = bytes.next().await {
-        let piece = piece?;
-        sha256.update(&piece);
-        crc64nvme.update(&piece);
-        read_bytes += piece.len() as u64;
+    while let Some(chunk) = bytes.next().await {
+        let chunk = chunk?;
+        sha256.update(&chunk);
+        crc64nvme.update(&chunk);
+        read_bytes += chunk.len() as u64;
     }
     if read_bytes != blob.size_bytes {
         return Ok(None);
@@ -75,8 +76,8 @@ pub(in crate::app) async fn is_whole(
     Ok(Some(sha256.finish() == blob.sha256 && crc64nvme.finish() == blob.crc64nvme))
 }
 
-/// Writes down what is wrong with an object; answers how many versions that concerns.
-pub(in crate::app) async fn mark(
+/// Marks the versions of a blob as missing or damaged, and returns their number.
+pub(in crate::app) async fn mark_damaged(
     db: &Database,
     tenant: TenantId,
     blob: &Blob,
@@ -87,37 +88,39 @@ pub(in crate::app) async fn mark(
     tx.finish(marked).await
 }
 
-/// An object that is being read, and whose it is.
+/// An object that is being read, and that may be missing or damaged.
 #[derive(Clone)]
-pub(in crate::app) struct Suspect {
+pub(in crate::app) struct SuspectObject {
     pub(in crate::app) app: Arc<App>,
     pub(in crate::app) tenant: TenantId,
     pub(in crate::app) store: Arc<dyn ObjectStorage>,
     pub(in crate::app) blob: Blob,
 }
 
-impl Suspect {
-    /// Looks again, and writes down what is certain. The reader has its answer whatever comes of it: what fails here is
-    /// found by the next reader, or by `fsck`.
-    pub(in crate::app) fn look_again(&self, suspicion: Suspicion) {
+impl SuspectObject {
+    /// Checks the object again in the background and records a confirmed problem. The reader does not wait
+    /// for it: if the check fails, the next reader or `fsck` finds the problem.
+    pub(in crate::app) fn recheck_in_background(&self, suspicion: Suspicion) {
         let Self { app, tenant, store, blob } = self.clone();
         let tasks = app.tasks.clone();
-        let looking = async move {
+        let recheck = async move {
             let key = &blob.key;
-            let reason = match confirm(store.as_ref(), &blob, suspicion).await {
+            let reason = match confirm_damage(store.as_ref(), &blob, suspicion).await {
                 Ok(Some(reason)) => reason,
                 Ok(None) => {
-                    return tracing::warn!(%tenant, %key, ?suspicion, "an object that could not be read is whole");
+                    return tracing::warn!(%tenant, %key, ?suspicion, "object that could not be read is intact");
                 }
                 Err(error) => {
-                    return tracing::warn!(%tenant, %key, %error, "look at a suspicious object again");
+                    return tracing::warn!(%tenant, %key, %error, "failed to recheck suspected object");
                 }
             };
-            match mark(&app.db, tenant, &blob, reason).await {
-                Ok(versions) => tracing::error!(%tenant, %key, %reason, versions, "stored bytes are lost"),
-                Err(error) => tracing::warn!(%tenant, %key, %error, "mark a damaged object"),
+            match mark_damaged(&app.db, tenant, &blob, reason).await {
+                Ok(versions) => {
+                    tracing::error!(%tenant, %key, %reason, versions, "found missing or damaged object")
+                }
+                Err(error) => tracing::warn!(%tenant, %key, %error, "failed to mark damaged object"),
             }
         };
-        tasks.spawn(tracing::Instrument::instrument(looking, tracing::Span::current()));
+        tasks.spawn(tracing::Instrument::instrument(recheck, tracing::Span::current()));
     }
 }

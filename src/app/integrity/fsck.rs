@@ -1,8 +1,11 @@
-//! Compares database and store and reports every starred invariant that does not hold. Reads only and changes nothing, but
-//! for the states of versions, where it is asked to repair them: what is missing or damaged moves to ERROR, and what was and
-//! is whole again moves back.
+//! Compares the database with the stores and reports every violated invariant. See `docs/architecture.md` for
+//! the list of invariants; this module checks number 1 (bytes of available versions), 2 (unowned objects), 5
+//! (quotas) and 11 (audit).
 //!
-//! Needs no [`App`](crate::app::App): it must also run beside a service that cannot start.
+//! Only reads, unless it is asked to repair the states of versions: versions with missing or damaged objects
+//! are then moved to ERROR, and versions with intact objects are moved out of it.
+//!
+//! Does not use [`App`](crate::app::App), so that it also works if the service cannot start.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,7 +20,7 @@ use crate::{
     db::{
         Database, content_states,
         fsck::{self, CheckedBlob},
-        sweep_candidates::{self, Candidate, Verdict},
+        sweep_candidates::{self, Ownership, SweepCandidate},
     },
     domain::{
         checksum::{Crc64, Crc64Hasher},
@@ -29,133 +32,137 @@ use crate::{
     storage::{MultipartInfo, ObjectStorage, StorageErrorKind, Stores},
 };
 
-/// How many rows or objects are looked at in one go.
+/// The number of rows or objects in one batch.
 const BATCH: usize = 500;
 
-/// What to check with.
+/// The dependencies and options of a check.
 pub struct Fsck {
-    /// The database.
     pub db: Database,
-    /// The stores of all providers.
     pub stores: Stores,
-    /// Tells the age of objects.
+    /// Used to compute the age of objects.
     pub clock: Arc<dyn Clock>,
-    /// Chooses what is read.
+    /// The source of randomness for the sample of blobs.
     pub ids: Arc<dyn IdSource>,
-    /// How old an object or an unfinished upload without a row may be.
+    /// The maximum age of an object or unfinished upload without a row.
     pub grace: Duration,
-    /// What our keys begin with; what begins otherwise is somebody else's.
+    /// The prefix of our object keys. Objects with another prefix are foreign.
     pub key_prefix: String,
-    /// How many blobs are read and hashed. All are looked for.
+    /// The number of blobs to read and hash. The existence and size of every blob are checked in any case.
     pub depth: Depth,
-    /// Whether the states of versions are made to say what was found.
+    /// Whether to update the states of versions.
     pub is_repairing: bool,
 }
 
-/// A promise that does not hold.
+/// A violated invariant.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Violation {
-    /// The number of the invariant in the design.
+pub struct InvariantViolation {
+    /// The number of the invariant.
     pub invariant: u8,
-    /// Whose data.
     pub tenant: TenantId,
-    /// Where: a key, a file, a row.
+    /// The affected key, file or row.
     pub place: String,
-    /// What is wrong.
+    /// A description of the problem.
     pub what: String,
 }
 
-/// What was found.
+/// The result of a check.
 #[derive(Debug, Clone, Default, serde::Serialize)]
-pub struct Report {
-    /// Promises that do not hold.
-    pub violations: Vec<Violation>,
-    /// How many blobs were looked for: there, with the recorded size.
+pub struct FsckReport {
+    pub violations: Vec<InvariantViolation>,
+    /// The number of blobs whose existence and size were checked.
     pub blobs: u64,
-    /// How many of them were read and hashed.
+    /// The number of blobs that were read and hashed.
     pub hashed_blobs: u64,
-    /// How many bytes that were.
+    /// The bytes of these blobs.
     pub hashed_bytes: u64,
-    /// How many versions were moved to ERROR.
+    /// The number of versions that were moved to ERROR.
     pub marked_versions: u64,
-    /// How many versions were moved out of ERROR.
+    /// The number of versions that were moved out of ERROR.
     pub repaired_versions: u64,
-    /// How many objects the store listed.
+    /// The number of objects that the stores listed.
     pub objects: u64,
-    /// Objects without a row that are younger than the grace period: left by a crash, or being uploaded now.
+    /// The number of objects without a row that are younger than the grace period: left by a crash, or being
+    /// uploaded.
     pub young_objects: u64,
-    /// Objects and unfinished uploads of another prefix, or of a tenant that this database does not know.
+    /// The number of objects and unfinished uploads with another prefix or of a tenant that is not in this
+    /// database.
     pub foreign: u64,
 }
 
-/// What goes on, for whoever shows progress.
-pub trait Progress: Send {
-    /// So many blobs and bytes were checked so far.
-    fn checked(&mut self, report: &Report);
+/// Receives progress reports.
+pub trait FsckProgress: Send {
+    /// Called after each blob, with the counts so far.
+    fn report_progress(&mut self, report: &FsckReport);
 }
 
 impl Fsck {
-    /// Checks everything.
+    /// Runs all checks.
     ///
     /// # Errors
-    /// When database or store cannot be read: then nothing is known, and nothing is reported as clean.
-    pub async fn run(&self, progress: &mut dyn Progress) -> Result<Report, Error> {
-        let mut report = Report::default();
+    /// Returns an error if the database or a store cannot be read. No report is returned then.
+    pub async fn check_all(&self, progress: &mut dyn FsckProgress) -> Result<FsckReport, Error> {
+        let mut report = FsckReport::default();
         self.check_blobs(&mut report, progress).await?;
         for store in self.stores.iter() {
             self.check_objects(store.as_ref(), &mut report).await?;
             self.check_multiparts(store.as_ref(), &mut report).await?;
         }
-        self.check_books(&mut report).await?;
+        self.check_records(&mut report).await?;
         Ok(report)
     }
 
-    /// Invariant 1: an available version has its bytes in the store with the recorded size, SHA-256 and CRC-64.
-    async fn check_blobs(&self, report: &mut Report, progress: &mut dyn Progress) -> Result<(), Error> {
+    /// Checks invariant 1: the object of an available version exists, with the recorded size, SHA-256 and
+    /// CRC-64.
+    async fn check_blobs(
+        &self,
+        report: &mut FsckReport,
+        progress: &mut dyn FsckProgress,
+    ) -> Result<(), Error> {
         let mut tx = self.db.system_tx().await?;
         let total = fsck::count_needed_blobs(&mut tx).await?;
         tx.commit().await?;
-        let mut sample = Sample::of(self.depth, total, Arc::clone(&self.ids));
+        let mut sample = Sample::new(self.depth, total, Arc::clone(&self.ids));
         let mut after = None;
         loop {
             let mut tx = self.db.system_tx().await?;
-            let batch = fsck::blobs(&mut tx, after, i64::try_from(BATCH).unwrap_or(i64::MAX)).await?;
+            let batch = fsck::list_blobs(&mut tx, after, i64::try_from(BATCH).unwrap_or(i64::MAX)).await?;
             tx.commit().await?;
             let Some(last) = batch.last() else { return Ok(()) };
             after = Some((last.tenant, last.blob.id));
             for checked in batch.iter().filter(|checked| self.is_repairing && checked.is_lost) {
-                self.restore_if_whole(checked, report).await?;
+                self.repair_if_intact(checked, report).await?;
             }
             for checked in batch.iter().filter(|checked| checked.is_needed) {
-                // What was stored since the count is not in the sample; a deep check takes it all the same.
-                let is_read = sample.takes_next() || self.depth == Depth::Everything;
-                if let Some(what) = self.check_blob(checked, is_read, report).await? {
-                    report.violate(1, checked.tenant, checked.blob.key.as_str(), what);
+                // Blobs that were stored after the count are not in the sample, but a full check reads them
+                // too.
+                let is_read = sample.choose_next() || self.depth == Depth::Everything;
+                if let Some(problem) = self.check_blob(checked, is_read, report).await? {
+                    report.add_violation(1, checked.tenant, checked.blob.key.as_str(), problem);
                     if self.is_repairing {
-                        self.mark_if_lost(checked, report).await?;
+                        self.mark_if_damaged(checked, report).await?;
                     }
                 }
-                progress.checked(report);
+                progress.report_progress(report);
             }
         }
     }
 
-    /// What was found is looked at once more before it is written down.
-    async fn mark_if_lost(&self, checked: &CheckedBlob, report: &mut Report) -> Result<(), Error> {
-        let Ok(store) = self.stores.of(&checked.blob.provider) else { return Ok(()) };
-        let confirmed = damage::confirm(store.as_ref(), &checked.blob, Suspicion::Checksum).await?;
+    /// Confirms the problem with a second check and marks the versions.
+    async fn mark_if_damaged(&self, checked: &CheckedBlob, report: &mut FsckReport) -> Result<(), Error> {
+        let Ok(store) = self.stores.get(&checked.blob.provider) else { return Ok(()) };
+        let confirmed = damage::confirm_damage(store.as_ref(), &checked.blob, Suspicion::Checksum).await?;
         if let Some(reason) = confirmed {
             report.marked_versions +=
-                damage::mark(&self.db, checked.tenant, &checked.blob, reason).await? as u64;
+                damage::mark_damaged(&self.db, checked.tenant, &checked.blob, reason).await? as u64;
         }
         Ok(())
     }
 
-    /// What was missing or damaged is read again, all of it.
-    async fn restore_if_whole(&self, checked: &CheckedBlob, report: &mut Report) -> Result<(), Error> {
-        let Ok(store) = self.stores.of(&checked.blob.provider) else { return Ok(()) };
-        let is_whole = match damage::is_whole(store.as_ref(), &checked.blob).await {
-            Ok(is_whole) => is_whole == Some(true),
+    /// Reads the whole object of a missing or damaged blob again and repairs its versions if it is intact.
+    async fn repair_if_intact(&self, checked: &CheckedBlob, report: &mut FsckReport) -> Result<(), Error> {
+        let Ok(store) = self.stores.get(&checked.blob.provider) else { return Ok(()) };
+        let is_intact = match damage::is_intact(store.as_ref(), &checked.blob).await {
+            Ok(is_intact) => is_intact == Some(true),
             Err(error)
                 if matches!(error.kind, StorageErrorKind::NotFound | StorageErrorKind::InvalidInput) =>
             {
@@ -163,11 +170,11 @@ impl Fsck {
             }
             Err(error) => return Err(error.into()),
         };
-        if is_whole {
+        if is_intact {
             let mut tx = self.db.system_tx().await?;
-            let moved = content_states::mark_whole(&mut tx, checked.tenant, checked.blob.id).await?;
+            let repaired = content_states::mark_repaired(&mut tx, checked.tenant, checked.blob.id).await?;
             tx.commit().await?;
-            report.repaired_versions += moved as u64;
+            report.repaired_versions += repaired as u64;
         }
         Ok(())
     }
@@ -176,11 +183,11 @@ impl Fsck {
         &self,
         checked: &CheckedBlob,
         is_read: bool,
-        report: &mut Report,
+        report: &mut FsckReport,
     ) -> Result<Option<String>, Error> {
         let blob = &checked.blob;
         report.blobs += 1;
-        let store = match self.stores.of(&blob.provider) {
+        let store = match self.stores.get(&blob.provider) {
             Ok(store) => store.as_ref(),
             Err(unknown) => return Ok(Some(unknown.to_string())),
         };
@@ -192,45 +199,46 @@ impl Fsck {
             Err(error) => return Err(error.into()),
         };
         if size != blob.size_bytes {
-            return Ok(Some(format!("has {size} bytes, {} are recorded", blob.size_bytes)));
+            return Ok(Some(format!("has {size} bytes; its record has {}", blob.size_bytes)));
         }
         if !is_read {
             return Ok(None);
         }
         report.hashed_blobs += 1;
         report.hashed_bytes += size;
-        let Sums { sha256, crc64nvme } = sums(store, &blob.key, size).await?;
+        let ObjectHashes { sha256, crc64nvme } = hash_object(store, &blob.key, size).await?;
         if sha256 != blob.sha256 {
-            return Ok(Some(format!("has the SHA-256 {sha256}, {} is recorded", blob.sha256)));
+            return Ok(Some(format!("has the SHA-256 {sha256}; its record has {}", blob.sha256)));
         }
         Ok((crc64nvme != blob.crc64nvme)
-            .then(|| format!("has the CRC-64 {crc64nvme}, {} is recorded", blob.crc64nvme)))
+            .then(|| format!("has the CRC-64 {crc64nvme}; its record has {}", blob.crc64nvme)))
     }
 
-    /// Invariant 2: an object in the store belongs to one blob row or to an open upload, or is young.
-    async fn check_objects(&self, store: &dyn ObjectStorage, report: &mut Report) -> Result<(), Error> {
+    /// Checks invariant 2: an object in the store belongs to a blob or an open upload, or is younger than the
+    /// grace period.
+    async fn check_objects(&self, store: &dyn ObjectStorage, report: &mut FsckReport) -> Result<(), Error> {
         let mut after: Option<ObjectKey> = None;
         loop {
             let page = store.list("", after.as_ref(), BATCH).await?;
             let keys: Vec<&ObjectKey> = page.objects.iter().map(|object| &object.key).collect();
             let mut tx = self.db.system_tx().await?;
-            let verdicts = fsck::judge(&mut tx, &keys).await?;
+            let ownerships = fsck::check_ownership(&mut tx, &keys).await?;
             tx.commit().await?;
-            for (object, verdict) in page.objects.iter().zip(verdicts) {
+            for (object, ownership) in page.objects.iter().zip(ownerships) {
                 report.objects += 1;
-                if self.is_foreign(&object.key, verdict) {
+                if self.is_foreign(&object.key, ownership) {
                     report.foreign += 1;
                     continue;
                 }
-                if verdict == Verdict::Owned {
+                if ownership == Ownership::Owned {
                     continue;
                 }
                 let age = self.age(object.modify_time);
                 if age < self.grace {
                     report.young_objects += 1;
                 } else {
-                    let what = format!("belongs to no row and is {} seconds old", age.as_secs());
-                    report.violate(2, object.key.tenant(), object.key.as_str(), what);
+                    let problem = format!("belongs to no row and is {} seconds old", age.as_secs());
+                    report.add_violation(2, object.key.tenant(), object.key.as_str(), problem);
                 }
             }
             after = page.objects.last().map(|object| object.key.clone());
@@ -240,33 +248,39 @@ impl Fsck {
         }
     }
 
-    /// Invariant 2, of what was never finished: it belongs to an upload, or is young.
-    async fn check_multiparts(&self, store: &dyn ObjectStorage, report: &mut Report) -> Result<(), Error> {
+    /// Checks invariant 2 for multipart uploads: each belongs to an upload, or is younger than the grace
+    /// period.
+    async fn check_multiparts(
+        &self,
+        store: &dyn ObjectStorage,
+        report: &mut FsckReport,
+    ) -> Result<(), Error> {
         let mut after: Option<MultipartInfo> = None;
         loop {
             let page = store.list_multiparts("", after.as_ref(), BATCH).await?;
-            let unfinished = |multipart: &MultipartInfo| Candidate {
+            let to_candidate = |multipart: &MultipartInfo| SweepCandidate {
                 key: multipart.key.clone(),
                 multipart_id: Some(multipart.id.as_str().to_owned()),
                 size_bytes: 0,
             };
-            let candidates: Vec<Candidate> = page.multiparts.iter().map(unfinished).collect();
+            let candidates: Vec<SweepCandidate> = page.multiparts.iter().map(to_candidate).collect();
             let mut tx = self.db.system_tx().await?;
-            let verdicts = sweep_candidates::judge(&mut tx, store.provider(), &candidates).await?;
+            let ownerships =
+                sweep_candidates::check_ownership(&mut tx, store.provider(), &candidates).await?;
             tx.commit().await?;
-            for (multipart, verdict) in page.multiparts.iter().zip(verdicts) {
-                if self.is_foreign(&multipart.key, verdict) {
+            for (multipart, ownership) in page.multiparts.iter().zip(ownerships) {
+                if self.is_foreign(&multipart.key, ownership) {
                     report.foreign += 1;
                     continue;
                 }
                 let age = self.age(multipart.start_time);
-                if verdict != Verdict::Owned && age >= self.grace {
-                    let what = format!(
+                if ownership != Ownership::Owned && age >= self.grace {
+                    let problem = format!(
                         "the unfinished upload {} belongs to no row and is {} seconds old",
                         multipart.id,
                         age.as_secs()
                     );
-                    report.violate(2, multipart.key.tenant(), multipart.key.as_str(), what);
+                    report.add_violation(2, multipart.key.tenant(), multipart.key.as_str(), problem);
                 }
             }
             after = page.multiparts.into_iter().next_back();
@@ -276,20 +290,21 @@ impl Fsck {
         }
     }
 
-    /// What others keep in a store that is shared is none of our business.
-    fn is_foreign(&self, key: &ObjectKey, verdict: Verdict) -> bool {
-        verdict == Verdict::Foreign || (verdict != Verdict::Owned && key.prefix() != self.key_prefix)
+    /// Returns whether an object belongs to another user of a shared store.
+    fn is_foreign(&self, key: &ObjectKey, ownership: Ownership) -> bool {
+        ownership == Ownership::Foreign || (ownership != Ownership::Owned && key.prefix() != self.key_prefix)
     }
 
     fn age(&self, since: Timestamp) -> Duration {
         (self.clock.now() - since).to_std().unwrap_or_default()
     }
 
-    /// Invariant 5: the quota's books add up. Invariant 11: every version has its audit entry.
-    async fn check_books(&self, report: &mut Report) -> Result<(), Error> {
+    /// Checks invariant 5, that quotas and usage counters match the stored files, and invariant 11, that
+    /// every version has an audit entry.
+    async fn check_records(&self, report: &mut FsckReport) -> Result<(), Error> {
         let mut tx = self.db.system_tx().await?;
-        for drift in fsck::quota_drifts(&mut tx).await? {
-            let what = format!(
+        for drift in fsck::list_quota_drifts(&mut tx).await? {
+            let problem = format!(
                 "used {} of {} charged bytes, {} of {} files; reserved {} of {} open bytes, {} of {} uploads",
                 drift.used_bytes,
                 drift.charged_bytes,
@@ -300,19 +315,19 @@ impl Fsck {
                 drift.reserved_file_count,
                 drift.open_uploads,
             );
-            report.violate(5, drift.tenant, "quotas", what);
+            report.add_violation(5, drift.tenant, "quotas", problem);
         }
-        for drift in fsck::usage_drifts(&mut tx).await? {
-            let what = format!("counts {} bytes, {} are stored", drift.counted_bytes, drift.stored_bytes);
-            report.violate(
+        for drift in fsck::list_usage_drifts(&mut tx).await? {
+            let problem = format!("counts {} bytes, {} are stored", drift.counted_bytes, drift.stored_bytes);
+            report.add_violation(
                 5,
                 drift.tenant,
                 format!("usage_counters {}/{}", drift.category, drift.media_kind),
-                what,
+                problem,
             );
         }
-        for (tenant, file, version) in fsck::unaudited_versions(&mut tx).await? {
-            report.violate(
+        for (tenant, file, version) in fsck::list_unaudited_versions(&mut tx).await? {
+            report.add_violation(
                 11,
                 tenant,
                 format!("file {file} version {version}"),
@@ -323,31 +338,31 @@ impl Fsck {
     }
 }
 
-/// Reads an object and hashes it.
-pub(in crate::app) async fn sums(
+/// Reads and hashes an object.
+pub(in crate::app) async fn hash_object(
     store: &dyn ObjectStorage,
     key: &ObjectKey,
     size: u64,
-) -> Result<Sums, Error> {
+) -> Result<ObjectHashes, Error> {
     let (mut sha256, mut crc64nvme) = (Hasher::default(), Crc64Hasher::default());
     let mut bytes = store.get(key, 0..size).await?;
-    while let Some(piece) = bytes.next().await {
-        let piece = piece?;
-        sha256.update(&piece);
-        crc64nvme.update(&piece);
+    while let Some(chunk) = bytes.next().await {
+        let chunk = chunk?;
+        sha256.update(&chunk);
+        crc64nvme.update(&chunk);
     }
-    Ok(Sums { sha256: sha256.finish(), crc64nvme: crc64nvme.finish() })
+    Ok(ObjectHashes { sha256: sha256.finish(), crc64nvme: crc64nvme.finish() })
 }
 
-/// What must be recorded about stored bytes.
+/// The hashes of an object, as recorded in its blob.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::app) struct Sums {
+pub(in crate::app) struct ObjectHashes {
     pub(in crate::app) sha256: Digest,
     pub(in crate::app) crc64nvme: Crc64,
 }
 
-impl Report {
-    fn violate(&mut self, invariant: u8, tenant: TenantId, place: impl Into<String>, what: String) {
-        self.violations.push(Violation { invariant, tenant, place: place.into(), what });
+impl FsckReport {
+    fn add_violation(&mut self, invariant: u8, tenant: TenantId, place: impl Into<String>, problem: String) {
+        self.violations.push(InvariantViolation { invariant, tenant, place: place.into(), what: problem });
     }
 }

@@ -1,6 +1,7 @@
-//! Whether the promises hold on live data, and what keeps them where a crash got in between.
+//! Checks the invariants on live data, and cleans up after crashes.
 
 pub(super) mod damage;
+pub mod delete_stray_objects;
 pub mod fsck;
 pub mod sample;
 pub mod sweep;

@@ -1,6 +1,6 @@
-//! Throws a job away.
+//! Discards a job.
 
-use super::{JobError, JobReport, begin, locked, note};
+use super::{JobError, JobSummary, audit_change, begin_tx, lock_job};
 use crate::{
     db::{
         Database,
@@ -10,18 +10,21 @@ use crate::{
     domain::ids::JobId,
 };
 
-/// Throws away a job that no worker has; answers how it stood.
+/// Discards a job that is not running. Returns the discarded job.
 ///
 /// # Errors
-/// `NotFound`, `WrongState` for one that is running; when the database does not answer.
-pub async fn discard(db: &Database, id: JobId) -> Result<JobReport, JobError> {
-    let mut tx = begin(db).await?;
-    let job = locked(&mut tx, id).await?;
+/// Returns `NotFound`, `WrongState` if the job is running, or an error if the database is unavailable.
+pub async fn discard_job(db: &Database, id: JobId) -> Result<JobSummary, JobError> {
+    let mut tx = begin_tx(db).await?;
+    let job = lock_job(&mut tx, id).await?;
     if job.state == JobState::Running {
-        return Err(JobError::WrongState { state: job.state, advice: "wait until it has ended or failed" });
+        return Err(JobError::WrongState {
+            state: job.state,
+            advice: "wait until it has finished or failed",
+        });
     }
     jobs::discard(&mut tx, &job).await?;
-    note(&mut tx, &job, AuditAction::JobDiscard).await?;
+    audit_change(&mut tx, &job, AuditAction::JobDiscard).await?;
     tx.commit().await?;
     Ok(job.into())
 }

@@ -1,19 +1,20 @@
-//! Shows the queue.
+//! Lists queued jobs.
 
-use super::{JobError, JobReport, begin};
+use super::{JobError, JobSummary, begin_tx};
 use crate::db::{
     Database,
     jobs::{self, JobState},
 };
 
-/// Live jobs in one of these states, or in any where none is named; those that wait longest first, at most so many.
+/// Lists at most `limit` queued jobs in the given states, or in any state if `states` is empty; those that
+/// have waited longest first.
 ///
 /// # Errors
-/// When the database does not answer.
-pub async fn list(db: &Database, states: &[JobState], limit: u32) -> Result<Vec<JobReport>, JobError> {
+/// Returns an error if the database is unavailable.
+pub async fn list_jobs(db: &Database, states: &[JobState], limit: u32) -> Result<Vec<JobSummary>, JobError> {
     let states = if states.is_empty() { JobState::ALL } else { states };
-    let mut tx = begin(db).await?;
+    let mut tx = begin_tx(db).await?;
     let rows = jobs::list(&mut tx, states, i64::from(limit)).await?;
     tx.commit().await?;
-    Ok(rows.into_iter().map(JobReport::from).collect())
+    Ok(rows.into_iter().map(JobSummary::from).collect())
 }

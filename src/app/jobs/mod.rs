@@ -1,9 +1,9 @@
-//! What operators do with the queue. Who did what is in the audit log of the job's tenant.
+//! Operator actions on the job queue. They are recorded in the audit log of the job's tenant.
 
 pub mod discard;
+pub mod get;
 pub mod list;
 pub mod retry;
-pub mod show;
 
 use serde::Serialize;
 
@@ -21,32 +21,32 @@ use crate::{
     },
 };
 
-/// A live job, as operators see it.
+/// A queued job as shown to operators.
 #[derive(Debug, Clone, Serialize)]
-pub struct JobReport {
-    /// Which.
+pub struct JobSummary {
+    /// The id of the job.
     pub id: String,
-    /// Whose.
+    /// The id of the tenant.
     pub tenant: String,
-    /// Its kind.
+    /// The kind of the job.
     pub kind: String,
-    /// How it stands.
+    /// The state of the job.
     pub state: JobState,
-    /// Attempts that have begun.
+    /// The number of attempts so far, including a running one.
     pub attempts: i32,
-    /// When it was asked for.
+    /// When the job was enqueued.
     pub enqueue_time: Timestamp,
-    /// When the next attempt may begin.
+    /// When the next attempt may start.
     pub run_time: Timestamp,
-    /// Until when its worker has it, while it is running.
+    /// When the lease of its worker expires, if the job is running.
     pub lease_expire_time: Option<Timestamp>,
-    /// Why the last attempt failed, or empty.
+    /// The error of the last attempt; empty if none failed.
     pub last_error: String,
-    /// What the job is about.
+    /// The job with its arguments.
     pub payload: serde_json::Value,
 }
 
-impl From<JobRow> for JobReport {
+impl From<JobRow> for JobSummary {
     fn from(row: JobRow) -> Self {
         Self {
             id: row.id.to_string(),
@@ -63,24 +63,24 @@ impl From<JobRow> for JobReport {
     }
 }
 
-/// Why an operator did not get what was asked for.
+/// Why an operator action failed.
 #[derive(Debug, thiserror::Error)]
 pub enum JobError {
-    /// There is no live job with this id.
-    #[error("there is no job {0} in the queue; it was done or discarded, or never was")]
+    /// No queued job has this id.
+    #[error("no job {0} in the queue; it was finished or discarded, or never existed")]
     NotFound(JobId),
-    /// It stands otherwise than it would have to.
+    /// The job is in a state that does not allow the action.
     #[error("the job is {state}; {advice}")]
     WrongState {
-        /// How it stands.
+        /// The state of the job.
         state: JobState,
-        /// What to do.
+        /// What to do instead.
         advice: &'static str,
     },
-    /// The same is being done already.
-    #[error("another job for the same is in the queue already; discard this one")]
-    InQueueAlready,
-    /// The database, or we.
+    /// Another queued job has the same deduplication key.
+    #[error("another queued job has the same deduplication key; discard this one")]
+    AlreadyQueued,
+    /// The database is unavailable, or an internal error occurred.
     #[error(transparent)]
     Failed(#[from] Error),
 }
@@ -91,12 +91,12 @@ impl From<crate::db::DbError> for JobError {
     }
 }
 
-async fn locked(tx: &mut SystemTx, id: JobId) -> Result<JobRow, JobError> {
+async fn lock_job(tx: &mut SystemTx, id: JobId) -> Result<JobRow, JobError> {
     crate::db::jobs::get(tx, id).await?.ok_or(JobError::NotFound(id))
 }
 
-/// Writes down what an operator did with a job.
-async fn note(tx: &mut SystemTx, job: &JobRow, action: AuditAction) -> Result<(), JobError> {
+/// Records an operator action in the audit log.
+async fn audit_change(tx: &mut SystemTx, job: &JobRow, action: AuditAction) -> Result<(), JobError> {
     let mut entry = AuditEntry::system(
         action,
         serde_json::json!({ "job": job.id, "kind": job.kind, "attempts": job.attempts, "last_error": job.last_error }),
@@ -105,6 +105,6 @@ async fn note(tx: &mut SystemTx, job: &JobRow, action: AuditAction) -> Result<()
     Ok(audit_entries::insert_for(tx, job.tenant, &[entry]).await?)
 }
 
-async fn begin(db: &Database) -> Result<SystemTx, JobError> {
+async fn begin_tx(db: &Database) -> Result<SystemTx, JobError> {
     Ok(db.system_tx().await?)
 }

@@ -1,6 +1,6 @@
-//! Tries a parked job again.
+//! Retries a parked job.
 
-use super::{JobError, JobReport, begin, locked, note};
+use super::{JobError, JobSummary, audit_change, begin_tx, lock_job};
 use crate::{
     db::{
         Database, DbErrorKind,
@@ -10,22 +10,26 @@ use crate::{
     domain::ids::JobId,
 };
 
-/// Gives a job all its attempts again, from now on: one that is parked, or one that waits for its next attempt.
+/// Resets the attempts of a job that is parked or waits for its next attempt, and makes it due now.
 ///
 /// # Errors
-/// `NotFound`, `WrongState` for one that is running, `InQueueAlready`; when the database does not answer.
-pub async fn retry(db: &Database, id: JobId) -> Result<JobReport, JobError> {
-    let mut tx = begin(db).await?;
-    let job = locked(&mut tx, id).await?;
+/// Returns `NotFound`, `WrongState` if the job is running, `AlreadyQueued`, or an error if the database is
+/// unavailable.
+pub async fn retry_job(db: &Database, id: JobId) -> Result<JobSummary, JobError> {
+    let mut tx = begin_tx(db).await?;
+    let job = lock_job(&mut tx, id).await?;
     if job.state == JobState::Running {
-        return Err(JobError::WrongState { state: job.state, advice: "wait for its end" });
+        return Err(JobError::WrongState {
+            state: job.state,
+            advice: "wait until it has finished or failed",
+        });
     }
     jobs::retry(&mut tx, &job).await.map_err(|error| match &error.kind {
-        DbErrorKind::Constraint(name) if name == "jobs_by_key" => JobError::InQueueAlready,
+        DbErrorKind::Constraint(name) if name == "jobs_by_key" => JobError::AlreadyQueued,
         _ => error.into(),
     })?;
-    note(&mut tx, &job, AuditAction::JobRetry).await?;
-    let job = locked(&mut tx, id).await?;
+    audit_change(&mut tx, &job, AuditAction::JobRetry).await?;
+    let job = lock_job(&mut tx, id).await?;
     tx.commit().await?;
     Ok(job.into())
 }

@@ -1,6 +1,6 @@
 //! Adds a category to a tenant's policy.
 
-use super::{Edit, StoredPolicy, admitted, apply, concluded};
+use super::{CategoryEdit, StoredPolicy, apply_edit, begin_edit, finish_edit};
 use crate::{
     app::{App, Error},
     db::idempotency_keys::Method,
@@ -10,18 +10,19 @@ use crate::{
     },
 };
 
-/// Adds a category. It counts for uploads that begin afterwards.
+/// Adds a category. Uploads that start afterwards can use it.
 ///
 /// # Errors
-/// `Invalid` with every violation, `NotAllowed`, `CategoryExists`, `EtagMismatch`.
+/// Returns `Invalid` with every violation, `NotAllowed`, `CategoryExists` or `EtagMismatch`.
 pub async fn create_category(
     app: &App,
     caller: &Caller,
-    asked: Edit<CategoryChange>,
+    edit: CategoryEdit<CategoryChange>,
 ) -> Result<StoredPolicy, Error> {
-    let mut tx = admitted(app, caller).await?;
-    let edit = |policy: Policy| policy.with_category(&asked.name, &asked.change);
-    let edited =
-        apply(app, &mut tx, caller, (&asked, Method::CreateCategory), edit).await.map(|(stored, _)| stored);
-    concluded(app, caller, tx, edited).await
+    let mut tx = begin_edit(app, caller).await?;
+    let change_policy = |policy: Policy| policy.with_category(&edit.name, &edit.change);
+    let edited = apply_edit(app, &mut tx, caller, (&edit, Method::CreateCategory), change_policy)
+        .await
+        .map(|(stored, _)| stored);
+    finish_edit(app, caller, tx, edited).await
 }

@@ -1,31 +1,40 @@
-//! Removes a category from a tenant's policy.
+//! Deletes a category from a tenant's policy.
 
-use super::{Edit, StoredPolicy, admitted, apply, concluded};
+use super::{CategoryEdit, StoredPolicy, apply_edit, begin_edit, finish_edit};
 use crate::{
     app::{App, Error},
     db::{TenantTx, files, idempotency_keys::Method, tenants},
     domain::{caller::Caller, policy::Policy},
 };
 
-/// Removes a category that no file has, not even in the trash.
+/// Deletes a category without files, including files in the trash.
 ///
 /// # Errors
-/// `NotAllowed`, `NotFound`, `CategoryInUse`, `EtagMismatch`.
-pub async fn delete_category(app: &App, caller: &Caller, asked: Edit<()>) -> Result<StoredPolicy, Error> {
-    let mut tx = admitted(app, caller).await?;
-    let deleted = run(app, &mut tx, caller, &asked).await;
-    concluded(app, caller, tx, deleted).await
+/// Returns `NotAllowed`, `NotFound`, `CategoryInUse` or `EtagMismatch`.
+pub async fn delete_category(
+    app: &App,
+    caller: &Caller,
+    edit: CategoryEdit<()>,
+) -> Result<StoredPolicy, Error> {
+    let mut tx = begin_edit(app, caller).await?;
+    let deleted = delete_category_in_tx(app, &mut tx, caller, &edit).await;
+    finish_edit(app, caller, tx, deleted).await
 }
 
-async fn run(app: &App, tx: &mut TenantTx, caller: &Caller, asked: &Edit<()>) -> Result<StoredPolicy, Error> {
-    let edit = |policy: Policy| policy.without_category(&asked.name);
-    let (stored, is_new) = apply(app, tx, caller, (asked, Method::DeleteCategory), edit).await?;
-    // Behind the lock, so that what is being committed now is seen, and what comes later sees the new policy. A request that
-    // was answered before is not judged again.
+async fn delete_category_in_tx(
+    app: &App,
+    tx: &mut TenantTx,
+    caller: &Caller,
+    edit: &CategoryEdit<()>,
+) -> Result<StoredPolicy, Error> {
+    let change_policy = |policy: Policy| policy.without_category(&edit.name);
+    let (stored, is_new) = apply_edit(app, tx, caller, (edit, Method::DeleteCategory), change_policy).await?;
+    // Check for files under the lock: running commits finish first, and later commits use the new policy. A
+    // replayed request is not checked again.
     if is_new {
-        tenants::lock_births(tx).await?;
-        if files::has_category(tx, &asked.name).await? {
-            return Err(Error::CategoryInUse("files have it, perhaps in the trash; purge them first"));
+        tenants::lock_file_creation(tx).await?;
+        if files::has_category(tx, &edit.name).await? {
+            return Err(Error::CategoryInUse("it still has files, perhaps in the trash; purge them first"));
         }
     }
     Ok(stored)

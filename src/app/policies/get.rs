@@ -7,12 +7,12 @@ use crate::{
     domain::caller::Caller,
 };
 
-/// The policy of the caller's tenant, as it stands in its row now.
+/// Returns the current policy of the caller's tenant from the database, not from the cache.
 ///
 /// # Errors
-/// When the database does not answer.
-pub async fn get(app: &App, caller: &Caller) -> Result<StoredPolicy, Error> {
-    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::caller(caller)).await?;
-    let policy = tenants::policy(&mut tx).await;
+/// Returns `DatabaseUnavailable` if the database is unreachable.
+pub async fn get_policy(app: &App, caller: &Caller) -> Result<StoredPolicy, Error> {
+    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await?;
+    let policy = tenants::get_policy(&mut tx).await;
     Ok(tx.finish(policy).await?)
 }

@@ -1,8 +1,8 @@
-//! The tenant's own copy of its policy, and the categories that its admins edit in it.
+//! The policy of a tenant, and edits of its categories by the tenant's admins.
 //!
-//! Who edits holds the tenant's row, and alone the lock that every commit of a file holds shared: no file is born into a
-//! category while it is being removed. This replica goes by the new policy at once; the others after as long as they
-//! remember a tenant, see `tenants/directory.rs`.
+//! An edit locks the tenant's row. The deletion of a category also takes the exclusive lock that every commit
+//! of a file holds shared, so that no file is created in the category at the same time. This replica uses the
+//! new policy at once; the others use it when their cached tenants expire, see `tenants/directory.rs`.
 
 pub mod create_category;
 pub mod delete_category;
@@ -13,7 +13,7 @@ pub use crate::db::tenants::StoredPolicy;
 
 use super::{
     App, Error, access, audit,
-    idempotency::{self, Begun},
+    idempotency::{self, RequestClaim},
 };
 use crate::{
     db::{
@@ -29,79 +29,78 @@ use crate::{
     },
 };
 
-/// What every edit carries.
+/// An edit of a category.
 #[derive(Debug, Clone)]
-pub struct Edit<T> {
-    /// Which category.
+pub struct CategoryEdit<T> {
+    /// The name of the category.
     pub name: String,
-    /// What to do with it.
     pub change: T,
-    /// The etag that the policy must still have, or empty.
+    /// The expected etag of the policy. Empty means no check.
     pub etag: String,
-    /// Makes a retry safe.
+    /// The idempotency key, which makes retries safe.
     pub request_id: Option<RequestId>,
 }
 
-/// What an edit begins with: the caller is an admin.
-async fn admitted(app: &App, caller: &Caller) -> Result<TenantTx, Error> {
-    if let Err(why) = access::can_administer(caller) {
-        return Err(audit::denied(app, caller, AuditAction::PolicyUpdate, None, why).await);
+/// Starts an edit: checks that the caller is an admin and opens the transaction.
+async fn begin_edit(app: &App, caller: &Caller) -> Result<TenantTx, Error> {
+    if let Err(error) = access::check_is_admin(caller) {
+        return Err(audit::record_denial(app, caller, AuditAction::PolicyUpdate, None, error).await);
     }
-    Ok(app.db.tenant_tx(caller.tenant_id(), &Viewer::caller(caller)).await?)
+    Ok(app.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await?)
 }
 
-/// Makes an edit unless its request id was answered before, and answers whether it did: `edit` says what becomes of the
-/// policy.
-async fn apply<T: serde::Serialize>(
+/// Applies an edit with `change_policy`, unless its request id was already executed. Returns the policy and
+/// whether the edit is new.
+async fn apply_edit<T: serde::Serialize>(
     app: &App,
     tx: &mut TenantTx,
     caller: &Caller,
-    (asked, method): (&Edit<T>, Method),
-    edit: impl FnOnce(Policy) -> Result<Policy, CategoryError>,
+    (edit, method): (&CategoryEdit<T>, Method),
+    change_policy: impl FnOnce(Policy) -> Result<Policy, CategoryError>,
 ) -> Result<(StoredPolicy, bool), Error> {
-    let said = serde_json::to_vec(&(&asked.change, &asked.etag)).map_err(Error::internal)?;
-    let payload = [caller.actor.id.clone().into_bytes(), asked.name.clone().into_bytes(), said];
-    let attempt = match idempotency::begin(app, tx, asked.request_id, method, &payload).await? {
-        Begun::Replay(answer) => return Ok((answer, false)),
-        Begun::Fresh(attempt) => attempt,
+    let fields = serde_json::to_vec(&(&edit.change, &edit.etag)).map_err(Error::internal)?;
+    let payload = [caller.actor.id.clone().into_bytes(), edit.name.clone().into_bytes(), fields];
+    let attempt = match idempotency::claim_request(app, tx, edit.request_id, method, &payload).await? {
+        RequestClaim::Replay(response) => return Ok((response, false)),
+        RequestClaim::New(attempt) => attempt,
     };
-    let stored = tenants::policy_for_update(tx).await?;
-    if !asked.etag.is_empty() && asked.etag != stored.etag() {
+    let stored = tenants::get_policy_for_update(tx).await?;
+    if !edit.etag.is_empty() && edit.etag != stored.etag() {
         return Err(Error::EtagMismatch);
     }
-    let edited = edit(stored.policy).map_err(|why| refusal(why, &asked.name))?;
-    let mut entry = audit::entry(caller, AuditAction::PolicyUpdate, None);
+    let edited = change_policy(stored.policy).map_err(|error| edit_error(error, &edit.name))?;
+    let mut entry = audit::new_entry(caller, AuditAction::PolicyUpdate, None);
     entry.details = serde_json::json!({
-        "method": method.as_str(), "category": asked.name, "change": asked.change,
+        "method": method.as_str(), "category": edit.name, "change": edit.change,
     });
     audit_entries::insert(tx, &[entry]).await?;
     let stored = tenants::set_policy(tx, edited).await?;
     if let Some(attempt) = attempt {
-        attempt.record(tx, &stored).await?;
+        attempt.record_response(tx, &stored).await?;
     }
     Ok((stored, true))
 }
 
-fn refusal(why: CategoryError, name: &str) -> Error {
-    match why {
+fn edit_error(error: CategoryError, name: &str) -> Error {
+    match error {
         CategoryError::Invalid(violations) => violations.into(),
         CategoryError::Exists => Error::CategoryExists(name.to_owned()),
         CategoryError::Missing => Error::NotFound("category"),
         CategoryError::IsDefault => {
-            Error::CategoryInUse("it is the default; make another one the default first")
+            Error::CategoryInUse("it is the default category; make another one the default first")
         }
     }
 }
 
-/// What an edit ends with: the transaction, and this replica's memory.
-async fn concluded(
+/// Ends an edit: finishes the transaction and invalidates the cached tenant of this replica.
+async fn finish_edit(
     app: &App,
     caller: &Caller,
     tx: TenantTx,
     outcome: Result<StoredPolicy, Error>,
 ) -> Result<StoredPolicy, Error> {
     let outcome = tx.finish(outcome).await;
-    // Also when the outcome is not known.
-    app.tenants.forget(caller.tenant_id()).await;
+    // Invalidate also on errors, because the outcome of the commit may be unknown.
+    app.tenants.invalidate(caller.tenant_id()).await;
     outcome
 }

@@ -1,6 +1,6 @@
 //! Changes a category of a tenant's policy.
 
-use super::{Edit, StoredPolicy, admitted, apply, concluded};
+use super::{CategoryEdit, StoredPolicy, apply_edit, begin_edit, finish_edit};
 use crate::{
     app::{App, Error},
     db::idempotency_keys::Method,
@@ -10,18 +10,19 @@ use crate::{
     },
 };
 
-/// Changes what a category says of uploads that begin afterwards. Files that are there stay as they are.
+/// Changes the rules of a category for uploads that start afterwards. Existing files do not change.
 ///
 /// # Errors
-/// `Invalid` with every violation, `NotAllowed`, `NotFound`, `EtagMismatch`.
+/// Returns `Invalid` with every violation, `NotAllowed`, `NotFound` or `EtagMismatch`.
 pub async fn update_category(
     app: &App,
     caller: &Caller,
-    asked: Edit<CategoryChange>,
+    edit: CategoryEdit<CategoryChange>,
 ) -> Result<StoredPolicy, Error> {
-    let mut tx = admitted(app, caller).await?;
-    let edit = |policy: Policy| policy.with_changed_category(&asked.name, &asked.change);
-    let edited =
-        apply(app, &mut tx, caller, (&asked, Method::UpdateCategory), edit).await.map(|(stored, _)| stored);
-    concluded(app, caller, tx, edited).await
+    let mut tx = begin_edit(app, caller).await?;
+    let change_policy = |policy: Policy| policy.with_changed_category(&edit.name, &edit.change);
+    let edited = apply_edit(app, &mut tx, caller, (&edit, Method::UpdateCategory), change_policy)
+        .await
+        .map(|(stored, _)| stored);
+    finish_edit(app, caller, tx, edited).await
 }

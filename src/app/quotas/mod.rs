@@ -1,7 +1,7 @@
-//! What a tenant may store and what it stores.
+//! Quotas and usage of tenants.
 
+pub(super) mod cache;
 pub mod get;
-pub(super) mod recent;
-pub(super) mod subject;
+pub(super) mod resolve_tenant;
 pub mod update;
 pub mod usage;

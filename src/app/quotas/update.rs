@@ -1,10 +1,11 @@
-//! Changes the limits of a tenant: its admins below the operator's ceiling, the operator also that.
+//! Updates the limits of a tenant. Its admins may set limits up to the operator's ceiling; the operator may
+//! also change the ceiling.
 
-use super::subject::subject;
+use super::resolve_tenant::resolve_tenant;
 use crate::{
     app::{
         App, Error, Principal, access, audit,
-        idempotency::{self, Begun},
+        idempotency::{self, RequestClaim},
     },
     db::{
         TenantTx,
@@ -19,76 +20,79 @@ use crate::{
     },
 };
 
-/// What to change.
+/// A request to update a quota.
 #[derive(Debug, Clone)]
 pub struct QuotaUpdate {
-    /// The new values.
     pub change: QuotaChange,
-    /// The etag that the caller read, or empty.
+    /// The expected etag of the quota. Empty means no check.
     pub etag: String,
-    /// Makes a retry safe.
+    /// The idempotency key, which makes retries safe.
     pub request_id: Option<RequestId>,
 }
 
-/// Changes the limits of the caller's tenant, or of the one that an operator names.
+/// Updates the limits of the caller's tenant, or of the tenant that an operator names.
 ///
 /// # Errors
-/// `NotAllowed` for members, and for admins who name a ceiling; `Invalid` with every violation; `QuotaBelowUsage`;
-/// `EtagMismatch`; `NotFound` for another tenant.
-pub async fn update(
+/// Returns `NotAllowed` for members, and for admins who set a ceiling; `Invalid` with every violation;
+/// `QuotaBelowUsage`; `EtagMismatch`; or `NotFound` for another tenant.
+pub async fn update_quota(
     app: &App,
     principal: &Principal,
     tenant: Option<TenantId>,
     update: QuotaUpdate,
 ) -> Result<Quota, Error> {
-    let (tenant, viewer) = subject(app, principal, tenant).await?;
+    let (tenant, viewer) = resolve_tenant(app, principal, tenant).await?;
     if let Principal::Caller(caller) = principal
-        && let Err(why) = may(caller, &update.change)
+        && let Err(error) = check_permission(caller, &update.change)
     {
-        return Err(audit::denied(app, caller, AuditAction::QuotaUpdate, None, why).await);
+        return Err(audit::record_denial(app, caller, AuditAction::QuotaUpdate, None, error).await);
     }
     let mut tx = app.db.tenant_tx(tenant, &viewer).await?;
-    let quota = apply(app, &mut tx, principal, &update).await;
+    let quota = update_in_tx(app, &mut tx, principal, &update).await;
     let quota = tx.finish(quota).await;
-    app.recent_quotas.forget(tenant).await;
+    app.quota_cache.invalidate(tenant).await;
     quota
 }
 
-fn may(caller: &Caller, change: &QuotaChange) -> Result<(), Error> {
-    access::can_administer(caller)?;
-    if change.moves_ceiling() {
-        Err(Error::NotAllowed("only the operator may move the ceiling"))
+fn check_permission(caller: &Caller, change: &QuotaChange) -> Result<(), Error> {
+    access::check_is_admin(caller)?;
+    if change.changes_ceiling() {
+        Err(Error::NotAllowed("only the operator may change the ceiling"))
     } else {
         Ok(())
     }
 }
 
-async fn apply(
+async fn update_in_tx(
     app: &App,
     tx: &mut TenantTx,
     principal: &Principal,
     update: &QuotaUpdate,
 ) -> Result<Quota, Error> {
-    let payload = payload(principal, update)?;
-    let attempt = match idempotency::begin(app, tx, update.request_id, Method::UpdateQuota, &payload).await? {
-        Begun::Replay(quota) => return Ok(quota),
-        Begun::Fresh(attempt) => attempt,
-    };
-    let quota = change(tx, principal, update).await?;
+    let payload = encode_payload(principal, update)?;
+    let attempt =
+        match idempotency::claim_request(app, tx, update.request_id, Method::UpdateQuota, &payload).await? {
+            RequestClaim::Replay(quota) => return Ok(quota),
+            RequestClaim::New(attempt) => attempt,
+        };
+    let quota = change_limits(tx, principal, update).await?;
     if let Some(attempt) = attempt {
-        attempt.record(tx, &quota).await?;
+        attempt.record_response(tx, &quota).await?;
     }
     Ok(quota)
 }
 
-/// What an update says: another one under the same request id is refused.
-pub(in crate::app) fn payload(principal: &Principal, update: &QuotaUpdate) -> Result<[Vec<u8>; 3], Error> {
-    let said = serde_json::to_value(&update.change).map_err(Error::internal)?.to_string();
-    Ok([&actor(principal).id, &update.etag, &said].map(|text| text.clone().into_bytes()))
+/// Encodes the update as the payload of its request id.
+pub(in crate::app) fn encode_payload(
+    principal: &Principal,
+    update: &QuotaUpdate,
+) -> Result<[Vec<u8>; 3], Error> {
+    let fields = serde_json::to_value(&update.change).map_err(Error::internal)?.to_string();
+    Ok([&actor(principal).id, &update.etag, &fields].map(|text| text.clone().into_bytes()))
 }
 
-/// The change itself, and its entry.
-pub(in crate::app) async fn change(
+/// Changes the limits and writes the audit entry.
+pub(in crate::app) async fn change_limits(
     tx: &mut TenantTx,
     principal: &Principal,
     update: &QuotaUpdate,
@@ -111,7 +115,7 @@ pub(in crate::app) async fn change(
         });
     }
     let details = serde_json::to_value(&update.change).map_err(Error::internal)?;
-    audit_entries::insert(tx, &[entry(principal, details)]).await?;
+    audit_entries::insert(tx, &[audit_entry(principal, details)]).await?;
     Ok(quotas::set_limits(tx, &next).await?)
 }
 
@@ -122,7 +126,7 @@ fn actor(principal: &Principal) -> &Actor {
     }
 }
 
-fn entry(principal: &Principal, change: serde_json::Value) -> AuditEntry {
+fn audit_entry(principal: &Principal, change: serde_json::Value) -> AuditEntry {
     let (actor, origin) = match principal {
         Principal::Caller(caller) => (caller.actor.clone(), caller.origin.clone()),
         Principal::Operator(operator) => (operator.actor.clone(), operator.origin.clone()),

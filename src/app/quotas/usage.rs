@@ -1,6 +1,6 @@
-//! Reports what is stored, from counters that the commits keep.
+//! Reports the usage of a tenant, from counters that commits maintain.
 
-use super::subject::subject;
+use super::resolve_tenant::resolve_tenant;
 use crate::{
     app::{App, Error, Principal},
     db::{DbError, TenantTx, quotas, usage_counters},
@@ -9,29 +9,29 @@ use crate::{
 
 pub use crate::db::usage_counters::UsageCounter as UsageEntry;
 
-/// What a tenant stores.
+/// The usage of a tenant.
 #[derive(Debug, Clone)]
 pub struct Usage {
-    /// Per category and kind, in that order.
+    /// The counters, ordered by category and kind.
     pub counters: Vec<UsageEntry>,
-    /// The quota at the same moment.
+    /// The quota at the same time.
     pub quota: Quota,
-    /// That moment, by the database's clock.
+    /// The time of the report, by the database's clock.
     pub time: Timestamp,
 }
 
-/// The usage of the caller's tenant, or of the one that an operator names.
+/// Returns the usage of the caller's tenant, or of the tenant that an operator names.
 ///
 /// # Errors
-/// `NotFound` for another tenant; `Invalid` for an operator who names none.
-pub async fn usage(app: &App, principal: &Principal, tenant: Option<TenantId>) -> Result<Usage, Error> {
-    let (tenant, viewer) = subject(app, principal, tenant).await?;
+/// Returns `NotFound` for another tenant, and `Invalid` if an operator names none.
+pub async fn get_usage(app: &App, principal: &Principal, tenant: Option<TenantId>) -> Result<Usage, Error> {
+    let (tenant, viewer) = resolve_tenant(app, principal, tenant).await?;
     let mut tx = app.db.tenant_tx(tenant, &viewer).await?;
-    let usage = read(&mut tx).await;
+    let usage = get_usage_in_tx(&mut tx).await;
     Ok(tx.finish(usage).await?)
 }
 
-async fn read(tx: &mut TenantTx) -> Result<Usage, DbError> {
+async fn get_usage_in_tx(tx: &mut TenantTx) -> Result<Usage, DbError> {
     Ok(Usage {
         counters: usage_counters::list(tx).await?,
         quota: quotas::get(tx).await?,

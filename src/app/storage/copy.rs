@@ -1,4 +1,4 @@
-//! Copies the bytes of a blob from one store to another, and compares them with what its row says on the way.
+//! Copies the bytes of a blob from one store to another and verifies them against its row.
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -10,39 +10,41 @@ use crate::{
     storage::{ByteStream, MultipartId, ObjectStorage, PART_NUMBER_MAX, PartReceipt, Payload, PutOptions},
 };
 
-/// A blob on its way.
-pub(super) struct Copy<'a> {
+/// A copy of a blob to another store.
+pub(super) struct BlobCopy<'a> {
     pub(super) blob: &'a Blob,
     pub(super) from: &'a dyn ObjectStorage,
     pub(super) to: &'a dyn ObjectStorage,
-    /// The new key: one that nobody has used.
+    /// The new key, which is unused.
     pub(super) key: &'a ObjectKey,
     pub(super) options: &'a PutOptions,
 }
 
-impl Copy<'_> {
-    /// Makes the object, in one piece or in parts of about this size. It is there afterwards with the recorded size and
-    /// SHA-256, or this fails.
-    pub(super) async fn run(&self, part_size_bytes: u64) -> Result<(), Error> {
+impl BlobCopy<'_> {
+    /// Creates the object, in one request or in parts of about this size.
+    ///
+    /// # Errors
+    /// Returns `ObjectDamaged` if the copy does not have the recorded size and SHA-256.
+    pub(super) async fn copy_bytes(&self, part_size_bytes: u64) -> Result<(), Error> {
         let bytes = self.from.get(&self.blob.key, 0..self.blob.size_bytes).await?;
-        let source = Source { bytes, rest: Bytes::new(), hasher: Hasher::default(), read_bytes: 0 };
-        // A store takes no more parts than this; the largest objects have larger ones.
+        let source = HashedSource { bytes, rest: Bytes::new(), hasher: Hasher::default(), read_bytes: 0 };
+        // The number of parts is limited, so very large objects need larger parts.
         let part_size_bytes = part_size_bytes.max(self.blob.size_bytes.div_ceil(u64::from(PART_NUMBER_MAX)));
         let written_bytes = if self.blob.size_bytes <= part_size_bytes {
-            self.whole(source).await?
+            self.put_whole(source).await?
         } else {
-            self.parts(source, part_size_bytes).await?
+            self.put_multipart(source, part_size_bytes).await?
         };
         if written_bytes == self.blob.size_bytes { Ok(()) } else { Err(Error::ObjectDamaged) }
     }
 
-    async fn whole(&self, mut source: Source) -> Result<u64, Error> {
+    async fn put_whole(&self, mut source: HashedSource) -> Result<u64, Error> {
         let body = source.read(self.blob.size_bytes).await?;
-        source.compare(self.blob).await?;
+        source.verify(self.blob).await?;
         Ok(self.to.put(self.key, body, self.options).await?.size_bytes)
     }
 
-    async fn parts(&self, source: Source, part_size_bytes: u64) -> Result<u64, Error> {
+    async fn put_multipart(&self, source: HashedSource, part_size_bytes: u64) -> Result<u64, Error> {
         let id = self.to.start_multipart(self.key, part_size_bytes, self.options).await?;
         let written = async {
             let receipts = self.put_parts(source, part_size_bytes, &id).await?;
@@ -52,16 +54,16 @@ impl Copy<'_> {
         if written.is_err()
             && let Err(error) = self.to.abort_multipart(self.key, &id).await
         {
-            // Whoever removes the copy finds it, because its row says that there may be one.
-            tracing::warn!(key = %self.key, %error, "abort multipart upload");
+            // The deletion of the stray object aborts the upload, because its row says that there may be one.
+            tracing::warn!(key = %self.key, %error, "failed to abort multipart upload");
         }
         written
     }
 
-    /// The object comes to be only after the last byte was compared.
+    /// Writes the parts. The upload must be completed only after this, because this verifies the last byte.
     async fn put_parts(
         &self,
-        mut source: Source,
+        mut source: HashedSource,
         part_size_bytes: u64,
         id: &MultipartId,
     ) -> Result<Vec<PartReceipt>, Error> {
@@ -73,33 +75,33 @@ impl Copy<'_> {
             }
             receipts.push(self.to.put_part(self.key, id, number, body).await?);
         }
-        source.compare(self.blob).await?;
+        source.verify(self.blob).await?;
         Ok(receipts)
     }
 }
 
-/// The bytes of the original, hashed as they are read.
-struct Source {
+/// The bytes of the original, which are hashed as they are read.
+struct HashedSource {
     bytes: ByteStream,
     rest: Bytes,
     hasher: Hasher,
     read_bytes: u64,
 }
 
-impl Source {
-    /// The next bytes: so many, or as many as there are.
+impl HashedSource {
+    /// Reads up to `wanted_bytes` bytes; fewer only at the end.
     async fn read(&mut self, wanted_bytes: u64) -> Result<Payload, Error> {
         let (mut chunks, mut missing_bytes) = (Vec::new(), wanted_bytes);
         while missing_bytes > 0 {
             if self.rest.is_empty() {
                 match self.bytes.next().await {
-                    Some(piece) => self.rest = piece?,
+                    Some(chunk) => self.rest = chunk?,
                     None => break,
                 }
                 continue;
             }
-            let taken = usize::try_from(missing_bytes).unwrap_or(usize::MAX).min(self.rest.len());
-            let chunk = self.rest.split_to(taken);
+            let len = usize::try_from(missing_bytes).unwrap_or(usize::MAX).min(self.rest.len());
+            let chunk = self.rest.split_to(len);
             self.hasher.update(&chunk);
             missing_bytes -= chunk.len() as u64;
             chunks.push(chunk);
@@ -108,8 +110,11 @@ impl Source {
         Ok(chunks.into())
     }
 
-    /// Whether what was read is what the row says, no byte more and no byte less.
-    async fn compare(mut self, blob: &Blob) -> Result<(), Error> {
+    /// Checks that exactly the recorded bytes were read.
+    ///
+    /// # Errors
+    /// Returns `ObjectDamaged` if not.
+    async fn verify(mut self, blob: &Blob) -> Result<(), Error> {
         let has_more = !self.rest.is_empty() || self.bytes.next().await.is_some();
         if has_more || self.read_bytes != blob.size_bytes || self.hasher.finish() != blob.sha256 {
             return Err(Error::ObjectDamaged);

@@ -1,25 +1,29 @@
-//! Makes a provider ready for use, and makes sure that it is.
+//! Initialises a provider and checks that it is usable.
 
 use crate::{
     app::Error,
     storage::{InitOptions, InitStep, ObjectStorage},
 };
 
-/// What a provider has now.
+/// The result of initialising a provider.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Initialised {
-    /// Its name.
+pub struct InitialisedProvider {
+    /// The name of the provider.
     pub provider: String,
-    /// What was found and done, in order.
+    /// The steps, in order.
     pub steps: Vec<InitStep>,
 }
 
-/// Makes what is missing, then writes and reads once: who cannot do that is told here and not by the first upload.
+/// Creates missing parts of the store, then writes and reads a test object, so that missing permissions are
+/// found here and not by the first upload.
 ///
 /// # Errors
-/// When the store does not answer, or does not let us.
-pub async fn initialise(store: &dyn ObjectStorage, options: &InitOptions) -> Result<Initialised, Error> {
+/// Returns an error if the store is unreachable or denies access.
+pub async fn initialise_provider(
+    store: &dyn ObjectStorage,
+    options: &InitOptions,
+) -> Result<InitialisedProvider, Error> {
     let report = store.initialise(options).await?;
     store.check().await?;
-    Ok(Initialised { provider: store.provider().to_owned(), steps: report.steps })
+    Ok(InitialisedProvider { provider: store.provider().to_owned(), steps: report.steps })
 }

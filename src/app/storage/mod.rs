@@ -1,15 +1,15 @@
-//! What operators do with the providers, the classes of storage that bytes are kept in, and what is left to clean up after it.
+//! Operations on providers, storage classes, and the deletion of unreferenced blobs.
 
+pub mod apply_storage_class;
 mod copy;
+pub mod delete_due_blobs;
 pub mod init;
 pub mod move_blobs;
-pub mod reap_strays;
 mod relocation;
-pub mod settle_class;
 pub mod status;
 
-/// An error with its causes: it goes to an operator.
-fn explained(error: &dyn std::error::Error) -> String {
+/// Formats an error with all of its causes, for an operator.
+fn format_error_chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(source) = cause {

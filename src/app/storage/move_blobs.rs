@@ -1,19 +1,20 @@
-//! Moves blobs from one provider to another, while the service runs.
+//! Moves blobs from one provider to another while the service is running.
 //!
-//! Each blob goes by itself, as `relocation` has it: what is interrupted leaves its row as it was, so a second run goes on where
-//! the first one stopped.
+//! Each blob is moved separately, see `relocation`. An interrupted move leaves its row unchanged, so that a
+//! second run continues where the first one stopped.
 //!
-//! The walk goes once, in the order of ids, which are as random as they are new: what is committed meanwhile may come to lie
-//! behind it. So it counts at the end what is still there, and whoever called calls again until that is nothing.
+//! A run processes the blobs once, in the order of their ids. Ids are random, so blobs that are committed
+//! during the run may be missed. The report contains the number of remaining blobs; repeat the run until it
+//! is zero.
 
 use std::sync::Arc;
 
 use futures::{StreamExt, stream};
 
 use super::{
-    copy::Copy,
-    explained,
-    relocation::{Class, Outcome, Relocation, read_back},
+    copy::BlobCopy,
+    format_error_chain,
+    relocation::{Relocation, RelocationOutcome, TargetClass, verify_object},
 };
 use crate::{
     app::Error,
@@ -30,96 +31,95 @@ use crate::{
     storage::{ObjectStorage, PutOptions, Stores},
 };
 
-/// How many rows are read in one go.
+/// The number of rows in one batch.
 const BATCH: i64 = 500;
 
-/// So many blobs that could not be moved mean that something else is wrong.
+/// The number of failures after which a run stops, because the cause is probably not in the blobs.
 const FAILURES_MAX: usize = 100;
 
-/// What to move with.
-pub struct Move {
-    /// The database.
+/// Moves blobs between providers.
+pub struct BlobMover {
     pub db: Database,
-    /// The stores of all providers.
     pub stores: Stores,
-    /// Tells the day of new keys.
+    /// Used for the day in new keys.
     pub clock: Arc<dyn Clock>,
-    /// Makes new keys.
+    /// Used for the ids in new keys.
     pub ids: Arc<dyn IdSource>,
-    /// Larger blobs go in parts of this size, in bytes.
+    /// The part size for larger blobs, in bytes.
     pub part_size_bytes: u64,
-    /// How long originals stay, in hours.
-    pub undelete_window_hours: u32,
+    /// The time until the deletion of originals, in hours.
+    pub blob_deletion_delay_hours: u32,
 }
 
-/// What to move.
+/// The options of a run.
 #[derive(Debug, Clone)]
 pub struct MoveOptions {
-    /// The provider to move away from.
+    /// The source provider.
     pub from: String,
-    /// The provider to move to.
+    /// The target provider.
     pub to: String,
-    /// How many blobs at a time; each may hold one part in memory.
+    /// The number of concurrent moves. Each may hold one part in memory.
     pub concurrency: usize,
-    /// Whether every copy is read back and compared once more.
+    /// Whether to read back and verify each copy.
     pub reads_back: bool,
-    /// Only count.
+    /// Whether to count the blobs without moving them.
     pub is_dry_run: bool,
 }
 
-/// What was moved.
+/// The report of a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
-pub struct Report {
-    /// Nothing was moved; the counts say what would be.
+pub struct MoveReport {
+    /// Whether nothing was moved. The counts then show what a real run would do.
     pub is_dry_run: bool,
-    /// Blobs that were moved.
+    /// The number of moved blobs.
     pub blobs: u64,
-    /// Their bytes.
+    /// The bytes of the moved blobs.
     pub bytes: u64,
-    /// Blobs that changed meanwhile: their files were purged, or another run was faster.
+    /// The number of blobs that changed during their move: their files were purged, or another run moved
+    /// them.
     pub overtaken: u64,
-    /// Blobs of purged files, which stay where they are until their time has come.
+    /// The number of blobs whose deletion is scheduled. They are not moved.
     pub released: u64,
-    /// Blobs that could not be moved and are where they were.
+    /// Blobs that could not be moved and are still at the source.
     pub failures: Vec<Failure>,
-    /// The run ended early, because too much failed.
+    /// Whether the run stopped early because of too many failures.
     pub is_cut_short: bool,
-    /// Blobs that were still there at the end: what failed, and what came meanwhile.
+    /// The number of blobs still at the source at the end: failed ones, and ones that were stored during the
+    /// run.
     pub left_blobs: u64,
-    /// Blobs whose bytes nobody has verified yet; they can be moved once that is done.
+    /// The number of blobs whose bytes are not verified yet. They can be moved after that.
     pub unverified: u64,
-    /// Blobs whose bytes were refused when they were verified. They stay where they are until somebody deletes their versions.
+    /// The number of blobs that failed verification. They stay at the source until their versions are
+    /// deleted.
     pub refused: u64,
-    /// Uploads to there that had not ended; each may become one more blob.
+    /// The number of open uploads to the source. Each may become another blob.
     pub open_uploads: u64,
-    /// New bytes go to the provider that is moved away from.
+    /// Whether new bytes are still stored at the source.
     pub is_written_to: bool,
 }
 
 /// A blob that could not be moved.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Failure {
-    /// Whose.
     pub tenant: TenantId,
-    /// Where it is.
     pub key: String,
-    /// Why, with all causes.
+    /// The error, with all causes.
     pub why: String,
 }
 
-/// What goes on, for whoever shows progress.
-pub trait Progress: Send {
-    /// So much was moved so far.
-    fn moved(&mut self, report: &Report);
+/// Receives progress reports.
+pub trait MoveProgress: Send {
+    /// Called after each blob, with the counts so far.
+    fn report_progress(&mut self, report: &MoveReport);
 }
 
-/// Why nothing was moved.
+/// An error of a run.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages say it")]
+#[allow(missing_docs, reason = "the messages describe the variants")]
 pub enum MoveError {
     #[error(transparent)]
     UnknownProvider(#[from] crate::storage::UnknownProvider),
-    #[error("`{0}` is where the blobs are; name another provider to move them to")]
+    #[error("source and target are the same provider `{0}`; name another target")]
     SameProvider(String),
     #[error(transparent)]
     Failed(#[from] Error),
@@ -131,27 +131,33 @@ impl From<crate::db::DbError> for MoveError {
     }
 }
 
-impl Move {
-    /// Moves everything that can be moved. What fails is in the report, and is worth a second run.
+impl BlobMover {
+    /// Moves all blobs that can be moved. The report contains the failures; a second run retries them.
     ///
     /// # Errors
-    /// When a provider is not configured, or the database does not answer. What was moved until then is moved.
-    pub async fn run(&self, options: &MoveOptions, progress: &mut dyn Progress) -> Result<Report, MoveError> {
-        let (from, to) = (self.stores.of(&options.from)?, self.stores.of(&options.to)?);
+    /// Returns an error if a provider is not configured or the database is unreachable. Earlier moves are not
+    /// rolled back.
+    pub async fn move_blobs(
+        &self,
+        options: &MoveOptions,
+        progress: &mut dyn MoveProgress,
+    ) -> Result<MoveReport, MoveError> {
+        let (from, to) = (self.stores.get(&options.from)?, self.stores.get(&options.to)?);
         if options.from == options.to {
             return Err(MoveError::SameProvider(options.from.clone()));
         }
-        let is_written_to = self.stores.writing().provider() == options.from;
-        let mut report = Report { is_dry_run: options.is_dry_run, is_written_to, ..Report::default() };
+        let is_written_to = self.stores.primary().provider() == options.from;
+        let mut report =
+            MoveReport { is_dry_run: options.is_dry_run, is_written_to, ..MoveReport::default() };
         self.move_all(options, from.as_ref(), to.as_ref(), &mut report, progress).await?;
         let mut tx = self.db.system_tx().await?;
-        // In the order in which an upload becomes a blob that can be moved: one that does in between is counted twice rather
-        // than not at all.
+        // Count in the order in which an upload becomes a movable blob, so that one that changes during the
+        // counts is counted twice instead of not at all.
         report.open_uploads = uploads::count_open(&mut tx, &options.from).await?;
         let undigested = blobs::count_undigested(&mut tx, &options.from).await?;
         (report.unverified, report.refused) = (undigested.unverified, undigested.refused);
         report.left_blobs = blobs::count_movable(&mut tx, &options.from).await?;
-        report.released = blobs::count_released(&mut tx, &options.from).await?;
+        report.released = blobs::count_scheduled(&mut tx, &options.from).await?;
         tx.commit().await?;
         Ok(report)
     }
@@ -161,8 +167,8 @@ impl Move {
         options: &MoveOptions,
         from: &dyn ObjectStorage,
         to: &dyn ObjectStorage,
-        report: &mut Report,
-        progress: &mut dyn Progress,
+        report: &mut MoveReport,
+        progress: &mut dyn MoveProgress,
     ) -> Result<(), MoveError> {
         let mut after = None;
         loop {
@@ -170,22 +176,22 @@ impl Move {
             let batch = blobs::list_movable(&mut tx, &options.from, after, BATCH).await?;
             tx.commit().await?;
             let Some(last) = batch.last() else { return Ok(()) };
-            after = Some((last.owned.tenant, last.owned.blob.id));
+            after = Some((last.tenant_blob.tenant, last.tenant_blob.blob.id));
             if options.is_dry_run {
                 report.blobs += batch.len() as u64;
-                report.bytes += batch.iter().map(|movable| movable.owned.blob.size_bytes).sum::<u64>();
-                progress.moved(report);
+                report.bytes += batch.iter().map(|movable| movable.tenant_blob.blob.size_bytes).sum::<u64>();
+                progress.report_progress(report);
                 continue;
             }
             let moves = batch.into_iter().map(|movable| async move {
                 let outcome = self.move_blob(&movable, from, to, options.reads_back).await;
-                (movable.owned, outcome)
+                (movable.tenant_blob, outcome)
             });
             let mut moves = stream::iter(moves).buffer_unordered(options.concurrency.max(1));
             while let Some((owned, outcome)) = moves.next().await {
-                report.count(&owned, outcome);
-                progress.moved(report);
-                // Dropping the others is no more than a crash would do.
+                report.add_outcome(&owned, outcome);
+                progress.report_progress(report);
+                // Dropping the running moves is safe, like a crash.
                 if report.failures.len() >= FAILURES_MAX {
                     report.is_cut_short = true;
                     return Ok(());
@@ -200,49 +206,49 @@ impl Move {
         from: &dyn ObjectStorage,
         to: &dyn ObjectStorage,
         reads_back: bool,
-    ) -> Result<Outcome, Error> {
-        let owned = &movable.owned;
+    ) -> Result<RelocationOutcome, Error> {
+        let owned = &movable.tenant_blob;
         let blob = &owned.blob;
         let relocation = Relocation {
             db: &self.db,
             clock: self.clock.as_ref(),
             ids: self.ids.as_ref(),
-            undelete_window_hours: self.undelete_window_hours,
+            blob_deletion_delay_hours: self.blob_deletion_delay_hours,
         };
-        let target = relocation.begin(owned, to, blob.size_bytes > self.part_size_bytes).await?;
-        // What is archived stays so, where the new provider has a class for it.
+        let target = relocation.reserve_target(owned, to, blob.size_bytes > self.part_size_bytes).await?;
+        // Archived blobs stay in the archive class if the target has one.
         let class = match to.capabilities().storage_classes {
             true => blob.class,
             false => StorageClass::Standard,
         };
-        let options = PutOptions::of_blob(owned.tenant, movable.created_by.as_deref()).in_class(class);
-        let copy = Copy { blob, from, to, key: &target.key, options: &options };
-        let mut made = copy.run(self.part_size_bytes).await;
-        if reads_back && made.is_ok() {
-            made = read_back(to, &target.key, blob).await;
+        let options = PutOptions::for_blob(owned.tenant, movable.created_by.as_deref()).with_class(class);
+        let copy = BlobCopy { blob, from, to, key: &target.key, options: &options };
+        let mut copied = copy.copy_bytes(self.part_size_bytes).await;
+        if reads_back && copied.is_ok() {
+            copied = verify_object(to, &target.key, blob).await;
         }
-        relocation.conclude(owned, &target, Class::Kept(class), made).await
+        relocation.finish(owned, &target, TargetClass::Preserved(class), copied).await
     }
 }
 
-impl Report {
-    /// Whether nothing is left to do: nothing failed, and nothing remains or is about to come. Until new bytes go elsewhere,
-    /// that holds for the moment.
+impl MoveReport {
+    /// Returns whether nothing failed and no blobs remain or are expected. While new bytes are stored at the
+    /// source, this is true only for the moment.
     pub fn is_done(&self) -> bool {
         let remaining = self.left_blobs + self.unverified + self.open_uploads;
         self.failures.is_empty() && (self.is_dry_run || remaining == 0)
     }
 
-    fn count(&mut self, owned: &TenantBlob, outcome: Result<Outcome, Error>) {
+    fn add_outcome(&mut self, owned: &TenantBlob, outcome: Result<RelocationOutcome, Error>) {
         match outcome {
-            Ok(Outcome::Moved) => {
+            Ok(RelocationOutcome::Moved) => {
                 self.blobs += 1;
                 self.bytes += owned.blob.size_bytes;
             }
-            Ok(Outcome::Overtaken) => self.overtaken += 1,
+            Ok(RelocationOutcome::Superseded) => self.overtaken += 1,
             Err(error) => {
                 let (tenant, key) = (owned.tenant, owned.blob.key.to_string());
-                self.failures.push(Failure { tenant, key, why: explained(&error) });
+                self.failures.push(Failure { tenant, key, why: format_error_chain(&error) });
             }
         }
     }

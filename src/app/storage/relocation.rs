@@ -1,13 +1,14 @@
-//! Gives a blob another object of the same bytes, while the service runs: what `storage move` and the classes of storage have in
-//! common.
+//! Replaces the object of a blob with a copy while the service is running. Used to move blobs between
+//! providers and between storage classes.
 //!
-//! The object is made under a fresh key, compared with the blob's row, and then one compare-and-set points the row to it. What
-//! is interrupted leaves the row as it was. The original stays for the undelete window, and for an hour at least: for readers
-//! that have it open, and for a database that is restored to an hour ago. Every object without a blob, the copy before and the
-//! original after, has its row in `stray_objects`: a crash at any point leaves nothing that nobody removes.
+//! The copy is created under a new key and verified against the blob's row; then one compare-and-set switches
+//! the row to it. An interrupted relocation leaves the row unchanged. The original is deleted after the blob
+//! deletion delay, and after at least an hour, for downloads that have it open and for a database that is
+//! restored to an hour ago. Every object without a blob (the copy before the switch, the original after it)
+//! has a row in `stray_objects`, so that a crash at any point leaves no object that is never deleted.
 
 use crate::{
-    app::{Error, integrity::fsck::sums},
+    app::{Error, integrity::fsck::hash_object},
     db::{
         Database,
         audit_entries::{self, AuditAction, AuditEntry},
@@ -24,59 +25,60 @@ use crate::{
     storage::ObjectStorage,
 };
 
-/// How long a copy may take; one that takes longer is removed and made again.
+/// The maximum time for a copy, in hours. After that the copy is deleted and made again.
 const COPY_HOURS: u32 = 24;
 
-/// How long an original stays at least, for downloads that have it open.
+/// The minimum time until the deletion of an original, in hours, for downloads that have it open.
 const READERS_HOURS: u32 = 1;
 
-/// What to relocate with.
+/// The dependencies of a relocation.
 pub(super) struct Relocation<'a> {
     pub(super) db: &'a Database,
-    /// Tells the day of new keys.
+    /// Used for the day in new keys.
     pub(super) clock: &'a dyn Clock,
-    /// Makes new keys.
+    /// Used for the ids in new keys.
     pub(super) ids: &'a dyn IdSource,
-    /// How long originals stay, in hours.
-    pub(super) undelete_window_hours: u32,
+    /// The time until the deletion of originals, in hours.
+    pub(super) blob_deletion_delay_hours: u32,
 }
 
-/// What became of a blob.
+/// The outcome of a relocation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Outcome {
-    /// It has the new object.
+pub(super) enum RelocationOutcome {
+    /// The blob has the new object.
     Moved,
-    /// Something else happened to it meanwhile, and it has not.
-    Overtaken,
+    /// The blob changed during the copy and keeps its object.
+    Superseded,
 }
 
-/// Which class the new object is in, and whether that still matters when the row is pointed to it.
+/// The storage class of the new object, and whether it is checked again before the switch.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Class {
-    /// The blob goes elsewhere and keeps its class as far as it can.
-    Kept(StorageClass),
-    /// The blob moves for the sake of its class: it stays where it is unless the files that stand on it still want that.
-    Wanted(StorageClass),
+pub(super) enum TargetClass {
+    /// The blob moves to another provider and keeps its class if possible.
+    Preserved(StorageClass),
+    /// The blob moves to this class. It is not switched if its files no longer request the class.
+    Requested(StorageClass),
 }
 
-impl Class {
-    fn of_object(self) -> StorageClass {
+impl TargetClass {
+    fn class(self) -> StorageClass {
         match self {
-            Self::Kept(class) | Self::Wanted(class) => class,
+            Self::Preserved(class) | Self::Requested(class) => class,
         }
     }
 }
 
 impl Relocation<'_> {
-    /// Makes room for a new object: nobody has used its key, and it is removed if nothing comes of it.
-    pub(super) async fn begin(
+    /// Reserves an unused key for the new object, and registers the object for deletion in case the
+    /// relocation fails.
+    pub(super) async fn reserve_target(
         &self,
         owned: &TenantBlob,
         to: &dyn ObjectStorage,
         may_be_unfinished: bool,
     ) -> Result<StrayObject, Error> {
         let id = BlobId::from_uuid(self.ids.uuid());
-        let key = owned.blob.key.anew(self.clock.now().date_naive(), id).map_err(Error::internal)?;
+        let key = owned.blob.key.with_new_blob(self.clock.now().date_naive(), id).map_err(Error::internal)?;
         let provider = to.provider().to_owned();
         let target = StrayObject { tenant: owned.tenant, provider, key, may_be_unfinished };
         let mut tx = self.db.system_tx().await?;
@@ -85,41 +87,47 @@ impl Relocation<'_> {
         Ok(target)
     }
 
-    /// Points the blob to its new object when that was made and compared, and removes it otherwise.
-    pub(super) async fn conclude(
+    /// Switches the blob to its new object if the copy succeeded, and discards the object otherwise.
+    pub(super) async fn finish(
         &self,
         owned: &TenantBlob,
         target: &StrayObject,
-        class: Class,
-        made: Result<(), Error>,
-    ) -> Result<Outcome, Error> {
-        match made {
-            Ok(()) if self.point_to(owned, target, class).await? => Ok(Outcome::Moved),
-            Ok(()) => self.discard(target).await.map(|()| Outcome::Overtaken),
+        target_class: TargetClass,
+        copied: Result<(), Error>,
+    ) -> Result<RelocationOutcome, Error> {
+        match copied {
+            Ok(()) if self.switch_blob(owned, target, target_class).await? => Ok(RelocationOutcome::Moved),
+            Ok(()) => self.discard_target(target).await.map(|()| RelocationOutcome::Superseded),
             Err(error) => {
-                // Where even this fails, the copy is removed when its time is over.
-                if let Err(second) = self.discard(target).await {
-                    tracing::warn!(key = %target.key, error = %second, "discard copy");
+                // If this fails too, the copy is deleted after `COPY_HOURS`.
+                if let Err(second) = self.discard_target(target).await {
+                    tracing::warn!(key = %target.key, error = %second, "failed to discard copy");
                 }
                 Err(error)
             }
         }
     }
 
-    /// Points the row to the copy, and the original out for removal: in one transaction, or not at all.
-    async fn point_to(&self, owned: &TenantBlob, target: &StrayObject, class: Class) -> Result<bool, Error> {
+    /// Switches the row to the copy and registers the original for deletion, in one transaction. Returns
+    /// whether it did.
+    async fn switch_blob(
+        &self,
+        owned: &TenantBlob,
+        target: &StrayObject,
+        target_class: TargetClass,
+    ) -> Result<bool, Error> {
         let (tenant, blob) = (owned.tenant, &owned.blob);
-        let place = (target.provider.as_str(), &target.key);
+        let location = (target.provider.as_str(), &target.key);
         let mut tx = self.db.system_tx().await?;
-        let is_ours = stray_objects::adopt(&mut tx, target).await?
-            && blobs::relocate(&mut tx, owned, place, class.of_object()).await?;
-        if !is_ours {
+        let is_switched = stray_objects::adopt(&mut tx, target).await?
+            && blobs::relocate(&mut tx, owned, location, target_class.class()).await?;
+        if !is_switched {
             return Ok(false);
         }
-        // Behind the row's lock, which whoever looks at the classes of a file waits for: a file that is archived or taken out
-        // later has a job that sees what is written here.
-        if let Class::Wanted(class) = class
-            && storage_classes::wanted(&mut tx, tenant, blob.id).await? != Some(class)
+        // Checked under the lock of the row. The job of a file that is archived or unarchived later waits for
+        // this lock and therefore sees this change.
+        if let TargetClass::Requested(class) = target_class
+            && storage_classes::get_target_class(&mut tx, tenant, blob.id).await? != Some(class)
         {
             return Ok(false);
         }
@@ -129,10 +137,10 @@ impl Relocation<'_> {
             key: blob.key.clone(),
             may_be_unfinished: false,
         };
-        let hours = self.undelete_window_hours.max(READERS_HOURS);
+        let hours = self.blob_deletion_delay_hours.max(READERS_HOURS);
         stray_objects::insert(&mut tx, &original, hours).await?;
         let details = serde_json::json!({
-            "blob": blob.id, "from": blob.provider, "to": target.provider, "storage_class": class.of_object(),
+            "blob": blob.id, "from": blob.provider, "to": target.provider, "storage_class": target_class.class(),
         });
         let entry = AuditEntry::system(AuditAction::StorageMove, details);
         audit_entries::insert_for(&mut tx, tenant, &[entry]).await?;
@@ -140,15 +148,22 @@ impl Relocation<'_> {
         Ok(true)
     }
 
-    async fn discard(&self, target: &StrayObject) -> Result<(), Error> {
+    async fn discard_target(&self, target: &StrayObject) -> Result<(), Error> {
         let mut tx = self.db.system_tx().await?;
-        stray_objects::discard(&mut tx, target).await?;
+        stray_objects::make_due(&mut tx, target).await?;
         Ok(tx.commit().await?)
     }
 }
 
-/// Reads a new object, all of it, and compares it with what the row says.
-pub(super) async fn read_back(store: &dyn ObjectStorage, key: &ObjectKey, blob: &Blob) -> Result<(), Error> {
-    let found = sums(store, key, blob.size_bytes).await?;
+/// Reads the whole new object and compares it with the row.
+///
+/// # Errors
+/// Returns `ObjectDamaged` if the SHA-256 differs.
+pub(super) async fn verify_object(
+    store: &dyn ObjectStorage,
+    key: &ObjectKey,
+    blob: &Blob,
+) -> Result<(), Error> {
+    let found = hash_object(store, key, blob.size_bytes).await?;
     if found.sha256 == blob.sha256 { Ok(()) } else { Err(Error::ObjectDamaged) }
 }

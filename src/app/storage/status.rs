@@ -1,100 +1,103 @@
-//! How the providers are: whether they answer, how fast, and what they hold.
+//! The status of the providers: reachability, latency and usage.
 
 use std::collections::BTreeMap;
 
 use tokio::time::Instant;
 
-use super::explained;
+use super::format_error_chain;
 use crate::{
     app::Error,
     db::{
         Database,
-        blobs::{self, Holding},
+        blobs::{self, ProviderUsage},
     },
     storage::{ObjectStorage, Stores, UnknownProvider},
 };
 
-/// How often a store is asked; the median counts.
+/// The number of checks per store. The median latency is reported.
 const CHECKS: usize = 5;
 
-/// One provider.
+/// The status of one provider.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct ProviderStatus {
-    /// Its name.
     pub name: String,
-    /// Whether new bytes go there.
+    /// Whether new bytes are stored with this provider.
     pub is_written_to: bool,
-    /// Whether it can be reached and written to.
+    /// Whether the provider is reachable and writable.
     pub is_reachable: bool,
-    /// How long it takes to answer, in milliseconds.
+    /// The median latency of a check, in milliseconds.
     pub latency_milliseconds: Option<f64>,
-    /// How many objects rows say it holds.
+    /// The number of objects, according to the database.
     pub objects: u64,
-    /// How many bytes those have.
+    /// The bytes of these objects.
     pub bytes: u64,
-    /// How many of these bytes are in its archive class.
+    /// The bytes of these objects that are in the archive class.
     pub archived_bytes: u64,
-    /// How much room there is left, where the store knows.
+    /// The free space, if the store reports it.
     pub free_bytes: Option<u64>,
-    /// Why it cannot be used.
+    /// The error that makes the provider unusable.
     pub problem: Option<String>,
 }
 
-/// Looks at every provider that is configured, or that rows name.
+/// Checks every provider that is configured or referenced by blobs.
 ///
 /// # Errors
-/// When the database does not answer. A store that does not is what this is for.
-pub async fn status(db: &Database, stores: &Stores) -> Result<Vec<ProviderStatus>, Error> {
+/// Returns an error if the database is unreachable. Errors of a store are in its status.
+pub async fn list_provider_statuses(db: &Database, stores: &Stores) -> Result<Vec<ProviderStatus>, Error> {
     let mut tx = db.system_tx().await?;
-    let held = blobs::holdings(&mut tx).await?;
+    let usages = blobs::list_provider_usage(&mut tx).await?;
     tx.commit().await?;
-    let mut held: BTreeMap<String, Holding> =
-        held.into_iter().map(|holding| (holding.provider.clone(), holding)).collect();
-    let mut found = Vec::new();
+    let mut usages: BTreeMap<String, ProviderUsage> =
+        usages.into_iter().map(|usage| (usage.provider.clone(), usage)).collect();
+    let mut statuses = Vec::new();
     for store in stores.iter() {
-        let held = held.remove(store.provider());
-        found.push(look_at(store.as_ref(), stores, held).await);
+        let usage = usages.remove(store.provider());
+        statuses.push(check_provider(store.as_ref(), stores, usage).await);
     }
-    for (name, held) in held {
+    for (name, usage) in usages {
         let problem = Some(UnknownProvider(name.clone()).to_string());
-        found.push(ProviderStatus { problem, ..unseen(name, Some(held)) });
+        statuses.push(ProviderStatus { problem, ..unchecked_status(name, Some(usage)) });
     }
-    Ok(found)
+    Ok(statuses)
 }
 
-fn unseen(name: String, held: Option<Holding>) -> ProviderStatus {
+fn unchecked_status(name: String, usage: Option<ProviderUsage>) -> ProviderStatus {
     ProviderStatus {
         name,
         is_written_to: false,
         is_reachable: false,
         latency_milliseconds: None,
-        objects: held.as_ref().map_or(0, |held| held.objects),
-        bytes: held.as_ref().map_or(0, |held| held.bytes),
-        archived_bytes: held.as_ref().map_or(0, |held| held.archived_bytes),
+        objects: usage.as_ref().map_or(0, |usage| usage.objects),
+        bytes: usage.as_ref().map_or(0, |usage| usage.bytes),
+        archived_bytes: usage.as_ref().map_or(0, |usage| usage.archived_bytes),
         free_bytes: None,
         problem: None,
     }
 }
 
-async fn look_at(store: &dyn ObjectStorage, stores: &Stores, held: Option<Holding>) -> ProviderStatus {
+async fn check_provider(
+    store: &dyn ObjectStorage,
+    stores: &Stores,
+    usage: Option<ProviderUsage>,
+) -> ProviderStatus {
     let name = store.provider().to_owned();
-    let is_written_to = stores.writing().provider() == name;
-    let mut status = ProviderStatus { is_written_to, ..unseen(name, held) };
-    let mut took = Vec::with_capacity(CHECKS);
+    let is_written_to = stores.primary().provider() == name;
+    let mut status = ProviderStatus { is_written_to, ..unchecked_status(name, usage) };
+    let mut latencies = Vec::with_capacity(CHECKS);
     for _ in 0..CHECKS {
         let started = Instant::now();
         if let Err(error) = store.check().await {
-            status.problem = Some(explained(&error));
+            status.problem = Some(format_error_chain(&error));
             return status;
         }
-        took.push(started.elapsed());
+        latencies.push(started.elapsed());
     }
-    took.sort_unstable();
+    latencies.sort_unstable();
     status.is_reachable = true;
-    status.latency_milliseconds = took.get(CHECKS / 2).map(|median| median.as_secs_f64() * 1000.0);
+    status.latency_milliseconds = latencies.get(CHECKS / 2).map(|median| median.as_secs_f64() * 1000.0);
     match store.space().await {
         Ok(space) => status.free_bytes = space.map(|space| space.free_bytes),
-        Err(error) => status.problem = Some(explained(&error)),
+        Err(error) => status.problem = Some(format_error_chain(&error)),
     }
     status
 }

@@ -1,13 +1,14 @@
-//! Creates a tenant by hand, before anyone of it was seen or again after it was deleted.
+//! Creates a tenant explicitly: before the first request of one of its members, or again after it was
+//! deleted.
 
-use super::entry;
+use super::operator_entry;
 use crate::{
     app::{App, Error},
     db::{
         SystemTx,
         audit_entries::{self, AuditAction},
         quotas,
-        tenant_records::{self, Birth},
+        tenant_records::{self, TenantCreation},
         tenants::{self, TenantName},
     },
     domain::{
@@ -22,96 +23,103 @@ use crate::{
     },
 };
 
-/// What to create.
+/// A request to create a tenant.
 #[derive(Debug, Clone)]
 pub struct NewTenant {
-    /// What the identity provider calls it.
+    /// The name of the tenant at its identity provider.
     pub name: TenantName,
-    /// The preset it is born with; empty means the configured one.
+    /// The policy preset; empty means the configured one.
     pub preset: String,
-    /// The operator's ceiling and its first limit, in bytes; none means the preset's.
+    /// The operator's ceiling and the initial limit, in bytes; `None` means the value of the preset.
     pub ceiling_bytes: Option<i64>,
-    /// The same for the number of files; 0 means none.
+    /// The same for the number of files; 0 means no limit.
     pub ceiling_file_count: Option<i64>,
-    /// Makes a retry safe.
+    /// The idempotency key, which makes retries safe.
     pub request_id: Option<RequestId>,
 }
 
 /// Creates a tenant.
 ///
 /// # Errors
-/// `Invalid` with every violation, `TenantExists`, `RequestIdReused`.
-pub async fn create(app: &App, operator: &Operator, asked: NewTenant) -> Result<TenantRecord, Error> {
-    let policy = check(app, &asked)?;
-    let request = asked.request_id.map(|id| (id, fingerprint(operator, &asked)));
+/// Returns `Invalid` with every violation, `TenantExists` or `RequestIdReused`.
+pub async fn create_tenant(
+    app: &App,
+    operator: &Operator,
+    new_tenant: NewTenant,
+) -> Result<TenantRecord, Error> {
+    let policy = check_request(app, &new_tenant)?;
+    let request_key = new_tenant.request_id.map(|id| (id, hash_request(operator, &new_tenant)));
     let id = TenantId::from_uuid(app.ids.uuid());
     let mut tx = app.db.system_tx().await?;
-    if let Some((request, payload)) = request
-        && let Some((record, said)) = tenant_records::created_by(&mut tx, request).await?
+    if let Some((request, payload)) = request_key
+        && let Some((record, stored_payload)) =
+            tenant_records::find_by_create_request(&mut tx, request).await?
     {
         tx.commit().await?;
-        return if said == payload { Ok(record) } else { Err(Error::RequestIdReused) };
+        return if stored_payload == payload { Ok(record) } else { Err(Error::RequestIdReused) };
     }
-    let birth = Birth { id, name: &asked.name, policy: &policy, request };
-    if !tenant_records::create(&mut tx, &birth).await? {
-        return taken(&mut tx, &asked.name, request).await;
+    let creation = TenantCreation { id, name: &new_tenant.name, policy: &policy, request: request_key };
+    if !tenant_records::create(&mut tx, &creation).await? {
+        return resolve_conflict(&mut tx, &new_tenant.name, request_key).await;
     }
     quotas::create(&mut tx, id, &policy.quota).await?;
     let details = serde_json::json!({
-        "kind": asked.name.kind, "issuer": asked.name.issuer, "preset": policy.name,
+        "kind": new_tenant.name.kind, "issuer": new_tenant.name.issuer, "preset": policy.name,
         "ceiling_bytes": policy.quota.limit_bytes, "ceiling_file_count": policy.quota.file_count_max,
     });
-    let entry = entry(operator, AuditAction::TenantCreate, details);
+    let entry = operator_entry(operator, AuditAction::TenantCreate, details);
     audit_entries::insert_for(&mut tx, id, &[entry]).await?;
     let record = tenant_records::get(&mut tx, id).await?.ok_or(Error::NotFound("tenant"))?;
     tx.commit().await?;
-    // Whoever asked before may be remembered as deleted.
-    app.tenants.forget_name(&asked.name).await;
+    // An earlier tenant with this name may still be cached as deleted.
+    app.tenants.invalidate_name(&new_tenant.name).await;
     Ok(record)
 }
 
-/// Somebody was faster: the same request, or another one for the same name.
-async fn taken(
+/// Handles a name that is already in use: returns the tenant if a concurrent attempt of the same request
+/// created it, and `TenantExists` otherwise.
+async fn resolve_conflict(
     tx: &mut SystemTx,
     name: &TenantName,
-    request: Option<(RequestId, Digest)>,
+    request_key: Option<(RequestId, Digest)>,
 ) -> Result<TenantRecord, Error> {
-    if let Some((request, payload)) = request
-        && let Some((record, said)) = tenant_records::created_by(tx, request).await?
+    if let Some((request, payload)) = request_key
+        && let Some((record, stored_payload)) = tenant_records::find_by_create_request(tx, request).await?
     {
-        return if said == payload { Ok(record) } else { Err(Error::RequestIdReused) };
+        return if stored_payload == payload { Ok(record) } else { Err(Error::RequestIdReused) };
     }
-    let there = tenants::find(tx, name).await?.ok_or(Error::NotFound("tenant"))?;
-    Err(Error::TenantExists(there.id))
+    let existing = tenants::find_by_name(tx, name).await?.ok_or(Error::NotFound("tenant"))?;
+    Err(Error::TenantExists(existing.id))
 }
 
-/// Everything that can be wrong; answers the policy with the ceiling in it.
-fn check(app: &App, asked: &NewTenant) -> Result<Policy, Error> {
-    let mut wrong = Violations::new();
-    wrong.take("issuer", text::line(&asked.name.issuer, ISSUER_CHARACTERS_MAX));
-    wrong.take("external_id", text::line(&asked.name.external_id, EXTERNAL_ID_CHARACTERS_MAX));
-    let preset = match asked.preset.as_str() {
-        "" => app.limits.tenants.preset_of(&asked.name.external_id),
+/// Validates the request and returns the policy, which includes the ceiling.
+fn check_request(app: &App, new_tenant: &NewTenant) -> Result<Policy, Error> {
+    let mut violations = Violations::new();
+    violations.ok_or_add("issuer", text::check_line(&new_tenant.name.issuer, ISSUER_CHARACTERS_MAX));
+    violations
+        .ok_or_add("external_id", text::check_line(&new_tenant.name.external_id, EXTERNAL_ID_CHARACTERS_MAX));
+    let preset = match new_tenant.preset.as_str() {
+        "" => app.limits.tenants.preset_for(&new_tenant.name.external_id),
         preset => preset,
     };
-    let policy = wrong.take("preset", Policy::preset(preset));
+    let policy = violations.ok_or_add("preset", Policy::preset(preset));
     for (field, value) in
-        [("ceiling_bytes", asked.ceiling_bytes), ("ceiling_file_count", asked.ceiling_file_count)]
+        [("ceiling_bytes", new_tenant.ceiling_bytes), ("ceiling_file_count", new_tenant.ceiling_file_count)]
     {
         if value.is_some_and(|value| !(0..=LIMIT_BYTES_MAX).contains(&value)) {
-            wrong.add(field, format!("must be from 0 to {LIMIT_BYTES_MAX}"));
+            violations.add(field, format!("must be from 0 to {LIMIT_BYTES_MAX}"));
         }
     }
-    wrong.clone().into_result()?;
-    let Some(mut policy) = policy else { return Err(wrong.into()) };
+    violations.clone().into_result()?;
+    let Some(mut policy) = policy else { return Err(violations.into()) };
     let quota = &mut policy.quota;
-    quota.limit_bytes = asked.ceiling_bytes.unwrap_or(quota.limit_bytes);
-    quota.file_count_max = asked.ceiling_file_count.unwrap_or(quota.file_count_max);
+    quota.limit_bytes = new_tenant.ceiling_bytes.unwrap_or(quota.limit_bytes);
+    quota.file_count_max = new_tenant.ceiling_file_count.unwrap_or(quota.file_count_max);
     Ok(policy)
 }
 
-fn fingerprint(operator: &Operator, asked: &NewTenant) -> Digest {
-    let NewTenant { name, preset, ceiling_bytes, ceiling_file_count, .. } = asked;
+fn hash_request(operator: &Operator, new_tenant: &NewTenant) -> Digest {
+    let NewTenant { name, preset, ceiling_bytes, ceiling_file_count, .. } = new_tenant;
     let numbers = serde_json::json!([name.kind, ceiling_bytes, ceiling_file_count]).to_string();
     let mut hasher = Hasher::default();
     for field in [&operator.actor.id, &name.issuer, &name.external_id, preset, &numbers] {

@@ -1,10 +1,10 @@
-//! Begins the deletion of a tenant. The work itself is done in the background, see `erase.rs`.
+//! Starts the deletion of a tenant. Background work erases its data, see `erase.rs`.
 
-use super::{entry, get};
+use super::{get, operator_entry};
 use crate::{
     app::{
         App, Error,
-        idempotency::{self, Begun},
+        idempotency::{self, RequestClaim},
     },
     db::{
         TenantTx, Viewer,
@@ -19,79 +19,85 @@ use crate::{
     },
 };
 
-/// What was begun, or would be.
+/// A started or planned deletion.
 #[derive(Debug, Clone)]
-pub struct Deleted {
-    /// The tenant.
+pub struct TenantDeletion {
     pub tenant: TenantRecord,
-    /// What there is to remove, where nothing has begun yet.
+    /// The data to delete. Empty if the deletion had already started.
     pub plan: DeletionPlan,
 }
 
-/// Begins to delete a tenant: from now on its callers are refused, and its rows and bytes are removed in the background. A
-/// tenant that is being deleted, or was, is answered as it is. A dry run only tells what there is.
+/// Starts the deletion of a tenant. From then on its callers are rejected, and its rows and bytes are erased
+/// in the background. Returns a tenant that was deleted or is being deleted unchanged. A dry run only returns
+/// the plan.
 ///
 /// # Errors
-/// `NotFound`; `TenantRetained` while any of its files must be kept.
-pub async fn delete(
+/// Returns `NotFound`, or `TenantRetained` if any of its files must be kept.
+pub async fn delete_tenant(
     app: &App,
     operator: &Operator,
     id: TenantId,
     (is_dry_run, request_id): (bool, Option<RequestId>),
-) -> Result<Deleted, Error> {
-    get::get(app, operator, id).await?;
+) -> Result<TenantDeletion, Error> {
+    get::get_tenant(app, operator, id).await?;
     let mut tx = app.db.tenant_tx(id, &Viewer::system()).await?;
-    let deleted = run(app, &mut tx, operator, is_dry_run, request_id).await;
+    let deleted = delete_in_tx(app, &mut tx, operator, is_dry_run, request_id).await;
     let deleted = tx.finish(deleted).await;
-    app.tenants.forget(id).await;
+    app.tenants.invalidate(id).await;
     deleted
 }
 
-async fn run(
+async fn delete_in_tx(
     app: &App,
     tx: &mut TenantTx,
     operator: &Operator,
     is_dry_run: bool,
     request_id: Option<RequestId>,
-) -> Result<Deleted, Error> {
+) -> Result<TenantDeletion, Error> {
     let record = tenant_records::get_for_update(tx).await?;
     if matches!(record.state, TenantState::Deleting | TenantState::Deleted) {
-        return Ok(Deleted { tenant: record, plan: DeletionPlan::default() });
+        return Ok(TenantDeletion { tenant: record, plan: DeletionPlan::default() });
     }
     if is_dry_run {
         let plan = tenant_records::plan_deletion(tx).await?;
-        return Ok(Deleted { tenant: record, plan });
+        return Ok(TenantDeletion { tenant: record, plan });
     }
-    // Its answer is the tenant's state, which does not go back; the key only finds an id that was used for something else.
+    // The response is the state of the tenant, which never reverts, so nothing needs to be replayed. The
+    // request id is claimed only to detect its reuse for another request.
     let payload = [operator.actor.id.clone().into_bytes()];
-    let begun = idempotency::begin(app, tx, request_id, Method::DeleteTenant, &payload).await?;
-    if let Begun::Replay(()) = begun {
-        return Err(Error::internal("a deletion was answered, and its tenant is there"));
+    let claim = idempotency::claim_request(app, tx, request_id, Method::DeleteTenant, &payload).await?;
+    if let RequestClaim::Replay(()) = claim {
+        return Err(Error::internal("deletion was recorded, but the tenant is not deleted"));
     }
-    // Reads all of its files, so before anybody waits for it: what is committed meanwhile is removed and not counted here.
+    // This reads all files of the tenant, so it runs before the lock. Files that are committed after it are
+    // deleted too, but not counted in the plan.
     let plan = tenant_records::plan_deletion(tx).await?;
-    check_kept(&plan)?;
-    // What is being committed now must not be kept either; what comes later is refused.
-    tenants::lock_births(tx).await?;
-    check_retention(tx).await?;
+    check_plan(&plan)?;
+    // Wait for running commits, then check again: they may have added files that must be kept. Later commits
+    // are rejected.
+    tenants::lock_file_creation(tx).await?;
+    check_tenant_retention(tx).await?;
     let details = serde_json::json!({ "step": "begun", "plan": plan });
-    audit_entries::insert(tx, &[entry(operator, AuditAction::TenantDelete, details)]).await?;
+    audit_entries::insert(tx, &[operator_entry(operator, AuditAction::TenantDelete, details)]).await?;
     let tenant = tenant_records::begin_deletion(tx, &plan).await?;
-    if let Begun::Fresh(Some(attempt)) = begun {
-        attempt.record(tx, &()).await?;
+    if let RequestClaim::New(Some(attempt)) = claim {
+        attempt.record_response(tx, &()).await?;
     }
-    Ok(Deleted { tenant, plan })
+    Ok(TenantDeletion { tenant, plan })
 }
 
-/// Whether nothing says that a file of the tenant must be kept. What stands in the way is counted only where something does.
-pub(super) async fn check_retention(tx: &mut TenantTx) -> Result<(), Error> {
-    match tenant_records::keeps_files(tx).await? {
-        true => check_kept(&tenant_records::plan_deletion(tx).await?),
+/// Checks that no file of the tenant must be kept. Counts the files that must be kept only if there are any.
+///
+/// # Errors
+/// Returns `TenantRetained` if there are.
+pub(super) async fn check_tenant_retention(tx: &mut TenantTx) -> Result<(), Error> {
+    match tenant_records::has_protected_files(tx).await? {
+        true => check_plan(&tenant_records::plan_deletion(tx).await?),
         false => Ok(()),
     }
 }
 
-fn check_kept(plan: &DeletionPlan) -> Result<(), Error> {
+fn check_plan(plan: &DeletionPlan) -> Result<(), Error> {
     if plan.retained_file_count == 0 {
         return Ok(());
     }

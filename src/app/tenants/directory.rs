@@ -1,4 +1,4 @@
-//! Finds a tenant by what the identity provider calls it, and lets it be born at first sight.
+//! Finds a tenant by its name at the identity provider, and creates it on first use.
 
 use std::{
     collections::BTreeMap,
@@ -27,104 +27,111 @@ use crate::{
     },
 };
 
-/// How many tenants are remembered, and for how long: their policies and states change rarely. The replica that changes
-/// them knows at once, every other after this.
+/// The maximum number of cached tenants and the time until they expire. Policies and states change rarely.
+/// The replica that changes them sees the change at once, the others after this time.
 const CACHE_CAPACITY: u64 = 10_000;
 pub(in crate::app) const CACHE_SECONDS: u32 = 10;
 
-/// A tenant as it was.
+/// A tenant as of the time it was read.
 #[derive(Clone)]
-struct Remembered {
+struct CachedTenant {
     tenant: Arc<Tenant>,
     read_time: Timestamp,
 }
 
-impl Remembered {
-    /// A clock that was set back makes it old, not young.
+impl CachedTenant {
+    /// A read time in the future, after the clock was set back, counts as expired.
     fn is_fresh(&self, now: Timestamp) -> bool {
         (0..i64::from(CACHE_SECONDS)).contains(&(now - self.read_time).num_seconds())
     }
 }
 
-/// The directory, with a short memory.
+/// A directory of tenants with a short-lived cache.
 pub(in crate::app) struct TenantDirectory {
-    cache: Cache<TenantName, Remembered>,
-    /// How often something was forgotten: whoever has read a tenant before must not remember it after.
-    forgotten: AtomicU64,
-    preset: Policy,
+    cache: Cache<TenantName, CachedTenant>,
+    /// The number of invalidations. A tenant that was read before an invalidation must not be cached after
+    /// it.
+    invalidation_count: AtomicU64,
+    default_preset: Policy,
     presets: BTreeMap<String, Policy>,
-    creates: bool,
+    is_create_on_first_use: bool,
 }
 
 impl TenantDirectory {
-    /// Reads the presets that new tenants are born with.
+    /// Creates a directory with the configured presets for new tenants.
     pub(in crate::app) fn new(config: &TenantsConfig) -> Result<Self, UnknownPreset> {
         let presets = config
             .presets
             .iter()
             .map(|(organization, preset)| Ok((organization.clone(), Policy::preset(preset)?)))
             .collect::<Result<_, _>>()?;
-        let life = Duration::from_secs(CACHE_SECONDS.into());
+        let ttl = Duration::from_secs(CACHE_SECONDS.into());
         Ok(Self {
             cache: Cache::builder()
                 .max_capacity(CACHE_CAPACITY)
-                .time_to_live(life)
+                .time_to_live(ttl)
                 .support_invalidation_closures()
                 .build(),
-            forgotten: AtomicU64::new(0),
-            preset: Policy::preset(&config.preset)?,
+            invalidation_count: AtomicU64::new(0),
+            default_preset: Policy::preset(&config.preset)?,
             presets,
-            creates: config.create_at_first_sight,
+            is_create_on_first_use: config.create_on_first_use,
         })
     }
 
-    /// The tenant of this name. One that is not there is born now, where the configuration lets it.
-    pub(in crate::app) async fn get(&self, app: &App, name: TenantName) -> Result<Arc<Tenant>, Error> {
+    /// Returns the tenant with this name. Creates a missing tenant if the configuration allows it.
+    ///
+    /// # Errors
+    /// Returns `NotAllowed` if it does not, or `DatabaseUnavailable`.
+    pub(in crate::app) async fn get_or_create(
+        &self,
+        app: &App,
+        name: TenantName,
+    ) -> Result<Arc<Tenant>, Error> {
         let now = app.clock.now();
-        if let Some(remembered) = self.cache.get(&name).await.filter(|remembered| remembered.is_fresh(now)) {
-            return Ok(remembered.tenant);
+        if let Some(cached) = self.cache.get(&name).await.filter(|cached| cached.is_fresh(now)) {
+            return Ok(cached.tenant);
         }
-        let forgotten = self.forgotten.load(Ordering::SeqCst);
+        let invalidation_count = self.invalidation_count.load(Ordering::SeqCst);
         let mut tx = app.db.system_tx().await?;
-        let found = tenants::find(&mut tx, &name).await?;
+        let found = tenants::find_by_name(&mut tx, &name).await?;
         tx.commit().await?;
         let tenant = Arc::new(match found {
             Some(tenant) => tenant,
-            None if self.creates => self.create(app, &name).await?,
+            None if self.is_create_on_first_use => self.create_tenant(app, &name).await?,
             None => {
-                return Err(Error::NotAllowed(
-                    "this organisation is not known here; its operator must create it",
-                ));
+                return Err(Error::NotAllowed("organisation is unknown; an operator must create it first"));
             }
         });
-        let remembered = Remembered { tenant: Arc::clone(&tenant), read_time: now };
-        self.cache.insert(name.clone(), remembered).await;
-        if self.forgotten.load(Ordering::SeqCst) != forgotten {
+        let cached = CachedTenant { tenant: Arc::clone(&tenant), read_time: now };
+        self.cache.insert(name.clone(), cached).await;
+        if self.invalidation_count.load(Ordering::SeqCst) != invalidation_count {
             self.cache.invalidate(&name).await;
         }
         Ok(tenant)
     }
 
-    /// Forgets what a name stood for.
-    pub(in crate::app) async fn forget_name(&self, name: &TenantName) {
-        self.forgotten.fetch_add(1, Ordering::SeqCst);
+    /// Removes the tenant with this name from the cache.
+    pub(in crate::app) async fn invalidate_name(&self, name: &TenantName) {
+        self.invalidation_count.fetch_add(1, Ordering::SeqCst);
         self.cache.invalidate(name).await;
     }
 
-    /// Forgets a tenant whose row has changed: the next request reads it anew.
-    pub(in crate::app) async fn forget(&self, id: TenantId) {
-        self.forgotten.fetch_add(1, Ordering::SeqCst);
-        let forgotten = self.cache.invalidate_entries_if(move |_, remembered| remembered.tenant.id == id);
-        if let Err(error) = forgotten {
-            // It was built with such closures; and if not, all are forgotten, which is right as well.
-            tracing::warn!(%error, "forget a tenant");
+    /// Removes a tenant whose row has changed from the cache, so that the next request reads it again.
+    pub(in crate::app) async fn invalidate(&self, id: TenantId) {
+        self.invalidation_count.fetch_add(1, Ordering::SeqCst);
+        let invalidated = self.cache.invalidate_entries_if(move |_, cached| cached.tenant.id == id);
+        if let Err(error) = invalidated {
+            // Cannot happen, because the cache was built with support for closures. Invalidating all entries
+            // is correct too.
+            tracing::warn!(%error, "failed to invalidate cached tenant");
             self.cache.invalidate_all();
         }
     }
 
-    async fn create(&self, app: &App, name: &TenantName) -> Result<Tenant, Error> {
+    async fn create_tenant(&self, app: &App, name: &TenantName) -> Result<Tenant, Error> {
         let named = self.presets.get(&name.external_id).filter(|_| name.kind == TenantKind::Organization);
-        let policy = named.unwrap_or(&self.preset);
+        let policy = named.unwrap_or(&self.default_preset);
         let id = TenantId::from_uuid(app.ids.uuid());
         let mut tx = app.db.system_tx().await?;
         if tenants::create(&mut tx, id, name, policy).await? {
@@ -133,10 +140,10 @@ impl TenantDirectory {
                 serde_json::json!({ "kind": name.kind, "issuer": name.issuer, "preset": policy.name });
             let entry = AuditEntry::system(AuditAction::TenantCreate, details);
             audit_entries::insert_for(&mut tx, id, &[entry]).await?;
-            tracing::info!(tenant = %id, kind = %name.kind, preset = %policy.name, "tenant born");
+            tracing::info!(tenant = %id, kind = %name.kind, preset = %policy.name, "created tenant");
         }
-        // Whoever was faster has committed: the unique key made this transaction wait for it.
-        let tenant = tenants::find(&mut tx, name).await?.ok_or(Error::NotFound("tenant"))?;
+        // If another transaction created the tenant first, the unique key made this one wait for its commit.
+        let tenant = tenants::find_by_name(&mut tx, name).await?.ok_or(Error::NotFound("tenant"))?;
         tx.commit().await?;
         Ok(tenant)
     }

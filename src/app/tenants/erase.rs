@@ -1,11 +1,14 @@
-//! Removes the rows and the bytes of tenants that are being deleted, a bounded piece a round.
+//! Erases the rows and bytes of tenants that are being deleted, in bounded steps.
 //!
-//! The order makes every piece repeatable: what a crash cuts off is found again. First what holds room and may still write
-//! (open uploads), then the rows of every table, then the bytes with the rows that name them, then whatever the stores
-//! hold under the tenant's prefix. Only then is the tenant called deleted. The bytes go at once, without the window that
-//! purged files have: erasing is what was asked for. The audit log stays; it is kept by time.
+//! The order makes each step repeatable, so that a step that was interrupted by a crash is found again.
+//! First, open uploads are abandoned, because they hold reservations and may still write. Then the rows of
+//! every table are deleted, then the blobs together with their rows, and then all remaining objects with the
+//! tenant's prefix in the stores. Only then is the tenant marked as deleted. Blobs are deleted at once,
+//! without the deletion delay of purged files, because the operator requested the erasure. The audit log is
+//! not erased; its retention applies.
 //!
-//! It begins when every replica has forgotten the tenant, so that nobody is served from rows that are going.
+//! Erasure starts when the tenant has expired from the caches of all replicas, so that no request is served
+//! from rows that are being deleted.
 
 use std::sync::Arc;
 
@@ -13,7 +16,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 
 use super::{delete, directory::CACHE_SECONDS};
 use crate::{
-    app::{App, Error, uploads::expire::give_up_all},
+    app::{App, Error, uploads::expire::abandon_tenant_uploads},
     db::{
         Viewer,
         audit_entries::{self, AuditAction, AuditEntry},
@@ -24,54 +27,55 @@ use crate::{
     storage::ObjectStorage,
 };
 
-/// Tenants looked at in one round.
+/// The number of tenants that one round examines.
 const TENANTS_PER_ROUND: usize = 10;
-/// Rows erased in one transaction.
+/// The number of rows deleted in one transaction.
 const ROWS_PER_STEP: i32 = 1_000;
-/// Objects removed between two looks at the database.
+/// The number of objects deleted in one step.
 const OBJECTS_PER_STEP: usize = 100;
-/// Objects removed at once.
-const OBJECTS_AT_ONCE: usize = 8;
-/// Every replica has forgotten a tenant this long after its state changed; half as much again for clocks.
-const REST_SECONDS: u32 = CACHE_SECONDS + CACHE_SECONDS / 2;
-/// Tenants are no store's: one turn for all of them.
+/// The number of objects deleted concurrently.
+const OBJECTS_CONCURRENT_MAX: usize = 8;
+/// The time from the change of state until no replica has the tenant cached, with a margin of one half for
+/// clock differences.
+const ERASE_DELAY_SECONDS: u32 = CACHE_SECONDS + CACHE_SECONDS / 2;
+/// The rotation key: all tenants share one rotation.
 const ALL: &str = "";
 
-/// Does one step for each of a round of tenants; answers how much was removed. A tenant whose step fails keeps the reason
-/// in its record, and has its turn again.
+/// Runs one step for each tenant of a round and returns the number of erased items. If a step fails, the
+/// error is stored in the tenant's record, and a later round retries it.
 ///
 /// # Errors
-/// When the database does not answer.
-pub async fn round(app: &App) -> Result<usize, Error> {
-    let after = app.rotations.deleting_tenants.place(ALL);
+/// Returns `DatabaseUnavailable` if the database is unreachable.
+pub async fn erase_deleting_tenants(app: &App) -> Result<usize, Error> {
+    let after = app.rotations.deleting_tenants.position(ALL);
     let limit = i64::try_from(TENANTS_PER_ROUND).unwrap_or(i64::MAX);
     let mut tx = app.db.system_tx().await?;
-    let due = tenant_records::list_deleting(&mut tx, after, (REST_SECONDS, limit)).await?;
+    let due = tenant_records::list_deleting(&mut tx, after, (ERASE_DELAY_SECONDS, limit)).await?;
     tx.commit().await?;
     let last = due.last().copied().filter(|_| due.len() == TENANTS_PER_ROUND);
-    app.rotations.deleting_tenants.turn(ALL, last);
-    let mut removed = 0;
+    app.rotations.deleting_tenants.advance(ALL, last);
+    let mut erased = 0;
     for tenant in due {
-        let problem = match step(app, tenant).await {
+        let problem = match erase_step(app, tenant).await {
             Ok(count) => {
-                removed += count;
+                erased += count;
                 String::new()
             }
             Err(error) => {
-                tracing::warn!(%tenant, %error, "delete tenant");
+                tracing::warn!(%tenant, %error, "failed to erase tenant");
                 error.to_string()
             }
         };
         let mut tx = app.db.system_tx().await?;
-        tenant_records::set_problem(&mut tx, tenant, &problem).await?;
+        tenant_records::set_deletion_problem(&mut tx, tenant, &problem).await?;
         tx.commit().await?;
     }
-    Ok(removed)
+    Ok(erased)
 }
 
-/// The next piece of one tenant; answers how much it was.
-async fn step(app: &App, tenant: TenantId) -> Result<usize, Error> {
-    let uploads = give_up_all(app, tenant).await?;
+/// Runs the next step for one tenant and returns the number of erased items.
+async fn erase_step(app: &App, tenant: TenantId) -> Result<usize, Error> {
+    let uploads = abandon_tenant_uploads(app, tenant).await?;
     if uploads > 0 {
         return Ok(uploads);
     }
@@ -80,35 +84,36 @@ async fn step(app: &App, tenant: TenantId) -> Result<usize, Error> {
     if rows > 0 {
         return Ok(rows);
     }
-    let objects = remove_blobs(app, tenant).await?;
+    let objects = delete_blobs(app, tenant).await?;
     if objects > 0 {
         return Ok(objects);
     }
     let mut tx = app.db.system_tx().await?;
-    let strays = stray_objects::hurry(&mut tx, tenant).await?;
+    let stray_count = stray_objects::make_all_due(&mut tx, tenant).await?;
     tx.commit().await?;
-    if strays > 0 {
-        // Whoever reaps strays removes them; this goes on when they are gone.
+    if stray_count > 0 {
+        // `delete_stray_objects` deletes them. Continue when they are deleted.
         return Ok(0);
     }
-    let mut left = 0;
+    let mut deleted = 0;
     for store in app.stores.iter() {
-        left += clear_store(app, store.as_ref(), tenant).await?;
+        deleted += delete_leftovers(app, store.as_ref(), tenant).await?;
     }
-    if left > 0 { Ok(left) } else { end(app, tenant).await }
+    if deleted > 0 { Ok(deleted) } else { finish_deletion(app, tenant).await }
 }
 
-/// Nothing is erased while a file must be kept, also when a replica that remembered the tenant said so after the deletion had
-/// begun. Asked before the first row goes: later there is nobody to say it.
+/// Checks that no file must be kept. A replica with a cached tenant may have set a retention or hold after
+/// the start of the deletion. Checked only before the first row is deleted, because no replica serves the
+/// tenant after that.
 async fn check_retention(app: &App, tenant: TenantId) -> Result<(), Error> {
     let mut tx = app.db.system_tx().await?;
     let record = tenant_records::get(&mut tx, tenant).await?;
     tx.commit().await?;
-    if record.is_none_or(|record| record.deletion.removed_row_count > 0) {
+    if record.is_none_or(|record| record.deletion.erased_row_count > 0) {
         return Ok(());
     }
     let mut tx = app.db.tenant_tx(tenant, &Viewer::system()).await?;
-    let checked = delete::check_retention(&mut tx).await;
+    let checked = delete::check_tenant_retention(&mut tx).await;
     tx.finish(checked).await
 }
 
@@ -119,30 +124,32 @@ async fn erase_rows(app: &App, tenant: TenantId) -> Result<usize, Error> {
     Ok(usize::try_from(erased).unwrap_or_default())
 }
 
-/// First the bytes, then their rows: a crash in between leaves rows that say what to remove.
-async fn remove_blobs(app: &App, tenant: TenantId) -> Result<usize, Error> {
+/// Deletes blobs: the bytes before the rows, so that after a crash in between the rows still show what to
+/// delete.
+async fn delete_blobs(app: &App, tenant: TenantId) -> Result<usize, Error> {
     let limit = i64::try_from(OBJECTS_PER_STEP).unwrap_or(i64::MAX);
     let mut tx = app.db.system_tx().await?;
-    let due = blobs::list_of_tenant(&mut tx, tenant, limit).await?;
+    let due = blobs::list_for_tenant(&mut tx, tenant, limit).await?;
     tx.commit().await?;
     let mut deletions = Vec::with_capacity(due.len());
     for TenantBlob { blob, .. } in due {
-        let store = Arc::clone(app.stores.of(&blob.provider)?);
+        let store = Arc::clone(app.stores.get(&blob.provider)?);
         deletions.push(async move { store.delete(&blob.key).await.map(|()| blob.id) });
     }
-    let gone: Vec<BlobId> = stream::iter(deletions).buffer_unordered(OBJECTS_AT_ONCE).try_collect().await?;
-    if gone.is_empty() {
+    let deleted: Vec<BlobId> =
+        stream::iter(deletions).buffer_unordered(OBJECTS_CONCURRENT_MAX).try_collect().await?;
+    if deleted.is_empty() {
         return Ok(0);
     }
     let mut tx = app.db.system_tx().await?;
-    let (objects, bytes) = blobs::delete_all(&mut tx, tenant, &gone).await?;
-    tenant_records::count_removed(&mut tx, tenant, objects, bytes).await?;
+    let (objects, bytes) = blobs::delete_all(&mut tx, tenant, &deleted).await?;
+    tenant_records::add_erased_objects(&mut tx, tenant, objects, bytes).await?;
     tx.commit().await?;
-    Ok(gone.len())
+    Ok(deleted.len())
 }
 
-/// Removes what a store holds under the tenant's prefix without any row: what crashes have left.
-async fn clear_store(app: &App, store: &dyn ObjectStorage, tenant: TenantId) -> Result<usize, Error> {
+/// Deletes objects and uploads with the tenant's prefix that have no row, because a crash left them.
+async fn delete_leftovers(app: &App, store: &dyn ObjectStorage, tenant: TenantId) -> Result<usize, Error> {
     let prefix = match app.limits.key_prefix.as_str() {
         "" => format!("{tenant}/"),
         prefix => format!("{prefix}/{tenant}/"),
@@ -158,20 +165,21 @@ async fn clear_store(app: &App, store: &dyn ObjectStorage, tenant: TenantId) -> 
     let bytes: u64 = objects.iter().map(|object| object.size_bytes).sum();
     let mut tx = app.db.system_tx().await?;
     let count = i64::try_from(objects.len()).unwrap_or(i64::MAX);
-    tenant_records::count_removed(&mut tx, tenant, count, i64::try_from(bytes).unwrap_or(i64::MAX)).await?;
+    tenant_records::add_erased_objects(&mut tx, tenant, count, i64::try_from(bytes).unwrap_or(i64::MAX))
+        .await?;
     tx.commit().await?;
     Ok(unfinished.len() + objects.len())
 }
 
-async fn end(app: &App, tenant: TenantId) -> Result<usize, Error> {
+async fn finish_deletion(app: &App, tenant: TenantId) -> Result<usize, Error> {
     let mut tx = app.db.system_tx().await?;
     if let Some(record) = tenant_records::end_deletion(&mut tx, tenant).await? {
         let details = serde_json::json!({ "step": "ended", "report": record.deletion });
         let entry = AuditEntry::system(AuditAction::TenantDelete, details);
         audit_entries::insert_for(&mut tx, tenant, &[entry]).await?;
-        tracing::info!(%tenant, report = ?record.deletion, "tenant deleted");
+        tracing::info!(%tenant, report = ?record.deletion, "deleted tenant");
     }
     tx.commit().await?;
-    app.tenants.forget(tenant).await;
+    app.tenants.invalidate(tenant).await;
     Ok(1)
 }

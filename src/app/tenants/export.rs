@@ -1,20 +1,21 @@
-//! Hands out every record of a tenant, a page at a time.
+//! Exports all records of a tenant, one page at a time.
 //!
-//! The records only: the operator never reads a tenant's files. Each version tells the provider and the key of its bytes,
-//! so that whoever runs the store can copy them there; the tenant's own people download them. It is no snapshot: what
-//! changes meanwhile may be told as it was or as it is. Suspend the tenant first where that matters.
+//! The export contains records only: the operator never reads the files of a tenant. Each version has the
+//! provider and key of its bytes, so that the operator of the store can copy them; members of the tenant can
+//! download them. The export is not a snapshot: a record that changes during the export may be exported
+//! before or after the change. Suspend the tenant first if that matters.
 
 use std::{collections::VecDeque, sync::Arc};
 
 use futures::{Stream, stream};
 use uuid::Uuid;
 
-use super::{entry, get};
+use super::{get, operator_entry};
 use crate::{
-    app::{App, Error, files::fill},
+    app::{App, Error, files::load_details},
     db::{
         TenantTx, Viewer,
-        audit_entries::{self, AuditAction, WrittenEntry},
+        audit_entries::{self, AuditAction, StoredAuditEntry},
         files, lists, quotas, tenants,
         versions::{self, ExportedVersion},
     },
@@ -28,144 +29,149 @@ use crate::{
     },
 };
 
-/// Rows of one page.
+/// The number of rows in one page.
 const PAGE_ROWS: usize = 200;
 
-/// One record.
+/// A record of an export.
 #[derive(Debug, Clone)]
 pub enum ExportRecord {
-    /// The tenant and its policy, as JSON; the first record.
+    /// The tenant and its policy as JSON. The first record.
     Tenant(Box<TenantRecord>, String),
-    /// Its quota; the second.
+    /// The quota. The second record.
     Quota(Box<Quota>),
-    /// A file with its tags and attachments.
+    /// A file with its tags and attachments, followed by its versions.
     File(Box<File>),
-    /// A version of the file before.
+    /// A version of the previous file.
     Version(Box<ExportedVersion>),
-    /// An entry of the audit log; they come last.
-    Audit(Box<WrittenEntry>),
+    /// An audit entry. Audit entries are the last records.
+    Audit(Box<StoredAuditEntry>),
 }
 
-/// Where an export has come to.
-enum Place {
+/// The position of an export.
+enum Position {
     Start(Box<TenantRecord>),
-    /// Behind this file.
+    /// After this file.
     Files(Option<FileId>),
-    /// Among the versions of these files.
-    Versions(Versions),
+    /// Within the versions of these files.
+    Versions(FileBatch),
     Audit(Timestamp, i64),
     End,
 }
 
-/// A page of files whose versions are being told. A file may have any number of them, so they come in pages too.
-struct Versions {
+/// A page of files whose versions are being exported. The versions are read in pages too, because a file may
+/// have any number of them.
+struct FileBatch {
     files: Vec<FileId>,
-    /// Those of the files that are not told yet.
-    waiting: VecDeque<File>,
-    /// The version that was told last.
+    /// The files that are not exported yet.
+    pending: VecDeque<File>,
+    /// The last exported version.
     after: (FileId, i32),
-    /// Whether no file comes behind these.
+    /// Whether this is the last page of files.
     is_last: bool,
 }
 
-/// Begins an export: writes it into the tenant's audit log, and answers its records.
+/// Starts an export: writes an entry to the tenant's audit log and returns the stream of records.
 ///
 /// # Errors
-/// `NotFound`, `TenantDeleted`; in the stream, when the database does not answer.
-pub async fn export(
+/// Returns `NotFound` or `TenantDeleted`. The stream also returns `DatabaseUnavailable` if the database is
+/// unreachable.
+pub async fn export_tenant(
     app: &Arc<App>,
     operator: &Operator,
     id: TenantId,
 ) -> Result<impl Stream<Item = Result<ExportRecord, Error>> + Send + use<>, Error> {
-    let record = get::get(app, operator, id).await?;
+    let record = get::get_tenant(app, operator, id).await?;
     if matches!(record.state, TenantState::Deleting | TenantState::Deleted) {
         return Err(Error::TenantDeleted);
     }
     let mut tx = app.db.tenant_tx(id, &Viewer::system()).await?;
-    let entry = entry(operator, AuditAction::TenantExport, serde_json::json!({}));
+    let entry = operator_entry(operator, AuditAction::TenantExport, serde_json::json!({}));
     let written = audit_entries::insert(&mut tx, &[entry]).await;
     tx.finish(written).await?;
 
-    let start = (Arc::clone(app), Place::Start(Box::new(record)), VecDeque::new());
-    Ok(stream::try_unfold(start, move |(app, mut place, mut page)| async move {
+    let start = (Arc::clone(app), Position::Start(Box::new(record)), VecDeque::new());
+    Ok(stream::try_unfold(start, move |(app, mut position, mut page)| async move {
         loop {
             if let Some(record) = page.pop_front() {
-                return Ok(Some((record, (app, place, page))));
+                return Ok(Some((record, (app, position, page))));
             }
-            let is_over = matches!(place, Place::End);
+            let is_finished = matches!(position, Position::End);
             let mut tx = app.db.tenant_tx(id, &Viewer::system()).await?;
-            let next = read(&mut tx, place).await;
-            (page, place) = tx.finish(next).await?;
-            if is_over {
+            let next = read_page(&mut tx, position).await;
+            (page, position) = tx.finish(next).await?;
+            if is_finished {
                 return Ok(None);
             }
         }
     }))
 }
 
-async fn read(tx: &mut TenantTx, place: Place) -> Result<(VecDeque<ExportRecord>, Place), Error> {
-    // Records that are being erased must not look like records that there never were. In the page's own transaction, and
-    // the last page, which is empty, asks again: an export that ends is complete.
-    if matches!(tenants::state(tx).await?, TenantState::Deleting | TenantState::Deleted) {
+async fn read_page(
+    tx: &mut TenantTx,
+    position: Position,
+) -> Result<(VecDeque<ExportRecord>, Position), Error> {
+    // An export must not silently omit records that are being erased. The state is checked in the transaction
+    // of each page, including the last, empty one, so that an export that ends without an error is complete.
+    if matches!(tenants::get_state(tx).await?, TenantState::Deleting | TenantState::Deleted) {
         return Err(Error::TenantDeleted);
     }
     let limit = i64::try_from(PAGE_ROWS).unwrap_or(i64::MAX);
-    match place {
-        Place::Start(record) => {
-            let policy = tenants::policy(tx).await?.policy;
+    match position {
+        Position::Start(record) => {
+            let policy = tenants::get_policy(tx).await?.policy;
             let policy = serde_json::to_string(&policy).map_err(Error::internal)?;
             let quota = quotas::get(tx).await?;
             let page = [ExportRecord::Tenant(record, policy), ExportRecord::Quota(Box::new(quota))];
-            Ok((page.into(), Place::Files(None)))
+            Ok((page.into(), Position::Files(None)))
         }
-        Place::Files(after) => {
+        Position::Files(after) => {
             let mut files = files::list_after(tx, after, limit).await?;
-            fill(tx, &mut files).await?;
-            let versions = Versions {
-                files: lists::ids(&files),
+            load_details(tx, &mut files).await?;
+            let versions = FileBatch {
+                files: lists::file_ids(&files),
                 is_last: files.len() < PAGE_ROWS,
-                waiting: files.into(),
+                pending: files.into(),
                 after: (FileId::from_uuid(Uuid::nil()), 0),
             };
-            Ok((VecDeque::new(), Place::Versions(versions)))
+            Ok((VecDeque::new(), Position::Versions(versions)))
         }
-        Place::Versions(mut told) => {
-            let rows = versions::list_after(tx, &told.files, told.after, limit).await?;
-            let is_all = rows.len() < PAGE_ROWS;
-            told.after = rows.last().map_or(told.after, |last| (last.file, last.stored.version));
-            let page = weave(&mut told.waiting, rows, is_all);
-            let next = match (is_all, told.is_last) {
-                (false, _) => Place::Versions(told),
-                (true, true) => Place::Audit(Timestamp::UNIX_EPOCH, 0),
-                (true, false) => Place::Files(told.files.last().copied()),
+        Position::Versions(mut batch) => {
+            let rows = versions::list_after(tx, &batch.files, batch.after, limit).await?;
+            let is_complete = rows.len() < PAGE_ROWS;
+            batch.after = rows.last().map_or(batch.after, |last| (last.file, last.stored.version));
+            let page = interleave(&mut batch.pending, rows, is_complete);
+            let next = match (is_complete, batch.is_last) {
+                (false, _) => Position::Versions(batch),
+                (true, true) => Position::Audit(Timestamp::UNIX_EPOCH, 0),
+                (true, false) => Position::Files(batch.files.last().copied()),
             };
             Ok((page, next))
         }
-        Place::Audit(time, n) => {
+        Position::Audit(time, n) => {
             let entries = audit_entries::list_after(tx, (time, n), limit).await?;
             let next = entries.last().filter(|_| entries.len() == PAGE_ROWS);
-            let next = next.map_or(Place::End, |last| Place::Audit(last.create_time, last.n));
+            let next = next.map_or(Position::End, |last| Position::Audit(last.create_time, last.n));
             Ok((entries.into_iter().map(|entry| ExportRecord::Audit(Box::new(entry))).collect(), next))
         }
-        Place::End => Ok((VecDeque::new(), Place::End)),
+        Position::End => Ok((VecDeque::new(), Position::End)),
     }
 }
 
-/// Each file before its versions; both come in the order of the files' ids.
-fn weave(
-    waiting: &mut VecDeque<File>,
+/// Places each file before its versions. Both are in the order of the file ids.
+fn interleave(
+    pending: &mut VecDeque<File>,
     versions: Vec<ExportedVersion>,
-    is_all: bool,
+    is_complete: bool,
 ) -> VecDeque<ExportRecord> {
     let mut page = VecDeque::with_capacity(versions.len());
     for version in versions {
-        while waiting.front().is_some_and(|file| file.id <= version.file) {
-            page.extend(waiting.pop_front().map(|file| ExportRecord::File(Box::new(file))));
+        while pending.front().is_some_and(|file| file.id <= version.file) {
+            page.extend(pending.pop_front().map(|file| ExportRecord::File(Box::new(file))));
         }
         page.push_back(ExportRecord::Version(Box::new(version)));
     }
-    if is_all {
-        page.extend(waiting.drain(..).map(|file| ExportRecord::File(Box::new(file))));
+    if is_complete {
+        page.extend(pending.drain(..).map(|file| ExportRecord::File(Box::new(file))));
     }
     page
 }

@@ -6,11 +6,11 @@ use crate::{
     domain::{caller::Operator, ids::TenantId, tenant_record::TenantRecord},
 };
 
-/// The record of a tenant, also of one that was deleted.
+/// Returns the record of a tenant, which may be deleted.
 ///
 /// # Errors
-/// `NotFound`.
-pub async fn get(app: &App, _operator: &Operator, id: TenantId) -> Result<TenantRecord, Error> {
+/// Returns `NotFound` if there is none.
+pub async fn get_tenant(app: &App, _operator: &Operator, id: TenantId) -> Result<TenantRecord, Error> {
     let mut tx = app.db.system_tx().await?;
     let record = tenant_records::get(&mut tx, id).await?;
     tx.commit().await?;

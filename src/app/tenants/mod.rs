@@ -1,4 +1,4 @@
-//! Who is calling, and for which tenant; and the life of a tenant, which operators lead it through.
+//! Resolves callers and their tenants, and manages the lifecycle of tenants.
 
 pub mod create;
 pub mod delete;
@@ -20,7 +20,7 @@ pub use crate::db::tenants::TenantName;
 
 use super::{
     App, Error,
-    idempotency::{self, Begun},
+    idempotency::{self, RequestClaim},
 };
 use crate::{
     db::{
@@ -36,7 +36,10 @@ use crate::{
     },
 };
 
-/// Strongroom itself, at work in one tenant.
+/// Returns the system as a caller in a tenant, for background work.
+///
+/// # Errors
+/// Returns `NotFound` if the tenant does not exist.
 pub(super) async fn system_caller(app: &App, id: TenantId) -> Result<Caller, Error> {
     let mut tx = app.db.system_tx().await?;
     let tenant = tenants::get(&mut tx, id).await?;
@@ -50,8 +53,8 @@ pub(super) async fn system_caller(app: &App, id: TenantId) -> Result<Caller, Err
     })
 }
 
-/// An entry about what an operator does to a tenant.
-fn entry(operator: &Operator, action: AuditAction, details: serde_json::Value) -> AuditEntry {
+/// Returns an audit entry for an operator's action on a tenant.
+fn operator_entry(operator: &Operator, action: AuditAction, details: serde_json::Value) -> AuditEntry {
     AuditEntry {
         actor: operator.actor.clone(),
         origin: operator.origin.clone(),
@@ -59,50 +62,59 @@ fn entry(operator: &Operator, action: AuditAction, details: serde_json::Value) -
     }
 }
 
-/// A move of a tenant between active and suspended.
-struct Move {
-    to: TenantState,
+/// A change of a tenant's state between active and suspended.
+struct StateChange {
+    state: TenantState,
     reason: String,
     method: Method,
     action: AuditAction,
     request_id: Option<RequestId>,
 }
 
-/// Moves a tenant. One that is there already is answered as it is.
-async fn moved(app: &App, operator: &Operator, id: TenantId, asked: Move) -> Result<TenantRecord, Error> {
-    get::get(app, operator, id).await?;
+/// Changes the state of a tenant. Returns a tenant that is already in this state unchanged.
+///
+/// # Errors
+/// Returns `NotFound` or `TenantDeleted`.
+async fn change_state(
+    app: &App,
+    operator: &Operator,
+    id: TenantId,
+    change: StateChange,
+) -> Result<TenantRecord, Error> {
+    get::get_tenant(app, operator, id).await?;
     let mut tx = app.db.tenant_tx(id, &Viewer::system()).await?;
-    let moved = apply(app, &mut tx, operator, asked).await;
-    let moved = tx.finish(moved).await;
-    app.tenants.forget(id).await;
-    moved
+    let changed = change_state_in_tx(app, &mut tx, operator, change).await;
+    let changed = tx.finish(changed).await;
+    app.tenants.invalidate(id).await;
+    changed
 }
 
-async fn apply(
+async fn change_state_in_tx(
     app: &App,
     tx: &mut TenantTx,
     operator: &Operator,
-    asked: Move,
+    change: StateChange,
 ) -> Result<TenantRecord, Error> {
-    let payload = [operator.actor.id.clone().into_bytes(), asked.reason.clone().into_bytes()];
-    let attempt = match idempotency::begin(app, tx, asked.request_id, asked.method, &payload).await? {
-        Begun::Replay(answer) => return Ok(answer),
-        Begun::Fresh(attempt) => attempt,
-    };
+    let payload = [operator.actor.id.clone().into_bytes(), change.reason.clone().into_bytes()];
+    let attempt =
+        match idempotency::claim_request(app, tx, change.request_id, change.method, &payload).await? {
+            RequestClaim::Replay(response) => return Ok(response),
+            RequestClaim::New(attempt) => attempt,
+        };
     let record = tenant_records::get_for_update(tx).await?;
     let record = match record.state {
         TenantState::Deleting | TenantState::Deleted => return Err(Error::TenantDeleted),
-        state if state == asked.to => record,
+        state if state == change.state => record,
         _ => {
-            // What is being committed now counts as before; what comes later sees the new state.
-            tenants::lock_births(tx).await?;
-            let details = serde_json::json!({ "reason": asked.reason });
-            audit_entries::insert(tx, &[entry(operator, asked.action, details)]).await?;
-            tenant_records::set_state(tx, asked.to, &asked.reason).await?
+            // Wait for running commits, which still use the old state. Later commits see the new one.
+            tenants::lock_file_creation(tx).await?;
+            let details = serde_json::json!({ "reason": change.reason });
+            audit_entries::insert(tx, &[operator_entry(operator, change.action, details)]).await?;
+            tenant_records::set_state(tx, change.state, &change.reason).await?
         }
     };
     if let Some(attempt) = attempt {
-        attempt.record(tx, &record).await?;
+        attempt.record_response(tx, &record).await?;
     }
     Ok(record)
 }

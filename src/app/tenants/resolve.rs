@@ -1,4 +1,4 @@
-//! From verified claims to a caller in a tenant.
+//! Resolves verified claims to a caller in a tenant.
 
 use crate::{
     app::{App, Error, Principal},
@@ -6,43 +6,41 @@ use crate::{
     domain::caller::{Actor, ActorKind, Caller, Operator, Origin, Role, TenantKind},
 };
 
-/// What verified credentials say about their bearer.
+/// The identity of the bearer of verified credentials.
 #[derive(Debug, Clone)]
 pub struct Identity {
-    /// Who vouches for it.
+    /// The identity provider that issued the credentials.
     pub issuer: String,
-    /// The bearer's id there.
+    /// The bearer's id at the issuer.
     pub subject: String,
-    /// What the bearer is.
-    pub standing: Standing,
+    pub kind: IdentityKind,
 }
 
-/// What the bearer is.
+/// Whether the bearer is the operator or a member of a tenant.
 #[derive(Debug, Clone)]
-pub enum Standing {
-    /// The platform's operator.
+pub enum IdentityKind {
+    /// The operator of the platform.
     Operator,
-    /// A person or a service, in an organisation or by itself.
+    /// A person or service, in an organisation or in a personal context.
     Member {
-        /// Person or service.
         kind: ActorKind,
-        /// The organisation's id at the issuer; absent in a personal context.
+        /// The organisation's id at the issuer; `None` in a personal context.
         organization: Option<String>,
-        /// The role there. In a personal context the person is the admin of their own tenant.
+        /// The role in the organisation. In a personal context the person is the admin of their own tenant.
         role: Role,
-        /// The groups (classes) the bearer belongs to.
+        /// The groups (classes) that the bearer belongs to.
         groups: Vec<String>,
     },
 }
 
-/// Finds the tenant of an identity, or lets it be born, and answers who calls.
+/// Resolves an identity to a principal. Creates the tenant on first use if the configuration allows it.
 ///
 /// # Errors
-/// `NotAllowed` for an organisation that nobody created where the configuration wants that; `TenantSuspended`,
-/// `TenantDeleted`; `DatabaseUnavailable`.
-pub async fn resolve(app: &App, identity: Identity, origin: Origin) -> Result<Principal, Error> {
-    let Identity { issuer, subject, standing } = identity;
-    let Standing::Member { kind, organization, role, groups } = standing else {
+/// Returns `NotAllowed` if the tenant does not exist and must be created by the operator first,
+/// `TenantSuspended`, `TenantDeleted` or `DatabaseUnavailable`.
+pub async fn resolve_principal(app: &App, identity: Identity, origin: Origin) -> Result<Principal, Error> {
+    let Identity { issuer, subject, kind: identity_kind } = identity;
+    let IdentityKind::Member { kind, organization, role, groups } = identity_kind else {
         let actor = Actor { kind: ActorKind::Operator, id: subject };
         return Ok(Principal::Operator(Operator { actor, origin }));
     };
@@ -51,7 +49,7 @@ pub async fn resolve(app: &App, identity: Identity, origin: Origin) -> Result<Pr
         None => (TenantKind::Person, subject.clone()),
     };
     let name = TenantName { kind: tenant_kind, issuer, external_id };
-    let tenant = app.tenants.get(app, name).await?;
-    Error::unless_active(tenant.state)?;
+    let tenant = app.tenants.get_or_create(app, name).await?;
+    Error::check_tenant_active(tenant.state)?;
     Ok(Principal::Caller(Caller { tenant, actor: Actor { kind, id: subject }, role, groups, origin }))
 }

@@ -1,6 +1,6 @@
-//! Takes a suspension back.
+//! Resumes a suspended tenant.
 
-use super::{Move, moved};
+use super::{StateChange, change_state};
 use crate::{
     app::{App, Error},
     db::{audit_entries::AuditAction, idempotency_keys::Method},
@@ -11,17 +11,18 @@ use crate::{
     },
 };
 
-/// Serves a suspended tenant again.
+/// Resumes a suspended tenant.
 ///
 /// # Errors
-/// `NotFound`, `TenantDeleted`.
-pub async fn resume(
+/// Returns `NotFound` or `TenantDeleted`.
+pub async fn resume_tenant(
     app: &App,
     operator: &Operator,
     id: TenantId,
     request_id: Option<RequestId>,
 ) -> Result<TenantRecord, Error> {
     let (method, action) = (Method::ResumeTenant, AuditAction::TenantResume);
-    let asked = Move { to: TenantState::Active, reason: String::new(), method, action, request_id };
-    moved(app, operator, id, asked).await
+    let change =
+        StateChange { state: TenantState::Active, reason: String::new(), method, action, request_id };
+    change_state(app, operator, id, change).await
 }

@@ -1,6 +1,6 @@
 //! Suspends a tenant.
 
-use super::{Move, moved};
+use super::{StateChange, change_state};
 use crate::{
     app::{App, Error},
     db::{audit_entries::AuditAction, idempotency_keys::Method},
@@ -13,21 +13,27 @@ use crate::{
     },
 };
 
-/// Refuses every call of a tenant, reads too, until it is resumed. Nothing is removed. This replica refuses at once, the
-/// others after as long as they remember a tenant; uploads are refused by the database at once, those under way at their
-/// commit.
+/// Suspends a tenant: all of its calls, including reads, are rejected until it is resumed. Nothing is
+/// deleted. This replica rejects calls at once, the others when their cached tenant expires. The database
+/// rejects new uploads at once, and running uploads at their commit.
 ///
 /// # Errors
-/// `Invalid`, `NotFound`, `TenantDeleted`.
-pub async fn suspend(
+/// Returns `Invalid`, `NotFound` or `TenantDeleted`.
+pub async fn suspend_tenant(
     app: &App,
     operator: &Operator,
     id: TenantId,
     (reason, request_id): (String, Option<RequestId>),
 ) -> Result<TenantRecord, Error> {
-    let mut wrong = Violations::new();
-    wrong.take("reason", text::optional_line(&reason, REASON_CHARACTERS_MAX));
-    wrong.into_result()?;
+    let mut violations = Violations::new();
+    violations.ok_or_add("reason", text::check_optional_line(&reason, REASON_CHARACTERS_MAX));
+    violations.into_result()?;
     let (method, action) = (Method::SuspendTenant, AuditAction::TenantSuspend);
-    moved(app, operator, id, Move { to: TenantState::Suspended, reason, method, action, request_id }).await
+    change_state(
+        app,
+        operator,
+        id,
+        StateChange { state: TenantState::Suspended, reason, method, action, request_id },
+    )
+    .await
 }

@@ -1,63 +1,62 @@
-//! Moves the ceiling of a tenant.
+//! Updates the limits of a tenant, including its ceiling.
 
 use crate::{
     app::{
         App, Error, Principal,
-        idempotency::{self, Begun},
+        idempotency::{self, RequestClaim},
         quotas::{
-            subject::subject,
-            update::{QuotaUpdate, change, payload},
+            resolve_tenant::resolve_tenant,
+            update::{QuotaUpdate, change_limits, encode_payload},
         },
     },
     db::{TenantTx, idempotency_keys::Method, tenant_records},
     domain::{caller::Operator, ids::TenantId, quota::Quota, tenant_record::TenantRecord},
 };
 
-/// A tenant after a change.
+/// A tenant after an update.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
-pub struct Updated {
-    /// The tenant.
+pub struct UpdatedTenant {
     pub tenant: TenantRecord,
-    /// Its quota.
     pub quota: Quota,
 }
 
-/// Changes the limits of a tenant as `quotas::update` does, and answers its record as well. Both are of the change's own
-/// transaction, so that a retry is told what the first time was.
+/// Updates the limits of a tenant like `update_quota`, and also returns its record. Both are read in the
+/// transaction of the update, so that a retry returns the same response.
 ///
 /// # Errors
-/// `Invalid`, `NotFound`, `QuotaBelowUsage`.
-pub async fn update(
+/// Returns `Invalid`, `NotFound`, `EtagMismatch` or `QuotaBelowUsage`.
+pub async fn update_tenant(
     app: &App,
     operator: &Operator,
     id: TenantId,
-    asked: QuotaUpdate,
-) -> Result<Updated, Error> {
+    update: QuotaUpdate,
+) -> Result<UpdatedTenant, Error> {
     let principal = Principal::Operator(operator.clone());
-    let (id, viewer) = subject(app, &principal, Some(id)).await?;
+    let (id, viewer) = resolve_tenant(app, &principal, Some(id)).await?;
     let mut tx = app.db.tenant_tx(id, &viewer).await?;
-    let updated = run(app, &mut tx, &principal, &asked).await;
+    let updated = update_in_tx(app, &mut tx, &principal, &update).await;
     let updated = tx.finish(updated).await;
-    app.recent_quotas.forget(id).await;
+    app.quota_cache.invalidate(id).await;
     updated
 }
 
-async fn run(
+async fn update_in_tx(
     app: &App,
     tx: &mut TenantTx,
     principal: &Principal,
-    asked: &QuotaUpdate,
-) -> Result<Updated, Error> {
-    let payload = payload(principal, asked)?;
-    let begun = idempotency::begin(app, tx, asked.request_id, Method::UpdateTenant, &payload).await?;
-    let attempt = match begun {
-        Begun::Replay(answer) => return Ok(answer),
-        Begun::Fresh(attempt) => attempt,
+    update: &QuotaUpdate,
+) -> Result<UpdatedTenant, Error> {
+    let payload = encode_payload(principal, update)?;
+    let claim =
+        idempotency::claim_request(app, tx, update.request_id, Method::UpdateTenant, &payload).await?;
+    let attempt = match claim {
+        RequestClaim::Replay(response) => return Ok(response),
+        RequestClaim::New(attempt) => attempt,
     };
-    let quota = change(tx, principal, asked).await?;
-    let updated = Updated { tenant: tenant_records::get_own(tx).await?, quota };
+    let quota = change_limits(tx, principal, update).await?;
+    let updated = UpdatedTenant { tenant: tenant_records::get_own(tx).await?, quota };
     if let Some(attempt) = attempt {
-        attempt.record(tx, &updated).await?;
+        attempt.record_response(tx, &updated).await?;
     }
     Ok(updated)
 }

@@ -1,9 +1,9 @@
-//! The commit: bytes that are stored become a file that is visible.
+//! Commits stored bytes as visible files.
 //!
-//! The rows, and their one order, which is also the order of locks, stand in the database's function `app.commit_uploads`:
-//! one round trip instead of fourteen. Finished uploads of one tenant are committed together; when their sum finds no
-//! room, or anything else refuses the batch, it is run again singly in the order of arrival, so that a neighbour never
-//! fails for another.
+//! The rows are written in one fixed order, which is also the lock order, by the database function
+//! `app.commit_uploads`: one round trip instead of fourteen. Finished uploads of one tenant are committed
+//! together. If their sum exceeds the quota, or anything else rejects the batch, it is committed again one
+//! upload at a time in the order of arrival, so that no upload fails because of another.
 
 use std::{
     borrow::Cow,
@@ -14,15 +14,18 @@ use std::{
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use super::{refusals::count_refusal, warnings::Warning};
+use super::{
+    refusals::count_refusal,
+    warnings::{Warning, quota_warning},
+};
 use crate::{
-    app::{Error, Limits, access::OWNER_OR_ADMIN, group::Batch, idempotency::replay},
+    app::{Error, Limits, access::OWNER_OR_ADMIN_ONLY, group::BatchHandler, idempotency::replay_response},
     db::{
-        Database, DbError, DbErrorKind, Outcome, TenantTx, TransactionId, Viewer,
+        Database, DbError, DbErrorKind, TenantTx, TransactionId, TransactionOutcome, Viewer,
         audit_entries::AuditEntry,
         blobs::{self, Blob},
-        commit::{self, CommitTimes, FileFacts, Finished, StoredUpload, Verdict},
-        idempotency_keys::{Method, StoredAnswer},
+        commit::{self, CommitTimes, FileRecord, FinishedUpload, StoredUploadResponse, UploadCommitOutcome},
+        idempotency_keys::{Method, StoredResponse},
         jobs, quotas,
         uploads::UploadLease,
     },
@@ -32,7 +35,7 @@ use crate::{
         event_position::EventPosition,
         file::File,
         ids::{BlobId, FileId, JobId, RequestId, TenantId},
-        imported::Imported,
+        import_origin::ImportOrigin,
         quota::{QuotaFigures, QuotaState},
         violations::Violations,
     },
@@ -40,99 +43,112 @@ use crate::{
     telemetry::Metrics,
 };
 
-/// A finished upload.
+/// An upload that waits for its commit.
 #[derive(Debug, Clone)]
-pub(in crate::app) struct FinishedUpload {
-    /// The file, with times that the commit will set.
+pub(in crate::app) struct PendingCommit {
+    /// The file. The commit sets its times.
     pub(super) file: File,
-    /// Whether it is a further version of a file that there is.
+    /// Whether the upload is a new version of an existing file.
     pub(super) is_version: bool,
-    /// Whether the uploader may change files of others.
+    /// Whether the uploader may change files of other users.
     pub(super) may_write_all: bool,
     pub(super) change_description: String,
     pub(super) retention_days: Option<i32>,
     pub(super) readers: Vec<String>,
-    pub(super) imported: Option<Imported>,
+    pub(super) import_origin: Option<ImportOrigin>,
     pub(super) warnings: Vec<Warning>,
     pub(super) blob: Blob,
-    /// When its bytes began to be stored.
+    /// When the first bytes were sent to the store.
     pub(super) store_time: Timestamp,
-    /// The reservation to settle; a small file has none.
+    /// The lease of the open upload, if any. Its reservation becomes usage. A small file has none.
     pub(super) lease: Option<UploadLease>,
-    /// The request id, and what it stands for.
+    /// The request id and the fingerprint of its payload.
     pub(super) request: Option<(RequestId, Digest)>,
-    /// How it is verified once it is committed; where its bytes went by here, it is already.
-    pub(super) verification: Option<Verification>,
+    /// The verification job of a direct upload. Other uploads are verified while their bytes are received.
+    pub(super) verification: Option<VerificationJob>,
     pub(super) audit: AuditEntry,
 }
 
-/// What a job will read and compare before anybody else reads it.
+/// A job that reads and verifies the content before anyone else may read it.
 #[derive(Debug, Clone)]
-pub(super) struct Verification {
-    /// The job.
+pub(super) struct VerificationJob {
     pub(super) id: JobId,
-    /// The digest that was declared, if one was.
+    /// The declared digest, if any.
     pub(super) sha256: Option<Digest>,
-    /// What its first bytes were recognised as.
+    /// The media type detected from the first bytes.
     pub(super) sniffed: Option<String>,
 }
 
-impl Verification {
-    /// The job, for a version whose number the commit has given.
-    fn job(&self, file: FileId, version: i32) -> Job {
+impl VerificationJob {
+    /// Creates the job for the version number that the commit assigned.
+    fn to_job(&self, file: FileId, version: i32) -> Job {
         let Self { sha256, sniffed, .. } = self;
         Job::VerifyUpload { file, version, sha256: *sha256, sniffed: sniffed.clone() }
     }
 }
 
-/// What an upload answers, and what its request id answers again.
+/// The file of an upload that is durable and visible.
 #[derive(Debug, Clone)]
-pub(super) struct Answer {
-    pub(super) file: File,
-    pub(super) warnings: Vec<Warning>,
-    pub(super) quota: QuotaState,
-    /// Where its event stands.
-    pub(super) event: EventPosition,
+pub struct CommittedUpload {
+    pub file: File,
+    /// The tenant's quota after the upload.
+    pub quota: QuotaState,
+    /// Warnings about the content and the quota.
+    pub warnings: Vec<Warning>,
+    /// The position of the upload's event in the tenant's event stream.
+    pub event: EventPosition,
 }
 
-/// An answer before its commit, which sets the file's times and knows the quota.
+/// A [`CommittedUpload`] without what only the commit knows: the file's times and the quota.
 #[derive(Debug, Serialize, Deserialize)]
-struct UncommittedAnswer<'a> {
+struct UncommittedUpload<'a> {
     file: Cow<'a, File>,
     warnings: Cow<'a, [Warning]>,
 }
 
-impl UncommittedAnswer<'_> {
-    fn commit(self, times: CommitTimes, facts: Option<Box<FileFacts>>, quota: QuotaFigures) -> Answer {
+impl UncommittedUpload<'_> {
+    fn into_committed(
+        self,
+        times: CommitTimes,
+        file_record: Option<Box<FileRecord>>,
+        quota: QuotaFigures,
+    ) -> CommittedUpload {
         let CommitTimes { create_time, deletion_time, event } = times;
         let file = File { create_time, update_time: create_time, deletion_time, ..self.file.into_owned() };
-        let file = match facts {
-            Some(facts) => facts.apply(file),
+        let file = match file_record {
+            Some(file_record) => file_record.apply(file),
             None => file,
         };
-        Answer { file, warnings: self.warnings.into_owned(), quota: quota.state(), event }
+        let quota = quota.state();
+        let mut warnings = self.warnings.into_owned();
+        warnings.extend(quota_warning(&quota));
+        CommittedUpload { file, quota, warnings, event }
     }
 }
 
-/// The answer that is stored under the request id of an upload, if it was given to the same payload.
-pub(super) fn replay_upload(stored: StoredAnswer, payload: Digest) -> Result<Answer, Error> {
-    let stored: StoredUpload<UncommittedAnswer<'static>> = replay(stored, Method::UploadFile, payload)?;
-    Ok(stored.answer.commit(stored.times, stored.facts, stored.quota))
+/// Returns the response stored under the request id.
+///
+/// # Errors
+/// Returns `RequestIdReused` if the stored payload differs.
+pub(super) fn replay_upload(stored: StoredResponse, payload: Digest) -> Result<CommittedUpload, Error> {
+    let stored: StoredUploadResponse<UncommittedUpload<'static>> =
+        replay_response(stored, Method::UploadFile, payload)?;
+    Ok(stored.response.into_committed(stored.times, stored.file_record, stored.quota))
 }
 
-/// The answer that was given to an upload, whatever was sent to it.
-pub(super) fn answer_of(stored: StoredAnswer) -> Result<Answer, Error> {
+/// Returns the stored response without comparing the payload.
+pub(super) fn read_response(stored: StoredResponse) -> Result<CommittedUpload, Error> {
     let payload = stored.payload;
     replay_upload(stored, payload)
 }
 
-impl FinishedUpload {
-    fn row(&self) -> Finished<'_, UncommittedAnswer<'_>> {
-        Finished {
+impl PendingCommit {
+    fn to_finished_upload(&self) -> FinishedUpload<'_, UncommittedUpload<'_>> {
+        FinishedUpload {
             file: &self.file,
             is_version: self.is_version,
             may_write_all: self.may_write_all,
-            imported: self.imported.as_ref(),
+            import_origin: self.import_origin.as_ref(),
             change_description: &self.change_description,
             retention_days: self.retention_days,
             readers: &self.readers,
@@ -140,20 +156,20 @@ impl FinishedUpload {
             audit: &self.audit,
             lease: self.lease,
             request: self.request,
-            answer: self.answer(),
+            response: self.uncommitted(),
         }
     }
 
-    fn answer(&self) -> UncommittedAnswer<'_> {
-        UncommittedAnswer { file: Cow::Borrowed(&self.file), warnings: Cow::Borrowed(&self.warnings) }
+    fn uncommitted(&self) -> UncommittedUpload<'_> {
+        UncommittedUpload { file: Cow::Borrowed(&self.file), warnings: Cow::Borrowed(&self.warnings) }
     }
 
-    /// How long ago its bytes began to be stored.
-    fn age(&self, now: Timestamp) -> Duration {
+    /// Returns the time since the first bytes were sent to the store.
+    fn object_age(&self, now: Timestamp) -> Duration {
         (now - self.store_time).to_std().unwrap_or_default()
     }
 
-    /// What it asks of the quota: a reservation covers its own upload.
+    /// Returns the bytes to charge: an upload with a reservation is covered by it.
     fn needed_bytes(&self) -> i64 {
         match self.lease {
             Some(_) => 0,
@@ -161,69 +177,72 @@ impl FinishedUpload {
         }
     }
 
-    fn outcome(&self, verdict: Verdict, quota: QuotaFigures) -> ItemOutcome {
-        match verdict {
-            Verdict::Committed(times, facts) => {
-                Ok(Committed { answer: self.answer().commit(times, facts, quota), is_replay: false })
+    fn to_outcome(&self, outcome: UploadCommitOutcome, quota: QuotaFigures) -> ItemOutcome {
+        match outcome {
+            UploadCommitOutcome::Committed(times, file_record) => Ok(CommitReceipt {
+                upload: self.uncommitted().into_committed(times, file_record, quota),
+                is_replay: false,
+            }),
+            UploadCommitOutcome::Replayed(stored) => {
+                let (_, payload) =
+                    self.request.ok_or_else(|| Error::internal("replayed response without a request id"))?;
+                Ok(CommitReceipt { upload: replay_upload(stored, payload)?, is_replay: true })
             }
-            Verdict::Answered(stored) => {
-                let (_, payload) = self.request.ok_or_else(|| Error::internal("an answer without an id"))?;
-                Ok(Committed { answer: replay_upload(stored, payload)?, is_replay: true })
-            }
-            Verdict::InProgress => Err(Error::RequestInProgress),
-            Verdict::Fenced => Err(Error::UploadFenced),
-            Verdict::FileGone => Err(Error::NotFound("file")),
-            Verdict::FileState(state) => Err(Error::of_state(state)),
-            Verdict::NotAllowed => Err(Error::NotAllowed(OWNER_OR_ADMIN)),
-            Verdict::Recategorized => Err(Violations::one(
+            UploadCommitOutcome::InProgress => Err(Error::RequestInProgress),
+            UploadCommitOutcome::Fenced => Err(Error::UploadFenced),
+            UploadCommitOutcome::FileNotFound => Err(Error::NotFound("file")),
+            UploadCommitOutcome::FileState(state) => Err(Error::for_file_state(state)),
+            UploadCommitOutcome::NotAllowed => Err(Error::NotAllowed(OWNER_OR_ADMIN_ONLY)),
+            UploadCommitOutcome::CategoryChanged => Err(Violations::one(
                 "spec.file_id",
-                "was moved to a category with other types since this upload began; upload the version again",
+                "moved to a category with other allowed types during the upload; upload the version again",
             )
             .into()),
         }
     }
 }
 
-/// A file that is visible now, or was already.
+/// The outcome of a successful commit.
 #[derive(Debug, Clone)]
-pub(in crate::app) struct Committed {
-    pub(super) answer: Answer,
-    /// Another attempt with the same request id was first: this one's bytes are surplus.
+pub(in crate::app) struct CommitReceipt {
+    pub(super) upload: CommittedUpload,
+    /// Whether an earlier attempt with the same request id was committed first. The bytes of this attempt are
+    /// then surplus.
     pub(super) is_replay: bool,
 }
 
-/// Commits finished uploads.
-pub(in crate::app) struct Commits {
+/// Commits finished uploads in batches per tenant.
+pub(in crate::app) struct UploadCommitter {
     db: Database,
     clock: Arc<dyn Clock>,
     metrics: Metrics,
     idempotency_hours: u32,
-    /// How old an object without a row may be when its row is made.
-    age_max: Duration,
+    /// The maximum age of an object whose row does not exist yet when its row is committed.
+    object_age_max: Duration,
 }
 
-type ItemOutcome = Result<Committed, Error>;
+type ItemOutcome = Result<CommitReceipt, Error>;
 
-/// Why a whole transaction did not happen.
+/// Why a transaction failed as a whole.
 enum BatchError {
-    /// What it asks for does not fit, or a row was refused: others must not suffer for it.
+    /// The batch exceeds the quota or a row was rejected. The uploads are retried one by one.
     Refused(Error),
-    /// The database is away: trying one by one would only be slower.
-    Away(DbError),
-    /// The commit was sent, and nobody can say what became of it.
+    /// The database is unavailable. Retrying one by one would only take longer.
+    Unavailable(DbError),
+    /// COMMIT was sent and its outcome is unknown.
     Unknown(DbError),
 }
 
 impl From<DbError> for BatchError {
     fn from(error: DbError) -> Self {
         match error.kind {
-            DbErrorKind::Unavailable => Self::Away(error),
+            DbErrorKind::Unavailable => Self::Unavailable(error),
             _ => Self::Refused(error.into()),
         }
     }
 }
 
-impl Commits {
+impl UploadCommitter {
     pub(in crate::app) fn new(
         db: Database,
         clock: Arc<dyn Clock>,
@@ -231,23 +250,23 @@ impl Commits {
         limits: &Limits,
     ) -> Self {
         let idempotency_hours = u32::try_from(limits.retention.idempotency_hours).unwrap_or(u32::MAX);
-        // The sweeper looks at objects that are older than the grace period. The other half of it is for the transaction,
-        // which ends by its own time limits, and for clocks that differ.
-        let age_max = limits.sweeping.grace() / 2;
-        Self { db, clock, metrics, idempotency_hours, age_max }
+        // The sweeper considers objects that are older than the grace period. Half of the grace period is
+        // left for the transaction, which has time limits of its own, and for clock differences.
+        let object_age_max = limits.sweeping.grace_period() / 2;
+        Self { db, clock, metrics, idempotency_hours, object_age_max }
     }
 }
 
 #[async_trait]
-impl Batch for Commits {
-    type Item = FinishedUpload;
+impl BatchHandler for UploadCommitter {
+    type Item = PendingCommit;
     type Outcome = ItemOutcome;
 
-    async fn run(&self, tenant: TenantId, items: Vec<FinishedUpload>) -> Vec<ItemOutcome> {
+    async fn run_batch(&self, tenant: TenantId, items: Vec<PendingCommit>) -> Vec<ItemOutcome> {
         let outcomes = match self.commit(tenant, &items).await {
             Err(BatchError::Refused(_)) if items.len() > 1 => self.commit_singly(tenant, &items).await,
             Ok(outcomes) => outcomes,
-            Err(error) => same_for_all(items.len(), error),
+            Err(error) => fail_all(items.len(), error),
         };
         for outcome in &outcomes {
             if let Err(error) = outcome {
@@ -262,31 +281,31 @@ impl BatchError {
     fn into_error(self) -> Error {
         match self {
             Self::Refused(error) => error,
-            Self::Away(error) => error.into(),
+            Self::Unavailable(error) => error.into(),
             Self::Unknown(error) => Error::OutcomeUnknown(error.into()),
         }
     }
 }
 
-fn same_for_all(count: usize, error: BatchError) -> Vec<ItemOutcome> {
+fn fail_all(count: usize, error: BatchError) -> Vec<ItemOutcome> {
     match error {
         BatchError::Refused(error) => vec![Err(error)],
-        BatchError::Away(error) => (0..count).map(|_| Err(error.clone().into())).collect(),
+        BatchError::Unavailable(error) => (0..count).map(|_| Err(error.clone().into())).collect(),
         BatchError::Unknown(error) => {
             (0..count).map(|_| Err(Error::OutcomeUnknown(error.clone().into()))).collect()
         }
     }
 }
 
-impl Commits {
-    /// Commits items one by one, in the order of their arrival. When the database goes away in between, the rest is not
-    /// tried any more.
-    async fn commit_singly(&self, tenant: TenantId, items: &[FinishedUpload]) -> Vec<ItemOutcome> {
+impl UploadCommitter {
+    /// Commits items one by one, in the order of arrival. If the database becomes unavailable, the remaining
+    /// items fail without another attempt.
+    async fn commit_singly(&self, tenant: TenantId, items: &[PendingCommit]) -> Vec<ItemOutcome> {
         let mut outcomes = Vec::with_capacity(items.len());
         for item in items {
             match self.commit(tenant, std::slice::from_ref(item)).await {
                 Ok(single) => outcomes.extend(single),
-                Err(BatchError::Away(error)) => {
+                Err(BatchError::Unavailable(error)) => {
                     outcomes.resize_with(items.len(), || Err(error.clone().into()));
                     return outcomes;
                 }
@@ -296,118 +315,128 @@ impl Commits {
         outcomes
     }
 
-    /// Commits items in one transaction; answers one outcome per item, in order.
+    /// Commits items in one transaction. Returns one outcome per item, in order.
     async fn commit(
         &self,
         tenant: TenantId,
-        items: &[FinishedUpload],
+        items: &[PendingCommit],
     ) -> Result<Vec<ItemOutcome>, BatchError> {
         let started = Instant::now();
         let mut tx = self.db.tenant_tx(tenant, &Viewer::system()).await?;
-        // Asked with the connection in hand, because waiting for one counts too.
+        // Read the clock after acquiring the connection: waiting for one counts towards the age.
         let now = self.clock.now();
         let timely: Vec<_> = items.iter().filter(|item| !self.is_too_late(item, now)).collect();
         if timely.is_empty() {
-            let refused = items.iter().map(|item| Err(self.too_late(item, now))).collect();
+            let refused = items.iter().map(|item| Err(self.too_late_error(item, now))).collect();
             return tx.finish(Ok(refused)).await;
         }
-        let written = self.write(&mut tx, &timely).await;
+        let written = self.write_rows(&mut tx, &timely).await;
         let (outcomes, transaction) = match written {
             Ok(written) => written,
             Err(error) => return tx.finish::<_, BatchError>(Err(error)).await,
         };
         if let Err(lost) = tx.commit().await {
-            let is_new = |outcome: &ItemOutcome| matches!(outcome, Ok(Committed { is_replay: false, .. }));
+            let is_new =
+                |outcome: &ItemOutcome| matches!(outcome, Ok(CommitReceipt { is_replay: false, .. }));
             let proof = timely.iter().zip(&outcomes).find(|(_, outcome)| is_new(outcome));
             let proof = proof.map(|(item, _)| (tenant, item.blob.id));
-            self.ask_for_outcome(&transaction, proof, lost).await?;
+            self.resolve_lost_commit(&transaction, proof, lost).await?;
         }
-        self.metrics.committed(timely.len() as u64, started.elapsed());
+        self.metrics.record_commit(timely.len() as u64, started.elapsed());
         let mut outcomes = outcomes.into_iter();
         let outcome = |item| match self.is_too_late(item, now) {
-            true => Err(self.too_late(item, now)),
-            false => outcomes.next().unwrap_or_else(|| Err(Error::internal("an outcome is missing"))),
+            true => Err(self.too_late_error(item, now)),
+            false => {
+                outcomes.next().unwrap_or_else(|| Err(Error::internal("commit returned too few outcomes")))
+            }
         };
         Ok(items.iter().map(outcome).collect())
     }
 
-    /// Whether the sweeper might take it away before it is visible. An upload's own row keeps the sweeper off; a small
-    /// file has none.
-    fn is_too_late(&self, item: &FinishedUpload, now: Timestamp) -> bool {
-        item.lease.is_none() && item.age(now) > self.age_max
+    /// Whether the sweeper could delete the object before its row is visible. The row of an open upload
+    /// prevents that; a small file has none.
+    fn is_too_late(&self, item: &PendingCommit, now: Timestamp) -> bool {
+        item.lease.is_none() && item.object_age(now) > self.object_age_max
     }
 
-    fn too_late(&self, item: &FinishedUpload, now: Timestamp) -> Error {
-        Error::CommitTooLate { age: item.age(now), age_max: self.age_max }
+    fn too_late_error(&self, item: &PendingCommit, now: Timestamp) -> Error {
+        Error::CommitTooLate { age: item.object_age(now), age_max: self.object_age_max }
     }
 
-    async fn write(
+    async fn write_rows(
         &self,
         tx: &mut TenantTx,
-        items: &[&FinishedUpload],
+        items: &[&PendingCommit],
     ) -> Result<(Vec<ItemOutcome>, TransactionId), BatchError> {
-        let finished: Vec<_> = items.iter().map(|item| item.row()).collect();
+        let finished: Vec<_> = items.iter().map(|item| item.to_finished_upload()).collect();
         let outcome = commit::commit_uploads(tx, &finished, self.idempotency_hours).await?;
-        let Some((verdicts, quota)) = outcome.verdicts else {
+        let Some((outcomes, quota)) = outcome.outcomes else {
             let quota = quotas::get(tx).await?;
             let needed = items.iter().map(|item| item.needed_bytes()).sum();
-            return Err(BatchError::Refused(Error::over_quota(&quota, needed)));
+            return Err(BatchError::Refused(Error::quota_exceeded(&quota, needed)));
         };
-        // Behind the quota's row, against the order: it is known only here what is committed, and a job that is new waits for
-        // nobody.
-        for (item, verdict) in items.iter().zip(&verdicts) {
-            if let (Verdict::Committed(_, facts), Some(verification)) = (verdict, &item.verification) {
-                let version = facts.as_ref().map_or(item.file.version, |facts| facts.version);
-                let job = verification.job(item.file.id, version);
+        // Written after the quota's row, against the usual order: only now is it known which uploads are
+        // committed, and inserting a new job waits for no lock.
+        for (item, outcome) in items.iter().zip(&outcomes) {
+            if let (UploadCommitOutcome::Committed(_, file_record), Some(verification)) =
+                (outcome, &item.verification)
+            {
+                let version =
+                    file_record.as_ref().map_or(item.file.version, |file_record| file_record.version);
+                let job = verification.to_job(item.file.id, version);
                 jobs::insert(tx, verification.id, &job, None).await?;
             }
         }
         let outcomes =
-            items.iter().zip(verdicts).map(|(item, verdict)| item.outcome(verdict, quota)).collect();
+            items.iter().zip(outcomes).map(|(item, outcome)| item.to_outcome(outcome, quota)).collect();
         Ok((outcomes, outcome.transaction))
     }
 
-    /// The answer to COMMIT was lost: what became of it is not failure but a question. `proof` is a blob that the
-    /// transaction makes, if it makes one: of a file that gets a version there are rows before.
-    async fn ask_for_outcome(
+    /// Resolves the outcome of a transaction whose COMMIT response was lost. `proof` is a blob that the
+    /// transaction inserts, if it inserts one: rows of a file that receives a version existed before.
+    async fn resolve_lost_commit(
         &self,
         transaction: &TransactionId,
         proof: Option<(TenantId, BlobId)>,
         lost: DbError,
     ) -> Result<(), BatchError> {
         const ATTEMPTS: u32 = 8;
-        // Only a constraint's or a serialisation's word says for sure that nothing happened.
+        // Only a constraint violation or a serialization failure proves that nothing was committed.
         if matches!(lost.kind, DbErrorKind::Constraint(_) | DbErrorKind::Contended) {
             return Err(BatchError::Refused(lost.into()));
         }
         for attempt in 0..ATTEMPTS {
-            match self.outcome(transaction, proof).await {
-                Ok(Outcome::Committed) => return Ok(()),
-                Ok(Outcome::Aborted) => return Err(BatchError::Away(lost)),
-                Ok(Outcome::InProgress) => tracing::info!(attempt, "a lost commit is still in progress"),
-                Err(error) => tracing::info!(attempt, %error, "ask for the outcome of a lost commit"),
+            match self.transaction_outcome(transaction, proof).await {
+                Ok(TransactionOutcome::Committed) => return Ok(()),
+                Ok(TransactionOutcome::Aborted) => return Err(BatchError::Unavailable(lost)),
+                Ok(TransactionOutcome::InProgress) => {
+                    tracing::info!(attempt, "transaction of a lost COMMIT is still in progress")
+                }
+                Err(error) => {
+                    tracing::info!(attempt, %error, "failed to look up the outcome of a lost COMMIT")
+                }
             }
             tokio::time::sleep(Duration::from_millis(50 << attempt)).await;
         }
         Err(BatchError::Unknown(lost))
     }
 
-    /// What became of a transaction. A server that crashed may give the number of one that it lost to another, so that it
-    /// has committed is only believed with what it wrote.
-    async fn outcome(
+    /// Looks up the outcome of a transaction. A server that crashed may assign the id of a lost transaction
+    /// to another one, so `Committed` is only trusted if the written blob exists.
+    async fn transaction_outcome(
         &self,
         transaction: &TransactionId,
         proof: Option<(TenantId, BlobId)>,
-    ) -> Result<Outcome, DbError> {
+    ) -> Result<TransactionOutcome, DbError> {
         let mut tx = self.db.system_tx().await?;
-        let outcome = tx.outcome(transaction).await?;
+        let outcome = tx.transaction_outcome(transaction).await?;
         let is_proven = match proof {
-            Some((tenant, blob)) if outcome == Outcome::Committed => {
+            Some((tenant, blob)) if outcome == TransactionOutcome::Committed => {
                 blobs::exists(&mut tx, tenant, blob).await?
             }
             _ => true,
         };
         tx.commit().await?;
-        Ok(if is_proven { outcome } else { Outcome::Aborted })
+        Ok(if is_proven { outcome } else { TransactionOutcome::Aborted })
     }
 }

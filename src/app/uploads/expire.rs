@@ -1,6 +1,6 @@
-//! Gives up uploads whose lease ran out: a crash left them, or a client that never came back.
+//! Abandons uploads whose lease has expired: uploads left open by a crash or by a client that never returned.
 
-use super::give_up::{Left, give_up};
+use super::abandon::{AbandonedUpload, abandon_upload};
 use crate::{
     app::{App, Error, rotation::Round},
     db::uploads,
@@ -8,41 +8,41 @@ use crate::{
     storage::{MultipartId, ObjectStorage},
 };
 
-/// How many uploads one round looks at.
-const UPLOADS_PER_ROUND: usize = 100;
+/// The number of uploads that one round processes per provider.
+const UPLOADS_PER_ROUND_MAX: usize = 100;
 
-/// Releases one round of expired uploads and removes what they left in the store. One that fails is tried again when the
-/// rounds have been through all the others.
+/// Abandons one round of expired uploads and deletes their objects. An upload that fails is retried after all
+/// others had their turn.
 ///
 /// # Errors
-/// When the database does not answer.
-pub async fn expire(app: &App) -> Result<Round, Error> {
+/// Returns an error if the database is unavailable.
+pub async fn expire_uploads(app: &App) -> Result<Round, Error> {
     let mut tx = app.db.system_tx().await?;
     uploads::delete_committed(&mut tx).await?;
     tx.commit().await?;
     let mut all = Round::default();
     for store in app.stores.iter() {
-        let round = expire_in(app, store.as_ref()).await?;
+        let round = expire_uploads_in(app, store.as_ref()).await?;
         all = Round { done: all.done + round.done, has_more: all.has_more || round.has_more };
     }
     Ok(all)
 }
 
-/// A round for one provider, so that one that is away does not hold up the others.
-pub(in crate::app) async fn expire_in(app: &App, store: &dyn ObjectStorage) -> Result<Round, Error> {
+/// Processes one round for one provider, so that an unreachable provider does not delay the others.
+pub(in crate::app) async fn expire_uploads_in(app: &App, store: &dyn ObjectStorage) -> Result<Round, Error> {
     let provider = store.provider();
-    let after = app.rotations.expired_uploads.place(provider);
-    let limit = i64::try_from(UPLOADS_PER_ROUND).unwrap_or(i64::MAX);
+    let after = app.rotations.expired_uploads.position(provider);
+    let limit = i64::try_from(UPLOADS_PER_ROUND_MAX).unwrap_or(i64::MAX);
     let mut tx = app.db.system_tx().await?;
     let expired = uploads::list_expired(&mut tx, provider, after, limit).await?;
     tx.commit().await?;
-    let has_more = expired.len() == UPLOADS_PER_ROUND;
-    let last = expired.last().filter(|_| has_more).map(uploads::ExpiredUpload::place);
-    app.rotations.expired_uploads.turn(provider, last);
+    let has_more = expired.len() == UPLOADS_PER_ROUND_MAX;
+    let last = expired.last().filter(|_| has_more).map(uploads::ExpiredUpload::cursor);
+    app.rotations.expired_uploads.advance(provider, last);
     let mut done = 0;
     for upload in expired {
         let multipart = upload.multipart_id.map(MultipartId::new);
-        let left = Left {
+        let abandoned = AbandonedUpload {
             tenant: upload.tenant,
             lease: upload.lease,
             key: &upload.key,
@@ -51,42 +51,50 @@ pub(in crate::app) async fn expire_in(app: &App, store: &dyn ObjectStorage) -> R
             is_recorded: true,
             is_expired: true,
         };
-        match give_up(app, store, left).await {
-            Ok(is_given_up) => done += usize::from(is_given_up),
+        match abandon_upload(app, store, abandoned).await {
+            Ok(is_abandoned) => done += usize::from(is_abandoned),
             Err(error) => {
-                tracing::warn!(tenant = %upload.tenant, upload = %upload.lease.id, %error, "expire upload");
+                tracing::warn!(tenant = %upload.tenant, upload = %upload.lease.id, %error, "failed to expire upload");
             }
         }
     }
     Ok(Round { done, has_more })
 }
 
-/// Gives up uploads of a tenant that is going, whatever their lease: at most a round of them. Answers how many were looked
-/// at.
+/// Abandons uploads of a tenant that is being deleted, regardless of their lease, at most one round. Returns
+/// the number of uploads processed.
 ///
 /// # Errors
-/// When database or store do not answer, or the store is not configured.
-pub(in crate::app) async fn give_up_all(app: &App, tenant: TenantId) -> Result<usize, Error> {
-    let limit = i64::try_from(UPLOADS_PER_ROUND).unwrap_or(i64::MAX);
+/// Returns an error if the database or the store is unavailable, or if the store is not configured.
+pub(in crate::app) async fn abandon_tenant_uploads(app: &App, tenant: TenantId) -> Result<usize, Error> {
+    let limit = i64::try_from(UPLOADS_PER_ROUND_MAX).unwrap_or(i64::MAX);
     let mut tx = app.db.system_tx().await?;
-    let open = uploads::list_of_tenant(&mut tx, tenant, limit).await?;
+    let open = uploads::list_for_tenant(&mut tx, tenant, limit).await?;
     tx.commit().await?;
     let count = open.len();
     for (provider, upload) in open {
         let multipart = upload.multipart_id.map(MultipartId::new);
         let (lease, key) = (upload.lease, &upload.key);
         let (multipart, staging_key) = (multipart.as_ref(), upload.staging_key.as_ref());
-        let left = Left { tenant, lease, key, multipart, staging_key, is_recorded: true, is_expired: false };
-        give_up(app, app.stores.of(&provider)?.as_ref(), left).await?;
+        let abandoned = AbandonedUpload {
+            tenant,
+            lease,
+            key,
+            multipart,
+            staging_key,
+            is_recorded: true,
+            is_expired: false,
+        };
+        abandon_upload(app, app.stores.get(&provider)?.as_ref(), abandoned).await?;
     }
     Ok(count)
 }
 
-/// How many uploads of a store would be given up.
+/// Counts the uploads of a provider that would be abandoned.
 ///
 /// # Errors
-/// When the database does not answer.
-pub async fn count(app: &App, provider: &str) -> Result<u64, Error> {
+/// Returns an error if the database is unavailable.
+pub async fn count_expired_uploads(app: &App, provider: &str) -> Result<u64, Error> {
     let mut tx = app.db.system_tx().await?;
     let count = uploads::count_expired(&mut tx, provider).await?;
     tx.commit().await?;

@@ -1,33 +1,38 @@
-//! Bytes in. `upload` checks the spec, receives the bytes under the process-wide byte budget, stores them, and commits.
+//! Uploads. `upload` checks the spec, receives the bytes under the process-wide byte budget, stores them, and
+//! commits.
 //!
-//! An upload that is created before its bytes can be gone on with: each part is recorded when it is in the store, with all
-//! that another replica needs to go on behind it. Whoever sends takes the upload over, and fences whoever did before.
+//! An upload that is created before its bytes can be resumed. Each part is recorded once it is in the store,
+//! together with the state that another replica needs to continue after it. A new writer takes over the
+//! upload's lease and fences the previous writer.
 //!
-//! A small file (its finish arrives within one part) takes one write and one transaction: no upload row, no reservation;
-//! the update that charges the quota makes it visible. A larger one opens an upload that holds a reservation, and its
-//! parts are written in parallel while more bytes arrive.
+//! A small file (the finish message arrives within the first part) takes one write and one transaction,
+//! without an upload row or a reservation: the update that charges the quota makes the file visible. A larger
+//! file opens an upload that holds a reservation, and its parts are written in parallel while more bytes
+//! arrive.
 //!
-//! The rooms: `receive` takes the bytes of a stream or of a part; `resumable` has the verbs of uploads that are created before
-//! their bytes; `direct` those of uploads whose bytes go straight to the store. Beside them stand what all of them use: the
-//! place of a new blob (`target`), the reservation (`open`, `record`), the two ends (`commit`, `give_up`).
+//! Modules: `receive` receives the bytes of a stream or a part, `resumable` contains the use cases for
+//! uploads that are created before their bytes, and `direct` those for uploads whose bytes go straight to the
+//! store. The other modules are shared: the location of a new blob (`target`), the reservation (`open`,
+//! `record`), and the two ways an upload ends (`commit`, `abandon`).
 
-mod answered;
+mod abandon;
 pub(super) mod commit;
 pub mod direct;
 pub mod expire;
-mod give_up;
 mod open;
 mod receive;
 mod record;
 mod refusals;
+mod replay;
 pub mod resumable;
 mod target;
+mod target_file;
 pub mod upload;
-mod version;
 mod warnings;
 
-pub(super) use self::receive::{budget::ByteBudget, hashing::Hashing};
+pub(super) use self::receive::{budget::ByteBudget, hashing::HashingLimiter};
 pub use self::{
+    commit::CommittedUpload,
     receive::message::{Completion, PartMessage, UploadMessage},
     warnings::{Warning, WarningCode},
 };

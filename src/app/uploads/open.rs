@@ -1,6 +1,6 @@
-//! An upload that holds a reservation and an unfinished multipart object. Whatever happens to the request, both end: they
-//! become a file, or they are given back, exactly once. One that can be resumed is given back when it is cancelled or its
-//! lease runs out; one of a single stream ends with its stream.
+//! An upload that holds a reservation and an unfinished multipart object. Whatever happens to the request,
+//! both are either turned into a file or released, exactly once. A resumable upload is released when it is
+//! cancelled or its lease expires; a single-stream upload ends with its stream.
 
 use std::sync::Arc;
 
@@ -8,8 +8,8 @@ use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use super::{
-    give_up::{Left, give_up},
-    target::{Target, of_parts},
+    abandon::{AbandonedUpload, abandon_upload},
+    target::{Target, map_multipart_error},
 };
 use crate::{
     app::{App, Error},
@@ -18,7 +18,7 @@ use crate::{
         quotas::{self, QuotaDelta},
         resumable_uploads::StoredUpload,
         upload_parts,
-        uploads::{self, NewUpload, Resumable, UploadLease},
+        uploads::{self, NewUpload, ResumableFields, UploadLease},
     },
     domain::{
         caller::Caller,
@@ -27,7 +27,7 @@ use crate::{
     storage::{MultipartId, PartReceipt, Payload, PutOptions, StorageErrorKind},
 };
 
-/// An open upload. Dropping it gives back what it holds, in a task that outlives the request.
+/// An open upload. Dropping it releases its reservation and its object, in a task that outlives the request.
 pub(super) struct OpenUpload {
     app: Arc<App>,
     tenant: TenantId,
@@ -36,19 +36,19 @@ pub(super) struct OpenUpload {
     lease: UploadLease,
     reserved_bytes: u64,
     part_size_bytes: usize,
-    renewed: Instant,
-    /// Whether the row is known to be there.
+    renew_time: Instant,
+    /// Whether the row is known to be committed.
     is_recorded: bool,
-    /// Whether it outlives its stream.
+    /// Whether the upload outlives its stream.
     is_resumable: bool,
-    is_settled: bool,
+    is_disarmed: bool,
 }
 
 impl OpenUpload {
-    /// Reserves room and starts the multipart object. A reservation of exactly `bytes`, or nothing at all.
+    /// Reserves exactly `bytes` of the quota and starts the multipart object.
     ///
-    /// In a task of its own: a client that leaves while the reservation is being committed must not be cleaned up after
-    /// before it is there.
+    /// Runs in a task of its own: if the client disconnects while the reservation is being committed, cleanup
+    /// must not run before the row exists.
     pub(super) async fn open(
         app: &Arc<App>,
         caller: &Caller,
@@ -57,22 +57,27 @@ impl OpenUpload {
     ) -> Result<Box<Self>, Error> {
         let (app, caller) = (Arc::clone(app), caller.clone());
         let tasks = app.tasks.clone();
-        let opening = async move { Self::reserve(&app, &caller, target, bytes).await.map(Box::new) };
+        let opening = async move { Self::open_in_task(&app, &caller, target, bytes).await.map(Box::new) };
         tasks.spawn(opening.in_current_span()).await.map_err(Error::internal)?
     }
 
-    async fn reserve(app: &Arc<App>, caller: &Caller, target: Target, bytes: u64) -> Result<Self, Error> {
+    async fn open_in_task(
+        app: &Arc<App>,
+        caller: &Caller,
+        target: Target,
+        bytes: u64,
+    ) -> Result<Self, Error> {
         let mut open = Self::start(app, caller, target, bytes).await?;
-        let upload = open.row(caller, None);
+        let upload = open.to_row(caller, None);
         let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::system()).await?;
-        let reserved = insert(&mut tx, &upload).await;
+        let reserved = insert_upload(&mut tx, &upload).await;
         tx.finish(reserved).await.inspect_err(|error| count_refusal(app, error))?;
         open.is_recorded = true;
         Ok(open)
     }
 
-    /// Starts the multipart object of an upload without a row yet. From here on the guard cleans up, unless it is
-    /// [`kept`](Self::kept).
+    /// Starts the multipart object of an upload that has no row yet. Dropping the result cleans up, unless
+    /// [`disarm`](Self::disarm) is called.
     pub(super) async fn start(
         app: &Arc<App>,
         caller: &Caller,
@@ -90,15 +95,15 @@ impl OpenUpload {
             lease: UploadLease::first(UploadId::from_uuid(app.ids.uuid())),
             reserved_bytes: bytes,
             part_size_bytes,
-            renewed: Instant::now(),
+            renew_time: Instant::now(),
             is_recorded: false,
             is_resumable: false,
-            is_settled: false,
+            is_disarmed: false,
         })
     }
 
-    /// The row of an upload that was started.
-    pub(super) fn row(&self, caller: &Caller, resumable: Option<Resumable>) -> NewUpload {
+    /// Returns the row to insert for this upload.
+    pub(super) fn to_row(&self, caller: &Caller, resumable: Option<ResumableFields>) -> NewUpload {
         NewUpload {
             id: self.lease.id,
             blob_id: self.target.blob_id,
@@ -115,13 +120,13 @@ impl OpenUpload {
         }
     }
 
-    /// An upload that was taken over.
-    pub(super) fn resumed(
+    /// Opens a stored upload whose lease was taken over.
+    pub(super) fn from_stored(
         app: &Arc<App>,
         caller: &Caller,
         stored: &StoredUpload,
     ) -> Result<Box<Self>, Error> {
-        let store = Arc::clone(app.stores.of(&stored.provider)?);
+        let store = Arc::clone(app.stores.get(&stored.provider)?);
         Ok(Box::new(Self {
             app: Arc::clone(app),
             tenant: caller.tenant_id(),
@@ -129,82 +134,80 @@ impl OpenUpload {
                 store,
                 blob_id: stored.blob_id,
                 key: stored.key.clone(),
-                options: PutOptions::of_blob(caller.tenant_id(), Some(&caller.actor.id)),
+                options: PutOptions::for_blob(caller.tenant_id(), Some(&caller.actor.id)),
                 is_version: stored.spec.file.is_some(),
             },
             multipart: MultipartId::new(stored.multipart_id.as_str()),
             lease: stored.lease,
             reserved_bytes: stored.reserved_bytes,
             part_size_bytes: usize::try_from(stored.upload.part_size_bytes).map_err(Error::internal)?,
-            renewed: Instant::now(),
+            renew_time: Instant::now(),
             is_recorded: true,
             is_resumable: true,
-            is_settled: false,
+            is_disarmed: false,
         }))
     }
 
-    /// The size of its parts.
     pub(super) fn part_size_bytes(&self) -> usize {
         self.part_size_bytes
     }
 
-    /// Whether it outlives its stream.
+    /// Whether the upload outlives its stream.
     pub(super) fn is_resumable(&self) -> bool {
         self.is_resumable
     }
 
-    /// Where the bytes go.
     pub(super) fn target(&self) -> &Target {
         &self.target
     }
 
-    /// The unfinished object.
     pub(super) fn multipart(&self) -> &MultipartId {
         &self.multipart
     }
 
-    /// What the commit must end.
     pub(super) fn lease(&self) -> UploadLease {
         self.lease
     }
 
-    /// Makes sure that so many bytes are reserved, before they are accepted. Reserves ahead in steps; where a step does
-    /// not fit any more, exactly what is needed, so that no file is refused that fits. Renews the lease from time to time.
-    pub(super) async fn cover(&mut self, bytes: u64) -> Result<(), Error> {
+    /// Ensures that at least `bytes` are reserved before they are accepted.
+    ///
+    /// Reserves ahead in steps. If a step exceeds the quota, reserves exactly the missing bytes, so that a file
+    /// that fits is never rejected. Also renews the lease from time to time.
+    pub(super) async fn reserve_at_least(&mut self, bytes: u64) -> Result<(), Error> {
         if bytes <= self.reserved_bytes {
-            return self.renew().await;
+            return self.renew_lease().await;
         }
         let needed = bytes - self.reserved_bytes;
         let step = needed.max(self.app.limits.uploads.reservation_step_bytes);
         let mut tx = self.app.db.tenant_tx(self.tenant, &Viewer::system()).await?;
-        let grown = grow(&mut tx, self.lease, step, needed, lease_seconds(&self.app)).await;
-        self.reserved_bytes += tx.finish(grown).await.inspect_err(|error| count_refusal(&self.app, error))?;
-        self.renewed = Instant::now();
+        let added = grow_reservation(&mut tx, self.lease, step, needed, lease_seconds(&self.app)).await;
+        self.reserved_bytes += tx.finish(added).await.inspect_err(|error| count_refusal(&self.app, error))?;
+        self.renew_time = Instant::now();
         Ok(())
     }
 
-    /// The lease counts from the last byte; writing that down for every byte would be too much.
-    async fn renew(&mut self) -> Result<(), Error> {
-        if self.renewed.elapsed() < self.app.limits.uploads.lease() / 3 {
+    /// Renews the lease at most three times per lease duration: recording every byte would cost too much.
+    async fn renew_lease(&mut self) -> Result<(), Error> {
+        if self.renew_time.elapsed() < self.app.limits.uploads.lease_duration() / 3 {
             return Ok(());
         }
         let mut tx = self.app.db.tenant_tx(self.tenant, &Viewer::system()).await?;
-        let renewed = uploads::grow(&mut tx, self.lease, 0, lease_seconds(&self.app)).await;
+        let renewed = uploads::renew_lease(&mut tx, self.lease, lease_seconds(&self.app)).await;
         if !tx.finish(renewed).await? {
             return Err(Error::UploadFenced);
         }
-        self.renewed = Instant::now();
+        self.renew_time = Instant::now();
         Ok(())
     }
 
-    /// Puts the object together; again, where that was done before and not known.
+    /// Completes the multipart object. Safe to repeat if the outcome of an earlier attempt is unknown.
     ///
-    /// A part that is not the one recorded was written once more by a writer that had been fenced. Its bytes are not to be
-    /// had any more, so all parts of the upload are forgotten, and sent again.
-    pub(super) async fn complete(&self, receipts: &[PartReceipt]) -> Result<(), Error> {
+    /// A part that differs from the recorded one was rewritten by a fenced writer. Its original bytes are
+    /// lost, so all parts of the upload are forgotten and the client sends them again.
+    pub(super) async fn complete_multipart(&self, receipts: &[PartReceipt]) -> Result<(), Error> {
         let Target { store, key, options, .. } = &self.target;
         if receipts.is_empty() {
-            // Stores know no object of no parts. Nobody else writes this key.
+            // Stores cannot complete a multipart upload without parts. No other writer uses this key.
             return match store.put(key, Payload::default(), options).await {
                 Err(error) if error.kind != StorageErrorKind::AlreadyExists => Err(error.into()),
                 _ => Ok(store.abort_multipart(key, &self.multipart).await?),
@@ -213,38 +216,34 @@ impl OpenUpload {
         match store.complete_multipart(key, &self.multipart, receipts).await {
             Ok(_) => Ok(()),
             Err(error) if self.is_resumable && error.kind == StorageErrorKind::InvalidInput => {
-                tracing::warn!(upload = %self.lease.id, %error, "parts of an upload are not those recorded");
+                tracing::warn!(upload = %self.lease.id, %error, "parts in the store differ from the recorded ones");
                 let mut tx = self.app.db.tenant_tx(self.tenant, &Viewer::system()).await?;
-                let forgotten = upload_parts::forget_from(&mut tx, self.lease, 1).await;
+                let forgotten = upload_parts::delete_from(&mut tx, self.lease, 1).await;
                 match tx.finish(forgotten).await? {
-                    // Somebody else went on meanwhile: their parts are none of ours.
+                    // Another writer took over in the meantime, and the parts are theirs.
                     0 => Err(Error::UploadFenced),
                     _ => Err(Error::UploadPaused { persisted_size_bytes: 0 }),
                 }
             }
-            Err(error) => Err(of_parts(error)),
+            Err(error) => Err(map_multipart_error(error)),
         }
     }
 
-    /// The upload has its row and waits for whoever goes on with it.
-    pub(super) fn kept(mut self) {
-        self.is_settled = true;
+    /// Keeps the reservation and the object when this value is dropped: the upload became a file, or stays
+    /// open to be resumed.
+    pub(super) fn disarm(mut self) {
+        self.is_disarmed = true;
     }
 
-    /// Nothing will ever come of the upload: it is given back, also one that could have been resumed.
-    pub(super) fn hopeless(mut self) {
+    /// Abandons the upload, even if it is resumable: it can never become a file.
+    pub(super) fn abandon(mut self) {
         self.is_resumable = false;
-    }
-
-    /// The upload became a file: nothing is left to give back.
-    pub(super) fn settled(mut self) {
-        self.is_settled = true;
     }
 }
 
 impl Drop for OpenUpload {
     fn drop(&mut self) {
-        if self.is_settled || self.is_resumable {
+        if self.is_disarmed || self.is_resumable {
             return;
         }
         let (app, tenant, lease) = (Arc::clone(&self.app), self.tenant, self.lease);
@@ -252,13 +251,13 @@ impl Drop for OpenUpload {
         let (tasks, is_recorded) = (app.tasks.clone(), self.is_recorded);
         tasks.spawn(async move {
             let Target { store, key, .. } = target;
-            // Perhaps no row will ever tell of this object, because the database is away: so it goes first. Nothing can
-            // become of it, whether there is a row or not.
+            // The row may never have been committed, so that only this task knows the object. Abort it first:
+            // it cannot become a file in either case.
             if !is_recorded && let Err(error) = store.abort_multipart(&key, &multipart).await {
-                tracing::warn!(%tenant, %key, %error, "abort multipart upload");
+                tracing::warn!(%tenant, %key, %error, "failed to abort multipart upload");
             }
-            // What fails here stays as a row whose lease will run out; `expire` does it again then.
-            let left = Left {
+            // If this fails, the row remains and `expire_uploads` tries again when the lease has expired.
+            let abandoned = AbandonedUpload {
                 tenant,
                 lease,
                 key: &key,
@@ -267,34 +266,34 @@ impl Drop for OpenUpload {
                 is_recorded,
                 is_expired: false,
             };
-            if let Err(error) = give_up(&app, store.as_ref(), left).await {
-                tracing::warn!(%tenant, upload = %lease.id, %key, %error, "give up upload");
+            if let Err(error) = abandon_upload(&app, store.as_ref(), abandoned).await {
+                tracing::warn!(%tenant, upload = %lease.id, %key, %error, "failed to abandon upload");
             }
         });
     }
 }
 
-/// For how long an upload holds its reservation without news.
+/// Returns the lease duration of an upload in seconds.
 pub(super) fn lease_seconds(app: &App) -> u32 {
     u32::try_from(app.limits.uploads.lease_seconds).unwrap_or(u32::MAX)
 }
 
-/// Writes the row of a new upload, and reserves its room.
-pub(super) async fn insert(tx: &mut TenantTx, upload: &NewUpload) -> Result<(), Error> {
+/// Inserts the row of a new upload and reserves its bytes.
+pub(super) async fn insert_upload(tx: &mut TenantTx, upload: &NewUpload) -> Result<(), Error> {
     uploads::insert(tx, upload).await?;
     let delta = QuotaDelta {
         reserved_bytes: upload.reserved_bytes,
         reserved_file_count: i64::from(!upload.is_version),
         ..QuotaDelta::default()
     };
-    match quotas::apply(tx, delta).await? {
+    match quotas::apply_delta(tx, delta).await? {
         Some(_) => Ok(()),
-        None => Err(Error::over_quota(&quotas::get(tx).await?, upload.reserved_bytes)),
+        None => Err(Error::quota_exceeded(&quotas::get(tx).await?, upload.reserved_bytes)),
     }
 }
 
-/// The upload's row goes first, then the quota's: it is also the order of the commit.
-async fn grow(
+/// Updates the upload's row before the quota's, which is also the lock order of the commit.
+async fn grow_reservation(
     tx: &mut TenantTx,
     lease: UploadLease,
     step: u64,
@@ -303,16 +302,16 @@ async fn grow(
 ) -> Result<u64, Error> {
     let mut recorded = 0;
     for bytes in [step, needed] {
-        if !uploads::grow(tx, lease, to_i64(bytes) - recorded, lease_seconds).await? {
+        if !uploads::grow_reservation(tx, lease, to_i64(bytes) - recorded, lease_seconds).await? {
             return Err(Error::UploadFenced);
         }
         recorded = to_i64(bytes);
         let delta = QuotaDelta { reserved_bytes: recorded, ..QuotaDelta::default() };
-        if quotas::apply(tx, delta).await?.is_some() {
+        if quotas::apply_delta(tx, delta).await?.is_some() {
             return Ok(bytes);
         }
     }
-    Err(Error::over_quota(&quotas::get(tx).await?, to_i64(needed)))
+    Err(Error::quota_exceeded(&quotas::get(tx).await?, to_i64(needed)))
 }
 
 fn count_refusal(app: &App, error: &Error) {

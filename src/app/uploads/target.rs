@@ -1,4 +1,4 @@
-//! Where the bytes of a new blob go: a store, a key that is made by us alone, and what goes along with the object.
+//! The location of a new blob: a store, a server-generated key, and the options of the object.
 
 use std::sync::Arc;
 
@@ -12,35 +12,34 @@ use crate::{
     storage::{ObjectStorage, PutOptions, StorageError, StorageErrorKind},
 };
 
-/// Where the bytes of a new blob go.
+/// The location of a new blob.
 #[derive(Debug, Clone)]
 pub(super) struct Target {
-    /// The store that they go to from first to last.
+    /// The store that receives all bytes of the blob.
     pub(super) store: Arc<dyn ObjectStorage>,
-    /// The blob.
     pub(super) blob_id: BlobId,
-    /// Its key, made by us alone.
+    /// The server-generated key. It contains no part of the file's name.
     pub(super) key: ObjectKey,
-    /// What goes along with the object; never the file's name.
+    /// The options of the object. They never contain the file's name.
     pub(super) options: PutOptions,
-    /// Whether they are a further version of a file.
+    /// Whether the blob is a new version of an existing file.
     pub(super) is_version: bool,
 }
 
-/// A new blob's place: a fresh key in every attempt.
-pub(super) fn target(app: &App, caller: &Caller, spec: &CheckedSpec) -> Result<Target, Error> {
+/// Chooses the location of a new blob. Each call returns a new key, so no object is ever overwritten.
+pub(super) fn new_target(app: &App, caller: &Caller, spec: &CheckedSpec) -> Result<Target, Error> {
     let blob_id = BlobId::from_uuid(app.ids.uuid());
     let day = app.clock.now().date_naive();
     let key = ObjectKey::for_blob(&app.limits.key_prefix, caller.tenant_id(), &spec.category, day, blob_id)
         .map_err(Error::internal)?;
-    let options = PutOptions::of_blob(caller.tenant_id(), Some(&caller.actor.id));
-    let store = Arc::clone(app.stores.writing());
+    let options = PutOptions::for_blob(caller.tenant_id(), Some(&caller.actor.id));
+    let store = Arc::clone(app.stores.primary());
     Ok(Target { store, blob_id, key, options, is_version: spec.file.is_some() })
 }
 
 impl Target {
-    /// The blob that the bytes became.
-    pub(super) fn blob(&self, size_bytes: u64, sha256: Digest, crc64nvme: Crc64) -> Blob {
+    /// Returns the blob row for the stored bytes.
+    pub(super) fn to_blob(&self, size_bytes: u64, sha256: Digest, crc64nvme: Crc64) -> Blob {
         Blob {
             id: self.blob_id,
             provider: self.store.provider().to_owned(),
@@ -53,17 +52,18 @@ impl Target {
     }
 }
 
-/// Removes an object that no committed row refers to.
-pub(super) async fn remove_object(target: &Target) {
+/// Deletes an object that no committed row refers to. A failure is logged: the sweeper deletes the object
+/// later.
+pub(super) async fn delete_object(target: &Target) {
     let key = &target.key;
     if let Err(error) = target.store.delete(key).await {
-        tracing::warn!(%key, %error, "delete object");
+        tracing::warn!(%key, %error, "failed to delete object");
     }
 }
 
-/// Why parts cannot be written or put together. An unfinished object that is gone was given up by someone else, when the
-/// lease had run out; nothing that was stored is lost.
-pub(super) fn of_parts(error: StorageError) -> Error {
+/// Maps an error of a multipart operation. If the multipart upload does not exist, another process abandoned
+/// it after the lease expired.
+pub(super) fn map_multipart_error(error: StorageError) -> Error {
     match error.kind {
         StorageErrorKind::NotFound => Error::UploadFenced,
         _ => error.into(),

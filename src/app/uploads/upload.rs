@@ -1,79 +1,67 @@
-//! Uploads one file: check the spec, receive the bytes, store them, commit.
+//! Uploads one file in a single stream: checks the spec, receives the bytes, stores them, and commits.
 
 use std::sync::Arc;
 
 use futures::Stream;
 
 use super::{
-    commit::{Answer, Committed, FinishedUpload, replay_upload},
+    commit::{CommitReceipt, CommittedUpload, PendingCommit, replay_upload},
     open::OpenUpload,
     receive::{
-        Place, Received, Sink,
-        content::{Content, Measured, check_size},
+        Received, ReceivedBytes, Sink,
+        content::{ContentInspector, ContentSummary, check_size},
         message::UploadMessage,
-        persisted::Persisted,
-        receive,
+        persisted::PersistedParts,
+        receive_stream,
     },
     refusals::count_refusal,
-    target::{Target, remove_object, target},
-    version,
-    warnings::{Warning, of_content, of_quota},
+    target::{Target, delete_object, new_target},
+    target_file::resolve_target_file,
+    warnings::content_warnings,
 };
 use crate::{
-    app::{App, Error, access::writes_all, audit, idempotency},
+    app::{App, Error, access::can_write_all, audit, idempotency},
     db::{
-        audit_entries::AuditAction, blobs::Blob, commit::UploadTerms, idempotency_keys::StoredAnswer,
+        audit_entries::AuditAction, blobs::Blob, commit::UploadTerms, idempotency_keys::StoredResponse,
         uploads::UploadLease,
     },
     domain::{
         caller::Caller,
         clock::Timestamp,
-        event_position::EventPosition,
         file::{ContentState, File, FileAccess, ScanStatus},
         ids::{FileId, RequestId},
-        imported::Imported,
-        policy::{FileSizeLimits, ScanRule, TakenTypes},
-        quota::{Quota, QuotaState},
+        import_origin::ImportOrigin,
+        policy::{AllowedTypes, FileSizeLimits, ScanRule},
+        quota::Quota,
         upload_spec::{CheckedSpec, UploadSpec},
     },
     telemetry::metrics::UploadOutcome,
 };
 
-/// A file that is durable and visible.
-#[derive(Debug, Clone)]
-pub struct Uploaded {
-    /// The file.
-    pub file: File,
-    /// The tenant's quota after it.
-    pub quota: QuotaState,
-    /// Remarks.
-    pub warnings: Vec<Warning>,
-    /// Where its event stands.
-    pub event: EventPosition,
-}
-
-/// Uploads one file. The stream ends (`None`) when the client's stream did, finished or broken: only an explicit finish
-/// message commits. Dropping the future gives up what was not committed, unless the commit has begun.
+/// Uploads one file. `messages` ends (`None`) when the client's stream ends, whether it completed or broke:
+/// only an explicit finish message commits. Dropping the future abandons the upload unless the commit has
+/// started.
 ///
 /// # Errors
-/// Everything that the contract lists for `UploadFile`; nothing is visible and nothing is left behind.
-pub async fn upload<S>(
+/// Returns any error that the API documents for `UploadFile`. On error nothing becomes visible and nothing is
+/// left behind.
+pub async fn upload_file<S>(
     app: &Arc<App>,
     caller: &Caller,
     spec: UploadSpec,
     messages: S,
-) -> Result<Uploaded, Error>
+) -> Result<CommittedUpload, Error>
 where
     S: Stream<Item = UploadMessage> + Send + Unpin,
 {
-    let uploaded = run(app, caller, spec, messages).await;
+    let uploaded = receive_and_commit(app, caller, spec, messages).await;
     count_outcome(app, &uploaded);
     uploaded
 }
 
-/// Counts how a stream of an upload ended.
-pub(super) fn count_outcome(app: &App, uploaded: &Result<Uploaded, Error>) {
-    app.metrics.upload_ended(match uploaded {
+/// Counts how an upload ended, by outcome.
+pub(super) fn count_outcome(app: &App, uploaded: &Result<CommittedUpload, Error>) {
+    app.metrics.count_upload(match uploaded {
         Ok(_) => UploadOutcome::Committed,
         Err(Error::UploadNotFinished | Error::UploadPaused { .. } | Error::UploadStalled(_)) => {
             UploadOutcome::Abandoned
@@ -90,148 +78,160 @@ pub(super) fn count_outcome(app: &App, uploaded: &Result<Uploaded, Error>) {
     });
 }
 
-async fn run<S>(app: &Arc<App>, caller: &Caller, spec: UploadSpec, messages: S) -> Result<Uploaded, Error>
+async fn receive_and_commit<S>(
+    app: &Arc<App>,
+    caller: &Caller,
+    spec: UploadSpec,
+    messages: S,
+) -> Result<CommittedUpload, Error>
 where
     S: Stream<Item = UploadMessage> + Send + Unpin,
 {
-    // What is no id is reported with everything else that is wrong.
+    // An invalid id is reported later, together with all other violations.
     let request_id = spec.request_id.parse::<RequestId>().ok();
-    if let Some(quota) = recent_quota(app, caller, &spec).await
-        && let Ok(spec) = admit(app, caller, spec.clone(), &quota)
-        // What is taken may have changed since a first try, whose answer nobody has looked for yet.
+    if let Some(quota) = cached_quota(app, caller, &spec).await
+        && let Ok(spec) = check_admission(app, caller, spec.clone(), &quota)
+        // The allowed types may have changed since a first attempt whose stored response was not looked up
+        // yet.
         && spec.types.is_any()
     {
-        return upload_at_once(app, caller, spec, &quota, messages).await;
+        return upload_small_file(app, caller, spec, &quota, messages).await;
     }
-    let terms = read_terms(app, caller, request_id).await?;
-    // A retry is answered as the first time, whatever has changed since: the clock, the limits, the room.
-    if let Some(stored) = terms.answered {
+    let terms = read_upload_terms(app, caller, request_id).await?;
+    // A retry gets the stored response, whatever has changed since: the clock, the limits, or the quota.
+    if let Some(stored) = terms.response {
         let spec = spec.check(&caller.tenant.policy, Timestamp::MIN_UTC)?;
-        return compare(app, caller, spec, stored, messages).await;
+        return compare_and_replay(app, caller, spec, stored, messages).await;
     }
-    let spec = admit(app, caller, spec, &terms.quota);
+    let spec = check_admission(app, caller, spec, &terms.quota);
     let spec = spec.inspect_err(|error| count_refusal(&app.metrics, error))?;
-    let spec = version::of_file(app, caller, spec).await?;
+    let spec = resolve_target_file(app, caller, spec).await?;
     let limits = (terms.quota.file_size_max_bytes, spec.types.clone());
-    let sink = store_sink(app, caller, &spec).await?;
-    let content = Content::new(&spec, limits, &app.hashing);
-    let received = receive(app, caller, content, sink, Persisted::default(), messages).await?;
-    store(app, caller, spec, received).await
+    let sink = open_store_sink(app, caller, &spec).await?;
+    let content = ContentInspector::new(&spec, limits, &app.hashing);
+    let received = receive_stream(app, caller, content, sink, PersistedParts::default(), messages).await?;
+    store_and_commit_in_task(app, caller, spec, received).await
 }
 
-/// The quota of a moment ago, for a file that is known to be small.
-async fn recent_quota(app: &App, caller: &Caller, spec: &UploadSpec) -> Option<Arc<Quota>> {
-    // A version asks for its file, so it can ask for the rest as well.
+/// Returns the recently cached quota if the file is known to be small.
+async fn cached_quota(app: &App, caller: &Caller, spec: &UploadSpec) -> Option<Arc<Quota>> {
+    // A version has to read its file anyway, so it can read the quota in the same round trip.
     spec.file_id.is_empty().then_some(())?;
     let part_size_bytes = i64::try_from(app.limits.uploads.part_size_bytes).unwrap_or(i64::MAX);
     spec.size_bytes.filter(|size| *size <= part_size_bytes)?;
-    app.recent_quotas.get(caller.tenant_id()).await
+    app.quota_cache.get(caller.tenant_id()).await
 }
 
-pub(in crate::app) async fn read_terms(
+pub(in crate::app) async fn read_upload_terms(
     app: &App,
     caller: &Caller,
     request_id: Option<RequestId>,
 ) -> Result<UploadTerms, Error> {
-    let terms = app.db.upload_terms(caller.tenant_id(), request_id, idempotency::hours(app)).await?;
-    app.recent_quotas.remember(&terms.quota).await;
+    let terms =
+        app.db.upload_terms(caller.tenant_id(), request_id, idempotency::retention_hours(app)).await?;
+    app.quota_cache.insert(&terms.quota).await;
     Ok(terms)
 }
 
-/// Whether an upload may begin.
-pub(in crate::app) fn admit(
+/// Checks the spec, the scan rule and the quota before any bytes are received.
+pub(in crate::app) fn check_admission(
     app: &App,
     caller: &Caller,
     spec: UploadSpec,
     quota: &Quota,
 ) -> Result<CheckedSpec, Error> {
     let spec = spec.check(&caller.tenant.policy, app.clock.now())?;
-    check_scan(app, caller)?;
-    check_room(quota, &spec)?;
+    check_scan_rule(app, caller)?;
+    check_quota(quota, &spec)?;
     Ok(spec)
 }
 
-/// Uploads a small file without asking the database first. The commit asks: for an answer that was given before, and for
-/// room. Only a file that is too large for its kind is refused here, if it was not taken before.
-async fn upload_at_once<S>(
+/// Uploads a small file without reading the database first. The commit looks up an earlier response and
+/// checks the quota. Only a file that is too large for its media kind is rejected here, unless it was
+/// committed before.
+async fn upload_small_file<S>(
     app: &Arc<App>,
     caller: &Caller,
     spec: CheckedSpec,
     quota: &Quota,
     messages: S,
-) -> Result<Uploaded, Error>
+) -> Result<CommittedUpload, Error>
 where
     S: Stream<Item = UploadMessage> + Send + Unpin,
 {
-    let sink = store_sink(app, caller, &spec).await?;
-    let limits = (FileSizeLimits::NONE, TakenTypes::any());
-    let content = Content::new(&spec, limits, &app.hashing);
-    let received = receive(app, caller, content, sink, Persisted::default(), messages).await?;
+    let sink = open_store_sink(app, caller, &spec).await?;
+    let limits = (FileSizeLimits::NONE, AllowedTypes::any());
+    let content = ContentInspector::new(&spec, limits, &app.hashing);
+    let received = receive_stream(app, caller, content, sink, PersistedParts::default(), messages).await?;
     let content = &received.content;
     let kind = Some(content.kind);
     if check_size(content.size_bytes, kind, &quota.file_size_max_bytes).is_err() {
-        let terms = read_terms(app, caller, spec.request_id).await?;
-        if let Some(stored) = terms.answered {
+        let terms = read_upload_terms(app, caller, spec.request_id).await?;
+        if let Some(stored) = terms.response {
             let payload = spec.fingerprint(&caller.actor.id, content.sha256);
-            return replay_upload(stored, payload).map(uploaded);
+            return replay_upload(stored, payload);
         }
         let fits = check_size(content.size_bytes, kind, &terms.quota.file_size_max_bytes);
         fits.inspect_err(|error| count_refusal(&app.metrics, error))?;
     }
-    store(app, caller, spec, received).await
+    store_and_commit_in_task(app, caller, spec, received).await
 }
 
-/// Answers a retry. Without a digest in its spec the bytes are read to the end and compared, and stored nowhere.
-async fn compare<S>(
+/// Returns the stored response to a retry. If the spec has no digest, the bytes are read to the end and
+/// compared, but not stored.
+async fn compare_and_replay<S>(
     app: &Arc<App>,
     caller: &Caller,
     spec: CheckedSpec,
-    stored: StoredAnswer,
+    stored: StoredResponse,
     messages: S,
-) -> Result<Uploaded, Error>
+) -> Result<CommittedUpload, Error>
 where
     S: Stream<Item = UploadMessage> + Send + Unpin,
 {
     let sha256 = match spec.sha256 {
         Some(sha256) => sha256,
         None => {
-            let limits = (FileSizeLimits::NONE, TakenTypes::any());
-            let content = Content::new(&spec, limits, &app.hashing);
+            let limits = (FileSizeLimits::NONE, AllowedTypes::any());
+            let content = ContentInspector::new(&spec, limits, &app.hashing);
             let received =
-                receive(app, caller, content, Sink::Compare, Persisted::default(), messages).await?;
+                receive_stream(app, caller, content, Sink::Compare, PersistedParts::default(), messages)
+                    .await?;
             received.content.sha256
         }
     };
     let payload = spec.fingerprint(&caller.actor.id, sha256);
-    replay_upload(stored, payload).map(uploaded)
+    replay_upload(stored, payload)
 }
 
-/// A policy that demands a scan is not answered by a server without a scanner, unless its operator said so.
-fn check_scan(app: &App, caller: &Caller) -> Result<(), Error> {
+/// Rejects uploads if the policy requires a scan and no scanner is configured, unless the operator accepts
+/// unscanned files.
+fn check_scan_rule(app: &App, caller: &Caller) -> Result<(), Error> {
     match caller.tenant.policy.scan {
         ScanRule::Required if !app.limits.scanning.accept_unscanned => Err(Error::ScanRequired),
         ScanRule::Required | ScanRule::WhereConfigured | ScanRule::NotRequired => Ok(()),
     }
 }
 
-/// A file that cannot fit is refused before its bytes travel; whether one that could does fit is decided by the charge
-/// alone. A replay stores nothing, so it needs no room.
-fn check_room(quota: &Quota, spec: &CheckedSpec) -> Result<(), Error> {
+/// Rejects a file that cannot fit the quota before its bytes are received. The charge in the commit is the
+/// final decision. A replay stores nothing, so it needs no quota.
+fn check_quota(quota: &Quota, spec: &CheckedSpec) -> Result<(), Error> {
     let size = spec.size_bytes.unwrap_or_default();
     check_size(size, None, &quota.file_size_max_bytes)?;
     let needed = i64::try_from(size).unwrap_or(i64::MAX);
     let is_at_count =
         quota.file_count_max > 0 && quota.file_count + quota.reserved_file_count >= quota.file_count_max;
-    // A version is charged its bytes and is no further file.
+    // A version is charged for its bytes but does not count as another file.
     if needed > quota.available_bytes() || (is_at_count && spec.file.is_none()) {
-        return Err(Error::over_quota(quota, needed));
+        return Err(Error::quota_exceeded(quota, needed));
     }
     Ok(())
 }
 
-/// Bytes go to the store. A file that is known to need several parts reserves its room before its first byte.
-async fn store_sink(app: &Arc<App>, caller: &Caller, spec: &CheckedSpec) -> Result<Sink, Error> {
-    let target = target(app, caller, spec)?;
+/// Opens the sink that stores received bytes. A file that is known to need several parts reserves its quota
+/// before its first byte.
+async fn open_store_sink(app: &Arc<App>, caller: &Caller, spec: &CheckedSpec) -> Result<Sink, Error> {
+    let target = new_target(app, caller, spec)?;
     let is_large = spec.size_bytes.filter(|size| *size > app.limits.uploads.part_size_bytes as u64);
     let open = match is_large {
         Some(size) => Some(OpenUpload::open(app, caller, target.clone(), size).await?),
@@ -240,14 +240,14 @@ async fn store_sink(app: &Arc<App>, caller: &Caller, spec: &CheckedSpec) -> Resu
     Ok(Sink::Store { target: Box::new(target), open })
 }
 
-/// Makes the bytes durable, then the file visible. Both in a task of their own: a client that hangs up now does not undo
-/// what it has finished.
-pub(super) async fn store(
+/// Makes the bytes durable and the file visible, in a task of its own: a client that disconnects now does not
+/// undo the upload.
+pub(super) async fn store_and_commit_in_task(
     app: &Arc<App>,
     caller: &Caller,
     spec: CheckedSpec,
     received: Received,
-) -> Result<Uploaded, Error> {
+) -> Result<CommittedUpload, Error> {
     let (app, caller) = (Arc::clone(app), caller.clone());
     let tasks = app.tasks.clone();
     let span = tracing::Span::current();
@@ -260,80 +260,85 @@ async fn store_and_commit(
     caller: &Caller,
     spec: CheckedSpec,
     received: Received,
-) -> Result<Uploaded, Error> {
-    let Received { content, place } = received;
+) -> Result<CommittedUpload, Error> {
+    let Received { content, bytes } = received;
     let store_time = app.clock.now();
-    let (target, open, crc64nvme) = match place {
-        Place::Memory(target, part) => {
-            let (body, room) = part.into_body();
+    let (target, open, crc64nvme) = match bytes {
+        ReceivedBytes::Memory(target, part) => {
+            let (body, permit) = part.into_body();
             let put = target.store.put(&target.key, body.clone(), &target.options).await;
             let crc64nvme = body.crc64nvme();
-            drop((body, room));
+            drop((body, permit));
             if let Err(error) = put {
-                // A failed write may have happened all the same.
-                remove_object(&target).await;
+                // A write that returned an error may still have succeeded.
+                delete_object(&target).await;
                 return Err(error.into());
             }
             (*target, None, crc64nvme)
         }
-        Place::Parts(open, receipts, crc64nvme) => {
-            open.complete(&receipts).await?;
+        ReceivedBytes::Parts(open, receipts, crc64nvme) => {
+            open.complete_multipart(&receipts).await?;
             (open.target().clone(), Some(open), crc64nvme)
         }
-        Place::Compared => return Err(Error::internal("a compared upload has nothing to store")),
+        ReceivedBytes::Compared => return Err(Error::internal("compared upload has no bytes to store")),
     };
     let lease = open.as_ref().map(|open| open.lease());
-    let blob = target.blob(content.size_bytes, content.sha256, crc64nvme);
-    let finished = finished(app, caller, spec, &content, blob, (lease, store_time));
-    // A batch that died without a word may have committed.
+    let blob = target.to_blob(content.size_bytes, content.sha256, crc64nvme);
+    let finished = new_pending_commit(app, caller, spec, &content, blob, (lease, store_time));
+    // A batch that was lost without an outcome may have committed.
     let committed = app.commits.submit(caller.tenant_id(), finished).await;
     let committed = committed.unwrap_or_else(|lost| Err(Error::OutcomeUnknown(lost.into())));
-    settle(&target, open, &committed).await;
-    committed.map(|committed| uploaded(committed.answer))
+    clean_up_after_commit(&target, open, &committed).await;
+    committed.map(|receipt| receipt.upload)
 }
 
-/// What became a file keeps its object; what did not gives it back. What is not known keeps everything: an open upload is
-/// decided when its lease runs out, and an object without a row is swept after the grace period.
-async fn settle(target: &Target, open: Option<Box<OpenUpload>>, committed: &Result<Committed, Error>) {
+/// Cleans up after the commit. A committed file keeps its object; otherwise the object is deleted. If the
+/// outcome is unknown, everything is kept: an open upload is resolved when its lease expires, and an object
+/// without a row is swept after the grace period.
+async fn clean_up_after_commit(
+    target: &Target,
+    open: Option<Box<OpenUpload>>,
+    committed: &Result<CommitReceipt, Error>,
+) {
     match (committed, open) {
-        (Ok(Committed { is_replay: false, .. }) | Err(Error::OutcomeUnknown(_)), open) => {
+        (Ok(CommitReceipt { is_replay: false, .. }) | Err(Error::OutcomeUnknown(_)), open) => {
             if let Some(open) = open {
-                open.settled();
+                open.disarm();
             }
         }
-        // The file that it is a version of is not there any more, or not the caller's to change; or its category is another.
-        (Err(Error::NotFound(_) | Error::NotAllowed(_) | Error::Invalid(_)), Some(open)) => open.hopeless(),
-        // Dropping it removes the object and releases the reservation; one that can be resumed stays as it is.
+        // The target file is gone, the caller may no longer change it, or its category has changed.
+        (Err(Error::NotFound(_) | Error::NotAllowed(_) | Error::Invalid(_)), Some(open)) => open.abandon(),
+        // Dropping the upload deletes the object and releases the reservation; a resumable upload stays open.
         (Ok(_) | Err(_), Some(open)) => drop(open),
-        (Ok(_) | Err(_), None) => remove_object(target).await,
+        (Ok(_) | Err(_), None) => delete_object(target).await,
     }
 }
 
-pub(super) fn finished(
+pub(super) fn new_pending_commit(
     app: &App,
     caller: &Caller,
     spec: CheckedSpec,
-    content: &Measured,
+    content: &ContentSummary,
     blob: Blob,
     (lease, store_time): (Option<UploadLease>, Timestamp),
-) -> FinishedUpload {
+) -> PendingCommit {
     const FIRST_VERSION: i32 = 1;
     let id = spec.file.unwrap_or_else(|| FileId::from_uuid(app.ids.uuid()));
     let actor = &caller.actor.id;
     let now = app.clock.now();
     let payload = spec.fingerprint(actor, content.sha256);
-    let imported = spec.imported;
-    let owner_id = imported.as_ref().map_or(actor, |imported| &imported.owner_id).clone();
-    let mut audit = audit::entry(caller, AuditAction::FileUpload, Some((id, FIRST_VERSION)));
-    if let Some(Imported { source, legacy_id, .. }) = &imported {
+    let import_origin = spec.import_origin;
+    let owner_id = import_origin.as_ref().map_or(actor, |import_origin| &import_origin.owner_id).clone();
+    let mut audit = audit::new_entry(caller, AuditAction::FileUpload, Some((id, FIRST_VERSION)));
+    if let Some(ImportOrigin { source, legacy_id, .. }) = &import_origin {
         audit.details = serde_json::json!({ "import_source": source, "legacy_id": legacy_id });
     }
-    FinishedUpload {
+    PendingCommit {
         is_version: spec.file.is_some(),
-        may_write_all: writes_all(caller),
+        may_write_all: can_write_all(caller),
         change_description: spec.change_description,
         retention_days: spec.retention_days.and_then(|days| i32::try_from(days).ok()),
-        warnings: of_content(&spec.declared_mime_type, content),
+        warnings: content_warnings(&spec.declared_mime_type, content),
         request: spec.request_id.map(|request_id| (request_id, payload)),
         readers: spec.readers,
         blob,
@@ -341,7 +346,7 @@ pub(super) fn finished(
         lease,
         verification: None,
         audit,
-        imported,
+        import_origin,
         file: File {
             id,
             tenant_id: caller.tenant_id(),
@@ -378,11 +383,4 @@ pub(super) fn finished(
             state_reason: None,
         },
     }
-}
-
-/// What a committed upload is answered.
-pub(super) fn uploaded(answer: Answer) -> Uploaded {
-    let Answer { file, mut warnings, quota, event } = answer;
-    warnings.extend(of_quota(&quota));
-    Uploaded { file, quota, warnings, event }
 }

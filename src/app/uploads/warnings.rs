@@ -1,35 +1,35 @@
-//! Remarks that do not stop an upload.
+//! Warnings that an upload returns.
 
-use super::receive::content::Measured;
+use super::receive::content::ContentSummary;
 use crate::domain::quota::{QuotaLevel, QuotaState};
 
-/// Above this a file is called large (POLICY: 10 MiB).
+/// The size in bytes above which an upload returns a large-file warning.
 const LARGE_FILE_BYTES: u64 = 10 * 1024 * 1024;
 
-/// A remark.
+/// A warning.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Warning {
-    /// Which, for programs.
+    /// A machine-readable code.
     pub code: WarningCode,
-    /// For people.
+    /// A human-readable message.
     pub message: String,
 }
 
-/// The remarks there are.
+/// The codes of warnings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum WarningCode {
-    /// The file is large.
+    /// The file is larger than 10 MiB.
     LargeFile,
-    /// The quota's warning threshold is passed.
+    /// Usage is above the quota's warning threshold.
     QuotaWarning,
-    /// The quota's critical threshold is passed.
+    /// Usage is above the quota's critical threshold.
     QuotaCritical,
-    /// The bytes are of another type than declared.
+    /// The detected content type differs from the declared one.
     TypeCorrected,
 }
 
-/// What there is to say about the file itself.
-pub(super) fn of_content(declared_mime_type: &str, content: &Measured) -> Vec<Warning> {
+/// Returns the warnings about the content.
+pub(super) fn content_warnings(declared_mime_type: &str, content: &ContentSummary) -> Vec<Warning> {
     let mut warnings = Vec::new();
     if content.size_bytes > LARGE_FILE_BYTES {
         warnings.push(Warning {
@@ -39,14 +39,14 @@ pub(super) fn of_content(declared_mime_type: &str, content: &Measured) -> Vec<Wa
     }
     if content.mime_type.is_corrected {
         let message =
-            format!("declared as {declared_mime_type}, recognised as {}", content.mime_type.mime_type);
+            format!("declared as {declared_mime_type}, detected as {}", content.mime_type.mime_type);
         warnings.push(Warning { code: WarningCode::TypeCorrected, message });
     }
     warnings
 }
 
-/// What there is to say about the quota after the upload.
-pub(super) fn of_quota(quota: &QuotaState) -> Option<Warning> {
+/// Returns the warning about the quota after the upload, if any.
+pub(super) fn quota_warning(quota: &QuotaState) -> Option<Warning> {
     let code = match quota.level {
         QuotaLevel::Ok => return None,
         QuotaLevel::Warning => WarningCode::QuotaWarning,

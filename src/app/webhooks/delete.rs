@@ -1,6 +1,6 @@
-//! Removes an endpoint.
+//! Deletes a webhook.
 
-use super::{Begin, admin_tx, begin, conclude, note};
+use super::{RequestClaim, admin_tx, audit_change, claim_request, store_response};
 use crate::{
     app::{App, Error},
     db::{TenantTx, audit_entries::AuditAction, idempotency_keys::Method, webhooks},
@@ -10,35 +10,35 @@ use crate::{
     },
 };
 
-/// Removes an endpoint with its dead letters. A delivery that is under way may still arrive.
+/// Deletes a webhook with its dead letters. A message that is being sent may still arrive.
 ///
 /// # Errors
-/// `NotAllowed`, `NotFound`.
-pub async fn delete(
+/// Returns `NotAllowed` or `NotFound`.
+pub async fn delete_webhook(
     app: &App,
     caller: &Caller,
     id: WebhookId,
     request_id: Option<RequestId>,
 ) -> Result<(), Error> {
     let mut tx = admin_tx(app, caller).await?;
-    let deleted = run(app, &mut tx, caller, id, request_id).await;
+    let deleted = delete_in_tx(app, &mut tx, caller, id, request_id).await;
     tx.finish(deleted).await
 }
 
-async fn run(
+async fn delete_in_tx(
     app: &App,
     tx: &mut TenantTx,
     caller: &Caller,
     id: WebhookId,
     request_id: Option<RequestId>,
 ) -> Result<(), Error> {
-    let attempt = match begin(app, tx, caller, (request_id, Method::DeleteWebhook), &id).await? {
-        Begin::Answered(()) => return Ok(()),
-        Begin::Ours(attempt) => attempt,
+    let attempt = match claim_request(app, tx, caller, (request_id, Method::DeleteWebhook), &id).await? {
+        RequestClaim::Replay(()) => return Ok(()),
+        RequestClaim::New(attempt) => attempt,
     };
     if !webhooks::delete(tx, id).await? {
         return Err(Error::NotFound("webhook"));
     }
-    note(tx, caller, AuditAction::WebhookDelete, serde_json::json!({ "webhook_id": id })).await?;
-    conclude(tx, attempt, ()).await
+    audit_change(tx, caller, AuditAction::WebhookDelete, serde_json::json!({ "webhook_id": id })).await?;
+    store_response(tx, attempt, ()).await
 }

@@ -1,7 +1,8 @@
-//! Delivers: endpoints that are due are claimed, and each is served for a bounded time.
+//! Delivers events: due endpoints are leased, and each is processed for a bounded time.
 //!
-//! Every replica runs it. An endpoint is leased to one at a time, and what an attempt came to is written only under that
-//! lease; whoever lost it in between may have sent a message that the next one sends again, under the same id.
+//! Every replica runs this. An endpoint is leased to one replica at a time, and the outcome of an attempt is
+//! recorded only under the lease. A replica that lost its lease may have sent a message that the next one
+//! sends again, with the same id.
 
 use std::time::Duration;
 
@@ -9,15 +10,15 @@ use futures::future::join_all;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{message::Message, open_secret, send::send};
+use super::{message::Message, open_secret, send::send_message};
 use crate::{
-    app::{App, Error, files::watch::kept},
+    app::{App, Error, files::watch::event_retention},
     crypto::webhook_secret::WebhookSecret,
     db::{
         TenantTx, Viewer,
-        event_stream::{self, Batch, Selection, StoredEvent},
+        event_stream::{self, EventBatch, EventFilter, StoredEvent},
         webhook_deliveries::{self, Delivery},
-        webhooks::{self, Progress, StoredWebhook},
+        webhooks::{self, DeliveryProgress, StoredWebhook},
     },
     domain::{
         clock::Timestamp,
@@ -25,105 +26,114 @@ use crate::{
     },
 };
 
-pub use crate::db::webhooks::Lease;
+pub use crate::db::webhooks::WebhookLease;
 
-/// How many endpoints one round serves, all at the same time.
+/// The number of endpoints that one round processes, concurrently.
 const ENDPOINTS_PER_ROUND: usize = 16;
-/// How many endpoints of one tenant are served at the same time, by all replicas together.
+/// The number of endpoints of one tenant that all replicas together process concurrently.
 const ENDPOINTS_PER_TENANT: i64 = 4;
-/// After so long an endpoint is given back, so that others have its place; one attempt more may go over that.
-const SERVE_MAX: chrono::Duration = chrono::Duration::seconds(20);
-/// How many events of one endpoint one round sends.
+/// How long an endpoint is processed before its lease is released, so that other endpoints get their turn.
+/// The attempt that is running may exceed it.
+const PROCESSING_TIME_MAX: chrono::Duration = chrono::Duration::seconds(20);
+/// The number of events that one round sends to one endpoint.
 const EVENTS_PER_ENDPOINT: i64 = 16;
-/// How many dead letters of one endpoint one round sends again.
+/// The number of dead letters that one round sends again to one endpoint.
 const REDELIVERIES_PER_ENDPOINT: i64 = 4;
-/// Besides the time that one answer may take, how long an endpoint is ours, in seconds. Every attempt prolongs it.
+/// The lease duration beyond the response timeout, in seconds. Every attempt renews the lease.
 const LEASE_MARGIN_SECONDS: u64 = 30;
-const DROPPED: &str = "events that were due here are no longer kept: list the files again, then \
-                       set the state to ACTIVE to go on from now";
-/// How long an endpoint rests whose secret this process cannot open.
-const UNREADABLE_REST: Duration = Duration::from_secs(60);
+const EVENTS_DROPPED: &str = "undelivered events are no longer kept: list the files again, then set the \
+                              state to ACTIVE to continue from now";
+/// The delay before an endpoint is processed again if this process cannot open its secret.
+const UNREADABLE_SECRET_DELAY: Duration = Duration::from_secs(60);
 
-/// Takes due endpoints for so many free places.
+/// Leases at most `count_max` due endpoints.
 ///
 /// # Errors
-/// When the database does not answer.
-pub async fn claim(app: &App, places: usize) -> Result<Vec<Lease>, Error> {
-    if !app.limits.webhooks.enabled || places == 0 {
+/// Returns an error if the database is unavailable.
+pub async fn claim_webhooks(app: &App, count_max: usize) -> Result<Vec<WebhookLease>, Error> {
+    if !app.limits.webhooks.enabled || count_max == 0 {
         return Ok(Vec::new());
     }
-    let places = i64::try_from(places).unwrap_or(i64::MAX);
+    let count_max = i64::try_from(count_max).unwrap_or(i64::MAX);
     let mut tx = app.db.system_tx().await?;
-    let leases = webhooks::claim_due(&mut tx, lease_seconds(app), (places, ENDPOINTS_PER_TENANT)).await?;
+    let leases = webhooks::claim_due(&mut tx, lease_seconds(app), (count_max, ENDPOINTS_PER_TENANT)).await?;
     tx.commit().await?;
     Ok(leases)
 }
 
-/// One round of due endpoints, now; answers how many messages were delivered or given up. For tests, and for whoever wants it
-/// done at once.
+/// Processes one round of due endpoints. Returns the number of messages that were delivered or became dead
+/// letters. For tests and for operators who do not want to wait.
 ///
 /// # Errors
-/// When the database does not answer. What was written before stays; the lease of the rest runs out.
-pub async fn deliver(app: &App) -> Result<usize, Error> {
-    let (leases, never) = (claim(app, ENDPOINTS_PER_ROUND).await?, CancellationToken::new());
-    let served = join_all(leases.iter().map(|lease| serve(app, lease, &never))).await;
+/// Returns an error if the database is unavailable. Recorded outcomes remain; the other leases expire.
+pub async fn deliver_webhooks(app: &App) -> Result<usize, Error> {
+    let (leases, never) = (claim_webhooks(app, ENDPOINTS_PER_ROUND).await?, CancellationToken::new());
+    let outcomes = join_all(leases.iter().map(|lease| deliver_due_events(app, lease, &never))).await;
     let mut done = 0;
-    for (lease, outcome) in leases.iter().zip(served) {
+    for (lease, outcome) in leases.iter().zip(outcomes) {
         match outcome {
             Ok(count) => done += count,
-            Err(error) => tracing::warn!(tenant = %lease.tenant, webhook = %lease.webhook, %error, "deliver"),
+            Err(error) => {
+                tracing::warn!(tenant = %lease.tenant, webhook = %lease.webhook, %error, "failed to deliver events")
+            }
         }
     }
     Ok(done)
 }
 
-/// One endpoint under its lease.
+/// One endpoint and its lease.
 struct Endpoint<'a> {
     app: &'a App,
-    lease: &'a Lease,
-    /// Told to stop, nothing more is sent.
+    lease: &'a WebhookLease,
+    /// Once cancelled, nothing more is sent.
     stop: &'a CancellationToken,
-    /// By this process's clock.
+    /// By the clock of this process.
     begin_time: Timestamp,
     url: String,
-    /// The history that its messages name.
+    /// The database incarnation, which message ids contain.
     incarnation: String,
     secrets: Vec<WebhookSecret>,
-    progress: Progress,
-    /// By the database's clock, when the round began.
+    progress: DeliveryProgress,
+    /// By the database's clock, at the start of the round.
     now: Timestamp,
     done: usize,
 }
 
-/// Sends what is due at one endpoint, until that is all, its time is over or `stop` is cancelled; answers how many messages were
-/// delivered or given up.
+/// Sends due messages to one endpoint until none is left, its time is used up, or `stop` is cancelled.
+/// Returns the number of messages that were delivered or became dead letters.
 ///
 /// # Errors
-/// When the database does not answer. What was written before stays, and the lease runs out.
-pub async fn serve(app: &App, lease: &Lease, stop: &CancellationToken) -> Result<usize, Error> {
+/// Returns an error if the database is unavailable. Recorded outcomes remain; the lease expires.
+pub async fn deliver_due_events(
+    app: &App,
+    lease: &WebhookLease,
+    stop: &CancellationToken,
+) -> Result<usize, Error> {
     let mut tx = tenant_tx(app, lease).await?;
-    let read = read(app, &mut tx, lease).await;
-    let Some((stored, waiting, Batch { events, safe })) = tx.finish(read).await? else { return Ok(0) };
-    let mut endpoint = Endpoint::new((app, lease, stop), &stored, safe.time);
+    let read = read_due(app, &mut tx, lease).await;
+    let Some((stored, waiting, EventBatch { events, snapshot })) = tx.finish(read).await? else {
+        return Ok(0);
+    };
+    let mut endpoint = Endpoint::new((app, lease, stop), &stored, snapshot.time);
     if endpoint.secrets.is_empty() {
-        // The fault is ours and not the endpoint's: its state and its place stay as they are.
+        // The cause is not the endpoint, so its state and position are unchanged.
         tracing::error!(
             tenant = %lease.tenant, webhook = %lease.webhook,
-            "the secret of a webhook cannot be opened: set secrets.page_token_key to the key that it was sealed with, or have \
-             the secret rotated"
+            "failed to open the secret of a webhook; set secrets.page_token_key to the key that sealed it, or rotate \
+             the secret"
         );
-        endpoint.progress.rest = UNREADABLE_REST;
-        endpoint.give_back().await?;
+        endpoint.progress.retry_delay = UNREADABLE_SECRET_DELAY;
+        endpoint.release().await?;
         return Ok(endpoint.done);
     }
-    if !safe.keeps_all_behind(stored.position_time, kept(app)) {
-        return endpoint.disable(DROPPED).await;
+    if !snapshot.retains_time(stored.position_time, event_retention(app)) {
+        return endpoint.disable(EVENTS_DROPPED).await;
     }
     for delivery in waiting {
         if !endpoint.has_time() {
             break;
         }
-        if !endpoint.send_again(&delivery).await? {
+        if !endpoint.redeliver(&delivery).await? {
             return Ok(endpoint.done);
         }
     }
@@ -137,44 +147,46 @@ pub async fn serve(app: &App, lease: &Lease, stop: &CancellationToken) -> Result
             return Ok(endpoint.done);
         }
     }
-    // Also where nothing at all was written meanwhile: time passes all the same.
-    if is_last && safe.position >= endpoint.progress.position {
-        (endpoint.progress.position, endpoint.progress.position_time) = (safe.position, safe.time);
+    // Advance the time even if nothing was written, so that the cursor does not become too old.
+    if is_last && snapshot.position >= endpoint.progress.position {
+        (endpoint.progress.position, endpoint.progress.position_time) = (snapshot.position, snapshot.time);
     }
-    endpoint.give_back().await?;
+    endpoint.release().await?;
     Ok(endpoint.done)
 }
 
-type Due = (StoredWebhook, Vec<Delivery>, Batch);
+type DueWork = (StoredWebhook, Vec<Delivery>, EventBatch);
 
-/// What an endpoint is due; nothing where it is ours no longer. After a failover or a restore of the database its place is found
-/// again by time.
-async fn read(app: &App, tx: &mut TenantTx, lease: &Lease) -> Result<Option<Due>, Error> {
+/// Reads the endpoint, its pending redeliveries and its next events. Returns `None` if the lease was lost.
+/// After a failover or a restore of the database, finds the position again by time.
+async fn read_due(app: &App, tx: &mut TenantTx, lease: &WebhookLease) -> Result<Option<DueWork>, Error> {
     let stored = webhooks::get(tx, lease.webhook).await?;
     let Some(mut stored) = stored.filter(|stored| stored.lease_epoch == lease.epoch) else { return Ok(None) };
-    let waiting = webhook_deliveries::list_waiting(tx, lease.webhook, REDELIVERIES_PER_ENDPOINT).await?;
-    let selection = Selection { kinds: stored.webhook.kinds.clone(), file: None };
+    let waiting = webhook_deliveries::list_pending(tx, lease.webhook, REDELIVERIES_PER_ENDPOINT).await?;
+    let selection = EventFilter { kinds: stored.webhook.kinds.clone(), file: None };
     let mut batch = event_stream::read(tx, stored.webhook.position, &selection, EVENTS_PER_ENDPOINT).await?;
-    let safe = &batch.safe;
-    if safe.incarnation != stored.incarnation && safe.keeps_all_behind(stored.position_time, kept(app)) {
-        stored.webhook.position = event_stream::place_at(tx, stored.position_time, safe).await?;
-        stored.incarnation.clone_from(&safe.incarnation);
-        if !webhooks::move_to(tx, lease, stored.webhook.position, &stored.incarnation).await? {
+    let snapshot = &batch.snapshot;
+    if snapshot.incarnation != stored.incarnation
+        && snapshot.retains_time(stored.position_time, event_retention(app))
+    {
+        stored.webhook.position = event_stream::find_position_at(tx, stored.position_time, snapshot).await?;
+        stored.incarnation.clone_from(&snapshot.incarnation);
+        if !webhooks::set_incarnation(tx, lease, stored.webhook.position, &stored.incarnation).await? {
             return Ok(None);
         }
-        tracing::info!(tenant = %lease.tenant, webhook = %lease.webhook, "found its place in another history of the database");
+        tracing::info!(tenant = %lease.tenant, webhook = %lease.webhook, "repositioned webhook in a new incarnation of the database");
         batch = event_stream::read(tx, stored.webhook.position, &selection, EVENTS_PER_ENDPOINT).await?;
     }
     Ok(Some((stored, waiting, batch)))
 }
 
-async fn tenant_tx(app: &App, lease: &Lease) -> Result<TenantTx, Error> {
+async fn tenant_tx(app: &App, lease: &WebhookLease) -> Result<TenantTx, Error> {
     Ok(app.db.tenant_tx(lease.tenant, &Viewer::system()).await?)
 }
 
 impl<'a> Endpoint<'a> {
     fn new(
-        (app, lease, stop): (&'a App, &'a Lease, &'a CancellationToken),
+        (app, lease, stop): (&'a App, &'a WebhookLease, &'a CancellationToken),
         stored: &StoredWebhook,
         now: Timestamp,
     ) -> Self {
@@ -183,12 +195,12 @@ impl<'a> Endpoint<'a> {
         let open = |sealed: &String| open_secret(app, lease.tenant, webhook.id, sealed).ok();
         let former = stored.former_sealed_secret.as_ref();
         let former = former.filter(|_| stored.former_secret_expire_time.is_some_and(|until| now < until));
-        // Without its own secret nothing is signed, whatever the one before says.
+        // Without the current secret nothing is signed, even if the former one can be opened.
         let secrets = match open(&stored.sealed_secret) {
             Some(own) => std::iter::once(own).chain(former.and_then(open)).collect(),
             None => Vec::new(),
         };
-        let progress = Progress {
+        let progress = DeliveryProgress {
             position: webhook.position,
             position_time: stored.position_time,
             state: webhook.state,
@@ -196,7 +208,7 @@ impl<'a> Endpoint<'a> {
             failed_attempts: webhook.failed_attempts,
             last_error: webhook.last_error.clone(),
             first_failure_time: stored.first_failure_time,
-            rest: Duration::ZERO,
+            retry_delay: Duration::ZERO,
             lease_seconds: Some(lease_seconds(app)),
         };
         let (url, incarnation) = (webhook.url.clone(), stored.incarnation.clone());
@@ -204,16 +216,16 @@ impl<'a> Endpoint<'a> {
     }
 
     fn has_time(&self) -> bool {
-        !self.stop.is_cancelled() && self.app.clock.now() - self.begin_time < SERVE_MAX
+        !self.stop.is_cancelled() && self.app.clock.now() - self.begin_time < PROCESSING_TIME_MAX
     }
 
     async fn send(&self, event: &StoredEvent) -> Result<Result<(), String>, Error> {
-        let whose = (self.lease.tenant, self.incarnation.as_str());
-        let message = Message::of(event, whose, &self.secrets, self.app.clock.now())?;
-        Ok(send(&self.app.limits.webhooks, &self.url, &message).await)
+        let history = (self.lease.tenant, self.incarnation.as_str());
+        let message = Message::new(event, history, &self.secrets, self.app.clock.now())?;
+        Ok(send_message(&self.app.limits.webhooks, &self.url, &message).await)
     }
 
-    /// Sends the next event in order; whether another may follow.
+    /// Sends the next event. Returns whether another may follow.
     async fn send_next(&mut self, event: &StoredEvent) -> Result<bool, Error> {
         let outcome = self.send(event).await?;
         let now = self.now;
@@ -222,14 +234,14 @@ impl<'a> Endpoint<'a> {
             progress.failed_attempts = 0;
             progress.last_error.clear();
             progress.first_failure_time = None;
-            return self.pass(event, None).await;
+            return self.advance_past(event, None).await;
         };
         progress.failed_attempts += 1;
         progress.last_error = error;
         let since = *progress.first_failure_time.get_or_insert(now);
         if now - since >= disable_after(self.app) {
             let why = format!(
-                "nothing was delivered since {}; mend the endpoint, then set the state to ACTIVE: it goes on where it stood",
+                "no delivery has succeeded since {}; fix the endpoint, then set the state to ACTIVE to continue where it stopped",
                 since.to_rfc3339()
             );
             return self.disable(&why).await.map(|_| false);
@@ -238,22 +250,32 @@ impl<'a> Endpoint<'a> {
         if failed >= self.app.limits.webhooks.attempts_max {
             let dead = (progress.failed_attempts, progress.last_error.clone());
             progress.failed_attempts = 0;
-            return self.pass(event, Some(dead)).await;
+            return self.advance_past(event, Some(dead)).await;
         }
-        self.progress.rest = self.pause(failed);
-        self.give_back().await?;
+        self.progress.retry_delay = self.retry_delay(failed);
+        self.release().await?;
         Ok(false)
     }
 
-    /// Goes past an event that was delivered or given up; whether the endpoint is still ours.
-    async fn pass(&mut self, event: &StoredEvent, dead: Option<(i32, String)>) -> Result<bool, Error> {
+    /// Advances past an event that was delivered or became a dead letter. Returns whether we still hold the
+    /// lease.
+    async fn advance_past(
+        &mut self,
+        event: &StoredEvent,
+        dead: Option<(i32, String)>,
+    ) -> Result<bool, Error> {
         (self.progress.position, self.progress.position_time) = (event.position, event.create_time);
         let mut tx = tenant_tx(self.app, self.lease).await?;
         let written = async {
-            let is_ours = webhooks::record(&mut tx, self.lease, &self.progress).await?;
+            let is_ours = webhooks::record_progress(&mut tx, self.lease, &self.progress).await?;
             if let Some((attempts, error)) = dead.filter(|_| is_ours) {
-                webhook_deliveries::insert_dead(&mut tx, self.lease.webhook, event, (attempts, &error))
-                    .await?;
+                webhook_deliveries::insert_dead_letter(
+                    &mut tx,
+                    self.lease.webhook,
+                    event,
+                    (attempts, &error),
+                )
+                .await?;
             }
             Ok::<_, Error>(is_ours)
         }
@@ -263,14 +285,15 @@ impl<'a> Endpoint<'a> {
         Ok(is_ours)
     }
 
-    /// Sends a dead letter once more; whether the endpoint is still ours. One that fails is dead again.
-    async fn send_again(&mut self, delivery: &Delivery) -> Result<bool, Error> {
+    /// Sends a dead letter again. If that fails, it becomes a dead letter again. Returns whether we still
+    /// hold the lease.
+    async fn redeliver(&mut self, delivery: &Delivery) -> Result<bool, Error> {
         let outcome = self.send(&delivery.event).await?;
         let state = if outcome.is_ok() { DeliveryState::Delivered } else { DeliveryState::Dead };
         let error = outcome.err().unwrap_or_default();
         let mut tx = tenant_tx(self.app, self.lease).await?;
         let written = async {
-            let is_ours = webhooks::record(&mut tx, self.lease, &self.progress).await?;
+            let is_ours = webhooks::record_progress(&mut tx, self.lease, &self.progress).await?;
             if is_ours {
                 let at = (self.lease.webhook, delivery.event.position);
                 webhook_deliveries::set_state(&mut tx, at, state, Some(&error)).await?;
@@ -283,29 +306,30 @@ impl<'a> Endpoint<'a> {
         Ok(is_ours)
     }
 
-    /// Gives the endpoint up until an admin sets it active again.
+    /// Disables the endpoint until an admin activates it again.
     async fn disable(&mut self, why: &str) -> Result<usize, Error> {
         self.progress.state = WebhookState::Disabled;
         self.progress.state_reason = why.to_owned();
-        self.give_back().await?;
+        self.release().await?;
         Ok(self.done)
     }
 
-    /// Writes down how things stand, and lets the next one in.
-    async fn give_back(&mut self) -> Result<(), Error> {
+    /// Records the progress and releases the lease.
+    async fn release(&mut self) -> Result<(), Error> {
         self.progress.lease_seconds = None;
         let mut tx = tenant_tx(self.app, self.lease).await?;
-        let written = webhooks::record(&mut tx, self.lease, &self.progress).await;
+        let written = webhooks::record_progress(&mut tx, self.lease, &self.progress).await;
         tx.finish(written).await?;
         Ok(())
     }
 
-    /// Between half of the backoff and all of it, so that endpoints of one receiver do not come back in step.
-    fn pause(&self, failed: u32) -> Duration {
-        // The last bits of an id are random; its first ones tell the time.
+    /// Returns a random delay between half of the backoff and all of it, so that endpoints of one receiver
+    /// are not retried in step.
+    fn retry_delay(&self, failed: u32) -> Duration {
+        // The last bits of a UUIDv7 are random; the first ones are the time.
         let [.., a, b, c, d] = self.app.ids.uuid().into_bytes();
         let share = f64::from(u32::from_be_bytes([a, b, c, d])) / f64::from(u32::MAX);
-        self.app.limits.webhooks.backoff(failed).mul_f64(0.5 + share / 2.0)
+        self.app.limits.webhooks.backoff_after(failed).mul_f64(0.5 + share / 2.0)
     }
 }
 

@@ -1,6 +1,6 @@
-//! Shows what could not be delivered, and sends it once more.
+//! Lists failed deliveries and redelivers them.
 
-use super::{Begin, admin_tx, begin, conclude, locked, note};
+use super::{RequestClaim, admin_tx, audit_change, claim_request, lock_webhook, store_response};
 use crate::{
     app::{App, Error},
     db::{
@@ -24,46 +24,48 @@ const PAGE_SIZE_MAX: usize = 100;
 
 /// A page of failed deliveries, the newest event first.
 #[derive(Debug)]
-pub struct Page {
-    /// The deliveries.
+pub struct DeliveryPage {
     pub deliveries: Vec<Delivery>,
-    /// Where to go on; empty after the last page.
+    /// The token of the next page; empty on the last page.
     pub next_page_token: String,
 }
 
-/// What could not be delivered to an endpoint.
+/// Lists the failed deliveries of a webhook.
 ///
 /// # Errors
-/// `NotAllowed`, `NotFound`, `Invalid`, `PageTokenInvalid`.
-pub async fn list(
+/// Returns `NotAllowed`, `NotFound`, `Invalid`, or `PageTokenInvalid`.
+pub async fn list_failed_deliveries(
     app: &App,
     caller: &Caller,
     id: WebhookId,
     (page_size, page_token): (i32, &str),
-) -> Result<Page, Error> {
+) -> Result<DeliveryPage, Error> {
     let negative = |_| Violations::one("page_size", "must not be negative; 0 means the default");
     let size = match usize::try_from(page_size).map_err(negative)? {
         0 => PAGE_SIZE_DEFAULT,
-        asked => asked.min(PAGE_SIZE_MAX),
+        requested => requested.min(PAGE_SIZE_MAX),
     };
     let tenant = caller.tenant_id();
-    let before = (!page_token.is_empty()).then(|| open(app, tenant, id, page_token)).transpose()?;
+    let before =
+        (!page_token.is_empty()).then(|| open_page_token(app, tenant, id, page_token)).transpose()?;
     let mut tx = admin_tx(app, caller).await?;
-    let read = read(&mut tx, id, before, size).await;
+    let read = read_deliveries(&mut tx, id, before, size).await;
     let mut deliveries = tx.finish(read).await?;
     let has_more = deliveries.len() > size;
     deliveries.truncate(size);
     let next_page_token = match deliveries.last().filter(|_| has_more) {
         Some(last) => {
-            let place = last.event.position.to_string();
-            app.page_tokens.seal(&purpose(tenant, id), place.as_bytes()).map_err(Error::internal)?
+            let position = last.event.position.to_string();
+            app.page_tokens
+                .seal(&sealing_purpose(tenant, id), position.as_bytes())
+                .map_err(Error::internal)?
         }
         None => String::new(),
     };
-    Ok(Page { deliveries, next_page_token })
+    Ok(DeliveryPage { deliveries, next_page_token })
 }
 
-async fn read(
+async fn read_deliveries(
     tx: &mut TenantTx,
     id: WebhookId,
     before: Option<EventPosition>,
@@ -74,47 +76,49 @@ async fn read(
     Ok(webhook_deliveries::list(tx, id, before, one_more).await?)
 }
 
-fn purpose(tenant: TenantId, id: WebhookId) -> Vec<u8> {
+fn sealing_purpose(tenant: TenantId, id: WebhookId) -> Vec<u8> {
     [b"webhook deliveries ".as_slice(), tenant.as_uuid().as_bytes(), id.as_uuid().as_bytes()].concat()
 }
 
-fn open(app: &App, tenant: TenantId, id: WebhookId, token: &str) -> Result<EventPosition, Error> {
-    let opened = app.page_tokens.open(&purpose(tenant, id), token).map_err(|_| Error::PageTokenInvalid)?;
+fn open_page_token(app: &App, tenant: TenantId, id: WebhookId, token: &str) -> Result<EventPosition, Error> {
+    let opened =
+        app.page_tokens.open(&sealing_purpose(tenant, id), token).map_err(|_| Error::PageTokenInvalid)?;
     let text = String::from_utf8(opened).map_err(|_| Error::PageTokenInvalid)?;
     text.parse().map_err(|_| Error::PageTokenInvalid)
 }
 
-/// Sends a dead letter once more, in front of what the endpoint is sent next. It is out of order by then: the receiver
-/// tells by its position.
+/// Schedules a dead letter to be sent again before the webhook's next event. It arrives out of order, which
+/// the receiver can detect by its position.
 ///
 /// # Errors
-/// `NotAllowed`, `NotFound`.
-pub async fn redeliver(
+/// Returns `NotAllowed` or `NotFound`.
+pub async fn redeliver_event(
     app: &App,
     caller: &Caller,
     (id, at): (WebhookId, EventPosition),
     request_id: Option<RequestId>,
 ) -> Result<(), Error> {
     let mut tx = admin_tx(app, caller).await?;
-    let asked = ask(app, &mut tx, caller, (id, at), request_id).await;
-    tx.finish(asked).await
+    let redelivered = redeliver_in_tx(app, &mut tx, caller, (id, at), request_id).await;
+    tx.finish(redelivered).await
 }
 
-async fn ask(
+async fn redeliver_in_tx(
     app: &App,
     tx: &mut TenantTx,
     caller: &Caller,
     (id, at): (WebhookId, EventPosition),
     request_id: Option<RequestId>,
 ) -> Result<(), Error> {
-    let attempt = match begin(app, tx, caller, (request_id, Method::RedeliverWebhook), &(id, at)).await? {
-        Begin::Answered(()) => return Ok(()),
-        Begin::Ours(attempt) => attempt,
-    };
-    locked(tx, id).await?;
-    let waiting = webhook_deliveries::set_state(tx, (id, at), DeliveryState::Waiting, None).await?;
-    waiting.ok_or(Error::NotFound("delivery"))?;
+    let attempt =
+        match claim_request(app, tx, caller, (request_id, Method::RedeliverWebhook), &(id, at)).await? {
+            RequestClaim::Replay(()) => return Ok(()),
+            RequestClaim::New(attempt) => attempt,
+        };
+    lock_webhook(tx, id).await?;
+    let pending = webhook_deliveries::set_state(tx, (id, at), DeliveryState::Waiting, None).await?;
+    pending.ok_or(Error::NotFound("delivery"))?;
     let details = serde_json::json!({ "webhook_id": id, "position": at });
-    note(tx, caller, AuditAction::WebhookRedeliver, details).await?;
-    conclude(tx, attempt, ()).await
+    audit_change(tx, caller, AuditAction::WebhookRedeliver, details).await?;
+    store_response(tx, attempt, ()).await
 }

@@ -1,4 +1,4 @@
-//! What is sent of an event.
+//! The message that is sent for an event.
 
 use serde::Serialize;
 use serde_json::json;
@@ -10,17 +10,17 @@ use crate::{
     domain::{clock::Timestamp, digest::Digest, ids::TenantId},
 };
 
-/// How many hexadecimal digits of the digest of a history tell it from others.
-const HISTORY_DIGITS: usize = 8;
+/// The number of hexadecimal digits of the database incarnation's digest in a message id.
+const HISTORY_ID_DIGITS: usize = 8;
 
-/// A message, ready to be sent.
+/// A signed message.
 #[derive(Debug)]
 pub(super) struct Message {
-    /// The same for every attempt to send this event, so that receivers can tell a repetition; it names the history of the
-    /// database too, because after a restore another event can stand at the same position.
+    /// Identical in every attempt to send this event, so that receivers can detect duplicates. It includes
+    /// the database incarnation, because after a restore a different event may have the same position.
     pub(super) id: String,
     pub(super) timestamp_seconds: i64,
-    /// One or two signatures, with a space between.
+    /// One or two signatures, separated by a space.
     pub(super) signature: String,
     pub(super) body: Vec<u8>,
 }
@@ -34,7 +34,7 @@ struct Body<'a> {
 }
 
 impl Message {
-    pub(super) fn of(
+    pub(super) fn new(
         event: &StoredEvent,
         (tenant, incarnation): (TenantId, &str),
         secrets: &[WebhookSecret],
@@ -47,19 +47,19 @@ impl Message {
             "version": event.version,
             "actor_id": event.actor_id,
         });
-        // `file_created` is `file.created` there.
+        // `file_created` becomes `file.created`.
         let kind = event.kind.as_str().replacen('_', ".", 1);
         let body = Body { kind, timestamp: event.create_time, data: &data };
         let body = serde_json::to_vec(&body).map_err(Error::internal)?;
-        let (id, timestamp_seconds) = (id(event, incarnation), now.timestamp());
+        let (id, timestamp_seconds) = (message_id(event, incarnation), now.timestamp());
         let signed = secrets.iter().map(|secret| secret.sign(&id, timestamp_seconds, &body));
         let signed: Vec<String> = signed.collect::<Result<_, _>>().map_err(Error::internal)?;
         Ok(Self { id, timestamp_seconds, signature: signed.join(" "), body })
     }
 }
 
-fn id(event: &StoredEvent, incarnation: &str) -> String {
+fn message_id(event: &StoredEvent, incarnation: &str) -> String {
     let history: String =
-        Digest::of(incarnation.as_bytes()).to_string().chars().take(HISTORY_DIGITS).collect();
+        Digest::compute(incarnation.as_bytes()).to_string().chars().take(HISTORY_ID_DIGITS).collect();
     format!("evt_{history}_{}", event.position)
 }

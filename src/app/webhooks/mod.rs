@@ -1,8 +1,8 @@
-//! Webhooks: events are sent to endpoints that a tenant's admins name, signed, and each endpoint's in order.
+//! Webhooks: signed events are sent to the endpoints that a tenant's admins configure, in order per endpoint.
 //!
-//! An endpoint follows the outbox with a cursor of its own. Its next event is not sent before the one in front of it was
-//! delivered or given up. What is sent names the event and its file by id and no more: the receiver reads the file with
-//! credentials of its own.
+//! Each endpoint has its own cursor in the event stream. Its next event is sent only after the previous one
+//! was delivered or became a dead letter. A message contains the ids of the event and of its file; the
+//! receiver reads the file with its own credentials.
 
 pub mod create;
 pub mod delete;
@@ -10,7 +10,7 @@ pub mod deliver;
 pub mod deliveries;
 pub mod get;
 mod message;
-pub mod rotate;
+pub mod rotate_secret;
 mod send;
 pub mod update;
 
@@ -19,7 +19,7 @@ use url::Url;
 
 use super::{
     App, Error, access, audit,
-    idempotency::{self, Attempt, Begun},
+    idempotency::{self, Attempt, RequestClaim},
 };
 use crate::{
     crypto::webhook_secret::WebhookSecret,
@@ -38,41 +38,40 @@ use crate::{
 
 pub use crate::db::webhook_deliveries::Delivery;
 
-/// An endpoint whose secret is shown this once.
+/// A webhook with its secret, which is shown only once.
 #[derive(Debug, Clone)]
-pub struct Revealed {
-    /// The endpoint.
+pub struct WebhookWithSecret {
     pub webhook: Webhook,
-    /// Its secret.
+    /// The signing secret.
     pub secret: WebhookSecret,
 }
 
-/// [`Revealed`] as it is stored under a request id: nobody finds the secret there.
+/// A [`WebhookWithSecret`] as stored under a request id, with the secret sealed.
 #[derive(Debug, Serialize, Deserialize)]
-struct SealedAnswer {
+struct SealedWebhook {
     webhook: Webhook,
     sealed_secret: String,
 }
 
-impl SealedAnswer {
-    fn of(stored: StoredWebhook) -> Self {
+impl SealedWebhook {
+    fn from_stored(stored: StoredWebhook) -> Self {
         Self { webhook: stored.webhook, sealed_secret: stored.sealed_secret }
     }
 
-    fn reveal(self, app: &App, tenant: TenantId) -> Result<Revealed, Error> {
+    fn reveal(self, app: &App, tenant: TenantId) -> Result<WebhookWithSecret, Error> {
         let secret = open_secret(app, tenant, self.webhook.id, &self.sealed_secret)?;
-        Ok(Revealed { webhook: self.webhook, secret })
+        Ok(WebhookWithSecret { webhook: self.webhook, secret })
     }
 }
 
-/// What a secret is sealed for: one endpoint of one tenant.
-fn purpose(tenant: TenantId, webhook: WebhookId) -> Vec<u8> {
+/// Returns the sealing purpose of a secret: one webhook of one tenant.
+fn sealing_purpose(tenant: TenantId, webhook: WebhookId) -> Vec<u8> {
     [b"webhook secret ".as_slice(), tenant.as_uuid().as_bytes(), webhook.as_uuid().as_bytes()].concat()
 }
 
-fn new_secret(app: &App, tenant: TenantId, webhook: WebhookId) -> Result<String, Error> {
+fn generate_sealed_secret(app: &App, tenant: TenantId, webhook: WebhookId) -> Result<String, Error> {
     let secret = WebhookSecret::generate().map_err(Error::internal)?;
-    app.page_tokens.seal(&purpose(tenant, webhook), secret.text().as_bytes()).map_err(Error::internal)
+    app.page_tokens.seal(&sealing_purpose(tenant, webhook), secret.text().as_bytes()).map_err(Error::internal)
 }
 
 fn open_secret(
@@ -81,61 +80,58 @@ fn open_secret(
     webhook: WebhookId,
     sealed: &str,
 ) -> Result<WebhookSecret, Error> {
-    let opened = app.page_tokens.open(&purpose(tenant, webhook), sealed).map_err(Error::internal)?;
+    let opened = app.page_tokens.open(&sealing_purpose(tenant, webhook), sealed).map_err(Error::internal)?;
     String::from_utf8(opened).map(WebhookSecret::from_text).map_err(Error::internal)
 }
 
-/// What every change of an endpoint begins with: the guard, the transaction, and the look for an earlier answer.
-enum Begin<T> {
-    Answered(T),
-    Ours(Option<Attempt>),
-}
-
-async fn begin<T: DeserializeOwned>(
+/// Claims the request id of a mutation, or returns the stored response of an earlier attempt.
+async fn claim_request<T: DeserializeOwned>(
     app: &App,
     tx: &mut TenantTx,
     caller: &Caller,
     (request_id, method): (Option<RequestId>, Method),
-    said: &impl Serialize,
-) -> Result<Begin<T>, Error> {
-    let said = serde_json::to_vec(said).map_err(Error::internal)?;
-    let payload = [caller.actor.id.clone().into_bytes(), said];
-    match idempotency::begin(app, tx, request_id, method, &payload).await? {
-        Begun::Replay(answer) => Ok(Begin::Answered(answer)),
-        Begun::Fresh(attempt) => Ok(Begin::Ours(attempt)),
-    }
+    request: &impl Serialize,
+) -> Result<RequestClaim<T>, Error> {
+    let request = serde_json::to_vec(request).map_err(Error::internal)?;
+    let payload = [caller.actor.id.clone().into_bytes(), request];
+    idempotency::claim_request(app, tx, request_id, method, &payload).await
 }
 
-async fn conclude<T: Serialize>(tx: &mut TenantTx, attempt: Option<Attempt>, answer: T) -> Result<T, Error> {
+async fn store_response<T: Serialize>(
+    tx: &mut TenantTx,
+    attempt: Option<Attempt>,
+    response: T,
+) -> Result<T, Error> {
     if let Some(attempt) = attempt {
-        attempt.record(tx, &answer).await?;
+        attempt.record_response(tx, &response).await?;
     }
-    Ok(answer)
+    Ok(response)
 }
 
-/// A transaction for an admin; everyone else is refused.
+/// Begins a transaction for an admin. Other callers get `NotAllowed`.
 async fn admin_tx(app: &App, caller: &Caller) -> Result<TenantTx, Error> {
-    access::can_administer(caller)?;
-    Ok(app.db.tenant_tx(caller.tenant_id(), &Viewer::caller(caller)).await?)
+    access::check_is_admin(caller)?;
+    Ok(app.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await?)
 }
 
-/// The endpoint, locked.
-async fn locked(tx: &mut TenantTx, id: WebhookId) -> Result<StoredWebhook, Error> {
+/// Locks the webhook's row and returns it.
+async fn lock_webhook(tx: &mut TenantTx, id: WebhookId) -> Result<StoredWebhook, Error> {
     webhooks::get_for_update(tx, id).await?.ok_or(Error::NotFound("webhook"))
 }
 
-/// Scheme, host and port of a URL: its path and its query may carry a secret, which is not for the audit trail.
-fn origin(url: &str) -> String {
+/// Returns scheme, host and port of a URL. Its path and query may contain a secret, which must not be in the
+/// audit trail.
+fn url_origin(url: &str) -> String {
     Url::parse(url).map(|url| url.origin().ascii_serialization()).unwrap_or_default()
 }
 
-async fn note(
+async fn audit_change(
     tx: &mut TenantTx,
     caller: &Caller,
     action: AuditAction,
     details: serde_json::Value,
 ) -> Result<(), DbError> {
-    let mut entry = audit::entry(caller, action, None);
+    let mut entry = audit::new_entry(caller, action, None);
     entry.details = details;
     audit_entries::insert(tx, &[entry]).await
 }

@@ -1,8 +1,8 @@
-//! Changes an endpoint, stops it, or lets it go on.
+//! Updates, pauses or activates a webhook.
 
-use super::{Begin, admin_tx, begin, conclude, locked, note};
+use super::{RequestClaim, admin_tx, audit_change, claim_request, lock_webhook, store_response};
 use crate::{
-    app::{App, Error, files::watch::kept},
+    app::{App, Error, files::watch::event_retention},
     db::{TenantTx, audit_entries::AuditAction, event_stream, idempotency_keys::Method, webhooks},
     domain::{
         caller::Caller,
@@ -24,37 +24,43 @@ pub struct WebhookUpdate {
     pub request_id: Option<RequestId>,
 }
 
-/// Changes an endpoint. One that is made active goes on where it stood; where that place is lost, because events behind it
-/// were dropped, it goes on from now.
+/// Updates a webhook. An activated webhook continues at its position. If events after that position have been
+/// dropped, it continues from now.
 ///
 /// # Errors
-/// `Invalid` with every violation; `NotAllowed`; `NotFound`; `EtagMismatch`.
-pub async fn update(app: &App, caller: &Caller, update: WebhookUpdate) -> Result<Webhook, Error> {
+/// Returns `Invalid` with every violation, `NotAllowed`, `NotFound`, or `EtagMismatch`.
+pub async fn update_webhook(app: &App, caller: &Caller, update: WebhookUpdate) -> Result<Webhook, Error> {
     let mut tx = admin_tx(app, caller).await?;
-    let updated = run(app, &mut tx, caller, update).await;
+    let updated = update_in_tx(app, &mut tx, caller, update).await;
     tx.finish(updated).await
 }
 
-async fn run(app: &App, tx: &mut TenantTx, caller: &Caller, update: WebhookUpdate) -> Result<Webhook, Error> {
+async fn update_in_tx(
+    app: &App,
+    tx: &mut TenantTx,
+    caller: &Caller,
+    update: WebhookUpdate,
+) -> Result<Webhook, Error> {
     let WebhookUpdate { id, change, etag, request_id } = update;
-    let attempt = begin(app, tx, caller, (request_id, Method::UpdateWebhook), &(id, &change, &etag)).await?;
+    let attempt =
+        claim_request(app, tx, caller, (request_id, Method::UpdateWebhook), &(id, &change, &etag)).await?;
     let attempt = match attempt {
-        Begin::Answered(answer) => return Ok(answer),
-        Begin::Ours(attempt) => attempt,
+        RequestClaim::Replay(response) => return Ok(response),
+        RequestClaim::New(attempt) => attempt,
     };
     change.check(app.limits.webhooks.allow_private_addresses)?;
-    let stored = locked(tx, id).await?;
+    let stored = lock_webhook(tx, id).await?;
     if !etag.is_empty() && etag != stored.webhook.revision.to_string() {
         return Err(Error::EtagMismatch);
     }
     if change.state == Some(WebhookState::Active) {
-        let (safe, _) = event_stream::newest(tx).await?;
-        if !safe.keeps_all_behind(stored.position_time, kept(app)) {
-            webhooks::begin_from(tx, id, &safe).await?;
+        let (snapshot, _) = event_stream::get_newest(tx).await?;
+        if !snapshot.retains_time(stored.position_time, event_retention(app)) {
+            webhooks::reset_position(tx, id, &snapshot).await?;
         }
     }
     let updated = webhooks::update(tx, id, &change).await?;
     let details = serde_json::json!({ "webhook_id": id, "fields": change.field_names() });
-    note(tx, caller, AuditAction::WebhookUpdate, details).await?;
-    conclude(tx, attempt, updated.webhook).await
+    audit_change(tx, caller, AuditAction::WebhookUpdate, details).await?;
+    store_response(tx, attempt, updated.webhook).await
 }

@@ -1,4 +1,4 @@
-//! Which server a command talks to, and as whom.
+//! The server address and the token that a command uses.
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
@@ -9,33 +9,32 @@ use serde::Deserialize;
 use super::failure::Failure;
 use crate::client::{Client, ClientOptions};
 
-/// Where server and token come from.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Connection")]
 pub(crate) struct ConnectionArgs {
-    /// The server: https://host:port, or http://host:port where the network itself is trusted
+    /// The address of the server: https://HOST:PORT, or http://HOST:PORT on a trusted network.
     #[arg(long, value_name = "URL", env = "STRONGROOM_SERVER")]
     pub server: Option<String>,
-    /// The bearer token. The environment and --token-file keep it out of the shell's history
+    /// The bearer token. Prefer STRONGROOM_TOKEN or --token-file, which keep it out of the shell's history.
     #[arg(long, value_name = "TOKEN", env = "STRONGROOM_TOKEN", hide_env_values = true)]
-    #[arg(value_parser = secret)]
+    #[arg(value_parser = parse_secret)]
     pub token: Option<SecretString>,
-    /// A file that holds the token; it wins over --token
+    /// A file that contains the token; overrides --token.
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
-    /// The certificate authorities to trust, as PEM, instead of those of the system
+    /// A PEM file with the certificate authorities to trust instead of the system's.
     #[arg(long, value_name = "FILE", env = "STRONGROOM_CA_FILE")]
     pub ca_file: Option<PathBuf>,
-    /// Talk to the server that `strongroom dev --data-dir DIR` started. Server and token come from
-    /// DIR/dev.json
+    /// Use the server that `strongroom dev --data-dir DIR` started. Its address and tokens are read from
+    /// DIR/dev.json.
     #[arg(long, value_name = "DIR")]
     pub dev: Option<PathBuf>,
-    /// With --dev: which of its callers to be
+    /// With --dev: the caller whose token to use.
     #[arg(long = "as", value_name = "CALLER", requires = "dev", default_value = "acme_member")]
     pub dev_caller: String,
 }
 
-/// What the commands need of `dev.json`.
+/// The fields of `dev.json` that the commands need.
 #[derive(Deserialize)]
 struct DevServer {
     grpc: String,
@@ -43,13 +42,13 @@ struct DevServer {
 }
 
 impl ConnectionArgs {
-    /// Connects.
     pub(crate) async fn connect(&self) -> Result<Client, Failure> {
-        Ok(Client::connect(self.options()?).await?)
+        Ok(Client::connect(self.client_options()?).await?)
     }
 
-    /// What the server is called from run to run. One of `strongroom dev` may come back under another port.
-    pub(super) fn place(&self) -> String {
+    /// Returns a name for the server and the caller that is stable across runs. A server of `strongroom dev`
+    /// may get a different port at every start, so its data directory is used instead.
+    pub(super) fn server_identity(&self) -> String {
         match &self.dev {
             Some(directory) => {
                 let directory = fs::canonicalize(directory).unwrap_or_else(|_| directory.clone());
@@ -59,15 +58,17 @@ impl ConnectionArgs {
         }
     }
 
-    /// What to connect with. `--dev` decides both server and token, so that a token of the one never goes to
-    /// another.
-    fn options(&self) -> Result<ClientOptions, Failure> {
+    /// Returns the connection options. `--dev` sets both the server and the token, so that a token is never
+    /// sent to a server it was not issued for.
+    fn client_options(&self) -> Result<ClientOptions, Failure> {
         let (server, token) = match &self.dev {
             Some(_) => self.dev_server()?,
             None => (self.server()?, self.token()?),
         };
         let ca_certificates_pem = match &self.ca_file {
-            Some(path) => Some(fs::read(path).map_err(Failure::local(format!("read {}", path.display())))?),
+            Some(path) => {
+                Some(fs::read(path).map_err(Failure::local_io(format!("read {}", path.display())))?)
+            }
             None => None,
         };
         let user_agent = concat!("strongroom-cli/", env!("CARGO_PKG_VERSION")).to_owned();
@@ -77,8 +78,8 @@ impl ConnectionArgs {
     fn server(&self) -> Result<String, Failure> {
         self.server.clone().filter(|server| !server.is_empty()).ok_or_else(|| {
             Failure::Usage(
-                "no server: set STRONGROOM_SERVER=https://HOST:PORT or pass --server; \
-                 for a server of `strongroom dev --data-dir DIR` pass --dev DIR"
+                "no server address; set STRONGROOM_SERVER=https://HOST:PORT, or pass --server, \
+                 or --dev DIR for a server of `strongroom dev --data-dir DIR`"
                     .to_owned(),
             )
         })
@@ -88,15 +89,14 @@ impl ConnectionArgs {
         let token = match &self.token_file {
             Some(path) => {
                 let text = fs::read_to_string(path);
-                let text = text.map_err(Failure::local(format!("read the token in {}", path.display())))?;
+                let text =
+                    text.map_err(Failure::local_io(format!("read the token from {}", path.display())))?;
                 Some(SecretString::from(text.trim()))
             }
             None => self.token.clone(),
         };
         token.filter(|token| !token.expose_secret().is_empty()).ok_or_else(|| {
-            Failure::Usage(
-                "no token: set STRONGROOM_TOKEN, or pass --token-file FILE with the token in it".to_owned(),
-            )
+            Failure::Usage("no token; set STRONGROOM_TOKEN, or pass --token-file FILE".to_owned())
         })
     }
 
@@ -106,17 +106,20 @@ impl ConnectionArgs {
         let text = fs::read_to_string(&path).map_err(|error| {
             let (path, directory) = (path.display(), directory.display());
             Failure::Usage(format!(
-                "{path} cannot be read ({error}); \
+                "failed to read {path} ({error}); \
                  start the server with `strongroom dev --data-dir {directory}`"
             ))
         })?;
         let mut server: DevServer = serde_json::from_str(&text).map_err(|error| {
-            Failure::Usage(format!("{} is not what `strongroom dev` writes: {error}", path.display()))
+            Failure::Usage(format!(
+                "{} was not written by this version of `strongroom dev`: {error}",
+                path.display()
+            ))
         })?;
         let Some(token) = server.tokens.remove(&self.dev_caller) else {
             let callers = server.tokens.into_keys().collect::<Vec<_>>().join(", ");
             return Err(Failure::Usage(format!(
-                "there is no caller {:?}; there are {callers}",
+                "unknown caller {:?}; use one of {callers}",
                 self.dev_caller
             )));
         };
@@ -124,7 +127,7 @@ impl ConnectionArgs {
     }
 }
 
-fn secret(text: &str) -> Result<SecretString, std::convert::Infallible> {
+fn parse_secret(text: &str) -> Result<SecretString, std::convert::Infallible> {
     Ok(SecretString::from(text))
 }
 
@@ -132,20 +135,20 @@ fn secret(text: &str) -> Result<SecretString, std::convert::Infallible> {
 mod tests {
     use super::*;
 
-    fn said(arguments: &ConnectionArgs) -> String {
-        arguments.options().unwrap_err().to_string()
+    fn error_of(arguments: &ConnectionArgs) -> String {
+        arguments.client_options().unwrap_err().to_string()
     }
 
     #[test]
-    fn what_is_missing_is_named_with_the_way_to_set_it() {
+    fn missing_server_or_token_error_says_how_to_set_it() {
         let nothing = ConnectionArgs::default();
-        assert!(said(&nothing).contains("STRONGROOM_SERVER=https://HOST:PORT"));
+        assert!(error_of(&nothing).contains("STRONGROOM_SERVER=https://HOST:PORT"));
         let server = ConnectionArgs { server: Some("http://a:1".into()), ..nothing };
-        assert!(said(&server).contains("STRONGROOM_TOKEN"));
+        assert!(error_of(&server).contains("STRONGROOM_TOKEN"));
     }
 
     #[test]
-    fn a_dev_server_decides_both_address_and_token() {
+    fn dev_sets_both_server_and_token() {
         let directory = tempfile::tempdir().unwrap();
         let dev = ConnectionArgs {
             dev: Some(directory.path().to_owned()),
@@ -154,21 +157,21 @@ mod tests {
             token: Some("production".into()),
             ..ConnectionArgs::default()
         };
-        assert!(said(&dev).contains("start the server with `strongroom dev --data-dir"));
+        assert!(error_of(&dev).contains("start the server with `strongroom dev --data-dir"));
 
         let json =
             r#"{"grpc": "http://127.0.0.1:5", "edge": "", "tokens": {"acme_admin": "t"}, "callers": {}}"#;
         fs::write(directory.path().join("dev.json"), json).unwrap();
-        let options = dev.options().unwrap();
+        let options = dev.client_options().unwrap();
         assert_eq!((options.endpoint.as_str(), options.token.expose_secret()), ("http://127.0.0.1:5", "t"));
         assert_eq!(
-            said(&ConnectionArgs { dev_caller: "bob".into(), ..dev }),
-            "there is no caller \"bob\"; there are acme_admin"
+            error_of(&ConnectionArgs { dev_caller: "bob".into(), ..dev }),
+            "unknown caller \"bob\"; use one of acme_admin"
         );
     }
 
     #[test]
-    fn a_token_file_is_read_without_its_line_end() {
+    fn token_file_is_read_without_line_ending() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("token");
         fs::write(&path, "t\n").unwrap();

@@ -1,5 +1,4 @@
-//! The exit codes of the commands that talk to a server. Scripts rely on them: numbers may be added, never
-//! changed.
+//! The exit codes of the client commands. Scripts rely on them: codes may be added, but never changed.
 
 use std::process::ExitCode;
 
@@ -8,49 +7,49 @@ use crate::{
     proto::v1::ErrorReason,
 };
 
-/// The table for `--help`.
+/// The exit codes as shown by `--help`.
 pub(crate) const HELP: &str = "Exit codes:
-  0  all went well
-  1  another failure, or several different ones
-  2  wrong usage: arguments, server address or token are missing or make no sense
-  3  not found, or not visible with this token
-  4  not allowed: the token is missing, damaged or expired, or its owner may not do this
-  5  no room: quota reached or file too large
-  6  refused: the request is invalid, or the file is in no state for it
-  7  the server is unavailable or cannot be reached; a repetition may help
-  8  damaged: the bytes are not those that were sent or stored
+  0    success
+  1    any other error, or several different errors
+  2    usage error: an argument, the server address or the token is missing or invalid
+  3    not found, or not visible with this token
+  4    not allowed: the token is invalid or expired, or its owner lacks the permission
+  5    limit reached: the quota is exhausted, or the file is too large
+  6    rejected: the request is invalid, or the state of the file does not allow it
+  7    unavailable: the server is overloaded or unreachable; retry later
+  8    corrupted: the received or stored bytes failed verification
   130  interrupted";
 
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
-    /// All went well.
     Ok = 0,
-    /// Another failure, or several different ones.
+    /// Any other error, or several different errors.
     Other = 1,
-    /// Arguments, server address or token are missing or make no sense. Clap exits with the same number.
+    /// An argument, the server address or the token is missing or invalid. Clap exits with the same code.
     Usage = 2,
-    /// Not there, or not visible to this caller.
+    /// The file does not exist, or is not visible to the caller.
     NotFound = 3,
-    /// The credentials are bad or do not suffice.
+    /// The credentials are invalid or insufficient.
     NotAllowed = 4,
-    /// The quota or a size limit is reached.
-    NoRoom = 5,
-    /// The request is invalid, or the file is in no state for it.
-    Refused = 6,
-    /// The server is away or overloaded.
+    /// The quota is exhausted, or the file exceeds a size limit.
+    LimitReached = 5,
+    /// The request is invalid, or the state of the file does not allow it.
+    Rejected = 6,
+    /// The server is unreachable or overloaded.
     Unavailable = 7,
-    /// Bytes are damaged.
+    /// The bytes failed verification.
     Corrupted = 8,
-    /// Stopped with Ctrl-C; 128 plus the number of the signal, as shells have it.
+    /// The command was interrupted with Ctrl-C: 128 plus the signal number, as shells report it.
     Interrupted = 130,
 }
 
 impl Exit {
-    /// The exit of a command that did both: the failure, and [`Exit::Other`] for two different ones.
+    /// Combines two results: the error if only one failed or both failed alike, and [`Exit::Other`] for
+    /// different errors.
     #[must_use]
-    pub fn and(self, other: Self) -> Self {
+    pub fn combine(self, other: Self) -> Self {
         match (self, other) {
             (Self::Ok, one) | (one, Self::Ok) => one,
             (one, same) if one == same => one,
@@ -68,7 +67,7 @@ impl From<Exit> for ExitCode {
 impl From<&ClientError> for Exit {
     fn from(error: &ClientError) -> Self {
         match error {
-            ClientError::Rejected(rejection) => of_rejection(rejection),
+            ClientError::Rejected(rejection) => exit_for_rejection(rejection),
             ClientError::Transport { .. } => Self::Unavailable,
             ClientError::Corrupted { .. } => Self::Corrupted,
             ClientError::Options { .. } => Self::Usage,
@@ -77,7 +76,7 @@ impl From<&ClientError> for Exit {
     }
 }
 
-fn of_rejection(rejection: &Rejection) -> Exit {
+fn exit_for_rejection(rejection: &Rejection) -> Exit {
     match rejection.reason {
         ErrorReason::Overloaded
         | ErrorReason::RequestInProgress
@@ -91,12 +90,12 @@ fn of_rejection(rejection: &Rejection) -> Exit {
     match rejection.code {
         Code::NotFound => Exit::NotFound,
         Code::Unauthenticated | Code::PermissionDenied => Exit::NotAllowed,
-        Code::ResourceExhausted => Exit::NoRoom,
+        Code::ResourceExhausted => Exit::LimitReached,
         Code::InvalidArgument
         | Code::FailedPrecondition
         | Code::OutOfRange
         | Code::Aborted
-        | Code::AlreadyExists => Exit::Refused,
+        | Code::AlreadyExists => Exit::Rejected,
         Code::Unavailable | Code::DeadlineExceeded => Exit::Unavailable,
         Code::DataLoss => Exit::Corrupted,
         Code::Ok | Code::Cancelled | Code::Unknown | Code::Unimplemented | Code::Internal => Exit::Other,
@@ -108,9 +107,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn different_failures_are_another_failure() {
-        assert_eq!(Exit::Ok.and(Exit::NoRoom), Exit::NoRoom);
-        assert_eq!(Exit::NoRoom.and(Exit::NoRoom).and(Exit::Ok), Exit::NoRoom);
-        assert_eq!(Exit::NoRoom.and(Exit::NotFound), Exit::Other);
+    fn different_errors_combine_to_other() {
+        assert_eq!(Exit::Ok.combine(Exit::LimitReached), Exit::LimitReached);
+        assert_eq!(Exit::LimitReached.combine(Exit::LimitReached).combine(Exit::Ok), Exit::LimitReached);
+        assert_eq!(Exit::LimitReached.combine(Exit::NotFound), Exit::Other);
     }
 }

@@ -1,4 +1,4 @@
-//! Why a command stopped, and how it says so.
+//! The errors of client commands, as text and as JSON.
 
 use std::io;
 
@@ -7,87 +7,83 @@ use serde_json::{Value, json};
 use super::exit::Exit;
 use crate::client::ClientError;
 
-/// Why a command stopped.
+/// The error of a client command.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
-    /// The library's error says what to do already.
+    /// The call failed. The client library's message already says what to do.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// The command cannot be run as it was asked.
+    /// The arguments are invalid.
     #[error("{0}")]
     Usage(String),
-    /// A file of this machine stands in the way.
-    #[error("{doing}: {source}")]
-    Local {
-        /// The act, with the path: `read report.pdf`.
-        doing: String,
-        /// What the operating system said.
+    /// An operation on a local file failed.
+    #[error("failed to {action}: {source}")]
+    LocalIo {
+        /// The operation with the path, such as `read report.pdf`.
+        action: String,
         source: io::Error,
     },
     /// Standard output is closed or full.
-    #[error("write to standard output: {0}")]
+    #[error("failed to write to standard output: {0}")]
     Stdout(#[source] io::Error),
-    /// One of several things failed; the message begins with which.
+    /// One of several items failed.
     #[error("{subject}: {failure}")]
-    About {
-        /// Which one: a path or an id.
+    WithSubject {
+        /// The path or id of the item.
         subject: String,
-        /// Why.
         failure: Box<Failure>,
     },
-    /// Some of several things failed, and each has been reported.
+    /// At least one of several items failed. Each error has already been reported.
     #[error("{failed} of {total} failed")]
-    Some {
-        /// How many failed.
+    Several {
         failed: usize,
-        /// How many there were.
         total: usize,
-        /// What the failures have in common.
+        /// The combined exit code of the errors.
         exit: Exit,
     },
 }
 
 impl Failure {
-    /// Wraps an error of the file system.
-    pub(crate) fn local(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
-        let doing = doing.into();
-        move |source| Self::Local { doing, source }
+    /// Wraps an I/O error. `action` completes the sentence "failed to …".
+    pub(crate) fn local_io(action: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let action = action.into();
+        move |source| Self::LocalIo { action, source }
     }
 
-    /// Says which of several things failed, where the failure does not name it already.
+    /// Adds the path or id of the item that failed, unless the error already names it.
     #[must_use]
-    pub(crate) fn about(self, subject: &str) -> Self {
+    pub(crate) fn with_subject(self, subject: &str) -> Self {
         match self {
-            Self::Client(_) => Self::About { subject: subject.to_owned(), failure: Box::new(self) },
-            named => named,
+            Self::Client(_) => Self::WithSubject { subject: subject.to_owned(), failure: Box::new(self) },
+            other => other,
         }
     }
 
-    /// The code to exit with.
+    /// Returns the exit code for this error.
     pub(crate) fn exit(&self) -> Exit {
         match self {
             Self::Client(error) => Exit::from(error),
             Self::Usage(_) => Exit::Usage,
-            Self::Local { .. } | Self::Stdout(_) => Exit::Other,
-            Self::About { failure, .. } => failure.exit(),
-            Self::Some { exit, .. } => *exit,
+            Self::LocalIo { .. } | Self::Stdout(_) => Exit::Other,
+            Self::WithSubject { failure, .. } => failure.exit(),
+            Self::Several { exit, .. } => *exit,
         }
     }
 
-    /// Whether the reader of our output went away, as `head` does when it has enough. That is no failure.
+    /// Whether the reader of standard output closed it, as `head` does. The command then ends successfully.
     pub(crate) fn is_broken_pipe(&self) -> bool {
         match self {
             Self::Stdout(error) | Self::Client(ClientError::Sink(error)) => {
                 error.kind() == io::ErrorKind::BrokenPipe
             }
-            Self::About { failure, .. } => failure.is_broken_pipe(),
+            Self::WithSubject { failure, .. } => failure.is_broken_pipe(),
             _ => false,
         }
     }
 
-    /// The failure for programs, with everything that the server said.
+    /// Returns the error as JSON, with all details that the server sent.
     pub(crate) fn to_json(&self) -> Value {
-        if let Self::About { subject, failure } = self {
+        if let Self::WithSubject { subject, failure } = self {
             let mut json = failure.to_json();
             json["subject"] = json!(subject);
             return json;
@@ -98,8 +94,9 @@ impl Failure {
             error["code"] = json!(format!("{:?}", rejection.code));
             error["reason"] = json!(rejection.reason_name);
             error["message"] = json!(rejection.message);
-            error["field_violations"] =
-                violations.map(|one| json!({ "field": one.field, "description": one.description })).collect();
+            error["field_violations"] = violations
+                .map(|violation| json!({ "field": violation.field, "description": violation.description }))
+                .collect();
             error["retry_after_seconds"] = json!(rejection.retry_after.map(|wait| wait.as_secs_f64()));
             error["metadata"] = json!(rejection.metadata);
             error["request_id"] = json!(rejection.request_id);
@@ -108,11 +105,14 @@ impl Failure {
     }
 }
 
-/// Runs one act after the other and goes on after a failure, so that one bad file does not hold up the rest.
-/// Each failure goes to `report` at once; a single act's failure comes back as it is.
-pub(super) async fn each<T, F>(
+/// Runs `action` for each item, and continues with the next item after an error.
+///
+/// # Errors
+/// Passes each error to `report` at once and finally returns [`Failure::Several`]. With a single item, its
+/// error is returned instead.
+pub(super) async fn run_for_each<T, F>(
     items: Vec<T>,
-    mut act: F,
+    mut action: F,
     mut report: impl FnMut(&Failure),
 ) -> Result<(), Failure>
 where
@@ -121,16 +121,16 @@ where
     let total = items.len();
     let (mut failed, mut exit) = (0, Exit::Ok);
     for item in items {
-        match act(item).await {
+        match action(item).await {
             Ok(()) => {}
-            // Without a reader there is nobody left to work for.
+            // If nothing reads the output any more, the remaining items are pointless.
             Err(failure) if total == 1 || failure.is_broken_pipe() => return Err(failure),
             Err(failure) => {
                 report(&failure);
                 failed += 1;
-                exit = exit.and(failure.exit());
+                exit = exit.combine(failure.exit());
             }
         }
     }
-    if failed > 0 { Err(Failure::Some { failed, total, exit }) } else { Ok(()) }
+    if failed > 0 { Err(Failure::Several { failed, total, exit }) } else { Ok(()) }
 }

@@ -1,4 +1,4 @@
-//! `strongroom get`: downloads a file, or a part of it.
+//! `strongroom get`: downloads a file or a byte range of it.
 
 use std::path::{Path, PathBuf};
 
@@ -11,25 +11,19 @@ use super::{
 };
 use crate::{client::Download, proto::v1::DownloadFileRequest};
 
-/// Downloads a file, or a part of it.
-///
-/// The bytes go to a hidden file beside the destination and take its place only after every check: an
-/// interrupted or damaged download leaves nothing behind. Without --output the file lands in the current
-/// directory under its own name, reduced to a safe one: nothing before a slash or backslash, no leading dots,
-/// no control characters.
 #[derive(Debug, Args)]
 #[command(after_help = exit::HELP)]
 pub(crate) struct GetArgs {
-    /// The id of the file
+    /// The id of the file.
     pub id: String,
-    /// Where to: a file, a directory, or `-` for standard output. Standard output gets bytes before the last
-    /// check: on exit code 8 they must be thrown away
+    /// The destination: a file, a directory, or `-` for standard output. Standard output receives bytes
+    /// before the final check; discard them if the exit code is not 0.
     #[arg(short, long, value_name = "PATH")]
     pub output: Option<PathBuf>,
-    /// Which version; 0 is the current one
+    /// The version to download; 0 is the current version.
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     pub version: i32,
-    /// The first byte to read; -100 means the last 100 bytes
+    /// The offset of the first byte; a negative offset counts from the end, so -100 reads the last 100 bytes.
     #[arg(
         long,
         value_name = "N",
@@ -38,16 +32,15 @@ pub(crate) struct GetArgs {
         allow_negative_numbers = true
     )]
     pub offset: i64,
-    /// How many bytes to read at most
+    /// The maximum number of bytes to read; 0 reads to the end.
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     pub length: i64,
-    /// Replace the destination when it exists
+    /// Replace the destination if it exists.
     #[arg(short, long)]
     pub force: bool,
-    /// Print the answer as JSON
+    /// Print the result as JSON.
     #[arg(long)]
     pub json: bool,
-    /// Where from
     #[command(flatten)]
     pub connection: ConnectionArgs,
 }
@@ -58,11 +51,12 @@ enum Destination {
     Directory(PathBuf),
 }
 
-/// Downloads one file.
-pub(super) async fn run(args: GetArgs, output: Output) -> Result<(), Failure> {
+pub(super) async fn run_get(args: GetArgs, output: Output) -> Result<(), Failure> {
     let destination = match args.output {
         Some(path) if path.as_os_str() == "-" && output.json => {
-            return Err(Failure::Usage("--json and `-o -` both want standard output".to_owned()));
+            return Err(Failure::Usage(
+                "--json and `-o -` both write to standard output; use only one of them".to_owned(),
+            ));
         }
         Some(path) if path.as_os_str() == "-" => Destination::Stdout,
         Some(path) if path.is_dir() => Destination::Directory(path),
@@ -81,19 +75,24 @@ pub(super) async fn run(args: GetArgs, output: Output) -> Result<(), Failure> {
     let name = download.header.file.as_ref().map(|file| file.name.clone()).unwrap_or_default();
     let path = match destination {
         Destination::Stdout => {
-            write(&mut download, &name, &mut standard_streams::stdout()?, output).await?;
+            write_download(&mut download, &name, &mut standard_streams::stdout()?, output).await?;
             return Ok(());
         }
         Destination::File(path) => path,
         Destination::Directory(path) => path.join(safe_name(&name)),
     };
     let (partial, mut file) = PartialFile::create(path, args.force).await?;
-    let written_bytes = write(&mut download, &name, &mut file, output).await?;
+    let written_bytes = write_download(&mut download, &name, &mut file, output).await?;
     drop(file);
-    print(&download, &partial.keep().await?, written_bytes, output)
+    print_result(&download, &partial.persist().await?, written_bytes, output)
 }
 
-async fn write<W>(download: &mut Download, name: &str, writer: &mut W, output: Output) -> Result<u64, Failure>
+async fn write_download<W>(
+    download: &mut Download,
+    name: &str,
+    writer: &mut W,
+    output: Output,
+) -> Result<u64, Failure>
 where
     W: tokio::io::AsyncWrite + Send + Unpin,
 {
@@ -104,7 +103,7 @@ where
     Ok(written_bytes?)
 }
 
-fn print(download: &Download, path: &Path, written_bytes: u64, output: Output) -> Result<(), Failure> {
+fn print_result(download: &Download, path: &Path, written_bytes: u64, output: Output) -> Result<(), Failure> {
     if output.json {
         return output.json(&json!({
             "path": path.to_string_lossy(),

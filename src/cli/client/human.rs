@@ -1,11 +1,12 @@
-//! Sizes, times and names as people read and write them.
+//! Formats sizes, times and names for people, and parses sizes.
 
 use chrono::{DateTime, Utc};
 use prost_types::Timestamp;
 
 const UNITS: [(&str, u32); 4] = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
 
-/// `1536` as `1.5 KiB`. Rounded down, so that a limit never looks larger than it is.
+/// Formats a size, such as `1.5 KiB` for 1536. Rounds down, so that a limit is never displayed as larger than
+/// it is.
 pub(super) fn size(bytes: i64) -> String {
     for (unit, shift) in UNITS {
         if bytes >> shift > 0 {
@@ -16,7 +17,8 @@ pub(super) fn size(bytes: i64) -> String {
     format!("{bytes} B")
 }
 
-/// Reads `1048576`, `10GiB`, `10 GB`; `K`, `M`, `G`, `T` alone are binary, as in most tools.
+/// Parses a size such as `1048576`, `10GiB` or `10 GB`. `K`, `M`, `G` and `T` alone are binary units, as in
+/// most tools.
 pub(super) fn parse_size(text: &str) -> Result<i64, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
@@ -32,27 +34,28 @@ pub(super) fn parse_size(text: &str) -> Result<i64, String> {
         "tb" => 1_000_000_000_000,
         _ => {
             return Err(
-                "write a whole number of bytes, or one with KiB, MiB, GiB, TiB, KB, MB, GB or TB".to_owned()
+                "unknown unit; use a whole number of bytes, or one with KiB, MiB, GiB, TiB, KB, MB, GB or TB"
+                    .to_owned(),
             );
         }
     };
     let number: i64 =
-        number.parse().map_err(|_| "write a whole number, such as 1048576 or 10GiB".to_owned())?;
-    number.checked_mul(factor).ok_or_else(|| "that is more than 8 EiB".to_owned())
+        number.parse().map_err(|_| "not a whole number; use a size such as 1048576 or 10GiB".to_owned())?;
+    number.checked_mul(factor).ok_or_else(|| "the size exceeds the maximum of 8 EiB".to_owned())
 }
 
-/// A time on the wire as one that can be printed; nothing where it lies outside what a calendar knows.
+/// Converts a protobuf timestamp. Returns `None` if it is out of range.
 pub(super) fn time(at: &Timestamp) -> Option<DateTime<Utc>> {
     DateTime::from_timestamp(at.seconds, u32::try_from(at.nanos).ok()?)
 }
 
-/// `2026-08-30 14:05 UTC`, or a dash.
+/// Formats a time as `2026-08-30 14:05 UTC`, or returns a dash for no time.
 pub(super) fn time_column(at: Option<&Timestamp>) -> String {
     at.and_then(time).map_or_else(|| "-".to_owned(), |at| at.format("%Y-%m-%d %H:%M UTC").to_string())
 }
 
-/// Text of others, safe for a terminal: what could move the cursor, colour the screen or turn the direction
-/// of reading is written as an escape.
+/// Makes untrusted text safe for a terminal: escapes characters that could move the cursor, change colours or
+/// change the text direction.
 pub(super) fn printable(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
@@ -61,7 +64,7 @@ pub(super) fn printable(text: &str) -> String {
     safe
 }
 
-/// Whether a character is a control character, a line separator, or one that reorders the text around it.
+/// Whether a character is a control character, a line separator, or changes the text direction.
 pub(super) fn is_unprintable(c: char) -> bool {
     c.is_control()
         || matches!(
@@ -75,16 +78,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_are_written_in_binary_units_and_rounded_down() {
-        let written = [0, 1_023, 1_024, 1_536, 1_048_575, 1 << 30, i64::MAX].map(size);
+    fn size_is_formatted_in_binary_units_rounded_down() {
+        let formatted = [0, 1_023, 1_024, 1_536, 1_048_575, 1 << 30, i64::MAX].map(size);
         assert_eq!(
-            written,
+            formatted,
             ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "1023.9 KiB", "1.0 GiB", "8388607.9 TiB"]
         );
     }
 
     #[test]
-    fn sizes_are_read_with_or_without_a_unit() {
+    fn parse_size_accepts_optional_unit() {
         assert_eq!(parse_size("1048576"), Ok(1 << 20));
         assert_eq!(parse_size("10GiB"), Ok(10 << 30));
         assert_eq!(parse_size("10 gb"), Ok(10_000_000_000));
@@ -95,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_cannot_write_to_the_terminal_as_it_likes() {
+    fn printable_escapes_terminal_control_characters() {
         assert_eq!(printable("a\u{1b}[31mb\u{202e}c\n"), "a\\u{1b}[31mb\\u{202e}c\\u{a}");
         assert_eq!(printable("отчёт 報告.pdf"), "отчёт 報告.pdf");
     }

@@ -6,83 +6,80 @@ use serde_json::json;
 use super::{connection::ConnectionArgs, exit, failure::Failure, human, output::Output, records::FileRecord};
 use crate::proto::v1::{File, FileFilter, FileState, ListFilesRequest, ListFilesResponse, View};
 
-/// What one call may ask for.
+/// The largest page that a call may request.
 const PAGE_SIZE_MAX: i32 = 1_000;
 
-/// Lists the files that the token may see.
 #[derive(Debug, Args)]
 #[command(after_help = exit::HELP)]
 pub(crate) struct LsArgs {
-    /// Only files of this category
+    /// List only files in this category.
     #[arg(long, default_value = "", hide_default_value = true)]
     pub category: String,
-    /// Only files of this owner
+    /// List only files of this owner.
     #[arg(long, default_value = "", hide_default_value = true)]
     pub owner: String,
-    /// Only files with this tag; repeated: with all of them
+    /// List only files with this tag; if repeated, with all of the tags.
     #[arg(long = "tag", value_name = "TAG")]
     pub tags: Vec<String>,
-    /// Only files in this state: pending, processing, available, quarantined, unscannable, deleted, archived
-    /// or error; repeated: in any of them
-    #[arg(long = "state", value_name = "STATE", value_parser = state)]
+    /// List only files in this state: pending, processing, available, quarantined, unscannable, deleted,
+    /// archived or error; if repeated, in any of the states.
+    #[arg(long = "state", value_name = "STATE", value_parser = parse_state)]
     pub states: Vec<FileState>,
-    /// Only files of this media type, such as image/png or image/*; repeated: of any of them
+    /// List only files of this content type, such as image/png or image/*; if repeated, of any of the types.
     #[arg(long = "mime-type", value_name = "TYPE")]
     pub mime_types: Vec<String>,
-    /// Only files whose name begins with this text
+    /// List only files whose name starts with this text.
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     pub name_prefix: String,
-    /// What comes first
+    /// The sort order.
     #[arg(long, value_enum, default_value_t = Order::Newest)]
     pub order: Order,
-    /// How many files at most
+    /// The maximum number of files to list.
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
     pub limit: u64,
-    /// All files, however many
+    /// List all files, without a limit.
     #[arg(long, conflicts_with = "limit")]
     pub all: bool,
-    /// How many files to ask for at once
+    /// How many files to request per call.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=1_000))]
     pub page_size: Option<i32>,
-    /// Go on where a list ended: the next_page_token of its JSON, with the same filter and order
+    /// Continue an earlier list: the next_page_token of its JSON output, with the same filter and order.
     #[arg(long, value_name = "TOKEN", default_value = "", hide_default_value = true)]
     pub page_token: String,
-    /// Files in the trash too
+    /// Include files in the trash.
     #[arg(long)]
     pub deleted: bool,
-    /// Say how many files match
+    /// Print the total number of matching files.
     #[arg(long)]
     pub total: bool,
-    /// More columns
+    /// Print more columns.
     #[arg(long, short, conflicts_with = "json")]
     pub long: bool,
-    /// Print one JSON object, with the files in `files`
+    /// Print one JSON object, with the files in the field files.
     #[arg(long)]
     pub json: bool,
-    /// Where
     #[command(flatten)]
     pub connection: ConnectionArgs,
 }
 
-/// The orders a list can have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Order {
-    /// The newest first
+    /// The newest files first.
     Newest,
-    /// The oldest first
+    /// The oldest files first.
     Oldest,
-    /// By name
+    /// By name, ascending.
     Name,
-    /// By name, backwards
+    /// By name, descending.
     NameDesc,
-    /// The smallest first
+    /// The smallest files first.
     Smallest,
-    /// The largest first
+    /// The largest files first.
     Largest,
 }
 
 impl Order {
-    fn on_the_wire(self) -> &'static str {
+    fn as_order_by(self) -> &'static str {
         match self {
             Self::Newest => "create_time desc",
             Self::Oldest => "create_time",
@@ -94,36 +91,36 @@ impl Order {
     }
 }
 
-/// Prints page after page as it arrives, so that a list of any length takes the memory of one page.
-pub(super) async fn run(args: LsArgs, output: Output) -> Result<(), Failure> {
+/// Prints each page as it arrives, so memory is bounded by one page, whatever the length of the list.
+pub(super) async fn run_ls(args: LsArgs, output: Output) -> Result<(), Failure> {
     let client = args.connection.connect().await?;
     let mut request = args.request();
-    let mut left = if args.all { u64::MAX } else { args.limit };
-    let mut list = List { json: output.json, long: args.long, begun: false };
+    let mut remaining = if args.all { u64::MAX } else { args.limit };
+    let mut list = ListFormatter { is_json: output.json, is_long: args.long, is_started: false };
     let mut total = None;
     loop {
-        let page_size = i32::try_from(left).unwrap_or(i32::MAX);
+        let page_size = i32::try_from(remaining).unwrap_or(i32::MAX);
         request.page_size = page_size.min(args.page_size.unwrap_or(PAGE_SIZE_MAX));
         let page = client.list_files(request.clone()).await?;
         total = total.or_else(|| args.total.then(|| total_of(&page)));
-        // The count costs the server a scan; one answer is enough.
+        // Counting is expensive for the server, so only the first page requests it.
         request.include_total = false;
-        left = left.saturating_sub(page.files.len() as u64);
+        remaining = remaining.saturating_sub(page.files.len() as u64);
         request.page_token = page.next_page_token;
-        output.raw(&list.page(page.files)?)?;
-        if left == 0 || request.page_token.is_empty() {
+        output.raw(&list.format_page(page.files)?)?;
+        if remaining == 0 || request.page_token.is_empty() {
             break;
         }
     }
     if output.json {
-        return output.raw(&list.json_end(&request.page_token, total));
+        return output.raw(&list.format_json_end(&request.page_token, total));
     }
     if let Some((total_size, is_lower_bound)) = total {
         let at_least = if is_lower_bound { "at least " } else { "" };
         output.note(format_args!("{at_least}{total_size} files match"));
     }
     if !request.page_token.is_empty() {
-        output.note("there are more; pass --all or a higher --limit");
+        output.note("there are more files; pass --all or a higher --limit");
     }
     Ok(())
 }
@@ -139,13 +136,13 @@ impl LsArgs {
             name_prefix: self.name_prefix.clone(),
             ..FileFilter::default()
         };
-        // JSON shows every field, so it must not show as empty what BASIC leaves out.
+        // The JSON contains every field, so request the fields that BASIC omits as well.
         let view = if self.json { View::Full } else { View::Basic };
         ListFilesRequest {
             page_size: 0,
             page_token: self.page_token.clone(),
             filter: Some(filter),
-            order_by: self.order.on_the_wire().to_owned(),
+            order_by: self.order.as_order_by().to_owned(),
             view: view.into(),
             include_total: self.total,
             show_deleted: self.deleted || self.states.contains(&FileState::Deleted),
@@ -153,7 +150,7 @@ impl LsArgs {
     }
 }
 
-/// How many files match, and whether there are more.
+/// The number of matching files, and whether it is only a lower bound.
 type Total = (i64, bool);
 
 fn total_of(page: &ListFilesResponse) -> Total {
@@ -162,51 +159,51 @@ fn total_of(page: &ListFilesResponse) -> Total {
 
 const JSON_BEGIN: &[u8] = b"{\"files\":[";
 
-/// Writes a list piece by piece: columns of fixed widths for people, one long JSON object for programs.
-struct List {
-    json: bool,
-    long: bool,
-    begun: bool,
+/// Formats a list incrementally, as a table with fixed column widths or as one JSON object.
+struct ListFormatter {
+    is_json: bool,
+    is_long: bool,
+    is_started: bool,
 }
 
-impl List {
-    /// The text of one page.
-    fn page(&mut self, files: Vec<File>) -> Result<Vec<u8>, Failure> {
+impl ListFormatter {
+    /// Formats one page.
+    fn format_page(&mut self, files: Vec<File>) -> Result<Vec<u8>, Failure> {
         let mut text = Vec::new();
         for file in files {
-            if self.json {
-                text.extend_from_slice(if self.begun { b"," } else { JSON_BEGIN });
+            if self.is_json {
+                text.extend_from_slice(if self.is_started { b"," } else { JSON_BEGIN });
                 serde_json::to_writer(&mut text, &FileRecord::from(file))
                     .map_err(|e| Failure::Stdout(e.into()))?;
             } else {
-                if !self.begun {
-                    text.extend(
-                        self.columns(["ID", "SIZE", "STATE", "CREATED", "CATEGORY", "TYPE", "OWNER", "NAME"]),
-                    );
+                if !self.is_started {
+                    text.extend(self.format_columns([
+                        "ID", "SIZE", "STATE", "CREATED", "CATEGORY", "TYPE", "OWNER", "NAME",
+                    ]));
                 }
-                text.extend(self.row(&file));
+                text.extend(self.format_row(&file));
             }
-            self.begun = true;
+            self.is_started = true;
         }
         Ok(text)
     }
 
-    /// The end of the JSON.
-    fn json_end(&self, next_page_token: &str, total: Option<Total>) -> Vec<u8> {
+    /// Formats the end of the JSON object.
+    fn format_json_end(&self, next_page_token: &str, total: Option<Total>) -> Vec<u8> {
         let mut rest = json!({ "next_page_token": next_page_token });
         if let Some((total_size, is_lower_bound)) = total {
             rest["total_size"] = json!(total_size);
             rest["total_size_is_lower_bound"] = json!(is_lower_bound);
         }
-        let mut text = if self.begun { Vec::new() } else { JSON_BEGIN.to_vec() };
-        // The rest is an object of its own; without its brace it is the end of the one that was begun.
+        let mut text = if self.is_started { Vec::new() } else { JSON_BEGIN.to_vec() };
+        // Without its opening brace, this object is the end of the object that the list started.
         text.extend(format!("],{}\n", rest.to_string().trim_start_matches('{')).into_bytes());
         text
     }
 
-    fn row(&self, file: &File) -> Vec<u8> {
+    fn format_row(&self, file: &File) -> Vec<u8> {
         let state = file.state().as_str_name().trim_start_matches("FILE_STATE_").to_lowercase();
-        self.columns([
+        self.format_columns([
             &human::printable(&file.id),
             &human::size(file.size_bytes),
             &state,
@@ -218,9 +215,12 @@ impl List {
         ])
     }
 
-    fn columns(&self, [id, size, state, created, category, mime_type, owner, name]: [&str; 8]) -> Vec<u8> {
+    fn format_columns(
+        &self,
+        [id, size, state, created, category, mime_type, owner, name]: [&str; 8],
+    ) -> Vec<u8> {
         let mut line = format!("{id:<36}  {size:>10}  {state:<11}  {created:<20}  ");
-        if self.long {
+        if self.is_long {
             line += &format!("{category:<20}  {mime_type:<24}  {owner:<24}  ");
         }
         line += name;
@@ -229,11 +229,11 @@ impl List {
     }
 }
 
-fn state(text: &str) -> Result<FileState, String> {
+fn parse_state(text: &str) -> Result<FileState, String> {
     FileState::from_str_name(&format!("FILE_STATE_{}", text.to_uppercase()))
         .filter(|state| *state != FileState::Unspecified)
         .ok_or_else(|| {
-            "it is one of pending, processing, available, quarantined, unscannable, deleted, archived, error"
+            "unknown state; use pending, processing, available, quarantined, unscannable, deleted, archived or error"
                 .to_owned()
         })
 }
@@ -243,18 +243,18 @@ mod tests {
     use super::*;
 
     fn json_of(pages: &[&[&str]], total: Option<Total>) -> serde_json::Value {
-        let mut list = List { json: true, long: false, begun: false };
+        let mut list = ListFormatter { is_json: true, is_long: false, is_started: false };
         let mut text = Vec::new();
         for page in pages {
             let files = page.iter().map(|id| File { id: (*id).to_owned(), ..File::default() }).collect();
-            text.extend(list.page(files).unwrap());
+            text.extend(list.format_page(files).unwrap());
         }
-        text.extend(list.json_end("next", total));
+        text.extend(list.format_json_end("next", total));
         serde_json::from_slice(&text).unwrap()
     }
 
     #[test]
-    fn a_list_in_pieces_is_one_json_document() {
+    fn pages_form_one_json_document() {
         let list = json_of(&[&["1", "2"], &[], &["3"]], Some((3, false)));
         let ids: Vec<_> =
             list["files"].as_array().unwrap().iter().map(|file| file["id"].as_str().unwrap()).collect();
@@ -266,11 +266,11 @@ mod tests {
     }
 
     #[test]
-    fn a_table_has_one_header_and_a_line_a_file() {
-        let mut list = List { json: false, long: false, begun: false };
+    fn table_has_one_header_and_one_line_per_file() {
+        let mut list = ListFormatter { is_json: false, is_long: false, is_started: false };
         let file = File { id: "1".into(), size_bytes: 2_048, name: "a\u{1b}b".into(), ..File::default() };
         let text = String::from_utf8(
-            [list.page(vec![file.clone()]), list.page(vec![file])].map(Result::unwrap).concat(),
+            [list.format_page(vec![file.clone()]), list.format_page(vec![file])].map(Result::unwrap).concat(),
         );
         let text = text.unwrap();
         let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();

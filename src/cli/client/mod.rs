@@ -1,4 +1,4 @@
-//! The commands that talk to a server, wherever it runs.
+//! The commands that call a server over gRPC.
 
 mod connection;
 pub(super) mod exit;
@@ -15,10 +15,10 @@ mod records;
 mod rm;
 mod safe_name;
 mod standard_streams;
-mod started;
 mod tenant_records;
 mod tenants;
 mod transfer_ownership;
+mod upload_state;
 mod versions;
 mod watch;
 
@@ -26,31 +26,55 @@ use clap::Subcommand;
 
 use self::{exit::Exit, failure::Failure, output::Output};
 
-/// `strongroom put|get|ls|rm|undelete|versions|watch|import|quota|transfer-ownership|tenants`.
 #[derive(Debug, Subcommand)]
 pub(super) enum ClientCommand {
-    /// Upload files
+    /// Upload files or standard input.
+    ///
+    /// A file is stored completely and verified, or not at all. Uploads of 16 MiB or more resume after an
+    /// interruption: by themselves while the command runs, and after it was stopped if the same command is
+    /// run again within 24 hours.
     Put(Box<put::PutArgs>),
-    /// Download a file, or a part of it
+    /// Download a file or a byte range of it.
+    ///
+    /// The bytes are written to a hidden temporary file next to the destination, which is renamed after all
+    /// checks have passed. An interrupted or corrupted download leaves no file. Without --output, the file is
+    /// saved in the current directory under a safe form of its name: without directories, leading dots and
+    /// control characters.
     Get(Box<get::GetArgs>),
-    /// List files
+    /// List the files that are visible with the token.
     Ls(Box<ls::LsArgs>),
-    /// Move files to the trash, or remove them for good
+    /// Move files to the trash, or purge them.
     Rm(rm::RmArgs),
-    /// Take files out of the trash
+    /// Restore files from the trash.
     Undelete(rm::UndeleteArgs),
-    /// List the versions of a file, restore or remove one
+    /// List the versions of a file, and restore or delete a version.
     #[command(subcommand)]
     Versions(versions::VersionsCommand),
-    /// Print changes of files as they happen
+    /// Print file changes as they happen.
+    ///
+    /// Runs until it is interrupted. A broken connection is re-established without missing changes.
     Watch(watch::WatchArgs),
-    /// Take over files of before, and tell which file each became; for a tenant's admins
+    /// Import existing objects as files; for tenant admins.
+    ///
+    /// Imports from a source that the server's operator has configured: a directory, a bucket, or hosts whose
+    /// URLs may be fetched. The command can be repeated after any failure: an object that was already
+    /// imported is reported with its existing file. Exits with 1 if an item failed.
+    ///
+    /// Prints one line per object: the outcome (imported, already, would be, failed), the id of the file, and
+    /// the object's key or URL.
+    ///
+    /// A manifest is a CSV file whose first line names the columns, or a file with one JSON object per line
+    /// (.jsonl). The columns are: key or url (one of them is required), and optionally legacy_id, owner,
+    /// category, create_time (RFC 3339) and entity (TYPE:ID or TYPE:ID:FIELD).
     Import(Box<import::ImportArgs>),
-    /// Show what a tenant may store and what it stores, or set its limits
+    /// Show a tenant's quota and usage, or set its limits.
     Quota(quota::QuotaArgs),
-    /// Give the files of someone who leaves to someone else; for a tenant's admins
+    /// Transfer all files of a user to another user; for tenant admins.
+    ///
+    /// Includes files in the trash. Run the command again after an interruption to transfer the remaining
+    /// files.
     TransferOwnership(transfer_ownership::TransferArgs),
-    /// Create, suspend, export and delete tenants; for operators
+    /// Create, suspend, export and delete tenants; for operators.
     Tenants(Box<tenants::TenantsArgs>),
 }
 
@@ -62,45 +86,45 @@ impl ClientCommand {
             Self::Ls(args) => args.json,
             Self::Rm(args) => args.json,
             Self::Undelete(args) => args.json,
-            Self::Versions(command) => command.json(),
+            Self::Versions(command) => command.is_json(),
             Self::Watch(args) => args.json,
             Self::Import(args) => args.json,
             Self::Quota(args) => args.json,
             Self::TransferOwnership(args) => args.json,
-            Self::Tenants(args) => args.target().json,
+            Self::Tenants(args) => args.common().json,
         };
         Output { json }
     }
 
     async fn run(self, output: Output) -> Result<(), Failure> {
         match self {
-            Self::Put(args) => put::run(*args, output).await,
-            Self::Get(args) => get::run(*args, output).await,
-            Self::Ls(args) => ls::run(*args, output).await,
-            Self::Rm(args) => rm::rm(args, output).await,
-            Self::Undelete(args) => rm::undelete(args, output).await,
-            Self::Versions(command) => versions::run(command, output).await,
-            Self::Watch(args) => watch::run(args, output).await,
-            Self::Import(args) => import::run(*args, output).await,
-            Self::Quota(args) => quota::run(args, output).await,
-            Self::TransferOwnership(args) => transfer_ownership::run(args, output).await,
-            Self::Tenants(args) => tenants::run(*args, output).await,
+            Self::Put(args) => put::run_put(*args, output).await,
+            Self::Get(args) => get::run_get(*args, output).await,
+            Self::Ls(args) => ls::run_ls(*args, output).await,
+            Self::Rm(args) => rm::run_rm(args, output).await,
+            Self::Undelete(args) => rm::run_undelete(args, output).await,
+            Self::Versions(command) => versions::run_versions(command, output).await,
+            Self::Watch(args) => watch::run_watch(args, output).await,
+            Self::Import(args) => import::run_import(*args, output).await,
+            Self::Quota(args) => quota::run_quota(args, output).await,
+            Self::TransferOwnership(args) => transfer_ownership::run_transfer_ownership(args, output).await,
+            Self::Tenants(args) => tenants::run_tenants(*args, output).await,
         }
     }
 }
 
-/// Runs one command and reports its failure.
+/// Runs a command and prints its error.
 ///
-/// Ctrl-C drops the command, so that an unfinished download takes its hidden file along. A read of standard
-/// input cannot be called back: shut the runtime down in the background, or it waits for a line that nobody
-/// writes.
-pub(super) async fn run(command: ClientCommand) -> Exit {
+/// Ctrl-C drops the command's future, which also deletes the temporary file of an unfinished download. A
+/// blocking read of standard input cannot be cancelled: shut the runtime down in the background, or the
+/// process waits for that read.
+pub(super) async fn run_client_command(command: ClientCommand) -> Exit {
     let output = command.output();
-    let ended = tokio::select! {
-        ended = command.run(output) => ended,
+    let result = tokio::select! {
+        result = command.run(output) => result,
         Ok(()) = tokio::signal::ctrl_c() => return Exit::Interrupted,
     };
-    match ended {
+    match result {
         Ok(()) => Exit::Ok,
         Err(failure) if failure.is_broken_pipe() => Exit::Ok,
         Err(failure) => {
@@ -132,32 +156,32 @@ mod tests {
     async fn strongroom(server: &FakeServer, arguments: &[&str]) -> Exit {
         let connection = ["--server", &server.endpoint, "--token", "alice"];
         let arguments = ["strongroom"].iter().chain(arguments).chain(&connection);
-        run(Strongroom::try_parse_from(arguments).unwrap().command).await
+        run_client_command(Strongroom::try_parse_from(arguments).unwrap().command).await
     }
 
-    fn names_in(directory: &Path) -> Vec<String> {
+    fn list_names(directory: &Path) -> Vec<String> {
         let names = fs::read_dir(directory).unwrap();
         names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     }
 
     #[test]
-    fn the_arguments_make_sense() {
+    fn argument_definitions_are_valid() {
         Strongroom::command().debug_assert();
     }
 
     #[tokio::test]
-    async fn a_download_lands_under_a_safe_name_and_alone() {
+    async fn download_is_saved_under_safe_name() {
         let server = FakeServer::start().await;
         server.will_send(download_of("../../.evil\n.txt", b"harmless", 3));
         let directory = tempfile::tempdir().unwrap();
         let to = directory.path().to_str().unwrap();
         assert_eq!(strongroom(&server, &["get", "0198", "-o", to]).await, Exit::Ok);
-        assert_eq!(names_in(directory.path()), ["evil_.txt"]);
+        assert_eq!(list_names(directory.path()), ["evil_.txt"]);
         assert_eq!(fs::read(directory.path().join("evil_.txt")).unwrap(), b"harmless");
     }
 
     #[tokio::test]
-    async fn a_download_that_fails_leaves_nothing_behind() {
+    async fn failed_download_leaves_no_file() {
         let server = FakeServer::start().await;
         let directory = tempfile::tempdir().unwrap();
         let to = directory.path().to_str().unwrap();
@@ -170,11 +194,11 @@ mod tests {
         server.will_send(damaged);
         server.script.lock().unwrap().fail_after_download(Code::DataLoss);
         assert_eq!(strongroom(&server, &["get", "0198", "-o", to]).await, Exit::Corrupted);
-        assert!(names_in(directory.path()).is_empty());
+        assert!(list_names(directory.path()).is_empty());
     }
 
     #[tokio::test]
-    async fn a_file_that_exists_is_replaced_only_by_force() {
+    async fn existing_file_is_replaced_only_with_force() {
         let server = FakeServer::start().await;
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.txt");
@@ -187,11 +211,11 @@ mod tests {
         assert_eq!(strongroom(&server, &["get", "0198", "-o", to, "--force"]).await, Exit::Ok);
         assert_eq!(fs::read(&path).unwrap(), b"theirs");
         assert_eq!(strongroom(&server, &["get", "0198", "-o", "/dev/null", "--force"]).await, Exit::Usage);
-        assert_eq!(names_in(directory.path()), ["a.txt"]);
+        assert_eq!(list_names(directory.path()), ["a.txt"]);
     }
 
     #[tokio::test]
-    async fn one_bad_file_does_not_hold_up_the_others() {
+    async fn put_continues_after_failed_file() {
         let mut server = FakeServer::start().await;
         let directory = tempfile::tempdir().unwrap();
         let good = directory.path().join("good.txt");
@@ -199,7 +223,7 @@ mod tests {
         let missing = directory.path().join("missing.txt");
         let files = [missing.to_str().unwrap(), good.to_str().unwrap()];
         assert_eq!(strongroom(&server, &["put", files[0], files[1]]).await, Exit::Other);
-        assert!(server.uploads.recv().await.is_some(), "the good one arrived");
+        assert!(server.uploads.recv().await.is_some(), "the readable file is uploaded");
 
         let both = ["put", files[0], files[1], "--name", "one name"];
         assert_eq!(strongroom(&server, &both).await, Exit::Usage);
@@ -207,7 +231,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_import_sends_all_that_is_named_and_fails_where_an_item_did() {
+    async fn import_sends_all_items_and_fails_if_one_fails() {
         let server = FakeServer::start().await;
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("old.csv");
@@ -218,31 +242,34 @@ mod tests {
         assert_eq!(strongroom(&server, &[&all[..], &defaults].concat()).await, Exit::Ok);
         let (options, items) = server.script.lock().unwrap().imports.pop().unwrap();
         assert_eq!((options.source.as_str(), options.dry_run), ("old", true));
-        let said: Vec<_> = items
+        let sent: Vec<_> = items
             .iter()
             .map(|item| (item.owner_id.as_str(), item.spec.as_ref().unwrap().category.as_str()))
             .collect();
-        assert_eq!(said, [("bob", "report"), ("bob", "report"), ("ann", "report"), ("bob", "avatar")]);
+        assert_eq!(sent, [("bob", "report"), ("bob", "report"), ("ann", "report"), ("bob", "avatar")]);
 
         assert_eq!(strongroom(&server, &["import", "old", "--key", "a", "--key", "bad"]).await, Exit::Other);
         assert_eq!(strongroom(&server, &["import", "old", "--prefix", "cut"]).await, Exit::Unavailable);
         fs::write(&path, "key\na\n\"b\n").unwrap();
         server.script.lock().unwrap().imports.clear();
         assert_eq!(strongroom(&server, &["import", "old", "--manifest", manifest]).await, Exit::Usage);
-        assert!(server.script.lock().unwrap().imports.is_empty(), "nothing is done with half a manifest");
+        assert!(
+            server.script.lock().unwrap().imports.is_empty(),
+            "nothing is imported from an invalid manifest"
+        );
         assert!(Strongroom::try_parse_from(["strongroom", "import", "old"]).is_err());
     }
 
     #[tokio::test]
-    async fn the_exit_code_says_what_kind_of_failure_it_was() {
+    async fn exit_code_identifies_kind_of_error() {
         let server = FakeServer::start().await;
         for (code, exit) in [
             (Code::NotFound, Exit::NotFound),
             (Code::Unauthenticated, Exit::NotAllowed),
             (Code::PermissionDenied, Exit::NotAllowed),
-            (Code::ResourceExhausted, Exit::NoRoom),
-            (Code::InvalidArgument, Exit::Refused),
-            (Code::FailedPrecondition, Exit::Refused),
+            (Code::ResourceExhausted, Exit::LimitReached),
+            (Code::InvalidArgument, Exit::Rejected),
+            (Code::FailedPrecondition, Exit::Rejected),
             (Code::DeadlineExceeded, Exit::Unavailable),
             (Code::DataLoss, Exit::Corrupted),
             (Code::Internal, Exit::Other),
@@ -263,12 +290,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_interrupted_download_takes_its_hidden_file_along() {
+    async fn interrupted_download_deletes_temporary_file() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.txt");
         let (partial, file) = super::partial_file::PartialFile::create(path, false).await.unwrap();
-        assert_eq!(names_in(directory.path()).len(), 1);
+        assert_eq!(list_names(directory.path()).len(), 1);
         drop((partial, file));
-        assert!(names_in(directory.path()).is_empty());
+        assert!(list_names(directory.path()).is_empty());
     }
 }

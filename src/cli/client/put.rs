@@ -1,4 +1,4 @@
-//! `strongroom put`: uploads files, or standard input.
+//! `strongroom put`: uploads files or standard input.
 
 use std::path::{Path, PathBuf};
 
@@ -10,52 +10,51 @@ use uuid::Uuid;
 
 use super::{
     connection::ConnectionArgs, exit, failure, failure::Failure, human, output::Output, records,
-    standard_streams, started::Started,
+    standard_streams, upload_state::UploadStateFile,
 };
 use crate::{
     client::{Client, ClientError, Code},
     proto::v1::{Upload, UploadFileResponse, UploadSpec, Visibility},
 };
 
-/// From this size on a file is uploaded so that it can be gone on with: two parts.
+/// Files of at least this size (two parts) use a resumable upload.
 const RESUMABLE_SIZE_BYTES_MIN: u64 = 16 * 1024 * 1024;
 
-/// Uploads files. A file is stored whole and checked, or not at all. Files of 16 MiB and more go on where they broke off: by
-/// themselves while this runs, and after it was stopped when the same command is run again within a day.
 #[derive(Debug, Args)]
 #[command(after_help = exit::HELP)]
 pub(crate) struct PutArgs {
-    /// The files; `-` is standard input and needs --name
+    /// The files to upload; `-` reads standard input and requires --name.
     #[arg(value_name = "FILE", required = true)]
     pub files: Vec<PathBuf>,
-    /// The name to store the file under, instead of its own
+    /// The name of the stored file. Default: the name of the local file.
     #[arg(long)]
     pub name: Option<String>,
-    /// The category; without it the default of the tenant's policy
+    /// The category. Default: the default category of the tenant's policy.
     #[arg(long, default_value = "", hide_default_value = true)]
     pub category: String,
-    /// A tag; may be repeated
+    /// A tag; may be repeated.
     #[arg(long = "tag", value_name = "TAG")]
     pub tags: Vec<String>,
-    /// A title for people
+    /// The title to display.
     #[arg(long, default_value = "", hide_default_value = true)]
     pub title: String,
-    /// A description for people
+    /// The description to display.
     #[arg(long, default_value = "", hide_default_value = true)]
     pub description: String,
-    /// Who may see the file: owner, managers, organization or public; without it the category decides
-    #[arg(long, value_parser = visibility)]
+    /// Who may read the file: owner, managers, organization or public. Default: the visibility of the
+    /// category.
+    #[arg(long, value_parser = parse_visibility)]
     pub visibility: Option<Visibility>,
-    /// The media type, where the bytes do not tell
+    /// The content type to declare, used if it cannot be detected from the bytes.
     #[arg(long, default_value = "", hide_default_value = true)]
     pub mime_type: String,
-    /// When the file expires, such as 2030-01-31T00:00:00Z
+    /// When the file expires, as in 2030-01-31T00:00:00Z. Default: never.
     #[arg(long, value_name = "RFC3339", value_parser = DateTime::parse_from_rfc3339)]
     pub expire_time: Option<DateTime<FixedOffset>>,
-    /// After how many days the file is deleted at the latest; 0 is never
+    /// Delete the file at the latest this many days after its creation; 0 means never.
     #[arg(long, value_name = "DAYS", default_value_t = 0, hide_default_value = true)]
     pub retention_days: i32,
-    /// The file that this is a new version of; its name and record stay as they are
+    /// Upload a new version of this file; its name and other metadata do not change.
     #[arg(
         long,
         value_name = "ID",
@@ -64,40 +63,42 @@ pub(crate) struct PutArgs {
         ]
     )]
     pub file_id: Option<String>,
-    /// What is new in this version, in one line
+    /// A one-line description of the changes in this version.
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     pub change_description: String,
-    /// A UUID that makes a repetition of this very command safe
+    /// A UUID that identifies this upload, so that repeating the command does not store the file twice.
     #[arg(long, value_name = "UUID")]
     pub request_id: Option<Uuid>,
-    /// Start anew, also where an upload of this file was broken off before
+    /// Start from the beginning, even if an interrupted upload of this file could be resumed.
     #[arg(long)]
     pub no_resume: bool,
-    /// Print the answers as JSON, one a line
+    /// Print the results as JSON, one document per line.
     #[arg(long)]
     pub json: bool,
-    /// Where to
     #[command(flatten)]
     pub connection: ConnectionArgs,
 }
 
-/// Uploads one file after the other, going on after a failure.
-pub(super) async fn run(args: PutArgs, output: Output) -> Result<(), Failure> {
-    let several = args.files.len() > 1;
-    if several && (args.name.is_some() || args.request_id.is_some() || args.file_id.is_some()) {
+/// Uploads the files one after the other, and continues after an error.
+pub(super) async fn run_put(args: PutArgs, output: Output) -> Result<(), Failure> {
+    let has_several = args.files.len() > 1;
+    if has_several && (args.name.is_some() || args.request_id.is_some() || args.file_id.is_some()) {
         return Err(Failure::Usage(
-            "--name, --file-id and --request-id belong to one file; there are several".to_owned(),
+            "--name, --file-id and --request-id apply to a single file; upload the files one at a time"
+                .to_owned(),
         ));
     }
-    if !several && args.name.is_none() && args.file_id.is_none() && is_stdin(&args.files[0]) {
-        return Err(Failure::Usage("standard input has no name; pass --name".to_owned()));
+    if !has_several && args.name.is_none() && args.file_id.is_none() && is_stdin(&args.files[0]) {
+        return Err(Failure::Usage("standard input has no file name; pass --name".to_owned()));
     }
     let client = args.connection.connect().await?;
     let put = async |path: PathBuf| {
         let uploaded = put_one(&client, &args, &path, output).await;
-        uploaded.map_err(|failure| if several { failure.about(&path.display().to_string()) } else { failure })
+        uploaded.map_err(|failure| {
+            if has_several { failure.with_subject(&path.display().to_string()) } else { failure }
+        })
     };
-    failure::each(args.files.clone(), put, |failure| output.report(failure)).await
+    failure::run_for_each(args.files.clone(), put, |failure| output.report(failure)).await
 }
 
 async fn put_one(client: &Client, args: &PutArgs, path: &Path, output: Output) -> Result<(), Failure> {
@@ -108,23 +109,25 @@ async fn put_one(client: &Client, args: &PutArgs, path: &Path, output: Output) -
         let bar = bar.clone();
         move |sent_bytes| bar.set_position(sent_bytes)
     };
-    let answer = if is_stdin(path) {
+    let response = if is_stdin(path) {
         client.upload(spec, standard_streams::stdin()?, progress).await
     } else if size_bytes.is_some_and(|size| size >= RESUMABLE_SIZE_BYTES_MIN) {
         put_resumable(client, args, path, spec, output, progress).await
     } else if size_bytes.is_some() {
         client.upload_file(path, spec, progress).await
     } else {
-        // A pipe can be read once, so there is nothing to try again with.
-        let pipe =
-            tokio::fs::File::open(path).await.map_err(Failure::local(format!("open {}", path.display())))?;
+        // A pipe can be read only once, so the upload cannot be retried.
+        let pipe = tokio::fs::File::open(path)
+            .await
+            .map_err(Failure::local_io(format!("open {}", path.display())))?;
         client.upload(spec, pipe, progress).await
     };
     bar.finish_and_clear();
-    print(answer?, path, output)
+    print_result(response?, path, output)
 }
 
-/// What cannot be remembered is uploaded all the same, and said.
+/// Uploads a file so that the upload can be resumed by a later run. If the state file cannot be written,
+/// prints a warning and continues.
 async fn put_resumable(
     client: &Client,
     args: &PutArgs,
@@ -133,35 +136,36 @@ async fn put_resumable(
     output: Output,
     progress: impl Fn(u64) + Send + Sync + 'static,
 ) -> Result<UploadFileResponse, ClientError> {
-    let started = Started::of(&args.connection.place(), path, &spec).map_err(ClientError::Source)?;
-    let complain = |done: std::io::Result<()>| {
-        if let Err(error) = done {
-            output.note(format_args!("strongroom: this upload is not remembered across runs: {error}"));
+    let state_file = UploadStateFile::locate(&args.connection.server_identity(), path, &spec)
+        .map_err(ClientError::Source)?;
+    let warn_on_error = |result: std::io::Result<()>| {
+        if let Err(error) = result {
+            output.note(format_args!("warning: a later run cannot resume this upload: {error}"));
         }
     };
-    let known = started.as_ref().filter(|_| !args.no_resume).and_then(Started::upload_id);
-    let created = |upload: &Upload| {
-        if let Some(started) = &started {
-            complain(started.keep(&upload.id));
+    let upload_id = state_file.as_ref().filter(|_| !args.no_resume).and_then(UploadStateFile::read_upload_id);
+    let on_created = |upload: &Upload| {
+        if let Some(state_file) = &state_file {
+            warn_on_error(state_file.write_upload_id(&upload.id));
         }
     };
-    let uploaded = client.upload_resumable(path, spec, known, created, progress).await;
-    // One that was refused for what it is will be refused again; one that broke is gone on with.
-    let is_over = match &uploaded {
+    let uploaded = client.upload_resumable(path, spec, upload_id, on_created, progress).await;
+    // A rejected upload would be rejected again. After any other error, a later run can resume.
+    let is_finished = match &uploaded {
         Ok(_) => true,
         Err(ClientError::Rejected(rejection)) => {
             matches!(rejection.code, Code::InvalidArgument | Code::NotFound | Code::PermissionDenied)
         }
         Err(_) => false,
     };
-    if let Some(started) = started.filter(|_| is_over) {
-        complain(started.forget());
+    if let Some(state_file) = state_file.filter(|_| is_finished) {
+        warn_on_error(state_file.delete());
     }
     uploaded
 }
 
-fn print(answer: UploadFileResponse, path: &Path, output: Output) -> Result<(), Failure> {
-    let UploadFileResponse { file, quota, warnings, event_position } = answer;
+fn print_result(response: UploadFileResponse, path: &Path, output: Output) -> Result<(), Failure> {
+    let UploadFileResponse { file, quota, warnings, event_position } = response;
     if output.json {
         return output.json(&json!({
             "source": path.to_string_lossy(),
@@ -172,7 +176,7 @@ fn print(answer: UploadFileResponse, path: &Path, output: Output) -> Result<(), 
         }));
     }
     for warning in warnings {
-        output.note(format_args!("strongroom: {}", human::printable(&warning.message)));
+        output.note(format_args!("warning: {}", human::printable(&warning.message)));
     }
     let file = file.unwrap_or_default();
     output.line(format_args!(
@@ -190,11 +194,11 @@ impl PutArgs {
             None if self.file_id.is_some() => String::new(),
             None if is_stdin(path) => {
                 return Err(Failure::Usage(
-                    "standard input has no name; upload it alone, with --name".to_owned(),
+                    "standard input has no file name; upload it alone, with --name".to_owned(),
                 ));
             }
             None => path.file_name().and_then(|name| name.to_str()).map(str::to_owned).ok_or_else(|| {
-                Failure::Usage(format!("{} has no name that is valid text; pass --name", path.display()))
+                Failure::Usage(format!("the name of {} is not valid UTF-8; pass --name", path.display()))
             })?,
         };
         Ok(UploadSpec {
@@ -206,7 +210,8 @@ impl PutArgs {
             tags: self.tags.clone(),
             expire_time: self.expire_time.map(|at| Timestamp {
                 seconds: at.timestamp(),
-                // Below one second, leap seconds apart, which a timestamp on the wire does not know.
+                // chrono encodes a leap second as more than 999,999,999 ns, which a protobuf timestamp cannot
+                // represent.
                 nanos: i32::try_from(at.timestamp_subsec_nanos().min(999_999_999)).unwrap_or_default(),
             }),
             file_id: self.file_id.clone().unwrap_or_default(),
@@ -223,18 +228,21 @@ fn is_stdin(path: &Path) -> bool {
     path.as_os_str() == "-"
 }
 
-/// The size of a regular file; nothing for a pipe or a device. A directory is refused here, with its name.
+/// Returns the size of a regular file, or `None` for a pipe or a device.
+///
+/// # Errors
+/// Returns [`Failure::Usage`] for a directory.
 async fn regular_size(path: &Path) -> Result<Option<u64>, Failure> {
-    let about =
-        tokio::fs::metadata(path).await.map_err(Failure::local(format!("read {}", path.display())))?;
-    if about.is_dir() {
-        return Err(Failure::Usage(format!("{} is a directory; name the files in it", path.display())));
+    let metadata =
+        tokio::fs::metadata(path).await.map_err(Failure::local_io(format!("read {}", path.display())))?;
+    if metadata.is_dir() {
+        return Err(Failure::Usage(format!("{} is a directory; pass the files in it", path.display())));
     }
-    Ok(about.is_file().then_some(about.len()))
+    Ok(metadata.is_file().then_some(metadata.len()))
 }
 
-fn visibility(text: &str) -> Result<Visibility, String> {
+fn parse_visibility(text: &str) -> Result<Visibility, String> {
     Visibility::from_str_name(&format!("VISIBILITY_{}", text.to_uppercase()))
         .filter(|visibility| *visibility != Visibility::Unspecified)
-        .ok_or_else(|| "it is one of owner, managers, organization, public".to_owned())
+        .ok_or_else(|| "unknown visibility; use owner, managers, organization or public".to_owned())
 }

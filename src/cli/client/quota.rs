@@ -1,4 +1,4 @@
-//! `strongroom quota`: what a tenant may store, what it stores, and new limits.
+//! `strongroom quota`: shows a tenant's quota and usage, or sets its limits.
 
 use clap::Args;
 use prost_types::FieldMask;
@@ -9,32 +9,29 @@ use crate::{
     proto::v1::{GetQuotaRequest, GetUsageRequest, GetUsageResponse, Quota, UpdateQuotaRequest},
 };
 
-/// Shows what a tenant may store and what it stores, or sets its limits.
 #[derive(Debug, Args)]
 #[command(after_help = exit::HELP)]
 pub(crate) struct QuotaArgs {
-    /// Show what is stored, by category and media kind
+    /// Show the usage by category and media kind.
     #[arg(long, conflicts_with_all = ["set_limit", "set_files"])]
     pub usage: bool,
-    /// Set how many bytes the tenant may store, such as 10GiB
+    /// Set the storage limit, such as 10GiB.
     #[arg(long, value_name = "SIZE", value_parser = human::parse_size)]
     pub set_limit: Option<i64>,
-    /// Set how many files the tenant may have; 0 is no limit
+    /// Set the maximum number of files; 0 means no limit.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(0..))]
     pub set_files: Option<i64>,
-    /// The tenant, for operators; everyone else has their own
+    /// The id of the tenant, for operators. Default: the caller's tenant.
     #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
     pub tenant: String,
-    /// Print the answer as JSON
+    /// Print the result as JSON.
     #[arg(long)]
     pub json: bool,
-    /// Where
     #[command(flatten)]
     pub connection: ConnectionArgs,
 }
 
-/// Shows or changes.
-pub(super) async fn run(args: QuotaArgs, output: Output) -> Result<(), Failure> {
+pub(super) async fn run_quota(args: QuotaArgs, output: Output) -> Result<(), Failure> {
     let client = args.connection.connect().await?;
     let tenant_id = args.tenant.clone();
     if args.usage {
@@ -43,12 +40,12 @@ pub(super) async fn run(args: QuotaArgs, output: Output) -> Result<(), Failure> 
     }
     let quota = match args.update() {
         Some(update) => client.update_quota(update).await?.quota,
-        None => read(&client, tenant_id).await?,
+        None => get_quota(&client, tenant_id).await?,
     };
     print_quota(&quota.unwrap_or_default(), output)
 }
 
-async fn read(client: &Client, tenant_id: String) -> Result<Option<Quota>, Failure> {
+async fn get_quota(client: &Client, tenant_id: String) -> Result<Option<Quota>, Failure> {
     Ok(client.get_quota(GetQuotaRequest { tenant_id }).await?.quota)
 }
 

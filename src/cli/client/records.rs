@@ -1,5 +1,5 @@
-//! The JSON that commands print: the field names of the contract, sizes exact, digests in hex, times as RFC
-//! 3339, and enums by their names. Fields are added here as the contract gains them, and none is renamed.
+//! The JSON output of commands. Fields have the names of the protobuf fields; sizes are in bytes, digests in
+//! hex, times in RFC 3339, and enums by name. New fields may be added; existing ones are never renamed.
 
 use chrono::SecondsFormat;
 use prost_types::{Struct, Timestamp, value::Kind};
@@ -12,9 +12,9 @@ use crate::proto::v1::{
     QuotaState, UsageEntry, Warning,
 };
 
-/// A `File`.
+/// A `File` as JSON.
 #[derive(Debug, Serialize)]
-#[allow(missing_docs, reason = "the fields are those of the contract, which explains them")]
+#[allow(missing_docs, reason = "the fields are documented in the protobuf definition")]
 pub(super) struct FileRecord {
     pub id: String,
     pub name: String,
@@ -52,7 +52,6 @@ pub(super) struct FileRecord {
     pub last_access_time: Option<String>,
 }
 
-/// What is known about the scan of a file.
 #[derive(Debug, Serialize)]
 pub(super) struct ScanRecord {
     pub status: &'static str,
@@ -76,7 +75,7 @@ impl From<File> for FileRecord {
             deletion_time: rfc3339(file.deletion_time),
             retain_until_time: rfc3339(file.retain_until_time),
             legal_hold: file.legal_hold.map(legal_hold),
-            metadata: file.metadata.map(object),
+            metadata: file.metadata.map(struct_to_json),
             attachments: file.attachments.into_iter().map(attachment).collect(),
             id: file.id,
             name: file.name,
@@ -107,7 +106,6 @@ fn legal_hold(hold: LegalHold) -> Value {
     })
 }
 
-/// A `FileVersion`.
 pub(super) fn version(version: &FileVersion) -> Value {
     serde_json::json!({
         "version": version.version,
@@ -126,7 +124,6 @@ pub(super) fn version(version: &FileVersion) -> Value {
     })
 }
 
-/// A `Quota`.
 pub(super) fn quota(quota: &Quota) -> Value {
     serde_json::json!({
         "tenant_id": quota.tenant_id,
@@ -146,7 +143,6 @@ pub(super) fn quota(quota: &Quota) -> Value {
     })
 }
 
-/// A `QuotaState`.
 pub(super) fn quota_state(state: &QuotaState) -> Value {
     serde_json::json!({
         "limit_bytes": state.limit_bytes,
@@ -155,7 +151,6 @@ pub(super) fn quota_state(state: &QuotaState) -> Value {
     })
 }
 
-/// A `GetUsageResponse`.
 pub(super) fn usage(usage: &GetUsageResponse) -> Value {
     serde_json::json!({
         "entries": usage.entries.iter().map(usage_entry).collect::<Vec<_>>(),
@@ -171,12 +166,10 @@ pub(super) fn usage(usage: &GetUsageResponse) -> Value {
     })
 }
 
-/// A `Warning`.
 pub(super) fn warning(warning: &Warning) -> Value {
     serde_json::json!({ "code": warning.code().as_str_name(), "message": warning.message })
 }
 
-/// A `ContentRange`.
 pub(super) fn range(range: &ContentRange) -> Value {
     serde_json::json!({ "offset": range.offset, "length": range.length, "total_bytes": range.total_bytes })
 }
@@ -206,7 +199,6 @@ fn attachment(entity: EntityRef) -> Value {
     serde_json::json!({ "type": entity.r#type, "id": entity.id, "field": entity.field })
 }
 
-/// A time, where there is one.
 pub(super) fn time(at: Option<&Timestamp>) -> Option<String> {
     rfc3339(at.copied())
 }
@@ -215,20 +207,22 @@ pub(super) fn rfc3339(at: Option<Timestamp>) -> Option<String> {
     at.as_ref().and_then(human::time).map(|at| at.to_rfc3339_opts(SecondsFormat::AutoSi, true))
 }
 
-fn object(fields: Struct) -> Value {
+fn struct_to_json(fields: Struct) -> Value {
     Value::Object(
-        fields.fields.into_iter().map(|(key, value)| (key, plain(value.kind))).collect::<Map<_, _>>(),
+        fields.fields.into_iter().map(|(key, value)| (key, value_to_json(value.kind))).collect::<Map<_, _>>(),
     )
 }
 
-fn plain(kind: Option<Kind>) -> Value {
+fn value_to_json(kind: Option<Kind>) -> Value {
     match kind {
         None | Some(Kind::NullValue(_)) => Value::Null,
         Some(Kind::BoolValue(value)) => Value::Bool(value),
         Some(Kind::NumberValue(value)) => Value::from(value),
         Some(Kind::StringValue(value)) => Value::String(value),
-        Some(Kind::StructValue(value)) => object(value),
-        Some(Kind::ListValue(list)) => list.values.into_iter().map(|value| plain(value.kind)).collect(),
+        Some(Kind::StructValue(value)) => struct_to_json(value),
+        Some(Kind::ListValue(list)) => {
+            list.values.into_iter().map(|value| value_to_json(value.kind)).collect()
+        }
     }
 }
 
@@ -238,7 +232,7 @@ mod tests {
     use crate::proto::v1::FileState;
 
     #[test]
-    fn a_file_prints_as_the_contract_names_it() {
+    fn file_record_uses_protobuf_names() {
         let file = File {
             id: "0198".to_owned(),
             size_bytes: 1 << 53,

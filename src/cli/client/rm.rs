@@ -1,4 +1,4 @@
-//! `strongroom rm` and `strongroom undelete`: files into the trash, out of it, and away for good.
+//! `strongroom rm` and `strongroom undelete`: delete, purge and undelete files.
 
 use clap::Args;
 use serde_json::json;
@@ -8,84 +8,80 @@ use super::{
 };
 use crate::proto::v1::{DeleteFileRequest, File, PurgeFileRequest, UndeleteFileRequest};
 
-/// Moves files to the trash, or removes them for good.
 #[derive(Debug, Args)]
 #[command(after_help = exit::HELP)]
 pub(crate) struct RmArgs {
-    /// The ids of the files
+    /// The ids of the files.
     #[arg(value_name = "ID", required = true)]
     pub ids: Vec<String>,
-    /// Remove for good, past the trash. This cannot be undone
+    /// Purge the files with all their versions instead of moving them to the trash. This cannot be undone.
     #[arg(long)]
     pub purge: bool,
-    /// Print the answers as JSON, one a line
+    /// Print the results as JSON, one document per line.
     #[arg(long)]
     pub json: bool,
-    /// Where
     #[command(flatten)]
     pub connection: ConnectionArgs,
 }
 
-/// Takes files out of the trash.
 #[derive(Debug, Args)]
 #[command(after_help = exit::HELP)]
 pub(crate) struct UndeleteArgs {
-    /// The ids of the files
+    /// The ids of the files.
     #[arg(value_name = "ID", required = true)]
     pub ids: Vec<String>,
-    /// Print the answers as JSON, one a line
+    /// Print the results as JSON, one document per line.
     #[arg(long)]
     pub json: bool,
-    /// Where
     #[command(flatten)]
     pub connection: ConnectionArgs,
 }
 
-/// Deletes or purges one file after the other, going on after a failure.
-pub(super) async fn rm(args: RmArgs, output: Output) -> Result<(), Failure> {
+/// Deletes or purges the files one after the other, and continues after an error.
+pub(super) async fn run_rm(args: RmArgs, output: Output) -> Result<(), Failure> {
     let client = args.connection.connect().await?;
-    let several = args.ids.len() > 1;
+    let has_several = args.ids.len() > 1;
     let remove = async |file_id: String| {
         let request_id = String::new();
         let id = file_id.clone();
         let removed = if args.purge {
             client.purge_file(PurgeFileRequest { file_id, request_id }).await.map(|_| None)
         } else {
-            client.delete_file(DeleteFileRequest { file_id, request_id }).await.map(|answer| answer.file)
+            client.delete_file(DeleteFileRequest { file_id, request_id }).await.map(|response| response.file)
         };
         match removed {
-            Ok(file) => print(&id, file, "purged", output),
-            Err(error) => Err(about(error.into(), &id, several)),
+            Ok(file) => print_result(&id, file, "purged", output),
+            Err(error) => Err(add_subject(error.into(), &id, has_several)),
         }
     };
-    failure::each(args.ids.clone(), remove, |failure| output.report(failure)).await
+    failure::run_for_each(args.ids.clone(), remove, |failure| output.report(failure)).await
 }
 
-/// Takes one file after the other out of the trash, going on after a failure.
-pub(super) async fn undelete(args: UndeleteArgs, output: Output) -> Result<(), Failure> {
+/// Undeletes the files one after the other, and continues after an error.
+pub(super) async fn run_undelete(args: UndeleteArgs, output: Output) -> Result<(), Failure> {
     let client = args.connection.connect().await?;
-    let several = args.ids.len() > 1;
+    let has_several = args.ids.len() > 1;
     let restore = async |file_id: String| {
         let request = UndeleteFileRequest { file_id: file_id.clone(), request_id: String::new() };
         match client.undelete_file(request).await {
-            Ok(answer) => print(&file_id, answer.file, "restored", output),
-            Err(error) => Err(about(error.into(), &file_id, several)),
+            Ok(response) => print_result(&file_id, response.file, "restored", output),
+            Err(error) => Err(add_subject(error.into(), &file_id, has_several)),
         }
     };
-    failure::each(args.ids, restore, |failure| output.report(failure)).await
+    failure::run_for_each(args.ids, restore, |failure| output.report(failure)).await
 }
 
-fn about(failure: Failure, id: &str, several: bool) -> Failure {
-    if several { failure.about(id) } else { failure }
+fn add_subject(failure: Failure, id: &str, has_several: bool) -> Failure {
+    if has_several { failure.with_subject(id) } else { failure }
 }
 
-/// `done` is what happened where the answer shows no file in the trash.
-fn print(id: &str, file: Option<File>, done: &str, output: Output) -> Result<(), Failure> {
+/// Prints the id of the file and until when it is in the trash, or `outcome` if it is not in the trash.
+fn print_result(id: &str, file: Option<File>, outcome: &str, output: Output) -> Result<(), Failure> {
     if output.json {
         return output.json(&json!({ "file_id": id, "file": file.map(FileRecord::from) }));
     }
     match file.and_then(|file| file.purge_time) {
         Some(at) => output.line(format_args!("{id}  in the trash until {}", human::time_column(Some(&at)))),
-        None => output.line(format_args!("{id}  {done}")),
+        None => output.line(format_args!("{id}  {outcome}")),
     }
 }

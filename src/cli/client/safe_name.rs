@@ -1,32 +1,34 @@
-//! The name under which a download is stored here, when the user gave none.
+//! Safe local names for downloads without an explicit destination.
 
 use super::human::is_unprintable;
 
-/// What most file systems allow for one name.
+/// The longest file name that common file systems allow.
 const NAME_SIZE_BYTES_MAX: usize = 255;
-/// For names of which nothing is left.
+/// The name if no safe character is left.
 const FALLBACK: &str = "download";
 
-/// Reduces a file's name to one that is safe to create in a directory: whoever uploaded the file chose the
-/// name, and must not choose the place too.
+/// Reduces a file's name to one that is safe to create in a directory. The uploader chose the name, and must
+/// not be able to choose the directory as well.
 ///
-/// Only what follows the last `/` or `\` is kept, so no name leads to another directory. Leading dots go, so
-/// no name makes a hidden file, `.` or `..`; so do spaces and dots at the end, which some systems drop.
-/// Control characters and those that turn the direction of reading become `_`. Names that are too long lose
-/// the end of their stem and keep their extension. Where nothing is left the name is `download`.
+/// - Everything up to the last `/` or `\` is removed, so that no name leads to another directory.
+/// - Leading dots and spaces are removed, so that no name is hidden, `.` or `..`. Trailing ones are removed
+///   because some systems drop them.
+/// - Control characters and characters that change the text direction become `_`.
+/// - A name of more than 255 bytes is shortened before its extension.
+/// - If nothing is left, the name is `download`.
 pub(super) fn safe_name(name: &str) -> String {
     let base = name.rsplit(['/', '\\']).next().unwrap_or_default();
     let base: String = base.chars().map(|c| if is_unprintable(c) { '_' } else { c }).collect();
     let base = base.trim_start_matches(|c: char| c == '.' || c.is_whitespace());
     let base = base.trim_end_matches(|c: char| c == '.' || c.is_whitespace());
-    if base.is_empty() { FALLBACK.to_owned() } else { shortened(base) }
+    if base.is_empty() { FALLBACK.to_owned() } else { shorten(base) }
 }
 
-fn shortened(name: &str) -> String {
+fn shorten(name: &str) -> String {
     if name.len() <= NAME_SIZE_BYTES_MAX {
         return name.to_owned();
     }
-    // An extension of more than 16 bytes is no extension.
+    // A suffix of more than 16 bytes is not treated as an extension.
     let (stem, extension) = match name.rfind('.') {
         Some(dot) if name.len() - dot <= 16 => name.split_at(dot),
         _ => (name, ""),
@@ -42,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_lose_what_could_do_harm_and_keep_the_rest() {
+    fn safe_name_removes_unsafe_characters() {
         for (name, safe) in [
             ("report.pdf", "report.pdf"),
             ("отчёт 報告.pdf", "отчёт 報告.pdf"),
@@ -60,14 +62,14 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_too_long_keeps_its_extension() {
+    fn long_name_keeps_its_extension() {
         let safe = safe_name(&format!("{}.tar", "報".repeat(200)));
         assert!(safe.len() <= 255 && safe.ends_with("報.tar"), "{safe}");
     }
 
     proptest! {
         #[test]
-        fn no_name_leaves_its_directory_or_hides(name in "([./\\\\ \u{0}-\u{1f}]|\\PC|.){0,300}") {
+        fn safe_name_is_never_a_path_or_hidden(name in "([./\\\\ \u{0}-\u{1f}]|\\PC|.){0,300}") {
             let safe = safe_name(&name);
             prop_assert!(!safe.is_empty() && safe.len() <= 255);
             prop_assert!(!safe.starts_with('.'));

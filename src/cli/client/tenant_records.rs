@@ -1,4 +1,4 @@
-//! The JSON of tenants and of what an export tells: the field names of the contract, as in `records`.
+//! The JSON output of tenant commands and exports, with the names of the protobuf fields as in `records`.
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,6 @@ use crate::proto::admin::v1::{
     export_tenant_response::Record,
 };
 
-/// A `Tenant`.
 pub(super) fn tenant(tenant: &Tenant) -> Value {
     let deletion = tenant.deletion.as_ref().map(|deletion| {
         json!({
@@ -35,7 +34,7 @@ pub(super) fn tenant(tenant: &Tenant) -> Value {
     })
 }
 
-/// What a deletion answers.
+/// The result of `tenants delete`.
 pub(super) fn deletion(deleted: &Tenant, plan: &DeletionPlan) -> Value {
     json!({
         "tenant": tenant(deleted),
@@ -50,17 +49,17 @@ pub(super) fn deletion(deleted: &Tenant, plan: &DeletionPlan) -> Value {
     })
 }
 
-/// One record of an export, under the name of what it is.
-pub(super) fn exported(message: ExportTenantResponse) -> Value {
+/// A record of an export, as an object with one field that names the type of the record.
+pub(super) fn export_record(message: ExportTenantResponse) -> Value {
     match message.record {
-        Some(Record::Tenant(told)) => json!({
-            "tenant": tenant(&told.tenant.unwrap_or_default()),
-            "policy": embedded(&told.policy_json),
+        Some(Record::Tenant(record)) => json!({
+            "tenant": tenant(&record.tenant.unwrap_or_default()),
+            "policy": parse_embedded(&record.policy_json),
         }),
         Some(Record::Quota(quota)) => json!({ "quota": records::quota(&quota) }),
         Some(Record::File(file)) => json!({ "file": FileRecord::from(file) }),
-        Some(Record::Version(told)) => json!({ "version": version(&told) }),
-        Some(Record::AuditEntry(told)) => json!({ "audit_entry": audit_entry(&told) }),
+        Some(Record::Version(record)) => json!({ "version": version(&record) }),
+        Some(Record::AuditEntry(record)) => json!({ "audit_entry": audit_entry(&record) }),
         None => Value::Null,
     }
 }
@@ -92,11 +91,11 @@ fn audit_entry(entry: &ExportedAuditEntry) -> Value {
         "version": entry.version,
         "request_id": entry.request_id,
         "address": entry.address,
-        "details": embedded(&entry.details_json),
+        "details": parse_embedded(&entry.details_json),
     })
 }
 
-/// JSON that travels as text; what does not read stays the text it is.
-fn embedded(text: &str) -> Value {
+/// Parses JSON that is transmitted as text. Invalid JSON is returned as a string.
+fn parse_embedded(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()))
 }

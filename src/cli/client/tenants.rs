@@ -1,4 +1,4 @@
-//! `strongroom tenants`: operators lead tenants through their life.
+//! `strongroom tenants`: creates, suspends, exports and deletes tenants.
 
 use clap::{Args, Subcommand};
 use futures::TryStreamExt;
@@ -14,133 +14,119 @@ use crate::{
     },
 };
 
-/// Creates, suspends, exports and deletes tenants. For operators.
 #[derive(Debug, Args)]
 #[command(after_help = exit::HELP)]
 pub(crate) struct TenantsArgs {
-    /// What to do
     #[command(subcommand)]
     pub command: TenantsCommand,
 }
 
-/// What every one of these commands takes.
+/// The options that all tenant commands share.
 #[derive(Debug, Args)]
-pub(crate) struct Target {
-    /// Print the answers as JSON, one a line
+pub(crate) struct CommonArgs {
+    /// Print the results as JSON, one document per line.
     #[arg(long)]
     pub json: bool,
-    /// Where
     #[command(flatten)]
     pub connection: ConnectionArgs,
 }
 
-/// What can be done with tenants.
 #[derive(Debug, Subcommand)]
 pub(crate) enum TenantsCommand {
-    /// List all tenants, those that were deleted too
+    /// List all tenants, including deleted ones.
     Ls {
-        /// How and where
         #[command(flatten)]
-        target: Target,
+        common: CommonArgs,
     },
-    /// Show one tenant, and how far its deletion has come
+    /// Show a tenant and the progress of its deletion.
     Show {
-        /// The tenant
+        /// The id of the tenant.
         id: String,
-        /// How and where
         #[command(flatten)]
-        target: Target,
+        common: CommonArgs,
     },
-    /// Create a tenant
+    /// Create a tenant.
     Create(CreateArgs),
-    /// Refuse every call of a tenant, reads too, until it is resumed
+    /// Reject all calls of a tenant, including reads, until it is resumed.
     Suspend {
-        /// The tenant
+        /// The id of the tenant.
         id: String,
-        /// Why, for other operators
+        /// The reason, which other operators can see.
         #[arg(long, default_value = "", hide_default_value = true)]
         reason: String,
-        /// How and where
         #[command(flatten)]
-        target: Target,
+        common: CommonArgs,
     },
-    /// Serve a suspended tenant again
+    /// Resume a suspended tenant.
     Resume {
-        /// The tenant
+        /// The id of the tenant.
         id: String,
-        /// How and where
         #[command(flatten)]
-        target: Target,
+        common: CommonArgs,
     },
-    /// Show what there is to delete of a tenant; with --yes, begin to delete it for good
+    /// Show what would be deleted with a tenant; with --yes, start deleting it permanently.
     Delete {
-        /// The tenant
+        /// The id of the tenant.
         id: String,
-        /// Delete: rows and bytes, at once and for good
+        /// Delete all rows and objects of the tenant. This cannot be undone.
         #[arg(long)]
         yes: bool,
-        /// How and where
         #[command(flatten)]
-        target: Target,
+        common: CommonArgs,
     },
-    /// Print every record of a tenant, as JSON, one a line. The bytes are not among them
+    /// Print all records of a tenant as JSON, one per line, without the contents of files.
     Export {
-        /// The tenant
+        /// The id of the tenant.
         id: String,
-        /// How and where
         #[command(flatten)]
-        target: Target,
+        common: CommonArgs,
     },
 }
 
-/// A new tenant.
 #[derive(Debug, Args)]
 pub(crate) struct CreateArgs {
-    /// The organisation's or the person's id at the identity provider
+    /// The id of the organisation or person at the identity provider.
     pub external_id: String,
-    /// The issuer whose tokens name it
+    /// The issuer of its tokens.
     #[arg(long, value_name = "URL")]
     pub issuer: String,
-    /// It is one person, outside any organisation
+    /// Create a tenant for a person instead of an organisation.
     #[arg(long)]
     pub person: bool,
-    /// general, workspace, crm, education or images; the configured one when absent
+    /// The policy preset: general, workspace, crm, education or images. Default: the configured preset.
     #[arg(long, default_value = "", hide_default_value = true)]
     pub preset: String,
-    /// How many bytes it may store at most, such as 10GiB
+    /// The ceiling and initial value of the storage limit, such as 10GiB. Default: the preset's.
     #[arg(long, value_name = "SIZE", value_parser = human::parse_size)]
     pub ceiling: Option<i64>,
-    /// How many files it may have at most; 0 is no limit
+    /// The ceiling and initial value of the file count limit; 0 means no limit. Default: the preset's.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(0..))]
     pub ceiling_files: Option<i64>,
-    /// How and where
     #[command(flatten)]
-    pub target: Target,
+    pub common: CommonArgs,
 }
 
 impl TenantsArgs {
-    /// How and where.
-    pub(super) fn target(&self) -> &Target {
+    pub(super) fn common(&self) -> &CommonArgs {
         match &self.command {
-            TenantsCommand::Create(args) => &args.target,
-            TenantsCommand::Ls { target }
-            | TenantsCommand::Show { target, .. }
-            | TenantsCommand::Suspend { target, .. }
-            | TenantsCommand::Resume { target, .. }
-            | TenantsCommand::Delete { target, .. }
-            | TenantsCommand::Export { target, .. } => target,
+            TenantsCommand::Create(args) => &args.common,
+            TenantsCommand::Ls { common }
+            | TenantsCommand::Show { common, .. }
+            | TenantsCommand::Suspend { common, .. }
+            | TenantsCommand::Resume { common, .. }
+            | TenantsCommand::Delete { common, .. }
+            | TenantsCommand::Export { common, .. } => common,
         }
     }
 }
 
-/// Does it.
-pub(super) async fn run(args: TenantsArgs, output: Output) -> Result<(), Failure> {
-    let client = args.target().connection.connect().await?;
+pub(super) async fn run_tenants(args: TenantsArgs, output: Output) -> Result<(), Failure> {
+    let client = args.common().connection.connect().await?;
     let request_id = String::new();
     let tenant = match args.command {
-        TenantsCommand::Ls { .. } => return list(&client, output).await,
-        TenantsCommand::Export { id, .. } => return export(&client, id, output).await,
-        TenantsCommand::Delete { id, yes, .. } => return delete(&client, id, yes, output).await,
+        TenantsCommand::Ls { .. } => return list_tenants(&client, output).await,
+        TenantsCommand::Export { id, .. } => return export_tenant(&client, id, output).await,
+        TenantsCommand::Delete { id, yes, .. } => return delete_tenant(&client, id, yes, output).await,
         TenantsCommand::Show { id, .. } => {
             client.get_tenant(GetTenantRequest { tenant_id: id }).await?.tenant
         }
@@ -153,7 +139,7 @@ pub(super) async fn run(args: TenantsArgs, output: Output) -> Result<(), Failure
             client.resume_tenant(ResumeTenantRequest { tenant_id: id, request_id }).await?.tenant
         }
     };
-    print(&tenant.unwrap_or_default(), output)
+    print_tenant(&tenant.unwrap_or_default(), output)
 }
 
 impl CreateArgs {
@@ -171,7 +157,7 @@ impl CreateArgs {
     }
 }
 
-async fn list(client: &Client, output: Output) -> Result<(), Failure> {
+async fn list_tenants(client: &Client, output: Output) -> Result<(), Failure> {
     let mut request = ListTenantsRequest { page_size: 1_000, page_token: String::new() };
     loop {
         let page = client.list_tenants(request.clone()).await?;
@@ -181,7 +167,7 @@ async fn list(client: &Client, output: Output) -> Result<(), Failure> {
             } else {
                 let (id, name) = (human::printable(&tenant.id), human::printable(&tenant.external_id));
                 let preset = human::printable(&tenant.preset);
-                output.line(format_args!("{id}  {:<10}  {preset:<10}  {name}", state(tenant)))?;
+                output.line(format_args!("{id}  {:<10}  {preset:<10}  {name}", format_state(tenant)))?;
             }
         }
         if page.next_page_token.is_empty() {
@@ -191,17 +177,22 @@ async fn list(client: &Client, output: Output) -> Result<(), Failure> {
     }
 }
 
-async fn delete(client: &Client, id: String, yes: bool, output: Output) -> Result<(), Failure> {
-    let request = DeleteTenantRequest { tenant_id: id, dry_run: !yes, request_id: String::new() };
-    let answer = client.delete_tenant(request).await?;
-    let (tenant, plan) = (answer.tenant.unwrap_or_default(), answer.plan.unwrap_or_default());
+async fn delete_tenant(
+    client: &Client,
+    id: String,
+    is_confirmed: bool,
+    output: Output,
+) -> Result<(), Failure> {
+    let request = DeleteTenantRequest { tenant_id: id, dry_run: !is_confirmed, request_id: String::new() };
+    let response = client.delete_tenant(request).await?;
+    let (tenant, plan) = (response.tenant.unwrap_or_default(), response.plan.unwrap_or_default());
     if output.json {
         return output.json(&records::deletion(&tenant, &plan));
     }
-    print(&tenant, output)?;
+    print_tenant(&tenant, output)?;
     print_plan(&plan, output)?;
-    if !yes {
-        output.note("nothing was deleted; --yes deletes it for good");
+    if !is_confirmed {
+        output.note("nothing was deleted; pass --yes to delete the tenant permanently");
     }
     Ok(())
 }
@@ -211,22 +202,23 @@ fn print_plan(plan: &DeletionPlan, output: Output) -> Result<(), Failure> {
     output.line(format_args!("to delete  {files} files, {objects} objects, {}", human::size(plan.bytes)))?;
     if plan.retained_file_count > 0 {
         let until = human::time_column(plan.retained_until_time.as_ref());
-        let (kept, held) = (plan.retained_file_count, plan.held_file_count);
-        output
-            .line(format_args!("kept       {kept} files: {held} by legal holds, the others until {until}"))?;
+        let (retained, held) = (plan.retained_file_count, plan.held_file_count);
+        output.line(format_args!(
+            "retained   {retained} files: {held} by legal holds, the others until {until}"
+        ))?;
     }
     Ok(())
 }
 
-async fn export(client: &Client, id: String, output: Output) -> Result<(), Failure> {
+async fn export_tenant(client: &Client, id: String, output: Output) -> Result<(), Failure> {
     let mut exported = std::pin::pin!(client.export_tenant(ExportTenantRequest { tenant_id: id }).await?);
     while let Some(record) = exported.try_next().await? {
-        output.json(&records::exported(record))?;
+        output.json(&records::export_record(record))?;
     }
     Ok(())
 }
 
-fn print(tenant: &Tenant, output: Output) -> Result<(), Failure> {
+fn print_tenant(tenant: &Tenant, output: Output) -> Result<(), Failure> {
     if output.json {
         return output.json(&records::tenant(tenant));
     }
@@ -234,14 +226,14 @@ fn print(tenant: &Tenant, output: Output) -> Result<(), Failure> {
     output.line(format_args!("name       {}", human::printable(&tenant.external_id)))?;
     output.line(format_args!("issuer     {}", human::printable(&tenant.issuer)))?;
     output.line(format_args!("preset     {}", human::printable(&tenant.preset)))?;
-    output.line(format_args!("born       {}", human::time_column(tenant.create_time.as_ref())))?;
-    output.line(format_args!("state      {}", state(tenant)))?;
+    output.line(format_args!("created    {}", human::time_column(tenant.create_time.as_ref())))?;
+    output.line(format_args!("state      {}", format_state(tenant)))?;
     if !tenant.state_reason.is_empty() {
-        output.line(format_args!("why        {}", human::printable(&tenant.state_reason)))?;
+        output.line(format_args!("reason     {}", human::printable(&tenant.state_reason)))?;
     }
     let Some(deletion) = &tenant.deletion else { return Ok(()) };
     output.line(format_args!(
-        "removed    {} rows, {} of {} objects, {}",
+        "deleted    {} rows, {} of {} objects, {}",
         deletion.removed_row_count,
         deletion.removed_object_count,
         deletion.object_count,
@@ -253,6 +245,6 @@ fn print(tenant: &Tenant, output: Output) -> Result<(), Failure> {
     Ok(())
 }
 
-fn state(tenant: &Tenant) -> String {
+fn format_state(tenant: &Tenant) -> String {
     tenant.state().as_str_name().trim_start_matches("TENANT_STATE_").to_lowercase()
 }

@@ -1,4 +1,4 @@
-//! `strongroom transfer-ownership`: the files of someone who leaves go to someone else.
+//! `strongroom transfer-ownership`: transfers all files of a user to another user.
 
 use clap::Args;
 use serde_json::json;
@@ -6,34 +6,31 @@ use serde_json::json;
 use super::{connection::ConnectionArgs, exit, failure::Failure, human, output::Output};
 use crate::proto::v1::TransferOwnershipRequest;
 
-/// Gives the files of one user of the tenant to another, those in the trash too. For admins. Going on after an
-/// interruption is running it again.
 #[derive(Debug, Args)]
 #[command(after_help = exit::HELP)]
 pub(crate) struct TransferArgs {
-    /// Who has the files, by the id of the token
+    /// The id of the current owner, as in the subject of their token.
     #[arg(long, value_name = "USER")]
     pub from: String,
-    /// Who gets them
+    /// The id of the new owner.
     #[arg(long, value_name = "USER")]
     pub to: String,
-    /// Only count
+    /// Count the files, and transfer none.
     #[arg(long)]
     pub dry_run: bool,
-    /// Print the answer as JSON
+    /// Print the result as JSON.
     #[arg(long)]
     pub json: bool,
-    /// Where
     #[command(flatten)]
     pub connection: ConnectionArgs,
 }
 
-/// Repeats the call until nothing remains.
-pub(super) async fn run(args: TransferArgs, output: Output) -> Result<(), Failure> {
+/// Repeats the call until no file remains.
+pub(super) async fn run_transfer_ownership(args: TransferArgs, output: Output) -> Result<(), Failure> {
     let client = args.connection.connect().await?;
     let mut transferred = 0;
-    let answer = loop {
-        let answer = client
+    let response = loop {
+        let response = client
             .transfer_ownership(TransferOwnershipRequest {
                 from_user_id: args.from.clone(),
                 to_user_id: args.to.clone(),
@@ -41,19 +38,20 @@ pub(super) async fn run(args: TransferArgs, output: Output) -> Result<(), Failur
                 ..TransferOwnershipRequest::default()
             })
             .await?;
-        transferred += answer.transferred_file_count;
-        // A call that moved nothing will not move more; somebody uploads for the leaver all the while.
-        if answer.remaining_file_count == 0 || answer.transferred_file_count == 0 {
-            break answer;
+        transferred += response.transferred_file_count;
+        // If a call transferred nothing, another one would not either. The rest are files uploaded in the
+        // meantime.
+        if response.remaining_file_count == 0 || response.transferred_file_count == 0 {
+            break response;
         }
     };
     if output.json {
         return output.json(&json!({
             "transferred_file_count": transferred,
-            "remaining_file_count": answer.remaining_file_count,
-            "remaining_bytes": answer.remaining_bytes,
+            "remaining_file_count": response.remaining_file_count,
+            "remaining_bytes": response.remaining_bytes,
         }));
     }
-    let (count, bytes) = (answer.remaining_file_count, human::size(answer.remaining_bytes));
+    let (count, bytes) = (response.remaining_file_count, human::size(response.remaining_bytes));
     output.line(format_args!("{transferred} files transferred, {count} remain ({bytes})"))
 }

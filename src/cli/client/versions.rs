@@ -1,4 +1,4 @@
-//! `strongroom versions`: the contents a file has had.
+//! `strongroom versions`: lists, restores and deletes the versions of a file.
 
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -16,68 +16,61 @@ use crate::proto::v1::{
     RestoreFileVersionRequest,
 };
 
-/// What to do with versions. A new one comes by `strongroom put --file-id`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum VersionsCommand {
-    /// List the versions of a file, newest first
+    /// List the versions of a file, newest first.
     Ls(ListArgs),
-    /// Make an earlier version current again, as a new one
+    /// Restore an earlier version as a new current version.
     Restore(RestoreArgs),
-    /// Remove one version for good
-    Rm(RemoveArgs),
+    /// Delete a version permanently.
+    Rm(DeleteArgs),
 }
 
-/// Whose versions.
 #[derive(Debug, Args)]
 #[command(after_help = exit::HELP)]
 pub(crate) struct ListArgs {
-    /// The id of the file
+    /// The id of the file.
     pub id: String,
-    /// Print the versions as JSON, one a line
+    /// Print the versions as JSON, one per line.
     #[arg(long)]
     pub json: bool,
-    /// Where
     #[command(flatten)]
     pub connection: ConnectionArgs,
 }
 
-/// Which version to restore.
 #[derive(Debug, Args)]
 #[command(after_help = exit::HELP)]
 pub(crate) struct RestoreArgs {
-    /// The id of the file
+    /// The id of the file.
     pub id: String,
-    /// The number of the version
+    /// The number of the version.
     pub version: i32,
-    /// Why, in one line
+    /// A one-line description of the change.
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     pub change_description: String,
-    /// Print the answer as JSON
+    /// Print the result as JSON.
     #[arg(long)]
     pub json: bool,
-    /// Where
     #[command(flatten)]
     pub connection: ConnectionArgs,
 }
 
-/// Which version to remove.
 #[derive(Debug, Args)]
 #[command(after_help = exit::HELP)]
-pub(crate) struct RemoveArgs {
-    /// The id of the file
+pub(crate) struct DeleteArgs {
+    /// The id of the file.
     pub id: String,
-    /// The number of the version; the current one cannot be removed
+    /// The number of the version; the current version cannot be deleted.
     pub version: i32,
-    /// Print the answer as JSON
+    /// Print the result as JSON.
     #[arg(long)]
     pub json: bool,
-    /// Where
     #[command(flatten)]
     pub connection: ConnectionArgs,
 }
 
 impl VersionsCommand {
-    pub(super) fn json(&self) -> bool {
+    pub(super) fn is_json(&self) -> bool {
         match self {
             Self::Ls(args) => args.json,
             Self::Restore(args) => args.json,
@@ -86,16 +79,15 @@ impl VersionsCommand {
     }
 }
 
-/// Does it.
-pub(super) async fn run(command: VersionsCommand, output: Output) -> Result<(), Failure> {
+pub(super) async fn run_versions(command: VersionsCommand, output: Output) -> Result<(), Failure> {
     match command {
-        VersionsCommand::Ls(args) => list(args, output).await,
-        VersionsCommand::Restore(args) => restore(args, output).await,
-        VersionsCommand::Rm(args) => remove(args, output).await,
+        VersionsCommand::Ls(args) => list_versions(args, output).await,
+        VersionsCommand::Restore(args) => restore_version(args, output).await,
+        VersionsCommand::Rm(args) => delete_version(args, output).await,
     }
 }
 
-async fn list(args: ListArgs, output: Output) -> Result<(), Failure> {
+async fn list_versions(args: ListArgs, output: Output) -> Result<(), Failure> {
     let client = args.connection.connect().await?;
     let mut request = ListFileVersionsRequest { file_id: args.id, ..ListFileVersionsRequest::default() };
     loop {
@@ -110,7 +102,7 @@ async fn list(args: ListArgs, output: Output) -> Result<(), Failure> {
     }
 }
 
-async fn restore(args: RestoreArgs, output: Output) -> Result<(), Failure> {
+async fn restore_version(args: RestoreArgs, output: Output) -> Result<(), Failure> {
     let client = args.connection.connect().await?;
     let request = RestoreFileVersionRequest {
         file_id: args.id,
@@ -118,16 +110,16 @@ async fn restore(args: RestoreArgs, output: Output) -> Result<(), Failure> {
         change_description: args.change_description,
         request_id: String::new(),
     };
-    let answer = client.restore_file_version(request).await?;
-    print_file(answer.file, answer.quota, "is current, restored", output)
+    let response = client.restore_file_version(request).await?;
+    print_file(response.file, response.quota, "is the restored current version", output)
 }
 
-async fn remove(args: RemoveArgs, output: Output) -> Result<(), Failure> {
+async fn delete_version(args: DeleteArgs, output: Output) -> Result<(), Failure> {
     let client = args.connection.connect().await?;
     let request =
         DeleteFileVersionRequest { file_id: args.id, version: args.version, request_id: String::new() };
-    let answer = client.delete_file_version(request).await?;
-    print_file(answer.file, answer.quota, "stays current", output)
+    let response = client.delete_file_version(request).await?;
+    print_file(response.file, response.quota, "is still the current version", output)
 }
 
 fn print_version(version: &FileVersion, output: Output) -> Result<(), Failure> {
@@ -150,7 +142,7 @@ fn print_version(version: &FileVersion, output: Output) -> Result<(), Failure> {
 fn print_file(
     file: Option<File>,
     quota: Option<QuotaState>,
-    done: &str,
+    outcome: &str,
     output: Output,
 ) -> Result<(), Failure> {
     if output.json {
@@ -158,5 +150,5 @@ fn print_file(
         return output.json(&json!({ "file": file.map(FileRecord::from), "quota": quota }));
     }
     let file = file.unwrap_or_default();
-    output.line(format_args!("{}  version {} {done}", file.id, file.version))
+    output.line(format_args!("{}  version {} {outcome}", file.id, file.version))
 }

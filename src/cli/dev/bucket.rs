@@ -1,36 +1,37 @@
-//! `strongroom dev --storage s3`: a bucket of any S3-compatible store instead of a directory.
+//! `strongroom dev --storage s3`: stores files in an S3-compatible bucket instead of a directory.
 
 use clap::Args;
 use url::Url;
 
-use super::super::{Failure, ambient, providers};
+use super::super::{Failure, providers, system_clock_and_ids};
 use crate::{
-    app::storage::init::initialise,
+    app::storage::init::initialise_provider,
     config::{
         Config,
         provider::{ProviderConfig, S3Config},
     },
 };
 
-/// The name of the provider, which `[storage.providers.s3]` of a configuration file may describe further.
+/// The name of the provider. A configuration file may set further options in `[storage.providers.s3]`.
 const PROVIDER: &str = "s3";
 
-/// Which bucket. Whoever signs stands in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.
+/// The bucket to use. The credentials are read from `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`.
 #[derive(Debug, Args)]
 pub(super) struct BucketArgs {
-    /// With `--storage s3`: the address of the store; Amazon's own when it is not given
+    /// With --storage s3: the endpoint of the store. Default: Amazon S3.
     #[arg(long, value_name = "URL", env = "STRONGROOM_DEV_S3_ENDPOINT")]
     s3_endpoint: Option<Url>,
-    /// With `--storage s3`: the bucket, which is made if it is not there
+    /// With --storage s3: the name of the bucket; it is created if it does not exist.
     #[arg(long, value_name = "NAME", env = "STRONGROOM_DEV_S3_BUCKET")]
     s3_bucket: Option<String>,
-    /// With `--storage s3`: the region that requests are signed for
+    /// With --storage s3: the region to sign requests for.
     #[arg(long, value_name = "NAME", env = "STRONGROOM_DEV_S3_REGION")]
     s3_region: Option<String>,
 }
 
 impl BucketArgs {
-    /// Makes the bucket the place of new bytes. What the arguments do not say is as configured, or else as by default.
+    /// Configures the bucket as the provider for new objects. Options that are not given keep their
+    /// configured or default values.
     pub(super) fn configure(&self, config: &mut Config) -> Result<(), Failure> {
         let mut s3 = match config.storage.providers.remove(PROVIDER) {
             Some(ProviderConfig::S3(s3)) => *s3,
@@ -47,20 +48,20 @@ impl BucketArgs {
             s3.region.clone_from(region);
         }
         if s3.bucket.is_empty() {
-            return Err("`--storage s3` needs a bucket: give --s3-bucket".into());
+            return Err("--storage s3 needs a bucket; pass --s3-bucket NAME".into());
         }
-        config.storage.write_to(PROVIDER, ProviderConfig::S3(Box::new(s3)));
+        config.storage.set_primary_provider(PROVIDER, ProviderConfig::S3(Box::new(s3)));
         Ok(())
     }
 }
 
-/// What `strongroom storage init` does.
-pub(super) async fn make_ready(config: &Config) -> Result<(), Failure> {
-    let (clock, ids) = ambient();
+/// Initialises the bucket, as `strongroom storage init` does.
+pub(super) async fn initialise_bucket(config: &Config) -> Result<(), Failure> {
+    let (clock, ids) = system_clock_and_ids();
     let stores = providers::open_stores(&config.storage, &clock, &ids)?;
     let options = providers::init_options(&config.storage, PROVIDER);
-    for step in initialise(stores.writing().as_ref(), &options).await?.steps {
-        tracing::info!(subject = step.subject, outcome = ?step.outcome, "bucket");
+    for step in initialise_provider(stores.primary().as_ref(), &options).await?.steps {
+        tracing::info!(subject = step.subject, outcome = ?step.outcome, "initialised bucket");
     }
     Ok(())
 }

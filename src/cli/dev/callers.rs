@@ -1,5 +1,5 @@
-//! The callers that `dev` has tokens for: two organisations with their roles, a service, an operator, and one person
-//! without an organisation, who is the same user as `acme_member`.
+//! The callers for which `dev` issues tokens: members of two organisations in all roles, a service, an
+//! operator, and a person without an organisation, who is the same user as `acme_member`.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use super::{Failure, secrets::Secrets};
 use crate::{
     app::{
         App, Principal,
-        tenants::resolve::{Identity, Standing, resolve},
+        tenants::resolve::{Identity, IdentityKind, resolve_principal},
     },
     domain::{
         caller::{ActorKind, Origin, Role},
@@ -20,13 +20,13 @@ use crate::{
     grpc::auth::DevIssuer,
 };
 
-/// What the tokens say about where they come from and whom they are for.
+/// The `iss` and `aud` claims of the tokens.
 const ISSUER: &str = "strongroom-dev";
 const AUDIENCE: &str = "strongroom";
-/// How long the tokens hold. `dev` makes new ones at every start.
+/// How long the tokens are valid. `dev` issues new ones at every start.
 const TOKEN_DAYS: i64 = 30;
-/// The class that `acme_manager` and `acme_member` share.
-const CLASS: &str = "class-7a";
+/// The group of `acme_admin`, `acme_manager` and `acme_member`.
+const GROUP: &str = "class-7a";
 
 struct DevCaller {
     name: &'static str,
@@ -47,9 +47,9 @@ const fn member(
 }
 
 const CALLERS: [DevCaller; 9] = [
-    DevCaller { groups: &[CLASS], ..member("acme_admin", "acme-admin", "acme", "admin") },
-    DevCaller { groups: &[CLASS], ..member("acme_manager", "acme-manager", "acme", "manager") },
-    DevCaller { groups: &[CLASS], ..member("acme_member", "acme-member", "acme", "member") },
+    DevCaller { groups: &[GROUP], ..member("acme_admin", "acme-admin", "acme", "admin") },
+    DevCaller { groups: &[GROUP], ..member("acme_manager", "acme-manager", "acme", "manager") },
+    DevCaller { groups: &[GROUP], ..member("acme_member", "acme-member", "acme", "member") },
     member("acme_member2", "acme-member-2", "acme", "member"),
     member("globex_admin", "globex-admin", "globex", "admin"),
     member("globex_member", "globex-member", "globex", "member"),
@@ -72,38 +72,38 @@ const CALLERS: [DevCaller; 9] = [
     DevCaller { kind: Some("service"), ..member("service", "billing-service", "acme", "admin") },
 ];
 
-/// What `dev.json` says about them.
-pub(super) struct Described {
-    /// A token per name.
+/// The callers as written to `dev.json`.
+pub(super) struct CallerRecords {
+    /// The token of each caller, by name.
     pub(super) tokens: BTreeMap<&'static str, String>,
-    /// Who each is.
+    /// The claims and the tenant id of each caller, by name.
     pub(super) callers: BTreeMap<&'static str, Value>,
 }
 
-/// The issuer of these tokens.
-pub(super) fn issuer(secrets: &Secrets) -> DevIssuer {
+/// Returns the issuer that the service must trust to accept these tokens.
+pub(super) fn dev_issuer(secrets: &Secrets) -> DevIssuer {
     DevIssuer { issuer: ISSUER.to_owned(), audience: AUDIENCE.to_owned(), secret: secrets.jwt_secret() }
 }
 
-/// Mints the tokens, and lets the tenants be born, so that their ids can be told.
-pub(super) async fn describe(app: &App, secrets: &Secrets) -> Result<Described, Failure> {
-    let mut described = Described { tokens: BTreeMap::new(), callers: BTreeMap::new() };
+/// Signs the tokens, and creates the tenants so that their ids can be included.
+pub(super) async fn prepare_callers(app: &App, secrets: &Secrets) -> Result<CallerRecords, Failure> {
+    let mut records = CallerRecords { tokens: BTreeMap::new(), callers: BTreeMap::new() };
     for caller in &CALLERS {
-        described.tokens.insert(caller.name, token(caller, secrets)?);
-        let tenant_id = match resolve(app, identity(caller)?, Origin::default()).await? {
+        records.tokens.insert(caller.name, sign_token(caller, secrets)?);
+        let tenant_id = match resolve_principal(app, identity(caller)?, Origin::default()).await? {
             Principal::Caller(caller) => Some(caller.tenant_id().to_string()),
             Principal::Operator(_) => None,
         };
-        let who = json!({
+        let record = json!({
             "user": caller.user,
             "organization": caller.organization,
             "role": caller.role,
             "groups": caller.groups,
             "tenant_id": tenant_id,
         });
-        described.callers.insert(caller.name, who);
+        records.callers.insert(caller.name, record);
     }
-    Ok(described)
+    Ok(records)
 }
 
 fn identity(caller: &DevCaller) -> Result<Identity, Failure> {
@@ -112,21 +112,21 @@ fn identity(caller: &DevCaller) -> Result<Identity, Failure> {
         Some("member") => Some(Role::Member),
         Some("manager") => Some(Role::Manager),
         Some("admin") | None => Some(Role::Admin),
-        Some(other) => return Err(format!("no role {other}").into()),
+        Some(other) => return Err(format!("unknown role {other}").into()),
     };
-    let standing = match role {
-        None => Standing::Operator,
-        Some(role) => Standing::Member {
+    let kind = match role {
+        None => IdentityKind::Operator,
+        Some(role) => IdentityKind::Member {
             kind: if caller.kind.is_some() { ActorKind::Service } else { ActorKind::User },
             organization: caller.organization.map(str::to_owned),
             role,
             groups: caller.groups.iter().map(|group| (*group).to_owned()).collect(),
         },
     };
-    Ok(Identity { issuer: ISSUER.to_owned(), subject: caller.user.to_owned(), standing })
+    Ok(Identity { issuer: ISSUER.to_owned(), subject: caller.user.to_owned(), kind })
 }
 
-fn token(caller: &DevCaller, secrets: &Secrets) -> Result<String, Failure> {
+fn sign_token(caller: &DevCaller, secrets: &Secrets) -> Result<String, Failure> {
     let now = SystemClock.now();
     let claims = json!({
         "iss": ISSUER,
@@ -141,7 +141,7 @@ fn token(caller: &DevCaller, secrets: &Secrets) -> Result<String, Failure> {
     });
     let claims: serde_json::Map<String, Value> = match claims {
         Value::Object(claims) => claims.into_iter().filter(|(_, value)| !value.is_null()).collect(),
-        _ => return Err("claims are no object".into()),
+        _ => return Err("claims are not a JSON object".into()),
     };
     let key = EncodingKey::from_secret(secrets.jwt_secret().expose_secret().as_bytes());
     Ok(jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key)?)

@@ -1,8 +1,9 @@
-//! A private PostgreSQL below the data directory, reached through a Unix socket that nobody else can open.
+//! A private PostgreSQL in the data directory, accessible only through a Unix socket that other users cannot
+//! open.
 //!
-//! PostgreSQL refuses to run as root; started by root it runs as `postgres` or `nobody`. That user must be able to reach
-//! its directory: where a folder above the data directory is closed to it, the cluster lives below /var/tmp instead,
-//! under a name derived from the data directory's path.
+//! PostgreSQL refuses to run as root, so a `dev` that is started by root runs it as `postgres` or `nobody`.
+//! That user must be able to access the cluster. If it cannot enter a parent of the data directory, the
+//! cluster is created in /var/tmp instead, under a name derived from the path of the data directory.
 
 use std::{
     fs,
@@ -18,15 +19,16 @@ use tokio::process::{Child, Command};
 use super::Failure;
 use crate::domain::digest::Digest;
 
-/// The login that serves requests.
+/// The login for requests.
 pub(super) const APP_LOGIN: &str = "strongroom_dev_app";
-/// The login that works across tenants.
+/// The login for work across tenants.
 pub(super) const SYSTEM_LOGIN: &str = "strongroom_dev_system";
 
-/// How often and how long to look whether the server answers.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
-const LOOKS_MAX: u32 = 1200;
-/// The longest path of a socket's directory: 107 bytes in all, less the name of the socket.
+/// How often, and how many times, to check whether the server is ready: 60 seconds in total.
+const READY_CHECK_INTERVAL: Duration = Duration::from_millis(50);
+const READY_CHECKS_MAX: u32 = 1200;
+/// The longest path of the socket's directory: a socket path has at most 107 bytes, including the name of the
+/// socket.
 const SOCKET_DIRECTORY_BYTES_MAX: usize = 90;
 
 /// A running PostgreSQL.
@@ -38,7 +40,7 @@ pub(super) struct Postgres {
     server: Child,
 }
 
-/// Whom to become when started by root.
+/// The user that runs PostgreSQL if this process is root.
 #[derive(Debug, Clone, Copy)]
 struct Account {
     uid: u32,
@@ -46,17 +48,18 @@ struct Account {
 }
 
 impl Postgres {
-    /// Starts the cluster of this data directory; makes it at the first start.
+    /// Starts the cluster of this data directory, and creates it at the first start.
     pub(super) async fn start(data_dir: &Path) -> Result<Self, Failure> {
         let bin = find_binaries()?;
-        let account = account().await?;
-        let home = home(data_dir, account).await?;
-        let (cluster, sockets) = (home.join("cluster"), sockets(&home)?);
+        let account = find_account().await?;
+        let home = create_home(data_dir, account).await?;
+        let (cluster, sockets) = (home.join("cluster"), socket_directory(&home)?);
         if !cluster.join("PG_VERSION").exists() {
-            initialise(&bin, &cluster, account).await?;
+            initialise_cluster(&bin, &cluster, account).await?;
         }
         stop_leftover(&bin, &cluster, account).await?;
-        // Beside the cluster's folder, not in it: that one belongs to another user, who could put a link there.
+        // The log is not in the cluster's directory, because the user that owns it could replace the log with
+        // a link.
         let log_path = data_dir.join("postgres.log");
         let log = fs::File::create(&log_path)?;
         let server = as_account(Command::new(bin.join("postgres")), account)
@@ -75,10 +78,10 @@ impl Postgres {
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
-            // Ctrl-C in a terminal goes to us alone: the database must outlive the drain.
+            // Ctrl-C in a terminal must not reach the database, which is needed until the drain has finished.
             .process_group(0)
             .spawn()
-            .map_err(|error| format!("start {}: {error}", bin.join("postgres").display()))?;
+            .map_err(|error| format!("failed to start {}: {error}", bin.join("postgres").display()))?;
         let mut postgres = Self { bin, cluster, sockets, account, server };
         match postgres.wait_until_ready(&log_path).await {
             Ok(()) => Ok(postgres),
@@ -89,23 +92,23 @@ impl Postgres {
         }
     }
 
-    /// A connection string for one role.
+    /// Returns the connection URL for a role.
     pub(super) fn url(&self, role: &str) -> SecretString {
         let sockets: String =
             url::form_urlencoded::byte_serialize(self.sockets.as_os_str().as_encoded_bytes()).collect();
-        // The parser takes `+` literally, form encoding means a blank.
+        // Form encoding writes a space as `+`, which the parser of the URL takes literally.
         SecretString::from(format!("postgres://{role}@{}/postgres", sockets.replace('+', "%20")))
     }
 
-    /// Gives the service's roles logins of their own.
-    pub(super) async fn allow_logins(&self) -> Result<(), Failure> {
+    /// Creates logins for the roles of the service.
+    pub(super) async fn create_logins(&self) -> Result<(), Failure> {
         for (login, role) in [(APP_LOGIN, "strongroom_app"), (SYSTEM_LOGIN, "strongroom_system")] {
             crate::db::migrate::create_login(&self.url("postgres"), login, role).await?;
         }
         Ok(())
     }
 
-    /// Stops the server; every transaction that is still open is rolled back.
+    /// Stops the server. Open transactions are rolled back.
     pub(super) async fn stop(mut self) -> Result<(), Failure> {
         pg_ctl_stop(&self.bin, &self.cluster, self.account).await?;
         self.server.wait().await?;
@@ -113,22 +116,22 @@ impl Postgres {
     }
 
     async fn wait_until_ready(&mut self, log: &Path) -> Result<(), Failure> {
-        for _ in 0..LOOKS_MAX {
+        for _ in 0..READY_CHECKS_MAX {
             if let Some(status) = self.server.try_wait()? {
                 return Err(
-                    format!("PostgreSQL ended at once ({status}); its log is {}", log.display()).into()
+                    format!("PostgreSQL exited at start ({status}); see its log {}", log.display()).into()
                 );
             }
-            if crate::db::migrate::answers(&self.url("postgres")).await {
+            if crate::db::migrate::is_reachable(&self.url("postgres")).await {
                 return Ok(());
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(READY_CHECK_INTERVAL).await;
         }
-        Err(format!("PostgreSQL did not get ready; its log is {}", log.display()).into())
+        Err(format!("PostgreSQL was not ready within 60 s; see its log {}", log.display()).into())
     }
 }
 
-/// Where `postgres` and `initdb` are. The same order as `scripts/setup/postgres`.
+/// Finds the directory of `postgres` and `initdb`. Searches in the same order as `scripts/setup/postgres`.
 fn find_binaries() -> Result<PathBuf, Failure> {
     let named = std::env::var_os("STRONGROOM_POSTGRES_BIN").map(PathBuf::from);
     let mut system: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql")
@@ -155,14 +158,14 @@ fn find_binaries() -> Result<PathBuf, Failure> {
         .chain(caches.into_iter().map(|cache| cache.join("postgres/bin")))
         .find(|bin| bin.join("initdb").is_file() && bin.join("postgres").is_file())
         .ok_or_else(|| {
-            "no PostgreSQL on this machine: run scripts/setup/postgres, install your system's package, \
-             or point STRONGROOM_POSTGRES_BIN at a folder with initdb and postgres"
+            "PostgreSQL is not installed; run scripts/setup/postgres, install your system's package, \
+             or set STRONGROOM_POSTGRES_BIN to a directory that contains initdb and postgres"
                 .into()
         })
 }
 
-/// Nobody, unless this process is root's.
-async fn account() -> Result<Option<Account>, Failure> {
+/// Returns the user to run PostgreSQL as, or `None` if this process is not root.
+async fn find_account() -> Result<Option<Account>, Failure> {
     let id = Command::new("id").arg("-u").output().await?;
     if String::from_utf8_lossy(&id.stdout).trim() != "0" {
         return Ok(None);
@@ -175,7 +178,8 @@ async fn account() -> Result<Option<Account>, Failure> {
             return Ok(Some(Account { uid: uid.parse()?, gid: gid.parse()? }));
         }
     }
-    Err("PostgreSQL does not run as root, and there is no user `postgres` or `nobody` to run it as".into())
+    Err("PostgreSQL does not run as root, and there is no user `postgres` or `nobody`; run as another user"
+        .into())
 }
 
 fn as_account(mut command: Command, account: Option<Account>) -> Command {
@@ -185,17 +189,17 @@ fn as_account(mut command: Command, account: Option<Account>) -> Command {
     command
 }
 
-/// A folder that the server's user owns and can reach.
-async fn home(data_dir: &Path, account: Option<Account>) -> Result<PathBuf, Failure> {
+/// Creates a directory that the PostgreSQL user owns and can enter.
+async fn create_home(data_dir: &Path, account: Option<Account>) -> Result<PathBuf, Failure> {
     let Some(Account { uid, gid }) = account else {
         let home = data_dir.join("postgres");
         create_private(&home)?;
         return Ok(home);
     };
-    // The data directory is ours to open for passing through; what is in it stays closed.
+    // Let other users pass through the data directory. They still cannot list it or read the files in it.
     let mode = fs::metadata(data_dir)?.permissions().mode();
     fs::set_permissions(data_dir, fs::Permissions::from_mode(mode | 0o011))?;
-    let name = Digest::of(data_dir.as_os_str().as_encoded_bytes()).to_string();
+    let name = Digest::compute(data_dir.as_os_str().as_encoded_bytes()).to_string();
     let elsewhere = PathBuf::from(format!("/var/tmp/strongroom-dev-{}", &name[..16]));
     for home in [data_dir.join("postgres"), elsewhere] {
         if !home.exists() && home.parent() == Some(data_dir) && !can_enter(data_dir, account).await? {
@@ -207,7 +211,7 @@ async fn home(data_dir: &Path, account: Option<Account>) -> Result<PathBuf, Fail
         }
     }
     Err(format!(
-        "the user that runs PostgreSQL cannot reach {}; choose another --data-dir",
+        "the user that runs PostgreSQL cannot enter {}; choose another --data-dir",
         data_dir.display()
     )
     .into())
@@ -224,8 +228,8 @@ fn create_private(directory: &Path) -> std::io::Result<()> {
     fs::set_permissions(directory, fs::Permissions::from_mode(0o700))
 }
 
-/// A folder of the server's user. One that is there already must be just that: in a place that everybody can write to,
-/// somebody else may have put it there, or a link.
+/// Creates a private directory of the PostgreSQL user. An existing directory must be private and owned by that
+/// user, because in a world-writable parent such as /var/tmp another user may have created it, or a link.
 fn create_owned(directory: &Path, uid: u32, gid: u32) -> Result<(), Failure> {
     match fs::DirBuilder::new().mode(0o700).create(directory) {
         Ok(()) => Ok(chown(directory, Some(uid), Some(gid))?),
@@ -235,7 +239,7 @@ fn create_owned(directory: &Path, uid: u32, gid: u32) -> Result<(), Failure> {
                 return Ok(());
             }
             Err(format!(
-                "{} is not a private folder of the user that runs PostgreSQL; remove it",
+                "{} is not a private directory of the user that runs PostgreSQL; remove it",
                 directory.display()
             )
             .into())
@@ -244,8 +248,11 @@ fn create_owned(directory: &Path, uid: u32, gid: u32) -> Result<(), Failure> {
     }
 }
 
-/// The socket lives beside the cluster, unless that path is longer than a socket's may be.
-fn sockets(home: &Path) -> Result<PathBuf, Failure> {
+/// Returns the directory of the socket.
+///
+/// # Errors
+/// Returns an error if the path is too long for a socket.
+fn socket_directory(home: &Path) -> Result<PathBuf, Failure> {
     if home.as_os_str().len() <= SOCKET_DIRECTORY_BYTES_MAX {
         return Ok(home.to_owned());
     }
@@ -253,13 +260,13 @@ fn sockets(home: &Path) -> Result<PathBuf, Failure> {
         .into())
 }
 
-async fn initialise(bin: &Path, cluster: &Path, account: Option<Account>) -> Result<(), Failure> {
+async fn initialise_cluster(bin: &Path, cluster: &Path, account: Option<Account>) -> Result<(), Failure> {
     let mut command = as_account(Command::new(bin.join("initdb")), account);
     command.arg("-D").arg(cluster).args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale"]);
-    succeed(command, "initdb").await
+    run_to_success(command, "initdb").await
 }
 
-/// A server that outlived its `dev` (which was killed) holds the cluster: it is asked to go first.
+/// Stops a server that is still running because its `dev` was killed.
 async fn stop_leftover(bin: &Path, cluster: &Path, account: Option<Account>) -> Result<(), Failure> {
     if !cluster.join("postmaster.pid").exists() {
         return Ok(());
@@ -271,15 +278,19 @@ async fn stop_leftover(bin: &Path, cluster: &Path, account: Option<Account>) -> 
 
 async fn pg_ctl_stop(bin: &Path, cluster: &Path, account: Option<Account>) -> Result<(), Failure> {
     let mut command = as_account(Command::new(bin.join("pg_ctl")), account);
-    // A signal to our whole group must not cut the shutdown short.
+    // A signal to our process group must not interrupt the shutdown.
     command.arg("-D").arg(cluster).args(["-m", "fast", "-w", "stop"]).process_group(0);
-    succeed(command, "pg_ctl stop").await
+    run_to_success(command, "pg_ctl stop").await
 }
 
-async fn succeed(mut command: Command, what: &str) -> Result<(), Failure> {
-    let output = command.stdin(Stdio::null()).output().await.map_err(|error| format!("{what}: {error}"))?;
+async fn run_to_success(mut command: Command, name: &str) -> Result<(), Failure> {
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .await
+        .map_err(|error| format!("failed to run {name}: {error}"))?;
     if output.status.success() {
         return Ok(());
     }
-    Err(format!("{what} failed: {}", String::from_utf8_lossy(&output.stderr).trim()).into())
+    Err(format!("{name} failed: {}", String::from_utf8_lossy(&output.stderr).trim()).into())
 }

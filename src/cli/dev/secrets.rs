@@ -1,4 +1,5 @@
-//! The secrets of one `dev` installation, made once and kept in its data directory.
+//! The secrets of a `dev` installation. They are generated at the first start and stored in the data
+//! directory.
 
 use std::{fs, path::Path};
 
@@ -11,7 +12,7 @@ use super::{Failure, write_private};
 
 const FILE: &str = "dev-secrets.json";
 
-/// What must stay the same between two starts, so that tokens and pages go on.
+/// The secrets that must survive a restart, so that tokens and page tokens stay valid.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Secrets {
@@ -20,15 +21,15 @@ pub(super) struct Secrets {
 }
 
 impl Secrets {
-    /// Reads the secrets, or makes them at the first start.
+    /// Reads the secrets, or generates them at the first start.
     pub(super) fn load_or_create(data_dir: &Path) -> Result<Self, Failure> {
         let path = data_dir.join(FILE);
         match fs::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| {
-                format!("{} is damaged ({error}); remove it to start afresh", path.display()).into()
+                format!("{} is damaged ({error}); delete it to generate new secrets", path.display()).into()
             }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let secrets = Self { jwt_secret: random()?, page_token_key: random()? };
+                let secrets = Self { jwt_secret: random_key()?, page_token_key: random_key()? };
                 write_private(data_dir, FILE, &serde_json::to_vec(&secrets)?)?;
                 Ok(secrets)
             }
@@ -36,19 +37,19 @@ impl Secrets {
         }
     }
 
-    /// Signs the tokens of this installation.
+    /// Returns the key that signs the tokens.
     pub(super) fn jwt_secret(&self) -> SecretString {
         SecretString::from(self.jwt_secret.clone())
     }
 
-    /// Seals its page tokens; base64 of 32 bytes.
+    /// Returns the key that seals page tokens: 32 bytes in base64.
     pub(super) fn page_token_key(&self) -> String {
         self.page_token_key.clone()
     }
 }
 
-fn random() -> Result<String, Failure> {
+fn random_key() -> Result<String, Failure> {
     let mut bytes = [0; 32];
-    rand::fill(&mut bytes).map_err(|_| "the system's random generator failed")?;
+    rand::fill(&mut bytes).map_err(|_| "the system's random number generator failed")?;
     Ok(STANDARD.encode(bytes))
 }

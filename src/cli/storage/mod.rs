@@ -1,4 +1,4 @@
-//! `strongroom storage`: what operators do with the providers.
+//! `strongroom storage`: initialises storage providers, shows their status, and moves files between them.
 
 mod init;
 mod move_blobs;
@@ -14,27 +14,31 @@ use crate::{
     db::{Database, DatabaseOptions},
 };
 
-/// Something was tried and did not work out: told apart from what could not be tried, which is 1.
-const NOT_DONE: u8 = 3;
+/// The exit code if the command ran but its result is incomplete.
+const INCOMPLETE: u8 = 3;
 
-/// Sums over everything that is stored take longer than a request may.
+/// Aggregates over all blobs may exceed the statement timeout for requests.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(3600);
 
 #[derive(Debug, Subcommand)]
 pub(super) enum StorageCommand {
-    /// Make a provider ready for use: its bucket, its lifecycle rule
+    /// Initialise a provider: create its bucket and lifecycle rule if they do not exist.
     Init(init::InitArgs),
-    /// Show every provider: whether it answers, how fast, and what it holds
+    /// Show the reachability, latency and usage of every provider.
     Status(status::StatusArgs),
-    /// Move files from one provider to another while the service runs; run it again until it says that 0 remain
+    /// Move files from one provider to another while the service runs; repeat until 0 files and uploads
+    /// remain.
     Move(move_blobs::MoveArgs),
 }
 
-pub(super) async fn storage(command: StorageCommand, config: Option<PathBuf>) -> Result<ExitCode, Failure> {
+pub(super) async fn run_storage(
+    command: StorageCommand,
+    config: Option<PathBuf>,
+) -> Result<ExitCode, Failure> {
     match command {
-        StorageCommand::Init(args) => init::init(args, config).await,
-        StorageCommand::Status(args) => status::status(args, config).await,
-        StorageCommand::Move(args) => move_blobs::move_blobs(args, config).await,
+        StorageCommand::Init(args) => init::run_init(args, config).await,
+        StorageCommand::Status(args) => status::run_status(args, config).await,
+        StorageCommand::Move(args) => move_blobs::run_move(args, config).await,
     }
 }
 

@@ -1,4 +1,4 @@
-//! `strongroom storage move`.
+//! `strongroom storage move`: moves files from one storage provider to another.
 
 use std::{fmt::Write as _, io::IsTerminal as _, path::PathBuf, process::ExitCode};
 
@@ -6,46 +6,53 @@ use clap::Args;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 
 use super::{
-    super::{Failure, ambient, load, print, providers::open_stores},
-    NOT_DONE, open_database,
+    super::{Failure, load_config, print_text, providers::open_stores, system_clock_and_ids},
+    INCOMPLETE, open_database,
 };
-use crate::app::storage::move_blobs::{Move, MoveOptions, Progress, Report};
+use crate::app::storage::move_blobs::{BlobMover, MoveOptions, MoveProgress, MoveReport};
 
-/// What to move.
+const EXIT_CODES: &str = "Exit codes:
+  0  everything was moved, and nothing remains
+  1  the move could not start
+  2  usage error
+  3  files or open uploads remain";
+
 #[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
 pub(in crate::cli) struct MoveArgs {
-    /// The provider to move away from, a name of `storage.providers`
+    /// The provider to move files from, as named in `storage.providers`.
     #[arg(long, value_name = "NAME")]
     from: String,
-    /// The provider to move to
+    /// The provider to move files to.
     #[arg(long, value_name = "NAME")]
     to: String,
-    /// Files that are moved at the same time; each holds up to one part in memory
+    /// How many files to move at the same time; each uses up to one part of memory.
     #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     concurrency: u16,
-    /// Read every copy back and compare it once more
+    /// Read every copy back and verify it.
     #[arg(long)]
     read_back: bool,
-    /// Only count what would be moved
+    /// Count the files that would be moved, and move none.
     #[arg(long)]
     dry_run: bool,
-    /// Print JSON
+    /// Print the result as JSON.
     #[arg(long)]
     json: bool,
 }
 
-/// Exits with 0 when everything was moved and nothing remains, 3 when something does, 1 when nothing could be tried.
-pub(super) async fn move_blobs(args: MoveArgs, config: Option<PathBuf>) -> Result<ExitCode, Failure> {
-    let config = load(config)?;
-    config.validate_for_upkeep()?;
-    let (clock, ids) = ambient();
-    let work = Move {
+/// Runs `strongroom storage move`. See [`EXIT_CODES`].
+pub(super) async fn run_move(args: MoveArgs, config: Option<PathBuf>) -> Result<ExitCode, Failure> {
+    let config = load_config(config)?;
+    config.validate_for_maintenance()?;
+    let (clock, ids) = system_clock_and_ids();
+    let work = BlobMover {
         db: open_database(&config)?,
         stores: open_stores(&config.storage, &clock, &ids)?,
         clock,
         ids,
         part_size_bytes: config.uploads.part_size_bytes as u64,
-        undelete_window_hours: u32::try_from(config.retention.undelete_window_hours).unwrap_or(u32::MAX),
+        blob_deletion_delay_hours: u32::try_from(config.retention.blob_deletion_delay_hours)
+            .unwrap_or(u32::MAX),
     };
     let options = MoveOptions {
         from: args.from,
@@ -54,17 +61,17 @@ pub(super) async fn move_blobs(args: MoveArgs, config: Option<PathBuf>) -> Resul
         reads_back: args.read_back,
         is_dry_run: args.dry_run,
     };
-    let mut bar = Bar::new()?;
-    let report = work.run(&options, &mut bar).await?;
-    bar.0.finish_and_clear();
-    print(&if args.json { serde_json::to_string_pretty(&report)? } else { table(&report, &options)? })?;
-    Ok(if report.is_done() { ExitCode::SUCCESS } else { ExitCode::from(NOT_DONE) })
+    let mut spinner = Spinner::new()?;
+    let report = work.move_blobs(&options, &mut spinner).await?;
+    spinner.0.finish_and_clear();
+    print_text(&if args.json { serde_json::to_string_pretty(&report)? } else { table(&report, &options)? })?;
+    Ok(if report.is_done() { ExitCode::SUCCESS } else { ExitCode::from(INCOMPLETE) })
 }
 
-/// A spinner on standard error, where somebody looks at it.
-struct Bar(ProgressBar);
+/// A spinner on standard error; hidden if standard error is not a terminal.
+struct Spinner(ProgressBar);
 
-impl Bar {
+impl Spinner {
     fn new() -> Result<Self, Failure> {
         if !std::io::stderr().is_terminal() {
             return Ok(Self(ProgressBar::hidden()));
@@ -73,10 +80,10 @@ impl Bar {
     }
 }
 
-impl Progress for Bar {
-    fn moved(&mut self, report: &Report) {
+impl MoveProgress for Spinner {
+    fn report_progress(&mut self, report: &MoveReport) {
         self.0.set_message(format!(
-            "{} files with {} moved, {} failed",
+            "{} files ({}) moved, {} failed",
             report.blobs,
             HumanBytes(report.bytes),
             report.failures.len()
@@ -85,14 +92,14 @@ impl Progress for Bar {
     }
 }
 
-fn table(report: &Report, options: &MoveOptions) -> Result<String, Failure> {
+fn table(report: &MoveReport, options: &MoveOptions) -> Result<String, Failure> {
     let mut table = String::new();
     for failure in &report.failures {
         writeln!(table, "not moved  tenant {}  {}  {}", failure.tenant, failure.key, failure.why)?;
     }
     writeln!(
         table,
-        "{} {} files with {} from `{}` to `{}`; {} failed, {} were purged or moved meanwhile",
+        "{} {} files ({}) from `{}` to `{}`; {} failed, {} were purged or moved by another process",
         if report.is_dry_run { "would move" } else { "moved" },
         report.blobs,
         HumanBytes(report.bytes),
@@ -103,34 +110,38 @@ fn table(report: &Report, options: &MoveOptions) -> Result<String, Failure> {
     )?;
     if report.released > 0 {
         let (released, from) = (report.released, &options.from);
-        writeln!(table, "{released} purged files stay with `{from}` until their undelete window has passed")?;
+        writeln!(table, "{released} purged files remain in `{from}` until their scheduled deletion")?;
     }
     if report.unverified > 0 {
         let (unverified, from) = (report.unverified, &options.from);
-        writeln!(
-            table,
-            "{unverified} files that no worker has verified yet stay with `{from}` until one has"
-        )?;
+        writeln!(table, "{unverified} files remain in `{from}` until a worker has verified them")?;
     }
     if report.refused > 0 {
         let (refused, from) = (report.refused, &options.from);
-        writeln!(table, "{refused} refused uploads stay with `{from}` until their versions are deleted")?;
+        writeln!(table, "{refused} rejected uploads remain in `{from}` until their versions are deleted")?;
     }
     if !report.is_dry_run {
         let (files, uploads, from) =
             (report.left_blobs + report.unverified, report.open_uploads, &options.from);
-        write!(table, "{files} files and {uploads} open uploads remain with `{from}`")?;
-        writeln!(table, "{}", if files + uploads > 0 { "; run it again until 0 remain" } else { "" })?;
+        write!(table, "{files} files and {uploads} open uploads remain in `{from}`")?;
+        writeln!(
+            table,
+            "{}",
+            if files + uploads > 0 { "; run the command again until 0 remain" } else { "" }
+        )?;
     }
     if report.is_written_to {
         let (from, to) = (&options.from, &options.to);
         writeln!(
             table,
-            "warning: new files still go to `{from}`: set `storage.provider` to `{to}` and restart every server first"
+            "warning: new files are still stored in `{from}`; set `storage.provider` to `{to}` and restart every server first"
         )?;
     }
     if report.is_cut_short {
-        writeln!(table, "stopped early, because too much failed; run it again once that is mended")?;
+        writeln!(
+            table,
+            "stopped early because too many files failed; fix the cause and run the command again"
+        )?;
     }
     Ok(table)
 }

@@ -1,4 +1,4 @@
-//! `strongroom storage status`.
+//! `strongroom storage status`: shows every storage provider.
 
 use std::{fmt::Write as _, path::PathBuf, process::ExitCode};
 
@@ -6,30 +6,35 @@ use clap::Args;
 use indicatif::HumanBytes;
 
 use super::{
-    super::{Failure, ambient, load, print, providers::open_stores},
-    NOT_DONE, open_database,
+    super::{Failure, load_config, print_text, providers::open_stores, system_clock_and_ids},
+    INCOMPLETE, open_database,
 };
-use crate::app::storage::status::{ProviderStatus, status as look};
+use crate::app::storage::status::{ProviderStatus, list_provider_statuses};
 
-/// How to show it.
+const EXIT_CODES: &str = "Exit codes:
+  0  every provider that is configured or in use is reachable
+  1  the status could not be determined
+  2  usage error
+  3  a provider is unreachable";
+
 #[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
 pub(in crate::cli) struct StatusArgs {
-    /// Print JSON
+    /// Print the result as JSON.
     #[arg(long)]
     json: bool,
 }
 
-/// Exits with 0 when every provider that is configured or in use answers, 3 when one does not, 1 when it could not be
-/// asked.
-pub(super) async fn status(args: StatusArgs, config: Option<PathBuf>) -> Result<ExitCode, Failure> {
-    let config = load(config)?;
-    config.validate_for_upkeep()?;
-    let (clock, ids) = ambient();
+/// Runs `strongroom storage status`. See [`EXIT_CODES`].
+pub(super) async fn run_status(args: StatusArgs, config: Option<PathBuf>) -> Result<ExitCode, Failure> {
+    let config = load_config(config)?;
+    config.validate_for_maintenance()?;
+    let (clock, ids) = system_clock_and_ids();
     let stores = open_stores(&config.storage, &clock, &ids)?;
-    let providers = look(&open_database(&config)?, &stores).await?;
-    print(&if args.json { serde_json::to_string_pretty(&providers)? } else { table(&providers)? })?;
-    let is_well = providers.iter().all(|provider| provider.is_reachable);
-    Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::from(NOT_DONE) })
+    let providers = list_provider_statuses(&open_database(&config)?, &stores).await?;
+    print_text(&if args.json { serde_json::to_string_pretty(&providers)? } else { table(&providers)? })?;
+    let is_healthy = providers.iter().all(|provider| provider.is_reachable);
+    Ok(if is_healthy { ExitCode::SUCCESS } else { ExitCode::from(INCOMPLETE) })
 }
 
 fn table(providers: &[ProviderStatus]) -> Result<String, Failure> {
@@ -56,6 +61,6 @@ fn table(providers: &[ProviderStatus]) -> Result<String, Failure> {
             writeln!(table, "{}: {problem}", provider.name)?;
         }
     }
-    writeln!(table, "* new bytes go here")?;
+    writeln!(table, "* new objects are stored here")?;
     Ok(table)
 }

@@ -1,5 +1,5 @@
-//! Who gets which job next. Fair between tenants: a round goes from tenant to tenant and takes one job of each, so that one
-//! with ten thousand jobs waits its turn like one with a single job; and it looks at a bounded number of tenants.
+//! Claiming jobs, with fairness between tenants: a round visits a bounded number of tenants and claims one
+//! job of each. A tenant with ten thousand jobs therefore gets no larger share than one with a single job.
 
 use diesel::{
     QueryableByName,
@@ -13,35 +13,32 @@ use crate::{
     domain::ids::{JobId, TenantId},
 };
 
-/// On what terms jobs are claimed.
+/// Limits for claiming jobs.
 #[derive(Debug, Clone, Copy)]
 pub struct ClaimTerms {
-    /// How long a claim holds without a heartbeat, in seconds.
+    /// The duration of a lease without a heartbeat, in seconds.
     pub lease_seconds: u64,
-    /// How many jobs of one tenant may run at once, over all workers. Claims of two workers at the same moment may overshoot
-    /// it by one.
+    /// The maximum number of jobs of one tenant that run concurrently, over all workers. Two concurrent
+    /// claims can exceed it by one.
     pub tenant_jobs_max: i64,
 }
 
-/// A job that this worker has now.
+/// A job that this worker has claimed.
 #[derive(Debug, Clone)]
 pub struct ClaimedJob {
-    /// By what it is held.
     pub lease: JobLease,
-    /// Its kind.
     pub kind: String,
-    /// What `jobs::read` makes a job of.
+    /// The serialized job; see `jobs::parse_job`.
     pub payload: serde_json::Value,
-    /// Which attempt this is, from 1.
+    /// The number of this attempt, from 1.
     pub attempt: i32,
 }
 
-/// A tenant with jobs that are ready, some time.
+/// A tenant with ready jobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Candidate {
-    /// Which.
+pub struct CandidateTenant {
     pub tenant: TenantId,
-    /// One of them is due, and the tenant has room for it.
+    /// Whether a job is due and the tenant is below its limit of running jobs.
     pub is_due: bool,
 }
 
@@ -53,17 +50,18 @@ struct CandidateRow {
     is_due: bool,
 }
 
-/// The next tenants behind a place that have jobs which are ready, in the order of their ids, at most so many. Jumps from
-/// tenant to tenant: what it costs does not depend on how many jobs they have. The orders are those of the index, or the
-/// planner would rather walk through the table.
-pub async fn candidates(
+/// Returns up to `tenants_max` tenants with ready jobs after a tenant, ordered by id.
+///
+/// Skips from tenant to tenant through the index, so the cost does not depend on the number of jobs. The
+/// ORDER BY clauses match the index; otherwise the planner would scan the table.
+pub async fn list_candidates(
     tx: &mut SystemTx,
     after: Option<TenantId>,
     tenants_max: i64,
     terms: ClaimTerms,
-) -> Result<Vec<Candidate>, DbError> {
+) -> Result<Vec<CandidateTenant>, DbError> {
     let rows: Vec<CandidateRow> = statement(
-        "find tenants with jobs",
+        "list tenants with ready jobs",
         "WITH RECURSIVE visited (tenant_id, n) AS (
              SELECT (SELECT j.tenant_id FROM jobs AS j WHERE j.state = 1 AND j.tenant_id > {}
                      ORDER BY j.tenant_id, j.run_time, j.id LIMIT 1), 1
@@ -84,8 +82,10 @@ pub async fn candidates(
     .bind::<BigInt, _>(terms.tenant_jobs_max)
     .load(tx.connection()?)
     .await?;
-    let candidate =
-        |row: CandidateRow| Candidate { tenant: TenantId::from_uuid(row.tenant_id), is_due: row.is_due };
+    let candidate = |row: CandidateRow| CandidateTenant {
+        tenant: TenantId::from_uuid(row.tenant_id),
+        is_due: row.is_due,
+    };
     Ok(rows.into_iter().map(candidate).collect())
 }
 
@@ -105,7 +105,7 @@ struct ClaimedRow {
     lease_epoch: i32,
 }
 
-/// Takes the job of each tenant that is due longest, unless another worker is taking it at this moment.
+/// Claims the longest due job of each tenant. Skips jobs that another worker is claiming concurrently.
 pub async fn claim(
     tx: &mut SystemTx,
     tenants: &[TenantId],
@@ -146,18 +146,15 @@ pub async fn claim(
         .collect())
 }
 
-/// A job whose worker was lost.
+/// A job whose lease expired.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LostJob {
-    /// Whose.
     pub tenant: TenantId,
-    /// Which.
     pub id: JobId,
-    /// Its kind.
     pub kind: String,
-    /// Attempts that have begun.
+    /// The number of attempts that were started.
     pub attempts: i32,
-    /// That was the last one it had.
+    /// Whether it was parked because it has no attempts left.
     pub is_parked: bool,
 }
 
@@ -175,22 +172,24 @@ struct LostRow {
     is_parked: bool,
 }
 
-/// Gives jobs whose lease ran out back to the queue, at most so many; parks those that have had all their attempts, so that
-/// a job that kills its workers does not go on for ever.
-pub async fn recover(tx: &mut SystemTx, attempts_max: i32, limit: i64) -> Result<Vec<LostJob>, DbError> {
+/// Returns up to `limit` jobs with an expired lease to the queue.
+///
+/// Parks jobs that have used all their attempts, so that a job that crashes its workers does not run forever.
+pub async fn recover_lost(tx: &mut SystemTx, attempts_max: i32, limit: i64) -> Result<Vec<LostJob>, DbError> {
     let rows: Vec<LostRow> = statement(
         "recover jobs",
         "WITH lost AS MATERIALIZED (
              SELECT tenant_id, id FROM jobs WHERE state = 2 AND lease_expire_time <= app.now()
              ORDER BY lease_expire_time LIMIT {} FOR UPDATE SKIP LOCKED
          )
-         UPDATE jobs AS j SET state = CASE WHEN j.attempts >= {} AND NOT j.is_asked_again THEN 3 ELSE 1 END,
-             -- Asked for again while it ran: that is another request, which is not parked for what the first one did. Up to
-             -- there attempts count on, or a job that the clock asks for would be tried for ever.
-             attempts = CASE WHEN j.attempts >= {} AND j.is_asked_again THEN 0 ELSE j.attempts END,
+         UPDATE jobs AS j SET state = CASE WHEN j.attempts >= {} AND NOT j.is_rerun_requested THEN 3 ELSE 1 END,
+             -- A rerun that was requested during the attempt is a new request, so it is not parked for the
+             -- failures of the first one. Attempts are reset only then, or a job that a schedule requests
+             -- repeatedly would be retried forever.
+             attempts = CASE WHEN j.attempts >= {} AND j.is_rerun_requested THEN 0 ELSE j.attempts END,
              run_time = app.now(),
-             lease_expire_time = NULL, is_asked_again = false,
-             last_error = 'its worker was lost: it sent no heartbeat within the lease'
+             lease_expire_time = NULL, is_rerun_requested = false,
+             last_error = 'the worker sent no heartbeat within the lease'
          FROM lost WHERE j.tenant_id = lost.tenant_id AND j.id = lost.id
          RETURNING j.tenant_id, j.id, j.kind, j.attempts, j.state = 3 AS is_parked",
     )

@@ -1,4 +1,4 @@
-//! What operators see of the queue, and what they may do with a job.
+//! Inspection of the queue, and the operations that operators perform on jobs.
 
 use diesel::{
     QueryableByName,
@@ -17,31 +17,27 @@ use crate::{
     },
 };
 
-/// Past this many, jobs of one state are not counted on: a scrape must not walk through a queue of millions.
+/// The limit up to which jobs of one state are counted, because a metrics scrape must not scan a queue of
+/// millions.
 const COUNT_MAX: i64 = 100_000;
 
 /// A live job.
 #[derive(Debug, Clone)]
 pub struct JobRow {
-    /// Whose.
     pub tenant: TenantId,
-    /// Which.
     pub id: JobId,
-    /// Its kind.
     pub kind: String,
-    /// The job as the service wrote it.
+    /// The serialized job.
     pub payload: serde_json::Value,
-    /// How it stands.
     pub state: JobState,
-    /// Attempts that have begun.
+    /// The number of attempts that were started.
     pub attempts: i32,
-    /// When it was asked for.
     pub enqueue_time: Timestamp,
-    /// When the next attempt may begin.
+    /// The earliest time of the next attempt.
     pub run_time: Timestamp,
-    /// Until when its worker has it, while it is running.
+    /// When the lease of its worker expires, while it is running.
     pub lease_expire_time: Option<Timestamp>,
-    /// Why the last attempt failed, or empty.
+    /// The error of the last failed attempt, or empty.
     pub last_error: String,
 }
 
@@ -70,7 +66,7 @@ struct Row {
 }
 
 impl Row {
-    fn read(self) -> Result<JobRow, DbError> {
+    fn into_job(self) -> Result<JobRow, DbError> {
         Ok(JobRow {
             tenant: TenantId::from_uuid(self.tenant_id),
             id: JobId::from_uuid(self.id),
@@ -89,7 +85,7 @@ impl Row {
 const COLUMNS: &str = "tenant_id, id, kind, payload, state, attempts, enqueue_time, run_time, lease_expire_time, \
     last_error";
 
-/// Live jobs, those that wait longest first.
+/// Returns live jobs in the given states, ordered by run time.
 pub async fn list(tx: &mut SystemTx, states: &[JobState], limit: i64) -> Result<Vec<JobRow>, DbError> {
     let sql = format!(
         "SELECT {COLUMNS} FROM jobs WHERE state = ANY ({{}}) ORDER BY run_time, tenant_id, id LIMIT {{}}"
@@ -100,22 +96,25 @@ pub async fn list(tx: &mut SystemTx, states: &[JobState], limit: i64) -> Result<
         .bind::<BigInt, _>(limit)
         .load(tx.connection()?)
         .await?;
-    rows.into_iter().map(Row::read).collect()
+    rows.into_iter().map(Row::into_job).collect()
 }
 
-/// The live job with this id, locked until the transaction ends. No index serves this: the table holds live jobs alone, and
-/// operators ask rarely.
+/// Returns the live job with this id, and locks it until the transaction ends.
+///
+/// No index supports this query: the table contains only live jobs, and only operators use it.
 pub async fn get(tx: &mut SystemTx, id: JobId) -> Result<Option<JobRow>, DbError> {
     let row: Option<Row> =
         statement("get job", format!("SELECT {COLUMNS} FROM jobs WHERE id = {{}} FOR UPDATE"))
             .bind::<SqlUuid, _>(id.as_uuid())
             .first(tx.connection()?)
             .await?;
-    row.map(Row::read).transpose()
+    row.map(Row::into_job).transpose()
 }
 
-/// Gives a locked job all its attempts again, from now on. Fails with the constraint `jobs_by_key` where another one with
-/// its key is ready or running.
+/// Makes a locked job ready and resets its attempts.
+///
+/// # Errors
+/// Fails with the constraint `jobs_by_key` if another job with the same key is ready or running.
 pub async fn retry(tx: &mut SystemTx, job: &JobRow) -> Result<(), DbError> {
     statement(
         "retry job",
@@ -128,7 +127,7 @@ pub async fn retry(tx: &mut SystemTx, job: &JobRow) -> Result<(), DbError> {
     .map(|_| ())
 }
 
-/// Throws a locked job away that no worker has.
+/// Discards a locked job that is not running.
 pub async fn discard(tx: &mut SystemTx, job: &JobRow) -> Result<(), DbError> {
     let sql = archive("WHERE tenant_id = {} AND id = {} AND state IN (1, 3)");
     statement("discard job", sql)
@@ -140,25 +139,25 @@ pub async fn discard(tx: &mut SystemTx, job: &JobRow) -> Result<(), DbError> {
         .map(|_| ())
 }
 
-/// How full the queue is.
+/// The number of jobs in the queue, by state, and the age of the oldest.
 #[derive(Debug, Clone, Copy, PartialEq, QueryableByName)]
-pub struct Depth {
-    /// Jobs that wait, counted up to 100,000.
+pub struct QueueDepth {
+    /// Ready jobs, counted up to 100,000.
     #[diesel(sql_type = BigInt)]
     pub ready: i64,
-    /// Jobs that a worker has.
+    /// Running jobs, counted up to 100,000.
     #[diesel(sql_type = BigInt)]
     pub running: i64,
-    /// Jobs that wait for an operator.
+    /// Parked jobs, counted up to 100,000.
     #[diesel(sql_type = BigInt)]
     pub parked: i64,
-    /// For how many seconds the first one that is due has been due; 0 when none is.
+    /// The number of seconds for which the oldest due job has been due; 0 if none is due.
     #[diesel(sql_type = Double)]
     pub oldest_due_seconds: f64,
 }
 
-/// Looks how full the queue is.
-pub async fn depth(tx: &mut SystemTx) -> Result<Depth, DbError> {
+/// Reads the depth of the queue.
+pub async fn get_depth(tx: &mut SystemTx) -> Result<QueueDepth, DbError> {
     let count = |state: JobState| {
         format!(
             "(SELECT count(*) FROM (SELECT FROM jobs WHERE state = {} LIMIT {COUNT_MAX}) AS j)",
@@ -172,5 +171,5 @@ pub async fn depth(tx: &mut SystemTx) -> Result<Depth, DbError> {
         count(JobState::Running),
         count(JobState::Parked),
     );
-    statement("look at the queue", sql).one(tx.connection()?).await
+    statement("read queue depth", sql).one(tx.connection()?).await
 }

@@ -1,4 +1,5 @@
-//! What the holder of a job may do with it. Each statement compares the lease, and answers whether it still held.
+//! Operations of a worker on a job that it holds. Each checks the lease, and returns whether the worker still
+//! holds it.
 
 use std::time::Duration;
 
@@ -17,28 +18,26 @@ use crate::{
     domain::ids::{JobId, TenantId},
 };
 
-/// By what a worker holds a job.
+/// The lease by which a worker holds a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct JobLease {
-    /// Whose job.
     pub tenant: TenantId,
-    /// Which.
     pub id: JobId,
-    /// Of which claim.
+    /// The epoch that the claim assigned.
     pub epoch: i32,
 }
 
-/// What comes after a failed attempt.
+/// What follows a failed attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Next {
-    /// Another one, after this long.
+pub enum NextAttempt {
+    /// Another attempt after a delay.
     Retry(Duration),
-    /// None, until an operator says so.
+    /// No attempt, until an operator retries the job.
     Park,
 }
 
-/// Ends every statement of a holder.
-const HELD: &str = "WHERE tenant_id = {} AND id = {} AND lease_epoch = {} AND state = 2";
+/// The WHERE clause of every statement of a holder.
+const IS_HELD: &str = "WHERE tenant_id = {} AND id = {} AND lease_epoch = {} AND state = 2";
 
 impl JobLease {
     fn bind(self, statement: Statement) -> Statement {
@@ -50,35 +49,37 @@ impl JobLease {
 }
 
 /// Extends the lease.
-pub async fn beat(tx: &mut SystemTx, lease: JobLease, lease_seconds: u64) -> Result<bool, DbError> {
-    let sql = format!("UPDATE jobs SET lease_expire_time = app.now() + make_interval(secs => {{}}) {HELD}");
-    let beat = statement("extend lease of job", sql).bind::<Double, _>(seconds(lease_seconds));
-    Ok(lease.bind(beat).execute(tx.connection()?).await? == 1)
+pub async fn extend_lease(tx: &mut SystemTx, lease: JobLease, lease_seconds: u64) -> Result<bool, DbError> {
+    let sql =
+        format!("UPDATE jobs SET lease_expire_time = app.now() + make_interval(secs => {{}}) {IS_HELD}");
+    let extend = statement("extend lease of job", sql).bind::<Double, _>(seconds(lease_seconds));
+    Ok(lease.bind(extend).execute(tx.connection()?).await? == 1)
 }
 
 #[derive(QueryableByName)]
-struct Asked {
+struct RerunRow {
     #[diesel(sql_type = Bool)]
-    is_asked_again: bool,
+    is_rerun_requested: bool,
 }
 
-/// Ends a job that was done: its row goes to the finished ones. One that was asked for meanwhile is ready again instead.
+/// Finishes a job: moves its row to the finished jobs. If a rerun was requested in the meantime, makes it
+/// ready again instead.
 pub async fn finish(tx: &mut SystemTx, lease: JobLease) -> Result<bool, DbError> {
-    // The lock comes first: whoever is asking for it again at this moment is waited for.
-    let lock = statement("lock job", format!("SELECT is_asked_again FROM jobs {HELD} FOR UPDATE"));
-    let held: Option<Asked> = lease.bind(lock).first(tx.connection()?).await?;
+    // Lock first, to wait for transactions that are requesting a rerun.
+    let lock = statement("lock job", format!("SELECT is_rerun_requested FROM jobs {IS_HELD} FOR UPDATE"));
+    let held: Option<RerunRow> = lease.bind(lock).first(tx.connection()?).await?;
     match held {
         None => Ok(false),
-        Some(Asked { is_asked_again: true }) => {
+        Some(RerunRow { is_rerun_requested: true }) => {
             let sql = format!(
                 "UPDATE jobs SET state = 1, attempts = 0, run_time = app.now(), lease_expire_time = NULL,
-                    is_asked_again = false, last_error = '' {HELD}"
+                    is_rerun_requested = false, last_error = '' {IS_HELD}"
             );
             lease.bind(statement("run job again", sql)).execute(tx.connection()?).await?;
             Ok(true)
         }
         Some(_) => {
-            let sql = archive(HELD);
+            let sql = archive(IS_HELD);
             let end = statement("finish job", sql).bind::<SmallInt, _>(JobOutcome::Done.number());
             lease.bind(end).execute(tx.connection()?).await?;
             Ok(true)
@@ -86,45 +87,52 @@ pub async fn finish(tx: &mut SystemTx, lease: JobLease) -> Result<bool, DbError>
     }
 }
 
-/// Moves the row of a job to the finished ones; binds the outcome first, then the condition.
+/// Builds a statement that moves a job to the finished jobs. Its binds are the outcome, then those of the
+/// condition.
 pub(super) fn archive(condition: &str) -> String {
     format!(
-        "WITH o (outcome) AS (SELECT {{}}::smallint), ended AS (
+        "WITH o (outcome) AS (SELECT {{}}::smallint), deleted AS (
              DELETE FROM jobs {condition}
              RETURNING tenant_id, id, kind, payload, attempts, last_error, enqueue_time
          )
          INSERT INTO finished_jobs
              (tenant_id, id, create_time, kind, payload, outcome, attempts, last_error, enqueue_time)
-         SELECT tenant_id, id, app.now(), kind, payload, outcome, attempts, last_error, enqueue_time FROM ended, o"
+         SELECT tenant_id, id, app.now(), kind, payload, outcome, attempts, last_error, enqueue_time FROM deleted, o"
     )
 }
 
-/// Notes that an attempt failed, and what comes next.
-pub async fn fail(tx: &mut SystemTx, lease: JobLease, error: &str, next: Next) -> Result<bool, DbError> {
-    let (state, pause) = match next {
-        Next::Retry(pause) => (JobState::Ready, pause),
-        Next::Park => (JobState::Parked, Duration::ZERO),
+/// Records a failed attempt, and schedules the next one or parks the job.
+pub async fn fail(
+    tx: &mut SystemTx,
+    lease: JobLease,
+    error: &str,
+    next: NextAttempt,
+) -> Result<bool, DbError> {
+    let (state, delay) = match next {
+        NextAttempt::Retry(delay) => (JobState::Ready, delay),
+        NextAttempt::Park => (JobState::Parked, Duration::ZERO),
     };
     let sql = format!(
         "UPDATE jobs SET run_time = app.now() + make_interval(secs => {{}}), last_error = {{}},
-            -- Asked for again while it ran: that is another request, which is not parked for what the first one did.
-            state = CASE WHEN is_asked_again THEN 1 ELSE {{}} END,
-            attempts = CASE WHEN is_asked_again AND {{}} = 3 THEN 0 ELSE attempts END,
-            lease_expire_time = NULL, is_asked_again = false {HELD}"
+            -- A rerun that was requested during the attempt is a new request: it is not parked for failures
+            -- of the first.
+            state = CASE WHEN is_rerun_requested THEN 1 ELSE {{}} END,
+            attempts = CASE WHEN is_rerun_requested AND {{}} = 3 THEN 0 ELSE attempts END,
+            lease_expire_time = NULL, is_rerun_requested = false {IS_HELD}"
     );
     let fail = statement("fail job", sql)
-        .bind::<Double, _>(pause.as_secs_f64())
+        .bind::<Double, _>(delay.as_secs_f64())
         .bind::<Text, _>(error.to_owned())
         .bind::<SmallInt, _>(state.number())
         .bind::<SmallInt, _>(state.number());
     Ok(lease.bind(fail).execute(tx.connection()?).await? == 1)
 }
 
-/// Gives a job back that was begun and not ended, because this worker goes away: the attempt does not count.
+/// Returns an unfinished job to the queue, because this worker is shutting down. The attempt does not count.
 pub async fn release(tx: &mut SystemTx, lease: JobLease) -> Result<bool, DbError> {
     let sql = format!(
         "UPDATE jobs SET state = 1, attempts = greatest(attempts - 1, 0), run_time = app.now(),
-            lease_expire_time = NULL, is_asked_again = false {HELD}"
+            lease_expire_time = NULL, is_rerun_requested = false {IS_HELD}"
     );
     let release = statement("release job", sql);
     Ok(lease.bind(release).execute(tx.connection()?).await? == 1)

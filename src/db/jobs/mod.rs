@@ -1,8 +1,9 @@
-//! The queue: one row a live job. Enqueued by whoever changes something, in the same transaction; claimed, kept and ended by
-//! workers, who work across tenants.
+//! The job queue, with one row per live job. Jobs are enqueued in the transaction that causes them. Workers
+//! claim, extend and finish them across tenants.
 //!
-//! A worker holds a job by its *lease*: the epoch that its claim gave the row. Every statement of a holder compares it, so
-//! that a worker whose lease ran out, and whose job another one has, changes nothing any more.
+//! A worker holds a job under a *lease*, identified by the epoch that its claim assigned. Every statement of
+//! a holder checks the epoch, so a worker whose lease expired can no longer change a job that another worker
+//! has claimed.
 
 mod claim;
 mod inspect;
@@ -12,9 +13,9 @@ use diesel::sql_types::{Jsonb, Nullable, Text, Uuid as SqlUuid};
 use serde::Serialize;
 
 pub use self::{
-    claim::{Candidate, ClaimTerms, ClaimedJob, LostJob, candidates, claim, recover},
-    inspect::{Depth, JobRow, depth, discard, get, list, retry},
-    lease::{JobLease, Next, beat, fail, finish, release},
+    claim::{CandidateTenant, ClaimTerms, ClaimedJob, LostJob, claim, list_candidates, recover_lost},
+    inspect::{JobRow, QueueDepth, discard, get, get_depth, list, retry},
+    lease::{JobLease, NextAttempt, extend_lease, fail, finish, release},
 };
 use super::{
     DbError, SystemTx, TenantTx,
@@ -26,28 +27,26 @@ use crate::domain::{
 };
 
 sql_enum! {
-    /// How a live job stands.
+    /// The state of a live job.
     JobState {
-        /// It waits for its time and for a worker.
+        /// It waits for its run time and for a worker.
         Ready = 1 => "ready",
-        /// A worker has it.
+        /// A worker holds it.
         Running = 2 => "running",
-        /// It failed too often and waits for an operator.
+        /// It used all its attempts and waits for an operator.
         Parked = 3 => "parked",
     }
 }
 
 sql_enum! {
-    /// How a job ended.
+    /// The outcome of a finished job.
     JobOutcome {
-        /// It was done.
         Done = 1 => "done",
-        /// An operator threw it away.
         Discarded = 2 => "discarded",
     }
 }
 
-/// Adds a job of the transaction's tenant; see `insert_for` for what the key does.
+/// Inserts a job for the transaction's tenant. See [`insert_for`] for the meaning of `key`.
 pub async fn insert(
     tx: &mut TenantTx,
     id: JobId,
@@ -58,8 +57,11 @@ pub async fn insert(
     insertion(tenant, id, job, key)?.execute(tx.connection()?).await.map(|_| ())
 }
 
-/// Adds a job. Where one with the same key is ready, that one will do: it is locked until this transaction ends, so that no
-/// worker begins it before it can see what this transaction changed. Where one is running, it will run once more.
+/// Inserts a job for a tenant, deduplicated by `key`.
+///
+/// If a job with the same key is ready, none is inserted; the ready job is locked until this transaction
+/// ends, so that no worker starts it before this transaction's changes are visible. If one is running, it
+/// will run again.
 pub async fn insert_for(
     tx: &mut SystemTx,
     tenant: TenantId,
@@ -83,7 +85,7 @@ fn insertion(
         "INSERT INTO jobs (tenant_id, id, payload, dedup_key, state, run_time, enqueue_time)
          VALUES ({}, {}, {}, {}, 1, app.now(), app.now())
          ON CONFLICT (tenant_id, dedup_key) WHERE dedup_key IS NOT NULL AND state IN (1, 2)
-         DO UPDATE SET is_asked_again = true WHERE jobs.state = 2",
+         DO UPDATE SET is_rerun_requested = true WHERE jobs.state = 2",
     )
     .bind::<SqlUuid, _>(tenant.as_uuid())
     .bind::<SqlUuid, _>(id.as_uuid())

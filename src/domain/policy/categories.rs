@@ -1,40 +1,40 @@
-//! Changes of a tenant's categories, and everything that can be wrong with them.
+//! Changes of a tenant's categories, and their validation.
 
 use serde::Serialize;
 
 use super::{Category, Policy, ReaderRule};
 use crate::domain::{file::Visibility, media_type::is_media_type, violations::Violations};
 
-/// The most categories of one tenant.
+/// The maximum number of categories of a tenant.
 pub const CATEGORIES_MAX: usize = 100;
-/// The most media types that one category names.
+/// The maximum number of media types of a category.
 pub const TYPES_MAX: usize = 100;
-/// The longest name, in characters: it is a part of storage keys.
+/// The maximum length of a name, in characters. Names are part of object keys.
 pub const NAME_CHARACTERS_MAX: usize = 63;
 
-/// New values of a category; what is absent stays as it is.
+/// New values of a category. Absent fields are left unchanged.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct CategoryChange {
-    /// Who sees its new files, where the upload does not say.
+    /// The visibility of new files whose upload does not specify one.
     pub visibility: Option<Visibility>,
-    /// Whether the classes that a file is attached to see it.
+    /// Whether files are readable by the classes that they are attached to.
     pub is_read_by_classes: Option<bool>,
-    /// The only media types that it takes.
+    /// The allowed media types.
     pub types: Option<Vec<String>>,
-    /// Whether uploads that name no category get this one.
+    /// Whether it is the category of uploads that do not name one.
     pub is_default: Option<bool>,
 }
 
-/// Why a policy cannot be changed in this way.
+/// The reason why a change of categories is rejected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CategoryError {
-    /// Values are wrong.
+    /// The values are invalid.
     Invalid(Violations),
-    /// The name is taken.
+    /// A category with this name exists.
     Exists,
-    /// There is no category of this name.
+    /// No category with this name exists.
     Missing,
-    /// It is the default.
+    /// The category is the default.
     IsDefault,
 }
 
@@ -48,7 +48,10 @@ impl CategoryChange {
     fn check(&self, wrong: &mut Violations) {
         let types = self.types.as_deref().unwrap_or_default();
         if types.len() > TYPES_MAX {
-            wrong.add("category.types", format!("must be at most {TYPES_MAX}, are {}", types.len()));
+            wrong.add(
+                "category.types",
+                format!("must have at most {TYPES_MAX} media types, has {}", types.len()),
+            );
             return;
         }
         for (index, mime_type) in types.iter().enumerate() {
@@ -60,7 +63,7 @@ impl CategoryChange {
             }
         }
         if self.is_default == Some(false) {
-            wrong.add("category.is_default", "cannot be taken away; make another category the default");
+            wrong.add("category.is_default", "cannot be unset; make another category the default instead");
         }
     }
 
@@ -78,10 +81,10 @@ impl CategoryChange {
 }
 
 impl Policy {
-    /// The policy with one category more.
+    /// Returns the policy with an additional category.
     ///
     /// # Errors
-    /// With everything that is wrong; when the name is taken.
+    /// Returns all violations, or `Exists` if a category with this name exists.
     pub fn with_category(mut self, name: &str, change: &CategoryChange) -> Result<Self, CategoryError> {
         let mut wrong = Violations::new();
         check_name(name, &mut wrong);
@@ -91,22 +94,22 @@ impl Policy {
             wrong.add("category.visibility", "must be set");
         }
         if self.categories.len() >= CATEGORIES_MAX {
-            wrong.add("category", format!("a tenant has at most {CATEGORIES_MAX} categories"));
+            wrong.add("category", format!("a tenant can have at most {CATEGORIES_MAX} categories"));
         }
         wrong.clone().into_result()?;
         let Some(visibility) = visibility else { return Err(wrong.into()) };
         if self.categories.contains_key(name) {
             return Err(CategoryError::Exists);
         }
-        let bare = Category { visibility, readers: ReaderRule::None, types: Vec::new() };
-        self.categories.insert(name.to_owned(), change.apply(&bare));
+        let new = Category { visibility, readers: ReaderRule::None, types: Vec::new() };
+        self.categories.insert(name.to_owned(), change.apply(&new));
         Ok(self.with_default(name, change))
     }
 
-    /// The policy with this category changed.
+    /// Returns the policy with a changed category.
     ///
     /// # Errors
-    /// With everything that is wrong; when there is no such category.
+    /// Returns all violations, or `Missing` if the category does not exist.
     pub fn with_changed_category(
         mut self,
         name: &str,
@@ -120,10 +123,10 @@ impl Policy {
         Ok(self.with_default(name, change))
     }
 
-    /// The policy without this category. Whether any file has it is for the caller to know.
+    /// Returns the policy without a category. The caller must check that no file has it.
     ///
     /// # Errors
-    /// When there is no such category, or it is the default.
+    /// Returns `Missing` if the category does not exist, or `IsDefault` if it is the default.
     pub fn without_category(mut self, name: &str) -> Result<Self, CategoryError> {
         if self.category_default == name {
             return Err(CategoryError::IsDefault);
@@ -161,12 +164,12 @@ mod tests {
         Policy::preset("general").unwrap()
     }
 
-    fn seen_by_owner() -> CategoryChange {
+    fn owner_only() -> CategoryChange {
         CategoryChange { visibility: Some(Visibility::Owner), ..CategoryChange::default() }
     }
 
     #[test]
-    fn everything_wrong_with_a_category_is_reported_together() {
+    fn reports_all_violations_of_a_category() {
         let change = CategoryChange {
             types: Some(vec!["image/png".into(), "PNG".into(), "image/png; q=1".into()]),
             is_default: Some(false),
@@ -189,18 +192,18 @@ mod tests {
     }
 
     #[test]
-    fn names_are_parts_of_storage_keys() {
+    fn category_names_are_valid_key_segments() {
         for bad in ["", "a/b", "..", ".a", "-a", "1a", "ä", "A", &"a".repeat(64)] {
-            assert!(general().with_category(bad, &seen_by_owner()).is_err(), "{bad}");
+            assert!(general().with_category(bad, &owner_only()).is_err(), "{bad}");
         }
         for good in ["a", "course-thumbnails", "a_1", &"a".repeat(63)] {
-            assert!(general().with_category(good, &seen_by_owner()).is_ok(), "{good}");
+            assert!(general().with_category(good, &owner_only()).is_ok(), "{good}");
         }
     }
 
     #[test]
-    fn the_default_moves_with_a_word_and_cannot_be_removed() {
-        let change = CategoryChange { is_default: Some(true), ..seen_by_owner() };
+    fn default_category_can_be_changed_but_not_deleted() {
+        let change = CategoryChange { is_default: Some(true), ..owner_only() };
         let policy = general().with_category("inbox", &change).unwrap();
         assert_eq!(policy.category_default, "inbox");
         assert_eq!(policy.clone().without_category("inbox"), Err(CategoryError::IsDefault));
@@ -208,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_change_does_not_name_stays() {
+    fn change_keeps_fields_that_it_does_not_set() {
         let education = Policy::preset("education").unwrap();
         let before = education.categories["educational_content"].clone();
         let change = CategoryChange { types: Some(vec!["image/png".into()]), ..CategoryChange::default() };
@@ -217,15 +220,15 @@ mod tests {
         assert_eq!((after.visibility, after.readers), (before.visibility, before.readers));
         assert_eq!(after.types, ["image/png"]);
         assert_eq!(general().with_changed_category("nonsense", &change), Err(CategoryError::Missing));
-        assert_eq!(general().with_category("report", &seen_by_owner()), Err(CategoryError::Exists));
+        assert_eq!(general().with_category("report", &owner_only()), Err(CategoryError::Exists));
     }
 
     #[test]
-    fn the_number_of_categories_is_bounded() {
+    fn number_of_categories_is_limited() {
         let mut policy = general();
         for n in policy.categories.len()..CATEGORIES_MAX {
-            policy = policy.with_category(&format!("c{n}"), &seen_by_owner()).unwrap();
+            policy = policy.with_category(&format!("c{n}"), &owner_only()).unwrap();
         }
-        assert!(matches!(policy.with_category("more", &seen_by_owner()), Err(CategoryError::Invalid(_))));
+        assert!(matches!(policy.with_category("more", &owner_only()), Err(CategoryError::Invalid(_))));
     }
 }

@@ -1,4 +1,5 @@
-//! What a tenant allows: a document, shipped as a named preset, copied into the tenant's row at birth and editable after.
+//! Policies: the rules of a tenant. A policy is created from a named preset, stored in the tenant's row, and
+//! editable.
 
 pub mod categories;
 
@@ -20,107 +21,104 @@ const CRM: &str = include_str!("crm.toml");
 const EDUCATION: &str = include_str!("education.toml");
 const IMAGES: &str = include_str!("images.toml");
 
-/// The names of the presets that are shipped.
+/// The names of the presets.
 pub const PRESETS: [&str; 5] = ["general", "workspace", "crm", "education", "images"];
 
-/// The kind of entity that names a class, whose group may read what is attached to it.
+/// The entity type of classes. The group of a class may read files that are attached to it.
 const CLASS: &str = "class";
 
-/// The rules of one tenant.
+/// The policy of a tenant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Policy {
-    /// The preset it came from.
+    /// The name of the preset that it was created from.
     pub name: String,
-    /// The category of a file whose upload names none.
+    /// The category of files whose upload does not name one.
     pub category_default: String,
-    /// Whether bytes must be scanned before anyone reads them.
+    /// Whether files must be scanned before they are readable.
     pub scan: ScanRule,
-    /// Who may change and delete a file.
+    /// Who may change and delete files.
     pub write: WriteRule,
-    /// The only media types that are taken, where the category names none; empty means any.
+    /// The allowed media types of categories that do not define their own; empty means any.
     pub types: Vec<String>,
-    /// Extensions that are refused, in lower case without the dot.
+    /// Blocked file extensions, in lower case and without the dot.
     pub blocked_extensions: Vec<String>,
-    /// Whether a file that no entity uses is an orphan once it is old enough.
+    /// Whether old files without attachments are orphans.
     pub unattached_are_orphans: bool,
-    /// What is made of an image without being asked.
+    /// Which variants are created for images.
     pub variants: VariantRule,
-    /// What ends a file's life besides its owner.
+    /// Which rule deletes files automatically.
     pub retention: RetentionRule,
-    /// The quota that a tenant is born with.
+    /// The initial quota of a tenant.
     pub quota: QuotaTerms,
-    /// What happens to deleted files.
     pub trash: TrashRule,
     /// The categories, by name.
     pub categories: BTreeMap<String, Category>,
 }
 
-/// Whether bytes must be scanned.
+/// When files must be scanned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ScanRule {
-    /// Never, also where there is a scanner.
+    /// Never, even if a scanner is configured.
     NotRequired,
-    /// Where a scanner is configured.
+    /// If a scanner is configured.
     WhereConfigured,
-    /// Always; without a scanner uploads are refused.
+    /// Always. Uploads are rejected if no scanner is configured.
     Required,
 }
 
-/// Who may change and delete a file.
+/// Who may change and delete files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WriteRule {
-    /// Its owner and the tenant's admins.
+    /// The owner of the file and the tenant's admins.
     OwnerAndAdmins,
-    /// Every member of the tenant who sees it.
+    /// All members of the tenant who can see the file.
     Members,
 }
 
-/// What is made of an image when it comes in.
+/// Which variants are created for uploaded images.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum VariantRule {
-    /// Nothing.
     None,
-    /// These variants, by name.
+    /// The variants with these names.
     Always(Vec<String>),
-    /// What the upload asks for.
+    /// The variants that the upload requests.
     ByRequest,
-    /// Nothing; only its width and height are read.
+    /// No variants; only the width and height are read.
     DimensionsOnly,
 }
 
-/// What ends a file's life besides its owner.
+/// Which rule deletes files automatically.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RetentionRule {
-    /// Nothing.
     None,
-    /// The rules of compliance for its category.
-    AsComplianceSays,
-    /// Its `expire_time`.
+    /// The compliance rules for the category.
+    Compliance,
+    /// The `expire_time` of the file.
     ExpireTime,
 }
 
-/// The quota that a tenant is born with; also the operator's first ceiling.
+/// The initial quota of a tenant. It is also the initial ceiling, which only the operator can change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct QuotaTerms {
-    /// Bytes in all.
+    /// The limit on the total size of files, in bytes.
     pub limit_bytes: i64,
-    /// Files in all; 0 means no limit.
+    /// The maximum number of files; 0 means no limit.
     pub file_count_max: i64,
-    /// The warning threshold in percent.
+    /// The warning threshold, in percent of the limit.
     pub warning_percent: i16,
-    /// The critical threshold in percent.
+    /// The critical threshold, in percent of the limit.
     pub critical_percent: i16,
-    /// The largest file per kind.
+    /// The maximum file size per media kind.
     pub file_size_max_bytes: FileSizeLimits,
 }
 
-/// The largest file per media kind, in bytes.
+/// The maximum file size per media kind, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs, reason = "one field per media kind")]
@@ -133,12 +131,12 @@ pub struct FileSizeLimits {
 }
 
 impl FileSizeLimits {
-    /// No limit at all.
+    /// Limits that allow files of any size.
     pub const NONE: Self =
         Self { image: i64::MAX, video: i64::MAX, audio: i64::MAX, document: i64::MAX, other: i64::MAX };
 
-    /// The limit for one kind.
-    pub fn of(&self, kind: MediaKind) -> i64 {
+    /// Returns the limit for a media kind.
+    pub fn for_kind(&self, kind: MediaKind) -> i64 {
         match kind {
             MediaKind::Image => self.image,
             MediaKind::Video => self.video,
@@ -148,87 +146,91 @@ impl FileSizeLimits {
         }
     }
 
-    /// The largest of them: what a file may have whose kind is not known yet.
+    /// Returns the largest limit, which applies to files whose media kind is not known yet.
     pub fn largest(&self) -> i64 {
-        MediaKind::ALL.iter().map(|kind| self.of(*kind)).max().unwrap_or_default()
+        MediaKind::ALL.iter().map(|kind| self.for_kind(*kind)).max().unwrap_or_default()
     }
 }
 
-/// What happens to deleted files.
+/// The rules of the trash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrashRule {
-    /// How long they stay; 0 means that deleting purges.
+    /// The number of days that deleted files remain in the trash; 0 means that deleting a file purges it.
     pub days: u32,
-    /// Whether they count against the quota while they are there.
+    /// Whether files in the trash count against the quota.
     pub counts_against_quota: bool,
 }
 
-/// The rules of one category.
+/// The rules of a category.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Category {
-    /// Who sees its files, where the upload does not say.
+    /// The visibility of files whose upload does not specify one.
     pub visibility: Visibility,
-    /// Who sees them besides.
+    /// Who may read the files in addition to the visibility.
     #[serde(default)]
     pub readers: ReaderRule,
-    /// The only media types that it takes; empty means those of the policy.
+    /// The allowed media types; empty means those of the policy.
     #[serde(default)]
     pub types: Vec<String>,
 }
 
-/// Who sees a category's files besides what the visibility says.
+/// Who may read the files of a category in addition to the visibility.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ReaderRule {
-    /// Nobody.
+    /// No further readers.
     #[default]
     None,
-    /// The members of every class that the file is attached to.
+    /// The members of all classes that the file is attached to.
     AttachedClasses,
 }
 
-/// The only media types that a category takes.
+/// The allowed media types of a category.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TakenTypes {
+pub struct AllowedTypes {
     category: String,
     /// Empty means any.
     types: Vec<String>,
 }
 
-impl TakenTypes {
-    /// Any type at all.
+impl AllowedTypes {
+    /// Allows all types.
     pub fn any() -> Self {
         Self::default()
     }
 
-    /// Whether every type is taken.
+    /// Returns whether all types are allowed.
     pub fn is_any(&self) -> bool {
         self.types.is_empty()
     }
 
-    /// Whether files of this type are taken.
+    /// Checks that files of this type are allowed.
     ///
     /// # Errors
-    /// With what the bytes are and what would be taken.
-    pub fn check(&self, judged: &str) -> Result<(), Violations> {
-        if self.is_any() || self.types.iter().any(|taken| taken == judged) {
+    /// Returns a violation that names the type of the file and the allowed types.
+    pub fn check(&self, mime_type: &str) -> Result<(), Violations> {
+        if self.is_any() || self.types.iter().any(|allowed| allowed == mime_type) {
             return Ok(());
         }
-        let taken = self.types.join(", ");
-        let wrong = format!("the bytes are {judged}; the category `{}` takes only {taken}", self.category);
+        let allowed = self.types.join(", ");
+        let wrong =
+            format!("file is of type {mime_type}; category `{}` allows only {allowed}", self.category);
         Err(Violations::one("spec.mime_type", wrong))
     }
 }
 
-/// No preset has this name.
+/// No preset with this name exists.
 #[derive(Debug, thiserror::Error)]
-#[error("there is no preset `{0}`; the presets are {presets}", presets = PRESETS.join(", "))]
+#[error("no preset is named `{0}`; the presets are {presets}", presets = PRESETS.join(", "))]
 pub struct UnknownPreset(pub String);
 
 impl Policy {
-    /// The shipped preset of this name.
+    /// Returns the preset with this name.
+    ///
+    /// # Errors
+    /// Returns [`UnknownPreset`] if it does not exist.
     pub fn preset(name: &str) -> Result<Self, UnknownPreset> {
         let document = match name {
             "general" => GENERAL,
@@ -241,45 +243,48 @@ impl Policy {
         toml::from_str(document).map_err(|_| UnknownPreset(name.to_owned()))
     }
 
-    /// Whether a file of this name is refused for its extension; answers the extension.
+    /// Returns the extension of a file name, if it is blocked.
     pub fn blocked_extension(&self, name: &str) -> Option<String> {
         extension(name).filter(|extension| self.blocked_extensions.contains(extension))
     }
 
-    /// What a category takes: its own types, or those of the policy.
-    pub fn taken_types(&self, category: &str) -> TakenTypes {
+    /// Returns the allowed types of a category: its own, or those of the policy.
+    pub fn allowed_types(&self, category: &str) -> AllowedTypes {
         let types = match self.categories.get(category) {
             Some(Category { types, .. }) if !types.is_empty() => types,
             _ => &self.types,
         };
-        TakenTypes { category: category.to_owned(), types: types.clone() }
+        AllowedTypes { category: category.to_owned(), types: types.clone() }
     }
 
-    /// Who reads a file besides owner and visibility, as principals, without duplicates.
+    /// Returns the principals that may read a file in addition to its owner and visibility, without
+    /// duplicates.
     pub fn readers(&self, category: &str, attachments: &[EntityRef]) -> Vec<String> {
         match self.categories.get(category).map(|category| category.readers).unwrap_or_default() {
             ReaderRule::None => Vec::new(),
-            ReaderRule::AttachedClasses => classes(attachments),
+            ReaderRule::AttachedClasses => class_principals(attachments),
         }
     }
 
-    /// Who sees a file once it is in another category, where nobody says it. What had the visibility of its category gets that
-    /// of its new one. Where something else had been said, the narrower of the two holds: what was hidden stays hidden, and what
-    /// was shown to more than the new category shows is shown no longer.
-    pub fn visibility_in(&self, category: &str, file: &File) -> Visibility {
-        let default_of = |category: &str| self.categories.get(category).map(|rules| rules.visibility);
-        let Some(default) = default_of(category) else { return file.visibility };
-        match default_of(&file.category) == Some(file.visibility) {
+    /// Returns the visibility of a file after it is moved to another category, if the update does not specify
+    /// one.
+    ///
+    /// A file with the default visibility of its category gets that of the new category. For other files, the
+    /// narrower of the file's visibility and the default of the new category applies.
+    pub fn visibility_in_category(&self, category: &str, file: &File) -> Visibility {
+        let default_visibility = |category: &str| self.categories.get(category).map(|rules| rules.visibility);
+        let Some(default) = default_visibility(category) else { return file.visibility };
+        match default_visibility(&file.category) == Some(file.visibility) {
             true => default,
             false => default.min(file.visibility),
         }
     }
 }
 
-/// The classes that a file is attached to, as principals, in order and without duplicates.
-pub fn classes(attachments: &[EntityRef]) -> Vec<String> {
-    let of_classes = attachments.iter().filter(|entity| entity.entity_type == CLASS);
-    let mut classes: Vec<String> = of_classes.map(|entity| group_principal(&entity.entity_id)).collect();
+/// Returns the principals of the classes that a file is attached to, sorted and without duplicates.
+pub fn class_principals(attachments: &[EntityRef]) -> Vec<String> {
+    let class_entities = attachments.iter().filter(|entity| entity.entity_type == CLASS);
+    let mut classes: Vec<String> = class_entities.map(|entity| group_principal(&entity.entity_id)).collect();
     classes.sort();
     classes.dedup();
     classes

@@ -1,9 +1,9 @@
-//! The shipped presets, as data. What they do is tested through the service.
+//! Tests of the presets as data. Their effects are tested through the service.
 
 use super::*;
 
 #[test]
-fn every_shipped_preset_reads() {
+fn all_presets_parse() {
     for name in PRESETS {
         let policy = Policy::preset(name).unwrap();
         assert_eq!(policy.name, name);
@@ -14,7 +14,7 @@ fn every_shipped_preset_reads() {
 }
 
 #[test]
-fn a_policy_survives_its_way_through_the_tenant_row() {
+fn policy_round_trips_through_json() {
     for name in PRESETS {
         let policy = Policy::preset(name).unwrap();
         let row = serde_json::to_value(&policy).unwrap();
@@ -23,7 +23,7 @@ fn a_policy_survives_its_way_through_the_tenant_row() {
 }
 
 #[test]
-fn education_shows_a_lesson_to_the_class_it_is_attached_to() {
+fn education_content_is_readable_by_attached_classes() {
     let policy = Policy::preset("education").unwrap();
     let class = EntityRef { entity_type: "class".into(), entity_id: "7a".into(), field: String::new() };
     let course = EntityRef { entity_type: "course".into(), ..class.clone() };
@@ -32,15 +32,15 @@ fn education_shows_a_lesson_to_the_class_it_is_attached_to() {
 }
 
 #[test]
-fn archives_are_blocked_in_education_and_crm_and_programs_everywhere_but_where_any_type_may_come() {
+fn presets_block_programs_and_archives_as_documented() {
     let blocks = |preset: &str, name: &str| Policy::preset(preset).unwrap().blocked_extension(name).is_some();
-    let of = |name: &str| PRESETS.map(|preset| blocks(preset, name));
-    assert_eq!(of("a.ZIP"), [false, false, true, true, false]);
-    assert_eq!(of("a.exe"), [true, false, true, true, true]);
+    let blocked_by = |name: &str| PRESETS.map(|preset| blocks(preset, name));
+    assert_eq!(blocked_by("a.ZIP"), [false, false, true, true, false]);
+    assert_eq!(blocked_by("a.exe"), [true, false, true, true, true]);
 }
 
 #[test]
-fn what_later_work_reads_of_a_preset_stands_in_it() {
+fn presets_define_orphans_variants_and_retention() {
     let policies = PRESETS.map(|preset| Policy::preset(preset).unwrap());
     let thumbnails = VariantRule::Always(vec!["thumb_150x150".to_owned(), "optimized".to_owned()]);
     assert_eq!(
@@ -63,18 +63,18 @@ fn what_later_work_reads_of_a_preset_stands_in_it() {
             RetentionRule::None,
             RetentionRule::None,
             RetentionRule::None,
-            RetentionRule::AsComplianceSays,
+            RetentionRule::Compliance,
             RetentionRule::ExpireTime
         ]
     );
 }
 
 #[test]
-fn a_category_takes_its_own_types_or_those_of_the_policy() {
+fn category_types_override_those_of_the_policy() {
     let (crm, images) = (Policy::preset("crm").unwrap(), Policy::preset("images").unwrap());
-    assert!(crm.taken_types("report").check("application/pdf").is_ok());
-    assert!(crm.taken_types("report").check("text/plain").is_err());
-    assert!(images.taken_types("videos").check("video/webm").is_ok());
-    assert!(images.taken_types("videos").check("image/png").is_err());
-    assert!(Policy::preset("general").unwrap().taken_types("report").is_any());
+    assert!(crm.allowed_types("report").check("application/pdf").is_ok());
+    assert!(crm.allowed_types("report").check("text/plain").is_err());
+    assert!(images.allowed_types("videos").check("video/webm").is_ok());
+    assert!(images.allowed_types("videos").check("image/png").is_err());
+    assert!(Policy::preset("general").unwrap().allowed_types("report").is_any());
 }

@@ -1,7 +1,7 @@
 //! THE table: one line per RPC, and who may call it. What has no line is closed.
 
 use crate::{
-    app::{Error, tenants::resolve::Standing},
+    app::{Error, tenants::resolve::IdentityKind},
     domain::caller::Role,
 };
 
@@ -104,23 +104,19 @@ impl Access {
     ///
     /// # Errors
     /// `NotAllowed` with what it would take.
-    pub fn admit(self, standing: &Standing) -> Result<(), Error> {
-        match (self, standing) {
+    pub fn admit(self, kind: &IdentityKind) -> Result<(), Error> {
+        match (self, kind) {
             (Anonymous, _)
-            | (TenantOrOperator(_) | Operator, Standing::Operator)
-            | (Owner, Standing::Member { .. }) => Ok(()),
-            (Operator, Standing::Member { .. }) => {
+            | (TenantOrOperator(_) | Operator, IdentityKind::Operator)
+            | (Owner, IdentityKind::Member { .. }) => Ok(()),
+            (Operator, IdentityKind::Member { .. }) => {
                 Err(Error::NotAllowed("only the platform's operator may do this"))
             }
-            (Tenant(_) | Owner, Standing::Operator) => {
+            (Tenant(_) | Owner, IdentityKind::Operator) => {
                 Err(Error::NotAllowed("the operator works on tenants and never with their files"))
             }
-            (Tenant(least) | TenantOrOperator(least), Standing::Member { role, .. }) => {
-                if *role >= least {
-                    Ok(())
-                } else {
-                    Err(Error::NotAllowed(needed(least)))
-                }
+            (Tenant(least) | TenantOrOperator(least), IdentityKind::Member { role, .. }) => {
+                if *role >= least { Ok(()) } else { Err(Error::NotAllowed(needed(least))) }
             }
         }
     }
@@ -144,8 +140,8 @@ mod tests {
     use super::*;
     use crate::{domain::caller::ActorKind, proto};
 
-    fn member(role: Role) -> Standing {
-        Standing::Member { kind: ActorKind::User, organization: None, role, groups: Vec::new() }
+    fn member(role: Role) -> IdentityKind {
+        IdentityKind::Member { kind: ActorKind::User, organization: None, role, groups: Vec::new() }
     }
 
     /// The paths of every method in an encoded descriptor set.
@@ -194,9 +190,9 @@ mod tests {
     fn the_operator_never_touches_files_and_members_never_change_quotas() {
         let get_file = access("/strongroom.v1.FileService/GetFile").unwrap();
         let update_quota = access("/strongroom.v1.QuotaService/UpdateQuota").unwrap();
-        assert!(get_file.admit(&Standing::Operator).is_err());
+        assert!(get_file.admit(&IdentityKind::Operator).is_err());
         assert!(get_file.admit(&member(Role::Member)).is_ok());
-        assert!(update_quota.admit(&Standing::Operator).is_ok());
+        assert!(update_quota.admit(&IdentityKind::Operator).is_ok());
         assert!(update_quota.admit(&member(Role::Manager)).is_err());
         assert!(update_quota.admit(&member(Role::Admin)).is_ok());
     }

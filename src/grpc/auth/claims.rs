@@ -4,8 +4,8 @@ use serde_json::{Map, Value};
 
 use crate::{
     app::{
-        Credentials,
-        tenants::resolve::{Identity, Standing},
+        CredentialsError,
+        tenants::resolve::{Identity, IdentityKind},
     },
     config::{AuthConfig, auth::RoleName},
     domain::{
@@ -27,20 +27,20 @@ impl ClaimRules {
         &self,
         issuer: &str,
         claims: &Map<String, Value>,
-    ) -> Result<Identity, Credentials> {
+    ) -> Result<Identity, CredentialsError> {
         let paths = &self.0.claims;
         let subject =
             id(claims, &paths.user)?.ok_or_else(|| invalid(format!("claim `{}` is missing", paths.user)))?;
-        let standing = self.standing(claims)?;
-        Ok(Identity { issuer: issuer.to_owned(), subject, standing })
+        let kind = self.identity_kind(claims)?;
+        Ok(Identity { issuer: issuer.to_owned(), subject, kind })
     }
 
-    fn standing(&self, claims: &Map<String, Value>) -> Result<Standing, Credentials> {
+    fn identity_kind(&self, claims: &Map<String, Value>) -> Result<IdentityKind, CredentialsError> {
         let paths = &self.0.claims;
         let claimed = self.role(claims)?;
         let organization = id(claims, &paths.organization)?;
         let role = match (claimed, &organization) {
-            (Some(RoleName::Operator), _) => return Ok(Standing::Operator),
+            (Some(RoleName::Operator), _) => return Ok(IdentityKind::Operator),
             // A person alone is the admin of their own tenant, whatever they are elsewhere.
             (_, None) => Role::Admin,
             (Some(name), Some(_)) => role(name)?,
@@ -51,12 +51,12 @@ impl ClaimRules {
         };
         let is_service = text_claim(claims, &paths.kind)?.is_some_and(|kind| kind == self.0.service_kind);
         let kind = if is_service { ActorKind::Service } else { ActorKind::User };
-        Ok(Standing::Member { kind, organization, role, groups: groups(claims, &paths.groups)? })
+        Ok(IdentityKind::Member { kind, organization, role, groups: groups(claims, &paths.groups)? })
     }
 
     /// The role that the token claims; none where it claims none. A role that no line of the map names is
     /// refused also where it would not be looked at: lowering it to something harmless would be a guess.
-    fn role(&self, claims: &Map<String, Value>) -> Result<Option<RoleName>, Credentials> {
+    fn role(&self, claims: &Map<String, Value>) -> Result<Option<RoleName>, CredentialsError> {
         let Some(claimed) = text_claim(claims, &self.0.claims.role)? else { return Ok(None) };
         match self.0.roles.get(claimed) {
             Some(name) => Ok(Some(*name)),
@@ -69,7 +69,7 @@ impl ClaimRules {
 }
 
 /// The role inside a tenant that a name of the map stands for. The operator has none: it is in no tenant.
-fn role(name: RoleName) -> Result<Role, Credentials> {
+fn role(name: RoleName) -> Result<Role, CredentialsError> {
     match name {
         RoleName::Admin => Ok(Role::Admin),
         RoleName::Manager => Ok(Role::Manager),
@@ -88,7 +88,7 @@ fn lookup<'a>(claims: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {
     claims.get(path).or_else(nested).filter(|value| !value.is_null())
 }
 
-fn text_claim<'a>(claims: &'a Map<String, Value>, path: &str) -> Result<Option<&'a str>, Credentials> {
+fn text_claim<'a>(claims: &'a Map<String, Value>, path: &str) -> Result<Option<&'a str>, CredentialsError> {
     match lookup(claims, path) {
         None => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
@@ -97,19 +97,20 @@ fn text_claim<'a>(claims: &'a Map<String, Value>, path: &str) -> Result<Option<&
 }
 
 /// An id of the caller's world: opaque, 1 to 255 characters without control characters.
-fn id(claims: &Map<String, Value>, path: &str) -> Result<Option<String>, Credentials> {
+fn id(claims: &Map<String, Value>, path: &str) -> Result<Option<String>, CredentialsError> {
     text_claim(claims, path)?.map(|text| checked(text, path)).transpose()
 }
 
-fn checked(text: &str, path: &str) -> Result<String, Credentials> {
-    text::line(text, EXTERNAL_ID_CHARACTERS_MAX).map_err(|error| invalid(format!("claim `{path}` {error}")))
+fn checked(text: &str, path: &str) -> Result<String, CredentialsError> {
+    text::check_line(text, EXTERNAL_ID_CHARACTERS_MAX)
+        .map_err(|error| invalid(format!("claim `{path}` {error}")))
 }
 
 /// The most groups of one caller: a list walks one index for each of them.
 const GROUPS_MAX: usize = 128;
 
 /// The groups: a list of ids, or a single one.
-fn groups(claims: &Map<String, Value>, path: &str) -> Result<Vec<String>, Credentials> {
+fn groups(claims: &Map<String, Value>, path: &str) -> Result<Vec<String>, CredentialsError> {
     let one = |value: &Value| match value {
         Value::String(text) => checked(text, path),
         _ => Err(invalid(format!("claim `{path}` must be a list of ids"))),
@@ -125,8 +126,8 @@ fn groups(claims: &Map<String, Value>, path: &str) -> Result<Vec<String>, Creden
     }
 }
 
-fn invalid(why: String) -> Credentials {
-    Credentials::Invalid(why)
+fn invalid(why: String) -> CredentialsError {
+    CredentialsError::Invalid(why)
 }
 
 #[cfg(test)]
@@ -142,18 +143,18 @@ mod tests {
         ClaimRules::new(config)
     }
 
-    fn identity(claims: Value) -> Result<Identity, Credentials> {
+    fn identity(claims: Value) -> Result<Identity, CredentialsError> {
         rules(|_| {}).identity("https://id", claims.as_object().unwrap())
     }
 
     fn member(claims: Value) -> (ActorKind, Option<String>, Role, Vec<String>) {
-        match identity(claims).unwrap().standing {
-            Standing::Member { kind, organization, role, groups } => (kind, organization, role, groups),
-            Standing::Operator => panic!("an operator"),
+        match identity(claims).unwrap().kind {
+            IdentityKind::Member { kind, organization, role, groups } => (kind, organization, role, groups),
+            IdentityKind::Operator => panic!("an operator"),
         }
     }
 
-    fn refusal(result: Result<Identity, Credentials>) -> String {
+    fn refusal(result: Result<Identity, CredentialsError>) -> String {
         result.unwrap_err().to_string()
     }
 
@@ -180,7 +181,7 @@ mod tests {
         assert_eq!(refusal(identity(claims.clone())), "claim `role` is missing");
         let lenient = rules(|config| config.role_default = Some(RoleName::Member));
         let identity = lenient.identity("https://id", claims.as_object().unwrap()).unwrap();
-        assert!(matches!(identity.standing, Standing::Member { role: Role::Member, .. }));
+        assert!(matches!(identity.kind, IdentityKind::Member { role: Role::Member, .. }));
     }
 
     #[test]
@@ -198,7 +199,7 @@ mod tests {
             config.roles.insert("operator".into(), RoleName::Operator);
         });
         let identity = mapped.identity("https://id", claims.as_object().unwrap()).unwrap();
-        assert!(matches!(identity.standing, Standing::Operator));
+        assert!(matches!(identity.kind, IdentityKind::Operator));
     }
 
     #[test]
@@ -228,7 +229,7 @@ mod tests {
             "sub": "alice", "https://example.org/org": "acme", "realm_access": {"role": "manager"},
         });
         let identity = nested.identity("https://id", claims.as_object().unwrap()).unwrap();
-        let Standing::Member { organization, role, .. } = identity.standing else { panic!("an operator") };
+        let IdentityKind::Member { organization, role, .. } = identity.kind else { panic!("an operator") };
         assert_eq!((organization.as_deref(), role), (Some("acme"), Role::Manager));
     }
 

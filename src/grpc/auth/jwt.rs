@@ -19,7 +19,7 @@ use super::{
     keys::{KeySet, VerifyingKey},
 };
 use crate::{
-    app::Credentials,
+    app::CredentialsError,
     config::auth::{self, IssuerConfig},
     domain::{
         clock::Timestamp,
@@ -137,7 +137,7 @@ pub(super) async fn verify<'a>(
     issuers: &'a [Issuer],
     token: &str,
     now: Timestamp,
-) -> Result<(&'a Issuer, Arc<Map<String, Value>>), Credentials> {
+) -> Result<(&'a Issuer, Arc<Map<String, Value>>), CredentialsError> {
     // `none` and every algorithm that the library does not know fail here already.
     let header = jsonwebtoken::decode_header(token).map_err(|_| invalid("the token is damaged"))?;
     // RFC 7515, 4.1.11: what must be understood and is not makes the token invalid. Nothing is understood.
@@ -159,7 +159,7 @@ pub(super) async fn verify<'a>(
 
 /// The issuer that the token names, with the audience that it names: one provider may be configured for
 /// several.
-fn choose<'a>(issuers: &'a [Issuer], token: &str) -> Result<&'a Issuer, Credentials> {
+fn choose<'a>(issuers: &'a [Issuer], token: &str) -> Result<&'a Issuer, CredentialsError> {
     let claimed: Unverified =
         dangerous::insecure_decode_claims(token).map_err(|_| invalid("the token is damaged"))?;
     let name = claimed.iss.ok_or_else(|| invalid("claim `iss` is missing"))?;
@@ -178,7 +178,7 @@ impl Issuer {
         token: &str,
         key: &VerifyingKey,
         algorithm: Algorithm,
-    ) -> Result<Arc<Map<String, Value>>, Credentials> {
+    ) -> Result<Arc<Map<String, Value>>, CredentialsError> {
         let mut name = Hasher::default();
         name.field(key.fingerprint.as_bytes());
         name.field(token.as_bytes());
@@ -218,7 +218,7 @@ impl Issuer {
         Timestamp::from_timestamp(expires.saturating_add(leeway), 0).unwrap_or(Timestamp::MAX_UTC)
     }
 
-    fn check_time(&self, claims: &Map<String, Value>, now: Timestamp) -> Result<(), Credentials> {
+    fn check_time(&self, claims: &Map<String, Value>, now: Timestamp) -> Result<(), CredentialsError> {
         #[allow(clippy::cast_precision_loss, reason = "exact for every date before the year 285 million")]
         let (now, leeway) = (now.timestamp() as f64, self.leeway.as_secs() as f64);
         let expires = seconds(claims, "exp")?.ok_or_else(|| invalid("claim `exp` is missing"))?;
@@ -233,12 +233,12 @@ impl Issuer {
 }
 
 /// A claim in seconds since 1970, whole or not.
-fn seconds(claims: &Map<String, Value>, name: &str) -> Result<Option<f64>, Credentials> {
+fn seconds(claims: &Map<String, Value>, name: &str) -> Result<Option<f64>, CredentialsError> {
     match claims.get(name) {
         None => Ok(None),
         Some(value) => match value.as_f64().filter(|seconds| seconds.is_finite()) {
             Some(seconds) => Ok(Some(seconds)),
-            None => Err(Credentials::Invalid(format!("claim `{name}` must be a number of seconds"))),
+            None => Err(CredentialsError::Invalid(format!("claim `{name}` must be a number of seconds"))),
         },
     }
 }
@@ -256,8 +256,8 @@ const fn why(kind: &ErrorKind) -> &'static str {
     }
 }
 
-fn invalid(why: &'static str) -> Credentials {
-    Credentials::Invalid(why.to_owned())
+fn invalid(why: &'static str) -> CredentialsError {
+    CredentialsError::Invalid(why.to_owned())
 }
 
 #[cfg(test)]

@@ -79,7 +79,7 @@ pub(super) struct VerifyingKey {
 impl VerifyingKey {
     /// The shared secret of a development issuer.
     pub(super) fn shared(secret: &[u8]) -> Self {
-        let (key, fingerprint) = (DecodingKey::from_secret(secret), Digest::of(secret));
+        let (key, fingerprint) = (DecodingKey::from_secret(secret), Digest::compute(secret));
         Self { algorithm: Algorithm::HS256, key, fingerprint }
     }
 }
@@ -231,7 +231,7 @@ fn usable(jwk: &Jwk) -> Option<VerifyingKey> {
         jwk.common.public_key_use.as_ref().is_none_or(|meant| *meant == PublicKeyUse::Signature);
     let is_for_this = jwk.common.key_algorithm.is_none_or(|meant| meant == named);
     let key = DecodingKey::from_jwk(jwk).ok()?;
-    let fingerprint = Digest::of(material.as_bytes());
+    let fingerprint = Digest::compute(material.as_bytes());
     (is_for_signatures && is_for_this).then_some(VerifyingKey { algorithm, key, fingerprint })
 }
 

@@ -11,7 +11,7 @@ use super::{
     access::{Access, access},
 };
 use crate::{
-    app::{App, Error, Principal, audit::call_denied, tenants::resolve::resolve},
+    app::{App, Error, Principal, audit::record_denied_call, tenants::resolve::resolve_principal},
     domain::{caller::Origin, clock::Timestamp},
     grpc::{
         call::{ValidUntil, origin},
@@ -56,13 +56,13 @@ impl Auth {
         origin: Origin,
     ) -> Result<(Principal, Timestamp), Error> {
         let (identity, until) = self.authenticator.identify(headers).await.map_err(Error::Unauthenticated)?;
-        let admitted = access.admit(&identity.standing);
-        let principal = resolve(&self.app, identity, origin).await?;
+        let admitted = access.admit(&identity.kind);
+        let principal = resolve_principal(&self.app, identity, origin).await?;
         let Principal::Caller(caller) = &principal else { return admitted.map(|()| (principal, until)) };
         tracing::Span::current().record("tenant", tracing::field::display(caller.tenant_id()));
         match admitted {
             Ok(()) => Ok((principal, until)),
-            Err(why) => Err(call_denied(&self.app, caller, path, why).await),
+            Err(why) => Err(record_denied_call(&self.app, caller, path, why).await),
         }
     }
 }

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::{claims::ClaimRules, jwt::Issuer, keys::KeySet};
 use crate::{
-    app::{Credentials, tenants::resolve::Identity},
+    app::{CredentialsError, tenants::resolve::Identity},
     config::AuthConfig,
     domain::clock::{Clock, Timestamp},
 };
@@ -81,7 +81,10 @@ impl Authenticator {
     }
 
     /// Who the bearer of this request's token is, and until when it holds.
-    pub(super) async fn identify(&self, headers: &HeaderMap) -> Result<(Identity, Timestamp), Credentials> {
+    pub(super) async fn identify(
+        &self,
+        headers: &HeaderMap,
+    ) -> Result<(Identity, Timestamp), CredentialsError> {
         let token = bearer(headers)?;
         let (issuer, claims) = jwt::verify(&self.issuers, token, self.clock.now()).await?;
         Ok((self.claims.identity(&issuer.name, &claims)?, issuer.valid_until(&claims)))
@@ -89,10 +92,10 @@ impl Authenticator {
 }
 
 /// The token of `authorization: Bearer <JWT>`.
-fn bearer(headers: &HeaderMap) -> Result<&str, Credentials> {
+fn bearer(headers: &HeaderMap) -> Result<&str, CredentialsError> {
     let mut values = headers.get_all(http::header::AUTHORIZATION).iter();
-    let (value, more) = (values.next().ok_or(Credentials::Missing)?, values.next());
-    let invalid = || Credentials::Invalid("send exactly one `authorization: Bearer <JWT>`".to_owned());
+    let (value, more) = (values.next().ok_or(CredentialsError::Missing)?, values.next());
+    let invalid = || CredentialsError::Invalid("send exactly one `authorization: Bearer <JWT>`".to_owned());
     if more.is_some() {
         return Err(invalid());
     }
@@ -115,9 +118,9 @@ mod tests {
     fn exactly_one_bearer_token_is_taken() {
         assert_eq!(bearer(&headers(&["Bearer a.b.c"])), Ok("a.b.c"));
         assert_eq!(bearer(&headers(&["bearer a.b.c"])), Ok("a.b.c"));
-        assert_eq!(bearer(&headers(&[])), Err(Credentials::Missing));
+        assert_eq!(bearer(&headers(&[])), Err(CredentialsError::Missing));
         for wrong in [&["Basic dXNlcg=="][..], &["a.b.c"], &["Bearer a", "Bearer b"]] {
-            assert!(matches!(bearer(&headers(wrong)), Err(Credentials::Invalid(_))), "{wrong:?}");
+            assert!(matches!(bearer(&headers(wrong)), Err(CredentialsError::Invalid(_))), "{wrong:?}");
         }
     }
 }

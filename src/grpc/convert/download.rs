@@ -13,7 +13,7 @@ use crate::{
 /// What a download asks for.
 pub(in crate::grpc) fn request(request: v1::DownloadFileRequest) -> Result<DownloadRequest, Violations> {
     let mut wrong = Violations::new();
-    let id = wrong.take("file_id", request.file_id.parse::<FileId>().map_err(|_| "must be a UUID"));
+    let id = wrong.ok_or_add("file_id", request.file_id.parse::<FileId>().map_err(|_| "must be a UUID"));
     if request.version < 0 {
         wrong.add("version", "must not be negative; 0 is the current one");
     }

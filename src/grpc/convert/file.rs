@@ -14,7 +14,7 @@ use crate::{
 
 /// Whether a view is FULL; unspecified means BASIC.
 pub(in crate::grpc) fn is_full(view: i32, wrong: &mut Violations) -> bool {
-    let view = wrong.take("view", v1::View::try_from(view).map_err(|_| "is not a known view"));
+    let view = wrong.ok_or_add("view", v1::View::try_from(view).map_err(|_| "is not a known view"));
     view == Some(v1::View::Full)
 }
 
@@ -105,7 +105,7 @@ pub(in crate::grpc) const fn state(state: FileState) -> v1::FileState {
 
 /// A digest; empty while nobody has read the bytes.
 pub(in crate::grpc) fn sha256(digest: &Digest) -> Bytes {
-    digest.known().map_or_else(Bytes::new, |digest| Bytes::copy_from_slice(digest.as_bytes()))
+    digest.if_known().map_or_else(Bytes::new, |digest| Bytes::copy_from_slice(digest.as_bytes()))
 }
 
 /// Why a version is in state ERROR.
@@ -146,7 +146,7 @@ fn from_number<T: Copy>(
     wrong: &mut Violations,
 ) -> Option<T> {
     let found = all.iter().copied().find(|value| to_wire(*value) == number);
-    wrong.take(field, found.ok_or("is not a value of its enum that may be sent"))
+    wrong.ok_or_add(field, found.ok_or("is not a value of its enum that may be sent"))
 }
 
 /// States from the wire.

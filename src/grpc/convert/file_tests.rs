@@ -41,7 +41,7 @@ pub(in crate::grpc) fn file() -> File {
         declared_mime_type: "text/plain".into(),
         media_kind: MediaKind::Document,
         size_bytes: 11,
-        sha256: Digest::of(b"hello world"),
+        sha256: Digest::compute(b"hello world"),
         revision: 9,
         create_time: moment(1),
         update_time: moment(2),
@@ -61,7 +61,7 @@ fn a_file_in_full_has_everything_and_a_basic_one_the_record() {
     let full = full(file());
     assert_eq!((full.name.as_str(), full.etag.as_str(), full.size_bytes), ("Übung.pdf", "3-9", 11));
     assert_eq!(full.state(), v1::FileState::Deleted);
-    assert_eq!(full.sha256.as_ref(), Digest::of(b"hello world").as_bytes());
+    assert_eq!(full.sha256.as_ref(), Digest::compute(b"hello world").as_bytes());
     assert_eq!(full.purge_time.unwrap().seconds, 4);
     assert_eq!((full.tags.len(), full.attachments.len(), full.metadata.unwrap().fields.len()), (1, 1, 1));
     let basic = basic(file());

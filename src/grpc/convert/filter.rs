@@ -24,7 +24,7 @@ pub(in crate::grpc) fn list(request: v1::ListFilesRequest) -> Result<ListRequest
         wrong.add("page_size", "must not be negative; 0 means the default");
     }
     let order =
-        wrong.take("order_by", FileOrder::parse(&request.order_by)).unwrap_or(FileOrder::NEWEST_FIRST);
+        wrong.ok_or_add("order_by", FileOrder::parse(&request.order_by)).unwrap_or(FileOrder::NEWEST_FIRST);
     let is_full = file::is_full(request.view, &mut wrong);
     let mut filter = request.filter.map(|filter| self::filter(filter, &mut wrong)).unwrap_or_default();
     filter.is_deleted_shown = request.show_deleted;
@@ -58,7 +58,7 @@ fn filter(filter: v1::FileFilter, wrong: &mut Violations) -> FileFilter {
         name_prefix: word("filter.name_prefix", filter.name_prefix, NAME_CHARACTERS_MAX, wrong),
         size_bytes_min: filter.size_bytes_min,
         size_bytes_max: filter.size_bytes_max,
-        sha256: sha256.and_then(|raw| wrong.take("filter.sha256", Digest::from_slice(&raw))),
+        sha256: sha256.and_then(|raw| wrong.ok_or_add("filter.sha256", Digest::from_slice(&raw))),
         scan_states: file::scan_states("filter.scan_states", &filter.scan_states, wrong),
         is_deleted_shown: false,
     }
@@ -66,7 +66,7 @@ fn filter(filter: v1::FileFilter, wrong: &mut Violations) -> FileFilter {
 
 /// A text that narrows the list where it is set.
 fn word(field: &str, value: String, characters_max: usize, wrong: &mut Violations) -> Option<String> {
-    (!value.is_empty()).then(|| wrong.take(field, text::line(&value, characters_max)))?
+    (!value.is_empty()).then(|| wrong.ok_or_add(field, text::check_line(&value, characters_max)))?
 }
 
 /// Texts in order and without duplicates, so that the same filter has the same page tokens.
@@ -79,7 +79,7 @@ fn words(field: &str, values: Vec<String>, characters_max: usize, wrong: &mut Vi
         .iter()
         .enumerate()
         .filter_map(|(index, value)| {
-            wrong.take(&format!("{field}[{index}]"), text::line(value, characters_max))
+            wrong.ok_or_add(&format!("{field}[{index}]"), text::check_line(value, characters_max))
         })
         .collect();
     checked.sort();
@@ -105,7 +105,7 @@ mod tests {
         let filter = v1::FileFilter {
             states: vec![v1::FileState::Deleted.into()],
             tags_any: vec!["b".into(), "a".into(), "b".into()],
-            sha256: Digest::of(b"x").as_bytes().to_vec().into(),
+            sha256: Digest::compute(b"x").as_bytes().to_vec().into(),
             create_time_after: Some(prost_types::Timestamp { seconds: 1, nanos: 0 }),
             ..v1::FileFilter::default()
         };
@@ -118,7 +118,7 @@ mod tests {
         let read = list(request).unwrap();
         assert_eq!(read.filter.states, [FileState::Deleted]);
         assert_eq!(read.filter.tags_any, ["a", "b"]);
-        assert_eq!(read.filter.sha256, Some(Digest::of(b"x")));
+        assert_eq!(read.filter.sha256, Some(Digest::compute(b"x")));
         assert!(read.is_full && read.filter.is_deleted_shown && read.filter.create_time_after.is_some());
     }
 

@@ -2,7 +2,7 @@
 
 use super::file;
 use crate::{
-    app::files::transfer_ownership::Transfer,
+    app::files::transfer_ownership::TransferRequest,
     domain::{
         ids::{FileId, RequestId, TenantId, UploadId},
         upload_spec,
@@ -27,7 +27,7 @@ pub(in crate::grpc) fn upload_change(
     request_id: &str,
 ) -> Result<(UploadId, Option<RequestId>), Violations> {
     let mut wrong = Violations::new();
-    let upload = wrong.take("upload_id", upload_id.parse::<UploadId>().map_err(|_| "must be a UUID"));
+    let upload = wrong.ok_or_add("upload_id", upload_id.parse::<UploadId>().map_err(|_| "must be a UUID"));
     let request = self::request_id(request_id, &mut wrong);
     match upload {
         Some(upload) => wrong.into_result().map(|()| (upload, request)),
@@ -38,7 +38,7 @@ pub(in crate::grpc) fn upload_change(
 /// The ids of several files; those that are none are left out.
 fn file_ids(texts: &[String], wrong: &mut Violations) -> Vec<FileId> {
     let parsed = texts.iter().enumerate().filter_map(|(place, text)| {
-        wrong.take(&format!("file_ids[{place}]"), text.parse::<FileId>().map_err(|_| "must be a UUID"))
+        wrong.ok_or_add(&format!("file_ids[{place}]"), text.parse::<FileId>().map_err(|_| "must be a UUID"))
     });
     parsed.collect()
 }
@@ -68,7 +68,7 @@ pub(in crate::grpc) fn change(
     request_id: &str,
 ) -> Result<(FileId, Option<RequestId>), Violations> {
     let mut wrong = Violations::new();
-    let file = wrong.take("file_id", file_id.parse::<FileId>().map_err(|_| "must be a UUID"));
+    let file = wrong.ok_or_add("file_id", file_id.parse::<FileId>().map_err(|_| "must be a UUID"));
     let request = self::request_id(request_id, &mut wrong);
     match file {
         Some(file) => wrong.into_result().map(|()| (file, request)),
@@ -77,11 +77,13 @@ pub(in crate::grpc) fn change(
 }
 
 /// Whose files go to whom.
-pub(in crate::grpc) fn transfer(request: v1::TransferOwnershipRequest) -> Result<Transfer, Violations> {
+pub(in crate::grpc) fn transfer(
+    request: v1::TransferOwnershipRequest,
+) -> Result<TransferRequest, Violations> {
     let mut wrong = Violations::new();
     let request_id = self::request_id(&request.request_id, &mut wrong);
     wrong.into_result()?;
-    Ok(Transfer {
+    Ok(TransferRequest {
         from_user: request.from_user_id,
         to_user: request.to_user_id,
         limit: request.file_count_max,
@@ -92,14 +94,14 @@ pub(in crate::grpc) fn transfer(request: v1::TransferOwnershipRequest) -> Result
 
 /// A request id; empty is none.
 pub(in crate::grpc) fn request_id(text: &str, wrong: &mut Violations) -> Option<RequestId> {
-    upload_spec::request_id("request_id", text, wrong)
+    upload_spec::parse_request_id("request_id", text, wrong)
 }
 
 /// The tenant that an operator names; empty is none.
 pub(in crate::grpc) fn tenant_id(text: &str, wrong: &mut Violations) -> Option<TenantId> {
     let named =
         (!text.is_empty()).then(|| text.parse::<TenantId>().map_err(|_| "must be a UUID, or empty"))?;
-    wrong.take("tenant_id", named)
+    wrong.ok_or_add("tenant_id", named)
 }
 
 #[cfg(test)]

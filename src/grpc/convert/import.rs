@@ -2,7 +2,7 @@
 
 use super::{time, upload};
 use crate::{
-    app::imports::{FoundImports, ImportItem, ImportLookup, ImportedFile},
+    app::imports::{FoundImportedFiles, ImportItem, ImportedFile, ImportedFileLookup},
     domain::violations::Violations,
     proto::v1::{self, import_item::Source},
 };
@@ -10,7 +10,7 @@ use crate::{
 /// An item, unchecked, and where it is.
 pub(in crate::grpc) fn item(item: v1::ImportItem) -> (Option<Source>, ImportItem) {
     let mut spec = upload::spec(item.spec.unwrap_or_default());
-    let create_time = time::from_wire("item.create_time", item.create_time, &mut spec.unreadable);
+    let create_time = time::from_wire("item.create_time", item.create_time, &mut spec.parse_violations);
     (item.source, ImportItem { legacy_id: item.legacy_id, owner_id: item.owner_id, create_time, spec })
 }
 
@@ -31,8 +31,8 @@ pub(in crate::grpc) fn of_many(item: &ImportItem) -> Result<(), Violations> {
 }
 
 /// What to look for.
-pub(in crate::grpc) fn lookup(request: v1::FindImportedFilesRequest) -> ImportLookup {
-    ImportLookup {
+pub(in crate::grpc) fn lookup(request: v1::FindImportedFilesRequest) -> ImportedFileLookup {
+    ImportedFileLookup {
         source: request.source,
         object_keys: request.object_keys,
         urls: request.urls,
@@ -42,7 +42,7 @@ pub(in crate::grpc) fn lookup(request: v1::FindImportedFilesRequest) -> ImportLo
 }
 
 /// What was found.
-pub(in crate::grpc) fn found(found: FoundImports) -> v1::FindImportedFilesResponse {
+pub(in crate::grpc) fn found(found: FoundImportedFiles) -> v1::FindImportedFilesResponse {
     let shown = |file: ImportedFile| v1::ImportedFile {
         file_id: file.file_id.to_string(),
         source: file.source,

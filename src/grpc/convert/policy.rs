@@ -2,7 +2,7 @@
 
 use super::{file, id};
 use crate::{
-    app::policies::{Edit, StoredPolicy},
+    app::policies::{CategoryEdit, StoredPolicy},
     domain::{
         policy::{Category, Policy, ReaderRule, ScanRule, WriteRule, categories::CategoryChange},
         violations::Violations,
@@ -53,7 +53,7 @@ const fn write(rule: WriteRule) -> v1::WriteRule {
 /// A category to add.
 pub(in crate::grpc) fn creation(
     request: v1::CreateCategoryRequest,
-) -> Result<Edit<CategoryChange>, Violations> {
+) -> Result<CategoryEdit<CategoryChange>, Violations> {
     let mut wrong = Violations::new();
     let category = request.category.unwrap_or_default();
     let change = CategoryChange {
@@ -65,13 +65,13 @@ pub(in crate::grpc) fn creation(
     };
     let request_id = id::request_id(&request.request_id, &mut wrong);
     wrong.into_result()?;
-    Ok(Edit { name: category.name, change, etag: request.etag, request_id })
+    Ok(CategoryEdit { name: category.name, change, etag: request.etag, request_id })
 }
 
 /// A category to change.
 pub(in crate::grpc) fn update(
     request: v1::UpdateCategoryRequest,
-) -> Result<Edit<CategoryChange>, Violations> {
+) -> Result<CategoryEdit<CategoryChange>, Violations> {
     let mut wrong = Violations::new();
     let category = request.category.unwrap_or_default();
     let mut change = CategoryChange::default();
@@ -97,15 +97,15 @@ pub(in crate::grpc) fn update(
     }
     let request_id = id::request_id(&request.request_id, &mut wrong);
     wrong.into_result()?;
-    Ok(Edit { name: category.name, change, etag: request.etag, request_id })
+    Ok(CategoryEdit { name: category.name, change, etag: request.etag, request_id })
 }
 
 /// A category to remove.
-pub(in crate::grpc) fn deletion(request: v1::DeleteCategoryRequest) -> Result<Edit<()>, Violations> {
+pub(in crate::grpc) fn deletion(request: v1::DeleteCategoryRequest) -> Result<CategoryEdit<()>, Violations> {
     let mut wrong = Violations::new();
     let request_id = id::request_id(&request.request_id, &mut wrong);
     wrong.into_result()?;
-    Ok(Edit { name: request.name, change: (), etag: request.etag, request_id })
+    Ok(CategoryEdit { name: request.name, change: (), etag: request.etag, request_id })
 }
 
 #[cfg(test)]

@@ -134,7 +134,7 @@ fn set(
 }
 
 fn percent(field: &str, value: i32, wrong: &mut Violations) -> Option<i16> {
-    wrong.take(field, i16::try_from(value).map_err(|_| "must be from 1 to 100"))
+    wrong.ok_or_add(field, i16::try_from(value).map_err(|_| "must be from 1 to 100"))
 }
 
 /// A usage report on the wire.

@@ -30,7 +30,7 @@ fn value_to_wire(value: Value) -> Wire {
 /// JSON from the wire. Depth needs no check: prost decodes at most a hundred levels.
 pub(in crate::grpc) fn from_wire(field: &str, value: Struct, wrong: &mut Violations) -> Map<String, Value> {
     let read = object(value);
-    wrong.take(field, read.ok_or("must not contain infinite numbers or NaN")).unwrap_or_default()
+    wrong.ok_or_add(field, read.ok_or("must not contain infinite numbers or NaN")).unwrap_or_default()
 }
 
 fn object(value: Struct) -> Option<Map<String, Value>> {

@@ -38,9 +38,9 @@ fn deletion(deletion: Deletion) -> v1::TenantDeletion {
         file_count: deletion.file_count,
         object_count: deletion.object_count,
         bytes: deletion.bytes,
-        removed_row_count: deletion.removed_row_count,
-        removed_object_count: deletion.removed_object_count,
-        removed_bytes: deletion.removed_bytes,
+        removed_row_count: deletion.erased_row_count,
+        removed_object_count: deletion.erased_object_count,
+        removed_bytes: deletion.erased_bytes,
         problem: deletion.problem,
     }
 }
@@ -79,7 +79,7 @@ pub(in crate::grpc) fn named(
     request_id: &str,
 ) -> Result<(TenantId, Option<RequestId>), Violations> {
     let mut wrong = Violations::new();
-    let tenant = wrong.take("tenant_id", tenant_id.parse::<TenantId>().map_err(|_| "must be a UUID"));
+    let tenant = wrong.ok_or_add("tenant_id", tenant_id.parse::<TenantId>().map_err(|_| "must be a UUID"));
     let request = id::request_id(request_id, &mut wrong);
     match tenant {
         Some(tenant) => wrong.into_result().map(|()| (tenant, request)),
@@ -91,7 +91,7 @@ pub(in crate::grpc) fn named(
 pub(in crate::grpc) fn creation(request: v1::CreateTenantRequest) -> Result<NewTenant, Violations> {
     let mut wrong = Violations::new();
     let found = TenantKind::ALL.iter().find(|known| i32::from(kind(**known)) == request.kind);
-    let kind = wrong.take("kind", found.copied().ok_or("must be ORGANIZATION or PERSON"));
+    let kind = wrong.ok_or_add("kind", found.copied().ok_or("must be ORGANIZATION or PERSON"));
     let request_id = id::request_id(&request.request_id, &mut wrong);
     let Some(kind) = kind.filter(|_| wrong.is_empty()) else { return Err(wrong) };
     Ok(NewTenant {

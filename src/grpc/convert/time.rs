@@ -25,7 +25,8 @@ pub(in crate::grpc) fn from_wire(
     let read = nanos
         .filter(|_| SECONDS.contains(&time.seconds))
         .and_then(|nanos| Timestamp::from_timestamp(time.seconds, nanos));
-    wrong.take(field, read.ok_or("must be a time of the years 1 to 9999, with nanos from 0 to 999999999"))
+    wrong
+        .ok_or_add(field, read.ok_or("must be a time of the years 1 to 9999, with nanos from 0 to 999999999"))
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ pub(in crate::grpc) fn request(request: v1::UpdateFileRequest) -> Result<UpdateR
         wrong.add("update_mask", "must name at least one field");
     }
     let mut file = request.file.unwrap_or_default();
-    let named = wrong.take("file.id", file.id.parse::<FileId>().map_err(|_| "must be a UUID"));
+    let named = wrong.ok_or_add("file.id", file.id.parse::<FileId>().map_err(|_| "must be a UUID"));
     let mut update = FileUpdate::default();
     if mask.len() > PATHS_MAX {
         // Before anything is read: each path takes its field.

@@ -3,9 +3,8 @@
 use super::{file, id, quota, structs, time};
 use crate::{
     app::uploads::{
-        Completion, PartMessage, Warning, WarningCode,
+        CommittedUpload, Completion, PartMessage, Warning, WarningCode,
         direct::urls::{DirectPart, DirectUrls},
-        upload::Uploaded,
     },
     domain::{
         ids::UploadId,
@@ -43,8 +42,8 @@ pub(in crate::grpc) fn spec(spec: v1::UploadSpec) -> UploadSpec {
         retention_days: spec.retention_days,
         visibility,
         request_id: spec.request_id,
-        imported: None,
-        unreadable: wrong,
+        import_origin: None,
+        parse_violations: wrong,
     }
 }
 
@@ -103,7 +102,7 @@ pub(in crate::grpc) fn direct(urls: DirectUrls) -> v1::DirectUpload {
 }
 
 /// What a committed upload is answered.
-pub(in crate::grpc) fn uploaded(uploaded: Uploaded) -> v1::UploadFileResponse {
+pub(in crate::grpc) fn uploaded(uploaded: CommittedUpload) -> v1::UploadFileResponse {
     v1::UploadFileResponse {
         file: Some(file::full(uploaded.file)),
         quota: Some(quota::state(uploaded.quota)),
@@ -155,7 +154,8 @@ mod tests {
             expire_time: Some(prost_types::Timestamp { seconds: 0, nanos: -1 }),
             ..v1::UploadSpec::default()
         });
-        let fields: Vec<&str> = read.unreadable.iter().map(|violation| violation.field.as_str()).collect();
+        let fields: Vec<&str> =
+            read.parse_violations.iter().map(|violation| violation.field.as_str()).collect();
         assert_eq!(fields, ["spec.expire_time", "spec.visibility"]);
     }
 }

@@ -4,11 +4,11 @@ use super::{file, id, time};
 use crate::{
     app::files::{
         copy::CopyRequest,
-        list_versions::{ListVersionsRequest, ListedVersions},
+        list_versions::{FileVersionList, ListVersionsRequest},
         restore_version::RestoreRequest,
     },
     domain::{
-        file::{FileVersion, project},
+        file::{FileVersion, project_state},
         ids::{FileId, RequestId},
         storage_class::StorageClass,
         violations::Violations,
@@ -23,8 +23,8 @@ pub(in crate::grpc) fn list(request: v1::ListFileVersionsRequest) -> Result<List
 }
 
 /// A page of versions.
-pub(in crate::grpc) fn listed(listed: ListedVersions) -> v1::ListFileVersionsResponse {
-    let ListedVersions { versions, current, next_page_token } = listed;
+pub(in crate::grpc) fn listed(listed: FileVersionList) -> v1::ListFileVersionsResponse {
+    let FileVersionList { versions, current, next_page_token } = listed;
     let versions = versions.into_iter().map(|version| to_wire(version, current)).collect();
     v1::ListFileVersionsResponse { versions, next_page_token }
 }
@@ -33,7 +33,7 @@ fn to_wire(version: FileVersion, current: i32) -> v1::FileVersion {
     v1::FileVersion {
         version: version.version,
         is_current: version.version == current,
-        state: file::state(project(version.content_state, false, false)).into(),
+        state: file::state(project_state(version.content_state, false, false)).into(),
         mime_type: version.mime_type,
         declared_mime_type: version.declared_mime_type,
         size_bytes: file::size(version.size_bytes),
@@ -64,7 +64,7 @@ pub(in crate::grpc) fn restore(request: v1::RestoreFileVersionRequest) -> Result
 /// What to copy.
 pub(in crate::grpc) fn copy(request: v1::CopyFileRequest) -> Result<CopyRequest, Violations> {
     let mut wrong = Violations::new();
-    let file = wrong.take("file_id", request.file_id.parse::<FileId>().map_err(|_| "must be a UUID"));
+    let file = wrong.ok_or_add("file_id", request.file_id.parse::<FileId>().map_err(|_| "must be a UUID"));
     let request_id = id::request_id(&request.request_id, &mut wrong);
     if request.version < 0 {
         wrong.add("version", "must not be negative; 0 means the current one");
@@ -89,7 +89,7 @@ fn named(
     request_id: &str,
 ) -> Result<((FileId, i32), Option<RequestId>), Violations> {
     let mut wrong = Violations::new();
-    let file = wrong.take("file_id", file_id.parse::<FileId>().map_err(|_| "must be a UUID"));
+    let file = wrong.ok_or_add("file_id", file_id.parse::<FileId>().map_err(|_| "must be a UUID"));
     let request_id = id::request_id(request_id, &mut wrong);
     if version < 1 {
         wrong.add("version", "must be the number of a version, which is at least 1");

@@ -2,7 +2,7 @@
 
 use super::{file, time};
 use crate::{
-    app::files::watch::{EventKind, FileEvent, Message, Selection, Sent, WatchRequest},
+    app::files::watch::{EventFilter, EventKind, FileEvent, MessageBody, WatchMessage, WatchRequest},
     domain::{
         event_position::EventPosition,
         ids::FileId,
@@ -19,7 +19,7 @@ const KINDS_MAX: usize = 50;
 pub(in crate::grpc) fn request(request: v1::WatchFilesRequest) -> Result<WatchRequest, Violations> {
     let mut wrong = Violations::new();
     let filter = request.filter.unwrap_or_default();
-    let selection = Selection {
+    let selection = EventFilter {
         kinds: kinds("filter.kinds", &filter.kinds, &mut wrong).into_iter().map(EventKind::number).collect(),
         file: named("filter.file_id", &filter.file_id, &mut wrong),
     };
@@ -31,11 +31,11 @@ pub(in crate::grpc) fn request(request: v1::WatchFilesRequest) -> Result<WatchRe
 
 fn named(field: &str, id: &str, wrong: &mut Violations) -> Option<FileId> {
     let parsed = (!id.is_empty()).then(|| id.parse::<FileId>().map_err(|_| "must be a UUID, or empty"))?;
-    wrong.take(field, parsed)
+    wrong.ok_or_add(field, parsed)
 }
 
 fn word(field: &str, text: &str, wrong: &mut Violations) -> Option<String> {
-    (!text.is_empty()).then(|| wrong.take(field, text::line(text, EXTERNAL_ID_CHARACTERS_MAX)))?
+    (!text.is_empty()).then(|| wrong.ok_or_add(field, text::check_line(text, EXTERNAL_ID_CHARACTERS_MAX)))?
 }
 
 /// Kinds from the wire.
@@ -46,19 +46,21 @@ pub(super) fn kinds(field: &str, numbers: &[i32], wrong: &mut Violations) -> Vec
     }
     let of = |number: i32| EventKind::ALL.iter().copied().find(|known| i32::from(kind(*known)) == number);
     let read = numbers.iter().enumerate().filter_map(|(place, number)| {
-        wrong.take(&format!("{field}[{place}]"), of(*number).ok_or("is not a kind of event"))
+        wrong.ok_or_add(&format!("{field}[{place}]"), of(*number).ok_or("is not a kind of event"))
     });
     read.collect()
 }
 
 /// A message of a watch.
-pub(in crate::grpc) fn message(message: Message) -> v1::WatchFilesResponse {
-    let sent = match message.sent {
-        Sent::Event(event) => watch_files_response::Message::Event(self::event(*event)),
-        Sent::Heartbeat(position, at) => watch_files_response::Message::Heartbeat(v1::WatchHeartbeat {
-            position: position.to_string(),
-            time: Some(time::to_wire(at)),
-        }),
+pub(in crate::grpc) fn message(message: WatchMessage) -> v1::WatchFilesResponse {
+    let sent = match message.body {
+        MessageBody::Event(event) => watch_files_response::Message::Event(self::event(*event)),
+        MessageBody::Heartbeat(position, at) => {
+            watch_files_response::Message::Heartbeat(v1::WatchHeartbeat {
+                position: position.to_string(),
+                time: Some(time::to_wire(at)),
+            })
+        }
     };
     v1::WatchFilesResponse { message: Some(sent), cursor: message.cursor }
 }

@@ -45,7 +45,7 @@ pub(in crate::grpc) fn update(request: v1::UpdateWebhookRequest) -> Result<Webho
         return Err(wrong);
     }
     let mut webhook = request.webhook.unwrap_or_default();
-    let id = wrong.take("webhook.id", webhook.id.parse::<WebhookId>().map_err(|_| "must be a UUID"));
+    let id = wrong.ok_or_add("webhook.id", webhook.id.parse::<WebhookId>().map_err(|_| "must be a UUID"));
     let mut change = WebhookChange::default();
     for (place, path) in paths.iter().enumerate() {
         let field = format!("update_mask.paths[{place}]");
@@ -73,7 +73,7 @@ fn set(change: &mut WebhookChange, path: &str, webhook: &mut v1::Webhook, wrong:
         "state" => {
             let known =
                 WebhookState::ALL.iter().copied().find(|known| i32::from(state(*known)) == webhook.state);
-            change.state = wrong.take("webhook.state", known.ok_or("must be ACTIVE or PAUSED"));
+            change.state = wrong.ok_or_add("webhook.state", known.ok_or("must be ACTIVE or PAUSED"));
         }
         _ => return false,
     }
@@ -91,7 +91,7 @@ pub(in crate::grpc) fn change(
     request_id: &str,
 ) -> Result<(WebhookId, Option<RequestId>), Violations> {
     let mut wrong = Violations::new();
-    let named = wrong.take("webhook_id", webhook_id.parse::<WebhookId>().map_err(|_| "must be a UUID"));
+    let named = wrong.ok_or_add("webhook_id", webhook_id.parse::<WebhookId>().map_err(|_| "must be a UUID"));
     let request_id = id::request_id(request_id, &mut wrong);
     match named {
         Some(named) => wrong.into_result().map(|()| (named, request_id)),
@@ -104,7 +104,7 @@ pub(in crate::grpc) fn redelivery(
     request: &v1::RedeliverWebhookRequest,
 ) -> Result<((WebhookId, EventPosition), Option<RequestId>), Violations> {
     let mut wrong = Violations::new();
-    let at = wrong.take("position", request.position.parse::<EventPosition>());
+    let at = wrong.ok_or_add("position", request.position.parse::<EventPosition>());
     match (change(&request.webhook_id, &request.request_id), at) {
         (Ok((id, request_id)), Some(at)) => Ok(((id, at), request_id)),
         (Err(mut more), _) => {

@@ -13,7 +13,7 @@ use tonic::{Code, Status, body::Body};
 use super::{Around, Inner, Next};
 use crate::{
     grpc::auth::access::method_name,
-    telemetry::{Metrics, metrics::RequestMeasure},
+    telemetry::{Metrics, metrics::RequestTimer},
 };
 
 /// Measures what passes.
@@ -22,7 +22,7 @@ pub(in crate::grpc) struct Measure(pub(in crate::grpc) Metrics);
 
 impl Around for Measure {
     async fn around<S: Inner>(&self, request: Request<Body>, next: Next<S>) -> Response<Body> {
-        let mut measure = self.0.request(method_name(request.uri().path()));
+        let mut measure = self.0.start_request(method_name(request.uri().path()));
         let response = next.run(request).await;
         // A status among the headers is the whole answer; otherwise it comes behind the last message.
         if set_code(&mut measure, response.headers()) {
@@ -34,7 +34,7 @@ impl Around for Measure {
 
 struct MeasuredBody {
     inner: Body,
-    measure: RequestMeasure,
+    measure: RequestTimer,
 }
 
 impl HttpBody for MeasuredBody {
@@ -67,7 +67,7 @@ impl HttpBody for MeasuredBody {
     }
 }
 
-fn set_code(measure: &mut RequestMeasure, headers: &HeaderMap) -> bool {
+fn set_code(measure: &mut RequestTimer, headers: &HeaderMap) -> bool {
     let Some(value) = headers.get(Status::GRPC_STATUS) else { return false };
     measure.set_code(code_name(Code::from_bytes(value.as_bytes())));
     true

@@ -28,7 +28,7 @@ impl Around for Trace {
             tenant = field::Empty,
             trace_id = field::Empty,
         );
-        trace_context::adopt(&span, request.headers());
+        trace_context::continue_trace(&span, request.headers());
         next.run(request).instrument(span).await
     }
 }

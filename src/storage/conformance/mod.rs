@@ -1,10 +1,11 @@
-//! The promises of the port, one function each. Every adapter passes them all, bare and under the decorators.
+//! The conformance suite of the port, with one function per guarantee. Every adapter must pass it, both
+//! directly and below the decorators.
 //!
-//! It stands in the library rather than beside the unit tests, so that any test can run it against a real
-//! server. It panics where a promise is broken, and works below a prefix of its own, so that a shared bucket
-//! will do.
+//! The suite is part of the library, not of the unit tests, so that any test can run it against a real
+//! server. It panics if a guarantee is violated. It uses a key prefix of its own, so it can run in a shared
+//! bucket.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a suite of tests: a broken promise is a panic")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test suite: a violated guarantee panics")]
 
 mod listings;
 mod multiparts;
@@ -28,48 +29,49 @@ use crate::domain::{
     storage_class::StorageClass,
 };
 
-/// What every store takes for a part that is not the last.
+/// A part size that every store accepts for parts other than the last.
 const PART_SIZE_BYTES: u64 = 5 * 1024 * 1024;
 
 /// Runs the whole suite.
 ///
 /// # Panics
-/// When a promise is broken; the message says which.
-pub async fn conformance(store: Arc<dyn ObjectStorage>, ids: Arc<dyn IdSource>) {
+/// Panics if a guarantee is violated; the message names it.
+pub async fn check_conformance(store: Arc<dyn ObjectStorage>, ids: Arc<dyn IdSource>) {
     let prefix = format!("conformance/{}", ids.uuid());
-    let ground = Ground { store, ids, prefix };
-    objects::all(&ground).await;
-    multiparts::all(&ground).await;
-    listings::all(&ground).await;
-    presigned::all(&ground).await;
-    what_is_asked_of_the_store_as_a_whole_is_answered(&ground).await;
+    let fixture = Fixture { store, ids, prefix };
+    objects::check_all(&fixture).await;
+    multiparts::check_all(&fixture).await;
+    listings::check_all(&fixture).await;
+    presigned::check_all(&fixture).await;
+    initialises_and_reports_space(&fixture).await;
 }
 
-async fn what_is_asked_of_the_store_as_a_whole_is_answered(ground: &Ground) {
-    // Retried by nobody, so one of a few attempts has to do, and doing it twice is no harm.
+async fn initialises_and_reports_space(fixture: &Fixture) {
+    // No decorator retries these calls, so one of several attempts must succeed. Repeating them is harmless.
     let mut is_ready = false;
     for _ in 0..6 {
-        let made = ground.store.initialise(&InitOptions { abort_incomplete_after_days: Some(7) }).await;
-        is_ready |= made.is_ok_and(|report| !report.steps.is_empty());
+        let initialised =
+            fixture.store.initialise(&InitOptions { abort_incomplete_after_days: Some(7) }).await;
+        is_ready |= initialised.is_ok_and(|report| !report.steps.is_empty());
     }
-    assert!(is_ready, "the store could not be made ready");
+    assert!(is_ready, "the store could not be initialised");
     let mut spaces = Vec::new();
     for _ in 0..6 {
-        spaces.push(ground.store.space().await);
+        spaces.push(fixture.store.space().await);
     }
-    let space = spaces.into_iter().find_map(Result::ok).expect("the store does not tell its space");
+    let space = spaces.into_iter().find_map(Result::ok).expect("the store does not report its space");
     assert!(space.is_none_or(|space| space.free_bytes <= space.total_bytes), "{space:?}");
 }
 
-/// Where a promise is tried out.
-struct Ground {
+/// The store under test, with a key prefix of its own.
+struct Fixture {
     store: Arc<dyn ObjectStorage>,
     ids: Arc<dyn IdSource>,
     prefix: String,
 }
 
-impl Ground {
-    /// A key that nobody has used.
+impl Fixture {
+    /// Generates a new key.
     fn key(&self) -> ObjectKey {
         self.key_of("media_resource", TenantId::from_uuid(self.ids.uuid()))
     }
@@ -125,12 +127,13 @@ fn options() -> PutOptions {
     }
 }
 
-/// Bytes of which no two stretches are alike, and no two seeds.
+/// Generates bytes without repeating sequences, different for each seed.
 fn content(seed: u64, size_bytes: u64) -> Bytes {
     let size_bytes = usize::try_from(size_bytes).expect("fits into memory");
     let mut bytes = Vec::with_capacity(size_bytes + 8);
     for n in 0..size_bytes.div_ceil(8) as u64 {
-        // A word at a time: without optimisation, a byte at a time takes seconds in all.
+        // Generate a word at a time: without optimisation, generating single bytes takes several seconds in
+        // total.
         bytes.extend_from_slice(&(seed << 32 ^ n).wrapping_mul(0x9E37_79B9_7F4A_7C15).to_be_bytes());
     }
     bytes.truncate(size_bytes);
@@ -139,6 +142,6 @@ fn content(seed: u64, size_bytes: u64) -> Bytes {
 
 #[track_caller]
 fn assert_kind<T: std::fmt::Debug>(result: Result<T, StorageError>, kind: StorageErrorKind) {
-    let error = result.expect_err("should be refused");
+    let error = result.expect_err("should fail");
     assert_eq!(error.kind, kind, "{error:?}");
 }

@@ -1,62 +1,62 @@
-//! Objects in one piece.
+//! Whole objects.
 
 use futures::future::join_all;
 
 use super::*;
 
-pub(super) async fn all(ground: &Ground) {
-    the_store_is_reachable(ground).await;
-    what_was_put_is_what_is_read(ground).await;
-    a_body_of_many_chunks_is_one_object(ground).await;
-    a_range_is_exactly_its_bytes(ground).await;
-    a_range_beyond_the_end_is_refused(ground).await;
-    an_empty_object_is_an_object(ground).await;
-    if ground.store.capabilities().conditional_writes {
-        an_object_is_never_overwritten(ground).await;
-        of_sixteen_writers_of_one_key_exactly_one_wins(ground).await;
-        a_copy_never_overwrites(ground).await;
+pub(super) async fn check_all(fixture: &Fixture) {
+    store_is_reachable(fixture).await;
+    reads_the_bytes_that_were_put(fixture).await;
+    stores_a_body_of_many_chunks_as_one_object(fixture).await;
+    range_returns_exactly_its_bytes(fixture).await;
+    rejects_a_range_beyond_the_end(fixture).await;
+    stores_an_empty_object(fixture).await;
+    if fixture.store.capabilities().conditional_writes {
+        put_never_overwrites(fixture).await;
+        exactly_one_of_sixteen_writers_succeeds(fixture).await;
+        copy_never_overwrites(fixture).await;
     }
-    a_copy_has_the_bytes_and_a_life_of_its_own(ground).await;
-    a_copy_of_nothing_is_not_found(ground).await;
-    what_is_archived_reads_like_everything_else(ground).await;
-    an_object_that_is_not_there_is_not_found(ground).await;
-    a_deleted_object_is_gone_and_can_be_deleted_again(ground).await;
-    a_dropped_put_leaves_nothing_or_the_whole_object(ground).await;
+    copy_is_equal_and_independent(fixture).await;
+    copy_of_a_missing_object_is_not_found(fixture).await;
+    archived_objects_are_readable(fixture).await;
+    missing_object_is_not_found(fixture).await;
+    delete_is_idempotent(fixture).await;
+    dropped_put_leaves_nothing_or_the_whole_object(fixture).await;
 }
 
-async fn the_store_is_reachable(ground: &Ground) {
-    assert!(!ground.store.provider().is_empty());
-    // Not retried by any decorator, so one of a few attempts has to do.
+async fn store_is_reachable(fixture: &Fixture) {
+    assert!(!fixture.store.provider().is_empty());
+    // No decorator retries this call, so one of several attempts must succeed.
     let mut attempts = Vec::new();
     for _ in 0..5 {
-        attempts.push(ground.store.check().await);
+        attempts.push(fixture.store.check().await);
     }
     assert!(attempts.iter().any(Result::is_ok), "{attempts:?}");
 }
 
-async fn what_was_put_is_what_is_read(ground: &Ground) {
+async fn reads_the_bytes_that_were_put(fixture: &Fixture) {
     for size_bytes in [1, 10 * 1024, 3 * 1024 * 1024 + 1] {
-        let (key, body) = (ground.key(), content(size_bytes, size_bytes));
-        let put = ground.put(&key, &body).await.expect("put object");
+        let (key, body) = (fixture.key(), content(size_bytes, size_bytes));
+        let put = fixture.put(&key, &body).await.expect("put object");
         assert_eq!((&put.key, put.size_bytes), (&key, size_bytes));
-        let head = ground.store.head(&key).await.expect("head object");
+        let head = fixture.store.head(&key).await.expect("head object");
         assert_eq!((&head.key, head.size_bytes), (&key, size_bytes));
-        assert!(ground.read(&key, 0..size_bytes).await == body, "{size_bytes} bytes came back different");
+        assert!(fixture.read(&key, 0..size_bytes).await == body, "{size_bytes} bytes came back different");
     }
 }
 
-async fn a_body_of_many_chunks_is_one_object(ground: &Ground) {
-    let (key, body) = (ground.key(), content(1, 100_000));
+async fn stores_a_body_of_many_chunks_as_one_object(fixture: &Fixture) {
+    let (key, body) = (fixture.key(), content(1, 100_000));
     let chunks: Payload = body.chunks(999).map(Bytes::copy_from_slice).chain([Bytes::new()]).collect();
     assert_eq!(chunks.len_bytes(), 100_000);
-    ground.store.put(&key, chunks, &options()).await.expect("put object");
-    assert!(ground.read_all(&key).await == body);
+    fixture.store.put(&key, chunks, &options()).await.expect("put object");
+    assert!(fixture.read_all(&key).await == body);
 }
 
-async fn a_range_is_exactly_its_bytes(ground: &Ground) {
+async fn range_returns_exactly_its_bytes(fixture: &Fixture) {
     let size_bytes = 2 * 1024 * 1024 + 7;
-    let (key, body) = (ground.key(), content(2, size_bytes));
-    ground.put(&key, &body).await.expect("put object");
+    let (key, body) = (fixture.key(), content(2, size_bytes));
+    fixture.put(&key, &body).await.expect("put object");
     for range in [
         0..1,
         0..size_bytes,
@@ -69,84 +69,84 @@ async fn a_range_is_exactly_its_bytes(ground: &Ground) {
         size_bytes..size_bytes,
     ] {
         let expected = body.slice(usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap());
-        assert!(ground.read(&key, range.clone()).await == expected, "{range:?}");
+        assert!(fixture.read(&key, range.clone()).await == expected, "{range:?}");
     }
 }
 
-async fn a_range_beyond_the_end_is_refused(ground: &Ground) {
-    let key = ground.key();
-    ground.put(&key, &content(3, 10)).await.expect("put object");
+async fn rejects_a_range_beyond_the_end(fixture: &Fixture) {
+    let key = fixture.key();
+    fixture.put(&key, &content(3, 10)).await.expect("put object");
     let reversed = Range { start: 5, end: 4 };
     for range in [0..11, 10..11, 11..11, reversed] {
-        let refused = ground.store.get(&key, range).await.map(|_| ());
+        let refused = fixture.store.get(&key, range).await.map(|_| ());
         assert_kind(refused, StorageErrorKind::InvalidInput);
     }
 }
 
-async fn an_empty_object_is_an_object(ground: &Ground) {
-    let key = ground.key();
-    ground.store.put(&key, Payload::default(), &options()).await.expect("put object");
-    assert_eq!(ground.store.head(&key).await.expect("head object").size_bytes, 0);
-    assert_eq!(ground.read(&key, 0..0).await, Bytes::new());
+async fn stores_an_empty_object(fixture: &Fixture) {
+    let key = fixture.key();
+    fixture.store.put(&key, Payload::default(), &options()).await.expect("put object");
+    assert_eq!(fixture.store.head(&key).await.expect("head object").size_bytes, 0);
+    assert_eq!(fixture.read(&key, 0..0).await, Bytes::new());
 }
 
-async fn a_copy_has_the_bytes_and_a_life_of_its_own(ground: &Ground) {
+async fn copy_is_equal_and_independent(fixture: &Fixture) {
     for size_bytes in [0, 1, 2 * 1024 * 1024 + 1] {
-        let (from, to, body) = (ground.key(), ground.key(), content(10, size_bytes));
-        ground.put(&from, &body).await.expect("put object");
-        let copied = ground.store.copy(&from, &to, &options()).await.expect("copy object");
+        let (from, to, body) = (fixture.key(), fixture.key(), content(10, size_bytes));
+        fixture.put(&from, &body).await.expect("put object");
+        let copied = fixture.store.copy(&from, &to, &options()).await.expect("copy object");
         assert_eq!((&copied.key, copied.size_bytes), (&to, size_bytes));
-        ground.store.delete(&from).await.expect("delete object");
-        assert!(ground.read_all(&to).await == body, "a copy of {size_bytes} bytes is different");
-        ground.assert_absent(&from).await;
+        fixture.store.delete(&from).await.expect("delete object");
+        assert!(fixture.read_all(&to).await == body, "a copy of {size_bytes} bytes is different");
+        fixture.assert_absent(&from).await;
     }
 }
 
-/// A store that has no classes keeps it as everything; one that has them gives it out at once.
-async fn what_is_archived_reads_like_everything_else(ground: &Ground) {
-    let archived = options().in_class(StorageClass::Archive);
-    let (put, copied, back, body) = (ground.key(), ground.key(), ground.key(), content(13, 100_000));
-    ground.store.put(&put, Payload::from(body.clone()), &archived).await.expect("put object");
-    ground.store.copy(&put, &copied, &archived).await.expect("copy object");
-    ground.store.copy(&copied, &back, &options()).await.expect("copy object");
+/// A store without storage classes ignores the class; one with classes allows immediate reads.
+async fn archived_objects_are_readable(fixture: &Fixture) {
+    let archived = options().with_class(StorageClass::Archive);
+    let (put, copied, back, body) = (fixture.key(), fixture.key(), fixture.key(), content(13, 100_000));
+    fixture.store.put(&put, Payload::from(body.clone()), &archived).await.expect("put object");
+    fixture.store.copy(&put, &copied, &archived).await.expect("copy object");
+    fixture.store.copy(&copied, &back, &options()).await.expect("copy object");
     for key in [&put, &copied, &back] {
-        assert_eq!(ground.store.head(key).await.expect("head object").size_bytes, 100_000);
-        assert!(ground.read_all(key).await == body, "an archived object, or one that was, is different");
-        assert_eq!(ground.read(key, 99_990..100_000).await, body.slice(99_990..));
+        assert_eq!(fixture.store.head(key).await.expect("head object").size_bytes, 100_000);
+        assert!(fixture.read_all(key).await == body, "an archived object, or one that was, is different");
+        assert_eq!(fixture.read(key, 99_990..100_000).await, body.slice(99_990..));
     }
 }
 
-async fn a_copy_of_nothing_is_not_found(ground: &Ground) {
-    let (from, to) = (ground.key(), ground.key());
-    assert_kind(ground.store.copy(&from, &to, &options()).await, StorageErrorKind::NotFound);
-    ground.assert_absent(&to).await;
+async fn copy_of_a_missing_object_is_not_found(fixture: &Fixture) {
+    let (from, to) = (fixture.key(), fixture.key());
+    assert_kind(fixture.store.copy(&from, &to, &options()).await, StorageErrorKind::NotFound);
+    fixture.assert_absent(&to).await;
 }
 
-async fn a_copy_never_overwrites(ground: &Ground) {
-    let (from, to, body) = (ground.key(), ground.key(), content(12, 10));
-    ground.put(&from, &content(11, 10)).await.expect("put object");
-    ground.put(&to, &body).await.expect("put object");
-    assert_kind(ground.store.copy(&from, &to, &options()).await, StorageErrorKind::AlreadyExists);
-    assert_eq!(ground.read_all(&to).await, body);
+async fn copy_never_overwrites(fixture: &Fixture) {
+    let (from, to, body) = (fixture.key(), fixture.key(), content(12, 10));
+    fixture.put(&from, &content(11, 10)).await.expect("put object");
+    fixture.put(&to, &body).await.expect("put object");
+    assert_kind(fixture.store.copy(&from, &to, &options()).await, StorageErrorKind::AlreadyExists);
+    assert_eq!(fixture.read_all(&to).await, body);
 }
 
-async fn an_object_is_never_overwritten(ground: &Ground) {
-    let (key, first) = (ground.key(), content(5, 1000));
-    ground.put(&key, &first).await.expect("put object");
+async fn put_never_overwrites(fixture: &Fixture) {
+    let (key, first) = (fixture.key(), content(5, 1000));
+    fixture.put(&key, &first).await.expect("put object");
     for other in [content(6, 1000), content(7, 10), Bytes::new()] {
-        assert_kind(ground.put(&key, &other).await, StorageErrorKind::AlreadyExists);
+        assert_kind(fixture.put(&key, &other).await, StorageErrorKind::AlreadyExists);
     }
-    assert_eq!(ground.read_all(&key).await, first);
-    let empty = ground.key();
-    ground.put(&empty, &Bytes::new()).await.expect("put object");
-    assert_kind(ground.put(&empty, &content(4, 1)).await, StorageErrorKind::AlreadyExists);
+    assert_eq!(fixture.read_all(&key).await, first);
+    let empty = fixture.key();
+    fixture.put(&empty, &Bytes::new()).await.expect("put object");
+    assert_kind(fixture.put(&empty, &content(4, 1)).await, StorageErrorKind::AlreadyExists);
 }
 
-async fn of_sixteen_writers_of_one_key_exactly_one_wins(ground: &Ground) {
+async fn exactly_one_of_sixteen_writers_succeeds(fixture: &Fixture) {
     for round in 0..4 {
-        let key = ground.key();
+        let key = fixture.key();
         let bodies: Vec<Bytes> = (0..16).map(|writer| content(round << 8 | writer, 20_000)).collect();
-        let results = join_all(bodies.iter().map(|body| ground.put(&key, body))).await;
+        let results = join_all(bodies.iter().map(|body| fixture.put(&key, body))).await;
         let mut winners = Vec::new();
         for (result, body) in results.into_iter().zip(&bodies) {
             match result {
@@ -154,32 +154,32 @@ async fn of_sixteen_writers_of_one_key_exactly_one_wins(ground: &Ground) {
                 loser => assert_kind(loser, StorageErrorKind::AlreadyExists),
             }
         }
-        assert_eq!(winners.len(), 1, "writers that were told they had won");
-        assert!(ground.read_all(&key).await == winners[0], "the object is not the winner's");
+        assert_eq!(winners.len(), 1, "successful writers");
+        assert!(fixture.read_all(&key).await == winners[0], "the object is not the winner's");
     }
 }
 
-async fn an_object_that_is_not_there_is_not_found(ground: &Ground) {
-    ground.assert_absent(&ground.key()).await;
+async fn missing_object_is_not_found(fixture: &Fixture) {
+    fixture.assert_absent(&fixture.key()).await;
 }
 
-async fn a_deleted_object_is_gone_and_can_be_deleted_again(ground: &Ground) {
-    let (key, neighbour) = (ground.key(), ground.key());
+async fn delete_is_idempotent(fixture: &Fixture) {
+    let (key, neighbour) = (fixture.key(), fixture.key());
     for key in [&key, &neighbour] {
-        ground.put(key, &content(8, 10)).await.expect("put object");
+        fixture.put(key, &content(8, 10)).await.expect("put object");
     }
     for _ in 0..2 {
-        ground.store.delete(&key).await.expect("delete object");
-        ground.assert_absent(&key).await;
+        fixture.store.delete(&key).await.expect("delete object");
+        fixture.assert_absent(&key).await;
     }
-    assert_eq!(ground.read_all(&neighbour).await, content(8, 10));
+    assert_eq!(fixture.read_all(&neighbour).await, content(8, 10));
 }
 
-async fn a_dropped_put_leaves_nothing_or_the_whole_object(ground: &Ground) {
+async fn dropped_put_leaves_nothing_or_the_whole_object(fixture: &Fixture) {
     for polls in 0..8 {
-        let (key, body) = (ground.key(), content(9, 300_000));
+        let (key, body) = (fixture.key(), content(9, 300_000));
         {
-            let mut put = std::pin::pin!(ground.put(&key, &body));
+            let mut put = std::pin::pin!(fixture.put(&key, &body));
             for _ in 0..polls {
                 if futures::poll!(put.as_mut()).is_ready() {
                     break;
@@ -187,12 +187,12 @@ async fn a_dropped_put_leaves_nothing_or_the_whole_object(ground: &Ground) {
                 tokio::task::yield_now().await;
             }
         }
-        // Whatever became of the dropped one, a second put finds a clear state, and whole bytes are the end
+        // Whatever the outcome of the dropped put, a second put must succeed or find the whole object.
         // of it.
-        match ground.put(&key, &body).await {
+        match fixture.put(&key, &body).await {
             Ok(_) => {}
             refused => assert_kind(refused, StorageErrorKind::AlreadyExists),
         }
-        assert!(ground.read_all(&key).await == body, "after {polls} polls");
+        assert!(fixture.read_all(&key).await == body, "after {polls} polls");
     }
 }

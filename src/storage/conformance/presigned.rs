@@ -1,4 +1,4 @@
-//! URLs that open one object for a while, where the store has them.
+//! Presigned URLs, on stores that support them.
 
 use std::time::Duration;
 
@@ -9,16 +9,20 @@ use super::{
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-pub(super) async fn all(ground: &Ground) {
-    let key = ground.key();
+pub(super) async fn check_all(fixture: &Fixture) {
+    let key = fixture.key();
     let get = get(&key, HOUR);
-    let url = ground.store.presign(&get).await.expect("presign");
-    assert_eq!(url.is_some(), ground.store.capabilities().presigned_urls, "does the store have URLs?");
+    let url = fixture.store.presign(&get).await.expect("presign");
+    assert_eq!(
+        url.is_some(),
+        fixture.store.capabilities().presigned_urls,
+        "presigned_urls does not match the behaviour"
+    );
     if url.is_some() {
-        a_url_reads_its_object_as_the_type_that_was_asked_for(ground).await;
-        a_url_writes_its_object(ground).await;
-        urls_write_the_parts_of_an_upload_until_it_ends(ground).await;
-        an_expiry_that_no_store_takes_is_refused(ground).await;
+        url_reads_its_object_with_the_requested_type(fixture).await;
+        url_writes_its_object(fixture).await;
+        urls_write_parts_until_the_upload_ends(fixture).await;
+        rejects_an_expiry_outside_the_limits(fixture).await;
     }
 }
 
@@ -29,11 +33,11 @@ fn get(key: &ObjectKey, expires_in: Duration) -> PresignRequest {
     PresignRequest::Get { key: key.clone(), expires_in, content_type, content_disposition }
 }
 
-async fn url(ground: &Ground, request: PresignRequest) -> PresignedUrl {
-    ground.store.presign(&request).await.expect("presign").expect("a URL")
+async fn url(fixture: &Fixture, request: PresignRequest) -> PresignedUrl {
+    fixture.store.presign(&request).await.expect("presign").expect("a URL")
 }
 
-/// Sends what the holder of the URL would send.
+/// Sends the request of a URL's holder.
 async fn fetch(url: &PresignedUrl, body: &Bytes) -> reqwest::Response {
     let client = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
     let mut request = match url.method {
@@ -43,34 +47,34 @@ async fn fetch(url: &PresignedUrl, body: &Bytes) -> reqwest::Response {
     for (name, value) in &url.headers {
         request = request.header(name, value);
     }
-    request.send().await.expect("an answer")
+    request.send().await.expect("a response")
 }
 
-async fn a_url_reads_its_object_as_the_type_that_was_asked_for(ground: &Ground) {
-    let (key, body) = (ground.key(), content(300, 5000));
-    ground.put(&key, &body).await.expect("put object");
-    let answer = fetch(&url(ground, get(&key, HOUR)).await, &Bytes::new()).await;
-    assert_eq!(answer.status(), 200);
-    assert_eq!(answer.headers()["content-type"], "application/pdf");
-    let disposition = answer.headers()["content-disposition"].to_str().expect("text");
+async fn url_reads_its_object_with_the_requested_type(fixture: &Fixture) {
+    let (key, body) = (fixture.key(), content(300, 5000));
+    fixture.put(&key, &body).await.expect("put object");
+    let response = fetch(&url(fixture, get(&key, HOUR)).await, &Bytes::new()).await;
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.headers()["content-type"], "application/pdf");
+    let disposition = response.headers()["content-disposition"].to_str().expect("text");
     assert_eq!(disposition, "attachment; filename=\"a b+c.pdf\"; filename*=UTF-8''a%20b.pdf");
-    assert_eq!(answer.bytes().await.expect("a body"), body);
+    assert_eq!(response.bytes().await.expect("a body"), body);
 }
 
-async fn a_url_writes_its_object(ground: &Ground) {
-    let (key, body) = (ground.key(), content(301, 5000));
+async fn url_writes_its_object(fixture: &Fixture) {
+    let (key, body) = (fixture.key(), content(301, 5000));
     let content_type = Some("image/png".to_owned());
     let put = PresignRequest::Put { key: key.clone(), expires_in: HOUR, content_type };
-    let answer = fetch(&url(ground, put).await, &body).await;
-    assert!(answer.status().is_success(), "{answer:?}");
-    assert_eq!(ground.read_all(&key).await, body);
+    let response = fetch(&url(fixture, put).await, &body).await;
+    assert!(response.status().is_success(), "{response:?}");
+    assert_eq!(fixture.read_all(&key).await, body);
 }
 
-async fn urls_write_the_parts_of_an_upload_until_it_ends(ground: &Ground) {
-    let key = ground.key();
+async fn urls_write_parts_until_the_upload_ends(fixture: &Fixture) {
+    let key = fixture.key();
     let bodies = [content(302, PART_SIZE_BYTES), content(303, 77)];
-    let options = PutOptions { has_parts_by_url: true, ..PutOptions::default() };
-    let multipart = ground.store.start_multipart(&key, PART_SIZE_BYTES, &options).await;
+    let options = PutOptions { has_presigned_parts: true, ..PutOptions::default() };
+    let multipart = fixture.store.start_multipart(&key, PART_SIZE_BYTES, &options).await;
     let multipart = multipart.expect("start multipart upload");
     let part = |number: u32| PresignRequest::Part {
         key: key.clone(),
@@ -79,19 +83,19 @@ async fn urls_write_the_parts_of_an_upload_until_it_ends(ground: &Ground) {
         expires_in: HOUR,
     };
     for (body, number) in bodies.iter().zip(1..) {
-        let answer = fetch(&url(ground, part(number)).await, body).await;
-        assert!(answer.status().is_success(), "{answer:?}");
+        let response = fetch(&url(fixture, part(number)).await, body).await;
+        assert!(response.status().is_success(), "{response:?}");
     }
-    let receipts = ground.store.list_parts(&key, &multipart).await.expect("list parts");
-    ground.store.complete_multipart(&key, &multipart, &receipts).await.expect("complete multipart upload");
-    let late = fetch(&url(ground, part(1)).await, &content(304, 5)).await;
+    let receipts = fixture.store.list_parts(&key, &multipart).await.expect("list parts");
+    fixture.store.complete_multipart(&key, &multipart, &receipts).await.expect("complete multipart upload");
+    let late = fetch(&url(fixture, part(1)).await, &content(304, 5)).await;
     assert!(late.status().is_client_error(), "{late:?}");
-    assert!(ground.read_all(&key).await == bodies.concat());
+    assert!(fixture.read_all(&key).await == bodies.concat());
 }
 
-async fn an_expiry_that_no_store_takes_is_refused(ground: &Ground) {
+async fn rejects_an_expiry_outside_the_limits(fixture: &Fixture) {
     for seconds in [0, 7 * 24 * 3600 + 1] {
-        let refused = ground.store.presign(&get(&ground.key(), Duration::from_secs(seconds))).await;
+        let refused = fixture.store.presign(&get(&fixture.key(), Duration::from_secs(seconds))).await;
         assert_kind(refused, StorageErrorKind::InvalidInput);
     }
 }

@@ -1,4 +1,4 @@
-//! The steps that make a file an object: write, sync, link, sync the directories. All of it blocks.
+//! File system operations: write, sync, link, and sync the directories. Everything here blocks.
 
 use std::{
     collections::HashSet,
@@ -16,23 +16,23 @@ use uuid::Uuid;
 
 use super::{
     super::{MultipartId, ObjectInfo, Payload, Space, StorageError, StorageErrorKind},
-    foreign_id,
+    invalid_id_error,
 };
 use crate::domain::{clock::Timestamp, object_key::ObjectKey};
 
-/// How many directories are remembered as durable: a few hundred bytes each, and forgetting costs a few
-/// syncs.
+/// The number of directories cached as durable. Each takes a few hundred bytes; dropping the cache costs a
+/// few syncs.
 const DURABLE_DIRECTORIES_MAX: usize = 10_000;
 
 #[derive(Debug)]
 pub(super) struct Disk {
     pub(super) objects: PathBuf,
     pub(super) unfinished: PathBuf,
-    /// Directories known to survive a power cut, with all above them. A cache.
+    /// Directories that are known to survive a power failure, with all their parents. A cache.
     durable: Mutex<HashSet<PathBuf>>,
 }
 
-/// Names an unfinished file: who it is, and how large its parts are (0: a put in one piece).
+/// The identity of an unfinished file: its id and the part size of its upload. The part size of a put is 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct UnfinishedId {
     pub(super) uuid: Uuid,
@@ -52,7 +52,8 @@ impl UnfinishedId {
         MultipartId::new(format!("{}.{}", self.uuid, self.part_size_bytes))
     }
 
-    /// Only what we wrote ourselves, since it becomes part of a path.
+    /// Parses an id. Accepts only the exact text that this store generates, because the id becomes part of a
+    /// path.
     pub(super) fn parse(id: &MultipartId) -> Option<Self> {
         let (uuid, size) = id.as_str().split_once('.')?;
         let parsed = Self { uuid: Uuid::try_parse(uuid).ok()?, part_size_bytes: size.parse().ok()? };
@@ -65,7 +66,7 @@ impl UnfinishedId {
         operation: &'static str,
     ) -> Result<Self, StorageError> {
         let parsed = Self::parse(id).filter(|parsed| parsed.part_size_bytes > 0);
-        parsed.ok_or_else(|| foreign_id(id, key, operation))
+        parsed.ok_or_else(|| invalid_id_error(id, key, operation))
     }
 
     pub(super) fn file_name(self, key: &ObjectKey) -> String {
@@ -75,7 +76,7 @@ impl UnfinishedId {
 
 impl Disk {
     pub(super) fn open(root: &Path) -> Result<Self, StorageError> {
-        let make = || {
+        let create = || {
             let root = std::path::absolute(root)?;
             let disk = Self {
                 objects: root.join("objects"),
@@ -83,13 +84,13 @@ impl Disk {
                 durable: Mutex::default(),
             };
             let missing = root.ancestors().take_while(|directory| !directory.exists()).count();
-            create_directories(&disk.objects)?;
-            create_directories(&disk.unfinished)?;
-            // The root, and what is above it as far as it is new, up to the directory that was there.
+            create_private_directories(&disk.objects)?;
+            create_private_directories(&disk.unfinished)?;
+            // Sync the root, all newly created parents, and the first parent that already existed.
             root.ancestors().take(missing + 1).try_for_each(sync_directory)?;
             Ok(disk)
         };
-        make().map_err(|error| failed(error, "open local store"))
+        create().map_err(|error| map_io_error(error, "open local store"))
     }
 
     pub(super) fn object_path(&self, key: &ObjectKey) -> PathBuf {
@@ -110,21 +111,22 @@ impl Disk {
         let operation = "put object";
         let path = self.unfinished_path(key, id);
         let write = || {
-            let file = create_file(&path)?;
+            let file = create_private_file(&path)?;
             write_all_at(&file, body, 0)?;
             file.sync_all()?;
-            // The last moment to leave no trace. A caller who goes after it finds the object there, whole.
+            // The last point at which the put can be abandoned without a trace. After it, the object exists
+            // as a whole.
             if is_abandoned.load(Ordering::Acquire) {
-                return Err(io::Error::other("the caller is gone"));
+                return Err(io::Error::other("the caller abandoned the put"));
             }
             self.link(&path, key)?;
             file.metadata()
         };
         let written = write();
-        self.tidy(key, id);
-        let metadata = written.map_err(|error| failed(error, operation).with_key(key))?;
+        self.remove_unfinished_or_warn(key, id);
+        let metadata = written.map_err(|error| map_io_error(error, operation).with_key(key))?;
         self.make_durable(key, operation)?;
-        info(key, &metadata, operation)
+        object_info(key, &metadata, operation)
     }
 
     pub(super) fn copy(
@@ -135,29 +137,29 @@ impl Disk {
     ) -> Result<ObjectInfo, StorageError> {
         let operation = "copy object";
         let source = File::open(self.object_path(from));
-        let mut source = source.map_err(|error| failed(error, operation).with_key(from))?;
+        let mut source = source.map_err(|error| map_io_error(error, operation).with_key(from))?;
         let path = self.unfinished_path(to, id);
         let mut write = || {
-            let mut file = create_file(&path)?;
+            let mut file = create_private_file(&path)?;
             io::copy(&mut source, &mut file)?;
             file.sync_all()?;
             self.link(&path, to)?;
             file.metadata()
         };
         let written = write();
-        self.tidy(to, id);
-        let metadata = written.map_err(|error| failed(error, operation).with_key(to))?;
+        self.remove_unfinished_or_warn(to, id);
+        let metadata = written.map_err(|error| map_io_error(error, operation).with_key(to))?;
         self.make_durable(to, operation)?;
-        info(to, &metadata, operation)
+        object_info(to, &metadata, operation)
     }
 
-    /// What a process without special rights may still write.
+    /// Returns the space that an unprivileged process can still use.
     pub(super) fn space(&self) -> Result<Space, StorageError> {
-        let found = rustix::fs::statvfs(&self.objects).map_err(io::Error::from);
-        let found = found.map_err(|error| failed(error, "ask for space"))?;
+        let stat = rustix::fs::statvfs(&self.objects).map_err(io::Error::from);
+        let stat = stat.map_err(|error| map_io_error(error, "query free space"))?;
         Ok(Space {
-            free_bytes: found.f_bavail.saturating_mul(found.f_frsize),
-            total_bytes: found.f_blocks.saturating_mul(found.f_frsize),
+            free_bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
+            total_bytes: stat.f_blocks.saturating_mul(stat.f_frsize),
         })
     }
 
@@ -167,25 +169,25 @@ impl Disk {
         id: &UnfinishedId,
     ) -> Result<MultipartId, StorageError> {
         let start = || {
-            create_file(&self.unfinished_path(key, id))?;
+            create_private_file(&self.unfinished_path(key, id))?;
             sync_directory(&self.unfinished)
         };
-        start().map_err(|error| failed(error, "start multipart upload").with_key(key))?;
+        start().map_err(|error| map_io_error(error, "start multipart upload").with_key(key))?;
         Ok(id.to_multipart_id())
     }
 
-    /// Gives a written and synced file the object's name. Fails when there is such an object.
+    /// Links a written and synced file under the object's name. Fails if the object exists.
     pub(super) fn link(&self, unfinished: &Path, key: &ObjectKey) -> io::Result<()> {
         let object = self.object_path(key);
         match fs::hard_link(unfinished, &object) {
-            // The directory of a new day.
+            // The directory of a new day does not exist yet.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let directory = object.parent().unwrap_or(&self.objects);
-                self.durable().remove(directory);
-                create_directories(directory)?;
+                self.lock_durable().remove(directory);
+                create_private_directories(directory)?;
                 fs::hard_link(unfinished, &object).map_err(|error| match error.kind() {
                     io::ErrorKind::NotFound => {
-                        io::Error::new(io::ErrorKind::Interrupted, "aborted while written")
+                        io::Error::new(io::ErrorKind::Interrupted, "the upload was aborted during the write")
                     }
                     _ => error,
                 })
@@ -194,27 +196,27 @@ impl Disk {
         }
     }
 
-    /// Makes the object's name survive a power cut, and the directories above it where that is not known.
-    /// When that fails, the object goes again: what is there is durable, or about to be.
+    /// Syncs the directory entry of the object, and its parent directories unless they are known to be
+    /// durable. If this fails, deletes the object: every visible object is durable or about to be.
     pub(super) fn make_durable(&self, key: &ObjectKey, operation: &'static str) -> Result<(), StorageError> {
         let object = self.object_path(key);
         let Err(error) = self.sync_parents(&object) else { return Ok(()) };
         if let Err(error) = fs::remove_file(&object) {
-            tracing::error!(%key, %error, "an object that is not durable could not be removed");
+            tracing::error!(%key, %error, "failed to remove an object that is not durable");
         }
-        Err(failed(error, operation).with_key(key))
+        Err(map_io_error(error, operation).with_key(key))
     }
 
     fn sync_parents(&self, object: &Path) -> io::Result<()> {
         let directory = object.parent().unwrap_or(&self.objects);
         sync_directory(directory)?;
-        if self.durable().contains(directory) {
+        if self.lock_durable().contains(directory) {
             return Ok(());
         }
-        for above in directory.ancestors().skip(1).take_while(|above| above.starts_with(&self.objects)) {
-            sync_directory(above)?;
+        for parent in directory.ancestors().skip(1).take_while(|parent| parent.starts_with(&self.objects)) {
+            sync_directory(parent)?;
         }
-        let mut durable = self.durable();
+        let mut durable = self.lock_durable();
         if durable.len() >= DURABLE_DIRECTORIES_MAX {
             durable.clear();
         }
@@ -222,7 +224,7 @@ impl Disk {
         Ok(())
     }
 
-    fn durable(&self) -> std::sync::MutexGuard<'_, HashSet<PathBuf>> {
+    fn lock_durable(&self) -> std::sync::MutexGuard<'_, HashSet<PathBuf>> {
         self.durable.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -233,18 +235,18 @@ impl Disk {
         operation: &'static str,
     ) -> Result<(), StorageError> {
         let removed = remove_file(&self.unfinished_path(key, id));
-        removed.map(|_| ()).map_err(|error| failed(error, operation).with_key(key))
+        removed.map(|_| ()).map_err(|error| map_io_error(error, operation).with_key(key))
     }
 
-    /// Removes what has become an object, or never will. A file that stays is listed as unfinished and can be
-    /// aborted.
-    pub(super) fn tidy(&self, key: &ObjectKey, id: &UnfinishedId) {
+    /// Removes an unfinished file that became an object or was abandoned. If that fails, the file is still
+    /// listed as unfinished and can be aborted.
+    pub(super) fn remove_unfinished_or_warn(&self, key: &ObjectKey, id: &UnfinishedId) {
         if let Err(error) = remove_file(&self.unfinished_path(key, id)) {
-            tracing::warn!(%key, %error, "an unfinished file could not be removed");
+            tracing::warn!(%key, %error, "failed to remove unfinished file");
         }
     }
 
-    /// Whether the open file carries the object's name already.
+    /// Returns whether the open file is already linked under the object's name.
     pub(super) fn is_object(&self, file: &File, key: &ObjectKey) -> io::Result<bool> {
         let object = match fs::symlink_metadata(self.object_path(key)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
@@ -256,7 +258,7 @@ impl Disk {
 
     pub(super) fn head(&self, key: &ObjectKey, operation: &'static str) -> Result<ObjectInfo, StorageError> {
         let metadata = fs::symlink_metadata(self.object_path(key));
-        info(key, &metadata.map_err(|error| failed(error, operation).with_key(key))?, operation)
+        object_info(key, &metadata.map_err(|error| map_io_error(error, operation).with_key(key))?, operation)
     }
 
     pub(super) fn delete(&self, key: &ObjectKey) -> Result<(), StorageError> {
@@ -265,29 +267,30 @@ impl Disk {
             true => sync_directory(object.parent().unwrap_or(&self.objects)),
             false => Ok(()),
         };
-        delete().map_err(|error| failed(error, "delete object").with_key(key))
+        delete().map_err(|error| map_io_error(error, "delete object").with_key(key))
     }
 
-    /// Writes, syncs and removes a file.
+    /// Writes, syncs and removes a test file.
     pub(super) fn check(&self, id: Uuid) -> Result<(), StorageError> {
         let path = self.unfinished.join(format!("{id}.check"));
         let write = || {
-            let file = create_file(&path)?;
+            let file = create_private_file(&path)?;
             file.write_all_at(b"strongroom", 0)?;
             file.sync_all()
         };
         let written = write();
         let removed = remove_file(&path);
-        written.and(removed).map(|_| ()).map_err(|error| failed(error, "check store"))
+        written.and(removed).map(|_| ()).map_err(|error| map_io_error(error, "check store"))
     }
 }
 
-/// New directories are for the owner only; those that are there stay as they are.
-fn create_directories(path: &Path) -> io::Result<()> {
+/// Creates a directory and its parents. New directories are accessible by the owner only; existing ones are
+/// unchanged.
+fn create_private_directories(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-fn create_file(path: &Path) -> io::Result<File> {
+fn create_private_file(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
 }
 
@@ -295,7 +298,7 @@ fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
-/// Whether it was there.
+/// Removes a file. Returns whether it existed.
 fn remove_file(path: &Path) -> io::Result<bool> {
     match fs::remove_file(path) {
         Ok(()) => Ok(true),
@@ -312,21 +315,21 @@ pub(super) fn write_all_at(file: &File, body: &Payload, mut offset: u64) -> io::
     Ok(())
 }
 
-/// Tells the kernel that it need not keep in memory what was written and synced. A large file is mostly read later or never;
-/// kept, it pushes out what others read (PostgreSQL, on a small machine), and every further byte needs fresh memory: half
-/// of an upload's system time. A hint, so nothing depends on it.
-pub(super) fn leave_cache(file: &File, offset: u64, len_bytes: u64) {
+/// Asks the kernel to drop written and synced data from the page cache. A large file is usually read later or
+/// never. If cached, it evicts data that others need (PostgreSQL, on a small machine), and every further byte
+/// needs newly allocated memory: half of an upload's system time. This is only a hint, so errors are ignored.
+pub(super) fn drop_from_page_cache(file: &File, offset: u64, len_bytes: u64) {
     #[cfg(target_os = "linux")]
     if let Err(error) =
         rustix::fs::fadvise(file, offset, std::num::NonZeroU64::new(len_bytes), rustix::fs::Advice::DontNeed)
     {
-        tracing::debug!(%error, "leave the page cache");
+        tracing::debug!(%error, "failed to drop data from the page cache");
     }
     #[cfg(not(target_os = "linux"))]
     let _ = (file, offset, len_bytes);
 }
 
-pub(super) fn info(
+pub(super) fn object_info(
     key: &ObjectKey,
     metadata: &fs::Metadata,
     operation: &'static str,
@@ -334,17 +337,17 @@ pub(super) fn info(
     if !metadata.is_file() {
         return Err(StorageError::new(StorageErrorKind::NotFound, operation)
             .with_key(key)
-            .with_source("not a file"));
+            .with_source("not a regular file"));
     }
-    let modify_time = metadata.modified().map_err(|error| failed(error, operation).with_key(key))?;
+    let modify_time = metadata.modified().map_err(|error| map_io_error(error, operation).with_key(key))?;
     Ok(ObjectInfo { key: key.clone(), size_bytes: metadata.len(), modify_time: Timestamp::from(modify_time) })
 }
 
-/// The one place that says what an error of the file system means to a caller.
-pub(super) fn failed(error: io::Error, operation: &'static str) -> StorageError {
-    /// Linux's numbers for what `io::ErrorKind` has no name for: too many open files, in the system or the
-    /// process.
-    const OPEN_FILES_EXHAUSTED: [Option<i32>; 2] = [Some(23), Some(24)];
+/// Maps an I/O error to a storage error. This is the only place that classifies them.
+pub(super) fn map_io_error(error: io::Error, operation: &'static str) -> StorageError {
+    /// The Linux error numbers ENFILE and EMFILE, which have no `io::ErrorKind`: too many open files in the
+    /// system or in the process.
+    const TOO_MANY_OPEN_FILES: [Option<i32>; 2] = [Some(23), Some(24)];
     let kind = match error.kind() {
         io::ErrorKind::NotFound => StorageErrorKind::NotFound,
         io::ErrorKind::AlreadyExists => StorageErrorKind::AlreadyExists,
@@ -356,11 +359,11 @@ pub(super) fn failed(error: io::Error, operation: &'static str) -> StorageError 
         | io::ErrorKind::TimedOut
         | io::ErrorKind::ResourceBusy
         | io::ErrorKind::OutOfMemory => StorageErrorKind::Transient,
-        _ if OPEN_FILES_EXHAUSTED.contains(&error.raw_os_error()) => StorageErrorKind::Transient,
+        _ if TOO_MANY_OPEN_FILES.contains(&error.raw_os_error()) => StorageErrorKind::Transient,
         io::ErrorKind::PermissionDenied
         | io::ErrorKind::ReadOnlyFilesystem
         | io::ErrorKind::StaleNetworkFileHandle => StorageErrorKind::Unavailable,
-        // EIO: the disk itself. Asking again at once does not mend it.
+        // EIO: a disk error. An immediate retry does not help.
         _ if error.raw_os_error() == Some(5) => StorageErrorKind::Unavailable,
         _ => StorageErrorKind::Other,
     };

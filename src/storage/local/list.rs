@@ -1,5 +1,5 @@
-//! Listings: a walk in bytewise order of the keys that enters only directories that can hold something
-//! wanted. Blocks.
+//! Listings. The walk visits keys in bytewise order and enters only directories that can contain matches.
+//! Blocks.
 
 use std::{
     fs::{self, DirEntry},
@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     super::{ListPage, MultipartInfo, MultipartPage, ObjectInfo, StorageError},
-    disk::{Disk, UnfinishedId, failed},
+    disk::{Disk, UnfinishedId, map_io_error},
 };
 use crate::{
     domain::{
@@ -19,7 +19,7 @@ use crate::{
     storage::MultipartId,
 };
 
-pub(super) fn objects(
+pub(super) fn list_objects(
     disk: &Disk,
     prefix: &str,
     after: Option<&ObjectKey>,
@@ -28,7 +28,7 @@ pub(super) fn objects(
     let after = after.map_or("", ObjectKey::as_str);
     let mut walk =
         Walk { root: &disk.objects, prefix, after, wanted: limit.saturating_add(1), found: Vec::new() };
-    walk.enter("").map_err(|error| failed(error, "list objects"))?;
+    walk.visit("").map_err(|error| map_io_error(error, "list objects"))?;
     let mut objects = walk.found;
     let is_last = objects.len() <= limit;
     objects.truncate(limit);
@@ -39,20 +39,20 @@ struct Walk<'a> {
     root: &'a Path,
     prefix: &'a str,
     after: &'a str,
-    /// One more than the page has, to know whether it is the last.
+    /// The page length plus one, to detect whether the page is the last.
     wanted: usize,
     found: Vec<ObjectInfo>,
 }
 
 impl Walk<'_> {
-    /// `directory` is empty or ends with a slash, as it stands in the keys below it.
-    fn enter(&mut self, directory: &str) -> io::Result<()> {
-        for name in self.names(directory)? {
+    /// Visits a directory. `directory` is empty or ends with a slash, as in the keys below it.
+    fn visit(&mut self, directory: &str) -> io::Result<()> {
+        for name in self.list_names(directory)? {
             if self.found.len() >= self.wanted {
                 break;
             }
             if name.ends_with('/') {
-                self.enter(&name)?;
+                self.visit(&name)?;
             } else if let Ok(key) = ObjectKey::parse(&name) {
                 self.add(key)?;
             }
@@ -67,25 +67,25 @@ impl Walk<'_> {
                 self.found.push(ObjectInfo { key, size_bytes: metadata.len(), modify_time });
                 Ok(())
             }
-            // Deleted while we were looking.
+            // Deleted during the walk.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
         }
     }
 
-    /// What is wanted of one directory, in order. Of its files no more are kept than a page can need.
-    fn names(&self, directory: &str) -> io::Result<Vec<String>> {
+    /// Returns the matching names of a directory in order. Keeps no more files than the page can need.
+    fn list_names(&self, directory: &str) -> io::Result<Vec<String>> {
         let (mut files, mut names) = (Vec::new(), Vec::new());
         let kept = self.wanted.saturating_sub(self.found.len());
         for entry in entries(&self.root.join(directory))? {
             let entry = entry?;
-            // A name that is no text is no key.
+            // A name that is not UTF-8 is not a key.
             let Ok(name) = entry.file_name().into_string() else { continue };
             let name = format!("{directory}{name}");
             let kind = entry.file_type()?;
             if kind.is_dir() {
-                // The slash belongs to the order: `a-b/c` comes before `a/c`.
-                names.extend(Some(name + "/").filter(|name| self.may_hold_wanted(name)));
+                // The slash is part of the sort order: `a-b/c` precedes `a/c`.
+                names.extend(Some(name + "/").filter(|name| self.may_contain_matches(name)));
             } else if kind.is_file() && name.starts_with(self.prefix) && name.as_str() > self.after {
                 files.push(name);
                 if files.len() >= kept.saturating_mul(2) {
@@ -99,7 +99,7 @@ impl Walk<'_> {
         Ok(names)
     }
 
-    fn may_hold_wanted(&self, directory: &str) -> bool {
+    fn may_contain_matches(&self, directory: &str) -> bool {
         let in_prefix = directory.starts_with(self.prefix) || self.prefix.starts_with(directory);
         let not_passed = directory > self.after || self.after.starts_with(directory);
         in_prefix && not_passed && directory.len() <= OBJECT_KEY_LENGTH_BYTES_MAX
@@ -113,7 +113,7 @@ fn keep_smallest<T: Ord>(items: &mut Vec<T>, count: usize) {
     items.truncate(count);
 }
 
-/// A directory that is gone holds nothing.
+/// Lists a directory. A missing directory is empty.
 fn entries(path: &Path) -> io::Result<Box<dyn Iterator<Item = io::Result<DirEntry>>>> {
     match fs::read_dir(path) {
         Ok(entries) => Ok(Box::new(entries)),
@@ -122,13 +122,13 @@ fn entries(path: &Path) -> io::Result<Box<dyn Iterator<Item = io::Result<DirEntr
     }
 }
 
-pub(super) fn unfinished(
+pub(super) fn list_unfinished(
     disk: &Disk,
     prefix: &str,
     after: Option<&MultipartInfo>,
     limit: usize,
 ) -> Result<MultipartPage, StorageError> {
-    let at = |error| failed(error, "list multipart uploads");
+    let at = |error| map_io_error(error, "list multipart uploads");
     let mut found = Vec::new();
     let wanted = limit.saturating_add(1);
     for entry in entries(&disk.unfinished).map_err(at)? {
@@ -154,7 +154,7 @@ pub(super) fn unfinished(
 
 type Unfinished = (ObjectKey, MultipartId, PathBuf, UnfinishedId);
 
-/// Sorted, too.
+/// Keeps the smallest `count` entries, sorted by key and id.
 fn keep_smallest_by_name(found: &mut Vec<Unfinished>, count: usize) {
     found.sort_unstable_by(|left, right| (&left.0, &left.1).cmp(&(&right.0, &right.1)));
     found.truncate(count);
@@ -166,11 +166,11 @@ fn parse_file_name(entry: &DirEntry) -> Option<(ObjectKey, UnfinishedId)> {
     Some((ObjectKey::parse(&key.replace('~', "/")).ok()?, UnfinishedId::parse(&MultipartId::new(id))?))
 }
 
-/// The id was minted when the upload was started. An id that tells no time leaves the last write. Nothing
-/// when the upload has ended while we were looking.
+/// Returns the time in the id, which was generated when the upload was started. If the id contains no time,
+/// returns the time of the last write, or `None` if the upload ended in the meantime.
 fn start_time(id: &UnfinishedId, path: &Path) -> io::Result<Option<Timestamp>> {
-    let minted = id.uuid.get_timestamp().map(|time| time.to_unix());
-    if let Some((seconds, nanos)) = minted
+    let generated = id.uuid.get_timestamp().map(|time| time.to_unix());
+    if let Some((seconds, nanos)) = generated
         && let Some(time) =
             i64::try_from(seconds).ok().and_then(|seconds| Timestamp::from_timestamp(seconds, nanos))
     {

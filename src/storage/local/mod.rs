@@ -1,19 +1,18 @@
-//! Objects as files below one directory of this machine.
+//! Stores objects as files in a directory of this machine.
 //!
 //! ```text
-//! <root>/objects/<key>                  whole objects, never changed once they are here
-//! <root>/multipart/<id>~<key, / as ~>   what is not finished yet: multipart uploads, and puts under way
+//! <root>/objects/<key>                  complete objects, immutable
+//! <root>/multipart/<id>~<key, / as ~>   unfinished writes: multipart uploads, and puts in progress
 //! ```
 //!
-//! - An object is written to `multipart/`, synced, and linked under its key. A link fails where a name is
-//!   taken, so nothing is overwritten and no lock is needed, not even between processes.
-//! - The parts of an upload are written side by side into one file, each at its place. Completing it copies
+//! - An object is written to `multipart/`, synced, and hard-linked under its key. The link fails if the name
+//!   exists, so nothing is overwritten and no lock is needed, not even between processes.
+//! - The parts of an upload are written in parallel into one file, each at its offset. Completing it copies
 //!   nothing.
-//! - A part's receipt holds its CRC. Which receipts are good is remembered while the process lives; after a
-//!   restart, the parts are read again and compared.
-//! - Directories stay when their last object goes. Content type and metadata have no place here and are
-//!   dropped.
-//! - Whatever may block runs on tokio's blocking threads, in as few hops as possible: one for a put.
+//! - A part's receipt contains its CRC. Valid receipts are cached while the process runs; after a restart,
+//!   the parts are read again and compared with their receipts.
+//! - Empty directories are kept. Content type and metadata are not supported and are dropped.
+//! - Blocking calls run on tokio's blocking threads, with as few thread hops as possible: one for a put.
 
 mod disk;
 mod list;
@@ -53,14 +52,14 @@ pub(super) struct Local {
 }
 
 impl Local {
-    /// Makes the directories where they are missing. Blocks.
+    /// Creates missing directories. Blocks.
     pub(super) fn open(root: &Path, ids: Arc<dyn IdSource>) -> Result<Self, StorageError> {
         Ok(Self { disk: Arc::new(Disk::open(root)?), open_uploads: OpenUploads::default(), ids })
     }
 }
 
-/// Runs what may block on a thread that may.
-async fn blocking<T: Send + 'static>(
+/// Runs a blocking function on a blocking thread.
+async fn run_blocking<T: Send + 'static>(
     operation: &'static str,
     work: impl FnOnce() -> Result<T, StorageError> + Send + 'static,
 ) -> Result<T, StorageError> {
@@ -70,10 +69,10 @@ async fn blocking<T: Send + 'static>(
     }
 }
 
-/// Tells the blocking half of a put, when dropped, that nobody waits for it any more.
-struct Waiting(Arc<AtomicBool>);
+/// Sets the flag when dropped, so that the blocking part of a put can see that its caller is gone.
+struct AbandonOnDrop(Arc<AtomicBool>);
 
-impl Drop for Waiting {
+impl Drop for AbandonOnDrop {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Release);
     }
@@ -92,8 +91,8 @@ impl ObjectStorage for Local {
     async fn put(&self, key: &ObjectKey, body: Payload, _: &PutOptions) -> Result<ObjectInfo, StorageError> {
         let (disk, key, id) = (Arc::clone(&self.disk), key.clone(), UnfinishedId::put(self.ids.uuid()));
         let is_abandoned = Arc::new(AtomicBool::new(false));
-        let _waiting = Waiting(Arc::clone(&is_abandoned));
-        blocking("put object", move || disk.put(&key, &id, &body, &is_abandoned)).await
+        let _guard = AbandonOnDrop(Arc::clone(&is_abandoned));
+        run_blocking("put object", move || disk.put(&key, &id, &body, &is_abandoned)).await
     }
 
     async fn start_multipart(
@@ -106,7 +105,7 @@ impl ObjectStorage for Local {
         check_part_size(part_size_bytes, operation)?;
         let (disk, key) = (Arc::clone(&self.disk), key.clone());
         let id = UnfinishedId::multipart(self.ids.uuid(), part_size_bytes);
-        blocking(operation, move || disk.start_multipart(&key, &id)).await
+        run_blocking(operation, move || disk.start_multipart(&key, &id)).await
     }
 
     async fn put_part(
@@ -120,11 +119,11 @@ impl ObjectStorage for Local {
         let upload = UnfinishedId::parse_multipart(id, key, operation)?;
         check_part(number, body.len_bytes(), upload.part_size_bytes, operation)?;
         let state = self.open_uploads.get(upload);
-        // Held by the blocking task itself, so that completing waits also for a part whose caller is gone.
-        let shared = Arc::clone(&state.lock).read_owned().await;
+        // The blocking task holds this lock, so that completing also waits for a part whose caller is gone.
+        let guard = Arc::clone(&state.lock).read_owned().await;
         let (disk, key) = (Arc::clone(&self.disk), key.clone());
-        blocking(operation, move || {
-            let _shared = shared;
+        run_blocking(operation, move || {
+            let _guard = guard;
             multipart::put_part(&disk, &key, &upload, &state, number, &body)
         })
         .await
@@ -140,42 +139,43 @@ impl ObjectStorage for Local {
         let upload = UnfinishedId::parse_multipart(id, key, operation)?;
         let size_bytes = check_parts(parts, operation).map_err(|error| error.with_key(key))?;
         let state = self.open_uploads.get(upload);
-        let alone = Arc::clone(&state.lock).write_owned().await;
+        let guard = Arc::clone(&state.lock).write_owned().await;
         let (disk, object, parts) = (Arc::clone(&self.disk), key.clone(), parts.to_vec());
-        let info = blocking(operation, move || {
-            let _alone = alone;
+        let info = run_blocking(operation, move || {
+            let _guard = guard;
             multipart::complete(&disk, &object, &upload, &state, &parts, size_bytes)
         })
         .await?;
-        self.open_uploads.forget(&upload);
+        self.open_uploads.remove(&upload);
         Ok(info)
     }
 
     async fn abort_multipart(&self, key: &ObjectKey, id: &MultipartId) -> Result<(), StorageError> {
         let operation = "abort multipart upload";
-        let upload = UnfinishedId::parse(id).ok_or_else(|| foreign_id(id, key, operation))?;
+        let upload = UnfinishedId::parse(id).ok_or_else(|| invalid_id_error(id, key, operation))?;
         let state = self.open_uploads.get(upload);
-        let alone = Arc::clone(&state.lock).write_owned().await;
+        let guard = Arc::clone(&state.lock).write_owned().await;
         let (disk, object) = (Arc::clone(&self.disk), key.clone());
-        blocking(operation, move || {
-            let _alone = alone;
+        run_blocking(operation, move || {
+            let _guard = guard;
             disk.remove_unfinished(&object, &upload, operation)
         })
         .await?;
-        self.open_uploads.forget(&upload);
+        self.open_uploads.remove(&upload);
         Ok(())
     }
 
     async fn head(&self, key: &ObjectKey) -> Result<ObjectInfo, StorageError> {
         let (disk, key) = (Arc::clone(&self.disk), key.clone());
-        blocking("head object", move || disk.head(&key, "head object")).await
+        run_blocking("head object", move || disk.head(&key, "head object")).await
     }
 
     async fn get(&self, key: &ObjectKey, range: Range<u64>) -> Result<ByteStream, StorageError> {
         read::get(Arc::clone(&self.disk), key.clone(), range).await
     }
 
-    /// A true copy and not a second link: it has a time of its own, and a damaged block damages one object.
+    /// Copies the bytes instead of adding a hard link, so that the copy has its own modification time and a
+    /// damaged block affects only one object.
     async fn copy(
         &self,
         from: &ObjectKey,
@@ -184,12 +184,12 @@ impl ObjectStorage for Local {
     ) -> Result<ObjectInfo, StorageError> {
         let (disk, from, to) = (Arc::clone(&self.disk), from.clone(), to.clone());
         let id = UnfinishedId::put(self.ids.uuid());
-        blocking("copy object", move || disk.copy(&from, &to, &id)).await
+        run_blocking("copy object", move || disk.copy(&from, &to, &id)).await
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StorageError> {
         let (disk, key) = (Arc::clone(&self.disk), key.clone());
-        blocking("delete object", move || disk.delete(&key)).await
+        run_blocking("delete object", move || disk.delete(&key)).await
     }
 
     async fn list(
@@ -199,7 +199,7 @@ impl ObjectStorage for Local {
         limit: usize,
     ) -> Result<ListPage, StorageError> {
         let (disk, prefix, after) = (Arc::clone(&self.disk), prefix.to_owned(), after.cloned());
-        blocking("list objects", move || list::objects(&disk, &prefix, after.as_ref(), limit)).await
+        run_blocking("list objects", move || list::list_objects(&disk, &prefix, after.as_ref(), limit)).await
     }
 
     async fn list_multiparts(
@@ -209,38 +209,40 @@ impl ObjectStorage for Local {
         limit: usize,
     ) -> Result<MultipartPage, StorageError> {
         let (disk, prefix, after) = (Arc::clone(&self.disk), prefix.to_owned(), after.cloned());
-        blocking("list multipart uploads", move || list::unfinished(&disk, &prefix, after.as_ref(), limit))
-            .await
+        run_blocking("list multipart uploads", move || {
+            list::list_unfinished(&disk, &prefix, after.as_ref(), limit)
+        })
+        .await
     }
 
-    /// Parts that another process put are not in the list; their receipts are good all the same.
+    /// The list does not contain parts that another process stored. Their receipts are valid nevertheless.
     async fn list_parts(&self, key: &ObjectKey, id: &MultipartId) -> Result<Vec<PartReceipt>, StorageError> {
         let operation = "list parts";
         let upload = UnfinishedId::parse_multipart(id, key, operation)?;
         let state = self.open_uploads.get(upload);
         let (disk, key) = (Arc::clone(&self.disk), key.clone());
-        blocking(operation, move || multipart::list_parts(&disk, &key, &upload, &state)).await
+        run_blocking(operation, move || multipart::list_parts(&disk, &key, &upload, &state)).await
     }
 
     async fn presign(&self, _: &PresignRequest) -> Result<Option<PresignedUrl>, StorageError> {
         Ok(None)
     }
 
-    /// Opening has made the directories.
+    /// The directories were created when the store was opened, so this only checks them.
     async fn initialise(&self, _: &InitOptions) -> Result<InitReport, StorageError> {
         self.check().await?;
         let subject = format!("directory {}", self.disk.objects.display());
-        Ok(InitReport::of(subject, InitOutcome::AlreadyThere))
+        Ok(InitReport::single_step(subject, InitOutcome::AlreadyExists))
     }
 
     async fn space(&self) -> Result<Option<Space>, StorageError> {
         let disk = Arc::clone(&self.disk);
-        blocking("ask for space", move || disk.space().map(Some)).await
+        run_blocking("query free space", move || disk.space().map(Some)).await
     }
 
     async fn check(&self) -> Result<(), StorageError> {
         let (disk, id) = (Arc::clone(&self.disk), self.ids.uuid());
-        blocking("check store", move || disk.check(id)).await
+        run_blocking("check store", move || disk.check(id)).await
     }
 }
 
@@ -250,6 +252,7 @@ impl fmt::Debug for Local {
     }
 }
 
-fn foreign_id(id: &MultipartId, key: &ObjectKey, operation: &'static str) -> StorageError {
-    StorageError::invalid(operation, format!("{:?} is no id of this store", id.as_str())).with_key(key)
+fn invalid_id_error(id: &MultipartId, key: &ObjectKey, operation: &'static str) -> StorageError {
+    StorageError::invalid_input(operation, format!("{:?} is not a multipart id of this store", id.as_str()))
+        .with_key(key)
 }

@@ -1,4 +1,4 @@
-//! Parts, written side by side into one file. Blocks.
+//! Multipart uploads. Parts are written in parallel into one file. Blocks.
 
 use std::{
     collections::HashMap,
@@ -12,40 +12,42 @@ use tokio::sync::RwLock;
 
 use super::{
     super::{ObjectInfo, PartReceipt, Payload, StorageError, StorageErrorKind},
-    disk::{self, Disk, UnfinishedId, failed},
+    disk::{self, Disk, UnfinishedId, map_io_error},
 };
 use crate::domain::{checksum::Crc64Hasher, object_key::ObjectKey};
 
-/// Beyond this, what nobody uses right now is forgotten. Forgetting costs one more reading when completing.
-const OPEN_UPLOADS_REMEMBERED_MAX: usize = 4_096;
-/// How much of a part is read at once when it is compared with its receipt.
+/// Above this number, the state of uploads without active calls is dropped. Their parts are then read again
+/// on completion.
+const TRACKED_UPLOADS_MAX: usize = 4_096;
+/// The buffer size for reading a part to compare it with its receipt.
 const VERIFY_BUFFER_SIZE_BYTES: usize = 256 * 1024;
 
-/// What this process knows about open uploads. A cache: losing it loses nothing.
+/// The state of open uploads in this process. It is a cache and can be lost at any time.
 #[derive(Default)]
 pub(super) struct OpenUploads(Mutex<HashMap<UnfinishedId, Arc<UploadState>>>);
 
 #[derive(Default)]
 pub(super) struct UploadState {
-    /// Shared by the parts being written, alone for completing and aborting.
+    /// Held shared while a part is written, and exclusively to complete or abort the upload.
     pub(super) lock: Arc<RwLock<()>>,
-    /// Held while a part's bytes are handed to the kernel. It lets only one writer into a file at a time anyway, and those
-    /// that wait inside it spin: 14 % of an upload's samples. Syncing goes on side by side.
-    turn: Mutex<()>,
-    /// The last write of each part. Its own lock makes writers of one part take turns.
+    /// Held while the bytes of a part are passed to the kernel. The kernel admits only one writer to a file
+    /// at a time, and waiting writers spin: that was 14% of an upload's CPU samples. Parts are synced in
+    /// parallel.
+    write_lock: Mutex<()>,
+    /// The receipt of the last write of each part. The lock of a part serializes its writers.
     parts: Mutex<HashMap<u32, Arc<Mutex<Option<PartReceipt>>>>>,
 }
 
 impl OpenUploads {
     pub(super) fn get(&self, id: UnfinishedId) -> Arc<UploadState> {
         let mut uploads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if uploads.len() >= OPEN_UPLOADS_REMEMBERED_MAX {
+        if uploads.len() >= TRACKED_UPLOADS_MAX {
             uploads.retain(|_, state| Arc::strong_count(state) > 1);
         }
         Arc::clone(uploads.entry(id).or_default())
     }
 
-    pub(super) fn forget(&self, id: &UnfinishedId) {
+    pub(super) fn remove(&self, id: &UnfinishedId) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
     }
 }
@@ -72,25 +74,25 @@ pub(super) fn put_part(
     let write = || {
         let file = OpenOptions::new().write(true).open(disk.unfinished_path(key, id))?;
         if disk.is_object(&file, key)? {
-            return Err(io::Error::new(io::ErrorKind::NotFound, "the upload is complete"));
+            return Err(io::Error::new(io::ErrorKind::NotFound, "the upload is already complete"));
         }
-        let turn = state.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let write_guard = state.write_lock.lock().unwrap_or_else(PoisonError::into_inner);
         let offset = u64::from(number - 1) * id.part_size_bytes;
         disk::write_all_at(&file, body, offset)?;
-        drop(turn);
-        // Now, not when completing: a receipt promises that the part survives.
+        drop(write_guard);
+        // Sync now rather than on completion: a receipt guarantees that the part is durable.
         file.sync_data()?;
-        disk::leave_cache(&file, offset, body.len_bytes());
+        disk::drop_from_page_cache(&file, offset, body.len_bytes());
         Ok(())
     };
-    write().map_err(|error| failed(error, operation).with_key(key))?;
+    write().map_err(|error| map_io_error(error, operation).with_key(key))?;
     let etag = body.crc64nvme().to_string();
     let receipt = PartReceipt { number, size_bytes: body.len_bytes(), etag };
     *last_write = Some(receipt.clone());
     Ok(receipt)
 }
 
-/// What this process knows of the upload.
+/// Lists the parts that this process stored.
 pub(super) fn list_parts(
     disk: &Disk,
     key: &ObjectKey,
@@ -98,7 +100,7 @@ pub(super) fn list_parts(
     state: &UploadState,
 ) -> Result<Vec<PartReceipt>, StorageError> {
     let operation = "list parts";
-    let at = |error| failed(error, operation).with_key(key);
+    let at = |error| map_io_error(error, operation).with_key(key);
     let file = File::open(disk.unfinished_path(key, id)).map_err(at)?;
     if disk.is_object(&file, key).map_err(at)? {
         return Err(StorageError::new(StorageErrorKind::NotFound, operation).with_key(key));
@@ -120,29 +122,36 @@ pub(super) fn complete(
     size_bytes: u64,
 ) -> Result<ObjectInfo, StorageError> {
     let operation = "complete multipart upload";
-    let at = |error| failed(error, operation).with_key(key);
+    let at = |error| map_io_error(error, operation).with_key(key);
     let path = disk.unfinished_path(key, id);
     let file = match OpenOptions::new().read(true).write(true).open(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return completed(disk, key, size_bytes),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return find_completed(disk, key, size_bytes);
+        }
         opened => opened.map_err(at)?,
     };
     if disk.is_object(&file, key).map_err(at)? {
-        // A crash came between the link and the end: the object is there, and only the rest is still to do.
-        return finish(disk, key, id, &file, size_bytes);
+        // A crash interrupted an earlier completion after the link. The object exists; only the rest is left
+        // to do.
+        return finish_object(disk, key, id, &file, size_bytes);
     }
-    if parts.len() > 1 && parts.first().is_some_and(|part| part.size_bytes != id.part_size_bytes) {
-        return Err(StorageError::invalid(operation, "the first part is too short").with_key(key));
+    if let [first, _, ..] = parts
+        && first.size_bytes != id.part_size_bytes
+    {
+        let reason =
+            format!("the first part has {} bytes; the part size is {}", first.size_bytes, id.part_size_bytes);
+        return Err(StorageError::invalid_input(operation, reason).with_key(key));
     }
     for part in parts {
-        verify(&file, id, state, part).map_err(at)?;
+        verify_part(&file, id, state, part).map_err(at)?;
     }
-    // Parts that were put but are not named lie behind the end.
+    // Stored parts that are not in the list are beyond the end.
     file.set_len(size_bytes).and_then(|()| file.sync_all()).map_err(at)?;
     disk.link(&path, key).map_err(at)?;
-    finish(disk, key, id, &file, size_bytes)
+    finish_object(disk, key, id, &file, size_bytes)
 }
 
-fn finish(
+fn finish_object(
     disk: &Disk,
     key: &ObjectKey,
     id: &UnfinishedId,
@@ -150,17 +159,20 @@ fn finish(
     size_bytes: u64,
 ) -> Result<ObjectInfo, StorageError> {
     let operation = "complete multipart upload";
-    let metadata = file.metadata().map_err(|error| failed(error, operation).with_key(key))?;
+    let metadata = file.metadata().map_err(|error| map_io_error(error, operation).with_key(key))?;
     if metadata.len() != size_bytes {
-        return Err(StorageError::invalid(operation, "completed before, with other parts").with_key(key));
+        let reason =
+            format!("the upload was completed with {} bytes; these parts have {size_bytes}", metadata.len());
+        return Err(StorageError::invalid_input(operation, reason).with_key(key));
     }
     disk.make_durable(key, operation)?;
-    disk.tidy(key, id);
-    disk::info(key, &metadata, operation)
+    disk.remove_unfinished_or_warn(key, id);
+    disk::object_info(key, &metadata, operation)
 }
 
-/// There is no such upload. If it was completed, the object has its size: keys are minted once.
-fn completed(disk: &Disk, key: &ObjectKey, size_bytes: u64) -> Result<ObjectInfo, StorageError> {
+/// Looks for the object of an upload that no longer exists. An object of this size is the result of its
+/// completion, because keys are never reused.
+fn find_completed(disk: &Disk, key: &ObjectKey, size_bytes: u64) -> Result<ObjectInfo, StorageError> {
     let operation = "complete multipart upload";
     let info = disk.head(key, operation)?;
     if info.size_bytes != size_bytes {
@@ -169,8 +181,8 @@ fn completed(disk: &Disk, key: &ObjectKey, size_bytes: u64) -> Result<ObjectInfo
     Ok(info)
 }
 
-/// Whether the part in the file is the one of the receipt: by memory, else by reading it.
-fn verify(file: &File, id: &UnfinishedId, state: &UploadState, part: &PartReceipt) -> io::Result<()> {
+/// Checks that the stored part matches its receipt, from the cache or by reading the part.
+fn verify_part(file: &File, id: &UnfinishedId, state: &UploadState, part: &PartReceipt) -> io::Result<()> {
     let known = state.part(part.number).lock().unwrap_or_else(PoisonError::into_inner).clone();
     let is_good = match known {
         Some(known) => known == *part,
@@ -179,11 +191,11 @@ fn verify(file: &File, id: &UnfinishedId, state: &UploadState, part: &PartReceip
     if is_good {
         return Ok(());
     }
-    let reason = format!("part {} is not the one that was put", part.number);
+    let reason = format!("part {} does not match its receipt", part.number);
     Err(io::Error::new(io::ErrorKind::InvalidInput, reason))
 }
 
-/// Nothing when the file ends before the part does.
+/// Computes the etag of a stored part. Returns `None` if the file ends before the part does.
 fn part_etag(file: &File, id: &UnfinishedId, part: &PartReceipt) -> io::Result<Option<String>> {
     let mut hasher = Crc64Hasher::default();
     let mut buffer = vec![0; VERIFY_BUFFER_SIZE_BYTES];
@@ -191,12 +203,12 @@ fn part_etag(file: &File, id: &UnfinishedId, part: &PartReceipt) -> io::Result<O
     let end = position + part.size_bytes;
     while position < end {
         let wanted = usize::try_from(end - position).unwrap_or(usize::MAX).min(buffer.len());
-        let got = file.read_at(&mut buffer[..wanted], position)?;
-        if got == 0 {
+        let read_bytes = file.read_at(&mut buffer[..wanted], position)?;
+        if read_bytes == 0 {
             return Ok(None);
         }
-        hasher.update(&buffer[..got]);
-        position += got as u64;
+        hasher.update(&buffer[..read_bytes]);
+        position += read_bytes as u64;
     }
     Ok(Some(hasher.finish().to_string()))
 }

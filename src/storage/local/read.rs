@@ -1,4 +1,4 @@
-//! Downloads: pieces of a file, the next one being read while the caller has this one.
+//! Downloads. The next piece is read while the caller processes the current one.
 
 use std::{
     fs::File,
@@ -13,25 +13,25 @@ use tokio::task::JoinHandle;
 
 use super::{
     super::{ByteStream, StorageError, StorageErrorKind, check_range},
-    blocking,
-    disk::{self, Disk, failed},
+    disk::{self, Disk, map_io_error},
+    run_blocking,
 };
 use crate::domain::object_key::ObjectKey;
 
-/// Large enough that a hop to a blocking thread is nothing beside it, small enough to stay in a core's cache.
+/// Large enough to make the cost of a thread hop negligible, small enough for a core's cache.
 const READ_SIZE_BYTES: u64 = 512 * 1024;
 const OPERATION: &str = "get object";
 
-/// The first piece is read in the same hop that opens the file: small files take one.
+/// Reads the first piece in the same thread hop that opens the file, so that a small file takes one hop.
 pub(super) async fn get(
     disk: Arc<Disk>,
     key: ObjectKey,
     range: Range<u64>,
 ) -> Result<ByteStream, StorageError> {
-    let (first, rest) = blocking(OPERATION, move || {
-        let at = |error: io::Error| failed(error, OPERATION).with_key(&key);
+    let (first, rest) = run_blocking(OPERATION, move || {
+        let at = |error: io::Error| map_io_error(error, OPERATION).with_key(&key);
         let mut file = File::open(disk.object_path(&key)).map_err(at)?;
-        let size_bytes = disk::info(&key, &file.metadata().map_err(at)?, OPERATION)?.size_bytes;
+        let size_bytes = disk::object_info(&key, &file.metadata().map_err(at)?, OPERATION)?.size_bytes;
         check_range(&range, size_bytes, OPERATION).map_err(|error| error.with_key(&key))?;
         file.seek(SeekFrom::Start(range.start)).map_err(at)?;
         let mut reader = Reader { file, key, remaining_bytes: range.end - range.start };
@@ -49,17 +49,17 @@ struct Reader {
 }
 
 impl Reader {
-    /// Blocks. Empty at the end.
+    /// Reads the next piece; empty at the end. Blocks.
     fn read(&mut self) -> Result<Bytes, StorageError> {
         let wanted = self.remaining_bytes.min(READ_SIZE_BYTES);
         let mut piece = Vec::with_capacity(usize::try_from(wanted).unwrap_or_default());
         let read = (&self.file).take(wanted).read_to_end(&mut piece);
-        let got = read.map_err(|error| failed(error, OPERATION).with_key(&self.key))? as u64;
-        if got < wanted {
+        let read_bytes = read.map_err(|error| map_io_error(error, OPERATION).with_key(&self.key))? as u64;
+        if read_bytes < wanted {
             let error = StorageError::new(StorageErrorKind::Damaged, OPERATION).with_key(&self.key);
-            return Err(error.with_source("the file is shorter than it was"));
+            return Err(error.with_source("the file became shorter while it was read"));
         }
-        self.remaining_bytes -= got;
+        self.remaining_bytes -= read_bytes;
         Ok(piece.into())
     }
 }
@@ -69,7 +69,7 @@ type Piece = Result<(Bytes, Reader), StorageError>;
 struct ReadAhead(Option<JoinHandle<Piece>>);
 
 impl ReadAhead {
-    /// Nothing is left to do when nothing remains.
+    /// Starts to read the next piece, unless nothing remains.
     fn start(mut reader: Reader) -> Self {
         Self(
             (reader.remaining_bytes > 0)

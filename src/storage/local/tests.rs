@@ -1,4 +1,4 @@
-//! What only files can show: modes, places, restarts, crashes between two steps.
+//! Tests of file system behaviour: modes, paths, restarts and crashes between two steps.
 
 use std::{
     fs,
@@ -32,7 +32,7 @@ async fn read(store: &Local, key: &ObjectKey) -> Vec<u8> {
     store.get(key, 0..size_bytes).await.unwrap().try_collect::<Vec<_>>().await.unwrap().concat()
 }
 
-/// Everything below a directory, itself included.
+/// Returns a path and everything below it.
 fn tree(path: &Path) -> Vec<PathBuf> {
     let mut found = vec![path.to_owned()];
     if path.is_dir() {
@@ -48,7 +48,7 @@ fn unfinished_files(root: &Path) -> usize {
 }
 
 #[tokio::test]
-async fn what_is_made_is_for_the_owner_only_and_inside_the_root() {
+async fn files_are_owner_only_and_inside_the_root() {
     let outside = tempfile::tempdir().unwrap();
     let root = outside.path().join("store");
     let store = open(&root);
@@ -68,7 +68,7 @@ async fn what_is_made_is_for_the_owner_only_and_inside_the_root() {
 }
 
 #[tokio::test]
-async fn an_open_upload_survives_a_restart() {
+async fn open_upload_survives_a_restart() {
     let root = tempfile::tempdir().unwrap();
     let (kept, spoiled) = (key(), key());
     let store = open(root.path());
@@ -90,13 +90,13 @@ async fn an_open_upload_survives_a_restart() {
     assert_eq!(read(&store, &kept).await, b"123456789");
 
     let refused = store.complete_multipart(&spoiled, &other, &[lost]).await.unwrap_err();
-    assert_eq!(refused.kind, StorageErrorKind::InvalidInput, "the bytes are not those of the receipt");
+    assert_eq!(refused.kind, StorageErrorKind::InvalidInput, "the bytes do not match the receipt");
     store.abort_multipart(&spoiled, &other).await.unwrap();
     assert_eq!(unfinished_files(root.path()), 0);
 }
 
 #[tokio::test]
-async fn a_crash_between_the_link_and_the_end_is_healed_by_completing_again() {
+async fn completion_recovers_from_a_crash_after_the_link() {
     let root = tempfile::tempdir().unwrap();
     let store = open(root.path());
     let key = key();
@@ -106,7 +106,7 @@ async fn a_crash_between_the_link_and_the_end_is_healed_by_completing_again() {
     store.disk.link(&store.disk.unfinished_path(&key, &upload), &key).unwrap();
 
     let late = store.put_part(&key, &id, 1, body("later")).await.unwrap_err();
-    assert_eq!(late.kind, StorageErrorKind::NotFound, "an object must not be written to");
+    assert_eq!(late.kind, StorageErrorKind::NotFound, "a complete object must not be written to");
     let store = open(root.path());
     store.complete_multipart(&key, &id, &[receipt]).await.unwrap();
     assert_eq!(read(&store, &key).await, b"whole");
@@ -114,7 +114,7 @@ async fn a_crash_between_the_link_and_the_end_is_healed_by_completing_again() {
 }
 
 #[tokio::test]
-async fn a_put_that_a_crash_cut_off_is_listed_and_can_be_aborted() {
+async fn interrupted_put_is_listed_and_can_be_aborted() {
     let root = tempfile::tempdir().unwrap();
     let store = open(root.path());
     let key = key();
@@ -129,18 +129,18 @@ async fn a_put_that_a_crash_cut_off_is_listed_and_can_be_aborted() {
 }
 
 #[test]
-fn an_abandoned_put_leaves_nothing() {
+fn abandoned_put_leaves_no_files() {
     let root = tempfile::tempdir().unwrap();
     let store = open(root.path());
     let key = key();
     let id = UnfinishedId::put(SystemIds.uuid());
-    store.disk.put(&key, &id, &body("nobody waits"), &AtomicBool::new(true)).unwrap_err();
+    store.disk.put(&key, &id, &body("abandoned"), &AtomicBool::new(true)).unwrap_err();
     assert_eq!(store.disk.head(&key, "head object").unwrap_err().kind, StorageErrorKind::NotFound);
     assert_eq!(unfinished_files(root.path()), 0);
 }
 
 #[tokio::test]
-async fn an_id_that_is_not_ours_never_becomes_a_path() {
+async fn rejects_ids_that_the_store_did_not_generate() {
     let root = tempfile::tempdir().unwrap();
     let store = open(&root.path().join("store"));
     let victim = root.path().join("victim");
@@ -159,7 +159,7 @@ async fn an_id_that_is_not_ours_never_becomes_a_path() {
 }
 
 #[tokio::test]
-async fn a_file_that_became_shorter_is_damaged() {
+async fn reports_damage_if_a_file_became_shorter() {
     let root = tempfile::tempdir().unwrap();
     let store = open(root.path());
     let key = key();
@@ -173,7 +173,7 @@ async fn a_file_that_became_shorter_is_damaged() {
 }
 
 #[tokio::test]
-async fn files_that_are_not_ours_are_left_out_of_listings() {
+async fn listings_skip_unknown_files() {
     let root = tempfile::tempdir().unwrap();
     let store = open(root.path());
     let key = key();
@@ -186,7 +186,7 @@ async fn files_that_are_not_ours_are_left_out_of_listings() {
 }
 
 #[tokio::test]
-async fn a_store_whose_directory_is_gone_fails_its_check() {
+async fn check_fails_if_the_directory_is_missing() {
     let root = tempfile::tempdir().unwrap();
     let store = open(root.path());
     store.check().await.unwrap();

@@ -1,8 +1,8 @@
-//! The bytes of an object in memory: all of them, or a beginning that stands for the rest.
+//! The content of an object in memory: either complete, or only its first MiB.
 //!
-//! The second kind makes a store that costs nothing, to see what everything else costs. What was put comes back as
-//! long as it was, with its first MiB again and again: right for content with that period and for whatever is smaller,
-//! and damaged for everything else, which the digest of a whole file shows when it is read.
+//! With only the first MiB, the store costs almost nothing, which shows the cost of everything else. An
+//! object has its original length and repeats its first MiB. That is correct for content with this period and
+//! for smaller objects. All other objects are damaged, which their digest reveals when a whole file is read.
 
 use std::ops::Range;
 
@@ -10,19 +10,19 @@ use bytes::{Bytes, BytesMut};
 
 use super::super::Payload;
 
-/// How much is kept of an object whose bytes are discarded.
+/// The number of bytes that are kept of a discarded object.
 const HEAD_SIZE_BYTES: usize = 1024 * 1024;
 
-/// What a store keeps of the bodies that it is given.
+/// Which part of the content a store keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Keep {
-    /// Everything.
+pub(crate) enum KeptContent {
+    /// The complete content.
     All,
-    /// A beginning.
+    /// The first MiB.
     Head,
 }
 
-/// What is kept of one object.
+/// The content of one object.
 #[derive(Clone)]
 pub(super) struct Body {
     kept: Payload,
@@ -30,7 +30,7 @@ pub(super) struct Body {
 }
 
 impl Body {
-    /// The body of `len_bytes` of which this was kept.
+    /// Creates a body of `len_bytes` of which `kept` is stored.
     pub(super) fn new(kept: Payload, len_bytes: u64) -> Self {
         Self { kept, len_bytes }
     }
@@ -39,7 +39,7 @@ impl Body {
         self.len_bytes
     }
 
-    /// The bytes of a range that lies inside the body, in pieces that nobody copied.
+    /// Returns the bytes of a range inside the body, in pieces that are not copied.
     pub(super) fn pieces(&self, range: Range<u64>) -> Box<dyn Iterator<Item = Bytes> + Send> {
         let period = self.kept.len_bytes();
         if period == self.len_bytes || period == 0 {
@@ -59,24 +59,24 @@ impl Body {
     }
 }
 
-/// The beginning of a body, in memory of its own: a slice would keep the buffers alive that it arrived in. Where it is the
-/// same as the one before, it shares that one's memory.
-pub(super) fn head(body: &Payload, before: &mut Bytes) -> Payload {
+/// Copies the first bytes of a body, because a slice would keep its receive buffers alive. Shares the memory
+/// of the previous copy if both are equal.
+pub(super) fn copy_head(body: &Payload, previous: &mut Bytes) -> Payload {
     let wanted = usize::try_from(body.len_bytes()).unwrap_or(usize::MAX).min(HEAD_SIZE_BYTES);
     let pieces = body.pieces(&(0..wanted as u64));
-    if !is_equal(&pieces, before) {
+    if !is_equal(&pieces, previous) {
         let mut copy = BytesMut::with_capacity(wanted);
         pieces.iter().for_each(|piece| copy.extend_from_slice(piece));
-        *before = copy.freeze();
+        *previous = copy.freeze();
     }
-    Payload::from(before.clone())
+    Payload::from(previous.clone())
 }
 
 fn is_equal(pieces: &[Bytes], whole: &[u8]) -> bool {
     let mut rest = whole;
     for piece in pieces {
         match rest.strip_prefix(&piece[..]) {
-            Some(behind) => rest = behind,
+            Some(tail) => rest = tail,
             None => return false,
         }
     }
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kept_beginning_repeats_itself_to_the_length_of_the_object() {
+    fn kept_head_repeats_up_to_the_object_length() {
         let body = Body::new(Payload::from(Bytes::from_static(b"abc")), 8);
         assert_eq!(read(&body, 0..8), b"abcabcab");
         assert_eq!(read(&body, 2..7), b"cabca");
@@ -101,15 +101,15 @@ mod tests {
     }
 
     #[test]
-    fn the_beginning_is_cut_and_equal_ones_share_their_memory() {
+    fn heads_are_truncated_and_equal_ones_share_memory() {
         let mut before = Bytes::new();
         let large: Payload = vec![Bytes::from(vec![1; HEAD_SIZE_BYTES]), Bytes::from_static(&[2])].into();
-        assert_eq!(head(&large, &mut before).len_bytes(), HEAD_SIZE_BYTES as u64);
-        let first = head(&large, &mut before);
-        let again = head(&large, &mut before);
+        assert_eq!(copy_head(&large, &mut before).len_bytes(), HEAD_SIZE_BYTES as u64);
+        let first = copy_head(&large, &mut before);
+        let again = copy_head(&large, &mut before);
         assert_eq!(first.chunks()[0].as_ptr(), again.chunks()[0].as_ptr());
 
-        let small = head(&Payload::from(Bytes::from_static(b"other")), &mut before);
+        let small = copy_head(&Payload::from(Bytes::from_static(b"other")), &mut before);
         assert_eq!(small.chunks()[0], b"other"[..]);
     }
 }

@@ -1,5 +1,5 @@
-//! Objects in the memory of this process, for tests and trials; and with most of their bytes discarded, for the load
-//! command.
+//! Stores objects in the memory of this process, for tests and evaluation. With [`KeptContent::Head`] most
+//! bytes are discarded, for load tests.
 
 mod body;
 
@@ -14,8 +14,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 
-pub(super) use self::body::Keep;
-use self::body::{Body, head};
+pub(super) use self::body::KeptContent;
+use self::body::{Body, copy_head};
 use super::{
     ByteStream, Capabilities, InitOptions, InitOutcome, InitReport, ListPage, MultipartId, MultipartInfo,
     MultipartPage, ObjectInfo, ObjectStorage, PartReceipt, Payload, PresignRequest, PresignedUrl, PutOptions,
@@ -28,7 +28,7 @@ use crate::domain::{
 };
 
 pub(super) struct Memory {
-    keep: Keep,
+    keep: KeptContent,
     clock: Arc<dyn Clock>,
     ids: Arc<dyn IdSource>,
     state: Mutex<State>,
@@ -36,13 +36,13 @@ pub(super) struct Memory {
 
 #[derive(Default)]
 struct State {
-    /// By key.
+    /// Objects by key.
     objects: BTreeMap<String, (ObjectInfo, Body)>,
-    /// By key and id.
+    /// Open multipart uploads by key and id.
     multiparts: BTreeMap<(String, String), Multipart>,
-    /// So that every part that was ever put has an etag of its own.
+    /// The number of stored parts, which gives every stored part a unique etag.
     parts_put: u64,
-    /// The beginning that was kept last.
+    /// The most recently kept head of an object.
     head: Bytes,
 }
 
@@ -54,23 +54,23 @@ struct Multipart {
 }
 
 impl Memory {
-    pub(super) fn new(keep: Keep, clock: Arc<dyn Clock>, ids: Arc<dyn IdSource>) -> Self {
+    pub(super) fn new(keep: KeptContent, clock: Arc<dyn Clock>, ids: Arc<dyn IdSource>) -> Self {
         Self { keep, clock, ids, state: Mutex::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Nothing below panics half way through a change.
+        // No code panics in the middle of a change, so a poisoned lock still protects consistent state.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
-    /// What stays of a body that begins an object (or of a part that does not).
-    fn kept(&mut self, keep: Keep, body: Payload, is_beginning: bool) -> Payload {
+    /// Returns the part of a body to keep. `is_beginning` is true if the body starts an object.
+    fn select_kept(&mut self, keep: KeptContent, body: Payload, is_beginning: bool) -> Payload {
         match keep {
-            Keep::All => body,
-            Keep::Head if is_beginning => head(&body, &mut self.head),
-            Keep::Head => Payload::default(),
+            KeptContent::All => body,
+            KeptContent::Head if is_beginning => copy_head(&body, &mut self.head),
+            KeptContent::Head => Payload::default(),
         }
     }
 
@@ -89,12 +89,16 @@ impl State {
         Ok(info)
     }
 
-    fn object(&self, key: &ObjectKey, operation: &'static str) -> Result<&(ObjectInfo, Body), StorageError> {
-        self.objects.get(key.as_str()).ok_or_else(|| not_found(key, operation))
+    fn find_object(
+        &self,
+        key: &ObjectKey,
+        operation: &'static str,
+    ) -> Result<&(ObjectInfo, Body), StorageError> {
+        self.objects.get(key.as_str()).ok_or_else(|| not_found_error(key, operation))
     }
 }
 
-fn not_found(key: &ObjectKey, operation: &'static str) -> StorageError {
+fn not_found_error(key: &ObjectKey, operation: &'static str) -> StorageError {
     StorageError::new(StorageErrorKind::NotFound, operation).with_key(key)
 }
 
@@ -106,8 +110,8 @@ fn multipart_key(key: &ObjectKey, id: &MultipartId) -> (String, String) {
 impl ObjectStorage for Memory {
     fn provider(&self) -> &str {
         match self.keep {
-            Keep::All => "memory",
-            Keep::Head => "discard",
+            KeptContent::All => "memory",
+            KeptContent::Head => "discard",
         }
     }
 
@@ -118,7 +122,7 @@ impl ObjectStorage for Memory {
     async fn put(&self, key: &ObjectKey, body: Payload, _: &PutOptions) -> Result<ObjectInfo, StorageError> {
         let (size_bytes, now) = (body.len_bytes(), self.clock.now());
         let mut state = self.state();
-        let kept = state.kept(self.keep, body, true);
+        let kept = state.select_kept(self.keep, body, true);
         state.insert(key, Body::new(kept, size_bytes), now, "put object")
     }
 
@@ -147,9 +151,11 @@ impl ObjectStorage for Memory {
         let mut state = self.state();
         state.parts_put += 1;
         let (etag, size_bytes) = (state.parts_put.to_string(), body.len_bytes());
-        let kept = state.kept(self.keep, body, number == 1);
-        let multipart =
-            state.multiparts.get_mut(&multipart_key(key, id)).ok_or_else(|| not_found(key, operation))?;
+        let kept = state.select_kept(self.keep, body, number == 1);
+        let multipart = state
+            .multiparts
+            .get_mut(&multipart_key(key, id))
+            .ok_or_else(|| not_found_error(key, operation))?;
         check_part(number, size_bytes, multipart.part_size_bytes, operation)?;
         let receipt = PartReceipt { number, size_bytes, etag };
         multipart.parts.insert(number, (receipt.clone(), kept));
@@ -166,12 +172,13 @@ impl ObjectStorage for Memory {
         let size_bytes = check_parts(parts, operation)?;
         let mut state = self.state();
         let Some(multipart) = state.multiparts.get(&multipart_key(key, id)) else {
-            // Complete already, perhaps: keys are minted once, so an object of this size is the one we made.
-            let made = state.object(key, operation)?;
-            return if made.0.size_bytes == size_bytes {
-                Ok(made.0.clone())
+            // The upload may already be complete. Keys are never reused, so an object of this size is its
+            // result.
+            let object = state.find_object(key, operation)?;
+            return if object.0.size_bytes == size_bytes {
+                Ok(object.0.clone())
             } else {
-                Err(not_found(key, operation))
+                Err(not_found_error(key, operation))
             };
         };
         let mut body = Vec::new();
@@ -179,15 +186,19 @@ impl ObjectStorage for Memory {
             match multipart.parts.get(&part.number) {
                 Some((receipt, payload)) if receipt == part => body.extend_from_slice(payload.chunks()),
                 _ => {
-                    let reason = format!("part {} is not the one that was put", part.number);
-                    return Err(StorageError::invalid(operation, reason).with_key(key));
+                    let reason = format!("part {} does not match its receipt", part.number);
+                    return Err(StorageError::invalid_input(operation, reason).with_key(key));
                 }
             }
         }
-        let full = parts.len() == 1
-            || parts.first().is_some_and(|part| part.size_bytes == multipart.part_size_bytes);
-        if !full {
-            return Err(StorageError::invalid(operation, "the first part is too short").with_key(key));
+        if let [first, _, ..] = parts
+            && first.size_bytes != multipart.part_size_bytes
+        {
+            let reason = format!(
+                "the first part has {} bytes; the part size is {}",
+                first.size_bytes, multipart.part_size_bytes
+            );
+            return Err(StorageError::invalid_input(operation, reason).with_key(key));
         }
         let info = state.insert(key, Body::new(body.into(), size_bytes), self.clock.now(), operation)?;
         state.multiparts.remove(&multipart_key(key, id));
@@ -200,12 +211,12 @@ impl ObjectStorage for Memory {
     }
 
     async fn head(&self, key: &ObjectKey) -> Result<ObjectInfo, StorageError> {
-        self.state().object(key, "head object").map(|(info, _)| info.clone())
+        self.state().find_object(key, "head object").map(|(info, _)| info.clone())
     }
 
     async fn get(&self, key: &ObjectKey, range: Range<u64>) -> Result<ByteStream, StorageError> {
         let operation = "get object";
-        let body = self.state().object(key, operation)?.1.clone();
+        let body = self.state().find_object(key, operation)?.1.clone();
         check_range(&range, body.len_bytes(), operation).map_err(|error| error.with_key(key))?;
         Ok(stream::iter(body.pieces(range)).map(Ok).boxed())
     }
@@ -260,7 +271,7 @@ impl ObjectStorage for Memory {
     ) -> Result<ObjectInfo, StorageError> {
         let operation = "copy object";
         let mut state = self.state();
-        let body = state.object(from, operation)?.1.clone();
+        let body = state.find_object(from, operation)?.1.clone();
         state.insert(to, body, self.clock.now(), operation)
     }
 
@@ -268,7 +279,7 @@ impl ObjectStorage for Memory {
         let state = self.state();
         let multipart = state.multiparts.get(&multipart_key(key, id));
         let parts = multipart.map(|open| open.parts.values().map(|(receipt, _)| receipt.clone()).collect());
-        parts.ok_or_else(|| not_found(key, "list parts"))
+        parts.ok_or_else(|| not_found_error(key, "list parts"))
     }
 
     async fn presign(&self, _: &PresignRequest) -> Result<Option<PresignedUrl>, StorageError> {
@@ -276,7 +287,7 @@ impl ObjectStorage for Memory {
     }
 
     async fn initialise(&self, _: &InitOptions) -> Result<InitReport, StorageError> {
-        Ok(InitReport::of("memory of this process", InitOutcome::AlreadyThere))
+        Ok(InitReport::single_step("memory of this process", InitOutcome::AlreadyExists))
     }
 
     async fn space(&self) -> Result<Option<Space>, StorageError> {

@@ -1,4 +1,4 @@
-//! Which bucket holds a key, and how buckets are made.
+//! Maps keys to buckets, and creates buckets.
 
 use std::{
     collections::HashSet,
@@ -10,21 +10,21 @@ use http::{Method, StatusCode};
 
 use super::{
     super::{InitOptions, InitOutcome, InitReport, InitStep, Payload, StorageError},
-    client::{Answer, Call, Client},
+    client::{Client, CollectedResponse, Request},
     errors::Failure,
     lifecycle, xml,
 };
 use crate::domain::{ids::TenantId, object_key::ObjectKey};
 
-/// How many tenants' buckets are remembered as made; forgetting costs one more question.
-const BUCKETS_REMEMBERED_MAX: usize = 10_000;
-/// Written and removed to see whether we may. It is no key of ours, so no listing shows it.
+/// The number of tenant buckets cached as existing. Dropping the cache costs one more request a bucket.
+const KNOWN_BUCKETS_MAX: usize = 10_000;
+/// The key written and deleted to check write access. It is not an `ObjectKey`, so listings skip it.
 const CHECK_KEY: &str = "strongroom-check";
-/// The region that a bucket is made in when nothing is said; saying it is an error there.
-const REGION_OF_NO_CONSTRAINT: &str = "us-east-1";
+/// The default region for new buckets. S3 rejects it as an explicit location constraint.
+const DEFAULT_REGION: &str = "us-east-1";
 
 impl Client {
-    /// The bucket of a key.
+    /// Returns the bucket of a key.
     pub(super) fn bucket_of(&self, key: &ObjectKey) -> String {
         match self.options.bucket_per_tenant {
             true => self.bucket_of_tenant(key.tenant()),
@@ -36,13 +36,13 @@ impl Client {
         format!("{}-{}", self.options.bucket, tenant.as_uuid().simple())
     }
 
-    /// The buckets that there are, in the order of their tenants.
-    pub(super) async fn buckets(&self) -> Result<Vec<String>, Failure> {
+    /// Lists the existing buckets of this service in the order of their tenants.
+    pub(super) async fn list_buckets(&self) -> Result<Vec<String>, Failure> {
         if !self.options.bucket_per_tenant {
             return Ok(vec![self.options.bucket.clone()]);
         }
-        let answer = self.send(Call::new(Method::GET, "", "")).await?;
-        let list: xml::BucketList = xml::parse(&answer.body, "a list of buckets")?;
+        let response = self.send(Request::new(Method::GET, "", "")).await?;
+        let list: xml::BucketList = xml::parse(&response.body, "malformed list of buckets")?;
         let ours = |name: &String| {
             let tail = name.strip_prefix(&self.options.bucket).and_then(|tail| tail.strip_prefix('-'));
             tail.is_some_and(|id| id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()))
@@ -54,68 +54,72 @@ impl Client {
     }
 
     pub(super) async fn bucket_exists(&self, bucket: &str) -> Result<bool, Failure> {
-        match self.send(Call::new(Method::HEAD, bucket, "")).await {
+        match self.send(Request::new(Method::HEAD, bucket, "")).await {
             Ok(_) => Ok(true),
             Err(failure) if failure.status() == Some(StatusCode::NOT_FOUND) => Ok(false),
             Err(failure) => Err(failure),
         }
     }
 
-    /// Private, as buckets are unless somebody says otherwise.
+    /// Creates a bucket. New buckets are private by default.
     pub(super) async fn create_bucket(&self, bucket: &str) -> Result<(), Failure> {
         let region = &self.options.region;
         let body = match region.as_str() {
-            REGION_OF_NO_CONSTRAINT => Payload::default(),
+            DEFAULT_REGION => Payload::default(),
             _ => Payload::from(Bytes::from(format!(
                 "<CreateBucketConfiguration xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">\
                  <LocationConstraint>{}</LocationConstraint></CreateBucketConfiguration>",
                 xml::escape(region)
             ))),
         };
-        match self.send(Call::new(Method::PUT, bucket, "").body(body)).await {
+        match self.send(Request::new(Method::PUT, bucket, "").body(body)).await {
             Ok(_) => Ok(()),
             Err(failure) if failure.code() == "BucketAlreadyOwnedByYou" => Ok(()),
             Err(failure) => Err(failure),
         }
     }
 
-    /// Sends the first call of a new object, and before it makes the bucket of a new tenant. Asked beforehand,
-    /// because a store that has no such bucket may hang up before it has read what we send.
-    pub(super) async fn write(&self, call: Call) -> Result<Answer, Failure> {
+    /// Sends the first request of a new object, after creating the bucket of a new tenant if necessary. The
+    /// bucket is checked first, because a store may close the connection before it has read the body if the
+    /// bucket does not exist.
+    pub(super) async fn write(&self, request: Request) -> Result<CollectedResponse, Failure> {
         if !self.options.bucket_per_tenant {
-            return self.send(call).await;
+            return self.send(request).await;
         }
-        self.ensure_bucket(&call.bucket).await?;
-        let bucket = call.bucket.clone();
-        let answer = self.send(call).await;
-        if answer.as_ref().is_err_and(|failure| failure.code() == "NoSuchBucket") {
+        self.ensure_bucket(&request.bucket).await?;
+        let bucket = request.bucket.clone();
+        let response = self.send(request).await;
+        if response.as_ref().is_err_and(|failure| failure.code() == "NoSuchBucket") {
             self.known_buckets().remove(&bucket);
         }
-        answer
+        response
     }
 
-    /// Makes the bucket of a new tenant.
+    /// Creates the bucket of a new tenant if it does not exist.
     pub(super) async fn ensure_bucket(&self, bucket: &str) -> Result<(), Failure> {
         if self.options.bucket_per_tenant && !self.has_bucket(bucket).await? {
             self.create_bucket(bucket).await?;
-            self.add_rule(bucket).await;
+            self.add_lifecycle_rule(bucket).await;
         }
         Ok(())
     }
 
-    /// Only a second net: what comes first is never refused for want of it, and `storage init` adds it later.
-    async fn add_rule(&self, bucket: &str) {
+    /// Adds the lifecycle rule to a new bucket. The rule is only a safeguard, so a failure does not fail the
+    /// write, and `strongroom storage init` can add it later.
+    async fn add_lifecycle_rule(&self, bucket: &str) {
         let Some(days) = self.options.abandoned_multipart_days else { return };
-        match lifecycle::ensure(self, bucket, days).await {
-            Ok(InitOutcome::Unsupported(why)) => tracing::debug!(bucket, why, "no lifecycle rule"),
+        match lifecycle::ensure_abort_rule(self, bucket, days).await {
+            Ok(InitOutcome::Unsupported(why)) => {
+                tracing::debug!(bucket, why, "the store does not support lifecycle rules")
+            }
             Ok(_) => {}
             Err(error) => {
-                tracing::warn!(bucket, %error, "lifecycle rule not set; run `strongroom storage init`")
+                tracing::warn!(bucket, %error, "failed to set lifecycle rule; run `strongroom storage init`")
             }
         }
     }
 
-    /// As `bucket_exists`, but remembers what is there.
+    /// Returns whether a bucket exists, and caches positive results.
     pub(super) async fn has_bucket(&self, bucket: &str) -> Result<bool, Failure> {
         if self.known_buckets().contains(bucket) {
             return Ok(true);
@@ -123,7 +127,7 @@ impl Client {
         let exists = self.bucket_exists(bucket).await?;
         if exists {
             let mut known = self.known_buckets();
-            if known.len() >= BUCKETS_REMEMBERED_MAX {
+            if known.len() >= KNOWN_BUCKETS_MAX {
                 known.clear();
             }
             known.insert(bucket.to_owned());
@@ -135,8 +139,8 @@ impl Client {
         self.known_buckets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a 404 without a body, as HEAD gives it, is about a bucket that should be there.
-    pub(super) async fn explain_absence(&self, failure: Failure, bucket: &str) -> Failure {
+    /// Finds out whether a 404 without a body, as returned for HEAD, means that the bucket is missing.
+    pub(super) async fn resolve_not_found(&self, failure: Failure, bucket: &str) -> Failure {
         let is_bare = failure.status() == Some(StatusCode::NOT_FOUND) && failure.code().is_empty();
         if !is_bare || self.options.bucket_per_tenant {
             return failure;
@@ -148,34 +152,34 @@ impl Client {
         }
     }
 
-    /// Makes what is missing.
+    /// Creates missing buckets and lifecycle rules.
     pub(super) async fn initialise(&self, options: &InitOptions) -> Result<InitReport, StorageError> {
         let operation = "initialise store";
-        let at = |failure: Failure| failure.into_error_of_store(operation);
+        let at = |failure: Failure| failure.into_store_error(operation);
         let mut steps = Vec::new();
         if !self.options.bucket_per_tenant {
             let bucket = &self.options.bucket;
             let outcome = match self.bucket_exists(bucket).await.map_err(at)? {
-                true => InitOutcome::AlreadyThere,
+                true => InitOutcome::AlreadyExists,
                 false => self.create_bucket(bucket).await.map(|()| InitOutcome::Done).map_err(at)?,
             };
             steps.push(InitStep { subject: format!("bucket {bucket}"), outcome });
         }
         let Some(days) = options.abort_incomplete_after_days else { return Ok(InitReport { steps }) };
-        for bucket in self.buckets().await.map_err(at)? {
-            let outcome = lifecycle::ensure(self, &bucket, days).await.map_err(at)?;
-            let subject = format!("rule of bucket {bucket}: uploads older than {days} days are given up");
+        for bucket in self.list_buckets().await.map_err(at)? {
+            let outcome = lifecycle::ensure_abort_rule(self, &bucket, days).await.map_err(at)?;
+            let subject = format!("lifecycle rule of bucket {bucket}: abort uploads older than {days} days");
             steps.push(InitStep { subject, outcome });
         }
         Ok(InitReport { steps })
     }
 
-    /// Whether we are let in; and once in a process, whether we may write.
+    /// Checks access to the store, and once a process also write access.
     pub(super) async fn check(&self) -> Result<(), StorageError> {
         let operation = "check store";
-        let at = |failure: Failure| failure.into_error_of_store(operation);
+        let at = |failure: Failure| failure.into_store_error(operation);
         if self.options.bucket_per_tenant {
-            return self.buckets().await.map(|_| ()).map_err(at);
+            return self.list_buckets().await.map(|_| ()).map_err(at);
         }
         let bucket = &self.options.bucket;
         if self.has_written.load(Ordering::Relaxed) {
@@ -185,7 +189,7 @@ impl Client {
             };
         }
         for method in [Method::PUT, Method::DELETE] {
-            self.send(Call::new(method, bucket, CHECK_KEY)).await.map_err(at)?;
+            self.send(Request::new(method, bucket, CHECK_KEY)).await.map_err(at)?;
         }
         self.has_written.store(true, Ordering::Relaxed);
         Ok(())

@@ -1,6 +1,6 @@
-//! One request to the store: its address, its signature, its answer. Signing and credentials are
-//! `object_store`'s; its own requests are not used, because they hide the store's status and code, and refuse a
-//! listing that holds a name which is none of ours.
+//! Sends one request to the store. Signing and credentials come from `object_store`. Its own requests are not
+//! used, because they hide the store's status and error code, and fail a listing that contains an unexpected
+//! name.
 
 use std::{
     collections::HashSet,
@@ -30,24 +30,24 @@ use super::{
     options::{PayloadSigning, S3Credentials, S3Options},
 };
 
-/// More than any answer but a download has: a page of a thousand names takes about a third of a megabyte.
-const ANSWER_SIZE_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Idle connections that are kept for the next burst of parts.
+/// The maximum size of a response other than a download. A list of 1,000 names takes about 350 KiB.
+const RESPONSE_SIZE_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// The number of idle connections kept open for the next burst of parts.
 const IDLE_CONNECTIONS_MAX: usize = 64;
 
-/// What is sent.
+/// A request to the store.
 #[derive(Clone)]
-pub(super) struct Call {
+pub(super) struct Request {
     pub(super) method: Method,
     pub(super) bucket: String,
-    /// Empty: the bucket itself.
+    /// The key of the object; empty for the bucket itself.
     pub(super) key: String,
     pub(super) query: Vec<(&'static str, String)>,
     pub(super) headers: HeaderMap,
     pub(super) body: Payload,
 }
 
-impl Call {
+impl Request {
     pub(super) fn new(method: Method, bucket: impl Into<String>, key: impl Into<String>) -> Self {
         Self {
             method,
@@ -69,7 +69,7 @@ impl Call {
         self
     }
 
-    /// A value that no header can carry is left out; ours never are.
+    /// Sets a header. Skips a value that is not valid in a header; none of ours is invalid.
     pub(super) fn header(mut self, name: &'static str, value: &str) -> Self {
         if let Ok(value) = HeaderValue::from_str(value) {
             self.headers.insert(HeaderName::from_static(name), value);
@@ -83,8 +83,8 @@ impl Call {
     }
 }
 
-/// What came back, as a whole.
-pub(super) struct Answer {
+/// A response with its whole body.
+pub(super) struct CollectedResponse {
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
 }
@@ -96,37 +96,35 @@ pub(super) struct Client {
     pub(super) credentials: AwsCredentialProvider,
     endpoint: Url,
     signs_payload: bool,
-    /// A write has worked, so there is no need to try one for readiness.
+    /// Whether a write has succeeded, so that the readiness check need not write.
     pub(super) has_written: AtomicBool,
-    /// Tenants' buckets that are there.
+    /// Tenant buckets that are known to exist. A cache.
     pub(super) known_buckets: Mutex<HashSet<String>>,
 }
 
 impl Client {
     pub(super) fn open(options: S3Options) -> Result<Self, StorageError> {
-        let refused = |reason: String| StorageError::invalid("open storage", reason);
+        let refused = |reason: String| StorageError::invalid_input("open storage", reason);
         let address = match &options.endpoint {
             Some(endpoint) => endpoint.clone(),
             None => format!("https://s3.{}.amazonaws.com", options.region),
         };
         let endpoint: Url =
-            address.parse().map_err(|error| refused(format!("the endpoint is no URL: {error}")))?;
+            address.parse().map_err(|error| refused(format!("the endpoint is not a URL: {error}")))?;
         let is_plain = endpoint.scheme() == "http";
         if !matches!(endpoint.scheme(), "http" | "https") || endpoint.host_str().is_none() {
-            return Err(refused("the endpoint begins with https:// or http://".to_owned()));
+            return Err(refused("the endpoint must start with https:// or http://".to_owned()));
         }
         if is_plain && !options.allow_http {
-            return Err(refused(
-                "the endpoint is plain http, which allow_http would have to allow".to_owned(),
-            ));
+            return Err(refused("the endpoint uses plain http; use https, or set allow_http".to_owned()));
         }
         let signs_payload = match options.payload_signing {
             PayloadSigning::Auto => is_plain,
             PayloadSigning::Always => true,
             PayloadSigning::Never => false,
         };
-        let http = HttpClient::new(http_client(&options)?);
-        let credentials = credentials(&options)?;
+        let http = HttpClient::new(build_http_client(&options)?);
+        let credentials = load_credentials(&options)?;
         Ok(Self {
             options,
             http,
@@ -138,7 +136,7 @@ impl Client {
         })
     }
 
-    /// Whether a checksum goes along instead of a signed digest.
+    /// Returns whether requests carry a checksum instead of a signed digest.
     pub(super) const fn sends_checksum(&self) -> bool {
         !self.signs_payload
     }
@@ -147,68 +145,71 @@ impl Client {
         &self.http
     }
 
-    pub(super) fn note_write(&self) {
+    pub(super) fn record_write(&self) {
         self.has_written.store(true, Ordering::Relaxed);
     }
 
-    /// Sends and takes in the whole answer.
-    pub(super) async fn send(&self, call: Call) -> Result<Answer, Failure> {
-        let exchange = async {
-            let response = self.exchange(call).await?;
+    /// Sends a request and reads the whole response.
+    pub(super) async fn send(&self, request: Request) -> Result<CollectedResponse, Failure> {
+        let response = async {
+            let response = self.send_signed(request).await?;
             let (parts, body) = response.into_parts();
-            Ok(Answer { headers: parts.headers, body: collect(body).await? })
+            Ok(CollectedResponse { headers: parts.headers, body: collect_body(body).await? })
         };
-        timeout(self.options.request_timeout, exchange).await.map_err(|_| Failure::Timeout)?
+        timeout(self.options.request_timeout, response).await.map_err(|_| Failure::Timeout)?
     }
 
-    /// Sends and answers as soon as the answer begins.
-    pub(super) async fn begin(&self, call: Call) -> Result<Response<HttpResponseBody>, Failure> {
-        let exchange = self.exchange(call);
-        timeout(self.options.request_timeout, exchange).await.map_err(|_| Failure::Timeout)?
+    /// Sends a request and returns as soon as the response headers arrive.
+    pub(super) async fn send_streaming(
+        &self,
+        request: Request,
+    ) -> Result<Response<HttpResponseBody>, Failure> {
+        let response = self.send_signed(request);
+        timeout(self.options.request_timeout, response).await.map_err(|_| Failure::Timeout)?
     }
 
-    async fn exchange(&self, call: Call) -> Result<Response<HttpResponseBody>, Failure> {
-        let is_head = call.method == Method::HEAD;
-        let request = self.sign(call).await?;
+    async fn send_signed(&self, request: Request) -> Result<Response<HttpResponseBody>, Failure> {
+        let is_head = request.method == Method::HEAD;
+        let request = self.sign(request).await?;
         let response = self.http.execute(request).await.map_err(Failure::Http)?;
         let status = response.status();
         if status.is_success() {
             return Ok(response);
         }
-        let body = if is_head { Bytes::new() } else { collect(response.into_body()).await? };
+        let body = if is_head { Bytes::new() } else { collect_body(response.into_body()).await? };
         Err(Failure::refused(status, &body))
     }
 
-    async fn sign(&self, call: Call) -> Result<HttpRequest, Failure> {
-        let address = self.address(&call.bucket, &call.key, &call.query)?;
-        let content_length = call.body.len_bytes();
+    async fn sign(&self, request: Request) -> Result<HttpRequest, Failure> {
+        let address = self.build_url(&request.bucket, &request.key, &request.query)?;
+        let content_length = request.body.len_bytes();
         let digest = match self.signs_payload {
-            true => Some(digest::sha256(&call.body).await),
+            true => Some(digest::sha256(&request.body).await),
             false => None,
         };
         let body = match content_length {
             0 => HttpRequestBody::empty(),
-            _ => HttpRequestBody::from(PutPayload::from_iter(call.body.chunks().iter().cloned())),
+            _ => HttpRequestBody::from(PutPayload::from_iter(request.body.chunks().iter().cloned())),
         };
-        let mut request = HttpRequest::new(body);
-        let sends_body = matches!(call.method, Method::PUT | Method::POST);
-        *request.method_mut() = call.method;
-        *request.uri_mut() = address;
-        *request.headers_mut() = call.headers;
+        let mut signed = HttpRequest::new(body);
+        let sends_body = matches!(request.method, Method::PUT | Method::POST);
+        *signed.method_mut() = request.method;
+        *signed.uri_mut() = address;
+        *signed.headers_mut() = request.headers;
         if sends_body {
-            request.headers_mut().insert(http::header::CONTENT_LENGTH, content_length.into());
+            signed.headers_mut().insert(http::header::CONTENT_LENGTH, content_length.into());
         }
         let credential = self.credentials.get_credential().await.map_err(Failure::Credentials)?;
         AwsAuthorizer::new(&credential, "s3", &self.options.region)
             .with_sign_payload(self.signs_payload)
-            .try_authorize(&mut request, digest.as_ref().map(|digest| digest.as_slice()))
+            .try_authorize(&mut signed, digest.as_ref().map(|digest| digest.as_slice()))
             .map_err(Failure::Credentials)?;
-        Ok(request)
+        Ok(signed)
     }
 
-    /// Keys of ours hold nothing that a path would have to escape; those of others come escaped.
-    fn address(&self, bucket: &str, key: &str, query: &[(&'static str, String)]) -> Result<Uri, Failure> {
-        let mut address = self.bucket_address(bucket);
+    /// Builds the URL. Our own keys need no escaping; keys of import sources are escaped already.
+    fn build_url(&self, bucket: &str, key: &str, query: &[(&'static str, String)]) -> Result<Uri, Failure> {
+        let mut address = self.bucket_url(bucket);
         address.push('/');
         address.push_str(key);
         if !query.is_empty() {
@@ -217,14 +218,14 @@ impl Client {
                 pairs.append_pair(name, value);
             }
             address.push('?');
-            // A plus is a space in a form, and a plus to whoever reads a signature.
+            // A plus sign means a space in form encoding, but a literal plus sign in the signature.
             address.push_str(&pairs.finish().replace('+', "%20"));
         }
-        Uri::try_from(address).map_err(|_| Failure::Garbled("the bucket's name is no part of an address"))
+        Uri::try_from(address).map_err(|_| Failure::InvalidResponse("the bucket name is not valid in a URL"))
     }
 
-    /// Without a slash at the end. Of no bucket: the store itself.
-    pub(super) fn bucket_address(&self, bucket: &str) -> String {
+    /// Returns the URL of a bucket without a trailing slash, or that of the store if `bucket` is empty.
+    pub(super) fn bucket_url(&self, bucket: &str) -> String {
         let scheme = self.endpoint.scheme();
         let host = &self.endpoint[url::Position::BeforeHost..url::Position::AfterPort];
         let path = self.endpoint.path().trim_end_matches('/');
@@ -236,13 +237,13 @@ impl Client {
     }
 }
 
-async fn collect(body: HttpResponseBody) -> Result<Bytes, Failure> {
-    let whole = Limited::new(body, ANSWER_SIZE_BYTES_MAX).collect().await.map_err(Failure::Body)?;
+async fn collect_body(body: HttpResponseBody) -> Result<Bytes, Failure> {
+    let whole = Limited::new(body, RESPONSE_SIZE_BYTES_MAX).collect().await.map_err(Failure::Body)?;
     Ok(whole.to_bytes())
 }
 
-fn http_client(options: &S3Options) -> Result<reqwest::Client, StorageError> {
-    let refused = |reason: String| StorageError::invalid("open storage", reason);
+fn build_http_client(options: &S3Options) -> Result<reqwest::Client, StorageError> {
+    let refused = |reason: String| StorageError::invalid_input("open storage", reason);
     let mut builder = reqwest::Client::builder()
         .user_agent(concat!("strongroom/", env!("CARGO_PKG_VERSION")))
         .redirect(reqwest::redirect::Policy::none())
@@ -253,15 +254,15 @@ fn http_client(options: &S3Options) -> Result<reqwest::Client, StorageError> {
         .no_proxy()
         .http1_only();
     if let Some(path) = &options.ca_file {
-        let pem = fs::read(path).map_err(|error| refused(format!("the CA file cannot be read: {error}")))?;
+        let pem = fs::read(path).map_err(|error| refused(format!("failed to read the CA file: {error}")))?;
         let certificates = reqwest::Certificate::from_pem_bundle(&pem)
-            .map_err(|error| refused(format!("the CA file holds no certificates: {error}")))?;
+            .map_err(|error| refused(format!("the CA file contains no certificates: {error}")))?;
         builder = builder.tls_certs_merge(certificates);
     }
-    builder.build().map_err(|error| refused(format!("the HTTP client cannot be made: {error}")))
+    builder.build().map_err(|error| refused(format!("failed to build the HTTP client: {error}")))
 }
 
-fn credentials(options: &S3Options) -> Result<AwsCredentialProvider, StorageError> {
+fn load_credentials(options: &S3Options) -> Result<AwsCredentialProvider, StorageError> {
     match &options.credentials {
         S3Credentials::Static { access_key_id, secret_access_key, session_token } => {
             Ok(Arc::new(StaticCredentialProvider::new(AwsCredential {
@@ -270,15 +271,14 @@ fn credentials(options: &S3Options) -> Result<AwsCredentialProvider, StorageErro
                 token: session_token.as_ref().map(|token| token.expose_secret().to_owned()),
             })))
         }
-        // The builder knows every place where credentials may be found; the bucket is only there because it
-        // asks for one.
+        // The builder finds credentials in all standard places. It requires a bucket name, which is not used.
         S3Credentials::Environment => {
             let found = AmazonS3Builder::from_env()
                 .with_region(&options.region)
                 .with_bucket_name(&options.bucket)
                 .build();
             let found = found.map_err(|error| {
-                StorageError::invalid("open storage", "no credentials were found in the environment")
+                StorageError::invalid_input("open storage", "no credentials found in the environment")
                     .with_source(Box::new(error))
             })?;
             Ok(Arc::clone(found.credentials()))

@@ -1,21 +1,21 @@
-//! Copies inside the store: in one call, or above its limit in parts.
+//! Copies objects inside the store, in one request or, above the size limit, in parts.
 
 use futures::{StreamExt, TryStreamExt, stream};
 use http::Method;
 
 use super::{
     super::{MultipartId, ObjectInfo, PartReceipt, PutOptions, StorageError, StorageErrorKind},
-    client::{Call, Client},
+    client::{Client, Request},
     errors::Failure,
     headers, multipart,
-    objects::{self, is_new_tenant},
+    objects::{self, is_missing_tenant_bucket},
     xml,
 };
 use crate::domain::object_key::ObjectKey;
 
-/// The largest object that is copied in one call.
+/// The maximum size of an object that can be copied in one request.
 pub(super) const SINGLE_COPY_SIZE_BYTES_MAX: u64 = 5 * 1024 * 1024 * 1024;
-/// A terabyte is a thousand of them; the largest object, of 5 TiB, stays below 10,000 parts.
+/// 1 TiB takes 1,024 parts. The maximum object size of 5 TiB stays below the limit of 10,000 parts.
 const COPY_PART_SIZE_BYTES: u64 = 1024 * 1024 * 1024;
 const COPY_PARTS_IN_FLIGHT_MAX: usize = 4;
 const OPERATION: &str = "copy object";
@@ -29,7 +29,7 @@ pub(super) async fn copy(
 ) -> Result<ObjectInfo, StorageError> {
     let source = objects::head(client, from, OPERATION).await?;
     if client.options.conditional_writes {
-        // Not every store heeds the condition on a copy, so it is also asked for beforehand.
+        // Some stores ignore the condition on a copy, so also check beforehand.
         match objects::head(client, to, OPERATION).await {
             Err(error) if error.kind == StorageErrorKind::NotFound => {}
             Err(error) => return Err(error),
@@ -39,30 +39,32 @@ pub(super) async fn copy(
     if source.size_bytes > single_copy_size_bytes_max {
         return copy_in_parts(client, &source, to, options, single_copy_size_bytes_max).await;
     }
-    let mut call = Call::new(Method::PUT, client.bucket_of(to), to.as_str())
-        .headers(headers::of_object(&client.options, options))
-        .header("x-amz-copy-source", &address(client, from))
-        // Else the metadata of the source would stay, which may name another owner.
+    let mut request = Request::new(Method::PUT, client.bucket_of(to), to.as_str())
+        .headers(headers::object_headers(&client.options, options))
+        .header("x-amz-copy-source", &copy_source(client, from))
+        // Otherwise the copy would keep the source's metadata, which may name another owner.
         .header("x-amz-metadata-directive", "REPLACE")
         .header("x-amz-tagging-directive", "REPLACE");
     if client.options.conditional_writes {
-        call = call.header("if-none-match", "*");
+        request = request.header("if-none-match", "*");
     }
-    let made = async { xml::parse::<xml::Made>(&client.write(call).await?.body, "a copied object") };
-    match made.await {
+    let copied = async {
+        xml::parse::<xml::EtagResult>(&client.write(request).await?.body, "malformed result of CopyObject")
+    };
+    match copied.await {
         Ok(_) => objects::head(client, to, OPERATION).await,
-        Err(failure) if is_new_tenant(client, &failure) => {
+        Err(failure) if is_missing_tenant_bucket(client, &failure) => {
             Err(StorageError::new(StorageErrorKind::NotFound, OPERATION).with_key(from))
         }
         Err(failure) => Err(failure.into_error(OPERATION, to)),
     }
 }
 
-fn address(client: &Client, key: &ObjectKey) -> String {
+fn copy_source(client: &Client, key: &ObjectKey) -> String {
     format!("/{}/{key}", client.bucket_of(key))
 }
 
-/// An upload that fails half way is given up here; one that a crash cuts off is swept like any other.
+/// Copies in parts. A failed copy aborts its upload; one interrupted by a crash is swept like any other.
 async fn copy_in_parts(
     client: &Client,
     source: &ObjectInfo,
@@ -86,7 +88,7 @@ async fn copy_in_parts(
         Ok(info) => Ok(info),
         Err(error) => {
             if let Err(abort) = multipart::abort(client, to, &id).await {
-                tracing::warn!(key = %to, error = %abort, "the upload of a failed copy stays until it is swept");
+                tracing::warn!(key = %to, error = %abort, "failed to abort the upload of a failed copy");
             }
             Err(error)
         }
@@ -101,16 +103,16 @@ async fn copy_part(
     number: u32,
     range: std::ops::Range<u64>,
 ) -> Result<PartReceipt, StorageError> {
-    let call = Call::new(Method::PUT, client.bucket_of(to), to.as_str())
+    let request = Request::new(Method::PUT, client.bucket_of(to), to.as_str())
         .query("partNumber", number.to_string())
         .query("uploadId", id.as_str())
-        .header("x-amz-copy-source", &address(client, from))
+        .header("x-amz-copy-source", &copy_source(client, from))
         .header("x-amz-copy-source-range", &format!("bytes={}-{}", range.start, range.end - 1));
     let copied = async {
-        let answer = client.send(call).await?;
-        xml::parse::<xml::Made>(&answer.body, "a copied part")
+        let response = client.send(request).await?;
+        xml::parse::<xml::EtagResult>(&response.body, "malformed result of UploadPartCopy")
     };
-    let copied: Result<xml::Made, Failure> = copied.await;
+    let copied: Result<xml::EtagResult, Failure> = copied.await;
     let made = copied.map_err(|failure| failure.into_error(OPERATION, to))?;
     Ok(PartReceipt { number, size_bytes: range.end - range.start, etag: made.etag })
 }

@@ -1,23 +1,23 @@
-//! What goes along with the bytes so that the store can tell whether they arrived: never more than one of both.
+//! The digests that let the store verify a body. At most one of the two is sent.
 
 use aws_lc_rs::digest::{Context, SHA256};
 use base64::{Engine, prelude::BASE64_STANDARD};
 
 use super::super::Payload;
 
-/// How much is hashed before other tasks of this thread get a turn: about half a millisecond.
-const TURN_SIZE_BYTES: usize = 1024 * 1024;
+/// The number of bytes hashed before yielding to other tasks: about half a millisecond.
+const YIELD_SIZE_BYTES: usize = 1024 * 1024;
 
-/// For the signature.
+/// Computes the SHA-256 for the signature.
 pub(super) async fn sha256(body: &Payload) -> [u8; 32] {
     let mut context = Context::new(&SHA256);
-    let mut since_turn = 0;
+    let mut since_yield_bytes = 0;
     for chunk in body.chunks() {
-        for piece in chunk.chunks(TURN_SIZE_BYTES) {
+        for piece in chunk.chunks(YIELD_SIZE_BYTES) {
             context.update(piece);
-            since_turn += piece.len();
-            if since_turn >= TURN_SIZE_BYTES {
-                since_turn = 0;
+            since_yield_bytes += piece.len();
+            if since_yield_bytes >= YIELD_SIZE_BYTES {
+                since_yield_bytes = 0;
                 tokio::task::yield_now().await;
             }
         }
@@ -27,7 +27,7 @@ pub(super) async fn sha256(body: &Payload) -> [u8; 32] {
     digest
 }
 
-/// As `x-amz-checksum-crc64nvme` wants it.
+/// Computes the value of the `x-amz-checksum-crc64nvme` header.
 pub(super) fn crc64_nvme(body: &Payload) -> String {
     BASE64_STANDARD.encode(body.crc64nvme().to_be_bytes())
 }

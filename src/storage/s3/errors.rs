@@ -1,4 +1,5 @@
-//! What went wrong with a request, and what that means to the caller: the one place that says so.
+//! The failures of S3 requests and their mapping to storage errors. This is the only place that classifies
+//! them.
 
 use std::{error::Error, fmt};
 
@@ -12,36 +13,36 @@ use super::{
 };
 use crate::domain::object_key::ObjectKey;
 
-/// The longest message of a store that we repeat.
+/// The maximum number of characters of a store's message that are included in an error.
 const MESSAGE_LENGTH_CHARS_MAX: usize = 200;
 
-/// A request that did not do what it should.
+/// A failed request.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// No answer in time.
+    /// The response did not arrive in time.
     Timeout,
-    /// No answer, or only the beginning of one.
+    /// There was no response, or the connection failed during it.
     Http(HttpError),
-    /// The body of an answer broke off, or was too long.
+    /// The response body ended early or was too long.
     Body(Box<dyn Error + Send + Sync>),
-    /// The answer is not what the protocol says.
-    Garbled(&'static str),
-    /// There is nothing to sign with.
+    /// The response violates the protocol.
+    InvalidResponse(&'static str),
+    /// The credentials could not be obtained, or signing failed.
     Credentials(object_store::Error),
-    /// The store said no.
+    /// The store rejected the request.
     Refused {
-        /// 200, too: some errors come late.
+        /// May be 200, because some errors follow a success status.
         status: StatusCode,
-        /// Such as `NoSuchKey`; empty where the answer had none.
+        /// The error code, such as `NoSuchKey`; empty if the response had none.
         code: String,
-        /// In the store's words.
+        /// The store's error message.
         message: String,
     },
 }
 
 impl Failure {
     pub(super) fn refused(status: StatusCode, body: &Bytes) -> Self {
-        let (code, message) = xml::error(body).unwrap_or_default();
+        let (code, message) = xml::parse_error(body).unwrap_or_default();
         Self::Refused { status, code, message }
     }
 
@@ -71,25 +72,27 @@ impl Failure {
 
     pub(super) fn kind(&self) -> StorageErrorKind {
         match self {
-            // The text of a timeout or of a broken connection says nothing on whether the store did the work.
-            Self::Timeout | Self::Http(_) | Self::Body(_) | Self::Garbled(_) => StorageErrorKind::Transient,
+            // A timeout or a broken connection does not show whether the request took effect.
+            Self::Timeout | Self::Http(_) | Self::Body(_) | Self::InvalidResponse(_) => {
+                StorageErrorKind::Transient
+            }
             Self::Credentials(_) => StorageErrorKind::Unavailable,
             Self::Refused { status, code, message } => {
-                of_code(code, message).unwrap_or_else(|| of_status(*status))
+                kind_from_code(code, message).unwrap_or_else(|| kind_from_status(*status))
             }
         }
     }
 
     pub(super) fn into_error(self, operation: &'static str, key: &ObjectKey) -> StorageError {
-        self.into_error_of_store(operation).with_key(key)
+        self.into_store_error(operation).with_key(key)
     }
 
-    pub(super) fn into_error_of_store(self, operation: &'static str) -> StorageError {
+    pub(super) fn into_store_error(self, operation: &'static str) -> StorageError {
         StorageError::new(self.kind(), operation).with_source(Box::new(self))
     }
 }
 
-fn of_code(code: &str, message: &str) -> Option<StorageErrorKind> {
+fn kind_from_code(code: &str, message: &str) -> Option<StorageErrorKind> {
     use StorageErrorKind::{AlreadyExists, InvalidInput, NoSpace, NotFound, Transient, Unavailable};
     Some(match code {
         "NoSuchKey" | "NoSuchUpload" => NotFound,
@@ -100,15 +103,15 @@ fn of_code(code: &str, message: &str) -> Option<StorageErrorKind> {
         "PreconditionFailed" => AlreadyExists,
         "QuotaExceeded" | "InsufficientStorage" | "InsufficientCapacity" | "StorageFull"
         | "XMinioStorageFull" => NoSpace,
-        // Garage says so in words alone.
+        // Garage reports an exceeded quota only in the message.
         "AccessDenied" if message.contains("quota") => NoSpace,
-        // The bytes were hurt on their way in: send them again.
+        // The body was corrupted in transit; send it again.
         "BadDigest"
         | "InvalidDigest"
         | "IncompleteBody"
         | "XAmzContentSHA256Mismatch"
         | "XAmzContentChecksumMismatch"
-        // Two writers of one key at the same moment: the next answer tells who won.
+        // Two concurrent writers of one key; the retry shows which one succeeded.
         | "ConditionalRequestConflict"
         | "OperationAborted"
         | "InternalError"
@@ -126,38 +129,39 @@ fn of_code(code: &str, message: &str) -> Option<StorageErrorKind> {
     })
 }
 
-fn of_status(status: StatusCode) -> StorageErrorKind {
+fn kind_from_status(status: StatusCode) -> StorageErrorKind {
     match status.as_u16() {
         404 => StorageErrorKind::NotFound,
         409 | 412 => StorageErrorKind::AlreadyExists,
         400 | 411 | 416 => StorageErrorKind::InvalidInput,
         300..=399 | 401 | 403 => StorageErrorKind::Unavailable,
         507 => StorageErrorKind::NoSpace,
-        // A late error without a known code, behind a status that says nothing.
+        // An error without a known code that followed a success status.
         200..=299 | 408 | 429 | 500 | 502..=504 => StorageErrorKind::Transient,
         _ => StorageErrorKind::Other,
     }
 }
 
-/// Never an address, and of what concerns rights only the code: its message may repeat what we signed with.
+/// Never includes a URL. For access errors it includes only the code, because the message may contain
+/// credentials.
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Timeout => f.write_str("no answer in time"),
-            Self::Http(error) => write!(f, "no answer ({:?})", error.kind()),
-            Self::Body(_) => f.write_str("the answer broke off"),
-            Self::Garbled(what) => write!(f, "an answer that makes no sense: {what}"),
-            Self::Credentials(_) => f.write_str("there are no credentials to sign with"),
+            Self::Timeout => f.write_str("no response in time"),
+            Self::Http(error) => write!(f, "no response ({:?})", error.kind()),
+            Self::Body(_) => f.write_str("incomplete response"),
+            Self::InvalidResponse(what) => write!(f, "invalid response: {what}"),
+            Self::Credentials(_) => f.write_str("no credentials for signing"),
             Self::Refused { status, code, .. } if code == "NoSuchBucket" => {
                 write!(
                     f,
-                    "{} {code}: the bucket is missing; `strongroom storage init` makes it",
+                    "{} {code}: the bucket does not exist; `strongroom storage init` creates it",
                     status.as_u16()
                 )
             }
             Self::Refused { status, code, .. } if matches!(status.as_u16(), 300..=399 | 401 | 403) => {
-                let hint = "check the key, its rights, the region and the clock";
-                write!(f, "{} {code}: the store turns us away; {hint}", status.as_u16())
+                let hint = "check the access key, its permissions, the region and the clock";
+                write!(f, "{} {code}: the store denies access; {hint}", status.as_u16())
             }
             Self::Refused { status, code, message } => {
                 let message: String = message.chars().take(MESSAGE_LENGTH_CHARS_MAX).collect();
@@ -173,7 +177,7 @@ impl Error for Failure {
             Self::Http(error) => Some(error),
             Self::Body(error) => Some(error.as_ref()),
             Self::Credentials(error) => Some(error),
-            Self::Timeout | Self::Garbled(_) | Self::Refused { .. } => None,
+            Self::Timeout | Self::InvalidResponse(_) | Self::Refused { .. } => None,
         }
     }
 }

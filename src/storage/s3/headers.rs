@@ -1,4 +1,4 @@
-//! What is said about an object when it is made.
+//! The headers of a new object.
 
 use http::{HeaderMap, HeaderName, HeaderValue, header::CONTENT_TYPE};
 use url::form_urlencoded;
@@ -9,12 +9,13 @@ use super::{
 };
 use crate::domain::storage_class::StorageClass;
 
-/// Stores take 2 KiB of metadata. It is a hint, so what goes beyond is left out rather than refused.
+/// Stores accept 2 KiB of metadata. Metadata is only a hint, so excess entries are dropped instead of
+/// rejected.
 const METADATA_SIZE_BYTES_MAX: usize = 2_000;
 
-/// All headers of a new object.
-pub(super) fn of_object(options: &S3Options, put: &PutOptions) -> HeaderMap {
-    let mut headers = encryption(options);
+/// Returns all headers of a new object.
+pub(super) fn object_headers(options: &S3Options, put: &PutOptions) -> HeaderMap {
+    let mut headers = encryption_headers(options);
     let mut insert = |name: HeaderName, value: &str| {
         if let Ok(value) = HeaderValue::from_str(value) {
             headers.insert(name, value);
@@ -32,12 +33,12 @@ pub(super) fn of_object(options: &S3Options, put: &PutOptions) -> HeaderMap {
     }
     if !options.tags.is_empty() {
         let tags = form_urlencoded::Serializer::new(String::new()).extend_pairs(&options.tags).finish();
-        // A plus is a space in a form and a plus in a header.
+        // A plus sign means a space in form encoding, but a literal plus sign in a header.
         insert(HeaderName::from_static("x-amz-tagging"), &tags.replace('+', "%20"));
     }
     let mut metadata_bytes = 0;
     for (name, value) in &put.metadata {
-        let value = encode(value);
+        let value = percent_encode(value);
         metadata_bytes += name.len() + value.len();
         if metadata_bytes > METADATA_SIZE_BYTES_MAX {
             break;
@@ -49,8 +50,8 @@ pub(super) fn of_object(options: &S3Options, put: &PutOptions) -> HeaderMap {
     headers
 }
 
-/// How the store shall encrypt; also a presigned write has to say it.
-pub(super) fn encryption(options: &S3Options) -> HeaderMap {
+/// Returns the encryption headers. A presigned write needs them as well.
+pub(super) fn encryption_headers(options: &S3Options) -> HeaderMap {
     const ALGORITHM: HeaderName = HeaderName::from_static("x-amz-server-side-encryption");
     const KEY_ID: HeaderName = HeaderName::from_static("x-amz-server-side-encryption-aws-kms-key-id");
     let mut headers = HeaderMap::new();
@@ -69,8 +70,9 @@ pub(super) fn encryption(options: &S3Options) -> HeaderMap {
     headers
 }
 
-/// Ids of callers are any text, a header is not: whatever is not visible ASCII is written as `%41`.
-fn encode(text: &str) -> String {
+/// Percent-encodes all bytes other than visible ASCII, because user ids are arbitrary text and headers are
+/// not.
+fn percent_encode(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {
@@ -87,8 +89,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn metadata_of_any_text_becomes_a_header_and_never_fails() {
-        assert_eq!(encode("Zoë 100%\r\n"), "Zo%C3%AB%20100%25%0D%0A");
-        assert_eq!(encode("user-42/eu"), "user-42/eu");
+    fn encodes_any_metadata_as_a_header_value() {
+        assert_eq!(percent_encode("Zoë 100%\r\n"), "Zo%C3%AB%20100%25%0D%0A");
+        assert_eq!(percent_encode("user-42/eu"), "user-42/eu");
     }
 }

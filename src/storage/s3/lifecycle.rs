@@ -1,5 +1,5 @@
-//! The rule by which the store itself gives up multipart uploads that nobody finished. A second net: our own
-//! sweeping is the first.
+//! The lifecycle rule with which the store aborts incomplete multipart uploads. It is a safeguard in addition
+//! to the sweeping of Strongroom.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
@@ -7,34 +7,38 @@ use http::{Method, StatusCode};
 
 use super::{
     super::{InitOutcome, Payload},
-    client::{Call, Client},
+    client::{Client, Request},
     digest,
     errors::Failure,
 };
 
-/// By this name we know our rule among those of others.
+/// Identifies our rule among other rules.
 const RULE_ID: &str = "strongroom-abort-incomplete-uploads";
 const HEAD: &str = "<LifecycleConfiguration xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">";
 const TAIL: &str = "</LifecycleConfiguration>";
 
-pub(super) async fn ensure(client: &Client, bucket: &str, days: u32) -> Result<InitOutcome, Failure> {
-    let present = match client.send(Call::new(Method::GET, bucket, "").query("lifecycle", "")).await {
-        Ok(answer) => String::from_utf8_lossy(&answer.body).into_owned(),
+pub(super) async fn ensure_abort_rule(
+    client: &Client,
+    bucket: &str,
+    days: u32,
+) -> Result<InitOutcome, Failure> {
+    let present = match client.send(Request::new(Method::GET, bucket, "").query("lifecycle", "")).await {
+        Ok(response) => String::from_utf8_lossy(&response.body).into_owned(),
         Err(failure) if failure.code() == "NoSuchLifecycleConfiguration" => String::new(),
-        Err(failure) => return unsupported(failure),
+        Err(failure) => return to_unsupported(failure),
     };
-    let Some(wanted) = with_our_rule(&present, days) else { return Ok(InitOutcome::AlreadyThere) };
+    let Some(wanted) = merge_abort_rule(&present, days) else { return Ok(InitOutcome::AlreadyExists) };
     let body = Payload::from(Bytes::from(wanted));
     let checksum = BASE64_STANDARD.encode(digest::sha256(&body).await);
-    let call = Call::new(Method::PUT, bucket, "").query("lifecycle", "");
-    match client.send(call.header("x-amz-checksum-sha256", &checksum).body(body)).await {
+    let request = Request::new(Method::PUT, bucket, "").query("lifecycle", "");
+    match client.send(request.header("x-amz-checksum-sha256", &checksum).body(body)).await {
         Ok(_) => Ok(InitOutcome::Done),
-        Err(failure) => unsupported(failure),
+        Err(failure) => to_unsupported(failure),
     }
 }
 
-/// Nothing depends on the rule, so a store that does not know it or does not let us is good enough.
-fn unsupported(failure: Failure) -> Result<InitOutcome, Failure> {
+/// The rule is optional, so it is not an error if the store does not support it or denies access.
+fn to_unsupported(failure: Failure) -> Result<InitOutcome, Failure> {
     match failure.status() {
         Some(
             StatusCode::NOT_IMPLEMENTED
@@ -46,9 +50,9 @@ fn unsupported(failure: Failure) -> Result<InitOutcome, Failure> {
     }
 }
 
-/// The rules of others and ours; nothing when ours is there already. Rules are not nested, so they can be told
-/// apart as text, and those of others stay exactly as they are.
-fn with_our_rule(present: &str, days: u32) -> Option<String> {
+/// Returns the existing rules with our rule added or replaced, or `None` if our rule is up to date. Rules are
+/// not nested, so they can be split as text, and other rules stay unchanged.
+fn merge_abort_rule(present: &str, days: u32) -> Option<String> {
     let ours = format!(
         "<Rule><ID>{RULE_ID}</ID><Status>Enabled</Status><Filter><Prefix></Prefix></Filter>\
          <AbortIncompleteMultipartUpload><DaysAfterInitiation>{days}</DaysAfterInitiation>\
@@ -73,12 +77,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn our_rule_is_added_once_changed_in_place_and_leaves_those_of_others() {
+    fn adds_or_updates_one_rule_and_keeps_other_rules() {
         let others = "<Rule><ID>archive</ID><Status>Enabled</Status></Rule>";
-        let first = with_our_rule(&format!("{HEAD}{others}{TAIL}"), 7).unwrap();
+        let first = merge_abort_rule(&format!("{HEAD}{others}{TAIL}"), 7).unwrap();
         assert!(first.contains(others) && first.contains("<DaysAfterInitiation>7<"), "{first}");
-        assert_eq!(with_our_rule(&first, 7), None, "it is there");
-        let changed = with_our_rule(&first, 9).unwrap();
+        assert_eq!(merge_abort_rule(&first, 7), None, "the rule is up to date");
+        let changed = merge_abort_rule(&first, 9).unwrap();
         assert!(changed.contains(others) && changed.contains("<DaysAfterInitiation>9<"), "{changed}");
         assert_eq!(changed.matches(RULE_ID).count(), 1);
     }

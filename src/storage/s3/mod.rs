@@ -1,18 +1,17 @@
-//! Objects in a bucket of any store that speaks S3.
+//! Stores objects in a bucket of an S3-compatible store.
 //!
-//! - `client` sends one signed request; `errors` says what its failure means. There are no retries here: the
-//!   layer above has backoff, jitter and a budget for all of them together.
-//! - Bytes go out as they came, chunk by chunk, and are never copied. They are hashed at most once: for the
-//!   signature, or else as a CRC-64 that the store compares.
-//! - A download is one ranged GET; its pieces are counted, so a connection that breaks off is an error.
-//! - What the answer leaves open is settled by looking at the object: see `multipart`.
+//! - `client` sends one signed request, and `errors` classifies its failure. There are no retries here: the
+//!   decorator above has backoff, jitter and one budget for all operations.
+//! - Bodies are sent chunk by chunk as received and are never copied. They are hashed at most once: for the
+//!   signature, or as a CRC-64 that the store verifies.
+//! - A download is one ranged GET. Its bytes are counted, so an interrupted connection is an error.
+//! - If a response leaves the outcome of a completion open, the adapter looks at the object: see `multipart`.
 
 mod buckets;
 mod client;
 mod copy;
 mod digest;
 mod errors;
-mod foreign;
 mod headers;
 mod lifecycle;
 mod listing;
@@ -20,6 +19,7 @@ mod multipart;
 mod objects;
 mod options;
 mod presign;
+mod source_bucket;
 #[cfg(test)]
 mod tests;
 mod xml;
@@ -28,11 +28,11 @@ use std::ops::Range;
 
 use async_trait::async_trait;
 
-pub(super) use self::foreign::BucketWalk;
+pub(super) use self::source_bucket::BucketKeys;
 use self::{client::Client, copy::SINGLE_COPY_SIZE_BYTES_MAX, presign::Signers};
 pub use self::{
-    foreign::ForeignBucket,
     options::{Encryption, PayloadSigning, S3Credentials, S3Options},
+    source_bucket::SourceBucket,
 };
 use super::{
     ByteStream, Capabilities, InitOptions, InitReport, ListPage, MultipartId, MultipartInfo, MultipartPage,
@@ -49,7 +49,7 @@ pub(super) struct S3 {
 }
 
 impl S3 {
-    /// Talks to nobody yet.
+    /// Creates the adapter without connecting to the store.
     pub(super) fn open(options: &S3Options) -> Result<Self, StorageError> {
         Ok(Self {
             client: Client::open(options.clone())?,
@@ -142,7 +142,7 @@ impl ObjectStorage for S3 {
         after: Option<&ObjectKey>,
         limit: usize,
     ) -> Result<ListPage, StorageError> {
-        listing::objects(&self.client, prefix, after, limit).await
+        listing::list_objects(&self.client, prefix, after, limit).await
     }
 
     async fn list_multiparts(
@@ -151,7 +151,7 @@ impl ObjectStorage for S3 {
         after: Option<&MultipartInfo>,
         limit: usize,
     ) -> Result<MultipartPage, StorageError> {
-        listing::multiparts(&self.client, prefix, after, limit).await
+        listing::list_multiparts(&self.client, prefix, after, limit).await
     }
 
     async fn list_parts(&self, key: &ObjectKey, id: &MultipartId) -> Result<Vec<PartReceipt>, StorageError> {
@@ -166,7 +166,7 @@ impl ObjectStorage for S3 {
         self.client.initialise(options).await
     }
 
-    /// A bucket has no end.
+    /// Returns `None`: S3 does not report free space.
     async fn space(&self) -> Result<Option<Space>, StorageError> {
         Ok(None)
     }

@@ -1,5 +1,6 @@
-//! Objects in parts. Completing is where stores are least clear: the answer may be an error although the object
-//! is there, or a refusal because it is there. So whatever is not plain is settled by looking.
+//! Multipart uploads. The response to a completion is often ambiguous: it may be an error although the object
+//! was created, or a rejection because the object exists. Ambiguous outcomes are resolved by looking at the
+//! object.
 
 use std::fmt::Write;
 
@@ -12,19 +13,19 @@ use super::{
         StorageError, StorageErrorKind,
         object::{check_part, check_part_size, check_parts},
     },
-    client::{Call, Client},
+    client::{Client, Request},
     errors::Failure,
     headers,
-    objects::{self, with_body},
+    objects::{self, attach_body},
     xml,
 };
 use crate::domain::object_key::ObjectKey;
 
-/// No part but the last may be smaller.
+/// The minimum size of every part except the last.
 const PART_SIZE_BYTES_MIN: u64 = 5 * 1024 * 1024;
 
-fn call(client: &Client, method: Method, key: &ObjectKey) -> Call {
-    Call::new(method, client.bucket_of(key), key.as_str())
+fn request(client: &Client, method: Method, key: &ObjectKey) -> Request {
+    Request::new(method, client.bucket_of(key), key.as_str())
 }
 
 pub(super) async fn start(
@@ -36,18 +37,24 @@ pub(super) async fn start(
     let operation = "start multipart upload";
     check_part_size(part_size_bytes, operation)?;
     if part_size_bytes < PART_SIZE_BYTES_MIN {
-        let reason = format!("a part of {part_size_bytes} bytes; S3 wants {PART_SIZE_BYTES_MIN} or more");
-        return Err(StorageError::invalid(operation, reason).with_key(key));
+        let reason =
+            format!("part size is {part_size_bytes} bytes; the minimum for S3 is {PART_SIZE_BYTES_MIN}");
+        return Err(StorageError::invalid_input(operation, reason).with_key(key));
     }
-    let mut start = call(client, Method::POST, key)
+    let mut start = request(client, Method::POST, key)
         .query("uploads", "")
-        .headers(headers::of_object(&client.options, options));
-    if client.sends_checksum() && !options.has_parts_by_url {
+        .headers(headers::object_headers(&client.options, options));
+    if client.sends_checksum() && !options.has_presigned_parts {
         start = start
             .header("x-amz-checksum-algorithm", "CRC64NVME")
             .header("x-amz-checksum-type", "FULL_OBJECT");
     }
-    let started = async { xml::parse::<xml::Started>(&client.write(start).await?.body, "a new upload") };
+    let started = async {
+        xml::parse::<xml::InitiatedUpload>(
+            &client.write(start).await?.body,
+            "malformed result of CreateMultipartUpload",
+        )
+    };
     let started = started.await.map_err(|failure| failure.into_error(operation, key))?;
     Ok(MultipartId::new(started.upload_id))
 }
@@ -61,22 +68,24 @@ pub(super) async fn put_part(
 ) -> Result<PartReceipt, StorageError> {
     let operation = "put part";
     let size_bytes = body.len_bytes();
-    // The size that was agreed on is the caller's to keep; completing finds out.
+    // S3 does not check the agreed part size here; completing the upload does.
     check_part(number, size_bytes, PART_SIZE_BYTES_MAX, operation).map_err(|error| error.with_key(key))?;
-    let put =
-        call(client, Method::PUT, key).query("partNumber", number.to_string()).query("uploadId", id.as_str());
-    let answer = client.send(with_body(client, put, body)).await;
-    let answer = answer.map_err(|failure| of_upload(client, failure).into_error(operation, key))?;
-    client.note_write();
-    match answer.headers.get(ETAG).and_then(|etag| etag.to_str().ok()) {
+    let put = request(client, Method::PUT, key)
+        .query("partNumber", number.to_string())
+        .query("uploadId", id.as_str());
+    let response = client.send(attach_body(client, put, body)).await;
+    let response =
+        response.map_err(|failure| map_missing_bucket(client, failure).into_error(operation, key))?;
+    client.record_write();
+    match response.headers.get(ETAG).and_then(|etag| etag.to_str().ok()) {
         Some(etag) => Ok(PartReceipt { number, size_bytes, etag: etag.to_owned() }),
-        None => Err(Failure::Garbled("a part without an etag").into_error(operation, key)),
+        None => Err(Failure::InvalidResponse("missing ETag").into_error(operation, key)),
     }
 }
 
-/// An upload cannot be in a bucket that is not there.
-fn of_upload(client: &Client, failure: Failure) -> Failure {
-    match objects::is_new_tenant(client, &failure) {
+/// Maps a missing tenant bucket to a missing upload.
+fn map_missing_bucket(client: &Client, failure: Failure) -> Failure {
+    match objects::is_missing_tenant_bucket(client, &failure) {
         true => Failure::upload_missing(),
         false => failure,
     }
@@ -91,19 +100,20 @@ pub(super) async fn complete(
     let operation = "complete multipart upload";
     let size_bytes = check_parts(parts, operation).map_err(|error| error.with_key(key))?;
     let failure = match send_complete(client, key, id, parts).await {
-        Ok(()) => return made(client, key, size_bytes).await,
-        Err(failure) => of_upload(client, failure),
+        Ok(()) => return verify_completed(client, key, size_bytes).await,
+        Err(failure) => map_missing_bucket(client, failure),
     };
     let is_ours = match failure.kind() {
-        // Nothing was made: the answer is about the parts, or the store turned us away at the door.
+        // The object was not created: the parts are invalid, or the store rejected the request.
         StorageErrorKind::InvalidInput | StorageErrorKind::Unavailable | StorageErrorKind::NoSpace => false,
-        // Somebody has the key. It may be ourselves, by an earlier attempt: then our upload is gone.
+        // The key is in use, possibly by an earlier attempt of this upload. In that case the upload no longer
+        // exists.
         StorageErrorKind::AlreadyExists => match list_parts(client, key, id).await {
             Err(error) if error.kind == StorageErrorKind::NotFound => true,
             Err(error) => return Err(error),
             Ok(_) => false,
         },
-        // No such upload, or nobody knows: the object tells. Keys are minted once.
+        // The upload is missing or the outcome is unknown. Look at the object: keys are never reused.
         _ => true,
     };
     if is_ours {
@@ -111,7 +121,7 @@ pub(super) async fn complete(
             Ok(info) if info.size_bytes == size_bytes => return Ok(info),
             Ok(_) => {}
             Err(error) if error.kind == StorageErrorKind::NotFound => {}
-            // What became of it is still not known. The next attempt looks again.
+            // The outcome is still unknown. The next attempt checks again.
             Err(error) => return Err(error),
         }
     }
@@ -136,33 +146,39 @@ async fn send_complete(
         );
     }
     body.push_str("</CompleteMultipartUpload>");
-    let mut complete = call(client, Method::POST, key)
+    let mut complete = request(client, Method::POST, key)
         .query("uploadId", id.as_str())
         .header("content-type", "application/xml")
         .body(Payload::from(Bytes::from(body)));
     if client.options.conditional_writes {
         complete = complete.header("if-none-match", "*");
     }
-    let answer = client.send(complete).await?;
-    xml::parse::<xml::Made>(&answer.body, "a completed upload").map(|_| ())
+    let response = client.send(complete).await?;
+    xml::parse::<xml::EtagResult>(&response.body, "malformed result of CompleteMultipartUpload").map(|_| ())
 }
 
-/// The object that a plain answer has promised.
-async fn made(client: &Client, key: &ObjectKey, size_bytes: u64) -> Result<ObjectInfo, StorageError> {
+/// Checks the object after a successful completion.
+async fn verify_completed(
+    client: &Client,
+    key: &ObjectKey,
+    size_bytes: u64,
+) -> Result<ObjectInfo, StorageError> {
     let operation = "complete multipart upload";
     let info = objects::head(client, key, operation).await?;
     if info.size_bytes == size_bytes {
         return Ok(info);
     }
-    let reason = format!("the object has {} bytes, its parts {size_bytes}", info.size_bytes);
+    let reason = format!("the object has {} bytes; its parts have {size_bytes}", info.size_bytes);
     Err(StorageError::new(StorageErrorKind::Damaged, operation).with_key(key).with_source(reason))
 }
 
 pub(super) async fn abort(client: &Client, key: &ObjectKey, id: &MultipartId) -> Result<(), StorageError> {
-    let abort = call(client, Method::DELETE, key).query("uploadId", id.as_str());
+    let abort = request(client, Method::DELETE, key).query("uploadId", id.as_str());
     match client.send(abort).await {
         Ok(_) => Ok(()),
-        Err(failure) if failure.code() == "NoSuchUpload" || objects::is_new_tenant(client, &failure) => {
+        Err(failure)
+            if failure.code() == "NoSuchUpload" || objects::is_missing_tenant_bucket(client, &failure) =>
+        {
             Ok(())
         }
         Err(failure) => Err(failure.into_error("abort multipart upload", key)),
@@ -174,15 +190,15 @@ pub(super) async fn list_parts(
     key: &ObjectKey,
     id: &MultipartId,
 ) -> Result<Vec<PartReceipt>, StorageError> {
-    let at = |failure: Failure| of_upload(client, failure).into_error("list parts", key);
+    let at = |failure: Failure| map_missing_bucket(client, failure).into_error("list parts", key);
     let mut receipts: Vec<PartReceipt> = Vec::new();
     let mut marker = 0;
     loop {
-        let list = call(client, Method::GET, key)
+        let list = request(client, Method::GET, key)
             .query("uploadId", id.as_str())
             .query("part-number-marker", marker.to_string());
-        let answer = client.send(list).await.map_err(at)?;
-        let page: xml::Parts = xml::parse(&answer.body, "a list of parts").map_err(at)?;
+        let response = client.send(list).await.map_err(at)?;
+        let page: xml::Parts = xml::parse(&response.body, "malformed list of parts").map_err(at)?;
         let parts = page.part.into_iter().map(|part| PartReceipt {
             number: part.part_number,
             size_bytes: part.size,
@@ -191,11 +207,15 @@ pub(super) async fn list_parts(
         receipts.extend(parts);
         let next = page.next_part_number_marker.or(receipts.last().map(|receipt| receipt.number));
         match next {
-            // A marker that does not move would never end.
+            // A marker that does not advance would cause an endless loop.
             Some(next) if page.is_truncated && (marker + 1..=PART_NUMBER_MAX).contains(&next) => {
                 marker = next
             }
-            _ if page.is_truncated => return Err(at(Failure::Garbled("a page of parts without an end"))),
+            _ if page.is_truncated => {
+                return Err(at(Failure::InvalidResponse(
+                    "a truncated list of parts without a usable marker",
+                )));
+            }
             _ => return Ok(receipts),
         }
     }

@@ -1,4 +1,4 @@
-//! Objects in one piece: written, looked at, read, removed.
+//! Operations on whole objects: put, head, get, delete.
 
 use std::ops::Range;
 
@@ -16,7 +16,7 @@ use super::{
         ByteStream, ObjectInfo, PIECE_SIZE_BYTES_MAX, Payload, PutOptions, StorageError, StorageErrorKind,
         check_range,
     },
-    client::{Call, Client},
+    client::{Client, Request},
     digest,
     errors::Failure,
     headers,
@@ -30,27 +30,27 @@ pub(super) async fn put(
     options: &PutOptions,
 ) -> Result<ObjectInfo, StorageError> {
     let size_bytes = body.len_bytes();
-    let mut call = Call::new(Method::PUT, client.bucket_of(key), key.as_str())
-        .headers(headers::of_object(&client.options, options));
+    let mut request = Request::new(Method::PUT, client.bucket_of(key), key.as_str())
+        .headers(headers::object_headers(&client.options, options));
     if client.options.conditional_writes {
-        call = call.header("if-none-match", "*");
+        request = request.header("if-none-match", "*");
     }
-    let answer = client.write(with_body(client, call, body)).await;
-    let answer = answer.map_err(|failure| failure.into_error("put object", key))?;
-    client.note_write();
-    match time(&answer.headers, DATE) {
+    let response = client.write(attach_body(client, request, body)).await;
+    let response = response.map_err(|failure| failure.into_error("put object", key))?;
+    client.record_write();
+    match parse_time(&response.headers, DATE) {
         Some(modify_time) => Ok(ObjectInfo { key: key.clone(), size_bytes, modify_time }),
         None => head(client, key, "put object").await,
     }
 }
 
-/// With a checksum, where the signature does not cover the bytes.
-pub(super) fn with_body(client: &Client, call: Call, body: Payload) -> Call {
-    let call = match client.sends_checksum() {
-        true => call.header("x-amz-checksum-crc64nvme", &digest::crc64_nvme(&body)),
-        false => call,
+/// Attaches the body, with a checksum header if the signature does not cover the body.
+pub(super) fn attach_body(client: &Client, request: Request, body: Payload) -> Request {
+    let request = match client.sends_checksum() {
+        true => request.header("x-amz-checksum-crc64nvme", &digest::crc64_nvme(&body)),
+        false => request,
     };
-    call.body(body)
+    request.body(body)
 }
 
 pub(super) async fn head(
@@ -59,35 +59,36 @@ pub(super) async fn head(
     operation: &'static str,
 ) -> Result<ObjectInfo, StorageError> {
     let bucket = client.bucket_of(key);
-    let answer = match client.send(Call::new(Method::HEAD, &bucket, key.as_str())).await {
-        Ok(answer) => answer,
+    let response = match client.send(Request::new(Method::HEAD, &bucket, key.as_str())).await {
+        Ok(response) => response,
         Err(failure) => {
-            return Err(client.explain_absence(failure, &bucket).await.into_error(operation, key));
+            return Err(client.resolve_not_found(failure, &bucket).await.into_error(operation, key));
         }
     };
     let size_bytes =
-        answer.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    match (size_bytes, time(&answer.headers, LAST_MODIFIED)) {
+        response.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    match (size_bytes, parse_time(&response.headers, LAST_MODIFIED)) {
         (Some(size_bytes), Some(modify_time)) => Ok(ObjectInfo { key: key.clone(), size_bytes, modify_time }),
-        _ => Err(Failure::Garbled("an object without size or time").into_error(operation, key)),
+        _ => Err(Failure::InvalidResponse("missing or malformed Content-Length or Last-Modified")
+            .into_error(operation, key)),
     }
 }
 
-fn time(headers: &HeaderMap, name: HeaderName) -> Option<Timestamp> {
+fn parse_time(headers: &HeaderMap, name: HeaderName) -> Option<Timestamp> {
     let text = headers.get(name)?.to_str().ok()?;
     chrono::DateTime::parse_from_rfc2822(text).ok().map(Timestamp::from)
 }
 
 pub(super) async fn delete(client: &Client, key: &ObjectKey) -> Result<(), StorageError> {
-    match client.send(Call::new(Method::DELETE, client.bucket_of(key), key.as_str())).await {
+    match client.send(Request::new(Method::DELETE, client.bucket_of(key), key.as_str())).await {
         Ok(_) => Ok(()),
-        Err(failure) if failure.code() == "NoSuchKey" || is_new_tenant(client, &failure) => Ok(()),
+        Err(failure) if failure.code() == "NoSuchKey" || is_missing_tenant_bucket(client, &failure) => Ok(()),
         Err(failure) => Err(failure.into_error("delete object", key)),
     }
 }
 
-/// Whose bucket is not made yet: there is nothing in it.
-pub(super) fn is_new_tenant(client: &Client, failure: &Failure) -> bool {
+/// Returns whether the failure means that the tenant's bucket has not been created yet, so it has no objects.
+pub(super) fn is_missing_tenant_bucket(client: &Client, failure: &Failure) -> bool {
     client.options.bucket_per_tenant && failure.code() == "NoSuchBucket"
 }
 
@@ -98,41 +99,42 @@ pub(super) async fn get(
 ) -> Result<ByteStream, StorageError> {
     let operation = "get object";
     if range.start >= range.end {
-        // No range header can ask for nothing.
+        // A range header cannot express an empty range.
         let size_bytes = head(client, key, operation).await?.size_bytes;
         check_range(&range, size_bytes, operation).map_err(|error| error.with_key(key))?;
         return Ok(stream::empty().boxed());
     }
-    let call = Call::new(Method::GET, client.bucket_of(key), key.as_str())
+    let request = Request::new(Method::GET, client.bucket_of(key), key.as_str())
         .header("range", &format!("bytes={}-{}", range.start, range.end - 1));
-    let response = match client.begin(call).await {
+    let response = match client.send_streaming(request).await {
         Ok(response) => response,
-        Err(failure) if is_new_tenant(client, &failure) => {
+        Err(failure) if is_missing_tenant_bucket(client, &failure) => {
             return Err(StorageError::new(StorageErrorKind::NotFound, operation).with_key(key));
         }
         Err(failure) => return Err(failure.into_error(operation, key)),
     };
-    let at = |what| Failure::Garbled(what).into_error(operation, key);
+    let invalid = |what| Failure::InvalidResponse(what).into_error(operation, key);
     let (served, size_bytes) = match response.status() {
-        StatusCode::PARTIAL_CONTENT => {
-            content_range(response.headers()).ok_or_else(|| at("a part of an object without its place"))?
-        }
-        // A store that knows no ranges sends all.
+        StatusCode::PARTIAL_CONTENT => parse_content_range(response.headers())
+            .ok_or_else(|| invalid("missing or malformed Content-Range"))?,
+        // A store without range support sends the whole object.
         _ => {
             let size_bytes = response.headers().get(CONTENT_LENGTH);
             let size_bytes = size_bytes.and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-            size_bytes.map(|size_bytes| (0..size_bytes, size_bytes)).ok_or_else(|| at("no length"))?
+            size_bytes
+                .map(|size_bytes| (0..size_bytes, size_bytes))
+                .ok_or_else(|| invalid("missing or malformed Content-Length"))?
         }
     };
     check_range(&range, size_bytes, operation).map_err(|error| error.with_key(key))?;
     if served != range {
-        return Err(at("another range than was asked for"));
+        return Err(invalid("the range differs from the requested one"));
     }
-    Ok(pieces(response.into_body(), Some(key.clone()), range.end - range.start))
+    Ok(stream_body(response.into_body(), Some(key.clone()), range.end - range.start))
 }
 
-/// `bytes 0-9/100`
-fn content_range(headers: &HeaderMap) -> Option<(Range<u64>, u64)> {
+/// Parses a header such as `bytes 0-9/100` into the range and the object size.
+fn parse_content_range(headers: &HeaderMap) -> Option<(Range<u64>, u64)> {
     let text = headers.get(CONTENT_RANGE)?.to_str().ok()?.trim().strip_prefix("bytes ")?;
     let (range, size_bytes) = text.split_once('/')?;
     let (first, last) = range.split_once('-')?;
@@ -140,41 +142,45 @@ fn content_range(headers: &HeaderMap) -> Option<(Range<u64>, u64)> {
     Some((first.parse().ok()?..end, size_bytes.parse().ok()?))
 }
 
-struct Pieces {
+struct BodyStream {
     body: HttpResponseBody,
-    /// None of an object that is not ours: its name is not to be repeated.
+    /// `None` for an object of an import source, whose name must not appear in errors.
     key: Option<ObjectKey>,
     remaining_bytes: u64,
-    /// What came in one frame and was too large for one piece.
+    /// The rest of a frame that was larger than a piece.
     rest: Bytes,
 }
 
-/// Exactly so many bytes, or an error that a further attempt may mend.
-pub(super) fn pieces(body: HttpResponseBody, key: Option<ObjectKey>, size_bytes: u64) -> ByteStream {
-    let pieces = Pieces { body, key, remaining_bytes: size_bytes, rest: Bytes::new() };
-    stream::try_unfold(pieces, Pieces::next).boxed()
+/// Streams exactly `size_bytes` bytes of a response body, or returns a retryable error.
+pub(super) fn stream_body(body: HttpResponseBody, key: Option<ObjectKey>, size_bytes: u64) -> ByteStream {
+    let pieces = BodyStream { body, key, remaining_bytes: size_bytes, rest: Bytes::new() };
+    stream::try_unfold(pieces, BodyStream::next).boxed()
 }
 
-impl Pieces {
+impl BodyStream {
     async fn next(mut self) -> Result<Option<(Bytes, Self)>, StorageError> {
         while self.rest.is_empty() {
             match self.body.frame().await {
                 None if self.remaining_bytes == 0 => return Ok(None),
-                None => return Err(self.failed(Failure::Garbled("fewer bytes than announced"))),
-                Some(Err(error)) => return Err(self.failed(Failure::Http(error))),
+                None => {
+                    return Err(
+                        self.to_error(Failure::InvalidResponse("the body is shorter than its length"))
+                    );
+                }
+                Some(Err(error)) => return Err(self.to_error(Failure::Http(error))),
                 Some(Ok(frame)) => self.rest = frame.into_data().unwrap_or_default(),
             }
         }
         let piece = self.rest.split_to(self.rest.len().min(PIECE_SIZE_BYTES_MAX));
         match self.remaining_bytes.checked_sub(piece.len() as u64) {
             Some(remaining_bytes) => self.remaining_bytes = remaining_bytes,
-            None => return Err(self.failed(Failure::Garbled("more bytes than announced"))),
+            None => return Err(self.to_error(Failure::InvalidResponse("the body is longer than its length"))),
         }
         Ok(Some((piece, self)))
     }
 
-    fn failed(&self, failure: Failure) -> StorageError {
-        let error = failure.into_error_of_store("get object");
+    fn to_error(&self, failure: Failure) -> StorageError {
+        let error = failure.into_store_error("get object");
         match &self.key {
             Some(key) => error.with_key(key),
             None => error,

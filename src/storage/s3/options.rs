@@ -1,90 +1,91 @@
-//! What must be known about an S3-compatible store before it can be used.
+//! The options of an S3-compatible store.
 
 use std::{path::PathBuf, time::Duration};
 
 use secrecy::SecretString;
 
-/// Which store, how to be let in, and what it can do.
+/// Address, credentials and capabilities of an S3-compatible store.
 #[derive(Debug, Clone)]
 pub struct S3Options {
-    /// Its address, such as `https://s3.example.org`. Absent: Amazon's own of the region.
+    /// The URL of the store, such as `https://s3.example.org`. `None`: Amazon S3 in `region`.
     pub endpoint: Option<String>,
-    /// The region that requests are signed for.
+    /// The region used in request signatures.
     pub region: String,
-    /// The name of the bucket, or what the names of the tenants' buckets begin with.
+    /// The bucket name, or the name prefix of the tenants' buckets.
     pub bucket: String,
-    /// A bucket for each tenant, `<bucket>-<tenant id without hyphens>`, made private at the first write.
+    /// Uses a separate bucket for each tenant, `<bucket>-<tenant id without hyphens>`. It is created as a
+    /// private bucket on the tenant's first write.
     pub bucket_per_tenant: bool,
-    /// The store gives up multipart uploads of this age, in days: a rule that a tenant's new bucket gets at once.
+    /// The age in days at which the store aborts incomplete multipart uploads. Set on each new tenant bucket.
     pub abandoned_multipart_days: Option<u32>,
-    /// The bucket stands in the host name rather than in the path.
+    /// Puts the bucket name into the host name instead of the path.
     pub virtual_hosted_style: bool,
-    /// How to be let in.
     pub credentials: S3Credentials,
-    /// Whether the signature covers the bytes.
+    /// Whether request signatures cover the body.
     pub payload_signing: PayloadSigning,
-    /// How the store encrypts what it keeps.
+    /// Encryption at rest by the store.
     pub encryption: Encryption,
-    /// A storage class such as `STANDARD_IA`; absent: the bucket's own.
+    /// The storage class of new objects, such as `STANDARD_IA`. `None`: the default of the bucket.
     pub storage_class: Option<String>,
-    /// The class of what is archived, whose objects can be read at once; absent: there is none.
+    /// The storage class of archived objects, which must allow immediate reads. `None`: archived objects keep
+    /// their class.
     pub archive_storage_class: Option<String>,
-    /// Tags for every object.
+    /// Tags of every new object.
     pub tags: Vec<(String, String)>,
-    /// Writes say `If-None-Match: *`. Turn it off for stores that ignore that: then nothing guards against
-    /// overwriting but that keys are minted once.
+    /// Sends `If-None-Match: *` with writes. Set it to false for stores that ignore this header; then the
+    /// only protection against overwriting is that keys are never reused.
     pub conditional_writes: bool,
-    /// Allows an address that begins with `http://`.
+    /// Allows an endpoint with plain HTTP.
     pub allow_http: bool,
-    /// The longest wait for an answer, and for the next bytes of a download.
+    /// The maximum time without a response, or without further bytes of a download.
     pub request_timeout: Duration,
-    /// The longest wait for a connection.
+    /// The maximum time to establish a connection.
     pub connect_timeout: Duration,
-    /// A file of certificates (PEM) to trust besides the system's.
+    /// A PEM file with certificate authorities to trust in addition to those of the system.
     pub ca_file: Option<PathBuf>,
 }
 
-/// How to be let in.
+/// The credentials of an S3-compatible store.
 #[derive(Debug, Clone)]
 pub enum S3Credentials {
-    /// A key.
+    /// A fixed access key.
     Static {
-        /// Its id.
+        /// The id of the access key.
         access_key_id: String,
-        /// Its secret.
+        /// The secret of the access key.
         secret_access_key: SecretString,
-        /// What comes with a key that was lent for a while.
+        /// The session token of temporary credentials.
         session_token: Option<SecretString>,
     },
-    /// What the process finds around it: `AWS_ACCESS_KEY_ID` and its like, a web identity's token, a container's
-    /// or an instance's metadata service.
+    /// The credentials in the environment of the process: variables such as `AWS_ACCESS_KEY_ID`, a web
+    /// identity token, or the metadata service of the container or instance.
     Environment,
 }
 
-/// Whether the signature covers the bytes, which costs a second SHA-256 of everything. Where it does not, a
-/// CRC-64 goes along that the store compares.
+/// Whether the request signature covers the body, which costs an additional SHA-256 of all data. Otherwise a
+/// CRC-64 is sent, which the store verifies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum PayloadSigning {
-    /// Over plain HTTP, not over TLS, which guards the bytes itself.
+    /// Signs the body over plain HTTP, but not over TLS, which protects it.
     #[default]
     Auto,
-    /// Always.
+    /// Always signs the body.
     Always,
-    /// Never: on a plain connection only the CRC guards the bytes.
+    /// Never signs the body. Over plain HTTP, only the CRC protects it.
     Never,
 }
 
-/// How the store encrypts what it keeps.
+/// Encryption at rest by the store.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Encryption {
-    /// As the bucket is set up.
+    /// Requests no encryption; the default of the bucket applies.
     #[default]
     None,
-    /// With a key of the store's own (SSE-S3).
+    /// Encrypts with a key that the store manages (SSE-S3).
     Aes256,
-    /// With a key of the key management service (SSE-KMS).
+    /// Encrypts with a key of the key management service (SSE-KMS).
     Kms {
-        /// Its id or ARN.
+        /// The id or ARN of the key.
         key_id: String,
     },
 }

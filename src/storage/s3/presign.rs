@@ -1,4 +1,4 @@
-//! URLs that carry their own signature.
+//! Presigned URLs.
 
 use std::{
     collections::HashMap,
@@ -24,12 +24,12 @@ use super::{
 use crate::domain::object_key::ObjectKey;
 
 const OPERATION: &str = "presign";
-/// No store takes more.
+/// The maximum lifetime that stores accept.
 const EXPIRY_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
-/// How many buckets have their signer remembered; making one anew costs microseconds.
-const SIGNERS_REMEMBERED_MAX: usize = 1_024;
+/// The number of buckets whose signer is cached. Creating a signer takes microseconds.
+const CACHED_SIGNERS_MAX: usize = 1_024;
 
-/// A signer for each bucket.
+/// The cached signers by bucket.
 #[derive(Debug, Default)]
 pub(super) struct Signers(Mutex<HashMap<String, Arc<AmazonS3>>>);
 
@@ -42,11 +42,12 @@ pub(super) async fn presign(
     | PresignRequest::Put { key, expires_in, .. }
     | PresignRequest::Part { key, expires_in, .. }) = request;
     if !(Duration::from_secs(1)..=EXPIRY_MAX).contains(expires_in) {
-        let reason = format!("{} s; 1 to {} are possible", expires_in.as_secs(), EXPIRY_MAX.as_secs());
-        return Err(StorageError::invalid(OPERATION, reason).with_key(key));
+        let reason =
+            format!("expiry is {} s; the limits are 1 and {} s", expires_in.as_secs(), EXPIRY_MAX.as_secs());
+        return Err(StorageError::invalid_input(OPERATION, reason).with_key(key));
     }
     let mut query: Vec<(&str, String)> = Vec::new();
-    let mut signed = HeaderMap::new();
+    let mut signed_headers = HeaderMap::new();
     let method = match request {
         PresignRequest::Get { content_type, content_disposition, .. } => {
             query.extend(content_type.iter().map(|value| ("response-content-type", value.clone())));
@@ -55,11 +56,14 @@ pub(super) async fn presign(
             Method::GET
         }
         PresignRequest::Put { content_type, .. } => {
-            signed = headers::encryption(&client.options);
+            signed_headers = headers::encryption_headers(&client.options);
             if let Some(content_type) = content_type {
                 let value = HeaderValue::from_str(content_type).ok().filter(|_| content_type.is_ascii());
-                let value = value.ok_or_else(|| StorageError::invalid(OPERATION, "not a media type"))?;
-                signed.insert(CONTENT_TYPE, value);
+                let value = value.ok_or_else(|| {
+                    let reason = format!("`{content_type}` is not a valid content type");
+                    StorageError::invalid_input(OPERATION, reason)
+                })?;
+                signed_headers.insert(CONTENT_TYPE, value);
             }
             Method::PUT
         }
@@ -70,11 +74,11 @@ pub(super) async fn presign(
         }
     };
     if method == Method::PUT {
-        // Whoever holds the URL may not make a bucket.
+        // The holder of the URL is not allowed to create the bucket.
         let bucket = client.bucket_of(key);
         client.ensure_bucket(&bucket).await.map_err(|failure| failure.into_error(OPERATION, key))?;
     }
-    sign(client, signers, key, method, *expires_in, query, signed).await
+    sign(client, signers, key, method, *expires_in, query, signed_headers).await
 }
 
 async fn sign(
@@ -84,12 +88,12 @@ async fn sign(
     method: Method,
     expires_in: Duration,
     query: Vec<(&str, String)>,
-    signed: HeaderMap,
+    signed_headers: HeaderMap,
 ) -> Result<PresignedUrl, StorageError> {
     let mut options = SignedUrlOptions::default().with_query(query);
-    options.signed_headers = signed;
+    options.signed_headers = signed_headers;
     let at = |error| Failure::Credentials(error).into_error(OPERATION, key);
-    let signer = signers.of(client, &client.bucket_of(key)).map_err(at)?;
+    let signer = signers.get_or_create(client, &client.bucket_of(key)).map_err(at)?;
     let path = Path::from(key.as_str());
     let url = signer.signed_url_opts(method.clone(), &path, expires_in, &options).await.map_err(at)?;
     let text = |value: &HeaderValue| value.to_str().unwrap_or_default().to_owned();
@@ -99,15 +103,15 @@ async fn sign(
 }
 
 impl Signers {
-    fn of(&self, client: &Client, bucket: &str) -> Result<Arc<AmazonS3>, object_store::Error> {
+    fn get_or_create(&self, client: &Client, bucket: &str) -> Result<Arc<AmazonS3>, object_store::Error> {
         let mut signers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(signer) = signers.get(bucket) {
             return Ok(Arc::clone(signer));
         }
         let options = &client.options;
-        let mut endpoint = client.bucket_address(bucket);
+        let mut endpoint = client.bucket_url(bucket);
         if !options.virtual_hosted_style {
-            endpoint = client.bucket_address("");
+            endpoint = client.bucket_url("");
         }
         let signer = AmazonS3Builder::new()
             .with_endpoint(endpoint)
@@ -116,9 +120,9 @@ impl Signers {
             .with_bucket_name(bucket)
             .with_credentials(Arc::clone(&client.credentials))
             .with_allow_http(options.allow_http)
-            .with_http_connector(Shared(client.http().clone()))
+            .with_http_connector(SharedConnector(client.http().clone()))
             .build()?;
-        if signers.len() >= SIGNERS_REMEMBERED_MAX {
+        if signers.len() >= CACHED_SIGNERS_MAX {
             signers.clear();
         }
         let signer = Arc::new(signer);
@@ -127,11 +131,11 @@ impl Signers {
     }
 }
 
-/// The one HTTP client there is; a signer never uses it, but wants one.
+/// Provides the existing HTTP client. A signer requires a client but never uses it.
 #[derive(Debug)]
-struct Shared(HttpClient);
+struct SharedConnector(HttpClient);
 
-impl HttpConnector for Shared {
+impl HttpConnector for SharedConnector {
     fn connect(&self, _: &ClientOptions) -> object_store::Result<HttpClient> {
         Ok(self.0.clone())
     }

@@ -1,20 +1,20 @@
-//! The answers of the store that are XML, as far as we read them.
+//! The XML responses of the store, limited to the fields that are used.
 
 use serde::{Deserialize, de::DeserializeOwned};
 
 use super::errors::Failure;
 use crate::domain::clock::Timestamp;
 
-/// An answer of this shape. An error in its place is a refusal, whatever the status said.
+/// Parses a response. An error document is a refusal, even with a success status.
 pub(super) fn parse<T: DeserializeOwned>(body: &[u8], what: &'static str) -> Result<T, Failure> {
-    if let Some((code, message)) = error(body) {
+    if let Some((code, message)) = parse_error(body) {
         return Err(Failure::Refused { status: http::StatusCode::OK, code, message });
     }
-    quick_xml::de::from_reader(body).map_err(|_| Failure::Garbled(what))
+    quick_xml::de::from_reader(body).map_err(|_| Failure::InvalidResponse(what))
 }
 
-/// Code and message, where the body is an error.
-pub(super) fn error(body: &[u8]) -> Option<(String, String)> {
+/// Returns the code and the message if the body is an error document.
+pub(super) fn parse_error(body: &[u8]) -> Option<(String, String)> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
     struct ErrorBody {
@@ -22,7 +22,7 @@ pub(super) fn error(body: &[u8]) -> Option<(String, String)> {
         #[serde(default)]
         message: String,
     }
-    // Lists may be long: only what begins like an error is read as one.
+    // Lists may be long, so check the beginning before parsing the body as an error.
     let head = std::str::from_utf8(body.get(..body.len().min(200))?).unwrap_or_default();
     if !head.contains("<Error") {
         return None;
@@ -36,7 +36,7 @@ pub(super) fn error(body: &[u8]) -> Option<(String, String)> {
 pub(super) struct Objects {
     #[serde(default)]
     pub(super) is_truncated: bool,
-    /// How the keys are written; empty: as they are.
+    /// The encoding of the keys; empty if they are not encoded.
     #[serde(default)]
     pub(super) encoding_type: String,
     #[serde(default)]
@@ -94,14 +94,14 @@ pub(super) struct Part {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct Started {
+pub(super) struct InitiatedUpload {
     pub(super) upload_id: String,
 }
 
-/// Of an object, a part or a completed upload that the store made: each has an etag.
+/// The result of a copy, of a part copy or of a completed upload.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct Made {
+pub(super) struct EtagResult {
     #[serde(rename = "ETag")]
     pub(super) etag: String,
 }
@@ -126,7 +126,7 @@ pub(super) struct Bucket {
     pub(super) name: String,
 }
 
-/// Text that stands between tags.
+/// Escapes text for use between XML tags.
 pub(super) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

@@ -1,4 +1,4 @@
-//! What is measured of the queue and of the jobs that this process works on.
+//! Metrics of the job queue and of the jobs of this process.
 
 use std::time::Duration;
 
@@ -7,9 +7,8 @@ use opentelemetry::{
     metrics::{Counter, Gauge, Histogram, Meter},
 };
 
-use super::{Metrics, counter, seconds};
+use super::{Metrics, counter, duration_histogram};
 
-/// The instruments.
 pub(super) struct JobInstruments {
     queued: Gauge<u64>,
     oldest_due: Gauge<f64>,
@@ -22,27 +21,31 @@ impl JobInstruments {
         Self {
             queued: meter
                 .u64_gauge("strongroom.jobs.queued")
-                .with_description("Live jobs, by state; counted up to 100,000 each")
+                .with_description("Unfinished jobs, by state; counted up to 100,000 each")
                 .build(),
             oldest_due: meter
                 .f64_gauge("strongroom.jobs.oldest_due")
                 .with_unit("s")
-                .with_description("For how long the first job that is due has waited for a worker")
+                .with_description("Time that the oldest due job has waited for a worker")
                 .build(),
             attempts: counter(
                 meter,
                 "strongroom.job.attempts",
                 "",
-                "Attempts at jobs that ended, by kind and outcome",
+                "Completed attempts at jobs, by kind and outcome",
             ),
-            duration: seconds(meter, "strongroom.job.duration", "Attempts at jobs, by kind"),
+            duration: duration_histogram(
+                meter,
+                "strongroom.job.duration",
+                "Duration of attempts at jobs, by kind",
+            ),
         }
     }
 }
 
 impl Metrics {
-    /// Says how many jobs there are in each state, and for how long the first one that is due has been due.
-    pub fn jobs_queued(&self, counts: &[(&'static str, u64)], oldest_due: Duration) {
+    /// Sets the number of jobs in each state, and how long the oldest due job has been due.
+    pub fn set_queued_jobs(&self, counts: &[(&'static str, u64)], oldest_due: Duration) {
         let jobs = &self.inner.jobs;
         for (state, count) in counts {
             jobs.queued.record(*count, &[KeyValue::new("state", *state)]);
@@ -50,9 +53,9 @@ impl Metrics {
         jobs.oldest_due.record(oldest_due.as_secs_f64(), &[]);
     }
 
-    /// Counts an attempt at a job that ended, and measures it where this process made it. Kinds and outcomes come from closed
-    /// sets.
-    pub fn job_attempted(&self, kind: &str, outcome: &'static str, took: Option<Duration>) {
+    /// Counts a completed attempt at a job, and records its duration if this process made it. Kinds and
+    /// outcomes come from fixed sets.
+    pub fn record_job_attempt(&self, kind: &str, outcome: &'static str, took: Option<Duration>) {
         let jobs = &self.inner.jobs;
         let kind = KeyValue::new("kind", kind.to_owned());
         if let Some(took) = took {

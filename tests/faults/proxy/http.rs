@@ -1,4 +1,4 @@
-//! HTTP/1.1, one request after the other. Bodies are small here and are kept as a whole.
+//! Forwards HTTP/1.1, one request at a time. Bodies are small in the tests and are buffered completely.
 
 use std::io;
 
@@ -7,16 +7,16 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::{Fault, Rules, held, write_in_pieces};
+use super::{Fault, Rules, wait_for_permit, write_in_pieces};
 
-/// A request or an answer.
+/// A request or a response.
 struct Message {
     head: Vec<u8>,
-    /// As it was sent, with the lengths between its pieces if it came in pieces.
+    /// The body as it was sent, including the chunk sizes of a chunked body.
     body: Vec<u8>,
 }
 
-pub(super) async fn converse(
+pub(super) async fn forward(
     client: TcpStream,
     server_reader: impl AsyncRead + Unpin,
     mut to_server: impl AsyncWrite + Unpin,
@@ -27,39 +27,42 @@ pub(super) async fn converse(
     while let Some(request) = Message::read(&mut from_client, None).await? {
         let line = request.first_line().to_owned();
         let method = line.split(' ').next().unwrap_or_default().to_owned();
-        let fault = rules.judge(&line);
+        let fault = rules.find_fault(&line);
         match &fault {
-            Some(Fault::Cut { after_bytes }) => {
+            Some(Fault::CutRequest { after_bytes }) => {
                 to_server.write_all(&request.head).await?;
                 let body = &request.body[..request.body.len().min(*after_bytes)];
                 return to_server.write_all(body).await;
             }
-            Some(Fault::Answer { status, body }) => {
-                answer(&mut to_client, *status, body).await?;
+            Some(Fault::Respond { status, body }) => {
+                write_response(&mut to_client, *status, body).await?;
                 continue;
             }
-            Some(Fault::Hold(gate)) => held(gate).await,
+            Some(Fault::Hold(gate)) => wait_for_permit(gate).await,
             _ => {}
         }
         to_server.write_all(&[request.head, request.body].concat()).await?;
-        let Some(said) = Message::read(&mut from_server, Some(&method)).await? else { return Ok(()) };
+        let Some(response) = Message::read(&mut from_server, Some(&method)).await? else { return Ok(()) };
         match fault {
-            Some(Fault::LoseAnswer) => return Ok(()),
-            Some(Fault::CutAnswer { after_bytes }) => {
-                to_client.write_all(&said.head).await?;
-                return to_client.write_all(&said.body[..said.body.len().min(after_bytes)]).await;
+            Some(Fault::DropResponse) => return Ok(()),
+            Some(Fault::CutResponse { after_bytes }) => {
+                to_client.write_all(&response.head).await?;
+                return to_client.write_all(&response.body[..response.body.len().min(after_bytes)]).await;
             }
-            Some(Fault::AnswerInstead { status, body }) => answer(&mut to_client, status, body).await?,
-            Some(Fault::Trickle { piece_bytes }) => {
-                write_in_pieces(&mut to_client, &[said.head, said.body].concat(), piece_bytes).await?;
+            Some(Fault::ReplaceResponse { status, body }) => {
+                write_response(&mut to_client, status, body).await?
             }
-            _ => to_client.write_all(&[said.head, said.body].concat()).await?,
+            Some(Fault::TrickleResponse { piece_bytes }) => {
+                write_in_pieces(&mut to_client, &[response.head, response.body].concat(), piece_bytes)
+                    .await?;
+            }
+            _ => to_client.write_all(&[response.head, response.body].concat()).await?,
         }
     }
     Ok(())
 }
 
-async fn answer(to: &mut (impl AsyncWrite + Unpin), status: u16, body: &str) -> io::Result<()> {
+async fn write_response(to: &mut (impl AsyncWrite + Unpin), status: u16, body: &str) -> io::Result<()> {
     let length = body.len();
     let head = format!(
         "HTTP/1.1 {status} Fault\r\ncontent-type: application/xml\r\ncontent-length: {length}\r\n\r\n"
@@ -68,8 +71,12 @@ async fn answer(to: &mut (impl AsyncWrite + Unpin), status: u16, body: &str) -> 
 }
 
 impl Message {
-    /// The next request, or the answer to one with this method. Nothing when the other side is done.
-    async fn read(from: &mut (impl AsyncBufRead + Unpin), answers: Option<&str>) -> io::Result<Option<Self>> {
+    /// Reads a request, or the response to a request with the given method. Returns `None` at the end of the
+    /// connection.
+    async fn read(
+        from: &mut (impl AsyncBufRead + Unpin),
+        request_method: Option<&str>,
+    ) -> io::Result<Option<Self>> {
         let mut head = Vec::new();
         loop {
             let before = head.len();
@@ -81,18 +88,18 @@ impl Message {
             }
         }
         let mut message = Self { head, body: Vec::new() };
-        message.read_body(from, answers).await?;
+        message.read_body(from, request_method).await?;
         Ok(Some(message))
     }
 
     async fn read_body(
         &mut self,
         from: &mut (impl AsyncBufRead + Unpin),
-        answers: Option<&str>,
+        request_method: Option<&str>,
     ) -> io::Result<()> {
         let status = self.first_line().split(' ').nth(1).unwrap_or_default().to_owned();
         let is_bodiless =
-            answers.is_some_and(|method| method == "HEAD" || ["204", "304"].contains(&&*status));
+            request_method.is_some_and(|method| method == "HEAD" || ["204", "304"].contains(&&*status));
         if is_bodiless {
             return Ok(());
         }
@@ -101,7 +108,7 @@ impl Message {
             from.read_exact(&mut self.body).await?;
         } else if self.header("transfer-encoding").is_some_and(|encoding| encoding.contains("chunked")) {
             self.read_chunks(from).await?;
-        } else if answers.is_some() {
+        } else if request_method.is_some() {
             from.read_to_end(&mut self.body).await?;
         }
         Ok(())
@@ -113,10 +120,10 @@ impl Message {
             from.read_until(b'\n', &mut self.body).await?;
             let line = String::from_utf8_lossy(&self.body[before..]).trim().to_owned();
             let length = usize::from_str_radix(line.split(';').next().unwrap_or_default(), 16).unwrap();
-            // The chunk and the end of its line; after the last chunk, the empty line.
-            let begin = self.body.len();
-            self.body.resize(begin + length + 2, 0);
-            from.read_exact(&mut self.body[begin..]).await?;
+            // Read the chunk and its line ending, or the empty line after the last chunk.
+            let start = self.body.len();
+            self.body.resize(start + length + 2, 0);
+            from.read_exact(&mut self.body[start..]).await?;
             if length == 0 {
                 return Ok(());
             }
@@ -131,8 +138,8 @@ impl Message {
     fn header(&self, name: &str) -> Option<String> {
         let text = String::from_utf8_lossy(&self.head);
         text.lines().find_map(|line| {
-            let (found, value) = line.split_once(':')?;
-            found.eq_ignore_ascii_case(name).then(|| value.trim().to_ascii_lowercase())
+            let (header, value) = line.split_once(':')?;
+            header.eq_ignore_ascii_case(name).then(|| value.trim().to_ascii_lowercase())
         })
     }
 }

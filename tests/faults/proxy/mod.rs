@@ -1,5 +1,6 @@
-//! A proxy of ours between the service and what it talks to. It hands everything on until a rule says otherwise, and knows
-//! enough of each protocol to strike at a message: an HTTP request by its first line, a statement sent to PostgreSQL.
+//! A fault-injecting proxy between the service and a dependency. It forwards everything unless a rule
+//! matches. It parses each protocol far enough to match messages: HTTP requests by their first line, and
+//! statements sent to PostgreSQL.
 
 mod http;
 mod postgres;
@@ -23,61 +24,62 @@ use tokio::{
     task::JoinSet,
 };
 
-/// What is spoken, and so what a rule sees.
+/// The protocol of the connections, which determines the text that rules match.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Protocol {
-    /// A rule sees the first line of each request: `PUT /bucket/key HTTP/1.1`.
+    /// Rules match the first line of each request, such as `PUT /bucket/key HTTP/1.1`.
     Http,
-    /// A rule sees the kind and the text of each message to the server: `Q COMMIT`.
+    /// Rules match the type and the text of each message to the server, such as `Q COMMIT`.
     Postgres,
-    /// A rule sees each connection once, by nothing: bytes are bytes.
+    /// Rules match each connection once, with an empty text.
     Raw,
 }
 
-/// Where everything goes on to.
+/// The address to forward to.
 #[derive(Debug, Clone)]
 pub(crate) enum Upstream {
     Tcp(SocketAddr),
     Unix(PathBuf),
 }
 
-/// What happens to a message that a rule has struck.
+/// The fault for a message that a rule matches.
 #[derive(Debug, Clone)]
 pub(crate) enum Fault {
-    /// So many bytes of it go on, then both sides find the connection closed.
-    Cut { after_bytes: usize },
-    /// It goes on and is answered, but the answer is never delivered: the connection is closed instead.
-    LoseAnswer,
-    /// Its answer is delivered up to so many bytes of the body, then the connection is closed.
-    CutAnswer { after_bytes: usize },
-    /// It never goes on; this is answered.
-    Answer { status: u16, body: &'static str },
-    /// It goes on, and this is answered whatever the other side said.
-    AnswerInstead { status: u16, body: &'static str },
-    /// Its answer is delivered in pieces of so many bytes.
-    Trickle { piece_bytes: usize },
-    /// It waits here for a permit before it goes on.
+    /// Forwards the first bytes of the request, then closes the connection.
+    CutRequest { after_bytes: usize },
+    /// Forwards the request, drops the response, and closes the connection.
+    DropResponse,
+    /// Delivers the first bytes of the response body, then closes the connection.
+    CutResponse { after_bytes: usize },
+    /// Responds without forwarding the request.
+    Respond { status: u16, body: &'static str },
+    /// Forwards the request, and replaces its response.
+    ReplaceResponse { status: u16, body: &'static str },
+    /// Delivers the response in small pieces.
+    TrickleResponse { piece_bytes: usize },
+    /// Waits for a permit before forwarding the request.
     Hold(Arc<Semaphore>),
 }
 
-/// How often a rule has matched.
+/// Counts how often a rule has matched.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Seen(Arc<AtomicUsize>);
+pub(crate) struct MatchCount(Arc<AtomicUsize>);
 
-impl Seen {
-    pub(crate) fn times(&self) -> usize {
+impl MatchCount {
+    pub(crate) fn count(&self) -> usize {
         self.0.load(Ordering::SeqCst)
     }
 }
 
 struct Rule {
     matches: Box<dyn Fn(&str) -> bool + Send + Sync>,
-    turns: Range<usize>,
+    /// The matches that get the fault, counted from 0.
+    affected: Range<usize>,
     fault: Fault,
-    seen: Seen,
+    match_count: MatchCount,
 }
 
-/// A listening proxy. Dropping it closes everything.
+/// A running proxy. Dropping it closes all connections.
 pub(crate) struct Proxy {
     address: SocketAddr,
     protocol: Protocol,
@@ -90,21 +92,22 @@ pub(crate) struct Proxy {
 struct Rules(Mutex<Vec<Rule>>);
 
 impl Rules {
-    /// What is to happen to a message. Every rule that matches counts it; the first whose turn it is strikes.
-    fn judge(&self, headline: &str) -> Option<Fault> {
-        let mut struck = None;
-        for rule in self.0.lock().unwrap().iter().filter(|rule| (rule.matches)(headline)) {
-            let turn = rule.seen.0.fetch_add(1, Ordering::SeqCst);
-            if struck.is_none() && rule.turns.contains(&turn) {
-                struck = Some(rule.fault.clone());
+    /// Returns the fault for a message. Every matching rule counts the message; the first rule whose range
+    /// includes the current count determines the fault.
+    fn find_fault(&self, text: &str) -> Option<Fault> {
+        let mut fault = None;
+        for rule in self.0.lock().unwrap().iter().filter(|rule| (rule.matches)(text)) {
+            let index = rule.match_count.0.fetch_add(1, Ordering::SeqCst);
+            if fault.is_none() && rule.affected.contains(&index) {
+                fault = Some(rule.fault.clone());
             }
         }
-        struck
+        fault
     }
 }
 
 impl Proxy {
-    /// Listens on a port of its own. Needs a runtime to run in.
+    /// Starts a proxy on a free port. Must be called in a tokio runtime.
     pub(crate) fn start(protocol: Protocol, upstream: Upstream) -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -118,37 +121,38 @@ impl Proxy {
         self.address
     }
 
-    /// Strikes messages that match, from the first turn to the last; others are only counted.
-    pub(crate) fn strike(
+    /// Injects a fault into matching messages. `affected` is the range of matches that get the fault, counted
+    /// from 0; other matches are only counted.
+    pub(crate) fn inject(
         &self,
-        turns: Range<usize>,
+        affected: Range<usize>,
         fault: Fault,
         matches: impl Fn(&str) -> bool + Send + Sync + 'static,
-    ) -> Seen {
-        let seen = Seen::default();
-        let rule = Rule { matches: Box::new(matches), turns, fault, seen: seen.clone() };
+    ) -> MatchCount {
+        let match_count = MatchCount::default();
+        let rule = Rule { matches: Box::new(matches), affected, fault, match_count: match_count.clone() };
         self.rules.0.lock().unwrap().push(rule);
-        seen
+        match_count
     }
 
-    /// Counts messages that match, and leaves them alone.
-    pub(crate) fn count(&self, matches: impl Fn(&str) -> bool + Send + Sync + 'static) -> Seen {
-        self.strike(0..0, Fault::LoseAnswer, matches)
+    /// Counts matching messages without injecting faults.
+    pub(crate) fn count_matches(&self, matches: impl Fn(&str) -> bool + Send + Sync + 'static) -> MatchCount {
+        self.inject(0..0, Fault::DropResponse, matches)
     }
 
-    /// From now on everything goes on as it comes.
-    pub(crate) fn heal(&self) {
+    /// Removes all rules.
+    pub(crate) fn clear_faults(&self) {
         self.rules.0.lock().unwrap().clear();
     }
 
-    /// Refuses connections, and cuts those that there are.
-    pub(crate) async fn go_down(&self) {
+    /// Closes all connections, and refuses new ones.
+    pub(crate) async fn stop(&self) {
         let mut running = std::mem::take(&mut *self.running.lock().unwrap());
         running.shutdown().await;
     }
 
-    /// Is there again, at the same address.
-    pub(crate) fn come_up(&self) {
+    /// Accepts connections again at the same address.
+    pub(crate) fn restart(&self) {
         self.accept(std::net::TcpListener::bind(self.address).unwrap());
     }
 
@@ -157,13 +161,13 @@ impl Proxy {
         let listener = TcpListener::from_std(listener).unwrap();
         let (protocol, upstream, rules) = (self.protocol, self.upstream.clone(), Arc::clone(&self.rules));
         self.running.lock().unwrap().spawn(async move {
-            // Dropping the set ends the connections with the listener.
+            // Dropping the set closes the connections together with the listener.
             let mut connections = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
                 let (upstream, rules) = (upstream.clone(), Arc::clone(&rules));
                 connections.spawn(async move {
-                    // A connection that breaks is what this is for.
-                    let _ = converse(protocol, client, upstream, &rules).await;
+                    // Broken connections are expected.
+                    let _ = proxy_connection(protocol, client, upstream, &rules).await;
                 });
                 while connections.try_join_next().is_some() {}
             }
@@ -171,7 +175,7 @@ impl Proxy {
     }
 }
 
-async fn converse(
+async fn proxy_connection(
     protocol: Protocol,
     client: TcpStream,
     upstream: Upstream,
@@ -182,13 +186,13 @@ async fn converse(
         Upstream::Tcp(address) => {
             let server = TcpStream::connect(address).await?;
             server.set_nodelay(true)?;
-            speak(protocol, client, server, rules).await
+            forward(protocol, client, server, rules).await
         }
-        Upstream::Unix(path) => speak(protocol, client, UnixStream::connect(path).await?, rules).await,
+        Upstream::Unix(path) => forward(protocol, client, UnixStream::connect(path).await?, rules).await,
     }
 }
 
-async fn speak(
+async fn forward(
     protocol: Protocol,
     client: TcpStream,
     server: impl AsyncRead + AsyncWrite,
@@ -197,14 +201,14 @@ async fn speak(
     let (server_reader, server_writer) = tokio::io::split(server);
     let (server_reader, server_writer) = (std::pin::pin!(server_reader), std::pin::pin!(server_writer));
     match protocol {
-        Protocol::Http => http::converse(client, server_reader, server_writer, rules).await,
-        Protocol::Postgres => postgres::converse(client, server_reader, server_writer, rules).await,
-        Protocol::Raw => raw::converse(client, server_reader, server_writer, rules).await,
+        Protocol::Http => http::forward(client, server_reader, server_writer, rules).await,
+        Protocol::Postgres => postgres::forward(client, server_reader, server_writer, rules).await,
+        Protocol::Raw => raw::forward(client, server_reader, server_writer, rules).await,
     }
 }
 
-/// Waits for a permit and keeps it: each lets one message pass.
-async fn held(gate: &Semaphore) {
+/// Waits for a permit and consumes it, so that each permit lets one message pass.
+async fn wait_for_permit(gate: &Semaphore) {
     gate.acquire().await.unwrap().forget();
 }
 

@@ -1,4 +1,4 @@
-//! PostgreSQL's messages: after the first, each has a letter and a length.
+//! Forwards the PostgreSQL protocol. Each message after the first has a type byte and a length.
 
 use std::{
     io,
@@ -13,76 +13,76 @@ use tokio::{
     },
 };
 
-use super::{Fault, Rules, held};
+use super::{Fault, Rules, wait_for_permit};
 
-/// What the server says last when it has answered: that it is ready, outside any transaction.
-const READY: &[u8] = b"Z\0\0\0\x05I";
+/// The last message of a response: ReadyForQuery, outside of any transaction.
+const READY_FOR_QUERY: &[u8] = b"Z\0\0\0\x05I";
 
-pub(super) async fn converse(
+pub(super) async fn forward(
     client: TcpStream,
     server_reader: impl AsyncRead + Unpin,
     server_writer: impl AsyncWrite + Unpin,
     rules: &Rules,
 ) -> io::Result<()> {
     let (from_client, to_client) = client.into_split();
-    let loses_answer = AtomicBool::new(false);
-    // Whichever side ends first, ends both.
+    let drops_response = AtomicBool::new(false);
+    // When one side closes the connection, close the other.
     tokio::select! {
-        ended = questions(from_client, server_writer, rules, &loses_answer) => ended,
-        ended = answers(server_reader, to_client, &loses_answer) => ended,
+        result = forward_requests(from_client, server_writer, rules, &drops_response) => result,
+        result = forward_responses(server_reader, to_client, &drops_response) => result,
     }
 }
 
-async fn questions(
+async fn forward_requests(
     mut from_client: OwnedReadHalf,
     mut server: impl AsyncWrite + Unpin,
     rules: &Rules,
-    loses_answer: &AtomicBool,
+    drops_response: &AtomicBool,
 ) -> io::Result<()> {
-    // The first message says who is calling, and has no letter.
+    // The startup message has no type byte.
     let length = from_client.read_u32().await?;
-    let first = rest(&mut from_client, length).await?;
-    server.write_all(&[&length.to_be_bytes(), first.as_slice()].concat()).await?;
+    let startup = read_body(&mut from_client, length).await?;
+    server.write_all(&[&length.to_be_bytes(), startup.as_slice()].concat()).await?;
     loop {
-        let letter = from_client.read_u8().await?;
+        let message_type = from_client.read_u8().await?;
         let length = from_client.read_u32().await?;
-        let body = rest(&mut from_client, length).await?;
-        let message = [&[letter], length.to_be_bytes().as_slice(), &body].concat();
+        let body = read_body(&mut from_client, length).await?;
+        let message = [&[message_type], length.to_be_bytes().as_slice(), &body].concat();
         let text = String::from_utf8_lossy(&body);
-        match rules.judge(&format!("{} {}", char::from(letter), text.trim_end_matches('\0'))) {
+        match rules.find_fault(&format!("{} {}", char::from(message_type), text.trim_end_matches('\0'))) {
             None => {}
-            Some(Fault::Cut { after_bytes }) => {
+            Some(Fault::CutRequest { after_bytes }) => {
                 return server.write_all(&message[..after_bytes.min(message.len())]).await;
             }
-            Some(Fault::LoseAnswer) => loses_answer.store(true, Ordering::SeqCst),
-            Some(Fault::Hold(gate)) => held(&gate).await,
+            Some(Fault::DropResponse) => drops_response.store(true, Ordering::SeqCst),
+            Some(Fault::Hold(gate)) => wait_for_permit(&gate).await,
             Some(other) => panic!("{other:?} does not apply to PostgreSQL"),
         }
         server.write_all(&message).await?;
     }
 }
 
-async fn rest(from: &mut OwnedReadHalf, length: u32) -> io::Result<Vec<u8>> {
+async fn read_body(from: &mut OwnedReadHalf, length: u32) -> io::Result<Vec<u8>> {
     let mut body = vec![0; length as usize - 4];
     from.read_exact(&mut body).await?;
     Ok(body)
 }
 
-async fn answers(
+async fn forward_responses(
     mut server: impl AsyncRead + Unpin,
     mut to_client: OwnedWriteHalf,
-    loses_answer: &AtomicBool,
+    drops_response: &AtomicBool,
 ) -> io::Result<()> {
-    let (mut buffer, mut lost) = (vec![0; 64 * 1024], Vec::new());
+    let (mut buffer, mut dropped) = (vec![0; 64 * 1024], Vec::new());
     loop {
         let count = server.read(&mut buffer).await?;
         if count == 0 {
             return Ok(());
         }
-        if loses_answer.load(Ordering::SeqCst) {
-            // Only once all of it was said is it sure that the server has done what it was asked.
-            lost.extend_from_slice(&buffer[..count]);
-            if lost.ends_with(READY) {
+        if drops_response.load(Ordering::SeqCst) {
+            // The server has executed the statement only when the response is complete.
+            dropped.extend_from_slice(&buffer[..count]);
+            if dropped.ends_with(READY_FOR_QUERY) {
                 return Ok(());
             }
         } else {

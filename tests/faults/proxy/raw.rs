@@ -1,4 +1,4 @@
-//! Bytes both ways, whatever they mean.
+//! Forwards bytes in both directions without parsing them.
 
 use std::io;
 
@@ -7,31 +7,31 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::{Fault, Rules, held};
+use super::{Fault, Rules, wait_for_permit};
 
-pub(super) async fn converse(
+pub(super) async fn forward(
     client: TcpStream,
     mut server_reader: impl AsyncRead + Unpin,
     mut server_writer: impl AsyncWrite + Unpin,
     rules: &Rules,
 ) -> io::Result<()> {
     let (mut from_client, mut to_client) = client.into_split();
-    let there = async {
-        match rules.judge("") {
-            Some(Fault::Cut { after_bytes }) => {
+    let requests = async {
+        match rules.find_fault("") {
+            Some(Fault::CutRequest { after_bytes }) => {
                 copy(&mut (&mut from_client).take(after_bytes as u64), &mut server_writer).await
             }
             Some(Fault::Hold(gate)) => {
-                held(&gate).await;
+                wait_for_permit(&gate).await;
                 copy(&mut from_client, &mut server_writer).await
             }
-            Some(other) => panic!("{other:?} does not apply to bytes"),
+            Some(other) => panic!("{other:?} does not apply to raw connections"),
             None => copy(&mut from_client, &mut server_writer).await,
         }
     };
-    // Whichever side ends first, ends both.
+    // When one side closes the connection, close the other.
     tokio::select! {
-        ended = there => ended.map(|_| ()),
-        ended = copy(&mut server_reader, &mut to_client) => ended.map(|_| ()),
+        result = requests => result.map(|_| ()),
+        result = copy(&mut server_reader, &mut to_client) => result.map(|_| ()),
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use strongroom::{
     app::integrity::{
-        fsck::{Fsck, Progress, Report},
+        fsck::{Fsck, FsckProgress, FsckReport},
         sample::Depth,
     },
     domain::clock::SystemIds,
@@ -59,18 +59,18 @@ const UNAUDITED: &str = "
 
 struct Silent;
 
-impl Progress for Silent {
-    fn checked(&mut self, _: &Report) {}
+impl FsckProgress for Silent {
+    fn report_progress(&mut self, _: &FsckReport) {}
 }
 
 impl Service {
     /// What `strongroom fsck` finds.
-    pub(crate) async fn fsck(&self) -> Report {
+    pub(crate) async fn fsck(&self) -> FsckReport {
         self.fsck_with(false).await
     }
 
     /// What it finds and, where it repairs, writes down.
-    pub(crate) async fn fsck_with(&self, is_repairing: bool) -> Report {
+    pub(crate) async fn fsck_with(&self, is_repairing: bool) -> FsckReport {
         let fsck = Fsck {
             db: self.db.clone(),
             stores: self.stores.clone(),
@@ -81,7 +81,7 @@ impl Service {
             depth: Depth::Everything,
             is_repairing,
         };
-        fsck.run(&mut Silent).await.unwrap()
+        fsck.check_all(&mut Silent).await.unwrap()
     }
 }
 

@@ -33,7 +33,7 @@ use strongroom::{
     cli::open_import_buckets,
     config::{
         Config,
-        import_source::{SourceConfig, SourcePlace},
+        import_source::{ImportSourceConfig, SourceLocation},
         provider::ProviderConfig,
     },
     crypto::sealer::Sealer,
@@ -281,7 +281,7 @@ async fn serve(
 ) -> Service {
     let db = Database::open(&database_options(&config, &database)).unwrap().with_clock(clock.clone());
     db.check_roles().await.unwrap();
-    let store = Arc::clone(stores.writing());
+    let store = Arc::clone(stores.primary());
     let faults = Flaky::new(Arc::clone(&store), Plan::new());
     let others = stores.iter().filter(|other| other.provider() != store.provider()).cloned();
     let faulty = others.chain([Arc::clone(&faults) as _]);
@@ -347,10 +347,11 @@ fn configuration(keys: &tempfile::NamedTempFile) -> Config {
     config.scanning.accept_unscanned = true;
     // Something to import from, for tests that are about who may.
     let here = concat!(env!("CARGO_MANIFEST_DIR"), "/proto");
-    let legacy = SourceConfig { tenants: "*".to_owned(), place: SourcePlace::Directory(here.into()) };
+    let legacy =
+        ImportSourceConfig { tenants: "*".to_owned(), location: SourceLocation::Directory(here.into()) };
     config.imports.sources.insert("legacy".to_owned(), legacy);
     config.storage.providers.clear();
-    config.storage.write_to("memory", ProviderConfig::Memory);
+    config.storage.set_primary_provider("memory", ProviderConfig::Memory);
     tokens::trust(&mut config, keys);
     config
 }

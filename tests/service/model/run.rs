@@ -267,7 +267,7 @@ impl<'a> Run<'a> {
     async fn round(&mut self) {
         self.note("a round of background work".to_owned());
         self.tally.count("round", false);
-        worker::round(&self.working.service.app).await;
+        worker::run_round(&self.working.service.app).await;
         let now = self.now();
         for tenant in &mut self.tenants {
             tenant.round(now);
@@ -300,7 +300,7 @@ impl<'a> Run<'a> {
         let kind = self.dice.pick(&[StorageErrorKind::Transient, StorageErrorKind::Unavailable]).unwrap();
         let fault = if self.dice.is(50) { Fault::Before(kind) } else { Fault::After(kind) };
         let nth = 1 + self.dice.below(2) as u64;
-        let plan = Plan::new().on(operation.unwrap(), nth, fault);
+        let plan = Plan::new().with_fault(operation.unwrap(), nth, fault);
         self.note(format!("the store fails: {fault:?} at call {nth} of {:?}", operation.unwrap()));
         let faults = Arc::clone(&self.working.service.faults);
         faults.set_plan(plan);

@@ -1,250 +1,248 @@
-//! Watches the changes of files.
+//! Watches changes of files.
 //!
-//! A watcher stands at a position and reads on from there whenever its tenant's pulse says that something is new. It reads as
-//! its caller: row-level security lets it have the events of what the caller could see when they happened, and the files
-//! beside them are read as the caller sees them now. So an event about a file that is gone or hidden tells its id and nothing
-//! more. What is waiting for a slow reader is one batch; the next is read when that was taken.
+//! A watcher has a position in the tenant's event stream, and reads on when the tenant's poller reports new
+//! events. It reads with the permissions of its caller: row-level security returns events of files that the
+//! caller could see at the time of the event, and the files are read as the caller sees them now. An event of
+//! a file that was purged or hidden since then therefore has no file, only its id. At most one batch of
+//! events is buffered for a slow reader; the next batch is read after the reader has received it.
 
 mod cursor;
-mod pulse;
+mod event_poller;
 
 use std::collections::{HashMap, VecDeque};
 
 use tokio::time::{Instant, sleep_until};
 
-pub use crate::db::{event_stream::Selection, events::EventKind};
-pub(in crate::app) use pulse::Pulses;
+pub use crate::db::{event_stream::EventFilter, events::EventKind};
+pub(in crate::app) use event_poller::EventPoller;
 
 use self::{
     cursor::Cursor,
-    pulse::{Beat, Beats, Seat},
+    event_poller::{Tip, TipReceiver, WatchPermit},
 };
 use crate::{
-    app::{App, Credentials, Error, access::seen},
+    app::{App, CredentialsError, Error, access::require_visible},
     db::{
         TenantTx, Viewer,
-        event_stream::{self, Batch, StoredEvent},
+        event_stream::{self, EventBatch, StoredEvent},
         files,
     },
     domain::{caller::Caller, clock::Timestamp, event_position::EventPosition, file::File, ids::FileId},
 };
 
-/// How many events are read at once. A file without its texts has one to two KiB.
+/// The number of events in one batch. A file without its texts has one to two KiB.
 const EVENTS_PER_BATCH: usize = 64;
 
-/// What to watch.
+/// A request to watch files.
 #[derive(Debug, Clone, Default)]
 pub struct WatchRequest {
-    /// Where to go on; empty means to begin now.
+    /// The cursor to resume from; empty means to start now.
     pub cursor: String,
-    /// Which events.
-    pub selection: Selection,
-    /// Files of this category.
+    pub selection: EventFilter,
+    /// Only events of files in this category.
     pub category: Option<String>,
-    /// Files of this owner.
+    /// Only events of files of this owner.
     pub owner_id: Option<String>,
 }
 
-/// A change that the watcher may hear of.
+/// A change that the watcher may see.
 #[derive(Debug)]
 pub struct FileEvent {
-    /// Where it stands.
     pub position: EventPosition,
-    /// What happened.
     pub kind: EventKind,
-    /// To which file.
     pub file_id: FileId,
-    /// At which version.
     pub version: i32,
-    /// By whom.
+    /// The id of the person or service that made the change.
     pub actor_id: String,
-    /// When.
     pub time: Timestamp,
-    /// The file as the watcher sees it now.
+    /// The file as the watcher sees it now, if it still does.
     pub file: Option<File>,
 }
 
-/// What a watcher is sent.
+/// The body of a message to a watcher.
 #[derive(Debug)]
-pub enum Sent {
-    /// A change.
+pub enum MessageBody {
     Event(Box<FileEvent>),
-    /// Everything before this position was sent.
+    /// All events before this position, with this time, were sent.
     Heartbeat(EventPosition, Timestamp),
 }
 
-/// A message, and the cursor behind it.
+/// A message to a watcher.
 #[derive(Debug)]
-pub struct Message {
-    /// What is sent.
-    pub sent: Sent,
-    /// Where to go on.
+pub struct WatchMessage {
+    pub body: MessageBody,
+    /// The cursor to resume from after this message.
     pub cursor: String,
 }
 
-/// A watch that is under way.
+/// An open watch.
 #[derive(Debug)]
 pub struct Watch {
     caller: Caller,
     viewer: Viewer,
     request: WatchRequest,
     cursor: Cursor,
-    waiting: VecDeque<(FileEvent, Cursor)>,
-    beats: Beats,
+    buffered: VecDeque<(FileEvent, Cursor)>,
+    tips: TipReceiver,
     next_heartbeat: Instant,
     valid_until: Option<Timestamp>,
-    _seat: Seat,
+    _permit: WatchPermit,
 }
 
-/// Begins a watch: behind the cursor, or now. It ends when the caller's credentials do.
+/// Starts a watch, after the cursor or now. The watch ends at `valid_until`, when the caller's credentials
+/// expire.
 ///
 /// # Errors
-/// `CursorInvalid`, `CursorTooOld`, `Overloaded`, `DatabaseUnavailable`.
-pub async fn watch(
+/// Returns `CursorInvalid`, `CursorTooOld`, `Overloaded` or `DatabaseUnavailable`.
+pub async fn watch_files(
     app: &App,
     caller: Caller,
     request: WatchRequest,
     valid_until: Option<Timestamp>,
 ) -> Result<Watch, Error> {
     let tenant = caller.tenant_id();
-    let given = match request.cursor.as_str() {
+    let cursor = match request.cursor.as_str() {
         "" => None,
         text => Some(Cursor::open(app, tenant, text)?),
     };
-    let (seat, beats) = app.watches.join(&app.db, tenant, &app.limits.watches)?;
-    let viewer = Viewer::caller(&caller);
+    let (permit, tips) = app.event_poller.subscribe(&app.db, tenant, &app.limits.watches)?;
+    let viewer = Viewer::from_caller(&caller);
     let mut tx = app.db.tenant_tx(tenant, &viewer).await?;
-    let moment = event_stream::newest(&mut tx).await;
-    let (safe, _) = tx.finish(moment).await?;
-    let cursor = match given {
-        Some(cursor) => cursor.check(&safe, kept(app)).map(|()| cursor)?,
-        None => Cursor::at(&safe),
+    let newest = event_stream::get_newest(&mut tx).await;
+    let (snapshot, _) = tx.finish(newest).await?;
+    let cursor = match cursor {
+        Some(cursor) => cursor.check(&snapshot, event_retention(app)).map(|()| cursor)?,
+        None => Cursor::at(&snapshot),
     };
     Ok(Watch {
         caller,
         viewer,
         request,
         cursor,
-        waiting: VecDeque::new(),
-        beats,
+        buffered: VecDeque::new(),
+        tips,
         next_heartbeat: Instant::now(),
         valid_until,
-        _seat: seat,
+        _permit: permit,
     })
 }
 
-/// What no event shows would only wait in memory for a slow reader.
-fn without_texts(file: File) -> File {
+/// Removes the texts of a file, which events do not contain, so that they are not buffered for a slow reader.
+fn strip_texts(file: File) -> File {
     File { description: String::new(), metadata: serde_json::Map::new(), ..file }
 }
 
-/// For how long events are kept.
-pub(in crate::app) fn kept(app: &App) -> chrono::Duration {
+/// Returns how long events are stored.
+pub(in crate::app) fn event_retention(app: &App) -> chrono::Duration {
     chrono::Duration::days(i64::try_from(app.limits.retention.event_days).unwrap_or(i64::from(u32::MAX)))
 }
 
 impl Watch {
-    /// The next message; waits for it as long as it takes.
+    /// Waits for the next message.
     ///
     /// # Errors
-    /// Why the watch ends: `CursorTooOld`, `Unauthenticated`, `TenantSuspended`, `TenantDeleted`, `DatabaseUnavailable`.
-    pub async fn next(&mut self, app: &App) -> Result<Message, Error> {
+    /// An error ends the watch. Returns `CursorTooOld`, `Unauthenticated`, `TenantSuspended`, `TenantDeleted`
+    /// or `DatabaseUnavailable`.
+    pub async fn next_message(&mut self, app: &App) -> Result<WatchMessage, Error> {
         loop {
             self.check_credentials(app)?;
-            if let Some((event, behind)) = self.waiting.pop_front() {
-                let cursor = behind.seal(app, self.caller.tenant_id())?;
-                return Ok(Message { sent: Sent::Event(Box::new(event)), cursor });
+            if let Some((event, cursor)) = self.buffered.pop_front() {
+                let cursor = cursor.seal(app, self.caller.tenant_id())?;
+                return Ok(WatchMessage { body: MessageBody::Event(Box::new(event)), cursor });
             }
             if Instant::now() >= self.next_heartbeat {
-                return self.heartbeat(app);
+                return self.create_heartbeat(app);
             }
-            let beat = self.beats.borrow_and_update().clone().transpose()?;
-            match beat {
-                Some(beat) if self.is_behind(&beat)? => self.read(app).await?,
-                _ => self.rest(app).await?,
+            let tip = self.tips.borrow_and_update().clone().transpose()?;
+            match tip {
+                Some(tip) if self.has_new_events(&tip)? => self.read_batch(app).await?,
+                _ => self.wait(app).await?,
             }
         }
     }
 
-    /// Whether there is something to read; otherwise everything was seen.
-    fn is_behind(&mut self, Beat { safe, newest, tenant }: &Beat) -> Result<bool, Error> {
-        Error::unless_active(*tenant)?;
-        // Another history: this stream's positions mean nothing any more.
-        if safe.incarnation != self.cursor.incarnation {
+    /// Returns whether there are new events. If not, advances the cursor to the end of the stream.
+    fn has_new_events(&mut self, Tip { snapshot, newest, tenant }: &Tip) -> Result<bool, Error> {
+        Error::check_tenant_active(*tenant)?;
+        // The positions of another incarnation of the database are not comparable.
+        if snapshot.incarnation != self.cursor.incarnation {
             return Err(Error::CursorTooOld);
         }
-        let is_behind = newest.is_some_and(|newest| newest > self.cursor.position);
-        if !is_behind {
-            self.cursor.advance(safe.position, safe.time);
+        let has_new = newest.is_some_and(|newest| newest > self.cursor.position);
+        if !has_new {
+            self.cursor.advance(snapshot.position, snapshot.time);
         }
-        Ok(is_behind)
+        Ok(has_new)
     }
 
-    async fn rest(&mut self, app: &App) -> Result<(), Error> {
-        // The clock that expiry goes by is not the one that wakes us.
-        let soon = Instant::now() + app.limits.watches.poll_interval_max();
+    async fn wait(&mut self, app: &App) -> Result<(), Error> {
+        // Wake up regularly: the clock that the credentials expire by is not the one of the timer.
+        let recheck_time = Instant::now() + app.limits.watches.poll_interval_max();
         tokio::select! {
-            changed = self.beats.changed() => changed.map_err(Error::internal),
-            () = sleep_until(self.next_heartbeat.min(soon)) => Ok(()),
+            changed = self.tips.changed() => changed.map_err(Error::internal),
+            () = sleep_until(self.next_heartbeat.min(recheck_time)) => Ok(()),
         }
     }
 
-    fn heartbeat(&mut self, app: &App) -> Result<Message, Error> {
-        self.next_heartbeat = Instant::now() + app.limits.watches.heartbeat();
+    fn create_heartbeat(&mut self, app: &App) -> Result<WatchMessage, Error> {
+        self.next_heartbeat = Instant::now() + app.limits.watches.heartbeat_interval();
         let cursor = self.cursor.seal(app, self.caller.tenant_id())?;
-        Ok(Message { sent: Sent::Heartbeat(self.cursor.position, self.cursor.time), cursor })
+        Ok(WatchMessage { body: MessageBody::Heartbeat(self.cursor.position, self.cursor.time), cursor })
     }
 
     fn check_credentials(&self, app: &App) -> Result<(), Error> {
         match self.valid_until {
             Some(until) if app.clock.now() >= until => {
-                let why = "the token has expired; watch on with a new one from the last cursor".to_owned();
-                Err(Error::Unauthenticated(Credentials::Invalid(why)))
+                let message = "token has expired; resume from the last cursor with a new one".to_owned();
+                Err(Error::Unauthenticated(CredentialsError::Invalid(message)))
             }
             _ => Ok(()),
         }
     }
 
-    /// Reads one batch.
-    async fn read(&mut self, app: &App) -> Result<(), Error> {
+    /// Reads one batch of events into the buffer.
+    async fn read_batch(&mut self, app: &App) -> Result<(), Error> {
         let mut tx = app.db.tenant_tx(self.caller.tenant_id(), &self.viewer).await?;
-        let read = self.read_in(&mut tx).await;
-        let (Batch { events, safe }, files) = tx.finish(read).await?;
-        // What is behind the cursor may have been dropped while this watch was busy with its backlog.
-        self.cursor.check(&safe, kept(app))?;
+        let batch = self.read_batch_in_tx(&mut tx).await;
+        let (EventBatch { events, snapshot }, files) = tx.finish(batch).await?;
+        // Events after the cursor may have been dropped while this watch processed its backlog.
+        self.cursor.check(&snapshot, event_retention(app))?;
         let is_last = events.len() < EVENTS_PER_BATCH;
         for event in events {
             self.cursor.advance(event.position, event.create_time);
-            if let Some(event) = self.shown(event, &files) {
-                self.waiting.push_back((event, self.cursor.clone()));
+            if let Some(event) = self.to_file_event(event, &files) {
+                self.buffered.push_back((event, self.cursor.clone()));
             }
         }
         if is_last {
-            self.cursor.advance(safe.position, safe.time);
+            self.cursor.advance(snapshot.position, snapshot.time);
         }
         Ok(())
     }
 
-    async fn read_in(&self, tx: &mut TenantTx) -> Result<(Batch, HashMap<FileId, File>), Error> {
+    async fn read_batch_in_tx(
+        &self,
+        tx: &mut TenantTx,
+    ) -> Result<(EventBatch, HashMap<FileId, File>), Error> {
         let limit = i64::try_from(EVENTS_PER_BATCH).unwrap_or(i64::MAX);
         let batch = event_stream::read(tx, self.cursor.position, &self.request.selection, limit).await?;
         let mut ids: Vec<FileId> = batch.events.iter().map(|event| event.file).collect();
         ids.sort_unstable();
         ids.dedup();
         let found = if ids.is_empty() { Vec::new() } else { files::get_all(tx, &ids).await? };
-        let visible = found.into_iter().filter_map(|found| seen(&self.caller, Some(found)).ok());
-        Ok((batch, visible.map(|file| (file.id, without_texts(file))).collect()))
+        let visible = found.into_iter().filter_map(|found| require_visible(&self.caller, Some(found)).ok());
+        Ok((batch, visible.map(|file| (file.id, strip_texts(file))).collect()))
     }
 
-    /// The event with its file, unless the request asked for others. Nothing is known of a file that is gone, so that its
-    /// event passes every filter.
-    fn shown(&self, event: StoredEvent, files: &HashMap<FileId, File>) -> Option<FileEvent> {
+    /// Adds the file to an event. Returns `None` if the file does not match the filter of the request. An
+    /// event without a visible file passes every filter, because the file's category and owner are not known.
+    fn to_file_event(&self, event: StoredEvent, files: &HashMap<FileId, File>) -> Option<FileEvent> {
         let file = files.get(&event.file).cloned();
         if let Some(file) = &file {
-            let wanted =
-                |wanted: &Option<String>, is: &str| wanted.as_deref().is_none_or(|wanted| wanted == is);
-            if !wanted(&self.request.category, &file.category)
-                || !wanted(&self.request.owner_id, &file.owner_id)
+            let matches =
+                |filter: &Option<String>, value: &str| filter.as_deref().is_none_or(|filter| filter == value);
+            if !matches(&self.request.category, &file.category)
+                || !matches(&self.request.owner_id, &file.owner_id)
             {
                 return None;
             }

@@ -1,18 +1,18 @@
-//! What a round found, and what it did.
+//! The report of a round.
 
 use super::SweepOptions;
 
-/// How many, and how many bytes together.
+/// A number of objects and their total size.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Amount {
-    /// Objects and unfinished uploads.
+    /// The number of objects and unfinished uploads.
     pub count: u64,
-    /// The bytes of the objects; what an unfinished upload holds is not known.
+    /// The bytes of the objects. The size of unfinished uploads is not known.
     pub bytes: u64,
 }
 
 impl Amount {
-    pub(super) fn of(count: i64, bytes: i64) -> Self {
+    pub(super) fn new(count: i64, bytes: i64) -> Self {
         Self { count: u64::try_from(count).unwrap_or(0), bytes: u64::try_from(bytes).unwrap_or(0) }
     }
 
@@ -22,43 +22,45 @@ impl Amount {
     }
 }
 
-/// One store, swept once. Of a dry run, what would have happened.
+/// The report of one round over one store. For a dry run, the counts of what a real run would do.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Report {
-    /// Which store.
+pub struct SweepReport {
+    /// The name of the store's provider.
     pub provider: String,
-    /// Nothing was changed.
+    /// Whether nothing was changed.
     pub is_dry_run: bool,
-    /// Everything was walked through, not the young days only.
+    /// Whether all objects were listed, instead of the recent days only.
     pub is_full_walk: bool,
-    /// Uploads that were given up because their lease ran out. Those that hang on a store that refuses are tried again.
+    /// The number of uploads that were abandoned because their lease expired. Failed ones are retried.
     pub expired_uploads: u64,
-    /// Uploads that are not at their end, after this round: they run, or wait for their lease to run out.
+    /// The number of open uploads after this round: running, or waiting for their lease to expire.
     pub open_uploads: u64,
-    /// Objects that the store listed.
+    /// The number of objects that the store listed.
     pub listed_objects: u64,
-    /// Unfinished uploads that the store listed.
+    /// The number of unfinished uploads that the store listed.
     pub listed_multiparts: u64,
-    /// Found in this round for the first time: without a row, and older than the grace period.
+    /// Candidates that were found for the first time: without a row, and older than the grace period.
     pub found: Amount,
-    /// Removed: found before, and without a row for a grace period since.
+    /// Candidates that were deleted: found in an earlier round, and without a row for a grace period since
+    /// then.
     pub removed: Amount,
-    /// Found before, and owned by a row after all.
+    /// The number of candidates from earlier rounds that have a row by now.
     pub forgotten: u64,
-    /// Everything that waits for its grace period at the end of the round, or for the next round.
+    /// All candidates that remain at the end of the round.
     pub waiting: Amount,
-    /// Left alone because it is younger than the grace period.
+    /// The number of skipped objects and uploads that are younger than the grace period.
     pub skipped_young: u64,
-    /// Left alone because its prefix is not ours or this database does not know its tenant.
+    /// The number of skipped objects and uploads with another prefix or of a tenant that is not in this
+    /// database.
     pub skipped_foreign: u64,
-    /// What could not be done this time, and why.
+    /// The problems of this round.
     pub problems: Vec<String>,
 }
 
-/// The most problems that one report names.
+/// The maximum number of problems in a report.
 const PROBLEMS_MAX: usize = 20;
 
-impl Report {
+impl SweepReport {
     pub(super) fn new(provider: &str, options: SweepOptions) -> Self {
         Self {
             provider: provider.to_owned(),
@@ -78,16 +80,16 @@ impl Report {
         }
     }
 
-    pub(super) fn problem(&mut self, what: impl Into<String>) {
+    pub(super) fn add_problem(&mut self, problem: impl Into<String>) {
         if self.problems.len() < PROBLEMS_MAX {
-            self.problems.push(what.into());
+            self.problems.push(problem.into());
         }
     }
 
-    /// One line for operators, where there is something to say.
+    /// Logs the problems, and the result if objects were found or deleted.
     pub(super) fn log(&self) {
         for problem in &self.problems {
-            tracing::warn!(provider = self.provider, problem, "sweep");
+            tracing::warn!(provider = self.provider, problem, "failed to complete sweep");
         }
         if self.found.count + self.removed.count > 0 {
             tracing::info!(
@@ -97,7 +99,7 @@ impl Report {
                 removed = self.removed.count,
                 removed_bytes = self.removed.bytes,
                 waiting = self.waiting.count,
-                "swept"
+                "swept store"
             );
         }
     }

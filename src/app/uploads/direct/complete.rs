@@ -1,28 +1,29 @@
-//! Ends a direct upload: its bytes are put together in the store and become a file at once, which nobody reads until a job
-//! has: see `verify`.
+//! Completes a direct upload: assembles the object in the store and commits the file at once. Nobody can read
+//! the file until a job has verified it; see `verify`.
 //!
-//! What it is by its first bytes is looked at here, in the object that no URL can write any more: so a type that its category
-//! does not take, or a file too large for its kind, is refused like in every upload, and the usage is counted under its kind.
+//! The content type is detected from the first bytes of the object, to which no URL can write any more. A
+//! type that the category does not allow, or a file too large for its media kind, is rejected as in every
+//! upload, and usage is counted under the detected kind.
 
 use std::sync::Arc;
 
 use futures::StreamExt as _;
 
-use super::place;
+use super::new_direct_target;
 use crate::{
     app::{
         App, Error,
         uploads::{
-            answered::{answered, request_id},
-            commit::{Committed, FinishedUpload, Verification},
-            give_up::{Left, give_up},
+            abandon::{AbandonedUpload, abandon_upload},
+            commit::{CommitReceipt, CommittedUpload, PendingCommit, VerificationJob},
             open::lease_seconds,
             receive::{
-                content::{Measured, check_size},
+                content::{ContentSummary, check_size},
                 message::Completion,
             },
-            target::{Target, of_parts, remove_object},
-            upload::{Uploaded, finished, uploaded},
+            replay::{commit_request_id, replay_committed_upload},
+            target::{Target, delete_object, map_multipart_error},
+            upload::new_pending_commit,
         },
     },
     db::{
@@ -35,96 +36,104 @@ use crate::{
         digest::Digest,
         file::ContentState,
         ids::{JobId, UploadId},
-        media_type::{MediaKind, judged, settle},
+        media_type::{MediaKind, resolve_type, type_for_check},
         policy::FileSizeLimits,
         upload::UploadState,
         upload_spec::CheckedSpec,
         violations::Violations,
     },
-    media::sniff::{SNIFF_BYTES_MAX, sniff},
+    media::sniff::{SNIFF_BYTES_MAX, sniff_media_type},
     storage::{MultipartId, ObjectStorage, PartReceipt, PutOptions, StorageErrorKind},
 };
 
-/// Ends an open direct upload of this caller, or answers again what it became.
+/// Completes an open direct upload of this caller, or returns the same response again if it was committed
+/// before.
 ///
 /// # Errors
-/// Those of `complete`.
-pub(in crate::app::uploads) async fn complete_direct(
+/// Returns the errors of `complete_upload`.
+pub(in crate::app::uploads) async fn complete_direct_upload(
     app: &Arc<App>,
     caller: &Caller,
     id: UploadId,
     completion: Completion,
-) -> Result<Uploaded, Error> {
-    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::caller(caller)).await?;
-    let taken = take(app, &mut tx, caller, id).await;
-    let Some((stored, limits)) = tx.finish(taken).await? else {
-        return answered(app, caller, id).await.map(uploaded);
+) -> Result<CommittedUpload, Error> {
+    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await?;
+    let owned = take_over_in_tx(app, &mut tx, caller, id).await;
+    let Some((stored, limits)) = tx.finish(owned).await? else {
+        return replay_committed_upload(app, caller, id).await;
     };
-    let size_bytes =
-        stored.spec.size_bytes.ok_or_else(|| Error::internal("a direct upload without a size"))?;
-    let sha256 = check(&completion, &stored.spec, size_bytes)?;
+    let size_bytes = stored.spec.size_bytes.ok_or_else(|| Error::internal("direct upload without a size"))?;
+    let sha256 = check_completion(&completion, &stored.spec, size_bytes)?;
     let target = Target {
-        store: Arc::clone(app.stores.of(&stored.provider)?),
+        store: Arc::clone(app.stores.get(&stored.provider)?),
         blob_id: stored.blob_id,
         key: stored.key.clone(),
-        options: PutOptions::of_blob(caller.tenant_id(), Some(&caller.actor.id)),
+        options: PutOptions::for_blob(caller.tenant_id(), Some(&caller.actor.id)),
         is_version: stored.spec.file.is_some(),
     };
-    let looked = async {
-        assemble(&stored, &target, size_bytes, &completion.parts).await?;
-        look(&stored.spec, &target, size_bytes, &limits).await
+    let checked = async {
+        assemble_object(&stored, &target, size_bytes, &completion.parts).await?;
+        check_content(&stored.spec, &target, size_bytes, &limits).await
     };
-    let (committed, is_hopeless) = match looked.await {
+    let (committed, is_abandoned) = match checked.await {
         Ok((content, sniffed)) => {
-            let verification = Some(Verification { id: JobId::from_uuid(app.ids.uuid()), sha256, sniffed });
-            let finished = FinishedUpload { verification, ..file_of(app, caller, &stored, &target, content) };
+            let verification =
+                Some(VerificationJob { id: JobId::from_uuid(app.ids.uuid()), sha256, sniffed });
+            let finished = PendingCommit {
+                verification,
+                ..new_processing_commit(app, caller, &stored, &target, content)
+            };
             let committed = app.commits.submit(caller.tenant_id(), finished).await;
             let committed = committed.unwrap_or_else(|lost| Err(Error::OutcomeUnknown(lost.into())));
-            let is_hopeless =
+            let is_abandoned =
                 matches!(committed, Err(Error::NotFound(_) | Error::NotAllowed(_) | Error::Invalid(_)));
-            (committed, is_hopeless)
+            (committed, is_abandoned)
         }
-        // The client may send what is missing, or something else.
+        // The client may send missing parts or replace parts.
         Err(error) => (Err(error), false),
     };
-    match is_hopeless {
-        true => abandon(app, caller, &stored, &target).await,
-        false => clear_behind(&stored, target, &committed).await,
+    match is_abandoned {
+        true => abandon_direct_upload(app, caller, &stored, &target).await,
+        false => clean_up_after_commit(&stored, target, &committed).await,
     }
-    committed.map(|committed| uploaded(committed.answer))
+    committed.map(|receipt| receipt.upload)
 }
 
-/// Gives up what can never become a file: the one that it is a version of is gone, or not the caller's to change any more, or
-/// its category is another or none.
-async fn abandon(app: &App, caller: &Caller, stored: &StoredUpload, target: &Target) {
+/// Abandons an upload that can never become a file: the target file is gone, the caller may no longer change
+/// it, or its category changed or was deleted.
+async fn abandon_direct_upload(app: &App, caller: &Caller, stored: &StoredUpload, target: &Target) {
     let multipart = MultipartId::new(stored.multipart_id.as_str());
-    let left = Left::of(caller.tenant_id(), stored, &multipart);
-    if let Err(error) = give_up(app, target.store.as_ref(), left).await {
-        tracing::warn!(upload = %stored.lease.id, %error, "give up direct upload");
+    let abandoned = AbandonedUpload::from_stored(caller.tenant_id(), stored, &multipart);
+    if let Err(error) = abandon_upload(app, target.store.as_ref(), abandoned).await {
+        tracing::warn!(upload = %stored.lease.id, %error, "failed to abandon direct upload");
     }
 }
 
-/// What became a file leaves nothing where it was sent to; what did not, no copy that nobody will ask for: the next attempt
-/// makes its own.
-async fn clear_behind(stored: &StoredUpload, target: Target, committed: &Result<Committed, Error>) {
+/// Deletes the objects that are no longer needed: the staging object after a commit, or the copy after a
+/// failure. The next attempt makes its own copy.
+async fn clean_up_after_commit(
+    stored: &StoredUpload,
+    target: Target,
+    committed: &Result<CommitReceipt, Error>,
+) {
     match (committed, stored.staging_key.clone()) {
         (Ok(committed), Some(staging_key)) => {
             if committed.is_replay {
-                remove_object(&target).await;
+                delete_object(&target).await;
             }
-            // What a URL that is still alive writes there later is swept.
-            remove_object(&Target { key: staging_key, ..target }).await;
+            // A URL that has not expired can write to this key again. The sweeper deletes such an object.
+            delete_object(&Target { key: staging_key, ..target }).await;
         }
-        // It may be a file.
+        // The upload may have become a file.
         (Err(Error::OutcomeUnknown(_)), _) => {}
-        (Err(_), Some(_)) => remove_object(&target).await,
+        (Err(_), Some(_)) => delete_object(&target).await,
         (Ok(_) | Err(_), None) => {}
     }
 }
 
-/// Takes the upload over; answers nothing for one that is a file. One of one piece gets a key that was never copied to: a
-/// fenced writer may still copy to the former one.
-async fn take(
+/// Takes over the upload. Returns `None` if it was committed. A single-part upload gets a new key, because a
+/// fenced writer may still copy to the previous one.
+async fn take_over_in_tx(
     app: &App,
     tx: &mut TenantTx,
     caller: &Caller,
@@ -138,7 +147,7 @@ async fn take(
         return Ok(None);
     }
     if stored.staging_key.is_some() {
-        let fresh = place(app, caller, &stored.spec)?;
+        let fresh = new_direct_target(app, caller, &stored.spec)?;
         if !resumable_uploads::retarget(tx, stored.lease, fresh.blob_id, &fresh.key).await? {
             return Err(Error::UploadFenced);
         }
@@ -148,42 +157,55 @@ async fn take(
     Ok(Some((stored, limits)))
 }
 
-/// What was said at the end, against what was declared; answers the digest, if one was said.
-fn check(completion: &Completion, spec: &CheckedSpec, size_bytes: u64) -> Result<Option<Digest>, Error> {
+/// Checks the completion against the spec. Returns the digest, if the client declared one in either.
+fn check_completion(
+    completion: &Completion,
+    spec: &CheckedSpec,
+    size_bytes: u64,
+) -> Result<Option<Digest>, Error> {
     let mut wrong = Violations::new();
     if completion.size_bytes != 0 && u64::try_from(completion.size_bytes) != Ok(size_bytes) {
-        wrong.add("size_bytes", format!("must be the {size_bytes} that were declared, or left out"));
+        wrong.add(
+            "size_bytes",
+            format!(
+                "is {}, but {size_bytes} was declared; send the declared size or omit it",
+                completion.size_bytes
+            ),
+        );
     }
-    let said = completion.sha256.as_deref();
-    let said = said.and_then(|raw| wrong.take("sha256", Digest::from_slice(raw)));
-    if let (Some(said), Some(declared)) = (said, spec.sha256)
-        && said != declared
+    let sha256 = completion.sha256.as_deref();
+    let sha256 = sha256.and_then(|raw| wrong.ok_or_add("sha256", Digest::from_slice(raw)));
+    if let (Some(sha256), Some(declared)) = (sha256, spec.sha256)
+        && sha256 != declared
     {
-        wrong.add("sha256", format!("must be the one that was declared ({declared}), or left out"));
+        wrong.add(
+            "sha256",
+            format!("is {sha256}, but {declared} was declared; send the declared digest or omit it"),
+        );
     }
     wrong.into_result()?;
-    Ok(said.or(spec.sha256))
+    Ok(sha256.or(spec.sha256))
 }
 
-/// Makes the object that no URL can write.
-async fn assemble(
+/// Assembles the object that no URL can write to.
+async fn assemble_object(
     stored: &StoredUpload,
     target: &Target,
     size_bytes: u64,
     parts: &[(i32, String)],
 ) -> Result<(), Error> {
     let Target { store, key, options, .. } = target;
-    check_named(parts, size_bytes.div_ceil(stored.upload.part_size_bytes).max(1))?;
-    let made = match &stored.staging_key {
+    check_part_numbers(parts, size_bytes.div_ceil(stored.upload.part_size_bytes).max(1))?;
+    let assembled_bytes = match &stored.staging_key {
         Some(staging_key) => {
             let staged = match store.head(staging_key).await {
                 Err(error) if error.kind == StorageErrorKind::NotFound => {
-                    let wrong = "nothing was sent to its URL yet; PUT the bytes, then complete again";
+                    let wrong = "has no bytes in the store; PUT them to its URL, then complete again";
                     return Err(Violations::one("upload_id", wrong).into());
                 }
                 staged => staged?,
             };
-            check_total(size_bytes, staged.size_bytes)?;
+            check_object_size(size_bytes, staged.size_bytes)?;
             store.copy(staging_key, key, options).await?.size_bytes
         }
         None => {
@@ -191,33 +213,33 @@ async fn assemble(
             match store.list_parts(key, &multipart).await {
                 Ok(receipts) => {
                     check_parts(stored, size_bytes, &receipts, parts)?;
-                    let put_together = store.complete_multipart(key, &multipart, &receipts).await;
-                    put_together.map_err(|error| match error.kind {
-                        StorageErrorKind::InvalidInput => sent_again_meanwhile(),
-                        _ => of_parts(error),
+                    let completed = store.complete_multipart(key, &multipart, &receipts).await;
+                    completed.map_err(|error| match error.kind {
+                        StorageErrorKind::InvalidInput => parts_changed_error(),
+                        _ => map_multipart_error(error),
                     })?;
                 }
-                // It was put together before, and the commit was not.
+                // An earlier attempt completed the multipart upload, but its commit failed.
                 Err(error) if error.kind == StorageErrorKind::NotFound => {}
                 Err(error) => return Err(error.into()),
             }
-            store.head(key).await.map_err(of_parts)?.size_bytes
+            store.head(key).await.map_err(map_multipart_error)?.size_bytes
         }
     };
-    check_total(size_bytes, made)
+    check_object_size(size_bytes, assembled_bytes)
 }
 
-/// A URL is alive until the parts are together.
-fn sent_again_meanwhile() -> Error {
-    let wrong = "were sent again while they were put together; complete again with their etags of now";
+/// The URLs stay valid until the multipart upload is completed.
+fn parts_changed_error() -> Error {
+    let wrong = "were replaced during completion; complete again with their current etags";
     Violations::one("parts", wrong).into()
 }
 
-fn check_total(declared: u64, received: u64) -> Result<(), Error> {
+fn check_object_size(declared: u64, received: u64) -> Result<(), Error> {
     if declared == received { Ok(()) } else { Err(Error::SizeMismatch { declared, received }) }
 }
 
-/// Whether all parts are there, as large as they must be, and those that the client sent.
+/// Checks that all parts are in the store, with the right sizes and with the etags that the client sent.
 fn check_parts(
     stored: &StoredUpload,
     size_bytes: u64,
@@ -226,60 +248,65 @@ fn check_parts(
 ) -> Result<(), Error> {
     let part_size_bytes = stored.upload.part_size_bytes;
     let mut wrong = Violations::new();
-    for (number, place) in (1..).zip(0..size_bytes.div_ceil(part_size_bytes)) {
-        let field = format!("parts[{place}]");
+    for (number, index) in (1..).zip(0..size_bytes.div_ceil(part_size_bytes)) {
+        let field = format!("parts[{index}]");
         let Some(receipt) = receipts.iter().find(|receipt| receipt.number == number) else {
             wrong.add(field, format!("part {number} is not in the store; PUT it, then complete again"));
             continue;
         };
-        let declared = part_size_bytes.min(size_bytes - place * part_size_bytes);
+        let declared = part_size_bytes.min(size_bytes - index * part_size_bytes);
         if receipt.size_bytes != declared {
             return Err(Error::PartSizeMismatch { number, declared, received: receipt.size_bytes });
         }
-        let said = parts.iter().find(|(said, _)| u32::try_from(*said) == Ok(number));
-        match said {
+        let named = parts.iter().find(|(named, _)| u32::try_from(*named) == Ok(number));
+        match named {
             Some((_, etag)) if etag.trim_matches('"') == receipt.etag.trim_matches('"') => {}
-            Some(_) => wrong.add(field, format!("part {number} has another etag in the store; PUT it again")),
-            None => wrong.add(field, format!("part {number} is missing; name it with its etag")),
+            Some(_) => {
+                wrong.add(field, format!("part {number} has a different etag in the store; PUT it again"))
+            }
+            None => wrong.add(field, format!("part {number} is missing; add it with its etag")),
         }
     }
     let count = size_bytes.div_ceil(part_size_bytes);
     for receipt in receipts.iter().filter(|receipt| u64::from(receipt.number) > count) {
-        wrong.add("parts", format!("part {} was sent, and there are only {count}", receipt.number));
+        wrong.add(
+            "parts",
+            format!("part {} is in the store, but the upload has only {count} parts", receipt.number),
+        );
     }
     Ok(wrong.into_result()?)
 }
 
-/// Whether the client names parts that there are, each once.
-fn check_named(parts: &[(i32, String)], count: u64) -> Result<(), Violations> {
+/// Checks that the client names existing part numbers, each once.
+fn check_part_numbers(parts: &[(i32, String)], count: u64) -> Result<(), Violations> {
     let mut wrong = Violations::new();
-    for (place, (number, _)) in parts.iter().enumerate() {
-        let field = format!("parts[{place}].number");
+    for (index, (number, _)) in parts.iter().enumerate() {
+        let field = format!("parts[{index}].number");
         if !u64::try_from(*number).is_ok_and(|number| (1..=count).contains(&number)) {
-            wrong.add(field, format!("there is no part {number}: they are numbered from 1 to {count}"));
-        } else if parts[..place].iter().any(|(before, _)| before == number) {
-            wrong.add(field, format!("part {number} is named twice"));
+            wrong.add(field, format!("is {number}; parts are numbered from 1 to {count}"));
+        } else if parts[..index].iter().any(|(before, _)| before == number) {
+            wrong.add(field, format!("part {number} is listed twice"));
         }
     }
     wrong.into_result()
 }
 
-/// What the object is by its first bytes, if its category takes such files.
-async fn look(
+/// Detects the content type from the first bytes and checks that the category allows it.
+async fn check_content(
     spec: &CheckedSpec,
     target: &Target,
     size_bytes: u64,
     limits: &FileSizeLimits,
-) -> Result<(Measured, Option<String>), Error> {
-    let sniffed = sniff(&head(target.store.as_ref(), target, size_bytes).await?);
-    let mime_type = settle(&spec.declared_mime_type, sniffed.as_deref());
-    spec.types.check(&judged(&mime_type.mime_type, sniffed.as_deref(), &spec.judged_name))?;
-    let kind = MediaKind::of(&mime_type.mime_type);
+) -> Result<(ContentSummary, Option<String>), Error> {
+    let sniffed = sniff_media_type(&read_head(target.store.as_ref(), target, size_bytes).await?);
+    let mime_type = resolve_type(&spec.declared_mime_type, sniffed.as_deref());
+    spec.types.check(&type_for_check(&mime_type.mime_type, sniffed.as_deref(), &spec.type_check_name))?;
+    let kind = MediaKind::from_mime_type(&mime_type.mime_type);
     check_size(size_bytes, Some(kind), limits)?;
-    Ok((Measured { size_bytes, sha256: Digest::UNKNOWN, mime_type, kind }, sniffed))
+    Ok((ContentSummary { size_bytes, sha256: Digest::UNKNOWN, mime_type, kind }, sniffed))
 }
 
-async fn head(store: &dyn ObjectStorage, target: &Target, size_bytes: u64) -> Result<Vec<u8>, Error> {
+async fn read_head(store: &dyn ObjectStorage, target: &Target, size_bytes: u64) -> Result<Vec<u8>, Error> {
     let mut head = Vec::new();
     let mut bytes = store.get(&target.key, 0..size_bytes.min(SNIFF_BYTES_MAX as u64)).await?;
     while let Some(piece) = bytes.next().await {
@@ -288,17 +315,19 @@ async fn head(store: &dyn ObjectStorage, target: &Target, size_bytes: u64) -> Re
     Ok(head)
 }
 
-/// The file, which nobody reads yet. It is committed under its upload's id, so that a repetition gets the same answer.
-fn file_of(
+/// Builds the commit of a file that is still PROCESSING. It is committed under the request id derived from
+/// its upload, so that completing the upload again returns the same response.
+fn new_processing_commit(
     app: &App,
     caller: &Caller,
     stored: &StoredUpload,
     target: &Target,
-    content: Measured,
-) -> FinishedUpload {
-    let spec = CheckedSpec { request_id: Some(request_id(stored.upload.id)), ..stored.spec.clone() };
-    let blob = target.blob(content.size_bytes, content.sha256, Crc64::of(&[]));
-    let mut finished = finished(app, caller, spec, &content, blob, (Some(stored.lease), app.clock.now()));
+    content: ContentSummary,
+) -> PendingCommit {
+    let spec = CheckedSpec { request_id: Some(commit_request_id(stored.upload.id)), ..stored.spec.clone() };
+    let blob = target.to_blob(content.size_bytes, content.sha256, Crc64::compute(&[]));
+    let mut finished =
+        new_pending_commit(app, caller, spec, &content, blob, (Some(stored.lease), app.clock.now()));
     finished.file.content_state = ContentState::Processing;
     finished
 }

@@ -1,14 +1,14 @@
-//! Creates a direct upload: its room is reserved, and its place in the store made.
+//! Creates a direct upload: reserves its quota and prepares the store.
 
 use std::sync::Arc;
 
-use super::place;
+use super::new_direct_target;
 use crate::{
     app::{
         App, Error,
         uploads::{
             open::lease_seconds,
-            record::{record, resumable},
+            record::{insert_resumable_upload, resumable_columns},
             refusals::count_refusal,
             target::Target,
         },
@@ -24,44 +24,51 @@ use crate::{
     storage::{MultipartId, PART_SIZE_BYTES_MAX},
 };
 
-/// The most URLs of one upload: their answer stays well below the message size that clients take.
-const PARTS_MAX: u64 = 1_000;
+/// The maximum number of URLs of one upload. It keeps the response well below the message size limit of
+/// clients.
+const PART_COUNT_MAX: u64 = 1_000;
 
-/// What a direct upload demands of its spec, noted with all else that is wrong with it.
-pub(in crate::app::uploads) fn demands(mut spec: UploadSpec) -> UploadSpec {
+/// Adds the violations of the rules that only direct uploads have.
+pub(in crate::app::uploads) fn add_direct_violations(mut spec: UploadSpec) -> UploadSpec {
     if spec.size_bytes.is_none() {
-        spec.unreadable.add("spec.size_bytes", "is required for a direct upload");
+        spec.parse_violations.add("spec.size_bytes", "is required for a direct upload");
     }
-    if spec.size_bytes.is_some_and(|size| u64::try_from(size).is_ok_and(|size| size > size_max())) {
-        spec.unreadable.add("spec.size_bytes", format!("of a direct upload must be at most {}", size_max()));
+    if let Some(size) =
+        spec.size_bytes.filter(|size| u64::try_from(*size).is_ok_and(|size| size > size_max_bytes()))
+    {
+        spec.parse_violations.add(
+            "spec.size_bytes",
+            format!("must be at most {} for a direct upload, is {size}", size_max_bytes()),
+        );
     }
     spec
 }
 
-const fn size_max() -> u64 {
-    PARTS_MAX * PART_SIZE_BYTES_MAX
+const fn size_max_bytes() -> u64 {
+    PART_COUNT_MAX * PART_SIZE_BYTES_MAX
 }
 
-/// Whether the store that is written to gives URLs.
-pub(in crate::app::uploads) fn check_store(app: &App) -> Result<(), Error> {
-    match app.stores.writing().capabilities().presigned_urls {
+/// Checks that the store for new blobs supports presigned URLs.
+pub(in crate::app::uploads) fn check_store_supports_urls(app: &App) -> Result<(), Error> {
+    match app.stores.primary().capabilities().presigned_urls {
         true => Ok(()),
         false => Err(Error::DirectUploadUnsupported),
     }
 }
 
-/// Reserves the room of a direct upload, and makes its place in the store.
-pub(in crate::app::uploads) async fn reserve(
+/// Inserts the row of a direct upload with its reservation, and starts its multipart upload if it has several
+/// parts.
+pub(in crate::app::uploads) async fn reserve_direct_upload(
     app: &Arc<App>,
     caller: &Caller,
     spec: CheckedSpec,
 ) -> Result<Upload, Error> {
-    let target = place(app, caller, &spec)?;
-    let size_bytes = spec.size_bytes.ok_or_else(|| Error::internal("a direct upload without a size"))?;
+    let target = new_direct_target(app, caller, &spec)?;
+    let size_bytes = spec.size_bytes.ok_or_else(|| Error::internal("direct upload without a size"))?;
     let put_max_bytes = app.limits.uploads.direct_put_max_bytes;
-    let part_size_bytes = put_max_bytes.max(size_bytes.div_ceil(PARTS_MAX));
+    let part_size_bytes = put_max_bytes.max(size_bytes.div_ceil(PART_COUNT_MAX));
     let (multipart, staging_key) = match size_bytes <= put_max_bytes {
-        true => (None, Some(staging(app, caller, &spec.category)?)),
+        true => (None, Some(new_staging_key(app, caller, &spec.category)?)),
         false => {
             let multipart =
                 target.store.start_multipart(&target.key, part_size_bytes, &target.options).await?;
@@ -80,37 +87,38 @@ pub(in crate::app::uploads) async fn reserve(
         is_version: target.is_version,
         is_direct: true,
         staging_key,
-        resumable: Some(resumable(&spec, part_size_bytes)?),
+        resumable: Some(resumable_columns(&spec, part_size_bytes)?),
     };
-    let recorded = write(app, caller, row, &spec).await;
-    let is_kept = matches!(recorded, Ok((_, true)));
-    if let Some(multipart) = multipart.filter(|_| !is_kept) {
-        drop_multipart(&target, &multipart).await;
+    let recorded = insert_row(app, caller, row, &spec).await;
+    let is_recorded = matches!(recorded, Ok((_, true)));
+    if let Some(multipart) = multipart.filter(|_| !is_recorded) {
+        abort_multipart(&target, &multipart).await;
     }
     recorded.map(|(upload, _)| upload)
 }
 
-async fn write(
+async fn insert_row(
     app: &App,
     caller: &Caller,
     row: NewUpload,
     spec: &CheckedSpec,
 ) -> Result<(Upload, bool), Error> {
     let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::system()).await?;
-    let created = record(app, &mut tx, caller, row, spec).await;
+    let created = insert_resumable_upload(app, &mut tx, caller, row, spec).await;
     tx.finish(created).await.inspect_err(|error| count_refusal(&app.metrics, error))
 }
 
-/// Nothing was handed out yet that could write to it. A commit whose answer was lost leaves a row of an upload that nobody
-/// knows and that expires.
-async fn drop_multipart(target: &Target, multipart: &MultipartId) {
+/// Aborts a multipart upload for which no URL was issued yet. If a COMMIT response was lost, the row belongs
+/// to an upload that no client knows and that expires.
+async fn abort_multipart(target: &Target, multipart: &MultipartId) {
     if let Err(error) = target.store.abort_multipart(&target.key, multipart).await {
-        tracing::warn!(key = %target.key, %error, "abort multipart upload");
+        tracing::warn!(key = %target.key, %error, "failed to abort multipart upload");
     }
 }
 
-/// A key that is written before the copy: made like any other, so that the sweeper knows whose it is.
-fn staging(app: &App, caller: &Caller, category: &str) -> Result<ObjectKey, Error> {
+/// Returns a new staging key. It has the same form as any other key, so that the sweeper can attribute it to
+/// its tenant.
+fn new_staging_key(app: &App, caller: &Caller, category: &str) -> Result<ObjectKey, Error> {
     let day = app.clock.now().date_naive();
     let id = BlobId::from_uuid(app.ids.uuid());
     ObjectKey::for_blob(&app.limits.key_prefix, caller.tenant_id(), category, day, id)

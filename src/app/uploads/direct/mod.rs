@@ -1,26 +1,27 @@
-//! Uploads whose bytes go straight to the store.
+//! Direct uploads: the client sends the bytes straight to the store.
 //!
-//! One of one piece is put under a staging key, and copied to a key of its own when it is completed: a URL that is still alive
-//! writes where nobody reads. A larger one is a multipart upload on its own key, which the service completes: its URLs die
-//! with it. Either way the upload's row owns all of it until the end.
+//! A single-part upload is put under a staging key and copied to its own key on completion, so that a URL
+//! that has not expired writes to an object that nobody reads. A larger upload is a multipart upload on its
+//! own key that the service completes; its URLs become invalid with it. In both cases the upload's row owns
+//! the objects until the end.
 //!
-//! `create` reserves and makes the place, `urls` signs what clients write to, `complete` puts the object together and commits
-//! the file as PROCESSING, and a job reads all of it (`verify`) before anybody else may.
+//! `create` reserves the quota and prepares the store, `urls` signs the URLs, `complete` assembles the object
+//! and commits the file as PROCESSING, and a job reads all of it (`verify`) before anyone else may.
 
 pub(super) mod complete;
 pub(super) mod create;
 pub mod urls;
 pub mod verify;
 
-use super::target::{Target, target};
+use super::target::{Target, new_target};
 use crate::{
     app::{App, Error},
     domain::{caller::Caller, upload_spec::CheckedSpec},
     storage::PutOptions,
 };
 
-/// The key and the options of objects that clients write.
-fn place(app: &App, caller: &Caller, spec: &CheckedSpec) -> Result<Target, Error> {
-    let target = target(app, caller, spec)?;
-    Ok(Target { options: PutOptions { has_parts_by_url: true, ..target.options }, ..target })
+/// Chooses the location of a blob whose object clients write.
+fn new_direct_target(app: &App, caller: &Caller, spec: &CheckedSpec) -> Result<Target, Error> {
+    let target = new_target(app, caller, spec)?;
+    Ok(Target { options: PutOptions { has_presigned_parts: true, ..target.options }, ..target })
 }

@@ -1,4 +1,4 @@
-//! The URLs of a direct upload. They are signed when they are asked for and kept nowhere: whoever has one can write.
+//! The URLs of a direct upload. They are signed on request and never stored: anyone who has a URL can write.
 
 use crate::{
     app::{App, Error},
@@ -7,34 +7,39 @@ use crate::{
     storage::{MultipartId, PresignRequest, PresignedUrl},
 };
 
-/// Where the bytes of a direct upload go.
+/// The URLs of a direct upload.
 #[derive(Debug)]
 pub struct DirectUrls {
-    /// What to send.
+    /// One request per part, in order.
     pub parts: Vec<DirectPart>,
     /// When the URLs expire.
     pub expire_time: Timestamp,
 }
 
-/// One request to the store.
+/// The request that sends one part to the store.
 #[derive(Debug)]
 pub struct DirectPart {
-    /// Which part, from 1.
+    /// The part number, from 1.
     pub number: u32,
-    /// Where in the file it begins.
+    /// The offset of the part in the file, in bytes.
     pub offset: u64,
-    /// How many bytes it has.
+    /// The size of the part.
     pub size_bytes: u64,
-    /// Where it goes.
+    /// The presigned request.
     pub url: PresignedUrl,
 }
 
-/// Fresh URLs of all parts, for the upload's creator; nothing when it is a file already.
+/// Signs new URLs for all parts of an upload, for its creator. Returns `None` if the upload was already
+/// committed.
 ///
 /// # Errors
-/// `NotFound`, also for an upload of somebody else; `UploadNotDirect`; `DirectUploadUnsupported`.
-pub async fn direct_urls(app: &App, caller: &Caller, id: UploadId) -> Result<Option<DirectUrls>, Error> {
-    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::caller(caller)).await?;
+/// Returns `NotFound`, also for an upload of another user, `UploadNotDirect`, or `DirectUploadUnsupported`.
+pub async fn presign_upload_urls(
+    app: &App,
+    caller: &Caller,
+    id: UploadId,
+) -> Result<Option<DirectUrls>, Error> {
+    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await?;
     let stored = resumable_uploads::get(&mut tx, id).await.map_err(Error::from);
     let stored = tx.finish(stored).await?;
     let stored = stored.filter(|stored| stored.upload.created_by == caller.actor.id);
@@ -45,15 +50,15 @@ pub async fn direct_urls(app: &App, caller: &Caller, id: UploadId) -> Result<Opt
     if stored.upload.state != UploadState::Open {
         return Ok(None);
     }
-    let store = app.stores.of(&stored.provider)?;
-    let expires_in = app.limits.uploads.direct_urls_live();
+    let store = app.stores.get(&stored.provider)?;
+    let expires_in = app.limits.uploads.direct_url_lifetime();
     let size_bytes = stored.upload.size_bytes.unwrap_or_default();
     let part_size_bytes = stored.upload.part_size_bytes;
     let expire_time = app.clock.now() + expires_in;
     let count = size_bytes.div_ceil(part_size_bytes).max(1);
     let mut parts = Vec::new();
-    for (number, place) in (1..).zip(0..count) {
-        let offset = place * part_size_bytes;
+    for (number, index) in (1..).zip(0..count) {
+        let offset = index * part_size_bytes;
         let request = match &stored.staging_key {
             Some(key) => PresignRequest::Put { key: key.clone(), expires_in, content_type: None },
             None => PresignRequest::Part {

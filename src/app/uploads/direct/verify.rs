@@ -1,17 +1,19 @@
-//! Reads the bytes of a direct upload, all of them, before anybody else may: the version becomes AVAILABLE with its digest, or
-//! ERROR with a reason. Nobody can write to its object any more, so what is read here is what is served.
+//! Verifies a direct upload by reading all its bytes before anyone else may. The version becomes AVAILABLE
+//! with its digest, or ERROR with a reason. Clients can no longer write to the object, so the verified bytes
+//! are the bytes that are served.
 //!
-//! A further version becomes the file's current one here and not before, unless a later one did meanwhile; until then, and for
-//! ever if it is refused, the file is what it was. Also in the trash and in the archive: what comes out of there is what was
-//! uploaded last before.
+//! A new version of an existing file becomes the current version here and not earlier, unless a later version
+//! became current first. Until then, and permanently if verification fails, the file is unchanged. This also
+//! applies to files in the trash and in the archive: after undelete or unarchive, the file has the latest
+//! version uploaded before.
 
 use futures::StreamExt as _;
 
 use crate::{
     app::{
         App, Error,
-        integrity::damage::{Suspicion, confirm},
-        storage::settle_class,
+        integrity::damage::{Suspicion, confirm_damage},
+        storage::apply_storage_class,
         tenants::system_caller,
     },
     db::{
@@ -28,22 +30,23 @@ use crate::{
         file::{ContentState, File, StateReason},
         ids::{FileId, TenantId},
     },
-    media::sniff::{SNIFF_BYTES_MAX, sniff},
+    media::sniff::{SNIFF_BYTES_MAX, sniff_media_type},
     storage::ObjectStorage,
 };
 
-/// What was read.
-struct Read {
+/// The digests and the detected type of an object.
+struct ObjectSummary {
     sha256: Digest,
     crc64nvme: Crc64,
     sniffed: Option<String>,
 }
 
-/// Verifies a version that is PROCESSING; one that is not, or was purged, is done.
+/// Verifies a version that is PROCESSING. Does nothing if the version has another state or was purged.
 ///
 /// # Errors
-/// When store or database do not answer, or a read ends early: the job is tried again.
-pub async fn verify(
+/// Returns an error if the store or the database is unavailable, or if a read ends early. The job is then
+/// retried.
+pub async fn verify_upload(
     app: &App,
     tenant: TenantId,
     (file, version): (FileId, i32),
@@ -56,11 +59,11 @@ pub async fn verify(
     let Some(stored) = stored.filter(|stored| stored.content_state == ContentState::Processing) else {
         return Ok(());
     };
-    let store = app.stores.of(&stored.blob.provider)?;
-    let verified = match confirm(store.as_ref(), &stored.blob, Suspicion::Length).await? {
+    let store = app.stores.get(&stored.blob.provider)?;
+    let verified = match confirm_damage(store.as_ref(), &stored.blob, Suspicion::Length).await? {
         Some(reason) => Err(reason),
         None => {
-            let read = read(store.as_ref(), &stored.blob).await?;
+            let read = read_object(store.as_ref(), &stored.blob).await?;
             if sha256.is_some_and(|declared| declared != read.sha256) {
                 Err(StateReason::ChecksumMismatch)
             } else if read.sniffed.as_deref() != sniffed {
@@ -72,25 +75,25 @@ pub async fn verify(
     };
     let trash_counts = system_caller(app, tenant).await?.tenant.policy.trash.counts_against_quota;
     let mut tx = app.db.tenant_tx(tenant, &Viewer::system()).await?;
-    let concluded = conclude(app, &mut tx, (file, &stored), verified, trash_counts).await;
+    let concluded = record_outcome(app, &mut tx, (file, &stored), verified, trash_counts).await;
     if !tx.finish(concluded).await? {
-        tracing::info!(%tenant, %file, version, "a direct upload was verified or purged meanwhile");
+        tracing::info!(%tenant, %file, version, "direct upload was verified or purged in the meantime");
     }
     Ok(())
 }
 
-async fn conclude(
+async fn record_outcome(
     app: &App,
     tx: &mut TenantTx,
     (file, stored): (FileId, &StoredVersion),
-    verified: Result<Read, StateReason>,
+    verified: Result<ObjectSummary, StateReason>,
     trash_counts: bool,
 ) -> Result<bool, Error> {
     let sha256 = verified.as_ref().map(|read| read.sha256).map_err(|reason| *reason);
-    let is_concluded = verifications::conclude(tx, (file, stored.version), sha256).await?;
+    let is_concluded = verifications::record_result(tx, (file, stored.version), sha256).await?;
     if let (true, Ok(read)) = (is_concluded, verified) {
-        // Behind the lock of the file, as everywhere: whoever purges it locks it before its blobs.
-        verifications::record_sums(tx, &stored.blob, read.sha256, read.crc64nvme).await?;
+        // Lock the file before its blobs, as a purge does.
+        verifications::record_checksums(tx, &stored.blob, read.sha256, read.crc64nvme).await?;
         if let Some(found) = files::get_for_update(tx, file).await? {
             make_available(app, tx, (found.file, stored), trash_counts).await?;
         }
@@ -98,8 +101,8 @@ async fn conclude(
     Ok(is_concluded)
 }
 
-/// Brings an available version to where its file is: into the class of the archive, for one that was archived meanwhile, and
-/// to the place of the current one.
+/// Updates the file for a version that became available: applies the archive's storage class if the file was
+/// archived in the meantime, and makes the version current.
 async fn make_available(
     app: &App,
     tx: &mut TenantTx,
@@ -107,14 +110,14 @@ async fn make_available(
     trash_counts: bool,
 ) -> Result<(), Error> {
     if file.archive_time.is_some() {
-        // The job that the archiving asked for left these bytes alone.
-        settle_class::ask(app, tx, file.id).await?;
+        // The job that archiving enqueued skipped this version because it was not available yet.
+        apply_storage_class::enqueue_if_needed(app, tx, file.id).await?;
     }
     make_current(tx, file, stored, trash_counts).await
 }
 
-/// Makes an available version the current one, unless it is, or a later one is. Its bytes were charged when it was committed;
-/// its file is counted under its kind from here on.
+/// Makes an available version current, unless it or a later version already is. Its bytes were charged when
+/// it was committed; from here on the file is counted under the version's media kind.
 async fn make_current(
     tx: &mut TenantTx,
     before: File,
@@ -129,14 +132,14 @@ async fn make_current(
     let is_counted = before.trash.is_none() || trash_counts;
     if is_counted && before.media_kind != after.media_kind {
         let mut delta = UsageDelta::default();
-        delta.files(&after.category, before.media_kind, -1);
-        delta.files(&after.category, after.media_kind, 1);
-        usage_counters::apply(tx, &delta).await?;
+        delta.add_file_count(&after.category, before.media_kind, -1);
+        delta.add_file_count(&after.category, after.media_kind, 1);
+        usage_counters::apply_delta(tx, &delta).await?;
     }
     Ok(())
 }
 
-async fn read(store: &dyn ObjectStorage, blob: &Blob) -> Result<Read, Error> {
+async fn read_object(store: &dyn ObjectStorage, blob: &Blob) -> Result<ObjectSummary, Error> {
     let (mut sha256, mut crc64nvme) = (Hasher::default(), Crc64Hasher::default());
     let (mut head, mut read_bytes) = (Vec::new(), 0);
     let mut bytes = store.get(&blob.key, 0..blob.size_bytes).await?;
@@ -148,9 +151,13 @@ async fn read(store: &dyn ObjectStorage, blob: &Blob) -> Result<Read, Error> {
         head.extend_from_slice(&piece[..piece.len().min(missing)]);
         read_bytes += piece.len() as u64;
     }
-    // It has the right length, and this read ended early: that says nothing about the bytes.
+    // The object has the right length, so a read that ends early says nothing about its bytes.
     if read_bytes != blob.size_bytes {
-        return Err(Error::internal("a read of a direct upload ended early"));
+        return Err(Error::internal("read of direct upload ended early"));
     }
-    Ok(Read { sha256: sha256.finish(), crc64nvme: crc64nvme.finish(), sniffed: sniff(&head) })
+    Ok(ObjectSummary {
+        sha256: sha256.finish(),
+        crc64nvme: crc64nvme.finish(),
+        sniffed: sniff_media_type(&head),
+    })
 }

@@ -1,19 +1,20 @@
 //! One byte budget for the buffers of all uploads of this process, shared fairly between tenants.
 //!
-//! A part's buffer grows with the bytes that arrive, so a thousand slow uploads hold little. Growing parts could wait for
-//! each other for ever, each with half a part; so one at a time may fill its part from a reserve beside the pool, write
-//! it out and give its room back. Memory is bounded by the pool plus one part.
+//! The buffer of a part grows as bytes arrive, so a thousand slow uploads hold little memory. Growing parts
+//! could deadlock, each holding half a part; so one part at a time may be filled from a reserve outside the
+//! pool, written, and released. Memory is bounded by the pool plus one part.
 //!
-//! An upload keeps the size of its parts, also when a smaller one was configured since. What a part has beyond the reserve it
-//! takes from the pool before its first byte, all at once: it holds nothing while it waits for that, and the reserve is enough
-//! for the rest.
+//! An upload keeps its part size even if a smaller one has been configured since. The bytes by which a part
+//! exceeds the reserve are acquired from the pool all at once, before its first byte: the part holds nothing
+//! while it waits for them, and the reserve suffices for the rest.
 //!
-//! A tenant may hold at most [`SHARE_OF_FREE`] times what it leaves free. Alone it gets three quarters of the pool, two
-//! get three sevenths each, and so on: whoever comes later always finds some room, however slowly the others send, and no
-//! number of tenants needs to be known beforehand. Who waits is served in turn within a tenant.
+//! A tenant may hold at most [`SHARE_OF_FREE`] times the bytes that it leaves free. A single tenant gets
+//! three quarters of the pool, two tenants get three sevenths each, and so on. A new tenant thus always finds
+//! free bytes, however slowly the others send, without knowing the number of tenants. Waiters of one tenant
+//! are served in order.
 //!
-//! Whoever waits has the bytes in hand already, up to a whole chunk. These are bounded too: when too many wait, the next
-//! is refused and told to come again.
+//! Waiters already hold the received bytes, up to a whole chunk each. These bytes are bounded too: if too
+//! many are waiting, the next request fails and the client retries.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -28,14 +29,14 @@ use tokio::{
 
 use crate::domain::ids::TenantId;
 
-/// How often what is free a tenant may hold.
+/// The bytes that a tenant may hold, as a multiple of the free bytes.
 const SHARE_OF_FREE: usize = 3;
 
-/// How long a part waits for what it has beyond the reserve. The reserve does not help it there, so others might keep it up for
-/// ever; whoever comes again later finds them gone.
-const BEYOND_WAIT_MAX: Duration = Duration::from_secs(5);
+/// How long a part waits for the bytes by which it exceeds the reserve. The reserve cannot satisfy this wait,
+/// so other uploads could block it forever; a later retry may find them gone.
+const BEYOND_RESERVE_WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// The budget. Cheap to clone.
+/// The byte budget. Cheap to clone.
 #[derive(Clone)]
 pub(in crate::app) struct ByteBudget(Arc<Pool>);
 
@@ -50,7 +51,7 @@ struct Pool {
 struct State {
     free_bytes: usize,
     waiting_bytes: usize,
-    /// Only tenants that hold something or wait for something.
+    /// Only tenants that hold bytes or wait for them.
     tenants: HashMap<TenantId, Tenant>,
 }
 
@@ -61,7 +62,8 @@ struct Tenant {
 }
 
 impl ByteBudget {
-    /// A pool of `bytes_max`, of which one part is kept as the reserve, and beside it what may wait for room.
+    /// Creates a budget of `bytes_max`, of which one part is set aside as the reserve. `waiting_bytes_max`
+    /// limits the bytes that wait for permits in addition.
     pub(in crate::app) fn new(bytes_max: usize, part_size_bytes: usize, waiting_bytes_max: usize) -> Self {
         let bytes_max = bytes_max.saturating_sub(part_size_bytes);
         let state = Mutex::new(State { free_bytes: bytes_max, waiting_bytes: 0, tenants: HashMap::new() });
@@ -70,13 +72,20 @@ impl ByteBudget {
         Self(Arc::new(Pool { state, bytes_max, waiting_bytes_max, reserve, reserve_bytes }))
     }
 
-    /// The room of a tenant's part of at most this size, that holds nothing yet.
-    pub(super) fn room(&self, tenant: TenantId, part_size_bytes: usize) -> Room {
-        let beyond_bytes = part_size_bytes.saturating_sub(self.0.reserve_bytes);
-        Room { pool: Arc::clone(&self.0), tenant, held: None, beyond_bytes, ahead_bytes: 0, reserve: None }
+    /// Returns an empty permit for a part of at most this size.
+    pub(super) fn new_permit(&self, tenant: TenantId, part_size_bytes: usize) -> BytePermit {
+        let beyond_reserve_bytes = part_size_bytes.saturating_sub(self.0.reserve_bytes);
+        BytePermit {
+            pool: Arc::clone(&self.0),
+            tenant,
+            held: None,
+            beyond_reserve_bytes,
+            ahead_bytes: 0,
+            reserve: None,
+        }
     }
 
-    /// How many bytes are held now, without the reserve.
+    /// Returns the bytes held now, without the reserve.
     pub(in crate::app) fn used_bytes(&self) -> u64 {
         (self.0.bytes_max - self.0.state().free_bytes) as u64
     }
@@ -84,55 +93,61 @@ impl ByteBudget {
 
 impl Pool {
     fn state(&self) -> MutexGuard<'_, State> {
-        // The sums are right after every statement; a panic elsewhere does not spoil them.
+        // The sums are consistent after every statement, so a panic elsewhere does not corrupt them.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a tenant may hold so much at once where nobody else holds anything.
-    fn could_give(&self, bytes: usize) -> bool {
+    /// Whether a tenant could hold this number of bytes if no other tenant held any.
+    fn can_ever_grant(&self, bytes: usize) -> bool {
         self.bytes_max.checked_sub(bytes).is_some_and(|free| bytes <= free.saturating_mul(SHARE_OF_FREE))
     }
 
-    /// Room that is there at once, or a promise of it, for whoever has `in_hand_bytes` already.
-    fn ask(self: &Arc<Self>, tenant: TenantId, bytes: usize, in_hand_bytes: usize) -> Result<Asked, NoRoom> {
+    /// Grants the bytes at once, or queues a waiter that already holds `in_hand_bytes`.
+    fn acquire(
+        self: &Arc<Self>,
+        tenant: TenantId,
+        bytes: usize,
+        in_hand_bytes: usize,
+    ) -> Result<Acquisition, BudgetError> {
         let mut state = self.state();
-        let nobody_waits = state.tenants.get(&tenant).is_none_or(|tenant| tenant.waiting.is_empty());
-        if nobody_waits && state.take(tenant, bytes) {
-            return Ok(Asked::Granted(Grant { pool: Arc::clone(self), tenant, bytes }));
+        let has_no_waiters = state.tenants.get(&tenant).is_none_or(|tenant| tenant.waiting.is_empty());
+        if has_no_waiters && state.try_take(tenant, bytes) {
+            return Ok(Acquisition::Granted(Grant { pool: Arc::clone(self), tenant, bytes }));
         }
         let waiting_bytes = state.waiting_bytes.saturating_add(in_hand_bytes);
         if waiting_bytes > self.waiting_bytes_max {
-            return Err(NoRoom::TooManyWait);
+            return Err(BudgetError::Overloaded);
         }
         state.waiting_bytes = waiting_bytes;
         let (granted, receiver) = oneshot::channel();
         state.tenants.entry(tenant).or_default().waiting.push_back((bytes, granted));
-        Ok(Asked::Waits(Promise { pool: Arc::clone(self), tenant, in_hand_bytes, receiver }))
+        Ok(Acquisition::Waiting(Waiter { pool: Arc::clone(self), tenant, in_hand_bytes, receiver }))
     }
 
-    /// Takes bytes back, and serves those who wait.
-    fn give_back(self: &Arc<Self>, tenant: TenantId, bytes: usize) {
-        let mut unwanted = Vec::new();
+    /// Releases bytes and serves waiters.
+    fn release(self: &Arc<Self>, tenant: TenantId, bytes: usize) {
+        let mut undelivered = Vec::new();
         {
             let mut state = self.state();
             state.free_bytes += bytes;
             if let Some(tenant) = state.tenants.get_mut(&tenant) {
                 tenant.held_bytes -= bytes;
             }
-            for (tenant, bytes, granted) in state.serve() {
+            for (tenant, bytes, granted) in state.serve_waiters() {
                 let grant = Grant { pool: Arc::clone(self), tenant, bytes };
-                // Whoever waited may be gone. Its grant comes back through here, when the lock is free again.
-                unwanted.extend(granted.send(grant).err());
+                // The waiter may be gone. Its grant is then released through this function after the lock is
+                // free again.
+                undelivered.extend(granted.send(grant).err());
             }
             state.tenants.retain(|_, tenant| tenant.held_bytes > 0 || !tenant.waiting.is_empty());
         }
-        drop(unwanted);
+        drop(undelivered);
     }
 }
 
 impl State {
-    /// Takes the bytes if the tenant's share has room for them.
-    fn take(&mut self, tenant: TenantId, bytes: usize) -> bool {
+    /// Takes the bytes if the tenant's share allows it.
+    fn try_take(&mut self, tenant: TenantId, bytes: usize) -> bool {
         let held = self.tenants.get(&tenant).map_or(0, |tenant| tenant.held_bytes) + bytes;
         let Some(free) = self.free_bytes.checked_sub(bytes) else { return false };
         if held > free.saturating_mul(SHARE_OF_FREE) {
@@ -143,65 +158,65 @@ impl State {
         true
     }
 
-    /// Takes what waits and fits now; within a tenant nobody overtakes.
-    fn serve(&mut self) -> Vec<(TenantId, usize, oneshot::Sender<Grant>)> {
+    /// Serves waiters whose requests fit now, in order per tenant.
+    fn serve_waiters(&mut self) -> Vec<(TenantId, usize, oneshot::Sender<Grant>)> {
         let waiting = self.tenants.iter().filter(|(_, tenant)| !tenant.waiting.is_empty());
         let tenants: Vec<TenantId> = waiting.map(|(id, _)| *id).collect();
         let mut served = Vec::new();
         for id in tenants {
-            while let Some((bytes, granted)) = self.next(id) {
+            while let Some((bytes, granted)) = self.pop_servable(id) {
                 served.push((id, bytes, granted));
             }
         }
         served
     }
 
-    fn next(&mut self, id: TenantId) -> Option<(usize, oneshot::Sender<Grant>)> {
+    fn pop_servable(&mut self, id: TenantId) -> Option<(usize, oneshot::Sender<Grant>)> {
         let waiting = &mut self.tenants.get_mut(&id)?.waiting;
-        // Those who took the reserve instead, or left, do not wait any more.
+        // Waiters that took the reserve instead, or were dropped, are skipped.
         while waiting.front().is_some_and(|(_, granted)| granted.is_closed()) {
             waiting.pop_front();
         }
         let bytes = waiting.front()?.0;
-        if !self.take(id, bytes) {
+        if !self.try_take(id, bytes) {
             return None;
         }
         self.tenants.get_mut(&id)?.waiting.pop_front()
     }
 }
 
-/// Why there is no room.
+/// Why bytes cannot be permitted.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum NoRoom {
-    /// Not now, and too many wait for it.
-    TooManyWait,
-    /// Never: a part of this size is more than a tenant may hold here.
+pub(super) enum BudgetError {
+    /// Too many bytes are waiting already. A retry may succeed.
+    Overloaded,
+    /// The part is larger than a tenant may ever hold.
     PartTooLarge,
 }
 
-/// What came of asking for room.
-enum Asked {
+/// The result of acquiring bytes.
+enum Acquisition {
     Granted(Grant),
-    Waits(Promise),
+    Waiting(Waiter),
 }
 
-/// A place among those who wait. Leaving it lets the others move up.
-struct Promise {
+/// A queued request for bytes. Dropping it lets later waiters proceed.
+struct Waiter {
     pool: Arc<Pool>,
     tenant: TenantId,
     in_hand_bytes: usize,
     receiver: oneshot::Receiver<Grant>,
 }
 
-impl Drop for Promise {
+impl Drop for Waiter {
     fn drop(&mut self) {
         self.receiver.close();
         self.pool.state().waiting_bytes -= self.in_hand_bytes;
-        self.pool.give_back(self.tenant, 0);
+        self.pool.release(self.tenant, 0);
     }
 }
 
-/// Bytes of the pool. Dropping them gives them back.
+/// Bytes taken from the pool. Dropping them releases them.
 struct Grant {
     pool: Arc<Pool>,
     tenant: TenantId,
@@ -217,43 +232,44 @@ impl Grant {
 impl Drop for Grant {
     fn drop(&mut self) {
         if self.bytes > 0 {
-            self.pool.give_back(self.tenant, self.bytes);
+            self.pool.release(self.tenant, self.bytes);
         }
     }
 }
 
-/// What one part holds of the budget. Dropping it gives everything back.
-pub(in crate::app::uploads) struct Room {
+/// The bytes that one part holds. Dropping the permit releases them.
+pub(in crate::app::uploads) struct BytePermit {
     pool: Arc<Pool>,
     tenant: TenantId,
     held: Option<Grant>,
-    /// What its part has beyond the reserve, and it has not asked for.
-    beyond_bytes: usize,
-    /// What it holds before there are bytes for it.
+    /// The bytes by which the part exceeds the reserve, as long as they are not acquired.
+    beyond_reserve_bytes: usize,
+    /// Bytes acquired ahead of the received data.
     ahead_bytes: usize,
     reserve: Option<OwnedSemaphorePermit>,
 }
 
-impl Room {
-    /// Waits for room for so many bytes more.
+impl BytePermit {
+    /// Waits until `bytes` more are permitted.
     ///
     /// # Errors
-    /// When too many wait already; when the part is larger than what there can be room for.
-    pub(super) async fn grow(&mut self, bytes: usize) -> Result<(), NoRoom> {
-        if self.beyond_bytes > 0 {
-            self.reach_beyond(bytes).await?;
+    /// Returns an error if too many bytes are waiting already, or if the part is larger than a tenant may
+    /// ever hold.
+    pub(super) async fn grow(&mut self, bytes: usize) -> Result<(), BudgetError> {
+        if self.beyond_reserve_bytes > 0 {
+            self.grow_beyond_reserve(bytes).await?;
         }
-        let paid = bytes.min(self.ahead_bytes);
-        self.ahead_bytes -= paid;
-        let bytes = bytes - paid;
+        let prepaid = bytes.min(self.ahead_bytes);
+        self.ahead_bytes -= prepaid;
+        let bytes = bytes - prepaid;
         if bytes == 0 || self.reserve.is_some() {
             return Ok(());
         }
-        let more = match self.pool.ask(self.tenant, bytes, bytes)? {
-            Asked::Granted(more) => more,
-            Asked::Waits(mut promise) => tokio::select! {
+        let more = match self.pool.acquire(self.tenant, bytes, bytes)? {
+            Acquisition::Granted(more) => more,
+            Acquisition::Waiting(mut waiter) => tokio::select! {
                 biased;
-                Ok(more) = &mut promise.receiver => more,
+                Ok(more) = &mut waiter.receiver => more,
                 Ok(reserve) = Arc::clone(&self.pool.reserve).acquire_owned() => {
                     self.reserve = Some(reserve);
                     return Ok(());
@@ -267,21 +283,23 @@ impl Room {
         Ok(())
     }
 
-    /// Takes what the part has beyond the reserve, before its first bytes are.
-    async fn reach_beyond(&mut self, in_hand_bytes: usize) -> Result<(), NoRoom> {
-        let beyond_bytes = self.beyond_bytes;
-        if !self.pool.could_give(beyond_bytes) {
-            return Err(NoRoom::PartTooLarge);
+    /// Acquires the bytes by which the part exceeds the reserve, before its first bytes.
+    async fn grow_beyond_reserve(&mut self, in_hand_bytes: usize) -> Result<(), BudgetError> {
+        let beyond_reserve_bytes = self.beyond_reserve_bytes;
+        if !self.pool.can_ever_grant(beyond_reserve_bytes) {
+            return Err(BudgetError::PartTooLarge);
         }
-        let beyond = match self.pool.ask(self.tenant, beyond_bytes, in_hand_bytes)? {
-            Asked::Granted(beyond) => beyond,
-            Asked::Waits(mut promise) => match timeout(BEYOND_WAIT_MAX, &mut promise.receiver).await {
-                Ok(Ok(beyond)) => beyond,
-                Ok(Err(_)) | Err(_) => return Err(NoRoom::TooManyWait),
-            },
+        let beyond = match self.pool.acquire(self.tenant, beyond_reserve_bytes, in_hand_bytes)? {
+            Acquisition::Granted(beyond) => beyond,
+            Acquisition::Waiting(mut waiter) => {
+                match timeout(BEYOND_RESERVE_WAIT_MAX, &mut waiter.receiver).await {
+                    Ok(Ok(beyond)) => beyond,
+                    Ok(Err(_)) | Err(_) => return Err(BudgetError::Overloaded),
+                }
+            }
         };
         self.held = Some(beyond);
-        (self.ahead_bytes, self.beyond_bytes) = (beyond_bytes, 0);
+        (self.ahead_bytes, self.beyond_reserve_bytes) = (beyond_reserve_bytes, 0);
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! Room that is taken, given back, waited for, and shared.
+//! Tests of the byte budget: acquiring, releasing, waiting and sharing.
 
 use futures::FutureExt;
 use uuid::Uuid;
@@ -9,73 +9,76 @@ fn tenant(number: u128) -> TenantId {
     TenantId::from_uuid(Uuid::from_u128(number))
 }
 
-/// A part of the usual size, and so the reserve.
+/// The default part size, which is also the size of the reserve.
 const PART: usize = 20;
 
-/// A pool of 120 bytes and a reserve that is in use.
+/// Returns a pool of 120 bytes whose reserve is in use.
 fn without_reserve() -> (ByteBudget, OwnedSemaphorePermit) {
     let budget = ByteBudget::new(140, PART, 200);
     let reserve = Arc::clone(&budget.0.reserve).try_acquire_owned().unwrap();
     (budget, reserve)
 }
 
-/// Room for so many bytes, if there is any at once.
-fn try_room(budget: &ByteBudget, tenant: TenantId, bytes: usize) -> Option<Room> {
-    let mut room = budget.room(tenant, PART);
-    room.grow(bytes).now_or_never().map(|grown| grown.map(|()| room).unwrap())
+/// Returns a permit if the bytes can be granted at once.
+fn try_permit(budget: &ByteBudget, tenant: TenantId, bytes: usize) -> Option<BytePermit> {
+    let mut permit = budget.new_permit(tenant, PART);
+    permit.grow(bytes).now_or_never().map(|grown| grown.map(|()| permit).unwrap())
 }
 
 #[test]
-fn a_dropped_part_gives_its_room_back() {
+fn dropped_permit_releases_its_bytes() {
     let budget = ByteBudget::new(140, PART, 200);
-    let mut room = budget.room(tenant(1), PART);
-    room.grow(60).now_or_never().unwrap().unwrap();
-    room.grow(30).now_or_never().unwrap().unwrap();
+    let mut permit = budget.new_permit(tenant(1), PART);
+    permit.grow(60).now_or_never().unwrap().unwrap();
+    permit.grow(30).now_or_never().unwrap().unwrap();
     assert_eq!(budget.used_bytes(), 90);
-    drop(room);
+    drop(permit);
     assert_eq!(budget.used_bytes(), 0);
-    assert!(budget.0.state().tenants.is_empty(), "nobody is remembered without a reason");
+    assert!(budget.0.state().tenants.is_empty(), "an idle tenant is forgotten");
 }
 
 #[test]
-fn parts_that_fill_the_pool_half_way_do_not_wait_for_each_other_for_ever() {
+fn half_filled_parts_do_not_deadlock() {
     let budget = ByteBudget::new(140, PART, 200);
-    let mut parts =
-        [budget.room(tenant(1), PART), budget.room(tenant(1), PART), budget.room(tenant(1), PART)];
+    let mut parts = [
+        budget.new_permit(tenant(1), PART),
+        budget.new_permit(tenant(1), PART),
+        budget.new_permit(tenant(1), PART),
+    ];
     for part in &mut parts {
         part.grow(30).now_or_never().unwrap().unwrap();
     }
     let [first, second, third] = &mut parts;
-    first.grow(30).now_or_never().expect("one takes the reserve").unwrap();
-    first.grow(1_000).now_or_never().expect("and may fill its part").unwrap();
-    assert!(second.grow(30).now_or_never().is_none(), "the next must wait");
+    first.grow(30).now_or_never().expect("one part takes the reserve").unwrap();
+    first.grow(1_000).now_or_never().expect("the reserve fills the part").unwrap();
+    assert!(second.grow(30).now_or_never().is_none(), "the next part waits");
     assert!(third.grow(30).now_or_never().is_none());
     let [first, mut second, _third] = parts;
     drop(first);
-    second.grow(30).now_or_never().expect("until the first has written its part").unwrap();
+    second.grow(30).now_or_never().expect("served once the first part is released").unwrap();
 }
 
 #[test]
-fn a_tenant_alone_gets_three_quarters_and_who_comes_later_finds_room() {
+fn single_tenant_gets_three_quarters_and_leaves_free_bytes() {
     let (budget, _reserve) = without_reserve();
-    let hog: Vec<Room> = std::iter::from_fn(|| try_room(&budget, tenant(1), 1)).collect();
+    let hog: Vec<BytePermit> = std::iter::from_fn(|| try_permit(&budget, tenant(1), 1)).collect();
     assert_eq!(hog.len(), 90);
-    let second: Vec<Room> = std::iter::from_fn(|| try_room(&budget, tenant(2), 1)).collect();
+    let second: Vec<BytePermit> = std::iter::from_fn(|| try_permit(&budget, tenant(2), 1)).collect();
     assert_eq!(second.len(), 22);
-    let third: Vec<Room> = std::iter::from_fn(|| try_room(&budget, tenant(3), 1)).collect();
-    assert_eq!(third.len(), 6, "however many come");
-    assert!(try_room(&budget, tenant(1), 1).is_none(), "what the hog may hold has become less");
+    let third: Vec<BytePermit> = std::iter::from_fn(|| try_permit(&budget, tenant(3), 1)).collect();
+    assert_eq!(third.len(), 6, "a third tenant finds free bytes");
+    assert!(try_permit(&budget, tenant(1), 1).is_none(), "the first tenant's share has shrunk");
 }
 
 #[test]
-fn room_that_comes_free_goes_to_those_who_wait_in_their_turn() {
+fn released_bytes_serve_waiters_in_order() {
     let (budget, _reserve) = without_reserve();
-    let held = try_room(&budget, tenant(1), 90).unwrap();
-    let (mut large, mut small) = (budget.room(tenant(1), PART), budget.room(tenant(1), PART));
+    let held = try_permit(&budget, tenant(1), 90).unwrap();
+    let (mut large, mut small) = (budget.new_permit(tenant(1), PART), budget.new_permit(tenant(1), PART));
     let mut large_grows = Box::pin(large.grow(80));
     let mut small_grows = Box::pin(small.grow(1));
     assert!(large_grows.as_mut().now_or_never().is_none());
-    assert!(small_grows.as_mut().now_or_never().is_none(), "nobody overtakes");
+    assert!(small_grows.as_mut().now_or_never().is_none(), "waiters of one tenant are served in order");
     drop(held);
     assert!(large_grows.as_mut().now_or_never().is_some());
     assert!(small_grows.as_mut().now_or_never().is_some());
@@ -83,10 +86,10 @@ fn room_that_comes_free_goes_to_those_who_wait_in_their_turn() {
 }
 
 #[test]
-fn who_leaves_while_waiting_leaves_nothing_behind_and_holds_nobody_up() {
+fn dropped_waiter_holds_no_bytes_and_does_not_block() {
     let (budget, _reserve) = without_reserve();
-    let held = try_room(&budget, tenant(1), 60).unwrap();
-    let (mut first, mut second) = (budget.room(tenant(1), PART), budget.room(tenant(1), PART));
+    let held = try_permit(&budget, tenant(1), 60).unwrap();
+    let (mut first, mut second) = (budget.new_permit(tenant(1), PART), budget.new_permit(tenant(1), PART));
     let mut leaves = Box::pin(first.grow(90));
     let mut stays = Box::pin(second.grow(10));
     assert!(leaves.as_mut().now_or_never().is_none());
@@ -99,61 +102,61 @@ fn who_leaves_while_waiting_leaves_nothing_behind_and_holds_nobody_up() {
 }
 
 #[test]
-fn room_that_was_granted_to_somebody_who_left_comes_back() {
+fn grant_of_dropped_waiter_is_released() {
     let (budget, _reserve) = without_reserve();
-    let held = try_room(&budget, tenant(1), 90).unwrap();
-    let mut room = budget.room(tenant(1), PART);
-    let mut leaves_too_late = Box::pin(room.grow(50));
+    let held = try_permit(&budget, tenant(1), 90).unwrap();
+    let mut permit = budget.new_permit(tenant(1), PART);
+    let mut leaves_too_late = Box::pin(permit.grow(50));
     assert!(leaves_too_late.as_mut().now_or_never().is_none());
     drop(held);
-    assert_eq!(budget.used_bytes(), 50, "granted, although nobody has taken it yet");
+    assert_eq!(budget.used_bytes(), 50, "granted, but not received yet");
     drop(leaves_too_late);
     assert_eq!(budget.used_bytes(), 0);
     assert!(budget.0.state().tenants.is_empty());
 }
 
 #[test]
-fn when_too_many_bytes_wait_the_next_is_refused_until_somebody_leaves() {
+fn rejects_request_while_too_many_bytes_wait() {
     let (budget, _reserve) = without_reserve();
-    let _held = try_room(&budget, tenant(1), 90).unwrap();
-    let (mut first, mut second) = (budget.room(tenant(1), PART), budget.room(tenant(1), PART));
+    let _held = try_permit(&budget, tenant(1), 90).unwrap();
+    let (mut first, mut second) = (budget.new_permit(tenant(1), PART), budget.new_permit(tenant(1), PART));
     let mut waits = Box::pin(first.grow(150));
     assert!(waits.as_mut().now_or_never().is_none());
     assert!(second.grow(51).now_or_never().unwrap().is_err(), "201 bytes would wait");
-    assert!(second.grow(50).now_or_never().is_none(), "it waited, and left");
+    assert!(second.grow(50).now_or_never().is_none(), "50 bytes may wait");
     drop(waits);
     assert!(second.grow(200).now_or_never().is_none());
     assert_eq!(budget.0.state().waiting_bytes, 0);
 }
 
 #[test]
-fn a_part_larger_than_the_reserve_takes_what_it_has_beyond_before_its_first_byte_and_no_more_in_all() {
+fn large_part_acquires_excess_over_reserve_first() {
     let budget = ByteBudget::new(140, PART, 200);
-    let mut large = budget.room(tenant(1), 3 * PART);
+    let mut large = budget.new_permit(tenant(1), 3 * PART);
     large.grow(1).now_or_never().unwrap().unwrap();
-    assert_eq!(budget.used_bytes(), 40, "two parts beyond the reserve");
+    assert_eq!(budget.used_bytes(), 40, "the excess over the reserve");
     large.grow(39).now_or_never().unwrap().unwrap();
-    assert_eq!(budget.used_bytes(), 40, "that room is used first");
-    // Others take the rest of the pool: what is left of the part fits into the reserve.
-    let mut other = budget.room(tenant(2), PART);
+    assert_eq!(budget.used_bytes(), 40, "the excess is used first");
+    // Another tenant takes the rest of the pool; the rest of the part fits the reserve.
+    let mut other = budget.new_permit(tenant(2), PART);
     other.grow(60).now_or_never().unwrap().unwrap();
-    large.grow(PART).now_or_never().expect("it takes the reserve").unwrap();
+    large.grow(PART).now_or_never().expect("the rest fits the reserve").unwrap();
     assert_eq!(budget.used_bytes(), 100);
-    assert!(budget.room(tenant(3), PART).grow(16).now_or_never().is_none(), "the reserve is taken");
+    assert!(budget.new_permit(tenant(3), PART).grow(16).now_or_never().is_none(), "the reserve is taken");
     drop((large, other));
     assert_eq!(budget.used_bytes(), 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_part_that_is_too_large_for_now_waits_a_while_and_one_that_always_will_be_is_refused_at_once() {
+async fn large_part_waits_unless_it_can_never_fit() {
     let budget = ByteBudget::new(140, PART, 200);
-    let refused = budget.room(tenant(1), PART + 91).grow(1).now_or_never();
-    assert_eq!(refused, Some(Err(NoRoom::PartTooLarge)), "a tenant alone gets three quarters of 120");
-    let held = try_room(&budget, tenant(2), 60).unwrap();
-    let mut large = budget.room(tenant(1), PART + 90);
-    assert_eq!(large.grow(1).await, Err(NoRoom::TooManyWait));
+    let refused = budget.new_permit(tenant(1), PART + 91).grow(1).now_or_never();
+    assert_eq!(refused, Some(Err(BudgetError::PartTooLarge)), "a single tenant gets three quarters of 120");
+    let held = try_permit(&budget, tenant(2), 60).unwrap();
+    let mut large = budget.new_permit(tenant(1), PART + 90);
+    assert_eq!(large.grow(1).await, Err(BudgetError::Overloaded));
     assert_eq!(budget.0.state().waiting_bytes, 0);
     let (grown, ()) = tokio::join!(large.grow(1), async { drop(held) });
-    assert_eq!(grown, Ok(()), "it was only too large for then");
+    assert_eq!(grown, Ok(()), "the request fits once bytes are released");
     assert_eq!(budget.used_bytes(), 90);
 }

@@ -1,61 +1,59 @@
-//! What is learned of a file while its bytes go by: size, digest, type.
+//! Computes size, digest and type of a file while its bytes are received.
 
 use bytes::Bytes;
 
 use super::{
-    hashing::{Hashing, StreamHasher},
-    persisted::Persisted,
+    hashing::{HashingLimiter, StreamHasher},
+    persisted::PersistedParts,
 };
 use crate::{
     app::Error,
     domain::{
         digest::Digest,
-        media_type::{MediaKind, Settled, judged, settle},
-        policy::{FileSizeLimits, TakenTypes},
+        media_type::{MediaKind, ResolvedType, resolve_type, type_for_check},
+        policy::{AllowedTypes, FileSizeLimits},
         upload_spec::CheckedSpec,
     },
-    media::sniff::{SNIFF_BYTES_MAX, sniff},
+    media::sniff::{SNIFF_BYTES_MAX, sniff_media_type},
 };
 
-/// The bytes so far, without the bytes.
-pub(in crate::app::uploads) struct Content {
+/// The state computed from the bytes received so far.
+pub(in crate::app::uploads) struct ContentInspector {
     hasher: StreamHasher,
     received_bytes: u64,
     head: Vec<u8>,
-    settled: Option<Settled>,
+    resolved_type: Option<ResolvedType>,
     name: String,
     declared_mime_type: String,
     declared_bytes: Option<u64>,
     declared_sha256: Option<Digest>,
     limits: FileSizeLimits,
-    types: TakenTypes,
+    types: AllowedTypes,
 }
 
-/// All that is known at the end.
-pub(in crate::app::uploads) struct Measured {
-    /// The size.
+/// The size, digest and type of the complete content.
+pub(in crate::app::uploads) struct ContentSummary {
     pub(in crate::app::uploads) size_bytes: u64,
-    /// The digest.
     pub(in crate::app::uploads) sha256: Digest,
-    /// The type that counts.
-    pub(in crate::app::uploads) mime_type: Settled,
-    /// Its kind.
+    /// The resolved content type.
+    pub(in crate::app::uploads) mime_type: ResolvedType,
+    /// The media kind of the content type.
     pub(in crate::app::uploads) kind: MediaKind,
 }
 
-impl Content {
-    /// A file of this spec that must keep these limits, and be of one of these types.
+impl ContentInspector {
+    /// Starts an empty file with this spec, size limits and allowed types.
     pub(in crate::app::uploads) fn new(
         spec: &CheckedSpec,
-        (limits, types): (FileSizeLimits, TakenTypes),
-        hashing: &Hashing,
+        (limits, types): (FileSizeLimits, AllowedTypes),
+        hashing: &HashingLimiter,
     ) -> Self {
         Self {
             hasher: StreamHasher::new(hashing),
             received_bytes: 0,
             head: Vec::new(),
-            settled: None,
-            name: spec.judged_name.clone(),
+            resolved_type: None,
+            name: spec.type_check_name.clone(),
             declared_mime_type: spec.declared_mime_type.clone(),
             declared_bytes: spec.size_bytes,
             declared_sha256: spec.sha256,
@@ -64,45 +62,47 @@ impl Content {
         }
     }
 
-    /// Goes on behind bytes that are in the store; `sniffed` is what the first of them were recognised as, if there are any.
-    pub(in crate::app::uploads) fn resumed(
+    /// Continues after bytes that are in the store. `sniffed` is the type detected from the first of them, if
+    /// any.
+    pub(in crate::app::uploads) fn resume(
         spec: &CheckedSpec,
-        limits: (FileSizeLimits, TakenTypes),
-        hashing: &Hashing,
-        persisted: &Persisted,
+        limits: (FileSizeLimits, AllowedTypes),
+        hashing: &HashingLimiter,
+        persisted: &PersistedParts,
         sniffed: Option<&str>,
     ) -> Result<Self, Error> {
         let received_bytes = persisted.size_bytes();
         let mut content = Self {
-            hasher: StreamHasher::resumed(hashing, persisted.hasher()?),
+            hasher: StreamHasher::resume(hashing, persisted.hasher()?),
             received_bytes,
             ..Self::new(spec, limits, hashing)
         };
         if received_bytes > 0 {
-            content.settled = Some(content.settle(sniffed)?);
+            content.resolved_type = Some(content.resolve_type(sniffed)?);
         }
         Ok(content)
     }
 
-    /// Judges the first bytes now, however few there are: what is refused is not stored first.
-    pub(super) fn judge(&mut self) -> Result<(), Error> {
-        if self.settled.is_none() {
-            self.settled = Some(self.settle(self.sniffed().as_deref())?);
+    /// Resolves the type from the bytes received so far, so that a disallowed type is rejected before it is
+    /// stored.
+    pub(super) fn ensure_type_resolved(&mut self) -> Result<(), Error> {
+        if self.resolved_type.is_none() {
+            self.resolved_type = Some(self.resolve_type(self.sniffed_type().as_deref())?);
         }
         self.check_size()
     }
 
-    /// What the first bytes are recognised as.
-    pub(super) fn sniffed(&self) -> Option<String> {
-        sniff(&self.head)
+    /// Returns the type detected from the first bytes.
+    pub(super) fn sniffed_type(&self) -> Option<String> {
+        sniff_media_type(&self.head)
     }
 
-    /// The state of the digest behind the bytes taken so far.
+    /// Returns the digest state after the bytes received so far.
     pub(super) async fn digest_state(&mut self) -> Result<Vec<u8>, Error> {
-        self.hasher.put_down().await
+        self.hasher.save_state().await
     }
 
-    /// The size that was said, if one was.
+    /// Returns the declared size, if any.
     pub(super) fn declared_bytes(&self) -> Option<u64> {
         self.declared_bytes
     }
@@ -111,17 +111,21 @@ impl Content {
         self.received_bytes
     }
 
-    /// Takes the next bytes, unless they are more than declared or than a file of this kind may have.
-    pub(super) async fn take(&mut self, data: &Bytes) -> Result<(), Error> {
+    /// Adds the next bytes.
+    ///
+    /// # Errors
+    /// Returns `SizeMismatch` if they exceed the declared size, `FileTooLarge` if they exceed the limit of
+    /// the media kind, and `Invalid` if the category does not allow the type.
+    pub(super) async fn update(&mut self, data: &Bytes) -> Result<(), Error> {
         let received = self.received_bytes + data.len() as u64;
         if let Some(declared) = self.declared_bytes.filter(|declared| received > *declared) {
             return Err(Error::SizeMismatch { declared, received });
         }
-        if self.settled.is_none() {
+        if self.resolved_type.is_none() {
             let missing = SNIFF_BYTES_MAX - self.head.len();
             self.head.extend_from_slice(&data[..data.len().min(missing)]);
             if self.head.len() == SNIFF_BYTES_MAX {
-                self.settled = Some(self.settle(self.sniffed().as_deref())?);
+                self.resolved_type = Some(self.resolve_type(self.sniffed_type().as_deref())?);
             }
         }
         self.received_bytes = received;
@@ -129,8 +133,12 @@ impl Content {
         self.hasher.update(data).await
     }
 
-    /// Compares what was received with all that was said of it: with the spec, and with the finish message.
-    pub(super) async fn check(&mut self, size_bytes: u64, sha256: Option<Digest>) -> Result<(), Error> {
+    /// Compares the received bytes with the spec and with the finish message.
+    pub(super) async fn check_declared(
+        &mut self,
+        size_bytes: u64,
+        sha256: Option<Digest>,
+    ) -> Result<(), Error> {
         let received = self.received_bytes;
         for declared in [Some(size_bytes), self.declared_bytes].into_iter().flatten() {
             if declared != received {
@@ -147,38 +155,39 @@ impl Content {
         }
     }
 
-    /// Closes the books.
-    pub(super) async fn finish(mut self) -> Result<Measured, Error> {
-        self.judge()?;
-        let mime_type = self.settled.take().ok_or_else(|| Error::internal("a type that was not judged"))?;
-        let kind = MediaKind::of(&mime_type.mime_type);
+    /// Completes the digest and returns the summary.
+    pub(super) async fn finish(mut self) -> Result<ContentSummary, Error> {
+        self.ensure_type_resolved()?;
+        let mime_type =
+            self.resolved_type.take().ok_or_else(|| Error::internal("content type was not resolved"))?;
+        let kind = MediaKind::from_mime_type(&mime_type.mime_type);
         let sha256 = self.hasher.finish().await?;
-        Ok(Measured { size_bytes: self.received_bytes, sha256, mime_type, kind })
+        Ok(ContentSummary { size_bytes: self.received_bytes, sha256, mime_type, kind })
     }
 
-    /// What the file is by its first bytes, if its category takes such files.
-    fn settle(&self, sniffed: Option<&str>) -> Result<Settled, Error> {
-        let settled = settle(&self.declared_mime_type, sniffed);
-        self.types.check(&judged(&settled.mime_type, sniffed, &self.name))?;
-        Ok(settled)
+    /// Resolves the content type and checks that the category allows it.
+    fn resolve_type(&self, sniffed: Option<&str>) -> Result<ResolvedType, Error> {
+        let resolved = resolve_type(&self.declared_mime_type, sniffed);
+        self.types.check(&type_for_check(&resolved.mime_type, sniffed, &self.name))?;
+        Ok(resolved)
     }
 
     fn check_size(&self) -> Result<(), Error> {
-        let kind = self.settled.as_ref().map(|settled| MediaKind::of(&settled.mime_type));
+        let kind = self.resolved_type.as_ref().map(|resolved| MediaKind::from_mime_type(&resolved.mime_type));
         check_size(self.received_bytes, kind, &self.limits)
     }
 }
 
-/// Whether a file of this kind may have so many bytes. While the kind is not known, the largest limit counts.
+/// Checks the size limit of a media kind. While the kind is unknown, the largest limit applies.
 pub(in crate::app::uploads) fn check_size(
     bytes: u64,
     kind: Option<MediaKind>,
     limits: &FileSizeLimits,
 ) -> Result<(), Error> {
-    let limit = kind.map_or_else(|| limits.largest(), |kind| limits.of(kind));
+    let limit = kind.map_or_else(|| limits.largest(), |kind| limits.for_kind(kind));
     if i64::try_from(bytes).is_ok_and(|bytes| bytes <= limit) {
         Ok(())
     } else {
-        Err(Error::too_large(kind, limit))
+        Err(Error::file_too_large(kind, limit))
     }
 }

@@ -1,48 +1,46 @@
-//! What a client sends of an upload behind its spec.
+//! The messages of an upload after its spec.
 
 use bytes::Bytes;
 
-/// One message of an upload, behind its spec.
+/// A message of an upload stream after its spec.
 #[derive(Debug)]
 pub enum UploadMessage {
-    /// Some bytes.
+    /// A chunk of the file.
     Chunk {
-        /// Where they belong.
+        /// The offset in the file, in bytes.
         offset: i64,
-        /// The bytes.
         data: Bytes,
-        /// Their CRC32C, where the client sent it.
+        /// The CRC32C of `data`, if the client sent it.
         crc32c: Option<u32>,
     },
-    /// All bytes were sent.
+    /// The end of the file.
     Finish {
-        /// How many.
+        /// The size of the file.
         size_bytes: i64,
-        /// Their SHA-256, where the client sent it.
+        /// The SHA-256 of the file, if the client sent it.
         sha256: Option<Vec<u8>>,
     },
-    /// A message that does not belong here, and why.
+    /// A message that is not allowed here, and why.
     OutOfOrder(&'static str),
 }
 
-/// A part as it came in.
+/// A part of an upload as received.
 #[derive(Debug)]
 pub struct PartMessage {
-    /// Where in the file it begins.
+    /// The offset in the file, in bytes.
     pub offset: i64,
-    /// Its bytes.
     pub data: Bytes,
-    /// Their CRC32C, where the client sent it.
+    /// The CRC32C of `data`, if the client sent it.
     pub crc32c: Option<u32>,
 }
 
-/// What the client says at the end.
+/// The client's request to complete an upload.
 #[derive(Debug)]
 pub struct Completion {
-    /// How many bytes there are in all; 0 leaves it to what was declared, for a direct upload.
+    /// The size of the file. 0 means the declared size, for a direct upload.
     pub size_bytes: i64,
-    /// Their SHA-256, raw.
+    /// The raw SHA-256 of the file.
     pub sha256: Option<Vec<u8>>,
-    /// The parts of a direct upload, with their etags.
+    /// The numbers and etags of a direct upload's parts.
     pub parts: Vec<(i32, String)>,
 }

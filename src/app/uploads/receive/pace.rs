@@ -1,4 +1,4 @@
-//! Ends uploads that stand still or drip.
+//! Ends uploads that stall or are too slow.
 
 use std::time::Duration;
 
@@ -8,21 +8,26 @@ use tokio::time::Instant;
 use super::message::UploadMessage;
 use crate::app::{App, Error};
 
-/// Only time spent waiting for the client counts, in windows of the grace period: what came fast at first does not pay for
-/// dripping later, and waiting for our own budget is nobody's fault.
-pub(super) struct Pace<'a> {
+/// Measures the pace of a client. Only time spent waiting for the client counts, in windows of the grace
+/// period: fast bytes at the start do not compensate for a slow rest, and waiting for our own byte budget is
+/// not the client's fault.
+pub(super) struct PaceMonitor<'a> {
     app: &'a App,
     waited: Duration,
-    window_began_bytes: u64,
+    window_start_bytes: u64,
 }
 
-impl<'a> Pace<'a> {
+impl<'a> PaceMonitor<'a> {
     pub(super) fn new(app: &'a App) -> Self {
-        Self { app, waited: Duration::ZERO, window_began_bytes: 0 }
+        Self { app, waited: Duration::ZERO, window_start_bytes: 0 }
     }
 
-    /// The next message, of a stream that has brought so many bytes.
-    pub(super) async fn next<S>(
+    /// Returns the next message. `received_bytes` is the number of bytes that the stream has received so far.
+    ///
+    /// # Errors
+    /// Returns `UploadStalled` if no message arrives within the idle timeout, or if the rate is below the
+    /// minimum.
+    pub(super) async fn next_message<S>(
         &mut self,
         messages: &mut S,
         received_bytes: u64,
@@ -32,17 +37,20 @@ impl<'a> Pace<'a> {
     {
         let limits = &self.app.limits.uploads;
         let idle = limits.idle_timeout();
-        let asked = Instant::now();
+        let start = Instant::now();
         let next = tokio::time::timeout(idle, messages.next())
             .await
             .map_err(|_| Error::UploadStalled(format!("no message for {} seconds", idle.as_secs())))?;
-        self.waited += asked.elapsed();
+        self.waited += start.elapsed();
         if self.waited >= limits.rate_grace() {
             let rate = limits.rate_min_bytes_per_second;
-            if received_bytes - self.window_began_bytes < rate.saturating_mul(self.waited.as_secs()) {
-                return Err(Error::UploadStalled(format!("fewer than {rate} bytes per second")));
+            let (window_bytes, seconds) = (received_bytes - self.window_start_bytes, self.waited.as_secs());
+            if window_bytes < rate.saturating_mul(seconds) {
+                return Err(Error::UploadStalled(format!(
+                    "received {window_bytes} bytes in {seconds} seconds; the minimum is {rate} bytes per second"
+                )));
             }
-            (self.waited, self.window_began_bytes) = (Duration::ZERO, received_bytes);
+            (self.waited, self.window_start_bytes) = (Duration::ZERO, received_bytes);
         }
         Ok(next)
     }

@@ -1,38 +1,38 @@
-//! A part under construction: received bytes, kept as they came.
+//! A part being received: the chunks as they arrived.
 
 use bytes::{Bytes, BytesMut};
 
-use super::budget::{NoRoom, Room};
+use super::budget::{BudgetError, BytePermit};
 use crate::storage::Payload;
 
-/// Chunks below this are copied into the part's buffer: each would keep a whole network buffer alive otherwise.
+/// Smaller chunks are copied into the part's buffer: otherwise each would keep a whole network buffer alive.
 const COPIED_BYTES_MAX: usize = 64 * 1024;
-/// A buffer of copied chunks is closed at this size.
+/// The size at which a buffer of copied chunks is closed.
 const COPY_BUFFER_BYTES: usize = 256 * 1024;
 
-/// Bytes of one part, with the room they hold in the budget.
+/// The bytes of one part and their permit from the byte budget.
 pub(in crate::app::uploads) struct Part {
     chunks: Vec<Bytes>,
     copied: BytesMut,
     len_bytes: usize,
-    room: Room,
+    permit: BytePermit,
 }
 
 impl Part {
-    pub(super) fn new(room: Room) -> Self {
-        Self { chunks: Vec::new(), copied: BytesMut::new(), len_bytes: 0, room }
+    pub(super) fn new(permit: BytePermit) -> Self {
+        Self { chunks: Vec::new(), copied: BytesMut::new(), len_bytes: 0, permit }
     }
 
     pub(super) fn len_bytes(&self) -> usize {
         self.len_bytes
     }
 
-    /// Takes bytes, once the budget has room for them.
+    /// Adds bytes once the budget has permitted them.
     ///
     /// # Errors
-    /// When there is no room, and why.
-    pub(super) async fn push(&mut self, data: Bytes) -> Result<(), NoRoom> {
-        self.room.grow(data.len()).await?;
+    /// Returns an error if the budget cannot permit them.
+    pub(super) async fn push(&mut self, data: Bytes) -> Result<(), BudgetError> {
+        self.permit.grow(data.len()).await?;
         self.len_bytes += data.len();
         if data.len() < COPIED_BYTES_MAX {
             self.copied.extend_from_slice(&data);
@@ -46,10 +46,10 @@ impl Part {
         Ok(())
     }
 
-    /// The body to write, and the room to give back once it is written.
-    pub(in crate::app::uploads) fn into_body(mut self) -> (Payload, Room) {
+    /// Returns the body to write and the permit to release once it is written.
+    pub(in crate::app::uploads) fn into_body(mut self) -> (Payload, BytePermit) {
         self.close_copies();
-        (self.chunks.into_iter().collect(), self.room)
+        (self.chunks.into_iter().collect(), self.permit)
     }
 
     fn close_copies(&mut self) {
@@ -65,11 +65,11 @@ mod tests {
     use crate::domain::ids::TenantId;
 
     #[tokio::test]
-    async fn a_part_of_single_bytes_keeps_no_network_buffer_alive_and_holds_no_more_than_twice_its_bytes() {
+    async fn single_byte_chunks_keep_no_network_buffer_alive() {
         const BYTES: usize = 300_000;
         let network = Bytes::from(vec![7; BYTES]);
         let budget = ByteBudget::new(8 * BYTES, BYTES, BYTES);
-        let mut part = Part::new(budget.room(TenantId::from_uuid(uuid::Uuid::nil()), BYTES));
+        let mut part = Part::new(budget.new_permit(TenantId::from_uuid(uuid::Uuid::nil()), BYTES));
         for at in 0..BYTES {
             part.push(network.slice(at..=at)).await.unwrap();
         }

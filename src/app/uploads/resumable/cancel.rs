@@ -1,16 +1,16 @@
-//! Gives an upload up: its reservation is free at once, and its bytes go.
+//! Cancels an upload: releases its reservation at once and deletes its bytes.
 
 use std::sync::Arc;
 
 use tracing::Instrument as _;
 
-use super::get::seen;
+use super::get::get_visible_upload;
 use crate::{
     app::{
         App, Error, audit,
-        idempotency::{self, Begun},
+        idempotency::{self, RequestClaim},
         uploads::{
-            give_up::{Left, clear, release},
+            abandon::{AbandonedUpload, delete_leftovers, release_reservation},
             open::lease_seconds,
         },
     },
@@ -28,41 +28,44 @@ use crate::{
     storage::MultipartId,
 };
 
-/// Gives an upload up: its creator may, and the tenant's admins. Whoever is still sending is fenced.
+/// Cancels an upload. Allowed for its creator and the tenant's admins. A writer that is still sending is
+/// fenced.
 ///
 /// # Errors
-/// `NotFound`, also for one that was given up before; `UploadCommitted`.
-pub async fn cancel(
+/// Returns `NotFound` if the upload does not exist or was cancelled before, and `UploadCommitted` if it
+/// became a file.
+pub async fn cancel_upload(
     app: &Arc<App>,
     caller: &Caller,
     id: UploadId,
     request_id: Option<RequestId>,
 ) -> Result<(), Error> {
-    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::caller(caller)).await?;
-    let released = run(app, &mut tx, caller, id, request_id).await;
+    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await?;
+    let released = cancel_in_tx(app, &mut tx, caller, id, request_id).await;
     let Some(stored) = tx.finish(released).await? else { return Ok(()) };
-    // It is cancelled. Its bytes go in a task that outlives the request; what fails waits for its lease to run out.
+    // The upload is cancelled. Its bytes are deleted in a task that outlives the request; if that fails, they
+    // are deleted when the lease expires.
     let (app, tenant) = (Arc::clone(app), caller.tenant_id());
     let tasks = app.tasks.clone();
     let clearing = async move {
         let multipart = MultipartId::new(stored.multipart_id.as_str());
-        let left = Left::of(tenant, &stored, &multipart);
-        let cleared = match app.stores.of(&stored.provider) {
-            Ok(store) => clear(&app, store.as_ref(), &left).await,
+        let abandoned = AbandonedUpload::from_stored(tenant, &stored, &multipart);
+        let cleared = match app.stores.get(&stored.provider) {
+            Ok(store) => delete_leftovers(&app, store.as_ref(), &abandoned).await,
             Err(unknown) => Err(unknown.into()),
         };
         if let Err(error) = cleared {
-            tracing::warn!(%tenant, upload = %stored.lease.id, %error, "remove the bytes of a cancelled upload");
+            tracing::warn!(%tenant, upload = %stored.lease.id, %error, "failed to delete the bytes of a cancelled upload");
         }
     };
-    // A panic was told by the task itself; the answer is the same.
+    // The task itself reports a panic; the response is the same.
     let _ = tasks.spawn(clearing.in_current_span()).await;
     Ok(())
 }
 
-/// Takes the upload over and releases it, all in the transaction of the answer: who is told that it is cancelled need not
-/// fear that it goes on. Answers nothing where the request id was answered before.
-async fn run(
+/// Takes over the upload and releases its reservation in one transaction, so that a cancelled upload cannot
+/// be resumed after the response. Returns `None` if the request id already has a response.
+async fn cancel_in_tx(
     app: &App,
     tx: &mut TenantTx,
     caller: &Caller,
@@ -70,26 +73,27 @@ async fn run(
     request_id: Option<RequestId>,
 ) -> Result<Option<StoredUpload>, Error> {
     let payload = [caller.actor.id.clone().into_bytes(), id.as_uuid().into_bytes().to_vec()];
-    let attempt = match idempotency::begin(app, tx, request_id, Method::CancelUpload, &payload).await? {
-        Begun::Replay(()) => return Ok(None),
-        Begun::Fresh(attempt) => attempt,
-    };
+    let attempt =
+        match idempotency::claim_request(app, tx, request_id, Method::CancelUpload, &payload).await? {
+            RequestClaim::Replay(()) => return Ok(None),
+            RequestClaim::New(attempt) => attempt,
+        };
     resumable_uploads::take_over(tx, id, lease_seconds(app)).await?;
-    let upload = seen(tx, caller, id).await?;
+    let upload = get_visible_upload(tx, caller, id).await?;
     if upload.state == UploadState::Committed {
         return Err(match upload.file {
             Some(file) => Error::UploadCommitted(file),
             None => Error::NotFound("upload"),
         });
     }
-    let mut entry = audit::entry(caller, AuditAction::UploadCancel, None);
+    let mut entry = audit::new_entry(caller, AuditAction::UploadCancel, None);
     entry.details = serde_json::json!({ "upload_id": id });
     audit_entries::insert(tx, &[entry]).await?;
     let stored = resumable_uploads::get(tx, id).await?.ok_or(Error::NotFound("upload"))?;
     let multipart = MultipartId::new(stored.multipart_id.as_str());
-    release(tx, &Left::of(caller.tenant_id(), &stored, &multipart)).await?;
+    release_reservation(tx, &AbandonedUpload::from_stored(caller.tenant_id(), &stored, &multipart)).await?;
     if let Some(attempt) = attempt {
-        attempt.record(tx, &()).await?;
+        attempt.record_response(tx, &()).await?;
     }
     Ok(Some(stored))
 }

@@ -1,36 +1,38 @@
-//! Ends an upload that was created before: what was sent through the service becomes a file as at the end of a stream; for
-//! what went straight to the store see `direct/complete.rs`.
+//! Completes an upload that was created before its bytes. An upload whose bytes were sent through the service
+//! is committed as at the end of a stream; for direct uploads see `direct/complete.rs`.
 
 use std::sync::Arc;
 
 use tracing::Instrument as _;
 
-use super::resume::resume;
+use super::resume::resume_upload;
 use crate::{
     app::{
         App, Error,
         uploads::{
-            direct::complete::complete_direct,
+            CommittedUpload,
+            direct::complete::complete_direct_upload,
             receive::message::{Completion, UploadMessage},
-            upload::{Uploaded, count_outcome},
+            upload::count_outcome,
         },
     },
     db::{Viewer, resumable_uploads},
     domain::{caller::Caller, ids::UploadId},
 };
 
-/// Ends an upload. One that was committed before is answered again.
+/// Completes an upload. If it was committed before, returns the same response.
 ///
 /// # Errors
-/// `NotFound`; `UploadNotDirect`; `SizeMismatch`, `PartSizeMismatch`, `Invalid` where parts are missing: nothing is lost then,
-/// and they can be sent again; what a stream may be refused for.
-pub async fn complete(
+/// Returns `NotFound` if the upload does not exist, and `UploadNotDirect` if parts are named for an upload
+/// that is not direct. Returns `SizeMismatch`, `PartSizeMismatch` or `Invalid` if parts are missing or
+/// differ; the upload stays open and the parts can be sent again. Any error of `upload_file` is possible.
+pub async fn complete_upload(
     app: &Arc<App>,
     caller: &Caller,
     id: UploadId,
     completion: Completion,
-) -> Result<Uploaded, Error> {
-    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::caller(caller)).await?;
+) -> Result<CommittedUpload, Error> {
+    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await?;
     let stored = resumable_uploads::get(&mut tx, id).await.map_err(Error::from);
     let stored = tx.finish(stored).await?;
     let stored = stored.filter(|stored| stored.upload.created_by == caller.actor.id);
@@ -40,11 +42,11 @@ pub async fn complete(
         }
         let Completion { size_bytes, sha256, .. } = completion;
         let finish = UploadMessage::Finish { size_bytes, sha256 };
-        return resume(app, caller, id, futures::stream::iter([finish])).await;
+        return resume_upload(app, caller, id, futures::stream::iter([finish])).await;
     }
-    // In a task of its own: a client that leaves does not undo what it has finished.
+    // Runs in a task of its own: a client that disconnects does not undo the completion.
     let (owned, owner) = (Arc::clone(app), caller.clone());
-    let completing = async move { complete_direct(&owned, &owner, id, completion).await };
+    let completing = async move { complete_direct_upload(&owned, &owner, id, completion).await };
     let completed = app.tasks.spawn(completing.in_current_span()).await.map_err(Error::internal)?;
     count_outcome(app, &completed);
     completed

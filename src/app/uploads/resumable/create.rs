@@ -1,5 +1,5 @@
-//! Creates an upload before its bytes: everything is checked and the room is reserved, so that what can be refused is refused
-//! before a byte travels.
+//! Creates an upload before its bytes. Everything is checked and the quota is reserved first, so that an
+//! upload is rejected before any bytes are received.
 
 use std::sync::Arc;
 
@@ -11,11 +11,11 @@ use crate::{
         uploads::{
             direct,
             open::OpenUpload,
-            record::{payload, record, resumable},
+            record::{idempotency_payload, insert_resumable_upload, resumable_columns},
             refusals::count_refusal,
-            target::target,
-            upload::{admit, read_terms},
-            version,
+            target::new_target,
+            target_file::resolve_target_file,
+            upload::{check_admission, read_upload_terms},
         },
     },
     db::{Viewer, idempotency_keys::Method},
@@ -32,68 +32,73 @@ use crate::{
 /// Creates an upload.
 ///
 /// # Errors
-/// `Invalid`, `ScanRequired`; `QuotaBytes`, `QuotaFiles`, `FileTooLarge`; `RequestIdReused`; `DirectUploadUnsupported`.
-pub async fn create(
+/// Returns `Invalid`, `ScanRequired`, `QuotaBytes`, `QuotaFiles`, `FileTooLarge`, `RequestIdReused` or
+/// `DirectUploadUnsupported`.
+pub async fn create_upload(
     app: &Arc<App>,
     caller: &Caller,
     spec: UploadSpec,
     is_direct: bool,
 ) -> Result<Upload, Error> {
-    let spec = if is_direct { direct::create::demands(spec) } else { spec };
+    let spec = if is_direct { direct::create::add_direct_violations(spec) } else { spec };
     let request_id = spec.request_id.parse::<RequestId>().ok();
-    let terms = read_terms(app, caller, request_id).await?;
-    if let Some(stored) = terms.answered {
+    let terms = read_upload_terms(app, caller, request_id).await?;
+    if let Some(stored) = terms.response {
         let spec = spec.check(&caller.tenant.policy, Timestamp::MIN_UTC)?;
-        return idempotency::replay_of(stored, Method::CreateUpload, &payload(caller, &spec, is_direct));
+        return idempotency::replay_response_of_fields(
+            stored,
+            Method::CreateUpload,
+            &idempotency_payload(caller, &spec, is_direct),
+        );
     }
-    let spec = admit(app, caller, spec, &terms.quota);
+    let spec = check_admission(app, caller, spec, &terms.quota);
     let spec = spec.inspect_err(|error| count_refusal(&app.metrics, error))?;
     if is_direct {
-        direct::create::check_store(app)?;
+        direct::create::check_store_supports_urls(app)?;
     }
-    let spec = version::of_file(app, caller, spec).await?;
-    check_parts(app, &spec)?;
-    // In a task of its own: a client that leaves while the row is being committed must not be cleaned up after before it is
-    // there.
+    let spec = resolve_target_file(app, caller, spec).await?;
+    check_part_count(app, &spec)?;
+    // Runs in a task of its own: if the client disconnects while the row is being committed, cleanup must not
+    // run before the row exists.
     let (app, caller) = (Arc::clone(app), caller.clone());
     let tasks = app.tasks.clone();
-    let creating = async move { reserve(&app, &caller, spec, is_direct).await };
+    let creating = async move { reserve_upload(&app, &caller, spec, is_direct).await };
     tasks.spawn(creating.in_current_span()).await.map_err(Error::internal)?
 }
 
-async fn reserve(
+async fn reserve_upload(
     app: &Arc<App>,
     caller: &Caller,
     spec: CheckedSpec,
     is_direct: bool,
 ) -> Result<Upload, Error> {
     if is_direct {
-        return direct::create::reserve(app, caller, spec).await;
+        return direct::create::reserve_direct_upload(app, caller, spec).await;
     }
-    let target = target(app, caller, &spec)?;
+    let target = new_target(app, caller, &spec)?;
     let open = OpenUpload::start(app, caller, target, spec.size_bytes.unwrap_or_default()).await?;
     let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::system()).await?;
-    let created = record(
+    let created = insert_resumable_upload(
         app,
         &mut tx,
         caller,
-        open.row(caller, Some(resumable(&spec, open.part_size_bytes() as u64)?)),
+        open.to_row(caller, Some(resumable_columns(&spec, open.part_size_bytes() as u64)?)),
         &spec,
     )
     .await;
     let (upload, is_new) =
         tx.finish(created).await.inspect_err(|error| count_refusal(&app.metrics, error))?;
     if is_new {
-        open.kept();
+        open.disarm();
     }
     Ok(upload)
 }
 
-/// Stores put at most so many parts together.
-fn check_parts(app: &App, spec: &CheckedSpec) -> Result<(), Error> {
-    let most = u64::from(PART_NUMBER_MAX) * app.limits.uploads.part_size_bytes as u64;
-    match spec.size_bytes.is_some_and(|size| size > most) {
-        true => Err(Error::too_large(None, i64::try_from(most).unwrap_or(i64::MAX))),
+/// Checks that the file does not need more than the maximum number of parts.
+fn check_part_count(app: &App, spec: &CheckedSpec) -> Result<(), Error> {
+    let size_max_bytes = u64::from(PART_NUMBER_MAX) * app.limits.uploads.part_size_bytes as u64;
+    match spec.size_bytes.is_some_and(|size| size > size_max_bytes) {
+        true => Err(Error::file_too_large(None, i64::try_from(size_max_bytes).unwrap_or(i64::MAX))),
         false => Ok(()),
     }
 }

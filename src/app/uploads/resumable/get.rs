@@ -1,4 +1,4 @@
-//! Tells how far an upload has come.
+//! Returns the state and the progress of an upload.
 
 use crate::{
     app::{App, Error},
@@ -10,18 +10,22 @@ use crate::{
     },
 };
 
-/// One upload: of its creator, or for an admin of anyone in the tenant.
+/// Returns an upload to its creator or to an admin of the tenant.
 ///
 /// # Errors
-/// `NotFound`, also for one that was given up or whose lease ran out.
-pub async fn get(app: &App, caller: &Caller, id: UploadId) -> Result<Upload, Error> {
-    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::caller(caller)).await?;
-    let upload = seen(&mut tx, caller, id).await;
+/// Returns `NotFound`, also for an upload that was cancelled or whose lease expired.
+pub async fn get_upload(app: &App, caller: &Caller, id: UploadId) -> Result<Upload, Error> {
+    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await?;
+    let upload = get_visible_upload(&mut tx, caller, id).await;
     tx.finish(upload).await
 }
 
-/// An upload that the caller may see.
-pub(super) async fn seen(tx: &mut TenantTx, caller: &Caller, id: UploadId) -> Result<Upload, Error> {
+/// Returns the upload if the caller may see it.
+pub(super) async fn get_visible_upload(
+    tx: &mut TenantTx,
+    caller: &Caller,
+    id: UploadId,
+) -> Result<Upload, Error> {
     let stored = resumable_uploads::get(tx, id).await?;
     stored
         .map(|stored| stored.upload)

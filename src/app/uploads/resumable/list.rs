@@ -12,36 +12,35 @@ use crate::{
     },
 };
 
-/// A page.
+/// A page of open uploads.
 #[derive(Debug, Clone)]
-pub struct ListedUploads {
-    /// The uploads.
+pub struct UploadPage {
     pub uploads: Vec<Upload>,
-    /// Where to go on; empty after the last page.
+    /// The token of the next page; empty on the last page.
     pub next_page_token: String,
 }
 
-/// What a token of this list says.
+/// The content of a page token.
 #[derive(Serialize, Deserialize)]
-struct After {
+struct PageToken {
     uploads_after: UploadId,
 }
 
-/// Open uploads: the caller's own, or for an admin everyone's in the tenant.
+/// Lists open uploads: the caller's own, or those of the whole tenant for an admin.
 ///
 /// # Errors
-/// `Invalid`; `PageTokenInvalid`.
-pub async fn list(
+/// Returns `Invalid` or `PageTokenInvalid`.
+pub async fn list_uploads(
     app: &App,
     caller: &Caller,
     page_size: i32,
     page_token: &str,
-) -> Result<ListedUploads, Error> {
-    let size = pages::size(app, page_size)?;
-    let after: Option<After> = pages::open(app, caller, page_token)?;
+) -> Result<UploadPage, Error> {
+    let size = pages::resolve_page_size(app, page_size)?;
+    let after: Option<PageToken> = pages::open_token(app, caller, page_token)?;
     let created_by = (caller.role < Role::Admin).then_some(caller.actor.id.as_str());
-    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::caller(caller)).await?;
-    // One more than asked for tells whether there is another page.
+    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await?;
+    // Read one more row than requested to find out whether there is another page.
     let limit = i64::try_from(size + 1).unwrap_or(i64::MAX);
     let found = resumable_uploads::list(&mut tx, created_by, after.map(|after| after.uploads_after), limit);
     let found = found.await;
@@ -49,10 +48,10 @@ pub async fn list(
     let next_page_token = match uploads.len() > size {
         true => {
             uploads.truncate(size);
-            let last = uploads.last().map(|last| After { uploads_after: last.id });
-            last.map(|after| pages::seal(app, caller, &after)).transpose()?.unwrap_or_default()
+            let last = uploads.last().map(|last| PageToken { uploads_after: last.id });
+            last.map(|after| pages::seal_token(app, caller, &after)).transpose()?.unwrap_or_default()
         }
         false => String::new(),
     };
-    Ok(ListedUploads { uploads, next_page_token })
+    Ok(UploadPage { uploads, next_page_token })
 }

@@ -1,6 +1,6 @@
-//! Uploads that are created before their bytes, and can be gone on with until they are committed, given up, or silent for too
-//! long. What is recorded of them is enough for any replica to go on; whoever sends takes the upload over, and fences
-//! whoever did before.
+//! Uploads that are created before their bytes and can be resumed until they are committed, cancelled, or
+//! idle for longer than the lease. Their rows contain everything another replica needs to resume them. A new
+//! writer takes over the upload's lease and fences the previous writer.
 
 pub mod cancel;
 pub mod complete;

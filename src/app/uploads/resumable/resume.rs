@@ -1,5 +1,5 @@
-//! Goes on with an upload that was created before: from the end of what is stored, or from any part before it. Taking it over
-//! fences whoever sent before; nothing that is stored is read again.
+//! Resumes an upload from the end of the stored bytes or from any earlier part. Taking over the lease fences
+//! the previous writer. Stored bytes are not read again.
 
 use std::sync::Arc;
 
@@ -9,10 +9,14 @@ use crate::{
     app::{
         App, Error,
         uploads::{
-            answered::{answered, request_id},
+            CommittedUpload,
             open::{OpenUpload, lease_seconds},
-            receive::{Sink, content::Content, message::UploadMessage, persisted::Persisted, receive},
-            upload::{Uploaded, count_outcome, store, uploaded},
+            receive::{
+                Sink, content::ContentInspector, message::UploadMessage, persisted::PersistedParts,
+                receive_stream,
+            },
+            replay::{commit_request_id, replay_committed_upload},
+            upload::{count_outcome, store_and_commit_in_task},
         },
     },
     db::{
@@ -23,63 +27,83 @@ use crate::{
     domain::{
         caller::Caller,
         ids::UploadId,
-        policy::{FileSizeLimits, TakenTypes},
+        policy::{AllowedTypes, FileSizeLimits},
         upload::UploadState,
         upload_spec::CheckedSpec,
     },
 };
 
-/// Receives the rest of an upload, and commits it with the finish message. One that was committed before is answered again,
-/// at once.
+/// Receives the rest of an upload and commits it at the finish message. If the upload was committed before,
+/// returns the same response at once.
 ///
 /// # Errors
-/// `NotFound` also for an upload whose lease ran out; `UploadPaused` at the end of a stream without a finish; `UploadFenced`
-/// when somebody else went on with it meanwhile; all that a single stream may be refused for.
-pub async fn resume<S>(app: &Arc<App>, caller: &Caller, id: UploadId, messages: S) -> Result<Uploaded, Error>
+/// Returns `NotFound`, also if the lease has expired; `UploadPaused` if the stream ends without a finish
+/// message; `UploadFenced` if another writer took over in the meantime; and any error of `upload_file`.
+pub async fn resume_upload<S>(
+    app: &Arc<App>,
+    caller: &Caller,
+    id: UploadId,
+    messages: S,
+) -> Result<CommittedUpload, Error>
 where
     S: Stream<Item = UploadMessage> + Send + Unpin,
 {
-    let uploaded = run(app, caller, id, messages).await;
+    let uploaded = receive_and_commit(app, caller, id, messages).await;
     count_outcome(app, &uploaded);
     uploaded
 }
 
-async fn run<S>(app: &Arc<App>, caller: &Caller, id: UploadId, messages: S) -> Result<Uploaded, Error>
+async fn receive_and_commit<S>(
+    app: &Arc<App>,
+    caller: &Caller,
+    id: UploadId,
+    messages: S,
+) -> Result<CommittedUpload, Error>
 where
     S: Stream<Item = UploadMessage> + Send + Unpin,
 {
-    let Taken { stored, persisted, limits } = match take_over(app, caller, id).await? {
-        Some(taken) => taken,
-        None => return answered(app, caller, id).await.map(uploaded),
+    let OwnedUpload { stored, persisted, limits } = match take_over(app, caller, id).await? {
+        Some(owned) => owned,
+        None => return replay_committed_upload(app, caller, id).await,
     };
-    let open = OpenUpload::resumed(app, caller, &stored)?;
+    let open = OpenUpload::from_stored(app, caller, &stored)?;
     let sniffed = stored.sniffed_mime_type.as_deref();
-    let content = Content::resumed(&stored.spec, limits, &app.hashing, &persisted, sniffed)?;
-    // It is committed under its own id: whoever finishes it again gets the same answer.
-    let spec = CheckedSpec { request_id: Some(request_id(id)), ..stored.spec };
+    let content = ContentInspector::resume(&stored.spec, limits, &app.hashing, &persisted, sniffed)?;
+    // Commit under the upload's own request id, so that completing the upload again returns the same
+    // response.
+    let spec = CheckedSpec { request_id: Some(commit_request_id(id)), ..stored.spec };
     let sink = Sink::Store { target: Box::new(open.target().clone()), open: Some(open) };
-    let received = receive(app, caller, content, sink, persisted, messages).await?;
-    store(app, caller, spec, received).await
+    let received = receive_stream(app, caller, content, sink, persisted, messages).await?;
+    store_and_commit_in_task(app, caller, spec, received).await
 }
 
-/// An upload that is ours now.
-pub(super) struct Taken {
+/// An upload whose lease we hold.
+pub(super) struct OwnedUpload {
     pub(super) stored: StoredUpload,
-    pub(super) persisted: Persisted,
-    pub(super) limits: (FileSizeLimits, TakenTypes),
+    pub(super) persisted: PersistedParts,
+    pub(super) limits: (FileSizeLimits, AllowedTypes),
 }
 
-/// Takes an open upload over; answers nothing for one that was committed.
-pub(super) async fn take_over(app: &App, caller: &Caller, id: UploadId) -> Result<Option<Taken>, Error> {
-    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::caller(caller)).await?;
-    let taken = take(app, &mut tx, caller, id).await;
-    tx.finish(taken).await
+/// Takes over an open upload. Returns `None` if it was committed.
+pub(super) async fn take_over(
+    app: &App,
+    caller: &Caller,
+    id: UploadId,
+) -> Result<Option<OwnedUpload>, Error> {
+    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await?;
+    let owned = take_over_in_tx(app, &mut tx, caller, id).await;
+    tx.finish(owned).await
 }
 
-async fn take(app: &App, tx: &mut TenantTx, caller: &Caller, id: UploadId) -> Result<Option<Taken>, Error> {
+async fn take_over_in_tx(
+    app: &App,
+    tx: &mut TenantTx,
+    caller: &Caller,
+    id: UploadId,
+) -> Result<Option<OwnedUpload>, Error> {
     resumable_uploads::take_over(tx, id, lease_seconds(app)).await?;
     let stored = resumable_uploads::get(tx, id).await?;
-    // Its creator alone: the file will be theirs.
+    // Only the creator may resume it, because the file will be theirs.
     let stored = stored.filter(|stored| stored.upload.created_by == caller.actor.id);
     let stored = stored.ok_or(Error::NotFound("upload"))?;
     if stored.is_direct {
@@ -88,9 +112,9 @@ async fn take(app: &App, tx: &mut TenantTx, caller: &Caller, id: UploadId) -> Re
     if stored.upload.state == UploadState::Committed {
         return Ok(None);
     }
-    let persisted = Persisted::of(upload_parts::list(tx, id).await?);
-    // What lies behind a gap was written when other bytes may have been in front of it, and its digest with them.
-    upload_parts::forget_from(tx, stored.lease, persisted.next_number()).await?;
+    let persisted = PersistedParts::from_rows(upload_parts::list(tx, id).await?);
+    // Parts after a gap were written after different bytes, and so were their digest states.
+    upload_parts::delete_from(tx, stored.lease, persisted.next_number()).await?;
     let limits = (quotas::get(tx).await?.file_size_max_bytes, stored.spec.types.clone());
-    Ok(Some(Taken { stored, persisted, limits }))
+    Ok(Some(OwnedUpload { stored, persisted, limits }))
 }

@@ -3,45 +3,46 @@
 use std::sync::Arc;
 
 use super::{
-    get::get,
-    resume::{Taken, take_over},
+    get::get_upload,
+    resume::{OwnedUpload, take_over},
 };
 use crate::{
     app::{
         App, Error,
         uploads::{
             open::OpenUpload,
-            receive::{content::Content, message::PartMessage, receive_part},
+            receive::{content::ContentInspector, message::PartMessage, receive_part},
         },
     },
     domain::{caller::Caller, ids::UploadId, upload::Upload, violations::Violations},
 };
 
-/// Stores a part, or compares it with the one that is stored; answers the upload with it.
+/// Stores a part, or compares it with the stored part at that offset. Returns the upload with its new
+/// progress.
 ///
 /// # Errors
-/// `NotFound`; `OffsetGap`; `ChecksumMismatch`, `SentAgainDiffers`, `SizeMismatch` behind a last part; what a stream may be
-/// refused for.
+/// Returns `NotFound`, `OffsetGap`, `ChecksumMismatch`, `SentAgainDiffers`, `SizeMismatch` if bytes follow
+/// the last part, and any error of `upload_file`.
 pub async fn upload_part(
     app: &Arc<App>,
     caller: &Caller,
     id: UploadId,
     part: PartMessage,
 ) -> Result<Upload, Error> {
-    let Some(Taken { stored, persisted, limits }) = take_over(app, caller, id).await? else {
-        return get(app, caller, id).await;
+    let Some(OwnedUpload { stored, persisted, limits }) = take_over(app, caller, id).await? else {
+        return get_upload(app, caller, id).await;
     };
     if part.data.len() as u64 > stored.upload.part_size_bytes {
         let wrong = format!(
-            "must have at most the part's {} bytes, has {}",
+            "has {1} bytes; a part of this upload has at most {0} bytes",
             stored.upload.part_size_bytes,
             part.data.len()
         );
         return Err(Violations::one("data", wrong).into());
     }
-    let open = OpenUpload::resumed(app, caller, &stored)?;
+    let open = OpenUpload::from_stored(app, caller, &stored)?;
     let sniffed = stored.sniffed_mime_type.as_deref();
-    let content = Content::resumed(&stored.spec, limits, &app.hashing, &persisted, sniffed)?;
+    let content = ContentInspector::resume(&stored.spec, limits, &app.hashing, &persisted, sniffed)?;
     let persisted_size_bytes = receive_part(app, caller, content, open, persisted, part).await?;
     Ok(Upload { persisted_size_bytes, ..stored.upload })
 }

@@ -1,4 +1,4 @@
-//! A manifest: a file that names objects, and what is known of each.
+//! Import manifests: CSV or JSON Lines files that list objects with their metadata.
 
 use std::{
     fs::File,
@@ -12,22 +12,22 @@ use serde::Deserialize;
 
 use super::{
     super::failure::Failure,
-    csv::{Record, Records},
+    csv::{CsvReader, CsvRecord},
 };
 use crate::proto::v1::{EntityRef, ImportItem, UploadSpec, import_item::Source};
 
-/// How many problems are told at once.
+/// The maximum number of problems in one error message.
 const PROBLEMS_MAX: usize = 10;
 const COLUMNS: [&str; 7] = ["key", "url", "legacy_id", "owner", "category", "create_time", "entity"];
 
-/// A manifest, and how it is written.
+/// A manifest file and its format.
 #[derive(Debug, Clone)]
 pub(super) struct Manifest {
     path: PathBuf,
     is_csv: bool,
 }
 
-/// What one line says. What is empty is not known.
+/// One object of a manifest. Empty fields are not set.
 #[derive(Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Row {
@@ -40,60 +40,69 @@ struct Row {
     entity: String,
 }
 
-/// A line that makes no sense, and why.
-type Wrong = (usize, String);
-type Rows = Box<dyn Iterator<Item = Result<(usize, Row), Wrong>> + Send>;
+/// The number of an invalid line, and the problem.
+type LineProblem = (usize, String);
+type Rows = Box<dyn Iterator<Item = Result<(usize, Row), LineProblem>> + Send>;
 
 impl Manifest {
-    /// How it is written is told by its name.
+    /// Selects the format by the extension of the file name.
+    ///
+    /// # Errors
+    /// Returns [`Failure::Usage`] for an unknown extension.
     pub(super) fn open(path: PathBuf) -> Result<Self, Failure> {
         let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
         match extension.to_ascii_lowercase().as_str() {
             "csv" => Ok(Self { path, is_csv: true }),
             "jsonl" | "ndjson" => Ok(Self { path, is_csv: false }),
-            _ => Err(Failure::Usage(format!("{} is neither a .csv nor a .jsonl file", path.display()))),
+            _ => Err(Failure::Usage(format!(
+                "unknown manifest format of {}; use a .csv, .jsonl or .ndjson file",
+                path.display()
+            ))),
         }
     }
 
-    /// Reads all of it, and answers how many objects it names.
-    pub(super) fn check(&self) -> Result<u64, Failure> {
+    /// Validates the whole manifest, and returns the number of its objects.
+    ///
+    /// # Errors
+    /// Returns [`Failure::Usage`] with the first 10 invalid lines.
+    pub(super) fn validate(&self) -> Result<u64, Failure> {
         let (mut count, mut problems) = (0, Vec::new());
         for row in self.rows()? {
-            match row.and_then(item) {
+            match row.and_then(parse_item) {
                 Ok(_) => count += 1,
-                Err(wrong) => problems.push(wrong),
+                Err(problem) => problems.push(problem),
             }
             if problems.len() == PROBLEMS_MAX {
                 break;
             }
         }
-        if problems.is_empty() { Ok(count) } else { Err(self.unusable(&problems)) }
+        if problems.is_empty() { Ok(count) } else { Err(self.usage_error(&problems)) }
     }
 
-    /// What it names, read as it is asked for.
+    /// Returns an iterator over the objects, which reads the file incrementally.
     pub(super) fn items(
         &self,
     ) -> Result<impl Iterator<Item = Result<ImportItem, Failure>> + Send + use<>, Failure> {
         let manifest = self.clone();
         let rows = self.rows()?;
-        Ok(rows.map(move |row| row.and_then(item).map_err(|wrong| manifest.unusable(&[wrong]))))
+        Ok(rows.map(move |row| row.and_then(parse_item).map_err(|problem| manifest.usage_error(&[problem]))))
     }
 
     fn rows(&self) -> Result<Rows, Failure> {
         let file = File::open(&self.path);
-        let file = file.map_err(Failure::local(format!("read {}", self.path.display())))?;
+        let file = file.map_err(Failure::local_io(format!("read {}", self.path.display())))?;
         let reader = BufReader::new(file);
         if self.is_csv {
-            csv_rows(reader).map_err(|wrong| self.unusable(&[wrong]))
+            csv_rows(reader).map_err(|problem| self.usage_error(&[problem]))
         } else {
             Ok(json_rows(reader))
         }
     }
 
-    fn unusable(&self, problems: &[Wrong]) -> Failure {
-        let said: Vec<String> =
-            problems.iter().map(|(line, wrong)| format!("line {line}: {wrong}")).collect();
-        Failure::Usage(format!("{} cannot be used: {}", self.path.display(), said.join("; ")))
+    fn usage_error(&self, problems: &[LineProblem]) -> Failure {
+        let problems: Vec<String> =
+            problems.iter().map(|(line, problem)| format!("line {line}: {problem}")).collect();
+        Failure::Usage(format!("{} is invalid: {}", self.path.display(), problems.join("; ")))
     }
 }
 
@@ -107,51 +116,51 @@ fn json_rows(reader: impl BufRead + Send + 'static) -> Rows {
                 let row = serde_json::from_str(&text).map_err(|error| (line, error.to_string()));
                 Some(row.map(|row| (line, row)))
             }
-            Err(wrong) => Some(Err(wrong)),
+            Err(problem) => Some(Err(problem)),
         }
     };
     Box::new(numbered.filter_map(row))
 }
 
-/// The first record names the columns.
-fn csv_rows(reader: impl BufRead + Send + 'static) -> Result<Rows, Wrong> {
-    let mut records = Records::of(reader);
-    let Some(Record { line, fields: columns }) = records.next()? else {
-        return Err((1, format!("must name its columns, of {}", COLUMNS.join(", "))));
+/// Reads rows of a CSV file whose first record names the columns.
+fn csv_rows(reader: impl BufRead + Send + 'static) -> Result<Rows, LineProblem> {
+    let mut records = CsvReader::new(reader);
+    let Some(CsvRecord { line, fields: columns }) = records.read_record()? else {
+        return Err((1, format!("the header is missing; name columns of {}", COLUMNS.join(", "))));
     };
     let mut places = Vec::new();
     for column in &columns {
         let place = COLUMNS.iter().position(|known| *known == column.trim());
         match place {
             Some(place) if !places.contains(&place) => places.push(place),
-            Some(_) => return Err((line, format!("names the column `{column}` twice"))),
+            Some(_) => return Err((line, format!("column `{column}` appears twice"))),
             None => {
-                return Err((
-                    line,
-                    format!("has no known column `{column}`; there are {}", COLUMNS.join(", ")),
-                ));
+                return Err((line, format!("unknown column `{column}`; use {}", COLUMNS.join(", "))));
             }
         }
     }
-    let mut is_lost = false;
+    let mut has_failed = false;
     Ok(Box::new(std::iter::from_fn(move || {
-        // Behind what cannot be read, nobody knows where the next record begins.
-        if is_lost {
+        // After a malformed record, the start of the next one is unknown.
+        if has_failed {
             return None;
         }
-        match records.next() {
+        match records.read_record() {
             Ok(record) => record.map(|record| csv_row(record, &places)),
-            Err(wrong) => {
-                is_lost = true;
-                Some(Err(wrong))
+            Err(problem) => {
+                has_failed = true;
+                Some(Err(problem))
             }
         }
     })))
 }
 
-fn csv_row(Record { line, fields }: Record, places: &[usize]) -> Result<(usize, Row), Wrong> {
+fn csv_row(CsvRecord { line, fields }: CsvRecord, places: &[usize]) -> Result<(usize, Row), LineProblem> {
     if fields.len() != places.len() {
-        return Err((line, format!("has {} fields, and there are {} columns", fields.len(), places.len())));
+        return Err((
+            line,
+            format!("the record has {} fields; the header has {} columns", fields.len(), places.len()),
+        ));
     }
     let mut values: [String; COLUMNS.len()] = Default::default();
     for (place, field) in places.iter().zip(fields) {
@@ -161,22 +170,22 @@ fn csv_row(Record { line, fields }: Record, places: &[usize]) -> Result<(usize, 
     Ok((line, Row { key, url, legacy_id, owner, category, create_time, entity }))
 }
 
-fn item((line, row): (usize, Row)) -> Result<ImportItem, Wrong> {
+fn parse_item((line, row): (usize, Row)) -> Result<ImportItem, LineProblem> {
     let source = match (row.key.is_empty(), row.url.is_empty()) {
         (false, true) => Source::ObjectKey(row.key),
         (true, false) => Source::Url(row.url),
-        _ => return Err((line, "must name a key or a url, and not both".to_owned())),
+        _ => return Err((line, "exactly one of key and url is required".to_owned())),
     };
     let create_time = match row.create_time.as_str() {
         "" => None,
-        text => Some(time(text).ok_or_else(|| {
-            (line, format!("has a create_time that is none: {text}; write it as 2019-12-31T00:00:00Z"))
+        text => Some(parse_time(text).ok_or_else(|| {
+            (line, format!("invalid create_time `{text}`; use a time such as 2019-12-31T00:00:00Z"))
         })?),
     };
     let attachments = match row.entity.as_str() {
         "" => Vec::new(),
-        text => vec![entity(text).ok_or_else(|| {
-            (line, format!("has an entity that is none: {text}; write it as lesson:42 or as lesson:42:cover"))
+        text => vec![parse_entity(text).ok_or_else(|| {
+            (line, format!("invalid entity `{text}`; use TYPE:ID or TYPE:ID:FIELD, such as lesson:42 or lesson:42:cover"))
         })?],
     };
     let spec = UploadSpec { category: row.category, attachments, ..UploadSpec::default() };
@@ -189,19 +198,19 @@ fn item((line, row): (usize, Row)) -> Result<ImportItem, Wrong> {
     })
 }
 
-fn time(text: &str) -> Option<Timestamp> {
+fn parse_time(text: &str) -> Option<Timestamp> {
     let time = DateTime::parse_from_rfc3339(text).ok()?;
-    // A leap second is the last moment before the next one.
+    // chrono encodes a leap second as more than 999,999,999 ns, which a protobuf timestamp cannot represent.
     let nanos = i32::try_from(time.timestamp_subsec_nanos().min(999_999_999)).ok()?;
     Some(Timestamp { seconds: time.timestamp(), nanos })
 }
 
-/// `type:id` or `type:id:field`.
-fn entity(text: &str) -> Option<EntityRef> {
+/// Parses `type:id` or `type:id:field`.
+fn parse_entity(text: &str) -> Option<EntityRef> {
     let (r#type, rest) = text.split_once(':')?;
     let (id, field) = rest.split_once(':').unwrap_or((rest, ""));
-    let is_named = !r#type.is_empty() && !id.is_empty();
-    is_named.then(|| EntityRef { r#type: r#type.to_owned(), id: id.to_owned(), field: field.to_owned() })
+    let is_complete = !r#type.is_empty() && !id.is_empty();
+    is_complete.then(|| EntityRef { r#type: r#type.to_owned(), id: id.to_owned(), field: field.to_owned() })
 }
 
 #[cfg(test)]
@@ -210,26 +219,26 @@ mod tests {
 
     use super::*;
 
-    fn manifest(name: &str, text: &str) -> (tempfile::TempDir, Manifest) {
+    fn open_manifest(name: &str, text: &str) -> (tempfile::TempDir, Manifest) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join(name);
         fs::write(&path, text).unwrap();
         (directory, Manifest::open(path).unwrap())
     }
 
-    fn refused(name: &str, text: &str) -> String {
-        manifest(name, text).1.check().unwrap_err().to_string()
+    fn error_of(name: &str, text: &str) -> String {
+        open_manifest(name, text).1.validate().unwrap_err().to_string()
     }
 
     #[test]
-    fn both_ways_of_writing_say_the_same() {
+    fn csv_and_jsonl_give_the_same_items() {
         let csv = "legacy_id,key,owner,entity,create_time,category\n\
                    7,\"a, b.pdf\",ann,lesson:42:cover,2019-12-31T23:59:59.5+01:00,report\n,c,,,,\n";
         let json = "{\"legacy_id\": \"7\", \"key\": \"a, b.pdf\", \"owner\": \"ann\", \"category\": \"report\",\
                     \"entity\": \"lesson:42:cover\", \"create_time\": \"2019-12-31T22:59:59.5Z\"}\n\n{\"key\": \"c\"}";
         let read = |name: &str, text: &str| {
-            let (_directory, manifest) = manifest(name, text);
-            assert_eq!(manifest.check().unwrap(), 2);
+            let (_directory, manifest) = open_manifest(name, text);
+            assert_eq!(manifest.validate().unwrap(), 2);
             manifest.items().unwrap().collect::<Result<Vec<_>, _>>().unwrap()
         };
         let items = read("a.CSV", csv);
@@ -242,29 +251,29 @@ mod tests {
     }
 
     #[test]
-    fn every_line_that_makes_no_sense_is_named() {
-        let said = refused(
+    fn error_lists_all_invalid_lines() {
+        let error = error_of(
             "a.csv",
             "key,url,create_time,entity\na,https://b,,\n,,,\na,,yesterday,\na,,,lesson\na,\n",
         );
         for line in 2..=6 {
-            assert!(said.contains(&format!("line {line}: ")), "{said}");
+            assert!(error.contains(&format!("line {line}: ")), "{error}");
         }
-        let said = refused("a.jsonl", "{\"key\": \"a\"}\n{\"kye\": \"a\"}\n[]\n");
-        assert!(said.contains("line 2: ") && said.contains("kye") && said.contains("line 3: "), "{said}");
-        let said = refused("a.jsonl", &"x\n".repeat(100));
-        assert!(said.contains("line 10: ") && !said.contains("line 11: "), "{said}");
-        assert!(refused("a.csv", "").contains("legacy_id"));
-        assert!(refused("a.csv", "key,id\na,1").contains("`id`"));
-        assert!(refused("a.csv", "key,key\na,1").contains("twice"));
-        let said = refused("a.csv", "key\na\n\"b\nc\n");
-        assert_eq!(said.matches("line ").count(), 1, "{said}");
+        let error = error_of("a.jsonl", "{\"key\": \"a\"}\n{\"kye\": \"a\"}\n[]\n");
+        assert!(error.contains("line 2: ") && error.contains("kye") && error.contains("line 3: "), "{error}");
+        let error = error_of("a.jsonl", &"x\n".repeat(100));
+        assert!(error.contains("line 10: ") && !error.contains("line 11: "), "{error}");
+        assert!(error_of("a.csv", "").contains("legacy_id"));
+        assert!(error_of("a.csv", "key,id\na,1").contains("`id`"));
+        assert!(error_of("a.csv", "key,key\na,1").contains("twice"));
+        let error = error_of("a.csv", "key\na\n\"b\nc\n");
+        assert_eq!(error.matches("line ").count(), 1, "{error}");
     }
 
     #[test]
-    fn what_is_no_manifest_is_refused() {
+    fn unknown_format_and_missing_file_are_rejected() {
         assert!(Manifest::open("a.xlsx".into()).is_err());
-        let missing = Manifest::open("missing.csv".into()).unwrap().check().unwrap_err();
+        let missing = Manifest::open("missing.csv".into()).unwrap().validate().unwrap_err();
         assert!(missing.to_string().contains("missing.csv"), "{missing}");
     }
 }

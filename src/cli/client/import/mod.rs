@@ -1,4 +1,4 @@
-//! `strongroom import`: takes over files of before, and tells which file each became.
+//! `strongroom import`: imports existing objects and reports the file of each.
 
 mod csv;
 mod manifest;
@@ -16,91 +16,84 @@ use self::{manifest::Manifest, report::Report};
 use super::{connection::ConnectionArgs, exit, failure::Failure, output::Output};
 use crate::proto::v1::{ImportItem, ImportOptions, UploadSpec, import_item::Source};
 
-/// Takes over files of before from a source that the server's operator has named: a directory, a bucket, or hosts whose URLs may
-/// be fetched. For admins of a tenant. Run it again after any failure: nothing becomes two files, and what is done is answered
-/// with the file that it is. Exits with 1 when an item failed.
-///
-/// Prints a line for each object: what became of it (imported, already, would be, failed), the id of its file, its old key or URL.
-///
-/// A manifest is a CSV file, whose first line names its columns, or one JSON object a line (.jsonl): key or url, and where they
-/// are known legacy_id, owner, category, create_time (RFC 3339) and entity (type:id or type:id:field).
 #[derive(Debug, Args)]
 #[command(after_help = exit::HELP)]
-#[command(group = ArgGroup::new("what").args(["keys", "prefixes", "urls", "manifest"]).required(true).multiple(true))]
+#[command(group = ArgGroup::new("items").args(["keys", "prefixes", "urls", "manifest"]).required(true).multiple(true))]
 pub(crate) struct ImportArgs {
-    /// The name of the source
+    /// The name of the source, as configured on the server.
     #[arg(value_name = "SOURCE")]
     pub source: String,
-    /// The key of an object; may be repeated
+    /// Import the object with this key; may be repeated.
     #[arg(long = "key", value_name = "KEY")]
     pub keys: Vec<String>,
-    /// What the keys of objects begin with, "" for all; may be repeated
+    /// Import all objects whose keys start with this prefix, "" for all objects; may be repeated.
     #[arg(long = "prefix", value_name = "PREFIX")]
     pub prefixes: Vec<String>,
-    /// A URL; may be repeated
+    /// Import the object at this URL; may be repeated.
     #[arg(long = "url", value_name = "URL")]
     pub urls: Vec<String>,
-    /// A file that names objects and what is known of each, .csv or .jsonl
+    /// Import the objects listed in this .csv or .jsonl file.
     #[arg(long, value_name = "FILE")]
     pub manifest: Option<PathBuf>,
-    /// The category of what has none in the manifest; without it the default of the tenant's policy
+    /// The category of objects without one in the manifest. Default: the default category of the tenant's
+    /// policy.
     #[arg(long, default_value = "", hide_default_value = true)]
     pub category: String,
-    /// The owner of what has none in the manifest; without it the caller
+    /// The owner of objects without one in the manifest. Default: the caller.
     #[arg(long, default_value = "", hide_default_value = true)]
     pub owner: String,
-    /// Tell what would be done, and do nothing
+    /// Report what would be imported, and import nothing.
     #[arg(long)]
     pub dry_run: bool,
-    /// Print the report as JSON, one message a line, the summary last
+    /// Print the report as JSON, one message per line, followed by the summary.
     #[arg(long)]
     pub json: bool,
-    /// Where
     #[command(flatten)]
     pub connection: ConnectionArgs,
 }
 
-/// Imports, and prints the report as it comes.
-pub(super) async fn run(args: ImportArgs, output: Output) -> Result<(), Failure> {
-    let named = args.named();
+/// Imports objects and prints the report while it arrives.
+pub(super) async fn run_import(args: ImportArgs, output: Output) -> Result<(), Failure> {
+    let listed = args.items();
     let manifest = args.manifest.clone().map(Manifest::open).transpose()?;
-    // All of it is read once before anything is done, so that a typing error in its last line is told first.
-    let rows = manifest.as_ref().map_or(Ok(0), Manifest::check)?;
-    let total = args.prefixes.is_empty().then_some(named.len() as u64 + rows);
+    // Validate the whole manifest first, so that an error in its last line is reported before anything is
+    // imported.
+    let rows = manifest.as_ref().map_or(Ok(0), Manifest::validate)?;
+    let total = args.prefixes.is_empty().then_some(listed.len() as u64 + rows);
     let client = args.connection.connect().await?;
-    let broken: Arc<Mutex<Option<Failure>>> = Arc::default();
-    let of_manifest = match &manifest {
+    let manifest_error: Arc<Mutex<Option<Failure>>> = Arc::default();
+    let manifest_items = match &manifest {
         Some(manifest) => Some(manifest.items()?),
         None => None,
     };
     let (category, owner) = (args.category, args.owner);
-    let items = named.into_iter().map(Ok).chain(of_manifest.into_iter().flatten());
+    let items = listed.into_iter().map(Ok).chain(manifest_items.into_iter().flatten());
     let items = {
-        let broken = Arc::clone(&broken);
-        // Ends where the manifest is not any more what it was.
+        let manifest_error = Arc::clone(&manifest_error);
+        // Stop at the first invalid line: the manifest was changed after its validation.
         items.map_while(move |item| match item {
-            Ok(item) => Some(with_defaults(item, &category, &owner)),
+            Ok(item) => Some(apply_defaults(item, &category, &owner)),
             Err(failure) => {
-                *broken.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
+                *manifest_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
                 None
             }
         })
     };
     let options = ImportOptions { source: args.source, dry_run: args.dry_run };
-    let mut answers = client.import_files(options, stream::iter(items)).await?;
+    let mut messages = client.import_files(options, stream::iter(items)).await?;
     let mut report = Report::new(output, total);
-    while let Some(answer) = answers.next().await {
-        report.take(answer?)?;
+    while let Some(message) = messages.next().await {
+        report.print_message(message?)?;
     }
-    match broken.lock().unwrap_or_else(PoisonError::into_inner).take() {
+    match manifest_error.lock().unwrap_or_else(PoisonError::into_inner).take() {
         Some(failure) => Err(failure),
-        None => report.end(),
+        None => report.finish(),
     }
 }
 
 impl ImportArgs {
-    /// What the command line itself names.
-    fn named(&self) -> Vec<ImportItem> {
+    /// Returns the objects that are given as arguments.
+    fn items(&self) -> Vec<ImportItem> {
         let keys = self.keys.iter().cloned().map(Source::ObjectKey);
         let prefixes = self.prefixes.iter().cloned().map(Source::ObjectPrefix);
         let urls = self.urls.iter().cloned().map(Source::Url);
@@ -109,7 +102,7 @@ impl ImportArgs {
     }
 }
 
-fn with_defaults(mut item: ImportItem, category: &str, owner: &str) -> ImportItem {
+fn apply_defaults(mut item: ImportItem, category: &str, owner: &str) -> ImportItem {
     if item.owner_id.is_empty() {
         owner.clone_into(&mut item.owner_id);
     }

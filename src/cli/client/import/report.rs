@@ -1,4 +1,4 @@
-//! The report of an import, as it comes: a line for each object, and at its end the counts.
+//! Prints the report of an import: one line per object, and a summary at the end.
 
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
@@ -9,7 +9,6 @@ use crate::proto::v1::{
     import_files_response::Message,
 };
 
-/// What was reported so far.
 pub(super) struct Report {
     output: Output,
     bar: ProgressBar,
@@ -17,13 +16,13 @@ pub(super) struct Report {
 }
 
 impl Report {
-    /// Of an import of so many objects, where that is known.
+    /// Creates a report of an import of `total` objects, or of an unknown number.
     pub(super) fn new(output: Output, total: Option<u64>) -> Self {
-        Self { output, bar: output.count("imported", total), summary: ImportSummary::default() }
+        Self { output, bar: output.counter("imported", total), summary: ImportSummary::default() }
     }
 
     /// Prints one message.
-    pub(super) fn take(
+    pub(super) fn print_message(
         &mut self,
         ImportFilesResponse { message }: ImportFilesResponse,
     ) -> Result<(), Failure> {
@@ -32,33 +31,37 @@ impl Report {
             Some(Message::Result(result)) => {
                 self.bar.inc(1);
                 self.bar.suspend(|| {
-                    if output.json { output.json(&result_json(&result)) } else { output.line(line(&result)) }
+                    if output.json {
+                        output.json(&result_json(&result))
+                    } else {
+                        output.line(format_result(&result))
+                    }
                 })
             }
             Some(Message::PrefixEnd(end)) if output.json => output.json(&end_json(&end)),
             Some(Message::PrefixEnd(end)) => match end.reason() {
                 ErrorReason::Unspecified => Ok(()),
-                _ => self.bar.suspend(|| output.line(end_line(&end))),
+                _ => self.bar.suspend(|| output.line(format_prefix_end(&end))),
             },
             Some(Message::Summary(summary)) => {
                 self.summary = summary;
                 self.bar.finish_and_clear();
                 self.print_summary()
             }
-            // A kind of message that this version does not know is none of its results.
+            // Ignore message types that this version does not know.
             None => Ok(()),
         }
     }
 
-    /// How the command ends.
-    pub(super) fn end(self) -> Result<(), Failure> {
+    /// Returns an error if an object failed.
+    pub(super) fn finish(self) -> Result<(), Failure> {
         let ImportSummary { imported_count, already_imported_count, would_import_count, failed_count } =
             self.summary;
         let total = imported_count + already_imported_count + would_import_count + failed_count;
         let count = |number: i64| usize::try_from(number).unwrap_or_default();
         match failed_count {
             0 => Ok(()),
-            failed => Err(Failure::Some { failed: count(failed), total: count(total), exit: Exit::Other }),
+            failed => Err(Failure::Several { failed: count(failed), total: count(total), exit: Exit::Other }),
         }
     }
 
@@ -78,49 +81,53 @@ impl Report {
             count => format!("{count} would be imported, "),
         };
         self.output.line(format_args!(
-            "{imported_count} imported, {already_imported_count} imported before, {would}{failed_count} failed"
+            "{imported_count} imported, {already_imported_count} already imported, {would}{failed_count} failed"
         ))
     }
 }
 
-/// Which it was before: a key or a URL.
-fn before(result: &ImportResult) -> &str {
+/// Returns the key or the URL of the object.
+fn object_source(result: &ImportResult) -> &str {
     if result.url.is_empty() { &result.object_key } else { &result.url }
 }
 
-fn line(result: &ImportResult) -> String {
-    let word = match result.outcome() {
+fn format_result(result: &ImportResult) -> String {
+    let outcome = match result.outcome() {
         ImportOutcome::Imported => "imported",
         ImportOutcome::AlreadyImported => "already",
         ImportOutcome::WouldImport => "would be",
         ImportOutcome::Failed | ImportOutcome::Unspecified => "failed",
     };
     let file = if result.file_id.is_empty() { "-" } else { &result.file_id };
-    let why = if result.message.is_empty() { String::new() } else { format!(": {}", result.message) };
-    format!("{word:<8}  {file:<36}  {}{}", human::printable(before(result)), human::printable(&why))
+    let message = if result.message.is_empty() { String::new() } else { format!(": {}", result.message) };
+    format!(
+        "{outcome:<8}  {file:<36}  {}{}",
+        human::printable(object_source(result)),
+        human::printable(&message)
+    )
 }
 
-fn end_line(end: &ImportPrefixEnd) -> String {
-    let what = format!("{}…: {} found, then: {}", end.object_prefix, end.object_count, end.message);
-    format!("{:<8}  {:<36}  {}", "failed", "-", human::printable(&what))
+fn format_prefix_end(end: &ImportPrefixEnd) -> String {
+    let text = format!("{}*: stopped after {} objects: {}", end.object_prefix, end.object_count, end.message);
+    format!("{:<8}  {:<36}  {}", "failed", "-", human::printable(&text))
 }
 
-fn reason(reason: ErrorReason) -> Option<&'static str> {
+fn reason_name(reason: ErrorReason) -> Option<&'static str> {
     let name = (reason != ErrorReason::Unspecified).then(|| reason.as_str_name())?;
     Some(name.trim_start_matches("ERROR_REASON_"))
 }
 
 fn result_json(result: &ImportResult) -> Value {
     let outcome = result.outcome().as_str_name().trim_start_matches("IMPORT_OUTCOME_");
-    let known = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let non_empty = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     json!({ "result": {
         "outcome": outcome,
-        "object_key": known(&result.object_key),
-        "url": known(&result.url),
-        "legacy_id": known(&result.legacy_id),
-        "file_id": known(&result.file_id),
-        "reason": reason(result.reason()),
-        "message": known(&result.message),
+        "object_key": non_empty(&result.object_key),
+        "url": non_empty(&result.url),
+        "legacy_id": non_empty(&result.legacy_id),
+        "file_id": non_empty(&result.file_id),
+        "reason": reason_name(result.reason()),
+        "message": non_empty(&result.message),
     } })
 }
 
@@ -128,7 +135,7 @@ fn end_json(end: &ImportPrefixEnd) -> Value {
     json!({ "prefix_end": {
         "object_prefix": end.object_prefix,
         "object_count": end.object_count,
-        "reason": reason(end.reason()),
+        "reason": reason_name(end.reason()),
         "message": (!end.message.is_empty()).then_some(&end.message),
     } })
 }
@@ -138,14 +145,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_tells_old_and_new_and_cannot_write_to_the_terminal_as_it_likes() {
+    fn result_line_has_key_and_file_id_and_is_escaped() {
         let result = ImportResult {
             object_key: "a\u{1b}[31m".into(),
             file_id: "0198".into(),
             outcome: ImportOutcome::Imported.into(),
             ..ImportResult::default()
         };
-        let printed = line(&result);
+        let printed = format_result(&result);
         assert!(printed.starts_with("imported  0198") && printed.ends_with("a\\u{1b}[31m"), "{printed:?}");
         let failed = ImportResult {
             url: "https://a.test/?b".into(),
@@ -153,7 +160,11 @@ mod tests {
             message: "no\n".into(),
             ..ImportResult::default()
         };
-        assert!(line(&failed).ends_with("https://a.test/?b: no\\u{a}"), "{}", line(&failed));
+        assert!(
+            format_result(&failed).ends_with("https://a.test/?b: no\\u{a}"),
+            "{}",
+            format_result(&failed)
+        );
         assert_eq!(result_json(&failed)["result"]["outcome"], "FAILED");
         assert!(result_json(&failed)["result"]["object_key"].is_null());
     }

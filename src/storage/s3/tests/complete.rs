@@ -1,4 +1,4 @@
-//! Completing, when the answer does not tell what became of it.
+//! Completion with ambiguous responses.
 
 use super::*;
 
@@ -25,7 +25,7 @@ fn late_error() -> Reply {
 }
 
 #[tokio::test]
-async fn a_plain_answer_is_believed_when_the_object_is_as_large_as_its_parts() {
+async fn successful_completion_is_checked_against_the_object_size() {
     let (s3, script) = scripted(vec![done(), head(10)]).await;
     assert_eq!(complete(&s3).await.unwrap().size_bytes, 10);
     let request = &script.requests()[0];
@@ -39,7 +39,7 @@ async fn a_plain_answer_is_believed_when_the_object_is_as_large_as_its_parts() {
 }
 
 #[tokio::test]
-async fn a_lost_a_late_and_a_contradictory_answer_are_settled_by_the_object_that_is_there() {
+async fn ambiguous_completion_succeeds_if_the_object_exists() {
     for reply in [
         Reply::hang_up(),
         Reply::new(200, "").header("content-length", 100),
@@ -55,47 +55,47 @@ async fn a_lost_a_late_and_a_contradictory_answer_are_settled_by_the_object_that
 }
 
 #[tokio::test]
-async fn without_an_object_the_answer_stands() {
-    let bucket_is_there = || Reply::new(200, "");
+async fn failed_completion_without_an_object_returns_its_error() {
+    let bucket_exists = || Reply::new(200, "");
     for (reply, kind) in [
         (Reply::hang_up(), StorageErrorKind::Transient),
         (late_error(), StorageErrorKind::Transient),
         (error(503, "SlowDown"), StorageErrorKind::Transient),
         (error(404, "NoSuchUpload"), StorageErrorKind::NotFound),
     ] {
-        let (s3, _script) = scripted(vec![reply, Reply::new(404, ""), bucket_is_there()]).await;
+        let (s3, _script) = scripted(vec![reply, Reply::new(404, ""), bucket_exists()]).await;
         assert_eq!(complete(&s3).await.unwrap_err(), kind);
     }
 }
 
 #[tokio::test]
-async fn an_object_of_another_size_is_not_taken_for_ours() {
+async fn completion_rejects_an_object_of_another_size() {
     let (s3, _script) = scripted(vec![error(404, "NoSuchUpload"), head(11)]).await;
     assert_eq!(complete(&s3).await.unwrap_err(), StorageErrorKind::NotFound);
 }
 
 #[tokio::test]
-async fn nothing_is_claimed_while_it_cannot_be_looked_at() {
+async fn completion_fails_if_the_object_cannot_be_checked() {
     let (s3, _script) = scripted(vec![Reply::hang_up(), error(503, "")]).await;
     assert_eq!(complete(&s3).await.unwrap_err(), StorageErrorKind::Transient);
 }
 
 #[tokio::test]
-async fn refused_parts_are_not_looked_for() {
+async fn rejected_parts_cause_no_object_lookup() {
     let (s3, script) = scripted(vec![error(400, "InvalidPart")]).await;
     assert_eq!(complete(&s3).await.unwrap_err(), StorageErrorKind::InvalidInput);
     assert_eq!(script.lines().len(), 1);
 }
 
 #[tokio::test]
-async fn a_taken_key_is_ours_when_our_upload_is_gone_and_anothers_while_it_is_open() {
-    let taken = || error(412, "PreconditionFailed");
+async fn existing_key_is_ours_only_if_our_upload_is_gone() {
+    let key_exists = || error(412, "PreconditionFailed");
     let conditional = |options: &mut S3Options| options.conditional_writes = true;
     let gone = error(404, "NoSuchUpload");
-    let (s3, script) = scripted_with(vec![taken(), gone, head(10)], conditional).await;
+    let (s3, script) = scripted_with(vec![key_exists(), gone, head(10)], conditional).await;
     assert_eq!(complete(&s3).await.unwrap().size_bytes, 10);
     assert!(script.requests()[0].contains("if-none-match: *"), "{:?}", script.requests());
     let open = Reply::new(200, "<ListPartsResult><IsTruncated>false</IsTruncated></ListPartsResult>");
-    let (s3, _script) = scripted_with(vec![taken(), open], conditional).await;
+    let (s3, _script) = scripted_with(vec![key_exists(), open], conditional).await;
     assert_eq!(complete(&s3).await.unwrap_err(), StorageErrorKind::AlreadyExists);
 }

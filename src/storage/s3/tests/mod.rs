@@ -1,4 +1,5 @@
-//! What no real store does on demand: answers that are lost, late, half or contradictory.
+//! Tests with scripted responses that no real store returns on demand: lost, late, truncated or contradictory
+//! ones.
 
 mod complete;
 mod requests;
@@ -36,7 +37,7 @@ pub(super) fn options(endpoint: &str) -> S3Options {
     }
 }
 
-/// The adapter before a store that gives these answers, one after the other.
+/// Creates the adapter with a store that returns these replies in order.
 async fn scripted(replies: Vec<Reply>) -> (S3, Script) {
     scripted_with(replies, |_| {}).await
 }
@@ -62,7 +63,7 @@ fn error(status: u16, code: &str) -> Reply {
 }
 
 #[tokio::test]
-async fn every_refusal_says_what_the_caller_can_do() {
+async fn classifies_every_rejection() {
     use StorageErrorKind::{AlreadyExists, InvalidInput, NoSpace, NotFound, Transient, Unavailable};
     for (status, code, kind) in [
         (404, "NoSuchKey", NotFound),
@@ -92,19 +93,19 @@ async fn every_refusal_says_what_the_caller_can_do() {
 }
 
 #[tokio::test]
-async fn an_error_names_operation_key_and_code_but_no_address_and_no_credential() {
+async fn error_contains_neither_url_nor_credentials() {
     let key = key();
     let reply = "<Error><Code>SignatureDoesNotMatch</Code><Message>AKID wrote secret</Message></Error>";
     let (s3, script) = scripted(vec![Reply::new(403, reply)]).await;
     let error = s3.get(&key, 0..1).await.map(|_| ()).unwrap_err();
-    assert_eq!(error.to_string(), format!("get object {key}: the store is unavailable"));
+    assert_eq!(error.to_string(), format!("get object {key}: store is unavailable"));
     let source = std::error::Error::source(&error).unwrap().to_string();
     assert!(source.starts_with("403 SignatureDoesNotMatch: "), "{source}");
     assert!(!source.contains("AKID") && !source.contains("secret") && !source.contains(&script.endpoint));
 }
 
 #[tokio::test]
-async fn a_store_that_hangs_up_or_stops_halfway_is_asked_again() {
+async fn interrupted_response_is_transient() {
     for reply in [Reply::hang_up(), Reply::new(200, "<Error").header("content-length", 5000)] {
         let (s3, _script) = scripted(vec![reply]).await;
         assert_eq!(s3.list("", None, 10).await.unwrap_err().kind, StorageErrorKind::Transient);
@@ -112,14 +113,14 @@ async fn a_store_that_hangs_up_or_stops_halfway_is_asked_again() {
 }
 
 #[tokio::test]
-async fn a_download_that_ends_early_is_an_error_and_not_an_end() {
+async fn truncated_download_is_an_error() {
     use futures::TryStreamExt;
     let range = |length: u64| {
         Reply::new(206, "0123456789")
             .header("content-range", "bytes 0-19/100")
             .header("content-length", length)
     };
-    // Cut by the connection, and by a store that announces less than it was asked for.
+    // Truncated by the connection, and by a store that announces fewer bytes than requested.
     for reply in [range(20), range(10)] {
         let (s3, _script) = scripted(vec![reply]).await;
         let stream = s3.get(&key(), 0..20).await.unwrap();
@@ -129,7 +130,7 @@ async fn a_download_that_ends_early_is_an_error_and_not_an_end() {
 }
 
 #[tokio::test]
-async fn another_range_than_was_asked_for_is_not_handed_on() {
+async fn rejects_a_response_with_another_range() {
     let shifted = Reply::new(206, "0123456789").header("content-range", "bytes 5-14/100");
     let whole = Reply::new(200, "0123456789");
     for reply in [shifted, whole] {
@@ -140,7 +141,7 @@ async fn another_range_than_was_asked_for_is_not_handed_on() {
 }
 
 #[tokio::test]
-async fn a_page_that_hides_what_follows_is_no_last_page() {
+async fn rejects_a_truncated_page_without_a_marker() {
     let page = "<ListBucketResult><IsTruncated>true</IsTruncated></ListBucketResult>";
     let (s3, _script) = scripted(vec![Reply::new(200, page)]).await;
     assert_eq!(s3.list("", None, 10).await.unwrap_err().kind, StorageErrorKind::Transient);

@@ -1,4 +1,4 @@
-//! What is sent.
+//! The requests that the adapter sends.
 
 use bytes::Bytes;
 
@@ -8,13 +8,13 @@ const SHA_256_OF_X: &str = "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db0225
 
 async fn put_request(change: impl FnOnce(&mut S3Options)) -> String {
     let (s3, script) = scripted_with(vec![Reply::new(200, "").header("etag", "\"1\"")], change).await;
-    // The answer has no date, so the adapter goes on to look; that is of no interest here.
+    // The reply has no date, so the adapter sends a HEAD afterwards, which does not matter here.
     let _ = s3.put(&key(), Payload::from(Bytes::from_static(b"x")), &PutOptions::default()).await;
     script.requests().remove(0)
 }
 
 #[tokio::test]
-async fn the_bytes_are_hashed_once_for_the_signature_or_for_the_checksum() {
+async fn body_is_hashed_for_the_signature_or_for_the_checksum() {
     for (payload_signing, is_signed) in
         [(PayloadSigning::Auto, true), (PayloadSigning::Always, true), (PayloadSigning::Never, false)]
     {
@@ -27,7 +27,7 @@ async fn the_bytes_are_hashed_once_for_the_signature_or_for_the_checksum() {
 }
 
 #[tokio::test]
-async fn over_tls_the_bytes_are_not_signed_unless_they_always_are() {
+async fn tls_requests_sign_the_body_only_if_configured() {
     let _installed = rustls::crypto::aws_lc_rs::default_provider().install_default();
     for (payload_signing, sends_checksum) in
         [(PayloadSigning::Auto, true), (PayloadSigning::Always, false), (PayloadSigning::Never, true)]
@@ -38,12 +38,12 @@ async fn over_tls_the_bytes_are_not_signed_unless_they_always_are() {
 }
 
 #[tokio::test]
-async fn a_bucket_stands_in_the_path_or_in_the_host() {
+async fn bucket_is_in_the_path_or_in_the_host() {
     let _installed = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let address = |virtual_hosted_style, endpoint: Option<&str>| {
         let endpoint = endpoint.map(str::to_owned);
         let options = S3Options { virtual_hosted_style, endpoint, ..options("") };
-        S3::open(&options).unwrap().client.bucket_address("b")
+        S3::open(&options).unwrap().client.bucket_url("b")
     };
     let minio = Some("https://minio.example.org:9000/s3/");
     assert_eq!(address(false, minio), "https://minio.example.org:9000/s3/b");
@@ -52,7 +52,7 @@ async fn a_bucket_stands_in_the_path_or_in_the_host() {
 }
 
 #[tokio::test]
-async fn an_address_that_could_not_work_is_refused_at_once() {
+async fn rejects_invalid_endpoints() {
     for (endpoint, allow_http) in
         [("http://s3.example.org", false), ("ftp://x", true), ("s3.example.org", true)]
     {
@@ -62,14 +62,14 @@ async fn an_address_that_could_not_work_is_refused_at_once() {
 }
 
 #[tokio::test]
-async fn a_large_copy_is_made_inside_the_store_in_parts_that_cover_it_exactly() {
+async fn large_copy_uses_parts_that_cover_it_exactly() {
     const MIB: u64 = 1024 * 1024;
-    let made = || Reply::new(200, "<CopyPartResult><ETag>\"p\"</ETag></CopyPartResult>");
+    let copied = || Reply::new(200, "<CopyPartResult><ETag>\"p\"</ETag></CopyPartResult>");
     let started = Reply::new(
         200,
         "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>",
     );
-    let replies = vec![head(12 * MIB), started, made(), made(), made(), made(), head(12 * MIB)];
+    let replies = vec![head(12 * MIB), started, copied(), copied(), copied(), copied(), head(12 * MIB)];
     let (mut s3, script) = scripted(replies).await;
     s3.single_copy_size_bytes_max = 5 * MIB;
     let (from, to) = (key(), key());
@@ -87,11 +87,11 @@ async fn a_large_copy_is_made_inside_the_store_in_parts_that_cover_it_exactly() 
 }
 
 #[tokio::test]
-async fn a_new_tenants_bucket_gets_its_rule_at_once_and_is_used_even_where_that_fails() {
+async fn new_tenant_bucket_is_used_even_if_its_rule_fails() {
     let stored = || Reply::new(200, "").header("etag", "\"1\"");
-    for answer in [Reply::new(200, ""), error(501, "NotImplemented"), error(500, "InternalError")] {
+    for reply in [Reply::new(200, ""), error(501, "NotImplemented"), error(500, "InternalError")] {
         let no_rules = error(404, "NoSuchLifecycleConfiguration");
-        let replies = vec![Reply::new(404, ""), Reply::new(200, ""), no_rules, answer, stored(), head(1)];
+        let replies = vec![Reply::new(404, ""), Reply::new(200, ""), no_rules, reply, stored(), head(1)];
         let (s3, script) = scripted_with(replies, |options| {
             options.bucket_per_tenant = true;
             options.abandoned_multipart_days = Some(9);

@@ -1,4 +1,4 @@
-//! A store that answers what it is told to, whatever it is asked, and remembers the questions.
+//! A server that returns scripted replies to any request, and records the requests.
 
 use std::{
     collections::VecDeque,
@@ -10,10 +10,10 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-/// One answer. The connection ends with it.
+/// One reply, after which the connection is closed.
 #[derive(Clone)]
 pub(super) struct Reply {
-    /// 0: none.
+    /// The status code; 0 to close the connection without a reply.
     status: u16,
     headers: Vec<(&'static str, String)>,
     body: String,
@@ -24,7 +24,7 @@ impl Reply {
         Self { status, headers: Vec::new(), body: body.to_owned() }
     }
 
-    /// The question is read, and that is all.
+    /// Reads the request and closes the connection.
     pub(super) fn hang_up() -> Self {
         Self::new(0, "")
     }
@@ -71,12 +71,12 @@ impl Script {
         Self { endpoint, requests }
     }
 
-    /// Head and body of each, with the names of the headers in small letters.
+    /// Returns the head and body of each request, with header names in lower case.
     pub(super) fn requests(&self) -> Vec<String> {
         self.requests.lock().unwrap().clone()
     }
 
-    /// Method, path and query of each.
+    /// Returns the method, path and query of each request.
     pub(super) fn lines(&self) -> Vec<String> {
         let line = |request: &String| request.lines().next().unwrap_or_default().replace(" HTTP/1.1", "");
         self.requests().iter().map(line).collect()

@@ -1,0 +1,48 @@
+//! Collects the quota and blobs that changes of files release, and applies them once at the end of the
+//! transaction, in lock order.
+
+use crate::{
+    app::{App, Error},
+    db::{
+        TenantTx, blobs,
+        quotas::{self, QuotaDelta},
+        usage_counters::{self, UsageDelta},
+        versions::Charge,
+    },
+    domain::{file::File, ids::BlobId},
+};
+
+/// Quota and blobs to release at the end of the transaction.
+#[derive(Debug, Default)]
+pub(super) struct PendingRelease {
+    blobs: Vec<BlobId>,
+    usage: UsageDelta,
+    quota: QuotaDelta,
+}
+
+impl PendingRelease {
+    /// Adds blobs whose versions were deleted.
+    pub(super) fn release_blobs(&mut self, blobs: Vec<BlobId>) {
+        self.blobs.extend(blobs);
+    }
+
+    /// Adds a file that is no longer charged.
+    pub(super) fn release_quota(&mut self, file: &File, charge: &Charge) {
+        self.usage.add_file(file, charge, -1);
+        self.quota.used_bytes -= charge.bytes();
+        self.quota.file_count -= 1;
+    }
+
+    /// Applies the release. Cannot exceed the quota, because it only lowers the usage.
+    pub(super) async fn apply(self, app: &App, tx: &mut TenantTx) -> Result<(), Error> {
+        if !self.blobs.is_empty() {
+            let hours = u32::try_from(app.limits.retention.blob_deletion_delay_hours).unwrap_or(u32::MAX);
+            blobs::schedule_deletion(tx, &self.blobs, hours).await?;
+        }
+        if self.quota != QuotaDelta::default() {
+            usage_counters::apply_delta(tx, &self.usage).await?;
+            quotas::apply_delta(tx, self.quota).await?;
+        }
+        Ok(())
+    }
+}

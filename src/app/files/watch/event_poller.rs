@@ -1,0 +1,150 @@
+//! Polls the newest event of each watched tenant, once for all of its watchers in this process. A watcher
+//! reads events only if there are new ones. Tenants without watchers are not polled.
+//!
+//! The poll interval is short after new events, from this process or another, and doubles with every poll
+//! that finds none. A commit in this process triggers the next poll.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, sleep_until},
+};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::{
+    app::Error,
+    config::WatchesConfig,
+    db::{
+        Database, DbError, Viewer,
+        event_stream::{StreamSnapshot, get_newest},
+        tenants,
+    },
+    domain::{caller::TenantState, event_position::EventPosition, ids::TenantId},
+};
+
+/// The shortest time between two polls.
+const POLL_INTERVAL_MIN: Duration = Duration::from_millis(20);
+
+/// The end of a tenant's event stream at the time of a poll.
+#[derive(Debug, Clone)]
+pub(super) struct Tip {
+    /// The position up to which events may be read.
+    pub(super) snapshot: StreamSnapshot,
+    /// The position of the newest event below that.
+    pub(super) newest: Option<EventPosition>,
+    /// The state of the tenant. Watches end when it is suspended.
+    pub(super) tenant: TenantState,
+}
+
+/// Receives the tips of a tenant; `None` before the first poll.
+pub(super) type TipReceiver = watch::Receiver<Option<Result<Tip, DbError>>>;
+
+/// The pollers of all tenants with watchers in this process.
+#[derive(Debug, Default)]
+pub(in crate::app) struct EventPoller(Arc<Mutex<HashMap<TenantId, TenantPoller>>>);
+
+#[derive(Debug)]
+struct TenantPoller {
+    tips: TipReceiver,
+    watchers: usize,
+    /// Stops polling when the last watcher is dropped.
+    _stop: DropGuard,
+}
+
+/// Counts against the limits of concurrent watches. Released on drop.
+#[derive(Debug)]
+pub(super) struct WatchPermit {
+    pollers: Arc<Mutex<HashMap<TenantId, TenantPoller>>>,
+    tenant: TenantId,
+}
+
+impl EventPoller {
+    /// Adds a watcher of a tenant and starts polling if it is the first.
+    ///
+    /// # Errors
+    /// Returns `Overloaded` if the process or the tenant has reached its limit of watches.
+    pub(super) fn subscribe(
+        &self,
+        db: &Database,
+        tenant: TenantId,
+        limits: &WatchesConfig,
+    ) -> Result<(WatchPermit, TipReceiver), Error> {
+        let mut pollers = lock(&self.0);
+        let total: usize = pollers.values().map(|poller| poller.watchers).sum();
+        let of_tenant = pollers.get(&tenant).map_or(0, |poller| poller.watchers);
+        if total >= limits.streams_max || of_tenant >= limits.streams_per_tenant_max {
+            return Err(Error::Overloaded("watches of files"));
+        }
+        let poller =
+            pollers.entry(tenant).or_insert_with(|| start_polling(db, tenant, limits.poll_interval_max()));
+        poller.watchers += 1;
+        Ok((WatchPermit { pollers: Arc::clone(&self.0), tenant }, poller.tips.clone()))
+    }
+}
+
+impl Drop for WatchPermit {
+    fn drop(&mut self) {
+        let mut pollers = lock(&self.pollers);
+        let Some(poller) = pollers.get_mut(&self.tenant) else { return };
+        poller.watchers -= 1;
+        if poller.watchers == 0 {
+            pollers.remove(&self.tenant);
+        }
+    }
+}
+
+fn lock(pollers: &Mutex<HashMap<TenantId, TenantPoller>>) -> MutexGuard<'_, HashMap<TenantId, TenantPoller>> {
+    pollers.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn start_polling(db: &Database, tenant: TenantId, interval_max: Duration) -> TenantPoller {
+    let stop = CancellationToken::new();
+    let (sender, tips) = watch::channel(None);
+    let hint = db.event_hints().listen(tenant);
+    let polling = poll(db.clone(), tenant, sender, hint, interval_max);
+    let stopped = stop.clone();
+    tokio::spawn(async move { stopped.run_until_cancelled(polling).await });
+    TenantPoller { tips, watchers: 0, _stop: stop.drop_guard() }
+}
+
+async fn poll(
+    db: Database,
+    tenant: TenantId,
+    tips: watch::Sender<Option<Result<Tip, DbError>>>,
+    hint: Arc<Notify>,
+    interval_max: Duration,
+) {
+    let (mut interval, mut known) = (POLL_INTERVAL_MIN, None);
+    loop {
+        let tip = read_tip(&db, tenant).await;
+        if let Ok(Tip { newest, .. }) = &tip
+            && *newest != known
+        {
+            (interval, known) = (POLL_INTERVAL_MIN, *newest);
+        }
+        tips.send_replace(Some(tip));
+        let soonest = Instant::now() + POLL_INTERVAL_MIN;
+        tokio::select! {
+            () = hint.notified() => {
+                interval = POLL_INTERVAL_MIN;
+                sleep_until(soonest).await;
+            }
+            () = tokio::time::sleep(interval) => interval = interval.saturating_mul(2).min(interval_max),
+        }
+    }
+}
+
+async fn read_tip(db: &Database, tenant: TenantId) -> Result<Tip, DbError> {
+    let mut tx = db.tenant_tx(tenant, &Viewer::system()).await?;
+    let tip = async {
+        let (snapshot, newest) = get_newest(&mut tx).await?;
+        Ok(Tip { snapshot, newest, tenant: tenants::get_state(&mut tx).await? })
+    };
+    let tip: Result<Tip, DbError> = tip.await;
+    tx.finish(tip).await
+}

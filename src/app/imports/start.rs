@@ -1,0 +1,91 @@
+//! Starts an import: checks the permission and opens the source.
+
+use std::sync::Arc;
+
+use super::source::Source;
+use crate::{
+    app::{App, CredentialsError, Error, access},
+    domain::{caller::Caller, clock::Timestamp, violations::Violations},
+    storage::SourceKeys,
+};
+
+/// The options of an import.
+#[derive(Debug, Clone)]
+pub struct ImportOptions {
+    /// The name of a configured source.
+    pub source: String,
+    /// Whether to only check what would be imported.
+    pub is_dry_run: bool,
+}
+
+/// A running import.
+pub struct Import {
+    pub(super) app: Arc<App>,
+    pub(super) caller: Caller,
+    pub(super) options: ImportOptions,
+    pub(super) source: Source,
+    valid_until: Option<Timestamp>,
+}
+
+/// The keys of a prefix, in ascending order.
+pub struct ObjectKeys(SourceKeys);
+
+/// Starts an import. It ends when the caller's credentials expire.
+///
+/// # Errors
+/// Returns `NotAllowed` if the caller is no admin, `NotFound` if this tenant has no such source, and
+/// `StorageUnavailable` if the directory is unreachable.
+pub async fn start_import(
+    app: &Arc<App>,
+    caller: Caller,
+    options: ImportOptions,
+    valid_until: Option<Timestamp>,
+) -> Result<Import, Error> {
+    access::check_is_admin(&caller)?;
+    let source = app.limits.imports.source_for(&options.source, caller.tenant_id(), caller.tenant.kind);
+    let location = &source.ok_or(Error::NotFound("import source"))?.location;
+    let source = Source::open(app, &options.source, location).await?;
+    Ok(Import { app: Arc::clone(app), caller, options, source, valid_until })
+}
+
+impl Import {
+    /// Checks that the caller's credentials have not expired.
+    ///
+    /// # Errors
+    /// Returns `Unauthenticated` if they have.
+    pub fn check_credentials(&self) -> Result<(), Error> {
+        match self.valid_until {
+            Some(until) if self.app.clock.now() >= until => {
+                let why =
+                    "the token has expired; run the import again with a new one: nothing is imported twice"
+                        .to_owned();
+                Err(Error::Unauthenticated(CredentialsError::Invalid(why)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Lists the keys that begin with a prefix.
+    ///
+    /// # Errors
+    /// Returns `Invalid` if the source has no keys.
+    pub fn list_keys(&self, prefix: &str) -> Result<ObjectKeys, Error> {
+        match &self.source {
+            Source::Store(store) => Ok(ObjectKeys(store.list_keys(prefix))),
+            Source::Web(_) => {
+                let wrong = "the source has URLs and no keys; give the `url` of each file";
+                Err(Violations::one("item.object_prefix", wrong).into())
+            }
+        }
+    }
+}
+
+impl ObjectKeys {
+    /// Returns the next key, or `None` after the last one.
+    ///
+    /// # Errors
+    /// Returns `StorageUnavailable` if the source cannot be listed to its end.
+    pub async fn next(&mut self) -> Result<Option<String>, Error> {
+        self.0.next().await.map_err(Error::StorageUnavailable)
+    }
+}

@@ -1,0 +1,36 @@
+//! Resolves the tenant of a quota request.
+
+use crate::{
+    app::{App, Error, Principal},
+    db::{Viewer, tenants},
+    domain::{caller::TenantState, ids::TenantId, violations::Violations},
+};
+
+/// Returns the caller's own tenant, or the tenant that an operator names, and the viewer for reading it.
+///
+/// # Errors
+/// Returns `NotFound` for another, unknown or deleted tenant, and `Invalid` if an operator names none.
+pub(in crate::app) async fn resolve_tenant(
+    app: &App,
+    principal: &Principal,
+    named: Option<TenantId>,
+) -> Result<(TenantId, Viewer), Error> {
+    match (principal, named) {
+        (Principal::Caller(caller), None) => Ok((caller.tenant_id(), Viewer::from_caller(caller))),
+        (Principal::Caller(caller), Some(named)) if named == caller.tenant_id() => {
+            Ok((named, Viewer::from_caller(caller)))
+        }
+        (Principal::Caller(_), Some(_)) => Err(Error::NotFound("tenant")),
+        (Principal::Operator(_), None) => {
+            Err(Violations::one("tenant_id", "is required: an operator belongs to no tenant").into())
+        }
+        (Principal::Operator(_), Some(named)) => {
+            let mut tx = app.db.system_tx().await?;
+            let tenant = tenants::get(&mut tx, named).await?;
+            tx.commit().await?;
+            let exists = tenant
+                .is_some_and(|tenant| matches!(tenant.state, TenantState::Active | TenantState::Suspended));
+            if exists { Ok((named, Viewer::system())) } else { Err(Error::NotFound("tenant")) }
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Abandons an upload: releases its reservation, exactly once, and deletes its bytes.
+
+use crate::{
+    app::{App, Error},
+    db::{
+        TenantTx, Viewer, blobs,
+        quotas::{self, QuotaDelta},
+        resumable_uploads::StoredUpload,
+        uploads::{self, UploadLease},
+    },
+    domain::{ids::TenantId, object_key::ObjectKey, upload::UploadState},
+    storage::{MultipartId, ObjectStorage},
+};
+
+/// An upload to abandon.
+pub(super) struct AbandonedUpload<'a> {
+    pub(super) tenant: TenantId,
+    pub(super) lease: UploadLease,
+    pub(super) key: &'a ObjectKey,
+    pub(super) multipart: Option<&'a MultipartId>,
+    /// The staging key of a single-part direct upload.
+    pub(super) staging_key: Option<&'a ObjectKey>,
+    /// Whether the upload's row is known to have been committed.
+    pub(super) is_recorded: bool,
+    /// Whether the upload is abandoned because its lease expired. If the lease was renewed in the meantime,
+    /// the upload stays open.
+    pub(super) is_expired: bool,
+}
+
+impl<'a> AbandonedUpload<'a> {
+    /// Describes a stored upload whose lease we hold.
+    pub(super) fn from_stored(
+        tenant: TenantId,
+        stored: &'a StoredUpload,
+        multipart: &'a MultipartId,
+    ) -> Self {
+        Self {
+            tenant,
+            lease: stored.lease,
+            key: &stored.key,
+            multipart: stored.staging_key.is_none().then_some(multipart),
+            staging_key: stored.staging_key.as_ref(),
+            is_recorded: true,
+            is_expired: false,
+        }
+    }
+}
+
+/// Abandons an upload: first releases its reservation, so that it can no longer be committed, then deletes
+/// its bytes, then its row. If a step fails, the row remains and is processed again when the lease has
+/// expired.
+///
+/// Returns `false` and leaves the upload alone if it was committed.
+pub(super) async fn abandon_upload(
+    app: &App,
+    store: &dyn ObjectStorage,
+    upload: AbandonedUpload<'_>,
+) -> Result<bool, Error> {
+    let mut tx = app.db.tenant_tx(upload.tenant, &Viewer::system()).await?;
+    let released = release_reservation(&mut tx, &upload).await;
+    if !tx.finish(released).await? {
+        return Ok(false);
+    }
+    delete_leftovers(app, store, &upload).await?;
+    Ok(true)
+}
+
+/// Deletes the bytes of an upload whose reservation was released, then its row. If a step fails, the row
+/// remains and is processed again when the lease has expired.
+pub(super) async fn delete_leftovers(
+    app: &App,
+    store: &dyn ObjectStorage,
+    upload: &AbandonedUpload<'_>,
+) -> Result<(), Error> {
+    if let Some(multipart) = upload.multipart {
+        store.abort_multipart(upload.key, multipart).await?;
+    }
+    for key in [Some(upload.key), upload.staging_key].into_iter().flatten() {
+        store.delete(key).await?;
+    }
+    let mut tx = app.db.system_tx().await?;
+    uploads::delete_aborted(&mut tx, upload.tenant, upload.lease.id).await?;
+    Ok(tx.commit().await?)
+}
+
+/// Releases the reservation unless it was released before. Returns whether the bytes may be deleted.
+pub(super) async fn release_reservation(
+    tx: &mut TenantTx,
+    upload: &AbandonedUpload<'_>,
+) -> Result<bool, Error> {
+    let aborted = match upload.is_expired {
+        true => uploads::abort_expired(tx, upload.lease).await?,
+        false => uploads::abort(tx, upload.lease).await?,
+    };
+    if let Some(reserved) = aborted {
+        let delta = QuotaDelta {
+            reserved_bytes: -reserved.bytes,
+            reserved_file_count: -reserved.files,
+            ..QuotaDelta::default()
+        };
+        quotas::apply_delta(tx, delta).await?;
+    }
+    let is_unowned = match uploads::get_state(tx, upload.lease.id).await? {
+        Some(state) => state == UploadState::Aborted,
+        // Either the row was never committed, or the upload was committed and its row was deleted since.
+        None => !upload.is_recorded,
+    };
+    // Whatever the state of the upload, an object that a blob refers to is kept.
+    Ok(is_unowned && !blobs::has_key(tx, upload.key).await?)
+}

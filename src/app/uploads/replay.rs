@@ -1,0 +1,41 @@
+//! Replays the response of a committed upload, so that completing the upload again returns the same response.
+
+use super::{
+    commit::{CommittedUpload, read_response},
+    upload::read_upload_terms,
+};
+use crate::{
+    app::{App, Error},
+    domain::{
+        caller::Caller,
+        digest::Hasher,
+        ids::{RequestId, UploadId},
+    },
+};
+
+/// Returns the stored response of a committed upload.
+///
+/// # Errors
+/// Returns `NotFound` if no response is stored for this upload.
+pub(super) async fn replay_committed_upload(
+    app: &App,
+    caller: &Caller,
+    id: UploadId,
+) -> Result<CommittedUpload, Error> {
+    let terms = read_upload_terms(app, caller, Some(commit_request_id(id))).await?;
+    read_response(terms.response.ok_or(Error::NotFound("upload"))?)
+}
+
+/// Returns the request id under which an upload is committed.
+///
+/// It is a digest of the upload's id and not the id itself, because callers know the id and could use it for
+/// one of their own requests. It is a UUIDv8, which no client library generates.
+pub(super) fn commit_request_id(id: UploadId) -> RequestId {
+    let mut hasher = Hasher::default();
+    hasher.field(b"commit of upload");
+    hasher.field(id.as_uuid().as_bytes());
+    let digest = hasher.finish();
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&digest.as_bytes()[..16]);
+    RequestId::from_uuid(uuid::Builder::from_custom_bytes(bytes).into_uuid())
+}

@@ -1,0 +1,139 @@
+//! Monitoring tasks of a server or worker process: probes of the database and the stores every 5 seconds, and
+//! the HTTP port for probes and metrics.
+
+use std::time::Duration;
+
+use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle, time::timeout};
+
+use super::start_error::StartError;
+use crate::{
+    config::EdgeConfig,
+    db::{Database, DbError, blobs},
+    edge::{self, EdgeState},
+    storage::Stores,
+    telemetry::{Health, Metrics, health::Component},
+};
+
+/// The parts that are probed, and where the results are recorded.
+#[derive(Clone)]
+pub(super) struct MonitoredParts {
+    pub(super) database: Database,
+    pub(super) stores: Stores,
+    pub(super) health: Health,
+    pub(super) metrics: Metrics,
+}
+
+/// The running monitoring tasks.
+pub(super) struct Monitoring {
+    probes: JoinHandle<()>,
+    provider_check: JoinHandle<()>,
+    edge: JoinHandle<std::io::Result<()>>,
+    stop_edge: oneshot::Sender<()>,
+}
+
+impl Monitoring {
+    /// Starts probing, until `stopped` resolves, and serving HTTP, until [`Self::stop`] is called.
+    pub(super) fn start(
+        parts: MonitoredParts,
+        edge: TcpListener,
+        config: &EdgeConfig,
+        stopped: impl Future<Output = ()> + Send + 'static,
+    ) -> Self {
+        let MonitoredParts { database, stores, health, metrics } = parts;
+        let state = EdgeState { health: health.clone(), metrics: metrics.clone() };
+        let config = config.clone();
+        let (stop_edge, stopping) = oneshot::channel::<()>();
+        Self {
+            provider_check: tokio::spawn(check_providers_in_use(database.clone(), stores.clone())),
+            probes: tokio::spawn(run_probes(database, stores, health, metrics, stopped)),
+            edge: tokio::spawn(async move {
+                edge::serve(edge, &config, state, async {
+                    let _ = stopping.await;
+                })
+                .await
+            }),
+            stop_edge,
+        }
+    }
+
+    /// Stops all tasks, the HTTP port included.
+    pub(super) async fn stop(self) -> Result<(), StartError> {
+        let _ = self.stop_edge.send(());
+        self.probes.abort();
+        self.provider_check.abort();
+        self.edge.await.map_err(|error| StartError::Serve(error.into()))??;
+        Ok(())
+    }
+}
+
+/// Probes the database and the stores every 5 seconds, for `/readyz` and the gRPC health service.
+async fn run_probes(
+    database: Database,
+    stores: Stores,
+    health: Health,
+    metrics: Metrics,
+    stopped: impl Future<Output = ()>,
+) {
+    const INTERVAL: Duration = Duration::from_secs(5);
+    tokio::pin!(stopped);
+    loop {
+        match timeout(INTERVAL, database.ping()).await {
+            Ok(Ok(())) => health.mark_up(Component::Database),
+            failed => {
+                tracing::warn!(result = ?failed, "database probe failed");
+                health.mark_down(Component::Database, "the database is unreachable");
+            }
+        }
+        // The process is not ready without the store for new objects. If another store is unreachable, only
+        // its files are.
+        if probe_stores(&stores, &metrics, INTERVAL).await {
+            health.mark_up(Component::Storage);
+        } else {
+            health.mark_down(Component::Storage, "the object store is unreachable");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(INTERVAL) => {}
+            () = &mut stopped => return,
+        }
+    }
+}
+
+/// Probes every store, and returns whether the store for new objects is usable.
+async fn probe_stores(stores: &Stores, metrics: &Metrics, time_limit: Duration) -> bool {
+    let checks = stores
+        .iter()
+        .map(|store| async move { (store.provider(), timeout(time_limit, store.check()).await) });
+    let mut is_ready = false;
+    for (provider, result) in futures::future::join_all(checks).await {
+        let is_up = matches!(result, Ok(Ok(())));
+        metrics.set_storage_up(provider, is_up);
+        if !is_up {
+            tracing::warn!(provider, ?result, "storage probe failed");
+        }
+        is_ready |= is_up && provider == stores.primary().provider();
+    }
+    is_ready
+}
+
+/// Logs an error for every provider that holds files but is not configured, because those files cannot be
+/// read. The process starts anyway: files of the configured providers are not affected.
+async fn check_providers_in_use(database: Database, stores: Stores) {
+    match list_providers_in_use(&database).await {
+        Ok(used) => {
+            for provider in used.iter().filter(|provider| stores.get(provider).is_err()) {
+                tracing::error!(
+                    provider,
+                    "files are stored with a provider that is not configured; add it to storage.providers"
+                );
+            }
+        }
+        Err(error) => tracing::warn!(%error, "failed to look for providers that are not configured"),
+    }
+}
+
+async fn list_providers_in_use(database: &Database) -> Result<Vec<String>, DbError> {
+    let mut tx = database.system_tx().await?;
+    let used = blobs::list_providers(&mut tx).await?;
+    tx.commit().await?;
+    Ok(used)
+}

@@ -1,0 +1,82 @@
+//! A private PostgreSQL that a test can restart without affecting other tests.
+
+use std::{
+    ffi::OsStr,
+    os::unix::{
+        fs::{MetadataExt, chown},
+        process::CommandExt,
+    },
+    path::PathBuf,
+    process::{Command, Stdio},
+};
+
+use url::Url;
+
+/// A running server. Dropping it stops the server.
+pub(crate) struct PrivatePostgres {
+    bin: PathBuf,
+    directory: tempfile::TempDir,
+    /// The user that runs the server if the test runs as root, because PostgreSQL refuses to run as root.
+    account: Option<(u32, u32)>,
+}
+
+impl PrivatePostgres {
+    /// Starts a server without fsync: acknowledged data survives a crash of the server, but not of the
+    /// machine.
+    pub(crate) fn start() -> Self {
+        let bin = std::env::var_os("STRONGROOM_POSTGRES_BIN").expect("run through scripts/with-postgres");
+        // The path of the socket must be short, and the user of the server must be able to access it.
+        let directory = tempfile::Builder::new().prefix("strongroom-pg-").tempdir_in("/tmp").unwrap();
+        let account = find_account();
+        if let Some((uid, gid)) = account {
+            chown(directory.path(), Some(uid), Some(gid)).unwrap();
+        }
+        let server = Self { bin: bin.into(), directory, account };
+        server.run("initdb", ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-sync"]);
+        let options = format!("-k {} -c listen_addresses='' -c fsync=off", server.directory.path().display());
+        server.run("pg_ctl", ["start", "-w", "-o", &options]);
+        server
+    }
+
+    /// Returns the URL for the superuser.
+    pub(crate) fn url(&self) -> Url {
+        let directory = self.directory.path().display().to_string().replace('/', "%2F");
+        format!("postgres://postgres@{directory}/postgres").parse().unwrap()
+    }
+
+    /// Restarts the server. Mode `fast` terminates all sessions; `immediate` is a crash with recovery.
+    pub(crate) fn restart(&self, mode: &str) {
+        self.run("pg_ctl", ["restart", "-w", "-m", mode]);
+    }
+
+    fn run<const N: usize>(&self, program: &str, arguments: [impl AsRef<OsStr>; N]) {
+        let mut command = Command::new(self.bin.join(program));
+        let home = self.directory.path();
+        command.args(arguments).arg("-D").arg(home.join("data")).current_dir("/").stdin(Stdio::null());
+        if let Some((uid, gid)) = self.account {
+            command.uid(uid).gid(gid);
+        }
+        // Use a file, because the server would keep a pipe of ours open.
+        let log = std::fs::File::create(home.join(program)).unwrap();
+        let status = command.stdout(log.try_clone().unwrap()).stderr(log).status().unwrap();
+        let output = || std::fs::read_to_string(home.join(program)).unwrap_or_default();
+        assert!(status.success() || std::thread::panicking(), "{program}: {}", output());
+    }
+}
+
+impl Drop for PrivatePostgres {
+    fn drop(&mut self) {
+        self.run("pg_ctl", ["stop", "-w", "-m", "immediate"]);
+    }
+}
+
+fn find_account() -> Option<(u32, u32)> {
+    if std::fs::metadata("/proc/self").unwrap().uid() != 0 {
+        return None;
+    }
+    let passwd = std::fs::read_to_string("/etc/passwd").unwrap();
+    ["postgres", "nobody"].iter().find_map(|name| {
+        let mut fields = passwd.lines().find(|line| line.split(':').next() == Some(name))?.split(':').skip(2);
+        Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+    })
+}
