@@ -7,8 +7,8 @@ use strongroom::{
     domain::digest::Digest,
     proto::v1::{
         CancelUploadRequest, CompleteUploadRequest, CompleteUploadResponse, CompletedPart,
-        CreateUploadRequest, DirectPart, DirectUpload, DownloadFileRequest, File, FileState, GetFileRequest,
-        GetUploadRequest, StateReason, UploadSpec,
+        CreateUploadRequest, DirectPart, DirectUpload, DownloadFileRequest, File, FileState, FileStateReason,
+        GetFileRequest, GetUploadRequest, UploadSpec,
     },
 };
 
@@ -297,7 +297,7 @@ async fn bytes_of_another_digest_are_never_readable_and_say_why_also_after_a_rep
     send(&direct, &pattern(1000)).await;
     let id = complete(&alice, &direct, &[]).await.unwrap().file.unwrap().id;
     let file = verified(&alice, &id).await;
-    assert_eq!((file.state(), file.state_reason()), (FileState::Error, StateReason::ChecksumMismatch));
+    assert_eq!((file.state(), file.state_reason()), (FileState::Error, FileStateReason::ChecksumMismatch));
     read(&alice, &id).await.unwrap_err();
     site.fsck(&["--deep", "--repair"]).await;
     assert_eq!(self::file(&alice, &id).await.state(), FileState::Error);

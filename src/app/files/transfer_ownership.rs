@@ -77,7 +77,7 @@ fn check(asked: &Transfer) -> Result<i32, Violations> {
         wrong.add("to_user_id", "must be someone else than from_user_id");
     }
     if asked.limit < 0 {
-        wrong.add("file_count_max", "must not be negative; 0 means the default");
+        wrong.add("batch_size", "must not be negative; 0 means the default");
     }
     wrong.into_result()?;
     Ok(if asked.limit == 0 { FILES_DEFAULT } else { asked.limit.min(FILES_MAX) })

@@ -34,7 +34,7 @@ pub struct UpdateRequest {
     /// The new values.
     pub update: FileUpdate,
     /// The etag that the file must still have, or empty.
-    pub etag: String,
+    pub if_etag: String,
     /// Makes a retry safe.
     pub request_id: Option<RequestId>,
 }
@@ -56,7 +56,7 @@ async fn run(
     caller: &Caller,
     request: UpdateRequest,
 ) -> Result<Changed<File>, Error> {
-    let said = serde_json::to_vec(&(&request.update, &request.etag)).map_err(Error::internal)?;
+    let said = serde_json::to_vec(&(&request.update, &request.if_etag)).map_err(Error::internal)?;
     let attempt = (request.request_id, Method::UpdateFile, said);
     let (file, attempt) = match claim_with(app, tx, caller, request.file, attempt).await? {
         Claimed::Answered(answer) => return Ok(answer),
@@ -68,7 +68,7 @@ async fn run(
     if file.trash.is_some() {
         return Err(WrongState::Deleted.into());
     }
-    if !request.etag.is_empty() && request.etag != file.etag() {
+    if !request.if_etag.is_empty() && request.if_etag != file.etag() {
         return Err(Error::EtagMismatch);
     }
     update.check_ends(&file)?;

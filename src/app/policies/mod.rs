@@ -37,7 +37,7 @@ pub struct Edit<T> {
     /// What to do with it.
     pub change: T,
     /// The etag that the policy must still have, or empty.
-    pub etag: String,
+    pub if_etag: String,
     /// Makes a retry safe.
     pub request_id: Option<RequestId>,
 }
@@ -59,14 +59,14 @@ async fn apply<T: serde::Serialize>(
     (asked, method): (&Edit<T>, Method),
     edit: impl FnOnce(Policy) -> Result<Policy, CategoryError>,
 ) -> Result<(StoredPolicy, bool), Error> {
-    let said = serde_json::to_vec(&(&asked.change, &asked.etag)).map_err(Error::internal)?;
+    let said = serde_json::to_vec(&(&asked.change, &asked.if_etag)).map_err(Error::internal)?;
     let payload = [caller.actor.id.clone().into_bytes(), asked.name.clone().into_bytes(), said];
     let attempt = match idempotency::begin(app, tx, asked.request_id, method, &payload).await? {
         Begun::Replay(answer) => return Ok((answer, false)),
         Begun::Fresh(attempt) => attempt,
     };
     let stored = tenants::policy_for_update(tx).await?;
-    if !asked.etag.is_empty() && asked.etag != stored.etag() {
+    if !asked.if_etag.is_empty() && asked.if_etag != stored.etag() {
         return Err(Error::EtagMismatch);
     }
     let edited = edit(stored.policy).map_err(|why| refusal(why, &asked.name))?;

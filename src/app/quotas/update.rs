@@ -25,7 +25,7 @@ pub struct QuotaUpdate {
     /// The new values.
     pub change: QuotaChange,
     /// The etag that the caller read, or empty.
-    pub etag: String,
+    pub if_etag: String,
     /// Makes a retry safe.
     pub request_id: Option<RequestId>,
 }
@@ -84,7 +84,7 @@ async fn apply(
 /// What an update says: another one under the same request id is refused.
 pub(in crate::app) fn payload(principal: &Principal, update: &QuotaUpdate) -> Result<[Vec<u8>; 3], Error> {
     let said = serde_json::to_value(&update.change).map_err(Error::internal)?.to_string();
-    Ok([&actor(principal).id, &update.etag, &said].map(|text| text.clone().into_bytes()))
+    Ok([&actor(principal).id, &update.if_etag, &said].map(|text| text.clone().into_bytes()))
 }
 
 /// The change itself, and its entry.
@@ -94,7 +94,7 @@ pub(in crate::app) async fn change(
     update: &QuotaUpdate,
 ) -> Result<Quota, Error> {
     let quota = quotas::get_for_update(tx).await?;
-    if !update.etag.is_empty() && update.etag != quota.revision.to_string() {
+    if !update.if_etag.is_empty() && update.if_etag != quota.revision.to_string() {
         return Err(Error::EtagMismatch);
     }
     if let Principal::Caller(caller) = principal {

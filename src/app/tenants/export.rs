@@ -15,7 +15,8 @@ use crate::{
     db::{
         TenantTx, Viewer,
         audit_entries::{self, AuditAction, WrittenEntry},
-        files, lists, quotas, tenants,
+        files, lists, quotas,
+        tenants::{self, StoredPolicy},
         versions::{self, ExportedVersion},
     },
     domain::{
@@ -34,8 +35,8 @@ const PAGE_ROWS: usize = 200;
 /// One record.
 #[derive(Debug, Clone)]
 pub enum ExportRecord {
-    /// The tenant and its policy, as JSON; the first record.
-    Tenant(Box<TenantRecord>, String),
+    /// The tenant and its policy; the first record.
+    Tenant(Box<TenantRecord>, Box<StoredPolicy>),
     /// Its quota; the second.
     Quota(Box<Quota>),
     /// A file with its tags and attachments.
@@ -112,8 +113,7 @@ async fn read(tx: &mut TenantTx, place: Place) -> Result<(VecDeque<ExportRecord>
     let limit = i64::try_from(PAGE_ROWS).unwrap_or(i64::MAX);
     match place {
         Place::Start(record) => {
-            let policy = tenants::policy(tx).await?.policy;
-            let policy = serde_json::to_string(&policy).map_err(Error::internal)?;
+            let policy = Box::new(tenants::policy(tx).await?);
             let quota = quotas::get(tx).await?;
             let page = [ExportRecord::Tenant(record, policy), ExportRecord::Quota(Box::new(quota))];
             Ok((page.into(), Place::Files(None)))

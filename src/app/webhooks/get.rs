@@ -1,8 +1,10 @@
 //! Reads endpoints.
 
+use serde::{Deserialize, Serialize};
+
 use super::admin_tx;
 use crate::{
-    app::{App, Error},
+    app::{App, Error, access, pages},
     db::webhooks,
     domain::{caller::Caller, ids::WebhookId, webhook::Webhook},
 };
@@ -17,12 +19,45 @@ pub async fn get(app: &App, caller: &Caller, id: WebhookId) -> Result<Webhook, E
     tx.finish(found).await?.map(|stored| stored.webhook).ok_or(Error::NotFound("webhook"))
 }
 
-/// All endpoints, the oldest first.
+/// A page of endpoints.
+#[derive(Debug)]
+pub struct ListedWebhooks {
+    /// The endpoints, oldest first.
+    pub webhooks: Vec<Webhook>,
+    /// The token of the next page; empty on the last page.
+    pub next_page_token: String,
+}
+
+/// The content of a page token of this list.
+#[derive(Serialize, Deserialize)]
+struct After {
+    webhooks_after: WebhookId,
+}
+
+/// Lists the endpoints of the tenant, oldest first, one page at a time.
 ///
 /// # Errors
-/// `NotAllowed`.
-pub async fn list(app: &App, caller: &Caller) -> Result<Vec<Webhook>, Error> {
+/// `NotAllowed`, `Invalid`, `PageTokenInvalid`.
+pub async fn list(
+    app: &App,
+    caller: &Caller,
+    page_size: i32,
+    page_token: &str,
+) -> Result<ListedWebhooks, Error> {
+    access::can_administer(caller)?;
+    let size = pages::size(app, page_size)?;
+    let after: Option<After> = pages::open(app, caller, page_token)?;
     let mut tx = admin_tx(app, caller).await?;
-    let found = webhooks::list(&mut tx).await;
-    Ok(tx.finish(found).await?.into_iter().map(|stored| stored.webhook).collect())
+    // One row more than the page shows whether there is another page.
+    let limit = i64::try_from(size + 1).unwrap_or(i64::MAX);
+    let found = webhooks::list(&mut tx, after.map(|after| after.webhooks_after), limit).await;
+    let mut webhooks: Vec<Webhook> =
+        tx.finish(found).await?.into_iter().map(|stored| stored.webhook).collect();
+    let has_more = webhooks.len() > size;
+    webhooks.truncate(size);
+    let next_page_token = match webhooks.last() {
+        Some(last) if has_more => pages::seal(app, caller, &After { webhooks_after: last.id })?,
+        _ => String::new(),
+    };
+    Ok(ListedWebhooks { webhooks, next_page_token })
 }

@@ -4,7 +4,7 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::{connection::ConnectionArgs, exit, failure::Failure, human, output::Output, records::FileRecord};
-use crate::proto::v1::{File, FileFilter, FileState, ListFilesRequest, ListFilesResponse, View};
+use crate::proto::v1::{File, FileFilter, FileState, FileView, ListFilesRequest, ListFilesResponse};
 
 /// What one call may ask for.
 const PAGE_SIZE_MAX: i32 = 1_000;
@@ -140,7 +140,7 @@ impl LsArgs {
             ..FileFilter::default()
         };
         // JSON shows every field, so it must not show as empty what BASIC leaves out.
-        let view = if self.json { View::Full } else { View::Basic };
+        let view = if self.json { FileView::Full } else { FileView::Basic };
         ListFilesRequest {
             page_size: 0,
             page_token: self.page_token.clone(),
@@ -157,7 +157,7 @@ impl LsArgs {
 type Total = (i64, bool);
 
 fn total_of(page: &ListFilesResponse) -> Total {
-    (page.total_size, page.total_size_is_lower_bound)
+    (page.total_size.unwrap_or_default(), page.total_size_is_lower_bound)
 }
 
 const JSON_BEGIN: &[u8] = b"{\"files\":[";

@@ -46,12 +46,13 @@ pub(super) async fn rm(args: RmArgs, output: Output) -> Result<(), Failure> {
     let client = args.connection.connect().await?;
     let several = args.ids.len() > 1;
     let remove = async |file_id: String| {
-        let request_id = String::new();
         let id = file_id.clone();
         let removed = if args.purge {
-            client.purge_file(PurgeFileRequest { file_id, request_id }).await.map(|_| None)
+            let request = PurgeFileRequest { file_id, ..PurgeFileRequest::default() };
+            client.purge_file(request).await.map(|_| None)
         } else {
-            client.delete_file(DeleteFileRequest { file_id, request_id }).await.map(|answer| answer.file)
+            let request = DeleteFileRequest { file_id, ..DeleteFileRequest::default() };
+            client.delete_file(request).await.map(|answer| answer.file)
         };
         match removed {
             Ok(file) => print(&id, file, "purged", output),

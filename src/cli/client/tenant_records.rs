@@ -3,9 +3,12 @@
 use serde_json::{Value, json};
 
 use super::records::{self, FileRecord};
-use crate::proto::admin::v1::{
-    DeletionPlan, ExportTenantResponse, ExportedAuditEntry, ExportedVersion, Tenant,
-    export_tenant_response::Record,
+use crate::proto::{
+    admin::v1::{
+        ExportTenantResponse, ExportedAuditEntry, ExportedVersion, Tenant, TenantDeletionPlan,
+        export_tenant_response::Record,
+    },
+    v1::{Category, Policy},
 };
 
 /// A `Tenant`.
@@ -36,7 +39,7 @@ pub(super) fn tenant(tenant: &Tenant) -> Value {
 }
 
 /// What a deletion answers.
-pub(super) fn deletion(deleted: &Tenant, plan: &DeletionPlan) -> Value {
+pub(super) fn deletion(deleted: &Tenant, plan: &TenantDeletionPlan) -> Value {
     json!({
         "tenant": tenant(deleted),
         "plan": {
@@ -55,7 +58,7 @@ pub(super) fn exported(message: ExportTenantResponse) -> Value {
     match message.record {
         Some(Record::Tenant(told)) => json!({
             "tenant": tenant(&told.tenant.unwrap_or_default()),
-            "policy": embedded(&told.policy_json),
+            "policy": policy(&told.policy.unwrap_or_default()),
         }),
         Some(Record::Quota(quota)) => json!({ "quota": records::quota(&quota) }),
         Some(Record::File(file)) => json!({ "file": FileRecord::from(file) }),
@@ -69,7 +72,7 @@ fn version(version: &ExportedVersion) -> Value {
     json!({
         "file_id": version.file_id,
         "version": version.version,
-        "content_state": version.content_state,
+        "state": version.state().as_str_name(),
         "size_bytes": version.size_bytes,
         "sha256": hex::encode(&version.sha256),
         "mime_type": version.mime_type,
@@ -84,19 +87,39 @@ fn version(version: &ExportedVersion) -> Value {
 fn audit_entry(entry: &ExportedAuditEntry) -> Value {
     json!({
         "create_time": records::time(entry.create_time.as_ref()),
-        "actor_kind": entry.actor_kind,
+        "actor_kind": entry.actor_kind().as_str_name(),
         "actor_id": entry.actor_id,
         "action": entry.action,
         "is_allowed": entry.is_allowed,
         "file_id": entry.file_id,
         "version": entry.version,
-        "request_id": entry.request_id,
+        "call_id": entry.call_id,
         "address": entry.address,
-        "details": embedded(&entry.details_json),
+        "details": entry.details.clone().map(records::object),
     })
 }
 
-/// JSON that travels as text; what does not read stays the text it is.
-fn embedded(text: &str) -> Value {
-    serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()))
+fn policy(policy: &Policy) -> Value {
+    json!({
+        "preset": policy.preset,
+        "categories": policy.categories.iter().map(category).collect::<Vec<_>>(),
+        "types": policy.types,
+        "blocked_extensions": policy.blocked_extensions,
+        "scan": policy.scan().as_str_name(),
+        "write": policy.write().as_str_name(),
+        "trash_days": policy.trash_days,
+        "trash_counts_against_quota": policy.trash_counts_against_quota,
+        "unattached_are_orphans": policy.unattached_are_orphans,
+        "etag": policy.etag,
+    })
+}
+
+fn category(category: &Category) -> Value {
+    json!({
+        "name": category.name,
+        "visibility": category.visibility().as_str_name(),
+        "read_by_attached_classes": category.read_by_attached_classes,
+        "types": category.types,
+        "is_default": category.is_default,
+    })
 }

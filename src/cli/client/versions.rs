@@ -116,18 +116,21 @@ async fn restore(args: RestoreArgs, output: Output) -> Result<(), Failure> {
         file_id: args.id,
         version: args.version,
         change_description: args.change_description,
-        request_id: String::new(),
+        ..RestoreFileVersionRequest::default()
     };
     let answer = client.restore_file_version(request).await?;
-    print_file(answer.file, answer.quota, "is current, restored", output)
+    print_file(answer.file, answer.quota_state, "is current, restored", output)
 }
 
 async fn remove(args: RemoveArgs, output: Output) -> Result<(), Failure> {
     let client = args.connection.connect().await?;
-    let request =
-        DeleteFileVersionRequest { file_id: args.id, version: args.version, request_id: String::new() };
+    let request = DeleteFileVersionRequest {
+        file_id: args.id,
+        version: args.version,
+        ..DeleteFileVersionRequest::default()
+    };
     let answer = client.delete_file_version(request).await?;
-    print_file(answer.file, answer.quota, "stays current", output)
+    print_file(answer.file, answer.quota_state, "stays current", output)
 }
 
 fn print_version(version: &FileVersion, output: Output) -> Result<(), Failure> {
@@ -155,7 +158,7 @@ fn print_file(
 ) -> Result<(), Failure> {
     if output.json {
         let quota = quota.as_ref().map(records::quota_state);
-        return output.json(&json!({ "file": file.map(FileRecord::from), "quota": quota }));
+        return output.json(&json!({ "file": file.map(FileRecord::from), "quota_state": quota }));
     }
     let file = file.unwrap_or_default();
     output.line(format_args!("{}  version {} {done}", file.id, file.version))

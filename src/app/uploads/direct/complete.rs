@@ -151,7 +151,7 @@ async fn take(
 /// What was said at the end, against what was declared; answers the digest, if one was said.
 fn check(completion: &Completion, spec: &CheckedSpec, size_bytes: u64) -> Result<Option<Digest>, Error> {
     let mut wrong = Violations::new();
-    if completion.size_bytes != 0 && u64::try_from(completion.size_bytes) != Ok(size_bytes) {
+    if completion.size_bytes.is_some_and(|said| u64::try_from(said) != Ok(size_bytes)) {
         wrong.add("size_bytes", format!("must be the {size_bytes} that were declared, or left out"));
     }
     let said = completion.sha256.as_deref();

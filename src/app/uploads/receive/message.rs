@@ -39,8 +39,8 @@ pub struct PartMessage {
 /// What the client says at the end.
 #[derive(Debug)]
 pub struct Completion {
-    /// How many bytes there are in all; 0 leaves it to what was declared, for a direct upload.
-    pub size_bytes: i64,
+    /// The total number of bytes. Optional for a direct upload, whose size was declared.
+    pub size_bytes: Option<i64>,
     /// Their SHA-256, raw.
     pub sha256: Option<Vec<u8>>,
     /// The parts of a direct upload, with their etags.

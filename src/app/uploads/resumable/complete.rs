@@ -16,7 +16,7 @@ use crate::{
         },
     },
     db::{Viewer, resumable_uploads},
-    domain::{caller::Caller, ids::UploadId},
+    domain::{caller::Caller, ids::UploadId, violations::Violations},
 };
 
 /// Ends an upload. One that was committed before is answered again.
@@ -39,6 +39,8 @@ pub async fn complete(
             return Err(Error::UploadNotDirect);
         }
         let Completion { size_bytes, sha256, .. } = completion;
+        let size_bytes = size_bytes
+            .ok_or_else(|| Violations::one("size_bytes", "is required, because the upload is not direct"))?;
         let finish = UploadMessage::Finish { size_bytes, sha256 };
         return resume(app, caller, id, futures::stream::iter([finish])).await;
     }
