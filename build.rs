@@ -4,13 +4,16 @@
 use std::{env, error::Error, fs, path::PathBuf};
 
 const ROOT: &str = "proto";
-const FILES: [&str; 6] = [
+const FILES: [&str; 9] = [
     "strongroom/admin/v1/tenant_service.proto",
-    "strongroom/v1/file_service.proto",
-    "strongroom/v1/quota_service.proto",
-    "strongroom/v1/policy_service.proto",
-    "strongroom/v1/webhook_service.proto",
     "strongroom/v1/error_reason.proto",
+    "strongroom/v1/event_service.proto",
+    "strongroom/v1/file_service.proto",
+    "strongroom/v1/import_service.proto",
+    "strongroom/v1/policy_service.proto",
+    "strongroom/v1/quota_service.proto",
+    "strongroom/v1/upload_service.proto",
+    "strongroom/v1/webhook_service.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

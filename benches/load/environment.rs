@@ -77,7 +77,7 @@ impl Environment {
 
     /// Starts a service with an empty database.
     pub(crate) async fn start_instance(&self, store: Store, name: &str) -> Outcome<Instance> {
-        let database = TestDatabase::migrated(&format!("load_{name}")).await;
+        let database = TestDatabase::create_migrated(&format!("load_{name}")).await;
         let settings = self.settings(store, name, &database);
         let set = self.set.iter().map(|(key, value)| (key.as_str(), value.clone()));
         let settings = settings.into_iter().chain(set);
@@ -160,7 +160,7 @@ impl Environment {
     pub(crate) async fn close(self) {
         for (_, Instance { service, database }) in self.instances {
             drop(service);
-            database.drop().await;
+            database.drop_database().await;
         }
     }
 }

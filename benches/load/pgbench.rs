@@ -31,7 +31,7 @@ impl Pgbench {
                 "this PostgreSQL has no pgbench; set STRONGROOM_POSTGRES_BIN to one that includes it";
             return Err(message.into());
         }
-        let database = TestDatabase::migrated("load_pgbench").await;
+        let database = TestDatabase::create_migrated("load_pgbench").await;
         sql::execute(&database.url("postgres"), &insert_tenants_sql(tenants)).await?;
         let (many, one) = (environment.path("pgbench.many.sql"), environment.path("pgbench.one.sql"));
         std::fs::write(&many, pgbench_script(&format!("\\set t random(1, {})", tenants - 1)))?;
@@ -73,7 +73,7 @@ impl Pgbench {
     }
 
     pub(crate) async fn close(self) {
-        self.database.drop().await;
+        self.database.drop_database().await;
     }
 }
 

@@ -14,8 +14,10 @@ use super::{error::ClientError, retry::RetryPolicy};
 use crate::proto::{
     admin::v1::tenant_service_client::TenantServiceClient,
     v1::{
-        file_service_client::FileServiceClient, policy_service_client::PolicyServiceClient,
-        quota_service_client::QuotaServiceClient, webhook_service_client::WebhookServiceClient,
+        event_service_client::EventServiceClient, file_service_client::FileServiceClient,
+        import_service_client::ImportServiceClient, policy_service_client::PolicyServiceClient,
+        quota_service_client::QuotaServiceClient, upload_service_client::UploadServiceClient,
+        webhook_service_client::WebhookServiceClient,
     },
 };
 
@@ -126,6 +128,9 @@ pub struct Client {
 #[derive(Debug, Clone)]
 pub(super) struct Services {
     pub(super) files: FileServiceClient<Authenticated>,
+    pub(super) uploads: UploadServiceClient<Authenticated>,
+    pub(super) imports: ImportServiceClient<Authenticated>,
+    pub(super) events: EventServiceClient<Authenticated>,
     pub(super) quotas: QuotaServiceClient<Authenticated>,
     pub(super) policies: PolicyServiceClient<Authenticated>,
     pub(super) webhooks: WebhookServiceClient<Authenticated>,
@@ -145,6 +150,10 @@ impl Client {
             services: Services {
                 files: FileServiceClient::with_interceptor(channel.clone(), token.clone())
                     .max_decoding_message_size(MESSAGE_SIZE_BYTES_MAX),
+                uploads: UploadServiceClient::with_interceptor(channel.clone(), token.clone())
+                    .max_decoding_message_size(MESSAGE_SIZE_BYTES_MAX),
+                imports: ImportServiceClient::with_interceptor(channel.clone(), token.clone()),
+                events: EventServiceClient::with_interceptor(channel.clone(), token.clone()),
                 quotas: QuotaServiceClient::with_interceptor(channel.clone(), token.clone()),
                 policies: PolicyServiceClient::with_interceptor(channel.clone(), token.clone()),
                 webhooks: WebhookServiceClient::with_interceptor(channel.clone(), token.clone()),

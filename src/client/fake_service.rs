@@ -1,6 +1,8 @@
 //! A server of scripted answers on a local port, for the tests of this library and of the commands on top of
 //! it. It records what it was sent and knows no rules.
 
+mod services;
+
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex},
@@ -17,8 +19,11 @@ use tonic::{
 
 use super::{Client, ClientOptions, Code, RetryPolicy};
 use crate::proto::v1::{
+    event_service_server::EventServiceServer,
     file_service_server::{FileService, FileServiceServer},
-    quota_service_server::{QuotaService, QuotaServiceServer},
+    import_service_server::ImportServiceServer,
+    quota_service_server::QuotaServiceServer,
+    upload_service_server::UploadServiceServer,
     *,
 };
 
@@ -72,6 +77,9 @@ impl FakeServer {
         let serving = tokio::spawn(async move {
             let server = Server::builder()
                 .add_service(FileServiceServer::new(fake.clone()))
+                .add_service(UploadServiceServer::new(fake.clone()))
+                .add_service(ImportServiceServer::new(fake.clone()))
+                .add_service(EventServiceServer::new(fake.clone()))
                 .add_service(QuotaServiceServer::new(fake));
             server.serve_with_incoming(TcpIncoming::from(listener)).await.unwrap();
         });
@@ -202,7 +210,7 @@ impl FileService for Fake {
         };
         Ok(Response::new(UploadFileResponse {
             file: Some(file),
-            quota: None,
+            quota_state: None,
             warnings: vec![],
             event_position: String::new(),
         }))
@@ -218,50 +226,6 @@ impl FileService for Fake {
         self.enter(&request)?;
         let messages = self.script.lock().unwrap().download.clone();
         Ok(Response::new(stream::iter(messages).boxed()))
-    }
-
-    type ImportFilesStream =
-        std::pin::Pin<Box<dyn Stream<Item = Result<ImportFilesResponse, Status>> + Send>>;
-
-    async fn import_files(
-        &self,
-        request: Request<Streaming<ImportFilesRequest>>,
-    ) -> Result<Response<Self::ImportFilesStream>, Status> {
-        self.enter(&request)?;
-        let mut messages = request.into_inner();
-        let (mut options, mut items) = (ImportOptions::default(), Vec::new());
-        while let Some(message) = messages.message().await? {
-            match message.message {
-                Some(import_files_request::Message::Options(said)) => options = said,
-                Some(import_files_request::Message::Item(item)) => items.push(item),
-                None => {}
-            }
-        }
-        let report = report_of(&items);
-        self.script.lock().unwrap().imports.push((options, items));
-        Ok(Response::new(stream::iter(report).boxed()))
-    }
-
-    async fn find_imported_files(
-        &self,
-        request: Request<FindImportedFilesRequest>,
-    ) -> Result<Response<FindImportedFilesResponse>, Status> {
-        self.enter(&request)?;
-        Ok(Response::new(FindImportedFilesResponse::default()))
-    }
-
-    type WatchFilesStream = std::pin::Pin<Box<dyn Stream<Item = Result<WatchFilesResponse, Status>> + Send>>;
-
-    async fn watch_files(
-        &self,
-        request: Request<WatchFilesRequest>,
-    ) -> Result<Response<Self::WatchFilesStream>, Status> {
-        self.script.lock().unwrap().cursors.push(request.get_ref().cursor.clone());
-        self.enter(&request)?;
-        let mut script = self.script.lock().unwrap();
-        let messages = stream::iter(script.watches.pop_front().unwrap_or_default());
-        let is_last = script.watches.is_empty();
-        Ok(Response::new(if is_last { messages.chain(stream::pending()).boxed() } else { messages.boxed() }))
     }
 
     async fn get_file(&self, request: Request<GetFileRequest>) -> Result<Response<GetFileResponse>, Status> {
@@ -352,59 +316,6 @@ impl FileService for Fake {
         Ok(Response::new(UnarchiveFileResponse::default()))
     }
 
-    async fn create_upload(
-        &self,
-        request: Request<CreateUploadRequest>,
-    ) -> Result<Response<CreateUploadResponse>, Status> {
-        self.enter(&request)?;
-        let upload = self.script.lock().unwrap().upload.clone();
-        Ok(Response::new(CreateUploadResponse { upload, direct: None }))
-    }
-
-    async fn get_upload(
-        &self,
-        request: Request<GetUploadRequest>,
-    ) -> Result<Response<GetUploadResponse>, Status> {
-        self.enter(&request)?;
-        let upload = self.script.lock().unwrap().upload.clone();
-        upload
-            .map(|upload| Response::new(GetUploadResponse { upload: Some(upload), direct: None }))
-            .ok_or_else(|| Status::not_found("no upload"))
-    }
-
-    async fn list_uploads(
-        &self,
-        request: Request<ListUploadsRequest>,
-    ) -> Result<Response<ListUploadsResponse>, Status> {
-        self.enter(&request)?;
-        Ok(Response::new(ListUploadsResponse::default()))
-    }
-
-    async fn cancel_upload(
-        &self,
-        request: Request<CancelUploadRequest>,
-    ) -> Result<Response<CancelUploadResponse>, Status> {
-        self.script.lock().unwrap().request_ids.push(request.get_ref().request_id.clone());
-        self.enter(&request)?;
-        Ok(Response::new(CancelUploadResponse::default()))
-    }
-
-    async fn upload_part(
-        &self,
-        request: Request<UploadPartRequest>,
-    ) -> Result<Response<UploadPartResponse>, Status> {
-        self.enter(&request)?;
-        Ok(Response::new(UploadPartResponse::default()))
-    }
-
-    async fn complete_upload(
-        &self,
-        request: Request<CompleteUploadRequest>,
-    ) -> Result<Response<CompleteUploadResponse>, Status> {
-        self.enter(&request)?;
-        Ok(Response::new(CompleteUploadResponse::default()))
-    }
-
     async fn list_file_versions(
         &self,
         request: Request<ListFileVersionsRequest>,
@@ -466,32 +377,5 @@ impl FileService for Fake {
         self.script.lock().unwrap().request_ids.push(request.get_ref().request_id.clone());
         self.enter(&request)?;
         Ok(Response::new(ReleaseLegalHoldResponse::default()))
-    }
-}
-
-#[tonic::async_trait]
-impl QuotaService for Fake {
-    async fn get_quota(
-        &self,
-        request: Request<GetQuotaRequest>,
-    ) -> Result<Response<GetQuotaResponse>, Status> {
-        self.enter(&request)?;
-        Ok(Response::new(GetQuotaResponse { quota: Some(Quota::default()) }))
-    }
-
-    async fn update_quota(
-        &self,
-        request: Request<UpdateQuotaRequest>,
-    ) -> Result<Response<UpdateQuotaResponse>, Status> {
-        self.enter(&request)?;
-        Ok(Response::new(UpdateQuotaResponse { quota: request.into_inner().quota, state: None }))
-    }
-
-    async fn get_usage(
-        &self,
-        request: Request<GetUsageRequest>,
-    ) -> Result<Response<GetUsageResponse>, Status> {
-        self.enter(&request)?;
-        Ok(Response::new(GetUsageResponse::default()))
     }
 }

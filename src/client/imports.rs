@@ -24,7 +24,7 @@ impl Client {
         let first = stream::once(async { Message::Options(options) });
         let messages = first.chain(items.map(Message::Item));
         let messages = messages.map(|message| ImportFilesRequest { message: Some(message) });
-        let answer = self.services.files.clone().import_files(messages).await;
+        let answer = self.services.imports.clone().import_files(messages).await;
         let report = answer.map_err(ClientError::from_status)?.into_inner();
         Ok(stream::unfold(Some(report), |report| async move {
             let mut report = report?;
@@ -50,6 +50,7 @@ impl Client {
         &self,
         request: FindImportedFilesRequest,
     ) -> Result<FindImportedFilesResponse, ClientError> {
-        self.call(request, |mut to, request| async move { to.files.find_imported_files(request).await }).await
+        self.call(request, |mut to, request| async move { to.imports.find_imported_files(request).await })
+            .await
     }
 }

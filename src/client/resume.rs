@@ -36,12 +36,12 @@ impl Client {
         mut request: CreateUploadRequest,
     ) -> Result<CreateUploadResponse, ClientError> {
         fill_request_id(&mut request.spec.get_or_insert_default().request_id);
-        self.call(request, |mut to, request| async move { to.files.create_upload(request).await }).await
+        self.call(request, |mut to, request| async move { to.uploads.create_upload(request).await }).await
     }
 
     /// Tells how far an upload has come.
     pub async fn get_upload(&self, request: GetUploadRequest) -> Result<GetUploadResponse, ClientError> {
-        self.call(request, |mut to, request| async move { to.files.get_upload(request).await }).await
+        self.call(request, |mut to, request| async move { to.uploads.get_upload(request).await }).await
     }
 
     /// Returns one page of open uploads.
@@ -49,7 +49,7 @@ impl Client {
         &self,
         request: ListUploadsRequest,
     ) -> Result<ListUploadsResponse, ClientError> {
-        self.call(request, |mut to, request| async move { to.files.list_uploads(request).await }).await
+        self.call(request, |mut to, request| async move { to.uploads.list_uploads(request).await }).await
     }
 
     /// Gives an upload up. Safe to repeat; a request id is minted where there is none.
@@ -58,12 +58,12 @@ impl Client {
         mut request: CancelUploadRequest,
     ) -> Result<CancelUploadResponse, ClientError> {
         fill_request_id(&mut request.request_id);
-        self.call(request, |mut to, request| async move { to.files.cancel_upload(request).await }).await
+        self.call(request, |mut to, request| async move { to.uploads.cancel_upload(request).await }).await
     }
 
     /// Sends one whole part. Safe to repeat: a part that is stored is compared.
     pub async fn upload_part(&self, request: UploadPartRequest) -> Result<UploadPartResponse, ClientError> {
-        self.call(request, |mut to, request| async move { to.files.upload_part(request).await }).await
+        self.call(request, |mut to, request| async move { to.uploads.upload_part(request).await }).await
     }
 
     /// Commits an upload whose bytes are stored. Safe to repeat.
@@ -71,7 +71,7 @@ impl Client {
         &self,
         request: CompleteUploadRequest,
     ) -> Result<CompleteUploadResponse, ClientError> {
-        self.call(request, |mut to, request| async move { to.files.complete_upload(request).await }).await
+        self.call(request, |mut to, request| async move { to.uploads.complete_upload(request).await }).await
     }
 
     /// Uploads the regular file at `path`, and goes on where it broke off, until it is stored or does not move any more.

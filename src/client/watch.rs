@@ -64,9 +64,9 @@ impl Watching {
         let stream = match &mut self.stream {
             Some(stream) => stream,
             none => {
-                let mut files = self.client.services.files.clone();
+                let mut events = self.client.services.events.clone();
                 let answer =
-                    files.watch_files(self.request.clone()).await.map_err(ClientError::from_status)?;
+                    events.watch_files(self.request.clone()).await.map_err(ClientError::from_status)?;
                 none.insert(answer.into_inner())
             }
         };

@@ -159,8 +159,8 @@ impl FileFilter {
     /// Returns whether the filter has conditions that the index scans do not apply.
     fn has_conditions(&self) -> bool {
         let default = Self {
-            create_time_after: self.create_time_after,
-            create_time_before: self.create_time_before,
+            create_time_start: self.create_time_start,
+            create_time_end: self.create_time_end,
             owner_id: self.owner_id.clone(),
             is_deleted_shown: self.is_deleted_shown,
             ..Self::default()
@@ -280,10 +280,10 @@ impl Sql {
                 self.push(&format!(" AND s.is_deleted = {is_trash}"));
             }
         }
-        if let Some(time) = scan.filter.create_time_after {
+        if let Some(time) = scan.filter.create_time_start {
             self.with(" AND s.create_time >= {}", BindValue::Time(time));
         }
-        if let Some(time) = scan.filter.create_time_before {
+        if let Some(time) = scan.filter.create_time_end {
             self.with(" AND s.create_time < {}", BindValue::Time(time));
         }
         if let Some(after) = scan.after {
@@ -307,8 +307,8 @@ impl Sql {
             self.with(" AND f.owner_id = {}", BindValue::Text(owner.clone()));
         }
         self.states(&filter.states);
-        if !filter.scan_states.is_empty() {
-            let numbers = filter.scan_states.iter().map(|state| state.number()).collect();
+        if !filter.scan_statuses.is_empty() {
+            let numbers = filter.scan_statuses.iter().map(|state| state.number()).collect();
             self.with(" AND f.scan_status = ANY ({})", BindValue::Smalls(numbers));
         }
         self.tags(filter);

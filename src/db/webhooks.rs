@@ -117,11 +117,18 @@ impl Row {
     }
 }
 
-/// Returns all webhooks of the tenant, oldest first. Their number is limited.
-pub async fn list(tx: &mut TenantTx) -> Result<Vec<StoredWebhook>, DbError> {
-    let sql = format!("SELECT {COLUMNS} FROM webhooks WHERE tenant_id = {{}} ORDER BY create_time, id");
+/// Returns a page of the tenant's webhooks, oldest first. Their ids ascend in the order of creation.
+pub async fn list(
+    tx: &mut TenantTx,
+    after: Option<WebhookId>,
+    limit: i64,
+) -> Result<Vec<StoredWebhook>, DbError> {
+    let sql =
+        format!("SELECT {COLUMNS} FROM webhooks WHERE tenant_id = {{}} AND id > {{}} ORDER BY id LIMIT {{}}");
     let rows: Vec<Row> = statement("list webhooks", sql)
         .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+        .bind::<SqlUuid, _>(after.map_or(Uuid::nil(), |after| after.as_uuid()))
+        .bind::<BigInt, _>(limit)
         .load(tx.connection()?)
         .await?;
     rows.into_iter().map(Row::into_webhook).collect()

@@ -67,13 +67,13 @@ pub struct FileFilter {
     pub tags_any: Vec<String>,
     pub mime_types: Vec<String>,
     pub owner_id: Option<String>,
-    pub create_time_after: Option<Timestamp>,
-    pub create_time_before: Option<Timestamp>,
+    pub create_time_start: Option<Timestamp>,
+    pub create_time_end: Option<Timestamp>,
     pub name_prefix: Option<String>,
     pub size_bytes_min: Option<i64>,
     pub size_bytes_max: Option<i64>,
     pub sha256: Option<Digest>,
-    pub scan_states: Vec<ScanStatus>,
+    pub scan_statuses: Vec<ScanStatus>,
     pub is_deleted_shown: bool,
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use super::{
-    call::{ValidUntil, answer, caller},
+    call::{answer, caller},
     convert::{
         self,
         file::{basic, full, shown},
@@ -13,9 +13,7 @@ use super::{
         watch::position,
     },
     downloads::{DownloadStream, Downloads},
-    imports::{self, ImportStream},
-    uploads::Uploads,
-    watches::{WatchStream, sent},
+    uploads::UploadStreams,
 };
 use crate::{
     app::{
@@ -39,46 +37,31 @@ use crate::{
             unarchive::unarchive_file,
             undelete::undelete_file,
             update::update_file,
-            watch::watch_files,
-        },
-        imports::find_imported_files,
-        uploads::{
-            direct::urls::presign_upload_urls,
-            resumable::{
-                cancel::cancel_upload, complete::complete_upload, create::create_upload, get::get_upload,
-                list::list_uploads, upload_part::upload_part,
-            },
         },
     },
     proto::v1::{
         ArchiveFileRequest, ArchiveFileResponse, BatchDeleteFilesRequest, BatchDeleteFilesResponse,
-        BatchGetFilesRequest, BatchGetFilesResponse, CancelUploadRequest, CancelUploadResponse,
-        CompleteUploadRequest, CompleteUploadResponse, CopyFileRequest, CopyFileResponse,
-        CreateUploadRequest, CreateUploadResponse, DeleteFileRequest, DeleteFileResponse,
-        DeleteFileVersionRequest, DeleteFileVersionResponse, DownloadFileRequest, FindImportedFilesRequest,
-        FindImportedFilesResponse, GetFileRequest, GetFileResponse, GetUploadRequest, GetUploadResponse,
-        ImportFilesRequest, ListFileVersionsRequest, ListFileVersionsResponse, ListFilesRequest,
-        ListFilesResponse, ListUploadsRequest, ListUploadsResponse, PurgeFileRequest, PurgeFileResponse,
-        ReleaseLegalHoldRequest, ReleaseLegalHoldResponse, RestoreFileVersionRequest,
-        RestoreFileVersionResponse, SetLegalHoldRequest, SetLegalHoldResponse, TransferOwnershipRequest,
-        TransferOwnershipResponse, UnarchiveFileRequest, UnarchiveFileResponse, UndeleteFileRequest,
-        UndeleteFileResponse, UpdateFileRequest, UpdateFileResponse, UploadFileRequest, UploadFileResponse,
-        UploadPartRequest, UploadPartResponse, WatchFilesRequest, file_service_server::FileService,
+        BatchGetFilesRequest, BatchGetFilesResponse, CopyFileRequest, CopyFileResponse, DeleteFileRequest,
+        DeleteFileResponse, DeleteFileVersionRequest, DeleteFileVersionResponse, DownloadFileRequest,
+        GetFileRequest, GetFileResponse, ListFileVersionsRequest, ListFileVersionsResponse, ListFilesRequest,
+        ListFilesResponse, PurgeFileRequest, PurgeFileResponse, ReleaseLegalHoldRequest,
+        ReleaseLegalHoldResponse, RestoreFileVersionRequest, RestoreFileVersionResponse, SetLegalHoldRequest,
+        SetLegalHoldResponse, TransferOwnershipRequest, TransferOwnershipResponse, UnarchiveFileRequest,
+        UnarchiveFileResponse, UndeleteFileRequest, UndeleteFileResponse, UpdateFileRequest,
+        UpdateFileResponse, UploadFileRequest, UploadFileResponse, file_service_server::FileService,
     },
 };
 
 /// The adapter of the file service.
 pub(super) struct Files {
     pub(super) app: Arc<App>,
-    pub(super) uploads: Uploads,
+    pub(super) uploads: UploadStreams,
     pub(super) downloads: Downloads,
 }
 
 #[async_trait]
 impl FileService for Files {
     type DownloadFileStream = DownloadStream;
-    type ImportFilesStream = ImportStream;
-    type WatchFilesStream = WatchStream;
 
     async fn upload_file(
         &self,
@@ -86,93 +69,6 @@ impl FileService for Files {
     ) -> Result<Response<UploadFileResponse>, Status> {
         let (caller, stream) = caller(request)?;
         answer(&caller.origin, self.uploads.receive(&self.app, &caller, stream)).await
-    }
-
-    async fn create_upload(
-        &self,
-        request: Request<CreateUploadRequest>,
-    ) -> Result<Response<CreateUploadResponse>, Status> {
-        let (caller, request) = caller(request)?;
-        answer(&caller.origin, async {
-            let spec = convert::upload::spec(request.spec.unwrap_or_default());
-            let upload = create_upload(&self.app, &caller, spec, request.direct).await?;
-            let urls =
-                if request.direct { presign_upload_urls(&self.app, &caller, upload.id).await? } else { None };
-            let direct = urls.map(convert::upload::direct);
-            Ok(CreateUploadResponse { upload: Some(self.uploads.shown(upload)), direct })
-        })
-        .await
-    }
-
-    async fn get_upload(
-        &self,
-        request: Request<GetUploadRequest>,
-    ) -> Result<Response<GetUploadResponse>, Status> {
-        let (caller, request) = caller(request)?;
-        answer(&caller.origin, async {
-            let id = convert::id::upload_id(&request.upload_id)?;
-            let upload = get_upload(&self.app, &caller, id).await?;
-            let urls =
-                if request.with_urls { presign_upload_urls(&self.app, &caller, id).await? } else { None };
-            let direct = urls.map(convert::upload::direct);
-            Ok(GetUploadResponse { upload: Some(self.uploads.shown(upload)), direct })
-        })
-        .await
-    }
-
-    async fn list_uploads(
-        &self,
-        request: Request<ListUploadsRequest>,
-    ) -> Result<Response<ListUploadsResponse>, Status> {
-        let (caller, request) = caller(request)?;
-        answer(&caller.origin, async {
-            let listed = list_uploads(&self.app, &caller, request.page_size, &request.page_token).await?;
-            let uploads = listed.uploads.into_iter().map(|upload| self.uploads.shown(upload)).collect();
-            Ok(ListUploadsResponse { uploads, next_page_token: listed.next_page_token })
-        })
-        .await
-    }
-
-    async fn cancel_upload(
-        &self,
-        request: Request<CancelUploadRequest>,
-    ) -> Result<Response<CancelUploadResponse>, Status> {
-        let (caller, request) = caller(request)?;
-        answer(&caller.origin, async {
-            let (id, request_id) = convert::id::upload_change(&request.upload_id, &request.request_id)?;
-            cancel_upload(&self.app, &caller, id, request_id).await?;
-            Ok(CancelUploadResponse {})
-        })
-        .await
-    }
-
-    async fn upload_part(
-        &self,
-        request: Request<UploadPartRequest>,
-    ) -> Result<Response<UploadPartResponse>, Status> {
-        let (caller, request) = caller(request)?;
-        answer(&caller.origin, async {
-            let (id, chunk) = convert::upload::part(request)?;
-            let upload = upload_part(&self.app, &caller, id, chunk).await?;
-            Ok(UploadPartResponse { upload: Some(self.uploads.shown(upload)) })
-        })
-        .await
-    }
-
-    async fn complete_upload(
-        &self,
-        request: Request<CompleteUploadRequest>,
-    ) -> Result<Response<CompleteUploadResponse>, Status> {
-        let (caller, request) = caller(request)?;
-        answer(&caller.origin, async {
-            let id = convert::id::upload_id(&request.upload_id)?;
-            let uploaded =
-                complete_upload(&self.app, &caller, id, convert::upload::completion(request)).await?;
-            let UploadFileResponse { file, quota, warnings, event_position } =
-                convert::upload::uploaded(uploaded);
-            Ok(CompleteUploadResponse { file, quota, warnings, event_position })
-        })
-        .await
     }
 
     async fn download_file(
@@ -225,7 +121,7 @@ impl FileService for Files {
             Ok(ListFilesResponse {
                 files: listed.files.into_iter().map(view).collect(),
                 next_page_token: listed.next_page_token,
-                total_size: listed.total.as_ref().map_or(0, |total| total.count),
+                total_size: listed.total.as_ref().map(|total| total.count),
                 total_size_is_lower_bound: listed.total.is_some_and(|total| total.is_lower_bound),
             })
         })
@@ -242,7 +138,7 @@ impl FileService for Files {
             Ok(UpdateFileResponse {
                 event_position: position(updated.event),
                 file: Some(full(updated.value)),
-                quota: Some(state(updated.quota)),
+                quota_state: Some(state(updated.quota)),
             })
         })
         .await
@@ -259,7 +155,7 @@ impl FileService for Files {
             Ok(DeleteFileResponse {
                 event_position: position(deleted.event),
                 file: deleted.value.map(full),
-                quota: Some(state(deleted.quota)),
+                quota_state: Some(state(deleted.quota)),
             })
         })
         .await
@@ -276,7 +172,7 @@ impl FileService for Files {
             Ok(UndeleteFileResponse {
                 event_position: position(restored.event),
                 file: Some(full(restored.value)),
-                quota: Some(state(restored.quota)),
+                quota_state: Some(state(restored.quota)),
             })
         })
         .await
@@ -290,7 +186,10 @@ impl FileService for Files {
         answer(&caller.origin, async {
             let (file, request_id) = convert::id::change(&request.file_id, &request.request_id)?;
             let purged = purge_file(&self.app, &caller, file, request_id).await?;
-            Ok(PurgeFileResponse { event_position: position(purged.event), quota: Some(state(purged.quota)) })
+            Ok(PurgeFileResponse {
+                event_position: position(purged.event),
+                quota_state: Some(state(purged.quota)),
+            })
         })
         .await
     }
@@ -324,7 +223,7 @@ impl FileService for Files {
             Ok(ArchiveFileResponse {
                 event_position: position(archived.event),
                 file: Some(full(archived.value)),
-                quota: Some(state(archived.quota)),
+                quota_state: Some(state(archived.quota)),
             })
         })
         .await
@@ -341,45 +240,8 @@ impl FileService for Files {
             Ok(UnarchiveFileResponse {
                 event_position: position(readable.event),
                 file: Some(full(readable.value)),
-                quota: Some(state(readable.quota)),
+                quota_state: Some(state(readable.quota)),
             })
-        })
-        .await
-    }
-
-    async fn import_files(
-        &self,
-        request: Request<Streaming<ImportFilesRequest>>,
-    ) -> Result<Response<ImportStream>, Status> {
-        let valid_until = request.extensions().get::<ValidUntil>().map(|until| until.0);
-        let (caller, messages) = caller(request)?;
-        let origin = caller.origin.clone();
-        answer(&origin, imports::begun(&self.app, caller, messages, valid_until)).await
-    }
-
-    async fn find_imported_files(
-        &self,
-        request: Request<FindImportedFilesRequest>,
-    ) -> Result<Response<FindImportedFilesResponse>, Status> {
-        let (caller, request) = caller(request)?;
-        answer(&caller.origin, async {
-            let found = find_imported_files(&self.app, &caller, convert::import::lookup(request)).await?;
-            Ok(convert::import::found(found))
-        })
-        .await
-    }
-
-    async fn watch_files(
-        &self,
-        request: Request<WatchFilesRequest>,
-    ) -> Result<Response<WatchStream>, Status> {
-        let valid_until = request.extensions().get::<ValidUntil>().map(|until| until.0);
-        let (caller, request) = caller(request)?;
-        let origin = caller.origin.clone();
-        answer(&origin, async {
-            let watch =
-                watch_files(&self.app, caller, convert::watch::request(request)?, valid_until).await?;
-            Ok(sent(Arc::clone(&self.app), watch, &origin))
         })
         .await
     }
@@ -394,7 +256,7 @@ impl FileService for Files {
             Ok(CopyFileResponse {
                 event_position: position(copied.event),
                 file: Some(full(copied.value)),
-                quota: Some(state(copied.quota)),
+                quota_state: Some(state(copied.quota)),
             })
         })
         .await
@@ -411,7 +273,7 @@ impl FileService for Files {
             Ok(BatchDeleteFilesResponse {
                 event_position: position(deleted.event),
                 files: deleted.value.into_iter().map(basic).collect(),
-                quota: Some(state(deleted.quota)),
+                quota_state: Some(state(deleted.quota)),
             })
         })
         .await
@@ -429,7 +291,7 @@ impl FileService for Files {
             Ok(SetLegalHoldResponse {
                 event_position: position(held.event),
                 file: Some(full(held.value)),
-                quota: Some(state(held.quota)),
+                quota_state: Some(state(held.quota)),
             })
         })
         .await
@@ -447,7 +309,7 @@ impl FileService for Files {
             Ok(ReleaseLegalHoldResponse {
                 event_position: position(released.event),
                 file: Some(full(released.value)),
-                quota: Some(state(released.quota)),
+                quota_state: Some(state(released.quota)),
             })
         })
         .await
@@ -476,7 +338,7 @@ impl FileService for Files {
             Ok(RestoreFileVersionResponse {
                 event_position: position(restored.event),
                 file: Some(full(restored.value)),
-                quota: Some(state(restored.quota)),
+                quota_state: Some(state(restored.quota)),
             })
         })
         .await
@@ -493,7 +355,7 @@ impl FileService for Files {
             Ok(DeleteFileVersionResponse {
                 event_position: position(deleted.event),
                 file: Some(full(deleted.value)),
-                quota: Some(state(deleted.quota)),
+                quota_state: Some(state(deleted.quota)),
             })
         })
         .await

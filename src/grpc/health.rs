@@ -3,22 +3,30 @@
 use tonic::server::NamedService;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
-use super::{files::Files, policies::Policies, quotas::Quotas, tenants::Tenants, webhooks::Webhooks};
+use super::{
+    events::Events, files::Files, imports::Imports, policies::Policies, quotas::Quotas, tenants::Tenants,
+    uploads::Uploads, webhooks::Webhooks,
+};
 use crate::{
     proto::{
         admin::v1::tenant_service_server::TenantServiceServer,
         v1::{
-            file_service_server::FileServiceServer, policy_service_server::PolicyServiceServer,
-            quota_service_server::QuotaServiceServer, webhook_service_server::WebhookServiceServer,
+            event_service_server::EventServiceServer, file_service_server::FileServiceServer,
+            import_service_server::ImportServiceServer, policy_service_server::PolicyServiceServer,
+            quota_service_server::QuotaServiceServer, upload_service_server::UploadServiceServer,
+            webhook_service_server::WebhookServiceServer,
         },
     },
     telemetry::{Health, health::HealthState},
 };
 
 /// Overall, and every service: all of them need the database and the store.
-const NAMES: [&str; 6] = [
+const NAMES: [&str; 9] = [
     "",
     <FileServiceServer<Files> as NamedService>::NAME,
+    <UploadServiceServer<Uploads> as NamedService>::NAME,
+    <ImportServiceServer<Imports> as NamedService>::NAME,
+    <EventServiceServer<Events> as NamedService>::NAME,
     <QuotaServiceServer<Quotas> as NamedService>::NAME,
     <PolicyServiceServer<Policies> as NamedService>::NAME,
     <TenantServiceServer<Tenants> as NamedService>::NAME,

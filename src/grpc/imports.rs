@@ -1,32 +1,68 @@
-//! The stream of an import: items in, and a report about each before the next is read.
+//! `ImportService`: decode, call the use case, encode. And the stream of an import: items in, and a report about each
+//! before the next is read.
 
 use std::sync::Arc;
 
 use futures::{Stream, StreamExt, stream, stream::BoxStream};
 use tokio::time::timeout;
-use tonic::{Status, Streaming};
+use tonic::{Request, Response, Status, Streaming, async_trait};
 
-use super::{convert, status};
+use super::{
+    call::{ValidUntil, answer, caller},
+    convert, status,
+};
 use crate::{
     app::{
         App, Error,
         imports::{
-            Import, ImportItem, ImportOptions, ObjectKeys, ObjectLocation, ObjectOutcome, start_import,
+            Import, ImportItem, ImportOptions, ObjectKeys, ObjectLocation, ObjectOutcome,
+            find_imported_files, start_import,
         },
     },
     domain::{caller::Caller, clock::Timestamp, violations::Violations},
     proto::v1::{
-        self, ErrorReason, ImportFilesRequest, ImportFilesResponse, ImportOutcome, ImportPrefixEnd,
-        ImportResult, ImportSummary, import_files_request::Message, import_files_response::Message as Answer,
-        import_item::Source,
+        self, ErrorReason, FindImportedFilesRequest, FindImportedFilesResponse, ImportFilesRequest,
+        ImportFilesResponse, ImportOutcome, ImportPrefixEnd, ImportResult, ImportSummary,
+        import_files_request::Message, import_files_response::Message as Answer, import_item::Source,
+        import_service_server::ImportService,
     },
 };
 
 /// What tonic sends to the client.
-pub(super) type ImportStream = BoxStream<'static, Result<ImportFilesResponse, Status>>;
+type ImportStream = BoxStream<'static, Result<ImportFilesResponse, Status>>;
+
+/// The adapter of the import service.
+pub(super) struct Imports(pub(super) Arc<App>);
+
+#[async_trait]
+impl ImportService for Imports {
+    type ImportFilesStream = ImportStream;
+
+    async fn import_files(
+        &self,
+        request: Request<Streaming<ImportFilesRequest>>,
+    ) -> Result<Response<ImportStream>, Status> {
+        let valid_until = request.extensions().get::<ValidUntil>().map(|until| until.0);
+        let (caller, messages) = caller(request)?;
+        let origin = caller.origin.clone();
+        answer(&origin, begun(&self.0, caller, messages, valid_until)).await
+    }
+
+    async fn find_imported_files(
+        &self,
+        request: Request<FindImportedFilesRequest>,
+    ) -> Result<Response<FindImportedFilesResponse>, Status> {
+        let (caller, request) = caller(request)?;
+        answer(&caller.origin, async {
+            let found = find_imported_files(&self.0, &caller, convert::import::lookup(request)).await?;
+            Ok(convert::import::found(found))
+        })
+        .await
+    }
+}
 
 /// Reads the options, and answers the report.
-pub(super) async fn begun(
+async fn begun(
     app: &Arc<App>,
     caller: Caller,
     mut messages: Streaming<ImportFilesRequest>,

@@ -9,6 +9,7 @@ mod call;
 mod connections;
 mod convert;
 mod downloads;
+mod events;
 mod files;
 mod health;
 mod imports;
@@ -19,7 +20,6 @@ mod server;
 mod status;
 mod tenants;
 mod uploads;
-mod watches;
 mod webhooks;
 
 pub use server::{GrpcServer, ServeError};

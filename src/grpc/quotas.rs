@@ -45,7 +45,7 @@ impl QuotaService for Quotas {
             let (tenant, change) = convert::quota::update(request)?;
             let quota = update_quota(&self.0, &principal, tenant, change).await?;
             let state = convert::quota::state(quota.state());
-            Ok(UpdateQuotaResponse { quota: Some(convert::quota::quota(&quota)), state: Some(state) })
+            Ok(UpdateQuotaResponse { quota: Some(convert::quota::quota(&quota)), quota_state: Some(state) })
         })
         .await
     }

@@ -17,13 +17,15 @@ use super::{
     auth::{Authenticator, layer::Auth},
     connections::{Limits, accepted},
     downloads::Downloads,
+    events::Events,
     files::Files,
     health,
+    imports::Imports,
     layers::{Deadline, InFlight, Measure, MessageBudget, PanicBarrier, RequestId, Stand, Trace},
     policies::Policies,
     quotas::Quotas,
     tenants::Tenants,
-    uploads::Uploads,
+    uploads::{UploadStreams, Uploads},
     webhooks::Webhooks,
 };
 use crate::{
@@ -33,8 +35,10 @@ use crate::{
         self,
         admin::v1::tenant_service_server::TenantServiceServer,
         v1::{
-            file_service_server::FileServiceServer, policy_service_server::PolicyServiceServer,
-            quota_service_server::QuotaServiceServer, webhook_service_server::WebhookServiceServer,
+            event_service_server::EventServiceServer, file_service_server::FileServiceServer,
+            import_service_server::ImportServiceServer, policy_service_server::PolicyServiceServer,
+            quota_service_server::QuotaServiceServer, upload_service_server::UploadServiceServer,
+            webhook_service_server::WebhookServiceServer,
         },
     },
     telemetry::{Health, Metrics},
@@ -142,34 +146,49 @@ impl GrpcServer {
     }
 
     fn routes(&self, config: &Config, reporter: HealthReporter) -> Result<Routes, ServeError> {
+        let streams = UploadStreams::new(config.uploads.clone());
         let files = Files {
             app: Arc::clone(&self.app),
-            uploads: Uploads::new(config.uploads.clone()),
+            uploads: streams.clone(),
             downloads: Downloads::new(config.downloads.clone(), self.metrics.clone()),
         };
-        // The budget of messages keeps all but the parts to `server.message_size_max_bytes`.
-        let bytes_max = config.server.message_size_max_bytes.max(config.uploads.part_message_bytes_max());
-        let mut routes = Routes::new(FileServiceServer::new(files).max_decoding_message_size(bytes_max))
-            .add_service(
-                QuotaServiceServer::new(Quotas(Arc::clone(&self.app)))
-                    .max_decoding_message_size(SMALL_MESSAGE_BYTES_MAX),
-            )
-            .add_service(
-                PolicyServiceServer::new(Policies(Arc::clone(&self.app)))
-                    .max_decoding_message_size(SMALL_MESSAGE_BYTES_MAX),
-            )
-            .add_service(
-                TenantServiceServer::new(Tenants(Arc::clone(&self.app)))
-                    .max_decoding_message_size(SMALL_MESSAGE_BYTES_MAX),
-            )
-            .add_service(
-                WebhookServiceServer::new(Webhooks(Arc::clone(&self.app)))
-                    .max_decoding_message_size(SMALL_MESSAGE_BYTES_MAX),
-            )
-            .add_service(
-                HealthServer::new(HealthService::from_health_reporter(reporter))
-                    .max_decoding_message_size(SMALL_MESSAGE_BYTES_MAX),
-            );
+        let message_bytes_max = config.server.message_size_max_bytes;
+        // The message budget limits every message except parts to `server.message_size_max_bytes`.
+        let part_bytes_max = message_bytes_max.max(config.uploads.part_message_bytes_max());
+        let mut routes =
+            Routes::new(FileServiceServer::new(files).max_decoding_message_size(message_bytes_max))
+                .add_service(
+                    UploadServiceServer::new(Uploads { app: Arc::clone(&self.app), streams })
+                        .max_decoding_message_size(part_bytes_max),
+                )
+                .add_service(
+                    ImportServiceServer::new(Imports(Arc::clone(&self.app)))
+                        .max_decoding_message_size(message_bytes_max),
+                )
+                .add_service(
+                    EventServiceServer::new(Events(Arc::clone(&self.app)))
+                        .max_decoding_message_size(SMALL_MESSAGE_BYTES_MAX),
+                )
+                .add_service(
+                    QuotaServiceServer::new(Quotas(Arc::clone(&self.app)))
+                        .max_decoding_message_size(SMALL_MESSAGE_BYTES_MAX),
+                )
+                .add_service(
+                    PolicyServiceServer::new(Policies(Arc::clone(&self.app)))
+                        .max_decoding_message_size(SMALL_MESSAGE_BYTES_MAX),
+                )
+                .add_service(
+                    TenantServiceServer::new(Tenants(Arc::clone(&self.app)))
+                        .max_decoding_message_size(SMALL_MESSAGE_BYTES_MAX),
+                )
+                .add_service(
+                    WebhookServiceServer::new(Webhooks(Arc::clone(&self.app)))
+                        .max_decoding_message_size(SMALL_MESSAGE_BYTES_MAX),
+                )
+                .add_service(
+                    HealthServer::new(HealthService::from_health_reporter(reporter))
+                        .max_decoding_message_size(SMALL_MESSAGE_BYTES_MAX),
+                );
         if config.server.reflection {
             let describe = || {
                 tonic_reflection::server::Builder::configure()

@@ -82,7 +82,7 @@ impl TenantService for Tenants {
     ) -> Result<Response<UpdateTenantResponse>, Status> {
         let (operator, request) = operator(request)?;
         answer(&operator.origin, async {
-            let (id, change) = convert::tenant::update(&request)?;
+            let (id, change) = convert::tenant::update(request)?;
             let updated = update_tenant(&self.0, &operator, id, change).await?;
             let quota = Some(convert::quota::quota(&updated.quota));
             Ok(UpdateTenantResponse { tenant: Some(tenant(updated.tenant)), quota })

@@ -1,5 +1,5 @@
-//! The stream of an upload: its first message, the rest as the use case wants it, and what to do with bytes
-//! that still come when it has been refused.
+//! `UploadService`: decode, call the use case, encode. And the stream of `UploadFile`: its first message, the rest as the
+//! use case wants it, and what to do with bytes that still come when it has been refused.
 
 use std::{
     pin::Pin,
@@ -10,17 +10,33 @@ use std::{
 
 use futures::{Stream, StreamExt};
 use tokio::time::{Instant, timeout, timeout_at};
-use tonic::{Code, Status};
+use tonic::{Code, Request, Response, Status, async_trait};
 
-use super::convert;
+use super::{
+    call::{answer, caller},
+    convert,
+};
 use crate::{
     app::{
         App, Error,
-        uploads::{UploadMessage, resumable::resume::resume_upload, upload::upload_file},
+        uploads::{
+            UploadMessage,
+            direct::urls::presign_upload_urls,
+            resumable::{
+                cancel::cancel_upload, complete::complete_upload, create::create_upload, get::get_upload,
+                list::list_uploads, resume::resume_upload, upload_part::upload_part,
+            },
+            upload::upload_file,
+        },
     },
     config::UploadsConfig,
     domain::{caller::Caller, upload::Upload, violations::Violations},
-    proto::v1::{self, UploadFileRequest, UploadFileResponse, UploadSpec, upload_file_request::Message},
+    proto::v1::{
+        self, CancelUploadRequest, CancelUploadResponse, CompleteUploadRequest, CompleteUploadResponse,
+        CreateUploadRequest, CreateUploadResponse, GetUploadRequest, GetUploadResponse, ListUploadsRequest,
+        ListUploadsResponse, UploadFileRequest, UploadFileResponse, UploadPartRequest, UploadPartResponse,
+        UploadSpec, upload_file_request::Message, upload_service_server::UploadService,
+    },
 };
 
 /// How long a refused client's bytes are taken, at most.
@@ -29,12 +45,109 @@ const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
 /// A client that is silent for so long has stopped sending, and waits for its answer.
 const DRAIN_SILENCE: Duration = Duration::from_millis(500);
 
-/// Receives uploads.
+/// The adapter of the upload service.
 pub(super) struct Uploads {
+    pub(super) app: Arc<App>,
+    pub(super) streams: UploadStreams,
+}
+
+#[async_trait]
+impl UploadService for Uploads {
+    async fn create_upload(
+        &self,
+        request: Request<CreateUploadRequest>,
+    ) -> Result<Response<CreateUploadResponse>, Status> {
+        let (caller, request) = caller(request)?;
+        answer(&caller.origin, async {
+            let spec = convert::upload::spec(request.spec.unwrap_or_default());
+            let upload = create_upload(&self.app, &caller, spec, request.direct).await?;
+            let urls =
+                if request.direct { presign_upload_urls(&self.app, &caller, upload.id).await? } else { None };
+            let direct = urls.map(convert::upload::direct);
+            Ok(CreateUploadResponse { upload: Some(self.streams.shown(upload)), direct })
+        })
+        .await
+    }
+
+    async fn get_upload(
+        &self,
+        request: Request<GetUploadRequest>,
+    ) -> Result<Response<GetUploadResponse>, Status> {
+        let (caller, request) = caller(request)?;
+        answer(&caller.origin, async {
+            let id = convert::id::upload_id(&request.upload_id)?;
+            let upload = get_upload(&self.app, &caller, id).await?;
+            let urls =
+                if request.with_urls { presign_upload_urls(&self.app, &caller, id).await? } else { None };
+            let direct = urls.map(convert::upload::direct);
+            Ok(GetUploadResponse { upload: Some(self.streams.shown(upload)), direct })
+        })
+        .await
+    }
+
+    async fn list_uploads(
+        &self,
+        request: Request<ListUploadsRequest>,
+    ) -> Result<Response<ListUploadsResponse>, Status> {
+        let (caller, request) = caller(request)?;
+        answer(&caller.origin, async {
+            let listed = list_uploads(&self.app, &caller, request.page_size, &request.page_token).await?;
+            let uploads = listed.uploads.into_iter().map(|upload| self.streams.shown(upload)).collect();
+            Ok(ListUploadsResponse { uploads, next_page_token: listed.next_page_token })
+        })
+        .await
+    }
+
+    async fn cancel_upload(
+        &self,
+        request: Request<CancelUploadRequest>,
+    ) -> Result<Response<CancelUploadResponse>, Status> {
+        let (caller, request) = caller(request)?;
+        answer(&caller.origin, async {
+            let (id, request_id) = convert::id::upload_change(&request.upload_id, &request.request_id)?;
+            cancel_upload(&self.app, &caller, id, request_id).await?;
+            Ok(CancelUploadResponse {})
+        })
+        .await
+    }
+
+    async fn upload_part(
+        &self,
+        request: Request<UploadPartRequest>,
+    ) -> Result<Response<UploadPartResponse>, Status> {
+        let (caller, request) = caller(request)?;
+        answer(&caller.origin, async {
+            let (id, chunk) = convert::upload::part(request)?;
+            let upload = upload_part(&self.app, &caller, id, chunk).await?;
+            Ok(UploadPartResponse { upload: Some(self.streams.shown(upload)) })
+        })
+        .await
+    }
+
+    async fn complete_upload(
+        &self,
+        request: Request<CompleteUploadRequest>,
+    ) -> Result<Response<CompleteUploadResponse>, Status> {
+        let (caller, request) = caller(request)?;
+        answer(&caller.origin, async {
+            let id = convert::id::upload_id(&request.upload_id)?;
+            let uploaded =
+                complete_upload(&self.app, &caller, id, convert::upload::completion(request)).await?;
+            let UploadFileResponse { file, quota_state, warnings, event_position } =
+                convert::upload::uploaded(uploaded);
+            Ok(CompleteUploadResponse { file, quota_state, warnings, event_position })
+        })
+        .await
+    }
+}
+
+/// Receives the streams of `UploadFile`.
+#[derive(Clone)]
+pub(super) struct UploadStreams {
     config: UploadsConfig,
 }
 
-impl Uploads {
+impl UploadStreams {
     pub(super) fn new(config: UploadsConfig) -> Self {
         Self { config }
     }
@@ -291,7 +404,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_first_message_is_the_spec_or_the_upload_and_comes_in_time() {
-        let uploads = Uploads::new(Config::defaults().unwrap().uploads);
+        let uploads = UploadStreams::new(Config::defaults().unwrap().uploads);
         let first = uploads.first(&mut messages(vec![spec()])).await.unwrap();
         assert!(matches!(first, First::Spec(spec) if spec.name == "notes.txt"));
         let sent = vec![message(Message::UploadId("u".into()))];

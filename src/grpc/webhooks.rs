@@ -64,10 +64,13 @@ impl WebhookService for Webhooks {
         &self,
         request: Request<ListWebhooksRequest>,
     ) -> Result<Response<ListWebhooksResponse>, Status> {
-        let (caller, _) = caller(request)?;
+        let (caller, request) = caller(request)?;
         answer(&caller.origin, async {
-            let found = list_webhooks(&self.0, &caller).await?;
-            Ok(ListWebhooksResponse { webhooks: found.into_iter().map(shown).collect() })
+            let listed = list_webhooks(&self.0, &caller, request.page_size, &request.page_token).await?;
+            Ok(ListWebhooksResponse {
+                webhooks: listed.webhooks.into_iter().map(shown).collect(),
+                next_page_token: listed.next_page_token,
+            })
         })
         .await
     }

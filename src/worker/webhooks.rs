@@ -1,5 +1,5 @@
-//! Delivers webhooks to a limited number of endpoints concurrently, and starts the next endpoint as soon as one
-//! finishes, so that a slow endpoint delays no other. When stopped, it claims no more endpoints and sends
+//! Delivers webhooks to a limited number of endpoints concurrently, and starts the next endpoint as soon as
+//! one finishes, so that a slow endpoint delays no other. When stopped, it claims no more endpoints and sends
 //! nothing new. Deliveries that do not finish within the drain time are cancelled: their leases expire, and
 //! the messages are sent again with the same id.
 

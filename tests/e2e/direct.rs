@@ -7,8 +7,8 @@ use strongroom::{
     domain::digest::Digest,
     proto::v1::{
         CancelUploadRequest, CompleteUploadRequest, CompleteUploadResponse, CompletedPart,
-        CreateUploadRequest, DirectPart, DirectUpload, DownloadFileRequest, File, FileState, GetFileRequest,
-        GetUploadRequest, StateReason, UploadSpec,
+        CreateUploadRequest, DirectPart, DirectUpload, DownloadFileRequest, File, FileState, FileStateReason,
+        GetFileRequest, GetUploadRequest, UploadSpec,
     },
 };
 
@@ -306,7 +306,7 @@ async fn digest_mismatch_stays_unreadable_after_repair() {
     send_parts(&direct, &pattern_bytes(1000)).await;
     let id = complete_upload(&alice, &direct, &[]).await.unwrap().file.unwrap().id;
     let file = wait_until_verified(&alice, &id).await;
-    assert_eq!((file.state(), file.state_reason()), (FileState::Error, StateReason::ChecksumMismatch));
+    assert_eq!((file.state(), file.state_reason()), (FileState::Error, FileStateReason::ChecksumMismatch));
     download(&alice, &id).await.unwrap_err();
     site.run_fsck(&["--deep", "--repair"]).await;
     assert_eq!(get_file(&alice, &id).await.state(), FileState::Error);

@@ -101,7 +101,7 @@ fn a_retried_archiving_is_answered_as_the_first_time_and_has_one_effect() {
         let alice = s.alice();
         let id = stored(&s).await;
         let request_id = uuid::Uuid::from_u128(7).to_string();
-        let request = ArchiveFileRequest { file_id: id.clone(), request_id };
+        let request = ArchiveFileRequest { file_id: id.clone(), request_id, ..ArchiveFileRequest::default() };
         let first = alice.files.clone().archive_file(request.clone()).await.unwrap().into_inner();
         alice.unarchive(&id).await.unwrap();
         let again = alice.files.clone().archive_file(request).await.unwrap().into_inner();

@@ -1,7 +1,7 @@
 //! Several records in one call.
 
 use strongroom::proto::v1::{
-    BatchGetFilesRequest, BatchGetFilesResponse, FileState, UploadSpec, View, Visibility,
+    BatchGetFilesRequest, BatchGetFilesResponse, FileState, FileView, UploadSpec, Visibility,
 };
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
@@ -10,7 +10,7 @@ use crate::harness::{Caller, file_id, service_test, spec};
 
 const RANDOM: &str = "0198c0de-7777-7000-8000-00000000abcd";
 
-async fn batch(caller: &Caller, ids: &[&str], view: View) -> Result<BatchGetFilesResponse, Status> {
+async fn batch(caller: &Caller, ids: &[&str], view: FileView) -> Result<BatchGetFilesResponse, Status> {
     let file_ids = ids.iter().map(|id| (*id).to_owned()).collect();
     let request = BatchGetFilesRequest { file_ids, view: view.into() };
     Ok(caller.files.clone().batch_get_files(request).await?.into_inner())
@@ -32,13 +32,13 @@ fn files_are_answered_in_the_order_of_their_ids_and_what_may_not_be_seen_is_miss
         alice.delete(&deleted).await.unwrap();
 
         let ids = [own.as_str(), &hidden, &deleted, RANDOM, &tagged, &foreign, &own];
-        let found = batch(&alice, &ids, View::Full).await.unwrap();
+        let found = batch(&alice, &ids, FileView::Full).await.unwrap();
         let names: Vec<&str> = found.files.iter().map(|file| file.name.as_str()).collect();
         assert_eq!(names, ["own", "deleted", "tagged"]);
         assert_eq!(found.files[1].state(), FileState::Deleted);
         assert_eq!(found.files[2], alice.get(&tagged).await.unwrap(), "in full it is what GetFile answers");
         assert_eq!(found.missing_file_ids, [hidden.as_str(), RANDOM, &foreign]);
-        let basic = batch(&alice, &[&tagged], View::Unspecified).await.unwrap();
+        let basic = batch(&alice, &[&tagged], FileView::Unspecified).await.unwrap();
         assert!(basic.files[0].tags.is_empty(), "tags are not among the basics");
     });
 }
@@ -57,9 +57,9 @@ fn everything_that_is_wrong_with_a_batch_is_reported_together() {
         assert_eq!(refused.code(), Code::InvalidArgument);
         assert_eq!(violations(&refused), ["file_ids[0]", "file_ids[2]", "view"]);
         for count in [0, 101] {
-            let refused = batch(&alice, &vec![RANDOM; count], View::Basic).await.unwrap_err();
+            let refused = batch(&alice, &vec![RANDOM; count], FileView::Basic).await.unwrap_err();
             assert_eq!(violations(&refused), ["file_ids"], "{count}");
         }
-        assert_eq!(batch(&alice, &[RANDOM; 100], View::Basic).await.unwrap().missing_file_ids, [RANDOM]);
+        assert_eq!(batch(&alice, &[RANDOM; 100], FileView::Basic).await.unwrap().missing_file_ids, [RANDOM]);
     });
 }

@@ -190,7 +190,7 @@ fn an_edit_that_is_wrong_changes_nothing_and_names_all_that_is_wrong() {
         assert_eq!(none.code(), Code::NotFound);
         let stale = CreateCategoryRequest {
             category: Some(category("invoices", Visibility::Owner)),
-            etag: "0".to_owned(),
+            if_etag: "0".to_owned(),
             ..Default::default()
         };
         let stale = ada.policies.clone().create_category(stale).await.unwrap_err();

@@ -42,7 +42,7 @@ fn a_copy_is_a_file_of_whoever_made_it_on_the_same_stored_bytes() {
             create_time: copy.create_time,
             update_time: copy.update_time,
             // A life of its own: neither its end nor its uses came along.
-            deletion_time: None,
+            retention_end_time: None,
             attachments: Vec::new(),
             ..source.clone()
         };

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use strongroom::{
     domain::object_key::ObjectKey,
-    proto::v1::{DownloadFileRequest, File, FileState, ListFilesRequest, StateReason},
+    proto::v1::{DownloadFileRequest, File, FileState, FileStateReason, ListFilesRequest},
     storage::{
         Payload, PutOptions, StorageErrorKind,
         flaky::{Fault, Operation, Plan},
@@ -46,11 +46,14 @@ fn a_file_whose_object_is_missing_says_so_and_can_still_be_listed_deleted_and_pu
         s.store.delete(&key).await.unwrap();
         assert_data_loss(&s, &id, "OBJECT_MISSING").await;
         let after = lost(&s, &id).await;
-        assert_eq!(after.state_reason(), StateReason::ObjectMissing);
+        assert_eq!(after.state_reason(), FileStateReason::ObjectMissing);
         assert_ne!(after.etag, before.etag);
         assert_data_loss(&s, &id, "OBJECT_MISSING").await;
         let version = &alice.versions(&id, 0).await.unwrap()[0];
-        assert_eq!((version.state(), version.state_reason()), (FileState::Error, StateReason::ObjectMissing));
+        assert_eq!(
+            (version.state(), version.state_reason()),
+            (FileState::Error, FileStateReason::ObjectMissing)
+        );
         let told =
             "SELECT format('%s %s', (SELECT count(*) FROM events WHERE kind = 44), details ->> 'reason')
                     FROM audit_entries WHERE action = 45 AND actor_kind = 4";
@@ -76,11 +79,14 @@ fn a_file_whose_bytes_are_others_is_marked_after_a_second_look() {
         rotten[PART] ^= 1;
         replace(&s, &key, &rotten).await;
         assert_data_loss(&s, &id, "OBJECT_DAMAGED").await;
-        assert_eq!(lost(&s, &id).await.state_reason(), StateReason::ObjectDamaged);
+        assert_eq!(lost(&s, &id).await.state_reason(), FileStateReason::ObjectDamaged);
         assert_data_loss(&s, &id, "OBJECT_DAMAGED").await;
         // A new version makes the file readable again; the old one stays what it is.
         let healed = s.alice().upload_version(&id, &data).await.unwrap();
-        assert_eq!((healed.state(), healed.state_reason()), (FileState::Available, StateReason::Unspecified));
+        assert_eq!(
+            (healed.state(), healed.state_reason()),
+            (FileState::Available, FileStateReason::Unspecified)
+        );
         assert_eq!(s.alice().get(&id).await.unwrap(), healed);
         assert_eq!(s.alice().read(&id).await.unwrap(), data[..]);
         assert_eq!(reason(&s.alice().read_version(&id, 1).await.unwrap_err()), "OBJECT_DAMAGED");
@@ -101,7 +107,7 @@ fn an_object_of_another_length_is_marked_also_by_who_reads_only_a_range() {
         };
         let refused = s.alice().download(range).await.unwrap_err();
         assert_eq!(reason(&refused), "OBJECT_DAMAGED");
-        assert_eq!(lost(&s, &id).await.state_reason(), StateReason::ObjectDamaged);
+        assert_eq!(lost(&s, &id).await.state_reason(), FileStateReason::ObjectDamaged);
     });
 }
 

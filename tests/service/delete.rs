@@ -187,9 +187,17 @@ fn a_retried_change_has_one_effect_and_one_answer() {
         let alice = s.alice();
         let (id, other) = (stored(&alice, "a", 1).await, stored(&alice, "b", 1).await);
         let ids: Vec<String> = (1..4).map(|n| format!("0198c0de-3333-7000-8000-00000000000{n}")).collect();
-        let delete = |file: &str| DeleteFileRequest { file_id: file.to_owned(), request_id: ids[0].clone() };
+        let delete = |file: &str| DeleteFileRequest {
+            file_id: file.to_owned(),
+            request_id: ids[0].clone(),
+            ..DeleteFileRequest::default()
+        };
         let undelete = UndeleteFileRequest { file_id: id.clone(), request_id: ids[1].clone() };
-        let purge = PurgeFileRequest { file_id: id.clone(), request_id: ids[2].clone() };
+        let purge = PurgeFileRequest {
+            file_id: id.clone(),
+            request_id: ids[2].clone(),
+            ..PurgeFileRequest::default()
+        };
         let mut files = alice.files.clone();
 
         let deleted = files.delete_file(delete(&id)).await.unwrap().into_inner();
@@ -240,9 +248,9 @@ fn a_file_is_due_for_deletion_when_its_retention_says_so() {
     service_test(|s| async move {
         let told = UploadSpec { retention_days: 7, ..spec("a") };
         let file = s.alice().upload(told, b"x").await.unwrap().file.unwrap();
-        let (from, until) = (file.create_time.unwrap(), file.deletion_time.unwrap());
+        let (from, until) = (file.create_time.unwrap(), file.retention_end_time.unwrap());
         assert_eq!(until.seconds - from.seconds, 7 * 24 * 3600);
         let unlimited = s.alice().upload(spec("b"), b"x").await.unwrap().file.unwrap();
-        assert_eq!(unlimited.deletion_time, None);
+        assert_eq!(unlimited.retention_end_time, None);
     });
 }

@@ -6,8 +6,8 @@ use strongroom::{
     app::uploads::expire::expire_uploads,
     domain::object_key::ObjectKey,
     proto::v1::{
-        Category, CompleteUploadRequest, CompletedPart, FileSizeLimits, FileState, GetUploadRequest, Quota,
-        StateReason, UploadSpec, Visibility,
+        Category, CompleteUploadRequest, CompletedPart, FileSizeLimits, FileState, FileStateReason,
+        GetUploadRequest, Quota, UploadSpec, Visibility,
     },
     storage::{
         PutOptions, StorageErrorKind,
@@ -113,7 +113,7 @@ fn an_upload_through_the_service_has_no_urls_and_takes_no_parts() {
         let refused = alice.complete_direct(&upload_id, &parts).await.unwrap_err();
         assert_eq!(reason(&refused), "UPLOAD_NOT_DIRECT");
         let request = GetUploadRequest { upload_id: upload_id.clone(), with_urls: true };
-        let refused = alice.files.clone().get_upload(request).await.unwrap_err();
+        let refused = alice.uploads.clone().get_upload(request).await.unwrap_err();
         assert_eq!(
             (refused.code(), reason(&refused)),
             (Code::FailedPrecondition, "UPLOAD_NOT_DIRECT".to_owned())
@@ -264,11 +264,12 @@ fn size_and_digest_that_are_said_at_the_end_must_be_those_that_were_declared() {
         let request =
             CompleteUploadRequest { upload_id: direct.id.clone(), ..CompleteUploadRequest::default() };
         for digest in [sha256(b"other"), bytes::Bytes::from_static(b"short")] {
-            let wrong = CompleteUploadRequest { size_bytes: 999, sha256: Some(digest), ..request.clone() };
+            let wrong =
+                CompleteUploadRequest { size_bytes: Some(999), sha256: Some(digest), ..request.clone() };
             let refused = alice.complete_with(wrong).await.unwrap_err();
             assert_eq!(violated_fields(&refused), ["size_bytes", "sha256"]);
         }
-        let right = CompleteUploadRequest { size_bytes: 1000, sha256: Some(sha256(&bytes)), ..request };
+        let right = CompleteUploadRequest { size_bytes: Some(1000), sha256: Some(sha256(&bytes)), ..request };
         let id = alice.complete_with(right).await.unwrap().file.unwrap().id;
         worker::run_due_jobs(&s.app).await;
         assert_eq!(alice.get(&id).await.unwrap().sha256, sha256(&bytes));
@@ -336,11 +337,11 @@ fn what_is_not_as_declared_when_it_is_read_is_never_readable_and_says_why() {
         let alice = s.alice();
         let others = UploadSpec { sha256: Some(sha256(b"others")), ..spec("others") };
         let others = processing(&s, &alice, others, &pattern(1000)).await;
-        let mut broken = vec![(others, StateReason::ChecksumMismatch)];
+        let mut broken = vec![(others, FileStateReason::ChecksumMismatch)];
         let replaced = [
-            (None, StateReason::ObjectMissing),
-            (Some(pattern(999)), StateReason::ObjectDamaged),
-            (Some(png(1000)), StateReason::ObjectDamaged),
+            (None, FileStateReason::ObjectMissing),
+            (Some(pattern(999)), FileStateReason::ObjectDamaged),
+            (Some(png(1000)), FileStateReason::ObjectDamaged),
         ];
         for (bytes, why) in replaced {
             let id = processing(&s, &alice, spec("a"), &pattern(1000)).await;

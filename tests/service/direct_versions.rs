@@ -3,7 +3,7 @@
 
 use strongroom::{
     domain::digest::Digest,
-    proto::v1::{File, FileState, FileVersion, ListFileVersionsRequest, StateReason, UploadSpec},
+    proto::v1::{File, FileState, FileStateReason, FileVersion, ListFileVersionsRequest, UploadSpec},
     storage::flaky::Operation,
     worker,
 };
@@ -108,7 +108,7 @@ fn a_version_that_is_refused_leaves_the_file_as_it_was_and_is_charged_until_it_i
             let refused = version(&alice, &id, 2).await;
             assert_eq!(
                 (refused.state(), refused.state_reason(), refused.is_current),
-                (FileState::Error, StateReason::ChecksumMismatch, false)
+                (FileState::Error, FileStateReason::ChecksumMismatch, false)
             );
             let file = alice.get(&id).await.unwrap();
             assert_eq!((file.version, file.state()), (1, FileState::Available));

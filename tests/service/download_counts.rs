@@ -4,7 +4,7 @@ use chrono::Duration;
 use strongroom::{
     app::files::count_downloads::flush_download_counts,
     domain::clock::Clock,
-    proto::v1::{BatchGetFilesRequest, DownloadFileRequest, ListFilesRequest, View},
+    proto::v1::{BatchGetFilesRequest, DownloadFileRequest, FileView, ListFilesRequest},
 };
 
 use crate::harness::{Caller, Service, file_id, service_test, spec};
@@ -86,7 +86,7 @@ fn full_views_show_the_count_and_basic_ones_do_not() {
         let id = stored(&alice, "a").await;
         alice.read(&id).await.unwrap();
         flush_download_counts(&s.app).await.unwrap();
-        for (view, count) in [(View::Full, Some(1)), (View::Basic, None)] {
+        for (view, count) in [(FileView::Full, Some(1)), (FileView::Basic, None)] {
             let listed =
                 alice.list(ListFilesRequest { view: view.into(), ..Default::default() }).await.unwrap();
             assert_eq!(listed.files[0].download_count, count);

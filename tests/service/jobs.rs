@@ -44,7 +44,7 @@ pub(crate) async fn tenant(caller: &Caller) -> TenantId {
 /// Claims what a worker would, of these tenants.
 async fn claim(s: &Service, tenants: &[TenantId]) -> Vec<ClaimedJob> {
     let mut tx = s.db.system_tx().await.unwrap();
-    queue::recover(&mut tx, 10, 100).await.unwrap();
+    queue::recover_lost(&mut tx, 10, 100).await.unwrap();
     let claimed = queue::claim(&mut tx, tenants, TERMS).await.unwrap();
     tx.commit().await.unwrap();
     claimed

@@ -109,7 +109,7 @@ fn totals_and_owner_filters_count_only_what_the_caller_sees() {
                     ListFilesRequest { include_total: true, filter: Some(filter), ..Default::default() };
                 assert_eq!(
                     caller.list(asked).await.unwrap().total_size,
-                    expected as i64,
+                    Some(expected as i64),
                     "{user} of {owner}"
                 );
             }

@@ -12,6 +12,7 @@ mod batch_delete;
 mod batch_get;
 mod categories;
 mod contract;
+mod contract_descriptor;
 mod copy;
 mod damaged;
 mod delete;

@@ -75,7 +75,7 @@ fn a_leavers_files_are_their_successors_in_every_list_and_by_every_door() {
 fn it_goes_in_bounded_pieces_until_nothing_remains() {
     service_test(|s| async move {
         private(&s, 5).await;
-        let piece = |request: &mut TransferOwnershipRequest| request.file_count_max = 2;
+        let piece = |request: &mut TransferOwnershipRequest| request.batch_size = 2;
         for expected in [[2, 3, 3], [2, 1, 1], [1, 0, 0], [0, 0, 0]] {
             assert_eq!(figures(&transfer(&s.ada(), ("alice", "bob"), piece).await.unwrap()), expected);
         }
@@ -116,7 +116,7 @@ fn a_retry_gives_no_second_piece_away() {
     service_test(|s| async move {
         private(&s, 4).await;
         let piece = |request: &mut TransferOwnershipRequest| {
-            request.file_count_max = 2;
+            request.batch_size = 2;
             request.request_id = uuid::Uuid::from_u128(7).to_string();
         };
         let first = transfer(&s.ada(), ("alice", "bob"), piece).await.unwrap();
@@ -137,8 +137,8 @@ fn only_admins_and_only_within_their_tenant() {
         }
         assert_eq!(figures(&transfer(&s.gus(), ("alice", "gus"), |_| {}).await.unwrap()), [0, 0, 0]);
         let wrong =
-            transfer(&s.ada(), ("alice", "alice"), |request| request.file_count_max = -1).await.unwrap_err();
-        assert_eq!(violated_fields(&wrong), ["to_user_id", "file_count_max"]);
+            transfer(&s.ada(), ("alice", "alice"), |request| request.batch_size = -1).await.unwrap_err();
+        assert_eq!(violated_fields(&wrong), ["to_user_id", "batch_size"]);
         assert_eq!(s.alice().get(&ids[0]).await.unwrap().owner_id, "alice");
     });
 }

@@ -154,15 +154,19 @@ fn every_answer_that_writes_says_how_full_the_tenant_is() {
         ada.limit_bytes(100).await;
         let id = file_id(&ada.upload(spec("a"), &[b'a'; 96]).await.unwrap());
         let request_id = String::new();
-        let delete = DeleteFileRequest { file_id: id.clone(), request_id: request_id.clone() };
+        let delete = DeleteFileRequest {
+            file_id: id.clone(),
+            request_id: request_id.clone(),
+            ..DeleteFileRequest::default()
+        };
         let undelete = UndeleteFileRequest { file_id: id.clone(), request_id: request_id.clone() };
-        let purge = PurgeFileRequest { file_id: id, request_id };
+        let purge = PurgeFileRequest { file_id: id, request_id, ..PurgeFileRequest::default() };
         let mut files = ada.files.clone();
         let full = QuotaState { limit_bytes: 100, used_bytes: 96, level: QuotaLevel::Critical.into() };
-        assert_eq!(files.delete_file(delete).await.unwrap().into_inner().quota, Some(full));
-        assert_eq!(files.undelete_file(undelete).await.unwrap().into_inner().quota, Some(full));
+        assert_eq!(files.delete_file(delete).await.unwrap().into_inner().quota_state, Some(full));
+        assert_eq!(files.undelete_file(undelete).await.unwrap().into_inner().quota_state, Some(full));
         let empty = QuotaState { used_bytes: 0, level: QuotaLevel::Ok.into(), ..full };
-        assert_eq!(files.purge_file(purge).await.unwrap().into_inner().quota, Some(empty));
+        assert_eq!(files.purge_file(purge).await.unwrap().into_inner().quota_state, Some(empty));
     });
 }
 
@@ -207,6 +211,7 @@ fn a_retried_update_has_one_effect() {
             update_mask: Some(prost_types::FieldMask { paths: vec!["limit_bytes".to_owned()] }),
             request_id: "0198c0de-2222-7000-8000-000000000001".to_owned(),
             tenant_id: String::new(),
+            ..UpdateQuotaRequest::default()
         };
         let first = ada.quotas.clone().update_quota(request(5000)).await.unwrap().into_inner();
         ada.limit_bytes(6000).await;
@@ -270,7 +275,7 @@ fn the_level_rises_with_every_answer_that_writes() {
         for size in [79, 1, 15, 5] {
             let answer = alice.upload(spec("a"), &vec![b'a'; size]).await.unwrap();
             let codes: Vec<WarningCode> = answer.warnings.iter().map(|warning| warning.code()).collect();
-            seen.push((answer.quota.unwrap().level(), codes));
+            seen.push((answer.quota_state.unwrap().level(), codes));
         }
         let expected = [
             (QuotaLevel::Ok, vec![]),

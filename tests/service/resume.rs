@@ -45,7 +45,7 @@ fn an_upload_goes_on_where_it_broke_also_on_another_replica_and_nothing_is_read_
         let replica = s.replica(|_| {}).await;
         let alice = replica.alice();
         let at = alice.upload_at(&upload.id).await.unwrap();
-        assert_eq!((at.persisted_size_bytes, at.state()), (2 * PART as i64, UploadState::Open));
+        assert_eq!((at.persisted_size_bytes, at.state()), (2 * PART as i64, UploadState::Pending));
         let answer = alice.go_on(&upload.id, &data, 2 * PART, true).await.unwrap();
         assert_eq!(answer.file.as_ref().unwrap().sha256, sha256(&data));
         assert_eq!(s.faults.call_count(Operation::Get) + replica.faults.call_count(Operation::Get), 0);

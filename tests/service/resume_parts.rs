@@ -41,7 +41,7 @@ fn parts_come_in_order_are_whole_and_are_what_they_were() {
             crc32c: Some(1),
             ..UploadPartRequest::default()
         };
-        let damaged = alice.files.clone().upload_part(damaged).await.unwrap_err();
+        let damaged = alice.uploads.clone().upload_part(damaged).await.unwrap_err();
         assert_eq!(reason(&damaged), "CHECKSUM_MISMATCH");
 
         alice.part(&upload.id, 0, &data[..PART]).await.unwrap();

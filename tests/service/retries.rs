@@ -9,7 +9,8 @@ use strongroom::{
     db::audit_entries::AuditAction,
     proto::{
         admin::v1::{
-            DeleteTenantRequest, DeletionPlan, ResumeTenantRequest, SuspendTenantRequest, UpdateTenantRequest,
+            DeleteTenantRequest, ResumeTenantRequest, SuspendTenantRequest, TenantDeletionPlan,
+            UpdateTenantRequest,
         },
         v1::{
             CancelUploadRequest, DeleteWebhookRequest, File, RedeliverWebhookRequest,
@@ -73,6 +74,7 @@ fn changes_of_a_webhook() {
             }),
             update_mask: Some(FieldMask { paths: vec!["description".to_owned()] }),
             request_id,
+            ..UpdateWebhookRequest::default()
         };
         let ask = async |request| webhooks.clone().update_webhook(request).await;
         let requests = [update("b", id(1)), update("c", id(1))];
@@ -134,9 +136,10 @@ fn changes_of_a_tenant() {
 
         let update = |ceiling_bytes: i64, request_id: String| UpdateTenantRequest {
             tenant_id: tenant_id.clone(),
-            ceiling_bytes: Some(ceiling_bytes),
-            ceiling_file_count: None,
+            ceiling_bytes,
+            update_mask: Some(prost_types::FieldMask { paths: vec!["ceiling_bytes".to_owned()] }),
             request_id,
+            ..UpdateTenantRequest::default()
         };
         let ask = async |request| tenants.clone().update_tenant(request).await;
         let meanwhile = async || {
@@ -180,7 +183,7 @@ fn the_deletion_of_a_tenant() {
         let first = tenants.clone().delete_tenant(delete(2)).await.unwrap().into_inner();
         let again = tenants.clone().delete_tenant(delete(2)).await.unwrap().into_inner();
         assert_eq!(first.plan.unwrap().file_count, 1);
-        assert_eq!((again.tenant, again.plan), (first.tenant, Some(DeletionPlan::default())));
+        assert_eq!((again.tenant, again.plan), (first.tenant, Some(TenantDeletionPlan::default())));
         assert_eq!(done(&s, AuditAction::TenantDelete).await, 1);
     });
 }
@@ -204,8 +207,11 @@ fn a_hold_that_is_released_and_a_file_that_is_taken_out_of_the_archive() {
         assert!(ada.get(&ids[0]).await.unwrap().legal_hold.is_some(), "the later hold holds");
 
         ada.archive(&ids[1]).await.unwrap();
-        let unarchive =
-            |file_id: &String| UnarchiveFileRequest { file_id: file_id.clone(), request_id: id(2) };
+        let unarchive = |file_id: &String| UnarchiveFileRequest {
+            file_id: file_id.clone(),
+            request_id: id(2),
+            ..UnarchiveFileRequest::default()
+        };
         let ask = async |request| ada.files.clone().unarchive_file(request).await;
         let meanwhile = async || {
             ada.archive(&ids[1]).await.unwrap();
@@ -223,7 +229,7 @@ fn an_upload_that_is_given_up() {
             (alice.create(spec("a")).await.unwrap().id, alice.create(spec("b")).await.unwrap().id);
         let cancel =
             |upload_id: &String| CancelUploadRequest { upload_id: upload_id.clone(), request_id: id(1) };
-        let ask = async |request| alice.files.clone().cancel_upload(request).await;
+        let ask = async |request| alice.uploads.clone().cancel_upload(request).await;
         let requests = [cancel(&one), cancel(&two)];
         is_done_once(&s, AuditAction::UploadCancel, requests, ask, async || {}).await;
         assert_eq!(alice.uploads(10).await, [two.as_str()], "the id was refused, and the other goes on");
@@ -240,6 +246,7 @@ fn of_many_at_once_with_the_same_request_id_one_has_an_effect() {
                 file: Some(File { id: file.clone(), name: format!("b{number}"), ..File::default() }),
                 update_mask: Some(FieldMask { paths: vec!["name".to_owned()] }),
                 request_id: id(number),
+                ..UpdateFileRequest::default()
             };
             let ask = |mut files: strongroom::proto::v1::file_service_client::FileServiceClient<_>| {
                 let request = request.clone();

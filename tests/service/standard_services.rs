@@ -57,6 +57,9 @@ fn reflection_describes_every_service_unless_it_is_switched_off() {
                 let names: Vec<String> = list.service.into_iter().map(|service| service.name).collect();
                 for name in [
                     "strongroom.v1.FileService",
+                    "strongroom.v1.UploadService",
+                    "strongroom.v1.ImportService",
+                    "strongroom.v1.EventService",
                     "strongroom.v1.QuotaService",
                     "strongroom.v1.PolicyService",
                     "strongroom.v1.WebhookService",

@@ -7,7 +7,7 @@ use futures::{SinkExt, channel::mpsc};
 use strongroom::{
     app::storage::{
         move_blobs::{BlobMover, MoveError, MoveOptions, MoveProgress, MoveReport},
-        status::status,
+        status::list_provider_statuses,
     },
     config::{Config, provider::ProviderConfig},
     db::{
@@ -206,8 +206,11 @@ fn whatever_the_target_does_a_second_run_finishes_the_move() {
             (CompleteMultipart, 1, Before(Unavailable)),
             (CompleteMultipart, 1, After(Unavailable)),
         ] {
-            let plan =
-                Plan::new().with_fault(operation, nth, fault).on(AbortMultipart, 1, Before(Unavailable));
+            let plan = Plan::new().with_fault(operation, nth, fault).with_fault(
+                AbortMultipart,
+                1,
+                Before(Unavailable),
+            );
             s.faults.set_plan(plan);
             let report = move_to_new(&s).await;
             assert_eq!((report.blobs, report.failures.len()), (3, 1), "{operation:?} {fault:?}");
@@ -403,7 +406,7 @@ fn the_status_tells_of_every_provider_that_is_configured_or_in_use() {
         let stores = mover(&s).stores;
         let down = Fault::Before(StorageErrorKind::Unavailable);
         s.faults.set_plan(Plan::new().with_fault(Operation::Check, 3, down));
-        let found = status(&s.db, &stores).await.unwrap();
+        let found = list_provider_statuses(&s.db, &stores).await.unwrap();
         let told: Vec<_> = found
             .iter()
             .map(|p| (p.name.as_str(), p.is_written_to, p.is_reachable, p.objects, p.bytes))
@@ -413,7 +416,7 @@ fn the_status_tells_of_every_provider_that_is_configured_or_in_use() {
         assert!(found[0].latency_milliseconds.is_some() && found[1].problem.is_some(), "{found:?}");
 
         let only_new = Stores::new([Arc::clone(stores.get("new").unwrap())], "new").unwrap();
-        let found = status(&s.db, &only_new).await.unwrap();
+        let found = list_provider_statuses(&s.db, &only_new).await.unwrap();
         let old = found.iter().find(|provider| provider.name == "old").unwrap();
         assert!(!old.is_reachable && old.problem.as_ref().unwrap().contains("not configured"), "{old:?}");
     });

@@ -1,6 +1,6 @@
 //! Every record of a tenant, for its operator.
 
-use strongroom::proto::admin::v1::export_tenant_response::Record;
+use strongroom::proto::admin::v1::{ActorKind, export_tenant_response::Record};
 
 use crate::{
     harness::{PART, file_id, reason, service_test, spec},
@@ -17,7 +17,7 @@ fn an_export_tells_every_record_of_one_tenant_and_stands_in_its_audit_log() {
         let records = operator.export_tenant(&acme).await.unwrap();
         let Record::Tenant(tenant) = &records[0] else { panic!("{:?}", records[0]) };
         assert_eq!(tenant.tenant.as_ref().unwrap().id, acme);
-        assert!(tenant.policy_json.contains("\"general\""));
+        assert_eq!(tenant.policy.as_ref().unwrap().preset, "general");
         let Record::Quota(quota) = &records[1] else { panic!("{:?}", records[1]) };
         assert_eq!(quota.used_bytes, 5 + 3 * PART as i64);
         let Record::File(file) = &records[2] else { panic!("{:?}", records[2]) };
@@ -40,7 +40,7 @@ fn an_export_tells_every_record_of_one_tenant_and_stands_in_its_audit_log() {
             s.owner.number(&format!("SELECT count(*) FROM audit_entries WHERE tenant_id = '{acme}'")).await;
         assert_eq!(count(|record| matches!(record, Record::AuditEntry(_))) as i64, entries);
         let Some(Record::AuditEntry(last)) = records.last() else { panic!("{records:?}") };
-        assert_eq!((last.action.as_str(), last.actor_kind.as_str()), ("tenant_export", "operator"));
+        assert_eq!((last.action.as_str(), last.actor_kind()), ("tenant_export", ActorKind::Operator));
 
         operator.delete_tenant(&acme, false).await.unwrap();
         assert_eq!(reason(&operator.export_tenant(&acme).await.unwrap_err()), "TENANT_DELETED");

@@ -190,14 +190,25 @@ fn tenants_are_listed_and_their_ceiling_is_moved() {
             asked.page_token = page.next_page_token;
         }
         assert_eq!(listed, ids);
+        let tenant = || UpdateTenantRequest { tenant_id: ids[0].clone(), ..Default::default() };
+        let mask = |paths: &[&str]| {
+            let paths = paths.iter().map(|path| (*path).to_owned()).collect();
+            Some(prost_types::FieldMask { paths })
+        };
         let request =
-            UpdateTenantRequest { tenant_id: ids[0].clone(), ceiling_bytes: Some(500), ..Default::default() };
+            UpdateTenantRequest { ceiling_bytes: 500, update_mask: mask(&["ceiling_bytes"]), ..tenant() };
         let updated = operator.tenants.clone().update_tenant(request).await.unwrap().into_inner();
         let quota = updated.quota.unwrap();
         assert_eq!((quota.ceiling_bytes, quota.limit_bytes), (500, 500), "the limit follows it down");
-        let nothing = UpdateTenantRequest { tenant_id: ids[0].clone(), ..Default::default() };
-        let refused = operator.tenants.clone().update_tenant(nothing).await.unwrap_err();
-        assert_eq!(violated_fields(&refused), ["ceiling_bytes"]);
+        for (paths, fields) in [
+            (&[][..], &["update_mask"][..]),
+            (&["limit_bytes"], &["update_mask.paths[0]"]),
+            (&["ceiling_bytes", "ceiling_bytes"], &["update_mask.paths[1]"]),
+        ] {
+            let wrong = UpdateTenantRequest { update_mask: mask(paths), ..tenant() };
+            let refused = operator.tenants.clone().update_tenant(wrong).await.unwrap_err();
+            assert_eq!(violated_fields(&refused), fields);
+        }
     });
 }
 

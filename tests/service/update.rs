@@ -130,6 +130,7 @@ fn a_retried_update_has_one_effect_and_the_same_id_with_other_values_is_refused(
             file: Some(File { id: id.clone(), name: name.to_owned(), ..File::default() }),
             update_mask: Some(FieldMask { paths: vec!["name".to_owned()] }),
             request_id: uuid::Uuid::from_u128(7).to_string(),
+            ..UpdateFileRequest::default()
         };
         let first = alice.files.clone().update_file(request("b")).await.unwrap().into_inner();
         alice.rename(&id, "c").await.unwrap();
@@ -155,6 +156,7 @@ fn a_retried_update_is_answered_also_when_its_expiry_has_passed_meanwhile() {
             }),
             update_mask: Some(FieldMask { paths: vec!["expire_time".to_owned()] }),
             request_id: uuid::Uuid::from_u128(7).to_string(),
+            ..UpdateFileRequest::default()
         };
         let first = alice.files.clone().update_file(request.clone()).await.unwrap().into_inner();
         s.clock.advance(chrono::Duration::minutes(20));

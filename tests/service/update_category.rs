@@ -299,6 +299,7 @@ fn a_retried_move_has_one_effect_and_the_same_id_with_another_category_is_refuse
             file: Some(File { id: id.clone(), category: category.to_owned(), ..File::default() }),
             update_mask: Some(FieldMask { paths: vec!["category".to_owned()] }),
             request_id: uuid::Uuid::from_u128(7).to_string(),
+            ..UpdateFileRequest::default()
         };
         let first = alice.files.clone().update_file(request("avatar")).await.unwrap().into_inner();
         alice.recategorize(&id, "assessment").await.unwrap();

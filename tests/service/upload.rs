@@ -47,7 +47,7 @@ fn a_small_file_comes_back_byte_for_byte_with_everything_that_was_said_about_it(
         );
         assert_eq!((file.visibility(), file.version), (Visibility::Organization, 1));
         assert!(answer.warnings.is_empty(), "{:?}", answer.warnings);
-        assert_eq!(answer.quota.unwrap().used_bytes, 22);
+        assert_eq!(answer.quota_state.unwrap().used_bytes, 22);
         assert_eq!(alice.get(&file.id).await.unwrap(), file);
         assert_eq!(alice.read(&file.id).await.unwrap(), data[..]);
     });
@@ -326,7 +326,7 @@ fn each_upload_of_a_batch_is_answered_for_itself() {
         for upload in uploads {
             let (days, file) = upload.await.unwrap();
             assert_eq!(file.name, format!("{days}"));
-            let kept = file.deletion_time.unwrap().seconds - file.create_time.unwrap().seconds;
+            let kept = file.retention_end_time.unwrap().seconds - file.create_time.unwrap().seconds;
             assert_eq!(kept, i64::from(days) * 24 * 3600, "{days}");
             assert_eq!(alice.get(&file.id).await.unwrap(), file);
         }

@@ -308,7 +308,12 @@ fn a_retried_version_is_one_version_and_the_same_answer() {
         let first = alice.files.clone().restore_file_version(restore.clone()).await.unwrap().into_inner();
         let second = alice.files.clone().restore_file_version(restore).await.unwrap().into_inner();
         assert_eq!(first, second);
-        let delete = DeleteFileVersionRequest { file_id: id.clone(), version: 2, request_id: uuid(9) };
+        let delete = DeleteFileVersionRequest {
+            file_id: id.clone(),
+            version: 2,
+            request_id: uuid(9),
+            ..DeleteFileVersionRequest::default()
+        };
         let first = alice.files.clone().delete_file_version(delete.clone()).await.unwrap().into_inner();
         let second = alice.files.clone().delete_file_version(delete).await.unwrap().into_inner();
         assert_eq!(first, second);
@@ -330,7 +335,7 @@ fn a_restored_version_is_a_new_one_on_the_same_stored_bytes() {
         assert_eq!((restored.version, restored.size_bytes), (3, 3));
         assert_eq!(alice.get(&id).await.unwrap(), restored);
         assert_eq!(alice.read(&id).await.unwrap(), b"one"[..]);
-        assert_eq!(alice.versions(&id, 0).await.unwrap()[0].restored_from, 1);
+        assert_eq!(alice.versions(&id, 0).await.unwrap()[0].restored_from, Some(1));
         assert_eq!(s.owner.number("SELECT count(*) FROM blobs").await, 2);
         assert_eq!(alice.quota().await.unwrap().used_bytes, 9);
 

@@ -19,7 +19,7 @@ fn a_write_of_ones_own_can_be_waited_for() {
         let event = watcher.event().await;
         assert_eq!((&event.position, &event.file_id), (&answer.event_position, &file_id(&answer)));
 
-        let request = DeleteFileRequest { file_id: file_id(&answer), request_id: String::new() };
+        let request = DeleteFileRequest { file_id: file_id(&answer), ..DeleteFileRequest::default() };
         let deleted = alice.files.clone().delete_file(request.clone()).await.unwrap().into_inner();
         assert_eq!(watcher.event().await.position, deleted.event_position);
         let again = alice.files.clone().delete_file(request).await.unwrap().into_inner();
@@ -134,6 +134,7 @@ fn a_retry_is_told_the_position_of_the_first_time() {
         let request = PurgeFileRequest {
             file_id: file_id(&first),
             request_id: "0193a7a0-0000-7000-8000-0000000000ab".into(),
+            ..PurgeFileRequest::default()
         };
         let first = alice.files.clone().purge_file(request.clone()).await.unwrap().into_inner();
         let again = alice.files.clone().purge_file(request).await.unwrap().into_inner();

@@ -31,7 +31,7 @@ fn nothing_is_sent_into_the_network_behind_the_service() {
         s.uploads(&["a"]).await;
         assert_eq!(s.delivered().await, 0);
         let shown = s.shown(&id).await;
-        assert_eq!(shown.failed_attempts, 1);
+        assert_eq!(shown.failed_attempt_count, 1);
         assert!(shown.last_error.contains("private network"), "{}", shown.last_error);
         assert!(receiver.received().is_empty());
     });
@@ -64,7 +64,8 @@ fn a_secret_is_shown_once_and_stored_sealed() {
             let again = s.ada().webhooks.create_webhook(request).await.unwrap().into_inner();
             assert_eq!(first, again, "a retry is the same answer, and one endpoint");
             assert!(first.secret.starts_with("whsec_"));
-            let all = s.ada().webhooks.list_webhooks(ListWebhooksRequest {}).await.unwrap().into_inner();
+            let all =
+                s.ada().webhooks.list_webhooks(ListWebhooksRequest::default()).await.unwrap().into_inner();
             assert_eq!(all.webhooks.len(), 1);
             let stored = s
                 .owner
@@ -109,7 +110,7 @@ fn the_audit_trail_names_where_a_webhook_goes_and_nothing_behind_that() {
             let request = UpdateWebhookRequest {
                 webhook: Some(change),
                 update_mask: Some(prost_types::FieldMask { paths: vec!["url".to_owned()] }),
-                request_id: String::new(),
+                ..UpdateWebhookRequest::default()
             };
             s.ada().webhooks.update_webhook(request).await.unwrap();
             let rows =
@@ -168,4 +169,30 @@ fn many_who_make_webhooks_at_once_do_not_pass_the_limit() {
             assert_eq!(s.owner.number("SELECT count(*) FROM webhooks").await, 2);
         },
     );
+}
+
+#[test]
+fn webhooks_are_listed_in_pages_oldest_first() {
+    service_test(|s| async move {
+        let mut made = Vec::new();
+        for n in 0..5 {
+            made.push(s.webhook_to(&format!("https://hooks{n}.example.org/")).await.0);
+        }
+        let list = async |page_size, page_token| {
+            s.ada().webhooks.list_webhooks(ListWebhooksRequest { page_size, page_token }).await
+        };
+        let (mut listed, mut page_token) = (Vec::new(), String::new());
+        for left in [5_usize, 3, 1] {
+            let page = list(2, page_token).await.unwrap().into_inner();
+            assert_eq!((page.webhooks.len(), page.next_page_token.is_empty()), (left.min(2), left < 2));
+            listed.extend(page.webhooks.into_iter().map(|webhook| webhook.id));
+            page_token = page.next_page_token;
+        }
+        assert_eq!(listed, made);
+        assert_eq!(list(0, String::new()).await.unwrap().into_inner().webhooks.len(), 5);
+        let negative = list(-1, String::new()).await.unwrap_err();
+        assert_eq!(violated_fields(&negative), ["page_size"]);
+        let foreign = list(0, "nonsense".to_owned()).await.unwrap_err();
+        assert_eq!(reason(&foreign), "PAGE_TOKEN_INVALID");
+    });
 }

@@ -194,7 +194,7 @@ fn a_kind_of_a_newer_release_is_sent_as_an_update() {
             assert_eq!(s.delivered().await, 2);
             assert_eq!(receiver.files(), files);
             assert_eq!(receiver.received()[0].json()["type"], "file.updated");
-            assert_eq!(s.shown(&id).await.failed_attempts, 0);
+            assert_eq!(s.shown(&id).await.failed_attempt_count, 0);
         },
     );
 }

@@ -52,7 +52,7 @@ impl Service {
     async fn set_state(&self, id: &str, state: State) {
         let webhook = Some(Webhook { id: id.to_owned(), state: state.into(), ..Webhook::default() });
         let update_mask = Some(prost_types::FieldMask { paths: vec!["state".to_owned()] });
-        let request = UpdateWebhookRequest { webhook, update_mask, request_id: String::new() };
+        let request = UpdateWebhookRequest { webhook, update_mask, ..UpdateWebhookRequest::default() };
         self.ada().webhooks.update_webhook(request).await.unwrap();
     }
 
@@ -132,7 +132,7 @@ fn the_next_event_waits_for_the_one_in_front_of_it() {
             assert_eq!(s.delivered().await, 0);
             assert_eq!(receiver.files(), files[..1]);
             let shown = s.shown(&id).await;
-            assert_eq!((shown.failed_attempts, shown.state()), (1, State::Active));
+            assert_eq!((shown.failed_attempt_count, shown.state()), (1, State::Active));
             assert!(shown.last_error.contains("500"), "{}", shown.last_error);
             assert_eq!(s.delivered().await, 0, "not before its time");
             assert_eq!(receiver.files().len(), 1);
@@ -146,7 +146,7 @@ fn the_next_event_waits_for_the_one_in_front_of_it() {
             let ids: Vec<String> =
                 receiver.received().iter().map(|received| received.header("webhook-id")).collect();
             assert!(ids[0] == ids[1] && ids[1] == ids[2] && ids[2] != ids[3], "a repetition can be told");
-            assert_eq!(s.shown(&id).await.failed_attempts, 0);
+            assert_eq!(s.shown(&id).await.failed_attempt_count, 0);
         },
     );
 }
@@ -187,7 +187,10 @@ fn what_cannot_be_delivered_is_a_dead_letter_that_can_be_sent_again() {
 
             let dead = s.failed(&id).await;
             assert_eq!(dead.len(), 1);
-            assert_eq!((dead[0].state(), dead[0].attempts, &dead[0].file_id), (Delivery::Dead, 2, &files[0]));
+            assert_eq!(
+                (dead[0].state(), dead[0].attempt_count, &dead[0].file_id),
+                (Delivery::Dead, 2, &files[0])
+            );
             assert!(dead[0].last_error.contains("418"), "{}", dead[0].last_error);
 
             for (answer, state, attempts) in [(500, Delivery::Dead, 3), (200, Delivery::Delivered, 4)] {
@@ -201,7 +204,7 @@ fn what_cannot_be_delivered_is_a_dead_letter_that_can_be_sent_again() {
                 assert_eq!(s.failed(&id).await[0].state(), Delivery::Waiting);
                 assert_eq!(s.delivered().await, 1);
                 let letter = &s.failed(&id).await[0];
-                assert_eq!((letter.state(), letter.attempts), (state, attempts));
+                assert_eq!((letter.state(), letter.attempt_count), (state, attempts));
             }
             assert_eq!(receiver.files().len(), 5);
         },

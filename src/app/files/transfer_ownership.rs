@@ -82,7 +82,7 @@ fn check_request(request: &TransferRequest) -> Result<i32, Violations> {
         violations.add("to_user_id", "must differ from from_user_id");
     }
     if request.limit < 0 {
-        violations.add("file_count_max", "must not be negative; 0 means the default");
+        violations.add("batch_size", "must not be negative; 0 means the default");
     }
     violations.into_result()?;
     Ok(if request.limit == 0 { FILES_DEFAULT } else { request.limit.min(FILES_MAX) })

@@ -33,7 +33,7 @@ pub struct UpdateRequest {
     pub file: FileId,
     pub update: FileUpdate,
     /// The expected etag of the file. Empty means no check.
-    pub etag: String,
+    pub if_etag: String,
     /// The idempotency key, which makes retries safe.
     pub request_id: Option<RequestId>,
 }
@@ -59,7 +59,7 @@ async fn update_in_tx(
     caller: &Caller,
     request: UpdateRequest,
 ) -> Result<MutationResponse<File>, Error> {
-    let fields = serde_json::to_vec(&(&request.update, &request.etag)).map_err(Error::internal)?;
+    let fields = serde_json::to_vec(&(&request.update, &request.if_etag)).map_err(Error::internal)?;
     let attempt = (request.request_id, Method::UpdateFile, fields);
     let (file, attempt) = match begin_mutation_with_payload(app, tx, caller, request.file, attempt).await? {
         MutationStart::Replay(response) => return Ok(response),
@@ -72,7 +72,7 @@ async fn update_in_tx(
     if file.trash.is_some() {
         return Err(WrongState::Deleted.into());
     }
-    if !request.etag.is_empty() && request.etag != file.etag() {
+    if !request.if_etag.is_empty() && request.if_etag != file.etag() {
         return Err(Error::EtagMismatch);
     }
     update.check_end_times(&file)?;

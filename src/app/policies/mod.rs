@@ -36,7 +36,7 @@ pub struct CategoryEdit<T> {
     pub name: String,
     pub change: T,
     /// The expected etag of the policy. Empty means no check.
-    pub etag: String,
+    pub if_etag: String,
     /// The idempotency key, which makes retries safe.
     pub request_id: Option<RequestId>,
 }
@@ -58,14 +58,14 @@ async fn apply_edit<T: serde::Serialize>(
     (edit, method): (&CategoryEdit<T>, Method),
     change_policy: impl FnOnce(Policy) -> Result<Policy, CategoryError>,
 ) -> Result<(StoredPolicy, bool), Error> {
-    let fields = serde_json::to_vec(&(&edit.change, &edit.etag)).map_err(Error::internal)?;
+    let fields = serde_json::to_vec(&(&edit.change, &edit.if_etag)).map_err(Error::internal)?;
     let payload = [caller.actor.id.clone().into_bytes(), edit.name.clone().into_bytes(), fields];
     let attempt = match idempotency::claim_request(app, tx, edit.request_id, method, &payload).await? {
         RequestClaim::Replay(response) => return Ok((response, false)),
         RequestClaim::New(attempt) => attempt,
     };
     let stored = tenants::get_policy_for_update(tx).await?;
-    if !edit.etag.is_empty() && edit.etag != stored.etag() {
+    if !edit.if_etag.is_empty() && edit.if_etag != stored.etag() {
         return Err(Error::EtagMismatch);
     }
     let edited = change_policy(stored.policy).map_err(|error| edit_error(error, &edit.name))?;

@@ -25,7 +25,7 @@ use crate::{
 pub struct QuotaUpdate {
     pub change: QuotaChange,
     /// The expected etag of the quota. Empty means no check.
-    pub etag: String,
+    pub if_etag: String,
     /// The idempotency key, which makes retries safe.
     pub request_id: Option<RequestId>,
 }
@@ -88,7 +88,7 @@ pub(in crate::app) fn encode_payload(
     update: &QuotaUpdate,
 ) -> Result<[Vec<u8>; 3], Error> {
     let fields = serde_json::to_value(&update.change).map_err(Error::internal)?.to_string();
-    Ok([&actor(principal).id, &update.etag, &fields].map(|text| text.clone().into_bytes()))
+    Ok([&actor(principal).id, &update.if_etag, &fields].map(|text| text.clone().into_bytes()))
 }
 
 /// Changes the limits and writes the audit entry.
@@ -98,7 +98,7 @@ pub(in crate::app) async fn change_limits(
     update: &QuotaUpdate,
 ) -> Result<Quota, Error> {
     let quota = quotas::get_for_update(tx).await?;
-    if !update.etag.is_empty() && update.etag != quota.revision.to_string() {
+    if !update.if_etag.is_empty() && update.if_etag != quota.revision.to_string() {
         return Err(Error::EtagMismatch);
     }
     if let Principal::Caller(caller) = principal {

@@ -16,7 +16,8 @@ use crate::{
     db::{
         TenantTx, Viewer,
         audit_entries::{self, AuditAction, StoredAuditEntry},
-        files, lists, quotas, tenants,
+        files, lists, quotas,
+        tenants::{self, StoredPolicy},
         versions::{self, ExportedVersion},
     },
     domain::{
@@ -35,8 +36,8 @@ const PAGE_ROWS: usize = 200;
 /// A record of an export.
 #[derive(Debug, Clone)]
 pub enum ExportRecord {
-    /// The tenant and its policy as JSON. The first record.
-    Tenant(Box<TenantRecord>, String),
+    /// The tenant and its policy. The first record.
+    Tenant(Box<TenantRecord>, Box<StoredPolicy>),
     /// The quota. The second record.
     Quota(Box<Quota>),
     /// A file with its tags and attachments, followed by its versions.
@@ -118,8 +119,7 @@ async fn read_page(
     let limit = i64::try_from(PAGE_ROWS).unwrap_or(i64::MAX);
     match position {
         Position::Start(record) => {
-            let policy = tenants::get_policy(tx).await?.policy;
-            let policy = serde_json::to_string(&policy).map_err(Error::internal)?;
+            let policy = Box::new(tenants::get_policy(tx).await?);
             let quota = quotas::get(tx).await?;
             let page = [ExportRecord::Tenant(record, policy), ExportRecord::Quota(Box::new(quota))];
             Ok((page.into(), Position::Files(None)))

@@ -171,8 +171,8 @@ impl OpenUpload {
 
     /// Ensures that at least `bytes` are reserved before they are accepted.
     ///
-    /// Reserves ahead in steps. If a step exceeds the quota, reserves exactly the missing bytes, so that a file
-    /// that fits is never rejected. Also renews the lease from time to time.
+    /// Reserves ahead in steps. If a step exceeds the quota, reserves exactly the missing bytes, so that a
+    /// file that fits is never rejected. Also renews the lease from time to time.
     pub(super) async fn reserve_at_least(&mut self, bytes: u64) -> Result<(), Error> {
         if bytes <= self.reserved_bytes {
             return self.renew_lease().await;

@@ -47,7 +47,7 @@ async fn create_in_tx(
     change.check(app.limits.webhooks.allow_private_addresses)?;
     webhooks::lock_count(tx).await?;
     let max = app.limits.webhooks.per_tenant_max;
-    if webhooks::list(tx).await?.len() >= max as usize {
+    if webhooks::list(tx, None, max.into()).await?.len() >= max as usize {
         return Err(Error::TooManyWebhooks(max));
     }
     let (id, tenant) = (WebhookId::from_uuid(app.ids.uuid()), caller.tenant_id());

@@ -19,7 +19,7 @@ pub struct WebhookUpdate {
     /// The new values.
     pub change: WebhookChange,
     /// The etag that it must still have, or empty.
-    pub etag: String,
+    pub if_etag: String,
     /// Makes a retry safe.
     pub request_id: Option<RequestId>,
 }
@@ -41,16 +41,16 @@ async fn update_in_tx(
     caller: &Caller,
     update: WebhookUpdate,
 ) -> Result<Webhook, Error> {
-    let WebhookUpdate { id, change, etag, request_id } = update;
+    let WebhookUpdate { id, change, if_etag, request_id } = update;
     let attempt =
-        claim_request(app, tx, caller, (request_id, Method::UpdateWebhook), &(id, &change, &etag)).await?;
+        claim_request(app, tx, caller, (request_id, Method::UpdateWebhook), &(id, &change, &if_etag)).await?;
     let attempt = match attempt {
         RequestClaim::Replay(response) => return Ok(response),
         RequestClaim::New(attempt) => attempt,
     };
     change.check(app.limits.webhooks.allow_private_addresses)?;
     let stored = lock_webhook(tx, id).await?;
-    if !etag.is_empty() && etag != stored.webhook.revision.to_string() {
+    if !if_etag.is_empty() && if_etag != stored.webhook.revision.to_string() {
         return Err(Error::EtagMismatch);
     }
     if change.state == Some(WebhookState::Active) {

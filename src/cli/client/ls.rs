@@ -4,7 +4,7 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::{connection::ConnectionArgs, exit, failure::Failure, human, output::Output, records::FileRecord};
-use crate::proto::v1::{File, FileFilter, FileState, ListFilesRequest, ListFilesResponse, View};
+use crate::proto::v1::{File, FileFilter, FileState, FileView, ListFilesRequest, ListFilesResponse};
 
 /// The largest page that a call may request.
 const PAGE_SIZE_MAX: i32 = 1_000;
@@ -137,7 +137,7 @@ impl LsArgs {
             ..FileFilter::default()
         };
         // The JSON contains every field, so request the fields that BASIC omits as well.
-        let view = if self.json { View::Full } else { View::Basic };
+        let view = if self.json { FileView::Full } else { FileView::Basic };
         ListFilesRequest {
             page_size: 0,
             page_token: self.page_token.clone(),
@@ -154,7 +154,7 @@ impl LsArgs {
 type Total = (i64, bool);
 
 fn total_of(page: &ListFilesResponse) -> Total {
-    (page.total_size, page.total_size_is_lower_bound)
+    (page.total_size.unwrap_or_default(), page.total_size_is_lower_bound)
 }
 
 const JSON_BEGIN: &[u8] = b"{\"files\":[";

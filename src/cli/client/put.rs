@@ -165,12 +165,12 @@ async fn put_resumable(
 }
 
 fn print_result(response: UploadFileResponse, path: &Path, output: Output) -> Result<(), Failure> {
-    let UploadFileResponse { file, quota, warnings, event_position } = response;
+    let UploadFileResponse { file, quota_state, warnings, event_position } = response;
     if output.json {
         return output.json(&json!({
             "source": path.to_string_lossy(),
             "file": file.map(records::FileRecord::from),
-            "quota": quota.as_ref().map(records::quota_state),
+            "quota_state": quota_state.as_ref().map(records::quota_state),
             "event_position": event_position,
             "warnings": warnings.iter().map(records::warning).collect::<Vec<_>>(),
         }));

@@ -62,8 +62,8 @@ impl QuotaArgs {
         (!paths.is_empty()).then(|| UpdateQuotaRequest {
             quota: Some(quota),
             update_mask: Some(FieldMask { paths }),
-            request_id: String::new(),
             tenant_id: self.tenant.clone(),
+            ..UpdateQuotaRequest::default()
         })
     }
 }

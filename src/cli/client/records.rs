@@ -44,7 +44,7 @@ pub(super) struct FileRecord {
     pub delete_time: Option<String>,
     pub purge_time: Option<String>,
     pub expire_time: Option<String>,
-    pub deletion_time: Option<String>,
+    pub retention_end_time: Option<String>,
     pub retain_until_time: Option<String>,
     pub legal_hold: Option<Value>,
     pub attachments: Vec<Value>,
@@ -72,7 +72,7 @@ impl From<File> for FileRecord {
             delete_time: rfc3339(file.delete_time),
             purge_time: rfc3339(file.purge_time),
             expire_time: rfc3339(file.expire_time),
-            deletion_time: rfc3339(file.deletion_time),
+            retention_end_time: rfc3339(file.retention_end_time),
             retain_until_time: rfc3339(file.retain_until_time),
             legal_hold: file.legal_hold.map(legal_hold),
             metadata: file.metadata.map(struct_to_json),
@@ -207,7 +207,7 @@ pub(super) fn rfc3339(at: Option<Timestamp>) -> Option<String> {
     at.as_ref().and_then(human::time).map(|at| at.to_rfc3339_opts(SecondsFormat::AutoSi, true))
 }
 
-fn struct_to_json(fields: Struct) -> Value {
+pub(super) fn struct_to_json(fields: Struct) -> Value {
     Value::Object(
         fields.fields.into_iter().map(|(key, value)| (key, value_to_json(value.kind))).collect::<Map<_, _>>(),
     )

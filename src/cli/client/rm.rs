@@ -42,12 +42,13 @@ pub(super) async fn run_rm(args: RmArgs, output: Output) -> Result<(), Failure> 
     let client = args.connection.connect().await?;
     let has_several = args.ids.len() > 1;
     let remove = async |file_id: String| {
-        let request_id = String::new();
         let id = file_id.clone();
         let removed = if args.purge {
-            client.purge_file(PurgeFileRequest { file_id, request_id }).await.map(|_| None)
+            let request = PurgeFileRequest { file_id, ..PurgeFileRequest::default() };
+            client.purge_file(request).await.map(|_| None)
         } else {
-            client.delete_file(DeleteFileRequest { file_id, request_id }).await.map(|response| response.file)
+            let request = DeleteFileRequest { file_id, ..DeleteFileRequest::default() };
+            client.delete_file(request).await.map(|response| response.file)
         };
         match removed {
             Ok(file) => print_result(&id, file, "purged", output),

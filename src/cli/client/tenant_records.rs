@@ -3,9 +3,12 @@
 use serde_json::{Value, json};
 
 use super::records::{self, FileRecord};
-use crate::proto::admin::v1::{
-    DeletionPlan, ExportTenantResponse, ExportedAuditEntry, ExportedVersion, Tenant,
-    export_tenant_response::Record,
+use crate::proto::{
+    admin::v1::{
+        ExportTenantResponse, ExportedAuditEntry, ExportedVersion, Tenant, TenantDeletionPlan,
+        export_tenant_response::Record,
+    },
+    v1::{Category, Policy},
 };
 
 pub(super) fn tenant(tenant: &Tenant) -> Value {
@@ -35,7 +38,7 @@ pub(super) fn tenant(tenant: &Tenant) -> Value {
 }
 
 /// The result of `tenants delete`.
-pub(super) fn deletion(deleted: &Tenant, plan: &DeletionPlan) -> Value {
+pub(super) fn deletion(deleted: &Tenant, plan: &TenantDeletionPlan) -> Value {
     json!({
         "tenant": tenant(deleted),
         "plan": {
@@ -54,7 +57,7 @@ pub(super) fn export_record(message: ExportTenantResponse) -> Value {
     match message.record {
         Some(Record::Tenant(record)) => json!({
             "tenant": tenant(&record.tenant.unwrap_or_default()),
-            "policy": parse_embedded(&record.policy_json),
+            "policy": policy(&record.policy.unwrap_or_default()),
         }),
         Some(Record::Quota(quota)) => json!({ "quota": records::quota(&quota) }),
         Some(Record::File(file)) => json!({ "file": FileRecord::from(file) }),
@@ -68,7 +71,7 @@ fn version(version: &ExportedVersion) -> Value {
     json!({
         "file_id": version.file_id,
         "version": version.version,
-        "content_state": version.content_state,
+        "state": version.state().as_str_name(),
         "size_bytes": version.size_bytes,
         "sha256": hex::encode(&version.sha256),
         "mime_type": version.mime_type,
@@ -83,19 +86,39 @@ fn version(version: &ExportedVersion) -> Value {
 fn audit_entry(entry: &ExportedAuditEntry) -> Value {
     json!({
         "create_time": records::time(entry.create_time.as_ref()),
-        "actor_kind": entry.actor_kind,
+        "actor_kind": entry.actor_kind().as_str_name(),
         "actor_id": entry.actor_id,
         "action": entry.action,
         "is_allowed": entry.is_allowed,
         "file_id": entry.file_id,
         "version": entry.version,
-        "request_id": entry.request_id,
+        "call_id": entry.call_id,
         "address": entry.address,
-        "details": parse_embedded(&entry.details_json),
+        "details": entry.details.clone().map(records::struct_to_json),
     })
 }
 
-/// Parses JSON that is transmitted as text. Invalid JSON is returned as a string.
-fn parse_embedded(text: &str) -> Value {
-    serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()))
+fn policy(policy: &Policy) -> Value {
+    json!({
+        "preset": policy.preset,
+        "categories": policy.categories.iter().map(category).collect::<Vec<_>>(),
+        "types": policy.types,
+        "blocked_extensions": policy.blocked_extensions,
+        "scan": policy.scan().as_str_name(),
+        "write": policy.write().as_str_name(),
+        "trash_days": policy.trash_days,
+        "trash_counts_against_quota": policy.trash_counts_against_quota,
+        "unattached_are_orphans": policy.unattached_are_orphans,
+        "etag": policy.etag,
+    })
+}
+
+fn category(category: &Category) -> Value {
+    json!({
+        "name": category.name,
+        "visibility": category.visibility().as_str_name(),
+        "read_by_attached_classes": category.read_by_attached_classes,
+        "types": category.types,
+        "is_default": category.is_default,
+    })
 }

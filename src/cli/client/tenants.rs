@@ -9,8 +9,8 @@ use super::{
 use crate::{
     client::Client,
     proto::admin::v1::{
-        CreateTenantRequest, DeleteTenantRequest, DeletionPlan, ExportTenantRequest, GetTenantRequest,
-        ListTenantsRequest, ResumeTenantRequest, SuspendTenantRequest, Tenant, TenantKind,
+        CreateTenantRequest, DeleteTenantRequest, ExportTenantRequest, GetTenantRequest, ListTenantsRequest,
+        ResumeTenantRequest, SuspendTenantRequest, Tenant, TenantDeletionPlan, TenantKind,
     },
 };
 
@@ -197,7 +197,7 @@ async fn delete_tenant(
     Ok(())
 }
 
-fn print_plan(plan: &DeletionPlan, output: Output) -> Result<(), Failure> {
+fn print_plan(plan: &TenantDeletionPlan, output: Output) -> Result<(), Failure> {
     let (files, objects) = (plan.file_count, plan.object_count);
     output.line(format_args!("to delete  {files} files, {objects} objects, {}", human::size(plan.bytes)))?;
     if plan.retained_file_count > 0 {

@@ -108,18 +108,21 @@ async fn restore_version(args: RestoreArgs, output: Output) -> Result<(), Failur
         file_id: args.id,
         version: args.version,
         change_description: args.change_description,
-        request_id: String::new(),
+        ..RestoreFileVersionRequest::default()
     };
     let response = client.restore_file_version(request).await?;
-    print_file(response.file, response.quota, "is the restored current version", output)
+    print_file(response.file, response.quota_state, "is the restored current version", output)
 }
 
 async fn delete_version(args: DeleteArgs, output: Output) -> Result<(), Failure> {
     let client = args.connection.connect().await?;
-    let request =
-        DeleteFileVersionRequest { file_id: args.id, version: args.version, request_id: String::new() };
+    let request = DeleteFileVersionRequest {
+        file_id: args.id,
+        version: args.version,
+        ..DeleteFileVersionRequest::default()
+    };
     let response = client.delete_file_version(request).await?;
-    print_file(response.file, response.quota, "is still the current version", output)
+    print_file(response.file, response.quota_state, "is still the current version", output)
 }
 
 fn print_version(version: &FileVersion, output: Output) -> Result<(), Failure> {
@@ -147,7 +150,7 @@ fn print_file(
 ) -> Result<(), Failure> {
     if output.json {
         let quota = quota.as_ref().map(records::quota_state);
-        return output.json(&json!({ "file": file.map(FileRecord::from), "quota": quota }));
+        return output.json(&json!({ "file": file.map(FileRecord::from), "quota_state": quota }));
     }
     let file = file.unwrap_or_default();
     output.line(format_args!("{}  version {} {outcome}", file.id, file.version))

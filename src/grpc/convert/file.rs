@@ -14,8 +14,8 @@ use crate::{
 
 /// Whether a view is FULL; unspecified means BASIC.
 pub(in crate::grpc) fn is_full(view: i32, wrong: &mut Violations) -> bool {
-    let view = wrong.ok_or_add("view", v1::View::try_from(view).map_err(|_| "is not a known view"));
-    view == Some(v1::View::Full)
+    let view = wrong.ok_or_add("view", v1::FileView::try_from(view).map_err(|_| "is not a known view"));
+    view == Some(v1::FileView::Full)
 }
 
 /// How files are shown in a view.
@@ -72,9 +72,9 @@ pub(in crate::grpc) fn basic(file: File) -> v1::File {
         delete_time: file.trash.map(|trash| time::to_wire(trash.delete_time)),
         purge_time: file.trash.map(|trash| time::to_wire(trash.purge_time)),
         expire_time: file.expire_time.map(time::to_wire),
-        deletion_time: file.deletion_time.map(time::to_wire),
+        retention_end_time: file.deletion_time.map(time::to_wire),
         attachments: Vec::new(),
-        scan: Some(v1::Scan { status: scan_status(file.scan_status).into() }),
+        scan: Some(v1::ScanResult { status: scan_status(file.scan_status).into() }),
         download_count: None,
         last_access_time: None,
     }
@@ -109,12 +109,12 @@ pub(in crate::grpc) fn sha256(digest: &Digest) -> Bytes {
 }
 
 /// Why a version is in state ERROR.
-pub(in crate::grpc) const fn state_reason(reason: Option<StateReason>) -> v1::StateReason {
+pub(in crate::grpc) const fn state_reason(reason: Option<StateReason>) -> v1::FileStateReason {
     match reason {
-        None => v1::StateReason::Unspecified,
-        Some(StateReason::ObjectMissing) => v1::StateReason::ObjectMissing,
-        Some(StateReason::ObjectDamaged) => v1::StateReason::ObjectDamaged,
-        Some(StateReason::ChecksumMismatch) => v1::StateReason::ChecksumMismatch,
+        None => v1::FileStateReason::Unspecified,
+        Some(StateReason::ObjectMissing) => v1::FileStateReason::ObjectMissing,
+        Some(StateReason::ObjectDamaged) => v1::FileStateReason::ObjectDamaged,
+        Some(StateReason::ChecksumMismatch) => v1::FileStateReason::ChecksumMismatch,
     }
 }
 
@@ -159,8 +159,12 @@ pub(in crate::grpc) fn states(field: &str, numbers: &[i32], wrong: &mut Violatio
     )
 }
 
-/// Scan states from the wire.
-pub(in crate::grpc) fn scan_states(field: &str, numbers: &[i32], wrong: &mut Violations) -> Vec<ScanStatus> {
+/// Scan statuses from the wire.
+pub(in crate::grpc) fn scan_statuses(
+    field: &str,
+    numbers: &[i32],
+    wrong: &mut Violations,
+) -> Vec<ScanStatus> {
     let read = |at: (&str, i32), wrong: &mut Violations| {
         from_number(at, ScanStatus::ALL, |value| scan_status(value).into(), wrong)
     };

@@ -5,6 +5,7 @@ use crate::{
     app::files::list::ListRequest,
     domain::{
         digest::Digest,
+        file::FileState,
         file_list::{FileFilter, FileOrder},
         media_type::DECLARED_CHARACTERS_MAX,
         text::{self, EXTERNAL_ID_CHARACTERS_MAX, NAME_CHARACTERS_MAX, TAG_CHARACTERS_MAX, TAGS_MAX},
@@ -27,7 +28,8 @@ pub(in crate::grpc) fn list(request: v1::ListFilesRequest) -> Result<ListRequest
         wrong.ok_or_add("order_by", FileOrder::parse(&request.order_by)).unwrap_or(FileOrder::NEWEST_FIRST);
     let is_full = file::is_full(request.view, &mut wrong);
     let mut filter = request.filter.map(|filter| self::filter(filter, &mut wrong)).unwrap_or_default();
-    filter.is_deleted_shown = request.show_deleted;
+    // A filter on DELETED means it.
+    filter.is_deleted_shown = request.show_deleted || filter.states.contains(&FileState::Deleted);
     wrong.into_result()?;
     Ok(ListRequest {
         page_size: request.page_size,
@@ -53,13 +55,13 @@ fn filter(filter: v1::FileFilter, wrong: &mut Violations) -> FileFilter {
         tags_any: words("filter.tags_any", filter.tags_any, TAG_CHARACTERS_MAX, wrong),
         mime_types: words("filter.mime_types", filter.mime_types, DECLARED_CHARACTERS_MAX, wrong),
         owner_id: word("filter.owner_id", filter.owner_id, EXTERNAL_ID_CHARACTERS_MAX, wrong),
-        create_time_after: time::from_wire("filter.create_time_after", filter.create_time_after, wrong),
-        create_time_before: time::from_wire("filter.create_time_before", filter.create_time_before, wrong),
+        create_time_start: time::from_wire("filter.create_time_start", filter.create_time_start, wrong),
+        create_time_end: time::from_wire("filter.create_time_end", filter.create_time_end, wrong),
         name_prefix: word("filter.name_prefix", filter.name_prefix, NAME_CHARACTERS_MAX, wrong),
         size_bytes_min: filter.size_bytes_min,
         size_bytes_max: filter.size_bytes_max,
         sha256: sha256.and_then(|raw| wrong.ok_or_add("filter.sha256", Digest::from_slice(&raw))),
-        scan_states: file::scan_states("filter.scan_states", &filter.scan_states, wrong),
+        scan_statuses: file::scan_statuses("filter.scan_statuses", &filter.scan_statuses, wrong),
         is_deleted_shown: false,
     }
 }
@@ -90,7 +92,6 @@ fn words(field: &str, values: Vec<String>, characters_max: usize, wrong: &mut Vi
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::file::FileState;
 
     #[test]
     fn an_empty_request_lists_everything_newest_first() {
@@ -106,20 +107,20 @@ mod tests {
             states: vec![v1::FileState::Deleted.into()],
             tags_any: vec!["b".into(), "a".into(), "b".into()],
             sha256: Digest::compute(b"x").as_bytes().to_vec().into(),
-            create_time_after: Some(prost_types::Timestamp { seconds: 1, nanos: 0 }),
+            create_time_start: Some(prost_types::Timestamp { seconds: 1, nanos: 0 }),
             ..v1::FileFilter::default()
         };
         let request = v1::ListFilesRequest {
             filter: Some(filter),
             show_deleted: true,
-            view: v1::View::Full.into(),
+            view: v1::FileView::Full.into(),
             ..v1::ListFilesRequest::default()
         };
         let read = list(request).unwrap();
         assert_eq!(read.filter.states, [FileState::Deleted]);
         assert_eq!(read.filter.tags_any, ["a", "b"]);
         assert_eq!(read.filter.sha256, Some(Digest::compute(b"x")));
-        assert!(read.is_full && read.filter.is_deleted_shown && read.filter.create_time_after.is_some());
+        assert!(read.is_full && read.filter.is_deleted_shown && read.filter.create_time_start.is_some());
     }
 
     #[test]

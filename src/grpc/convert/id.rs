@@ -86,7 +86,7 @@ pub(in crate::grpc) fn transfer(
     Ok(TransferRequest {
         from_user: request.from_user_id,
         to_user: request.to_user_id,
-        limit: request.file_count_max,
+        limit: request.batch_size,
         is_dry_run: request.dry_run,
         request_id,
     })

@@ -65,7 +65,7 @@ pub(in crate::grpc) fn creation(
     };
     let request_id = id::request_id(&request.request_id, &mut wrong);
     wrong.into_result()?;
-    Ok(CategoryEdit { name: category.name, change, etag: request.etag, request_id })
+    Ok(CategoryEdit { name: category.name, change, if_etag: request.if_etag, request_id })
 }
 
 /// A category to change.
@@ -97,7 +97,7 @@ pub(in crate::grpc) fn update(
     }
     let request_id = id::request_id(&request.request_id, &mut wrong);
     wrong.into_result()?;
-    Ok(CategoryEdit { name: category.name, change, etag: request.etag, request_id })
+    Ok(CategoryEdit { name: category.name, change, if_etag: request.if_etag, request_id })
 }
 
 /// A category to remove.
@@ -105,7 +105,7 @@ pub(in crate::grpc) fn deletion(request: v1::DeleteCategoryRequest) -> Result<Ca
     let mut wrong = Violations::new();
     let request_id = id::request_id(&request.request_id, &mut wrong);
     wrong.into_result()?;
-    Ok(CategoryEdit { name: request.name, change: (), etag: request.etag, request_id })
+    Ok(CategoryEdit { name: request.name, change: (), if_etag: request.if_etag, request_id })
 }
 
 #[cfg(test)]

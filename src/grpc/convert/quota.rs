@@ -89,7 +89,7 @@ pub(in crate::grpc) fn update(
         }
     }
     wrong.into_result()?;
-    Ok((tenant, QuotaUpdate { change, etag: quota.etag, request_id }))
+    Ok((tenant, QuotaUpdate { change, if_etag: request.if_etag, request_id }))
 }
 
 /// Takes the field at `path` over into the change.

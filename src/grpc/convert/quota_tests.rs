@@ -43,8 +43,10 @@ fn a_quota_that_went_out_comes_back_as_a_change_to_the_same() {
         "ceiling_bytes",
         "ceiling_file_count",
     ];
-    let (tenant, update) = update(request(&all, Some(wire))).unwrap();
-    assert_eq!((tenant, update.etag.as_str()), (None, "7"));
+    let if_etag = wire.etag.clone();
+    let request = v1::UpdateQuotaRequest { if_etag, ..request(&all, Some(wire)) };
+    let (tenant, update) = update(request).unwrap();
+    assert_eq!((tenant, update.if_etag.as_str()), (None, "7"));
     assert_eq!(update.change.apply(&a_quota()).unwrap(), a_quota());
 }
 

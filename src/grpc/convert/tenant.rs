@@ -1,13 +1,14 @@
 //! Tenants as operators see them.
 
-use super::{file, id, quota, time};
+use super::{file, id, policy, quota, structs, time};
 use crate::{
     app::{
         quotas::update::QuotaUpdate,
         tenants::{TenantName, create::NewTenant, export::ExportRecord},
     },
     domain::{
-        caller::{TenantKind, TenantState},
+        caller::{ActorKind, TenantKind, TenantState},
+        file::project_state,
         ids::{RequestId, TenantId},
         quota::QuotaChange,
         tenant_record::{Deletion, DeletionPlan, TenantRecord},
@@ -46,8 +47,8 @@ fn deletion(deletion: Deletion) -> v1::TenantDeletion {
 }
 
 /// What a deletion would remove.
-pub(in crate::grpc) fn plan(plan: &DeletionPlan) -> v1::DeletionPlan {
-    v1::DeletionPlan {
+pub(in crate::grpc) fn plan(plan: &DeletionPlan) -> v1::TenantDeletionPlan {
+    v1::TenantDeletionPlan {
         file_count: plan.file_count,
         object_count: plan.object_count,
         bytes: plan.bytes,
@@ -114,34 +115,52 @@ pub(in crate::grpc) fn page_token(token: &str) -> Result<Option<TenantId>, Viola
     }
 }
 
-/// A ceiling to move.
+/// The ceilings to update, and their tenant.
 pub(in crate::grpc) fn update(
-    request: &v1::UpdateTenantRequest,
+    request: v1::UpdateTenantRequest,
 ) -> Result<(TenantId, QuotaUpdate), Violations> {
-    let (tenant, request_id) = named(&request.tenant_id, &request.request_id)?;
-    if request.ceiling_bytes.is_none() && request.ceiling_file_count.is_none() {
-        return Err(Violations::one("ceiling_bytes", "one of the two ceilings must be set"));
+    let mut wrong = Violations::new();
+    let tenant =
+        wrong.ok_or_add("tenant_id", request.tenant_id.parse::<TenantId>().map_err(|_| "must be a UUID"));
+    let request_id = id::request_id(&request.request_id, &mut wrong);
+    let paths = request.update_mask.unwrap_or_default().paths;
+    if paths.is_empty() || paths.len() > 2 {
+        wrong.add("update_mask", "must name ceiling_bytes, ceiling_file_count, or both");
+        return Err(wrong);
     }
-    let change = QuotaChange {
-        ceiling_bytes: request.ceiling_bytes,
-        ceiling_file_count: request.ceiling_file_count,
-        ..QuotaChange::default()
-    };
-    Ok((tenant, QuotaUpdate { change, etag: String::new(), request_id }))
+    let mut change = QuotaChange::default();
+    for (index, path) in paths.iter().enumerate() {
+        match path.as_str() {
+            _ if paths[..index].contains(path) => {
+                wrong.add(format!("update_mask.paths[{index}]"), "is repeated");
+            }
+            "ceiling_bytes" => change.ceiling_bytes = Some(request.ceiling_bytes),
+            "ceiling_file_count" => change.ceiling_file_count = Some(request.ceiling_file_count),
+            _ => wrong
+                .add(format!("update_mask.paths[{index}]"), "must be ceiling_bytes or ceiling_file_count"),
+        }
+    }
+    match tenant {
+        Some(tenant) if wrong.is_empty() => {
+            Ok((tenant, QuotaUpdate { change, if_etag: request.if_etag, request_id }))
+        }
+        _ => Err(wrong),
+    }
 }
 
 /// A record of an export.
 pub(in crate::grpc) fn exported(record: ExportRecord) -> v1::ExportTenantResponse {
     let record = match record {
-        ExportRecord::Tenant(record, policy_json) => {
-            Record::Tenant(v1::ExportedTenant { tenant: Some(tenant(*record)), policy_json })
+        ExportRecord::Tenant(record, stored) => {
+            let policy = Some(policy::policy(*stored));
+            Record::Tenant(v1::ExportedTenant { tenant: Some(tenant(*record)), policy })
         }
         ExportRecord::Quota(told) => Record::Quota(quota::quota(&told)),
         ExportRecord::File(told) => Record::File(file::full(*told)),
         ExportRecord::Version(version) => Record::Version(v1::ExportedVersion {
             file_id: version.file.to_string(),
             version: version.stored.version,
-            content_state: version.stored.content_state.as_str().to_owned(),
+            state: file::state(project_state(version.stored.content_state, false, false)).into(),
             size_bytes: file::size(version.stored.blob.size_bytes),
             sha256: super::file::sha256(&version.stored.blob.sha256),
             mime_type: version.mime_type,
@@ -153,18 +172,35 @@ pub(in crate::grpc) fn exported(record: ExportRecord) -> v1::ExportTenantRespons
         }),
         ExportRecord::Audit(written) => Record::AuditEntry(v1::ExportedAuditEntry {
             create_time: Some(time::to_wire(written.create_time)),
-            actor_kind: written.entry.actor.kind.to_string(),
+            actor_kind: actor_kind(written.entry.actor.kind).into(),
             actor_id: written.entry.actor.id,
             action: written.entry.action.to_string(),
             is_allowed: written.entry.is_allowed,
             file_id: written.entry.file.map(|file| file.to_string()).unwrap_or_default(),
-            version: written.entry.version.unwrap_or_default(),
-            request_id: written.entry.origin.request_id,
+            version: written.entry.version,
+            call_id: written.entry.origin.request_id,
             address: written.entry.origin.address,
-            details_json: written.entry.details.to_string(),
+            details: details(written.entry.details),
         }),
     };
     v1::ExportTenantResponse { record: Some(record) }
+}
+
+const fn actor_kind(kind: ActorKind) -> v1::ActorKind {
+    match kind {
+        ActorKind::User => v1::ActorKind::User,
+        ActorKind::Service => v1::ActorKind::Service,
+        ActorKind::Operator => v1::ActorKind::Operator,
+        ActorKind::System => v1::ActorKind::System,
+    }
+}
+
+/// The details of an audit entry, which are always an object.
+fn details(details: serde_json::Value) -> Option<prost_types::Struct> {
+    match details {
+        serde_json::Value::Object(map) => Some(structs::to_wire(map)),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

@@ -38,7 +38,7 @@ pub(in crate::grpc) fn request(request: v1::UpdateFileRequest) -> Result<UpdateR
     }
     match named {
         Some(named) if wrong.is_empty() => {
-            Ok(UpdateRequest { file: named, update, etag: file.etag, request_id })
+            Ok(UpdateRequest { file: named, update, if_etag: request.if_etag, request_id })
         }
         _ => Err(wrong),
     }
@@ -76,8 +76,9 @@ fn set(
         }
         "id" | "etag" | "tenant_id" | "owner_id" | "created_by" | "updated_by" | "original_name"
         | "mime_type" | "declared_mime_type" | "size_bytes" | "sha256" | "state" | "scan" | "version"
-        | "revision" | "create_time" | "update_time" | "delete_time" | "purge_time" | "deletion_time"
-        | "attachments" | "legal_hold" | "state_reason" | "download_count" | "last_access_time" => {
+        | "revision" | "create_time" | "update_time" | "delete_time" | "purge_time"
+        | "retention_end_time" | "attachments" | "legal_hold" | "state_reason" | "download_count"
+        | "last_access_time" => {
             return Err("cannot be changed by an update");
         }
         _ => return Err("is not a field of a file; name fields whole, such as `metadata`"),
@@ -96,6 +97,7 @@ mod tests {
         request(v1::UpdateFileRequest {
             file: Some(file),
             update_mask: Some(FieldMask { paths }),
+            if_etag: "1-1".into(),
             request_id: String::new(),
         })
     }
@@ -106,10 +108,10 @@ mod tests {
 
     #[test]
     fn only_what_the_mask_names_is_taken() {
-        let file = v1::File { name: "b".into(), title: "t".into(), etag: "1-1".into(), ..file() };
+        let file = v1::File { name: "b".into(), title: "t".into(), ..file() };
         let asked = asked(file, &["title", "expire_time"]).unwrap();
         assert_eq!((asked.update.name, asked.update.title.as_deref()), (None, Some("t")));
-        assert_eq!((asked.update.expire_time, asked.etag.as_str()), (Some(None), "1-1"));
+        assert_eq!((asked.update.expire_time, asked.if_etag.as_str()), (Some(None), "1-1"));
     }
 
     #[test]

@@ -51,7 +51,7 @@ pub(in crate::grpc) fn spec(spec: v1::UploadSpec) -> UploadSpec {
 pub(in crate::grpc) fn upload(upload: Upload, chunk_size_max_bytes: usize) -> v1::Upload {
     let bytes = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
     let state = match upload.state {
-        UploadState::Open => v1::UploadState::Open,
+        UploadState::Open => v1::UploadState::Pending,
         UploadState::Committed => v1::UploadState::Committed,
         // Nobody is shown these.
         UploadState::Aborted => v1::UploadState::Unspecified,
@@ -105,7 +105,7 @@ pub(in crate::grpc) fn direct(urls: DirectUrls) -> v1::DirectUpload {
 pub(in crate::grpc) fn uploaded(uploaded: CommittedUpload) -> v1::UploadFileResponse {
     v1::UploadFileResponse {
         file: Some(file::full(uploaded.file)),
-        quota: Some(quota::state(uploaded.quota)),
+        quota_state: Some(quota::state(uploaded.quota)),
         warnings: uploaded.warnings.into_iter().map(warning).collect(),
         event_position: uploaded.event.to_string(),
     }

@@ -38,11 +38,11 @@ fn to_wire(version: FileVersion, current: i32) -> v1::FileVersion {
         declared_mime_type: version.declared_mime_type,
         size_bytes: file::size(version.size_bytes),
         sha256: file::sha256(&version.sha256),
-        scan: Some(v1::Scan { status: file::scan_status(version.scan_status).into() }),
+        scan: Some(v1::ScanResult { status: file::scan_status(version.scan_status).into() }),
         created_by: version.created_by,
         create_time: Some(time::to_wire(version.create_time)),
         change_description: version.change_description,
-        restored_from: version.restored_from.unwrap_or_default(),
+        restored_from: version.restored_from,
         state_reason: file::state_reason(version.state_reason).into(),
         storage_class: storage_class(version.storage_class).into(),
     }

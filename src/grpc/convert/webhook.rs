@@ -56,7 +56,9 @@ pub(in crate::grpc) fn update(request: v1::UpdateWebhookRequest) -> Result<Webho
         }
     }
     match id {
-        Some(id) if wrong.is_empty() => Ok(WebhookUpdate { id, change, etag: webhook.etag, request_id }),
+        Some(id) if wrong.is_empty() => {
+            Ok(WebhookUpdate { id, change, if_etag: request.if_etag, request_id })
+        }
         _ => Err(wrong),
     }
 }
@@ -127,7 +129,7 @@ pub(in crate::grpc) fn shown(webhook: Webhook) -> v1::Webhook {
         state: state(webhook.state).into(),
         state_reason: webhook.state_reason,
         position: webhook.position.to_string(),
-        failed_attempts: webhook.failed_attempts,
+        failed_attempt_count: webhook.failed_attempts.into(),
         last_error: webhook.last_error,
         next_attempt_time: Some(time::to_wire(webhook.next_attempt_time)),
         created_by: webhook.created_by,
@@ -159,7 +161,7 @@ pub(in crate::grpc) fn delivery(delivery: Delivery) -> v1::WebhookDelivery {
         version: delivery.event.version,
         event_time: Some(time::to_wire(delivery.event.create_time)),
         state: state.into(),
-        attempts: delivery.attempts,
+        attempt_count: delivery.attempts.into(),
         last_error: delivery.last_error,
         create_time: Some(time::to_wire(delivery.create_time)),
         update_time: Some(time::to_wire(delivery.update_time)),

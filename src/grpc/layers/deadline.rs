@@ -63,8 +63,8 @@ impl Deadline {
                 Class::Stream(self.deadlines.download())
             }
             "/strongroom.v1.FileService/ListFiles" => Class::Answer(self.deadlines.list()),
-            "/strongroom.v1.FileService/WatchFiles"
-            | "/strongroom.v1.FileService/ImportFiles"
+            "/strongroom.v1.EventService/WatchFiles"
+            | "/strongroom.v1.ImportService/ImportFiles"
             | "/grpc.health.v1.Health/Watch"
             | "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
             | "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo" => Class::Watch,

@@ -42,7 +42,7 @@ const ROOM_WAIT_MAX: Duration = Duration::from_secs(5);
 const PREFIX_BYTES: usize = 5;
 
 /// The method whose message is a whole part, and so larger than any other.
-const PART_METHOD: &str = "/strongroom.v1.FileService/UploadPart";
+const PART_METHOD: &str = "/strongroom.v1.UploadService/UploadPart";
 
 /// Bounds what is received and not decoded yet.
 #[derive(Clone)]

@@ -17,8 +17,9 @@ use strongroom::{
         RestoreFileVersionRequest, SetLegalHoldRequest, UnarchiveFileRequest, UndeleteFileRequest,
         UpdateFileRequest, UpdateQuotaRequest, Upload, UploadFileRequest, UploadFileResponse,
         UploadPartRequest, UploadSpec, download_file_response::Message,
-        file_service_client::FileServiceClient, quota_service_client::QuotaServiceClient,
-        webhook_service_client::WebhookServiceClient,
+        event_service_client::EventServiceClient, file_service_client::FileServiceClient,
+        import_service_client::ImportServiceClient, quota_service_client::QuotaServiceClient,
+        upload_service_client::UploadServiceClient, webhook_service_client::WebhookServiceClient,
     },
     proto::{
         admin::v1::tenant_service_client::TenantServiceClient, v1::policy_service_client::PolicyServiceClient,
@@ -44,6 +45,9 @@ pub(crate) struct Caller {
     pub(crate) identity: Identity,
     pub(crate) token: String,
     pub(crate) files: FileServiceClient<InterceptedService<Channel, Bearer>>,
+    pub(crate) uploads: UploadServiceClient<InterceptedService<Channel, Bearer>>,
+    pub(crate) imports: ImportServiceClient<InterceptedService<Channel, Bearer>>,
+    pub(crate) events: EventServiceClient<InterceptedService<Channel, Bearer>>,
     pub(crate) quotas: QuotaServiceClient<InterceptedService<Channel, Bearer>>,
     pub(crate) policies: PolicyServiceClient<InterceptedService<Channel, Bearer>>,
     pub(crate) tenants: TenantServiceClient<InterceptedService<Channel, Bearer>>,
@@ -89,6 +93,10 @@ impl Inner {
             token: token.to_owned(),
             files: FileServiceClient::with_interceptor(self.channel.clone(), bearer.clone())
                 .max_decoding_message_size(bytes_max),
+            uploads: UploadServiceClient::with_interceptor(self.channel.clone(), bearer.clone())
+                .max_decoding_message_size(bytes_max),
+            imports: ImportServiceClient::with_interceptor(self.channel.clone(), bearer.clone()),
+            events: EventServiceClient::with_interceptor(self.channel.clone(), bearer.clone()),
             quotas: QuotaServiceClient::with_interceptor(self.channel.clone(), bearer.clone()),
             policies: PolicyServiceClient::with_interceptor(self.channel.clone(), bearer.clone()),
             tenants: TenantServiceClient::with_interceptor(self.channel.clone(), bearer.clone()),
@@ -198,13 +206,13 @@ impl Caller {
     /// Creates an upload, to be sent in streams.
     pub(crate) async fn create(&self, spec: UploadSpec) -> Result<Upload, Status> {
         let request = CreateUploadRequest { spec: Some(spec), direct: false };
-        Ok(self.files.clone().create_upload(request).await?.into_inner().upload.unwrap())
+        Ok(self.uploads.clone().create_upload(request).await?.into_inner().upload.unwrap())
     }
 
     /// How far an upload has come.
     pub(crate) async fn upload_at(&self, id: &str) -> Result<Upload, Status> {
         let request = GetUploadRequest { upload_id: id.to_owned(), with_urls: false };
-        Ok(self.files.clone().get_upload(request).await?.into_inner().upload.unwrap())
+        Ok(self.uploads.clone().get_upload(request).await?.into_inner().upload.unwrap())
     }
 
     /// Goes on with an upload from an offset: `data` is the whole file. With a finish where there is to be one.
@@ -223,7 +231,7 @@ impl Caller {
         let (mut ids, mut page_token) = (Vec::new(), String::new());
         loop {
             let request = ListUploadsRequest { page_size, page_token };
-            let page = self.files.clone().list_uploads(request).await.unwrap().into_inner();
+            let page = self.uploads.clone().list_uploads(request).await.unwrap().into_inner();
             assert!(page.uploads.len() <= page_size as usize);
             ids.extend(page.uploads.into_iter().map(|upload| upload.id));
             page_token = page.next_page_token;
@@ -235,7 +243,7 @@ impl Caller {
 
     pub(crate) async fn cancel(&self, id: &str) -> Result<(), Status> {
         let request = CancelUploadRequest { upload_id: id.to_owned(), request_id: String::new() };
-        self.files.clone().cancel_upload(request).await.map(|_| ())
+        self.uploads.clone().cancel_upload(request).await.map(|_| ())
     }
 
     /// Sends one whole part.
@@ -246,17 +254,17 @@ impl Caller {
             data: Bytes::copy_from_slice(data),
             crc32c: Some(crc32c(data)),
         };
-        Ok(self.files.clone().upload_part(request).await?.into_inner().upload.unwrap())
+        Ok(self.uploads.clone().upload_part(request).await?.into_inner().upload.unwrap())
     }
 
     /// Commits what was sent part by part.
     pub(crate) async fn complete(&self, id: &str, size: usize) -> Result<File, Status> {
         let request = CompleteUploadRequest {
             upload_id: id.to_owned(),
-            size_bytes: size as i64,
+            size_bytes: Some(size as i64),
             ..CompleteUploadRequest::default()
         };
-        Ok(self.files.clone().complete_upload(request).await?.into_inner().file.unwrap())
+        Ok(self.uploads.clone().complete_upload(request).await?.into_inner().file.unwrap())
     }
 
     /// Downloads and checks each chunk's place and checksum.
@@ -307,7 +315,7 @@ impl Caller {
     }
 
     pub(crate) async fn delete(&self, id: &str) -> Result<Option<File>, Status> {
-        let request = DeleteFileRequest { file_id: id.to_owned(), request_id: String::new() };
+        let request = DeleteFileRequest { file_id: id.to_owned(), ..DeleteFileRequest::default() };
         Ok(self.files.clone().delete_file(request).await?.into_inner().file)
     }
 
@@ -319,7 +327,7 @@ impl Caller {
     pub(crate) async fn update(&self, file: File, paths: &[&str]) -> Result<File, Status> {
         let paths = paths.iter().map(|path| (*path).to_owned()).collect();
         let update_mask = Some(prost_types::FieldMask { paths });
-        let request = UpdateFileRequest { file: Some(file), update_mask, request_id: String::new() };
+        let request = UpdateFileRequest { file: Some(file), update_mask, ..UpdateFileRequest::default() };
         Ok(self.files.clone().update_file(request).await?.into_inner().file.unwrap())
     }
 
@@ -329,12 +337,12 @@ impl Caller {
     }
 
     pub(crate) async fn archive(&self, id: &str) -> Result<File, Status> {
-        let request = ArchiveFileRequest { file_id: id.to_owned(), request_id: String::new() };
+        let request = ArchiveFileRequest { file_id: id.to_owned(), ..ArchiveFileRequest::default() };
         Ok(self.files.clone().archive_file(request).await?.into_inner().file.unwrap())
     }
 
     pub(crate) async fn unarchive(&self, id: &str) -> Result<File, Status> {
-        let request = UnarchiveFileRequest { file_id: id.to_owned(), request_id: String::new() };
+        let request = UnarchiveFileRequest { file_id: id.to_owned(), ..UnarchiveFileRequest::default() };
         Ok(self.files.clone().unarchive_file(request).await?.into_inner().file.unwrap())
     }
 
@@ -407,7 +415,7 @@ impl Caller {
     }
 
     pub(crate) async fn purge(&self, id: &str) -> Result<(), Status> {
-        let request = PurgeFileRequest { file_id: id.to_owned(), request_id: String::new() };
+        let request = PurgeFileRequest { file_id: id.to_owned(), ..PurgeFileRequest::default() };
         self.files.clone().purge_file(request).await.map(|_| ())
     }
 
@@ -432,8 +440,8 @@ impl Caller {
             update_mask: Some(prost_types::FieldMask {
                 paths: paths.iter().map(|path| (*path).to_owned()).collect(),
             }),
-            request_id: String::new(),
             tenant_id: tenant_id.to_owned(),
+            ..UpdateQuotaRequest::default()
         };
         Ok(self.quotas.clone().update_quota(request).await?.into_inner().quota.unwrap())
     }

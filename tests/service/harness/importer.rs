@@ -25,7 +25,8 @@ impl Caller {
             .chain(items)
             .map(request)
             .collect();
-        let mut stream = self.files.clone().import_files(futures::stream::iter(messages)).await?.into_inner();
+        let mut stream =
+            self.imports.clone().import_files(futures::stream::iter(messages)).await?.into_inner();
         let mut report = Vec::new();
         while let Some(answer) = stream.message().await? {
             report.push(answer.message.unwrap());
@@ -42,7 +43,7 @@ impl Caller {
         let options = ImportOptions { source: source.to_owned(), dry_run: false };
         items.send(request(import_files_request::Message::Options(options))).await.unwrap();
         let messages = stream::unfold(rest, |mut rest| async { rest.recv().await.map(|next| (next, rest)) });
-        (items, self.files.clone().import_files(messages).await.unwrap().into_inner())
+        (items, self.imports.clone().import_files(messages).await.unwrap().into_inner())
     }
 
     /// The files that objects of before became.
@@ -50,7 +51,7 @@ impl Caller {
         &self,
         request: FindImportedFilesRequest,
     ) -> Result<FindImportedFilesResponse, Status> {
-        self.files.clone().find_imported_files(request).await.map(tonic::Response::into_inner)
+        self.imports.clone().find_imported_files(request).await.map(tonic::Response::into_inner)
     }
 }
 

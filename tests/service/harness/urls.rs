@@ -45,14 +45,14 @@ pub(crate) struct Direct {
 impl Caller {
     pub(crate) async fn create_direct(&self, spec: UploadSpec) -> Result<Direct, Status> {
         let request = CreateUploadRequest { spec: Some(spec), direct: true };
-        let created = self.files.clone().create_upload(request).await?.into_inner();
+        let created = self.uploads.clone().create_upload(request).await?.into_inner();
         Ok(Direct { id: created.upload.unwrap().id, parts: created.direct.unwrap().parts })
     }
 
     /// Fresh URLs; none for what is a file already.
     pub(crate) async fn urls(&self, id: &str) -> Result<Vec<DirectPart>, Status> {
         let request = GetUploadRequest { upload_id: id.to_owned(), with_urls: true };
-        let answer = self.files.clone().get_upload(request).await?.into_inner();
+        let answer = self.uploads.clone().get_upload(request).await?.into_inner();
         Ok(answer.direct.map(|direct| direct.parts).unwrap_or_default())
     }
 
@@ -73,7 +73,7 @@ impl Caller {
         &self,
         request: CompleteUploadRequest,
     ) -> Result<CompleteUploadResponse, Status> {
-        Ok(self.files.clone().complete_upload(request).await?.into_inner())
+        Ok(self.uploads.clone().complete_upload(request).await?.into_inner())
     }
 }
 

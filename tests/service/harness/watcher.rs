@@ -33,7 +33,7 @@ impl Caller {
     }
 
     pub(crate) async fn watch_with(&self, request: WatchFilesRequest) -> Result<Watcher, Status> {
-        let stream = self.files.clone().watch_files(request).await?.into_inner();
+        let stream = self.events.clone().watch_files(request).await?.into_inner();
         let mut watcher = Watcher { stream, cursor: String::new() };
         match watcher.next().await? {
             Message::Heartbeat(_) => Ok(watcher),

@@ -145,7 +145,13 @@ impl Call {
             Self::Limit { bytes } => {
                 let quota = Some(Quota { limit_bytes: bytes, ..Quota::default() });
                 let update_mask = Some(prost_types::FieldMask { paths: vec!["limit_bytes".to_owned()] });
-                let request = UpdateQuotaRequest { quota, update_mask, request_id, tenant_id: String::new() };
+                let request = UpdateQuotaRequest {
+                    quota,
+                    update_mask,
+                    request_id,
+                    tenant_id: String::new(),
+                    ..UpdateQuotaRequest::default()
+                };
                 let answer = caller.quotas.clone().update_quota(request).await?.into_inner();
                 Ok(Answer::of(&answer, None))
             }
@@ -189,20 +195,31 @@ impl Call {
             }};
         }
         match self {
-            Self::Delete { file: file_id } => call!(delete_file, DeleteFileRequest { file_id, request_id }),
+            Self::Delete { file: file_id } => {
+                call!(delete_file, DeleteFileRequest { file_id, request_id, ..DeleteFileRequest::default() })
+            }
             Self::Undelete { file: file_id } => {
                 call!(undelete_file, UndeleteFileRequest { file_id, request_id })
             }
             Self::Archive { file: file_id } => {
-                call!(archive_file, ArchiveFileRequest { file_id, request_id })
+                call!(
+                    archive_file,
+                    ArchiveFileRequest { file_id, request_id, ..ArchiveFileRequest::default() }
+                )
             }
             Self::Unarchive { file: file_id } => {
-                call!(unarchive_file, UnarchiveFileRequest { file_id, request_id })
+                call!(
+                    unarchive_file,
+                    UnarchiveFileRequest { file_id, request_id, ..UnarchiveFileRequest::default() }
+                )
             }
             Self::Rename { file, name, etag } => {
                 let file = Some(File { id: file, name, etag, ..File::default() });
                 let update_mask = Some(prost_types::FieldMask { paths: vec!["name".to_owned()] });
-                call!(update_file, UpdateFileRequest { file, update_mask, request_id })
+                call!(
+                    update_file,
+                    UpdateFileRequest { file, update_mask, request_id, ..UpdateFileRequest::default() }
+                )
             }
             Self::Restore { file: file_id, version } => {
                 let request =
@@ -210,14 +227,25 @@ impl Call {
                 call!(restore_file_version, request)
             }
             Self::DeleteVersion { file: file_id, version } => {
-                call!(delete_file_version, DeleteFileVersionRequest { file_id, version, request_id })
+                call!(
+                    delete_file_version,
+                    DeleteFileVersionRequest {
+                        file_id,
+                        version,
+                        request_id,
+                        ..DeleteFileVersionRequest::default()
+                    }
+                )
             }
             Self::Copy { file: file_id, version, name } => {
                 let request = CopyFileRequest { file_id, version, name, request_id, ..Default::default() };
                 call!(copy_file, request)
             }
             Self::Purge { file: file_id } => {
-                let answer = files.purge_file(PurgeFileRequest { file_id, request_id }).await?.into_inner();
+                let answer = files
+                    .purge_file(PurgeFileRequest { file_id, request_id, ..PurgeFileRequest::default() })
+                    .await?
+                    .into_inner();
                 Ok(Answer::of(&answer, None))
             }
             Self::BatchDelete { files: file_ids } => {
@@ -227,7 +255,7 @@ impl Call {
             }
             Self::Cancel { upload: upload_id } => {
                 let request = CancelUploadRequest { upload_id, request_id };
-                Ok(Answer::of(&files.cancel_upload(request).await?.into_inner(), None))
+                Ok(Answer::of(&caller.uploads.clone().cancel_upload(request).await?.into_inner(), None))
             }
             other => unreachable!("{other:?} is no change of a file"),
         }

@@ -164,13 +164,10 @@ fn check_completion(
     size_bytes: u64,
 ) -> Result<Option<Digest>, Error> {
     let mut wrong = Violations::new();
-    if completion.size_bytes != 0 && u64::try_from(completion.size_bytes) != Ok(size_bytes) {
+    if let Some(sent) = completion.size_bytes.filter(|sent| u64::try_from(*sent) != Ok(size_bytes)) {
         wrong.add(
             "size_bytes",
-            format!(
-                "is {}, but {size_bytes} was declared; send the declared size or omit it",
-                completion.size_bytes
-            ),
+            format!("is {sent}, but {size_bytes} was declared; send the declared size or omit it"),
         );
     }
     let sha256 = completion.sha256.as_deref();

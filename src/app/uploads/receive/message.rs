@@ -37,8 +37,8 @@ pub struct PartMessage {
 /// The client's request to complete an upload.
 #[derive(Debug)]
 pub struct Completion {
-    /// The size of the file. 0 means the declared size, for a direct upload.
-    pub size_bytes: i64,
+    /// The size of the file. Optional for a direct upload, whose size was declared.
+    pub size_bytes: Option<i64>,
     /// The raw SHA-256 of the file.
     pub sha256: Option<Vec<u8>>,
     /// The numbers and etags of a direct upload's parts.

@@ -17,7 +17,7 @@ use crate::{
         },
     },
     db::{Viewer, resumable_uploads},
-    domain::{caller::Caller, ids::UploadId},
+    domain::{caller::Caller, ids::UploadId, violations::Violations},
 };
 
 /// Completes an upload. If it was committed before, returns the same response.
@@ -41,6 +41,8 @@ pub async fn complete_upload(
             return Err(Error::UploadNotDirect);
         }
         let Completion { size_bytes, sha256, .. } = completion;
+        let size_bytes = size_bytes
+            .ok_or_else(|| Violations::one("size_bytes", "is required, because the upload is not direct"))?;
         let finish = UploadMessage::Finish { size_bytes, sha256 };
         return resume_upload(app, caller, id, futures::stream::iter([finish])).await;
     }

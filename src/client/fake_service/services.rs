@@ -1,0 +1,143 @@
+//! The services besides `FileService`.
+
+use futures::{Stream, StreamExt, stream};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{Fake, report_of};
+use crate::proto::v1::{
+    event_service_server::EventService, import_service_server::ImportService,
+    quota_service_server::QuotaService, upload_service_server::UploadService, *,
+};
+
+#[tonic::async_trait]
+impl UploadService for Fake {
+    async fn create_upload(
+        &self,
+        request: Request<CreateUploadRequest>,
+    ) -> Result<Response<CreateUploadResponse>, Status> {
+        self.enter(&request)?;
+        let upload = self.script.lock().unwrap().upload.clone();
+        Ok(Response::new(CreateUploadResponse { upload, direct: None }))
+    }
+
+    async fn get_upload(
+        &self,
+        request: Request<GetUploadRequest>,
+    ) -> Result<Response<GetUploadResponse>, Status> {
+        self.enter(&request)?;
+        let upload = self.script.lock().unwrap().upload.clone();
+        upload
+            .map(|upload| Response::new(GetUploadResponse { upload: Some(upload), direct: None }))
+            .ok_or_else(|| Status::not_found("no upload"))
+    }
+
+    async fn list_uploads(
+        &self,
+        request: Request<ListUploadsRequest>,
+    ) -> Result<Response<ListUploadsResponse>, Status> {
+        self.enter(&request)?;
+        Ok(Response::new(ListUploadsResponse::default()))
+    }
+
+    async fn cancel_upload(
+        &self,
+        request: Request<CancelUploadRequest>,
+    ) -> Result<Response<CancelUploadResponse>, Status> {
+        self.script.lock().unwrap().request_ids.push(request.get_ref().request_id.clone());
+        self.enter(&request)?;
+        Ok(Response::new(CancelUploadResponse::default()))
+    }
+
+    async fn upload_part(
+        &self,
+        request: Request<UploadPartRequest>,
+    ) -> Result<Response<UploadPartResponse>, Status> {
+        self.enter(&request)?;
+        Ok(Response::new(UploadPartResponse::default()))
+    }
+
+    async fn complete_upload(
+        &self,
+        request: Request<CompleteUploadRequest>,
+    ) -> Result<Response<CompleteUploadResponse>, Status> {
+        self.enter(&request)?;
+        Ok(Response::new(CompleteUploadResponse::default()))
+    }
+}
+
+#[tonic::async_trait]
+impl ImportService for Fake {
+    type ImportFilesStream =
+        std::pin::Pin<Box<dyn Stream<Item = Result<ImportFilesResponse, Status>> + Send>>;
+
+    async fn import_files(
+        &self,
+        request: Request<Streaming<ImportFilesRequest>>,
+    ) -> Result<Response<Self::ImportFilesStream>, Status> {
+        self.enter(&request)?;
+        let mut messages = request.into_inner();
+        let (mut options, mut items) = (ImportOptions::default(), Vec::new());
+        while let Some(message) = messages.message().await? {
+            match message.message {
+                Some(import_files_request::Message::Options(said)) => options = said,
+                Some(import_files_request::Message::Item(item)) => items.push(item),
+                None => {}
+            }
+        }
+        let report = report_of(&items);
+        self.script.lock().unwrap().imports.push((options, items));
+        Ok(Response::new(stream::iter(report).boxed()))
+    }
+
+    async fn find_imported_files(
+        &self,
+        request: Request<FindImportedFilesRequest>,
+    ) -> Result<Response<FindImportedFilesResponse>, Status> {
+        self.enter(&request)?;
+        Ok(Response::new(FindImportedFilesResponse::default()))
+    }
+}
+
+#[tonic::async_trait]
+impl EventService for Fake {
+    type WatchFilesStream = std::pin::Pin<Box<dyn Stream<Item = Result<WatchFilesResponse, Status>> + Send>>;
+
+    async fn watch_files(
+        &self,
+        request: Request<WatchFilesRequest>,
+    ) -> Result<Response<Self::WatchFilesStream>, Status> {
+        self.script.lock().unwrap().cursors.push(request.get_ref().cursor.clone());
+        self.enter(&request)?;
+        let mut script = self.script.lock().unwrap();
+        let messages = stream::iter(script.watches.pop_front().unwrap_or_default());
+        let is_last = script.watches.is_empty();
+        Ok(Response::new(if is_last { messages.chain(stream::pending()).boxed() } else { messages.boxed() }))
+    }
+}
+
+#[tonic::async_trait]
+impl QuotaService for Fake {
+    async fn get_quota(
+        &self,
+        request: Request<GetQuotaRequest>,
+    ) -> Result<Response<GetQuotaResponse>, Status> {
+        self.enter(&request)?;
+        Ok(Response::new(GetQuotaResponse { quota: Some(Quota::default()) }))
+    }
+
+    async fn update_quota(
+        &self,
+        request: Request<UpdateQuotaRequest>,
+    ) -> Result<Response<UpdateQuotaResponse>, Status> {
+        self.enter(&request)?;
+        Ok(Response::new(UpdateQuotaResponse { quota: request.into_inner().quota, quota_state: None }))
+    }
+
+    async fn get_usage(
+        &self,
+        request: Request<GetUsageRequest>,
+    ) -> Result<Response<GetUsageResponse>, Status> {
+        self.enter(&request)?;
+        Ok(Response::new(GetUsageResponse::default()))
+    }
+}
