@@ -1,4 +1,4 @@
-//! The report.
+//! Prints the report as a table or as JSON.
 
 use std::fmt::Write as _;
 

@@ -1,7 +1,7 @@
 -- The context of a transaction (tenant, user, audience, principals, time) and the row-level security that
 -- uses it. The settings are local to the transaction and are set in the same round trip as BEGIN. On a reused
--- connection an unset setting is '' instead of NULL, hence `nullif`. Texts are hex-encoded, so that no text
--- from a caller is spliced into SQL.
+-- connection an unset setting is '' instead of NULL, hence `nullif`. Strings are hex-encoded, so that no
+-- string from a caller is spliced into SQL.
 CREATE SCHEMA app;
 GRANT USAGE ON SCHEMA app TO strongroom_app, strongroom_system, strongroom_backup;
 
@@ -36,7 +36,7 @@ CREATE FUNCTION app.now() RETURNS timestamptz
     RETURN coalesce(nullif(current_setting('app.now', true), '')::timestamptz, transaction_timestamp());
 
 -- Enables row-level security on a table, also for its owner. The restrictive policy `tenant` limits
--- strongroom_app to rows of the transaction's tenant. `visible` is a further condition on the rows of the
+-- strongroom_app to rows of the transaction's tenant. `visible` is an additional condition on the rows of the
 -- tenant that strongroom_app may see.
 CREATE PROCEDURE app.protect(relation regclass, visible text DEFAULT 'true')
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp

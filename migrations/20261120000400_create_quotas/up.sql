@@ -47,7 +47,7 @@ GRANT INSERT, UPDATE ON usage_counters TO strongroom_app;
 CREATE TABLE uploads (
     tenant_id uuid NOT NULL,
     id uuid NOT NULL,
-    -- 1 open, 2 committed, 3 aborted
+    -- 1 open, 2 committed, 3 abandoned
     state smallint NOT NULL CHECK (state BETWEEN 1 AND 3),
     lease_epoch integer NOT NULL DEFAULT 1,
     lease_expire_time timestamptz NOT NULL,

@@ -1,3 +1,3 @@
-DROP FUNCTION app.upload_terms;
+DROP FUNCTION app.admission_data;
 DROP FUNCTION app.commit_uploads;
 DROP TYPE app.finished_upload;

@@ -1,7 +1,7 @@
--- The two functions that every upload calls: one reads its terms before the bytes are received, one commits
--- it. Each takes one round trip. As separate statements, the commit took fourteen round trips, which
--- dominated the time of small files. Both run with the permissions of the caller, so row-level security
--- applies to all their statements.
+-- The two functions that every upload calls: one reads the quota and the stored response before the bytes are
+-- received, one commits the upload. Each takes one round trip. As separate statements, the commit took
+-- fourteen round trips, which dominated the time of small files. Both run with the permissions of the caller,
+-- so row-level security applies to all their statements.
 
 -- A finished upload. The fields are the columns of the same names.
 CREATE TYPE app.finished_upload AS (
@@ -83,7 +83,7 @@ CREATE TYPE app.finished_upload AS (
 CREATE FUNCTION app.commit_uploads(
     items jsonb, idempotency_hours integer,
     OUT transaction_id text, OUT fits boolean, OUT outcomes smallint[], OUT create_time timestamptz,
-    OUT deletion_times timestamptz[], OUT figures jsonb, OUT replayed jsonb, OUT file_records jsonb,
+    OUT deletion_times timestamptz[], OUT quota_values jsonb, OUT replayed jsonb, OUT file_records jsonb,
     OUT event_positions jsonb
 ) LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
     AS $$
@@ -282,7 +282,7 @@ BEGIN
             'event_position', event_positions -> n.blob_id::text)
         FROM n, charged WHERE n.request_id IS NOT NULL
     )
-    SELECT quota INTO figures FROM charged;
+    SELECT quota INTO quota_values FROM charged;
     fits := FOUND;
 END
 $$;
@@ -290,7 +290,7 @@ $$;
 -- Returns the tenant's quota, and the response stored under the request id, if there is one. The function
 -- sets the tenant context of the transaction itself, so that both reads take one round trip. They are lookups
 -- by primary key and take no locks.
-CREATE FUNCTION app.upload_terms(tenant uuid, request uuid, idempotency_hours integer, now_override text)
+CREATE FUNCTION app.admission_data(tenant uuid, request uuid, idempotency_hours integer, now_override text)
     RETURNS TABLE (quota public.quotas, method smallint, payload_sha256 bytea, response jsonb)
     LANGUAGE plpgsql
     AS $$
@@ -309,5 +309,5 @@ BEGIN
 END
 $$;
 
-REVOKE ALL ON FUNCTION app.commit_uploads, app.upload_terms FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION app.commit_uploads, app.upload_terms TO strongroom_app;
+REVOKE ALL ON FUNCTION app.commit_uploads, app.admission_data FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION app.commit_uploads, app.admission_data TO strongroom_app;

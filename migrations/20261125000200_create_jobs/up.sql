@@ -27,7 +27,8 @@ CREATE TABLE jobs (
     CHECK ((state = 2) = (lease_expire_time IS NOT NULL))
 );
 CREATE UNIQUE INDEX jobs_by_key ON jobs (tenant_id, dedup_key) WHERE dedup_key IS NOT NULL AND state IN (1, 2);
--- For claims: from tenant to tenant, and in each tenant the longest due job.
+-- For claims, which skip from tenant to tenant and take the job of each that has been due for the longest
+-- time.
 CREATE INDEX jobs_ready ON jobs (tenant_id, run_time, id) WHERE state = 1;
 CREATE INDEX jobs_running ON jobs (tenant_id) WHERE state = 2;
 CREATE INDEX jobs_by_lease ON jobs (lease_expire_time) WHERE state = 2;

@@ -1,5 +1,5 @@
--- Support for reading the event stream: visibility of events, the oldest retained events, and the identity of
--- the history.
+-- Support for reading the event stream: visibility of events, the oldest retained events, and the incarnation
+-- of the database.
 
 -- An event is visible to viewers who could see the file immediately before or after the change. This is the
 -- rule of `files`, applied to the columns of the event.
@@ -21,9 +21,9 @@ BEGIN
 END
 $$;
 
--- Identifies the history that positions belong to. In a restored database, positions can refer to other
--- events than before. It has another timeline, is in another cluster, or is another database of the same
--- cluster.
+-- Identifies the incarnation of the database that positions belong to. After a restore, a position can refer
+-- to another event. A restored database has another timeline, is in another cluster, or is another database
+-- of the same cluster.
 CREATE FUNCTION app.event_incarnation() RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE
     RETURN (

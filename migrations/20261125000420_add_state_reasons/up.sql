@@ -1,4 +1,4 @@
--- The reason why a version is in state error: 1 its object is missing, 2 its object is damaged.
+-- The reason that a version is in state error: 1 its object is missing, 2 its object is damaged.
 ALTER TABLE versions
     ADD COLUMN state_reason smallint CHECK (state_reason BETWEEN 1 AND 2),
     ADD CHECK (state_reason IS NULL OR content_state = 5);

@@ -6,7 +6,7 @@ ALTER TABLE tenants
     ADD COLUMN state smallint NOT NULL DEFAULT 1 CHECK (state BETWEEN 1 AND 4),
     ADD COLUMN state_time timestamptz,
     ADD COLUMN state_reason text NOT NULL DEFAULT '',
-    -- of the request by which an operator created the tenant
+    -- the request by which an operator created the tenant
     ADD COLUMN create_request_id uuid,
     ADD COLUMN create_payload_sha256 bytea CHECK (octet_length(create_payload_sha256) = 32),
     -- the amount of data when the deletion started, and the amount erased so far
@@ -71,7 +71,8 @@ CREATE TRIGGER tenant_is_active BEFORE INSERT ON versions
     FOR EACH STATEMENT EXECUTE FUNCTION app.check_tenant_is_active();
 CREATE TRIGGER tenant_is_active BEFORE INSERT ON uploads
     FOR EACH STATEMENT EXECUTE FUNCTION app.check_tenant_is_active();
--- Also rejects new holds and retentions once a deletion has started: they could not be released any more.
+-- Also rejects new holds and retentions once a deletion has started, because they could no longer be
+-- released.
 CREATE TRIGGER tenant_is_active BEFORE UPDATE OF hold_time, retain_until_time ON files
     FOR EACH STATEMENT EXECUTE FUNCTION app.check_tenant_is_active();
 

@@ -1,4 +1,4 @@
--- Direct uploads, whose bytes the client sends directly to the store. A direct upload of a single piece is
+-- Direct uploads, whose bytes the client sends directly to the store. A single-part direct upload is
 -- sent to a staging key, because the presigned URL allows overwriting the object until it expires, and is
 -- copied from there. The row owns both keys.
 ALTER TABLE uploads

@@ -15,22 +15,23 @@ use crate::{
 };
 
 /// Returns whether the caller may see the file: as its owner, as one of its readers, or by its visibility.
-pub fn can_see(caller: &Caller, file: &File, is_granted: bool) -> bool {
+pub fn can_see(caller: &Caller, file: &File, has_read_grant: bool) -> bool {
     let by_role = match file.visibility {
         Visibility::Owner => caller.role >= Role::Admin,
         Visibility::Managers => caller.role >= Role::Manager,
         Visibility::Organization | Visibility::Public => true,
     };
-    file.tenant_id == caller.tenant_id() && (by_role || is_granted || file.owner_id == caller.actor.id)
+    file.tenant_id == caller.tenant_id() && (by_role || has_read_grant || file.owner_id == caller.actor.id)
 }
 
 /// Returns the file if the caller may see it.
 ///
 /// # Errors
-/// Returns `NotFound` both for a missing file and for a hidden one, so that callers cannot probe for ids.
+/// Returns `NotFound` both for a file that does not exist and for a hidden one, so that callers cannot probe for
+/// ids.
 pub fn require_visible(caller: &Caller, found: Option<VisibleFile>) -> Result<File, Error> {
     found
-        .filter(|found| can_see(caller, &found.file, found.is_granted))
+        .filter(|found| can_see(caller, &found.file, found.has_read_grant))
         .map(|found| found.file)
         .ok_or(Error::NotFound("file"))
 }
@@ -65,7 +66,7 @@ pub struct VisibilityChange<'a> {
     /// Principals who gain a read grant.
     pub added_readers: &'a [String],
     /// Whether the caller has a read grant after the change.
-    pub is_granted: bool,
+    pub has_read_grant: bool,
 }
 
 /// Checks that the caller may change the audience of a file in this way.
@@ -80,15 +81,17 @@ pub fn check_visibility_change(
     file: &File,
     change: VisibilityChange<'_>,
 ) -> Result<(), Error> {
-    let VisibilityChange { visibility, added_readers, is_granted } = change;
+    let VisibilityChange { visibility, added_readers, has_read_grant } = change;
     let changed = File { visibility, ..file.clone() };
     // A read grant adds nothing if the whole organization already sees the file.
     let is_widened = !added_readers.is_empty() && file.visibility < Visibility::Organization;
     if is_owner_or_admin(caller, file) {
         Ok(())
     } else if visibility > file.visibility || is_widened {
-        Err(Error::NotAllowed("only the file's owner and the tenant's admins may show it to more people"))
-    } else if can_see(caller, &changed, is_granted) {
+        Err(Error::NotAllowed(
+            "only the file's owner and the tenant's admins may make it visible to more people",
+        ))
+    } else if can_see(caller, &changed, has_read_grant) {
         Ok(())
     } else {
         Err(Error::NotAllowed("only the file's owner and the tenant's admins may hide it from you"))
@@ -102,7 +105,7 @@ fn is_owner_or_admin(caller: &Caller, file: &File) -> bool {
 /// Checks that the caller may change the tenant's settings.
 ///
 /// # Errors
-/// Returns `NotAllowed` if the caller is no admin.
+/// Returns `NotAllowed` if the caller is not an admin.
 pub fn check_is_admin(caller: &Caller) -> Result<(), Error> {
     if caller.role >= Role::Admin {
         Ok(())

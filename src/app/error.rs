@@ -67,11 +67,11 @@ pub enum Error {
     #[error(
         "{needed_bytes} more bytes exceed the tenant's quota: {used_bytes} bytes used and {reserved_bytes} reserved of {limit_bytes}"
     )]
-    #[allow(missing_docs, reason = "the figures of the message")]
+    #[allow(missing_docs, reason = "the fields are the values in the message")]
     QuotaBytes { needed_bytes: i64, used_bytes: i64, reserved_bytes: i64, limit_bytes: i64 },
     /// The tenant's quota allows no more files.
     #[error("tenant has {file_count} files; its limit is {file_count_max}")]
-    #[allow(missing_docs, reason = "the figures of the message")]
+    #[allow(missing_docs, reason = "the fields are the values in the message")]
     QuotaFiles { file_count: i64, file_count_max: i64 },
     /// The file exceeds the size limit of its kind.
     #[error("file exceeds the limit of {limit_bytes} bytes for files of kind {kind}")]
@@ -124,7 +124,7 @@ pub enum Error {
     UploadNotDirect,
     /// A part does not have the required size.
     #[error("part {number} has {received} bytes and must have {declared}; PUT it again, then complete again")]
-    #[allow(missing_docs, reason = "the figures of the message")]
+    #[allow(missing_docs, reason = "the fields are the values in the message")]
     PartSizeMismatch { number: u32, declared: u64, received: u64 },
     /// The client sent its bytes too slowly.
     #[error("upload stalled: {0}; it was not committed")]
@@ -139,7 +139,7 @@ pub enum Error {
         "bytes were stored {} s before the commit; the limit is {} s; no file was stored; send the upload again",
         age.as_secs(), age_max.as_secs()
     )]
-    #[allow(missing_docs, reason = "the figures of the message")]
+    #[allow(missing_docs, reason = "the fields are the values in the message")]
     CommitTooLate { age: Duration, age_max: Duration },
     /// The resource changed since the caller read its etag.
     #[error("resource changed since its etag was read; read it again")]
@@ -185,7 +185,7 @@ pub enum Error {
     #[error(
         "new limits are below the current usage: {used_bytes} bytes used, {reserved_bytes} reserved, {file_count} files"
     )]
-    #[allow(missing_docs, reason = "the figures of the message")]
+    #[allow(missing_docs, reason = "the fields are the values in the message")]
     QuotaBelowUsage { used_bytes: i64, reserved_bytes: i64, file_count: i64 },
     /// The tenant is suspended.
     #[error("tenant is suspended; the operator can resume it")]
@@ -201,7 +201,7 @@ pub enum Error {
         "{file_count} files of the tenant must be kept: {held_file_count} until their legal hold is released{}",
         until.map(|until| format!(", the last of the others until {until}")).unwrap_or_default()
     )]
-    #[allow(missing_docs, reason = "the figures of the message")]
+    #[allow(missing_docs, reason = "the fields are the values in the message")]
     TenantRetained { file_count: i64, held_file_count: i64, until: Option<Timestamp> },
     /// A category with this name exists.
     #[error("category `{0}` already exists")]
@@ -220,7 +220,7 @@ pub enum Error {
     FetchFailed {
         /// Whether a retry may succeed.
         kind: FetchFailure,
-        /// What happened instead, without the URL, which may carry a secret.
+        /// The cause, without the URL, because the URL may contain a secret.
         reason: String,
     },
     /// The object store is unavailable.
@@ -241,12 +241,12 @@ pub enum Error {
     /// This replica is shutting down.
     #[error("this replica is shutting down")]
     ShuttingDown,
-    /// A fault of the server.
+    /// An error that callers cannot act on. Its cause is logged.
     #[error("internal error")]
     Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// Says why a file must be kept, and until when.
+/// Formats why a file must be kept, and until when.
 fn retained_message(until: Option<Timestamp>, hold: Option<&LegalHold>) -> String {
     let until = until.map(|until| format!("until {}", until.to_rfc3339()));
     let hold = hold.map(|hold| {
@@ -257,7 +257,7 @@ fn retained_message(until: Option<Timestamp>, hold: Option<&LegalHold>) -> Strin
     format!("file must be kept {}", both.join(" and "))
 }
 
-/// Why a URL could not be fetched.
+/// The reason that a URL could not be fetched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FetchFailure {
     /// The host reported that the content does not exist.
@@ -293,7 +293,7 @@ impl Error {
         }
     }
 
-    /// Wraps a fault that callers cannot act on.
+    /// Wraps an error that callers cannot act on.
     pub fn internal(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::Internal(source.into())
     }
@@ -351,8 +351,8 @@ impl From<Violations> for Error {
 }
 
 impl From<WrongState> for Error {
-    fn from(wrong: WrongState) -> Self {
-        match wrong {
+    fn from(error: WrongState) -> Self {
+        match error {
             WrongState::Deleted => Self::for_file_state(FileState::Deleted),
             WrongState::State(state) => Self::for_file_state(state),
         }

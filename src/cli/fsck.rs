@@ -12,7 +12,7 @@ use super::{
 use crate::{
     app::integrity::{
         fsck::{Fsck, FsckProgress, FsckReport},
-        sample::Depth,
+        sample::SampleSize,
     },
     db::{Database, DatabaseOptions},
 };
@@ -29,7 +29,7 @@ pub(super) struct FsckArgs {
     /// How many randomly chosen blobs to read and hash: a count, or a share such as 5%. The existence and
     /// size of every blob are always checked.
     #[arg(long, default_value = "1000", value_name = "COUNT|PERCENT")]
-    sample: Depth,
+    sample: SampleSize,
     /// Read and hash every blob.
     #[arg(long, conflicts_with = "sample")]
     deep: bool,
@@ -66,7 +66,7 @@ pub(super) async fn run_fsck(args: FsckArgs, config: Option<PathBuf>) -> Result<
         ids,
         grace: args.grace_seconds.map_or_else(|| config.sweeping.overdue_age(), Duration::from_secs),
         key_prefix: config.storage.key_prefix.clone(),
-        depth: if args.deep { Depth::Everything } else { args.sample },
+        depth: if args.deep { SampleSize::Everything } else { args.sample },
         is_repairing: args.repair,
     };
     let mut spinner = Spinner::new(args.json)?;
@@ -105,8 +105,11 @@ fn table(report: &FsckReport) -> Result<String, Failure> {
     for violation in &report.violations {
         writeln!(
             table,
-            "invariant {}  tenant {}  {}  {}",
-            violation.invariant, violation.tenant, violation.place, violation.what
+            "{}  tenant {}  {}  {}",
+            violation.invariant.as_str(),
+            violation.tenant,
+            violation.subject,
+            violation.problem
         )?;
     }
     if report.marked_versions + report.repaired_versions > 0 {

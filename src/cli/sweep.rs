@@ -85,9 +85,9 @@ fn table(reports: &[SweepReport]) -> Result<String, Failure> {
         )?;
         writeln!(table, "  uploads   {} expired, {} open", report.expired_uploads, report.open_uploads)?;
         writeln!(table, "  found     {}", amount(report.found))?;
-        writeln!(table, "  deleted   {}", amount(report.removed))?;
+        writeln!(table, "  deleted   {}", amount(report.deleted))?;
         writeln!(table, "  pending   {}", amount(report.waiting))?;
-        writeln!(table, "  cleared   {} that have a row again", report.forgotten)?;
+        writeln!(table, "  cleared   {} that have a row again", report.cleared)?;
         writeln!(
             table,
             "  skipped   {} within the grace period, {} foreign",

@@ -1,40 +1,44 @@
-//! What to do about a refusal, in half a sentence. The match is exhaustive: a new reason does not compile
-//! without one.
+//! The advice that is appended to the message of a rejected call. The match is exhaustive, so that a new
+//! reason does not compile without advice.
 
 use crate::proto::v1::ErrorReason;
 
-/// What the caller can do, or nothing where the server's message already says all there is.
-pub(super) fn for_reason(reason: ErrorReason) -> Option<&'static str> {
+/// Returns what the caller can do, or `None` if the server's message already states it.
+pub(super) fn find_advice(reason: ErrorReason) -> Option<&'static str> {
     use ErrorReason as R;
     Some(match reason {
         R::Unspecified | R::InvalidField | R::DeadlineExceeded | R::VersionIsCurrent => return None,
         R::PageTokenInvalid => "list again from the first page",
         R::CursorInvalid => "watch without a cursor",
-        R::CursorTooOld => "watch without a cursor, list again, and apply what the watch brings",
+        R::CursorTooOld => "watch without a cursor, list the files, then apply the events of the watch",
         R::WebhookLimit => "delete a webhook first",
-        R::ImportRefused => "see what the URL answers, and whether its host gives it to everybody",
-        R::StreamOrderInvalid => "client and server disagree about the protocol: update the older one",
-        R::ChecksumMismatch => "the bytes were damaged on their way: send them again",
-        R::SizeMismatch => "the source changed while it was read: send it again",
+        R::ImportRefused => {
+            "check the response of the URL, and whether its host serves it without credentials"
+        }
+        R::StreamOrderInvalid => "client and server use different protocols: update the older one",
+        R::ChecksumMismatch => "the bytes were damaged in transit: send them again",
+        R::SizeMismatch => "the source changed while it was read: upload it again",
         R::RequestIdReused => "use a new request id for a new request",
-        R::UploadOffsetGap => "go on from where the upload is, or send it again from its start",
+        R::UploadOffsetGap => "resume at the persisted size of the upload, or upload the file again",
         R::ReadOffsetOutOfRange => "read from an offset inside the file",
         R::CredentialsMissing => "send a token",
         R::CredentialsInvalid => "get a new token",
-        R::NotAllowed => "ask the file's owner or an administrator",
-        R::NotFound => "check the id and the token: what a token may not see looks as if it did not exist",
-        R::QuotaBytesExceeded | R::QuotaFilesExceeded => "delete files or have the limit raised",
-        R::FileTooLarge => "send a smaller file or have the limit raised",
+        R::NotAllowed => "ask the owner of the file or an admin",
+        R::NotFound => "check the id and the token: what the caller may not read is reported as not found",
+        R::QuotaBytesExceeded | R::QuotaFilesExceeded => "delete files, or ask for a higher limit",
+        R::FileTooLarge => "upload a smaller file, or ask for a higher limit",
         R::Overloaded | R::StorageUnavailable | R::DatabaseUnavailable | R::ShuttingDown => "try again later",
-        R::UploadNotFinished => "no file was stored: send it again, or go on with the upload",
-        R::UploadFenced => "no file was stored here: see whether another client went on, or send it again",
-        R::UploadPartsTooLarge => "cancel the upload and send it again",
-        R::UploadCommitted => "the file is there: delete it if it is not wanted",
+        R::UploadNotFinished => "no file was stored: resume the upload, or send the file again",
+        R::UploadFenced => {
+            "no file was stored: check whether another client resumed the upload, or send the file again"
+        }
+        R::UploadPartsTooLarge => "cancel the upload, then send the file again",
+        R::UploadCommitted => "the file exists: delete it if you do not want it",
         R::DirectUploadUnsupported => "upload through the service",
         R::UploadIsDirect => "send the bytes to the upload's URLs",
         R::UploadNotDirect => "send the bytes through the service",
-        R::UploadStalled => "no file was stored: send it again, faster",
-        R::EtagMismatch => "read it again and decide anew",
+        R::UploadStalled => "no file was stored: send the file again at a higher rate",
+        R::EtagMismatch => "read the resource again, then retry with its new etag",
         R::RequestInProgress => "the first request is still running: try again later",
         R::FileDeleted => "undelete the file first",
         R::FileNotAvailable => "wait until the file is available",
@@ -42,12 +46,14 @@ pub(super) fn for_reason(reason: ErrorReason) -> Option<&'static str> {
         R::ScanRequired => "ask the operator to configure a scanner",
         R::QuotaBelowUsage => "delete files first or choose a higher limit",
         R::TenantSuspended => "ask the operator to resume the tenant",
-        R::TenantDeleted => "ask the operator: a deleted tenant does not come back",
-        R::TenantExists => "use the tenant that is there",
+        R::TenantDeleted => "ask the operator: a deleted tenant cannot be restored",
+        R::TenantExists => "use the existing tenant",
         R::TenantRetained => "wait until the retention of its files ends",
         R::CategoryExists => "choose another name or update the category",
         R::CategoryInUse => "purge its files first, or make another category the default",
-        R::ObjectMissing | R::ObjectDamaged => "tell the operator: the stored bytes are not what they were",
+        R::ObjectMissing | R::ObjectDamaged => {
+            "report it to the operator: the stored bytes are missing or damaged"
+        }
         R::Internal => "report it with the request id",
     })
 }

@@ -1,4 +1,4 @@
-//! The connection: an HTTP/2 channel that is set up for large downloads, and the token on every call.
+//! The connection: an HTTP/2 channel with settings for large downloads, and the token on every call.
 
 use std::{future::Future, ops::RangeInclusive, time::Duration};
 
@@ -21,46 +21,50 @@ use crate::proto::{
     },
 };
 
-/// What HTTP/2 allows a frame to have.
+/// The frame sizes that HTTP/2 allows.
 const FRAME_SIZES_BYTES: RangeInclusive<u32> = 16_384..=16_777_215;
-/// The largest message accepted: 1,000 files in view FULL with all that each may carry stay below it.
+/// The largest message accepted. A page of 1,000 files in view FULL is smaller, even if all fields are full.
 const MESSAGE_SIZE_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// How often an idle moment of a running call is used to ask whether the server is still there, and how long
-/// it has to answer. Without it a download from a machine that lost its power would hang until TCP gives up.
+/// How long a call may be idle before the client sends an HTTP/2 ping. Without pings, a download from a
+/// machine that lost power would hang until TCP times out.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
+/// How long the server may take to acknowledge a ping. After that the connection is closed.
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Where to connect, and as whom.
+/// The server's address, the caller's token and the settings of a connection.
 #[derive(Debug, Clone)]
 pub struct ClientOptions {
-    /// The server: `https://host:port`, or `http://host:port` where the network itself is trusted, because
-    /// the token then travels unencrypted.
+    /// The server's address: `https://host:port`, or `http://host:port`. Use http only in a trusted network,
+    /// because the token is then sent unencrypted.
     pub endpoint: String,
     /// The bearer token, sent with every call.
     pub token: SecretString,
-    /// How long the connection may take. 10 s by default.
+    /// The longest time to establish a connection. 10 s by default.
     pub connect_timeout: Duration,
-    /// The deadline of every call that is not a stream, each try on its own. 30 s by default.
+    /// The deadline of each attempt of a unary call. Streams have none. 30 s by default.
     pub unary_timeout: Duration,
-    /// The certificate authorities to trust, as PEM. Absent: those of the operating system.
+    /// The certificate authorities to trust, as PEM. Those of the operating system if absent.
     pub ca_certificates_pem: Option<Vec<u8>>,
-    /// What the server's log shows as the client.
+    /// The `user-agent` header, which the server logs. `strongroom-client/<version>` by default.
     pub user_agent: String,
-    /// The largest HTTP/2 frame this side accepts. The receiver announces it, so for downloads it is ours to say; 256 KiB,
-    /// the default, instead of the protocol's 16 KiB more than doubles the throughput at less than half the CPU. HTTP/2
-    /// allows 16 KiB to 16 MiB - 1; what lies outside is refused.
+    /// The largest HTTP/2 frame that the client accepts. 256 KiB by default; HTTP/2 allows 16,384 to
+    /// 16,777,215 bytes.
+    ///
+    /// The receiver sets the frame size, so this limits the frames of downloads. Compared to the protocol's
+    /// default of 16 KiB, 256 KiB more than doubles the throughput at less than half the CPU time.
     pub frame_size_bytes_max: u32,
-    /// The HTTP/2 window of one download. 1 MiB by default; a long fat link wants bandwidth times delay.
+    /// The HTTP/2 flow-control window of one download. 1 MiB by default. On a link with high latency, set it
+    /// to the product of bandwidth and round-trip time.
     pub stream_window_size_bytes: u32,
-    /// The HTTP/2 window of the connection: it bounds what all downloads together may buffer. 2 MiB by
-    /// default.
+    /// The HTTP/2 flow-control window of the connection, which limits the buffers of all downloads together.
+    /// 2 MiB by default.
     pub connection_window_size_bytes: u32,
-    /// When calls are repeated.
+    /// When and how often calls are retried.
     pub retry: RetryPolicy,
 }
 
 impl ClientOptions {
-    /// The defaults for one server and token.
+    /// Creates options with the defaults for a server and a token.
     pub fn new(endpoint: impl Into<String>, token: SecretString) -> Self {
         Self {
             endpoint: endpoint.into(),
@@ -76,24 +80,26 @@ impl ClientOptions {
         }
     }
 
-    fn channel(&self) -> Result<Endpoint, ClientError> {
+    fn build_endpoint(&self) -> Result<Endpoint, ClientError> {
         let endpoint = self.endpoint.as_str();
         let tls = endpoint.starts_with("https://");
         if !tls && !endpoint.starts_with("http://") {
-            return Err(wrong(format!(
-                "the server's address {endpoint:?} must begin with https:// or http://"
+            return Err(invalid_option(format!(
+                "server address is {endpoint:?}; it must begin with https:// or http://"
             )));
         }
         if !FRAME_SIZES_BYTES.contains(&self.frame_size_bytes_max) {
             let (min, max) = (FRAME_SIZES_BYTES.start(), FRAME_SIZES_BYTES.end());
-            return Err(wrong(format!(
-                "a frame must have {min} to {max} bytes, not {}",
+            return Err(invalid_option(format!(
+                "frame size is {} bytes; HTTP/2 allows {min} to {max} bytes",
                 self.frame_size_bytes_max
             )));
         }
         let channel = Endpoint::from_shared(endpoint.to_owned())
             .and_then(|channel| channel.user_agent(self.user_agent.as_str()))
-            .map_err(|error| wrong(format!("the server's address {endpoint:?} or the user agent: {error}")))?
+            .map_err(|error| {
+                invalid_option(format!("server address {endpoint:?} or user agent is invalid: {error}"))
+            })?
             .connect_timeout(self.connect_timeout)
             .tcp_nodelay(true)
             .initial_stream_window_size(self.stream_window_size_bytes)
@@ -108,15 +114,18 @@ impl ClientOptions {
             Some(pem) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)),
             None => ClientTlsConfig::new().with_native_roots(),
         };
-        channel.tls_config(trust).map_err(|error| wrong(format!("the certificate authorities: {error}")))
+        channel
+            .tls_config(trust)
+            .map_err(|error| invalid_option(format!("certificate authorities are invalid: {error}")))
     }
 }
 
-fn wrong(what: String) -> ClientError {
-    ClientError::Options { what }
+fn invalid_option(problem: String) -> ClientError {
+    ClientError::Options { problem }
 }
 
-/// A connection to one server as one caller. Cloning is cheap, and clones share the connection.
+/// A connection to one server with the token of one caller. Cloning is cheap, and clones share the
+/// connection.
 #[derive(Debug, Clone)]
 pub struct Client {
     pub(super) services: Services,
@@ -140,11 +149,14 @@ pub(super) struct Services {
 type Authenticated = InterceptedService<Channel, BearerToken>;
 
 impl Client {
-    /// Connects, so that a wrong address shows here and not at the first call. A connection that breaks later
-    /// is made anew by the next call.
+    /// Connects to the server. A connection that breaks later is re-established by the next call.
+    ///
+    /// # Errors
+    /// Returns [`ClientError::Options`] if an option is invalid, and [`ClientError::Transport`] if the server
+    /// is unreachable.
     pub async fn connect(options: ClientOptions) -> Result<Self, ClientError> {
         let token = BearerToken::new(&options.token)?;
-        let channel = options.channel()?.connect().await;
+        let channel = options.build_endpoint()?.connect().await;
         let channel = channel.map_err(|error| ClientError::Transport { source: Box::new(error) })?;
         Ok(Self {
             services: Services {
@@ -165,7 +177,7 @@ impl Client {
         })
     }
 
-    /// Sends one call that is safe to repeat: a read, or a change that carries a request id.
+    /// Sends a unary call, with retries. It must be safe to retry: a read, or a change with a request id.
     pub(super) async fn call<M, R, F, Fut>(&self, message: M, send: F) -> Result<R, ClientError>
     where
         M: Clone,
@@ -173,18 +185,18 @@ impl Client {
         Fut: Future<Output = Result<Response<R>, Status>>,
     {
         self.retry
-            .run(|| {
+            .call(|| {
                 let mut request = Request::new(message.clone());
                 request.set_timeout(self.unary_timeout);
-                let answer = send(self.services.clone(), request);
-                async { answer.await.map(Response::into_inner).map_err(ClientError::from_status) }
+                let response = send(self.services.clone(), request);
+                async { response.await.map(Response::into_inner).map_err(ClientError::from_status) }
             })
             .await
     }
 }
 
-/// Puts `authorization: Bearer …` on every call. The value is marked sensitive: HTTP/2 does not index it, and
-/// it prints as `Sensitive`.
+/// Adds `authorization: Bearer …` to every call. The value is marked sensitive: HTTP/2 does not index it, and
+/// `Debug` prints it as `Sensitive`.
 #[derive(Debug, Clone)]
 pub(super) struct BearerToken(MetadataValue<Ascii>);
 
@@ -193,7 +205,7 @@ impl BearerToken {
         let value = format!("Bearer {}", token.expose_secret());
         let mut value: MetadataValue<Ascii> = value
             .parse()
-            .map_err(|_| wrong("the token must be one line of visible ASCII characters".to_owned()))?;
+            .map_err(|_| invalid_option("token must be one line of visible ASCII characters".to_owned()))?;
         value.set_sensitive(true);
         Ok(Self(value))
     }

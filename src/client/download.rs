@@ -1,4 +1,4 @@
-//! Downloads: the header first, then the bytes, each chunk checked before it is handed out.
+//! Downloads: the header, then the chunks. Each chunk is verified before it is returned.
 
 use bytes::Bytes;
 use futures::{Stream, stream};
@@ -12,13 +12,22 @@ use crate::proto::v1::{
 };
 
 impl Client {
-    /// Opens a download and returns once its header is there. Opening is repeated when the server is away.
-    pub async fn download(&self, request: DownloadFileRequest) -> Result<Download, ClientError> {
-        self.retry.run(|| self.open(request.clone())).await
+    /// Opens a download and returns it when its header has arrived. Opening is retried while the server is
+    /// unavailable.
+    ///
+    /// # Errors
+    /// Returns [`ClientError::Rejected`] if the server refuses the download, [`ClientError::Transport`] if it
+    /// is unreachable, and [`ClientError::Corrupted`] if the stream does not begin with a valid header.
+    pub async fn open_download(&self, request: DownloadFileRequest) -> Result<Download, ClientError> {
+        self.retry.call(|| self.try_open_download(request.clone())).await
     }
 
-    /// Downloads into `writer`, and says at the end whether what was written is right: after an error the
-    /// writer holds bytes that must not be used. `progress` is told how many bytes were written so far.
+    /// Downloads a file or a range of it to `writer`. `progress` is called with the number of bytes written
+    /// so far.
+    ///
+    /// # Errors
+    /// Returns the errors of [`Client::open_download`] and [`Download::write_to`]. After an error, discard
+    /// the bytes that were written.
     pub async fn download_to<W>(
         &self,
         request: DownloadFileRequest,
@@ -28,55 +37,64 @@ impl Client {
     where
         W: AsyncWrite + Send + Unpin,
     {
-        let mut download = self.download(request).await?;
+        let mut download = self.open_download(request).await?;
         download.write_to(writer, progress).await?;
         Ok(download.header)
     }
 
-    async fn open(&self, request: DownloadFileRequest) -> Result<Download, ClientError> {
+    async fn try_open_download(&self, request: DownloadFileRequest) -> Result<Download, ClientError> {
         let mut files = self.services.files.clone();
-        let answer = files.download_file(request).await.map_err(ClientError::from_status)?;
-        let mut messages = answer.into_inner();
+        let response = files.download_file(request).await.map_err(ClientError::from_status)?;
+        let mut messages = response.into_inner();
         let first = messages.message().await.map_err(ClientError::from_status)?;
         let Some(Message::Header(header)) = first.and_then(|first| first.message) else {
-            return Err(ClientError::corrupted("the stream does not begin with a header"));
+            return Err(ClientError::corrupted("stream does not begin with a header"));
         };
-        Ok(Download { check: Check::new(&header)?, header, messages, ended: false })
+        Ok(Download { verifier: Verifier::new(&header)?, header, messages, has_ended: false })
     }
 }
 
-/// A download whose header has arrived and whose bytes are still to come.
+/// An open download. Its header has arrived; its bytes are read from it.
 #[derive(Debug)]
 pub struct Download {
-    /// The file, the range that is sent, and the digest of the whole version.
+    /// The record of the file, the range that is sent, and the SHA-256 of the whole version.
     pub header: DownloadHeader,
     messages: Streaming<DownloadFileResponse>,
-    check: Check,
-    ended: bool,
+    verifier: Verifier,
+    has_ended: bool,
 }
 
 impl Download {
-    /// The next bytes, which are undamaged and follow the ones before; nothing after the last.
+    /// Returns the next verified bytes, in order, and `None` at the end.
     ///
-    /// The last checks (that no byte is missing and, for a whole file, the SHA-256) come with the end: only
-    /// `Ok(None)` says that all was well.
+    /// Some checks are possible only at the end: that no byte is missing and, for a whole file, the SHA-256.
+    /// The download is correct only if this function has returned `Ok(None)`.
+    ///
+    /// # Errors
+    /// Returns [`ClientError::Corrupted`] if a check fails, [`ClientError::Transport`] if the connection
+    /// breaks, and [`ClientError::Rejected`] if the server ends the download with an error. After an error,
+    /// all further calls return `Ok(None)`; do not use the bytes.
     pub async fn next_chunk(&mut self) -> Result<Option<Bytes>, ClientError> {
-        if self.ended {
+        if self.has_ended {
             return Ok(None);
         }
-        let next = self.receive().await;
-        self.ended = !matches!(next, Ok(Some(_)));
+        let next = self.receive_chunk().await;
+        self.has_ended = !matches!(next, Ok(Some(_)));
         next
     }
 
-    /// The bytes as a stream; it ends after the first error.
+    /// Converts the download into a stream of its verified bytes. The stream ends after the first error.
     pub fn into_stream(self) -> impl Stream<Item = Result<Bytes, ClientError>> + Send {
         stream::try_unfold(self, |mut download| async move {
             Ok(download.next_chunk().await?.map(|bytes| (bytes, download)))
         })
     }
 
-    /// Writes all bytes to `writer`, flushes it, and returns how many there were.
+    /// Writes all bytes to `writer`, flushes it, and returns their number. `progress` is called with the
+    /// number of bytes written so far.
+    ///
+    /// # Errors
+    /// Returns [`ClientError::Sink`] if `writer` fails, and the errors of [`Download::next_chunk`].
     pub async fn write_to<W>(
         &mut self,
         writer: &mut W,
@@ -95,81 +113,81 @@ impl Download {
         Ok(written_bytes)
     }
 
-    async fn receive(&mut self) -> Result<Option<Bytes>, ClientError> {
-        while let Some(answer) = self.messages.message().await.map_err(ClientError::from_status)? {
-            match answer.message {
-                Some(Message::Chunk(chunk)) => return self.check.chunk(chunk).map(Some),
-                Some(Message::Header(_)) => return Err(ClientError::corrupted("a second header came")),
-                // A kind of message that this library does not know yet.
+    async fn receive_chunk(&mut self) -> Result<Option<Bytes>, ClientError> {
+        while let Some(response) = self.messages.message().await.map_err(ClientError::from_status)? {
+            match response.message {
+                Some(Message::Chunk(chunk)) => return self.verifier.verify_chunk(chunk).map(Some),
+                Some(Message::Header(_)) => return Err(ClientError::corrupted("stream has a second header")),
+                // A newer server may send kinds of messages that this library does not support.
                 None => {}
             }
         }
-        self.check.end().map(|()| None)
+        self.verifier.verify_end().map(|()| None)
     }
 }
 
-/// What must be true of the bytes that arrive.
+/// Verifies offsets, checksums and the length of the received bytes.
 #[derive(Debug)]
-struct Check {
+struct Verifier {
     next_offset: i64,
     end_offset: i64,
-    /// Present where the range is the whole version: a part of it has no digest to compare with.
-    whole: Option<(Sha256, Bytes)>,
+    /// The digest of the bytes so far and the expected digest. Absent if only a part of the version is sent,
+    /// because the expected digest is that of the whole version.
+    whole_digest: Option<(Sha256, Bytes)>,
 }
 
-impl Check {
+impl Verifier {
     fn new(header: &DownloadHeader) -> Result<Self, ClientError> {
         let range = header.range.unwrap_or_default();
         let end_offset = range.offset.checked_add(range.length).filter(|end| *end <= range.total_bytes);
         let Some(end_offset) = end_offset.filter(|_| range.offset >= 0 && range.length >= 0) else {
-            return Err(ClientError::corrupted(format!("the header names an impossible range {range:?}")));
+            return Err(ClientError::corrupted(format!("header has an invalid range: {range:?}")));
         };
-        let whole = range.length == range.total_bytes;
-        let whole = whole.then(|| (Sha256::new(), header.sha256.clone()));
-        Ok(Self { next_offset: range.offset, end_offset, whole })
+        let is_whole = range.length == range.total_bytes;
+        let whole_digest = is_whole.then(|| (Sha256::new(), header.sha256.clone()));
+        Ok(Self { next_offset: range.offset, end_offset, whole_digest })
     }
 
-    fn chunk(&mut self, chunk: DownloadChunk) -> Result<Bytes, ClientError> {
+    fn verify_chunk(&mut self, chunk: DownloadChunk) -> Result<Bytes, ClientError> {
         let DownloadChunk { offset, data, crc32c } = chunk;
         if offset != self.next_offset {
             let expected = self.next_offset;
             return Err(ClientError::corrupted(format!(
-                "bytes of offset {offset} came where {expected} was due"
+                "chunk has offset {offset}; {expected} was expected"
             )));
         }
         let computed = crc_fast::crc32_iscsi(&data);
         if computed != crc32c {
             return Err(ClientError::corrupted(format!(
-                "the chunk at offset {offset} has CRC32C {computed:08x} where {crc32c:08x} was sent"
+                "chunk at offset {offset} has CRC32C {computed:08x}; the server sent {crc32c:08x}"
             )));
         }
         let next = i64::try_from(data.len()).ok().and_then(|len| offset.checked_add(len));
         self.next_offset = next.filter(|next| *next <= self.end_offset).ok_or_else(|| {
             ClientError::corrupted(format!(
-                "more bytes came than the range has; it ends at {}",
+                "chunk at offset {offset} has {} bytes; the range ends at {}",
+                data.len(),
                 self.end_offset
             ))
         })?;
-        if let Some((digest, _)) = &mut self.whole {
+        if let Some((digest, _)) = &mut self.whole_digest {
             digest.update(&data);
         }
         Ok(data)
     }
 
-    fn end(&mut self) -> Result<(), ClientError> {
-        let Self { next_offset, end_offset, whole } = self;
+    fn verify_end(&mut self) -> Result<(), ClientError> {
+        let Self { next_offset, end_offset, whole_digest } = self;
         if next_offset != end_offset {
             return Err(ClientError::corrupted(format!(
-                "it ended at offset {next_offset} instead of {end_offset}"
+                "stream ended at offset {next_offset}; {end_offset} was expected"
             )));
         }
-        let Some((digest, recorded)) = whole else { return Ok(()) };
+        let Some((digest, expected)) = whole_digest else { return Ok(()) };
         let computed = digest.finalize_reset();
-        if computed[..] != recorded[..] {
-            let (computed, recorded) = (hex::encode(computed), hex::encode(recorded));
-            return Err(ClientError::corrupted(format!(
-                "its SHA-256 is {computed} where {recorded} is recorded"
-            )));
+        if computed[..] != expected[..] {
+            let (computed, expected) = (hex::encode(computed), hex::encode(expected));
+            return Err(ClientError::corrupted(format!("SHA-256 is {computed}; {expected} was expected")));
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! What can go wrong, sorted by what the caller can do about it.
+//! The errors of the client library, grouped by what the caller can do.
 
 use std::{collections::BTreeMap, error::Error, fmt, io, time::Duration};
 
@@ -8,73 +8,74 @@ use tonic_types::StatusExt;
 use super::advice;
 use crate::proto::v1::ErrorReason;
 
-/// Why a call failed.
+/// The error of a call.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// The server understood the call and refused it.
+    /// The server received the call and refused it.
     #[error(transparent)]
     Rejected(#[from] Box<Rejection>),
-    /// The server could not be reached, or the connection broke before its answer was complete.
+    /// The server is unreachable, or the connection broke before the response was complete.
     #[error(
-        "the server cannot be reached ({}); check the address and the network, then try again",
-        innermost(.source.as_ref())
+        "server is unreachable: {}; check the address and the network, then try again",
+        describe_root_cause(.source.as_ref())
     )]
     Transport {
-        /// What the connection reported.
+        /// The error of the connection.
         source: Box<dyn Error + Send + Sync>,
     },
-    /// The source of an upload could not be read. Nothing was stored.
-    #[error("the source cannot be read: {0}; nothing was stored")]
+    /// The source of an upload could not be read. No file was stored.
+    #[error("failed to read the source: {0}; no file was stored")]
     Source(#[source] io::Error),
     /// The destination of a download could not be written.
-    #[error("the download cannot be written: {0}")]
+    #[error("failed to write the download: {0}")]
     Sink(#[source] io::Error),
-    /// The bytes that arrived are not those that were sent, or not those that are stored.
-    #[error("the download is damaged: {what}; throw it away and download again")]
+    /// The received bytes differ from those that the server sent or stored.
+    #[error("download is damaged: {problem}; discard it, then download again")]
     Corrupted {
-        /// Which check failed, with its figures.
-        what: String,
+        /// The failed check, with the expected and the actual value.
+        problem: String,
     },
-    /// The options make no connection.
-    #[error("{what}")]
+    /// An option of the connection is invalid.
+    #[error("{problem}")]
     Options {
-        /// Which option, and what it must look like.
-        what: String,
+        /// The option, its value and the allowed values.
+        problem: String,
     },
 }
 
-/// A refusal, with all that the server says about it.
+/// A status that the server returned, with its details.
 #[derive(Debug, Clone)]
 pub struct Rejection {
-    /// The gRPC code: how to react.
+    /// The gRPC code, which determines how to react.
     pub code: Code,
-    /// The reason: why. Unspecified where the server names none, or one that this library does not know yet.
+    /// The reason. `Unspecified` if the server sent none, or one that this library does not define.
     pub reason: ErrorReason,
-    /// The reason as the server wrote it, also when this library does not know it.
+    /// The name of the reason as the server sent it, for example `FILE_TOO_LARGE`. Also set if this library
+    /// does not define the reason.
     pub reason_name: String,
-    /// The server's message.
+    /// The message of the server, for people.
     pub message: String,
-    /// Every field that is wrong.
+    /// All invalid fields of the request.
     pub field_violations: Vec<FieldViolation>,
-    /// After how long the server would like to see the call again; absent where it does not say.
+    /// How long to wait before a retry. Absent if the server does not state it.
     pub retry_after: Option<Duration>,
-    /// Figures that belong to the reason, for example `persisted_size_bytes`.
+    /// Values that belong to the reason, for example `persisted_size_bytes`.
     pub metadata: BTreeMap<String, String>,
-    /// The id under which the server's log knows this call.
+    /// The id of the call in the server's log.
     pub request_id: Option<String>,
 }
 
-/// A field that is wrong.
+/// An invalid field of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FieldViolation {
     /// The path of the field, for example `spec.name`.
     pub field: String,
-    /// What is wrong with it.
+    /// The rule that the value violates.
     pub description: String,
 }
 
 impl ClientError {
-    /// The refusal, where the server answered with one.
+    /// Returns the server's rejection, or `None` if the error has another cause.
     pub fn rejection(&self) -> Option<&Rejection> {
         match self {
             Self::Rejected(rejection) => Some(rejection),
@@ -82,18 +83,18 @@ impl ClientError {
         }
     }
 
-    /// Sorts a status: one that carries a source was made on this side and means that no answer came.
+    /// Converts a status. One with a source was created by the transport on this side: no response arrived.
     pub(super) fn from_status(status: Status) -> Self {
-        let not_ready =
+        let is_not_ready =
             status.code() == Code::Unknown && status.message().starts_with("Service was not ready");
-        if status.source().is_some() || not_ready {
+        if status.source().is_some() || is_not_ready {
             return Self::Transport { source: Box::new(status) };
         }
         Self::Rejected(Box::new(Rejection::from_status(&status)))
     }
 
-    pub(super) fn corrupted(what: impl Into<String>) -> Self {
-        Self::Corrupted { what: what.into() }
+    pub(super) fn corrupted(problem: impl Into<String>) -> Self {
+        Self::Corrupted { problem: problem.into() }
     }
 }
 
@@ -113,7 +114,10 @@ impl Rejection {
             message: status.message().to_owned(),
             field_violations: violations
                 .iter()
-                .map(|one| FieldViolation { field: one.field.clone(), description: one.description.clone() })
+                .map(|violation| FieldViolation {
+                    field: violation.field.clone(),
+                    description: violation.description.clone(),
+                })
                 .collect(),
             retry_after: details.retry_info().and_then(|info| info.retry_delay),
             metadata,
@@ -125,14 +129,14 @@ impl Rejection {
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.message.is_empty() {
-            write!(f, "the server refused the call: {}", self.code.description())?;
+            write!(f, "server refused the call: {}", self.code.description())?;
         } else {
             f.write_str(self.message.trim_end_matches('.'))?;
         }
         for violation in &self.field_violations {
             write!(f, "; {}: {}", violation.field, violation.description.trim_end_matches('.'))?;
         }
-        if let Some(advice) = advice::for_reason(self.reason) {
+        if let Some(advice) = advice::find_advice(self.reason) {
             write!(f, "; {advice}")?;
         }
         if let Some(wait) = self.retry_after {
@@ -147,8 +151,8 @@ impl fmt::Display for Rejection {
 
 impl Error for Rejection {}
 
-/// The innermost thing that an error says. The layers above it only repeat "transport error".
-fn innermost(error: &(dyn Error + Send + Sync + 'static)) -> String {
+/// Returns the message of the innermost source of an error. The layers above it only say "transport error".
+fn describe_root_cause(error: &(dyn Error + Send + Sync + 'static)) -> String {
     let mut innermost: &dyn Error = error;
     while let Some(source) = innermost.source() {
         innermost = source;

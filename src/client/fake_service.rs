@@ -1,5 +1,5 @@
-//! A server of scripted answers on a local port, for the tests of this library and of the commands on top of
-//! it. It records what it was sent and knows no rules.
+//! A fake server with scripted responses on a local port, for the tests of this library and of the client
+//! commands. It records requests and applies no rules.
 
 mod services;
 
@@ -27,43 +27,42 @@ use crate::proto::v1::{
     *,
 };
 
-/// A running fake; dropping it stops it.
+/// A running fake server. Dropping it stops it.
 pub(crate) struct FakeServer {
     pub(crate) endpoint: String,
     pub(crate) script: Arc<Mutex<Script>>,
-    /// Every upload stream as it was received, once it has ended.
+    /// The messages of each upload stream, after the stream has ended.
     pub(crate) uploads: mpsc::UnboundedReceiver<Vec<upload_file_request::Message>>,
-    serving: JoinHandle<()>,
+    server_task: JoinHandle<()>,
 }
 
-/// What the fake answers with, and what it has seen.
+/// The scripted responses, and the recorded requests.
 #[derive(Default)]
 pub(crate) struct Script {
-    /// The next calls fail with these, before they read anything.
+    /// The statuses with which the next calls fail, before they read a message.
     pub(crate) refusals: VecDeque<Status>,
-    /// What a download sends.
+    /// The messages of each download.
     pub(crate) download: Vec<Result<DownloadFileResponse, Status>>,
-    /// The pages of a list; the token of a page is the number of the next.
+    /// The pages of a list. The page token is the index of the page.
     pub(crate) pages: Vec<Vec<File>>,
-    /// The upload that is created, and told about.
+    /// The upload that `CreateUpload` and `GetUpload` return.
     pub(crate) upload: Option<Upload>,
     /// The `authorization` header of the last call.
     pub(crate) authorization: Option<String>,
-    /// The request ids of every delete, in order.
+    /// The request ids of all changes, in order.
     pub(crate) request_ids: Vec<String>,
-    /// What each watch sends, and then breaks off; the last one goes on for ever.
+    /// The messages of each watch. After them, the stream ends; that of the last watch stays open.
     pub(crate) watches: VecDeque<Vec<Result<WatchFilesResponse, Status>>>,
-    /// The cursors that watches began with.
+    /// The cursors of the watch requests.
     pub(crate) cursors: Vec<String>,
-    /// What each import asked for.
+    /// The options and items of each import.
     pub(crate) imports: Vec<(ImportOptions, Vec<ImportItem>)>,
-    /// How many calls came.
-    pub(crate) calls: usize,
+    pub(crate) call_count: usize,
 }
 
 impl Drop for FakeServer {
     fn drop(&mut self) {
-        self.serving.abort();
+        self.server_task.abort();
     }
 }
 
@@ -74,7 +73,7 @@ impl FakeServer {
         let script = Arc::new(Mutex::new(Script::default()));
         let (received, uploads) = mpsc::unbounded_channel();
         let fake = Fake { script: Arc::clone(&script), received };
-        let serving = tokio::spawn(async move {
+        let server_task = tokio::spawn(async move {
             let server = Server::builder()
                 .add_service(FileServiceServer::new(fake.clone()))
                 .add_service(UploadServiceServer::new(fake.clone()))
@@ -83,39 +82,40 @@ impl FakeServer {
                 .add_service(QuotaServiceServer::new(fake));
             server.serve_with_incoming(TcpIncoming::from(listener)).await.unwrap();
         });
-        Self { endpoint, script, uploads, serving }
+        Self { endpoint, script, uploads, server_task }
     }
 
-    pub(crate) async fn client(&self) -> Client {
+    pub(crate) async fn connect(&self) -> Client {
         let retry = RetryPolicy { backoff: std::time::Duration::from_millis(1), ..RetryPolicy::default() };
         Client::connect(ClientOptions { retry, ..ClientOptions::new(&self.endpoint, "alice".into()) })
             .await
             .unwrap()
     }
 
-    pub(crate) fn refuse(&self, status: Status) {
+    pub(crate) fn refuse_next_call(&self, status: Status) {
         self.script.lock().unwrap().refusals.push_back(status);
     }
 
-    /// Refuses the next call with a bare code.
-    pub(crate) fn refuse_with(&self, code: Code) {
-        self.refuse(Status::new(code, ""));
+    /// Refuses the next call with a status without details.
+    pub(crate) fn refuse_next_call_with(&self, code: Code) {
+        self.refuse_next_call(Status::new(code, ""));
     }
 
-    pub(crate) fn will_send(&self, messages: Vec<DownloadFileResponse>) {
+    pub(crate) fn script_download(&self, messages: Vec<DownloadFileResponse>) {
         self.script.lock().unwrap().download = messages.into_iter().map(Ok).collect();
     }
 }
 
 impl Script {
-    /// Lets a download end with an error after what it sends.
-    pub(crate) fn fail_after_download(&mut self, code: Code) {
+    /// Appends an error to the messages of each download.
+    pub(crate) fn fail_download_at_end(&mut self, code: Code) {
         self.download.push(Err(Status::new(code, "")));
     }
 }
 
-/// Objects whose keys begin with "bad" fail; behind a prefix that begins with "cut" the report breaks off.
-fn report_of(items: &[ImportItem]) -> Vec<Result<ImportFilesResponse, Status>> {
+/// Returns the report of an import. Objects whose keys begin with "bad" fail. If a key begins with "cut", the
+/// report ends without a summary.
+fn build_report(items: &[ImportItem]) -> Vec<Result<ImportFilesResponse, Status>> {
     let key = |item: &ImportItem| match &item.source {
         Some(import_item::Source::ObjectKey(key) | import_item::Source::ObjectPrefix(key)) => key.clone(),
         _ => String::new(),
@@ -139,8 +139,8 @@ fn report_of(items: &[ImportItem]) -> Vec<Result<ImportFilesResponse, Status>> {
     report.into_iter().map(|message| Ok(ImportFilesResponse { message: Some(message) })).collect()
 }
 
-/// The messages of an undamaged download of all of `data`, in chunks of at most `chunk_size`.
-pub(crate) fn download_of(name: &str, data: &[u8], chunk_size: usize) -> Vec<DownloadFileResponse> {
+/// Returns the messages of an undamaged download of `data`, in chunks of at most `chunk_size` bytes.
+pub(crate) fn download_messages(name: &str, data: &[u8], chunk_size: usize) -> Vec<DownloadFileResponse> {
     let total_bytes = i64::try_from(data.len()).unwrap();
     let file =
         File { id: "0198".to_owned(), name: name.to_owned(), size_bytes: total_bytes, ..File::default() };
@@ -169,9 +169,9 @@ struct Fake {
 }
 
 impl Fake {
-    fn enter<T>(&self, request: &Request<T>) -> Result<(), Status> {
+    fn record_call<T>(&self, request: &Request<T>) -> Result<(), Status> {
         let mut script = self.script.lock().unwrap();
-        script.calls += 1;
+        script.call_count += 1;
         let header = request.metadata().get("authorization");
         script.authorization = header.map(|value| value.to_str().unwrap().to_owned());
         script.refusals.pop_front().map_or(Ok(()), Err)
@@ -184,23 +184,23 @@ impl FileService for Fake {
         &self,
         request: Request<Streaming<UploadFileRequest>>,
     ) -> Result<Response<UploadFileResponse>, Status> {
-        self.enter(&request)?;
+        self.record_call(&request)?;
         let mut stream = request.into_inner();
         let (mut messages, mut finish) = (Vec::new(), None);
         while let Ok(Some(next)) = stream.message().await {
             let message = next.message.unwrap();
-            if let upload_file_request::Message::Finish(said) = &message {
-                finish = Some(said.clone());
+            if let upload_file_request::Message::Finish(message) = &message {
+                finish = Some(message.clone());
             }
             messages.push(message);
         }
         let name = match messages.first() {
             Some(upload_file_request::Message::Spec(spec)) => spec.name.clone(),
             Some(upload_file_request::Message::UploadId(id)) => id.clone(),
-            _ => return Err(Status::invalid_argument("neither a spec nor an upload")),
+            _ => return Err(Status::invalid_argument("first message is neither a spec nor an upload id")),
         };
         self.received.send(messages).unwrap();
-        let finish = finish.ok_or_else(|| Status::aborted("the upload was not finished"))?;
+        let finish = finish.ok_or_else(|| Status::aborted("stream ended without a finish message"))?;
         let file = File {
             id: "0198".to_owned(),
             name,
@@ -223,13 +223,13 @@ impl FileService for Fake {
         &self,
         request: Request<DownloadFileRequest>,
     ) -> Result<Response<Self::DownloadFileStream>, Status> {
-        self.enter(&request)?;
+        self.record_call(&request)?;
         let messages = self.script.lock().unwrap().download.clone();
         Ok(Response::new(stream::iter(messages).boxed()))
     }
 
     async fn get_file(&self, request: Request<GetFileRequest>) -> Result<Response<GetFileResponse>, Status> {
-        self.enter(&request)?;
+        self.record_call(&request)?;
         let file = File { id: request.into_inner().file_id, ..File::default() };
         Ok(Response::new(GetFileResponse { file: Some(file) }))
     }
@@ -238,12 +238,12 @@ impl FileService for Fake {
         &self,
         request: Request<ListFilesRequest>,
     ) -> Result<Response<ListFilesResponse>, Status> {
-        self.enter(&request)?;
+        self.record_call(&request)?;
         let script = self.script.lock().unwrap();
         let page: usize = request.get_ref().page_token.parse().unwrap_or(0);
         let files = script.pages.get(page).cloned().unwrap_or_default();
-        let more = page + 1 < script.pages.len();
-        let next_page_token = if more { (page + 1).to_string() } else { String::new() };
+        let has_more = page + 1 < script.pages.len();
+        let next_page_token = if has_more { (page + 1).to_string() } else { String::new() };
         Ok(Response::new(ListFilesResponse { files, next_page_token, ..ListFilesResponse::default() }))
     }
 
@@ -252,7 +252,7 @@ impl FileService for Fake {
         request: Request<DeleteFileRequest>,
     ) -> Result<Response<DeleteFileResponse>, Status> {
         self.script.lock().unwrap().request_ids.push(request.get_ref().request_id.clone());
-        self.enter(&request)?;
+        self.record_call(&request)?;
         Ok(Response::new(DeleteFileResponse::default()))
     }
 
@@ -260,7 +260,7 @@ impl FileService for Fake {
         &self,
         request: Request<UndeleteFileRequest>,
     ) -> Result<Response<UndeleteFileResponse>, Status> {
-        self.enter(&request)?;
+        self.record_call(&request)?;
         Ok(Response::new(UndeleteFileResponse::default()))
     }
 
@@ -268,7 +268,7 @@ impl FileService for Fake {
         &self,
         request: Request<PurgeFileRequest>,
     ) -> Result<Response<PurgeFileResponse>, Status> {
-        self.enter(&request)?;
+        self.record_call(&request)?;
         Ok(Response::new(PurgeFileResponse::default()))
     }
 
@@ -276,7 +276,7 @@ impl FileService for Fake {
         &self,
         request: Request<BatchGetFilesRequest>,
     ) -> Result<Response<BatchGetFilesResponse>, Status> {
-        self.enter(&request)?;
+        self.record_call(&request)?;
         Ok(Response::new(BatchGetFilesResponse::default()))
     }
 
@@ -285,7 +285,7 @@ impl FileService for Fake {
         request: Request<UpdateFileRequest>,
     ) -> Result<Response<UpdateFileResponse>, Status> {
         self.script.lock().unwrap().request_ids.push(request.get_ref().request_id.clone());
-        self.enter(&request)?;
+        self.record_call(&request)?;
         Ok(Response::new(UpdateFileResponse::default()))
     }
 
@@ -294,7 +294,7 @@ impl FileService for Fake {
         request: Request<TransferOwnershipRequest>,
     ) -> Result<Response<TransferOwnershipResponse>, Status> {
         self.script.lock().unwrap().request_ids.push(request.get_ref().request_id.clone());
-        self.enter(&request)?;
+        self.record_call(&request)?;
         Ok(Response::new(TransferOwnershipResponse::default()))
     }
 
@@ -303,7 +303,7 @@ impl FileService for Fake {
         request: Request<ArchiveFileRequest>,
     ) -> Result<Response<ArchiveFileResponse>, Status> {
         self.script.lock().unwrap().request_ids.push(request.get_ref().request_id.clone());
-        self.enter(&request)?;
+        self.record_call(&request)?;
         Ok(Response::new(ArchiveFileResponse::default()))
     }
 
@@ -312,7 +312,7 @@ impl FileService for Fake {
         request: Request<UnarchiveFileRequest>,
     ) -> Result<Response<UnarchiveFileResponse>, Status> {
         self.script.lock().unwrap().request_ids.push(request.get_ref().request_id.clone());
-        self.enter(&request)?;
+        self.record_call(&request)?;
         Ok(Response::new(UnarchiveFileResponse::default()))
     }
 
@@ -320,7 +320,7 @@ impl FileService for Fake {
         &self,
         request: Request<ListFileVersionsRequest>,
     ) -> Result<Response<ListFileVersionsResponse>, Status> {
-        self.enter(&request)?;
+        self.record_call(&request)?;
         let versions = vec![FileVersion { version: 1, is_current: true, ..FileVersion::default() }];
         Ok(Response::new(ListFileVersionsResponse { versions, next_page_token: String::new() }))
     }
@@ -330,7 +330,7 @@ impl FileService for Fake {
         request: Request<RestoreFileVersionRequest>,
     ) -> Result<Response<RestoreFileVersionResponse>, Status> {
         self.script.lock().unwrap().request_ids.push(request.get_ref().request_id.clone());
-        self.enter(&request)?;
+        self.record_call(&request)?;
         Ok(Response::new(RestoreFileVersionResponse::default()))
     }
 
@@ -339,7 +339,7 @@ impl FileService for Fake {
         request: Request<DeleteFileVersionRequest>,
     ) -> Result<Response<DeleteFileVersionResponse>, Status> {
         self.script.lock().unwrap().request_ids.push(request.get_ref().request_id.clone());
-        self.enter(&request)?;
+        self.record_call(&request)?;
         Ok(Response::new(DeleteFileVersionResponse::default()))
     }
 
@@ -348,7 +348,7 @@ impl FileService for Fake {
         request: Request<CopyFileRequest>,
     ) -> Result<Response<CopyFileResponse>, Status> {
         self.script.lock().unwrap().request_ids.push(request.get_ref().request_id.clone());
-        self.enter(&request)?;
+        self.record_call(&request)?;
         Ok(Response::new(CopyFileResponse::default()))
     }
 
@@ -357,7 +357,7 @@ impl FileService for Fake {
         request: Request<BatchDeleteFilesRequest>,
     ) -> Result<Response<BatchDeleteFilesResponse>, Status> {
         self.script.lock().unwrap().request_ids.push(request.get_ref().request_id.clone());
-        self.enter(&request)?;
+        self.record_call(&request)?;
         Ok(Response::new(BatchDeleteFilesResponse::default()))
     }
 
@@ -366,7 +366,7 @@ impl FileService for Fake {
         request: Request<SetLegalHoldRequest>,
     ) -> Result<Response<SetLegalHoldResponse>, Status> {
         self.script.lock().unwrap().request_ids.push(request.get_ref().request_id.clone());
-        self.enter(&request)?;
+        self.record_call(&request)?;
         Ok(Response::new(SetLegalHoldResponse::default()))
     }
 
@@ -375,7 +375,7 @@ impl FileService for Fake {
         request: Request<ReleaseLegalHoldRequest>,
     ) -> Result<Response<ReleaseLegalHoldResponse>, Status> {
         self.script.lock().unwrap().request_ids.push(request.get_ref().request_id.clone());
-        self.enter(&request)?;
+        self.record_call(&request)?;
         Ok(Response::new(ReleaseLegalHoldResponse::default()))
     }
 }

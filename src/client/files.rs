@@ -1,4 +1,4 @@
-//! Records: get, list, update, delete, undelete, purge, archive, unarchive, copy, versions, holds.
+//! Calls of `FileService` that carry no content: records, versions, the trash, the archive and legal holds.
 
 use futures::{Stream, TryStreamExt, stream};
 
@@ -20,7 +20,7 @@ impl Client {
         self.call(request, |mut to, request| async move { to.files.get_file(request).await }).await
     }
 
-    /// Returns the records of several files, and the ids of those that are missing.
+    /// Returns the records of several files, and the ids of those that were not found.
     pub async fn batch_get_files(
         &self,
         request: BatchGetFilesRequest,
@@ -33,8 +33,9 @@ impl Client {
         self.call(request, |mut to, request| async move { to.files.list_files(request).await }).await
     }
 
-    /// Every file that matches, from `request.page_token` on, a page at a time as the stream is read.
-    pub fn list_all(
+    /// Returns all files that match, beginning at `request.page_token`. The stream requests a page when it
+    /// needs one, and ends after the first error.
+    pub fn list_all_files(
         &self,
         request: ListFilesRequest,
     ) -> impl Stream<Item = Result<File, ClientError>> + Send {
@@ -44,7 +45,7 @@ impl Client {
             let page = client.list_files(request.clone()).await?;
             let more = !page.next_page_token.is_empty();
             request.page_token = page.next_page_token;
-            // The total costs the server a scan, and only the first page's answer could be of use.
+            // The total costs the server a scan, and the stream does not return it.
             request.include_total = false;
             let files = stream::iter(page.files.into_iter().map(Ok));
             Ok::<_, ClientError>(Some((files, more.then_some((client, request)))))
@@ -52,7 +53,7 @@ impl Client {
         .try_flatten()
     }
 
-    /// Changes what people wrote about a file. Safe to repeat; a request id is minted where there is none.
+    /// Updates the fields of a record that callers can set. Safe to retry: a missing request id is generated.
     pub async fn update_file(
         &self,
         mut request: UpdateFileRequest,
@@ -61,7 +62,7 @@ impl Client {
         self.call(request, |mut to, request| async move { to.files.update_file(request).await }).await
     }
 
-    /// Archives a file. Safe to repeat; a request id is minted where there is none.
+    /// Archives a file. Safe to retry: a missing request id is generated.
     pub async fn archive_file(
         &self,
         mut request: ArchiveFileRequest,
@@ -70,7 +71,7 @@ impl Client {
         self.call(request, |mut to, request| async move { to.files.archive_file(request).await }).await
     }
 
-    /// Takes a file out of the archive. Safe to repeat; a request id is minted where there is none.
+    /// Restores an archived file. Safe to retry: a missing request id is generated.
     pub async fn unarchive_file(
         &self,
         mut request: UnarchiveFileRequest,
@@ -87,7 +88,8 @@ impl Client {
         self.call(request, |mut to, request| async move { to.files.list_file_versions(request).await }).await
     }
 
-    /// Makes an earlier version current again, as a new one. Safe to repeat; a request id is minted where there is none.
+    /// Makes an earlier version current again, as a new one. Safe to retry: a missing request id is
+    /// generated.
     pub async fn restore_file_version(
         &self,
         mut request: RestoreFileVersionRequest,
@@ -97,7 +99,7 @@ impl Client {
             .await
     }
 
-    /// Removes one version for good. Safe to repeat; a request id is minted where there is none.
+    /// Deletes one version permanently. Safe to retry: a missing request id is generated.
     pub async fn delete_file_version(
         &self,
         mut request: DeleteFileVersionRequest,
@@ -106,13 +108,14 @@ impl Client {
         self.call(request, |mut to, request| async move { to.files.delete_file_version(request).await }).await
     }
 
-    /// Copies a file on the server. Safe to repeat; a request id is minted where there is none.
+    /// Copies a file on the server, without a transfer of its content. Safe to retry: a missing request id is
+    /// generated.
     pub async fn copy_file(&self, mut request: CopyFileRequest) -> Result<CopyFileResponse, ClientError> {
         fill_request_id(&mut request.request_id);
         self.call(request, |mut to, request| async move { to.files.copy_file(request).await }).await
     }
 
-    /// Moves several files to the trash, all or none. Safe to repeat; a request id is minted where there is none.
+    /// Moves several files to the trash, all or none. Safe to retry: a missing request id is generated.
     pub async fn batch_delete_files(
         &self,
         mut request: BatchDeleteFilesRequest,
@@ -121,7 +124,8 @@ impl Client {
         self.call(request, |mut to, request| async move { to.files.batch_delete_files(request).await }).await
     }
 
-    /// Sets a legal hold. Safe to repeat; a request id is minted where there is none.
+    /// Sets a legal hold, which protects a file from deletion. Safe to retry: a missing request id is
+    /// generated.
     pub async fn set_legal_hold(
         &self,
         mut request: SetLegalHoldRequest,
@@ -130,7 +134,7 @@ impl Client {
         self.call(request, |mut to, request| async move { to.files.set_legal_hold(request).await }).await
     }
 
-    /// Releases a legal hold. Safe to repeat; a request id is minted where there is none.
+    /// Releases a legal hold. Safe to retry: a missing request id is generated.
     pub async fn release_legal_hold(
         &self,
         mut request: ReleaseLegalHoldRequest,
@@ -139,8 +143,8 @@ impl Client {
         self.call(request, |mut to, request| async move { to.files.release_legal_hold(request).await }).await
     }
 
-    /// Gives files of one user to another, a bounded number of them: repeat it until nothing remains. Safe to repeat; a
-    /// request id is minted where there is none.
+    /// Transfers files of one user to another, at most `batch_size` a call: repeat the call until no file
+    /// remains. Safe to retry: a missing request id is generated.
     pub async fn transfer_ownership(
         &self,
         mut request: TransferOwnershipRequest,
@@ -149,7 +153,7 @@ impl Client {
         self.call(request, |mut to, request| async move { to.files.transfer_ownership(request).await }).await
     }
 
-    /// Moves a file to the trash. Safe to repeat; a request id is minted where there is none.
+    /// Moves a file to the trash. Safe to retry: a missing request id is generated.
     pub async fn delete_file(
         &self,
         mut request: DeleteFileRequest,
@@ -158,7 +162,7 @@ impl Client {
         self.call(request, |mut to, request| async move { to.files.delete_file(request).await }).await
     }
 
-    /// Takes a file out of the trash. Safe to repeat; a request id is minted where there is none.
+    /// Restores a file from the trash. Safe to retry: a missing request id is generated.
     pub async fn undelete_file(
         &self,
         mut request: UndeleteFileRequest,
@@ -167,7 +171,8 @@ impl Client {
         self.call(request, |mut to, request| async move { to.files.undelete_file(request).await }).await
     }
 
-    /// Removes a file for good. Safe to repeat; a request id is minted where there is none.
+    /// Purges a file: deletes it permanently with all its versions. Safe to retry: a missing request id is
+    /// generated.
     pub async fn purge_file(&self, mut request: PurgeFileRequest) -> Result<PurgeFileResponse, ClientError> {
         fill_request_id(&mut request.request_id);
         self.call(request, |mut to, request| async move { to.files.purge_file(request).await }).await

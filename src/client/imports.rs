@@ -1,4 +1,4 @@
-//! Files of before: taken over, and found by what they were.
+//! Calls of `ImportService`: import of existing objects, and lookup of imported files.
 
 use futures::{Stream, StreamExt, stream};
 
@@ -9,10 +9,11 @@ use crate::proto::v1::{
 };
 
 impl Client {
-    /// Imports files of before, and hands out the report as it comes: its last message is the summary, or an error.
+    /// Imports existing objects. The returned stream is the report; its last message is the summary or an
+    /// error.
     ///
-    /// Tried once. Whatever broke it, the same import can be run again: nothing becomes two files, and what is done is
-    /// answered with the file that it is.
+    /// The call is not retried. After a failure, run the same import again: no object is imported twice, and
+    /// for an object that is already imported the report names its file.
     pub async fn import_files<S>(
         &self,
         options: ImportOptions,
@@ -24,28 +25,29 @@ impl Client {
         let first = stream::once(async { Message::Options(options) });
         let messages = first.chain(items.map(Message::Item));
         let messages = messages.map(|message| ImportFilesRequest { message: Some(message) });
-        let answer = self.services.imports.clone().import_files(messages).await;
-        let report = answer.map_err(ClientError::from_status)?.into_inner();
+        let response = self.services.imports.clone().import_files(messages).await;
+        let report = response.map_err(ClientError::from_status)?.into_inner();
         Ok(stream::unfold(Some(report), |report| async move {
             let mut report = report?;
-            let (answer, is_over) = match report.message().await {
-                Ok(Some(answer)) => {
-                    let is_over = matches!(answer.message, Some(import_files_response::Message::Summary(_)));
-                    (Ok(answer), is_over)
+            let (response, is_last) = match report.message().await {
+                Ok(Some(response)) => {
+                    let is_last =
+                        matches!(response.message, Some(import_files_response::Message::Summary(_)));
+                    (Ok(response), is_last)
                 }
-                // The server never ends a report without its summary.
+                // The server always ends a report with a summary or an error.
                 Ok(None) => {
-                    let source = "the report of the import ended without its summary".into();
+                    let source = "report of the import ended without a summary".into();
                     (Err(ClientError::Transport { source }), true)
                 }
                 Err(status) => (Err(ClientError::from_status(status)), true),
             };
-            Some((answer, (!is_over).then_some(report)))
+            Some((response, (!is_last).then_some(report)))
         })
         .boxed())
     }
 
-    /// The files that objects of before became, by their old keys, URLs and ids.
+    /// Returns the files that were imported from objects, by the keys, URLs and legacy ids of the objects.
     pub async fn find_imported_files(
         &self,
         request: FindImportedFilesRequest,

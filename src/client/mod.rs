@@ -1,5 +1,5 @@
-//! The client library: uploads from any `AsyncRead`, downloads that are checked while they arrive, and every
-//! other call of `strongroom.v1`, with deadlines, retries and errors that say what to do.
+//! The client library of the `strongroom.v1` API: uploads from any `AsyncRead`, downloads that are verified
+//! as they arrive, and all other calls, with deadlines, retries and errors that state what to do.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -8,29 +8,31 @@
 //!
 //! let client = Client::connect(ClientOptions::new("http://127.0.0.1:50051", "token".into())).await?;
 //! let spec = UploadSpec { name: "minutes.pdf".into(), ..Default::default() };
-//! let stored = client.upload_file("minutes.pdf".as_ref(), spec, |_sent| {}).await?;
+//! let response = client.upload_file("minutes.pdf".as_ref(), spec, |_sent_bytes| {}).await?;
 //!
-//! let file_id = stored.file.map(|file| file.id).unwrap_or_default();
+//! let file_id = response.file.map(|file| file.id).unwrap_or_default();
 //! let mut copy = tokio::fs::File::create("copy.pdf").await?;
 //! let request = DownloadFileRequest { file_id, ..Default::default() };
-//! client.download_to(request, &mut copy, |_received| {}).await?;
+//! client.download_to(request, &mut copy, |_written_bytes| {}).await?;
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! What it promises:
-//! * **No finish, no file.** A source that fails, and a caller that drops the future, end the stream without
-//!   a finish.
-//! * **Nothing damaged passes for whole.** Chunks travel with a CRC32C in both directions, and the SHA-256 of
-//!   a whole file is compared at its end.
-//! * **A broken upload goes on where it broke.** [`Client::upload_resumable`] sends again only what the server had not
-//!   stored, also in another process with the id of the upload.
-//! * **A watch misses nothing.** When its stream breaks it goes on behind the last message that was handed out.
-//! * **A retry has one effect.** Reads are repeated when the server is away; changes are too, because each
-//!   carries a request id, the caller's or one minted here. An upload is repeated only where its source can
-//!   be opened again.
+//! Guarantees:
+//! * **No incomplete file is stored.** If the source fails or the caller drops the future, the stream ends
+//!   without a finish message, and the server stores no file.
+//! * **Damage is detected.** Each chunk carries a CRC32C in both directions, and the SHA-256 of a whole file
+//!   is compared at its end.
+//! * **An interrupted upload is resumed.** [`Client::upload_resumable`] sends only bytes that the server has
+//!   not stored. Another process can resume the upload by its id.
+//! * **A watch misses no event.** If its stream breaks, it resumes after the last message that it returned.
+//! * **A retry has one effect.** Reads and changes are retried while the server is unavailable. Each change
+//!   carries a request id, generated here if the caller provides none. An upload is retried only if its
+//!   source can be reopened.
 //!
-//! It imports the generated code and nothing else of the service, so that it can move out one day.
+//! Failed calls return a [`ClientError`]. Its message states what to do.
+//!
+//! This module imports only the generated code, so that it can become a crate of its own.
 
 #![warn(missing_docs)]
 

@@ -1,4 +1,4 @@
-//! A tenant's policy and its categories.
+//! Calls of `PolicyService`: the policy of a tenant and its categories.
 
 use super::{connection::Client, error::ClientError, randomness::fill_request_id};
 use crate::proto::v1::{
@@ -12,7 +12,7 @@ impl Client {
         self.call(request, |mut to, request| async move { to.policies.get_policy(request).await }).await
     }
 
-    /// Adds a category. Safe to repeat; a request id is minted where there is none.
+    /// Creates a category. Safe to retry: a missing request id is generated.
     pub async fn create_category(
         &self,
         mut request: CreateCategoryRequest,
@@ -21,7 +21,7 @@ impl Client {
         self.call(request, |mut to, request| async move { to.policies.create_category(request).await }).await
     }
 
-    /// Changes a category. Safe to repeat; a request id is minted where there is none.
+    /// Updates a category. Safe to retry: a missing request id is generated.
     pub async fn update_category(
         &self,
         mut request: UpdateCategoryRequest,
@@ -30,7 +30,7 @@ impl Client {
         self.call(request, |mut to, request| async move { to.policies.update_category(request).await }).await
     }
 
-    /// Removes a category. Safe to repeat; a request id is minted where there is none.
+    /// Deletes a category. Safe to retry: a missing request id is generated.
     pub async fn delete_category(
         &self,
         mut request: DeleteCategoryRequest,

@@ -1,4 +1,4 @@
-//! Limits and usage.
+//! Calls of `QuotaService`: limits and usage of a tenant.
 
 use super::{connection::Client, error::ClientError, randomness::fill_request_id};
 use crate::proto::v1::{
@@ -7,12 +7,12 @@ use crate::proto::v1::{
 };
 
 impl Client {
-    /// Returns the limits and what is used of them.
+    /// Returns the limits of a tenant and its current usage.
     pub async fn get_quota(&self, request: GetQuotaRequest) -> Result<GetQuotaResponse, ClientError> {
         self.call(request, |mut to, request| async move { to.quotas.get_quota(request).await }).await
     }
 
-    /// Changes limits. Safe to repeat; a request id is minted where there is none.
+    /// Updates the limits of a tenant. Safe to retry: a missing request id is generated.
     pub async fn update_quota(
         &self,
         mut request: UpdateQuotaRequest,
@@ -21,7 +21,7 @@ impl Client {
         self.call(request, |mut to, request| async move { to.quotas.update_quota(request).await }).await
     }
 
-    /// Returns what is stored, by category and media kind.
+    /// Returns the usage of a tenant by category and media kind.
     pub async fn get_usage(&self, request: GetUsageRequest) -> Result<GetUsageResponse, ClientError> {
         self.call(request, |mut to, request| async move { to.quotas.get_usage(request).await }).await
     }

@@ -1,5 +1,5 @@
-//! Uploads that are gone on with: after a broken connection, a restart of the server, or, with the id of the upload, in
-//! another process.
+//! Resumable uploads: they survive a broken connection and a restart of the server, and another process can
+//! resume them by their id.
 
 use std::{io, path::Path, sync::Arc};
 
@@ -15,7 +15,7 @@ use super::{
     error::ClientError,
     randomness::fill_request_id,
     retry::RetryPolicy,
-    upload_messages::{Beginning, Progress},
+    upload_messages::{Progress, StreamStart},
 };
 use crate::proto::v1::{
     CancelUploadRequest, CancelUploadResponse, CompleteUploadRequest, CompleteUploadResponse,
@@ -23,14 +23,14 @@ use crate::proto::v1::{
     ListUploadsResponse, Upload, UploadFileResponse, UploadPartRequest, UploadPartResponse, UploadSpec,
 };
 
-/// So often in a row an upload is gone on with that does not move, unless retries are off: with the default backoff that
-/// outlasts a server that restarts (40 s).
+/// The number of consecutive attempts without progress after which an upload fails, unless retries are
+/// disabled. With the default backoff they last longer than a restart of the server (40 s).
 const TRIES_WITHOUT_PROGRESS_MAX: u32 = 10;
-/// How much of a file is read at once for the digest of what is stored already.
-const READ_SIZE_BYTES: usize = 1024 * 1024;
+/// The size of the buffer for computing the digest of the bytes that are already stored.
+const READ_BUFFER_BYTES: usize = 1024 * 1024;
 
 impl Client {
-    /// Creates an upload. Safe to repeat; a request id is minted where there is none.
+    /// Creates an upload. Safe to retry: a missing request id is generated.
     pub async fn create_upload(
         &self,
         mut request: CreateUploadRequest,
@@ -39,7 +39,7 @@ impl Client {
         self.call(request, |mut to, request| async move { to.uploads.create_upload(request).await }).await
     }
 
-    /// Tells how far an upload has come.
+    /// Returns an upload with the number of its stored bytes.
     pub async fn get_upload(&self, request: GetUploadRequest) -> Result<GetUploadResponse, ClientError> {
         self.call(request, |mut to, request| async move { to.uploads.get_upload(request).await }).await
     }
@@ -52,7 +52,7 @@ impl Client {
         self.call(request, |mut to, request| async move { to.uploads.list_uploads(request).await }).await
     }
 
-    /// Gives an upload up. Safe to repeat; a request id is minted where there is none.
+    /// Cancels an upload. Safe to retry: a missing request id is generated.
     pub async fn cancel_upload(
         &self,
         mut request: CancelUploadRequest,
@@ -61,12 +61,13 @@ impl Client {
         self.call(request, |mut to, request| async move { to.uploads.cancel_upload(request).await }).await
     }
 
-    /// Sends one whole part. Safe to repeat: a part that is stored is compared.
+    /// Sends one whole part. Safe to retry: the server compares the bytes with a part that it has already
+    /// stored.
     pub async fn upload_part(&self, request: UploadPartRequest) -> Result<UploadPartResponse, ClientError> {
         self.call(request, |mut to, request| async move { to.uploads.upload_part(request).await }).await
     }
 
-    /// Commits an upload whose bytes are stored. Safe to repeat.
+    /// Commits an upload after all its bytes are stored. Safe to retry.
     pub async fn complete_upload(
         &self,
         request: CompleteUploadRequest,
@@ -74,79 +75,86 @@ impl Client {
         self.call(request, |mut to, request| async move { to.uploads.complete_upload(request).await }).await
     }
 
-    /// Uploads the regular file at `path`, and goes on where it broke off, until it is stored or does not move any more.
+    /// Uploads the regular file at `path`. After an interruption it resumes the upload, until the file is
+    /// stored or repeated attempts store no further bytes.
     ///
-    /// With `upload_id` it goes on with an upload of before; where that is gone, another one is created. `created` is told
-    /// of each upload that is created: whoever keeps its id can go on in another process. `progress` is told how many bytes
-    /// of the file were sent or are stored already; it goes back where bytes have to be sent again.
+    /// If `upload_id` names an existing upload, that upload is resumed; otherwise a new one is created, and
+    /// `on_created` is called with it. Save its id to resume the upload in another process. `progress` is
+    /// called with the number of bytes of the file that are sent or already stored; it decreases when bytes
+    /// must be sent again.
     ///
-    /// What is stored is read once from the file, for the digest of the whole, and not sent again.
+    /// Stored bytes are not sent again. They are read from the file, because the digest of the whole file
+    /// needs them.
+    ///
+    /// # Errors
+    /// Returns [`ClientError::Source`] if the file cannot be read, or is shorter than the stored part of the
+    /// upload. Returns the error of the last attempt if the server refuses the upload or stays unavailable.
     pub async fn upload_resumable(
         &self,
         path: &Path,
         spec: UploadSpec,
         upload_id: Option<String>,
-        mut created: impl FnMut(&Upload) + Send,
+        mut on_created: impl FnMut(&Upload) + Send,
         progress: impl Fn(u64) + Send + Sync + 'static,
     ) -> Result<UploadFileResponse, ClientError> {
         let progress: Progress = Arc::new(progress);
-        let patience = RetryPolicy {
+        let retry = RetryPolicy {
             tries_max: match self.retry.tries_max {
                 1 => 1,
                 tries => tries.max(TRIES_WITHOUT_PROGRESS_MAX),
             },
             ..self.retry.clone()
         };
-        let mut upload = self.known_or_created(path, &spec, upload_id, &mut created).await?;
-        let (mut tries, mut stored_before) = (1, upload.persisted_size_bytes);
+        let mut upload = self.find_or_create_upload(path, &spec, upload_id, &mut on_created).await?;
+        let (mut tries, mut previous_size_bytes) = (1, upload.persisted_size_bytes);
         loop {
-            let failed = match self.send_rest(path, &upload, Arc::clone(&progress)).await {
-                Err(failed) => failed,
-                done => return done,
+            let error = match self.send_missing_bytes(path, &upload, Arc::clone(&progress)).await {
+                Err(error) => error,
+                uploaded => return uploaded,
             };
-            let Some(wait) = wait(&patience, &failed, tries) else { return Err(failed) };
-            tokio::time::sleep(wait).await;
+            let Some(delay) = resume_delay(&retry, &error, tries) else { return Err(error) };
+            tokio::time::sleep(delay).await;
             tries += 1;
             match self.get_upload(GetUploadRequest { upload_id: upload.id.clone(), with_urls: false }).await {
-                Ok(answer) => upload = answer.upload.unwrap_or_default(),
-                // It counts as a try that did not move.
-                Err(ClientError::Rejected(gone)) if gone.code == Code::NotFound => return Err(failed),
+                Ok(response) => upload = response.upload.unwrap_or_default(),
+                Err(ClientError::Rejected(gone)) if gone.code == Code::NotFound => return Err(error),
+                // This counts as an attempt without progress.
                 Err(_) => continue,
             }
-            // Backwards counts as well: the server forgot parts, and the way begins anew.
-            if upload.persisted_size_bytes != stored_before {
-                (tries, stored_before) = (1, upload.persisted_size_bytes);
+            // A smaller size counts as progress too: the server lost parts, and they are sent again.
+            if upload.persisted_size_bytes != previous_size_bytes {
+                (tries, previous_size_bytes) = (1, upload.persisted_size_bytes);
             }
         }
     }
 
-    async fn known_or_created(
+    async fn find_or_create_upload(
         &self,
         path: &Path,
         spec: &UploadSpec,
         upload_id: Option<String>,
-        created: &mut (impl FnMut(&Upload) + Send),
+        on_created: &mut (impl FnMut(&Upload) + Send),
     ) -> Result<Upload, ClientError> {
         if let Some(upload_id) = upload_id {
             match self.get_upload(GetUploadRequest { upload_id, with_urls: false }).await {
-                Ok(answer) => return Ok(answer.upload.unwrap_or_default()),
+                Ok(response) => return Ok(response.upload.unwrap_or_default()),
                 Err(ClientError::Rejected(gone)) if gone.code == Code::NotFound => {}
                 Err(error) => return Err(error),
             }
         }
         let mut spec = spec.clone();
         if spec.size_bytes.is_none() {
-            let about = tokio::fs::metadata(path).await.map_err(ClientError::Source)?;
-            spec.size_bytes = i64::try_from(about.len()).ok();
+            let metadata = tokio::fs::metadata(path).await.map_err(ClientError::Source)?;
+            spec.size_bytes = i64::try_from(metadata.len()).ok();
         }
-        let answer = self.create_upload(CreateUploadRequest { spec: Some(spec), direct: false }).await?;
-        let upload = answer.upload.unwrap_or_default();
-        created(&upload);
+        let response = self.create_upload(CreateUploadRequest { spec: Some(spec), direct: false }).await?;
+        let upload = response.upload.unwrap_or_default();
+        on_created(&upload);
         Ok(upload)
     }
 
-    /// One stream of what is missing.
-    async fn send_rest(
+    /// Sends the bytes that are not stored yet, in one stream.
+    async fn send_missing_bytes(
         &self,
         path: &Path,
         upload: &Upload,
@@ -154,23 +162,26 @@ impl Client {
     ) -> Result<UploadFileResponse, ClientError> {
         let mut file = File::open(path).await.map_err(ClientError::Source)?;
         let stored_bytes = upload.persisted_size_bytes.unsigned_abs();
-        let digest = digest_of_first(&mut file, stored_bytes).await.map_err(ClientError::Source)?;
+        let digest = digest_first_bytes(&mut file, stored_bytes).await.map_err(ClientError::Source)?;
         progress(stored_bytes);
-        let beginning = Beginning::of_rest(upload.id.clone(), digest, upload.persisted_size_bytes);
-        self.send(beginning, file, progress).await
+        let start = StreamStart::existing_upload(upload.id.clone(), digest, upload.persisted_size_bytes);
+        self.send_upload_stream(start, file, progress).await
     }
 }
 
-/// The digest of the first bytes of a file, which stands behind them afterwards.
-async fn digest_of_first(reader: &mut (impl AsyncRead + Unpin), bytes: u64) -> io::Result<Sha256> {
+/// Computes the digest of the first bytes of a file. Afterwards the reader is positioned after these bytes.
+async fn digest_first_bytes(reader: &mut (impl AsyncRead + Unpin), bytes: u64) -> io::Result<Sha256> {
     let mut digest = Sha256::new();
-    let mut buffer = vec![0; READ_SIZE_BYTES];
+    let mut buffer = vec![0; READ_BUFFER_BYTES];
     let mut first = reader.take(bytes);
     let mut read_bytes = 0;
     loop {
         match first.read(&mut buffer).await? {
             0 if read_bytes == bytes => return Ok(digest),
-            0 => return Err(io::Error::other("the file is shorter than what was uploaded of it before")),
+            0 => {
+                let problem = format!("file has {read_bytes} bytes; {bytes} bytes of it are already stored");
+                return Err(io::Error::other(problem));
+            }
             read => {
                 digest.update(&buffer[..read]);
                 read_bytes += read as u64;
@@ -179,13 +190,14 @@ async fn digest_of_first(reader: &mut (impl AsyncRead + Unpin), bytes: u64) -> i
     }
 }
 
-/// How long to wait before going on; nothing where it makes no sense. An upload that the server says is not finished, or that
-/// stands elsewhere than thought, is worth another look at where it stands.
-fn wait(patience: &RetryPolicy, failed: &ClientError, tries: u32) -> Option<std::time::Duration> {
-    if let ClientError::Rejected(rejection) = failed
+/// Returns how long to wait before the upload is resumed, or `None` if resuming cannot help. A rejection that
+/// only says that the upload is incomplete or at another offset can be resumed too, once its size is read
+/// again.
+fn resume_delay(retry: &RetryPolicy, error: &ClientError, tries: u32) -> Option<std::time::Duration> {
+    if let ClientError::Rejected(rejection) = error
         && ["UPLOAD_NOT_FINISHED", "UPLOAD_OFFSET_GAP", "UPLOAD_STALLED"].contains(&&*rejection.reason_name)
     {
-        return patience.wait(tries);
+        return retry.backoff_after(tries);
     }
-    patience.wait_before_retry(failed, tries)
+    retry.delay_after_error(error, tries)
 }

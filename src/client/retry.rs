@@ -1,4 +1,4 @@
-//! When a call is sent again, and after how long.
+//! Retries: which errors are retried, how often, and after which delay.
 
 use std::{future::Future, time::Duration};
 
@@ -6,18 +6,19 @@ use tonic::Code;
 
 use super::{error::ClientError, randomness};
 
-/// How often and how patiently a call is repeated.
+/// How often and after which delays calls are retried.
 ///
-/// Repeated are: calls that never reached the server or lost its answer, UNAVAILABLE, and whatever else the
-/// server itself asks to repeat with a RetryInfo. Only calls that are safe to repeat come here.
+/// Retried are transport errors, UNAVAILABLE, and all errors with a `RetryInfo` of the server. Only calls
+/// that are safe to retry are retried: reads, and changes with a request id.
 #[derive(Debug, Clone)]
 pub struct RetryPolicy {
-    /// How often a call is sent in all. 1 turns retries off.
+    /// The maximum number of attempts, including the first. 1 disables retries. 3 by default.
     pub tries_max: u32,
-    /// The wait before the second try; it doubles with each further one. Jitter takes up to half of it away.
+    /// The delay before the second attempt. It doubles with each further attempt; a random jitter reduces it
+    /// by up to half. 200 ms by default.
     pub backoff: Duration,
-    /// The longest wait. Where the server asks for a longer one, its answer goes to the caller, who knows
-    /// whether that is worth it.
+    /// The maximum delay. If the server asks for a longer one, the call is not retried, and the caller
+    /// decides. 10 s by default.
     pub wait_max: Duration,
 }
 
@@ -28,9 +29,9 @@ impl Default for RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// Runs `attempt` until it succeeds, fails in a way that a repetition cannot help, or the tries are used
-    /// up.
-    pub(super) async fn run<T, F, Fut>(&self, mut attempt: F) -> Result<T, ClientError>
+    /// Calls `attempt` until it succeeds, until it fails with an error that is not retried, or until
+    /// `tries_max` is reached.
+    pub(super) async fn call<T, F, Fut>(&self, mut attempt: F) -> Result<T, ClientError>
     where
         F: FnMut() -> Fut,
         Fut: Future<Output = Result<T, ClientError>>,
@@ -38,35 +39,35 @@ impl RetryPolicy {
         let mut tries = 1;
         loop {
             match attempt().await {
-                Err(error) => match self.wait_before_retry(&error, tries) {
-                    Some(wait) => tokio::time::sleep(wait).await,
+                Err(error) => match self.delay_after_error(&error, tries) {
+                    Some(delay) => tokio::time::sleep(delay).await,
                     None => return Err(error),
                 },
-                done => return done,
+                success => return success,
             }
             tries += 1;
         }
     }
 
-    /// How long to wait after try number `tries` failed; nothing where another try makes no sense.
-    pub(super) fn wait_before_retry(&self, error: &ClientError, tries: u32) -> Option<Duration> {
+    /// Returns the delay after attempt number `tries` failed with `error`, or `None` if it is not retried.
+    pub(super) fn delay_after_error(&self, error: &ClientError, tries: u32) -> Option<Duration> {
         match error {
-            ClientError::Transport { .. } => self.wait(tries),
+            ClientError::Transport { .. } => self.backoff_after(tries),
             ClientError::Rejected(rejection) => match rejection.retry_after {
-                Some(asked) => {
-                    self.wait(tries)?;
-                    (asked <= self.wait_max).then_some(asked)
+                Some(retry_after) => {
+                    self.backoff_after(tries)?;
+                    (retry_after <= self.wait_max).then_some(retry_after)
                 }
-                None if rejection.code == Code::Unavailable => self.wait(tries),
+                None if rejection.code == Code::Unavailable => self.backoff_after(tries),
                 None => None,
             },
             _ => None,
         }
     }
 
-    /// How long to wait after try number `tries` failed; nothing when the tries are used up.
-    pub(super) fn wait(&self, tries: u32) -> Option<Duration> {
+    /// Returns the backoff after attempt number `tries`, or `None` if it was the last one.
+    pub(super) fn backoff_after(&self, tries: u32) -> Option<Duration> {
         let backoff = self.backoff.saturating_mul(1 << (tries - 1).min(16));
-        (tries < self.tries_max).then(|| randomness::jittered(backoff).min(self.wait_max))
+        (tries < self.tries_max).then(|| randomness::add_jitter(backoff).min(self.wait_max))
     }
 }

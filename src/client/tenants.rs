@@ -1,4 +1,4 @@
-//! The life of tenants, for operators.
+//! Calls of `TenantService`, for operators.
 
 use futures::{Stream, TryStreamExt};
 
@@ -11,7 +11,7 @@ use crate::proto::admin::v1::{
 };
 
 impl Client {
-    /// Creates a tenant. Safe to repeat; a request id is minted where there is none.
+    /// Creates a tenant. Safe to retry: a missing request id is generated.
     pub async fn create_tenant(
         &self,
         mut request: CreateTenantRequest,
@@ -33,7 +33,7 @@ impl Client {
         self.call(request, |mut to, request| async move { to.tenants.list_tenants(request).await }).await
     }
 
-    /// Moves the ceiling of a tenant. Safe to repeat; a request id is minted where there is none.
+    /// Updates the ceilings of a tenant. Safe to retry: a missing request id is generated.
     pub async fn update_tenant(
         &self,
         mut request: UpdateTenantRequest,
@@ -42,7 +42,7 @@ impl Client {
         self.call(request, |mut to, request| async move { to.tenants.update_tenant(request).await }).await
     }
 
-    /// Suspends a tenant. Safe to repeat; a request id is minted where there is none.
+    /// Suspends a tenant. Safe to retry: a missing request id is generated.
     pub async fn suspend_tenant(
         &self,
         mut request: SuspendTenantRequest,
@@ -51,7 +51,7 @@ impl Client {
         self.call(request, |mut to, request| async move { to.tenants.suspend_tenant(request).await }).await
     }
 
-    /// Serves a suspended tenant again. Safe to repeat; a request id is minted where there is none.
+    /// Resumes a suspended tenant. Safe to retry: a missing request id is generated.
     pub async fn resume_tenant(
         &self,
         mut request: ResumeTenantRequest,
@@ -60,7 +60,7 @@ impl Client {
         self.call(request, |mut to, request| async move { to.tenants.resume_tenant(request).await }).await
     }
 
-    /// Begins to delete a tenant. Safe to repeat; a request id is minted where there is none.
+    /// Starts the deletion of a tenant. Safe to retry: a missing request id is generated.
     pub async fn delete_tenant(
         &self,
         mut request: DeleteTenantRequest,
@@ -69,14 +69,15 @@ impl Client {
         self.call(request, |mut to, request| async move { to.tenants.delete_tenant(request).await }).await
     }
 
-    /// Opens an export: every record of a tenant, as they come. A stream that ends without an error is complete.
+    /// Exports all records of a tenant as a stream. If the stream ends without an error, the export is
+    /// complete. The call is not retried.
     pub async fn export_tenant(
         &self,
         request: ExportTenantRequest,
     ) -> Result<impl Stream<Item = Result<ExportTenantResponse, ClientError>> + Send + use<>, ClientError>
     {
         let mut tenants = self.services.tenants.clone();
-        let answer = tenants.export_tenant(request).await.map_err(ClientError::from_status)?;
-        Ok(answer.into_inner().map_err(ClientError::from_status))
+        let response = tenants.export_tenant(request).await.map_err(ClientError::from_status)?;
+        Ok(response.into_inner().map_err(ClientError::from_status))
     }
 }

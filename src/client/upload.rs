@@ -1,4 +1,4 @@
-//! Uploads: one stream from any `AsyncRead`, and with retries from a file, which can be opened again.
+//! Uploads in one stream: from any `AsyncRead`, and, with retries, from a file on disk.
 
 use std::{path::Path, sync::Arc};
 
@@ -9,19 +9,21 @@ use super::{
     connection::Client,
     error::ClientError,
     randomness::fill_request_id,
-    upload_messages::{Beginning, Progress, upload_messages},
+    upload_messages::{Progress, StreamStart, upload_messages},
 };
 use crate::proto::v1::{UploadFileResponse, UploadSpec};
 
 impl Client {
-    /// Uploads what `reader` gives until its end. `progress` is told how many bytes were read so far.
+    /// Uploads all bytes of `reader`. `progress` is called with the number of bytes read so far.
     ///
-    /// Tried once, since the reader cannot be rewound; a `request_id` in the spec lets the caller repeat it
-    /// safely.
+    /// The upload is not retried, because the reader cannot be rewound. With a `request_id` in the spec, the
+    /// caller can retry it safely.
     ///
-    /// Where the reader fails, its error comes back ([`ClientError::Source`]) and nothing is stored: the
-    /// stream ends without a finish. The same happens where the returned future is dropped.
-    pub async fn upload<R>(
+    /// If the returned future is dropped before all bytes are sent, no file is stored.
+    ///
+    /// # Errors
+    /// Returns [`ClientError::Source`] if the reader fails. No file is stored then.
+    pub async fn upload_reader<R>(
         &self,
         spec: UploadSpec,
         reader: R,
@@ -33,9 +35,13 @@ impl Client {
         self.upload_once(spec, reader, Arc::new(progress)).await
     }
 
-    /// Uploads the file at `path`, and tries again from its start where the server was away: always with the
-    /// same request id, minted here where the spec has none, so that at most one file is stored. Declares the
-    /// size. With every try `progress` starts again from zero.
+    /// Uploads the file at `path`, and retries from its start if the server is unavailable. All attempts use
+    /// the same request id (generated here if the spec has none), so that at most one file is stored. The
+    /// size of a regular file is declared. `progress` is called with the number of bytes read so far; each
+    /// attempt begins at zero.
+    ///
+    /// # Errors
+    /// Returns [`ClientError::Source`] if the file cannot be read. No file is stored then.
     pub async fn upload_file(
         &self,
         path: &Path,
@@ -45,14 +51,14 @@ impl Client {
         let progress: Progress = Arc::new(progress);
         fill_request_id(&mut spec.request_id);
         self.retry
-            .run(|| async {
+            .call(|| async {
                 let file = tokio::fs::File::open(path).await.map_err(ClientError::Source)?;
-                let about = file.metadata().await.map_err(ClientError::Source)?;
+                let metadata = file.metadata().await.map_err(ClientError::Source)?;
                 let mut spec = spec.clone();
-                // Read anew for every try: a file that changed in between is refused, since its id stands for
-                // the other bytes, and not stored with the wrong ones.
-                if about.is_file() && spec.size_bytes.is_none() {
-                    spec.size_bytes = i64::try_from(about.len()).ok();
+                // Each attempt declares the current size: the server refuses a file that changed between
+                // attempts, because its request id belongs to the earlier bytes.
+                if metadata.is_file() && spec.size_bytes.is_none() {
+                    spec.size_bytes = i64::try_from(metadata.len()).ok();
                 }
                 self.upload_once(spec, file, Arc::clone(&progress)).await
             })
@@ -68,32 +74,31 @@ impl Client {
     where
         R: AsyncRead + Send + Unpin + 'static,
     {
-        self.send(Beginning::of_file(spec), reader, progress).await
+        self.send_upload_stream(StreamStart::new_file(spec), reader, progress).await
     }
 
-    /// Sends one stream of an upload.
-    pub(super) async fn send<R>(
+    /// Sends the messages of one `UploadFile` call.
+    pub(super) async fn send_upload_stream<R>(
         &self,
-        beginning: Beginning,
+        start: StreamStart,
         reader: R,
         progress: Progress,
     ) -> Result<UploadFileResponse, ClientError>
     where
         R: AsyncRead + Send + Unpin + 'static,
     {
-        let (messages, source_failed) = upload_messages(beginning, reader, progress);
-        // The connection reads the messages in a task of its own, until the server resets the stream. A
-        // server or proxy that answers early need not do that; dropping `_call_ended` ends the messages with
-        // the call in any case.
+        let (messages, source_failed) = upload_messages(start, reader, progress);
+        // The connection reads the messages in its own task until the server resets the stream. A server or
+        // proxy that responds early need not reset it; then dropping `_call_ended` ends the messages with the
+        // call.
         let (_call_ended, until_call_ended) = oneshot::channel::<()>();
         let mut files = self.services.files.clone();
         tokio::select! {
-            // In this order: when the source fails the server reports an upload that was not finished, which
-            // is true and of no help.
+            // The source comes first: if it fails, the server only reports an unfinished upload.
             biased;
             Ok(error) = source_failed => Err(ClientError::Source(error)),
-            answer = files.upload_file(messages.take_until(until_call_ended)) => {
-                answer.map(tonic::Response::into_inner).map_err(ClientError::from_status)
+            response = files.upload_file(messages.take_until(until_call_ended)) => {
+                response.map(tonic::Response::into_inner).map_err(ClientError::from_status)
             }
         }
     }

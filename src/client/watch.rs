@@ -1,4 +1,4 @@
-//! Watches that go on by themselves.
+//! Watches, which reconnect automatically.
 
 use futures::{Stream, StreamExt, stream};
 use tonic::Streaming;
@@ -7,22 +7,24 @@ use super::{connection::Client, error::ClientError};
 use crate::proto::v1::{WatchFilesRequest, WatchFilesResponse};
 
 impl Client {
-    /// Watches changes of files, from `request.cursor` on, or from now on where it is empty.
+    /// Watches changes of files after `request.cursor`, or from now on if it is empty.
     ///
-    /// A stream that breaks is opened again behind the last message that was handed out, as the retry policy says; tries are
-    /// counted anew with every message. The stream ends after the first error that a repetition cannot help: among them
-    /// CURSOR_TOO_OLD, after which everything must be listed again, and a token that has expired.
+    /// If the stream breaks, it is reopened after the last returned message, according to the retry policy.
+    /// The count of attempts is reset by each message. The stream ends after the first error that is not
+    /// retried, for example CURSOR_TOO_OLD, after which the caller must list all files again, or an expired
+    /// token.
     ///
-    /// Heartbeats are handed out too: they carry a cursor, and a position to wait for a write of one's own.
+    /// The stream also returns heartbeats. They carry a cursor, and a position with which a caller can wait
+    /// for the event of its own change.
     pub fn watch_files(
         &self,
         request: WatchFilesRequest,
     ) -> impl Stream<Item = Result<WatchFilesResponse, ClientError>> + Send + use<> {
-        let watching = Watching { client: self.clone(), request, stream: None, tries: 0 };
-        stream::unfold(Some(watching), |watching| async move {
-            let mut watching = watching?;
-            match watching.next().await {
-                Ok(message) => Some((Ok(message), Some(watching))),
+        let watch = Watch { client: self.clone(), request, stream: None, tries: 0 };
+        stream::unfold(Some(watch), |watch| async move {
+            let mut watch = watch?;
+            match watch.next_message().await {
+                Ok(message) => Some((Ok(message), Some(watch))),
                 Err(error) => Some((Err(error), None)),
             }
         })
@@ -30,19 +32,19 @@ impl Client {
     }
 }
 
-struct Watching {
+struct Watch {
     client: Client,
-    /// Its cursor moves on.
+    /// The request that reopens the stream. Its cursor is that of the last message.
     request: WatchFilesRequest,
     stream: Option<Streaming<WatchFilesResponse>>,
-    /// How often it was tried since the last message.
+    /// The number of failed attempts since the last message.
     tries: u32,
 }
 
-impl Watching {
-    async fn next(&mut self) -> Result<WatchFilesResponse, ClientError> {
+impl Watch {
+    async fn next_message(&mut self) -> Result<WatchFilesResponse, ClientError> {
         loop {
-            match self.receive().await {
+            match self.receive_message().await {
                 Ok(message) => {
                     self.tries = 0;
                     self.request.cursor.clone_from(&message.cursor);
@@ -51,8 +53,8 @@ impl Watching {
                 Err(error) => {
                     self.stream = None;
                     self.tries += 1;
-                    match self.client.retry.wait_before_retry(&error, self.tries) {
-                        Some(wait) => tokio::time::sleep(wait).await,
+                    match self.client.retry.delay_after_error(&error, self.tries) {
+                        Some(delay) => tokio::time::sleep(delay).await,
                         None => return Err(error),
                     }
                 }
@@ -60,20 +62,20 @@ impl Watching {
         }
     }
 
-    async fn receive(&mut self) -> Result<WatchFilesResponse, ClientError> {
+    async fn receive_message(&mut self) -> Result<WatchFilesResponse, ClientError> {
         let stream = match &mut self.stream {
             Some(stream) => stream,
             none => {
                 let mut events = self.client.services.events.clone();
-                let answer =
+                let response =
                     events.watch_files(self.request.clone()).await.map_err(ClientError::from_status)?;
-                none.insert(answer.into_inner())
+                none.insert(response.into_inner())
             }
         };
         match stream.message().await.map_err(ClientError::from_status)? {
             Some(message) => Ok(message),
-            // The server never ends a watch without a word.
-            None => Err(ClientError::Transport { source: "the stream of the watch ended".into() }),
+            // The server always ends a watch with an error.
+            None => Err(ClientError::Transport { source: "watch ended without an error".into() }),
         }
     }
 }

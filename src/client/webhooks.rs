@@ -1,4 +1,4 @@
-//! Endpoints that events are sent to.
+//! Calls of `WebhookService`: endpoints that events are sent to.
 
 use super::{connection::Client, error::ClientError, randomness::fill_request_id};
 use crate::proto::v1::{
@@ -9,7 +9,8 @@ use crate::proto::v1::{
 };
 
 impl Client {
-    /// Makes an endpoint; the answer shows its secret, this once. Safe to repeat; a request id is minted where there is none.
+    /// Creates a webhook. Only this response contains its secret. Safe to retry: a missing request id is
+    /// generated.
     pub async fn create_webhook(
         &self,
         mut request: CreateWebhookRequest,
@@ -18,12 +19,12 @@ impl Client {
         self.call(request, |mut to, request| async move { to.webhooks.create_webhook(request).await }).await
     }
 
-    /// Returns an endpoint.
+    /// Returns one webhook.
     pub async fn get_webhook(&self, request: GetWebhookRequest) -> Result<GetWebhookResponse, ClientError> {
         self.call(request, |mut to, request| async move { to.webhooks.get_webhook(request).await }).await
     }
 
-    /// Returns all endpoints.
+    /// Returns one page of webhooks.
     pub async fn list_webhooks(
         &self,
         request: ListWebhooksRequest,
@@ -31,7 +32,7 @@ impl Client {
         self.call(request, |mut to, request| async move { to.webhooks.list_webhooks(request).await }).await
     }
 
-    /// Changes an endpoint. Safe to repeat; a request id is minted where there is none.
+    /// Updates a webhook. Safe to retry: a missing request id is generated.
     pub async fn update_webhook(
         &self,
         mut request: UpdateWebhookRequest,
@@ -40,7 +41,7 @@ impl Client {
         self.call(request, |mut to, request| async move { to.webhooks.update_webhook(request).await }).await
     }
 
-    /// Removes an endpoint. Safe to repeat; a request id is minted where there is none.
+    /// Deletes a webhook. Safe to retry: a missing request id is generated.
     pub async fn delete_webhook(
         &self,
         mut request: DeleteWebhookRequest,
@@ -49,7 +50,7 @@ impl Client {
         self.call(request, |mut to, request| async move { to.webhooks.delete_webhook(request).await }).await
     }
 
-    /// Gives an endpoint another secret. Safe to repeat; a request id is minted where there is none.
+    /// Replaces the secret of a webhook. Safe to retry: a missing request id is generated.
     pub async fn rotate_webhook_secret(
         &self,
         mut request: RotateWebhookSecretRequest,
@@ -59,7 +60,7 @@ impl Client {
             .await
     }
 
-    /// Returns a page of what could not be delivered.
+    /// Returns one page of failed deliveries.
     pub async fn list_webhook_deliveries(
         &self,
         request: ListWebhookDeliveriesRequest,
@@ -71,7 +72,7 @@ impl Client {
         .await
     }
 
-    /// Sends a dead letter once more. Safe to repeat; a request id is minted where there is none.
+    /// Sends a dead delivery again. Safe to retry: a missing request id is generated.
     pub async fn redeliver_webhook(
         &self,
         mut request: RedeliverWebhookRequest,

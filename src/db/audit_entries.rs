@@ -195,12 +195,12 @@ struct EntryRow {
 
 impl EntryRow {
     fn into_entry(self) -> Result<StoredAuditEntry, DbError> {
-        let bad = |what: &str| DbError::corrupt("read audit entry", what);
-        let kind = ActorKind::from_number(self.actor_kind).ok_or_else(|| bad("actor"))?;
+        let corrupt = |what: &str| DbError::corrupt("read audit entry", what);
+        let kind = ActorKind::from_number(self.actor_kind).ok_or_else(|| corrupt("actor"))?;
         let entry = AuditEntry {
             actor: Actor { kind, id: self.actor_id },
             origin: Origin { request_id: self.request_id, address: self.address },
-            action: AuditAction::from_number(self.action).ok_or_else(|| bad("action"))?,
+            action: AuditAction::from_number(self.action).ok_or_else(|| corrupt("action"))?,
             is_allowed: self.is_allowed,
             file: self.file_id.map(FileId::from_uuid),
             version: self.version,
@@ -213,7 +213,8 @@ impl EntryRow {
 /// Returns entries of the transaction's tenant after a position, ordered by time.
 pub async fn list_after(
     tx: &mut TenantTx,
-    (time, n): (Timestamp, i64),
+    time: Timestamp,
+    n: i64,
     limit: i64,
 ) -> Result<Vec<StoredAuditEntry>, DbError> {
     let rows: Vec<EntryRow> = statement(
@@ -231,7 +232,7 @@ pub async fn list_after(
 }
 
 fn insertion(tenant: TenantId, entries: &[AuditEntry]) -> Statement {
-    let texts = |pick: fn(&AuditEntry) -> &str| {
+    let text_column = |pick: fn(&AuditEntry) -> &str| {
         entries.iter().map(|entry| pick(entry).to_owned()).collect::<Vec<String>>()
     };
     statement(
@@ -245,7 +246,7 @@ fn insertion(tenant: TenantId, entries: &[AuditEntry]) -> Statement {
     )
     .bind::<SqlUuid, _>(tenant.as_uuid())
     .bind::<Array<SmallInt>, _>(entries.iter().map(|entry| entry.actor.kind.number()).collect::<Vec<_>>())
-    .bind::<Array<Text>, _>(texts(|entry| &entry.actor.id))
+    .bind::<Array<Text>, _>(text_column(|entry| &entry.actor.id))
     .bind::<Array<SmallInt>, _>(entries.iter().map(|entry| entry.action.number()).collect::<Vec<_>>())
     .bind::<Array<Bool>, _>(entries.iter().map(|entry| entry.is_allowed).collect::<Vec<_>>())
     .bind::<Array<Nullable<SqlUuid>>, _>(
@@ -254,7 +255,7 @@ fn insertion(tenant: TenantId, entries: &[AuditEntry]) -> Statement {
     .bind::<Array<Nullable<Integer>>, _>(
         entries.iter().map(|entry| entry.version).collect::<Vec<_>>(),
     )
-    .bind::<Array<Text>, _>(texts(|entry| &entry.origin.request_id))
-    .bind::<Array<Text>, _>(texts(|entry| &entry.origin.address))
+    .bind::<Array<Text>, _>(text_column(|entry| &entry.origin.request_id))
+    .bind::<Array<Text>, _>(text_column(|entry| &entry.origin.address))
     .bind::<Array<Jsonb>, _>(entries.iter().map(|entry| entry.details.clone()).collect::<Vec<_>>())
 }

@@ -58,15 +58,15 @@ pub(super) const COLUMNS: &str = "b.id AS blob_id, b.provider, b.storage_key, b.
 
 impl BlobRow {
     pub(super) fn into_blob(self) -> Result<Blob, DbError> {
-        let bad = |what: &str| DbError::corrupt("read blob", what);
+        let corrupt = |what: &str| DbError::corrupt("read blob", what);
         Ok(Blob {
             id: BlobId::from_uuid(self.blob_id),
             provider: self.provider,
-            key: ObjectKey::parse(&self.storage_key).map_err(|_| bad("storage key"))?,
-            size_bytes: u64::try_from(self.blob_size_bytes).map_err(|_| bad("size"))?,
-            sha256: Digest::from_slice(&self.blob_sha256).map_err(|_| bad("digest"))?,
-            crc64nvme: Crc64::from_slice(&self.crc64nvme).ok_or_else(|| bad("checksum"))?,
-            class: StorageClass::from_number(self.storage_class).ok_or_else(|| bad("storage class"))?,
+            key: ObjectKey::parse(&self.storage_key).map_err(|_| corrupt("storage key"))?,
+            size_bytes: u64::try_from(self.blob_size_bytes).map_err(|_| corrupt("size"))?,
+            sha256: Digest::from_slice(&self.blob_sha256).map_err(|_| corrupt("digest"))?,
+            crc64nvme: Crc64::from_slice(&self.crc64nvme).ok_or_else(|| corrupt("checksum"))?,
+            class: StorageClass::from_number(self.storage_class).ok_or_else(|| corrupt("storage class"))?,
         })
     }
 }
@@ -379,7 +379,8 @@ async fn count(
 pub async fn relocate(
     tx: &mut SystemTx,
     from: &TenantBlob,
-    (provider, key): (&str, &ObjectKey),
+    provider: &str,
+    key: &ObjectKey,
     class: StorageClass,
 ) -> Result<bool, DbError> {
     let updated = statement(

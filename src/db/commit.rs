@@ -304,7 +304,7 @@ struct OutcomeRow {
     #[diesel(sql_type = Nullable<Array<Nullable<Timestamptz>>>)]
     deletion_times: Option<Vec<Option<Timestamp>>>,
     #[diesel(sql_type = Nullable<Jsonb>)]
-    figures: Option<Value>,
+    quota_values: Option<Value>,
     #[diesel(sql_type = Nullable<Jsonb>)]
     replayed: Option<Value>,
     #[diesel(sql_type = Nullable<Jsonb>)]
@@ -339,7 +339,7 @@ pub async fn commit_uploads<A: Serialize>(
     if !row.fits {
         return Ok(BatchOutcome { transaction, outcomes: None });
     }
-    let quota = row.figures.clone().and_then(|figures| serde_json::from_value(figures).ok());
+    let quota = row.quota_values.clone().and_then(|values| serde_json::from_value(values).ok());
     let quota = quota.ok_or_else(|| DbError::corrupt(OPERATION, "quota"))?;
     let outcomes: Vec<UploadCommitOutcome> = uploads
         .iter()
@@ -399,19 +399,19 @@ impl OutcomeRow {
     }
 
     fn replayed_response(&self, request: Option<RequestId>) -> Result<StoredResponse, DbError> {
-        let bad = |what: &str| DbError::corrupt(OPERATION, what);
-        let request_id = request.ok_or_else(|| bad("response without a request id"))?;
+        let corrupt = |what: &str| DbError::corrupt(OPERATION, what);
+        let request_id = request.ok_or_else(|| corrupt("response without a request id"))?;
         let stored =
             self.replayed.as_ref().and_then(|replayed| replayed.get(request_id.as_uuid().to_string()));
-        let stored = stored.ok_or_else(|| bad("missing response"))?;
-        let before = ReplayRow::deserialize(stored).map_err(|_| bad("response"))?;
-        let method = Method::from_number(before.method).ok_or_else(|| bad("method"))?;
+        let stored = stored.ok_or_else(|| corrupt("missing response"))?;
+        let before = ReplayRow::deserialize(stored).map_err(|_| corrupt("response"))?;
+        let method = Method::from_number(before.method).ok_or_else(|| corrupt("method"))?;
         Ok(StoredResponse { request_id, method, payload: before.payload_sha256, response: before.response })
     }
 }
 
 #[derive(QueryableByName)]
-struct TermsRow {
+struct AdmissionRow {
     #[diesel(embed)]
     quota: QuotaRow,
     #[diesel(sql_type = Nullable<SmallInt>)]
@@ -424,7 +424,7 @@ struct TermsRow {
 
 /// The data needed to admit an upload before its bytes are received.
 #[derive(Debug)]
-pub struct UploadTerms {
+pub struct AdmissionData {
     pub quota: Quota,
     /// The stored response under its request id, if there is one.
     pub response: Option<StoredResponse>,
@@ -435,17 +435,17 @@ impl Database {
     ///
     /// It takes one round trip. The timeout is therefore enforced here: one that is set inside the statement
     /// would take effect too late.
-    pub async fn upload_terms(
+    pub async fn read_admission_data(
         &self,
         tenant: TenantId,
         request: Option<RequestId>,
         idempotency_hours: u32,
-    ) -> Result<UploadTerms, DbError> {
-        const OPERATION: &str = "read upload terms";
+    ) -> Result<AdmissionData, DbError> {
+        const OPERATION: &str = "read admission data";
         let mut connection = self.tenant_pool.acquire().await?;
         let sql = format!(
-            "SELECT {}, terms.method, terms.payload_sha256, terms.response
-             FROM app.upload_terms({{}}, {{}}, {{}}, {{}}) AS terms, LATERAL (SELECT (terms.quota).*) AS quota",
+            "SELECT {}, admission.method, admission.payload_sha256, admission.response
+             FROM app.admission_data({{}}, {{}}, {{}}, {{}}) AS admission, LATERAL (SELECT (admission.quota).*) AS quota",
             quotas::COLUMNS
         );
         let read = statement(OPERATION, sql)
@@ -454,7 +454,7 @@ impl Database {
             .bind::<Integer, _>(i32::try_from(idempotency_hours).unwrap_or(i32::MAX))
             .bind::<Nullable<Text>, _>(self.now_override().map(|now| now.to_rfc3339()))
             .one(&mut connection);
-        let row: TermsRow = match timeout(self.statement_timeout, read).await {
+        let row: AdmissionRow = match timeout(self.statement_timeout, read).await {
             Ok(row) => row?,
             Err(elapsed) => {
                 // The response is still outstanding, so the connection must not return to the pool.
@@ -462,16 +462,16 @@ impl Database {
                 return Err(DbError::new(DbErrorKind::TimedOut, OPERATION, elapsed));
             }
         };
-        let bad = |what: &str| DbError::corrupt(OPERATION, what);
+        let corrupt = |what: &str| DbError::corrupt(OPERATION, what);
         let response = match (request, row.method, row.payload_sha256, row.response) {
             (Some(request_id), Some(method), Some(payload), Some(response)) => Some(StoredResponse {
                 request_id,
-                method: Method::from_number(method).ok_or_else(|| bad("method"))?,
-                payload: Digest::from_slice(&payload).map_err(|_| bad("digest"))?,
+                method: Method::from_number(method).ok_or_else(|| corrupt("method"))?,
+                payload: Digest::from_slice(&payload).map_err(|_| corrupt("digest"))?,
                 response,
             }),
             _ => None,
         };
-        Ok(UploadTerms { quota: row.quota.into(), response })
+        Ok(AdmissionData { quota: row.quota.into(), response })
     }
 }

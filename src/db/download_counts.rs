@@ -1,4 +1,4 @@
-//! Download counts and last access times of files. They have a table of their own, because a download must
+//! Download counts and last access times of files. They have their own table, because a download must
 //! change neither the etag nor the update time of the file.
 
 use std::collections::HashMap;

@@ -30,7 +30,7 @@ impl EventHints {
     }
 
     /// Notifies listeners that an event of this tenant was committed.
-    pub(super) fn raise(&self, tenant: TenantId) {
+    pub(super) fn notify(&self, tenant: TenantId) {
         if let Some(listener) = self.listeners().get(&tenant).and_then(Weak::upgrade) {
             listener.notify_one();
         }

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{
     DbError, TenantTx,
-    events::{EventKind, position},
+    events::{EventKind, parse_position},
     statement::statement,
 };
 use crate::domain::{clock::Timestamp, event_position::EventPosition, ids::FileId};
@@ -33,7 +33,8 @@ pub struct StreamSnapshot {
     pub position: EventPosition,
     /// The time of the snapshot.
     pub time: Timestamp,
-    /// The database history that positions belong to. It changes when the database is restored or fails over.
+    /// The incarnation of the database that positions belong to. It changes when the database is restored or
+    /// fails over.
     pub incarnation: String,
     /// The lower bound. Older events may have been dropped.
     pub horizon: Timestamp,
@@ -44,13 +45,13 @@ pub struct StreamSnapshot {
 const EVENT_SKEW_MAX: chrono::Duration = chrono::Duration::hours(1);
 
 impl StreamSnapshot {
-    /// Returns whether all events after a position are retained, if a reader reached it at `time` in the
-    /// history `incarnation`.
+    /// Returns whether all events after a position are retained, if a reader reached it at `time` in this
+    /// `incarnation`.
     pub fn retains_all_after(&self, time: Timestamp, incarnation: &str, retention: chrono::Duration) -> bool {
         incarnation == self.incarnation && self.retains_time(time, retention)
     }
 
-    /// Returns whether all events since `time` are retained, in any history.
+    /// Returns whether all events since `time` are retained, in any incarnation.
     pub fn retains_time(&self, time: Timestamp, retention: chrono::Duration) -> bool {
         let start = self.horizon.max(self.time.checked_sub_signed(retention).unwrap_or(Timestamp::MIN_UTC));
         let oldest = time.checked_sub_signed(EVENT_SKEW_MAX);
@@ -164,7 +165,7 @@ pub async fn get_newest(tx: &mut TenantTx) -> Result<(StreamSnapshot, Option<Eve
     );
     let row: Row =
         statement(OPERATION, sql).bind::<SqlUuid, _>(tx.tenant().as_uuid()).one(tx.connection()?).await?;
-    Ok((row.snapshot.read(OPERATION)?, row.position(OPERATION)?))
+    Ok((row.snapshot.read(OPERATION)?, row.parse_position(OPERATION)?))
 }
 
 #[derive(QueryableByName)]
@@ -175,7 +176,8 @@ struct PositionRow {
     n: i64,
 }
 
-/// Returns the position from which to continue after a reader has reached `time` in another history.
+/// Returns the position from which to continue after a reader has reached `time` in another
+/// incarnation.
 ///
 /// It is the position before the first event that is not older than `time` minus the maximum skew. The reader
 /// may see some events twice, but misses no retained event.
@@ -196,7 +198,7 @@ pub async fn find_position_at(
     .first(tx.connection()?)
     .await?;
     let Some(row) = row else { return Ok(snapshot.position) };
-    let first = position(OPERATION, &row.xid, row.n)?;
+    let first = parse_position(OPERATION, &row.xid, row.n)?;
     // The numbers of events start at 1.
     Ok(EventPosition { n: first.n.saturating_sub(1), ..first })
 }
@@ -204,7 +206,7 @@ pub async fn find_position_at(
 impl SnapshotRow {
     fn read(&self, operation: &'static str) -> Result<StreamSnapshot, DbError> {
         Ok(StreamSnapshot {
-            position: position(operation, &self.xmin, 0)?,
+            position: parse_position(operation, &self.xmin, 0)?,
             time: self.time,
             incarnation: self.incarnation.clone(),
             // Without partitions, nothing has been dropped yet.
@@ -214,20 +216,20 @@ impl SnapshotRow {
 }
 
 impl Row {
-    fn position(&self, operation: &'static str) -> Result<Option<EventPosition>, DbError> {
-        self.xid.as_deref().zip(self.n).map(|(xid, n)| position(operation, xid, n)).transpose()
+    fn parse_position(&self, operation: &'static str) -> Result<Option<EventPosition>, DbError> {
+        self.xid.as_deref().zip(self.n).map(|(xid, n)| parse_position(operation, xid, n)).transpose()
     }
 
     fn event(&self, operation: &'static str) -> Result<Option<StoredEvent>, DbError> {
-        let Some(position) = self.position(operation)? else { return Ok(None) };
-        let bad = |what| DbError::corrupt(operation, what);
+        let Some(position) = self.parse_position(operation)? else { return Ok(None) };
+        let corrupt = |what| DbError::corrupt(operation, what);
         Ok(Some(StoredEvent {
             position,
-            kind: self.kind.map(EventKind::from_stored).ok_or_else(|| bad("kind"))?,
-            file: self.file_id.map(FileId::from_uuid).ok_or_else(|| bad("file"))?,
-            version: self.version.ok_or_else(|| bad("version"))?,
-            actor_id: self.actor_id.clone().ok_or_else(|| bad("actor"))?,
-            create_time: self.create_time.ok_or_else(|| bad("time"))?,
+            kind: self.kind.map(EventKind::from_stored).ok_or_else(|| corrupt("kind"))?,
+            file: self.file_id.map(FileId::from_uuid).ok_or_else(|| corrupt("file"))?,
+            version: self.version.ok_or_else(|| corrupt("version"))?,
+            actor_id: self.actor_id.clone().ok_or_else(|| corrupt("actor"))?,
+            create_time: self.create_time.ok_or_else(|| corrupt("time"))?,
         }))
     }
 }

@@ -36,7 +36,7 @@ sql_enum! {
         FileUnarchived = 6 => "file_unarchived",
         /// Its record was changed.
         FileUpdated = 7 => "file_updated",
-        /// A further version was committed, by an upload or a restore.
+        /// Another version was committed, by an upload or a restore.
         FileVersionCreated = 40 => "file_version_created",
         /// A version was deleted permanently.
         FileVersionDeleted = 41 => "file_version_deleted",
@@ -73,7 +73,7 @@ pub struct Event {
     pub version: i32,
     pub actor_id: String,
     owner_id: String,
-    /// The audience that sees the event by role. If the change modified it, the wider one of the two.
+    /// The audience that sees the event by role. If the change modified it, this is the wider of the two.
     audience: i16,
     /// Principals that could read the file before the change, in addition to its current readers.
     former_readers: Vec<String>,
@@ -85,8 +85,8 @@ impl Event {
         Self { version, ..Self::for_file(kind, file, actor_id) }
     }
 
-    /// Creates an event about a transfer between two owners. The former owner sees it, too.
-    pub fn for_transfer(owned: &OwnedFile, (from, to): (&str, &str), actor_id: &str) -> Self {
+    /// Creates an event about a transfer between two owners. The former owner can see it too.
+    pub fn for_transfer(owned: &OwnedFile, from: &str, to: &str, actor_id: &str) -> Self {
         Self {
             kind: EventKind::FileOwnerChanged,
             file: owned.id,
@@ -113,7 +113,7 @@ impl Event {
 
     /// Makes the event visible also to those who could see the file before the change.
     #[must_use]
-    pub fn with_previous_viewers(mut self, before: &File) -> Self {
+    pub fn with_former_viewers(mut self, before: &File) -> Self {
         self.audience = self.audience.max(audience(before.visibility));
         if before.owner_id != self.owner_id {
             self.former_readers.push(user_principal(&before.owner_id));
@@ -154,9 +154,9 @@ struct InsertedRow {
     number: i64,
 }
 
-/// Inserts events and notes the position of the last one in the transaction.
+/// Inserts events, and stores the position of the last one in the transaction.
 ///
-/// Changes of a file's readers in the same transaction must be written before, because events copy the
+/// The same transaction must change the readers of a file before it inserts events, because events copy the
 /// current readers.
 pub async fn insert(tx: &mut TenantTx, events: &[Event]) -> Result<(), DbError> {
     const OPERATION: &str = "insert events";
@@ -180,7 +180,7 @@ pub async fn insert(tx: &mut TenantTx, events: &[Event]) -> Result<(), DbError> 
     .load(tx.connection()?)
     .await?;
     if let Some(last) = inserted.into_iter().next() {
-        tx.note_event(position(OPERATION, &last.xid, last.number)?);
+        tx.note_event(parse_position(OPERATION, &last.xid, last.number)?);
     }
     Ok(())
 }
@@ -200,7 +200,11 @@ impl<'a> From<&'a Event> for EventRow<'a> {
 }
 
 /// Converts the two position columns of the database.
-pub(super) fn position(operation: &'static str, xid: &str, number: i64) -> Result<EventPosition, DbError> {
+pub(super) fn parse_position(
+    operation: &'static str,
+    xid: &str,
+    number: i64,
+) -> Result<EventPosition, DbError> {
     let xid = xid.parse().map_err(|error| DbError::new(DbErrorKind::Corrupt, operation, error))?;
     let n = u64::try_from(number).map_err(|error| DbError::new(DbErrorKind::Corrupt, operation, error))?;
     Ok(EventPosition { xid, n })

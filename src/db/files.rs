@@ -97,8 +97,8 @@ pub(super) struct FileRow {
 impl FileRow {
     /// Converts the row to a file without tags and attachments, which are in other tables.
     pub(super) fn into_file(self) -> Result<File, DbError> {
-        let bad = |what: &str| DbError::corrupt("read file", what);
-        let serde_json::Value::Object(metadata) = self.metadata else { return Err(bad("metadata")) };
+        let corrupt = |what: &str| DbError::corrupt("read file", what);
+        let serde_json::Value::Object(metadata) = self.metadata else { return Err(corrupt("metadata")) };
         Ok(File {
             id: FileId::from_uuid(self.id),
             tenant_id: TenantId::from_uuid(self.tenant_id),
@@ -113,16 +113,16 @@ impl FileRow {
             metadata,
             tags: Vec::new(),
             attachments: Vec::new(),
-            visibility: Visibility::from_number(self.visibility).ok_or_else(|| bad("visibility"))?,
+            visibility: Visibility::from_number(self.visibility).ok_or_else(|| corrupt("visibility"))?,
             version: self.version,
             content_state: ContentState::from_number(self.content_state)
-                .ok_or_else(|| bad("content state"))?,
-            scan_status: ScanStatus::from_number(self.scan_status).ok_or_else(|| bad("scan status"))?,
+                .ok_or_else(|| corrupt("content state"))?,
+            scan_status: ScanStatus::from_number(self.scan_status).ok_or_else(|| corrupt("scan status"))?,
             mime_type: self.mime_type,
             declared_mime_type: self.declared_mime_type,
-            media_kind: MediaKind::from_number(self.media_kind).ok_or_else(|| bad("media kind"))?,
-            size_bytes: u64::try_from(self.size_bytes).map_err(|_| bad("size"))?,
-            sha256: Digest::from_slice(&self.sha256).map_err(|_| bad("digest"))?,
+            media_kind: MediaKind::from_number(self.media_kind).ok_or_else(|| corrupt("media kind"))?,
+            size_bytes: u64::try_from(self.size_bytes).map_err(|_| corrupt("size"))?,
+            sha256: Digest::from_slice(&self.sha256).map_err(|_| corrupt("digest"))?,
             revision: self.revision,
             create_time: self.create_time,
             update_time: self.update_time,
@@ -146,8 +146,8 @@ impl FileRow {
 pub struct VisibleFile {
     /// The file, without tags and attachments.
     pub file: File,
-    /// Whether one of the viewer's principals is among its readers.
-    pub is_granted: bool,
+    /// Whether one of the viewer's principals is among the readers of the file.
+    pub has_read_grant: bool,
 }
 
 #[derive(QueryableByName)]
@@ -155,23 +155,23 @@ struct VisibleRow {
     #[diesel(embed)]
     file: FileRow,
     #[diesel(sql_type = Bool)]
-    is_granted: bool,
+    has_read_grant: bool,
 }
 
 impl VisibleRow {
     fn into_file(self) -> Result<VisibleFile, DbError> {
-        Ok(VisibleFile { file: self.file.into_file()?, is_granted: self.is_granted })
+        Ok(VisibleFile { file: self.file.into_file()?, has_read_grant: self.has_read_grant })
     }
 }
 
-/// Builds a query for files of the tenant in the first bind that row-level security makes visible to the
-/// viewer.
+/// Builds a query for the files that row-level security makes visible to the viewer. The first bind parameter
+/// is the tenant.
 fn select_visible(condition: &str) -> String {
     format!(
         "SELECT {COLUMNS}, EXISTS (
              SELECT FROM file_readers AS reader
              WHERE reader.tenant_id = f.tenant_id AND reader.file_id = f.id
-               AND reader.principal = ANY ((SELECT app.principals())::text[])) AS is_granted
+               AND reader.principal = ANY ((SELECT app.principals())::text[])) AS has_read_grant
          FROM files AS f WHERE f.tenant_id = {{}} AND {condition}"
     )
 }
@@ -302,7 +302,7 @@ struct LastVersionRow {
 }
 
 /// Makes a version the current one. The database rejects versions that are not available.
-pub async fn set_current(
+pub async fn set_current_version(
     tx: &mut TenantTx,
     id: FileId,
     version: i32,
@@ -328,7 +328,7 @@ pub async fn set_current(
     row.into_file()
 }
 
-/// Updates revision, update time and updater of a file after a change in another table.
+/// Updates the revision, the update time and `updated_by` of a file after a change in another table.
 pub async fn touch(tx: &mut TenantTx, id: FileId, actor_id: &str) -> Result<File, DbError> {
     let sql = format!(
         "UPDATE files AS f SET update_time = app.now(), updated_by = {{}}, revision = f.revision + 1
@@ -393,7 +393,7 @@ pub async fn set_hold(
     row.into_file()
 }
 
-/// Deletes the row. All rows that reference it must have been deleted before.
+/// Deletes the row of a file. All rows that reference it must already be deleted.
 pub async fn delete(tx: &mut TenantTx, id: FileId) -> Result<(), DbError> {
     statement("delete file", "DELETE FROM files WHERE tenant_id = {} AND id = {}")
         .bind::<SqlUuid, _>(tx.tenant().as_uuid())
@@ -426,8 +426,8 @@ struct ExistsRow {
 
 /// Returns whether a file, including the trash, or an open resumable upload has this category.
 ///
-/// Scans all files of the tenant if there is none: for admins.
-pub async fn has_category(tx: &mut TenantTx, category: &str) -> Result<bool, DbError> {
+/// If none has it, this scans all files of the tenant, so only admins may cause this query.
+pub async fn is_category_used(tx: &mut TenantTx, category: &str) -> Result<bool, DbError> {
     let row: ExistsRow = statement(
         "find files of category",
         "SELECT EXISTS (SELECT FROM files WHERE tenant_id = {} AND category = {})

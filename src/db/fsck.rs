@@ -112,7 +112,7 @@ struct KeyRow {
 /// provider of the row does not matter.
 pub async fn check_ownership(tx: &mut SystemTx, keys: &[&ObjectKey]) -> Result<Vec<Ownership>, DbError> {
     let tenants: Vec<Uuid> = keys.iter().map(|key| key.tenant().as_uuid()).collect();
-    let texts: Vec<String> = keys.iter().map(|key| key.as_str().to_owned()).collect();
+    let key_texts: Vec<String> = keys.iter().map(|key| key.as_str().to_owned()).collect();
     let rows: Vec<KeyRow> = statement(
         "find owners of keys",
         "SELECT EXISTS (SELECT FROM tenants AS t WHERE t.id = k.tenant_id) AS has_tenant,
@@ -126,7 +126,7 @@ pub async fn check_ownership(tx: &mut SystemTx, keys: &[&ObjectKey]) -> Result<V
          FROM unnest({}, {}) WITH ORDINALITY AS k (tenant_id, storage_key, n) ORDER BY k.n",
     )
     .bind::<Array<SqlUuid>, _>(tenants)
-    .bind::<Array<Text>, _>(texts)
+    .bind::<Array<Text>, _>(key_texts)
     .load(tx.connection()?)
     .await?;
     let ownership = |row: KeyRow| match row {
@@ -137,7 +137,7 @@ pub async fn check_ownership(tx: &mut SystemTx, keys: &[&ObjectKey]) -> Result<V
     Ok(rows.into_iter().map(ownership).collect())
 }
 
-/// A quota row whose figures differ from the stored files and open uploads.
+/// A quota row whose counters differ from the stored files and open uploads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the values of the quota row, and the counted values")]
 pub struct QuotaDrift {

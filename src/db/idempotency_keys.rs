@@ -107,11 +107,11 @@ pub async fn list_responses(
     .await?;
     rows.into_iter()
         .map(|row| {
-            let bad = |what: &str| DbError::corrupt(OPERATION, what);
+            let corrupt = |what: &str| DbError::corrupt(OPERATION, what);
             Ok(StoredResponse {
                 request_id: RequestId::from_uuid(row.request_id),
-                method: Method::from_number(row.method).ok_or_else(|| bad("method"))?,
-                payload: Digest::from_slice(&row.payload_sha256).map_err(|_| bad("digest"))?,
+                method: Method::from_number(row.method).ok_or_else(|| corrupt("method"))?,
+                payload: Digest::from_slice(&row.payload_sha256).map_err(|_| corrupt("digest"))?,
                 response: row.response,
             })
         })

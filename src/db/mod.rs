@@ -121,9 +121,8 @@ impl Database {
     /// Begins a transaction in which `viewer` sees the rows of one tenant.
     pub async fn tenant_tx(&self, tenant: TenantId, viewer: &Viewer) -> Result<TenantTx, DbError> {
         let connection = self.tenant_pool.acquire().await?;
-        let hints = self.event_hints.clone();
-        TenantTx::begin(connection, tenant, viewer, (self.statement_timeout, self.now_override()), hints)
-            .await
+        let (now, hints) = (self.now_override(), self.event_hints.clone());
+        TenantTx::begin(connection, tenant, viewer, self.statement_timeout, now, hints).await
     }
 
     /// Begins a transaction across tenants.

@@ -101,9 +101,9 @@ pub(super) fn tls_config(
 }
 
 pub(super) async fn connect_encrypted(tls: ClientConfig, url: String) -> ConnectionResult<AsyncPgConnection> {
-    let bad = |error: tokio_postgres::Error| ConnectionError::BadConnection(error.to_string());
-    let mut config: tokio_postgres::Config = url.parse().map_err(bad)?;
+    let connection_error = |error: tokio_postgres::Error| ConnectionError::BadConnection(error.to_string());
+    let mut config: tokio_postgres::Config = url.parse().map_err(connection_error)?;
     config.ssl_mode(tokio_postgres::config::SslMode::Require);
-    let (client, connection) = config.connect(MakeRustlsConnect::new(tls)).await.map_err(bad)?;
+    let (client, connection) = config.connect(MakeRustlsConnect::new(tls)).await.map_err(connection_error)?;
     AsyncPgConnection::try_from_client_and_connection(client, connection).await
 }

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::{DbError, SystemTx, TenantTx, statement::statement};
 use crate::domain::{
     ids::TenantId,
-    policy::{FileSizeLimits, QuotaTerms},
+    policy::{FileSizeLimits, InitialQuota},
     quota::Quota,
 };
 
@@ -115,8 +115,8 @@ impl QuotaDelta {
 
 /// Creates the quota of a new tenant. Its limits also become the initial ceilings, which only the operator
 /// can change.
-pub async fn create(tx: &mut SystemTx, tenant: TenantId, terms: &QuotaTerms) -> Result<(), DbError> {
-    let sizes = &terms.file_size_max_bytes;
+pub async fn create(tx: &mut SystemTx, tenant: TenantId, initial: &InitialQuota) -> Result<(), DbError> {
+    let sizes = &initial.file_size_max_bytes;
     statement(
         "create quota",
         "INSERT INTO quotas (tenant_id, limit_bytes, file_count_max, warning_percent, critical_percent,
@@ -125,17 +125,17 @@ pub async fn create(tx: &mut SystemTx, tenant: TenantId, terms: &QuotaTerms) -> 
          VALUES ({}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, app.now())",
     )
     .bind::<SqlUuid, _>(tenant.as_uuid())
-    .bind::<BigInt, _>(terms.limit_bytes)
-    .bind::<BigInt, _>(terms.file_count_max)
-    .bind::<SmallInt, _>(terms.warning_percent)
-    .bind::<SmallInt, _>(terms.critical_percent)
+    .bind::<BigInt, _>(initial.limit_bytes)
+    .bind::<BigInt, _>(initial.file_count_max)
+    .bind::<SmallInt, _>(initial.warning_percent)
+    .bind::<SmallInt, _>(initial.critical_percent)
     .bind::<BigInt, _>(sizes.image)
     .bind::<BigInt, _>(sizes.video)
     .bind::<BigInt, _>(sizes.audio)
     .bind::<BigInt, _>(sizes.document)
     .bind::<BigInt, _>(sizes.other)
-    .bind::<BigInt, _>(terms.limit_bytes)
-    .bind::<BigInt, _>(terms.file_count_max)
+    .bind::<BigInt, _>(initial.limit_bytes)
+    .bind::<BigInt, _>(initial.file_count_max)
     .execute(tx.connection()?)
     .await
     .map(|_| ())

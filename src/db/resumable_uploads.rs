@@ -35,11 +35,11 @@ pub struct StoredUpload {
     pub provider: String,
     /// The key of the object.
     pub key: ObjectKey,
-    /// The id of the multipart upload; empty for uploads of a single piece.
+    /// The id of the multipart upload; empty for single-part direct uploads.
     pub multipart_id: String,
     /// Whether the client sends the bytes directly to the store.
     pub is_direct: bool,
-    /// The key of the staging object of a direct upload of a single piece, from which the object is copied.
+    /// The key of the staging object of a single-part direct upload, from which the object is copied.
     pub staging_key: Option<ObjectKey>,
     /// The media type that was detected in the first bytes.
     pub sniffed_mime_type: Option<String>,
@@ -104,10 +104,10 @@ const IS_VISIBLE: &str =
 impl Row {
     fn into_upload(self) -> Result<StoredUpload, DbError> {
         const OPERATION: &str = "read upload";
-        let bad = |what: &str| DbError::corrupt(OPERATION, what);
-        let bytes = |count: i64| u64::try_from(count).map_err(|_| bad("size"));
-        let spec: CheckedSpec = serde_json::from_value(self.spec).map_err(|_| bad("spec"))?;
-        let state = UploadState::from_number(self.state).ok_or_else(|| bad("state"))?;
+        let corrupt = |what: &str| DbError::corrupt(OPERATION, what);
+        let bytes = |count: i64| u64::try_from(count).map_err(|_| corrupt("size"));
+        let spec: CheckedSpec = serde_json::from_value(self.spec).map_err(|_| corrupt("spec"))?;
+        let state = UploadState::from_number(self.state).ok_or_else(|| corrupt("state"))?;
         let part_size_bytes = bytes(self.part_size_bytes)?;
         let persisted_size_bytes = bytes(self.persisted_size_bytes)?;
         Ok(StoredUpload {
@@ -142,7 +142,7 @@ impl Row {
     }
 }
 
-/// Returns an upload, unless it was aborted or its lease expired.
+/// Returns an upload, unless it was abandoned or its lease expired.
 pub async fn get(tx: &mut TenantTx, id: UploadId) -> Result<Option<StoredUpload>, DbError> {
     let sql = format!(
         "SELECT {COLUMNS} FROM uploads AS u WHERE u.tenant_id = {{}} AND u.id = {{}} AND {IS_VISIBLE}"

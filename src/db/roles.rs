@@ -15,7 +15,7 @@ pub enum RoleError {
     Database(#[from] DbError),
     /// The role could read the rows of other tenants.
     #[error(
-        "refusing to start: `{url_key}` connects as `{role}`, which {reasons}; row-level security would not bind it. {advice}"
+        "refusing to start: `{url_key}` connects as `{role}`, which {reasons}; row-level security would not apply to it. {advice}"
     )]
     CouldBypass {
         /// The configuration key of the connection URL.
@@ -23,7 +23,7 @@ pub enum RoleError {
         role: String,
         /// The permissions by which it could bypass row-level security.
         reasons: String,
-        /// How to fix the configuration.
+        /// The fix for the configuration.
         advice: &'static str,
     },
     /// The role is not a member of the role it needs.

@@ -6,7 +6,7 @@ use diesel::{
     sql_types::{Array, Double, Text, Timestamptz},
 };
 
-use super::{DbError, SystemTx, statement::statement, sweeps::seconds};
+use super::{DbError, SystemTx, statement::statement, sweeps::to_interval_seconds};
 use crate::domain::clock::Timestamp;
 
 /// A tick that this replica has claimed.
@@ -37,7 +37,7 @@ pub async fn claim_due(
             WHERE schedules.next_time <= excluded.last_time
          RETURNING name, next_time",
     )
-    .bind::<Double, _>(seconds(interval_seconds))
+    .bind::<Double, _>(to_interval_seconds(interval_seconds))
     .bind::<Array<Text>, _>(names)
     .load(tx.connection()?)
     .await

@@ -77,7 +77,7 @@ impl Query for Statement {
 }
 
 impl Statement {
-    /// Excludes the statement from the cache, for texts with too many variants to keep them all prepared.
+    /// Excludes the statement from the cache. For SQL with too many variants to keep them all prepared.
     pub(super) fn uncached(mut self) -> Self {
         self.is_cached = false;
         self

@@ -6,7 +6,7 @@ use diesel::{
 };
 use uuid::Uuid;
 
-use super::{DbError, SystemTx, statement::statement, sweeps::seconds};
+use super::{DbError, SystemTx, statement::statement, sweeps::to_interval_seconds};
 use crate::domain::object_key::ObjectKey;
 
 /// An object, or an incomplete multipart upload, in a store.
@@ -157,7 +157,7 @@ pub async fn list_due(
          ORDER BY tenant_id, storage_key, multipart_id LIMIT {}",
     )
     .bind::<Text, _>(provider.to_owned())
-    .bind::<Double, _>(seconds(grace_seconds))
+    .bind::<Double, _>(to_interval_seconds(grace_seconds))
     .bind::<SqlUuid, _>(tenant)
     .bind::<Text, _>(key)
     .bind::<Text, _>(multipart_id)

@@ -53,8 +53,8 @@ pub async fn get_due(
                 coalesce(max(full_walk_time) + make_interval(secs => {}) <= app.now(), true) AS is_full_walk_due
          FROM sweeps WHERE provider = {}",
     )
-    .bind::<Double, _>(seconds(interval_seconds))
-    .bind::<Double, _>(seconds(full_walk_interval_seconds))
+    .bind::<Double, _>(to_interval_seconds(interval_seconds))
+    .bind::<Double, _>(to_interval_seconds(full_walk_interval_seconds))
     .bind::<Text, _>(provider.to_owned())
     .one(tx.connection()?)
     .await
@@ -77,6 +77,6 @@ pub async fn record_sweep(tx: &mut SystemTx, provider: &str, is_full_walk: bool)
 }
 
 /// Converts seconds to the argument type of `make_interval`.
-pub(super) fn seconds(seconds: u64) -> f64 {
+pub(super) fn to_interval_seconds(seconds: u64) -> f64 {
     u32::try_from(seconds).unwrap_or(u32::MAX).into()
 }

@@ -13,7 +13,7 @@ use super::{
     DbError,
     pool::Connection,
     statement::statement,
-    tenant_tx::{TransactionId, append_limits, begin_with, commit},
+    tenant_tx::{TransactionId, append_transaction_settings, begin_with, commit},
 };
 use crate::domain::clock::Timestamp;
 
@@ -43,7 +43,7 @@ impl SystemTx {
         now: Option<Timestamp>,
     ) -> Result<Self, DbError> {
         let mut begin = "BEGIN; SELECT set_config('app.tenant_id', '', true)".to_owned();
-        append_limits(&mut begin, statement_timeout, now);
+        append_transaction_settings(&mut begin, statement_timeout, now);
         begin_with(&mut connection, &begin).await?;
         Ok(Self { connection: Some(connection) })
     }
@@ -52,7 +52,7 @@ impl SystemTx {
     pub async fn commit(mut self) -> Result<(), DbError> {
         match self.connection.take() {
             Some(connection) => commit(connection).await,
-            None => Err(DbError::corrupt("commit transaction", "end of transaction")),
+            None => Err(DbError::corrupt("commit transaction", "the transaction has ended")),
         }
     }
 
@@ -73,7 +73,7 @@ impl SystemTx {
     pub(super) fn connection(&mut self) -> Result<&mut AsyncPgConnection, DbError> {
         self.connection
             .as_deref_mut()
-            .ok_or_else(|| DbError::corrupt("use transaction", "end of transaction"))
+            .ok_or_else(|| DbError::corrupt("use transaction", "the transaction has ended"))
     }
 }
 

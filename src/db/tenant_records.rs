@@ -16,7 +16,7 @@ use crate::domain::{
     digest::Digest,
     ids::{RequestId, TenantId},
     policy::Policy,
-    tenant_record::{Deletion, DeletionPlan, TenantRecord},
+    tenant_record::{DeletionPlan, DeletionProgress, TenantRecord},
 };
 
 const COLUMNS: &str = "id, kind, issuer, external_id, policy ->> 'name' AS preset, state, state_time, state_reason, \
@@ -61,18 +61,18 @@ struct RecordRow {
 
 impl RecordRow {
     fn into_record(self) -> Result<TenantRecord, DbError> {
-        let bad = |what: &str| DbError::corrupt("read tenant record", what);
+        let corrupt = |what: &str| DbError::corrupt("read tenant record", what);
         Ok(TenantRecord {
             id: TenantId::from_uuid(self.id),
-            kind: TenantKind::from_number(self.kind).ok_or_else(|| bad("kind"))?,
+            kind: TenantKind::from_number(self.kind).ok_or_else(|| corrupt("kind"))?,
             issuer: self.issuer,
             external_id: self.external_id,
             preset: self.preset,
-            state: TenantState::from_number(self.state).ok_or_else(|| bad("state"))?,
+            state: TenantState::from_number(self.state).ok_or_else(|| corrupt("state"))?,
             state_time: self.state_time,
             state_reason: self.state_reason,
             create_time: self.create_time,
-            deletion: Deletion {
+            deletion: DeletionProgress {
                 file_count: self.deletion_file_count,
                 object_count: self.deletion_object_count,
                 bytes: self.deletion_bytes,
@@ -235,7 +235,7 @@ struct PlanRow {
 
 /// Computes the extent of a deletion of the transaction's tenant, and the number of files that prevent it.
 ///
-/// Reads all files and blobs of the tenant: for operators. Any further rule that protects files must be added
+/// Reads all files and blobs of the tenant: for operators. Any other rule that protects files must be added
 /// to the counts of retained files.
 pub async fn plan_deletion(tx: &mut TenantTx) -> Result<DeletionPlan, DbError> {
     let tenant = tx.tenant().as_uuid();
@@ -297,7 +297,8 @@ struct IdRow {
 pub async fn list_deleting(
     tx: &mut SystemTx,
     after: Option<TenantId>,
-    (rest_seconds, limit): (u32, i64),
+    rest_seconds: u32,
+    limit: i64,
 ) -> Result<Vec<TenantId>, DbError> {
     let rows: Vec<IdRow> = statement(
         "list tenants to delete",

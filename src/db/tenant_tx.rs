@@ -1,9 +1,9 @@
 //! Transactions that can access the rows of one tenant only.
 //!
 //! BEGIN and the context settings are sent in one tracked round trip, so that cancellation cannot leave a
-//! transaction without its tenant context. Texts from callers are hex-encoded, so none is spliced into SQL. A
-//! transaction that is dropped before `commit` removes its connection from the pool and closes it: the server
-//! rolls back immediately and releases all locks.
+//! transaction without its tenant context. Strings from callers are hex-encoded, so none is spliced into SQL.
+//! A transaction that is dropped before `commit` removes its connection from the pool and closes it: the
+//! server rolls back immediately and releases all locks.
 
 use std::{fmt::Write as _, time::Duration};
 
@@ -95,7 +95,8 @@ impl TenantTx {
         mut connection: Connection,
         tenant: TenantId,
         viewer: &Viewer,
-        (statement_timeout, now): (Duration, Option<Timestamp>),
+        statement_timeout: Duration,
+        now: Option<Timestamp>,
         hints: EventHints,
     ) -> Result<Self, DbError> {
         let principals: Vec<String> = viewer.principals.iter().map(hex::encode).collect();
@@ -107,7 +108,7 @@ impl TenantTx {
             viewer.audience_min,
             principals.join(","),
         );
-        append_limits(&mut begin, statement_timeout, now);
+        append_transaction_settings(&mut begin, statement_timeout, now);
         begin_with(&mut connection, &begin).await?;
         Ok(Self { connection: Some(connection), tenant, last_event: None, hints })
     }
@@ -150,7 +151,7 @@ impl TenantTx {
         let event = self.last_event.map(|_| (self.hints.clone(), self.tenant));
         commit(self.into_connection()?).await?;
         if let Some((hints, tenant)) = event {
-            hints.raise(tenant);
+            hints.notify(tenant);
         }
         Ok(())
     }
@@ -166,8 +167,8 @@ impl TenantTx {
             Ok(value) => self.commit().await.map(|()| value).map_err(E::from),
             Err(error) => {
                 // If the rollback fails, the connection is closed, which also rolls back.
-                if let Err(lost) = self.rollback().await {
-                    tracing::debug!(error = %lost, "failed to roll back transaction");
+                if let Err(rollback_error) = self.rollback().await {
+                    tracing::debug!(error = %rollback_error, "failed to roll back transaction");
                 }
                 Err(error)
             }
@@ -177,11 +178,11 @@ impl TenantTx {
     pub(super) fn connection(&mut self) -> Result<&mut AsyncPgConnection, DbError> {
         self.connection
             .as_deref_mut()
-            .ok_or_else(|| DbError::corrupt("use transaction", "end of transaction"))
+            .ok_or_else(|| DbError::corrupt("use transaction", "the transaction has ended"))
     }
 
     fn into_connection(mut self) -> Result<Connection, DbError> {
-        self.connection.take().ok_or_else(|| DbError::corrupt("end transaction", "end of transaction"))
+        self.connection.take().ok_or_else(|| DbError::corrupt("end transaction", "the transaction has ended"))
     }
 }
 
@@ -193,7 +194,11 @@ impl Drop for TenantTx {
     }
 }
 
-pub(super) fn append_limits(begin: &mut String, statement_timeout: Duration, now: Option<Timestamp>) {
+pub(super) fn append_transaction_settings(
+    begin: &mut String,
+    statement_timeout: Duration,
+    now: Option<Timestamp>,
+) {
     // Writing to a String cannot fail.
     let _ = write!(begin, ", set_config('statement_timeout', '{}', true)", statement_timeout.as_millis());
     if let Some(now) = now {

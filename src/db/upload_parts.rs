@@ -38,12 +38,12 @@ struct Row {
 
 impl Row {
     fn into_part(self) -> Result<StoredPart, DbError> {
-        let bad = |what: &str| DbError::corrupt("read part", what);
+        let corrupt = |what: &str| DbError::corrupt("read part", what);
         Ok(StoredPart {
-            number: u32::try_from(self.number).map_err(|_| bad("number"))?,
-            size_bytes: u64::try_from(self.size_bytes).map_err(|_| bad("size"))?,
+            number: u32::try_from(self.number).map_err(|_| corrupt("number"))?,
+            size_bytes: u64::try_from(self.size_bytes).map_err(|_| corrupt("size"))?,
             etag: self.etag,
-            crc64nvme: Crc64::from_slice(&self.crc64nvme).ok_or_else(|| bad("checksum"))?,
+            crc64nvme: Crc64::from_slice(&self.crc64nvme).ok_or_else(|| corrupt("checksum"))?,
             sha256_state: self.sha256_state,
         })
     }

@@ -32,7 +32,7 @@ pub struct NewUpload {
     pub created_by: String,
     /// Whether the client sends the bytes directly to the store.
     pub is_direct: bool,
-    /// The key of the staging object of a direct upload of a single piece, from which the object is copied.
+    /// The key of the staging object of a single-part direct upload, from which the object is copied.
     pub staging_key: Option<ObjectKey>,
     /// The data needed to resume it; `None` for uploads of a single stream.
     pub resumable: Option<ResumableFields>,
@@ -46,7 +46,8 @@ pub struct ResumableFields {
     pub part_size_bytes: i64,
 }
 
-/// The lease of an upload. Its holder may commit, extend or abort the upload until another writer fences it.
+/// The lease of an upload. Its holder may commit, extend or abandon the upload until another writer fences
+/// it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UploadLease {
     pub id: UploadId,
@@ -90,21 +91,21 @@ pub async fn insert(tx: &mut TenantTx, upload: &NewUpload) -> Result<(), DbError
     .map(|_| ())
 }
 
-/// Renews the lease. Returns `false` if the upload is no longer ours or its lease has expired.
+/// Renews the lease. Returns `false` if the lease was lost or has expired.
 pub async fn renew_lease(tx: &mut TenantTx, lease: UploadLease, lease_seconds: u32) -> Result<bool, DbError> {
-    grow_reservation(tx, lease, 0, lease_seconds).await
+    adjust_reservation(tx, lease, 0, lease_seconds).await
 }
 
 /// Changes the reserved bytes by `by_bytes`, which may be negative, and renews the lease. Returns false if
 /// the lease was lost or has expired, because such an upload can no longer be committed.
-pub async fn grow_reservation(
+pub async fn adjust_reservation(
     tx: &mut TenantTx,
     lease: UploadLease,
     by_bytes: i64,
     lease_seconds: u32,
 ) -> Result<bool, DbError> {
-    let touched = statement(
-        "grow reservation",
+    let updated = statement(
+        "adjust reservation",
         "UPDATE uploads SET reserved_bytes = reserved_bytes + {},
             lease_expire_time = app.now() + make_interval(secs => {})
          WHERE tenant_id = {} AND id = {} AND lease_epoch = {} AND state = 1 AND lease_expire_time > app.now()",
@@ -116,11 +117,11 @@ pub async fn grow_reservation(
     .bind::<Integer, _>(lease.epoch)
     .execute(tx.connection()?)
     .await?;
-    Ok(touched == 1)
+    Ok(updated == 1)
 }
 
 #[derive(QueryableByName)]
-struct AbortedRow {
+struct AbandonedRow {
     #[diesel(sql_type = BigInt)]
     reserved_bytes: i64,
     #[diesel(sql_type = Bool)]
@@ -135,20 +136,20 @@ pub struct Reservation {
     pub files: i64,
 }
 
-/// Aborts an upload whose lease has expired. Returns its reservation, or `None` if the lease was renewed or
+/// Abandons an upload whose lease has expired. Returns its reservation, or `None` if the lease was renewed or
 /// the upload ended in the meantime.
-pub async fn abort_expired(tx: &mut TenantTx, lease: UploadLease) -> Result<Option<Reservation>, DbError> {
-    abort_where(tx, lease, "AND lease_expire_time <= app.now()").await
+pub async fn abandon_expired(tx: &mut TenantTx, lease: UploadLease) -> Result<Option<Reservation>, DbError> {
+    abandon_where(tx, lease, "AND lease_expire_time <= app.now()").await
 }
 
-/// Aborts an upload. Returns its reservation, or `None` if it was not open or the lease was lost.
+/// Abandons an upload. Returns its reservation, or `None` if it was not open or the lease was lost.
 ///
 /// Uploads that become files are ended by their commit, in `app.commit_uploads`.
-pub async fn abort(tx: &mut TenantTx, lease: UploadLease) -> Result<Option<Reservation>, DbError> {
-    abort_where(tx, lease, "").await
+pub async fn abandon(tx: &mut TenantTx, lease: UploadLease) -> Result<Option<Reservation>, DbError> {
+    abandon_where(tx, lease, "").await
 }
 
-async fn abort_where(
+async fn abandon_where(
     tx: &mut TenantTx,
     lease: UploadLease,
     condition: &'static str,
@@ -158,8 +159,8 @@ async fn abort_where(
          WHERE tenant_id = {{}} AND id = {{}} AND lease_epoch = {{}} AND state = 1 {condition}
          RETURNING reserved_bytes, is_version"
     );
-    let row: Option<AbortedRow> = statement("abort upload", sql)
-        .bind::<SmallInt, _>(UploadState::Aborted.number())
+    let row: Option<AbandonedRow> = statement("abandon upload", sql)
+        .bind::<SmallInt, _>(UploadState::Abandoned.number())
         .bind::<SqlUuid, _>(tx.tenant().as_uuid())
         .bind::<SqlUuid, _>(lease.id.as_uuid())
         .bind::<Integer, _>(lease.epoch)
@@ -246,8 +247,8 @@ impl ExpiredRow {
     }
 }
 
-/// Returns uploads of a provider whose lease has expired and that are open or aborted with bytes left in the
-/// store. After a position, ordered by expiry.
+/// Returns uploads of a provider whose lease has expired and that are open or abandoned with bytes left in
+/// the store. Starts after a position; ordered by expiry time.
 pub async fn list_expired(
     tx: &mut SystemTx,
     provider: &str,
@@ -282,7 +283,7 @@ struct TenantUploadRow {
     upload: ExpiredRow,
 }
 
-/// Returns uploads of one tenant that are open or aborted with bytes left in the store, regardless of their
+/// Returns uploads of one tenant that are open or abandoned with bytes left in the store, regardless of their
 /// lease, each with its provider.
 pub async fn list_for_tenant(
     tx: &mut SystemTx,
@@ -321,7 +322,7 @@ pub async fn count_expired(tx: &mut SystemTx, provider: &str) -> Result<u64, DbE
     Ok(u64::try_from(row.count).unwrap_or_default())
 }
 
-/// Counts the uploads of a provider that are open or aborted with bytes left in the store.
+/// Counts the uploads of a provider that are open or abandoned with bytes left in the store.
 pub async fn count_open(tx: &mut SystemTx, provider: &str) -> Result<u64, DbError> {
     let row: CountRow = statement(
         "count open uploads",
@@ -333,9 +334,9 @@ pub async fn count_open(tx: &mut SystemTx, provider: &str) -> Result<u64, DbErro
     Ok(u64::try_from(row.count).unwrap_or_default())
 }
 
-/// Deletes an aborted upload whose bytes have been deleted from the store.
-pub async fn delete_aborted(tx: &mut SystemTx, tenant: TenantId, id: UploadId) -> Result<(), DbError> {
-    statement("delete aborted upload", "DELETE FROM uploads WHERE tenant_id = {} AND id = {} AND state = 3")
+/// Deletes an abandoned upload whose bytes have been deleted from the store.
+pub async fn delete_abandoned(tx: &mut SystemTx, tenant: TenantId, id: UploadId) -> Result<(), DbError> {
+    statement("delete abandoned upload", "DELETE FROM uploads WHERE tenant_id = {} AND id = {} AND state = 3")
         .bind::<SqlUuid, _>(tenant.as_uuid())
         .bind::<SqlUuid, _>(id.as_uuid())
         .execute(tx.connection()?)

@@ -1,5 +1,5 @@
-//! Results of the verification of direct uploads: the version moves from PROCESSING to AVAILABLE or ERROR,
-//! once.
+//! Results of the verification of direct uploads. A version moves once, from PROCESSING to AVAILABLE or
+//! ERROR.
 
 use diesel::{
     QueryableByName,
@@ -56,7 +56,8 @@ pub async fn record_checksums(
 /// purged.
 pub async fn record_result(
     tx: &mut TenantTx,
-    (file, version): (FileId, i32),
+    file: FileId,
+    version: i32,
     verified: Result<Digest, StateReason>,
 ) -> Result<bool, DbError> {
     let tenant = tx.tenant().as_uuid();

@@ -292,25 +292,26 @@ pub async fn list(
     .bind::<BigInt, _>(limit)
     .load(tx.connection()?)
     .await?;
-    let bad = |what: &str| DbError::corrupt("list versions", what);
+    let corrupt = |what: &str| DbError::corrupt("list versions", what);
     rows.into_iter()
         .map(|row| {
             Ok(FileVersion {
                 version: row.version,
                 content_state: ContentState::from_number(row.content_state)
-                    .ok_or_else(|| bad("content state"))?,
-                scan_status: ScanStatus::from_number(row.scan_status).ok_or_else(|| bad("scan status"))?,
+                    .ok_or_else(|| corrupt("content state"))?,
+                scan_status: ScanStatus::from_number(row.scan_status)
+                    .ok_or_else(|| corrupt("scan status"))?,
                 mime_type: row.mime_type,
                 declared_mime_type: row.declared_mime_type,
-                size_bytes: u64::try_from(row.size_bytes).map_err(|_| bad("size"))?,
-                sha256: Digest::from_slice(&row.sha256).map_err(|_| bad("digest"))?,
+                size_bytes: u64::try_from(row.size_bytes).map_err(|_| corrupt("size"))?,
+                sha256: Digest::from_slice(&row.sha256).map_err(|_| corrupt("digest"))?,
                 created_by: row.created_by,
                 create_time: row.create_time,
                 change_description: row.change_description,
                 restored_from: row.restored_from,
                 state_reason: row.state_reason.and_then(StateReason::from_number),
                 storage_class: StorageClass::from_number(row.storage_class)
-                    .ok_or_else(|| bad("storage class"))?,
+                    .ok_or_else(|| corrupt("storage class"))?,
             })
         })
         .collect()

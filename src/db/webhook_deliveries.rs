@@ -9,9 +9,9 @@ use uuid::Uuid;
 use super::{
     DbError, SystemTx, TenantTx,
     event_stream::StoredEvent,
-    events::{EventKind, position},
+    events::{EventKind, parse_position},
     statement::statement,
-    webhooks::number,
+    webhooks::position_number,
 };
 use crate::domain::{
     clock::Timestamp,
@@ -70,17 +70,17 @@ struct Row {
 impl Row {
     fn into_delivery(self) -> Result<Delivery, DbError> {
         const OPERATION: &str = "read webhook delivery";
-        let bad = |what| DbError::corrupt(OPERATION, what);
+        let corrupt = |what| DbError::corrupt(OPERATION, what);
         Ok(Delivery {
             event: StoredEvent {
-                position: position(OPERATION, &self.xid, self.position_n)?,
+                position: parse_position(OPERATION, &self.xid, self.position_n)?,
                 kind: EventKind::from_stored(self.kind),
                 file: FileId::from_uuid(self.file_id),
                 version: self.version,
                 actor_id: self.actor_id,
                 create_time: self.event_time,
             },
-            state: DeliveryState::from_number(self.state).ok_or_else(|| bad("state"))?,
+            state: DeliveryState::from_number(self.state).ok_or_else(|| corrupt("state"))?,
             attempts: self.attempts,
             last_error: self.last_error,
             create_time: self.create_time,
@@ -91,13 +91,14 @@ impl Row {
 
 /// Inserts a dead letter, or replaces the one at the same position.
 ///
-/// A row at the same position is from another history of the database, or from an event that was sent again
-/// after the history changed.
+/// A row at the same position is from another incarnation of the database, or from an event that was sent
+/// again after the incarnation changed.
 pub async fn insert_dead_letter(
     tx: &mut TenantTx,
     webhook: WebhookId,
     event: &StoredEvent,
-    (attempts, error): (i32, &str),
+    attempts: i32,
+    error: &str,
 ) -> Result<(), DbError> {
     statement(
         "insert dead letter",
@@ -112,7 +113,7 @@ pub async fn insert_dead_letter(
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())
     .bind::<SqlUuid, _>(webhook.as_uuid())
     .bind::<Text, _>(event.position.xid.to_string())
-    .bind::<BigInt, _>(number(event.position))
+    .bind::<BigInt, _>(position_number(event.position))
     .bind::<SmallInt, _>(event.kind.number())
     .bind::<SqlUuid, _>(event.file.as_uuid())
     .bind::<Integer, _>(event.version)
@@ -144,7 +145,7 @@ pub async fn list(
         .bind::<SqlUuid, _>(webhook.as_uuid())
         .bind::<Nullable<Text>, _>(xid.clone())
         .bind::<Nullable<Text>, _>(xid)
-        .bind::<Nullable<BigInt>, _>(before.map(number))
+        .bind::<Nullable<BigInt>, _>(before.map(position_number))
         .bind::<BigInt, _>(limit)
         .load(tx.connection()?)
         .await?;
@@ -172,10 +173,11 @@ pub async fn list_pending(
 
 /// Sets the state of a failed delivery. Returns `None` if it does not exist.
 ///
-/// `attempt` is the error of a further attempt, which is counted.
+/// `attempt` is the error of another attempt, and increments the number of attempts.
 pub async fn set_state(
     tx: &mut TenantTx,
-    (webhook, position): (WebhookId, EventPosition),
+    webhook: WebhookId,
+    position: EventPosition,
     state: DeliveryState,
     attempt: Option<&str>,
 ) -> Result<Option<Delivery>, DbError> {
@@ -192,7 +194,7 @@ pub async fn set_state(
         .bind::<SqlUuid, _>(tx.tenant().as_uuid())
         .bind::<SqlUuid, _>(webhook.as_uuid())
         .bind::<Text, _>(position.xid.to_string())
-        .bind::<BigInt, _>(number(position))
+        .bind::<BigInt, _>(position_number(position))
         .first(tx.connection()?)
         .await?;
     row.map(Row::into_delivery).transpose()

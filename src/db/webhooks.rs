@@ -10,7 +10,7 @@ use diesel::{
 use uuid::Uuid;
 
 use super::{
-    DbError, SystemTx, TenantTx, event_stream::StreamSnapshot, events::position, statement::statement,
+    DbError, SystemTx, TenantTx, event_stream::StreamSnapshot, events::parse_position, statement::statement,
 };
 use crate::domain::{
     clock::Timestamp,
@@ -97,7 +97,7 @@ impl Row {
                 kinds: self.kinds,
                 state: state.ok_or_else(|| DbError::corrupt(OPERATION, "state"))?,
                 state_reason: self.state_reason,
-                position: position(OPERATION, &self.position_xid, self.position_n)?,
+                position: parse_position(OPERATION, &self.position_xid, self.position_n)?,
                 failed_attempts: self.failed_attempts,
                 last_error: self.last_error,
                 next_attempt_time: self.next_attempt_time,
@@ -169,8 +169,10 @@ pub async fn lock_count(tx: &mut TenantTx) -> Result<(), DbError> {
 /// Inserts a webhook that receives all events after a snapshot.
 pub async fn insert(
     tx: &mut TenantTx,
-    (id, change): (WebhookId, &WebhookChange),
-    (sealed_secret, created_by): (&str, &str),
+    id: WebhookId,
+    change: &WebhookChange,
+    sealed_secret: &str,
+    created_by: &str,
     from: &StreamSnapshot,
 ) -> Result<StoredWebhook, DbError> {
     let sql = format!(
@@ -189,7 +191,7 @@ pub async fn insert(
         .bind::<Text, _>(sealed_secret.to_owned())
         .bind::<Text, _>(created_by.to_owned())
         .bind::<Text, _>(from.position.xid.to_string())
-        .bind::<BigInt, _>(number(from.position))
+        .bind::<BigInt, _>(position_number(from.position))
         .bind::<Timestamptz, _>(from.time)
         .bind::<Text, _>(from.incarnation.clone())
         .one(tx.connection()?)
@@ -280,17 +282,18 @@ pub struct WebhookLease {
     pub epoch: i32,
 }
 
-/// Claims up to `limit` due webhooks of active tenants that no replica holds, longest due first.
+/// Claims up to `limit` due webhooks of active tenants that no replica holds, in the order of their due time.
 ///
 /// A webhook is due if it has events to deliver. Without events it is claimed once an hour, so that its
-/// position stays within the retention of events. A webhook whose position belongs to another history of the
-/// database is claimed immediately, because the position is meaningless in the current one.
+/// position stays within the retention of events. A webhook whose position belongs to another incarnation of
+/// the database is claimed immediately, because the position is meaningless in the current one.
 ///
 /// Limits the webhooks of one tenant that all replicas hold to `per_tenant`.
 pub async fn claim_due(
     tx: &mut SystemTx,
     lease_seconds: u32,
-    (limit, per_tenant): (i64, i64),
+    limit: i64,
+    per_tenant: i64,
 ) -> Result<Vec<WebhookLease>, DbError> {
     let rows: Vec<ClaimedRow> = statement(
         "claim webhooks",
@@ -363,7 +366,7 @@ pub async fn record_progress(
          WHERE tenant_id = {} AND id = {} AND lease_epoch = {}",
     )
     .bind::<Text, _>(progress.position.xid.to_string())
-    .bind::<BigInt, _>(number(progress.position))
+    .bind::<BigInt, _>(position_number(progress.position))
     .bind::<Timestamptz, _>(progress.position_time)
     .bind::<SmallInt, _>(progress.state.number())
     .bind::<Text, _>(progress.state_reason.clone())
@@ -389,7 +392,7 @@ pub async fn reset_position(tx: &mut TenantTx, id: WebhookId, from: &StreamSnaps
          WHERE tenant_id = {} AND id = {}",
     )
     .bind::<Text, _>(from.position.xid.to_string())
-    .bind::<BigInt, _>(number(from.position))
+    .bind::<BigInt, _>(position_number(from.position))
     .bind::<Timestamptz, _>(from.time)
     .bind::<Text, _>(from.incarnation.clone())
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())
@@ -399,7 +402,7 @@ pub async fn reset_position(tx: &mut TenantTx, id: WebhookId, from: &StreamSnaps
     .map(|_| ())
 }
 
-/// Sets the position of a webhook in another history of the database. Returns false if the lease was lost.
+/// Sets the position of a webhook in a new incarnation of the database. Returns false if the lease was lost.
 pub async fn set_incarnation(
     tx: &mut TenantTx,
     lease: &WebhookLease,
@@ -412,7 +415,7 @@ pub async fn set_incarnation(
          WHERE tenant_id = {} AND id = {} AND lease_epoch = {}",
     )
     .bind::<Text, _>(position.xid.to_string())
-    .bind::<BigInt, _>(number(position))
+    .bind::<BigInt, _>(position_number(position))
     .bind::<Text, _>(incarnation.to_owned())
     .bind::<SqlUuid, _>(lease.tenant.as_uuid())
     .bind::<SqlUuid, _>(lease.webhook.as_uuid())
@@ -422,6 +425,6 @@ pub async fn set_incarnation(
     Ok(changed == 1)
 }
 
-pub(super) fn number(position: EventPosition) -> i64 {
+pub(super) fn position_number(position: EventPosition) -> i64 {
     i64::try_from(position.n).unwrap_or(i64::MAX)
 }

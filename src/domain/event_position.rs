@@ -1,7 +1,7 @@
 //! Positions of events in the event stream of a tenant. They are ordered by transaction id, then by the order
 //! of insertion.
 //!
-//! The text form has a fixed width, so that texts sort bytewise in the order of positions.
+//! The text form has a fixed width, so that strings sort by their bytes in the order of positions.
 
 use std::{fmt, str::FromStr};
 

@@ -29,7 +29,7 @@ sql_enum! {
 }
 
 sql_enum! {
-    /// The reason why a version is in state ERROR.
+    /// The reason that a version is in state ERROR.
     StateReason {
         /// The object is not in the store.
         ObjectMissing = 1 => "object_missing",
@@ -154,7 +154,7 @@ pub struct File {
 pub struct LegalHold {
     /// When it was set.
     pub time: Timestamp,
-    /// Who set it.
+    /// The id of the user who set it.
     pub by: String,
     pub reason: String,
 }

@@ -10,45 +10,45 @@ use super::{clock::Timestamp, policy::Policy, text, violations::Violations};
 pub const RETENTION_DAYS_MAX: i32 = 36_500;
 
 /// Checks that a name is one line and that its extension is not blocked.
-pub fn check_name(field: &str, name: &str, policy: &Policy, wrong: &mut Violations) {
-    wrong.ok_or_add(field, text::check_line(name, text::NAME_CHARACTERS_MAX));
+pub fn check_name(field: &str, name: &str, policy: &Policy, violations: &mut Violations) {
+    violations.ok_or_add(field, text::check_line(name, text::NAME_CHARACTERS_MAX));
     if let Some(extension) = policy.blocked_extension(name) {
-        wrong
+        violations
             .add(field, format!("files with the extension `{extension}` are blocked by the tenant's policy"));
     }
 }
 
 /// Checks that the policy contains the category.
-pub fn check_category(field: &str, category: &str, policy: &Policy, wrong: &mut Violations) {
+pub fn check_category(field: &str, category: &str, policy: &Policy, violations: &mut Violations) {
     if !policy.categories.contains_key(category) {
         let known = policy.categories.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-        wrong.add(field, format!("is not a category of this tenant; the categories are {known}"));
+        violations.add(field, format!("is not a category of this tenant; the categories are {known}"));
     }
 }
 
 /// Checks that a title is at most one line.
-pub fn check_title(field: &str, title: &str, wrong: &mut Violations) {
-    wrong.ok_or_add(field, text::check_optional_line(title, text::TITLE_CHARACTERS_MAX));
+pub fn check_title(field: &str, title: &str, violations: &mut Violations) {
+    violations.ok_or_add(field, text::check_optional_line(title, text::TITLE_CHARACTERS_MAX));
 }
 
 /// Checks that a description is a block of text.
-pub fn check_description(field: &str, description: &str, wrong: &mut Violations) {
-    wrong.ok_or_add(field, text::check_block(description, text::DESCRIPTION_BYTES_MAX));
+pub fn check_description(field: &str, description: &str, violations: &mut Violations) {
+    violations.ok_or_add(field, text::check_block(description, text::DESCRIPTION_BYTES_MAX));
 }
 
 /// Checks that a change description is at most one line.
-pub fn check_change_description(field: &str, text: &str, wrong: &mut Violations) {
-    wrong.ok_or_add(field, text::check_optional_line(text, text::CHANGE_DESCRIPTION_CHARACTERS_MAX));
+pub fn check_change_description(field: &str, text: &str, violations: &mut Violations) {
+    violations.ok_or_add(field, text::check_optional_line(text, text::CHANGE_DESCRIPTION_CHARACTERS_MAX));
 }
 
 /// Checks tags, and returns them sorted bytewise and without duplicates.
-pub fn check_tags(field: &str, tags: &[String], wrong: &mut Violations) -> Vec<String> {
+pub fn check_tags(field: &str, tags: &[String], violations: &mut Violations) -> Vec<String> {
     if tags.len() > text::TAGS_MAX {
-        wrong.add(field, format!("must have at most {} tags, has {}", text::TAGS_MAX, tags.len()));
+        violations.add(field, format!("must have at most {} tags, has {}", text::TAGS_MAX, tags.len()));
         return Vec::new();
     }
     let line = |(index, tag): (usize, &String)| {
-        wrong.ok_or_add(&format!("{field}[{index}]"), text::check_line(tag, text::TAG_CHARACTERS_MAX))
+        violations.ok_or_add(&format!("{field}[{index}]"), text::check_line(tag, text::TAG_CHARACTERS_MAX))
     };
     let mut tags: Vec<String> = tags.iter().enumerate().filter_map(line).collect();
     tags.sort();
@@ -58,17 +58,17 @@ pub fn check_tags(field: &str, tags: &[String], wrong: &mut Violations) -> Vec<S
 
 /// Checks that metadata is within the size limit and contains no NUL, which PostgreSQL's jsonb does not
 /// support.
-pub fn check_metadata(field: &str, metadata: &Map<String, Value>, wrong: &mut Violations) {
+pub fn check_metadata(field: &str, metadata: &Map<String, Value>, violations: &mut Violations) {
     match serde_json::to_string(metadata) {
-        Ok(json) if json.len() > text::METADATA_BYTES_MAX => wrong.add(
+        Ok(json) if json.len() > text::METADATA_BYTES_MAX => violations.add(
             field,
             format!("must have at most {} bytes as JSON, has {}", text::METADATA_BYTES_MAX, json.len()),
         ),
         Ok(_) if metadata.iter().any(|(key, value)| key.contains('\0') || has_nul(value)) => {
-            wrong.add(field, "must not contain U+0000");
+            violations.add(field, "must not contain U+0000");
         }
         Ok(_) => {}
-        Err(error) => wrong.add(field, format!("cannot be serialized as JSON: {error}")),
+        Err(error) => violations.add(field, format!("cannot be serialized as JSON: {error}")),
     }
 }
 
@@ -77,10 +77,10 @@ pub fn check_expire_time(
     field: &str,
     expire_time: Option<Timestamp>,
     now: Timestamp,
-    wrong: &mut Violations,
+    violations: &mut Violations,
 ) {
     if expire_time.is_some_and(|expire_time| expire_time <= now) {
-        wrong.add(field, "must be in the future");
+        violations.add(field, "must be in the future");
     }
 }
 
@@ -89,14 +89,14 @@ pub fn check_retain_until_time(
     field: &str,
     retain_until_time: Option<Timestamp>,
     now: Timestamp,
-    wrong: &mut Violations,
+    violations: &mut Violations,
 ) {
     let Some(until) = retain_until_time else { return };
     if until <= now {
-        wrong.add(field, "must be in the future");
+        violations.add(field, "must be in the future");
     }
     if until > now.checked_add_signed(TimeDelta::days(RETENTION_DAYS_MAX.into())).unwrap_or(until) {
-        wrong.add(field, format!("must be at most {RETENTION_DAYS_MAX} days in the future"));
+        violations.add(field, format!("must be at most {RETENTION_DAYS_MAX} days in the future"));
     }
 }
 
@@ -106,13 +106,14 @@ pub fn check_end_time(
     field: &str,
     end: Option<Timestamp>,
     retain_until_time: Option<Timestamp>,
-    wrong: &mut Violations,
+    violations: &mut Violations,
 ) {
     if let (Some(end), Some(until)) = (end, retain_until_time)
         && end < until
     {
         let (end, until) = (end.to_rfc3339(), until.to_rfc3339());
-        wrong.add(field, format!("would delete the file at {end}, before its retain_until_time {until}"));
+        violations
+            .add(field, format!("would delete the file at {end}, before its retain_until_time {until}"));
     }
 }
 

@@ -105,11 +105,11 @@ mod tests {
                     Step::Content(next) if content.can_become(next) => content = next,
                     Step::Archive(true) if before.check_archivable().is_ok() => is_archived = true,
                     Step::Archive(false) if before.check_unarchivable().is_ok() => is_archived = false,
-                    Step::Delete(wanted) => is_deleted = wanted,
+                    Step::Delete(is_requested) => is_deleted = is_requested,
                     Step::Content(_) | Step::Archive(_) => {}
                 }
                 let after = project_state(content, is_deleted, is_archived);
-                // An unarchived file gets the state that its content has by then.
+                // An unarchived file gets the state of its content, which may have changed in the archive.
                 let is_unarchived = before == FileState::Archived && after == project_state(content, false, false);
                 prop_assert!(before == after || is_allowed(before, after) || is_unarchived, "{before:?} -> {after:?}");
             }

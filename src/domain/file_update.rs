@@ -32,29 +32,29 @@ pub struct FileUpdate {
 }
 
 impl FileUpdate {
-    /// Validates all fields against the policy, and adds the violations to `wrong`. Does not check whether a
-    /// new category allows the existing versions of the file.
+    /// Validates all fields against the policy, and adds the violations to `violations`. Does not check
+    /// whether a new category allows the existing versions of the file.
     #[must_use]
-    pub fn check(mut self, policy: &Policy, now: Timestamp, wrong: &mut Violations) -> Self {
+    pub fn check(mut self, policy: &Policy, now: Timestamp, violations: &mut Violations) -> Self {
         if let Some(name) = &self.name {
-            fields::check_name("file.name", name, policy, wrong);
+            fields::check_name("file.name", name, policy, violations);
         }
         if let Some(category) = &self.category {
-            fields::check_category("file.category", category, policy, wrong);
+            fields::check_category("file.category", category, policy, violations);
         }
         if let Some(title) = &self.title {
-            fields::check_title("file.title", title, wrong);
+            fields::check_title("file.title", title, violations);
         }
         if let Some(description) = &self.description {
-            fields::check_description("file.description", description, wrong);
+            fields::check_description("file.description", description, violations);
         }
-        self.tags = self.tags.map(|tags| fields::check_tags("file.tags", &tags, wrong));
+        self.tags = self.tags.map(|tags| fields::check_tags("file.tags", &tags, violations));
         if let Some(metadata) = &self.metadata {
-            fields::check_metadata("file.metadata", metadata, wrong);
+            fields::check_metadata("file.metadata", metadata, violations);
         }
-        fields::check_expire_time("file.expire_time", self.expire_time.flatten(), now, wrong);
+        fields::check_expire_time("file.expire_time", self.expire_time.flatten(), now, violations);
         let until = self.retain_until_time.flatten();
-        fields::check_retain_until_time("file.retain_until_time", until, now, wrong);
+        fields::check_retain_until_time("file.retain_until_time", until, now, violations);
         self
     }
 
@@ -69,17 +69,17 @@ impl FileUpdate {
     /// # Errors
     /// Returns the violations, if there are any.
     pub fn check_end_times(&self, file: &File) -> Result<(), Violations> {
-        let mut wrong = Violations::new();
+        let mut violations = Violations::new();
         let until = self.retain_until_time.unwrap_or(file.retain_until_time);
         if let Some(expire_time) = self.expire_time {
-            fields::check_end_time("file.expire_time", expire_time, until, &mut wrong);
+            fields::check_end_time("file.expire_time", expire_time, until, &mut violations);
         } else if self.retain_until_time.is_some() {
-            fields::check_end_time("file.retain_until_time", file.expire_time, until, &mut wrong);
+            fields::check_end_time("file.retain_until_time", file.expire_time, until, &mut violations);
         }
         if self.retain_until_time.is_some() {
-            fields::check_end_time("file.retain_until_time", file.deletion_time, until, &mut wrong);
+            fields::check_end_time("file.retain_until_time", file.deletion_time, until, &mut violations);
         }
-        wrong.into_result()
+        violations.into_result()
     }
 
     /// Returns whether the update shortens a retention that has not ended.
@@ -138,9 +138,9 @@ mod tests {
             expire_time: Some(Some(Timestamp::default())),
             ..FileUpdate::default()
         };
-        let mut wrong = Violations::new();
-        let _ = update.check(&Policy::preset("general").unwrap(), Timestamp::default(), &mut wrong);
-        let fields: Vec<&str> = wrong.iter().map(|violation| violation.field.as_str()).collect();
+        let mut violations = Violations::new();
+        let _ = update.check(&Policy::preset("general").unwrap(), Timestamp::default(), &mut violations);
+        let fields: Vec<&str> = violations.iter().map(|violation| violation.field.as_str()).collect();
         assert_eq!(
             fields,
             ["file.name", "file.category", "file.title", "file.tags[0]", "file.metadata", "file.expire_time"]

@@ -32,14 +32,14 @@ pub struct ImportOrigin {
 
 impl ImportOrigin {
     /// Adds every violation.
-    pub fn check(&self, now: Timestamp, wrong: &mut Violations) {
-        wrong.ok_or_add("item.owner_id", text::check_line(&self.owner_id, EXTERNAL_ID_CHARACTERS_MAX));
-        wrong.ok_or_add(
+    pub fn check(&self, now: Timestamp, violations: &mut Violations) {
+        violations.ok_or_add("item.owner_id", text::check_line(&self.owner_id, EXTERNAL_ID_CHARACTERS_MAX));
+        violations.ok_or_add(
             "item.legacy_id",
             text::check_optional_line(&self.legacy_id, LEGACY_ID_CHARACTERS_MAX),
         );
         if self.create_time.is_some_and(|time| time > now) {
-            wrong.add("item.create_time", "must not be in the future");
+            violations.add("item.create_time", "must not be in the future");
         }
     }
 }

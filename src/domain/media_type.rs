@@ -153,14 +153,14 @@ fn family(mime_type: &str) -> &str {
 const FAMILIES: [&str; 10] =
     ["application", "audio", "font", "image", "message", "model", "multipart", "text", "video", "chemical"];
 
-/// Declared types that carry no information.
+/// Declared types that contain no information.
 const UNSPECIFIC_TYPES: [&str; 4] =
     ["binary/octet-stream", "application/binary", "application/x-download", "application/force-download"];
 
 /// Returns the type in lower case and without parameters: `text/plain` for `Text/Plain; charset=utf-8`.
 ///
-/// Returns an empty text if it is not a media type or carries no information. The type is served to clients,
-/// so invalid types must not pass.
+/// Returns an empty string if it is not a media type or contains no information. The type is served to
+/// clients, so invalid types must not pass.
 fn essence(mime_type: &str) -> String {
     let essence = mime_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     if is_media_type(&essence) && !UNSPECIFIC_TYPES.contains(&essence.as_str()) {
@@ -170,7 +170,7 @@ fn essence(mime_type: &str) -> String {
     }
 }
 
-/// Returns whether the text is a media type in lower case and without parameters.
+/// Returns whether the string is a media type in lower case and without parameters.
 pub fn is_media_type(text: &str) -> bool {
     let is_token = |text: &str| {
         !text.is_empty()

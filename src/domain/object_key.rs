@@ -1,5 +1,5 @@
 //! Keys of stored objects. They consist of generated ids and configured words, never of text from callers.
-//! Their alphabet is so small that a key is also a safe relative path.
+//! Their alphabet is restricted, so that a key is also a safe relative path.
 
 use std::fmt;
 
@@ -11,37 +11,40 @@ use super::ids::{BlobId, TenantId};
 /// is limited to 255 bytes.
 pub const OBJECT_KEY_LENGTH_BYTES_MAX: usize = 200;
 
-/// The maximum length of a prefix. With it, a category of up to 63 bytes still fits into a key.
+/// The maximum length of a prefix. With a prefix of this length, a category of up to 63 bytes fits into a
+/// key.
 pub const OBJECT_KEY_PREFIX_LENGTH_BYTES_MAX: usize = 48;
 
 /// The key of a stored object: `<prefix>/<tenant id>/<category>/<yyyy>/<mm>/<dd>/<blob id>`. Without a prefix
 /// it starts with the tenant id.
 ///
-/// A key never contains an empty, `.` or `..` segment, nor a byte outside `a-z 0-9 _ - . /`. Keys are ordered
-/// bytewise, as in the listings of object stores.
+/// A key never contains an empty, `.` or `..` segment, nor a byte outside `a-z 0-9 _ - . /`. Keys sort by
+/// their bytes, as in the listings of object stores.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectKey {
-    // The first field, because it determines the derived order. The others are parsed from it.
+    // Must be the first field, because it determines the derived order. The others are parsed from it.
     text: String,
     tenant: TenantId,
     day: NaiveDate,
     blob: BlobId,
 }
 
-/// The reason why a text is not a valid object key.
+/// The reason that a string is not a valid object key or prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ObjectKeyError {
-    /// The key is longer than [`OBJECT_KEY_LENGTH_BYTES_MAX`].
-    #[error("an object key must have at most {OBJECT_KEY_LENGTH_BYTES_MAX} bytes")]
-    TooLong,
+    /// The key is longer than [`OBJECT_KEY_LENGTH_BYTES_MAX`], or the prefix is longer than
+    /// [`OBJECT_KEY_PREFIX_LENGTH_BYTES_MAX`].
+    #[error("object key or prefix has {length_bytes} bytes; the limit is {length_bytes_max}")]
+    #[allow(missing_docs, reason = "the fields are the values in the message")]
+    TooLong { length_bytes: usize, length_bytes_max: usize },
     /// The key contains a byte outside the alphabet.
-    #[error("an object key may contain only a-z, 0-9, '_', '-', '.' and '/'")]
+    #[error("object key may contain only a-z, 0-9, '_', '-', '.' and '/'")]
     InvalidCharacter,
     /// The key contains an empty, `.` or `..` segment.
-    #[error("an object key must not contain an empty, '.' or '..' segment")]
+    #[error("object key must not contain an empty, '.' or '..' segment")]
     UnsafeSegment,
     /// The key does not end in tenant, category, day and blob.
-    #[error("an object key must end in <tenant id>/<category>/<yyyy>/<mm>/<dd>/<blob id>")]
+    #[error("object key must end in <tenant id>/<category>/<yyyy>/<mm>/<dd>/<blob id>")]
     WrongShape,
 }
 
@@ -80,7 +83,7 @@ impl ObjectKey {
     /// Parses a key from the database or from a listing.
     ///
     /// # Errors
-    /// Returns an error if the text differs from every key that [`ObjectKey::for_blob`] creates.
+    /// Returns an error if [`ObjectKey::for_blob`] cannot create this key.
     pub fn parse(text: &str) -> Result<Self, ObjectKeyError> {
         check_text(text)?;
         let shape = ObjectKeyError::WrongShape;
@@ -93,13 +96,12 @@ impl ObjectKey {
         let category = next()?;
         let tenant = next()?.parse().map_err(|_| shape)?;
         let prefix = segments.next().unwrap_or_default();
-        // The parsers above are lenient (`2026/1/2`, capital letters in ids), but each key must have only one
-        // text form.
+        // The parsers above also accept other forms (`2026/1/2`, uppercase ids), but each key must have
+        // exactly one text form.
         let key = Self::for_blob(prefix, tenant, category, day, blob)?;
         if key.text == text { Ok(key) } else { Err(shape) }
     }
 
-    /// Returns the key as text.
     pub fn as_str(&self) -> &str {
         &self.text
     }
@@ -122,8 +124,8 @@ impl ObjectKey {
     /// Listings use it to skip days; no object has this key.
     pub fn day_start(&self, day: NaiveDate) -> Option<Self> {
         let category = self.text.rsplit('/').nth(4)?;
-        let nothing = BlobId::from_uuid(uuid::Uuid::nil());
-        Self::for_blob(self.prefix(), self.tenant, category, day, nothing).ok()
+        let nil_blob = BlobId::from_uuid(uuid::Uuid::nil());
+        Self::for_blob(self.prefix(), self.tenant, category, day, nil_blob).ok()
     }
 
     pub const fn blob(&self) -> BlobId {
@@ -143,21 +145,27 @@ impl fmt::Debug for ObjectKey {
     }
 }
 
-/// Checks that keys may start with this prefix: an empty text, or segments that are separated by `/`.
+/// Checks that keys may start with this prefix: an empty string, or segments that are separated by `/`.
 ///
 /// # Errors
 /// Returns an error if it is too long, contains an invalid byte, or has an empty, `.` or `..` segment.
 pub fn check_prefix(prefix: &str) -> Result<(), ObjectKeyError> {
     match prefix {
         "" => Ok(()),
-        _ if prefix.len() > OBJECT_KEY_PREFIX_LENGTH_BYTES_MAX => Err(ObjectKeyError::TooLong),
+        _ if prefix.len() > OBJECT_KEY_PREFIX_LENGTH_BYTES_MAX => Err(ObjectKeyError::TooLong {
+            length_bytes: prefix.len(),
+            length_bytes_max: OBJECT_KEY_PREFIX_LENGTH_BYTES_MAX,
+        }),
         _ => check_text(prefix),
     }
 }
 
 fn check_text(text: &str) -> Result<(), ObjectKeyError> {
     if text.len() > OBJECT_KEY_LENGTH_BYTES_MAX {
-        return Err(ObjectKeyError::TooLong);
+        return Err(ObjectKeyError::TooLong {
+            length_bytes: text.len(),
+            length_bytes_max: OBJECT_KEY_LENGTH_BYTES_MAX,
+        });
     }
     if !text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' | b'.' | b'/')) {
         return Err(ObjectKeyError::InvalidCharacter);
@@ -186,11 +194,14 @@ mod tests {
 
     #[test]
     fn key_contains_prefix_tenant_category_day_and_blob() {
-        let made = key("live/eu", "media_resource").unwrap();
-        assert_eq!(made.as_str(), format!("live/eu/{TENANT}/media_resource/2026/01/02/{BLOB}"));
-        let read = ObjectKey::parse(made.as_str()).unwrap();
-        assert_eq!((read.tenant(), read.day(), read.blob()), (made.tenant(), made.day(), made.blob()));
-        assert_eq!(read, made);
+        let created = key("live/eu", "media_resource").unwrap();
+        assert_eq!(created.as_str(), format!("live/eu/{TENANT}/media_resource/2026/01/02/{BLOB}"));
+        let parsed = ObjectKey::parse(created.as_str()).unwrap();
+        assert_eq!(
+            (parsed.tenant(), parsed.day(), parsed.blob()),
+            (created.tenant(), created.day(), created.blob())
+        );
+        assert_eq!(parsed, created);
     }
 
     #[test]
@@ -208,7 +219,8 @@ mod tests {
         for prefix in ["/", "live/", "/live", "a//b", "a/../b", ".", "Live", "a b", "ä", "a\\b"] {
             assert!(check_prefix(prefix).is_err() && key(prefix, "avatar").is_err(), "{prefix}");
         }
-        assert_eq!(check_prefix(&format!("{longest}p")), Err(ObjectKeyError::TooLong));
+        let error = check_prefix(&format!("{longest}p")).unwrap_err();
+        assert_eq!(error.to_string(), "object key or prefix has 49 bytes; the limit is 48");
     }
 
     #[test]
@@ -223,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn parse_rejects_texts_that_for_blob_never_creates() {
+    fn parse_rejects_keys_that_for_blob_never_creates() {
         let tail = format!("{TENANT}/avatar/2026/01/02/{BLOB}");
         for text in [
             String::new(),

@@ -1,6 +1,6 @@
 //! Percent-encoding (`%41`) of paths and names.
 
-/// Decodes a percent-encoded text. A percent sign that is not followed by two hexadecimal digits is left
+/// Decodes a percent-encoded string. A percent sign that is not followed by two hexadecimal digits is left
 /// unchanged.
 ///
 /// Returns `None` if the result is not valid UTF-8.

@@ -1,4 +1,4 @@
-//! Principals: the texts under which files are granted to users and groups. Users and groups never collide.
+//! Principals: the strings under which files are granted to users and groups. Users and groups never collide.
 
 /// Returns the principal of a user or service.
 pub fn user_principal(id: &str) -> String {

@@ -130,7 +130,7 @@ impl QuotaChange {
     /// # Errors
     /// Returns the violations, if there are any.
     pub fn check_sizes(&self, quota: &Quota, policy: &FileSizeLimits) -> Result<(), Violations> {
-        let mut wrong = Violations::new();
+        let mut violations = Violations::new();
         for (kind, requested) in [
             (MediaKind::Image, self.image_bytes),
             (MediaKind::Video, self.video_bytes),
@@ -141,10 +141,11 @@ impl QuotaChange {
             let max = quota.file_size_max_bytes.for_kind(kind).max(policy.for_kind(kind));
             if requested.is_some_and(|requested| requested > max) {
                 let field = format!("quota.file_size_max_bytes.{kind}_bytes");
-                wrong.add(field, format!("must be at most {max}; only the operator may set a higher limit"));
+                violations
+                    .add(field, format!("must be at most {max}; only the operator may set a higher limit"));
             }
         }
-        wrong.into_result()
+        violations.into_result()
     }
 
     /// Returns the quota after this change.
@@ -187,7 +188,7 @@ fn min_count(limit: i64, ceiling: i64) -> i64 {
 }
 
 fn check(quota: &Quota) -> Result<(), Violations> {
-    let mut wrong = Violations::new();
+    let mut violations = Violations::new();
     let allowed = 0..=LIMIT_BYTES_MAX;
     for (field, value) in [
         ("limit_bytes", quota.limit_bytes),
@@ -201,28 +202,29 @@ fn check(quota: &Quota) -> Result<(), Violations> {
         ("file_size_max_bytes.other_bytes", quota.file_size_max_bytes.other),
     ] {
         if !allowed.contains(&value) {
-            wrong.add(format!("quota.{field}"), format!("must be from 0 to {LIMIT_BYTES_MAX}, is {value}"));
+            violations
+                .add(format!("quota.{field}"), format!("must be from 0 to {LIMIT_BYTES_MAX}, is {value}"));
         }
     }
     if quota.limit_bytes > quota.ceiling_bytes {
-        wrong.add(
+        violations.add(
             "quota.limit_bytes",
             format!("must not exceed the operator's ceiling of {} bytes", quota.ceiling_bytes),
         );
     }
     if min_count(quota.file_count_max, quota.ceiling_file_count) != quota.file_count_max {
-        wrong.add(
+        violations.add(
             "quota.file_count_max",
             format!("must not exceed the operator's ceiling of {} files", quota.ceiling_file_count),
         );
     }
     if !(1..=100).contains(&quota.warning_percent) {
-        wrong.add("quota.warning_percent", "must be from 1 to 100");
+        violations.add("quota.warning_percent", "must be from 1 to 100");
     }
     if !(quota.warning_percent..=100).contains(&quota.critical_percent) {
-        wrong.add("quota.critical_percent", "must be from warning_percent to 100");
+        violations.add("quota.critical_percent", "must be from warning_percent to 100");
     }
-    wrong.into_result()
+    violations.into_result()
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! security. A `smallint` with a CHECK constraint does not have this problem. This macro defines the enum and
 //! its numbers in one place.
 
-/// Declares a field-less enum with a number and a text per variant, and conversions from and to the number.
+/// Declares a field-less enum with a number and a name per variant, and conversions from and to the number.
 macro_rules! sql_enum {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $number:literal => $text:literal),+ $(,)? }) => {
         $(#[$doc])*

@@ -26,13 +26,13 @@ pub struct TenantRecord {
     pub state_time: Option<Timestamp>,
     pub state_reason: String,
     pub create_time: Timestamp,
-    pub deletion: Deletion,
+    pub deletion: DeletionProgress,
 }
 
 /// The progress of a deletion: the amount of data when it started, and the amount deleted so far.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the fields are documented in the message `TenantDeletion`")]
-pub struct Deletion {
+pub struct DeletionProgress {
     pub file_count: i64,
     pub object_count: i64,
     pub bytes: i64,

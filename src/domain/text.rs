@@ -1,4 +1,4 @@
-//! Validation of texts from callers: names, titles, tags, external ids. Texts are stored unchanged. Only the
+//! Validation of text from callers: names, titles, tags, external ids. Text is stored unchanged. Only the
 //! length and control characters are checked, because names can be in any language.
 
 use std::fmt;
@@ -20,7 +20,7 @@ pub const METADATA_BYTES_MAX: usize = 16 * 1024;
 /// The maximum length of an external id (subject, organisation, group, entity), in characters.
 pub const EXTERNAL_ID_CHARACTERS_MAX: usize = 255;
 
-/// The reason why a text is rejected.
+/// The reason that text is rejected.
 #[derive(Debug, PartialEq, Eq)]
 pub enum TextError {
     /// The text is empty.
@@ -77,7 +77,7 @@ pub fn check_optional_line(text: &str, max: usize) -> Result<String, TextError> 
     }
 }
 
-/// Checks a text of several lines. Line breaks and tabs are allowed, other control characters are not.
+/// Checks text of several lines. Line breaks and tabs are allowed, other control characters are not.
 ///
 /// # Errors
 /// Returns the reason if the text is rejected.

@@ -1,4 +1,5 @@
-//! An upload that is created before its bytes and can be resumed until it is committed or abandoned.
+//! An upload that is created before its bytes are sent, and can be resumed until it is committed or
+//! abandoned.
 
 use super::{
     clock::Timestamp,
@@ -14,7 +15,7 @@ sql_enum! {
         /// The upload became a file.
         Committed = 2 => "committed",
         /// The upload was abandoned.
-        Aborted = 3 => "aborted",
+        Abandoned = 3 => "abandoned",
     }
 }
 
@@ -22,7 +23,7 @@ sql_enum! {
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Upload {
     pub id: UploadId,
-    /// Open or committed. Aborted uploads are not shown.
+    /// `Open` or `Committed`. Abandoned uploads are not shown.
     pub state: UploadState,
     /// The name of the future file.
     pub name: String,

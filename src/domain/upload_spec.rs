@@ -75,8 +75,11 @@ pub struct CheckedSpec {
     pub type_check_name: String,
     /// The types that the category allows.
     pub types: AllowedTypes,
-    /// Category and visibility as requested, without the policy's defaults, which may change before a retry.
-    pub requested: (String, Option<Visibility>),
+    /// The category of the request; empty if it was omitted. The fingerprint uses it instead of the resolved
+    /// category, because the policy's defaults may change before a retry.
+    pub requested_category: String,
+    /// The visibility of the request, if any. For the fingerprint too.
+    pub requested_visibility: Option<Visibility>,
     pub request_id: Option<RequestId>,
     /// The origin of the file, if it is imported.
     #[serde(default)]
@@ -89,26 +92,28 @@ impl UploadSpec {
         if !self.file_id.is_empty() {
             return self.check_version();
         }
-        let mut wrong = std::mem::take(&mut self.parse_violations);
-        fields::check_name("spec.name", &self.name, policy, &mut wrong);
-        let size_bytes = self.check_size(&mut wrong);
-        let sha256 =
-            self.sha256.as_deref().and_then(|raw| wrong.ok_or_add("spec.sha256", Digest::from_slice(raw)));
-        let tags = fields::check_tags("spec.tags", &self.tags, &mut wrong);
-        self.check_texts(&mut wrong);
-        self.check_attachments(&mut wrong);
-        self.check_times(now, &mut wrong);
+        let mut violations = std::mem::take(&mut self.parse_violations);
+        fields::check_name("spec.name", &self.name, policy, &mut violations);
+        let size_bytes = self.check_size(&mut violations);
+        let sha256 = self
+            .sha256
+            .as_deref()
+            .and_then(|raw| violations.ok_or_add("spec.sha256", Digest::from_slice(raw)));
+        let tags = fields::check_tags("spec.tags", &self.tags, &mut violations);
+        self.check_descriptive_fields(&mut violations);
+        self.check_attachments(&mut violations);
+        self.check_times(now, &mut violations);
         if let Some(import_origin) = &self.import_origin {
-            import_origin.check(now, &mut wrong);
+            import_origin.check(now, &mut violations);
         }
-        let request_id = parse_request_id("spec.request_id", &self.request_id, &mut wrong);
+        let request_id = parse_request_id("spec.request_id", &self.request_id, &mut violations);
 
         let requested_category = self.category.clone();
         let category = if self.category.is_empty() { policy.category_default.clone() } else { self.category };
         let rules = policy.categories.get(&category);
-        fields::check_category("spec.category", &category, policy, &mut wrong);
-        wrong.clone().into_result()?;
-        let Some(rules) = rules else { return Err(wrong) };
+        fields::check_category("spec.category", &category, policy, &mut violations);
+        violations.clone().into_result()?;
+        let Some(rules) = rules else { return Err(violations) };
 
         let mut attachments = self.attachments;
         attachments.sort();
@@ -116,7 +121,8 @@ impl UploadSpec {
         Ok(CheckedSpec {
             readers: policy.readers(&category, &attachments),
             types: policy.allowed_types(&category),
-            requested: (requested_category, self.visibility),
+            requested_category,
+            requested_visibility: self.visibility,
             visibility: self.visibility.unwrap_or(rules.visibility),
             type_check_name: self.name.clone(),
             name: self.name,
@@ -139,11 +145,11 @@ impl UploadSpec {
         })
     }
 
-    /// A version has no record of its own, so fields that would be ignored are rejected.
+    /// A version does not have its own record, so fields that would be ignored are rejected.
     fn check_version(mut self) -> Result<CheckedSpec, Violations> {
-        let mut wrong = std::mem::take(&mut self.parse_violations);
-        let file =
-            wrong.ok_or_add("spec.file_id", self.file_id.parse::<FileId>().map_err(|_| "must be a UUID"));
+        let mut violations = std::mem::take(&mut self.parse_violations);
+        let file = violations
+            .ok_or_add("spec.file_id", self.file_id.parse::<FileId>().map_err(|_| "must be a UUID"));
         for (field, is_set) in [
             ("spec.name", !self.name.is_empty()),
             ("spec.category", !self.category.is_empty()),
@@ -158,21 +164,25 @@ impl UploadSpec {
             ("spec.visibility", self.visibility.is_some()),
         ] {
             if is_set {
-                wrong.add(field, "is a property of the file, not of a version; omit it and call UpdateFile");
+                violations
+                    .add(field, "is a property of the file, not of a version; omit it and call UpdateFile");
             }
         }
-        let size_bytes = self.check_size(&mut wrong);
-        let sha256 =
-            self.sha256.as_deref().and_then(|raw| wrong.ok_or_add("spec.sha256", Digest::from_slice(raw)));
-        self.check_texts(&mut wrong);
-        let request_id = parse_request_id("spec.request_id", &self.request_id, &mut wrong);
-        wrong.into_result()?;
+        let size_bytes = self.check_size(&mut violations);
+        let sha256 = self
+            .sha256
+            .as_deref()
+            .and_then(|raw| violations.ok_or_add("spec.sha256", Digest::from_slice(raw)));
+        self.check_descriptive_fields(&mut violations);
+        let request_id = parse_request_id("spec.request_id", &self.request_id, &mut violations);
+        violations.into_result()?;
         Ok(CheckedSpec {
             readers: Vec::new(),
             visibility: Visibility::Owner,
             // Determined by the file.
             types: AllowedTypes::any(),
-            requested: (String::new(), None),
+            requested_category: String::new(),
+            requested_visibility: None,
             type_check_name: String::new(),
             name: self.name,
             declared_mime_type: self.mime_type,
@@ -194,35 +204,36 @@ impl UploadSpec {
         })
     }
 
-    fn check_size(&self, wrong: &mut Violations) -> Option<u64> {
+    fn check_size(&self, violations: &mut Violations) -> Option<u64> {
         let size = self.size_bytes?;
-        wrong.ok_or_add("spec.size_bytes", u64::try_from(size).map_err(|_| "must not be negative"))
+        violations.ok_or_add("spec.size_bytes", u64::try_from(size).map_err(|_| "must not be negative"))
     }
 
-    fn check_texts(&self, wrong: &mut Violations) {
-        wrong
+    fn check_descriptive_fields(&self, violations: &mut Violations) {
+        violations
             .ok_or_add("spec.mime_type", text::check_optional_line(&self.mime_type, DECLARED_CHARACTERS_MAX));
-        fields::check_change_description("spec.change_description", &self.change_description, wrong);
-        fields::check_title("spec.title", &self.title, wrong);
-        fields::check_description("spec.description", &self.description, wrong);
-        fields::check_metadata("spec.metadata", &self.metadata, wrong);
+        fields::check_change_description("spec.change_description", &self.change_description, violations);
+        fields::check_title("spec.title", &self.title, violations);
+        fields::check_description("spec.description", &self.description, violations);
+        fields::check_metadata("spec.metadata", &self.metadata, violations);
     }
 
-    fn check_attachments(&self, wrong: &mut Violations) {
+    fn check_attachments(&self, violations: &mut Violations) {
         if self.attachments.len() > ATTACHMENTS_MAX {
             let count = self.attachments.len();
-            wrong.add("spec.attachments", format!("has {count} entries; the limit is {ATTACHMENTS_MAX}"));
+            violations
+                .add("spec.attachments", format!("has {count} entries; the limit is {ATTACHMENTS_MAX}"));
             return;
         }
         for (index, entity) in self.attachments.iter().enumerate() {
-            check_entity(&format!("spec.attachments[{index}]"), entity, wrong);
+            check_entity(&format!("spec.attachments[{index}]"), entity, violations);
         }
     }
 
-    fn check_times(&self, now: Timestamp, wrong: &mut Violations) {
-        fields::check_expire_time("spec.expire_time", self.expire_time, now, wrong);
+    fn check_times(&self, now: Timestamp, violations: &mut Violations) {
+        fields::check_expire_time("spec.expire_time", self.expire_time, now, violations);
         if !(0..=fields::RETENTION_DAYS_MAX).contains(&self.retention_days) {
-            wrong.add(
+            violations.add(
                 "spec.retention_days",
                 format!(
                     "is {}; must be from 0 (never) to {}",
@@ -233,12 +244,12 @@ impl UploadSpec {
             return;
         }
         let until = self.retain_until_time;
-        fields::check_retain_until_time("spec.retain_until_time", until, now, wrong);
-        fields::check_end_time("spec.expire_time", self.expire_time, until, wrong);
+        fields::check_retain_until_time("spec.retain_until_time", until, now, violations);
+        fields::check_end_time("spec.expire_time", self.expire_time, until, violations);
         let deletion_time = (self.retention_days > 0)
             .then(|| now.checked_add_signed(TimeDelta::days(self.retention_days.into())))
             .flatten();
-        fields::check_end_time("spec.retention_days", deletion_time, until, wrong);
+        fields::check_end_time("spec.retention_days", deletion_time, until, violations);
     }
 }
 
@@ -251,7 +262,7 @@ impl CheckedSpec {
             actor_id,
             &self.name,
             &self.declared_mime_type,
-            &self.requested.0,
+            &self.requested_category,
             &self.title,
             &self.description,
         ] {
@@ -264,7 +275,7 @@ impl CheckedSpec {
             self.expire_time,
             self.retain_until_time,
             self.retention_days,
-            self.requested.1,
+            self.requested_visibility,
         ]);
         hasher.field(rest.to_string().as_bytes());
         hasher.field(self.change_description.as_bytes());
@@ -277,28 +288,29 @@ impl CheckedSpec {
 }
 
 /// Checks an entity reference and reports violations under the given field path.
-pub fn check_entity(field: &str, entity: &EntityRef, wrong: &mut Violations) {
+pub fn check_entity(field: &str, entity: &EntityRef, violations: &mut Violations) {
     let is_name = |text: &str| {
         !text.is_empty()
             && text.len() <= ENTITY_NAME_CHARACTERS_MAX
             && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
     };
     if !is_name(&entity.entity_type) {
-        wrong.add(format!("{field}.type"), "must be 1 to 64 characters of a-z, 0-9 and _");
+        violations.add(format!("{field}.type"), "must be 1 to 64 characters of a-z, 0-9 and _");
     }
-    wrong.ok_or_add(&format!("{field}.id"), text::check_line(&entity.entity_id, EXTERNAL_ID_CHARACTERS_MAX));
-    wrong.ok_or_add(
+    violations
+        .ok_or_add(&format!("{field}.id"), text::check_line(&entity.entity_id, EXTERNAL_ID_CHARACTERS_MAX));
+    violations.ok_or_add(
         &format!("{field}.field"),
         text::check_optional_line(&entity.field, ENTITY_NAME_CHARACTERS_MAX),
     );
 }
 
 /// Parses a request id. An empty text means none.
-pub fn parse_request_id(field: &str, text: &str, wrong: &mut Violations) -> Option<RequestId> {
+pub fn parse_request_id(field: &str, text: &str, violations: &mut Violations) -> Option<RequestId> {
     if text.is_empty() {
         return None;
     }
-    wrong.ok_or_add(field, text.parse::<RequestId>().map_err(|_| "must be a UUID, or empty"))
+    violations.ok_or_add(field, text.parse::<RequestId>().map_err(|_| "must be a UUID, or empty"))
 }
 
 #[cfg(test)]
@@ -322,7 +334,7 @@ mod tests {
 
     #[test]
     fn reports_all_violations_together() {
-        let bad = UploadSpec {
+        let invalid = UploadSpec {
             name: "run.EXE".into(),
             size_bytes: Some(-1),
             sha256: Some(vec![1, 2, 3]),
@@ -338,7 +350,8 @@ mod tests {
             }],
             ..spec()
         };
-        let fields: Vec<String> = check(bad).unwrap_err().iter().map(|wrong| wrong.field.clone()).collect();
+        let fields: Vec<String> =
+            check(invalid).unwrap_err().iter().map(|violation| violation.field.clone()).collect();
         for field in [
             "spec.name",
             "spec.size_bytes",
@@ -362,12 +375,14 @@ mod tests {
         assert_eq!(check(base.clone()).unwrap().retain_until_time, Some(until));
         assert!(check(UploadSpec { retention_days: 10, expire_time: Some(until), ..base.clone() }).is_ok());
         let early = Timestamp::default() + TimeDelta::days(9);
-        let wrong = UploadSpec { retention_days: 9, expire_time: Some(early), ..base.clone() };
-        let wrong = check(wrong).unwrap_err();
-        let fields: Vec<&str> = wrong.iter().map(|wrong| wrong.field.as_str()).collect();
+        let invalid = UploadSpec { retention_days: 9, expire_time: Some(early), ..base.clone() };
+        let violations = check(invalid).unwrap_err();
+        let fields: Vec<&str> = violations.iter().map(|violation| violation.field.as_str()).collect();
         assert_eq!(fields, ["spec.expire_time", "spec.retention_days"]);
         assert!(
-            wrong.iter().all(|wrong| wrong.description.contains("before its retain_until_time 1970-01-11"))
+            violations
+                .iter()
+                .all(|violation| violation.description.contains("before its retain_until_time 1970-01-11"))
         );
         let past = UploadSpec { retain_until_time: Some(Timestamp::default()), ..spec() };
         assert_eq!(check(past).unwrap_err().iter().next().unwrap().field, "spec.retain_until_time");
@@ -379,7 +394,7 @@ mod tests {
         let version = UploadSpec { file_id, mime_type: "text/plain".into(), ..UploadSpec::default() };
         let checked = check(version.clone()).unwrap();
         assert_eq!(checked.file.unwrap().to_string(), version.file_id);
-        let bad = UploadSpec {
+        let invalid = UploadSpec {
             file_id: "7".into(),
             name: "a".into(),
             tags: vec!["b".into()],
@@ -388,7 +403,8 @@ mod tests {
             change_description: "two\nlines".into(),
             ..version
         };
-        let fields: Vec<String> = check(bad).unwrap_err().iter().map(|wrong| wrong.field.clone()).collect();
+        let fields: Vec<String> =
+            check(invalid).unwrap_err().iter().map(|violation| violation.field.clone()).collect();
         assert_eq!(
             fields,
             [
@@ -404,12 +420,13 @@ mod tests {
 
     #[test]
     fn reports_decoding_violations_with_the_others() {
-        let bad = UploadSpec {
+        let invalid = UploadSpec {
             name: String::new(),
             parse_violations: Violations::one("spec.visibility", "is not a known visibility"),
             ..spec()
         };
-        let fields: Vec<String> = check(bad).unwrap_err().iter().map(|wrong| wrong.field.clone()).collect();
+        let fields: Vec<String> =
+            check(invalid).unwrap_err().iter().map(|violation| violation.field.clone()).collect();
         assert_eq!(fields, ["spec.visibility", "spec.name"]);
     }
 

@@ -70,24 +70,24 @@ impl WebhookChange {
     ///
     /// # Errors
     /// Returns all violations, with the field paths of the API.
-    pub fn check(&self, allows_private: bool) -> Result<(), Violations> {
-        let mut wrong = Violations::new();
+    pub fn check(&self, allow_private_addresses: bool) -> Result<(), Violations> {
+        let mut violations = Violations::new();
         if let Some(url) = &self.url {
-            wrong.ok_or_add("webhook.url", check_url(url, allows_private).map(|_| ()));
+            violations.ok_or_add("webhook.url", check_url(url, allow_private_addresses).map(|_| ()));
         }
         if let Some(description) = &self.description {
-            wrong.ok_or_add(
+            violations.ok_or_add(
                 "webhook.description",
                 text::check_optional_line(description, DESCRIPTION_CHARACTERS_MAX),
             );
         }
         if let Some(kinds) = self.kinds.as_ref().filter(|kinds| kinds.len() > KINDS_MAX) {
-            wrong.add("webhook.kinds", format!("has {} values; the limit is {KINDS_MAX}", kinds.len()));
+            violations.add("webhook.kinds", format!("has {} values; the limit is {KINDS_MAX}", kinds.len()));
         }
         if self.state == Some(WebhookState::Disabled) {
-            wrong.add("webhook.state", "must be ACTIVE or PAUSED");
+            violations.add("webhook.state", "must be ACTIVE or PAUSED");
         }
-        wrong.into_result()
+        violations.into_result()
     }
 
     /// Returns the names of the fields that are set.

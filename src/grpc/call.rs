@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Where a request comes from, as the request id layer noted it.
-pub(super) fn origin(extensions: &Extensions) -> Origin {
+pub(super) fn request_origin(extensions: &Extensions) -> Origin {
     extensions.get::<Origin>().cloned().unwrap_or_default()
 }
 
@@ -23,9 +23,9 @@ pub(super) fn origin(extensions: &Extensions) -> Origin {
 pub(super) struct ValidUntil(pub(super) Timestamp);
 
 /// The verified principal of a request, and its message.
-pub(super) fn principal<T>(request: Request<T>) -> Result<(Principal, Origin, T), Status> {
+pub(super) fn extract_principal<T>(request: Request<T>) -> Result<(Principal, Origin, T), Status> {
     let (_, mut extensions, message) = request.into_parts();
-    let origin = origin(&extensions);
+    let origin = request_origin(&extensions);
     match extensions.remove::<Principal>() {
         Some(principal) => Ok((principal, origin, message)),
         None => {
@@ -36,8 +36,8 @@ pub(super) fn principal<T>(request: Request<T>) -> Result<(Principal, Origin, T)
 }
 
 /// The verified caller of a request to a service that knows no operators, and its message.
-pub(super) fn caller<T>(request: Request<T>) -> Result<(Caller, T), Status> {
-    match principal(request)? {
+pub(super) fn extract_caller<T>(request: Request<T>) -> Result<(Caller, T), Status> {
+    match extract_principal(request)? {
         (Principal::Caller(caller), _, message) => Ok((caller, message)),
         (Principal::Operator(_), origin, _) => {
             let error = Error::NotAllowed("the operator works on tenants and never with their files");
@@ -47,8 +47,8 @@ pub(super) fn caller<T>(request: Request<T>) -> Result<(Caller, T), Status> {
 }
 
 /// The verified operator of a request to the administration, and its message.
-pub(super) fn operator<T>(request: Request<T>) -> Result<(Operator, T), Status> {
-    match principal(request)? {
+pub(super) fn extract_operator<T>(request: Request<T>) -> Result<(Operator, T), Status> {
+    match extract_principal(request)? {
         (Principal::Operator(operator), _, message) => Ok((operator, message)),
         (Principal::Caller(_), origin, _) => {
             let error = Error::NotAllowed("only the platform's operator may do this");
@@ -59,7 +59,7 @@ pub(super) fn operator<T>(request: Request<T>) -> Result<(Operator, T), Status> 
 
 /// Runs a use case and encodes how it ended. The future of a use case has many kilobytes; it is moved once, to its place,
 /// and not through all that stands around it.
-pub(super) fn answer<T>(
+pub(super) fn respond<T>(
     origin: &Origin,
     work: impl Future<Output = Result<T, Error>>,
 ) -> impl Future<Output = Result<Response<T>, Status>> {

@@ -1,8 +1,8 @@
 //! The stream of a download: the header, then the bytes in chunks.
 //!
-//! A task reads from the store and waits for the client, with few chunks between them. It ends when
-//! everything is sent, when the client goes away, and when the client takes nothing for too long; then it
-//! also throws away the chunks that wait, because the transport never asks for them again.
+//! A task reads from the store and sends chunks through a short queue. It ends when all bytes are sent, when
+//! the client disconnects, or when the client receives nothing for the idle timeout. After an idle timeout it
+//! also discards the queued chunks, because the transport does not poll the stream again.
 
 use std::{
     ops::ControlFlow,
@@ -30,14 +30,14 @@ use crate::{
     telemetry::Metrics,
 };
 
-/// Sends downloads.
+/// Starts downloads and limits their number.
 pub(super) struct Downloads {
     config: DownloadsConfig,
     slots: Arc<Semaphore>,
     metrics: Metrics,
 }
 
-/// The right to one download. Held until its last chunk is on its way.
+/// A permit for one download. It is held until the last chunk is in the queue.
 pub(super) struct Slot {
     _permit: OwnedSemaphorePermit,
 }
@@ -47,52 +47,57 @@ impl Downloads {
         Self { slots: Arc::new(Semaphore::new(config.streams_max)), config, metrics }
     }
 
-    /// Room for one more download, or at once an answer that says to come again.
-    pub(super) fn slot(&self, origin: &Origin) -> Result<Slot, Status> {
+    /// Acquires a slot without waiting. Returns OVERLOADED if all slots are in use.
+    pub(super) fn acquire_slot(&self, origin: &Origin) -> Result<Slot, Status> {
         let permit = Arc::clone(&self.slots).try_acquire_owned();
         permit
             .map(|permit| Slot { _permit: permit })
             .map_err(|_| status::overloaded("downloads", &origin.request_id))
     }
 
-    /// Begins to send.
-    pub(super) fn send(&self, slot: Slot, download: Download, origin: &Origin) -> DownloadStream {
-        let header = convert::download::header(&download);
+    /// Starts the task that sends a download, and returns the stream of its messages.
+    pub(super) fn start_sending(&self, slot: Slot, download: Download, origin: &Origin) -> DownloadStream {
+        let header = convert::download::header_to_proto(&download);
         let (chunks, queue) = mpsc::channel(self.config.chunks_in_flight_max);
         let queue = Arc::new(Mutex::new(queue));
-        let (ended, end) = oneshot::channel();
-        let pump = Pump {
+        let (outcome_sender, outcome_receiver) = oneshot::channel();
+        let sender = ChunkSender {
             bytes: download.bytes,
             offset: download.range.start,
-            end: download.range.end,
+            end_offset: download.range.end,
             chunks,
             chunk_size_bytes: self.config.chunk_size_bytes,
             idle_timeout: self.config.idle_timeout(),
             metrics: self.metrics.clone(),
         };
-        let (request_id, waiting) = (origin.request_id.clone(), Arc::clone(&queue));
-        let work = async move {
-            let outcome = match pump.run().await {
+        let (request_id, task_queue) = (origin.request_id.clone(), Arc::clone(&queue));
+        let task = async move {
+            let outcome = match sender.send_all().await {
                 Ok(()) => Ok(()),
                 Err(Stop::Failed(error)) => Err(status::status(&error, &request_id)),
                 Err(Stop::Idle) => {
-                    discard(&waiting);
-                    let why = "the client took nothing for longer than a download may pause";
-                    Err(status::deadline_exceeded(why, &request_id))
+                    discard_chunks(&task_queue);
+                    let message = "client received nothing for longer than the idle timeout of downloads";
+                    Err(status::deadline_exceeded(message, &request_id))
                 }
             };
             drop(slot);
-            // Nobody waits for it where the client has gone.
-            drop(ended.send(outcome));
+            // The receiver is gone if the client has disconnected.
+            drop(outcome_sender.send(outcome));
         };
-        tokio::spawn(work.in_current_span());
-        DownloadStream { header: Some(header), queue, end: Some(end), request_id: origin.request_id.clone() }
+        tokio::spawn(task.in_current_span());
+        DownloadStream {
+            header: Some(header),
+            queue,
+            outcome: Some(outcome_receiver),
+            request_id: origin.request_id.clone(),
+        }
     }
 }
 
 type Queue = Arc<Mutex<mpsc::Receiver<DownloadFileResponse>>>;
 
-fn discard(queue: &Queue) {
+fn discard_chunks(queue: &Queue) {
     let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
     queue.close();
     while queue.try_recv().is_ok() {}
@@ -100,51 +105,50 @@ fn discard(queue: &Queue) {
 
 /// Why a download stopped before its end.
 enum Stop {
-    /// It failed.
     Failed(Error),
-    /// The client took nothing for too long.
+    /// The client received nothing for the idle timeout.
     Idle,
 }
 
-/// Moves bytes from the store to the client.
-struct Pump {
+/// Reads bytes from the store and sends them to the queue in chunks.
+struct ChunkSender {
     bytes: BoxStream<'static, Result<Bytes, Error>>,
     offset: u64,
-    end: u64,
+    end_offset: u64,
     chunks: mpsc::Sender<DownloadFileResponse>,
     chunk_size_bytes: usize,
     idle_timeout: Duration,
     metrics: Metrics,
 }
 
-impl Pump {
-    async fn run(mut self) -> Result<(), Stop> {
+impl ChunkSender {
+    async fn send_all(mut self) -> Result<(), Stop> {
         loop {
             let next = tokio::select! {
-                // The client has gone, also while the store is slow: nothing more to do.
+                // The client has disconnected. This is detected while the store is slow, too.
                 () = self.chunks.closed() => return Ok(()),
                 next = self.bytes.next() => next,
             };
             let Some(piece) = next else { break };
-            if self.send(piece.map_err(Stop::Failed)?).await?.is_break() {
+            if self.send_piece(piece.map_err(Stop::Failed)?).await?.is_break() {
                 return Ok(());
             }
         }
-        // The client counts as well, but an end without an error must mean that everything was sent.
-        if self.offset == self.end { Ok(()) } else { Err(Stop::Failed(Error::ObjectDamaged)) }
+        // The client counts the bytes too, but an end without an error must mean that all bytes were sent.
+        if self.offset == self.end_offset { Ok(()) } else { Err(Stop::Failed(Error::ObjectDamaged)) }
     }
 
-    /// Sends a piece in chunks; breaks where the client has gone.
-    async fn send(&mut self, mut piece: Bytes) -> Result<ControlFlow<()>, Stop> {
+    /// Sends a piece in chunks. Returns `Break` if the client has disconnected.
+    async fn send_piece(&mut self, mut piece: Bytes) -> Result<ControlFlow<()>, Stop> {
         while !piece.is_empty() {
             let data = piece.split_to(piece.len().min(self.chunk_size_bytes));
             let length = data.len() as u64;
-            if length > self.end.saturating_sub(self.offset) {
+            if length > self.end_offset.saturating_sub(self.offset) {
                 return Err(Stop::Failed(Error::ObjectDamaged));
             }
-            let room = timeout(self.idle_timeout, self.chunks.reserve()).await.map_err(|_| Stop::Idle)?;
-            let Ok(room) = room else { return Ok(ControlFlow::Break(())) };
-            room.send(convert::download::chunk(self.offset, data));
+            let permit = timeout(self.idle_timeout, self.chunks.reserve()).await.map_err(|_| Stop::Idle)?;
+            let Ok(permit) = permit else { return Ok(ControlFlow::Break(())) };
+            permit.send(convert::download::chunk_to_proto(self.offset, data));
             self.offset += length;
             self.metrics.add_downloaded_bytes(length);
         }
@@ -152,20 +156,20 @@ impl Pump {
     }
 }
 
-/// What tonic sends to the client.
+/// The messages of a download.
 pub(super) struct DownloadStream {
     header: Option<DownloadFileResponse>,
     queue: Queue,
-    /// How the download ended; taken when it was told.
-    end: Option<oneshot::Receiver<Result<(), Status>>>,
+    /// The outcome of the download. `None` once it was returned.
+    outcome: Option<oneshot::Receiver<Result<(), Status>>>,
     request_id: String,
 }
 
 impl Drop for DownloadStream {
-    /// The client has gone, or has everything. The task shares the queue, so that only closing it tells the
-    /// task.
+    /// Closes the queue, which ends the task: the client has disconnected or has received everything.
+    /// Dropping the receiver is not enough, because the task shares it.
     fn drop(&mut self) {
-        discard(&self.queue);
+        discard_chunks(&self.queue);
     }
 }
 
@@ -180,14 +184,13 @@ impl Stream for DownloadStream {
         if let Some(chunk) = ready!(chunk) {
             return Poll::Ready(Some(Ok(chunk)));
         }
-        let Some(end) = self.end.as_mut() else { return Poll::Ready(None) };
-        let told = ready!(end.poll_unpin(context));
-        self.end = None;
-        match told {
+        let Some(receiver) = self.outcome.as_mut() else { return Poll::Ready(None) };
+        let outcome = ready!(receiver.poll_unpin(context));
+        self.outcome = None;
+        match outcome {
             Ok(Ok(())) => Poll::Ready(None),
             Ok(Err(status)) => Poll::Ready(Some(Err(status))),
-            // The task is gone without a word: it panicked. An end without an error would pass for a whole
-            // file.
+            // The task panicked. Without an error, the client would take the file for complete.
             Err(_) => Poll::Ready(Some(Err(status::internal(&self.request_id)))),
         }
     }

@@ -1,4 +1,4 @@
-//! Downloads from a store made of a list.
+//! Tests of download streams, with a list of pieces in place of the store.
 
 use futures::stream;
 use tonic::Code;
@@ -21,10 +21,10 @@ fn download(length: u64, bytes: BoxStream<'static, Result<Bytes, Error>>) -> Dow
     Download { file: file(), range: 2..2 + length, total_bytes: 100, sha256: Digest::compute(b""), bytes }
 }
 
-fn begin(downloads: &Downloads, length: u64, pieces: Vec<Result<Bytes, Error>>) -> DownloadStream {
+fn start_download(downloads: &Downloads, length: u64, pieces: Vec<Result<Bytes, Error>>) -> DownloadStream {
     let origin = Origin::default();
-    let slot = downloads.slot(&origin).unwrap();
-    downloads.send(slot, download(length, stream::iter(pieces).boxed()), &origin)
+    let slot = downloads.acquire_slot(&origin).unwrap();
+    downloads.start_sending(slot, download(length, stream::iter(pieces).boxed()), &origin)
 }
 
 fn piece(text: &'static [u8]) -> Result<Bytes, Error> {
@@ -32,18 +32,18 @@ fn piece(text: &'static [u8]) -> Result<Bytes, Error> {
 }
 
 #[tokio::test]
-async fn the_header_comes_first_and_then_chunks_with_offset_and_checksum() {
+async fn header_precedes_chunks_with_offset_and_checksum() {
     let downloads = downloads(1);
-    let sent: Vec<_> = begin(&downloads, 7, vec![piece(b"abcdef"), piece(b"g")]).collect().await;
+    let sent: Vec<_> = start_download(&downloads, 7, vec![piece(b"abcdef"), piece(b"g")]).collect().await;
     let messages: Vec<Message> = sent.into_iter().map(|sent| sent.unwrap().message.unwrap()).collect();
-    let Message::Header(header) = &messages[0] else { panic!("no header") };
+    let Message::Header(header) = &messages[0] else { panic!("not a header") };
     let range = header.range.unwrap();
     assert_eq!((range.offset, range.length, range.total_bytes), (2, 7, 100));
     let chunks: Vec<(i64, &[u8], u32)> = messages[1..]
         .iter()
         .map(|message| match message {
             Message::Chunk(chunk) => (chunk.offset, chunk.data.as_ref(), chunk.crc32c),
-            Message::Header(_) => panic!("a second header"),
+            Message::Header(_) => panic!("second header"),
         })
         .collect();
     assert_eq!(
@@ -55,53 +55,53 @@ async fn the_header_comes_first_and_then_chunks_with_offset_and_checksum() {
 }
 
 #[tokio::test]
-async fn a_store_that_fails_or_sends_too_little_or_too_much_ends_the_stream_with_an_error() {
+async fn store_error_or_wrong_length_ends_the_stream_with_an_error() {
     for pieces in
         [vec![piece(b"ab"), Err(Error::ObjectMissing)], vec![piece(b"ab")], vec![piece(b"abcdefghi")]]
     {
-        let sent: Vec<_> = begin(&downloads(1), 7, pieces).collect().await;
+        let sent: Vec<_> = start_download(&downloads(1), 7, pieces).collect().await;
         assert_eq!(sent.last().unwrap().as_ref().unwrap_err().code(), Code::DataLoss);
     }
 }
 
 #[tokio::test]
-async fn a_panic_while_reading_is_not_the_end_of_the_file() {
+async fn panic_while_reading_ends_the_stream_with_an_error() {
     let panicking = stream::poll_fn(|_| panic!("the adapter panicked")).boxed();
     let downloads = downloads(1);
-    let slot = downloads.slot(&Origin::default()).unwrap();
-    let sent: Vec<_> = downloads.send(slot, download(7, panicking), &Origin::default()).collect().await;
+    let slot = downloads.acquire_slot(&Origin::default()).unwrap();
+    let sent: Vec<_> =
+        downloads.start_sending(slot, download(7, panicking), &Origin::default()).collect().await;
     assert_eq!(sent.last().unwrap().as_ref().unwrap_err().code(), Code::Internal);
 }
 
 #[tokio::test]
-async fn one_download_too_many_is_told_at_once_to_come_again() {
+async fn download_beyond_the_limit_is_refused_immediately() {
     let downloads = downloads(1);
-    let _running = downloads.slot(&Origin::default()).unwrap();
-    let Err(refused) = downloads.slot(&Origin::default()) else { panic!("let in") };
+    let _running = downloads.acquire_slot(&Origin::default()).unwrap();
+    let Err(refused) = downloads.acquire_slot(&Origin::default()) else { panic!("accepted") };
     assert_eq!(refused.code(), Code::ResourceExhausted);
 }
 
 #[tokio::test]
-async fn a_client_that_goes_away_ends_the_reading() {
+async fn disconnected_client_stops_the_reading() {
     let downloads = downloads(1);
-    let slot = downloads.slot(&Origin::default()).unwrap();
-    let (reading, gone) = oneshot::channel::<()>();
+    let slot = downloads.acquire_slot(&Origin::default()).unwrap();
+    let (reading, stopped) = oneshot::channel::<()>();
     let forever = stream::pending().chain(stream::once(async move {
         drop(reading);
         piece(b"")
     }));
-    let stream = downloads.send(slot, download(7, forever.boxed()), &Origin::default());
+    let stream = downloads.start_sending(slot, download(7, forever.boxed()), &Origin::default());
     drop(stream);
-    assert!(gone.await.is_err());
+    assert!(stopped.await.is_err());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_takes_nothing_gives_its_slot_and_its_chunks_back() {
+async fn idle_client_loses_its_slot_and_queued_chunks() {
     let downloads = downloads(1);
-    let stream = begin(&downloads, 7, vec![piece(b"abcd"), piece(b"efg")]);
-    let freed = Arc::clone(&downloads.slots).acquire_owned();
-    let _slot = freed.await.unwrap();
+    let stream = start_download(&downloads, 7, vec![piece(b"abcd"), piece(b"efg")]);
+    let _slot = Arc::clone(&downloads.slots).acquire_owned().await.unwrap();
     let sent: Vec<_> = stream.collect().await;
-    assert_eq!(sent.len(), 2, "the header, and how it ended");
+    assert_eq!(sent.len(), 2, "the header and the error");
     assert_eq!(sent[1].as_ref().unwrap_err().code(), Code::DeadlineExceeded);
 }

@@ -1,17 +1,13 @@
-//! `FileService`: decode, call the use case, encode. The streams have files of their own.
+//! The adapter of `FileService`: each RPC decodes the request, calls a use case and encodes the response.
+//! Streams are in `uploads.rs` and `downloads.rs`.
 
 use std::sync::Arc;
 
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use super::{
-    call::{answer, caller},
-    convert::{
-        self,
-        file::{basic, full, shown},
-        quota::state,
-        watch::position,
-    },
+    call::{extract_caller, respond},
+    convert::{self, file, quota, watch},
     downloads::{DownloadStream, Downloads},
     uploads::UploadStreams,
 };
@@ -52,7 +48,6 @@ use crate::{
     },
 };
 
-/// The adapter of the file service.
 pub(super) struct Files {
     pub(super) app: Arc<App>,
     pub(super) uploads: UploadStreams,
@@ -67,28 +62,29 @@ impl FileService for Files {
         &self,
         request: Request<Streaming<UploadFileRequest>>,
     ) -> Result<Response<UploadFileResponse>, Status> {
-        let (caller, stream) = caller(request)?;
-        answer(&caller.origin, self.uploads.receive(&self.app, &caller, stream)).await
+        let (caller, stream) = extract_caller(request)?;
+        respond(&caller.origin, self.uploads.receive(&self.app, &caller, stream)).await
     }
 
     async fn download_file(
         &self,
         request: Request<DownloadFileRequest>,
     ) -> Result<Response<DownloadStream>, Status> {
-        let (caller, request) = caller(request)?;
-        let slot = self.downloads.slot(&caller.origin)?;
-        answer(&caller.origin, async {
-            let download = download_file(&self.app, &caller, convert::download::request(request)?).await?;
-            Ok(self.downloads.send(slot, download, &caller.origin))
+        let (caller, request) = extract_caller(request)?;
+        let slot = self.downloads.acquire_slot(&caller.origin)?;
+        respond(&caller.origin, async {
+            let download =
+                download_file(&self.app, &caller, convert::download::request_from_proto(request)?).await?;
+            Ok(self.downloads.start_sending(slot, download, &caller.origin))
         })
         .await
     }
 
     async fn get_file(&self, request: Request<GetFileRequest>) -> Result<Response<GetFileResponse>, Status> {
-        let (caller, request) = caller(request)?;
-        answer(&caller.origin, async {
-            let file = get_file(&self.app, &caller, convert::id::file_id(&request.file_id)?).await?;
-            Ok(GetFileResponse { file: Some(full(file)) })
+        let (caller, request) = extract_caller(request)?;
+        respond(&caller.origin, async {
+            let file = get_file(&self.app, &caller, convert::id::parse_file_id(&request.file_id)?).await?;
+            Ok(GetFileResponse { file: Some(file::to_full_proto(file)) })
         })
         .await
     }
@@ -97,13 +93,13 @@ impl FileService for Files {
         &self,
         request: Request<BatchGetFilesRequest>,
     ) -> Result<Response<BatchGetFilesResponse>, Status> {
-        let (caller, request) = caller(request)?;
-        answer(&caller.origin, async {
-            let (ids, is_full) = convert::id::batch(&request)?;
-            let found = batch_get_files(&self.app, &caller, ids, is_full).await?;
+        let (caller, request) = extract_caller(request)?;
+        respond(&caller.origin, async {
+            let (ids, is_full) = convert::id::batch_get_request_from_proto(&request)?;
+            let batch = batch_get_files(&self.app, &caller, ids, is_full).await?;
             Ok(BatchGetFilesResponse {
-                files: found.files.into_iter().map(shown(is_full)).collect(),
-                missing_file_ids: found.missing.iter().map(ToString::to_string).collect(),
+                files: batch.files.into_iter().map(file::converter_for_view(is_full)).collect(),
+                missing_file_ids: batch.missing.iter().map(ToString::to_string).collect(),
             })
         })
         .await
@@ -113,13 +109,13 @@ impl FileService for Files {
         &self,
         request: Request<ListFilesRequest>,
     ) -> Result<Response<ListFilesResponse>, Status> {
-        let (caller, request) = caller(request)?;
-        answer(&caller.origin, async {
-            let request = convert::filter::list(request)?;
-            let view = shown(request.is_full);
+        let (caller, request) = extract_caller(request)?;
+        respond(&caller.origin, async {
+            let request = convert::filter::list_request_from_proto(request)?;
+            let to_proto = file::converter_for_view(request.is_full);
             let listed = list_files(&self.app, &caller, request).await?;
             Ok(ListFilesResponse {
-                files: listed.files.into_iter().map(view).collect(),
+                files: listed.files.into_iter().map(to_proto).collect(),
                 next_page_token: listed.next_page_token,
                 total_size: listed.total.as_ref().map(|total| total.count),
                 total_size_is_lower_bound: listed.total.is_some_and(|total| total.is_lower_bound),
@@ -132,13 +128,14 @@ impl FileService for Files {
         &self,
         request: Request<UpdateFileRequest>,
     ) -> Result<Response<UpdateFileResponse>, Status> {
-        let (caller, request) = caller(request)?;
-        answer(&caller.origin, async {
-            let updated = update_file(&self.app, &caller, convert::update::request(request)?).await?;
+        let (caller, request) = extract_caller(request)?;
+        respond(&caller.origin, async {
+            let updated =
+                update_file(&self.app, &caller, convert::update::request_from_proto(request)?).await?;
             Ok(UpdateFileResponse {
-                event_position: position(updated.event),
-                file: Some(full(updated.value)),
-                quota_state: Some(state(updated.quota)),
+                event_position: watch::position_to_proto(updated.event),
+                file: Some(file::to_full_proto(updated.value)),
+                quota_state: Some(quota::state_to_proto(updated.quota)),
             })
         })
         .await
@@ -148,14 +145,14 @@ impl FileService for Files {
         &self,
         request: Request<DeleteFileRequest>,
     ) -> Result<Response<DeleteFileResponse>, Status> {
-        let (caller, request) = caller(request)?;
-        answer(&caller.origin, async {
-            let (file, request_id) = convert::id::change(&request.file_id, &request.request_id)?;
+        let (caller, request) = extract_caller(request)?;
+        respond(&caller.origin, async {
+            let (file, request_id) = convert::id::parse_file_change(&request.file_id, &request.request_id)?;
             let deleted = delete_file(&self.app, &caller, file, request_id).await?;
             Ok(DeleteFileResponse {
-                event_position: position(deleted.event),
-                file: deleted.value.map(full),
-                quota_state: Some(state(deleted.quota)),
+                event_position: watch::position_to_proto(deleted.event),
+                file: deleted.value.map(file::to_full_proto),
+                quota_state: Some(quota::state_to_proto(deleted.quota)),
             })
         })
         .await
@@ -165,14 +162,14 @@ impl FileService for Files {
         &self,
         request: Request<UndeleteFileRequest>,
     ) -> Result<Response<UndeleteFileResponse>, Status> {
-        let (caller, request) = caller(request)?;
-        answer(&caller.origin, async {
-            let (file, request_id) = convert::id::change(&request.file_id, &request.request_id)?;
+        let (caller, request) = extract_caller(request)?;
+        respond(&caller.origin, async {
+            let (file, request_id) = convert::id::parse_file_change(&request.file_id, &request.request_id)?;
             let restored = undelete_file(&self.app, &caller, file, request_id).await?;
             Ok(UndeleteFileResponse {
-                event_position: position(restored.event),
-                file: Some(full(restored.value)),
-                quota_state: Some(state(restored.quota)),
+                event_position: watch::position_to_proto(restored.event),
+                file: Some(file::to_full_proto(restored.value)),
+                quota_state: Some(quota::state_to_proto(restored.quota)),
             })
         })
         .await
@@ -182,13 +179,13 @@ impl FileService for Files {
         &self,
         request: Request<PurgeFileRequest>,
     ) -> Result<Response<PurgeFileResponse>, Status> {
-        let (caller, request) = caller(request)?;
-        answer(&caller.origin, async {
-            let (file, request_id) = convert::id::change(&request.file_id, &request.request_id)?;
+        let (caller, request) = extract_caller(request)?;
+        respond(&caller.origin, async {
+            let (file, request_id) = convert::id::parse_file_change(&request.file_id, &request.request_id)?;
             let purged = purge_file(&self.app, &caller, file, request_id).await?;
             Ok(PurgeFileResponse {
-                event_position: position(purged.event),
-                quota_state: Some(state(purged.quota)),
+                event_position: watch::position_to_proto(purged.event),
+                quota_state: Some(quota::state_to_proto(purged.quota)),
             })
         })
         .await
@@ -198,12 +195,12 @@ impl FileService for Files {
         &self,
         request: Request<TransferOwnershipRequest>,
     ) -> Result<Response<TransferOwnershipResponse>, Status> {
-        let (caller, request) = caller(request)?;
-        answer(&caller.origin, async {
-            let asked = convert::id::transfer(request)?;
-            let transferred = transfer_ownership(&self.app, &caller, asked).await?;
+        let (caller, request) = extract_caller(request)?;
+        respond(&caller.origin, async {
+            let request = convert::id::transfer_request_from_proto(request)?;
+            let transferred = transfer_ownership(&self.app, &caller, request).await?;
             Ok(TransferOwnershipResponse {
-                event_position: position(transferred.event),
+                event_position: watch::position_to_proto(transferred.event),
                 transferred_file_count: transferred.file_count,
                 remaining_file_count: transferred.remaining_file_count,
                 remaining_bytes: transferred.remaining_bytes,
@@ -216,14 +213,14 @@ impl FileService for Files {
         &self,
         request: Request<ArchiveFileRequest>,
     ) -> Result<Response<ArchiveFileResponse>, Status> {
-        let (caller, request) = caller(request)?;
-        answer(&caller.origin, async {
-            let (file, request_id) = convert::id::change(&request.file_id, &request.request_id)?;
+        let (caller, request) = extract_caller(request)?;
+        respond(&caller.origin, async {
+            let (file, request_id) = convert::id::parse_file_change(&request.file_id, &request.request_id)?;
             let archived = archive_file(&self.app, &caller, file, request_id).await?;
             Ok(ArchiveFileResponse {
-                event_position: position(archived.event),
-                file: Some(full(archived.value)),
-                quota_state: Some(state(archived.quota)),
+                event_position: watch::position_to_proto(archived.event),
+                file: Some(file::to_full_proto(archived.value)),
+                quota_state: Some(quota::state_to_proto(archived.quota)),
             })
         })
         .await
@@ -233,14 +230,14 @@ impl FileService for Files {
         &self,
         request: Request<UnarchiveFileRequest>,
     ) -> Result<Response<UnarchiveFileResponse>, Status> {
-        let (caller, request) = caller(request)?;
-        answer(&caller.origin, async {
-            let (file, request_id) = convert::id::change(&request.file_id, &request.request_id)?;
-            let readable = unarchive_file(&self.app, &caller, file, request_id).await?;
+        let (caller, request) = extract_caller(request)?;
+        respond(&caller.origin, async {
+            let (file, request_id) = convert::id::parse_file_change(&request.file_id, &request.request_id)?;
+            let restored = unarchive_file(&self.app, &caller, file, request_id).await?;
             Ok(UnarchiveFileResponse {
-                event_position: position(readable.event),
-                file: Some(full(readable.value)),
-                quota_state: Some(state(readable.quota)),
+                event_position: watch::position_to_proto(restored.event),
+                file: Some(file::to_full_proto(restored.value)),
+                quota_state: Some(quota::state_to_proto(restored.quota)),
             })
         })
         .await
@@ -250,13 +247,14 @@ impl FileService for Files {
         &self,
         request: Request<CopyFileRequest>,
     ) -> Result<Response<CopyFileResponse>, Status> {
-        let (caller, request) = caller(request)?;
-        answer(&caller.origin, async {
-            let copied = copy_file(&self.app, &caller, convert::version::copy(request)?).await?;
+        let (caller, request) = extract_caller(request)?;
+        respond(&caller.origin, async {
+            let copied =
+                copy_file(&self.app, &caller, convert::version::copy_request_from_proto(request)?).await?;
             Ok(CopyFileResponse {
-                event_position: position(copied.event),
-                file: Some(full(copied.value)),
-                quota_state: Some(state(copied.quota)),
+                event_position: watch::position_to_proto(copied.event),
+                file: Some(file::to_full_proto(copied.value)),
+                quota_state: Some(quota::state_to_proto(copied.quota)),
             })
         })
         .await
@@ -266,14 +264,14 @@ impl FileService for Files {
         &self,
         request: Request<BatchDeleteFilesRequest>,
     ) -> Result<Response<BatchDeleteFilesResponse>, Status> {
-        let (caller, request) = caller(request)?;
-        answer(&caller.origin, async {
-            let (ids, request_id) = convert::id::batch_change(&request.file_ids, &request.request_id)?;
+        let (caller, request) = extract_caller(request)?;
+        respond(&caller.origin, async {
+            let (ids, request_id) = convert::id::parse_batch_change(&request.file_ids, &request.request_id)?;
             let deleted = batch_delete_files(&self.app, &caller, ids, request_id).await?;
             Ok(BatchDeleteFilesResponse {
-                event_position: position(deleted.event),
-                files: deleted.value.into_iter().map(basic).collect(),
-                quota_state: Some(state(deleted.quota)),
+                event_position: watch::position_to_proto(deleted.event),
+                files: deleted.value.into_iter().map(file::to_basic_proto).collect(),
+                quota_state: Some(quota::state_to_proto(deleted.quota)),
             })
         })
         .await
@@ -283,15 +281,15 @@ impl FileService for Files {
         &self,
         request: Request<SetLegalHoldRequest>,
     ) -> Result<Response<SetLegalHoldResponse>, Status> {
-        let (caller, request) = caller(request)?;
-        answer(&caller.origin, async {
-            let (file, request_id) = convert::id::change(&request.file_id, &request.request_id)?;
+        let (caller, request) = extract_caller(request)?;
+        respond(&caller.origin, async {
+            let (file, request_id) = convert::id::parse_file_change(&request.file_id, &request.request_id)?;
             let request = HoldRequest { file, reason: request.reason, request_id };
             let held = set_legal_hold(&self.app, &caller, request).await?;
             Ok(SetLegalHoldResponse {
-                event_position: position(held.event),
-                file: Some(full(held.value)),
-                quota_state: Some(state(held.quota)),
+                event_position: watch::position_to_proto(held.event),
+                file: Some(file::to_full_proto(held.value)),
+                quota_state: Some(quota::state_to_proto(held.quota)),
             })
         })
         .await
@@ -301,15 +299,15 @@ impl FileService for Files {
         &self,
         request: Request<ReleaseLegalHoldRequest>,
     ) -> Result<Response<ReleaseLegalHoldResponse>, Status> {
-        let (caller, request) = caller(request)?;
-        answer(&caller.origin, async {
-            let (file, request_id) = convert::id::change(&request.file_id, &request.request_id)?;
+        let (caller, request) = extract_caller(request)?;
+        respond(&caller.origin, async {
+            let (file, request_id) = convert::id::parse_file_change(&request.file_id, &request.request_id)?;
             let request = HoldRequest { file, reason: request.reason, request_id };
             let released = release_legal_hold(&self.app, &caller, request).await?;
             Ok(ReleaseLegalHoldResponse {
-                event_position: position(released.event),
-                file: Some(full(released.value)),
-                quota_state: Some(state(released.quota)),
+                event_position: watch::position_to_proto(released.event),
+                file: Some(file::to_full_proto(released.value)),
+                quota_state: Some(quota::state_to_proto(released.quota)),
             })
         })
         .await
@@ -319,10 +317,12 @@ impl FileService for Files {
         &self,
         request: Request<ListFileVersionsRequest>,
     ) -> Result<Response<ListFileVersionsResponse>, Status> {
-        let (caller, request) = caller(request)?;
-        answer(&caller.origin, async {
-            let listed = list_file_versions(&self.app, &caller, convert::version::list(request)?).await?;
-            Ok(convert::version::listed(listed))
+        let (caller, request) = extract_caller(request)?;
+        respond(&caller.origin, async {
+            let listed =
+                list_file_versions(&self.app, &caller, convert::version::list_request_from_proto(request)?)
+                    .await?;
+            Ok(convert::version::list_to_proto(listed))
         })
         .await
     }
@@ -331,14 +331,18 @@ impl FileService for Files {
         &self,
         request: Request<RestoreFileVersionRequest>,
     ) -> Result<Response<RestoreFileVersionResponse>, Status> {
-        let (caller, request) = caller(request)?;
-        answer(&caller.origin, async {
-            let restored =
-                restore_file_version(&self.app, &caller, convert::version::restore(request)?).await?;
+        let (caller, request) = extract_caller(request)?;
+        respond(&caller.origin, async {
+            let restored = restore_file_version(
+                &self.app,
+                &caller,
+                convert::version::restore_request_from_proto(request)?,
+            )
+            .await?;
             Ok(RestoreFileVersionResponse {
-                event_position: position(restored.event),
-                file: Some(full(restored.value)),
-                quota_state: Some(state(restored.quota)),
+                event_position: watch::position_to_proto(restored.event),
+                file: Some(file::to_full_proto(restored.value)),
+                quota_state: Some(quota::state_to_proto(restored.quota)),
             })
         })
         .await
@@ -348,14 +352,14 @@ impl FileService for Files {
         &self,
         request: Request<DeleteFileVersionRequest>,
     ) -> Result<Response<DeleteFileVersionResponse>, Status> {
-        let (caller, request) = caller(request)?;
-        answer(&caller.origin, async {
-            let (version, request_id) = convert::version::delete(&request)?;
-            let deleted = delete_file_version(&self.app, &caller, version, request_id).await?;
+        let (caller, request) = extract_caller(request)?;
+        respond(&caller.origin, async {
+            let ((file, version), request_id) = convert::version::delete_request_from_proto(&request)?;
+            let deleted = delete_file_version(&self.app, &caller, file, version, request_id).await?;
             Ok(DeleteFileVersionResponse {
-                event_position: position(deleted.event),
-                file: Some(full(deleted.value)),
-                quota_state: Some(state(deleted.quota)),
+                event_position: watch::position_to_proto(deleted.event),
+                file: Some(file::to_full_proto(deleted.value)),
+                quota_state: Some(quota::state_to_proto(deleted.quota)),
             })
         })
         .await

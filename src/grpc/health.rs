@@ -1,4 +1,4 @@
-//! The gRPC health protocol, fed from what telemetry knows: overall and per service.
+//! The gRPC health protocol: reports the health state of the telemetry for the server and for each service.
 
 use tonic::server::NamedService;
 use tonic_health::{ServingStatus, server::HealthReporter};
@@ -20,8 +20,9 @@ use crate::{
     telemetry::{Health, health::HealthState},
 };
 
-/// Overall, and every service: all of them need the database and the store.
-const NAMES: [&str; 9] = [
+/// The names that have a status: the server (the empty name) and each service. All have the same status,
+/// because all services need the database and the object store.
+const SERVICE_NAMES: [&str; 9] = [
     "",
     <FileServiceServer<Files> as NamedService>::NAME,
     <UploadServiceServer<Uploads> as NamedService>::NAME,
@@ -33,28 +34,28 @@ const NAMES: [&str; 9] = [
     <WebhookServiceServer<Webhooks> as NamedService>::NAME,
 ];
 
-/// Says once how things are, before the first caller can ask.
-pub(super) async fn begin(health: &Health) -> HealthReporter {
+/// Creates a reporter with the current status, so that the first health check finds it.
+pub(super) async fn create_reporter(health: &Health) -> HealthReporter {
     let reporter = HealthReporter::new();
-    tell(&reporter, &health.state()).await;
+    report_state(&reporter, &health.state()).await;
     reporter
 }
 
-/// Tells every change, for as long as this is polled.
-pub(super) async fn follow(health: &Health, reporter: &HealthReporter) {
+/// Reports changes of the health state while the returned future is polled.
+pub(super) async fn report_changes(health: &Health, reporter: &HealthReporter) {
     let mut changes = health.subscribe();
     loop {
         let state = changes.borrow_and_update().clone();
-        tell(reporter, &state).await;
+        report_state(reporter, &state).await;
         if changes.changed().await.is_err() {
             return;
         }
     }
 }
 
-async fn tell(reporter: &HealthReporter, state: &HealthState) {
+async fn report_state(reporter: &HealthReporter, state: &HealthState) {
     let status = if state.is_ready() { ServingStatus::Serving } else { ServingStatus::NotServing };
-    for name in NAMES {
+    for name in SERVICE_NAMES {
         reporter.set_service_status(name, status).await;
     }
 }
@@ -76,20 +77,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_service_serves_while_everything_is_up_and_until_it_drains() {
+    async fn services_serve_while_components_are_up_until_draining() {
         let (serving, not_serving) = (1, 2);
         let health = Health::new();
-        let reporter = begin(&health).await;
-        let mut following = std::pin::pin!(follow(&health, &reporter));
+        let reporter = create_reporter(&health).await;
+        let mut reporting = std::pin::pin!(report_changes(&health, &reporter));
         assert_eq!(check(&reporter, "").await, not_serving);
         health.mark_up(Component::Database);
         health.mark_up(Component::Storage);
-        assert!(futures::poll!(&mut following).is_pending());
-        for name in NAMES {
+        assert!(futures::poll!(&mut reporting).is_pending());
+        for name in SERVICE_NAMES {
             assert_eq!(check(&reporter, name).await, serving, "{name}");
         }
         health.start_draining();
-        assert!(futures::poll!(&mut following).is_pending());
+        assert!(futures::poll!(&mut reporting).is_pending());
         assert_eq!(check(&reporter, "strongroom.v1.FileService").await, not_serving);
     }
 }

@@ -1,5 +1,5 @@
-//! `ImportService`: decode, call the use case, encode. And the stream of an import: items in, and a report about each
-//! before the next is read.
+//! The adapter of `ImportService`, and the stream of an import: each item is reported before the next one is
+//! read.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use super::{
-    call::{ValidUntil, answer, caller},
+    call::{ValidUntil, extract_caller, respond},
     convert, status,
 };
 use crate::{
@@ -23,15 +23,13 @@ use crate::{
     proto::v1::{
         self, ErrorReason, FindImportedFilesRequest, FindImportedFilesResponse, ImportFilesRequest,
         ImportFilesResponse, ImportOutcome, ImportPrefixEnd, ImportResult, ImportSummary,
-        import_files_request::Message, import_files_response::Message as Answer, import_item::Source,
+        import_files_request::Message, import_files_response::Message as ReportMessage, import_item::Source,
         import_service_server::ImportService,
     },
 };
 
-/// What tonic sends to the client.
 type ImportStream = BoxStream<'static, Result<ImportFilesResponse, Status>>;
 
-/// The adapter of the import service.
 pub(super) struct Imports(pub(super) Arc<App>);
 
 #[async_trait]
@@ -43,32 +41,34 @@ impl ImportService for Imports {
         request: Request<Streaming<ImportFilesRequest>>,
     ) -> Result<Response<ImportStream>, Status> {
         let valid_until = request.extensions().get::<ValidUntil>().map(|until| until.0);
-        let (caller, messages) = caller(request)?;
+        let (caller, messages) = extract_caller(request)?;
         let origin = caller.origin.clone();
-        answer(&origin, begun(&self.0, caller, messages, valid_until)).await
+        respond(&origin, start_report(&self.0, caller, messages, valid_until)).await
     }
 
     async fn find_imported_files(
         &self,
         request: Request<FindImportedFilesRequest>,
     ) -> Result<Response<FindImportedFilesResponse>, Status> {
-        let (caller, request) = caller(request)?;
-        answer(&caller.origin, async {
-            let found = find_imported_files(&self.0, &caller, convert::import::lookup(request)).await?;
-            Ok(convert::import::found(found))
+        let (caller, request) = extract_caller(request)?;
+        respond(&caller.origin, async {
+            let found =
+                find_imported_files(&self.0, &caller, convert::import::lookup_request_from_proto(request))
+                    .await?;
+            Ok(convert::import::found_files_to_proto(found))
         })
         .await
     }
 }
 
-/// Reads the options, and answers the report.
-async fn begun(
+/// Reads the options, starts the import, and returns its report.
+async fn start_report(
     app: &Arc<App>,
     caller: Caller,
     mut messages: Streaming<ImportFilesRequest>,
     valid_until: Option<Timestamp>,
 ) -> Result<ImportStream, Error> {
-    let Some(Ok(Message::Options(options))) = next(app, &mut messages).await? else {
+    let Some(Ok(Message::Options(options))) = next_message(app, &mut messages).await? else {
         return Err(Error::StreamOrder("the first message of an import must be its options"));
     };
     let request_id = caller.origin.request_id.clone();
@@ -76,12 +76,13 @@ async fn begun(
     let import = start_import(app, caller, options, valid_until).await?;
     let app = Arc::clone(app);
     let report =
-        Report { app, import, messages, walking: None, summary: ImportSummary::default(), request_id };
-    Ok(report.answers().boxed())
+        Report { app, import, messages, prefix: None, summary: ImportSummary::default(), request_id };
+    Ok(report.into_stream().boxed())
 }
 
-/// The next message, in time. A stream that broke and a message of nothing are told apart from the end.
-async fn next(
+/// Receives the next message, within the idle timeout. Returns `None` at the end of the stream, `Some(Err)`
+/// if the stream broke, and an error for an empty message.
+async fn next_message(
     app: &App,
     messages: &mut Streaming<ImportFilesRequest>,
 ) -> Result<Option<Result<Message, Status>>, Error> {
@@ -96,7 +97,7 @@ async fn next(
 }
 
 /// A prefix whose objects are being imported.
-struct Walking {
+struct OpenPrefix {
     prefix: String,
     item: ImportItem,
     objects: ObjectKeys,
@@ -107,41 +108,42 @@ struct Report {
     app: Arc<App>,
     import: Import,
     messages: Streaming<ImportFilesRequest>,
-    walking: Option<Walking>,
+    prefix: Option<OpenPrefix>,
     summary: ImportSummary,
     request_id: String,
 }
 
 impl Report {
-    fn answers(self) -> impl Stream<Item = Result<ImportFilesResponse, Status>> {
+    fn into_stream(self) -> impl Stream<Item = Result<ImportFilesResponse, Status>> {
         stream::unfold(Some(self), |report| async move {
             let mut report = report?;
-            // The future is large; it is moved once.
-            let answer = Box::pin(report.answer()).await;
-            let is_last = matches!(answer, Err(_) | Ok(Answer::Summary(_)));
-            let answer = answer.map(|message| ImportFilesResponse { message: Some(message) });
-            Some((answer, (!is_last).then_some(report)))
+            // The future is large. Boxed, it is not moved again.
+            let message = Box::pin(report.next_message()).await;
+            let is_last = matches!(message, Err(_) | Ok(ReportMessage::Summary(_)));
+            let response = message.map(|message| ImportFilesResponse { message: Some(message) });
+            Some((response, (!is_last).then_some(report)))
         })
     }
 
-    async fn answer(&mut self) -> Result<Answer, Status> {
-        if let Some(walking) = self.walking.take() {
+    async fn next_message(&mut self) -> Result<ReportMessage, Status> {
+        if let Some(prefix) = self.prefix.take() {
             self.check_credentials()?;
-            return Ok(self.step(walking).await);
+            return Ok(self.import_next_object(prefix).await);
         }
-        let next = next(&self.app, &mut self.messages).await;
+        let next = next_message(&self.app, &mut self.messages).await;
         match next.map_err(|error| status::status(&error, &self.request_id))? {
             Some(Ok(Message::Item(item))) => {
-                // It may have been waited for until now.
+                // The credentials may have expired while the item was awaited.
                 self.check_credentials()?;
-                Ok(self.item(item).await)
+                Ok(self.import_item(item).await)
             }
             Some(Ok(Message::Options(_))) => {
-                let error = Error::StreamOrder("the options of an import come once, and first");
+                let error =
+                    Error::StreamOrder("the options of an import are sent once, as the first message");
                 Err(status::status(&error, &self.request_id))
             }
             Some(Err(status)) => Err(status),
-            None => Ok(Answer::Summary(self.summary)),
+            None => Ok(ReportMessage::Summary(self.summary)),
         }
     }
 
@@ -149,55 +151,57 @@ impl Report {
         self.import.check_credentials().map_err(|error| status::status(&error, &self.request_id))
     }
 
-    async fn item(&mut self, item: v1::ImportItem) -> Answer {
-        let (source, item) = convert::import::item(item);
+    async fn import_item(&mut self, item: v1::ImportItem) -> ReportMessage {
+        let (source, item) = convert::import::item_from_proto(item);
         match source {
-            Some(Source::ObjectKey(key)) => self.object(ObjectLocation::Key(key), item).await,
-            Some(Source::Url(url)) => self.object(ObjectLocation::Url(url), item).await,
-            Some(Source::ObjectPrefix(prefix)) => match self.objects(&prefix, &item) {
-                Ok(objects) => self.step(Walking { prefix, item, objects, object_count: 0 }).await,
-                Err(error) => self.prefix_end(prefix, 0, Some(error)),
+            Some(Source::ObjectKey(key)) => self.import_object(ObjectLocation::Key(key), item).await,
+            Some(Source::Url(url)) => self.import_object(ObjectLocation::Url(url), item).await,
+            Some(Source::ObjectPrefix(prefix)) => match self.list_objects(&prefix, &item) {
+                Ok(objects) => {
+                    self.import_next_object(OpenPrefix { prefix, item, objects, object_count: 0 }).await
+                }
+                Err(error) => self.report_prefix_end(prefix, 0, Some(error)),
             },
             None => {
-                let wrong =
+                let violations =
                     Violations::one("item.source", "must be an object_key, an object_prefix or a url");
-                self.result(ObjectLocation::Key(String::new()), item.legacy_id, Err(wrong.into()))
+                self.report_result(ObjectLocation::Key(String::new()), item.legacy_id, Err(violations.into()))
             }
         }
     }
 
-    fn objects(&self, prefix: &str, item: &ImportItem) -> Result<ObjectKeys, Error> {
-        convert::import::of_many(item)?;
+    fn list_objects(&self, prefix: &str, item: &ImportItem) -> Result<ObjectKeys, Error> {
+        convert::import::check_prefix_item(item)?;
         self.import.list_keys(prefix)
     }
 
-    /// The next object of a prefix, or its end.
-    async fn step(&mut self, mut walking: Walking) -> Answer {
-        match walking.objects.next().await {
+    /// Imports and reports the next object of a prefix, or reports the end of the prefix.
+    async fn import_next_object(&mut self, mut prefix: OpenPrefix) -> ReportMessage {
+        match prefix.objects.next().await {
             Ok(Some(key)) => {
-                walking.object_count += 1;
-                let item = walking.item.clone();
-                self.walking = Some(walking);
-                self.object(ObjectLocation::Key(key), item).await
+                prefix.object_count += 1;
+                let item = prefix.item.clone();
+                self.prefix = Some(prefix);
+                self.import_object(ObjectLocation::Key(key), item).await
             }
-            Ok(None) => self.prefix_end(walking.prefix, walking.object_count, None),
-            Err(error) => self.prefix_end(walking.prefix, walking.object_count, Some(error)),
+            Ok(None) => self.report_prefix_end(prefix.prefix, prefix.object_count, None),
+            Err(error) => self.report_prefix_end(prefix.prefix, prefix.object_count, Some(error)),
         }
     }
 
-    async fn object(&mut self, place: ObjectLocation, item: ImportItem) -> Answer {
+    async fn import_object(&mut self, location: ObjectLocation, item: ImportItem) -> ReportMessage {
         let legacy_id = item.legacy_id.clone();
-        let outcome = self.import.import_object(&place, item).await;
-        self.result(place, legacy_id, outcome)
+        let outcome = self.import.import_object(&location, item).await;
+        self.report_result(location, legacy_id, outcome)
     }
 
-    fn result(
+    fn report_result(
         &mut self,
-        place: ObjectLocation,
+        location: ObjectLocation,
         legacy_id: String,
         outcome: Result<ObjectOutcome, Error>,
-    ) -> Answer {
-        let (object_key, url) = match place {
+    ) -> ReportMessage {
+        let (object_key, url) = match location {
             ObjectLocation::Key(key) => (key, String::new()),
             ObjectLocation::Url(url) => (String::new(), url),
         };
@@ -216,28 +220,33 @@ impl Report {
                 (ImportOutcome::WouldImport, &mut self.summary.would_import_count)
             }
             Err(error) => {
-                let (reason, message) = told(&error, &self.request_id);
+                let (reason, message) = describe_error(&error, &self.request_id);
                 (result.reason, result.message) = (reason.into(), message);
                 (ImportOutcome::Failed, &mut self.summary.failed_count)
             }
         };
         *count += 1;
         result.outcome = outcome.into();
-        Answer::Result(result)
+        ReportMessage::Result(result)
     }
 
-    fn prefix_end(&mut self, object_prefix: String, object_count: i64, error: Option<Error>) -> Answer {
+    fn report_prefix_end(
+        &mut self,
+        object_prefix: String,
+        object_count: i64,
+        error: Option<Error>,
+    ) -> ReportMessage {
         let mut end = ImportPrefixEnd { object_prefix, object_count, ..ImportPrefixEnd::default() };
         if let Some(error) = error {
             self.summary.failed_count += 1;
-            let (reason, message) = told(&error, &self.request_id);
+            let (reason, message) = describe_error(&error, &self.request_id);
             (end.reason, end.message) = (reason.into(), message);
         }
-        Answer::PrefixEnd(end)
+        ReportMessage::PrefixEnd(end)
     }
 }
 
-/// What a status would say.
-fn told(error: &Error, request_id: &str) -> (ErrorReason, String) {
+/// Returns the reason and the message of the status for an error.
+fn describe_error(error: &Error, request_id: &str) -> (ErrorReason, String) {
     (status::reason(error), status::status(error, request_id).message().to_owned())
 }

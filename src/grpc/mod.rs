@@ -1,8 +1,8 @@
-//! The gRPC door: the tower stack, who may call what, and thin adapters that decode, call a use case, and
-//! encode.
+//! The gRPC server: the tower stack, authentication, the access table, and one adapter per service. An
+//! adapter decodes requests, calls use cases and encodes responses.
 //!
-//! To add an RPC: its line in [`auth::access`], its deadline class in `layers/deadline.rs`, its conversions
-//! in `convert/`, and about four lines in the adapter of its service.
+//! To add an RPC, add its line to [`auth::access`], its deadline class to `layers/deadline.rs`, its
+//! conversions to `convert/`, and its method to the adapter of its service.
 
 pub mod auth;
 mod call;

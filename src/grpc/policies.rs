@@ -1,12 +1,12 @@
-//! `PolicyService`: decode, call the use case, encode.
+//! The adapter of `PolicyService`: each RPC decodes the request, calls a use case and encodes the response.
 
 use std::sync::Arc;
 
 use tonic::{Request, Response, Status, async_trait};
 
 use super::{
-    call::{answer, caller},
-    convert::policy::{creation, deletion, policy, update},
+    call::{extract_caller, respond},
+    convert::policy,
 };
 use crate::{
     app::{
@@ -23,7 +23,6 @@ use crate::{
     },
 };
 
-/// The adapter of the policy service.
 pub(super) struct Policies(pub(super) Arc<App>);
 
 #[async_trait]
@@ -32,10 +31,10 @@ impl PolicyService for Policies {
         &self,
         request: Request<GetPolicyRequest>,
     ) -> Result<Response<GetPolicyResponse>, Status> {
-        let (caller, _) = caller(request)?;
-        answer(&caller.origin, async {
+        let (caller, _) = extract_caller(request)?;
+        respond(&caller.origin, async {
             let stored = get_policy(&self.0, &caller).await?;
-            Ok(GetPolicyResponse { policy: Some(policy(stored)) })
+            Ok(GetPolicyResponse { policy: Some(policy::to_proto(stored)) })
         })
         .await
     }
@@ -44,10 +43,11 @@ impl PolicyService for Policies {
         &self,
         request: Request<CreateCategoryRequest>,
     ) -> Result<Response<CreateCategoryResponse>, Status> {
-        let (caller, request) = caller(request)?;
-        answer(&caller.origin, async {
-            let stored = create_category(&self.0, &caller, creation(request)?).await?;
-            Ok(CreateCategoryResponse { policy: Some(policy(stored)) })
+        let (caller, request) = extract_caller(request)?;
+        respond(&caller.origin, async {
+            let stored =
+                create_category(&self.0, &caller, policy::create_request_from_proto(request)?).await?;
+            Ok(CreateCategoryResponse { policy: Some(policy::to_proto(stored)) })
         })
         .await
     }
@@ -56,10 +56,11 @@ impl PolicyService for Policies {
         &self,
         request: Request<UpdateCategoryRequest>,
     ) -> Result<Response<UpdateCategoryResponse>, Status> {
-        let (caller, request) = caller(request)?;
-        answer(&caller.origin, async {
-            let stored = update_category(&self.0, &caller, update(request)?).await?;
-            Ok(UpdateCategoryResponse { policy: Some(policy(stored)) })
+        let (caller, request) = extract_caller(request)?;
+        respond(&caller.origin, async {
+            let stored =
+                update_category(&self.0, &caller, policy::update_request_from_proto(request)?).await?;
+            Ok(UpdateCategoryResponse { policy: Some(policy::to_proto(stored)) })
         })
         .await
     }
@@ -68,10 +69,11 @@ impl PolicyService for Policies {
         &self,
         request: Request<DeleteCategoryRequest>,
     ) -> Result<Response<DeleteCategoryResponse>, Status> {
-        let (caller, request) = caller(request)?;
-        answer(&caller.origin, async {
-            let stored = delete_category(&self.0, &caller, deletion(request)?).await?;
-            Ok(DeleteCategoryResponse { policy: Some(policy(stored)) })
+        let (caller, request) = extract_caller(request)?;
+        respond(&caller.origin, async {
+            let stored =
+                delete_category(&self.0, &caller, policy::delete_request_from_proto(request)?).await?;
+            Ok(DeleteCategoryResponse { policy: Some(policy::to_proto(stored)) })
         })
         .await
     }

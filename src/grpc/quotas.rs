@@ -1,12 +1,12 @@
-//! `QuotaService`: decode, call the use case, encode.
+//! The adapter of `QuotaService`: each RPC decodes the request, calls a use case and encodes the response.
 
 use std::sync::Arc;
 
 use tonic::{Request, Response, Status, async_trait};
 
 use super::{
-    call::{answer, principal},
-    convert,
+    call::{extract_principal, respond},
+    convert::quota,
 };
 use crate::{
     app::{
@@ -19,7 +19,6 @@ use crate::{
     },
 };
 
-/// The adapter of the quota service.
 pub(super) struct Quotas(pub(super) Arc<App>);
 
 #[async_trait]
@@ -28,10 +27,10 @@ impl QuotaService for Quotas {
         &self,
         request: Request<GetQuotaRequest>,
     ) -> Result<Response<GetQuotaResponse>, Status> {
-        let (principal, origin, request) = principal(request)?;
-        answer(&origin, async {
-            let quota = get_quota(&self.0, &principal, convert::quota::tenant(&request.tenant_id)?).await?;
-            Ok(GetQuotaResponse { quota: Some(convert::quota::quota(&quota)) })
+        let (principal, origin, request) = extract_principal(request)?;
+        respond(&origin, async {
+            let quota = get_quota(&self.0, &principal, quota::parse_tenant_id(&request.tenant_id)?).await?;
+            Ok(GetQuotaResponse { quota: Some(quota::to_proto(&quota)) })
         })
         .await
     }
@@ -40,12 +39,12 @@ impl QuotaService for Quotas {
         &self,
         request: Request<UpdateQuotaRequest>,
     ) -> Result<Response<UpdateQuotaResponse>, Status> {
-        let (principal, origin, request) = principal(request)?;
-        answer(&origin, async {
-            let (tenant, change) = convert::quota::update(request)?;
+        let (principal, origin, request) = extract_principal(request)?;
+        respond(&origin, async {
+            let (tenant, change) = quota::update_request_from_proto(request)?;
             let quota = update_quota(&self.0, &principal, tenant, change).await?;
-            let state = convert::quota::state(quota.state());
-            Ok(UpdateQuotaResponse { quota: Some(convert::quota::quota(&quota)), quota_state: Some(state) })
+            let state = quota::state_to_proto(quota.state());
+            Ok(UpdateQuotaResponse { quota: Some(quota::to_proto(&quota)), quota_state: Some(state) })
         })
         .await
     }
@@ -54,10 +53,10 @@ impl QuotaService for Quotas {
         &self,
         request: Request<GetUsageRequest>,
     ) -> Result<Response<GetUsageResponse>, Status> {
-        let (principal, origin, request) = principal(request)?;
-        answer(&origin, async {
-            let usage = get_usage(&self.0, &principal, convert::quota::tenant(&request.tenant_id)?).await?;
-            Ok(convert::quota::usage(usage))
+        let (principal, origin, request) = extract_principal(request)?;
+        respond(&origin, async {
+            let usage = get_usage(&self.0, &principal, quota::parse_tenant_id(&request.tenant_id)?).await?;
+            Ok(quota::usage_to_proto(usage))
         })
         .await
     }

@@ -91,7 +91,7 @@ impl GrpcServer {
         let (draining, cut) = (CancellationToken::new(), CancellationToken::new());
         // However this ends, also by being dropped, nothing of it stays behind.
         let (_draining, _cut) = (draining.clone().drop_guard(), cut.clone().drop_guard());
-        let reporter = health::begin(&self.health).await;
+        let reporter = health::create_reporter(&self.health).await;
         let routes = self.routes(config, reporter.clone())?;
         let incoming = accepted(listener, Limits::new(&config.server, cut.clone()));
         let signal = async {
@@ -133,8 +133,8 @@ impl GrpcServer {
         };
         let beside = async {
             tokio::join!(
-                health::follow(&self.health, &reporter),
-                Arc::clone(&self.authenticator).keep_keys_fresh(draining.clone()),
+                health::report_changes(&self.health, &reporter),
+                Arc::clone(&self.authenticator).refresh_keys_until(draining.clone()),
                 cut_after_drain(&draining, &cut, config.server.drain_timeout()),
             );
             std::future::pending().await

@@ -1,4 +1,4 @@
-//! `TenantService` of the administration: decode, call the use case, encode.
+//! The adapter of `TenantService`: each RPC decodes the request, calls a use case and encodes the response.
 
 use std::{pin::Pin, sync::Arc};
 
@@ -6,11 +6,8 @@ use futures::{Stream, StreamExt};
 use tonic::{Request, Response, Status, async_trait};
 
 use super::{
-    call::{answer, operator},
-    convert::{
-        self,
-        tenant::{creation, exported, named, page_token, tenant},
-    },
+    call::{extract_operator, respond},
+    convert::{quota, tenant},
     status::status,
 };
 use crate::{
@@ -30,7 +27,6 @@ use crate::{
     },
 };
 
-/// The adapter of the tenant service.
 pub(super) struct Tenants(pub(super) Arc<App>);
 
 #[async_trait]
@@ -39,10 +35,11 @@ impl TenantService for Tenants {
         &self,
         request: Request<CreateTenantRequest>,
     ) -> Result<Response<CreateTenantResponse>, Status> {
-        let (operator, request) = operator(request)?;
-        answer(&operator.origin, async {
-            let created = create_tenant(&self.0, &operator, creation(request)?).await?;
-            Ok(CreateTenantResponse { tenant: Some(tenant(created)) })
+        let (operator, request) = extract_operator(request)?;
+        respond(&operator.origin, async {
+            let created =
+                create_tenant(&self.0, &operator, tenant::create_request_from_proto(request)?).await?;
+            Ok(CreateTenantResponse { tenant: Some(tenant::to_proto(created)) })
         })
         .await
     }
@@ -51,11 +48,11 @@ impl TenantService for Tenants {
         &self,
         request: Request<GetTenantRequest>,
     ) -> Result<Response<GetTenantResponse>, Status> {
-        let (operator, request) = operator(request)?;
-        answer(&operator.origin, async {
-            let (id, _) = named(&request.tenant_id, "")?;
+        let (operator, request) = extract_operator(request)?;
+        respond(&operator.origin, async {
+            let (id, _) = tenant::parse_tenant_change(&request.tenant_id, "")?;
             let record = get_tenant(&self.0, &operator, id).await?;
-            Ok(GetTenantResponse { tenant: Some(tenant(record)) })
+            Ok(GetTenantResponse { tenant: Some(tenant::to_proto(record)) })
         })
         .await
     }
@@ -64,12 +61,12 @@ impl TenantService for Tenants {
         &self,
         request: Request<ListTenantsRequest>,
     ) -> Result<Response<ListTenantsResponse>, Status> {
-        let (operator, request) = operator(request)?;
-        answer(&operator.origin, async {
-            let after = page_token(&request.page_token)?;
+        let (operator, request) = extract_operator(request)?;
+        respond(&operator.origin, async {
+            let after = tenant::parse_page_token(&request.page_token)?;
             let listed = list_tenants(&self.0, &operator, request.page_size, after).await?;
             Ok(ListTenantsResponse {
-                tenants: listed.tenants.into_iter().map(tenant).collect(),
+                tenants: listed.tenants.into_iter().map(tenant::to_proto).collect(),
                 next_page_token: listed.next.map(|id| id.to_string()).unwrap_or_default(),
             })
         })
@@ -80,12 +77,12 @@ impl TenantService for Tenants {
         &self,
         request: Request<UpdateTenantRequest>,
     ) -> Result<Response<UpdateTenantResponse>, Status> {
-        let (operator, request) = operator(request)?;
-        answer(&operator.origin, async {
-            let (id, change) = convert::tenant::update(request)?;
+        let (operator, request) = extract_operator(request)?;
+        respond(&operator.origin, async {
+            let (id, change) = tenant::update_request_from_proto(request)?;
             let updated = update_tenant(&self.0, &operator, id, change).await?;
-            let quota = Some(convert::quota::quota(&updated.quota));
-            Ok(UpdateTenantResponse { tenant: Some(tenant(updated.tenant)), quota })
+            let quota = Some(quota::to_proto(&updated.quota));
+            Ok(UpdateTenantResponse { tenant: Some(tenant::to_proto(updated.tenant)), quota })
         })
         .await
     }
@@ -94,11 +91,11 @@ impl TenantService for Tenants {
         &self,
         request: Request<SuspendTenantRequest>,
     ) -> Result<Response<SuspendTenantResponse>, Status> {
-        let (operator, request) = operator(request)?;
-        answer(&operator.origin, async {
-            let (id, request_id) = named(&request.tenant_id, &request.request_id)?;
-            let record = suspend_tenant(&self.0, &operator, id, (request.reason, request_id)).await?;
-            Ok(SuspendTenantResponse { tenant: Some(tenant(record)) })
+        let (operator, request) = extract_operator(request)?;
+        respond(&operator.origin, async {
+            let (id, request_id) = tenant::parse_tenant_change(&request.tenant_id, &request.request_id)?;
+            let record = suspend_tenant(&self.0, &operator, id, request.reason, request_id).await?;
+            Ok(SuspendTenantResponse { tenant: Some(tenant::to_proto(record)) })
         })
         .await
     }
@@ -107,11 +104,11 @@ impl TenantService for Tenants {
         &self,
         request: Request<ResumeTenantRequest>,
     ) -> Result<Response<ResumeTenantResponse>, Status> {
-        let (operator, request) = operator(request)?;
-        answer(&operator.origin, async {
-            let (id, request_id) = named(&request.tenant_id, &request.request_id)?;
+        let (operator, request) = extract_operator(request)?;
+        respond(&operator.origin, async {
+            let (id, request_id) = tenant::parse_tenant_change(&request.tenant_id, &request.request_id)?;
             let record = resume_tenant(&self.0, &operator, id, request_id).await?;
-            Ok(ResumeTenantResponse { tenant: Some(tenant(record)) })
+            Ok(ResumeTenantResponse { tenant: Some(tenant::to_proto(record)) })
         })
         .await
     }
@@ -120,12 +117,12 @@ impl TenantService for Tenants {
         &self,
         request: Request<DeleteTenantRequest>,
     ) -> Result<Response<DeleteTenantResponse>, Status> {
-        let (operator, request) = operator(request)?;
-        answer(&operator.origin, async {
-            let (id, request_id) = named(&request.tenant_id, &request.request_id)?;
-            let deleted = delete_tenant(&self.0, &operator, id, (request.dry_run, request_id)).await?;
-            let plan = Some(convert::tenant::plan(&deleted.plan));
-            Ok(DeleteTenantResponse { tenant: Some(tenant(deleted.tenant)), plan })
+        let (operator, request) = extract_operator(request)?;
+        respond(&operator.origin, async {
+            let (id, request_id) = tenant::parse_tenant_change(&request.tenant_id, &request.request_id)?;
+            let deleted = delete_tenant(&self.0, &operator, id, request.dry_run, request_id).await?;
+            let plan = Some(tenant::deletion_plan_to_proto(&deleted.plan));
+            Ok(DeleteTenantResponse { tenant: Some(tenant::to_proto(deleted.tenant)), plan })
         })
         .await
     }
@@ -136,14 +133,15 @@ impl TenantService for Tenants {
         &self,
         request: Request<ExportTenantRequest>,
     ) -> Result<Response<Self::ExportTenantStream>, Status> {
-        let (operator, request) = operator(request)?;
+        let (operator, request) = extract_operator(request)?;
         let request_id = operator.origin.request_id.clone();
-        answer(&operator.origin, async {
-            let (id, _) = named(&request.tenant_id, "")?;
+        respond(&operator.origin, async {
+            let (id, _) = tenant::parse_tenant_change(&request.tenant_id, "")?;
             let records = export_tenant(&self.0, &operator, id).await?;
-            let told =
-                records.map(move |record| record.map(exported).map_err(|error| status(&error, &request_id)));
-            Ok(told.boxed() as Self::ExportTenantStream)
+            let responses = records.map(move |record| {
+                record.map(tenant::export_record_to_proto).map_err(|error| status(&error, &request_id))
+            });
+            Ok(responses.boxed() as Self::ExportTenantStream)
         })
         .await
     }

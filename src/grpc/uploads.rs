@@ -1,5 +1,5 @@
-//! `UploadService`: decode, call the use case, encode. And the stream of `UploadFile`: its first message, the rest as the
-//! use case wants it, and what to do with bytes that still come when it has been refused.
+//! The adapter of `UploadService`, and the stream of `UploadFile`: its first message, the messages for the
+//! use case, and the bytes that still arrive after the result is known.
 
 use std::{
     pin::Pin,
@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tonic::{Code, Request, Response, Status, async_trait};
 
 use super::{
-    call::{answer, caller},
+    call::{extract_caller, respond},
     convert,
 };
 use crate::{
@@ -39,13 +39,12 @@ use crate::{
     },
 };
 
-/// How long a refused client's bytes are taken, at most.
+/// The longest time for which bytes are read after the result of an upload is known.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// A client that is silent for so long has stopped sending, and waits for its answer.
+/// A client that sends nothing for this long waits for the response.
 const DRAIN_SILENCE: Duration = Duration::from_millis(500);
 
-/// The adapter of the upload service.
 pub(super) struct Uploads {
     pub(super) app: Arc<App>,
     pub(super) streams: UploadStreams,
@@ -57,14 +56,14 @@ impl UploadService for Uploads {
         &self,
         request: Request<CreateUploadRequest>,
     ) -> Result<Response<CreateUploadResponse>, Status> {
-        let (caller, request) = caller(request)?;
-        answer(&caller.origin, async {
-            let spec = convert::upload::spec(request.spec.unwrap_or_default());
+        let (caller, request) = extract_caller(request)?;
+        respond(&caller.origin, async {
+            let spec = convert::upload::spec_from_proto(request.spec.unwrap_or_default());
             let upload = create_upload(&self.app, &caller, spec, request.direct).await?;
             let urls =
                 if request.direct { presign_upload_urls(&self.app, &caller, upload.id).await? } else { None };
-            let direct = urls.map(convert::upload::direct);
-            Ok(CreateUploadResponse { upload: Some(self.streams.shown(upload)), direct })
+            let direct = urls.map(convert::upload::direct_urls_to_proto);
+            Ok(CreateUploadResponse { upload: Some(self.streams.upload_to_proto(upload)), direct })
         })
         .await
     }
@@ -73,14 +72,14 @@ impl UploadService for Uploads {
         &self,
         request: Request<GetUploadRequest>,
     ) -> Result<Response<GetUploadResponse>, Status> {
-        let (caller, request) = caller(request)?;
-        answer(&caller.origin, async {
-            let id = convert::id::upload_id(&request.upload_id)?;
+        let (caller, request) = extract_caller(request)?;
+        respond(&caller.origin, async {
+            let id = convert::id::parse_upload_id(&request.upload_id)?;
             let upload = get_upload(&self.app, &caller, id).await?;
             let urls =
                 if request.with_urls { presign_upload_urls(&self.app, &caller, id).await? } else { None };
-            let direct = urls.map(convert::upload::direct);
-            Ok(GetUploadResponse { upload: Some(self.streams.shown(upload)), direct })
+            let direct = urls.map(convert::upload::direct_urls_to_proto);
+            Ok(GetUploadResponse { upload: Some(self.streams.upload_to_proto(upload)), direct })
         })
         .await
     }
@@ -89,10 +88,11 @@ impl UploadService for Uploads {
         &self,
         request: Request<ListUploadsRequest>,
     ) -> Result<Response<ListUploadsResponse>, Status> {
-        let (caller, request) = caller(request)?;
-        answer(&caller.origin, async {
+        let (caller, request) = extract_caller(request)?;
+        respond(&caller.origin, async {
             let listed = list_uploads(&self.app, &caller, request.page_size, &request.page_token).await?;
-            let uploads = listed.uploads.into_iter().map(|upload| self.streams.shown(upload)).collect();
+            let uploads =
+                listed.uploads.into_iter().map(|upload| self.streams.upload_to_proto(upload)).collect();
             Ok(ListUploadsResponse { uploads, next_page_token: listed.next_page_token })
         })
         .await
@@ -102,9 +102,9 @@ impl UploadService for Uploads {
         &self,
         request: Request<CancelUploadRequest>,
     ) -> Result<Response<CancelUploadResponse>, Status> {
-        let (caller, request) = caller(request)?;
-        answer(&caller.origin, async {
-            let (id, request_id) = convert::id::upload_change(&request.upload_id, &request.request_id)?;
+        let (caller, request) = extract_caller(request)?;
+        respond(&caller.origin, async {
+            let (id, request_id) = convert::id::parse_upload_change(&request.upload_id, &request.request_id)?;
             cancel_upload(&self.app, &caller, id, request_id).await?;
             Ok(CancelUploadResponse {})
         })
@@ -115,11 +115,11 @@ impl UploadService for Uploads {
         &self,
         request: Request<UploadPartRequest>,
     ) -> Result<Response<UploadPartResponse>, Status> {
-        let (caller, request) = caller(request)?;
-        answer(&caller.origin, async {
-            let (id, chunk) = convert::upload::part(request)?;
+        let (caller, request) = extract_caller(request)?;
+        respond(&caller.origin, async {
+            let (id, chunk) = convert::upload::part_request_from_proto(request)?;
             let upload = upload_part(&self.app, &caller, id, chunk).await?;
-            Ok(UploadPartResponse { upload: Some(self.streams.shown(upload)) })
+            Ok(UploadPartResponse { upload: Some(self.streams.upload_to_proto(upload)) })
         })
         .await
     }
@@ -128,13 +128,14 @@ impl UploadService for Uploads {
         &self,
         request: Request<CompleteUploadRequest>,
     ) -> Result<Response<CompleteUploadResponse>, Status> {
-        let (caller, request) = caller(request)?;
-        answer(&caller.origin, async {
-            let id = convert::id::upload_id(&request.upload_id)?;
-            let uploaded =
-                complete_upload(&self.app, &caller, id, convert::upload::completion(request)).await?;
+        let (caller, request) = extract_caller(request)?;
+        respond(&caller.origin, async {
+            let id = convert::id::parse_upload_id(&request.upload_id)?;
+            let committed =
+                complete_upload(&self.app, &caller, id, convert::upload::completion_from_proto(request))
+                    .await?;
             let UploadFileResponse { file, quota_state, warnings, event_position } =
-                convert::upload::uploaded(uploaded);
+                convert::upload::committed_upload_to_proto(committed);
             Ok(CompleteUploadResponse { file, quota_state, warnings, event_position })
         })
         .await
@@ -152,8 +153,8 @@ impl UploadStreams {
         Self { config }
     }
 
-    /// Receives one upload. When it is refused, some of what still comes is read before the answer goes out:
-    /// a client in the middle of sending otherwise sees its stream cancelled, and never the reason.
+    /// Receives one upload. If it fails before the client has sent everything, some of the remaining bytes
+    /// are read first: otherwise a client that is sending sees its stream cancelled, and never the error.
     pub(super) async fn receive<S>(
         &self,
         app: &Arc<App>,
@@ -165,41 +166,45 @@ impl UploadStreams {
     {
         let mut messages = Messages::new(stream, self.config.chunk_size_max_bytes);
         let received = async {
-            match self.first(&mut messages).await? {
-                First::Spec(spec) => {
-                    upload_file(app, caller, convert::upload::spec(*spec), &mut messages).await
+            match self.receive_first_message(&mut messages).await? {
+                FirstMessage::Spec(spec) => {
+                    upload_file(app, caller, convert::upload::spec_from_proto(*spec), &mut messages).await
                 }
-                First::UploadId(id) => {
-                    resume_upload(app, caller, convert::id::upload_id(&id)?, &mut messages).await
+                FirstMessage::UploadId(id) => {
+                    resume_upload(app, caller, convert::id::parse_upload_id(&id)?, &mut messages).await
                 }
             }
         };
         match received.await {
-            Ok(uploaded) => Ok(convert::upload::uploaded(uploaded)),
+            Ok(committed) => Ok(convert::upload::committed_upload_to_proto(committed)),
             Err(error) => {
                 messages.drain(self.config.drain_bytes_max).await;
-                Err(messages.explain(error))
+                Err(messages.take_fault_or(error))
             }
         }
     }
 
-    /// An upload, with the limits that its stream must keep.
-    pub(super) fn shown(&self, upload: Upload) -> v1::Upload {
-        convert::upload::upload(upload, self.config.chunk_size_max_bytes)
+    /// Converts an upload, with the limits for its stream.
+    pub(super) fn upload_to_proto(&self, upload: Upload) -> v1::Upload {
+        convert::upload::to_proto(upload, self.config.chunk_size_max_bytes)
     }
 
-    /// The first message. Nothing else bounds the wait for it: an upload has no deadline of its own.
-    async fn first<S>(&self, messages: &mut Messages<S>) -> Result<First, Error>
+    /// Receives the first message, within the idle timeout. Uploads have no other deadline.
+    async fn receive_first_message<S>(&self, messages: &mut Messages<S>) -> Result<FirstMessage, Error>
     where
         S: Stream<Item = Result<UploadFileRequest, Status>> + Send + Unpin,
     {
         let idle = self.config.idle_timeout();
-        let first = timeout(idle, messages.message())
+        let first = timeout(idle, messages.next_message())
             .await
             .map_err(|_elapsed| Error::UploadStalled(format!("no message for {} seconds", idle.as_secs())))?;
         match first {
-            Some(UploadFileRequest { message: Some(Message::Spec(spec)) }) => Ok(First::Spec(Box::new(spec))),
-            Some(UploadFileRequest { message: Some(Message::UploadId(id)) }) => Ok(First::UploadId(id)),
+            Some(UploadFileRequest { message: Some(Message::Spec(spec)) }) => {
+                Ok(FirstMessage::Spec(Box::new(spec)))
+            }
+            Some(UploadFileRequest { message: Some(Message::UploadId(id)) }) => {
+                Ok(FirstMessage::UploadId(id))
+            }
             Some(_) => {
                 Err(Error::StreamOrder("the first message of an upload must be its spec or its upload_id"))
             }
@@ -208,22 +213,21 @@ impl UploadStreams {
     }
 }
 
-/// What an upload begins with.
+/// The first message of an `UploadFile` stream.
 #[derive(Debug)]
-enum First {
-    /// A file of one stream.
+enum FirstMessage {
+    /// The stream uploads a whole file.
     Spec(Box<UploadSpec>),
-    /// An upload that was created before.
+    /// The stream resumes an upload.
     UploadId(String),
 }
 
-/// The messages of one upload, until the client's stream ends or breaks: the two look alike from here, and
-/// neither commits anything.
+/// The messages of one upload, until the client's stream ends or breaks. Neither end commits anything.
 struct Messages<S> {
     stream: S,
-    is_ended: bool,
+    has_ended: bool,
     chunk_size_max_bytes: usize,
-    /// Why the stream was ended here, where its sender can do something about it.
+    /// Why the stream was ended on this side, if its sender can act on it.
     fault: Option<Error>,
 }
 
@@ -232,45 +236,46 @@ where
     S: Stream<Item = Result<UploadFileRequest, Status>> + Send + Unpin,
 {
     fn new(stream: S, chunk_size_max_bytes: usize) -> Self {
-        Self { stream, is_ended: false, chunk_size_max_bytes, fault: None }
+        Self { stream, has_ended: false, chunk_size_max_bytes, fault: None }
     }
 
-    async fn message(&mut self) -> Option<UploadFileRequest> {
+    async fn next_message(&mut self) -> Option<UploadFileRequest> {
         std::future::poll_fn(|context| self.poll_message(context)).await
     }
 
     fn poll_message(&mut self, context: &mut Context<'_>) -> Poll<Option<UploadFileRequest>> {
-        if self.is_ended {
+        if self.has_ended {
             return Poll::Ready(None);
         }
         match ready!(self.stream.poll_next_unpin(context)) {
             Some(Ok(message)) => return Poll::Ready(Some(message)),
             Some(Err(status)) => {
-                tracing::debug!(code = ?status.code(), "the stream of an upload broke");
-                // Of what is refused before it gets here, a client can act on the size, and on a want of room.
+                tracing::debug!(code = ?status.code(), "upload stream broke");
+                // Of the errors of lower layers, a client can act on a message that is too large and on an
+                // overload.
                 self.fault = match status.code() {
-                    Code::OutOfRange => Some(self.too_large()),
+                    Code::OutOfRange => Some(self.chunk_too_large()),
                     Code::ResourceExhausted => Some(Error::Overloaded("uploads")),
                     _ => None,
                 };
             }
             None => {}
         }
-        self.is_ended = true;
+        self.has_ended = true;
         Poll::Ready(None)
     }
 
-    fn too_large(&self) -> Error {
+    fn chunk_too_large(&self) -> Error {
         Violations::one("chunk.data", format!("must be at most {} bytes", self.chunk_size_max_bytes)).into()
     }
 
-    /// Reads on, at most so many bytes and for a short time.
+    /// Reads and discards messages, up to a number of bytes and for a short time.
     async fn drain(&mut self, bytes_max: usize) {
         let mut bytes = 0_usize;
         let until = Instant::now() + DRAIN_TIME_MAX;
         while bytes < bytes_max {
             let until = until.min(Instant::now() + DRAIN_SILENCE);
-            let Ok(Some(message)) = timeout_at(until, self.message()).await else { return };
+            let Ok(Some(message)) = timeout_at(until, self.next_message()).await else { return };
             bytes += match message.message {
                 Some(Message::Chunk(chunk)) => chunk.data.len(),
                 _ => 0,
@@ -278,8 +283,9 @@ where
         }
     }
 
-    /// The error that tells most: a stream that was ended here for a fault is not merely unfinished.
-    fn explain(&mut self, error: Error) -> Error {
+    /// Returns the fault for which the stream was ended on this side, because it is the cause of an
+    /// unfinished upload. Otherwise returns `error`.
+    fn take_fault_or(&mut self, error: Error) -> Error {
         match (error, self.fault.take()) {
             (Error::UploadNotFinished, Some(fault)) => fault,
             (error, _) => error,
@@ -297,8 +303,8 @@ where
         let Some(message) = ready!(self.poll_message(context)) else { return Poll::Ready(None) };
         Poll::Ready(Some(match message.message {
             Some(Message::Chunk(chunk)) if chunk.data.len() > self.chunk_size_max_bytes => {
-                self.fault = Some(self.too_large());
-                self.is_ended = true;
+                self.fault = Some(self.chunk_too_large());
+                self.has_ended = true;
                 return Poll::Ready(None);
             }
             Some(Message::Chunk(chunk)) => {
@@ -308,10 +314,10 @@ where
                 size_bytes: finish.size_bytes,
                 sha256: finish.sha256.map(|digest| digest.to_vec()),
             },
-            Some(Message::Spec(_) | Message::UploadId(_)) => {
-                UploadMessage::OutOfOrder("the spec or upload_id of an upload comes once, and first")
-            }
-            None => UploadMessage::OutOfOrder("a message of an upload must be a chunk or the finish"),
+            Some(Message::Spec(_) | Message::UploadId(_)) => UploadMessage::OutOfOrder(
+                "the spec or upload_id of an upload is sent once, as the first message",
+            ),
+            None => UploadMessage::OutOfOrder("a message of an upload must be a chunk or the finish message"),
         }))
     }
 }
@@ -349,72 +355,75 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn messages_come_as_the_use_case_wants_them() {
+    async fn messages_are_converted_for_the_use_case() {
         let finish = message(Message::Finish(UploadFinish { size_bytes: 5, sha256: None }));
         let sent = vec![chunk(5), spec(), Ok(UploadFileRequest::default()), finish];
-        let seen: Vec<UploadMessage> = messages(sent).collect().await;
+        let received: Vec<UploadMessage> = messages(sent).collect().await;
         assert!(
-            matches!(&seen[0], UploadMessage::Chunk { offset: 0, data, crc32c: Some(1) } if data.len() == 5)
+            matches!(&received[0], UploadMessage::Chunk { offset: 0, data, crc32c: Some(1) } if data.len() == 5)
         );
-        assert!(matches!(seen[1], UploadMessage::OutOfOrder(_)));
-        assert!(matches!(seen[2], UploadMessage::OutOfOrder(_)));
-        assert!(matches!(seen[3], UploadMessage::Finish { size_bytes: 5, sha256: None }));
+        assert!(matches!(received[1], UploadMessage::OutOfOrder(_)));
+        assert!(matches!(received[2], UploadMessage::OutOfOrder(_)));
+        assert!(matches!(received[3], UploadMessage::Finish { size_bytes: 5, sha256: None }));
     }
 
     #[tokio::test]
-    async fn a_stream_that_breaks_has_ended() {
+    async fn broken_stream_has_ended() {
         let mut broken = messages(vec![chunk(1), Err(Status::cancelled("")), chunk(1)]);
         assert_eq!((&mut broken).count().await, 1);
-        assert!(matches!(broken.explain(Error::UploadNotFinished), Error::UploadNotFinished));
+        assert!(matches!(broken.take_fault_or(Error::UploadNotFinished), Error::UploadNotFinished));
     }
 
     #[tokio::test]
-    async fn a_chunk_that_is_too_large_ends_the_stream_and_is_named() {
+    async fn too_large_chunk_ends_the_stream() {
         for sent in [chunk(CHUNK_MAX + 1), Err(Status::out_of_range(""))] {
             let mut too_large = messages(vec![chunk(CHUNK_MAX), sent, chunk(1)]);
             assert_eq!((&mut too_large).count().await, 1);
-            let Error::Invalid(wrong) = too_large.explain(Error::UploadNotFinished) else {
-                panic!("not named")
+            let Error::Invalid(violations) = too_large.take_fault_or(Error::UploadNotFinished) else {
+                panic!("not a violation")
             };
-            assert_eq!(wrong.iter().next().unwrap().field, "chunk.data");
+            assert_eq!(violations.iter().next().unwrap().field, "chunk.data");
         }
     }
 
     #[tokio::test]
-    async fn a_stream_that_found_no_room_is_told_to_come_again() {
-        let mut crowded = messages(vec![chunk(1), Err(Status::resource_exhausted("")), chunk(1)]);
-        assert_eq!((&mut crowded).count().await, 1);
-        assert!(matches!(crowded.explain(Error::UploadNotFinished), Error::Overloaded(_)));
+    async fn overloaded_stream_can_be_retried() {
+        let mut overloaded = messages(vec![chunk(1), Err(Status::resource_exhausted("")), chunk(1)]);
+        assert_eq!((&mut overloaded).count().await, 1);
+        assert!(matches!(overloaded.take_fault_or(Error::UploadNotFinished), Error::Overloaded(_)));
     }
 
     #[tokio::test]
-    async fn draining_stops_at_its_limit_of_bytes() {
+    async fn draining_stops_at_its_byte_limit() {
         let mut sent = messages((0..10).map(|_| chunk(4)).collect());
         sent.drain(9).await;
         assert_eq!(sent.count().await, 7);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn draining_stops_when_the_client_waits_for_its_answer() {
-        let began = Instant::now();
+    async fn draining_stops_when_the_client_is_silent() {
+        let start = Instant::now();
         let mut silent = Messages::new(stream::pending(), CHUNK_MAX);
         silent.drain(1000).await;
-        assert_eq!(began.elapsed(), DRAIN_SILENCE);
+        assert_eq!(start.elapsed(), DRAIN_SILENCE);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_first_message_is_the_spec_or_the_upload_and_comes_in_time() {
+    async fn first_message_is_a_spec_or_an_upload_id_in_time() {
         let uploads = UploadStreams::new(Config::defaults().unwrap().uploads);
-        let first = uploads.first(&mut messages(vec![spec()])).await.unwrap();
-        assert!(matches!(first, First::Spec(spec) if spec.name == "notes.txt"));
+        let first = uploads.receive_first_message(&mut messages(vec![spec()])).await.unwrap();
+        assert!(matches!(first, FirstMessage::Spec(spec) if spec.name == "notes.txt"));
         let sent = vec![message(Message::UploadId("u".into()))];
-        let first = uploads.first(&mut messages(sent)).await.unwrap();
-        assert!(matches!(first, First::UploadId(id) if id == "u"));
-        let error = uploads.first(&mut messages(vec![chunk(1)])).await.unwrap_err();
+        let first = uploads.receive_first_message(&mut messages(sent)).await.unwrap();
+        assert!(matches!(first, FirstMessage::UploadId(id) if id == "u"));
+        let error = uploads.receive_first_message(&mut messages(vec![chunk(1)])).await.unwrap_err();
         assert!(matches!(error, Error::StreamOrder(_)));
-        let error = uploads.first(&mut messages(vec![])).await.unwrap_err();
+        let error = uploads.receive_first_message(&mut messages(vec![])).await.unwrap_err();
         assert!(matches!(error, Error::UploadNotFinished));
-        let error = uploads.first(&mut Messages::new(stream::pending(), CHUNK_MAX)).await.unwrap_err();
+        let error = uploads
+            .receive_first_message(&mut Messages::new(stream::pending(), CHUNK_MAX))
+            .await
+            .unwrap_err();
         assert!(matches!(error, Error::UploadStalled(_)));
     }
 }

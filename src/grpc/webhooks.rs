@@ -1,12 +1,12 @@
-//! `WebhookService`: decode, call the use case, encode.
+//! The adapter of `WebhookService`: each RPC decodes the request, calls a use case and encodes the response.
 
 use std::sync::Arc;
 
 use tonic::{Request, Response, Status, async_trait};
 
 use super::{
-    call::{answer, caller},
-    convert::webhook::{self, shown},
+    call::{extract_caller, respond},
+    convert::webhook,
 };
 use crate::{
     app::{
@@ -29,7 +29,6 @@ use crate::{
     },
 };
 
-/// The adapter of the webhook service.
 pub(super) struct Webhooks(pub(super) Arc<App>);
 
 #[async_trait]
@@ -38,12 +37,12 @@ impl WebhookService for Webhooks {
         &self,
         request: Request<CreateWebhookRequest>,
     ) -> Result<Response<CreateWebhookResponse>, Status> {
-        let (caller, request) = caller(request)?;
-        answer(&caller.origin, async {
-            let (change, request_id) = webhook::create(request)?;
-            let made = create_webhook(&self.0, &caller, change, request_id).await?;
-            let secret = made.secret.text().to_owned();
-            Ok(CreateWebhookResponse { webhook: Some(shown(made.webhook)), secret })
+        let (caller, request) = extract_caller(request)?;
+        respond(&caller.origin, async {
+            let (change, request_id) = webhook::create_request_from_proto(request)?;
+            let created = create_webhook(&self.0, &caller, change, request_id).await?;
+            let secret = created.secret.text().to_owned();
+            Ok(CreateWebhookResponse { webhook: Some(webhook::to_proto(created.webhook)), secret })
         })
         .await
     }
@@ -52,10 +51,11 @@ impl WebhookService for Webhooks {
         &self,
         request: Request<GetWebhookRequest>,
     ) -> Result<Response<GetWebhookResponse>, Status> {
-        let (caller, request) = caller(request)?;
-        answer(&caller.origin, async {
-            let found = get_webhook(&self.0, &caller, webhook::named(&request.webhook_id)?).await?;
-            Ok(GetWebhookResponse { webhook: Some(shown(found)) })
+        let (caller, request) = extract_caller(request)?;
+        respond(&caller.origin, async {
+            let id = webhook::parse_webhook_id(&request.webhook_id)?;
+            let stored = get_webhook(&self.0, &caller, id).await?;
+            Ok(GetWebhookResponse { webhook: Some(webhook::to_proto(stored)) })
         })
         .await
     }
@@ -64,11 +64,11 @@ impl WebhookService for Webhooks {
         &self,
         request: Request<ListWebhooksRequest>,
     ) -> Result<Response<ListWebhooksResponse>, Status> {
-        let (caller, request) = caller(request)?;
-        answer(&caller.origin, async {
+        let (caller, request) = extract_caller(request)?;
+        respond(&caller.origin, async {
             let listed = list_webhooks(&self.0, &caller, request.page_size, &request.page_token).await?;
             Ok(ListWebhooksResponse {
-                webhooks: listed.webhooks.into_iter().map(shown).collect(),
+                webhooks: listed.webhooks.into_iter().map(webhook::to_proto).collect(),
                 next_page_token: listed.next_page_token,
             })
         })
@@ -79,10 +79,11 @@ impl WebhookService for Webhooks {
         &self,
         request: Request<UpdateWebhookRequest>,
     ) -> Result<Response<UpdateWebhookResponse>, Status> {
-        let (caller, request) = caller(request)?;
-        answer(&caller.origin, async {
-            let updated = update_webhook(&self.0, &caller, webhook::update(request)?).await?;
-            Ok(UpdateWebhookResponse { webhook: Some(shown(updated)) })
+        let (caller, request) = extract_caller(request)?;
+        respond(&caller.origin, async {
+            let updated =
+                update_webhook(&self.0, &caller, webhook::update_request_from_proto(request)?).await?;
+            Ok(UpdateWebhookResponse { webhook: Some(webhook::to_proto(updated)) })
         })
         .await
     }
@@ -91,9 +92,9 @@ impl WebhookService for Webhooks {
         &self,
         request: Request<DeleteWebhookRequest>,
     ) -> Result<Response<DeleteWebhookResponse>, Status> {
-        let (caller, request) = caller(request)?;
-        answer(&caller.origin, async {
-            let (id, request_id) = webhook::change(&request.webhook_id, &request.request_id)?;
+        let (caller, request) = extract_caller(request)?;
+        respond(&caller.origin, async {
+            let (id, request_id) = webhook::parse_webhook_change(&request.webhook_id, &request.request_id)?;
             delete_webhook(&self.0, &caller, id, request_id).await?;
             Ok(DeleteWebhookResponse {})
         })
@@ -104,12 +105,12 @@ impl WebhookService for Webhooks {
         &self,
         request: Request<RotateWebhookSecretRequest>,
     ) -> Result<Response<RotateWebhookSecretResponse>, Status> {
-        let (caller, request) = caller(request)?;
-        answer(&caller.origin, async {
-            let (id, request_id) = webhook::change(&request.webhook_id, &request.request_id)?;
-            let made = rotate_webhook_secret(&self.0, &caller, id, request_id).await?;
-            let secret = made.secret.text().to_owned();
-            Ok(RotateWebhookSecretResponse { webhook: Some(shown(made.webhook)), secret })
+        let (caller, request) = extract_caller(request)?;
+        respond(&caller.origin, async {
+            let (id, request_id) = webhook::parse_webhook_change(&request.webhook_id, &request.request_id)?;
+            let rotated = rotate_webhook_secret(&self.0, &caller, id, request_id).await?;
+            let secret = rotated.secret.text().to_owned();
+            Ok(RotateWebhookSecretResponse { webhook: Some(webhook::to_proto(rotated.webhook)), secret })
         })
         .await
     }
@@ -118,13 +119,14 @@ impl WebhookService for Webhooks {
         &self,
         request: Request<ListWebhookDeliveriesRequest>,
     ) -> Result<Response<ListWebhookDeliveriesResponse>, Status> {
-        let (caller, request) = caller(request)?;
-        answer(&caller.origin, async {
-            let id = webhook::named(&request.webhook_id)?;
-            let which = (request.page_size, request.page_token.as_str());
-            let page = deliveries::list_failed_deliveries(&self.0, &caller, id, which).await?;
+        let (caller, request) = extract_caller(request)?;
+        respond(&caller.origin, async {
+            let id = webhook::parse_webhook_id(&request.webhook_id)?;
+            let (page_size, page_token) = (request.page_size, request.page_token.as_str());
+            let page =
+                deliveries::list_failed_deliveries(&self.0, &caller, id, page_size, page_token).await?;
             Ok(ListWebhookDeliveriesResponse {
-                deliveries: page.deliveries.into_iter().map(webhook::delivery).collect(),
+                deliveries: page.deliveries.into_iter().map(webhook::delivery_to_proto).collect(),
                 next_page_token: page.next_page_token,
             })
         })
@@ -135,10 +137,10 @@ impl WebhookService for Webhooks {
         &self,
         request: Request<RedeliverWebhookRequest>,
     ) -> Result<Response<RedeliverWebhookResponse>, Status> {
-        let (caller, request) = caller(request)?;
-        answer(&caller.origin, async {
-            let (which, request_id) = webhook::redelivery(&request)?;
-            deliveries::redeliver_event(&self.0, &caller, which, request_id).await?;
+        let (caller, request) = extract_caller(request)?;
+        respond(&caller.origin, async {
+            let ((id, position), request_id) = webhook::redeliver_request_from_proto(&request)?;
+            deliveries::redeliver_event(&self.0, &caller, id, position, request_id).await?;
             Ok(RedeliverWebhookResponse {})
         })
         .await

@@ -5,7 +5,7 @@
 //!
 //! - *Idempotent*. A job takes effect at most once, but may run several times: if a worker crashes or is
 //!   interrupted, another worker starts the job from the beginning. A handler reads the current state,
-//!   changes what is not yet as required, and checks again in each transaction.
+//!   applies the changes that are missing, and checks again in each transaction.
 //! - *Cancellable*. A worker that loses its lease drops the handler at its next await point.
 //! - *Short*, or divided into pieces: after a while the handler enqueues the rest as a new job, so that other
 //!   tenants get their turn.

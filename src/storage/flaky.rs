@@ -1,5 +1,5 @@
 //! A fault-injecting decorator for tests. It fails a call before or after it takes effect (a lost response),
-//! breaks off a download, flips a bit, or runs out of space. The same plan and the same calls produce the
+//! breaks off a download, flips a bit, or reports a full disk. The same plan and the same calls produce the
 //! same faults.
 
 use std::{

@@ -16,7 +16,7 @@ use crate::{
 pub(super) async fn dispatch_job(app: &App, tenant: TenantId, job: Job) -> Result<(), Error> {
     match job {
         Job::VerifyUpload { file, version, sha256, sniffed } => {
-            verify_upload(app, tenant, (file, version), sha256, sniffed.as_deref()).await
+            verify_upload(app, tenant, file, version, sha256, sniffed.as_deref()).await
         }
         Job::DeleteExpiredFiles {} => delete_expired_files(app, tenant).await,
         Job::ApplyStorageClass { file } => apply_storage_class(app, tenant, file).await,

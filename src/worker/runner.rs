@@ -12,7 +12,7 @@ use crate::{
     app::App,
     db::{
         DbError, SystemTx,
-        jobs::{self, CandidateTenant, ClaimTerms, ClaimedJob},
+        jobs::{self, CandidateTenant, ClaimLimits, ClaimedJob},
     },
     domain::ids::TenantId,
 };
@@ -120,22 +120,22 @@ async fn claim_jobs(
     free: usize,
 ) -> Result<Poll, DbError> {
     let config = &app.limits().worker;
-    let terms = ClaimTerms {
+    let limits = ClaimLimits {
         lease_seconds: config.lease_seconds,
         tenant_jobs_max: i64::try_from(config.tenant_jobs_max).unwrap_or(i64::MAX),
     };
-    let limit = i64::try_from(TENANTS_PER_POLL_MAX).unwrap_or(i64::MAX);
+    let tenants_max = i64::try_from(TENANTS_PER_POLL_MAX).unwrap_or(i64::MAX);
     let mut tenants = Vec::new();
     let start = *cursor;
     let mut has_more = pick_due_tenants(
-        &jobs::list_candidates(tx, *cursor, limit, terms).await?,
+        &jobs::list_candidates(tx, *cursor, tenants_max, limits).await?,
         cursor,
         &mut tenants,
         free,
     );
     if cursor.is_none() && start.is_some() && tenants.len() < free {
         has_more = pick_due_tenants(
-            &jobs::list_candidates(tx, None, limit, terms).await?,
+            &jobs::list_candidates(tx, None, tenants_max, limits).await?,
             cursor,
             &mut tenants,
             free,
@@ -143,7 +143,7 @@ async fn claim_jobs(
     }
     let mut seen = HashSet::new();
     tenants.retain(|tenant| seen.insert(*tenant));
-    let claimed = if tenants.is_empty() { Vec::new() } else { jobs::claim(tx, &tenants, terms).await? };
+    let claimed = if tenants.is_empty() { Vec::new() } else { jobs::claim(tx, &tenants, limits).await? };
     Ok(Poll { claimed, has_more })
 }
 

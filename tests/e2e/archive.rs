@@ -86,7 +86,7 @@ async fn archived_object_moves_to_archive_class_and_back() {
     let client = site.client(&server, "alice").await;
     let content: Vec<u8> = (0..9 << 20).map(|n: u32| (n % 251) as u8).collect();
     let spec = UploadSpec { name: "a.bin".to_owned(), ..UploadSpec::default() };
-    let file = client.upload(spec, Cursor::new(content.clone()), |_| {}).await.unwrap().file.unwrap();
+    let file = client.upload_reader(spec, Cursor::new(content.clone()), |_| {}).await.unwrap().file.unwrap();
     let (id, store) = (file.id, moto_client());
     assert_eq!(list_storage_classes(&store).await, ["STANDARD"]);
 

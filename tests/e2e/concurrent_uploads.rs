@@ -112,7 +112,7 @@ async fn thousand_slow_uploads_stay_within_memory_bound() {
     let server = Server::start(small_server_command(&site)).await;
     let bob = site.client(&server, "bob").await;
     let spec = UploadSpec { name: "small".into(), ..UploadSpec::default() };
-    let small = bob.upload(spec.clone(), b"bytes".as_slice(), |_| {}).await.unwrap().file.unwrap();
+    let small = bob.upload_reader(spec.clone(), b"bytes".as_slice(), |_| {}).await.unwrap().file.unwrap();
 
     let endpoint = Endpoint::from_shared(server.grpc.clone()).unwrap();
     let channels = join_all((0..CONNECTIONS).map(|_| endpoint.connect())).await;
@@ -134,7 +134,7 @@ async fn thousand_slow_uploads_stay_within_memory_bound() {
     // Another tenant can still upload.
     let mallory =
         crate::server::connect(&server.grpc, site.identity.token("mallory", "globex", "member")).await;
-    mallory.upload(spec, Cursor::new(vec![7; MIB]), |_| {}).await.unwrap();
+    mallory.upload_reader(spec, Cursor::new(vec![7; MIB]), |_| {}).await.unwrap();
     assert!(buffered_bytes(&server).await <= BYTE_BUDGET);
     stop.send(true).unwrap();
     assert!(calls.await.unwrap() > 0);

@@ -138,7 +138,7 @@ async fn sweep_until_clean(site: &Site) {
 
 /// Whether a sweep did nothing and left nothing to do, including uploads whose lease has not expired.
 fn is_clean(report: &Value) -> bool {
-    let counts = ["/found/count", "/removed/count", "/waiting/count", "/expired_uploads", "/skipped_young"];
+    let counts = ["/found/count", "/deleted/count", "/waiting/count", "/expired_uploads", "/skipped_young"];
     let is_zero = |place: &str| report.pointer(place).and_then(Value::as_u64) == Some(0);
     counts.into_iter().all(is_zero)
         && is_zero("/open_uploads")

@@ -186,7 +186,7 @@ async fn direct_version_becomes_current_only_if_verified() {
     let server = Server::start(site.command(&["serve"])).await;
     let alice = site.client(&server, "alice").await;
     let spec = UploadSpec { name: "a.txt".to_owned(), ..UploadSpec::default() };
-    let id = alice.upload(spec, Cursor::new(b"one".to_vec()), |_| {}).await.unwrap().file.unwrap().id;
+    let id = alice.upload_reader(spec, Cursor::new(b"one".to_vec()), |_| {}).await.unwrap().file.unwrap().id;
     for (number, size) in [(2, 1000), (3, PUT_MAX + 7)] {
         let spec = UploadSpec { file_id: id.clone(), ..UploadSpec::default() };
         let direct = create_direct_upload_with(&alice, size, spec).await;
@@ -243,7 +243,7 @@ async fn late_put_does_not_change_file_and_is_swept() {
             let arguments = ["sweep", "--json", "--grace-seconds", "1", "--service-is-stopped"];
             let (code, reports) = site.run_json(&arguments).await;
             assert_eq!(code, Some(0), "{reports:#}");
-            if reports.as_array().unwrap().iter().any(|report| report["removed"]["count"] == 1) {
+            if reports.as_array().unwrap().iter().any(|report| report["deleted"]["count"] == 1) {
                 return;
             }
         }
@@ -269,7 +269,7 @@ async fn wrong_or_missing_parts_can_be_sent_again() {
 
     let small = create_direct_upload(&alice, "a.bin", 1000, None).await;
     let nothing = complete_upload(&alice, &small, &[]).await.unwrap_err();
-    assert!(nothing.contains("nothing was sent"), "{nothing}");
+    assert!(nothing.contains("has no bytes in the store"), "{nothing}");
     put_part(&small.urls.parts[0], &pattern_bytes(999)).await;
     let short = complete_upload(&alice, &small, &[]).await.unwrap_err();
     assert!(short.contains("1000 bytes were declared and 999 received"), "{short}");
@@ -290,7 +290,7 @@ async fn wrong_or_missing_parts_can_be_sent_again() {
     let stale = sent[0].etag.replace(|_: char| true, "0");
     let wrong = [CompletedPart { number: 1, etag: stale }, sent[1].clone()];
     let wrong = complete_upload(&alice, &large, &wrong).await.unwrap_err();
-    assert!(wrong.contains("part 1 has another etag"), "{wrong}");
+    assert!(wrong.contains("part 1 has a different etag"), "{wrong}");
     complete_upload(&alice, &large, &sent).await.unwrap();
     server.kill().await;
     site.close().await;

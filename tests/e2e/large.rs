@@ -59,12 +59,12 @@ async fn gibibyte_file_round_trips_with_bounded_memory() {
 
     // The size is not declared, so the reservation grows while the bytes arrive.
     let spec = UploadSpec { name: "large.bin".into(), ..UploadSpec::default() };
-    let uploaded = client.upload(spec, RandomBytes::new(GIBIBYTE), |_| {}).await.unwrap();
+    let uploaded = client.upload_reader(spec, RandomBytes::new(GIBIBYTE), |_| {}).await.unwrap();
     let file = uploaded.file.unwrap();
     assert_eq!(file.size_bytes, i64::try_from(GIBIBYTE).unwrap());
 
     let request = DownloadFileRequest { file_id: file.id.clone(), ..DownloadFileRequest::default() };
-    let mut download = client.download(request).await.unwrap();
+    let mut download = client.open_download(request).await.unwrap();
     let mut hasher = Hasher::default();
     while let Some(chunk) = download.next_chunk().await.unwrap() {
         hasher.update(&chunk);

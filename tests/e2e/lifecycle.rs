@@ -21,7 +21,7 @@ async fn sigterm_waits_for_running_upload() {
     let (reader, mut writer) = tokio::io::duplex(1 << 20);
     let upload = tokio::spawn({
         let client = client.clone();
-        async move { client.upload(spec("slow.txt"), reader, |_| {}).await }
+        async move { client.upload_reader(spec("slow.txt"), reader, |_| {}).await }
     });
     writer.write_all(&vec![b'a'; 1 << 20]).await.unwrap();
     // Wait until the server has received the first bytes; the client buffers some.
@@ -53,7 +53,7 @@ async fn edge_port_serves_probes_and_metrics() {
     let site = Site::new("probes").await;
     let server = site.start_server().await;
     let client = site.client(&server, "alice").await;
-    client.upload(spec("a.txt"), Cursor::new(b"a".to_vec()), |_| {}).await.unwrap();
+    client.upload_reader(spec("a.txt"), Cursor::new(b"a".to_vec()), |_| {}).await.unwrap();
     while readiness(&server.edge).await != Some(200) {
         tokio::task::yield_now().await;
     }
@@ -105,10 +105,10 @@ async fn tls_server_rejects_plaintext() {
         ..ClientOptions::new(address, token())
     };
     let client = Client::connect(options).await.unwrap();
-    client.upload(spec("a.txt"), Cursor::new(b"a".to_vec()), |_| {}).await.unwrap();
+    client.upload_reader(spec("a.txt"), Cursor::new(b"a".to_vec()), |_| {}).await.unwrap();
     let plain = async {
         let client = Client::connect(ClientOptions::new(server.grpc.clone(), token())).await?;
-        client.upload(spec("b.txt"), Cursor::new(b"b".to_vec()), |_| {}).await
+        client.upload_reader(spec("b.txt"), Cursor::new(b"b".to_vec()), |_| {}).await
     };
     assert!(plain.await.is_err(), "the server accepted an unencrypted connection");
     server.kill().await;

@@ -130,7 +130,7 @@ impl MixedLoad {
         let ledger = std::mem::take(&mut *self.shared.ledger.lock().unwrap());
         let mut visible: HashMap<String, File> = HashMap::new();
         let request = ListFilesRequest { page_size: 1000, ..ListFilesRequest::default() };
-        let mut files = pin!(client.list_all(request));
+        let mut files = pin!(client.list_all_files(request));
         while let Some(file) = files.next().await {
             let file = file.unwrap();
             assert!(visible.insert(file.id.clone(), file).is_none(), "a file is listed twice");
@@ -235,7 +235,7 @@ async fn upload(
     let (shared_counter, before) = (shared.clone(), AtomicU64::new(0));
     let progress =
         move |sent: u64| shared_counter.count_bytes(sent.saturating_sub(before.swap(sent, Ordering::SeqCst)));
-    let response = client.upload(spec, Cursor::new(bytes), progress).await.ok()?;
+    let response = client.upload_reader(spec, Cursor::new(bytes), progress).await.ok()?;
     let id = response.file.unwrap().id;
     shared.set_expected(name, Expected::Present(id.clone()));
     Some(id)

@@ -32,7 +32,7 @@ async fn moved_files_stay_readable() {
     let client = site.client(&server, "alice").await;
     let content = vec![7; 20 << 20];
     let spec = UploadSpec { name: "a.bin".to_owned(), ..UploadSpec::default() };
-    let id = client.upload(spec, Cursor::new(content.clone()), |_| {}).await.unwrap().file.unwrap().id;
+    let id = client.upload_reader(spec, Cursor::new(content.clone()), |_| {}).await.unwrap().file.unwrap().id;
 
     let (code, init) = run_with_other(&site, &["storage", "init", "--provider", "other", "--json"]).await;
     assert_eq!((code, &init["provider"]), (Some(0), &Value::from("other")), "{init}");

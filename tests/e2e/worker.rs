@@ -104,7 +104,7 @@ pub(crate) async fn wait_until<F: Future<Output = bool>>(what: &str, condition: 
 async fn create_expired_files(client: &Client, database: &Sql, lock: &Sql) {
     for n in 0..FILES {
         let spec = UploadSpec { name: format!("{n}.txt"), ..UploadSpec::default() };
-        client.upload(spec, Cursor::new(b"bytes".to_vec()), |_| {}).await.unwrap();
+        client.upload_reader(spec, Cursor::new(b"bytes".to_vec()), |_| {}).await.unwrap();
     }
     let locked = format!("BEGIN; SELECT FROM files WHERE name = '{FILES_BEFORE_LOCK}.txt' FOR UPDATE");
     database
@@ -179,7 +179,7 @@ async fn sigterm_releases_blocked_job_and_serve_runs_no_jobs() {
     })
     .await;
     let log = worker.stop().await;
-    assert!(log.iter().any(|line| line.contains("giving back")), "{log:#?}");
+    assert!(log.iter().any(|line| line.contains("releasing jobs")), "{log:#?}");
 
     let (code, jobs) = site.run_json(&["jobs", "list", "--json"]).await;
     let job = &jobs[0];
@@ -219,7 +219,7 @@ async fn worker_delivers_webhooks_created_through_server() {
     webhooks.create_webhook(request).await.unwrap();
     let spec = UploadSpec { name: "a.txt".to_owned(), ..UploadSpec::default() };
     let client = site.client(&server, "alice").await;
-    client.upload(spec, Cursor::new(b"bytes".to_vec()), |_| {}).await.unwrap();
+    client.upload_reader(spec, Cursor::new(b"bytes".to_vec()), |_| {}).await.unwrap();
 
     let worker = Worker::start(&site).await;
     let database = connect_database(&site).await;

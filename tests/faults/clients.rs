@@ -103,8 +103,8 @@ fn single_byte_chunks_are_stored_within_byte_budget() {
                     (sender, finish, response)
                 })
                 .collect();
-            s.until("exactly the sent bytes are buffered", || async {
-                s.metric("strongroom_byte_budget_used_bytes") as usize == 8 * data.len()
+            s.wait_until("exactly the sent bytes are buffered", || async {
+                s.read_metric("strongroom_byte_budget_used_bytes") as usize == 8 * data.len()
             })
             .await;
             for (sender, finish, response) in open {
@@ -119,7 +119,7 @@ fn single_byte_chunks_are_stored_within_byte_budget() {
 
 /// Starts an upload, sends `messages`, waits until the service has received `bytes`, and cancels the call.
 async fn cancel_after(s: &Service, messages: Vec<UploadFileRequest>, bytes: usize) {
-    let received = s.metric("strongroom_uploaded_bytes");
+    let received = s.read_metric("strongroom_uploaded_bytes");
     let (mut sender, stream) = mpsc::channel(1);
     let mut files = s.alice().files;
     let call = tokio::spawn(async move { files.upload_file(stream).await.map(|_| ()) });
@@ -127,7 +127,8 @@ async fn cancel_after(s: &Service, messages: Vec<UploadFileRequest>, bytes: usiz
         sender.send(message).await.unwrap();
     }
     let expected = received + bytes as u64;
-    s.until("the bytes arrive", || async { s.metric("strongroom_uploaded_bytes") >= expected }).await;
+    s.wait_until("the bytes arrive", || async { s.read_metric("strongroom_uploaded_bytes") >= expected })
+        .await;
     call.abort();
     let _ = call.await;
 }
@@ -159,10 +160,10 @@ fn upload_cancelled_after_finish_is_complete_or_absent() {
             let messages = upload_messages(spec("a"), &pattern(size), 30_000);
             cancel_after(&s, messages, size).await;
         }
-        s.stopped().await;
+        s.stop().await;
         let damaged = "SELECT count(*) FROM files f WHERE NOT EXISTS (SELECT FROM versions v
                        WHERE v.tenant_id = f.tenant_id AND v.file_id = f.id)";
-        assert_eq!(s.owner.number(damaged).await, 0);
+        assert_eq!(s.superuser.query_number(damaged).await, 0);
     });
 }
 
@@ -194,15 +195,15 @@ fn broken_connection_leaves_complete_file_or_none() {
             let uploaded = upload_through(&proxy, &s, messages).await;
             acknowledged += i64::from(uploaded);
             let reserved = "SELECT sum(reserved_bytes + reserved_file_count) FROM quotas";
-            s.until("clean up", || async {
-                s.owner.number(reserved).await == 0
-                    && s.owner.number("SELECT count(*) FROM uploads WHERE state = 1").await == 0
+            s.wait_until("clean up", || async {
+                s.superuser.query_number(reserved).await == 0
+                    && s.superuser.query_number("SELECT count(*) FROM uploads WHERE state = 1").await == 0
                     && s.store.list_multiparts("", None, 10).await.unwrap().multiparts.is_empty()
             })
             .await;
         }
-        s.stopped().await;
-        let files = s.owner.number("SELECT count(*) FROM files").await;
+        s.stop().await;
+        let files = s.superuser.query_number("SELECT count(*) FROM files").await;
         assert!(files >= acknowledged, "{files} files, {acknowledged} acknowledged");
         assert!(files < CUTS as i64 / 4, "too few connections broke before the end: {files} files");
     });

@@ -31,7 +31,7 @@ fn configure_small_buffers(config: &mut Config) {
 /// `tries_max` times.
 async fn upload_concurrently(s: &Service, tries_max: u32) -> Vec<Result<UploadFileResponse, ClientError>> {
     let alice = s.alice();
-    s.ada().limit_bytes(100 << 30).await;
+    s.ada().set_limit_bytes(100 << 30).await;
     let connect = (0..CONNECTIONS).map(|_| {
         let retry = RetryPolicy { tries_max, ..RetryPolicy::default() };
         let token = alice.token.clone().into();
@@ -69,13 +69,13 @@ async fn check_committed(s: &Service, results: Vec<Result<UploadFileResponse, Cl
         }
     }
     let unfinished = "SELECT count(*) FROM uploads WHERE state = 1";
-    s.until("clean up", || async {
-        s.owner.number("SELECT sum(reserved_bytes + reserved_file_count) FROM quotas").await == 0
-            && s.owner.number(unfinished).await == 0
+    s.wait_until("clean up", || async {
+        s.superuser.query_number("SELECT sum(reserved_bytes + reserved_file_count) FROM quotas").await == 0
+            && s.superuser.query_number(unfinished).await == 0
             && s.store.list_multiparts("", None, 10).await.unwrap().multiparts.is_empty()
     })
     .await;
-    let book = s.book(&s.alice()).await;
+    let book = s.quota_row(&s.alice()).await;
     assert_eq!((book.file_count, book.used_bytes), (committed as i64, (committed * SIZE) as i64));
     committed
 }

@@ -18,8 +18,8 @@ use url::Url;
 
 use crate::{
     harness::{
-        Caller, PART, Service, file_id, pattern, reason, server, service_test_in, service_test_with, sha256,
-        spec,
+        Caller, PART, Service, file_id, pattern, reason, service_test_in, service_test_with, sha256, spec,
+        test_server_url,
     },
     private_postgres::PrivatePostgres,
     proxy::{Fault, Protocol, Proxy, Upstream},
@@ -57,10 +57,10 @@ where
     let (opened, for_test) = (proxies.clone(), proxies.clone());
     service_test_in(
         None,
-        |site| {
-            configure(&mut site.config);
-            let proxies = opened.get_or_init(|| DatabaseProxies::start(&server()));
-            site.database_doors = Some([proxies.requests.address(), proxies.system.address()]);
+        |setup| {
+            configure(&mut setup.config);
+            let proxies = opened.get_or_init(|| DatabaseProxies::start(&test_server_url()));
+            setup.database_addresses = Some([proxies.requests.address(), proxies.system.address()]);
         },
         |s| test(s, for_test),
     );
@@ -80,15 +80,15 @@ fn assert_retryable(status: &Status) {
 
 /// Waits until failed uploads are cleaned up, and returns the number of files.
 async fn wait_and_count_files(s: &Service) -> i64 {
-    s.until("clean up", || async {
+    s.wait_until("clean up", || async {
         let reserved = "SELECT sum(reserved_bytes + reserved_file_count) FROM quotas";
-        let files = s.owner.number("SELECT count(*) FROM files").await;
-        s.owner.number(reserved).await == 0
+        let files = s.superuser.query_number("SELECT count(*) FROM files").await;
+        s.superuser.query_number(reserved).await == 0
             && s.store.list("", None, 100).await.unwrap().objects.len() as i64 == files
             && s.store.list_multiparts("", None, 10).await.unwrap().multiparts.is_empty()
     })
     .await;
-    s.owner.number("SELECT count(*) FROM files").await
+    s.superuser.query_number("SELECT count(*) FROM files").await
 }
 
 /// Uploads once without faults, and returns the number of commits. The last commit makes the file visible.
@@ -219,7 +219,7 @@ fn exhausted_pool_rejects_calls_as_unavailable() {
                 tokio::spawn(async move { alice.quota().await })
             })
             .collect();
-        s.until("both connections are busy", || async { held_messages.count() == 2 }).await;
+        s.wait_until("both connections are busy", || async { held_messages.count() == 2 }).await;
         let (upload, quota) = tokio::join!(alice.upload(spec("a"), b"bytes"), alice.quota());
         assert_retryable(&upload.unwrap_err());
         assert_retryable(&quota.unwrap_err());

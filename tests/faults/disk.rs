@@ -71,7 +71,8 @@ where
     let Some(mount) = std::env::var_os(SMALL_DISK) else { return reexecute_with_small_disk(name) };
     let disk = SmallDisk { mount: mount.into() };
     let root = disk.store();
-    let configure = |site: &mut crate::harness::Site| site.storage.adapter = AdapterOptions::Local { root };
+    let configure =
+        |setup: &mut crate::harness::Setup| setup.storage.adapter = AdapterOptions::Local { root };
     service_test_in(None, configure, |s| test(s, disk));
 }
 
@@ -105,9 +106,9 @@ fn assert_storage_unavailable(status: &Status) {
 }
 
 async fn wait_for_clean_up(s: &Service, disk: &SmallDisk) {
-    s.until("clean up", || async {
+    s.wait_until("clean up", || async {
         let reserved = "SELECT sum(reserved_bytes + reserved_file_count) FROM quotas";
-        s.owner.number(reserved).await == 0 && disk.list_unfinished().is_empty()
+        s.superuser.query_number(reserved).await == 0 && disk.list_unfinished().is_empty()
     })
     .await;
 }

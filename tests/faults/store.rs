@@ -121,12 +121,12 @@ where
     let (opened, for_test) = (proxy.clone(), proxy.clone());
     service_test_in(
         None,
-        |site| {
+        |setup| {
             let store = setting(endpoint).strip_prefix("http://").unwrap().parse().unwrap();
             let proxy = opened.get_or_init(|| Proxy::start(Protocol::Http, Upstream::Tcp(store)));
-            site.storage.adapter = AdapterOptions::S3(Box::new(options(proxy.address())));
-            site.storage.retry_attempts_max = ATTEMPTS;
-            let uploads = &mut site.config.uploads;
+            setup.storage.adapter = AdapterOptions::S3(Box::new(options(proxy.address())));
+            setup.storage.retry_attempts_max = ATTEMPTS;
+            let uploads = &mut setup.config.uploads;
             (uploads.part_size_bytes, uploads.byte_budget_bytes) = (PART, 6 * PART);
             uploads.reservation_step_bytes = 2 * PART as u64;
         },
@@ -138,7 +138,7 @@ where
 /// Uploads a file in chunks of 1 MB.
 async fn upload(s: &Service, name: &str, size: usize) -> Result<String, Status> {
     let messages = crate::harness::upload_messages(spec(name), &pattern(size), 1_000_000);
-    s.alice().send(messages).await.map(|uploaded| file_id(&uploaded))
+    s.alice().send_messages(messages).await.map(|uploaded| file_id(&uploaded))
 }
 
 /// Uploads a file and reads it back.
@@ -155,7 +155,7 @@ fn assert_storage_unavailable(status: &Status) {
 
 /// Asserts that there are `count` files, and as many objects and no multipart upload in the store.
 async fn assert_file_count(s: &Service, count: usize) {
-    s.until("clean up", || async {
+    s.wait_until("clean up", || async {
         s.store.list_multiparts("", None, 10).await.unwrap().multiparts.is_empty()
             && s.store.list("", None, 100).await.unwrap().objects.len() == count
     })
@@ -197,18 +197,19 @@ fn multipart_upload_is_aborted_after_store_recovers() {
             let s = s.clone();
             tokio::spawn(async move { upload(&s, "a", SIZES[1]).await })
         };
-        s.until("a part is being uploaded", || async { parts.count() > 0 }).await;
+        s.wait_until("a part is being uploaded", || async { parts.count() > 0 }).await;
         proxy.stop().await;
         assert_storage_unavailable(&running.await.unwrap().unwrap_err());
-        s.until("the quota is released", || async {
-            s.owner.number("SELECT sum(reserved_bytes + reserved_file_count) FROM quotas").await == 0
+        s.wait_until("the quota is released", || async {
+            s.superuser.query_number("SELECT sum(reserved_bytes + reserved_file_count) FROM quotas").await
+                == 0
         })
         .await;
         proxy.clear_faults();
         proxy.restart();
         // The multipart upload could not be aborted. Background work aborts it after the upload's lease.
         s.clock.advance(chrono::Duration::hours(25));
-        s.until("the multipart upload is aborted", || async {
+        s.wait_until("the multipart upload is aborted", || async {
             strongroom::worker::run_round(&s.app).await;
             s.store.list_multiparts("", None, 10).await.unwrap().multiparts.is_empty()
         })
@@ -231,11 +232,11 @@ fn slow_store_slows_only_its_uploads() {
                 tokio::spawn(async move { upload(&s, "slow", size).await })
             })
             .collect();
-        s.until("the uploads wait for the store", || async { held_messages.count() >= 3 }).await;
+        s.wait_until("the uploads wait for the store", || async { held_messages.count() >= 3 }).await;
         let budget = s.app.limits().uploads.byte_budget_bytes as u64;
         for _ in 0..20 {
             s.alice().quota().await.unwrap();
-            assert!(s.metric("strongroom_byte_budget_used_bytes") <= budget);
+            assert!(s.read_metric("strongroom_byte_budget_used_bytes") <= budget);
         }
         gate.add_permits(100);
         for upload in slow {
@@ -385,7 +386,7 @@ fn complete_without_multipart_upload_creates_no_file() {
         proxy.inject(0..usize::MAX, not_found, is_complete_multipart);
         let spec = UploadSpec { size_bytes: Some(SIZES[1] as i64), ..spec("a") };
         let messages = crate::harness::upload_messages(spec, &pattern(SIZES[1]), 1_000_000);
-        let status = s.alice().send(messages).await.unwrap_err();
+        let status = s.alice().send_messages(messages).await.unwrap_err();
         assert_eq!((status.code(), reason(&status).as_str()), (Code::Aborted, "UPLOAD_FENCED"));
         proxy.clear_faults();
         s.assert_nothing_is_left().await;

@@ -1,4 +1,4 @@
-//! The archive, and the moves between states that the database allows.
+//! Archiving, and the state transitions that the database allows.
 
 use strongroom::{
     domain::file::ContentState,
@@ -9,73 +9,64 @@ use tonic_types::StatusExt;
 
 use crate::harness::{Service, file_id, reason, service_test, spec};
 
-async fn stored(s: &Service) -> String {
+async fn upload_file(s: &Service) -> String {
     file_id(&s.alice().upload(spec("a"), b"bytes").await.unwrap())
 }
 
 #[test]
-fn an_archived_file_shows_its_record_and_keeps_its_bytes_to_itself() {
+fn archived_file_shows_its_record_but_cannot_be_read() {
     service_test(|s| async move {
         let alice = s.alice();
-        let id = stored(&s).await;
+        let id = upload_file(&s).await;
         let before = alice.get(&id).await.unwrap();
         let archived = alice.archive(&id).await.unwrap();
         assert_eq!(archived.state(), FileState::Archived);
         assert_ne!(archived.etag, before.etag);
         assert_eq!(alice.get(&id).await.unwrap(), archived);
-        assert_eq!(alice.archive(&id).await.unwrap(), archived, "archiving again changes nothing");
+        assert_eq!(alice.archive(&id).await.unwrap(), archived, "a second archive changes nothing");
         let only = FileFilter { states: vec![FileState::Archived.into()], ..FileFilter::default() };
         let listed = ListFilesRequest { filter: Some(only), ..ListFilesRequest::default() };
-        assert_eq!(alice.names(listed).await, ["a"]);
+        assert_eq!(alice.list_names(listed).await, ["a"]);
 
-        let refused = alice.read(&id).await.unwrap_err();
-        assert_eq!(
-            (refused.code(), reason(&refused).as_str()),
-            (Code::FailedPrecondition, "FILE_NOT_AVAILABLE")
-        );
-        assert_eq!(refused.get_details_error_info().unwrap().metadata["state"], "ARCHIVED");
-        assert_eq!(alice.quota().await.unwrap().used_bytes, 5, "it goes on counting");
+        let error = alice.read(&id).await.unwrap_err();
+        assert_eq!((error.code(), reason(&error).as_str()), (Code::FailedPrecondition, "FILE_NOT_AVAILABLE"));
+        assert_eq!(error.get_details_error_info().unwrap().metadata["state"], "ARCHIVED");
+        assert_eq!(alice.quota().await.unwrap().used_bytes, 5, "an archived file counts against the quota");
 
-        let back = alice.unarchive(&id).await.unwrap();
-        assert_eq!(back.state(), FileState::Available);
-        assert_eq!(alice.unarchive(&id).await.unwrap(), back, "unarchiving again changes nothing");
+        let unarchived = alice.unarchive(&id).await.unwrap();
+        assert_eq!(unarchived.state(), FileState::Available);
+        assert_eq!(alice.unarchive(&id).await.unwrap(), unarchived, "a second unarchive changes nothing");
         assert_eq!(alice.read(&id).await.unwrap(), b"bytes"[..]);
-        let told = "SELECT count(*) FROM events WHERE kind IN (5, 6)";
-        assert_eq!(s.owner.number(told).await, 2);
-        let written = "SELECT count(*) FROM audit_entries WHERE action IN (10, 11) AND is_allowed";
-        assert_eq!(s.owner.number(written).await, 2);
+        let events = "SELECT count(*) FROM events WHERE kind IN (5, 6)";
+        assert_eq!(s.superuser.query_number(events).await, 2);
+        let entries = "SELECT count(*) FROM audit_entries WHERE action IN (10, 11) AND is_allowed";
+        assert_eq!(s.superuser.query_number(entries).await, 2);
     });
 }
 
 #[test]
-fn only_an_available_file_can_be_archived() {
+fn only_available_file_can_be_archived() {
     service_test(|s| async move {
         let alice = s.alice();
-        let id = stored(&s).await;
-        s.owner.put_content_state(ContentState::Quarantined).await;
-        let refused = alice.archive(&id).await.unwrap_err();
-        assert_eq!(
-            (refused.code(), reason(&refused).as_str()),
-            (Code::FailedPrecondition, "FILE_NOT_AVAILABLE")
-        );
-        assert_eq!(refused.get_details_error_info().unwrap().metadata["state"], "QUARANTINED");
-        s.owner.put_content_state(ContentState::Available).await;
+        let id = upload_file(&s).await;
+        s.superuser.set_content_state(ContentState::Quarantined).await;
+        let error = alice.archive(&id).await.unwrap_err();
+        assert_eq!((error.code(), reason(&error).as_str()), (Code::FailedPrecondition, "FILE_NOT_AVAILABLE"));
+        assert_eq!(error.get_details_error_info().unwrap().metadata["state"], "QUARANTINED");
+        s.superuser.set_content_state(ContentState::Available).await;
         alice.delete(&id).await.unwrap();
-        for refused in [alice.archive(&id).await, alice.unarchive(&id).await] {
-            let refused = refused.unwrap_err();
-            assert_eq!(
-                (refused.code(), reason(&refused).as_str()),
-                (Code::FailedPrecondition, "FILE_DELETED")
-            );
+        for result in [alice.archive(&id).await, alice.unarchive(&id).await] {
+            let error = result.unwrap_err();
+            assert_eq!((error.code(), reason(&error).as_str()), (Code::FailedPrecondition, "FILE_DELETED"));
         }
     });
 }
 
 #[test]
-fn an_archived_file_comes_back_from_the_trash_archived() {
+fn undelete_restores_archived_state() {
     service_test(|s| async move {
         let alice = s.alice();
-        let id = stored(&s).await;
+        let id = upload_file(&s).await;
         alice.archive(&id).await.unwrap();
         assert_eq!(alice.delete(&id).await.unwrap().unwrap().state(), FileState::Deleted);
         assert_eq!(alice.undelete(&id).await.unwrap().state(), FileState::Archived);
@@ -83,23 +74,23 @@ fn an_archived_file_comes_back_from_the_trash_archived() {
 }
 
 #[test]
-fn what_was_found_infected_in_the_archive_does_not_come_out_readable() {
+fn unarchive_does_not_release_quarantined_file() {
     service_test(|s| async move {
         let alice = s.alice();
-        let id = stored(&s).await;
+        let id = upload_file(&s).await;
         alice.archive(&id).await.unwrap();
-        s.owner.put_content_state(ContentState::Quarantined).await;
+        s.superuser.set_content_state(ContentState::Quarantined).await;
         assert_eq!(alice.unarchive(&id).await.unwrap().state(), FileState::Quarantined);
         assert_eq!(reason(&alice.read(&id).await.unwrap_err()), "FILE_NOT_AVAILABLE");
-        s.owner.put_content_state(ContentState::Available).await;
+        s.superuser.set_content_state(ContentState::Available).await;
     });
 }
 
 #[test]
-fn a_retried_archiving_is_answered_as_the_first_time_and_has_one_effect() {
+fn retried_archive_has_one_effect_and_same_response() {
     service_test(|s| async move {
         let alice = s.alice();
-        let id = stored(&s).await;
+        let id = upload_file(&s).await;
         let request_id = uuid::Uuid::from_u128(7).to_string();
         let request = ArchiveFileRequest { file_id: id.clone(), request_id, ..ArchiveFileRequest::default() };
         let first = alice.files.clone().archive_file(request.clone()).await.unwrap().into_inner();
@@ -111,49 +102,59 @@ fn a_retried_archiving_is_answered_as_the_first_time_and_has_one_effect() {
 }
 
 #[test]
-fn the_database_allows_the_moves_of_the_rules_and_no_other() {
+fn database_allows_only_defined_state_transitions() {
     service_test(|s| async move {
-        let id = stored(&s).await;
-        s.owner
-            .run(
+        let id = upload_file(&s).await;
+        s.superuser
+            .execute(
                 "CREATE FUNCTION public.attempt(sql text) RETURNS boolean LANGUAGE plpgsql AS $$
                  BEGIN EXECUTE sql; RETURN true; EXCEPTION WHEN check_violation THEN RETURN false; END $$",
             )
             .await;
         let attempt = async |sql: String| {
-            s.owner.number(&format!("SELECT public.attempt($${sql}$$)::int::bigint")).await == 1
+            s.superuser.query_number(&format!("SELECT public.attempt($${sql}$$)::int::bigint")).await == 1
         };
         for table in ["versions", "files"] {
             for from in ContentState::ALL {
                 for to in ContentState::ALL.iter().filter(|to| *to != from) {
-                    s.owner.put_content_state(*from).await;
-                    let moved = attempt(format!("UPDATE {table} SET content_state = {}", to.number())).await;
-                    assert_eq!(moved, from.can_become(*to), "{table}: {from:?} -> {to:?}");
+                    s.superuser.set_content_state(*from).await;
+                    let is_allowed =
+                        attempt(format!("UPDATE {table} SET content_state = {}", to.number())).await;
+                    assert_eq!(is_allowed, from.can_become(*to), "{table}: {from:?} -> {to:?}");
                 }
             }
         }
-        s.owner.put_content_state(ContentState::Quarantined).await;
-        assert!(!attempt("UPDATE files SET archive_time = now()".to_owned()).await, "it is not available");
-        s.owner.put_content_state(ContentState::Available).await;
-        let current =
+        s.superuser.set_content_state(ContentState::Quarantined).await;
+        assert!(
+            !attempt("UPDATE files SET archive_time = now()".to_owned()).await,
+            "a quarantined file cannot be archived"
+        );
+        s.superuser.set_content_state(ContentState::Available).await;
+        let set_current =
             || attempt("UPDATE files SET version = 2, last_version = 2, content_state = 2".to_owned());
-        assert!(!current().await, "there is no version 2");
+        assert!(!set_current().await, "version 2 does not exist");
         let columns = "scan_status, mime_type, declared_mime_type, media_kind, size_bytes, sha256, created_by, create_time";
-        s.owner
-            .run(&format!(
+        s.superuser
+            .execute(&format!(
                 "INSERT INTO versions (tenant_id, file_id, version, blob_id, content_state, {columns})
                  SELECT tenant_id, file_id, 2, blob_id, 3, {columns} FROM versions"
             ))
             .await;
-        assert!(!current().await, "version 2 is not available");
-        s.owner.run("UPDATE versions SET content_state = 2 WHERE version = 2").await;
-        assert!(current().await);
-        s.owner
-            .past_guards("files", "UPDATE files SET version = 1; DELETE FROM versions WHERE version = 2")
+        assert!(!set_current().await, "version 2 is not available");
+        s.superuser.execute("UPDATE versions SET content_state = 2 WHERE version = 2").await;
+        assert!(set_current().await);
+        s.superuser
+            .execute_without_triggers(
+                "files",
+                "UPDATE files SET version = 1; DELETE FROM versions WHERE version = 2",
+            )
             .await;
         s.alice().archive(&id).await.unwrap();
         s.alice().delete(&id).await.unwrap();
-        assert!(!attempt("UPDATE files SET archive_time = NULL".to_owned()).await, "it is in the trash");
-        s.owner.run("DROP FUNCTION public.attempt").await;
+        assert!(
+            !attempt("UPDATE files SET archive_time = NULL".to_owned()).await,
+            "a file in the trash cannot be unarchived"
+        );
+        s.superuser.execute("DROP FUNCTION public.attempt").await;
     });
 }

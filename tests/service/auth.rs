@@ -1,4 +1,4 @@
-//! Who is calling: verified tokens and nothing else.
+//! Authentication. Only verified tokens identify a caller.
 
 use chrono::Duration;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
@@ -6,39 +6,41 @@ use serde_json::{Map, Value, json};
 use strongroom::domain::clock::Clock;
 use tonic::Code;
 
-use crate::harness::{Identity, Key, Service, claims, key, publish, reason, service_test, token};
+use crate::harness::{
+    Identity, Key, Service, claims, default_key, publish_keys, reason, service_test, token,
+};
 
-/// What the service says to this token.
-async fn outcome(s: &Service, token: &str) -> Result<(), (Code, String)> {
-    let caller = s.caller_with(Identity::default(), token);
+/// Calls an RPC with this token.
+async fn call_with_token(s: &Service, token: &str) -> Result<(), (Code, String)> {
+    let caller = s.caller_with_token(Identity::default(), token);
     caller.quota().await.map(|_| ()).map_err(|status| (status.code(), reason(&status)))
 }
 
-fn refused() -> Result<(), (Code, String)> {
+fn credentials_invalid() -> Result<(), (Code, String)> {
     Err((Code::Unauthenticated, "CREDENTIALS_INVALID".to_owned()))
 }
 
-/// Alice's claims, changed.
-fn changed(s: &Service, change: impl FnOnce(&mut Map<String, Value>)) -> String {
+/// Signs alice's claims after a change.
+fn token_with_claims(s: &Service, change: impl FnOnce(&mut Map<String, Value>)) -> String {
     let mut claims = claims(&s.alice().identity, s.clock.now());
     change(&mut claims);
-    key().sign(&claims)
+    default_key().sign(&claims)
 }
 
 #[test]
-fn a_token_holds_until_it_expires_by_the_clock_of_the_service() {
+fn token_is_valid_until_it_expires_on_the_service_clock() {
     service_test(|s| async move {
         let token = token(&s.alice().identity, s.clock.now());
-        assert_eq!(outcome(&s, &token).await, Ok(()));
+        assert_eq!(call_with_token(&s, &token).await, Ok(()));
         s.clock.advance(Duration::minutes(59));
-        assert_eq!(outcome(&s, &token).await, Ok(()));
+        assert_eq!(call_with_token(&s, &token).await, Ok(()));
         s.clock.advance(Duration::seconds(91));
-        assert_eq!(outcome(&s, &token).await, refused());
+        assert_eq!(call_with_token(&s, &token).await, credentials_invalid());
     });
 }
 
 #[test]
-fn a_token_with_wrong_claims_is_refused() {
+fn rejects_token_with_wrong_claims() {
     service_test(|s| async move {
         type Change = Box<dyn FnOnce(&mut Map<String, Value>)>;
         let set = |name: &'static str, value: Value| -> Change {
@@ -76,27 +78,31 @@ fn a_token_with_wrong_claims_is_refused() {
         ];
         for (n, change) in wrong.into_iter().enumerate() {
             let mut text = String::new();
-            let token = changed(&s, |claims| {
+            let token = token_with_claims(&s, |claims| {
                 change(claims);
                 text = format!("{claims:?}");
             });
-            assert_eq!(outcome(&s, &token).await, refused(), "{n}: {text}");
+            assert_eq!(call_with_token(&s, &token).await, credentials_invalid(), "{n}: {text}");
         }
-        assert_eq!(s.owner.number("SELECT count(*) FROM tenants").await, 0, "nobody was born of them");
+        assert_eq!(
+            s.superuser.query_number("SELECT count(*) FROM tenants").await,
+            0,
+            "a rejected token creates no tenant"
+        );
     });
 }
 
 #[test]
-fn a_signature_by_anything_but_the_published_keys_is_refused() {
+fn rejects_signature_of_unpublished_key() {
     service_test(|s| async move {
         let claims = claims(&s.alice().identity, s.clock.now());
-        let good = key().sign(&claims);
+        let good = default_key().sign(&claims);
         let parts: Vec<&str> = good.split('.').collect();
         let none = format!("eyJhbGciOiJub25lIn0.{}.", parts[1]);
         let hs256 = jsonwebtoken::encode(
             &Header { kid: Some("first".to_owned()), ..Header::new(Algorithm::HS256) },
             &claims,
-            &EncodingKey::from_secret(b"a secret that everyone knows"),
+            &EncodingKey::from_secret(b"a public secret"),
         );
         let forged = Key::generate("first").sign(&claims);
         let unknown = Key::generate("unknown").sign(&claims);
@@ -105,59 +111,59 @@ fn a_signature_by_anything_but_the_published_keys_is_refused() {
         for token in
             [none, hs256.unwrap(), forged, unknown, cut, swapped, "nonsense".to_owned(), "a.b.c".to_owned()]
         {
-            assert_eq!(outcome(&s, &token).await, refused(), "{token}");
+            assert_eq!(call_with_token(&s, &token).await, credentials_invalid(), "{token}");
         }
-        assert_eq!(outcome(&s, &good).await, Ok(()));
+        assert_eq!(call_with_token(&s, &good).await, Ok(()));
     });
 }
 
 #[test]
-fn keys_that_are_published_later_are_found_and_withdrawn_ones_forgotten() {
+fn published_keys_replace_withdrawn_keys() {
     service_test(|s| async move {
         let claims = claims(&s.alice().identity, s.clock.now());
         let second = Key::generate("second");
-        assert_eq!(outcome(&s, &key().sign(&claims)).await, Ok(()));
-        publish(&s.keys, &[&second]);
-        // An id that is not known is looked up at once; the document replaces the old one.
-        assert_eq!(outcome(&s, &second.sign(&claims)).await, Ok(()));
-        assert_eq!(outcome(&s, &key().sign(&claims)).await, refused());
+        assert_eq!(call_with_token(&s, &default_key().sign(&claims)).await, Ok(()));
+        publish_keys(&s.keys, &[&second]);
+        // An unknown key id is looked up at once, and the new document replaces the old one.
+        assert_eq!(call_with_token(&s, &second.sign(&claims)).await, Ok(()));
+        assert_eq!(call_with_token(&s, &default_key().sign(&claims)).await, credentials_invalid());
     });
 }
 
 #[test]
-fn tokens_of_the_other_curve_are_accepted() {
+fn accepts_es256_token() {
     service_test(|s| async move {
         let es256 = Key::generate_p256("curve");
-        publish(&s.keys, &[key(), &es256]);
+        publish_keys(&s.keys, &[default_key(), &es256]);
         let claims = claims(&s.alice().identity, s.clock.now());
-        assert_eq!(outcome(&s, &es256.sign(&claims)).await, Ok(()));
-        assert_eq!(outcome(&s, &key().sign(&claims)).await, Ok(()));
+        assert_eq!(call_with_token(&s, &es256.sign(&claims)).await, Ok(()));
+        assert_eq!(call_with_token(&s, &default_key().sign(&claims)).await, Ok(()));
     });
 }
 
 #[test]
-fn a_person_needs_no_role_and_a_member_does() {
+fn person_without_organization_needs_no_role() {
     service_test(|s| async move {
-        let alone = changed(&s, |claims| {
+        let alone = token_with_claims(&s, |claims| {
             claims.remove("org_id");
             claims.remove("role");
         });
-        assert_eq!(outcome(&s, &alone).await, Ok(()));
-        let several = changed(&s, |claims| {
+        assert_eq!(call_with_token(&s, &alone).await, Ok(()));
+        let several = token_with_claims(&s, |claims| {
             claims.insert("aud".to_owned(), json!(["other", "strongroom"]));
         });
-        assert_eq!(outcome(&s, &several).await, Ok(()));
+        assert_eq!(call_with_token(&s, &several).await, Ok(()));
     });
 }
 
 #[test]
-fn a_bare_header_says_nothing_about_who_calls() {
+fn rejects_identity_in_plain_header() {
     service_test(|s| async move {
         for name in ["x-user-id", "x-tenant-id", "x-org-id", "x-role", "x-forwarded-user", "x-api-key"] {
             let mut request = tonic::Request::new(Default::default());
             request.metadata_mut().insert(name, "admin".parse().unwrap());
-            let refused = s.nobody().quotas.get_quota(request).await.unwrap_err();
-            assert_eq!(refused.code(), Code::Unauthenticated, "{name}");
+            let rejected = s.anonymous().quotas.get_quota(request).await.unwrap_err();
+            assert_eq!(rejected.code(), Code::Unauthenticated, "{name}");
         }
     });
 }

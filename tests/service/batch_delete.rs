@@ -1,11 +1,11 @@
-//! Several files into the trash: all of them, or none.
+//! `BatchDeleteFiles` deletes all files or none.
 
 use strongroom::proto::v1::{BatchDeleteFilesRequest, FileState};
 use tonic::Code;
 
 use crate::harness::{Caller, file_id, reason, service_test, spec, violated_fields};
 
-async fn stored(caller: &Caller, count: usize) -> Vec<String> {
+async fn upload_files(caller: &Caller, count: usize) -> Vec<String> {
     let mut ids = Vec::new();
     for n in 0..count {
         ids.push(file_id(&caller.upload(spec(&format!("{n}")), b"12345").await.unwrap()));
@@ -14,10 +14,10 @@ async fn stored(caller: &Caller, count: usize) -> Vec<String> {
 }
 
 #[test]
-fn a_batch_goes_to_the_trash_in_its_order_and_a_retry_answers_the_same() {
+fn batch_delete_keeps_order_and_retry_has_same_response() {
     service_test(|s| async move {
         let alice = s.alice();
-        let mut ids = stored(&alice, 5).await;
+        let mut ids = upload_files(&alice, 5).await;
         ids.reverse();
         alice.delete(&ids[2]).await.unwrap();
         let before = alice.get(&ids[2]).await.unwrap();
@@ -26,12 +26,16 @@ fn a_batch_goes_to_the_trash_in_its_order_and_a_retry_answers_the_same() {
             request_id: uuid::Uuid::from_u128(7).to_string(),
         };
         let first = alice.files.clone().batch_delete_files(request.clone()).await.unwrap().into_inner();
-        let answered: Vec<&String> = first.files.iter().map(|file| &file.id).collect();
-        assert_eq!(answered, ids.iter().collect::<Vec<_>>());
+        let returned: Vec<&String> = first.files.iter().map(|file| &file.id).collect();
+        assert_eq!(returned, ids.iter().collect::<Vec<_>>());
         assert!(
             first.files.iter().all(|file| file.state() == FileState::Deleted && file.purge_time.is_some())
         );
-        assert_eq!(alice.get(&ids[2]).await.unwrap(), before, "what was there already stays as it is");
+        assert_eq!(
+            alice.get(&ids[2]).await.unwrap(),
+            before,
+            "a file that is already in the trash does not change"
+        );
         alice.undelete(&ids[0]).await.unwrap();
         let again = alice.files.clone().batch_delete_files(request.clone()).await.unwrap().into_inner();
         assert_eq!(again, first);
@@ -43,57 +47,61 @@ fn a_batch_goes_to_the_trash_in_its_order_and_a_retry_answers_the_same() {
 }
 
 #[test]
-fn when_one_of_a_batch_is_refused_nothing_is_done_and_every_refused_one_is_named() {
+fn one_rejected_id_fails_batch_and_all_rejected_are_reported() {
     service_test(|s| async move {
         let (alice, bob) = (s.alice(), s.bob());
-        let (mine, his) = (stored(&alice, 2).await, stored(&bob, 1).await);
+        let (alices, bobs) = (upload_files(&alice, 2).await, upload_files(&bob, 1).await);
         let missing = uuid::Uuid::from_u128(7).to_string();
-        let refused = alice.batch_delete(&[&mine[0], &his[0], &missing, &mine[1]]).await.unwrap_err();
-        assert_eq!((refused.code(), reason(&refused).as_str()), (Code::NotFound, "NOT_FOUND"));
-        assert_eq!(violated_fields(&refused), ["file_ids[1]", "file_ids[2]"]);
-        let refused = alice.batch_delete(&[&mine[0], &his[0]]).await.unwrap_err();
-        assert_eq!((refused.code(), reason(&refused).as_str()), (Code::PermissionDenied, "NOT_ALLOWED"));
-        assert_eq!(violated_fields(&refused), ["file_ids[1]"]);
-        for id in &mine {
+        let error = alice.batch_delete(&[&alices[0], &bobs[0], &missing, &alices[1]]).await.unwrap_err();
+        assert_eq!((error.code(), reason(&error).as_str()), (Code::NotFound, "NOT_FOUND"));
+        assert_eq!(violated_fields(&error), ["file_ids[1]", "file_ids[2]"]);
+        let error = alice.batch_delete(&[&alices[0], &bobs[0]]).await.unwrap_err();
+        assert_eq!((error.code(), reason(&error).as_str()), (Code::PermissionDenied, "NOT_ALLOWED"));
+        assert_eq!(violated_fields(&error), ["file_ids[1]"]);
+        for id in &alices {
             assert_eq!(alice.get(id).await.unwrap().state(), FileState::Available);
         }
         let denials =
             "SELECT count(*) FROM audit_entries WHERE NOT is_allowed AND action = 4 AND file_id IS NOT NULL";
-        assert_eq!(s.owner.number(denials).await, 2);
-        assert_eq!(s.ada().batch_delete(&[&mine[0], &his[0]]).await.unwrap().len(), 2, "an admin may");
+        assert_eq!(s.superuser.query_number(denials).await, 2);
+        assert_eq!(
+            s.ada().batch_delete(&[&alices[0], &bobs[0]]).await.unwrap().len(),
+            2,
+            "an admin may delete both"
+        );
     });
 }
 
 #[test]
-fn the_ids_of_a_batch_are_checked_all_together() {
+fn all_wrong_ids_of_batch_are_reported_together() {
     service_test(|s| async move {
         let alice = s.alice();
-        let ids = stored(&alice, 1).await;
-        let refused = alice.batch_delete(&[&ids[0], "7", "8"]).await.unwrap_err();
-        assert_eq!(violated_fields(&refused), ["file_ids[1]", "file_ids[2]"]);
-        let refused = alice.batch_delete(&[&ids[0], &ids[0], &ids[0]]).await.unwrap_err();
-        assert_eq!(refused.code(), Code::InvalidArgument);
-        assert_eq!(violated_fields(&refused), ["file_ids[1]", "file_ids[2]"]);
+        let ids = upload_files(&alice, 1).await;
+        let error = alice.batch_delete(&[&ids[0], "7", "8"]).await.unwrap_err();
+        assert_eq!(violated_fields(&error), ["file_ids[1]", "file_ids[2]"]);
+        let error = alice.batch_delete(&[&ids[0], &ids[0], &ids[0]]).await.unwrap_err();
+        assert_eq!(error.code(), Code::InvalidArgument);
+        assert_eq!(violated_fields(&error), ["file_ids[1]", "file_ids[2]"]);
         let many: Vec<String> = (1..=101).map(|n| uuid::Uuid::from_u128(n).to_string()).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
-        for refused in [alice.batch_delete(&[]).await, alice.batch_delete(&many).await] {
-            assert_eq!(violated_fields(&refused.unwrap_err()), ["file_ids"]);
+        for result in [alice.batch_delete(&[]).await, alice.batch_delete(&many).await] {
+            assert_eq!(violated_fields(&result.unwrap_err()), ["file_ids"]);
         }
-        // A hundred that are not there are named without the answer growing too large for a client.
-        let refused = alice.batch_delete(&many[..100]).await.unwrap_err();
-        assert_eq!(refused.code(), Code::NotFound);
-        assert!(refused.details().len() < 4096, "{}", refused.details().len());
-        let named = violated_fields(&refused).len();
+        // The error names a hundred missing files and stays within the limit of 4 KiB.
+        let error = alice.batch_delete(&many[..100]).await.unwrap_err();
+        assert_eq!(error.code(), Code::NotFound);
+        assert!(error.details().len() < 4096, "{}", error.details().len());
+        let named = violated_fields(&error).len();
         assert_eq!(named, 100);
     });
 }
 
 #[test]
-fn batches_over_the_same_files_at_once_each_give_the_room_back_once() {
+fn concurrent_batches_release_quota_once() {
     service_test(|s| async move {
-        // Where the trash does not count.
+        // In the school, the trash does not count against the quota.
         let (pupil, head) = (s.pupil(), s.head());
-        let ids = stored(&pupil, 20).await;
+        let ids = upload_files(&pupil, 20).await;
         let forwards: Vec<&str> = ids.iter().map(String::as_str).collect();
         let backwards: Vec<&str> = forwards.iter().rev().copied().collect();
         let batches = (0..6).map(|n| {
@@ -108,25 +116,28 @@ fn batches_over_the_same_files_at_once_each_give_the_room_back_once() {
 }
 
 #[test]
-fn where_there_is_no_trash_a_batch_is_purged_and_its_shared_bytes_are_let_go() {
+fn batch_delete_without_trash_purges_shared_blob() {
     service_test(|s| async move {
         let alice = s.alice();
-        let ids = stored(&alice, 2).await;
-        s.owner.run("UPDATE tenants SET policy = jsonb_set(policy, '{trash,days}', '0')").await;
-        let fresh = s.replica(|_| {}).await;
+        let ids = upload_files(&alice, 2).await;
+        s.superuser.execute("UPDATE tenants SET policy = jsonb_set(policy, '{trash,days}', '0')").await;
+        let fresh = s.start_replica(|_| {}).await;
         let alice = fresh.alice();
         let request =
             strongroom::proto::v1::CopyFileRequest { file_id: ids[0].clone(), ..Default::default() };
         let copy = alice.copy(request).await.unwrap().id;
-        fresh.ada().hold(&ids[1], "trial").await.unwrap();
-        let refused = alice.batch_delete(&[&ids[0], &ids[1], &copy]).await.unwrap_err();
-        assert_eq!((refused.code(), reason(&refused).as_str()), (Code::FailedPrecondition, "FILE_RETAINED"));
-        assert_eq!(violated_fields(&refused), ["file_ids[1]"]);
+        fresh.ada().set_legal_hold(&ids[1], "trial").await.unwrap();
+        let error = alice.batch_delete(&[&ids[0], &ids[1], &copy]).await.unwrap_err();
+        assert_eq!((error.code(), reason(&error).as_str()), (Code::FailedPrecondition, "FILE_RETAINED"));
+        assert_eq!(violated_fields(&error), ["file_ids[1]"]);
         assert_eq!(alice.read(&copy).await.unwrap(), b"12345"[..]);
         assert!(alice.batch_delete(&[&ids[0], &copy]).await.unwrap().is_empty());
         assert_eq!(alice.get(&copy).await.unwrap_err().code(), Code::NotFound);
-        assert_eq!(s.owner.number("SELECT count(*) FROM blobs WHERE delete_after IS NOT NULL").await, 1);
+        assert_eq!(
+            s.superuser.query_number("SELECT count(*) FROM blobs WHERE delete_after IS NOT NULL").await,
+            1
+        );
         assert_eq!(alice.quota().await.unwrap().used_bytes, 5);
-        fresh.stopped().await;
+        fresh.stop().await;
     });
 }

@@ -1,5 +1,5 @@
-//! The contract, method by method: what the descriptor set offers is what this walks. A method without its line in the
-//! table of access, or without its case here, is a failure.
+//! Permissions of every method in the descriptor set. A method that has no line in the access table, or no
+//! case in this file, fails the tests.
 
 use std::collections::BTreeSet;
 
@@ -27,7 +27,7 @@ use tonic::{Code, Status};
 use crate::categories::category;
 use crate::harness::{Caller, file_id, reason, service_test, spec};
 
-/// The path of every method of ours.
+/// The path of every method of Strongroom.
 fn methods() -> Vec<String> {
     let set = FileDescriptorSet::decode(proto::DESCRIPTOR_SET).unwrap();
     let mut paths = Vec::new();
@@ -42,8 +42,8 @@ fn methods() -> Vec<String> {
     paths
 }
 
-/// Methods that name no file and no tenant: what they show is the caller's own.
-const NAMES_NOTHING: [&str; 14] = [
+/// Methods whose request names no file, upload or tenant. They use the caller's own tenant.
+const WITHOUT_TARGET: [&str; 14] = [
     "/strongroom.v1.FileService/UploadFile",
     "/strongroom.v1.FileService/ListFiles",
     "/strongroom.v1.FileService/TransferOwnership",
@@ -60,15 +60,16 @@ const NAMES_NOTHING: [&str; 14] = [
     "/strongroom.v1.WebhookService/ListWebhooks",
 ];
 
-/// Calls a method about a webhook: the caller's own, or where a tenant is named one with the id of a file.
+/// Calls a method of the webhook service with the caller's own webhook, or, if `tenant` is not empty, with
+/// the id of a file instead of a webhook's id.
 async fn call_webhooks(method: &str, caller: &Caller, file: &str, tenant: &str) -> Result<(), Status> {
     let mut webhooks = caller.webhooks.clone();
     let request_id = String::new;
     let new = Webhook { url: "https://hooks.example.org/".to_owned(), ..Webhook::default() };
     let create = CreateWebhookRequest { webhook: Some(new), request_id: request_id() };
     let own = match (tenant, webhooks.create_webhook(create).await) {
-        ("", Ok(made)) => made.into_inner().webhook.unwrap().id,
-        (_, made) if method == "CreateWebhook" => return made.map(|_| ()),
+        ("", Ok(created)) => created.into_inner().webhook.unwrap().id,
+        (_, created) if method == "CreateWebhook" => return created.map(|_| ()),
         _ => file.to_owned(),
     };
     let webhook_id = own.clone();
@@ -103,54 +104,53 @@ async fn call_webhooks(method: &str, caller: &Caller, file: &str, tenant: &str) 
             let position = "0".repeat(32);
             let request = RedeliverWebhookRequest { webhook_id, position, request_id: request_id() };
             match webhooks.redeliver_webhook(request).await {
-                // The caller's own has no such delivery.
+                // The caller's own webhook has no such delivery.
                 Err(status) if tenant.is_empty() && status.message().starts_with("delivery") => Ok(()),
-                answer => answer.map(|_| ()),
+                result => result.map(|_| ()),
             }
         }
         method => panic!("{method} has no case in the contract tests"),
     }
 }
 
-/// What a method may be about.
-struct Things {
+/// A file and an upload on which methods are called.
+struct Targets {
     file: String,
     upload: String,
 }
 
-impl Things {
-    /// Of this caller.
-    async fn of(caller: &Caller) -> Self {
+impl Targets {
+    async fn create(caller: &Caller) -> Self {
         let file = file_id(&caller.upload(spec("a"), b"w").await.unwrap());
         // With two versions, so that one of them can be restored and deleted.
         caller.upload_version(&file, b"x").await.unwrap();
-        Self { file, upload: caller.create(spec("a")).await.unwrap().id }
+        Self { file, upload: caller.create_upload(spec("a")).await.unwrap().id }
     }
 
-    /// Gives the upload up, unless its method ended it.
-    async fn end(self, caller: &Caller) {
-        if let Err(status) = caller.cancel(&self.upload).await {
+    /// Cancels the upload, unless a method has ended it.
+    async fn cancel_upload(self, caller: &Caller) {
+        if let Err(status) = caller.cancel_upload(&self.upload).await {
             assert!(["NOT_FOUND", "UPLOAD_COMMITTED"].contains(&reason(&status).as_str()), "{status:?}");
         }
     }
 }
 
-/// Calls a method about a file, an upload or a tenant. Every method has its line.
-async fn call(path: &str, caller: &Caller, things: &Things, tenant: &str) -> Result<(), Status> {
+/// Calls a method with these targets. Every method has a case here or in the functions that this calls.
+async fn call(path: &str, caller: &Caller, targets: &Targets, tenant: &str) -> Result<(), Status> {
     let (mut quotas, tenant_id) = (caller.quotas.clone(), tenant.to_owned());
-    let Things { file, upload } = things;
+    let Targets { file, upload } = targets;
     match path {
         "/strongroom.v1.UploadService/CreateUpload" => {
-            let upload = caller.create(spec("a")).await?;
-            caller.cancel(&upload.id).await
+            let upload = caller.create_upload(spec("a")).await?;
+            caller.cancel_upload(&upload.id).await
         }
-        "/strongroom.v1.UploadService/GetUpload" => caller.upload_at(upload).await.map(|_| ()),
+        "/strongroom.v1.UploadService/GetUpload" => caller.get_upload(upload).await.map(|_| ()),
         "/strongroom.v1.UploadService/ListUploads" => {
             caller.uploads.clone().list_uploads(ListUploadsRequest::default()).await.map(|_| ())
         }
-        "/strongroom.v1.UploadService/CancelUpload" => caller.cancel(upload).await,
-        "/strongroom.v1.UploadService/UploadPart" => caller.part(upload, 0, b"x").await.map(|_| ()),
-        "/strongroom.v1.UploadService/CompleteUpload" => caller.complete(upload, 0).await.map(|_| ()),
+        "/strongroom.v1.UploadService/CancelUpload" => caller.cancel_upload(upload).await,
+        "/strongroom.v1.UploadService/UploadPart" => caller.upload_part(upload, 0, b"x").await.map(|_| ()),
+        "/strongroom.v1.UploadService/CompleteUpload" => caller.complete_upload(upload, 0).await.map(|_| ()),
         "/strongroom.v1.FileService/UploadFile" => caller.upload(spec("a"), b"x").await.map(|_| ()),
         "/strongroom.v1.FileService/DownloadFile" => {
             let request = DownloadFileRequest { file_id: file.to_owned(), ..Default::default() };
@@ -159,9 +159,9 @@ async fn call(path: &str, caller: &Caller, things: &Things, tenant: &str) -> Res
         "/strongroom.v1.FileService/GetFile" => caller.get(file).await.map(|_| ()),
         "/strongroom.v1.FileService/BatchGetFiles" => {
             let request = BatchGetFilesRequest { file_ids: vec![file.to_owned()], ..Default::default() };
-            let answer = caller.files.clone().batch_get_files(request).await?.into_inner();
-            // It says so in its answer, and not by its status.
-            answer.missing_file_ids.is_empty().then_some(()).ok_or_else(|| Status::not_found("missing"))
+            let response = caller.files.clone().batch_get_files(request).await?.into_inner();
+            // The method reports a missing file in its response, not by its status.
+            response.missing_file_ids.is_empty().then_some(()).ok_or_else(|| Status::not_found("missing"))
         }
         "/strongroom.v1.FileService/ListFiles" => caller.list(ListFilesRequest::default()).await.map(|_| ()),
         "/strongroom.v1.FileService/UpdateFile" => caller.rename(file, "b").await.map(|_| ()),
@@ -175,18 +175,22 @@ async fn call(path: &str, caller: &Caller, things: &Things, tenant: &str) -> Res
             caller.copy(request).await.map(|_| ())
         }
         "/strongroom.v1.FileService/BatchDeleteFiles" => caller.batch_delete(&[file]).await.map(|_| ()),
-        "/strongroom.v1.FileService/SetLegalHold" => caller.hold(file, "trial").await.map(|_| ()),
-        "/strongroom.v1.FileService/ReleaseLegalHold" => caller.release(file, "over").await.map(|_| ()),
-        "/strongroom.v1.FileService/ListFileVersions" => caller.versions(file, 0).await.map(|_| ()),
+        "/strongroom.v1.FileService/SetLegalHold" => caller.set_legal_hold(file, "trial").await.map(|_| ()),
+        "/strongroom.v1.FileService/ReleaseLegalHold" => {
+            caller.release_legal_hold(file, "settled").await.map(|_| ())
+        }
+        "/strongroom.v1.FileService/ListFileVersions" => caller.list_versions(file, 0).await.map(|_| ()),
         "/strongroom.v1.FileService/RestoreFileVersion" => caller.restore_version(file, 1).await.map(|_| ()),
         "/strongroom.v1.FileService/DeleteFileVersion" => caller.delete_version(file, 1).await.map(|_| ()),
-        "/strongroom.v1.ImportService/ImportFiles" => caller.import("legacy", false, []).await.map(|_| ()),
+        "/strongroom.v1.ImportService/ImportFiles" => {
+            caller.import_files("legacy", false, []).await.map(|_| ())
+        }
         "/strongroom.v1.ImportService/FindImportedFiles" => {
             let legacy_ids = vec!["42".to_owned()];
             let request = FindImportedFilesRequest { legacy_ids, ..FindImportedFilesRequest::default() };
-            caller.find_imported(request).await.map(|_| ())
+            caller.find_imported_files(request).await.map(|_| ())
         }
-        "/strongroom.v1.EventService/WatchFiles" => caller.watch_from("").await.map(|_| ()),
+        "/strongroom.v1.EventService/WatchFiles" => caller.watch_files_after("").await.map(|_| ()),
         "/strongroom.v1.QuotaService/GetQuota" => {
             quotas.get_quota(GetQuotaRequest { tenant_id }).await.map(|_| ())
         }
@@ -206,7 +210,7 @@ async fn call(path: &str, caller: &Caller, things: &Things, tenant: &str) -> Res
     }
 }
 
-/// The same for the services of policies and of operators.
+/// Calls a method of the policy service or of the tenant service.
 async fn call_policy_or_tenant(path: &str, caller: &Caller, file: &str, tenant: &str) -> Result<(), Status> {
     let (mut tenants, tenant_id) = (caller.tenants.clone(), tenant.to_owned());
     match path {
@@ -248,11 +252,13 @@ async fn call_policy_or_tenant(path: &str, caller: &Caller, file: &str, tenant: 
             tenants.update_tenant(request).await.map(|_| ())
         }
         "/strongroom.admin.v1.TenantService/SuspendTenant" => {
-            caller.suspend(&tenant_id).await?;
-            // The methods that follow are for a tenant that is served.
-            caller.resume(&tenant_id).await.map(|_| ())
+            caller.suspend_tenant(&tenant_id).await?;
+            // The next methods need a tenant that is not suspended.
+            caller.resume_tenant(&tenant_id).await.map(|_| ())
         }
-        "/strongroom.admin.v1.TenantService/ResumeTenant" => caller.resume(&tenant_id).await.map(|_| ()),
+        "/strongroom.admin.v1.TenantService/ResumeTenant" => {
+            caller.resume_tenant(&tenant_id).await.map(|_| ())
+        }
         "/strongroom.admin.v1.TenantService/DeleteTenant" => {
             caller.delete_tenant(&tenant_id, true).await.map(|_| ())
         }
@@ -267,7 +273,7 @@ async fn call_policy_or_tenant(path: &str, caller: &Caller, file: &str, tenant: 
     }
 }
 
-/// The role that a line of the table asks for; none where it wants the operator.
+/// The lowest role that a line of the access table permits, or `None` if it permits only operators.
 fn least_role(access: Access) -> Option<Role> {
     match access {
         Access::Anonymous | Access::Owner => Some(Role::Member),
@@ -277,7 +283,7 @@ fn least_role(access: Access) -> Option<Role> {
 }
 
 #[test]
-fn every_method_has_its_line_in_the_table_of_access_and_only_those() {
+fn access_table_lists_exactly_all_methods() {
     let offered: BTreeSet<String> = methods().into_iter().collect();
     let listed: BTreeSet<String> = TABLE
         .iter()
@@ -288,57 +294,57 @@ fn every_method_has_its_line_in_the_table_of_access_and_only_those() {
 }
 
 #[test]
-fn nobody_calls_anything_without_credentials() {
+fn every_method_requires_credentials() {
     service_test(|s| async move {
-        let things = Things::of(&s.alice()).await;
+        let targets = Targets::create(&s.alice()).await;
         for path in methods() {
             let access = TABLE.iter().find(|(listed, _)| *listed == path).map(|(_, access)| *access);
             assert_ne!(access, Some(Access::Anonymous), "{path}");
-            let refused = call(&path, &s.nobody(), &things, "").await.unwrap_err();
-            let got = (refused.code(), reason(&refused));
+            let error = call(&path, &s.anonymous(), &targets, "").await.unwrap_err();
+            let got = (error.code(), reason(&error));
             assert_eq!(got, (Code::Unauthenticated, "CREDENTIALS_MISSING".to_owned()), "{path}");
         }
-        things.end(&s.alice()).await;
+        targets.cancel_upload(&s.alice()).await;
     });
 }
 
 #[test]
-fn another_tenant_is_not_found_by_any_method() {
+fn no_method_finds_targets_of_another_tenant() {
     service_test(|s| async move {
         let alice = s.alice();
-        let things = Things::of(&alice).await;
+        let targets = Targets::create(&alice).await;
         let acme = alice.tenant_id().await;
         for path in methods() {
             for stranger in [s.mallory(), s.gus()] {
-                let outcome = call(&path, &stranger, &things, &acme).await;
+                let outcome = call(&path, &stranger, &targets, &acme).await;
                 let (_, access) = TABLE.iter().find(|(listed, _)| *listed == path).unwrap();
                 let role = if stranger.identity.user == "gus" { Role::Admin } else { Role::Member };
                 if least_role(*access).is_none_or(|least| role < least) {
                     assert_eq!(outcome.unwrap_err().code(), Code::PermissionDenied, "{path}");
-                } else if NAMES_NOTHING.contains(&path.as_str()) {
+                } else if WITHOUT_TARGET.contains(&path.as_str()) {
                     outcome.unwrap_or_else(|status| panic!("{path}: {status:?}"));
                 } else {
                     assert_eq!(outcome.unwrap_err().code(), Code::NotFound, "{path}");
                 }
             }
         }
-        assert_eq!(alice.read(&things.file).await.unwrap(), b"x"[..]);
-        assert_eq!(alice.upload_at(&things.upload).await.unwrap().persisted_size_bytes, 0);
-        things.end(&alice).await;
+        assert_eq!(alice.read(&targets.file).await.unwrap(), b"x"[..]);
+        assert_eq!(alice.get_upload(&targets.upload).await.unwrap().persisted_size_bytes, 0);
+        targets.cancel_upload(&alice).await;
     });
 }
 
 #[test]
-fn every_method_asks_for_the_role_of_its_line() {
+fn every_method_requires_role_of_access_table() {
     service_test(|s| async move {
         for path in methods() {
             let (_, access) = TABLE.iter().find(|(listed, _)| *listed == path).unwrap();
             for (caller, role) in
                 [(s.alice(), Role::Member), (s.maria(), Role::Manager), (s.ada(), Role::Admin)]
             {
-                let things = Things::of(&caller).await;
-                let outcome = call(&path, &caller, &things, "").await;
-                things.end(&caller).await;
+                let targets = Targets::create(&caller).await;
+                let outcome = call(&path, &caller, &targets, "").await;
+                targets.cancel_upload(&caller).await;
                 if least_role(*access).is_some_and(|least| role >= least) {
                     outcome.unwrap_or_else(|status| panic!("{path} as {role:?}: {status:?}"));
                 } else {
@@ -346,9 +352,9 @@ fn every_method_asks_for_the_role_of_its_line() {
                 }
             }
             let tenant = s.ada().tenant_id().await;
-            let things = Things::of(&s.ada()).await;
-            let outcome = call(&path, &s.operator(), &things, &tenant).await;
-            things.end(&s.ada()).await;
+            let targets = Targets::create(&s.ada()).await;
+            let outcome = call(&path, &s.operator(), &targets, &tenant).await;
+            targets.cancel_upload(&s.ada()).await;
             match access {
                 Access::TenantOrOperator(_) | Access::Operator | Access::Anonymous => {
                     outcome.unwrap_or_else(|status| panic!("{path} as operator: {status:?}"));
@@ -362,22 +368,22 @@ fn every_method_asks_for_the_role_of_its_line() {
 }
 
 #[test]
-fn what_belongs_to_the_owner_is_refused_to_a_colleague_who_sees_it() {
+fn owner_methods_reject_colleague_who_can_see_file() {
     service_test(|s| async move {
         for path in methods() {
             let (_, access) = TABLE.iter().find(|(listed, _)| *listed == path).unwrap();
-            let things = Things::of(&s.alice()).await;
-            let as_colleague = call(&path, &s.bob(), &things, "").await;
+            let targets = Targets::create(&s.alice()).await;
+            let as_colleague = call(&path, &s.bob(), &targets, "").await;
             let is_refused =
                 as_colleague.as_ref().is_err_and(|status| status.code() == Code::PermissionDenied);
             let is_not_members = least_role(*access) != Some(Role::Member);
             assert_eq!(is_refused, *access == Access::Owner || is_not_members, "{path}: {as_colleague:?}");
             if *access == Access::Owner {
-                call(&path, &s.alice(), &things, "").await.unwrap();
+                call(&path, &s.alice(), &targets, "").await.unwrap();
             }
-            things.end(&s.alice()).await;
+            targets.cancel_upload(&s.alice()).await;
         }
         let denials = "SELECT count(*) FROM audit_entries WHERE NOT is_allowed";
-        assert_eq!(s.owner.number(denials).await, 24 + 16, "each denial is in the audit log");
+        assert_eq!(s.superuser.query_number(denials).await, 24 + 16, "each denial is in the audit log");
     });
 }

@@ -53,8 +53,8 @@ const NO_LEVEL: [&str; 17] = [
     "ExportTenant",
 ];
 
-/// Mutations without a `request_id`: the id in their request already makes repetitions harmless, or, for an export, only
-/// the audit entry is repeated.
+/// Mutations without a `request_id`: the id in their request already makes repetitions harmless, or, for an
+/// export, only the audit entry is repeated.
 const NO_REQUEST_ID: [&str; 4] = ["UploadPart", "CompleteUpload", "ExportTenant", "ImportFiles"];
 
 /// Messages with an `event_position` but without a quota.
@@ -94,7 +94,7 @@ fn every_method_has_the_right_idempotency_level() {
             IdempotencyLevel::IdempotencyUnknown
         } else {
             let is_read = ["Get", "BatchGet", "List", "Find", "Download", "Watch"];
-            assert!(is_read.iter().any(|verb| name.starts_with(verb)), "{name} has no line in this test");
+            assert!(is_read.iter().any(|verb| name.starts_with(verb)), "{name} is in no list of this test");
             IdempotencyLevel::NoSideEffects
         };
         assert_eq!(level(method), expected, "{name}");
@@ -131,7 +131,7 @@ fn every_mutation_takes_a_request_id() {
         let (package, message) = type_name.trim_start_matches('.').rsplit_once('.').unwrap();
         let mut messages =
             files.iter().filter(|file| file.package() == package).flat_map(|file| &file.message_type);
-        let fields = &messages.find(|known| known.name() == message).unwrap().field;
+        let fields = &messages.find(|other| other.name() == message).unwrap().field;
         fields.iter().any(|field| field.name() == "request_id" || field.type_name().ends_with(".UploadSpec"))
     };
     for ((_, name), method) in methods() {
@@ -148,8 +148,8 @@ fn every_response_to_a_change_of_files_has_event_position() {
     };
     let mut count = 0;
     for message in files().iter().flat_map(|file| &file.message_type) {
-        let is_of_quota = message.name() == "UpdateQuotaResponse";
-        if has(message, ".QuotaState") && !is_of_quota || HAS_EVENT_ONLY.contains(&message.name()) {
+        let is_quota_update = message.name() == "UpdateQuotaResponse";
+        if has(message, ".QuotaState") && !is_quota_update || HAS_EVENT_ONLY.contains(&message.name()) {
             assert!(has(message, "event_position"), "{}", message.name());
             count += 1;
         }

@@ -1,4 +1,4 @@
-//! The trash: in, out, and for good. Time moves when the test says so.
+//! Delete, undelete and purge, with the test's clock.
 
 use chrono::Duration;
 use futures::future::join_all;
@@ -12,53 +12,53 @@ use tonic::Code;
 
 use crate::harness::{Caller, PART, file_id, reason, service_test, spec};
 
-async fn stored(caller: &Caller, name: &str, size: usize) -> String {
+async fn upload_file(caller: &Caller, name: &str, size: usize) -> String {
     file_id(&caller.upload(spec(name), &vec![b'a'; size]).await.unwrap())
 }
 
 #[test]
-fn a_deleted_file_is_in_the_trash_for_thirty_days_and_comes_back_as_it_was() {
+fn deleted_file_is_in_trash_for_30_days_and_can_be_undeleted() {
     service_test(|s| async move {
         let alice = s.alice();
-        let id = stored(&alice, "a", 10).await;
+        let id = upload_file(&alice, "a", 10).await;
         let before = alice.get(&id).await.unwrap();
         let deleted = alice.delete(&id).await.unwrap().unwrap();
         assert_eq!(deleted.state(), FileState::Deleted);
         let (at, until) = (deleted.delete_time.unwrap(), deleted.purge_time.unwrap());
         assert_eq!(until.seconds - at.seconds, 30 * 24 * 3600);
         assert_ne!(deleted.etag, before.etag);
-        assert_eq!(alice.get(&id).await.unwrap(), deleted, "get shows the trash too");
-        assert!(alice.names(ListFilesRequest::default()).await.is_empty());
-        assert_eq!(alice.delete(&id).await.unwrap().unwrap(), deleted, "deleting again changes nothing");
+        assert_eq!(alice.get(&id).await.unwrap(), deleted, "GetFile also returns a file in the trash");
+        assert!(alice.list_names(ListFilesRequest::default()).await.is_empty());
+        assert_eq!(alice.delete(&id).await.unwrap().unwrap(), deleted, "a second delete changes nothing");
 
-        let back = alice.undelete(&id).await.unwrap();
-        assert_eq!((back.state(), back.delete_time, back.purge_time), (FileState::Available, None, None));
-        assert_eq!(alice.undelete(&id).await.unwrap(), back, "undeleting again changes nothing");
-        assert_eq!(alice.names(ListFilesRequest::default()).await, ["a"]);
+        let undeleted = alice.undelete(&id).await.unwrap();
+        assert_eq!(
+            (undeleted.state(), undeleted.delete_time, undeleted.purge_time),
+            (FileState::Available, None, None)
+        );
+        assert_eq!(alice.undelete(&id).await.unwrap(), undeleted, "a second undelete changes nothing");
+        assert_eq!(alice.list_names(ListFilesRequest::default()).await, ["a"]);
         assert_eq!(alice.read(&id).await.unwrap().len(), 10);
     });
 }
 
 #[test]
-fn the_owner_and_admins_may_delete_and_others_may_not() {
+fn only_owner_and_admins_may_delete() {
     service_test(|s| async move {
         let alice = s.alice();
-        let id = stored(&alice, "a", 1).await;
+        let id = upload_file(&alice, "a", 1).await;
         for other in [s.bob(), s.maria(), s.billing()] {
-            for refused in [
+            for result in [
                 other.delete(&id).await.map(|_| ()),
                 other.undelete(&id).await.map(|_| ()),
                 other.purge(&id).await,
             ] {
-                let status = refused.unwrap_err();
-                assert_eq!(
-                    (status.code(), reason(&status).as_str()),
-                    (Code::PermissionDenied, "NOT_ALLOWED")
-                );
+                let error = result.unwrap_err();
+                assert_eq!((error.code(), reason(&error).as_str()), (Code::PermissionDenied, "NOT_ALLOWED"));
             }
         }
         let denials = "SELECT count(*) FROM audit_entries WHERE NOT is_allowed AND action IN (4, 5, 6)";
-        assert_eq!(s.owner.number(denials).await, 9, "denials are written down");
+        assert_eq!(s.superuser.query_number(denials).await, 9, "denials are audited");
         s.ada().delete(&id).await.unwrap();
         alice.undelete(&id).await.unwrap();
         alice.delete(&id).await.unwrap();
@@ -67,75 +67,77 @@ fn the_owner_and_admins_may_delete_and_others_may_not() {
 }
 
 #[test]
-fn a_purged_file_is_gone_and_leaves_a_tombstone() {
+fn purged_file_is_not_found_and_leaves_tombstone() {
     service_test(|s| async move {
         let alice = s.alice();
-        let from_trash = stored(&alice, "trash", 10).await;
-        let at_once = stored(&alice, "at once", 3 * PART).await;
+        let from_trash = upload_file(&alice, "trash", 10).await;
+        let at_once = upload_file(&alice, "at once", 3 * PART).await;
         alice.delete(&from_trash).await.unwrap();
         for id in [&from_trash, &at_once] {
             alice.purge(id).await.unwrap();
-            for gone in [
+            for result in [
                 alice.get(id).await.map(|_| ()),
                 alice.read(id).await.map(|_| ()),
                 alice.delete(id).await.map(|_| ()),
                 alice.undelete(id).await.map(|_| ()),
                 alice.purge(id).await,
             ] {
-                assert_eq!(gone.unwrap_err().code(), Code::NotFound);
+                assert_eq!(result.unwrap_err().code(), Code::NotFound);
             }
         }
-        let stones = "SELECT format('%s %s %s %s', name, size_bytes, octet_length(sha256), purged_by)
+        let tombstones = "SELECT format('%s %s %s %s', name, size_bytes, octet_length(sha256), purged_by)
                       FROM tombstones ORDER BY size_bytes";
         assert_eq!(
-            s.owner.texts(stones).await,
+            s.superuser.query_texts(tombstones).await,
             ["trash 10 32 alice".to_owned(), format!("at once {} 32 alice", 3 * PART)]
         );
         let days = "SELECT DISTINCT extract(day FROM expire_time - purge_time) FROM tombstones";
-        assert_eq!(s.owner.number(days).await, 90);
-        assert_eq!(s.book(&alice).await.used_bytes, 0);
+        assert_eq!(s.superuser.query_number(days).await, 90);
+        assert_eq!(s.quota_row(&alice).await.used_bytes, 0);
     });
 }
 
 #[test]
-fn the_worker_empties_the_trash_and_later_the_store_and_at_last_forgets() {
+fn worker_purges_file_then_object_then_tombstone() {
     service_test(|s| async move {
-        let (old, kept) = (stored(&s.alice(), "old", 10).await, stored(&s.alice(), "kept", 20).await);
+        let (old, recent) =
+            (upload_file(&s.alice(), "old", 10).await, upload_file(&s.alice(), "recent", 20).await);
         s.alice().delete(&old).await.unwrap();
         s.clock.advance(Duration::days(29));
-        s.alice().delete(&kept).await.unwrap();
-        assert_eq!(worker::run_round(&s.app).await, 0, "nothing is due");
+        s.alice().delete(&recent).await.unwrap();
+        assert_eq!(worker::run_round(&s.app).await, 0, "no file is due");
         s.clock.advance(Duration::days(1) + Duration::seconds(1));
-        assert_eq!(worker::run_round(&s.app).await, 1, "one is");
+        assert_eq!(worker::run_round(&s.app).await, 1, "one file is due");
         assert_eq!(s.alice().get(&old).await.unwrap_err().code(), Code::NotFound);
-        assert_eq!(s.alice().get(&kept).await.unwrap().state(), FileState::Deleted);
-        assert_eq!(s.book(&s.alice()).await.used_bytes, 20);
+        assert_eq!(s.alice().get(&recent).await.unwrap().state(), FileState::Deleted);
+        assert_eq!(s.quota_row(&s.alice()).await.used_bytes, 20);
         let by = "SELECT purged_by FROM tombstones";
-        assert_eq!(s.owner.texts(by).await, ["strongroom"]);
+        assert_eq!(s.superuser.query_texts(by).await, ["strongroom"]);
 
-        // The bytes outlive the purge, so that a database restored to an earlier hour still finds them.
+        // The object is deleted 72 hours after the purge, so that a database restored to an earlier hour
+        // still finds it.
         let objects = || async { s.store.list("", None, 10).await.unwrap().objects.len() };
         s.clock.advance(Duration::hours(71));
         assert_eq!((worker::run_round(&s.app).await, objects().await), (0, 2));
         s.clock.advance(Duration::hours(1) + Duration::seconds(1));
         assert_eq!((worker::run_round(&s.app).await, objects().await), (1, 1));
-        assert_eq!(s.owner.number("SELECT count(*) FROM blobs").await, 1);
+        assert_eq!(s.superuser.query_number("SELECT count(*) FROM blobs").await, 1);
 
         s.clock.advance(Duration::days(90));
         worker::run_round(&s.app).await;
-        assert_eq!(s.owner.number("SELECT count(*) FROM tombstones WHERE name = 'old'").await, 0);
+        assert_eq!(s.superuser.query_number("SELECT count(*) FROM tombstones WHERE name = 'old'").await, 0);
     });
 }
 
 #[test]
-fn a_file_that_must_be_kept_stays_whoever_purges() {
+fn retained_file_cannot_be_purged() {
     service_test(|s| async move {
         let alice = s.alice();
-        let id = stored(&alice, "record", 10).await;
-        s.owner.run("UPDATE files SET retain_until_time = now() + interval '60 days'").await;
+        let id = upload_file(&alice, "record", 10).await;
+        s.superuser.execute("UPDATE files SET retain_until_time = now() + interval '60 days'").await;
         alice.delete(&id).await.unwrap();
-        let refused = alice.purge(&id).await.unwrap_err();
-        assert_eq!((refused.code(), reason(&refused).as_str()), (Code::FailedPrecondition, "FILE_RETAINED"));
+        let error = alice.purge(&id).await.unwrap_err();
+        assert_eq!((error.code(), reason(&error).as_str()), (Code::FailedPrecondition, "FILE_RETAINED"));
         s.clock.advance(Duration::days(31));
         assert_eq!(worker::run_round(&s.app).await, 0);
         assert_eq!(s.alice().get(&id).await.unwrap().state(), FileState::Deleted);
@@ -145,34 +147,34 @@ fn a_file_that_must_be_kept_stays_whoever_purges() {
 }
 
 #[test]
-fn the_trash_of_general_counts_and_that_of_education_does_not() {
+fn trash_counts_in_general_but_not_in_education() {
     service_test(|s| async move {
         let (alice, pupil) = (s.alice(), s.pupil());
         for (caller, in_trash) in [(&alice, 10), (&pupil, 0)] {
-            let id = stored(caller, "a", 10).await;
+            let id = upload_file(caller, "a", 10).await;
             caller.delete(&id).await.unwrap();
-            let book = s.book(caller).await;
-            assert_eq!((book.used_bytes, book.file_count), (in_trash, i64::from(in_trash > 0)));
+            let row = s.quota_row(caller).await;
+            assert_eq!((row.used_bytes, row.file_count), (in_trash, i64::from(in_trash > 0)));
             caller.undelete(&id).await.unwrap();
-            assert_eq!(s.book(caller).await.used_bytes, 10);
+            assert_eq!(s.quota_row(caller).await.used_bytes, 10);
             caller.delete(&id).await.unwrap();
             caller.purge(&id).await.unwrap();
-            assert_eq!((s.book(caller).await.used_bytes, s.book(caller).await.file_count), (0, 0));
+            assert_eq!((s.quota_row(caller).await.used_bytes, s.quota_row(caller).await.file_count), (0, 0));
         }
     });
 }
 
 #[test]
-fn where_the_trash_does_not_count_undelete_needs_room_again() {
+fn undelete_needs_quota_if_trash_does_not_count() {
     service_test(|s| async move {
         let (pupil, head) = (s.pupil(), s.head());
-        head.limit_bytes(100).await;
-        let first = stored(&pupil, "first", 60).await;
+        head.set_limit_bytes(100).await;
+        let first = upload_file(&pupil, "first", 60).await;
         pupil.delete(&first).await.unwrap();
-        let second = stored(&pupil, "second", 60).await;
-        let refused = pupil.undelete(&first).await.unwrap_err();
+        let second = upload_file(&pupil, "second", 60).await;
+        let error = pupil.undelete(&first).await.unwrap_err();
         assert_eq!(
-            (refused.code(), reason(&refused).as_str()),
+            (error.code(), reason(&error).as_str()),
             (Code::ResourceExhausted, "QUOTA_BYTES_EXCEEDED")
         );
         assert_eq!(pupil.get(&first).await.unwrap().state(), FileState::Deleted);
@@ -182,10 +184,10 @@ fn where_the_trash_does_not_count_undelete_needs_room_again() {
 }
 
 #[test]
-fn a_retried_change_has_one_effect_and_one_answer() {
+fn retried_delete_has_one_effect_and_same_response() {
     service_test(|s| async move {
         let alice = s.alice();
-        let (id, other) = (stored(&alice, "a", 1).await, stored(&alice, "b", 1).await);
+        let (id, other) = (upload_file(&alice, "a", 1).await, upload_file(&alice, "b", 1).await);
         let ids: Vec<String> = (1..4).map(|n| format!("0198c0de-3333-7000-8000-00000000000{n}")).collect();
         let delete = |file: &str| DeleteFileRequest {
             file_id: file.to_owned(),
@@ -201,27 +203,31 @@ fn a_retried_change_has_one_effect_and_one_answer() {
         let mut files = alice.files.clone();
 
         let deleted = files.delete_file(delete(&id)).await.unwrap().into_inner();
-        let restored = files.undelete_file(undelete.clone()).await.unwrap().into_inner();
-        assert_eq!(files.delete_file(delete(&id)).await.unwrap().into_inner(), deleted, "as the first time");
-        assert_eq!(alice.get(&id).await.unwrap().state(), FileState::Available, "and without an effect");
+        let undeleted = files.undelete_file(undelete.clone()).await.unwrap().into_inner();
+        assert_eq!(
+            files.delete_file(delete(&id)).await.unwrap().into_inner(),
+            deleted,
+            "the retry has the first response"
+        );
+        assert_eq!(alice.get(&id).await.unwrap().state(), FileState::Available, "the retry has no effect");
         let reused = files.delete_file(delete(&other)).await.unwrap_err();
         assert_eq!((reused.code(), reason(&reused).as_str()), (Code::InvalidArgument, "REQUEST_ID_REUSED"));
         files.purge_file(purge.clone()).await.unwrap();
         files.purge_file(purge).await.unwrap();
         assert_eq!(
             files.undelete_file(undelete).await.unwrap().into_inner(),
-            restored,
-            "also when it is long gone"
+            undeleted,
+            "the retry has the first response even after the purge"
         );
     });
 }
 
 #[test]
-fn of_many_deletes_and_purges_at_once_each_counts_once() {
+fn concurrent_deletes_and_purges_count_once() {
     service_test(|s| async move {
         let pupil = s.pupil();
         for n in 0..5 {
-            let id = stored(&pupil, &format!("{n}"), 100).await;
+            let id = upload_file(&pupil, &format!("{n}"), 100).await;
             let attempts = (0..10).map(|m| {
                 let (pupil, id) = (pupil.clone(), id.clone());
                 async move {
@@ -238,16 +244,16 @@ fn of_many_deletes_and_purges_at_once_each_counts_once() {
             });
             join_all(attempts).await;
         }
-        let book = s.book(&pupil).await;
-        assert_eq!((book.used_bytes, book.file_count), (0, 0));
+        let row = s.quota_row(&pupil).await;
+        assert_eq!((row.used_bytes, row.file_count), (0, 0));
     });
 }
 
 #[test]
-fn a_file_is_due_for_deletion_when_its_retention_says_so() {
+fn retention_days_set_retention_end_time() {
     service_test(|s| async move {
-        let told = UploadSpec { retention_days: 7, ..spec("a") };
-        let file = s.alice().upload(told, b"x").await.unwrap().file.unwrap();
+        let spec_with_retention = UploadSpec { retention_days: 7, ..spec("a") };
+        let file = s.alice().upload(spec_with_retention, b"x").await.unwrap().file.unwrap();
         let (from, until) = (file.create_time.unwrap(), file.retention_end_time.unwrap());
         assert_eq!(until.seconds - from.seconds, 7 * 24 * 3600);
         let unlimited = s.alice().upload(spec("b"), b"x").await.unwrap().file.unwrap();

@@ -1,5 +1,5 @@
-//! Direct uploads, by the URLs of a store that stands in this process: what they are refused for, and what nobody reads.
-//! Further versions are in `direct_versions.rs`, real URLs in `tests/e2e/direct.rs`.
+//! Direct uploads to the URLs of an in-process store: their errors, and the verification that must precede a
+//! read. `direct_versions.rs` tests further versions, `tests/e2e/direct.rs` uses real URLs.
 
 use chrono::Duration;
 use strongroom::{
@@ -20,12 +20,12 @@ use tonic::Code;
 use crate::{
     categories::category,
     harness::{
-        Caller, Direct, PART, Service, direct_test, pattern, reason, service_test, sha256, spec,
+        Caller, DirectUpload, PART, Service, direct_test, pattern, reason, service_test, sha256, spec,
         violated_fields,
     },
 };
 
-/// One piece, and three parts.
+/// The size of a single PUT, and a size of three parts.
 const SIZES: [usize; 2] = [1_000, 2 * PART + 7];
 
 fn sized(name: &str, size: usize) -> UploadSpec {
@@ -38,39 +38,44 @@ fn png(size: usize) -> Vec<u8> {
     bytes
 }
 
-/// A file that nobody has verified yet.
-async fn processing(s: &Service, caller: &Caller, spec: UploadSpec, bytes: &[u8]) -> String {
+/// Uploads a file and completes it. Returns its id before the file is verified.
+async fn complete_without_verification(
+    s: &Service,
+    caller: &Caller,
+    spec: UploadSpec,
+    bytes: &[u8],
+) -> String {
     let spec = UploadSpec { size_bytes: Some(bytes.len() as i64), ..spec };
-    let direct = caller.create_direct(spec).await.unwrap();
-    let sent = s.send(&direct, bytes).await;
-    caller.complete_direct(&direct.id, &sent).await.unwrap().file.unwrap().id
+    let direct = caller.create_direct_upload(spec).await.unwrap();
+    let sent = s.put_parts(&direct, bytes).await;
+    caller.complete_direct_upload(&direct.id, &sent).await.unwrap().file.unwrap().id
 }
 
 #[test]
-fn a_store_without_urls_takes_no_direct_upload_and_nothing_is_reserved() {
+fn store_without_urls_rejects_direct_upload() {
     service_test(|s| async move {
         let alice = s.alice();
-        let refused = alice.create_direct(sized("a.bin", 1000)).await.unwrap_err();
+        let error = alice.create_direct_upload(sized("a.bin", 1000)).await.unwrap_err();
         assert_eq!(
-            (refused.code(), reason(&refused)),
+            (error.code(), reason(&error)),
             (Code::FailedPrecondition, "DIRECT_UPLOAD_UNSUPPORTED".to_owned())
         );
-        assert!(refused.message().contains("UploadFile"), "{refused:?}");
+        assert!(error.message().contains("UploadFile"), "{error:?}");
         assert_eq!(alice.quota().await.unwrap().reserved_bytes, 0);
     });
 }
 
 #[test]
-fn a_direct_upload_needs_a_size_that_its_parts_can_have_and_all_that_is_wrong_is_named() {
+fn direct_upload_needs_size_within_limits() {
     direct_test(|s| async move {
         let alice = s.alice();
         let nameless = UploadSpec::default();
         let too_large = UploadSpec { size_bytes: Some(1001 * (5 << 30)), ..UploadSpec::default() };
         let negative = UploadSpec { size_bytes: Some(-1), ..UploadSpec::default() };
         for bad in [nameless, too_large, negative] {
-            let refused = alice.create_direct(bad).await.unwrap_err();
-            assert_eq!(refused.code(), Code::InvalidArgument);
-            let mut fields = violated_fields(&refused);
+            let error = alice.create_direct_upload(bad).await.unwrap_err();
+            assert_eq!(error.code(), Code::InvalidArgument);
+            let mut fields = violated_fields(&error);
             fields.sort();
             assert_eq!(fields, ["spec.name", "spec.size_bytes"]);
         }
@@ -79,109 +84,119 @@ fn a_direct_upload_needs_a_size_that_its_parts_can_have_and_all_that_is_wrong_is
 }
 
 #[test]
-fn one_request_id_is_one_direct_upload_with_fresh_urls_and_no_other_kind_of_upload() {
+fn one_request_id_creates_one_direct_upload() {
     direct_test(|s| async move {
         let alice = s.alice();
         let id = "0198c0de-0000-7000-8000-000000000001".to_owned();
-        let asked = UploadSpec { request_id: id, ..sized("a.bin", 2 * PART + 7) };
+        let sized_spec = UploadSpec { request_id: id, ..sized("a.bin", 2 * PART + 7) };
         let mut created = Vec::new();
-        let at_once = (0..8).map(|_| alice.create_direct(asked.clone()));
-        for answer in futures::future::join_all(at_once).await {
-            match answer {
+        let at_once = (0..8).map(|_| alice.create_direct_upload(sized_spec.clone()));
+        for result in futures::future::join_all(at_once).await {
+            match result {
                 Ok(direct) => created.push(direct),
                 Err(busy) => assert_eq!(reason(&busy), "REQUEST_IN_PROGRESS"),
             }
         }
-        let first = alice.create_direct(asked.clone()).await.unwrap();
+        let first = alice.create_direct_upload(sized_spec.clone()).await.unwrap();
         assert_eq!(first.parts.len(), 3);
         assert!(created.iter().all(|direct| direct.id == first.id), "{created:?}");
-        // What those made who came too late goes with them.
+        // The requests that lost the race abort their multipart uploads.
         let multiparts = s.store.list_multiparts("", None, 10).await.unwrap().multiparts;
         assert_eq!(multiparts.len(), 1, "{multiparts:?}");
-        assert_eq!(alice.quota().await.unwrap().reserved_bytes, asked.size_bytes.unwrap());
-        assert_eq!(reason(&alice.create(asked).await.unwrap_err()), "REQUEST_ID_REUSED");
-        alice.cancel(&first.id).await.unwrap();
+        assert_eq!(alice.quota().await.unwrap().reserved_bytes, sized_spec.size_bytes.unwrap());
+        assert_eq!(reason(&alice.create_upload(sized_spec).await.unwrap_err()), "REQUEST_ID_REUSED");
+        alice.cancel_upload(&first.id).await.unwrap();
     });
 }
 
 #[test]
-fn an_upload_through_the_service_has_no_urls_and_takes_no_parts() {
+fn streamed_upload_has_no_urls_and_accepts_no_parts() {
     service_test(|s| async move {
         let alice = s.alice();
-        let upload_id = alice.create(spec("a.bin")).await.unwrap().id;
+        let upload_id = alice.create_upload(spec("a.bin")).await.unwrap().id;
         let parts = [CompletedPart { number: 1, etag: "x".to_owned() }];
-        let refused = alice.complete_direct(&upload_id, &parts).await.unwrap_err();
-        assert_eq!(reason(&refused), "UPLOAD_NOT_DIRECT");
+        let error = alice.complete_direct_upload(&upload_id, &parts).await.unwrap_err();
+        assert_eq!(reason(&error), "UPLOAD_NOT_DIRECT");
         let request = GetUploadRequest { upload_id: upload_id.clone(), with_urls: true };
-        let refused = alice.uploads.clone().get_upload(request).await.unwrap_err();
+        let error = alice.uploads.clone().get_upload(request).await.unwrap_err();
         assert_eq!(
-            (refused.code(), reason(&refused)),
+            (error.code(), reason(&error)),
             (Code::FailedPrecondition, "UPLOAD_NOT_DIRECT".to_owned())
         );
-        alice.cancel(&upload_id).await.unwrap();
+        alice.cancel_upload(&upload_id).await.unwrap();
     });
 }
 
 #[test]
-fn the_bytes_of_a_direct_upload_do_not_come_through_the_service() {
+fn service_rejects_bytes_of_direct_upload() {
     direct_test(|s| async move {
         let alice = s.alice();
-        let direct = alice.create_direct(sized("a.bin", 4)).await.unwrap();
-        for refused in [
-            alice.go_on(&direct.id, b"four", 0, true).await.unwrap_err(),
-            alice.part(&direct.id, 0, b"four").await.unwrap_err(),
+        let direct = alice.create_direct_upload(sized("a.bin", 4)).await.unwrap();
+        for error in [
+            alice.resume_upload(&direct.id, b"four", 0, true).await.unwrap_err(),
+            alice.upload_part(&direct.id, 0, b"four").await.unwrap_err(),
         ] {
             assert_eq!(
-                (refused.code(), reason(&refused)),
+                (error.code(), reason(&error)),
                 (Code::FailedPrecondition, "UPLOAD_IS_DIRECT".to_owned())
             );
         }
-        let sent = s.send(&direct, b"four").await;
-        alice.complete_direct(&direct.id, &sent).await.unwrap();
+        let sent = s.put_parts(&direct, b"four").await;
+        alice.complete_direct_upload(&direct.id, &sent).await.unwrap();
         worker::run_due_jobs(&s.app).await;
     });
 }
 
 #[test]
-fn urls_are_their_creators_alone_while_the_upload_is_open() {
+fn only_creator_gets_urls_while_upload_is_open() {
     direct_test(|s| async move {
         let alice = s.alice();
-        let direct = alice.create_direct(sized("a.bin", 2 * PART + 7)).await.unwrap();
-        assert_eq!(alice.urls(&direct.id).await.unwrap().len(), 3);
-        assert_eq!(s.ada().upload_at(&direct.id).await.unwrap().id, direct.id, "an admin sees it");
+        let direct = alice.create_direct_upload(sized("a.bin", 2 * PART + 7)).await.unwrap();
+        assert_eq!(alice.get_upload_urls(&direct.id).await.unwrap().len(), 3);
+        assert_eq!(
+            s.ada().get_upload(&direct.id).await.unwrap().id,
+            direct.id,
+            "an admin can see the upload"
+        );
         let random = uuid::Uuid::from_u128(7).to_string();
         for (other, id) in
             [(s.bob(), &direct.id), (s.ada(), &direct.id), (s.gus(), &direct.id), (alice.clone(), &random)]
         {
-            assert_eq!(other.urls(id).await.unwrap_err().code(), Code::NotFound);
-            assert_eq!(other.complete_direct(id, &[]).await.unwrap_err().code(), Code::NotFound);
+            assert_eq!(other.get_upload_urls(id).await.unwrap_err().code(), Code::NotFound);
+            assert_eq!(other.complete_direct_upload(id, &[]).await.unwrap_err().code(), Code::NotFound);
         }
-        let sent = s.send(&direct, &pattern(2 * PART + 7)).await;
-        alice.complete_direct(&direct.id, &sent).await.unwrap();
-        assert!(alice.urls(&direct.id).await.unwrap().is_empty(), "it is a file");
-        assert_eq!(s.put(&direct.parts[0], b"late").await, Err(StorageErrorKind::NotFound));
+        let sent = s.put_parts(&direct, &pattern(2 * PART + 7)).await;
+        alice.complete_direct_upload(&direct.id, &sent).await.unwrap();
+        assert!(
+            alice.get_upload_urls(&direct.id).await.unwrap().is_empty(),
+            "a completed upload has no URLs"
+        );
+        assert_eq!(s.put_part(&direct.parts[0], b"late").await, Err(StorageErrorKind::NotFound));
         worker::run_due_jobs(&s.app).await;
     });
 }
 
 #[test]
-fn what_is_cancelled_or_was_silent_for_too_long_is_not_completed_and_leaves_nothing() {
+fn cancelled_or_expired_upload_cannot_be_completed() {
     direct_test(|s| async move {
         for size in SIZES {
             let alice = s.alice();
-            let (cancelled, silent) = (
-                alice.create_direct(sized("a.bin", size)).await.unwrap(),
-                alice.create_direct(sized("b.bin", size)).await.unwrap(),
+            let (cancelled, expired) = (
+                alice.create_direct_upload(sized("a.bin", size)).await.unwrap(),
+                alice.create_direct_upload(sized("b.bin", size)).await.unwrap(),
             );
-            let sent = s.send(&cancelled, &pattern(size)).await;
-            s.send(&silent, &pattern(size)).await;
-            alice.cancel(&cancelled.id).await.unwrap();
+            let sent = s.put_parts(&cancelled, &pattern(size)).await;
+            s.put_parts(&expired, &pattern(size)).await;
+            alice.cancel_upload(&cancelled.id).await.unwrap();
             assert_eq!(alice.quota().await.unwrap().reserved_bytes, size as i64);
             s.clock.advance(Duration::hours(25));
             let alice = s.alice();
-            for gone in [&cancelled, &silent] {
-                assert_eq!(alice.urls(&gone.id).await.unwrap_err().code(), Code::NotFound);
-                assert_eq!(alice.complete_direct(&gone.id, &sent).await.unwrap_err().code(), Code::NotFound);
+            for upload in [&cancelled, &expired] {
+                assert_eq!(alice.get_upload_urls(&upload.id).await.unwrap_err().code(), Code::NotFound);
+                assert_eq!(
+                    alice.complete_direct_upload(&upload.id, &sent).await.unwrap_err().code(),
+                    Code::NotFound
+                );
             }
             expire_uploads(&s.app).await.unwrap();
             assert_eq!(alice.quota().await.unwrap().reserved_bytes, 0);
@@ -190,111 +205,129 @@ fn what_is_cancelled_or_was_silent_for_too_long_is_not_completed_and_leaves_noth
     });
 }
 
-/// Completes with these parts; answers the reason and the violated fields of the refusal.
-async fn refused(caller: &Caller, direct: &Direct, parts: &[CompletedPart]) -> (String, Vec<String>) {
-    let refused = caller.complete_direct(&direct.id, parts).await.unwrap_err();
-    assert_eq!(refused.code(), Code::InvalidArgument);
-    let fields = if reason(&refused) == "INVALID_FIELD" { violated_fields(&refused) } else { Vec::new() };
-    (reason(&refused), fields)
+/// Completes with these parts, which must fail. Returns the error reason and the violated fields.
+async fn completion_error(
+    caller: &Caller,
+    direct: &DirectUpload,
+    parts: &[CompletedPart],
+) -> (String, Vec<String>) {
+    let rejected = caller.complete_direct_upload(&direct.id, parts).await.unwrap_err();
+    assert_eq!(rejected.code(), Code::InvalidArgument);
+    let fields = if reason(&rejected) == "INVALID_FIELD" { violated_fields(&rejected) } else { Vec::new() };
+    (reason(&rejected), fields)
 }
 
-fn invalid(fields: &[&str]) -> (String, Vec<String>) {
+fn invalid_fields(fields: &[&str]) -> (String, Vec<String>) {
     ("INVALID_FIELD".to_owned(), fields.iter().map(|field| (*field).to_owned()).collect())
 }
 
 #[test]
-fn one_piece_is_completed_when_it_is_there_and_as_large_as_was_said() {
+fn single_put_is_completed_if_size_matches() {
     direct_test(|s| async move {
         let alice = s.alice();
-        let direct = alice.create_direct(sized("a.bin", 1000)).await.unwrap();
-        assert_eq!(refused(&alice, &direct, &[]).await, invalid(&["upload_id"]), "nothing was sent");
+        let direct = alice.create_direct_upload(sized("a.bin", 1000)).await.unwrap();
+        assert_eq!(
+            completion_error(&alice, &direct, &[]).await,
+            invalid_fields(&["upload_id"]),
+            "nothing was sent"
+        );
         for size in [999, 1001] {
-            s.put(&direct.parts[0], &pattern(size)).await.unwrap();
-            assert_eq!(refused(&alice, &direct, &[]).await.0, "SIZE_MISMATCH");
+            s.put_part(&direct.parts[0], &pattern(size)).await.unwrap();
+            assert_eq!(completion_error(&alice, &direct, &[]).await.0, "SIZE_MISMATCH");
         }
-        let etag = s.put(&direct.parts[0], &pattern(1000)).await.unwrap();
+        let etag = s.put_part(&direct.parts[0], &pattern(1000)).await.unwrap();
         let part = |number| CompletedPart { number, etag: etag.clone() };
-        assert_eq!(refused(&alice, &direct, &[part(2)]).await, invalid(&["parts[0].number"]));
-        assert_eq!(refused(&alice, &direct, &[part(1), part(1)]).await, invalid(&["parts[1].number"]));
-        assert_eq!(s.store.list("", None, 10).await.unwrap().objects.len(), 1, "what was sent, and no copy");
-        let id = alice.complete_direct(&direct.id, &[part(1)]).await.unwrap().file.unwrap().id;
+        assert_eq!(completion_error(&alice, &direct, &[part(2)]).await, invalid_fields(&["parts[0].number"]));
+        assert_eq!(
+            completion_error(&alice, &direct, &[part(1), part(1)]).await,
+            invalid_fields(&["parts[1].number"])
+        );
+        assert_eq!(
+            s.store.list("", None, 10).await.unwrap().objects.len(),
+            1,
+            "there is one object and no copy"
+        );
+        let id = alice.complete_direct_upload(&direct.id, &[part(1)]).await.unwrap().file.unwrap().id;
         worker::run_due_jobs(&s.app).await;
         assert_eq!(alice.read(&id).await.unwrap(), pattern(1000));
     });
 }
 
 #[test]
-fn parts_are_completed_when_each_is_there_and_named_as_the_store_has_it() {
+fn parts_are_completed_if_numbers_and_etags_match() {
     direct_test(|s| async move {
         let (alice, bytes) = (s.alice(), pattern(2 * PART + 7));
-        let direct = alice.create_direct(sized("a.bin", bytes.len())).await.unwrap();
-        assert_eq!(refused(&alice, &direct, &[]).await, invalid(&["parts[0]", "parts[1]", "parts[2]"]));
-        let sent = s.send(&direct, &bytes).await;
-        assert_eq!(refused(&alice, &direct, &sent[..2]).await, invalid(&["parts[2]"]));
+        let direct = alice.create_direct_upload(sized("a.bin", bytes.len())).await.unwrap();
+        assert_eq!(
+            completion_error(&alice, &direct, &[]).await,
+            invalid_fields(&["parts[0]", "parts[1]", "parts[2]"])
+        );
+        let sent = s.put_parts(&direct, &bytes).await;
+        assert_eq!(completion_error(&alice, &direct, &sent[..2]).await, invalid_fields(&["parts[2]"]));
         let stale = CompletedPart { number: 2, etag: "stale".to_owned() };
         let wrong = [sent[0].clone(), stale, sent[2].clone()];
-        assert_eq!(refused(&alice, &direct, &wrong).await, invalid(&["parts[1]"]));
+        assert_eq!(completion_error(&alice, &direct, &wrong).await, invalid_fields(&["parts[1]"]));
         let unknown = |number| CompletedPart { number, etag: sent[0].etag.clone() };
         let wrong = [sent.clone(), vec![unknown(0), unknown(4), unknown(1)]].concat();
         let fields = ["parts[3].number", "parts[4].number", "parts[5].number"];
-        assert_eq!(refused(&alice, &direct, &wrong).await, invalid(&fields));
+        assert_eq!(completion_error(&alice, &direct, &wrong).await, invalid_fields(&fields));
 
-        s.put(&direct.parts[2], b"short").await.unwrap();
-        assert_eq!(refused(&alice, &direct, &sent).await.0, "SIZE_MISMATCH");
-        let etag = s.put(&direct.parts[2], &bytes[2 * PART..]).await.unwrap();
+        s.put_part(&direct.parts[2], b"short").await.unwrap();
+        assert_eq!(completion_error(&alice, &direct, &sent).await.0, "SIZE_MISMATCH");
+        let etag = s.put_part(&direct.parts[2], &bytes[2 * PART..]).await.unwrap();
         let sent = [sent[0].clone(), sent[1].clone(), CompletedPart { number: 3, etag }];
-        // A part that comes again in the very moment.
+        // The store rejects the completion, as if a part was replaced at the same moment.
         let fault = Fault::Before(StorageErrorKind::InvalidInput);
         s.faults.set_plan(Plan::new().with_fault(Operation::CompleteMultipart, 1, fault));
-        assert_eq!(refused(&alice, &direct, &sent).await, invalid(&["parts"]));
-        let id = alice.complete_direct(&direct.id, &sent).await.unwrap().file.unwrap().id;
+        assert_eq!(completion_error(&alice, &direct, &sent).await, invalid_fields(&["parts"]));
+        let id = alice.complete_direct_upload(&direct.id, &sent).await.unwrap().file.unwrap().id;
         worker::run_due_jobs(&s.app).await;
         assert!(alice.read(&id).await.unwrap() == bytes);
     });
 }
 
 #[test]
-fn size_and_digest_that_are_said_at_the_end_must_be_those_that_were_declared() {
+fn completion_rejects_other_size_or_digest_than_declared() {
     direct_test(|s| async move {
         let alice = s.alice();
         let bytes = pattern(1000);
         let declared = UploadSpec { sha256: Some(sha256(&bytes)), ..sized("a.bin", bytes.len()) };
-        let direct = alice.create_direct(declared).await.unwrap();
-        s.send(&direct, &bytes).await;
+        let direct = alice.create_direct_upload(declared).await.unwrap();
+        s.put_parts(&direct, &bytes).await;
         let request =
             CompleteUploadRequest { upload_id: direct.id.clone(), ..CompleteUploadRequest::default() };
         for digest in [sha256(b"other"), bytes::Bytes::from_static(b"short")] {
             let wrong =
                 CompleteUploadRequest { size_bytes: Some(999), sha256: Some(digest), ..request.clone() };
-            let refused = alice.complete_with(wrong).await.unwrap_err();
-            assert_eq!(violated_fields(&refused), ["size_bytes", "sha256"]);
+            let error = alice.complete_upload_with(wrong).await.unwrap_err();
+            assert_eq!(violated_fields(&error), ["size_bytes", "sha256"]);
         }
         let right = CompleteUploadRequest { size_bytes: Some(1000), sha256: Some(sha256(&bytes)), ..request };
-        let id = alice.complete_with(right).await.unwrap().file.unwrap().id;
+        let id = alice.complete_upload_with(right).await.unwrap().file.unwrap().id;
         worker::run_due_jobs(&s.app).await;
         assert_eq!(alice.get(&id).await.unwrap().sha256, sha256(&bytes));
     });
 }
 
 #[test]
-fn completing_twice_also_at_once_answers_one_file_that_is_charged_and_verified_once() {
+fn concurrent_completions_charge_and_verify_one_file() {
     direct_test(|s| async move {
         let alice = s.alice();
         for size in SIZES {
-            let direct = alice.create_direct(sized("a.bin", size)).await.unwrap();
-            let sent = s.send(&direct, &pattern(size)).await;
-            let at_once = (0..4).map(|_| alice.complete_direct(&direct.id, &sent));
-            let mut answers = Vec::new();
-            for answer in futures::future::join_all(at_once).await {
-                match answer {
-                    Ok(answer) => answers.push(answer.file.unwrap()),
-                    Err(refused) => {
-                        assert_eq!(refused.code(), Code::Aborted, "it may come again: {refused:?}")
+            let direct = alice.create_direct_upload(sized("a.bin", size)).await.unwrap();
+            let sent = s.put_parts(&direct, &pattern(size)).await;
+            let at_once = (0..4).map(|_| alice.complete_direct_upload(&direct.id, &sent));
+            let mut files = Vec::new();
+            for result in futures::future::join_all(at_once).await {
+                match result {
+                    Ok(response) => files.push(response.file.unwrap()),
+                    Err(error) => {
+                        assert_eq!(error.code(), Code::Aborted, "the caller may retry: {error:?}")
                     }
                 }
             }
-            answers.push(alice.complete_direct(&direct.id, &sent).await.unwrap().file.unwrap());
-            assert!(answers.iter().all(|file| *file == answers[0]), "{answers:?}");
+            files.push(alice.complete_direct_upload(&direct.id, &sent).await.unwrap().file.unwrap());
+            assert!(files.iter().all(|file| *file == files[0]), "{files:?}");
             assert_eq!(worker::run_due_jobs(&s.app).await, 1);
         }
         let quota = alice.quota().await.unwrap();
@@ -303,7 +336,7 @@ fn completing_twice_also_at_once_answers_one_file_that_is_charged_and_verified_o
 }
 
 #[test]
-fn a_type_that_its_category_does_not_take_and_what_is_too_large_for_its_kind_are_refused_at_the_end() {
+fn completion_rejects_wrong_type_and_too_large_file() {
     direct_test(|s| async move {
         let (alice, ada) = (s.alice(), s.ada());
         let texts = Category { types: vec!["text/plain".to_owned()], ..category("texts", Visibility::Owner) };
@@ -314,13 +347,13 @@ fn a_type_that_its_category_does_not_take_and_what_is_too_large_for_its_kind_are
         for size in SIZES {
             let text = UploadSpec { category: "texts".to_owned(), ..sized("a.txt", size) };
             for (spec, why) in [(text, "INVALID_FIELD"), (sized("a", size), "FILE_TOO_LARGE")] {
-                let direct = alice.create_direct(spec).await.unwrap();
-                let sent = s.send(&direct, &png(size)).await;
+                let direct = alice.create_direct_upload(spec).await.unwrap();
+                let sent = s.put_parts(&direct, &png(size)).await;
                 for _ in 0..2 {
-                    let refused = alice.complete_direct(&direct.id, &sent).await.unwrap_err();
-                    assert_eq!(reason(&refused), why);
+                    let error = alice.complete_direct_upload(&direct.id, &sent).await.unwrap_err();
+                    assert_eq!(reason(&error), why);
                 }
-                alice.cancel(&direct.id).await.unwrap();
+                alice.cancel_upload(&direct.id).await.unwrap();
             }
         }
         assert!(s.store.list("", None, 10).await.unwrap().objects.is_empty());
@@ -330,13 +363,13 @@ fn a_type_that_its_category_does_not_take_and_what_is_too_large_for_its_kind_are
 }
 
 #[test]
-fn what_is_not_as_declared_when_it_is_read_is_never_readable_and_says_why() {
+fn file_that_fails_verification_is_unreadable_with_reason() {
     direct_test(|s| async move {
         s.expect_lost_objects();
-        s.expect_errors_in_the_log();
+        s.expect_logged_errors();
         let alice = s.alice();
         let others = UploadSpec { sha256: Some(sha256(b"others")), ..spec("others") };
-        let others = processing(&s, &alice, others, &pattern(1000)).await;
+        let others = complete_without_verification(&s, &alice, others, &pattern(1000)).await;
         let mut broken = vec![(others, FileStateReason::ChecksumMismatch)];
         let replaced = [
             (None, FileStateReason::ObjectMissing),
@@ -344,11 +377,11 @@ fn what_is_not_as_declared_when_it_is_read_is_never_readable_and_says_why() {
             (Some(png(1000)), FileStateReason::ObjectDamaged),
         ];
         for (bytes, why) in replaced {
-            let id = processing(&s, &alice, spec("a"), &pattern(1000)).await;
+            let id = complete_without_verification(&s, &alice, spec("a"), &pattern(1000)).await;
             let key = format!(
                 "SELECT storage_key FROM blobs AS b JOIN versions AS v ON v.blob_id = b.id WHERE v.file_id = '{id}'"
             );
-            let key = ObjectKey::parse(&s.owner.texts(&key).await[0]).unwrap();
+            let key = ObjectKey::parse(&s.superuser.query_texts(&key).await[0]).unwrap();
             s.store.delete(&key).await.unwrap();
             if let Some(bytes) = bytes {
                 s.store.put(&key, vec![bytes.into()].into(), &PutOptions::default()).await.unwrap();
@@ -362,7 +395,7 @@ fn what_is_not_as_declared_when_it_is_read_is_never_readable_and_says_why() {
             alice.read(id).await.unwrap_err();
         }
         let refusals = "SELECT count(*) FROM events WHERE kind = 71";
-        assert_eq!(s.owner.number(refusals).await, 4);
+        assert_eq!(s.superuser.query_number(refusals).await, 4);
         assert_eq!(alice.quota().await.unwrap().used_bytes, 4000, "charged until it is purged");
         for (id, _) in &broken {
             alice.purge(id).await.unwrap();
@@ -373,7 +406,7 @@ fn what_is_not_as_declared_when_it_is_read_is_never_readable_and_says_why() {
 }
 
 #[test]
-fn a_read_that_breaks_or_ends_early_says_nothing_about_the_bytes_and_is_tried_again() {
+fn verification_is_retried_after_broken_read() {
     direct_test(|s| async move {
         let (alice, bytes) = (s.alice(), pattern(1000));
         let faults = [
@@ -382,9 +415,9 @@ fn a_read_that_breaks_or_ends_early_says_nothing_about_the_bytes_and_is_tried_ag
             Fault::EndStream { after_bytes: 500 },
         ];
         for fault in faults {
-            let id = processing(&s, &alice, spec("a.bin"), &bytes).await;
+            let id = complete_without_verification(&s, &alice, spec("a.bin"), &bytes).await;
             s.faults.set_plan(Plan::new().with_fault(Operation::Get, 1, fault));
-            assert_eq!(worker::run_due_jobs(&s.app).await, 0, "it was not done");
+            assert_eq!(worker::run_due_jobs(&s.app).await, 0, "the verification fails");
             assert_eq!(alice.get(&id).await.unwrap().state(), FileState::Processing);
             assert_eq!(reason(&alice.read(&id).await.unwrap_err()), "FILE_NOT_AVAILABLE");
             s.clock.advance(Duration::minutes(10));
@@ -397,21 +430,23 @@ fn a_read_that_breaks_or_ends_early_says_nothing_about_the_bytes_and_is_tried_ag
 }
 
 #[test]
-fn a_file_whose_category_was_removed_before_the_end_gives_its_room_and_its_bytes_back() {
+fn completion_into_deleted_category_releases_reservation() {
     direct_test(|s| async move {
         let (alice, ada) = (s.alice(), s.ada());
         for size in SIZES {
             let name = format!("texts_{size}");
             ada.create_category(category(&name, Visibility::Owner)).await.unwrap();
-            let told = UploadSpec { category: name.clone(), ..sized("a.bin", size) };
-            let direct = alice.create_direct(told).await.unwrap();
-            let sent = s.send(&direct, &pattern(size)).await;
-            // As a removal that did not see the upload yet.
-            s.owner.run(&format!("UPDATE tenants SET policy = policy #- '{{categories,{name}}}'")).await;
-            let refused = alice.complete_direct(&direct.id, &sent).await.unwrap_err();
-            assert_eq!(violated_fields(&refused), ["spec.category"]);
+            let spec = UploadSpec { category: name.clone(), ..sized("a.bin", size) };
+            let direct = alice.create_direct_upload(spec).await.unwrap();
+            let sent = s.put_parts(&direct, &pattern(size)).await;
+            // As a deletion that does not see the upload.
+            s.superuser
+                .execute(&format!("UPDATE tenants SET policy = policy #- '{{categories,{name}}}'"))
+                .await;
+            let error = alice.complete_direct_upload(&direct.id, &sent).await.unwrap_err();
+            assert_eq!(violated_fields(&error), ["spec.category"]);
             assert_eq!(alice.quota().await.unwrap().reserved_bytes, 0);
-            assert_eq!(alice.upload_at(&direct.id).await.unwrap_err().code(), Code::NotFound);
+            assert_eq!(alice.get_upload(&direct.id).await.unwrap_err().code(), Code::NotFound);
         }
         assert!(s.store.list("", None, 10).await.unwrap().objects.is_empty());
     });

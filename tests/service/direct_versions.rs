@@ -1,5 +1,5 @@
-//! Further versions whose bytes go straight to the store: nobody reads them before a job has, and until then the file is what
-//! it was.
+//! Further versions as direct uploads. A version becomes current and readable when a job has verified it;
+//! until then the file does not change.
 
 use strongroom::{
     domain::digest::Digest,
@@ -13,10 +13,10 @@ use crate::harness::{
     Caller, PART, Service, direct_test, file_id, pattern, reason, sha256, spec, violated_fields,
 };
 
-/// One piece, and several parts.
+/// The size of a single PUT, and a size of several parts.
 const SIZES: [usize; 2] = [1_000, 2 * PART + 7];
 
-fn version_of(id: &str, size: usize) -> UploadSpec {
+fn version_spec(id: &str, size: usize) -> UploadSpec {
     UploadSpec {
         file_id: id.to_owned(),
         size_bytes: Some(size as i64),
@@ -25,18 +25,18 @@ fn version_of(id: &str, size: usize) -> UploadSpec {
     }
 }
 
-async fn stored(caller: &Caller) -> String {
+async fn upload_file(caller: &Caller) -> String {
     file_id(&caller.upload(spec("a.txt"), b"one").await.unwrap())
 }
 
-/// Sends a version to its URLs, and completes it; nobody has verified it yet.
-async fn completed(s: &Service, caller: &Caller, id: &str, bytes: &[u8]) -> Result<File, Status> {
-    let direct = caller.create_direct(version_of(id, bytes.len())).await?;
-    let sent = s.send(&direct, bytes).await;
-    Ok(caller.complete_direct(&direct.id, &sent).await?.file.unwrap())
+/// Sends a version to its URLs and completes it, without verification.
+async fn complete_version(s: &Service, caller: &Caller, id: &str, bytes: &[u8]) -> Result<File, Status> {
+    let direct = caller.create_direct_upload(version_spec(id, bytes.len())).await?;
+    let sent = s.put_parts(&direct, bytes).await;
+    Ok(caller.complete_direct_upload(&direct.id, &sent).await?.file.unwrap())
 }
 
-async fn version(caller: &Caller, id: &str, number: i32) -> FileVersion {
+async fn get_version(caller: &Caller, id: &str, number: i32) -> FileVersion {
     let request = ListFileVersionsRequest { file_id: id.to_owned(), ..ListFileVersionsRequest::default() };
     let versions = caller.files.clone().list_file_versions(request).await.unwrap().into_inner().versions;
     versions.into_iter().find(|version| version.version == number).unwrap()
@@ -49,28 +49,33 @@ fn png(size: usize) -> Vec<u8> {
 }
 
 #[test]
-fn a_version_becomes_current_when_it_was_verified_and_until_then_readers_get_the_one_before() {
+fn version_becomes_current_after_verification() {
     direct_test(|s| async move {
         let alice = s.alice();
         for size in SIZES {
-            let (id, bytes) = (stored(&alice).await, png(size));
+            let (id, bytes) = (upload_file(&alice).await, png(size));
             let before = alice.get(&id).await.unwrap();
-            let answer = completed(&s, &alice, &id, &bytes).await.unwrap();
-            assert_eq!((answer.version, answer.state()), (2, FileState::Processing));
-            let meanwhile = alice.get(&id).await.unwrap();
+            let completed = complete_version(&s, &alice, &id, &bytes).await.unwrap();
+            assert_eq!((completed.version, completed.state()), (2, FileState::Processing));
+            let before_verification = alice.get(&id).await.unwrap();
             assert_eq!(
-                (meanwhile.version, meanwhile.state(), &meanwhile.sha256, &meanwhile.mime_type),
+                (
+                    before_verification.version,
+                    before_verification.state(),
+                    &before_verification.sha256,
+                    &before_verification.mime_type
+                ),
                 (1, FileState::Available, &before.sha256, &before.mime_type)
             );
             assert_eq!(alice.read(&id).await.unwrap(), b"one"[..]);
-            let new = version(&alice, &id, 2).await;
+            let new = get_version(&alice, &id, 2).await;
             assert_eq!((new.state(), new.is_current), (FileState::Processing, false));
             assert_eq!(new.change_description, "by a URL");
-            for refused in [
+            for error in [
                 alice.read_version(&id, 2).await.unwrap_err(),
                 alice.restore_version(&id, 2).await.unwrap_err(),
             ] {
-                assert_eq!(reason(&refused), "FILE_NOT_AVAILABLE");
+                assert_eq!(reason(&error), "FILE_NOT_AVAILABLE");
             }
 
             assert_eq!(worker::run_due_jobs(&s.app).await, 1);
@@ -78,12 +83,13 @@ fn a_version_becomes_current_when_it_was_verified_and_until_then_readers_get_the
             assert_eq!((after.version, after.state()), (2, FileState::Available));
             assert_eq!((&after.sha256, after.size_bytes), (&sha256(&bytes), size as i64));
             assert_eq!((after.mime_type.as_str(), after.updated_by.as_str()), ("image/png", "alice"));
-            assert_ne!(after.etag, meanwhile.etag);
+            assert_ne!(after.etag, before_verification.etag);
             assert!(alice.read(&id).await.unwrap() == bytes);
             assert_eq!(alice.read_version(&id, 1).await.unwrap(), b"one"[..]);
-            let told =
-                format!("SELECT kind FROM events WHERE file_id = '{id}' AND version = 2 ORDER BY xid, n");
-            assert_eq!(s.owner.texts(&told.replace("kind", "kind::text")).await, ["40", "70"]);
+            let kinds = format!(
+                "SELECT kind::text FROM events WHERE file_id = '{id}' AND version = 2 ORDER BY xid, n"
+            );
+            assert_eq!(s.superuser.query_texts(&kinds).await, ["40", "70"]);
         }
         let quota = alice.quota().await.unwrap();
         let charged = SIZES.iter().map(|size| size + 3).sum::<usize>() as i64;
@@ -92,22 +98,22 @@ fn a_version_becomes_current_when_it_was_verified_and_until_then_readers_get_the
 }
 
 #[test]
-fn a_version_that_is_refused_leaves_the_file_as_it_was_and_is_charged_until_it_is_deleted() {
+fn version_that_fails_verification_is_charged_until_deleted() {
     direct_test(|s| async move {
         let alice = s.alice();
         for size in SIZES {
-            let id = stored(&alice).await;
+            let id = upload_file(&alice).await;
             let used = alice.quota().await.unwrap().used_bytes;
             let others = Digest::compute(b"other bytes").as_bytes().to_vec();
-            let spec = UploadSpec { sha256: Some(others.into()), ..version_of(&id, size) };
-            let direct = alice.create_direct(spec).await.unwrap();
-            let sent = s.send(&direct, &pattern(size)).await;
-            alice.complete_direct(&direct.id, &sent).await.unwrap();
+            let spec = UploadSpec { sha256: Some(others.into()), ..version_spec(&id, size) };
+            let direct = alice.create_direct_upload(spec).await.unwrap();
+            let sent = s.put_parts(&direct, &pattern(size)).await;
+            alice.complete_direct_upload(&direct.id, &sent).await.unwrap();
             worker::run_due_jobs(&s.app).await;
 
-            let refused = version(&alice, &id, 2).await;
+            let failed = get_version(&alice, &id, 2).await;
             assert_eq!(
-                (refused.state(), refused.state_reason(), refused.is_current),
+                (failed.state(), failed.state_reason(), failed.is_current),
                 (FileState::Error, FileStateReason::ChecksumMismatch, false)
             );
             let file = alice.get(&id).await.unwrap();
@@ -122,19 +128,19 @@ fn a_version_that_is_refused_leaves_the_file_as_it_was_and_is_charged_until_it_i
 }
 
 #[test]
-fn current_is_the_latest_available_version_in_whatever_order_they_are_verified() {
+fn current_is_latest_available_version_in_any_order() {
     direct_test(|s| async move {
         let alice = s.alice();
-        let id = stored(&alice).await;
-        completed(&s, &alice, &id, b"two").await.unwrap();
-        // The job of the second waits; the third is verified first.
-        s.owner.run("UPDATE jobs SET run_time = run_time + interval '1 hour'").await;
-        assert_eq!(completed(&s, &alice, &id, b"three").await.unwrap().version, 3);
+        let id = upload_file(&alice).await;
+        complete_version(&s, &alice, &id, b"two").await.unwrap();
+        // Delay the job of version 2, so that version 3 is verified first.
+        s.superuser.execute("UPDATE jobs SET run_time = run_time + interval '1 hour'").await;
+        assert_eq!(complete_version(&s, &alice, &id, b"three").await.unwrap().version, 3);
         worker::run_due_jobs(&s.app).await;
         assert_eq!(alice.read(&id).await.unwrap(), b"three"[..]);
-        completed(&s, &alice, &id, b"four").await.unwrap();
+        complete_version(&s, &alice, &id, b"four").await.unwrap();
         alice.upload_version(&id, b"five").await.unwrap();
-        s.owner.run("UPDATE jobs SET run_time = run_time - interval '1 hour'").await;
+        s.superuser.execute("UPDATE jobs SET run_time = run_time - interval '1 hour'").await;
         assert_eq!(worker::run_due_jobs(&s.app).await, 2);
         let file = alice.get(&id).await.unwrap();
         assert_eq!((file.version, file.size_bytes), (5, 4));
@@ -145,26 +151,35 @@ fn current_is_the_latest_available_version_in_whatever_order_they_are_verified()
 }
 
 #[test]
-fn who_may_not_upload_a_version_may_not_do_it_by_a_url_and_nothing_is_reserved() {
+fn direct_version_requires_upload_permission() {
     direct_test(|s| async move {
         let alice = s.alice();
-        let id = stored(&alice).await;
-        let denied = s.bob().create_direct(version_of(&id, 9)).await.unwrap_err();
+        let id = upload_file(&alice).await;
+        let denied = s.bob().create_direct_upload(version_spec(&id, 9)).await.unwrap_err();
         assert_eq!((denied.code(), reason(&denied).as_str()), (Code::PermissionDenied, "NOT_ALLOWED"));
-        assert_eq!(s.mallory().create_direct(version_of(&id, 9)).await.unwrap_err().code(), Code::NotFound);
+        assert_eq!(
+            s.mallory().create_direct_upload(version_spec(&id, 9)).await.unwrap_err().code(),
+            Code::NotFound
+        );
         let random = uuid::Uuid::from_u128(7).to_string();
-        assert_eq!(alice.create_direct(version_of(&random, 9)).await.unwrap_err().code(), Code::NotFound);
-        let named = UploadSpec { name: "b".to_owned(), ..version_of(&id, 9) };
-        assert_eq!(violated_fields(&alice.create_direct(named).await.unwrap_err()), ["spec.name"]);
+        assert_eq!(
+            alice.create_direct_upload(version_spec(&random, 9)).await.unwrap_err().code(),
+            Code::NotFound
+        );
+        let named = UploadSpec { name: "b".to_owned(), ..version_spec(&id, 9) };
+        assert_eq!(violated_fields(&alice.create_direct_upload(named).await.unwrap_err()), ["spec.name"]);
         alice.archive(&id).await.unwrap();
-        let archived = alice.create_direct(version_of(&id, 9)).await.unwrap_err();
+        let archived = alice.create_direct_upload(version_spec(&id, 9)).await.unwrap_err();
         assert_eq!(reason(&archived), "FILE_NOT_AVAILABLE");
         alice.unarchive(&id).await.unwrap();
         alice.delete(&id).await.unwrap();
-        assert_eq!(reason(&alice.create_direct(version_of(&id, 9)).await.unwrap_err()), "FILE_DELETED");
+        assert_eq!(
+            reason(&alice.create_direct_upload(version_spec(&id, 9)).await.unwrap_err()),
+            "FILE_DELETED"
+        );
         alice.undelete(&id).await.unwrap();
-        s.ada().limit_bytes(10).await;
-        let large = alice.create_direct(version_of(&id, 9)).await.unwrap_err();
+        s.ada().set_limit_bytes(10).await;
+        let large = alice.create_direct_upload(version_spec(&id, 9)).await.unwrap_err();
         assert_eq!(reason(&large), "QUOTA_BYTES_EXCEEDED");
         let quota = alice.quota().await.unwrap();
         assert_eq!((quota.used_bytes, quota.reserved_bytes), (3, 0));
@@ -172,20 +187,20 @@ fn who_may_not_upload_a_version_may_not_do_it_by_a_url_and_nothing_is_reserved()
 }
 
 #[test]
-fn a_file_that_is_archived_before_the_end_takes_its_version_when_it_is_back() {
+fn archived_file_accepts_version_after_unarchive() {
     direct_test(|s| async move {
         let alice = s.alice();
         for size in SIZES {
-            let (id, bytes) = (stored(&alice).await, pattern(size));
-            let direct = alice.create_direct(version_of(&id, size)).await.unwrap();
-            let sent = s.send(&direct, &bytes).await;
+            let (id, bytes) = (upload_file(&alice).await, pattern(size));
+            let direct = alice.create_direct_upload(version_spec(&id, size)).await.unwrap();
+            let sent = s.put_parts(&direct, &bytes).await;
             alice.archive(&id).await.unwrap();
             for _ in 0..2 {
-                let refused = alice.complete_direct(&direct.id, &sent).await.unwrap_err();
-                assert_eq!(reason(&refused), "FILE_NOT_AVAILABLE");
+                let error = alice.complete_direct_upload(&direct.id, &sent).await.unwrap_err();
+                assert_eq!(reason(&error), "FILE_NOT_AVAILABLE");
             }
             alice.unarchive(&id).await.unwrap();
-            alice.complete_direct(&direct.id, &sent).await.unwrap();
+            alice.complete_direct_upload(&direct.id, &sent).await.unwrap();
             worker::run_due_jobs(&s.app).await;
             assert!(alice.read(&id).await.unwrap() == bytes);
         }
@@ -193,37 +208,37 @@ fn a_file_that_is_archived_before_the_end_takes_its_version_when_it_is_back() {
 }
 
 #[test]
-fn a_version_of_a_file_that_is_gone_or_somebody_elses_now_gives_its_room_and_its_bytes_back() {
+fn version_of_purged_or_transferred_file_releases_quota() {
     direct_test(|s| async move {
         let alice = s.alice();
         for size in SIZES {
-            let id = stored(&alice).await;
-            let direct = alice.create_direct(version_of(&id, size)).await.unwrap();
-            let sent = s.send(&direct, &pattern(size)).await;
+            let id = upload_file(&alice).await;
+            let direct = alice.create_direct_upload(version_spec(&id, size)).await.unwrap();
+            let sent = s.put_parts(&direct, &pattern(size)).await;
             alice.purge(&id).await.unwrap();
-            let gone = alice.complete_direct(&direct.id, &sent).await.unwrap_err();
-            assert_eq!(gone.code(), Code::NotFound);
+            let not_found = alice.complete_direct_upload(&direct.id, &sent).await.unwrap_err();
+            assert_eq!(not_found.code(), Code::NotFound);
             assert_eq!(alice.quota().await.unwrap().reserved_bytes, 0);
-            assert_eq!(alice.upload_at(&direct.id).await.unwrap_err().code(), Code::NotFound);
+            assert_eq!(alice.get_upload(&direct.id).await.unwrap_err().code(), Code::NotFound);
         }
-        let id = stored(&alice).await;
-        let direct = alice.create_direct(version_of(&id, 9)).await.unwrap();
-        let sent = s.send(&direct, b"nine byte").await;
-        s.owner.run("UPDATE files SET owner_id = 'bob'").await;
-        let denied = alice.complete_direct(&direct.id, &sent).await.unwrap_err();
+        let id = upload_file(&alice).await;
+        let direct = alice.create_direct_upload(version_spec(&id, 9)).await.unwrap();
+        let sent = s.put_parts(&direct, b"nine byte").await;
+        s.superuser.execute("UPDATE files SET owner_id = 'bob'").await;
+        let denied = alice.complete_direct_upload(&direct.id, &sent).await.unwrap_err();
         assert_eq!(reason(&denied), "NOT_ALLOWED");
         assert_eq!(alice.quota().await.unwrap().reserved_bytes, 0);
     });
 }
 
 #[test]
-fn what_comes_out_of_trash_and_archive_is_the_version_that_was_verified_meanwhile() {
+fn trashed_or_archived_file_gets_verified_version() {
     direct_test(|s| async move {
-        // In the school the trash does not count against the quota, in acme it does.
+        // The trash counts against the quota in acme, but not in the school.
         for owner in [s.alice(), s.pupil()] {
-            let (trashed, archived) = (stored(&owner).await, stored(&owner).await);
+            let (trashed, archived) = (upload_file(&owner).await, upload_file(&owner).await);
             for id in [&trashed, &archived] {
-                completed(&s, &owner, id, &png(100)).await.unwrap();
+                complete_version(&s, &owner, id, &png(100)).await.unwrap();
             }
             owner.delete(&trashed).await.unwrap();
             owner.archive(&archived).await.unwrap();
@@ -243,103 +258,106 @@ fn what_comes_out_of_trash_and_archive_is_the_version_that_was_verified_meanwhil
                  ON t.id = tenant_id WHERE file_count > 0 AND t.id = (SELECT tenant_id FROM files
                  WHERE id = '{trashed}')"
             );
-            assert_eq!(s.owner.texts(&usage).await, ["1 2"], "both are pictures now");
+            assert_eq!(s.superuser.query_texts(&usage).await, ["1 2"], "both files are images now");
         }
     });
 }
 
 #[test]
-fn a_version_that_is_deleted_or_whose_file_is_purged_before_it_was_verified_is_gone() {
+fn deleted_version_is_not_verified() {
     direct_test(|s| async move {
         let alice = s.alice();
-        let (kept, purged) = (stored(&alice).await, stored(&alice).await);
-        for id in [&kept, &purged] {
-            completed(&s, &alice, id, b"never read").await.unwrap();
+        let (remaining, purged) = (upload_file(&alice).await, upload_file(&alice).await);
+        for id in [&remaining, &purged] {
+            complete_version(&s, &alice, id, b"never read").await.unwrap();
         }
-        alice.delete_version(&kept, 2).await.unwrap();
+        alice.delete_version(&remaining, 2).await.unwrap();
         alice.purge(&purged).await.unwrap();
         let gets = s.faults.call_count(Operation::Get);
         assert_eq!(worker::run_due_jobs(&s.app).await, 2);
-        assert_eq!(s.faults.call_count(Operation::Get), gets, "nothing is read for nobody");
-        assert_eq!(alice.get(&kept).await.unwrap().version, 1);
+        assert_eq!(s.faults.call_count(Operation::Get), gets, "the job does not read a deleted version");
+        assert_eq!(alice.get(&remaining).await.unwrap().version, 1);
         assert_eq!(alice.quota().await.unwrap().used_bytes, 3);
     });
 }
 
 #[test]
-fn completing_a_version_twice_answers_the_same_and_makes_one() {
+fn second_completion_returns_same_version() {
     direct_test(|s| async move {
         let alice = s.alice();
-        let id = stored(&alice).await;
-        let direct = alice.create_direct(version_of(&id, 3)).await.unwrap();
-        let sent = s.send(&direct, b"two").await;
-        let first: File = alice.complete_direct(&direct.id, &sent).await.unwrap().file.unwrap();
+        let id = upload_file(&alice).await;
+        let direct = alice.create_direct_upload(version_spec(&id, 3)).await.unwrap();
+        let sent = s.put_parts(&direct, b"two").await;
+        let first: File = alice.complete_direct_upload(&direct.id, &sent).await.unwrap().file.unwrap();
         worker::run_due_jobs(&s.app).await;
-        let again = alice.complete_direct(&direct.id, &sent).await.unwrap();
-        assert_eq!(again.file.unwrap(), first, "as it was told the first time");
-        assert_eq!(alice.versions(&id, 0).await.unwrap().len(), 2);
+        let again = alice.complete_direct_upload(&direct.id, &sent).await.unwrap();
+        assert_eq!(again.file.unwrap(), first, "the second response is the first");
+        assert_eq!(alice.list_versions(&id, 0).await.unwrap().len(), 2);
     });
 }
 
 #[test]
-fn a_first_version_that_nobody_has_verified_yet_is_overtaken_by_one_that_was() {
+fn verified_version_replaces_unverified_first_version() {
     direct_test(|s| async move {
         let alice = s.alice();
         let first = UploadSpec { size_bytes: Some(3), ..spec("a.txt") };
-        let direct = alice.create_direct(first).await.unwrap();
-        let sent = s.send(&direct, b"one").await;
-        let id = alice.complete_direct(&direct.id, &sent).await.unwrap().file.unwrap().id;
-        s.owner.run("UPDATE jobs SET run_time = run_time + interval '1 hour'").await;
-        completed(&s, &alice, &id, &png(100)).await.unwrap();
+        let direct = alice.create_direct_upload(first).await.unwrap();
+        let sent = s.put_parts(&direct, b"one").await;
+        let id = alice.complete_direct_upload(&direct.id, &sent).await.unwrap().file.unwrap().id;
+        s.superuser.execute("UPDATE jobs SET run_time = run_time + interval '1 hour'").await;
+        complete_version(&s, &alice, &id, &png(100)).await.unwrap();
         assert_eq!(alice.get(&id).await.unwrap().state(), FileState::Processing);
         assert_eq!(worker::run_due_jobs(&s.app).await, 1);
-        let overtaken = alice.get(&id).await.unwrap();
-        assert_eq!((overtaken.version, overtaken.state()), (2, FileState::Available));
-        s.owner.run("UPDATE jobs SET run_time = run_time - interval '1 hour'").await;
+        let current = alice.get(&id).await.unwrap();
+        assert_eq!((current.version, current.state()), (2, FileState::Available));
+        s.superuser.execute("UPDATE jobs SET run_time = run_time - interval '1 hour'").await;
         assert_eq!(worker::run_due_jobs(&s.app).await, 1);
         let file = alice.get(&id).await.unwrap();
-        assert_eq!((file.version, &file.sha256), (2, &overtaken.sha256));
+        assert_eq!((file.version, &file.sha256), (2, &current.sha256));
         assert_eq!(alice.read_version(&id, 1).await.unwrap(), b"one"[..]);
     });
 }
 
 #[test]
-fn a_verification_waits_for_whoever_has_its_file_before_it_touches_the_blob() {
+fn verification_locks_file_before_blob() {
     direct_test(|s| async move {
         let alice = s.alice();
-        let id = stored(&alice).await;
-        completed(&s, &alice, &id, b"two").await.unwrap();
-        // As somebody who purges: the file first, then its blobs.
-        let other = s.database.owner().await;
-        other.run("BEGIN; SELECT FROM files FOR UPDATE").await;
+        let id = upload_file(&alice).await;
+        complete_version(&s, &alice, &id, b"two").await.unwrap();
+        // As a purge, which locks the file first and then its blobs.
+        let other = s.database.connect_as_superuser().await;
+        other.execute("BEGIN; SELECT FROM files FOR UPDATE").await;
         let verifying = tokio::spawn({
             let s = s.clone();
             async move { worker::run_due_jobs(&s.app).await }
         });
         let waiting = "SELECT count(*) FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
             WHERE NOT l.granted AND l.locktype = 'transactionid' AND a.datname = current_database()";
-        s.until("the verification waits", || async { s.owner.number(waiting).await > 0 }).await;
-        other.run("SELECT FROM blobs FOR UPDATE NOWAIT; COMMIT").await;
+        s.wait_until("the verification waits for the lock", || async {
+            s.superuser.query_number(waiting).await > 0
+        })
+        .await;
+        other.execute("SELECT FROM blobs FOR UPDATE NOWAIT; COMMIT").await;
         assert_eq!(verifying.await.unwrap(), 1);
         assert_eq!(alice.read(&id).await.unwrap(), b"two"[..]);
     });
 }
 
 #[test]
-fn a_version_that_is_verified_in_the_archive_moves_to_the_class_for_it() {
+fn version_verified_in_archive_moves_to_archive_class() {
     direct_test(|s| async move {
         s.faults.enable_storage_classes();
         let alice = s.alice();
-        let id = stored(&alice).await;
-        completed(&s, &alice, &id, b"two").await.unwrap();
-        s.owner.run("UPDATE jobs SET run_time = run_time + interval '1 hour'").await;
+        let id = upload_file(&alice).await;
+        complete_version(&s, &alice, &id, b"two").await.unwrap();
+        s.superuser.execute("UPDATE jobs SET run_time = run_time + interval '1 hour'").await;
         alice.archive(&id).await.unwrap();
         while worker::run_round(&s.app).await > 0 {}
         let archived = "SELECT count(*) FROM blobs WHERE storage_class = 2";
-        assert_eq!(s.owner.number(archived).await, 1, "what was verified before");
-        s.owner.run("UPDATE jobs SET run_time = run_time - interval '1 hour'").await;
+        assert_eq!(s.superuser.query_number(archived).await, 1, "the first version moves at once");
+        s.superuser.execute("UPDATE jobs SET run_time = run_time - interval '1 hour'").await;
         while worker::run_round(&s.app).await > 0 {}
-        assert_eq!(s.owner.number(archived).await, 2);
+        assert_eq!(s.superuser.query_number(archived).await, 2);
         alice.unarchive(&id).await.unwrap();
         assert_eq!(alice.read(&id).await.unwrap(), b"two"[..]);
     });

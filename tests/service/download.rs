@@ -1,4 +1,4 @@
-//! A file goes out: whole or in ranges, and never quietly wrong.
+//! Downloads of whole files and of ranges. Damaged or incomplete bytes always end in an error.
 
 use strongroom::{
     domain::file::ContentState,
@@ -15,39 +15,42 @@ use crate::{
     upload::pattern,
 };
 
-async fn stored(caller: &Caller, data: &[u8]) -> String {
+async fn upload_file(caller: &Caller, data: &[u8]) -> String {
     file_id(&caller.upload(spec("a.bin"), data).await.unwrap())
 }
 
-fn range(id: &str, read_offset: i64, read_limit: i64) -> DownloadFileRequest {
+fn range_request(id: &str, read_offset: i64, read_limit: i64) -> DownloadFileRequest {
     DownloadFileRequest { file_id: id.to_owned(), read_offset, read_limit, ..Default::default() }
 }
 
 #[test]
-fn the_header_tells_the_file_the_range_and_the_digest() {
+fn header_has_file_range_and_digest() {
     service_test(|s| async move {
         let alice = s.alice();
         let data = pattern(5 * PART + 1);
-        let id = stored(&alice, &data).await;
-        let whole = alice.download(range(&id, 0, 0)).await.unwrap();
+        let id = upload_file(&alice, &data).await;
+        let whole = alice.download(range_request(&id, 0, 0)).await.unwrap();
         assert_eq!(whole.bytes, data);
-        let told = whole.header.file.unwrap();
-        assert_eq!(told.download_count, None, "looking the count up would cost the download a round trip");
+        let file = whole.header.file.unwrap();
+        assert_eq!(file.download_count, None, "reading the count would need another round trip");
         let got = alice.get(&id).await.unwrap();
-        assert_eq!(told, File { download_count: None, last_access_time: None, ..got });
+        assert_eq!(file, File { download_count: None, last_access_time: None, ..got });
         assert_eq!(whole.header.sha256, sha256(&data));
-        let told = whole.header.range.unwrap();
-        assert_eq!((told.offset, told.length, told.total_bytes), (0, data.len() as i64, data.len() as i64));
+        let range = whole.header.range.unwrap();
+        assert_eq!(
+            (range.offset, range.length, range.total_bytes),
+            (0, data.len() as i64, data.len() as i64)
+        );
     });
 }
 
 #[test]
-fn any_range_can_be_read_also_from_the_end() {
+fn reads_any_range_also_from_the_end() {
     service_test(|s| async move {
         let alice = s.alice();
         let size = 3 * PART + 7;
         let data = pattern(size);
-        let id = stored(&alice, &data).await;
+        let id = upload_file(&alice, &data).await;
         let at = |offset: usize| offset as i64;
         let part = at(PART);
         let cases = [
@@ -67,52 +70,53 @@ fn any_range_can_be_read_also_from_the_end() {
             (0, i64::MAX, 0..size),
         ];
         for (offset, limit, expected) in cases {
-            let read = alice.download(range(&id, offset, limit)).await.unwrap();
+            let read = alice.download(range_request(&id, offset, limit)).await.unwrap();
             assert_eq!(read.bytes, data[expected.clone()], "{offset} {limit}");
-            let told = read.header.range.unwrap();
-            let wanted = (expected.start as i64, expected.len() as i64, size as i64);
-            assert_eq!((told.offset, told.length, told.total_bytes), wanted, "{offset} {limit}");
+            let range = read.header.range.unwrap();
+            let expected = (expected.start as i64, expected.len() as i64, size as i64);
+            assert_eq!((range.offset, range.length, range.total_bytes), expected, "{offset} {limit}");
             assert_eq!(read.header.sha256, sha256(&data));
         }
     });
 }
 
 #[test]
-fn a_range_beyond_the_end_is_refused() {
+fn rejects_range_beyond_end() {
     service_test(|s| async move {
         let alice = s.alice();
-        let id = stored(&alice, b"bytes").await;
+        let id = upload_file(&alice, b"bytes").await;
         for offset in [6, i64::MAX] {
-            let refused = alice.download(range(&id, offset, 0)).await.unwrap_err();
-            let got = (refused.code(), reason(&refused));
+            let error = alice.download(range_request(&id, offset, 0)).await.unwrap_err();
+            let got = (error.code(), reason(&error));
             assert_eq!(got, (Code::OutOfRange, "READ_OFFSET_OUT_OF_RANGE".to_owned()), "{offset}");
         }
-        let negative = alice.download(range(&id, 0, -1)).await.unwrap_err();
+        let negative = alice.download(range_request(&id, 0, -1)).await.unwrap_err();
         assert_eq!((negative.code(), reason(&negative).as_str()), (Code::InvalidArgument, "INVALID_FIELD"));
     });
 }
 
 #[test]
-fn an_empty_file_is_a_header_without_chunks() {
+fn empty_file_has_header_without_chunks() {
     service_test(|s| async move {
         let alice = s.alice();
-        let id = stored(&alice, b"").await;
+        let id = upload_file(&alice, b"").await;
         for offset in [0, -10] {
-            let read = alice.download(range(&id, offset, 0)).await.unwrap();
+            let read = alice.download(range_request(&id, offset, 0)).await.unwrap();
             assert_eq!((read.chunks, read.header.sha256), (0, sha256(b"")));
         }
     });
 }
 
 #[test]
-fn a_range_of_a_file_whose_content_has_changed_is_refused_to_who_holds_the_old_etag() {
+fn rejects_range_with_etag_of_old_content() {
     service_test(|s| async move {
         let alice = s.alice();
-        let id = stored(&alice, b"bytes").await;
+        let id = upload_file(&alice, b"bytes").await;
         let etag = alice.get(&id).await.unwrap().etag;
-        let request = |if_etag: &str| DownloadFileRequest { if_etag: if_etag.to_owned(), ..range(&id, 2, 0) };
+        let request =
+            |if_etag: &str| DownloadFileRequest { if_etag: if_etag.to_owned(), ..range_request(&id, 2, 0) };
         assert_eq!(alice.download(request(&etag)).await.unwrap().bytes, b"tes");
-        // What is written about a file may change meanwhile: its bytes are the same.
+        // A change of the record does not change the bytes, so the old etag stays valid.
         let renamed = alice.rename(&id, "b").await.unwrap();
         assert_ne!(renamed.etag, etag);
         assert_eq!(renamed.revision, 2);
@@ -121,20 +125,20 @@ fn a_range_of_a_file_whose_content_has_changed_is_refused_to_who_holds_the_old_e
         }
         alice.upload_version(&id, b"other").await.unwrap();
         for stale in [etag.as_str(), "another"] {
-            let refused = alice.download(request(stale)).await.unwrap_err();
-            assert_eq!((refused.code(), reason(&refused).as_str()), (Code::Aborted, "ETAG_MISMATCH"));
+            let error = alice.download(request(stale)).await.unwrap_err();
+            assert_eq!((error.code(), reason(&error).as_str()), (Code::Aborted, "ETAG_MISMATCH"));
         }
         let disclosures = "SELECT count(*) FROM audit_entries WHERE action = 3";
-        assert_eq!(s.owner.number(disclosures).await, 3, "what did not travel was not disclosed");
+        assert_eq!(s.superuser.query_number(disclosures).await, 3, "a rejected download is no disclosure");
     });
 }
 
 #[test]
-fn only_versions_that_exist_can_be_read() {
+fn reads_only_existing_versions() {
     service_test(|s| async move {
         let alice = s.alice();
-        let id = stored(&alice, b"bytes").await;
-        let request = |version| DownloadFileRequest { version, ..range(&id, 0, 0) };
+        let id = upload_file(&alice, b"bytes").await;
+        let request = |version| DownloadFileRequest { version, ..range_request(&id, 0, 0) };
         assert_eq!(alice.download(request(1)).await.unwrap().bytes, b"bytes");
         for version in [2, i32::MAX] {
             assert_eq!(alice.download(request(version)).await.unwrap_err().code(), Code::NotFound);
@@ -144,71 +148,71 @@ fn only_versions_that_exist_can_be_read() {
 }
 
 #[test]
-fn a_file_in_the_trash_cannot_be_read() {
+fn file_in_trash_cannot_be_read() {
     service_test(|s| async move {
         let alice = s.alice();
-        let id = stored(&alice, b"bytes").await;
+        let id = upload_file(&alice, b"bytes").await;
         alice.delete(&id).await.unwrap();
-        let refused = alice.read(&id).await.unwrap_err();
-        assert_eq!((refused.code(), reason(&refused).as_str()), (Code::FailedPrecondition, "FILE_DELETED"));
+        let error = alice.read(&id).await.unwrap_err();
+        assert_eq!((error.code(), reason(&error).as_str()), (Code::FailedPrecondition, "FILE_DELETED"));
         alice.undelete(&id).await.unwrap();
         assert_eq!(alice.read(&id).await.unwrap(), b"bytes"[..]);
     });
 }
 
 #[test]
-fn what_is_not_available_cannot_be_read_by_any_range() {
+fn unavailable_file_cannot_be_read_by_any_range() {
     service_test(|s| async move {
         let alice = s.alice();
-        let id = stored(&alice, b"bytes").await;
+        let id = upload_file(&alice, b"bytes").await;
         for state in ContentState::ALL.iter().filter(|state| **state != ContentState::Available) {
-            s.owner.put_content_state(*state).await;
+            s.superuser.set_content_state(*state).await;
             for (offset, limit) in [(0, 0), (0, 1), (-1, 0), (5, 0)] {
-                let refused = alice.download(range(&id, offset, limit)).await.unwrap_err();
-                let got = (refused.code(), reason(&refused));
+                let error = alice.download(range_request(&id, offset, limit)).await.unwrap_err();
+                let got = (error.code(), reason(&error));
                 assert_eq!(got, (Code::FailedPrecondition, "FILE_NOT_AVAILABLE".to_owned()), "{state:?}");
             }
         }
-        s.owner.put_content_state(ContentState::Available).await;
+        s.superuser.set_content_state(ContentState::Available).await;
     });
 }
 
-async fn key(s: &Service) -> strongroom::domain::object_key::ObjectKey {
+async fn object_key(s: &Service) -> strongroom::domain::object_key::ObjectKey {
     s.store.list("", None, 10).await.unwrap().objects.remove(0).key
 }
 
 #[test]
-fn an_object_that_is_gone_is_data_loss_and_the_record_lives_on() {
+fn missing_object_is_data_loss_and_record_remains() {
     service_test(|s| async move {
-        s.expect_errors_in_the_log();
+        s.expect_logged_errors();
         s.expect_lost_objects();
         let alice = s.alice();
-        let id = stored(&alice, b"bytes").await;
-        s.store.delete(&key(&s).await).await.unwrap();
+        let id = upload_file(&alice, b"bytes").await;
+        s.store.delete(&object_key(&s).await).await.unwrap();
         let lost = alice.read(&id).await.unwrap_err();
         assert_eq!((lost.code(), reason(&lost).as_str()), (Code::DataLoss, "OBJECT_MISSING"));
-        assert_eq!(s.owner.number("SELECT count(*) FROM audit_entries WHERE action = 3").await, 0);
+        assert_eq!(s.superuser.query_number("SELECT count(*) FROM audit_entries WHERE action = 3").await, 0);
         alice.get(&id).await.unwrap();
-        assert_eq!(alice.names(Default::default()).await, ["a.bin"]);
+        assert_eq!(alice.list_names(Default::default()).await, ["a.bin"]);
         alice.delete(&id).await.unwrap();
         alice.purge(&id).await.unwrap();
-        assert_eq!(s.book(&alice).await.used_bytes, 0);
+        assert_eq!(s.quota_row(&alice).await.used_bytes, 0);
     });
 }
 
 #[test]
-fn an_object_with_other_bytes_of_the_same_length_is_data_loss() {
+fn damaged_object_of_same_length_is_data_loss() {
     service_test(|s| async move {
-        s.expect_errors_in_the_log();
+        s.expect_logged_errors();
         s.expect_lost_objects();
         let alice = s.alice();
         let data = pattern(3 * PART);
-        let id = stored(&alice, &data).await;
-        let key = key(&s).await;
-        let mut rotten = data.clone();
-        rotten[PART] ^= 1;
+        let id = upload_file(&alice, &data).await;
+        let key = object_key(&s).await;
+        let mut damaged_data = data.clone();
+        damaged_data[PART] ^= 1;
         s.store.delete(&key).await.unwrap();
-        let body = Payload::from(bytes::Bytes::from(rotten));
+        let body = Payload::from(bytes::Bytes::from(damaged_data));
         s.store.put(&key, body, &PutOptions::default()).await.unwrap();
         let damaged = alice.read(&id).await.unwrap_err();
         assert_eq!((damaged.code(), reason(&damaged).as_str()), (Code::DataLoss, "OBJECT_DAMAGED"));
@@ -216,12 +220,12 @@ fn an_object_with_other_bytes_of_the_same_length_is_data_loss() {
 }
 
 #[test]
-fn an_object_that_became_shorter_is_data_loss_and_never_a_short_file() {
+fn truncated_object_is_data_loss() {
     service_test(|s| async move {
-        s.expect_errors_in_the_log();
+        s.expect_logged_errors();
         let alice = s.alice();
         let data = pattern(4 * PART);
-        let id = stored(&alice, &data).await;
+        let id = upload_file(&alice, &data).await;
         for after_bytes in [0, 1, PART as u64, data.len() as u64 - 1] {
             s.faults.set_plan(Plan::new().with_fault(Operation::Get, 1, Fault::EndStream { after_bytes }));
             let damaged = alice.read(&id).await.unwrap_err();
@@ -232,18 +236,18 @@ fn an_object_that_became_shorter_is_data_loss_and_never_a_short_file() {
 }
 
 #[test]
-fn a_store_that_stops_in_the_middle_is_unavailable() {
+fn broken_read_returns_unavailable() {
     service_test(|s| async move {
         let alice = s.alice();
-        let id = stored(&alice, &pattern(4 * PART)).await;
+        let id = upload_file(&alice, &pattern(4 * PART)).await;
         for fault in [
             Fault::Before(StorageErrorKind::Transient),
             Fault::Before(StorageErrorKind::Unavailable),
             Fault::CutStream { after_bytes: 100_000 },
         ] {
             s.faults.set_plan(Plan::new().with_fault(Operation::Get, 1, fault));
-            let away = alice.read(&id).await.unwrap_err();
-            let got = (away.code(), reason(&away));
+            let unavailable = alice.read(&id).await.unwrap_err();
+            let got = (unavailable.code(), reason(&unavailable));
             assert_eq!(got, (Code::Unavailable, "STORAGE_UNAVAILABLE".to_owned()), "{fault:?}");
         }
         alice.read(&id).await.unwrap();
@@ -251,40 +255,44 @@ fn a_store_that_stops_in_the_middle_is_unavailable() {
 }
 
 #[test]
-fn the_disclosure_is_written_down_before_the_first_byte_leaves() {
+fn disclosure_is_audited_before_first_byte() {
     service_test(|s| async move {
         let alice = s.alice();
-        let id = stored(&alice, &pattern(10 * PART)).await;
-        let mut stream = s.bob().files.download_file(range(&id, 5, 100)).await.unwrap().into_inner();
+        let id = upload_file(&alice, &pattern(10 * PART)).await;
+        let mut stream = s.bob().files.download_file(range_request(&id, 5, 100)).await.unwrap().into_inner();
         let first = stream.message().await.unwrap().unwrap();
         assert!(matches!(first.message, Some(Message::Header(_))));
         let sql = "SELECT format('%s %s v%s %s %s', actor_id, is_allowed, version, details->>'offset', details->>'length')
                    FROM audit_entries WHERE action = 3";
-        assert_eq!(s.owner.texts(sql).await, ["bob t v1 5 100"]);
+        assert_eq!(s.superuser.query_texts(sql).await, ["bob t v1 5 100"]);
     });
 }
 
 #[test]
-fn many_downloads_at_once_are_each_disclosed() {
+fn concurrent_downloads_are_each_audited() {
     service_test(|s| async move {
         let alice = s.alice();
         let data = pattern(PART);
-        let id = stored(&alice, &data).await;
+        let id = upload_file(&alice, &data).await;
         let reads = (0..100).map(|_| alice.read(&id));
         for read in futures::future::join_all(reads).await {
             assert_eq!(read.unwrap(), data);
         }
-        assert_eq!(s.owner.number("SELECT count(*) FROM audit_entries WHERE action = 3").await, 100);
+        assert_eq!(
+            s.superuser.query_number("SELECT count(*) FROM audit_entries WHERE action = 3").await,
+            100
+        );
     });
 }
 
 #[test]
-fn a_client_that_leaves_in_the_middle_of_a_download_harms_nobody() {
+fn interrupted_downloads_do_not_affect_later_ones() {
     service_test(|s| async move {
         let alice = s.alice();
-        let id = stored(&alice, &pattern(40 * PART)).await;
+        let id = upload_file(&alice, &pattern(40 * PART)).await;
         for _ in 0..20 {
-            let mut stream = alice.files.clone().download_file(range(&id, 0, 0)).await.unwrap().into_inner();
+            let mut stream =
+                alice.files.clone().download_file(range_request(&id, 0, 0)).await.unwrap().into_inner();
             stream.message().await.unwrap().unwrap();
             drop(stream);
         }
@@ -293,17 +301,17 @@ fn a_client_that_leaves_in_the_middle_of_a_download_harms_nobody() {
 }
 
 #[test]
-fn an_id_that_is_no_uuid_is_a_wrong_field() {
+fn rejects_file_id_that_is_no_uuid() {
     service_test(|s| async move {
         for id in ["", "abc", "../../x"] {
-            let refused = s.alice().read(id).await.unwrap_err();
+            let error = s.alice().read(id).await.unwrap_err();
             assert_eq!(
-                (refused.code(), reason(&refused).as_str()),
+                (error.code(), reason(&error).as_str()),
                 (Code::InvalidArgument, "INVALID_FIELD"),
                 "{id:?}"
             );
         }
-        let told = UploadSpec { size_bytes: Some(1), ..spec("a") };
-        s.alice().upload(told, b"x").await.unwrap();
+        let sized = UploadSpec { size_bytes: Some(1), ..spec("a") };
+        s.alice().upload(sized, b"x").await.unwrap();
     });
 }

@@ -1,4 +1,4 @@
-//! Files that delete themselves: at their expire time, or when their retention says so. Time moves when the test says so.
+//! Files that are deleted at their expire time or after their retention days, with the test's clock.
 
 use chrono::Duration;
 use strongroom::{
@@ -10,89 +10,96 @@ use tonic::Code;
 
 use crate::harness::{Caller, Service, file_id, service_test, spec};
 
-/// What expires in an hour.
-async fn expiring(s: &Service, caller: &Caller, name: &str) -> String {
+/// Uploads a file that expires in an hour.
+async fn upload_expiring(s: &Service, caller: &Caller, name: &str) -> String {
     let seconds = (s.clock.now() + Duration::hours(1)).timestamp();
     let expire_time = Some(prost_types::Timestamp { seconds, nanos: 0 });
-    let told = UploadSpec { expire_time, ..spec(name) };
-    file_id(&caller.upload(told, b"0123456789").await.unwrap())
+    let expiring = UploadSpec { expire_time, ..spec(name) };
+    file_id(&caller.upload(expiring, b"0123456789").await.unwrap())
 }
 
-/// From now on the trash of a caller's tenant keeps nothing.
-async fn without_trash(s: &Service, caller: &Caller) {
+/// Sets the trash of a caller's tenant to zero days.
+async fn disable_trash(s: &Service, caller: &Caller) {
     let sql = "UPDATE tenants SET policy = jsonb_set(policy, '{trash,days}', '0') WHERE id = $1::text::uuid";
-    s.owner.rows(sql, &[&caller.tenant_id().await]).await;
+    s.superuser.query_rows(sql, &[&caller.tenant_id().await]).await;
 }
 
-async fn keep_for(s: &Service, days: u32) {
-    s.owner.run(&format!("UPDATE files SET retain_until_time = now() + interval '{days} days'")).await;
+async fn retain_all_files(s: &Service, days: u32) {
+    s.superuser
+        .execute(&format!("UPDATE files SET retain_until_time = now() + interval '{days} days'"))
+        .await;
 }
 
 #[test]
-fn a_file_goes_to_the_trash_at_its_expire_time_and_not_before() {
+fn file_is_deleted_at_expire_time_and_not_before() {
     service_test(|s| async move {
-        let id = expiring(&s, &s.alice(), "a").await;
-        let kept = file_id(&s.alice().upload(spec("kept"), b"x").await.unwrap());
+        let id = upload_expiring(&s, &s.alice(), "a").await;
+        let other = file_id(&s.alice().upload(spec("other"), b"x").await.unwrap());
         s.clock.advance(Duration::minutes(59));
         assert_eq!(worker::run_round(&s.app).await, 0);
         assert_eq!(s.alice().get(&id).await.unwrap().state(), FileState::Available);
 
         s.clock.advance(Duration::minutes(1));
-        assert_eq!(worker::run_round(&s.app).await, 1, "one job is done");
+        assert_eq!(worker::run_round(&s.app).await, 1, "one job ran");
         let deleted = s.alice().get(&id).await.unwrap();
         assert_eq!(deleted.state(), FileState::Deleted);
         let (at, until) = (deleted.delete_time.unwrap(), deleted.purge_time.unwrap());
-        assert_eq!(until.seconds - at.seconds, 30 * 24 * 3600, "by the rule of the policy");
+        assert_eq!(
+            until.seconds - at.seconds,
+            30 * 24 * 3600,
+            "the policy keeps files in the trash for 30 days"
+        );
         assert_eq!(deleted.updated_by, "strongroom");
-        assert_eq!(s.alice().get(&kept).await.unwrap().state(), FileState::Available);
-        let said = "SELECT format('%s %s %s', actor_kind, actor_id, details ->> 'reason') FROM audit_entries
+        assert_eq!(s.alice().get(&other).await.unwrap().state(), FileState::Available);
+        let entries =
+            "SELECT format('%s %s %s', actor_kind, actor_id, details ->> 'reason') FROM audit_entries
                     WHERE action = 4";
-        assert_eq!(s.owner.texts(said).await, ["4 strongroom expire_time"]);
-        assert_eq!(s.owner.number("SELECT count(*) FROM events WHERE kind = 2").await, 1);
+        assert_eq!(s.superuser.query_texts(entries).await, ["4 strongroom expire_time"]);
+        assert_eq!(s.superuser.query_number("SELECT count(*) FROM events WHERE kind = 2").await, 1);
 
-        assert_eq!(worker::run_round(&s.app).await, 0, "what is in the trash is not deleted again");
-        assert_eq!(s.owner.number("SELECT count(*) FROM events WHERE kind = 2").await, 1);
+        assert_eq!(worker::run_round(&s.app).await, 0, "a file in the trash is not deleted again");
+        assert_eq!(s.superuser.query_number("SELECT count(*) FROM events WHERE kind = 2").await, 1);
     });
 }
 
 #[test]
-fn a_file_is_deleted_when_its_retention_says_so_at_the_latest() {
+fn file_is_deleted_after_retention_days() {
     service_test(|s| async move {
-        let told = UploadSpec { retention_days: 7, ..spec("a") };
-        let id = file_id(&s.alice().upload(told, b"x").await.unwrap());
+        let retained = UploadSpec { retention_days: 7, ..spec("a") };
+        let id = file_id(&s.alice().upload(retained, b"x").await.unwrap());
         s.clock.advance(Duration::days(7) - Duration::seconds(1));
         assert_eq!(worker::run_round(&s.app).await, 0);
         s.clock.advance(Duration::seconds(1));
         assert_eq!(worker::run_round(&s.app).await, 1);
         assert_eq!(s.alice().get(&id).await.unwrap().state(), FileState::Deleted);
-        let said = "SELECT details ->> 'reason' FROM audit_entries WHERE action = 4";
-        assert_eq!(s.owner.texts(said).await, ["retention_days"]);
+        let reasons = "SELECT details ->> 'reason' FROM audit_entries WHERE action = 4";
+        assert_eq!(s.superuser.query_texts(reasons).await, ["retention_days"]);
     });
 }
 
 #[test]
-fn where_there_is_no_trash_an_expired_file_is_purged() {
+fn expired_file_is_purged_without_trash() {
     service_test(|s| async move {
-        let id = expiring(&s, &s.alice(), "a").await;
-        without_trash(&s, &s.alice()).await;
+        let id = upload_expiring(&s, &s.alice(), "a").await;
+        disable_trash(&s, &s.alice()).await;
         s.clock.advance(Duration::hours(1));
         assert_eq!(worker::run_round(&s.app).await, 1);
         assert_eq!(s.alice().get(&id).await.unwrap_err().code(), Code::NotFound);
-        assert_eq!(s.owner.texts("SELECT purged_by FROM tombstones").await, ["strongroom"]);
-        assert_eq!(s.book(&s.alice()).await.used_bytes, 0);
+        assert_eq!(s.superuser.query_texts("SELECT purged_by FROM tombstones").await, ["strongroom"]);
+        assert_eq!(s.quota_row(&s.alice()).await.used_bytes, 0);
     });
 }
 
 #[test]
-fn a_file_that_must_be_kept_may_go_to_the_trash_and_is_not_purged_before_its_time() {
+fn retained_file_expires_to_trash_and_is_purged_later() {
     service_test(|s| async move {
-        let id = expiring(&s, &s.alice(), "a").await;
-        keep_for(&s, 60).await;
+        let id = upload_expiring(&s, &s.alice(), "a").await;
+        retain_all_files(&s, 60).await;
         s.clock.advance(Duration::hours(1));
         assert_eq!(worker::run_round(&s.app).await, 1);
         assert_eq!(s.alice().get(&id).await.unwrap().state(), FileState::Deleted);
         s.clock.advance(Duration::days(31));
-        assert_eq!(worker::run_round(&s.app).await, 0, "its time in the trash is over, and it must be kept");
+        assert_eq!(worker::run_round(&s.app).await, 0, "the file is retained after its purge time");
         assert_eq!(s.alice().get(&id).await.unwrap().state(), FileState::Deleted);
         s.clock.advance(Duration::days(31));
         assert_eq!(worker::run_round(&s.app).await, 1);
@@ -101,14 +108,14 @@ fn a_file_that_must_be_kept_may_go_to_the_trash_and_is_not_purged_before_its_tim
 }
 
 #[test]
-fn a_file_that_must_be_kept_where_there_is_no_trash_stays_until_it_may_go_and_keeps_nobody_busy() {
+fn retained_file_without_trash_causes_no_jobs() {
     service_test(|s| async move {
-        let id = expiring(&s, &s.alice(), "a").await;
-        without_trash(&s, &s.alice()).await;
-        keep_for(&s, 60).await;
+        let id = upload_expiring(&s, &s.alice(), "a").await;
+        disable_trash(&s, &s.alice()).await;
+        retain_all_files(&s, 60).await;
         s.clock.advance(Duration::days(59));
-        assert_eq!(worker::run_round(&s.app).await, 0, "no job comes of it");
-        assert_eq!(s.owner.number("SELECT count(*) FROM finished_jobs").await, 0);
+        assert_eq!(worker::run_round(&s.app).await, 0, "a retained file causes no job");
+        assert_eq!(s.superuser.query_number("SELECT count(*) FROM finished_jobs").await, 0);
         assert_eq!(s.alice().get(&id).await.unwrap().state(), FileState::Available);
         s.clock.advance(Duration::days(2));
         assert_eq!(worker::run_round(&s.app).await, 1);
@@ -117,38 +124,38 @@ fn a_file_that_must_be_kept_where_there_is_no_trash_stays_until_it_may_go_and_ke
 }
 
 #[test]
-fn an_archived_file_and_a_quarantined_one_expire_like_any_other() {
+fn archived_and_quarantined_files_expire() {
     service_test(|s| async move {
-        let archived = expiring(&s, &s.alice(), "archived").await;
+        let archived = upload_expiring(&s, &s.alice(), "archived").await;
         s.alice().archive(&archived).await.unwrap();
-        let infected = expiring(&s, &s.mallory(), "infected").await;
+        let infected = upload_expiring(&s, &s.mallory(), "infected").await;
         let tenant = s.mallory().tenant_id().await;
         for table in ["versions", "files"] {
             let (state, sql) = (
                 ContentState::Quarantined.number(),
                 format!("UPDATE {table} SET content_state = {{}} WHERE tenant_id = '{tenant}'"),
             );
-            s.owner.past_guards(table, &sql.replace("{}", &state.to_string())).await;
+            s.superuser.execute_without_triggers(table, &sql.replace("{}", &state.to_string())).await;
         }
         s.clock.advance(Duration::hours(1));
         assert_eq!(worker::run_round(&s.app).await, 2);
         assert_eq!(s.alice().get(&archived).await.unwrap().state(), FileState::Deleted);
         assert_eq!(s.mallory().get(&infected).await.unwrap().state(), FileState::Deleted);
-        s.owner.run("UPDATE files SET expire_time = NULL").await;
+        s.superuser.execute("UPDATE files SET expire_time = NULL").await;
         assert_eq!(s.alice().undelete(&archived).await.unwrap().state(), FileState::Archived);
         assert_eq!(
             s.mallory().undelete(&infected).await.unwrap().state(),
             FileState::Quarantined,
-            "deleting frees nothing"
+            "delete and undelete do not release a quarantined file"
         );
     });
 }
 
 #[test]
-fn what_is_restored_after_its_time_goes_again_unless_it_is_given_a_later_one() {
+fn undeleted_file_expires_again_without_later_expire_time() {
     service_test(|s| async move {
         let (again, longer) =
-            (expiring(&s, &s.alice(), "again").await, expiring(&s, &s.alice(), "longer").await);
+            (upload_expiring(&s, &s.alice(), "again").await, upload_expiring(&s, &s.alice(), "longer").await);
         s.clock.advance(Duration::hours(1));
         worker::run_round(&s.app).await;
         for id in [&again, &longer] {
@@ -167,8 +174,8 @@ fn what_is_restored_after_its_time_goes_again_unless_it_is_given_a_later_one() {
     });
 }
 
-/// As many more of a file as are said, past the service: the same row, version and books.
-async fn multiply(s: &Service, count: u32) {
+/// Inserts `count` copies of the only file with their versions, audit entries and events, and charges them.
+async fn copy_file_rows(s: &Service, count: u32) {
     let sql = format!(
         "CREATE TEMPORARY TABLE copies AS SELECT gen_random_uuid() AS copy FROM generate_series(1, {count});
          CREATE TEMPORARY TABLE one AS SELECT * FROM files;
@@ -195,18 +202,21 @@ async fn multiply(s: &Service, count: u32) {
          UPDATE usage_counters SET file_count = file_count + {count}, total_bytes = total_bytes + 10 * {count};
          UPDATE quotas SET file_count = file_count + {count}, used_bytes = used_bytes + 10 * {count}"
     );
-    s.owner.run(&sql).await;
+    s.superuser.execute(&sql).await;
 }
 
 #[test]
-fn a_tenant_with_more_expired_files_than_a_job_deletes_has_the_rest_deleted_after_others_had_their_turn() {
+fn second_run_of_job_deletes_remaining_expired_files() {
     service_test(|s| async move {
-        expiring(&s, &s.alice(), "a").await;
-        multiply(&s, 1_050).await;
+        upload_expiring(&s, &s.alice(), "a").await;
+        copy_file_rows(&s, 1_050).await;
         s.clock.advance(Duration::hours(1));
-        assert_eq!(worker::run_round(&s.app).await, 2, "one job, twice");
-        assert_eq!(s.owner.number("SELECT count(*) FROM files WHERE delete_time IS NULL").await, 0);
-        assert_eq!(s.owner.number("SELECT count(*) FROM audit_entries WHERE action = 4").await, 1_051);
-        assert_eq!(s.owner.number("SELECT count(*) FROM jobs").await, 0);
+        assert_eq!(worker::run_round(&s.app).await, 2, "the same job runs twice");
+        assert_eq!(s.superuser.query_number("SELECT count(*) FROM files WHERE delete_time IS NULL").await, 0);
+        assert_eq!(
+            s.superuser.query_number("SELECT count(*) FROM audit_entries WHERE action = 4").await,
+            1_051
+        );
+        assert_eq!(s.superuser.query_number("SELECT count(*) FROM jobs").await, 0);
     });
 }

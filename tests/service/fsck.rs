@@ -1,21 +1,21 @@
-//! What `strongroom fsck` says of bytes that are not what their row tells. That it is silent about all others is checked at
-//! the end of every test.
+//! `strongroom fsck` reports blobs whose bytes differ from their row. Every other test checks at its end that
+//! fsck reports no violation.
 
 use crate::harness::{PART, pattern, service_test, spec};
 
 #[test]
-fn a_digest_and_a_checksum_that_are_not_of_the_bytes_are_found() {
+fn fsck_reports_wrong_digest_and_wrong_checksum() {
     service_test(|s| async move {
         s.alice().upload(spec("a"), &pattern(3 * PART)).await.unwrap();
-        for (column, wrong, told) in
+        for (column, wrong, name) in
             [("sha256", "sha256('x')", "SHA-256"), ("crc64nvme", "'12345678'", "CRC-64")]
         {
-            let was = s.owner.texts(&format!("SELECT {column}::text FROM blobs")).await;
-            s.owner.run(&format!("UPDATE blobs SET {column} = {wrong}")).await;
-            let report = s.fsck().await;
+            let original = s.superuser.query_texts(&format!("SELECT {column}::text FROM blobs")).await;
+            s.superuser.execute(&format!("UPDATE blobs SET {column} = {wrong}")).await;
+            let report = s.run_fsck().await;
             assert_eq!(report.violations.len(), 1, "{report:?}");
-            assert!(report.violations[0].what.contains(told), "{report:?}");
-            s.owner.run(&format!("UPDATE blobs SET {column} = '{}'", was[0])).await;
+            assert!(report.violations[0].problem.contains(name), "{report:?}");
+            s.superuser.execute(&format!("UPDATE blobs SET {column} = '{}'", original[0])).await;
         }
     });
 }

@@ -1,4 +1,4 @@
-//! Files of before become files of ours: each once, each reported.
+//! Imports of existing objects. Each object is imported once, and the report has a result for each.
 
 use std::{fs, os::unix::fs::symlink};
 
@@ -10,16 +10,18 @@ use strongroom::{
     },
     proto::v1::{
         EntityRef, ErrorReason, ImportItem, ImportOutcome, ImportResult, ImportSummary, UploadSpec,
-        import_files_request::Message, import_files_response::Message as Answer, import_item::Source,
+        import_files_request::Message, import_files_response::Message as Response, import_item::Source,
     },
 };
 use tempfile::TempDir;
 use tonic::Code;
 
-use crate::harness::{PART, Service, pattern, reason, request, results, service_test_with, summary};
+use crate::harness::{
+    PART, Service, import_request, import_results, import_summary, pattern, reason, service_test_with,
+};
 
-/// A directory of before: two small files and one of several parts.
-fn old() -> TempDir {
+/// A directory of existing files: two small files and one of several parts.
+fn legacy_directory() -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path();
     fs::create_dir_all(root.join("users/7")).unwrap();
@@ -29,14 +31,14 @@ fn old() -> TempDir {
     directory
 }
 
-/// A source called "old", for these tenants.
-pub(crate) fn source(place: SourceLocation, tenants: &str) -> impl FnOnce(&mut Config) {
-    let source = ImportSourceConfig { tenants: tenants.to_owned(), location: place };
+/// Adds the import source `old` for these tenants.
+pub(crate) fn source_config(location: SourceLocation, tenants: &str) -> impl FnOnce(&mut Config) {
+    let source = ImportSourceConfig { tenants: tenants.to_owned(), location };
     move |config| drop(config.imports.sources.insert("old".to_owned(), source))
 }
 
-fn from(directory: &TempDir) -> impl FnOnce(&mut Config) {
-    source(SourceLocation::Directory(directory.path().to_owned()), "*")
+fn directory_source(directory: &TempDir) -> impl FnOnce(&mut Config) {
+    source_config(SourceLocation::Directory(directory.path().to_owned()), "*")
 }
 
 pub(crate) fn key(key: &str) -> ImportItem {
@@ -52,13 +54,13 @@ pub(crate) fn url(url: &str) -> ImportItem {
 }
 
 pub(crate) async fn file_count(s: &Service) -> i64 {
-    s.owner.number("SELECT count(*) FROM files").await
+    s.superuser.query_number("SELECT count(*) FROM files").await
 }
 
 #[test]
-fn an_object_becomes_a_file_with_the_past_that_its_item_tells() {
-    let old = old();
-    service_test_with(from(&old), |s| async move {
+fn imported_file_has_owner_and_create_time_of_its_item() {
+    let old = legacy_directory();
+    service_test_with(directory_source(&old), |s| async move {
         let ada = s.ada();
         let create_time = Some(Timestamp { seconds: 1_500_000_000, nanos: 0 });
         let lesson = EntityRef { r#type: "lesson".to_owned(), id: "12".to_owned(), field: String::new() };
@@ -70,13 +72,17 @@ fn an_object_becomes_a_file_with_the_past_that_its_item_tells() {
             spec: Some(spec),
             ..key("users/7/photo.bin")
         };
-        let mut watcher = ada.watch().await;
-        let report = ada.import("old", false, [item]).await.unwrap();
-        let [result] = results(&report).try_into().unwrap();
-        assert_eq!(watcher.event().await.position, result.event_position, "it can be waited for");
+        let mut watcher = ada.watch_files().await;
+        let report = ada.import_files("old", false, [item]).await.unwrap();
+        let [result] = import_results(&report).try_into().unwrap();
+        assert_eq!(
+            watcher.next_event().await.position,
+            result.event_position,
+            "a watch sees the import at its position"
+        );
         assert_eq!((result.outcome(), result.legacy_id.as_str()), (ImportOutcome::Imported, "42"));
         assert_eq!(result.object_key, "users/7/photo.bin");
-        assert_eq!(summary(&report), ImportSummary { imported_count: 1, ..ImportSummary::default() });
+        assert_eq!(import_summary(&report), ImportSummary { imported_count: 1, ..ImportSummary::default() });
 
         let alice = s.alice();
         let file = alice.get(&result.file_id).await.unwrap();
@@ -85,33 +91,33 @@ fn an_object_becomes_a_file_with_the_past_that_its_item_tells() {
         assert_eq!(file.attachments, [lesson]);
         assert_eq!(alice.read(&file.id).await.unwrap(), pattern(3 * PART + 5));
         let used = ada.quota().await.unwrap().used_bytes;
-        assert_eq!(used, (3 * PART + 5) as i64, "it is charged as an upload");
-        let told = "SELECT count(*) FROM audit_entries WHERE details ->> 'legacy_id' = '42'
+        assert_eq!(used, (3 * PART + 5) as i64, "an import is charged like an upload");
+        let entries = "SELECT count(*) FROM audit_entries WHERE details ->> 'legacy_id' = '42'
             AND details ->> 'import_source' = 'old:users/7/photo.bin' AND actor_id = 'ada'";
-        assert_eq!(s.owner.number(told).await, 1);
+        assert_eq!(s.superuser.query_number(entries).await, 1);
     });
-    assert!(old.path().join("users/7/photo.bin").exists(), "the object is left as it was");
+    assert!(old.path().join("users/7/photo.bin").exists(), "the imported object is not deleted");
 }
 
 #[test]
-fn a_prefix_is_imported_object_by_object_and_a_second_run_imports_nothing_twice() {
-    let old = old();
-    service_test_with(from(&old), |s| async move {
+fn second_import_of_prefix_imports_nothing() {
+    let old = legacy_directory();
+    service_test_with(directory_source(&old), |s| async move {
         let ada = s.ada();
-        let first = ada.import("old", false, [prefix("users/7/"), key("notes.txt")]).await.unwrap();
-        let imported = results(&first);
+        let first = ada.import_files("old", false, [prefix("users/7/"), key("notes.txt")]).await.unwrap();
+        let imported = import_results(&first);
         let keys: Vec<_> = imported.iter().map(|result| result.object_key.as_str()).collect();
         assert_eq!(keys, ["users/7/letter.txt", "users/7/photo.bin", "notes.txt"]);
         assert!(
-            matches!(&first[2], Answer::PrefixEnd(end) if end.object_count == 2 && end.reason == 0),
+            matches!(&first[2], Response::PrefixEnd(end) if end.object_count == 2 && end.reason == 0),
             "{first:?}"
         );
-        assert_eq!(summary(&first).imported_count, 3);
+        assert_eq!(import_summary(&first).imported_count, 3);
 
-        let again = ada.import("old", false, [prefix("")]).await.unwrap();
-        assert_eq!(summary(&again).already_imported_count, 3);
-        assert!(results(&again).iter().all(|result| result.event_position.is_empty()), "{again:?}");
-        for result in results(&again) {
+        let again = ada.import_files("old", false, [prefix("")]).await.unwrap();
+        assert_eq!(import_summary(&again).already_imported_count, 3);
+        assert!(import_results(&again).iter().all(|result| result.event_position.is_empty()), "{again:?}");
+        for result in import_results(&again) {
             assert_eq!(result.outcome(), ImportOutcome::AlreadyImported);
             let before = imported.iter().find(|before| before.object_key == result.object_key).unwrap();
             assert_eq!(before.file_id, result.file_id);
@@ -121,14 +127,14 @@ fn a_prefix_is_imported_object_by_object_and_a_second_run_imports_nothing_twice(
 }
 
 #[test]
-fn what_was_imported_and_purged_does_not_come_back() {
-    let old = old();
-    service_test_with(from(&old), |s| async move {
+fn purged_import_is_not_imported_again() {
+    let old = legacy_directory();
+    service_test_with(directory_source(&old), |s| async move {
         let ada = s.ada();
-        let first = results(&ada.import("old", false, [key("notes.txt")]).await.unwrap());
+        let first = import_results(&ada.import_files("old", false, [key("notes.txt")]).await.unwrap());
         ada.delete(&first[0].file_id).await.unwrap();
         ada.purge(&first[0].file_id).await.unwrap();
-        let again = results(&ada.import("old", false, [key("notes.txt")]).await.unwrap());
+        let again = import_results(&ada.import_files("old", false, [key("notes.txt")]).await.unwrap());
         assert_eq!(again[0].outcome(), ImportOutcome::AlreadyImported);
         assert_eq!(again[0].file_id, first[0].file_id);
         assert_eq!(file_count(&s).await, 0);
@@ -136,51 +142,53 @@ fn what_was_imported_and_purged_does_not_come_back() {
 }
 
 #[test]
-fn one_object_imported_by_many_at_once_is_one_file() {
-    let old = old();
-    service_test_with(from(&old), |s| async move {
+fn concurrent_imports_of_one_object_create_one_file() {
+    let old = legacy_directory();
+    service_test_with(directory_source(&old), |s| async move {
         let ada = s.ada();
-        let runs = (0..8).map(|_| ada.import("old", false, [key("notes.txt")]));
+        let runs = (0..8).map(|_| ada.import_files("old", false, [key("notes.txt")]));
         let reports = futures::future::join_all(runs).await;
-        let results: Vec<_> = reports.into_iter().flat_map(|report| results(&report.unwrap())).collect();
+        let results: Vec<_> =
+            reports.into_iter().flat_map(|report| import_results(&report.unwrap())).collect();
         assert!(results.iter().all(|result| result.file_id == results[0].file_id), "{results:?}");
         assert_eq!(file_count(&s).await, 1);
     });
 }
 
 #[test]
-fn a_dry_run_tells_what_would_be_done_and_does_nothing() {
-    let old = old();
-    service_test_with(from(&old), |s| async move {
+fn dry_run_reports_results_and_changes_nothing() {
+    let old = legacy_directory();
+    service_test_with(directory_source(&old), |s| async move {
         let ada = s.ada();
-        let known = results(&ada.import("old", false, [key("notes.txt")]).await.unwrap());
+        let imported = import_results(&ada.import_files("old", false, [key("notes.txt")]).await.unwrap());
         let bad = ImportItem {
             spec: Some(UploadSpec { category: "nonsense".to_owned(), ..UploadSpec::default() }),
             ..key("users/7/letter.txt")
         };
-        let report = ada.import("old", true, [prefix(""), bad]).await.unwrap();
+        let report = ada.import_files("old", true, [prefix(""), bad]).await.unwrap();
         let counts = ImportSummary {
             imported_count: 0,
             already_imported_count: 1,
             would_import_count: 2,
             failed_count: 1,
         };
-        assert_eq!(summary(&report), counts);
-        let found = results(&report).into_iter().find(|result| result.object_key == "notes.txt").unwrap();
-        assert_eq!(found.file_id, known[0].file_id, "a dry run finds the file of an old key");
+        assert_eq!(import_summary(&report), counts);
+        let found =
+            import_results(&report).into_iter().find(|result| result.object_key == "notes.txt").unwrap();
+        assert_eq!(found.file_id, imported[0].file_id, "a dry run finds the file of an old key");
         assert_eq!(file_count(&s).await, 1);
     });
 }
 
 #[test]
-fn an_item_that_fails_says_why_and_stops_no_other() {
-    let old = old();
+fn failed_item_has_reason_and_others_continue() {
+    let old = legacy_directory();
     let outside = tempfile::tempdir().unwrap();
     fs::write(outside.path().join("secret"), b"secret").unwrap();
     symlink(outside.path().join("secret"), old.path().join("link")).unwrap();
-    service_test_with(from(&old), |s| async move {
+    service_test_with(directory_source(&old), |s| async move {
         let ada = s.ada();
-        ada.limit_bytes(20).await;
+        ada.set_limit_bytes(20).await;
         let with = |spec: UploadSpec| ImportItem { spec: Some(spec), ..key("notes.txt") };
         let later = Some(Timestamp { seconds: 4_000_000_000, nanos: 0 });
         let items = [
@@ -197,9 +205,9 @@ fn an_item_that_fails_says_why_and_stops_no_other() {
             ImportItem::default(),
             key("users/7/letter.txt"),
         ];
-        let report = ada.import("old", false, items).await.unwrap();
-        let told = results(&report);
-        let reasons: Vec<_> = told.iter().map(ImportResult::reason).collect();
+        let report = ada.import_files("old", false, items).await.unwrap();
+        let results = import_results(&report);
+        let reasons: Vec<_> = results.iter().map(ImportResult::reason).collect();
         assert_eq!(
             reasons,
             [
@@ -216,52 +224,56 @@ fn an_item_that_fails_says_why_and_stops_no_other() {
                 ErrorReason::Unspecified,
             ]
         );
-        for (place, word) in [(0, "spec.category"), (2, "spec.request_id"), (3, "future")] {
-            assert!(told[place].message.contains(word), "{}", told[place].message);
+        for (index, word) in [(0, "spec.category"), (2, "spec.request_id"), (3, "future")] {
+            assert!(results[index].message.contains(word), "{}", results[index].message);
         }
-        assert!(matches!(&report[9], Answer::PrefixEnd(end) if end.reason() == ErrorReason::InvalidField));
-        assert_eq!((summary(&report).failed_count, summary(&report).imported_count), (11, 1));
+        assert!(matches!(&report[9], Response::PrefixEnd(end) if end.reason() == ErrorReason::InvalidField));
+        assert_eq!((import_summary(&report).failed_count, import_summary(&report).imported_count), (11, 1));
         assert_eq!(file_count(&s).await, 1);
-        assert_eq!(s.owner.number("SELECT count(*) FROM imports").await, 1, "what failed can be run again");
+        assert_eq!(
+            s.superuser.query_number("SELECT count(*) FROM imports").await,
+            1,
+            "a failed item can be imported again"
+        );
     });
 }
 
 #[test]
-fn a_source_is_open_to_the_admins_of_its_tenants_alone() {
-    let old = old();
+fn only_admins_of_allowed_tenants_use_a_source() {
+    let old = legacy_directory();
     let elsewhere = "00000000-0000-7000-8000-000000000001";
     let place = SourceLocation::Directory(old.path().to_owned());
-    service_test_with(source(place, elsewhere), |s| async move {
+    service_test_with(source_config(place, elsewhere), |s| async move {
         for (caller, source) in [(s.ada(), "old"), (s.ada(), "other"), (s.gus(), "old")] {
-            let refused = caller.import(source, false, [key("notes.txt")]).await.unwrap_err();
-            assert_eq!((refused.code(), reason(&refused).as_str()), (Code::NotFound, "NOT_FOUND"));
+            let error = caller.import_files(source, false, [key("notes.txt")]).await.unwrap_err();
+            assert_eq!((error.code(), reason(&error).as_str()), (Code::NotFound, "NOT_FOUND"));
         }
-        let refused = s.alice().import("old", false, [key("notes.txt")]).await.unwrap_err();
-        assert_eq!(refused.code(), Code::PermissionDenied);
+        let error = s.alice().import_files("old", false, [key("notes.txt")]).await.unwrap_err();
+        assert_eq!(error.code(), Code::PermissionDenied);
         assert_eq!(file_count(&s).await, 0);
     });
 }
 
 #[test]
-fn a_person_imports_only_where_they_are_named() {
-    let old = old();
-    service_test_with(source(SourceLocation::Directory(old.path().to_owned()), "*"), |s| async move {
-        let refused = s.alice_alone().import("old", false, [key("notes.txt")]).await.unwrap_err();
-        assert_eq!((refused.code(), reason(&refused).as_str()), (Code::NotFound, "NOT_FOUND"));
+fn person_cannot_use_source_for_all_tenants() {
+    let old = legacy_directory();
+    service_test_with(source_config(SourceLocation::Directory(old.path().to_owned()), "*"), |s| async move {
+        let error = s.personal_alice().import_files("old", false, [key("notes.txt")]).await.unwrap_err();
+        assert_eq!((error.code(), reason(&error).as_str()), (Code::NotFound, "NOT_FOUND"));
         assert_eq!(file_count(&s).await, 0);
     });
 }
 
 #[test]
-fn an_import_ends_with_the_token_that_began_it() {
-    let old = old();
-    service_test_with(source(SourceLocation::Directory(old.path().to_owned()), "*"), |s| async move {
-        let (items, mut report) = s.ada().import_slowly("old").await;
-        items.send(request(Message::Item(key("notes.txt")))).await.unwrap();
+fn import_ends_when_its_token_expires() {
+    let old = legacy_directory();
+    service_test_with(source_config(SourceLocation::Directory(old.path().to_owned()), "*"), |s| async move {
+        let (items, mut report) = s.ada().start_import("old").await;
+        items.send(import_request(Message::Item(key("notes.txt")))).await.unwrap();
         let first = report.message().await.unwrap().unwrap().message.unwrap();
-        assert!(matches!(first, Answer::Result(result) if result.outcome() == ImportOutcome::Imported));
+        assert!(matches!(first, Response::Result(result) if result.outcome() == ImportOutcome::Imported));
         s.clock.advance(chrono::Duration::hours(2));
-        items.send(request(Message::Item(key("users/7/letter.txt")))).await.unwrap();
+        items.send(import_request(Message::Item(key("users/7/letter.txt")))).await.unwrap();
         let ended = report.message().await.unwrap_err();
         assert_eq!((ended.code(), reason(&ended).as_str()), (Code::Unauthenticated, "CREDENTIALS_INVALID"));
         assert_eq!(file_count(&s).await, 1);

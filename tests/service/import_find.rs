@@ -1,4 +1,4 @@
-//! The file of an old key, URL or id is found by whoever may see it.
+//! Lookups of imported files by their legacy key, URL or id. Only callers who may see a file find it.
 
 use std::fs;
 
@@ -12,21 +12,22 @@ use tempfile::TempDir;
 use tonic::Code;
 
 use crate::{
-    harness::{Caller, results, service_test, service_test_with, violated_fields},
-    import::{key, source},
-    queue_plans::measured,
+    harness::{Caller, import_results, service_test, service_test_with, violated_fields},
+    import::{key, source_config},
+    queue_plans::count_rows_read,
 };
 
-fn old(names: &[&str]) -> (TempDir, SourceLocation) {
+/// Creates a source directory with one object for each name.
+fn create_source(names: &[&str]) -> (TempDir, SourceLocation) {
     let directory = tempfile::tempdir().unwrap();
     for name in names {
         fs::write(directory.path().join(name), name.as_bytes()).unwrap();
     }
-    let place = SourceLocation::Directory(directory.path().to_owned());
-    (directory, place)
+    let location = SourceLocation::Directory(directory.path().to_owned());
+    (directory, location)
 }
 
-fn with_id(name: &str, legacy_id: &str) -> ImportItem {
+fn item_with_id(name: &str, legacy_id: &str) -> ImportItem {
     ImportItem { legacy_id: legacy_id.to_owned(), ..key(name) }
 }
 
@@ -40,70 +41,79 @@ fn by_id(ids: &[&str]) -> FindImportedFilesRequest {
     FindImportedFilesRequest { legacy_ids, ..FindImportedFilesRequest::default() }
 }
 
-async fn found(caller: &Caller, request: FindImportedFilesRequest) -> Vec<ImportedFile> {
-    caller.find_imported(request).await.unwrap().files
+async fn find(caller: &Caller, request: FindImportedFilesRequest) -> Vec<ImportedFile> {
+    caller.find_imported_files(request).await.unwrap().files
 }
 
 #[test]
-fn old_keys_and_ids_lead_to_files_as_far_as_the_caller_sees_them() {
-    let (_directory, place) = old(&["all", "hers", "third"]);
-    service_test_with(source(place, "*"), |s| async move {
+fn lookup_returns_only_files_visible_to_caller() {
+    let (_directory, location) = create_source(&["all", "hers", "third"]);
+    service_test_with(source_config(location, "*"), |s| async move {
         let (ada, alice, bob) = (s.ada(), s.alice(), s.bob());
         let spec = UploadSpec { visibility: Visibility::Owner.into(), ..UploadSpec::default() };
-        let hers = ImportItem { owner_id: "alice".into(), spec: Some(spec), ..with_id("hers", "8") };
-        let items = [with_id("all", "7"), hers, with_id("third", "7")];
-        let imported = results(&ada.import("old", false, items).await.unwrap());
-        let id_of = |place: usize| imported[place].file_id.clone();
-        let everyones = found(&bob, by_key(&["all", "hers", "absent"])).await;
-        assert_eq!(everyones.len(), 1, "{everyones:?}");
-        let all = &everyones[0];
+        let hers = ImportItem { owner_id: "alice".into(), spec: Some(spec), ..item_with_id("hers", "8") };
+        let items = [item_with_id("all", "7"), hers, item_with_id("third", "7")];
+        let imported = import_results(&ada.import_files("old", false, items).await.unwrap());
+        let id_of = |index: usize| imported[index].file_id.clone();
+        let visible_to_bob = find(&bob, by_key(&["all", "hers", "absent"])).await;
+        assert_eq!(visible_to_bob.len(), 1, "{visible_to_bob:?}");
+        let all = &visible_to_bob[0];
         assert_eq!((all.file_id.clone(), all.source.as_str(), all.key.as_str()), (id_of(0), "old", "all"));
         assert_eq!(all.legacy_id, "7");
         assert!(all.import_time.is_some());
         let ids = |files: Vec<ImportedFile>| files.into_iter().map(|file| file.file_id).collect::<Vec<_>>();
-        for sees_all in [&ada, &alice] {
+        for caller in [&ada, &alice] {
             let mut both = vec![id_of(0), id_of(2)];
             both.sort();
             both.push(id_of(1));
-            assert_eq!(ids(found(sees_all, by_id(&["7", "8", "9"])).await), both, "by old id, then by new");
+            assert_eq!(
+                ids(find(caller, by_id(&["7", "8", "9"])).await),
+                both,
+                "sorted by legacy id, then by file id"
+            );
             let hers = FindImportedFilesRequest { legacy_ids: vec!["8".to_owned()], ..by_key(&["hers"]) };
-            assert_eq!(ids(found(sees_all, hers).await), [id_of(1)], "found by two names, told once");
+            assert_eq!(
+                ids(find(caller, hers).await),
+                [id_of(1)],
+                "a file that matches twice is returned once"
+            );
         }
-        assert_eq!(ids(found(&bob, by_id(&["8"])).await), [""; 0]);
+        assert_eq!(ids(find(&bob, by_id(&["8"])).await), [""; 0]);
         let elsewhere = FindImportedFilesRequest { source: "other".to_owned(), ..by_key(&["all"]) };
-        assert_eq!(ids(found(&ada, elsewhere).await), [""; 0]);
-        for stranger in [s.mallory(), s.gus(), s.alice_alone()] {
+        assert_eq!(ids(find(&ada, elsewhere).await), [""; 0]);
+        for stranger in [s.mallory(), s.gus(), s.personal_alice()] {
             let request = FindImportedFilesRequest { legacy_ids: vec!["7".to_owned()], ..by_key(&["all"]) };
-            assert_eq!(ids(found(&stranger, request).await), [""; 0]);
+            assert_eq!(ids(find(&stranger, request).await), [""; 0]);
         }
 
         ada.delete(&id_of(0)).await.unwrap();
-        assert_eq!(ids(found(&ada, by_id(&["7"])).await), [id_of(2)]);
+        assert_eq!(ids(find(&ada, by_id(&["7"])).await), [id_of(2)]);
         let trash = FindImportedFilesRequest { show_deleted: true, ..by_key(&["all"]) };
-        assert_eq!(ids(found(&ada, trash.clone()).await), [id_of(0)]);
+        assert_eq!(ids(find(&ada, trash.clone()).await), [id_of(0)]);
         ada.purge(&id_of(0)).await.unwrap();
-        assert_eq!(ids(found(&ada, trash).await), [""; 0]);
+        assert_eq!(ids(find(&ada, trash).await), [""; 0]);
     });
 }
 
 #[test]
-fn an_old_id_that_many_files_share_says_that_there_are_more() {
+fn shared_legacy_id_sets_has_more() {
     let names: Vec<String> = (0..12).map(|number| format!("f{number}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let (_directory, place) = old(&names);
-    service_test_with(source(place, "*"), |s| async move {
+    let (_directory, location) = create_source(&names);
+    service_test_with(source_config(location, "*"), |s| async move {
         let ada = s.ada();
-        let items = (0..12).map(|number| with_id(&format!("f{number}"), if number < 11 { "7" } else { "8" }));
-        ada.import("old", false, items).await.unwrap();
-        let answer = ada.find_imported(by_id(&["7", "8"])).await.unwrap();
-        assert_eq!((answer.files.len(), answer.has_more), (11, true));
-        let answer = ada.find_imported(by_key(&names)).await.unwrap();
-        assert_eq!((answer.files.len(), answer.has_more), (12, false));
+        let items =
+            (0..12).map(|number| item_with_id(&format!("f{number}"), if number < 11 { "7" } else { "8" }));
+        ada.import_files("old", false, items).await.unwrap();
+        let response = ada.find_imported_files(by_id(&["7", "8"])).await.unwrap();
+        assert_eq!((response.files.len(), response.has_more), (11, true));
+        let response = ada.find_imported_files(by_key(&names)).await.unwrap();
+        assert_eq!((response.files.len(), response.has_more), (12, false));
     });
 }
 
 #[test]
-fn a_lookup_of_nothing_or_of_too_much_is_refused() {
+fn rejects_empty_or_too_large_lookup() {
     service_test(|s| async move {
         let many: Vec<String> = (0..101).map(|number| number.to_string()).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
@@ -118,16 +128,16 @@ fn a_lookup_of_nothing_or_of_too_much_is_refused() {
             (by_key(&many), vec!["object_keys"]),
             (nameless, vec!["source", "urls[0]"]),
         ] {
-            let refused = s.bob().find_imported(request).await.unwrap_err();
-            assert_eq!(refused.code(), Code::InvalidArgument);
-            assert_eq!(violated_fields(&refused), fields);
+            let error = s.bob().find_imported_files(request).await.unwrap_err();
+            assert_eq!(error.code(), Code::InvalidArgument);
+            assert_eq!(violated_fields(&error), fields);
         }
     });
 }
 
 #[test]
-fn a_lookup_touches_few_rows_however_much_was_imported() {
-    const TOUCHED_MAX: i64 = 60;
+fn lookup_reads_few_rows_of_large_import_table() {
+    const ROWS_READ_MAX: i64 = 60;
     service_test(|s| async move {
         let own: TenantId = s.alice().tenant_id().await.parse().unwrap();
         let other: TenantId = s.mallory().tenant_id().await.parse().unwrap();
@@ -138,10 +148,10 @@ fn a_lookup_touches_few_rows_however_much_was_imported() {
                         CASE WHEN n > 50000 THEN n::text ELSE 'shared' END, gen_random_uuid(), now()
                  FROM generate_series(1, 100000) AS n"
             );
-            s.owner.run(&many).await;
+            s.superuser.execute(&many).await;
         }
-        s.owner.run("ANALYZE imports").await;
-        let (found, touched) = measured(&s, |db| async move {
+        s.superuser.execute("ANALYZE imports").await;
+        let (found, rows_read) = count_rows_read(&s, |db| async move {
             let mut tx = db.tenant_tx(own, &Viewer::system()).await.unwrap();
             let digests = ["7", "70000", "absent"].map(|key| import_source_digest("old", key));
             let ids = ["shared", "80000", "absent"].map(str::to_owned);
@@ -150,9 +160,9 @@ fn a_lookup_touches_few_rows_however_much_was_imported() {
             found.len()
         })
         .await;
-        // Two by their keys, and by their ids the first of many and one.
+        // Two files match by key. By id, the shared one returns its first 11 files, and `80000` one.
         assert_eq!(found, 2 + 11 + 1);
-        assert!((1..=TOUCHED_MAX).contains(&touched), "{touched} rows were touched for {found}");
-        s.owner.run("TRUNCATE imports").await;
+        assert!((1..=ROWS_READ_MAX).contains(&rows_read), "read {rows_read} rows to find {found}");
+        s.superuser.execute("TRUNCATE imports").await;
     });
 }

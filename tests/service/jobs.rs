@@ -1,4 +1,5 @@
-//! The queue of background work, and the ticks of the clock. Jobs run when the test asks; time moves when it says so.
+//! The job queue. Jobs run only when the test calls the worker, and the clock moves only when the test
+//! advances it.
 
 use std::collections::HashSet;
 
@@ -8,7 +9,7 @@ use strongroom::{
     app::jobs::{JobError, discard::discard_job, get::get_job, list::list_jobs, retry::retry_job},
     db::{
         Viewer,
-        jobs::{self as queue, ClaimTerms, ClaimedJob, JobState, NextAttempt},
+        jobs::{self as queue, ClaimLimits, ClaimedJob, JobState, NextAttempt},
     },
     domain::{
         clock::{Clock as _, SystemIds, Timestamp},
@@ -22,36 +23,36 @@ use uuid::Uuid;
 
 use crate::harness::{Caller, Service, file_id, service_test, service_test_with, spec};
 
-const TERMS: ClaimTerms = ClaimTerms { lease_seconds: 60, tenant_jobs_max: 1_000 };
+const LIMITS: ClaimLimits = ClaimLimits { lease_seconds: 60, tenant_jobs_max: 1_000 };
 const JOB: Job = Job::DeleteExpiredFiles {};
 
-/// Asks for a job of a tenant, which need not be there.
-pub(crate) async fn ask(s: &Service, tenant: TenantId, unless: Deduplicate<'_>) {
+/// Enqueues a job of a tenant, which need not exist.
+pub(crate) async fn enqueue(s: &Service, tenant: TenantId, deduplicate: Deduplicate<'_>) {
     let mut tx = s.db.system_tx().await.unwrap();
-    enqueue_job_for(&mut tx, tenant, &SystemIds, &JOB, unless).await.unwrap();
+    enqueue_job_for(&mut tx, tenant, &SystemIds, &JOB, deduplicate).await.unwrap();
     tx.commit().await.unwrap();
 }
 
-/// A tenant that nobody has seen.
-fn nobody(n: u128) -> TenantId {
+/// The id of a tenant that does not exist.
+fn unknown_tenant(n: u128) -> TenantId {
     TenantId::from_uuid(Uuid::from_u128(n + 1))
 }
 
-pub(crate) async fn tenant(caller: &Caller) -> TenantId {
+pub(crate) async fn tenant_of(caller: &Caller) -> TenantId {
     caller.tenant_id().await.parse().unwrap()
 }
 
-/// Claims what a worker would, of these tenants.
-async fn claim(s: &Service, tenants: &[TenantId]) -> Vec<ClaimedJob> {
+/// Claims jobs of the given tenants, as a worker does.
+async fn claim_jobs(s: &Service, tenants: &[TenantId]) -> Vec<ClaimedJob> {
     let mut tx = s.db.system_tx().await.unwrap();
     queue::recover_lost(&mut tx, 10, 100).await.unwrap();
-    let claimed = queue::claim(&mut tx, tenants, TERMS).await.unwrap();
+    let claimed = queue::claim(&mut tx, tenants, LIMITS).await.unwrap();
     tx.commit().await.unwrap();
     claimed
 }
 
-/// Runs one statement of a job's holder.
-macro_rules! held {
+/// Runs a statement that only the holder of a job's lease may run. Returns whether the lease was held.
+macro_rules! run_as_holder {
     ($s:expr, $statement:ident, $($argument:expr),+) => {{
         let mut tx = $s.db.system_tx().await.unwrap();
         let is_held = queue::$statement(&mut tx, $($argument),+).await.unwrap();
@@ -60,49 +61,49 @@ macro_rules! held {
     }};
 }
 
-pub(crate) async fn count(s: &Service, state: JobState) -> i64 {
-    s.owner.number(&format!("SELECT count(*) FROM jobs WHERE state = {}", state.number())).await
+pub(crate) async fn count_jobs(s: &Service, state: JobState) -> i64 {
+    s.superuser.query_number(&format!("SELECT count(*) FROM jobs WHERE state = {}", state.number())).await
 }
 
 #[test]
-fn a_job_is_there_when_its_transaction_commits_and_not_otherwise() {
+fn job_is_enqueued_only_if_transaction_commits() {
     service_test(|s| async move {
-        let acme = tenant(&s.alice()).await;
-        for (is_kept, jobs) in [(false, 0), (true, 1)] {
+        let acme = tenant_of(&s.alice()).await;
+        for (is_committed, expected) in [(false, 0), (true, 1)] {
             let mut tx = s.db.tenant_tx(acme, &Viewer::system()).await.unwrap();
             enqueue_job(&mut tx, &SystemIds, &JOB, Deduplicate::Never).await.unwrap();
-            if is_kept {
+            if is_committed {
                 tx.commit().await.unwrap()
             } else {
                 tx.rollback().await.unwrap()
             }
-            assert_eq!(count(&s, JobState::Ready).await, jobs);
+            assert_eq!(count_jobs(&s, JobState::Ready).await, expected);
         }
         assert_eq!((worker::run_due_jobs(&s.app).await, worker::run_due_jobs(&s.app).await), (1, 0));
-        let done = "SELECT format('%s %s %s', kind, outcome, attempts) FROM finished_jobs";
-        assert_eq!(s.owner.texts(done).await, ["delete_expired_files 1 1"]);
+        let finished = "SELECT format('%s %s %s', kind, outcome, attempts) FROM finished_jobs";
+        assert_eq!(s.superuser.query_texts(finished).await, ["delete_expired_files 1 1"]);
     });
 }
 
 #[test]
-fn of_many_workers_each_job_is_with_one() {
+fn concurrent_workers_claim_each_job_once() {
     service_test(|s| async move {
-        let tenants: Vec<TenantId> = (0..10).map(nobody).collect();
+        let tenants: Vec<TenantId> = (0..10).map(unknown_tenant).collect();
         for tenant in &tenants {
             for _ in 0..12 {
-                ask(&s, *tenant, Deduplicate::Never).await;
+                enqueue(&s, *tenant, Deduplicate::Never).await;
             }
         }
         let workers = (0..8).map(|_| async {
-            let mut mine = Vec::new();
+            let mut claimed_here = Vec::new();
             loop {
-                let claimed = claim(&s, &tenants).await;
-                if claimed.is_empty() && count(&s, JobState::Ready).await == 0 {
-                    return mine;
+                let claimed = claim_jobs(&s, &tenants).await;
+                if claimed.is_empty() && count_jobs(&s, JobState::Ready).await == 0 {
+                    return claimed_here;
                 }
-                let of: HashSet<_> = claimed.iter().map(|job| job.lease.tenant).collect();
-                assert_eq!(of.len(), claimed.len(), "one of each tenant a round");
-                mine.extend(claimed);
+                let tenants_claimed: HashSet<_> = claimed.iter().map(|job| job.lease.tenant).collect();
+                assert_eq!(tenants_claimed.len(), claimed.len(), "one job of each tenant a claim");
+                claimed_here.extend(claimed);
             }
         });
         let claimed: Vec<ClaimedJob> = join_all(workers).await.into_iter().flatten().collect();
@@ -114,78 +115,83 @@ fn of_many_workers_each_job_is_with_one() {
 }
 
 #[test]
-fn a_job_whose_lease_ran_out_goes_to_another_worker_and_the_first_one_has_no_more_say() {
+fn expired_lease_moves_job_to_another_worker() {
     service_test(|s| async move {
-        let acme = nobody(0);
-        ask(&s, acme, Deduplicate::Never).await;
-        let first = claim(&s, &[acme]).await.remove(0);
+        let acme = unknown_tenant(0);
+        enqueue(&s, acme, Deduplicate::Never).await;
+        let first = claim_jobs(&s, &[acme]).await.remove(0);
         s.clock.advance(Duration::seconds(59));
-        assert!(claim(&s, &[acme]).await.is_empty(), "its lease holds");
+        assert!(claim_jobs(&s, &[acme]).await.is_empty(), "the lease has not expired");
         s.clock.advance(Duration::seconds(1));
-        let second = claim(&s, &[acme]).await.remove(0);
+        let second = claim_jobs(&s, &[acme]).await.remove(0);
         assert_eq!((second.lease.id, second.attempt, second.lease.epoch), (first.lease.id, 2, 2));
 
-        assert!(!held!(s, beat, first.lease, 60));
-        assert!(!held!(s, fail, first.lease, "late", NextAttempt::Park));
-        assert!(!held!(s, release, first.lease));
-        assert!(!held!(s, finish, first.lease));
-        assert_eq!((count(&s, JobState::Running).await, count(&s, JobState::Parked).await), (1, 0));
-        assert!(held!(s, finish, second.lease));
-        assert!(!held!(s, finish, second.lease), "once");
-        assert_eq!(s.owner.number("SELECT count(*) FROM finished_jobs").await, 1);
+        assert!(!run_as_holder!(s, extend_lease, first.lease, 60));
+        assert!(!run_as_holder!(s, fail, first.lease, "late", NextAttempt::Park));
+        assert!(!run_as_holder!(s, release, first.lease));
+        assert!(!run_as_holder!(s, finish, first.lease));
+        assert_eq!((count_jobs(&s, JobState::Running).await, count_jobs(&s, JobState::Parked).await), (1, 0));
+        assert!(run_as_holder!(s, finish, second.lease));
+        assert!(!run_as_holder!(s, finish, second.lease), "a job finishes once");
+        assert_eq!(s.superuser.query_number("SELECT count(*) FROM finished_jobs").await, 1);
     });
 }
 
 #[test]
-fn heartbeats_keep_a_long_job() {
+fn heartbeats_extend_lease() {
     service_test(|s| async move {
-        let acme = nobody(0);
-        ask(&s, acme, Deduplicate::Never).await;
-        let job = claim(&s, &[acme]).await.remove(0);
+        let acme = unknown_tenant(0);
+        enqueue(&s, acme, Deduplicate::Never).await;
+        let job = claim_jobs(&s, &[acme]).await.remove(0);
         for _ in 0..5 {
             s.clock.advance(Duration::seconds(59));
-            assert!(held!(s, beat, job.lease, 60));
-            assert!(claim(&s, &[acme]).await.is_empty());
+            assert!(run_as_holder!(s, extend_lease, job.lease, 60));
+            assert!(claim_jobs(&s, &[acme]).await.is_empty());
         }
-        assert!(held!(s, finish, job.lease));
+        assert!(run_as_holder!(s, finish, job.lease));
     });
 }
 
-/// How long until the only job is tried again, in milliseconds.
-async fn pause(s: &Service) -> i64 {
-    let (now, time): (Timestamp, _) = (s.clock.now(), "SELECT extract(epoch FROM run_time) * 1000 FROM jobs");
-    s.owner.number(time).await - now.timestamp_millis()
+/// The time until the next attempt of the only job, in milliseconds.
+async fn retry_delay_millis(s: &Service) -> i64 {
+    let now: Timestamp = s.clock.now();
+    let run_time_millis = "SELECT extract(epoch FROM run_time) * 1000 FROM jobs";
+    s.superuser.query_number(run_time_millis).await - now.timestamp_millis()
 }
 
 #[test]
-fn a_job_that_fails_is_tried_again_later_and_later_and_is_parked_at_last_and_says_why() {
+fn failing_job_backs_off_then_parks_with_its_error() {
     service_test_with(
         |config| config.worker.attempts_max = 5,
         |s| async move {
             s.expect_failed_jobs();
-            // The tenant is not there, so nobody can do its job.
-            ask(&s, nobody(0), Deduplicate::Never).await;
-            let mut pauses = Vec::new();
+            // The tenant does not exist, so every attempt fails.
+            enqueue(&s, unknown_tenant(0), Deduplicate::Never).await;
+            let mut delays = Vec::new();
             for attempt in 1..=4 {
-                assert_eq!(worker::run_due_jobs(&s.app).await, 0, "it fails");
-                assert_eq!(worker::run_due_jobs(&s.app).await, 0, "and is not due again");
-                assert_eq!(s.owner.number("SELECT attempts FROM jobs").await, attempt);
-                pauses.push(pause(&s).await);
-                s.clock.advance(Duration::milliseconds(pause(&s).await + 1));
+                assert_eq!(worker::run_due_jobs(&s.app).await, 0, "the attempt fails");
+                assert_eq!(worker::run_due_jobs(&s.app).await, 0, "the job is not due yet");
+                assert_eq!(s.superuser.query_number("SELECT attempts FROM jobs").await, attempt);
+                delays.push(retry_delay_millis(&s).await);
+                s.clock.advance(Duration::milliseconds(retry_delay_millis(&s).await + 1));
             }
             let ranges = [2_500..=5_000, 5_000..=10_000, 10_000..=20_000, 20_000..=40_000];
-            assert!(ranges.iter().zip(&pauses).all(|(range, pause)| range.contains(pause)), "{pauses:?}");
+            assert!(ranges.iter().zip(&delays).all(|(range, delay)| range.contains(delay)), "{delays:?}");
             worker::run_due_jobs(&s.app).await;
             s.clock.advance(Duration::days(30));
             worker::run_due_jobs(&s.app).await;
             let row = "SELECT format('%s %s %s', state, attempts, last_error) FROM jobs";
-            assert_eq!(s.owner.texts(row).await, ["3 5 tenant not found"], "parked");
+            assert_eq!(s.superuser.query_texts(row).await, ["3 5 tenant not found"], "parked");
             assert_eq!(
-                s.metric("strongroom_job_attempts_total{kind=\"delete_expired_files\",outcome=\"failed\"}"),
+                s.read_metric(
+                    "strongroom_job_attempts_total{kind=\"delete_expired_files\",outcome=\"failed\"}"
+                ),
                 4
             );
             assert_eq!(
-                s.metric("strongroom_job_attempts_total{kind=\"delete_expired_files\",outcome=\"parked\"}"),
+                s.read_metric(
+                    "strongroom_job_attempts_total{kind=\"delete_expired_files\",outcome=\"parked\"}"
+                ),
                 1
             );
         },
@@ -193,44 +199,45 @@ fn a_job_that_fails_is_tried_again_later_and_later_and_is_parked_at_last_and_say
 }
 
 #[test]
-fn a_job_that_kills_its_workers_is_parked_too() {
+fn job_that_kills_its_workers_is_parked() {
     service_test(|s| async move {
         s.expect_failed_jobs();
-        ask(&s, nobody(0), Deduplicate::Never).await;
+        enqueue(&s, unknown_tenant(0), Deduplicate::Never).await;
         for _ in 0..10 {
-            assert_eq!(claim(&s, &[nobody(0)]).await.len(), 1);
+            assert_eq!(claim_jobs(&s, &[unknown_tenant(0)]).await.len(), 1);
             s.clock.advance(Duration::seconds(61));
         }
-        assert!(claim(&s, &[nobody(0)]).await.is_empty());
-        let said = s.owner.texts("SELECT format('%s %s', state, last_error) FROM jobs").await;
-        assert_eq!(said, ["3 the worker sent no heartbeat within the lease"]);
+        assert!(claim_jobs(&s, &[unknown_tenant(0)]).await.is_empty());
+        let rows = s.superuser.query_texts("SELECT format('%s %s', state, last_error) FROM jobs").await;
+        assert_eq!(rows, ["3 the worker sent no heartbeat within the lease"]);
     });
 }
 
 #[test]
-fn a_job_that_this_version_cannot_read_is_kept_for_one_that_can() {
+fn unknown_job_kind_stays_queued() {
     service_test(|s| async move {
         s.expect_failed_jobs();
-        s.owner
-            .run(
+        s.superuser
+            .execute(
                 "INSERT INTO jobs (tenant_id, id, payload, state, run_time, enqueue_time)
                  VALUES (gen_random_uuid(), gen_random_uuid(), '{\"kind\": \"fold_origami\"}', 1, now(), now())",
             )
             .await;
         s.clock.advance(Duration::seconds(5));
         assert_eq!(worker::run_due_jobs(&s.app).await, 0);
-        let row = s.owner.texts("SELECT format('%s %s %s', kind, state, last_error) FROM jobs").await;
+        let row =
+            s.superuser.query_texts("SELECT format('%s %s %s', kind, state, last_error) FROM jobs").await;
         assert!(row[0].starts_with("fold_origami 1 ") && row[0].contains("cannot read the job"), "{row:?}");
     });
 }
 
 #[test]
-fn an_operator_sees_a_parked_job_and_has_it_tried_again_or_throws_it_away() {
+fn operator_retries_and_discards_parked_jobs() {
     service_test_with(
         |config| config.worker.attempts_max = 1,
         |s| async move {
             s.expect_failed_jobs();
-            ask(&s, nobody(0), Deduplicate::ByKey("one")).await;
+            enqueue(&s, unknown_tenant(0), Deduplicate::ByKey("one")).await;
             worker::run_due_jobs(&s.app).await;
             let parked = list_jobs(&s.db, &[JobState::Parked], 10).await.unwrap().remove(0);
             assert_eq!(
@@ -238,82 +245,91 @@ fn an_operator_sees_a_parked_job_and_has_it_tried_again_or_throws_it_away() {
                 ("delete_expired_files", "tenant not found")
             );
             let id: JobId = parked.id.parse().unwrap();
-            assert_eq!(get_job(&s.db, id).await.unwrap().tenant, nobody(0).to_string());
+            assert_eq!(get_job(&s.db, id).await.unwrap().tenant, unknown_tenant(0).to_string());
 
-            let again = retry_job(&s.db, id).await.unwrap();
-            assert_eq!((again.state, again.attempts), (JobState::Ready, 0));
+            let retried = retry_job(&s.db, id).await.unwrap();
+            assert_eq!((retried.state, retried.attempts), (JobState::Ready, 0));
             worker::run_due_jobs(&s.app).await;
-            assert_eq!(count(&s, JobState::Parked).await, 1, "it was tried, and failed again");
+            assert_eq!(count_jobs(&s, JobState::Parked).await, 1, "the retry failed");
 
-            // A parked job keeps nobody from asking; but then there is nothing left to try.
-            ask(&s, nobody(0), Deduplicate::ByKey("one")).await;
+            // A parked job does not block a new job with its key. After that it cannot be retried.
+            enqueue(&s, unknown_tenant(0), Deduplicate::ByKey("one")).await;
             assert!(matches!(retry_job(&s.db, id).await, Err(JobError::AlreadyQueued)));
             discard_job(&s.db, id).await.unwrap();
             assert!(matches!(discard_job(&s.db, id).await, Err(JobError::NotFound(_))));
-            let running = claim(&s, &[nobody(0)]).await.remove(0);
-            for refused in
+            let running = claim_jobs(&s, &[unknown_tenant(0)]).await.remove(0);
+            for result in
                 [retry_job(&s.db, running.lease.id).await, discard_job(&s.db, running.lease.id).await]
             {
-                assert!(matches!(refused, Err(JobError::WrongState { state: JobState::Running, .. })));
+                assert!(matches!(result, Err(JobError::WrongState { state: JobState::Running, .. })));
             }
-            assert_eq!(s.owner.texts("SELECT format('%s', outcome) FROM finished_jobs").await, ["2"]);
-            let written =
+            assert_eq!(
+                s.superuser.query_texts("SELECT format('%s', outcome) FROM finished_jobs").await,
+                ["2"]
+            );
+            let audited =
                 "SELECT format('%s %s', action, actor_kind) FROM audit_entries WHERE action >= 20 ORDER BY 1";
-            assert_eq!(s.owner.texts(written).await, ["20 3", "21 3"]);
+            assert_eq!(s.superuser.query_texts(audited).await, ["20 3", "21 3"]);
         },
     );
 }
 
 #[test]
-fn what_is_asked_for_twice_is_done_once_and_what_is_asked_for_while_it_runs_once_more() {
+fn queued_duplicate_is_dropped_but_running_job_is_requeued() {
     service_test(|s| async move {
-        let acme = nobody(0);
+        let acme = unknown_tenant(0);
         for key in ["a", "a", "b"] {
-            ask(&s, acme, Deduplicate::ByKey(key)).await;
+            enqueue(&s, acme, Deduplicate::ByKey(key)).await;
         }
-        ask(&s, nobody(1), Deduplicate::ByKey("a")).await;
-        assert_eq!(count(&s, JobState::Ready).await, 3, "a key is of one tenant");
-        let (first, second) = (claim(&s, &[acme]).await.remove(0), claim(&s, &[acme]).await.remove(0));
+        enqueue(&s, unknown_tenant(1), Deduplicate::ByKey("a")).await;
+        assert_eq!(count_jobs(&s, JobState::Ready).await, 3, "keys are scoped to a tenant");
+        let (first, second) =
+            (claim_jobs(&s, &[acme]).await.remove(0), claim_jobs(&s, &[acme]).await.remove(0));
         for key in ["a", "a", "b"] {
-            ask(&s, acme, Deduplicate::ByKey(key)).await;
+            enqueue(&s, acme, Deduplicate::ByKey(key)).await;
         }
-        assert_eq!(count(&s, JobState::Ready).await, 1, "they run");
+        assert_eq!(count_jobs(&s, JobState::Ready).await, 1, "the other two are running");
         for lease in [first.lease, second.lease] {
-            assert!(held!(s, finish, lease));
+            assert!(run_as_holder!(s, finish, lease));
         }
-        assert_eq!(count(&s, JobState::Ready).await, 3, "they run once more");
-        for lease in [claim(&s, &[acme]).await.remove(0).lease, claim(&s, &[acme]).await.remove(0).lease] {
-            assert!(held!(s, finish, lease));
+        assert_eq!(count_jobs(&s, JobState::Ready).await, 3, "both are queued again");
+        for lease in
+            [claim_jobs(&s, &[acme]).await.remove(0).lease, claim_jobs(&s, &[acme]).await.remove(0).lease]
+        {
+            assert!(run_as_holder!(s, finish, lease));
         }
         assert_eq!(
-            (count(&s, JobState::Ready).await, s.owner.number("SELECT count(*) FROM finished_jobs").await),
+            (
+                count_jobs(&s, JobState::Ready).await,
+                s.superuser.query_number("SELECT count(*) FROM finished_jobs").await
+            ),
             (1, 2)
         );
     });
 }
 
 #[test]
-fn a_worker_does_not_begin_what_an_uncommitted_transaction_counts_on() {
+fn job_deduplicated_by_open_transaction_is_not_claimed() {
     service_test(|s| async move {
-        let acme = tenant(&s.alice()).await;
-        ask(&s, acme, Deduplicate::ByKey("a")).await;
+        let acme = tenant_of(&s.alice()).await;
+        enqueue(&s, acme, Deduplicate::ByKey("a")).await;
         let mut tx = s.db.tenant_tx(acme, &Viewer::system()).await.unwrap();
         enqueue_job(&mut tx, &SystemIds, &JOB, Deduplicate::ByKey("a")).await.unwrap();
-        assert!(claim(&s, &[acme]).await.is_empty(), "it would look before the change is there");
+        assert!(claim_jobs(&s, &[acme]).await.is_empty(), "the job would run before the change is visible");
         tx.commit().await.unwrap();
-        let job = claim(&s, &[acme]).await.remove(0);
-        assert!(held!(s, finish, job.lease));
+        let job = claim_jobs(&s, &[acme]).await.remove(0);
+        assert!(run_as_holder!(s, finish, job.lease));
     });
 }
 
 #[test]
-fn a_job_reaches_the_files_of_its_own_tenant_alone() {
+fn job_affects_only_files_of_its_tenant() {
     service_test(|s| async move {
-        let told = || UploadSpec { retention_days: 1, ..spec("a") };
-        let mine = file_id(&s.alice().upload(told(), b"x").await.unwrap());
-        let theirs = file_id(&s.mallory().upload(told(), b"x").await.unwrap());
+        let one_day = || UploadSpec { retention_days: 1, ..spec("a") };
+        let mine = file_id(&s.alice().upload(one_day(), b"x").await.unwrap());
+        let theirs = file_id(&s.mallory().upload(one_day(), b"x").await.unwrap());
         s.clock.advance(Duration::days(1));
-        ask(&s, tenant(&s.alice()).await, Deduplicate::Never).await;
+        enqueue(&s, tenant_of(&s.alice()).await, Deduplicate::Never).await;
         assert_eq!(worker::run_due_jobs(&s.app).await, 1);
         assert_eq!(s.alice().get(&mine).await.unwrap().state(), FileState::Deleted);
         assert_eq!(s.mallory().get(&theirs).await.unwrap().state(), FileState::Available);
@@ -321,16 +337,17 @@ fn a_job_reaches_the_files_of_its_own_tenant_alone() {
 }
 
 #[test]
-fn what_became_of_jobs_is_forgotten_after_a_week() {
+fn finished_jobs_are_deleted_after_a_week() {
     service_test(|s| async move {
-        ask(&s, tenant(&s.alice()).await, Deduplicate::Never).await;
+        enqueue(&s, tenant_of(&s.alice()).await, Deduplicate::Never).await;
         worker::run_round(&s.app).await;
-        let known = || async { s.owner.number("SELECT count(*) FROM finished_jobs").await };
+        let finished_count =
+            || async { s.superuser.query_number("SELECT count(*) FROM finished_jobs").await };
         s.clock.advance(Duration::days(6));
         worker::run_round(&s.app).await;
-        assert_eq!(known().await, 1);
+        assert_eq!(finished_count().await, 1);
         s.clock.advance(Duration::days(3));
         worker::run_round(&s.app).await;
-        assert_eq!(known().await, 0);
+        assert_eq!(finished_count().await, 0);
     });
 }

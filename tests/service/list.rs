@@ -1,4 +1,4 @@
-//! Lists: every order and page size complete and without duplicates, filters, totals, tokens.
+//! `ListFiles`: orders, page sizes, filters, totals and page tokens.
 
 use chrono::Duration;
 use prost_types::{Struct, Timestamp, Value, value::Kind};
@@ -23,8 +23,8 @@ fn filtered(filter: FileFilter) -> ListFilesRequest {
     ListFilesRequest { filter: Some(filter), ..request("name", 0) }
 }
 
-/// All pages, one after the other.
-async fn walk(caller: &Caller, mut request: ListFilesRequest) -> Vec<File> {
+/// Reads all pages.
+async fn list_all(caller: &Caller, mut request: ListFilesRequest) -> Vec<File> {
     let mut files = Vec::new();
     loop {
         let page = caller.list(request.clone()).await.unwrap();
@@ -37,7 +37,7 @@ async fn walk(caller: &Caller, mut request: ListFilesRequest) -> Vec<File> {
     }
 }
 
-fn key(file: &File, order_by: &str) -> (i64, Vec<u8>) {
+fn sort_key(file: &File, order_by: &str) -> (i64, Vec<u8>) {
     let time = file.create_time.unwrap();
     match order_by.trim_end_matches(" desc") {
         "create_time" => (time.seconds, Vec::new()),
@@ -46,8 +46,8 @@ fn key(file: &File, order_by: &str) -> (i64, Vec<u8>) {
     }
 }
 
-/// Names that sort differently by bytes than by any language, with ties in every key.
-async fn some_files(s: &Service) {
+/// Uploads files whose names sort differently by bytes than in any language, with ties in every sort key.
+async fn upload_files_with_ties(s: &Service) {
     for (n, name) in
         ["b", "B", "a", "ä", "Z", "10", "9", "b", "_", "文", "b", "é", "zz", "a b"].iter().enumerate()
     {
@@ -60,51 +60,54 @@ async fn some_files(s: &Service) {
 }
 
 #[test]
-fn every_order_is_complete_and_sorted_on_pages_of_every_size() {
+fn every_order_and_page_size_lists_each_file_once() {
     service_test(|s| async move {
-        some_files(&s).await;
+        upload_files_with_ties(&s).await;
         let bob = s.bob();
         for order_by in ORDERS {
             for page_size in [1, 2, 3, 5, 13, 14, 15, 1000] {
-                let files = walk(&bob, request(order_by, page_size)).await;
+                let files = list_all(&bob, request(order_by, page_size)).await;
                 let mut ids: Vec<&str> = files.iter().map(|file| file.id.as_str()).collect();
                 ids.sort_unstable();
                 ids.dedup();
                 assert_eq!((files.len(), ids.len()), (14, 14), "{order_by} by {page_size}");
                 let is_sorted = if order_by.ends_with(" desc") {
-                    files.is_sorted_by_key(|file| std::cmp::Reverse(key(file, order_by)))
+                    files.is_sorted_by_key(|file| std::cmp::Reverse(sort_key(file, order_by)))
                 } else {
-                    files.is_sorted_by_key(|file| key(file, order_by))
+                    files.is_sorted_by_key(|file| sort_key(file, order_by))
                 };
                 assert!(is_sorted, "{order_by} by {page_size}");
             }
         }
-        assert_eq!(walk(&bob, request("", 5)).await, walk(&bob, request("create_time desc", 5)).await);
+        assert_eq!(
+            list_all(&bob, request("", 5)).await,
+            list_all(&bob, request("create_time desc", 5)).await
+        );
     });
 }
 
 #[test]
-fn files_that_come_and_go_while_someone_pages_neither_repeat_nor_hide_others() {
+fn changes_between_pages_neither_repeat_nor_hide_files() {
     service_test(|s| async move {
-        some_files(&s).await;
+        upload_files_with_ties(&s).await;
         let alice = s.ada();
         for order_by in ORDERS {
             let before: Vec<String> =
-                walk(&alice, request(order_by, 1000)).await.into_iter().map(|f| f.id).collect();
-            let mut asked = request(order_by, 2);
-            let (mut seen, mut gone) = (Vec::new(), None);
+                list_all(&alice, request(order_by, 1000)).await.into_iter().map(|f| f.id).collect();
+            let mut list_request = request(order_by, 2);
+            let (mut seen, mut deleted) = (Vec::new(), None);
             loop {
-                let page = alice.list(asked.clone()).await.unwrap();
+                let page = alice.list(list_request.clone()).await.unwrap();
                 seen.extend(page.files.into_iter().map(|file| file.id));
                 if page.next_page_token.is_empty() {
                     break;
                 }
-                asked.page_token = page.next_page_token;
+                list_request.page_token = page.next_page_token;
                 alice.upload(spec(&format!("new {}", seen.len())), b"new").await.unwrap();
-                if gone.is_none() {
-                    // The row that the token stands on.
-                    gone = seen.last().cloned();
-                    alice.delete(gone.as_ref().unwrap()).await.unwrap();
+                if deleted.is_none() {
+                    // The page token points to this row.
+                    deleted = seen.last().cloned();
+                    alice.delete(deleted.as_ref().unwrap()).await.unwrap();
                 }
             }
             let mut unique = seen.clone();
@@ -112,18 +115,18 @@ fn files_that_come_and_go_while_someone_pages_neither_repeat_nor_hide_others() {
             unique.dedup();
             assert_eq!(unique.len(), seen.len(), "{order_by}");
             assert!(before.iter().all(|id| seen.contains(id)), "{order_by}");
-            for id in walk(&alice, request(order_by, 1000)).await.into_iter().map(|file| file.id) {
+            for id in list_all(&alice, request(order_by, 1000)).await.into_iter().map(|file| file.id) {
                 if !before.contains(&id) {
                     alice.purge(&id).await.unwrap();
                 }
             }
-            alice.undelete(&gone.unwrap()).await.unwrap();
+            alice.undelete(&deleted.unwrap()).await.unwrap();
         }
     });
 }
 
 #[test]
-fn a_page_has_twenty_files_unless_asked_otherwise_and_never_more_than_a_thousand() {
+fn page_size_defaults_to_20_and_is_capped() {
     service_test_with(
         |config| config.lists.page_size_max = 25,
         |s| async move {
@@ -131,17 +134,21 @@ fn a_page_has_twenty_files_unless_asked_otherwise_and_never_more_than_a_thousand
             for n in 0..26 {
                 alice.upload(spec(&format!("{n}")), b"").await.unwrap();
             }
-            for (asked, answered) in [(0, 20), (1, 1), (25, 25), (26, 25), (i32::MAX, 25)] {
-                assert_eq!(alice.list(request("", asked)).await.unwrap().files.len(), answered, "{asked}");
+            for (page_size, expected) in [(0, 20), (1, 1), (25, 25), (26, 25), (i32::MAX, 25)] {
+                assert_eq!(
+                    alice.list(request("", page_size)).await.unwrap().files.len(),
+                    expected,
+                    "{page_size}"
+                );
             }
-            let refused = alice.list(request("", -1)).await.unwrap_err();
-            assert_eq!(violated_fields(&refused), ["page_size"]);
+            let error = alice.list(request("", -1)).await.unwrap_err();
+            assert_eq!(violated_fields(&error), ["page_size"]);
         },
     );
 }
 
-/// Files that differ in everything that can be filtered by.
-async fn different_files(s: &Service) {
+/// Uploads files that differ in every field that filters use.
+async fn upload_different_files(s: &Service) {
     let alice = s.alice();
     let tagged = |name: &str, tags: &[&str]| UploadSpec {
         tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
@@ -167,10 +174,10 @@ async fn different_files(s: &Service) {
 }
 
 #[test]
-fn every_filter_narrows_the_list_to_what_it_says() {
+fn filters_select_matching_files() {
     service_test(|s| async move {
         let start = s.clock.now();
-        different_files(&s).await;
+        upload_different_files(&s).await;
         let maria = s.maria();
         let at = |seconds: i64| Some(Timestamp { seconds: start.timestamp() + seconds, nanos: 0 });
         let none = FileFilter::default;
@@ -220,8 +227,9 @@ fn every_filter_narrows_the_list_to_what_it_says() {
         ];
         for (filter, expected) in cases {
             for page_size in [0, 1] {
-                let asked = ListFilesRequest { page_size, ..filtered(filter.clone()) };
-                let names: String = maria.names(asked).await.iter().map(|name| &name[..1]).collect();
+                let list_request = ListFilesRequest { page_size, ..filtered(filter.clone()) };
+                let names: String =
+                    maria.list_names(list_request).await.iter().map(|name| &name[..1]).collect();
                 assert_eq!(names, expected, "{filter:?} by {page_size}");
             }
             let counted = ListFilesRequest { include_total: true, ..filtered(filter.clone()) };
@@ -236,9 +244,9 @@ fn every_filter_narrows_the_list_to_what_it_says() {
 }
 
 #[test]
-fn the_trash_is_listed_only_when_asked_for() {
+fn trash_is_listed_only_on_request() {
     service_test(|s| async move {
-        different_files(&s).await;
+        upload_different_files(&s).await;
         let maria = s.maria();
         let with_trash = |states: Vec<i32>| ListFilesRequest {
             show_deleted: true,
@@ -248,35 +256,35 @@ fn the_trash_is_listed_only_when_asked_for() {
         for order_by in ["name", "name desc"] {
             let all = ListFilesRequest { order_by: order_by.into(), page_size: 1, ..with_trash(vec![]) };
             let expected = if order_by == "name" { "abcd" } else { "dcba" };
-            assert_eq!(names(maria.names(all).await), expected);
+            assert_eq!(names(maria.list_names(all).await), expected);
         }
-        assert_eq!(names(maria.names(with_trash(vec![FileState::Deleted.into()])).await), "d");
-        assert_eq!(names(maria.names(with_trash(vec![FileState::Available.into()])).await), "abc");
+        assert_eq!(names(maria.list_names(with_trash(vec![FileState::Deleted.into()])).await), "d");
+        assert_eq!(names(maria.list_names(with_trash(vec![FileState::Available.into()])).await), "abc");
         let implied = filtered(FileFilter { states: vec![FileState::Deleted.into()], ..Default::default() });
-        assert_eq!(names(maria.names(implied).await), "d", "a filter on DELETED implies show_deleted");
+        assert_eq!(names(maria.list_names(implied).await), "d", "a filter on DELETED implies show_deleted");
     });
 }
 
 #[test]
-fn a_total_is_exact_up_to_a_point_and_a_lower_bound_beyond_it() {
+fn total_is_exact_up_to_limit_then_lower_bound() {
     service_test_with(
         |config| config.lists.count_max = 5,
         |s| async move {
             let alice = s.alice();
             for n in 0..7_i64 {
-                let asked = ListFilesRequest { include_total: true, ..request("", 2) };
-                let page = alice.list(asked).await.unwrap();
+                let list_request = ListFilesRequest { include_total: true, ..request("", 2) };
+                let page = alice.list(list_request).await.unwrap();
                 assert_eq!((page.total_size, page.total_size_is_lower_bound), (Some(n.min(5)), n > 5), "{n}");
                 alice.upload(spec(&format!("{n}")), b"x").await.unwrap();
             }
-            let silent = alice.list(request("", 2)).await.unwrap();
-            assert_eq!((silent.total_size, silent.total_size_is_lower_bound), (None, false));
+            let without_total = alice.list(request("", 2)).await.unwrap();
+            assert_eq!((without_total.total_size, without_total.total_size_is_lower_bound), (None, false));
         },
     );
 }
 
 #[test]
-fn a_rare_filter_ends_pages_short_and_still_finds_everything() {
+fn rare_filter_returns_short_pages_but_all_files() {
     service_test_with(
         |config| config.lists.scan_rows_per_row_max = 2,
         |s| async move {
@@ -285,19 +293,19 @@ fn a_rare_filter_ends_pages_short_and_still_finds_everything() {
                 let tags = if n % 10 == 5 { vec!["rare".to_owned()] } else { Vec::new() };
                 alice.upload(UploadSpec { tags, ..spec(&format!("{n:02}")) }, b"x").await.unwrap();
             }
-            let asked = ListFilesRequest {
+            let list_request = ListFilesRequest {
                 page_size: 3,
                 ..filtered(FileFilter { tags_all: vec!["rare".to_owned()], ..Default::default() })
             };
-            let first = alice.list(asked.clone()).await.unwrap();
+            let first = alice.list(list_request.clone()).await.unwrap();
             assert!(first.files.len() < 3 && !first.next_page_token.is_empty());
-            assert_eq!(alice.names(asked).await, ["05", "15", "25"]);
+            assert_eq!(alice.list_names(list_request).await, ["05", "15", "25"]);
         },
     );
 }
 
 #[test]
-fn a_page_token_belongs_to_its_filter_order_and_tenant() {
+fn page_token_is_bound_to_filter_order_and_tenant() {
     service_test(|s| async move {
         let (alice, mallory) = (s.alice(), s.mallory());
         for caller in [&alice, &mallory] {
@@ -309,12 +317,14 @@ fn a_page_token_belongs_to_its_filter_order_and_tenant() {
             }
         }
         let token = alice.list(request("name", 2)).await.unwrap().next_page_token;
-        let with =
-            |token: &str, asked: ListFilesRequest| ListFilesRequest { page_token: token.into(), ..asked };
+        let with = |token: &str, list_request: ListFilesRequest| ListFilesRequest {
+            page_token: token.into(),
+            ..list_request
+        };
         assert_eq!(
             alice.list(with(&token, request("name", 1))).await.unwrap().files.len(),
             1,
-            "sizes may change"
+            "the page size may change"
         );
         let other_filter = filtered(FileFilter { category: "report".into(), ..Default::default() });
         let with_trash = ListFilesRequest { show_deleted: true, ..request("name", 2) };
@@ -330,33 +340,33 @@ fn a_page_token_belongs_to_its_filter_order_and_tenant() {
             (&alice, with("nonsense", request("name", 2))),
             (&alice, with(&"A".repeat(4000), request("name", 2))),
         ];
-        for (caller, asked) in cases {
-            let refused = caller.list(asked.clone()).await.unwrap_err();
-            let got = (refused.code(), reason(&refused));
-            assert_eq!(got, (Code::InvalidArgument, "PAGE_TOKEN_INVALID".to_owned()), "{asked:?}");
+        for (caller, list_request) in cases {
+            let error = caller.list(list_request.clone()).await.unwrap_err();
+            let got = (error.code(), reason(&error));
+            assert_eq!(got, (Code::InvalidArgument, "PAGE_TOKEN_INVALID".to_owned()), "{list_request:?}");
         }
         assert!(!token.contains("alice") && !token.contains('='), "{token}");
     });
 }
 
 #[test]
-fn a_basic_view_leaves_out_what_is_long() {
+fn basic_view_omits_long_fields() {
     service_test(|s| async move {
         let alice = s.alice();
         let metadata =
             Struct { fields: [("k".to_owned(), Value { kind: Some(Kind::BoolValue(true)) })].into() };
-        let told = UploadSpec {
+        let detailed = UploadSpec {
             description: "long".into(),
             metadata: Some(metadata),
             tags: vec!["t".into()],
             attachments: vec![EntityRef { r#type: "page".into(), id: "1".into(), field: "".into() }],
             ..spec("a")
         };
-        let id = file_id(&alice.upload(told, b"x").await.unwrap());
+        let id = file_id(&alice.upload(detailed, b"x").await.unwrap());
         let full = alice.get(&id).await.unwrap();
         let view = |view: FileView| ListFilesRequest { view: view.into(), ..request("", 0) };
-        for asked in [FileView::Unspecified, FileView::Basic] {
-            let listed = alice.list(view(asked)).await.unwrap().files.remove(0);
+        for value in [FileView::Unspecified, FileView::Basic] {
+            let listed = alice.list(view(value)).await.unwrap().files.remove(0);
             let basic = File {
                 description: String::new(),
                 metadata: None,
@@ -372,7 +382,7 @@ fn a_basic_view_leaves_out_what_is_long() {
 }
 
 #[test]
-fn what_is_no_order_or_filter_is_refused_all_together() {
+fn invalid_list_request_reports_all_fields() {
     service_test(|s| async move {
         let filter = FileFilter {
             sha256: vec![1, 2, 3].into(),
@@ -380,15 +390,15 @@ fn what_is_no_order_or_filter_is_refused_all_together() {
             entity: Some(EntityRef { r#type: "Bad Type".into(), id: "1".into(), field: "".into() }),
             ..Default::default()
         };
-        let asked = ListFilesRequest {
+        let list_request = ListFilesRequest {
             order_by: "name; DROP TABLE files".into(),
             filter: Some(filter),
             page_size: -1,
             view: 77,
             ..Default::default()
         };
-        let refused = s.alice().list(asked).await.unwrap_err();
-        let mut fields = violated_fields(&refused);
+        let error = s.alice().list(list_request).await.unwrap_err();
+        let mut fields = violated_fields(&error);
         fields.sort();
         let expected =
             ["filter.entity.type", "filter.sha256", "filter.tags_all[0]", "order_by", "page_size", "view"];

@@ -1,10 +1,11 @@
-//! The service, as its callers meet it: the real gRPC server in this process, a real PostgreSQL with a database per test,
-//! connected as the service's own roles, a clock that tests move, a store that fails when it is told to. One file a noun.
+//! Tests of the service through its gRPC API. The server runs in this process, with a database of its own per
+//! test on a real PostgreSQL and connections in the service's own roles. Tests control the clock and inject
+//! faults into the store.
 //!
 //! Run through `scripts/with-postgres cargo test --test service`.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what is wrong by panicking")]
-#![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the numbers of tests are small")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "numbers in tests are small")]
 
 mod archive;
 mod auth;
@@ -23,7 +24,7 @@ mod download_counts;
 mod expire;
 mod file_expiry;
 mod fsck;
-#[allow(dead_code, unused_imports, reason = "tests/faults uses it as well")]
+#[allow(dead_code, unused_imports, reason = "tests/faults uses it too")]
 mod harness;
 mod holds;
 mod import;
@@ -31,7 +32,6 @@ mod import_buckets;
 mod import_find;
 mod import_urls;
 mod jobs;
-mod life;
 mod list;
 mod list_education;
 mod model;
@@ -42,22 +42,23 @@ mod providers;
 mod queue_plans;
 mod quota;
 mod resume;
-mod resume_ends;
+mod resume_edge_cases;
 mod resume_parts;
 mod retries;
 mod rounds;
 mod schedules;
+mod shutdown;
 mod standard_services;
 mod storage_class;
 mod storage_move;
 mod sweep;
-mod sweep_places;
+mod sweep_edge_cases;
 mod tenancy;
 mod tenancy_catalog;
 mod tenancy_rule;
 mod tenant_deletion;
 mod tenant_export;
-mod tenant_life;
+mod tenants;
 mod transactions;
 mod update;
 mod update_category;

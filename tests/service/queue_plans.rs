@@ -1,5 +1,5 @@
-//! Looking for work touches few rows, however much of it there is, and however many files have nothing to do with it: counted
-//! by PostgreSQL itself.
+//! The queries of background work read few rows, independent of the number of jobs and files. PostgreSQL
+//! counts the rows.
 
 use std::future::Future;
 
@@ -7,42 +7,46 @@ use strongroom::{
     config::Config,
     db::{
         Database, Viewer, expiring_files,
-        jobs::{self, ClaimTerms},
+        jobs::{self, ClaimLimits},
     },
     domain::ids::TenantId,
 };
 
 use crate::{
     harness::{Service, database_options, service_test},
-    jobs::tenant,
+    jobs::tenant_of,
 };
 
-const TOUCHED_MAX: i64 = 60;
-const TERMS: ClaimTerms = ClaimTerms { lease_seconds: 60, tenant_jobs_max: 2 };
+const ROWS_READ_MAX: i64 = 60;
+const LIMITS: ClaimLimits = ClaimLimits { lease_seconds: 60, tenant_jobs_max: 2 };
 
-/// What something answers on connections of its own, and how many rows PostgreSQL touched for it.
-pub(crate) async fn measured<T, F: Future<Output = T>>(
+/// Runs queries on new connections. Returns their result and the number of rows that PostgreSQL read.
+pub(crate) async fn count_rows_read<T, F: Future<Output = T>>(
     s: &Service,
     run: impl FnOnce(Database) -> F,
 ) -> (T, i64) {
-    const TOUCHED: &str = "SELECT (SELECT sum(seq_tup_read) FROM pg_stat_user_tables)
+    const ROWS_READ: &str = "SELECT (SELECT sum(seq_tup_read) FROM pg_stat_user_tables)
         + (SELECT sum(idx_tup_read) FROM pg_stat_user_indexes)";
     let connections = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
         AND usename IN ('strongroom_test_app', 'strongroom_test_system')";
-    let before = s.owner.number(TOUCHED).await;
-    let others = s.owner.number(connections).await;
+    let before = s.superuser.query_number(ROWS_READ).await;
+    let others = s.superuser.query_number(connections).await;
     let db = Database::open(&database_options(&Config::defaults().unwrap(), &s.database)).unwrap();
-    let answer = run(db).await;
-    // A connection that ends tells what it did.
-    s.until("the connections end", || async { s.owner.number(connections).await == others }).await;
-    (answer, s.owner.number(TOUCHED).await - before)
+    let result = run(db).await;
+    // PostgreSQL publishes the statistics of a connection when it closes.
+    s.wait_until("the connections are closed", || async {
+        s.superuser.query_number(connections).await == others
+    })
+    .await;
+    (result, s.superuser.query_number(ROWS_READ).await - before)
 }
 
 #[test]
-fn a_worker_finds_its_next_jobs_without_reading_the_queue() {
+fn claim_reads_few_rows_of_long_queue() {
     service_test(|s| async move {
         let job = "'{\"kind\": \"delete_expired_files\"}'";
-        // A busy tenant, what nobody wants any more, and at the end of the table two tenants with a job each.
+        // One tenant with many due jobs, one with many parked jobs, and two due jobs of other tenants at the
+        // end.
         let many = |tenant: u32, state: u32, count: u32| {
             format!(
                 "INSERT INTO jobs (tenant_id, id, payload, state, run_time, enqueue_time)
@@ -50,30 +54,32 @@ fn a_worker_finds_its_next_jobs_without_reading_the_queue() {
                         now() - interval '1 day', now() FROM generate_series(1, {count});"
             )
         };
-        s.owner.run(&(many(1, 1, 50_000) + &many(2, 3, 50_000) + &many(2, 1, 1) + &many(3, 1, 1))).await;
-        s.owner.run("ANALYZE jobs").await;
-        let (claimed, touched) = measured(&s, |db| async move {
+        s.superuser
+            .execute(&(many(1, 1, 50_000) + &many(2, 3, 50_000) + &many(2, 1, 1) + &many(3, 1, 1)))
+            .await;
+        s.superuser.execute("ANALYZE jobs").await;
+        let (claimed, rows_read) = count_rows_read(&s, |db| async move {
             let mut tx = db.system_tx().await.unwrap();
-            let found = jobs::list_candidates(&mut tx, None, 200, TERMS).await.unwrap();
+            let found = jobs::list_candidates(&mut tx, None, 200, LIMITS).await.unwrap();
             let tenants: Vec<TenantId> =
                 found.iter().filter(|found| found.is_due).map(|found| found.tenant).collect();
             assert_eq!((found.len(), tenants.len()), (3, 3));
-            let claimed = jobs::claim(&mut tx, &tenants, TERMS).await.unwrap().len();
+            let claimed = jobs::claim(&mut tx, &tenants, LIMITS).await.unwrap().len();
             assert!(jobs::recover_lost(&mut tx, 10, 100).await.unwrap().is_empty());
             tx.commit().await.unwrap();
             claimed
         })
         .await;
         assert_eq!(claimed, 3);
-        assert!((1..=TOUCHED_MAX).contains(&touched), "{touched} rows");
-        s.owner.run("TRUNCATE jobs").await;
+        assert!((1..=ROWS_READ_MAX).contains(&rows_read), "read {rows_read} rows");
+        s.superuser.execute("TRUNCATE jobs").await;
     });
 }
 
 #[test]
-fn files_that_expire_are_found_without_reading_those_that_do_not() {
+fn due_files_are_found_without_reading_other_files() {
     service_test(|s| async move {
-        let (acme, globex) = (tenant(&s.alice()).await, tenant(&s.mallory()).await);
+        let (acme, globex) = (tenant_of(&s.alice()).await, tenant_of(&s.mallory()).await);
         let many = |tenant: TenantId, expire_time: &str, count: u32| {
             format!(
                 "INSERT INTO files (tenant_id, id, owner_id, created_by, updated_by, name, original_name, category, title,
@@ -88,9 +94,9 @@ fn files_that_expire_are_found_without_reading_those_that_do_not() {
             + &many(globex, "now() + interval '1 day'", 20_000)
             + &many(globex, "NULL", 20_000)
             + &many(acme, "now() - interval '1 day'", 5);
-        s.owner.run(&rows).await;
-        s.owner.run("ANALYZE files").await;
-        let (due, touched) = measured(&s, |db| async move {
+        s.superuser.execute(&rows).await;
+        s.superuser.execute("ANALYZE files").await;
+        let (due, rows_read) = count_rows_read(&s, |db| async move {
             let mut tx = db.system_tx().await.unwrap();
             let found = expiring_files::list_tenants(&mut tx, None, 1_000).await.unwrap();
             tx.commit().await.unwrap();
@@ -104,7 +110,9 @@ fn files_that_expire_are_found_without_reading_those_that_do_not() {
         })
         .await;
         assert_eq!(due, (vec![acme], 5));
-        assert!((1..=TOUCHED_MAX).contains(&touched), "{touched} rows");
-        s.owner.run("TRUNCATE file_readers, file_tags, attachments, download_counts, versions, files").await;
+        assert!((1..=ROWS_READ_MAX).contains(&rows_read), "read {rows_read} rows");
+        s.superuser
+            .execute("TRUNCATE file_readers, file_tags, attachments, download_counts, versions, files")
+            .await;
     });
 }

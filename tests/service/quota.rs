@@ -1,4 +1,4 @@
-//! Room: it is never overshot, refused without a hint to retry, limited by the operator, and reported as it is.
+//! Quotas: limits under concurrency, their errors, ceilings set by operators, and the usage report.
 
 use std::sync::{
     Arc,
@@ -18,17 +18,19 @@ use crate::{
     upload::pattern,
 };
 
-/// Uploads many files at once, while another connection watches the books; answers how many were stored.
-async fn race(s: &Service, uploads: usize, size: usize, room_for: usize) -> usize {
-    s.ada().limit_bytes((room_for * size) as i64).await;
-    let (is_over, samples) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+/// Uploads files concurrently while another connection asserts that the quota is never exceeded. Returns the
+/// number of stored files.
+async fn upload_concurrently(s: &Service, uploads: usize, size: usize, file_count_max: usize) -> usize {
+    s.ada().set_limit_bytes((file_count_max * size) as i64).await;
+    let (is_done, samples) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let sampler = tokio::spawn({
-        let (owner, is_over, samples) = (s.database.owner().await, is_over.clone(), samples.clone());
+        let (superuser, is_done, samples) =
+            (s.database.connect_as_superuser().await, is_done.clone(), samples.clone());
         async move {
-            while !is_over.load(Ordering::Relaxed) {
-                let overshot = "SELECT count(*) FROM quotas WHERE used_bytes + reserved_bytes > limit_bytes
+            while !is_done.load(Ordering::Relaxed) {
+                let exceeded = "SELECT count(*) FROM quotas WHERE used_bytes + reserved_bytes > limit_bytes
                     OR (file_count_max > 0 AND file_count + reserved_file_count > file_count_max)";
-                assert_eq!(owner.number(overshot).await, 0, "overshot");
+                assert_eq!(superuser.query_number(exceeded).await, 0, "quota exceeded");
                 samples.fetch_add(1, Ordering::Relaxed);
             }
         }
@@ -36,7 +38,7 @@ async fn race(s: &Service, uploads: usize, size: usize, room_for: usize) -> usiz
     let alice = s.alice();
     let data = pattern(size);
     let attempts = (0..uploads).map(|n| {
-        // Half of them say how large they are.
+        // Half of the uploads declare their size.
         let size_bytes = (n % 2 == 0).then_some(size as i64);
         let (alice, data) = (alice.clone(), &data);
         async move { alice.upload(UploadSpec { size_bytes, ..spec(&format!("{n}")) }, data).await }
@@ -48,41 +50,44 @@ async fn race(s: &Service, uploads: usize, size: usize, room_for: usize) -> usiz
             Err(status) => assert_eq!(reason(&status), "QUOTA_BYTES_EXCEEDED"),
         }
     }
-    is_over.store(true, Ordering::Relaxed);
+    is_done.store(true, Ordering::Relaxed);
     sampler.await.unwrap();
     assert!(samples.load(Ordering::Relaxed) > 0);
     stored
 }
 
 #[test]
-fn two_hundred_uploads_at_once_into_room_for_fifty_store_exactly_fifty() {
+fn concurrent_small_uploads_fill_quota_exactly() {
     service_test(|s| async move {
-        assert_eq!(race(&s, 200, 1000, 50).await, 50);
-        let book = s.book(&s.alice()).await;
+        assert_eq!(upload_concurrently(&s, 200, 1000, 50).await, 50);
+        let book = s.quota_row(&s.alice()).await;
         assert_eq!((book.used_bytes, book.reserved_bytes, book.file_count), (50_000, 0, 50));
-        let refused = s.alice().upload(spec("one more"), b"x").await.unwrap_err();
-        assert_eq!(reason(&refused), "QUOTA_BYTES_EXCEEDED");
+        let error = s.alice().upload(spec("too much"), b"x").await.unwrap_err();
+        assert_eq!(reason(&error), "QUOTA_BYTES_EXCEEDED");
     });
 }
 
 #[test]
-fn large_uploads_at_once_never_overshoot_and_never_leave_a_reservation() {
+fn concurrent_large_uploads_release_reservations() {
     service_test(|s| async move {
         let size = 2 * PART + 1;
-        // Those of unknown size may be refused although in the end there would have been room, because others held it
-        // then: but never more than fit, and what is left fits afterwards.
-        let stored = race(&s, 60, size, 15).await;
+        // An upload of unknown size can be rejected because of reservations that are released later. So fewer
+        // than 15 may succeed now, and the rest fit afterwards.
+        let stored = upload_concurrently(&s, 60, size, 15).await;
         assert!((1..=15).contains(&stored), "{stored}");
-        s.until("release", || async { s.book(&s.alice()).await.reserved_bytes == 0 }).await;
+        s.wait_until("reservations are released", || async {
+            s.quota_row(&s.alice()).await.reserved_bytes == 0
+        })
+        .await;
         for n in stored..15 {
             s.alice().upload(spec(&format!("later {n}")), &pattern(size)).await.unwrap();
         }
-        assert_eq!(s.book(&s.alice()).await.used_bytes, 15 * size as i64);
+        assert_eq!(s.quota_row(&s.alice()).await.used_bytes, 15 * size as i64);
     });
 }
 
 #[test]
-fn the_number_of_files_is_limited_too() {
+fn file_count_is_limited() {
     service_test(|s| async move {
         let (alice, ada) = (s.alice(), s.ada());
         let quota = Quota { file_count_max: 3, ..Quota::default() };
@@ -95,38 +100,41 @@ fn the_number_of_files_is_limited_too() {
         });
         let outcomes = join_all(attempts).await;
         for status in outcomes.iter().filter_map(|outcome| outcome.as_ref().err()) {
-            let got = (status.code(), reason(status));
-            assert_eq!(got, (Code::ResourceExhausted, "QUOTA_FILES_EXCEEDED".to_owned()));
+            let actual = (status.code(), reason(status));
+            assert_eq!(actual, (Code::ResourceExhausted, "QUOTA_FILES_EXCEEDED".to_owned()));
             let details = status.get_error_details();
             assert!(details.quota_failure().is_some() && details.retry_info().is_none());
         }
         let stored = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
         assert!((1..=3).contains(&stored), "{stored}");
-        s.until("release", || async { s.book(&alice).await.reserved_file_count == 0 }).await;
-        assert_eq!(s.book(&alice).await.file_count, stored as i64);
+        s.wait_until("reservations are released", || async {
+            s.quota_row(&alice).await.reserved_file_count == 0
+        })
+        .await;
+        assert_eq!(s.quota_row(&alice).await.file_count, stored as i64);
     });
 }
 
 #[test]
-fn an_admin_stays_below_the_ceiling_that_only_the_operator_moves() {
+fn admin_cannot_exceed_ceiling_set_by_operator() {
     service_test(|s| async move {
         let (ada, operator) = (s.ada(), s.operator());
         let tenant = ada.tenant_id().await;
         let ceiling = ada.quota().await.unwrap().ceiling_bytes;
 
         let above = Quota { limit_bytes: ceiling + 1, ..Quota::default() };
-        let refused = ada.update_quota("", above, &["limit_bytes"]).await.unwrap_err();
+        let error = ada.update_quota("", above, &["limit_bytes"]).await.unwrap_err();
         assert_eq!(
-            (refused.code(), violated_fields(&refused)),
+            (error.code(), violated_fields(&error)),
             (Code::InvalidArgument, vec!["quota.limit_bytes".into()])
         );
         let moved = Quota { ceiling_bytes: ceiling + 1, ..Quota::default() };
-        let refused = ada.update_quota("", moved.clone(), &["ceiling_bytes"]).await.unwrap_err();
-        assert_eq!((refused.code(), reason(&refused).as_str()), (Code::PermissionDenied, "NOT_ALLOWED"));
+        let error = ada.update_quota("", moved.clone(), &["ceiling_bytes"]).await.unwrap_err();
+        assert_eq!((error.code(), reason(&error).as_str()), (Code::PermissionDenied, "NOT_ALLOWED"));
 
         let raised = operator.update_quota(&tenant, moved, &["ceiling_bytes"]).await.unwrap();
         assert_eq!((raised.ceiling_bytes, raised.limit_bytes), (ceiling + 1, ceiling));
-        ada.limit_bytes(ceiling + 1).await;
+        ada.set_limit_bytes(ceiling + 1).await;
         let lowered = Quota { ceiling_bytes: 1000, ..Quota::default() };
         let lowered = operator.update_quota(&tenant, lowered, &["ceiling_bytes"]).await.unwrap();
         assert_eq!((lowered.ceiling_bytes, lowered.limit_bytes), (1000, 1000));
@@ -134,24 +142,24 @@ fn an_admin_stays_below_the_ceiling_that_only_the_operator_moves() {
 }
 
 #[test]
-fn only_admins_change_limits_and_a_denial_is_written_down() {
+fn only_admins_change_limits_and_denials_are_audited() {
     service_test(|s| async move {
         for caller in [s.alice(), s.maria(), s.billing()] {
             let quota = Quota { limit_bytes: 5, ..Quota::default() };
-            let refused = caller.update_quota("", quota, &["limit_bytes"]).await.unwrap_err();
-            assert_eq!((refused.code(), reason(&refused).as_str()), (Code::PermissionDenied, "NOT_ALLOWED"));
+            let error = caller.update_quota("", quota, &["limit_bytes"]).await.unwrap_err();
+            assert_eq!((error.code(), reason(&error).as_str()), (Code::PermissionDenied, "NOT_ALLOWED"));
         }
         let denials = "SELECT DISTINCT details->>'method' FROM audit_entries WHERE NOT is_allowed";
-        assert_eq!(s.owner.texts(denials).await, ["/strongroom.v1.QuotaService/UpdateQuota"]);
+        assert_eq!(s.superuser.query_texts(denials).await, ["/strongroom.v1.QuotaService/UpdateQuota"]);
         s.alice().quota().await.unwrap();
     });
 }
 
 #[test]
-fn every_answer_that_writes_says_how_full_the_tenant_is() {
+fn write_responses_contain_quota_state() {
     service_test(|s| async move {
         let ada = s.ada();
-        ada.limit_bytes(100).await;
+        ada.set_limit_bytes(100).await;
         let id = file_id(&ada.upload(spec("a"), &[b'a'; 96]).await.unwrap());
         let request_id = String::new();
         let delete = DeleteFileRequest {
@@ -171,7 +179,7 @@ fn every_answer_that_writes_says_how_full_the_tenant_is() {
 }
 
 #[test]
-fn limits_below_what_is_stored_are_refused() {
+fn rejects_limit_below_usage() {
     service_test(|s| async move {
         let ada = s.ada();
         ada.upload(spec("a"), &[1; 100]).await.unwrap();
@@ -180,30 +188,30 @@ fn limits_below_what_is_stored_are_refused() {
             (Quota { limit_bytes: 99, ..Quota::default() }, "limit_bytes"),
             (Quota { file_count_max: 1, ..Quota::default() }, "file_count_max"),
         ] {
-            let refused = ada.update_quota("", quota, &[path]).await.unwrap_err();
-            let got = (refused.code(), reason(&refused));
-            assert_eq!(got, (Code::FailedPrecondition, "QUOTA_BELOW_USAGE".to_owned()), "{path}");
+            let error = ada.update_quota("", quota, &[path]).await.unwrap_err();
+            let actual = (error.code(), reason(&error));
+            assert_eq!(actual, (Code::FailedPrecondition, "QUOTA_BELOW_USAGE".to_owned()), "{path}");
         }
-        ada.limit_bytes(100).await;
+        ada.set_limit_bytes(100).await;
     });
 }
 
 #[test]
-fn an_update_that_read_an_older_quota_is_refused() {
+fn stale_etag_rejects_quota_update() {
     service_test(|s| async move {
         let ada = s.ada();
         let read = ada.quota().await.unwrap();
         let change = |limit_bytes| Quota { limit_bytes, etag: read.etag.clone(), ..Quota::default() };
         let first = ada.update_quota("", change(1_000_000), &["limit_bytes"]).await.unwrap();
         assert_ne!(first.etag, read.etag);
-        let refused = ada.update_quota("", change(2_000_000), &["limit_bytes"]).await.unwrap_err();
-        assert_eq!((refused.code(), reason(&refused).as_str()), (Code::Aborted, "ETAG_MISMATCH"));
+        let error = ada.update_quota("", change(2_000_000), &["limit_bytes"]).await.unwrap_err();
+        assert_eq!((error.code(), reason(&error).as_str()), (Code::Aborted, "ETAG_MISMATCH"));
         assert_eq!(ada.quota().await.unwrap().limit_bytes, 1_000_000);
     });
 }
 
 #[test]
-fn a_retried_update_has_one_effect() {
+fn retried_quota_update_has_one_effect() {
     service_test(|s| async move {
         let ada = s.ada();
         let request = |limit_bytes| UpdateQuotaRequest {
@@ -214,7 +222,7 @@ fn a_retried_update_has_one_effect() {
             ..UpdateQuotaRequest::default()
         };
         let first = ada.quotas.clone().update_quota(request(5000)).await.unwrap().into_inner();
-        ada.limit_bytes(6000).await;
+        ada.set_limit_bytes(6000).await;
         let again = ada.quotas.clone().update_quota(request(5000)).await.unwrap().into_inner();
         assert_eq!((first, ada.quota().await.unwrap().limit_bytes), (again, 6000));
         let reused = ada.quotas.clone().update_quota(request(7000)).await.unwrap_err();
@@ -223,28 +231,28 @@ fn a_retried_update_has_one_effect() {
 }
 
 #[test]
-fn a_mask_that_names_nothing_or_nonsense_is_refused() {
+fn rejects_empty_or_unknown_update_mask() {
     service_test(|s| async move {
         let ada = s.ada();
         for paths in [&[][..], &["nonsense"], &["used_bytes"], &["limit_bytes", "etag.x"], &["*"]] {
-            let refused = ada.update_quota("", Quota::default(), paths).await.unwrap_err();
+            let error = ada.update_quota("", Quota::default(), paths).await.unwrap_err();
             assert_eq!(
-                (refused.code(), reason(&refused).as_str()),
+                (error.code(), reason(&error).as_str()),
                 (Code::InvalidArgument, "INVALID_FIELD"),
                 "{paths:?}"
             );
         }
         let wrong = Quota { warning_percent: 0, critical_percent: 101, limit_bytes: -1, ..Quota::default() };
         let paths = ["warning_percent", "critical_percent", "limit_bytes"];
-        let refused = ada.update_quota("", wrong, &paths).await.unwrap_err();
-        let mut fields = violated_fields(&refused);
+        let error = ada.update_quota("", wrong, &paths).await.unwrap_err();
+        let mut fields = violated_fields(&error);
         fields.sort();
         assert_eq!(fields, ["quota.critical_percent", "quota.limit_bytes", "quota.warning_percent"]);
     });
 }
 
 #[test]
-fn an_operator_names_the_tenant_and_everyone_else_has_their_own() {
+fn operator_must_name_tenant_and_others_see_their_own() {
     service_test(|s| async move {
         let (alice, operator) = (s.alice(), s.operator());
         let (acme, globex) = (alice.tenant_id().await, s.mallory().tenant_id().await);
@@ -267,15 +275,15 @@ fn an_operator_names_the_tenant_and_everyone_else_has_their_own() {
 }
 
 #[test]
-fn the_level_rises_with_every_answer_that_writes() {
+fn quota_level_rises_with_usage() {
     service_test(|s| async move {
         let (alice, ada) = (s.alice(), s.ada());
-        ada.limit_bytes(100).await;
-        let mut seen = Vec::new();
+        ada.set_limit_bytes(100).await;
+        let mut levels = Vec::new();
         for size in [79, 1, 15, 5] {
-            let answer = alice.upload(spec("a"), &vec![b'a'; size]).await.unwrap();
-            let codes: Vec<WarningCode> = answer.warnings.iter().map(|warning| warning.code()).collect();
-            seen.push((answer.quota_state.unwrap().level(), codes));
+            let response = alice.upload(spec("a"), &vec![b'a'; size]).await.unwrap();
+            let codes: Vec<WarningCode> = response.warnings.iter().map(|warning| warning.code()).collect();
+            levels.push((response.quota_state.unwrap().level(), codes));
         }
         let expected = [
             (QuotaLevel::Ok, vec![]),
@@ -283,20 +291,20 @@ fn the_level_rises_with_every_answer_that_writes() {
             (QuotaLevel::Critical, vec![WarningCode::QuotaCritical]),
             (QuotaLevel::Full, vec![WarningCode::QuotaCritical]),
         ];
-        assert_eq!(seen, expected);
+        assert_eq!(levels, expected);
     });
 }
 
 #[test]
-fn the_usage_report_adds_up_by_category_and_kind() {
+fn usage_report_adds_up_by_category_and_media_kind() {
     service_test(|s| async move {
         let (alice, ada) = (s.alice(), s.ada());
-        ada.limit_bytes(1000).await;
-        let of = |category: &str| UploadSpec { category: category.into(), ..spec("a") };
-        alice.upload(of("report"), &[b'a'; 100]).await.unwrap();
-        let second = file_id(&alice.upload(of("report"), &[b'a'; 51]).await.unwrap());
-        alice.upload(of("avatar"), b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x01").await.unwrap();
-        alice.upload(of("avatar"), b"").await.unwrap();
+        ada.set_limit_bytes(1000).await;
+        let in_category = |category: &str| UploadSpec { category: category.into(), ..spec("a") };
+        alice.upload(in_category("report"), &[b'a'; 100]).await.unwrap();
+        let second = file_id(&alice.upload(in_category("report"), &[b'a'; 51]).await.unwrap());
+        alice.upload(in_category("avatar"), b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x01").await.unwrap();
+        alice.upload(in_category("avatar"), b"").await.unwrap();
         let usage = alice.usage().await.unwrap();
         let entries: Vec<_> = usage
             .entries

@@ -1,4 +1,4 @@
-//! Uploads part by part, for clients that cannot stream.
+//! `UploadPart`: uploads of single parts, for clients that cannot stream.
 
 use strongroom::proto::v1::{UploadPartRequest, UploadSpec, UploadState};
 use tonic::Code;
@@ -8,32 +8,32 @@ use crate::harness::{PART, file_id, pattern, reason, service_test, sha256, spec,
 const SIZE: usize = 2 * PART + 1234;
 
 #[test]
-fn parts_are_sent_one_by_one_and_completed() {
+fn parts_are_uploaded_and_completed() {
     service_test(|s| async move {
         let (alice, data) = (s.alice(), pattern(SIZE));
-        let upload = alice.create(spec("a.bin")).await.unwrap();
+        let upload = alice.create_upload(spec("a.bin")).await.unwrap();
         for (n, part) in data.chunks(PART).enumerate() {
-            let at = alice.part(&upload.id, n * PART, part).await.unwrap();
+            let at = alice.upload_part(&upload.id, n * PART, part).await.unwrap();
             assert_eq!(at.persisted_size_bytes, (n * PART + part.len()) as i64);
-            // A retry is compared with what is stored.
-            assert_eq!(alice.part(&upload.id, n * PART, part).await.unwrap(), at);
+            // A retried part is compared with the stored one.
+            assert_eq!(alice.upload_part(&upload.id, n * PART, part).await.unwrap(), at);
         }
-        let file = alice.complete(&upload.id, SIZE).await.unwrap();
+        let file = alice.complete_upload(&upload.id, SIZE).await.unwrap();
         assert_eq!(file.sha256, sha256(&data));
-        assert_eq!(alice.complete(&upload.id, SIZE).await.unwrap(), file, "completed again");
-        assert_eq!(alice.part(&upload.id, 0, b"late").await.unwrap().state(), UploadState::Committed);
+        assert_eq!(alice.complete_upload(&upload.id, SIZE).await.unwrap(), file, "a repeated completion");
+        assert_eq!(alice.upload_part(&upload.id, 0, b"late").await.unwrap().state(), UploadState::Committed);
         assert_eq!(alice.read(&file.id).await.unwrap(), data);
     });
 }
 
 #[test]
-fn parts_come_in_order_are_whole_and_are_what_they_were() {
+fn rejects_out_of_order_short_or_changed_parts() {
     service_test(|s| async move {
         let (alice, data) = (s.alice(), pattern(SIZE));
-        let upload = alice.create(spec("a.bin")).await.unwrap();
-        let gap = alice.part(&upload.id, PART, &data[PART..2 * PART]).await.unwrap_err();
+        let upload = alice.create_upload(spec("a.bin")).await.unwrap();
+        let gap = alice.upload_part(&upload.id, PART, &data[PART..2 * PART]).await.unwrap_err();
         assert_eq!((gap.code(), reason(&gap)), (Code::OutOfRange, "UPLOAD_OFFSET_GAP".to_owned()));
-        let large = alice.part(&upload.id, 0, &data[..PART + 1]).await.unwrap_err();
+        let large = alice.upload_part(&upload.id, 0, &data[..PART + 1]).await.unwrap_err();
         assert_eq!((large.code(), violated_fields(&large)), (Code::InvalidArgument, vec!["data".to_owned()]));
         let damaged = UploadPartRequest {
             upload_id: upload.id.clone(),
@@ -44,48 +44,48 @@ fn parts_come_in_order_are_whole_and_are_what_they_were() {
         let damaged = alice.uploads.clone().upload_part(damaged).await.unwrap_err();
         assert_eq!(reason(&damaged), "CHECKSUM_MISMATCH");
 
-        alice.part(&upload.id, 0, &data[..PART]).await.unwrap();
+        alice.upload_part(&upload.id, 0, &data[..PART]).await.unwrap();
         let mut other = data[..PART].to_vec();
         other[7] ^= 1;
-        assert_eq!(reason(&alice.part(&upload.id, 0, &other).await.unwrap_err()), "CHECKSUM_MISMATCH");
-        let short = alice.complete(&upload.id, SIZE).await.unwrap_err();
+        assert_eq!(reason(&alice.upload_part(&upload.id, 0, &other).await.unwrap_err()), "CHECKSUM_MISMATCH");
+        let short = alice.complete_upload(&upload.id, SIZE).await.unwrap_err();
         assert_eq!((short.code(), reason(&short)), (Code::InvalidArgument, "SIZE_MISMATCH".to_owned()));
 
-        let begun = alice.part(&upload.id, 0, &data[..10]).await.unwrap_err();
-        assert_eq!(violated_fields(&begun), ["data"], "of a stored part, all of it or nothing");
-        alice.part(&upload.id, PART, &data[PART..PART + 10]).await.unwrap();
-        let behind = alice.part(&upload.id, PART + 10, b"more").await.unwrap_err();
-        assert_eq!(reason(&behind), "SIZE_MISMATCH", "nothing comes behind a part that is not whole");
-        let file = alice.complete(&upload.id, PART + 10).await.unwrap();
+        let partial = alice.upload_part(&upload.id, 0, &data[..10]).await.unwrap_err();
+        assert_eq!(violated_fields(&partial), ["data"], "a stored part must be resent as a whole");
+        alice.upload_part(&upload.id, PART, &data[PART..PART + 10]).await.unwrap();
+        let after_short = alice.upload_part(&upload.id, PART + 10, b"more").await.unwrap_err();
+        assert_eq!(reason(&after_short), "SIZE_MISMATCH", "a short part is the last one");
+        let file = alice.complete_upload(&upload.id, PART + 10).await.unwrap();
         assert_eq!(alice.read(&file.id).await.unwrap(), data[..PART + 10]);
     });
 }
 
 #[test]
-fn parts_and_streams_of_one_upload_can_take_turns() {
+fn parts_and_streams_can_be_mixed() {
     service_test(|s| async move {
         let (alice, data) = (s.alice(), pattern(SIZE));
-        let upload = alice.create(spec("a.bin")).await.unwrap();
-        alice.part(&upload.id, 0, &data[..PART]).await.unwrap();
-        alice.go_on(&upload.id, &data[..2 * PART], PART, false).await.unwrap_err();
-        alice.part(&upload.id, 2 * PART, &data[2 * PART..]).await.unwrap();
-        let answer = alice.go_on(&upload.id, &data, SIZE, true).await.unwrap();
-        assert_eq!(alice.read(&file_id(&answer)).await.unwrap(), data);
+        let upload = alice.create_upload(spec("a.bin")).await.unwrap();
+        alice.upload_part(&upload.id, 0, &data[..PART]).await.unwrap();
+        alice.resume_upload(&upload.id, &data[..2 * PART], PART, false).await.unwrap_err();
+        alice.upload_part(&upload.id, 2 * PART, &data[2 * PART..]).await.unwrap();
+        let response = alice.resume_upload(&upload.id, &data, SIZE, true).await.unwrap();
+        assert_eq!(alice.read(&file_id(&response)).await.unwrap(), data);
     });
 }
 
 #[test]
-fn where_the_size_is_known_only_its_last_part_may_be_shorter() {
+fn only_last_part_of_sized_upload_may_be_short() {
     service_test(|s| async move {
         let (alice, data) = (s.alice(), pattern(SIZE));
-        let told = UploadSpec { size_bytes: Some(SIZE as i64), ..spec("a.bin") };
-        let upload = alice.create(told).await.unwrap();
-        let short = alice.part(&upload.id, 0, &data[..PART - 1]).await.unwrap_err();
+        let sized = UploadSpec { size_bytes: Some(SIZE as i64), ..spec("a.bin") };
+        let upload = alice.create_upload(sized).await.unwrap();
+        let short = alice.upload_part(&upload.id, 0, &data[..PART - 1]).await.unwrap_err();
         assert_eq!((short.code(), violated_fields(&short)), (Code::InvalidArgument, vec!["data".to_owned()]));
         for (n, part) in data.chunks(PART).enumerate() {
-            alice.part(&upload.id, n * PART, part).await.unwrap();
+            alice.upload_part(&upload.id, n * PART, part).await.unwrap();
         }
-        let file = alice.complete(&upload.id, SIZE).await.unwrap();
+        let file = alice.complete_upload(&upload.id, SIZE).await.unwrap();
         assert_eq!(alice.read(&file.id).await.unwrap(), data);
     });
 }

@@ -1,5 +1,5 @@
-//! A change that is asked for again under its request id has one answer and one effect, whatever has happened since; and the
-//! id is refused to everything else. Uploads have a place of their own, `upload_retries`.
+//! Retried mutations: a request id has one effect and one response, also if other changes happened in
+//! between, and other requests cannot reuse it. `upload_retries` covers uploads.
 
 use std::fmt::Debug;
 
@@ -27,44 +27,45 @@ use crate::{
     webhooks::local_test,
 };
 
-/// The request id of this number.
-fn id(number: u128) -> String {
+/// A request id made of a number.
+fn request_id(number: u128) -> String {
     uuid::Uuid::from_u128(number).to_string()
 }
 
-/// How often something was done, as the audit log tells.
-async fn done(s: &Service, action: AuditAction) -> i64 {
+/// The number of audit entries of an action that was allowed.
+async fn audit_count(s: &Service, action: AuditAction) -> i64 {
     let count = "SELECT count(*) FROM audit_entries WHERE is_allowed AND action = ";
-    s.owner.number(&format!("{count}{}", action.number())).await
+    s.superuser.query_number(&format!("{count}{}", action.number())).await
 }
 
-fn is_reused(refused: Status) {
-    assert_eq!((refused.code(), reason(&refused).as_str()), (Code::InvalidArgument, "REQUEST_ID_REUSED"));
+fn assert_reused(error: Status) {
+    assert_eq!((error.code(), reason(&error).as_str()), (Code::InvalidArgument, "REQUEST_ID_REUSED"));
 }
 
-/// Asks, lets something happen, asks again, and asks for something else under the same id.
-async fn is_done_once<R: Clone, A: PartialEq + Debug>(
+/// Makes a request, makes other changes, and retries the request. Asserts that it had one effect and that
+/// another request with its id is rejected.
+async fn assert_done_once<R: Clone, A: PartialEq + Debug>(
     s: &Service,
     action: AuditAction,
     [request, other]: [R; 2],
-    ask: impl AsyncFn(R) -> Result<Response<A>, Status>,
-    meanwhile: impl AsyncFnOnce(),
+    call: impl AsyncFn(R) -> Result<Response<A>, Status>,
+    make_other_changes: impl AsyncFnOnce(),
 ) {
-    let before = done(s, action).await;
-    let first = ask(request.clone()).await.unwrap().into_inner();
-    meanwhile().await;
-    let again = ask(request).await.unwrap().into_inner();
+    let before = audit_count(s, action).await;
+    let first = call(request.clone()).await.unwrap().into_inner();
+    make_other_changes().await;
+    let again = call(request).await.unwrap().into_inner();
     assert_eq!(first, again, "{action:?}");
-    is_reused(ask(other).await.unwrap_err());
-    assert_eq!(done(s, action).await, before + 1, "{action:?}");
+    assert_reused(call(other).await.unwrap_err());
+    assert_eq!(audit_count(s, action).await, before + 1, "{action:?}");
 }
 
 #[test]
-fn changes_of_a_webhook() {
+fn retried_webhook_changes_have_one_effect() {
     service_test(|s| async move {
         let webhooks = s.ada().webhooks;
-        let (one, _) = s.webhook_to("https://one.example.org/").await;
-        let (two, _) = s.webhook_to("https://two.example.org/").await;
+        let (one, _) = s.create_webhook_to("https://one.example.org/").await;
+        let (two, _) = s.create_webhook_to("https://two.example.org/").await;
 
         let update = |description: &str, request_id: String| UpdateWebhookRequest {
             webhook: Some(Webhook {
@@ -76,60 +77,66 @@ fn changes_of_a_webhook() {
             request_id,
             ..UpdateWebhookRequest::default()
         };
-        let ask = async |request| webhooks.clone().update_webhook(request).await;
-        let requests = [update("b", id(1)), update("c", id(1))];
-        let (first, elsewise) = (done(&s, AuditAction::WebhookUpdate).await, update("d", String::new()));
-        is_done_once(&s, AuditAction::WebhookUpdate, requests, ask, async || {}).await;
-        ask(elsewise).await.unwrap();
-        ask(update("b", id(1))).await.unwrap();
-        assert_eq!(s.shown(&one).await.description, "d", "a retry does not undo what came later");
-        assert_eq!(done(&s, AuditAction::WebhookUpdate).await, first + 2);
+        let call = async |request| webhooks.clone().update_webhook(request).await;
+        let requests = [update("b", request_id(1)), update("c", request_id(1))];
+        let (count, later) = (audit_count(&s, AuditAction::WebhookUpdate).await, update("d", String::new()));
+        assert_done_once(&s, AuditAction::WebhookUpdate, requests, call, async || {}).await;
+        call(later).await.unwrap();
+        call(update("b", request_id(1))).await.unwrap();
+        assert_eq!(s.get_webhook(&one).await.description, "d", "a retry does not revert later changes");
+        assert_eq!(audit_count(&s, AuditAction::WebhookUpdate).await, count + 2);
 
         let rotate = |webhook_id: &String| RotateWebhookSecretRequest {
             webhook_id: webhook_id.clone(),
-            request_id: id(2),
+            request_id: request_id(2),
         };
-        let ask = async |request| webhooks.clone().rotate_webhook_secret(request).await;
+        let call = async |request| webhooks.clone().rotate_webhook_secret(request).await;
         let requests = [rotate(&one), rotate(&two)];
-        is_done_once(&s, AuditAction::WebhookRotate, requests, ask, async || {}).await;
+        assert_done_once(&s, AuditAction::WebhookRotate, requests, call, async || {}).await;
 
-        let delete =
-            |webhook_id: &String| DeleteWebhookRequest { webhook_id: webhook_id.clone(), request_id: id(3) };
-        let ask = async |request| webhooks.clone().delete_webhook(request).await;
+        let delete = |webhook_id: &String| DeleteWebhookRequest {
+            webhook_id: webhook_id.clone(),
+            request_id: request_id(3),
+        };
+        let call = async |request| webhooks.clone().delete_webhook(request).await;
         let requests = [delete(&one), delete(&two)];
-        is_done_once(&s, AuditAction::WebhookDelete, requests, ask, async || {}).await;
-        assert_eq!(s.shown(&two).await.id, two, "the id was refused, and nothing was removed");
+        assert_done_once(&s, AuditAction::WebhookDelete, requests, call, async || {}).await;
+        assert_eq!(s.get_webhook(&two).await.id, two, "the request with a used id deleted nothing");
     });
 }
 
 #[test]
-fn a_dead_letter_that_is_sent_again() {
+fn retried_redelivery_sends_one_delivery() {
     local_test(
         |config| config.attempts_max = 1,
         |s, receiver| async move {
-            let (webhook_id, _) = s.webhook_to(&receiver.url).await;
-            receiver.answer(&[418]);
-            s.uploads(&["a"]).await;
-            s.delivered().await;
-            let position = s.failed(&webhook_id).await.remove(0).position;
+            let (webhook_id, _) = s.create_webhook_to(&receiver.url).await;
+            receiver.respond_with(&[418]);
+            s.upload_files(&["a"]).await;
+            s.deliver_all().await;
+            let position = s.list_failed_deliveries(&webhook_id).await.remove(0).position;
             let redeliver = |position: String| RedeliverWebhookRequest {
                 webhook_id: webhook_id.clone(),
                 position,
-                request_id: id(1),
+                request_id: request_id(1),
             };
-            receiver.answer(&[200]);
+            receiver.respond_with(&[200]);
             let requests = [redeliver(position), redeliver("0".repeat(32))];
             let webhooks = s.ada().webhooks;
-            let ask = async |request| webhooks.clone().redeliver_webhook(request).await;
-            let meanwhile = async || assert_eq!(s.delivered().await, 1);
-            is_done_once(&s, AuditAction::WebhookRedeliver, requests, ask, meanwhile).await;
-            assert_eq!((s.delivered().await, receiver.files().len()), (0, 2), "it is not sent a third time");
+            let call = async |request| webhooks.clone().redeliver_webhook(request).await;
+            let make_other_changes = async || assert_eq!(s.deliver_all().await, 1);
+            assert_done_once(&s, AuditAction::WebhookRedeliver, requests, call, make_other_changes).await;
+            assert_eq!(
+                (s.deliver_all().await, receiver.received_file_ids().len()),
+                (0, 2),
+                "no third delivery"
+            );
         },
     );
 }
 
 #[test]
-fn changes_of_a_tenant() {
+fn retried_tenant_changes_have_one_effect() {
     service_test(|s| async move {
         let (operator, tenant_id) = (s.operator(), s.ada().tenant_id().await);
         let tenants = operator.tenants.clone();
@@ -141,133 +148,147 @@ fn changes_of_a_tenant() {
             request_id,
             ..UpdateTenantRequest::default()
         };
-        let ask = async |request| tenants.clone().update_tenant(request).await;
-        let meanwhile = async || {
-            operator.suspend(&tenant_id).await.unwrap();
+        let call = async |request| tenants.clone().update_tenant(request).await;
+        let make_other_changes = async || {
+            operator.suspend_tenant(&tenant_id).await.unwrap();
         };
-        let requests = [update(1 << 40, id(1)), update(1 << 41, id(1))];
-        is_done_once(&s, AuditAction::QuotaUpdate, requests, ask, meanwhile).await;
+        let requests = [update(1 << 40, request_id(1)), update(1 << 41, request_id(1))];
+        assert_done_once(&s, AuditAction::QuotaUpdate, requests, call, make_other_changes).await;
 
-        let resume = ResumeTenantRequest { tenant_id: tenant_id.clone(), request_id: id(2) };
+        let resume = ResumeTenantRequest { tenant_id: tenant_id.clone(), request_id: request_id(2) };
         let first = tenants.clone().resume_tenant(resume.clone()).await.unwrap().into_inner();
-        operator.suspend(&tenant_id).await.unwrap();
+        operator.suspend_tenant(&tenant_id).await.unwrap();
         let again = tenants.clone().resume_tenant(resume.clone()).await.unwrap().into_inner();
         assert_eq!(first, again);
-        assert_eq!(done(&s, AuditAction::TenantResume).await, 1, "it stays suspended");
-        assert_ne!(operator.tenant(&tenant_id).await.unwrap().state, first.tenant.unwrap().state);
-        // It says no more than which tenant: something else is another change of it.
-        let suspend =
-            SuspendTenantRequest { tenant_id: tenant_id.clone(), reason: String::new(), request_id: id(2) };
-        is_reused(tenants.clone().suspend_tenant(suspend).await.unwrap_err());
-        let resume = ResumeTenantRequest { request_id: id(1), ..resume };
-        is_reused(tenants.clone().resume_tenant(resume).await.unwrap_err());
+        assert_eq!(audit_count(&s, AuditAction::TenantResume).await, 1, "the retry does not resume it");
+        assert_ne!(operator.get_tenant(&tenant_id).await.unwrap().state, first.tenant.unwrap().state);
+        // A resume request names only its tenant, so try the id with another method, and another id with it.
+        let suspend = SuspendTenantRequest {
+            tenant_id: tenant_id.clone(),
+            reason: String::new(),
+            request_id: request_id(2),
+        };
+        assert_reused(tenants.clone().suspend_tenant(suspend).await.unwrap_err());
+        let resume = ResumeTenantRequest { request_id: request_id(1), ..resume };
+        assert_reused(tenants.clone().resume_tenant(resume).await.unwrap_err());
     });
 }
 
 #[test]
-fn the_deletion_of_a_tenant() {
+fn retried_tenant_deletion_has_one_effect() {
     service_test(|s| async move {
         let (operator, tenant_id) = (s.operator(), s.ada().tenant_id().await);
         let tenants = operator.tenants.clone();
         let delete = |number| DeleteTenantRequest {
             tenant_id: tenant_id.clone(),
             dry_run: false,
-            request_id: id(number),
+            request_id: request_id(number),
         };
-        s.uploads(&["a"]).await;
-        let resume = ResumeTenantRequest { tenant_id: tenant_id.clone(), request_id: id(1) };
+        s.upload_files(&["a"]).await;
+        let resume = ResumeTenantRequest { tenant_id: tenant_id.clone(), request_id: request_id(1) };
         tenants.clone().resume_tenant(resume).await.unwrap();
-        is_reused(tenants.clone().delete_tenant(delete(1)).await.unwrap_err());
-        assert_eq!(done(&s, AuditAction::TenantDelete).await, 0);
+        assert_reused(tenants.clone().delete_tenant(delete(1)).await.unwrap_err());
+        assert_eq!(audit_count(&s, AuditAction::TenantDelete).await, 0);
 
         let first = tenants.clone().delete_tenant(delete(2)).await.unwrap().into_inner();
         let again = tenants.clone().delete_tenant(delete(2)).await.unwrap().into_inner();
         assert_eq!(first.plan.unwrap().file_count, 1);
         assert_eq!((again.tenant, again.plan), (first.tenant, Some(TenantDeletionPlan::default())));
-        assert_eq!(done(&s, AuditAction::TenantDelete).await, 1);
+        assert_eq!(audit_count(&s, AuditAction::TenantDelete).await, 1);
     });
 }
 
 #[test]
-fn a_hold_that_is_released_and_a_file_that_is_taken_out_of_the_archive() {
+fn retried_release_and_unarchive_have_one_effect() {
     service_test(|s| async move {
-        let (ada, ids) = (s.ada(), s.uploads(&["a", "b"]).await);
-        ada.hold(&ids[0], "a dispute").await.unwrap();
+        let (ada, ids) = (s.ada(), s.upload_files(&["a", "b"]).await);
+        ada.set_legal_hold(&ids[0], "a dispute").await.unwrap();
         let release = |reason: &str| ReleaseLegalHoldRequest {
             file_id: ids[0].clone(),
             reason: reason.to_owned(),
-            request_id: id(1),
+            request_id: request_id(1),
         };
-        let ask = async |request| ada.files.clone().release_legal_hold(request).await;
-        let meanwhile = async || {
-            ada.hold(&ids[0], "another dispute").await.unwrap();
+        let call = async |request| ada.files.clone().release_legal_hold(request).await;
+        let make_other_changes = async || {
+            ada.set_legal_hold(&ids[0], "another dispute").await.unwrap();
         };
-        let requests = [release("settled"), release("a mistake")];
-        is_done_once(&s, AuditAction::FileHoldRelease, requests, ask, meanwhile).await;
-        assert!(ada.get(&ids[0]).await.unwrap().legal_hold.is_some(), "the later hold holds");
+        let requests = [release("resolved"), release("a mistake")];
+        assert_done_once(&s, AuditAction::FileHoldRelease, requests, call, make_other_changes).await;
+        assert!(ada.get(&ids[0]).await.unwrap().legal_hold.is_some(), "the later hold remains");
 
         ada.archive(&ids[1]).await.unwrap();
         let unarchive = |file_id: &String| UnarchiveFileRequest {
             file_id: file_id.clone(),
-            request_id: id(2),
+            request_id: request_id(2),
             ..UnarchiveFileRequest::default()
         };
-        let ask = async |request| ada.files.clone().unarchive_file(request).await;
-        let meanwhile = async || {
+        let call = async |request| ada.files.clone().unarchive_file(request).await;
+        let make_other_changes = async || {
             ada.archive(&ids[1]).await.unwrap();
         };
         let requests = [unarchive(&ids[1]), unarchive(&ids[0])];
-        is_done_once(&s, AuditAction::FileUnarchive, requests, ask, meanwhile).await;
+        assert_done_once(&s, AuditAction::FileUnarchive, requests, call, make_other_changes).await;
     });
 }
 
 #[test]
-fn an_upload_that_is_given_up() {
+fn retried_cancel_has_one_effect() {
     service_test(|s| async move {
         let alice = s.alice();
-        let (one, two) =
-            (alice.create(spec("a")).await.unwrap().id, alice.create(spec("b")).await.unwrap().id);
-        let cancel =
-            |upload_id: &String| CancelUploadRequest { upload_id: upload_id.clone(), request_id: id(1) };
-        let ask = async |request| alice.uploads.clone().cancel_upload(request).await;
+        let (one, two) = (
+            alice.create_upload(spec("a")).await.unwrap().id,
+            alice.create_upload(spec("b")).await.unwrap().id,
+        );
+        let cancel = |upload_id: &String| CancelUploadRequest {
+            upload_id: upload_id.clone(),
+            request_id: request_id(1),
+        };
+        let call = async |request| alice.uploads.clone().cancel_upload(request).await;
         let requests = [cancel(&one), cancel(&two)];
-        is_done_once(&s, AuditAction::UploadCancel, requests, ask, async || {}).await;
-        assert_eq!(alice.uploads(10).await, [two.as_str()], "the id was refused, and the other goes on");
-        alice.cancel(&two).await.unwrap();
+        assert_done_once(&s, AuditAction::UploadCancel, requests, call, async || {}).await;
+        assert_eq!(
+            alice.list_upload_ids(10).await,
+            [two.as_str()],
+            "the request with a used id cancelled nothing"
+        );
+        alice.cancel_upload(&two).await.unwrap();
     });
 }
 
 #[test]
-fn of_many_at_once_with_the_same_request_id_one_has_an_effect() {
+fn concurrent_requests_with_one_id_have_one_effect() {
     service_test(|s| async move {
-        let (alice, file) = (s.alice(), s.uploads(&["a"]).await.remove(0));
+        let (alice, file) = (s.alice(), s.upload_files(&["a"]).await.remove(0));
         for number in 1..=3 {
             let request = UpdateFileRequest {
                 file: Some(File { id: file.clone(), name: format!("b{number}"), ..File::default() }),
                 update_mask: Some(FieldMask { paths: vec!["name".to_owned()] }),
-                request_id: id(number),
+                request_id: request_id(number),
                 ..UpdateFileRequest::default()
             };
-            let ask = |mut files: strongroom::proto::v1::file_service_client::FileServiceClient<_>| {
+            let call = |mut files: strongroom::proto::v1::file_service_client::FileServiceClient<_>| {
                 let request = request.clone();
                 async move { files.update_file(request).await }
             };
-            let mut answers = Vec::new();
-            for outcome in join_all((0..12).map(|_| ask(alice.files.clone()))).await {
+            let mut responses = Vec::new();
+            for outcome in join_all((0..12).map(|_| call(alice.files.clone()))).await {
                 match outcome {
-                    Ok(answer) => answers.push(answer.into_inner()),
-                    Err(refused) => {
-                        let got = (refused.code(), reason(&refused));
-                        assert_eq!(got, (Code::Aborted, "REQUEST_IN_PROGRESS".to_owned()));
-                        assert!(refused.get_details_retry_info().is_some());
+                    Ok(response) => responses.push(response.into_inner()),
+                    Err(error) => {
+                        let actual = (error.code(), reason(&error));
+                        assert_eq!(actual, (Code::Aborted, "REQUEST_IN_PROGRESS".to_owned()));
+                        assert!(error.get_details_retry_info().is_some());
                     }
                 }
             }
-            assert!(!answers.is_empty() && answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
-            assert_eq!(answers[0].file.as_ref().unwrap().name, format!("b{number}"));
+            assert!(
+                !responses.is_empty() && responses.iter().all(|response| *response == responses[0]),
+                "{responses:?}"
+            );
+            assert_eq!(responses[0].file.as_ref().unwrap().name, format!("b{number}"));
             let number = i64::try_from(number).unwrap();
-            assert_eq!(done(&s, AuditAction::FileUpdate).await, number);
-            assert_eq!(s.owner.number("SELECT count(*) FROM events WHERE kind = 7").await, number);
+            assert_eq!(audit_count(&s, AuditAction::FileUpdate).await, number);
+            assert_eq!(s.superuser.query_number("SELECT count(*) FROM events WHERE kind = 7").await, number);
         }
     });
 }

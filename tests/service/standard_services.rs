@@ -1,4 +1,4 @@
-//! The services that every gRPC server of a mesh is expected to have: health and reflection.
+//! The standard gRPC services: health and reflection.
 
 use futures::stream;
 use strongroom::telemetry::health::Component;
@@ -12,7 +12,7 @@ use tonic_reflection::pb::v1::{
 use crate::harness::{service_test, service_test_with};
 
 #[test]
-fn health_is_open_to_anyone_and_tells_each_service() {
+fn health_reports_each_service_without_credentials() {
     service_test(|s| async move {
         let mut health = HealthClient::new(s.channel.clone());
         let ask = |service: &str| HealthCheckRequest { service: service.to_owned() };
@@ -20,10 +20,10 @@ fn health_is_open_to_anyone_and_tells_each_service() {
             ["", "strongroom.v1.FileService", "strongroom.v1.QuotaService", "strongroom.v1.WebhookService"];
         for (is_up, status) in [(false, 2), (true, 1)] {
             for component in [Component::Database, Component::Storage] {
-                if is_up { s.health.mark_up(component) } else { s.health.mark_down(component, "away") }
+                if is_up { s.health.mark_up(component) } else { s.health.mark_down(component, "unreachable") }
             }
             for name in names {
-                s.until("health follows", || {
+                s.wait_until("the health status changes", || {
                     let mut health = health.clone();
                     async move { health.check(ask(name)).await.unwrap().into_inner().status == status }
                 })
@@ -35,22 +35,22 @@ fn health_is_open_to_anyone_and_tells_each_service() {
 }
 
 #[test]
-fn reflection_describes_every_service_unless_it_is_switched_off() {
-    for is_on in [true, false] {
+fn reflection_lists_services_if_enabled() {
+    for is_enabled in [true, false] {
         service_test_with(
-            |config| config.server.reflection = is_on,
+            |config| config.server.reflection = is_enabled,
             |s| async move {
                 let mut reflection = ServerReflectionClient::new(s.channel.clone());
                 let ask = ServerReflectionRequest {
                     message_request: Some(MessageRequest::ListServices(String::new())),
                     ..Default::default()
                 };
-                let answer = reflection.server_reflection_info(stream::iter([ask])).await;
-                if !is_on {
-                    assert_eq!(answer.unwrap_err().code(), Code::Unimplemented);
+                let response = reflection.server_reflection_info(stream::iter([ask])).await;
+                if !is_enabled {
+                    assert_eq!(response.unwrap_err().code(), Code::Unimplemented);
                     return;
                 }
-                let first = answer.unwrap().into_inner().message().await.unwrap().unwrap();
+                let first = response.unwrap().into_inner().message().await.unwrap().unwrap();
                 let Some(MessageResponse::ListServicesResponse(list)) = first.message_response else {
                     panic!("{first:?}")
                 };

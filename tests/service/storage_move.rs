@@ -1,5 +1,5 @@
-//! Moving files from one provider to another: nothing is lost, nothing is left over, and a second run goes on where the
-//! first one stopped.
+//! Moves of blobs from one provider to another: failures lose no bytes and leave no objects, and a second run
+//! resumes an interrupted move.
 
 use std::{future::Future, pin::pin, sync::Arc, task::Poll};
 
@@ -24,29 +24,29 @@ use strongroom::{
 };
 
 use crate::harness::{
-    PART, Service, Site, file_id, service_test_in, service_test_with, sha256, spec, upload_messages,
+    PART, Service, Setup, file_id, service_test_in, service_test_with, sha256, spec, upload_messages,
 };
 
-struct Silent;
+struct NoProgress;
 
-impl MoveProgress for Silent {
+impl MoveProgress for NoProgress {
     fn report_progress(&mut self, _: &MoveReport) {}
 }
 
-/// New bytes go to `old`; the faults are those of `old`.
-fn old_and_new(config: &mut Config) {
+/// Configures `old` for new uploads. Faults apply to `old`.
+fn configure_old_as_primary(config: &mut Config) {
     config.storage.providers.clear();
     config.storage.set_primary_provider("new", ProviderConfig::Memory);
     config.storage.set_primary_provider("old", ProviderConfig::Memory);
 }
 
-/// New bytes go to `new`, and so do the faults.
-fn new_and_old(config: &mut Config) {
-    old_and_new(config);
+/// Configures `new` for new uploads. Faults apply to `new`.
+fn configure_new_as_primary(config: &mut Config) {
+    configure_old_as_primary(config);
     config.storage.provider = "new".to_owned();
 }
 
-fn mover(s: &Service) -> BlobMover {
+fn new_mover(s: &Service) -> BlobMover {
     let faulty = s.faults.clone() as Arc<dyn strongroom::storage::ObjectStorage>;
     let others = s.stores.iter().filter(|store| store.provider() != faulty.provider()).cloned();
     let stores: Vec<_> = others.chain([Arc::clone(&faulty)]).collect();
@@ -65,8 +65,8 @@ fn options(from: &str, to: &str) -> MoveOptions {
     MoveOptions { from, to, concurrency: 2, reads_back: false, is_dry_run: false }
 }
 
-async fn move_to_new(s: &Service) -> MoveReport {
-    mover(s).move_blobs(&options("old", "new"), &mut Silent).await.unwrap()
+async fn move_old_to_new(s: &Service) -> MoveReport {
+    new_mover(s).move_blobs(&options("old", "new"), &mut NoProgress).await.unwrap()
 }
 
 const SIZES: [usize; 4] = [0, 10, PART, 3 * PART + 1];
@@ -75,15 +75,15 @@ fn content(size: usize) -> Vec<u8> {
     (0..size).map(|n| (n * 7 % 251) as u8).collect()
 }
 
-/// Files of all sizes on `old`; their ids.
-async fn stored(s: &Service) -> Vec<String> {
-    let before = s.replica(|config| config.storage.provider = "old".to_owned()).await;
+/// Uploads files of all sizes to `old`. Returns their ids.
+async fn upload_files_to_old(s: &Service) -> Vec<String> {
+    let replica = s.start_replica(|config| config.storage.provider = "old".to_owned()).await;
     let mut ids = Vec::new();
     for size in SIZES {
-        let uploaded = before.alice().upload(spec(&size.to_string()), &content(size)).await.unwrap();
+        let uploaded = replica.alice().upload(spec(&size.to_string()), &content(size)).await.unwrap();
         ids.push(file_id(&uploaded));
     }
-    before.stopped().await;
+    replica.stop().await;
     ids
 }
 
@@ -93,57 +93,57 @@ async fn assert_readable(s: &Service, ids: &[String]) {
     }
 }
 
-async fn objects(s: &Service, provider: &str) -> usize {
+async fn count_objects(s: &Service, provider: &str) -> usize {
     s.stores.get(provider).unwrap().list("", None, 100).await.unwrap().objects.len()
 }
 
-async fn rounds(s: &Service) {
+async fn run_all_rounds(s: &Service) {
     while worker::run_round(&s.app).await > 0 {}
 }
 
-/// After the undelete window nothing is where it should not be.
+/// Asserts that after the deletion delay only `new` has objects.
 async fn assert_only_new_has_objects(s: &Service) {
     s.clock.advance(chrono::Duration::hours(73));
-    rounds(s).await;
-    assert_eq!((objects(s, "old").await, objects(s, "new").await), (0, SIZES.len()));
-    assert_eq!(s.owner.number("SELECT count(*) FROM stray_objects").await, 0);
+    run_all_rounds(s).await;
+    assert_eq!((count_objects(s, "old").await, count_objects(s, "new").await), (0, SIZES.len()));
+    assert_eq!(s.superuser.query_number("SELECT count(*) FROM stray_objects").await, 0);
 }
 
 #[test]
-fn moved_files_read_the_same_and_the_originals_stay_for_the_undelete_window() {
-    service_test_with(old_and_new, |s| async move {
-        let ids = stored(&s).await;
-        let report = move_to_new(&s).await;
+fn moved_files_are_readable_and_originals_stay_for_a_while() {
+    service_test_with(configure_old_as_primary, |s| async move {
+        let ids = upload_files_to_old(&s).await;
+        let report = move_old_to_new(&s).await;
         assert_eq!((report.blobs, report.bytes), (4, SIZES.iter().sum::<usize>() as u64));
-        assert_eq!((report.failures.len(), report.overtaken, report.released), (0, 0, 0));
+        assert_eq!((report.failures.len(), report.superseded, report.released), (0, 0, 0));
         assert_readable(&s, &ids).await;
         s.clock.advance(chrono::Duration::hours(71));
-        rounds(&s).await;
-        assert_eq!((objects(&s, "old").await, objects(&s, "new").await), (4, 4));
+        run_all_rounds(&s).await;
+        assert_eq!((count_objects(&s, "old").await, count_objects(&s, "new").await), (4, 4));
         let again = MoveReport { is_written_to: true, ..MoveReport::default() };
-        assert_eq!(move_to_new(&s).await, again, "there is nothing left to move");
+        assert_eq!(move_old_to_new(&s).await, again, "no blob is left to move");
         let audited = "SELECT count(*) FROM audit_entries WHERE action = 9 AND details ->> 'to' = 'new'";
-        assert_eq!(s.owner.number(audited).await, 4);
+        assert_eq!(s.superuser.query_number(audited).await, 4);
         assert_only_new_has_objects(&s).await;
         assert_readable(&s, &ids).await;
     });
 }
 
 #[test]
-fn a_dry_run_counts_and_moves_nothing() {
-    service_test_with(old_and_new, |s| async move {
-        stored(&s).await;
+fn move_dry_run_counts_and_moves_nothing() {
+    service_test_with(configure_old_as_primary, |s| async move {
+        upload_files_to_old(&s).await;
         let options = MoveOptions { is_dry_run: true, ..options("old", "new") };
-        let report = mover(&s).move_blobs(&options, &mut Silent).await.unwrap();
+        let report = new_mover(&s).move_blobs(&options, &mut NoProgress).await.unwrap();
         assert_eq!((report.is_dry_run, report.blobs, report.left_blobs), (true, 4, 4));
         assert!(report.is_done());
-        assert_eq!((objects(&s, "old").await, objects(&s, "new").await), (4, 0));
+        assert_eq!((count_objects(&s, "old").await, count_objects(&s, "new").await), (4, 0));
     });
 }
 
 #[test]
-fn a_copy_says_whose_it_is_and_who_brought_it_as_the_original_does() {
-    service_test_with(old_and_new, |s| async move {
+fn copied_object_keeps_tenant_and_user_metadata() {
+    service_test_with(configure_old_as_primary, |s| async move {
         s.alice().upload(spec("a"), &content(10)).await.unwrap();
         s.bob().upload(spec("b"), &content(10)).await.unwrap();
         let mut tx = s.db.system_tx().await.unwrap();
@@ -153,51 +153,56 @@ fn a_copy_says_whose_it_is_and_who_brought_it_as_the_original_does() {
         users.sort_unstable();
         assert_eq!(users, ["alice", "bob"]);
         let tenant = movable[0].tenant_blob.tenant;
-        let said = PutOptions::for_blob(tenant, Some("alice")).metadata;
+        let metadata = PutOptions::for_blob(tenant, Some("alice")).metadata;
         let names = ["tenant-id", "user-id"].map(str::to_owned);
-        assert_eq!(said, names.into_iter().zip([tenant.to_string(), "alice".to_owned()]).collect::<Vec<_>>());
+        assert_eq!(
+            metadata,
+            names.into_iter().zip([tenant.to_string(), "alice".to_owned()]).collect::<Vec<_>>()
+        );
     });
 }
 
 #[test]
-fn what_is_archived_stays_so_where_the_new_provider_has_a_class_for_it() {
-    service_test_with(new_and_old, |s| async move {
-        let ids = stored(&s).await;
-        s.owner.run("UPDATE blobs SET storage_class = 2 WHERE size_bytes <> 10").await;
+fn move_keeps_archive_class_if_target_supports_it() {
+    service_test_with(configure_new_as_primary, |s| async move {
+        let ids = upload_files_to_old(&s).await;
+        s.superuser.execute("UPDATE blobs SET storage_class = 2 WHERE size_bytes <> 10").await;
         s.faults.enable_storage_classes();
-        assert_eq!(move_to_new(&s).await.blobs, 4);
-        let rows =
-            s.owner.rows("SELECT storage_key, storage_class FROM blobs ORDER BY size_bytes", &[]).await;
-        let told: Vec<_> =
+        assert_eq!(move_old_to_new(&s).await.blobs, 4);
+        let rows = s
+            .superuser
+            .query_rows("SELECT storage_key, storage_class FROM blobs ORDER BY size_bytes", &[])
+            .await;
+        let classes: Vec<_> =
             rows.iter().map(|row| (s.faults.storage_class(row.get(0)), row.get::<_, i16>(1))).collect();
         let (archive, standard) = ((Some(StorageClass::Archive), 2), (Some(StorageClass::Standard), 1));
-        assert_eq!(told, [archive, standard, archive, archive], "whole and in parts");
+        assert_eq!(classes, [archive, standard, archive, archive], "single objects and multipart objects");
         assert_readable(&s, &ids).await;
-        mover(&s).move_blobs(&options("new", "old"), &mut Silent).await.unwrap();
+        new_mover(&s).move_blobs(&options("new", "old"), &mut NoProgress).await.unwrap();
         let standard = "SELECT count(*) FROM blobs WHERE storage_class = 1";
-        assert_eq!(s.owner.number(standard).await, 4, "there is no such class there");
+        assert_eq!(s.superuser.query_number(standard).await, 4, "the target has no archive class");
     });
 }
 
 #[test]
-fn files_can_be_moved_back_before_their_originals_are_gone() {
-    service_test_with(old_and_new, |s| async move {
-        let ids = stored(&s).await;
-        move_to_new(&s).await;
-        let back = mover(&s).move_blobs(&options("new", "old"), &mut Silent).await.unwrap();
+fn files_can_be_moved_back_before_originals_are_deleted() {
+    service_test_with(configure_old_as_primary, |s| async move {
+        let ids = upload_files_to_old(&s).await;
+        move_old_to_new(&s).await;
+        let back = new_mover(&s).move_blobs(&options("new", "old"), &mut NoProgress).await.unwrap();
         assert_eq!(back.blobs, 4);
         s.clock.advance(chrono::Duration::hours(73));
-        rounds(&s).await;
-        assert_eq!((objects(&s, "old").await, objects(&s, "new").await), (4, 0));
+        run_all_rounds(&s).await;
+        assert_eq!((count_objects(&s, "old").await, count_objects(&s, "new").await), (4, 0));
         assert_readable(&s, &ids).await;
     });
 }
 
 #[test]
-fn whatever_the_target_does_a_second_run_finishes_the_move() {
-    service_test_with(new_and_old, |s| async move {
+fn second_run_completes_move_after_target_faults() {
+    service_test_with(configure_new_as_primary, |s| async move {
         use {Fault::*, Operation::*, StorageErrorKind::*};
-        let ids = stored(&s).await;
+        let ids = upload_files_to_old(&s).await;
         for (operation, nth, fault) in [
             (Put, 1, Before(NoSpace)),
             (Put, 2, After(Unavailable)),
@@ -212,62 +217,62 @@ fn whatever_the_target_does_a_second_run_finishes_the_move() {
                 Before(Unavailable),
             );
             s.faults.set_plan(plan);
-            let report = move_to_new(&s).await;
+            let report = move_old_to_new(&s).await;
             assert_eq!((report.blobs, report.failures.len()), (3, 1), "{operation:?} {fault:?}");
-            assert!(report.failures[0].why.contains("object store"), "{report:?}");
+            assert!(report.failures[0].reason.contains("object store"), "{report:?}");
             s.faults.set_plan(Plan::new());
-            assert_eq!(move_to_new(&s).await.blobs, 1, "{operation:?} {fault:?}");
+            assert_eq!(move_old_to_new(&s).await.blobs, 1, "{operation:?} {fault:?}");
             assert_readable(&s, &ids).await;
-            mover(&s).move_blobs(&options("new", "old"), &mut Silent).await.unwrap();
+            new_mover(&s).move_blobs(&options("new", "old"), &mut NoProgress).await.unwrap();
         }
-        move_to_new(&s).await;
+        move_old_to_new(&s).await;
         assert_only_new_has_objects(&s).await;
         assert_readable(&s, &ids).await;
     });
 }
 
 #[test]
-fn a_source_that_breaks_off_is_not_taken_for_a_shorter_file() {
-    service_test_with(old_and_new, |s| async move {
-        let ids = stored(&s).await;
+fn truncated_read_of_source_fails_the_move() {
+    service_test_with(configure_old_as_primary, |s| async move {
+        let ids = upload_files_to_old(&s).await;
         for (nth, fault) in [
             (2, Fault::EndStream { after_bytes: 5 }),
             (4, Fault::EndStream { after_bytes: PART as u64 }),
             (4, Fault::CutStream { after_bytes: PART as u64 + 7 }),
         ] {
             s.faults.set_plan(Plan::new().with_fault(Operation::Get, nth, fault));
-            let one_by_one = MoveOptions { concurrency: 1, ..options("old", "new") };
-            let report = mover(&s).move_blobs(&one_by_one, &mut Silent).await.unwrap();
+            let sequential = MoveOptions { concurrency: 1, ..options("old", "new") };
+            let report = new_mover(&s).move_blobs(&sequential, &mut NoProgress).await.unwrap();
             assert_eq!((report.blobs, report.failures.len()), (3, 1), "{fault:?}");
             s.faults.set_plan(Plan::new());
-            assert_eq!(move_to_new(&s).await.blobs, 1);
+            assert_eq!(move_old_to_new(&s).await.blobs, 1);
             assert_readable(&s, &ids).await;
-            mover(&s).move_blobs(&options("new", "old"), &mut Silent).await.unwrap();
+            new_mover(&s).move_blobs(&options("new", "old"), &mut NoProgress).await.unwrap();
         }
-        move_to_new(&s).await;
+        move_old_to_new(&s).await;
         assert_only_new_has_objects(&s).await;
     });
 }
 
 #[test]
-fn what_comes_to_the_old_provider_meanwhile_is_told_of_until_a_later_run_has_moved_it() {
-    service_test_with(new_and_old, |s| async move {
-        stored(&s).await;
-        // A server that was not told yet where new bytes go.
-        let before = s.replica(|config| config.storage.provider = "old".to_owned()).await;
+fn uploads_to_source_during_move_are_reported() {
+    service_test_with(configure_new_as_primary, |s| async move {
+        upload_files_to_old(&s).await;
+        // A server whose configuration still names `old` for new uploads.
+        let replica = s.start_replica(|config| config.storage.provider = "old".to_owned()).await;
         let data = content(4 * PART);
-        let told = UploadSpec { size_bytes: Some(data.len() as i64), ..spec("slow") };
-        let mut messages = upload_messages(told, &data, PART);
+        let sized = UploadSpec { size_bytes: Some(data.len() as i64), ..spec("slow") };
+        let mut messages = upload_messages(sized, &data, PART);
         let rest = messages.split_off(3);
         let (mut sender, stream) = mpsc::channel(1);
-        let mut files = before.alice().files.clone();
-        let running = tokio::spawn(async move { files.upload_file(stream).await });
+        let mut files = replica.alice().files.clone();
+        let upload = tokio::spawn(async move { files.upload_file(stream).await });
         for message in messages {
             sender.send(message).await.unwrap();
         }
         let open = "SELECT count(*) FROM uploads WHERE state = 1";
-        s.until("the upload is open", || async { s.owner.number(open).await == 1 }).await;
-        let report = move_to_new(&s).await;
+        s.wait_until("the upload is open", || async { s.superuser.query_number(open).await == 1 }).await;
+        let report = move_old_to_new(&s).await;
         assert_eq!((report.blobs, report.left_blobs, report.open_uploads), (4, 0, 1));
         assert!(!report.is_done() && !report.is_written_to, "{report:?}");
 
@@ -275,26 +280,26 @@ fn what_comes_to_the_old_provider_meanwhile_is_told_of_until_a_later_run_has_mov
             sender.send(message).await.unwrap();
         }
         drop(sender);
-        running.await.unwrap().unwrap();
-        before.stopped().await;
-        // What the walk could not move, or has not come across, counts all the same.
+        upload.await.unwrap().unwrap();
+        replica.stop().await;
+        // Blobs that the run failed to move or did not list are counted as left.
         s.faults.set_plan(Plan::new().with_fault(
             Operation::StartMultipart,
             1,
             Fault::Before(StorageErrorKind::Unavailable),
         ));
-        let report = move_to_new(&s).await;
+        let report = move_old_to_new(&s).await;
         assert_eq!((report.blobs, report.left_blobs, report.open_uploads), (0, 1, 0));
         assert!(!report.is_done(), "{report:?}");
         s.faults.set_plan(Plan::new());
-        let report = move_to_new(&s).await;
+        let report = move_old_to_new(&s).await;
         assert_eq!((report.blobs, report.left_blobs, report.open_uploads), (1, 0, 0));
         assert!(report.is_done(), "{report:?}");
     });
 }
 
-/// Drives a future for so many polls, then drops it; whether it came to its end.
-async fn is_done_in(polls: usize, work: impl Future) -> bool {
+/// Polls a future at most the given number of times, then drops it. Returns whether it completed.
+async fn completes_within(polls: usize, work: impl Future) -> bool {
     let mut work = pin!(work);
     let mut polls_left = polls;
     std::future::poll_fn(move |context| {
@@ -308,68 +313,75 @@ async fn is_done_in(polls: usize, work: impl Future) -> bool {
 }
 
 #[test]
-fn a_move_that_dies_anywhere_loses_nothing_and_leaves_nothing() {
-    service_test_with(old_and_new, |s| async move {
-        let ids = stored(&s).await;
+fn aborted_move_loses_and_leaves_nothing() {
+    service_test_with(configure_old_as_primary, |s| async move {
+        let ids = upload_files_to_old(&s).await;
         let mut polls = 1;
-        while !is_done_in(polls, move_to_new(&s)).await {
+        while !completes_within(polls, move_old_to_new(&s)).await {
             assert_readable(&s, &ids).await;
             polls += 1;
         }
-        assert!(polls > 5, "it died only {polls} times");
+        assert!(polls > 5, "it was aborted only {polls} times");
         assert_only_new_has_objects(&s).await;
         assert_readable(&s, &ids).await;
     });
 }
 
 #[test]
-fn a_damaged_original_is_named_and_stays_where_it_is() {
-    service_test_with(old_and_new, |s| async move {
-        stored(&s).await;
+fn damaged_original_is_reported_and_kept() {
+    service_test_with(configure_old_as_primary, |s| async move {
+        upload_files_to_old(&s).await;
         s.expect_lost_objects();
         let old = s.stores.get("old").unwrap();
-        let whole = old.list("", None, 10).await.unwrap().objects;
-        let damaged = whole.iter().find(|object| object.size_bytes == 10).unwrap();
+        let listed = old.list("", None, 10).await.unwrap().objects;
+        let damaged = listed.iter().find(|object| object.size_bytes == 10).unwrap();
         old.delete(&damaged.key).await.unwrap();
-        let other = Payload::from(bytes::Bytes::from_static(b"0123456789"));
-        old.put(&damaged.key, other, &PutOptions::default()).await.unwrap();
-        let report = move_to_new(&s).await;
+        let other_bytes = Payload::from(bytes::Bytes::from_static(b"0123456789"));
+        old.put(&damaged.key, other_bytes, &PutOptions::default()).await.unwrap();
+        let report = move_old_to_new(&s).await;
         assert_eq!((report.blobs, report.failures.len()), (3, 1));
         assert_eq!(report.failures[0].key, damaged.key.to_string());
-        assert!(report.failures[0].why.contains("damaged"), "{report:?}");
-        rounds(&s).await;
-        assert_eq!((objects(&s, "old").await, objects(&s, "new").await), (4, 3));
+        assert!(report.failures[0].reason.contains("damaged"), "{report:?}");
+        run_all_rounds(&s).await;
+        assert_eq!((count_objects(&s, "old").await, count_objects(&s, "new").await), (4, 3));
     });
 }
 
 #[test]
-fn a_file_that_is_purged_while_it_is_moved_is_not_moved_and_its_copy_goes() {
-    service_test_with(old_and_new, |s| async move {
-        stored(&s).await;
-        let purge = s.database.owner().await;
+fn file_purged_during_move_is_not_moved() {
+    service_test_with(configure_old_as_primary, |s| async move {
+        upload_files_to_old(&s).await;
+        let purge = s.database.connect_as_superuser().await;
         purge
-            .run("BEGIN; UPDATE blobs SET delete_after = now() + interval '1 day' WHERE size_bytes = 10")
+            .execute("BEGIN; UPDATE blobs SET delete_after = now() + interval '1 day' WHERE size_bytes = 10")
             .await;
-        let moving = tokio::spawn({
+        let task = tokio::spawn({
             let s = s.clone();
-            async move { move_to_new(&s).await }
+            async move { move_old_to_new(&s).await }
         });
-        let waiting = "SELECT count(*) FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
+        let waiting_count = "SELECT count(*) FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
             WHERE NOT l.granted AND l.locktype = 'transactionid' AND a.datname = current_database()";
-        s.until("the move waits for the purge", || async { s.owner.number(waiting).await > 0 }).await;
-        purge.run("COMMIT").await;
-        let report = moving.await.unwrap();
-        assert_eq!((report.blobs, report.overtaken, report.released), (3, 1, 1));
-        rounds(&s).await;
-        assert_eq!((objects(&s, "old").await, objects(&s, "new").await), (4, 3), "the copy is gone");
-        purge.run("UPDATE blobs SET delete_after = NULL").await;
+        s.wait_until("the move waits for the purge", || async {
+            s.superuser.query_number(waiting_count).await > 0
+        })
+        .await;
+        purge.execute("COMMIT").await;
+        let report = task.await.unwrap();
+        assert_eq!((report.blobs, report.superseded, report.released), (3, 1, 1));
+        run_all_rounds(&s).await;
+        assert_eq!(
+            (count_objects(&s, "old").await, count_objects(&s, "new").await),
+            (4, 3),
+            "the copy was deleted"
+        );
+        purge.execute("UPDATE blobs SET delete_after = NULL").await;
     });
 }
 
 #[test]
-fn an_object_that_is_being_removed_is_never_taken_up_by_a_blob() {
-    service_test_with(old_and_new, |s| async move {
-        stored(&s).await;
+fn blob_cannot_adopt_object_that_is_being_deleted() {
+    service_test_with(configure_old_as_primary, |s| async move {
+        upload_files_to_old(&s).await;
         let key = s.stores.get("old").unwrap().list("", None, 1).await.unwrap().objects[0].key.clone();
         let key = key
             .with_new_blob(key.day(), strongroom::domain::ids::BlobId::from_uuid(uuid::Uuid::nil()))
@@ -378,7 +390,7 @@ fn an_object_that_is_being_removed_is_never_taken_up_by_a_blob() {
             StrayObject { tenant: key.tenant(), provider: "new".to_owned(), key, may_be_unfinished: false };
         let mut tx = s.db.system_tx().await.unwrap();
         stray_objects::insert(&mut tx, &copy, 24).await.unwrap();
-        assert!(!stray_objects::claim(&mut tx, &copy).await.unwrap(), "it is not due");
+        assert!(!stray_objects::claim(&mut tx, &copy).await.unwrap(), "the stray object is not due");
         stray_objects::make_due(&mut tx, &copy).await.unwrap();
         assert!(stray_objects::claim(&mut tx, &copy).await.unwrap());
         assert!(!stray_objects::adopt(&mut tx, &copy).await.unwrap());
@@ -387,66 +399,66 @@ fn an_object_that_is_being_removed_is_never_taken_up_by_a_blob() {
 }
 
 #[test]
-fn moves_that_make_no_sense_are_refused() {
-    service_test_with(old_and_new, |s| async move {
-        for (from, to) in [("old", "gone"), ("gone", "new")] {
-            let refused = mover(&s).move_blobs(&options(from, to), &mut Silent).await.unwrap_err();
-            assert!(matches!(&refused, MoveError::UnknownProvider(name) if name.0 == "gone"), "{refused}");
+fn rejects_unknown_or_equal_providers() {
+    service_test_with(configure_old_as_primary, |s| async move {
+        for (from, to) in [("old", "unknown"), ("unknown", "new")] {
+            let error = new_mover(&s).move_blobs(&options(from, to), &mut NoProgress).await.unwrap_err();
+            assert!(matches!(&error, MoveError::UnknownProvider(name) if name.0 == "unknown"), "{error}");
         }
-        let refused = mover(&s).move_blobs(&options("old", "old"), &mut Silent).await.unwrap_err();
-        assert!(matches!(refused, MoveError::SameProvider(_)), "{refused}");
+        let error = new_mover(&s).move_blobs(&options("old", "old"), &mut NoProgress).await.unwrap_err();
+        assert!(matches!(error, MoveError::SameProvider(_)), "{error}");
     });
 }
 
 #[test]
-fn the_status_tells_of_every_provider_that_is_configured_or_in_use() {
-    service_test_with(old_and_new, |s| async move {
-        stored(&s).await;
+fn status_lists_configured_and_used_providers() {
+    service_test_with(configure_old_as_primary, |s| async move {
+        upload_files_to_old(&s).await;
         s.alice().upload(spec("more"), &content(20)).await.unwrap();
-        let stores = mover(&s).stores;
-        let down = Fault::Before(StorageErrorKind::Unavailable);
-        s.faults.set_plan(Plan::new().with_fault(Operation::Check, 3, down));
-        let found = list_provider_statuses(&s.db, &stores).await.unwrap();
-        let told: Vec<_> = found
+        let stores = new_mover(&s).stores;
+        let unavailable = Fault::Before(StorageErrorKind::Unavailable);
+        s.faults.set_plan(Plan::new().with_fault(Operation::Check, 3, unavailable));
+        let statuses = list_provider_statuses(&s.db, &stores).await.unwrap();
+        let rows: Vec<_> = statuses
             .iter()
             .map(|p| (p.name.as_str(), p.is_written_to, p.is_reachable, p.objects, p.bytes))
             .collect();
         let bytes = SIZES.iter().sum::<usize>() as u64 + 20;
-        assert_eq!(told, [("new", false, true, 0, 0), ("old", true, false, 5, bytes)]);
-        assert!(found[0].latency_milliseconds.is_some() && found[1].problem.is_some(), "{found:?}");
+        assert_eq!(rows, [("new", false, true, 0, 0), ("old", true, false, 5, bytes)]);
+        assert!(statuses[0].latency_milliseconds.is_some() && statuses[1].problem.is_some(), "{statuses:?}");
 
         let only_new = Stores::new([Arc::clone(stores.get("new").unwrap())], "new").unwrap();
-        let found = list_provider_statuses(&s.db, &only_new).await.unwrap();
-        let old = found.iter().find(|provider| provider.name == "old").unwrap();
+        let statuses = list_provider_statuses(&s.db, &only_new).await.unwrap();
+        let old = statuses.iter().find(|provider| provider.name == "old").unwrap();
         assert!(!old.is_reachable && old.problem.as_ref().unwrap().contains("not configured"), "{old:?}");
     });
 }
 
 #[test]
-fn what_nobody_has_verified_yet_keeps_a_move_from_being_done_and_what_was_refused_is_told_of() {
-    let arrange = |site: &mut Site| {
-        site.has_urls = true;
-        old_and_new(&mut site.config);
+fn unverified_blobs_are_left_and_refused_ones_reported() {
+    let configure = |setup: &mut Setup| {
+        setup.has_urls = true;
+        configure_old_as_primary(&mut setup.config);
     };
-    service_test_in(None, arrange, |s| async move {
+    service_test_in(None, configure, |s| async move {
         let alice = s.alice();
         let mut ids = Vec::new();
         for sha256 in [None, Some(sha256(b"other bytes"))] {
-            let declared = UploadSpec { size_bytes: Some(10), sha256, ..spec("a") };
-            let direct = alice.create_direct(declared).await.unwrap();
-            let sent = s.send(&direct, &content(10)).await;
-            ids.push(alice.complete_direct(&direct.id, &sent).await.unwrap().file.unwrap().id);
+            let spec = UploadSpec { size_bytes: Some(10), sha256, ..spec("a") };
+            let direct = alice.create_direct_upload(spec).await.unwrap();
+            let parts = s.put_parts(&direct, &content(10)).await;
+            ids.push(alice.complete_direct_upload(&direct.id, &parts).await.unwrap().file.unwrap().id);
         }
-        let report = move_to_new(&s).await;
+        let report = move_old_to_new(&s).await;
         assert!(!report.is_done(), "{report:?}");
         assert_eq!((report.blobs, report.left_blobs, report.unverified, report.refused), (0, 0, 2, 0));
         worker::run_due_jobs(&s.app).await;
-        let report = move_to_new(&s).await;
+        let report = move_old_to_new(&s).await;
         assert_eq!((report.blobs, report.left_blobs, report.unverified, report.refused), (1, 0, 0, 1));
         assert!(report.is_done(), "{report:?}");
         assert_eq!(alice.read(&ids[0]).await.unwrap(), content(10));
         alice.purge(&ids[1]).await.unwrap();
-        let report = move_to_new(&s).await;
+        let report = move_old_to_new(&s).await;
         assert_eq!((report.refused, report.released), (0, 1));
     });
 }

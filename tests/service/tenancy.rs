@@ -1,4 +1,4 @@
-//! Tenants never meet: not by id, not by a raw connection, not by a wrong role.
+//! Isolation of tenants: by id, on raw database connections, and through database roles.
 
 use strongroom::{
     db::{Database, RoleError},
@@ -11,8 +11,8 @@ use crate::harness::{Caller, file_id, service_test, service_test_with, spec};
 
 const RANDOM: &str = "0198c0de-7777-7000-8000-00000000abcd";
 
-/// A refusal without what differs between any two calls: the request's own id.
-fn answer(status: &Status) -> (Code, String, String, usize) {
+/// The parts of an error that must not differ between calls: all but the request id.
+fn comparable_parts(status: &Status) -> (Code, String, String, usize) {
     let mut details = status.get_error_details();
     if let Some(info) = details.error_info() {
         let mut metadata = info.metadata.clone();
@@ -22,8 +22,8 @@ fn answer(status: &Status) -> (Code, String, String, usize) {
     (status.code(), status.message().to_owned(), format!("{details:?}"), status.details().len())
 }
 
-/// Everything that a caller can ask about one file.
-async fn every_question(caller: &Caller, id: &str) -> Vec<Status> {
+/// Calls the methods that take the id of a file, which must all fail.
+async fn call_file_methods_refused(caller: &Caller, id: &str) -> Vec<Status> {
     vec![
         caller.get(id).await.unwrap_err(),
         caller.read(id).await.unwrap_err(),
@@ -34,95 +34,97 @@ async fn every_question(caller: &Caller, id: &str) -> Vec<Status> {
 }
 
 #[test]
-fn the_ids_of_another_tenant_and_random_ids_are_answered_alike() {
+fn foreign_and_random_ids_return_same_error() {
     service_test(|s| async move {
         let alice = s.alice();
         let id = file_id(&alice.upload(spec("secret"), b"bytes").await.unwrap());
         let trashed = file_id(&alice.upload(spec("trashed"), b"bytes").await.unwrap());
         alice.delete(&trashed).await.unwrap();
-        for stranger in [s.mallory(), s.gus(), s.head(), s.alice_alone()] {
-            let random = every_question(&stranger, RANDOM).await;
+        for stranger in [s.mallory(), s.gus(), s.head(), s.personal_alice()] {
+            let random = call_file_methods_refused(&stranger, RANDOM).await;
             for id in [&id, &trashed] {
-                for (foreign, random) in every_question(&stranger, id).await.iter().zip(&random) {
+                for (foreign, random) in call_file_methods_refused(&stranger, id).await.iter().zip(&random) {
                     assert_eq!(foreign.code(), Code::NotFound);
-                    assert_eq!(answer(foreign), answer(random));
+                    assert_eq!(comparable_parts(foreign), comparable_parts(random));
                 }
             }
             assert!(stranger.list(ListFilesRequest::default()).await.unwrap().files.is_empty());
         }
         let (acme, gus) = (alice.tenant_id().await, s.gus());
-        let ask = |tenant_id: &str| GetQuotaRequest { tenant_id: tenant_id.to_owned() };
-        let foreign = gus.quotas.clone().get_quota(ask(&acme)).await.unwrap_err();
-        let random = gus.quotas.clone().get_quota(ask(RANDOM)).await.unwrap_err();
-        assert_eq!(answer(&foreign), answer(&random));
+        let request = |tenant_id: &str| GetQuotaRequest { tenant_id: tenant_id.to_owned() };
+        let foreign = gus.quotas.clone().get_quota(request(&acme)).await.unwrap_err();
+        let random = gus.quotas.clone().get_quota(request(RANDOM)).await.unwrap_err();
+        assert_eq!(comparable_parts(&foreign), comparable_parts(&random));
         let quota = Quota { limit_bytes: 1, ..Quota::default() };
         let foreign = gus.update_quota(&acme, quota.clone(), &["limit_bytes"]).await.unwrap_err();
         let random = gus.update_quota(RANDOM, quota, &["limit_bytes"]).await.unwrap_err();
-        assert_eq!((foreign.code(), answer(&foreign)), (Code::NotFound, answer(&random)));
+        assert_eq!((foreign.code(), comparable_parts(&foreign)), (Code::NotFound, comparable_parts(&random)));
     });
 }
 
 #[test]
-fn a_person_is_one_tenant_alone_and_another_in_an_organisation() {
+fn personal_and_organisation_tenants_are_separate() {
     service_test(|s| async move {
-        let (alice, alone) = (s.alice(), s.alice_alone());
+        let (alice, personal) = (s.alice(), s.personal_alice());
         let at_work = file_id(&alice.upload(spec("at work"), b"x").await.unwrap());
-        let at_home = file_id(&alone.upload(spec("at home"), b"x").await.unwrap());
-        assert_ne!(alice.tenant_id().await, alone.tenant_id().await);
-        assert_eq!(alice.names(ListFilesRequest::default()).await, ["at work"]);
-        assert_eq!(alone.names(ListFilesRequest::default()).await, ["at home"]);
+        let at_home = file_id(&personal.upload(spec("at home"), b"x").await.unwrap());
+        assert_ne!(alice.tenant_id().await, personal.tenant_id().await);
+        assert_eq!(alice.list_names(ListFilesRequest::default()).await, ["at work"]);
+        assert_eq!(personal.list_names(ListFilesRequest::default()).await, ["at home"]);
         assert_eq!(alice.get(&at_home).await.unwrap_err().code(), Code::NotFound);
-        assert_eq!(alone.get(&at_work).await.unwrap_err().code(), Code::NotFound);
-        // Alone, everyone is the admin of their own.
-        alone.limit_bytes(1000).await;
+        assert_eq!(personal.get(&at_work).await.unwrap_err().code(), Code::NotFound);
+        // A person is the admin of their personal tenant.
+        personal.set_limit_bytes(1000).await;
     });
 }
 
 #[test]
-fn an_organisation_that_is_called_like_a_person_is_another_tenant() {
+fn organisation_named_like_a_person_is_another_tenant() {
     service_test(|s| async move {
-        let alone = s.alice_alone();
+        let personal = s.personal_alice();
         let mut identity = s.ada().identity;
         identity.organization = Some("alice".to_owned());
         let organisation = s.caller(identity);
-        assert_ne!(alone.tenant_id().await, organisation.tenant_id().await);
-        let kinds =
-            s.owner.texts("SELECT format('%s %s', kind, external_id) FROM tenants ORDER BY kind").await;
+        assert_ne!(personal.tenant_id().await, organisation.tenant_id().await);
+        let kinds = s
+            .superuser
+            .query_texts("SELECT format('%s %s', kind, external_id) FROM tenants ORDER BY kind")
+            .await;
         assert_eq!(kinds, ["1 alice", "2 alice"]);
     });
 }
 
 #[test]
-fn a_tenant_is_born_once_however_many_knock_at_first() {
+fn concurrent_first_calls_create_one_tenant() {
     service_test(|s| async move {
-        let knocks = (0..30).map(|_| async { s.alice().quota().await.unwrap().tenant_id });
-        let mut ids = futures::future::join_all(knocks).await;
+        let calls = (0..30).map(|_| async { s.alice().quota().await.unwrap().tenant_id });
+        let mut ids = futures::future::join_all(calls).await;
         ids.dedup();
         assert_eq!(ids.len(), 1);
-        assert_eq!(s.owner.number("SELECT count(*) FROM tenants").await, 1);
-        assert_eq!(s.owner.number("SELECT count(*) FROM audit_entries WHERE action = 1").await, 1);
+        assert_eq!(s.superuser.query_number("SELECT count(*) FROM tenants").await, 1);
+        assert_eq!(s.superuser.query_number("SELECT count(*) FROM audit_entries WHERE action = 1").await, 1);
     });
 }
 
 #[test]
-fn where_tenants_are_created_by_hand_an_unknown_one_is_turned_away() {
+fn unknown_tenant_is_denied_if_creation_is_manual() {
     service_test_with(
         |config| config.tenants.create_on_first_use = false,
         |s| async move {
-            let refused = s.alice().quota().await.unwrap_err();
-            assert_eq!(refused.code(), Code::PermissionDenied);
-            assert_eq!(s.owner.number("SELECT count(*) FROM tenants").await, 0);
+            let error = s.alice().quota().await.unwrap_err();
+            assert_eq!(error.code(), Code::PermissionDenied);
+            assert_eq!(s.superuser.query_number("SELECT count(*) FROM tenants").await, 0);
         },
     );
 }
 
 #[test]
-fn the_operator_never_reaches_a_file() {
+fn operator_cannot_access_files() {
     service_test(|s| async move {
         let id = file_id(&s.alice().upload(spec("secret"), b"bytes").await.unwrap());
         let operator = s.operator();
-        for refused in every_question(&operator, &id).await {
-            assert_eq!(refused.code(), Code::PermissionDenied);
+        for error in call_file_methods_refused(&operator, &id).await {
+            assert_eq!(error.code(), Code::PermissionDenied);
         }
         assert_eq!(
             operator.list(ListFilesRequest::default()).await.unwrap_err().code(),
@@ -132,7 +134,7 @@ fn the_operator_never_reaches_a_file() {
     });
 }
 
-/// Tables that a connection of the service's role finds rows in.
+/// The tables in which a connection of the service's role sees rows.
 async fn visible_tables(client: &tokio_postgres::Client, tables: &[String]) -> Vec<String> {
     let mut visible = Vec::new();
     for table in tables {
@@ -146,7 +148,7 @@ async fn visible_tables(client: &tokio_postgres::Client, tables: &[String]) -> V
 }
 
 #[test]
-fn with_every_filter_of_the_application_gone_the_database_shows_one_tenant_alone() {
+fn row_level_security_shows_only_one_tenant() {
     service_test(|s| async move {
         let (alice, mallory) = (s.alice(), s.mallory());
         let id = file_id(&alice.upload(spec("secret"), b"bytes").await.unwrap());
@@ -154,22 +156,22 @@ fn with_every_filter_of_the_application_gone_the_database_shows_one_tenant_alone
         alice.purge(&gone).await.unwrap();
         let (acme, globex) = (alice.tenant_id().await, mallory.tenant_id().await);
         let tables = s
-            .owner
-            .texts(
+            .superuser
+            .query_texts(
                 "SELECT relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace
                     AND relkind IN ('r', 'p') AND relname <> '__diesel_schema_migrations'
-                    AND relname NOT IN ('sweeps', 'schedules') -- which the service's role may not even ask",
+                    AND relname NOT IN ('sweeps', 'schedules') -- to which the service's role has no access",
             )
             .await;
-        let client = s.database.as_app().await;
-        assert_eq!(visible_tables(&client, &tables).await, [""; 0], "without a context nothing is visible");
+        let client = s.database.connect_as_app().await;
+        assert_eq!(visible_tables(&client, &tables).await, [""; 0], "nothing is visible without a context");
 
-        let become_someone = |tenant: &str| {
+        let begin_as = |tenant: &str| {
             format!(
                 "BEGIN; SELECT set_config('app.tenant_id', '{tenant}', true), set_config('app.audience_min', '1', true)"
             )
         };
-        client.batch_execute(&become_someone(&globex)).await.unwrap();
+        client.batch_execute(&begin_as(&globex)).await.unwrap();
         let of_globex = visible_tables(&client, &tables).await;
         assert!(of_globex.contains(&"quotas".to_owned()) && !of_globex.contains(&"files".to_owned()));
         for table in &of_globex {
@@ -177,7 +179,7 @@ fn with_every_filter_of_the_application_gone_the_database_shows_one_tenant_alone
             let foreign = format!("SELECT count(*) FROM {table} WHERE {column}::text <> '{globex}'");
             assert_eq!(client.query_one(&foreign, &[]).await.unwrap().get::<_, i64>(0), 0, "{table}");
         }
-        // What cannot be seen cannot be changed, and nothing can be slipped to others.
+        // Invisible rows cannot be changed, and no row can be inserted for another tenant.
         for sql in [
             "UPDATE files SET name = 'x'",
             "DELETE FROM files",
@@ -185,14 +187,14 @@ fn with_every_filter_of_the_application_gone_the_database_shows_one_tenant_alone
         ] {
             assert_eq!(client.execute(sql, &[]).await.unwrap(), 0, "{sql}");
         }
-        let slipped =
+        let foreign_insert =
             format!("INSERT INTO file_tags (tenant_id, file_id, tag) VALUES ('{acme}', '{id}', 'x')");
-        assert!(client.batch_execute(&slipped).await.is_err());
+        assert!(client.batch_execute(&foreign_insert).await.is_err());
         client.batch_execute("ROLLBACK").await.unwrap();
 
-        // After a transaction its context is gone, although the connection remembers the settings as ''.
+        // The context ends with its transaction, although the connection then has the settings as ''.
         assert_eq!(visible_tables(&client, &tables).await, [""; 0]);
-        client.batch_execute(&become_someone(&acme)).await.unwrap();
+        client.batch_execute(&begin_as(&acme)).await.unwrap();
         let of_acme = visible_tables(&client, &tables).await;
         for table in
             ["files", "versions", "blobs", "tombstones", "audit_entries", "events", "quotas", "tenants"]
@@ -206,7 +208,7 @@ fn with_every_filter_of_the_application_gone_the_database_shows_one_tenant_alone
 }
 
 #[test]
-fn the_service_refuses_roles_that_could_step_over_the_walls_and_says_why() {
+fn service_refuses_roles_that_bypass_isolation() {
     service_test(|s| async move {
         let superuser = s.database.superuser_url();
         let check = |url: secrecy::SecretString, system_url: secrecy::SecretString| {
@@ -218,10 +220,10 @@ fn the_service_refuses_roles_that_could_step_over_the_walls_and_says_why() {
         let (app, system) = (s.database.app_url(), s.database.system_url());
         check(app.clone(), system.clone()).await.unwrap();
 
-        let owner = s.database.login("strongroom_test_owner", "strongroom_migrate").await;
-        let backup = s.database.login("strongroom_test_backup", "strongroom_backup").await;
-        let nobody = s.database.login("strongroom_test_nobody", "pg_monitor").await;
-        for (url, system_url, says) in [
+        let owner = s.database.create_login("strongroom_test_owner", "strongroom_migrate").await;
+        let backup = s.database.create_login("strongroom_test_backup", "strongroom_backup").await;
+        let nobody = s.database.create_login("strongroom_test_nobody", "pg_monitor").await;
+        for (url, system_url, expected) in [
             (superuser.clone(), system.clone(), "superuser"),
             (system.clone(), system.clone(), "strongroom_system"),
             (owner.clone(), system.clone(), "owns tables"),
@@ -229,14 +231,14 @@ fn the_service_refuses_roles_that_could_step_over_the_walls_and_says_why() {
             (app.clone(), superuser, "superuser"),
             (app.clone(), owner, "owns tables"),
         ] {
-            let refused = check(url, system_url).await.unwrap_err();
-            let text = refused.to_string();
-            assert!(matches!(refused, RoleError::CouldBypass { .. }), "{text}");
-            assert!(text.contains(says) && text.contains("refusing to start"), "{text}");
+            let error = check(url, system_url).await.unwrap_err();
+            let text = error.to_string();
+            assert!(matches!(error, RoleError::CouldBypass { .. }), "{text}");
+            assert!(text.contains(expected) && text.contains("refusing to start"), "{text}");
         }
         for (url, system_url) in [(nobody.clone(), system), (app.clone(), nobody), (app.clone(), app)] {
-            let refused = check(url, system_url).await.unwrap_err();
-            assert!(matches!(refused, RoleError::NotAMember { .. }), "{refused}");
+            let error = check(url, system_url).await.unwrap_err();
+            assert!(matches!(error, RoleError::NotAMember { .. }), "{error}");
         }
     });
 }

@@ -1,23 +1,24 @@
-//! The walls as `pg_catalog` knows them: whatever migrations may bring, these hold for every table.
+//! Rules of tenant isolation, checked against `pg_catalog` for every table, so that new migrations must obey
+//! them.
 
 use crate::harness::{Service, service_test};
 
-/// Every table of ours, partitions too. The migrations' own list is no table of tenants, and nor is what belongs to the
-/// system alone; a rule of its own keeps the service's role out of that.
+/// All tables and partitions, except the list of migrations and the tables of the system. The service's role
+/// must have no access to the latter, which a separate rule checks.
 const TABLES: &str = "
     SELECT c.oid, c.relname, c.relrowsecurity, c.relforcerowsecurity, c.relispartition, c.relkind
     FROM pg_class c WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p')
       AND c.relname NOT IN ('__diesel_schema_migrations', 'sweeps', 'schedules')";
 
-/// Answers names that should not be there.
-async fn offenders(s: &Service, sql: &str) -> Vec<String> {
-    s.owner.texts(&format!("WITH tables AS ({TABLES}) {sql}")).await
+/// Returns the names of the objects that break a rule.
+async fn find_violations(s: &Service, sql: &str) -> Vec<String> {
+    s.superuser.query_texts(&format!("WITH tables AS ({TABLES}) {sql}")).await
 }
 
-/// Each with what it finds: a table, a key, a role that breaks a rule.
+/// The rules, each with a query that returns the tables, keys or roles that break it.
 const RULES: [(&str, &str); 12] = [
     (
-        "every table has a tenant_id, or is the directory of tenants",
+        "every table except `tenants` has a tenant_id",
         "SELECT relname::text FROM tables WHERE relname <> 'tenants' AND NOT EXISTS (
             SELECT FROM pg_attribute a WHERE a.attrelid = oid AND a.attname = 'tenant_id' AND a.attnotnull)",
     ),
@@ -26,7 +27,7 @@ const RULES: [(&str, &str); 12] = [
         "SELECT relname::text FROM tables WHERE NOT (relrowsecurity AND relforcerowsecurity)",
     ),
     (
-        "a restrictive policy binds the service's role to its tenant, for reading and writing",
+        "a restrictive policy limits the service's role to its tenant, for reads and writes",
         "SELECT relname::text FROM tables WHERE NOT EXISTS (
             SELECT FROM pg_policy p WHERE p.polrelid = tables.oid AND NOT p.polpermissive AND p.polcmd = '*'
               AND 'strongroom_app'::regrole = ANY (p.polroles)
@@ -34,12 +35,12 @@ const RULES: [(&str, &str); 12] = [
               AND pg_get_expr(p.polwithcheck, p.polrelid) ~ 'app\\.tenant_id\\(\\)')",
     ),
     (
-        "no policy is for everyone",
+        "no policy applies to PUBLIC",
         "SELECT format('%s.%s', relname, p.polname) FROM tables JOIN pg_policy p ON p.polrelid = tables.oid
          WHERE 0 = ANY (p.polroles)",
     ),
     (
-        "every primary and unique key begins with the tenant",
+        "every primary and unique key starts with the tenant",
         "SELECT format('%s: %s', relname, i.indexrelid::regclass) FROM tables JOIN pg_index i ON i.indrelid = tables.oid
          WHERE i.indisunique AND relname <> 'tenants' AND (
             SELECT a.attname FROM pg_attribute a WHERE a.attrelid = i.indrelid AND a.attnum = i.indkey[0]) <> 'tenant_id'",
@@ -50,7 +51,7 @@ const RULES: [(&str, &str); 12] = [
             SELECT FROM pg_index i WHERE i.indrelid = tables.oid AND i.indisprimary)",
     ),
     (
-        "every foreign key carries the tenant along",
+        "every foreign key includes the tenant",
         "SELECT format('%s: %s', relname, k.conname) FROM tables JOIN pg_constraint k ON k.conrelid = tables.oid
          WHERE k.contype = 'f' AND NOT EXISTS (
             SELECT FROM pg_attribute a JOIN pg_attribute b ON b.attrelid = k.confrelid AND b.attnum = k.confkey[1]
@@ -58,7 +59,7 @@ const RULES: [(&str, &str); 12] = [
               AND (b.attname = 'tenant_id' OR (b.attname = 'id' AND k.confrelid = 'public.tenants'::regclass)))",
     ),
     (
-        "the roles that serve own nothing and can bypass nothing",
+        "the roles of the service own nothing and cannot bypass row-level security",
         "SELECT r.rolname::text FROM pg_roles r
          WHERE pg_has_role(r.oid, 'strongroom_app', 'MEMBER') AND NOT r.rolsuper AND (
             r.rolbypassrls OR r.rolcreaterole OR r.rolcreatedb OR r.rolreplication
@@ -66,26 +67,26 @@ const RULES: [(&str, &str); 12] = [
             OR EXISTS (SELECT FROM pg_class c WHERE c.relowner = r.oid AND c.relnamespace = 'public'::regnamespace))",
     ),
     (
-        "the service's role can empty no table and change no schema",
+        "the service's role cannot truncate tables or change the schema",
         "SELECT relname::text FROM tables WHERE has_table_privilege('strongroom_app', oid, 'TRUNCATE, TRIGGER, REFERENCES')
          UNION ALL SELECT nspname::text FROM pg_namespace
          WHERE nspname IN ('public', 'app') AND has_schema_privilege('strongroom_app', oid, 'CREATE')",
     ),
     (
-        "what is written for good is never changed or deleted by the service's role",
+        "the service's role cannot update or delete append-only rows",
         "SELECT relname::text FROM tables
          WHERE (relname ~ '^(audit_entries|events|idempotency_keys)' OR relname = 'tombstones')
            AND has_table_privilege('strongroom_app', oid, 'UPDATE, DELETE')",
     ),
     (
-        "what belongs to the system alone is under row-level security, and the service's role has no part in it",
+        "system tables have row-level security and no access for the service's role",
         "SELECT c.relname::text FROM pg_class c WHERE c.relname IN ('sweeps', 'schedules') AND (
             NOT (c.relrowsecurity AND c.relforcerowsecurity)
             OR has_table_privilege('strongroom_app', c.oid, 'SELECT, INSERT, UPDATE, DELETE')
             OR EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid AND 'strongroom_app'::regrole = ANY (p.polroles)))",
     ),
     (
-        "functions that run as their owner have a fixed search path and are not for everyone",
+        "SECURITY DEFINER functions have a fixed search path and are not executable by the service's role",
         "SELECT p.proname::text FROM pg_proc p
          WHERE p.pronamespace IN ('app'::regnamespace, 'public'::regnamespace) AND p.prosecdef
            AND (NOT coalesce(array_to_string(p.proconfig, ',') ~ 'search_path=', false)
@@ -94,34 +95,33 @@ const RULES: [(&str, &str); 12] = [
 ];
 
 #[test]
-fn every_table_keeps_to_the_rules_of_tenancy() {
+fn every_table_obeys_tenancy_rules() {
     service_test(|s| async move {
-        let tables = s.owner.number(&format!("SELECT count(*) FROM ({TABLES}) AS tables")).await;
+        let tables = s.superuser.query_number(&format!("SELECT count(*) FROM ({TABLES}) AS tables")).await;
         assert!(tables >= 15, "{tables} tables");
         for (rule, sql) in RULES {
-            assert_eq!(offenders(&s, sql).await, [""; 0], "{rule}");
+            assert_eq!(find_violations(&s, sql).await, [""; 0], "{rule}");
         }
     });
 }
 
 #[test]
-fn partitions_that_come_later_keep_to_them_too() {
+fn new_partitions_obey_tenancy_rules() {
     service_test(|s| async move {
         s.clock.advance(chrono::Duration::days(100));
         strongroom::worker::run_round(&s.app).await;
-        let partitions = offenders(&s, "SELECT relname::text FROM tables WHERE relispartition").await;
+        let partitions = find_violations(&s, "SELECT relname::text FROM tables WHERE relispartition").await;
         assert!(partitions.len() > 10, "{partitions:?}");
         for (rule, sql) in RULES {
-            assert_eq!(offenders(&s, sql).await, [""; 0], "{rule}");
+            assert_eq!(find_violations(&s, sql).await, [""; 0], "{rule}");
         }
     });
 }
 
-/// A rule that finds nothing when it is broken is no rule.
 #[test]
-fn each_rule_finds_a_table_that_breaks_it() {
+fn each_rule_detects_a_violation() {
     service_test(|s| async move {
-        let breaks: [(usize, &str); 9] = [
+        let violations: [(usize, &str); 9] = [
             (0, "CREATE TABLE broken (id int PRIMARY KEY)"),
             (1, "ALTER TABLE files NO FORCE ROW LEVEL SECURITY"),
             (2, "DROP POLICY tenant ON events_default"),
@@ -135,13 +135,13 @@ fn each_rule_finds_a_table_that_breaks_it() {
             (9, "GRANT DELETE ON audit_entries TO strongroom_app"),
             (10, "GRANT SELECT ON sweeps TO strongroom_app"),
         ];
-        for (rule, sql) in breaks {
+        for (rule, sql) in violations {
             let prepare =
                 "CREATE TABLE IF NOT EXISTS broken (id uuid, tenant_id uuid, UNIQUE (id, tenant_id))";
-            s.owner.run(&format!("BEGIN; {}", if rule == 6 { prepare } else { "" })).await;
-            s.owner.run(sql).await;
-            assert_ne!(offenders(&s, RULES[rule].1).await, [""; 0], "{}", RULES[rule].0);
-            s.owner.run("ROLLBACK").await;
+            s.superuser.execute(&format!("BEGIN; {}", if rule == 6 { prepare } else { "" })).await;
+            s.superuser.execute(sql).await;
+            assert_ne!(find_violations(&s, RULES[rule].1).await, [""; 0], "{}", RULES[rule].0);
+            s.superuser.execute("ROLLBACK").await;
         }
     });
 }

@@ -1,4 +1,4 @@
-//! Tenants are deleted: rows and bytes, whatever breaks off, and nothing that must be kept.
+//! Deletion of tenants: rows and objects are erased, also after interruptions, unless files must be retained.
 
 use chrono::Duration;
 use strongroom::{
@@ -15,66 +15,68 @@ use tonic_types::StatusExt;
 
 use crate::{
     harness::{PART, chunk, file_id, finish, reason, service_test, spec, spec_message},
-    tenant_life::{erase_all, lived_in, new_tenant, refusals, rows_of},
+    tenants::{
+        call_methods_refused, count_rows_by_table, create_tenant_content, erase_all_tenants, new_tenant,
+    },
 };
 
 #[test]
-fn a_deleted_tenant_leaves_no_row_and_no_byte_but_its_record_and_its_audit_log() {
+fn deleted_tenant_keeps_only_record_and_audit_log() {
     service_test(|s| async move {
-        let id = lived_in(&s).await;
+        let id = create_tenant_content(&s).await;
         let kept = file_id(&s.mallory().upload(spec("theirs"), b"kept").await.unwrap());
         let (acme, operator) = (s.alice().tenant_id().await, s.operator());
         strongroom::app::files::count_downloads::flush_download_counts(&s.app).await.unwrap();
-        assert!(rows_of(&s, &acme).await.len() > 12, "there is something of everything");
+        assert!(count_rows_by_table(&s, &acme).await.len() > 12, "many tables have rows of the tenant");
 
         let plan = operator.delete_tenant(&acme, true).await.unwrap().plan.unwrap();
         assert_eq!((plan.file_count, plan.object_count, plan.bytes), (2, 3, 8 + 3 * PART as i64));
         assert!(s.alice().get(&id).await.is_ok(), "a dry run changes nothing");
 
-        let other = s.replica(|_| {}).await;
+        let other = s.start_replica(|_| {}).await;
         other.alice().quota().await.unwrap();
-        let begun = operator.delete_tenant(&acme, false).await.unwrap().tenant.unwrap();
+        let deleting = operator.delete_tenant(&acme, false).await.unwrap().tenant.unwrap();
         let late = other.alice().upload(spec("late"), b"x").await.unwrap_err();
-        assert_eq!(reason(&late), "TENANT_DELETED", "also where the tenant is remembered");
-        other.stopped().await;
-        assert_eq!((begun.state(), begun.deletion.unwrap().file_count), (TenantState::Deleting, 2));
-        for refused in refusals(&s.alice(), &id).await {
-            assert_eq!(refused, (Code::FailedPrecondition, "TENANT_DELETED".to_owned()));
+        assert_eq!(reason(&late), "TENANT_DELETED", "also on a replica that has the tenant in its cache");
+        other.stop().await;
+        assert_eq!((deleting.state(), deleting.deletion.unwrap().file_count), (TenantState::Deleting, 2));
+        for error in call_methods_refused(&s.alice(), &id).await {
+            assert_eq!(error, (Code::FailedPrecondition, "TENANT_DELETED".to_owned()));
         }
         assert_eq!(
             erase::erase_deleting_tenants(&s.app).await.unwrap(),
             0,
-            "not while a replica may remember it"
+            "erasure waits until the caches of replicas have expired"
         );
         s.clock.advance(Duration::seconds(15));
-        erase_all(&s).await;
+        erase_all_tenants(&s).await;
 
-        let ended = operator.tenant(&acme).await.unwrap();
-        let report = ended.deletion.clone().unwrap();
-        assert_eq!((ended.state(), report.problem.as_str()), (TenantState::Deleted, ""));
+        let deleted = operator.get_tenant(&acme).await.unwrap();
+        let report = deleted.deletion.clone().unwrap();
+        assert_eq!((deleted.state(), report.problem.as_str()), (TenantState::Deleted, ""));
         assert_eq!((report.removed_object_count, report.removed_bytes), (3, 8 + 3 * PART as i64));
         assert!(report.removed_row_count > 12, "{report:?}");
-        let left = rows_of(&s, &acme).await;
+        let left = count_rows_by_table(&s, &acme).await;
         assert!(left.keys().all(|table| table.starts_with("audit_entries")), "{left:?}");
         let objects = s.store.list("", None, 10).await.unwrap().objects;
-        assert_eq!(objects.len(), 1, "the other tenant's");
+        assert_eq!(objects.len(), 1, "the object of the other tenant");
         assert_eq!(s.mallory().read(&kept).await.unwrap(), b"kept"[..]);
-        assert_eq!(s.owner.number("SELECT count(*) FROM audit_entries WHERE action = 53").await, 2);
+        assert_eq!(s.superuser.query_number("SELECT count(*) FROM audit_entries WHERE action = 53").await, 2);
         let again = operator.delete_tenant(&acme, false).await.unwrap().tenant.unwrap();
-        assert_eq!(again, ended, "deleting again changes nothing");
+        assert_eq!(again, deleted, "a second deletion changes nothing");
     });
 }
 
 #[test]
-fn a_deleted_name_comes_back_to_life_only_by_an_operators_hand() {
+fn only_operator_can_recreate_deleted_tenant() {
     service_test(|s| async move {
         let id = file_id(&s.alice().upload(spec("a"), b"x").await.unwrap());
         let (acme, operator) = (s.alice().tenant_id().await, s.operator());
         operator.delete_tenant(&acme, false).await.unwrap();
         let taken = operator.create_tenant(new_tenant("acme")).await.unwrap_err();
-        assert_eq!(reason(&taken), "TENANT_EXISTS", "not while it is going");
+        assert_eq!(reason(&taken), "TENANT_EXISTS", "not while it is being deleted");
         s.clock.advance(Duration::seconds(15));
-        erase_all(&s).await;
+        erase_all_tenants(&s).await;
         s.clock.advance(Duration::seconds(60));
         assert_eq!(reason(&s.alice().quota().await.unwrap_err()), "TENANT_DELETED");
         assert_eq!(
@@ -82,101 +84,101 @@ fn a_deleted_name_comes_back_to_life_only_by_an_operators_hand() {
             Code::NotFound
         );
 
-        let anew = operator.create_tenant(new_tenant("acme")).await.unwrap();
-        assert_ne!(anew.id, acme);
-        assert_eq!(s.alice().tenant_id().await, anew.id);
+        let recreated = operator.create_tenant(new_tenant("acme")).await.unwrap();
+        assert_ne!(recreated.id, acme);
+        assert_eq!(s.alice().tenant_id().await, recreated.id);
         assert_eq!(s.alice().get(&id).await.unwrap_err().code(), Code::NotFound);
         s.alice().upload(spec("b"), b"x").await.unwrap();
-        for refused in [operator.suspend(&acme).await, operator.resume(&acme).await] {
-            assert_eq!(reason(&refused.unwrap_err()), "TENANT_DELETED");
+        for error in [operator.suspend_tenant(&acme).await, operator.resume_tenant(&acme).await] {
+            assert_eq!(reason(&error.unwrap_err()), "TENANT_DELETED");
         }
     });
 }
 
 #[test]
-fn a_tenant_with_files_that_must_be_kept_is_not_deleted() {
+fn tenant_with_retained_files_is_not_deleted() {
     service_test(|s| async move {
         let id = file_id(&s.alice().upload(spec("a"), b"x").await.unwrap());
         let (acme, operator) = (s.alice().tenant_id().await, s.operator());
         let until = s.clock.now() + Duration::days(7);
-        s.owner.run(&format!("UPDATE files SET retain_until_time = '{}'", until.to_rfc3339())).await;
+        s.superuser.execute(&format!("UPDATE files SET retain_until_time = '{}'", until.to_rfc3339())).await;
         let plan = operator.delete_tenant(&acme, true).await.unwrap().plan.unwrap();
         assert_eq!(
             (plan.retained_file_count, plan.retained_until_time.unwrap().seconds),
             (1, until.timestamp())
         );
-        let refused = operator.delete_tenant(&acme, false).await.unwrap_err();
+        let error = operator.delete_tenant(&acme, false).await.unwrap_err();
+        assert_eq!((error.code(), reason(&error).as_str()), (Code::FailedPrecondition, "TENANT_RETAINED"));
+        let metadata = error.get_details_error_info().unwrap().metadata;
         assert_eq!(
-            (refused.code(), reason(&refused).as_str()),
-            (Code::FailedPrecondition, "TENANT_RETAINED")
-        );
-        let told = refused.get_details_error_info().unwrap().metadata;
-        assert_eq!(
-            (told["file_count"].as_str(), told["retain_until_time"].as_str()),
+            (metadata["file_count"].as_str(), metadata["retain_until_time"].as_str()),
             ("1", until.to_rfc3339().as_str())
         );
         assert_eq!(s.alice().read(&id).await.unwrap(), b"x"[..]);
 
-        s.owner.run("UPDATE files SET retain_until_time = NULL").await;
-        s.ada().hold(&id, "case 17").await.unwrap();
+        s.superuser.execute("UPDATE files SET retain_until_time = NULL").await;
+        s.ada().set_legal_hold(&id, "case 17").await.unwrap();
         let held = operator.delete_tenant(&acme, false).await.unwrap_err();
-        let told = held.get_details_error_info().unwrap().metadata;
-        assert_eq!((told["held_file_count"].as_str(), told.contains_key("retain_until_time")), ("1", false));
-        s.ada().release(&id, "settled").await.unwrap();
+        let metadata = held.get_details_error_info().unwrap().metadata;
+        assert_eq!(
+            (metadata["held_file_count"].as_str(), metadata.contains_key("retain_until_time")),
+            ("1", false)
+        );
+        s.ada().release_legal_hold(&id, "resolved").await.unwrap();
 
-        s.owner.run("UPDATE files SET retain_until_time = NULL").await;
+        s.superuser.execute("UPDATE files SET retain_until_time = NULL").await;
         operator.delete_tenant(&acme, false).await.unwrap();
-        // A replica that remembers the tenant cannot have anything kept that nobody could let go again.
-        let replica = s.database.as_app().await;
+        // A replica with the tenant in its cache cannot set a hold, because nobody could release it.
+        let replica = s.database.connect_as_app().await;
         let late = format!(
             "BEGIN; SELECT set_config('app.tenant_id', '{acme}', true), set_config('app.audience_min', '1', true);
              UPDATE files SET hold_time = now(), hold_by = 'ada', hold_reason = 'late'"
         );
-        let refused = replica.batch_execute(&late).await.unwrap_err();
-        assert_eq!(refused.as_db_error().unwrap().constraint(), Some("tenant_is_not_deleted"));
-        // And should anything be there all the same, nothing goes before it may.
-        s.owner.run(&format!("UPDATE files SET retain_until_time = '{}'", until.to_rfc3339())).await;
+        let error = replica.batch_execute(&late).await.unwrap_err();
+        assert_eq!(error.as_db_error().unwrap().constraint(), Some("tenant_is_not_deleted"));
+        // If a retained file exists nevertheless, nothing is erased before its retention ends.
+        s.superuser.execute(&format!("UPDATE files SET retain_until_time = '{}'", until.to_rfc3339())).await;
         s.clock.advance(Duration::seconds(15));
         assert_eq!(erase::erase_deleting_tenants(&s.app).await.unwrap(), 0);
-        let problem = operator.tenant(&acme).await.unwrap().deletion.unwrap().problem;
+        let problem = operator.get_tenant(&acme).await.unwrap().deletion.unwrap().problem;
         assert!(problem.contains("must be kept"), "{problem}");
-        assert_eq!(s.owner.number("SELECT count(*) FROM files").await, 1);
+        assert_eq!(s.superuser.query_number("SELECT count(*) FROM files").await, 1);
         s.clock.advance(Duration::days(7));
         let operator = s.operator();
-        erase_all(&s).await;
-        assert_eq!(operator.tenant(&acme).await.unwrap().state(), TenantState::Deleted);
+        erase_all_tenants(&s).await;
+        assert_eq!(operator.get_tenant(&acme).await.unwrap().state(), TenantState::Deleted);
     });
 }
 
 #[test]
-fn a_deletion_that_breaks_off_goes_on_where_it_was_and_takes_what_crashes_left_along() {
+fn interrupted_deletion_resumes_and_erases_orphans() {
     service_test(|s| async move {
-        lived_in(&s).await;
+        create_tenant_content(&s).await;
         let (acme, operator) = (s.alice().tenant_id().await, s.operator());
         let day = s.clock.now().date_naive();
         let key = ObjectKey::for_blob("live", acme.parse().unwrap(), "report", day, uuid_blob(9)).unwrap();
         s.store
-            .put(&key, Payload::from(bytes::Bytes::from_static(b"stray")), &PutOptions::default())
+            .put(&key, Payload::from(bytes::Bytes::from_static(b"orphan")), &PutOptions::default())
             .await
             .unwrap();
         s.store.start_multipart(&key, PART as u64, &PutOptions::default()).await.unwrap();
         operator.delete_tenant(&acme, false).await.unwrap();
         s.clock.advance(Duration::seconds(15));
-        let away = Fault::Before(StorageErrorKind::Unavailable);
-        s.faults.set_plan(Plan::new().with_fault(Operation::Delete, 2, away));
+        let fault = Fault::Before(StorageErrorKind::Unavailable);
+        s.faults.set_plan(Plan::new().with_fault(Operation::Delete, 2, fault));
         let mut problems = Vec::new();
         for _ in 0..100 {
             erase::erase_deleting_tenants(&s.app).await.unwrap();
-            problems.push(operator.tenant(&acme).await.unwrap().deletion.unwrap().problem);
+            problems.push(operator.get_tenant(&acme).await.unwrap().deletion.unwrap().problem);
         }
         assert_eq!(problems.iter().filter(|problem| !problem.is_empty()).count(), 1, "{problems:?}");
-        let ended = operator.tenant(&acme).await.unwrap();
-        let report = ended.deletion.clone().unwrap();
-        assert_eq!((ended.state(), report.problem.as_str()), (TenantState::Deleted, ""));
+        let deleted = operator.get_tenant(&acme).await.unwrap();
+        let report = deleted.deletion.clone().unwrap();
+        assert_eq!((deleted.state(), report.problem.as_str()), (TenantState::Deleted, ""));
         assert_eq!(
             (report.removed_object_count, report.object_count),
             (4, 3),
-            "each once, and the stray one"
+            "each object once, and the orphan"
         );
         assert!(s.store.list("", None, 10).await.unwrap().objects.is_empty());
         assert!(s.store.list_multiparts("", None, 10).await.unwrap().multiparts.is_empty());
@@ -188,26 +190,26 @@ fn uuid_blob(n: u128) -> strongroom::domain::ids::BlobId {
 }
 
 #[test]
-fn an_open_upload_of_a_deleted_tenant_is_given_up() {
+fn open_upload_of_deleted_tenant_is_abandoned() {
     service_test(|s| async move {
         let acme = s.alice().tenant_id().await;
-        let (sent, messages) = futures::channel::mpsc::unbounded();
-        sent.unbounded_send(spec_message(spec("a"))).unwrap();
-        sent.unbounded_send(chunk(0, &vec![7; 2 * PART])).unwrap();
+        let (sender, messages) = futures::channel::mpsc::unbounded();
+        sender.unbounded_send(spec_message(spec("a"))).unwrap();
+        sender.unbounded_send(chunk(0, &vec![7; 2 * PART])).unwrap();
         let mut files = s.alice().files;
         let upload = tokio::spawn(async move { files.upload_file(messages).await });
-        s.until("the upload is open", || async {
-            s.owner.number("SELECT count(*) FROM uploads WHERE state = 1").await == 1
+        s.wait_until("the upload is open", || async {
+            s.superuser.query_number("SELECT count(*) FROM uploads WHERE state = 1").await == 1
         })
         .await;
         s.operator().delete_tenant(&acme, false).await.unwrap();
         s.clock.advance(Duration::seconds(15));
-        erase_all(&s).await;
-        assert_eq!(s.operator().tenant(&acme).await.unwrap().state(), TenantState::Deleted);
-        sent.unbounded_send(finish(2 * PART)).unwrap();
-        drop(sent);
+        erase_all_tenants(&s).await;
+        assert_eq!(s.operator().get_tenant(&acme).await.unwrap().state(), TenantState::Deleted);
+        sender.unbounded_send(finish(2 * PART)).unwrap();
+        drop(sender);
         upload.await.unwrap().unwrap_err();
-        s.until("nothing is left in the store", || async {
+        s.wait_until("the store is empty", || async {
             s.store.list("", None, 10).await.unwrap().objects.is_empty()
                 && s.store.list_multiparts("", None, 10).await.unwrap().multiparts.is_empty()
         })
@@ -216,11 +218,11 @@ fn an_open_upload_of_a_deleted_tenant_is_given_up() {
 }
 
 #[test]
-fn the_database_lets_no_deleted_tenant_live_again_and_erases_none_that_lives() {
+fn database_enforces_state_changes_of_tenants() {
     service_test(|s| async move {
         s.alice().quota().await.unwrap();
-        s.owner
-            .run(
+        s.superuser
+            .execute(
                 "CREATE FUNCTION public.attempt(sql text) RETURNS boolean LANGUAGE plpgsql AS $$
                  BEGIN EXECUTE sql; RETURN true; EXCEPTION WHEN check_violation OR raise_exception THEN RETURN false; END $$",
             )
@@ -229,13 +231,15 @@ fn the_database_lets_no_deleted_tenant_live_again_and_erases_none_that_lives() {
         for (from, to) in
             (1..=4).flat_map(|from| (1..=4).map(move |to| (from, to))).filter(|(from, to)| from != to)
         {
-            s.owner.past_guards("tenants", &format!("UPDATE tenants SET state = {from}")).await;
+            s.superuser
+                .execute_without_triggers("tenants", &format!("UPDATE tenants SET state = {from}"))
+                .await;
             let sql = format!("SELECT public.attempt('UPDATE tenants SET state = {to}')::int::bigint");
-            assert_eq!(s.owner.number(&sql).await == 1, allowed(from, to), "{from} -> {to}");
+            assert_eq!(s.superuser.query_number(&sql).await == 1, allowed(from, to), "{from} -> {to}");
         }
-        s.owner.past_guards("tenants", "UPDATE tenants SET state = 1").await;
+        s.superuser.execute_without_triggers("tenants", "UPDATE tenants SET state = 1").await;
         let erase = "SELECT public.attempt('SELECT app.erase_tenant_rows(id, 10) FROM tenants')::int::bigint";
-        assert_eq!(s.owner.number(erase).await, 0);
-        s.owner.run("DROP FUNCTION public.attempt").await;
+        assert_eq!(s.superuser.query_number(erase).await, 0);
+        s.superuser.execute("DROP FUNCTION public.attempt").await;
     });
 }

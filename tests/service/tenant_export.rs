@@ -1,19 +1,19 @@
-//! Every record of a tenant, for its operator.
+//! `ExportTenant`: all records of a tenant for operators.
 
 use strongroom::proto::admin::v1::{ActorKind, export_tenant_response::Record};
 
 use crate::{
     harness::{PART, file_id, reason, service_test, spec},
-    tenant_life::lived_in,
+    tenants::create_tenant_content,
 };
 
 #[test]
-fn an_export_tells_every_record_of_one_tenant_and_stands_in_its_audit_log() {
+fn export_returns_all_records_and_is_audited() {
     service_test(|s| async move {
-        let small = lived_in(&s).await;
+        let small = create_tenant_content(&s).await;
         s.mallory().upload(spec("theirs"), b"kept").await.unwrap();
         let (acme, operator) = (s.alice().tenant_id().await, s.operator());
-        operator.suspend(&acme).await.unwrap();
+        operator.suspend_tenant(&acme).await.unwrap();
         let records = operator.export_tenant(&acme).await.unwrap();
         let Record::Tenant(tenant) = &records[0] else { panic!("{:?}", records[0]) };
         assert_eq!(tenant.tenant.as_ref().unwrap().id, acme);
@@ -33,11 +33,13 @@ fn an_export_tells_every_record_of_one_tenant_and_stands_in_its_audit_log() {
         assert_eq!(
             count(|record| matches!(record, Record::File(_))),
             2,
-            "the trash too, and no other tenant's"
+            "with the trash, without other tenants"
         );
         assert_eq!(count(|record| matches!(record, Record::Version(_))), 2);
-        let entries =
-            s.owner.number(&format!("SELECT count(*) FROM audit_entries WHERE tenant_id = '{acme}'")).await;
+        let entries = s
+            .superuser
+            .query_number(&format!("SELECT count(*) FROM audit_entries WHERE tenant_id = '{acme}'"))
+            .await;
         assert_eq!(count(|record| matches!(record, Record::AuditEntry(_))) as i64, entries);
         let Some(Record::AuditEntry(last)) = records.last() else { panic!("{records:?}") };
         assert_eq!((last.action.as_str(), last.actor_kind()), ("tenant_export", ActorKind::Operator));
@@ -48,7 +50,7 @@ fn an_export_tells_every_record_of_one_tenant_and_stands_in_its_audit_log() {
 }
 
 #[test]
-fn an_export_of_more_than_a_page_is_whole() {
+fn export_of_several_pages_is_complete() {
     service_test(|s| async move {
         let uploads = (0..450).map(|n| {
             let alice = s.alice();
@@ -68,7 +70,7 @@ fn an_export_of_more_than_a_page_is_whole() {
 }
 
 #[test]
-fn every_version_of_a_file_is_told_behind_it_however_many_there_are() {
+fn export_lists_versions_after_their_file() {
     service_test(|s| async move {
         let alice = s.alice();
         let mut expected = Vec::new();
@@ -85,11 +87,11 @@ fn every_version_of_a_file_is_told_behind_it_however_many_there_are() {
             }
         }
         let records = s.operator().export_tenant(&alice.tenant_id().await).await.unwrap();
-        let told = records.into_iter().filter_map(|record| match record {
+        let exported = records.into_iter().filter_map(|record| match record {
             Record::File(file) => Some((file.id, None)),
             Record::Version(version) => Some((version.file_id, Some(version.version))),
             _ => None,
         });
-        assert_eq!(told.collect::<Vec<_>>(), expected);
+        assert_eq!(exported.collect::<Vec<_>>(), expected);
     });
 }

@@ -1,4 +1,4 @@
-//! A transaction that is dropped at any point leaves a clean connection and no lock, and nothing of it counts.
+//! Dropped transactions: at any await they are rolled back, release their locks and leave a clean connection.
 
 use std::{
     future::Future,
@@ -17,14 +17,14 @@ use strongroom::{
 
 use crate::harness::{Service, database_options, service_test};
 
-/// Drops what it drives when that is asked for the nth time.
-struct DropAt<F> {
+/// Polls a future a number of times, then drops it.
+struct DropAfter<F> {
     inner: Option<Pin<Box<F>>>,
     polls_left: usize,
 }
 
-impl<F: Future> Future for DropAt<F> {
-    /// Nothing where it was dropped.
+impl<F: Future> Future for DropAfter<F> {
+    /// `None` if the future was dropped.
     type Output = Option<F::Output>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
@@ -38,15 +38,15 @@ impl<F: Future> Future for DropAt<F> {
     }
 }
 
-/// A pool of one connection for each role.
-fn narrow(s: &Service) -> Database {
+/// Opens a database with one connection for each role.
+fn open_single_connection(s: &Service) -> Database {
     let mut options = database_options(&Config::defaults().unwrap(), &s.database);
     (options.pool_size_max, options.system_pool_size_max) = (1, 1);
     Database::open(&options).unwrap()
 }
 
-/// Locks the quota row, changes it, reads it, and takes it all back.
-async fn change(db: &Database, tenant: TenantId) -> Result<(), DbError> {
+/// Locks, changes and reads the quota row, then rolls back.
+async fn change_and_roll_back(db: &Database, tenant: TenantId) -> Result<(), DbError> {
     let mut tx = db.tenant_tx(tenant, &Viewer::system()).await?;
     quotas::get_for_update(&mut tx).await?;
     quotas::apply_delta(&mut tx, QuotaDelta::for_added_file(1)).await?;
@@ -55,100 +55,103 @@ async fn change(db: &Database, tenant: TenantId) -> Result<(), DbError> {
 }
 
 #[test]
-fn a_transaction_that_is_dropped_at_any_await_leaves_no_trace() {
+fn transaction_dropped_at_any_await_is_rolled_back() {
     service_test(|s| async move {
         let acme: TenantId = s.alice().tenant_id().await.parse().unwrap();
         let globex: TenantId = s.mallory().tenant_id().await.parse().unwrap();
-        let db = narrow(&s);
-        // So that the first connection is there and the next awaits are those of a warm one, too.
-        change(&db, acme).await.unwrap();
-        // How many awaits a change has depends on how fast the server answers; each place is tried a few times.
-        let mut cuts = 0;
+        let db = open_single_connection(&s);
+        // Opens the first connection, so that the following transactions also run on a warm one.
+        change_and_roll_back(&db, acme).await.unwrap();
+        // The number of polls depends on the speed of the database, so each number is tried several times.
+        let mut dropped_count = 0;
         for polls in (1..=12).cycle().take(60) {
-            let dropped = DropAt { inner: Some(Box::pin(change(&db, acme))), polls_left: polls }.await;
+            let result =
+                DropAfter { inner: Some(Box::pin(change_and_roll_back(&db, acme))), polls_left: polls }.await;
             let mut tx = db.tenant_tx(globex, &Viewer::system()).await.unwrap();
             assert_eq!(quotas::get(&mut tx).await.unwrap().tenant_id, globex, "after {polls} polls");
             tx.commit().await.unwrap();
-            // Waits only as long as the server takes to notice that the connection is gone.
-            s.owner.run("SET lock_timeout = '10s'; BEGIN; SELECT FROM quotas FOR UPDATE; COMMIT").await;
-            let used = s.owner.number("SELECT sum(used_bytes + file_count) FROM quotas").await;
+            // Waits until the database notices that the connection is closed.
+            s.superuser
+                .execute("SET lock_timeout = '10s'; BEGIN; SELECT FROM quotas FOR UPDATE; COMMIT")
+                .await;
+            let used = s.superuser.query_number("SELECT sum(used_bytes + file_count) FROM quotas").await;
             assert_eq!(used, 0, "after {polls} polls");
-            match dropped {
+            match result {
                 Some(outcome) => outcome.unwrap(),
-                None => cuts += 1,
+                None => dropped_count += 1,
             }
         }
-        assert!(cuts > 5, "{cuts} were cut");
+        assert!(dropped_count > 5, "only {dropped_count} transactions were dropped");
     });
 }
 
 #[test]
-fn a_dropped_transaction_lets_go_of_its_locks_also_when_nobody_uses_its_pool_again() {
+fn dropped_transaction_releases_locks_in_idle_pool() {
     service_test(|s| async move {
         let acme: TenantId = s.alice().tenant_id().await.parse().unwrap();
-        let (one, other) = (narrow(&s), narrow(&s));
+        let (one, other) = (open_single_connection(&s), open_single_connection(&s));
         let mut tx = one.tenant_tx(acme, &Viewer::system()).await.unwrap();
         quotas::get_for_update(&mut tx).await.unwrap();
         drop(tx);
-        // Fails by its statement timeout where the lock lingers.
-        change(&other, acme).await.unwrap();
+        // Fails with a statement timeout if the lock remains.
+        change_and_roll_back(&other, acme).await.unwrap();
     });
 }
 
 #[test]
-fn what_became_of_a_transaction_can_be_asked_by_its_id() {
+fn transaction_outcome_can_be_read_by_id() {
     service_test(|s| async move {
         let acme: TenantId = s.alice().tenant_id().await.parse().unwrap();
         let db = Database::open(&database_options(&Config::defaults().unwrap(), &s.database)).unwrap();
-        let ask = async |id: &TransactionId| {
+        let read_outcome = async |id: &TransactionId| {
             let mut tx = db.system_tx().await.unwrap();
             let outcome = tx.transaction_outcome(id).await.unwrap();
             tx.commit().await.unwrap();
             outcome
         };
-        let mut kept = db.tenant_tx(acme, &Viewer::system()).await.unwrap();
-        let kept_id = kept.id().await.unwrap();
-        let mut undone = db.tenant_tx(acme, &Viewer::system()).await.unwrap();
-        let undone_id = undone.id().await.unwrap();
-        assert_eq!(ask(&kept_id).await, TransactionOutcome::InProgress);
-        kept.commit().await.unwrap();
-        undone.rollback().await.unwrap();
+        let mut committed = db.tenant_tx(acme, &Viewer::system()).await.unwrap();
+        let committed_id = committed.id().await.unwrap();
+        let mut aborted = db.tenant_tx(acme, &Viewer::system()).await.unwrap();
+        let aborted_id = aborted.id().await.unwrap();
+        assert_eq!(read_outcome(&committed_id).await, TransactionOutcome::InProgress);
+        committed.commit().await.unwrap();
+        aborted.rollback().await.unwrap();
         assert_eq!(
-            (ask(&kept_id).await, ask(&undone_id).await),
+            (read_outcome(&committed_id).await, read_outcome(&aborted_id).await),
             (TransactionOutcome::Committed, TransactionOutcome::Aborted)
         );
     });
 }
 
 #[test]
-fn a_transaction_across_tenants_that_is_dropped_leaves_no_context_behind() {
+fn dropped_system_transaction_leaves_no_context() {
     service_test(|s| async move {
         s.alice().tenant_id().await;
-        let db = narrow(&s);
+        let db = open_single_connection(&s);
         for polls in 1..12 {
             let work = async {
                 let tx = db.system_tx().await?;
                 tx.commit().await
             };
             let _: Option<Result<(), DbError>> =
-                DropAt { inner: Some(Box::pin(work)), polls_left: polls }.await;
+                DropAfter { inner: Some(Box::pin(work)), polls_left: polls }.await;
             db.ping().await.unwrap();
         }
     });
 }
 
 #[test]
-fn who_waits_too_long_for_a_connection_is_told_so() {
+fn full_pool_returns_error_after_acquire_timeout() {
     service_test(|s| async move {
         let tenant: TenantId = s.alice().tenant_id().await.parse().unwrap();
         let mut options = database_options(&Config::defaults().unwrap(), &s.database);
         options.pool_size_max = 1;
-        // Long enough to connect on a busy machine.
+        // Must be long enough to connect on a busy machine.
         options.acquire_timeout = std::time::Duration::from_secs(2);
         let db = Database::open(&options).unwrap();
-        let held = db.tenant_tx(tenant, &Viewer::system()).await.unwrap();
+        let open = db.tenant_tx(tenant, &Viewer::system()).await.unwrap();
         assert!(db.tenant_tx(tenant, &Viewer::system()).await.is_err());
-        held.commit().await.unwrap();
+        open.commit().await.unwrap();
         db.tenant_tx(tenant, &Viewer::system()).await.unwrap().commit().await.unwrap();
     });
 }

@@ -1,4 +1,4 @@
-//! What people wrote about a file, and its changes.
+//! `UpdateFile`: masks, etags, validation and retries.
 
 use prost_types::{FieldMask, Timestamp};
 use strongroom::{
@@ -10,16 +10,16 @@ use tonic_types::StatusExt;
 
 use crate::harness::{Service, file_id, reason, service_test, spec};
 
-async fn stored(s: &Service) -> String {
+async fn upload_file(s: &Service) -> String {
     let spec = UploadSpec { tags: vec!["blue".to_owned()], title: "old".to_owned(), ..spec("a") };
     file_id(&s.alice().upload(spec, b"bytes").await.unwrap())
 }
 
 #[test]
-fn an_update_changes_what_its_mask_names_and_nothing_else() {
+fn update_changes_only_fields_of_mask() {
     service_test(|s| async move {
         let alice = s.alice();
-        let id = stored(&s).await;
+        let id = upload_file(&s).await;
         let before = alice.get(&id).await.unwrap();
         let new = File {
             id: id.clone(),
@@ -42,24 +42,31 @@ fn an_update_changes_what_its_mask_names_and_nothing_else() {
         assert_eq!(updated, expected);
         assert_eq!(alice.get(&id).await.unwrap(), updated);
         assert_ne!(updated.etag, before.etag);
-        assert_eq!(s.bob().get(&id).await.unwrap_err().code(), Code::NotFound, "it is the owner's alone now");
-        assert_eq!(alice.names(ListFilesRequest::default()).await, ["b"]);
-        let told =
+        assert_eq!(
+            s.bob().get(&id).await.unwrap_err().code(),
+            Code::NotFound,
+            "only the owner may see it now"
+        );
+        assert_eq!(alice.list_names(ListFilesRequest::default()).await, ["b"]);
+        let audited =
             "SELECT format('%s %s', (SELECT count(*) FROM events WHERE kind = 7), details) FROM audit_entries
                     WHERE action = 12";
-        assert_eq!(s.owner.texts(told).await, ["1 {\"fields\": [\"name\", \"tags\", \"visibility\"]}"]);
+        assert_eq!(
+            s.superuser.query_texts(audited).await,
+            ["1 {\"fields\": [\"name\", \"tags\", \"visibility\"]}"]
+        );
     });
 }
 
 #[test]
-fn whoever_read_an_older_file_does_not_overwrite_the_newer_one() {
+fn stale_etag_rejects_update() {
     service_test(|s| async move {
         let alice = s.alice();
-        let id = stored(&s).await;
+        let id = upload_file(&s).await;
         let read = alice.get(&id).await.unwrap();
         s.ada().rename(&id, "by ada").await.unwrap();
-        let refused = alice.update(File { title: "new".to_owned(), ..read }, &["title"]).await.unwrap_err();
-        assert_eq!((refused.code(), reason(&refused).as_str()), (Code::Aborted, "ETAG_MISMATCH"));
+        let error = alice.update(File { title: "new".to_owned(), ..read }, &["title"]).await.unwrap_err();
+        assert_eq!((error.code(), reason(&error).as_str()), (Code::Aborted, "ETAG_MISMATCH"));
         let read = alice.get(&id).await.unwrap();
         assert_eq!((read.name.as_str(), read.title.as_str()), ("by ada", "old"));
         let updated = alice.update(File { title: "new".to_owned(), ..read }, &["title"]).await.unwrap();
@@ -68,10 +75,10 @@ fn whoever_read_an_older_file_does_not_overwrite_the_newer_one() {
 }
 
 #[test]
-fn a_refused_update_changes_nothing_and_names_all_that_is_wrong() {
+fn invalid_update_reports_all_fields_and_changes_none() {
     service_test(|s| async move {
         let alice = s.alice();
-        let id = stored(&s).await;
+        let id = upload_file(&s).await;
         let before = alice.get(&id).await.unwrap();
         let bad = File {
             id: id.clone(),
@@ -80,9 +87,9 @@ fn a_refused_update_changes_nothing_and_names_all_that_is_wrong() {
             expire_time: Some(Timestamp { seconds: 0, nanos: 0 }),
             ..File::default()
         };
-        let refused = alice.update(bad, &["name", "tags", "expire_time"]).await.unwrap_err();
-        assert_eq!(refused.code(), Code::InvalidArgument);
-        let fields: Vec<String> = refused
+        let error = alice.update(bad, &["name", "tags", "expire_time"]).await.unwrap_err();
+        assert_eq!(error.code(), Code::InvalidArgument);
+        let fields: Vec<String> = error
             .get_details_bad_request()
             .unwrap()
             .field_violations
@@ -98,9 +105,9 @@ fn a_refused_update_changes_nothing_and_names_all_that_is_wrong() {
 }
 
 #[test]
-fn a_file_that_is_renamed_is_listed_under_its_new_name_also_by_whom_it_was_granted_to() {
+fn renamed_file_is_listed_under_new_name_by_readers() {
     service_test(|s| async move {
-        // What belongs to a class is granted to its members.
+        // A lesson that is attached to a class is visible to its members.
         let teacher = s.teacher();
         let class = strongroom::proto::v1::EntityRef {
             r#type: "class".to_owned(),
@@ -115,17 +122,17 @@ fn a_file_that_is_renamed_is_listed_under_its_new_name_also_by_whom_it_was_grant
         let id = file_id(&teacher.upload(lesson, b"x").await.unwrap());
         teacher.rename(&id, "zebra").await.unwrap();
         let by_name = ListFilesRequest { order_by: "name".to_owned(), ..ListFilesRequest::default() };
-        assert_eq!(s.friend().names(by_name).await, ["zebra"]);
+        assert_eq!(s.friend().list_names(by_name).await, ["zebra"]);
         let names = "SELECT DISTINCT name FROM file_readers";
-        assert_eq!(s.owner.texts(names).await, ["zebra"]);
+        assert_eq!(s.superuser.query_texts(names).await, ["zebra"]);
     });
 }
 
 #[test]
-fn a_retried_update_has_one_effect_and_the_same_id_with_other_values_is_refused() {
+fn retried_update_has_one_effect() {
     service_test(|s| async move {
         let alice = s.alice();
-        let id = stored(&s).await;
+        let id = upload_file(&s).await;
         let request = |name: &str| UpdateFileRequest {
             file: Some(File { id: id.clone(), name: name.to_owned(), ..File::default() }),
             update_mask: Some(FieldMask { paths: vec!["name".to_owned()] }),
@@ -143,10 +150,10 @@ fn a_retried_update_has_one_effect_and_the_same_id_with_other_values_is_refused(
 }
 
 #[test]
-fn a_retried_update_is_answered_also_when_its_expiry_has_passed_meanwhile() {
+fn retried_update_succeeds_after_its_expire_time() {
     service_test(|s| async move {
         let alice = s.alice();
-        let id = stored(&s).await;
+        let id = upload_file(&s).await;
         let expire_time = s.clock.now() + chrono::Duration::minutes(10);
         let request = UpdateFileRequest {
             file: Some(File {
@@ -166,10 +173,10 @@ fn a_retried_update_is_answered_also_when_its_expiry_has_passed_meanwhile() {
 }
 
 #[test]
-fn an_update_that_names_no_category_is_the_request_that_it_was_before_there_were_any() {
-    // A hash of this is what a retry is recognised by, also by a server that is newer than the first answer.
-    let said =
+fn update_without_category_keeps_its_request_hash() {
+    // Retries are recognised by a hash of this text, which must stay the same across releases.
+    let serialized =
         serde_json::to_string(&FileUpdate { title: Some("a".to_owned()), ..FileUpdate::default() }).unwrap();
-    let before = r#"{"name":null,"title":"a","description":null,"tags":null,"metadata":null,"visibility":null,"expire_time":null,"retain_until_time":null}"#;
-    assert_eq!(said, before);
+    let expected = r#"{"name":null,"title":"a","description":null,"tags":null,"metadata":null,"visibility":null,"expire_time":null,"retain_until_time":null}"#;
+    assert_eq!(serialized, expected);
 }

@@ -1,5 +1,5 @@
-//! Uploads that go wrong for reasons of their own: a store that fails, a quota that is full, a lease that runs out. What
-//! breaks from outside, such as clients that disappear, is in `tests/faults`.
+//! Failing uploads: storage faults, a full quota, an expired lease. `tests/faults` covers broken connections
+//! and clients.
 
 use futures::{SinkExt, channel::mpsc};
 use strongroom::{
@@ -18,7 +18,7 @@ use crate::{
 };
 
 #[test]
-fn a_store_that_refuses_is_unavailable_and_leaves_nothing() {
+fn storage_error_fails_upload_and_leaves_nothing() {
     service_test(|s| async move {
         let alice = s.alice();
         let failing = [
@@ -48,7 +48,7 @@ fn a_store_that_refuses_is_unavailable_and_leaves_nothing() {
 }
 
 #[test]
-fn a_write_whose_answer_was_lost_leaves_no_object_behind() {
+fn lost_response_of_store_leaves_no_object() {
     service_test(|s| async move {
         for (size, operation) in
             [(10, Operation::Put), (3 * PART, Operation::PutPart), (3 * PART, Operation::CompleteMultipart)]
@@ -63,7 +63,7 @@ fn a_write_whose_answer_was_lost_leaves_no_object_behind() {
 }
 
 #[test]
-fn a_part_that_fails_late_in_the_stream_takes_the_whole_upload_with_it() {
+fn late_part_failure_aborts_whole_upload() {
     service_test(|s| async move {
         let late = Fault::Before(StorageErrorKind::Transient);
         s.faults.set_plan(Plan::new().with_fault(Operation::PutPart, 7, late));
@@ -74,61 +74,69 @@ fn a_part_that_fails_late_in_the_stream_takes_the_whole_upload_with_it() {
 }
 
 #[test]
-fn an_upload_beyond_the_quota_is_refused_and_its_reservation_released() {
+fn upload_beyond_quota_releases_its_reservation() {
     service_test(|s| async move {
         let (alice, ada) = (s.alice(), s.ada());
-        ada.limit_bytes(2 * PART as i64).await;
-        for (size, is_told) in
+        ada.set_limit_bytes(2 * PART as i64).await;
+        for (size, is_size_known) in
             [(2 * PART + 1, true), (2 * PART + 1, false), (20 * PART, true), (20 * PART, false)]
         {
-            let told = UploadSpec { size_bytes: is_told.then_some(size as i64), ..spec("a") };
-            let status = alice.upload(told, &pattern(size)).await.unwrap_err();
-            let got = (status.code(), reason(&status));
-            assert_eq!(got, (Code::ResourceExhausted, "QUOTA_BYTES_EXCEEDED".to_owned()), "{size} {is_told}");
+            let sized = UploadSpec { size_bytes: is_size_known.then_some(size as i64), ..spec("a") };
+            let status = alice.upload(sized, &pattern(size)).await.unwrap_err();
+            let actual = (status.code(), reason(&status));
+            assert_eq!(
+                actual,
+                (Code::ResourceExhausted, "QUOTA_BYTES_EXCEEDED".to_owned()),
+                "{size} {is_size_known}"
+            );
             let details = status.get_error_details();
             assert!(details.quota_failure().is_some() && details.retry_info().is_none());
             s.assert_nothing_is_left().await;
         }
-        // What fits to the byte is taken, told or not.
+        // An upload that fills the quota exactly succeeds, with a known size or without.
         let id = file_id(&alice.upload(spec("a"), &pattern(2 * PART)).await.unwrap());
         let status = alice.upload(spec("b"), b"x").await.unwrap_err();
         assert_eq!(reason(&status), "QUOTA_BYTES_EXCEEDED");
         alice.upload(spec("empty"), b"").await.unwrap();
         ada.purge(&id).await.unwrap();
-        let told = UploadSpec { size_bytes: Some(2 * PART as i64), ..spec("c") };
-        alice.upload(told, &pattern(2 * PART)).await.unwrap();
+        let sized = UploadSpec { size_bytes: Some(2 * PART as i64), ..spec("c") };
+        alice.upload(sized, &pattern(2 * PART)).await.unwrap();
     });
 }
 
 #[test]
-fn an_upload_of_unknown_size_reserves_before_it_takes_and_fits_to_the_last_byte() {
+fn upload_of_unknown_size_can_fill_quota_exactly() {
     service_test(|s| async move {
         let (alice, ada) = (s.alice(), s.ada());
-        // Steps are four parts; eleven parts and a bit fit only if the last step is cut to what is needed.
+        // An upload of unknown size reserves four parts at a time. Eleven parts and a remainder fit only if
+        // the last reservation is reduced to the bytes needed.
         let size = 11 * PART + 123;
-        ada.limit_bytes(size as i64).await;
+        ada.set_limit_bytes(size as i64).await;
         alice.upload(spec("a"), &pattern(size)).await.unwrap();
-        let book = s.book(&alice).await;
-        assert_eq!((book.used_bytes, book.reserved_bytes), (size as i64, 0));
+        let row = s.quota_row(&alice).await;
+        assert_eq!((row.used_bytes, row.reserved_bytes), (size as i64, 0));
     });
 }
 
 #[test]
-fn while_a_large_upload_runs_its_room_is_taken() {
+fn running_upload_holds_its_reservation() {
     service_test(|s| async move {
         let (alice, ada) = (s.alice(), s.ada());
-        ada.limit_bytes(10 * PART as i64).await;
+        ada.set_limit_bytes(10 * PART as i64).await;
         let (mut sender, stream) = mpsc::channel(1);
         let mut files = alice.files.clone();
-        let told = UploadSpec { size_bytes: Some(8 * PART as i64), ..spec("large") };
-        let mut messages = upload_messages(told, &pattern(8 * PART), PART);
+        let sized = UploadSpec { size_bytes: Some(8 * PART as i64), ..spec("large") };
+        let mut messages = upload_messages(sized, &pattern(8 * PART), PART);
         let rest = messages.split_off(4);
         let running = tokio::spawn(async move { files.upload_file(stream).await });
         for message in messages {
             sender.send(message).await.unwrap();
         }
-        s.until("the reservation", || async { s.book(&alice).await.reserved_bytes == 8 * PART as i64 }).await;
-        assert_eq!(s.book(&alice).await.reserved_file_count, 1);
+        s.wait_until("the size is reserved", || async {
+            s.quota_row(&alice).await.reserved_bytes == 8 * PART as i64
+        })
+        .await;
+        assert_eq!(s.quota_row(&alice).await.reserved_file_count, 1);
         let second = UploadSpec { size_bytes: Some(3 * PART as i64), ..spec("second") };
         let status = alice.upload(second, &pattern(3 * PART)).await.unwrap_err();
         assert_eq!(reason(&status), "QUOTA_BYTES_EXCEEDED");
@@ -139,26 +147,26 @@ fn while_a_large_upload_runs_its_room_is_taken() {
         }
         drop(sender);
         running.await.unwrap().unwrap();
-        let book = s.book(&alice).await;
-        assert_eq!((book.used_bytes, book.reserved_bytes, book.file_count), (9 * PART as i64, 0, 2));
+        let row = s.quota_row(&alice).await;
+        assert_eq!((row.used_bytes, row.reserved_bytes, row.file_count), (9 * PART as i64, 0, 2));
     });
 }
 
 #[test]
-fn what_a_store_would_not_take_back_is_removed_when_the_lease_ends() {
+fn failed_clean_up_is_repeated_after_lease_expiry() {
     service_test(|s| async move {
-        let refused = Fault::Before(StorageErrorKind::Unavailable);
+        let fault = Fault::Before(StorageErrorKind::Unavailable);
         for operation in [Operation::AbortMultipart, Operation::Delete] {
-            s.faults.set_plan(Plan::new().with_fault(operation, 1, refused).with_fault(
+            s.faults.set_plan(Plan::new().with_fault(operation, 1, fault).with_fault(
                 Operation::CompleteMultipart,
                 1,
-                refused,
+                fault,
             ));
             let status = s.alice().upload(spec("a"), &pattern(3 * PART)).await.unwrap_err();
             assert_eq!(reason(&status), "STORAGE_UNAVAILABLE");
-            s.until("the clean-up was tried", || async { s.faults.call_count(operation) == 1 }).await;
+            s.wait_until("the clean-up was tried", || async { s.faults.call_count(operation) == 1 }).await;
             s.clock.advance(chrono::Duration::hours(25));
-            s.until("the worker cleans up", || async {
+            s.wait_until("the worker cleans up", || async {
                 strongroom::worker::run_round(&s.app).await;
                 s.store.list_multiparts("", None, 10).await.unwrap().multiparts.is_empty()
                     && s.store.list("", None, 10).await.unwrap().objects.is_empty()
@@ -170,11 +178,11 @@ fn what_a_store_would_not_take_back_is_removed_when_the_lease_ends() {
 }
 
 #[test]
-fn an_upload_that_outlives_its_lease_is_given_up_and_can_no_longer_commit() {
+fn upload_cannot_commit_after_lease_expiry() {
     service_test(|s| async move {
         let alice = s.alice();
-        let told = UploadSpec { size_bytes: Some(4 * PART as i64), ..spec("slow") };
-        let mut messages = upload_messages(told, &pattern(4 * PART), PART);
+        let sized = UploadSpec { size_bytes: Some(4 * PART as i64), ..spec("slow") };
+        let mut messages = upload_messages(sized, &pattern(4 * PART), PART);
         let rest = messages.split_off(3);
         let (mut sender, stream) = mpsc::channel(1);
         let mut files = alice.files.clone();
@@ -182,14 +190,17 @@ fn an_upload_that_outlives_its_lease_is_given_up_and_can_no_longer_commit() {
         for message in messages {
             sender.send(message).await.unwrap();
         }
-        s.until("the first part", || async { s.faults.call_count(Operation::PutPart) >= 1 }).await;
-        assert_eq!(strongroom::worker::run_round(&s.app).await, 0, "its lease holds");
+        s.wait_until("the first part is sent to the store", || async {
+            s.faults.call_count(Operation::PutPart) >= 1
+        })
+        .await;
+        assert_eq!(strongroom::worker::run_round(&s.app).await, 0, "the lease has not expired");
         s.clock.advance(chrono::Duration::hours(25));
-        assert_eq!(strongroom::worker::run_round(&s.app).await, 1, "now it does not");
+        assert_eq!(strongroom::worker::run_round(&s.app).await, 1, "the lease has expired");
         let reserved = "SELECT sum(reserved_bytes) FROM quotas";
-        assert_eq!(s.owner.number(reserved).await, 0);
+        assert_eq!(s.superuser.query_number(reserved).await, 0);
         for message in rest {
-            // The service may have refused it already.
+            // The service may have ended the call already.
             let _ = sender.send(message).await;
         }
         drop(sender);

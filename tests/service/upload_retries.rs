@@ -1,4 +1,4 @@
-//! A retried upload has one effect and one answer.
+//! Retried uploads: a request id has one effect and one response.
 
 use bytes::Bytes;
 use futures::future::join_all;
@@ -15,147 +15,154 @@ use crate::{
     upload::pattern,
 };
 
-const ID: &str = "0198c0de-1111-7000-8000-000000000001";
+const REQUEST_ID: &str = "0198c0de-1111-7000-8000-000000000001";
 
-fn with_id(name: &str, id: &str, sha256: Option<Bytes>) -> UploadSpec {
+fn spec_with_id(name: &str, id: &str, sha256: Option<Bytes>) -> UploadSpec {
     UploadSpec { request_id: id.to_owned(), sha256, ..spec(name) }
 }
 
 #[test]
-fn the_same_request_id_is_answered_alike_and_stores_one_file() {
+fn request_id_stores_one_file() {
     service_test(|s| async move {
         let alice = s.alice();
         for (n, size) in [5, 3 * PART].into_iter().enumerate() {
             let id = format!("0198c0de-1111-7000-8000-00000000010{n}");
             let data = pattern(size);
-            let first = alice.upload(with_id("a", &id, None), &data).await.unwrap();
-            let again = alice.upload(with_id("a", &id, None), &data).await.unwrap();
+            let first = alice.upload(spec_with_id("a", &id, None), &data).await.unwrap();
+            let again = alice.upload(spec_with_id("a", &id, None), &data).await.unwrap();
             assert_eq!(first, again);
-            assert_eq!(s.book(&alice).await.file_count, n as i64 + 1);
+            assert_eq!(s.quota_row(&alice).await.file_count, n as i64 + 1);
         }
     });
 }
 
 #[test]
-fn with_the_digest_in_the_spec_a_replay_is_answered_at_the_first_message() {
+fn retry_with_digest_needs_only_first_message() {
     service_test(|s| async move {
         let alice = s.alice();
         let data = pattern(3 * PART);
-        let told = with_id("a", ID, Some(sha256(&data)));
-        let first = alice.upload(told.clone(), &data).await.unwrap();
+        let spec_sent = spec_with_id("a", REQUEST_ID, Some(sha256(&data)));
+        let first = alice.upload(spec_sent.clone(), &data).await.unwrap();
         s.faults.set_plan(Default::default());
-        // Not a byte, not even a finish.
-        let again = alice.send(vec![spec_message(told)]).await.unwrap();
+        // Sends neither bytes nor a finish message.
+        let again = alice.send_messages(vec![spec_message(spec_sent)]).await.unwrap();
         assert_eq!((first, s.faults.call_count(Operation::PutPart)), (again, 0));
     });
 }
 
 #[test]
-fn without_the_digest_a_replay_reads_the_bytes_and_stores_none() {
+fn retry_without_digest_stores_no_bytes() {
     service_test(|s| async move {
         let alice = s.alice();
         let data = pattern(3 * PART);
-        let first = alice.upload(with_id("a", ID, None), &data).await.unwrap();
+        let first = alice.upload(spec_with_id("a", REQUEST_ID, None), &data).await.unwrap();
         s.faults.set_plan(Default::default());
-        let again = alice.upload(with_id("a", ID, None), &data).await.unwrap();
+        let again = alice.upload(spec_with_id("a", REQUEST_ID, None), &data).await.unwrap();
         let written = s.faults.call_count(Operation::PutPart) + s.faults.call_count(Operation::Put);
         assert_eq!((first, written), (again, 0));
-        let unfinished = alice.send(vec![spec_message(with_id("a", ID, None))]).await.unwrap_err();
+        let unfinished =
+            alice.send_messages(vec![spec_message(spec_with_id("a", REQUEST_ID, None))]).await.unwrap_err();
         assert_eq!(reason(&unfinished), "UPLOAD_NOT_FINISHED");
     });
 }
 
 #[test]
-fn a_request_id_with_another_payload_is_refused() {
+fn rejects_request_id_with_another_payload() {
     service_test(|s| async move {
         let (alice, bob) = (s.alice(), s.bob());
-        alice.upload(with_id("a", ID, None), b"bytes").await.unwrap();
-        let refusals = [
-            alice.upload(with_id("a", ID, None), b"other").await,
-            alice.upload(with_id("b", ID, None), b"bytes").await,
-            alice.upload(with_id("a", ID, Some(sha256(b"other"))), b"other").await,
-            alice.upload(UploadSpec { tags: vec!["t".into()], ..with_id("a", ID, None) }, b"bytes").await,
-            bob.upload(with_id("a", ID, None), b"bytes").await,
+        alice.upload(spec_with_id("a", REQUEST_ID, None), b"bytes").await.unwrap();
+        let results = [
+            alice.upload(spec_with_id("a", REQUEST_ID, None), b"other").await,
+            alice.upload(spec_with_id("b", REQUEST_ID, None), b"bytes").await,
+            alice.upload(spec_with_id("a", REQUEST_ID, Some(sha256(b"other"))), b"other").await,
+            alice
+                .upload(
+                    UploadSpec { tags: vec!["t".into()], ..spec_with_id("a", REQUEST_ID, None) },
+                    b"bytes",
+                )
+                .await,
+            bob.upload(spec_with_id("a", REQUEST_ID, None), b"bytes").await,
         ];
-        for refused in refusals {
-            let status = refused.unwrap_err();
+        for result in results {
+            let status = result.unwrap_err();
             assert_eq!(
                 (status.code(), reason(&status).as_str()),
                 (Code::InvalidArgument, "REQUEST_ID_REUSED")
             );
         }
-        assert_eq!(s.book(&alice).await.file_count, 1);
+        assert_eq!(s.quota_row(&alice).await.file_count, 1);
     });
 }
 
 #[test]
-fn another_tenant_may_use_the_same_request_id() {
+fn request_ids_are_scoped_to_tenant() {
     service_test(|s| async move {
-        let of_acme = s.alice().upload(with_id("a", ID, None), b"bytes").await.unwrap();
-        let of_globex = s.mallory().upload(with_id("a", ID, None), b"bytes").await.unwrap();
+        let of_acme = s.alice().upload(spec_with_id("a", REQUEST_ID, None), b"bytes").await.unwrap();
+        let of_globex = s.mallory().upload(spec_with_id("a", REQUEST_ID, None), b"bytes").await.unwrap();
         assert_ne!(file_id(&of_acme), file_id(&of_globex));
     });
 }
 
 #[test]
-fn of_many_at_once_with_the_same_request_id_one_has_an_effect() {
+fn concurrent_uploads_with_one_id_have_one_effect() {
     service_test(|s| async move {
         let alice = s.alice();
         for (n, size) in [5, 2 * PART + 9].into_iter().enumerate() {
             let id = format!("0198c0de-1111-7000-8000-00000000020{n}");
             let data = pattern(size);
-            let attempts = (0..12).map(|_| alice.upload(with_id("a", &id, None), &data));
-            let mut answers: Vec<UploadFileResponse> = Vec::new();
+            let attempts = (0..12).map(|_| alice.upload(spec_with_id("a", &id, None), &data));
+            let mut responses: Vec<UploadFileResponse> = Vec::new();
             for outcome in join_all(attempts).await {
                 match outcome {
-                    Ok(answer) => answers.push(answer),
+                    Ok(response) => responses.push(response),
                     Err(status) => {
-                        let got = (status.code(), reason(&status));
-                        assert_eq!(got, (Code::Aborted, "REQUEST_IN_PROGRESS".to_owned()));
+                        let actual = (status.code(), reason(&status));
+                        assert_eq!(actual, (Code::Aborted, "REQUEST_IN_PROGRESS".to_owned()));
                         assert!(status.get_error_details().retry_info().is_some());
                     }
                 }
             }
-            assert!(!answers.is_empty());
-            assert!(answers.iter().all(|answer| file_id(answer) == file_id(&answers[0])));
+            assert!(!responses.is_empty());
+            assert!(responses.iter().all(|response| file_id(response) == file_id(&responses[0])));
         }
         assert_eq!(alice.list(ListFilesRequest::default()).await.unwrap().files.len(), 2);
     });
 }
 
 #[test]
-fn after_its_time_a_request_id_is_forgotten() {
+fn request_id_expires_after_a_day() {
     service_test(|s| async move {
-        let first = s.alice().upload(with_id("a", ID, None), b"bytes").await.unwrap();
+        let first = s.alice().upload(spec_with_id("a", REQUEST_ID, None), b"bytes").await.unwrap();
         s.clock.advance(chrono::Duration::hours(23));
-        let same = s.alice().upload(with_id("a", ID, None), b"bytes").await.unwrap();
+        let same = s.alice().upload(spec_with_id("a", REQUEST_ID, None), b"bytes").await.unwrap();
         s.clock.advance(chrono::Duration::hours(2));
-        let fresh = s.alice().upload(with_id("a", ID, None), b"bytes").await.unwrap();
+        let fresh = s.alice().upload(spec_with_id("a", REQUEST_ID, None), b"bytes").await.unwrap();
         assert_eq!(file_id(&first), file_id(&same));
         assert_ne!(file_id(&first), file_id(&fresh));
     });
 }
 
 #[test]
-fn a_refused_upload_leaves_its_request_id_free() {
+fn rejected_upload_does_not_use_up_request_id() {
     service_test(|s| async move {
         let alice = s.alice();
-        alice.send(vec![spec_message(with_id("a", ID, None))]).await.unwrap_err();
-        alice.upload(with_id("a", ID, None), b"bytes").await.unwrap();
+        alice.send_messages(vec![spec_message(spec_with_id("a", REQUEST_ID, None))]).await.unwrap_err();
+        alice.upload(spec_with_id("a", REQUEST_ID, None), b"bytes").await.unwrap();
     });
 }
 
 #[test]
-fn a_replay_is_answered_also_when_its_file_would_be_expired_by_now() {
+fn retry_succeeds_after_expire_time_of_file() {
     service_test(|s| async move {
         let alice = s.alice();
         let expire_time = prost_types::Timestamp {
             seconds: (s.clock.now() + chrono::Duration::minutes(5)).timestamp(),
             nanos: 0,
         };
-        let other_id = ID.replace("1111", "2222");
-        let specs = [with_id("a", ID, None), with_id("b", &other_id, Some(sha256(b"bytes")))]
-            .map(|spec| UploadSpec { expire_time: Some(expire_time), ..spec });
+        let other_id = REQUEST_ID.replace("1111", "2222");
+        let specs =
+            [spec_with_id("a", REQUEST_ID, None), spec_with_id("b", &other_id, Some(sha256(b"bytes")))]
+                .map(|spec| UploadSpec { expire_time: Some(expire_time), ..spec });
         let mut first = Vec::new();
         for spec in &specs {
             first.push(alice.upload(spec.clone(), b"bytes").await.unwrap());
@@ -168,14 +175,15 @@ fn a_replay_is_answered_also_when_its_file_would_be_expired_by_now() {
 }
 
 #[test]
-fn a_replay_needs_no_room() {
+fn retry_needs_no_free_quota() {
     service_test(|s| async move {
         let (alice, ada) = (s.alice(), s.ada());
         let data = pattern(2 * PART);
-        let told = UploadSpec { size_bytes: Some(data.len() as i64), ..with_id("a", ID, None) };
-        let first = alice.upload(told.clone(), &data).await.unwrap();
-        ada.limit_bytes(data.len() as i64).await;
-        let again = alice.upload(told, &data).await.unwrap();
+        let spec_sent =
+            UploadSpec { size_bytes: Some(data.len() as i64), ..spec_with_id("a", REQUEST_ID, None) };
+        let first = alice.upload(spec_sent.clone(), &data).await.unwrap();
+        ada.set_limit_bytes(data.len() as i64).await;
+        let again = alice.upload(spec_sent, &data).await.unwrap();
         assert_eq!(file_id(&first), file_id(&again));
     });
 }

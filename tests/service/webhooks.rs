@@ -1,4 +1,4 @@
-//! Webhooks: signed, in order, tried again, given up in the open.
+//! Webhooks: signatures, order, retries, dead letters and states.
 
 use chrono::Duration;
 use strongroom::{
@@ -14,7 +14,7 @@ use tonic::Status;
 
 use crate::harness::{Receiver, Service, file_id, service_test_with, spec};
 
-/// A test whose endpoints are on this machine.
+/// Runs a test with an endpoint on a private address.
 pub(crate) fn local_test<F, Fut>(configure: impl FnOnce(&mut strongroom::config::WebhooksConfig), test: F)
 where
     F: FnOnce(Service, Receiver) -> Fut,
@@ -33,36 +33,36 @@ where
 }
 
 impl Service {
-    /// Makes an endpoint; answers its id and its secret.
-    pub(crate) async fn webhook(&self, webhook: Webhook) -> Result<(String, String), Status> {
+    /// Creates a webhook. Returns its id and secret.
+    pub(crate) async fn create_webhook(&self, webhook: Webhook) -> Result<(String, String), Status> {
         let request = CreateWebhookRequest { webhook: Some(webhook), request_id: String::new() };
-        let made = self.ada().webhooks.create_webhook(request).await?.into_inner();
-        Ok((made.webhook.unwrap().id, made.secret))
+        let response = self.ada().webhooks.create_webhook(request).await?.into_inner();
+        Ok((response.webhook.unwrap().id, response.secret))
     }
 
-    pub(crate) async fn webhook_to(&self, url: &str) -> (String, String) {
-        self.webhook(Webhook { url: url.to_owned(), ..Webhook::default() }).await.unwrap()
+    pub(crate) async fn create_webhook_to(&self, url: &str) -> (String, String) {
+        self.create_webhook(Webhook { url: url.to_owned(), ..Webhook::default() }).await.unwrap()
     }
 
-    pub(crate) async fn shown(&self, webhook_id: &str) -> Webhook {
+    pub(crate) async fn get_webhook(&self, webhook_id: &str) -> Webhook {
         let request = GetWebhookRequest { webhook_id: webhook_id.to_owned() };
         self.ada().webhooks.get_webhook(request).await.unwrap().into_inner().webhook.unwrap()
     }
 
-    async fn set_state(&self, id: &str, state: State) {
+    async fn set_webhook_state(&self, id: &str, state: State) {
         let webhook = Some(Webhook { id: id.to_owned(), state: state.into(), ..Webhook::default() });
         let update_mask = Some(prost_types::FieldMask { paths: vec!["state".to_owned()] });
         let request = UpdateWebhookRequest { webhook, update_mask, ..UpdateWebhookRequest::default() };
         self.ada().webhooks.update_webhook(request).await.unwrap();
     }
 
-    pub(crate) async fn failed(&self, webhook_id: &str) -> Vec<WebhookDelivery> {
+    pub(crate) async fn list_failed_deliveries(&self, webhook_id: &str) -> Vec<WebhookDelivery> {
         let request =
             ListWebhookDeliveriesRequest { webhook_id: webhook_id.to_owned(), ..Default::default() };
         self.ada().webhooks.list_webhook_deliveries(request).await.unwrap().into_inner().deliveries
     }
 
-    pub(crate) async fn uploads(&self, names: &[&str]) -> Vec<String> {
+    pub(crate) async fn upload_files(&self, names: &[&str]) -> Vec<String> {
         let mut ids = Vec::new();
         for name in names {
             ids.push(file_id(&self.alice().upload(spec(name), b"x").await.unwrap()));
@@ -70,122 +70,126 @@ impl Service {
         ids
     }
 
-    /// Waits until what was committed can be read: transactions of other tests hold it back, because they run on the same
-    /// server.
-    pub(crate) async fn settled(&self) {
-        self.until("what was committed is safe to read", || async {
-            let unsafe_yet =
+    /// Waits until committed events can be read. Open transactions of other tests on the same server delay
+    /// that.
+    pub(crate) async fn wait_until_events_are_readable(&self) {
+        self.wait_until("committed events can be read", || async {
+            let unreadable =
                 "SELECT count(*) FROM events WHERE xid >= pg_snapshot_xmin(pg_current_snapshot())";
-            self.owner.number(unsafe_yet).await == 0
+            self.superuser.query_number(unreadable).await == 0
         })
         .await;
     }
 
-    /// Rounds until nothing more is done; answers how much was.
-    pub(crate) async fn delivered(&self) -> usize {
-        self.settled().await;
-        let mut all = 0;
+    /// Runs delivery rounds until nothing is left. Returns the number of deliveries that ended, with success
+    /// or as dead letters.
+    pub(crate) async fn deliver_all(&self) -> usize {
+        self.wait_until_events_are_readable().await;
+        let mut total = 0;
         loop {
-            let done = deliver_webhooks(&self.app).await.unwrap();
-            all += done;
-            if done == 0 {
-                return all;
+            let count = deliver_webhooks(&self.app).await.unwrap();
+            total += count;
+            if count == 0 {
+                return total;
             }
         }
     }
 }
 
 #[test]
-fn events_arrive_signed_and_in_order() {
+fn events_are_delivered_signed_and_in_order() {
     local_test(
         |_| {},
         |s, receiver| async move {
-            let (_, secret) = s.webhook_to(&receiver.url).await;
+            let (_, secret) = s.create_webhook_to(&receiver.url).await;
             let names: Vec<String> = (0..40).map(|number| number.to_string()).collect();
-            let files = s.uploads(&names.iter().map(String::as_str).collect::<Vec<_>>()).await;
-            assert_eq!(s.delivered().await, 40);
-            assert_eq!(receiver.files(), files);
-            for received in receiver.received() {
+            let files = s.upload_files(&names.iter().map(String::as_str).collect::<Vec<_>>()).await;
+            assert_eq!(s.deliver_all().await, 40);
+            assert_eq!(receiver.received_file_ids(), files);
+            for received in receiver.messages() {
                 assert!(received.is_signed_with(&secret));
                 assert!(!received.is_signed_with("whsec_AAAA"));
             }
-            let first = receiver.received().remove(0);
+            let first = receiver.messages().remove(0);
             let body = first.json();
             assert_eq!(body["type"], "file.created");
             assert_eq!((&body["data"]["actor_id"], &body["data"]["version"]), (&"alice".into(), &1.into()));
             let (id, position) = (first.header("webhook-id"), body["data"]["position"].as_str().unwrap());
             assert!(id.starts_with("evt_") && id.ends_with(&format!("_{position}")), "{id}");
             assert_eq!(first.header("webhook-timestamp"), s.clock.now().timestamp().to_string());
-            assert_eq!(s.delivered().await, 0, "nothing is sent twice");
+            assert_eq!(s.deliver_all().await, 0, "each event is sent once");
         },
     );
 }
 
 #[test]
-fn the_next_event_waits_for_the_one_in_front_of_it() {
+fn later_events_wait_for_failed_one() {
     local_test(
         |_| {},
         |s, receiver| async move {
-            let (id, _) = s.webhook_to(&receiver.url).await;
-            receiver.answer(&[500, 503]);
-            let files = s.uploads(&["a", "b"]).await;
-            assert_eq!(s.delivered().await, 0);
-            assert_eq!(receiver.files(), files[..1]);
-            let shown = s.shown(&id).await;
+            let (id, _) = s.create_webhook_to(&receiver.url).await;
+            receiver.respond_with(&[500, 503]);
+            let files = s.upload_files(&["a", "b"]).await;
+            assert_eq!(s.deliver_all().await, 0);
+            assert_eq!(receiver.received_file_ids(), files[..1]);
+            let shown = s.get_webhook(&id).await;
             assert_eq!((shown.failed_attempt_count, shown.state()), (1, State::Active));
             assert!(shown.last_error.contains("500"), "{}", shown.last_error);
-            assert_eq!(s.delivered().await, 0, "not before its time");
-            assert_eq!(receiver.files().len(), 1);
+            assert_eq!(s.deliver_all().await, 0, "the retry is not due yet");
+            assert_eq!(receiver.received_file_ids().len(), 1);
 
             s.clock.advance(Duration::seconds(10));
-            assert_eq!(s.delivered().await, 0);
+            assert_eq!(s.deliver_all().await, 0);
             s.clock.advance(Duration::seconds(20));
-            assert_eq!(s.delivered().await, 2);
+            assert_eq!(s.deliver_all().await, 2);
             let order = [&files[0], &files[0], &files[0], &files[1]].map(String::clone);
-            assert_eq!(receiver.files(), order);
+            assert_eq!(receiver.received_file_ids(), order);
             let ids: Vec<String> =
-                receiver.received().iter().map(|received| received.header("webhook-id")).collect();
-            assert!(ids[0] == ids[1] && ids[1] == ids[2] && ids[2] != ids[3], "a repetition can be told");
-            assert_eq!(s.shown(&id).await.failed_attempt_count, 0);
+                receiver.messages().iter().map(|received| received.header("webhook-id")).collect();
+            assert!(ids[0] == ids[1] && ids[1] == ids[2] && ids[2] != ids[3], "retries keep the message id");
+            assert_eq!(s.get_webhook(&id).await.failed_attempt_count, 0);
         },
     );
 }
 
 #[test]
-fn waits_grow_and_differ() {
+fn retry_delays_grow_with_jitter() {
     local_test(
         |_| {},
         |s, receiver| async move {
-            let (id, _) = s.webhook_to(&receiver.url).await;
-            receiver.answer(&[500; 4]);
-            s.uploads(&["a"]).await;
-            for most in [10, 20, 40, 80] {
-                s.delivered().await;
-                let next = s.shown(&id).await.next_attempt_time.unwrap();
+            let (id, _) = s.create_webhook_to(&receiver.url).await;
+            receiver.respond_with(&[500; 4]);
+            s.upload_files(&["a"]).await;
+            for delay_max in [10, 20, 40, 80] {
+                s.deliver_all().await;
+                let next = s.get_webhook(&id).await.next_attempt_time.unwrap();
                 let wait_ms = next.seconds * 1_000 + i64::from(next.nanos) / 1_000_000
                     - s.clock.now().timestamp_millis();
-                assert!((most * 500..=most * 1_000).contains(&wait_ms), "{wait_ms} ms of {most} s");
-                s.clock.advance(Duration::seconds(most));
+                assert!(
+                    (delay_max * 500..=delay_max * 1_000).contains(&wait_ms),
+                    "{wait_ms} ms; the maximum is {delay_max} s"
+                );
+                s.clock.advance(Duration::seconds(delay_max));
             }
         },
     );
 }
 
 #[test]
-fn what_cannot_be_delivered_is_a_dead_letter_that_can_be_sent_again() {
+fn undeliverable_event_can_be_redelivered() {
     local_test(
         |config| config.attempts_max = 2,
         |s, receiver| async move {
-            let (id, _) = s.webhook_to(&receiver.url).await;
-            receiver.answer(&[500, 418]);
-            let files = s.uploads(&["a", "b"]).await;
-            s.delivered().await;
+            let (id, _) = s.create_webhook_to(&receiver.url).await;
+            receiver.respond_with(&[500, 418]);
+            let files = s.upload_files(&["a", "b"]).await;
+            s.deliver_all().await;
             s.clock.advance(Duration::minutes(1));
-            assert_eq!(s.delivered().await, 2, "one given up, and the next one delivered");
+            assert_eq!(s.deliver_all().await, 2, "one became a dead letter, the next was delivered");
             let order = [&files[0], &files[0], &files[1]].map(String::clone);
-            assert_eq!(receiver.files(), order);
+            assert_eq!(receiver.received_file_ids(), order);
 
-            let dead = s.failed(&id).await;
+            let dead = s.list_failed_deliveries(&id).await;
             assert_eq!(dead.len(), 1);
             assert_eq!(
                 (dead[0].state(), dead[0].attempt_count, &dead[0].file_id),
@@ -193,33 +197,33 @@ fn what_cannot_be_delivered_is_a_dead_letter_that_can_be_sent_again() {
             );
             assert!(dead[0].last_error.contains("418"), "{}", dead[0].last_error);
 
-            for (answer, state, attempts) in [(500, Delivery::Dead, 3), (200, Delivery::Delivered, 4)] {
-                receiver.answer(&[answer]);
+            for (status, state, attempts) in [(500, Delivery::Dead, 3), (200, Delivery::Delivered, 4)] {
+                receiver.respond_with(&[status]);
                 let request = RedeliverWebhookRequest {
                     webhook_id: id.clone(),
                     position: dead[0].position.clone(),
                     request_id: String::new(),
                 };
                 s.ada().webhooks.redeliver_webhook(request).await.unwrap();
-                assert_eq!(s.failed(&id).await[0].state(), Delivery::Waiting);
-                assert_eq!(s.delivered().await, 1);
-                let letter = &s.failed(&id).await[0];
+                assert_eq!(s.list_failed_deliveries(&id).await[0].state(), Delivery::Waiting);
+                assert_eq!(s.deliver_all().await, 1);
+                let letter = &s.list_failed_deliveries(&id).await[0];
                 assert_eq!((letter.state(), letter.attempt_count), (state, attempts));
             }
-            assert_eq!(receiver.files().len(), 5);
+            assert_eq!(receiver.received_file_ids().len(), 5);
         },
     );
 }
 
 #[test]
-fn dead_letters_are_listed_a_page_at_a_time_and_kept_as_long_as_events() {
+fn dead_letters_are_paged_and_dropped_with_events() {
     local_test(
         |config| config.attempts_max = 1,
         |s, receiver| async move {
-            let (id, _) = s.webhook_to(&receiver.url).await;
-            receiver.answer(&[500; 5]);
-            let mut files = s.uploads(&["a", "b", "c", "d", "e"]).await;
-            assert_eq!(s.delivered().await, 5);
+            let (id, _) = s.create_webhook_to(&receiver.url).await;
+            receiver.respond_with(&[500; 5]);
+            let mut files = s.upload_files(&["a", "b", "c", "d", "e"]).await;
+            assert_eq!(s.deliver_all().await, 5);
             let (mut listed, mut page_token) = (Vec::new(), String::new());
             loop {
                 let request =
@@ -236,120 +240,120 @@ fn dead_letters_are_listed_a_page_at_a_time_and_kept_as_long_as_events() {
             assert_eq!(listed, files, "the newest first");
             s.clock.advance(Duration::days(31));
             strongroom::worker::run_round(&s.app).await;
-            assert!(s.failed(&id).await.is_empty());
+            assert!(s.list_failed_deliveries(&id).await.is_empty());
         },
     );
 }
 
 #[test]
-fn an_endpoint_that_fails_for_long_is_disabled_and_goes_on_where_it_stood() {
+fn failing_endpoint_is_disabled_and_resumes_in_place() {
     local_test(
         |config| config.attempts_max = 100,
         |s, receiver| async move {
-            let (id, _) = s.webhook_to(&receiver.url).await;
-            receiver.answer(&[500, 500]);
-            let files = s.uploads(&["a"]).await;
-            s.delivered().await;
+            let (id, _) = s.create_webhook_to(&receiver.url).await;
+            receiver.respond_with(&[500, 500]);
+            let files = s.upload_files(&["a"]).await;
+            s.deliver_all().await;
             s.clock.advance(Duration::hours(120));
-            s.delivered().await;
-            let shown = s.shown(&id).await;
+            s.deliver_all().await;
+            let shown = s.get_webhook(&id).await;
             assert_eq!(shown.state(), State::Disabled);
             assert!(shown.state_reason.contains("set the state to ACTIVE"), "{}", shown.state_reason);
             s.clock.advance(Duration::hours(1));
-            s.delivered().await;
-            assert_eq!(receiver.files().len(), 2, "nothing is sent any more");
-            s.set_state(&id, State::Active).await;
-            assert_eq!(s.delivered().await, 1);
-            assert_eq!(receiver.files()[2], files[0]);
-            let shown = s.shown(&id).await;
+            s.deliver_all().await;
+            assert_eq!(receiver.received_file_ids().len(), 2, "a disabled webhook sends nothing");
+            s.set_webhook_state(&id, State::Active).await;
+            assert_eq!(s.deliver_all().await, 1);
+            assert_eq!(receiver.received_file_ids()[2], files[0]);
+            let shown = s.get_webhook(&id).await;
             assert_eq!((shown.state(), shown.state_reason.as_str()), (State::Active, ""));
         },
     );
 }
 
 #[test]
-fn an_endpoint_whose_events_are_gone_says_so_and_begins_anew() {
+fn endpoint_behind_dropped_events_is_disabled() {
     local_test(
         |_| {},
         |s, receiver| async move {
-            let (id, _) = s.webhook_to(&receiver.url).await;
-            s.set_state(&id, State::Paused).await;
-            s.uploads(&["a"]).await;
+            let (id, _) = s.create_webhook_to(&receiver.url).await;
+            s.set_webhook_state(&id, State::Paused).await;
+            s.upload_files(&["a"]).await;
             s.clock.advance(Duration::days(40));
-            s.owner.run("UPDATE webhooks SET state = 1").await;
-            assert_eq!(s.delivered().await, 0);
-            let shown = s.shown(&id).await;
+            s.superuser.execute("UPDATE webhooks SET state = 1").await;
+            assert_eq!(s.deliver_all().await, 0);
+            let shown = s.get_webhook(&id).await;
             assert_eq!(shown.state(), State::Disabled);
             assert!(shown.state_reason.contains("no longer kept"), "{}", shown.state_reason);
-            s.set_state(&id, State::Active).await;
-            let files = s.uploads(&["b"]).await;
-            assert_eq!(s.delivered().await, 1);
-            assert_eq!(receiver.files(), files);
+            s.set_webhook_state(&id, State::Active).await;
+            let files = s.upload_files(&["b"]).await;
+            assert_eq!(s.deliver_all().await, 1);
+            assert_eq!(receiver.received_file_ids(), files);
         },
     );
 }
 
 #[test]
-fn an_endpoint_hears_only_of_its_kinds_and_not_while_it_is_paused() {
+fn endpoint_gets_only_its_kinds_and_nothing_if_paused() {
     local_test(
         |_| {},
         |s, receiver| async move {
             let webhook =
                 Webhook { url: receiver.url.clone(), kinds: vec![Kind::Purged.into()], ..Webhook::default() };
-            let (id, _) = s.webhook(webhook).await.unwrap();
-            let files = s.uploads(&["a", "b"]).await;
-            s.set_state(&id, State::Paused).await;
+            let (id, _) = s.create_webhook(webhook).await.unwrap();
+            let files = s.upload_files(&["a", "b"]).await;
+            s.set_webhook_state(&id, State::Paused).await;
             s.alice().purge(&files[0]).await.unwrap();
-            assert_eq!(s.delivered().await, 0);
-            s.set_state(&id, State::Active).await;
-            assert_eq!(s.delivered().await, 1);
-            assert_eq!(receiver.files(), files[..1]);
-            assert_eq!(receiver.received()[0].json()["type"], "file.purged");
-            // Another tenant's files are nobody's business here.
+            assert_eq!(s.deliver_all().await, 0);
+            s.set_webhook_state(&id, State::Active).await;
+            assert_eq!(s.deliver_all().await, 1);
+            assert_eq!(receiver.received_file_ids(), files[..1]);
+            assert_eq!(receiver.messages()[0].json()["type"], "file.purged");
+            // Events of another tenant are not delivered.
             s.mallory().upload(spec("c"), b"x").await.unwrap();
-            assert_eq!(s.delivered().await, 0);
+            assert_eq!(s.deliver_all().await, 0);
         },
     );
 }
 
 #[test]
-fn two_replicas_at_once_deliver_everything_once() {
+fn two_replicas_deliver_each_event_once() {
     local_test(
         |_| {},
         |s, receiver| async move {
-            s.webhook_to(&receiver.url).await;
-            let other = s.replica(|_| {}).await;
+            s.create_webhook_to(&receiver.url).await;
+            let other = s.start_replica(|_| {}).await;
             let names: Vec<String> = (0..30).map(|number| number.to_string()).collect();
-            let files = s.uploads(&names.iter().map(String::as_str).collect::<Vec<_>>()).await;
-            while receiver.files().len() < files.len() {
+            let files = s.upload_files(&names.iter().map(String::as_str).collect::<Vec<_>>()).await;
+            while receiver.received_file_ids().len() < files.len() {
                 let (one, two) = tokio::join!(deliver_webhooks(&s.app), deliver_webhooks(&other.app));
                 one.unwrap();
                 two.unwrap();
             }
-            assert_eq!(s.delivered().await, 0);
-            assert_eq!(receiver.files(), files);
-            other.stopped().await;
+            assert_eq!(s.deliver_all().await, 0);
+            assert_eq!(receiver.received_file_ids(), files);
+            other.stop().await;
         },
     );
 }
 
 #[test]
-fn whoever_lost_the_lease_changes_nothing() {
+fn leased_webhook_is_not_delivered_until_expiry() {
     local_test(
         |_| {},
         |s, receiver| async move {
-            let (id, _) = s.webhook_to(&receiver.url).await;
-            s.uploads(&["a"]).await;
-            // Somebody else has it, for a while.
-            s.owner
-                .run("UPDATE webhooks SET lease_epoch = 7, lease_expire_time = now() + interval '1 hour'")
+            let (id, _) = s.create_webhook_to(&receiver.url).await;
+            s.upload_files(&["a"]).await;
+            // Simulates a lease of another worker.
+            s.superuser
+                .execute("UPDATE webhooks SET lease_epoch = 7, lease_expire_time = now() + interval '1 hour'")
                 .await;
-            assert_eq!(s.delivered().await, 0);
-            assert!(receiver.files().is_empty());
+            assert_eq!(s.deliver_all().await, 0);
+            assert!(receiver.received_file_ids().is_empty());
             s.clock.advance(Duration::hours(2));
-            assert_eq!(s.delivered().await, 1, "a lease that ran out stands in nobody's way");
+            assert_eq!(s.deliver_all().await, 1, "an expired lease can be claimed");
             assert_eq!(
-                s.owner.number("SELECT max(lease_epoch) FROM webhooks").await,
+                s.superuser.query_number("SELECT max(lease_epoch) FROM webhooks").await,
                 8,
                 "{id} is claimed once"
             );
@@ -358,40 +362,45 @@ fn whoever_lost_the_lease_changes_nothing() {
 }
 
 #[test]
-fn a_replica_that_loses_its_lease_while_it_sends_writes_nothing() {
+fn replica_that_lost_its_lease_records_nothing() {
     local_test(
         |_| {},
         |s, receiver| async move {
-            s.webhook_to(&receiver.url).await;
-            s.uploads(&["a"]).await;
-            s.settled().await;
-            let held = receiver.hold().await;
+            s.create_webhook_to(&receiver.url).await;
+            s.upload_files(&["a"]).await;
+            s.wait_until_events_are_readable().await;
+            let held = receiver.hold_responses().await;
             let app = std::sync::Arc::clone(&s.app);
             let sending = tokio::spawn(async move { deliver_webhooks(&app).await.unwrap() });
-            s.until("the message is there", || async { receiver.received().len() == 1 }).await;
-            s.owner.run("UPDATE webhooks SET lease_epoch = lease_epoch + 1, lease_expire_time = NULL").await;
+            s.wait_until("the message has arrived", || async { receiver.messages().len() == 1 }).await;
+            s.superuser
+                .execute("UPDATE webhooks SET lease_epoch = lease_epoch + 1, lease_expire_time = NULL")
+                .await;
             drop(held);
-            assert_eq!(sending.await.unwrap(), 0, "it was not its to say");
-            assert_eq!(s.delivered().await, 1);
-            let [first, second] = [0, 1].map(|place| receiver.received()[place].header("webhook-id"));
-            assert_eq!(first, second, "the receiver can tell");
+            assert_eq!(sending.await.unwrap(), 0, "the lost lease forbids recording the delivery");
+            assert_eq!(s.deliver_all().await, 1);
+            let [first, second] = [0, 1].map(|index| receiver.messages()[index].header("webhook-id"));
+            assert_eq!(first, second, "both messages have the same id");
         },
     );
 }
 
 #[test]
-fn an_endpoint_that_hears_nothing_for_long_keeps_its_place() {
+fn idle_endpoint_keeps_its_position() {
     local_test(
         |_| {},
         |s, receiver| async move {
-            let (id, _) = s.webhook_to(&receiver.url).await;
+            let (id, _) = s.create_webhook_to(&receiver.url).await;
             for _ in 0..3 {
                 s.clock.advance(Duration::days(20));
-                assert_eq!(s.delivered().await, 0);
+                assert_eq!(s.deliver_all().await, 0);
             }
-            let files = s.uploads(&["a"]).await;
-            assert_eq!(s.delivered().await, 1);
-            assert_eq!((receiver.files(), s.shown(&id).await.state()), (files, State::Active));
+            let files = s.upload_files(&["a"]).await;
+            assert_eq!(s.deliver_all().await, 1);
+            assert_eq!(
+                (receiver.received_file_ids(), s.get_webhook(&id).await.state()),
+                (files, State::Active)
+            );
         },
     );
 }

@@ -1,4 +1,4 @@
-//! Workers as they run: what they keep alive, drop and give back, and whose turn it is.
+//! Running workers: heartbeats, lost leases, shutdown, and fairness between tenants.
 
 use std::{sync::Arc, time::Duration as Seconds};
 
@@ -8,7 +8,7 @@ use tokio::{sync::oneshot, task::JoinHandle};
 
 use crate::{
     harness::{Service, service_test, service_test_with},
-    jobs::{ask, count, tenant},
+    jobs::{count_jobs, enqueue, tenant_of},
 };
 
 /// A worker in this process.
@@ -26,117 +26,131 @@ impl Worker {
         Self { stop, task: tokio::spawn(work) }
     }
 
-    /// Tells it to stop; it drains in this task.
-    pub(crate) fn told(self) -> JoinHandle<()> {
+    /// Signals the worker to stop. It drains in the returned task.
+    pub(crate) fn start_shutdown(self) -> JoinHandle<()> {
         self.stop.send(()).unwrap();
         self.task
     }
 
     pub(crate) async fn stop(self) {
-        self.told().await.unwrap();
+        self.start_shutdown().await.unwrap();
     }
 }
 
-/// Lets jobs hang in the middle, until `ROLLBACK`: they wait for their files.
-const HOLD: &str = "BEGIN; LOCK TABLE files IN ACCESS EXCLUSIVE MODE";
+/// Blocks running jobs until `ROLLBACK`, because they wait for the table of files.
+const BLOCK_JOBS: &str = "BEGIN; LOCK TABLE files IN ACCESS EXCLUSIVE MODE";
 
 #[test]
-fn a_worker_that_lost_its_lease_drops_the_job_and_one_that_has_it_keeps_it_alive() {
+fn worker_extends_its_lease_and_drops_job_after_losing_it() {
     service_test(|s| async move {
-        let acme = tenant(&s.alice()).await;
-        let quick = s.replica(|config| {
+        let acme = tenant_of(&s.alice()).await;
+        let replica = s.start_replica(|config| {
             (config.worker.lease_seconds, config.worker.heartbeat_seconds) = (3, 1);
             config.worker.poll_max_milliseconds = 100;
         });
-        let quick = quick.await;
-        let lock = s.database.owner().await;
-        lock.run(HOLD).await;
-        ask(&s, acme, Deduplicate::Never).await;
-        let worker = Worker::start(&quick, Seconds::ZERO);
-        s.until("it runs", || async { count(&s, JobState::Running).await == 1 }).await;
+        let replica = replica.await;
+        let lock = s.database.connect_as_superuser().await;
+        lock.execute(BLOCK_JOBS).await;
+        enqueue(&s, acme, Deduplicate::Never).await;
+        let worker = Worker::start(&replica, Seconds::ZERO);
+        s.wait_until("the job is running", || async { count_jobs(&s, JobState::Running).await == 1 }).await;
         s.clock.advance(Duration::seconds(2));
-        let left = "SELECT extract(epoch FROM max(lease_expire_time)) FROM jobs";
-        let until = s.clock.now().timestamp() + 3;
-        s.until("a heartbeat comes", || async { s.owner.number(left).await == until }).await;
+        let lease_expire_time = "SELECT extract(epoch FROM max(lease_expire_time)) FROM jobs";
+        let expected = s.clock.now().timestamp() + 3;
+        s.wait_until("a heartbeat extends the lease", || async {
+            s.superuser.query_number(lease_expire_time).await == expected
+        })
+        .await;
 
-        // Another worker has it, says the row.
-        s.owner.run("UPDATE jobs SET lease_epoch = 7, lease_expire_time = 'infinity'").await;
+        // Simulates a claim by another worker.
+        s.superuser.execute("UPDATE jobs SET lease_epoch = 7, lease_expire_time = 'infinity'").await;
         let fenced = "strongroom_job_attempts_total{kind=\"delete_expired_files\",outcome=\"fenced\"}";
-        s.until("it is dropped", || async { quick.metric(fenced) == 1 }).await;
-        assert_eq!(count(&s, JobState::Running).await, 1, "nothing was said about it");
+        s.wait_until("the worker drops the job", || async { replica.read_metric(fenced) == 1 }).await;
+        assert_eq!(count_jobs(&s, JobState::Running).await, 1, "the row is unchanged");
         worker.stop().await;
-        lock.run("ROLLBACK").await;
-        s.owner.run("DELETE FROM jobs").await;
-        quick.stopped().await;
+        lock.execute("ROLLBACK").await;
+        s.superuser.execute("DELETE FROM jobs").await;
+        replica.stop().await;
     });
 }
 
 #[test]
-fn a_worker_that_is_told_to_stop_gives_back_what_does_not_end_in_time() {
+fn stopped_worker_releases_unfinished_job() {
     service_test(|s| async move {
-        let acme = tenant(&s.alice()).await;
-        let lock = s.database.owner().await;
-        lock.run(HOLD).await;
-        ask(&s, acme, Deduplicate::Never).await;
+        let acme = tenant_of(&s.alice()).await;
+        let lock = s.database.connect_as_superuser().await;
+        lock.execute(BLOCK_JOBS).await;
+        enqueue(&s, acme, Deduplicate::Never).await;
         let worker = Worker::start(&s, Seconds::ZERO);
-        s.until("it runs", || async { count(&s, JobState::Running).await == 1 }).await;
+        s.wait_until("the job is running", || async { count_jobs(&s, JobState::Running).await == 1 }).await;
         worker.stop().await;
         let row = "SELECT format('%s %s %s', state, attempts, lease_expire_time) FROM jobs";
-        assert_eq!(s.owner.texts(row).await, ["1 0 "], "ready, and the attempt does not count");
-        lock.run("ROLLBACK").await;
+        assert_eq!(
+            s.superuser.query_texts(row).await,
+            ["1 0 "],
+            "the job is ready and the attempt is not counted"
+        );
+        lock.execute("ROLLBACK").await;
 
         let worker = Worker::start(&s, Seconds::from_secs(60));
-        s.until("it is done", || async { s.owner.number("SELECT count(*) FROM finished_jobs").await == 1 })
-            .await;
+        s.wait_until("the job is finished", || async {
+            s.superuser.query_number("SELECT count(*) FROM finished_jobs").await == 1
+        })
+        .await;
         worker.stop().await;
     });
 }
 
 #[test]
-fn a_tenant_with_ten_thousand_jobs_does_not_keep_the_others_waiting() {
+fn tenant_with_many_jobs_does_not_block_others() {
     let one_at_a_time =
         |config: &mut Config| (config.worker.jobs_max, config.worker.tenant_jobs_max) = (1, 1);
     service_test_with(one_at_a_time, |s| async move {
-        // The busy one comes first, in the order of ids too, and its jobs have been due for longer.
-        let globex = tenant(&s.mallory()).await;
-        let others = [tenant(&s.alice()).await, tenant(&s.pupil()).await];
-        s.owner
-            .run(&format!(
+        // The busy tenant has the lowest id and its jobs have been due for longer.
+        let globex = tenant_of(&s.mallory()).await;
+        let others = [tenant_of(&s.alice()).await, tenant_of(&s.pupil()).await];
+        s.superuser
+            .execute(&format!(
                 "INSERT INTO jobs (tenant_id, id, payload, state, run_time, enqueue_time)
                  SELECT '{globex}', gen_random_uuid(), '{{\"kind\": \"delete_expired_files\"}}', 1,
                         now() - interval '1 day', now() FROM generate_series(1, 10000)"
             ))
             .await;
         for other in others {
-            ask(&s, other, Deduplicate::Never).await;
+            enqueue(&s, other, Deduplicate::Never).await;
         }
         let worker = Worker::start(&s, Seconds::from_secs(60));
-        let waiting = format!("SELECT count(*) FROM jobs WHERE tenant_id <> '{globex}'");
-        s.until("the others are done", || async { s.owner.number(&waiting).await == 0 }).await;
-        let busy = s.owner.number("SELECT count(*) FROM finished_jobs").await - 2;
+        let unfinished = format!("SELECT count(*) FROM jobs WHERE tenant_id <> '{globex}'");
+        s.wait_until("the jobs of the other tenants are finished", || async {
+            s.superuser.query_number(&unfinished).await == 0
+        })
+        .await;
+        let busy = s.superuser.query_number("SELECT count(*) FROM finished_jobs").await - 2;
         worker.stop().await;
-        assert!(busy < 1_000, "{busy} of the busy tenant's jobs came first");
+        assert!(busy < 1_000, "{busy} jobs of the busy tenant ran first");
     });
 }
 
 #[test]
-fn long_jobs_of_one_tenant_leave_room_for_others() {
+fn long_jobs_of_one_tenant_do_not_block_others() {
     service_test(|s| async move {
-        let (acme, globex) = (tenant(&s.alice()).await, tenant(&s.mallory()).await);
-        let lock = s.database.owner().await;
-        lock.run(HOLD).await;
+        let (acme, globex) = (tenant_of(&s.alice()).await, tenant_of(&s.mallory()).await);
+        let lock = s.database.connect_as_superuser().await;
+        lock.execute(BLOCK_JOBS).await;
         for _ in 0..10 {
-            ask(&s, acme, Deduplicate::Never).await;
+            enqueue(&s, acme, Deduplicate::Never).await;
         }
         let worker = Worker::start(&s, Seconds::from_secs(60));
-        s.until("two run", || async { count(&s, JobState::Running).await == 2 }).await;
-        ask(&s, globex, Deduplicate::Never).await;
-        s.until("three run", || async { count(&s, JobState::Running).await == 3 }).await;
-        let of_acme = format!("SELECT count(*) FROM jobs WHERE state = 2 AND tenant_id = '{acme}'");
-        assert_eq!(s.owner.number(&of_acme).await, 2);
-        lock.run("ROLLBACK").await;
-        let finished = || async { s.owner.number("SELECT count(*) FROM finished_jobs").await == 11 };
-        s.until("all are done", finished).await;
+        s.wait_until("two jobs are running", || async { count_jobs(&s, JobState::Running).await == 2 }).await;
+        enqueue(&s, globex, Deduplicate::Never).await;
+        s.wait_until("three jobs are running", || async { count_jobs(&s, JobState::Running).await == 3 })
+            .await;
+        let running_of_acme = format!("SELECT count(*) FROM jobs WHERE state = 2 AND tenant_id = '{acme}'");
+        assert_eq!(s.superuser.query_number(&running_of_acme).await, 2);
+        lock.execute("ROLLBACK").await;
+        let finished =
+            || async { s.superuser.query_number("SELECT count(*) FROM finished_jobs").await == 11 };
+        s.wait_until("all jobs are finished", finished).await;
         worker.stop().await;
     });
 }

@@ -24,19 +24,20 @@ pub async fn archive_file(
     id: FileId,
     request_id: Option<RequestId>,
 ) -> Result<MutationResponse<File>, Error> {
-    set_archived(app, caller, (id, true), request_id).await
+    set_archived(app, caller, id, true, request_id).await
 }
 
 /// Archives or unarchives a file. Does nothing if the file is already in the requested state.
 pub(super) async fn set_archived(
     app: &App,
     caller: &Caller,
-    (id, to_archive): (FileId, bool),
+    id: FileId,
+    to_archive: bool,
     request_id: Option<RequestId>,
 ) -> Result<MutationResponse<File>, Error> {
     let action = if to_archive { AuditAction::FileArchive } else { AuditAction::FileUnarchive };
     let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await?;
-    let changed = set_archived_in_tx(app, &mut tx, caller, (id, to_archive), request_id).await;
+    let changed = set_archived_in_tx(app, &mut tx, caller, id, to_archive, request_id).await;
     super::record_if_denied(app, caller, action, id, tx.finish(changed).await).await
 }
 
@@ -44,7 +45,8 @@ async fn set_archived_in_tx(
     app: &App,
     tx: &mut TenantTx,
     caller: &Caller,
-    (id, to_archive): (FileId, bool),
+    id: FileId,
+    to_archive: bool,
     request_id: Option<RequestId>,
 ) -> Result<MutationResponse<File>, Error> {
     let (method, action, kind) = match to_archive {

@@ -27,10 +27,10 @@ use crate::{
     },
 };
 
-/// The most files of one batch. One transaction holds the locks of all of them.
+/// The maximum number of files in a batch. One transaction holds the locks of all of them.
 const FILES_MAX: usize = 100;
 
-/// Why a file of a batch cannot be deleted, in order of decreasing severity.
+/// The reason that a file of a batch cannot be deleted, in order of decreasing severity.
 enum Refusal {
     Missing,
     NotAllowed(&'static str),
@@ -53,7 +53,7 @@ pub async fn batch_delete_files(
     check_ids(&ids)?;
     let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await?;
     let mut denied = Vec::new();
-    let deleted = batch_delete_in_tx(app, &mut tx, caller, &ids, (request_id, &mut denied)).await;
+    let deleted = batch_delete_in_tx(app, &mut tx, caller, &ids, request_id, &mut denied).await;
     let deleted = tx.finish(deleted).await;
     for (id, reason) in denied {
         // Never report a denial that was not recorded.
@@ -87,7 +87,8 @@ async fn batch_delete_in_tx(
     tx: &mut TenantTx,
     caller: &Caller,
     ids: &[FileId],
-    (request_id, denied): (Option<RequestId>, &mut Vec<(FileId, &'static str)>),
+    request_id: Option<RequestId>,
+    denied: &mut Vec<(FileId, &'static str)>,
 ) -> Result<MutationResponse<Vec<File>>, Error> {
     let mut payload = vec![caller.actor.id.clone().into_bytes()];
     payload.extend(ids.iter().map(|id| id.as_uuid().into_bytes().to_vec()));
@@ -119,12 +120,12 @@ async fn batch_delete_in_tx(
     let mut deleted = Vec::with_capacity(found.len());
     for file in found {
         if file.trash.is_some() {
-            deleted.push(strip_texts(file));
+            deleted.push(strip_description_and_metadata(file));
         } else if is_purged {
             delete_rows(app, tx, caller, &file, &mut release).await?;
         } else {
-            deleted.push(strip_texts(
-                move_to_trash(tx, caller, &file, (&mut release, serde_json::json!({}))).await?,
+            deleted.push(strip_description_and_metadata(
+                move_to_trash(tx, caller, &file, &mut release, serde_json::json!({})).await?,
             ));
         }
     }
@@ -176,6 +177,6 @@ fn batch_error(refused: Vec<(usize, Refusal)>) -> Error {
 
 /// Removes the description and metadata. A hundred full records could exceed what most clients accept in one
 /// message, and what should be stored as the response of a request id.
-fn strip_texts(file: File) -> File {
+fn strip_description_and_metadata(file: File) -> File {
     File { description: String::new(), metadata: Map::new(), ..file }
 }

@@ -9,8 +9,8 @@ use crate::{
     domain::{caller::Caller, file::File, ids::FileId, violations::Violations},
 };
 
-/// The most files of one batch. A full record has up to about 25 KiB, and most clients accept responses of up
-/// to 4 MiB.
+/// The maximum number of files in a batch. A full record has up to about 25 KiB, and most clients accept
+/// responses of up to 4 MiB.
 const FILES_MAX: usize = 100;
 
 /// The result of a batch read.

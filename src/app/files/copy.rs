@@ -90,7 +90,7 @@ async fn copy_in_tx(
         let content_type = type_for_check(&version.mime_type, Some(&version.mime_type), name);
         types.check(&content_type).map_err(|violations| violations.with_field("category"))?;
     }
-    let copied = insert_copy(app, tx, caller, (&source, &version), request).await?;
+    let copied = insert_copy(app, tx, caller, &source, &version, request).await?;
     finish_mutation(tx, attempt, copied).await
 }
 
@@ -110,7 +110,8 @@ async fn insert_copy(
     app: &App,
     tx: &mut TenantTx,
     caller: &Caller,
-    (source, version): (&File, &StoredVersion),
+    source: &File,
+    version: &StoredVersion,
     request: &CopyRequest,
 ) -> Result<File, Error> {
     let actor_id = &caller.actor.id;

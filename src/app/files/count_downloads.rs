@@ -22,8 +22,9 @@ use crate::{
     },
 };
 
-/// The most files with unwritten sums, about 100 bytes each. Above half of this the sums are written early.
-/// Downloads of further files are not counted when the limit is reached, which is logged.
+/// The maximum number of files with unwritten counts, about 100 bytes each. Above half of this number, the
+/// counts are written early.
+/// When the limit is reached, downloads of other files are not counted, and a warning is logged.
 const FILES_MAX: usize = 65_536;
 /// The number of files written in one statement.
 const BATCH_FILES: usize = 1_000;

@@ -70,7 +70,7 @@ pub(super) async fn trash_or_purge(
         return Ok(None);
     }
     let mut release = PendingRelease::default();
-    let deleted = move_to_trash(tx, caller, &file, (&mut release, details)).await?;
+    let deleted = move_to_trash(tx, caller, &file, &mut release, details).await?;
     let deleted = load_file_details(tx, deleted).await?;
     release.apply(app, tx).await?;
     Ok(Some(deleted))
@@ -82,13 +82,14 @@ pub(super) async fn move_to_trash(
     tx: &mut TenantTx,
     caller: &Caller,
     file: &File,
-    (release, details): (&mut PendingRelease, serde_json::Value),
+    release: &mut PendingRelease,
+    details: serde_json::Value,
 ) -> Result<File, Error> {
     let trash = caller.tenant.policy.trash;
     let deleted = files::trash(tx, file.id, &caller.actor.id, trash.days).await?;
     file_readers::set_deleted(tx, file.id, true).await?;
     let event = Event::for_file(EventKind::FileDeleted, file, &caller.actor.id);
-    record_change_with_details(tx, caller, event, (AuditAction::FileDelete, details)).await?;
+    record_change_with_details(tx, caller, event, AuditAction::FileDelete, details).await?;
     if !trash.counts_against_quota {
         release.release_quota(file, &versions::get_charge(tx, file.id).await?);
     }

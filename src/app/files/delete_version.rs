@@ -32,11 +32,12 @@ use crate::{
 pub async fn delete_file_version(
     app: &App,
     caller: &Caller,
-    (id, version): (FileId, i32),
+    id: FileId,
+    version: i32,
     request_id: Option<RequestId>,
 ) -> Result<MutationResponse<File>, Error> {
     let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await?;
-    let deleted = delete_version_in_tx(app, &mut tx, caller, (id, version), request_id).await;
+    let deleted = delete_version_in_tx(app, &mut tx, caller, id, version, request_id).await;
     super::record_if_denied(app, caller, AuditAction::FileVersionDelete, id, tx.finish(deleted).await).await
 }
 
@@ -44,11 +45,13 @@ async fn delete_version_in_tx(
     app: &App,
     tx: &mut TenantTx,
     caller: &Caller,
-    (id, version): (FileId, i32),
+    id: FileId,
+    version: i32,
     request_id: Option<RequestId>,
 ) -> Result<MutationResponse<File>, Error> {
-    let attempt = (request_id, Method::DeleteFileVersion, version.to_be_bytes().to_vec());
-    let (file, attempt) = match begin_mutation_with_payload(app, tx, caller, id, attempt).await? {
+    let (method, fields) = (Method::DeleteFileVersion, version.to_be_bytes().to_vec());
+    let start = begin_mutation_with_payload(app, tx, caller, id, request_id, method, fields).await?;
+    let (file, attempt) = match start {
         MutationStart::Replay(response) => return Ok(response),
         MutationStart::Locked(file, attempt) => (*file, attempt),
     };

@@ -2,10 +2,10 @@
 //!
 //! The disclosure is durable in the audit log before the first byte is sent.
 //!
-//! Whole files are checked against the CRC-64 that was computed during the upload. It misses one in 2⁶⁴
-//! accidental corruptions, and does not detect a deliberate change in the store that also fits the checksum.
-//! The SHA-256 detects it: the header contains it for the client to compare, and `fsck --deep` computes it
-//! over the stored bytes. Computing it here took more than half of the time of a download.
+//! Whole files are checked against the CRC-64 that was computed during the upload. The CRC-64 misses one in
+//! 2⁶⁴ accidental corruptions, and a deliberate change in the store that keeps the CRC-64. The SHA-256
+//! detects such a change: the header contains it for the client to compare, and `fsck --deep` computes it
+//! over the stored bytes. Computing the SHA-256 here took more than half of the time of a download.
 
 use std::{ops::Range, sync::Arc};
 
@@ -55,7 +55,7 @@ pub struct DownloadRequest {
 /// An open download.
 pub struct Download {
     pub file: File,
-    /// The resolved range of bytes that follow.
+    /// The range of the bytes that `bytes` returns.
     pub range: Range<u64>,
     /// The size of the whole version.
     pub total_bytes: u64,
@@ -110,7 +110,7 @@ pub async fn download_file(
     let is_whole = range.end - range.start == total_bytes;
     let bytes = VerifiedStream {
         bytes,
-        missing_bytes: range.end - range.start,
+        remaining_bytes: range.end - range.start,
         hasher: is_whole.then(Crc64Hasher::default),
         expected_crc64: version.blob.crc64nvme,
         suspect,
@@ -138,7 +138,7 @@ async fn find_version(
             StateReason::ObjectDamaged => Error::ObjectDamaged,
             StateReason::ChecksumMismatch => Error::for_file_state(FileState::Error),
         }),
-        (Err(wrong), _) => Err(wrong.into()),
+        (Err(state), _) => Err(state.into()),
     }
 }
 
@@ -146,7 +146,7 @@ async fn find_version(
 /// checksum of a whole file, and returns an error instead of the last chunk if it differs.
 struct VerifiedStream {
     bytes: ByteStream,
-    missing_bytes: u64,
+    remaining_bytes: u64,
     /// Present if the range is the whole file.
     hasher: Option<Crc64Hasher>,
     expected_crc64: Crc64,
@@ -167,7 +167,7 @@ impl VerifiedStream {
     }
 
     async fn next_chunk(&mut self) -> Result<Option<Bytes>, Error> {
-        let next = self.receive().await;
+        let next = self.read_chunk().await;
         match &next {
             Err(StreamError::Length) => self.suspect.recheck_in_background(Suspicion::Length),
             Err(StreamError::Checksum) => self.suspect.recheck_in_background(Suspicion::Checksum),
@@ -179,15 +179,16 @@ impl VerifiedStream {
         })
     }
 
-    async fn receive(&mut self) -> Result<Option<Bytes>, StreamError> {
+    async fn read_chunk(&mut self) -> Result<Option<Bytes>, StreamError> {
         let Some(chunk) = self.bytes.next().await.transpose()? else {
-            return if self.missing_bytes == 0 { Ok(None) } else { Err(StreamError::Length) };
+            return if self.remaining_bytes == 0 { Ok(None) } else { Err(StreamError::Length) };
         };
-        self.missing_bytes = self.missing_bytes.checked_sub(chunk.len() as u64).ok_or(StreamError::Length)?;
+        self.remaining_bytes =
+            self.remaining_bytes.checked_sub(chunk.len() as u64).ok_or(StreamError::Length)?;
         if let Some(hasher) = &mut self.hasher {
             hasher.update(&chunk);
         }
-        if self.missing_bytes == 0 {
+        if self.remaining_bytes == 0 {
             let checksum = self.hasher.take().map(Crc64Hasher::finish);
             if checksum.is_some_and(|checksum| checksum != self.expected_crc64) {
                 return Err(StreamError::Checksum);

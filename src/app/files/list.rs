@@ -19,7 +19,8 @@ pub use crate::db::lists::Total;
 /// A request to list files.
 #[derive(Debug, Clone)]
 pub struct ListRequest {
-    /// The most files to return; 0 means the default, and larger values are capped at the maximum.
+    /// The maximum number of files to return; 0 means the default, and larger values are capped at the
+    /// maximum.
     pub page_size: i32,
     /// The token of the previous page; empty means the first page.
     pub page_token: String,

@@ -16,7 +16,8 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct ListVersionsRequest {
     pub file: FileId,
-    /// The most versions to return; 0 means the default, and larger values are capped at the maximum.
+    /// The maximum number of versions to return; 0 means the default, and larger values are capped at the
+    /// maximum.
     pub page_size: i32,
     /// The token of the previous page; empty means the first page, with the newest versions.
     pub page_token: String,
@@ -26,8 +27,7 @@ pub struct ListVersionsRequest {
 #[derive(Debug, Clone)]
 pub struct FileVersionList {
     pub versions: Vec<FileVersion>,
-    /// The number of the current version.
-    pub current: i32,
+    pub current_version: i32,
     /// The token of the next page; empty after the last page.
     pub next_page_token: String,
 }
@@ -49,7 +49,7 @@ pub async fn list_file_versions(
     request: ListVersionsRequest,
 ) -> Result<FileVersionList, Error> {
     let size = pages::resolve_page_size(app, request.page_size)?;
-    let below = open_position(app, caller, &request)?;
+    let below = open_page_token(app, caller, &request)?;
     let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await?;
     let page = list_in_tx(&mut tx, caller, request.file, below, size).await;
     let (file, mut versions) = tx.finish(page).await?;
@@ -61,7 +61,7 @@ pub async fn list_file_versions(
         }
         _ => String::new(),
     };
-    Ok(FileVersionList { versions, current: file.version, next_page_token })
+    Ok(FileVersionList { versions, current_version: file.version, next_page_token })
 }
 
 async fn list_in_tx(
@@ -80,7 +80,7 @@ async fn list_in_tx(
 
 /// Opens the page token and returns the version number below which the page starts. The token is valid only
 /// for its tenant and file.
-fn open_position(app: &App, caller: &Caller, request: &ListVersionsRequest) -> Result<i32, Error> {
+fn open_page_token(app: &App, caller: &Caller, request: &ListVersionsRequest) -> Result<i32, Error> {
     let Some(token) = pages::open_token::<VersionsToken>(app, caller, &request.page_token)? else {
         return Ok(i32::MAX);
     };

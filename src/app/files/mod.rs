@@ -55,7 +55,7 @@ use crate::{
 /// The result of a mutation, and the tenant's quota after it. Stored as the response of its request id.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 pub struct MutationResponse<T> {
-    /// The value of the mutation, such as the changed file.
+    /// The result, such as the changed file.
     pub value: T,
     pub quota: QuotaState,
     /// The position of its event; `None` if nothing had to change.
@@ -64,7 +64,7 @@ pub struct MutationResponse<T> {
 
 /// The start of a mutation of a file.
 enum MutationStart<T> {
-    /// The request id was already executed, with this response.
+    /// A request with this id was already executed, with this response.
     Replay(MutationResponse<T>),
     /// The file is locked and the caller may change it.
     Locked(Box<File>, Option<Attempt>),
@@ -80,7 +80,7 @@ async fn begin_mutation<T: DeserializeOwned>(
     request_id: Option<RequestId>,
     method: Method,
 ) -> Result<MutationStart<T>, Error> {
-    begin_mutation_with_payload(app, tx, caller, id, (request_id, method, Vec::new())).await
+    begin_mutation_with_payload(app, tx, caller, id, request_id, method, Vec::new()).await
 }
 
 /// Like [`begin_mutation`], for a request with fields other than the id of the file.
@@ -89,7 +89,9 @@ async fn begin_mutation_with_payload<T: DeserializeOwned>(
     tx: &mut TenantTx,
     caller: &Caller,
     id: FileId,
-    (request_id, method, fields): (Option<RequestId>, Method, Vec<u8>),
+    request_id: Option<RequestId>,
+    method: Method,
+    fields: Vec<u8>,
 ) -> Result<MutationStart<T>, Error> {
     let mut payload = vec![caller.actor.id.clone().into_bytes(), id.as_uuid().into_bytes().to_vec()];
     if !fields.is_empty() {
@@ -129,7 +131,8 @@ async fn record_change(
         tx,
         caller,
         Event::for_file(kind, file, &caller.actor.id),
-        (action, serde_json::json!({})),
+        action,
+        serde_json::json!({}),
     )
     .await
 }
@@ -139,7 +142,8 @@ async fn record_change_with_details(
     tx: &mut TenantTx,
     caller: &Caller,
     event: Event,
-    (action, details): (AuditAction, serde_json::Value),
+    action: AuditAction,
+    details: serde_json::Value,
 ) -> Result<(), DbError> {
     let mut entry = audit::new_entry(caller, action, Some((event.file, event.version)));
     entry.details = details;

@@ -9,21 +9,23 @@ use crate::{
 
 /// The number of files that one round examines.
 const FILES_PER_ROUND: usize = 100;
-/// The rotation key: the trash of all tenants shares one rotation.
-const ALL: &str = "";
+/// The key of the rotation that the trash of all tenants shares.
+const ROTATION_KEY: &str = "";
 
-/// Purges one round of due files and returns their number. Skips files that must be kept or that were
-/// undeleted since they were listed. A file that fails is retried after the rounds have processed all others.
+/// Purges one round of due files and returns their number. Skips files that must be kept, and files that were
+/// undeleted after they were listed. A file that fails is retried after the rounds have processed all others.
 ///
 /// # Errors
 /// Returns `DatabaseUnavailable` if the database is unreachable. Earlier purges are not rolled back.
 pub async fn purge_trash(app: &App) -> Result<usize, Error> {
-    let after = app.rotations.due_files.position(ALL);
+    let after = app.rotations.due_files.position(ROTATION_KEY);
     let limit = i64::try_from(FILES_PER_ROUND).unwrap_or(i64::MAX);
     let mut tx = app.db.system_tx().await?;
     let due = files::list_due(&mut tx, after, limit).await?;
     tx.commit().await?;
-    app.rotations.due_files.advance(ALL, due.last().filter(|_| due.len() == FILES_PER_ROUND).copied());
+    app.rotations
+        .due_files
+        .advance(ROTATION_KEY, due.last().filter(|_| due.len() == FILES_PER_ROUND).copied());
     let mut purged = 0;
     for (_, tenant, id) in due {
         match purge_if_due(app, tenant, id).await {

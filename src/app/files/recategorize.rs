@@ -47,7 +47,8 @@ pub(super) struct ReaderChanges {
 pub(super) async fn check_versions(
     tx: &mut TenantTx,
     policy: &Policy,
-    (file, name): (&File, &str),
+    file: &File,
+    name: &str,
     category: &str,
     violations: &mut Violations,
 ) -> Result<(), Error> {

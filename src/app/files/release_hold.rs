@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Releases the legal hold of a file. Returns a file without a hold unchanged. If the file became due for
-/// purging during the hold, one of the next rounds purges it.
+/// purge during the hold, one of the next rounds purges it.
 ///
 /// # Errors
 /// Returns `Invalid`, `NotFound` or `NotAllowed`.
@@ -45,8 +45,10 @@ async fn release_hold_in_tx(
     caller: &Caller,
     request: &HoldRequest,
 ) -> Result<MutationResponse<File>, Error> {
-    let attempt = (request.request_id, Method::ReleaseLegalHold, request.reason.clone().into_bytes());
-    let (file, attempt) = match begin_mutation_with_payload(app, tx, caller, request.file, attempt).await? {
+    let HoldRequest { file, reason, request_id } = request;
+    let (method, fields) = (Method::ReleaseLegalHold, reason.clone().into_bytes());
+    let start = begin_mutation_with_payload(app, tx, caller, *file, *request_id, method, fields).await?;
+    let (file, attempt) = match start {
         MutationStart::Replay(response) => return Ok(response),
         MutationStart::Locked(file, attempt) => (*file, attempt),
     };
@@ -55,15 +57,9 @@ async fn release_hold_in_tx(
         None => file,
         Some(hold) => {
             let released = files::set_hold(tx, file.id, &caller.actor.id, None).await?;
-            let details = serde_json::json!({ "reason": request.reason, "hold": hold });
-            let (action, kind) = (AuditAction::FileHoldRelease, EventKind::FileHoldReleased);
-            record_change_with_details(
-                tx,
-                caller,
-                Event::for_file(kind, &released, &caller.actor.id),
-                (action, details),
-            )
-            .await?;
+            let details = serde_json::json!({ "reason": reason, "hold": hold });
+            let event = Event::for_file(EventKind::FileHoldReleased, &released, &caller.actor.id);
+            record_change_with_details(tx, caller, event, AuditAction::FileHoldRelease, details).await?;
             released
         }
     };

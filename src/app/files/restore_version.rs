@@ -63,8 +63,17 @@ async fn restore_version_in_tx(
 ) -> Result<MutationResponse<File>, Error> {
     let fields =
         serde_json::to_vec(&(request.version, &request.change_description)).map_err(Error::internal)?;
-    let attempt = (request.request_id, Method::RestoreFileVersion, fields);
-    let (file, attempt) = match begin_mutation_with_payload(app, tx, caller, request.file, attempt).await? {
+    let start = begin_mutation_with_payload(
+        app,
+        tx,
+        caller,
+        request.file,
+        request.request_id,
+        Method::RestoreFileVersion,
+        fields,
+    )
+    .await?;
+    let (file, attempt) = match start {
         MutationStart::Replay(response) => return Ok(response),
         MutationStart::Locked(file, attempt) => (*file, attempt),
     };
@@ -98,7 +107,7 @@ async fn insert_restored_version(
         restored_from: Some(request.version),
     };
     versions::copy(tx, &copy).await?;
-    let file = files::set_current(tx, before.id, number, actor_id).await?;
+    let file = files::set_current_version(tx, before.id, number, actor_id).await?;
     file_readers::set_size(tx, file.id, file.size_bytes).await?;
 
     let mut entry = audit::new_entry(caller, AuditAction::FileVersionRestore, Some((file.id, number)));

@@ -65,8 +65,10 @@ async fn set_hold_in_tx(
     caller: &Caller,
     request: &HoldRequest,
 ) -> Result<MutationResponse<File>, Error> {
-    let attempt = (request.request_id, Method::SetLegalHold, request.reason.clone().into_bytes());
-    let (file, attempt) = match begin_mutation_with_payload(app, tx, caller, request.file, attempt).await? {
+    let HoldRequest { file, reason, request_id } = request;
+    let (method, fields) = (Method::SetLegalHold, reason.clone().into_bytes());
+    let start = begin_mutation_with_payload(app, tx, caller, *file, *request_id, method, fields).await?;
+    let (file, attempt) = match start {
         MutationStart::Replay(response) => return Ok(response),
         MutationStart::Locked(file, attempt) => (*file, attempt),
     };
@@ -74,10 +76,10 @@ async fn set_hold_in_tx(
     let file = if file.hold.is_some() {
         file
     } else {
-        let held = files::set_hold(tx, file.id, &caller.actor.id, Some(&request.reason)).await?;
-        let details = serde_json::json!({ "reason": request.reason });
+        let held = files::set_hold(tx, file.id, &caller.actor.id, Some(reason)).await?;
+        let details = serde_json::json!({ "reason": reason });
         let event = Event::for_file(EventKind::FileHoldSet, &held, &caller.actor.id);
-        record_change_with_details(tx, caller, event, (AuditAction::FileHoldSet, details)).await?;
+        record_change_with_details(tx, caller, event, AuditAction::FileHoldSet, details).await?;
         held
     };
     let file = load_file_details(tx, file).await?;

@@ -33,7 +33,7 @@ pub struct TransferRequest {
     pub from_user: String,
     /// The id of the new owner.
     pub to_user: String,
-    /// The most files to transfer; 0 means the default.
+    /// The maximum number of files to transfer; 0 means the default.
     pub limit: i32,
     /// Whether to count the files without transferring them.
     pub is_dry_run: bool,
@@ -137,8 +137,8 @@ async fn record_transfers(
         ..audit::new_entry(caller, AuditAction::OwnershipTransfer, Some((file.id, file.version)))
     };
     audit_entries::insert(tx, &owned.iter().map(entry).collect::<Vec<_>>()).await?;
-    let owners = (request.from_user.as_str(), request.to_user.as_str());
-    let event = |file: &OwnedFile| Event::for_transfer(file, owners, &caller.actor.id);
+    let (from, to) = (request.from_user.as_str(), request.to_user.as_str());
+    let event = |file: &OwnedFile| Event::for_transfer(file, from, to, &caller.actor.id);
     Ok(events::insert(tx, &owned.iter().map(event).collect::<Vec<_>>()).await?)
 }
 

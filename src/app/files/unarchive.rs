@@ -10,9 +10,9 @@ use crate::{
     },
 };
 
-/// Makes the bytes of an archived file readable again, as far as their state allows. They are readable at
-/// once, in their current storage class; a job moves them back to the standard class. Returns a file that is
-/// not archived unchanged.
+/// Unarchives a file. Unless its content state prevents it, its bytes can be read immediately, from their
+/// current storage class; a job moves them back to the standard class. Returns a file that is not archived
+/// unchanged.
 ///
 /// # Errors
 /// Returns `NotFound`, `NotAllowed` or `FileDeleted`.
@@ -22,5 +22,5 @@ pub async fn unarchive_file(
     id: FileId,
     request_id: Option<RequestId>,
 ) -> Result<MutationResponse<File>, Error> {
-    archive::set_archived(app, caller, (id, false), request_id).await
+    archive::set_archived(app, caller, id, false, request_id).await
 }

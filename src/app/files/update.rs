@@ -60,13 +60,22 @@ async fn update_in_tx(
     request: UpdateRequest,
 ) -> Result<MutationResponse<File>, Error> {
     let fields = serde_json::to_vec(&(&request.update, &request.if_etag)).map_err(Error::internal)?;
-    let attempt = (request.request_id, Method::UpdateFile, fields);
-    let (file, attempt) = match begin_mutation_with_payload(app, tx, caller, request.file, attempt).await? {
+    let start = begin_mutation_with_payload(
+        app,
+        tx,
+        caller,
+        request.file,
+        request.request_id,
+        Method::UpdateFile,
+        fields,
+    )
+    .await?;
+    let (file, attempt) = match start {
         MutationStart::Replay(response) => return Ok(response),
         MutationStart::Locked(file, attempt) => (*file, attempt),
     };
-    // Check only after the lookup of the request id: a retry gets the first response, even if the checks fail
-    // by now.
+    // Check only after the lookup of the request id: a retry gets the first response, even if the checks
+    // would fail now.
     let policy = &caller.tenant.policy;
     let update = check_update(app, tx, policy, &file, request.update).await?;
     if file.trash.is_some() {
@@ -91,11 +100,11 @@ async fn update_in_tx(
         let change = VisibilityChange {
             visibility: update.visibility.unwrap_or(file.visibility),
             added_readers: readers.as_ref().map(|readers| readers.added.as_slice()).unwrap_or_default(),
-            is_granted: readers.as_ref().is_some_and(|readers| readers.includes(caller)),
+            has_read_grant: readers.as_ref().is_some_and(|readers| readers.includes(caller)),
         };
         check_visibility_change(caller, &file, change)?;
     }
-    let updated = apply_update(tx, caller, file, (update, readers)).await?;
+    let updated = apply_update(tx, caller, file, update, readers).await?;
     finish_mutation(tx, attempt, updated).await
 }
 
@@ -111,7 +120,7 @@ async fn check_update(
     let mut update = update.check(policy, app.clock.now(), &mut violations);
     if let Some(category) = update.new_category(file).filter(|new| policy.categories.contains_key(*new)) {
         let name = update.name.as_ref().unwrap_or(&file.name);
-        recategorize::check_versions(tx, policy, (file, name), category, &mut violations).await?;
+        recategorize::check_versions(tx, policy, file, name, category, &mut violations).await?;
         let visibility = policy.visibility_in_category(category, file);
         if visibility != file.visibility {
             update.visibility.get_or_insert(visibility);
@@ -125,7 +134,8 @@ async fn apply_update(
     tx: &mut TenantTx,
     caller: &Caller,
     file: File,
-    (update, readers): (FileUpdate, Option<ReaderChanges>),
+    update: FileUpdate,
+    readers: Option<ReaderChanges>,
 ) -> Result<File, Error> {
     let (is_renamed, tags) =
         (update.name.as_ref().is_some_and(|name| *name != file.name), update.tags.clone());
@@ -133,12 +143,12 @@ async fn apply_update(
     let moved = update.new_category(&file).map(str::to_owned).zip(readers);
     if let Some((category, readers)) = &moved {
         details["category"] = serde_json::json!({ "from": file.category, "to": category });
-        // Insert grants before the update, so that it returns the row also to a caller who sees the file only
-        // by a new grant.
+        // Insert grants before the update. Otherwise the update would not return the row to a caller who sees
+        // the file only through a new grant.
         file_readers::insert(tx, file.id, &readers.added).await?;
     }
     let updated = files::update(tx, &update.apply(file.clone()), &caller.actor.id).await;
-    let updated = updated.map_err(name_category_field)?;
+    let updated = updated.map_err(map_category_error)?;
     let removed = moved.as_ref().map(|(_, readers)| readers.removed.clone()).unwrap_or_default();
     if moved.is_some() {
         file_readers::delete_some(tx, updated.id, &removed).await?;
@@ -151,12 +161,13 @@ async fn apply_update(
     }
     // Watchers who can no longer see the file after the update receive the event too.
     let event =
-        Event::for_file(EventKind::FileUpdated, &updated, &caller.actor.id).with_previous_viewers(&file);
+        Event::for_file(EventKind::FileUpdated, &updated, &caller.actor.id).with_former_viewers(&file);
     record_change_with_details(
         tx,
         caller,
         event.with_removed_readers(removed),
-        (AuditAction::FileUpdate, details),
+        AuditAction::FileUpdate,
+        details,
     )
     .await?;
     if moved.is_some() {
@@ -165,8 +176,8 @@ async fn apply_update(
     Ok(load_file_details(tx, updated).await?)
 }
 
-/// Names the field of the request if the category was deleted from the policy concurrently.
-fn name_category_field(error: DbError) -> Error {
+/// Adds the field of the request to the error for a category that was deleted from the policy concurrently.
+fn map_category_error(error: DbError) -> Error {
     match error.into() {
         Error::Invalid(violations) => Error::Invalid(violations.with_field("file.category")),
         error => error,

@@ -22,10 +22,10 @@ use crate::{
 
 /// Parses a URL that this source may fetch. The addresses of its host are checked with each request.
 pub(super) fn parse_source_url(web: &WebSource, text: &str) -> Result<Url, Violations> {
-    let wrong = |why: &str| Violations::one("item.url", why);
-    let mut url = check_url(text, web.allow_private_addresses).map_err(wrong)?;
+    let invalid_url = |problem: &str| Violations::one("item.url", problem);
+    let mut url = check_url(text, web.allow_private_addresses).map_err(invalid_url)?;
     if !url.host().is_some_and(|host| web.allows_host(&host)) {
-        return Err(wrong("must have one of the hosts that the source allows"));
+        return Err(invalid_url("must have one of the hosts that the source allows"));
     }
     // A fragment is never sent.
     url.set_fragment(None);
@@ -44,7 +44,7 @@ pub(super) async fn fetch_object(web: &WebSource, url: &Url) -> Result<ObjectStr
     let status = response.status();
     if status != StatusCode::OK {
         let hint =
-            if status.is_redirection() { "; redirects are not followed: give the target URL" } else { "" };
+            if status.is_redirection() { "; redirects are not followed: use the target URL" } else { "" };
         let kind = match status {
             StatusCode::NOT_FOUND | StatusCode::GONE => FetchFailure::Gone,
             StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => FetchFailure::Unavailable,
@@ -87,12 +87,12 @@ async fn send_request(web: &WebSource, url: &Url) -> Result<Response, Error> {
     sent.map_err(|error| unavailable_error(describe_error(&error)))
 }
 
-fn unavailable_error(why: String) -> Error {
-    Error::FetchFailed { kind: FetchFailure::Unavailable, reason: why }
+fn unavailable_error(reason: String) -> Error {
+    Error::FetchFailed { kind: FetchFailure::Unavailable, reason }
 }
 
-fn refused_error(why: String) -> Error {
-    Error::FetchFailed { kind: FetchFailure::Refused, reason: why }
+fn refused_error(reason: String) -> Error {
+    Error::FetchFailed { kind: FetchFailure::Refused, reason }
 }
 
 struct BodyChunks {
@@ -114,7 +114,7 @@ impl BodyChunks {
         }
     }
 
-    fn body_error(&self, why: &str) -> Error {
-        unavailable_error(format!("the body ended after {} bytes: {why}", self.received_bytes))
+    fn body_error(&self, cause: &str) -> Error {
+        unavailable_error(format!("the body ended after {} bytes: {cause}", self.received_bytes))
     }
 }

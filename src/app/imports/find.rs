@@ -30,7 +30,7 @@ const FILES_PER_LEGACY_ID_MAX: usize = 10;
 /// A lookup of imported files.
 #[derive(Debug, Clone, Default)]
 pub struct ImportedFileLookup {
-    /// The source of the keys and URLs. It need not be configured any more.
+    /// The source of the keys and URLs. It may no longer be configured.
     pub source: String,
     /// Object keys, as imported.
     pub object_keys: Vec<String>,
@@ -79,30 +79,32 @@ pub async fn find_imported_files(
 
 /// Returns the digest of each key and URL with its text, or all violations.
 fn parse_lookup(lookup: &ImportedFileLookup) -> Result<HashMap<Digest, String>, Violations> {
-    let mut wrong = Violations::new();
+    let mut violations = Violations::new();
     let ImportedFileLookup { source, object_keys, urls, legacy_ids, .. } = lookup;
     let count = object_keys.len() + urls.len() + legacy_ids.len();
     if count == 0 || count > LOOKUP_KEYS_MAX {
         let field = if object_keys.is_empty() && urls.is_empty() { "legacy_ids" } else { "object_keys" };
-        wrong.add(field, format!("must be 1 to {LOOKUP_KEYS_MAX} keys, URLs and ids together, are {count}"));
-        return Err(wrong);
+        violations
+            .add(field, format!("must have 1 to {LOOKUP_KEYS_MAX} keys, URLs and ids in total, has {count}"));
+        return Err(violations);
     }
     if source.is_empty() && legacy_ids.len() < count {
-        wrong.add("source", "is required to look up keys and URLs");
+        violations.add("source", "is required to look up keys and URLs");
     }
     for (index, id) in legacy_ids.iter().enumerate() {
-        wrong.ok_or_add(&format!("legacy_ids[{index}]"), text::check_line(id, LEGACY_ID_CHARACTERS_MAX));
+        violations.ok_or_add(&format!("legacy_ids[{index}]"), text::check_line(id, LEGACY_ID_CHARACTERS_MAX));
     }
     let mut keys: HashMap<Digest, String> =
         object_keys.iter().map(|key| (import_source_digest(source, key), key.clone())).collect();
     for (index, text) in urls.iter().enumerate() {
-        let url = wrong.ok_or_add(&format!("urls[{index}]"), Url::parse(text).map_err(|_| "must be a URL"));
+        let url =
+            violations.ok_or_add(&format!("urls[{index}]"), Url::parse(text).map_err(|_| "must be a URL"));
         if let Some(mut url) = url {
             url.set_fragment(None);
             keys.insert(import_source_digest(source, url.as_str()), text.clone());
         }
     }
-    wrong.into_result().map(|()| keys)
+    violations.into_result().map(|()| keys)
 }
 
 async fn read_imported_files(
@@ -158,7 +160,7 @@ mod tests {
         let fields = |lookup: ImportedFileLookup| -> Vec<String> {
             match parse_lookup(&lookup) {
                 Ok(_) => Vec::new(),
-                Err(wrong) => wrong.iter().map(|one| one.field.clone()).collect(),
+                Err(violations) => violations.iter().map(|violation| violation.field.clone()).collect(),
             }
         };
         let some = |count: usize| (0..count).map(|number| number.to_string()).collect::<Vec<_>>();

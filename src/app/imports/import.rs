@@ -4,7 +4,7 @@ use super::{Import, ObjectLocation, messages::UploadMessages, object_stream::Obj
 use crate::{
     app::{
         Error,
-        uploads::upload::{check_admission, read_upload_terms, upload_file},
+        uploads::upload::{check_admission, read_admission_data, upload_file},
     },
     db::{Viewer, imports},
     domain::{
@@ -118,8 +118,8 @@ impl Import {
                 return Err(Error::SizeMismatch { declared, received });
             }
         }
-        let terms = read_upload_terms(&self.app, &self.caller, None).await?;
-        check_admission(&self.app, &self.caller, spec, &terms.quota).map(|_| ObjectOutcome::WouldImport)
+        let admission = read_admission_data(&self.app, &self.caller, None).await?;
+        check_admission(&self.app, &self.caller, spec, &admission.quota).map(|_| ObjectOutcome::WouldImport)
     }
 
     async fn upload_object(

@@ -49,7 +49,7 @@ impl Source {
             SourceLocation::Bucket(_) => {
                 let bucket = app.import_buckets.get(name).cloned();
                 let bucket =
-                    bucket.ok_or_else(|| Error::internal("a source of imports that was not object"))?;
+                    bucket.ok_or_else(|| Error::internal("bucket of an import source was not opened"))?;
                 Ok(Self::Store(ImportSource::Bucket(bucket)))
             }
             SourceLocation::Web(web) => Ok(Self::Web(web.clone())),
@@ -63,10 +63,10 @@ impl Source {
             (Self::Web(web), ObjectLocation::Url(url)) => parse_source_url(web, url).map(Address::Url),
             (Self::Store(_), ObjectLocation::Url(_)) => Err(Violations::one(
                 "item.url",
-                "the source has keys and no URLs; give an `object_key` or an `object_prefix`",
+                "the source has keys and no URLs; set `object_key` or `object_prefix`",
             )),
             (Self::Web(_), ObjectLocation::Key(_)) => {
-                Err(Violations::one("item.object_key", "the source has URLs and no keys; give a `url`"))
+                Err(Violations::one("item.object_key", "the source has URLs and no keys; set `url`"))
             }
         }
     }
@@ -100,7 +100,8 @@ impl Source {
     }
 }
 
-/// Whether a store could resolve the key to one of ours. Some stores ignore empty segments in a key.
+/// Returns whether a store could resolve the key to one of this service's own keys. Some stores ignore empty
+/// segments in a key.
 fn is_service_key(key: &str) -> bool {
     let segments: Vec<&str> = key.split('/').filter(|segment| !segment.is_empty()).collect();
     ObjectKey::parse(&segments.join("/")).is_ok()

@@ -33,7 +33,7 @@ pub struct ObjectKeys(SourceKeys);
 /// Starts an import. It ends when the caller's credentials expire.
 ///
 /// # Errors
-/// Returns `NotAllowed` if the caller is no admin, `NotFound` if this tenant has no such source, and
+/// Returns `NotAllowed` if the caller is not an admin, `NotFound` if this tenant has no such source, and
 /// `StorageUnavailable` if the directory is unreachable.
 pub async fn start_import(
     app: &Arc<App>,
@@ -56,10 +56,10 @@ impl Import {
     pub fn check_credentials(&self) -> Result<(), Error> {
         match self.valid_until {
             Some(until) if self.app.clock.now() >= until => {
-                let why =
+                let problem =
                     "the token has expired; run the import again with a new one: nothing is imported twice"
                         .to_owned();
-                Err(Error::Unauthenticated(CredentialsError::Invalid(why)))
+                Err(Error::Unauthenticated(CredentialsError::Invalid(problem)))
             }
             _ => Ok(()),
         }
@@ -73,8 +73,8 @@ impl Import {
         match &self.source {
             Source::Store(store) => Ok(ObjectKeys(store.list_keys(prefix))),
             Source::Web(_) => {
-                let wrong = "the source has URLs and no keys; give the `url` of each file";
-                Err(Violations::one("item.object_prefix", wrong).into())
+                let problem = "the source has URLs and no keys; set the `url` of each file";
+                Err(Violations::one("item.object_prefix", problem).into())
             }
         }
     }

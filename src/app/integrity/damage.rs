@@ -108,10 +108,10 @@ impl SuspectObject {
             let reason = match confirm_damage(store.as_ref(), &blob, suspicion).await {
                 Ok(Some(reason)) => reason,
                 Ok(None) => {
-                    return tracing::warn!(%tenant, %key, ?suspicion, "object that could not be read is intact");
+                    return tracing::warn!(%tenant, %key, ?suspicion, "rechecked a suspect object; it is intact");
                 }
                 Err(error) => {
-                    return tracing::warn!(%tenant, %key, %error, "failed to recheck suspected object");
+                    return tracing::warn!(%tenant, %key, %error, "failed to recheck suspect object");
                 }
             };
             match mark_damaged(&app.db, tenant, &blob, reason).await {

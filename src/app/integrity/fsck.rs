@@ -1,6 +1,5 @@
 //! Compares the database with the stores and reports every violated invariant. See `docs/architecture.md` for
-//! the list of invariants; this module checks number 1 (bytes of available versions), 2 (unowned objects), 5
-//! (quotas) and 11 (audit).
+//! the list of invariants; [`Invariant`] names those that this module checks.
 //!
 //! Only reads, unless it is asked to repair the states of versions: versions with missing or damaged objects
 //! are then moved to ERROR, and versions with intact objects are moved out of it.
@@ -13,7 +12,7 @@ use futures::StreamExt;
 
 use super::{
     damage::{self, Suspicion},
-    sample::{Depth, Sample},
+    sample::{Sample, SampleSize},
 };
 use crate::{
     app::Error,
@@ -48,21 +47,45 @@ pub struct Fsck {
     /// The prefix of our object keys. Objects with another prefix are foreign.
     pub key_prefix: String,
     /// The number of blobs to read and hash. The existence and size of every blob are checked in any case.
-    pub depth: Depth,
+    pub depth: SampleSize,
     /// Whether to update the states of versions.
     pub is_repairing: bool,
+}
+
+/// An invariant that is checked on live data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Invariant {
+    /// The object of an available version exists, with the recorded size, SHA-256 and CRC-64.
+    StoredBytes,
+    /// An object in the store belongs to a blob or an open upload, or is younger than the grace period.
+    OwnedObjects,
+    /// Quotas and usage counters match the stored files.
+    Quotas,
+    /// Every version has an audit entry.
+    Audit,
+}
+
+impl Invariant {
+    /// The name in reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::StoredBytes => "stored_bytes",
+            Self::OwnedObjects => "owned_objects",
+            Self::Quotas => "quotas",
+            Self::Audit => "audit",
+        }
+    }
 }
 
 /// A violated invariant.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct InvariantViolation {
-    /// The number of the invariant.
-    pub invariant: u8,
+    pub invariant: Invariant,
     pub tenant: TenantId,
     /// The affected key, file or row.
-    pub place: String,
-    /// A description of the problem.
-    pub what: String,
+    pub subject: String,
+    pub problem: String,
 }
 
 /// The result of a check.
@@ -111,7 +134,7 @@ impl Fsck {
         Ok(report)
     }
 
-    /// Checks invariant 1: the object of an available version exists, with the recorded size, SHA-256 and
+    /// Checks that the object of an available version exists, with the recorded size, SHA-256 and
     /// CRC-64.
     async fn check_blobs(
         &self,
@@ -135,9 +158,14 @@ impl Fsck {
             for checked in batch.iter().filter(|checked| checked.is_needed) {
                 // Blobs that were stored after the count are not in the sample, but a full check reads them
                 // too.
-                let is_read = sample.choose_next() || self.depth == Depth::Everything;
+                let is_read = sample.choose_next() || self.depth == SampleSize::Everything;
                 if let Some(problem) = self.check_blob(checked, is_read, report).await? {
-                    report.add_violation(1, checked.tenant, checked.blob.key.as_str(), problem);
+                    report.add_violation(
+                        Invariant::StoredBytes,
+                        checked.tenant,
+                        checked.blob.key.as_str(),
+                        problem,
+                    );
                     if self.is_repairing {
                         self.mark_if_damaged(checked, report).await?;
                     }
@@ -214,7 +242,7 @@ impl Fsck {
             .then(|| format!("has the CRC-64 {crc64nvme}; its record has {}", blob.crc64nvme)))
     }
 
-    /// Checks invariant 2: an object in the store belongs to a blob or an open upload, or is younger than the
+    /// Checks that an object in the store belongs to a blob or an open upload, or is younger than the
     /// grace period.
     async fn check_objects(&self, store: &dyn ObjectStorage, report: &mut FsckReport) -> Result<(), Error> {
         let mut after: Option<ObjectKey> = None;
@@ -238,7 +266,12 @@ impl Fsck {
                     report.young_objects += 1;
                 } else {
                     let problem = format!("belongs to no row and is {} seconds old", age.as_secs());
-                    report.add_violation(2, object.key.tenant(), object.key.as_str(), problem);
+                    report.add_violation(
+                        Invariant::OwnedObjects,
+                        object.key.tenant(),
+                        object.key.as_str(),
+                        problem,
+                    );
                 }
             }
             after = page.objects.last().map(|object| object.key.clone());
@@ -248,7 +281,7 @@ impl Fsck {
         }
     }
 
-    /// Checks invariant 2 for multipart uploads: each belongs to an upload, or is younger than the grace
+    /// Checks the same for multipart uploads: each belongs to an upload, or is younger than the grace
     /// period.
     async fn check_multiparts(
         &self,
@@ -280,7 +313,12 @@ impl Fsck {
                         multipart.id,
                         age.as_secs()
                     );
-                    report.add_violation(2, multipart.key.tenant(), multipart.key.as_str(), problem);
+                    report.add_violation(
+                        Invariant::OwnedObjects,
+                        multipart.key.tenant(),
+                        multipart.key.as_str(),
+                        problem,
+                    );
                 }
             }
             after = page.multiparts.into_iter().next_back();
@@ -299,8 +337,8 @@ impl Fsck {
         (self.clock.now() - since).to_std().unwrap_or_default()
     }
 
-    /// Checks invariant 5, that quotas and usage counters match the stored files, and invariant 11, that
-    /// every version has an audit entry.
+    /// Checks that quotas and usage counters match the stored files, and that every version has an audit
+    /// entry.
     async fn check_records(&self, report: &mut FsckReport) -> Result<(), Error> {
         let mut tx = self.db.system_tx().await?;
         for drift in fsck::list_quota_drifts(&mut tx).await? {
@@ -315,12 +353,12 @@ impl Fsck {
                 drift.reserved_file_count,
                 drift.open_uploads,
             );
-            report.add_violation(5, drift.tenant, "quotas", problem);
+            report.add_violation(Invariant::Quotas, drift.tenant, "quotas", problem);
         }
         for drift in fsck::list_usage_drifts(&mut tx).await? {
             let problem = format!("counts {} bytes, {} are stored", drift.counted_bytes, drift.stored_bytes);
             report.add_violation(
-                5,
+                Invariant::Quotas,
                 drift.tenant,
                 format!("usage_counters {}/{}", drift.category, drift.media_kind),
                 problem,
@@ -328,7 +366,7 @@ impl Fsck {
         }
         for (tenant, file, version) in fsck::list_unaudited_versions(&mut tx).await? {
             report.add_violation(
-                11,
+                Invariant::Audit,
                 tenant,
                 format!("file {file} version {version}"),
                 "has no audit entry".to_owned(),
@@ -362,7 +400,13 @@ pub(in crate::app) struct ObjectHashes {
 }
 
 impl FsckReport {
-    fn add_violation(&mut self, invariant: u8, tenant: TenantId, place: impl Into<String>, problem: String) {
-        self.violations.push(InvariantViolation { invariant, tenant, place: place.into(), what: problem });
+    fn add_violation(
+        &mut self,
+        invariant: Invariant,
+        tenant: TenantId,
+        subject: impl Into<String>,
+        problem: String,
+    ) {
+        self.violations.push(InvariantViolation { invariant, tenant, subject: subject.into(), problem });
     }
 }

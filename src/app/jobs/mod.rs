@@ -74,7 +74,7 @@ pub enum JobError {
     WrongState {
         /// The state of the job.
         state: JobState,
-        /// What to do instead.
+        /// The action that is possible instead.
         advice: &'static str,
     },
     /// Another queued job has the same deduplication key.

@@ -21,7 +21,7 @@ pub async fn create_category(
 ) -> Result<StoredPolicy, Error> {
     let mut tx = begin_edit(app, caller).await?;
     let change_policy = |policy: Policy| policy.with_category(&edit.name, &edit.change);
-    let edited = apply_edit(app, &mut tx, caller, (&edit, Method::CreateCategory), change_policy)
+    let edited = apply_edit(app, &mut tx, caller, &edit, Method::CreateCategory, change_policy)
         .await
         .map(|(stored, _)| stored);
     finish_edit(app, caller, tx, edited).await

@@ -28,12 +28,12 @@ async fn delete_category_in_tx(
     edit: &CategoryEdit<()>,
 ) -> Result<StoredPolicy, Error> {
     let change_policy = |policy: Policy| policy.without_category(&edit.name);
-    let (stored, is_new) = apply_edit(app, tx, caller, (edit, Method::DeleteCategory), change_policy).await?;
+    let (stored, is_new) = apply_edit(app, tx, caller, edit, Method::DeleteCategory, change_policy).await?;
     // Check for files under the lock: running commits finish first, and later commits use the new policy. A
     // replayed request is not checked again.
     if is_new {
         tenants::lock_file_creation(tx).await?;
-        if files::has_category(tx, &edit.name).await? {
+        if files::is_category_used(tx, &edit.name).await? {
             return Err(Error::CategoryInUse("it still has files, perhaps in the trash; purge them first"));
         }
     }

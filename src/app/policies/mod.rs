@@ -55,7 +55,8 @@ async fn apply_edit<T: serde::Serialize>(
     app: &App,
     tx: &mut TenantTx,
     caller: &Caller,
-    (edit, method): (&CategoryEdit<T>, Method),
+    edit: &CategoryEdit<T>,
+    method: Method,
     change_policy: impl FnOnce(Policy) -> Result<Policy, CategoryError>,
 ) -> Result<(StoredPolicy, bool), Error> {
     let fields = serde_json::to_vec(&(&edit.change, &edit.if_etag)).map_err(Error::internal)?;

@@ -21,7 +21,7 @@ pub async fn update_category(
 ) -> Result<StoredPolicy, Error> {
     let mut tx = begin_edit(app, caller).await?;
     let change_policy = |policy: Policy| policy.with_changed_category(&edit.name, &edit.change);
-    let edited = apply_edit(app, &mut tx, caller, (&edit, Method::UpdateCategory), change_policy)
+    let edited = apply_edit(app, &mut tx, caller, &edit, Method::UpdateCategory, change_policy)
         .await
         .map(|(stored, _)| stored);
     finish_edit(app, caller, tx, edited).await

@@ -1,10 +1,10 @@
 //! Moves the blobs of a file to their target storage class: the archive class if all files that reference the
 //! blob are archived, and the standard class otherwise.
 //!
-//! Archiving and unarchiving a file enqueue a job in their transaction. The job does not depend on which of
-//! the two it was: it reads the states of the files when it runs, and again when it switches a row to its new
-//! object, so that the last of several changes decides. A verified copy inside the store replaces the
-//! original, see `relocation`. A download that has the original open is not interrupted.
+//! Archiving and unarchiving a file enqueue the same job in their transaction. The job reads the states of
+//! the files when it runs, and again when it switches a row to its new object, so that the last of several
+//! changes decides. A verified copy inside the store replaces the original, see `relocation`. A download that
+//! has the original open is not interrupted.
 //!
 //! A blob that other files reference too (a copy, a restored version) stays in its class until all of them
 //! are archived. If the last other file is purged, no job is enqueued; the next archiving moves the blob. A
@@ -65,14 +65,14 @@ pub async fn apply_storage_class(app: &App, tenant: TenantId, file: FileId) -> R
     tx.commit().await?;
     let misplaced =
         blobs.into_iter().filter(|classed| classed.movable.tenant_blob.blob.class != classed.target);
-    let (mut moved, mut is_incomplete, mut failed) = (0, false, None);
+    let (mut moved, mut is_incomplete, mut failure) = (0, false, None);
     for classed in misplaced {
         let key = classed.movable.tenant_blob.blob.key.clone();
         let store = match app.stores.get(&classed.movable.tenant_blob.blob.provider) {
             Ok(store) => store.as_ref(),
             Err(unknown) => {
                 tracing::info!(%tenant, %key, error = %unknown, "failed to move blob to its storage class");
-                failed = Some(unknown.into());
+                failure = Some(unknown.into());
                 continue;
             }
         };
@@ -81,7 +81,7 @@ pub async fn apply_storage_class(app: &App, tenant: TenantId, file: FileId) -> R
         }
         // After a failure, continue past the limit: the next attempt is delayed and starts with the blob that
         // failed.
-        if moved == BLOBS_PER_JOB && failed.is_none() {
+        if moved == BLOBS_PER_JOB && failure.is_none() {
             is_incomplete = true;
             break;
         }
@@ -94,11 +94,11 @@ pub async fn apply_storage_class(app: &App, tenant: TenantId, file: FileId) -> R
             }
             Err(error) => {
                 tracing::info!(%tenant, %key, %error, "failed to move blob to its storage class");
-                failed = Some(error);
+                failure = Some(error);
             }
         }
     }
-    match failed {
+    match failure {
         Some(error) => Err(error),
         None if is_incomplete => enqueue_again(app, tenant, file).await,
         None => Ok(()),

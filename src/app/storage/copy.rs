@@ -54,7 +54,8 @@ impl BlobCopy<'_> {
         if written.is_err()
             && let Err(error) = self.to.abort_multipart(self.key, &id).await
         {
-            // The deletion of the stray object aborts the upload, because its row says that there may be one.
+            // The object is registered as a stray object that may have a multipart upload, so its deletion
+            // aborts the upload.
             tracing::warn!(key = %self.key, %error, "failed to abort multipart upload");
         }
         written
@@ -89,10 +90,10 @@ struct HashedSource {
 }
 
 impl HashedSource {
-    /// Reads up to `wanted_bytes` bytes; fewer only at the end.
+    /// Reads `wanted_bytes` bytes, or fewer at the end.
     async fn read(&mut self, wanted_bytes: u64) -> Result<Payload, Error> {
-        let (mut chunks, mut missing_bytes) = (Vec::new(), wanted_bytes);
-        while missing_bytes > 0 {
+        let (mut chunks, mut remaining_bytes) = (Vec::new(), wanted_bytes);
+        while remaining_bytes > 0 {
             if self.rest.is_empty() {
                 match self.bytes.next().await {
                     Some(chunk) => self.rest = chunk?,
@@ -100,13 +101,13 @@ impl HashedSource {
                 }
                 continue;
             }
-            let len = usize::try_from(missing_bytes).unwrap_or(usize::MAX).min(self.rest.len());
+            let len = usize::try_from(remaining_bytes).unwrap_or(usize::MAX).min(self.rest.len());
             let chunk = self.rest.split_to(len);
             self.hasher.update(&chunk);
-            missing_bytes -= chunk.len() as u64;
+            remaining_bytes -= chunk.len() as u64;
             chunks.push(chunk);
         }
-        self.read_bytes += wanted_bytes - missing_bytes;
+        self.read_bytes += wanted_bytes - remaining_bytes;
         Ok(chunks.into())
     }
 

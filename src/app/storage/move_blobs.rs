@@ -77,7 +77,7 @@ pub struct MoveReport {
     pub bytes: u64,
     /// The number of blobs that changed during their move: their files were purged, or another run moved
     /// them.
-    pub overtaken: u64,
+    pub superseded: u64,
     /// The number of blobs whose deletion is scheduled. They are not moved.
     pub released: u64,
     /// Blobs that could not be moved and are still at the source.
@@ -104,7 +104,7 @@ pub struct Failure {
     pub tenant: TenantId,
     pub key: String,
     /// The error, with all causes.
-    pub why: String,
+    pub reason: String,
 }
 
 /// Receives progress reports.
@@ -245,10 +245,10 @@ impl MoveReport {
                 self.blobs += 1;
                 self.bytes += owned.blob.size_bytes;
             }
-            Ok(RelocationOutcome::Superseded) => self.overtaken += 1,
+            Ok(RelocationOutcome::Superseded) => self.superseded += 1,
             Err(error) => {
                 let (tenant, key) = (owned.tenant, owned.blob.key.to_string());
-                self.failures.push(Failure { tenant, key, why: format_error_chain(&error) });
+                self.failures.push(Failure { tenant, key, reason: format_error_chain(&error) });
             }
         }
     }

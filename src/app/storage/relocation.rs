@@ -117,10 +117,9 @@ impl Relocation<'_> {
         target_class: TargetClass,
     ) -> Result<bool, Error> {
         let (tenant, blob) = (owned.tenant, &owned.blob);
-        let location = (target.provider.as_str(), &target.key);
         let mut tx = self.db.system_tx().await?;
         let is_switched = stray_objects::adopt(&mut tx, target).await?
-            && blobs::relocate(&mut tx, owned, location, target_class.class()).await?;
+            && blobs::relocate(&mut tx, owned, &target.provider, &target.key, target_class.class()).await?;
         if !is_switched {
             return Ok(false);
         }

@@ -37,7 +37,8 @@ pub async fn delete_tenant(
     app: &App,
     operator: &Operator,
     id: TenantId,
-    (is_dry_run, request_id): (bool, Option<RequestId>),
+    is_dry_run: bool,
+    request_id: Option<RequestId>,
 ) -> Result<TenantDeletion, Error> {
     get::get_tenant(app, operator, id).await?;
     let mut tx = app.db.tenant_tx(id, &Viewer::system()).await?;
@@ -77,7 +78,7 @@ async fn delete_in_tx(
     // are rejected.
     tenants::lock_file_creation(tx).await?;
     check_tenant_retention(tx).await?;
-    let details = serde_json::json!({ "step": "begun", "plan": plan });
+    let details = serde_json::json!({ "step": "started", "plan": plan });
     audit_entries::insert(tx, &[operator_entry(operator, AuditAction::TenantDelete, details)]).await?;
     let tenant = tenant_records::begin_deletion(tx, &plan).await?;
     if let RequestClaim::New(Some(attempt)) = claim {

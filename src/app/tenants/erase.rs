@@ -50,7 +50,7 @@ pub async fn erase_deleting_tenants(app: &App) -> Result<usize, Error> {
     let after = app.rotations.deleting_tenants.position(ALL);
     let limit = i64::try_from(TENANTS_PER_ROUND).unwrap_or(i64::MAX);
     let mut tx = app.db.system_tx().await?;
-    let due = tenant_records::list_deleting(&mut tx, after, (ERASE_DELAY_SECONDS, limit)).await?;
+    let due = tenant_records::list_deleting(&mut tx, after, ERASE_DELAY_SECONDS, limit).await?;
     tx.commit().await?;
     let last = due.last().copied().filter(|_| due.len() == TENANTS_PER_ROUND);
     app.rotations.deleting_tenants.advance(ALL, last);

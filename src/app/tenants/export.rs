@@ -148,7 +148,7 @@ async fn read_page(
             Ok((page, next))
         }
         Position::Audit(time, n) => {
-            let entries = audit_entries::list_after(tx, (time, n), limit).await?;
+            let entries = audit_entries::list_after(tx, time, n, limit).await?;
             let next = entries.last().filter(|_| entries.len() == PAGE_ROWS);
             let next = next.map_or(Position::End, |last| Position::Audit(last.create_time, last.n));
             Ok((entries.into_iter().map(|entry| ExportRecord::Audit(Box::new(entry))).collect(), next))

@@ -1,4 +1,4 @@
-//! Lists tenants.
+//! Lists tenants, one page at a time.
 
 use crate::{
     app::{App, Error},

@@ -23,7 +23,8 @@ pub async fn suspend_tenant(
     app: &App,
     operator: &Operator,
     id: TenantId,
-    (reason, request_id): (String, Option<RequestId>),
+    reason: String,
+    request_id: Option<RequestId>,
 ) -> Result<TenantRecord, Error> {
     let mut violations = Violations::new();
     violations.ok_or_add("reason", text::check_optional_line(&reason, REASON_CHARACTERS_MAX));

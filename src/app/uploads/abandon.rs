@@ -28,7 +28,7 @@ pub(super) struct AbandonedUpload<'a> {
 }
 
 impl<'a> AbandonedUpload<'a> {
-    /// Describes a stored upload whose lease we hold.
+    /// Describes a stored upload whose lease this process holds.
     pub(super) fn from_stored(
         tenant: TenantId,
         stored: &'a StoredUpload,
@@ -50,7 +50,7 @@ impl<'a> AbandonedUpload<'a> {
 /// its bytes, then its row. If a step fails, the row remains and is processed again when the lease has
 /// expired.
 ///
-/// Returns `false` and leaves the upload alone if it was committed.
+/// Returns `false`, without a change, if the upload was committed.
 pub(super) async fn abandon_upload(
     app: &App,
     store: &dyn ObjectStorage,
@@ -79,7 +79,7 @@ pub(super) async fn delete_leftovers(
         store.delete(key).await?;
     }
     let mut tx = app.db.system_tx().await?;
-    uploads::delete_aborted(&mut tx, upload.tenant, upload.lease.id).await?;
+    uploads::delete_abandoned(&mut tx, upload.tenant, upload.lease.id).await?;
     Ok(tx.commit().await?)
 }
 
@@ -88,11 +88,11 @@ pub(super) async fn release_reservation(
     tx: &mut TenantTx,
     upload: &AbandonedUpload<'_>,
 ) -> Result<bool, Error> {
-    let aborted = match upload.is_expired {
-        true => uploads::abort_expired(tx, upload.lease).await?,
-        false => uploads::abort(tx, upload.lease).await?,
+    let reservation = match upload.is_expired {
+        true => uploads::abandon_expired(tx, upload.lease).await?,
+        false => uploads::abandon(tx, upload.lease).await?,
     };
-    if let Some(reserved) = aborted {
+    if let Some(reserved) = reservation {
         let delta = QuotaDelta {
             reserved_bytes: -reserved.bytes,
             reserved_file_count: -reserved.files,
@@ -101,10 +101,10 @@ pub(super) async fn release_reservation(
         quotas::apply_delta(tx, delta).await?;
     }
     let is_unowned = match uploads::get_state(tx, upload.lease.id).await? {
-        Some(state) => state == UploadState::Aborted,
+        Some(state) => state == UploadState::Abandoned,
         // Either the row was never committed, or the upload was committed and its row was deleted since.
         None => !upload.is_recorded,
     };
-    // Whatever the state of the upload, an object that a blob refers to is kept.
+    // Keep an object that a blob references, regardless of the state of the upload.
     Ok(is_unowned && !blobs::has_key(tx, upload.key).await?)
 }

@@ -99,7 +99,7 @@ pub struct CommittedUpload {
     pub event: EventPosition,
 }
 
-/// A [`CommittedUpload`] without what only the commit knows: the file's times and the quota.
+/// A [`CommittedUpload`] without the values that the commit determines: the file's times and the quota.
 #[derive(Debug, Serialize, Deserialize)]
 struct UncommittedUpload<'a> {
     file: Cow<'a, File>,
@@ -251,7 +251,7 @@ impl UploadCommitter {
     ) -> Self {
         let idempotency_hours = u32::try_from(limits.retention.idempotency_hours).unwrap_or(u32::MAX);
         // The sweeper considers objects that are older than the grace period. Half of the grace period is
-        // left for the transaction, which has time limits of its own, and for clock differences.
+        // left for the transaction, which has its own time limits, and for clock differences.
         let object_age_max = limits.sweeping.grace_period() / 2;
         Self { db, clock, metrics, idempotency_hours, object_age_max }
     }

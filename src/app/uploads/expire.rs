@@ -9,10 +9,10 @@ use crate::{
 };
 
 /// The number of uploads that one round processes per provider.
-const UPLOADS_PER_ROUND_MAX: usize = 100;
+const UPLOADS_PER_ROUND: usize = 100;
 
-/// Abandons one round of expired uploads and deletes their objects. An upload that fails is retried after all
-/// others had their turn.
+/// Abandons one round of expired uploads and deletes their objects. An upload that fails is retried after the
+/// rounds have processed all others.
 ///
 /// # Errors
 /// Returns an error if the database is unavailable.
@@ -22,21 +22,24 @@ pub async fn expire_uploads(app: &App) -> Result<Round, Error> {
     tx.commit().await?;
     let mut all = Round::default();
     for store in app.stores.iter() {
-        let round = expire_uploads_in(app, store.as_ref()).await?;
+        let round = expire_uploads_in_store(app, store.as_ref()).await?;
         all = Round { done: all.done + round.done, has_more: all.has_more || round.has_more };
     }
     Ok(all)
 }
 
 /// Processes one round for one provider, so that an unreachable provider does not delay the others.
-pub(in crate::app) async fn expire_uploads_in(app: &App, store: &dyn ObjectStorage) -> Result<Round, Error> {
+pub(in crate::app) async fn expire_uploads_in_store(
+    app: &App,
+    store: &dyn ObjectStorage,
+) -> Result<Round, Error> {
     let provider = store.provider();
     let after = app.rotations.expired_uploads.position(provider);
-    let limit = i64::try_from(UPLOADS_PER_ROUND_MAX).unwrap_or(i64::MAX);
+    let limit = i64::try_from(UPLOADS_PER_ROUND).unwrap_or(i64::MAX);
     let mut tx = app.db.system_tx().await?;
     let expired = uploads::list_expired(&mut tx, provider, after, limit).await?;
     tx.commit().await?;
-    let has_more = expired.len() == UPLOADS_PER_ROUND_MAX;
+    let has_more = expired.len() == UPLOADS_PER_ROUND;
     let last = expired.last().filter(|_| has_more).map(uploads::ExpiredUpload::cursor);
     app.rotations.expired_uploads.advance(provider, last);
     let mut done = 0;
@@ -67,7 +70,7 @@ pub(in crate::app) async fn expire_uploads_in(app: &App, store: &dyn ObjectStora
 /// # Errors
 /// Returns an error if the database or the store is unavailable, or if the store is not configured.
 pub(in crate::app) async fn abandon_tenant_uploads(app: &App, tenant: TenantId) -> Result<usize, Error> {
-    let limit = i64::try_from(UPLOADS_PER_ROUND_MAX).unwrap_or(i64::MAX);
+    let limit = i64::try_from(UPLOADS_PER_ROUND).unwrap_or(i64::MAX);
     let mut tx = app.db.system_tx().await?;
     let open = uploads::list_for_tenant(&mut tx, tenant, limit).await?;
     tx.commit().await?;
@@ -90,7 +93,7 @@ pub(in crate::app) async fn abandon_tenant_uploads(app: &App, tenant: TenantId) 
     Ok(count)
 }
 
-/// Counts the uploads of a provider that would be abandoned.
+/// Counts the expired uploads of a provider.
 ///
 /// # Errors
 /// Returns an error if the database is unavailable.

@@ -1,6 +1,6 @@
-//! An upload that holds a reservation and an unfinished multipart object. Whatever happens to the request,
-//! both are either turned into a file or released, exactly once. A resumable upload is released when it is
-//! cancelled or its lease expires; a single-stream upload ends with its stream.
+//! An upload that holds a reservation and an unfinished multipart upload in the store. However the request
+//! ends, both are either turned into a file or released, exactly once. A resumable upload is released when it
+//! is cancelled or its lease expires; a single-stream upload is released when its stream ends.
 
 use std::sync::Arc;
 
@@ -45,9 +45,9 @@ pub(super) struct OpenUpload {
 }
 
 impl OpenUpload {
-    /// Reserves exactly `bytes` of the quota and starts the multipart object.
+    /// Reserves exactly `bytes` of the quota and starts the multipart upload in the store.
     ///
-    /// Runs in a task of its own: if the client disconnects while the reservation is being committed, cleanup
+    /// Runs in a separate task: if the client disconnects while the reservation is being committed, cleanup
     /// must not run before the row exists.
     pub(super) async fn open(
         app: &Arc<App>,
@@ -76,7 +76,7 @@ impl OpenUpload {
         Ok(open)
     }
 
-    /// Starts the multipart object of an upload that has no row yet. Dropping the result cleans up, unless
+    /// Starts the multipart upload of an upload that has no row yet. Dropping the result cleans up, unless
     /// [`disarm`](Self::disarm) is called.
     pub(super) async fn start(
         app: &Arc<App>,
@@ -200,10 +200,11 @@ impl OpenUpload {
         Ok(())
     }
 
-    /// Completes the multipart object. Safe to repeat if the outcome of an earlier attempt is unknown.
+    /// Completes the multipart upload in the store. Safe to repeat if the outcome of an earlier attempt is
+    /// unknown.
     ///
     /// A part that differs from the recorded one was rewritten by a fenced writer. Its original bytes are
-    /// lost, so all parts of the upload are forgotten and the client sends them again.
+    /// lost, so this deletes the rows of all parts, and the client must send them again.
     pub(super) async fn complete_multipart(&self, receipts: &[PartReceipt]) -> Result<(), Error> {
         let Target { store, key, options, .. } = &self.target;
         if receipts.is_empty() {
@@ -216,11 +217,11 @@ impl OpenUpload {
         match store.complete_multipart(key, &self.multipart, receipts).await {
             Ok(_) => Ok(()),
             Err(error) if self.is_resumable && error.kind == StorageErrorKind::InvalidInput => {
-                tracing::warn!(upload = %self.lease.id, %error, "parts in the store differ from the recorded ones");
+                tracing::warn!(upload = %self.lease.id, %error, "found parts in the store that differ from the recorded ones");
                 let mut tx = self.app.db.tenant_tx(self.tenant, &Viewer::system()).await?;
-                let forgotten = upload_parts::delete_from(&mut tx, self.lease, 1).await;
-                match tx.finish(forgotten).await? {
-                    // Another writer took over in the meantime, and the parts are theirs.
+                let deleted = upload_parts::delete_from(&mut tx, self.lease, 1).await;
+                match tx.finish(deleted).await? {
+                    // Another writer has taken over the upload, and the parts belong to it.
                     0 => Err(Error::UploadFenced),
                     _ => Err(Error::UploadPaused { persisted_size_bytes: 0 }),
                 }
@@ -251,8 +252,8 @@ impl Drop for OpenUpload {
         let (tasks, is_recorded) = (app.tasks.clone(), self.is_recorded);
         tasks.spawn(async move {
             let Target { store, key, .. } = target;
-            // The row may never have been committed, so that only this task knows the object. Abort it first:
-            // it cannot become a file in either case.
+            // The row may never have been committed. Then nothing else references the multipart upload, so
+            // abort it here. It cannot become a file in either case.
             if !is_recorded && let Err(error) = store.abort_multipart(&key, &multipart).await {
                 tracing::warn!(%tenant, %key, %error, "failed to abort multipart upload");
             }
@@ -302,7 +303,7 @@ async fn grow_reservation(
 ) -> Result<u64, Error> {
     let mut recorded = 0;
     for bytes in [step, needed] {
-        if !uploads::grow_reservation(tx, lease, to_i64(bytes) - recorded, lease_seconds).await? {
+        if !uploads::adjust_reservation(tx, lease, to_i64(bytes) - recorded, lease_seconds).await? {
             return Err(Error::UploadFenced);
         }
         recorded = to_i64(bytes);

@@ -2,7 +2,7 @@
 
 use super::{
     commit::{CommittedUpload, read_response},
-    upload::read_upload_terms,
+    upload::read_admission_data,
 };
 use crate::{
     app::{App, Error},
@@ -22,14 +22,14 @@ pub(super) async fn replay_committed_upload(
     caller: &Caller,
     id: UploadId,
 ) -> Result<CommittedUpload, Error> {
-    let terms = read_upload_terms(app, caller, Some(commit_request_id(id))).await?;
-    read_response(terms.response.ok_or(Error::NotFound("upload"))?)
+    let admission = read_admission_data(app, caller, Some(commit_request_id(id))).await?;
+    read_response(admission.response.ok_or(Error::NotFound("upload"))?)
 }
 
 /// Returns the request id under which an upload is committed.
 ///
-/// It is a digest of the upload's id and not the id itself, because callers know the id and could use it for
-/// one of their own requests. It is a UUIDv8, which no client library generates.
+/// It is a digest of the upload's id and not the id itself, because callers have the id and could use it for
+/// another request. It is a UUIDv8, which no client library generates.
 pub(super) fn commit_request_id(id: UploadId) -> RequestId {
     let mut hasher = Hasher::default();
     hasher.field(b"commit of upload");

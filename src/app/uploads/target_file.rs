@@ -30,8 +30,8 @@ pub(super) async fn resolve_target_file(
             let types = caller.tenant.policy.allowed_types(&file.category);
             Ok(CheckedSpec { category: file.category, types, type_check_name: file.name, ..spec })
         }
-        Err(why @ Error::NotAllowed(_)) => {
-            Err(audit::record_denial(app, caller, AuditAction::FileUpload, Some(id), why).await)
+        Err(error @ Error::NotAllowed(_)) => {
+            Err(audit::record_denial(app, caller, AuditAction::FileUpload, Some(id), error).await)
         }
         Err(error) => Err(error),
     }

@@ -8,7 +8,7 @@ use super::{
     commit::{CommitReceipt, CommittedUpload, PendingCommit, replay_upload},
     open::OpenUpload,
     receive::{
-        Received, ReceivedBytes, Sink,
+        ReceivedBytes, ReceivedStream, Sink,
         content::{ContentInspector, ContentSummary, check_size},
         message::UploadMessage,
         persisted::PersistedParts,
@@ -22,7 +22,7 @@ use super::{
 use crate::{
     app::{App, Error, access::can_write_all, audit, idempotency},
     db::{
-        audit_entries::AuditAction, blobs::Blob, commit::UploadTerms, idempotency_keys::StoredResponse,
+        audit_entries::AuditAction, blobs::Blob, commit::AdmissionData, idempotency_keys::StoredResponse,
         uploads::UploadLease,
     },
     domain::{
@@ -97,18 +97,18 @@ where
     {
         return upload_small_file(app, caller, spec, &quota, messages).await;
     }
-    let terms = read_upload_terms(app, caller, request_id).await?;
-    // A retry gets the stored response, whatever has changed since: the clock, the limits, or the quota.
-    if let Some(stored) = terms.response {
+    let admission = read_admission_data(app, caller, request_id).await?;
+    // A retry gets the stored response, even if the time, the limits or the quota have changed since.
+    if let Some(stored) = admission.response {
         let spec = spec.check(&caller.tenant.policy, Timestamp::MIN_UTC)?;
         return compare_and_replay(app, caller, spec, stored, messages).await;
     }
-    let spec = check_admission(app, caller, spec, &terms.quota);
+    let spec = check_admission(app, caller, spec, &admission.quota);
     let spec = spec.inspect_err(|error| count_refusal(&app.metrics, error))?;
     let spec = resolve_target_file(app, caller, spec).await?;
-    let limits = (terms.quota.file_size_max_bytes, spec.types.clone());
+    let (limits, types) = (admission.quota.file_size_max_bytes, spec.types.clone());
     let sink = open_store_sink(app, caller, &spec).await?;
-    let content = ContentInspector::new(&spec, limits, &app.hashing);
+    let content = ContentInspector::new(&spec, limits, types, &app.hashing);
     let received = receive_stream(app, caller, content, sink, PersistedParts::default(), messages).await?;
     store_and_commit_in_task(app, caller, spec, received).await
 }
@@ -122,15 +122,15 @@ async fn cached_quota(app: &App, caller: &Caller, spec: &UploadSpec) -> Option<A
     app.quota_cache.get(caller.tenant_id()).await
 }
 
-pub(in crate::app) async fn read_upload_terms(
+pub(in crate::app) async fn read_admission_data(
     app: &App,
     caller: &Caller,
     request_id: Option<RequestId>,
-) -> Result<UploadTerms, Error> {
-    let terms =
-        app.db.upload_terms(caller.tenant_id(), request_id, idempotency::retention_hours(app)).await?;
-    app.quota_cache.insert(&terms.quota).await;
-    Ok(terms)
+) -> Result<AdmissionData, Error> {
+    let admission =
+        app.db.read_admission_data(caller.tenant_id(), request_id, idempotency::retention_hours(app)).await?;
+    app.quota_cache.insert(&admission.quota).await;
+    Ok(admission)
 }
 
 /// Checks the spec, the scan rule and the quota before any bytes are received.
@@ -160,18 +160,18 @@ where
     S: Stream<Item = UploadMessage> + Send + Unpin,
 {
     let sink = open_store_sink(app, caller, &spec).await?;
-    let limits = (FileSizeLimits::NONE, AllowedTypes::any());
-    let content = ContentInspector::new(&spec, limits, &app.hashing);
+    let (limits, types) = (FileSizeLimits::NONE, AllowedTypes::any());
+    let content = ContentInspector::new(&spec, limits, types, &app.hashing);
     let received = receive_stream(app, caller, content, sink, PersistedParts::default(), messages).await?;
     let content = &received.content;
     let kind = Some(content.kind);
     if check_size(content.size_bytes, kind, &quota.file_size_max_bytes).is_err() {
-        let terms = read_upload_terms(app, caller, spec.request_id).await?;
-        if let Some(stored) = terms.response {
+        let admission = read_admission_data(app, caller, spec.request_id).await?;
+        if let Some(stored) = admission.response {
             let payload = spec.fingerprint(&caller.actor.id, content.sha256);
             return replay_upload(stored, payload);
         }
-        let fits = check_size(content.size_bytes, kind, &terms.quota.file_size_max_bytes);
+        let fits = check_size(content.size_bytes, kind, &admission.quota.file_size_max_bytes);
         fits.inspect_err(|error| count_refusal(&app.metrics, error))?;
     }
     store_and_commit_in_task(app, caller, spec, received).await
@@ -192,8 +192,8 @@ where
     let sha256 = match spec.sha256 {
         Some(sha256) => sha256,
         None => {
-            let limits = (FileSizeLimits::NONE, AllowedTypes::any());
-            let content = ContentInspector::new(&spec, limits, &app.hashing);
+            let (limits, types) = (FileSizeLimits::NONE, AllowedTypes::any());
+            let content = ContentInspector::new(&spec, limits, types, &app.hashing);
             let received =
                 receive_stream(app, caller, content, Sink::Compare, PersistedParts::default(), messages)
                     .await?;
@@ -240,13 +240,13 @@ async fn open_store_sink(app: &Arc<App>, caller: &Caller, spec: &CheckedSpec) ->
     Ok(Sink::Store { target: Box::new(target), open })
 }
 
-/// Makes the bytes durable and the file visible, in a task of its own: a client that disconnects now does not
-/// undo the upload.
+/// Makes the bytes durable and the file visible. Runs in a separate task, so that a client that disconnects
+/// now does not undo the upload.
 pub(super) async fn store_and_commit_in_task(
     app: &Arc<App>,
     caller: &Caller,
     spec: CheckedSpec,
-    received: Received,
+    received: ReceivedStream,
 ) -> Result<CommittedUpload, Error> {
     let (app, caller) = (Arc::clone(app), caller.clone());
     let tasks = app.tasks.clone();
@@ -259,9 +259,9 @@ async fn store_and_commit(
     app: &Arc<App>,
     caller: &Caller,
     spec: CheckedSpec,
-    received: Received,
+    received: ReceivedStream,
 ) -> Result<CommittedUpload, Error> {
-    let Received { content, bytes } = received;
+    let ReceivedStream { content, bytes } = received;
     let store_time = app.clock.now();
     let (target, open, crc64nvme) = match bytes {
         ReceivedBytes::Memory(target, part) => {
@@ -284,7 +284,7 @@ async fn store_and_commit(
     };
     let lease = open.as_ref().map(|open| open.lease());
     let blob = target.to_blob(content.size_bytes, content.sha256, crc64nvme);
-    let finished = new_pending_commit(app, caller, spec, &content, blob, (lease, store_time));
+    let finished = new_pending_commit(app, caller, spec, &content, blob, lease, store_time);
     // A batch that was lost without an outcome may have committed.
     let committed = app.commits.submit(caller.tenant_id(), finished).await;
     let committed = committed.unwrap_or_else(|lost| Err(Error::OutcomeUnknown(lost.into())));
@@ -320,7 +320,8 @@ pub(super) fn new_pending_commit(
     spec: CheckedSpec,
     content: &ContentSummary,
     blob: Blob,
-    (lease, store_time): (Option<UploadLease>, Timestamp),
+    lease: Option<UploadLease>,
+    store_time: Timestamp,
 ) -> PendingCommit {
     const FIRST_VERSION: i32 = 1;
     let id = spec.file.unwrap_or_else(|| FileId::from_uuid(app.ids.uuid()));

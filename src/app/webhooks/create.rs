@@ -37,7 +37,7 @@ async fn create_in_tx(
     change: WebhookChange,
     request_id: Option<RequestId>,
 ) -> Result<SealedWebhook, Error> {
-    let attempt = match claim_request(app, tx, caller, (request_id, Method::CreateWebhook), &change).await? {
+    let attempt = match claim_request(app, tx, caller, request_id, Method::CreateWebhook, &change).await? {
         RequestClaim::Replay(response) => return Ok(response),
         RequestClaim::New(attempt) => attempt,
     };
@@ -53,7 +53,7 @@ async fn create_in_tx(
     let (id, tenant) = (WebhookId::from_uuid(app.ids.uuid()), caller.tenant_id());
     let sealed = generate_sealed_secret(app, tenant, id)?;
     let (snapshot, _) = event_stream::get_newest(tx).await?;
-    let stored = webhooks::insert(tx, (id, &change), (&sealed, &caller.actor.id), &snapshot).await?;
+    let stored = webhooks::insert(tx, id, &change, &sealed, &caller.actor.id, &snapshot).await?;
     let details = serde_json::json!({ "webhook_id": id, "url": url_origin(&stored.webhook.url) });
     audit_change(tx, caller, AuditAction::WebhookCreate, details).await?;
     store_response(tx, attempt, SealedWebhook::from_stored(stored)).await

@@ -32,7 +32,7 @@ async fn delete_in_tx(
     id: WebhookId,
     request_id: Option<RequestId>,
 ) -> Result<(), Error> {
-    let attempt = match claim_request(app, tx, caller, (request_id, Method::DeleteWebhook), &id).await? {
+    let attempt = match claim_request(app, tx, caller, request_id, Method::DeleteWebhook, &id).await? {
         RequestClaim::Replay(()) => return Ok(()),
         RequestClaim::New(attempt) => attempt,
     };

@@ -32,8 +32,8 @@ pub use crate::db::webhooks::WebhookLease;
 const ENDPOINTS_PER_ROUND: usize = 16;
 /// The number of endpoints of one tenant that all replicas together process concurrently.
 const ENDPOINTS_PER_TENANT: i64 = 4;
-/// How long an endpoint is processed before its lease is released, so that other endpoints get their turn.
-/// The attempt that is running may exceed it.
+/// The time after which an endpoint's lease is released, so that other endpoints are processed. An attempt
+/// that is running is not interrupted.
 const PROCESSING_TIME_MAX: chrono::Duration = chrono::Duration::seconds(20);
 /// The number of events that one round sends to one endpoint.
 const EVENTS_PER_ENDPOINT: i64 = 16;
@@ -41,8 +41,8 @@ const EVENTS_PER_ENDPOINT: i64 = 16;
 const REDELIVERIES_PER_ENDPOINT: i64 = 4;
 /// The lease duration beyond the response timeout, in seconds. Every attempt renews the lease.
 const LEASE_MARGIN_SECONDS: u64 = 30;
-const EVENTS_DROPPED: &str = "undelivered events are no longer kept: list the files again, then set the \
-                              state to ACTIVE to continue from now";
+const EVENTS_DROPPED: &str = "undelivered events have been dropped: list the files again, then set the \
+                              state to ACTIVE to continue with new events";
 /// The delay before an endpoint is processed again if this process cannot open its secret.
 const UNREADABLE_SECRET_DELAY: Duration = Duration::from_secs(60);
 
@@ -56,7 +56,7 @@ pub async fn claim_webhooks(app: &App, count_max: usize) -> Result<Vec<WebhookLe
     }
     let count_max = i64::try_from(count_max).unwrap_or(i64::MAX);
     let mut tx = app.db.system_tx().await?;
-    let leases = webhooks::claim_due(&mut tx, lease_seconds(app), (count_max, ENDPOINTS_PER_TENANT)).await?;
+    let leases = webhooks::claim_due(&mut tx, lease_seconds(app), count_max, ENDPOINTS_PER_TENANT).await?;
     tx.commit().await?;
     Ok(leases)
 }
@@ -87,14 +87,14 @@ struct Endpoint<'a> {
     lease: &'a WebhookLease,
     /// Once cancelled, nothing more is sent.
     stop: &'a CancellationToken,
-    /// By the clock of this process.
+    /// The start of processing, by the clock of this process.
     begin_time: Timestamp,
     url: String,
     /// The database incarnation, which message ids contain.
     incarnation: String,
     secrets: Vec<WebhookSecret>,
     progress: DeliveryProgress,
-    /// By the database's clock, at the start of the round.
+    /// The time at the start of the round, by the clock of the database.
     now: Timestamp,
     done: usize,
 }
@@ -114,7 +114,7 @@ pub async fn deliver_due_events(
     let Some((stored, waiting, EventBatch { events, snapshot })) = tx.finish(read).await? else {
         return Ok(0);
     };
-    let mut endpoint = Endpoint::new((app, lease, stop), &stored, snapshot.time);
+    let mut endpoint = Endpoint::new(app, lease, stop, &stored, snapshot.time);
     if endpoint.secrets.is_empty() {
         // The cause is not the endpoint, so its state and position are unchanged.
         tracing::error!(
@@ -186,7 +186,9 @@ async fn tenant_tx(app: &App, lease: &WebhookLease) -> Result<TenantTx, Error> {
 
 impl<'a> Endpoint<'a> {
     fn new(
-        (app, lease, stop): (&'a App, &'a WebhookLease, &'a CancellationToken),
+        app: &'a App,
+        lease: &'a WebhookLease,
+        stop: &'a CancellationToken,
         stored: &StoredWebhook,
         now: Timestamp,
     ) -> Self {
@@ -220,8 +222,8 @@ impl<'a> Endpoint<'a> {
     }
 
     async fn send(&self, event: &StoredEvent) -> Result<Result<(), String>, Error> {
-        let history = (self.lease.tenant, self.incarnation.as_str());
-        let message = Message::new(event, history, &self.secrets, self.app.clock.now())?;
+        let (tenant, now) = (self.lease.tenant, self.app.clock.now());
+        let message = Message::new(event, tenant, &self.incarnation, &self.secrets, now)?;
         Ok(send_message(&self.app.limits.webhooks, &self.url, &message).await)
     }
 
@@ -240,11 +242,11 @@ impl<'a> Endpoint<'a> {
         progress.last_error = error;
         let since = *progress.first_failure_time.get_or_insert(now);
         if now - since >= disable_after(self.app) {
-            let why = format!(
+            let reason = format!(
                 "no delivery has succeeded since {}; fix the endpoint, then set the state to ACTIVE to continue where it stopped",
                 since.to_rfc3339()
             );
-            return self.disable(&why).await.map(|_| false);
+            return self.disable(&reason).await.map(|_| false);
         }
         let failed = u32::try_from(progress.failed_attempts).unwrap_or(u32::MAX);
         if failed >= self.app.limits.webhooks.attempts_max {
@@ -257,8 +259,8 @@ impl<'a> Endpoint<'a> {
         Ok(false)
     }
 
-    /// Advances past an event that was delivered or became a dead letter. Returns whether we still hold the
-    /// lease.
+    /// Advances past an event that was delivered or became a dead letter. Returns whether the lease is
+    /// still held.
     async fn advance_past(
         &mut self,
         event: &StoredEvent,
@@ -267,49 +269,44 @@ impl<'a> Endpoint<'a> {
         (self.progress.position, self.progress.position_time) = (event.position, event.create_time);
         let mut tx = tenant_tx(self.app, self.lease).await?;
         let written = async {
-            let is_ours = webhooks::record_progress(&mut tx, self.lease, &self.progress).await?;
-            if let Some((attempts, error)) = dead.filter(|_| is_ours) {
-                webhook_deliveries::insert_dead_letter(
-                    &mut tx,
-                    self.lease.webhook,
-                    event,
-                    (attempts, &error),
-                )
-                .await?;
+            let has_lease = webhooks::record_progress(&mut tx, self.lease, &self.progress).await?;
+            if let Some((attempts, error)) = dead.filter(|_| has_lease) {
+                webhook_deliveries::insert_dead_letter(&mut tx, self.lease.webhook, event, attempts, &error)
+                    .await?;
             }
-            Ok::<_, Error>(is_ours)
+            Ok::<_, Error>(has_lease)
         }
         .await;
-        let is_ours = tx.finish(written).await?;
-        self.done += usize::from(is_ours);
-        Ok(is_ours)
+        let has_lease = tx.finish(written).await?;
+        self.done += usize::from(has_lease);
+        Ok(has_lease)
     }
 
-    /// Sends a dead letter again. If that fails, it becomes a dead letter again. Returns whether we still
-    /// hold the lease.
+    /// Sends a dead letter again. If that fails, it stays a dead letter. Returns whether the lease is still
+    /// held.
     async fn redeliver(&mut self, delivery: &Delivery) -> Result<bool, Error> {
         let outcome = self.send(&delivery.event).await?;
         let state = if outcome.is_ok() { DeliveryState::Delivered } else { DeliveryState::Dead };
         let error = outcome.err().unwrap_or_default();
         let mut tx = tenant_tx(self.app, self.lease).await?;
         let written = async {
-            let is_ours = webhooks::record_progress(&mut tx, self.lease, &self.progress).await?;
-            if is_ours {
-                let at = (self.lease.webhook, delivery.event.position);
-                webhook_deliveries::set_state(&mut tx, at, state, Some(&error)).await?;
+            let has_lease = webhooks::record_progress(&mut tx, self.lease, &self.progress).await?;
+            if has_lease {
+                let (webhook, position) = (self.lease.webhook, delivery.event.position);
+                webhook_deliveries::set_state(&mut tx, webhook, position, state, Some(&error)).await?;
             }
-            Ok::<_, Error>(is_ours)
+            Ok::<_, Error>(has_lease)
         }
         .await;
-        let is_ours = tx.finish(written).await?;
-        self.done += usize::from(is_ours);
-        Ok(is_ours)
+        let has_lease = tx.finish(written).await?;
+        self.done += usize::from(has_lease);
+        Ok(has_lease)
     }
 
     /// Disables the endpoint until an admin activates it again.
-    async fn disable(&mut self, why: &str) -> Result<usize, Error> {
+    async fn disable(&mut self, reason: &str) -> Result<usize, Error> {
         self.progress.state = WebhookState::Disabled;
-        self.progress.state_reason = why.to_owned();
+        self.progress.state_reason = reason.to_owned();
         self.release().await?;
         Ok(self.done)
     }

@@ -38,7 +38,8 @@ pub async fn list_failed_deliveries(
     app: &App,
     caller: &Caller,
     id: WebhookId,
-    (page_size, page_token): (i32, &str),
+    page_size: i32,
+    page_token: &str,
 ) -> Result<DeliveryPage, Error> {
     let negative = |_| Violations::one("page_size", "must not be negative; 0 means the default");
     let size = match usize::try_from(page_size).map_err(negative)? {
@@ -95,11 +96,12 @@ fn open_page_token(app: &App, tenant: TenantId, id: WebhookId, token: &str) -> R
 pub async fn redeliver_event(
     app: &App,
     caller: &Caller,
-    (id, at): (WebhookId, EventPosition),
+    id: WebhookId,
+    position: EventPosition,
     request_id: Option<RequestId>,
 ) -> Result<(), Error> {
     let mut tx = admin_tx(app, caller).await?;
-    let redelivered = redeliver_in_tx(app, &mut tx, caller, (id, at), request_id).await;
+    let redelivered = redeliver_in_tx(app, &mut tx, caller, id, position, request_id).await;
     tx.finish(redelivered).await
 }
 
@@ -107,18 +109,19 @@ async fn redeliver_in_tx(
     app: &App,
     tx: &mut TenantTx,
     caller: &Caller,
-    (id, at): (WebhookId, EventPosition),
+    id: WebhookId,
+    position: EventPosition,
     request_id: Option<RequestId>,
 ) -> Result<(), Error> {
     let attempt =
-        match claim_request(app, tx, caller, (request_id, Method::RedeliverWebhook), &(id, at)).await? {
+        match claim_request(app, tx, caller, request_id, Method::RedeliverWebhook, &(id, position)).await? {
             RequestClaim::Replay(()) => return Ok(()),
             RequestClaim::New(attempt) => attempt,
         };
     lock_webhook(tx, id).await?;
-    let pending = webhook_deliveries::set_state(tx, (id, at), DeliveryState::Waiting, None).await?;
+    let pending = webhook_deliveries::set_state(tx, id, position, DeliveryState::Waiting, None).await?;
     pending.ok_or(Error::NotFound("delivery"))?;
-    let details = serde_json::json!({ "webhook_id": id, "position": at });
+    let details = serde_json::json!({ "webhook_id": id, "position": position });
     audit_change(tx, caller, AuditAction::WebhookRedeliver, details).await?;
     store_response(tx, attempt, ()).await
 }

@@ -1,4 +1,4 @@
-//! Returns webhooks.
+//! Returns one webhook, or lists them.
 
 use serde::{Deserialize, Serialize};
 

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// The number of hexadecimal digits of the database incarnation's digest in a message id.
-const HISTORY_ID_DIGITS: usize = 8;
+const INCARNATION_DIGITS: usize = 8;
 
 /// A signed message.
 #[derive(Debug)]
@@ -36,7 +36,8 @@ struct Body<'a> {
 impl Message {
     pub(super) fn new(
         event: &StoredEvent,
-        (tenant, incarnation): (TenantId, &str),
+        tenant: TenantId,
+        incarnation: &str,
         secrets: &[WebhookSecret],
         now: Timestamp,
     ) -> Result<Self, Error> {
@@ -59,7 +60,7 @@ impl Message {
 }
 
 fn message_id(event: &StoredEvent, incarnation: &str) -> String {
-    let history: String =
-        Digest::compute(incarnation.as_bytes()).to_string().chars().take(HISTORY_ID_DIGITS).collect();
-    format!("evt_{history}_{}", event.position)
+    let incarnation: String =
+        Digest::compute(incarnation.as_bytes()).to_string().chars().take(INCARNATION_DIGITS).collect();
+    format!("evt_{incarnation}_{}", event.position)
 }

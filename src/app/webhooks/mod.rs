@@ -89,7 +89,8 @@ async fn claim_request<T: DeserializeOwned>(
     app: &App,
     tx: &mut TenantTx,
     caller: &Caller,
-    (request_id, method): (Option<RequestId>, Method),
+    request_id: Option<RequestId>,
+    method: Method,
     request: &impl Serialize,
 ) -> Result<RequestClaim<T>, Error> {
     let request = serde_json::to_vec(request).map_err(Error::internal)?;

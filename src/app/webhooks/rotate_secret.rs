@@ -38,8 +38,7 @@ async fn rotate_secret_in_tx(
     id: WebhookId,
     request_id: Option<RequestId>,
 ) -> Result<SealedWebhook, Error> {
-    let attempt = match claim_request(app, tx, caller, (request_id, Method::RotateWebhookSecret), &id).await?
-    {
+    let attempt = match claim_request(app, tx, caller, request_id, Method::RotateWebhookSecret, &id).await? {
         RequestClaim::Replay(response) => return Ok(response),
         RequestClaim::New(attempt) => attempt,
     };

@@ -32,7 +32,8 @@ pub(super) async fn send_message(
 }
 
 async fn send_request(config: &WebhooksConfig, url: &str, message: &Message) -> Result<(), String> {
-    let url = check_url(url, config.allow_private_addresses).map_err(|why| format!("the URL {why}"))?;
+    let url =
+        check_url(url, config.allow_private_addresses).map_err(|problem| format!("the URL {problem}"))?;
     let builder = Client::builder().timeout(config.timeout());
     let client = build_client(&url, config.allow_private_addresses, builder).await?;
     let response = client

@@ -11,21 +11,19 @@ use crate::{
     },
 };
 
-/// What to change.
+/// A request to update a webhook.
 #[derive(Debug, Clone)]
 pub struct WebhookUpdate {
-    /// Of which endpoint.
     pub id: WebhookId,
-    /// The new values.
     pub change: WebhookChange,
-    /// The etag that it must still have, or empty.
+    /// The expected etag of the webhook. Empty means no check.
     pub if_etag: String,
-    /// Makes a retry safe.
+    /// The idempotency key, which makes retries safe.
     pub request_id: Option<RequestId>,
 }
 
 /// Updates a webhook. An activated webhook continues at its position. If events after that position have been
-/// dropped, it continues from now.
+/// dropped, it continues with new events only.
 ///
 /// # Errors
 /// Returns `Invalid` with every violation, `NotAllowed`, `NotFound`, or `EtagMismatch`.
@@ -43,7 +41,7 @@ async fn update_in_tx(
 ) -> Result<Webhook, Error> {
     let WebhookUpdate { id, change, if_etag, request_id } = update;
     let attempt =
-        claim_request(app, tx, caller, (request_id, Method::UpdateWebhook), &(id, &change, &if_etag)).await?;
+        claim_request(app, tx, caller, request_id, Method::UpdateWebhook, &(id, &change, &if_etag)).await?;
     let attempt = match attempt {
         RequestClaim::Replay(response) => return Ok(response),
         RequestClaim::New(attempt) => attempt,

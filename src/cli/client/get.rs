@@ -71,7 +71,7 @@ pub(super) async fn run_get(args: GetArgs, output: Output) -> Result<(), Failure
         read_limit: args.length,
         if_etag: String::new(),
     };
-    let mut download = client.download(request).await?;
+    let mut download = client.open_download(request).await?;
     let name = download.header.file.as_ref().map(|file| file.name.clone()).unwrap_or_default();
     let path = match destination {
         Destination::Stdout => {

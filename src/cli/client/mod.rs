@@ -143,7 +143,7 @@ mod tests {
     use super::*;
     use crate::client::{
         Code,
-        fake_service::{FakeServer, download_of},
+        fake_service::{FakeServer, download_messages},
     };
 
     #[derive(Parser)]
@@ -172,7 +172,7 @@ mod tests {
     #[tokio::test]
     async fn download_is_saved_under_safe_name() {
         let server = FakeServer::start().await;
-        server.will_send(download_of("../../.evil\n.txt", b"harmless", 3));
+        server.script_download(download_messages("../../.evil\n.txt", b"harmless", 3));
         let directory = tempfile::tempdir().unwrap();
         let to = directory.path().to_str().unwrap();
         assert_eq!(strongroom(&server, &["get", "0198", "-o", to]).await, Exit::Ok);
@@ -186,13 +186,13 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let to = directory.path().to_str().unwrap();
 
-        let mut damaged = download_of("a.txt", b"harmless", 3);
+        let mut damaged = download_messages("a.txt", b"harmless", 3);
         damaged.pop();
-        server.will_send(damaged.clone());
+        server.script_download(damaged.clone());
         assert_eq!(strongroom(&server, &["get", "0198", "-o", to]).await, Exit::Corrupted);
 
-        server.will_send(damaged);
-        server.script.lock().unwrap().fail_after_download(Code::DataLoss);
+        server.script_download(damaged);
+        server.script.lock().unwrap().fail_download_at_end(Code::DataLoss);
         assert_eq!(strongroom(&server, &["get", "0198", "-o", to]).await, Exit::Corrupted);
         assert!(list_names(directory.path()).is_empty());
     }
@@ -204,7 +204,7 @@ mod tests {
         let path = directory.path().join("a.txt");
         let to = path.to_str().unwrap();
         fs::write(&path, "mine").unwrap();
-        server.will_send(download_of("b.txt", b"theirs", 3));
+        server.script_download(download_messages("b.txt", b"theirs", 3));
 
         assert_eq!(strongroom(&server, &["get", "0198", "-o", to]).await, Exit::Usage);
         assert_eq!(fs::read(&path).unwrap(), b"mine");
@@ -274,7 +274,7 @@ mod tests {
             (Code::DataLoss, Exit::Corrupted),
             (Code::Internal, Exit::Other),
         ] {
-            server.refuse_with(code);
+            server.refuse_next_call_with(code);
             assert_eq!(strongroom(&server, &["rm", "0198", "--json"]).await, exit);
         }
         assert_eq!(strongroom(&server, &["rm", "0198", "0199"]).await, Exit::Ok);

@@ -110,7 +110,7 @@ async fn put_one(client: &Client, args: &PutArgs, path: &Path, output: Output) -
         move |sent_bytes| bar.set_position(sent_bytes)
     };
     let response = if is_stdin(path) {
-        client.upload(spec, standard_streams::stdin()?, progress).await
+        client.upload_reader(spec, standard_streams::stdin()?, progress).await
     } else if size_bytes.is_some_and(|size| size >= RESUMABLE_SIZE_BYTES_MIN) {
         put_resumable(client, args, path, spec, output, progress).await
     } else if size_bytes.is_some() {
@@ -120,7 +120,7 @@ async fn put_one(client: &Client, args: &PutArgs, path: &Path, output: Output) -
         let pipe = tokio::fs::File::open(path)
             .await
             .map_err(Failure::local_io(format!("open {}", path.display())))?;
-        client.upload(spec, pipe, progress).await
+        client.upload_reader(spec, pipe, progress).await
     };
     bar.finish_and_clear();
     print_result(response?, path, output)

@@ -95,7 +95,7 @@ impl MoveProgress for Spinner {
 fn table(report: &MoveReport, options: &MoveOptions) -> Result<String, Failure> {
     let mut table = String::new();
     for failure in &report.failures {
-        writeln!(table, "not moved  tenant {}  {}  {}", failure.tenant, failure.key, failure.why)?;
+        writeln!(table, "not moved  tenant {}  {}  {}", failure.tenant, failure.key, failure.reason)?;
     }
     writeln!(
         table,
@@ -106,7 +106,7 @@ fn table(report: &MoveReport, options: &MoveOptions) -> Result<String, Failure> 
         options.from,
         options.to,
         report.failures.len(),
-        report.overtaken,
+        report.superseded,
     )?;
     if report.released > 0 {
         let (released, from) = (report.released, &options.from);

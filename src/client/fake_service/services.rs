@@ -1,9 +1,9 @@
-//! The services besides `FileService`.
+//! The services of the fake server other than `FileService`.
 
 use futures::{Stream, StreamExt, stream};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Fake, report_of};
+use super::{Fake, build_report};
 use crate::proto::v1::{
     event_service_server::EventService, import_service_server::ImportService,
     quota_service_server::QuotaService, upload_service_server::UploadService, *,
@@ -15,7 +15,7 @@ impl UploadService for Fake {
         &self,
         request: Request<CreateUploadRequest>,
     ) -> Result<Response<CreateUploadResponse>, Status> {
-        self.enter(&request)?;
+        self.record_call(&request)?;
         let upload = self.script.lock().unwrap().upload.clone();
         Ok(Response::new(CreateUploadResponse { upload, direct: None }))
     }
@@ -24,18 +24,18 @@ impl UploadService for Fake {
         &self,
         request: Request<GetUploadRequest>,
     ) -> Result<Response<GetUploadResponse>, Status> {
-        self.enter(&request)?;
+        self.record_call(&request)?;
         let upload = self.script.lock().unwrap().upload.clone();
         upload
             .map(|upload| Response::new(GetUploadResponse { upload: Some(upload), direct: None }))
-            .ok_or_else(|| Status::not_found("no upload"))
+            .ok_or_else(|| Status::not_found("upload does not exist"))
     }
 
     async fn list_uploads(
         &self,
         request: Request<ListUploadsRequest>,
     ) -> Result<Response<ListUploadsResponse>, Status> {
-        self.enter(&request)?;
+        self.record_call(&request)?;
         Ok(Response::new(ListUploadsResponse::default()))
     }
 
@@ -44,7 +44,7 @@ impl UploadService for Fake {
         request: Request<CancelUploadRequest>,
     ) -> Result<Response<CancelUploadResponse>, Status> {
         self.script.lock().unwrap().request_ids.push(request.get_ref().request_id.clone());
-        self.enter(&request)?;
+        self.record_call(&request)?;
         Ok(Response::new(CancelUploadResponse::default()))
     }
 
@@ -52,7 +52,7 @@ impl UploadService for Fake {
         &self,
         request: Request<UploadPartRequest>,
     ) -> Result<Response<UploadPartResponse>, Status> {
-        self.enter(&request)?;
+        self.record_call(&request)?;
         Ok(Response::new(UploadPartResponse::default()))
     }
 
@@ -60,7 +60,7 @@ impl UploadService for Fake {
         &self,
         request: Request<CompleteUploadRequest>,
     ) -> Result<Response<CompleteUploadResponse>, Status> {
-        self.enter(&request)?;
+        self.record_call(&request)?;
         Ok(Response::new(CompleteUploadResponse::default()))
     }
 }
@@ -74,17 +74,17 @@ impl ImportService for Fake {
         &self,
         request: Request<Streaming<ImportFilesRequest>>,
     ) -> Result<Response<Self::ImportFilesStream>, Status> {
-        self.enter(&request)?;
+        self.record_call(&request)?;
         let mut messages = request.into_inner();
         let (mut options, mut items) = (ImportOptions::default(), Vec::new());
         while let Some(message) = messages.message().await? {
             match message.message {
-                Some(import_files_request::Message::Options(said)) => options = said,
+                Some(import_files_request::Message::Options(message)) => options = message,
                 Some(import_files_request::Message::Item(item)) => items.push(item),
                 None => {}
             }
         }
-        let report = report_of(&items);
+        let report = build_report(&items);
         self.script.lock().unwrap().imports.push((options, items));
         Ok(Response::new(stream::iter(report).boxed()))
     }
@@ -93,7 +93,7 @@ impl ImportService for Fake {
         &self,
         request: Request<FindImportedFilesRequest>,
     ) -> Result<Response<FindImportedFilesResponse>, Status> {
-        self.enter(&request)?;
+        self.record_call(&request)?;
         Ok(Response::new(FindImportedFilesResponse::default()))
     }
 }
@@ -107,7 +107,7 @@ impl EventService for Fake {
         request: Request<WatchFilesRequest>,
     ) -> Result<Response<Self::WatchFilesStream>, Status> {
         self.script.lock().unwrap().cursors.push(request.get_ref().cursor.clone());
-        self.enter(&request)?;
+        self.record_call(&request)?;
         let mut script = self.script.lock().unwrap();
         let messages = stream::iter(script.watches.pop_front().unwrap_or_default());
         let is_last = script.watches.is_empty();
@@ -121,7 +121,7 @@ impl QuotaService for Fake {
         &self,
         request: Request<GetQuotaRequest>,
     ) -> Result<Response<GetQuotaResponse>, Status> {
-        self.enter(&request)?;
+        self.record_call(&request)?;
         Ok(Response::new(GetQuotaResponse { quota: Some(Quota::default()) }))
     }
 
@@ -129,7 +129,7 @@ impl QuotaService for Fake {
         &self,
         request: Request<UpdateQuotaRequest>,
     ) -> Result<Response<UpdateQuotaResponse>, Status> {
-        self.enter(&request)?;
+        self.record_call(&request)?;
         Ok(Response::new(UpdateQuotaResponse { quota: request.into_inner().quota, quota_state: None }))
     }
 
@@ -137,7 +137,7 @@ impl QuotaService for Fake {
         &self,
         request: Request<GetUsageRequest>,
     ) -> Result<Response<GetUsageResponse>, Status> {
-        self.enter(&request)?;
+        self.record_call(&request)?;
         Ok(Response::new(GetUsageResponse::default()))
     }
 }

@@ -9,13 +9,13 @@ use uuid::Uuid;
 
 use super::JobLease;
 use crate::{
-    db::{DbError, SystemTx, statement::statement, sweeps::seconds},
+    db::{DbError, SystemTx, statement::statement, sweeps::to_interval_seconds},
     domain::ids::{JobId, TenantId},
 };
 
 /// Limits for claiming jobs.
 #[derive(Debug, Clone, Copy)]
-pub struct ClaimTerms {
+pub struct ClaimLimits {
     /// The duration of a lease without a heartbeat, in seconds.
     pub lease_seconds: u64,
     /// The maximum number of jobs of one tenant that run concurrently, over all workers. Two concurrent
@@ -58,7 +58,7 @@ pub async fn list_candidates(
     tx: &mut SystemTx,
     after: Option<TenantId>,
     tenants_max: i64,
-    terms: ClaimTerms,
+    limits: ClaimLimits,
 ) -> Result<Vec<CandidateTenant>, DbError> {
     let rows: Vec<CandidateRow> = statement(
         "list tenants with ready jobs",
@@ -79,7 +79,7 @@ pub async fn list_candidates(
     )
     .bind::<SqlUuid, _>(after.map_or_else(Uuid::nil, TenantId::as_uuid))
     .bind::<BigInt, _>(tenants_max)
-    .bind::<BigInt, _>(terms.tenant_jobs_max)
+    .bind::<BigInt, _>(limits.tenant_jobs_max)
     .load(tx.connection()?)
     .await?;
     let candidate = |row: CandidateRow| CandidateTenant {
@@ -105,11 +105,12 @@ struct ClaimedRow {
     lease_epoch: i32,
 }
 
-/// Claims the longest due job of each tenant. Skips jobs that another worker is claiming concurrently.
+/// Claims the job of each tenant that has been due for the longest time. Skips jobs that another worker is
+/// claiming concurrently.
 pub async fn claim(
     tx: &mut SystemTx,
     tenants: &[TenantId],
-    terms: ClaimTerms,
+    limits: ClaimLimits,
 ) -> Result<Vec<ClaimedJob>, DbError> {
     let rows: Vec<ClaimedRow> = statement(
         "claim jobs",
@@ -127,8 +128,8 @@ pub async fn claim(
          RETURNING j.tenant_id, j.id, j.kind, j.payload, j.attempts, j.lease_epoch",
     )
     .bind::<Array<SqlUuid>, _>(tenants.iter().map(|tenant| tenant.as_uuid()).collect::<Vec<_>>())
-    .bind::<BigInt, _>(terms.tenant_jobs_max)
-    .bind::<Double, _>(seconds(terms.lease_seconds))
+    .bind::<BigInt, _>(limits.tenant_jobs_max)
+    .bind::<Double, _>(to_interval_seconds(limits.lease_seconds))
     .load(tx.connection()?)
     .await?;
     Ok(rows

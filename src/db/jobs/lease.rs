@@ -13,7 +13,7 @@ use crate::{
     db::{
         DbError, SystemTx,
         statement::{Statement, statement},
-        sweeps::seconds,
+        sweeps::to_interval_seconds,
     },
     domain::ids::{JobId, TenantId},
 };
@@ -27,7 +27,7 @@ pub struct JobLease {
     pub epoch: i32,
 }
 
-/// What follows a failed attempt.
+/// The action after a failed attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NextAttempt {
     /// Another attempt after a delay.
@@ -52,7 +52,7 @@ impl JobLease {
 pub async fn extend_lease(tx: &mut SystemTx, lease: JobLease, lease_seconds: u64) -> Result<bool, DbError> {
     let sql =
         format!("UPDATE jobs SET lease_expire_time = app.now() + make_interval(secs => {{}}) {IS_HELD}");
-    let extend = statement("extend lease of job", sql).bind::<Double, _>(seconds(lease_seconds));
+    let extend = statement("extend lease of job", sql).bind::<Double, _>(to_interval_seconds(lease_seconds));
     Ok(lease.bind(extend).execute(tx.connection()?).await? == 1)
 }
 

@@ -25,7 +25,7 @@ pub struct CategoryChange {
     pub is_default: Option<bool>,
 }
 
-/// The reason why a change of categories is rejected.
+/// The reason that a change of categories is rejected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CategoryError {
     /// The values are invalid.
@@ -45,10 +45,10 @@ impl From<Violations> for CategoryError {
 }
 
 impl CategoryChange {
-    fn check(&self, wrong: &mut Violations) {
+    fn check(&self, violations: &mut Violations) {
         let types = self.types.as_deref().unwrap_or_default();
         if types.len() > TYPES_MAX {
-            wrong.add(
+            violations.add(
                 "category.types",
                 format!("must have at most {TYPES_MAX} media types, has {}", types.len()),
             );
@@ -56,14 +56,15 @@ impl CategoryChange {
         }
         for (index, mime_type) in types.iter().enumerate() {
             if !is_media_type(mime_type) {
-                wrong.add(
+                violations.add(
                     format!("category.types[{index}]"),
                     "must be a media type in lower case and without parameters, such as `image/png`",
                 );
             }
         }
         if self.is_default == Some(false) {
-            wrong.add("category.is_default", "cannot be unset; make another category the default instead");
+            violations
+                .add("category.is_default", "cannot be unset; make another category the default instead");
         }
     }
 
@@ -86,18 +87,18 @@ impl Policy {
     /// # Errors
     /// Returns all violations, or `Exists` if a category with this name exists.
     pub fn with_category(mut self, name: &str, change: &CategoryChange) -> Result<Self, CategoryError> {
-        let mut wrong = Violations::new();
-        check_name(name, &mut wrong);
-        change.check(&mut wrong);
+        let mut violations = Violations::new();
+        check_name(name, &mut violations);
+        change.check(&mut violations);
         let visibility = change.visibility;
         if visibility.is_none() {
-            wrong.add("category.visibility", "must be set");
+            violations.add("category.visibility", "must be set");
         }
         if self.categories.len() >= CATEGORIES_MAX {
-            wrong.add("category", format!("a tenant can have at most {CATEGORIES_MAX} categories"));
+            violations.add("category", format!("a tenant can have at most {CATEGORIES_MAX} categories"));
         }
-        wrong.clone().into_result()?;
-        let Some(visibility) = visibility else { return Err(wrong.into()) };
+        violations.clone().into_result()?;
+        let Some(visibility) = visibility else { return Err(violations.into()) };
         if self.categories.contains_key(name) {
             return Err(CategoryError::Exists);
         }
@@ -115,9 +116,9 @@ impl Policy {
         name: &str,
         change: &CategoryChange,
     ) -> Result<Self, CategoryError> {
-        let mut wrong = Violations::new();
-        change.check(&mut wrong);
-        wrong.into_result()?;
+        let mut violations = Violations::new();
+        change.check(&mut violations);
+        violations.into_result()?;
         let category = self.categories.get_mut(name).ok_or(CategoryError::Missing)?;
         *category = change.apply(category);
         Ok(self.with_default(name, change))
@@ -142,16 +143,18 @@ impl Policy {
     }
 }
 
-fn check_name(name: &str, wrong: &mut Violations) {
+fn check_name(name: &str, violations: &mut Violations) {
     let is_name = (1..=NAME_CHARACTERS_MAX).contains(&name.len())
         && name.starts_with(|first: char| first.is_ascii_lowercase())
         && name
             .bytes()
             .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte));
     if !is_name {
-        wrong.add(
+        violations.add(
             "category.name",
-            format!("must be 1 to {NAME_CHARACTERS_MAX} characters of a-z, 0-9, _ and -, the first a letter"),
+            format!(
+                "must be 1 to {NAME_CHARACTERS_MAX} characters of a-z, 0-9, _ and -, starting with a letter"
+            ),
         );
     }
 }
@@ -175,10 +178,10 @@ mod tests {
             is_default: Some(false),
             ..CategoryChange::default()
         };
-        let Err(CategoryError::Invalid(wrong)) = general().with_category("Bad name", &change) else {
+        let Err(CategoryError::Invalid(violations)) = general().with_category("Bad name", &change) else {
             panic!("accepted")
         };
-        let fields: Vec<&str> = wrong.iter().map(|violation| violation.field.as_str()).collect();
+        let fields: Vec<&str> = violations.iter().map(|violation| violation.field.as_str()).collect();
         assert_eq!(
             fields,
             [

@@ -45,12 +45,12 @@ pub struct Policy {
     pub blocked_extensions: Vec<String>,
     /// Whether old files without attachments are orphans.
     pub unattached_are_orphans: bool,
-    /// Which variants are created for images.
+    /// The variants that are created for images.
     pub variants: VariantRule,
-    /// Which rule deletes files automatically.
+    /// The rule that deletes files automatically.
     pub retention: RetentionRule,
     /// The initial quota of a tenant.
-    pub quota: QuotaTerms,
+    pub quota: InitialQuota,
     pub trash: TrashRule,
     /// The categories, by name.
     pub categories: BTreeMap<String, Category>,
@@ -78,7 +78,7 @@ pub enum WriteRule {
     Members,
 }
 
-/// Which variants are created for uploaded images.
+/// The variants that are created for uploaded images.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum VariantRule {
@@ -91,7 +91,7 @@ pub enum VariantRule {
     DimensionsOnly,
 }
 
-/// Which rule deletes files automatically.
+/// The rule that deletes files automatically.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RetentionRule {
@@ -105,7 +105,7 @@ pub enum RetentionRule {
 /// The initial quota of a tenant. It is also the initial ceiling, which only the operator can change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct QuotaTerms {
+pub struct InitialQuota {
     /// The limit on the total size of files, in bytes.
     pub limit_bytes: i64,
     /// The maximum number of files; 0 means no limit.
@@ -180,7 +180,7 @@ pub struct Category {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ReaderRule {
-    /// No further readers.
+    /// No other readers.
     #[default]
     None,
     /// The members of all classes that the file is attached to.
@@ -215,9 +215,9 @@ impl AllowedTypes {
             return Ok(());
         }
         let allowed = self.types.join(", ");
-        let wrong =
+        let problem =
             format!("file is of type {mime_type}; category `{}` allows only {allowed}", self.category);
-        Err(Violations::one("spec.mime_type", wrong))
+        Err(Violations::one("spec.mime_type", problem))
     }
 }
 

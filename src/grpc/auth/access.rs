@@ -1,4 +1,5 @@
-//! THE table: one line per RPC, and who may call it. What has no line is closed.
+//! The access table: one line per RPC, with the callers that may call it. A method without a line is
+//! rejected.
 
 use crate::{
     app::{Error, tenants::resolve::IdentityKind},
@@ -8,22 +9,22 @@ use crate::{
 /// Who may call a method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// Anyone who reaches the port.
+    /// All clients, without credentials.
     Anonymous,
-    /// Callers in a tenant, with this role at least.
+    /// Callers in a tenant with at least this role.
     Tenant(Role),
-    /// Callers in a tenant; to a given file its owner and the tenant's admins may do it, and every member where the tenant's
-    /// policy says so, which `app/access.rs` decides.
+    /// Callers in a tenant. For a given file, `app/access.rs` restricts them to its owner and the tenant's
+    /// admins, unless the tenant's policy allows all members.
     Owner,
-    /// Callers in a tenant, with this role at least, and the platform's operator.
+    /// Callers in a tenant with at least this role, and operators.
     TenantOrOperator(Role),
-    /// The platform's operator alone.
+    /// Only operators of the platform.
     Operator,
 }
 
 use Access::{Anonymous, Operator, Owner, Tenant, TenantOrOperator};
 
-/// Every method of this server. The contract tests compare it with the descriptor set.
+/// All methods of the server. The contract tests compare them with the descriptor set.
 pub const TABLE: &[(&str, Access)] = &[
     ("/strongroom.v1.FileService/UploadFile", Tenant(Role::Member)),
     ("/strongroom.v1.FileService/DownloadFile", Tenant(Role::Member)),
@@ -84,45 +85,43 @@ pub const TABLE: &[(&str, Access)] = &[
     ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Anonymous),
 ];
 
-/// Who may call the method with this path; `None` for a method that does not exist, which nobody may call.
-pub fn access(path: &str) -> Option<Access> {
-    entry(path).map(|(_, access)| *access)
+/// Returns who may call the method with this path, or `None` if the method does not exist.
+pub fn find_access(path: &str) -> Option<Access> {
+    find_entry(path).map(|(_, access)| *access)
 }
 
-/// The name of a method as it is measured: only names of the table, or callers could invent series of their
-/// own.
+/// Returns the name of a method in metrics. It is a name of the table or `unknown`, so that callers cannot
+/// create arbitrary time series.
 pub(in crate::grpc) fn method_name(path: &str) -> &'static str {
-    entry(path).map_or("unknown", |(path, _)| path.trim_start_matches('/'))
+    find_entry(path).map_or("unknown", |(path, _)| path.trim_start_matches('/'))
 }
 
-fn entry(path: &str) -> Option<&'static (&'static str, Access)> {
+fn find_entry(path: &str) -> Option<&'static (&'static str, Access)> {
     TABLE.iter().find(|(known, _)| *known == path)
 }
 
 impl Access {
-    /// Whether the bearer of verified credentials may call.
+    /// Checks whether an identity may call.
     ///
     /// # Errors
-    /// `NotAllowed` with what it would take.
-    pub fn admit(self, kind: &IdentityKind) -> Result<(), Error> {
+    /// Returns `NotAllowed` with the required role if it may not.
+    pub fn check(self, kind: &IdentityKind) -> Result<(), Error> {
         match (self, kind) {
             (Anonymous, _)
             | (TenantOrOperator(_) | Operator, IdentityKind::Operator)
             | (Owner, IdentityKind::Member { .. }) => Ok(()),
-            (Operator, IdentityKind::Member { .. }) => {
-                Err(Error::NotAllowed("only the platform's operator may do this"))
-            }
+            (Operator, IdentityKind::Member { .. }) => Err(Error::NotAllowed("only an operator may do this")),
             (Tenant(_) | Owner, IdentityKind::Operator) => {
-                Err(Error::NotAllowed("the operator works on tenants and never with their files"))
+                Err(Error::NotAllowed("operators manage tenants and cannot access their files"))
             }
             (Tenant(least) | TenantOrOperator(least), IdentityKind::Member { role, .. }) => {
-                if *role >= least { Ok(()) } else { Err(Error::NotAllowed(needed(least))) }
+                if *role >= least { Ok(()) } else { Err(Error::NotAllowed(describe_required_role(least))) }
             }
         }
     }
 }
 
-const fn needed(least: Role) -> &'static str {
+const fn describe_required_role(least: Role) -> &'static str {
     match least {
         Role::Member => "only members of the tenant may do this",
         Role::Manager => "only the tenant's managers and admins may do this",
@@ -144,8 +143,8 @@ mod tests {
         IdentityKind::Member { kind: ActorKind::User, organization: None, role, groups: Vec::new() }
     }
 
-    /// The paths of every method in an encoded descriptor set.
-    fn paths(descriptor_set: &[u8]) -> BTreeSet<String> {
+    /// Returns the paths of all methods in an encoded descriptor set.
+    fn list_paths(descriptor_set: &[u8]) -> BTreeSet<String> {
         let set = FileDescriptorSet::decode(descriptor_set).unwrap();
         let services =
             set.file.iter().flat_map(|file| file.service.iter().map(|service| (file.package(), service)));
@@ -158,42 +157,42 @@ mod tests {
     }
 
     #[test]
-    fn every_rpc_has_a_line_and_every_line_an_rpc() {
-        let mut offered = paths(proto::DESCRIPTOR_SET);
-        offered.extend(paths(tonic_health::pb::FILE_DESCRIPTOR_SET));
-        offered.extend(paths(tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET));
-        offered.extend(paths(tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET));
+    fn table_has_a_line_for_each_rpc() {
+        let mut offered = list_paths(proto::DESCRIPTOR_SET);
+        offered.extend(list_paths(tonic_health::pb::FILE_DESCRIPTOR_SET));
+        offered.extend(list_paths(tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET));
+        offered.extend(list_paths(tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET));
         let listed: BTreeSet<String> = TABLE.iter().map(|(path, _)| (*path).to_owned()).collect();
-        assert_eq!(listed.len(), TABLE.len(), "a line stands twice");
-        // Some versions of the health protocol also describe methods that this server does not have.
+        assert_eq!(listed.len(), TABLE.len(), "a line is repeated");
+        // Some versions of the health protocol define methods that this server does not implement.
         let health_list = "/grpc.health.v1.Health/List";
         offered.remove(health_list);
         assert_eq!(listed, offered);
     }
 
     #[test]
-    fn only_health_and_reflection_are_open_to_anyone() {
+    fn only_health_and_reflection_are_anonymous() {
         for (path, access) in TABLE {
             assert_eq!(*access == Anonymous, path.starts_with("/grpc."), "{path}");
         }
     }
 
     #[test]
-    fn what_has_no_line_is_closed() {
+    fn method_without_a_line_is_rejected() {
         for path in ["/strongroom.v1.FileService/Nothing", "/", "", "/strongroom.v1.FileService/GetFile/"] {
-            assert_eq!(access(path), None);
+            assert_eq!(find_access(path), None);
             assert_eq!(method_name(path), "unknown");
         }
     }
 
     #[test]
-    fn the_operator_never_touches_files_and_members_never_change_quotas() {
-        let get_file = access("/strongroom.v1.FileService/GetFile").unwrap();
-        let update_quota = access("/strongroom.v1.QuotaService/UpdateQuota").unwrap();
-        assert!(get_file.admit(&IdentityKind::Operator).is_err());
-        assert!(get_file.admit(&member(Role::Member)).is_ok());
-        assert!(update_quota.admit(&IdentityKind::Operator).is_ok());
-        assert!(update_quota.admit(&member(Role::Manager)).is_err());
-        assert!(update_quota.admit(&member(Role::Admin)).is_ok());
+    fn operator_cannot_read_files_nor_managers_update_quotas() {
+        let get_file = find_access("/strongroom.v1.FileService/GetFile").unwrap();
+        let update_quota = find_access("/strongroom.v1.QuotaService/UpdateQuota").unwrap();
+        assert!(get_file.check(&IdentityKind::Operator).is_err());
+        assert!(get_file.check(&member(Role::Member)).is_ok());
+        assert!(update_quota.check(&IdentityKind::Operator).is_ok());
+        assert!(update_quota.check(&member(Role::Manager)).is_err());
+        assert!(update_quota.check(&member(Role::Admin)).is_ok());
     }
 }

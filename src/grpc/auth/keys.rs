@@ -1,5 +1,5 @@
-//! The public keys of an issuer: read from a file or a URL, looked at again from time to time, and at once
-//! when a token names a key that is not among them. A look that fails keeps the keys that are there.
+//! The public keys of an issuer, loaded from a file or a URL. They are reloaded at an interval, and when a
+//! token names an unknown key. If a reload fails, the previous keys remain in use.
 
 use std::{
     collections::HashMap,
@@ -16,49 +16,36 @@ use serde_json::Value;
 use tokio::{sync::Mutex, time::Instant};
 use url::Url;
 
-use super::KEYS_REFRESH_PAUSE;
+use super::KEYS_REFRESH_INTERVAL_MIN;
 use crate::{
     config::auth::{IssuerConfig, JwksSource},
     domain::digest::Digest,
 };
 
-/// How long a provider may take to answer.
+/// The timeout of a request to an identity provider.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The largest document of keys, in bytes.
+/// The maximum size of a JWK set, in bytes.
 const DOCUMENT_BYTES_MAX: usize = 256 * 1024;
 
-/// Why an issuer's keys could not be read.
+/// Why the keys of an issuer could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum KeysError {
     /// The configuration names neither a file nor a URL, or both.
-    #[error("issuer {issuer} needs one of jwks_file and jwks_url")]
-    NoSource {
-        /// The issuer.
-        issuer: String,
-    },
-    /// The HTTP client could not be built.
+    #[error("issuer {issuer} needs exactly one of jwks_file and jwks_url")]
+    NoSource { issuer: String },
     #[error("build HTTP client")]
     Client(#[source] reqwest::Error),
-    /// The provider did not answer well.
+    /// The request failed, or its response is not a success.
     #[error("fetch keys")]
     Fetch(#[source] reqwest::Error),
-    /// The file could not be read.
     #[error("read keys from {}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The document is larger than any set of keys.
-    #[error("the document of keys is larger than {DOCUMENT_BYTES_MAX} bytes")]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("JWK set is larger than the limit of {DOCUMENT_BYTES_MAX} bytes")]
     TooLarge,
-    /// The document is no JWK set.
     #[error("parse JWK set")]
     Parse(#[source] serde_json::Error),
-    /// No key of the set can be used here.
-    #[error("the JWK set has no key for EdDSA (Ed25519) or ES256 (P-256) signatures")]
+    #[error("JWK set has no key for EdDSA (Ed25519) or ES256 (P-256) signatures")]
     NoUsableKey,
 }
 
@@ -67,41 +54,45 @@ enum Source {
     Url(Url, reqwest::Client),
 }
 
-/// A key that signatures are checked with.
+/// A key that verifies signatures.
 #[derive(Clone)]
 pub(super) struct VerifyingKey {
     algorithm: Algorithm,
     pub(super) key: DecodingKey,
-    /// Tells this key from every other, also from one that comes under its id later.
+    /// A digest of the key. It also differs from that of a later key with the same id.
     pub(super) fingerprint: Digest,
 }
 
 impl VerifyingKey {
-    /// The shared secret of a development issuer.
-    pub(super) fn shared(secret: &[u8]) -> Self {
+    /// Creates the key of a development issuer.
+    pub(super) fn from_shared_secret(secret: &[u8]) -> Self {
         let (key, fingerprint) = (DecodingKey::from_secret(secret), Digest::compute(secret));
         Self { algorithm: Algorithm::HS256, key, fingerprint }
     }
 }
 
-/// Keys by their id; those without one stand under the empty id.
+/// Keys by their id. Keys without an id have the empty id.
 type Keys = HashMap<String, Vec<VerifyingKey>>;
 
-/// The keys of one issuer, as they were last seen.
+/// The current keys of an issuer.
 pub(super) struct KeySet {
     issuer: String,
     source: Source,
     keys: RwLock<Arc<Keys>>,
-    /// When the keys were last looked at. Held while they are, so that one look serves all who wait for it.
-    last_look: Mutex<Option<Instant>>,
+    /// When the keys were last reloaded. Locked during a reload, so that concurrent calls wait for the same
+    /// reload.
+    last_reload: Mutex<Option<Instant>>,
 }
 
 impl KeySet {
-    /// Reads the keys for the first time.
+    /// Loads the keys for the first time. A failed request to a URL is logged and tried again later.
+    ///
+    /// # Errors
+    /// Returns an error if the configuration has no source, or if a key file cannot be loaded.
     pub(super) async fn open(config: &IssuerConfig) -> Result<Self, KeysError> {
         let source = match config.jwks() {
             Some(JwksSource::File(path)) => Source::File(path.to_owned()),
-            Some(JwksSource::Url(url)) => Source::Url(url.clone(), client()?),
+            Some(JwksSource::Url(url)) => Source::Url(url.clone(), build_client()?),
             None => return Err(KeysError::NoSource { issuer: config.issuer.clone() }),
         };
         let is_file = matches!(source, Source::File(_));
@@ -109,76 +100,76 @@ impl KeySet {
             issuer: config.issuer.clone(),
             source,
             keys: RwLock::default(),
-            last_look: Mutex::default(),
+            last_reload: Mutex::default(),
         };
-        match set.look().await {
+        match set.reload().await {
             Err(error) if is_file => return Err(error),
-            looked => set.report(looked),
+            result => set.log_failure(result),
         }
         Ok(set)
     }
 
-    /// Looks at the keys again.
+    /// Reloads the keys. A failure is logged, and the previous keys remain in use.
     pub(super) async fn refresh(&self) {
-        let mut last_look = self.last_look.lock().await;
-        *last_look = Some(Instant::now());
-        self.report(self.look().await);
+        let mut last_reload = self.last_reload.lock().await;
+        *last_reload = Some(Instant::now());
+        self.log_failure(self.reload().await);
     }
 
-    /// The key with this id for this algorithm. One that is not there may be new: then the keys are looked
-    /// at, but not more often than every few seconds, because anyone can invent an id. A token without an id
-    /// finds its key only where there is no choice.
-    pub(super) async fn find(&self, algorithm: Algorithm, id: Option<&str>) -> Option<VerifyingKey> {
-        if let Some(key) = self.known(algorithm, id) {
+    /// Finds the key with this id for this algorithm. An unknown id may belong to a new key, so the keys are
+    /// reloaded, but at most once per `KEYS_REFRESH_INTERVAL_MIN`, because callers can invent ids. Without an
+    /// id, the key is found only if it is the only one for the algorithm.
+    pub(super) async fn find_key(&self, algorithm: Algorithm, id: Option<&str>) -> Option<VerifyingKey> {
+        if let Some(key) = self.find_loaded_key(algorithm, id) {
             return Some(key);
         }
-        let mut last_look = self.last_look.lock().await;
-        if let Some(key) = self.known(algorithm, id) {
+        let mut last_reload = self.last_reload.lock().await;
+        if let Some(key) = self.find_loaded_key(algorithm, id) {
             return Some(key);
         }
-        if last_look.is_some_and(|last| last.elapsed() < KEYS_REFRESH_PAUSE) {
+        if last_reload.is_some_and(|last| last.elapsed() < KEYS_REFRESH_INTERVAL_MIN) {
             return None;
         }
-        *last_look = Some(Instant::now());
-        self.report(self.look().await);
-        self.known(algorithm, id)
+        *last_reload = Some(Instant::now());
+        self.log_failure(self.reload().await);
+        self.find_loaded_key(algorithm, id)
     }
 
-    fn known(&self, algorithm: Algorithm, id: Option<&str>) -> Option<VerifyingKey> {
+    fn find_loaded_key(&self, algorithm: Algorithm, id: Option<&str>) -> Option<VerifyingKey> {
         let keys = Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner));
-        let fits = |key: &&VerifyingKey| key.algorithm == algorithm;
+        let has_algorithm = |key: &&VerifyingKey| key.algorithm == algorithm;
         match id {
-            Some(id) => keys.get(id)?.iter().find(fits).cloned(),
+            Some(id) => keys.get(id)?.iter().find(has_algorithm).cloned(),
             None => {
-                let mut candidates = keys.values().flatten().filter(fits);
+                let mut candidates = keys.values().flatten().filter(has_algorithm);
                 let only = candidates.next()?;
                 candidates.next().is_none().then(|| only.clone())
             }
         }
     }
 
-    async fn look(&self) -> Result<(), KeysError> {
+    async fn reload(&self) -> Result<(), KeysError> {
         let document = match &self.source {
             Source::File(path) => tokio::fs::read(path)
                 .await
                 .map_err(|source| KeysError::Read { path: path.clone(), source })?,
-            Source::Url(url, client) => fetch(client, url).await?,
+            Source::Url(url, client) => fetch_document(client, url).await?,
         };
-        let keys = Arc::new(parse(&document)?);
+        let keys = Arc::new(parse_keys(&document)?);
         *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
         Ok(())
     }
 
-    fn report(&self, looked: Result<(), KeysError>) {
-        if let Err(error) = looked {
+    fn log_failure(&self, result: Result<(), KeysError>) {
+        if let Err(error) = result {
             let cause = std::error::Error::source(&error).map(ToString::to_string);
-            tracing::warn!(issuer = self.issuer, %error, cause, "keys were not read; the last ones stay");
+            tracing::warn!(issuer = self.issuer, %error, cause, "failed to load keys; the previous ones remain in use");
         }
     }
 }
 
-/// No redirects: keys come from where the configuration says and from nowhere else.
-fn client() -> Result<reqwest::Client, KeysError> {
+/// Builds the HTTP client. It follows no redirects, so that keys are loaded only from the configured URL.
+fn build_client() -> Result<reqwest::Client, KeysError> {
     reqwest::Client::builder()
         .timeout(FETCH_TIMEOUT)
         .redirect(reqwest::redirect::Policy::none())
@@ -186,7 +177,7 @@ fn client() -> Result<reqwest::Client, KeysError> {
         .map_err(KeysError::Client)
 }
 
-async fn fetch(client: &reqwest::Client, url: &Url) -> Result<Vec<u8>, KeysError> {
+async fn fetch_document(client: &reqwest::Client, url: &Url) -> Result<Vec<u8>, KeysError> {
     let request = client.get(url.clone()).send().await;
     let mut response = request.and_then(reqwest::Response::error_for_status).map_err(KeysError::Fetch)?;
     let mut document = Vec::new();
@@ -199,9 +190,9 @@ async fn fetch(client: &reqwest::Client, url: &Url) -> Result<Vec<u8>, KeysError
     Ok(document)
 }
 
-/// The usable keys of a JWK set. Others (RSA, encryption, curves to come) are passed over, so that a provider
-/// may publish them beside ours.
-fn parse(document: &[u8]) -> Result<Keys, KeysError> {
+/// Parses the usable keys of a JWK set. Other keys (RSA, encryption, future curves) are ignored, because a
+/// provider may publish them in the same set.
+fn parse_keys(document: &[u8]) -> Result<Keys, KeysError> {
     #[derive(serde::Deserialize)]
     struct Set {
         keys: Vec<Value>,
@@ -209,16 +200,17 @@ fn parse(document: &[u8]) -> Result<Keys, KeysError> {
     let set: Set = serde_json::from_slice(document).map_err(KeysError::Parse)?;
     let mut keys = Keys::new();
     for jwk in set.keys.into_iter().filter_map(|key| serde_json::from_value::<Jwk>(key).ok()) {
-        if let Some(key) = usable(&jwk) {
+        if let Some(key) = convert_key(&jwk) {
             keys.entry(jwk.common.key_id.unwrap_or_default()).or_default().push(key);
         }
     }
     if keys.is_empty() { Err(KeysError::NoUsableKey) } else { Ok(keys) }
 }
 
-/// OKP and EC alone: a symmetric key (`oct`) in a public document would let everyone sign.
-fn usable(jwk: &Jwk) -> Option<VerifyingKey> {
-    let (algorithm, named, material) = match &jwk.algorithm {
+/// Converts an OKP or EC key. Symmetric keys (`oct`) are ignored: with one in a public document, all its
+/// readers could sign tokens.
+fn convert_key(jwk: &Jwk) -> Option<VerifyingKey> {
+    let (algorithm, key_algorithm, material) = match &jwk.algorithm {
         AlgorithmParameters::OctetKeyPair(key) if key.curve == EllipticCurve::Ed25519 => {
             (Algorithm::EdDSA, KeyAlgorithm::EdDSA, format!("OKP {}", key.x))
         }
@@ -228,11 +220,11 @@ fn usable(jwk: &Jwk) -> Option<VerifyingKey> {
         _ => return None,
     };
     let is_for_signatures =
-        jwk.common.public_key_use.as_ref().is_none_or(|meant| *meant == PublicKeyUse::Signature);
-    let is_for_this = jwk.common.key_algorithm.is_none_or(|meant| meant == named);
+        jwk.common.public_key_use.as_ref().is_none_or(|key_use| *key_use == PublicKeyUse::Signature);
+    let has_algorithm = jwk.common.key_algorithm.is_none_or(|declared| declared == key_algorithm);
     let key = DecodingKey::from_jwk(jwk).ok()?;
     let fingerprint = Digest::compute(material.as_bytes());
-    (is_for_signatures && is_for_this).then_some(VerifyingKey { algorithm, key, fingerprint })
+    (is_for_signatures && has_algorithm).then_some(VerifyingKey { algorithm, key, fingerprint })
 }
 
 #[cfg(test)]

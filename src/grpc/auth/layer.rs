@@ -1,5 +1,6 @@
-//! The layer that decides whether a request reaches its service: the table first, then the token, then the
-//! role, then the tenant. A refused request ends here.
+//! The layer that authenticates requests and checks access. In this order it looks up the method in the
+//! access table, verifies the token, checks the role and resolves the tenant. A rejected request does not
+//! reach its service.
 
 use std::sync::Arc;
 
@@ -8,19 +9,19 @@ use tonic::body::Body;
 
 use super::{
     Authenticator,
-    access::{Access, access},
+    access::{Access, find_access},
 };
 use crate::{
     app::{App, Error, Principal, audit::record_denied_call, tenants::resolve::resolve_principal},
     domain::{caller::Origin, clock::Timestamp},
     grpc::{
-        call::{ValidUntil, origin},
+        call::{ValidUntil, request_origin},
         layers::{Around, Inner, Next},
         status,
     },
 };
 
-/// Lets in whoever may call, as a verified [`Principal`] among the request's extensions.
+/// Rejects requests without access, and adds the verified [`Principal`] to the extensions of the others.
 #[derive(Clone)]
 pub(in crate::grpc) struct Auth {
     pub(in crate::grpc) app: Arc<App>,
@@ -29,13 +30,13 @@ pub(in crate::grpc) struct Auth {
 
 impl Around for Auth {
     async fn around<S: Inner>(&self, mut request: Request<Body>, next: Next<S>) -> Response<Body> {
-        let origin = origin(request.extensions());
-        let Some(access) = access(request.uri().path()) else {
+        let origin = request_origin(request.extensions());
+        let Some(access) = find_access(request.uri().path()) else {
             return status::unknown_method().into_http();
         };
         if access != Access::Anonymous {
             let path = request.uri().path();
-            match self.principal(request.headers(), path, access, origin.clone()).await {
+            match self.authenticate(request.headers(), path, access, origin.clone()).await {
                 Ok((principal, until)) => {
                     request.extensions_mut().insert(principal);
                     request.extensions_mut().insert(ValidUntil(until));
@@ -48,7 +49,7 @@ impl Around for Auth {
 }
 
 impl Auth {
-    async fn principal(
+    async fn authenticate(
         &self,
         headers: &HeaderMap,
         path: &str,
@@ -56,13 +57,13 @@ impl Auth {
         origin: Origin,
     ) -> Result<(Principal, Timestamp), Error> {
         let (identity, until) = self.authenticator.identify(headers).await.map_err(Error::Unauthenticated)?;
-        let admitted = access.admit(&identity.kind);
+        let checked = access.check(&identity.kind);
         let principal = resolve_principal(&self.app, identity, origin).await?;
-        let Principal::Caller(caller) = &principal else { return admitted.map(|()| (principal, until)) };
+        let Principal::Caller(caller) = &principal else { return checked.map(|()| (principal, until)) };
         tracing::Span::current().record("tenant", tracing::field::display(caller.tenant_id()));
-        match admitted {
+        match checked {
             Ok(()) => Ok((principal, until)),
-            Err(why) => Err(record_denied_call(&self.app, caller, path, why).await),
+            Err(denial) => Err(record_denied_call(&self.app, caller, path, denial).await),
         }
     }
 }

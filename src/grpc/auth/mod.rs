@@ -1,7 +1,7 @@
-//! Who is calling, and whether it may call this method at all.
+//! Authentication, and the check whether a caller may call a method.
 //!
-//! A caller comes from a verified token and from nothing else; its claims are the directory. Which files it
-//! may touch is decided further in, by the use cases.
+//! Callers are identified only by verified tokens; their claims are the only directory. The use cases
+//! decide which files a caller may access.
 
 pub mod access;
 mod claims;
@@ -25,15 +25,15 @@ use crate::{
 
 pub use self::keys::KeysError;
 
-/// An issuer whose tokens are signed with a shared secret. For `dev` and tests alone: whoever can verify can
-/// also sign, so no configuration file can name one.
+/// An issuer whose tokens are signed with a shared secret. Only for `dev` and tests: who can verify such a
+/// token can also sign one, so the configuration does not support it.
 #[derive(Debug, Clone)]
 pub struct DevIssuer {
-    /// Exactly the token's `iss` claim.
+    /// The required `iss` claim.
     pub issuer: String,
-    /// One of the token's `aud` values.
+    /// The value that the `aud` claim must contain.
     pub audience: String,
-    /// The secret of HS256.
+    /// The secret for HS256 signatures.
     pub secret: SecretString,
 }
 
@@ -45,54 +45,57 @@ pub struct Authenticator {
 }
 
 impl Authenticator {
-    /// Reads the keys of every configured issuer. A URL that does not answer is tried again later, so that
-    /// this service starts also while an identity provider does not; its tokens are refused until then.
+    /// Loads the keys of all configured issuers. If a URL fails, it is tried again later, so that the service
+    /// can start while an identity provider is unavailable. Until then the issuer's tokens are rejected.
     ///
     /// # Errors
-    /// When a file of keys cannot be read or holds no usable key.
+    /// Returns an error if a key file cannot be read or contains no usable key.
     pub async fn open(config: &AuthConfig, clock: Arc<dyn Clock>) -> Result<Self, KeysError> {
         let mut issuers = Vec::with_capacity(config.issuers.len());
         for issuer in &config.issuers {
-            issuers.push(Issuer::configured(issuer, KeySet::open(issuer).await?));
+            issuers.push(Issuer::from_config(issuer, KeySet::open(issuer).await?));
         }
         Ok(Self { issuers, claims: ClaimRules::new(config.clone()), clock })
     }
 
-    /// Accepts the tokens of one more issuer, signed with a shared secret. For `dev` and tests alone.
+    /// Adds an issuer whose tokens are signed with a shared secret. Only for `dev` and tests.
     #[must_use]
     pub fn with_dev_secret(mut self, dev: &DevIssuer) -> Self {
-        self.issuers.push(Issuer::dev(dev));
+        self.issuers.push(Issuer::from_dev_issuer(dev));
         self
     }
 
-    /// Looks at the keys again and again, each issuer's in its own time, until `stop`.
-    pub(super) async fn keep_keys_fresh(self: Arc<Self>, stop: CancellationToken) {
-        let mut watches = JoinSet::new();
+    /// Reloads the keys of each issuer at its refresh interval, until `stop` is cancelled.
+    pub(super) async fn refresh_keys_until(self: Arc<Self>, stop: CancellationToken) {
+        let mut refreshers = JoinSet::new();
         for index in 0..self.issuers.len() {
             let (this, stop) = (Arc::clone(&self), stop.clone());
-            watches.spawn(async move {
-                let Some((keys, every)) = this.issuers.get(index).and_then(Issuer::refreshed) else { return };
-                while stop.run_until_cancelled(tokio::time::sleep(every)).await.is_some() {
+            refreshers.spawn(async move {
+                let Some((keys, interval)) = this.issuers.get(index).and_then(Issuer::refreshable_keys)
+                else {
+                    return;
+                };
+                while stop.run_until_cancelled(tokio::time::sleep(interval)).await.is_some() {
                     keys.refresh().await;
                 }
             });
         }
-        watches.join_all().await;
+        refreshers.join_all().await;
     }
 
-    /// Who the bearer of this request's token is, and until when it holds.
+    /// Verifies the token of a request. Returns the identity of its bearer and the time at which it expires.
     pub(super) async fn identify(
         &self,
         headers: &HeaderMap,
     ) -> Result<(Identity, Timestamp), CredentialsError> {
-        let token = bearer(headers)?;
-        let (issuer, claims) = jwt::verify(&self.issuers, token, self.clock.now()).await?;
-        Ok((self.claims.identity(&issuer.name, &claims)?, issuer.valid_until(&claims)))
+        let token = extract_bearer_token(headers)?;
+        let (issuer, claims) = jwt::verify_token(&self.issuers, token, self.clock.now()).await?;
+        Ok((self.claims.read_identity(&issuer.name, &claims)?, issuer.valid_until(&claims)))
     }
 }
 
-/// The token of `authorization: Bearer <JWT>`.
-fn bearer(headers: &HeaderMap) -> Result<&str, CredentialsError> {
+/// Returns the token of the header `authorization: Bearer <JWT>`.
+fn extract_bearer_token(headers: &HeaderMap) -> Result<&str, CredentialsError> {
     let mut values = headers.get_all(http::header::AUTHORIZATION).iter();
     let (value, more) = (values.next().ok_or(CredentialsError::Missing)?, values.next());
     let invalid = || CredentialsError::Invalid("send exactly one `authorization: Bearer <JWT>`".to_owned());
@@ -103,8 +106,8 @@ fn bearer(headers: &HeaderMap) -> Result<&str, CredentialsError> {
     if scheme.eq_ignore_ascii_case("bearer") { Ok(token.trim()) } else { Err(invalid()) }
 }
 
-/// The least time between two looks at one issuer's keys that unknown key ids can cause.
-const KEYS_REFRESH_PAUSE: Duration = Duration::from_secs(10);
+/// The shortest time between two refreshes of an issuer's keys because of unknown key ids.
+const KEYS_REFRESH_INTERVAL_MIN: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {
@@ -115,12 +118,15 @@ mod tests {
     }
 
     #[test]
-    fn exactly_one_bearer_token_is_taken() {
-        assert_eq!(bearer(&headers(&["Bearer a.b.c"])), Ok("a.b.c"));
-        assert_eq!(bearer(&headers(&["bearer a.b.c"])), Ok("a.b.c"));
-        assert_eq!(bearer(&headers(&[])), Err(CredentialsError::Missing));
+    fn accepts_exactly_one_bearer_token() {
+        assert_eq!(extract_bearer_token(&headers(&["Bearer a.b.c"])), Ok("a.b.c"));
+        assert_eq!(extract_bearer_token(&headers(&["bearer a.b.c"])), Ok("a.b.c"));
+        assert_eq!(extract_bearer_token(&headers(&[])), Err(CredentialsError::Missing));
         for wrong in [&["Basic dXNlcg=="][..], &["a.b.c"], &["Bearer a", "Bearer b"]] {
-            assert!(matches!(bearer(&headers(wrong)), Err(CredentialsError::Invalid(_))), "{wrong:?}");
+            assert!(
+                matches!(extract_bearer_token(&headers(wrong)), Err(CredentialsError::Invalid(_))),
+                "{wrong:?}"
+            );
         }
     }
 }

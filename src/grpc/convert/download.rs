@@ -1,4 +1,4 @@
-//! Downloads: what is asked for, and the messages that answer it.
+//! Conversions of download requests and of the messages of a download.
 
 use bytes::Bytes;
 use crc_fast::CrcAlgorithm;
@@ -10,51 +10,52 @@ use crate::{
     proto::v1::{self, download_file_response::Message},
 };
 
-/// What a download asks for.
-pub(in crate::grpc) fn request(request: v1::DownloadFileRequest) -> Result<DownloadRequest, Violations> {
-    let mut wrong = Violations::new();
-    let id = wrong.ok_or_add("file_id", request.file_id.parse::<FileId>().map_err(|_| "must be a UUID"));
+pub(in crate::grpc) fn request_from_proto(
+    request: v1::DownloadFileRequest,
+) -> Result<DownloadRequest, Violations> {
+    let mut violations = Violations::new();
+    let id = violations.ok_or_add("file_id", request.file_id.parse::<FileId>().map_err(|_| "must be a UUID"));
     if request.version < 0 {
-        wrong.add("version", "must not be negative; 0 is the current one");
+        violations.add("version", "must not be negative; 0 means the current version");
     }
     match (id, ByteRangeRequest::new(request.read_offset, request.read_limit)) {
-        (Some(file), Ok(range)) if wrong.is_empty() => {
+        (Some(file), Ok(range)) if violations.is_empty() => {
             Ok(DownloadRequest { file, version: request.version, range, if_etag: request.if_etag })
         }
         (_, range) => {
             for violation in range.err().iter().flat_map(Violations::iter) {
-                wrong.add(violation.field.clone(), violation.description.clone());
+                violations.add(violation.field.clone(), violation.description.clone());
             }
-            Err(wrong)
+            Err(violations)
         }
     }
 }
 
-/// The first message: what is about to be sent.
-pub(in crate::grpc) fn header(download: &Download) -> v1::DownloadFileResponse {
+/// Builds the first message of a download.
+pub(in crate::grpc) fn header_to_proto(download: &Download) -> v1::DownloadFileResponse {
     let range = v1::ContentRange {
-        offset: file::size(download.range.start),
-        length: file::size(download.range.end - download.range.start),
-        total_bytes: file::size(download.total_bytes),
+        offset: file::size_to_proto(download.range.start),
+        length: file::size_to_proto(download.range.end - download.range.start),
+        total_bytes: file::size_to_proto(download.total_bytes),
     };
     let header = v1::DownloadHeader {
-        file: Some(file::full(download.file.clone())),
+        file: Some(file::to_full_proto(download.file.clone())),
         range: Some(range),
         sha256: Bytes::copy_from_slice(download.sha256.as_bytes()),
     };
     v1::DownloadFileResponse { message: Some(Message::Header(header)) }
 }
 
-/// Some of the bytes, with their checksum.
-pub(in crate::grpc) fn chunk(offset: u64, data: Bytes) -> v1::DownloadFileResponse {
-    let crc32c = crc32c(&data);
-    let chunk = v1::DownloadChunk { offset: file::size(offset), data, crc32c };
+/// Builds the message for a chunk, with its checksum.
+pub(in crate::grpc) fn chunk_to_proto(offset: u64, data: Bytes) -> v1::DownloadFileResponse {
+    let crc32c = compute_crc32c(&data);
+    let chunk = v1::DownloadChunk { offset: file::size_to_proto(offset), data, crc32c };
     v1::DownloadFileResponse { message: Some(Message::Chunk(chunk)) }
 }
 
-/// CRC-32C (Castagnoli), which its catalogue calls CRC-32/ISCSI.
-fn crc32c(data: &[u8]) -> u32 {
-    #[allow(clippy::cast_possible_truncation, reason = "a CRC-32 has 32 bits, in a type for all CRCs")]
+/// Computes the CRC-32C (Castagnoli) of a chunk. The library calls it CRC-32/ISCSI.
+fn compute_crc32c(data: &[u8]) -> u32 {
+    #[allow(clippy::cast_possible_truncation, reason = "a CRC-32 has 32 bits; the type fits all CRCs")]
     return crc_fast::checksum(CrcAlgorithm::Crc32Iscsi, data) as u32;
 }
 
@@ -63,20 +64,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_checksum_is_castagnolis() {
-        assert_eq!(crc32c(b"123456789"), 0xE306_9283);
+    fn checksum_is_crc32c() {
+        assert_eq!(compute_crc32c(b"123456789"), 0xE306_9283);
     }
 
     #[test]
-    fn everything_wrong_with_a_download_is_reported_at_once() {
-        let wrong = v1::DownloadFileRequest {
+    fn all_violations_of_a_download_are_reported() {
+        let request = v1::DownloadFileRequest {
             file_id: "7".into(),
             version: -1,
             read_limit: -1,
             ..v1::DownloadFileRequest::default()
         };
-        let Err(wrong) = request(wrong) else { panic!("accepted") };
-        let fields: Vec<&str> = wrong.iter().map(|violation| violation.field.as_str()).collect();
+        let Err(violations) = request_from_proto(request) else { panic!("accepted") };
+        let fields: Vec<&str> = violations.iter().map(|violation| violation.field.as_str()).collect();
         assert_eq!(fields, ["file_id", "version", "read_limit"]);
     }
 }

@@ -1,4 +1,4 @@
-//! Files and what belongs to them.
+//! Conversions of files, and of their states, visibilities, scan statuses and attachments.
 
 use bytes::Bytes;
 
@@ -12,21 +12,21 @@ use crate::{
     proto::v1,
 };
 
-/// Whether a view is FULL; unspecified means BASIC.
-pub(in crate::grpc) fn is_full(view: i32, wrong: &mut Violations) -> bool {
-    let view = wrong.ok_or_add("view", v1::FileView::try_from(view).map_err(|_| "is not a known view"));
+/// Returns whether a view is FULL. Unspecified means BASIC.
+pub(in crate::grpc) fn is_full_view(view: i32, violations: &mut Violations) -> bool {
+    let view = violations.ok_or_add("view", v1::FileView::try_from(view).map_err(|_| "is not a known view"));
     view == Some(v1::FileView::Full)
 }
 
-/// How files are shown in a view.
-pub(in crate::grpc) fn shown(is_full: bool) -> fn(File) -> v1::File {
-    if is_full { full } else { basic }
+/// Returns the conversion for view FULL or BASIC.
+pub(in crate::grpc) fn converter_for_view(is_full: bool) -> fn(File) -> v1::File {
+    if is_full { to_full_proto } else { to_basic_proto }
 }
 
-/// A file in view FULL.
-pub(in crate::grpc) fn full(mut file: File) -> v1::File {
-    let metadata = structs::to_wire(std::mem::take(&mut file.metadata));
-    let attachments = std::mem::take(&mut file.attachments).into_iter().map(entity_to_wire).collect();
+/// Converts a file to view FULL.
+pub(in crate::grpc) fn to_full_proto(mut file: File) -> v1::File {
+    let metadata = structs::to_proto(std::mem::take(&mut file.metadata));
+    let attachments = std::mem::take(&mut file.attachments).into_iter().map(entity_to_proto).collect();
     let (description, tags) = (std::mem::take(&mut file.description), std::mem::take(&mut file.tags));
     let access = file.access;
     v1::File {
@@ -34,24 +34,24 @@ pub(in crate::grpc) fn full(mut file: File) -> v1::File {
         tags,
         metadata: Some(metadata),
         attachments,
-        download_count: access.map(|access| size(access.download_count)),
-        last_access_time: access.and_then(|access| access.last_access_time).map(time::to_wire),
-        ..basic(file)
+        download_count: access.map(|access| size_to_proto(access.download_count)),
+        last_access_time: access.and_then(|access| access.last_access_time).map(time::to_proto),
+        ..to_basic_proto(file)
     }
 }
 
-/// A file in view BASIC: without description, metadata, tags, attachments and counts.
-pub(in crate::grpc) fn basic(file: File) -> v1::File {
+/// Converts a file to view BASIC: without description, metadata, tags, attachments and download counts.
+pub(in crate::grpc) fn to_basic_proto(file: File) -> v1::File {
     v1::File {
-        state: state(file.state()).into(),
+        state: state_to_proto(file.state()).into(),
         etag: file.etag(),
         id: file.id.to_string(),
         name: file.name,
         original_name: file.original_name,
         mime_type: file.mime_type,
         declared_mime_type: file.declared_mime_type,
-        size_bytes: size(file.size_bytes),
-        sha256: sha256(&file.sha256),
+        size_bytes: size_to_proto(file.size_bytes),
+        sha256: digest_to_proto(&file.sha256),
         category: file.category,
         title: file.title,
         description: String::new(),
@@ -61,36 +61,35 @@ pub(in crate::grpc) fn basic(file: File) -> v1::File {
         tenant_id: file.tenant_id.to_string(),
         created_by: file.created_by,
         updated_by: file.updated_by,
-        visibility: visibility(file.visibility).into(),
+        visibility: visibility_to_proto(file.visibility).into(),
         version: file.version,
         revision: file.revision,
-        retain_until_time: file.retain_until_time.map(time::to_wire),
-        legal_hold: file.hold.map(hold),
-        state_reason: state_reason(file.state_reason).into(),
-        create_time: Some(time::to_wire(file.create_time)),
-        update_time: Some(time::to_wire(file.update_time)),
-        delete_time: file.trash.map(|trash| time::to_wire(trash.delete_time)),
-        purge_time: file.trash.map(|trash| time::to_wire(trash.purge_time)),
-        expire_time: file.expire_time.map(time::to_wire),
-        retention_end_time: file.deletion_time.map(time::to_wire),
+        retain_until_time: file.retain_until_time.map(time::to_proto),
+        legal_hold: file.hold.map(hold_to_proto),
+        state_reason: state_reason_to_proto(file.state_reason).into(),
+        create_time: Some(time::to_proto(file.create_time)),
+        update_time: Some(time::to_proto(file.update_time)),
+        delete_time: file.trash.map(|trash| time::to_proto(trash.delete_time)),
+        purge_time: file.trash.map(|trash| time::to_proto(trash.purge_time)),
+        expire_time: file.expire_time.map(time::to_proto),
+        retention_end_time: file.deletion_time.map(time::to_proto),
         attachments: Vec::new(),
-        scan: Some(v1::ScanResult { status: scan_status(file.scan_status).into() }),
+        scan: Some(v1::ScanResult { status: scan_status_to_proto(file.scan_status).into() }),
         download_count: None,
         last_access_time: None,
     }
 }
 
-fn hold(hold: LegalHold) -> v1::LegalHold {
-    v1::LegalHold { reason: hold.reason, set_by: hold.by, set_time: Some(time::to_wire(hold.time)) }
+fn hold_to_proto(hold: LegalHold) -> v1::LegalHold {
+    v1::LegalHold { reason: hold.reason, set_by: hold.by, set_time: Some(time::to_proto(hold.time)) }
 }
 
-/// A size on the wire, where it is signed. No file comes near the difference.
-pub(in crate::grpc) fn size(bytes: u64) -> i64 {
+/// Converts a size, which is signed in messages. No file reaches the limit of the signed type.
+pub(in crate::grpc) fn size_to_proto(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
-/// A state on the wire.
-pub(in crate::grpc) const fn state(state: FileState) -> v1::FileState {
+pub(in crate::grpc) const fn state_to_proto(state: FileState) -> v1::FileState {
     match state {
         FileState::Pending => v1::FileState::Pending,
         FileState::Processing => v1::FileState::Processing,
@@ -103,13 +102,12 @@ pub(in crate::grpc) const fn state(state: FileState) -> v1::FileState {
     }
 }
 
-/// A digest; empty while nobody has read the bytes.
-pub(in crate::grpc) fn sha256(digest: &Digest) -> Bytes {
+/// Converts a digest. It is empty until the bytes are read, as after a direct upload.
+pub(in crate::grpc) fn digest_to_proto(digest: &Digest) -> Bytes {
     digest.if_known().map_or_else(Bytes::new, |digest| Bytes::copy_from_slice(digest.as_bytes()))
 }
 
-/// Why a version is in state ERROR.
-pub(in crate::grpc) const fn state_reason(reason: Option<StateReason>) -> v1::FileStateReason {
+pub(in crate::grpc) const fn state_reason_to_proto(reason: Option<StateReason>) -> v1::FileStateReason {
     match reason {
         None => v1::FileStateReason::Unspecified,
         Some(StateReason::ObjectMissing) => v1::FileStateReason::ObjectMissing,
@@ -118,7 +116,7 @@ pub(in crate::grpc) const fn state_reason(reason: Option<StateReason>) -> v1::Fi
     }
 }
 
-pub(super) const fn visibility(visibility: Visibility) -> v1::Visibility {
+pub(super) const fn visibility_to_proto(visibility: Visibility) -> v1::Visibility {
     match visibility {
         Visibility::Owner => v1::Visibility::Owner,
         Visibility::Managers => v1::Visibility::Managers,
@@ -127,8 +125,7 @@ pub(super) const fn visibility(visibility: Visibility) -> v1::Visibility {
     }
 }
 
-/// A scan status on the wire.
-pub(in crate::grpc) const fn scan_status(status: ScanStatus) -> v1::ScanStatus {
+pub(in crate::grpc) const fn scan_status_to_proto(status: ScanStatus) -> v1::ScanStatus {
     match status {
         ScanStatus::NotScanned => v1::ScanStatus::NotScanned,
         ScanStatus::Pending => v1::ScanStatus::Pending,
@@ -138,49 +135,53 @@ pub(in crate::grpc) const fn scan_status(status: ScanStatus) -> v1::ScanStatus {
     }
 }
 
-/// A value of an enum from the wire: the one among `all` that goes out as this number.
-fn from_number<T: Copy>(
+/// Converts the number of an enum value: finds the value among `all` that `to_proto` converts to this number.
+fn enum_from_proto<T: Copy>(
     (field, number): (&str, i32),
     all: &[T],
-    to_wire: impl Fn(T) -> i32,
-    wrong: &mut Violations,
+    to_proto: impl Fn(T) -> i32,
+    violations: &mut Violations,
 ) -> Option<T> {
-    let found = all.iter().copied().find(|value| to_wire(*value) == number);
-    wrong.ok_or_add(field, found.ok_or("is not a value of its enum that may be sent"))
+    let found = all.iter().copied().find(|value| to_proto(*value) == number);
+    violations.ok_or_add(field, found.ok_or("is not an accepted value of its enum"))
 }
 
-/// States from the wire.
-pub(in crate::grpc) fn states(field: &str, numbers: &[i32], wrong: &mut Violations) -> Vec<FileState> {
-    each(
+pub(in crate::grpc) fn states_from_proto(
+    field: &str,
+    numbers: &[i32],
+    violations: &mut Violations,
+) -> Vec<FileState> {
+    distinct_from_proto(
         field,
         numbers,
-        |at, wrong| from_number(at, FileState::ALL, |value| state(value).into(), wrong),
-        wrong,
+        |at, violations| {
+            enum_from_proto(at, FileState::ALL, |value| state_to_proto(value).into(), violations)
+        },
+        violations,
     )
 }
 
-/// Scan statuses from the wire.
-pub(in crate::grpc) fn scan_statuses(
+pub(in crate::grpc) fn scan_statuses_from_proto(
     field: &str,
     numbers: &[i32],
-    wrong: &mut Violations,
+    violations: &mut Violations,
 ) -> Vec<ScanStatus> {
-    let read = |at: (&str, i32), wrong: &mut Violations| {
-        from_number(at, ScanStatus::ALL, |value| scan_status(value).into(), wrong)
+    let read = |at: (&str, i32), violations: &mut Violations| {
+        enum_from_proto(at, ScanStatus::ALL, |value| scan_status_to_proto(value).into(), violations)
     };
-    each(field, numbers, read, wrong)
+    distinct_from_proto(field, numbers, read, violations)
 }
 
-/// Every value once, however often it was sent.
-fn each<T: PartialEq>(
+/// Converts the numbers of enum values, and omits duplicates.
+fn distinct_from_proto<T: PartialEq>(
     field: &str,
     numbers: &[i32],
     read: impl Fn((&str, i32), &mut Violations) -> Option<T>,
-    wrong: &mut Violations,
+    violations: &mut Violations,
 ) -> Vec<T> {
     let mut values = Vec::new();
     for (index, number) in numbers.iter().enumerate() {
-        match read((&format!("{field}[{index}]"), *number), wrong) {
+        match read((&format!("{field}[{index}]"), *number), violations) {
             Some(value) if !values.contains(&value) => values.push(value),
             _ => {}
         }
@@ -188,24 +189,24 @@ fn each<T: PartialEq>(
     values
 }
 
-/// A visibility from the wire; unspecified is none.
-pub(in crate::grpc) fn visibility_from_wire(
+/// Converts a visibility. Returns `None` if it is unspecified.
+pub(in crate::grpc) fn visibility_from_proto(
     field: &str,
     number: i32,
-    wrong: &mut Violations,
+    violations: &mut Violations,
 ) -> Option<Visibility> {
     if number == i32::from(v1::Visibility::Unspecified) {
         return None;
     }
-    from_number((field, number), Visibility::ALL, |value| visibility(value).into(), wrong)
+    enum_from_proto((field, number), Visibility::ALL, |value| visibility_to_proto(value).into(), violations)
 }
 
-fn entity_to_wire(entity: EntityRef) -> v1::EntityRef {
+fn entity_to_proto(entity: EntityRef) -> v1::EntityRef {
     v1::EntityRef { r#type: entity.entity_type, id: entity.entity_id, field: entity.field }
 }
 
-/// An entity from the wire, unchecked.
-pub(in crate::grpc) fn entity_from_wire(entity: v1::EntityRef) -> EntityRef {
+/// Converts an entity without checking it.
+pub(in crate::grpc) fn entity_from_proto(entity: v1::EntityRef) -> EntityRef {
     EntityRef { entity_type: entity.r#type, entity_id: entity.id, field: entity.field }
 }
 

@@ -1,4 +1,4 @@
-//! Files on their way out, and enums both ways.
+//! Tests of the conversions of files and enums.
 
 use serde_json::json;
 
@@ -11,7 +11,7 @@ use crate::domain::{
     media_type::MediaKind,
 };
 
-/// A file with something in every field.
+/// Returns a file with a value in every field.
 pub(in crate::grpc) fn file() -> File {
     let moment = |seconds| Timestamp::from_timestamp(seconds, 5_000).unwrap();
     let id = "0193a7a0-0000-7000-8000-000000000001".parse().unwrap();
@@ -57,14 +57,14 @@ pub(in crate::grpc) fn file() -> File {
 }
 
 #[test]
-fn a_file_in_full_has_everything_and_a_basic_one_the_record() {
-    let full = full(file());
+fn full_view_has_fields_that_basic_view_omits() {
+    let full = to_full_proto(file());
     assert_eq!((full.name.as_str(), full.etag.as_str(), full.size_bytes), ("Übung.pdf", "3-9", 11));
     assert_eq!(full.state(), v1::FileState::Deleted);
     assert_eq!(full.sha256.as_ref(), Digest::compute(b"hello world").as_bytes());
     assert_eq!(full.purge_time.unwrap().seconds, 4);
     assert_eq!((full.tags.len(), full.attachments.len(), full.metadata.unwrap().fields.len()), (1, 1, 1));
-    let basic = basic(file());
+    let basic = to_basic_proto(file());
     assert_eq!(basic.id, full.id);
     assert!(basic.tags.is_empty() && basic.attachments.is_empty() && basic.metadata.is_none());
     assert!(basic.description.is_empty());
@@ -72,34 +72,40 @@ fn a_file_in_full_has_everything_and_a_basic_one_the_record() {
 }
 
 #[test]
-fn the_names_of_enums_are_those_of_the_domain() {
+fn enum_names_equal_those_of_the_domain() {
     for value in FileState::ALL {
-        assert_eq!(state(*value).as_str_name(), format!("FILE_STATE_{}", value.as_str().to_uppercase()));
+        assert_eq!(
+            state_to_proto(*value).as_str_name(),
+            format!("FILE_STATE_{}", value.as_str().to_uppercase())
+        );
     }
     for value in Visibility::ALL {
-        assert_eq!(visibility(*value).as_str_name(), format!("VISIBILITY_{}", value.as_str().to_uppercase()));
+        assert_eq!(
+            visibility_to_proto(*value).as_str_name(),
+            format!("VISIBILITY_{}", value.as_str().to_uppercase())
+        );
     }
     for value in ScanStatus::ALL {
         let name = format!("SCAN_STATUS_{}", value.as_str().to_uppercase());
-        assert_eq!(scan_status(*value).as_str_name(), name);
+        assert_eq!(scan_status_to_proto(*value).as_str_name(), name);
     }
 }
 
 #[test]
-fn states_are_read_once_each_and_unknown_ones_are_named() {
-    let mut wrong = Violations::new();
-    let read = states("filter.states", &[3, 6, 3, 0, 99], &mut wrong);
+fn duplicate_states_are_dropped_and_unknown_ones_named() {
+    let mut violations = Violations::new();
+    let read = states_from_proto("filter.states", &[3, 6, 3, 0, 99], &mut violations);
     assert_eq!(read, [FileState::Available, FileState::Deleted]);
-    let fields: Vec<&str> = wrong.iter().map(|violation| violation.field.as_str()).collect();
+    let fields: Vec<&str> = violations.iter().map(|violation| violation.field.as_str()).collect();
     assert_eq!(fields, ["filter.states[3]", "filter.states[4]"]);
 }
 
 #[test]
-fn an_unspecified_visibility_is_none_and_an_unknown_one_a_violation() {
-    let mut wrong = Violations::new();
-    assert_eq!(visibility_from_wire("spec.visibility", 0, &mut wrong), None);
-    assert_eq!(visibility_from_wire("spec.visibility", 2, &mut wrong), Some(Visibility::Managers));
-    assert!(wrong.is_empty());
-    visibility_from_wire("spec.visibility", 9, &mut wrong);
-    assert_eq!(wrong.iter().next().unwrap().field, "spec.visibility");
+fn unknown_visibility_is_a_violation() {
+    let mut violations = Violations::new();
+    assert_eq!(visibility_from_proto("spec.visibility", 0, &mut violations), None);
+    assert_eq!(visibility_from_proto("spec.visibility", 2, &mut violations), Some(Visibility::Managers));
+    assert!(violations.is_empty());
+    visibility_from_proto("spec.visibility", 9, &mut violations);
+    assert_eq!(violations.iter().next().unwrap().field, "spec.visibility");
 }

@@ -1,4 +1,4 @@
-//! What a list asks for.
+//! Conversion of list requests and their filters.
 
 use super::{file, time};
 use crate::{
@@ -15,22 +15,25 @@ use crate::{
     proto::v1,
 };
 
-/// The most values in one list of a filter.
+/// The maximum number of values in each list of a filter.
 const VALUES_MAX: usize = TAGS_MAX;
 
-/// Everything that a list asks for.
-pub(in crate::grpc) fn list(request: v1::ListFilesRequest) -> Result<ListRequest, Violations> {
-    let mut wrong = Violations::new();
+pub(in crate::grpc) fn list_request_from_proto(
+    request: v1::ListFilesRequest,
+) -> Result<ListRequest, Violations> {
+    let mut violations = Violations::new();
     if request.page_size < 0 {
-        wrong.add("page_size", "must not be negative; 0 means the default");
+        violations.add("page_size", "must not be negative; 0 means the default");
     }
-    let order =
-        wrong.ok_or_add("order_by", FileOrder::parse(&request.order_by)).unwrap_or(FileOrder::NEWEST_FIRST);
-    let is_full = file::is_full(request.view, &mut wrong);
-    let mut filter = request.filter.map(|filter| self::filter(filter, &mut wrong)).unwrap_or_default();
-    // A filter on DELETED means it.
+    let order = violations
+        .ok_or_add("order_by", FileOrder::parse(&request.order_by))
+        .unwrap_or(FileOrder::NEWEST_FIRST);
+    let is_full = file::is_full_view(request.view, &mut violations);
+    let mut filter =
+        request.filter.map(|filter| filter_from_proto(filter, &mut violations)).unwrap_or_default();
+    // A filter on state DELETED asks for deleted files, even without `show_deleted`.
     filter.is_deleted_shown = request.show_deleted || filter.states.contains(&FileState::Deleted);
-    wrong.into_result()?;
+    violations.into_result()?;
     Ok(ListRequest {
         page_size: request.page_size,
         page_token: request.page_token,
@@ -41,47 +44,61 @@ pub(in crate::grpc) fn list(request: v1::ListFilesRequest) -> Result<ListRequest
     })
 }
 
-fn filter(filter: v1::FileFilter, wrong: &mut Violations) -> FileFilter {
-    let entity = filter.entity.map(file::entity_from_wire);
+fn filter_from_proto(filter: v1::FileFilter, violations: &mut Violations) -> FileFilter {
+    let entity = filter.entity.map(file::entity_from_proto);
     if let Some(entity) = &entity {
-        upload_spec::check_entity("filter.entity", entity, wrong);
+        upload_spec::check_entity("filter.entity", entity, violations);
     }
     let sha256 = (!filter.sha256.is_empty()).then_some(filter.sha256);
     FileFilter {
-        category: word("filter.category", filter.category, EXTERNAL_ID_CHARACTERS_MAX, wrong),
-        states: file::states("filter.states", &filter.states, wrong),
+        category: parse_text("filter.category", filter.category, EXTERNAL_ID_CHARACTERS_MAX, violations),
+        states: file::states_from_proto("filter.states", &filter.states, violations),
         entity,
-        tags_all: words("filter.tags_all", filter.tags_all, TAG_CHARACTERS_MAX, wrong),
-        tags_any: words("filter.tags_any", filter.tags_any, TAG_CHARACTERS_MAX, wrong),
-        mime_types: words("filter.mime_types", filter.mime_types, DECLARED_CHARACTERS_MAX, wrong),
-        owner_id: word("filter.owner_id", filter.owner_id, EXTERNAL_ID_CHARACTERS_MAX, wrong),
-        create_time_start: time::from_wire("filter.create_time_start", filter.create_time_start, wrong),
-        create_time_end: time::from_wire("filter.create_time_end", filter.create_time_end, wrong),
-        name_prefix: word("filter.name_prefix", filter.name_prefix, NAME_CHARACTERS_MAX, wrong),
+        tags_all: parse_texts("filter.tags_all", filter.tags_all, TAG_CHARACTERS_MAX, violations),
+        tags_any: parse_texts("filter.tags_any", filter.tags_any, TAG_CHARACTERS_MAX, violations),
+        mime_types: parse_texts("filter.mime_types", filter.mime_types, DECLARED_CHARACTERS_MAX, violations),
+        owner_id: parse_text("filter.owner_id", filter.owner_id, EXTERNAL_ID_CHARACTERS_MAX, violations),
+        create_time_start: time::from_proto("filter.create_time_start", filter.create_time_start, violations),
+        create_time_end: time::from_proto("filter.create_time_end", filter.create_time_end, violations),
+        name_prefix: parse_text("filter.name_prefix", filter.name_prefix, NAME_CHARACTERS_MAX, violations),
         size_bytes_min: filter.size_bytes_min,
         size_bytes_max: filter.size_bytes_max,
-        sha256: sha256.and_then(|raw| wrong.ok_or_add("filter.sha256", Digest::from_slice(&raw))),
-        scan_statuses: file::scan_statuses("filter.scan_statuses", &filter.scan_statuses, wrong),
+        sha256: sha256.and_then(|raw| violations.ok_or_add("filter.sha256", Digest::from_slice(&raw))),
+        scan_statuses: file::scan_statuses_from_proto(
+            "filter.scan_statuses",
+            &filter.scan_statuses,
+            violations,
+        ),
         is_deleted_shown: false,
     }
 }
 
-/// A text that narrows the list where it is set.
-fn word(field: &str, value: String, characters_max: usize, wrong: &mut Violations) -> Option<String> {
-    (!value.is_empty()).then(|| wrong.ok_or_add(field, text::check_line(&value, characters_max)))?
+/// Parses an optional text; empty means that it is not set.
+fn parse_text(
+    field: &str,
+    value: String,
+    characters_max: usize,
+    violations: &mut Violations,
+) -> Option<String> {
+    (!value.is_empty()).then(|| violations.ok_or_add(field, text::check_line(&value, characters_max)))?
 }
 
-/// Texts in order and without duplicates, so that the same filter has the same page tokens.
-fn words(field: &str, values: Vec<String>, characters_max: usize, wrong: &mut Violations) -> Vec<String> {
+/// Parses texts. They are sorted and deduplicated, so that equal filters have equal page tokens.
+fn parse_texts(
+    field: &str,
+    values: Vec<String>,
+    characters_max: usize,
+    violations: &mut Violations,
+) -> Vec<String> {
     if values.len() > VALUES_MAX {
-        wrong.add(field, format!("must be at most {VALUES_MAX}, are {}", values.len()));
+        violations.add(field, format!("must have at most {VALUES_MAX} values, has {}", values.len()));
         return Vec::new();
     }
     let mut checked: Vec<String> = values
         .iter()
         .enumerate()
         .filter_map(|(index, value)| {
-            wrong.ok_or_add(&format!("{field}[{index}]"), text::check_line(value, characters_max))
+            violations.ok_or_add(&format!("{field}[{index}]"), text::check_line(value, characters_max))
         })
         .collect();
     checked.sort();
@@ -94,15 +111,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_empty_request_lists_everything_newest_first() {
-        let request = list(v1::ListFilesRequest::default()).unwrap();
+    fn empty_request_lists_all_files_newest_first() {
+        let request = list_request_from_proto(v1::ListFilesRequest::default()).unwrap();
         assert_eq!(request.filter, FileFilter::default());
         assert_eq!(request.order, FileOrder::NEWEST_FIRST);
         assert!(!request.is_full && !request.include_total);
     }
 
     #[test]
-    fn a_filter_is_read_with_its_values_in_one_order() {
+    fn filter_values_are_sorted_and_deduplicated() {
         let filter = v1::FileFilter {
             states: vec![v1::FileState::Deleted.into()],
             tags_any: vec!["b".into(), "a".into(), "b".into()],
@@ -116,7 +133,7 @@ mod tests {
             view: v1::FileView::Full.into(),
             ..v1::ListFilesRequest::default()
         };
-        let read = list(request).unwrap();
+        let read = list_request_from_proto(request).unwrap();
         assert_eq!(read.filter.states, [FileState::Deleted]);
         assert_eq!(read.filter.tags_any, ["a", "b"]);
         assert_eq!(read.filter.sha256, Some(Digest::compute(b"x")));
@@ -124,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_wrong_with_a_list_is_reported_at_once() {
+    fn all_violations_of_a_list_are_reported() {
         let filter = v1::FileFilter {
             tags_all: vec!["ok".into(), "a\0b".into()],
             sha256: bytes::Bytes::from_static(b"short"),
@@ -138,8 +155,8 @@ mod tests {
             filter: Some(filter),
             ..v1::ListFilesRequest::default()
         };
-        let Err(wrong) = list(request) else { panic!("accepted") };
-        let fields: Vec<&str> = wrong.iter().map(|violation| violation.field.as_str()).collect();
+        let Err(violations) = list_request_from_proto(request) else { panic!("accepted") };
+        let fields: Vec<&str> = violations.iter().map(|violation| violation.field.as_str()).collect();
         let expected = [
             "page_size",
             "order_by",

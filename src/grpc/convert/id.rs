@@ -1,4 +1,4 @@
-//! Ids, as text on the wire.
+//! Parsing of ids, which are text in messages.
 
 use super::file;
 use crate::{
@@ -11,78 +11,79 @@ use crate::{
     proto::v1,
 };
 
-/// A file's id and nothing else.
-pub(in crate::grpc) fn file_id(text: &str) -> Result<FileId, Violations> {
+pub(in crate::grpc) fn parse_file_id(text: &str) -> Result<FileId, Violations> {
     text.parse().map_err(|_| Violations::one("file_id", "must be a UUID"))
 }
 
-/// An upload's id and nothing else.
-pub(in crate::grpc) fn upload_id(text: &str) -> Result<UploadId, Violations> {
+pub(in crate::grpc) fn parse_upload_id(text: &str) -> Result<UploadId, Violations> {
     text.parse().map_err(|_| Violations::one("upload_id", "must be a UUID"))
 }
 
-/// An upload's id and a request id.
-pub(in crate::grpc) fn upload_change(
+/// Parses the ids of a change of an upload: the upload id and the optional request id.
+pub(in crate::grpc) fn parse_upload_change(
     upload_id: &str,
     request_id: &str,
 ) -> Result<(UploadId, Option<RequestId>), Violations> {
-    let mut wrong = Violations::new();
-    let upload = wrong.ok_or_add("upload_id", upload_id.parse::<UploadId>().map_err(|_| "must be a UUID"));
-    let request = self::request_id(request_id, &mut wrong);
+    let mut violations = Violations::new();
+    let upload =
+        violations.ok_or_add("upload_id", upload_id.parse::<UploadId>().map_err(|_| "must be a UUID"));
+    let request = parse_request_id(request_id, &mut violations);
     match upload {
-        Some(upload) => wrong.into_result().map(|()| (upload, request)),
-        None => Err(wrong),
+        Some(upload) => violations.into_result().map(|()| (upload, request)),
+        None => Err(violations),
     }
 }
 
-/// The ids of several files; those that are none are left out.
-fn file_ids(texts: &[String], wrong: &mut Violations) -> Vec<FileId> {
-    let parsed = texts.iter().enumerate().filter_map(|(place, text)| {
-        wrong.ok_or_add(&format!("file_ids[{place}]"), text.parse::<FileId>().map_err(|_| "must be a UUID"))
+/// Parses file ids. Omits those that are invalid.
+fn parse_file_ids(texts: &[String], violations: &mut Violations) -> Vec<FileId> {
+    let parsed = texts.iter().enumerate().filter_map(|(index, text)| {
+        violations
+            .ok_or_add(&format!("file_ids[{index}]"), text.parse::<FileId>().map_err(|_| "must be a UUID"))
     });
     parsed.collect()
 }
 
-/// The ids of a batch, and whether it is shown in full.
-pub(in crate::grpc) fn batch(request: &v1::BatchGetFilesRequest) -> Result<(Vec<FileId>, bool), Violations> {
-    let mut wrong = Violations::new();
-    let ids = file_ids(&request.file_ids, &mut wrong);
-    let is_full = file::is_full(request.view, &mut wrong);
-    wrong.into_result().map(|()| (ids, is_full))
+/// Parses the file ids of a batch, and whether its view is FULL.
+pub(in crate::grpc) fn batch_get_request_from_proto(
+    request: &v1::BatchGetFilesRequest,
+) -> Result<(Vec<FileId>, bool), Violations> {
+    let mut violations = Violations::new();
+    let ids = parse_file_ids(&request.file_ids, &mut violations);
+    let is_full = file::is_full_view(request.view, &mut violations);
+    violations.into_result().map(|()| (ids, is_full))
 }
 
-/// The ids of several files and a request id.
-pub(in crate::grpc) fn batch_change(
+/// Parses the ids of a change of several files: the file ids and the optional request id.
+pub(in crate::grpc) fn parse_batch_change(
     file_ids: &[String],
     request_id: &str,
 ) -> Result<(Vec<FileId>, Option<RequestId>), Violations> {
-    let mut wrong = Violations::new();
-    let ids = self::file_ids(file_ids, &mut wrong);
-    let request = self::request_id(request_id, &mut wrong);
-    wrong.into_result().map(|()| (ids, request))
+    let mut violations = Violations::new();
+    let ids = parse_file_ids(file_ids, &mut violations);
+    let request = parse_request_id(request_id, &mut violations);
+    violations.into_result().map(|()| (ids, request))
 }
 
-/// A file's id and a request id, as most changes carry them.
-pub(in crate::grpc) fn change(
+/// Parses the ids of a change of a file: the file id and the optional request id.
+pub(in crate::grpc) fn parse_file_change(
     file_id: &str,
     request_id: &str,
 ) -> Result<(FileId, Option<RequestId>), Violations> {
-    let mut wrong = Violations::new();
-    let file = wrong.ok_or_add("file_id", file_id.parse::<FileId>().map_err(|_| "must be a UUID"));
-    let request = self::request_id(request_id, &mut wrong);
+    let mut violations = Violations::new();
+    let file = violations.ok_or_add("file_id", file_id.parse::<FileId>().map_err(|_| "must be a UUID"));
+    let request = parse_request_id(request_id, &mut violations);
     match file {
-        Some(file) => wrong.into_result().map(|()| (file, request)),
-        None => Err(wrong),
+        Some(file) => violations.into_result().map(|()| (file, request)),
+        None => Err(violations),
     }
 }
 
-/// Whose files go to whom.
-pub(in crate::grpc) fn transfer(
+pub(in crate::grpc) fn transfer_request_from_proto(
     request: v1::TransferOwnershipRequest,
 ) -> Result<TransferRequest, Violations> {
-    let mut wrong = Violations::new();
-    let request_id = self::request_id(&request.request_id, &mut wrong);
-    wrong.into_result()?;
+    let mut violations = Violations::new();
+    let request_id = parse_request_id(&request.request_id, &mut violations);
+    violations.into_result()?;
     Ok(TransferRequest {
         from_user: request.from_user_id,
         to_user: request.to_user_id,
@@ -92,16 +93,16 @@ pub(in crate::grpc) fn transfer(
     })
 }
 
-/// A request id; empty is none.
-pub(in crate::grpc) fn request_id(text: &str, wrong: &mut Violations) -> Option<RequestId> {
-    upload_spec::parse_request_id("request_id", text, wrong)
+/// Parses an optional request id; empty means none.
+pub(in crate::grpc) fn parse_request_id(text: &str, violations: &mut Violations) -> Option<RequestId> {
+    upload_spec::parse_request_id("request_id", text, violations)
 }
 
-/// The tenant that an operator names; empty is none.
-pub(in crate::grpc) fn tenant_id(text: &str, wrong: &mut Violations) -> Option<TenantId> {
-    let named =
+/// Parses the optional tenant id of an operator's request; empty means none.
+pub(in crate::grpc) fn parse_tenant_id(text: &str, violations: &mut Violations) -> Option<TenantId> {
+    let parsed =
         (!text.is_empty()).then(|| text.parse::<TenantId>().map_err(|_| "must be a UUID, or empty"))?;
-    wrong.ok_or_add("tenant_id", named)
+    violations.ok_or_add("tenant_id", parsed)
 }
 
 #[cfg(test)]
@@ -109,21 +110,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_wrong_id_of_a_batch_is_named() {
+    fn all_invalid_ids_of_a_batch_are_named() {
         let id = "0193a7a0-0000-7000-8000-000000000000".to_owned();
-        let mut wrong = Violations::new();
-        assert_eq!(file_ids(&["7".to_owned(), id, String::new()], &mut wrong).len(), 1);
-        let fields: Vec<&str> = wrong.iter().map(|violation| violation.field.as_str()).collect();
+        let mut violations = Violations::new();
+        assert_eq!(parse_file_ids(&["7".to_owned(), id, String::new()], &mut violations).len(), 1);
+        let fields: Vec<&str> = violations.iter().map(|violation| violation.field.as_str()).collect();
         assert_eq!(fields, ["file_ids[0]", "file_ids[2]"]);
     }
 
     #[test]
-    fn both_ids_of_a_change_are_reported_together() {
-        let wrong = change("7", "8").unwrap_err();
-        let fields: Vec<&str> = wrong.iter().map(|violation| violation.field.as_str()).collect();
+    fn both_invalid_ids_of_a_change_are_reported() {
+        let violations = parse_file_change("7", "8").unwrap_err();
+        let fields: Vec<&str> = violations.iter().map(|violation| violation.field.as_str()).collect();
         assert_eq!(fields, ["file_id", "request_id"]);
         let id = "0193a7a0-0000-7000-8000-000000000000";
-        assert!(change(id, "").unwrap().1.is_none());
-        assert!(change(id, id).unwrap().1.is_some());
+        assert!(parse_file_change(id, "").unwrap().1.is_none());
+        assert!(parse_file_change(id, id).unwrap().1.is_some());
     }
 }

@@ -1,6 +1,8 @@
-//! Between the messages of the contract and the domain, one file per noun. What comes in is only read here,
-//! and what cannot be read is reported with the path of its field as the caller wrote it; rules are checked
-//! further in.
+//! Conversions between messages of the API and types of the application, one file per noun.
+//!
+//! `to_proto` and `from_proto` convert the type that the file is named after; `x_to_proto` and `x_from_proto`
+//! convert other types; `parse_x` reads a single field. Conversions report unreadable fields by their path in
+//! the request. Rules are checked by the application.
 
 pub(super) mod download;
 pub(super) mod file;

@@ -1,4 +1,4 @@
-//! Policies on their way out, and edits of categories.
+//! Conversions of policies and of changes of categories.
 
 use super::{file, id};
 use crate::{
@@ -10,14 +10,13 @@ use crate::{
     proto::v1,
 };
 
-/// A policy on the wire.
-pub(in crate::grpc) fn policy(stored: StoredPolicy) -> v1::Policy {
+pub(in crate::grpc) fn to_proto(stored: StoredPolicy) -> v1::Policy {
     let etag = stored.etag();
     let Policy { name, category_default, categories, .. } = stored.policy;
     let category = |(name, category): (String, Category)| v1::Category {
         is_default: name == category_default,
         name,
-        visibility: file::visibility(category.visibility).into(),
+        visibility: file::visibility_to_proto(category.visibility).into(),
         read_by_attached_classes: category.readers == ReaderRule::AttachedClasses,
         types: category.types,
     };
@@ -26,8 +25,8 @@ pub(in crate::grpc) fn policy(stored: StoredPolicy) -> v1::Policy {
         categories: categories.into_iter().map(category).collect(),
         types: stored.policy.types,
         blocked_extensions: stored.policy.blocked_extensions,
-        scan: scan(stored.policy.scan).into(),
-        write: write(stored.policy.write).into(),
+        scan: scan_rule_to_proto(stored.policy.scan).into(),
+        write: write_rule_to_proto(stored.policy.write).into(),
         trash_days: i32::try_from(stored.policy.trash.days).unwrap_or(i32::MAX),
         trash_counts_against_quota: stored.policy.trash.counts_against_quota,
         unattached_are_orphans: stored.policy.unattached_are_orphans,
@@ -35,7 +34,7 @@ pub(in crate::grpc) fn policy(stored: StoredPolicy) -> v1::Policy {
     }
 }
 
-const fn scan(rule: ScanRule) -> v1::ScanRule {
+const fn scan_rule_to_proto(rule: ScanRule) -> v1::ScanRule {
     match rule {
         ScanRule::NotRequired => v1::ScanRule::NotRequired,
         ScanRule::WhereConfigured => v1::ScanRule::WhereConfigured,
@@ -43,68 +42,69 @@ const fn scan(rule: ScanRule) -> v1::ScanRule {
     }
 }
 
-const fn write(rule: WriteRule) -> v1::WriteRule {
+const fn write_rule_to_proto(rule: WriteRule) -> v1::WriteRule {
     match rule {
         WriteRule::OwnerAndAdmins => v1::WriteRule::OwnerAndAdmins,
         WriteRule::Members => v1::WriteRule::Members,
     }
 }
 
-/// A category to add.
-pub(in crate::grpc) fn creation(
+pub(in crate::grpc) fn create_request_from_proto(
     request: v1::CreateCategoryRequest,
 ) -> Result<CategoryEdit<CategoryChange>, Violations> {
-    let mut wrong = Violations::new();
+    let mut violations = Violations::new();
     let category = request.category.unwrap_or_default();
     let change = CategoryChange {
-        visibility: file::visibility_from_wire("category.visibility", category.visibility, &mut wrong),
+        visibility: file::visibility_from_proto("category.visibility", category.visibility, &mut violations),
         is_read_by_classes: Some(category.read_by_attached_classes),
         types: Some(category.types),
-        // A category that is none yet takes nothing away from any.
+        // A new category can only become the default; it cannot stop being it.
         is_default: category.is_default.then_some(true),
     };
-    let request_id = id::request_id(&request.request_id, &mut wrong);
-    wrong.into_result()?;
+    let request_id = id::parse_request_id(&request.request_id, &mut violations);
+    violations.into_result()?;
     Ok(CategoryEdit { name: category.name, change, if_etag: request.if_etag, request_id })
 }
 
-/// A category to change.
-pub(in crate::grpc) fn update(
+pub(in crate::grpc) fn update_request_from_proto(
     request: v1::UpdateCategoryRequest,
 ) -> Result<CategoryEdit<CategoryChange>, Violations> {
-    let mut wrong = Violations::new();
+    let mut violations = Violations::new();
     let category = request.category.unwrap_or_default();
     let mut change = CategoryChange::default();
     let paths = request.update_mask.unwrap_or_default().paths;
     if paths.is_empty() {
-        wrong.add("update_mask", "must name at least one field");
+        violations.add("update_mask", "must name at least one field");
     }
     for (index, path) in paths.iter().enumerate() {
         match path.as_str() {
             "visibility" => {
                 let field = "category.visibility";
-                change.visibility = file::visibility_from_wire(field, category.visibility, &mut wrong);
+                change.visibility = file::visibility_from_proto(field, category.visibility, &mut violations);
                 if category.visibility == 0 {
-                    wrong.add(field, "must be set");
+                    violations.add(field, "must be set");
                 }
             }
             "read_by_attached_classes" => change.is_read_by_classes = Some(category.read_by_attached_classes),
             "types" => change.types = Some(category.types.clone()),
             "is_default" => change.is_default = Some(category.is_default),
-            _ => wrong
-                .add(format!("update_mask.paths[{index}]"), "is not a field of a category that can change"),
+            _ => violations.add(
+                format!("update_mask.paths[{index}]"),
+                "is not a field of a category that can be updated",
+            ),
         }
     }
-    let request_id = id::request_id(&request.request_id, &mut wrong);
-    wrong.into_result()?;
+    let request_id = id::parse_request_id(&request.request_id, &mut violations);
+    violations.into_result()?;
     Ok(CategoryEdit { name: category.name, change, if_etag: request.if_etag, request_id })
 }
 
-/// A category to remove.
-pub(in crate::grpc) fn deletion(request: v1::DeleteCategoryRequest) -> Result<CategoryEdit<()>, Violations> {
-    let mut wrong = Violations::new();
-    let request_id = id::request_id(&request.request_id, &mut wrong);
-    wrong.into_result()?;
+pub(in crate::grpc) fn delete_request_from_proto(
+    request: v1::DeleteCategoryRequest,
+) -> Result<CategoryEdit<()>, Violations> {
+    let mut violations = Violations::new();
+    let request_id = id::parse_request_id(&request.request_id, &mut violations);
+    violations.into_result()?;
     Ok(CategoryEdit { name: request.name, change: (), if_etag: request.if_etag, request_id })
 }
 
@@ -115,27 +115,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn everything_wrong_with_an_edit_is_reported_together() {
-        let wrong = update(v1::UpdateCategoryRequest {
+    fn all_violations_of_an_edit_are_reported() {
+        let violations = update_request_from_proto(v1::UpdateCategoryRequest {
             category: None,
             update_mask: Some(FieldMask { paths: vec!["visibility".into(), "name".into()] }),
             request_id: "7".into(),
             ..v1::UpdateCategoryRequest::default()
         })
         .unwrap_err();
-        let fields: Vec<&str> = wrong.iter().map(|violation| violation.field.as_str()).collect();
+        let fields: Vec<&str> = violations.iter().map(|violation| violation.field.as_str()).collect();
         assert_eq!(fields, ["category.visibility", "update_mask.paths[1]", "request_id"]);
     }
 
     #[test]
-    fn only_what_the_mask_names_is_taken() {
+    fn update_takes_only_fields_in_the_mask() {
         let category = v1::Category {
             name: "a".into(),
             types: vec!["image/png".into()],
             is_default: true,
             ..v1::Category::default()
         };
-        let edit = update(v1::UpdateCategoryRequest {
+        let edit = update_request_from_proto(v1::UpdateCategoryRequest {
             category: Some(category),
             update_mask: Some(FieldMask { paths: vec!["types".into()] }),
             ..v1::UpdateCategoryRequest::default()
@@ -146,11 +146,11 @@ mod tests {
     }
 
     #[test]
-    fn every_preset_goes_out_with_its_categories_and_one_default() {
+    fn presets_have_one_default_category() {
         for preset in crate::domain::policy::PRESETS {
-            let told = policy(StoredPolicy { policy: Policy::preset(preset).unwrap(), revision: 3 });
-            assert_eq!((told.preset.as_str(), told.etag.as_str()), (preset, "3"));
-            assert_eq!(told.categories.iter().filter(|category| category.is_default).count(), 1);
+            let policy = to_proto(StoredPolicy { policy: Policy::preset(preset).unwrap(), revision: 3 });
+            assert_eq!((policy.preset.as_str(), policy.etag.as_str()), (preset, "3"));
+            assert_eq!(policy.categories.iter().filter(|category| category.is_default).count(), 1);
         }
     }
 }

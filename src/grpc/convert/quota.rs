@@ -1,4 +1,4 @@
-//! Quotas: limits both ways, figures on their way out.
+//! Conversions of quotas, their updates and usage reports.
 
 use super::{id, time};
 use crate::{
@@ -15,8 +15,7 @@ use crate::{
     proto::v1,
 };
 
-/// A quota on the wire.
-pub(in crate::grpc) fn quota(quota: &Quota) -> v1::Quota {
+pub(in crate::grpc) fn to_proto(quota: &Quota) -> v1::Quota {
     let sizes = quota.file_size_max_bytes;
     v1::Quota {
         tenant_id: quota.tenant_id.to_string(),
@@ -38,20 +37,20 @@ pub(in crate::grpc) fn quota(quota: &Quota) -> v1::Quota {
         ceiling_bytes: quota.ceiling_bytes,
         ceiling_file_count: quota.ceiling_file_count,
         etag: quota.revision.to_string(),
-        update_time: Some(time::to_wire(quota.update_time)),
+        update_time: Some(time::to_proto(quota.update_time)),
     }
 }
 
-/// A quota in one glance.
-pub(in crate::grpc) fn state(state: QuotaState) -> v1::QuotaState {
+/// Converts the summary of a quota that responses to changes contain.
+pub(in crate::grpc) fn state_to_proto(state: QuotaState) -> v1::QuotaState {
     v1::QuotaState {
         limit_bytes: state.limit_bytes,
         used_bytes: state.used_bytes,
-        level: level(state.level).into(),
+        level: level_to_proto(state.level).into(),
     }
 }
 
-const fn level(level: QuotaLevel) -> v1::QuotaLevel {
+const fn level_to_proto(level: QuotaLevel) -> v1::QuotaLevel {
     match level {
         QuotaLevel::Ok => v1::QuotaLevel::Ok,
         QuotaLevel::Warning => v1::QuotaLevel::Warning,
@@ -60,58 +59,60 @@ const fn level(level: QuotaLevel) -> v1::QuotaLevel {
     }
 }
 
-/// The tenant that a read names, where it names one.
-pub(in crate::grpc) fn tenant(text: &str) -> Result<Option<TenantId>, Violations> {
-    let mut wrong = Violations::new();
-    let tenant = id::tenant_id(text, &mut wrong);
-    wrong.into_result().map(|()| tenant)
+/// Parses the optional tenant id of a request.
+pub(in crate::grpc) fn parse_tenant_id(text: &str) -> Result<Option<TenantId>, Violations> {
+    let mut violations = Violations::new();
+    let tenant = id::parse_tenant_id(text, &mut violations);
+    violations.into_result().map(|()| tenant)
 }
 
-/// A change of limits, and whose.
-pub(in crate::grpc) fn update(
+/// Returns the optional tenant id and the update.
+pub(in crate::grpc) fn update_request_from_proto(
     request: v1::UpdateQuotaRequest,
 ) -> Result<(Option<TenantId>, QuotaUpdate), Violations> {
-    let mut wrong = Violations::new();
-    let tenant = id::tenant_id(&request.tenant_id, &mut wrong);
-    let request_id = id::request_id(&request.request_id, &mut wrong);
+    let mut violations = Violations::new();
+    let tenant = id::parse_tenant_id(&request.tenant_id, &mut violations);
+    let request_id = id::parse_request_id(&request.request_id, &mut violations);
     let mask = request.update_mask.unwrap_or_default().paths;
     if mask.is_empty() {
-        wrong.add("update_mask", "must name at least one field");
+        violations.add("update_mask", "must name at least one field");
     }
     if request.quota.is_none() {
-        wrong.add("quota", "is required");
+        violations.add("quota", "is required");
     }
     let quota = request.quota.unwrap_or_default();
     let mut change = QuotaChange::default();
     for (index, path) in mask.iter().enumerate() {
-        if let Err(why) = set(&mut change, path, &quota, &mut wrong) {
-            wrong.add(format!("update_mask.paths[{index}]"), why);
+        if let Err(problem) = set_field(&mut change, path, &quota, &mut violations) {
+            violations.add(format!("update_mask.paths[{index}]"), problem);
         }
     }
-    wrong.into_result()?;
+    violations.into_result()?;
     Ok((tenant, QuotaUpdate { change, if_etag: request.if_etag, request_id }))
 }
 
-/// Takes the field at `path` over into the change.
-fn set(
+/// Copies the field at `path` to the change.
+fn set_field(
     change: &mut QuotaChange,
     path: &str,
     quota: &v1::Quota,
-    wrong: &mut Violations,
+    violations: &mut Violations,
 ) -> Result<(), &'static str> {
     let sizes = quota.file_size_max_bytes.unwrap_or_default();
     match path {
         "limit_bytes" => change.limit_bytes = Some(quota.limit_bytes),
         "file_count_max" => change.file_count_max = Some(quota.file_count_max),
         "warning_percent" => {
-            change.warning_percent = percent("quota.warning_percent", quota.warning_percent, wrong);
+            change.warning_percent =
+                parse_percent("quota.warning_percent", quota.warning_percent, violations);
         }
         "critical_percent" => {
-            change.critical_percent = percent("quota.critical_percent", quota.critical_percent, wrong);
+            change.critical_percent =
+                parse_percent("quota.critical_percent", quota.critical_percent, violations);
         }
         "file_size_max_bytes" => {
             for kind in ["image", "video", "audio", "document", "other"] {
-                set(change, &format!("file_size_max_bytes.{kind}_bytes"), quota, wrong)?;
+                set_field(change, &format!("file_size_max_bytes.{kind}_bytes"), quota, violations)?;
             }
         }
         "file_size_max_bytes.image_bytes" => change.image_bytes = Some(sizes.image_bytes),
@@ -133,17 +134,16 @@ fn set(
     Ok(())
 }
 
-fn percent(field: &str, value: i32, wrong: &mut Violations) -> Option<i16> {
-    wrong.ok_or_add(field, i16::try_from(value).map_err(|_| "must be from 1 to 100"))
+fn parse_percent(field: &str, value: i32, violations: &mut Violations) -> Option<i16> {
+    violations.ok_or_add(field, i16::try_from(value).map_err(|_| "must be from 1 to 100"))
 }
 
-/// A usage report on the wire.
-pub(in crate::grpc) fn usage(usage: Usage) -> v1::GetUsageResponse {
+pub(in crate::grpc) fn usage_to_proto(usage: Usage) -> v1::GetUsageResponse {
     let Usage { counters, quota, time } = usage;
     let total: i64 = counters.iter().map(|entry| entry.total_bytes).fold(0, i64::saturating_add);
-    let stored = counters.into_iter().filter(|entry| entry.file_count > 0 || entry.total_bytes > 0);
+    let used = counters.into_iter().filter(|entry| entry.file_count > 0 || entry.total_bytes > 0);
     v1::GetUsageResponse {
-        entries: stored.map(|counter| entry(counter, total)).collect(),
+        entries: used.map(|counter| usage_entry_to_proto(counter, total)).collect(),
         limit_bytes: quota.limit_bytes,
         used_bytes: quota.used_bytes,
         available_bytes: quota.available_bytes(),
@@ -151,17 +151,17 @@ pub(in crate::grpc) fn usage(usage: Usage) -> v1::GetUsageResponse {
         file_count: quota.file_count,
         warning_percent: quota.warning_percent.into(),
         critical_percent: quota.critical_percent.into(),
-        level: level(quota.state().level).into(),
-        last_calculated_time: Some(time::to_wire(time)),
+        level: level_to_proto(quota.state().level).into(),
+        last_calculated_time: Some(time::to_proto(time)),
     }
 }
 
-#[allow(clippy::cast_precision_loss, reason = "a share for people")]
-fn entry(entry: UsageEntry, total_bytes: i64) -> v1::UsageEntry {
+#[allow(clippy::cast_precision_loss, reason = "a percentage for people needs no precision")]
+fn usage_entry_to_proto(entry: UsageEntry, total_bytes: i64) -> v1::UsageEntry {
     let percent = if total_bytes > 0 { entry.total_bytes as f64 * 100.0 / total_bytes as f64 } else { 0.0 };
     v1::UsageEntry {
         category: entry.category,
-        media_kind: media_kind(entry.media_kind).into(),
+        media_kind: media_kind_to_proto(entry.media_kind).into(),
         file_count: entry.file_count,
         total_bytes: entry.total_bytes,
         average_bytes: entry.total_bytes.checked_div(entry.file_count).unwrap_or_default(),
@@ -169,7 +169,7 @@ fn entry(entry: UsageEntry, total_bytes: i64) -> v1::UsageEntry {
     }
 }
 
-const fn media_kind(kind: MediaKind) -> v1::MediaKind {
+const fn media_kind_to_proto(kind: MediaKind) -> v1::MediaKind {
     match kind {
         MediaKind::Image => v1::MediaKind::Image,
         MediaKind::Video => v1::MediaKind::Video,

@@ -1,4 +1,4 @@
-//! Quotas both ways.
+//! Tests of the conversions of quotas.
 
 use prost_types::FieldMask;
 
@@ -25,14 +25,14 @@ fn a_quota() -> Quota {
     }
 }
 
-fn request(paths: &[&str], quota: Option<v1::Quota>) -> v1::UpdateQuotaRequest {
+fn update_request(paths: &[&str], quota: Option<v1::Quota>) -> v1::UpdateQuotaRequest {
     let paths = paths.iter().map(|path| (*path).to_owned()).collect();
     v1::UpdateQuotaRequest { quota, update_mask: Some(FieldMask { paths }), ..Default::default() }
 }
 
 #[test]
-fn a_quota_that_went_out_comes_back_as_a_change_to_the_same() {
-    let wire = quota(&a_quota());
+fn quota_survives_a_round_trip_through_an_update() {
+    let wire = to_proto(&a_quota());
     assert_eq!((wire.etag.as_str(), wire.reserved_bytes), ("7", 50));
     let all = [
         "limit_bytes",
@@ -44,36 +44,36 @@ fn a_quota_that_went_out_comes_back_as_a_change_to_the_same() {
         "ceiling_file_count",
     ];
     let if_etag = wire.etag.clone();
-    let request = v1::UpdateQuotaRequest { if_etag, ..request(&all, Some(wire)) };
-    let (tenant, update) = update(request).unwrap();
+    let request = v1::UpdateQuotaRequest { if_etag, ..update_request(&all, Some(wire)) };
+    let (tenant, update) = update_request_from_proto(request).unwrap();
     assert_eq!((tenant, update.if_etag.as_str()), (None, "7"));
     assert_eq!(update.change.apply(&a_quota()).unwrap(), a_quota());
 }
 
 #[test]
-fn only_what_the_mask_names_is_changed() {
+fn update_changes_only_fields_in_the_mask() {
     let wire = v1::Quota { limit_bytes: 5, file_count_max: 6, ..Default::default() };
-    let (_, update) = update(request(&["limit_bytes"], Some(wire))).unwrap();
+    let (_, update) = update_request_from_proto(update_request(&["limit_bytes"], Some(wire))).unwrap();
     assert_eq!(update.change, QuotaChange { limit_bytes: Some(5), ..QuotaChange::default() });
 }
 
 #[test]
-fn everything_wrong_with_an_update_is_reported_at_once() {
-    let mut wrong = request(&["used_bytes", "colour", "warning_percent"], None);
-    wrong.tenant_id = "7".into();
-    wrong.quota = Some(v1::Quota { warning_percent: 70_000, ..Default::default() });
-    let wrong = update(wrong).unwrap_err();
-    let fields: Vec<&str> = wrong.iter().map(|violation| violation.field.as_str()).collect();
+fn all_violations_of_an_update_are_reported() {
+    let mut request = update_request(&["used_bytes", "colour", "warning_percent"], None);
+    request.tenant_id = "7".into();
+    request.quota = Some(v1::Quota { warning_percent: 70_000, ..Default::default() });
+    let violations = update_request_from_proto(request).unwrap_err();
+    let fields: Vec<&str> = violations.iter().map(|violation| violation.field.as_str()).collect();
     let expected = ["tenant_id", "update_mask.paths[0]", "update_mask.paths[1]", "quota.warning_percent"];
     assert_eq!(fields, expected);
 
-    let wrong = update(request(&[], None)).unwrap_err();
-    let fields: Vec<&str> = wrong.iter().map(|violation| violation.field.as_str()).collect();
+    let violations = update_request_from_proto(update_request(&[], None)).unwrap_err();
+    let fields: Vec<&str> = violations.iter().map(|violation| violation.field.as_str()).collect();
     assert_eq!(fields, ["update_mask", "quota"]);
 }
 
 #[test]
-fn usage_tells_averages_and_shares_and_leaves_out_what_stores_nothing() {
+fn usage_has_averages_and_omits_empty_entries() {
     let counter = |category: &str, file_count, total_bytes| UsageEntry {
         category: category.into(),
         media_kind: MediaKind::Image,
@@ -81,7 +81,7 @@ fn usage_tells_averages_and_shares_and_leaves_out_what_stores_nothing() {
         total_bytes,
     };
     let counters = vec![counter("avatar", 2, 225), counter("empty", 0, 0), counter("report", 1, 675)];
-    let wire = usage(Usage { counters, quota: a_quota(), time: Timestamp::default() });
+    let wire = usage_to_proto(Usage { counters, quota: a_quota(), time: Timestamp::default() });
     assert_eq!(wire.entries.len(), 2);
     assert_eq!((wire.entries[0].average_bytes, wire.entries[0].percent_of_total), (112, 25.0));
     assert_eq!((wire.available_bytes, wire.used_percent), (50, 90.0));

@@ -1,4 +1,4 @@
-//! Tenants as operators see them.
+//! Conversions of tenants, their deletion and export, for operators.
 
 use super::{file, id, policy, quota, structs, time};
 use crate::{
@@ -11,30 +11,29 @@ use crate::{
         file::project_state,
         ids::{RequestId, TenantId},
         quota::QuotaChange,
-        tenant_record::{Deletion, DeletionPlan, TenantRecord},
+        tenant_record::{DeletionPlan, DeletionProgress, TenantRecord},
         violations::Violations,
     },
     proto::admin::v1::{self, export_tenant_response::Record},
 };
 
-/// A tenant on the wire.
-pub(in crate::grpc) fn tenant(record: TenantRecord) -> v1::Tenant {
-    let is_going = matches!(record.state, TenantState::Deleting | TenantState::Deleted);
+pub(in crate::grpc) fn to_proto(record: TenantRecord) -> v1::Tenant {
+    let is_deleting = matches!(record.state, TenantState::Deleting | TenantState::Deleted);
     v1::Tenant {
         id: record.id.to_string(),
-        kind: kind(record.kind).into(),
+        kind: kind_to_proto(record.kind).into(),
         issuer: record.issuer,
         external_id: record.external_id,
         preset: record.preset,
-        state: state(record.state).into(),
-        state_time: record.state_time.map(time::to_wire),
+        state: state_to_proto(record.state).into(),
+        state_time: record.state_time.map(time::to_proto),
         state_reason: record.state_reason,
-        create_time: Some(time::to_wire(record.create_time)),
-        deletion: is_going.then(|| deletion(record.deletion)),
+        create_time: Some(time::to_proto(record.create_time)),
+        deletion: is_deleting.then(|| deletion_to_proto(record.deletion)),
     }
 }
 
-fn deletion(deletion: Deletion) -> v1::TenantDeletion {
+fn deletion_to_proto(deletion: DeletionProgress) -> v1::TenantDeletion {
     v1::TenantDeletion {
         file_count: deletion.file_count,
         object_count: deletion.object_count,
@@ -46,26 +45,25 @@ fn deletion(deletion: Deletion) -> v1::TenantDeletion {
     }
 }
 
-/// What a deletion would remove.
-pub(in crate::grpc) fn plan(plan: &DeletionPlan) -> v1::TenantDeletionPlan {
+pub(in crate::grpc) fn deletion_plan_to_proto(plan: &DeletionPlan) -> v1::TenantDeletionPlan {
     v1::TenantDeletionPlan {
         file_count: plan.file_count,
         object_count: plan.object_count,
         bytes: plan.bytes,
         retained_file_count: plan.retained_file_count,
         held_file_count: plan.held_file_count,
-        retained_until_time: plan.retained_until.map(time::to_wire),
+        retained_until_time: plan.retained_until.map(time::to_proto),
     }
 }
 
-const fn kind(kind: TenantKind) -> v1::TenantKind {
+const fn kind_to_proto(kind: TenantKind) -> v1::TenantKind {
     match kind {
         TenantKind::Organization => v1::TenantKind::Organization,
         TenantKind::Person => v1::TenantKind::Person,
     }
 }
 
-const fn state(state: TenantState) -> v1::TenantState {
+const fn state_to_proto(state: TenantState) -> v1::TenantState {
     match state {
         TenantState::Active => v1::TenantState::Active,
         TenantState::Suspended => v1::TenantState::Suspended,
@@ -74,27 +72,29 @@ const fn state(state: TenantState) -> v1::TenantState {
     }
 }
 
-/// The tenant that a request names, and its request id.
-pub(in crate::grpc) fn named(
+/// Parses the ids of a change of a tenant: the tenant id and the optional request id.
+pub(in crate::grpc) fn parse_tenant_change(
     tenant_id: &str,
     request_id: &str,
 ) -> Result<(TenantId, Option<RequestId>), Violations> {
-    let mut wrong = Violations::new();
-    let tenant = wrong.ok_or_add("tenant_id", tenant_id.parse::<TenantId>().map_err(|_| "must be a UUID"));
-    let request = id::request_id(request_id, &mut wrong);
+    let mut violations = Violations::new();
+    let tenant =
+        violations.ok_or_add("tenant_id", tenant_id.parse::<TenantId>().map_err(|_| "must be a UUID"));
+    let request = id::parse_request_id(request_id, &mut violations);
     match tenant {
-        Some(tenant) => wrong.into_result().map(|()| (tenant, request)),
-        None => Err(wrong),
+        Some(tenant) => violations.into_result().map(|()| (tenant, request)),
+        None => Err(violations),
     }
 }
 
-/// A tenant to create.
-pub(in crate::grpc) fn creation(request: v1::CreateTenantRequest) -> Result<NewTenant, Violations> {
-    let mut wrong = Violations::new();
-    let found = TenantKind::ALL.iter().find(|known| i32::from(kind(**known)) == request.kind);
-    let kind = wrong.ok_or_add("kind", found.copied().ok_or("must be ORGANIZATION or PERSON"));
-    let request_id = id::request_id(&request.request_id, &mut wrong);
-    let Some(kind) = kind.filter(|_| wrong.is_empty()) else { return Err(wrong) };
+pub(in crate::grpc) fn create_request_from_proto(
+    request: v1::CreateTenantRequest,
+) -> Result<NewTenant, Violations> {
+    let mut violations = Violations::new();
+    let found = TenantKind::ALL.iter().find(|known| i32::from(kind_to_proto(**known)) == request.kind);
+    let kind = violations.ok_or_add("kind", found.copied().ok_or("must be ORGANIZATION or PERSON"));
+    let request_id = id::parse_request_id(&request.request_id, &mut violations);
+    let Some(kind) = kind.filter(|_| violations.is_empty()) else { return Err(violations) };
     Ok(NewTenant {
         name: TenantName { kind, issuer: request.issuer, external_id: request.external_id },
         preset: request.preset,
@@ -104,89 +104,88 @@ pub(in crate::grpc) fn creation(request: v1::CreateTenantRequest) -> Result<NewT
     })
 }
 
-/// Where a list goes on. The order of births is no secret of anyone's, so the token is the id itself.
-pub(in crate::grpc) fn page_token(token: &str) -> Result<Option<TenantId>, Violations> {
+/// Parses a page token, which is the id of the last tenant of the previous page. The order in which tenants
+/// were created is not secret, so the token needs no encryption.
+pub(in crate::grpc) fn parse_page_token(token: &str) -> Result<Option<TenantId>, Violations> {
     match token {
         "" => Ok(None),
-        token => token
-            .parse()
-            .map(Some)
-            .map_err(|_| Violations::one("page_token", "is not one of this list; begin with an empty one")),
+        token => token.parse().map(Some).map_err(|_| {
+            Violations::one("page_token", "is not a page token of this list; begin with an empty one")
+        }),
     }
 }
 
-/// The ceilings to update, and their tenant.
-pub(in crate::grpc) fn update(
+/// Returns the tenant id and the update of its ceilings.
+pub(in crate::grpc) fn update_request_from_proto(
     request: v1::UpdateTenantRequest,
 ) -> Result<(TenantId, QuotaUpdate), Violations> {
-    let mut wrong = Violations::new();
-    let tenant =
-        wrong.ok_or_add("tenant_id", request.tenant_id.parse::<TenantId>().map_err(|_| "must be a UUID"));
-    let request_id = id::request_id(&request.request_id, &mut wrong);
+    let mut violations = Violations::new();
+    let tenant = violations
+        .ok_or_add("tenant_id", request.tenant_id.parse::<TenantId>().map_err(|_| "must be a UUID"));
+    let request_id = id::parse_request_id(&request.request_id, &mut violations);
     let paths = request.update_mask.unwrap_or_default().paths;
     if paths.is_empty() || paths.len() > 2 {
-        wrong.add("update_mask", "must name ceiling_bytes, ceiling_file_count, or both");
-        return Err(wrong);
+        violations.add("update_mask", "must name ceiling_bytes, ceiling_file_count, or both");
+        return Err(violations);
     }
     let mut change = QuotaChange::default();
     for (index, path) in paths.iter().enumerate() {
         match path.as_str() {
             _ if paths[..index].contains(path) => {
-                wrong.add(format!("update_mask.paths[{index}]"), "is repeated");
+                violations.add(format!("update_mask.paths[{index}]"), "is repeated");
             }
             "ceiling_bytes" => change.ceiling_bytes = Some(request.ceiling_bytes),
             "ceiling_file_count" => change.ceiling_file_count = Some(request.ceiling_file_count),
-            _ => wrong
+            _ => violations
                 .add(format!("update_mask.paths[{index}]"), "must be ceiling_bytes or ceiling_file_count"),
         }
     }
     match tenant {
-        Some(tenant) if wrong.is_empty() => {
+        Some(tenant) if violations.is_empty() => {
             Ok((tenant, QuotaUpdate { change, if_etag: request.if_etag, request_id }))
         }
-        _ => Err(wrong),
+        _ => Err(violations),
     }
 }
 
-/// A record of an export.
-pub(in crate::grpc) fn exported(record: ExportRecord) -> v1::ExportTenantResponse {
+pub(in crate::grpc) fn export_record_to_proto(record: ExportRecord) -> v1::ExportTenantResponse {
     let record = match record {
-        ExportRecord::Tenant(record, stored) => {
-            let policy = Some(policy::policy(*stored));
-            Record::Tenant(v1::ExportedTenant { tenant: Some(tenant(*record)), policy })
+        ExportRecord::Tenant(record, policy) => {
+            let policy = Some(policy::to_proto(*policy));
+            Record::Tenant(v1::ExportedTenant { tenant: Some(to_proto(*record)), policy })
         }
-        ExportRecord::Quota(told) => Record::Quota(quota::quota(&told)),
-        ExportRecord::File(told) => Record::File(file::full(*told)),
+        ExportRecord::Quota(quota) => Record::Quota(quota::to_proto(&quota)),
+        ExportRecord::File(file) => Record::File(file::to_full_proto(*file)),
         ExportRecord::Version(version) => Record::Version(v1::ExportedVersion {
             file_id: version.file.to_string(),
             version: version.stored.version,
-            state: file::state(project_state(version.stored.content_state, false, false)).into(),
-            size_bytes: file::size(version.stored.blob.size_bytes),
-            sha256: super::file::sha256(&version.stored.blob.sha256),
+            state: file::state_to_proto(project_state(version.stored.content_state, false, false)).into(),
+            size_bytes: file::size_to_proto(version.stored.blob.size_bytes),
+            sha256: file::digest_to_proto(&version.stored.blob.sha256),
             mime_type: version.mime_type,
             declared_mime_type: version.declared_mime_type,
             created_by: version.created_by,
-            create_time: Some(time::to_wire(version.create_time)),
+            create_time: Some(time::to_proto(version.create_time)),
             provider: version.stored.blob.provider,
             storage_key: version.stored.blob.key.to_string(),
         }),
-        ExportRecord::Audit(written) => Record::AuditEntry(v1::ExportedAuditEntry {
-            create_time: Some(time::to_wire(written.create_time)),
-            actor_kind: actor_kind(written.entry.actor.kind).into(),
-            actor_id: written.entry.actor.id,
-            action: written.entry.action.to_string(),
-            is_allowed: written.entry.is_allowed,
-            file_id: written.entry.file.map(|file| file.to_string()).unwrap_or_default(),
-            version: written.entry.version,
-            call_id: written.entry.origin.request_id,
-            address: written.entry.origin.address,
-            details: details(written.entry.details),
+        ExportRecord::Audit(audit) => Record::AuditEntry(v1::ExportedAuditEntry {
+            create_time: Some(time::to_proto(audit.create_time)),
+            actor_kind: actor_kind_to_proto(audit.entry.actor.kind).into(),
+            actor_id: audit.entry.actor.id,
+            action: audit.entry.action.to_string(),
+            is_allowed: audit.entry.is_allowed,
+            file_id: audit.entry.file.map(|file| file.to_string()).unwrap_or_default(),
+            version: audit.entry.version,
+            call_id: audit.entry.origin.request_id,
+            address: audit.entry.origin.address,
+            details: audit_details_to_proto(audit.entry.details),
         }),
     };
     v1::ExportTenantResponse { record: Some(record) }
 }
 
-const fn actor_kind(kind: ActorKind) -> v1::ActorKind {
+const fn actor_kind_to_proto(kind: ActorKind) -> v1::ActorKind {
     match kind {
         ActorKind::User => v1::ActorKind::User,
         ActorKind::Service => v1::ActorKind::Service,
@@ -195,10 +194,10 @@ const fn actor_kind(kind: ActorKind) -> v1::ActorKind {
     }
 }
 
-/// The details of an audit entry, which are always an object.
-fn details(details: serde_json::Value) -> Option<prost_types::Struct> {
+/// Converts the details of an audit entry, which are always a JSON object.
+fn audit_details_to_proto(details: serde_json::Value) -> Option<prost_types::Struct> {
     match details {
-        serde_json::Value::Object(map) => Some(structs::to_wire(map)),
+        serde_json::Value::Object(map) => Some(structs::to_proto(map)),
         _ => None,
     }
 }
@@ -208,14 +207,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn everything_wrong_with_a_name_is_reported_together() {
-        let wrong = named("7", "8").unwrap_err();
-        let fields: Vec<&str> = wrong.iter().map(|violation| violation.field.as_str()).collect();
+    fn all_violations_of_tenant_requests_are_reported() {
+        let violations = parse_tenant_change("7", "8").unwrap_err();
+        let fields: Vec<&str> = violations.iter().map(|violation| violation.field.as_str()).collect();
         assert_eq!(fields, ["tenant_id", "request_id"]);
-        let wrong =
-            creation(v1::CreateTenantRequest { request_id: "8".into(), ..Default::default() }).unwrap_err();
-        let fields: Vec<&str> = wrong.iter().map(|violation| violation.field.as_str()).collect();
+        let violations = create_request_from_proto(v1::CreateTenantRequest {
+            request_id: "8".into(),
+            ..Default::default()
+        })
+        .unwrap_err();
+        let fields: Vec<&str> = violations.iter().map(|violation| violation.field.as_str()).collect();
         assert_eq!(fields, ["kind", "request_id"]);
-        assert!(page_token("x").is_err() && page_token("").unwrap().is_none());
+        assert!(parse_page_token("x").is_err() && parse_page_token("").unwrap().is_none());
     }
 }

@@ -1,32 +1,30 @@
-//! Moments.
+//! Conversions of points in time.
 
 use prost_types::Timestamp as Wire;
 
 use crate::domain::{clock::Timestamp, violations::Violations};
 
-/// The years that a `google.protobuf.Timestamp` may have, in seconds since 1970: 0001-01-01 to 9999-12-31.
-const SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
+/// The range of a `google.protobuf.Timestamp` in seconds since 1970: 0001-01-01 to 9999-12-31.
+const SECONDS_RANGE: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
 
-/// A moment on the wire.
-pub(in crate::grpc) fn to_wire(time: Timestamp) -> Wire {
-    // Leap seconds have nanoseconds beyond a second in chrono; on the wire they may not.
+pub(in crate::grpc) fn to_proto(time: Timestamp) -> Wire {
+    // chrono represents a leap second as more than 999,999,999 nanoseconds, which a message must not have.
     let nanos = i32::try_from(time.timestamp_subsec_nanos().min(999_999_999)).unwrap_or_default();
     Wire { seconds: time.timestamp(), nanos }
 }
 
-/// A moment from the wire, where there is one.
-pub(in crate::grpc) fn from_wire(
+/// Converts an optional time.
+pub(in crate::grpc) fn from_proto(
     field: &str,
     time: Option<Wire>,
-    wrong: &mut Violations,
+    violations: &mut Violations,
 ) -> Option<Timestamp> {
     let time = time?;
     let nanos = u32::try_from(time.nanos).ok().filter(|nanos| *nanos < 1_000_000_000);
     let read = nanos
-        .filter(|_| SECONDS.contains(&time.seconds))
+        .filter(|_| SECONDS_RANGE.contains(&time.seconds))
         .and_then(|nanos| Timestamp::from_timestamp(time.seconds, nanos));
-    wrong
-        .ok_or_add(field, read.ok_or("must be a time of the years 1 to 9999, with nanos from 0 to 999999999"))
+    violations.ok_or_add(field, read.ok_or("must be in the years 1 to 9999, with nanos from 0 to 999999999"))
 }
 
 #[cfg(test)]
@@ -36,21 +34,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_that_are_none_are_violations() {
+    fn rejects_times_outside_the_range() {
         for (seconds, nanos) in [(253_402_300_800, 0), (-62_135_596_801, 0), (0, -1), (0, 1_000_000_000)] {
-            let mut wrong = Violations::new();
-            assert_eq!(from_wire("time", Some(Wire { seconds, nanos }), &mut wrong), None);
-            assert_eq!(wrong.iter().count(), 1, "{seconds} {nanos}");
+            let mut violations = Violations::new();
+            assert_eq!(from_proto("time", Some(Wire { seconds, nanos }), &mut violations), None);
+            assert_eq!(violations.iter().count(), 1, "{seconds} {nanos}");
         }
     }
 
     proptest! {
         #[test]
-        fn times_come_back_as_they_went(seconds in SECONDS, nanos in 0..1_000_000_000i32) {
+        fn times_survive_a_round_trip(seconds in SECONDS_RANGE, nanos in 0..1_000_000_000i32) {
             let wire = Wire { seconds, nanos };
-            let mut wrong = Violations::new();
-            let time = from_wire("time", Some(wire), &mut wrong).unwrap();
-            prop_assert_eq!(to_wire(time), wire);
+            let mut violations = Violations::new();
+            let time = from_proto("time", Some(wire), &mut violations).unwrap();
+            prop_assert_eq!(to_proto(time), wire);
         }
     }
 }

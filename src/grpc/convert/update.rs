@@ -1,4 +1,4 @@
-//! What an update of a file asks for.
+//! Conversion of update requests for files.
 
 use std::mem;
 
@@ -9,47 +9,48 @@ use crate::{
     proto::v1,
 };
 
-/// More fields than a file has.
+/// The maximum number of paths in an update mask. A file has fewer fields.
 const PATHS_MAX: usize = 64;
 
-/// Everything that an update asks for.
-pub(in crate::grpc) fn request(request: v1::UpdateFileRequest) -> Result<UpdateRequest, Violations> {
-    let mut wrong = Violations::new();
-    let request_id = id::request_id(&request.request_id, &mut wrong);
+pub(in crate::grpc) fn request_from_proto(
+    request: v1::UpdateFileRequest,
+) -> Result<UpdateRequest, Violations> {
+    let mut violations = Violations::new();
+    let request_id = id::parse_request_id(&request.request_id, &mut violations);
     let mask = request.update_mask.unwrap_or_default().paths;
     if mask.is_empty() {
-        wrong.add("update_mask", "must name at least one field");
+        violations.add("update_mask", "must name at least one field");
     }
     let mut file = request.file.unwrap_or_default();
-    let named = wrong.ok_or_add("file.id", file.id.parse::<FileId>().map_err(|_| "must be a UUID"));
+    let id = violations.ok_or_add("file.id", file.id.parse::<FileId>().map_err(|_| "must be a UUID"));
     let mut update = FileUpdate::default();
     if mask.len() > PATHS_MAX {
-        // Before anything is read: each path takes its field.
+        // Checked before the paths are read, because copying a field moves it.
         return Err(Violations::one("update_mask", format!("must name at most {PATHS_MAX} fields")));
     }
     for (index, path) in mask.iter().enumerate() {
         if mask[..index].contains(path) {
-            wrong.add(format!("update_mask.paths[{index}]"), "stands twice");
+            violations.add(format!("update_mask.paths[{index}]"), "is repeated");
             continue;
         }
-        if let Err(why) = set(&mut update, path, &mut file, &mut wrong) {
-            wrong.add(format!("update_mask.paths[{index}]"), why);
+        if let Err(problem) = set_field(&mut update, path, &mut file, &mut violations) {
+            violations.add(format!("update_mask.paths[{index}]"), problem);
         }
     }
-    match named {
-        Some(named) if wrong.is_empty() => {
-            Ok(UpdateRequest { file: named, update, if_etag: request.if_etag, request_id })
+    match id {
+        Some(id) if violations.is_empty() => {
+            Ok(UpdateRequest { file: id, update, if_etag: request.if_etag, request_id })
         }
-        _ => Err(wrong),
+        _ => Err(violations),
     }
 }
 
-/// Takes the field at `path` over into the update.
-fn set(
+/// Moves the field at `path` to the update.
+fn set_field(
     update: &mut FileUpdate,
     path: &str,
     file: &mut v1::File,
-    wrong: &mut Violations,
+    violations: &mut Violations,
 ) -> Result<(), &'static str> {
     match path {
         "name" => update.name = Some(mem::take(&mut file.name)),
@@ -59,19 +60,19 @@ fn set(
         "tags" => update.tags = Some(mem::take(&mut file.tags)),
         "metadata" => {
             let metadata = file.metadata.take().unwrap_or_default();
-            update.metadata = Some(structs::from_wire("file.metadata", metadata, wrong));
+            update.metadata = Some(structs::from_proto("file.metadata", metadata, violations));
         }
         "visibility" => {
-            update.visibility = file::visibility_from_wire("file.visibility", file.visibility, wrong);
+            update.visibility = file::visibility_from_proto("file.visibility", file.visibility, violations);
             if update.visibility.is_none() && file.visibility == 0 {
-                wrong.add("file.visibility", "must be set");
+                violations.add("file.visibility", "must be set");
             }
         }
         "expire_time" => {
-            update.expire_time = Some(time::from_wire("file.expire_time", file.expire_time, wrong));
+            update.expire_time = Some(time::from_proto("file.expire_time", file.expire_time, violations));
         }
         "retain_until_time" => {
-            let until = time::from_wire("file.retain_until_time", file.retain_until_time, wrong);
+            let until = time::from_proto("file.retain_until_time", file.retain_until_time, violations);
             update.retain_until_time = Some(until);
         }
         "id" | "etag" | "tenant_id" | "owner_id" | "created_by" | "updated_by" | "original_name"
@@ -92,9 +93,9 @@ mod tests {
 
     use super::*;
 
-    fn asked(file: v1::File, paths: &[&str]) -> Result<UpdateRequest, Violations> {
+    fn convert_update(file: v1::File, paths: &[&str]) -> Result<UpdateRequest, Violations> {
         let paths = paths.iter().map(|path| (*path).to_owned()).collect();
-        request(v1::UpdateFileRequest {
+        request_from_proto(v1::UpdateFileRequest {
             file: Some(file),
             update_mask: Some(FieldMask { paths }),
             if_etag: "1-1".into(),
@@ -107,21 +108,22 @@ mod tests {
     }
 
     #[test]
-    fn only_what_the_mask_names_is_taken() {
+    fn update_takes_only_fields_in_the_mask() {
         let file = v1::File { name: "b".into(), title: "t".into(), ..file() };
-        let asked = asked(file, &["title", "expire_time"]).unwrap();
-        assert_eq!((asked.update.name, asked.update.title.as_deref()), (None, Some("t")));
-        assert_eq!((asked.update.expire_time, asked.if_etag.as_str()), (Some(None), "1-1"));
+        let request = convert_update(file, &["title", "expire_time"]).unwrap();
+        assert_eq!((request.update.name, request.update.title.as_deref()), (None, Some("t")));
+        assert_eq!((request.update.expire_time, request.if_etag.as_str()), (Some(None), "1-1"));
     }
 
     #[test]
-    fn everything_wrong_with_a_mask_is_reported_together() {
-        let wrong = asked(v1::File::default(), &["size_bytes", "visibility", "metadata.a"]).unwrap_err();
-        let fields: Vec<&str> = wrong.iter().map(|violation| violation.field.as_str()).collect();
+    fn all_violations_of_a_mask_are_reported() {
+        let violations =
+            convert_update(v1::File::default(), &["size_bytes", "visibility", "metadata.a"]).unwrap_err();
+        let fields: Vec<&str> = violations.iter().map(|violation| violation.field.as_str()).collect();
         assert_eq!(fields, ["file.id", "update_mask.paths[0]", "file.visibility", "update_mask.paths[2]"]);
-        let twice = asked(file(), &["name", "name"]).unwrap_err();
+        let twice = convert_update(file(), &["name", "name"]).unwrap_err();
         assert_eq!(twice.iter().next().unwrap().field, "update_mask.paths[1]");
-        assert_eq!(asked(file(), &["name"; PATHS_MAX + 1]).unwrap_err().iter().count(), 1);
-        assert_eq!(asked(file(), &[]).unwrap_err().iter().next().unwrap().field, "update_mask");
+        assert_eq!(convert_update(file(), &["name"; PATHS_MAX + 1]).unwrap_err().iter().count(), 1);
+        assert_eq!(convert_update(file(), &[]).unwrap_err().iter().next().unwrap().field, "update_mask");
     }
 }

@@ -1,4 +1,4 @@
-//! Uploads: the spec on its way in, the answer on its way out.
+//! Conversions of uploads: specs and parts of requests, and the responses.
 
 use super::{file, id, quota, structs, time};
 use crate::{
@@ -15,15 +15,16 @@ use crate::{
     proto::v1,
 };
 
-/// A spec, unchecked, and what could not be read of it.
-///
-/// The two go on together, so that the caller hears of everything at once.
-pub(in crate::grpc) fn spec(spec: v1::UploadSpec) -> UploadSpec {
-    let mut wrong = Violations::new();
-    let metadata = spec.metadata.map(|metadata| structs::from_wire("spec.metadata", metadata, &mut wrong));
-    let expire_time = time::from_wire("spec.expire_time", spec.expire_time, &mut wrong);
-    let retain_until_time = time::from_wire("spec.retain_until_time", spec.retain_until_time, &mut wrong);
-    let visibility = file::visibility_from_wire("spec.visibility", spec.visibility, &mut wrong);
+/// Converts a spec without checking it. Its `parse_violations` hold the fields that could not be read, so
+/// that the caller gets them together with the violations of the later checks.
+pub(in crate::grpc) fn spec_from_proto(spec: v1::UploadSpec) -> UploadSpec {
+    let mut violations = Violations::new();
+    let metadata =
+        spec.metadata.map(|metadata| structs::from_proto("spec.metadata", metadata, &mut violations));
+    let expire_time = time::from_proto("spec.expire_time", spec.expire_time, &mut violations);
+    let retain_until_time =
+        time::from_proto("spec.retain_until_time", spec.retain_until_time, &mut violations);
+    let visibility = file::visibility_from_proto("spec.visibility", spec.visibility, &mut violations);
     UploadSpec {
         name: spec.name,
         mime_type: spec.mime_type,
@@ -34,7 +35,7 @@ pub(in crate::grpc) fn spec(spec: v1::UploadSpec) -> UploadSpec {
         description: spec.description,
         tags: spec.tags,
         metadata: metadata.unwrap_or_default(),
-        attachments: spec.attachments.into_iter().map(file::entity_from_wire).collect(),
+        attachments: spec.attachments.into_iter().map(file::entity_from_proto).collect(),
         file_id: spec.file_id,
         change_description: spec.change_description,
         expire_time,
@@ -43,18 +44,18 @@ pub(in crate::grpc) fn spec(spec: v1::UploadSpec) -> UploadSpec {
         visibility,
         request_id: spec.request_id,
         import_origin: None,
-        parse_violations: wrong,
+        parse_violations: violations,
     }
 }
 
-/// An upload that can be gone on with.
-pub(in crate::grpc) fn upload(upload: Upload, chunk_size_max_bytes: usize) -> v1::Upload {
+/// Converts an upload. `chunk_size_max_bytes` is the limit for the chunks of its streams.
+pub(in crate::grpc) fn to_proto(upload: Upload, chunk_size_max_bytes: usize) -> v1::Upload {
     let bytes = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
     let state = match upload.state {
         UploadState::Open => v1::UploadState::Pending,
         UploadState::Committed => v1::UploadState::Committed,
-        // Nobody is shown these.
-        UploadState::Aborted => v1::UploadState::Unspecified,
+        // Abandoned uploads are never returned.
+        UploadState::Abandoned => v1::UploadState::Unspecified,
     };
     v1::Upload {
         id: upload.id.to_string(),
@@ -65,28 +66,28 @@ pub(in crate::grpc) fn upload(upload: Upload, chunk_size_max_bytes: usize) -> v1
         part_size_bytes: bytes(upload.part_size_bytes),
         chunk_size_max_bytes: i64::try_from(chunk_size_max_bytes).unwrap_or(i64::MAX),
         created_by: upload.created_by,
-        create_time: Some(time::to_wire(upload.create_time)),
-        expire_time: Some(time::to_wire(upload.expire_time)),
+        create_time: Some(time::to_proto(upload.create_time)),
+        expire_time: Some(time::to_proto(upload.expire_time)),
         file_id: upload.file.map(|file| file.to_string()).unwrap_or_default(),
     }
 }
 
-/// A part, and the upload that it belongs to.
-pub(in crate::grpc) fn part(request: v1::UploadPartRequest) -> Result<(UploadId, PartMessage), Violations> {
-    let id = id::upload_id(&request.upload_id)?;
+/// Returns the id of the upload and the part.
+pub(in crate::grpc) fn part_request_from_proto(
+    request: v1::UploadPartRequest,
+) -> Result<(UploadId, PartMessage), Violations> {
+    let id = id::parse_upload_id(&request.upload_id)?;
     let v1::UploadPartRequest { offset, data, crc32c, .. } = request;
     Ok((id, PartMessage { offset, data, crc32c }))
 }
 
-/// What is said at the end of an upload.
-pub(in crate::grpc) fn completion(request: v1::CompleteUploadRequest) -> Completion {
+pub(in crate::grpc) fn completion_from_proto(request: v1::CompleteUploadRequest) -> Completion {
     let parts = request.parts.into_iter().map(|part| (part.number, part.etag)).collect();
     let sha256 = request.sha256.map(|digest| digest.to_vec());
     Completion { size_bytes: request.size_bytes, sha256, parts }
 }
 
-/// Where the bytes of a direct upload go.
-pub(in crate::grpc) fn direct(urls: DirectUrls) -> v1::DirectUpload {
+pub(in crate::grpc) fn direct_urls_to_proto(urls: DirectUrls) -> v1::DirectUpload {
     let part = |part: DirectPart| v1::DirectPart {
         number: i32::try_from(part.number).unwrap_or(i32::MAX),
         offset: i64::try_from(part.offset).unwrap_or(i64::MAX),
@@ -97,21 +98,20 @@ pub(in crate::grpc) fn direct(urls: DirectUrls) -> v1::DirectUpload {
     };
     v1::DirectUpload {
         parts: urls.parts.into_iter().map(part).collect(),
-        expire_time: Some(time::to_wire(urls.expire_time)),
+        expire_time: Some(time::to_proto(urls.expire_time)),
     }
 }
 
-/// What a committed upload is answered.
-pub(in crate::grpc) fn uploaded(uploaded: CommittedUpload) -> v1::UploadFileResponse {
+pub(in crate::grpc) fn committed_upload_to_proto(upload: CommittedUpload) -> v1::UploadFileResponse {
     v1::UploadFileResponse {
-        file: Some(file::full(uploaded.file)),
-        quota_state: Some(quota::state(uploaded.quota)),
-        warnings: uploaded.warnings.into_iter().map(warning).collect(),
-        event_position: uploaded.event.to_string(),
+        file: Some(file::to_full_proto(upload.file)),
+        quota_state: Some(quota::state_to_proto(upload.quota)),
+        warnings: upload.warnings.into_iter().map(warning_to_proto).collect(),
+        event_position: upload.event.to_string(),
     }
 }
 
-fn warning(warning: Warning) -> v1::Warning {
+fn warning_to_proto(warning: Warning) -> v1::Warning {
     let code = match warning.code {
         WarningCode::LargeFile => v1::WarningCode::LargeFile,
         WarningCode::QuotaWarning => v1::WarningCode::QuotaWarning,
@@ -127,8 +127,8 @@ mod tests {
     use crate::domain::file::Visibility;
 
     #[test]
-    fn a_spec_is_read_field_by_field() {
-        let read = spec(v1::UploadSpec {
+    fn spec_fields_are_converted() {
+        let read = spec_from_proto(v1::UploadSpec {
             name: "notes.txt".into(),
             size_bytes: Some(5),
             sha256: Some(bytes::Bytes::from_static(&[7; 32])),
@@ -148,8 +148,8 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_of_a_spec_is_named_as_the_caller_wrote_it() {
-        let read = spec(v1::UploadSpec {
+    fn unreadable_spec_fields_are_named_by_their_path() {
+        let read = spec_from_proto(v1::UploadSpec {
             visibility: 77,
             expire_time: Some(prost_types::Timestamp { seconds: 0, nanos: -1 }),
             ..v1::UploadSpec::default()

@@ -1,4 +1,4 @@
-//! Versions of a file.
+//! Conversions of file versions and of the requests for them.
 
 use super::{file, id, time};
 use crate::{
@@ -16,87 +16,93 @@ use crate::{
     proto::v1,
 };
 
-/// Whose versions to list.
-pub(in crate::grpc) fn list(request: v1::ListFileVersionsRequest) -> Result<ListVersionsRequest, Violations> {
-    let file = id::file_id(&request.file_id)?;
+pub(in crate::grpc) fn list_request_from_proto(
+    request: v1::ListFileVersionsRequest,
+) -> Result<ListVersionsRequest, Violations> {
+    let file = id::parse_file_id(&request.file_id)?;
     Ok(ListVersionsRequest { file, page_size: request.page_size, page_token: request.page_token })
 }
 
-/// A page of versions.
-pub(in crate::grpc) fn listed(listed: FileVersionList) -> v1::ListFileVersionsResponse {
-    let FileVersionList { versions, current, next_page_token } = listed;
-    let versions = versions.into_iter().map(|version| to_wire(version, current)).collect();
+pub(in crate::grpc) fn list_to_proto(list: FileVersionList) -> v1::ListFileVersionsResponse {
+    let FileVersionList { versions, current_version, next_page_token } = list;
+    let versions = versions.into_iter().map(|version| to_proto(version, current_version)).collect();
     v1::ListFileVersionsResponse { versions, next_page_token }
 }
 
-fn to_wire(version: FileVersion, current: i32) -> v1::FileVersion {
+fn to_proto(version: FileVersion, current_version: i32) -> v1::FileVersion {
     v1::FileVersion {
         version: version.version,
-        is_current: version.version == current,
-        state: file::state(project_state(version.content_state, false, false)).into(),
+        is_current: version.version == current_version,
+        state: file::state_to_proto(project_state(version.content_state, false, false)).into(),
         mime_type: version.mime_type,
         declared_mime_type: version.declared_mime_type,
-        size_bytes: file::size(version.size_bytes),
-        sha256: file::sha256(&version.sha256),
-        scan: Some(v1::ScanResult { status: file::scan_status(version.scan_status).into() }),
+        size_bytes: file::size_to_proto(version.size_bytes),
+        sha256: file::digest_to_proto(&version.sha256),
+        scan: Some(v1::ScanResult { status: file::scan_status_to_proto(version.scan_status).into() }),
         created_by: version.created_by,
-        create_time: Some(time::to_wire(version.create_time)),
+        create_time: Some(time::to_proto(version.create_time)),
         change_description: version.change_description,
         restored_from: version.restored_from,
-        state_reason: file::state_reason(version.state_reason).into(),
-        storage_class: storage_class(version.storage_class).into(),
+        state_reason: file::state_reason_to_proto(version.state_reason).into(),
+        storage_class: storage_class_to_proto(version.storage_class).into(),
     }
 }
 
-const fn storage_class(class: StorageClass) -> v1::StorageClass {
+const fn storage_class_to_proto(class: StorageClass) -> v1::StorageClass {
     match class {
         StorageClass::Standard => v1::StorageClass::Standard,
         StorageClass::Archive => v1::StorageClass::Archive,
     }
 }
 
-/// What to restore.
-pub(in crate::grpc) fn restore(request: v1::RestoreFileVersionRequest) -> Result<RestoreRequest, Violations> {
-    let ((file, version), request_id) = named(&request.file_id, request.version, &request.request_id)?;
+pub(in crate::grpc) fn restore_request_from_proto(
+    request: v1::RestoreFileVersionRequest,
+) -> Result<RestoreRequest, Violations> {
+    let ((file, version), request_id) =
+        parse_version_change(&request.file_id, request.version, &request.request_id)?;
     Ok(RestoreRequest { file, version, change_description: request.change_description, request_id })
 }
 
-/// What to copy.
-pub(in crate::grpc) fn copy(request: v1::CopyFileRequest) -> Result<CopyRequest, Violations> {
-    let mut wrong = Violations::new();
-    let file = wrong.ok_or_add("file_id", request.file_id.parse::<FileId>().map_err(|_| "must be a UUID"));
-    let request_id = id::request_id(&request.request_id, &mut wrong);
+pub(in crate::grpc) fn copy_request_from_proto(
+    request: v1::CopyFileRequest,
+) -> Result<CopyRequest, Violations> {
+    let mut violations = Violations::new();
+    let file =
+        violations.ok_or_add("file_id", request.file_id.parse::<FileId>().map_err(|_| "must be a UUID"));
+    let request_id = id::parse_request_id(&request.request_id, &mut violations);
     if request.version < 0 {
-        wrong.add("version", "must not be negative; 0 means the current one");
+        violations.add("version", "must not be negative; 0 means the current version");
     }
     let v1::CopyFileRequest { version, name, category, .. } = request;
     match file {
-        Some(file) => wrong.into_result().map(|()| CopyRequest { file, version, name, category, request_id }),
-        None => Err(wrong),
+        Some(file) => {
+            violations.into_result().map(|()| CopyRequest { file, version, name, category, request_id })
+        }
+        None => Err(violations),
     }
 }
 
-/// Which version of which file to delete, and the request id.
-pub(in crate::grpc) fn delete(
+/// Parses the file id, the version number and the optional request id.
+pub(in crate::grpc) fn delete_request_from_proto(
     request: &v1::DeleteFileVersionRequest,
 ) -> Result<((FileId, i32), Option<RequestId>), Violations> {
-    named(&request.file_id, request.version, &request.request_id)
+    parse_version_change(&request.file_id, request.version, &request.request_id)
 }
 
-fn named(
+fn parse_version_change(
     file_id: &str,
     version: i32,
     request_id: &str,
 ) -> Result<((FileId, i32), Option<RequestId>), Violations> {
-    let mut wrong = Violations::new();
-    let file = wrong.ok_or_add("file_id", file_id.parse::<FileId>().map_err(|_| "must be a UUID"));
-    let request_id = id::request_id(request_id, &mut wrong);
+    let mut violations = Violations::new();
+    let file = violations.ok_or_add("file_id", file_id.parse::<FileId>().map_err(|_| "must be a UUID"));
+    let request_id = id::parse_request_id(request_id, &mut violations);
     if version < 1 {
-        wrong.add("version", "must be the number of a version, which is at least 1");
+        violations.add("version", "must be a version number, which is at least 1");
     }
     match file {
-        Some(file) => wrong.into_result().map(|()| ((file, version), request_id)),
-        None => Err(wrong),
+        Some(file) => violations.into_result().map(|()| ((file, version), request_id)),
+        None => Err(violations),
     }
 }
 
@@ -105,9 +111,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_version_is_named_by_its_number_and_its_file() {
-        let wrong = named("7", 0, "8").unwrap_err();
-        let fields: Vec<&str> = wrong.iter().map(|violation| violation.field.as_str()).collect();
+    fn all_violations_of_a_version_request_are_reported() {
+        let violations = parse_version_change("7", 0, "8").unwrap_err();
+        let fields: Vec<&str> = violations.iter().map(|violation| violation.field.as_str()).collect();
         assert_eq!(fields, ["file_id", "request_id", "version"]);
     }
 }

@@ -1,4 +1,4 @@
-//! Watches and their events.
+//! Conversions of watch requests and of events.
 
 use super::{file, time};
 use crate::{
@@ -12,74 +12,81 @@ use crate::{
     proto::v1::{self, watch_files_response},
 };
 
-/// The most kinds in one filter.
+/// The maximum number of kinds in a filter.
 const KINDS_MAX: usize = 50;
 
-/// What a watch asks for.
-pub(in crate::grpc) fn request(request: v1::WatchFilesRequest) -> Result<WatchRequest, Violations> {
-    let mut wrong = Violations::new();
+pub(in crate::grpc) fn request_from_proto(
+    request: v1::WatchFilesRequest,
+) -> Result<WatchRequest, Violations> {
+    let mut violations = Violations::new();
     let filter = request.filter.unwrap_or_default();
     let selection = EventFilter {
-        kinds: kinds("filter.kinds", &filter.kinds, &mut wrong).into_iter().map(EventKind::number).collect(),
-        file: named("filter.file_id", &filter.file_id, &mut wrong),
+        kinds: event_kinds_from_proto("filter.kinds", &filter.kinds, &mut violations)
+            .into_iter()
+            .map(EventKind::number)
+            .collect(),
+        file: parse_file_id("filter.file_id", &filter.file_id, &mut violations),
     };
-    let category = word("filter.category", &filter.category, &mut wrong);
-    let owner_id = word("filter.owner_id", &filter.owner_id, &mut wrong);
-    wrong.into_result()?;
+    let category = parse_text("filter.category", &filter.category, &mut violations);
+    let owner_id = parse_text("filter.owner_id", &filter.owner_id, &mut violations);
+    violations.into_result()?;
     Ok(WatchRequest { cursor: request.cursor, selection, category, owner_id })
 }
 
-fn named(field: &str, id: &str, wrong: &mut Violations) -> Option<FileId> {
+fn parse_file_id(field: &str, id: &str, violations: &mut Violations) -> Option<FileId> {
     let parsed = (!id.is_empty()).then(|| id.parse::<FileId>().map_err(|_| "must be a UUID, or empty"))?;
-    wrong.ok_or_add(field, parsed)
+    violations.ok_or_add(field, parsed)
 }
 
-fn word(field: &str, text: &str, wrong: &mut Violations) -> Option<String> {
-    (!text.is_empty()).then(|| wrong.ok_or_add(field, text::check_line(text, EXTERNAL_ID_CHARACTERS_MAX)))?
+fn parse_text(field: &str, text: &str, violations: &mut Violations) -> Option<String> {
+    (!text.is_empty())
+        .then(|| violations.ok_or_add(field, text::check_line(text, EXTERNAL_ID_CHARACTERS_MAX)))?
 }
 
-/// Kinds from the wire.
-pub(super) fn kinds(field: &str, numbers: &[i32], wrong: &mut Violations) -> Vec<EventKind> {
+pub(super) fn event_kinds_from_proto(
+    field: &str,
+    numbers: &[i32],
+    violations: &mut Violations,
+) -> Vec<EventKind> {
     if numbers.len() > KINDS_MAX {
-        wrong.add(field, format!("must have at most {KINDS_MAX} values, has {}", numbers.len()));
+        violations.add(field, format!("must have at most {KINDS_MAX} values, has {}", numbers.len()));
         return Vec::new();
     }
-    let of = |number: i32| EventKind::ALL.iter().copied().find(|known| i32::from(kind(*known)) == number);
-    let read = numbers.iter().enumerate().filter_map(|(place, number)| {
-        wrong.ok_or_add(&format!("{field}[{place}]"), of(*number).ok_or("is not a kind of event"))
+    let find_kind = |number: i32| {
+        EventKind::ALL.iter().copied().find(|known| i32::from(event_kind_to_proto(*known)) == number)
+    };
+    let read = numbers.iter().enumerate().filter_map(|(index, number)| {
+        violations.ok_or_add(&format!("{field}[{index}]"), find_kind(*number).ok_or("is not a kind of event"))
     });
     read.collect()
 }
 
-/// A message of a watch.
-pub(in crate::grpc) fn message(message: WatchMessage) -> v1::WatchFilesResponse {
-    let sent = match message.body {
-        MessageBody::Event(event) => watch_files_response::Message::Event(self::event(*event)),
-        MessageBody::Heartbeat(position, at) => {
+pub(in crate::grpc) fn message_to_proto(message: WatchMessage) -> v1::WatchFilesResponse {
+    let body = match message.body {
+        MessageBody::Event(event) => watch_files_response::Message::Event(event_to_proto(*event)),
+        MessageBody::Heartbeat(position, time) => {
             watch_files_response::Message::Heartbeat(v1::WatchHeartbeat {
                 position: position.to_string(),
-                time: Some(time::to_wire(at)),
+                time: Some(time::to_proto(time)),
             })
         }
     };
-    v1::WatchFilesResponse { message: Some(sent), cursor: message.cursor }
+    v1::WatchFilesResponse { message: Some(body), cursor: message.cursor }
 }
 
-/// An event as callers read it.
-fn event(event: FileEvent) -> v1::FileEvent {
+fn event_to_proto(event: FileEvent) -> v1::FileEvent {
     v1::FileEvent {
         position: event.position.to_string(),
-        kind: kind(event.kind).into(),
+        kind: event_kind_to_proto(event.kind).into(),
         file_id: event.file_id.to_string(),
         version: event.version,
         actor_id: event.actor_id,
-        event_time: Some(time::to_wire(event.time)),
-        file: event.file.map(file::basic),
+        event_time: Some(time::to_proto(event.time)),
+        file: event.file.map(file::to_basic_proto),
     }
 }
 
-/// A kind on the wire.
-pub(super) const fn kind(kind: EventKind) -> v1::FileEventKind {
+pub(super) const fn event_kind_to_proto(kind: EventKind) -> v1::FileEventKind {
     match kind {
         EventKind::FileCreated => v1::FileEventKind::Created,
         EventKind::FileDeleted => v1::FileEventKind::Deleted,
@@ -100,17 +107,17 @@ pub(super) const fn kind(kind: EventKind) -> v1::FileEventKind {
     }
 }
 
-/// Kinds by their numbers in the database.
-pub(super) fn kinds_to_wire(numbers: &[i16]) -> Vec<i32> {
+/// Converts kinds from their numbers in the database.
+pub(super) fn event_kinds_to_proto(numbers: &[i16]) -> Vec<i32> {
     numbers
         .iter()
         .filter_map(|number| EventKind::from_number(*number))
-        .map(|known| kind(known).into())
+        .map(|known| event_kind_to_proto(known).into())
         .collect()
 }
 
-/// The position that the answer to a change tells; empty where nothing had to change.
-pub(in crate::grpc) fn position(event: Option<EventPosition>) -> String {
+/// Converts the event position of a response to a change. It is empty if nothing had to change.
+pub(in crate::grpc) fn position_to_proto(event: Option<EventPosition>) -> String {
     event.map(|position| position.to_string()).unwrap_or_default()
 }
 
@@ -119,25 +126,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn everything_that_is_wrong_with_a_filter_is_named() {
+    fn all_violations_of_a_filter_are_reported() {
         let filter = v1::WatchFilter {
             kinds: vec![1, 0, 999],
             file_id: "7".into(),
             category: "x".repeat(256),
             owner_id: "\u{0}".into(),
         };
-        let wrong =
-            request(v1::WatchFilesRequest { filter: Some(filter), cursor: String::new() }).unwrap_err();
-        let fields: Vec<&str> = wrong.iter().map(|violation| violation.field.as_str()).collect();
+        let violations =
+            request_from_proto(v1::WatchFilesRequest { filter: Some(filter), cursor: String::new() })
+                .unwrap_err();
+        let fields: Vec<&str> = violations.iter().map(|violation| violation.field.as_str()).collect();
         let expected =
             ["filter.kinds[1]", "filter.kinds[2]", "filter.file_id", "filter.category", "filter.owner_id"];
         assert_eq!(fields, expected);
     }
 
     #[test]
-    fn every_kind_of_event_has_a_value_of_its_own() {
+    fn event_kinds_have_distinct_values() {
         let all: std::collections::BTreeSet<i32> =
-            EventKind::ALL.iter().map(|known| i32::from(kind(*known))).collect();
+            EventKind::ALL.iter().map(|known| i32::from(event_kind_to_proto(*known))).collect();
         assert_eq!(all.len(), EventKind::ALL.len());
         assert!(!all.contains(&0));
     }

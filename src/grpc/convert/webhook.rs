@@ -1,4 +1,4 @@
-//! Webhooks and their failed deliveries.
+//! Conversions of webhooks and their failed deliveries.
 
 use std::mem;
 
@@ -14,132 +14,140 @@ use crate::{
     proto::v1,
 };
 
-/// More fields than can be changed.
+/// The maximum number of paths in an update mask. A webhook has fewer fields that can change.
 const PATHS_MAX: usize = 16;
 
-/// What a new endpoint is to be.
-pub(in crate::grpc) fn create(
+/// Returns the fields of the new webhook and the optional request id.
+pub(in crate::grpc) fn create_request_from_proto(
     request: v1::CreateWebhookRequest,
 ) -> Result<(WebhookChange, Option<RequestId>), Violations> {
-    let mut wrong = Violations::new();
-    let request_id = id::request_id(&request.request_id, &mut wrong);
+    let mut violations = Violations::new();
+    let request_id = id::parse_request_id(&request.request_id, &mut violations);
     let mut webhook = request.webhook.unwrap_or_default();
     let mut change = WebhookChange::default();
     for path in ["description", "kinds"] {
-        set(&mut change, path, &mut webhook, &mut wrong);
+        set_field(&mut change, path, &mut webhook, &mut violations);
     }
     change.url = (!webhook.url.is_empty()).then(|| mem::take(&mut webhook.url));
     if webhook.state() != v1::WebhookState::Unspecified || webhook.state != 0 {
-        set(&mut change, "state", &mut webhook, &mut wrong);
+        set_field(&mut change, "state", &mut webhook, &mut violations);
     }
-    wrong.into_result().map(|()| (change, request_id))
+    violations.into_result().map(|()| (change, request_id))
 }
 
-/// Everything that an update asks for.
-pub(in crate::grpc) fn update(request: v1::UpdateWebhookRequest) -> Result<WebhookUpdate, Violations> {
-    let mut wrong = Violations::new();
-    let request_id = id::request_id(&request.request_id, &mut wrong);
+pub(in crate::grpc) fn update_request_from_proto(
+    request: v1::UpdateWebhookRequest,
+) -> Result<WebhookUpdate, Violations> {
+    let mut violations = Violations::new();
+    let request_id = id::parse_request_id(&request.request_id, &mut violations);
     let paths = request.update_mask.unwrap_or_default().paths;
     if paths.is_empty() || paths.len() > PATHS_MAX {
-        wrong.add("update_mask", format!("must name 1 to {PATHS_MAX} fields"));
-        return Err(wrong);
+        violations.add("update_mask", format!("must name 1 to {PATHS_MAX} fields"));
+        return Err(violations);
     }
     let mut webhook = request.webhook.unwrap_or_default();
-    let id = wrong.ok_or_add("webhook.id", webhook.id.parse::<WebhookId>().map_err(|_| "must be a UUID"));
+    let id =
+        violations.ok_or_add("webhook.id", webhook.id.parse::<WebhookId>().map_err(|_| "must be a UUID"));
     let mut change = WebhookChange::default();
-    for (place, path) in paths.iter().enumerate() {
-        let field = format!("update_mask.paths[{place}]");
-        if paths[..place].contains(path) {
-            wrong.add(field, "stands twice");
-        } else if !set(&mut change, path, &mut webhook, &mut wrong) {
-            wrong.add(field, "must be one of url, description, kinds, state");
+    for (index, path) in paths.iter().enumerate() {
+        let field = format!("update_mask.paths[{index}]");
+        if paths[..index].contains(path) {
+            violations.add(field, "is repeated");
+        } else if !set_field(&mut change, path, &mut webhook, &mut violations) {
+            violations.add(field, "must be one of url, description, kinds, state");
         }
     }
     match id {
-        Some(id) if wrong.is_empty() => {
+        Some(id) if violations.is_empty() => {
             Ok(WebhookUpdate { id, change, if_etag: request.if_etag, request_id })
         }
-        _ => Err(wrong),
+        _ => Err(violations),
     }
 }
 
-/// Takes the field at `path` over; false where there is none to be set.
-fn set(change: &mut WebhookChange, path: &str, webhook: &mut v1::Webhook, wrong: &mut Violations) -> bool {
+/// Copies the field at `path` to the change. Returns false if no such field can be set.
+fn set_field(
+    change: &mut WebhookChange,
+    path: &str,
+    webhook: &mut v1::Webhook,
+    violations: &mut Violations,
+) -> bool {
     match path {
         "url" => change.url = Some(mem::take(&mut webhook.url)),
         "description" => change.description = Some(mem::take(&mut webhook.description)),
         "kinds" => {
-            let kinds = watch::kinds("webhook.kinds", &webhook.kinds, wrong);
+            let kinds = watch::event_kinds_from_proto("webhook.kinds", &webhook.kinds, violations);
             change.kinds = Some(kinds.into_iter().map(|kind| kind.number()).collect());
         }
         "state" => {
-            let known =
-                WebhookState::ALL.iter().copied().find(|known| i32::from(state(*known)) == webhook.state);
-            change.state = wrong.ok_or_add("webhook.state", known.ok_or("must be ACTIVE or PAUSED"));
+            let known = WebhookState::ALL
+                .iter()
+                .copied()
+                .find(|known| i32::from(state_to_proto(*known)) == webhook.state);
+            change.state = violations.ok_or_add("webhook.state", known.ok_or("must be ACTIVE or PAUSED"));
         }
         _ => return false,
     }
     true
 }
 
-/// An endpoint's id.
-pub(in crate::grpc) fn named(id: &str) -> Result<WebhookId, Violations> {
+pub(in crate::grpc) fn parse_webhook_id(id: &str) -> Result<WebhookId, Violations> {
     id.parse().map_err(|_| Violations::one("webhook_id", "must be a UUID"))
 }
 
-/// An endpoint's id and a request id.
-pub(in crate::grpc) fn change(
+/// Parses the ids of a change of a webhook: the webhook id and the optional request id.
+pub(in crate::grpc) fn parse_webhook_change(
     webhook_id: &str,
     request_id: &str,
 ) -> Result<(WebhookId, Option<RequestId>), Violations> {
-    let mut wrong = Violations::new();
-    let named = wrong.ok_or_add("webhook_id", webhook_id.parse::<WebhookId>().map_err(|_| "must be a UUID"));
-    let request_id = id::request_id(request_id, &mut wrong);
-    match named {
-        Some(named) => wrong.into_result().map(|()| (named, request_id)),
-        None => Err(wrong),
+    let mut violations = Violations::new();
+    let id =
+        violations.ok_or_add("webhook_id", webhook_id.parse::<WebhookId>().map_err(|_| "must be a UUID"));
+    let request_id = id::parse_request_id(request_id, &mut violations);
+    match id {
+        Some(id) => violations.into_result().map(|()| (id, request_id)),
+        None => Err(violations),
     }
 }
 
-/// Which dead letter to send again.
-pub(in crate::grpc) fn redelivery(
+/// Returns the webhook id and the event position of the delivery, and the optional request id.
+pub(in crate::grpc) fn redeliver_request_from_proto(
     request: &v1::RedeliverWebhookRequest,
 ) -> Result<((WebhookId, EventPosition), Option<RequestId>), Violations> {
-    let mut wrong = Violations::new();
-    let at = wrong.ok_or_add("position", request.position.parse::<EventPosition>());
-    match (change(&request.webhook_id, &request.request_id), at) {
-        (Ok((id, request_id)), Some(at)) => Ok(((id, at), request_id)),
+    let mut violations = Violations::new();
+    let position = violations.ok_or_add("position", request.position.parse::<EventPosition>());
+    match (parse_webhook_change(&request.webhook_id, &request.request_id), position) {
+        (Ok((id, request_id)), Some(position)) => Ok(((id, position), request_id)),
         (Err(mut more), _) => {
-            for violation in wrong.iter() {
+            for violation in violations.iter() {
                 more.add(violation.field.clone(), violation.description.clone());
             }
             Err(more)
         }
-        (Ok(_), None) => Err(wrong),
+        (Ok(_), None) => Err(violations),
     }
 }
 
-/// An endpoint as callers read it.
-pub(in crate::grpc) fn shown(webhook: Webhook) -> v1::Webhook {
+pub(in crate::grpc) fn to_proto(webhook: Webhook) -> v1::Webhook {
     v1::Webhook {
         id: webhook.id.to_string(),
         url: webhook.url,
         description: webhook.description,
-        kinds: watch::kinds_to_wire(&webhook.kinds),
-        state: state(webhook.state).into(),
+        kinds: watch::event_kinds_to_proto(&webhook.kinds),
+        state: state_to_proto(webhook.state).into(),
         state_reason: webhook.state_reason,
         position: webhook.position.to_string(),
         failed_attempt_count: webhook.failed_attempts.into(),
         last_error: webhook.last_error,
-        next_attempt_time: Some(time::to_wire(webhook.next_attempt_time)),
+        next_attempt_time: Some(time::to_proto(webhook.next_attempt_time)),
         created_by: webhook.created_by,
-        create_time: Some(time::to_wire(webhook.create_time)),
-        update_time: Some(time::to_wire(webhook.update_time)),
+        create_time: Some(time::to_proto(webhook.create_time)),
+        update_time: Some(time::to_proto(webhook.update_time)),
         etag: webhook.revision.to_string(),
     }
 }
 
-const fn state(state: WebhookState) -> v1::WebhookState {
+const fn state_to_proto(state: WebhookState) -> v1::WebhookState {
     match state {
         WebhookState::Active => v1::WebhookState::Active,
         WebhookState::Paused => v1::WebhookState::Paused,
@@ -147,8 +155,7 @@ const fn state(state: WebhookState) -> v1::WebhookState {
     }
 }
 
-/// A failed delivery as callers read it.
-pub(in crate::grpc) fn delivery(delivery: Delivery) -> v1::WebhookDelivery {
+pub(in crate::grpc) fn delivery_to_proto(delivery: Delivery) -> v1::WebhookDelivery {
     let state = match delivery.state {
         DeliveryState::Dead => v1::WebhookDeliveryState::Dead,
         DeliveryState::Waiting => v1::WebhookDeliveryState::Waiting,
@@ -156,14 +163,14 @@ pub(in crate::grpc) fn delivery(delivery: Delivery) -> v1::WebhookDelivery {
     };
     v1::WebhookDelivery {
         position: delivery.event.position.to_string(),
-        kind: watch::kind(delivery.event.kind).into(),
+        kind: watch::event_kind_to_proto(delivery.event.kind).into(),
         file_id: delivery.event.file.to_string(),
         version: delivery.event.version,
-        event_time: Some(time::to_wire(delivery.event.create_time)),
+        event_time: Some(time::to_proto(delivery.event.create_time)),
         state: state.into(),
         attempt_count: delivery.attempts.into(),
         last_error: delivery.last_error,
-        create_time: Some(time::to_wire(delivery.create_time)),
-        update_time: Some(time::to_wire(delivery.update_time)),
+        create_time: Some(time::to_proto(delivery.create_time)),
+        update_time: Some(time::to_proto(delivery.update_time)),
     }
 }

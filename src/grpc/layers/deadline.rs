@@ -21,7 +21,7 @@ use super::{Around, Inner, Next};
 use crate::{
     app::Error,
     config::DeadlinesConfig,
-    grpc::{call::origin, status},
+    grpc::{call::request_origin, status},
 };
 
 const TOO_LATE: &str = "the deadline of this call has passed";
@@ -110,7 +110,7 @@ impl Around for Deadline {
         };
         let limit = [own, callers(request.headers())].into_iter().flatten().min();
         let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
-        let request_id = origin(request.extensions()).request_id;
+        let request_id = request_origin(request.extensions()).request_id;
         let Some(response) = within(deadline, next.run(request)).await else {
             return status::deadline_exceeded(TOO_LATE, &request_id).into_http();
         };

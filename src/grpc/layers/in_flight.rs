@@ -15,8 +15,8 @@ use tonic::{Status, body::Body};
 
 use super::{Around, Inner, Next};
 use crate::grpc::{
-    auth::access::{Access, access},
-    call::origin,
+    auth::access::{Access, find_access},
+    call::request_origin,
     status,
 };
 
@@ -48,9 +48,11 @@ impl Around for InFlight {
         if path == EXEMPT {
             return next.run(request).await;
         }
-        let places = if access(path) == Some(Access::Anonymous) { &self.anonymous } else { &self.requests };
+        let places =
+            if find_access(path) == Some(Access::Anonymous) { &self.anonymous } else { &self.requests };
         let Ok(permit) = Arc::clone(places).try_acquire_owned() else {
-            return status::overloaded("requests", &origin(request.extensions()).request_id).into_http();
+            return status::overloaded("requests", &request_origin(request.extensions()).request_id)
+                .into_http();
         };
         let response = next.run(request).await;
         response.map(|inner| Body::new(HoldingBody { inner, _permit: permit }))

@@ -8,7 +8,7 @@ use http::{Request, Response};
 use tonic::body::Body;
 
 use super::{Around, Inner, Next};
-use crate::grpc::{call::origin, status};
+use crate::grpc::{call::request_origin, status};
 
 /// Answers INTERNAL for a request that panics.
 #[derive(Clone, Copy)]
@@ -16,7 +16,7 @@ pub(in crate::grpc) struct PanicBarrier;
 
 impl Around for PanicBarrier {
     async fn around<S: Inner>(&self, request: Request<Body>, next: Next<S>) -> Response<Body> {
-        let request_id = origin(request.extensions()).request_id;
+        let request_id = request_origin(request.extensions()).request_id;
         // Unwind safe: the request and the service's clone are gone afterwards, and what they share is behind
         // locks.
         match AssertUnwindSafe(next.run(request)).catch_unwind().await {

@@ -51,7 +51,7 @@ mod tests {
     use crate::{
         domain::clock::SystemIds,
         grpc::{
-            call::origin,
+            call::request_origin,
             layers::testing::{call, request},
         },
     };
@@ -63,7 +63,7 @@ mod tests {
             request.headers_mut().insert(HEADER, given.parse().unwrap());
         }
         let response = call(&layer, request, |request| async move {
-            let seen = origin(request.extensions()).request_id;
+            let seen = request_origin(request.extensions()).request_id;
             Response::builder().header("seen", seen).body(Body::empty()).unwrap()
         })
         .await;

@@ -7,7 +7,7 @@ use tracing::{Instrument, field};
 
 use super::{Around, Inner, Next};
 use crate::{
-    grpc::{auth::access::method_name, call::origin},
+    grpc::{auth::access::method_name, call::request_origin},
     telemetry::trace_context,
 };
 
@@ -24,7 +24,7 @@ impl Around for Trace {
             otel.kind = "server",
             rpc.system = "grpc",
             method,
-            request_id = origin(request.extensions()).request_id,
+            request_id = request_origin(request.extensions()).request_id,
             tenant = field::Empty,
             trace_id = field::Empty,
         );

@@ -1,4 +1,4 @@
-//! Multipart uploads.
+//! Checks multipart uploads.
 
 use futures::future::{join_all, try_join_all};
 

@@ -1,4 +1,4 @@
-//! Whole objects.
+//! Checks operations on whole objects.
 
 use futures::future::join_all;
 

@@ -1,4 +1,4 @@
-//! Presigned URLs.
+//! Signs URLs for direct uploads.
 
 use std::{
     collections::HashMap,

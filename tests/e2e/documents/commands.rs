@@ -25,12 +25,14 @@ use crate::server::strongroom_command;
 const SHELL: &str = "sh";
 const OTHER_SHELLS: [&str; 6] = ["", "bash", "shell", "console", "zsh", "shell-session"];
 
-/// The login and the grants that `docs/operations.md` describes, for other documents that use `$BACKUP_URL`.
-const CREATE_BACKUP_LOGIN: &str = r#"psql --quiet "$MIGRATE_URL" <<'SQL'
+/// The login, the grants and the backup that `docs/operations.md` describes, for other documents that use
+/// `$BACKUP_URL`.
+const CREATE_BACKUP: &str = r#"psql --quiet "$MIGRATE_URL" <<'SQL'
 CREATE ROLE files_backup LOGIN IN ROLE strongroom_backup;
 GRANT SELECT ON ALL TABLES IN SCHEMA public TO strongroom_backup;
 GRANT SELECT ON ALL SEQUENCES IN SCHEMA public TO strongroom_backup;
 SQL
+pg_dump --enable-row-security --format=custom --file=backup.dump "$BACKUP_URL"
 "#;
 
 /// Limits the time that the commands of one document take.
@@ -141,7 +143,7 @@ fn script(path: &str, blocks: &[Block]) -> String {
     let mut script = "set -euo pipefail\nexec 2>&1\n".to_owned();
     let mentions = |text: &str| blocks.iter().any(|block| block.text.contains(text));
     if mentions("$BACKUP_URL") && !mentions("CREATE ROLE files_backup") {
-        script.push_str(CREATE_BACKUP_LOGIN);
+        script.push_str(CREATE_BACKUP);
     }
     for block in blocks {
         script.push_str(&format!("echo '--- {path}:{}'\n{}", block.line, block.text));

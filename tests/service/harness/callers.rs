@@ -1,8 +1,10 @@
-//! The people of the tests, and what they can do.
+//! Callers and the RPCs that they call. A method named by a verb alone acts on a file.
 //!
-//! acme: alice and bob are members, maria is a manager, ada is the admin; billing is a backend of theirs. globex: mallory
-//! is a member, gus the admin. school (policy `education`): pupil and friend are members, friend and teacher belong to
-//! class 7a, head is the admin. The operator belongs to no tenant.
+//! - acme: alice and bob are members, maria is a manager, ada is an admin, billing is a service.
+//! - globex: mallory is a member, gus is an admin.
+//! - school (preset `education`): pupil and friend are students, whose role is member; teacher is a manager;
+//!   head is an admin. friend and teacher are in group 7a.
+//! - The operator belongs to no tenant.
 
 use bytes::Bytes;
 use strongroom::{
@@ -39,7 +41,7 @@ use super::{
     tokens::{Identity, token},
 };
 
-/// Somebody with a token, or without.
+/// A caller with its token, if it has one, and a gRPC client for each service.
 #[derive(Clone)]
 pub(crate) struct Caller {
     pub(crate) identity: Identity,
@@ -55,7 +57,7 @@ pub(crate) struct Caller {
     address: String,
 }
 
-/// Puts the token on every call.
+/// Adds the token to every call.
 #[derive(Clone)]
 pub(crate) struct Bearer(Option<MetadataValue<Ascii>>);
 
@@ -68,23 +70,22 @@ impl Interceptor for Bearer {
     }
 }
 
-/// What a download brought.
 #[derive(Debug)]
-pub(crate) struct Downloaded {
+pub(crate) struct Download {
     pub(crate) header: DownloadHeader,
     pub(crate) bytes: Vec<u8>,
     pub(crate) chunks: usize,
 }
 
 impl Inner {
-    /// A caller with a token that holds for an hour of the test's clock.
+    /// Creates a caller whose token expires in one hour of the test's clock.
     pub(crate) fn caller(&self, identity: Identity) -> Caller {
         let token = token(&identity, self.clock.now());
-        self.caller_with(identity, &token)
+        self.caller_with_token(identity, &token)
     }
 
-    /// A caller with this token; none where it is empty.
-    pub(crate) fn caller_with(&self, identity: Identity, token: &str) -> Caller {
+    /// Creates a caller with this token, or without credentials if `token` is empty.
+    pub(crate) fn caller_with_token(&self, identity: Identity, token: &str) -> Caller {
         let value = (!token.is_empty()).then(|| format!("Bearer {token}").parse().unwrap());
         let bearer = Bearer(value);
         let bytes_max = 64 * 1024 * 1024;
@@ -105,7 +106,7 @@ impl Inner {
         }
     }
 
-    /// Someone in an organisation.
+    /// Creates a caller in an organisation.
     pub(crate) fn member(&self, user: &str, organization: &str, role: &str, groups: &[&str]) -> Caller {
         self.caller(Identity {
             user: user.to_owned(),
@@ -168,8 +169,8 @@ impl Service {
         self.member("head", SCHOOL, "admin", &[])
     }
 
-    /// Alice, outside any organisation.
-    pub(crate) fn alice_alone(&self) -> Caller {
+    /// Alice outside any organisation. Her tenant is her own.
+    pub(crate) fn personal_alice(&self) -> Caller {
         self.caller(Identity { user: "alice".to_owned(), ..Identity::default() })
     }
 
@@ -181,53 +182,57 @@ impl Service {
         })
     }
 
-    pub(crate) fn nobody(&self) -> Caller {
-        self.caller_with(Identity::default(), "")
+    /// A caller without credentials.
+    pub(crate) fn anonymous(&self) -> Caller {
+        self.caller_with_token(Identity::default(), "")
     }
 }
 
 impl Caller {
-    /// The client library, as this caller.
-    pub(crate) async fn client(&self) -> Client {
+    /// Connects the client library with this caller's token.
+    pub(crate) async fn connect_client(&self) -> Client {
         Client::connect(ClientOptions::new(self.address.clone(), self.token.clone().into())).await.unwrap()
     }
 
-    /// Uploads in chunks that do not divide a part, with checksums.
+    /// Uploads with checksums. Chunk boundaries do not match part boundaries.
     pub(crate) async fn upload(&self, spec: UploadSpec, data: &[u8]) -> Result<UploadFileResponse, Status> {
-        self.send(upload_messages(spec, data, 40_000)).await
+        self.send_messages(upload_messages(spec, data, 40_000)).await
     }
 
-    /// Sends these messages and closes the stream.
-    pub(crate) async fn send(&self, messages: Vec<UploadFileRequest>) -> Result<UploadFileResponse, Status> {
+    /// Sends messages of `UploadFile` and closes the stream.
+    pub(crate) async fn send_messages(
+        &self,
+        messages: Vec<UploadFileRequest>,
+    ) -> Result<UploadFileResponse, Status> {
         let mut files = self.files.clone();
         Ok(files.upload_file(futures::stream::iter(messages)).await?.into_inner())
     }
 
-    /// Creates an upload, to be sent in streams.
-    pub(crate) async fn create(&self, spec: UploadSpec) -> Result<Upload, Status> {
+    /// Creates an upload whose bytes go through the service.
+    pub(crate) async fn create_upload(&self, spec: UploadSpec) -> Result<Upload, Status> {
         let request = CreateUploadRequest { spec: Some(spec), direct: false };
         Ok(self.uploads.clone().create_upload(request).await?.into_inner().upload.unwrap())
     }
 
-    /// How far an upload has come.
-    pub(crate) async fn upload_at(&self, id: &str) -> Result<Upload, Status> {
+    pub(crate) async fn get_upload(&self, id: &str) -> Result<Upload, Status> {
         let request = GetUploadRequest { upload_id: id.to_owned(), with_urls: false };
         Ok(self.uploads.clone().get_upload(request).await?.into_inner().upload.unwrap())
     }
 
-    /// Goes on with an upload from an offset: `data` is the whole file. With a finish where there is to be one.
-    pub(crate) async fn go_on(
+    /// Resumes an upload at offset `from`. `data` is the whole file. Sends the finish message if
+    /// `is_finished`.
+    pub(crate) async fn resume_upload(
         &self,
         id: &str,
         data: &[u8],
         from: usize,
         is_finished: bool,
     ) -> Result<UploadFileResponse, Status> {
-        self.send(resume_messages(id, data, from, is_finished)).await
+        self.send_messages(resume_messages(id, data, from, is_finished)).await
     }
 
-    /// The ids of the open uploads that the caller sees, in pages of this size.
-    pub(crate) async fn uploads(&self, page_size: i32) -> Vec<String> {
+    /// Lists the ids of all open uploads that the caller can see, in pages of this size.
+    pub(crate) async fn list_upload_ids(&self, page_size: i32) -> Vec<String> {
         let (mut ids, mut page_token) = (Vec::new(), String::new());
         loop {
             let request = ListUploadsRequest { page_size, page_token };
@@ -241,13 +246,12 @@ impl Caller {
         }
     }
 
-    pub(crate) async fn cancel(&self, id: &str) -> Result<(), Status> {
+    pub(crate) async fn cancel_upload(&self, id: &str) -> Result<(), Status> {
         let request = CancelUploadRequest { upload_id: id.to_owned(), request_id: String::new() };
         self.uploads.clone().cancel_upload(request).await.map(|_| ())
     }
 
-    /// Sends one whole part.
-    pub(crate) async fn part(&self, id: &str, offset: usize, data: &[u8]) -> Result<Upload, Status> {
+    pub(crate) async fn upload_part(&self, id: &str, offset: usize, data: &[u8]) -> Result<Upload, Status> {
         let request = UploadPartRequest {
             upload_id: id.to_owned(),
             offset: offset as i64,
@@ -257,8 +261,7 @@ impl Caller {
         Ok(self.uploads.clone().upload_part(request).await?.into_inner().upload.unwrap())
     }
 
-    /// Commits what was sent part by part.
-    pub(crate) async fn complete(&self, id: &str, size: usize) -> Result<File, Status> {
+    pub(crate) async fn complete_upload(&self, id: &str, size: usize) -> Result<File, Status> {
         let request = CompleteUploadRequest {
             upload_id: id.to_owned(),
             size_bytes: Some(size as i64),
@@ -267,13 +270,13 @@ impl Caller {
         Ok(self.uploads.clone().complete_upload(request).await?.into_inner().file.unwrap())
     }
 
-    /// Downloads and checks each chunk's place and checksum.
-    pub(crate) async fn download(&self, request: DownloadFileRequest) -> Result<Downloaded, Status> {
+    /// Downloads and checks the offset and the checksum of each chunk.
+    pub(crate) async fn download(&self, request: DownloadFileRequest) -> Result<Download, Status> {
         let mut stream = self.files.clone().download_file(request).await?.into_inner();
         let Some(Message::Header(header)) = stream.message().await?.unwrap().message else {
             panic!("the first message is not the header")
         };
-        let mut downloaded = Downloaded { header, bytes: Vec::new(), chunks: 0 };
+        let mut downloaded = Download { header, bytes: Vec::new(), chunks: 0 };
         let first = downloaded.header.range.unwrap().offset;
         while let Some(message) = stream.message().await? {
             let Some(Message::Chunk(chunk)) = message.message else { panic!("a second header") };
@@ -286,23 +289,23 @@ impl Caller {
         Ok(downloaded)
     }
 
-    /// The whole current version.
+    /// Downloads the whole current version.
     pub(crate) async fn read(&self, id: &str) -> Result<Bytes, Status> {
         let request = DownloadFileRequest { file_id: id.to_owned(), ..DownloadFileRequest::default() };
         Ok(self.download(request).await?.bytes.into())
     }
 
     pub(crate) async fn get(&self, id: &str) -> Result<File, Status> {
-        let answer = self.files.clone().get_file(GetFileRequest { file_id: id.to_owned() }).await?;
-        Ok(answer.into_inner().file.unwrap())
+        let response = self.files.clone().get_file(GetFileRequest { file_id: id.to_owned() }).await?;
+        Ok(response.into_inner().file.unwrap())
     }
 
     pub(crate) async fn list(&self, request: ListFilesRequest) -> Result<ListFilesResponse, Status> {
         Ok(self.files.clone().list_files(request).await?.into_inner())
     }
 
-    /// The names of all files that match, over as many pages as it takes.
-    pub(crate) async fn names(&self, mut request: ListFilesRequest) -> Vec<String> {
+    /// Lists the names of all matching files, over all pages.
+    pub(crate) async fn list_names(&self, mut request: ListFilesRequest) -> Vec<String> {
         let mut names = Vec::new();
         loop {
             let page = self.list(request.clone()).await.unwrap();
@@ -356,26 +359,25 @@ impl Caller {
         Ok(self.files.clone().batch_delete_files(request).await?.into_inner().files)
     }
 
-    pub(crate) async fn hold(&self, id: &str, reason: &str) -> Result<File, Status> {
+    pub(crate) async fn set_legal_hold(&self, id: &str, reason: &str) -> Result<File, Status> {
         let (file_id, reason) = (id.to_owned(), reason.to_owned());
         let request = SetLegalHoldRequest { file_id, reason, request_id: String::new() };
         Ok(self.files.clone().set_legal_hold(request).await?.into_inner().file.unwrap())
     }
 
-    pub(crate) async fn release(&self, id: &str, reason: &str) -> Result<File, Status> {
+    pub(crate) async fn release_legal_hold(&self, id: &str, reason: &str) -> Result<File, Status> {
         let (file_id, reason) = (id.to_owned(), reason.to_owned());
         let request = ReleaseLegalHoldRequest { file_id, reason, request_id: String::new() };
         Ok(self.files.clone().release_legal_hold(request).await?.into_inner().file.unwrap())
     }
 
-    /// Uploads a further version.
     pub(crate) async fn upload_version(&self, id: &str, data: &[u8]) -> Result<File, Status> {
         let spec = UploadSpec { file_id: id.to_owned(), ..UploadSpec::default() };
         Ok(self.upload(spec, data).await?.file.unwrap())
     }
 
-    /// The numbers of all versions, newest first, over as many pages as it takes.
-    pub(crate) async fn versions(&self, id: &str, page_size: i32) -> Result<Vec<FileVersion>, Status> {
+    /// Lists all versions, newest first, over all pages.
+    pub(crate) async fn list_versions(&self, id: &str, page_size: i32) -> Result<Vec<FileVersion>, Status> {
         let mut request =
             ListFileVersionsRequest { file_id: id.to_owned(), page_size, page_token: String::new() };
         let mut versions = Vec::new();
@@ -407,7 +409,7 @@ impl Caller {
         Ok(self.files.clone().delete_file_version(request).await?.into_inner().file.unwrap())
     }
 
-    /// The whole of one version.
+    /// Downloads one whole version.
     pub(crate) async fn read_version(&self, id: &str, version: i32) -> Result<Bytes, Status> {
         let request =
             DownloadFileRequest { file_id: id.to_owned(), version, ..DownloadFileRequest::default() };
@@ -420,15 +422,14 @@ impl Caller {
     }
 
     pub(crate) async fn quota(&self) -> Result<Quota, Status> {
-        let answer = self.quotas.clone().get_quota(GetQuotaRequest::default()).await?;
-        Ok(answer.into_inner().quota.unwrap())
+        let response = self.quotas.clone().get_quota(GetQuotaRequest::default()).await?;
+        Ok(response.into_inner().quota.unwrap())
     }
 
     pub(crate) async fn usage(&self) -> Result<GetUsageResponse, Status> {
         Ok(self.quotas.clone().get_usage(GetUsageRequest::default()).await?.into_inner())
     }
 
-    /// Changes the fields that are named.
     pub(crate) async fn update_quota(
         &self,
         tenant_id: &str,
@@ -446,8 +447,8 @@ impl Caller {
         Ok(self.quotas.clone().update_quota(request).await?.into_inner().quota.unwrap())
     }
 
-    /// The limit of the caller's own tenant, in bytes; for admins.
-    pub(crate) async fn limit_bytes(&self, limit_bytes: i64) {
+    /// Sets the byte limit of the caller's own tenant. Only admins may.
+    pub(crate) async fn set_limit_bytes(&self, limit_bytes: i64) {
         let quota = Quota { limit_bytes, ..Quota::default() };
         self.update_quota("", quota, &["limit_bytes"]).await.unwrap();
     }
@@ -457,7 +458,7 @@ impl Caller {
     }
 }
 
-/// The reason of a refusal, as its `ErrorInfo` names it.
+/// Returns the error reason in the `ErrorInfo` of a status.
 pub(crate) fn reason(status: &Status) -> String {
     let details = status.get_error_details();
     let info = details.error_info().unwrap_or_else(|| panic!("no ErrorInfo in {status:?}"));
@@ -465,7 +466,7 @@ pub(crate) fn reason(status: &Status) -> String {
     info.reason.clone()
 }
 
-/// The fields that a refusal complains about.
+/// Returns the fields that the `BadRequest` of a status names.
 pub(crate) fn violated_fields(status: &Status) -> Vec<String> {
     let details = status.get_error_details();
     let violations = details.bad_request().map(|bad| bad.field_violations.clone()).unwrap_or_default();

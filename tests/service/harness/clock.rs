@@ -1,10 +1,10 @@
-//! A clock that stands still until a test moves it.
+//! A clock that only tests advance.
 
 use std::sync::Mutex;
 
 use strongroom::domain::clock::{Clock, SystemClock, Timestamp};
 
-/// Starts at the time of the test, in whole seconds, because the partitions of the day are there.
+/// Starts at the current time, for which partitions exist, rounded down to a second.
 #[derive(Debug)]
 pub(crate) struct TestClock(Mutex<Timestamp>);
 

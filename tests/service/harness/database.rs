@@ -1,4 +1,5 @@
-//! A database per test, cloned from one that is migrated once in every process, and its superuser's own connection.
+//! One database per test, cloned from a template that each process migrates once, and a superuser's
+//! connection to it.
 
 use std::{
     net::SocketAddr,
@@ -23,15 +24,15 @@ const SYSTEM_LOGIN: &str = "strongroom_test_system";
 pub(crate) struct TestDatabase {
     server: Url,
     name: String,
-    /// Where the service's two roles go in, if not at the server's own door: the one for requests, and the one for work
-    /// across tenants.
-    pub(crate) doors: Option<[SocketAddr; 2]>,
+    /// The addresses at which the service connects as its two roles, if not the server's own: the role for
+    /// requests, and the role for work across tenants.
+    pub(crate) addresses: Option<[SocketAddr; 2]>,
 }
 
-/// The server that the tests are lent.
-pub(crate) fn server() -> Url {
+/// The URL of the server that all tests share.
+pub(crate) fn test_server_url() -> Url {
     let Ok(url) = std::env::var(URL) else {
-        panic!("{URL} is not set: run through scripts/with-postgres");
+        panic!("{URL} is not set; run through scripts/with-postgres");
     };
     url.parse().unwrap()
 }
@@ -51,16 +52,16 @@ async fn connect(url: &SecretString) -> Client {
     client
 }
 
-/// Creates and migrates the template once; answers its name.
-async fn template() -> &'static str {
+/// Creates and migrates the template on the first call. Returns its name.
+async fn create_template() -> &'static str {
     static TEMPLATE: OnceCell<String> = OnceCell::const_new();
     TEMPLATE
         .get_or_init(|| async {
             let name = format!("strongroom_template_{}", std::process::id());
-            let admin = connect(&url(&server(), "postgres", None)).await;
+            let admin = connect(&url(&test_server_url(), "postgres", None)).await;
             admin.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
-            prepare(&url(&server(), &name, None)).await;
-            // A template is copied only while nobody is connected to it.
+            migrate_and_create_logins(&url(&test_server_url(), &name, None)).await;
+            // PostgreSQL copies a template only while nothing is connected to it.
             admin.batch_execute(&format!("ALTER DATABASE {name} ALLOW_CONNECTIONS false")).await.unwrap();
             let others = format!(
                 "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = '{name}'"
@@ -71,30 +72,31 @@ async fn template() -> &'static str {
         .await
 }
 
-async fn prepare(database: &SecretString) {
+async fn migrate_and_create_logins(database: &SecretString) {
     migrate::up(database).await.unwrap();
     migrate::create_login(database, APP_LOGIN, "strongroom_app").await.unwrap();
     migrate::create_login(database, SYSTEM_LOGIN, "strongroom_system").await.unwrap();
 }
 
 impl TestDatabase {
-    /// A database in a server of one test's own, or else in the one that the tests are lent.
+    /// Creates a database on the test's own server, or on the shared server if there is none.
     pub(crate) async fn create(own_server: Option<Url>) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(1);
         if let Some(server) = own_server {
             let name = "postgres".to_owned();
-            prepare(&url(&server, &name, None)).await;
-            return Self { server, name, doors: None };
+            migrate_and_create_logins(&url(&server, &name, None)).await;
+            return Self { server, name, addresses: None };
         }
-        let template = template().await;
-        let (server, name) = (server(), format!("{template}_{}", NUMBER.fetch_add(1, Ordering::Relaxed)));
+        let template = create_template().await;
+        let (server, name) =
+            (test_server_url(), format!("{template}_{}", NUMBER.fetch_add(1, Ordering::Relaxed)));
         let admin = connect(&url(&server, "postgres", None)).await;
         admin.batch_execute(&format!("CREATE DATABASE {name} TEMPLATE {template}")).await.unwrap();
-        Self { server, name, doors: None }
+        Self { server, name, addresses: None }
     }
 
-    /// A server of the test's own goes as a whole.
-    pub(crate) async fn remove(&self) {
+    /// Drops the database. A test with its own server deletes the whole server instead.
+    pub(crate) async fn drop_database(&self) {
         if self.name == "postgres" {
             return;
         }
@@ -103,18 +105,18 @@ impl TestDatabase {
     }
 
     pub(crate) fn app_url(&self) -> SecretString {
-        self.through(0, url(&self.server, &self.name, Some(APP_LOGIN)))
+        self.with_address_of(0, url(&self.server, &self.name, Some(APP_LOGIN)))
     }
 
     pub(crate) fn system_url(&self) -> SecretString {
-        self.through(1, url(&self.server, &self.name, Some(SYSTEM_LOGIN)))
+        self.with_address_of(1, url(&self.server, &self.name, Some(SYSTEM_LOGIN)))
     }
 
-    fn through(&self, door: usize, url: SecretString) -> SecretString {
-        let Some(door) = self.doors.map(|doors| doors[door]) else { return url };
+    fn with_address_of(&self, role: usize, url: SecretString) -> SecretString {
+        let Some(address) = self.addresses.map(|addresses| addresses[role]) else { return url };
         let mut url: Url = url.expose_secret().parse().unwrap();
-        url.set_ip_host(door.ip()).unwrap();
-        url.set_port(Some(door.port())).unwrap();
+        url.set_ip_host(address.ip()).unwrap();
+        url.set_port(Some(address.port())).unwrap();
         SecretString::from(url.to_string())
     }
 
@@ -122,30 +124,30 @@ impl TestDatabase {
         url(&self.server, &self.name, None)
     }
 
-    /// A connection as the superuser, which row-level security does not bind.
-    pub(crate) async fn owner(&self) -> Owner {
-        Owner::connect(self.superuser_url()).await
+    /// Connects as the superuser, who bypasses row-level security.
+    pub(crate) async fn connect_as_superuser(&self) -> Superuser {
+        Superuser::connect(self.superuser_url()).await
     }
 
-    /// A connection as the role that serves requests, without any context.
-    pub(crate) async fn as_app(&self) -> Client {
+    /// Connects as the role that serves requests, without a tenant context.
+    pub(crate) async fn connect_as_app(&self) -> Client {
         connect(&self.app_url()).await
     }
 
-    /// A login that was given another role; for what the service must refuse.
-    pub(crate) async fn login(&self, login: &str, role: &str) -> SecretString {
+    /// Creates a login with this role and returns its URL.
+    pub(crate) async fn create_login(&self, login: &str, role: &str) -> SecretString {
         migrate::create_login(&self.superuser_url(), login, role).await.unwrap();
         url(&self.server, &self.name, Some(login))
     }
 }
 
-/// The superuser's connection; made anew when the server was gone in between.
-pub(crate) struct Owner {
+/// The superuser's connection, which is opened again after the server was restarted.
+pub(crate) struct Superuser {
     url: SecretString,
     client: Mutex<Arc<Client>>,
 }
 
-impl Owner {
+impl Superuser {
     async fn connect(url: SecretString) -> Self {
         let client = Mutex::new(Arc::new(connect(&url).await));
         Self { url, client }
@@ -159,39 +161,39 @@ impl Owner {
         Arc::clone(&client)
     }
 
-    pub(crate) async fn rows(&self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Vec<Row> {
+    pub(crate) async fn query_rows(&self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Vec<Row> {
         self.client().await.query(sql, values).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"))
     }
 
-    /// The number that a query answers; 0 for none.
-    pub(crate) async fn number(&self, sql: &str) -> i64 {
-        let rows = self.rows(&format!("SELECT ({sql})::bigint"), &[]).await;
+    /// Returns the number that a query selects, 0 for NULL.
+    pub(crate) async fn query_number(&self, sql: &str) -> i64 {
+        let rows = self.query_rows(&format!("SELECT ({sql})::bigint"), &[]).await;
         rows[0].get::<_, Option<i64>>(0).unwrap_or_default()
     }
 
-    /// The texts of the first column.
-    pub(crate) async fn texts(&self, sql: &str) -> Vec<String> {
-        self.rows(sql, &[]).await.iter().map(|row| row.get(0)).collect()
+    /// Returns the texts of the first column.
+    pub(crate) async fn query_texts(&self, sql: &str) -> Vec<String> {
+        self.query_rows(sql, &[]).await.iter().map(|row| row.get(0)).collect()
     }
 
-    pub(crate) async fn run(&self, sql: &str) {
+    pub(crate) async fn execute(&self, sql: &str) {
         self.client().await.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
     }
 
-    /// Puts the content of everything into a state, past the guards that allow but few moves.
-    pub(crate) async fn put_content_state(&self, state: ContentState) {
+    /// Sets the content state of all files and versions, including transitions that the triggers reject.
+    pub(crate) async fn set_content_state(&self, state: ContentState) {
         for table in ["versions", "files"] {
             let set = format!("UPDATE {table} SET content_state = {}", state.number());
-            self.past_guards(table, &set).await;
+            self.execute_without_triggers(table, &set).await;
         }
     }
 
-    /// Runs something that the triggers of a table would refuse.
-    pub(crate) async fn past_guards(&self, table: &str, sql: &str) {
+    /// Executes SQL while the triggers of a table are disabled.
+    pub(crate) async fn execute_without_triggers(&self, table: &str, sql: &str) {
         let sql = format!(
             "ALTER TABLE {table} DISABLE TRIGGER USER; {sql}; ALTER TABLE {table} ENABLE TRIGGER USER"
         );
-        self.run(&sql).await;
+        self.execute(&sql).await;
     }
 
     pub(crate) async fn ping(&self) {

@@ -1,10 +1,10 @@
-//! An import, as a test runs it.
+//! Calls of the import service.
 
 use futures::stream;
 use strongroom::proto::v1::{
     FindImportedFilesRequest, FindImportedFilesResponse, ImportFilesRequest, ImportFilesResponse, ImportItem,
     ImportOptions, ImportResult, ImportSummary, import_files_request,
-    import_files_response::Message as Answer,
+    import_files_response::Message as Response,
 };
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
@@ -12,42 +12,41 @@ use tonic::{Status, Streaming};
 use super::Caller;
 
 impl Caller {
-    /// Imports, and takes the whole report.
-    pub(crate) async fn import(
+    /// Runs an import and returns the whole report.
+    pub(crate) async fn import_files(
         &self,
         source: &str,
         dry_run: bool,
         items: impl IntoIterator<Item = ImportItem>,
-    ) -> Result<Vec<Answer>, Status> {
+    ) -> Result<Vec<Response>, Status> {
         let options = ImportOptions { source: source.to_owned(), dry_run };
         let items = items.into_iter().map(import_files_request::Message::Item);
         let messages: Vec<_> = std::iter::once(import_files_request::Message::Options(options))
             .chain(items)
-            .map(request)
+            .map(import_request)
             .collect();
         let mut stream =
             self.imports.clone().import_files(futures::stream::iter(messages)).await?.into_inner();
         let mut report = Vec::new();
-        while let Some(answer) = stream.message().await? {
-            report.push(answer.message.unwrap());
+        while let Some(response) = stream.message().await? {
+            report.push(response.message.unwrap());
         }
         Ok(report)
     }
 
-    /// Begins an import whose items come one by one.
-    pub(crate) async fn import_slowly(
+    /// Starts an import whose items the test sends one by one.
+    pub(crate) async fn start_import(
         &self,
         source: &str,
     ) -> (mpsc::Sender<ImportFilesRequest>, Streaming<ImportFilesResponse>) {
         let (items, rest) = mpsc::channel(16);
         let options = ImportOptions { source: source.to_owned(), dry_run: false };
-        items.send(request(import_files_request::Message::Options(options))).await.unwrap();
+        items.send(import_request(import_files_request::Message::Options(options))).await.unwrap();
         let messages = stream::unfold(rest, |mut rest| async { rest.recv().await.map(|next| (next, rest)) });
         (items, self.imports.clone().import_files(messages).await.unwrap().into_inner())
     }
 
-    /// The files that objects of before became.
-    pub(crate) async fn find_imported(
+    pub(crate) async fn find_imported_files(
         &self,
         request: FindImportedFilesRequest,
     ) -> Result<FindImportedFilesResponse, Status> {
@@ -55,24 +54,23 @@ impl Caller {
     }
 }
 
-/// A message of an import.
-pub(crate) fn request(message: import_files_request::Message) -> ImportFilesRequest {
+pub(crate) fn import_request(message: import_files_request::Message) -> ImportFilesRequest {
     ImportFilesRequest { message: Some(message) }
 }
 
-/// What a report says of single objects.
-pub(crate) fn results(report: &[Answer]) -> Vec<ImportResult> {
-    let result = |answer: &Answer| match answer {
-        Answer::Result(result) => Some(result.clone()),
-        Answer::PrefixEnd(_) | Answer::Summary(_) => None,
+/// Returns the results of single objects in a report.
+pub(crate) fn import_results(report: &[Response]) -> Vec<ImportResult> {
+    let result = |response: &Response| match response {
+        Response::Result(result) => Some(result.clone()),
+        Response::PrefixEnd(_) | Response::Summary(_) => None,
     };
     report.iter().filter_map(result).collect()
 }
 
-/// How a report ends.
-pub(crate) fn summary(report: &[Answer]) -> ImportSummary {
+/// Returns the last message of a report.
+pub(crate) fn import_summary(report: &[Response]) -> ImportSummary {
     match report.last() {
-        Some(Answer::Summary(summary)) => *summary,
+        Some(Response::Summary(summary)) => *summary,
         other => panic!("the report does not end with a summary: {other:?}"),
     }
 }

@@ -1,5 +1,4 @@
-//! What must hold after every test, whatever it was about: the starred invariants of the design, read from database and
-//! store, past the service.
+//! The invariants that must hold after every test, checked directly in the database and the stores.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -9,7 +8,7 @@ use std::{
 use strongroom::{
     app::integrity::{
         fsck::{Fsck, FsckProgress, FsckReport},
-        sample::Depth,
+        sample::SampleSize,
     },
     domain::clock::SystemIds,
     storage::ObjectStorage,
@@ -17,8 +16,8 @@ use strongroom::{
 
 use super::Service;
 
-/// Books that do not add up: one row a tenant, with what was found and what should be there.
-const BOOKS: &str = "
+/// Selects each tenant whose quota row or usage counters differ from the sum of its versions.
+const WRONG_QUOTAS: &str = "
     WITH charged AS (
         SELECT f.tenant_id, sum(v.size_bytes) AS bytes, count(DISTINCT f.id) AS files
         FROM files f
@@ -39,8 +38,8 @@ const BOOKS: &str = "
        OR coalesce(counted.files, 0) <> coalesce(charged.files, 0)
        OR q.reserved_bytes <> 0 OR q.reserved_file_count <> 0";
 
-/// Changes that nobody wrote down.
-const UNAUDITED: &str = "
+/// Selects changes without an audit entry and versions without an event.
+const UNRECORDED_CHANGES: &str = "
     SELECT format('version %s of %s', v.version, v.file_id) FROM versions v WHERE NOT EXISTS (
         SELECT FROM audit_entries a WHERE a.tenant_id = v.tenant_id AND a.file_id = v.file_id
           AND a.version = v.version AND a.action IN (2, 40) AND a.is_allowed)
@@ -57,20 +56,20 @@ const UNAUDITED: &str = "
         SELECT FROM events e WHERE e.tenant_id = v.tenant_id AND e.file_id = v.file_id
           AND e.version = v.version)";
 
-struct Silent;
+struct NoProgress;
 
-impl FsckProgress for Silent {
+impl FsckProgress for NoProgress {
     fn report_progress(&mut self, _: &FsckReport) {}
 }
 
 impl Service {
-    /// What `strongroom fsck` finds.
-    pub(crate) async fn fsck(&self) -> FsckReport {
-        self.fsck_with(false).await
+    /// Runs `strongroom fsck` without repairing.
+    pub(crate) async fn run_fsck(&self) -> FsckReport {
+        self.run_fsck_with(false).await
     }
 
-    /// What it finds and, where it repairs, writes down.
-    pub(crate) async fn fsck_with(&self, is_repairing: bool) -> FsckReport {
+    /// Runs `strongroom fsck`, which also marks lost versions if `is_repairing`.
+    pub(crate) async fn run_fsck_with(&self, is_repairing: bool) -> FsckReport {
         let fsck = Fsck {
             db: self.db.clone(),
             stores: self.stores.clone(),
@@ -78,22 +77,30 @@ impl Service {
             ids: Arc::new(SystemIds),
             grace: Duration::ZERO,
             key_prefix: "live".to_owned(),
-            depth: Depth::Everything,
+            depth: SampleSize::Everything,
             is_repairing,
         };
-        fsck.check_all(&mut Silent).await.unwrap()
+        fsck.check_all(&mut NoProgress).await.unwrap()
     }
 }
 
-pub(crate) async fn check(s: &Service) {
-    assert_eq!(s.owner.texts(BOOKS).await, [""; 0], "used = sum of charged versions, nothing reserved");
-    assert_eq!(s.owner.texts(UNAUDITED).await, [""; 0], "every change has its audit entry and its event");
+pub(crate) async fn check_invariants(s: &Service) {
+    assert_eq!(
+        s.superuser.query_texts(WRONG_QUOTAS).await,
+        [""; 0],
+        "usage is the sum of charged versions, nothing is reserved"
+    );
+    assert_eq!(
+        s.superuser.query_texts(UNRECORDED_CHANGES).await,
+        [""; 0],
+        "every change has an audit entry and an event"
+    );
     let open = "SELECT format('upload %s', id) FROM uploads WHERE state = 1";
-    assert_eq!(s.owner.texts(open).await, [""; 0], "no upload is open");
+    assert_eq!(s.superuser.query_texts(open).await, [""; 0], "no upload is open");
     if !s.may_fail_jobs.load(Ordering::Relaxed) {
         let failed = "SELECT format('%s: state %s, %s', kind, state, last_error) FROM jobs
                       WHERE state <> 1 OR last_error <> ''";
-        assert_eq!(s.owner.texts(failed).await, [""; 0], "no job failed, and none is with a worker");
+        assert_eq!(s.superuser.query_texts(failed).await, [""; 0], "no job failed, and no worker holds one");
     }
     for store in s.stores.iter() {
         let multiparts = store.list_multiparts("", None, 10).await.unwrap().multiparts;
@@ -101,7 +108,7 @@ pub(crate) async fn check(s: &Service) {
         assert_objects_have_rows(s, store.as_ref()).await;
     }
 
-    let report = s.fsck().await;
+    let report = s.run_fsck().await;
     if !s.may_lose_objects.load(Ordering::Relaxed) {
         assert_eq!(report.violations, [], "fsck");
     }
@@ -115,7 +122,7 @@ async fn assert_objects_have_rows(s: &Service, store: &dyn ObjectStorage) {
             let key = object.key.to_string();
             let rows = "SELECT FROM blobs WHERE storage_key = $1
                 UNION ALL SELECT FROM stray_objects WHERE storage_key = $1";
-            assert_eq!(s.owner.rows(rows, &[&key]).await.len(), 1, "object {key} has no row");
+            assert_eq!(s.superuser.query_rows(rows, &[&key]).await.len(), 1, "object {key} has no row");
         }
         match page.objects.last() {
             Some(last) => after = Some(last.key.clone()),

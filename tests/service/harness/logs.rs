@@ -1,4 +1,4 @@
-//! Remembers what is logged as an error, by one test and no other.
+//! Records the errors that one test logs.
 
 use std::{
     fmt,
@@ -14,18 +14,18 @@ use tracing_subscriber::{
     layer::{Context, SubscriberExt},
 };
 
-/// The errors of one test. Clones share them.
+/// The errors that one test has logged. Clones share the list.
 #[derive(Debug, Clone)]
-pub(crate) struct Recorded {
+pub(crate) struct ErrorLog {
     errors: Errors,
-    /// One for all threads of the test, because spans move between them.
+    /// Shared by all threads of the test, because spans move between them.
     dispatch: Dispatch,
 }
 
 #[derive(Debug, Clone, Default)]
 struct Errors(Arc<Mutex<Vec<String>>>);
 
-impl Default for Recorded {
+impl Default for ErrorLog {
     fn default() -> Self {
         let errors = Errors::default();
         let dispatch = Dispatch::new(Registry::default().with(errors.clone()));
@@ -33,10 +33,10 @@ impl Default for Recorded {
     }
 }
 
-impl Recorded {
-    /// From now on this thread's log is recorded here. Each test has threads of its own.
+impl ErrorLog {
+    /// Records the log of the current thread from now on. Each test has threads of its own.
     pub(crate) fn record_this_thread(&self) {
-        // Kept until the thread ends.
+        // The guard must not be dropped before the thread ends.
         std::mem::forget(tracing::dispatcher::set_default(&self.dispatch));
     }
 

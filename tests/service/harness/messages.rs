@@ -1,4 +1,4 @@
-//! The messages of an upload.
+//! Builders of the messages of an upload.
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
@@ -7,7 +7,7 @@ use strongroom::proto::v1::{
     upload_file_request::Message,
 };
 
-/// A spec that names a file and leaves the rest to the policy.
+/// A spec with a name only.
 pub(crate) fn spec(name: &str) -> UploadSpec {
     UploadSpec { name: name.to_owned(), ..UploadSpec::default() }
 }
@@ -27,7 +27,7 @@ pub(crate) fn finish(size_bytes: usize) -> UploadFileRequest {
     UploadFileRequest { message: Some(Message::Finish(finish)) }
 }
 
-/// Spec, chunks of a size, finish with the digest.
+/// The spec, chunks of this size, and the finish message with the digest.
 pub(crate) fn upload_messages(spec: UploadSpec, data: &[u8], chunk_size: usize) -> Vec<UploadFileRequest> {
     let mut messages = vec![spec_message(spec)];
     messages.extend(data.chunks(chunk_size).enumerate().map(|(n, data)| chunk(n * chunk_size, data)));
@@ -36,7 +36,8 @@ pub(crate) fn upload_messages(spec: UploadSpec, data: &[u8], chunk_size: usize) 
     messages
 }
 
-/// The messages that go on with an upload: chunks of `data` from an offset, and the finish where there is to be one.
+/// The messages that resume an upload: chunks of `data` from an offset, and the finish message if
+/// `is_finished`.
 pub(crate) fn resume_messages(
     id: &str,
     data: &[u8],
@@ -62,13 +63,13 @@ pub(crate) fn sha256(data: &[u8]) -> Bytes {
     Bytes::copy_from_slice(&Sha256::digest(data))
 }
 
-/// Bytes that repeat nowhere within a part.
+/// Bytes without repetition within a part.
 pub(crate) fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|n| (n * 31 + n / 251 + n / 65_521) as u8).collect()
 }
 
-/// The file of an answer.
-pub(crate) fn file_id(answer: &UploadFileResponse) -> String {
-    let File { id, .. } = answer.file.as_ref().unwrap();
+/// Returns the id of the file in a response.
+pub(crate) fn file_id(response: &UploadFileResponse) -> String {
+    let File { id, .. } = response.file.as_ref().unwrap();
     id.clone()
 }

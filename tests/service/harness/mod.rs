@@ -1,17 +1,18 @@
-//! What a test stands on.
+//! The test harness.
 //!
-//! `service_test(|s| async move { … })` starts a service of its own, runs the test, stops the service, waits for what it
-//! was still doing and then checks the invariants, whatever the test was about.
+//! `service_test(|s| async move { … })` starts a service with a database and a store of its own, runs the
+//! test, stops the service, waits for its background work and then checks the invariants, regardless of the
+//! subject of the test.
 
-mod book;
 mod callers;
 mod clock;
 mod database;
 mod importer;
 mod invariants;
+mod legacy_host;
 mod logs;
 mod messages;
-mod old_host;
+mod quota_row;
 mod receiver;
 mod tokens;
 mod urls;
@@ -53,25 +54,25 @@ use url::Url;
 pub(crate) use self::{
     callers::{Caller, reason, violated_fields},
     clock::TestClock,
-    database::{Owner, TestDatabase, server},
-    importer::{request, results, summary},
+    database::{Superuser, TestDatabase, test_server_url},
+    importer::{import_request, import_results, import_summary},
+    legacy_host::{LegacyHost, LegacyResponse},
     messages::{
         chunk, file_id, finish, pattern, resume_messages, sha256, spec, spec_message, upload_messages,
     },
-    old_host::{OldAnswer, OldHost},
     receiver::Receiver,
-    tokens::{Identity, Key, claims, key, publish, token},
-    urls::{Direct, direct_test},
+    tokens::{Identity, Key, claims, default_key, publish_keys, token},
+    urls::{DirectUpload, direct_test},
     watcher::Watcher,
 };
 
-/// Parts are small, so that files of several parts are cheap.
+/// The size of a part in bytes. It is small, so that files of several parts are cheap.
 pub(crate) const PART: usize = 64 * 1024;
 
-/// The organisation whose policy is `education`; all others have `general`.
+/// The organisation with the preset `education`; all others have `general`.
 pub(crate) const SCHOOL: &str = "school";
 
-/// A running service, and everything around it that a test may touch. Cheap to clone.
+/// A running service with its database, stores and clock. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Service(Arc<Inner>);
 
@@ -79,20 +80,20 @@ pub(crate) struct Inner {
     pub(crate) app: Arc<App>,
     pub(crate) db: Database,
     pub(crate) database: TestDatabase,
-    /// The database as its superuser: sees everything, for checks and for what no RPC can do.
-    pub(crate) owner: Owner,
-    /// The store that new bytes go to, itself: no faults.
+    /// Reads and writes all rows, for checks and for changes that no RPC makes.
+    pub(crate) superuser: Superuser,
+    /// The primary store, without faults.
     pub(crate) store: Arc<dyn ObjectStorage>,
-    /// The same store as the service sees it.
+    /// The primary store as the service uses it, with the faults that tests plan.
     pub(crate) faults: Arc<Flaky>,
-    /// All stores, themselves.
+    /// All stores, without faults.
     pub(crate) stores: Stores,
     pub(crate) clock: Arc<TestClock>,
     pub(crate) health: Health,
     pub(crate) metrics: Metrics,
     pub(crate) channel: Channel,
     pub(crate) address: String,
-    /// Where the issuer's keys are read from.
+    /// The file of the issuer's public keys.
     pub(crate) keys: Arc<tempfile::NamedTempFile>,
     config: Config,
     may_log_errors: AtomicBool,
@@ -111,19 +112,20 @@ impl Deref for Service {
 }
 
 impl Service {
-    /// One more server over the same database and stores, configured otherwise. The test stops it.
-    pub(crate) async fn replica(&self, configure: impl FnOnce(&mut Config)) -> Self {
+    /// Starts another server over the same database and stores with a changed configuration. The test must
+    /// stop it.
+    pub(crate) async fn start_replica(&self, configure: impl FnOnce(&mut Config)) -> Self {
         let mut config = self.config.clone();
         configure(&mut config);
         let configured =
             self.stores.iter().filter(|store| config.storage.providers.contains_key(store.provider()));
         let stores = Stores::new(configured.cloned(), &config.storage.provider).unwrap();
-        serve(config, self.database.clone(), self.clock.clone(), Arc::clone(&self.keys), stores).await
+        start_server(config, self.database.clone(), self.clock.clone(), Arc::clone(&self.keys), stores).await
     }
 
-    /// The same server, which nobody else has yet, over a connection of the runtime that this is called on: it outlives
-    /// the server's own.
-    pub(crate) async fn connected_from_here(mut self) -> Self {
+    /// Replaces the connection by one of the calling runtime, which outlives the server's runtime. Panics if
+    /// the service was cloned before.
+    pub(crate) async fn reconnect_on_this_runtime(mut self) -> Self {
         let channel = connect(&self.address).await;
         Arc::get_mut(&mut self.0).unwrap().channel = channel;
         self
@@ -135,30 +137,30 @@ async fn connect(address: &str) -> Channel {
 }
 
 impl Inner {
-    /// This test provokes what operators are told about.
-    pub(crate) fn expect_errors_in_the_log(&self) {
+    /// Permits logged errors in this test.
+    pub(crate) fn expect_logged_errors(&self) {
         self.may_log_errors.store(true, Ordering::Relaxed);
     }
 
-    /// This test damages the store.
+    /// Permits violations that fsck finds in this test, because it damages the store.
     pub(crate) fn expect_lost_objects(&self) {
         self.may_lose_objects.store(true, Ordering::Relaxed);
     }
 
-    /// This test leaves jobs behind that failed, or that nobody does.
+    /// Permits jobs that failed or were not run in this test.
     pub(crate) fn expect_failed_jobs(&self) {
         self.may_fail_jobs.store(true, Ordering::Relaxed);
     }
 
-    /// Tells the server to go, as SIGTERM does.
+    /// Starts the shutdown of the server, as SIGTERM does.
     pub(crate) fn begin_shutdown(&self) {
         if let Some(shutdown) = self.shutdown.lock().unwrap().take() {
             let _ = shutdown.send(());
         }
     }
 
-    /// Waits for the server to have ended, and for what must not be cut off.
-    pub(crate) async fn stopped(&self) {
+    /// Shuts the server down and waits for its background work.
+    pub(crate) async fn stop(&self) {
         self.begin_shutdown();
         if let Some(server) = self.server.lock().await.take() {
             server.await.unwrap();
@@ -166,25 +168,26 @@ impl Inner {
         self.app.drain().await;
     }
 
-    /// Asks until the answer is yes. Every question is a round trip, so this yields; it gives up after a while, which is long:
-    /// an event is told when everything that was written before has ended, in all databases of a busy server.
-    pub(crate) async fn until<F, Fut>(&self, what: &str, is_so: F)
+    /// Polls a condition until it is true. A query between two polls yields to other tasks. Panics after 60
+    /// s; this is long because a watch delays an event until all earlier transactions have ended, in all
+    /// databases of a busy server.
+    pub(crate) async fn wait_until<F, Fut>(&self, what: &str, is_true: F)
     where
         F: Fn() -> Fut,
         Fut: Future<Output = bool>,
     {
-        let asked = async {
-            while !is_so().await {
-                self.owner.ping().await;
+        let polled = async {
+            while !is_true().await {
+                self.superuser.ping().await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(60), asked)
+        tokio::time::timeout(Duration::from_secs(60), polled)
             .await
-            .unwrap_or_else(|_| panic!("never: {what}"));
+            .unwrap_or_else(|_| panic!("timed out after 60 s: {what}"));
     }
 
-    /// What a counter of `/metrics` says, summed over its labels.
-    pub(crate) fn metric(&self, name: &str) -> u64 {
+    /// Returns the value of a counter of `/metrics`, summed over its labels.
+    pub(crate) fn read_metric(&self, name: &str) -> u64 {
         let text = self.metrics.render().unwrap();
         let values =
             text.lines().filter(|line| line.starts_with(name)).filter_map(|line| line.rsplit_once(' '));
@@ -192,7 +195,7 @@ impl Inner {
     }
 }
 
-/// Runs a test against a service with the defaults.
+/// Runs a test against a service with the default test configuration.
 pub(crate) fn service_test<F, Fut>(test: F)
 where
     F: FnOnce(Service) -> Fut,
@@ -201,34 +204,34 @@ where
     service_test_with(|_| {}, test);
 }
 
-/// Runs a test against a service that is configured otherwise.
+/// Runs a test against a service with a changed configuration.
 pub(crate) fn service_test_with<F, Fut>(configure: impl FnOnce(&mut Config), test: F)
 where
     F: FnOnce(Service) -> Fut,
     Fut: Future<Output = ()>,
 {
-    service_test_in(None, |site| configure(&mut site.config), test);
+    service_test_in(None, |setup| configure(&mut setup.config), test);
 }
 
-/// What a service is started from, for tests that put something between it and its surroundings.
-pub(crate) struct Site {
+/// The inputs from which a service is started, for tests that put a proxy or another store in between.
+pub(crate) struct Setup {
     pub(crate) config: Config,
-    /// The memory of the process, tried once, unless a test changes it.
+    /// In memory and without retries, unless a test changes it.
     pub(crate) storage: StorageOptions,
-    /// Where the service's two pools reach the database, if not at the server's own socket: the one for requests, and
-    /// the one for work across tenants.
-    pub(crate) database_doors: Option<[SocketAddr; 2]>,
-    /// Whether the stores give URLs.
+    /// The addresses at which the service's two pools connect, if not the server's own: the pool for
+    /// requests, and the pool for work across tenants.
+    pub(crate) database_addresses: Option<[SocketAddr; 2]>,
+    /// Whether the stores presign URLs.
     pub(crate) has_urls: bool,
 }
 
-/// Runs a test against a service in other surroundings, such as another database server.
-pub(crate) fn service_test_in<F, Fut>(server: Option<Url>, arrange: impl FnOnce(&mut Site), test: F)
+/// Runs a test against a service with a changed setup, or with its own database server.
+pub(crate) fn service_test_in<F, Fut>(server: Option<Url>, arrange: impl FnOnce(&mut Setup), test: F)
 where
     F: FnOnce(Service) -> Fut,
     Fut: Future<Output = ()>,
 {
-    let logs = logs::Recorded::default();
+    let logs = logs::ErrorLog::default();
     let for_threads = logs.clone();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -238,26 +241,27 @@ where
         .unwrap();
     logs.record_this_thread();
     runtime.block_on(async {
-        let service = start(server, arrange).await;
+        let service = start_service(server, arrange).await;
         test(service.clone()).await;
-        service.stopped().await;
-        invariants::check(&service).await;
+        service.stop().await;
+        invariants::check_invariants(&service).await;
         if !service.may_log_errors.load(Ordering::Relaxed) {
-            assert_eq!(logs.errors(), [""; 0], "errors in the log that the test did not announce");
+            assert_eq!(logs.errors(), [""; 0], "unexpected errors in the log");
         }
-        service.database.remove().await;
+        service.database.drop_database().await;
     });
 }
 
-async fn start(server: Option<Url>, arrange: impl FnOnce(&mut Site)) -> Service {
+async fn start_service(server: Option<Url>, arrange: impl FnOnce(&mut Setup)) -> Service {
     let mut database = TestDatabase::create(server).await;
     let clock = Arc::new(TestClock::default());
-    let keys = Arc::new(tokens::keys_file());
-    let config = configuration(&keys);
-    let mut site = Site { storage: storage_options(&config), config, database_doors: None, has_urls: false };
-    arrange(&mut site);
-    let Site { config, storage, database_doors, has_urls } = site;
-    database.doors = database_doors;
+    let keys = Arc::new(tokens::create_keys_file());
+    let config = test_config(&keys);
+    let mut setup =
+        Setup { storage: storage_options(&config), config, database_addresses: None, has_urls: false };
+    arrange(&mut setup);
+    let Setup { config, storage, database_addresses, has_urls } = setup;
+    database.addresses = database_addresses;
     let names = config.storage.providers.keys();
     let opened = names.map(|name| open_store(name, &storage, &clock));
     let opened: Vec<Arc<dyn ObjectStorage>> = match has_urls {
@@ -268,11 +272,11 @@ async fn start(server: Option<Url>, arrange: impl FnOnce(&mut Site)) -> Service 
         store.initialise(&InitOptions { abort_incomplete_after_days: None }).await.unwrap();
     }
     let stores = Stores::new(opened, &config.storage.provider).unwrap();
-    serve(config, database, clock, keys, stores).await
+    start_server(config, database, clock, keys, stores).await
 }
 
-/// A server, the only one or one more, over a database and stores.
-async fn serve(
+/// Starts a server over a database and stores. A test may have several.
+async fn start_server(
     config: Config,
     database: TestDatabase,
     clock: Arc<TestClock>,
@@ -312,7 +316,7 @@ async fn serve(
         server.serve(&config, listener, stopped).await.unwrap();
     });
     Service(Arc::new(Inner {
-        owner: database.owner().await,
+        superuser: database.connect_as_superuser().await,
         database,
         channel: connect(&address).await,
         app,
@@ -334,25 +338,25 @@ async fn serve(
     }))
 }
 
-fn configuration(keys: &tempfile::NamedTempFile) -> Config {
+fn test_config(keys: &tempfile::NamedTempFile) -> Config {
     let mut config = Config::defaults().unwrap();
     config.uploads.part_size_bytes = PART;
     config.uploads.byte_budget_bytes = 4 * 1024 * 1024;
     config.uploads.reservation_step_bytes = 4 * PART as u64;
     config.server.drain_seconds = 20;
-    // No test is about these limits unless it sets them; a busy machine must not run into them.
+    // A busy machine must not reach these limits; tests of a limit set it themselves.
     (config.database.acquire_timeout_seconds, config.database.statement_timeout_seconds) = (60, 60);
     (config.deadlines.unary_seconds, config.deadlines.list_seconds) = (120, 120);
     config.tenants.presets.insert(SCHOOL.to_owned(), "education".to_owned());
     config.scanning.accept_unscanned = true;
-    // Something to import from, for tests that are about who may.
+    // A source that exists, for tests of permissions.
     let here = concat!(env!("CARGO_MANIFEST_DIR"), "/proto");
     let legacy =
         ImportSourceConfig { tenants: "*".to_owned(), location: SourceLocation::Directory(here.into()) };
     config.imports.sources.insert("legacy".to_owned(), legacy);
     config.storage.providers.clear();
     config.storage.set_primary_provider("memory", ProviderConfig::Memory);
-    tokens::trust(&mut config, keys);
+    tokens::trust_issuer(&mut config, keys);
     config
 }
 
@@ -368,7 +372,7 @@ pub(crate) fn database_options(config: &Config, database: &TestDatabase) -> Data
     }
 }
 
-/// The memory of the process, tried once.
+/// Stores in memory, without retries.
 fn storage_options(config: &Config) -> StorageOptions {
     StorageOptions {
         provider: config.storage.provider.clone(),
@@ -380,7 +384,7 @@ fn storage_options(config: &Config) -> StorageOptions {
     }
 }
 
-/// Every provider of a test is of the same kind.
+/// Opens a store. All providers of a test use the same adapter.
 fn open_store(provider: &str, options: &StorageOptions, clock: &Arc<TestClock>) -> Arc<dyn ObjectStorage> {
     let options = StorageOptions { provider: provider.to_owned(), ..options.clone() };
     storage::open(&options, clock.clone(), Arc::new(SystemIds)).unwrap()

@@ -1,4 +1,4 @@
-//! An endpoint that webhooks are sent to.
+//! An endpoint that receives webhook messages.
 
 use std::{
     collections::VecDeque,
@@ -19,21 +19,21 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// What came.
 #[derive(Debug, Clone)]
-pub(crate) struct Received {
+pub(crate) struct ReceivedMessage {
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
 }
 
 #[derive(Clone, Default)]
 struct Shared {
-    received: Arc<Mutex<Vec<Received>>>,
+    messages: Arc<Mutex<Vec<ReceivedMessage>>>,
+    /// The status and the `location` header of each of the next responses.
     script: Arc<Mutex<VecDeque<(u16, String)>>>,
     gate: Arc<RwLock<()>>,
 }
 
-/// A running endpoint; it ends with the test.
+/// A running endpoint, which stops when it is dropped.
 pub(crate) struct Receiver {
     pub(crate) url: String,
     shared: Shared,
@@ -46,12 +46,12 @@ impl Drop for Receiver {
     }
 }
 
-async fn take(
+async fn receive(
     State(shared): State<Shared>,
     headers: HeaderMap,
     body: Bytes,
 ) -> (StatusCode, [(&'static str, String); 1]) {
-    shared.received.lock().unwrap().push(Received { headers, body });
+    shared.messages.lock().unwrap().push(ReceivedMessage { headers, body });
     drop(shared.gate.read().await);
     let (status, location) = shared.script.lock().unwrap().pop_front().unwrap_or((200, String::new()));
     (StatusCode::from_u16(status).unwrap(), [("location", location)])
@@ -59,43 +59,44 @@ async fn take(
 
 impl Receiver {
     pub(crate) async fn start() -> Self {
-        // As `main` does; it fails only where one is installed already.
+        // As `main` does. It fails only if a provider is already installed.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/hook", listener.local_addr().unwrap());
         let shared = Shared::default();
-        let router = Router::new().fallback(take).with_state(shared.clone());
+        let router = Router::new().fallback(receive).with_state(shared.clone());
         let serving = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         Self { url, shared, serving }
     }
 
-    /// The next messages are answered with these; all others with 200.
-    pub(crate) fn answer(&self, statuses: &[u16]) {
+    /// Sets the statuses of the next responses. All later ones have status 200.
+    pub(crate) fn respond_with(&self, statuses: &[u16]) {
         self.shared.script.lock().unwrap().extend(statuses.iter().map(|status| (*status, String::new())));
     }
 
-    /// No message is answered before the guard is dropped.
-    pub(crate) async fn hold(&self) -> OwnedRwLockWriteGuard<()> {
+    /// Delays all responses until the guard is dropped.
+    pub(crate) async fn hold_responses(&self) -> OwnedRwLockWriteGuard<()> {
         Arc::clone(&self.shared.gate).write_owned().await
     }
 
-    /// The next message is sent elsewhere.
-    pub(crate) fn redirect_to(&self, url: &str) {
+    /// Redirects the next message to another URL.
+    pub(crate) fn redirect_next_to(&self, url: &str) {
         self.shared.script.lock().unwrap().push_back((307, url.to_owned()));
     }
 
-    pub(crate) fn received(&self) -> Vec<Received> {
-        self.shared.received.lock().unwrap().clone()
+    pub(crate) fn messages(&self) -> Vec<ReceivedMessage> {
+        self.shared.messages.lock().unwrap().clone()
     }
 
-    /// The files of the messages, in the order in which they came.
-    pub(crate) fn files(&self) -> Vec<String> {
-        let file = |received: &Received| received.json()["data"]["file_id"].as_str().unwrap().to_owned();
-        self.received().iter().map(file).collect()
+    /// Returns the file ids of the messages in the order of arrival.
+    pub(crate) fn received_file_ids(&self) -> Vec<String> {
+        let file_id =
+            |message: &ReceivedMessage| message.json()["data"]["file_id"].as_str().unwrap().to_owned();
+        self.messages().iter().map(file_id).collect()
     }
 }
 
-impl Received {
+impl ReceivedMessage {
     pub(crate) fn header(&self, name: &str) -> String {
         self.headers[name].to_str().unwrap().to_owned()
     }
@@ -104,7 +105,7 @@ impl Received {
         serde_json::from_slice(&self.body).unwrap()
     }
 
-    /// Whether one of its signatures was made with this secret.
+    /// Returns whether one of the signatures was made with this secret.
     pub(crate) fn is_signed_with(&self, secret: &str) -> bool {
         let timestamp = self.header("webhook-timestamp").parse().unwrap();
         let secret = WebhookSecret::from_text(secret.to_owned());

@@ -1,5 +1,5 @@
-//! The identity provider of the tests: one Ed25519 key, made anew in every process, whose public half the service reads
-//! from a file as it does in production.
+//! The identity provider of the tests. Each process generates one Ed25519 key, and the service reads the
+//! public key from a file, as it does in production.
 
 use std::{io::Write, sync::OnceLock};
 
@@ -21,7 +21,7 @@ use strongroom::{
 const ISSUER: &str = "https://id.example.org";
 const AUDIENCE: &str = "strongroom";
 
-/// Who a token is for.
+/// The identity in a token.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Identity {
     pub(crate) user: String,
@@ -31,7 +31,7 @@ pub(crate) struct Identity {
     pub(crate) kind: Option<String>,
 }
 
-/// One key of the provider.
+/// One signing key of the provider.
 pub(crate) struct Key {
     id: String,
     algorithm: Algorithm,
@@ -47,7 +47,7 @@ impl Key {
         Self { id: id.to_owned(), algorithm: Algorithm::EdDSA, private: private.as_ref().to_vec(), public }
     }
 
-    /// A key on the curve P-256.
+    /// Generates a key on the curve P-256.
     pub(crate) fn generate_p256(id: &str) -> Self {
         let algorithm = &ECDSA_P256_SHA256_FIXED_SIGNING;
         let private = EcdsaKeyPair::generate_pkcs8(algorithm, &SystemRandom::new()).unwrap();
@@ -67,7 +67,7 @@ impl Key {
 
     fn jwk(&self) -> Value {
         if self.algorithm == Algorithm::ES256 {
-            // An uncompressed point: a 4, then both coordinates.
+            // An uncompressed point: the byte 4, then both coordinates.
             let (x, y) = self.public[1..].split_at(32);
             let (x, y) = (URL_SAFE_NO_PAD.encode(x), URL_SAFE_NO_PAD.encode(y));
             return json!({
@@ -81,27 +81,27 @@ impl Key {
     }
 }
 
-/// The key that signs unless a test says otherwise.
-pub(crate) fn key() -> &'static Key {
+/// The key that signs all tokens, unless a test uses its own key.
+pub(crate) fn default_key() -> &'static Key {
     static KEY: OnceLock<Key> = OnceLock::new();
     KEY.get_or_init(|| Key::generate("first"))
 }
 
-pub(crate) fn keys_file() -> tempfile::NamedTempFile {
+pub(crate) fn create_keys_file() -> tempfile::NamedTempFile {
     let file = tempfile::NamedTempFile::new().unwrap();
-    publish(&file, &[key()]);
+    publish_keys(&file, &[default_key()]);
     file
 }
 
-/// Writes what the provider publishes.
-pub(crate) fn publish(file: &tempfile::NamedTempFile, keys: &[&Key]) {
+/// Replaces the keys that the provider publishes.
+pub(crate) fn publish_keys(file: &tempfile::NamedTempFile, keys: &[&Key]) {
     let document = json!({ "keys": keys.iter().map(|key| key.jwk()).collect::<Vec<_>>() });
     let mut writer = std::fs::File::create(file.path()).unwrap();
     writer.write_all(document.to_string().as_bytes()).unwrap();
 }
 
-/// Makes the service accept the provider's tokens.
-pub(crate) fn trust(config: &mut Config, keys: &tempfile::NamedTempFile) {
+/// Configures the service to accept tokens of the provider.
+pub(crate) fn trust_issuer(config: &mut Config, keys: &tempfile::NamedTempFile) {
     config.auth.issuers = vec![IssuerConfig {
         issuer: ISSUER.to_owned(),
         audience: AUDIENCE.to_owned(),
@@ -114,7 +114,7 @@ pub(crate) fn trust(config: &mut Config, keys: &tempfile::NamedTempFile) {
     config.auth.roles.insert("operator".to_owned(), RoleName::Operator);
 }
 
-/// The claims of a token that holds for an hour.
+/// The claims of a token that expires in one hour.
 pub(crate) fn claims(identity: &Identity, now: Timestamp) -> Map<String, Value> {
     let claims = json!({
         "iss": ISSUER,
@@ -127,11 +127,11 @@ pub(crate) fn claims(identity: &Identity, now: Timestamp) -> Map<String, Value> 
         "iat": now.timestamp(),
         "exp": (now + chrono::Duration::hours(1)).timestamp(),
     });
-    let Value::Object(claims) = claims else { unreachable!("an object was written above") };
+    let Value::Object(claims) = claims else { unreachable!("the value above is an object") };
     claims.into_iter().filter(|(_, value)| !value.is_null()).collect()
 }
 
-/// A token that holds for an hour.
+/// A token that expires in one hour.
 pub(crate) fn token(identity: &Identity, now: Timestamp) -> String {
-    key().sign(&claims(identity, now))
+    default_key().sign(&claims(identity, now))
 }

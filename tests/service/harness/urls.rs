@@ -1,5 +1,5 @@
-//! A store that gives URLs, and a client who writes to them. The URLs name what they are for and open no connection: writing
-//! goes past the service, as it does to a real store. That real URLs do the same is seen in `tests/e2e/direct.rs`.
+//! A store that presigns URLs, and a client that writes to them. A URL holds the key and the multipart
+//! upload, and a write goes directly to the store without a connection. `tests/e2e/direct.rs` uses real URLs.
 
 use std::{ops::Range, sync::Arc};
 
@@ -22,46 +22,47 @@ use url::Url;
 
 use super::{Caller, Inner, PART, Service, service_test_in};
 
-/// Runs a test against a service whose store gives URLs; direct uploads of more than one part go in parts.
+/// Runs a test against a service whose store presigns URLs. Direct uploads of more than [`PART`] bytes use
+/// several parts.
 pub(crate) fn direct_test<F, Fut>(test: F)
 where
     F: FnOnce(Service) -> Fut,
     Fut: Future<Output = ()>,
 {
-    let arrange = |site: &mut super::Site| {
-        site.has_urls = true;
-        site.config.uploads.direct_put_max_bytes = PART as u64;
+    let arrange = |setup: &mut super::Setup| {
+        setup.has_urls = true;
+        setup.config.uploads.direct_put_max_bytes = PART as u64;
     };
     service_test_in(None, arrange, test);
 }
 
 /// An upload whose bytes go to its URLs.
 #[derive(Debug, Clone)]
-pub(crate) struct Direct {
+pub(crate) struct DirectUpload {
     pub(crate) id: String,
     pub(crate) parts: Vec<DirectPart>,
 }
 
 impl Caller {
-    pub(crate) async fn create_direct(&self, spec: UploadSpec) -> Result<Direct, Status> {
+    pub(crate) async fn create_direct_upload(&self, spec: UploadSpec) -> Result<DirectUpload, Status> {
         let request = CreateUploadRequest { spec: Some(spec), direct: true };
         let created = self.uploads.clone().create_upload(request).await?.into_inner();
-        Ok(Direct { id: created.upload.unwrap().id, parts: created.direct.unwrap().parts })
+        Ok(DirectUpload { id: created.upload.unwrap().id, parts: created.direct.unwrap().parts })
     }
 
-    /// Fresh URLs; none for what is a file already.
-    pub(crate) async fn urls(&self, id: &str) -> Result<Vec<DirectPart>, Status> {
+    /// Returns fresh URLs of an upload, or none if it is completed.
+    pub(crate) async fn get_upload_urls(&self, id: &str) -> Result<Vec<DirectPart>, Status> {
         let request = GetUploadRequest { upload_id: id.to_owned(), with_urls: true };
-        let answer = self.uploads.clone().get_upload(request).await?.into_inner();
-        Ok(answer.direct.map(|direct| direct.parts).unwrap_or_default())
+        let response = self.uploads.clone().get_upload(request).await?.into_inner();
+        Ok(response.direct.map(|direct| direct.parts).unwrap_or_default())
     }
 
-    pub(crate) async fn complete_direct(
+    pub(crate) async fn complete_direct_upload(
         &self,
         id: &str,
         parts: &[CompletedPart],
     ) -> Result<CompleteUploadResponse, Status> {
-        self.complete_with(CompleteUploadRequest {
+        self.complete_upload_with(CompleteUploadRequest {
             upload_id: id.to_owned(),
             parts: parts.to_vec(),
             ..CompleteUploadRequest::default()
@@ -69,7 +70,7 @@ impl Caller {
         .await
     }
 
-    pub(crate) async fn complete_with(
+    pub(crate) async fn complete_upload_with(
         &self,
         request: CompleteUploadRequest,
     ) -> Result<CompleteUploadResponse, Status> {
@@ -78,8 +79,8 @@ impl Caller {
 }
 
 impl Inner {
-    /// Writes to a URL, and answers the etag; whatever was written to it before is gone.
-    pub(crate) async fn put(&self, part: &DirectPart, bytes: &[u8]) -> Result<String, StorageErrorKind> {
+    /// Writes to a URL and returns the etag. Replaces earlier bytes.
+    pub(crate) async fn put_part(&self, part: &DirectPart, bytes: &[u8]) -> Result<String, StorageErrorKind> {
         let url = Url::parse(&part.url).unwrap();
         let key = ObjectKey::parse(url.path().trim_start_matches('/')).unwrap();
         let payload = Payload::from(Bytes::copy_from_slice(bytes));
@@ -90,23 +91,23 @@ impl Inner {
         }
         self.store.delete(&key).await.unwrap();
         self.store.put(&key, payload, &PutOptions::default()).await.unwrap();
-        Ok("of-one-piece".to_owned())
+        Ok("single-put".to_owned())
     }
 
-    /// Writes all of it.
-    pub(crate) async fn send(&self, direct: &Direct, bytes: &[u8]) -> Vec<CompletedPart> {
+    /// Writes all parts of an upload.
+    pub(crate) async fn put_parts(&self, direct: &DirectUpload, bytes: &[u8]) -> Vec<CompletedPart> {
         let mut sent = Vec::new();
         for part in &direct.parts {
             let begin = usize::try_from(part.offset).unwrap();
             let end = begin + usize::try_from(part.size_bytes).unwrap();
-            let etag = self.put(part, &bytes[begin..end]).await.unwrap();
+            let etag = self.put_part(part, &bytes[begin..end]).await.unwrap();
             sent.push(CompletedPart { number: part.number, etag });
         }
         sent
     }
 }
 
-/// Puts URLs before a store that has none.
+/// Adds presigned URLs to a store that has none.
 #[derive(Debug)]
 pub(super) struct WithUrls(pub(super) Arc<dyn ObjectStorage>);
 

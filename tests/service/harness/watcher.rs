@@ -1,4 +1,4 @@
-//! A watch, as a test reads it.
+//! Reads the messages of `WatchFiles`.
 
 use std::time::Duration;
 
@@ -11,82 +11,81 @@ use tonic::{Status, Streaming};
 
 use super::Caller;
 
-/// A test that waits for what never comes fails in the end.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Limits the wait for one message.
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A watch that has begun.
+/// An open watch.
 pub(crate) struct Watcher {
     stream: Streaming<WatchFilesResponse>,
-    /// Behind the last message.
+    /// The cursor of the last message.
     pub(crate) cursor: String,
 }
 
 impl Caller {
-    /// Begins to watch from now on, and takes the first heartbeat.
-    pub(crate) async fn watch(&self) -> Watcher {
-        self.watch_with(WatchFilesRequest::default()).await.unwrap()
+    /// Starts a watch at the current position and reads the first heartbeat.
+    pub(crate) async fn watch_files(&self) -> Watcher {
+        self.watch_files_with(WatchFilesRequest::default()).await.unwrap()
     }
 
-    /// Begins to watch behind a cursor, and takes the first heartbeat.
-    pub(crate) async fn watch_from(&self, cursor: &str) -> Result<Watcher, Status> {
-        self.watch_with(WatchFilesRequest { cursor: cursor.to_owned(), filter: None }).await
+    /// Starts a watch after a cursor and reads the first heartbeat.
+    pub(crate) async fn watch_files_after(&self, cursor: &str) -> Result<Watcher, Status> {
+        self.watch_files_with(WatchFilesRequest { cursor: cursor.to_owned(), filter: None }).await
     }
 
-    pub(crate) async fn watch_with(&self, request: WatchFilesRequest) -> Result<Watcher, Status> {
+    pub(crate) async fn watch_files_with(&self, request: WatchFilesRequest) -> Result<Watcher, Status> {
         let stream = self.events.clone().watch_files(request).await?.into_inner();
         let mut watcher = Watcher { stream, cursor: String::new() };
-        match watcher.next().await? {
+        match watcher.next_message().await? {
             Message::Heartbeat(_) => Ok(watcher),
-            Message::Event(event) => panic!("the first message is no heartbeat: {event:?}"),
+            Message::Event(event) => panic!("first message is not a heartbeat: {event:?}"),
         }
     }
 }
 
 impl Watcher {
-    pub(crate) async fn next(&mut self) -> Result<Message, Status> {
-        let message = self.stream.message().await?.expect("a watch never ends without a word");
+    pub(crate) async fn next_message(&mut self) -> Result<Message, Status> {
+        let message = self.stream.message().await?.expect("watch ended without a status");
         assert_ne!(message.cursor, "", "every message has a cursor");
         self.cursor = message.cursor;
         Ok(message.message.unwrap())
     }
 
-    /// The next event, past heartbeats.
-    pub(crate) async fn event(&mut self) -> FileEvent {
-        let heard = async {
+    /// Returns the next event and skips heartbeats.
+    pub(crate) async fn next_event(&mut self) -> FileEvent {
+        let received = async {
             loop {
-                if let Message::Event(event) = self.next().await.unwrap() {
+                if let Message::Event(event) = self.next_message().await.unwrap() {
                     return event;
                 }
             }
         };
-        timeout(PATIENCE, heard).await.expect("no event came")
+        timeout(MESSAGE_TIMEOUT, received).await.expect("no event within 20 s")
     }
 
-    /// The next message, which must be a heartbeat.
-    pub(crate) async fn heartbeat(&mut self) -> WatchHeartbeat {
-        match self.next().await.unwrap() {
+    /// Returns the next message. Panics if it is not a heartbeat.
+    pub(crate) async fn next_heartbeat(&mut self) -> WatchHeartbeat {
+        match self.next_message().await.unwrap() {
             Message::Heartbeat(heartbeat) => heartbeat,
-            Message::Event(event) => panic!("an event: {event:?}"),
+            Message::Event(event) => panic!("unexpected event: {event:?}"),
         }
     }
 
-    /// Kind and file of the next event.
-    pub(crate) async fn what(&mut self) -> (FileEventKind, String) {
-        let event = self.event().await;
+    pub(crate) async fn next_kind_and_file(&mut self) -> (FileEventKind, String) {
+        let event = self.next_event().await;
         (event.kind(), event.file_id)
     }
 
-    /// Why the watch ends.
-    pub(crate) async fn end(&mut self) -> Status {
+    /// Waits for the end of the watch and returns its status. Panics if an event arrives first.
+    pub(crate) async fn wait_for_end(&mut self) -> Status {
         let ended = async {
             loop {
-                match self.next().await {
+                match self.next_message().await {
                     Ok(Message::Heartbeat(_)) => {}
-                    Ok(Message::Event(event)) => panic!("an event: {event:?}"),
+                    Ok(Message::Event(event)) => panic!("unexpected event: {event:?}"),
                     Err(status) => return status,
                 }
             }
         };
-        timeout(PATIENCE, ended).await.expect("the watch does not end")
+        timeout(MESSAGE_TIMEOUT, ended).await.expect("watch did not end within 20 s")
     }
 }

@@ -1,5 +1,5 @@
-//! A server that dies in the middle of a call. What it was told is then done whole or not at all, and asking again with the
-//! same request id does it exactly once.
+//! Server crashes during a call. The call must have its whole effect or none, and a retry with the same
+//! request id must have it exactly once.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -9,91 +9,98 @@ use tonic::Status;
 use tonic_types::StatusExt as _;
 
 use super::{
-    books::{Adrift, Who},
-    calls::{Answer, Call},
+    calls::{Call, Response},
     check,
+    expected::{OrphanedReservation, Person},
     instance::Instance,
-    run::Run,
+    sequence::Sequence,
 };
 use crate::harness::reason;
 
-/// How long a client waits for an answer, and the test for a server.
+/// The deadline of a client for a response, and of the test for the start of a server.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-impl Run<'_> {
-    /// Dies after some round trips, and another server takes its place.
-    pub(super) async fn crash(&mut self, t: usize) {
-        let (who, call) = self.draw(t);
-        let (request_id, patience) = (self.dice.uuid(), self.dice.below(60));
-        self.note(format!("tenant {t}, {}: the server dies during {call:?} {request_id}", who.user));
+impl Sequence<'_> {
+    /// Crashes the server during a call, after a random number of round trips, and starts another one.
+    pub(super) async fn crash_server(&mut self, t: usize) {
+        let (person, call) = self.draw_call(t);
+        let (request_id, round_trips) = (self.rng.uuid(), self.rng.below(60));
+        self.log_step(format!(
+            "tenant {t}, {}: the server crashes during {call:?} {request_id}",
+            person.user
+        ));
         self.tally.count("crash", false);
-        let caller = check::caller(&self.working.service, &self.tenants[t], &who);
-        let (asked, id) = (call.clone(), request_id.clone());
-        let mut asked = tokio::spawn(async move { asked.perform(&caller, id).await });
-        for _ in 0..patience {
-            self.s.owner.ping().await;
+        let caller = check::caller_for(&self.server.service, &self.tenants[t], &person);
+        let (sent_call, id) = (call.clone(), request_id.clone());
+        let mut task = tokio::spawn(async move { sent_call.perform(&caller, id).await });
+        for _ in 0..round_trips {
+            self.s.superuser.ping().await;
         }
-        self.working.crash(self.s).await;
-        // Not every client hears that its server is dead; each has a deadline.
-        let outcome = match timeout(DEADLINE, &mut asked).await {
-            Ok(ended) => ended.unwrap(),
+        self.server.crash(self.s).await;
+        // A client does not always notice that its server crashed, so it needs a deadline.
+        let outcome = match timeout(DEADLINE, &mut task).await {
+            Ok(joined) => joined.unwrap(),
             Err(_) => {
-                asked.abort();
-                Err(Status::deadline_exceeded("no answer from a dead server"))
+                task.abort();
+                Err(Status::deadline_exceeded("the server crashed"))
             }
         };
         let started = timeout(DEADLINE, Instance::start(self.s)).await;
-        self.working = started.expect("a server starts");
-        self.find_adrift(t).await;
+        self.server = started.expect("the new server did not start");
+        self.adopt_orphaned_reservations(t).await;
         if outcome.is_ok() {
-            self.tally.count("crash after the answer", false);
-            return self.judge(t, &who, &call, outcome, &request_id).await;
+            self.tally.count("crash after response", false);
+            return self.check_outcome(t, &person, &call, outcome, &request_id).await;
         }
-        self.assert_whole_or_nothing(t, &call).await;
-        if let Call::Send { .. } = call {
-            self.go_on(t, &who, &call).await;
-        } else if is_told(&outcome) {
-            return self.judge(t, &who, &call, outcome, &request_id).await;
+        self.assert_all_or_nothing(t, &call).await;
+        if let Call::SendBytes { .. } = call {
+            self.resume_after_crash(t, &person, &call).await;
+        } else if is_refused_by_service(&outcome) {
+            return self.check_outcome(t, &person, &call, outcome, &request_id).await;
         } else {
-            self.tally.count("crash before the answer", false);
-            let again = self.perform(t, &who, &call, &request_id).await;
-            self.judge(t, &who, &call, again, &request_id).await;
+            self.tally.count("crash before response", false);
+            let retried = self.perform_call(t, &person, &call, &request_id).await;
+            self.check_outcome(t, &person, &call, retried, &request_id).await;
         }
-        check::books(self.s, &self.working.service, &self.tenants[t]).await;
-        check::names(&self.working.service, &self.tenants[t]).await;
+        check::assert_quota(self.s, &self.server.service, &self.tenants[t]).await;
+        check::assert_names(&self.server.service, &self.tenants[t]).await;
     }
 
-    /// Reservations of streams that died; nobody goes on with them, and they are given back when their lease runs out.
-    async fn find_adrift(&mut self, t: usize) {
+    /// Adds the reservations of crashed streams to the model. No client can resume them; they are released
+    /// when their lease expires.
+    async fn adopt_orphaned_reservations(&mut self, t: usize) {
         let rows = "SELECT reserved_bytes, is_version, extract(epoch FROM lease_expire_time)::bigint
             FROM uploads WHERE tenant_id = $1::text::uuid AND state = 1 AND spec IS NULL";
-        let rows = self.s.owner.rows(rows, &[&self.tenant_id(t).await]).await;
-        let adrift = |row: &tokio_postgres::Row| Adrift {
+        let rows = self.s.superuser.query_rows(rows, &[&self.tenant_id(t).await]).await;
+        let from_row = |row: &tokio_postgres::Row| OrphanedReservation {
             bytes: row.get(0),
             files: i64::from(!row.get::<_, bool>(1)),
-            until: row.get(2),
+            lease_expire_time: row.get(2),
         };
-        let found: Vec<Adrift> = rows.iter().map(adrift).collect();
-        let before = self.tenants[t].adrift.len();
-        assert!(found.len() <= before + 1, "one call left {found:?}, after {before} there were");
-        self.tenants[t].adrift = found;
+        let found: Vec<OrphanedReservation> = rows.iter().map(from_row).collect();
+        let before = self.tenants[t].orphaned_reservations.len();
+        assert!(found.len() <= before + 1, "one call added more than one reservation to {before}: {found:?}");
+        self.tenants[t].orphaned_reservations = found;
     }
 
     async fn tenant_id(&self, t: usize) -> String {
-        let caller = check::caller(&self.working.service, &self.tenants[t], &super::draw::PEOPLE[2]);
+        let caller = check::caller_for(&self.server.service, &self.tenants[t], &super::draw::PEOPLE[2]);
         caller.tenant_id().await
     }
 
-    /// At most one file is there that was not, with the bytes that were sent; at most the one that was to go is gone.
-    async fn assert_whole_or_nothing(&self, t: usize, call: &Call) {
+    /// Asserts that the call created at most one file, with all of the bytes sent, and removed at most the
+    /// file that it was to purge.
+    async fn assert_all_or_nothing(&self, t: usize, call: &Call) {
         let rows = "SELECT id::text FROM files WHERE tenant_id = $1::text::uuid";
-        let rows = self.s.owner.rows(rows, &[&self.tenant_id(t).await]).await;
+        let rows = self.s.superuser.query_rows(rows, &[&self.tenant_id(t).await]).await;
         let now: BTreeSet<String> = rows.iter().map(|row| row.get(0)).collect();
         let before: BTreeSet<String> = self.tenants[t].files.keys().cloned().collect();
         let new: Vec<&String> = now.difference(&before).collect();
-        let gone: Vec<&String> = before.difference(&now).collect();
+        let removed: Vec<&String> = before.difference(&now).collect();
         let content = match call {
-            Call::Upload { content, .. } | Call::Send { content, is_finished: true, .. } => Some(*content),
+            Call::Upload { content, .. } | Call::SendBytes { content, is_finished: true, .. } => {
+                Some(*content)
+            }
             Call::Copy { file, version, .. } => self.tenants[t].files.get(file).and_then(|source| {
                 let version = if *version == 0 { source.current } else { *version };
                 source.versions.get(&version).copied()
@@ -103,39 +110,41 @@ impl Run<'_> {
         match (new.as_slice(), content) {
             ([], _) => {}
             ([id], Some(content)) => {
-                let caller = check::caller(&self.working.service, &self.tenants[t], &super::draw::PEOPLE[2]);
+                let caller =
+                    check::caller_for(&self.server.service, &self.tenants[t], &super::draw::PEOPLE[2]);
                 assert!(caller.read(id).await.unwrap() == content.bytes(), "half a file: {id}");
             }
-            (new, _) => panic!("files that nobody asked for: {new:?}"),
+            (new, _) => panic!("unexpected files: {new:?}"),
         }
-        match (gone.as_slice(), call) {
+        match (removed.as_slice(), call) {
             ([], _) => {}
-            ([gone], Call::Purge { file }) => assert_eq!(*gone, file),
-            (gone, _) => panic!("files that are gone: {gone:?}"),
+            ([removed], Call::Purge { file }) => assert_eq!(*removed, file),
+            (removed, _) => panic!("files removed unexpectedly: {removed:?}"),
         }
     }
 
-    /// An upload whose stream died is a file, which finishing again answers, or can be gone on with.
-    async fn go_on(&mut self, t: usize, who: &Who, call: &Call) {
-        let Call::Send { upload, content, .. } = call else { return };
+    /// An upload whose stream crashed either became a file, which a retry of the finish returns, or it can be
+    /// resumed.
+    async fn resume_after_crash(&mut self, t: usize, person: &Person, call: &Call) {
+        let Call::SendBytes { upload, content, .. } = call else { return };
         let now = self.now();
-        let Some(before) = self.tenants[t].open(upload, now) else { return };
+        let Some(before) = self.tenants[t].open_upload(upload, now) else { return };
         let owner = super::draw::PEOPLE.iter().find(|person| person.user == before.owner).unwrap().clone();
-        let caller = check::caller(&self.working.service, &self.tenants[t], &owner);
-        let told = caller.upload_at(upload).await.unwrap();
-        if told.state() != UploadState::Committed {
-            return self.adopt(t, &owner, call).await;
+        let caller = check::caller_for(&self.server.service, &self.tenants[t], &owner);
+        let upload_status = caller.get_upload(upload).await.unwrap();
+        if upload_status.state() != UploadState::Committed {
+            return self.adopt_upload(t, &owner, call).await;
         }
-        assert_eq!(who, &owner, "somebody else finished it");
+        assert_eq!(person, &owner, "another person finished the upload");
         let (upload, content, len) = (upload.clone(), *content, content.len);
-        let again = Call::Send { upload, content, from: len, upto: len, is_finished: true };
-        let answer: Answer = self.perform(t, &owner, &again, "").await.unwrap();
-        self.tenants[t].apply(&owner, &again, &answer, now);
+        let finish = Call::SendBytes { upload, content, from: len, to: len, is_finished: true };
+        let response: Response = self.perform_call(t, &owner, &finish, "").await.unwrap();
+        self.tenants[t].apply(&owner, &finish, &response, now);
     }
 }
 
-/// Whether the service itself refused, before it died.
-fn is_told(outcome: &Result<Answer, Status>) -> bool {
+/// Whether the service returned an error of its own before the crash.
+fn is_refused_by_service(outcome: &Result<Response, Status>) -> bool {
     let Err(status) = outcome else { return true };
     status.get_error_details().error_info().is_some() && reason(status) != "SHUTTING_DOWN"
 }

@@ -1,16 +1,16 @@
-//! What is done next: drawn from the dice and from what there is.
+//! Random calls that fit the state of a tenant.
 
 use super::{
-    books::{Tenant, Upload, Who},
     calls::{Call, Content},
-    dice::Dice,
+    expected::{Person, Tenant, Upload},
+    rng::Rng,
 };
 use crate::harness::PART;
 
-pub(super) const PEOPLE: [Who; 3] = [
-    Who { user: "ann", role: "member" },
-    Who { user: "ben", role: "member" },
-    Who { user: "zoe", role: "admin" },
+pub(super) const PEOPLE: [Person; 3] = [
+    Person { user: "ann", role: "member" },
+    Person { user: "ben", role: "member" },
+    Person { user: "zoe", role: "admin" },
 ];
 
 const CALLS: &[(usize, &str)] = &[
@@ -32,157 +32,164 @@ const CALLS: &[(usize, &str)] = &[
     (6, "limit"),
 ];
 
-/// Any mutation that makes sense now, and who asks for it.
-pub(super) fn draw(dice: &mut Dice, tenant: &Tenant, now: i64) -> (Who, Call) {
-    let is_begun = |upload: &Upload| upload.persisted > 0 && upload.until > now;
-    // What has come so far is seldom, so it is gone on with more often than its turn would come.
-    let goes_on = tenant.uploads.values().any(is_begun) && dice.is(30);
-    let name = if goes_on { "send" } else { dice.weighted(CALLS) };
-    let about_uploads = matches!(name, "send" | "cancel");
+/// Draws a mutation that makes sense in the current state, and its caller.
+pub(super) fn draw_call(rng: &mut Rng, tenant: &Tenant, now: i64) -> (Person, Call) {
+    let is_resumable = |upload: &Upload| upload.persisted_bytes > 0 && upload.lease_expire_time > now;
+    // Uploads with persisted bytes are rare, so resume them more often than their weight says.
+    let is_resumed = tenant.uploads.values().any(is_resumable) && rng.chance(30);
+    let name = if is_resumed { "send" } else { rng.pick_weighted(CALLS) };
+    let needs_upload = matches!(name, "send" | "cancel");
     let ids: Vec<String> = tenant.files.keys().cloned().collect();
-    if about_uploads && let Some(drawn) = of_upload(dice, tenant, name, now) {
+    if needs_upload && let Some(drawn) = draw_upload_call(rng, tenant, name, now) {
         return drawn;
     }
     let needs_file = !matches!(name, "upload" | "create" | "limit");
-    let Some(id) = dice.pick(&ids).filter(|_| needs_file && !about_uploads) else {
-        // Where there is no upload to go on with, there is one now.
-        return without_file(dice, tenant, if about_uploads { "create" } else { name });
+    let Some(id) = rng.pick(&ids).filter(|_| needs_file && !needs_upload) else {
+        // Without an upload to send to, create one.
+        return draw_call_without_file(rng, tenant, if needs_upload { "create" } else { name });
     };
-    let (name, id) = about_versions(dice, tenant, name, id);
+    let (name, id) = prefer_file_with_versions(rng, tenant, name, id);
     let owner = tenant.files[&id].owner;
-    let who = if dice.is(75) {
-        PEOPLE.iter().find(|who| who.user == owner).unwrap().clone()
+    let person = if rng.chance(75) {
+        PEOPLE.iter().find(|person| person.user == owner).unwrap().clone()
     } else {
-        dice.pick(&PEOPLE).unwrap()
+        rng.pick(&PEOPLE).unwrap()
     };
-    let call = of_file(dice, tenant, name, id);
-    (who, call)
+    let call = draw_file_call(rng, tenant, name, id);
+    (person, call)
 }
 
-/// What is about an earlier version mostly finds a file that has one, or makes one.
-fn about_versions<'a>(dice: &mut Dice, tenant: &Tenant, name: &'a str, file: String) -> (&'a str, String) {
-    if !matches!(name, "restore" | "delete version") || dice.is(15) {
+/// For calls that name an earlier version, mostly picks a file that has one. If no file has one, uploads a
+/// version instead.
+fn prefer_file_with_versions<'a>(
+    rng: &mut Rng,
+    tenant: &Tenant,
+    name: &'a str,
+    file: String,
+) -> (&'a str, String) {
+    if !matches!(name, "restore" | "delete version") || rng.chance(15) {
         return (name, file);
     }
     let several =
         tenant.files.iter().filter(|(_, file)| file.versions.len() > 1 && file.purge_time.is_none());
     let several: Vec<String> = several.map(|(id, _)| id.clone()).collect();
-    match dice.pick(&several) {
+    match rng.pick(&several) {
         Some(file) => (name, file),
         None => ("version", file),
     }
 }
 
-/// Names are drawn, so that their order is not that of their birth.
-fn name(dice: &mut Dice) -> String {
-    format!("{}-{}", ["Zebra", "apple", "Über", "mango"][dice.below(4)], dice.below(1_000))
+/// Draws a name. The order of names differs from that of creation.
+fn draw_name(rng: &mut Rng) -> String {
+    format!("{}-{}", ["Zebra", "apple", "Über", "mango"][rng.below(4)], rng.below(1_000))
 }
 
-/// Sizes around those where something changes: nothing, one part, and several.
-fn content(dice: &mut Dice) -> Content {
-    let len = match dice.below(10) {
-        0 => dice.below(2),
-        1 => PART - 1 + dice.below(3),
-        2 => 2 * PART - 1 + dice.below(3),
-        3 => 2 * PART + dice.below(2 * PART),
-        _ => 1 + dice.below(20_000),
+/// Draws a content whose size is often close to a boundary: empty, one part, two parts.
+fn draw_content(rng: &mut Rng) -> Content {
+    let len = match rng.below(10) {
+        0 => rng.below(2),
+        1 => PART - 1 + rng.below(3),
+        2 => 2 * PART - 1 + rng.below(3),
+        3 => 2 * PART + rng.below(2 * PART),
+        _ => 1 + rng.below(20_000),
     };
-    Content { seed: dice.next(), len }
+    Content { seed: rng.next_u64(), len }
 }
 
-fn without_file(dice: &mut Dice, tenant: &Tenant, name_of_call: &str) -> (Who, Call) {
-    let who = dice.pick(&PEOPLE).unwrap();
-    let is_size_known = dice.is(50);
+fn draw_call_without_file(rng: &mut Rng, tenant: &Tenant, name_of_call: &str) -> (Person, Call) {
+    let person = rng.pick(&PEOPLE).unwrap();
+    let is_size_known = rng.chance(50);
     match name_of_call {
         "limit" => {
-            let who = if dice.is(85) { PEOPLE[2].clone() } else { who };
-            let taken = tenant.used() + tenant.reserved();
-            let bytes = match dice.below(4) {
-                // As full as it can be, one byte less than that, nearly full, and far from it.
-                0 => taken,
-                1 => (taken - 1).max(0),
-                2 => taken + dice.below(PART) as i64,
-                _ => taken + dice.below(10 * PART) as i64,
+            let person = if rng.chance(85) { PEOPLE[2].clone() } else { person };
+            let total = tenant.used_bytes() + tenant.reserved_bytes();
+            let bytes = match rng.below(4) {
+                // Exactly full, one byte too low, nearly full, and far from full.
+                0 => total,
+                1 => (total - 1).max(0),
+                2 => total + rng.below(PART) as i64,
+                _ => total + rng.below(10 * PART) as i64,
             };
-            (who, Call::Limit { bytes })
+            (person, Call::SetLimit { bytes })
         }
         "create" => {
-            let (name, content) = (name(dice), content(dice));
-            // Mostly more than a part, so that there is something to go on behind.
-            let more = if dice.is(75) { PART + dice.below(2 * PART) } else { 0 };
+            let (name, content) = (draw_name(rng), draw_content(rng));
+            // Mostly more than one part, so that the upload can be resumed after a part.
+            let more = if rng.chance(75) { PART + rng.below(2 * PART) } else { 0 };
             let content = Content { len: content.len + more, ..content };
-            (who, Call::Create { name, content, is_size_known })
+            (person, Call::CreateUpload { name, content, is_size_known })
         }
         _ => {
-            let (name, content) = (name(dice), content(dice));
-            (who, Call::Upload { name, content, is_size_known })
+            let (name, content) = (draw_name(rng), draw_content(rng));
+            (person, Call::Upload { name, content, is_size_known })
         }
     }
 }
 
-fn of_upload(dice: &mut Dice, tenant: &Tenant, name: &str, now: i64) -> Option<(Who, Call)> {
+fn draw_upload_call(rng: &mut Rng, tenant: &Tenant, name: &str, now: i64) -> Option<(Person, Call)> {
     let ids: Vec<String> = tenant.uploads.keys().cloned().collect();
-    let begun = tenant.uploads.iter().filter(|(_, upload)| upload.persisted > 0);
-    let begun: Vec<String> = begun.map(|(id, _)| id.clone()).collect();
-    let id = if dice.is(70) { dice.pick(&begun) } else { None };
-    let id = id.or_else(|| dice.pick(&ids))?;
+    let resumable = tenant.uploads.iter().filter(|(_, upload)| upload.persisted_bytes > 0);
+    let resumable: Vec<String> = resumable.map(|(id, _)| id.clone()).collect();
+    let id = if rng.chance(70) { rng.pick(&resumable) } else { None };
+    let id = id.or_else(|| rng.pick(&ids))?;
     let upload = &tenant.uploads[&id];
-    let who = PEOPLE.iter().find(|who| who.user == upload.owner).unwrap().clone();
-    let who = if dice.is(90) { who } else { dice.pick(&PEOPLE).unwrap() };
+    let person = PEOPLE.iter().find(|person| person.user == upload.owner).unwrap().clone();
+    let person = if rng.chance(90) { person } else { rng.pick(&PEOPLE).unwrap() };
     if name == "cancel" {
-        return Some((who, Call::Cancel { upload: id }));
+        return Some((person, Call::CancelUpload { upload: id }));
     }
     let content = upload.content;
-    // From where it stands or, with the bytes sent again, from any part before.
-    let from = if tenant.open(&id, now).is_none() {
+    // From the end of the persisted bytes, or from the start of an earlier part, whose bytes are sent
+    // again.
+    let from = if tenant.open_upload(&id, now).is_none() {
         0
-    } else if dice.is(70) || upload.persisted == 0 {
-        upload.persisted
+    } else if rng.chance(70) || upload.persisted_bytes == 0 {
+        upload.persisted_bytes
     } else {
-        dice.below(upload.persisted / PART + 1) * PART
+        rng.below(upload.persisted_bytes / PART + 1) * PART
     };
-    let is_finished = dice.is(55);
-    let upto = if is_finished { content.len } else { from.max(upload.persisted) };
-    let upto = upto + if is_finished { 0 } else { dice.below(content.len - upto + 1) };
-    Some((who, Call::Send { upload: id, content, from, upto, is_finished }))
+    let is_finished = rng.chance(55);
+    let to = if is_finished { content.len } else { from.max(upload.persisted_bytes) };
+    let to = to + if is_finished { 0 } else { rng.below(content.len - to + 1) };
+    Some((person, Call::SendBytes { upload: id, content, from, to, is_finished }))
 }
 
-fn of_file(dice: &mut Dice, tenant: &Tenant, name_of_call: &str, file: String) -> Call {
-    let about = &tenant.files[&file];
-    let numbers: Vec<i32> = about.versions.keys().copied().collect();
-    let earlier: Vec<i32> = numbers.iter().copied().filter(|number| *number != about.current).collect();
-    let version = match dice.below(10) {
-        0..=5 => dice.pick(&earlier).unwrap_or(about.current),
-        6..=8 => dice.pick(&numbers).unwrap(),
-        _ => dice.below(6) as i32 + 1,
+fn draw_file_call(rng: &mut Rng, tenant: &Tenant, name_of_call: &str, file: String) -> Call {
+    let target = &tenant.files[&file];
+    let numbers: Vec<i32> = target.versions.keys().copied().collect();
+    let earlier: Vec<i32> = numbers.iter().copied().filter(|number| *number != target.current).collect();
+    let version = match rng.below(10) {
+        0..=5 => rng.pick(&earlier).unwrap_or(target.current),
+        6..=8 => rng.pick(&numbers).unwrap(),
+        _ => rng.below(6) as i32 + 1,
     };
     match name_of_call {
-        "version" => Call::Version { file, content: content(dice), is_size_known: dice.is(50) },
+        "version" => Call::UploadVersion { file, content: draw_content(rng), is_size_known: rng.chance(50) },
         "delete" => Call::Delete { file },
         "undelete" => {
-            let trash: Vec<String> = trashed(tenant);
-            let file = if dice.is(80) { dice.pick(&trash).unwrap_or(file) } else { file };
+            let trash: Vec<String> = list_trash(tenant);
+            let file = if rng.chance(80) { rng.pick(&trash).unwrap_or(file) } else { file };
             Call::Undelete { file }
         }
         "purge" => Call::Purge { file },
         "archive" => Call::Archive { file },
         "unarchive" => Call::Unarchive { file },
         "rename" => {
-            let etag = match dice.below(3) {
+            let etag = match rng.below(3) {
                 0 => String::new(),
-                1 => about.etag.clone(),
+                1 => target.etag.clone(),
                 _ => "1-999".to_owned(),
             };
-            Call::Rename { file, name: name(dice), etag }
+            Call::Rename { file, name: draw_name(rng), etag }
         }
-        "restore" => Call::Restore { file, version },
+        "restore" => Call::RestoreVersion { file, version },
         "delete version" => Call::DeleteVersion { file, version },
         "copy" => {
-            let version = if dice.is(40) { 0 } else { version };
-            Call::Copy { file, version, name: name(dice) }
+            let version = if rng.chance(40) { 0 } else { version };
+            Call::Copy { file, version, name: draw_name(rng) }
         }
         _ => {
-            let mut files: Vec<String> = tenant.files.keys().filter(|_| dice.is(40)).cloned().collect();
+            let mut files: Vec<String> = tenant.files.keys().filter(|_| rng.chance(40)).cloned().collect();
             if !files.contains(&file) {
                 files.push(file);
             }
@@ -191,7 +198,7 @@ fn of_file(dice: &mut Dice, tenant: &Tenant, name_of_call: &str, file: String) -
     }
 }
 
-fn trashed(tenant: &Tenant) -> Vec<String> {
+fn list_trash(tenant: &Tenant) -> Vec<String> {
     let trash = tenant.files.iter().filter(|(_, file)| file.purge_time.is_some());
     trash.map(|(id, _)| id.clone()).collect()
 }

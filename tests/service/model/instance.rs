@@ -1,4 +1,4 @@
-//! A server that can be killed: it has a runtime of its own, and everything that it does dies with that.
+//! A server that tests can kill. It has its own runtime, and all of its tasks end with the runtime.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use tracing::dispatcher;
 
 use crate::harness::Service;
 
-/// One more server over a service's database, stores and clock.
+/// An additional server with the database, stores and clock of a service.
 pub(super) struct Instance {
     pub(super) service: Service,
     runtime: Option<Runtime>,
@@ -15,7 +15,7 @@ pub(super) struct Instance {
 
 impl Instance {
     pub(super) async fn start(s: &Service) -> Self {
-        // What it logs is the test's log, in which no error may stand.
+        // Its logs go to the log of the test, which fails on errors.
         let log = dispatcher::get_default(Clone::clone);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -24,24 +24,24 @@ impl Instance {
             .build()
             .unwrap();
         let s = s.clone();
-        let service = runtime.spawn(async move { s.replica(|_| {}).await }).await.unwrap();
-        // Callers do not die with the server; theirs is a connection that breaks.
-        Self { service: service.connected_from_here().await, runtime: Some(runtime) }
+        let service = runtime.spawn(async move { s.start_replica(|_| {}).await }).await.unwrap();
+        // The client connection must survive the runtime of the server, so that callers see it break.
+        Self { service: service.reconnect_on_this_runtime().await, runtime: Some(runtime) }
     }
 
-    /// Ends it as kill -9 does: nothing is drained, nothing is cleaned up. Returns when the database is done with what it
-    /// was still told.
+    /// Ends the server as `kill -9` does, without draining or clean-up. Returns when the database has
+    /// finished the statements that it had received.
     pub(super) async fn crash(&mut self, s: &Service) {
         let runtime = self.runtime.take().unwrap();
         tokio::task::spawn_blocking(move || runtime.shutdown_timeout(Duration::from_secs(20))).await.unwrap();
         let busy = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
                     AND usename LIKE 'strongroom_test_%' AND state <> 'idle'";
-        s.until("the database is done", || async { s.owner.number(busy).await == 0 }).await;
+        s.wait_until("the database is idle", || async { s.superuser.query_number(busy).await == 0 }).await;
     }
 
-    /// Ends it as SIGTERM does.
+    /// Ends the server as SIGTERM does.
     pub(super) async fn stop(mut self) {
-        self.service.stopped().await;
+        self.service.stop().await;
         let runtime = self.runtime.take().unwrap();
         tokio::task::spawn_blocking(move || runtime.shutdown_timeout(Duration::from_secs(20))).await.unwrap();
     }
@@ -49,7 +49,7 @@ impl Instance {
 
 impl Drop for Instance {
     fn drop(&mut self) {
-        // A failed assertion unwinds through here, where waiting is not allowed.
+        // A failed assertion unwinds through here, in async code that must not block.
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }

@@ -1,8 +1,8 @@
 //! Cursors, from which a watch resumes. They are sealed, so that callers cannot forge them.
 //!
-//! A cursor is bound to the tenant, to the incarnation of the database that its position belongs to, and to a
-//! time, which shows whether later events are still stored. It is not bound to a filter: it is the position
-//! up to which a watcher has read, with any filter.
+//! A cursor is valid for one tenant and one incarnation of the database. Its time is used to check that later
+//! events are still stored. It does not depend on a filter: it is the position up to which a watcher has
+//! read, with any filter.
 
 use serde::{Deserialize, Serialize};
 
@@ -18,7 +18,8 @@ pub(super) struct Cursor {
     /// All events up to this position were processed.
     #[serde(rename = "p")]
     pub(super) position: EventPosition,
-    /// The time of the position. Later events are at most slightly older than this.
+    /// The time at which the position was reached. An event after the position can have an earlier time,
+    /// because an event has the start time of its transaction.
     #[serde(rename = "t")]
     pub(super) time: Timestamp,
     /// The incarnation of the database that the position belongs to.
@@ -96,7 +97,7 @@ mod tests {
         let retention = chrono::Duration::hours(100);
         assert!(
             cursor(500).check(&snapshot(600, 0), retention).is_err(),
-            "an event may be older than its cursor"
+            "an event after a cursor may be older than it"
         );
         assert!(cursor(501).check(&snapshot(600, 0), retention).is_ok());
         assert!(cursor(560).check(&snapshot(600, 560), retention).is_err(), "its partition was dropped");

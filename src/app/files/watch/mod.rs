@@ -30,7 +30,7 @@ use crate::{
     domain::{caller::Caller, clock::Timestamp, event_position::EventPosition, file::File, ids::FileId},
 };
 
-/// The number of events in one batch. A file without its texts has one to two KiB.
+/// The number of events in one batch. A file without description and metadata has one to two KiB.
 const EVENTS_PER_BATCH: usize = 64;
 
 /// A request to watch files.
@@ -127,7 +127,7 @@ pub async fn watch_files(
     })
 }
 
-/// Removes the texts of a file, which events do not contain, so that they are not buffered for a slow reader.
+/// Removes the description and metadata of a file, so that they are not buffered for a slow reader.
 fn strip_texts(file: File) -> File {
     File { description: String::new(), metadata: serde_json::Map::new(), ..file }
 }

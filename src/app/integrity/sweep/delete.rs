@@ -36,7 +36,7 @@ impl Sweep<'_> {
                 }
                 if failures >= CONSECUTIVE_FAILURES_MAX {
                     report.add_problem(format!(
-                        "{failures} consecutive deletions failed; the rest waits for the next round"
+                        "{failures} consecutive deletions failed; the rest is left to the next round"
                     ));
                     return Ok(());
                 }
@@ -50,7 +50,7 @@ impl Sweep<'_> {
             return Ok(());
         }
         let mut tx = self.tx().await?;
-        report.forgotten += sweep_candidates::delete_owned(&mut tx, self.provider()).await? as u64;
+        report.cleared += sweep_candidates::delete_owned(&mut tx, self.provider()).await? as u64;
         Ok(tx.commit().await?)
     }
 
@@ -67,7 +67,7 @@ impl Sweep<'_> {
         match ownerships.first() {
             Some(Ownership::StillUnowned) => {}
             Some(Ownership::Owned) => {
-                report.forgotten += 1;
+                report.cleared += 1;
                 return self.drop_candidate(candidate).await.map(Ok);
             }
             // The tenant was deleted, or another sweeper processed the candidate.
@@ -79,7 +79,7 @@ impl Sweep<'_> {
             }
             self.drop_candidate(candidate).await?;
         }
-        report.removed.add(candidate.size_bytes);
+        report.deleted.add(candidate.size_bytes);
         Ok(Ok(()))
     }
 

@@ -110,7 +110,7 @@ pub async fn sweep_due_stores(app: &App) -> Result<usize, Error> {
                 .run(&mut report)
                 .await?;
             report.log();
-            deleted += usize::try_from(report.removed.count).unwrap_or(usize::MAX);
+            deleted += usize::try_from(report.deleted.count).unwrap_or(usize::MAX);
         }
         release_lock(lock, store).await;
     }
@@ -134,7 +134,7 @@ async fn expire_uploads(
     }
     let mut expired = 0;
     loop {
-        let round = expire::expire_uploads_in(app, store.as_ref()).await?;
+        let round = expire::expire_uploads_in_store(app, store.as_ref()).await?;
         expired += round.done as u64;
         if !round.has_more {
             return Ok(expired);

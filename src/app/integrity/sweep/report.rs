@@ -43,9 +43,9 @@ pub struct SweepReport {
     pub found: Amount,
     /// Candidates that were deleted: found in an earlier round, and without a row for a grace period since
     /// then.
-    pub removed: Amount,
+    pub deleted: Amount,
     /// The number of candidates from earlier rounds that have a row by now.
-    pub forgotten: u64,
+    pub cleared: u64,
     /// All candidates that remain at the end of the round.
     pub waiting: Amount,
     /// The number of skipped objects and uploads that are younger than the grace period.
@@ -71,8 +71,8 @@ impl SweepReport {
             listed_objects: 0,
             listed_multiparts: 0,
             found: Amount::default(),
-            removed: Amount::default(),
-            forgotten: 0,
+            deleted: Amount::default(),
+            cleared: 0,
             waiting: Amount::default(),
             skipped_young: 0,
             skipped_foreign: 0,
@@ -91,13 +91,13 @@ impl SweepReport {
         for problem in &self.problems {
             tracing::warn!(provider = self.provider, problem, "failed to complete sweep");
         }
-        if self.found.count + self.removed.count > 0 {
+        if self.found.count + self.deleted.count > 0 {
             tracing::info!(
                 provider = self.provider,
                 is_full_walk = self.is_full_walk,
                 found = self.found.count,
-                removed = self.removed.count,
-                removed_bytes = self.removed.bytes,
+                deleted = self.deleted.count,
+                deleted_bytes = self.deleted.bytes,
                 waiting = self.waiting.count,
                 "swept store"
             );

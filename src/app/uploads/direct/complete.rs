@@ -1,5 +1,5 @@
-//! Completes a direct upload: assembles the object in the store and commits the file at once. Nobody can read
-//! the file until a job has verified it; see `verify`.
+//! Completes a direct upload: assembles the object in the store and commits the file at once. No caller can
+//! read the file until a job has verified it; see `verify`.
 //!
 //! The content type is detected from the first bytes of the object, to which no URL can write any more. A
 //! type that the category does not allow, or a file too large for its media kind, is rejected as in every
@@ -163,24 +163,24 @@ fn check_completion(
     spec: &CheckedSpec,
     size_bytes: u64,
 ) -> Result<Option<Digest>, Error> {
-    let mut wrong = Violations::new();
+    let mut violations = Violations::new();
     if let Some(sent) = completion.size_bytes.filter(|sent| u64::try_from(*sent) != Ok(size_bytes)) {
-        wrong.add(
+        violations.add(
             "size_bytes",
             format!("is {sent}, but {size_bytes} was declared; send the declared size or omit it"),
         );
     }
     let sha256 = completion.sha256.as_deref();
-    let sha256 = sha256.and_then(|raw| wrong.ok_or_add("sha256", Digest::from_slice(raw)));
+    let sha256 = sha256.and_then(|raw| violations.ok_or_add("sha256", Digest::from_slice(raw)));
     if let (Some(sha256), Some(declared)) = (sha256, spec.sha256)
         && sha256 != declared
     {
-        wrong.add(
+        violations.add(
             "sha256",
             format!("is {sha256}, but {declared} was declared; send the declared digest or omit it"),
         );
     }
-    wrong.into_result()?;
+    violations.into_result()?;
     Ok(sha256.or(spec.sha256))
 }
 
@@ -197,8 +197,8 @@ async fn assemble_object(
         Some(staging_key) => {
             let staged = match store.head(staging_key).await {
                 Err(error) if error.kind == StorageErrorKind::NotFound => {
-                    let wrong = "has no bytes in the store; PUT them to its URL, then complete again";
-                    return Err(Violations::one("upload_id", wrong).into());
+                    let problem = "has no bytes in the store; PUT them to its URL, then complete again";
+                    return Err(Violations::one("upload_id", problem).into());
                 }
                 staged => staged?,
             };
@@ -228,8 +228,8 @@ async fn assemble_object(
 
 /// The URLs stay valid until the multipart upload is completed.
 fn parts_changed_error() -> Error {
-    let wrong = "were replaced during completion; complete again with their current etags";
-    Violations::one("parts", wrong).into()
+    let problem = "were replaced during completion; complete again with their current etags";
+    Violations::one("parts", problem).into()
 }
 
 fn check_object_size(declared: u64, received: u64) -> Result<(), Error> {
@@ -244,11 +244,11 @@ fn check_parts(
     parts: &[(i32, String)],
 ) -> Result<(), Error> {
     let part_size_bytes = stored.upload.part_size_bytes;
-    let mut wrong = Violations::new();
+    let mut violations = Violations::new();
     for (number, index) in (1..).zip(0..size_bytes.div_ceil(part_size_bytes)) {
         let field = format!("parts[{index}]");
         let Some(receipt) = receipts.iter().find(|receipt| receipt.number == number) else {
-            wrong.add(field, format!("part {number} is not in the store; PUT it, then complete again"));
+            violations.add(field, format!("part {number} is not in the store; PUT it, then complete again"));
             continue;
         };
         let declared = part_size_bytes.min(size_bytes - index * part_size_bytes);
@@ -258,34 +258,33 @@ fn check_parts(
         let named = parts.iter().find(|(named, _)| u32::try_from(*named) == Ok(number));
         match named {
             Some((_, etag)) if etag.trim_matches('"') == receipt.etag.trim_matches('"') => {}
-            Some(_) => {
-                wrong.add(field, format!("part {number} has a different etag in the store; PUT it again"))
-            }
-            None => wrong.add(field, format!("part {number} is missing; add it with its etag")),
+            Some(_) => violations
+                .add(field, format!("part {number} has a different etag in the store; PUT it again")),
+            None => violations.add(field, format!("part {number} is missing; add it with its etag")),
         }
     }
     let count = size_bytes.div_ceil(part_size_bytes);
     for receipt in receipts.iter().filter(|receipt| u64::from(receipt.number) > count) {
-        wrong.add(
+        violations.add(
             "parts",
             format!("part {} is in the store, but the upload has only {count} parts", receipt.number),
         );
     }
-    Ok(wrong.into_result()?)
+    Ok(violations.into_result()?)
 }
 
 /// Checks that the client names existing part numbers, each once.
 fn check_part_numbers(parts: &[(i32, String)], count: u64) -> Result<(), Violations> {
-    let mut wrong = Violations::new();
+    let mut violations = Violations::new();
     for (index, (number, _)) in parts.iter().enumerate() {
         let field = format!("parts[{index}].number");
         if !u64::try_from(*number).is_ok_and(|number| (1..=count).contains(&number)) {
-            wrong.add(field, format!("is {number}; parts are numbered from 1 to {count}"));
+            violations.add(field, format!("is {number}; parts are numbered from 1 to {count}"));
         } else if parts[..index].iter().any(|(before, _)| before == number) {
-            wrong.add(field, format!("part {number} is listed twice"));
+            violations.add(field, format!("part {number} is listed twice"));
         }
     }
-    wrong.into_result()
+    violations.into_result()
 }
 
 /// Detects the content type from the first bytes and checks that the category allows it.
@@ -324,7 +323,7 @@ fn new_processing_commit(
     let spec = CheckedSpec { request_id: Some(commit_request_id(stored.upload.id)), ..stored.spec.clone() };
     let blob = target.to_blob(content.size_bytes, content.sha256, Crc64::compute(&[]));
     let mut finished =
-        new_pending_commit(app, caller, spec, &content, blob, (Some(stored.lease), app.clock.now()));
+        new_pending_commit(app, caller, spec, &content, blob, Some(stored.lease), app.clock.now());
     finished.file.content_state = ContentState::Processing;
     finished
 }

@@ -108,8 +108,8 @@ async fn insert_row(
     tx.finish(created).await.inspect_err(|error| count_refusal(&app.metrics, error))
 }
 
-/// Aborts a multipart upload for which no URL was issued yet. If a COMMIT response was lost, the row belongs
-/// to an upload that no client knows and that expires.
+/// Aborts a multipart upload for which no URL was issued yet. If the response to COMMIT was lost, the row may
+/// exist; no client received its id, so the upload expires.
 async fn abort_multipart(target: &Target, multipart: &MultipartId) {
     if let Err(error) = target.store.abort_multipart(&target.key, multipart).await {
         tracing::warn!(key = %target.key, %error, "failed to abort multipart upload");

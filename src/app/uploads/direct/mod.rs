@@ -1,9 +1,9 @@
 //! Direct uploads: the client sends the bytes straight to the store.
 //!
 //! A single-part upload is put under a staging key and copied to its own key on completion, so that a URL
-//! that has not expired writes to an object that nobody reads. A larger upload is a multipart upload on its
-//! own key that the service completes; its URLs become invalid with it. In both cases the upload's row owns
-//! the objects until the end.
+//! that has not expired writes to an object that is never read. A larger upload is a multipart upload on its
+//! own key. The service completes it, which makes its URLs invalid. In both cases the upload's row owns the
+//! objects until the upload ends.
 //!
 //! `create` reserves the quota and prepares the store, `urls` signs the URLs, `complete` assembles the object
 //! and commits the file as PROCESSING, and a job reads all of it (`verify`) before anyone else may.

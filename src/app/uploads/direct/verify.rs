@@ -49,7 +49,8 @@ struct ObjectSummary {
 pub async fn verify_upload(
     app: &App,
     tenant: TenantId,
-    (file, version): (FileId, i32),
+    file: FileId,
+    version: i32,
     sha256: Option<Digest>,
     sniffed: Option<&str>,
 ) -> Result<(), Error> {
@@ -75,8 +76,8 @@ pub async fn verify_upload(
     };
     let trash_counts = system_caller(app, tenant).await?.tenant.policy.trash.counts_against_quota;
     let mut tx = app.db.tenant_tx(tenant, &Viewer::system()).await?;
-    let concluded = record_outcome(app, &mut tx, (file, &stored), verified, trash_counts).await;
-    if !tx.finish(concluded).await? {
+    let recorded = record_outcome(app, &mut tx, file, &stored, verified, trash_counts).await;
+    if !tx.finish(recorded).await? {
         tracing::info!(%tenant, %file, version, "direct upload was verified or purged in the meantime");
     }
     Ok(())
@@ -85,20 +86,21 @@ pub async fn verify_upload(
 async fn record_outcome(
     app: &App,
     tx: &mut TenantTx,
-    (file, stored): (FileId, &StoredVersion),
+    file: FileId,
+    stored: &StoredVersion,
     verified: Result<ObjectSummary, StateReason>,
     trash_counts: bool,
 ) -> Result<bool, Error> {
     let sha256 = verified.as_ref().map(|read| read.sha256).map_err(|reason| *reason);
-    let is_concluded = verifications::record_result(tx, (file, stored.version), sha256).await?;
-    if let (true, Ok(read)) = (is_concluded, verified) {
+    let is_recorded = verifications::record_result(tx, file, stored.version, sha256).await?;
+    if let (true, Ok(read)) = (is_recorded, verified) {
         // Lock the file before its blobs, as a purge does.
         verifications::record_checksums(tx, &stored.blob, read.sha256, read.crc64nvme).await?;
         if let Some(found) = files::get_for_update(tx, file).await? {
-            make_available(app, tx, (found.file, stored), trash_counts).await?;
+            make_available(app, tx, found.file, stored, trash_counts).await?;
         }
     }
-    Ok(is_concluded)
+    Ok(is_recorded)
 }
 
 /// Updates the file for a version that became available: applies the archive's storage class if the file was
@@ -106,7 +108,8 @@ async fn record_outcome(
 async fn make_available(
     app: &App,
     tx: &mut TenantTx,
-    (file, stored): (File, &StoredVersion),
+    file: File,
+    stored: &StoredVersion,
     trash_counts: bool,
 ) -> Result<(), Error> {
     if file.archive_time.is_some() {
@@ -127,7 +130,7 @@ async fn make_current(
     if stored.version <= before.version {
         return Ok(());
     }
-    let after = files::set_current(tx, before.id, stored.version, &stored.created_by).await?;
+    let after = files::set_current_version(tx, before.id, stored.version, &stored.created_by).await?;
     file_readers::set_size(tx, before.id, after.size_bytes).await?;
     let is_counted = before.trash.is_none() || trash_counts;
     if is_counted && before.media_kind != after.media_kind {
@@ -147,11 +150,11 @@ async fn read_object(store: &dyn ObjectStorage, blob: &Blob) -> Result<ObjectSum
         let piece = piece?;
         sha256.update(&piece);
         crc64nvme.update(&piece);
-        let missing = SNIFF_BYTES_MAX - head.len();
-        head.extend_from_slice(&piece[..piece.len().min(missing)]);
+        let remaining = SNIFF_BYTES_MAX - head.len();
+        head.extend_from_slice(&piece[..piece.len().min(remaining)]);
         read_bytes += piece.len() as u64;
     }
-    // The object has the right length, so a read that ends early says nothing about its bytes.
+    // The object has the right length, so a read that ends early does not mean that its bytes are damaged.
     if read_bytes != blob.size_bytes {
         return Err(Error::internal("read of direct upload ended early"));
     }

@@ -12,8 +12,8 @@ fn tenant(number: u128) -> TenantId {
 /// The default part size, which is also the size of the reserve.
 const PART: usize = 20;
 
-/// Returns a pool of 120 bytes whose reserve is in use.
-fn without_reserve() -> (ByteBudget, OwnedSemaphorePermit) {
+/// Returns a budget with a pool of 120 bytes, whose reserve is in use.
+fn budget_without_reserve() -> (ByteBudget, OwnedSemaphorePermit) {
     let budget = ByteBudget::new(140, PART, 200);
     let reserve = Arc::clone(&budget.0.reserve).try_acquire_owned().unwrap();
     (budget, reserve)
@@ -34,7 +34,7 @@ fn dropped_permit_releases_its_bytes() {
     assert_eq!(budget.used_bytes(), 90);
     drop(permit);
     assert_eq!(budget.used_bytes(), 0);
-    assert!(budget.0.state().tenants.is_empty(), "an idle tenant is forgotten");
+    assert!(budget.0.state().tenants.is_empty(), "the entry of an idle tenant is removed");
 }
 
 #[test]
@@ -60,9 +60,9 @@ fn half_filled_parts_do_not_deadlock() {
 
 #[test]
 fn single_tenant_gets_three_quarters_and_leaves_free_bytes() {
-    let (budget, _reserve) = without_reserve();
-    let hog: Vec<BytePermit> = std::iter::from_fn(|| try_permit(&budget, tenant(1), 1)).collect();
-    assert_eq!(hog.len(), 90);
+    let (budget, _reserve) = budget_without_reserve();
+    let first: Vec<BytePermit> = std::iter::from_fn(|| try_permit(&budget, tenant(1), 1)).collect();
+    assert_eq!(first.len(), 90);
     let second: Vec<BytePermit> = std::iter::from_fn(|| try_permit(&budget, tenant(2), 1)).collect();
     assert_eq!(second.len(), 22);
     let third: Vec<BytePermit> = std::iter::from_fn(|| try_permit(&budget, tenant(3), 1)).collect();
@@ -72,7 +72,7 @@ fn single_tenant_gets_three_quarters_and_leaves_free_bytes() {
 
 #[test]
 fn released_bytes_serve_waiters_in_order() {
-    let (budget, _reserve) = without_reserve();
+    let (budget, _reserve) = budget_without_reserve();
     let held = try_permit(&budget, tenant(1), 90).unwrap();
     let (mut large, mut small) = (budget.new_permit(tenant(1), PART), budget.new_permit(tenant(1), PART));
     let mut large_grows = Box::pin(large.grow(80));
@@ -87,37 +87,37 @@ fn released_bytes_serve_waiters_in_order() {
 
 #[test]
 fn dropped_waiter_holds_no_bytes_and_does_not_block() {
-    let (budget, _reserve) = without_reserve();
+    let (budget, _reserve) = budget_without_reserve();
     let held = try_permit(&budget, tenant(1), 60).unwrap();
     let (mut first, mut second) = (budget.new_permit(tenant(1), PART), budget.new_permit(tenant(1), PART));
-    let mut leaves = Box::pin(first.grow(90));
-    let mut stays = Box::pin(second.grow(10));
-    assert!(leaves.as_mut().now_or_never().is_none());
-    assert!(stays.as_mut().now_or_never().is_none());
-    drop(leaves);
-    assert!(stays.as_mut().now_or_never().is_some());
-    drop(stays);
+    let mut dropped = Box::pin(first.grow(90));
+    let mut waiting = Box::pin(second.grow(10));
+    assert!(dropped.as_mut().now_or_never().is_none());
+    assert!(waiting.as_mut().now_or_never().is_none());
+    drop(dropped);
+    assert!(waiting.as_mut().now_or_never().is_some());
+    drop(waiting);
     drop((second, held));
     assert_eq!(budget.used_bytes(), 0);
 }
 
 #[test]
 fn grant_of_dropped_waiter_is_released() {
-    let (budget, _reserve) = without_reserve();
+    let (budget, _reserve) = budget_without_reserve();
     let held = try_permit(&budget, tenant(1), 90).unwrap();
     let mut permit = budget.new_permit(tenant(1), PART);
-    let mut leaves_too_late = Box::pin(permit.grow(50));
-    assert!(leaves_too_late.as_mut().now_or_never().is_none());
+    let mut granted = Box::pin(permit.grow(50));
+    assert!(granted.as_mut().now_or_never().is_none());
     drop(held);
     assert_eq!(budget.used_bytes(), 50, "granted, but not received yet");
-    drop(leaves_too_late);
+    drop(granted);
     assert_eq!(budget.used_bytes(), 0);
     assert!(budget.0.state().tenants.is_empty());
 }
 
 #[test]
 fn rejects_request_while_too_many_bytes_wait() {
-    let (budget, _reserve) = without_reserve();
+    let (budget, _reserve) = budget_without_reserve();
     let _held = try_permit(&budget, tenant(1), 90).unwrap();
     let (mut first, mut second) = (budget.new_permit(tenant(1), PART), budget.new_permit(tenant(1), PART));
     let mut waits = Box::pin(first.grow(150));

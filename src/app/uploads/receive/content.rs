@@ -42,10 +42,11 @@ pub(in crate::app::uploads) struct ContentSummary {
 }
 
 impl ContentInspector {
-    /// Starts an empty file with this spec, size limits and allowed types.
+    /// Creates the inspector of a new file, before its first byte.
     pub(in crate::app::uploads) fn new(
         spec: &CheckedSpec,
-        (limits, types): (FileSizeLimits, AllowedTypes),
+        limits: FileSizeLimits,
+        types: AllowedTypes,
         hashing: &HashingLimiter,
     ) -> Self {
         Self {
@@ -62,11 +63,12 @@ impl ContentInspector {
         }
     }
 
-    /// Continues after bytes that are in the store. `sniffed` is the type detected from the first of them, if
-    /// any.
+    /// Creates an inspector that continues after the persisted bytes. `sniffed` is the type detected from the
+    /// first of them, if any.
     pub(in crate::app::uploads) fn resume(
         spec: &CheckedSpec,
-        limits: (FileSizeLimits, AllowedTypes),
+        limits: FileSizeLimits,
+        types: AllowedTypes,
         hashing: &HashingLimiter,
         persisted: &PersistedParts,
         sniffed: Option<&str>,
@@ -75,7 +77,7 @@ impl ContentInspector {
         let mut content = Self {
             hasher: StreamHasher::resume(hashing, persisted.hasher()?),
             received_bytes,
-            ..Self::new(spec, limits, hashing)
+            ..Self::new(spec, limits, types, hashing)
         };
         if received_bytes > 0 {
             content.resolved_type = Some(content.resolve_type(sniffed)?);

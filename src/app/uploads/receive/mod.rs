@@ -46,15 +46,13 @@ pub(super) enum Sink {
         /// resumed.
         open: Option<Box<OpenUpload>>,
     },
-    /// Nowhere: the bytes of a retry are compared with those stored the first time.
+    /// None. The bytes of a retry are compared with those that the first attempt stored.
     Compare,
 }
 
 /// The result of a finished stream.
-pub(super) struct Received {
-    /// A summary of the content.
+pub(super) struct ReceivedStream {
     pub(super) content: ContentSummary,
-    /// Where the bytes are.
     pub(super) bytes: ReceivedBytes,
 }
 
@@ -65,7 +63,7 @@ pub(super) enum ReceivedBytes {
     /// In the store as parts of an open upload that is still to be completed, with the checksum of the whole
     /// content.
     Parts(Box<OpenUpload>, Vec<PartReceipt>, Crc64),
-    /// Nowhere: the bytes were only compared.
+    /// None. The bytes were only compared.
     Compared,
 }
 
@@ -78,7 +76,7 @@ pub(super) async fn receive_stream<S>(
     sink: Sink,
     persisted: PersistedParts,
     mut messages: S,
-) -> Result<Received, Error>
+) -> Result<ReceivedStream, Error>
 where
     S: Stream<Item = UploadMessage> + Send + Unpin,
 {
@@ -95,13 +93,14 @@ where
                     Some(_) => Err(Error::StreamOrder("a message follows the finish message")),
                 };
             }
-            Some(UploadMessage::OutOfOrder(why)) => return Err(Error::StreamOrder(why)),
+            Some(UploadMessage::OutOfOrder(reason)) => return Err(Error::StreamOrder(reason)),
             None => return Err(receiver.into_pause_error().await),
         }
     }
 }
 
-/// Receives one whole part, possibly longer than a chunk. Returns the number of stored bytes including it.
+/// Receives one whole part, which may be larger than a chunk. Returns the number of persisted bytes,
+/// including this part.
 pub(super) async fn receive_part(
     app: &Arc<App>,
     caller: &Caller,
@@ -137,9 +136,10 @@ struct Receiver<'a> {
     written: Vec<WrittenPart>,
     /// The parts that were in the store before this stream.
     persisted: PersistedParts,
-    /// Bytes that are already in the store and sent again. Set by the first chunk.
+    /// The bytes that the client sends again although they are in the store. Set by the first chunk.
     resent: Option<ResentParts>,
-    /// The offset of the next chunk. The first chunk of a resumed upload may choose its offset.
+    /// The offset of the next chunk. `None` before the first chunk, which determines where a resumed upload
+    /// continues.
     offset: Option<u64>,
     /// The bytes received by this stream.
     streamed_bytes: u64,
@@ -183,8 +183,8 @@ impl<'a> Receiver<'a> {
     ) -> Result<(), Error> {
         let max = self.chunk_size_max_bytes;
         if data.len() > max {
-            let wrong = format!("has {} bytes; a chunk has at most {max} bytes", data.len());
-            return Err(Violations::one("chunk.data", wrong).into());
+            let problem = format!("has {} bytes; a chunk has at most {max} bytes", data.len());
+            return Err(Violations::one("chunk.data", problem).into());
         }
         let begin = self.check_offset(offset)?;
         if crc32c.is_some_and(|sent| sent != compute_crc32c(&data)) {
@@ -207,11 +207,11 @@ impl<'a> Receiver<'a> {
         let end = u64::try_from(offset).unwrap_or_default() + length as u64;
         let is_last = self.content.declared_bytes().is_none_or(|declared| end >= declared);
         if length < self.part_size_bytes && !is_last && length > 0 {
-            let wrong = format!(
+            let problem = format!(
                 "has {length} bytes instead of {}; only the last part may be shorter",
                 self.part_size_bytes
             );
-            return Err(Violations::one("data", wrong));
+            return Err(Violations::one("data", problem));
         }
         Ok(())
     }
@@ -230,8 +230,9 @@ impl<'a> Receiver<'a> {
         Ok(begin)
     }
 
-    /// Adds bytes to the current part. A full part is written when more bytes arrive: if none do, the file is
-    /// a small one. A full part of a resumable upload is written at once, so that it is recorded sooner.
+    /// Adds bytes to the current part. A full part is written only when more bytes arrive, because a file of
+    /// at most one part is stored without a multipart upload. A full part of a resumable upload is written
+    /// immediately, so that it is recorded sooner.
     async fn buffer_chunk(&mut self, mut data: Bytes) -> Result<(), Error> {
         let part_size_bytes = self.part_size_bytes;
         if !data.is_empty() && self.persisted.is_closed(part_size_bytes as u64) {
@@ -241,12 +242,12 @@ impl<'a> Receiver<'a> {
             if self.part.len_bytes() == part_size_bytes {
                 self.write_part().await?;
             }
-            let piece = data.split_to(data.len().min(part_size_bytes - self.part.len_bytes()));
-            self.content.update(&piece).await?;
+            let chunk = data.split_to(data.len().min(part_size_bytes - self.part.len_bytes()));
+            self.content.update(&chunk).await?;
             if let Sink::Store { open: Some(open), .. } = &mut self.sink {
                 open.reserve_at_least(self.content.received_bytes()).await?;
             }
-            let pushed = self.part.push(piece).await;
+            let pushed = self.part.push(chunk).await;
             pushed.map_err(|error| match error {
                 BudgetError::Overloaded => Error::Overloaded("uploads"),
                 BudgetError::PartTooLarge => {
@@ -270,8 +271,7 @@ impl<'a> Receiver<'a> {
             self.join_next_write().await?;
         }
         let checkpoint = match self.is_resumable() {
-            // A part that is rejected must not be recorded: a later writer would resume after it and commit
-            // it.
+            // A rejected part must not be recorded: a later writer would resume after it and commit it.
             true if self.next_number > PART_NUMBER_MAX => return Err(self.too_many_parts_error()),
             true => {
                 self.content.ensure_type_resolved()?;
@@ -340,10 +340,10 @@ impl<'a> Receiver<'a> {
         Ok(self.persisted.size_bytes() + written)
     }
 
-    async fn finish(mut self, size_bytes: i64, sha256: Option<Vec<u8>>) -> Result<Received, Error> {
-        let declared = parse_finish(size_bytes, sha256.as_deref())?;
+    async fn finish(mut self, size_bytes: i64, sha256: Option<Vec<u8>>) -> Result<ReceivedStream, Error> {
+        let (size_bytes, sha256) = parse_finish(size_bytes, sha256.as_deref())?;
         // Checked before the last part is written: if this fails, a resumable upload stays as it was.
-        self.content.check_declared(declared.0, declared.1).await?;
+        self.content.check_declared(size_bytes, sha256).await?;
         if matches!(&self.sink, Sink::Store { open: Some(_), .. }) && self.part.len_bytes() > 0 {
             self.write_part().await?;
         }
@@ -364,17 +364,17 @@ impl<'a> Receiver<'a> {
             }
             Sink::Store { target, open: None } => ReceivedBytes::Memory(target, self.part),
         };
-        Ok(Received { content, bytes })
+        Ok(ReceivedStream { content, bytes })
     }
 }
 
 /// Parses a finish message and reports all violations at once.
 fn parse_finish(size_bytes: i64, sha256: Option<&[u8]>) -> Result<(u64, Option<Digest>), Violations> {
-    let mut wrong = Violations::new();
-    let size_bytes =
-        wrong.ok_or_add("finish.size_bytes", u64::try_from(size_bytes).map_err(|_| "must not be negative"));
-    let sha256 = sha256.and_then(|raw| wrong.ok_or_add("finish.sha256", Digest::from_slice(raw)));
-    wrong.into_result()?;
+    let mut violations = Violations::new();
+    let size_bytes = violations
+        .ok_or_add("finish.size_bytes", u64::try_from(size_bytes).map_err(|_| "must not be negative"));
+    let sha256 = sha256.and_then(|raw| violations.ok_or_add("finish.sha256", Digest::from_slice(raw)));
+    violations.into_result()?;
     Ok((size_bytes.unwrap_or_default(), sha256))
 }
 

@@ -1,13 +1,14 @@
-//! A part being received: the chunks as they arrived.
+//! A part that is being received, as a list of chunks.
 
 use bytes::{Bytes, BytesMut};
 
 use super::budget::{BudgetError, BytePermit};
 use crate::storage::Payload;
 
-/// Smaller chunks are copied into the part's buffer: otherwise each would keep a whole network buffer alive.
-const COPIED_BYTES_MAX: usize = 64 * 1024;
-/// The size at which a buffer of copied chunks is closed.
+/// Chunks below this size are copied into the part's buffer. Otherwise each would keep a whole network buffer
+/// alive.
+const COPIED_CHUNK_BYTES_MAX: usize = 64 * 1024;
+/// The size at which the buffer of copied chunks is appended to the part.
 const COPY_BUFFER_BYTES: usize = 256 * 1024;
 
 /// The bytes of one part and their permit from the byte budget.
@@ -27,20 +28,20 @@ impl Part {
         self.len_bytes
     }
 
-    /// Adds bytes once the budget has permitted them.
+    /// Appends a chunk. Waits until the byte budget grants its bytes.
     ///
     /// # Errors
-    /// Returns an error if the budget cannot permit them.
+    /// Returns an error if the budget cannot grant them.
     pub(super) async fn push(&mut self, data: Bytes) -> Result<(), BudgetError> {
         self.permit.grow(data.len()).await?;
         self.len_bytes += data.len();
-        if data.len() < COPIED_BYTES_MAX {
+        if data.len() < COPIED_CHUNK_BYTES_MAX {
             self.copied.extend_from_slice(&data);
             if self.copied.len() >= COPY_BUFFER_BYTES {
-                self.close_copies();
+                self.flush_copied();
             }
         } else {
-            self.close_copies();
+            self.flush_copied();
             self.chunks.push(data);
         }
         Ok(())
@@ -48,11 +49,11 @@ impl Part {
 
     /// Returns the body to write and the permit to release once it is written.
     pub(in crate::app::uploads) fn into_body(mut self) -> (Payload, BytePermit) {
-        self.close_copies();
+        self.flush_copied();
         (self.chunks.into_iter().collect(), self.permit)
     }
 
-    fn close_copies(&mut self) {
+    fn flush_copied(&mut self) {
         if !self.copied.is_empty() {
             self.chunks.push(self.copied.split().freeze());
         }
@@ -65,7 +66,7 @@ mod tests {
     use crate::domain::ids::TenantId;
 
     #[tokio::test]
-    async fn single_byte_chunks_keep_no_network_buffer_alive() {
+    async fn single_byte_chunks_do_not_keep_network_buffer_alive() {
         const BYTES: usize = 300_000;
         let network = Bytes::from(vec![7; BYTES]);
         let budget = ByteBudget::new(8 * BYTES, BYTES, BYTES);
@@ -76,7 +77,7 @@ mod tests {
         assert!(network.is_unique(), "every byte was copied");
         assert_eq!((part.len_bytes(), part.chunks.len()), (BYTES, 1));
         assert!(part.copied.capacity() <= COPY_BUFFER_BYTES, "{}", part.copied.capacity());
-        let (body, _room) = part.into_body();
+        let (body, _permit) = part.into_body();
         assert_eq!(body.len_bytes(), BYTES as u64);
         assert!(body.chunks().iter().all(|chunk| chunk.iter().all(|byte| *byte == 7)));
     }

@@ -24,13 +24,13 @@ impl PersistedParts {
         Self(parts)
     }
 
-    /// Returns their total size.
+    /// Returns the total size of the parts.
     pub(super) fn size_bytes(&self) -> u64 {
         self.0.iter().map(|part| part.size_bytes).sum()
     }
 
-    /// Whether the last part is shorter than the part size. Such an upload was finished before, and no part
-    /// can follow.
+    /// Returns whether the last part is shorter than the part size. Then the upload has all of its bytes, and
+    /// no part can follow.
     pub(super) fn is_closed(&self, part_size_bytes: u64) -> bool {
         self.0.last().is_some_and(|last| last.size_bytes < part_size_bytes)
     }
@@ -39,7 +39,7 @@ impl PersistedParts {
         self.0.last().map_or(1, |part| part.number + 1)
     }
 
-    /// Returns the digest state after their bytes.
+    /// Returns a hasher in the state after the bytes of the parts.
     pub(super) fn hasher(&self) -> Result<Hasher, Error> {
         match self.0.last() {
             None => Ok(Hasher::default()),

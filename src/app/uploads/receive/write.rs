@@ -48,7 +48,7 @@ pub(super) struct PartWrite {
 }
 
 impl PartWrite {
-    /// Describes part `number` of an upload. A part with a checkpoint is recorded.
+    /// Creates the write of part `number` of an upload. A part with a checkpoint is recorded.
     pub(super) fn new(
         app: &Arc<App>,
         tenant: TenantId,
@@ -79,7 +79,7 @@ impl PartWrite {
         drop((body, permit));
         let receipt = match receipt {
             Err(error) if error.kind == StorageErrorKind::NotFound && self.checkpoint.is_some() => {
-                return Err(self.explain_missing_multipart().await?);
+                return Err(self.missing_multipart_error().await?);
             }
             receipt => receipt.map_err(map_multipart_error)?,
         };
@@ -90,9 +90,9 @@ impl PartWrite {
         Ok(written)
     }
 
-    /// Explains why the multipart upload does not exist: either it was completed and the following commit
-    /// failed, or another writer took over.
-    async fn explain_missing_multipart(&self) -> Result<Error, Error> {
+    /// Returns the error for a multipart upload that does not exist: either it was completed and the commit
+    /// that follows failed, or another writer took over.
+    async fn missing_multipart_error(&self) -> Result<Error, Error> {
         let mut tx = self.app.db.tenant_tx(self.tenant, &Viewer::system()).await?;
         let renewed = uploads::renew_lease(&mut tx, self.lease, lease_seconds(&self.app)).await;
         if !tx.finish(renewed).await? {

@@ -1,5 +1,5 @@
-//! Completes an upload that was created before its bytes. An upload whose bytes were sent through the service
-//! is committed as at the end of a stream; for direct uploads see `direct/complete.rs`.
+//! Completes an upload that was created with `CreateUpload`. An upload whose bytes were sent through the
+//! service is committed as at the end of a stream; for direct uploads see `direct/complete.rs`.
 
 use std::sync::Arc;
 
@@ -23,8 +23,8 @@ use crate::{
 /// Completes an upload. If it was committed before, returns the same response.
 ///
 /// # Errors
-/// Returns `NotFound` if the upload does not exist, and `UploadNotDirect` if parts are named for an upload
-/// that is not direct. Returns `SizeMismatch`, `PartSizeMismatch` or `Invalid` if parts are missing or
+/// Returns `NotFound` if the upload does not exist, and `UploadNotDirect` if the request lists parts for an
+/// upload that is not direct. Returns `SizeMismatch`, `PartSizeMismatch` or `Invalid` if parts are missing or
 /// differ; the upload stays open and the parts can be sent again. Any error of `upload_file` is possible.
 pub async fn complete_upload(
     app: &Arc<App>,
@@ -46,7 +46,7 @@ pub async fn complete_upload(
         let finish = UploadMessage::Finish { size_bytes, sha256 };
         return resume_upload(app, caller, id, futures::stream::iter([finish])).await;
     }
-    // Runs in a task of its own: a client that disconnects does not undo the completion.
+    // Runs in a separate task, so that a client that disconnects does not undo the completion.
     let (owned, owner) = (Arc::clone(app), caller.clone());
     let completing = async move { complete_direct_upload(&owned, &owner, id, completion).await };
     let completed = app.tasks.spawn(completing.in_current_span()).await.map_err(Error::internal)?;

@@ -15,7 +15,7 @@ use crate::{
             refusals::count_refusal,
             target::new_target,
             target_file::resolve_target_file,
-            upload::{check_admission, read_upload_terms},
+            upload::{check_admission, read_admission_data},
         },
     },
     db::{Viewer, idempotency_keys::Method},
@@ -42,8 +42,8 @@ pub async fn create_upload(
 ) -> Result<Upload, Error> {
     let spec = if is_direct { direct::create::add_direct_violations(spec) } else { spec };
     let request_id = spec.request_id.parse::<RequestId>().ok();
-    let terms = read_upload_terms(app, caller, request_id).await?;
-    if let Some(stored) = terms.response {
+    let admission = read_admission_data(app, caller, request_id).await?;
+    if let Some(stored) = admission.response {
         let spec = spec.check(&caller.tenant.policy, Timestamp::MIN_UTC)?;
         return idempotency::replay_response_of_fields(
             stored,
@@ -51,14 +51,14 @@ pub async fn create_upload(
             &idempotency_payload(caller, &spec, is_direct),
         );
     }
-    let spec = check_admission(app, caller, spec, &terms.quota);
+    let spec = check_admission(app, caller, spec, &admission.quota);
     let spec = spec.inspect_err(|error| count_refusal(&app.metrics, error))?;
     if is_direct {
         direct::create::check_store_supports_urls(app)?;
     }
     let spec = resolve_target_file(app, caller, spec).await?;
     check_part_count(app, &spec)?;
-    // Runs in a task of its own: if the client disconnects while the row is being committed, cleanup must not
+    // Runs in a separate task: if the client disconnects while the row is being committed, cleanup must not
     // run before the row exists.
     let (app, caller) = (Arc::clone(app), caller.clone());
     let tasks = app.tasks.clone();

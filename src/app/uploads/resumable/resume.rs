@@ -34,7 +34,7 @@ use crate::{
 };
 
 /// Receives the rest of an upload and commits it at the finish message. If the upload was committed before,
-/// returns the same response at once.
+/// returns the same response immediately.
 ///
 /// # Errors
 /// Returns `NotFound`, also if the lease has expired; `UploadPaused` if the stream ends without a finish
@@ -62,13 +62,13 @@ async fn receive_and_commit<S>(
 where
     S: Stream<Item = UploadMessage> + Send + Unpin,
 {
-    let OwnedUpload { stored, persisted, limits } = match take_over(app, caller, id).await? {
+    let OwnedUpload { stored, persisted, limits, types } = match take_over(app, caller, id).await? {
         Some(owned) => owned,
         None => return replay_committed_upload(app, caller, id).await,
     };
     let open = OpenUpload::from_stored(app, caller, &stored)?;
     let sniffed = stored.sniffed_mime_type.as_deref();
-    let content = ContentInspector::resume(&stored.spec, limits, &app.hashing, &persisted, sniffed)?;
+    let content = ContentInspector::resume(&stored.spec, limits, types, &app.hashing, &persisted, sniffed)?;
     // Commit under the upload's own request id, so that completing the upload again returns the same
     // response.
     let spec = CheckedSpec { request_id: Some(commit_request_id(id)), ..stored.spec };
@@ -77,11 +77,12 @@ where
     store_and_commit_in_task(app, caller, spec, received).await
 }
 
-/// An upload whose lease we hold.
+/// An upload whose lease this process holds.
 pub(super) struct OwnedUpload {
     pub(super) stored: StoredUpload,
     pub(super) persisted: PersistedParts,
-    pub(super) limits: (FileSizeLimits, AllowedTypes),
+    pub(super) limits: FileSizeLimits,
+    pub(super) types: AllowedTypes,
 }
 
 /// Takes over an open upload. Returns `None` if it was committed.
@@ -103,7 +104,7 @@ async fn take_over_in_tx(
 ) -> Result<Option<OwnedUpload>, Error> {
     resumable_uploads::take_over(tx, id, lease_seconds(app)).await?;
     let stored = resumable_uploads::get(tx, id).await?;
-    // Only the creator may resume it, because the file will be theirs.
+    // Only the creator may resume it, because the creator will own the file.
     let stored = stored.filter(|stored| stored.upload.created_by == caller.actor.id);
     let stored = stored.ok_or(Error::NotFound("upload"))?;
     if stored.is_direct {
@@ -115,6 +116,6 @@ async fn take_over_in_tx(
     let persisted = PersistedParts::from_rows(upload_parts::list(tx, id).await?);
     // Parts after a gap were written after different bytes, and so were their digest states.
     upload_parts::delete_from(tx, stored.lease, persisted.next_number()).await?;
-    let limits = (quotas::get(tx).await?.file_size_max_bytes, stored.spec.types.clone());
-    Ok(Some(OwnedUpload { stored, persisted, limits }))
+    let (limits, types) = (quotas::get(tx).await?.file_size_max_bytes, stored.spec.types.clone());
+    Ok(Some(OwnedUpload { stored, persisted, limits, types }))
 }

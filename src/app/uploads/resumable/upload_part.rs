@@ -29,20 +29,18 @@ pub async fn upload_part(
     id: UploadId,
     part: PartMessage,
 ) -> Result<Upload, Error> {
-    let Some(OwnedUpload { stored, persisted, limits }) = take_over(app, caller, id).await? else {
+    let Some(OwnedUpload { stored, persisted, limits, types }) = take_over(app, caller, id).await? else {
         return get_upload(app, caller, id).await;
     };
-    if part.data.len() as u64 > stored.upload.part_size_bytes {
-        let wrong = format!(
-            "has {1} bytes; a part of this upload has at most {0} bytes",
-            stored.upload.part_size_bytes,
-            part.data.len()
-        );
-        return Err(Violations::one("data", wrong).into());
+    let (len_bytes, part_size_bytes) = (part.data.len() as u64, stored.upload.part_size_bytes);
+    if len_bytes > part_size_bytes {
+        let problem =
+            format!("has {len_bytes} bytes; a part of this upload has at most {part_size_bytes} bytes");
+        return Err(Violations::one("data", problem).into());
     }
     let open = OpenUpload::from_stored(app, caller, &stored)?;
     let sniffed = stored.sniffed_mime_type.as_deref();
-    let content = ContentInspector::resume(&stored.spec, limits, &app.hashing, &persisted, sniffed)?;
+    let content = ContentInspector::resume(&stored.spec, limits, types, &app.hashing, &persisted, sniffed)?;
     let persisted_size_bytes = receive_part(app, caller, content, open, persisted, part).await?;
     Ok(Upload { persisted_size_bytes, ..stored.upload })
 }

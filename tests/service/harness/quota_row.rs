@@ -1,10 +1,10 @@
-//! What stands in the books of one tenant, read past the service.
+//! Quota rows, read directly from the database.
 
 use super::{Caller, Service};
 
-/// The quota row of a tenant.
+/// The row of one tenant in `quotas`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Book {
+pub(crate) struct QuotaRow {
     pub(crate) limit_bytes: i64,
     pub(crate) used_bytes: i64,
     pub(crate) reserved_bytes: i64,
@@ -13,13 +13,12 @@ pub(crate) struct Book {
 }
 
 impl Service {
-    /// The books of a caller's tenant.
-    pub(crate) async fn book(&self, caller: &Caller) -> Book {
+    pub(crate) async fn quota_row(&self, caller: &Caller) -> QuotaRow {
         let sql =
             "SELECT limit_bytes, used_bytes, reserved_bytes, file_count, reserved_file_count FROM quotas
                    WHERE tenant_id = $1::text::uuid";
-        let rows = self.owner.rows(sql, &[&caller.tenant_id().await]).await;
-        Book {
+        let rows = self.superuser.query_rows(sql, &[&caller.tenant_id().await]).await;
+        QuotaRow {
             limit_bytes: rows[0].get(0),
             used_bytes: rows[0].get(1),
             reserved_bytes: rows[0].get(2),
@@ -28,13 +27,17 @@ impl Service {
         }
     }
 
-    /// That nothing came of an upload: no record, no object, nothing reserved, nothing charged.
+    /// Asserts that failed uploads left no record, no object, no reservation and no charge. Waits for the
+    /// cleanup.
     #[track_caller]
     pub(crate) fn assert_nothing_is_left(&self) -> impl Future<Output = ()> {
         let place = std::panic::Location::caller();
         async move {
-            self.until(&format!("clean up ({place})"), || async {
-                self.owner.number("SELECT sum(reserved_bytes + reserved_file_count) FROM quotas").await == 0
+            self.wait_until(&format!("clean up ({place})"), || async {
+                self.superuser
+                    .query_number("SELECT sum(reserved_bytes + reserved_file_count) FROM quotas")
+                    .await
+                    == 0
                     && self.store.list("", None, 10).await.unwrap().objects.is_empty()
                     && self.store.list_multiparts("", None, 10).await.unwrap().multiparts.is_empty()
             })
@@ -47,7 +50,7 @@ impl Service {
                 "SELECT sum(total_bytes + file_count) FROM usage_counters",
                 "SELECT count(*) FROM uploads WHERE state = 1",
             ] {
-                assert_eq!(self.owner.number(sql).await, 0, "{sql} ({place})");
+                assert_eq!(self.superuser.query_number(sql).await, 0, "{sql} ({place})");
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The service goes: what runs ends well, what is new is sent elsewhere.
+//! Shutdown of the server: running calls complete, new calls are refused.
 
 use futures::{SinkExt, channel::mpsc};
 use strongroom::proto::v1::UploadSpec;
@@ -10,12 +10,12 @@ use crate::{
 };
 
 #[test]
-fn an_upload_in_flight_completes_while_the_service_drains() {
+fn upload_in_flight_completes_during_drain() {
     service_test(|s| async move {
         let alice = s.alice();
         let data = pattern(4 * PART);
-        let told = UploadSpec { size_bytes: Some(data.len() as i64), ..spec("in flight") };
-        let mut messages = upload_messages(told, &data, PART);
+        let spec = UploadSpec { size_bytes: Some(data.len() as i64), ..spec("in flight") };
+        let mut messages = upload_messages(spec, &data, PART);
         let rest = messages.split_off(3);
         let (mut sender, stream) = mpsc::channel(1);
         let mut files = alice.files.clone();
@@ -23,38 +23,40 @@ fn an_upload_in_flight_completes_while_the_service_drains() {
         for message in messages {
             sender.send(message).await.unwrap();
         }
-        s.until("the reservation", || async { s.book(&alice).await.reserved_bytes > 0 }).await;
+        s.wait_until("the reservation", || async { s.quota_row(&alice).await.reserved_bytes > 0 }).await;
 
         s.begin_shutdown();
-        s.until("health says so", || async { !s.health.state().is_ready() && s.health.state().is_draining })
-            .await;
+        s.wait_until("health reports draining", || async {
+            !s.health.state().is_ready() && s.health.state().is_draining
+        })
+        .await;
         for message in rest {
             sender.send(message).await.unwrap();
         }
         drop(sender);
-        let answer = running.await.unwrap().unwrap().into_inner();
-        s.stopped().await;
+        let response = running.await.unwrap().unwrap().into_inner();
+        s.stop().await;
         let rows = s
-            .owner
-            .rows("SELECT size_bytes FROM files WHERE id = $1::text::uuid", &[&file_id(&answer)])
+            .superuser
+            .query_rows("SELECT size_bytes FROM files WHERE id = $1::text::uuid", &[&file_id(&response)])
             .await;
         assert_eq!(rows[0].get::<_, i64>(0), data.len() as i64);
     });
 }
 
 #[test]
-fn after_the_drain_nobody_is_served() {
+fn calls_fail_after_drain() {
     service_test(|s| async move {
         s.alice().upload(spec("a"), b"x").await.unwrap();
-        s.stopped().await;
-        let refused = s.alice().upload(spec("b"), b"x").await.unwrap_err();
-        assert_ne!(refused.code(), Code::Ok);
-        assert_eq!(s.owner.number("SELECT count(*) FROM files").await, 1);
+        s.stop().await;
+        let error = s.alice().upload(spec("b"), b"x").await.unwrap_err();
+        assert_ne!(error.code(), Code::Ok);
+        assert_eq!(s.superuser.query_number("SELECT count(*) FROM files").await, 1);
     });
 }
 
 #[test]
-fn an_upload_that_outlives_the_drain_is_cut_and_leaves_nothing() {
+fn upload_cut_by_drain_timeout_leaves_nothing() {
     service_test_with(
         |config| config.server.drain_seconds = 0,
         |s| async move {
@@ -67,11 +69,11 @@ fn an_upload_that_outlives_the_drain_is_cut_and_leaves_nothing() {
             for message in messages {
                 sender.send(message).await.unwrap();
             }
-            s.until("the reservation", || async {
-                s.owner.number("SELECT sum(reserved_bytes) FROM quotas").await > 0
+            s.wait_until("the reservation", || async {
+                s.superuser.query_number("SELECT sum(reserved_bytes) FROM quotas").await > 0
             })
             .await;
-            s.stopped().await;
+            s.stop().await;
             running.await.unwrap().unwrap_err();
             s.assert_nothing_is_left().await;
         },

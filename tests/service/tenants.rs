@@ -1,4 +1,4 @@
-//! A tenant is born, suspended, exported and deleted, by operators.
+//! `TenantService`: creation, listing, quota ceilings, suspension and resumption of tenants.
 
 use std::collections::BTreeMap;
 
@@ -36,12 +36,12 @@ impl Caller {
         Ok(self.tenants.clone().create_tenant(request).await?.into_inner().tenant.unwrap())
     }
 
-    pub(crate) async fn tenant(&self, id: &str) -> Result<Tenant, Status> {
+    pub(crate) async fn get_tenant(&self, id: &str) -> Result<Tenant, Status> {
         let request = GetTenantRequest { tenant_id: id.to_owned() };
         Ok(self.tenants.clone().get_tenant(request).await?.into_inner().tenant.unwrap())
     }
 
-    pub(crate) async fn suspend(&self, id: &str) -> Result<Tenant, Status> {
+    pub(crate) async fn suspend_tenant(&self, id: &str) -> Result<Tenant, Status> {
         let request = SuspendTenantRequest {
             tenant_id: id.to_owned(),
             reason: "unpaid".to_owned(),
@@ -50,7 +50,7 @@ impl Caller {
         Ok(self.tenants.clone().suspend_tenant(request).await?.into_inner().tenant.unwrap())
     }
 
-    pub(crate) async fn resume(&self, id: &str) -> Result<Tenant, Status> {
+    pub(crate) async fn resume_tenant(&self, id: &str) -> Result<Tenant, Status> {
         let request = ResumeTenantRequest { tenant_id: id.to_owned(), ..Default::default() };
         Ok(self.tenants.clone().resume_tenant(request).await?.into_inner().tenant.unwrap())
     }
@@ -75,22 +75,22 @@ impl Caller {
     }
 }
 
-/// What every door answers to a caller whose tenant is not served.
-pub(crate) async fn refusals(caller: &Caller, id: &str) -> Vec<(Code, String)> {
-    let told = |status: Status| (status.code(), reason(&status));
+/// Calls several methods, which must all fail. Returns their codes and reasons.
+pub(crate) async fn call_methods_refused(caller: &Caller, id: &str) -> Vec<(Code, String)> {
+    let code_and_reason = |status: Status| (status.code(), reason(&status));
     vec![
-        told(caller.get(id).await.unwrap_err()),
-        told(caller.read(id).await.unwrap_err()),
-        told(caller.list(ListFilesRequest::default()).await.unwrap_err()),
-        told(caller.quota().await.unwrap_err()),
-        told(caller.policy().await.unwrap_err()),
-        told(caller.delete(id).await.unwrap_err()),
-        told(caller.upload(spec("b"), b"x").await.unwrap_err()),
+        code_and_reason(caller.get(id).await.unwrap_err()),
+        code_and_reason(caller.read(id).await.unwrap_err()),
+        code_and_reason(caller.list(ListFilesRequest::default()).await.unwrap_err()),
+        code_and_reason(caller.quota().await.unwrap_err()),
+        code_and_reason(caller.policy().await.unwrap_err()),
+        code_and_reason(caller.delete(id).await.unwrap_err()),
+        code_and_reason(caller.upload(spec("b"), b"x").await.unwrap_err()),
     ]
 }
 
-/// Runs background work until a deletion has nothing left to do.
-pub(crate) async fn erase_all(s: &Service) {
+/// Runs background work until deleting tenants are erased.
+pub(crate) async fn erase_all_tenants(s: &Service) {
     for _ in 0..1_000 {
         if erase::erase_deleting_tenants(&s.app).await.unwrap() + delete_stray_objects(&s.app).await.unwrap()
             == 0
@@ -98,17 +98,19 @@ pub(crate) async fn erase_all(s: &Service) {
             return;
         }
     }
-    panic!("the deletion never ends");
+    panic!("the deletion does not end");
 }
 
-/// The tables that hold a row of a tenant, with how many.
-pub(crate) async fn rows_of(s: &Service, tenant: &str) -> BTreeMap<String, i64> {
+/// The number of rows of a tenant in each table that has any.
+pub(crate) async fn count_rows_by_table(s: &Service, tenant: &str) -> BTreeMap<String, i64> {
     let tables = "SELECT c.relname::text FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
                   WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r' AND a.attname = 'tenant_id'";
     let mut rows = BTreeMap::new();
-    for table in s.owner.texts(tables).await {
-        let count =
-            s.owner.number(&format!("SELECT count(*) FROM {table} WHERE tenant_id = '{tenant}'")).await;
+    for table in s.superuser.query_texts(tables).await {
+        let count = s
+            .superuser
+            .query_number(&format!("SELECT count(*) FROM {table} WHERE tenant_id = '{tenant}'"))
+            .await;
         if count > 0 {
             rows.insert(table, count);
         }
@@ -116,16 +118,16 @@ pub(crate) async fn rows_of(s: &Service, tenant: &str) -> BTreeMap<String, i64> 
     rows
 }
 
-/// A tenant with something of everything: answers one of its files.
-pub(crate) async fn lived_in(s: &Service) -> String {
+/// Fills the tenant of alice with rows of many kinds. Returns the id of an available file.
+pub(crate) async fn create_tenant_content(s: &Service) -> String {
     let attachments = vec![EntityRef { r#type: "course".into(), id: "42".into(), field: String::new() }];
-    let told = UploadSpec {
+    let detailed = UploadSpec {
         tags: vec!["a".to_owned()],
         attachments,
         request_id: uuid::Uuid::from_u128(1).to_string(),
         ..spec("small")
     };
-    let small = file_id(&s.alice().upload(told, b"12345").await.unwrap());
+    let small = file_id(&s.alice().upload(detailed, b"12345").await.unwrap());
     let large = file_id(&s.alice().upload(spec("large"), &vec![7; 3 * PART]).await.unwrap());
     let purged = file_id(&s.alice().upload(spec("purged"), b"123").await.unwrap());
     s.alice().read(&small).await.unwrap();
@@ -135,31 +137,31 @@ pub(crate) async fn lived_in(s: &Service) -> String {
 }
 
 #[test]
-fn an_operator_creates_a_tenant_and_its_people_find_it() {
+fn tenant_created_by_operator_is_usable() {
     service_test_with(
         |config| config.tenants.create_on_first_use = false,
         |s| async move {
             let olga = s.member("olga", "newco", "member", &[]);
             assert_eq!(olga.quota().await.unwrap_err().code(), Code::PermissionDenied);
-            let asked = CreateTenantRequest {
+            let request = CreateTenantRequest {
                 preset: "education".to_owned(),
                 ceiling_bytes: Some(1_000),
                 request_id: uuid::Uuid::from_u128(7).to_string(),
                 ..new_tenant("newco")
             };
-            let born = s.operator().create_tenant(asked.clone()).await.unwrap();
-            assert_eq!((born.preset.as_str(), born.state()), ("education", TenantState::Active));
+            let created = s.operator().create_tenant(request.clone()).await.unwrap();
+            assert_eq!((created.preset.as_str(), created.state()), ("education", TenantState::Active));
             let quota = olga.quota().await.unwrap();
-            assert_eq!((quota.tenant_id, quota.limit_bytes), (born.id.clone(), 1_000));
+            assert_eq!((quota.tenant_id, quota.limit_bytes), (created.id.clone(), 1_000));
             assert_eq!((quota.ceiling_bytes, quota.ceiling_file_count), (1_000, 10_000));
             assert_eq!(olga.policy().await.unwrap().preset, "education");
 
-            assert_eq!(s.operator().create_tenant(asked.clone()).await.unwrap(), born, "a retry");
-            let other = CreateTenantRequest { ceiling_bytes: Some(2), ..asked };
+            assert_eq!(s.operator().create_tenant(request.clone()).await.unwrap(), created, "a retry");
+            let other = CreateTenantRequest { ceiling_bytes: Some(2), ..request };
             assert_eq!(reason(&s.operator().create_tenant(other).await.unwrap_err()), "REQUEST_ID_REUSED");
             let taken = s.operator().create_tenant(new_tenant("newco")).await.unwrap_err();
             assert_eq!((taken.code(), reason(&taken).as_str()), (Code::AlreadyExists, "TENANT_EXISTS"));
-            assert_eq!(taken.get_details_error_info().unwrap().metadata["tenant_id"], born.id);
+            assert_eq!(taken.get_details_error_info().unwrap().metadata["tenant_id"], created.id);
             let wrong = CreateTenantRequest {
                 preset: "nonsense".to_owned(),
                 ceiling_bytes: Some(-1),
@@ -172,7 +174,7 @@ fn an_operator_creates_a_tenant_and_its_people_find_it() {
 }
 
 #[test]
-fn tenants_are_listed_and_their_ceiling_is_moved() {
+fn operator_lists_tenants_and_changes_ceiling() {
     service_test(|s| async move {
         let operator = s.operator();
         let mut ids = Vec::new();
@@ -180,14 +182,14 @@ fn tenants_are_listed_and_their_ceiling_is_moved() {
             ids.push(operator.create_tenant(new_tenant(name)).await.unwrap().id);
         }
         let mut listed = Vec::new();
-        let mut asked = ListTenantsRequest { page_size: 2, ..Default::default() };
+        let mut request = ListTenantsRequest { page_size: 2, ..Default::default() };
         loop {
-            let page = operator.tenants.clone().list_tenants(asked.clone()).await.unwrap().into_inner();
+            let page = operator.tenants.clone().list_tenants(request.clone()).await.unwrap().into_inner();
             listed.extend(page.tenants.into_iter().map(|tenant| tenant.id));
             if page.next_page_token.is_empty() {
                 break;
             }
-            asked.page_token = page.next_page_token;
+            request.page_token = page.next_page_token;
         }
         assert_eq!(listed, ids);
         let tenant = || UpdateTenantRequest { tenant_id: ids[0].clone(), ..Default::default() };
@@ -199,93 +201,104 @@ fn tenants_are_listed_and_their_ceiling_is_moved() {
             UpdateTenantRequest { ceiling_bytes: 500, update_mask: mask(&["ceiling_bytes"]), ..tenant() };
         let updated = operator.tenants.clone().update_tenant(request).await.unwrap().into_inner();
         let quota = updated.quota.unwrap();
-        assert_eq!((quota.ceiling_bytes, quota.limit_bytes), (500, 500), "the limit follows it down");
+        assert_eq!(
+            (quota.ceiling_bytes, quota.limit_bytes),
+            (500, 500),
+            "the limit is lowered to the ceiling"
+        );
         for (paths, fields) in [
             (&[][..], &["update_mask"][..]),
             (&["limit_bytes"], &["update_mask.paths[0]"]),
             (&["ceiling_bytes", "ceiling_bytes"], &["update_mask.paths[1]"]),
         ] {
             let wrong = UpdateTenantRequest { update_mask: mask(paths), ..tenant() };
-            let refused = operator.tenants.clone().update_tenant(wrong).await.unwrap_err();
-            assert_eq!(violated_fields(&refused), fields);
+            let error = operator.tenants.clone().update_tenant(wrong).await.unwrap_err();
+            assert_eq!(violated_fields(&error), fields);
         }
     });
 }
 
 #[test]
-fn a_suspended_tenant_reads_and_writes_nothing_until_it_is_resumed() {
+fn suspended_tenant_cannot_read_or_write() {
     service_test(|s| async move {
         let id = file_id(&s.alice().upload(spec("a"), b"x").await.unwrap());
         let (acme, operator) = (s.alice().tenant_id().await, s.operator());
-        let suspended = operator.suspend(&acme).await.unwrap();
+        let suspended = operator.suspend_tenant(&acme).await.unwrap();
         assert_eq!((suspended.state(), suspended.state_reason.as_str()), (TenantState::Suspended, "unpaid"));
         for caller in [s.alice(), s.ada(), s.billing()] {
-            for refused in refusals(&caller, &id).await {
-                assert_eq!(refused, (Code::FailedPrecondition, "TENANT_SUSPENDED".to_owned()));
+            for error in call_methods_refused(&caller, &id).await {
+                assert_eq!(error, (Code::FailedPrecondition, "TENANT_SUSPENDED".to_owned()));
             }
         }
-        assert!(s.mallory().quota().await.is_ok(), "others are served");
-        assert_eq!(operator.suspend(&acme).await.unwrap(), suspended, "suspending again changes nothing");
-
-        assert_eq!(operator.resume(&acme).await.unwrap().state(), TenantState::Active);
-        operator.resume(&acme).await.unwrap();
-        assert_eq!(s.alice().read(&id).await.unwrap(), b"x"[..]);
-        assert_eq!(s.owner.number("SELECT count(*) FROM audit_entries WHERE action IN (51, 52)").await, 2);
-    });
-}
-
-#[test]
-fn another_replica_refuses_after_ten_seconds_and_uploads_at_once() {
-    service_test(|s| async move {
-        let other = s.replica(|_| {}).await;
-        let id = file_id(&other.alice().upload(spec("a"), b"x").await.unwrap());
-        let acme = s.alice().tenant_id().await;
-        s.operator().suspend(&acme).await.unwrap();
-        assert!(other.alice().get(&id).await.is_ok(), "it remembers the tenant as it was");
-        for size in [1, 3 * PART] {
-            let refused = other.alice().upload(spec("b"), &vec![7; size]).await.unwrap_err();
-            assert_eq!(reason(&refused), "TENANT_SUSPENDED", "{size} bytes");
-        }
-        s.clock.advance(Duration::seconds(10));
-        assert_eq!(reason(&other.alice().get(&id).await.unwrap_err()), "TENANT_SUSPENDED");
-        s.operator().resume(&acme).await.unwrap();
-        s.clock.advance(Duration::seconds(10));
-        assert!(other.alice().get(&id).await.is_ok());
-        other.stopped().await;
+        assert!(s.mallory().quota().await.is_ok(), "other tenants are not affected");
         assert_eq!(
-            s.store.list("", None, 10).await.unwrap().objects.len(),
-            1,
-            "what was refused left nothing"
+            operator.suspend_tenant(&acme).await.unwrap(),
+            suspended,
+            "a second suspension changes nothing"
+        );
+
+        assert_eq!(operator.resume_tenant(&acme).await.unwrap().state(), TenantState::Active);
+        operator.resume_tenant(&acme).await.unwrap();
+        assert_eq!(s.alice().read(&id).await.unwrap(), b"x"[..]);
+        assert_eq!(
+            s.superuser.query_number("SELECT count(*) FROM audit_entries WHERE action IN (51, 52)").await,
+            2
         );
     });
 }
 
 #[test]
-fn an_upload_under_way_is_refused_at_its_commit_and_leaves_nothing() {
+fn suspension_reaches_replicas_in_10_seconds() {
+    service_test(|s| async move {
+        let other = s.start_replica(|_| {}).await;
+        let id = file_id(&other.alice().upload(spec("a"), b"x").await.unwrap());
+        let acme = s.alice().tenant_id().await;
+        s.operator().suspend_tenant(&acme).await.unwrap();
+        assert!(other.alice().get(&id).await.is_ok(), "the replica has the active tenant in its cache");
+        for size in [1, 3 * PART] {
+            let error = other.alice().upload(spec("b"), &vec![7; size]).await.unwrap_err();
+            assert_eq!(reason(&error), "TENANT_SUSPENDED", "{size} bytes");
+        }
+        s.clock.advance(Duration::seconds(10));
+        assert_eq!(reason(&other.alice().get(&id).await.unwrap_err()), "TENANT_SUSPENDED");
+        s.operator().resume_tenant(&acme).await.unwrap();
+        s.clock.advance(Duration::seconds(10));
+        assert!(other.alice().get(&id).await.is_ok());
+        other.stop().await;
+        assert_eq!(
+            s.store.list("", None, 10).await.unwrap().objects.len(),
+            1,
+            "the rejected uploads left no objects"
+        );
+    });
+}
+
+#[test]
+fn upload_in_flight_fails_when_tenant_is_suspended() {
     service_test(|s| async move {
         let alice = s.alice();
         let acme = alice.tenant_id().await;
         let data = vec![7; 3 * PART];
-        let (sent, messages) = futures::channel::mpsc::unbounded();
-        sent.unbounded_send(spec_message(spec("a"))).unwrap();
-        sent.unbounded_send(chunk(0, &data[..2 * PART])).unwrap();
+        let (sender, messages) = futures::channel::mpsc::unbounded();
+        sender.unbounded_send(spec_message(spec("a"))).unwrap();
+        sender.unbounded_send(chunk(0, &data[..2 * PART])).unwrap();
         let mut files = alice.files.clone();
         let upload = tokio::spawn(async move { files.upload_file(messages).await });
-        s.until("the upload is open", || async {
-            s.owner.number("SELECT count(*) FROM uploads WHERE state = 1").await == 1
+        s.wait_until("the upload is open", || async {
+            s.superuser.query_number("SELECT count(*) FROM uploads WHERE state = 1").await == 1
         })
         .await;
-        s.operator().suspend(&acme).await.unwrap();
-        sent.unbounded_send(chunk(2 * PART, &data[2 * PART..])).unwrap();
-        sent.unbounded_send(finish(data.len())).unwrap();
-        drop(sent);
+        s.operator().suspend_tenant(&acme).await.unwrap();
+        sender.unbounded_send(chunk(2 * PART, &data[2 * PART..])).unwrap();
+        sender.unbounded_send(finish(data.len())).unwrap();
+        drop(sender);
         assert_eq!(reason(&upload.await.unwrap().unwrap_err()), "TENANT_SUSPENDED");
         s.assert_nothing_is_left().await;
     });
 }
 
 #[test]
-fn a_retried_suspension_does_not_undo_a_resumption() {
+fn retried_suspension_does_not_revert_resumption() {
     service_test(|s| async move {
         let (acme, operator) = (s.alice().tenant_id().await, s.operator());
         let request = SuspendTenantRequest {
@@ -294,7 +307,7 @@ fn a_retried_suspension_does_not_undo_a_resumption() {
             ..Default::default()
         };
         let first = operator.tenants.clone().suspend_tenant(request.clone()).await.unwrap().into_inner();
-        operator.resume(&acme).await.unwrap();
+        operator.resume_tenant(&acme).await.unwrap();
         let again = operator.tenants.clone().suspend_tenant(request).await.unwrap().into_inner();
         assert_eq!(again, first);
         assert!(s.alice().quota().await.is_ok());
