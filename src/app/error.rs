@@ -90,10 +90,12 @@ pub enum Error {
     #[allow(missing_docs, reason = "the figures of the message")]
     QuotaFiles { file_count: i64, file_count_max: i64 },
     /// Too large for its kind.
-    #[error("the file is larger than the {limit_bytes} bytes that a file of kind {kind} may have")]
+    #[error("the file has {size_bytes} bytes; the limit for {} is {limit_bytes} bytes", limited(*kind))]
     FileTooLarge {
-        /// The kind, or `any` where it is not known yet.
-        kind: &'static str,
+        /// The media kind, if it is known.
+        kind: Option<MediaKind>,
+        /// The declared size, or the number of bytes received so far.
+        size_bytes: u64,
         /// The limit.
         limit_bytes: i64,
     },
@@ -153,7 +155,7 @@ pub enum Error {
     PartSizeMismatch { number: u32, declared: u64, received: u64 },
     /// The client was too slow.
     #[error("the upload stalled: {0}; it was not committed")]
-    UploadStalled(String),
+    UploadStalled(Stall),
     /// The upload no longer holds its lease.
     #[error(
         "the upload no longer holds its lease: another stream went on with it, or it was given up; this one stored no file"
@@ -283,6 +285,29 @@ fn kept(until: Option<Timestamp>, hold: Option<&LegalHold>) -> String {
     format!("the file must be kept {}", both.join(" and "))
 }
 
+/// What the limit of [`Error::FileTooLarge`] applies to.
+fn limited(kind: Option<MediaKind>) -> &'static str {
+    match kind {
+        Some(MediaKind::Image) => "images",
+        Some(MediaKind::Video) => "videos",
+        Some(MediaKind::Audio) => "audio files",
+        Some(MediaKind::Document) => "documents",
+        Some(MediaKind::Other) => "other files",
+        None => "any file",
+    }
+}
+
+/// How a client was too slow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Stall {
+    /// It sent no message for this long.
+    #[error("no message for {} seconds", .0.as_secs())]
+    Idle(Duration),
+    /// It sent fewer bytes per second than this.
+    #[error("fewer than {0} bytes per second")]
+    Slow(u64),
+}
+
 /// What became of a URL that was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unfetched {
@@ -311,6 +336,7 @@ impl Error {
         match self {
             Self::RequestInProgress => Some(Duration::from_millis(500)),
             Self::StorageUnavailable(_)
+            | Self::NotFetched { kind: Unfetched::Away, .. }
             | Self::DatabaseUnavailable(_)
             | Self::Overloaded(_)
             | Self::ShuttingDown
@@ -350,8 +376,8 @@ impl Error {
     }
 
     /// Says that a file is too large.
-    pub fn too_large(kind: Option<MediaKind>, limit_bytes: i64) -> Self {
-        Self::FileTooLarge { kind: kind.map_or("any", MediaKind::as_str), limit_bytes }
+    pub fn too_large(kind: Option<MediaKind>, size_bytes: u64, limit_bytes: i64) -> Self {
+        Self::FileTooLarge { kind, size_bytes, limit_bytes }
     }
 }
 
@@ -416,5 +442,17 @@ impl From<StorageError> for Error {
             }
             _ => Self::internal(error),
         }
+    }
+}
+
+#[cfg(test)]
+impl Error {
+    /// An error of the database, for tests of modules that cannot name the database's own errors.
+    pub(crate) fn database_unavailable() -> Self {
+        Self::DatabaseUnavailable(DbError {
+            kind: DbErrorKind::Unavailable,
+            operation: "commit transaction",
+            source: std::sync::Arc::new(std::io::Error::from(std::io::ErrorKind::ConnectionReset)),
+        })
     }
 }

@@ -25,7 +25,7 @@ pub mod webhooks;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-pub use error::{Credentials, Error, Unfetched};
+pub use error::{Credentials, Error, Stall, Unfetched};
 pub use rotation::Round;
 use tokio_util::task::TaskTracker;
 

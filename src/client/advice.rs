@@ -15,6 +15,12 @@ pub(super) fn for_reason(reason: ErrorReason) -> Option<&'static str> {
         R::ImportRefused => "see what the URL answers, and whether its host gives it to everybody",
         R::StreamOrderInvalid => "client and server disagree about the protocol: update the older one",
         R::ChecksumMismatch => "the bytes were damaged on their way: send them again",
+        R::UploadContentDiffers => "cancel the upload and create another one for the other bytes",
+        R::MessageTooLarge => "send smaller messages",
+        R::MalformedMessage => "client and server use different protocols: update the older one",
+        R::EncodingUnsupported => "send without this compression",
+        R::MethodUnknown => "update the server: it does not know this method",
+        R::StorageNotConfigured => "ask the operator to configure the storage provider",
         R::SizeMismatch => "the source changed while it was read: send it again",
         R::RequestIdReused => "use a new request id for a new request",
         R::UploadOffsetGap => "go on from where the upload is, or send it again from its start",
@@ -48,6 +54,6 @@ pub(super) fn for_reason(reason: ErrorReason) -> Option<&'static str> {
         R::CategoryExists => "choose another name or update the category",
         R::CategoryInUse => "purge its files first, or make another category the default",
         R::ObjectMissing | R::ObjectDamaged => "tell the operator: the stored bytes are not what they were",
-        R::Internal => "report it with the request id",
+        R::Internal => "report it with the call id",
     })
 }

@@ -206,7 +206,7 @@ impl EntryRow {
         let kind = ActorKind::from_number(self.actor_kind).ok_or_else(|| bad("actor"))?;
         let entry = AuditEntry {
             actor: Actor { kind, id: self.actor_id },
-            origin: Origin { request_id: self.request_id, address: self.address },
+            origin: Origin { call_id: self.request_id, address: self.address },
             action: AuditAction::from_number(self.action).ok_or_else(|| bad("action"))?,
             is_allowed: self.is_allowed,
             file: self.file_id.map(FileId::from_uuid),
@@ -261,7 +261,7 @@ fn insertion(tenant: TenantId, entries: &[AuditEntry]) -> Statement {
     .bind::<Array<Nullable<Integer>>, _>(
         entries.iter().map(|entry| entry.version).collect::<Vec<_>>(),
     )
-    .bind::<Array<Text>, _>(texts(|entry| &entry.origin.request_id))
+    .bind::<Array<Text>, _>(texts(|entry| &entry.origin.call_id))
     .bind::<Array<Text>, _>(texts(|entry| &entry.origin.address))
     .bind::<Array<Jsonb>, _>(entries.iter().map(|entry| entry.details.clone()).collect::<Vec<_>>())
 }

@@ -269,7 +269,7 @@ impl<'a, A> From<&'a Finished<'a, A>> for FinishedRow<'a, A> {
             actor_kind: audit.actor.kind.number(),
             actor_id: &audit.actor.id,
             audit_action: audit.action.number(),
-            audit_request_id: &audit.origin.request_id,
+            audit_request_id: &audit.origin.call_id,
             audit_address: &audit.origin.address,
             audit_details: &audit.details,
             event_kind: match finished.is_version {

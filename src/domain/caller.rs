@@ -91,8 +91,8 @@ impl Actor {
 /// Where a request came from, for logs and audit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Origin {
-    /// The id of this request, ours or the one the caller's proxy gave it.
-    pub request_id: String,
+    /// The id of this call: the one that a proxy gave it, or a new one.
+    pub call_id: String,
     /// The peer's address, empty where it is unknown.
     pub address: String,
 }

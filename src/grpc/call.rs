@@ -30,7 +30,7 @@ pub(super) fn principal<T>(request: Request<T>) -> Result<(Principal, Origin, T)
         Some(principal) => Ok((principal, origin, message)),
         None => {
             tracing::error!("a request reached its service without a principal");
-            Err(internal(&origin.request_id))
+            Err(internal(&origin.call_id))
         }
     }
 }
@@ -41,7 +41,7 @@ pub(super) fn caller<T>(request: Request<T>) -> Result<(Caller, T), Status> {
         (Principal::Caller(caller), _, message) => Ok((caller, message)),
         (Principal::Operator(_), origin, _) => {
             let error = Error::NotAllowed("the operator works on tenants and never with their files");
-            Err(status(&error, &origin.request_id))
+            Err(status(&error, &origin.call_id))
         }
     }
 }
@@ -52,7 +52,7 @@ pub(super) fn operator<T>(request: Request<T>) -> Result<(Operator, T), Status> 
         (Principal::Operator(operator), _, message) => Ok((operator, message)),
         (Principal::Caller(_), origin, _) => {
             let error = Error::NotAllowed("only the platform's operator may do this");
-            Err(status(&error, &origin.request_id))
+            Err(status(&error, &origin.call_id))
         }
     }
 }
@@ -64,5 +64,5 @@ pub(super) fn answer<T>(
     work: impl Future<Output = Result<T, Error>>,
 ) -> impl Future<Output = Result<Response<T>, Status>> {
     let work = Box::pin(work);
-    async move { work.await.map(Response::new).map_err(|error| status(&error, &origin.request_id)) }
+    async move { work.await.map(Response::new).map_err(|error| status(&error, &origin.call_id)) }
 }

@@ -52,7 +52,7 @@ impl Downloads {
         let permit = Arc::clone(&self.slots).try_acquire_owned();
         permit
             .map(|permit| Slot { _permit: permit })
-            .map_err(|_| status::overloaded("downloads", &origin.request_id))
+            .map_err(|_| status::status(&Error::Overloaded("downloads"), &origin.call_id))
     }
 
     /// Begins to send.
@@ -70,15 +70,15 @@ impl Downloads {
             idle_timeout: self.config.idle_timeout(),
             metrics: self.metrics.clone(),
         };
-        let (request_id, waiting) = (origin.request_id.clone(), Arc::clone(&queue));
+        let (call_id, waiting) = (origin.call_id.clone(), Arc::clone(&queue));
         let work = async move {
             let outcome = match pump.run().await {
                 Ok(()) => Ok(()),
-                Err(Stop::Failed(error)) => Err(status::status(&error, &request_id)),
+                Err(Stop::Failed(error)) => Err(status::status(&error, &call_id)),
                 Err(Stop::Idle) => {
                     discard(&waiting);
                     let why = "the client took nothing for longer than a download may pause";
-                    Err(status::deadline_exceeded(why, &request_id))
+                    Err(status::deadline_exceeded(why, &call_id))
                 }
             };
             drop(slot);
@@ -86,7 +86,7 @@ impl Downloads {
             drop(ended.send(outcome));
         };
         tokio::spawn(work.in_current_span());
-        DownloadStream { header: Some(header), queue, end: Some(end), request_id: origin.request_id.clone() }
+        DownloadStream { header: Some(header), queue, end: Some(end), call_id: origin.call_id.clone() }
     }
 }
 
@@ -158,7 +158,7 @@ pub(super) struct DownloadStream {
     queue: Queue,
     /// How the download ended; taken when it was told.
     end: Option<oneshot::Receiver<Result<(), Status>>>,
-    request_id: String,
+    call_id: String,
 }
 
 impl Drop for DownloadStream {
@@ -188,7 +188,7 @@ impl Stream for DownloadStream {
             Ok(Err(status)) => Poll::Ready(Some(Err(status))),
             // The task is gone without a word: it panicked. An end without an error would pass for a whole
             // file.
-            Err(_) => Poll::Ready(Some(Err(status::internal(&self.request_id)))),
+            Err(_) => Poll::Ready(Some(Err(status::internal(&self.call_id)))),
         }
     }
 }

@@ -85,7 +85,9 @@ impl FileService for Files {
         request: Request<Streaming<UploadFileRequest>>,
     ) -> Result<Response<UploadFileResponse>, Status> {
         let (caller, stream) = caller(request)?;
-        answer(&caller.origin, self.uploads.receive(&self.app, &caller, stream)).await
+        // The future has many kilobytes: boxed, it is not moved again.
+        let received = Box::pin(self.uploads.receive(&self.app, &caller, stream)).await;
+        received.map(Response::new)
     }
 
     async fn create_upload(
@@ -350,8 +352,8 @@ impl FileService for Files {
     ) -> Result<Response<ImportStream>, Status> {
         let valid_until = request.extensions().get::<ValidUntil>().map(|until| until.0);
         let (caller, messages) = caller(request)?;
-        let origin = caller.origin.clone();
-        answer(&origin, imports::begun(&self.app, caller, messages, valid_until)).await
+        let messages = imports::Messages::new(messages, self.uploads.message_bytes_max());
+        imports::begun(&self.app, caller, messages, valid_until).await.map(Response::new)
     }
 
     async fn find_imported_files(

@@ -9,7 +9,7 @@ use tonic::{Status, Streaming};
 use super::{convert, status};
 use crate::{
     app::{
-        App, Error,
+        App, Error, Stall,
         imports::{Import, ImportItem, ImportOptions, Objects, Outcome, Place, begin},
     },
     domain::{caller::Caller, clock::Timestamp, violations::Violations},
@@ -23,38 +23,50 @@ use crate::{
 /// What tonic sends to the client.
 pub(super) type ImportStream = BoxStream<'static, Result<ImportFilesResponse, Status>>;
 
-/// Reads the options, and answers the report.
+/// The messages of an import.
+pub(super) struct Messages {
+    stream: Streaming<ImportFilesRequest>,
+    bytes_max: usize,
+}
+
+impl Messages {
+    pub(super) fn new(stream: Streaming<ImportFilesRequest>, bytes_max: usize) -> Self {
+        Self { stream, bytes_max }
+    }
+
+    /// The next message. Returns `None` at the end of the stream, and an error if none arrives in time.
+    async fn next(&mut self, app: &App, call_id: &str) -> Result<Option<Message>, Status> {
+        let refuse = |error: Error| Err(status::status(&error, call_id));
+        let idle = app.limits().uploads.idle_timeout();
+        match timeout(idle, self.stream.next()).await {
+            Err(_elapsed) => refuse(Error::UploadStalled(Stall::Idle(idle))),
+            Ok(Some(Ok(ImportFilesRequest { message: Some(message) }))) => Ok(Some(message)),
+            Ok(Some(Ok(_))) => {
+                refuse(Error::StreamOrder("a message of an import must be its options or an item"))
+            }
+            Ok(Some(Err(status))) => Err(status::with_details(status, self.bytes_max, call_id)),
+            Ok(None) => Ok(None),
+        }
+    }
+}
+
+/// Reads the options, and begins the report.
 pub(super) async fn begun(
     app: &Arc<App>,
     caller: Caller,
-    mut messages: Streaming<ImportFilesRequest>,
+    mut messages: Messages,
     valid_until: Option<Timestamp>,
-) -> Result<ImportStream, Error> {
-    let Some(Ok(Message::Options(options))) = next(app, &mut messages).await? else {
-        return Err(Error::StreamOrder("the first message of an import must be its options"));
+) -> Result<ImportStream, Status> {
+    let call_id = caller.origin.call_id.clone();
+    let refuse = |error: Error| status::status(&error, &call_id);
+    let Some(Message::Options(options)) = messages.next(app, &call_id).await? else {
+        return Err(refuse(Error::StreamOrder("the first message of an import must be its options")));
     };
-    let request_id = caller.origin.request_id.clone();
     let options = ImportOptions { source: options.source, is_dry: options.dry_run };
-    let import = begin(app, caller, options, valid_until).await?;
+    let import = begin(app, caller, options, valid_until).await.map_err(refuse)?;
     let app = Arc::clone(app);
-    let report =
-        Report { app, import, messages, walking: None, summary: ImportSummary::default(), request_id };
+    let report = Report { app, import, messages, walking: None, summary: ImportSummary::default(), call_id };
     Ok(report.answers().boxed())
-}
-
-/// The next message, in time. A stream that broke and a message of nothing are told apart from the end.
-async fn next(
-    app: &App,
-    messages: &mut Streaming<ImportFilesRequest>,
-) -> Result<Option<Result<Message, Status>>, Error> {
-    let idle = app.limits().uploads.idle_timeout();
-    let stalled = |_elapsed| Error::UploadStalled(format!("no message for {} seconds", idle.as_secs()));
-    match timeout(idle, messages.next()).await.map_err(stalled)? {
-        Some(Ok(ImportFilesRequest { message: Some(message) })) => Ok(Some(Ok(message))),
-        Some(Ok(_)) => Err(Error::StreamOrder("a message of an import must be its options or an item")),
-        Some(Err(status)) => Ok(Some(Err(status))),
-        None => Ok(None),
-    }
 }
 
 /// A prefix whose objects are being imported.
@@ -68,10 +80,10 @@ struct Walking {
 struct Report {
     app: Arc<App>,
     import: Import,
-    messages: Streaming<ImportFilesRequest>,
+    messages: Messages,
     walking: Option<Walking>,
     summary: ImportSummary,
-    request_id: String,
+    call_id: String,
 }
 
 impl Report {
@@ -91,24 +103,22 @@ impl Report {
             self.check_credentials()?;
             return Ok(self.step(walking).await);
         }
-        let next = next(&self.app, &mut self.messages).await;
-        match next.map_err(|error| status::status(&error, &self.request_id))? {
-            Some(Ok(Message::Item(item))) => {
-                // It may have been waited for until now.
+        match self.messages.next(&self.app, &self.call_id).await? {
+            Some(Message::Item(item)) => {
+                // The credentials may have expired while it was awaited.
                 self.check_credentials()?;
                 Ok(self.item(item).await)
             }
-            Some(Ok(Message::Options(_))) => {
+            Some(Message::Options(_)) => {
                 let error = Error::StreamOrder("the options of an import come once, and first");
-                Err(status::status(&error, &self.request_id))
+                Err(status::status(&error, &self.call_id))
             }
-            Some(Err(status)) => Err(status),
             None => Ok(Answer::Summary(self.summary)),
         }
     }
 
     fn check_credentials(&self) -> Result<(), Status> {
-        self.import.check_credentials().map_err(|error| status::status(&error, &self.request_id))
+        self.import.check_credentials().map_err(|error| status::status(&error, &self.call_id))
     }
 
     async fn item(&mut self, item: v1::ImportItem) -> Answer {
@@ -171,7 +181,7 @@ impl Report {
             }
             Ok(Outcome::WouldImport) => (ImportOutcome::WouldImport, &mut self.summary.would_import_count),
             Err(error) => {
-                let (reason, message) = told(&error, &self.request_id);
+                let (reason, message) = told(&error, &self.call_id);
                 (result.reason, result.message) = (reason.into(), message);
                 (ImportOutcome::Failed, &mut self.summary.failed_count)
             }
@@ -185,7 +195,7 @@ impl Report {
         let mut end = ImportPrefixEnd { object_prefix, object_count, ..ImportPrefixEnd::default() };
         if let Some(error) = error {
             self.summary.failed_count += 1;
-            let (reason, message) = told(&error, &self.request_id);
+            let (reason, message) = told(&error, &self.call_id);
             (end.reason, end.message) = (reason.into(), message);
         }
         Answer::PrefixEnd(end)
@@ -193,6 +203,6 @@ impl Report {
 }
 
 /// What a status would say.
-fn told(error: &Error, request_id: &str) -> (ErrorReason, String) {
-    (status::reason(error), status::status(error, request_id).message().to_owned())
+fn told(error: &Error, call_id: &str) -> (ErrorReason, String) {
+    (status::reason(error), status::status(error, call_id).message().to_owned())
 }

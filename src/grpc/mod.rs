@@ -13,6 +13,7 @@ mod files;
 mod health;
 mod imports;
 mod layers;
+mod message_limits;
 mod policies;
 mod quotas;
 mod server;

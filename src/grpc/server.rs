@@ -1,10 +1,11 @@
 //! The server: its transport with every limit set, and the stack of layers in reading order.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tonic::{
+    codec::CompressionEncoding,
     service::Routes,
     transport::{Identity, Server, ServerTlsConfig},
 };
@@ -19,7 +20,10 @@ use super::{
     downloads::Downloads,
     files::Files,
     health,
-    layers::{Deadline, InFlight, Measure, MessageBudget, PanicBarrier, RequestId, Stand, Trace},
+    layers::{
+        CallId, Deadline, DetailedErrors, Drain, InFlight, Measure, MessageBudget, PanicBarrier, Stand, Trace,
+    },
+    message_limits::MessageLimits,
     policies::Policies,
     quotas::Quotas,
     tenants::Tenants,
@@ -39,6 +43,15 @@ use crate::{
     },
     telemetry::{Health, Metrics},
 };
+
+/// Limits the messages to a service that receives no bytes of files. The generated servers share no trait.
+macro_rules! small_messages {
+    ($server:expr) => {
+        $server
+            .accept_compressed(CompressionEncoding::Gzip)
+            .max_decoding_message_size(MessageLimits::SMALL_BYTES_MAX)
+    };
+}
 
 /// What the server is made of.
 pub struct GrpcServer {
@@ -84,32 +97,35 @@ impl GrpcServer {
         listener: TcpListener,
         shutdown: impl Future<Output = ()> + Send,
     ) -> Result<(), ServeError> {
-        let (draining, cut) = (CancellationToken::new(), CancellationToken::new());
-        // However this ends, also by being dropped, nothing of it stays behind.
-        let (_draining, _cut) = (draining.clone().drop_guard(), cut.clone().drop_guard());
+        let (drain, cut) = (Drain::default(), CancellationToken::new());
+        // However this ends, also by being dropped, all tasks and connections end.
+        let _guards = [&drain.begun, &drain.over, &cut].map(|token| token.clone().drop_guard());
         let reporter = health::begin(&self.health).await;
-        let routes = self.routes(config, reporter.clone())?;
+        let limits = MessageLimits::new(config);
+        let routes = self.routes(config, limits, reporter.clone())?;
         let incoming = accepted(listener, Limits::new(&config.server, cut.clone()));
         let signal = async {
             shutdown.await;
-            // First health: whoever balances load learns of it before connections are asked to close.
+            // Health first: load balancers learn of the drain before connections are asked to close.
             self.health.drain();
-            draining.cancel();
+            drain.begun.cancel();
         };
         let serving = async {
             transport(&config.server)?
                 // So that every error and every log line further in has an id; also the peer's address.
-                .layer(Stand(RequestId(Arc::clone(self.app.ids()))))
+                .layer(Stand(CallId(Arc::clone(self.app.ids()))))
                 // So that what the layers below log stands in the request's span, with its trace.
                 .layer(Stand(Trace))
                 // Before anything that refuses: refusals and panics count as well.
                 .layer(Stand(Measure(self.metrics.clone())))
+                // Inside the metrics, so that an error is counted under its final code.
+                .layer(Stand(DetailedErrors(limits)))
                 // Inside id, span and measure, so that a panic is answered, logged and counted as what it is.
                 .layer(Stand(PanicBarrier))
                 // Before anything that costs: a token is verified only where there is room for its request.
                 .layer(Stand(InFlight::new(config.server.requests_max)))
                 // Around authentication too: finding the tenant may ask the database.
-                .layer(Stand(Deadline { deadlines: config.deadlines.clone(), draining: draining.clone() }))
+                .layer(Stand(Deadline { deadlines: config.deadlines.clone(), drain: drain.clone() }))
                 // The last who may say no: whoever comes further is a verified principal, or calls what is
                 // open.
                 .layer(Stand(Auth {
@@ -117,11 +133,7 @@ impl GrpcServer {
                     authenticator: Arc::clone(&self.authenticator),
                 }))
                 // Innermost: only verified callers take room for their messages.
-                .layer(Stand(MessageBudget::new(
-                    config.uploads.decode_permits,
-                    config.server.message_size_max_bytes,
-                    config.uploads.part_message_bytes_max(),
-                )))
+                .layer(Stand(MessageBudget::new(config.uploads.decode_permits, limits)))
                 .add_routes(routes)
                 .serve_with_incoming_shutdown(incoming, signal)
                 .await
@@ -130,8 +142,8 @@ impl GrpcServer {
         let beside = async {
             tokio::join!(
                 health::follow(&self.health, &reporter),
-                Arc::clone(&self.authenticator).keep_keys_fresh(draining.clone()),
-                cut_after_drain(&draining, &cut, config.server.drain()),
+                Arc::clone(&self.authenticator).keep_keys_fresh(drain.begun.clone()),
+                end_drain(&drain, &cut, config.server.drain()),
             );
             std::future::pending().await
         };
@@ -141,35 +153,28 @@ impl GrpcServer {
         }
     }
 
-    fn routes(&self, config: &Config, reporter: HealthReporter) -> Result<Routes, ServeError> {
+    fn routes(
+        &self,
+        config: &Config,
+        limits: MessageLimits,
+        reporter: HealthReporter,
+    ) -> Result<Routes, ServeError> {
         let files = Files {
             app: Arc::clone(&self.app),
-            uploads: Uploads::new(config.uploads.clone()),
+            uploads: Uploads::new(config.uploads.clone(), limits.file_message_bytes_max),
             downloads: Downloads::new(config.downloads.clone(), self.metrics.clone()),
         };
-        // The budget of messages keeps all but the parts to `server.message_size_max_bytes`.
-        let bytes_max = config.server.message_size_max_bytes.max(config.uploads.part_message_bytes_max());
-        let mut routes = Routes::new(FileServiceServer::new(files).max_decoding_message_size(bytes_max))
-            .add_service(
-                QuotaServiceServer::new(Quotas(Arc::clone(&self.app)))
-                    .max_decoding_message_size(SMALL_MESSAGE_BYTES_MAX),
-            )
-            .add_service(
-                PolicyServiceServer::new(Policies(Arc::clone(&self.app)))
-                    .max_decoding_message_size(SMALL_MESSAGE_BYTES_MAX),
-            )
-            .add_service(
-                TenantServiceServer::new(Tenants(Arc::clone(&self.app)))
-                    .max_decoding_message_size(SMALL_MESSAGE_BYTES_MAX),
-            )
-            .add_service(
-                WebhookServiceServer::new(Webhooks(Arc::clone(&self.app)))
-                    .max_decoding_message_size(SMALL_MESSAGE_BYTES_MAX),
-            )
-            .add_service(
-                HealthServer::new(HealthService::from_health_reporter(reporter))
-                    .max_decoding_message_size(SMALL_MESSAGE_BYTES_MAX),
-            );
+        // tonic's limits bound the size after decompression. Before it, the message budget has a limit per method.
+        let mut routes = Routes::new(
+            FileServiceServer::new(files)
+                .accept_compressed(CompressionEncoding::Gzip)
+                .max_decoding_message_size(limits.bytes_max()),
+        )
+        .add_service(small_messages!(QuotaServiceServer::new(Quotas(Arc::clone(&self.app)))))
+        .add_service(small_messages!(PolicyServiceServer::new(Policies(Arc::clone(&self.app)))))
+        .add_service(small_messages!(TenantServiceServer::new(Tenants(Arc::clone(&self.app)))))
+        .add_service(small_messages!(WebhookServiceServer::new(Webhooks(Arc::clone(&self.app)))))
+        .add_service(small_messages!(HealthServer::new(HealthService::from_health_reporter(reporter))));
         if config.server.reflection {
             let describe = || {
                 tonic_reflection::server::Builder::configure()
@@ -179,20 +184,23 @@ impl GrpcServer {
             let v1 = describe().build_v1().map_err(ServeError::Reflection)?;
             let v1alpha = describe().build_v1alpha().map_err(ServeError::Reflection)?;
             routes = routes
-                .add_service(v1.max_decoding_message_size(SMALL_MESSAGE_BYTES_MAX))
-                .add_service(v1alpha.max_decoding_message_size(SMALL_MESSAGE_BYTES_MAX));
+                .add_service(v1.max_decoding_message_size(MessageLimits::SMALL_BYTES_MAX))
+                .add_service(v1alpha.max_decoding_message_size(MessageLimits::SMALL_BYTES_MAX));
         }
         Ok(routes.prepare())
     }
 }
 
-/// The largest message to a service that takes no file data, in bytes.
-const SMALL_MESSAGE_BYTES_MAX: usize = 64 * 1024;
+/// How long calls that are ended by a drain have to send their status.
+const STATUS_GRACE: Duration = Duration::from_secs(1);
 
-async fn cut_after_drain(draining: &CancellationToken, cut: &CancellationToken, drain: std::time::Duration) {
-    draining.cancelled().await;
-    tokio::time::sleep(drain).await;
-    tracing::warn!("requests that outlived the drain are cut");
+/// Ends the calls that are still in flight when the time for a drain has passed, then cuts all connections.
+async fn end_drain(drain: &Drain, cut: &CancellationToken, limit: Duration) {
+    drain.begun.cancelled().await;
+    sleep(limit).await;
+    tracing::warn!(drain_seconds = limit.as_secs(), "ended calls that outlived the drain");
+    drain.over.cancel();
+    sleep(STATUS_GRACE).await;
     cut.cancel();
 }
 

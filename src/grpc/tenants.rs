@@ -137,12 +137,12 @@ impl TenantService for Tenants {
         request: Request<ExportTenantRequest>,
     ) -> Result<Response<Self::ExportTenantStream>, Status> {
         let (operator, request) = operator(request)?;
-        let request_id = operator.origin.request_id.clone();
+        let call_id = operator.origin.call_id.clone();
         answer(&operator.origin, async {
             let (id, _) = named(&request.tenant_id, "")?;
             let records = export(&self.0, &operator, id).await?;
             let told =
-                records.map(move |record| record.map(exported).map_err(|error| status(&error, &request_id)));
+                records.map(move |record| record.map(exported).map_err(|error| status(&error, &call_id)));
             Ok(told.boxed() as Self::ExportTenantStream)
         })
         .await

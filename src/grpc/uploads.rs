@@ -1,5 +1,5 @@
-//! The stream of an upload: its first message, the rest as the use case wants it, and what to do with bytes
-//! that still come when it has been refused.
+//! The stream of an upload: its first message, the messages for the use case, and the bytes that still arrive after
+//! the result is known.
 
 use std::{
     pin::Pin,
@@ -10,12 +10,12 @@ use std::{
 
 use futures::{Stream, StreamExt};
 use tokio::time::{Instant, timeout, timeout_at};
-use tonic::{Code, Status};
+use tonic::Status;
 
-use super::convert;
+use super::{convert, status};
 use crate::{
     app::{
-        App, Error,
+        App, Error, Stall,
         uploads::{UploadMessage, resumable::resume::resume, upload::upload},
     },
     config::UploadsConfig,
@@ -23,34 +23,44 @@ use crate::{
     proto::v1::{self, UploadFileRequest, UploadFileResponse, UploadSpec, upload_file_request::Message},
 };
 
-/// How long a refused client's bytes are taken, at most.
+/// The longest time for which bytes are read after the result of an upload is known.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// A client that is silent for so long has stopped sending, and waits for its answer.
+/// A client that sends nothing for this long waits for the response.
 const DRAIN_SILENCE: Duration = Duration::from_millis(500);
 
 /// Receives uploads.
 pub(super) struct Uploads {
     config: UploadsConfig,
+    message_bytes_max: usize,
 }
 
 impl Uploads {
-    pub(super) fn new(config: UploadsConfig) -> Self {
-        Self { config }
+    pub(super) fn new(config: UploadsConfig, message_bytes_max: usize) -> Self {
+        Self { config, message_bytes_max }
     }
 
-    /// Receives one upload. When it is refused, some of what still comes is read before the answer goes out:
-    /// a client in the middle of sending otherwise sees its stream cancelled, and never the reason.
+    /// The largest message of a stream of requests, in bytes.
+    pub(super) fn message_bytes_max(&self) -> usize {
+        self.message_bytes_max
+    }
+
+    /// Receives one upload. If the result is known before the client has sent everything, some of the remaining
+    /// bytes are read first: otherwise a client that is sending sees its stream cancelled, and never the result.
     pub(super) async fn receive<S>(
         &self,
         app: &Arc<App>,
         caller: &Caller,
         stream: S,
-    ) -> Result<UploadFileResponse, Error>
+    ) -> Result<UploadFileResponse, Status>
     where
         S: Stream<Item = Result<UploadFileRequest, Status>> + Send + Unpin,
     {
-        let mut messages = Messages::new(stream, self.config.chunk_size_max_bytes);
+        let limits = StreamLimits {
+            chunk_size_max_bytes: self.config.chunk_size_max_bytes,
+            message_bytes_max: self.message_bytes_max,
+        };
+        let mut messages = Messages::new(stream, limits, caller.origin.call_id.clone());
         let received = async {
             match self.first(&mut messages).await? {
                 First::Spec(spec) => upload(app, caller, convert::upload::spec(*spec), &mut messages).await,
@@ -61,12 +71,12 @@ impl Uploads {
             Ok(uploaded) => Ok(convert::upload::uploaded(uploaded)),
             Err(error) => {
                 messages.drain(self.config.drain_bytes_max).await;
-                Err(messages.explain(error))
+                Err(messages.status(&error))
             }
         }
     }
 
-    /// An upload, with the limits that its stream must keep.
+    /// An upload, with the limits for its stream.
     pub(super) fn shown(&self, upload: Upload) -> v1::Upload {
         convert::upload::upload(upload, self.config.chunk_size_max_bytes)
     }
@@ -79,7 +89,7 @@ impl Uploads {
         let idle = self.config.idle_timeout();
         let first = timeout(idle, messages.message())
             .await
-            .map_err(|_elapsed| Error::UploadStalled(format!("no message for {} seconds", idle.as_secs())))?;
+            .map_err(|_elapsed| Error::UploadStalled(Stall::Idle(idle)))?;
         match first {
             Some(UploadFileRequest { message: Some(Message::Spec(spec)) }) => Ok(First::Spec(Box::new(spec))),
             Some(UploadFileRequest { message: Some(Message::UploadId(id)) }) => Ok(First::UploadId(id)),
@@ -100,22 +110,29 @@ enum First {
     UploadId(String),
 }
 
-/// The messages of one upload, until the client's stream ends or breaks: the two look alike from here, and
-/// neither commits anything.
+/// The limits for the messages of one upload.
+#[derive(Clone, Copy)]
+struct StreamLimits {
+    chunk_size_max_bytes: usize,
+    message_bytes_max: usize,
+}
+
+/// The messages of one upload, until the client's stream ends or breaks. Neither end commits anything.
 struct Messages<S> {
     stream: S,
     is_ended: bool,
-    chunk_size_max_bytes: usize,
-    /// Why the stream was ended here, where its sender can do something about it.
-    fault: Option<Error>,
+    limits: StreamLimits,
+    call_id: String,
+    /// Why the stream was ended on this side, if its sender can act on it.
+    fault: Option<Status>,
 }
 
 impl<S> Messages<S>
 where
     S: Stream<Item = Result<UploadFileRequest, Status>> + Send + Unpin,
 {
-    fn new(stream: S, chunk_size_max_bytes: usize) -> Self {
-        Self { stream, is_ended: false, chunk_size_max_bytes, fault: None }
+    fn new(stream: S, limits: StreamLimits, call_id: String) -> Self {
+        Self { stream, is_ended: false, limits, call_id, fault: None }
     }
 
     async fn message(&mut self) -> Option<UploadFileRequest> {
@@ -129,13 +146,8 @@ where
         match ready!(self.stream.poll_next_unpin(context)) {
             Some(Ok(message)) => return Poll::Ready(Some(message)),
             Some(Err(status)) => {
-                tracing::debug!(code = ?status.code(), "the stream of an upload broke");
-                // Of what is refused before it gets here, a client can act on the size, and on a want of room.
-                self.fault = match status.code() {
-                    Code::OutOfRange => Some(self.too_large()),
-                    Code::ResourceExhausted => Some(Error::Overloaded("uploads")),
-                    _ => None,
-                };
+                tracing::debug!(code = ?status.code(), "upload stream broke");
+                self.fault = status::of_stream(status, self.limits.message_bytes_max, &self.call_id);
             }
             None => {}
         }
@@ -143,11 +155,13 @@ where
         Poll::Ready(None)
     }
 
-    fn too_large(&self) -> Error {
-        Violations::one("chunk.data", format!("must be at most {} bytes", self.chunk_size_max_bytes)).into()
+    fn chunk_too_large(&self, size_bytes: usize) -> Status {
+        let limit_bytes = self.limits.chunk_size_max_bytes;
+        let description = format!("has {size_bytes} bytes; the limit is {limit_bytes} bytes");
+        status::status(&Violations::one("chunk.data", description).into(), &self.call_id)
     }
 
-    /// Reads on, at most so many bytes and for a short time.
+    /// Reads and discards messages, up to a number of bytes and for a short time.
     async fn drain(&mut self, bytes_max: usize) {
         let mut bytes = 0_usize;
         let until = Instant::now() + DRAIN_TIME_MAX;
@@ -161,11 +175,12 @@ where
         }
     }
 
-    /// The error that tells most: a stream that was ended here for a fault is not merely unfinished.
-    fn explain(&mut self, error: Error) -> Error {
+    /// The status of a failed upload. If the stream was ended because of a fault, the upload is not finished because
+    /// of it, and the fault is returned.
+    fn status(&mut self, error: &Error) -> Status {
         match (error, self.fault.take()) {
-            (Error::UploadNotFinished, Some(fault)) => fault,
-            (error, _) => error,
+            (Error::UploadNotFinished | Error::UploadPaused { .. }, Some(fault)) => fault,
+            (error, _) => status::status(error, &self.call_id),
         }
     }
 }
@@ -179,8 +194,8 @@ where
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<UploadMessage>> {
         let Some(message) = ready!(self.poll_message(context)) else { return Poll::Ready(None) };
         Poll::Ready(Some(match message.message {
-            Some(Message::Chunk(chunk)) if chunk.data.len() > self.chunk_size_max_bytes => {
-                self.fault = Some(self.too_large());
+            Some(Message::Chunk(chunk)) if chunk.data.len() > self.limits.chunk_size_max_bytes => {
+                self.fault = Some(self.chunk_too_large(chunk.data.len()));
                 self.is_ended = true;
                 return Poll::Ready(None);
             }
@@ -203,6 +218,7 @@ where
 mod tests {
     use bytes::Bytes;
     use futures::stream;
+    use tonic_types::StatusExt;
 
     use super::*;
     use crate::{
@@ -211,6 +227,11 @@ mod tests {
     };
 
     const CHUNK_MAX: usize = 10;
+    const LIMITS: StreamLimits = StreamLimits { chunk_size_max_bytes: CHUNK_MAX, message_bytes_max: 100 };
+
+    fn reason(status: &Status) -> String {
+        status.get_details_error_info().unwrap().reason
+    }
 
     fn message(message: Message) -> Result<UploadFileRequest, Status> {
         Ok(UploadFileRequest { message: Some(message) })
@@ -224,7 +245,7 @@ mod tests {
     fn messages(
         sent: Vec<Result<UploadFileRequest, Status>>,
     ) -> Messages<stream::Iter<std::vec::IntoIter<Result<UploadFileRequest, Status>>>> {
-        Messages::new(stream::iter(sent), CHUNK_MAX)
+        Messages::new(stream::iter(sent), LIMITS, "c-1".to_owned())
     }
 
     fn spec() -> Result<UploadFileRequest, Status> {
@@ -248,26 +269,29 @@ mod tests {
     async fn a_stream_that_breaks_has_ended() {
         let mut broken = messages(vec![chunk(1), Err(Status::cancelled("")), chunk(1)]);
         assert_eq!((&mut broken).count().await, 1);
-        assert!(matches!(broken.explain(Error::UploadNotFinished), Error::UploadNotFinished));
+        assert_eq!(reason(&broken.status(&Error::UploadNotFinished)), "UPLOAD_NOT_FINISHED");
     }
 
     #[tokio::test]
-    async fn a_chunk_that_is_too_large_ends_the_stream_and_is_named() {
-        for sent in [chunk(CHUNK_MAX + 1), Err(Status::out_of_range(""))] {
-            let mut too_large = messages(vec![chunk(CHUNK_MAX), sent, chunk(1)]);
-            assert_eq!((&mut too_large).count().await, 1);
-            let Error::Invalid(wrong) = too_large.explain(Error::UploadNotFinished) else {
-                panic!("not named")
-            };
-            assert_eq!(wrong.iter().next().unwrap().field, "chunk.data");
+    async fn too_large_chunk_ends_the_stream() {
+        let mut too_large = messages(vec![chunk(CHUNK_MAX), chunk(CHUNK_MAX + 1), chunk(1)]);
+        assert_eq!((&mut too_large).count().await, 1);
+        let status = too_large.status(&Error::UploadNotFinished);
+        assert_eq!(status.get_details_bad_request().unwrap().field_violations[0].field, "chunk.data");
+    }
+
+    #[tokio::test]
+    async fn fault_of_the_transport_is_returned() {
+        for (sent, expected) in [
+            (Status::internal("failed to decode"), "MALFORMED_MESSAGE"),
+            (status::status(&Error::Overloaded("messages"), "c-1"), "OVERLOADED"),
+        ] {
+            for unfinished in [Error::UploadNotFinished, Error::UploadPaused { persisted_size_bytes: 1 }] {
+                let mut broken = messages(vec![chunk(1), Err(sent.clone()), chunk(1)]);
+                assert_eq!((&mut broken).count().await, 1);
+                assert_eq!(reason(&broken.status(&unfinished)), expected);
+            }
         }
-    }
-
-    #[tokio::test]
-    async fn a_stream_that_found_no_room_is_told_to_come_again() {
-        let mut crowded = messages(vec![chunk(1), Err(Status::resource_exhausted("")), chunk(1)]);
-        assert_eq!((&mut crowded).count().await, 1);
-        assert!(matches!(crowded.explain(Error::UploadNotFinished), Error::Overloaded(_)));
     }
 
     #[tokio::test]
@@ -280,14 +304,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn draining_stops_when_the_client_waits_for_its_answer() {
         let began = Instant::now();
-        let mut silent = Messages::new(stream::pending(), CHUNK_MAX);
+        let mut silent = Messages::new(stream::pending(), LIMITS, "c-1".to_owned());
         silent.drain(1000).await;
         assert_eq!(began.elapsed(), DRAIN_SILENCE);
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_first_message_is_the_spec_or_the_upload_and_comes_in_time() {
-        let uploads = Uploads::new(Config::defaults().unwrap().uploads);
+        let uploads = Uploads::new(Config::defaults().unwrap().uploads, 100);
         let first = uploads.first(&mut messages(vec![spec()])).await.unwrap();
         assert!(matches!(first, First::Spec(spec) if spec.name == "notes.txt"));
         let sent = vec![message(Message::UploadId("u".into()))];
@@ -297,7 +321,8 @@ mod tests {
         assert!(matches!(error, Error::StreamOrder(_)));
         let error = uploads.first(&mut messages(vec![])).await.unwrap_err();
         assert!(matches!(error, Error::UploadNotFinished));
-        let error = uploads.first(&mut Messages::new(stream::pending(), CHUNK_MAX)).await.unwrap_err();
+        let error =
+            uploads.first(&mut Messages::new(stream::pending(), LIMITS, "c-1".to_owned())).await.unwrap_err();
         assert!(matches!(error, Error::UploadStalled(_)));
     }
 }

@@ -17,20 +17,20 @@ pub(super) type WatchStream = BoxStream<'static, Result<WatchFilesResponse, Stat
 
 /// The messages of a watch. It ends with the status that says why; by itself it does not end.
 pub(super) fn sent(app: Arc<App>, watch: Watch, origin: &Origin) -> WatchStream {
-    messages(app, watch, origin.request_id.clone()).boxed()
+    messages(app, watch, origin.call_id.clone()).boxed()
 }
 
 fn messages(
     app: Arc<App>,
     watch: Watch,
-    request_id: String,
+    call_id: String,
 ) -> impl Stream<Item = Result<WatchFilesResponse, Status>> {
-    stream::unfold(Some((app, watch, request_id)), |state| async move {
-        let (app, mut watch, request_id) = state?;
+    stream::unfold(Some((app, watch, call_id)), |state| async move {
+        let (app, mut watch, call_id) = state?;
         // The future is large; it is moved once.
         match Box::pin(watch.next(&app)).await {
-            Ok(message) => Some((Ok(convert::watch::message(message)), Some((app, watch, request_id)))),
-            Err(error) => Some((Err(status::status(&error, &request_id)), None)),
+            Ok(message) => Some((Ok(convert::watch::message(message)), Some((app, watch, call_id)))),
+            Err(error) => Some((Err(status::status(&error, &call_id)), None)),
         }
     })
 }

@@ -37,7 +37,7 @@ where
         LogFormat::Text => lines.boxed(),
     };
     let events = EnvFilter::try_new(&config.log_filter)?;
-    // A filter of "warn" must not take the request's span away: its warnings would lose their request id.
+    // A filter of "warn" must not take the request's span away: its warnings would lose their call id.
     let filter = events.or(filter_fn(is_our_span));
     Ok(lines.with_filter(filter).boxed())
 }
@@ -157,14 +157,14 @@ mod tests {
     #[test]
     fn a_line_carries_the_fields_of_the_spans_around_it() {
         let lines = log("info", || {
-            let request = tracing::info_span!("request", request_id = "r-1", tenant = tracing::field::Empty);
+            let request = tracing::info_span!("request", call_id = "c-1", tenant = tracing::field::Empty);
             let _request = request.enter();
             request.record("tenant", "t-1");
             let _inner = tracing::info_span!("commit", batch = 3).entered();
             tracing::info!(level = "mine", bytes = 7, "committed");
         });
         let line = &lines[0];
-        assert_eq!(line["request_id"], "r-1");
+        assert_eq!(line["call_id"], "c-1");
         assert_eq!(line["tenant"], "t-1");
         assert_eq!(line["batch"], 3);
         assert_eq!(line["bytes"], 7);
@@ -173,13 +173,13 @@ mod tests {
     }
 
     #[test]
-    fn a_warning_keeps_its_request_id_when_only_warnings_are_logged() {
+    fn warning_keeps_its_call_id_at_level_warn() {
         let lines = log("warn", || {
-            let _request = tracing::info_span!("request", request_id = "r-2").entered();
+            let _request = tracing::info_span!("request", call_id = "c-2").entered();
             tracing::info!("not logged");
             tracing::warn!("logged");
         });
         assert_eq!(lines.len(), 1);
-        assert_eq!(lines[0]["request_id"], "r-2");
+        assert_eq!(lines[0]["call_id"], "c-2");
     }
 }

@@ -1,6 +1,6 @@
 //! What the process says about itself: logs, traces, metrics and health.
 //!
-//! Logs go to standard error, one line an event, with the fields of the spans around it (request id, tenant,
+//! Logs go to standard error, one line an event, with the fields of the spans around it (call id, tenant,
 //! trace id). Traces and metrics speak OpenTelemetry: metrics can always be scraped from the edge port, and
 //! both are sent over OTLP where an endpoint is configured. The caller's W3C trace is continued in any case.
 

@@ -33,7 +33,7 @@ fn an_archived_file_shows_its_record_and_keeps_its_bytes_to_itself() {
             (refused.code(), reason(&refused).as_str()),
             (Code::FailedPrecondition, "FILE_NOT_AVAILABLE")
         );
-        assert_eq!(refused.get_details_error_info().unwrap().metadata["state"], "ARCHIVED");
+        assert_eq!(refused.get_details_error_info().unwrap().metadata["state"], "FILE_STATE_ARCHIVED");
         assert_eq!(alice.quota().await.unwrap().used_bytes, 5, "it goes on counting");
 
         let back = alice.unarchive(&id).await.unwrap();
@@ -58,7 +58,7 @@ fn only_an_available_file_can_be_archived() {
             (refused.code(), reason(&refused).as_str()),
             (Code::FailedPrecondition, "FILE_NOT_AVAILABLE")
         );
-        assert_eq!(refused.get_details_error_info().unwrap().metadata["state"], "QUARANTINED");
+        assert_eq!(refused.get_details_error_info().unwrap().metadata["state"], "FILE_STATE_QUARANTINED");
         s.owner.put_content_state(ContentState::Available).await;
         alice.delete(&id).await.unwrap();
         for refused in [alice.archive(&id).await, alice.unarchive(&id).await] {

@@ -5,7 +5,7 @@ use strongroom::proto::v1::UploadSpec;
 use tonic::Code;
 
 use crate::{
-    harness::{PART, file_id, service_test, service_test_with, spec, upload_messages},
+    harness::{PART, file_id, reason, service_test, service_test_with, spec, upload_messages},
     upload::pattern,
 };
 
@@ -54,7 +54,7 @@ fn after_the_drain_nobody_is_served() {
 }
 
 #[test]
-fn an_upload_that_outlives_the_drain_is_cut_and_leaves_nothing() {
+fn upload_that_outlives_the_drain_ends_with_shutting_down() {
     service_test_with(
         |config| config.server.drain_seconds = 0,
         |s| async move {
@@ -72,7 +72,9 @@ fn an_upload_that_outlives_the_drain_is_cut_and_leaves_nothing() {
             })
             .await;
             s.stopped().await;
-            running.await.unwrap().unwrap_err();
+            let status = running.await.unwrap().unwrap_err();
+            let ended = (status.code(), reason(&status));
+            assert_eq!(ended, (Code::Unavailable, "SHUTTING_DOWN".to_owned()), "{status:?}");
             s.assert_nothing_is_left().await;
         },
     );

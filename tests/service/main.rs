@@ -10,6 +10,7 @@ mod archive;
 mod auth;
 mod batch_delete;
 mod batch_get;
+mod broken_requests;
 mod categories;
 mod contract;
 mod copy;

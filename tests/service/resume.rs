@@ -219,7 +219,7 @@ fn bytes_sent_again_are_compared_with_those_that_are_stored() {
         let refused = s.alice().go_on(&upload.id, &other[..2 * PART], 0, false).await.unwrap_err();
         assert_eq!(
             (refused.code(), reason(&refused)),
-            (Code::InvalidArgument, "CHECKSUM_MISMATCH".to_owned())
+            (Code::InvalidArgument, "UPLOAD_CONTENT_DIFFERS".to_owned())
         );
         // A digest that does not fit what was sent changes nothing of what is stored.
         let mut messages = resume_messages(&upload.id, &data, 2 * PART, true);

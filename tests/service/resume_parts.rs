@@ -47,7 +47,7 @@ fn parts_come_in_order_are_whole_and_are_what_they_were() {
         alice.part(&upload.id, 0, &data[..PART]).await.unwrap();
         let mut other = data[..PART].to_vec();
         other[7] ^= 1;
-        assert_eq!(reason(&alice.part(&upload.id, 0, &other).await.unwrap_err()), "CHECKSUM_MISMATCH");
+        assert_eq!(reason(&alice.part(&upload.id, 0, &other).await.unwrap_err()), "UPLOAD_CONTENT_DIFFERS");
         let short = alice.complete(&upload.id, SIZE).await.unwrap_err();
         assert_eq!((short.code(), reason(&short)), (Code::InvalidArgument, "SIZE_MISMATCH".to_owned()));
 

@@ -170,7 +170,7 @@ fn a_file_in_the_trash_or_in_the_archive_takes_no_version() {
             .map(Result::unwrap_err)
         {
             assert_eq!(reason(&refused), "FILE_NOT_AVAILABLE");
-            assert_eq!(refused.get_details_error_info().unwrap().metadata["state"], "ARCHIVED");
+            assert_eq!(refused.get_details_error_info().unwrap().metadata["state"], "FILE_STATE_ARCHIVED");
         }
         alice.unarchive(&id).await.unwrap();
         alice.delete(&id).await.unwrap();
@@ -359,7 +359,7 @@ fn only_an_available_version_can_be_restored() {
         s.owner.rows("UPDATE versions SET content_state = 3 WHERE version = 1", &[]).await;
         let refused = alice.restore_version(&id, 1).await.unwrap_err();
         assert_eq!(reason(&refused), "FILE_NOT_AVAILABLE");
-        assert_eq!(refused.get_details_error_info().unwrap().metadata["state"], "QUARANTINED");
+        assert_eq!(refused.get_details_error_info().unwrap().metadata["state"], "FILE_STATE_QUARANTINED");
         assert_eq!(reason(&alice.read_version(&id, 1).await.unwrap_err()), "FILE_NOT_AVAILABLE");
         assert_eq!(alice.read(&id).await.unwrap(), b"two"[..]);
     });

@@ -159,7 +159,7 @@ pub(in crate::grpc) fn exported(record: ExportRecord) -> v1::ExportTenantRespons
             is_allowed: written.entry.is_allowed,
             file_id: written.entry.file.map(|file| file.to_string()).unwrap_or_default(),
             version: written.entry.version.unwrap_or_default(),
-            request_id: written.entry.origin.request_id,
+            request_id: written.entry.origin.call_id,
             address: written.entry.origin.address,
             details_json: written.entry.details.to_string(),
         }),

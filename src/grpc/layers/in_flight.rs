@@ -14,10 +14,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Status, body::Body};
 
 use super::{Around, Inner, Next};
-use crate::grpc::{
-    auth::access::{Access, access},
-    call::origin,
-    status,
+use crate::{
+    app::Error,
+    grpc::{
+        auth::access::{Access, access},
+        call::origin,
+        status,
+    },
 };
 
 /// Health checks are answered from memory also when everything else is refused: an orchestrator that hears
@@ -50,7 +53,8 @@ impl Around for InFlight {
         }
         let places = if access(path) == Some(Access::Anonymous) { &self.anonymous } else { &self.requests };
         let Ok(permit) = Arc::clone(places).try_acquire_owned() else {
-            return status::overloaded("requests", &origin(request.extensions()).request_id).into_http();
+            return status::status(&Error::Overloaded("requests"), &origin(request.extensions()).call_id)
+                .into_http();
         };
         let response = next.run(request).await;
         response.map(|inner| Body::new(HoldingBody { inner, _permit: permit }))

@@ -3,12 +3,13 @@
 //! A layer is a value and one function around the rest of the stack ([`Around`]); this file makes tower of
 //! it, once.
 
+mod call_id;
 mod deadline;
+mod detailed_errors;
 mod in_flight;
 mod measure;
 mod message_budget;
 mod panic_barrier;
-mod request_id;
 mod trace;
 
 use std::{
@@ -23,8 +24,14 @@ use tonic::body::Body;
 use tower::{Layer, Service};
 
 pub(super) use self::{
-    deadline::Deadline, in_flight::InFlight, measure::Measure, message_budget::MessageBudget,
-    panic_barrier::PanicBarrier, request_id::RequestId, trace::Trace,
+    call_id::CallId,
+    deadline::{Deadline, Drain},
+    detailed_errors::DetailedErrors,
+    in_flight::InFlight,
+    measure::Measure,
+    message_budget::MessageBudget,
+    panic_barrier::PanicBarrier,
+    trace::Trace,
 };
 
 /// What every service of the stack answers.

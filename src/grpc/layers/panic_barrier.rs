@@ -16,14 +16,14 @@ pub(in crate::grpc) struct PanicBarrier;
 
 impl Around for PanicBarrier {
     async fn around<S: Inner>(&self, request: Request<Body>, next: Next<S>) -> Response<Body> {
-        let request_id = origin(request.extensions()).request_id;
+        let call_id = origin(request.extensions()).call_id;
         // Unwind safe: the request and the service's clone are gone afterwards, and what they share is behind
         // locks.
         match AssertUnwindSafe(next.run(request)).catch_unwind().await {
             Ok(response) => response,
             Err(panic) => {
                 tracing::error!(panic = message(&*panic), "a request panicked");
-                status::internal(&request_id).into_http()
+                status::internal(&call_id).into_http()
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The span of a request: every log line inside it carries the request id, the tenant and the trace id, and
+//! The span of a request: every log line inside it carries the call id, the tenant and the trace id, and
 //! the caller's W3C trace goes on through it down to SQL and the store.
 
 use http::{Request, Response};
@@ -24,7 +24,7 @@ impl Around for Trace {
             otel.kind = "server",
             rpc.system = "grpc",
             method,
-            request_id = origin(request.extensions()).request_id,
+            call_id = origin(request.extensions()).call_id,
             tenant = field::Empty,
             trace_id = field::Empty,
         );

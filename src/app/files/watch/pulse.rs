@@ -78,7 +78,7 @@ impl Pulses {
         let all: usize = pulses.values().map(|pulse| pulse.watchers).sum();
         let own = pulses.get(&tenant).map_or(0, |pulse| pulse.watchers);
         if all >= limits.streams_max || own >= limits.streams_per_tenant_max {
-            return Err(Error::Overloaded("watches of files"));
+            return Err(Error::Overloaded("watches"));
         }
         let pulse = pulses.entry(tenant).or_insert_with(|| begin(db, tenant, limits.poll_interval_max()));
         pulse.watchers += 1;

@@ -179,6 +179,6 @@ pub(in crate::app::uploads) fn check_size(
     if i64::try_from(bytes).is_ok_and(|bytes| bytes <= limit) {
         Ok(())
     } else {
-        Err(Error::too_large(kind, limit))
+        Err(Error::too_large(kind, bytes, limit))
     }
 }

@@ -298,7 +298,7 @@ impl<'a> Receiver<'a> {
     /// A store puts no more parts together than these.
     fn too_many_parts(&self) -> Error {
         let limit = u64::from(PART_NUMBER_MAX) * self.part_size_bytes as u64;
-        Error::too_large(None, i64::try_from(limit).unwrap_or(i64::MAX))
+        Error::too_large(None, self.content.received_bytes(), i64::try_from(limit).unwrap_or(i64::MAX))
     }
 
     async fn join_one(&mut self) -> Result<(), Error> {

@@ -6,7 +6,7 @@ use futures::{Stream, StreamExt};
 use tokio::time::Instant;
 
 use super::message::UploadMessage;
-use crate::app::{App, Error};
+use crate::app::{App, Error, Stall};
 
 /// Only time spent waiting for the client counts, in windows of the grace period: what came fast at first does not pay for
 /// dripping later, and waiting for our own budget is nobody's fault.
@@ -35,12 +35,12 @@ impl<'a> Pace<'a> {
         let asked = Instant::now();
         let next = tokio::time::timeout(idle, messages.next())
             .await
-            .map_err(|_| Error::UploadStalled(format!("no message for {} seconds", idle.as_secs())))?;
+            .map_err(|_| Error::UploadStalled(Stall::Idle(idle)))?;
         self.waited += asked.elapsed();
         if self.waited >= limits.rate_grace() {
             let rate = limits.rate_min_bytes_per_second;
             if received_bytes - self.window_began_bytes < rate.saturating_mul(self.waited.as_secs()) {
-                return Err(Error::UploadStalled(format!("fewer than {rate} bytes per second")));
+                return Err(Error::UploadStalled(Stall::Slow(rate)));
             }
             (self.waited, self.window_began_bytes) = (Duration::ZERO, received_bytes);
         }

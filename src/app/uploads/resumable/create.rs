@@ -92,8 +92,10 @@ async fn reserve(
 /// Stores put at most so many parts together.
 fn check_parts(app: &App, spec: &CheckedSpec) -> Result<(), Error> {
     let most = u64::from(PART_NUMBER_MAX) * app.limits.uploads.part_size_bytes as u64;
-    match spec.size_bytes.is_some_and(|size| size > most) {
-        true => Err(Error::too_large(None, i64::try_from(most).unwrap_or(i64::MAX))),
-        false => Ok(()),
+    match spec.size_bytes {
+        Some(size) if size > most => {
+            Err(Error::too_large(None, size, i64::try_from(most).unwrap_or(i64::MAX)))
+        }
+        Some(_) | None => Ok(()),
     }
 }
