@@ -209,6 +209,12 @@ pub enum Error {
     /// The tenant has as many webhooks as it may.
     #[error("the tenant has {0} webhooks, and may have no more; delete one first")]
     TooManyWebhooks(u32),
+    /// The tenant has as many watches on this replica as it may have.
+    #[error("the tenant has {watch_count_max} watches here, which is the limit; end one of them first")]
+    WatchesExhausted {
+        /// The limit.
+        watch_count_max: usize,
+    },
     /// The new limit lies below what is stored.
     #[error(
         "the new limits lie below what is stored: {used_bytes} bytes used, {reserved_bytes} reserved, {file_count} files"

@@ -11,6 +11,7 @@ pub(super) fn for_reason(reason: ErrorReason) -> Option<&'static str> {
         R::PageTokenInvalid => "list again from the first page",
         R::CursorInvalid => "watch without a cursor",
         R::CursorTooOld => "watch without a cursor, list again, and apply what the watch brings",
+        R::WatchesExhausted => "end another watch first",
         R::WebhookLimit => "delete a webhook first",
         R::ImportRefused => "see what the URL answers, and whether its host gives it to everybody",
         R::StreamOrderInvalid => "client and server disagree about the protocol: update the older one",

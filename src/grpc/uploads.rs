@@ -67,12 +67,11 @@ impl Uploads {
                 First::UploadId(id) => resume(app, caller, convert::id::upload_id(&id)?, &mut messages).await,
             }
         };
-        match received.await {
+        let received = received.await;
+        messages.drain(self.config.drain_bytes_max).await;
+        match received {
             Ok(uploaded) => Ok(convert::upload::uploaded(uploaded)),
-            Err(error) => {
-                messages.drain(self.config.drain_bytes_max).await;
-                Err(messages.status(&error))
-            }
+            Err(error) => Err(messages.status(&error)),
         }
     }
 

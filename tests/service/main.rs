@@ -20,6 +20,7 @@ mod direct;
 mod direct_versions;
 mod download;
 mod download_counts;
+mod early_responses;
 mod expire;
 mod file_expiry;
 mod fsck;

@@ -384,17 +384,16 @@ fn what_another_replica_commits_is_heard_of_too() {
 }
 
 #[test]
-fn a_tenant_has_so_many_watches_and_no_more() {
+fn watches_of_a_tenant_are_limited() {
     service_test_with(
         |config| config.watches.streams_per_tenant_max = 1,
         |s| async move {
             let first = s.alice().watch().await;
             let Err(refused) = s.bob().watch_from("").await else { panic!("accepted") };
-            assert_eq!(
-                (refused.code(), reason(&refused)),
-                (Code::ResourceExhausted, "OVERLOADED".to_owned())
-            );
-            assert!(refused.get_details_retry_info().is_some());
+            let expected = (Code::FailedPrecondition, "WATCHES_EXHAUSTED".to_owned());
+            assert_eq!((refused.code(), reason(&refused)), expected);
+            assert!(refused.get_details_retry_info().is_none());
+            assert_eq!(refused.get_details_error_info().unwrap().metadata["watch_count_max"], "1");
             s.mallory().watch().await;
             drop(first);
             s.until("the place is free again", || {
@@ -402,6 +401,20 @@ fn a_tenant_has_so_many_watches_and_no_more() {
                 async move { bob.watch_from("").await.is_ok() }
             })
             .await;
+        },
+    );
+}
+
+#[test]
+fn watches_of_a_replica_are_limited() {
+    service_test_with(
+        |config| config.watches.streams_max = 1,
+        |s| async move {
+            let _first = s.alice().watch().await;
+            let Err(refused) = s.mallory().watch_from("").await else { panic!("accepted") };
+            let expected = (Code::ResourceExhausted, "OVERLOADED".to_owned());
+            assert_eq!((refused.code(), reason(&refused)), expected);
+            assert!(refused.get_details_retry_info().is_some());
         },
     );
 }

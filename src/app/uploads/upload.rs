@@ -96,7 +96,10 @@ where
 {
     // What is no id is reported with everything else that is wrong.
     let request_id = spec.request_id.parse::<RequestId>().ok();
-    if let Some(quota) = recent_quota(app, caller, &spec).await
+    // A retry with a digest is answered at its first message, so the request id is looked up before the bytes.
+    let is_answerable = request_id.is_some() && spec.sha256.is_some();
+    if !is_answerable
+        && let Some(quota) = recent_quota(app, caller, &spec).await
         && let Ok(spec) = admit(app, caller, spec.clone(), &quota)
         // What is taken may have changed since a first try, whose answer nobody has looked for yet.
         && spec.types.is_any()

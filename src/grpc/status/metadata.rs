@@ -49,6 +49,9 @@ pub(super) fn of_error(error: &Error) -> Entries {
         }
         Error::CategoryExists(category) => vec![("category", category.clone())],
         Error::TooManyWebhooks(max) => vec![("webhook_count_max", max.to_string())],
+        Error::WatchesExhausted { watch_count_max } => {
+            vec![("watch_count_max", watch_count_max.to_string())]
+        }
         Error::ProviderUnknown(provider) => vec![("provider", provider.clone())],
         Error::Overloaded(resource) => vec![("resource", (*resource).to_owned())],
         Error::Batch { why, .. } => of_error(why),

@@ -68,6 +68,7 @@ pub(in crate::grpc) fn reason(error: &Error) -> ErrorReason {
         }
         Error::NotFetched { kind: Unfetched::Refused, .. } => ErrorReason::ImportRefused,
         Error::DatabaseUnavailable(_) | Error::OutcomeUnknown(_) => ErrorReason::DatabaseUnavailable,
+        Error::WatchesExhausted { .. } => ErrorReason::WatchesExhausted,
         Error::Overloaded(_) => ErrorReason::Overloaded,
         Error::ShuttingDown => ErrorReason::ShuttingDown,
         Error::Internal(_) => ErrorReason::Internal,
@@ -113,6 +114,7 @@ pub(super) fn code(reason: ErrorReason) -> Code {
         | ErrorReason::QuotaBelowUsage
         | ErrorReason::CursorTooOld
         | ErrorReason::WebhookLimit
+        | ErrorReason::WatchesExhausted
         | ErrorReason::ImportRefused
         | ErrorReason::StorageNotConfigured
         | ErrorReason::TenantSuspended

@@ -94,6 +94,7 @@ fn tenant_errors() -> Vec<Error> {
         Error::CategoryExists("report".to_owned()),
         Error::CategoryInUse("files have it"),
         Error::TooManyWebhooks(20),
+        Error::WatchesExhausted { watch_count_max: 64 },
         Error::NotFetched { kind: Unfetched::Gone, why: "HTTP status 404".into() },
         Error::NotFetched { kind: Unfetched::Refused, why: "HTTP status 403".into() },
         Error::NotFetched { kind: Unfetched::Away, why: "HTTP status 500".into() },

@@ -99,7 +99,7 @@ pub struct Watch {
 /// Begins a watch: behind the cursor, or now. It ends when the caller's credentials do.
 ///
 /// # Errors
-/// `CursorInvalid`, `CursorTooOld`, `Overloaded`, `DatabaseUnavailable`.
+/// `CursorInvalid`, `CursorTooOld`, `WatchesExhausted`, `Overloaded`, `DatabaseUnavailable`.
 pub async fn watch(
     app: &App,
     caller: Caller,

@@ -67,7 +67,7 @@ impl Pulses {
     /// A place for one more watcher, and what it follows.
     ///
     /// # Errors
-    /// `Overloaded` where this process or this tenant has enough of them.
+    /// `WatchesExhausted` at the tenant's limit, `Overloaded` at the limit of this process.
     pub(super) fn join(
         &self,
         db: &Database,
@@ -77,7 +77,10 @@ impl Pulses {
         let mut pulses = lock(&self.0);
         let all: usize = pulses.values().map(|pulse| pulse.watchers).sum();
         let own = pulses.get(&tenant).map_or(0, |pulse| pulse.watchers);
-        if all >= limits.streams_max || own >= limits.streams_per_tenant_max {
+        if own >= limits.streams_per_tenant_max {
+            return Err(Error::WatchesExhausted { watch_count_max: limits.streams_per_tenant_max });
+        }
+        if all >= limits.streams_max {
             return Err(Error::Overloaded("watches"));
         }
         let pulse = pulses.entry(tenant).or_insert_with(|| begin(db, tenant, limits.poll_interval_max()));
