@@ -266,9 +266,14 @@ pub enum Error {
     /// The database does not answer.
     #[error("the database does not answer")]
     DatabaseUnavailable(#[source] DbError),
-    /// The commit was sent and its answer lost.
-    #[error("the outcome of the commit is not known; ask for the file, or retry with the same request id")]
-    OutcomeUnknown(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The response to a COMMIT was lost, and the database could not be asked for the outcome.
+    #[error("the outcome of the commit is not known; {}", after_unknown(*has_request_id))]
+    OutcomeUnknown {
+        /// Whether the caller sent a request id, so that a retry is safe.
+        has_request_id: bool,
+        /// The error of the COMMIT.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// This process is at a limit of its own.
     #[error("too many {0} at once; try again in a moment")]
     Overloaded(&'static str),
@@ -289,6 +294,14 @@ fn kept(until: Option<Timestamp>, hold: Option<&LegalHold>) -> String {
     });
     let both: Vec<String> = until.into_iter().chain(hold).collect();
     format!("the file must be kept {}", both.join(" and "))
+}
+
+/// What to do about [`Error::OutcomeUnknown`].
+fn after_unknown(has_request_id: bool) -> &'static str {
+    match has_request_id {
+        true => "retry with the same request_id",
+        false => "read the resource to see whether it changed; send a request_id next time",
+    }
 }
 
 /// What the limit of [`Error::FileTooLarge`] applies to.
@@ -344,6 +357,7 @@ impl Error {
             Self::StorageUnavailable(_)
             | Self::NotFetched { kind: Unfetched::Away, .. }
             | Self::DatabaseUnavailable(_)
+            | Self::OutcomeUnknown { has_request_id: true, .. }
             | Self::Overloaded(_)
             | Self::ShuttingDown
             | Self::CommitTooLate { .. } => Some(Duration::from_secs(1)),
@@ -419,6 +433,9 @@ impl From<WrongState> for Error {
 impl From<DbError> for Error {
     fn from(error: DbError) -> Self {
         match &error.kind {
+            DbErrorKind::OutcomeUnknown { has_request_id } => {
+                Self::OutcomeUnknown { has_request_id: *has_request_id, source: error.into() }
+            }
             DbErrorKind::Unavailable | DbErrorKind::TimedOut | DbErrorKind::Contended => {
                 Self::DatabaseUnavailable(error)
             }

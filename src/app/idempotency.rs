@@ -39,6 +39,7 @@ pub(super) async fn begin<T: DeserializeOwned>(
     payload: &[Vec<u8>],
 ) -> Result<Begun<T>, Error> {
     let Some(request_id) = request_id else { return Ok(Begun::Fresh(None)) };
+    tx.note_request_id();
     let payload = fingerprint(payload);
     if idempotency_keys::lock(tx, &[request_id]).await?.is_empty() {
         return Err(Error::RequestInProgress);

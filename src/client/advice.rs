@@ -42,6 +42,7 @@ pub(super) fn for_reason(reason: ErrorReason) -> Option<&'static str> {
         R::UploadNotDirect => "send the bytes through the service",
         R::UploadStalled => "no file was stored: send it again, faster",
         R::EtagMismatch => "read it again and decide anew",
+        R::OutcomeUnknown => "see whether it happened before you try again",
         R::RequestInProgress => "the first request is still running: try again later",
         R::FileDeleted => "undelete the file first",
         R::FileNotAvailable => "wait until the file is available",

@@ -9,7 +9,7 @@ use diesel::{
 use uuid::Uuid;
 
 use super::{
-    DbError, SystemTx, TenantTx,
+    DbError, SystemTx, TenantTx, TransactionId, WrittenRow,
     statement::{Statement, statement},
 };
 use crate::domain::{
@@ -134,12 +134,49 @@ impl AuditEntry {
 /// Writes entries of the transaction's tenant.
 pub async fn insert(tx: &mut TenantTx, entries: &[AuditEntry]) -> Result<(), DbError> {
     let tenant = tx.tenant();
-    insertion(tenant, entries).execute(tx.connection()?).await.map(|_| ())
+    let written: Vec<Written> = insertion(tenant, entries).load(tx.connection()?).await?;
+    if let Some(Written { transaction, time }) = written.into_iter().next() {
+        tx.note_written(TransactionId(transaction), Some(WrittenRow::AuditEntry(time)));
+    }
+    Ok(())
 }
 
 /// Writes entries of a tenant that is just being born.
 pub async fn insert_for(tx: &mut SystemTx, tenant: TenantId, entries: &[AuditEntry]) -> Result<(), DbError> {
-    insertion(tenant, entries).execute(tx.connection()?).await.map(|_| ())
+    let written: Vec<Written> = insertion(tenant, entries).load(tx.connection()?).await?;
+    if let Some(Written { transaction, time }) = written.into_iter().next() {
+        tx.note_written(TransactionId(transaction), tenant, WrittenRow::AuditEntry(time));
+    }
+    Ok(())
+}
+
+/// The transaction that writes an entry, and the time of the entry.
+#[derive(QueryableByName)]
+struct Written {
+    #[diesel(sql_type = Text)]
+    transaction: String,
+    #[diesel(sql_type = Timestamptz)]
+    time: Timestamp,
+}
+
+/// Whether a transaction has written an entry of this time. A row keeps the lower half of the number of its transaction.
+pub(super) async fn is_written(
+    tx: &mut SystemTx,
+    tenant: TenantId,
+    time: Timestamp,
+    transaction: &TransactionId,
+) -> Result<bool, DbError> {
+    let row: Found = statement(
+        "find the audit entry of a transaction",
+        "SELECT EXISTS (SELECT FROM audit_entries WHERE tenant_id = {} AND create_time = {}
+                        AND xmin::text::bigint = ({}::bigint & 4294967295)) AS is_found",
+    )
+    .bind::<SqlUuid, _>(tenant.as_uuid())
+    .bind::<Timestamptz, _>(time)
+    .bind::<Text, _>(transaction.0.clone())
+    .one(tx.connection()?)
+    .await?;
+    Ok(row.is_found)
 }
 
 #[derive(QueryableByName)]
@@ -248,7 +285,8 @@ fn insertion(tenant: TenantId, entries: &[AuditEntry]) -> Statement {
          SELECT {}, app.now(), n.actor_kind, n.actor_id, n.action, n.is_allowed, n.file_id, n.version, n.request_id,
             n.address, n.details
          FROM unnest({}, {}, {}, {}, {}, {}, {}, {}, {})
-            AS n (actor_kind, actor_id, action, is_allowed, file_id, version, request_id, address, details)",
+            AS n (actor_kind, actor_id, action, is_allowed, file_id, version, request_id, address, details)
+         RETURNING pg_current_xact_id()::text AS transaction, app.now() AS time",
     )
     .bind::<SqlUuid, _>(tenant.as_uuid())
     .bind::<Array<SmallInt>, _>(entries.iter().map(|entry| entry.actor.kind.number()).collect::<Vec<_>>())

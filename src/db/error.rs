@@ -20,8 +20,13 @@ pub struct DbError {
 /// What kind of database error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DbErrorKind {
-    /// The server does not answer, or the connection was lost. During a commit this means: unknown.
+    /// The server does not answer, or the connection was lost.
     Unavailable,
+    /// The response to a COMMIT was lost, and the database could not be asked about the transaction in time.
+    OutcomeUnknown {
+        /// Whether the transaction has a request id, so that a retry is safe.
+        has_request_id: bool,
+    },
     /// The statement ran into its time limit.
     TimedOut,
     /// Two transactions stepped on each other's feet; trying again helps.

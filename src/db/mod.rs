@@ -29,6 +29,7 @@ pub mod idempotency_keys;
 pub mod imports;
 pub mod jobs;
 pub mod lists;
+mod lost_commit;
 pub mod migrate;
 pub mod partitions;
 mod pool;
@@ -58,6 +59,7 @@ use std::{sync::Arc, time::Duration};
 
 pub use error::{DbError, DbErrorKind};
 pub use event_hints::EventHints;
+pub use lost_commit::WrittenRow;
 pub use pool::PoolStatus;
 pub use roles::RoleError;
 pub use system_tx::{Outcome, SystemTx};
@@ -119,15 +121,13 @@ impl Database {
     /// Begins a transaction of one tenant, as this viewer sees it.
     pub async fn tenant_tx(&self, tenant: TenantId, viewer: &Viewer) -> Result<TenantTx, DbError> {
         let connection = self.tenant_pool.acquire().await?;
-        let hints = self.event_hints.clone();
-        TenantTx::begin(connection, tenant, viewer, (self.statement_timeout, self.now_override()), hints)
-            .await
+        TenantTx::begin(self.clone(), connection, tenant, viewer).await
     }
 
     /// Begins a transaction across tenants.
     pub async fn system_tx(&self) -> Result<SystemTx, DbError> {
         let connection = self.system_pool.acquire().await?;
-        SystemTx::begin(connection, self.statement_timeout, self.now_override()).await
+        SystemTx::begin(self.clone(), connection).await
     }
 
     /// Refuses roles that could step over row-level security, and says why.

@@ -16,7 +16,7 @@ use diesel_async::{
 
 use tracing::{Instrument as _, info_span};
 
-use super::{DbError, EventHints, pool::Connection, statement::statement};
+use super::{Database, DbError, WrittenRow, lost_commit::Evidence, pool::Connection, statement::statement};
 use crate::domain::{
     caller::{Caller, Role},
     clock::Timestamp,
@@ -85,16 +85,17 @@ pub struct TenantTx {
     connection: Option<Connection>,
     tenant: TenantId,
     last_event: Option<EventPosition>,
-    hints: EventHints,
+    db: Database,
+    evidence: Option<Evidence>,
+    has_request_id: bool,
 }
 
 impl TenantTx {
     pub(super) async fn begin(
+        db: Database,
         mut connection: Connection,
         tenant: TenantId,
         viewer: &Viewer,
-        (statement_timeout, now): (Duration, Option<Timestamp>),
-        hints: EventHints,
     ) -> Result<Self, DbError> {
         let principals: Vec<String> = viewer.principals.iter().map(hex::encode).collect();
         let mut begin = format!(
@@ -105,9 +106,10 @@ impl TenantTx {
             viewer.audience_min,
             principals.join(","),
         );
-        append_limits(&mut begin, statement_timeout, now);
+        append_limits(&mut begin, db.statement_timeout, db.now_override());
         begin_with(&mut connection, &begin).await?;
-        Ok(Self { connection: Some(connection), tenant, last_event: None, hints })
+        let (last_event, evidence, has_request_id) = (None, None, false);
+        Ok(Self { connection: Some(connection), tenant, last_event, db, evidence, has_request_id })
     }
 
     /// The tenant that every row reached through this transaction belongs to.
@@ -140,13 +142,34 @@ impl TenantTx {
         self.last_event = self.last_event.max(Some(position));
     }
 
-    /// Commits, and tells those in this process who wait for events. `Unavailable` here means that the outcome is not
-    /// known.
-    pub async fn commit(self) -> Result<(), DbError> {
-        let event = self.last_event.map(|_| (self.hints.clone(), self.tenant));
-        commit(self.into_connection()?).await?;
-        if let Some((hints, tenant)) = event {
-            hints.raise(tenant);
+    /// Notes that the transaction answers a request id: a retry finds out what became of it.
+    pub fn note_request_id(&mut self) {
+        self.has_request_id = true;
+    }
+
+    /// Notes the number of this transaction and a row that it wrote, to find its outcome if the response to the commit
+    /// is lost.
+    pub fn note_written(&mut self, transaction: TransactionId, row: Option<WrittenRow>) {
+        self.evidence = Some(Evidence { transaction, tenant: self.tenant, row });
+    }
+
+    /// Commits, and wakes those in this process that wait for events. If the response is lost, the database is asked for
+    /// the outcome.
+    ///
+    /// # Errors
+    /// `OutcomeUnknown` if the outcome of a mutation cannot be found. `Unavailable` says that a mutation was not
+    /// committed; for a transaction that noted nothing it leaves the outcome open.
+    pub async fn commit(mut self) -> Result<(), DbError> {
+        let (db, tenant, has_request_id) = (self.db.clone(), self.tenant, self.has_request_id);
+        let (has_event, evidence) = (self.last_event.is_some(), self.evidence.take());
+        if let Err(lost) = commit(self.into_connection()?).await {
+            match evidence {
+                Some(evidence) => db.resolve_commit(&evidence, has_request_id, lost).await?,
+                None => return Err(lost),
+            }
+        }
+        if has_event {
+            db.event_hints.raise(tenant);
         }
         Ok(())
     }

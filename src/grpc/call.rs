@@ -1,4 +1,4 @@
-//! What every adapter does around a use case: take the caller in, hand the answer or the status out.
+//! The common part of all adapters: read the caller from a request, and encode the result of a use case.
 
 use http::Extensions;
 use tonic::{Request, Response, Status};
@@ -12,13 +12,13 @@ use crate::{
     },
 };
 
-/// Where a request comes from, as the request id layer noted it.
+/// The origin of a request, which the call id layer added.
 pub(super) fn origin(extensions: &Extensions) -> Origin {
     extensions.get::<Origin>().cloned().unwrap_or_default()
 }
 
-/// Until when the credentials of a request hold. Noted by the layer that verified them; streams without an end of their own
-/// end then.
+/// When the credentials of a request expire. The layer that verifies them adds it. Streams that do not end by themselves end
+/// then.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ValidUntil(pub(super) Timestamp);
 
@@ -29,13 +29,13 @@ pub(super) fn principal<T>(request: Request<T>) -> Result<(Principal, Origin, T)
     match extensions.remove::<Principal>() {
         Some(principal) => Ok((principal, origin, message)),
         None => {
-            tracing::error!("a request reached its service without a principal");
+            tracing::error!("request has no principal");
             Err(internal(&origin.call_id))
         }
     }
 }
 
-/// The verified caller of a request to a service that knows no operators, and its message.
+/// The verified caller of a request to a service without operators, and its message.
 pub(super) fn caller<T>(request: Request<T>) -> Result<(Caller, T), Status> {
     match principal(request)? {
         (Principal::Caller(caller), _, message) => Ok((caller, message)),
@@ -57,8 +57,7 @@ pub(super) fn operator<T>(request: Request<T>) -> Result<(Operator, T), Status> 
     }
 }
 
-/// Runs a use case and encodes how it ended. The future of a use case has many kilobytes; it is moved once, to its place,
-/// and not through all that stands around it.
+/// Runs a use case and encodes its result. The future of a use case has many kilobytes, so it is boxed and not moved again.
 pub(super) fn answer<T>(
     origin: &Origin,
     work: impl Future<Output = Result<T, Error>>,

@@ -1,4 +1,4 @@
-//! The server: its transport with every limit set, and the stack of layers in reading order.
+//! The server: its transport with all limits, and the stack of layers in reading order.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -21,7 +21,8 @@ use super::{
     files::Files,
     health,
     layers::{
-        CallId, Deadline, DetailedErrors, Drain, InFlight, Measure, MessageBudget, PanicBarrier, Stand, Trace,
+        AroundLayer, CallId, Deadline, DetailedErrors, Drain, InFlight, Measure, MessageBudget, PanicBarrier,
+        Trace,
     },
     message_limits::MessageLimits,
     policies::Policies,
@@ -53,30 +54,30 @@ macro_rules! small_messages {
     };
 }
 
-/// What the server is made of.
+/// The parts of the server.
 pub struct GrpcServer {
     /// The use cases.
     pub app: Arc<App>,
-    /// Who is calling.
+    /// Verifies the credentials of callers.
     pub authenticator: Arc<Authenticator>,
-    /// Read by the health service; told when this server drains.
+    /// Read by the health service. This server reports here that it drains.
     pub health: Health,
     /// Counts requests and downloaded bytes.
     pub metrics: Metrics,
 }
 
-/// Why the server does not serve.
+/// Why the server cannot serve.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// Certificate or key cannot be read.
     #[error("read {}", path.display())]
     TlsFile {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// Why.
+        /// Why it cannot be read.
         source: std::io::Error,
     },
-    /// The transport refused its settings (mostly: certificate and key do not fit), or failed.
+    /// The transport failed, or refused its settings; mostly because certificate and key do not match.
     #[error("serve gRPC")]
     Transport(#[source] tonic::transport::Error),
     /// The descriptor set cannot be served.
@@ -85,9 +86,9 @@ pub enum ServeError {
 }
 
 impl GrpcServer {
-    /// Serves until `shutdown` is done and the requests in flight have ended, at most `server.drain_seconds`
-    /// later; what runs on after that is cut. The caller binds the listener (to `server.listen`), so that it
-    /// knows the port before anyone can ask.
+    /// Serves until `shutdown` completes and the calls in flight have ended. Calls that last longer than
+    /// `server.drain_seconds` after that end with SHUTTING_DOWN. The caller binds the listener (to `server.listen`), so
+    /// that it knows the port beforehand.
     ///
     /// # Errors
     /// When TLS or reflection cannot be set up, or the transport fails; a broken connection is not an error.
@@ -112,28 +113,27 @@ impl GrpcServer {
         };
         let serving = async {
             transport(&config.server)?
-                // So that every error and every log line further in has an id; also the peer's address.
-                .layer(Stand(CallId(Arc::clone(self.app.ids()))))
-                // So that what the layers below log stands in the request's span, with its trace.
-                .layer(Stand(Trace))
-                // Before anything that refuses: refusals and panics count as well.
-                .layer(Stand(Measure(self.metrics.clone())))
+                // Every error and every line of the log below has the id.
+                .layer(AroundLayer(CallId(Arc::clone(self.app.ids()))))
+                // The layers below log inside the span of the request.
+                .layer(AroundLayer(Trace))
+                // Around everything that refuses: refusals and panics are counted too.
+                .layer(AroundLayer(Measure(self.metrics.clone())))
                 // Inside the metrics, so that an error is counted under its final code.
-                .layer(Stand(DetailedErrors(limits)))
-                // Inside id, span and measure, so that a panic is answered, logged and counted as what it is.
-                .layer(Stand(PanicBarrier))
-                // Before anything that costs: a token is verified only where there is room for its request.
-                .layer(Stand(InFlight::new(config.server.requests_max)))
-                // Around authentication too: finding the tenant may ask the database.
-                .layer(Stand(Deadline { deadlines: config.deadlines.clone(), drain: drain.clone() }))
-                // The last who may say no: whoever comes further is a verified principal, or calls what is
-                // open.
-                .layer(Stand(Auth {
+                .layer(AroundLayer(DetailedErrors(limits)))
+                // Inside id, span and metrics, so that a panic is logged and counted.
+                .layer(AroundLayer(PanicBarrier))
+                // Before anything expensive: a token is verified only if its request may run.
+                .layer(AroundLayer(InFlight::new(config.server.requests_max)))
+                // Around authentication, which may read the tenant from the database.
+                .layer(AroundLayer(Deadline { deadlines: config.deadlines.clone(), drain: drain.clone() }))
+                // The last check of the caller: the layers below see verified principals and anonymous methods only.
+                .layer(AroundLayer(Auth {
                     app: Arc::clone(&self.app),
                     authenticator: Arc::clone(&self.authenticator),
                 }))
-                // Innermost: only verified callers take room for their messages.
-                .layer(Stand(MessageBudget::new(config.uploads.decode_permits, limits)))
+                // Innermost: only verified callers take memory for their messages.
+                .layer(AroundLayer(MessageBudget::new(config.uploads.decode_permits, limits)))
                 .add_routes(routes)
                 .serve_with_incoming_shutdown(incoming, signal)
                 .await
@@ -204,15 +204,14 @@ async fn end_drain(drain: &Drain, cut: &CancellationToken, limit: Duration) {
     cut.cancel();
 }
 
-/// The transport, with every limit that tonic has set: it hands hyper "none" for those it is not told.
+/// The transport, with every limit that tonic has: without a value, tonic disables the default of hyper.
 ///
-/// What it does not have: a bound on what hyper buffers to be sent per stream (hyper's own is 400 KiB), and
-/// on the table of compressed headers (h2's own is 4 KiB). What is left out on purpose:
-/// `concurrency_limit_per_connection` (it queues; `InFlight` refuses), `timeout` (it ends at the response's
-/// headers; `Deadline` does not), the adaptive window (it would overrule the windows below),
-/// `max_connection_age_grace` (with it tonic cuts a connection without ever asking it to close; `Connection`
-/// keeps the grace), nodelay and TCP keepalive (they are for listeners of tonic's own; `Connection` sets the
-/// one, HTTP/2's pings replace the other).
+/// tonic cannot limit the bytes that hyper buffers to send per stream (400 KiB by default), and the table of compressed
+/// headers (4 KiB by default). Not used on purpose: `concurrency_limit_per_connection` (it queues; `InFlight` refuses),
+/// `timeout` (it ends at the headers of the response; `Deadline` does not), the adaptive window (it overrides the windows
+/// below), `max_connection_age_grace` (tonic then closes a connection without asking the client to close it; `Connection`
+/// has the grace), nodelay and TCP keepalive (they apply to listeners of tonic; `Connection` sets nodelay, and HTTP/2
+/// pings replace the keepalive).
 fn transport(config: &ServerConfig) -> Result<Server, ServeError> {
     let http2 = &config.http2;
     let mut server = Server::builder()
@@ -242,7 +241,7 @@ fn tls(files: &TlsConfig, config: &ServerConfig) -> Result<Option<ServerTlsConfi
         std::fs::read(path).map_err(|source| ServeError::TlsFile { path: path.to_owned(), source })
     };
     let identity = Identity::from_pem(read(certificate)?, read(key)?);
-    // A handshake is an exchange like a ping, and gets its time.
+    // A handshake may take as long as a ping.
     let timeout = config.http2.keepalive_timeout();
     Ok(Some(ServerTlsConfig::new().identity(identity).timeout(timeout)))
 }

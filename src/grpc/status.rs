@@ -88,7 +88,7 @@ fn log(error: &Error) {
         Error::Internal(_) | Error::ObjectMissing | Error::ObjectDamaged | Error::ProviderUnknown(_) => {
             tracing::error!(error = with_causes(error), "request failed");
         }
-        Error::StorageUnavailable(_) | Error::DatabaseUnavailable(_) | Error::OutcomeUnknown(_) => {
+        Error::StorageUnavailable(_) | Error::DatabaseUnavailable(_) | Error::OutcomeUnknown { .. } => {
             tracing::warn!(error = with_causes(error), "request failed");
         }
         error => tracing::debug!(%error, "refused request"),

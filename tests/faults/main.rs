@@ -5,7 +5,8 @@
 //! | what breaks | where |
 //! |---|---|
 //! | the object store: down, slow, failing for a while, cut off, answering wrongly | `store.rs` |
-//! | PostgreSQL: restarted, cut at a commit, all connections busy | `database.rs` |
+//! | PostgreSQL: restarted, cut at the commit of an upload, all connections busy | `database.rs` |
+//! | PostgreSQL: cut at the commit of any other mutation | `lost_commits.rs` |
 //! | the local provider's disk: full | `disk.rs` |
 //! | clients: that stall, drip, send byte by byte, disappear, flood | `clients.rs` |
 //! | crowds: more large chunks than there is room for | `crowds.rs`; a thousand at once: `tests/e2e/crowd.rs` |
@@ -23,6 +24,7 @@ mod disk;
 #[allow(dead_code, unused_imports, reason = "it serves other tests too")]
 #[path = "../service/harness/mod.rs"]
 mod harness;
+mod lost_commits;
 mod own_postgres;
 mod proxy;
 mod store;

@@ -181,7 +181,7 @@ fn gzip_of_a_unary_request_is_accepted() {
     service_test(|s| async move {
         let alice = s.alice();
         let file_id = file_id(&alice.upload(spec("a"), b"bytes").await.unwrap());
-        let request = GetFileRequest { file_id: file_id.clone(), ..GetFileRequest::default() };
+        let request = GetFileRequest { file_id: file_id.clone() };
         let body = frame(1, &gzip(&request.encode_to_vec()));
         let (status, response) = send(&s.channel, &alice, UNARY, Some("gzip"), body).await;
         assert_eq!(status.code(), Code::Ok, "{status:?}");
@@ -233,7 +233,7 @@ fn unknown_health_service_has_an_error_info() {
 }
 
 #[test]
-fn request_beyond_the_limit_is_told_when_to_retry() {
+fn request_beyond_the_limit_has_retry_info() {
     service_test_with(
         |config| config.server.requests_max = 0,
         |s| async move {

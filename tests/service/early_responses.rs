@@ -22,7 +22,7 @@ use crate::{
 const ID: &str = "0198c0de-1111-7000-8000-000000000002";
 
 #[test]
-fn small_retry_with_digest_is_answered_at_its_spec() {
+fn small_retry_with_digest_needs_only_its_spec() {
     service_test(|s| async move {
         let alice = s.alice();
         let data = b"bytes";

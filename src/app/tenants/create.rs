@@ -46,6 +46,9 @@ pub async fn create(app: &App, operator: &Operator, asked: NewTenant) -> Result<
     let request = asked.request_id.map(|id| (id, fingerprint(operator, &asked)));
     let id = TenantId::from_uuid(app.ids.uuid());
     let mut tx = app.db.system_tx().await?;
+    if request.is_some() {
+        tx.note_request_id();
+    }
     if let Some((request, payload)) = request
         && let Some((record, said)) = tenant_records::created_by(&mut tx, request).await?
     {

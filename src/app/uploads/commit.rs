@@ -18,9 +18,9 @@ use super::{refusals::count_refusal, warnings::Warning};
 use crate::{
     app::{Error, Limits, access::OWNER_OR_ADMIN, group::Batch, idempotency::replay},
     db::{
-        Database, DbError, DbErrorKind, Outcome, TenantTx, TransactionId, Viewer,
+        Database, DbError, DbErrorKind, TenantTx, TransactionId, Viewer, WrittenRow,
         audit_entries::AuditEntry,
-        blobs::{self, Blob},
+        blobs::Blob,
         commit::{self, CommitTimes, FileFacts, Finished, StoredUpload, Verdict},
         idempotency_keys::{Method, StoredAnswer},
         jobs, quotas,
@@ -31,7 +31,7 @@ use crate::{
         digest::Digest,
         event_position::EventPosition,
         file::File,
-        ids::{BlobId, FileId, JobId, RequestId, TenantId},
+        ids::{FileId, JobId, RequestId, TenantId},
         imported::Imported,
         quota::{QuotaFigures, QuotaState},
         violations::Violations,
@@ -218,6 +218,7 @@ impl From<DbError> for BatchError {
     fn from(error: DbError) -> Self {
         match error.kind {
             DbErrorKind::Unavailable => Self::Away(error),
+            DbErrorKind::OutcomeUnknown { .. } => Self::Unknown(error),
             _ => Self::Refused(error.into()),
         }
     }
@@ -247,7 +248,7 @@ impl Batch for Commits {
         let outcomes = match self.commit(tenant, &items).await {
             Err(BatchError::Refused(_)) if items.len() > 1 => self.commit_singly(tenant, &items).await,
             Ok(outcomes) => outcomes,
-            Err(error) => same_for_all(items.len(), error),
+            Err(error) => same_for_all(&items, error),
         };
         for outcome in &outcomes {
             if let Err(error) = outcome {
@@ -259,23 +260,25 @@ impl Batch for Commits {
 }
 
 impl BatchError {
-    fn into_error(self) -> Error {
+    fn into_error(self, item: &FinishedUpload) -> Error {
         match self {
             Self::Refused(error) => error,
             Self::Away(error) => error.into(),
-            Self::Unknown(error) => Error::OutcomeUnknown(error.into()),
+            Self::Unknown(error) => unknown(item, &error),
         }
     }
 }
 
-fn same_for_all(count: usize, error: BatchError) -> Vec<ItemOutcome> {
+fn same_for_all(items: &[FinishedUpload], error: BatchError) -> Vec<ItemOutcome> {
     match error {
         BatchError::Refused(error) => vec![Err(error)],
-        BatchError::Away(error) => (0..count).map(|_| Err(error.clone().into())).collect(),
-        BatchError::Unknown(error) => {
-            (0..count).map(|_| Err(Error::OutcomeUnknown(error.clone().into()))).collect()
-        }
+        BatchError::Away(error) => items.iter().map(|_| Err(error.clone().into())).collect(),
+        BatchError::Unknown(error) => items.iter().map(|item| Err(unknown(item, &error))).collect(),
     }
+}
+
+fn unknown(item: &FinishedUpload, error: &DbError) -> Error {
+    Error::OutcomeUnknown { has_request_id: item.request.is_some(), source: error.clone().into() }
 }
 
 impl Commits {
@@ -290,7 +293,7 @@ impl Commits {
                     outcomes.resize_with(items.len(), || Err(error.clone().into()));
                     return outcomes;
                 }
-                Err(error) => outcomes.push(Err(error.into_error())),
+                Err(error) => outcomes.push(Err(error.into_error(item))),
             }
         }
         outcomes
@@ -316,12 +319,11 @@ impl Commits {
             Ok(written) => written,
             Err(error) => return tx.finish::<_, BatchError>(Err(error)).await,
         };
-        if let Err(lost) = tx.commit().await {
-            let is_new = |outcome: &ItemOutcome| matches!(outcome, Ok(Committed { is_replay: false, .. }));
-            let proof = timely.iter().zip(&outcomes).find(|(_, outcome)| is_new(outcome));
-            let proof = proof.map(|(item, _)| (tenant, item.blob.id));
-            self.ask_for_outcome(&transaction, proof, lost).await?;
-        }
+        // Of a file that gets a version there are rows before, so the blob says whether the transaction has committed.
+        let is_new = |outcome: &ItemOutcome| matches!(outcome, Ok(Committed { is_replay: false, .. }));
+        let new = timely.iter().zip(&outcomes).find(|(_, outcome)| is_new(outcome));
+        tx.note_written(transaction, new.map(|(item, _)| WrittenRow::Blob(item.blob.id)));
+        tx.commit().await?;
         self.metrics.committed(timely.len() as u64, started.elapsed());
         let mut outcomes = outcomes.into_iter();
         let outcome = |item| match self.is_too_late(item, now) {
@@ -365,49 +367,5 @@ impl Commits {
         let outcomes =
             items.iter().zip(verdicts).map(|(item, verdict)| item.outcome(verdict, quota)).collect();
         Ok((outcomes, outcome.transaction))
-    }
-
-    /// The answer to COMMIT was lost: what became of it is not failure but a question. `proof` is a blob that the
-    /// transaction makes, if it makes one: of a file that gets a version there are rows before.
-    async fn ask_for_outcome(
-        &self,
-        transaction: &TransactionId,
-        proof: Option<(TenantId, BlobId)>,
-        lost: DbError,
-    ) -> Result<(), BatchError> {
-        const ATTEMPTS: u32 = 8;
-        // Only a constraint's or a serialisation's word says for sure that nothing happened.
-        if matches!(lost.kind, DbErrorKind::Constraint(_) | DbErrorKind::Contended) {
-            return Err(BatchError::Refused(lost.into()));
-        }
-        for attempt in 0..ATTEMPTS {
-            match self.outcome(transaction, proof).await {
-                Ok(Outcome::Committed) => return Ok(()),
-                Ok(Outcome::Aborted) => return Err(BatchError::Away(lost)),
-                Ok(Outcome::InProgress) => tracing::info!(attempt, "a lost commit is still in progress"),
-                Err(error) => tracing::info!(attempt, %error, "ask for the outcome of a lost commit"),
-            }
-            tokio::time::sleep(Duration::from_millis(50 << attempt)).await;
-        }
-        Err(BatchError::Unknown(lost))
-    }
-
-    /// What became of a transaction. A server that crashed may give the number of one that it lost to another, so that it
-    /// has committed is only believed with what it wrote.
-    async fn outcome(
-        &self,
-        transaction: &TransactionId,
-        proof: Option<(TenantId, BlobId)>,
-    ) -> Result<Outcome, DbError> {
-        let mut tx = self.db.system_tx().await?;
-        let outcome = tx.outcome(transaction).await?;
-        let is_proven = match proof {
-            Some((tenant, blob)) if outcome == Outcome::Committed => {
-                blobs::exists(&mut tx, tenant, blob).await?
-            }
-            _ => true,
-        };
-        tx.commit().await?;
-        Ok(if is_proven { outcome } else { Outcome::Aborted })
     }
 }

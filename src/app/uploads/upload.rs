@@ -82,7 +82,7 @@ pub(super) fn count_outcome(app: &App, uploaded: &Result<Uploaded, Error>) {
             Error::Internal(_)
             | Error::StorageUnavailable(_)
             | Error::DatabaseUnavailable(_)
-            | Error::OutcomeUnknown(_)
+            | Error::OutcomeUnknown { .. }
             | Error::ObjectMissing
             | Error::ObjectDamaged,
         ) => UploadOutcome::Failed,
@@ -289,8 +289,10 @@ async fn store_and_commit(
     let blob = target.blob(content.size_bytes, content.sha256, crc64nvme);
     let finished = finished(app, caller, spec, &content, blob, (lease, store_time));
     // A batch that died without a word may have committed.
+    let has_request_id = finished.request.is_some();
     let committed = app.commits.submit(caller.tenant_id(), finished).await;
-    let committed = committed.unwrap_or_else(|lost| Err(Error::OutcomeUnknown(lost.into())));
+    let committed =
+        committed.unwrap_or_else(|lost| Err(Error::OutcomeUnknown { has_request_id, source: lost.into() }));
     settle(&target, open, &committed).await;
     committed.map(|committed| uploaded(committed.answer))
 }
@@ -299,7 +301,7 @@ async fn store_and_commit(
 /// decided when its lease runs out, and an object without a row is swept after the grace period.
 async fn settle(target: &Target, open: Option<Box<OpenUpload>>, committed: &Result<Committed, Error>) {
     match (committed, open) {
-        (Ok(Committed { is_replay: false, .. }) | Err(Error::OutcomeUnknown(_)), open) => {
+        (Ok(Committed { is_replay: false, .. }) | Err(Error::OutcomeUnknown { .. }), open) => {
             if let Some(open) = open {
                 open.settled();
             }

@@ -86,6 +86,7 @@ fn of_rejection(rejection: &Rejection) -> Exit {
             return Exit::Unavailable;
         }
         ErrorReason::ChecksumMismatch => return Exit::Corrupted,
+        ErrorReason::MessageTooLarge => return Exit::Refused,
         _ => {}
     }
     match rejection.code {

@@ -93,7 +93,7 @@ async fn watch_ends_when_the_drain_begins() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_call_ends_when_the_drain_is_over() {
+async fn every_call_ends_with_the_drain() {
     for path in [GET, UPLOAD] {
         let layer = layer(0);
         let drain = layer.drain.clone();

@@ -58,7 +58,7 @@ async fn message_waits_for_space() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn message_without_space_is_told_to_retry() {
+async fn message_without_space_is_refused_with_retry_info() {
     let budget = budget();
     let (mut silent_sender, mut silent) = body(&budget);
     let (mut waiting_sender, mut waiting) = body(&budget);

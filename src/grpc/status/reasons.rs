@@ -67,7 +67,10 @@ pub(in crate::grpc) fn reason(error: &Error) -> ErrorReason {
             ErrorReason::StorageUnavailable
         }
         Error::NotFetched { kind: Unfetched::Refused, .. } => ErrorReason::ImportRefused,
-        Error::DatabaseUnavailable(_) | Error::OutcomeUnknown(_) => ErrorReason::DatabaseUnavailable,
+        Error::DatabaseUnavailable(_) | Error::OutcomeUnknown { has_request_id: true, .. } => {
+            ErrorReason::DatabaseUnavailable
+        }
+        Error::OutcomeUnknown { has_request_id: false, .. } => ErrorReason::OutcomeUnknown,
         Error::WatchesExhausted { .. } => ErrorReason::WatchesExhausted,
         Error::Overloaded(_) => ErrorReason::Overloaded,
         Error::ShuttingDown => ErrorReason::ShuttingDown,
@@ -100,7 +103,8 @@ pub(super) fn code(reason: ErrorReason) -> Code {
         | ErrorReason::UploadStalled
         | ErrorReason::UploadFenced
         | ErrorReason::EtagMismatch
-        | ErrorReason::RequestInProgress => Code::Aborted,
+        | ErrorReason::RequestInProgress
+        | ErrorReason::OutcomeUnknown => Code::Aborted,
         ErrorReason::FileDeleted
         | ErrorReason::FileNotAvailable
         | ErrorReason::FileRetained

@@ -54,6 +54,8 @@ fn errors() -> Vec<Error> {
         Error::ObjectDamaged,
         Error::ProviderUnknown("archive-2024".into()),
         Error::database_unavailable(),
+        unknown(true),
+        unknown(false),
         Error::ShuttingDown,
         Error::internal("the pool is poisoned at db:5432"),
     ];
@@ -101,6 +103,10 @@ fn tenant_errors() -> Vec<Error> {
     ]
 }
 
+fn unknown(has_request_id: bool) -> Error {
+    Error::OutcomeUnknown { has_request_id, source: "connection reset".into() }
+}
+
 fn hold() -> LegalHold {
     LegalHold { reason: "trial".into(), by: "ada".into(), time: Timestamp::default() }
 }
@@ -121,7 +127,7 @@ fn statuses() -> Vec<Status> {
     statuses.chain(transport_statuses).chain([deadline_exceeded("too late", CALL_ID)]).collect()
 }
 
-/// What a reason promises: its code, whether its errors have a `RetryInfo`, and the keys of its metadata.
+/// The promise of a reason: its code, whether its errors have a `RetryInfo`, and the keys of its metadata.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Promise {
     code: String,

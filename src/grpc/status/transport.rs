@@ -39,7 +39,7 @@ pub(in crate::grpc) enum TransportError {
 }
 
 impl TransportError {
-    /// The error behind a status without details, if tonic creates such a status.
+    /// The error of a status without details, if tonic creates such a status.
     pub(super) fn from_status(status: &Status, limit_bytes: usize) -> Option<Self> {
         match status.code() {
             Code::Unimplemented => Some(match status.metadata().get(ACCEPT_ENCODING) {

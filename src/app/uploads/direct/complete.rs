@@ -79,7 +79,10 @@ pub(in crate::app::uploads) async fn complete_direct(
             let verification = Some(Verification { id: JobId::from_uuid(app.ids.uuid()), sha256, sniffed });
             let finished = FinishedUpload { verification, ..file_of(app, caller, &stored, &target, content) };
             let committed = app.commits.submit(caller.tenant_id(), finished).await;
-            let committed = committed.unwrap_or_else(|lost| Err(Error::OutcomeUnknown(lost.into())));
+            // The upload's id is its request id.
+            let committed = committed.unwrap_or_else(|lost| {
+                Err(Error::OutcomeUnknown { has_request_id: true, source: lost.into() })
+            });
             let is_hopeless =
                 matches!(committed, Err(Error::NotFound(_) | Error::NotAllowed(_) | Error::Invalid(_)));
             (committed, is_hopeless)
@@ -116,7 +119,7 @@ async fn clear_behind(stored: &StoredUpload, target: Target, committed: &Result<
             remove_object(&Target { key: staging_key, ..target }).await;
         }
         // It may be a file.
-        (Err(Error::OutcomeUnknown(_)), _) => {}
+        (Err(Error::OutcomeUnknown { .. }), _) => {}
         (Err(_), Some(_)) => remove_object(&target).await,
         (Ok(_) | Err(_), None) => {}
     }
