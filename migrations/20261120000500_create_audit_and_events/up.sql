@@ -32,7 +32,7 @@ CREATE TABLE audit_entries (
     is_allowed boolean NOT NULL,
     file_id uuid,
     version integer,
-    request_id text COLLATE "C" NOT NULL,
+    call_id text COLLATE "C" NOT NULL,
     address text COLLATE "C" NOT NULL,
     details jsonb NOT NULL,
     PRIMARY KEY (tenant_id, create_time, n)

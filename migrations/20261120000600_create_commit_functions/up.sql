@@ -48,7 +48,7 @@ CREATE TYPE app.finished_upload AS (
     actor_kind smallint,
     actor_id text,
     audit_action smallint,
-    audit_request_id text,
+    audit_call_id text,
     audit_address text,
     audit_details jsonb,
     event_kind smallint,
@@ -208,8 +208,8 @@ BEGIN
         FROM n
     ), audit_entries AS (
         INSERT INTO public.audit_entries (tenant_id, create_time, actor_kind, actor_id, action, is_allowed, file_id, version,
-            request_id, address, details)
-        SELECT tenant, commit_time, n.actor_kind, n.actor_id, n.audit_action, true, n.file_id, n.version, n.audit_request_id,
+            call_id, address, details)
+        SELECT tenant, commit_time, n.actor_kind, n.actor_id, n.audit_action, true, n.file_id, n.version, n.audit_call_id,
             n.audit_address, n.audit_details
         FROM n
     ), events AS (

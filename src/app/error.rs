@@ -74,10 +74,12 @@ pub enum Error {
     #[allow(missing_docs, reason = "the fields are the values in the message")]
     QuotaFiles { file_count: i64, file_count_max: i64 },
     /// The file exceeds the size limit of its kind.
-    #[error("file exceeds the limit of {limit_bytes} bytes for files of kind {kind}")]
+    #[error("file has {size_bytes} bytes; the limit for {} is {limit_bytes} bytes", describe_kind(*kind))]
     FileTooLarge {
-        /// The kind, or `any` if it is not known yet.
-        kind: &'static str,
+        /// The media kind, if it is known.
+        kind: Option<MediaKind>,
+        /// The declared size, or the number of bytes received so far.
+        size_bytes: u64,
         limit_bytes: i64,
     },
     /// The stream ended without a finish message.
@@ -128,7 +130,7 @@ pub enum Error {
     PartSizeMismatch { number: u32, declared: u64, received: u64 },
     /// The client sent its bytes too slowly.
     #[error("upload stalled: {0}; it was not committed")]
-    UploadStalled(String),
+    UploadStalled(Stall),
     /// The stream lost its lease on the upload.
     #[error(
         "stream lost its lease on the upload: another stream resumed it, or it was abandoned; this stream stored no file"
@@ -181,6 +183,11 @@ pub enum Error {
     /// The tenant has reached the limit of webhooks.
     #[error("tenant has reached the limit of {0} webhooks; delete one first")]
     TooManyWebhooks(u32),
+    /// The tenant has the maximum number of watches on this replica.
+    #[error(
+        "the tenant has {watch_count_max} watches on this replica, which is the limit; end one of them first"
+    )]
+    WatchesExhausted { watch_count_max: usize },
     /// The new limits are lower than the current usage.
     #[error(
         "new limits are below the current usage: {used_bytes} bytes used, {reserved_bytes} reserved, {file_count} files"
@@ -232,9 +239,14 @@ pub enum Error {
     /// The database is unavailable.
     #[error("database is unavailable")]
     DatabaseUnavailable(#[source] DbError),
-    /// The commit was sent, but its response was lost.
-    #[error("outcome of the commit is not known; get the file, or retry with the same request id")]
-    OutcomeUnknown(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The response to a COMMIT was lost, and the outcome could not be looked up.
+    #[error("the outcome of the commit is not known; {}", advise_after_unknown(*has_request_id))]
+    OutcomeUnknown {
+        /// Whether the caller sent a request id, so that a retry is safe.
+        has_request_id: bool,
+        /// The error of the COMMIT.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// This process has reached one of its own limits.
     #[error("too many {0} at once; retry in a moment")]
     Overloaded(&'static str),
@@ -255,6 +267,37 @@ fn retained_message(until: Option<Timestamp>, hold: Option<&LegalHold>) -> Strin
     });
     let both: Vec<String> = until.into_iter().chain(hold).collect();
     format!("file must be kept {}", both.join(" and "))
+}
+
+/// Returns what to do about [`Error::OutcomeUnknown`].
+fn advise_after_unknown(has_request_id: bool) -> &'static str {
+    match has_request_id {
+        true => "retry with the same request_id",
+        false => "read the resource to see whether it changed; send a request_id next time",
+    }
+}
+
+/// Describes the files to which the limit of [`Error::FileTooLarge`] applies.
+fn describe_kind(kind: Option<MediaKind>) -> &'static str {
+    match kind {
+        Some(MediaKind::Image) => "images",
+        Some(MediaKind::Video) => "videos",
+        Some(MediaKind::Audio) => "audio files",
+        Some(MediaKind::Document) => "documents",
+        Some(MediaKind::Other) => "other files",
+        None => "any file",
+    }
+}
+
+/// The way in which a client was too slow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Stall {
+    /// It sent no message for this long.
+    #[error("no message for {} seconds", .0.as_secs())]
+    Idle(Duration),
+    /// It sent fewer bytes per second than this.
+    #[error("fewer than {0} bytes per second")]
+    Slow(u64),
 }
 
 /// The reason that a URL could not be fetched.
@@ -285,7 +328,9 @@ impl Error {
         match self {
             Self::RequestInProgress => Some(Duration::from_millis(500)),
             Self::StorageUnavailable(_)
+            | Self::FetchFailed { kind: FetchFailure::Unavailable, .. }
             | Self::DatabaseUnavailable(_)
+            | Self::OutcomeUnknown { has_request_id: true, .. }
             | Self::Overloaded(_)
             | Self::ShuttingDown
             | Self::CommitTooLate { .. } => Some(Duration::from_secs(1)),
@@ -325,8 +370,8 @@ impl Error {
     }
 
     /// Returns the error for a file above the size limit of its kind; `None` if the kind is not known yet.
-    pub fn file_too_large(kind: Option<MediaKind>, limit_bytes: i64) -> Self {
-        Self::FileTooLarge { kind: kind.map_or("any", MediaKind::as_str), limit_bytes }
+    pub fn file_too_large(kind: Option<MediaKind>, size_bytes: u64, limit_bytes: i64) -> Self {
+        Self::FileTooLarge { kind, size_bytes, limit_bytes }
     }
 }
 
@@ -362,6 +407,9 @@ impl From<WrongState> for Error {
 impl From<DbError> for Error {
     fn from(error: DbError) -> Self {
         match &error.kind {
+            DbErrorKind::OutcomeUnknown { has_request_id } => {
+                Self::OutcomeUnknown { has_request_id: *has_request_id, source: error.into() }
+            }
             DbErrorKind::Unavailable | DbErrorKind::TimedOut | DbErrorKind::Contended => {
                 Self::DatabaseUnavailable(error)
             }
@@ -391,5 +439,17 @@ impl From<StorageError> for Error {
             }
             _ => Self::internal(error),
         }
+    }
+}
+
+#[cfg(test)]
+impl Error {
+    /// An error of the database, for tests of modules that cannot name the database's own errors.
+    pub(crate) fn database_unavailable() -> Self {
+        Self::DatabaseUnavailable(DbError {
+            kind: DbErrorKind::Unavailable,
+            operation: "commit transaction",
+            source: std::sync::Arc::new(std::io::Error::from(std::io::ErrorKind::ConnectionReset)),
+        })
     }
 }

@@ -44,6 +44,7 @@ pub(super) async fn claim_request<T: DeserializeOwned>(
     payload: &[Vec<u8>],
 ) -> Result<RequestClaim<T>, Error> {
     let Some(request_id) = request_id else { return Ok(RequestClaim::New(None)) };
+    tx.note_request_id();
     let payload = hash_fields(payload);
     if idempotency_keys::lock(tx, &[request_id]).await?.is_empty() {
         return Err(Error::RequestInProgress);

@@ -26,7 +26,7 @@ pub mod webhooks;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-pub use error::{CredentialsError, Error, FetchFailure};
+pub use error::{CredentialsError, Error, FetchFailure, Stall};
 pub use rotation::Round;
 use tokio_util::task::TaskTracker;
 

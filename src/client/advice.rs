@@ -11,12 +11,19 @@ pub(super) fn find_advice(reason: ErrorReason) -> Option<&'static str> {
         R::PageTokenInvalid => "list again from the first page",
         R::CursorInvalid => "watch without a cursor",
         R::CursorTooOld => "watch without a cursor, list the files, then apply the events of the watch",
+        R::WatchesExhausted => "end another watch first",
         R::WebhookLimit => "delete a webhook first",
         R::ImportRefused => {
             "check the response of the URL, and whether its host serves it without credentials"
         }
         R::StreamOrderInvalid => "client and server use different protocols: update the older one",
         R::ChecksumMismatch => "the bytes were damaged in transit: send them again",
+        R::UploadContentDiffers => "cancel the upload and create another one for the other bytes",
+        R::MessageTooLarge => "send smaller messages",
+        R::MalformedMessage => "client and server use different protocols: update the older one",
+        R::EncodingUnsupported => "send without this compression",
+        R::MethodUnknown => "update the server: it does not have this method",
+        R::StorageNotConfigured => "ask the operator to configure the storage provider",
         R::SizeMismatch => "the source changed while it was read: upload it again",
         R::RequestIdReused => "use a new request id for a new request",
         R::UploadOffsetGap => "resume at the persisted size of the upload, or upload the file again",
@@ -39,6 +46,7 @@ pub(super) fn find_advice(reason: ErrorReason) -> Option<&'static str> {
         R::UploadNotDirect => "send the bytes through the service",
         R::UploadStalled => "no file was stored: send the file again at a higher rate",
         R::EtagMismatch => "read the resource again, then retry with its new etag",
+        R::OutcomeUnknown => "check whether the change took effect before you retry",
         R::RequestInProgress => "the first request is still running: try again later",
         R::FileDeleted => "undelete the file first",
         R::FileNotAvailable => "wait until the file is available",
@@ -54,6 +62,6 @@ pub(super) fn find_advice(reason: ErrorReason) -> Option<&'static str> {
         R::ObjectMissing | R::ObjectDamaged => {
             "report it to the operator: the stored bytes are missing or damaged"
         }
-        R::Internal => "report it with the request id",
+        R::Internal => "report it with the call id",
     })
 }

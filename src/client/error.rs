@@ -62,7 +62,7 @@ pub struct Rejection {
     /// Values that belong to the reason, for example `persisted_size_bytes`.
     pub metadata: BTreeMap<String, String>,
     /// The id of the call in the server's log.
-    pub request_id: Option<String>,
+    pub call_id: Option<String>,
 }
 
 /// An invalid field of a request.
@@ -101,11 +101,11 @@ impl ClientError {
 impl Rejection {
     fn from_status(status: &Status) -> Self {
         let details = status.get_error_details();
-        let (reason_name, metadata) = match details.error_info() {
+        let (reason_name, metadata): (String, BTreeMap<String, String>) = match details.error_info() {
             Some(info) => (info.reason.clone(), info.metadata.clone().into_iter().collect()),
             None => Default::default(),
         };
-        let header = || Some(status.metadata().get("x-request-id")?.to_str().ok()?.to_owned());
+        let header = || Some(status.metadata().get("call-id")?.to_str().ok()?.to_owned());
         let violations = details.bad_request().map(|bad| bad.field_violations.as_slice()).unwrap_or_default();
         Self {
             code: status.code(),
@@ -120,8 +120,8 @@ impl Rejection {
                 })
                 .collect(),
             retry_after: details.retry_info().and_then(|info| info.retry_delay),
+            call_id: metadata.get("call_id").cloned().or_else(header),
             metadata,
-            request_id: details.request_info().map(|info| info.request_id.clone()).or_else(header),
         }
     }
 }
@@ -142,8 +142,8 @@ impl fmt::Display for Rejection {
         if let Some(wait) = self.retry_after {
             write!(f, "; try again in {:.1} s", wait.as_secs_f64())?;
         }
-        match &self.request_id {
-            Some(id) if !self.message.contains(id.as_str()) => write!(f, " (request id {id})"),
+        match &self.call_id {
+            Some(id) if !self.message.contains(id.as_str()) => write!(f, " (call id {id})"),
             _ => Ok(()),
         }
     }

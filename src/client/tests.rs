@@ -20,8 +20,8 @@ fn spec(name: &str) -> UploadSpec {
 }
 
 fn refusal(code: Code, reason: &str, more: impl FnOnce(&mut ErrorDetails)) -> Status {
-    let mut details =
-        ErrorDetails::with_error_info(reason, "strongroom", [("limit_bytes".into(), "10".into())]);
+    let metadata = [("limit_bytes", "10"), ("call_id", "c-7")].map(|(key, value)| (key.into(), value.into()));
+    let mut details = ErrorDetails::with_error_info(reason, "strongroom", metadata);
     more(&mut details);
     Status::with_error_details(code, format!("refused as {reason}"), details)
 }
@@ -112,7 +112,6 @@ async fn early_refusal_is_returned_while_the_source_has_bytes() {
     server.refuse_next_call(refusal(Code::InvalidArgument, "INVALID_FIELD", |details| {
         details.add_bad_request_violation("spec.name", "is empty");
         details.add_bad_request_violation("spec.tags", "are 60");
-        details.set_request_info("req-7", "");
     }));
     let error =
         server.connect().await.upload_reader(spec(""), tokio::io::repeat(7), |_| {}).await.unwrap_err();
@@ -122,7 +121,7 @@ async fn early_refusal_is_returned_while_the_source_has_bytes() {
     assert_eq!(rejection.metadata["limit_bytes"], "10");
     assert_eq!(
         error.to_string(),
-        "refused as INVALID_FIELD; spec.name: is empty; spec.tags: are 60 (request id req-7)"
+        "refused as INVALID_FIELD; spec.name: is empty; spec.tags: are 60 (call id c-7)"
     );
 }
 

@@ -10,7 +10,7 @@ use diesel::{
 use uuid::Uuid;
 
 use super::{
-    DbError, SystemTx, TenantTx,
+    DbError, SystemTx, TenantTx, TransactionId, WrittenRow,
     statement::{Statement, statement},
 };
 use crate::domain::{
@@ -129,12 +129,50 @@ impl AuditEntry {
 /// Inserts entries for the transaction's tenant.
 pub async fn insert(tx: &mut TenantTx, entries: &[AuditEntry]) -> Result<(), DbError> {
     let tenant = tx.tenant();
-    insertion(tenant, entries).execute(tx.connection()?).await.map(|_| ())
+    let written: Vec<Written> = insertion(tenant, entries).load(tx.connection()?).await?;
+    if let Some(Written { transaction, time }) = written.into_iter().next() {
+        tx.note_written(TransactionId(transaction), Some(WrittenRow::AuditEntry(time)));
+    }
+    Ok(())
 }
 
 /// Inserts entries for a tenant from a system transaction, for example for a tenant that is being created.
 pub async fn insert_for(tx: &mut SystemTx, tenant: TenantId, entries: &[AuditEntry]) -> Result<(), DbError> {
-    insertion(tenant, entries).execute(tx.connection()?).await.map(|_| ())
+    let written: Vec<Written> = insertion(tenant, entries).load(tx.connection()?).await?;
+    if let Some(Written { transaction, time }) = written.into_iter().next() {
+        tx.note_written(TransactionId(transaction), tenant, WrittenRow::AuditEntry(time));
+    }
+    Ok(())
+}
+
+/// The transaction that writes an entry, and the time of the entry.
+#[derive(QueryableByName)]
+struct Written {
+    #[diesel(sql_type = Text)]
+    transaction: String,
+    #[diesel(sql_type = Timestamptz)]
+    time: Timestamp,
+}
+
+/// Returns whether a transaction wrote an entry of this time. The `xmin` of a row is the lower half of the
+/// transaction id.
+pub(super) async fn is_written(
+    tx: &mut SystemTx,
+    tenant: TenantId,
+    time: Timestamp,
+    transaction: &TransactionId,
+) -> Result<bool, DbError> {
+    let row: FoundRow = statement(
+        "find the audit entry of a transaction",
+        "SELECT EXISTS (SELECT FROM audit_entries WHERE tenant_id = {} AND create_time = {}
+                        AND xmin::text::bigint = ({}::bigint & 4294967295)) AS is_found",
+    )
+    .bind::<SqlUuid, _>(tenant.as_uuid())
+    .bind::<Timestamptz, _>(time)
+    .bind::<Text, _>(transaction.0.clone())
+    .one(tx.connection()?)
+    .await?;
+    Ok(row.is_found)
 }
 
 #[derive(QueryableByName)]
@@ -186,7 +224,7 @@ struct EntryRow {
     #[diesel(sql_type = Nullable<Integer>)]
     version: Option<i32>,
     #[diesel(sql_type = Text)]
-    request_id: String,
+    call_id: String,
     #[diesel(sql_type = Text)]
     address: String,
     #[diesel(sql_type = Jsonb)]
@@ -199,7 +237,7 @@ impl EntryRow {
         let kind = ActorKind::from_number(self.actor_kind).ok_or_else(|| corrupt("actor"))?;
         let entry = AuditEntry {
             actor: Actor { kind, id: self.actor_id },
-            origin: Origin { request_id: self.request_id, address: self.address },
+            origin: Origin { call_id: self.call_id, address: self.address },
             action: AuditAction::from_number(self.action).ok_or_else(|| corrupt("action"))?,
             is_allowed: self.is_allowed,
             file: self.file_id.map(FileId::from_uuid),
@@ -219,7 +257,7 @@ pub async fn list_after(
 ) -> Result<Vec<StoredAuditEntry>, DbError> {
     let rows: Vec<EntryRow> = statement(
         "list audit entries",
-        "SELECT create_time, n, actor_kind, actor_id, action, is_allowed, file_id, version, request_id, address, details
+        "SELECT create_time, n, actor_kind, actor_id, action, is_allowed, file_id, version, call_id, address, details
          FROM audit_entries WHERE tenant_id = {} AND (create_time, n) > ({}, {}) ORDER BY create_time, n LIMIT {}",
     )
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())
@@ -238,11 +276,12 @@ fn insertion(tenant: TenantId, entries: &[AuditEntry]) -> Statement {
     statement(
         "insert audit entries",
         "INSERT INTO audit_entries (tenant_id, create_time, actor_kind, actor_id, action, is_allowed, file_id, version,
-            request_id, address, details)
-         SELECT {}, app.now(), n.actor_kind, n.actor_id, n.action, n.is_allowed, n.file_id, n.version, n.request_id,
+            call_id, address, details)
+         SELECT {}, app.now(), n.actor_kind, n.actor_id, n.action, n.is_allowed, n.file_id, n.version, n.call_id,
             n.address, n.details
          FROM unnest({}, {}, {}, {}, {}, {}, {}, {}, {})
-            AS n (actor_kind, actor_id, action, is_allowed, file_id, version, request_id, address, details)",
+            AS n (actor_kind, actor_id, action, is_allowed, file_id, version, call_id, address, details)
+         RETURNING pg_current_xact_id()::text AS transaction, app.now() AS time",
     )
     .bind::<SqlUuid, _>(tenant.as_uuid())
     .bind::<Array<SmallInt>, _>(entries.iter().map(|entry| entry.actor.kind.number()).collect::<Vec<_>>())
@@ -255,7 +294,7 @@ fn insertion(tenant: TenantId, entries: &[AuditEntry]) -> Statement {
     .bind::<Array<Nullable<Integer>>, _>(
         entries.iter().map(|entry| entry.version).collect::<Vec<_>>(),
     )
-    .bind::<Array<Text>, _>(text_column(|entry| &entry.origin.request_id))
+    .bind::<Array<Text>, _>(text_column(|entry| &entry.origin.call_id))
     .bind::<Array<Text>, _>(text_column(|entry| &entry.origin.address))
     .bind::<Array<Jsonb>, _>(entries.iter().map(|entry| entry.details.clone()).collect::<Vec<_>>())
 }

@@ -268,7 +268,7 @@ impl<'a, A> From<&'a FinishedUpload<'a, A>> for FinishedUploadRow<'a, A> {
             actor_kind: audit.actor.kind.number(),
             actor_id: &audit.actor.id,
             audit_action: audit.action.number(),
-            audit_request_id: &audit.origin.request_id,
+            audit_request_id: &audit.origin.call_id,
             audit_address: &audit.origin.address,
             audit_details: &audit.details,
             event_kind: match finished.is_version {

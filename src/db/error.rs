@@ -19,9 +19,13 @@ pub struct DbError {
 /// The kind of a database error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DbErrorKind {
-    /// The server is unreachable, or the connection was lost. After a COMMIT this means that its outcome is
-    /// unknown.
+    /// The server is unreachable, or the connection was lost.
     Unavailable,
+    /// The response to a COMMIT was lost, and the outcome of the transaction could not be looked up in time.
+    OutcomeUnknown {
+        /// Whether the transaction has a request id, so that a retry is safe.
+        has_request_id: bool,
+    },
     /// The statement exceeded its time limit.
     TimedOut,
     /// The transaction conflicted with another one. Retrying it can succeed.

@@ -31,6 +31,7 @@ pub mod idempotency_keys;
 pub mod imports;
 pub mod jobs;
 pub mod lists;
+mod lost_commit;
 pub mod migrate;
 pub mod partitions;
 mod pool;
@@ -60,6 +61,7 @@ use std::{sync::Arc, time::Duration};
 
 pub use error::{DbError, DbErrorKind};
 pub use event_hints::EventHints;
+pub use lost_commit::WrittenRow;
 pub use pool::PoolStatus;
 pub use roles::RoleError;
 pub use system_tx::{SystemTx, TransactionOutcome};
@@ -121,14 +123,13 @@ impl Database {
     /// Begins a transaction in which `viewer` sees the rows of one tenant.
     pub async fn tenant_tx(&self, tenant: TenantId, viewer: &Viewer) -> Result<TenantTx, DbError> {
         let connection = self.tenant_pool.acquire().await?;
-        let (now, hints) = (self.now_override(), self.event_hints.clone());
-        TenantTx::begin(connection, tenant, viewer, self.statement_timeout, now, hints).await
+        TenantTx::begin(self.clone(), connection, tenant, viewer).await
     }
 
     /// Begins a transaction across tenants.
     pub async fn system_tx(&self) -> Result<SystemTx, DbError> {
         let connection = self.system_pool.acquire().await?;
-        SystemTx::begin(connection, self.statement_timeout, self.now_override()).await
+        SystemTx::begin(self.clone(), connection).await
     }
 
     /// Checks that neither role can bypass row-level security and that each has the permissions it needs.

@@ -1,8 +1,6 @@
 //! Transactions across tenants, with the role `strongroom_system`. Only few functions use them: the tenant
 //! directory, the checks of `fsck`, and background work that finds due rows.
 
-use std::time::Duration;
-
 use diesel::{
     QueryableByName,
     sql_types::{Nullable, Text},
@@ -10,12 +8,13 @@ use diesel::{
 use diesel_async::{AsyncPgConnection, pooled_connection::deadpool::Object};
 
 use super::{
-    DbError,
+    Database, DbError, WrittenRow,
+    lost_commit::Evidence,
     pool::Connection,
     statement::statement,
     tenant_tx::{TransactionId, append_transaction_settings, begin_with, commit},
 };
-use crate::domain::clock::Timestamp;
+use crate::domain::ids::TenantId;
 
 /// The outcome of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,22 +33,40 @@ struct StatusRow {
 /// A transaction across tenants.
 pub struct SystemTx {
     connection: Option<Connection>,
+    db: Database,
+    evidence: Option<Evidence>,
+    has_request_id: bool,
 }
 
 impl SystemTx {
-    pub(super) async fn begin(
-        mut connection: Connection,
-        statement_timeout: Duration,
-        now: Option<Timestamp>,
-    ) -> Result<Self, DbError> {
+    pub(super) async fn begin(db: Database, mut connection: Connection) -> Result<Self, DbError> {
         let mut begin = "BEGIN; SELECT set_config('app.tenant_id', '', true)".to_owned();
-        append_transaction_settings(&mut begin, statement_timeout, now);
+        append_transaction_settings(&mut begin, db.statement_timeout, db.now_override());
         begin_with(&mut connection, &begin).await?;
-        Ok(Self { connection: Some(connection) })
+        Ok(Self { connection: Some(connection), db, evidence: None, has_request_id: false })
     }
 
-    /// Commits the transaction. The error `Unavailable` means that the outcome is unknown.
+    /// Notes that the transaction has a request id, so that a retry finds its outcome.
+    pub fn note_request_id(&mut self) {
+        self.has_request_id = true;
+    }
+
+    /// Notes the id of this transaction and a row that it wrote for a tenant.
+    pub(super) fn note_written(&mut self, transaction: TransactionId, tenant: TenantId, row: WrittenRow) {
+        self.evidence = Some(Evidence { transaction, tenant, row: Some(row) });
+    }
+
+    /// Commits the transaction, as [`TenantTx::commit`](super::TenantTx::commit) does.
     pub async fn commit(mut self) -> Result<(), DbError> {
+        let (db, evidence, has_request_id) = (self.db.clone(), self.evidence.take(), self.has_request_id);
+        match (self.send_commit().await, evidence) {
+            (Err(lost), Some(evidence)) => db.resolve_commit(&evidence, has_request_id, lost).await,
+            (ended, _) => ended,
+        }
+    }
+
+    /// Sends COMMIT. After `Unavailable` the outcome is unknown.
+    pub(super) async fn send_commit(mut self) -> Result<(), DbError> {
         match self.connection.take() {
             Some(connection) => commit(connection).await,
             None => Err(DbError::corrupt("commit transaction", "the transaction has ended")),

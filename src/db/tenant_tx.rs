@@ -17,7 +17,7 @@ use diesel_async::{
 
 use tracing::{Instrument as _, info_span};
 
-use super::{DbError, EventHints, pool::Connection, statement::statement};
+use super::{Database, DbError, WrittenRow, lost_commit::Evidence, pool::Connection, statement::statement};
 use crate::domain::{
     caller::{Caller, Role},
     clock::Timestamp,
@@ -87,17 +87,17 @@ pub struct TenantTx {
     connection: Option<Connection>,
     tenant: TenantId,
     last_event: Option<EventPosition>,
-    hints: EventHints,
+    db: Database,
+    evidence: Option<Evidence>,
+    has_request_id: bool,
 }
 
 impl TenantTx {
     pub(super) async fn begin(
+        db: Database,
         mut connection: Connection,
         tenant: TenantId,
         viewer: &Viewer,
-        statement_timeout: Duration,
-        now: Option<Timestamp>,
-        hints: EventHints,
     ) -> Result<Self, DbError> {
         let principals: Vec<String> = viewer.principals.iter().map(hex::encode).collect();
         let mut begin = format!(
@@ -108,9 +108,10 @@ impl TenantTx {
             viewer.audience_min,
             principals.join(","),
         );
-        append_transaction_settings(&mut begin, statement_timeout, now);
+        append_transaction_settings(&mut begin, db.statement_timeout, db.now_override());
         begin_with(&mut connection, &begin).await?;
-        Ok(Self { connection: Some(connection), tenant, last_event: None, hints })
+        let (last_event, evidence, has_request_id) = (None, None, false);
+        Ok(Self { connection: Some(connection), tenant, last_event, db, evidence, has_request_id })
     }
 
     /// Returns the tenant whose rows this transaction can access.
@@ -145,13 +146,34 @@ impl TenantTx {
         self.last_event = self.last_event.max(Some(position));
     }
 
-    /// Commits the transaction, and notifies readers of events in this process. The error `Unavailable` means
-    /// that the outcome is unknown.
-    pub async fn commit(self) -> Result<(), DbError> {
-        let event = self.last_event.map(|_| (self.hints.clone(), self.tenant));
-        commit(self.into_connection()?).await?;
-        if let Some((hints, tenant)) = event {
-            hints.notify(tenant);
+    /// Notes that the transaction has a request id, so that a retry finds its outcome.
+    pub fn note_request_id(&mut self) {
+        self.has_request_id = true;
+    }
+
+    /// Notes the id of this transaction and a row that it wrote, to look up the outcome if the response to the
+    /// COMMIT is lost.
+    pub fn note_written(&mut self, transaction: TransactionId, row: Option<WrittenRow>) {
+        self.evidence = Some(Evidence { transaction, tenant: self.tenant, row });
+    }
+
+    /// Commits the transaction, and notifies readers of events in this process. If the response is lost, looks
+    /// up the outcome in the database.
+    ///
+    /// # Errors
+    /// Returns `OutcomeUnknown` if the outcome of a mutation cannot be found. `Unavailable` means that a
+    /// mutation was not committed; for a transaction that noted nothing, the outcome is open.
+    pub async fn commit(mut self) -> Result<(), DbError> {
+        let (db, tenant, has_request_id) = (self.db.clone(), self.tenant, self.has_request_id);
+        let (has_event, evidence) = (self.last_event.is_some(), self.evidence.take());
+        if let Err(lost) = commit(self.into_connection()?).await {
+            match evidence {
+                Some(evidence) => db.resolve_commit(&evidence, has_request_id, lost).await?,
+                None => return Err(lost),
+            }
+        }
+        if has_event {
+            db.event_hints.notify(tenant);
         }
         Ok(())
     }

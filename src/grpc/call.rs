@@ -1,4 +1,4 @@
-//! What every adapter does around a use case: take the caller in, hand the answer or the status out.
+//! The common part of all adapters: read the caller from a request, and encode the result of a use case.
 
 use http::Extensions;
 use tonic::{Request, Response, Status};
@@ -12,13 +12,13 @@ use crate::{
     },
 };
 
-/// Where a request comes from, as the request id layer noted it.
+/// The origin of a request, which the call id layer added.
 pub(super) fn request_origin(extensions: &Extensions) -> Origin {
     extensions.get::<Origin>().cloned().unwrap_or_default()
 }
 
-/// Until when the credentials of a request hold. Noted by the layer that verified them; streams without an end of their own
-/// end then.
+/// When the credentials of a request expire. The layer that verifies them adds it. Streams that do not end by themselves end
+/// then.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ValidUntil(pub(super) Timestamp);
 
@@ -29,19 +29,19 @@ pub(super) fn extract_principal<T>(request: Request<T>) -> Result<(Principal, Or
     match extensions.remove::<Principal>() {
         Some(principal) => Ok((principal, origin, message)),
         None => {
-            tracing::error!("a request reached its service without a principal");
-            Err(internal(&origin.request_id))
+            tracing::error!("request has no principal");
+            Err(internal(&origin.call_id))
         }
     }
 }
 
-/// The verified caller of a request to a service that knows no operators, and its message.
+/// The verified caller of a request to a service without operators, and its message.
 pub(super) fn extract_caller<T>(request: Request<T>) -> Result<(Caller, T), Status> {
     match extract_principal(request)? {
         (Principal::Caller(caller), _, message) => Ok((caller, message)),
         (Principal::Operator(_), origin, _) => {
-            let error = Error::NotAllowed("the operator works on tenants and never with their files");
-            Err(status(&error, &origin.request_id))
+            let error = Error::NotAllowed("operators manage tenants and cannot access their files");
+            Err(status(&error, &origin.call_id))
         }
     }
 }
@@ -51,18 +51,17 @@ pub(super) fn extract_operator<T>(request: Request<T>) -> Result<(Operator, T), 
     match extract_principal(request)? {
         (Principal::Operator(operator), _, message) => Ok((operator, message)),
         (Principal::Caller(_), origin, _) => {
-            let error = Error::NotAllowed("only the platform's operator may do this");
-            Err(status(&error, &origin.request_id))
+            let error = Error::NotAllowed("only an operator may do this");
+            Err(status(&error, &origin.call_id))
         }
     }
 }
 
-/// Runs a use case and encodes how it ended. The future of a use case has many kilobytes; it is moved once, to its place,
-/// and not through all that stands around it.
+/// Runs a use case and encodes its result. The future of a use case has many kilobytes, so it is boxed and not moved again.
 pub(super) fn respond<T>(
     origin: &Origin,
     work: impl Future<Output = Result<T, Error>>,
 ) -> impl Future<Output = Result<Response<T>, Status>> {
     let work = Box::pin(work);
-    async move { work.await.map(Response::new).map_err(|error| status(&error, &origin.request_id)) }
+    async move { work.await.map(Response::new).map_err(|error| status(&error, &origin.call_id)) }
 }

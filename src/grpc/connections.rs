@@ -1,8 +1,8 @@
-//! Connections of the gRPC port, bounded in number, in silence and in age.
+//! The connections of the gRPC port, with limits for their number, their idle time and their age.
 //!
-//! HTTP/2's own keepalive begins after the handshakes; a peer that never finishes those is ended here, by
-//! silence. The last word at a connection's greatest age and at the end of draining is spoken here too: tonic
-//! asks streams to end and then waits for them without a limit.
+//! The keepalive of HTTP/2 begins after the handshakes, so a peer that never completes them is disconnected here, after
+//! its idle time. Connections are also closed here at their greatest age and at the end of a drain: tonic asks the streams
+//! to end, and then waits for them without a limit.
 
 use std::{
     io,
@@ -24,11 +24,11 @@ use tonic::transport::server::{Connected, TcpConnectInfo};
 
 use crate::config::ServerConfig;
 
-/// The pause after a failed accept: mostly the process is out of file descriptors, and asking again at once
-/// would spin.
+/// The pause after a failed accept. Mostly the process has no file descriptors left, and accepting again at once would
+/// spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// What bounds a connection.
+/// The limits of connections.
 #[derive(Clone)]
 pub(super) struct Limits {
     connections_max: usize,
@@ -42,7 +42,7 @@ impl Limits {
     pub(super) fn new(config: &ServerConfig, cut: CancellationToken) -> Self {
         Self {
             connections_max: config.connections_max,
-            // A peer that is there answers a ping within this time.
+            // A live peer acknowledges a ping within this time.
             silence: config.http2.keepalive_interval() + config.http2.keepalive_timeout(),
             age: config.connection_age_max().map(|age| age + config.connection_age_grace()),
             cut,
@@ -50,18 +50,18 @@ impl Limits {
     }
 }
 
-/// Accepts connections while there is room; others wait in the kernel's queue.
+/// Accepts connections up to the limit. Further ones wait in the queue of the kernel.
 pub(super) fn accepted(
     listener: TcpListener,
     limits: Limits,
 ) -> impl Stream<Item = Result<Connection, io::Error>> {
-    let room = Arc::new(Semaphore::new(limits.connections_max));
-    stream::unfold((listener, room, limits), |(listener, room, limits)| async move {
-        // The semaphore is never closed, so there is always a permit to come.
-        let permit = Arc::clone(&room).acquire_owned().await.ok()?;
+    let slots = Arc::new(Semaphore::new(limits.connections_max));
+    stream::unfold((listener, slots, limits), |(listener, slots, limits)| async move {
+        // The semaphore is never closed.
+        let permit = Arc::clone(&slots).acquire_owned().await.ok()?;
         let stream = accept(&listener).await;
         let connection = Connection::new(stream, &limits, permit);
-        Some((Ok(connection), (listener, room, limits)))
+        Some((Ok(connection), (listener, slots, limits)))
     })
 }
 
@@ -69,22 +69,21 @@ async fn accept(listener: &TcpListener) -> TcpStream {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                // Answers are whole messages: waiting to fill a packet only delays them.
+                // Responses are whole messages: waiting to fill a packet only delays them.
                 if let Err(error) = stream.set_nodelay(true) {
-                    tracing::debug!(%error, "a connection has no nodelay");
+                    tracing::debug!(%error, "failed to set nodelay on connection");
                 }
                 return stream;
             }
             Err(error) => {
-                tracing::warn!(%error, "a connection was not accepted");
+                tracing::warn!(%error, "failed to accept connection");
                 sleep(ACCEPT_PAUSE).await;
             }
         }
     }
 }
 
-/// A connection that fails when its peer is silent for too long, when it is too old, and when the process
-/// cuts it.
+/// A connection that fails when its peer is idle for too long, when it is too old, and when the process closes it.
 pub(super) struct Connection {
     stream: TcpStream,
     silence: Duration,
@@ -196,7 +195,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn connections_beyond_the_limit_wait_until_one_is_closed() {
+    async fn connection_beyond_the_limit_waits() {
         let (accepted, _limits, address) = listening(1).await;
         let mut accepted = std::pin::pin!(accepted);
         let _clients = tokio::try_join!(TcpStream::connect(address), TcpStream::connect(address)).unwrap();
@@ -207,7 +206,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_silent_peer_is_ended() {
+    async fn idle_peer_is_disconnected() {
         let (accepted, _limits, address) = listening(1).await;
         let mut accepted = std::pin::pin!(accepted);
         let _client = TcpStream::connect(address).await.unwrap();
@@ -218,7 +217,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_connection_is_cut_at_the_end_of_draining() {
+    async fn connections_are_closed_at_the_end_of_a_drain() {
         let (accepted, limits, address) = listening(1).await;
         let mut accepted = std::pin::pin!(accepted);
         let _client = TcpStream::connect(address).await.unwrap();

@@ -52,7 +52,7 @@ impl Downloads {
         let permit = Arc::clone(&self.slots).try_acquire_owned();
         permit
             .map(|permit| Slot { _permit: permit })
-            .map_err(|_| status::overloaded("downloads", &origin.request_id))
+            .map_err(|_| status::status(&Error::Overloaded("downloads"), &origin.call_id))
     }
 
     /// Starts the task that sends a download, and returns the stream of its messages.
@@ -70,15 +70,15 @@ impl Downloads {
             idle_timeout: self.config.idle_timeout(),
             metrics: self.metrics.clone(),
         };
-        let (request_id, task_queue) = (origin.request_id.clone(), Arc::clone(&queue));
+        let (call_id, task_queue) = (origin.call_id.clone(), Arc::clone(&queue));
         let task = async move {
             let outcome = match sender.send_all().await {
                 Ok(()) => Ok(()),
-                Err(Stop::Failed(error)) => Err(status::status(&error, &request_id)),
+                Err(Stop::Failed(error)) => Err(status::status(&error, &call_id)),
                 Err(Stop::Idle) => {
                     discard_chunks(&task_queue);
                     let message = "client received nothing for longer than the idle timeout of downloads";
-                    Err(status::deadline_exceeded(message, &request_id))
+                    Err(status::deadline_exceeded(message, &call_id))
                 }
             };
             drop(slot);
@@ -90,7 +90,7 @@ impl Downloads {
             header: Some(header),
             queue,
             outcome: Some(outcome_receiver),
-            request_id: origin.request_id.clone(),
+            call_id: origin.call_id.clone(),
         }
     }
 }
@@ -162,7 +162,7 @@ pub(super) struct DownloadStream {
     queue: Queue,
     /// The outcome of the download. `None` once it was returned.
     outcome: Option<oneshot::Receiver<Result<(), Status>>>,
-    request_id: String,
+    call_id: String,
 }
 
 impl Drop for DownloadStream {
@@ -191,7 +191,7 @@ impl Stream for DownloadStream {
             Ok(Ok(())) => Poll::Ready(None),
             Ok(Err(status)) => Poll::Ready(Some(Err(status))),
             // The task panicked. Without an error, the client would take the file for complete.
-            Err(_) => Poll::Ready(Some(Err(status::internal(&self.request_id)))),
+            Err(_) => Poll::Ready(Some(Err(status::internal(&self.call_id)))),
         }
     }
 }

@@ -36,7 +36,7 @@ impl EventService for Events {
             let watch =
                 watch_files(&self.0, caller, convert::watch::request_from_proto(request)?, valid_until)
                     .await?;
-            Ok(stream_messages(Arc::clone(&self.0), watch, origin.request_id.clone()).boxed())
+            Ok(stream_messages(Arc::clone(&self.0), watch, origin.call_id.clone()).boxed())
         })
         .await
     }
@@ -46,16 +46,14 @@ impl EventService for Events {
 fn stream_messages(
     app: Arc<App>,
     watch: Watch,
-    request_id: String,
+    call_id: String,
 ) -> impl Stream<Item = Result<WatchFilesResponse, Status>> {
-    stream::unfold(Some((app, watch, request_id)), |state| async move {
-        let (app, mut watch, request_id) = state?;
+    stream::unfold(Some((app, watch, call_id)), |state| async move {
+        let (app, mut watch, call_id) = state?;
         // The future is large. Boxed, it is not moved again.
         match Box::pin(watch.next_message(&app)).await {
-            Ok(message) => {
-                Some((Ok(convert::watch::message_to_proto(message)), Some((app, watch, request_id))))
-            }
-            Err(error) => Some((Err(status::status(&error, &request_id)), None)),
+            Ok(message) => Some((Ok(convert::watch::message_to_proto(message)), Some((app, watch, call_id)))),
+            Err(error) => Some((Err(status::status(&error, &call_id)), None)),
         }
     })
 }

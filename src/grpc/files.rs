@@ -63,7 +63,9 @@ impl FileService for Files {
         request: Request<Streaming<UploadFileRequest>>,
     ) -> Result<Response<UploadFileResponse>, Status> {
         let (caller, stream) = extract_caller(request)?;
-        respond(&caller.origin, self.uploads.receive(&self.app, &caller, stream)).await
+        // The future is large. Boxed, it is not moved again.
+        let received = Box::pin(self.uploads.receive(&self.app, &caller, stream)).await;
+        received.map(Response::new)
     }
 
     async fn download_file(

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     app::{
-        App, Error,
+        App, Error, Stall,
         imports::{
             Import, ImportItem, ImportOptions, ObjectKeys, ObjectLocation, ObjectOutcome,
             find_imported_files, start_import,
@@ -30,7 +30,11 @@ use crate::{
 
 type ImportStream = BoxStream<'static, Result<ImportFilesResponse, Status>>;
 
-pub(super) struct Imports(pub(super) Arc<App>);
+pub(super) struct Imports {
+    pub(super) app: Arc<App>,
+    /// The maximum size of a message of a request stream, in bytes.
+    pub(super) message_bytes_max: usize,
+}
 
 #[async_trait]
 impl ImportService for Imports {
@@ -41,9 +45,9 @@ impl ImportService for Imports {
         request: Request<Streaming<ImportFilesRequest>>,
     ) -> Result<Response<ImportStream>, Status> {
         let valid_until = request.extensions().get::<ValidUntil>().map(|until| until.0);
-        let (caller, messages) = extract_caller(request)?;
-        let origin = caller.origin.clone();
-        respond(&origin, start_report(&self.0, caller, messages, valid_until)).await
+        let (caller, stream) = extract_caller(request)?;
+        let messages = Messages { stream, bytes_max: self.message_bytes_max };
+        start_report(&self.app, caller, messages, valid_until).await.map(Response::new)
     }
 
     async fn find_imported_files(
@@ -53,7 +57,7 @@ impl ImportService for Imports {
         let (caller, request) = extract_caller(request)?;
         respond(&caller.origin, async {
             let found =
-                find_imported_files(&self.0, &caller, convert::import::lookup_request_from_proto(request))
+                find_imported_files(&self.app, &caller, convert::import::lookup_request_from_proto(request))
                     .await?;
             Ok(convert::import::found_files_to_proto(found))
         })
@@ -61,39 +65,46 @@ impl ImportService for Imports {
     }
 }
 
+/// The messages of an import.
+struct Messages {
+    stream: Streaming<ImportFilesRequest>,
+    bytes_max: usize,
+}
+
+impl Messages {
+    /// Receives the next message, within the idle timeout. Returns `None` at the end of the stream.
+    async fn next_message(&mut self, app: &App, call_id: &str) -> Result<Option<Message>, Status> {
+        let refuse = |error: Error| Err(status::status(&error, call_id));
+        let idle = app.limits().uploads.idle_timeout();
+        match timeout(idle, self.stream.next()).await {
+            Err(_elapsed) => refuse(Error::UploadStalled(Stall::Idle(idle))),
+            Ok(Some(Ok(ImportFilesRequest { message: Some(message) }))) => Ok(Some(message)),
+            Ok(Some(Ok(_))) => {
+                refuse(Error::StreamOrder("a message of an import must be its options or an item"))
+            }
+            Ok(Some(Err(status))) => Err(status::with_details(status, self.bytes_max, call_id)),
+            Ok(None) => Ok(None),
+        }
+    }
+}
+
 /// Reads the options, starts the import, and returns its report.
 async fn start_report(
     app: &Arc<App>,
     caller: Caller,
-    mut messages: Streaming<ImportFilesRequest>,
+    mut messages: Messages,
     valid_until: Option<Timestamp>,
-) -> Result<ImportStream, Error> {
-    let Some(Ok(Message::Options(options))) = next_message(app, &mut messages).await? else {
-        return Err(Error::StreamOrder("the first message of an import must be its options"));
+) -> Result<ImportStream, Status> {
+    let call_id = caller.origin.call_id.clone();
+    let refuse = |error: Error| status::status(&error, &call_id);
+    let Some(Message::Options(options)) = messages.next_message(app, &call_id).await? else {
+        return Err(refuse(Error::StreamOrder("the first message of an import must be its options")));
     };
-    let request_id = caller.origin.request_id.clone();
     let options = ImportOptions { source: options.source, is_dry_run: options.dry_run };
-    let import = start_import(app, caller, options, valid_until).await?;
+    let import = start_import(app, caller, options, valid_until).await.map_err(refuse)?;
     let app = Arc::clone(app);
-    let report =
-        Report { app, import, messages, prefix: None, summary: ImportSummary::default(), request_id };
+    let report = Report { app, import, messages, prefix: None, summary: ImportSummary::default(), call_id };
     Ok(report.into_stream().boxed())
-}
-
-/// Receives the next message, within the idle timeout. Returns `None` at the end of the stream, `Some(Err)`
-/// if the stream broke, and an error for an empty message.
-async fn next_message(
-    app: &App,
-    messages: &mut Streaming<ImportFilesRequest>,
-) -> Result<Option<Result<Message, Status>>, Error> {
-    let idle = app.limits().uploads.idle_timeout();
-    let stalled = |_elapsed| Error::UploadStalled(format!("no message for {} seconds", idle.as_secs()));
-    match timeout(idle, messages.next()).await.map_err(stalled)? {
-        Some(Ok(ImportFilesRequest { message: Some(message) })) => Ok(Some(Ok(message))),
-        Some(Ok(_)) => Err(Error::StreamOrder("a message of an import must be its options or an item")),
-        Some(Err(status)) => Ok(Some(Err(status))),
-        None => Ok(None),
-    }
 }
 
 /// A prefix whose objects are being imported.
@@ -107,10 +118,10 @@ struct OpenPrefix {
 struct Report {
     app: Arc<App>,
     import: Import,
-    messages: Streaming<ImportFilesRequest>,
+    messages: Messages,
     prefix: Option<OpenPrefix>,
     summary: ImportSummary,
-    request_id: String,
+    call_id: String,
 }
 
 impl Report {
@@ -130,25 +141,23 @@ impl Report {
             self.check_credentials()?;
             return Ok(self.import_next_object(prefix).await);
         }
-        let next = next_message(&self.app, &mut self.messages).await;
-        match next.map_err(|error| status::status(&error, &self.request_id))? {
-            Some(Ok(Message::Item(item))) => {
+        match self.messages.next_message(&self.app, &self.call_id).await? {
+            Some(Message::Item(item)) => {
                 // The credentials may have expired while the item was awaited.
                 self.check_credentials()?;
                 Ok(self.import_item(item).await)
             }
-            Some(Ok(Message::Options(_))) => {
+            Some(Message::Options(_)) => {
                 let error =
                     Error::StreamOrder("the options of an import are sent once, as the first message");
-                Err(status::status(&error, &self.request_id))
+                Err(status::status(&error, &self.call_id))
             }
-            Some(Err(status)) => Err(status),
             None => Ok(ReportMessage::Summary(self.summary)),
         }
     }
 
     fn check_credentials(&self) -> Result<(), Status> {
-        self.import.check_credentials().map_err(|error| status::status(&error, &self.request_id))
+        self.import.check_credentials().map_err(|error| status::status(&error, &self.call_id))
     }
 
     async fn import_item(&mut self, item: v1::ImportItem) -> ReportMessage {
@@ -220,7 +229,7 @@ impl Report {
                 (ImportOutcome::WouldImport, &mut self.summary.would_import_count)
             }
             Err(error) => {
-                let (reason, message) = describe_error(&error, &self.request_id);
+                let (reason, message) = describe_error(&error, &self.call_id);
                 (result.reason, result.message) = (reason.into(), message);
                 (ImportOutcome::Failed, &mut self.summary.failed_count)
             }
@@ -239,7 +248,7 @@ impl Report {
         let mut end = ImportPrefixEnd { object_prefix, object_count, ..ImportPrefixEnd::default() };
         if let Some(error) = error {
             self.summary.failed_count += 1;
-            let (reason, message) = describe_error(&error, &self.request_id);
+            let (reason, message) = describe_error(&error, &self.call_id);
             (end.reason, end.message) = (reason.into(), message);
         }
         ReportMessage::PrefixEnd(end)
@@ -247,6 +256,6 @@ impl Report {
 }
 
 /// Returns the reason and the message of the status for an error.
-fn describe_error(error: &Error, request_id: &str) -> (ErrorReason, String) {
-    (status::reason(error), status::status(error, request_id).message().to_owned())
+fn describe_error(error: &Error, call_id: &str) -> (ErrorReason, String) {
+    (status::reason(error), status::status(error, call_id).message().to_owned())
 }

@@ -14,6 +14,7 @@ mod files;
 mod health;
 mod imports;
 mod layers;
+mod message_limits;
 mod policies;
 mod quotas;
 mod server;

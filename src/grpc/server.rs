@@ -1,10 +1,11 @@
-//! The server: its transport with every limit set, and the stack of layers in reading order.
+//! The server: its transport with all limits, and the stack of layers in reading order.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tonic::{
+    codec::CompressionEncoding,
     service::Routes,
     transport::{Identity, Server, ServerTlsConfig},
 };
@@ -21,7 +22,11 @@ use super::{
     files::Files,
     health,
     imports::Imports,
-    layers::{Deadline, InFlight, Measure, MessageBudget, PanicBarrier, RequestId, Stand, Trace},
+    layers::{
+        AroundLayer, CallId, Deadline, DetailedErrors, Drain, InFlight, Measure, MessageBudget, PanicBarrier,
+        Trace,
+    },
+    message_limits::MessageLimits,
     policies::Policies,
     quotas::Quotas,
     tenants::Tenants,
@@ -44,30 +49,39 @@ use crate::{
     telemetry::{Health, Metrics},
 };
 
-/// What the server is made of.
+/// Limits the messages to a service that receives no bytes of files. The generated servers share no trait.
+macro_rules! small_messages {
+    ($server:expr) => {
+        $server
+            .accept_compressed(CompressionEncoding::Gzip)
+            .max_decoding_message_size(MessageLimits::SMALL_BYTES_MAX)
+    };
+}
+
+/// The parts of the server.
 pub struct GrpcServer {
     /// The use cases.
     pub app: Arc<App>,
-    /// Who is calling.
+    /// Verifies the credentials of callers.
     pub authenticator: Arc<Authenticator>,
-    /// Read by the health service; told when this server drains.
+    /// Read by the health service. This server reports here that it drains.
     pub health: Health,
     /// Counts requests and downloaded bytes.
     pub metrics: Metrics,
 }
 
-/// Why the server does not serve.
+/// Why the server cannot serve.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// Certificate or key cannot be read.
     #[error("read {}", path.display())]
     TlsFile {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// Why.
+        /// Why it cannot be read.
         source: std::io::Error,
     },
-    /// The transport refused its settings (mostly: certificate and key do not fit), or failed.
+    /// The transport failed, or refused its settings; mostly because certificate and key do not match.
     #[error("serve gRPC")]
     Transport(#[source] tonic::transport::Error),
     /// The descriptor set cannot be served.
@@ -76,9 +90,9 @@ pub enum ServeError {
 }
 
 impl GrpcServer {
-    /// Serves until `shutdown` is done and the requests in flight have ended, at most `server.drain_seconds`
-    /// later; what runs on after that is cut. The caller binds the listener (to `server.listen`), so that it
-    /// knows the port before anyone can ask.
+    /// Serves until `shutdown` completes and the calls in flight have ended. Calls that last longer than
+    /// `server.drain_seconds` after that end with SHUTTING_DOWN. The caller binds the listener (to `server.listen`), so
+    /// that it knows the port beforehand.
     ///
     /// # Errors
     /// When TLS or reflection cannot be set up, or the transport fails; a broken connection is not an error.
@@ -88,44 +102,42 @@ impl GrpcServer {
         listener: TcpListener,
         shutdown: impl Future<Output = ()> + Send,
     ) -> Result<(), ServeError> {
-        let (draining, cut) = (CancellationToken::new(), CancellationToken::new());
-        // However this ends, also by being dropped, nothing of it stays behind.
-        let (_draining, _cut) = (draining.clone().drop_guard(), cut.clone().drop_guard());
+        let (drain, cut) = (Drain::default(), CancellationToken::new());
+        // However this ends, also by being dropped, all tasks and connections end.
+        let _guards = [&drain.begun, &drain.over, &cut].map(|token| token.clone().drop_guard());
         let reporter = health::create_reporter(&self.health).await;
-        let routes = self.routes(config, reporter.clone())?;
+        let limits = MessageLimits::new(config);
+        let routes = self.routes(config, limits, reporter.clone())?;
         let incoming = accepted(listener, Limits::new(&config.server, cut.clone()));
         let signal = async {
             shutdown.await;
-            // First health: whoever balances load learns of it before connections are asked to close.
+            // Health first: load balancers learn of the drain before connections are asked to close.
             self.health.start_draining();
-            draining.cancel();
+            drain.begun.cancel();
         };
         let serving = async {
             transport(&config.server)?
-                // So that every error and every log line further in has an id; also the peer's address.
-                .layer(Stand(RequestId(Arc::clone(self.app.ids()))))
-                // So that what the layers below log stands in the request's span, with its trace.
-                .layer(Stand(Trace))
-                // Before anything that refuses: refusals and panics count as well.
-                .layer(Stand(Measure(self.metrics.clone())))
-                // Inside id, span and measure, so that a panic is answered, logged and counted as what it is.
-                .layer(Stand(PanicBarrier))
-                // Before anything that costs: a token is verified only where there is room for its request.
-                .layer(Stand(InFlight::new(config.server.requests_max)))
-                // Around authentication too: finding the tenant may ask the database.
-                .layer(Stand(Deadline { deadlines: config.deadlines.clone(), draining: draining.clone() }))
-                // The last who may say no: whoever comes further is a verified principal, or calls what is
-                // open.
-                .layer(Stand(Auth {
+                // Every error and every line of the log below has the id.
+                .layer(AroundLayer(CallId(Arc::clone(self.app.ids()))))
+                // The layers below log inside the span of the request.
+                .layer(AroundLayer(Trace))
+                // Around everything that refuses: refusals and panics are counted too.
+                .layer(AroundLayer(Measure(self.metrics.clone())))
+                // Inside the metrics, so that an error is counted under its final code.
+                .layer(AroundLayer(DetailedErrors(limits)))
+                // Inside id, span and metrics, so that a panic is logged and counted.
+                .layer(AroundLayer(PanicBarrier))
+                // Before anything expensive: a token is verified only if its request may run.
+                .layer(AroundLayer(InFlight::new(config.server.requests_max)))
+                // Around authentication, which may read the tenant from the database.
+                .layer(AroundLayer(Deadline { deadlines: config.deadlines.clone(), drain: drain.clone() }))
+                // The last check of the caller: the layers below see verified principals and anonymous methods only.
+                .layer(AroundLayer(Auth {
                     app: Arc::clone(&self.app),
                     authenticator: Arc::clone(&self.authenticator),
                 }))
-                // Innermost: only verified callers take room for their messages.
-                .layer(Stand(MessageBudget::new(
-                    config.uploads.decode_permits,
-                    config.server.message_size_max_bytes,
-                    config.uploads.part_message_bytes_max(),
-                )))
+                // Innermost: only verified callers take memory for their messages.
+                .layer(AroundLayer(MessageBudget::new(config.uploads.decode_permits, limits)))
                 .add_routes(routes)
                 .serve_with_incoming_shutdown(incoming, signal)
                 .await
@@ -134,8 +146,8 @@ impl GrpcServer {
         let beside = async {
             tokio::join!(
                 health::report_changes(&self.health, &reporter),
-                Arc::clone(&self.authenticator).refresh_keys_until(draining.clone()),
-                cut_after_drain(&draining, &cut, config.server.drain_timeout()),
+                Arc::clone(&self.authenticator).refresh_keys_until(drain.begun.clone()),
+                end_drain(&drain, &cut, config.server.drain_timeout()),
             );
             std::future::pending().await
         };
@@ -145,50 +157,41 @@ impl GrpcServer {
         }
     }
 
-    fn routes(&self, config: &Config, reporter: HealthReporter) -> Result<Routes, ServeError> {
-        let streams = UploadStreams::new(config.uploads.clone());
+    fn routes(
+        &self,
+        config: &Config,
+        limits: MessageLimits,
+        reporter: HealthReporter,
+    ) -> Result<Routes, ServeError> {
+        let message_bytes_max = limits.file_message_bytes_max;
+        let streams = UploadStreams::new(config.uploads.clone(), message_bytes_max);
         let files = Files {
             app: Arc::clone(&self.app),
             uploads: streams.clone(),
             downloads: Downloads::new(config.downloads.clone(), self.metrics.clone()),
         };
-        let message_bytes_max = config.server.message_size_max_bytes;
-        // The message budget limits every message except parts to `server.message_size_max_bytes`.
-        let part_bytes_max = message_bytes_max.max(config.uploads.part_message_bytes_max());
-        let mut routes =
-            Routes::new(FileServiceServer::new(files).max_decoding_message_size(message_bytes_max))
-                .add_service(
-                    UploadServiceServer::new(Uploads { app: Arc::clone(&self.app), streams })
-                        .max_decoding_message_size(part_bytes_max),
-                )
-                .add_service(
-                    ImportServiceServer::new(Imports(Arc::clone(&self.app)))
-                        .max_decoding_message_size(message_bytes_max),
-                )
-                .add_service(
-                    EventServiceServer::new(Events(Arc::clone(&self.app)))
-                        .max_decoding_message_size(SMALL_MESSAGE_BYTES_MAX),
-                )
-                .add_service(
-                    QuotaServiceServer::new(Quotas(Arc::clone(&self.app)))
-                        .max_decoding_message_size(SMALL_MESSAGE_BYTES_MAX),
-                )
-                .add_service(
-                    PolicyServiceServer::new(Policies(Arc::clone(&self.app)))
-                        .max_decoding_message_size(SMALL_MESSAGE_BYTES_MAX),
-                )
-                .add_service(
-                    TenantServiceServer::new(Tenants(Arc::clone(&self.app)))
-                        .max_decoding_message_size(SMALL_MESSAGE_BYTES_MAX),
-                )
-                .add_service(
-                    WebhookServiceServer::new(Webhooks(Arc::clone(&self.app)))
-                        .max_decoding_message_size(SMALL_MESSAGE_BYTES_MAX),
-                )
-                .add_service(
-                    HealthServer::new(HealthService::from_health_reporter(reporter))
-                        .max_decoding_message_size(SMALL_MESSAGE_BYTES_MAX),
-                );
+        // tonic's limits bound the size after decompression. Before it, the message budget has a limit per method.
+        let mut routes = Routes::new(
+            FileServiceServer::new(files)
+                .accept_compressed(CompressionEncoding::Gzip)
+                .max_decoding_message_size(message_bytes_max),
+        )
+        .add_service(
+            UploadServiceServer::new(Uploads { app: Arc::clone(&self.app), streams })
+                .accept_compressed(CompressionEncoding::Gzip)
+                .max_decoding_message_size(limits.bytes_max()),
+        )
+        .add_service(
+            ImportServiceServer::new(Imports { app: Arc::clone(&self.app), message_bytes_max })
+                .accept_compressed(CompressionEncoding::Gzip)
+                .max_decoding_message_size(message_bytes_max),
+        )
+        .add_service(small_messages!(EventServiceServer::new(Events(Arc::clone(&self.app)))))
+        .add_service(small_messages!(QuotaServiceServer::new(Quotas(Arc::clone(&self.app)))))
+        .add_service(small_messages!(PolicyServiceServer::new(Policies(Arc::clone(&self.app)))))
+        .add_service(small_messages!(TenantServiceServer::new(Tenants(Arc::clone(&self.app)))))
+        .add_service(small_messages!(WebhookServiceServer::new(Webhooks(Arc::clone(&self.app)))))
+        .add_service(small_messages!(HealthServer::new(HealthService::from_health_reporter(reporter))));
         if config.server.reflection {
             let describe = || {
                 tonic_reflection::server::Builder::configure()
@@ -198,32 +201,34 @@ impl GrpcServer {
             let v1 = describe().build_v1().map_err(ServeError::Reflection)?;
             let v1alpha = describe().build_v1alpha().map_err(ServeError::Reflection)?;
             routes = routes
-                .add_service(v1.max_decoding_message_size(SMALL_MESSAGE_BYTES_MAX))
-                .add_service(v1alpha.max_decoding_message_size(SMALL_MESSAGE_BYTES_MAX));
+                .add_service(v1.max_decoding_message_size(MessageLimits::SMALL_BYTES_MAX))
+                .add_service(v1alpha.max_decoding_message_size(MessageLimits::SMALL_BYTES_MAX));
         }
         Ok(routes.prepare())
     }
 }
 
-/// The largest message to a service that takes no file data, in bytes.
-const SMALL_MESSAGE_BYTES_MAX: usize = 64 * 1024;
+/// How long calls that are ended by a drain have to send their status.
+const STATUS_GRACE: Duration = Duration::from_secs(1);
 
-async fn cut_after_drain(draining: &CancellationToken, cut: &CancellationToken, drain: std::time::Duration) {
-    draining.cancelled().await;
-    tokio::time::sleep(drain).await;
-    tracing::warn!("requests that outlived the drain are cut");
+/// Ends the calls that are still in flight when the time for a drain has passed, then cuts all connections.
+async fn end_drain(drain: &Drain, cut: &CancellationToken, limit: Duration) {
+    drain.begun.cancelled().await;
+    sleep(limit).await;
+    tracing::warn!(drain_seconds = limit.as_secs(), "ended calls that outlived the drain");
+    drain.over.cancel();
+    sleep(STATUS_GRACE).await;
     cut.cancel();
 }
 
-/// The transport, with every limit that tonic has set: it hands hyper "none" for those it is not told.
+/// The transport, with every limit that tonic has: without a value, tonic disables the default of hyper.
 ///
-/// What it does not have: a bound on what hyper buffers to be sent per stream (hyper's own is 400 KiB), and
-/// on the table of compressed headers (h2's own is 4 KiB). What is left out on purpose:
-/// `concurrency_limit_per_connection` (it queues; `InFlight` refuses), `timeout` (it ends at the response's
-/// headers; `Deadline` does not), the adaptive window (it would overrule the windows below),
-/// `max_connection_age_grace` (with it tonic cuts a connection without ever asking it to close; `Connection`
-/// keeps the grace), nodelay and TCP keepalive (they are for listeners of tonic's own; `Connection` sets the
-/// one, HTTP/2's pings replace the other).
+/// tonic cannot limit the bytes that hyper buffers to send per stream (400 KiB by default), and the table of compressed
+/// headers (4 KiB by default). Not used on purpose: `concurrency_limit_per_connection` (it queues; `InFlight` refuses),
+/// `timeout` (it ends at the headers of the response; `Deadline` does not), the adaptive window (it overrides the windows
+/// below), `max_connection_age_grace` (tonic then closes a connection without asking the client to close it; `Connection`
+/// has the grace), nodelay and TCP keepalive (they apply to listeners of tonic; `Connection` sets nodelay, and HTTP/2
+/// pings replace the keepalive).
 fn transport(config: &ServerConfig) -> Result<Server, ServeError> {
     let http2 = &config.http2;
     let mut server = Server::builder()
@@ -253,7 +258,7 @@ fn tls(files: &TlsConfig, config: &ServerConfig) -> Result<Option<ServerTlsConfi
         std::fs::read(path).map_err(|source| ServeError::TlsFile { path: path.to_owned(), source })
     };
     let identity = Identity::from_pem(read(certificate)?, read(key)?);
-    // A handshake is an exchange like a ping, and gets its time.
+    // A handshake may take as long as a ping.
     let timeout = config.http2.keepalive_timeout();
     Ok(Some(ServerTlsConfig::new().identity(identity).timeout(timeout)))
 }

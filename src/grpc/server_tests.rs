@@ -1,15 +1,14 @@
-//! The transport's settings and reflection. The stack as a whole is tested by the service tests, with a real
-//! database.
+//! The settings of the transport. The service tests cover the whole stack, with a real database.
 
 use super::*;
 
 #[test]
-fn the_transport_takes_every_configured_limit() {
+fn transport_accepts_every_configured_limit() {
     assert!(transport(&Config::defaults().unwrap().server).is_ok());
 }
 
 #[test]
-fn a_certificate_that_cannot_be_read_is_named() {
+fn unreadable_certificate_is_named() {
     let mut config = Config::defaults().unwrap().server;
     config.tls.certificate_file = Some("/nowhere/tls.crt".into());
     config.tls.key_file = Some("/nowhere/tls.key".into());
@@ -18,7 +17,7 @@ fn a_certificate_that_cannot_be_read_is_named() {
 }
 
 #[test]
-fn a_certificate_and_its_key_are_taken_and_those_of_others_refused() {
+fn certificate_with_the_key_of_another_is_refused() {
     // Another test may have installed it first.
     let _installed = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let directory = tempfile::tempdir().unwrap();

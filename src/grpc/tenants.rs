@@ -134,12 +134,12 @@ impl TenantService for Tenants {
         request: Request<ExportTenantRequest>,
     ) -> Result<Response<Self::ExportTenantStream>, Status> {
         let (operator, request) = extract_operator(request)?;
-        let request_id = operator.origin.request_id.clone();
+        let call_id = operator.origin.call_id.clone();
         respond(&operator.origin, async {
             let (id, _) = tenant::parse_tenant_change(&request.tenant_id, "")?;
             let records = export_tenant(&self.0, &operator, id).await?;
             let responses = records.map(move |record| {
-                record.map(tenant::export_record_to_proto).map_err(|error| status(&error, &request_id))
+                record.map(tenant::export_record_to_proto).map_err(|error| status(&error, &call_id))
             });
             Ok(responses.boxed() as Self::ExportTenantStream)
         })

@@ -10,15 +10,15 @@ use std::{
 
 use futures::{Stream, StreamExt};
 use tokio::time::{Instant, timeout, timeout_at};
-use tonic::{Code, Request, Response, Status, async_trait};
+use tonic::{Request, Response, Status, async_trait};
 
 use super::{
     call::{extract_caller, respond},
-    convert,
+    convert, status,
 };
 use crate::{
     app::{
-        App, Error,
+        App, Error, Stall,
         uploads::{
             UploadMessage,
             direct::urls::presign_upload_urls,
@@ -146,25 +146,31 @@ impl UploadService for Uploads {
 #[derive(Clone)]
 pub(super) struct UploadStreams {
     config: UploadsConfig,
+    message_bytes_max: usize,
 }
 
 impl UploadStreams {
-    pub(super) fn new(config: UploadsConfig) -> Self {
-        Self { config }
+    pub(super) fn new(config: UploadsConfig, message_bytes_max: usize) -> Self {
+        Self { config, message_bytes_max }
     }
 
-    /// Receives one upload. If it fails before the client has sent everything, some of the remaining bytes
-    /// are read first: otherwise a client that is sending sees its stream cancelled, and never the error.
+    /// Receives one upload. If the result is known before the client has sent everything, some of the
+    /// remaining bytes are read first: otherwise a client that is sending sees its stream cancelled, and never
+    /// the result.
     pub(super) async fn receive<S>(
         &self,
         app: &Arc<App>,
         caller: &Caller,
         stream: S,
-    ) -> Result<UploadFileResponse, Error>
+    ) -> Result<UploadFileResponse, Status>
     where
         S: Stream<Item = Result<UploadFileRequest, Status>> + Send + Unpin,
     {
-        let mut messages = Messages::new(stream, self.config.chunk_size_max_bytes);
+        let limits = StreamLimits {
+            chunk_size_max_bytes: self.config.chunk_size_max_bytes,
+            message_bytes_max: self.message_bytes_max,
+        };
+        let mut messages = Messages::new(stream, limits, caller.origin.call_id.clone());
         let received = async {
             match self.receive_first_message(&mut messages).await? {
                 FirstMessage::Spec(spec) => {
@@ -175,12 +181,11 @@ impl UploadStreams {
                 }
             }
         };
-        match received.await {
+        let received = received.await;
+        messages.drain(self.config.drain_bytes_max).await;
+        match received {
             Ok(committed) => Ok(convert::upload::committed_upload_to_proto(committed)),
-            Err(error) => {
-                messages.drain(self.config.drain_bytes_max).await;
-                Err(messages.take_fault_or(error))
-            }
+            Err(error) => Err(messages.status_for(&error)),
         }
     }
 
@@ -197,7 +202,7 @@ impl UploadStreams {
         let idle = self.config.idle_timeout();
         let first = timeout(idle, messages.next_message())
             .await
-            .map_err(|_elapsed| Error::UploadStalled(format!("no message for {} seconds", idle.as_secs())))?;
+            .map_err(|_elapsed| Error::UploadStalled(Stall::Idle(idle)))?;
         match first {
             Some(UploadFileRequest { message: Some(Message::Spec(spec)) }) => {
                 Ok(FirstMessage::Spec(Box::new(spec)))
@@ -222,21 +227,29 @@ enum FirstMessage {
     UploadId(String),
 }
 
+/// The limits for the messages of one upload.
+#[derive(Clone, Copy)]
+struct StreamLimits {
+    chunk_size_max_bytes: usize,
+    message_bytes_max: usize,
+}
+
 /// The messages of one upload, until the client's stream ends or breaks. Neither end commits anything.
 struct Messages<S> {
     stream: S,
     has_ended: bool,
-    chunk_size_max_bytes: usize,
+    limits: StreamLimits,
+    call_id: String,
     /// Why the stream was ended on this side, if its sender can act on it.
-    fault: Option<Error>,
+    fault: Option<Status>,
 }
 
 impl<S> Messages<S>
 where
     S: Stream<Item = Result<UploadFileRequest, Status>> + Send + Unpin,
 {
-    fn new(stream: S, chunk_size_max_bytes: usize) -> Self {
-        Self { stream, has_ended: false, chunk_size_max_bytes, fault: None }
+    fn new(stream: S, limits: StreamLimits, call_id: String) -> Self {
+        Self { stream, has_ended: false, limits, call_id, fault: None }
     }
 
     async fn next_message(&mut self) -> Option<UploadFileRequest> {
@@ -251,13 +264,7 @@ where
             Some(Ok(message)) => return Poll::Ready(Some(message)),
             Some(Err(status)) => {
                 tracing::debug!(code = ?status.code(), "upload stream broke");
-                // Of the errors of lower layers, a client can act on a message that is too large and on an
-                // overload.
-                self.fault = match status.code() {
-                    Code::OutOfRange => Some(self.chunk_too_large()),
-                    Code::ResourceExhausted => Some(Error::Overloaded("uploads")),
-                    _ => None,
-                };
+                self.fault = status::of_stream(status, self.limits.message_bytes_max, &self.call_id);
             }
             None => {}
         }
@@ -265,8 +272,10 @@ where
         Poll::Ready(None)
     }
 
-    fn chunk_too_large(&self) -> Error {
-        Violations::one("chunk.data", format!("must be at most {} bytes", self.chunk_size_max_bytes)).into()
+    fn chunk_too_large(&self, size_bytes: usize) -> Status {
+        let limit_bytes = self.limits.chunk_size_max_bytes;
+        let description = format!("has {size_bytes} bytes; the limit is {limit_bytes} bytes");
+        status::status(&Violations::one("chunk.data", description).into(), &self.call_id)
     }
 
     /// Reads and discards messages, up to a number of bytes and for a short time.
@@ -283,12 +292,12 @@ where
         }
     }
 
-    /// Returns the fault for which the stream was ended on this side, because it is the cause of an
-    /// unfinished upload. Otherwise returns `error`.
-    fn take_fault_or(&mut self, error: Error) -> Error {
+    /// Returns the status of a failed upload: the fault for which the stream was ended on this side, if there
+    /// is one, because it is the cause of an unfinished upload. Otherwise the status for `error`.
+    fn status_for(&mut self, error: &Error) -> Status {
         match (error, self.fault.take()) {
-            (Error::UploadNotFinished, Some(fault)) => fault,
-            (error, _) => error,
+            (Error::UploadNotFinished | Error::UploadPaused { .. }, Some(fault)) => fault,
+            (error, _) => status::status(error, &self.call_id),
         }
     }
 }
@@ -302,8 +311,8 @@ where
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<UploadMessage>> {
         let Some(message) = ready!(self.poll_message(context)) else { return Poll::Ready(None) };
         Poll::Ready(Some(match message.message {
-            Some(Message::Chunk(chunk)) if chunk.data.len() > self.chunk_size_max_bytes => {
-                self.fault = Some(self.chunk_too_large());
+            Some(Message::Chunk(chunk)) if chunk.data.len() > self.limits.chunk_size_max_bytes => {
+                self.fault = Some(self.chunk_too_large(chunk.data.len()));
                 self.has_ended = true;
                 return Poll::Ready(None);
             }
@@ -326,6 +335,7 @@ where
 mod tests {
     use bytes::Bytes;
     use futures::stream;
+    use tonic_types::StatusExt;
 
     use super::*;
     use crate::{
@@ -334,6 +344,11 @@ mod tests {
     };
 
     const CHUNK_MAX: usize = 10;
+    const LIMITS: StreamLimits = StreamLimits { chunk_size_max_bytes: CHUNK_MAX, message_bytes_max: 100 };
+
+    fn reason(status: &Status) -> String {
+        status.get_details_error_info().unwrap().reason
+    }
 
     fn message(message: Message) -> Result<UploadFileRequest, Status> {
         Ok(UploadFileRequest { message: Some(message) })
@@ -347,7 +362,7 @@ mod tests {
     fn messages(
         sent: Vec<Result<UploadFileRequest, Status>>,
     ) -> Messages<stream::Iter<std::vec::IntoIter<Result<UploadFileRequest, Status>>>> {
-        Messages::new(stream::iter(sent), CHUNK_MAX)
+        Messages::new(stream::iter(sent), LIMITS, "c-1".to_owned())
     }
 
     fn spec() -> Result<UploadFileRequest, Status> {
@@ -371,26 +386,29 @@ mod tests {
     async fn broken_stream_has_ended() {
         let mut broken = messages(vec![chunk(1), Err(Status::cancelled("")), chunk(1)]);
         assert_eq!((&mut broken).count().await, 1);
-        assert!(matches!(broken.take_fault_or(Error::UploadNotFinished), Error::UploadNotFinished));
+        assert_eq!(reason(&broken.status_for(&Error::UploadNotFinished)), "UPLOAD_NOT_FINISHED");
     }
 
     #[tokio::test]
     async fn too_large_chunk_ends_the_stream() {
-        for sent in [chunk(CHUNK_MAX + 1), Err(Status::out_of_range(""))] {
-            let mut too_large = messages(vec![chunk(CHUNK_MAX), sent, chunk(1)]);
-            assert_eq!((&mut too_large).count().await, 1);
-            let Error::Invalid(violations) = too_large.take_fault_or(Error::UploadNotFinished) else {
-                panic!("not a violation")
-            };
-            assert_eq!(violations.iter().next().unwrap().field, "chunk.data");
-        }
+        let mut too_large = messages(vec![chunk(CHUNK_MAX), chunk(CHUNK_MAX + 1), chunk(1)]);
+        assert_eq!((&mut too_large).count().await, 1);
+        let status = too_large.status_for(&Error::UploadNotFinished);
+        assert_eq!(status.get_details_bad_request().unwrap().field_violations[0].field, "chunk.data");
     }
 
     #[tokio::test]
-    async fn overloaded_stream_can_be_retried() {
-        let mut overloaded = messages(vec![chunk(1), Err(Status::resource_exhausted("")), chunk(1)]);
-        assert_eq!((&mut overloaded).count().await, 1);
-        assert!(matches!(overloaded.take_fault_or(Error::UploadNotFinished), Error::Overloaded(_)));
+    async fn transport_fault_is_returned() {
+        for (sent, expected) in [
+            (Status::internal("failed to decode"), "MALFORMED_MESSAGE"),
+            (status::status(&Error::Overloaded("messages"), "c-1"), "OVERLOADED"),
+        ] {
+            for unfinished in [Error::UploadNotFinished, Error::UploadPaused { persisted_size_bytes: 1 }] {
+                let mut broken = messages(vec![chunk(1), Err(sent.clone()), chunk(1)]);
+                assert_eq!((&mut broken).count().await, 1);
+                assert_eq!(reason(&broken.status_for(&unfinished)), expected);
+            }
+        }
     }
 
     #[tokio::test]
@@ -403,14 +421,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn draining_stops_when_the_client_is_silent() {
         let start = Instant::now();
-        let mut silent = Messages::new(stream::pending(), CHUNK_MAX);
+        let mut silent = Messages::new(stream::pending(), LIMITS, "c-1".to_owned());
         silent.drain(1000).await;
         assert_eq!(start.elapsed(), DRAIN_SILENCE);
     }
 
     #[tokio::test(start_paused = true)]
     async fn first_message_is_a_spec_or_an_upload_id_in_time() {
-        let uploads = UploadStreams::new(Config::defaults().unwrap().uploads);
+        let uploads = UploadStreams::new(Config::defaults().unwrap().uploads, 100);
         let first = uploads.receive_first_message(&mut messages(vec![spec()])).await.unwrap();
         assert!(matches!(first, FirstMessage::Spec(spec) if spec.name == "notes.txt"));
         let sent = vec![message(Message::UploadId("u".into()))];
@@ -421,7 +439,7 @@ mod tests {
         let error = uploads.receive_first_message(&mut messages(vec![])).await.unwrap_err();
         assert!(matches!(error, Error::UploadNotFinished));
         let error = uploads
-            .receive_first_message(&mut Messages::new(stream::pending(), CHUNK_MAX))
+            .receive_first_message(&mut Messages::new(stream::pending(), LIMITS, "c-1".to_owned()))
             .await
             .unwrap_err();
         assert!(matches!(error, Error::UploadStalled(_)));

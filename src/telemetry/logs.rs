@@ -37,7 +37,7 @@ where
         LogFormat::Text => lines.boxed(),
     };
     let events = EnvFilter::try_new(&config.log_filter)?;
-    // Keep our spans even if the filter is "warn"; otherwise warnings would have no request id.
+    // Keep our spans even if the filter is "warn"; otherwise warnings would have no call id.
     let filter = events.or(filter_fn(is_own_info_span));
     Ok(lines.with_filter(filter).boxed())
 }
@@ -157,14 +157,14 @@ mod tests {
     #[test]
     fn log_line_contains_the_fields_of_surrounding_spans() {
         let lines = log("info", || {
-            let request = tracing::info_span!("request", request_id = "r-1", tenant = tracing::field::Empty);
+            let request = tracing::info_span!("request", call_id = "c-1", tenant = tracing::field::Empty);
             let _request = request.enter();
             request.record("tenant", "t-1");
             let _inner = tracing::info_span!("commit", batch = 3).entered();
             tracing::info!(level = "mine", bytes = 7, "committed");
         });
         let line = &lines[0];
-        assert_eq!(line["request_id"], "r-1");
+        assert_eq!(line["call_id"], "c-1");
         assert_eq!(line["tenant"], "t-1");
         assert_eq!(line["batch"], 3);
         assert_eq!(line["bytes"], 7);
@@ -173,13 +173,13 @@ mod tests {
     }
 
     #[test]
-    fn warning_keeps_its_request_id_with_filter_warn() {
+    fn warning_keeps_its_call_id_with_filter_warn() {
         let lines = log("warn", || {
-            let _request = tracing::info_span!("request", request_id = "r-2").entered();
+            let _request = tracing::info_span!("request", call_id = "c-2").entered();
             tracing::info!("not logged");
             tracing::warn!("logged");
         });
         assert_eq!(lines.len(), 1);
-        assert_eq!(lines[0]["request_id"], "r-2");
+        assert_eq!(lines[0]["call_id"], "c-2");
     }
 }

@@ -1,6 +1,6 @@
 //! Logs, traces, metrics and health of the process.
 //!
-//! Logs are written to standard error, one line per event, with the fields of the surrounding spans (request
+//! Logs are written to standard error, one line per event, with the fields of the surrounding spans (call
 //! id, tenant, trace id). Traces and metrics use OpenTelemetry. Metrics can always be scraped from the edge
 //! port, and both are exported over OTLP if an endpoint is configured. The W3C trace of the caller is always
 //! continued.

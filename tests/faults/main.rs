@@ -6,6 +6,7 @@
 //! |---|---|
 //! | object store: unreachable, slow, temporary errors, broken connections, wrong responses | `store.rs` |
 //! | PostgreSQL: restart, connection lost during a commit, exhausted connection pool | `database.rs` |
+//! | PostgreSQL: connection lost during the commit of any other mutation | `lost_commits.rs` |
 //! | local provider: full disk | `disk.rs` |
 //! | clients: stalled, slow, one byte per message, disappearing, flooding | `clients.rs` |
 //! | many concurrent uploads: larger than the buffers | `concurrent_uploads.rs`, `tests/e2e/concurrent_uploads.rs` |
@@ -23,6 +24,7 @@ mod disk;
 #[allow(dead_code, unused_imports, reason = "other tests use the rest of the harness")]
 #[path = "../service/harness/mod.rs"]
 mod harness;
+mod lost_commits;
 mod private_postgres;
 mod proxy;
 mod store;

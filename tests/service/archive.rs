@@ -30,7 +30,7 @@ fn archived_file_shows_its_record_but_cannot_be_read() {
 
         let error = alice.read(&id).await.unwrap_err();
         assert_eq!((error.code(), reason(&error).as_str()), (Code::FailedPrecondition, "FILE_NOT_AVAILABLE"));
-        assert_eq!(error.get_details_error_info().unwrap().metadata["state"], "ARCHIVED");
+        assert_eq!(error.get_details_error_info().unwrap().metadata["state"], "FILE_STATE_ARCHIVED");
         assert_eq!(alice.quota().await.unwrap().used_bytes, 5, "an archived file counts against the quota");
 
         let unarchived = alice.unarchive(&id).await.unwrap();
@@ -52,7 +52,7 @@ fn only_available_file_can_be_archived() {
         s.superuser.set_content_state(ContentState::Quarantined).await;
         let error = alice.archive(&id).await.unwrap_err();
         assert_eq!((error.code(), reason(&error).as_str()), (Code::FailedPrecondition, "FILE_NOT_AVAILABLE"));
-        assert_eq!(error.get_details_error_info().unwrap().metadata["state"], "QUARANTINED");
+        assert_eq!(error.get_details_error_info().unwrap().metadata["state"], "FILE_STATE_QUARANTINED");
         s.superuser.set_content_state(ContentState::Available).await;
         alice.delete(&id).await.unwrap();
         for result in [alice.archive(&id).await, alice.unarchive(&id).await] {

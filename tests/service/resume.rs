@@ -218,7 +218,10 @@ fn resent_bytes_must_equal_persisted_ones() {
         let mut other = data.clone();
         other[PART + 3] ^= 1;
         let error = s.alice().resume_upload(&upload.id, &other[..2 * PART], 0, false).await.unwrap_err();
-        assert_eq!((error.code(), reason(&error)), (Code::InvalidArgument, "CHECKSUM_MISMATCH".to_owned()));
+        assert_eq!(
+            (error.code(), reason(&error)),
+            (Code::InvalidArgument, "UPLOAD_CONTENT_DIFFERS".to_owned())
+        );
         // A wrong digest leaves the persisted parts unchanged.
         let mut messages = resume_messages(&upload.id, &data, 2 * PART, true);
         if let Some(strongroom::proto::v1::upload_file_request::Message::Finish(finish)) =

@@ -47,7 +47,10 @@ fn rejects_out_of_order_short_or_changed_parts() {
         alice.upload_part(&upload.id, 0, &data[..PART]).await.unwrap();
         let mut other = data[..PART].to_vec();
         other[7] ^= 1;
-        assert_eq!(reason(&alice.upload_part(&upload.id, 0, &other).await.unwrap_err()), "CHECKSUM_MISMATCH");
+        assert_eq!(
+            reason(&alice.upload_part(&upload.id, 0, &other).await.unwrap_err()),
+            "UPLOAD_CONTENT_DIFFERS"
+        );
         let short = alice.complete_upload(&upload.id, SIZE).await.unwrap_err();
         assert_eq!((short.code(), reason(&short)), (Code::InvalidArgument, "SIZE_MISMATCH".to_owned()));
 

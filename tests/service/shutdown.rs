@@ -5,7 +5,7 @@ use strongroom::proto::v1::UploadSpec;
 use tonic::Code;
 
 use crate::{
-    harness::{PART, file_id, service_test, service_test_with, spec, upload_messages},
+    harness::{PART, file_id, reason, service_test, service_test_with, spec, upload_messages},
     upload::pattern,
 };
 
@@ -56,7 +56,7 @@ fn calls_fail_after_drain() {
 }
 
 #[test]
-fn upload_cut_by_drain_timeout_leaves_nothing() {
+fn upload_cut_by_drain_timeout_ends_with_shutting_down() {
     service_test_with(
         |config| config.server.drain_seconds = 0,
         |s| async move {
@@ -74,7 +74,9 @@ fn upload_cut_by_drain_timeout_leaves_nothing() {
             })
             .await;
             s.stop().await;
-            running.await.unwrap().unwrap_err();
+            let status = running.await.unwrap().unwrap_err();
+            let outcome = (status.code(), reason(&status));
+            assert_eq!(outcome, (Code::Unavailable, "SHUTTING_DOWN".to_owned()), "{status:?}");
             s.assert_nothing_is_left().await;
         },
     );

@@ -16,7 +16,7 @@ fn comparable_parts(status: &Status) -> (Code, String, String, usize) {
     let mut details = status.get_error_details();
     if let Some(info) = details.error_info() {
         let mut metadata = info.metadata.clone();
-        metadata.remove("request_id");
+        metadata.remove("call_id");
         details.set_error_info(info.reason.clone(), info.domain.clone(), metadata);
     }
     (status.code(), status.message().to_owned(), format!("{details:?}"), status.details().len())

@@ -17,7 +17,7 @@ use crate::{
 
 const REQUEST_ID: &str = "0198c0de-1111-7000-8000-000000000001";
 
-fn spec_with_id(name: &str, id: &str, sha256: Option<Bytes>) -> UploadSpec {
+pub(crate) fn spec_with_id(name: &str, id: &str, sha256: Option<Bytes>) -> UploadSpec {
     UploadSpec { request_id: id.to_owned(), sha256, ..spec(name) }
 }
 

@@ -173,7 +173,7 @@ fn deleted_or_archived_file_rejects_versions() {
             .map(Result::unwrap_err)
         {
             assert_eq!(reason(&error), "FILE_NOT_AVAILABLE");
-            assert_eq!(error.get_details_error_info().unwrap().metadata["state"], "ARCHIVED");
+            assert_eq!(error.get_details_error_info().unwrap().metadata["state"], "FILE_STATE_ARCHIVED");
         }
         alice.unarchive(&id).await.unwrap();
         alice.delete(&id).await.unwrap();
@@ -380,7 +380,7 @@ fn only_available_version_can_be_restored() {
         s.superuser.query_rows("UPDATE versions SET content_state = 3 WHERE version = 1", &[]).await;
         let error = alice.restore_version(&id, 1).await.unwrap_err();
         assert_eq!(reason(&error), "FILE_NOT_AVAILABLE");
-        assert_eq!(error.get_details_error_info().unwrap().metadata["state"], "QUARANTINED");
+        assert_eq!(error.get_details_error_info().unwrap().metadata["state"], "FILE_STATE_QUARANTINED");
         assert_eq!(reason(&alice.read_version(&id, 1).await.unwrap_err()), "FILE_NOT_AVAILABLE");
         assert_eq!(alice.read(&id).await.unwrap(), b"two"[..]);
     });

@@ -402,8 +402,10 @@ fn rejects_watch_above_tenant_limit() {
         |s| async move {
             let first = s.alice().watch_files().await;
             let Err(error) = s.bob().watch_files_after("").await else { panic!("accepted") };
-            assert_eq!((error.code(), reason(&error)), (Code::ResourceExhausted, "OVERLOADED".to_owned()));
-            assert!(error.get_details_retry_info().is_some());
+            let expected = (Code::FailedPrecondition, "WATCHES_EXHAUSTED".to_owned());
+            assert_eq!((error.code(), reason(&error)), expected);
+            assert!(error.get_details_retry_info().is_none());
+            assert_eq!(error.get_details_error_info().unwrap().metadata["watch_count_max"], "1");
             s.mallory().watch_files().await;
             drop(first);
             s.wait_until("the first watch is released", || {
@@ -411,6 +413,20 @@ fn rejects_watch_above_tenant_limit() {
                 async move { bob.watch_files_after("").await.is_ok() }
             })
             .await;
+        },
+    );
+}
+
+#[test]
+fn rejects_watch_above_replica_limit() {
+    service_test_with(
+        |config| config.watches.streams_max = 1,
+        |s| async move {
+            let _first = s.alice().watch_files().await;
+            let Err(error) = s.mallory().watch_files_after("").await else { panic!("accepted") };
+            let expected = (Code::ResourceExhausted, "OVERLOADED".to_owned());
+            assert_eq!((error.code(), reason(&error)), expected);
+            assert!(error.get_details_retry_info().is_some());
         },
     );
 }

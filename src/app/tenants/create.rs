@@ -51,6 +51,9 @@ pub async fn create_tenant(
     let request_key = new_tenant.request_id.map(|id| (id, hash_request(operator, &new_tenant)));
     let id = TenantId::from_uuid(app.ids.uuid());
     let mut tx = app.db.system_tx().await?;
+    if request_key.is_some() {
+        tx.note_request_id();
+    }
     if let Some((request, payload)) = request_key
         && let Some((record, stored_payload)) =
             tenant_records::find_by_create_request(&mut tx, request).await?

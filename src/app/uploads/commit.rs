@@ -21,9 +21,9 @@ use super::{
 use crate::{
     app::{Error, Limits, access::OWNER_OR_ADMIN_ONLY, group::BatchHandler, idempotency::replay_response},
     db::{
-        Database, DbError, DbErrorKind, TenantTx, TransactionId, TransactionOutcome, Viewer,
+        Database, DbError, DbErrorKind, TenantTx, TransactionId, Viewer, WrittenRow,
         audit_entries::AuditEntry,
-        blobs::{self, Blob},
+        blobs::Blob,
         commit::{self, CommitTimes, FileRecord, FinishedUpload, StoredUploadResponse, UploadCommitOutcome},
         idempotency_keys::{Method, StoredResponse},
         jobs, quotas,
@@ -34,7 +34,7 @@ use crate::{
         digest::Digest,
         event_position::EventPosition,
         file::File,
-        ids::{BlobId, FileId, JobId, RequestId, TenantId},
+        ids::{FileId, JobId, RequestId, TenantId},
         import_origin::ImportOrigin,
         quota::{QuotaFigures, QuotaState},
         violations::Violations,
@@ -237,6 +237,7 @@ impl From<DbError> for BatchError {
     fn from(error: DbError) -> Self {
         match error.kind {
             DbErrorKind::Unavailable => Self::Unavailable(error),
+            DbErrorKind::OutcomeUnknown { .. } => Self::Unknown(error),
             _ => Self::Refused(error.into()),
         }
     }
@@ -266,7 +267,7 @@ impl BatchHandler for UploadCommitter {
         let outcomes = match self.commit(tenant, &items).await {
             Err(BatchError::Refused(_)) if items.len() > 1 => self.commit_singly(tenant, &items).await,
             Ok(outcomes) => outcomes,
-            Err(error) => fail_all(items.len(), error),
+            Err(error) => fail_all(&items, error),
         };
         for outcome in &outcomes {
             if let Err(error) = outcome {
@@ -278,23 +279,25 @@ impl BatchHandler for UploadCommitter {
 }
 
 impl BatchError {
-    fn into_error(self) -> Error {
+    fn into_error(self, item: &PendingCommit) -> Error {
         match self {
             Self::Refused(error) => error,
             Self::Unavailable(error) => error.into(),
-            Self::Unknown(error) => Error::OutcomeUnknown(error.into()),
+            Self::Unknown(error) => outcome_unknown(item, &error),
         }
     }
 }
 
-fn fail_all(count: usize, error: BatchError) -> Vec<ItemOutcome> {
+fn fail_all(items: &[PendingCommit], error: BatchError) -> Vec<ItemOutcome> {
     match error {
         BatchError::Refused(error) => vec![Err(error)],
-        BatchError::Unavailable(error) => (0..count).map(|_| Err(error.clone().into())).collect(),
-        BatchError::Unknown(error) => {
-            (0..count).map(|_| Err(Error::OutcomeUnknown(error.clone().into()))).collect()
-        }
+        BatchError::Unavailable(error) => items.iter().map(|_| Err(error.clone().into())).collect(),
+        BatchError::Unknown(error) => items.iter().map(|item| Err(outcome_unknown(item, &error))).collect(),
     }
+}
+
+fn outcome_unknown(item: &PendingCommit, error: &DbError) -> Error {
+    Error::OutcomeUnknown { has_request_id: item.request.is_some(), source: error.clone().into() }
 }
 
 impl UploadCommitter {
@@ -309,7 +312,7 @@ impl UploadCommitter {
                     outcomes.resize_with(items.len(), || Err(error.clone().into()));
                     return outcomes;
                 }
-                Err(error) => outcomes.push(Err(error.into_error())),
+                Err(error) => outcomes.push(Err(error.into_error(item))),
             }
         }
         outcomes
@@ -335,13 +338,12 @@ impl UploadCommitter {
             Ok(written) => written,
             Err(error) => return tx.finish::<_, BatchError>(Err(error)).await,
         };
-        if let Err(lost) = tx.commit().await {
-            let is_new =
-                |outcome: &ItemOutcome| matches!(outcome, Ok(CommitReceipt { is_replay: false, .. }));
-            let proof = timely.iter().zip(&outcomes).find(|(_, outcome)| is_new(outcome));
-            let proof = proof.map(|(item, _)| (tenant, item.blob.id));
-            self.resolve_lost_commit(&transaction, proof, lost).await?;
-        }
+        // A file that receives a version has rows already, so only the new blob shows whether the transaction
+        // was committed.
+        let is_new = |outcome: &ItemOutcome| matches!(outcome, Ok(CommitReceipt { is_replay: false, .. }));
+        let new = timely.iter().zip(&outcomes).find(|(_, outcome)| is_new(outcome));
+        tx.note_written(transaction, new.map(|(item, _)| WrittenRow::Blob(item.blob.id)));
+        tx.commit().await?;
         self.metrics.record_commit(timely.len() as u64, started.elapsed());
         let mut outcomes = outcomes.into_iter();
         let outcome = |item| match self.is_too_late(item, now) {
@@ -390,53 +392,5 @@ impl UploadCommitter {
         let outcomes =
             items.iter().zip(outcomes).map(|(item, outcome)| item.to_outcome(outcome, quota)).collect();
         Ok((outcomes, outcome.transaction))
-    }
-
-    /// Resolves the outcome of a transaction whose COMMIT response was lost. `proof` is a blob that the
-    /// transaction inserts, if it inserts one: rows of a file that receives a version existed before.
-    async fn resolve_lost_commit(
-        &self,
-        transaction: &TransactionId,
-        proof: Option<(TenantId, BlobId)>,
-        lost: DbError,
-    ) -> Result<(), BatchError> {
-        const ATTEMPTS: u32 = 8;
-        // Only a constraint violation or a serialization failure proves that nothing was committed.
-        if matches!(lost.kind, DbErrorKind::Constraint(_) | DbErrorKind::Contended) {
-            return Err(BatchError::Refused(lost.into()));
-        }
-        for attempt in 0..ATTEMPTS {
-            match self.transaction_outcome(transaction, proof).await {
-                Ok(TransactionOutcome::Committed) => return Ok(()),
-                Ok(TransactionOutcome::Aborted) => return Err(BatchError::Unavailable(lost)),
-                Ok(TransactionOutcome::InProgress) => {
-                    tracing::info!(attempt, "transaction of a lost COMMIT is still in progress")
-                }
-                Err(error) => {
-                    tracing::info!(attempt, %error, "failed to look up the outcome of a lost COMMIT")
-                }
-            }
-            tokio::time::sleep(Duration::from_millis(50 << attempt)).await;
-        }
-        Err(BatchError::Unknown(lost))
-    }
-
-    /// Looks up the outcome of a transaction. A server that crashed may assign the id of a lost transaction
-    /// to another one, so `Committed` is only trusted if the written blob exists.
-    async fn transaction_outcome(
-        &self,
-        transaction: &TransactionId,
-        proof: Option<(TenantId, BlobId)>,
-    ) -> Result<TransactionOutcome, DbError> {
-        let mut tx = self.db.system_tx().await?;
-        let outcome = tx.transaction_outcome(transaction).await?;
-        let is_proven = match proof {
-            Some((tenant, blob)) if outcome == TransactionOutcome::Committed => {
-                blobs::exists(&mut tx, tenant, blob).await?
-            }
-            _ => true,
-        };
-        tx.commit().await?;
-        Ok(if is_proven { outcome } else { TransactionOutcome::Aborted })
     }
 }

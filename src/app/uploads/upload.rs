@@ -70,7 +70,7 @@ pub(super) fn count_outcome(app: &App, uploaded: &Result<CommittedUpload, Error>
             Error::Internal(_)
             | Error::StorageUnavailable(_)
             | Error::DatabaseUnavailable(_)
-            | Error::OutcomeUnknown(_)
+            | Error::OutcomeUnknown { .. }
             | Error::ObjectMissing
             | Error::ObjectDamaged,
         ) => UploadOutcome::Failed,
@@ -89,7 +89,11 @@ where
 {
     // An invalid id is reported later, together with all other violations.
     let request_id = spec.request_id.parse::<RequestId>().ok();
-    if let Some(quota) = cached_quota(app, caller, &spec).await
+    // A retry with a digest gets its response at the first message, so the request id is looked up before the
+    // bytes arrive.
+    let has_lookup = request_id.is_some() && spec.sha256.is_some();
+    if !has_lookup
+        && let Some(quota) = cached_quota(app, caller, &spec).await
         && let Ok(spec) = check_admission(app, caller, spec.clone(), &quota)
         // The allowed types may have changed since a first attempt whose stored response was not looked up
         // yet.
@@ -285,9 +289,11 @@ async fn store_and_commit(
     let lease = open.as_ref().map(|open| open.lease());
     let blob = target.to_blob(content.size_bytes, content.sha256, crc64nvme);
     let finished = new_pending_commit(app, caller, spec, &content, blob, lease, store_time);
+    let has_request_id = finished.request.is_some();
     // A batch that was lost without an outcome may have committed.
     let committed = app.commits.submit(caller.tenant_id(), finished).await;
-    let committed = committed.unwrap_or_else(|lost| Err(Error::OutcomeUnknown(lost.into())));
+    let committed =
+        committed.unwrap_or_else(|lost| Err(Error::OutcomeUnknown { has_request_id, source: lost.into() }));
     clean_up_after_commit(&target, open, &committed).await;
     committed.map(|receipt| receipt.upload)
 }
@@ -301,7 +307,7 @@ async fn clean_up_after_commit(
     committed: &Result<CommitReceipt, Error>,
 ) {
     match (committed, open) {
-        (Ok(CommitReceipt { is_replay: false, .. }) | Err(Error::OutcomeUnknown(_)), open) => {
+        (Ok(CommitReceipt { is_replay: false, .. }) | Err(Error::OutcomeUnknown { .. }), open) => {
             if let Some(open) = open {
                 open.disarm();
             }

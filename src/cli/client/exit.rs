@@ -85,6 +85,7 @@ fn exit_for_rejection(rejection: &Rejection) -> Exit {
             return Exit::Unavailable;
         }
         ErrorReason::ChecksumMismatch => return Exit::Corrupted,
+        ErrorReason::MessageTooLarge => return Exit::Rejected,
         _ => {}
     }
     match rejection.code {

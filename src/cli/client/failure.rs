@@ -99,7 +99,7 @@ impl Failure {
                 .collect();
             error["retry_after_seconds"] = json!(rejection.retry_after.map(|wait| wait.as_secs_f64()));
             error["metadata"] = json!(rejection.metadata);
-            error["request_id"] = json!(rejection.request_id);
+            error["call_id"] = json!(rejection.call_id);
         }
         json!({ "error": error })
     }

@@ -17,7 +17,7 @@ use crate::{
     grpc::{
         call::{ValidUntil, request_origin},
         layers::{Around, Inner, Next},
-        status,
+        status::{self, TransportError},
     },
 };
 
@@ -32,7 +32,7 @@ impl Around for Auth {
     async fn around<S: Inner>(&self, mut request: Request<Body>, next: Next<S>) -> Response<Body> {
         let origin = request_origin(request.extensions());
         let Some(access) = find_access(request.uri().path()) else {
-            return status::unknown_method().into_http();
+            return status::transport(&TransportError::MethodUnknown, &origin.call_id).into_http();
         };
         if access != Access::Anonymous {
             let path = request.uri().path();
@@ -41,7 +41,7 @@ impl Around for Auth {
                     request.extensions_mut().insert(principal);
                     request.extensions_mut().insert(ValidUntil(until));
                 }
-                Err(error) => return status::status(&error, &origin.request_id).into_http(),
+                Err(error) => return status::status(&error, &origin.call_id).into_http(),
             }
         }
         next.run(request).await

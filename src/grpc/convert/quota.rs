@@ -169,7 +169,7 @@ fn usage_entry_to_proto(entry: UsageEntry, total_bytes: i64) -> v1::UsageEntry {
     }
 }
 
-const fn media_kind_to_proto(kind: MediaKind) -> v1::MediaKind {
+pub(in crate::grpc) const fn media_kind_to_proto(kind: MediaKind) -> v1::MediaKind {
     match kind {
         MediaKind::Image => v1::MediaKind::Image,
         MediaKind::Video => v1::MediaKind::Video,

@@ -177,7 +177,7 @@ pub(in crate::grpc) fn export_record_to_proto(record: ExportRecord) -> v1::Expor
             is_allowed: audit.entry.is_allowed,
             file_id: audit.entry.file.map(|file| file.to_string()).unwrap_or_default(),
             version: audit.entry.version,
-            call_id: audit.entry.origin.request_id,
+            call_id: audit.entry.origin.call_id,
             address: audit.entry.origin.address,
             details: audit_details_to_proto(audit.entry.details),
         }),

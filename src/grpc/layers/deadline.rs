@@ -1,7 +1,8 @@
-//! How long a request may take: the caller's deadline or the method's own, whichever is sooner.
+//! Ends calls that take too long: at the deadline of the caller or of the method, whichever is sooner, and at the end
+//! of a drain.
 //!
-//! tonic's own timeout ends where the response headers begin, which for a stream is its beginning; this one
-//! lasts to the last message.
+//! The timeout of tonic ends when the response headers are sent, which for a stream is its beginning. This one lasts
+//! until the last message.
 
 use std::{
     pin::Pin,
@@ -13,7 +14,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::{HeaderMap, Request, Response};
 use http_body::{Body as HttpBody, Frame};
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, body::Body};
 
@@ -26,32 +27,40 @@ use crate::{
 
 const TOO_LATE: &str = "the deadline of this call has passed";
 
-/// By how much we are ahead of a caller's deadline, at most: tonic keeps it as well, and its answer says
-/// less.
+/// How much earlier than the caller's deadline a call ends, at most. tonic enforces that deadline too, and its error has
+/// no details.
 const HEAD_START_MAX: Duration = Duration::from_millis(5);
 
-/// What is watched goes on for so long when the process begins to shut down, so that watchers still hear of
-/// it: the last message of a health watch is NOT_SERVING.
-const LAST_WORDS: Duration = Duration::from_millis(500);
+/// How long watches continue after a drain begins, so that watchers learn of it: the last message of a health watch is
+/// NOT_SERVING.
+const WATCH_GRACE: Duration = Duration::from_millis(500);
 
-/// Ends what takes too long.
+/// The two moments of a shutdown.
+#[derive(Clone, Default)]
+pub(in crate::grpc) struct Drain {
+    /// Cancelled when the process begins to shut down. Watches end then.
+    pub(in crate::grpc) begun: CancellationToken,
+    /// Cancelled when the time for calls in flight has passed. All calls end then.
+    pub(in crate::grpc) over: CancellationToken,
+}
+
+/// Ends calls that take too long.
 #[derive(Clone)]
 pub(in crate::grpc) struct Deadline {
     pub(in crate::grpc) deadlines: DeadlinesConfig,
-    /// Cancelled when the process begins to shut down.
-    pub(in crate::grpc) draining: CancellationToken,
+    pub(in crate::grpc) drain: Drain,
 }
 
 /// How a method ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Class {
-    /// With one answer, within this time.
-    Answer(Duration),
-    /// With one answer, when the caller is done: idle time, rate and quota bound it.
+    /// With one response, within this time.
+    Unary(Duration),
+    /// With one response, after the caller has sent everything. Limits on idle time, rate and quota apply.
     Upload,
     /// With its last message, within this time.
     Stream(Option<Duration>),
-    /// Never by itself: it ends with the process.
+    /// Not by itself. It ends with the process.
     Watch,
 }
 
@@ -62,41 +71,34 @@ impl Deadline {
             "/strongroom.v1.FileService/DownloadFile" | "/strongroom.admin.v1.TenantService/ExportTenant" => {
                 Class::Stream(self.deadlines.download())
             }
-            "/strongroom.v1.FileService/ListFiles" => Class::Answer(self.deadlines.list()),
+            "/strongroom.v1.FileService/ListFiles" => Class::Unary(self.deadlines.list()),
             "/strongroom.v1.EventService/WatchFiles"
             | "/strongroom.v1.ImportService/ImportFiles"
             | "/grpc.health.v1.Health/Watch"
             | "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
             | "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo" => Class::Watch,
-            _ => Class::Answer(self.deadlines.unary()),
+            _ => Class::Unary(self.deadlines.unary()),
         }
     }
 
-    /// What ends the answer of such a method while it streams, besides its own end.
-    fn end(
-        &self,
-        class: Class,
-        deadline: Option<Instant>,
-        request_id: String,
-    ) -> Option<BoxFuture<'static, Status>> {
-        let draining = self.draining.clone();
-        match (class, deadline) {
-            (Class::Stream(_), Some(deadline)) => Some(Box::pin(async move {
-                sleep_until(deadline).await;
-                status::deadline_exceeded(TOO_LATE, &request_id)
-            })),
-            (Class::Watch, deadline) => Some(Box::pin(async move {
-                let ended = async {
-                    draining.cancelled().await;
-                    sleep(LAST_WORDS).await;
-                };
-                match within(deadline, ended).await {
-                    Some(()) => status::status(&Error::ShuttingDown, &request_id),
-                    None => status::deadline_exceeded(TOO_LATE, &request_id),
+    /// Returns a future that ends the stream of a response, with the status to end it with.
+    fn end(&self, class: Class, deadline: Option<Instant>, call_id: String) -> BoxFuture<'static, Status> {
+        let drain = self.drain.clone();
+        Box::pin(async move {
+            let ended = async {
+                match class {
+                    Class::Watch => {
+                        drain.begun.cancelled().await;
+                        sleep(WATCH_GRACE).await;
+                    }
+                    _ => drain.over.cancelled().await,
                 }
-            })),
-            (Class::Stream(_), None) | (Class::Answer(_) | Class::Upload, _) => None,
-        }
+            };
+            match within(deadline, ended).await {
+                Some(()) => status::status(&Error::ShuttingDown, &call_id),
+                None => status::deadline_exceeded(TOO_LATE, &call_id),
+            }
+        })
     }
 }
 
@@ -104,19 +106,31 @@ impl Around for Deadline {
     async fn around<S: Inner>(&self, request: Request<Body>, next: Next<S>) -> Response<Body> {
         let class = self.class(request.uri().path());
         let own = match class {
-            Class::Answer(limit) => Some(limit),
+            Class::Unary(limit) => Some(limit),
             Class::Stream(limit) => limit,
             Class::Upload | Class::Watch => None,
         };
-        let limit = [own, callers(request.headers())].into_iter().flatten().min();
+        let limit = [own, timeout_of_caller(request.headers())].into_iter().flatten().min();
         let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
-        let request_id = request_origin(request.extensions()).request_id;
-        let Some(response) = within(deadline, next.run(request)).await else {
-            return status::deadline_exceeded(TOO_LATE, &request_id).into_http();
+        let call_id = request_origin(request.extensions()).call_id;
+        let response = async {
+            tokio::select! {
+                // A response that is ready is sent, also at the last moment.
+                biased;
+                response = next.run(request) => response,
+                () = self.drain.over.cancelled() => status::status(&Error::ShuttingDown, &call_id).into_http(),
+            }
         };
-        match self.end(class, deadline, request_id) {
-            Some(end) => response.map(|inner| Body::new(EndingBody { inner, end: Some(end) })),
-            None => response,
+        let Some(response) = within(deadline, response).await else {
+            return status::deadline_exceeded(TOO_LATE, &call_id).into_http();
+        };
+        match class {
+            // Its body is one message that is ready.
+            Class::Unary(_) | Class::Upload => response,
+            Class::Stream(_) | Class::Watch => {
+                let end = self.end(class, deadline, call_id);
+                response.map(|inner| Body::new(EndingBody { inner, end: Some(end) }))
+            }
         }
     }
 }
@@ -128,9 +142,8 @@ async fn within<T>(deadline: Option<Instant>, work: impl Future<Output = T>) -> 
     }
 }
 
-/// The caller's `grpc-timeout`: at most eight digits and a unit. A malformed one is none, as in other
-/// servers.
-fn callers(headers: &HeaderMap) -> Option<Duration> {
+/// The caller's `grpc-timeout`: at most eight digits and a unit. A malformed one is ignored, as in other servers.
+fn timeout_of_caller(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     if !(1..=8).contains(&digits.len()) || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -149,7 +162,7 @@ fn callers(headers: &HeaderMap) -> Option<Duration> {
     Some(timeout - HEAD_START_MAX.min(timeout / 10))
 }
 
-/// A body that can be ended from outside, with trailers that say why.
+/// A body that ends early, with a status in its trailers, when a future is ready.
 struct EndingBody {
     inner: Body,
     end: Option<BoxFuture<'static, Status>>,
@@ -165,7 +178,7 @@ impl HttpBody for EndingBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let Some(end) = self.end.as_mut() else { return Poll::Ready(None) };
         if let Poll::Ready(status) = end.as_mut().poll(context) {
-            // What streams further in is dropped now, not when the client has read the trailers.
+            // The inner stream is dropped now, not when the client has read the trailers.
             self.inner = Body::empty();
             self.end = None;
             let mut trailers = HeaderMap::new();

@@ -2,6 +2,7 @@
 
 use http_body_util::{BodyExt, StreamBody};
 use tonic::Code;
+use tonic_types::StatusExt;
 
 use super::*;
 use crate::{
@@ -17,7 +18,7 @@ const WATCH: &str = "/grpc.health.v1.Health/Watch";
 fn layer(download_seconds: u64) -> Deadline {
     let mut deadlines = Config::defaults().unwrap().deadlines;
     deadlines.download_seconds = download_seconds;
-    Deadline { deadlines, draining: CancellationToken::new() }
+    Deadline { deadlines, drain: Drain::default() }
 }
 
 fn with_timeout(path: &str, timeout: &str) -> Request<Body> {
@@ -26,7 +27,7 @@ fn with_timeout(path: &str, timeout: &str) -> Request<Body> {
     request
 }
 
-/// An answer that sends a byte every second, for ever.
+/// A response that sends a byte every second, without end.
 async fn dripping(_: Request<Body>) -> Response<Body> {
     let frames = futures::stream::unfold((), |()| async {
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -39,7 +40,7 @@ async fn silent(_: Request<Body>) -> Response<Body> {
     std::future::pending().await
 }
 
-/// What a body carried, and the code that it ended with.
+/// The number of bytes of a body, and the code of its trailers.
 async fn drained(response: Response<Body>) -> (usize, Option<Code>) {
     let collected = response.into_body().collect().await.unwrap();
     let code = collected.trailers().and_then(Status::from_header_map).map(|status| status.code());
@@ -47,7 +48,7 @@ async fn drained(response: Response<Body>) -> (usize, Option<Code>) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_is_ended_in_the_middle_when_its_deadline_passes() {
+async fn stream_ends_at_its_deadline() {
     let response = call(&layer(5), request(DOWNLOAD), dripping).await;
     assert!(status(&response).is_none());
     let (bytes, code) = drained(response).await;
@@ -56,13 +57,13 @@ async fn a_stream_is_ended_in_the_middle_when_its_deadline_passes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_callers_deadline_ends_a_stream_that_has_none_of_its_own() {
+async fn stream_ends_at_the_deadline_of_the_caller() {
     let response = call(&layer(0), with_timeout(DOWNLOAD, "2500m"), dripping).await;
     assert_eq!(drained(response).await, (2, Some(Code::DeadlineExceeded)));
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_sooner_of_the_two_deadlines_holds() {
+async fn sooner_deadline_applies() {
     let began = Instant::now();
     let response = call(&layer(0), with_timeout(GET, "2S"), silent).await;
     assert_eq!(status(&response).unwrap().code(), Code::DeadlineExceeded);
@@ -75,7 +76,7 @@ async fn the_sooner_of_the_two_deadlines_holds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_upload_has_the_callers_deadline_and_no_other() {
+async fn upload_has_only_the_deadline_of_the_caller() {
     let a_day = Duration::from_secs(86_400);
     let layer = layer(0);
     assert!(tokio::time::timeout(a_day, call(&layer, request(UPLOAD), silent)).await.is_err());
@@ -84,16 +85,39 @@ async fn an_upload_has_the_callers_deadline_and_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_ends_when_the_process_does() {
+async fn watch_ends_when_the_drain_begins() {
     let layer = layer(0);
     let response = call(&layer, request(WATCH), dripping).await;
-    layer.draining.cancel();
+    layer.drain.begun.cancel();
+    assert_eq!(drained(response).await, (0, Some(Code::Unavailable)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_call_ends_with_the_drain() {
+    for path in [GET, UPLOAD] {
+        let layer = layer(0);
+        let drain = layer.drain.clone();
+        let ended = async {
+            drain.begun.cancel();
+            sleep(Duration::from_secs(1)).await;
+            drain.over.cancel();
+        };
+        let (response, ()) = tokio::join!(call(&layer, request(path), silent), ended);
+        let status = status(&response).unwrap();
+        assert_eq!(status.code(), Code::Unavailable, "{path}");
+        assert_eq!(status.get_details_error_info().unwrap().reason, "SHUTTING_DOWN");
+        assert!(status.get_details_retry_info().is_some());
+    }
+    let layer = layer(0);
+    let response = call(&layer, request(DOWNLOAD), dripping).await;
+    layer.drain.begun.cancel();
+    layer.drain.over.cancel();
     assert_eq!(drained(response).await, (0, Some(Code::Unavailable)));
 }
 
 #[test]
-fn malformed_timeouts_are_none() {
-    let read = |text: &str| callers(with_timeout(GET, text).headers());
+fn malformed_timeouts_are_ignored() {
+    let read = |text: &str| timeout_of_caller(with_timeout(GET, text).headers());
     assert_eq!(read("100m"), Some(Duration::from_millis(95)));
     for text in ["", "S", "1", "1x", "-1S", "123456789S", "1 S"] {
         assert_eq!(read(text), None, "{text:?}");

@@ -1,5 +1,5 @@
-//! At most so many requests at once. One more is told at once to come again: a queue would only hide the
-//! overload, and hold memory for callers that have given up.
+//! Limits the number of concurrent requests. One more is refused at once: a queue would only hide the overload, and hold
+//! memory for callers that no longer wait.
 
 use std::{
     pin::Pin,
@@ -14,21 +14,24 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Status, body::Body};
 
 use super::{Around, Inner, Next};
-use crate::grpc::{
-    auth::access::{Access, find_access},
-    call::request_origin,
-    status,
+use crate::{
+    app::Error,
+    grpc::{
+        auth::access::{Access, find_access},
+        call::request_origin,
+        status,
+    },
 };
 
-/// Health checks are answered from memory also when everything else is refused: an orchestrator that hears
-/// nothing would restart a process that is merely busy.
+/// Health checks need only memory and are never refused: an orchestrator without a response would restart a process that
+/// is merely busy.
 const EXEMPT: &str = "/grpc.health.v1.Health/Check";
 
-/// How many anonymous requests may run at once. Health watches and reflection have no end of their own; whoever opens
-/// many of them takes no place of callers with credentials.
+/// The limit of concurrent anonymous requests. Health watches and reflection do not end by themselves, and must not take
+/// the places of callers with credentials.
 const ANONYMOUS_MAX: usize = 64;
 
-/// Counts requests, to the last byte of their answers.
+/// Counts requests until the last byte of their responses.
 #[derive(Clone)]
 pub(in crate::grpc) struct InFlight {
     requests: Arc<Semaphore>,
@@ -51,8 +54,11 @@ impl Around for InFlight {
         let places =
             if find_access(path) == Some(Access::Anonymous) { &self.anonymous } else { &self.requests };
         let Ok(permit) = Arc::clone(places).try_acquire_owned() else {
-            return status::overloaded("requests", &request_origin(request.extensions()).request_id)
-                .into_http();
+            return status::status(
+                &Error::Overloaded("requests"),
+                &request_origin(request.extensions()).call_id,
+            )
+            .into_http();
         };
         let response = next.run(request).await;
         response.map(|inner| Body::new(HoldingBody { inner, _permit: permit }))
@@ -99,13 +105,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_request_too_many_is_told_at_once_to_come_again() {
+    async fn request_beyond_the_limit_is_refused_at_once() {
         let layer = InFlight::new(1);
         let streaming = call(&layer, request("/any"), endless).await;
         let refused = call(&layer, request("/any"), endless).await;
-        let told = status(&refused).unwrap();
-        assert_eq!(told.code(), Code::ResourceExhausted);
-        assert!(told.get_details_retry_info().is_some());
+        let status_of_refused = status(&refused).unwrap();
+        assert_eq!(status_of_refused.code(), Code::ResourceExhausted);
+        assert!(status_of_refused.get_details_retry_info().is_some());
         assert!(status(&call(&layer, request(EXEMPT), endless).await).is_none());
 
         drop(streaming);

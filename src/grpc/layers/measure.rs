@@ -1,4 +1,4 @@
-//! Counts and measures requests, streams to their end, under the code they ended with.
+//! Counts requests and measures their duration, under the code that they end with.
 
 use std::{
     pin::Pin,
@@ -16,7 +16,7 @@ use crate::{
     telemetry::{Metrics, metrics::RequestTimer},
 };
 
-/// Measures what passes.
+/// Measures requests.
 #[derive(Clone)]
 pub(in crate::grpc) struct Measure(pub(in crate::grpc) Metrics);
 
@@ -24,7 +24,7 @@ impl Around for Measure {
     async fn around<S: Inner>(&self, request: Request<Body>, next: Next<S>) -> Response<Body> {
         let mut measure = self.0.start_request(method_name(request.uri().path()));
         let response = next.run(request).await;
-        // A status among the headers is the whole answer; otherwise it comes behind the last message.
+        // A status in the headers is the whole response. Otherwise it follows the last message.
         if set_code(&mut measure, response.headers()) {
             return response;
         }
@@ -110,28 +110,28 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_request_counts_under_the_code_of_its_headers_or_its_trailers() {
+    async fn request_counts_under_its_code_in_headers_or_trailers() {
         let metrics = Metrics::for_tests().unwrap();
         let layer = Measure(metrics.clone());
         drop(call(&layer, request(PATH), |_| async { Status::not_found("").into_http() }).await);
         assert!(counted(&metrics, "NOT_FOUND", "strongroom.v1.FileService/GetFile"));
 
-        let answer = |_| async {
+        let respond = |_| async {
             let mut trailers = HeaderMap::new();
             Status::data_loss("").add_header(&mut trailers).unwrap();
             let frames = futures::stream::iter([Ok::<_, Status>(Frame::trailers(trailers))]);
             Response::new(Body::new(http_body_util::StreamBody::new(frames)))
         };
-        let response = call(&layer, request(PATH), answer).await;
+        let response = call(&layer, request(PATH), respond).await;
         response.into_body().collect().await.unwrap();
         assert!(counted(&metrics, "DATA_LOSS", "strongroom.v1.FileService/GetFile"));
     }
 
     #[tokio::test]
-    async fn methods_that_do_not_exist_share_one_name() {
+    async fn unknown_methods_share_one_name() {
         let metrics = Metrics::for_tests().unwrap();
-        let answer = |_| async { Status::unimplemented("").into_http() };
-        drop(call(&Measure(metrics.clone()), request("/made.up/Name"), answer).await);
+        let respond = |_| async { Status::unimplemented("").into_http() };
+        drop(call(&Measure(metrics.clone()), request("/made.up/Name"), respond).await);
         assert!(counted(&metrics, "UNIMPLEMENTED", "unknown"));
     }
 }

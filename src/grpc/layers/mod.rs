@@ -1,14 +1,15 @@
-//! The layers of the stack, one file each. Their order, and why, stands in `server.rs`.
+//! The layers of the stack, one file each. `server.rs` has their order and its reasons.
 //!
-//! A layer is a value and one function around the rest of the stack ([`Around`]); this file makes tower of
-//! it, once.
+//! A layer is a value with one function around the rest of the stack ([`Around`]). [`AroundLayer`] makes a tower layer of
+//! it.
 
+mod call_id;
 mod deadline;
+mod detailed_errors;
 mod in_flight;
 mod measure;
 mod message_budget;
 mod panic_barrier;
-mod request_id;
 mod trace;
 
 use std::{
@@ -23,27 +24,33 @@ use tonic::body::Body;
 use tower::{Layer, Service};
 
 pub(super) use self::{
-    deadline::Deadline, in_flight::InFlight, measure::Measure, message_budget::MessageBudget,
-    panic_barrier::PanicBarrier, request_id::RequestId, trace::Trace,
+    call_id::CallId,
+    deadline::{Deadline, Drain},
+    detailed_errors::DetailedErrors,
+    in_flight::InFlight,
+    measure::Measure,
+    message_budget::MessageBudget,
+    panic_barrier::PanicBarrier,
+    trace::Trace,
 };
 
-/// What every service of the stack answers.
-type Answer = Response<Body>;
-
-/// A service that a layer can stand around: it answers everything with a response, errors too.
+/// A service that a layer can wrap. Its errors are responses too.
 pub(super) trait Inner:
-    Service<Request<Body>, Response = Answer, Error = Infallible, Future: Send> + Clone + Send + 'static
+    Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone + Send + 'static
 {
 }
 
 impl<S> Inner for S where
-    S: Service<Request<Body>, Response = Answer, Error = Infallible, Future: Send> + Clone + Send + 'static
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + 'static
 {
 }
 
-/// What a layer does around the rest of the stack.
+/// A layer around the rest of the stack.
 pub(super) trait Around: Clone + Send + Sync + 'static {
-    /// Answers the request, with the help of `next` or without.
+    /// Handles the request, with or without the rest of the stack.
     fn around<S: Inner>(
         &self,
         request: Request<Body>,
@@ -55,7 +62,7 @@ pub(super) trait Around: Clone + Send + Sync + 'static {
 pub(super) struct Next<S>(S);
 
 impl<S: Inner> Next<S> {
-    /// Hands the request on.
+    /// Passes the request on.
     pub(super) async fn run(mut self, request: Request<Body>) -> Response<Body> {
         match self.0.call(request).await {
             Ok(response) => response,
@@ -66,24 +73,24 @@ impl<S: Inner> Next<S> {
 
 /// Makes a tower layer of an [`Around`].
 #[derive(Clone)]
-pub(super) struct Stand<A>(pub(super) A);
+pub(super) struct AroundLayer<A>(pub(super) A);
 
-impl<A: Around, S> Layer<S> for Stand<A> {
-    type Service = Standing<A, S>;
+impl<A: Around, S> Layer<S> for AroundLayer<A> {
+    type Service = AroundService<A, S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Standing { around: self.0.clone(), inner }
+        AroundService { around: self.0.clone(), inner }
     }
 }
 
 /// An [`Around`] with the rest of the stack inside.
 #[derive(Clone)]
-pub(super) struct Standing<A, S> {
+pub(super) struct AroundService<A, S> {
     around: A,
     inner: S,
 }
 
-impl<A: Around, S: Inner> Service<Request<Body>> for Standing<A, S> {
+impl<A: Around, S: Inner> Service<Request<Body>> for AroundService<A, S> {
     type Response = Response<Body>;
     type Error = Infallible;
     type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
@@ -93,7 +100,7 @@ impl<A: Around, S: Inner> Service<Request<Body>> for Standing<A, S> {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        // The one that is ready goes with the request, its clone stays.
+        // The service that is ready takes the request, and its clone replaces it.
         let clone = self.inner.clone();
         let next = Next(mem::replace(&mut self.inner, clone));
         let around = self.around.clone();
@@ -107,7 +114,7 @@ mod testing {
 
     use super::*;
 
-    /// What `layer` makes of a request to `path`, with `service` behind it.
+    /// The response of `layer` around `service`.
     pub(super) async fn call<A, F, R>(layer: &A, request: Request<Body>, service: F) -> Response<Body>
     where
         A: Around,
@@ -115,8 +122,8 @@ mod testing {
         R: Future<Output = Response<Body>> + Send + 'static,
     {
         let inner = tower::service_fn(move |request| {
-            let answer = service(request);
-            async move { Ok::<_, Infallible>(answer.await) }
+            let response = service(request);
+            async move { Ok::<_, Infallible>(response.await) }
         });
         layer.around(request, Next(inner)).await
     }
@@ -126,7 +133,7 @@ mod testing {
         Request::builder().uri(path).body(Body::empty()).unwrap()
     }
 
-    /// The status of a response that is nothing else.
+    /// The status in the headers of a response.
     pub(super) fn status(response: &Response<Body>) -> Option<tonic::Status> {
         tonic::Status::from_header_map(response.headers())
     }

@@ -1,5 +1,5 @@
-//! A panic in one request is an INTERNAL of that request. (While an answer streams, hyper's own task for that
-//! stream is the barrier; a download's work happens in a task whose panic ends its stream with INTERNAL.)
+//! A panic in one request ends that request with INTERNAL. (While a response streams, hyper's own task for that stream is
+//! the barrier; a download runs in a task whose panic ends its stream with INTERNAL.)
 
 use std::{any::Any, panic::AssertUnwindSafe};
 
@@ -10,20 +10,20 @@ use tonic::body::Body;
 use super::{Around, Inner, Next};
 use crate::grpc::{call::request_origin, status};
 
-/// Answers INTERNAL for a request that panics.
+/// Ends a request that panics with INTERNAL.
 #[derive(Clone, Copy)]
 pub(in crate::grpc) struct PanicBarrier;
 
 impl Around for PanicBarrier {
     async fn around<S: Inner>(&self, request: Request<Body>, next: Next<S>) -> Response<Body> {
-        let request_id = request_origin(request.extensions()).request_id;
-        // Unwind safe: the request and the service's clone are gone afterwards, and what they share is behind
+        let call_id = request_origin(request.extensions()).call_id;
+        // Unwind safe: the request and the clone of the service are dropped afterwards, and their shared state is behind
         // locks.
         match AssertUnwindSafe(next.run(request)).catch_unwind().await {
             Ok(response) => response,
             Err(panic) => {
-                tracing::error!(panic = message(&*panic), "a request panicked");
-                status::internal(&request_id).into_http()
+                tracing::error!(panic = message(&*panic), "request panicked");
+                status::internal(&call_id).into_http()
             }
         }
     }
@@ -42,9 +42,9 @@ mod tests {
     use crate::grpc::layers::testing::{call, request, status};
 
     #[tokio::test]
-    async fn a_panic_is_an_internal_error_that_says_nothing() {
-        let answer = |_| async { panic!("secret") };
-        let response = call(&PanicBarrier, request("/any"), answer).await;
+    async fn panic_is_an_internal_error_without_its_message() {
+        let respond = |_| async { panic!("secret") };
+        let response = call(&PanicBarrier, request("/any"), respond).await;
         let status = status(&response).unwrap();
         assert_eq!(status.code(), Code::Internal);
         assert!(!status.message().contains("secret"));

@@ -1,5 +1,5 @@
-//! The span of a request: every log line inside it carries the request id, the tenant and the trace id, and
-//! the caller's W3C trace goes on through it down to SQL and the store.
+//! The span of a request. Every line of the log inside it has the call id, the tenant and the trace id, and the caller's
+//! W3C trace continues through it down to SQL and the object store.
 
 use http::{Request, Response};
 use tonic::body::Body;
@@ -24,7 +24,7 @@ impl Around for Trace {
             otel.kind = "server",
             rpc.system = "grpc",
             method,
-            request_id = request_origin(request.extensions()).request_id,
+            call_id = request_origin(request.extensions()).call_id,
             tenant = field::Empty,
             trace_id = field::Empty,
         );

@@ -1,21 +1,24 @@
-//! The standard details of one answer, kept short.
+//! Builds a status with its standard details.
 
 use std::{collections::HashMap, time::Duration};
 
 use tonic::Status;
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
-use super::{DETAILS_BYTES_MAX, DOMAIN, code, reason_name};
+use super::{
+    DETAILS_BYTES_MAX, DOMAIN,
+    reasons::{code, reason_name},
+};
 use crate::{app::Error, domain::violations::Violations, proto::v1::ErrorReason};
 
-/// The longest message, in characters: it travels percent-encoded, beside the details and once more in them.
+/// The longest message, in characters. A message is sent percent-encoded, and again inside the details.
 const MESSAGE_CHARACTERS_MAX: usize = 300;
 
-/// How long descriptions of violations may be, in characters: as long as all of them fit.
+/// The lengths to which descriptions of violations are shortened, in characters, until the details are small enough.
 const DESCRIPTION_CHARACTERS: [usize; 4] = [200, 120, 80, 40];
 
-/// A status in the making.
-pub(super) struct Answer {
+/// Builds a status.
+pub(super) struct StatusBuilder {
     reason: ErrorReason,
     message: String,
     metadata: HashMap<String, String>,
@@ -23,33 +26,35 @@ pub(super) struct Answer {
     violations: Vec<FieldViolation>,
 }
 
-impl Answer {
-    pub(super) fn new(reason: ErrorReason, message: String, request_id: &str) -> Self {
+impl StatusBuilder {
+    pub(super) fn new(reason: ErrorReason, message: String, call_id: &str) -> Self {
         Self {
             reason,
-            message: shortened(message, MESSAGE_CHARACTERS_MAX),
-            metadata: HashMap::from([("request_id".to_owned(), request_id.to_owned())]),
+            message: shorten(message, MESSAGE_CHARACTERS_MAX),
+            metadata: HashMap::from([("call_id".to_owned(), call_id.to_owned())]),
             details: ErrorDetails::new(),
             violations: Vec::new(),
         }
     }
 
+    /// Adds metadata to the `ErrorInfo`.
     pub(super) fn metadata(mut self, entries: Vec<(&'static str, String)>) -> Self {
-        let short = |value| shortened(value, MESSAGE_CHARACTERS_MAX);
+        let short = |value| shorten(value, MESSAGE_CHARACTERS_MAX);
         self.metadata.extend(entries.into_iter().map(|(key, value)| (key.to_owned(), short(value))));
         self
     }
 
+    /// Adds a `RetryInfo`.
     pub(super) fn retry_after(mut self, delay: Duration) -> Self {
         self.details.set_retry_info(Some(delay));
         self
     }
 
-    /// Adds the detail that standard clients look for with this kind of error.
-    pub(super) fn about(mut self, error: &Error) -> Self {
+    /// Adds the detail of `google.rpc` that belongs to this kind of error.
+    pub(super) fn details_of(mut self, error: &Error) -> Self {
         match error {
             Error::Invalid(violations) | Error::Batch { violations, .. } => {
-                self.violations = fields(violations);
+                self.violations = field_violations(violations);
             }
             Error::PageTokenInvalid => {
                 self.violations = vec![FieldViolation::new("page_token", self.message.clone())];
@@ -57,40 +62,23 @@ impl Answer {
             Error::QuotaBytes { .. } | Error::QuotaFiles { .. } | Error::FileTooLarge { .. } => {
                 self.details.add_quota_failure_violation("tenant", self.message.clone());
             }
-            Error::FileDeleted
-            | Error::FileNotAvailable(_)
-            | Error::VersionIsCurrent(_)
-            | Error::FileRetained { .. }
-            | Error::ScanRequired
-            | Error::TenantSuspended
-            | Error::TenantDeleted
-            | Error::TenantRetained { .. }
-            | Error::CategoryInUse(_)
-            | Error::QuotaBelowUsage { .. } => {
-                let subject = match error {
-                    Error::QuotaBelowUsage { .. } => "quota",
-                    Error::TenantSuspended | Error::TenantDeleted | Error::TenantRetained { .. } => "tenant",
-                    Error::CategoryInUse(_) => "category",
-                    _ => "file",
-                };
-                self.details.add_precondition_failure_violation(
-                    reason_name(self.reason),
-                    subject,
-                    self.message.clone(),
-                );
+            // No name: the responses for another tenant's file and for a random id must not differ.
+            Error::NotFound(resource_type) => {
+                self.details.set_resource_info(*resource_type, "", "", "");
             }
-            // No name: another tenant's file and a random id are answered alike to the last byte.
-            Error::NotFound(what) => {
-                self.details.set_resource_info(*what, "", "", "");
+            error => {
+                if let Some(subject) = precondition_subject(error) {
+                    let (reason, message) = (reason_name(self.reason), self.message.clone());
+                    self.details.add_precondition_failure_violation(reason, subject, message);
+                }
             }
-            _ => {}
         }
         self
     }
 
-    /// Makes the status. Violations get as much room as is left: first their descriptions are shortened, then
-    /// the last ones are dropped.
-    pub(super) fn into_status(mut self) -> Status {
+    /// Builds the status. If the violations do not fit, their descriptions are shortened, then the last violations
+    /// are dropped.
+    pub(super) fn build(mut self) -> Status {
         self.details.set_error_info(reason_name(self.reason), DOMAIN, self.metadata.clone());
         if self.violations.is_empty() {
             return self.with(&self.details);
@@ -109,12 +97,12 @@ impl Answer {
     }
 
     fn with_violations(&self, characters: usize) -> Status {
-        let shorten = |violation: &FieldViolation| {
-            let field = shortened(violation.field.clone(), characters);
-            FieldViolation::new(field, shortened(violation.description.clone(), characters))
+        let short = |violation: &FieldViolation| {
+            let field = shorten(violation.field.clone(), characters);
+            FieldViolation::new(field, shorten(violation.description.clone(), characters))
         };
         let mut details = self.details.clone();
-        details.set_bad_request(self.violations.iter().map(shorten).collect::<Vec<_>>());
+        details.set_bad_request(self.violations.iter().map(short).collect::<Vec<_>>());
         self.with(&details)
     }
 
@@ -123,14 +111,29 @@ impl Answer {
     }
 }
 
-fn fields(violations: &Violations) -> Vec<FieldViolation> {
+/// The subject of a `PreconditionFailure`, for errors that have one.
+fn precondition_subject(error: &Error) -> Option<&'static str> {
+    match error {
+        Error::FileDeleted
+        | Error::FileNotAvailable(_)
+        | Error::VersionIsCurrent(_)
+        | Error::FileRetained { .. }
+        | Error::ScanRequired => Some("file"),
+        Error::QuotaBelowUsage { .. } => Some("quota"),
+        Error::TenantSuspended | Error::TenantDeleted | Error::TenantRetained { .. } => Some("tenant"),
+        Error::CategoryInUse(_) => Some("category"),
+        _ => None,
+    }
+}
+
+fn field_violations(violations: &Violations) -> Vec<FieldViolation> {
     violations
         .iter()
-        .map(|wrong| FieldViolation::new(wrong.field.clone(), wrong.description.clone()))
+        .map(|violation| FieldViolation::new(violation.field.clone(), violation.description.clone()))
         .collect()
 }
 
-fn shortened(text: String, characters_max: usize) -> String {
+fn shorten(text: String, characters_max: usize) -> String {
     match text.char_indices().nth(characters_max) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text,

@@ -1,114 +1,233 @@
-//! What callers are told.
+//! Statuses, and what `error_reason.proto` says about them.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use tonic_types::StatusExt;
-
-use super::*;
-use crate::domain::{
-    clock::Timestamp,
-    file::FileState,
-    ids::{FileId, TenantId},
-    violations::Violations,
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
 };
 
-const REQUEST_ID: &str = "r-1";
+use prost::Message as _;
+use prost_types::FileDescriptorSet;
+use tonic_types::StatusExt;
 
-/// One of each error that has no adapter's error inside.
+use super::{reasons::code, *};
+use crate::{
+    app::{CredentialsError, FetchFailure, Stall},
+    domain::{
+        clock::Timestamp,
+        file::{FileState, LegalHold},
+        ids::{FileId, TenantId},
+        media_type::MediaKind,
+        violations::Violations,
+    },
+    proto,
+};
+
+const CALL_ID: &str = "c-1";
+
+/// At least one error of each reason that a use case can return.
 fn errors() -> Vec<Error> {
-    vec![
+    let mut errors = vec![
         Error::Invalid(Violations::one("spec.name", "must not be empty")),
         Error::PageTokenInvalid,
         Error::CursorInvalid,
         Error::CursorTooOld,
-        Error::TooManyWebhooks(20),
-        Error::StreamOrder("the spec comes first"),
-        Error::ChecksumMismatch { algorithm: "crc32c" },
-        Error::SizeMismatch { declared: 100, received: 99 },
         Error::RequestIdReused,
-        Error::OffsetGap { expected: 2048, received: 4096 },
         Error::ReadOutOfRange { size_bytes: 10 },
         Error::Unauthenticated(CredentialsError::Missing),
         Error::Unauthenticated(CredentialsError::Invalid("the token has expired".into())),
         Error::NotAllowed("only the owner may"),
         Error::NotFound("file"),
-        Error::FetchFailed { kind: FetchFailure::Gone, reason: "it answered 404 Not Found".into() },
-        Error::FetchFailed { kind: FetchFailure::Refused, reason: "it answered 403 Forbidden".into() },
-        Error::FetchFailed {
-            kind: FetchFailure::Unavailable,
-            reason: "it answered 500 Internal Server Error".into(),
-        },
         Error::QuotaBytes { needed_bytes: 5, used_bytes: 3, reserved_bytes: 0, limit_bytes: 7 },
         Error::QuotaFiles { file_count: 10, file_count_max: 10 },
-        Error::FileTooLarge { kind: "video", limit_bytes: 500 },
-        Error::UploadNotFinished,
-        Error::UploadPaused { persisted_size_bytes: 8 },
-        Error::ResentBytesDiffer,
-        Error::DirectUploadUnsupported,
-        Error::UploadNotDirect,
-        Error::UploadIsDirect,
-        Error::PartSizeMismatch { number: 2, declared: 100, received: 99 },
-        Error::UploadHasAllBytes { size_bytes: 100 },
-        Error::UploadPartsTooLarge { part_size_bytes: 1 << 26 },
-        Error::UploadCommitted(FileId::from_uuid(uuid::Uuid::nil())),
-        Error::UploadStalled("no message for 60 seconds".into()),
+        Error::FileTooLarge { kind: Some(MediaKind::Video), size_bytes: 501, limit_bytes: 500 },
+        Error::FileTooLarge { kind: None, size_bytes: 501, limit_bytes: 500 },
+        Error::QuotaBelowUsage { used_bytes: 2, reserved_bytes: 1, file_count: 1 },
+        Error::Overloaded("uploads"),
         Error::EtagMismatch,
         Error::RequestInProgress,
-        Error::UploadFenced,
         Error::FileDeleted,
         Error::FileNotAvailable(FileState::Processing),
-        Error::FileRetained { until: Some(Timestamp::default()), hold: None },
+        Error::FileRetained { until: Some(Timestamp::default()), hold: Some(hold()) },
         Error::VersionIsCurrent(1),
         Error::ScanRequired,
-        Error::QuotaBelowUsage { used_bytes: 2, reserved_bytes: 1, file_count: 1 },
+        Error::ObjectMissing,
+        Error::ObjectDamaged,
+        Error::ProviderUnknown("archive-2024".into()),
+        Error::database_unavailable(),
+        unknown(true),
+        unknown(false),
+        Error::ShuttingDown,
+        Error::internal("the pool is poisoned at db:5432"),
+    ];
+    errors.extend(upload_errors());
+    errors.extend(tenant_errors());
+    errors
+}
+
+fn upload_errors() -> Vec<Error> {
+    vec![
+        Error::StreamOrder("the spec comes first"),
+        Error::ChecksumMismatch { algorithm: "crc32c" },
+        Error::SizeMismatch { declared: 100, received: 99 },
+        Error::PartSizeMismatch { number: 2, declared: 100, received: 99 },
+        Error::UploadHasAllBytes { size_bytes: 100 },
+        Error::OffsetGap { expected: 2048, received: 4096 },
+        Error::ResentBytesDiffer,
+        Error::UploadNotFinished,
+        Error::UploadPaused { persisted_size_bytes: 8 },
+        Error::UploadStalled(Stall::Idle(Duration::from_secs(60))),
+        Error::UploadStalled(Stall::Slow(1024)),
+        Error::UploadFenced,
+        Error::CommitTooLate { age: Duration::from_secs(2), age_max: Duration::from_secs(1) },
+        Error::UploadCommitted(FileId::from_uuid(uuid::Uuid::nil())),
+        Error::UploadPartsTooLarge { part_size_bytes: 1 << 26 },
+        Error::DirectUploadUnsupported,
+        Error::UploadIsDirect,
+        Error::UploadNotDirect,
+    ]
+}
+
+fn tenant_errors() -> Vec<Error> {
+    vec![
         Error::TenantSuspended,
         Error::TenantDeleted,
         Error::TenantExists(TenantId::from_uuid(uuid::Uuid::nil())),
         Error::TenantRetained { file_count: 2, held_file_count: 1, until: Some(Timestamp::default()) },
         Error::CategoryExists("report".to_owned()),
         Error::CategoryInUse("files have it"),
-        Error::ObjectMissing,
-        Error::ObjectDamaged,
-        Error::Overloaded("uploads"),
-        Error::ShuttingDown,
-        Error::internal("the pool is poisoned at db:5432"),
+        Error::TooManyWebhooks(20),
+        Error::WatchesExhausted { watch_count_max: 64 },
+        Error::FetchFailed { kind: FetchFailure::Gone, reason: "HTTP status 404".into() },
+        Error::FetchFailed { kind: FetchFailure::Refused, reason: "HTTP status 403".into() },
+        Error::FetchFailed { kind: FetchFailure::Unavailable, reason: "HTTP status 500".into() },
     ]
 }
 
-#[test]
-fn every_reason_has_one_code_and_every_error_one_reason() {
-    let mut codes = BTreeMap::new();
-    let told = errors().iter().map(|error| status(error, REQUEST_ID)).collect::<Vec<_>>();
-    let ours =
-        [overloaded("requests", REQUEST_ID), deadline_exceeded("too late", REQUEST_ID), internal(REQUEST_ID)];
-    for status in told.into_iter().chain(ours) {
-        let info = status.get_details_error_info().unwrap();
-        assert_eq!(info.domain, "strongroom");
-        assert_eq!(info.metadata["request_id"], REQUEST_ID);
-        let reason = ErrorReason::from_str_name(&format!("ERROR_REASON_{}", info.reason)).unwrap();
-        assert_eq!(status.code(), code(reason), "{}", info.reason);
-        codes.insert(reason as i32, status.code());
+fn unknown(has_request_id: bool) -> Error {
+    Error::OutcomeUnknown { has_request_id, source: "connection reset".into() }
+}
+
+fn hold() -> LegalHold {
+    LegalHold { reason: "trial".into(), by: "ada".into(), time: Timestamp::default() }
+}
+
+/// The status of at least one error of each reason.
+fn statuses() -> Vec<Status> {
+    let transport_errors = [
+        TransportError::MessageTooLarge { size_bytes: Some(11), limit_bytes: 10 },
+        TransportError::MessageTooLarge { size_bytes: None, limit_bytes: 10 },
+        TransportError::Malformed("invalid UTF-8".to_owned()),
+        TransportError::EncodingUnsupported { supported: "gzip,identity".to_owned() },
+        TransportError::MethodUnknown,
+        TransportError::ServiceUnknown,
+    ];
+    let errors = errors();
+    let statuses = errors.iter().map(|error| status(error, CALL_ID));
+    let transport_statuses = transport_errors.iter().map(|error| transport(error, CALL_ID));
+    statuses.chain(transport_statuses).chain([deadline_exceeded("too late", CALL_ID)]).collect()
+}
+
+/// The promise of a reason: its code, whether its errors have a `RetryInfo`, and the keys of its metadata.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Promise {
+    code: String,
+    has_retry_info: bool,
+    keys: BTreeSet<String>,
+}
+
+/// The promises of `error_reason.proto`, by the name of the reason.
+fn documented() -> BTreeMap<String, Promise> {
+    let set = FileDescriptorSet::decode(proto::DESCRIPTOR_SET).unwrap();
+    let file = set.file.into_iter().find(|file| file.name().ends_with("v1/error_reason.proto")).unwrap();
+    let values: Vec<String> = file.enum_type[0].value.iter().map(|value| value.name().to_owned()).collect();
+    let locations = file.source_code_info.unwrap().location;
+    // The path of the n-th value of the first enum.
+    let comments = locations.into_iter().filter(|location| location.path.starts_with(&[5, 0, 2]));
+    let comments = comments.filter(|location| location.path.len() == 4 && location.path[3] > 0);
+    comments
+        .map(|location| {
+            let value = usize::try_from(location.path[3]).unwrap();
+            let name = values[value].strip_prefix("ERROR_REASON_").unwrap().to_owned();
+            let promise = promise(&name, location.leading_comments());
+            (name, promise)
+        })
+        .collect()
+}
+
+fn promise(name: &str, comment: &str) -> Promise {
+    let line = |label: &str| {
+        let text = comment.lines().find_map(|line| line.trim().strip_prefix(label));
+        text.unwrap_or_else(|| panic!("{name} has no line `{label}`")).trim()
+    };
+    for label in ["When:", "Do:", "Example:"] {
+        assert!(!line(label).is_empty(), "{name}: {label}");
     }
-    // Their errors hold an adapter's, which this room cannot make; the compiler checks that they are mapped.
-    let elsewhere = [ErrorReason::StorageUnavailable, ErrorReason::DatabaseUnavailable];
-    let all: BTreeSet<i32> = (1..1000).filter(|number| ErrorReason::try_from(*number).is_ok()).collect();
-    let seen: BTreeSet<i32> = codes.into_keys().chain(elsewhere.map(|reason| reason as i32)).collect();
-    assert_eq!(seen, all);
-    assert!(elsewhere.iter().all(|reason| code(*reason) == Code::Unavailable));
+    let metadata: BTreeMap<String, String> = serde_json::from_str(line("Metadata:"))
+        .unwrap_or_else(|error| panic!("{name}: the metadata are no JSON object of strings: {error}"));
+    let code = line("Code:");
+    let words = comment.split_whitespace().collect::<Vec<_>>().join(" ");
+    Promise {
+        code: code.split([',', '.']).next().unwrap().to_owned(),
+        has_retry_info: words.contains("with RetryInfo") || words.contains("(RetryInfo is present"),
+        keys: metadata.into_keys().collect(),
+    }
+}
+
+/// The name of a code as the proto files write it: `NOT_FOUND`.
+fn code_name(code: Code) -> String {
+    let mut name = String::new();
+    for letter in format!("{code:?}").chars() {
+        if letter.is_uppercase() && !name.is_empty() {
+            name.push('_');
+        }
+        name.push(letter.to_ascii_uppercase());
+    }
+    name
 }
 
 #[test]
-fn an_internal_error_tells_its_request_id_and_nothing_else() {
-    let status = status(&Error::internal("the pool is poisoned at db:5432"), REQUEST_ID);
+fn documented_reasons_match_the_statuses() {
+    let mut returned: BTreeMap<String, Promise> = BTreeMap::new();
+    for status in statuses() {
+        let info = status.get_details_error_info().unwrap();
+        assert_eq!(info.domain, "strongroom");
+        assert_eq!(info.metadata["call_id"], CALL_ID);
+        let reason = ErrorReason::from_str_name(&format!("ERROR_REASON_{}", info.reason)).unwrap();
+        assert_eq!(status.code(), code(reason), "{}", info.reason);
+        let promise = returned.entry(info.reason).or_default();
+        promise.code = code_name(status.code());
+        promise.has_retry_info |= status.get_details_retry_info().is_some();
+        promise.keys.extend(info.metadata.into_keys().filter(|key| key != "call_id"));
+    }
+    let documented = documented();
+    for (reason, promise) in &documented {
+        assert_eq!(returned.get(reason), Some(promise), "{reason}");
+    }
+    assert!(returned.keys().all(|reason| documented.contains_key(reason)));
+}
+
+#[test]
+fn metadata_has_no_sentences() {
+    for status in statuses() {
+        let info = status.get_details_error_info().unwrap();
+        for (key, value) in info.metadata {
+            assert!(!value.contains(' '), "{}: {key} is {value:?}", info.reason);
+        }
+    }
+}
+
+#[test]
+fn internal_error_reveals_only_its_call_id() {
+    let status = status(&Error::internal("the pool is poisoned at db:5432"), CALL_ID);
     assert_eq!(status.code(), Code::Internal);
-    assert!(status.message().contains(REQUEST_ID));
+    assert!(status.message().contains(CALL_ID));
     let all = format!("{} {:?}", status.message(), status.get_error_details());
     assert!(!all.contains("poisoned"), "{all}");
 }
 
 #[test]
-fn the_log_has_the_whole_chain() {
-    assert_eq!(chain(&Error::internal("the pool is poisoned")), "internal error: the pool is poisoned");
+fn log_has_all_causes() {
+    assert_eq!(with_causes(&Error::internal("the pool is poisoned")), "internal error: the pool is poisoned");
 }
 
 #[test]
@@ -117,32 +236,25 @@ fn twenty_long_violations_stay_below_four_kibibytes() {
     for index in 0..20 {
         violations.add(format!("spec.attachments[{index}].field"), "é".repeat(1000));
     }
-    let status = status(&Error::Invalid(violations), REQUEST_ID);
+    let status = status(&Error::Invalid(violations), CALL_ID);
     assert!(status.details().len() < DETAILS_BYTES_MAX, "{}", status.details().len());
-    let told = status.get_details_bad_request().unwrap().field_violations;
-    assert_eq!(told.len(), 20);
-    assert_eq!(told[19].field, "spec.attachments[19].field");
+    let violations = status.get_details_bad_request().unwrap().field_violations;
+    assert_eq!(violations.len(), 20);
+    assert_eq!(violations[19].field, "spec.attachments[19].field");
 }
 
 #[test]
-fn a_refusal_for_want_of_room_says_what_is_missing_and_not_to_retry() {
+fn exceeded_quota_has_the_numbers_and_no_retry_info() {
     let error = Error::QuotaBytes { needed_bytes: 5, used_bytes: 3, reserved_bytes: 0, limit_bytes: 7 };
-    let status = status(&error, REQUEST_ID);
+    let status = status(&error, CALL_ID);
     assert_eq!(status.get_details_quota_failure().unwrap().violations.len(), 1);
     assert_eq!(status.get_details_error_info().unwrap().metadata["limit_bytes"], "7");
     assert!(status.get_details_retry_info().is_none());
 }
 
 #[test]
-fn an_overloaded_service_says_when_to_retry() {
-    let status = overloaded("requests", REQUEST_ID);
-    assert_eq!(status.code(), Code::ResourceExhausted);
-    assert!(status.get_details_retry_info().unwrap().retry_delay.is_some());
-}
-
-#[test]
-fn not_found_says_nothing_of_the_id_that_was_asked_for() {
-    let status = status(&Error::NotFound("file"), REQUEST_ID);
+fn not_found_does_not_repeat_the_id() {
+    let status = status(&Error::NotFound("file"), CALL_ID);
     let resource = status.get_details_resource_info().unwrap();
     assert_eq!((resource.resource_type.as_str(), resource.resource_name.as_str()), ("file", ""));
 }

@@ -67,7 +67,7 @@ impl EventPoller {
     /// Adds a watcher of a tenant and starts polling if it is the first.
     ///
     /// # Errors
-    /// Returns `Overloaded` if the process or the tenant has reached its limit of watches.
+    /// Returns `WatchesExhausted` at the tenant's limit of watches, `Overloaded` at the limit of this process.
     pub(super) fn subscribe(
         &self,
         db: &Database,
@@ -77,8 +77,11 @@ impl EventPoller {
         let mut pollers = lock(&self.0);
         let total: usize = pollers.values().map(|poller| poller.watchers).sum();
         let of_tenant = pollers.get(&tenant).map_or(0, |poller| poller.watchers);
-        if total >= limits.streams_max || of_tenant >= limits.streams_per_tenant_max {
-            return Err(Error::Overloaded("watches of files"));
+        if of_tenant >= limits.streams_per_tenant_max {
+            return Err(Error::WatchesExhausted { watch_count_max: limits.streams_per_tenant_max });
+        }
+        if total >= limits.streams_max {
+            return Err(Error::Overloaded("watches"));
         }
         let poller =
             pollers.entry(tenant).or_insert_with(|| start_polling(db, tenant, limits.poll_interval_max()));

@@ -93,7 +93,7 @@ pub struct Watch {
 /// expire.
 ///
 /// # Errors
-/// Returns `CursorInvalid`, `CursorTooOld`, `Overloaded` or `DatabaseUnavailable`.
+/// Returns `CursorInvalid`, `CursorTooOld`, `WatchesExhausted`, `Overloaded` or `DatabaseUnavailable`.
 pub async fn watch_files(
     app: &App,
     caller: Caller,

@@ -84,7 +84,10 @@ pub(in crate::app::uploads) async fn complete_direct_upload(
                 ..new_processing_commit(app, caller, &stored, &target, content)
             };
             let committed = app.commits.submit(caller.tenant_id(), finished).await;
-            let committed = committed.unwrap_or_else(|lost| Err(Error::OutcomeUnknown(lost.into())));
+            // The upload's id is its request id.
+            let committed = committed.unwrap_or_else(|lost| {
+                Err(Error::OutcomeUnknown { has_request_id: true, source: lost.into() })
+            });
             let is_abandoned =
                 matches!(committed, Err(Error::NotFound(_) | Error::NotAllowed(_) | Error::Invalid(_)));
             (committed, is_abandoned)
@@ -125,7 +128,7 @@ async fn clean_up_after_commit(
             delete_object(&Target { key: staging_key, ..target }).await;
         }
         // The upload may have become a file.
-        (Err(Error::OutcomeUnknown(_)), _) => {}
+        (Err(Error::OutcomeUnknown { .. }), _) => {}
         (Err(_), Some(_)) => delete_object(&target).await,
         (Ok(_) | Err(_), None) => {}
     }

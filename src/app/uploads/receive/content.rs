@@ -190,6 +190,6 @@ pub(in crate::app::uploads) fn check_size(
     if i64::try_from(bytes).is_ok_and(|bytes| bytes <= limit) {
         Ok(())
     } else {
-        Err(Error::file_too_large(kind, limit))
+        Err(Error::file_too_large(kind, bytes, limit))
     }
 }

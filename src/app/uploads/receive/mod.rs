@@ -309,7 +309,7 @@ impl<'a> Receiver<'a> {
     /// Returns the error for a file that needs more parts than a store allows.
     fn too_many_parts_error(&self) -> Error {
         let limit = u64::from(PART_NUMBER_MAX) * self.part_size_bytes as u64;
-        Error::file_too_large(None, i64::try_from(limit).unwrap_or(i64::MAX))
+        Error::file_too_large(None, self.content.received_bytes(), i64::try_from(limit).unwrap_or(i64::MAX))
     }
 
     async fn join_next_write(&mut self) -> Result<(), Error> {

@@ -6,7 +6,7 @@ use futures::{Stream, StreamExt};
 use tokio::time::Instant;
 
 use super::message::UploadMessage;
-use crate::app::{App, Error};
+use crate::app::{App, Error, Stall};
 
 /// Measures the pace of a client. Only time spent waiting for the client counts, in windows of the grace
 /// period: fast bytes at the start do not compensate for a slow rest, and waiting for our own byte budget is
@@ -40,15 +40,12 @@ impl<'a> PaceMonitor<'a> {
         let start = Instant::now();
         let next = tokio::time::timeout(idle, messages.next())
             .await
-            .map_err(|_| Error::UploadStalled(format!("no message for {} seconds", idle.as_secs())))?;
+            .map_err(|_| Error::UploadStalled(Stall::Idle(idle)))?;
         self.waited += start.elapsed();
         if self.waited >= limits.rate_grace() {
             let rate = limits.rate_min_bytes_per_second;
-            let (window_bytes, seconds) = (received_bytes - self.window_start_bytes, self.waited.as_secs());
-            if window_bytes < rate.saturating_mul(seconds) {
-                return Err(Error::UploadStalled(format!(
-                    "received {window_bytes} bytes in {seconds} seconds; the minimum is {rate} bytes per second"
-                )));
+            if received_bytes - self.window_start_bytes < rate.saturating_mul(self.waited.as_secs()) {
+                return Err(Error::UploadStalled(Stall::Slow(rate)));
             }
             (self.waited, self.window_start_bytes) = (Duration::ZERO, received_bytes);
         }

@@ -97,8 +97,10 @@ async fn reserve_upload(
 /// Checks that the file does not need more than the maximum number of parts.
 fn check_part_count(app: &App, spec: &CheckedSpec) -> Result<(), Error> {
     let size_max_bytes = u64::from(PART_NUMBER_MAX) * app.limits.uploads.part_size_bytes as u64;
-    match spec.size_bytes.is_some_and(|size| size > size_max_bytes) {
-        true => Err(Error::file_too_large(None, i64::try_from(size_max_bytes).unwrap_or(i64::MAX))),
-        false => Ok(()),
+    match spec.size_bytes {
+        Some(size) if size > size_max_bytes => {
+            Err(Error::file_too_large(None, size, i64::try_from(size_max_bytes).unwrap_or(i64::MAX)))
+        }
+        Some(_) | None => Ok(()),
     }
 }

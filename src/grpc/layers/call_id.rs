@@ -1,0 +1,95 @@
+//! Gives each call an id: the one that the caller or its proxy sent, or a new UUID.
+//!
+//! The id is in every log line and every error of the call, and returns in the header `call-id`. It identifies one
+//! attempt; the caller's `request_id` identifies one intention, over all of its attempts.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Request, Response};
+use tonic::{body::Body, transport::server::TcpConnectInfo};
+
+use super::{Around, Inner, Next};
+use crate::domain::{caller::Origin, clock::IdSource};
+
+const HEADER: HeaderName = HeaderName::from_static("call-id");
+
+/// What proxies (Envoy, nginx) call the same id.
+const PROXY_HEADER: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The longest id that is accepted from outside, in characters.
+const LENGTH_MAX: usize = 64;
+
+/// Adds the [`Origin`] to the extensions of a request.
+#[derive(Clone)]
+pub(in crate::grpc) struct CallId(pub(in crate::grpc) Arc<dyn IdSource>);
+
+impl Around for CallId {
+    async fn around<S: Inner>(&self, mut request: Request<Body>, next: Next<S>) -> Response<Body> {
+        let call_id = sent_id(request.headers()).unwrap_or_else(|| self.0.uuid().to_string());
+        let header = HeaderValue::from_str(&call_id);
+        let address = peer_address(request.extensions()).map(|peer| peer.ip().to_string());
+        request.extensions_mut().insert(Origin { call_id, address: address.unwrap_or_default() });
+        let mut response = next.run(request).await;
+        if let Ok(header) = header {
+            response.headers_mut().insert(HEADER, header);
+        }
+        response
+    }
+}
+
+/// The address of the connection. Headers that claim another one can be forged.
+fn peer_address(extensions: &Extensions) -> Option<SocketAddr> {
+    extensions.get::<TcpConnectInfo>()?.remote_addr()
+}
+
+fn sent_id(headers: &HeaderMap) -> Option<String> {
+    let id = |name| headers.get(name).and_then(safe_text).map(str::to_owned);
+    id(HEADER).or_else(|| id(PROXY_HEADER))
+}
+
+/// The text of an id that is safe in a log line, in a header and in an error.
+fn safe_text(value: &HeaderValue) -> Option<&str> {
+    let is_safe = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    let text = value.to_str().ok()?;
+    ((1..=LENGTH_MAX).contains(&text.len()) && text.bytes().all(is_safe)).then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        domain::clock::SystemIds,
+        grpc::{
+            call::request_origin,
+            layers::testing::{call, request},
+        },
+    };
+
+    async fn call_id(sent: &[(HeaderName, &str)]) -> String {
+        let layer = CallId(Arc::new(SystemIds));
+        let mut request = request("/any");
+        for (name, value) in sent {
+            request.headers_mut().insert(name, value.parse().unwrap());
+        }
+        let response = call(&layer, request, |request| async move {
+            let seen = request_origin(request.extensions()).call_id;
+            Response::builder().header("seen", seen).body(Body::empty()).unwrap()
+        })
+        .await;
+        assert_eq!(response.headers()["seen"], response.headers()[HEADER]);
+        response.headers()[HEADER].to_str().unwrap().to_owned()
+    }
+
+    #[tokio::test]
+    async fn safe_id_is_kept_and_any_other_replaced() {
+        assert_eq!(call_id(&[(HEADER, "call_42.a-b")]).await, "call_42.a-b");
+        assert_eq!(call_id(&[(PROXY_HEADER, "from-envoy")]).await, "from-envoy");
+        assert_eq!(call_id(&[(HEADER, "mine"), (PROXY_HEADER, "from-envoy")]).await, "mine");
+        let long = "a".repeat(LENGTH_MAX + 1);
+        for unsafe_id in ["", "a b", "a\"b", &long] {
+            let id = call_id(&[(HEADER, unsafe_id)]).await;
+            assert!(id.parse::<uuid::Uuid>().is_ok(), "{unsafe_id:?}: {id}");
+        }
+        assert!(call_id(&[]).await.parse::<uuid::Uuid>().is_ok());
+    }
+}

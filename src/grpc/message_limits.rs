@@ -1,0 +1,95 @@
+//! The size limit of the messages to each method, and whether they may be compressed.
+
+use crate::config::Config;
+
+const UPLOAD_SERVICE: &str = "/strongroom.v1.UploadService/";
+
+/// The method whose message is a whole part of an upload.
+const PART_METHOD: &str = "/strongroom.v1.UploadService/UploadPart";
+
+/// Services whose messages contain the record or the bytes of a file.
+const FILE_SERVICES: [&str; 3] =
+    ["/strongroom.v1.FileService/", "/strongroom.v1.ImportService/", UPLOAD_SERVICE];
+
+/// Methods with a stream of messages to the service. Their messages may not be compressed.
+const STREAMING_METHODS: [&str; 4] = [
+    "/strongroom.v1.FileService/UploadFile",
+    "/strongroom.v1.ImportService/ImportFiles",
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+];
+
+/// The limits for messages to the service, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct MessageLimits {
+    /// The limit for a message to one of [`FILE_SERVICES`].
+    pub(super) file_message_bytes_max: usize,
+    /// The limit for a message to [`PART_METHOD`].
+    pub(super) part_message_bytes_max: usize,
+}
+
+impl MessageLimits {
+    /// The limit for a message to any other service.
+    pub(super) const SMALL_BYTES_MAX: usize = 64 * 1024;
+
+    pub(super) fn new(config: &Config) -> Self {
+        Self {
+            file_message_bytes_max: config.server.message_size_max_bytes,
+            part_message_bytes_max: config.uploads.part_message_bytes_max(),
+        }
+    }
+
+    /// Returns the limit for a message to [`UPLOAD_SERVICE`], which is the largest limit of all.
+    pub(super) fn bytes_max(&self) -> usize {
+        self.file_message_bytes_max.max(self.part_message_bytes_max)
+    }
+
+    /// Returns the limit for a message to a method. For a compressed message it applies before decompression.
+    pub(super) fn for_method(&self, path: &str) -> usize {
+        match path {
+            PART_METHOD => self.part_message_bytes_max,
+            path if FILE_SERVICES.iter().any(|service| path.starts_with(service)) => {
+                self.file_message_bytes_max
+            }
+            _ => Self::SMALL_BYTES_MAX,
+        }
+    }
+
+    /// Returns the limit for a compressed message after decompression: tonic has one limit for all methods of a
+    /// service.
+    pub(super) fn after_decompression(&self, path: &str) -> usize {
+        if path.starts_with(UPLOAD_SERVICE) { self.bytes_max() } else { self.for_method(path) }
+    }
+}
+
+/// Returns whether messages to this method may be compressed.
+pub(super) fn accepts_compression(path: &str) -> bool {
+    !STREAMING_METHODS.contains(&path)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use prost::Message as _;
+    use prost_types::FileDescriptorSet;
+
+    use super::*;
+    use crate::proto;
+
+    #[test]
+    fn lists_every_method_with_a_stream_of_requests() {
+        let set = FileDescriptorSet::decode(proto::DESCRIPTOR_SET).unwrap();
+        let streaming: BTreeSet<String> = set
+            .file
+            .iter()
+            .flat_map(|file| file.service.iter().map(move |service| (file.package(), service)))
+            .flat_map(|(package, service)| {
+                let streaming = service.method.iter().filter(|method| method.client_streaming());
+                streaming.map(move |method| format!("/{package}.{}/{}", service.name(), method.name()))
+            })
+            .collect();
+        let listed = STREAMING_METHODS.iter().filter(|path| path.starts_with("/strongroom."));
+        assert_eq!(listed.map(|path| (*path).to_owned()).collect::<BTreeSet<_>>(), streaming);
+    }
+}

@@ -1,0 +1,137 @@
+//! The reason of every error, and the code of every reason.
+
+use tonic::Code;
+
+use crate::{
+    app::{CredentialsError, Error, FetchFailure},
+    proto::v1::ErrorReason,
+};
+
+/// The name of a reason in `ErrorInfo`: without its prefix.
+pub(in crate::grpc) fn reason_name(reason: ErrorReason) -> &'static str {
+    let name = reason.as_str_name();
+    name.strip_prefix("ERROR_REASON_").unwrap_or(name)
+}
+
+/// The reason of an error.
+pub(in crate::grpc) fn reason(error: &Error) -> ErrorReason {
+    match error {
+        Error::Invalid(_) => ErrorReason::InvalidField,
+        Error::PageTokenInvalid => ErrorReason::PageTokenInvalid,
+        Error::CursorInvalid => ErrorReason::CursorInvalid,
+        Error::CursorTooOld => ErrorReason::CursorTooOld,
+        Error::TooManyWebhooks(_) => ErrorReason::WebhookLimit,
+        Error::StreamOrder(_) => ErrorReason::StreamOrderInvalid,
+        Error::ChecksumMismatch { .. } => ErrorReason::ChecksumMismatch,
+        Error::ResentBytesDiffer => ErrorReason::UploadContentDiffers,
+        Error::SizeMismatch { .. } | Error::PartSizeMismatch { .. } | Error::UploadHasAllBytes { .. } => {
+            ErrorReason::SizeMismatch
+        }
+        Error::UploadPartsTooLarge { .. } => ErrorReason::UploadPartsTooLarge,
+        Error::DirectUploadUnsupported => ErrorReason::DirectUploadUnsupported,
+        Error::UploadIsDirect => ErrorReason::UploadIsDirect,
+        Error::UploadNotDirect => ErrorReason::UploadNotDirect,
+        Error::RequestIdReused => ErrorReason::RequestIdReused,
+        Error::OffsetGap { .. } => ErrorReason::UploadOffsetGap,
+        Error::ReadOutOfRange { .. } => ErrorReason::ReadOffsetOutOfRange,
+        Error::Unauthenticated(CredentialsError::Missing) => ErrorReason::CredentialsMissing,
+        Error::Unauthenticated(CredentialsError::Invalid(_)) => ErrorReason::CredentialsInvalid,
+        Error::NotAllowed(_) => ErrorReason::NotAllowed,
+        Error::NotFound(_) | Error::FetchFailed { kind: FetchFailure::Gone, .. } => ErrorReason::NotFound,
+        Error::QuotaBytes { .. } => ErrorReason::QuotaBytesExceeded,
+        Error::QuotaFiles { .. } => ErrorReason::QuotaFilesExceeded,
+        Error::FileTooLarge { .. } => ErrorReason::FileTooLarge,
+        Error::UploadNotFinished | Error::UploadPaused { .. } => ErrorReason::UploadNotFinished,
+        Error::UploadCommitted(_) => ErrorReason::UploadCommitted,
+        Error::UploadStalled(_) => ErrorReason::UploadStalled,
+        Error::EtagMismatch => ErrorReason::EtagMismatch,
+        Error::RequestInProgress => ErrorReason::RequestInProgress,
+        Error::UploadFenced | Error::CommitTooLate { .. } => ErrorReason::UploadFenced,
+        Error::FileDeleted => ErrorReason::FileDeleted,
+        Error::FileNotAvailable(_) => ErrorReason::FileNotAvailable,
+        Error::VersionIsCurrent(_) => ErrorReason::VersionIsCurrent,
+        Error::FileRetained { .. } => ErrorReason::FileRetained,
+        Error::Batch { reason, .. } => self::reason(reason),
+        Error::ScanRequired => ErrorReason::ScanRequired,
+        Error::QuotaBelowUsage { .. } => ErrorReason::QuotaBelowUsage,
+        Error::TenantSuspended => ErrorReason::TenantSuspended,
+        Error::TenantDeleted => ErrorReason::TenantDeleted,
+        Error::TenantExists(_) => ErrorReason::TenantExists,
+        Error::TenantRetained { .. } => ErrorReason::TenantRetained,
+        Error::CategoryExists(_) => ErrorReason::CategoryExists,
+        Error::CategoryInUse(_) => ErrorReason::CategoryInUse,
+        Error::ObjectMissing => ErrorReason::ObjectMissing,
+        Error::ObjectDamaged => ErrorReason::ObjectDamaged,
+        Error::ProviderUnknown(_) => ErrorReason::StorageNotConfigured,
+        Error::StorageUnavailable(_) | Error::FetchFailed { kind: FetchFailure::Unavailable, .. } => {
+            ErrorReason::StorageUnavailable
+        }
+        Error::FetchFailed { kind: FetchFailure::Refused, .. } => ErrorReason::ImportRefused,
+        Error::DatabaseUnavailable(_) | Error::OutcomeUnknown { has_request_id: true, .. } => {
+            ErrorReason::DatabaseUnavailable
+        }
+        Error::OutcomeUnknown { has_request_id: false, .. } => ErrorReason::OutcomeUnknown,
+        Error::WatchesExhausted { .. } => ErrorReason::WatchesExhausted,
+        Error::Overloaded(_) => ErrorReason::Overloaded,
+        Error::ShuttingDown => ErrorReason::ShuttingDown,
+        Error::Internal(_) => ErrorReason::Internal,
+    }
+}
+
+/// The code of a reason.
+pub(super) fn code(reason: ErrorReason) -> Code {
+    match reason {
+        ErrorReason::InvalidField
+        | ErrorReason::PageTokenInvalid
+        | ErrorReason::CursorInvalid
+        | ErrorReason::StreamOrderInvalid
+        | ErrorReason::ChecksumMismatch
+        | ErrorReason::SizeMismatch
+        | ErrorReason::UploadContentDiffers
+        | ErrorReason::MalformedMessage
+        | ErrorReason::RequestIdReused => Code::InvalidArgument,
+        ErrorReason::UploadOffsetGap | ErrorReason::ReadOffsetOutOfRange => Code::OutOfRange,
+        ErrorReason::CredentialsMissing | ErrorReason::CredentialsInvalid => Code::Unauthenticated,
+        ErrorReason::NotAllowed => Code::PermissionDenied,
+        ErrorReason::NotFound => Code::NotFound,
+        ErrorReason::QuotaBytesExceeded
+        | ErrorReason::QuotaFilesExceeded
+        | ErrorReason::FileTooLarge
+        | ErrorReason::MessageTooLarge
+        | ErrorReason::Overloaded => Code::ResourceExhausted,
+        ErrorReason::UploadNotFinished
+        | ErrorReason::UploadStalled
+        | ErrorReason::UploadFenced
+        | ErrorReason::EtagMismatch
+        | ErrorReason::RequestInProgress
+        | ErrorReason::OutcomeUnknown => Code::Aborted,
+        ErrorReason::FileDeleted
+        | ErrorReason::FileNotAvailable
+        | ErrorReason::FileRetained
+        | ErrorReason::VersionIsCurrent
+        | ErrorReason::ScanRequired
+        | ErrorReason::UploadCommitted
+        | ErrorReason::UploadPartsTooLarge
+        | ErrorReason::DirectUploadUnsupported
+        | ErrorReason::UploadIsDirect
+        | ErrorReason::UploadNotDirect
+        | ErrorReason::QuotaBelowUsage
+        | ErrorReason::CursorTooOld
+        | ErrorReason::WebhookLimit
+        | ErrorReason::WatchesExhausted
+        | ErrorReason::ImportRefused
+        | ErrorReason::StorageNotConfigured
+        | ErrorReason::TenantSuspended
+        | ErrorReason::TenantDeleted
+        | ErrorReason::TenantRetained
+        | ErrorReason::CategoryInUse => Code::FailedPrecondition,
+        ErrorReason::TenantExists | ErrorReason::CategoryExists => Code::AlreadyExists,
+        ErrorReason::ObjectMissing | ErrorReason::ObjectDamaged => Code::DataLoss,
+        ErrorReason::StorageUnavailable | ErrorReason::DatabaseUnavailable | ErrorReason::ShuttingDown => {
+            Code::Unavailable
+        }
+        ErrorReason::EncodingUnsupported | ErrorReason::MethodUnknown => Code::Unimplemented,
+        ErrorReason::DeadlineExceeded => Code::DeadlineExceeded,
+        ErrorReason::Unspecified | ErrorReason::Internal => Code::Internal,
+    }
+}
