@@ -23,6 +23,8 @@ CREATE TYPE app.finished_upload AS (
     is_version boolean,
     -- whether the uploader may change files of others
     may_write_all boolean,
+    -- the etag that the file of a version must have; empty for any
+    if_etag text,
     change_description text,
     content_state smallint,
     scan_status smallint,
@@ -66,7 +68,7 @@ CREATE TYPE app.finished_upload AS (
 -- quota row last; the answer tells the quota, so it is written behind it.
 --
 -- `verdicts` are in the order of the items: 1 committed at `create_time`; 2 answered before, with what `answered` holds under
--- its request id; 3 someone else is working on this request id; 4 the lease was lost or has run out; 5 to 9 as
+-- its request id; 3 someone else is working on this request id; 4 the lease was lost or has run out; 5 to 10 as
 -- `app.judge_versions` says. When `fits` is false the sum does not fit into the quota, and the caller must roll back.
 -- `facts` tells the file of each version, and `event_positions` where the event of each item stands, as
 -- src/domain/event_position.rs writes it; both by blob.

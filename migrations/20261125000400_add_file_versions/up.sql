@@ -20,7 +20,8 @@ $$;
 
 -- Locks the files that get a version, in the order of their ids, and judges what only now is certain: 5 there is no such
 -- file, 6 it is in the trash, 7 it is archived, 8 the uploader may not change it, 9 it is in another category by now, which
--- takes other types than the one under which the upload was judged. Before any lease is ended, so that an upload that is
+-- takes other types than the one under which the upload was judged, 10 it has another etag than the upload requires (see
+-- `File::etag`). Before any lease is ended, so that an upload that is
 -- refused here gives its reservation back as every other.
 CREATE FUNCTION app.judge_versions(finished app.finished_upload[], verdicts smallint[]) RETURNS smallint[]
     LANGUAGE plpgsql
@@ -37,6 +38,7 @@ BEGIN
             WHEN verdicts[place] <> 1 OR NOT finished[place].is_version THEN verdicts[place]
             WHEN f.id IS NULL THEN 5
             WHEN NOT finished[place].may_write_all AND f.owner_id <> finished[place].created_by THEN 8
+            WHEN finished[place].if_etag NOT IN ('', f.version || '-' || f.revision) THEN 10
             WHEN f.delete_time IS NOT NULL THEN 6
             WHEN f.archive_time IS NOT NULL THEN 7
             WHEN finished[place].category <> f.category AND (

@@ -44,6 +44,8 @@ pub struct Finished<'a, A> {
     pub is_version: bool,
     /// Whether the uploader may change files of others.
     pub may_write_all: bool,
+    /// The etag that the file of a version must have; empty for any.
+    pub if_etag: &'a str,
     /// What is new in this version.
     pub change_description: &'a str,
     /// After how many days it is deleted by schedule.
@@ -164,6 +166,8 @@ pub enum Verdict {
     NotAllowed,
     /// The file that it was a version for is in a category now that takes other types.
     Recategorized,
+    /// The file has another etag than the upload requires.
+    EtagMismatch,
 }
 
 /// What became of a batch.
@@ -195,6 +199,7 @@ struct FinishedRow<'a, A> {
     version: i32,
     is_version: bool,
     may_write_all: bool,
+    if_etag: &'a str,
     change_description: &'a str,
     content_state: i16,
     scan_status: i16,
@@ -248,6 +253,7 @@ impl<'a, A> From<&'a Finished<'a, A>> for FinishedRow<'a, A> {
             version: file.version,
             is_version: finished.is_version,
             may_write_all: finished.may_write_all,
+            if_etag: finished.if_etag,
             change_description: finished.change_description,
             content_state: file.content_state.number(),
             scan_status: file.scan_status.number(),
@@ -374,6 +380,7 @@ impl OutcomeRow {
             Some(7) => Ok(Verdict::FileState(FileState::Archived)),
             Some(8) => Ok(Verdict::NotAllowed),
             Some(9) => Ok(Verdict::Recategorized),
+            Some(10) => Ok(Verdict::EtagMismatch),
             _ => Err(DbError::corrupt(OPERATION, "verdict")),
         }
     }

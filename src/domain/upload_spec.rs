@@ -37,6 +37,7 @@ pub struct UploadSpec {
     pub metadata: Map<String, Value>,
     pub attachments: Vec<EntityRef>,
     pub file_id: String,
+    pub if_etag: String,
     pub change_description: String,
     pub expire_time: Option<Timestamp>,
     pub retain_until_time: Option<Timestamp>,
@@ -65,6 +66,8 @@ pub struct CheckedSpec {
     pub attachments: Vec<EntityRef>,
     /// The file that these bytes are a version of; its record stays as it is, and none of it is said here.
     pub file: Option<FileId>,
+    /// The etag that the file must have; empty for any.
+    pub if_etag: String,
     pub change_description: String,
     pub expire_time: Option<Timestamp>,
     pub retain_until_time: Option<Timestamp>,
@@ -98,6 +101,9 @@ impl UploadSpec {
         self.check_texts(&mut wrong);
         self.check_attachments(&mut wrong);
         self.check_times(now, &mut wrong);
+        if !self.if_etag.is_empty() {
+            wrong.add("spec.if_etag", "requires file_id; a new file has no etag");
+        }
         if let Some(imported) = &self.imported {
             imported.check(now, &mut wrong);
         }
@@ -130,6 +136,7 @@ impl UploadSpec {
             metadata: self.metadata,
             attachments,
             file: None,
+            if_etag: String::new(),
             change_description: self.change_description,
             expire_time: self.expire_time,
             retain_until_time: self.retain_until_time,
@@ -187,6 +194,7 @@ impl UploadSpec {
             metadata: self.metadata,
             attachments: self.attachments,
             file,
+            if_etag: self.if_etag,
             change_description: self.change_description,
             expire_time: None,
             retain_until_time: None,
@@ -261,6 +269,7 @@ impl CheckedSpec {
         hasher.field(self.change_description.as_bytes());
         if let Some(file) = self.file {
             hasher.field(file.as_uuid().as_bytes());
+            hasher.field(self.if_etag.as_bytes());
         }
         hasher.field(content.as_bytes());
         hasher.finish()

@@ -150,8 +150,8 @@ impl FileService for Files {
     ) -> Result<Response<DeleteFileResponse>, Status> {
         let (caller, request) = caller(request)?;
         answer(&caller.origin, async {
-            let (file, request_id) = convert::id::change(&request.file_id, &request.request_id)?;
-            let deleted = delete(&self.app, &caller, file, request_id).await?;
+            let change = convert::id::change(&request.file_id, request.if_etag, &request.request_id)?;
+            let deleted = delete(&self.app, &caller, change).await?;
             Ok(DeleteFileResponse {
                 event_position: position(deleted.event),
                 file: deleted.value.map(full),
@@ -167,8 +167,8 @@ impl FileService for Files {
     ) -> Result<Response<UndeleteFileResponse>, Status> {
         let (caller, request) = caller(request)?;
         answer(&caller.origin, async {
-            let (file, request_id) = convert::id::change(&request.file_id, &request.request_id)?;
-            let restored = undelete(&self.app, &caller, file, request_id).await?;
+            let change = convert::id::change(&request.file_id, String::new(), &request.request_id)?;
+            let restored = undelete(&self.app, &caller, change).await?;
             Ok(UndeleteFileResponse {
                 event_position: position(restored.event),
                 file: Some(full(restored.value)),
@@ -184,8 +184,8 @@ impl FileService for Files {
     ) -> Result<Response<PurgeFileResponse>, Status> {
         let (caller, request) = caller(request)?;
         answer(&caller.origin, async {
-            let (file, request_id) = convert::id::change(&request.file_id, &request.request_id)?;
-            let purged = purge(&self.app, &caller, file, request_id).await?;
+            let change = convert::id::change(&request.file_id, request.if_etag, &request.request_id)?;
+            let purged = purge(&self.app, &caller, change).await?;
             Ok(PurgeFileResponse {
                 event_position: position(purged.event),
                 quota_state: Some(state(purged.quota)),
@@ -218,8 +218,8 @@ impl FileService for Files {
     ) -> Result<Response<ArchiveFileResponse>, Status> {
         let (caller, request) = caller(request)?;
         answer(&caller.origin, async {
-            let (file, request_id) = convert::id::change(&request.file_id, &request.request_id)?;
-            let archived = archive(&self.app, &caller, file, request_id).await?;
+            let change = convert::id::change(&request.file_id, request.if_etag, &request.request_id)?;
+            let archived = archive(&self.app, &caller, change).await?;
             Ok(ArchiveFileResponse {
                 event_position: position(archived.event),
                 file: Some(full(archived.value)),
@@ -235,8 +235,8 @@ impl FileService for Files {
     ) -> Result<Response<UnarchiveFileResponse>, Status> {
         let (caller, request) = caller(request)?;
         answer(&caller.origin, async {
-            let (file, request_id) = convert::id::change(&request.file_id, &request.request_id)?;
-            let readable = unarchive(&self.app, &caller, file, request_id).await?;
+            let change = convert::id::change(&request.file_id, request.if_etag, &request.request_id)?;
+            let readable = unarchive(&self.app, &caller, change).await?;
             Ok(UnarchiveFileResponse {
                 event_position: position(readable.event),
                 file: Some(full(readable.value)),
@@ -285,8 +285,8 @@ impl FileService for Files {
     ) -> Result<Response<SetLegalHoldResponse>, Status> {
         let (caller, request) = caller(request)?;
         answer(&caller.origin, async {
-            let (file, request_id) = convert::id::change(&request.file_id, &request.request_id)?;
-            let request = HoldRequest { file, reason: request.reason, request_id };
+            let change = convert::id::change(&request.file_id, String::new(), &request.request_id)?;
+            let request = HoldRequest { change, reason: request.reason };
             let held = set_hold(&self.app, &caller, request).await?;
             Ok(SetLegalHoldResponse {
                 event_position: position(held.event),
@@ -303,8 +303,8 @@ impl FileService for Files {
     ) -> Result<Response<ReleaseLegalHoldResponse>, Status> {
         let (caller, request) = caller(request)?;
         answer(&caller.origin, async {
-            let (file, request_id) = convert::id::change(&request.file_id, &request.request_id)?;
-            let request = HoldRequest { file, reason: request.reason, request_id };
+            let change = convert::id::change(&request.file_id, String::new(), &request.request_id)?;
+            let request = HoldRequest { change, reason: request.reason };
             let released = release_hold(&self.app, &caller, request).await?;
             Ok(ReleaseLegalHoldResponse {
                 event_position: position(released.event),
@@ -349,8 +349,8 @@ impl FileService for Files {
     ) -> Result<Response<DeleteFileVersionResponse>, Status> {
         let (caller, request) = caller(request)?;
         answer(&caller.origin, async {
-            let (version, request_id) = convert::version::delete(&request)?;
-            let deleted = delete_version(&self.app, &caller, version, request_id).await?;
+            let (change, version) = convert::version::delete(request)?;
+            let deleted = delete_version(&self.app, &caller, change, version).await?;
             Ok(DeleteFileVersionResponse {
                 event_position: position(deleted.event),
                 file: Some(full(deleted.value)),

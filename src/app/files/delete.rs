@@ -1,6 +1,8 @@
 //! Moves a file to the trash.
 
-use super::{Changed, Claimed, claim, conclude, filled, note_with, purge::remove, settlement::Settlement};
+use super::{
+    Changed, Claimed, FileChange, claim, conclude, filled, note_with, purge::remove, settlement::Settlement,
+};
 use crate::{
     app::{App, Error},
     db::{
@@ -11,37 +13,27 @@ use crate::{
         idempotency_keys::Method,
         versions,
     },
-    domain::{
-        caller::Caller,
-        file::File,
-        ids::{FileId, RequestId},
-    },
+    domain::{caller::Caller, file::File},
 };
 
 /// Moves a file to the trash; where the policy keeps none, purges it and answers nothing. A file that is in the trash
 /// already is answered as it is.
 ///
 /// # Errors
-/// `NotFound`, `NotAllowed`, and those of purging where that is what the policy does.
-pub async fn delete(
-    app: &App,
-    caller: &Caller,
-    id: FileId,
-    request_id: Option<RequestId>,
-) -> Result<Changed<Option<File>>, Error> {
+/// `NotFound`, `NotAllowed`, `EtagMismatch`, and those of purging where that is what the policy does.
+pub async fn delete(app: &App, caller: &Caller, change: FileChange) -> Result<Changed<Option<File>>, Error> {
     let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::caller(caller)).await?;
-    let deleted = run(app, &mut tx, caller, id, request_id).await;
-    super::recorded(app, caller, AuditAction::FileDelete, id, tx.finish(deleted).await).await
+    let deleted = run(app, &mut tx, caller, &change).await;
+    super::recorded(app, caller, AuditAction::FileDelete, change.file, tx.finish(deleted).await).await
 }
 
 async fn run(
     app: &App,
     tx: &mut TenantTx,
     caller: &Caller,
-    id: FileId,
-    request_id: Option<RequestId>,
+    change: &FileChange,
 ) -> Result<Changed<Option<File>>, Error> {
-    let (file, attempt) = match claim(app, tx, caller, id, request_id, Method::DeleteFile).await? {
+    let (file, attempt) = match claim(app, tx, caller, change, Method::DeleteFile).await? {
         Claimed::Answered(answer) => return Ok(answer),
         Claimed::Ours(file, attempt) => (*file, attempt),
     };

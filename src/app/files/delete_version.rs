@@ -1,6 +1,6 @@
 //! Removes one version of a file for good.
 
-use super::{Changed, Claimed, claim_with, conclude, filled, purge};
+use super::{Changed, Claimed, FileChange, claim_with, conclude, filled, purge};
 use crate::{
     app::{App, Error, audit},
     db::{
@@ -14,11 +14,7 @@ use crate::{
         usage_counters::{self, UsageDelta},
         versions,
     },
-    domain::{
-        caller::Caller,
-        file::File,
-        ids::{FileId, RequestId},
-    },
+    domain::{caller::Caller, file::File},
 };
 
 /// Removes a version that is not the current one; its number is not used again. Its bytes go when no other version stands
@@ -26,27 +22,27 @@ use crate::{
 /// comes back is what was deleted.
 ///
 /// # Errors
-/// `NotFound`, `NotAllowed`, `FileDeleted`, `VersionIsCurrent`, `FileRetained`.
+/// `NotFound`, `NotAllowed`, `FileDeleted`, `VersionIsCurrent`, `FileRetained`, `EtagMismatch`.
 pub async fn delete_version(
     app: &App,
     caller: &Caller,
-    (id, version): (FileId, i32),
-    request_id: Option<RequestId>,
+    change: FileChange,
+    version: i32,
 ) -> Result<Changed<File>, Error> {
     let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::caller(caller)).await?;
-    let deleted = run(app, &mut tx, caller, (id, version), request_id).await;
-    super::recorded(app, caller, AuditAction::FileVersionDelete, id, tx.finish(deleted).await).await
+    let deleted = run(app, &mut tx, caller, &change, version).await;
+    super::recorded(app, caller, AuditAction::FileVersionDelete, change.file, tx.finish(deleted).await).await
 }
 
 async fn run(
     app: &App,
     tx: &mut TenantTx,
     caller: &Caller,
-    (id, version): (FileId, i32),
-    request_id: Option<RequestId>,
+    change: &FileChange,
+    version: i32,
 ) -> Result<Changed<File>, Error> {
-    let attempt = (request_id, Method::DeleteFileVersion, version.to_be_bytes().to_vec());
-    let (file, attempt) = match claim_with(app, tx, caller, id, attempt).await? {
+    let attempt = (Method::DeleteFileVersion, version.to_be_bytes().to_vec());
+    let (file, attempt) = match claim_with(app, tx, caller, change, attempt).await? {
         Claimed::Answered(answer) => return Ok(answer),
         Claimed::Ours(file, attempt) => (*file, attempt),
     };

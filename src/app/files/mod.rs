@@ -33,6 +33,7 @@ use super::{
     access::{can_write, seen},
     audit,
     idempotency::{self, Attempt, Begun},
+    preconditions::check_etag,
 };
 use crate::{
     db::{
@@ -72,16 +73,26 @@ enum Claimed<T> {
     Ours(Box<File>, Option<Attempt>),
 }
 
-/// What every change of a file begins with: its request id, the file's lock, and the guard.
+/// What every request to change a file contains.
+#[derive(Debug, Clone)]
+pub struct FileChange {
+    /// The file.
+    pub file: FileId,
+    /// The etag that the file must have; empty for any.
+    pub if_etag: String,
+    /// Makes retries safe.
+    pub request_id: Option<RequestId>,
+}
+
+/// What every change of a file begins with: its request id, the file's lock, the guard, and the precondition.
 async fn claim<T: DeserializeOwned>(
     app: &App,
     tx: &mut TenantTx,
     caller: &Caller,
-    id: FileId,
-    request_id: Option<RequestId>,
+    change: &FileChange,
     method: Method,
 ) -> Result<Claimed<T>, Error> {
-    claim_with(app, tx, caller, id, (request_id, method, Vec::new())).await
+    claim_with(app, tx, caller, change, (method, Vec::new())).await
 }
 
 /// The same for a change that says more than which file it is about.
@@ -89,19 +100,25 @@ async fn claim_with<T: DeserializeOwned>(
     app: &App,
     tx: &mut TenantTx,
     caller: &Caller,
-    id: FileId,
-    (request_id, method, said): (Option<RequestId>, Method, Vec<u8>),
+    change: &FileChange,
+    (method, said): (Method, Vec<u8>),
 ) -> Result<Claimed<T>, Error> {
-    let mut payload = vec![caller.actor.id.clone().into_bytes(), id.as_uuid().into_bytes().to_vec()];
+    let FileChange { file: id, if_etag, request_id } = change;
+    let mut payload = vec![
+        caller.actor.id.clone().into_bytes(),
+        id.as_uuid().into_bytes().to_vec(),
+        if_etag.clone().into_bytes(),
+    ];
     if !said.is_empty() {
         payload.push(said);
     }
-    let attempt = match idempotency::begin(app, tx, request_id, method, &payload).await? {
+    let attempt = match idempotency::begin(app, tx, *request_id, method, &payload).await? {
         Begun::Replay(answer) => return Ok(Claimed::Answered(answer)),
         Begun::Fresh(attempt) => attempt,
     };
-    let file = seen(caller, files::get_for_update(tx, id).await?)?;
+    let file = seen(caller, files::get_for_update(tx, *id).await?)?;
     can_write(caller, &file)?;
+    check_etag(if_etag, &file.etag())?;
     Ok(Claimed::Ours(Box::new(file), attempt))
 }
 

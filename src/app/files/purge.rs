@@ -1,6 +1,6 @@
 //! Removes a file for good, with its versions and, after the undelete window of the store, its bytes.
 
-use super::{Changed, Claimed, claim, conclude, settlement::Settlement};
+use super::{Changed, Claimed, FileChange, claim, conclude, settlement::Settlement};
 use crate::{
     app::{App, Error, audit},
     db::{
@@ -12,36 +12,26 @@ use crate::{
         idempotency_keys::Method,
         tombstones, versions,
     },
-    domain::{
-        caller::Caller,
-        file::File,
-        ids::{FileId, RequestId},
-    },
+    domain::{caller::Caller, file::File},
 };
 
 /// Removes a file for good, whether or not it is in the trash. A tombstone stays.
 ///
 /// # Errors
-/// `NotFound`, `NotAllowed`, `FileRetained`.
-pub async fn purge(
-    app: &App,
-    caller: &Caller,
-    id: FileId,
-    request_id: Option<RequestId>,
-) -> Result<Changed<()>, Error> {
+/// `NotFound`, `NotAllowed`, `FileRetained`, `EtagMismatch`.
+pub async fn purge(app: &App, caller: &Caller, change: FileChange) -> Result<Changed<()>, Error> {
     let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::caller(caller)).await?;
-    let purged = run(app, &mut tx, caller, id, request_id).await;
-    super::recorded(app, caller, AuditAction::FilePurge, id, tx.finish(purged).await).await
+    let purged = run(app, &mut tx, caller, &change).await;
+    super::recorded(app, caller, AuditAction::FilePurge, change.file, tx.finish(purged).await).await
 }
 
 async fn run(
     app: &App,
     tx: &mut TenantTx,
     caller: &Caller,
-    id: FileId,
-    request_id: Option<RequestId>,
+    change: &FileChange,
 ) -> Result<Changed<()>, Error> {
-    let (file, attempt) = match claim(app, tx, caller, id, request_id, Method::PurgeFile).await? {
+    let (file, attempt) = match claim(app, tx, caller, change, Method::PurgeFile).await? {
         Claimed::Answered(answer) => return Ok(answer),
         Claimed::Ours(file, attempt) => (*file, attempt),
     };

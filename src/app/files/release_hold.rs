@@ -22,7 +22,8 @@ pub async fn release_hold(app: &App, caller: &Caller, request: HoldRequest) -> R
     request.check()?;
     let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::caller(caller)).await?;
     let released = run(app, &mut tx, caller, &request).await;
-    super::recorded(app, caller, AuditAction::FileHoldRelease, request.file, tx.finish(released).await).await
+    super::recorded(app, caller, AuditAction::FileHoldRelease, request.change.file, tx.finish(released).await)
+        .await
 }
 
 async fn run(
@@ -31,8 +32,8 @@ async fn run(
     caller: &Caller,
     request: &HoldRequest,
 ) -> Result<Changed<File>, Error> {
-    let attempt = (request.request_id, Method::ReleaseLegalHold, request.reason.clone().into_bytes());
-    let (file, attempt) = match claim_with(app, tx, caller, request.file, attempt).await? {
+    let attempt = (Method::ReleaseLegalHold, request.reason.clone().into_bytes());
+    let (file, attempt) = match claim_with(app, tx, caller, &request.change, attempt).await? {
         Claimed::Answered(answer) => return Ok(answer),
         Claimed::Ours(file, attempt) => (*file, attempt),
     };

@@ -1,6 +1,6 @@
 //! Makes the content of an earlier version current again.
 
-use super::{Changed, Claimed, claim_with, conclude, filled};
+use super::{Changed, Claimed, FileChange, claim_with, conclude, filled};
 use crate::{
     app::{App, Error, audit},
     db::{
@@ -17,7 +17,6 @@ use crate::{
         caller::Caller,
         file::{ContentState, File, project},
         file_fields::check_change_description,
-        ids::{FileId, RequestId},
         violations::Violations,
     },
 };
@@ -26,20 +25,19 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct RestoreRequest {
     /// Of which file.
-    pub file: FileId,
+    pub change: FileChange,
     /// Which version.
     pub version: i32,
     /// Why.
     pub change_description: String,
-    /// Makes a retry safe.
-    pub request_id: Option<RequestId>,
 }
 
 /// Makes the content of an earlier version current again: as a new version on the same blob, charged like any other. The
 /// earlier one stays.
 ///
 /// # Errors
-/// `Invalid`, `NotFound`, `NotAllowed`, `FileDeleted`, `FileNotAvailable`, `VersionIsCurrent`, `QuotaBytes`.
+/// `Invalid`, `NotFound`, `NotAllowed`, `FileDeleted`, `FileNotAvailable`, `VersionIsCurrent`, `QuotaBytes`,
+/// `EtagMismatch`.
 pub async fn restore_version(
     app: &App,
     caller: &Caller,
@@ -51,7 +49,7 @@ pub async fn restore_version(
     let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::caller(caller)).await?;
     let restored = run(app, &mut tx, caller, &request).await;
     let restored = tx.finish(restored).await;
-    super::recorded(app, caller, AuditAction::FileVersionRestore, request.file, restored).await
+    super::recorded(app, caller, AuditAction::FileVersionRestore, request.change.file, restored).await
 }
 
 async fn run(
@@ -62,8 +60,8 @@ async fn run(
 ) -> Result<Changed<File>, Error> {
     let said =
         serde_json::to_vec(&(request.version, &request.change_description)).map_err(Error::internal)?;
-    let attempt = (request.request_id, Method::RestoreFileVersion, said);
-    let (file, attempt) = match claim_with(app, tx, caller, request.file, attempt).await? {
+    let attempt = (Method::RestoreFileVersion, said);
+    let (file, attempt) = match claim_with(app, tx, caller, &request.change, attempt).await? {
         Claimed::Answered(answer) => return Ok(answer),
         Claimed::Ours(file, attempt) => (*file, attempt),
     };

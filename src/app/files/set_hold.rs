@@ -1,6 +1,6 @@
 //! Sets a legal hold on a file.
 
-use super::{Changed, Claimed, claim_with, conclude, filled, note_with};
+use super::{Changed, Claimed, FileChange, claim_with, conclude, filled, note_with};
 use crate::{
     app::{App, Error, access::can_administer},
     db::{
@@ -10,13 +10,7 @@ use crate::{
         files,
         idempotency_keys::Method,
     },
-    domain::{
-        caller::Caller,
-        file::File,
-        ids::{FileId, RequestId},
-        text,
-        violations::Violations,
-    },
+    domain::{caller::Caller, file::File, text, violations::Violations},
 };
 
 /// The longest reason for a hold or its release, in characters.
@@ -26,11 +20,9 @@ const REASON_CHARACTERS_MAX: usize = 500;
 #[derive(Debug, Clone)]
 pub struct HoldRequest {
     /// Which file.
-    pub file: FileId,
+    pub change: FileChange,
     /// Why.
     pub reason: String,
-    /// Makes a retry safe.
-    pub request_id: Option<RequestId>,
 }
 
 impl HoldRequest {
@@ -51,7 +43,7 @@ pub async fn set_hold(app: &App, caller: &Caller, request: HoldRequest) -> Resul
     request.check()?;
     let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::caller(caller)).await?;
     let held = run(app, &mut tx, caller, &request).await;
-    super::recorded(app, caller, AuditAction::FileHoldSet, request.file, tx.finish(held).await).await
+    super::recorded(app, caller, AuditAction::FileHoldSet, request.change.file, tx.finish(held).await).await
 }
 
 async fn run(
@@ -60,8 +52,8 @@ async fn run(
     caller: &Caller,
     request: &HoldRequest,
 ) -> Result<Changed<File>, Error> {
-    let attempt = (request.request_id, Method::SetLegalHold, request.reason.clone().into_bytes());
-    let (file, attempt) = match claim_with(app, tx, caller, request.file, attempt).await? {
+    let attempt = (Method::SetLegalHold, request.reason.clone().into_bytes());
+    let (file, attempt) = match claim_with(app, tx, caller, &request.change, attempt).await? {
         Claimed::Answered(answer) => return Ok(answer),
         Claimed::Ours(file, attempt) => (*file, attempt),
     };

@@ -1,13 +1,9 @@
 //! Takes a file out of the archive.
 
-use super::{Changed, archive};
+use super::{Changed, FileChange, archive};
 use crate::{
     app::{App, Error},
-    domain::{
-        caller::Caller,
-        file::File,
-        ids::{FileId, RequestId},
-    },
+    domain::{caller::Caller, file::File},
 };
 
 /// Makes the bytes of an archived file readable again, as far as their state allows it: at once, in whatever class of storage
@@ -15,12 +11,7 @@ use crate::{
 /// answered as it is.
 ///
 /// # Errors
-/// `NotFound`, `NotAllowed`, `FileDeleted`.
-pub async fn unarchive(
-    app: &App,
-    caller: &Caller,
-    id: FileId,
-    request_id: Option<RequestId>,
-) -> Result<Changed<File>, Error> {
-    archive::set(app, caller, (id, false), request_id).await
+/// `NotFound`, `NotAllowed`, `FileDeleted`, `EtagMismatch`.
+pub async fn unarchive(app: &App, caller: &Caller, change: FileChange) -> Result<Changed<File>, Error> {
+    archive::set(app, caller, change, false).await
 }

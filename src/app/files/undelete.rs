@@ -1,6 +1,6 @@
 //! Takes a file out of the trash.
 
-use super::{Changed, Claimed, claim, conclude, filled, note};
+use super::{Changed, Claimed, FileChange, claim, conclude, filled, note};
 use crate::{
     app::{App, Error},
     db::{
@@ -13,11 +13,7 @@ use crate::{
         usage_counters::{self, UsageDelta},
         versions,
     },
-    domain::{
-        caller::Caller,
-        file::File,
-        ids::{FileId, RequestId},
-    },
+    domain::{caller::Caller, file::File},
 };
 
 /// Takes a file out of the trash, back into the state it had. Where the trash does not count against the quota, its room
@@ -25,25 +21,19 @@ use crate::{
 ///
 /// # Errors
 /// `NotFound`, `NotAllowed`, `QuotaBytes`, `QuotaFiles`.
-pub async fn undelete(
-    app: &App,
-    caller: &Caller,
-    id: FileId,
-    request_id: Option<RequestId>,
-) -> Result<Changed<File>, Error> {
+pub async fn undelete(app: &App, caller: &Caller, change: FileChange) -> Result<Changed<File>, Error> {
     let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::caller(caller)).await?;
-    let restored = run(app, &mut tx, caller, id, request_id).await;
-    super::recorded(app, caller, AuditAction::FileUndelete, id, tx.finish(restored).await).await
+    let restored = run(app, &mut tx, caller, &change).await;
+    super::recorded(app, caller, AuditAction::FileUndelete, change.file, tx.finish(restored).await).await
 }
 
 async fn run(
     app: &App,
     tx: &mut TenantTx,
     caller: &Caller,
-    id: FileId,
-    request_id: Option<RequestId>,
+    change: &FileChange,
 ) -> Result<Changed<File>, Error> {
-    let (file, attempt) = match claim(app, tx, caller, id, request_id, Method::UndeleteFile).await? {
+    let (file, attempt) = match claim(app, tx, caller, change, Method::UndeleteFile).await? {
         Claimed::Answered(answer) => return Ok(answer),
         Claimed::Ours(file, attempt) => (*file, attempt),
     };

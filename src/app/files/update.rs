@@ -1,7 +1,7 @@
 //! Changes what people wrote about a file, and where they filed it: see `recategorize` for what another category means.
 
 use super::{
-    Changed, Claimed, claim_with, conclude, filled, note_with,
+    Changed, Claimed, FileChange, claim_with, conclude, filled, note_with,
     recategorize::{self, Readers},
 };
 use crate::{
@@ -20,7 +20,6 @@ use crate::{
         caller::Caller,
         file::{File, WrongState},
         file_update::FileUpdate,
-        ids::{FileId, RequestId},
         policy::Policy,
         violations::Violations,
     },
@@ -30,13 +29,9 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct UpdateRequest {
     /// Which file.
-    pub file: FileId,
+    pub change: FileChange,
     /// The new values.
     pub update: FileUpdate,
-    /// The etag that the file must still have, or empty.
-    pub if_etag: String,
-    /// Makes a retry safe.
-    pub request_id: Option<RequestId>,
 }
 
 /// Changes what people wrote about a file. Its content, its version and its state stay as they are.
@@ -44,7 +39,7 @@ pub struct UpdateRequest {
 /// # Errors
 /// `Invalid` with every violation, `NotFound`, `NotAllowed`, `FileDeleted`, `EtagMismatch`.
 pub async fn update(app: &App, caller: &Caller, request: UpdateRequest) -> Result<Changed<File>, Error> {
-    let id = request.file;
+    let id = request.change.file;
     let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::caller(caller)).await?;
     let updated = run(app, &mut tx, caller, request).await;
     super::recorded(app, caller, AuditAction::FileUpdate, id, tx.finish(updated).await).await
@@ -56,9 +51,9 @@ async fn run(
     caller: &Caller,
     request: UpdateRequest,
 ) -> Result<Changed<File>, Error> {
-    let said = serde_json::to_vec(&(&request.update, &request.if_etag)).map_err(Error::internal)?;
-    let attempt = (request.request_id, Method::UpdateFile, said);
-    let (file, attempt) = match claim_with(app, tx, caller, request.file, attempt).await? {
+    let said = serde_json::to_vec(&request.update).map_err(Error::internal)?;
+    let attempt = (Method::UpdateFile, said);
+    let (file, attempt) = match claim_with(app, tx, caller, &request.change, attempt).await? {
         Claimed::Answered(answer) => return Ok(answer),
         Claimed::Ours(file, attempt) => (*file, attempt),
     };
@@ -67,9 +62,6 @@ async fn run(
     let update = checked(app, tx, policy, &file, request.update).await?;
     if file.trash.is_some() {
         return Err(WrongState::Deleted.into());
-    }
-    if !request.if_etag.is_empty() && request.if_etag != file.etag() {
-        return Err(Error::EtagMismatch);
     }
     update.check_ends(&file)?;
     // As with governed locks elsewhere: whoever may write may promise more. Taking a promise back is for admins, because it

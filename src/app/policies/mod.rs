@@ -14,6 +14,7 @@ pub use crate::db::tenants::StoredPolicy;
 use super::{
     App, Error, access, audit,
     idempotency::{self, Begun},
+    preconditions::check_etag,
 };
 use crate::{
     db::{
@@ -66,9 +67,7 @@ async fn apply<T: serde::Serialize>(
         Begun::Fresh(attempt) => attempt,
     };
     let stored = tenants::policy_for_update(tx).await?;
-    if !asked.if_etag.is_empty() && asked.if_etag != stored.etag() {
-        return Err(Error::EtagMismatch);
-    }
+    check_etag(&asked.if_etag, &stored.etag())?;
     let edited = edit(stored.policy).map_err(|why| refusal(why, &asked.name))?;
     let mut entry = audit::entry(caller, AuditAction::PolicyUpdate, None);
     entry.details = serde_json::json!({

@@ -49,6 +49,8 @@ pub(in crate::app) struct FinishedUpload {
     pub(super) is_version: bool,
     /// Whether the uploader may change files of others.
     pub(super) may_write_all: bool,
+    /// The etag that the file of a version must have; empty for any.
+    pub(super) if_etag: String,
     pub(super) change_description: String,
     pub(super) retention_days: Option<i32>,
     pub(super) readers: Vec<String>,
@@ -132,6 +134,7 @@ impl FinishedUpload {
             file: &self.file,
             is_version: self.is_version,
             may_write_all: self.may_write_all,
+            if_etag: &self.if_etag,
             imported: self.imported.as_ref(),
             change_description: &self.change_description,
             retention_days: self.retention_days,
@@ -175,6 +178,7 @@ impl FinishedUpload {
             Verdict::FileGone => Err(Error::NotFound("file")),
             Verdict::FileState(state) => Err(Error::of_state(state)),
             Verdict::NotAllowed => Err(Error::NotAllowed(OWNER_OR_ADMIN)),
+            Verdict::EtagMismatch => Err(Error::EtagMismatch),
             Verdict::Recategorized => Err(Violations::one(
                 "spec.file_id",
                 "was moved to a category with other types since this upload began; upload the version again",
@@ -244,10 +248,14 @@ impl Batch for Commits {
     type Outcome = ItemOutcome;
 
     async fn run(&self, tenant: TenantId, items: Vec<FinishedUpload>) -> Vec<ItemOutcome> {
-        let outcomes = match self.commit(tenant, &items).await {
-            Err(BatchError::Refused(_)) if items.len() > 1 => self.commit_singly(tenant, &items).await,
-            Ok(outcomes) => outcomes,
-            Err(error) => same_for_all(items.len(), error),
+        let outcomes = if has_dependent_items(&items) {
+            self.commit_singly(tenant, &items).await
+        } else {
+            match self.commit(tenant, &items).await {
+                Err(BatchError::Refused(_)) if items.len() > 1 => self.commit_singly(tenant, &items).await,
+                Ok(outcomes) => outcomes,
+                Err(error) => same_for_all(items.len(), error),
+            }
         };
         for outcome in &outcomes {
             if let Err(error) = outcome {
@@ -266,6 +274,13 @@ impl BatchError {
             Self::Unknown(error) => Error::OutcomeUnknown(error.into()),
         }
     }
+}
+
+/// Whether a version with an `if_etag` shares its file with another item. A batch checks all etags before it writes, so
+/// such items are committed one by one.
+fn has_dependent_items(items: &[FinishedUpload]) -> bool {
+    let of_file = |id| items.iter().filter(|item| item.is_version && item.file.id == id).count();
+    items.iter().any(|item| !item.if_etag.is_empty() && of_file(item.file.id) > 1)
 }
 
 fn same_for_all(count: usize, error: BatchError) -> Vec<ItemOutcome> {

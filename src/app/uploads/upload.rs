@@ -302,7 +302,11 @@ async fn settle(target: &Target, open: Option<Box<OpenUpload>>, committed: &Resu
             }
         }
         // The file that it is a version of is not there any more, or not the caller's to change; or its category is another.
-        (Err(Error::NotFound(_) | Error::NotAllowed(_) | Error::Invalid(_)), Some(open)) => open.hopeless(),
+        // Or its etag is another, and never becomes the expected one again.
+        (
+            Err(Error::NotFound(_) | Error::NotAllowed(_) | Error::Invalid(_) | Error::EtagMismatch),
+            Some(open),
+        ) => open.hopeless(),
         // Dropping it removes the object and releases the reservation; one that can be resumed stays as it is.
         (Ok(_) | Err(_), Some(open)) => drop(open),
         (Ok(_) | Err(_), None) => remove_object(target).await,
@@ -331,6 +335,7 @@ pub(super) fn finished(
     FinishedUpload {
         is_version: spec.file.is_some(),
         may_write_all: writes_all(caller),
+        if_etag: spec.if_etag,
         change_description: spec.change_description,
         retention_days: spec.retention_days.and_then(|days| i32::try_from(days).ok()),
         warnings: of_content(&spec.declared_mime_type, content),

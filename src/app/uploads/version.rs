@@ -5,6 +5,7 @@ use crate::{
         App, Error,
         access::{can_write, seen},
         audit,
+        preconditions::check_etag,
     },
     db::{TenantTx, Viewer, audit_entries::AuditAction, files},
     domain::{caller::Caller, file::File, ids::FileId, upload_spec::CheckedSpec},
@@ -14,11 +15,11 @@ use crate::{
 /// it may be deleted meanwhile.
 ///
 /// # Errors
-/// `NotFound`, `NotAllowed`, `FileDeleted`, `FileNotAvailable` of an archived file.
+/// `NotFound`, `NotAllowed`, `FileDeleted`, `FileNotAvailable` of an archived file, `EtagMismatch`.
 pub(super) async fn of_file(app: &App, caller: &Caller, spec: CheckedSpec) -> Result<CheckedSpec, Error> {
     let Some(id) = spec.file else { return Ok(spec) };
     let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::caller(caller)).await?;
-    let found = find(&mut tx, caller, id).await;
+    let found = find(&mut tx, caller, id, &spec.if_etag).await;
     match tx.finish(found).await {
         // Its objects lie with those of its category, and the policy's rules of it hold for them.
         Ok(file) => {
@@ -32,9 +33,10 @@ pub(super) async fn of_file(app: &App, caller: &Caller, spec: CheckedSpec) -> Re
     }
 }
 
-async fn find(tx: &mut TenantTx, caller: &Caller, id: FileId) -> Result<File, Error> {
+async fn find(tx: &mut TenantTx, caller: &Caller, id: FileId, if_etag: &str) -> Result<File, Error> {
     let file = seen(caller, files::get(tx, id).await?)?;
     can_write(caller, &file)?;
+    check_etag(if_etag, &file.etag())?;
     file.state().may_get_a_version()?;
     Ok(file)
 }

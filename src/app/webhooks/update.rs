@@ -2,7 +2,7 @@
 
 use super::{Begin, admin_tx, begin, conclude, locked, note};
 use crate::{
-    app::{App, Error, files::watch::kept},
+    app::{App, Error, files::watch::kept, preconditions::check_etag},
     db::{TenantTx, audit_entries::AuditAction, event_stream, idempotency_keys::Method, webhooks},
     domain::{
         caller::Caller,
@@ -45,9 +45,7 @@ async fn run(app: &App, tx: &mut TenantTx, caller: &Caller, update: WebhookUpdat
     };
     change.check(app.limits.webhooks.allow_private_addresses)?;
     let stored = locked(tx, id).await?;
-    if !if_etag.is_empty() && if_etag != stored.webhook.revision.to_string() {
-        return Err(Error::EtagMismatch);
-    }
+    check_etag(&if_etag, &stored.webhook.revision.to_string())?;
     if change.state == Some(WebhookState::Active) {
         let (safe, _) = event_stream::newest(tx).await?;
         if !safe.keeps_all_behind(stored.position_time, kept(app)) {

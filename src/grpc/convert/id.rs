@@ -2,7 +2,7 @@
 
 use super::file;
 use crate::{
-    app::files::transfer_ownership::Transfer,
+    app::files::{FileChange, transfer_ownership::Transfer},
     domain::{
         ids::{FileId, RequestId, TenantId, UploadId},
         upload_spec,
@@ -62,16 +62,17 @@ pub(in crate::grpc) fn batch_change(
     wrong.into_result().map(|()| (ids, request))
 }
 
-/// A file's id and a request id, as most changes carry them.
+/// The file to change, the precondition and the request id, which most changes of files have.
 pub(in crate::grpc) fn change(
     file_id: &str,
+    if_etag: String,
     request_id: &str,
-) -> Result<(FileId, Option<RequestId>), Violations> {
+) -> Result<FileChange, Violations> {
     let mut wrong = Violations::new();
     let file = wrong.take("file_id", file_id.parse::<FileId>().map_err(|_| "must be a UUID"));
-    let request = self::request_id(request_id, &mut wrong);
+    let request_id = self::request_id(request_id, &mut wrong);
     match file {
-        Some(file) => wrong.into_result().map(|()| (file, request)),
+        Some(file) => wrong.into_result().map(|()| FileChange { file, if_etag, request_id }),
         None => Err(wrong),
     }
 }
@@ -117,11 +118,11 @@ mod tests {
 
     #[test]
     fn both_ids_of_a_change_are_reported_together() {
-        let wrong = change("7", "8").unwrap_err();
+        let wrong = change("7", String::new(), "8").unwrap_err();
         let fields: Vec<&str> = wrong.iter().map(|violation| violation.field.as_str()).collect();
         assert_eq!(fields, ["file_id", "request_id"]);
         let id = "0193a7a0-0000-7000-8000-000000000000";
-        assert!(change(id, "").unwrap().1.is_none());
-        assert!(change(id, id).unwrap().1.is_some());
+        assert!(change(id, String::new(), "").unwrap().request_id.is_none());
+        assert!(change(id, String::new(), id).unwrap().request_id.is_some());
     }
 }

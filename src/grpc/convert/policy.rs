@@ -74,6 +74,7 @@ pub(in crate::grpc) fn update(
 ) -> Result<Edit<CategoryChange>, Violations> {
     let mut wrong = Violations::new();
     let category = request.category.unwrap_or_default();
+    check_named("category.name", &category.name, &mut wrong);
     let mut change = CategoryChange::default();
     let paths = request.update_mask.unwrap_or_default().paths;
     if paths.is_empty() {
@@ -100,9 +101,17 @@ pub(in crate::grpc) fn update(
     Ok(Edit { name: category.name, change, if_etag: request.if_etag, request_id })
 }
 
+/// An edit must name its category.
+fn check_named(field: &str, name: &str, wrong: &mut Violations) {
+    if name.is_empty() {
+        wrong.add(field, "is required");
+    }
+}
+
 /// A category to remove.
 pub(in crate::grpc) fn deletion(request: v1::DeleteCategoryRequest) -> Result<Edit<()>, Violations> {
     let mut wrong = Violations::new();
+    check_named("name", &request.name, &mut wrong);
     let request_id = id::request_id(&request.request_id, &mut wrong);
     wrong.into_result()?;
     Ok(Edit { name: request.name, change: (), if_etag: request.if_etag, request_id })
@@ -124,7 +133,8 @@ mod tests {
         })
         .unwrap_err();
         let fields: Vec<&str> = wrong.iter().map(|violation| violation.field.as_str()).collect();
-        assert_eq!(fields, ["category.visibility", "update_mask.paths[1]", "request_id"]);
+        let expected = ["category.name", "category.visibility", "update_mask.paths[1]", "request_id"];
+        assert_eq!(fields, expected);
     }
 
     #[test]

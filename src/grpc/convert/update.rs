@@ -4,7 +4,7 @@ use std::mem;
 
 use super::{file, id, structs, time};
 use crate::{
-    app::files::update::UpdateRequest,
+    app::files::{FileChange, update::UpdateRequest},
     domain::{file_update::FileUpdate, ids::FileId, violations::Violations},
     proto::v1,
 };
@@ -37,8 +37,8 @@ pub(in crate::grpc) fn request(request: v1::UpdateFileRequest) -> Result<UpdateR
         }
     }
     match named {
-        Some(named) if wrong.is_empty() => {
-            Ok(UpdateRequest { file: named, update, if_etag: request.if_etag, request_id })
+        Some(file) if wrong.is_empty() => {
+            Ok(UpdateRequest { change: FileChange { file, if_etag: request.if_etag, request_id }, update })
         }
         _ => Err(wrong),
     }
@@ -111,7 +111,7 @@ mod tests {
         let file = v1::File { name: "b".into(), title: "t".into(), ..file() };
         let asked = asked(file, &["title", "expire_time"]).unwrap();
         assert_eq!((asked.update.name, asked.update.title.as_deref()), (None, Some("t")));
-        assert_eq!((asked.update.expire_time, asked.if_etag.as_str()), (Some(None), "1-1"));
+        assert_eq!((asked.update.expire_time, asked.change.if_etag.as_str()), (Some(None), "1-1"));
     }
 
     #[test]

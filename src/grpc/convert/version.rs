@@ -3,13 +3,14 @@
 use super::{file, id, time};
 use crate::{
     app::files::{
+        FileChange,
         copy::CopyRequest,
         list_versions::{ListVersionsRequest, ListedVersions},
         restore_version::RestoreRequest,
     },
     domain::{
         file::{FileVersion, project},
-        ids::{FileId, RequestId},
+        ids::FileId,
         storage_class::StorageClass,
         violations::Violations,
     },
@@ -57,8 +58,9 @@ const fn storage_class(class: StorageClass) -> v1::StorageClass {
 
 /// What to restore.
 pub(in crate::grpc) fn restore(request: v1::RestoreFileVersionRequest) -> Result<RestoreRequest, Violations> {
-    let ((file, version), request_id) = named(&request.file_id, request.version, &request.request_id)?;
-    Ok(RestoreRequest { file, version, change_description: request.change_description, request_id })
+    let change = named(&request.file_id, request.version, request.if_etag, &request.request_id)?;
+    let v1::RestoreFileVersionRequest { version, change_description, .. } = request;
+    Ok(RestoreRequest { change, version, change_description })
 }
 
 /// What to copy.
@@ -76,18 +78,15 @@ pub(in crate::grpc) fn copy(request: v1::CopyFileRequest) -> Result<CopyRequest,
     }
 }
 
-/// Which version of which file to delete, and the request id.
+/// The version to delete, and its file.
 pub(in crate::grpc) fn delete(
-    request: &v1::DeleteFileVersionRequest,
-) -> Result<((FileId, i32), Option<RequestId>), Violations> {
-    named(&request.file_id, request.version, &request.request_id)
+    request: v1::DeleteFileVersionRequest,
+) -> Result<(FileChange, i32), Violations> {
+    let change = named(&request.file_id, request.version, request.if_etag, &request.request_id)?;
+    Ok((change, request.version))
 }
 
-fn named(
-    file_id: &str,
-    version: i32,
-    request_id: &str,
-) -> Result<((FileId, i32), Option<RequestId>), Violations> {
+fn named(file_id: &str, version: i32, if_etag: String, request_id: &str) -> Result<FileChange, Violations> {
     let mut wrong = Violations::new();
     let file = wrong.take("file_id", file_id.parse::<FileId>().map_err(|_| "must be a UUID"));
     let request_id = id::request_id(request_id, &mut wrong);
@@ -95,7 +94,7 @@ fn named(
         wrong.add("version", "must be the number of a version, which is at least 1");
     }
     match file {
-        Some(file) => wrong.into_result().map(|()| ((file, version), request_id)),
+        Some(file) => wrong.into_result().map(|()| FileChange { file, if_etag, request_id }),
         None => Err(wrong),
     }
 }
@@ -106,7 +105,7 @@ mod tests {
 
     #[test]
     fn a_version_is_named_by_its_number_and_its_file() {
-        let wrong = named("7", 0, "8").unwrap_err();
+        let wrong = named("7", 0, String::new(), "8").unwrap_err();
         let fields: Vec<&str> = wrong.iter().map(|violation| violation.field.as_str()).collect();
         assert_eq!(fields, ["file_id", "request_id", "version"]);
     }

@@ -168,8 +168,10 @@ impl Tenant {
             Call::Archive { file } | Call::Unarchive { file } => present(self.mine(who, file)?),
             Call::Rename { file, etag, .. } => {
                 let file = self.mine(who, file)?;
-                present(file)?;
-                if etag.is_empty() || *etag == file.etag { Ok(()) } else { Err("ETAG_MISMATCH") }
+                if !etag.is_empty() && *etag != file.etag {
+                    return Err("ETAG_MISMATCH");
+                }
+                present(file)
             }
             Call::Restore { file, version } => {
                 let file = self.mine(who, file)?;

@@ -196,30 +196,21 @@ impl Call {
         }
         match self {
             Self::Delete { file: file_id } => {
-                call!(delete_file, DeleteFileRequest { file_id, request_id, ..DeleteFileRequest::default() })
+                call!(delete_file, DeleteFileRequest { file_id, request_id, ..Default::default() })
             }
             Self::Undelete { file: file_id } => {
                 call!(undelete_file, UndeleteFileRequest { file_id, request_id })
             }
             Self::Archive { file: file_id } => {
-                call!(
-                    archive_file,
-                    ArchiveFileRequest { file_id, request_id, ..ArchiveFileRequest::default() }
-                )
+                call!(archive_file, ArchiveFileRequest { file_id, request_id, ..Default::default() })
             }
             Self::Unarchive { file: file_id } => {
-                call!(
-                    unarchive_file,
-                    UnarchiveFileRequest { file_id, request_id, ..UnarchiveFileRequest::default() }
-                )
+                call!(unarchive_file, UnarchiveFileRequest { file_id, request_id, ..Default::default() })
             }
             Self::Rename { file, name, etag } => {
-                let file = Some(File { id: file, name, etag, ..File::default() });
+                let file = Some(File { id: file, name, ..File::default() });
                 let update_mask = Some(prost_types::FieldMask { paths: vec!["name".to_owned()] });
-                call!(
-                    update_file,
-                    UpdateFileRequest { file, update_mask, request_id, ..UpdateFileRequest::default() }
-                )
+                call!(update_file, UpdateFileRequest { file, update_mask, if_etag: etag, request_id })
             }
             Self::Restore { file: file_id, version } => {
                 let request =
@@ -229,12 +220,7 @@ impl Call {
             Self::DeleteVersion { file: file_id, version } => {
                 call!(
                     delete_file_version,
-                    DeleteFileVersionRequest {
-                        file_id,
-                        version,
-                        request_id,
-                        ..DeleteFileVersionRequest::default()
-                    }
+                    DeleteFileVersionRequest { file_id, version, request_id, ..Default::default() }
                 )
             }
             Self::Copy { file: file_id, version, name } => {
@@ -243,7 +229,7 @@ impl Call {
             }
             Self::Purge { file: file_id } => {
                 let answer = files
-                    .purge_file(PurgeFileRequest { file_id, request_id, ..PurgeFileRequest::default() })
+                    .purge_file(PurgeFileRequest { file_id, request_id, ..Default::default() })
                     .await?
                     .into_inner();
                 Ok(Answer::of(&answer, None))

@@ -80,8 +80,10 @@ pub(in crate::app::uploads) async fn complete_direct(
             let finished = FinishedUpload { verification, ..file_of(app, caller, &stored, &target, content) };
             let committed = app.commits.submit(caller.tenant_id(), finished).await;
             let committed = committed.unwrap_or_else(|lost| Err(Error::OutcomeUnknown(lost.into())));
-            let is_hopeless =
-                matches!(committed, Err(Error::NotFound(_) | Error::NotAllowed(_) | Error::Invalid(_)));
+            let is_hopeless = matches!(
+                committed,
+                Err(Error::NotFound(_) | Error::NotAllowed(_) | Error::Invalid(_) | Error::EtagMismatch)
+            );
             (committed, is_hopeless)
         }
         // The client may send what is missing, or something else.
