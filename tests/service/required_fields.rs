@@ -164,5 +164,8 @@ fn a_request_needs_its_required_fields_and_no_others() {
             }
         }
         assert!(count > 50, "{count} required fields");
+        for upload in s.ada().uploads(10).await {
+            s.ada().cancel(&upload).await.unwrap();
+        }
     });
 }
