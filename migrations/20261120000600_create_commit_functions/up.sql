@@ -25,6 +25,8 @@ CREATE TYPE app.finished_upload AS (
     is_version boolean,
     -- whether the uploader may change files that other users own
     may_write_all boolean,
+    -- the expected etag of the file of a version; empty for no check
+    if_etag text,
     change_description text,
     content_state smallint,
     scan_status smallint,
@@ -70,7 +72,7 @@ CREATE TYPE app.finished_upload AS (
 --
 -- `outcomes` has one number per item, in order: 1 committed at `create_time`; 2 the request id already has a
 -- response, which is in `replayed`; 3 another request with this request id is in progress; 4 the lease was
--- lost or has expired; 5 to 9 see `app.check_new_versions`. If `fits` is false, the items exceed the quota
+-- lost or has expired; 5 to 10 see `app.check_new_versions`. If `fits` is false, the items exceed the quota
 -- and the caller must roll back. `file_records` contains the record of the file of each new version, and
 -- `event_positions` the position of the event of each item, in the format of src/domain/event_position.rs.
 -- Both are keyed by blob id.

@@ -21,7 +21,7 @@ $$;
 -- Locks the files that get a new version, in id order, and checks conditions that can have changed since the
 -- uploads were admitted: 5 the file does not exist, 6 it is in the trash, 7 it is archived, 8 the uploader
 -- may not change it, 9 it is in another category, which allows other types than the one that the upload was
--- checked against. Runs before leases are ended, so that the reservations of rejected uploads are released
+-- checked against, 10 its etag differs from the one that the upload requires (see `File::etag`). Runs before leases are ended, so that the reservations of rejected uploads are released
 -- like those of others.
 CREATE FUNCTION app.check_new_versions(finished app.finished_upload[], outcomes smallint[]) RETURNS smallint[]
     LANGUAGE plpgsql
@@ -38,6 +38,7 @@ BEGIN
             WHEN outcomes[item] <> 1 OR NOT finished[item].is_version THEN outcomes[item]
             WHEN f.id IS NULL THEN 5
             WHEN NOT finished[item].may_write_all AND f.owner_id <> finished[item].created_by THEN 8
+            WHEN finished[item].if_etag NOT IN ('', f.version || '-' || f.revision) THEN 10
             WHEN f.delete_time IS NOT NULL THEN 6
             WHEN f.archive_time IS NOT NULL THEN 7
             WHEN finished[item].category <> f.category AND (

@@ -16,6 +16,7 @@ pub mod jobs;
 mod outgoing;
 mod pages;
 pub mod policies;
+mod preconditions;
 pub mod quotas;
 pub mod retention;
 mod rotation;

@@ -45,6 +45,8 @@ pub struct FinishedUpload<'a, A> {
     pub is_version: bool,
     /// Whether the uploader may change files that other users own.
     pub may_write_all: bool,
+    /// The expected etag of the file of a version. Empty means no check.
+    pub if_etag: &'a str,
     /// The description of the change in this version.
     pub change_description: &'a str,
     /// The number of days after which the file is deleted automatically.
@@ -163,6 +165,8 @@ pub enum UploadCommitOutcome {
     NotAllowed,
     /// The file that it is a version of has moved to a category that allows other types.
     CategoryChanged,
+    /// The etag of the file differs from the one that the upload requires.
+    EtagMismatch,
 }
 
 /// The outcome of a batch.
@@ -194,6 +198,7 @@ struct FinishedUploadRow<'a, A> {
     version: i32,
     is_version: bool,
     may_write_all: bool,
+    if_etag: &'a str,
     change_description: &'a str,
     content_state: i16,
     scan_status: i16,
@@ -247,6 +252,7 @@ impl<'a, A> From<&'a FinishedUpload<'a, A>> for FinishedUploadRow<'a, A> {
             version: file.version,
             is_version: finished.is_version,
             may_write_all: finished.may_write_all,
+            if_etag: finished.if_etag,
             change_description: finished.change_description,
             content_state: file.content_state.number(),
             scan_status: file.scan_status.number(),
@@ -378,6 +384,7 @@ impl OutcomeRow {
             Some(7) => Ok(UploadCommitOutcome::FileState(FileState::Archived)),
             Some(8) => Ok(UploadCommitOutcome::NotAllowed),
             Some(9) => Ok(UploadCommitOutcome::CategoryChanged),
+            Some(10) => Ok(UploadCommitOutcome::EtagMismatch),
             _ => Err(DbError::corrupt(OPERATION, "outcome")),
         }
     }

@@ -37,6 +37,7 @@ pub struct UploadSpec {
     pub metadata: Map<String, Value>,
     pub attachments: Vec<EntityRef>,
     pub file_id: String,
+    pub if_etag: String,
     pub change_description: String,
     pub expire_time: Option<Timestamp>,
     pub retain_until_time: Option<Timestamp>,
@@ -65,6 +66,8 @@ pub struct CheckedSpec {
     pub attachments: Vec<EntityRef>,
     /// The file to which these bytes add a version. Its record is unchanged by the spec.
     pub file: Option<FileId>,
+    /// The expected etag of the file of a version. Empty means no check.
+    pub if_etag: String,
     pub change_description: String,
     pub expire_time: Option<Timestamp>,
     pub retain_until_time: Option<Timestamp>,
@@ -103,6 +106,9 @@ impl UploadSpec {
         self.check_descriptive_fields(&mut violations);
         self.check_attachments(&mut violations);
         self.check_times(now, &mut violations);
+        if !self.if_etag.is_empty() {
+            violations.add("spec.if_etag", "requires file_id; a new file has no etag");
+        }
         if let Some(import_origin) = &self.import_origin {
             import_origin.check(now, &mut violations);
         }
@@ -136,6 +142,7 @@ impl UploadSpec {
             metadata: self.metadata,
             attachments,
             file: None,
+            if_etag: String::new(),
             change_description: self.change_description,
             expire_time: self.expire_time,
             retain_until_time: self.retain_until_time,
@@ -195,6 +202,7 @@ impl UploadSpec {
             metadata: self.metadata,
             attachments: self.attachments,
             file,
+            if_etag: self.if_etag,
             change_description: self.change_description,
             expire_time: None,
             retain_until_time: None,
@@ -281,6 +289,7 @@ impl CheckedSpec {
         hasher.field(self.change_description.as_bytes());
         if let Some(file) = self.file {
             hasher.field(file.as_uuid().as_bytes());
+            hasher.field(self.if_etag.as_bytes());
         }
         hasher.field(content.as_bytes());
         hasher.finish()

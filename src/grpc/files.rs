@@ -149,8 +149,9 @@ impl FileService for Files {
     ) -> Result<Response<DeleteFileResponse>, Status> {
         let (caller, request) = extract_caller(request)?;
         respond(&caller.origin, async {
-            let (file, request_id) = convert::id::parse_file_change(&request.file_id, &request.request_id)?;
-            let deleted = delete_file(&self.app, &caller, file, request_id).await?;
+            let change =
+                convert::id::parse_file_change(&request.file_id, request.if_etag, &request.request_id)?;
+            let deleted = delete_file(&self.app, &caller, change).await?;
             Ok(DeleteFileResponse {
                 event_position: watch::position_to_proto(deleted.event),
                 file: deleted.value.map(file::to_full_proto),
@@ -166,8 +167,9 @@ impl FileService for Files {
     ) -> Result<Response<UndeleteFileResponse>, Status> {
         let (caller, request) = extract_caller(request)?;
         respond(&caller.origin, async {
-            let (file, request_id) = convert::id::parse_file_change(&request.file_id, &request.request_id)?;
-            let restored = undelete_file(&self.app, &caller, file, request_id).await?;
+            let change =
+                convert::id::parse_file_change(&request.file_id, String::new(), &request.request_id)?;
+            let restored = undelete_file(&self.app, &caller, change).await?;
             Ok(UndeleteFileResponse {
                 event_position: watch::position_to_proto(restored.event),
                 file: Some(file::to_full_proto(restored.value)),
@@ -183,8 +185,9 @@ impl FileService for Files {
     ) -> Result<Response<PurgeFileResponse>, Status> {
         let (caller, request) = extract_caller(request)?;
         respond(&caller.origin, async {
-            let (file, request_id) = convert::id::parse_file_change(&request.file_id, &request.request_id)?;
-            let purged = purge_file(&self.app, &caller, file, request_id).await?;
+            let change =
+                convert::id::parse_file_change(&request.file_id, request.if_etag, &request.request_id)?;
+            let purged = purge_file(&self.app, &caller, change).await?;
             Ok(PurgeFileResponse {
                 event_position: watch::position_to_proto(purged.event),
                 quota_state: Some(quota::state_to_proto(purged.quota)),
@@ -217,8 +220,9 @@ impl FileService for Files {
     ) -> Result<Response<ArchiveFileResponse>, Status> {
         let (caller, request) = extract_caller(request)?;
         respond(&caller.origin, async {
-            let (file, request_id) = convert::id::parse_file_change(&request.file_id, &request.request_id)?;
-            let archived = archive_file(&self.app, &caller, file, request_id).await?;
+            let change =
+                convert::id::parse_file_change(&request.file_id, request.if_etag, &request.request_id)?;
+            let archived = archive_file(&self.app, &caller, change).await?;
             Ok(ArchiveFileResponse {
                 event_position: watch::position_to_proto(archived.event),
                 file: Some(file::to_full_proto(archived.value)),
@@ -234,8 +238,9 @@ impl FileService for Files {
     ) -> Result<Response<UnarchiveFileResponse>, Status> {
         let (caller, request) = extract_caller(request)?;
         respond(&caller.origin, async {
-            let (file, request_id) = convert::id::parse_file_change(&request.file_id, &request.request_id)?;
-            let restored = unarchive_file(&self.app, &caller, file, request_id).await?;
+            let change =
+                convert::id::parse_file_change(&request.file_id, request.if_etag, &request.request_id)?;
+            let restored = unarchive_file(&self.app, &caller, change).await?;
             Ok(UnarchiveFileResponse {
                 event_position: watch::position_to_proto(restored.event),
                 file: Some(file::to_full_proto(restored.value)),
@@ -285,8 +290,9 @@ impl FileService for Files {
     ) -> Result<Response<SetLegalHoldResponse>, Status> {
         let (caller, request) = extract_caller(request)?;
         respond(&caller.origin, async {
-            let (file, request_id) = convert::id::parse_file_change(&request.file_id, &request.request_id)?;
-            let request = HoldRequest { file, reason: request.reason, request_id };
+            let change =
+                convert::id::parse_file_change(&request.file_id, String::new(), &request.request_id)?;
+            let request = HoldRequest { change, reason: request.reason };
             let held = set_legal_hold(&self.app, &caller, request).await?;
             Ok(SetLegalHoldResponse {
                 event_position: watch::position_to_proto(held.event),
@@ -303,8 +309,9 @@ impl FileService for Files {
     ) -> Result<Response<ReleaseLegalHoldResponse>, Status> {
         let (caller, request) = extract_caller(request)?;
         respond(&caller.origin, async {
-            let (file, request_id) = convert::id::parse_file_change(&request.file_id, &request.request_id)?;
-            let request = HoldRequest { file, reason: request.reason, request_id };
+            let change =
+                convert::id::parse_file_change(&request.file_id, String::new(), &request.request_id)?;
+            let request = HoldRequest { change, reason: request.reason };
             let released = release_legal_hold(&self.app, &caller, request).await?;
             Ok(ReleaseLegalHoldResponse {
                 event_position: watch::position_to_proto(released.event),
@@ -356,8 +363,8 @@ impl FileService for Files {
     ) -> Result<Response<DeleteFileVersionResponse>, Status> {
         let (caller, request) = extract_caller(request)?;
         respond(&caller.origin, async {
-            let ((file, version), request_id) = convert::version::delete_request_from_proto(&request)?;
-            let deleted = delete_file_version(&self.app, &caller, file, version, request_id).await?;
+            let (change, version) = convert::version::delete_request_from_proto(request)?;
+            let deleted = delete_file_version(&self.app, &caller, change, version).await?;
             Ok(DeleteFileVersionResponse {
                 event_position: watch::position_to_proto(deleted.event),
                 file: Some(file::to_full_proto(deleted.value)),

@@ -1,59 +1,53 @@
 //! Archives a file. Unarchiving differs only in the direction and shares this implementation.
 
 use super::{
-    MutationResponse, MutationStart, begin_mutation, finish_mutation, load_file_details, record_change,
+    FileChange, MutationResponse, MutationStart, begin_mutation, finish_mutation, load_file_details,
+    record_change,
 };
 use crate::{
     app::{App, Error, storage::apply_storage_class},
     db::{TenantTx, Viewer, audit_entries::AuditAction, events::EventKind, files, idempotency_keys::Method},
-    domain::{
-        caller::Caller,
-        file::File,
-        ids::{FileId, RequestId},
-    },
+    domain::{caller::Caller, file::File},
 };
 
 /// Archives an available file. Its record stays readable, its bytes do not, and it still counts against the
 /// quota. If the store has an archive class, a job moves the bytes there.
 ///
 /// # Errors
-/// Returns `NotFound`, `NotAllowed`, `FileDeleted` or `FileNotAvailable`.
+/// Returns `NotFound`, `NotAllowed`, `FileDeleted`, `FileNotAvailable` or `EtagMismatch`.
 pub async fn archive_file(
     app: &App,
     caller: &Caller,
-    id: FileId,
-    request_id: Option<RequestId>,
+    change: FileChange,
 ) -> Result<MutationResponse<File>, Error> {
-    set_archived(app, caller, id, true, request_id).await
+    set_archived(app, caller, change, true).await
 }
 
 /// Archives or unarchives a file. Does nothing if the file is already in the requested state.
 pub(super) async fn set_archived(
     app: &App,
     caller: &Caller,
-    id: FileId,
+    change: FileChange,
     to_archive: bool,
-    request_id: Option<RequestId>,
 ) -> Result<MutationResponse<File>, Error> {
     let action = if to_archive { AuditAction::FileArchive } else { AuditAction::FileUnarchive };
     let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await?;
-    let changed = set_archived_in_tx(app, &mut tx, caller, id, to_archive, request_id).await;
-    super::record_if_denied(app, caller, action, id, tx.finish(changed).await).await
+    let changed = set_archived_in_tx(app, &mut tx, caller, &change, to_archive).await;
+    super::record_if_denied(app, caller, action, change.file, tx.finish(changed).await).await
 }
 
 async fn set_archived_in_tx(
     app: &App,
     tx: &mut TenantTx,
     caller: &Caller,
-    id: FileId,
+    change: &FileChange,
     to_archive: bool,
-    request_id: Option<RequestId>,
 ) -> Result<MutationResponse<File>, Error> {
     let (method, action, kind) = match to_archive {
         true => (Method::ArchiveFile, AuditAction::FileArchive, EventKind::FileArchived),
         false => (Method::UnarchiveFile, AuditAction::FileUnarchive, EventKind::FileUnarchived),
     };
-    let (mut file, attempt) = match begin_mutation(app, tx, caller, id, request_id, method).await? {
+    let (mut file, attempt) = match begin_mutation(app, tx, caller, change, method).await? {
         MutationStart::Replay(response) => return Ok(response),
         MutationStart::Locked(file, attempt) => (*file, attempt),
     };

@@ -1,7 +1,7 @@
 //! Moves a file to the trash.
 
 use super::{
-    MutationResponse, MutationStart, begin_mutation, finish_mutation, load_file_details,
+    FileChange, MutationResponse, MutationStart, begin_mutation, finish_mutation, load_file_details,
     pending_release::PendingRelease, purge::purge_locked, record_change_with_details,
 };
 use crate::{
@@ -14,37 +14,31 @@ use crate::{
         idempotency_keys::Method,
         versions,
     },
-    domain::{
-        caller::Caller,
-        file::File,
-        ids::{FileId, RequestId},
-    },
+    domain::{caller::Caller, file::File},
 };
 
 /// Moves a file to the trash, or purges it and returns `None` if the policy has no trash. Returns a file that
 /// is already in the trash unchanged.
 ///
 /// # Errors
-/// Returns `NotFound` or `NotAllowed`, and the errors of `purge_file` if the policy has no trash.
+/// Returns `NotFound`, `NotAllowed` or `EtagMismatch`, and the errors of `purge_file` if the policy has no trash.
 pub async fn delete_file(
     app: &App,
     caller: &Caller,
-    id: FileId,
-    request_id: Option<RequestId>,
+    change: FileChange,
 ) -> Result<MutationResponse<Option<File>>, Error> {
     let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await?;
-    let deleted = delete_in_tx(app, &mut tx, caller, id, request_id).await;
-    super::record_if_denied(app, caller, AuditAction::FileDelete, id, tx.finish(deleted).await).await
+    let deleted = delete_in_tx(app, &mut tx, caller, &change).await;
+    super::record_if_denied(app, caller, AuditAction::FileDelete, change.file, tx.finish(deleted).await).await
 }
 
 async fn delete_in_tx(
     app: &App,
     tx: &mut TenantTx,
     caller: &Caller,
-    id: FileId,
-    request_id: Option<RequestId>,
+    change: &FileChange,
 ) -> Result<MutationResponse<Option<File>>, Error> {
-    let (file, attempt) = match begin_mutation(app, tx, caller, id, request_id, Method::DeleteFile).await? {
+    let (file, attempt) = match begin_mutation(app, tx, caller, change, Method::DeleteFile).await? {
         MutationStart::Replay(response) => return Ok(response),
         MutationStart::Locked(file, attempt) => (*file, attempt),
     };

@@ -1,7 +1,8 @@
 //! Deletes one version of a file permanently.
 
 use super::{
-    MutationResponse, MutationStart, begin_mutation_with_payload, finish_mutation, load_file_details, purge,
+    FileChange, MutationResponse, MutationStart, begin_mutation_with_payload, finish_mutation,
+    load_file_details, purge,
 };
 use crate::{
     app::{App, Error, audit},
@@ -16,11 +17,7 @@ use crate::{
         usage_counters::{self, UsageDelta},
         versions,
     },
-    domain::{
-        caller::Caller,
-        file::File,
-        ids::{FileId, RequestId},
-    },
+    domain::{caller::Caller, file::File},
 };
 
 /// Deletes a version that is not the current one. Its number is not reused. Its bytes are deleted after the
@@ -28,29 +25,35 @@ use crate::{
 /// deleted, so that undeleting restores the file exactly as it was.
 ///
 /// # Errors
-/// Returns `NotFound`, `NotAllowed`, `FileDeleted`, `VersionIsCurrent` or `FileRetained`.
+/// Returns `NotFound`, `NotAllowed`, `FileDeleted`, `VersionIsCurrent`, `FileRetained` or
+/// `EtagMismatch`.
 pub async fn delete_file_version(
     app: &App,
     caller: &Caller,
-    id: FileId,
+    change: FileChange,
     version: i32,
-    request_id: Option<RequestId>,
 ) -> Result<MutationResponse<File>, Error> {
     let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await?;
-    let deleted = delete_version_in_tx(app, &mut tx, caller, id, version, request_id).await;
-    super::record_if_denied(app, caller, AuditAction::FileVersionDelete, id, tx.finish(deleted).await).await
+    let deleted = delete_version_in_tx(app, &mut tx, caller, &change, version).await;
+    super::record_if_denied(
+        app,
+        caller,
+        AuditAction::FileVersionDelete,
+        change.file,
+        tx.finish(deleted).await,
+    )
+    .await
 }
 
 async fn delete_version_in_tx(
     app: &App,
     tx: &mut TenantTx,
     caller: &Caller,
-    id: FileId,
+    change: &FileChange,
     version: i32,
-    request_id: Option<RequestId>,
 ) -> Result<MutationResponse<File>, Error> {
     let (method, fields) = (Method::DeleteFileVersion, version.to_be_bytes().to_vec());
-    let start = begin_mutation_with_payload(app, tx, caller, id, request_id, method, fields).await?;
+    let start = begin_mutation_with_payload(app, tx, caller, change, method, fields).await?;
     let (file, attempt) = match start {
         MutationStart::Replay(response) => return Ok(response),
         MutationStart::Locked(file, attempt) => (*file, attempt),

@@ -32,6 +32,7 @@ use super::{
     access::{check_can_write, require_visible},
     audit,
     idempotency::{self, Attempt, RequestClaim},
+    preconditions::check_etag,
 };
 use crate::{
     db::{
@@ -70,17 +71,26 @@ enum MutationStart<T> {
     Locked(Box<File>, Option<Attempt>),
 }
 
-/// Starts a mutation of a file: claims the request id, locks the file and checks that the caller may change
-/// it.
+/// The common fields of requests to change a file.
+#[derive(Debug, Clone)]
+pub struct FileChange {
+    pub file: FileId,
+    /// The expected etag of the file. Empty means no check.
+    pub if_etag: String,
+    /// The idempotency key, which makes retries safe.
+    pub request_id: Option<RequestId>,
+}
+
+/// Starts a mutation of a file: claims the request id, locks the file, checks that the caller may change it,
+/// and checks its etag.
 async fn begin_mutation<T: DeserializeOwned>(
     app: &App,
     tx: &mut TenantTx,
     caller: &Caller,
-    id: FileId,
-    request_id: Option<RequestId>,
+    change: &FileChange,
     method: Method,
 ) -> Result<MutationStart<T>, Error> {
-    begin_mutation_with_payload(app, tx, caller, id, request_id, method, Vec::new()).await
+    begin_mutation_with_payload(app, tx, caller, change, method, Vec::new()).await
 }
 
 /// Like [`begin_mutation`], for a request with fields other than the id of the file.
@@ -88,21 +98,26 @@ async fn begin_mutation_with_payload<T: DeserializeOwned>(
     app: &App,
     tx: &mut TenantTx,
     caller: &Caller,
-    id: FileId,
-    request_id: Option<RequestId>,
+    change: &FileChange,
     method: Method,
     fields: Vec<u8>,
 ) -> Result<MutationStart<T>, Error> {
-    let mut payload = vec![caller.actor.id.clone().into_bytes(), id.as_uuid().into_bytes().to_vec()];
+    let FileChange { file: id, if_etag, request_id } = change;
+    let mut payload = vec![
+        caller.actor.id.clone().into_bytes(),
+        id.as_uuid().into_bytes().to_vec(),
+        if_etag.clone().into_bytes(),
+    ];
     if !fields.is_empty() {
         payload.push(fields);
     }
-    let attempt = match idempotency::claim_request(app, tx, request_id, method, &payload).await? {
+    let attempt = match idempotency::claim_request(app, tx, *request_id, method, &payload).await? {
         RequestClaim::Replay(response) => return Ok(MutationStart::Replay(response)),
         RequestClaim::New(attempt) => attempt,
     };
-    let file = require_visible(caller, files::get_for_update(tx, id).await?)?;
+    let file = require_visible(caller, files::get_for_update(tx, *id).await?)?;
     check_can_write(caller, &file)?;
+    check_etag(if_etag, &file.etag())?;
     Ok(MutationStart::Locked(Box::new(file), attempt))
 }
 

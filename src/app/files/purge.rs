@@ -1,7 +1,8 @@
 //! Purges a file: deletes its record and versions permanently, and its bytes after the blob deletion delay.
 
 use super::{
-    MutationResponse, MutationStart, begin_mutation, finish_mutation, pending_release::PendingRelease,
+    FileChange, MutationResponse, MutationStart, begin_mutation, finish_mutation,
+    pending_release::PendingRelease,
 };
 use crate::{
     app::{App, Error, audit},
@@ -14,36 +15,30 @@ use crate::{
         idempotency_keys::Method,
         tombstones, versions,
     },
-    domain::{
-        caller::Caller,
-        file::File,
-        ids::{FileId, RequestId},
-    },
+    domain::{caller::Caller, file::File},
 };
 
 /// Purges a file, whether or not it is in the trash. Leaves a tombstone.
 ///
 /// # Errors
-/// Returns `NotFound`, `NotAllowed` or `FileRetained`.
+/// Returns `NotFound`, `NotAllowed`, `FileRetained` or `EtagMismatch`.
 pub async fn purge_file(
     app: &App,
     caller: &Caller,
-    id: FileId,
-    request_id: Option<RequestId>,
+    change: FileChange,
 ) -> Result<MutationResponse<()>, Error> {
     let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await?;
-    let purged = purge_in_tx(app, &mut tx, caller, id, request_id).await;
-    super::record_if_denied(app, caller, AuditAction::FilePurge, id, tx.finish(purged).await).await
+    let purged = purge_in_tx(app, &mut tx, caller, &change).await;
+    super::record_if_denied(app, caller, AuditAction::FilePurge, change.file, tx.finish(purged).await).await
 }
 
 async fn purge_in_tx(
     app: &App,
     tx: &mut TenantTx,
     caller: &Caller,
-    id: FileId,
-    request_id: Option<RequestId>,
+    change: &FileChange,
 ) -> Result<MutationResponse<()>, Error> {
-    let (file, attempt) = match begin_mutation(app, tx, caller, id, request_id, Method::PurgeFile).await? {
+    let (file, attempt) = match begin_mutation(app, tx, caller, change, Method::PurgeFile).await? {
         MutationStart::Replay(response) => return Ok(response),
         MutationStart::Locked(file, attempt) => (*file, attempt),
     };

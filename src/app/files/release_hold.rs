@@ -33,7 +33,7 @@ pub async fn release_legal_hold(
         app,
         caller,
         AuditAction::FileHoldRelease,
-        request.file,
+        request.change.file,
         tx.finish(released).await,
     )
     .await
@@ -45,9 +45,9 @@ async fn release_hold_in_tx(
     caller: &Caller,
     request: &HoldRequest,
 ) -> Result<MutationResponse<File>, Error> {
-    let HoldRequest { file, reason, request_id } = request;
+    let HoldRequest { change, reason } = request;
     let (method, fields) = (Method::ReleaseLegalHold, reason.clone().into_bytes());
-    let start = begin_mutation_with_payload(app, tx, caller, *file, *request_id, method, fields).await?;
+    let start = begin_mutation_with_payload(app, tx, caller, change, method, fields).await?;
     let (file, attempt) = match start {
         MutationStart::Replay(response) => return Ok(response),
         MutationStart::Locked(file, attempt) => (*file, attempt),

@@ -1,7 +1,8 @@
 //! Restores an earlier version of a file.
 
 use super::{
-    MutationResponse, MutationStart, begin_mutation_with_payload, finish_mutation, load_file_details,
+    FileChange, MutationResponse, MutationStart, begin_mutation_with_payload, finish_mutation,
+    load_file_details,
 };
 use crate::{
     app::{App, Error, audit},
@@ -19,7 +20,6 @@ use crate::{
         caller::Caller,
         file::{ContentState, File, project_state},
         file_fields::check_change_description,
-        ids::{FileId, RequestId},
         violations::Violations,
     },
 };
@@ -27,20 +27,18 @@ use crate::{
 /// A request to restore a version of a file.
 #[derive(Debug, Clone)]
 pub struct RestoreRequest {
-    pub file: FileId,
+    pub change: FileChange,
     /// The number of the version to restore.
     pub version: i32,
     pub change_description: String,
-    /// The idempotency key, which makes retries safe.
-    pub request_id: Option<RequestId>,
 }
 
 /// Makes the content of an earlier version current again, as a new version that references the same blob and
 /// is charged like any other. The earlier version stays.
 ///
 /// # Errors
-/// Returns `Invalid`, `NotFound`, `NotAllowed`, `FileDeleted`, `FileNotAvailable`, `VersionIsCurrent` or
-/// `QuotaBytes`.
+/// Returns `Invalid`, `NotFound`, `NotAllowed`, `FileDeleted`, `FileNotAvailable`, `VersionIsCurrent`,
+/// `EtagMismatch` or `QuotaBytes`.
 pub async fn restore_file_version(
     app: &App,
     caller: &Caller,
@@ -52,7 +50,7 @@ pub async fn restore_file_version(
     let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await?;
     let restored = restore_version_in_tx(app, &mut tx, caller, &request).await;
     let restored = tx.finish(restored).await;
-    super::record_if_denied(app, caller, AuditAction::FileVersionRestore, request.file, restored).await
+    super::record_if_denied(app, caller, AuditAction::FileVersionRestore, request.change.file, restored).await
 }
 
 async fn restore_version_in_tx(
@@ -63,16 +61,9 @@ async fn restore_version_in_tx(
 ) -> Result<MutationResponse<File>, Error> {
     let fields =
         serde_json::to_vec(&(request.version, &request.change_description)).map_err(Error::internal)?;
-    let start = begin_mutation_with_payload(
-        app,
-        tx,
-        caller,
-        request.file,
-        request.request_id,
-        Method::RestoreFileVersion,
-        fields,
-    )
-    .await?;
+    let start =
+        begin_mutation_with_payload(app, tx, caller, &request.change, Method::RestoreFileVersion, fields)
+            .await?;
     let (file, attempt) = match start {
         MutationStart::Replay(response) => return Ok(response),
         MutationStart::Locked(file, attempt) => (*file, attempt),

@@ -1,8 +1,8 @@
 //! Sets a legal hold on a file.
 
 use super::{
-    MutationResponse, MutationStart, begin_mutation_with_payload, finish_mutation, load_file_details,
-    record_change_with_details,
+    FileChange, MutationResponse, MutationStart, begin_mutation_with_payload, finish_mutation,
+    load_file_details, record_change_with_details,
 };
 use crate::{
     app::{App, Error, access::check_is_admin},
@@ -13,13 +13,7 @@ use crate::{
         files,
         idempotency_keys::Method,
     },
-    domain::{
-        caller::Caller,
-        file::File,
-        ids::{FileId, RequestId},
-        text,
-        violations::Violations,
-    },
+    domain::{caller::Caller, file::File, text, violations::Violations},
 };
 
 /// The maximum length of the reason for a hold or its release, in characters.
@@ -28,10 +22,8 @@ const REASON_CHARACTERS_MAX: usize = 500;
 /// A request to set or release a legal hold.
 #[derive(Debug, Clone)]
 pub struct HoldRequest {
-    pub file: FileId,
+    pub change: FileChange,
     pub reason: String,
-    /// The idempotency key, which makes retries safe.
-    pub request_id: Option<RequestId>,
 }
 
 impl HoldRequest {
@@ -56,7 +48,8 @@ pub async fn set_legal_hold(
     request.check()?;
     let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await?;
     let held = set_hold_in_tx(app, &mut tx, caller, &request).await;
-    super::record_if_denied(app, caller, AuditAction::FileHoldSet, request.file, tx.finish(held).await).await
+    super::record_if_denied(app, caller, AuditAction::FileHoldSet, request.change.file, tx.finish(held).await)
+        .await
 }
 
 async fn set_hold_in_tx(
@@ -65,9 +58,9 @@ async fn set_hold_in_tx(
     caller: &Caller,
     request: &HoldRequest,
 ) -> Result<MutationResponse<File>, Error> {
-    let HoldRequest { file, reason, request_id } = request;
+    let HoldRequest { change, reason } = request;
     let (method, fields) = (Method::SetLegalHold, reason.clone().into_bytes());
-    let start = begin_mutation_with_payload(app, tx, caller, *file, *request_id, method, fields).await?;
+    let start = begin_mutation_with_payload(app, tx, caller, change, method, fields).await?;
     let (file, attempt) = match start {
         MutationStart::Replay(response) => return Ok(response),
         MutationStart::Locked(file, attempt) => (*file, attempt),

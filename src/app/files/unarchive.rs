@@ -1,13 +1,9 @@
 //! Unarchives a file.
 
-use super::{MutationResponse, archive};
+use super::{FileChange, MutationResponse, archive};
 use crate::{
     app::{App, Error},
-    domain::{
-        caller::Caller,
-        file::File,
-        ids::{FileId, RequestId},
-    },
+    domain::{caller::Caller, file::File},
 };
 
 /// Unarchives a file. Unless its content state prevents it, its bytes can be read immediately, from their
@@ -15,12 +11,11 @@ use crate::{
 /// unchanged.
 ///
 /// # Errors
-/// Returns `NotFound`, `NotAllowed` or `FileDeleted`.
+/// Returns `NotFound`, `NotAllowed`, `FileDeleted` or `EtagMismatch`.
 pub async fn unarchive_file(
     app: &App,
     caller: &Caller,
-    id: FileId,
-    request_id: Option<RequestId>,
+    change: FileChange,
 ) -> Result<MutationResponse<File>, Error> {
-    archive::set_archived(app, caller, id, false, request_id).await
+    archive::set_archived(app, caller, change, false).await
 }

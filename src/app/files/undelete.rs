@@ -1,7 +1,8 @@
 //! Undeletes a file.
 
 use super::{
-    MutationResponse, MutationStart, begin_mutation, finish_mutation, load_file_details, record_change,
+    FileChange, MutationResponse, MutationStart, begin_mutation, finish_mutation, load_file_details,
+    record_change,
 };
 use crate::{
     app::{App, Error},
@@ -15,11 +16,7 @@ use crate::{
         usage_counters::{self, UsageDelta},
         versions,
     },
-    domain::{
-        caller::Caller,
-        file::File,
-        ids::{FileId, RequestId},
-    },
+    domain::{caller::Caller, file::File},
 };
 
 /// Restores a file from the trash to its previous state. If the trash does not count against the quota, the
@@ -30,22 +27,21 @@ use crate::{
 pub async fn undelete_file(
     app: &App,
     caller: &Caller,
-    id: FileId,
-    request_id: Option<RequestId>,
+    change: FileChange,
 ) -> Result<MutationResponse<File>, Error> {
     let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await?;
-    let restored = undelete_in_tx(app, &mut tx, caller, id, request_id).await;
-    super::record_if_denied(app, caller, AuditAction::FileUndelete, id, tx.finish(restored).await).await
+    let restored = undelete_in_tx(app, &mut tx, caller, &change).await;
+    super::record_if_denied(app, caller, AuditAction::FileUndelete, change.file, tx.finish(restored).await)
+        .await
 }
 
 async fn undelete_in_tx(
     app: &App,
     tx: &mut TenantTx,
     caller: &Caller,
-    id: FileId,
-    request_id: Option<RequestId>,
+    change: &FileChange,
 ) -> Result<MutationResponse<File>, Error> {
-    let (file, attempt) = match begin_mutation(app, tx, caller, id, request_id, Method::UndeleteFile).await? {
+    let (file, attempt) = match begin_mutation(app, tx, caller, change, Method::UndeleteFile).await? {
         MutationStart::Replay(response) => return Ok(response),
         MutationStart::Locked(file, attempt) => (*file, attempt),
     };

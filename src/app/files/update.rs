@@ -1,7 +1,8 @@
 //! Updates the metadata of a file. See `recategorize` for the effects of a new category.
 
 use super::{
-    MutationResponse, MutationStart, begin_mutation_with_payload, finish_mutation, load_file_details,
+    FileChange, MutationResponse, MutationStart, begin_mutation_with_payload, finish_mutation,
+    load_file_details,
     recategorize::{self, ReaderChanges},
     record_change_with_details,
 };
@@ -21,7 +22,6 @@ use crate::{
         caller::Caller,
         file::{File, WrongState},
         file_update::FileUpdate,
-        ids::{FileId, RequestId},
         policy::Policy,
         violations::Violations,
     },
@@ -30,12 +30,8 @@ use crate::{
 /// A request to update a file.
 #[derive(Debug, Clone)]
 pub struct UpdateRequest {
-    pub file: FileId,
+    pub change: FileChange,
     pub update: FileUpdate,
-    /// The expected etag of the file. Empty means no check.
-    pub if_etag: String,
-    /// The idempotency key, which makes retries safe.
-    pub request_id: Option<RequestId>,
 }
 
 /// Updates the metadata of a file. Its content, version and state do not change.
@@ -47,7 +43,7 @@ pub async fn update_file(
     caller: &Caller,
     request: UpdateRequest,
 ) -> Result<MutationResponse<File>, Error> {
-    let id = request.file;
+    let id = request.change.file;
     let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await?;
     let updated = update_in_tx(app, &mut tx, caller, request).await;
     super::record_if_denied(app, caller, AuditAction::FileUpdate, id, tx.finish(updated).await).await
@@ -59,17 +55,9 @@ async fn update_in_tx(
     caller: &Caller,
     request: UpdateRequest,
 ) -> Result<MutationResponse<File>, Error> {
-    let fields = serde_json::to_vec(&(&request.update, &request.if_etag)).map_err(Error::internal)?;
-    let start = begin_mutation_with_payload(
-        app,
-        tx,
-        caller,
-        request.file,
-        request.request_id,
-        Method::UpdateFile,
-        fields,
-    )
-    .await?;
+    let fields = serde_json::to_vec(&request.update).map_err(Error::internal)?;
+    let start =
+        begin_mutation_with_payload(app, tx, caller, &request.change, Method::UpdateFile, fields).await?;
     let (file, attempt) = match start {
         MutationStart::Replay(response) => return Ok(response),
         MutationStart::Locked(file, attempt) => (*file, attempt),
@@ -80,9 +68,6 @@ async fn update_in_tx(
     let update = check_update(app, tx, policy, &file, request.update).await?;
     if file.trash.is_some() {
         return Err(WrongState::Deleted.into());
-    }
-    if !request.if_etag.is_empty() && request.if_etag != file.etag() {
-        return Err(Error::EtagMismatch);
     }
     update.check_end_times(&file)?;
     // As in the governance mode of object locks, a caller who may write may extend the retention. Only admins

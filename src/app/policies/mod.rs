@@ -14,6 +14,7 @@ pub use crate::db::tenants::StoredPolicy;
 use super::{
     App, Error, access, audit,
     idempotency::{self, RequestClaim},
+    preconditions::check_etag,
 };
 use crate::{
     db::{
@@ -66,9 +67,7 @@ async fn apply_edit<T: serde::Serialize>(
         RequestClaim::New(attempt) => attempt,
     };
     let stored = tenants::get_policy_for_update(tx).await?;
-    if !edit.if_etag.is_empty() && edit.if_etag != stored.etag() {
-        return Err(Error::EtagMismatch);
-    }
+    check_etag(&edit.if_etag, &stored.etag())?;
     let edited = change_policy(stored.policy).map_err(|error| edit_error(error, &edit.name))?;
     let mut entry = audit::new_entry(caller, AuditAction::PolicyUpdate, None);
     entry.details = serde_json::json!({

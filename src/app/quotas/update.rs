@@ -6,6 +6,7 @@ use crate::{
     app::{
         App, Error, Principal, access, audit,
         idempotency::{self, RequestClaim},
+        preconditions::check_etag,
     },
     db::{
         TenantTx,
@@ -98,9 +99,7 @@ pub(in crate::app) async fn change_limits(
     update: &QuotaUpdate,
 ) -> Result<Quota, Error> {
     let quota = quotas::get_for_update(tx).await?;
-    if !update.if_etag.is_empty() && update.if_etag != quota.revision.to_string() {
-        return Err(Error::EtagMismatch);
-    }
+    check_etag(&update.if_etag, &quota.revision.to_string())?;
     if let Principal::Caller(caller) = principal {
         update.change.check_sizes(&quota, &caller.tenant.policy.quota.file_size_max_bytes)?;
     }

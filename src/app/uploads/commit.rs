@@ -52,6 +52,8 @@ pub(in crate::app) struct PendingCommit {
     pub(super) is_version: bool,
     /// Whether the uploader may change files of other users.
     pub(super) may_write_all: bool,
+    /// The expected etag of the file of a version. Empty means no check.
+    pub(super) if_etag: String,
     pub(super) change_description: String,
     pub(super) retention_days: Option<i32>,
     pub(super) readers: Vec<String>,
@@ -148,6 +150,7 @@ impl PendingCommit {
             file: &self.file,
             is_version: self.is_version,
             may_write_all: self.may_write_all,
+            if_etag: &self.if_etag,
             import_origin: self.import_origin.as_ref(),
             change_description: &self.change_description,
             retention_days: self.retention_days,
@@ -193,6 +196,7 @@ impl PendingCommit {
             UploadCommitOutcome::FileNotFound => Err(Error::NotFound("file")),
             UploadCommitOutcome::FileState(state) => Err(Error::for_file_state(state)),
             UploadCommitOutcome::NotAllowed => Err(Error::NotAllowed(OWNER_OR_ADMIN_ONLY)),
+            UploadCommitOutcome::EtagMismatch => Err(Error::EtagMismatch),
             UploadCommitOutcome::CategoryChanged => Err(Violations::one(
                 "spec.file_id",
                 "moved to a category with other allowed types during the upload; upload the version again",
@@ -264,10 +268,14 @@ impl BatchHandler for UploadCommitter {
     type Outcome = ItemOutcome;
 
     async fn run_batch(&self, tenant: TenantId, items: Vec<PendingCommit>) -> Vec<ItemOutcome> {
-        let outcomes = match self.commit(tenant, &items).await {
-            Err(BatchError::Refused(_)) if items.len() > 1 => self.commit_singly(tenant, &items).await,
-            Ok(outcomes) => outcomes,
-            Err(error) => fail_all(&items, error),
+        let outcomes = if has_dependent_items(&items) {
+            self.commit_singly(tenant, &items).await
+        } else {
+            match self.commit(tenant, &items).await {
+                Err(BatchError::Refused(_)) if items.len() > 1 => self.commit_singly(tenant, &items).await,
+                Ok(outcomes) => outcomes,
+                Err(error) => fail_all(&items, error),
+            }
         };
         for outcome in &outcomes {
             if let Err(error) = outcome {
@@ -286,6 +294,13 @@ impl BatchError {
             Self::Unknown(error) => outcome_unknown(item, &error),
         }
     }
+}
+
+/// Returns whether a version with an `if_etag` has the same file as another item. A batch checks all etags
+/// before it writes, so such items are committed one by one.
+fn has_dependent_items(items: &[PendingCommit]) -> bool {
+    let count_for_file = |id| items.iter().filter(|item| item.is_version && item.file.id == id).count();
+    items.iter().any(|item| !item.if_etag.is_empty() && count_for_file(item.file.id) > 1)
 }
 
 fn fail_all(items: &[PendingCommit], error: BatchError) -> Vec<ItemOutcome> {

@@ -5,6 +5,7 @@ use crate::{
         App, Error,
         access::{check_can_write, require_visible},
         audit,
+        preconditions::check_etag,
     },
     db::{TenantTx, Viewer, audit_entries::AuditAction, files},
     domain::{caller::Caller, file::File, ids::FileId, upload_spec::CheckedSpec},
@@ -15,7 +16,8 @@ use crate::{
 /// deleted in the meantime.
 ///
 /// # Errors
-/// Returns `NotFound`, `NotAllowed`, `FileDeleted`, or `FileNotAvailable` if the file is archived.
+/// Returns `NotFound`, `NotAllowed`, `FileDeleted`, `EtagMismatch`, or `FileNotAvailable` if the file is
+/// archived.
 pub(super) async fn resolve_target_file(
     app: &App,
     caller: &Caller,
@@ -23,7 +25,7 @@ pub(super) async fn resolve_target_file(
 ) -> Result<CheckedSpec, Error> {
     let Some(id) = spec.file else { return Ok(spec) };
     let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await?;
-    let found = load_target_file(&mut tx, caller, id).await;
+    let found = load_target_file(&mut tx, caller, id, &spec.if_etag).await;
     match tx.finish(found).await {
         // The version's objects share the category's key prefix, and the category's rules apply to them.
         Ok(file) => {
@@ -37,9 +39,15 @@ pub(super) async fn resolve_target_file(
     }
 }
 
-async fn load_target_file(tx: &mut TenantTx, caller: &Caller, id: FileId) -> Result<File, Error> {
+async fn load_target_file(
+    tx: &mut TenantTx,
+    caller: &Caller,
+    id: FileId,
+    if_etag: &str,
+) -> Result<File, Error> {
     let file = require_visible(caller, files::get(tx, id).await?)?;
     check_can_write(caller, &file)?;
+    check_etag(if_etag, &file.etag())?;
     file.state().check_accepts_version()?;
     Ok(file)
 }

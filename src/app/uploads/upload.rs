@@ -312,8 +312,12 @@ async fn clean_up_after_commit(
                 open.disarm();
             }
         }
-        // The target file is gone, the caller may no longer change it, or its category has changed.
-        (Err(Error::NotFound(_) | Error::NotAllowed(_) | Error::Invalid(_)), Some(open)) => open.abandon(),
+        // The target file is gone, the caller may no longer change it, or its category or etag has changed. An
+        // etag never recurs.
+        (
+            Err(Error::NotFound(_) | Error::NotAllowed(_) | Error::Invalid(_) | Error::EtagMismatch),
+            Some(open),
+        ) => open.abandon(),
         // Dropping the upload deletes the object and releases the reservation; a resumable upload stays open.
         (Ok(_) | Err(_), Some(open)) => drop(open),
         (Ok(_) | Err(_), None) => delete_object(target).await,
@@ -343,6 +347,7 @@ pub(super) fn new_pending_commit(
     PendingCommit {
         is_version: spec.file.is_some(),
         may_write_all: can_write_all(caller),
+        if_etag: spec.if_etag,
         change_description: spec.change_description,
         retention_days: spec.retention_days.and_then(|days| i32::try_from(days).ok()),
         warnings: content_warnings(&spec.declared_mime_type, content),

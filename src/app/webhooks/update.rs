@@ -2,7 +2,7 @@
 
 use super::{RequestClaim, admin_tx, audit_change, claim_request, lock_webhook, store_response};
 use crate::{
-    app::{App, Error, files::watch::event_retention},
+    app::{App, Error, files::watch::event_retention, preconditions::check_etag},
     db::{TenantTx, audit_entries::AuditAction, event_stream, idempotency_keys::Method, webhooks},
     domain::{
         caller::Caller,
@@ -48,9 +48,7 @@ async fn update_in_tx(
     };
     change.check(app.limits.webhooks.allow_private_addresses)?;
     let stored = lock_webhook(tx, id).await?;
-    if !if_etag.is_empty() && if_etag != stored.webhook.revision.to_string() {
-        return Err(Error::EtagMismatch);
-    }
+    check_etag(&if_etag, &stored.webhook.revision.to_string())?;
     if change.state == Some(WebhookState::Active) {
         let (snapshot, _) = event_stream::get_newest(tx).await?;
         if !snapshot.retains_time(stored.position_time, event_retention(app)) {

@@ -2,7 +2,7 @@
 
 use super::file;
 use crate::{
-    app::files::transfer_ownership::TransferRequest,
+    app::files::{FileChange, transfer_ownership::TransferRequest},
     domain::{
         ids::{FileId, RequestId, TenantId, UploadId},
         upload_spec,
@@ -64,16 +64,17 @@ pub(in crate::grpc) fn parse_batch_change(
     violations.into_result().map(|()| (ids, request))
 }
 
-/// Parses the ids of a change of a file: the file id and the optional request id.
+/// Parses the common fields of requests to change a file.
 pub(in crate::grpc) fn parse_file_change(
     file_id: &str,
+    if_etag: String,
     request_id: &str,
-) -> Result<(FileId, Option<RequestId>), Violations> {
+) -> Result<FileChange, Violations> {
     let mut violations = Violations::new();
     let file = violations.ok_or_add("file_id", file_id.parse::<FileId>().map_err(|_| "must be a UUID"));
-    let request = parse_request_id(request_id, &mut violations);
+    let request_id = parse_request_id(request_id, &mut violations);
     match file {
-        Some(file) => violations.into_result().map(|()| (file, request)),
+        Some(file) => violations.into_result().map(|()| FileChange { file, if_etag, request_id }),
         None => Err(violations),
     }
 }
@@ -120,11 +121,11 @@ mod tests {
 
     #[test]
     fn both_invalid_ids_of_a_change_are_reported() {
-        let violations = parse_file_change("7", "8").unwrap_err();
+        let violations = parse_file_change("7", String::new(), "8").unwrap_err();
         let fields: Vec<&str> = violations.iter().map(|violation| violation.field.as_str()).collect();
         assert_eq!(fields, ["file_id", "request_id"]);
         let id = "0193a7a0-0000-7000-8000-000000000000";
-        assert!(parse_file_change(id, "").unwrap().1.is_none());
-        assert!(parse_file_change(id, id).unwrap().1.is_some());
+        assert!(parse_file_change(id, String::new(), "").unwrap().request_id.is_none());
+        assert!(parse_file_change(id, String::new(), id).unwrap().request_id.is_some());
     }
 }

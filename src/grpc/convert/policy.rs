@@ -71,6 +71,7 @@ pub(in crate::grpc) fn update_request_from_proto(
 ) -> Result<CategoryEdit<CategoryChange>, Violations> {
     let mut violations = Violations::new();
     let category = request.category.unwrap_or_default();
+    check_has_name("category.name", &category.name, &mut violations);
     let mut change = CategoryChange::default();
     let paths = request.update_mask.unwrap_or_default().paths;
     if paths.is_empty() {
@@ -99,10 +100,17 @@ pub(in crate::grpc) fn update_request_from_proto(
     Ok(CategoryEdit { name: category.name, change, if_etag: request.if_etag, request_id })
 }
 
+fn check_has_name(field: &str, name: &str, violations: &mut Violations) {
+    if name.is_empty() {
+        violations.add(field, "is required");
+    }
+}
+
 pub(in crate::grpc) fn delete_request_from_proto(
     request: v1::DeleteCategoryRequest,
 ) -> Result<CategoryEdit<()>, Violations> {
     let mut violations = Violations::new();
+    check_has_name("name", &request.name, &mut violations);
     let request_id = id::parse_request_id(&request.request_id, &mut violations);
     violations.into_result()?;
     Ok(CategoryEdit { name: request.name, change: (), if_etag: request.if_etag, request_id })
@@ -124,7 +132,8 @@ mod tests {
         })
         .unwrap_err();
         let fields: Vec<&str> = violations.iter().map(|violation| violation.field.as_str()).collect();
-        assert_eq!(fields, ["category.visibility", "update_mask.paths[1]", "request_id"]);
+        let expected = ["category.name", "category.visibility", "update_mask.paths[1]", "request_id"];
+        assert_eq!(fields, expected);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::mem;
 
 use super::{file, id, structs, time};
 use crate::{
-    app::files::update::UpdateRequest,
+    app::files::{FileChange, update::UpdateRequest},
     domain::{file_update::FileUpdate, ids::FileId, violations::Violations},
     proto::v1,
 };
@@ -39,7 +39,8 @@ pub(in crate::grpc) fn request_from_proto(
     }
     match id {
         Some(id) if violations.is_empty() => {
-            Ok(UpdateRequest { file: id, update, if_etag: request.if_etag, request_id })
+            let change = FileChange { file: id, if_etag: request.if_etag, request_id };
+            Ok(UpdateRequest { change, update })
         }
         _ => Err(violations),
     }
@@ -112,7 +113,7 @@ mod tests {
         let file = v1::File { name: "b".into(), title: "t".into(), ..file() };
         let request = convert_update(file, &["title", "expire_time"]).unwrap();
         assert_eq!((request.update.name, request.update.title.as_deref()), (None, Some("t")));
-        assert_eq!((request.update.expire_time, request.if_etag.as_str()), (Some(None), "1-1"));
+        assert_eq!((request.update.expire_time, request.change.if_etag.as_str()), (Some(None), "1-1"));
     }
 
     #[test]

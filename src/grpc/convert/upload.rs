@@ -37,6 +37,7 @@ pub(in crate::grpc) fn spec_from_proto(spec: v1::UploadSpec) -> UploadSpec {
         metadata: metadata.unwrap_or_default(),
         attachments: spec.attachments.into_iter().map(file::entity_from_proto).collect(),
         file_id: spec.file_id,
+        if_etag: spec.if_etag,
         change_description: spec.change_description,
         expire_time,
         retain_until_time,

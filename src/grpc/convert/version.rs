@@ -3,13 +3,14 @@
 use super::{file, id, time};
 use crate::{
     app::files::{
+        FileChange,
         copy::CopyRequest,
         list_versions::{FileVersionList, ListVersionsRequest},
         restore_version::RestoreRequest,
     },
     domain::{
         file::{FileVersion, project_state},
-        ids::{FileId, RequestId},
+        ids::FileId,
         storage_class::StorageClass,
         violations::Violations,
     },
@@ -58,9 +59,10 @@ const fn storage_class_to_proto(class: StorageClass) -> v1::StorageClass {
 pub(in crate::grpc) fn restore_request_from_proto(
     request: v1::RestoreFileVersionRequest,
 ) -> Result<RestoreRequest, Violations> {
-    let ((file, version), request_id) =
-        parse_version_change(&request.file_id, request.version, &request.request_id)?;
-    Ok(RestoreRequest { file, version, change_description: request.change_description, request_id })
+    let change =
+        parse_version_change(&request.file_id, request.version, request.if_etag, &request.request_id)?;
+    let v1::RestoreFileVersionRequest { version, change_description, .. } = request;
+    Ok(RestoreRequest { change, version, change_description })
 }
 
 pub(in crate::grpc) fn copy_request_from_proto(
@@ -82,18 +84,21 @@ pub(in crate::grpc) fn copy_request_from_proto(
     }
 }
 
-/// Parses the file id, the version number and the optional request id.
+/// Parses the change of the file, and the number of the version to delete.
 pub(in crate::grpc) fn delete_request_from_proto(
-    request: &v1::DeleteFileVersionRequest,
-) -> Result<((FileId, i32), Option<RequestId>), Violations> {
-    parse_version_change(&request.file_id, request.version, &request.request_id)
+    request: v1::DeleteFileVersionRequest,
+) -> Result<(FileChange, i32), Violations> {
+    let change =
+        parse_version_change(&request.file_id, request.version, request.if_etag, &request.request_id)?;
+    Ok((change, request.version))
 }
 
 fn parse_version_change(
     file_id: &str,
     version: i32,
+    if_etag: String,
     request_id: &str,
-) -> Result<((FileId, i32), Option<RequestId>), Violations> {
+) -> Result<FileChange, Violations> {
     let mut violations = Violations::new();
     let file = violations.ok_or_add("file_id", file_id.parse::<FileId>().map_err(|_| "must be a UUID"));
     let request_id = id::parse_request_id(request_id, &mut violations);
@@ -101,7 +106,7 @@ fn parse_version_change(
         violations.add("version", "must be a version number, which is at least 1");
     }
     match file {
-        Some(file) => violations.into_result().map(|()| ((file, version), request_id)),
+        Some(file) => violations.into_result().map(|()| FileChange { file, if_etag, request_id }),
         None => Err(violations),
     }
 }
@@ -112,7 +117,7 @@ mod tests {
 
     #[test]
     fn all_violations_of_a_version_request_are_reported() {
-        let violations = parse_version_change("7", 0, "8").unwrap_err();
+        let violations = parse_version_change("7", 0, String::new(), "8").unwrap_err();
         let fields: Vec<&str> = violations.iter().map(|violation| violation.field.as_str()).collect();
         assert_eq!(fields, ["file_id", "request_id", "version"]);
     }

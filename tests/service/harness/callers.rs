@@ -327,10 +327,13 @@ impl Caller {
         Ok(self.files.clone().undelete_file(request).await?.into_inner().file.unwrap())
     }
 
+    /// Updates the fields that are named, on condition that the file still has the etag in `file`, if there is one.
     pub(crate) async fn update(&self, file: File, paths: &[&str]) -> Result<File, Status> {
         let paths = paths.iter().map(|path| (*path).to_owned()).collect();
+        let if_etag = file.etag.clone();
         let update_mask = Some(prost_types::FieldMask { paths });
-        let request = UpdateFileRequest { file: Some(file), update_mask, ..UpdateFileRequest::default() };
+        let request =
+            UpdateFileRequest { file: Some(file), update_mask, if_etag, ..UpdateFileRequest::default() };
         Ok(self.files.clone().update_file(request).await?.into_inner().file.unwrap())
     }
 
@@ -437,6 +440,7 @@ impl Caller {
         paths: &[&str],
     ) -> Result<Quota, Status> {
         let request = UpdateQuotaRequest {
+            if_etag: quota.etag.clone(),
             quota: Some(quota),
             update_mask: Some(prost_types::FieldMask {
                 paths: paths.iter().map(|path| (*path).to_owned()).collect(),

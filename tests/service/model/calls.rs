@@ -204,7 +204,7 @@ impl Call {
         }
         match self {
             Self::Delete { file: file_id } => {
-                call!(delete_file, DeleteFileRequest { file_id, request_id, ..DeleteFileRequest::default() })
+                call!(delete_file, DeleteFileRequest { file_id, request_id, ..Default::default() })
             }
             Self::Undelete { file: file_id } => {
                 call!(undelete_file, UndeleteFileRequest { file_id, request_id })
@@ -216,9 +216,9 @@ impl Call {
                 call!(unarchive_file, UnarchiveFileRequest { file_id, request_id, ..Default::default() })
             }
             Self::Rename { file, name, etag } => {
-                let file = Some(File { id: file, name, etag, ..File::default() });
+                let file = Some(File { id: file, name, ..File::default() });
                 let update_mask = Some(prost_types::FieldMask { paths: vec!["name".to_owned()] });
-                call!(update_file, UpdateFileRequest { file, update_mask, request_id, ..Default::default() })
+                call!(update_file, UpdateFileRequest { file, update_mask, if_etag: etag, request_id })
             }
             Self::RestoreVersion { file: file_id, version } => {
                 let request =
@@ -228,12 +228,7 @@ impl Call {
             Self::DeleteVersion { file: file_id, version } => {
                 call!(
                     delete_file_version,
-                    DeleteFileVersionRequest {
-                        file_id,
-                        version,
-                        request_id,
-                        ..DeleteFileVersionRequest::default()
-                    }
+                    DeleteFileVersionRequest { file_id, version, request_id, ..Default::default() }
                 )
             }
             Self::Copy { file: file_id, version, name } => {

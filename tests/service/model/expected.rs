@@ -179,8 +179,10 @@ impl Tenant {
             }
             Call::Rename { file, etag, .. } => {
                 let file = self.find_changeable(person, file)?;
-                check_not_deleted(file)?;
-                if etag.is_empty() || *etag == file.etag { Ok(()) } else { Err("ETAG_MISMATCH") }
+                if !etag.is_empty() && *etag != file.etag {
+                    return Err("ETAG_MISMATCH");
+                }
+                check_not_deleted(file)
             }
             Call::RestoreVersion { file, version } => {
                 let file = self.find_changeable(person, file)?;

@@ -88,8 +88,10 @@ pub(in crate::app::uploads) async fn complete_direct_upload(
             let committed = committed.unwrap_or_else(|lost| {
                 Err(Error::OutcomeUnknown { has_request_id: true, source: lost.into() })
             });
-            let is_abandoned =
-                matches!(committed, Err(Error::NotFound(_) | Error::NotAllowed(_) | Error::Invalid(_)));
+            let is_abandoned = matches!(
+                committed,
+                Err(Error::NotFound(_) | Error::NotAllowed(_) | Error::Invalid(_) | Error::EtagMismatch)
+            );
             (committed, is_abandoned)
         }
         // The client may send missing parts or replace parts.
