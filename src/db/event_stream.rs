@@ -176,8 +176,7 @@ struct PositionRow {
     n: i64,
 }
 
-/// Returns the position from which to continue after a reader has reached `time` in another
-/// incarnation.
+/// Returns the position from which to continue after a reader has reached `time` in another incarnation.
 ///
 /// It is the position before the first event that is not older than `time` minus the maximum skew. The reader
 /// may see some events twice, but misses no retained event.

@@ -284,7 +284,7 @@ fn endpoint_behind_dropped_events_is_disabled() {
             assert_eq!(s.deliver_all().await, 0);
             let shown = s.get_webhook(&id).await;
             assert_eq!(shown.state(), State::Disabled);
-            assert!(shown.state_reason.contains("no longer kept"), "{}", shown.state_reason);
+            assert!(shown.state_reason.contains("have been dropped"), "{}", shown.state_reason);
             s.set_webhook_state(&id, State::Active).await;
             let files = s.upload_files(&["b"]).await;
             assert_eq!(s.deliver_all().await, 1);
