@@ -104,6 +104,7 @@ impl FileService for Files {
             Ok(BatchGetFilesResponse {
                 files: found.files.into_iter().map(shown(is_full)).collect(),
                 missing_file_ids: found.missing.iter().map(ToString::to_string).collect(),
+                unread_file_ids: found.unread.iter().map(ToString::to_string).collect(),
             })
         })
         .await

@@ -10,6 +10,7 @@ mod archive;
 mod auth;
 mod batch_delete;
 mod batch_get;
+mod bounded_responses;
 mod categories;
 mod contract;
 mod contract_descriptor;

@@ -17,3 +17,6 @@ pub(super) mod upload;
 pub(super) mod version;
 pub(super) mod watch;
 pub(super) mod webhook;
+
+#[cfg(test)]
+mod encoded_size_tests;
