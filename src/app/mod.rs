@@ -19,6 +19,7 @@ pub mod policies;
 pub mod quotas;
 pub mod retention;
 mod rotation;
+pub mod service_info;
 pub mod storage;
 pub mod tenants;
 pub mod uploads;

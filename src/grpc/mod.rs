@@ -17,6 +17,7 @@ mod layers;
 mod policies;
 mod quotas;
 mod server;
+mod service_info;
 mod status;
 mod tenants;
 mod uploads;

@@ -24,12 +24,13 @@ use super::{
     layers::{Deadline, InFlight, Measure, MessageBudget, PanicBarrier, RequestId, Stand, Trace},
     policies::Policies,
     quotas::Quotas,
+    service_info::ServiceInfos,
     tenants::Tenants,
     uploads::{UploadStreams, Uploads},
     webhooks::Webhooks,
 };
 use crate::{
-    app::App,
+    app::{App, service_info::TransportLimits},
     config::{Config, ServerConfig, server::TlsConfig},
     proto::{
         self,
@@ -37,8 +38,8 @@ use crate::{
         v1::{
             event_service_server::EventServiceServer, file_service_server::FileServiceServer,
             import_service_server::ImportServiceServer, policy_service_server::PolicyServiceServer,
-            quota_service_server::QuotaServiceServer, upload_service_server::UploadServiceServer,
-            webhook_service_server::WebhookServiceServer,
+            quota_service_server::QuotaServiceServer, service_info_service_server::ServiceInfoServiceServer,
+            upload_service_server::UploadServiceServer, webhook_service_server::WebhookServiceServer,
         },
     },
     telemetry::{Health, Metrics},
@@ -186,6 +187,13 @@ impl GrpcServer {
                         .max_decoding_message_size(SMALL_MESSAGE_BYTES_MAX),
                 )
                 .add_service(
+                    ServiceInfoServiceServer::new(ServiceInfos {
+                        app: Arc::clone(&self.app),
+                        transport: transport_limits(config),
+                    })
+                    .max_decoding_message_size(SMALL_MESSAGE_BYTES_MAX),
+                )
+                .add_service(
                     HealthServer::new(HealthService::from_health_reporter(reporter))
                         .max_decoding_message_size(SMALL_MESSAGE_BYTES_MAX),
                 );
@@ -207,6 +215,15 @@ impl GrpcServer {
 
 /// The largest message to a service that takes no file data, in bytes.
 const SMALL_MESSAGE_BYTES_MAX: usize = 64 * 1024;
+
+fn transport_limits(config: &Config) -> TransportLimits {
+    TransportLimits {
+        message_bytes_max: config.server.message_size_max_bytes,
+        part_message_bytes_max: config.uploads.part_message_bytes_max(),
+        small_message_bytes_max: SMALL_MESSAGE_BYTES_MAX,
+        header_list_bytes_max: config.server.http2.header_list_size_max_bytes,
+    }
+}
 
 async fn cut_after_drain(draining: &CancellationToken, cut: &CancellationToken, drain: std::time::Duration) {
     draining.cancelled().await;

@@ -15,10 +15,11 @@ use strongroom::{
         },
         v1::{
             BatchGetFilesRequest, CopyFileRequest, CreateWebhookRequest, DeleteWebhookRequest,
-            DownloadFileRequest, FindImportedFilesRequest, GetQuotaRequest, GetUsageRequest,
-            GetWebhookRequest, ListFilesRequest, ListUploadsRequest, ListWebhookDeliveriesRequest,
-            ListWebhooksRequest, Quota, RedeliverWebhookRequest, RotateWebhookSecretRequest,
-            TransferOwnershipRequest, UpdateQuotaRequest, UpdateWebhookRequest, Visibility, Webhook,
+            DownloadFileRequest, FindImportedFilesRequest, GetQuotaRequest, GetServiceInfoRequest,
+            GetUsageRequest, GetWebhookRequest, ListFilesRequest, ListUploadsRequest,
+            ListWebhookDeliveriesRequest, ListWebhooksRequest, Quota, RedeliverWebhookRequest,
+            RotateWebhookSecretRequest, TransferOwnershipRequest, UpdateQuotaRequest, UpdateWebhookRequest,
+            Visibility, Webhook,
         },
     },
 };
@@ -43,7 +44,7 @@ fn methods() -> Vec<String> {
 }
 
 /// Methods that name no file and no tenant: what they show is the caller's own.
-const NAMES_NOTHING: [&str; 14] = [
+const NAMES_NOTHING: [&str; 15] = [
     "/strongroom.v1.FileService/UploadFile",
     "/strongroom.v1.FileService/ListFiles",
     "/strongroom.v1.FileService/TransferOwnership",
@@ -58,6 +59,7 @@ const NAMES_NOTHING: [&str; 14] = [
     "/strongroom.v1.ImportService/FindImportedFiles",
     "/strongroom.v1.WebhookService/CreateWebhook",
     "/strongroom.v1.WebhookService/ListWebhooks",
+    "/strongroom.v1.ServiceInfoService/GetServiceInfo",
 ];
 
 /// Calls a method about a webhook: the caller's own, or where a tenant is named one with the id of a file.
@@ -217,6 +219,9 @@ async fn call_policy_or_tenant(path: &str, caller: &Caller, file: &str, tenant: 
                 ..Default::default()
             };
             caller.files.clone().transfer_ownership(request).await.map(|_| ())
+        }
+        "/strongroom.v1.ServiceInfoService/GetServiceInfo" => {
+            caller.service_info.clone().get_service_info(GetServiceInfoRequest {}).await.map(|_| ())
         }
         "/strongroom.v1.PolicyService/GetPolicy" => caller.policy().await.map(|_| ()),
         "/strongroom.v1.PolicyService/CreateCategory" => {

@@ -48,6 +48,7 @@ mod resume_parts;
 mod retries;
 mod rounds;
 mod schedules;
+mod service_info;
 mod standard_services;
 mod storage_class;
 mod storage_move;

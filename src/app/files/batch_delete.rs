@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// The most files of one batch. One transaction holds the locks of all of them.
-const FILES_MAX: usize = 100;
+pub const FILES_MAX: usize = 100;
 
 /// Why a file of a batch cannot be deleted, in order of decreasing severity.
 enum Refusal {

@@ -9,6 +9,7 @@ pub(super) mod id;
 pub(super) mod import;
 pub(super) mod policy;
 pub(super) mod quota;
+pub(super) mod service_info;
 pub(super) mod structs;
 pub(super) mod tenant;
 pub(super) mod time;
