@@ -4,7 +4,7 @@
 use std::{env, error::Error, fs, path::PathBuf};
 
 const ROOT: &str = "proto";
-const FILES: [&str; 9] = [
+const FILES: [&str; 10] = [
     "strongroom/admin/v1/tenant_service.proto",
     "strongroom/v1/error_reason.proto",
     "strongroom/v1/event_service.proto",
@@ -12,6 +12,7 @@ const FILES: [&str; 9] = [
     "strongroom/v1/import_service.proto",
     "strongroom/v1/policy_service.proto",
     "strongroom/v1/quota_service.proto",
+    "strongroom/v1/service_info_service.proto",
     "strongroom/v1/upload_service.proto",
     "strongroom/v1/webhook_service.proto",
 ];

@@ -20,6 +20,7 @@ mod preconditions;
 pub mod quotas;
 pub mod retention;
 mod rotation;
+pub mod service_info;
 pub mod storage;
 pub mod tenants;
 pub mod uploads;

@@ -16,8 +16,8 @@ use crate::proto::{
     v1::{
         event_service_client::EventServiceClient, file_service_client::FileServiceClient,
         import_service_client::ImportServiceClient, policy_service_client::PolicyServiceClient,
-        quota_service_client::QuotaServiceClient, upload_service_client::UploadServiceClient,
-        webhook_service_client::WebhookServiceClient,
+        quota_service_client::QuotaServiceClient, service_info_service_client::ServiceInfoServiceClient,
+        upload_service_client::UploadServiceClient, webhook_service_client::WebhookServiceClient,
     },
 };
 
@@ -143,6 +143,7 @@ pub(super) struct Services {
     pub(super) quotas: QuotaServiceClient<Authenticated>,
     pub(super) policies: PolicyServiceClient<Authenticated>,
     pub(super) webhooks: WebhookServiceClient<Authenticated>,
+    pub(super) service_info: ServiceInfoServiceClient<Authenticated>,
     pub(super) tenants: TenantServiceClient<Authenticated>,
 }
 
@@ -169,6 +170,7 @@ impl Client {
                 quotas: QuotaServiceClient::with_interceptor(channel.clone(), token.clone()),
                 policies: PolicyServiceClient::with_interceptor(channel.clone(), token.clone()),
                 webhooks: WebhookServiceClient::with_interceptor(channel.clone(), token.clone()),
+                service_info: ServiceInfoServiceClient::with_interceptor(channel.clone(), token.clone()),
                 tenants: TenantServiceClient::with_interceptor(channel, token)
                     .max_decoding_message_size(MESSAGE_SIZE_BYTES_MAX),
             },

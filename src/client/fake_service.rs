@@ -23,6 +23,7 @@ use crate::proto::v1::{
     file_service_server::{FileService, FileServiceServer},
     import_service_server::ImportServiceServer,
     quota_service_server::QuotaServiceServer,
+    service_info_service_server::ServiceInfoServiceServer,
     upload_service_server::UploadServiceServer,
     *,
 };
@@ -79,7 +80,8 @@ impl FakeServer {
                 .add_service(UploadServiceServer::new(fake.clone()))
                 .add_service(ImportServiceServer::new(fake.clone()))
                 .add_service(EventServiceServer::new(fake.clone()))
-                .add_service(QuotaServiceServer::new(fake));
+                .add_service(QuotaServiceServer::new(fake.clone()))
+                .add_service(ServiceInfoServiceServer::new(fake));
             server.serve_with_incoming(TcpIncoming::from(listener)).await.unwrap();
         });
         Self { endpoint, script, uploads, server_task }

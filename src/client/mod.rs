@@ -47,6 +47,7 @@ mod quotas;
 mod randomness;
 mod resume;
 mod retry;
+mod service_info;
 mod tenants;
 mod upload;
 mod upload_messages;

@@ -39,6 +39,11 @@ impl RetentionConfig {
         Duration::from_secs(self.idempotency_hours.saturating_mul(HOUR_SECONDS))
     }
 
+    /// Returns the time that events are kept.
+    pub fn event_retention(&self) -> Duration {
+        Duration::from_secs(self.event_days.saturating_mul(24 * HOUR_SECONDS))
+    }
+
     pub(super) fn check(&self, violations: &mut Violations) {
         violations.check_range(
             "retention.blob_deletion_delay_hours",

@@ -109,7 +109,8 @@ fn collect(rows: Vec<ScannedRow>, query: &PageQuery<'_>, budget: usize) -> Resul
     Ok(Page { files, next: last.filter(|_| !is_exhausted) })
 }
 
-fn position(file: &File, key: SortKey) -> PagePosition {
+/// Returns the position after which a page starts whose predecessor ends with this file.
+pub fn position(file: &File, key: SortKey) -> PagePosition {
     let key = match key {
         SortKey::CreateTime => KeyValue::Time(file.create_time),
         SortKey::Name => KeyValue::Text(file.name.clone()),

@@ -56,19 +56,11 @@ pub fn check_tags(field: &str, tags: &[String], violations: &mut Violations) -> 
     tags
 }
 
-/// Checks that metadata is within the size limit and contains no NUL, which PostgreSQL's jsonb does not
-/// support.
+/// Checks that metadata contains no NUL, which PostgreSQL's jsonb does not support. The size is checked when
+/// the request is decoded, because the limits apply to the encoded metadata.
 pub fn check_metadata(field: &str, metadata: &Map<String, Value>, violations: &mut Violations) {
-    match serde_json::to_string(metadata) {
-        Ok(json) if json.len() > text::METADATA_BYTES_MAX => violations.add(
-            field,
-            format!("must have at most {} bytes as JSON, has {}", text::METADATA_BYTES_MAX, json.len()),
-        ),
-        Ok(_) if metadata.iter().any(|(key, value)| key.contains('\0') || has_nul(value)) => {
-            violations.add(field, "must not contain U+0000");
-        }
-        Ok(_) => {}
-        Err(error) => violations.add(field, format!("cannot be serialized as JSON: {error}")),
+    if metadata.iter().any(|(key, value)| key.contains('\0') || has_nul(value)) {
+        violations.add(field, "must not contain U+0000");
     }
 }
 

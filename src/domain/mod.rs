@@ -6,6 +6,7 @@ pub mod caller;
 pub mod checksum;
 pub mod clock;
 pub mod digest;
+pub mod encoded_size;
 pub mod event_position;
 pub mod file;
 pub mod file_fields;

@@ -15,8 +15,12 @@ pub const CHANGE_DESCRIPTION_CHARACTERS_MAX: usize = 500;
 pub const TAGS_MAX: usize = 50;
 /// The maximum length of a tag, in characters.
 pub const TAG_CHARACTERS_MAX: usize = 64;
-/// The maximum size of metadata, in bytes of JSON.
+/// The maximum size of metadata, in bytes of an encoded `google.protobuf.Struct`.
 pub const METADATA_BYTES_MAX: usize = 16 * 1024;
+/// The maximum number of elements of metadata: the fields of all objects and the values of all lists in it.
+pub const METADATA_ELEMENTS_MAX: usize = 1_000;
+/// The maximum depth of metadata. The outermost object has depth 1.
+pub const METADATA_DEPTH_MAX: usize = 16;
 /// The maximum length of an external id (subject, organisation, group, entity), in characters.
 pub const EXTERNAL_ID_CHARACTERS_MAX: usize = 255;
 

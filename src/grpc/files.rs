@@ -102,6 +102,7 @@ impl FileService for Files {
             Ok(BatchGetFilesResponse {
                 files: batch.files.into_iter().map(file::converter_for_view(is_full)).collect(),
                 missing_file_ids: batch.missing.iter().map(ToString::to_string).collect(),
+                unread_file_ids: batch.unread.iter().map(ToString::to_string).collect(),
             })
         })
         .await

@@ -4,8 +4,8 @@ use tonic::server::NamedService;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use super::{
-    events::Events, files::Files, imports::Imports, policies::Policies, quotas::Quotas, tenants::Tenants,
-    uploads::Uploads, webhooks::Webhooks,
+    events::Events, files::Files, imports::Imports, policies::Policies, quotas::Quotas,
+    service_info::ServiceInfos, tenants::Tenants, uploads::Uploads, webhooks::Webhooks,
 };
 use crate::{
     proto::{
@@ -13,8 +13,8 @@ use crate::{
         v1::{
             event_service_server::EventServiceServer, file_service_server::FileServiceServer,
             import_service_server::ImportServiceServer, policy_service_server::PolicyServiceServer,
-            quota_service_server::QuotaServiceServer, upload_service_server::UploadServiceServer,
-            webhook_service_server::WebhookServiceServer,
+            quota_service_server::QuotaServiceServer, service_info_service_server::ServiceInfoServiceServer,
+            upload_service_server::UploadServiceServer, webhook_service_server::WebhookServiceServer,
         },
     },
     telemetry::{Health, health::HealthState},
@@ -22,7 +22,7 @@ use crate::{
 
 /// The names that have a status: the server (the empty name) and each service. All have the same status,
 /// because all services need the database and the object store.
-const SERVICE_NAMES: [&str; 9] = [
+const SERVICE_NAMES: [&str; 10] = [
     "",
     <FileServiceServer<Files> as NamedService>::NAME,
     <UploadServiceServer<Uploads> as NamedService>::NAME,
@@ -32,6 +32,7 @@ const SERVICE_NAMES: [&str; 9] = [
     <PolicyServiceServer<Policies> as NamedService>::NAME,
     <TenantServiceServer<Tenants> as NamedService>::NAME,
     <WebhookServiceServer<Webhooks> as NamedService>::NAME,
+    <ServiceInfoServiceServer<ServiceInfos> as NamedService>::NAME,
 ];
 
 /// Creates a reporter with the current status, so that the first health check finds it.

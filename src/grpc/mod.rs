@@ -18,6 +18,7 @@ mod message_limits;
 mod policies;
 mod quotas;
 mod server;
+mod service_info;
 mod status;
 mod tenants;
 mod uploads;

@@ -29,12 +29,13 @@ use super::{
     message_limits::MessageLimits,
     policies::Policies,
     quotas::Quotas,
+    service_info::ServiceInfos,
     tenants::Tenants,
     uploads::{UploadStreams, Uploads},
     webhooks::Webhooks,
 };
 use crate::{
-    app::App,
+    app::{App, service_info::TransportLimits},
     config::{Config, ServerConfig, server::TlsConfig},
     proto::{
         self,
@@ -42,8 +43,8 @@ use crate::{
         v1::{
             event_service_server::EventServiceServer, file_service_server::FileServiceServer,
             import_service_server::ImportServiceServer, policy_service_server::PolicyServiceServer,
-            quota_service_server::QuotaServiceServer, upload_service_server::UploadServiceServer,
-            webhook_service_server::WebhookServiceServer,
+            quota_service_server::QuotaServiceServer, service_info_service_server::ServiceInfoServiceServer,
+            upload_service_server::UploadServiceServer, webhook_service_server::WebhookServiceServer,
         },
     },
     telemetry::{Health, Metrics},
@@ -191,6 +192,10 @@ impl GrpcServer {
         .add_service(small_messages!(PolicyServiceServer::new(Policies(Arc::clone(&self.app)))))
         .add_service(small_messages!(TenantServiceServer::new(Tenants(Arc::clone(&self.app)))))
         .add_service(small_messages!(WebhookServiceServer::new(Webhooks(Arc::clone(&self.app)))))
+        .add_service(small_messages!(ServiceInfoServiceServer::new(ServiceInfos {
+            app: Arc::clone(&self.app),
+            transport: transport_limits(config),
+        })))
         .add_service(small_messages!(HealthServer::new(HealthService::from_health_reporter(reporter))));
         if config.server.reflection {
             let describe = || {
@@ -210,6 +215,15 @@ impl GrpcServer {
 
 /// How long calls that are ended by a drain have to send their status.
 const STATUS_GRACE: Duration = Duration::from_secs(1);
+
+fn transport_limits(config: &Config) -> TransportLimits {
+    TransportLimits {
+        message_bytes_max: config.server.message_size_max_bytes,
+        part_message_bytes_max: config.uploads.part_message_bytes_max(),
+        small_message_bytes_max: MessageLimits::SMALL_BYTES_MAX,
+        header_list_bytes_max: config.server.http2.header_list_size_max_bytes,
+    }
+}
 
 /// Ends the calls that are still in flight when the time for a drain has passed, then cuts all connections.
 async fn end_drain(drain: &Drain, cut: &CancellationToken, limit: Duration) {

@@ -15,10 +15,11 @@ use strongroom::{
         },
         v1::{
             BatchGetFilesRequest, CopyFileRequest, CreateWebhookRequest, DeleteWebhookRequest,
-            DownloadFileRequest, FindImportedFilesRequest, GetQuotaRequest, GetUsageRequest,
-            GetWebhookRequest, ListFilesRequest, ListUploadsRequest, ListWebhookDeliveriesRequest,
-            ListWebhooksRequest, Quota, RedeliverWebhookRequest, RotateWebhookSecretRequest,
-            TransferOwnershipRequest, UpdateQuotaRequest, UpdateWebhookRequest, Visibility, Webhook,
+            DownloadFileRequest, FindImportedFilesRequest, GetQuotaRequest, GetServiceInfoRequest,
+            GetUsageRequest, GetWebhookRequest, ListFilesRequest, ListUploadsRequest,
+            ListWebhookDeliveriesRequest, ListWebhooksRequest, Quota, RedeliverWebhookRequest,
+            RotateWebhookSecretRequest, TransferOwnershipRequest, UpdateQuotaRequest, UpdateWebhookRequest,
+            Visibility, Webhook,
         },
     },
 };
@@ -43,7 +44,7 @@ fn methods() -> Vec<String> {
 }
 
 /// Methods whose request names no file, upload or tenant. They use the caller's own tenant.
-const WITHOUT_TARGET: [&str; 14] = [
+const WITHOUT_TARGET: [&str; 15] = [
     "/strongroom.v1.FileService/UploadFile",
     "/strongroom.v1.FileService/ListFiles",
     "/strongroom.v1.FileService/TransferOwnership",
@@ -58,6 +59,7 @@ const WITHOUT_TARGET: [&str; 14] = [
     "/strongroom.v1.ImportService/FindImportedFiles",
     "/strongroom.v1.WebhookService/CreateWebhook",
     "/strongroom.v1.WebhookService/ListWebhooks",
+    "/strongroom.v1.ServiceInfoService/GetServiceInfo",
 ];
 
 /// Calls a method of the webhook service with the caller's own webhook, or, if `tenant` is not empty, with
@@ -221,6 +223,9 @@ async fn call_policy_or_tenant(path: &str, caller: &Caller, file: &str, tenant: 
                 ..Default::default()
             };
             caller.files.clone().transfer_ownership(request).await.map(|_| ())
+        }
+        "/strongroom.v1.ServiceInfoService/GetServiceInfo" => {
+            caller.service_info.clone().get_service_info(GetServiceInfoRequest {}).await.map(|_| ())
         }
         "/strongroom.v1.PolicyService/GetPolicy" => caller.policy().await.map(|_| ()),
         "/strongroom.v1.PolicyService/CreateCategory" => {

@@ -63,6 +63,7 @@ fn reflection_lists_services_if_enabled() {
                     "strongroom.v1.QuotaService",
                     "strongroom.v1.PolicyService",
                     "strongroom.v1.WebhookService",
+                    "strongroom.v1.ServiceInfoService",
                     "strongroom.admin.v1.TenantService",
                     "grpc.health.v1.Health",
                 ] {

@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// The maximum number of files in a batch. One transaction holds the locks of all of them.
-const FILES_MAX: usize = 100;
+pub const FILES_MAX: usize = 100;
 
 /// The reason that a file of a batch cannot be deleted, in order of decreasing severity.
 enum Refusal {

@@ -4,14 +4,19 @@ use std::collections::{HashMap, HashSet};
 
 use super::load_details;
 use crate::{
-    app::{App, Error, access::require_visible},
+    app::{App, Error, access::require_visible, pages},
     db::{TenantTx, Viewer, files},
-    domain::{caller::Caller, file::File, ids::FileId, violations::Violations},
+    domain::{
+        caller::Caller,
+        encoded_size::{basic_file_bytes_max, full_file_bytes_max},
+        file::File,
+        ids::FileId,
+        violations::Violations,
+    },
 };
 
-/// The maximum number of files in a batch. A full record has up to about 25 KiB, and most clients accept
-/// responses of up to 4 MiB.
-const FILES_MAX: usize = 100;
+/// The maximum number of files in a batch.
+pub const FILES_MAX: usize = 100;
 
 /// The result of a batch read.
 #[derive(Debug)]
@@ -20,10 +25,13 @@ pub struct BatchGetResult {
     pub files: Vec<File>,
     /// The ids of files that do not exist or that the caller may not see.
     pub missing: Vec<FileId>,
+    /// The ids of files that do not fit into the response, in the order of the requested ids.
+    pub unread: Vec<FileId>,
 }
 
 /// Reads the records of up to 100 files, including files in the trash. Returns a file once even if its id is
-/// repeated. Full records include tags, attachments and download counts.
+/// repeated. Full records include tags, attachments and download counts. Returns as many files as fit into one
+/// response, and at least one.
 ///
 /// # Errors
 /// Returns `Invalid` if there is no id or more than 100.
@@ -63,5 +71,8 @@ async fn batch_get_in_tx(
     if is_full {
         load_details(tx, &mut files).await?;
     }
-    Ok(BatchGetResult { files, missing })
+    let bytes_max = if is_full { full_file_bytes_max } else { basic_file_bytes_max };
+    let rest = pages::cut_page(&mut files, FILES_MAX, bytes_max);
+    let unread = rest.into_iter().map(|file| file.id).collect();
+    Ok(BatchGetResult { files, missing, unread })
 }

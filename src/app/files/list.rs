@@ -9,6 +9,7 @@ use crate::{
     },
     domain::{
         caller::Caller,
+        encoded_size::{basic_file_bytes_max, full_file_bytes_max},
         file::File,
         file_list::{FileFilter, FileOrder, PagePosition, PageToken},
     },
@@ -79,6 +80,10 @@ async fn list_in_tx(
     let mut page = lists::read_page(tx, viewer, query).await?;
     if request.is_full {
         load_details(tx, &mut page.files).await?;
+    }
+    let bytes_max = if request.is_full { full_file_bytes_max } else { basic_file_bytes_max };
+    if !pages::cut_page(&mut page.files, query.size, bytes_max).is_empty() {
+        page.next = page.files.last().map(|last| lists::position(last, request.order.key));
     }
     let total = if request.include_total {
         Some(lists::count_files(tx, viewer, &request.filter, app.limits.lists.count_max as usize).await?)

@@ -7,6 +7,7 @@ use crate::{
     db::{TenantTx, Viewer, files, versions},
     domain::{
         caller::Caller,
+        encoded_size::version_bytes_max,
         file::{File, FileVersion},
         ids::FileId,
     },
@@ -53,8 +54,7 @@ pub async fn list_file_versions(
     let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await?;
     let page = list_in_tx(&mut tx, caller, request.file, below, size).await;
     let (file, mut versions) = tx.finish(page).await?;
-    let has_more = versions.len() > size;
-    versions.truncate(size);
+    let has_more = !pages::cut_page(&mut versions, size, version_bytes_max).is_empty();
     let next_page_token = match versions.last() {
         Some(last) if has_more => {
             pages::seal_token(app, caller, &VersionsToken { versions_of: file.id, below: last.version })?

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// The maximum number of keys, URLs and legacy ids in one lookup.
-const LOOKUP_KEYS_MAX: usize = 100;
+pub const LOOKUP_KEYS_MAX: usize = 100;
 /// The maximum number of files returned per legacy id. A meaningful id has one or a few.
 const FILES_PER_LEGACY_ID_MAX: usize = 10;
 

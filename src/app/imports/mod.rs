@@ -15,7 +15,7 @@ mod object_stream;
 mod source;
 mod start;
 
-pub use find::{FoundImportedFiles, ImportedFile, ImportedFileLookup, find_imported_files};
+pub use find::{FoundImportedFiles, ImportedFile, ImportedFileLookup, LOOKUP_KEYS_MAX, find_imported_files};
 pub use import::{ImportItem, ObjectOutcome};
 pub use source::ObjectLocation;
 pub use start::{Import, ImportOptions, ObjectKeys, start_import};

@@ -1,14 +1,10 @@
 //! Lists tenants, one page at a time.
 
 use crate::{
-    app::{App, Error},
+    app::{App, Error, pages},
     db::tenant_records,
-    domain::{caller::Operator, ids::TenantId, tenant_record::TenantRecord, violations::Violations},
+    domain::{caller::Operator, encoded_size::tenant_bytes_max, ids::TenantId, tenant_record::TenantRecord},
 };
-
-/// The default and maximum page size.
-const PAGE_SIZE_DEFAULT: i32 = 20;
-const PAGE_SIZE_MAX: i32 = 1_000;
 
 /// A page of tenants.
 #[derive(Debug)]
@@ -29,18 +25,13 @@ pub async fn list_tenants(
     page_size: i32,
     after: Option<TenantId>,
 ) -> Result<TenantList, Error> {
-    let size = match page_size {
-        0 => PAGE_SIZE_DEFAULT,
-        1.. => page_size.min(PAGE_SIZE_MAX),
-        _ => return Err(Violations::one("page_size", "must not be negative; 0 means the default").into()),
-    };
+    let size = pages::resolve_page_size(app, page_size)?;
     let mut tx = app.db.system_tx().await?;
     // Read one extra row to see whether there is another page.
-    let mut tenants = tenant_records::list(&mut tx, after, i64::from(size) + 1).await?;
+    let limit = i64::try_from(size + 1).unwrap_or(i64::MAX);
+    let mut tenants = tenant_records::list(&mut tx, after, limit).await?;
     tx.commit().await?;
-    let size = usize::try_from(size).unwrap_or_default();
-    let is_last = tenants.len() <= size;
-    tenants.truncate(size);
-    let next = tenants.last().map(|tenant| tenant.id).filter(|_| !is_last);
+    let has_more = !pages::cut_page(&mut tenants, size, tenant_bytes_max).is_empty();
+    let next = tenants.last().map(|tenant| tenant.id).filter(|_| has_more);
     Ok(TenantList { tenants, next })
 }

@@ -2,7 +2,7 @@
 
 use super::{RequestClaim, admin_tx, audit_change, claim_request, lock_webhook, store_response};
 use crate::{
-    app::{App, Error},
+    app::{App, Error, pages},
     db::{
         TenantTx,
         audit_entries::AuditAction,
@@ -12,15 +12,12 @@ use crate::{
     },
     domain::{
         caller::Caller,
+        encoded_size::delivery_bytes_max,
         event_position::EventPosition,
         ids::{RequestId, TenantId, WebhookId},
-        violations::Violations,
         webhook::DeliveryState,
     },
 };
-
-const PAGE_SIZE_DEFAULT: usize = 20;
-const PAGE_SIZE_MAX: usize = 100;
 
 /// A page of failed deliveries, the newest event first.
 #[derive(Debug)]
@@ -41,19 +38,15 @@ pub async fn list_failed_deliveries(
     page_size: i32,
     page_token: &str,
 ) -> Result<DeliveryPage, Error> {
-    let negative = |_| Violations::one("page_size", "must not be negative; 0 means the default");
-    let size = match usize::try_from(page_size).map_err(negative)? {
-        0 => PAGE_SIZE_DEFAULT,
-        requested => requested.min(PAGE_SIZE_MAX),
-    };
+    let size = pages::resolve_page_size(app, page_size)?;
     let tenant = caller.tenant_id();
     let before =
         (!page_token.is_empty()).then(|| open_page_token(app, tenant, id, page_token)).transpose()?;
     let mut tx = admin_tx(app, caller).await?;
     let read = read_deliveries(&mut tx, id, before, size).await;
     let mut deliveries = tx.finish(read).await?;
-    let has_more = deliveries.len() > size;
-    deliveries.truncate(size);
+    let bytes_max = |delivery: &Delivery| delivery_bytes_max(&delivery.last_error);
+    let has_more = !pages::cut_page(&mut deliveries, size, bytes_max).is_empty();
     let next_page_token = match deliveries.last().filter(|_| has_more) {
         Some(last) => {
             let position = last.event.position.to_string();

@@ -6,7 +6,7 @@ use super::admin_tx;
 use crate::{
     app::{App, Error, access, pages},
     db::webhooks,
-    domain::{caller::Caller, ids::WebhookId, webhook::Webhook},
+    domain::{caller::Caller, encoded_size::webhook_bytes_max, ids::WebhookId, webhook::Webhook},
 };
 
 /// Returns a webhook.
@@ -53,8 +53,7 @@ pub async fn list_webhooks(
     let found = webhooks::list(&mut tx, after.map(|after| after.webhooks_after), limit).await;
     let mut webhooks: Vec<Webhook> =
         tx.finish(found).await?.into_iter().map(|stored| stored.webhook).collect();
-    let has_more = webhooks.len() > size;
-    webhooks.truncate(size);
+    let has_more = !pages::cut_page(&mut webhooks, size, webhook_bytes_max).is_empty();
     let next_page_token = match webhooks.last() {
         Some(last) if has_more => pages::seal_token(app, caller, &WebhookCursor { webhooks_after: last.id })?,
         _ => String::new(),

@@ -6,6 +6,7 @@ mod failure;
 mod get;
 mod human;
 mod import;
+mod info;
 mod ls;
 mod output;
 mod partial_file;
@@ -67,6 +68,8 @@ pub(super) enum ClientCommand {
     /// (.jsonl). The columns are: key or url (one of them is required), and optionally legacy_id, owner,
     /// category, create_time (RFC 3339) and entity (TYPE:ID or TYPE:ID:FIELD).
     Import(Box<import::ImportArgs>),
+    /// Show the version, the limits and the features of the server.
+    Info(info::InfoArgs),
     /// Show a tenant's quota and usage, or set its limits.
     Quota(quota::QuotaArgs),
     /// Transfer all files of a user to another user; for tenant admins.
@@ -89,6 +92,7 @@ impl ClientCommand {
             Self::Versions(command) => command.is_json(),
             Self::Watch(args) => args.json,
             Self::Import(args) => args.json,
+            Self::Info(args) => args.json,
             Self::Quota(args) => args.json,
             Self::TransferOwnership(args) => args.json,
             Self::Tenants(args) => args.common().json,
@@ -106,6 +110,7 @@ impl ClientCommand {
             Self::Versions(command) => versions::run_versions(command, output).await,
             Self::Watch(args) => watch::run_watch(args, output).await,
             Self::Import(args) => import::run_import(*args, output).await,
+            Self::Info(args) => info::run_info(args, output).await,
             Self::Quota(args) => quota::run_quota(args, output).await,
             Self::TransferOwnership(args) => transfer_ownership::run_transfer_ownership(args, output).await,
             Self::Tenants(args) => tenants::run_tenants(*args, output).await,
@@ -284,6 +289,8 @@ mod tests {
         assert_eq!(strongroom(&server, &["versions", "restore", "0198", "1", "--json"]).await, Exit::Ok);
         assert_eq!(strongroom(&server, &["versions", "rm", "0198", "1"]).await, Exit::Ok);
         assert_eq!(strongroom(&server, &["quota", "--usage"]).await, Exit::Ok);
+        assert_eq!(strongroom(&server, &["info"]).await, Exit::Ok);
+        assert_eq!(strongroom(&server, &["info", "--json"]).await, Exit::Ok);
         let transfer = ["transfer-ownership", "--from", "alice", "--to", "bob"];
         assert_eq!(strongroom(&server, &transfer).await, Exit::Ok);
         assert_eq!(strongroom(&server, &["ls", "--all", "--json"]).await, Exit::Ok);

@@ -6,7 +6,8 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{Fake, build_report};
 use crate::proto::v1::{
     event_service_server::EventService, import_service_server::ImportService,
-    quota_service_server::QuotaService, upload_service_server::UploadService, *,
+    quota_service_server::QuotaService, service_info_service_server::ServiceInfoService,
+    upload_service_server::UploadService, *,
 };
 
 #[tonic::async_trait]
@@ -139,5 +140,16 @@ impl QuotaService for Fake {
     ) -> Result<Response<GetUsageResponse>, Status> {
         self.record_call(&request)?;
         Ok(Response::new(GetUsageResponse::default()))
+    }
+}
+
+#[tonic::async_trait]
+impl ServiceInfoService for Fake {
+    async fn get_service_info(
+        &self,
+        request: Request<GetServiceInfoRequest>,
+    ) -> Result<Response<GetServiceInfoResponse>, Status> {
+        self.record_call(&request)?;
+        Ok(Response::new(GetServiceInfoResponse::default()))
     }
 }

@@ -61,6 +61,7 @@ pub const TABLE: &[(&str, Access)] = &[
     ("/strongroom.v1.QuotaService/GetQuota", TenantOrOperator(Role::Member)),
     ("/strongroom.v1.QuotaService/UpdateQuota", TenantOrOperator(Role::Admin)),
     ("/strongroom.v1.QuotaService/GetUsage", TenantOrOperator(Role::Member)),
+    ("/strongroom.v1.ServiceInfoService/GetServiceInfo", TenantOrOperator(Role::Member)),
     ("/strongroom.v1.WebhookService/CreateWebhook", Tenant(Role::Admin)),
     ("/strongroom.v1.WebhookService/GetWebhook", Tenant(Role::Admin)),
     ("/strongroom.v1.WebhookService/ListWebhooks", Tenant(Role::Admin)),

@@ -11,6 +11,7 @@ pub(super) mod id;
 pub(super) mod import;
 pub(super) mod policy;
 pub(super) mod quota;
+pub(super) mod service_info;
 pub(super) mod structs;
 pub(super) mod tenant;
 pub(super) mod time;
@@ -19,3 +20,6 @@ pub(super) mod upload;
 pub(super) mod version;
 pub(super) mod watch;
 pub(super) mod webhook;
+
+#[cfg(test)]
+mod encoded_size_tests;

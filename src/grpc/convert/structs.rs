@@ -1,9 +1,13 @@
 //! Conversions of free-form metadata: `google.protobuf.Struct` in messages, JSON in the application.
 
+use prost::Message;
 use prost_types::{ListValue, Struct, Value as Wire, value::Kind};
 use serde_json::{Map, Number, Value};
 
-use crate::domain::violations::Violations;
+use crate::domain::{
+    text::{METADATA_BYTES_MAX, METADATA_DEPTH_MAX, METADATA_ELEMENTS_MAX},
+    violations::Violations,
+};
 
 /// The largest whole number that a double represents exactly. Up to it, whole numbers become JSON integers.
 const WHOLE_NUMBER_MAX: f64 = 9_007_199_254_740_992.0;
@@ -26,31 +30,70 @@ fn value_to_proto(value: Value) -> Wire {
     Wire { kind: Some(kind) }
 }
 
-/// Converts a struct to JSON. The depth needs no check, because prost decodes at most a hundred levels.
+/// Converts metadata to JSON, and adds a violation for each limit that it exceeds. The limits apply to the
+/// encoded message; prost limits the depth of the recursion while it decodes.
 pub(in crate::grpc) fn from_proto(
     field: &str,
     value: Struct,
     violations: &mut Violations,
 ) -> Map<String, Value> {
-    let read = object_from_proto(value);
-    violations.ok_or_add(field, read.ok_or("must not contain infinite numbers or NaN")).unwrap_or_default()
-}
-
-fn object_from_proto(value: Struct) -> Option<Map<String, Value>> {
-    value.fields.into_iter().map(|(key, value)| Some((key, value_from_proto(value)?))).collect()
-}
-
-fn value_from_proto(value: Wire) -> Option<Value> {
-    Some(match value.kind {
-        None | Some(Kind::NullValue(_)) => Value::Null,
-        Some(Kind::BoolValue(value)) => Value::Bool(value),
-        Some(Kind::NumberValue(number)) => Value::Number(number_from_proto(number)?),
-        Some(Kind::StringValue(text)) => Value::String(text),
-        Some(Kind::ListValue(list)) => {
-            Value::Array(list.values.into_iter().map(value_from_proto).collect::<Option<_>>()?)
+    let bytes = value.encoded_len();
+    let mut reader = Reader::default();
+    let metadata = reader.read_object(value, 1);
+    for (actual, max, unit) in [
+        (bytes, METADATA_BYTES_MAX, "encoded bytes"),
+        (reader.element_count, METADATA_ELEMENTS_MAX, "elements"),
+        (reader.depth, METADATA_DEPTH_MAX, "levels of nesting"),
+    ] {
+        if actual > max {
+            violations.add(field, format!("must have at most {max} {unit}, has {actual}"));
         }
-        Some(Kind::StructValue(value)) => Value::Object(object_from_proto(value)?),
-    })
+    }
+    if reader.has_infinite {
+        violations.add(field, "must not contain infinite numbers or NaN");
+    }
+    metadata
+}
+
+/// Converts metadata to JSON and measures it.
+#[derive(Default)]
+struct Reader {
+    /// The number of fields of all objects and of values of all lists.
+    element_count: usize,
+    /// The depth of the innermost object or list.
+    depth: usize,
+    /// Whether a number is infinite or NaN, which JSON does not support.
+    has_infinite: bool,
+}
+
+impl Reader {
+    fn read_object(&mut self, value: Struct, depth: usize) -> Map<String, Value> {
+        self.enter(value.fields.len(), depth);
+        value.fields.into_iter().map(|(key, value)| (key, self.read_value(value, depth))).collect()
+    }
+
+    fn read_value(&mut self, value: Wire, depth: usize) -> Value {
+        match value.kind {
+            None | Some(Kind::NullValue(_)) => Value::Null,
+            Some(Kind::BoolValue(value)) => Value::Bool(value),
+            Some(Kind::NumberValue(number)) => {
+                let number = number_from_proto(number);
+                self.has_infinite |= number.is_none();
+                number.map_or(Value::Null, Value::Number)
+            }
+            Some(Kind::StringValue(text)) => Value::String(text),
+            Some(Kind::ListValue(list)) => {
+                self.enter(list.values.len(), depth + 1);
+                Value::Array(list.values.into_iter().map(|value| self.read_value(value, depth + 1)).collect())
+            }
+            Some(Kind::StructValue(value)) => Value::Object(self.read_object(value, depth + 1)),
+        }
+    }
+
+    fn enter(&mut self, element_count: usize, depth: usize) {
+        self.element_count += element_count;
+        self.depth = self.depth.max(depth);
+    }
 }
 
 fn number_from_proto(number: f64) -> Option<Number> {

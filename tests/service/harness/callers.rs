@@ -21,7 +21,8 @@ use strongroom::{
         UploadPartRequest, UploadSpec, download_file_response::Message,
         event_service_client::EventServiceClient, file_service_client::FileServiceClient,
         import_service_client::ImportServiceClient, quota_service_client::QuotaServiceClient,
-        upload_service_client::UploadServiceClient, webhook_service_client::WebhookServiceClient,
+        service_info_service_client::ServiceInfoServiceClient, upload_service_client::UploadServiceClient,
+        webhook_service_client::WebhookServiceClient,
     },
     proto::{
         admin::v1::tenant_service_client::TenantServiceClient, v1::policy_service_client::PolicyServiceClient,
@@ -54,6 +55,7 @@ pub(crate) struct Caller {
     pub(crate) policies: PolicyServiceClient<InterceptedService<Channel, Bearer>>,
     pub(crate) tenants: TenantServiceClient<InterceptedService<Channel, Bearer>>,
     pub(crate) webhooks: WebhookServiceClient<InterceptedService<Channel, Bearer>>,
+    pub(crate) service_info: ServiceInfoServiceClient<InterceptedService<Channel, Bearer>>,
     address: String,
 }
 
@@ -101,7 +103,8 @@ impl Inner {
             quotas: QuotaServiceClient::with_interceptor(self.channel.clone(), bearer.clone()),
             policies: PolicyServiceClient::with_interceptor(self.channel.clone(), bearer.clone()),
             tenants: TenantServiceClient::with_interceptor(self.channel.clone(), bearer.clone()),
-            webhooks: WebhookServiceClient::with_interceptor(self.channel.clone(), bearer),
+            webhooks: WebhookServiceClient::with_interceptor(self.channel.clone(), bearer.clone()),
+            service_info: ServiceInfoServiceClient::with_interceptor(self.channel.clone(), bearer),
             address: self.address.clone(),
         }
     }

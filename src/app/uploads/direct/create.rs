@@ -26,7 +26,7 @@ use crate::{
 
 /// The maximum number of URLs of one upload. It keeps the response well below the message size limit of
 /// clients.
-const PART_COUNT_MAX: u64 = 1_000;
+pub(in crate::app) const PART_COUNT_MAX: u64 = 1_000;
 
 /// Adds the violations of the rules that only direct uploads have.
 pub(in crate::app::uploads) fn add_direct_violations(mut spec: UploadSpec) -> UploadSpec {
@@ -48,12 +48,14 @@ const fn size_max_bytes() -> u64 {
     PART_COUNT_MAX * PART_SIZE_BYTES_MAX
 }
 
+/// Returns whether the store for new blobs supports presigned URLs.
+pub(in crate::app) fn is_supported(app: &App) -> bool {
+    app.stores.primary().capabilities().presigned_urls
+}
+
 /// Checks that the store for new blobs supports presigned URLs.
 pub(in crate::app::uploads) fn check_store_supports_urls(app: &App) -> Result<(), Error> {
-    match app.stores.primary().capabilities().presigned_urls {
-        true => Ok(()),
-        false => Err(Error::DirectUploadUnsupported),
-    }
+    if is_supported(app) { Ok(()) } else { Err(Error::DirectUploadUnsupported) }
 }
 
 /// Inserts the row of a direct upload with its reservation, and starts its multipart upload if it has several

@@ -9,7 +9,7 @@
 //! and commits the file as PROCESSING, and a job reads all of it (`verify`) before anyone else may.
 
 pub(super) mod complete;
-pub(super) mod create;
+pub(in crate::app) mod create;
 pub mod urls;
 pub mod verify;
 

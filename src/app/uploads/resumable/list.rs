@@ -7,6 +7,7 @@ use crate::{
     db::{Viewer, resumable_uploads},
     domain::{
         caller::{Caller, Role},
+        encoded_size::upload_bytes_max,
         ids::UploadId,
         upload::Upload,
     },
@@ -45,13 +46,10 @@ pub async fn list_uploads(
     let found = resumable_uploads::list(&mut tx, created_by, after.map(|after| after.uploads_after), limit);
     let found = found.await;
     let mut uploads: Vec<Upload> = tx.finish(found).await?.into_iter().map(|stored| stored.upload).collect();
-    let next_page_token = match uploads.len() > size {
-        true => {
-            uploads.truncate(size);
-            let last = uploads.last().map(|last| PageToken { uploads_after: last.id });
-            last.map(|after| pages::seal_token(app, caller, &after)).transpose()?.unwrap_or_default()
-        }
-        false => String::new(),
+    let has_more = !pages::cut_page(&mut uploads, size, upload_bytes_max).is_empty();
+    let next_page_token = match uploads.last() {
+        Some(last) if has_more => pages::seal_token(app, caller, &PageToken { uploads_after: last.id })?,
+        _ => String::new(),
     };
     Ok(UploadPage { uploads, next_page_token })
 }
