@@ -183,8 +183,8 @@ const CALLS: &[(&str, Resource, Call)] = &[
     ),
 ];
 
-/// A resource of this kind, with its present etag; whoever may change it.
-async fn prepare(s: &Service, resource: Resource) -> (Caller, Asked) {
+/// A resource of this kind with its present etag, and a caller who may change it.
+async fn prepare(s: &Service, resource: Resource, number: u128) -> (Caller, Asked) {
     let ada = s.ada();
     let tenant_id = ada.tenant_id().await;
     let (caller, id, if_etag) = match resource {
@@ -215,7 +215,7 @@ async fn prepare(s: &Service, resource: Resource) -> (Caller, Asked) {
             (s.operator(), String::new(), etag)
         }
     };
-    (caller, Asked { id, tenant_id, if_etag, request_id: uuid::Uuid::now_v7().to_string() })
+    (caller, Asked { id, tenant_id, if_etag, request_id: uuid::Uuid::from_u128(number).to_string() })
 }
 
 fn assert_mismatch(outcome: Result<(), Status>, about: &str) {
@@ -227,8 +227,8 @@ fn assert_mismatch(outcome: Result<(), Status>, about: &str) {
 #[test]
 fn every_if_etag_is_compared_and_part_of_the_payload() {
     service_test(|s| async move {
-        for (name, resource, call) in CALLS {
-            let (caller, asked) = prepare(&s, *resource).await;
+        for (number, (name, resource, call)) in (1..).zip(CALLS) {
+            let (caller, asked) = prepare(&s, *resource, number).await;
             let stale = Asked { if_etag: "0-0".to_owned(), ..asked.clone() };
             assert_mismatch(call(caller.clone(), stale).await, name);
             call(caller.clone(), asked.clone()).await.unwrap_or_else(|status| panic!("{name}: {status:?}"));
