@@ -179,7 +179,7 @@ async fn call(path: &str, caller: &Caller, targets: &Targets, tenant: &str) -> R
         "/strongroom.v1.FileService/BatchDeleteFiles" => caller.batch_delete(&[file]).await.map(|_| ()),
         "/strongroom.v1.FileService/SetLegalHold" => caller.set_legal_hold(file, "trial").await.map(|_| ()),
         "/strongroom.v1.FileService/ReleaseLegalHold" => {
-            caller.release_legal_hold(file, "settled").await.map(|_| ())
+            caller.release_legal_hold(file, "end").await.map(drop)
         }
         "/strongroom.v1.FileService/ListFileVersions" => caller.list_versions(file, 0).await.map(|_| ()),
         "/strongroom.v1.FileService/RestoreFileVersion" => caller.restore_version(file, 1).await.map(|_| ()),
@@ -188,8 +188,8 @@ async fn call(path: &str, caller: &Caller, targets: &Targets, tenant: &str) -> R
             caller.import_files("legacy", false, []).await.map(|_| ())
         }
         "/strongroom.v1.ImportService/FindImportedFiles" => {
-            let legacy_ids = vec!["42".to_owned()];
-            let request = FindImportedFilesRequest { legacy_ids, ..FindImportedFilesRequest::default() };
+            let request =
+                FindImportedFilesRequest { legacy_ids: vec!["42".to_owned()], ..Default::default() };
             caller.find_imported_files(request).await.map(|_| ())
         }
         "/strongroom.v1.EventService/WatchFiles" => caller.watch_files_after("").await.map(|_| ()),

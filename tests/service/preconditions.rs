@@ -184,8 +184,8 @@ const CALLS: &[(&str, Resource, Call)] = &[
     ),
 ];
 
-/// A resource of this kind, with its present etag; whoever may change it.
-async fn prepare(s: &Service, resource: Resource) -> (Caller, RequestFields) {
+/// A resource of this kind with its present etag, and a caller who may change it.
+async fn prepare(s: &Service, resource: Resource, number: u128) -> (Caller, RequestFields) {
     let ada = s.ada();
     let tenant_id = ada.tenant_id().await;
     let (caller, id, if_etag) = match resource {
@@ -216,7 +216,7 @@ async fn prepare(s: &Service, resource: Resource) -> (Caller, RequestFields) {
             (s.operator(), String::new(), etag)
         }
     };
-    (caller, RequestFields { id, tenant_id, if_etag, request_id: uuid::Uuid::now_v7().to_string() })
+    (caller, RequestFields { id, tenant_id, if_etag, request_id: uuid::Uuid::from_u128(number).to_string() })
 }
 
 fn assert_mismatch(outcome: Result<(), Status>, about: &str) {
@@ -228,8 +228,8 @@ fn assert_mismatch(outcome: Result<(), Status>, about: &str) {
 #[test]
 fn if_etag_is_compared_and_part_of_the_request() {
     service_test(|s| async move {
-        for (name, resource, call) in CALLS {
-            let (caller, fields) = prepare(&s, *resource).await;
+        for (number, (name, resource, call)) in (1..).zip(CALLS) {
+            let (caller, fields) = prepare(&s, *resource, number).await;
             let stale = RequestFields { if_etag: "0-0".to_owned(), ..fields.clone() };
             assert_mismatch(call(caller.clone(), stale).await, name);
             call(caller.clone(), fields.clone()).await.unwrap_or_else(|status| panic!("{name}: {status:?}"));

@@ -1,4 +1,4 @@
-//! `google.api.field_behavior` tells the truth: a request needs its REQUIRED fields, and no others.
+//! A request needs the fields that `google.api.field_behavior` marks as REQUIRED, and no others.
 
 use prost_reflect::{
     DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, MethodDescriptor, Value,

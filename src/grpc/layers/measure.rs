@@ -16,7 +16,7 @@ use crate::{
     telemetry::{Metrics, metrics::RequestTimer},
 };
 
-/// Measures requests.
+/// Counts requests by method and status, and measures their duration.
 #[derive(Clone)]
 pub(in crate::grpc) struct Measure(pub(in crate::grpc) Metrics);
 

@@ -200,10 +200,9 @@ struct Message {
     is_compressed: bool,
 }
 
-/// What changed about the space that a call needs.
+/// A change of the memory that a call needs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Change {
-    /// Nothing.
     #[default]
     None,
     /// The message is complete, and its space can be released.
