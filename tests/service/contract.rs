@@ -194,7 +194,7 @@ async fn call(path: &str, caller: &Caller, targets: &Targets, tenant: &str) -> R
         }
         "/strongroom.v1.EventService/WatchFiles" => caller.watch_files_after("").await.map(|_| ()),
         "/strongroom.v1.QuotaService/GetQuota" => {
-            quotas.get_quota(GetQuotaRequest { tenant_id }).await.map(|_| ())
+            quotas.get_quota(GetQuotaRequest { tenant_id }).await.map(drop)
         }
         "/strongroom.v1.QuotaService/UpdateQuota" => {
             let request = UpdateQuotaRequest {
@@ -206,7 +206,7 @@ async fn call(path: &str, caller: &Caller, targets: &Targets, tenant: &str) -> R
             quotas.update_quota(request).await.map(|_| ())
         }
         "/strongroom.v1.QuotaService/GetUsage" => {
-            quotas.get_usage(GetUsageRequest { tenant_id }).await.map(|_| ())
+            quotas.get_usage(GetUsageRequest { tenant_id }).await.map(drop)
         }
         path => call_policy_or_tenant(path, caller, file, tenant).await,
     }
