@@ -1,5 +1,5 @@
-//! Architecture rules as tests: which module may import which, where a library may be used, how long files
-//! and functions may be, and what committed files must not contain. The tests read the sources as text and
+//! Architecture rules as tests: imports between modules, use of libraries, length of files and functions, and
+//! forbidden content. The tests read the sources as text and
 //! need only the repository.
 //!
 //! Every check is a function from a file to its findings, and is itself tested with a file that violates the

@@ -124,7 +124,7 @@ impl Environment {
                 ("storage.providers.bucket.bucket", garage.bucket.clone()),
                 ("storage.providers.bucket.access_key_id", garage.access_key.clone()),
                 ("storage.providers.bucket.secret_access_key", garage.secret_key.clone()),
-                // As with any store over TLS. The store verifies a CRC-64/NVME in both cases.
+                // Like any store over TLS. The store verifies a CRC-64/NVME in both cases.
                 ("storage.providers.bucket.payload_signing", text("never")),
                 // Garage does not support these.
                 ("storage.providers.bucket.encryption", text("none")),
@@ -140,7 +140,7 @@ impl Environment {
 
     pub(crate) fn instance(&self, store: Store) -> &Instance {
         let found = self.instances.iter().find(|(at, _)| *at == store);
-        found.map(|(_, instance)| instance).expect("every store has its instance")
+        found.map(|(_, instance)| instance).expect("the store has no instance")
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {

@@ -1,5 +1,5 @@
-//! The load command: measures the throughput and the cost of the service, next to baselines in the same run,
-//! and compares the results with our targets.
+//! The load command: measures the throughput and the cost of the service, with baselines in the same run, and
+//! compares the results with our targets.
 //!
 //! `scripts/load` builds it with optimisation, starts durable servers, and runs it. Every round measures
 //! every row once, in a different order; the report contains medians. The service is the real binary with its
@@ -45,8 +45,8 @@ fn main() -> ExitCode {
     let options = match Options::parse(std::env::args().skip(1)) {
         Ok(Some(options)) => options,
         Ok(None) => return ExitCode::SUCCESS,
-        Err(wrong) => {
-            eprintln!("error: {wrong}\n{}", options::HELP);
+        Err(message) => {
+            eprintln!("error: {message}\n{}", options::HELP);
             return ExitCode::from(2);
         }
     };
@@ -54,8 +54,8 @@ fn main() -> ExitCode {
     // installs it.
     let _installed = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let ran = runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(run(&options)));
-    match ran {
+    let result = runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(run(&options)));
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");

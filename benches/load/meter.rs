@@ -115,7 +115,7 @@ pub(crate) struct Usage {
 
 impl Usage {
     pub(crate) fn sample(self, count: f64, units: f64) -> Sample {
-        let [service, client, postgres, store] = self.cpu.map(|cpu| cpu.per(units));
+        let [service, client, postgres, store] = self.cpu.map(|cpu| cpu.divide_by(units));
         let rate = count / self.seconds;
         Sample { rate, service, client, postgres, store, latency: None, peak_bytes: None }
     }

@@ -3,12 +3,12 @@
 use std::{path::PathBuf, time::Duration};
 
 pub(crate) const HELP: &str = "\
-Usage: scripts/load [--quick] [--only TEXT]… [--rounds N] [--set KEY=VALUE]… [--json FILE] [--list]
+Usage: scripts/load [--quick] [--only TEXT]… [--rounds N] [--seconds N] [--set KEY=VALUE]… [--json FILE] [--list]
 
   --quick       three short rounds with smaller files; shows trends only
-  --only        only rows whose name contains TEXT; may be repeated
-  --rounds      number of rounds (default 5, with --quick 3)
-  --seconds     duration of each row of small files in each round (default 4, with --quick 2)
+  --only TEXT   only rows whose name contains TEXT; may be repeated
+  --rounds N    number of rounds (default 5, with --quick 3)
+  --seconds N   duration of each row of small files in each round (default 4, with --quick 2)
   --set         overrides a configuration key, such as uploads.part_size_bytes=16777216
   --json FILE   also writes all samples to FILE as JSON
   --list        prints the names of all rows and exits";
@@ -48,7 +48,7 @@ impl Options {
                 "--set" => {
                     let setting = value()?;
                     let (key, value) =
-                        setting.split_once('=').ok_or(format!("{setting} is not KEY=VALUE"))?;
+                        setting.split_once('=').ok_or(format!("{setting} is not in the form KEY=VALUE"))?;
                     options.set.push((key.to_owned(), value.to_owned()));
                 }
                 "--json" => options.json = Some(value()?.into()),

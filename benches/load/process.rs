@@ -17,7 +17,7 @@ impl Cpu {
         self.user + self.system
     }
 
-    pub(crate) fn per(self, count: f64) -> Self {
+    pub(crate) fn divide_by(self, count: f64) -> Self {
         Self { user: self.user / count, system: self.system / count }
     }
 

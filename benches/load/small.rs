@@ -79,16 +79,16 @@ pub(crate) async fn measure_uploads(
         connections.push(fixture.connect(store).await?);
     }
     let (phase, tokens): (Arc<Phase>, Arc<[Token]>) = (Arc::default(), fixture.tokens(tenants).into());
-    let mut loaders = JoinSet::new();
+    let mut upload_loops = JoinSet::new();
     for turn in 0..clients {
-        let loader = UploadLoop {
+        let upload_loop = UploadLoop {
             files: connections[turn % connections.len()].clone(),
             tokens: Arc::clone(&tokens),
             turn,
             content: fixture.small.clone(),
             phase: Arc::clone(&phase),
         };
-        loaders.spawn(loader.run());
+        upload_loops.spawn(upload_loop.run());
     }
     tokio::time::sleep(WARM_UP).await;
     let meter = Meter::start(
@@ -99,13 +99,13 @@ pub(crate) async fn measure_uploads(
     phase.enter(Phase::MEASURING);
     tokio::time::sleep(fixture.window).await;
     phase.enter(Phase::DONE);
-    let counted = meter.measure_usage(&fixture.environment);
+    let usage = meter.measure_usage(&fixture.environment);
     let mut latencies = Vec::new();
-    while let Some(ended) = loaders.join_next().await {
-        latencies.extend(ended??);
+    while let Some(result) = upload_loops.join_next().await {
+        latencies.extend(result??);
     }
     let files = latencies.len() as f64;
-    let mut sample = counted.sample(files, files / 1000.0);
+    let mut sample = usage.sample(files, files / 1000.0);
     sample.latency = Latency::from_durations(latencies);
     Ok(sample)
 }

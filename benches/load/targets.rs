@@ -1,4 +1,4 @@
-//! The targets, and whether they are reached.
+//! The targets and the verdict on each.
 
 use crate::{
     environment::Store,
@@ -72,9 +72,9 @@ pub(crate) fn targets(results: &Results) -> Vec<Target> {
 
 type Add<'a> = dyn FnMut(String, Option<f64>, [f64; 2], &'static str, bool) + 'a;
 
-/// Compares the upload to the S3 server with direct uploads, and with the theoretical limit if server and
-/// service share the cores: per GiB, the server needs G seconds of CPU and an unsigned client 0.24; a client
-/// that also receives and hashes every byte needs 0.92.
+/// Compares the upload to the S3 server with direct uploads, and with the theoretical limit if the server and
+/// the service share the cores. Per GiB, the server needs G seconds of CPU time; a client that sends without
+/// signing needs 0.24 s, and one that also receives and hashes every byte needs 0.92 s.
 fn add_direct_comparison(results: &Results, add: &mut Add<'_>) {
     let rate = |row: Row| results.median(row, |sample| sample.rate);
     let Some(ours) = rate(Row::Upload(Store::Garage)) else { return };

@@ -58,14 +58,14 @@ pub(super) struct JobArgs {
 enum State {
     /// Waits for its next attempt.
     Ready,
-    /// Is being run by a worker.
+    /// Runs on a worker.
     Running,
     /// Has failed worker.attempts_max times and is not retried.
     Parked,
 }
 
 /// The exit code if there is no such job, or if its state does not allow the command.
-const REFUSED: u8 = 3;
+const REJECTED: u8 = 3;
 
 /// Runs `strongroom jobs`. See [`EXIT_CODES`].
 pub(super) async fn run_jobs(command: JobsCommand, config: Option<PathBuf>) -> Result<ExitCode, Failure> {
@@ -94,9 +94,9 @@ pub(super) async fn run_jobs(command: JobsCommand, config: Option<PathBuf>) -> R
             Ok(ExitCode::SUCCESS)
         }
         Err(JobError::Failed(error)) => Err(error.into()),
-        Err(refused) => {
-            super::report_error(&refused);
-            Ok(ExitCode::from(REFUSED))
+        Err(error) => {
+            super::report_error(&error);
+            Ok(ExitCode::from(REJECTED))
         }
     }
 }

@@ -15,7 +15,7 @@ const EXIT_CODES: &str = "Exit codes:
   0  the sweep is complete
   1  the sweep could not run
   2  usage error
-  3  a store refused part of the sweep";
+  3  a store rejected part of the sweep";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
@@ -41,7 +41,7 @@ pub(super) struct SweepArgs {
     json: bool,
 }
 
-/// The exit code if a store refused part of the sweep.
+/// The exit code if a store rejected part of the sweep.
 const INCOMPLETE: u8 = 3;
 
 /// Runs `strongroom sweep`. See [`EXIT_CODES`].
@@ -87,7 +87,7 @@ fn table(reports: &[SweepReport]) -> Result<String, Failure> {
         writeln!(table, "  found     {}", amount(report.found))?;
         writeln!(table, "  deleted   {}", amount(report.deleted))?;
         writeln!(table, "  pending   {}", amount(report.waiting))?;
-        writeln!(table, "  cleared   {} that have a row again", report.cleared)?;
+        writeln!(table, "  cleared   {} that now have a row", report.cleared)?;
         writeln!(
             table,
             "  skipped   {} within the grace period, {} foreign",

@@ -39,11 +39,11 @@ pub struct ClientOptions {
     pub endpoint: String,
     /// The bearer token, sent with every call.
     pub token: SecretString,
-    /// The longest time to establish a connection. 10 s by default.
+    /// The timeout for establishing a connection. 10 s by default.
     pub connect_timeout: Duration,
     /// The deadline of each attempt of a unary call. Streams have none. 30 s by default.
     pub unary_timeout: Duration,
-    /// The certificate authorities to trust, as PEM. Those of the operating system if absent.
+    /// The certificate authorities to trust, as PEM. If absent, those of the operating system are trusted.
     pub ca_certificates_pem: Option<Vec<u8>>,
     /// The `user-agent` header, which the server logs. `strongroom-client/<version>` by default.
     pub user_agent: String,

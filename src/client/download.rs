@@ -54,7 +54,7 @@ impl Client {
     }
 }
 
-/// An open download. Its header has arrived; its bytes are read from it.
+/// An open download, whose header has been received.
 #[derive(Debug)]
 pub struct Download {
     /// The record of the file, the range that is sent, and the SHA-256 of the whole version.

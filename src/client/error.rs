@@ -53,7 +53,7 @@ pub struct Rejection {
     /// The name of the reason as the server sent it, for example `FILE_TOO_LARGE`. Also set if this library
     /// does not define the reason.
     pub reason_name: String,
-    /// The message of the server, for people.
+    /// The human-readable message of the server.
     pub message: String,
     /// All invalid fields of the request.
     pub field_violations: Vec<FieldViolation>,

@@ -1,4 +1,4 @@
-//! Calls of `FileService` that carry no content: records, versions, the trash, the archive and legal holds.
+//! Calls to `FileService` that carry no content: records, versions, the trash, the archive and legal holds.
 
 use futures::{Stream, TryStreamExt, stream};
 
@@ -17,7 +17,7 @@ use crate::proto::v1::{
 impl Client {
     /// Returns the record of one file.
     pub async fn get_file(&self, request: GetFileRequest) -> Result<GetFileResponse, ClientError> {
-        self.call(request, |mut to, request| async move { to.files.get_file(request).await }).await
+        self.call(request, |mut api, request| async move { api.files.get_file(request).await }).await
     }
 
     /// Returns the records of several files, and the ids of those that were not found.
@@ -25,12 +25,12 @@ impl Client {
         &self,
         request: BatchGetFilesRequest,
     ) -> Result<BatchGetFilesResponse, ClientError> {
-        self.call(request, |mut to, request| async move { to.files.batch_get_files(request).await }).await
+        self.call(request, |mut api, request| async move { api.files.batch_get_files(request).await }).await
     }
 
     /// Returns one page of files.
     pub async fn list_files(&self, request: ListFilesRequest) -> Result<ListFilesResponse, ClientError> {
-        self.call(request, |mut to, request| async move { to.files.list_files(request).await }).await
+        self.call(request, |mut api, request| async move { api.files.list_files(request).await }).await
     }
 
     /// Returns all files that match, beginning at `request.page_token`. The stream requests a page when it
@@ -59,7 +59,7 @@ impl Client {
         mut request: UpdateFileRequest,
     ) -> Result<UpdateFileResponse, ClientError> {
         fill_request_id(&mut request.request_id);
-        self.call(request, |mut to, request| async move { to.files.update_file(request).await }).await
+        self.call(request, |mut api, request| async move { api.files.update_file(request).await }).await
     }
 
     /// Archives a file. Safe to retry: a missing request id is generated.
@@ -68,7 +68,7 @@ impl Client {
         mut request: ArchiveFileRequest,
     ) -> Result<ArchiveFileResponse, ClientError> {
         fill_request_id(&mut request.request_id);
-        self.call(request, |mut to, request| async move { to.files.archive_file(request).await }).await
+        self.call(request, |mut api, request| async move { api.files.archive_file(request).await }).await
     }
 
     /// Restores an archived file. Safe to retry: a missing request id is generated.
@@ -77,7 +77,7 @@ impl Client {
         mut request: UnarchiveFileRequest,
     ) -> Result<UnarchiveFileResponse, ClientError> {
         fill_request_id(&mut request.request_id);
-        self.call(request, |mut to, request| async move { to.files.unarchive_file(request).await }).await
+        self.call(request, |mut api, request| async move { api.files.unarchive_file(request).await }).await
     }
 
     /// Returns one page of a file's versions, newest first.
@@ -85,7 +85,8 @@ impl Client {
         &self,
         request: ListFileVersionsRequest,
     ) -> Result<ListFileVersionsResponse, ClientError> {
-        self.call(request, |mut to, request| async move { to.files.list_file_versions(request).await }).await
+        self.call(request, |mut api, request| async move { api.files.list_file_versions(request).await })
+            .await
     }
 
     /// Makes an earlier version current again, as a new one. Safe to retry: a missing request id is
@@ -95,7 +96,7 @@ impl Client {
         mut request: RestoreFileVersionRequest,
     ) -> Result<RestoreFileVersionResponse, ClientError> {
         fill_request_id(&mut request.request_id);
-        self.call(request, |mut to, request| async move { to.files.restore_file_version(request).await })
+        self.call(request, |mut api, request| async move { api.files.restore_file_version(request).await })
             .await
     }
 
@@ -105,14 +106,15 @@ impl Client {
         mut request: DeleteFileVersionRequest,
     ) -> Result<DeleteFileVersionResponse, ClientError> {
         fill_request_id(&mut request.request_id);
-        self.call(request, |mut to, request| async move { to.files.delete_file_version(request).await }).await
+        self.call(request, |mut api, request| async move { api.files.delete_file_version(request).await })
+            .await
     }
 
-    /// Copies a file on the server, without a transfer of its content. Safe to retry: a missing request id is
+    /// Copies a file on the server, without transferring its content. Safe to retry: a missing request id is
     /// generated.
     pub async fn copy_file(&self, mut request: CopyFileRequest) -> Result<CopyFileResponse, ClientError> {
         fill_request_id(&mut request.request_id);
-        self.call(request, |mut to, request| async move { to.files.copy_file(request).await }).await
+        self.call(request, |mut api, request| async move { api.files.copy_file(request).await }).await
     }
 
     /// Moves several files to the trash, all or none. Safe to retry: a missing request id is generated.
@@ -121,7 +123,8 @@ impl Client {
         mut request: BatchDeleteFilesRequest,
     ) -> Result<BatchDeleteFilesResponse, ClientError> {
         fill_request_id(&mut request.request_id);
-        self.call(request, |mut to, request| async move { to.files.batch_delete_files(request).await }).await
+        self.call(request, |mut api, request| async move { api.files.batch_delete_files(request).await })
+            .await
     }
 
     /// Sets a legal hold, which protects a file from deletion. Safe to retry: a missing request id is
@@ -131,7 +134,7 @@ impl Client {
         mut request: SetLegalHoldRequest,
     ) -> Result<SetLegalHoldResponse, ClientError> {
         fill_request_id(&mut request.request_id);
-        self.call(request, |mut to, request| async move { to.files.set_legal_hold(request).await }).await
+        self.call(request, |mut api, request| async move { api.files.set_legal_hold(request).await }).await
     }
 
     /// Releases a legal hold. Safe to retry: a missing request id is generated.
@@ -140,17 +143,19 @@ impl Client {
         mut request: ReleaseLegalHoldRequest,
     ) -> Result<ReleaseLegalHoldResponse, ClientError> {
         fill_request_id(&mut request.request_id);
-        self.call(request, |mut to, request| async move { to.files.release_legal_hold(request).await }).await
+        self.call(request, |mut api, request| async move { api.files.release_legal_hold(request).await })
+            .await
     }
 
-    /// Transfers files of one user to another, at most `batch_size` a call: repeat the call until no file
+    /// Transfers files of one user to another, at most `batch_size` per call: repeat the call until no file
     /// remains. Safe to retry: a missing request id is generated.
     pub async fn transfer_ownership(
         &self,
         mut request: TransferOwnershipRequest,
     ) -> Result<TransferOwnershipResponse, ClientError> {
         fill_request_id(&mut request.request_id);
-        self.call(request, |mut to, request| async move { to.files.transfer_ownership(request).await }).await
+        self.call(request, |mut api, request| async move { api.files.transfer_ownership(request).await })
+            .await
     }
 
     /// Moves a file to the trash. Safe to retry: a missing request id is generated.
@@ -159,7 +164,7 @@ impl Client {
         mut request: DeleteFileRequest,
     ) -> Result<DeleteFileResponse, ClientError> {
         fill_request_id(&mut request.request_id);
-        self.call(request, |mut to, request| async move { to.files.delete_file(request).await }).await
+        self.call(request, |mut api, request| async move { api.files.delete_file(request).await }).await
     }
 
     /// Restores a file from the trash. Safe to retry: a missing request id is generated.
@@ -168,13 +173,13 @@ impl Client {
         mut request: UndeleteFileRequest,
     ) -> Result<UndeleteFileResponse, ClientError> {
         fill_request_id(&mut request.request_id);
-        self.call(request, |mut to, request| async move { to.files.undelete_file(request).await }).await
+        self.call(request, |mut api, request| async move { api.files.undelete_file(request).await }).await
     }
 
     /// Purges a file: deletes it permanently with all its versions. Safe to retry: a missing request id is
     /// generated.
     pub async fn purge_file(&self, mut request: PurgeFileRequest) -> Result<PurgeFileResponse, ClientError> {
         fill_request_id(&mut request.request_id);
-        self.call(request, |mut to, request| async move { to.files.purge_file(request).await }).await
+        self.call(request, |mut api, request| async move { api.files.purge_file(request).await }).await
     }
 }

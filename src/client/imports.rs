@@ -1,4 +1,4 @@
-//! Calls of `ImportService`: import of existing objects, and lookup of imported files.
+//! Calls to `ImportService`: import of existing objects, and lookup of imported files.
 
 use futures::{Stream, StreamExt, stream};
 
@@ -9,11 +9,11 @@ use crate::proto::v1::{
 };
 
 impl Client {
-    /// Imports existing objects. The returned stream is the report; its last message is the summary or an
-    /// error.
+    /// Imports existing objects. The returned stream contains the results; its last message is the summary or
+    /// an error.
     ///
     /// The call is not retried. After a failure, run the same import again: no object is imported twice, and
-    /// for an object that is already imported the report names its file.
+    /// the result of an object that is already imported names its file.
     pub async fn import_files<S>(
         &self,
         options: ImportOptions,
@@ -26,23 +26,23 @@ impl Client {
         let messages = first.chain(items.map(Message::Item));
         let messages = messages.map(|message| ImportFilesRequest { message: Some(message) });
         let response = self.services.imports.clone().import_files(messages).await;
-        let report = response.map_err(ClientError::from_status)?.into_inner();
-        Ok(stream::unfold(Some(report), |report| async move {
-            let mut report = report?;
-            let (response, is_last) = match report.message().await {
+        let responses = response.map_err(ClientError::from_status)?.into_inner();
+        Ok(stream::unfold(Some(responses), |responses| async move {
+            let mut responses = responses?;
+            let (response, is_last) = match responses.message().await {
                 Ok(Some(response)) => {
                     let is_last =
                         matches!(response.message, Some(import_files_response::Message::Summary(_)));
                     (Ok(response), is_last)
                 }
-                // The server always ends a report with a summary or an error.
+                // The server always ends the stream with a summary or an error.
                 Ok(None) => {
-                    let source = "report of the import ended without a summary".into();
+                    let source = "import stream ended without a summary".into();
                     (Err(ClientError::Transport { source }), true)
                 }
                 Err(status) => (Err(ClientError::from_status(status)), true),
             };
-            Some((response, (!is_last).then_some(report)))
+            Some((response, (!is_last).then_some(responses)))
         })
         .boxed())
     }
@@ -52,7 +52,7 @@ impl Client {
         &self,
         request: FindImportedFilesRequest,
     ) -> Result<FindImportedFilesResponse, ClientError> {
-        self.call(request, |mut to, request| async move { to.imports.find_imported_files(request).await })
+        self.call(request, |mut api, request| async move { api.imports.find_imported_files(request).await })
             .await
     }
 }

@@ -26,13 +26,13 @@
 //! * **An interrupted upload is resumed.** [`Client::upload_resumable`] sends only bytes that the server has
 //!   not stored. Another process can resume the upload by its id.
 //! * **A watch misses no event.** If its stream breaks, it resumes after the last message that it returned.
-//! * **A retry has one effect.** Reads and changes are retried while the server is unavailable. Each change
-//!   carries a request id, generated here if the caller provides none. An upload is retried only if its
-//!   source can be reopened.
+//! * **A retried call takes effect once.** Reads and changes are retried while the server is unavailable.
+//!   Each change carries a request id, generated here if the caller provides none. An upload is retried only
+//!   if its source can be reopened.
 //!
 //! Failed calls return a [`ClientError`]. Its message states what to do.
 //!
-//! This module imports only the generated code, so that it can become a crate of its own.
+//! This module imports only the generated code, so that it can become a separate crate.
 
 #![warn(missing_docs)]
 

@@ -1,4 +1,4 @@
-//! Calls of `PolicyService`: the policy of a tenant and its categories.
+//! Calls to `PolicyService`: the policy of a tenant and its categories.
 
 use super::{connection::Client, error::ClientError, randomness::fill_request_id};
 use crate::proto::v1::{
@@ -9,7 +9,7 @@ use crate::proto::v1::{
 impl Client {
     /// Returns the policy of the caller's tenant.
     pub async fn get_policy(&self, request: GetPolicyRequest) -> Result<GetPolicyResponse, ClientError> {
-        self.call(request, |mut to, request| async move { to.policies.get_policy(request).await }).await
+        self.call(request, |mut api, request| async move { api.policies.get_policy(request).await }).await
     }
 
     /// Creates a category. Safe to retry: a missing request id is generated.
@@ -18,7 +18,8 @@ impl Client {
         mut request: CreateCategoryRequest,
     ) -> Result<CreateCategoryResponse, ClientError> {
         fill_request_id(&mut request.request_id);
-        self.call(request, |mut to, request| async move { to.policies.create_category(request).await }).await
+        self.call(request, |mut api, request| async move { api.policies.create_category(request).await })
+            .await
     }
 
     /// Updates a category. Safe to retry: a missing request id is generated.
@@ -27,7 +28,8 @@ impl Client {
         mut request: UpdateCategoryRequest,
     ) -> Result<UpdateCategoryResponse, ClientError> {
         fill_request_id(&mut request.request_id);
-        self.call(request, |mut to, request| async move { to.policies.update_category(request).await }).await
+        self.call(request, |mut api, request| async move { api.policies.update_category(request).await })
+            .await
     }
 
     /// Deletes a category. Safe to retry: a missing request id is generated.
@@ -36,6 +38,7 @@ impl Client {
         mut request: DeleteCategoryRequest,
     ) -> Result<DeleteCategoryResponse, ClientError> {
         fill_request_id(&mut request.request_id);
-        self.call(request, |mut to, request| async move { to.policies.delete_category(request).await }).await
+        self.call(request, |mut api, request| async move { api.policies.delete_category(request).await })
+            .await
     }
 }

@@ -25,7 +25,7 @@ use crate::proto::v1::{
 
 /// The number of consecutive attempts without progress after which an upload fails, unless retries are
 /// disabled. With the default backoff they last longer than a restart of the server (40 s).
-const TRIES_WITHOUT_PROGRESS_MAX: u32 = 10;
+const ATTEMPTS_WITHOUT_PROGRESS_MAX: u32 = 10;
 /// The size of the buffer for computing the digest of the bytes that are already stored.
 const READ_BUFFER_BYTES: usize = 1024 * 1024;
 
@@ -36,12 +36,12 @@ impl Client {
         mut request: CreateUploadRequest,
     ) -> Result<CreateUploadResponse, ClientError> {
         fill_request_id(&mut request.spec.get_or_insert_default().request_id);
-        self.call(request, |mut to, request| async move { to.uploads.create_upload(request).await }).await
+        self.call(request, |mut api, request| async move { api.uploads.create_upload(request).await }).await
     }
 
     /// Returns an upload with the number of its stored bytes.
     pub async fn get_upload(&self, request: GetUploadRequest) -> Result<GetUploadResponse, ClientError> {
-        self.call(request, |mut to, request| async move { to.uploads.get_upload(request).await }).await
+        self.call(request, |mut api, request| async move { api.uploads.get_upload(request).await }).await
     }
 
     /// Returns one page of open uploads.
@@ -49,7 +49,7 @@ impl Client {
         &self,
         request: ListUploadsRequest,
     ) -> Result<ListUploadsResponse, ClientError> {
-        self.call(request, |mut to, request| async move { to.uploads.list_uploads(request).await }).await
+        self.call(request, |mut api, request| async move { api.uploads.list_uploads(request).await }).await
     }
 
     /// Cancels an upload. Safe to retry: a missing request id is generated.
@@ -58,13 +58,13 @@ impl Client {
         mut request: CancelUploadRequest,
     ) -> Result<CancelUploadResponse, ClientError> {
         fill_request_id(&mut request.request_id);
-        self.call(request, |mut to, request| async move { to.uploads.cancel_upload(request).await }).await
+        self.call(request, |mut api, request| async move { api.uploads.cancel_upload(request).await }).await
     }
 
     /// Sends one whole part. Safe to retry: the server compares the bytes with a part that it has already
     /// stored.
     pub async fn upload_part(&self, request: UploadPartRequest) -> Result<UploadPartResponse, ClientError> {
-        self.call(request, |mut to, request| async move { to.uploads.upload_part(request).await }).await
+        self.call(request, |mut api, request| async move { api.uploads.upload_part(request).await }).await
     }
 
     /// Commits an upload after all its bytes are stored. Safe to retry.
@@ -72,7 +72,7 @@ impl Client {
         &self,
         request: CompleteUploadRequest,
     ) -> Result<CompleteUploadResponse, ClientError> {
-        self.call(request, |mut to, request| async move { to.uploads.complete_upload(request).await }).await
+        self.call(request, |mut api, request| async move { api.uploads.complete_upload(request).await }).await
     }
 
     /// Uploads the regular file at `path`. After an interruption it resumes the upload, until the file is
@@ -99,22 +99,22 @@ impl Client {
     ) -> Result<UploadFileResponse, ClientError> {
         let progress: Progress = Arc::new(progress);
         let retry = RetryPolicy {
-            tries_max: match self.retry.tries_max {
+            attempts_max: match self.retry.attempts_max {
                 1 => 1,
-                tries => tries.max(TRIES_WITHOUT_PROGRESS_MAX),
+                attempts => attempts.max(ATTEMPTS_WITHOUT_PROGRESS_MAX),
             },
             ..self.retry.clone()
         };
         let mut upload = self.find_or_create_upload(path, &spec, upload_id, &mut on_created).await?;
-        let (mut tries, mut previous_size_bytes) = (1, upload.persisted_size_bytes);
+        let (mut attempts, mut previous_size_bytes) = (1, upload.persisted_size_bytes);
         loop {
             let error = match self.send_missing_bytes(path, &upload, Arc::clone(&progress)).await {
                 Err(error) => error,
                 uploaded => return uploaded,
             };
-            let Some(delay) = resume_delay(&retry, &error, tries) else { return Err(error) };
+            let Some(delay) = resume_delay(&retry, &error, attempts) else { return Err(error) };
             tokio::time::sleep(delay).await;
-            tries += 1;
+            attempts += 1;
             match self.get_upload(GetUploadRequest { upload_id: upload.id.clone(), with_urls: false }).await {
                 Ok(response) => upload = response.upload.unwrap_or_default(),
                 Err(ClientError::Rejected(gone)) if gone.code == Code::NotFound => return Err(error),
@@ -123,7 +123,7 @@ impl Client {
             }
             // A smaller size counts as progress too: the server lost parts, and they are sent again.
             if upload.persisted_size_bytes != previous_size_bytes {
-                (tries, previous_size_bytes) = (1, upload.persisted_size_bytes);
+                (attempts, previous_size_bytes) = (1, upload.persisted_size_bytes);
             }
         }
     }
@@ -193,11 +193,11 @@ async fn digest_first_bytes(reader: &mut (impl AsyncRead + Unpin), bytes: u64) -
 /// Returns how long to wait before the upload is resumed, or `None` if resuming cannot help. A rejection that
 /// only says that the upload is incomplete or at another offset can be resumed too, once its size is read
 /// again.
-fn resume_delay(retry: &RetryPolicy, error: &ClientError, tries: u32) -> Option<std::time::Duration> {
+fn resume_delay(retry: &RetryPolicy, error: &ClientError, attempts: u32) -> Option<std::time::Duration> {
     if let ClientError::Rejected(rejection) = error
         && ["UPLOAD_NOT_FINISHED", "UPLOAD_OFFSET_GAP", "UPLOAD_STALLED"].contains(&&*rejection.reason_name)
     {
-        return retry.backoff_after(tries);
+        return retry.backoff_after(attempts);
     }
-    retry.delay_after_error(error, tries)
+    retry.delay_after_error(error, attempts)
 }

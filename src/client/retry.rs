@@ -6,14 +6,14 @@ use tonic::Code;
 
 use super::{error::ClientError, randomness};
 
-/// How often and after which delays calls are retried.
+/// The number of retries of a call, and the delays before them.
 ///
-/// Retried are transport errors, UNAVAILABLE, and all errors with a `RetryInfo` of the server. Only calls
+/// Transport errors, UNAVAILABLE, and all errors with a `RetryInfo` from the server are retried. Only calls
 /// that are safe to retry are retried: reads, and changes with a request id.
 #[derive(Debug, Clone)]
 pub struct RetryPolicy {
     /// The maximum number of attempts, including the first. 1 disables retries. 3 by default.
-    pub tries_max: u32,
+    pub attempts_max: u32,
     /// The delay before the second attempt. It doubles with each further attempt; a random jitter reduces it
     /// by up to half. 200 ms by default.
     pub backoff: Duration,
@@ -24,50 +24,50 @@ pub struct RetryPolicy {
 
 impl Default for RetryPolicy {
     fn default() -> Self {
-        Self { tries_max: 3, backoff: Duration::from_millis(200), wait_max: Duration::from_secs(10) }
+        Self { attempts_max: 3, backoff: Duration::from_millis(200), wait_max: Duration::from_secs(10) }
     }
 }
 
 impl RetryPolicy {
     /// Calls `attempt` until it succeeds, until it fails with an error that is not retried, or until
-    /// `tries_max` is reached.
+    /// `attempts_max` is reached.
     pub(super) async fn call<T, F, Fut>(&self, mut attempt: F) -> Result<T, ClientError>
     where
         F: FnMut() -> Fut,
         Fut: Future<Output = Result<T, ClientError>>,
     {
-        let mut tries = 1;
+        let mut attempts = 1;
         loop {
             match attempt().await {
-                Err(error) => match self.delay_after_error(&error, tries) {
+                Err(error) => match self.delay_after_error(&error, attempts) {
                     Some(delay) => tokio::time::sleep(delay).await,
                     None => return Err(error),
                 },
                 success => return success,
             }
-            tries += 1;
+            attempts += 1;
         }
     }
 
-    /// Returns the delay after attempt number `tries` failed with `error`, or `None` if it is not retried.
-    pub(super) fn delay_after_error(&self, error: &ClientError, tries: u32) -> Option<Duration> {
+    /// Returns the delay after attempt number `attempts` failed with `error`, or `None` if it is not retried.
+    pub(super) fn delay_after_error(&self, error: &ClientError, attempts: u32) -> Option<Duration> {
         match error {
-            ClientError::Transport { .. } => self.backoff_after(tries),
+            ClientError::Transport { .. } => self.backoff_after(attempts),
             ClientError::Rejected(rejection) => match rejection.retry_after {
                 Some(retry_after) => {
-                    self.backoff_after(tries)?;
+                    self.backoff_after(attempts)?;
                     (retry_after <= self.wait_max).then_some(retry_after)
                 }
-                None if rejection.code == Code::Unavailable => self.backoff_after(tries),
+                None if rejection.code == Code::Unavailable => self.backoff_after(attempts),
                 None => None,
             },
             _ => None,
         }
     }
 
-    /// Returns the backoff after attempt number `tries`, or `None` if it was the last one.
-    pub(super) fn backoff_after(&self, tries: u32) -> Option<Duration> {
-        let backoff = self.backoff.saturating_mul(1 << (tries - 1).min(16));
-        (tries < self.tries_max).then(|| randomness::add_jitter(backoff).min(self.wait_max))
+    /// Returns the backoff after attempt number `attempts`, or `None` if it was the last one.
+    pub(super) fn backoff_after(&self, attempts: u32) -> Option<Duration> {
+        let backoff = self.backoff.saturating_mul(1 << (attempts - 1).min(16));
+        (attempts < self.attempts_max).then(|| randomness::add_jitter(backoff).min(self.wait_max))
     }
 }

@@ -7,7 +7,7 @@ impl Client {
     /// Returns the version, the limits and the features of the server.
     pub async fn get_service_info(&self) -> Result<GetServiceInfoResponse, ClientError> {
         let request = GetServiceInfoRequest::default();
-        self.call(request, |mut to, request| async move { to.service_info.get_service_info(request).await })
+        self.call(request, |mut api, request| async move { api.service_info.get_service_info(request).await })
             .await
     }
 }

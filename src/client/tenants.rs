@@ -1,4 +1,4 @@
-//! Calls of `TenantService`, for operators.
+//! Calls to `TenantService`, for operators.
 
 use futures::{Stream, TryStreamExt};
 
@@ -17,12 +17,12 @@ impl Client {
         mut request: CreateTenantRequest,
     ) -> Result<CreateTenantResponse, ClientError> {
         fill_request_id(&mut request.request_id);
-        self.call(request, |mut to, request| async move { to.tenants.create_tenant(request).await }).await
+        self.call(request, |mut api, request| async move { api.tenants.create_tenant(request).await }).await
     }
 
     /// Returns the record of a tenant.
     pub async fn get_tenant(&self, request: GetTenantRequest) -> Result<GetTenantResponse, ClientError> {
-        self.call(request, |mut to, request| async move { to.tenants.get_tenant(request).await }).await
+        self.call(request, |mut api, request| async move { api.tenants.get_tenant(request).await }).await
     }
 
     /// Returns one page of tenants.
@@ -30,7 +30,7 @@ impl Client {
         &self,
         request: ListTenantsRequest,
     ) -> Result<ListTenantsResponse, ClientError> {
-        self.call(request, |mut to, request| async move { to.tenants.list_tenants(request).await }).await
+        self.call(request, |mut api, request| async move { api.tenants.list_tenants(request).await }).await
     }
 
     /// Updates the ceilings of a tenant. Safe to retry: a missing request id is generated.
@@ -39,7 +39,7 @@ impl Client {
         mut request: UpdateTenantRequest,
     ) -> Result<UpdateTenantResponse, ClientError> {
         fill_request_id(&mut request.request_id);
-        self.call(request, |mut to, request| async move { to.tenants.update_tenant(request).await }).await
+        self.call(request, |mut api, request| async move { api.tenants.update_tenant(request).await }).await
     }
 
     /// Suspends a tenant. Safe to retry: a missing request id is generated.
@@ -48,7 +48,7 @@ impl Client {
         mut request: SuspendTenantRequest,
     ) -> Result<SuspendTenantResponse, ClientError> {
         fill_request_id(&mut request.request_id);
-        self.call(request, |mut to, request| async move { to.tenants.suspend_tenant(request).await }).await
+        self.call(request, |mut api, request| async move { api.tenants.suspend_tenant(request).await }).await
     }
 
     /// Resumes a suspended tenant. Safe to retry: a missing request id is generated.
@@ -57,7 +57,7 @@ impl Client {
         mut request: ResumeTenantRequest,
     ) -> Result<ResumeTenantResponse, ClientError> {
         fill_request_id(&mut request.request_id);
-        self.call(request, |mut to, request| async move { to.tenants.resume_tenant(request).await }).await
+        self.call(request, |mut api, request| async move { api.tenants.resume_tenant(request).await }).await
     }
 
     /// Starts the deletion of a tenant. Safe to retry: a missing request id is generated.
@@ -66,7 +66,7 @@ impl Client {
         mut request: DeleteTenantRequest,
     ) -> Result<DeleteTenantResponse, ClientError> {
         fill_request_id(&mut request.request_id);
-        self.call(request, |mut to, request| async move { to.tenants.delete_tenant(request).await }).await
+        self.call(request, |mut api, request| async move { api.tenants.delete_tenant(request).await }).await
     }
 
     /// Exports all records of a tenant as a stream. If the stream ends without an error, the export is

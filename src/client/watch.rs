@@ -7,12 +7,11 @@ use super::{connection::Client, error::ClientError};
 use crate::proto::v1::{WatchFilesRequest, WatchFilesResponse};
 
 impl Client {
-    /// Watches changes of files after `request.cursor`, or from now on if it is empty.
+    /// Watches changes to files after `request.cursor`, or from now on if it is empty.
     ///
     /// If the stream breaks, it is reopened after the last returned message, according to the retry policy.
-    /// The count of attempts is reset by each message. The stream ends after the first error that is not
-    /// retried, for example CURSOR_TOO_OLD, after which the caller must list all files again, or an expired
-    /// token.
+    /// Each message resets the number of attempts. The stream ends after the first error that is not retried,
+    /// for example CURSOR_TOO_OLD, after which the caller must list all files again, or an expired token.
     ///
     /// The stream also returns heartbeats. They carry a cursor, and a position with which a caller can wait
     /// for the event of its own change.
@@ -20,7 +19,7 @@ impl Client {
         &self,
         request: WatchFilesRequest,
     ) -> impl Stream<Item = Result<WatchFilesResponse, ClientError>> + Send + use<> {
-        let watch = Watch { client: self.clone(), request, stream: None, tries: 0 };
+        let watch = Watch { client: self.clone(), request, stream: None, attempts: 0 };
         stream::unfold(Some(watch), |watch| async move {
             let mut watch = watch?;
             match watch.next_message().await {
@@ -38,7 +37,7 @@ struct Watch {
     request: WatchFilesRequest,
     stream: Option<Streaming<WatchFilesResponse>>,
     /// The number of failed attempts since the last message.
-    tries: u32,
+    attempts: u32,
 }
 
 impl Watch {
@@ -46,14 +45,14 @@ impl Watch {
         loop {
             match self.receive_message().await {
                 Ok(message) => {
-                    self.tries = 0;
+                    self.attempts = 0;
                     self.request.cursor.clone_from(&message.cursor);
                     return Ok(message);
                 }
                 Err(error) => {
                     self.stream = None;
-                    self.tries += 1;
-                    match self.client.retry.delay_after_error(&error, self.tries) {
+                    self.attempts += 1;
+                    match self.client.retry.delay_after_error(&error, self.attempts) {
                         Some(delay) => tokio::time::sleep(delay).await,
                         None => return Err(error),
                     }

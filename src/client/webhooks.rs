@@ -1,4 +1,4 @@
-//! Calls of `WebhookService`: endpoints that events are sent to.
+//! Calls to `WebhookService`: endpoints that events are sent to.
 
 use super::{connection::Client, error::ClientError, randomness::fill_request_id};
 use crate::proto::v1::{
@@ -16,12 +16,12 @@ impl Client {
         mut request: CreateWebhookRequest,
     ) -> Result<CreateWebhookResponse, ClientError> {
         fill_request_id(&mut request.request_id);
-        self.call(request, |mut to, request| async move { to.webhooks.create_webhook(request).await }).await
+        self.call(request, |mut api, request| async move { api.webhooks.create_webhook(request).await }).await
     }
 
     /// Returns one webhook.
     pub async fn get_webhook(&self, request: GetWebhookRequest) -> Result<GetWebhookResponse, ClientError> {
-        self.call(request, |mut to, request| async move { to.webhooks.get_webhook(request).await }).await
+        self.call(request, |mut api, request| async move { api.webhooks.get_webhook(request).await }).await
     }
 
     /// Returns one page of webhooks.
@@ -29,7 +29,7 @@ impl Client {
         &self,
         request: ListWebhooksRequest,
     ) -> Result<ListWebhooksResponse, ClientError> {
-        self.call(request, |mut to, request| async move { to.webhooks.list_webhooks(request).await }).await
+        self.call(request, |mut api, request| async move { api.webhooks.list_webhooks(request).await }).await
     }
 
     /// Updates a webhook. Safe to retry: a missing request id is generated.
@@ -38,7 +38,7 @@ impl Client {
         mut request: UpdateWebhookRequest,
     ) -> Result<UpdateWebhookResponse, ClientError> {
         fill_request_id(&mut request.request_id);
-        self.call(request, |mut to, request| async move { to.webhooks.update_webhook(request).await }).await
+        self.call(request, |mut api, request| async move { api.webhooks.update_webhook(request).await }).await
     }
 
     /// Deletes a webhook. Safe to retry: a missing request id is generated.
@@ -47,7 +47,7 @@ impl Client {
         mut request: DeleteWebhookRequest,
     ) -> Result<DeleteWebhookResponse, ClientError> {
         fill_request_id(&mut request.request_id);
-        self.call(request, |mut to, request| async move { to.webhooks.delete_webhook(request).await }).await
+        self.call(request, |mut api, request| async move { api.webhooks.delete_webhook(request).await }).await
     }
 
     /// Replaces the secret of a webhook. Safe to retry: a missing request id is generated.
@@ -56,8 +56,11 @@ impl Client {
         mut request: RotateWebhookSecretRequest,
     ) -> Result<RotateWebhookSecretResponse, ClientError> {
         fill_request_id(&mut request.request_id);
-        self.call(request, |mut to, request| async move { to.webhooks.rotate_webhook_secret(request).await })
-            .await
+        self.call(
+            request,
+            |mut api, request| async move { api.webhooks.rotate_webhook_secret(request).await },
+        )
+        .await
     }
 
     /// Returns one page of failed deliveries.
@@ -67,7 +70,7 @@ impl Client {
     ) -> Result<ListWebhookDeliveriesResponse, ClientError> {
         self.call(
             request,
-            |mut to, request| async move { to.webhooks.list_webhook_deliveries(request).await },
+            |mut api, request| async move { api.webhooks.list_webhook_deliveries(request).await },
         )
         .await
     }
@@ -78,7 +81,7 @@ impl Client {
         mut request: RedeliverWebhookRequest,
     ) -> Result<RedeliverWebhookResponse, ClientError> {
         fill_request_id(&mut request.request_id);
-        self.call(request, |mut to, request| async move { to.webhooks.redeliver_webhook(request).await })
+        self.call(request, |mut api, request| async move { api.webhooks.redeliver_webhook(request).await })
             .await
     }
 }

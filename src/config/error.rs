@@ -2,18 +2,18 @@
 
 use std::{fmt, io, path::PathBuf};
 
-/// Why the configuration could not be loaded.
+/// The error of loading a configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file could not be read.
-    #[error("read configuration {}: {source}", path.display())]
+    #[error("failed to read configuration {}: {source}", path.display())]
     Read {
         path: PathBuf,
         /// The I/O error.
         source: io::Error,
     },
     /// The file is not valid TOML. The line is not quoted, because it may contain a secret.
-    #[error("parse configuration {}, line {line}: {message}", path.display())]
+    #[error("failed to parse configuration {}, line {line}: {message}", path.display())]
     Parse {
         path: PathBuf,
         /// The line number, starting at 1.

@@ -244,7 +244,7 @@ impl S3Config {
         if name.is_empty() {
             return violations.check_not_empty(key, name);
         }
-        let (length_max, why) = match self.bucket_per_tenant {
+        let (length_max, reason) = match self.bucket_per_tenant {
             true => (
                 BUCKET_LENGTH_MAX - TENANT_SUFFIX_LENGTH,
                 " (with `bucket_per_tenant`, 33 more are appended)",
@@ -258,8 +258,8 @@ impl S3Config {
             && !name.contains("..");
         if !is_well_formed || !(BUCKET_LENGTH_MIN..=length_max).contains(&name.len()) {
             let message = format!(
-                "must have {BUCKET_LENGTH_MIN} to {length_max} characters{why}: lower-case letters, digits, \"-\" \
-                 and \".\", a letter or digit first and last, no two \".\" together; not `{name}`"
+                "must have {BUCKET_LENGTH_MIN} to {length_max} characters{reason}: lower-case letters, digits, \"-\" \
+                 and \".\", a letter or digit first and last, and no consecutive \".\"; not `{name}`"
             );
             violations.add(key, message);
         }

@@ -27,7 +27,7 @@ impl TenantsConfig {
     pub(super) fn check(&self, violations: &mut Violations) {
         violations.check_not_empty("tenants.preset", &self.preset);
         if self.presets.iter().any(|(organization, preset)| organization.is_empty() || preset.is_empty()) {
-            violations.add("tenants.presets", "must map organisation ids to policy names, neither empty");
+            violations.add("tenants.presets", "must map organisation ids to policy names; none may be empty");
         }
     }
 }

@@ -220,7 +220,7 @@ struct FinishedUploadRow<'a, A> {
     actor_kind: i16,
     actor_id: &'a str,
     audit_action: i16,
-    audit_request_id: &'a str,
+    audit_call_id: &'a str,
     audit_address: &'a str,
     audit_details: &'a Value,
     event_kind: i16,
@@ -274,7 +274,7 @@ impl<'a, A> From<&'a FinishedUpload<'a, A>> for FinishedUploadRow<'a, A> {
             actor_kind: audit.actor.kind.number(),
             actor_id: &audit.actor.id,
             audit_action: audit.action.number(),
-            audit_request_id: &audit.origin.call_id,
+            audit_call_id: &audit.origin.call_id,
             audit_address: &audit.origin.address,
             audit_details: &audit.details,
             event_kind: match finished.is_version {

@@ -17,8 +17,8 @@ pub(super) fn request_origin(extensions: &Extensions) -> Origin {
     extensions.get::<Origin>().cloned().unwrap_or_default()
 }
 
-/// When the credentials of a request expire. The layer that verifies them adds it. Streams that do not end by themselves end
-/// then.
+/// When the credentials of a request expire. The layer that verifies them adds it. Streams that do not end by
+/// themselves end then.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ValidUntil(pub(super) Timestamp);
 
@@ -57,7 +57,8 @@ pub(super) fn extract_operator<T>(request: Request<T>) -> Result<(Operator, T), 
     }
 }
 
-/// Runs a use case and encodes its result. The future of a use case has many kilobytes, so it is boxed and not moved again.
+/// Runs a use case and encodes its result. The future of a use case has many kilobytes, so it is boxed and
+/// not moved again.
 pub(super) fn respond<T>(
     origin: &Origin,
     work: impl Future<Output = Result<T, Error>>,

@@ -1,8 +1,8 @@
 //! The connections of the gRPC port, with limits for their number, their idle time and their age.
 //!
-//! The keepalive of HTTP/2 begins after the handshakes, so a peer that never completes them is disconnected here, after
-//! its idle time. Connections are also closed here at their greatest age and at the end of a drain: tonic asks the streams
-//! to end, and then waits for them without a limit.
+//! The keepalive of HTTP/2 begins after the handshakes, so a peer that never completes them is disconnected
+//! here, after its idle time. Connections are also closed here at their maximum age and at the end of a
+//! drain: tonic asks the streams to end, and then waits for them without a limit.
 
 use std::{
     io,
@@ -24,8 +24,8 @@ use tonic::transport::server::{Connected, TcpConnectInfo};
 
 use crate::config::ServerConfig;
 
-/// The pause after a failed accept. Mostly the process has no file descriptors left, and accepting again at once would
-/// spin.
+/// The pause after a failed accept. The usual cause is that the process has no file descriptors left, and
+/// accepting again immediately would cause a busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The limits of connections.
@@ -34,23 +34,23 @@ pub(super) struct Limits {
     connections_max: usize,
     silence: Duration,
     age: Option<Duration>,
-    cut: CancellationToken,
+    close: CancellationToken,
 }
 
 impl Limits {
-    /// Limits from the configuration; all connections end when `cut` is cancelled.
-    pub(super) fn new(config: &ServerConfig, cut: CancellationToken) -> Self {
+    /// Limits from the configuration; all connections end when `close` is cancelled.
+    pub(super) fn new(config: &ServerConfig, close: CancellationToken) -> Self {
         Self {
             connections_max: config.connections_max,
             // A live peer acknowledges a ping within this time.
             silence: config.http2.keepalive_interval() + config.http2.keepalive_timeout(),
             age: config.connection_age_max().map(|age| age + config.connection_age_grace()),
-            cut,
+            close,
         }
     }
 }
 
-/// Accepts connections up to the limit. Further ones wait in the queue of the kernel.
+/// Accepts connections up to the limit. Others wait in the kernel queue.
 pub(super) fn accepted(
     listener: TcpListener,
     limits: Limits,
@@ -83,13 +83,14 @@ async fn accept(listener: &TcpListener) -> TcpStream {
     }
 }
 
-/// A connection that fails when its peer is idle for too long, when it is too old, and when the process closes it.
+/// A connection that fails when its peer is idle for too long, when it is too old, and when the process
+/// closes it.
 pub(super) struct Connection {
     stream: TcpStream,
     silence: Duration,
     silent: Pin<Box<Sleep>>,
     too_old: Option<Pin<Box<Sleep>>>,
-    cut: Pin<Box<WaitForCancellationFutureOwned>>,
+    close: Pin<Box<WaitForCancellationFutureOwned>>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -100,13 +101,13 @@ impl Connection {
             silence: limits.silence,
             silent: Box::pin(sleep(limits.silence)),
             too_old: limits.age.map(|age| Box::pin(sleep(age))),
-            cut: Box::pin(limits.cut.clone().cancelled_owned()),
+            close: Box::pin(limits.close.clone().cancelled_owned()),
             _permit: permit,
         }
     }
 
     fn is_cut(&mut self, context: &mut Context<'_>) -> bool {
-        self.cut.as_mut().poll(context).is_ready()
+        self.close.as_mut().poll(context).is_ready()
             || self.too_old.as_mut().is_some_and(|age| age.as_mut().poll(context).is_ready())
     }
 }
@@ -190,7 +191,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let silence = Duration::from_secs(50);
-        let limits = Limits { connections_max, silence, age: None, cut: CancellationToken::new() };
+        let limits = Limits { connections_max, silence, age: None, close: CancellationToken::new() };
         (accepted(listener, limits.clone()), limits, address)
     }
 
@@ -222,7 +223,7 @@ mod tests {
         let mut accepted = std::pin::pin!(accepted);
         let _client = TcpStream::connect(address).await.unwrap();
         let mut connection = accepted.next().await.unwrap().unwrap();
-        limits.cut.cancel();
+        limits.close.cancel();
         assert_eq!(connection.read_u8().await.unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
     }
 }

@@ -103,7 +103,7 @@ fn discard_chunks(queue: &Queue) {
     while queue.try_recv().is_ok() {}
 }
 
-/// Why a download stopped before its end.
+/// The reason why a download stopped before its end.
 enum Stop {
     Failed(Error),
     /// The client received nothing for the idle timeout.
@@ -125,7 +125,7 @@ impl ChunkSender {
     async fn send_all(mut self) -> Result<(), Stop> {
         loop {
             let next = tokio::select! {
-                // The client has disconnected. This is detected while the store is slow, too.
+                // The client has disconnected. This is also detected while the store is slow.
                 () = self.chunks.closed() => return Ok(()),
                 next = self.bytes.next() => next,
             };
@@ -190,7 +190,7 @@ impl Stream for DownloadStream {
         match outcome {
             Ok(Ok(())) => Poll::Ready(None),
             Ok(Err(status)) => Poll::Ready(Some(Err(status))),
-            // The task panicked. Without an error, the client would take the file for complete.
+            // The task panicked. Without an error, the client would treat the file as complete.
             Err(_) => Poll::Ready(Some(Err(status::internal(&self.call_id)))),
         }
     }

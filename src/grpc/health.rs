@@ -42,7 +42,7 @@ pub(super) async fn create_reporter(health: &Health) -> HealthReporter {
     reporter
 }
 
-/// Reports changes of the health state while the returned future is polled.
+/// Reports changes to the health state while the returned future is polled.
 pub(super) async fn report_changes(health: &Health, reporter: &HealthReporter) {
     let mut changes = health.subscribe();
     loop {

@@ -55,8 +55,8 @@ impl MessageLimits {
         }
     }
 
-    /// Returns the limit for a compressed message after decompression: tonic has one limit for all methods of a
-    /// service.
+    /// Returns the limit for a compressed message after decompression: tonic has one limit for all methods of
+    /// a service.
     pub(super) fn after_decompression(&self, path: &str) -> usize {
         if path.starts_with(UPLOAD_SERVICE) { self.bytes_max() } else { self.for_method(path) }
     }

@@ -65,56 +65,58 @@ pub struct GrpcServer {
     pub app: Arc<App>,
     /// Verifies the credentials of callers.
     pub authenticator: Arc<Authenticator>,
-    /// Read by the health service. This server reports here that it drains.
+    /// Read by the health service. This server reports here that it is draining.
     pub health: Health,
     /// Counts requests and downloaded bytes.
     pub metrics: Metrics,
 }
 
-/// Why the server cannot serve.
+/// An error that prevents the server from serving.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// Certificate or key cannot be read.
-    #[error("read {}", path.display())]
+    #[error("failed to read {}", path.display())]
     TlsFile {
         /// The path of the file.
         path: PathBuf,
-        /// Why it cannot be read.
+        /// The I/O error.
         source: std::io::Error,
     },
-    /// The transport failed, or refused its settings; mostly because certificate and key do not match.
-    #[error("serve gRPC")]
+    /// The transport failed, or refused its settings; usually because certificate and key do not match.
+    #[error("failed to serve gRPC")]
     Transport(#[source] tonic::transport::Error),
     /// The descriptor set cannot be served.
-    #[error("build reflection service")]
+    #[error("failed to build reflection service")]
     Reflection(#[source] tonic_reflection::server::Error),
 }
 
 impl GrpcServer {
     /// Serves until `shutdown` completes and the calls in flight have ended. Calls that last longer than
-    /// `server.drain_seconds` after that end with SHUTTING_DOWN. The caller binds the listener (to `server.listen`), so
-    /// that it knows the port beforehand.
+    /// `server.drain_seconds` after that end with SHUTTING_DOWN. The caller binds the listener (to
+    /// `server.listen`), so that it knows the port beforehand.
     ///
     /// # Errors
-    /// When TLS or reflection cannot be set up, or the transport fails; a broken connection is not an error.
+    /// Returns an error if TLS or reflection cannot be set up, or if the transport fails. A broken connection
+    /// is not an error.
     pub async fn serve(
         self,
         config: &Config,
         listener: TcpListener,
         shutdown: impl Future<Output = ()> + Send,
     ) -> Result<(), ServeError> {
-        let (drain, cut) = (Drain::default(), CancellationToken::new());
-        // However this ends, also by being dropped, all tasks and connections end.
-        let _guards = [&drain.begun, &drain.over, &cut].map(|token| token.clone().drop_guard());
+        let (drain, close) = (Drain::default(), CancellationToken::new());
+        // All tasks and connections end when this future ends, even if it is dropped.
+        let _guards = [&drain.started, &drain.expired, &close].map(|token| token.clone().drop_guard());
         let reporter = health::create_reporter(&self.health).await;
         let limits = MessageLimits::new(config);
         let routes = self.routes(config, limits, reporter.clone())?;
-        let incoming = accepted(listener, Limits::new(&config.server, cut.clone()));
+        let incoming = accepted(listener, Limits::new(&config.server, close.clone()));
         let signal = async {
             shutdown.await;
-            // Health first: load balancers learn of the drain before connections are asked to close.
+            // Health first, so that load balancers detect the drain before clients are asked to close
+            // connections.
             self.health.start_draining();
-            drain.begun.cancel();
+            drain.started.cancel();
         };
         let serving = async {
             transport(&config.server)?
@@ -122,7 +124,7 @@ impl GrpcServer {
                 .layer(AroundLayer(CallId(Arc::clone(self.app.ids()))))
                 // The layers below log inside the span of the request.
                 .layer(AroundLayer(Trace))
-                // Around everything that refuses: refusals and panics are counted too.
+                // Outside all layers that refuse requests, so that refusals and panics are counted too.
                 .layer(AroundLayer(Measure(self.metrics.clone())))
                 // Inside the metrics, so that an error is counted under its final code.
                 .layer(AroundLayer(DetailedErrors(limits)))
@@ -132,7 +134,8 @@ impl GrpcServer {
                 .layer(AroundLayer(InFlight::new(config.server.requests_max)))
                 // Around authentication, which may read the tenant from the database.
                 .layer(AroundLayer(Deadline { deadlines: config.deadlines.clone(), drain: drain.clone() }))
-                // The last check of the caller: the layers below see verified principals and anonymous methods only.
+                // The last check of the caller: the layers below see verified principals and anonymous
+                // methods only.
                 .layer(AroundLayer(Auth {
                     app: Arc::clone(&self.app),
                     authenticator: Arc::clone(&self.authenticator),
@@ -147,8 +150,8 @@ impl GrpcServer {
         let beside = async {
             tokio::join!(
                 health::report_changes(&self.health, &reporter),
-                Arc::clone(&self.authenticator).refresh_keys_until(drain.begun.clone()),
-                end_drain(&drain, &cut, config.server.drain_timeout()),
+                Arc::clone(&self.authenticator).refresh_keys_until(drain.started.clone()),
+                end_drain(&drain, &close, config.server.drain_timeout()),
             );
             std::future::pending().await
         };
@@ -171,7 +174,8 @@ impl GrpcServer {
             uploads: streams.clone(),
             downloads: Downloads::new(config.downloads.clone(), self.metrics.clone()),
         };
-        // tonic's limits bound the size after decompression. Before it, the message budget has a limit per method.
+        // tonic's limits bound the size after decompression. Before it, the message budget has a limit per
+        // method.
         let mut routes = Routes::new(
             FileServiceServer::new(files)
                 .accept_compressed(CompressionEncoding::Gzip)
@@ -225,24 +229,24 @@ fn transport_limits(config: &Config) -> TransportLimits {
     }
 }
 
-/// Ends the calls that are still in flight when the time for a drain has passed, then cuts all connections.
-async fn end_drain(drain: &Drain, cut: &CancellationToken, limit: Duration) {
-    drain.begun.cancelled().await;
+/// Ends the calls that are still in flight when the time for a drain has passed, then closes all connections.
+async fn end_drain(drain: &Drain, close: &CancellationToken, limit: Duration) {
+    drain.started.cancelled().await;
     sleep(limit).await;
-    tracing::warn!(drain_seconds = limit.as_secs(), "ended calls that outlived the drain");
-    drain.over.cancel();
+    tracing::warn!(drain_seconds = limit.as_secs(), "ended calls that did not finish within the drain time");
+    drain.expired.cancel();
     sleep(STATUS_GRACE).await;
-    cut.cancel();
+    close.cancel();
 }
 
 /// The transport, with every limit that tonic has: without a value, tonic disables the default of hyper.
 ///
-/// tonic cannot limit the bytes that hyper buffers to send per stream (400 KiB by default), and the table of compressed
-/// headers (4 KiB by default). Not used on purpose: `concurrency_limit_per_connection` (it queues; `InFlight` refuses),
-/// `timeout` (it ends at the headers of the response; `Deadline` does not), the adaptive window (it overrides the windows
-/// below), `max_connection_age_grace` (tonic then closes a connection without asking the client to close it; `Connection`
-/// has the grace), nodelay and TCP keepalive (they apply to listeners of tonic; `Connection` sets nodelay, and HTTP/2
-/// pings replace the keepalive).
+/// tonic cannot limit the bytes that hyper buffers to send per stream (400 KiB by default), and the table of
+/// compressed headers (4 KiB by default). Not used on purpose: `concurrency_limit_per_connection` (it queues;
+/// `InFlight` refuses), `timeout` (it ends at the headers of the response; `Deadline` does not), the adaptive
+/// window (it overrides the windows below), `max_connection_age_grace` (tonic then closes a connection
+/// without asking the client to close it; `Connection` has the grace), nodelay and TCP keepalive (they apply
+/// to listeners of tonic; `Connection` sets nodelay, and HTTP/2 pings replace the keepalive).
 fn transport(config: &ServerConfig) -> Result<Server, ServeError> {
     let http2 = &config.http2;
     let mut server = Server::builder()

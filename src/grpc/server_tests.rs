@@ -13,7 +13,7 @@ fn unreadable_certificate_is_named() {
     config.tls.certificate_file = Some("/nowhere/tls.crt".into());
     config.tls.key_file = Some("/nowhere/tls.key".into());
     let Err(error) = transport(&config) else { panic!("accepted") };
-    assert_eq!(error.to_string(), "read /nowhere/tls.crt");
+    assert_eq!(error.to_string(), "failed to read /nowhere/tls.crt");
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! Converts errors to gRPC statuses. No other module creates a `Status`.
 //!
-//! Every error has one reason, and every reason has one code. Data that a client can act on is in the standard
-//! details of `google.rpc`, which stay below [`DETAILS_BYTES_MAX`], because some clients refuse long trailers. The
-//! caller of a failed request with an internal error gets the call id and nothing else; the cause is logged here.
+//! Every error has one reason, and every reason has one code. Data that a client can act on is in the
+//! standard details of `google.rpc`, which stay below [`DETAILS_BYTES_MAX`], because some clients refuse long
+//! trailers. The caller of a failed request with an internal error gets the call id and nothing else; the
+//! cause is logged here.
 
 mod details;
 mod metadata;
@@ -44,7 +45,7 @@ pub(super) fn internal(call_id: &str) -> Status {
     StatusBuilder::new(ErrorReason::Internal, message, call_id).build()
 }
 
-/// The deadline of the caller or of the method has passed.
+/// Returns the status for a deadline of the caller or of the method that has passed.
 pub(super) fn deadline_exceeded(message: &'static str, call_id: &str) -> Status {
     StatusBuilder::new(ErrorReason::DeadlineExceeded, message.to_owned(), call_id).build()
 }
@@ -58,9 +59,11 @@ pub(super) fn transport(error: &TransportError, call_id: &str) -> Status {
     status
 }
 
-/// Adds the missing details to a status that tonic created. `limit_bytes` is the limit for messages of the method.
+/// Adds the missing details to a status that tonic created. `limit_bytes` is the limit for messages of the
+/// method.
 ///
-/// A status of this service has details already, and is returned as it is. So is CANCELLED: the caller has gone.
+/// A status of this service has details already, and is returned as it is. So is CANCELLED: the caller has
+/// disconnected.
 pub(super) fn with_details(status: Status, limit_bytes: usize, call_id: &str) -> Status {
     if !status.details().is_empty() || matches!(status.code(), Code::Ok | Code::Cancelled) {
         return status;
@@ -74,7 +77,7 @@ pub(super) fn with_details(status: Status, limit_bytes: usize, call_id: &str) ->
     }
 }
 
-/// The error of a stream of requests, if its sender can act on it. A connection that broke is none.
+/// The error of a stream of requests, if its sender can act on it. A broken connection is not such an error.
 pub(super) fn of_stream(status: Status, limit_bytes: usize, call_id: &str) -> Option<Status> {
     let has_details = !status.details().is_empty();
     // Without details, an error with a source is one of the connection.

@@ -155,8 +155,8 @@ impl UploadStreams {
     }
 
     /// Receives one upload. If the result is known before the client has sent everything, some of the
-    /// remaining bytes are read first: otherwise a client that is sending sees its stream cancelled, and never
-    /// the result.
+    /// remaining bytes are read first: otherwise a client that is still sending gets a cancelled stream
+    /// instead of the result.
     pub(super) async fn receive<S>(
         &self,
         app: &Arc<App>,
@@ -240,7 +240,7 @@ struct Messages<S> {
     has_ended: bool,
     limits: StreamLimits,
     call_id: String,
-    /// Why the stream was ended on this side, if its sender can act on it.
+    /// The error for which the server ended the stream, if the client can act on it.
     fault: Option<Status>,
 }
 

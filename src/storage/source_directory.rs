@@ -173,8 +173,8 @@ mod tests {
         let too_long = "x".repeat(300);
         // The pipe has no writer, so opening it would block forever.
         for key in ["pipe", "link", "below", "absent", &too_long] {
-            let refused = directory.get(key).await.err().unwrap();
-            assert_eq!(refused.kind, StorageErrorKind::NotFound, "{key}");
+            let error = directory.get(key).await.err().unwrap();
+            assert_eq!(error.kind, StorageErrorKind::NotFound, "{key}");
         }
     }
 }

@@ -167,7 +167,7 @@ async fn stops_retrying_after_the_attempt_limit() {
 }
 
 #[tokio::test]
-async fn retry_budget_limits_the_load_on_a_dead_store() {
+async fn retry_budget_limits_load_on_unavailable_store() {
     let (flaky, store) = flaky(Plan::new().with_random_faults(1, 100));
     for _ in 0..1000 {
         store.head(&key()).await.unwrap_err();
@@ -199,8 +199,8 @@ fn rejects_options_with_zero_limits() {
     for (concurrency_max, retry_attempts_max) in [(0, 1), (1, 0)] {
         let options =
             StorageOptions { concurrency_max, ..options(AdapterOptions::Memory, retry_attempts_max) };
-        let refused = open(&options, Arc::new(SystemClock), Arc::new(SystemIds)).unwrap_err();
-        assert_eq!(refused.kind, StorageErrorKind::InvalidInput);
+        let error = open(&options, Arc::new(SystemClock), Arc::new(SystemIds)).unwrap_err();
+        assert_eq!(error.kind, StorageErrorKind::InvalidInput);
     }
 }
 

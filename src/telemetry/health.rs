@@ -61,7 +61,7 @@ impl Default for Health {
 }
 
 impl Health {
-    /// Creates the health with all components down until they are first checked.
+    /// Creates the health state, with all components down until they are first checked.
     pub fn new() -> Self {
         let unknown = ComponentState::Down("not checked yet");
         let components = [Component::Database, Component::Storage].map(|component| (component, unknown));
@@ -75,8 +75,8 @@ impl Health {
     }
 
     /// Marks a component as unavailable, with the reason.
-    pub fn mark_down(&self, component: Component, why: &'static str) {
-        self.set(component, ComponentState::Down(why));
+    pub fn mark_down(&self, component: Component, reason: &'static str) {
+        self.set(component, ComponentState::Down(reason));
     }
 
     /// Marks the process as shutting down. This cannot be reverted.
@@ -99,8 +99,8 @@ impl Health {
             self.state.send_if_modified(|state| state.components.insert(component, new) != Some(new));
         match new {
             ComponentState::Up if changed => tracing::info!(component = component.name(), "component is up"),
-            ComponentState::Down(why) if changed => {
-                tracing::warn!(component = component.name(), why, "component is down");
+            ComponentState::Down(reason) if changed => {
+                tracing::warn!(component = component.name(), reason, "component is down");
             }
             ComponentState::Up | ComponentState::Down(_) => {}
         }

@@ -1,6 +1,6 @@
-//! Log lines: text for people, or one flat JSON object per line.
+//! Log lines: human-readable text, or one flat JSON object per line.
 //!
-//! In JSON, fields of the surrounding spans are at the top level of the object (`request_id`, `tenant`,
+//! In JSON, fields of the surrounding spans are at the top level of the object (`call_id`, `tenant`,
 //! `trace_id`), so that log searches need not know the nesting of spans. Fields of the event override those
 //! of spans, and neither can override `timestamp`, `level` or `target`.
 

@@ -178,7 +178,7 @@ impl Metrics {
                 &meter,
                 "strongroom.quota.refusals",
                 "",
-                "Rejections because of a quota, by limit",
+                "Requests refused because of a quota, by limit",
             ),
             storage_operations: counter(
                 &meter,
@@ -189,7 +189,7 @@ impl Metrics {
             storage_duration: duration_histogram(
                 &meter,
                 "strongroom.storage.operation.duration",
-                "Operations on the store",
+                "Duration of operations on the store",
             ),
             storage_up: meter
                 .u64_gauge("strongroom.storage.up")
@@ -228,20 +228,25 @@ impl Metrics {
     }
 
     /// Records a transaction that committed `batch_size` uploads.
-    pub fn record_commit(&self, batch_size: u64, took: Duration) {
+    pub fn record_commit(&self, batch_size: u64, duration: Duration) {
         self.inner.commit_batch_size.record(batch_size, &[]);
-        self.inner.commit_duration.record(took.as_secs_f64(), &[]);
+        self.inner.commit_duration.record(duration.as_secs_f64(), &[]);
     }
 
-    /// Counts a rejection because of a quota limit.
+    /// Counts a request that was refused because of a quota limit.
     pub fn count_quota_refusal(&self, limit: QuotaLimit) {
         self.inner.quota_refusals.add(1, &[KeyValue::new("limit", limit.name())]);
     }
 
     /// Records one operation on the store. Both names come from the fixed sets of the storage port.
-    pub fn record_storage_operation(&self, operation: &'static str, outcome: &'static str, took: Duration) {
+    pub fn record_storage_operation(
+        &self,
+        operation: &'static str,
+        outcome: &'static str,
+        duration: Duration,
+    ) {
         let operation = KeyValue::new("operation", operation);
-        self.inner.storage_duration.record(took.as_secs_f64(), std::slice::from_ref(&operation));
+        self.inner.storage_duration.record(duration.as_secs_f64(), std::slice::from_ref(&operation));
         self.inner.storage_operations.add(1, &[operation, KeyValue::new("outcome", outcome)]);
     }
 
@@ -251,7 +256,8 @@ impl Metrics {
     }
 
     /// Registers the function that returns the used bytes of the byte budget when metrics are collected.
-    /// `read` must not block. If the budget holds these metrics, `read` should hold the budget weakly.
+    /// `read` must not block. If the budget holds these metrics, `read` should hold a weak reference to the
+    /// budget.
     pub fn observe_byte_budget(&self, read: impl Fn() -> u64 + Send + Sync + 'static) {
         self.inner.observables.set_byte_budget(Box::new(read));
     }
@@ -296,8 +302,8 @@ impl Drop for RequestTimer {
     fn drop(&mut self) {
         let inner = &self.metrics.inner;
         let method = KeyValue::new("method", Arc::clone(&self.method));
-        let took = self.started.elapsed().as_secs_f64();
-        inner.request_duration.record(took, std::slice::from_ref(&method));
+        let duration = self.started.elapsed().as_secs_f64();
+        inner.request_duration.record(duration, std::slice::from_ref(&method));
         inner.requests.add(1, &[method, KeyValue::new("code", self.code)]);
         inner.requests_in_flight.add(-1, &[]);
     }

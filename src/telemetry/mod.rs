@@ -18,20 +18,20 @@ use tracing_subscriber::{layer::SubscriberExt, util::SubscriberInitExt};
 pub use self::{health::Health, metrics::Metrics};
 use crate::config::TelemetryConfig;
 
-/// Why telemetry could not be initialised.
+/// An error that occurred while initializing telemetry.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
     /// `telemetry.log_filter` is not a valid filter.
-    #[error("parse telemetry.log_filter: {0}")]
+    #[error("telemetry.log_filter is invalid: {0}")]
     Filter(#[from] tracing_subscriber::filter::ParseError),
     /// The OTLP exporter could not be built.
-    #[error("build OTLP exporter: {0}")]
+    #[error("failed to build OTLP exporter: {0}")]
     Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
     /// The Prometheus reader could not be built.
-    #[error("build Prometheus reader: {0}")]
+    #[error("failed to build Prometheus reader: {0}")]
     Prometheus(#[from] opentelemetry_sdk::error::OTelSdkError),
     /// The process already has a log subscriber.
-    #[error("install log subscriber: {0}")]
+    #[error("failed to install log subscriber: {0}")]
     Subscriber(#[from] tracing_subscriber::util::TryInitError),
 }
 
@@ -42,7 +42,7 @@ pub struct Telemetry {
     traces: Option<SdkTracerProvider>,
 }
 
-/// Initialises logs, traces and metrics of this process. Call it once. With an OTLP endpoint, call it inside
+/// Initializes logs, traces and metrics of this process. Call it once. With an OTLP endpoint, call it inside
 /// a Tokio runtime, because the exporter needs one for its connection.
 ///
 /// # Errors

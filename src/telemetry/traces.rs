@@ -1,5 +1,5 @@
 //! Traces: our own spans, exported over OTLP. Spans of libraries are excluded, especially those of the
-//! exporter's requests, which would create further spans without end.
+//! exporter's requests, each of which would create more spans.
 
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_otlp::{

@@ -21,15 +21,15 @@ use crate::{
 /// The maximum length of a job's stored error, in characters.
 const ERROR_CHARACTERS_MAX: usize = 1_000;
 
-/// Attempts a job. Returns whether it was completed. If `cut` is cancelled, the job is released for another
+/// Attempts a job. Returns whether it was completed. If `abort` is cancelled, the job is released for another
 /// worker.
-pub(super) async fn attempt_job(app: &App, claimed: ClaimedJob, cut: &CancellationToken) -> bool {
+pub(super) async fn attempt_job(app: &App, claimed: ClaimedJob, abort: &CancellationToken) -> bool {
     let JobLease { tenant, id, .. } = claimed.lease;
     let span = tracing::info_span!("job", kind = claimed.kind, job = %id, %tenant, attempt = claimed.attempt);
-    attempt_under_lease(app, &claimed, cut).instrument(span).await
+    attempt_under_lease(app, &claimed, abort).instrument(span).await
 }
 
-async fn attempt_under_lease(app: &App, claimed: &ClaimedJob, cut: &CancellationToken) -> bool {
+async fn attempt_under_lease(app: &App, claimed: &ClaimedJob, abort: &CancellationToken) -> bool {
     let started = Instant::now();
     let outcome = tokio::select! {
         result = run_handler(app, claimed) => record_outcome(app, claimed, result).await,
@@ -37,7 +37,7 @@ async fn attempt_under_lease(app: &App, claimed: &ClaimedJob, cut: &Cancellation
             tracing::warn!("lost the lease of the job");
             Ok("fenced")
         }
-        () = cut.cancelled() => release_job(app, claimed.lease).await,
+        () = abort.cancelled() => release_job(app, claimed.lease).await,
     };
     let outcome = outcome.unwrap_or_else(|error| {
         // The lease expires and the job is run again.

@@ -11,7 +11,7 @@ use crate::app::{
 /// The interval between writes. A crash loses at most the counts of one interval.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Writes download counts until `shutdown` completes. The drain writes the rest.
+/// Writes download counts until `shutdown` completes. The drain writes the remaining counts.
 pub async fn write_download_counts(app: Arc<App>, shutdown: impl Future<Output = ()>) {
     tokio::pin!(shutdown);
     loop {

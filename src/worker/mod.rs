@@ -1,7 +1,7 @@
-//! Background work, of two kinds: *jobs*, which a change enqueues in its transaction (`runner.rs` claims,
-//! runs and finishes them, `dispatch.rs` maps them to use cases), and *ticks*, which run on a schedule
-//! (`schedule.rs`): abandoning expired uploads, purging the trash, deleting unreferenced and moved bytes,
-//! erasing deleted tenants, enforcing retention, and sweeping the stores. Webhooks are delivered as well.
+//! Background work. *Jobs* are enqueued in the transaction that causes them; `runner.rs` claims, runs and
+//! finishes them, and `dispatch.rs` maps them to use cases. *Ticks* run on a schedule (`schedule.rs`):
+//! abandoning expired uploads, purging the trash, deleting unreferenced and moved bytes, erasing deleted
+//! tenants, enforcing retention, and sweeping the stores. `webhooks.rs` delivers webhooks.
 //!
 //! Any number of processes may run this. One worker at a time holds each job and each tick. If a worker stops
 //! or crashes, another one takes over its unfinished work.
@@ -45,11 +45,11 @@ pub async fn run_worker(app: Arc<App>, drain: Duration, shutdown: impl Future<Ou
 
 /// Runs due ticks. An interrupted tick is repeated at its next time.
 async fn run_ticks_until_stopped(app: &App, ticks: &[Tick], stop: &CancellationToken) {
-    let rest = app.limits().worker.tick_interval().min(SCHEDULE_POLL_MAX);
+    let idle_interval = app.limits().worker.tick_interval().min(SCHEDULE_POLL_MAX);
     let rounds = async {
         loop {
             if schedule::run_due_ticks(app, ticks).await == 0 {
-                tokio::time::sleep(rest).await;
+                tokio::time::sleep(idle_interval).await;
             }
         }
     };
@@ -60,7 +60,7 @@ async fn run_ticks_until_stopped(app: &App, ticks: &[Tick], stop: &CancellationT
 }
 
 /// Runs one round now: all ticks except the sweep, whether due or not, then the due jobs. Returns the number
-/// of completed items. For tests and for operators who do not want to wait.
+/// of completed items. Used by tests, and by operators who do not want to wait.
 pub async fn run_round(app: &App) -> usize {
     let mut done = 0;
     for tick in Tick::SHORT {

@@ -32,7 +32,7 @@ struct Poll {
 /// Runs jobs until `stop` is cancelled, then drains.
 pub(super) async fn run_jobs_until_stopped(app: &Arc<App>, drain: Duration, stop: &CancellationToken) {
     let config = &app.limits().worker;
-    let cut = CancellationToken::new();
+    let abort = CancellationToken::new();
     let mut cursor = None;
     let mut running = JoinSet::new();
     let mut poll_interval = config.poll_min();
@@ -41,12 +41,12 @@ pub(super) async fn run_jobs_until_stopped(app: &Arc<App>, drain: Duration, stop
         let poll = if free > 0 { poll_queue(app, &mut cursor, free).await } else { Poll::empty() };
         let is_idle = poll.claimed.is_empty() && !poll.has_more;
         for claimed in poll.claimed {
-            let (app, cut) = (Arc::clone(app), cut.clone());
-            running.spawn(async move { attempt_job(&app, claimed, &cut).await });
+            let (app, abort) = (Arc::clone(app), abort.clone());
+            running.spawn(async move { attempt_job(&app, claimed, &abort).await });
         }
         if !is_idle {
             poll_interval = config.poll_min();
-            // Poll at once for the next tenants, unless all slots are in use.
+            // Poll immediately for the next tenants, unless all slots are in use.
             if running.len() < config.jobs_max {
                 continue;
             }
@@ -60,7 +60,7 @@ pub(super) async fn run_jobs_until_stopped(app: &Arc<App>, drain: Duration, stop
     let finished = async { while running.join_next().await.is_some() {} };
     if tokio::time::timeout(drain, finished).await.is_err() {
         tracing::info!(jobs = running.len(), "releasing jobs that did not finish in time");
-        cut.cancel();
+        abort.cancel();
         while running.join_next().await.is_some() {}
     }
 }

@@ -36,16 +36,16 @@ pub enum Tick {
     PurgeTrash,
     /// Deletes blobs that are due for deletion.
     DeleteBlobs,
-    /// Erases tenants that are being deleted, one piece of each.
+    /// Erases one part of each tenant that is being deleted.
     EraseTenants,
-    /// Deletes objects that moves between stores left behind.
+    /// Deletes objects left behind by moves between stores.
     DeleteStrayObjects,
     /// Sweeps the stores that are due for a sweep.
     Sweep,
 }
 
 impl Tick {
-    /// Ticks that take a moment.
+    /// Ticks that finish quickly.
     pub const SHORT: &'static [Self] = &[
         Self::Retention,
         Self::ExpireUploads,
@@ -109,20 +109,20 @@ impl Progress {
 pub async fn run_due_ticks(app: &App, ticks: &[Tick]) -> usize {
     record_queue_metrics(app).await;
     let names: Vec<&str> = ticks.iter().map(|tick| tick.name()).collect();
-    let turns = match take_due_ticks(app, &names).await {
-        Ok(turns) => turns,
+    let claimed_ticks = match claim_due_ticks(app, &names).await {
+        Ok(claimed_ticks) => claimed_ticks,
         Err(error) => {
             tracing::warn!(%error, "failed to poll the schedule");
             return 0;
         }
     };
     let mut unfinished = 0;
-    for turn in turns {
-        let Some(tick) = ticks.iter().find(|tick| tick.name() == turn.name) else { continue };
+    for claimed in claimed_ticks {
+        let Some(tick) = ticks.iter().find(|tick| tick.name() == claimed.name) else { continue };
         if run_tick(app, *tick).await.has_more {
             unfinished += 1;
-            if let Err(error) = make_due(app, &turn).await {
-                tracing::warn!(tick = turn.name, %error, "failed to make tick due");
+            if let Err(error) = make_due(app, &claimed).await {
+                tracing::warn!(tick = claimed.name, %error, "failed to make tick due");
             }
         }
     }
@@ -149,16 +149,16 @@ async fn run_tick(app: &App, tick: Tick) -> Progress {
     }
 }
 
-async fn take_due_ticks(app: &App, names: &[&str]) -> Result<Vec<ClaimedTick>, DbError> {
+async fn claim_due_ticks(app: &App, names: &[&str]) -> Result<Vec<ClaimedTick>, DbError> {
     let mut tx = app.db().system_tx().await?;
-    let turns = schedules::claim_due(&mut tx, names, app.limits().worker.tick_seconds).await?;
+    let claimed_ticks = schedules::claim_due(&mut tx, names, app.limits().worker.tick_seconds).await?;
     tx.commit().await?;
-    Ok(turns)
+    Ok(claimed_ticks)
 }
 
-async fn make_due(app: &App, turn: &ClaimedTick) -> Result<(), DbError> {
+async fn make_due(app: &App, claimed: &ClaimedTick) -> Result<(), DbError> {
     let mut tx = app.db().system_tx().await?;
-    schedules::make_due(&mut tx, turn).await?;
+    schedules::make_due(&mut tx, claimed).await?;
     tx.commit().await
 }
 

@@ -5,7 +5,7 @@ use std::{env, fs, process::Command};
 const GOOD: &str =
     "uploads: release quota when a client disconnects\n\nThe reservation stayed until its lease expired.\n";
 
-/// Runs the check on one message and returns its violations, one a line.
+/// Runs the check on one message and returns its violations, one per line.
 fn violations(name: &str, message: &str) -> String {
     let file = env::temp_dir().join(format!("strongroom-commit-message-{}-{name}", std::process::id()));
     fs::write(&file, message).unwrap();

@@ -1,4 +1,4 @@
-//! Which module may import which, and where a library may be used.
+//! Rules for the imports between modules and for the use of libraries.
 
 use std::collections::BTreeSet;
 
@@ -91,7 +91,7 @@ fn top_module(path: &str) -> &str {
     inside.split('/').next().unwrap_or(inside).trim_end_matches(".rs")
 }
 
-/// Returns how many `super::` lead from the module of a file to the root of the crate.
+/// Returns the number of `super::` segments from the module of a file to the root of the crate.
 fn depth_of(path: &str) -> usize {
     let inside = path.strip_prefix("src/").unwrap_or(path);
     let segments = inside.split('/').count();
@@ -141,7 +141,7 @@ fn first_names(path: &str) -> Vec<String> {
 fn find_forbidden_imports(source: &Source) -> Vec<String> {
     let module = top_module(&source.path);
     let Some((_, allowed)) = MAY_IMPORT.iter().find(|(known, _)| *known == module) else {
-        return vec![format!("{}: `{module}` is missing in `MAY_IMPORT`", source.path)];
+        return vec![format!("{}: `{module}` is missing from `MAY_IMPORT`", source.path)];
     };
     let is_module = |name: &&String| MAY_IMPORT.iter().any(|(known, _)| *known == name.as_str());
     imported_modules(&production_code(&source.text), depth_of(&source.path))
@@ -163,7 +163,7 @@ fn find_forbidden_libraries(source: &Source) -> Vec<String> {
     findings
 }
 
-/// Whether a path in the text starts with a library of this prefix: `tonic` also matches `tonic_types`, and
+/// Returns whether a path in the text starts with a library of this prefix: `tonic` also matches `tonic_types`, and
 /// `azure_` matches `azure_storage`.
 fn uses_library(text: &str, library: &str) -> bool {
     text.match_indices(library).any(|(at, _)| {

@@ -1,5 +1,5 @@
-//! What no committed file may contain: unfinished work, disabled tests, tests that sleep, and paths of a
-//! developer's machine.
+//! Leftovers that no committed file may contain: unfinished work, disabled tests, tests that sleep, and paths
+//! of a developer's machine.
 
 use crate::{
     assert_none,

@@ -9,7 +9,7 @@ use std::{
 /// A text file of the repository.
 #[derive(Debug, Clone)]
 pub(crate) struct Source {
-    /// The path from the root of the repository, with `/`.
+    /// The path relative to the root of the repository, with `/` as separator.
     pub(crate) path: String,
     pub(crate) text: String,
 }
@@ -63,7 +63,7 @@ fn collect_files(directory: &Path, files: &mut Vec<Source>) {
     }
 }
 
-/// Returns the lines of a Rust file, each with whether it belongs to an item with `#[cfg(test)]`.
+/// Returns the lines of a Rust file, each with `true` if it belongs to a `#[cfg(test)]` item.
 pub(crate) fn mark_test_lines(text: &str) -> Vec<(&str, bool)> {
     let mut marked = Vec::new();
     let mut lines = text.lines();

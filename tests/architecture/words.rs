@@ -1,5 +1,5 @@
-//! How the repository is written: no phrase of the glossary's right-hand column (`docs/writing.md`), short function
-//! names, and documentation that begins with a sentence.
+//! The style of the repository: no phrase from the right-hand column of the glossary (`docs/writing.md`),
+//! short function names, and documentation that begins with a sentence.
 //!
 //! To ban a phrase, add it to [`BANNED`].
 
@@ -13,8 +13,8 @@ use crate::{
 const NAME_CHARACTERS_MAX: usize = 60;
 const SUMMARY_WORDS_MIN: usize = 3;
 
-/// A word to use, and the phrases to write it instead of. A phrase is matched word by word, ignoring case, in prose and
-/// in names: `let go` also finds `let_go` and `LetGo`.
+/// Each preferred word with the phrases that it replaces. Phrases are matched word by word, ignoring case, in
+/// prose and in names: `let go` also finds `let_go` and `LetGo`.
 const BANNED: &[(&str, &[&str])] = &[
     ("create", &["born", "begin to stand", "begins to stand"]),
     ("resume", &["go on with", "goes on with", "going on with", "gone on with", "went on with"]),
@@ -89,7 +89,7 @@ const BANNED: &[(&str, &[&str])] = &[
 const EXEMPT: [&str; 5] =
     ["LICENSE", "Cargo.lock", "docs/writing.md", "tests/architecture/words.rs", "proto/google/"];
 
-/// A word of a text and the line it is on. Punctuation ends a phrase, so it is kept as a word of its own.
+/// A word of a text and the line it is on. Punctuation ends a phrase, so it is stored as a separate word.
 struct Word {
     text: String,
     line: usize,
@@ -123,7 +123,7 @@ fn words(text: &str) -> Vec<Word> {
     words
 }
 
-/// A comment goes on over its lines, so its marker is no punctuation.
+/// Removes the marker of a comment line, so that it does not end a phrase that continues across lines.
 fn without_comment_marker(line: &str) -> &str {
     let line = line.trim_start();
     for marker in ["//!", "///", "//", "--", "#"] {
@@ -134,7 +134,7 @@ fn without_comment_marker(line: &str) -> &str {
     line
 }
 
-fn banned(source: &Source) -> Vec<String> {
+fn find_banned_phrases(source: &Source) -> Vec<String> {
     let by_first_word = phrases_by_first_word();
     let words = words(&source.text);
     let mut findings = Vec::new();
@@ -152,7 +152,7 @@ fn banned(source: &Source) -> Vec<String> {
     findings
 }
 
-/// Each phrase with the word to write instead of it, by its first word.
+/// Returns each phrase with its preferred word, grouped by the first word of the phrase.
 fn phrases_by_first_word() -> BTreeMap<&'static str, Vec<(&'static str, &'static str)>> {
     let mut by_first_word = BTreeMap::<_, Vec<_>>::new();
     for (instead, phrases) in BANNED {
@@ -164,7 +164,7 @@ fn phrases_by_first_word() -> BTreeMap<&'static str, Vec<(&'static str, &'static
     by_first_word
 }
 
-fn long_names(source: &Source) -> Vec<String> {
+fn find_long_names(source: &Source) -> Vec<String> {
     let names =
         source.text.lines().filter_map(|line| line.trim_start().split_once("fn ")).filter(|(before, _)| {
             before
@@ -181,8 +181,8 @@ fn long_names(source: &Source) -> Vec<String> {
         .collect()
 }
 
-/// The first paragraph of each documentation comment that is no sentence.
-fn poor_summaries(source: &Source) -> Vec<String> {
+/// Finds documentation comments whose first paragraph is not a sentence.
+fn find_poor_summaries(source: &Source) -> Vec<String> {
     let mut findings = Vec::new();
     let mut lines = source.text.lines().enumerate().peekable();
     while let Some((number, line)) = lines.next() {
@@ -201,8 +201,8 @@ fn poor_summaries(source: &Source) -> Vec<String> {
             }
             lines.next();
         }
-        if let Some(fault) = fault_of_summary(&summary) {
-            findings.push(format!("{}:{}: {fault}: {summary}", source.path, number + 1));
+        if let Some(problem) = find_summary_problem(&summary) {
+            findings.push(format!("{}:{}: {problem}: {summary}", source.path, number + 1));
         }
     }
     findings
@@ -213,7 +213,7 @@ fn doc_line(line: &str) -> Option<(&str, &str)> {
     ["//!", "///"].into_iter().find_map(|marker| Some((marker, line.strip_prefix(marker)?.trim())))
 }
 
-fn fault_of_summary(summary: &str) -> Option<&'static str> {
+fn find_summary_problem(summary: &str) -> Option<&'static str> {
     let is_heading = summary.starts_with('#') || summary.starts_with("```");
     let starts_well = summary.chars().next().is_some_and(|c| !c.is_lowercase());
     let ends_well = summary.ends_with(['.', ':', '?', '|']) || summary.ends_with(".)");
@@ -238,22 +238,22 @@ fn is_ours(path: &str) -> bool {
 fn no_file_uses_a_banned_phrase() {
     let files = repository_files();
     let ours = files.iter().filter(|file| is_ours(&file.path));
-    assert_none(&ours.flat_map(banned).collect::<Vec<_>>());
+    assert_none(&ours.flat_map(find_banned_phrases).collect::<Vec<_>>());
 }
 
 #[test]
 fn function_names_have_at_most_60_characters() {
-    assert_none(&rust_files().iter().flat_map(long_names).collect::<Vec<_>>());
+    assert_none(&rust_files().iter().flat_map(find_long_names).collect::<Vec<_>>());
 }
 
 #[test]
 fn documentation_begins_with_a_sentence() {
-    assert_none(&rust_files().iter().flat_map(poor_summaries).collect::<Vec<_>>());
+    assert_none(&rust_files().iter().flat_map(find_poor_summaries).collect::<Vec<_>>());
 }
 
 #[test]
 fn banned_phrases_are_found_in_prose_and_names() {
-    let found = |text: &str| banned(&source_file("src/x.rs", text)).len();
+    let found = |text: &str| find_banned_phrases(&source_file("src/x.rs", text)).len();
     assert_eq!(found("// Blobs are let\n// go later.\n"), 1);
     assert_eq!(found("fn let_go() {}\nstruct LetGo;\n"), 2);
     assert_eq!(found("// Whoever uploads."), 1);
@@ -265,15 +265,15 @@ fn banned_phrases_are_found_in_prose_and_names() {
 fn long_names_are_found() {
     let name = "a".repeat(NAME_CHARACTERS_MAX + 1);
     assert_eq!(
-        long_names(&source_file("src/x.rs", &format!("    pub(crate) async fn {name}() {{"))).len(),
+        find_long_names(&source_file("src/x.rs", &format!("    pub(crate) async fn {name}() {{"))).len(),
         1
     );
-    assert_none(&long_names(&source_file("src/x.rs", &format!("fn {}() {{}}", &name[1..]))));
+    assert_none(&find_long_names(&source_file("src/x.rs", &format!("fn {}() {{}}", &name[1..]))));
 }
 
 #[test]
 fn poor_summaries_are_found() {
-    let found = |text: &str| poor_summaries(&source_file("src/x.rs", text)).len();
+    let found = |text: &str| find_poor_summaries(&source_file("src/x.rs", text)).len();
     assert_eq!(found("/// moves a file to the trash."), 1);
     assert_eq!(found("/// Moves a file\n/// to the trash"), 1);
     assert_eq!(found("/// The id."), 1);

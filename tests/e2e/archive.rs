@@ -34,7 +34,7 @@ async fn create_site() -> Site {
         ("STRONGROOM_STORAGE__PROVIDERS__BUCKET__ACCESS_KEY_ID", "key".to_owned()),
         ("STRONGROOM_STORAGE__PROVIDERS__BUCKET__SECRET_ACCESS_KEY", "secret".to_owned()),
         ("STRONGROOM_STORAGE__PROVIDERS__BUCKET__ARCHIVE_STORAGE_CLASS", "GLACIER_IR".to_owned()),
-        ("STRONGROOM_RETENTION__UNDELETE_WINDOW_HOURS", "0".to_owned()),
+        ("STRONGROOM_RETENTION__BLOB_DELETION_DELAY_HOURS", "0".to_owned()),
         ("STRONGROOM_WORKER__TICK_SECONDS", "1".to_owned()),
         ("STRONGROOM_WORKER__POLL_MAX_MILLISECONDS", "200".to_owned()),
     ])

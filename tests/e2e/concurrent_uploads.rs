@@ -127,10 +127,12 @@ async fn thousand_slow_uploads_stay_within_memory_bound() {
     for _ in 0..CHUNKS_PER_UPLOAD {
         uploads.iter_mut().for_each(SlowUpload::send_chunk);
     }
-    // A tenant may use three quarters of the budget. It is exhausted when less than one chunk is left.
+    // A tenant may use three quarters of the budget. That share is exhausted when less than one chunk is left.
     let share = (BYTE_BUDGET - PART) * 3 / 4;
     let exhausted = async { while buffered_bytes(&server).await < share - CHUNK_BYTES {} };
-    tokio::time::timeout(Duration::from_secs(60), exhausted).await.expect("the budget is exhausted");
+    tokio::time::timeout(Duration::from_secs(60), exhausted)
+        .await
+        .expect("the budget was not exhausted within 60 s");
     // Another tenant can still upload.
     let mallory =
         crate::server::connect(&server.grpc, site.identity.token("mallory", "globex", "member")).await;

@@ -19,7 +19,7 @@ const KILLS: u64 = 50;
 const KILLS_FULL: u64 = 500;
 /// The maximum number of bytes that are sent in a round before the kill.
 const KILL_AFTER_BYTES_MAX: u64 = 10 << 20;
-/// How long the sweeps may take: the lease of the uploads, and a few rounds.
+/// The maximum time for the sweeps: the lease of the uploads, and a few rounds.
 const SWEEP_TIMEOUT: Duration = Duration::from_secs(180);
 
 /// The processes that are killed together in one round.
@@ -51,7 +51,7 @@ async fn acknowledged_files_survive_random_kills() {
         .set("STRONGROOM_UPLOADS__PART_SIZE_BYTES", PART)
         .set("STRONGROOM_UPLOADS__LEASE_SECONDS", 10)
         .set("STRONGROOM_UPLOADS__IDLE_TIMEOUT_SECONDS", 9)
-        .set("STRONGROOM_RETENTION__UNDELETE_WINDOW_HOURS", 0)
+        .set("STRONGROOM_RETENTION__BLOB_DELETION_DELAY_HOURS", 0)
         .set_all(garage.settings());
     let mut load = MixedLoad::new();
     let mut random = Random(0x5EED_0002);
@@ -136,7 +136,7 @@ async fn sweep_until_clean(site: &Site) {
     assert!(swept.is_ok(), "the stores are not clean after the last sweep: {last:#}");
 }
 
-/// Whether a sweep did nothing and left nothing to do, including uploads whose lease has not expired.
+/// Returns whether a sweep did nothing and left nothing to do, including uploads whose lease has not expired.
 fn is_clean(report: &Value) -> bool {
     let counts = ["/found/count", "/deleted/count", "/waiting/count", "/expired_uploads", "/skipped_young"];
     let is_zero = |place: &str| report.pointer(place).and_then(Value::as_u64) == Some(0);

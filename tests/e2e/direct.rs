@@ -126,7 +126,7 @@ pub(crate) async fn wait_until_verified(client: &Client, id: &str) -> File {
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), asked).await.expect("the file is not verified")
+    tokio::time::timeout(Duration::from_secs(60), asked).await.expect("the file was not verified within 60 s")
 }
 
 pub(crate) async fn download(client: &Client, id: &str) -> Result<Vec<u8>, String> {
@@ -250,7 +250,7 @@ async fn late_put_does_not_change_file_and_is_swept() {
     };
     tokio::time::timeout(Duration::from_secs(60), swept)
         .await
-        .expect("the object of the late PUT is not swept");
+        .expect("the object of the late PUT was not swept");
     let server = site.start_server().await;
     let alice = site.client(&server, "alice").await;
     for (id, bytes) in &files {

@@ -16,7 +16,7 @@ use crate::{
     worker::{Worker, connect_database, query_number, wait_until},
 };
 
-/// How many bytes of the upload the first worker can read before it is killed.
+/// The number of bytes of the upload that the first worker can read before it is killed.
 const READ_BYTES: usize = 1 << 20;
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,7 @@
 //! Every command in a document runs in a test, and every reference in a document exists.
 //!
 //! Commands are fenced blocks of the language `sh`. The tests run all blocks of a document in order, in one
-//! shell, against a `strongroom dev` of its own. A block that cannot run there names the file that runs it,
+//! shell, against its own `strongroom dev`. A block that cannot run there names the file that runs it,
 //! in a comment directly above: `<!-- run by: tests/e2e/worker.rs -->`.
 
 mod commands;

@@ -1,5 +1,5 @@
 //! A TCP proxy that forwards only a given number of bytes of the requests or of the responses. A test
-//! therefore controls how much was transferred when something is killed. The upstream service can be
+//! therefore controls how much has been transferred when a process is killed. The upstream service can be
 //! replaced; the address of the proxy stays the same.
 
 use std::{
@@ -80,12 +80,12 @@ impl Gate {
         *self.shared.upstream.lock().unwrap() = parse_address(service);
     }
 
-    /// Lets this number of further bytes through.
+    /// Lets this number of additional bytes through.
     pub(crate) fn let_through(&self, bytes: usize) {
         self.shared.allowance.add_permits(bytes / UNIT_BYTES);
     }
 
-    /// Returns the number of limited bytes that were forwarded so far.
+    /// Returns the number of bytes forwarded so far in the limited direction.
     pub(crate) fn passed_bytes(&self) -> u64 {
         self.shared.passed_bytes.load(Ordering::SeqCst)
     }

@@ -117,15 +117,15 @@ async fn existing_objects_are_imported_once_and_found_by_legacy_id() {
     assert_eq!((code, counts(&report)), (Some(1), [1, 0, 0, 1]), "{report:?} {error}");
     assert_eq!(report[1]["result"]["reason"], "NOT_FOUND");
     assert!(error.contains("1 of 2 failed"), "{error}");
-    let letter = file_id_of(&report, "uploads/7/Käse & Brot.txt");
+    let text_file_id = file_id_of(&report, "uploads/7/Käse & Brot.txt");
 
     let (code, report, _) = run_import(&site, &server, &["--prefix", ""]).await;
     assert_eq!((code, counts(&report)), (Some(0), [2, 1, 0, 0]), "{report:?}");
-    assert_eq!(file_id_of(&report, "uploads/7/Käse & Brot.txt"), letter);
+    assert_eq!(file_id_of(&report, "uploads/7/Käse & Brot.txt"), text_file_id);
     assert!(
         download_bytes(&ada, &file_id_of(&report, "uploads/7/large.bin")).await == vec![7; LARGE_SIZE_BYTES]
     );
-    assert_eq!(download_bytes(&ada, &letter).await, b"dear");
+    assert_eq!(download_bytes(&ada, &text_file_id).await, b"dear");
     let (code, report, _) = run_import(&site, &server, &["--key", "secret/of/others.txt"]).await;
     assert_eq!((code, counts(&report)), (Some(1), [0, 0, 0, 1]), "{report:?}");
 
@@ -135,7 +135,7 @@ async fn existing_objects_are_imported_once_and_found_by_legacy_id() {
     assert_eq!(found.len(), 1, "{found:?}");
     assert_eq!(
         (found[0].file_id.as_str(), found[0].key.as_str()),
-        (letter.as_str(), "uploads/7/Käse & Brot.txt")
+        (text_file_id.as_str(), "uploads/7/Käse & Brot.txt")
     );
 
     std::fs::write(site.path("bad.csv"), "key\nuploads/8/notes.txt\n\"\n").unwrap();

@@ -145,7 +145,7 @@ fn spec(name: &str) -> UploadSpec {
     UploadSpec { name: name.into(), ..UploadSpec::default() }
 }
 
-/// Whether the server has counted uploaded bytes.
+/// Returns whether the server has counted uploaded bytes.
 async fn has_received_bytes(edge: &str) -> bool {
     let Some(metrics) = get(edge, "/metrics").await else { return false };
     let metrics = metrics.text().await.unwrap();

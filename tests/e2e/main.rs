@@ -1,4 +1,4 @@
-//! End-to-end tests of the `strongroom` binary with a real PostgreSQL, and with files on disk and in real S3
+//! End-to-end tests of the `strongroom` binary with a real PostgreSQL, and with objects on disk and in real S3
 //! servers. Run them with `scripts/with-postgres scripts/with-garage scripts/with-moto cargo test --test
 //! e2e`.
 

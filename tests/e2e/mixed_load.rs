@@ -108,7 +108,7 @@ impl MixedLoad {
         self.service.send_replace(Service::Disconnected);
     }
 
-    /// Waits until the workers have sent this number of further bytes.
+    /// Waits until the workers have sent this number of additional bytes.
     pub(crate) async fn wait_for_bytes(&self, bytes: u64) {
         let at = self.shared.sent_bytes.load(Ordering::SeqCst) + bytes + 1;
         self.shared.trigger_bytes.store(at, Ordering::SeqCst);

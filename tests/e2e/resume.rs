@@ -1,4 +1,4 @@
-//! A resumable upload, interrupted by kills of the client, the service and the store.
+//! A resumable upload that is interrupted by killing the client, the service and the store.
 
 use std::{path::Path, process::Stdio};
 
@@ -28,7 +28,7 @@ const OVERHEAD_BYTES: u64 = 512 << 10;
 /// Larger than all steps together.
 const SIZE: usize = INTERRUPTIONS * STEP_BYTES + PART;
 
-/// Starts `strongroom put` as a process that can be killed.
+/// A `strongroom put` command, which runs as a process that the test can kill.
 struct Put<'a> {
     site: &'a Site,
     gate: &'a Gate,
@@ -92,11 +92,11 @@ async fn interrupted_upload_resends_at_most_one_part_each_time() {
         gate.let_through(STEP_BYTES);
         persisted = wait_until_persisted(&observer, persisted + PART as u64).await;
         // Bytes that passed the gate but are not persisted are lost: at most one part per interruption.
-        let sent_again = gate.passed_bytes().saturating_sub(persisted);
+        let resent_bytes = gate.passed_bytes().saturating_sub(persisted);
         let times = interruption as u64 + 1;
         assert!(
-            sent_again <= times * (PART as u64 + OVERHEAD_BYTES),
-            "{sent_again} bytes were sent again after {times} interruptions"
+            resent_bytes <= times * (PART as u64 + OVERHEAD_BYTES),
+            "{resent_bytes} bytes were sent again after {times} interruptions"
         );
         match interruption % 3 {
             0 => {
@@ -117,10 +117,10 @@ async fn interrupted_upload_resends_at_most_one_part_each_time() {
     gate.let_through(4 * SIZE);
     let put = client.wait_with_output().await.unwrap();
     assert!(put.status.success(), "{}", String::from_utf8_lossy(&put.stderr));
-    let sent_again = gate.passed_bytes() - SIZE as u64;
+    let resent_bytes = gate.passed_bytes() - SIZE as u64;
     assert!(
-        sent_again <= INTERRUPTIONS as u64 * (PART as u64 + OVERHEAD_BYTES),
-        "{sent_again} bytes were sent again"
+        resent_bytes <= INTERRUPTIONS as u64 * (PART as u64 + OVERHEAD_BYTES),
+        "{resent_bytes} bytes were sent again"
     );
 
     let result: Value = serde_json::from_slice(&put.stdout).unwrap();

@@ -143,8 +143,10 @@ impl Server {
             }
             log.push(line);
         };
-        let memory_bound_bytes =
-            log.iter().find_map(|line| parse_memory_bound(line)).expect("the server logs its memory bound");
+        let memory_bound_bytes = log
+            .iter()
+            .find_map(|line| parse_memory_bound(line))
+            .expect("the server did not log its memory bound");
         let log = tokio::spawn(async move {
             while let Ok(Some(line)) = lines.next_line().await {
                 log.push(line);

@@ -29,7 +29,7 @@ use crate::{
 async fn expect_stalled(s: &Service, messages: BoxStream<'static, UploadFileRequest>) -> String {
     let mut files = s.alice().files;
     let result = tokio::time::timeout(Duration::from_secs(60), files.upload_file(messages)).await;
-    let status = result.expect("the service does not abort the upload").unwrap_err();
+    let status = result.expect("the service did not abort the upload within 60 s").unwrap_err();
     assert_eq!((status.code(), reason(&status).as_str()), (Code::Aborted, "UPLOAD_STALLED"), "{status:?}");
     s.assert_nothing_is_left().await;
     status.message().to_owned()
@@ -69,7 +69,7 @@ fn minimum_rate_aborts_slow_upload() {
             Some(((), clock))
         });
         let single_bytes = ticks.enumerate().map(|(offset, ())| chunk(offset, b"x"));
-        // A fast start does not make up for a slow rest.
+        // A fast start does not compensate for slow bytes after it.
         let first_part = pattern(PART);
         let fast = stream::iter([spec_message(spec("a")), chunk(0, &first_part)]);
         let slow = single_bytes.map(move |message| shift_offset(PART, message));
@@ -273,7 +273,7 @@ async fn flood_resets(service: SocketAddr, streams: u32) -> u32 {
 }
 
 #[test]
-fn reset_flood_is_disconnected_and_others_are_served() {
+fn client_that_floods_resets_is_disconnected() {
     service_test(|s| async move {
         let service: SocketAddr = s.address.strip_prefix("http://").unwrap().parse().unwrap();
         let alice = s.alice();
@@ -285,8 +285,8 @@ fn reset_flood_is_disconnected_and_others_are_served() {
             }
             alice.upload(spec("a"), b"bytes").await.unwrap();
         };
-        let (reasons, ()) = tokio::join!(floods, other_calls);
-        assert_eq!(reasons, [ENHANCE_YOUR_CALM; 8]);
+        let (error_codes, ()) = tokio::join!(floods, other_calls);
+        assert_eq!(error_codes, [ENHANCE_YOUR_CALM; 8]);
         alice.upload(spec("b"), b"bytes").await.unwrap();
     });
 }

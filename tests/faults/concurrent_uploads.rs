@@ -28,12 +28,12 @@ fn configure_small_buffers(config: &mut Config) {
 }
 
 /// Starts all uploads at once through the client library, which sends chunks of 1 MiB. Each is tried up to
-/// `tries_max` times.
-async fn upload_concurrently(s: &Service, tries_max: u32) -> Vec<Result<UploadFileResponse, ClientError>> {
+/// `attempts_max` times.
+async fn upload_concurrently(s: &Service, attempts_max: u32) -> Vec<Result<UploadFileResponse, ClientError>> {
     let alice = s.alice();
     s.ada().set_limit_bytes(100 << 30).await;
     let connect = (0..CONNECTIONS).map(|_| {
-        let retry = RetryPolicy { tries_max, ..RetryPolicy::default() };
+        let retry = RetryPolicy { attempts_max, ..RetryPolicy::default() };
         let token = alice.token.clone().into();
         Client::connect(ClientOptions { retry, ..ClientOptions::new(s.address.clone(), token) })
     });
@@ -75,8 +75,8 @@ async fn check_committed(s: &Service, results: Vec<Result<UploadFileResponse, Cl
             && s.store.list_multiparts("", None, 10).await.unwrap().multiparts.is_empty()
     })
     .await;
-    let book = s.quota_row(&s.alice()).await;
-    assert_eq!((book.file_count, book.used_bytes), (committed as i64, (committed * SIZE) as i64));
+    let row = s.quota_row(&s.alice()).await;
+    assert_eq!((row.file_count, row.used_bytes), (committed as i64, (committed * SIZE) as i64));
     committed
 }
 

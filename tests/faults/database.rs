@@ -71,7 +71,7 @@ pub(crate) fn is_commit(message: &str) -> bool {
     message == "Q COMMIT"
 }
 
-/// Asserts that the status says that the database is unavailable and when to retry.
+/// Asserts that the status reports an unavailable database and a retry delay.
 pub(crate) fn assert_retryable(status: &Status) {
     let got = (status.code(), reason(status));
     assert_eq!(got, (Code::Unavailable, "DATABASE_UNAVAILABLE".to_owned()), "{status:?}");
@@ -100,7 +100,7 @@ async fn count_upload_commits(alice: &Caller, proxies: &DatabaseProxies, size: u
 }
 
 #[test]
-fn lost_commit_response_reports_actual_outcome() {
+fn upload_reports_outcome_of_commit_with_lost_response() {
     with_database_proxies(
         |_| {},
         |s, proxies| async move {
@@ -136,8 +136,8 @@ fn lost_commit_response_reports_actual_outcome() {
     );
 }
 
-/// Uploads with a fault in the commit that makes the file visible, while the database cannot be asked for the
-/// outcome.
+/// Uploads with a fault in the commit that makes the file visible, while the database cannot be queried for
+/// the outcome.
 async fn upload_with_unknown_outcome(
     s: &Service,
     proxies: &DatabaseProxies,
@@ -183,7 +183,7 @@ fn unknown_outcome_of_committed_upload_keeps_file() {
 }
 
 #[test]
-fn unknown_outcome_of_failed_commit_expires_with_lease() {
+fn upload_with_failed_commit_is_cleaned_up_after_lease() {
     with_database_proxies(
         |_| {},
         |s, proxies| async move {
@@ -251,14 +251,14 @@ fn one_connection_per_pool_is_enough() {
     });
 }
 
-/// The uploads that were acknowledged so far.
+/// The uploads that have been acknowledged so far.
 struct AcknowledgedUploads {
     files: Mutex<Vec<(String, usize)>>,
     count: watch::Sender<usize>,
 }
 
 impl AcknowledgedUploads {
-    /// Uploads files until `count` uploads were acknowledged. Every failure must be `DATABASE_UNAVAILABLE`.
+    /// Uploads files until `count` uploads are acknowledged. Every failure must be `DATABASE_UNAVAILABLE`.
     async fn upload_until(&self, s: &Service, count: usize) {
         for size in SIZES.iter().copied().cycle() {
             if *self.count.borrow() >= count {
@@ -270,7 +270,7 @@ impl AcknowledgedUploads {
                     self.count.send_modify(|count| *count += 1);
                 }
                 Err(status) => {
-                    // These uploads have no request id, so an unknown outcome is no reason to retry.
+                    // Without a request id, a retry after an unknown outcome could create a second file.
                     let got = (status.code(), reason(&status));
                     let unavailable = (Code::Unavailable, "DATABASE_UNAVAILABLE".to_owned());
                     let unknown = (Code::Aborted, "OUTCOME_UNKNOWN".to_owned());
@@ -311,7 +311,7 @@ fn acknowledged_uploads_survive_postgres_restart() {
             };
             tokio::join!(uploads, restarts);
             // Uploads that could not be abandoned while the database was unreachable are abandoned after
-            // their lease.
+            // their leases expire.
             s.clock.advance(chrono::Duration::hours(25));
             strongroom::worker::run_round(&s.app).await;
             let files = acknowledged.files.into_inner().unwrap();

@@ -51,7 +51,7 @@ impl SmallDisk {
     }
 
     /// Lists the files of unfinished writes.
-    fn list_unfinished(&self) -> Vec<PathBuf> {
+    fn list_unfinished_writes(&self) -> Vec<PathBuf> {
         list_files(&self.store().join("multipart"))
     }
 }
@@ -108,7 +108,7 @@ fn assert_storage_unavailable(status: &Status) {
 async fn wait_for_clean_up(s: &Service, disk: &SmallDisk) {
     s.wait_until("clean up", || async {
         let reserved = "SELECT sum(reserved_bytes + reserved_file_count) FROM quotas";
-        s.superuser.query_number(reserved).await == 0 && disk.list_unfinished().is_empty()
+        s.superuser.query_number(reserved).await == 0 && disk.list_unfinished_writes().is_empty()
     })
     .await;
 }
@@ -165,11 +165,11 @@ fn readiness_fails_while_disk_is_full() {
     let name = "readiness_fails_while_disk_is_full";
     with_small_disk(name, |s, disk| async move {
         let alice = s.alice();
-        let kept = file_id(&alice.upload(spec("kept"), &pattern(PART)).await.unwrap());
+        let existing = file_id(&alice.upload(spec("existing"), &pattern(PART)).await.unwrap());
         disk.fill_except(0);
         assert_eq!(s.store.check().await.unwrap_err().kind, StorageErrorKind::NoSpace);
         assert_storage_unavailable(&alice.upload(spec("a"), b"ten bytes.").await.unwrap_err());
-        assert_eq!(alice.read(&kept).await.unwrap(), pattern(PART), "existing files stay readable");
+        assert_eq!(alice.read(&existing).await.unwrap(), pattern(PART), "existing files stay readable");
         disk.delete_ballast();
         s.store.check().await.unwrap();
         alice.upload(spec("a"), b"ten bytes.").await.unwrap();

@@ -1,5 +1,5 @@
-//! Mutations whose connection to PostgreSQL breaks at COMMIT: the response reports the actual outcome, or that it is
-//! unknown.
+//! Mutations whose connection to PostgreSQL breaks at COMMIT. The response reports the actual outcome, or that
+//! the outcome is unknown.
 
 use strongroom::proto::{
     admin::v1::{
@@ -42,7 +42,7 @@ const MUTATIONS: [Mutation; 6] = [
     Mutation::CreateTenant,
 ];
 
-/// One attempt of a mutation, on a resource of its own.
+/// One attempt at a mutation, on its own resource.
 struct Attempt<'a> {
     s: &'a Service,
     mutation: Mutation,
@@ -63,7 +63,7 @@ impl<'a> Attempt<'a> {
         Self { s, mutation, subject }
     }
 
-    /// The connections that the mutation writes through.
+    /// Returns the proxy of the connections that the mutation writes through.
     fn proxy<'d>(&self, proxies: &'d DatabaseProxies) -> &'d Proxy {
         match self.mutation {
             Mutation::CreateTenant => &proxies.system,
@@ -137,28 +137,28 @@ fn webhook_url(name: &str) -> String {
 }
 
 #[test]
-fn response_to_lost_commit_reports_actual_outcome() {
+fn mutation_reports_outcome_of_commit_with_lost_response() {
     with_database_proxies(
         |_| {},
         |s, proxies| async move {
             let proxies = proxies.get().unwrap();
             for mutation in MUTATIONS {
-                // The last commit of the call is the one of the mutation.
+                // The last commit of the call commits the mutation.
                 let undisturbed = Attempt::prepare(&s, mutation, "undisturbed").await;
-                let seen = undisturbed.proxy(proxies).count_matches(is_commit);
+                let commits = undisturbed.proxy(proxies).count_matches(is_commit);
                 undisturbed.run().await.unwrap();
-                let last = seen.count();
+                let last = commits.count();
                 undisturbed.proxy(proxies).clear_faults();
                 assert!(last >= 1 && undisturbed.has_taken_effect().await, "{mutation:?}");
 
                 for (name, fault, is_committed) in [
-                    ("kept", Fault::DropResponse, true),
+                    ("committed", Fault::DropResponse, true),
                     ("cut", Fault::CutRequest { after_bytes: 0 }, false),
                 ] {
                     let attempt = Attempt::prepare(&s, mutation, name).await;
-                    let seen = attempt.proxy(proxies).inject(last - 1..last, fault, is_commit);
+                    let commits = attempt.proxy(proxies).inject(last - 1..last, fault, is_commit);
                     let response = attempt.run().await;
-                    assert!(seen.count() >= last, "{mutation:?}: the commit got its fault");
+                    assert!(commits.count() >= last, "{mutation:?}: no fault was injected into the commit");
                     attempt.proxy(proxies).clear_faults();
                     assert_eq!(response.is_ok(), is_committed, "{mutation:?} {name}: {response:?}");
                     assert_eq!(attempt.has_taken_effect().await, is_committed, "{mutation:?} {name}");

@@ -167,20 +167,20 @@ async fn assert_file_count(s: &Service, count: usize) {
 fn unreachable_store_is_reported_and_recovers() {
     with_garage_proxy(|s, proxy| async move {
         let proxy = proxy.get().unwrap();
-        let kept = upload(&s, "kept", SIZES[0]).await.unwrap();
+        let existing = upload(&s, "existing", SIZES[0]).await.unwrap();
         proxy.stop().await;
         for size in SIZES {
             assert_storage_unavailable(&upload(&s, "a", size).await.unwrap_err());
         }
-        assert_storage_unavailable(&s.alice().read(&kept).await.unwrap_err());
+        assert_storage_unavailable(&s.alice().read(&existing).await.unwrap_err());
         // The readiness probe makes the same check.
         let kind = s.store.check().await.unwrap_err().kind;
         assert!(matches!(kind, StorageErrorKind::Unavailable | StorageErrorKind::Transient), "{kind:?}");
         // Calls that need no objects still succeed.
-        s.alice().get(&kept).await.unwrap();
+        s.alice().get(&existing).await.unwrap();
         proxy.restart();
         s.store.check().await.unwrap();
-        assert_eq!(s.alice().read(&kept).await.unwrap(), pattern(SIZES[0]));
+        assert_eq!(s.alice().read(&existing).await.unwrap(), pattern(SIZES[0]));
         check_round_trip(&s, SIZES[1]).await;
         assert_file_count(&s, 2).await;
     });

@@ -67,7 +67,7 @@ fn metadata_of_depth(depth: usize) -> Struct {
     object(value)
 }
 
-/// A spec in which every text and every list is as large as allowed. Characters have four bytes.
+/// Returns a spec in which every text and every list is as large as allowed. Characters have four bytes.
 fn largest_spec(number: usize) -> UploadSpec {
     let unique = |index: usize, length: usize| format!("{index:03}{}", "𝄞".repeat(length - 3));
     UploadSpec {

@@ -22,7 +22,7 @@ const UPLOAD: &str = "/strongroom.v1.FileService/UploadFile";
 /// The limit for messages that `harness` does not change: `server.message_size_max_bytes`.
 const MESSAGE_BYTES_MAX: usize = 2_162_688;
 
-/// A gRPC message: a flag, a length, the bytes.
+/// Returns a gRPC message: a flag, a length and the bytes.
 fn frame(flag: u8, message: &[u8]) -> Vec<u8> {
     [&[flag], (message.len() as u32).to_be_bytes().as_slice(), message].concat()
 }
@@ -81,7 +81,7 @@ fn metadata(status: &Status, key: &str) -> String {
     status.get_details_error_info().unwrap().metadata[key].clone()
 }
 
-/// A spec, followed by bytes that break the stream.
+/// Returns a spec, followed by bytes that break the stream.
 fn after_spec(broken: Vec<u8>) -> Vec<u8> {
     [frame(0, &spec_message(spec("a")).encode_to_vec()), broken].concat()
 }
@@ -110,7 +110,7 @@ fn malformed_message_is_an_invalid_argument() {
         let not_utf8 = [0x0A, 0x02, 0xFF, 0xFE];
         let wrong_wire_type = [0x08, 0x01];
         let truncated = &frame(0, &[0x0A; 20])[..10];
-        // A spec with metadata that are nested 200 levels deep.
+        // A spec with metadata nested 200 levels deep.
         let nested = (0..200).fold(Vec::new(), |inner, _| {
             let value = [vec![0x2A], length_prefixed(&inner)].concat();
             let field = [vec![0x0A], length_prefixed(b"k"), vec![0x12], length_prefixed(&value)].concat();
@@ -152,7 +152,7 @@ fn length_prefixed(bytes: &[u8]) -> Vec<u8> {
     prefixed
 }
 
-/// The number of `UploadSpec.metadata`.
+/// Returns the field number of `UploadSpec.metadata`.
 fn metadata_tag() -> u32 {
     let set = prost_types::FileDescriptorSet::decode(strongroom::proto::DESCRIPTOR_SET).unwrap();
     let mut messages = set.file.iter().flat_map(|file| &file.message_type);

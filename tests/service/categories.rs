@@ -236,7 +236,7 @@ fn retried_category_edit_has_one_effect_and_same_response() {
         };
         let deleted = ada.policies.clone().delete_category(delete.clone()).await.unwrap().into_inner();
         let again = ada.policies.clone().create_category(request).await.unwrap().into_inner();
-        assert_eq!(again, first, "the retry has the first response");
+        assert_eq!(again, first, "the retry returns the first response");
         assert!(
             find_category(&ada.policy().await.unwrap(), "invoices").is_none(),
             "the retry does not create the category again"
@@ -244,7 +244,7 @@ fn retried_category_edit_has_one_effect_and_same_response() {
         ada.create_category(category("invoices", Visibility::Owner)).await.unwrap();
         s.alice().upload_to("invoices", "a").await.unwrap();
         let again = ada.policies.clone().delete_category(delete).await.unwrap().into_inner();
-        assert_eq!(again, deleted, "the retry has the first response even if a deletion would fail now");
+        assert_eq!(again, deleted, "the retry returns the first response even if a deletion would fail now");
         let other = DeleteCategoryRequest { name: "report".to_owned(), request_id, ..Default::default() };
         assert_eq!(
             reason(&ada.policies.clone().delete_category(other).await.unwrap_err()),

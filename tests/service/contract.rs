@@ -28,7 +28,7 @@ use tonic::{Code, Status};
 use crate::categories::category;
 use crate::harness::{Caller, file_id, reason, service_test, spec};
 
-/// The path of every method of Strongroom.
+/// Returns the path of every method of Strongroom.
 fn methods() -> Vec<String> {
     let set = FileDescriptorSet::decode(proto::DESCRIPTOR_SET).unwrap();
     let mut paths = Vec::new();
@@ -278,7 +278,7 @@ async fn call_policy_or_tenant(path: &str, caller: &Caller, file: &str, tenant: 
     }
 }
 
-/// The lowest role that a line of the access table permits, or `None` if it permits only operators.
+/// Returns the lowest role that a line of the access table permits, or `None` if it permits only operators.
 fn least_role(access: Access) -> Option<Role> {
     match access {
         Access::Anonymous | Access::Owner => Some(Role::Member),

@@ -32,7 +32,7 @@ const IDEMPOTENT: [&str; 17] = [
     "DeleteTenant",
 ];
 
-/// Mutations without a level.
+/// Mutations without an idempotency level.
 const NO_LEVEL: [&str; 17] = [
     "UploadFile",
     "UpdateFile",
@@ -65,7 +65,7 @@ fn files() -> Vec<FileDescriptorProto> {
     set.file.into_iter().filter(|file| file.package().starts_with("strongroom.")).collect()
 }
 
-/// Every method, by the full name of its service and its own name.
+/// Returns every method by the full name of its service and its own name.
 fn methods() -> BTreeMap<(String, String), MethodDescriptorProto> {
     let mut methods = BTreeMap::new();
     for file in files() {

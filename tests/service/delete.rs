@@ -1,4 +1,4 @@
-//! Delete, undelete and purge, with the test's clock.
+//! Delete, undelete and purge, on the test clock.
 
 use chrono::Duration;
 use futures::future::join_all;
@@ -24,8 +24,8 @@ fn deleted_file_is_in_trash_for_30_days_and_can_be_undeleted() {
         let before = alice.get(&id).await.unwrap();
         let deleted = alice.delete(&id).await.unwrap().unwrap();
         assert_eq!(deleted.state(), FileState::Deleted);
-        let (at, until) = (deleted.delete_time.unwrap(), deleted.purge_time.unwrap());
-        assert_eq!(until.seconds - at.seconds, 30 * 24 * 3600);
+        let (delete_time, purge_time) = (deleted.delete_time.unwrap(), deleted.purge_time.unwrap());
+        assert_eq!(purge_time.seconds - delete_time.seconds, 30 * 24 * 3600);
         assert_ne!(deleted.etag, before.etag);
         assert_eq!(alice.get(&id).await.unwrap(), deleted, "GetFile also returns a file in the trash");
         assert!(alice.list_names(ListFilesRequest::default()).await.is_empty());
@@ -114,8 +114,8 @@ fn worker_purges_file_then_object_then_tombstone() {
         let by = "SELECT purged_by FROM tombstones";
         assert_eq!(s.superuser.query_texts(by).await, ["strongroom"]);
 
-        // The object is deleted 72 hours after the purge, so that a database restored to an earlier hour
-        // still finds it.
+        // The object is deleted 72 hours after the purge, so that a database restored to an earlier
+        // time still finds it.
         let objects = || async { s.store.list("", None, 10).await.unwrap().objects.len() };
         s.clock.advance(Duration::hours(71));
         assert_eq!((worker::run_round(&s.app).await, objects().await), (0, 2));
@@ -147,7 +147,7 @@ fn retained_file_cannot_be_purged() {
 }
 
 #[test]
-fn trash_counts_in_general_but_not_in_education() {
+fn trash_counts_against_quota_except_in_education() {
     service_test(|s| async move {
         let (alice, pupil) = (s.alice(), s.pupil());
         for (caller, in_trash) in [(&alice, 10), (&pupil, 0)] {
@@ -207,7 +207,7 @@ fn retried_delete_has_one_effect_and_same_response() {
         assert_eq!(
             files.delete_file(delete(&id)).await.unwrap().into_inner(),
             deleted,
-            "the retry has the first response"
+            "the retry returns the first response"
         );
         assert_eq!(alice.get(&id).await.unwrap().state(), FileState::Available, "the retry has no effect");
         let reused = files.delete_file(delete(&other)).await.unwrap_err();
@@ -217,7 +217,7 @@ fn retried_delete_has_one_effect_and_same_response() {
         assert_eq!(
             files.undelete_file(undelete).await.unwrap().into_inner(),
             undeleted,
-            "the retry has the first response even after the purge"
+            "the retry returns the first response even after the purge"
         );
     });
 }

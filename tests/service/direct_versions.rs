@@ -1,4 +1,4 @@
-//! Further versions as direct uploads. A version becomes current and readable when a job has verified it;
+//! Direct uploads of new versions of a file. A version becomes current and readable when a job has verified it;
 //! until then the file does not change.
 
 use strongroom::{
@@ -291,7 +291,7 @@ fn second_completion_returns_same_version() {
         let first: File = alice.complete_direct_upload(&direct.id, &sent).await.unwrap().file.unwrap();
         worker::run_due_jobs(&s.app).await;
         let again = alice.complete_direct_upload(&direct.id, &sent).await.unwrap();
-        assert_eq!(again.file.unwrap(), first, "the second response is the first");
+        assert_eq!(again.file.unwrap(), first, "the second response equals the first");
         assert_eq!(alice.list_versions(&id, 0).await.unwrap().len(), 2);
     });
 }
@@ -324,7 +324,7 @@ fn verification_locks_file_before_blob() {
         let alice = s.alice();
         let id = upload_file(&alice).await;
         complete_version(&s, &alice, &id, b"two").await.unwrap();
-        // As a purge, which locks the file first and then its blobs.
+        // Like a purge, which locks the file first and then its blobs.
         let other = s.database.connect_as_superuser().await;
         other.execute("BEGIN; SELECT FROM files FOR UPDATE").await;
         let verifying = tokio::spawn({

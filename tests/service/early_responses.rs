@@ -34,7 +34,7 @@ fn small_retry_with_digest_needs_only_its_spec() {
         sender.send(spec_message(small)).await.unwrap();
         let mut files = alice.files.clone();
         let again = tokio::time::timeout(Duration::from_secs(20), files.upload_file(stream));
-        assert_eq!(again.await.expect("a response to the spec").unwrap().into_inner(), first);
+        assert_eq!(again.await.expect("no response to the spec within 20 s").unwrap().into_inner(), first);
     });
 }
 

@@ -1,4 +1,4 @@
-//! Files that are deleted at their expire time or after their retention days, with the test's clock.
+//! Files that are deleted at their expire time or after their retention days, on the test clock.
 
 use chrono::Duration;
 use strongroom::{

@@ -20,7 +20,7 @@ use crate::harness::{
     PART, Service, import_request, import_results, import_summary, pattern, reason, service_test_with,
 };
 
-/// A directory of existing files: two small files and one of several parts.
+/// Creates a directory of existing files: two small files and one of several parts.
 fn legacy_directory() -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path();

@@ -40,13 +40,13 @@ where
     );
 }
 
-/// The path and query of a request for a page.
+/// Returns the path and query of a request for a page.
 fn listing_path(prefix: &str, after: Option<&str>) -> String {
     let after = after.map(|after| format!("&start-after={after}")).unwrap_or_default();
     format!("/old/?list-type=2&encoding-type=url&prefix={prefix}&max-keys=1000{after}")
 }
 
-/// A page of a listing with the given keys and sizes.
+/// Returns a page of a listing with the given keys and sizes.
 fn listing_page(is_truncated: bool, keys: &[(&str, usize)]) -> LegacyResponse {
     let object = |(key, size): &(&str, usize)| {
         format!(

@@ -160,7 +160,7 @@ fn lookup_reads_few_rows_of_large_import_table() {
             found.len()
         })
         .await;
-        // Two files match by key. By id, the shared one returns its first 11 files, and `80000` one.
+        // Two files match by key. By legacy id, the shared id returns its first 11 files, and `80000` returns one.
         assert_eq!(found, 2 + 11 + 1);
         assert!((1..=ROWS_READ_MAX).contains(&rows_read), "read {rows_read} rows to find {found}");
         s.superuser.execute("TRUNCATE imports").await;

@@ -38,11 +38,11 @@ where
 }
 
 /// Imports one URL, asserts that it fails, and returns the result.
-async fn import_refused(s: &Service, at: &str) -> ImportResult {
-    let report = s.ada().import_files("old", false, [url(at)]).await.unwrap();
+async fn assert_import_fails(s: &Service, file_url: &str) -> ImportResult {
+    let report = s.ada().import_files("old", false, [url(file_url)]).await.unwrap();
     let [result] = import_results(&report).try_into().unwrap();
-    assert_eq!(result.outcome(), ImportOutcome::Failed, "{at}: {result:?}");
-    assert_eq!(file_count(s).await, 0, "{at}");
+    assert_eq!(result.outcome(), ImportOutcome::Failed, "{file_url}: {result:?}");
+    assert_eq!(file_count(s).await, 0, "{file_url}");
     result
 }
 
@@ -57,11 +57,11 @@ fn imported_url_does_not_store_its_query() {
             LegacyResponse::with_body(body.clone())
                 .with_header("content-type", "text/markdown; charset=utf-8"),
         );
-        let whole = format!("{}{path}#top", host.url);
-        let report = ada.import_files("old", false, [url(&whole)]).await.unwrap();
+        let full_url = format!("{}{path}#top", host.url);
+        let report = ada.import_files("old", false, [url(&full_url)]).await.unwrap();
         let [result] = import_results(&report).try_into().unwrap();
         assert_eq!(result.outcome(), ImportOutcome::Imported, "{result:?}");
-        assert_eq!((result.url.as_str(), result.object_key.as_str()), (whole.as_str(), ""));
+        assert_eq!((result.url.as_str(), result.object_key.as_str()), (full_url.as_str(), ""));
         let file = ada.get(&result.file_id).await.unwrap();
         assert_eq!((file.name.as_str(), file.size_bytes), ("Käse brot.md", body.len() as i64));
         assert_eq!(file.declared_mime_type, "text/markdown; charset=utf-8");
@@ -80,16 +80,16 @@ fn imported_url_does_not_store_its_query() {
 
         let again = ada.import_files("old", true, [url(&format!("{}{path}", host.url))]).await.unwrap();
         assert_eq!(import_results(&again)[0].file_id, file.id, "the fragment is ignored");
-        let again = ada.import_files("old", false, [url(&whole)]).await.unwrap();
+        let again = ada.import_files("old", false, [url(&full_url)]).await.unwrap();
         assert_eq!(import_summary(&again).already_imported_count, 1);
         assert_eq!((host.requested_paths().len(), file_count(&s).await), (1, 1));
         let lookup = FindImportedFilesRequest {
             source: "old".to_owned(),
-            urls: vec![whole.clone(), whole.replace("hunter2", "guess")],
+            urls: vec![full_url.clone(), full_url.replace("hunter2", "guess")],
             ..FindImportedFilesRequest::default()
         };
         let [found] = ada.find_imported_files(lookup).await.unwrap().files.try_into().unwrap();
-        assert_eq!((found.file_id, found.key), (file.id.clone(), whole.clone()));
+        assert_eq!((found.file_id, found.key), (file.id.clone(), full_url.clone()));
         let other = path.replace("hunter2", "swordfish");
         host.set_response(&other, LegacyResponse::with_body("other"));
         let spec = UploadSpec { name: "o".into(), mime_type: "text/csv".into(), ..UploadSpec::default() };
@@ -105,21 +105,21 @@ fn private_addresses_are_not_fetched() {
     service_test_with(source_config(web(false, 60), "*"), |s| async move {
         let host = LegacyHost::start().await;
         host.set_response("/a", LegacyResponse::with_body("secret"));
-        let at = format!("{}/a", host.url);
-        let secure = at.replace("http:", "https:");
+        let file_url = format!("{}/a", host.url);
+        let secure = file_url.replace("http:", "https:");
         for private_url in [
-            at.clone(),
+            file_url.clone(),
             secure.clone(),
-            at.replace("127.0.0.1", "localhost"),
+            file_url.replace("127.0.0.1", "localhost"),
             secure.replace("127.0.0.1", "2130706433"),
             secure.replace("127.0.0.1", "[::ffff:127.0.0.1]"),
         ] {
-            let result = import_refused(&s, &private_url).await;
+            let result = assert_import_fails(&s, &private_url).await;
             assert_eq!(result.reason(), ErrorReason::InvalidField, "{private_url}: {}", result.message);
             assert!(result.message.contains("item.url"), "{}", result.message);
         }
         // A host name that resolves to a private address is refused after the lookup.
-        let result = import_refused(&s, &secure.replace("127.0.0.1", "localhost")).await;
+        let result = assert_import_fails(&s, &secure.replace("127.0.0.1", "localhost")).await;
         assert!(result.message.contains("private network"), "{}", result.message);
         assert!(host.requested_paths().is_empty());
     });
@@ -131,13 +131,13 @@ fn only_hosts_of_source_are_fetched() {
         host.set_response("/a", LegacyResponse::with_body("a"));
         for other in ["http://127.0.0.2:1/a", "https://files.example.org/a", "http://localhost.example.org/"]
         {
-            let result = import_refused(&s, other).await;
+            let result = assert_import_fails(&s, other).await;
             assert_eq!(result.reason(), ErrorReason::InvalidField, "{other}");
             assert!(result.message.contains("one of the hosts"), "{}", result.message);
         }
         let with_user = host.url.replace("http://", "http://alice:secret@");
         for wrong in [with_user.as_str(), "/a", "ftp://127.0.0.1/a", ""] {
-            assert_eq!(import_refused(&s, wrong).await.reason(), ErrorReason::InvalidField, "{wrong}");
+            assert_eq!(assert_import_fails(&s, wrong).await.reason(), ErrorReason::InvalidField, "{wrong}");
         }
         assert!(host.requested_paths().is_empty());
         let ada = s.ada();
@@ -153,7 +153,7 @@ fn redirects_are_refused_and_other_statuses_reported() {
     local_test(|s, host| async move {
         let other_host = LegacyHost::start().await;
         other_host.set_response("/secret", LegacyResponse::with_body("secret"));
-        let at = format!("{}/a", host.url);
+        let file_url = format!("{}/a", host.url);
         for (status, reason, text) in [
             ("307 Temporary Redirect", ErrorReason::ImportRefused, "redirects are not followed"),
             ("404 Not Found", ErrorReason::NotFound, "404"),
@@ -168,11 +168,11 @@ fn redirects_are_refused_and_other_statuses_reported() {
                 LegacyResponse::with_status(status)
                     .with_header("location", format!("{}/secret", other_host.url)),
             );
-            let result = import_refused(&s, &at).await;
+            let result = assert_import_fails(&s, &file_url).await;
             assert_eq!(result.reason(), reason, "{status}");
             assert!(result.message.contains(text), "{}", result.message);
-            let dry = s.ada().import_files("old", true, [url(&at)]).await.unwrap();
-            assert_eq!(import_results(&dry)[0].message, result.message, "a dry run reports the same");
+            let dry = s.ada().import_files("old", true, [url(&file_url)]).await.unwrap();
+            assert_eq!(import_results(&dry)[0].message, result.message, "a dry run reports the same error");
         }
         assert!(other_host.requested_paths().is_empty());
     });
@@ -181,7 +181,7 @@ fn redirects_are_refused_and_other_statuses_reported() {
 #[test]
 fn incomplete_response_creates_no_file() {
     local_test(|s, host| async move {
-        let at = format!("{}/a", host.url);
+        let file_url = format!("{}/a", host.url);
         let half = pattern(2 * PART + 1);
         let chunk = [format!("{:x}\r\n", half.len()).as_bytes(), &half, b"\r\n"].concat();
         for (case, response) in [
@@ -207,7 +207,7 @@ fn incomplete_response_creates_no_file() {
             ("compressed", LegacyResponse::with_body(half.clone()).with_header("content-encoding", "gzip")),
         ] {
             host.set_response("/a", response);
-            let result = import_refused(&s, &at).await;
+            let result = assert_import_fails(&s, &file_url).await;
             let expected = [ErrorReason::StorageUnavailable, ErrorReason::ImportRefused];
             assert!(expected.contains(&result.reason()), "{case}: {result:?}");
             assert!(!result.message.contains("object store"), "{case}: {}", result.message);
@@ -217,7 +217,7 @@ fn incomplete_response_creates_no_file() {
             "/a",
             LegacyResponse::without_headers("200 OK", whole).with_header("transfer-encoding", "chunked"),
         );
-        let report = s.ada().import_files("old", false, [url(&at)]).await.unwrap();
+        let report = s.ada().import_files("old", false, [url(&file_url)]).await.unwrap();
         let imported = import_results(&report);
         assert_eq!(imported[0].outcome(), ImportOutcome::Imported, "a failed import can be retried");
         assert_eq!(s.ada().read(&imported[0].file_id).await.unwrap(), half);
@@ -236,7 +236,7 @@ fn rejects_too_large_body_by_length_or_while_reading() {
             LegacyResponse::without_headers("200 OK", chunk).with_header("transfer-encoding", "chunked"),
         );
         for path in ["/with-length", "/without-length"] {
-            let result = import_refused(&s, &format!("{}{path}", host.url)).await;
+            let result = assert_import_fails(&s, &format!("{}{path}", host.url)).await;
             assert_eq!(result.reason(), ErrorReason::QuotaBytesExceeded, "{path}: {}", result.message);
         }
         let size = UploadSpec { size_bytes: Some(4), ..UploadSpec::default() };
@@ -258,7 +258,7 @@ fn silent_host_times_out() {
         let half = LegacyResponse::with_body(pattern(2 * PART + 1)).with_header("content-length", 3 * PART);
         host.set_response("/half", half.then_stall());
         for path in ["/never", "/half"] {
-            let result = import_refused(&s, &format!("{}{path}", host.url)).await;
+            let result = assert_import_fails(&s, &format!("{}{path}", host.url)).await;
             assert_eq!(result.reason(), ErrorReason::StorageUnavailable, "{path}: {}", result.message);
         }
     });

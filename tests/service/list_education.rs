@@ -71,7 +71,7 @@ fn lists_gets_and_downloads_agree_on_visibility() {
     });
 }
 
-/// Lists the ids on all pages and sorts them.
+/// Lists the ids across all pages and sorts them.
 async fn list_ids(caller: &Caller, order_by: &str, page_size: i32, filter: FileFilter) -> Vec<String> {
     let mut request =
         ListFilesRequest { order_by: order_by.into(), page_size, filter: Some(filter), ..Default::default() };

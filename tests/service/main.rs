@@ -1,5 +1,5 @@
-//! Tests of the service through its gRPC API. The server runs in this process, with a database of its own per
-//! test on a real PostgreSQL and connections in the service's own roles. Tests control the clock and inject
+//! Tests of the service through its gRPC API. The server runs in this process. Each test has its own database
+//! on a real PostgreSQL, to which the service connects with its own roles. Tests control the clock and inject
 //! faults into the store.
 //!
 //! Run through `scripts/with-postgres cargo test --test service`.
@@ -27,7 +27,7 @@ mod early_responses;
 mod expire;
 mod file_expiry;
 mod fsck;
-#[allow(dead_code, unused_imports, reason = "tests/faults uses it too")]
+#[allow(dead_code, unused_imports, reason = "tests/faults uses the rest of the harness")]
 mod harness;
 mod holds;
 mod import;

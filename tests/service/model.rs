@@ -4,7 +4,7 @@
 //!
 //! A seed determines every operation (`model/draw.rs`). Before an operation the model predicts its outcome:
 //! success, or an error with a certain reason. After it the quota must equal that of the model: used and
-//! reserved bytes, file count and usage counters. Now and then, and at the end, the test compares every file,
+//! reserved bytes, file count and usage counters. Occasionally, and at the end, the test compares every file,
 //! version, byte and open upload (`model/check.rs`).
 //!
 //! # How to read a failure
@@ -17,11 +17,10 @@
 //! | a different reason | the check of that use case decided differently |
 //! | `limit, used, files` | a wrong charge |
 //! | `timed out after 60 s: reservations of …` | a reservation that is not released |
-//! | `half a file`, `unexpected files` | a crashed call had a partial effect |
+//! | `partial file`, `unexpected files` | a crashed call had a partial effect |
 //! | `step does not end` | a call that hangs |
 //!
-//! Only the moment of a crash does not follow from the seed: run a sequence that contains a crash several
-//! times.
+//! The seed determines everything except the moment of a crash, so run a sequence with a crash several times.
 //!
 //! - `STRONGROOM_MODEL_SEED=n` runs sequence n alone, `STRONGROOM_MODEL_SEED=n..m` sequences n to m - 1.
 //! - `STRONGROOM_TEST_FULL=1` runs ten times as many sequences.
@@ -120,7 +119,7 @@ const KINDS: &[&str] = &[
 ];
 const KIND_COUNT_MIN: usize = 5;
 
-/// The organisation of a tenant of a sequence. The third one (index 2) has the preset `education`.
+/// Returns the organisation of a tenant of a sequence. The third one (index 2) has the preset `education`.
 fn organization(seed: u64, index: usize) -> String {
     format!("model-{seed}-{index}")
 }

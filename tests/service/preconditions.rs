@@ -1,5 +1,5 @@
-//! Every RPC with an `if_etag` rejects another etag, accepts the current one, and treats it as part of the request
-//! that its request id identifies.
+//! Every RPC with an `if_etag` rejects another etag, accepts the current one, and treats the etag as part of
+//! the request that its request id identifies.
 
 use std::pin::Pin;
 
@@ -23,7 +23,7 @@ use crate::{
 /// The parts of a request that the table below fills in.
 #[derive(Clone)]
 struct RequestFields {
-    /// The file, or the webhook.
+    /// The id of the file or the webhook.
     id: String,
     tenant_id: String,
     if_etag: String,
@@ -184,7 +184,7 @@ const CALLS: &[(&str, Resource, Call)] = &[
     ),
 ];
 
-/// A resource of this kind with its present etag, and a caller who may change it.
+/// Creates a resource. Returns a caller who may change it, and the request fields with its current etag.
 async fn prepare(s: &Service, resource: Resource, number: u128) -> (Caller, RequestFields) {
     let ada = s.ada();
     let tenant_id = ada.tenant_id().await;
@@ -233,7 +233,7 @@ fn if_etag_is_compared_and_part_of_the_request() {
             let stale = RequestFields { if_etag: "0-0".to_owned(), ..fields.clone() };
             assert_mismatch(call(caller.clone(), stale).await, name);
             call(caller.clone(), fields.clone()).await.unwrap_or_else(|status| panic!("{name}: {status:?}"));
-            // The resource has another etag now, but a retry gets the first response.
+            // The resource has another etag now, but a retry returns the first response.
             call(caller.clone(), fields.clone()).await.unwrap_or_else(|status| panic!("{name}: {status:?}"));
             let other = RequestFields { if_etag: String::new(), ..fields };
             assert_eq!(reason(&call(caller, other).await.unwrap_err()), "REQUEST_ID_REUSED", "{name}");

@@ -60,8 +60,8 @@ async fn upload_concurrently(s: &Service, uploads: usize, size: usize, file_coun
 fn concurrent_small_uploads_fill_quota_exactly() {
     service_test(|s| async move {
         assert_eq!(upload_concurrently(&s, 200, 1000, 50).await, 50);
-        let book = s.quota_row(&s.alice()).await;
-        assert_eq!((book.used_bytes, book.reserved_bytes, book.file_count), (50_000, 0, 50));
+        let row = s.quota_row(&s.alice()).await;
+        assert_eq!((row.used_bytes, row.reserved_bytes, row.file_count), (50_000, 0, 50));
         let error = s.alice().upload(spec("too much"), b"x").await.unwrap_err();
         assert_eq!(reason(&error), "QUOTA_BYTES_EXCEEDED");
     });

@@ -21,7 +21,7 @@ const MASKS: [(&str, &str); 5] = [
     ("UpdateTenant", "ceiling_bytes"),
 ];
 
-/// It needs one of several fields, none of which is required by itself.
+/// This method needs one of several fields, none of which is required by itself.
 const NEEDS_ONE_OF_SEVERAL: &str = "FindImportedFiles";
 
 fn is_required(field: &FieldDescriptor) -> bool {
@@ -35,14 +35,14 @@ fn required(message: &MessageDescriptor) -> Vec<FieldDescriptor> {
     message.fields().filter(is_required).collect()
 }
 
-/// The methods that take one message.
+/// Returns the methods that take one message.
 fn methods(pool: &DescriptorPool) -> Vec<MethodDescriptor> {
     let services = pool.services().filter(|service| service.full_name().starts_with("strongroom."));
     let methods = services.flat_map(|service| service.methods().collect::<Vec<_>>());
     methods.filter(|method| !method.is_client_streaming()).collect()
 }
 
-/// A message with its required fields, and what identifies a resource in it.
+/// Returns a message with its required fields, and with the id or name of its resource.
 fn filled(method: &MethodDescriptor, descriptor: &MessageDescriptor) -> DynamicMessage {
     let mut message = DynamicMessage::new(descriptor.clone());
     for field in descriptor.fields() {
@@ -106,7 +106,7 @@ async fn send(
     }
 }
 
-/// Each required field with its path: those of the request, and those of a resource that is created.
+/// Returns each required field with its path: those of the request, and those of a resource that is created.
 fn required_paths(method: &MethodDescriptor) -> Vec<Vec<FieldDescriptor>> {
     let mut paths = Vec::new();
     for field in required(&method.input()) {

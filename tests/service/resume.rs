@@ -26,7 +26,7 @@ fn sized(name: &str, size: usize) -> UploadSpec {
     UploadSpec { size_bytes: Some(size as i64), ..spec(name) }
 }
 
-/// The offset from which to resume, according to an error.
+/// Returns the offset from which to resume, according to an error.
 fn persisted_size_bytes(status: &Status) -> usize {
     let details = status.get_error_details();
     details.error_info().unwrap().metadata["persisted_size_bytes"].parse().unwrap()

@@ -1,4 +1,4 @@
-//! Retried mutations: a request id has one effect and one response, also if other changes happened in
+//! Retried mutations: a request id has one effect and one response, even if other changes happened in
 //! between, and other requests cannot reuse it. `upload_retries` covers uploads.
 
 use std::fmt::Debug;
@@ -27,12 +27,12 @@ use crate::{
     webhooks::local_test,
 };
 
-/// A request id made of a number.
+/// Returns the request id for a number.
 fn request_id(number: u128) -> String {
     uuid::Uuid::from_u128(number).to_string()
 }
 
-/// The number of audit entries of an action that was allowed.
+/// Returns the number of audit entries of an action that was allowed.
 async fn audit_count(s: &Service, action: AuditAction) -> i64 {
     let count = "SELECT count(*) FROM audit_entries WHERE is_allowed AND action = ";
     s.superuser.query_number(&format!("{count}{}", action.number())).await

@@ -102,7 +102,7 @@ fn assert_too_large(status: &Status) {
     assert!(matches!(status.code(), Code::OutOfRange | Code::ResourceExhausted), "{status:?}");
 }
 
-/// A text that gives a message this encoded size, as its only field.
+/// Returns a text such that a message with only this text has the given encoded size.
 fn text_for(message_bytes: i64, encoded_len: impl Fn(String) -> usize) -> String {
     let bytes = usize::try_from(message_bytes).unwrap();
     let overhead = encoded_len("x".repeat(bytes)) - bytes;

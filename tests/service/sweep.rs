@@ -32,7 +32,7 @@ use crate::{
 pub(crate) const GRACE: Duration = Duration::hours(24);
 const SECOND: Duration = Duration::seconds(1);
 
-/// A new key with today's date under a prefix, of the given tenant or that of alice.
+/// Returns a new key under a prefix, with today's date and the given tenant or that of alice.
 pub(crate) async fn new_key(s: &Service, prefix: &str, tenant: Option<TenantId>) -> ObjectKey {
     let tenant = match tenant {
         Some(tenant) => tenant,
@@ -71,7 +71,7 @@ pub(crate) async fn run_sweep_with(s: &Service, options: SweepOptions) -> SweepR
     reports.remove(0)
 }
 
-/// The number of orphans found and deleted.
+/// Returns the number of orphans found and deleted.
 pub(crate) fn counts(report: &SweepReport) -> (u64, u64) {
     (report.found.count, report.deleted.count)
 }

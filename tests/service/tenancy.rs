@@ -11,7 +11,7 @@ use crate::harness::{Caller, file_id, service_test, service_test_with, spec};
 
 const RANDOM: &str = "0198c0de-7777-7000-8000-00000000abcd";
 
-/// The parts of an error that must not differ between calls: all but the request id.
+/// Returns the parts of an error that must not differ between calls: all but the request id.
 fn comparable_parts(status: &Status) -> (Code, String, String, usize) {
     let mut details = status.get_error_details();
     if let Some(info) = details.error_info() {
@@ -134,7 +134,7 @@ fn operator_cannot_access_files() {
     });
 }
 
-/// The tables in which a connection of the service's role sees rows.
+/// Returns the tables in which a connection of the service's role sees rows.
 async fn visible_tables(client: &tokio_postgres::Client, tables: &[String]) -> Vec<String> {
     let mut visible = Vec::new();
     for table in tables {

@@ -19,7 +19,7 @@ use crate::harness::{SCHOOL, Service, file_id, service_test, spec};
 const ROLES: [Role; 3] = [Role::Member, Role::Manager, Role::Admin];
 const GROUPS: [&[&str]; 3] = [&[], &["8b", "7a"], &["8b"]];
 
-/// A caller as the service creates it from a token.
+/// Returns a caller as the service creates it from a token.
 fn caller_of(tenant: &str, user: &str, role: Role, groups: &[&str]) -> Caller {
     Caller {
         tenant: Arc::new(Tenant {

@@ -98,10 +98,10 @@ pub(crate) async fn erase_all_tenants(s: &Service) {
             return;
         }
     }
-    panic!("the deletion does not end");
+    panic!("the deletion did not end");
 }
 
-/// The number of rows of a tenant in each table that has any.
+/// Returns the number of rows of a tenant in each table that has any.
 pub(crate) async fn count_rows_by_table(s: &Service, tenant: &str) -> BTreeMap<String, i64> {
     let tables = "SELECT c.relname::text FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
                   WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r' AND a.attname = 'tenant_id'";

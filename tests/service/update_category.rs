@@ -28,7 +28,7 @@ impl Caller {
         self.update(file, &["category"]).await
     }
 
-    /// The usage counters: category, media kind, file count and bytes.
+    /// Returns the usage counters: category, media kind, file count and bytes.
     async fn usage_counters(&self) -> Vec<(String, MediaKind, i64, i64)> {
         let entries = self.usage().await.unwrap().entries.into_iter();
         entries
@@ -48,7 +48,7 @@ async fn create_category_with_types(s: &Service, name: &str, types: &[&str]) {
     s.ada().create_category(Category { types, ..category(name, Visibility::Owner) }).await.unwrap();
 }
 
-/// The spec of a direct upload of a version.
+/// Returns the spec of a direct upload of a version.
 fn direct_version_spec(id: &str, size: usize) -> UploadSpec {
     UploadSpec { file_id: id.to_owned(), size_bytes: Some(size as i64), ..UploadSpec::default() }
 }
@@ -61,7 +61,7 @@ async fn upload_lesson(s: &Service, category: &str) -> String {
     file_id(&s.teacher().upload(new_spec, b"lesson").await.unwrap())
 }
 
-/// Whether a caller may see a file. Asserts that get, download and list agree.
+/// Returns whether a caller may see a file. Asserts that get, download and list agree.
 async fn is_visible(caller: &Caller, id: &str) -> bool {
     let is_found = caller.get(id).await.is_ok();
     assert_eq!(caller.read(id).await.is_ok(), is_found, "{}: download", caller.identity.user);
@@ -71,7 +71,7 @@ async fn is_visible(caller: &Caller, id: &str) -> bool {
     is_found
 }
 
-/// Whether the file is visible to the pupil, the friend (in class 7a), the teacher and the head.
+/// Returns whether the file is visible to the pupil, the friend (in class 7a), the teacher and the head.
 async fn visibility_at_school(s: &Service, id: &str) -> [bool; 4] {
     let [pupil, friend, teacher, head] = [s.pupil(), s.friend(), s.teacher(), s.head()];
     [

@@ -47,14 +47,14 @@ fn version_copy_and_hold_responses_contain_position() {
         let file_id = upload_file(&ada, spec("a")).await;
         ada.upload_version(&file_id, b"y").await.unwrap();
         skip_events(&mut watcher, 2).await;
-        let of_version = (file_id.clone(), 1);
+        let first_version = (file_id.clone(), 1);
 
-        let (file_id, version) = of_version.clone();
+        let (file_id, version) = first_version.clone();
         let request = RestoreFileVersionRequest { file_id, version, ..Default::default() };
         let restored = files.restore_file_version(request).await.unwrap().into_inner();
         assert_next_event(&mut watcher, Kind::VersionCreated, &restored.event_position).await;
 
-        let (file_id, version) = of_version;
+        let (file_id, version) = first_version;
         let request = DeleteFileVersionRequest { file_id: file_id.clone(), version, ..Default::default() };
         let deleted = files.delete_file_version(request).await.unwrap().into_inner();
         assert_next_event(&mut watcher, Kind::VersionDeleted, &deleted.event_position).await;

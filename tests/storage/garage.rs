@@ -17,38 +17,46 @@ use strongroom::{
     },
 };
 
-use crate::settings::{bare, body, corrupting_proxy, fetch, garage, key_of, stack, tenant};
+use crate::settings::{
+    body, fetch, garage_options, new_key, new_tenant, open_without_retries, start_corrupting_proxy,
+    storage_options,
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn garage_conforms() {
-    check_conformance(bare(garage()), Arc::new(SystemIds)).await;
+    check_conformance(open_without_retries(garage_options()), Arc::new(SystemIds)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn garage_conforms_with_unsigned_payloads_and_checksums() {
     // Garage has no storage classes and ignores a requested one.
     let archive_storage_class = Some("GLACIER_IR".to_owned());
-    let options = S3Options { payload_signing: PayloadSigning::Never, archive_storage_class, ..garage() };
-    check_conformance(bare(options), Arc::new(SystemIds)).await;
+    let options =
+        S3Options { payload_signing: PayloadSigning::Never, archive_storage_class, ..garage_options() };
+    check_conformance(open_without_retries(options), Arc::new(SystemIds)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn retries_conform_if_one_garage_call_in_ten_fails() {
-    let flaky = Flaky::new(bare(garage()), Plan::new().with_random_faults(7, 10));
-    let store = with_retries(flaky, &stack(garage(), 12), Arc::new(SystemIds));
+    let flaky = Flaky::new(open_without_retries(garage_options()), Plan::new().with_random_faults(7, 10));
+    let store = with_retries(flaky, &storage_options(garage_options(), 12), Arc::new(SystemIds));
     check_conformance(store, Arc::new(SystemIds)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bucket_per_tenant_conforms() {
-    check_conformance(bare(S3Options { bucket_per_tenant: true, ..garage() }), Arc::new(SystemIds)).await;
+    check_conformance(
+        open_without_retries(S3Options { bucket_per_tenant: true, ..garage_options() }),
+        Arc::new(SystemIds),
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn missing_bucket_is_reported_until_initialised() {
     let bucket = format!("missing-{}", SystemIds.uuid().simple());
-    let store = bare(S3Options { bucket, ..garage() });
-    let key = key_of(tenant());
+    let store = open_without_retries(S3Options { bucket, ..garage_options() });
+    let key = new_key(new_tenant());
     let errors = [
         store.head(&key).await.unwrap_err(),
         store.put(&key, Payload::from(body(10)), &PutOptions::default()).await.unwrap_err(),
@@ -73,15 +81,17 @@ async fn missing_bucket_is_reported_until_initialised() {
 #[tokio::test]
 async fn wrong_secret_is_rejected_and_not_in_the_error() {
     let secret = "0123456789abcdef".repeat(4);
-    let right = garage();
-    let S3Credentials::Static { access_key_id, .. } = &right.credentials else { panic!("a static key") };
+    let right = garage_options();
+    let S3Credentials::Static { access_key_id, .. } = &right.credentials else {
+        panic!("expected static credentials")
+    };
     let credentials = S3Credentials::Static {
         access_key_id: access_key_id.clone(),
         secret_access_key: secret.clone().into(),
         session_token: None,
     };
-    let store = bare(S3Options { credentials, ..right.clone() });
-    let error = store.head(&key_of(tenant())).await.unwrap_err();
+    let store = open_without_retries(S3Options { credentials, ..right.clone() });
+    let error = store.head(&new_key(new_tenant())).await.unwrap_err();
     assert_eq!(error.kind, StorageErrorKind::Unavailable);
     for text in [format!("{error}"), format!("{error:?}"), format!("{:?}", right)] {
         assert!(!text.contains(&secret) && !text.contains("X-Amz-Signature"), "{text}");
@@ -91,16 +101,17 @@ async fn wrong_secret_is_rejected_and_not_in_the_error() {
 #[tokio::test]
 async fn store_detects_a_byte_changed_in_transit() {
     for payload_signing in [PayloadSigning::Always, PayloadSigning::Never] {
-        let endpoint = corrupting_proxy(&garage().endpoint.unwrap()).await;
-        let store = bare(S3Options { endpoint: Some(endpoint), payload_signing, ..garage() });
-        let key = key_of(tenant());
+        let endpoint = start_corrupting_proxy(&garage_options().endpoint.unwrap()).await;
+        let store =
+            open_without_retries(S3Options { endpoint: Some(endpoint), payload_signing, ..garage_options() });
+        let key = new_key(new_tenant());
         let corrupted = Payload::from(Bytes::from_static(b"some bytes, including CORRUPT-ME, and more"));
-        let refused = store.put(&key, corrupted.clone(), &PutOptions::default()).await.unwrap_err();
-        assert_eq!(refused.kind, StorageErrorKind::Transient, "{payload_signing:?} {refused:?}");
+        let error = store.put(&key, corrupted.clone(), &PutOptions::default()).await.unwrap_err();
+        assert_eq!(error.kind, StorageErrorKind::Transient, "{payload_signing:?} {error:?}");
         assert_eq!(store.head(&key).await.unwrap_err().kind, StorageErrorKind::NotFound);
         let id = store.start_multipart(&key, 5 * 1024 * 1024, &PutOptions::default()).await.unwrap();
-        let refused = store.put_part(&key, &id, 1, corrupted).await.unwrap_err();
-        assert_eq!(refused.kind, StorageErrorKind::Transient, "{payload_signing:?} {refused:?}");
+        let error = store.put_part(&key, &id, 1, corrupted).await.unwrap_err();
+        assert_eq!(error.kind, StorageErrorKind::Transient, "{payload_signing:?} {error:?}");
         assert_eq!(store.list_parts(&key, &id).await.unwrap(), []);
         store.abort_multipart(&key, &id).await.unwrap();
     }
@@ -108,14 +119,17 @@ async fn store_detects_a_byte_changed_in_transit() {
 
 #[tokio::test]
 async fn virtual_hosted_url_reads_the_object() {
-    let key = key_of(tenant());
-    bare(garage()).put(&key, Payload::from(body(1000)), &PutOptions::default()).await.unwrap();
-    let endpoint = garage().endpoint.unwrap().replace("127.0.0.1", "localhost");
-    let options = S3Options { endpoint: Some(endpoint), virtual_hosted_style: true, ..garage() };
+    let key = new_key(new_tenant());
+    open_without_retries(garage_options())
+        .put(&key, Payload::from(body(1000)), &PutOptions::default())
+        .await
+        .unwrap();
+    let endpoint = garage_options().endpoint.unwrap().replace("127.0.0.1", "localhost");
+    let options = S3Options { endpoint: Some(endpoint), virtual_hosted_style: true, ..garage_options() };
     let expires_in = Duration::from_secs(60);
     let get =
         PresignRequest::Get { key: key.clone(), expires_in, content_type: None, content_disposition: None };
-    let url = bare(options).presign(&get).await.unwrap().unwrap();
+    let url = open_without_retries(options).presign(&get).await.unwrap().unwrap();
     assert_eq!(url.url.host_str(), Some("strongroom.localhost"));
     assert_eq!(url.url.path(), format!("/{key}"));
     let response = fetch(&url).await;
@@ -126,11 +140,15 @@ async fn virtual_hosted_url_reads_the_object() {
 #[tokio::test]
 async fn first_object_creates_the_tenant_bucket() {
     let bucket = format!("files-{}", &SystemIds.uuid().simple().to_string()[20..]);
-    let store = bare(S3Options { bucket: bucket.clone(), bucket_per_tenant: true, ..garage() });
-    let (first, second) = (tenant(), tenant());
-    assert_eq!(store.head(&key_of(first)).await.unwrap_err().kind, StorageErrorKind::NotFound);
-    store.delete(&key_of(first)).await.unwrap();
-    let mut keys = vec![key_of(first), key_of(first), key_of(second)];
+    let store = open_without_retries(S3Options {
+        bucket: bucket.clone(),
+        bucket_per_tenant: true,
+        ..garage_options()
+    });
+    let (first, second) = (new_tenant(), new_tenant());
+    assert_eq!(store.head(&new_key(first)).await.unwrap_err().kind, StorageErrorKind::NotFound);
+    store.delete(&new_key(first)).await.unwrap();
+    let mut keys = vec![new_key(first), new_key(first), new_key(second)];
     for key in &keys {
         store.put(key, Payload::from(body(6_000_000)), &PutOptions::default()).await.unwrap();
     }
@@ -146,20 +164,29 @@ async fn first_object_creates_the_tenant_bucket() {
         }
         assert_eq!(listed, keys, "in pages of {limit}");
     }
-    let alone = bare(S3Options { bucket: format!("{bucket}-{}", first.as_uuid().simple()), ..garage() });
+    let alone = open_without_retries(S3Options {
+        bucket: format!("{bucket}-{}", first.as_uuid().simple()),
+        ..garage_options()
+    });
     assert_eq!(alone.list("", None, 10).await.unwrap().objects.len(), 2, "the bucket of the first tenant");
 }
 
 #[tokio::test]
 async fn another_process_completes_a_resumed_upload() {
-    let key = key_of(tenant());
-    let id = bare(garage()).start_multipart(&key, 5 * 1024 * 1024, &PutOptions::default()).await.unwrap();
-    let first = bare(garage()).put_part(&key, &id, 1, Payload::from(body(5 * 1024 * 1024))).await.unwrap();
-    let other = bare(garage());
+    let key = new_key(new_tenant());
+    let id = open_without_retries(garage_options())
+        .start_multipart(&key, 5 * 1024 * 1024, &PutOptions::default())
+        .await
+        .unwrap();
+    let first = open_without_retries(garage_options())
+        .put_part(&key, &id, 1, Payload::from(body(5 * 1024 * 1024)))
+        .await
+        .unwrap();
+    let other = open_without_retries(garage_options());
     assert_eq!(
         other.list_parts(&key, &id).await.unwrap(),
         std::slice::from_ref(&first),
-        "equal to the receipt"
+        "the listed part equals the one that put_part returned"
     );
     let second = other.put_part(&key, &id, 2, Payload::from(body(7))).await.unwrap();
     let info = other.complete_multipart(&key, &id, &[first, second]).await.unwrap();

@@ -1,4 +1,4 @@
-//! Import sources on a real bucket: names of any kind, more objects than a page, objects of several parts.
+//! Import sources on a real bucket: keys with any characters, listings of several pages, and multipart objects.
 
 use std::sync::Arc;
 
@@ -14,12 +14,12 @@ use strongroom::{
     storage::{ImportSource, S3Credentials, S3Options, SourceBucket, StorageErrorKind},
 };
 
-use crate::settings::{body, garage, stack};
+use crate::settings::{body, garage_options, storage_options};
 
-/// A client that stores objects as another application would.
+/// Returns a client that stores objects as another application would.
 fn other_client(options: &S3Options) -> AmazonS3 {
     let S3Credentials::Static { access_key_id, secret_access_key, .. } = &options.credentials else {
-        panic!("a static key")
+        panic!("expected static credentials")
     };
     AmazonS3Builder::new()
         .with_endpoint(options.endpoint.as_deref().unwrap())
@@ -45,7 +45,7 @@ async fn put(store: &AmazonS3, key: &str, body: Vec<u8>) {
 
 /// Opens an import source with a prefix and a page length.
 fn source(options: &S3Options, prefix: &str, page_length: usize) -> ImportSource {
-    let options = stack(options.clone(), 3);
+    let options = storage_options(options.clone(), 3);
     let bucket = SourceBucket::with_page_length(&options, prefix, Arc::new(SystemIds), page_length);
     ImportSource::Bucket(bucket.unwrap())
 }
@@ -69,8 +69,8 @@ async fn read(store: &ImportSource, key: &str) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn lists_and_reads_names_of_any_kind() {
-    let (options, prefix) = (garage(), unique_prefix());
+async fn lists_and_reads_keys_with_any_characters() {
+    let (options, prefix) = (garage_options(), unique_prefix());
     let client = other_client(&options);
     let mut keys: Vec<String> = [
         "plain.txt",
@@ -91,9 +91,9 @@ async fn lists_and_reads_names_of_any_kind() {
     for page_length in [1, 3, 1_000] {
         let store = source(&options, &prefix, page_length);
         assert_eq!(list_all(&store, "").await, keys, "in pages of {page_length}");
-        let narrow: Vec<_> =
+        let matching: Vec<_> =
             keys.iter().filter(|key| key.starts_with(&format!("{prefix}a"))).cloned().collect();
-        assert_eq!(list_all(&store, &format!("{prefix}a")).await, narrow);
+        assert_eq!(list_all(&store, &format!("{prefix}a")).await, matching);
         assert!(list_all(&store, "import-none/").await.is_empty());
     }
     let store = source(&options, &prefix, 1_000);
@@ -107,7 +107,7 @@ async fn lists_and_reads_names_of_any_kind() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lists_all_objects_of_several_pages() {
-    let (options, prefix) = (garage(), unique_prefix());
+    let (options, prefix) = (garage_options(), unique_prefix());
     let client = other_client(&options);
     let keys: Vec<String> = (0..1_050).map(|number| format!("{prefix}{number:04}")).collect();
     stream::iter(&keys)
@@ -115,13 +115,13 @@ async fn lists_all_objects_of_several_pages() {
         .buffer_unordered(16)
         .collect::<Vec<()>>()
         .await;
-    let bucket = SourceBucket::open(&stack(options, 3), &prefix, Arc::new(SystemIds)).unwrap();
+    let bucket = SourceBucket::open(&storage_options(options, 3), &prefix, Arc::new(SystemIds)).unwrap();
     assert_eq!(list_all(&ImportSource::Bucket(bucket), "").await, keys);
 }
 
 #[tokio::test]
 async fn reads_multipart_and_empty_objects() {
-    let (options, prefix) = (garage(), unique_prefix());
+    let (options, prefix) = (garage_options(), unique_prefix());
     let client = other_client(&options);
     let large = body(13 * 1024 * 1024 + 7);
     let key = format!("{prefix}large");
@@ -137,7 +137,7 @@ async fn reads_multipart_and_empty_objects() {
 
 #[tokio::test]
 async fn rejected_listing_is_an_error() {
-    let options = S3Options { bucket: format!("missing-{}", SystemIds.uuid().simple()), ..garage() };
+    let options = S3Options { bucket: format!("missing-{}", SystemIds.uuid().simple()), ..garage_options() };
     let store = source(&options, "", 1_000);
     assert_eq!(store.list_keys("").next().await.unwrap_err().kind, StorageErrorKind::Unavailable);
     assert_eq!(store.get("a").await.err().unwrap().kind, StorageErrorKind::Unavailable);

@@ -24,7 +24,7 @@ use tokio::{
 /// Reads an environment variable that one of the scripts sets.
 pub(crate) fn setting(name: &str, script: &str) -> String {
     env::var(name).unwrap_or_else(|_| {
-        panic!("{name} is not set. Run: scripts/with-garage scripts/with-moto cargo test --test storage ({script} sets it)")
+        panic!("{name} is not set: run through scripts/with-garage scripts/with-moto ({script} sets it)")
     })
 }
 
@@ -56,7 +56,7 @@ fn options(endpoint: String, region: &str, bucket: &str, access_key: String, sec
 }
 
 /// Returns the options for the Garage that `scripts/with-garage` started.
-pub(crate) fn garage() -> S3Options {
+pub(crate) fn garage_options() -> S3Options {
     let of = |name: &str| setting(name, "scripts/with-garage");
     options(
         of("STRONGROOM_TEST_S3_ENDPOINT"),
@@ -68,15 +68,15 @@ pub(crate) fn garage() -> S3Options {
 }
 
 /// Returns the options for the moto that `scripts/with-moto` started, with a bucket that only this test uses.
-pub(crate) fn moto() -> S3Options {
+pub(crate) fn moto_options() -> S3Options {
     let bucket = format!("test-{}", SystemIds.uuid().simple());
     let endpoint = setting("STRONGROOM_TEST_MOTO_ENDPOINT", "scripts/with-moto");
     let moto = options(endpoint, "eu-central-1", &bucket, "key".to_owned(), "secret".to_owned());
     S3Options { conditional_writes: true, ..moto }
 }
 
-/// Returns the options of the service, but without pauses between attempts.
-pub(crate) fn stack(s3: S3Options, retry_attempts_max: u32) -> StorageOptions {
+/// Returns options with the given number of attempts, and without pauses between them.
+pub(crate) fn storage_options(s3: S3Options, retry_attempts_max: u32) -> StorageOptions {
     StorageOptions {
         provider: "s3".to_owned(),
         adapter: AdapterOptions::S3(Box::new(s3)),
@@ -88,15 +88,15 @@ pub(crate) fn stack(s3: S3Options, retry_attempts_max: u32) -> StorageOptions {
 }
 
 /// Opens the adapter without retries.
-pub(crate) fn bare(s3: S3Options) -> Arc<dyn ObjectStorage> {
-    storage::open(&stack(s3, 1), Arc::new(SystemClock), Arc::new(SystemIds)).unwrap()
+pub(crate) fn open_without_retries(s3: S3Options) -> Arc<dyn ObjectStorage> {
+    storage::open(&storage_options(s3, 1), Arc::new(SystemClock), Arc::new(SystemIds)).unwrap()
 }
 
-pub(crate) fn tenant() -> TenantId {
+pub(crate) fn new_tenant() -> TenantId {
     TenantId::from_uuid(SystemIds.uuid())
 }
 
-pub(crate) fn key_of(tenant: TenantId) -> ObjectKey {
+pub(crate) fn new_key(tenant: TenantId) -> ObjectKey {
     let day = NaiveDate::from_ymd_opt(2026, 1, 2).unwrap();
     ObjectKey::for_blob("storage-test", tenant, "avatar", day, BlobId::from_uuid(SystemIds.uuid())).unwrap()
 }
@@ -105,7 +105,7 @@ pub(crate) fn body(size_bytes: usize) -> Bytes {
     (0..size_bytes).map(|n| u8::try_from(n % 251).unwrap()).collect::<Vec<_>>().into()
 }
 
-/// Sends the request of a URL's holder. Resolves the host to this machine, because no DNS server knows it.
+/// Sends the GET request of a presigned URL. Resolves the host to this machine, because it is not in DNS.
 pub(crate) async fn fetch(url: &PresignedUrl) -> reqwest::Response {
     let host = url.url.host_str().unwrap();
     let address = SocketAddr::from(([127, 0, 0, 1], url.url.port().unwrap()));
@@ -115,7 +115,7 @@ pub(crate) async fn fetch(url: &PresignedUrl) -> reqwest::Response {
 
 /// Starts a proxy that forwards everything but changes the text `CORRUPT-ME`. It handles one request per
 /// connection.
-pub(crate) async fn corrupting_proxy(endpoint: &str) -> String {
+pub(crate) async fn start_corrupting_proxy(endpoint: &str) -> String {
     let target = endpoint.trim_start_matches("http://").to_owned();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

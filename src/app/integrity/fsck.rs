@@ -1,5 +1,5 @@
-//! Compares the database with the stores and reports every violated invariant. See `docs/architecture.md` for
-//! the list of invariants; [`Invariant`] names those that this module checks.
+//! Compares the database with the stores and reports every violated invariant. [`Invariant`] lists them;
+//! `docs/architecture.md` explains how they are enforced.
 //!
 //! Only reads, unless it is asked to repair the states of versions: versions with missing or damaged objects
 //! are then moved to ERROR, and versions with intact objects are moved out of it.
@@ -58,7 +58,8 @@ pub struct Fsck {
 pub enum Invariant {
     /// The object of an available version exists, with the recorded size, SHA-256 and CRC-64.
     StoredBytes,
-    /// An object in the store belongs to a blob or an open upload, or is younger than the grace period.
+    /// An object in the store belongs to a blob, an open upload or a stray object, or is younger than the
+    /// grace period.
     OwnedObjects,
     /// Quotas and usage counters match the stored files.
     Quotas,

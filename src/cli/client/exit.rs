@@ -20,7 +20,7 @@ pub(crate) const HELP: &str = "Exit codes:
   8    corrupted: the received or stored bytes failed verification
   130  interrupted";
 
-/// How a command ended.
+/// The result of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {

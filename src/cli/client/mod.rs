@@ -61,8 +61,8 @@ pub(super) enum ClientCommand {
     /// URLs may be fetched. The command can be repeated after any failure: an object that was already
     /// imported is reported with its existing file. Exits with 1 if an item failed.
     ///
-    /// Prints one line per object: the outcome (imported, already, would be, failed), the id of the file, and
-    /// the object's key or URL.
+    /// Prints one line per object: the outcome (imported, already imported, would be imported or failed), the id
+    /// of the file, and the object's key or URL.
     ///
     /// A manifest is a CSV file whose first line names the columns, or a file with one JSON object per line
     /// (.jsonl). The columns are: key or url (one of them is required), and optionally legacy_id, owner,

@@ -23,7 +23,7 @@ use crate::{
 /// The `iss` and `aud` claims of the tokens.
 const ISSUER: &str = "strongroom-dev";
 const AUDIENCE: &str = "strongroom";
-/// How long the tokens are valid. `dev` issues new ones at every start.
+/// The lifetime of the tokens. `dev` issues new ones at every start.
 const TOKEN_DAYS: i64 = 30;
 /// The group of `acme_admin`, `acme_manager` and `acme_member`.
 const GROUP: &str = "class-7a";

@@ -24,7 +24,7 @@ pub(super) const APP_LOGIN: &str = "strongroom_dev_app";
 /// The login for work across tenants.
 pub(super) const SYSTEM_LOGIN: &str = "strongroom_dev_system";
 
-/// How often, and how many times, to check whether the server is ready: 60 seconds in total.
+/// The interval and number of checks whether the server is ready: 60 seconds in total.
 const READY_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 const READY_CHECKS_MAX: u32 = 1200;
 /// The longest path of the socket's directory: a socket path has at most 107 bytes, including the name of the
@@ -118,9 +118,11 @@ impl Postgres {
     async fn wait_until_ready(&mut self, log: &Path) -> Result<(), Failure> {
         for _ in 0..READY_CHECKS_MAX {
             if let Some(status) = self.server.try_wait()? {
-                return Err(
-                    format!("PostgreSQL exited at start ({status}); see its log {}", log.display()).into()
-                );
+                return Err(format!(
+                    "PostgreSQL exited at startup ({status}); see its log {}",
+                    log.display()
+                )
+                .into());
             }
             if crate::db::migrate::is_reachable(&self.url("postgres")).await {
                 return Ok(());
@@ -228,8 +230,8 @@ fn create_private(directory: &Path) -> std::io::Result<()> {
     fs::set_permissions(directory, fs::Permissions::from_mode(0o700))
 }
 
-/// Creates a private directory of the PostgreSQL user. An existing directory must be private and owned by that
-/// user, because in a world-writable parent such as /var/tmp another user may have created it, or a link.
+/// Creates a private directory of the PostgreSQL user. An existing directory must be private and owned by
+/// that user, because in a world-writable parent such as /var/tmp another user may have created it, or a link.
 fn create_owned(directory: &Path, uid: u32, gid: u32) -> Result<(), Failure> {
     match fs::DirBuilder::new().mode(0o700).create(directory) {
         Ok(()) => Ok(chown(directory, Some(uid), Some(gid))?),

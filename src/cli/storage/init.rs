@@ -39,7 +39,7 @@ fn table(done: &InitialisedProvider) -> Result<String, Failure> {
         let outcome = match &step.outcome {
             InitOutcome::Done => "done".to_owned(),
             InitOutcome::AlreadyExists => "already exists".to_owned(),
-            InitOutcome::Unsupported(why) => format!("not supported: {why}"),
+            InitOutcome::Unsupported(reason) => format!("not supported: {reason}"),
         };
         writeln!(table, "{}: {}: {outcome}", done.provider, step.subject)?;
     }

@@ -102,7 +102,7 @@ fn find_entry(path: &str) -> Option<&'static (&'static str, Access)> {
 }
 
 impl Access {
-    /// Checks whether an identity may call.
+    /// Checks whether an identity may call the method.
     ///
     /// # Errors
     /// Returns `NotAllowed` with the required role if it may not.

@@ -41,7 +41,7 @@ impl ClaimRules {
         let organization = read_id(claims, &paths.organization)?;
         let role = match (claimed, &organization) {
             (Some(RoleName::Operator), _) => return Ok(IdentityKind::Operator),
-            // A person without an organisation is the admin of their own tenant, whatever role the token
+            // A person without an organization is the admin of their own tenant, whatever role the token
             // claims.
             (_, None) => Role::Admin,
             (Some(name), Some(_)) => role_in_tenant(name)?,
@@ -75,7 +75,7 @@ fn role_in_tenant(name: RoleName) -> Result<Role, CredentialsError> {
         RoleName::Admin => Ok(Role::Admin),
         RoleName::Manager => Ok(Role::Manager),
         RoleName::Member => Ok(Role::Member),
-        RoleName::Operator => Err(invalid("operators have no role in an organisation".to_owned())),
+        RoleName::Operator => Err(invalid("operators have no role in an organization".to_owned())),
     }
 }
 

@@ -28,22 +28,22 @@ const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 /// The maximum size of a JWK set, in bytes.
 const DOCUMENT_BYTES_MAX: usize = 256 * 1024;
 
-/// Why the keys of an issuer could not be loaded.
+/// An error that occurred while loading the keys of an issuer.
 #[derive(Debug, thiserror::Error)]
 pub enum KeysError {
     /// The configuration names neither a file nor a URL, or both.
-    #[error("issuer {issuer} needs exactly one of jwks_file and jwks_url")]
+    #[error("issuer {issuer} must have exactly one of jwks_file and jwks_url")]
     NoSource { issuer: String },
-    #[error("build HTTP client")]
+    #[error("failed to build HTTP client")]
     Client(#[source] reqwest::Error),
     /// The request failed, or its response is not a success.
-    #[error("fetch keys")]
+    #[error("failed to fetch keys")]
     Fetch(#[source] reqwest::Error),
-    #[error("read keys from {}", path.display())]
+    #[error("failed to read keys from {}", path.display())]
     Read { path: PathBuf, source: std::io::Error },
     #[error("JWK set is larger than the limit of {DOCUMENT_BYTES_MAX} bytes")]
     TooLarge,
-    #[error("parse JWK set")]
+    #[error("failed to parse JWK set")]
     Parse(#[source] serde_json::Error),
     #[error("JWK set has no key for EdDSA (Ed25519) or ES256 (P-256) signatures")]
     NoUsableKey,

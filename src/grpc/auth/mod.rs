@@ -1,4 +1,4 @@
-//! Authentication, and the check whether a caller may call a method.
+//! Authenticates callers, and checks whether they may call a method.
 //!
 //! Callers are identified only by verified tokens; their claims are the only directory. The use cases
 //! decide which files a caller may access.
@@ -25,8 +25,8 @@ use crate::{
 
 pub use self::keys::KeysError;
 
-/// An issuer whose tokens are signed with a shared secret. Only for `dev` and tests: who can verify such a
-/// token can also sign one, so the configuration does not support it.
+/// An issuer whose tokens are signed with a shared secret. Only for `dev` and tests: anyone who can verify
+/// such a token can also sign one, so the configuration does not support it.
 #[derive(Debug, Clone)]
 pub struct DevIssuer {
     /// The required `iss` claim.

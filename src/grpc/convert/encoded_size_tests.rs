@@ -51,9 +51,9 @@ use crate::{
 /// The largest message that most clients accept.
 const RESPONSE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Draws the values of records: random ones, or the largest ones.
+/// Generates the values of records: random ones, or the largest ones.
 struct Draw {
-    /// The state of the generator; `None` draws the largest values.
+    /// The state of the generator; `None` generates the largest values.
     state: Option<u64>,
 }
 
@@ -67,7 +67,7 @@ impl Draw {
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         let number = usize::try_from(mixed ^ (mixed >> 31)).unwrap();
-        // Many lengths at which the length of a length changes.
+        // Includes many lengths at which the encoded length prefix changes its size.
         match number % 4 {
             0 => max,
             1 => (number >> 2) % (max.min(130) + 1),

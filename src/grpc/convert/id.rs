@@ -19,7 +19,7 @@ pub(in crate::grpc) fn parse_upload_id(text: &str) -> Result<UploadId, Violation
     text.parse().map_err(|_| Violations::one("upload_id", "must be a UUID"))
 }
 
-/// Parses the ids of a change of an upload: the upload id and the optional request id.
+/// Parses the ids of a change to an upload: the upload id and the optional request id.
 pub(in crate::grpc) fn parse_upload_change(
     upload_id: &str,
     request_id: &str,
@@ -53,7 +53,7 @@ pub(in crate::grpc) fn batch_get_request_from_proto(
     violations.into_result().map(|()| (ids, is_full))
 }
 
-/// Parses the ids of a change of several files: the file ids and the optional request id.
+/// Parses the ids of a change to several files: the file ids and the optional request id.
 pub(in crate::grpc) fn parse_batch_change(
     file_ids: &[String],
     request_id: &str,

@@ -1,4 +1,4 @@
-//! Conversions of policies and of changes of categories.
+//! Conversions of policies and of changes to categories.
 
 use super::{file, id};
 use crate::{

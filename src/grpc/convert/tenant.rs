@@ -72,7 +72,7 @@ const fn state_to_proto(state: TenantState) -> v1::TenantState {
     }
 }
 
-/// Parses the ids of a change of a tenant: the tenant id and the optional request id.
+/// Parses the ids of a change to a tenant: the tenant id and the optional request id.
 pub(in crate::grpc) fn parse_tenant_change(
     tenant_id: &str,
     request_id: &str,

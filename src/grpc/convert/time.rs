@@ -1,4 +1,4 @@
-//! Conversions of points in time.
+//! Conversions of timestamps.
 
 use prost_types::Timestamp as Wire;
 

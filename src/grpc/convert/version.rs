@@ -84,7 +84,7 @@ pub(in crate::grpc) fn copy_request_from_proto(
     }
 }
 
-/// Parses the change of the file, and the number of the version to delete.
+/// Parses the change to the file, and the number of the version to delete.
 pub(in crate::grpc) fn delete_request_from_proto(
     request: v1::DeleteFileVersionRequest,
 ) -> Result<(FileChange, i32), Violations> {

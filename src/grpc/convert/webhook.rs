@@ -95,7 +95,7 @@ pub(in crate::grpc) fn parse_webhook_id(id: &str) -> Result<WebhookId, Violation
     id.parse().map_err(|_| Violations::one("webhook_id", "must be a UUID"))
 }
 
-/// Parses the ids of a change of a webhook: the webhook id and the optional request id.
+/// Parses the ids of a change to a webhook: the webhook id and the optional request id.
 pub(in crate::grpc) fn parse_webhook_change(
     webhook_id: &str,
     request_id: &str,

@@ -1,7 +1,7 @@
 //! Gives each call an id: the one that the caller or its proxy sent, or a new UUID.
 //!
-//! The id is in every log line and every error of the call, and returns in the header `call-id`. It identifies one
-//! attempt; the caller's `request_id` identifies one intention, over all of its attempts.
+//! The id is in every log line and every error of the call, and is returned in the header `call-id`. It
+//! identifies one attempt; the caller's `request_id` identifies one operation across all of its attempts.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -13,7 +13,7 @@ use crate::domain::{caller::Origin, clock::IdSource};
 
 const HEADER: HeaderName = HeaderName::from_static("call-id");
 
-/// What proxies (Envoy, nginx) call the same id.
+/// The header in which proxies (Envoy, nginx) send the same id.
 const PROXY_HEADER: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The longest id that is accepted from outside, in characters.

@@ -1,8 +1,8 @@
-//! Ends calls that take too long: at the deadline of the caller or of the method, whichever is sooner, and at the end
-//! of a drain.
+//! Ends calls that take too long: at the deadline of the caller or of the method, whichever is sooner, and at
+//! the end of a drain.
 //!
-//! The timeout of tonic ends when the response headers are sent, which for a stream is its beginning. This one lasts
-//! until the last message.
+//! tonic's own timeout covers only the time until the response headers are sent, which for a stream is its
+//! beginning. This one covers the time until the last message.
 
 use std::{
     pin::Pin,
@@ -25,23 +25,23 @@ use crate::{
     grpc::{call::request_origin, status},
 };
 
-const TOO_LATE: &str = "the deadline of this call has passed";
+const DEADLINE_PASSED: &str = "the deadline of this call has passed";
 
-/// How much earlier than the caller's deadline a call ends, at most. tonic enforces that deadline too, and its error has
-/// no details.
-const HEAD_START_MAX: Duration = Duration::from_millis(5);
+/// The maximum time by which a call ends before the caller's deadline. tonic enforces that deadline too, and
+/// its error has no details.
+const EARLY_END_MAX: Duration = Duration::from_millis(5);
 
-/// How long watches continue after a drain begins, so that watchers learn of it: the last message of a health watch is
-/// NOT_SERVING.
+/// How long watches continue after a drain begins, so that watchers are notified: the last message of a
+/// health watch is NOT_SERVING.
 const WATCH_GRACE: Duration = Duration::from_millis(500);
 
-/// The two moments of a shutdown.
+/// The two phases of a shutdown.
 #[derive(Clone, Default)]
 pub(in crate::grpc) struct Drain {
-    /// Cancelled when the process begins to shut down. Watches end then.
-    pub(in crate::grpc) begun: CancellationToken,
-    /// Cancelled when the time for calls in flight has passed. All calls end then.
-    pub(in crate::grpc) over: CancellationToken,
+    /// Cancelled when the shutdown starts. Watches end then.
+    pub(in crate::grpc) started: CancellationToken,
+    /// Cancelled when the time for calls in flight has expired. All calls end then.
+    pub(in crate::grpc) expired: CancellationToken,
 }
 
 /// Ends calls that take too long.
@@ -60,7 +60,7 @@ enum Class {
     Upload,
     /// With its last message, within this time.
     Stream(Option<Duration>),
-    /// Not by itself. It ends with the process.
+    /// Not by itself. It ends when the process shuts down.
     Watch,
 }
 
@@ -88,15 +88,15 @@ impl Deadline {
             let ended = async {
                 match class {
                     Class::Watch => {
-                        drain.begun.cancelled().await;
+                        drain.started.cancelled().await;
                         sleep(WATCH_GRACE).await;
                     }
-                    _ => drain.over.cancelled().await,
+                    _ => drain.expired.cancelled().await,
                 }
             };
             match within(deadline, ended).await {
                 Some(()) => status::status(&Error::ShuttingDown, &call_id),
-                None => status::deadline_exceeded(TOO_LATE, &call_id),
+                None => status::deadline_exceeded(DEADLINE_PASSED, &call_id),
             }
         })
     }
@@ -105,27 +105,27 @@ impl Deadline {
 impl Around for Deadline {
     async fn around<S: Inner>(&self, request: Request<Body>, next: Next<S>) -> Response<Body> {
         let class = self.class(request.uri().path());
-        let own = match class {
+        let method_limit = match class {
             Class::Unary(limit) => Some(limit),
             Class::Stream(limit) => limit,
             Class::Upload | Class::Watch => None,
         };
-        let limit = [own, timeout_of_caller(request.headers())].into_iter().flatten().min();
+        let limit = [method_limit, caller_timeout(request.headers())].into_iter().flatten().min();
         let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
         let call_id = request_origin(request.extensions()).call_id;
         let response = async {
             tokio::select! {
-                // A response that is ready is sent, also at the last moment.
+                // A response that is ready takes precedence over the end of the drain.
                 biased;
                 response = next.run(request) => response,
-                () = self.drain.over.cancelled() => status::status(&Error::ShuttingDown, &call_id).into_http(),
+                () = self.drain.expired.cancelled() => status::status(&Error::ShuttingDown, &call_id).into_http(),
             }
         };
         let Some(response) = within(deadline, response).await else {
-            return status::deadline_exceeded(TOO_LATE, &call_id).into_http();
+            return status::deadline_exceeded(DEADLINE_PASSED, &call_id).into_http();
         };
         match class {
-            // Its body is one message that is ready.
+            // The body is one message, which is ready.
             Class::Unary(_) | Class::Upload => response,
             Class::Stream(_) | Class::Watch => {
                 let end = self.end(class, deadline, call_id);
@@ -142,8 +142,9 @@ async fn within<T>(deadline: Option<Instant>, work: impl Future<Output = T>) -> 
     }
 }
 
-/// The caller's `grpc-timeout`: at most eight digits and a unit. A malformed one is ignored, as in other servers.
-fn timeout_of_caller(headers: &HeaderMap) -> Option<Duration> {
+/// Parses the caller's `grpc-timeout`: at most eight digits and a unit. A malformed one is ignored, as in
+/// other servers.
+fn caller_timeout(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     if !(1..=8).contains(&digits.len()) || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -159,7 +160,7 @@ fn timeout_of_caller(headers: &HeaderMap) -> Option<Duration> {
         "n" => Duration::from_nanos(number),
         _ => return None,
     };
-    Some(timeout - HEAD_START_MAX.min(timeout / 10))
+    Some(timeout - EARLY_END_MAX.min(timeout / 10))
 }
 
 /// A body that ends early, with a status in its trailers, when a future is ready.

@@ -1,4 +1,4 @@
-//! Deadlines under a paused clock.
+//! Tests of deadlines, with a paused clock.
 
 use http_body_util::{BodyExt, StreamBody};
 use tonic::Code;
@@ -27,7 +27,7 @@ fn with_timeout(path: &str, timeout: &str) -> Request<Body> {
     request
 }
 
-/// A response that sends a byte every second, without end.
+/// Returns a response that sends a byte every second and does not end.
 async fn dripping(_: Request<Body>) -> Response<Body> {
     let frames = futures::stream::unfold((), |()| async {
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -40,8 +40,8 @@ async fn silent(_: Request<Body>) -> Response<Body> {
     std::future::pending().await
 }
 
-/// The number of bytes of a body, and the code of its trailers.
-async fn drained(response: Response<Body>) -> (usize, Option<Code>) {
+/// Reads a body to its end. Returns its number of bytes and the code of its trailers.
+async fn read_to_end(response: Response<Body>) -> (usize, Option<Code>) {
     let collected = response.into_body().collect().await.unwrap();
     let code = collected.trailers().and_then(Status::from_header_map).map(|status| status.code());
     (collected.to_bytes().len(), code)
@@ -51,7 +51,7 @@ async fn drained(response: Response<Body>) -> (usize, Option<Code>) {
 async fn stream_ends_at_its_deadline() {
     let response = call(&layer(5), request(DOWNLOAD), dripping).await;
     assert!(status(&response).is_none());
-    let (bytes, code) = drained(response).await;
+    let (bytes, code) = read_to_end(response).await;
     assert!((4..=5).contains(&bytes), "{bytes}");
     assert_eq!(code, Some(Code::DeadlineExceeded));
 }
@@ -59,20 +59,20 @@ async fn stream_ends_at_its_deadline() {
 #[tokio::test(start_paused = true)]
 async fn stream_ends_at_the_deadline_of_the_caller() {
     let response = call(&layer(0), with_timeout(DOWNLOAD, "2500m"), dripping).await;
-    assert_eq!(drained(response).await, (2, Some(Code::DeadlineExceeded)));
+    assert_eq!(read_to_end(response).await, (2, Some(Code::DeadlineExceeded)));
 }
 
 #[tokio::test(start_paused = true)]
 async fn sooner_deadline_applies() {
-    let began = Instant::now();
+    let started = Instant::now();
     let response = call(&layer(0), with_timeout(GET, "2S"), silent).await;
     assert_eq!(status(&response).unwrap().code(), Code::DeadlineExceeded);
-    assert!(began.elapsed() <= Duration::from_secs(2));
+    assert!(started.elapsed() <= Duration::from_secs(2));
 
-    let began = Instant::now();
+    let started = Instant::now();
     let response = call(&layer(0), with_timeout(GET, "1H"), silent).await;
     assert_eq!(status(&response).unwrap().code(), Code::DeadlineExceeded);
-    assert!(began.elapsed() < Duration::from_secs(11));
+    assert!(started.elapsed() < Duration::from_secs(11));
 }
 
 #[tokio::test(start_paused = true)]
@@ -88,8 +88,8 @@ async fn upload_has_only_the_deadline_of_the_caller() {
 async fn watch_ends_when_the_drain_begins() {
     let layer = layer(0);
     let response = call(&layer, request(WATCH), dripping).await;
-    layer.drain.begun.cancel();
-    assert_eq!(drained(response).await, (0, Some(Code::Unavailable)));
+    layer.drain.started.cancel();
+    assert_eq!(read_to_end(response).await, (0, Some(Code::Unavailable)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -98,9 +98,9 @@ async fn every_call_ends_with_the_drain() {
         let layer = layer(0);
         let drain = layer.drain.clone();
         let ended = async {
-            drain.begun.cancel();
+            drain.started.cancel();
             sleep(Duration::from_secs(1)).await;
-            drain.over.cancel();
+            drain.expired.cancel();
         };
         let (response, ()) = tokio::join!(call(&layer, request(path), silent), ended);
         let status = status(&response).unwrap();
@@ -110,14 +110,14 @@ async fn every_call_ends_with_the_drain() {
     }
     let layer = layer(0);
     let response = call(&layer, request(DOWNLOAD), dripping).await;
-    layer.drain.begun.cancel();
-    layer.drain.over.cancel();
-    assert_eq!(drained(response).await, (0, Some(Code::Unavailable)));
+    layer.drain.started.cancel();
+    layer.drain.expired.cancel();
+    assert_eq!(read_to_end(response).await, (0, Some(Code::Unavailable)));
 }
 
 #[test]
 fn malformed_timeouts_are_ignored() {
-    let read = |text: &str| timeout_of_caller(with_timeout(GET, text).headers());
+    let read = |text: &str| caller_timeout(with_timeout(GET, text).headers());
     assert_eq!(read("100m"), Some(Duration::from_millis(95)));
     for text in ["", "S", "1", "1x", "-1S", "123456789S", "1 S"] {
         assert_eq!(read(text), None, "{text:?}");

@@ -1,8 +1,8 @@
-//! Adds an `ErrorInfo` to errors that tonic and its generated code raise: this is the only place that converts them,
-//! except for errors inside a stream of requests, which reach the adapter of its method.
+//! Adds an `ErrorInfo` to errors that tonic and its generated code raise: this is the only place that
+//! converts them, except for errors inside a stream of requests, which reach the adapter of its method.
 //!
-//! tonic sends such an error in the headers of the response when no message was sent before, and otherwise in its
-//! trailers. Either has a `grpc-status` and no `grpc-status-details-bin`.
+//! tonic sends such an error in the headers of the response when no message was sent before, and otherwise in
+//! its trailers. Either has a `grpc-status` and no `grpc-status-details-bin`.
 
 use std::{
     pin::Pin,

@@ -1,5 +1,5 @@
-//! Limits the number of concurrent requests. One more is refused at once: a queue would only hide the overload, and hold
-//! memory for callers that no longer wait.
+//! Limits the number of concurrent requests. Further requests are refused immediately: a queue would only
+//! hide the overload, and hold memory for callers that no longer wait.
 
 use std::{
     pin::Pin,
@@ -23,12 +23,12 @@ use crate::{
     },
 };
 
-/// Health checks need only memory and are never refused: an orchestrator without a response would restart a process that
-/// is merely busy.
+/// Health checks use only memory and are never refused: an orchestrator that gets no response would restart a
+/// process that is only busy.
 const EXEMPT: &str = "/grpc.health.v1.Health/Check";
 
-/// The limit of concurrent anonymous requests. Health watches and reflection do not end by themselves, and must not take
-/// the places of callers with credentials.
+/// The limit of concurrent anonymous requests. Health watches and reflection do not end by themselves, and
+/// must not use the slots of callers with credentials.
 const ANONYMOUS_MAX: usize = 64;
 
 /// Counts requests until the last byte of their responses.
@@ -51,9 +51,9 @@ impl Around for InFlight {
         if path == EXEMPT {
             return next.run(request).await;
         }
-        let places =
+        let slots =
             if find_access(path) == Some(Access::Anonymous) { &self.anonymous } else { &self.requests };
-        let Ok(permit) = Arc::clone(places).try_acquire_owned() else {
+        let Ok(permit) = Arc::clone(slots).try_acquire_owned() else {
             return status::status(
                 &Error::Overloaded("requests"),
                 &request_origin(request.extensions()).call_id,
@@ -61,16 +61,17 @@ impl Around for InFlight {
             .into_http();
         };
         let response = next.run(request).await;
-        response.map(|inner| Body::new(HoldingBody { inner, _permit: permit }))
+        response.map(|inner| Body::new(PermitBody { inner, _permit: permit }))
     }
 }
 
-struct HoldingBody {
+/// A body that holds a permit until it is dropped.
+struct PermitBody {
     inner: Body,
     _permit: OwnedSemaphorePermit,
 }
 
-impl HttpBody for HoldingBody {
+impl HttpBody for PermitBody {
     type Data = Bytes;
     type Error = Status;
 

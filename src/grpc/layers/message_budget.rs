@@ -1,15 +1,16 @@
 //! Limits the memory for messages that are being received.
 //!
-//! tonic allocates a whole message as soon as it has read its length, and fills it as the client sends. This body
-//! parses the gRPC framing (a flag, a length, the message) and takes the length from a shared budget before it passes
-//! the first bytes of the message on. The sum of all messages in memory is bounded by `uploads.decode_permits`
-//! messages of the largest size, whatever the number of clients. A message that finds no space waits, and flow control
-//! stops its client. The wait is short, because messages that do have space may arrive slowly.
+//! tonic allocates a whole message as soon as it has read its length, and fills it as the client sends data.
+//! This body parses the gRPC framing (a flag, a length, the message) and reserves the length in a shared
+//! budget before it forwards the first bytes of the message. The sum of all messages in memory is bounded by
+//! `uploads.decode_permits` messages of the largest size, whatever the number of clients. If the budget has
+//! no space, the message waits, and flow control stops the client. The wait is limited, because the messages
+//! that hold the space may arrive slowly.
 //!
-//! The budget counts bytes, not messages, so that slow clients with small chunks take little of it. A caller that
-//! begins a message and then sends nothing is ended by the idle timeout of uploads or by its deadline.
+//! The budget counts bytes, not messages, so that slow clients with small chunks use little of it. A call
+//! that starts a message and then sends nothing ends at the idle timeout of uploads or at its deadline.
 //!
-//! A compressed message takes the size that it may have after decompression.
+//! A compressed message reserves the size that it may have after decompression.
 
 use std::{
     pin::Pin,
@@ -38,7 +39,7 @@ use crate::{
     },
 };
 
-/// Messages up to this size take nothing from the budget: most arrive in one piece.
+/// Messages up to this size reserve no space: most arrive in one piece.
 const SMALL_BYTES: usize = 16 * 1024;
 
 /// The unit of the budget, so that it fits a semaphore.
@@ -61,7 +62,8 @@ pub(in crate::grpc) struct MessageBudget {
 }
 
 impl MessageBudget {
-    /// Has space for this number of file messages of the largest size, and at least for one part.
+    /// Creates a budget with space for this number of file messages of the largest size, and for at least one
+    /// part.
     pub(in crate::grpc) fn new(messages_max: usize, limits: MessageLimits) -> Self {
         let bytes = messages_max.saturating_mul(limits.file_message_bytes_max).max(limits.bytes_max());
         let units = bytes.div_ceil(UNIT_BYTES).min(Semaphore::MAX_PERMITS);
@@ -82,7 +84,7 @@ impl Around for MessageBudget {
     }
 }
 
-/// What applies to the messages of one call.
+/// The limits for the messages of one call.
 struct Rules {
     bytes_max: usize,
     decompressed_bytes_max: usize,
@@ -90,7 +92,7 @@ struct Rules {
 }
 
 impl Rules {
-    /// The units that a message takes from the budget. A small one takes none.
+    /// Returns the units that a message reserves in the budget. A small message reserves none.
     fn units(&self, message: Message) -> Option<u32> {
         let bytes = match message.is_compressed {
             true => message
@@ -120,10 +122,10 @@ impl BudgetedBody {
         Self { inner, space, rules, framing: Framing::default(), permit: None, waiting: None }
     }
 
-    /// Passes bytes on, or keeps them if they begin a message that must wait for space. Refuses a message that is
-    /// too large before any space is taken for it.
-    fn pass(&mut self, data: Bytes) -> Result<Option<Bytes>, Status> {
-        let Followed { length_max, change } = self.framing.follow(&data);
+    /// Forwards bytes, or holds them if they start a message that must wait for space. Refuses a message that
+    /// is too large before any space is reserved for it.
+    fn forward(&mut self, data: Bytes) -> Result<Option<Bytes>, Status> {
+        let Scan { length_max, change } = self.framing.scan(&data);
         let limit_bytes = self.rules.bytes_max;
         if length_max > limit_bytes {
             let error = TransportError::MessageTooLarge { size_bytes: Some(length_max), limit_bytes };
@@ -131,11 +133,11 @@ impl BudgetedBody {
         }
         let units = match change {
             Change::None => return Ok(Some(data)),
-            Change::Released => None,
-            Change::Begun(message) => self.rules.units(message),
+            Change::Release => None,
+            Change::Acquire(message) => self.rules.units(message),
         };
-        // The space of the message before is released before more is acquired, so that no call holds space while it
-        // waits.
+        // The space of the previous message is released before more is acquired, so that no call holds space
+        // while it waits.
         self.permit = None;
         let Some(units) = units else { return Ok(Some(data)) };
         match Arc::clone(&self.space).try_acquire_many_owned(units) {
@@ -173,7 +175,7 @@ impl HttpBody for BudgetedBody {
             }
             match ready!(Pin::new(&mut this.inner).poll_frame(context)) {
                 Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => match this.pass(data) {
+                    Ok(data) => match this.forward(data) {
                         Ok(Some(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
                         Ok(None) => {}
                         Err(too_large) => return Poll::Ready(Some(Err(too_large))),
@@ -200,21 +202,21 @@ struct Message {
     is_compressed: bool,
 }
 
-/// A change of the memory that a call needs.
+/// A change in the memory that a call needs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Change {
     #[default]
     None,
     /// The message is complete, and its space can be released.
-    Released,
-    /// A message begins that needs space.
-    Begun(Message),
+    Release,
+    /// A message starts, and needs space.
+    Acquire(Message),
 }
 
-/// The result of following some bytes.
+/// The result of scanning some bytes.
 #[derive(Debug, Default)]
-struct Followed {
-    /// The length of the longest message that begins in the bytes.
+struct Scan {
+    /// The length of the longest message that starts in the bytes.
     length_max: usize,
     change: Change,
 }
@@ -224,24 +226,25 @@ struct Followed {
 struct Framing {
     prefix: [u8; PREFIX_BYTES],
     prefix_length: usize,
-    /// The number of bytes of the message that are still to arrive.
+    /// The number of bytes of the message that have not arrived yet.
     missing: usize,
     /// Whether that message is compressed.
     is_compressed: bool,
 }
 
 impl Framing {
-    fn follow(&mut self, data: &[u8]) -> Followed {
+    fn scan(&mut self, data: &[u8]) -> Scan {
         let mut rest = data;
-        let mut followed = Followed::default();
+        let mut scan = Scan::default();
         while !rest.is_empty() {
             if self.missing > 0 {
                 let taken = self.missing.min(rest.len());
                 self.missing -= taken;
                 rest = &rest[taken..];
-                // A compressed message keeps its space until it is decoded, which follows its last byte.
+                // A compressed message keeps its space until it is decoded, which happens after its last byte
+                // arrives.
                 if self.missing == 0 && !self.is_compressed {
-                    followed.change = Change::Released;
+                    scan.change = Change::Release;
                 }
                 continue;
             }
@@ -255,12 +258,12 @@ impl Framing {
                 self.prefix_length = 0;
                 if self.missing > 0 {
                     let message = Message { length: self.missing, is_compressed: self.is_compressed };
-                    followed.length_max = followed.length_max.max(message.length);
-                    followed.change = Change::Begun(message);
+                    scan.length_max = scan.length_max.max(message.length);
+                    scan.change = Change::Acquire(message);
                 }
             }
         }
-        followed
+        scan
     }
 }
 

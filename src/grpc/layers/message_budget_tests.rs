@@ -1,4 +1,4 @@
-//! The budget of messages, under a paused clock.
+//! Tests of the message budget, with a paused clock.
 
 use futures::{SinkExt, channel::mpsc};
 use http_body_util::{BodyExt, StreamBody};
@@ -131,7 +131,7 @@ proptest! {
     ) {
         let bytes: Vec<u8> = lengths.iter().flat_map(|length| message(*length)).collect();
         let mut framing = Framing::default();
-        let longest = bytes.chunks(cut).map(|piece| framing.follow(piece).length_max).max();
+        let longest = bytes.chunks(cut).map(|piece| framing.scan(piece).length_max).max();
         prop_assert_eq!(longest, lengths.iter().max().copied());
         prop_assert_eq!((framing.missing, framing.prefix_length), (0, 0));
     }

@@ -1,7 +1,7 @@
-//! The layers of the stack, one file each. `server.rs` has their order and its reasons.
+//! The layers of the stack, one file each. `server.rs` defines their order and explains it.
 //!
-//! A layer is a value with one function around the rest of the stack ([`Around`]). [`AroundLayer`] makes a tower layer of
-//! it.
+//! A layer is a value with one function around the rest of the stack ([`Around`]). [`AroundLayer`] turns it
+//! into a tower layer.
 
 mod call_id;
 mod deadline;
@@ -62,7 +62,7 @@ pub(super) trait Around: Clone + Send + Sync + 'static {
 pub(super) struct Next<S>(S);
 
 impl<S: Inner> Next<S> {
-    /// Passes the request on.
+    /// Forwards the request to the rest of the stack.
     pub(super) async fn run(mut self, request: Request<Body>) -> Response<Body> {
         match self.0.call(request).await {
             Ok(response) => response,
@@ -71,7 +71,7 @@ impl<S: Inner> Next<S> {
     }
 }
 
-/// Makes a tower layer of an [`Around`].
+/// Turns an [`Around`] into a tower layer.
 #[derive(Clone)]
 pub(super) struct AroundLayer<A>(pub(super) A);
 

@@ -1,5 +1,5 @@
-//! A panic in one request ends that request with INTERNAL. (While a response streams, hyper's own task for that stream is
-//! the barrier; a download runs in a task whose panic ends its stream with INTERNAL.)
+//! A panic in one request ends that request with INTERNAL. (While a response streams, hyper's own task for
+//! that stream is the barrier; a download runs in a task whose panic ends its stream with INTERNAL.)
 
 use std::{any::Any, panic::AssertUnwindSafe};
 
@@ -17,8 +17,8 @@ pub(in crate::grpc) struct PanicBarrier;
 impl Around for PanicBarrier {
     async fn around<S: Inner>(&self, request: Request<Body>, next: Next<S>) -> Response<Body> {
         let call_id = request_origin(request.extensions()).call_id;
-        // Unwind safe: the request and the clone of the service are dropped afterwards, and their shared state is behind
-        // locks.
+        // Unwind safe: the request and the clone of the service are dropped afterwards, and their shared
+        // state is behind locks.
         match AssertUnwindSafe(next.run(request)).catch_unwind().await {
             Ok(response) => response,
             Err(panic) => {

@@ -14,7 +14,8 @@ use crate::{app::Error, domain::violations::Violations, proto::v1::ErrorReason};
 /// The longest message, in characters. A message is sent percent-encoded, and again inside the details.
 const MESSAGE_CHARACTERS_MAX: usize = 300;
 
-/// The lengths to which descriptions of violations are shortened, in characters, until the details are small enough.
+/// The lengths to which descriptions of violations are shortened, in characters, until the details are small
+/// enough.
 const DESCRIPTION_CHARACTERS: [usize; 4] = [200, 120, 80, 40];
 
 /// Builds a status.
@@ -76,8 +77,8 @@ impl StatusBuilder {
         self
     }
 
-    /// Builds the status. If the violations do not fit, their descriptions are shortened, then the last violations
-    /// are dropped.
+    /// Builds the status. If the violations do not fit, their descriptions are shortened, then the last
+    /// violations are dropped.
     pub(super) fn build(mut self) -> Status {
         self.details.set_error_info(reason_name(self.reason), DOMAIN, self.metadata.clone());
         if self.violations.is_empty() {

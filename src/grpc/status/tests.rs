@@ -1,4 +1,4 @@
-//! Statuses, and what `error_reason.proto` says about them.
+//! Compares statuses with `error_reason.proto`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

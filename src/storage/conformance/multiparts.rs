@@ -141,8 +141,8 @@ async fn wrong_parts_are_rejected_and_the_upload_stays_open(fixture: &Fixture) {
     ];
     for parts in wrong {
         let parts: Vec<_> = parts.iter().copied().cloned().collect();
-        let refused = fixture.store.complete_multipart(&key, &id, &parts).await;
-        assert_kind(refused, StorageErrorKind::InvalidInput);
+        let result = fixture.store.complete_multipart(&key, &id, &parts).await;
+        assert_kind(result, StorageErrorKind::InvalidInput);
         fixture.assert_absent(&key).await;
     }
     assert_kind(fixture.put_part(&key, &id, 0, &content(1, 1)).await, StorageErrorKind::InvalidInput);

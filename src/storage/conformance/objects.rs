@@ -78,8 +78,8 @@ async fn rejects_a_range_beyond_the_end(fixture: &Fixture) {
     fixture.put(&key, &content(3, 10)).await.expect("put object");
     let reversed = Range { start: 5, end: 4 };
     for range in [0..11, 10..11, 11..11, reversed] {
-        let refused = fixture.store.get(&key, range).await.map(|_| ());
-        assert_kind(refused, StorageErrorKind::InvalidInput);
+        let result = fixture.store.get(&key, range).await.map(|_| ());
+        assert_kind(result, StorageErrorKind::InvalidInput);
     }
 }
 
@@ -188,10 +188,9 @@ async fn dropped_put_leaves_nothing_or_the_whole_object(fixture: &Fixture) {
             }
         }
         // Whatever the outcome of the dropped put, a second put must succeed or find the whole object.
-        // of it.
         match fixture.put(&key, &body).await {
             Ok(_) => {}
-            refused => assert_kind(refused, StorageErrorKind::AlreadyExists),
+            result => assert_kind(result, StorageErrorKind::AlreadyExists),
         }
         assert!(fixture.read_all(&key).await == body, "after {polls} polls");
     }

@@ -95,7 +95,7 @@ async fn urls_write_parts_until_the_upload_ends(fixture: &Fixture) {
 
 async fn rejects_an_expiry_outside_the_limits(fixture: &Fixture) {
     for seconds in [0, 7 * 24 * 3600 + 1] {
-        let refused = fixture.store.presign(&get(&fixture.key(), Duration::from_secs(seconds))).await;
-        assert_kind(refused, StorageErrorKind::InvalidInput);
+        let result = fixture.store.presign(&get(&fixture.key(), Duration::from_secs(seconds))).await;
+        assert_kind(result, StorageErrorKind::InvalidInput);
     }
 }

@@ -65,11 +65,11 @@ async fn run_blocking<T: Send + 'static>(
 ) -> Result<T, StorageError> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
-        Err(panicked) => Err(StorageError::new(StorageErrorKind::Other, operation).with_source(panicked)),
+        Err(error) => Err(StorageError::new(StorageErrorKind::Other, operation).with_source(error)),
     }
 }
 
-/// Sets the flag when dropped, so that the blocking part of a put can see that its caller is gone.
+/// Sets the flag when dropped, so that the blocking part of a put can detect that its caller was cancelled.
 struct AbandonOnDrop(Arc<AtomicBool>);
 
 impl Drop for AbandonOnDrop {
@@ -119,7 +119,8 @@ impl ObjectStorage for Local {
         let upload = UnfinishedId::parse_multipart(id, key, operation)?;
         check_part(number, body.len_bytes(), upload.part_size_bytes, operation)?;
         let state = self.open_uploads.get(upload);
-        // The blocking task holds this lock, so that completing also waits for a part whose caller is gone.
+        // The blocking task holds this lock, so that completion also waits for a part whose caller was
+        // cancelled.
         let guard = Arc::clone(&state.lock).read_owned().await;
         let (disk, key) = (Arc::clone(&self.disk), key.clone());
         run_blocking(operation, move || {

@@ -184,11 +184,11 @@ fn find_completed(disk: &Disk, key: &ObjectKey, size_bytes: u64) -> Result<Objec
 /// Checks that the stored part matches its receipt, from the cache or by reading the part.
 fn verify_part(file: &File, id: &UnfinishedId, state: &UploadState, part: &PartReceipt) -> io::Result<()> {
     let known = state.part(part.number).lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let is_good = match known {
+    let is_valid = match known {
         Some(known) => known == *part,
         None => part_etag(file, id, part)?.is_some_and(|etag| etag == part.etag),
     };
-    if is_good {
+    if is_valid {
         return Ok(());
     }
     let reason = format!("part {} does not match its receipt", part.number);

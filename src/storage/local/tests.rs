@@ -89,8 +89,8 @@ async fn open_upload_survives_a_restart() {
     store.complete_multipart(&kept, &id, &[one, two]).await.unwrap();
     assert_eq!(read(&store, &kept).await, b"123456789");
 
-    let refused = store.complete_multipart(&spoiled, &other, &[lost]).await.unwrap_err();
-    assert_eq!(refused.kind, StorageErrorKind::InvalidInput, "the bytes do not match the receipt");
+    let error = store.complete_multipart(&spoiled, &other, &[lost]).await.unwrap_err();
+    assert_eq!(error.kind, StorageErrorKind::InvalidInput, "the bytes do not match the receipt");
     store.abort_multipart(&spoiled, &other).await.unwrap();
     assert_eq!(unfinished_files(root.path()), 0);
 }
@@ -122,8 +122,8 @@ async fn interrupted_put_is_listed_and_can_be_aborted() {
     store.disk.start_multipart(&key, &id).unwrap();
     let page = store.list_multiparts("", None, 10).await.unwrap();
     assert_eq!(page.multiparts[0].key, key);
-    let refused = store.put_part(&key, &page.multiparts[0].id, 1, body("x")).await.unwrap_err();
-    assert_eq!(refused.kind, StorageErrorKind::InvalidInput);
+    let error = store.put_part(&key, &page.multiparts[0].id, 1, body("x")).await.unwrap_err();
+    assert_eq!(error.kind, StorageErrorKind::InvalidInput);
     store.abort_multipart(&key, &page.multiparts[0].id).await.unwrap();
     assert_eq!(unfinished_files(root.path()), 0);
 }
@@ -152,8 +152,8 @@ async fn rejects_ids_that_the_store_did_not_generate() {
         "0198c0de-0000-7000-8000-00000000000b",
         "0198C0DE-0000-7000-8000-00000000000B.8",
     ] {
-        let refused = store.abort_multipart(&key(), &MultipartId::new(id)).await.unwrap_err();
-        assert_eq!(refused.kind, StorageErrorKind::InvalidInput, "{id:?}");
+        let error = store.abort_multipart(&key(), &MultipartId::new(id)).await.unwrap_err();
+        assert_eq!(error.kind, StorageErrorKind::InvalidInput, "{id:?}");
     }
     assert!(victim.exists());
 }

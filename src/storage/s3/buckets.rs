@@ -16,7 +16,7 @@ use super::{
 };
 use crate::domain::{ids::TenantId, object_key::ObjectKey};
 
-/// The number of tenant buckets cached as existing. Dropping the cache costs one more request a bucket.
+/// The number of tenant buckets cached as existing. Clearing the cache costs one more request per bucket.
 const KNOWN_BUCKETS_MAX: usize = 10_000;
 /// The key written and deleted to check write access. It is not an `ObjectKey`, so listings skip it.
 const CHECK_KEY: &str = "strongroom-check";
@@ -109,8 +109,8 @@ impl Client {
     async fn add_lifecycle_rule(&self, bucket: &str) {
         let Some(days) = self.options.abandoned_multipart_days else { return };
         match lifecycle::ensure_abort_rule(self, bucket, days).await {
-            Ok(InitOutcome::Unsupported(why)) => {
-                tracing::debug!(bucket, why, "the store does not support lifecycle rules")
+            Ok(InitOutcome::Unsupported(reason)) => {
+                tracing::debug!(bucket, reason, "the store does not support lifecycle rules")
             }
             Ok(_) => {}
             Err(error) => {
@@ -174,7 +174,7 @@ impl Client {
         Ok(InitReport { steps })
     }
 
-    /// Checks access to the store, and once a process also write access.
+    /// Checks access to the store. Also checks write access until that has succeeded once in this process.
     pub(super) async fn check(&self) -> Result<(), StorageError> {
         let operation = "check store";
         let at = |failure: Failure| failure.into_store_error(operation);

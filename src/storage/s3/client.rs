@@ -104,19 +104,22 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn open(options: S3Options) -> Result<Self, StorageError> {
-        let refused = |reason: String| StorageError::invalid_input("open storage", reason);
+        let invalid_options = |reason: String| StorageError::invalid_input("open storage", reason);
         let address = match &options.endpoint {
             Some(endpoint) => endpoint.clone(),
             None => format!("https://s3.{}.amazonaws.com", options.region),
         };
-        let endpoint: Url =
-            address.parse().map_err(|error| refused(format!("the endpoint is not a URL: {error}")))?;
+        let endpoint: Url = address
+            .parse()
+            .map_err(|error| invalid_options(format!("the endpoint is not a URL: {error}")))?;
         let is_plain = endpoint.scheme() == "http";
         if !matches!(endpoint.scheme(), "http" | "https") || endpoint.host_str().is_none() {
-            return Err(refused("the endpoint must start with https:// or http://".to_owned()));
+            return Err(invalid_options("the endpoint must start with https:// or http://".to_owned()));
         }
         if is_plain && !options.allow_http {
-            return Err(refused("the endpoint uses plain http; use https, or set allow_http".to_owned()));
+            return Err(invalid_options(
+                "the endpoint uses plain http; use https, or set allow_http".to_owned(),
+            ));
         }
         let signs_payload = match options.payload_signing {
             PayloadSigning::Auto => is_plain,
@@ -177,7 +180,7 @@ impl Client {
             return Ok(response);
         }
         let body = if is_head { Bytes::new() } else { collect_body(response.into_body()).await? };
-        Err(Failure::refused(status, &body))
+        Err(Failure::rejected(status, &body))
     }
 
     async fn sign(&self, request: Request) -> Result<HttpRequest, Failure> {
@@ -243,7 +246,7 @@ async fn collect_body(body: HttpResponseBody) -> Result<Bytes, Failure> {
 }
 
 fn build_http_client(options: &S3Options) -> Result<reqwest::Client, StorageError> {
-    let refused = |reason: String| StorageError::invalid_input("open storage", reason);
+    let invalid_options = |reason: String| StorageError::invalid_input("open storage", reason);
     let mut builder = reqwest::Client::builder()
         .user_agent(concat!("strongroom/", env!("CARGO_PKG_VERSION")))
         .redirect(reqwest::redirect::Policy::none())
@@ -254,12 +257,13 @@ fn build_http_client(options: &S3Options) -> Result<reqwest::Client, StorageErro
         .no_proxy()
         .http1_only();
     if let Some(path) = &options.ca_file {
-        let pem = fs::read(path).map_err(|error| refused(format!("failed to read the CA file: {error}")))?;
+        let pem = fs::read(path)
+            .map_err(|error| invalid_options(format!("failed to read the CA file: {error}")))?;
         let certificates = reqwest::Certificate::from_pem_bundle(&pem)
-            .map_err(|error| refused(format!("the CA file contains no certificates: {error}")))?;
+            .map_err(|error| invalid_options(format!("the CA file contains no certificates: {error}")))?;
         builder = builder.tls_certs_merge(certificates);
     }
-    builder.build().map_err(|error| refused(format!("failed to build the HTTP client: {error}")))
+    builder.build().map_err(|error| invalid_options(format!("failed to build the HTTP client: {error}")))
 }
 
 fn load_credentials(options: &S3Options) -> Result<AwsCredentialProvider, StorageError> {

@@ -30,7 +30,7 @@ pub(super) enum Failure {
     /// The credentials could not be obtained, or signing failed.
     Credentials(object_store::Error),
     /// The store rejected the request.
-    Refused {
+    Rejected {
         /// May be 200, because some errors follow a success status.
         status: StatusCode,
         /// The error code, such as `NoSuchKey`; empty if the response had none.
@@ -41,31 +41,31 @@ pub(super) enum Failure {
 }
 
 impl Failure {
-    pub(super) fn refused(status: StatusCode, body: &Bytes) -> Self {
+    pub(super) fn rejected(status: StatusCode, body: &Bytes) -> Self {
         let (code, message) = xml::parse_error(body).unwrap_or_default();
-        Self::Refused { status, code, message }
+        Self::Rejected { status, code, message }
     }
 
     pub(super) fn bucket_missing() -> Self {
         let (code, message) = ("NoSuchBucket".to_owned(), String::new());
-        Self::Refused { status: StatusCode::NOT_FOUND, code, message }
+        Self::Rejected { status: StatusCode::NOT_FOUND, code, message }
     }
 
     pub(super) fn upload_missing() -> Self {
         let (code, message) = ("NoSuchUpload".to_owned(), String::new());
-        Self::Refused { status: StatusCode::NOT_FOUND, code, message }
+        Self::Rejected { status: StatusCode::NOT_FOUND, code, message }
     }
 
     pub(super) fn code(&self) -> &str {
         match self {
-            Self::Refused { code, .. } => code,
+            Self::Rejected { code, .. } => code,
             _ => "",
         }
     }
 
     pub(super) fn status(&self) -> Option<StatusCode> {
         match self {
-            Self::Refused { status, .. } => Some(*status),
+            Self::Rejected { status, .. } => Some(*status),
             _ => None,
         }
     }
@@ -77,7 +77,7 @@ impl Failure {
                 StorageErrorKind::Transient
             }
             Self::Credentials(_) => StorageErrorKind::Unavailable,
-            Self::Refused { status, code, message } => {
+            Self::Rejected { status, code, message } => {
                 kind_from_code(code, message).unwrap_or_else(|| kind_from_status(*status))
             }
         }
@@ -152,18 +152,18 @@ impl fmt::Display for Failure {
             Self::Body(_) => f.write_str("incomplete response"),
             Self::InvalidResponse(what) => write!(f, "invalid response: {what}"),
             Self::Credentials(_) => f.write_str("no credentials for signing"),
-            Self::Refused { status, code, .. } if code == "NoSuchBucket" => {
+            Self::Rejected { status, code, .. } if code == "NoSuchBucket" => {
                 write!(
                     f,
                     "{} {code}: the bucket does not exist; `strongroom storage init` creates it",
                     status.as_u16()
                 )
             }
-            Self::Refused { status, code, .. } if matches!(status.as_u16(), 300..=399 | 401 | 403) => {
+            Self::Rejected { status, code, .. } if matches!(status.as_u16(), 300..=399 | 401 | 403) => {
                 let hint = "check the access key, its permissions, the region and the clock";
                 write!(f, "{} {code}: the store denies access; {hint}", status.as_u16())
             }
-            Self::Refused { status, code, message } => {
+            Self::Rejected { status, code, message } => {
                 let message: String = message.chars().take(MESSAGE_LENGTH_CHARS_MAX).collect();
                 write!(f, "{} {code}: {message}", status.as_u16())
             }
@@ -177,7 +177,7 @@ impl Error for Failure {
             Self::Http(error) => Some(error),
             Self::Body(error) => Some(error.as_ref()),
             Self::Credentials(error) => Some(error),
-            Self::Timeout | Self::InvalidResponse(_) | Self::Refused { .. } => None,
+            Self::Timeout | Self::InvalidResponse(_) | Self::Rejected { .. } => None,
         }
     }
 }

@@ -5,10 +5,10 @@ use serde::{Deserialize, de::DeserializeOwned};
 use super::errors::Failure;
 use crate::domain::clock::Timestamp;
 
-/// Parses a response. An error document is a refusal, even with a success status.
+/// Parses a response. An error document is a rejection, even with a success status.
 pub(super) fn parse<T: DeserializeOwned>(body: &[u8], what: &'static str) -> Result<T, Failure> {
     if let Some((code, message)) = parse_error(body) {
-        return Err(Failure::Refused { status: http::StatusCode::OK, code, message });
+        return Err(Failure::Rejected { status: http::StatusCode::OK, code, message });
     }
     quick_xml::de::from_reader(body).map_err(|_| Failure::InvalidResponse(what))
 }

@@ -32,12 +32,12 @@ impl JobInstruments {
                 meter,
                 "strongroom.job.attempts",
                 "",
-                "Completed attempts at jobs, by kind and outcome",
+                "Completed job attempts, by kind and outcome",
             ),
             duration: duration_histogram(
                 meter,
                 "strongroom.job.duration",
-                "Duration of attempts at jobs, by kind",
+                "Duration of job attempts, by kind",
             ),
         }
     }
@@ -55,11 +55,11 @@ impl Metrics {
 
     /// Counts a completed attempt at a job, and records its duration if this process made it. Kinds and
     /// outcomes come from fixed sets.
-    pub fn record_job_attempt(&self, kind: &str, outcome: &'static str, took: Option<Duration>) {
+    pub fn record_job_attempt(&self, kind: &str, outcome: &'static str, duration: Option<Duration>) {
         let jobs = &self.inner.jobs;
         let kind = KeyValue::new("kind", kind.to_owned());
-        if let Some(took) = took {
-            jobs.duration.record(took.as_secs_f64(), std::slice::from_ref(&kind));
+        if let Some(duration) = duration {
+            jobs.duration.record(duration.as_secs_f64(), std::slice::from_ref(&kind));
         }
         jobs.attempts.add(1, &[kind, KeyValue::new("outcome", outcome)]);
     }

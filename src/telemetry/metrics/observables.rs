@@ -14,16 +14,16 @@ pub struct PoolState {
     pub waiting: u64,
 }
 
-type Read<T> = Box<dyn Fn() -> T + Send + Sync>;
+type ReadFn<T> = Box<dyn Fn() -> T + Send + Sync>;
 
 #[derive(Default)]
 struct Readers {
-    byte_budget: Option<Read<u64>>,
-    pools: Vec<(&'static str, Read<PoolState>)>,
+    byte_budget: Option<ReadFn<u64>>,
+    pools: Vec<(&'static str, ReadFn<PoolState>)>,
 }
 
 impl Readers {
-    fn each_pool(&self, mut observe: impl FnMut(KeyValue, PoolState)) {
+    fn for_each_pool(&self, mut observe: impl FnMut(KeyValue, PoolState)) {
         for (pool, read) in &self.pools {
             observe(KeyValue::new("pool", *pool), read());
         }
@@ -59,7 +59,7 @@ impl Observables {
                     observer.observe(state.in_use, &[pool.clone(), KeyValue::new("state", "in_use")]);
                     observer.observe(state.idle, &[pool, KeyValue::new("state", "idle")]);
                 };
-                readers.read(|readers| readers.each_pool(observe));
+                readers.read(|readers| readers.for_each_pool(observe));
             })
             .build();
         let readers = observables.clone();
@@ -68,22 +68,22 @@ impl Observables {
             .with_description("Requests that wait for a connection, by pool")
             .with_callback(move |observer| {
                 let observe = |pool, state: PoolState| observer.observe(state.waiting, &[pool]);
-                readers.read(|readers| readers.each_pool(observe));
+                readers.read(|readers| readers.for_each_pool(observe));
             })
             .build();
         observables
     }
 
-    pub(super) fn set_byte_budget(&self, read: Read<u64>) {
+    pub(super) fn set_byte_budget(&self, read: ReadFn<u64>) {
         self.write(|readers| readers.byte_budget = Some(read));
     }
 
-    pub(super) fn add_pool(&self, pool: &'static str, read: Read<PoolState>) {
+    pub(super) fn add_pool(&self, pool: &'static str, read: ReadFn<PoolState>) {
         self.write(|readers| readers.pools.push((pool, read)));
     }
 
-    /// Reads the functions. A function that panics does not change the list, so a poisoned lock is still
-    /// usable.
+    /// Calls `act` with the registered functions. A function that panics does not change the list, so a
+    /// poisoned lock is still usable.
     fn read<T>(&self, act: impl FnOnce(&Readers) -> T) -> T {
         act(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }

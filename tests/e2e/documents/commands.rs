@@ -21,7 +21,7 @@ use tokio::{
 use super::{Block, Document, assert_none, documents, repository};
 use crate::server::strongroom_command;
 
-/// The language of blocks that run. Other shells are refused, so that each block of commands is tested.
+/// The language of blocks that run. Blocks of other shells are rejected, so that every command is tested.
 const SHELL: &str = "sh";
 const OTHER_SHELLS: [&str; 6] = ["", "bash", "shell", "console", "zsh", "shell-session"];
 
@@ -35,7 +35,7 @@ SQL
 pg_dump --enable-row-security --format=custom --file=backup.dump "$BACKUP_URL"
 "#;
 
-/// Limits the time that the commands of one document take.
+/// The maximum time for the commands of one document.
 const DOCUMENT_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// A `strongroom dev` with the environment that the documents assume.
@@ -47,7 +47,7 @@ struct Site {
 
 impl Site {
     async fn start() -> Self {
-        // The path of a socket has at most 107 bytes, so the directory is not below TMPDIR.
+        // The path of a socket has at most 107 bytes, so the directory is not in TMPDIR, which may be long.
         let directory = tempfile::Builder::new().prefix("strongroom-docs").tempdir_in("/tmp").unwrap();
         // As root, PostgreSQL runs as another user, which must be able to enter the directory of its data.
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o711)).unwrap();
@@ -78,12 +78,14 @@ impl Site {
         }
         bash.arg(&path).current_dir(self.directory.path()).envs(&self.environment);
         bash.stdin(Stdio::null()).kill_on_drop(true);
-        let output =
-            timeout(DOCUMENT_TIMEOUT, bash.output()).await.expect("the commands end in time").unwrap();
+        let output = timeout(DOCUMENT_TIMEOUT, bash.output())
+            .await
+            .expect("the commands did not end in time")
+            .unwrap();
         (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    /// Stops the server. Returns its log if it does not end well.
+    /// Stops the server. Returns its log if it exits with a failure.
     async fn stop(mut self) -> Option<String> {
         let pid = self.dev.id().unwrap().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
@@ -111,7 +113,8 @@ fn environment(directory: &Path) -> BTreeMap<String, OsString> {
     let data = directory.join("data");
     let dev: Value = serde_json::from_slice(&fs::read(data.join("dev.json")).unwrap()).unwrap();
     let text = |value: &Value| OsString::from(value.as_str().unwrap());
-    let sockets = data.join("postgres").canonicalize().expect("PostgreSQL runs below the data directory");
+    let sockets =
+        data.join("postgres").canonicalize().expect("no PostgreSQL directory in the data directory");
     let sockets = sockets.to_str().unwrap().replace('/', "%2F");
     let database = |login: &str| OsString::from(format!("postgres://{login}@{sockets}/postgres"));
     let program = Path::new(env!("CARGO_BIN_EXE_strongroom")).parent().unwrap().to_owned();
@@ -133,12 +136,12 @@ fn environment(directory: &Path) -> BTreeMap<String, OsString> {
     settings.map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
-fn runnable(document: &Document) -> Vec<Block> {
+fn runnable_blocks(document: &Document) -> Vec<Block> {
     let blocks = document.blocks().into_iter();
     blocks.filter(|block| block.language == SHELL && block.runner.is_none()).collect()
 }
 
-/// Joins all blocks to one script, which prints the place of each block before it runs.
+/// Joins all blocks into one script, which prints the location of each block before it runs.
 fn script(path: &str, blocks: &[Block]) -> String {
     let mut script = "set -euo pipefail\nexec 2>&1\n".to_owned();
     let mentions = |text: &str| blocks.iter().any(|block| block.text.contains(text));
@@ -156,7 +159,7 @@ async fn commands_of_documents_run() {
     let mut findings = Vec::new();
     let mut count = 0;
     for document in documents() {
-        let blocks = runnable(&document);
+        let blocks = runnable_blocks(&document);
         if blocks.is_empty() {
             continue;
         }
@@ -178,7 +181,7 @@ async fn commands_of_documents_run() {
 async fn failing_command_is_reported_with_its_block() {
     let document = Document::new("x.md", "```sh\ntrue\n```\n```sh\nfalse\n```\n```sh\necho never\n```\n");
     let directory = tempfile::tempdir().unwrap();
-    let script = script(&document.path, &runnable(&document));
+    let script = script(&document.path, &runnable_blocks(&document));
     fs::write(directory.path().join("commands"), script).unwrap();
     let bash = Command::new("bash").arg(directory.path().join("commands")).output().await.unwrap();
     assert!(!bash.status.success());
@@ -196,23 +199,26 @@ async fn quickstart_stores_and_fetches_a_file() {
 }
 
 /// Finds blocks of other shells, and blocks whose runner does not contain their commands.
-fn unrun(document: &Document, read: impl Fn(&str) -> Option<String>) -> Vec<String> {
+fn find_untested_blocks(document: &Document, read: impl Fn(&str) -> Option<String>) -> Vec<String> {
     let mut findings = Vec::new();
     for block in document.blocks() {
-        let place = format!("{}:{}", document.path, block.line);
+        let location = format!("{}:{}", document.path, block.line);
         if OTHER_SHELLS.contains(&block.language.as_str()) {
-            findings
-                .push(format!("{place}: a block of commands is `{SHELL}`, and any other block is `text`"));
+            findings.push(format!(
+                "{location}: a block of commands must be `{SHELL}`, and any other block `text`"
+            ));
         }
         let Some(runner) = &block.runner else { continue };
         let Some(text) = read(runner) else {
-            findings.push(format!("{place}: `{runner}` does not exist"));
+            findings.push(format!("{location}: `{runner}` does not exist"));
             continue;
         };
         let tokens: Vec<&str> = text.split(|c| !is_part_of_word(c)).collect();
         for (command, word) in words_to_find(&block.text) {
             if !tokens.iter().any(|token| *token == word || token.ends_with(&format!("/{word}"))) {
-                findings.push(format!("{place}: `{runner}` does not run `{command}`: it has no `{word}`"));
+                findings.push(format!(
+                    "{location}: `{runner}` does not run `{command}`: it does not contain `{word}`"
+                ));
             }
         }
     }
@@ -240,18 +246,23 @@ fn words_to_find(block: &str) -> Vec<(&str, &str)> {
 #[test]
 fn blocks_that_cannot_run_here_name_their_runner() {
     let read = |path: &str| fs::read_to_string(repository().join(path)).ok();
-    assert_none(&documents().iter().flat_map(|document| unrun(document, read)).collect::<Vec<_>>());
+    assert_none(
+        &documents().iter().flat_map(|document| find_untested_blocks(document, read)).collect::<Vec<_>>(),
+    );
 }
 
 #[test]
 fn commands_that_their_runner_lacks_are_found() {
     let findings = |fence: &str| {
         let document = Document::new("x.md", &format!("<!-- run by: a.rs -->\n```{fence}\n```\n"));
-        unrun(&document, |path| (path == "a.rs").then(|| "run([\"jobs\", \"show\", id])".to_owned())).len()
+        find_untested_blocks(&document, |path| {
+            (path == "a.rs").then(|| "run([\"jobs\", \"show\", id])".to_owned())
+        })
+        .len()
     };
     assert_eq!(findings("sh\nstrongroom jobs show ID # prints it"), 0);
     assert_eq!(findings("sh\nstrongroom jobs retry ID"), 1);
     assert_eq!(findings("bash\nstrongroom jobs show ID"), 1);
     let nowhere = Document::new("x.md", "<!-- run by: b.rs -->\n```sh\na\n```\n");
-    assert_eq!(unrun(&nowhere, |_| None).len(), 1);
+    assert_eq!(find_untested_blocks(&nowhere, |_| None).len(), 1);
 }

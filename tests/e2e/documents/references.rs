@@ -4,17 +4,17 @@ use std::{collections::BTreeSet, fs, path::Path};
 
 use super::{Document, assert_none, documents, repository};
 
-/// Beginnings of names in backticks that are paths of the repository.
+/// Prefixes of the names in backticks that are repository paths.
 const DIRECTORIES: [&str; 8] =
     ["src/", "tests/", "docs/", "scripts/", "proto/", "migrations/", "benches/", ".ci/"];
 
-/// Beginnings of environment variables, which look like reasons of errors.
+/// Prefixes of environment variables, which look like error reasons.
 const VARIABLE_PREFIXES: [&str; 2] = ["STRONGROOM_", "AWS_"];
 
 /// The names that documents may refer to.
 struct Known {
     config: toml::Table,
-    /// The words of the contract that begin with a capital letter, without the prefix of reasons.
+    /// The words of the contract that begin with a capital letter, without the prefix of error reasons.
     constants: BTreeSet<String>,
     /// The source, with the continuation lines of string literals joined.
     source: String,
@@ -25,29 +25,29 @@ impl Known {
         let config = fs::read_to_string(repository().join("src/config/default.toml")).unwrap();
         let mut constants = BTreeSet::new();
         read_constants(&repository().join("proto"), &mut constants);
-        assert!(constants.contains("OVERLOADED"), "the reasons of errors were not found");
+        assert!(constants.contains("OVERLOADED"), "the error reasons were not found");
         let mut source = String::new();
         read_source(&repository().join("src"), &mut source);
         Self { config: config.parse().unwrap(), constants, source }
     }
 
-    /// Returns the fault of a name in backticks that refers to nothing.
-    fn fault(&self, name: &str) -> Option<&'static str> {
+    /// Returns the problem of a name in backticks that refers to nothing.
+    fn find_problem(&self, name: &str) -> Option<&'static str> {
         let is_pattern = name.contains(['<', '*', '{', '…', '$']);
         if DIRECTORIES.iter().any(|directory| name.starts_with(directory)) {
             let is_missing = !is_pattern && !repository().join(name).exists();
-            return is_missing.then_some("is no path of the repository");
+            return is_missing.then_some("is not a path in the repository");
         }
         let section = name.split('.').next().unwrap_or_default();
         let is_key = name.contains('.') && self.config.contains_key(section) && !is_file(name);
         if is_key && !is_pattern && !self.has_key(name) {
-            return Some("is no configuration key");
+            return Some("is not a configuration key");
         }
         let is_constant = name.contains('_')
             && name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')
             && !VARIABLE_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
         if is_constant && !self.constants.contains(name) {
-            return Some("is neither a reason of an error nor another constant of the contract");
+            return Some("is neither an error reason nor another constant of the contract");
         }
         None
     }
@@ -91,7 +91,7 @@ fn read_source(directory: &Path, source: &mut String) {
     }
 }
 
-/// Returns the messages in backticks of items that quote a log line. Names of fields have one word.
+/// Returns the messages in backticks of items that quote a log line. Field names are single words.
 fn log_messages(prose: &str) -> Vec<String> {
     let items = prose.split("\n- ").filter(|item| item.contains("Log line"));
     let items = items.map(|item| item.split("\n\n").next().unwrap_or_default().replace("\n  ", " "));
@@ -113,34 +113,34 @@ fn links(prose: &str) -> Vec<&str> {
     targets.filter_map(|target| target.split('#').next()).filter(|target| !target.is_empty()).collect()
 }
 
-fn faults(document: &Document, known: &Known) -> Vec<String> {
+fn find_problems(document: &Document, known: &Known) -> Vec<String> {
     let prose = document.prose();
     let directory = repository().join(&document.path).parent().unwrap().to_owned();
-    let mut faults = Vec::new();
+    let mut problems = Vec::new();
     for link in links(&prose).into_iter().filter(|link| !directory.join(link).exists()) {
-        faults.push(format!("{}: the link to `{link}` leads nowhere", document.path));
+        problems.push(format!("{}: the target of the link `{link}` does not exist", document.path));
     }
     for message in log_messages(&prose).into_iter().filter(|message| !known.source.contains(message)) {
-        faults.push(format!("{}: no part of the program logs `{message}`", document.path));
+        problems.push(format!("{}: the program does not log `{message}`", document.path));
     }
     for name in names(&prose) {
-        if let Some(fault) = known.fault(name) {
-            faults.push(format!("{}: `{name}` {fault}", document.path));
+        if let Some(problem) = known.find_problem(name) {
+            problems.push(format!("{}: `{name}` {problem}", document.path));
         }
     }
-    faults
+    problems
 }
 
 #[test]
 fn references_of_documents_exist() {
     let known = Known::read();
-    assert_none(&documents().iter().flat_map(|document| faults(document, &known)).collect::<Vec<_>>());
+    assert_none(&documents().iter().flat_map(|document| find_problems(document, &known)).collect::<Vec<_>>());
 }
 
 #[test]
 fn missing_references_are_found() {
     let known = Known::read();
-    let faults = |text: &str| faults(&Document::new("docs/x.md", text), &known).len();
+    let count_problems = |text: &str| find_problems(&Document::new("docs/x.md", text), &known).len();
     for good in [
         "`src/lib.rs`, `scripts/load --quick`, `migrations/<name>/`",
         "[all](../README.md#top), [elsewhere](https://example.org), <https://example.org>",
@@ -149,7 +149,7 @@ fn missing_references_are_found() {
         "```sh\n`src/nowhere.rs`\n```",
         "Seen:\n\n- Log line: `database probe failed`, with the field\n  `result`.\n\nNo `log message`.",
     ] {
-        assert_eq!(faults(good), 0, "{good}");
+        assert_eq!(count_problems(good), 0, "{good}");
     }
     for bad in [
         "`src/nowhere.rs`",
@@ -160,6 +160,6 @@ fn missing_references_are_found() {
         "`CURSOR_TOO_YOUNG`",
         "Seen:\n\n- Log line, level WARN: `database probe\n  succeeded`.\n",
     ] {
-        assert_eq!(faults(bad), 1, "{bad}");
+        assert_eq!(count_problems(bad), 1, "{bad}");
     }
 }

@@ -1,5 +1,5 @@
 //! A fault-injecting proxy between the service and a dependency. It forwards everything unless a rule
-//! matches. It parses each protocol far enough to match messages: HTTP requests by their first line, and
+//! matches. It parses each protocol only as far as rules need: the first line of HTTP requests, and the
 //! statements sent to PostgreSQL.
 
 mod http;

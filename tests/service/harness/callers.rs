@@ -80,7 +80,7 @@ pub(crate) struct Download {
 }
 
 impl Inner {
-    /// Creates a caller whose token expires in one hour of the test's clock.
+    /// Creates a caller whose token expires after one hour of the test clock.
     pub(crate) fn caller(&self, identity: Identity) -> Caller {
         let token = token(&identity, self.clock.now());
         self.caller_with_token(identity, &token)
@@ -172,7 +172,7 @@ impl Service {
         self.member("head", SCHOOL, "admin", &[])
     }
 
-    /// Alice outside any organisation. Her tenant is her own.
+    /// Returns alice outside any organisation, in her personal tenant.
     pub(crate) fn personal_alice(&self) -> Caller {
         self.caller(Identity { user: "alice".to_owned(), ..Identity::default() })
     }
@@ -185,7 +185,7 @@ impl Service {
         })
     }
 
-    /// A caller without credentials.
+    /// Returns a caller without credentials.
     pub(crate) fn anonymous(&self) -> Caller {
         self.caller_with_token(Identity::default(), "")
     }
@@ -282,7 +282,9 @@ impl Caller {
         let mut downloaded = Download { header, bytes: Vec::new(), chunks: 0 };
         let first = downloaded.header.range.unwrap().offset;
         while let Some(message) = stream.message().await? {
-            let Some(Message::Chunk(chunk)) = message.message else { panic!("a second header") };
+            let Some(Message::Chunk(chunk)) = message.message else {
+                panic!("a message after the header is not a chunk")
+            };
             assert_eq!(chunk.offset, first + downloaded.bytes.len() as i64);
             assert_eq!(chunk.crc32c, crc32c(&chunk.data));
             assert!(!chunk.data.is_empty() && chunk.data.len() <= 1024 * 1024);
@@ -307,7 +309,7 @@ impl Caller {
         Ok(self.files.clone().list_files(request).await?.into_inner())
     }
 
-    /// Lists the names of all matching files, over all pages.
+    /// Lists the names of all matching files, across all pages.
     pub(crate) async fn list_names(&self, mut request: ListFilesRequest) -> Vec<String> {
         let mut names = Vec::new();
         loop {
@@ -330,7 +332,7 @@ impl Caller {
         Ok(self.files.clone().undelete_file(request).await?.into_inner().file.unwrap())
     }
 
-    /// Updates the fields that are named, on condition that the file still has the etag in `file`, if there is one.
+    /// Updates the fields in `paths`. If `file` has an etag, fails unless it is still the current one.
     pub(crate) async fn update(&self, file: File, paths: &[&str]) -> Result<File, Status> {
         let paths = paths.iter().map(|path| (*path).to_owned()).collect();
         let if_etag = file.etag.clone();
@@ -382,7 +384,7 @@ impl Caller {
         Ok(self.upload(spec, data).await?.file.unwrap())
     }
 
-    /// Lists all versions, newest first, over all pages.
+    /// Lists all versions, newest first, across all pages.
     pub(crate) async fn list_versions(&self, id: &str, page_size: i32) -> Result<Vec<FileVersion>, Status> {
         let mut request =
             ListFileVersionsRequest { file_id: id.to_owned(), page_size, page_token: String::new() };
@@ -454,7 +456,7 @@ impl Caller {
         Ok(self.quotas.clone().update_quota(request).await?.into_inner().quota.unwrap())
     }
 
-    /// Sets the byte limit of the caller's own tenant. Only admins may.
+    /// Sets the byte limit of the caller's own tenant. Panics if the caller is not an admin.
     pub(crate) async fn set_limit_bytes(&self, limit_bytes: i64) {
         let quota = Quota { limit_bytes, ..Quota::default() };
         self.update_quota("", quota, &["limit_bytes"]).await.unwrap();
@@ -473,7 +475,7 @@ pub(crate) fn reason(status: &Status) -> String {
     info.reason.clone()
 }
 
-/// Returns the fields that the `BadRequest` of a status names.
+/// Returns the fields in the `BadRequest` of a status.
 pub(crate) fn violated_fields(status: &Status) -> Vec<String> {
     let details = status.get_error_details();
     let violations = details.bad_request().map(|bad| bad.field_violations.clone()).unwrap_or_default();

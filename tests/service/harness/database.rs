@@ -24,12 +24,12 @@ const SYSTEM_LOGIN: &str = "strongroom_test_system";
 pub(crate) struct TestDatabase {
     server: Url,
     name: String,
-    /// The addresses at which the service connects as its two roles, if not the server's own: the role for
-    /// requests, and the role for work across tenants.
+    /// The addresses that the two roles of the service connect to, if they differ from the server's: first the
+    /// role for requests, then the role for work across tenants.
     pub(crate) addresses: Option<[SocketAddr; 2]>,
 }
 
-/// The URL of the server that all tests share.
+/// Returns the URL of the server that all tests share.
 pub(crate) fn test_server_url() -> Url {
     let Ok(url) = std::env::var(URL) else {
         panic!("{URL} is not set; run through scripts/with-postgres");
@@ -124,7 +124,7 @@ impl TestDatabase {
         url(&self.server, &self.name, None)
     }
 
-    /// Connects as the superuser, who bypasses row-level security.
+    /// Connects as the superuser, which bypasses row-level security.
     pub(crate) async fn connect_as_superuser(&self) -> Superuser {
         Superuser::connect(self.superuser_url()).await
     }
@@ -141,7 +141,7 @@ impl TestDatabase {
     }
 }
 
-/// The superuser's connection, which is opened again after the server was restarted.
+/// The superuser's connection, which is reopened after a restart of the server.
 pub(crate) struct Superuser {
     url: SecretString,
     client: Mutex<Arc<Client>>,

@@ -58,7 +58,7 @@ pub(crate) fn import_request(message: import_files_request::Message) -> ImportFi
     ImportFilesRequest { message: Some(message) }
 }
 
-/// Returns the results of single objects in a report.
+/// Returns the result of each object in a report.
 pub(crate) fn import_results(report: &[Response]) -> Vec<ImportResult> {
     let result = |response: &Response| match response {
         Response::Result(result) => Some(result.clone()),

@@ -110,7 +110,7 @@ pub(crate) async fn check_invariants(s: &Service) {
 
     let report = s.run_fsck().await;
     if !s.may_lose_objects.load(Ordering::Relaxed) {
-        assert_eq!(report.violations, [], "fsck");
+        assert_eq!(report.violations, [], "fsck finds no violation");
     }
 }
 

@@ -21,14 +21,14 @@ pub(crate) struct LegacyResponse {
 }
 
 impl LegacyResponse {
-    /// Status 200 with a body and its length.
+    /// Returns a response with status 200, a body and its length.
     pub(crate) fn with_body(body: impl Into<Vec<u8>>) -> Self {
         let body = body.into();
         let length = body.len();
         Self::without_headers("200 OK", body).with_header("content-length", length)
     }
 
-    /// A status with an empty body.
+    /// Returns a response with an empty body.
     pub(crate) fn with_status(status: &'static str) -> Self {
         Self::without_headers(status, Vec::new()).with_header("content-length", 0)
     }
@@ -37,7 +37,7 @@ impl LegacyResponse {
         Self { status, headers: Vec::new(), body: body.into(), stays_open: false }
     }
 
-    /// No byte, on a connection that stays open.
+    /// Returns a response without any bytes, on a connection that stays open.
     pub(crate) fn stalled() -> Self {
         Self::without_headers("", Vec::new()).then_stall()
     }
@@ -77,29 +77,29 @@ pub(crate) struct LegacyHost {
     /// The base URL without a trailing slash.
     pub(crate) url: String,
     shared: Shared,
-    serving: JoinHandle<()>,
+    server: JoinHandle<()>,
 }
 
 impl Drop for LegacyHost {
     fn drop(&mut self) {
-        self.serving.abort();
+        self.server.abort();
     }
 }
 
 impl LegacyHost {
     pub(crate) async fn start() -> Self {
-        // As `main` does. It fails only if a provider is already installed.
+        // As in `main`. The call fails only if a provider is already installed.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let shared = Shared::default();
         let for_connections = shared.clone();
-        let serving = tokio::spawn(async move {
+        let server = tokio::spawn(async move {
             while let Ok((connection, _)) = listener.accept().await {
                 tokio::spawn(respond(connection, for_connections.clone()));
             }
         });
-        Self { url, shared, serving }
+        Self { url, shared, server }
     }
 
     /// Sets the response to a path and query.

@@ -34,7 +34,7 @@ impl Default for ErrorLog {
 }
 
 impl ErrorLog {
-    /// Records the log of the current thread from now on. Each test has threads of its own.
+    /// Records the log of the current thread from now on. Each test has its own threads.
     pub(crate) fn record_this_thread(&self) {
         // The guard must not be dropped before the thread ends.
         std::mem::forget(tracing::dispatcher::set_default(&self.dispatch));

@@ -7,7 +7,7 @@ use strongroom::proto::v1::{
     upload_file_request::Message,
 };
 
-/// A spec with a name only.
+/// Returns a spec with only a name.
 pub(crate) fn spec(name: &str) -> UploadSpec {
     UploadSpec { name: name.to_owned(), ..UploadSpec::default() }
 }
@@ -27,7 +27,7 @@ pub(crate) fn finish(size_bytes: usize) -> UploadFileRequest {
     UploadFileRequest { message: Some(Message::Finish(finish)) }
 }
 
-/// The spec, chunks of this size, and the finish message with the digest.
+/// Returns the spec, chunks of this size, and the finish message with the digest.
 pub(crate) fn upload_messages(spec: UploadSpec, data: &[u8], chunk_size: usize) -> Vec<UploadFileRequest> {
     let mut messages = vec![spec_message(spec)];
     messages.extend(data.chunks(chunk_size).enumerate().map(|(n, data)| chunk(n * chunk_size, data)));
@@ -36,7 +36,7 @@ pub(crate) fn upload_messages(spec: UploadSpec, data: &[u8], chunk_size: usize) 
     messages
 }
 
-/// The messages that resume an upload: chunks of `data` from an offset, and the finish message if
+/// Returns the messages that resume an upload: chunks of `data` from an offset, and the finish message if
 /// `is_finished`.
 pub(crate) fn resume_messages(
     id: &str,
@@ -63,7 +63,7 @@ pub(crate) fn sha256(data: &[u8]) -> Bytes {
     Bytes::copy_from_slice(&Sha256::digest(data))
 }
 
-/// Bytes without repetition within a part.
+/// Returns bytes without repetition within a part.
 pub(crate) fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|n| (n * 31 + n / 251 + n / 65_521) as u8).collect()
 }

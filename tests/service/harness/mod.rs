@@ -1,8 +1,7 @@
 //! The test harness.
 //!
-//! `service_test(|s| async move { … })` starts a service with a database and a store of its own, runs the
-//! test, stops the service, waits for its background work and then checks the invariants, regardless of the
-//! subject of the test.
+//! `service_test(|s| async move { … })` starts a service with its own database and store, runs the test,
+//! stops the service, waits for its background work, and then checks the invariants, whatever the test is about.
 
 mod callers;
 mod clock;
@@ -84,7 +83,7 @@ pub(crate) struct Inner {
     pub(crate) superuser: Superuser,
     /// The primary store, without faults.
     pub(crate) store: Arc<dyn ObjectStorage>,
-    /// The primary store as the service uses it, with the faults that tests plan.
+    /// The primary store as the service uses it, with injected faults.
     pub(crate) faults: Arc<Flaky>,
     /// All stores, without faults.
     pub(crate) stores: Stores,
@@ -123,8 +122,8 @@ impl Service {
         start_server(config, self.database.clone(), self.clock.clone(), Arc::clone(&self.keys), stores).await
     }
 
-    /// Replaces the connection by one of the calling runtime, which outlives the server's runtime. Panics if
-    /// the service was cloned before.
+    /// Replaces the connection with one on the calling runtime, which outlives the server's runtime. Panics if
+    /// the service was already cloned.
     pub(crate) async fn reconnect_on_this_runtime(mut self) -> Self {
         let channel = connect(&self.address).await;
         Arc::get_mut(&mut self.0).unwrap().channel = channel;
@@ -138,17 +137,17 @@ async fn connect(address: &str) -> Channel {
 
 impl Inner {
     /// Permits logged errors in this test.
-    pub(crate) fn expect_logged_errors(&self) {
+    pub(crate) fn allow_logged_errors(&self) {
         self.may_log_errors.store(true, Ordering::Relaxed);
     }
 
-    /// Permits violations that fsck finds in this test, because it damages the store.
-    pub(crate) fn expect_lost_objects(&self) {
+    /// Permits fsck violations in this test, which damages the store.
+    pub(crate) fn allow_lost_objects(&self) {
         self.may_lose_objects.store(true, Ordering::Relaxed);
     }
 
-    /// Permits jobs that failed or were not run in this test.
-    pub(crate) fn expect_failed_jobs(&self) {
+    /// Permits failed and unfinished jobs in this test.
+    pub(crate) fn allow_failed_jobs(&self) {
         self.may_fail_jobs.store(true, Ordering::Relaxed);
     }
 
@@ -213,13 +212,13 @@ where
     service_test_in(None, |setup| configure(&mut setup.config), test);
 }
 
-/// The inputs from which a service is started, for tests that put a proxy or another store in between.
+/// The inputs from which a service is started, for tests that use a proxy or another store.
 pub(crate) struct Setup {
     pub(crate) config: Config,
     /// In memory and without retries, unless a test changes it.
     pub(crate) storage: StorageOptions,
-    /// The addresses at which the service's two pools connect, if not the server's own: the pool for
-    /// requests, and the pool for work across tenants.
+    /// The addresses that the two pools of the service connect to, if they differ from the server's: first the
+    /// pool for requests, then the pool for work across tenants.
     pub(crate) database_addresses: Option<[SocketAddr; 2]>,
     /// Whether the stores presign URLs.
     pub(crate) has_urls: bool,
@@ -344,12 +343,12 @@ fn test_config(keys: &tempfile::NamedTempFile) -> Config {
     config.uploads.byte_budget_bytes = 4 * 1024 * 1024;
     config.uploads.reservation_step_bytes = 4 * PART as u64;
     config.server.drain_seconds = 20;
-    // A busy machine must not reach these limits; tests of a limit set it themselves.
+    // These limits must not be reached on a busy machine; a test of a limit sets its own value.
     (config.database.acquire_timeout_seconds, config.database.statement_timeout_seconds) = (60, 60);
     (config.deadlines.unary_seconds, config.deadlines.list_seconds) = (120, 120);
     config.tenants.presets.insert(SCHOOL.to_owned(), "education".to_owned());
     config.scanning.accept_unscanned = true;
-    // A source that exists, for tests of permissions.
+    // An existing source, for permission tests.
     let here = concat!(env!("CARGO_MANIFEST_DIR"), "/proto");
     let legacy =
         ImportSourceConfig { tenants: "*".to_owned(), location: SourceLocation::Directory(here.into()) };

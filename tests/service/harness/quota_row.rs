@@ -31,9 +31,9 @@ impl Service {
     /// cleanup.
     #[track_caller]
     pub(crate) fn assert_nothing_is_left(&self) -> impl Future<Output = ()> {
-        let place = std::panic::Location::caller();
+        let location = std::panic::Location::caller();
         async move {
-            self.wait_until(&format!("clean up ({place})"), || async {
+            self.wait_until(&format!("clean up ({location})"), || async {
                 self.superuser
                     .query_number("SELECT sum(reserved_bytes + reserved_file_count) FROM quotas")
                     .await
@@ -50,7 +50,7 @@ impl Service {
                 "SELECT sum(total_bytes + file_count) FROM usage_counters",
                 "SELECT count(*) FROM uploads WHERE state = 1",
             ] {
-                assert_eq!(self.superuser.query_number(sql).await, 0, "{sql} ({place})");
+                assert_eq!(self.superuser.query_number(sql).await, 0, "{sql} ({location})");
             }
         }
     }

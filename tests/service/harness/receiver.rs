@@ -28,8 +28,8 @@ pub(crate) struct ReceivedMessage {
 #[derive(Clone, Default)]
 struct Shared {
     messages: Arc<Mutex<Vec<ReceivedMessage>>>,
-    /// The status and the `location` header of each of the next responses.
-    script: Arc<Mutex<VecDeque<(u16, String)>>>,
+    /// The status and the `location` header of each of the next responses, in order.
+    queued_responses: Arc<Mutex<VecDeque<(u16, String)>>>,
     gate: Arc<RwLock<()>>,
 }
 
@@ -37,12 +37,12 @@ struct Shared {
 pub(crate) struct Receiver {
     pub(crate) url: String,
     shared: Shared,
-    serving: JoinHandle<()>,
+    server: JoinHandle<()>,
 }
 
 impl Drop for Receiver {
     fn drop(&mut self) {
-        self.serving.abort();
+        self.server.abort();
     }
 }
 
@@ -53,25 +53,30 @@ async fn receive(
 ) -> (StatusCode, [(&'static str, String); 1]) {
     shared.messages.lock().unwrap().push(ReceivedMessage { headers, body });
     drop(shared.gate.read().await);
-    let (status, location) = shared.script.lock().unwrap().pop_front().unwrap_or((200, String::new()));
+    let (status, location) =
+        shared.queued_responses.lock().unwrap().pop_front().unwrap_or((200, String::new()));
     (StatusCode::from_u16(status).unwrap(), [("location", location)])
 }
 
 impl Receiver {
     pub(crate) async fn start() -> Self {
-        // As `main` does. It fails only if a provider is already installed.
+        // As in `main`. The call fails only if a provider is already installed.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/hook", listener.local_addr().unwrap());
         let shared = Shared::default();
         let router = Router::new().fallback(receive).with_state(shared.clone());
-        let serving = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        Self { url, shared, serving }
+        let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        Self { url, shared, server }
     }
 
     /// Sets the statuses of the next responses. All later ones have status 200.
     pub(crate) fn respond_with(&self, statuses: &[u16]) {
-        self.shared.script.lock().unwrap().extend(statuses.iter().map(|status| (*status, String::new())));
+        self.shared
+            .queued_responses
+            .lock()
+            .unwrap()
+            .extend(statuses.iter().map(|status| (*status, String::new())));
     }
 
     /// Delays all responses until the guard is dropped.
@@ -81,7 +86,7 @@ impl Receiver {
 
     /// Redirects the next message to another URL.
     pub(crate) fn redirect_next_to(&self, url: &str) {
-        self.shared.script.lock().unwrap().push_back((307, url.to_owned()));
+        self.shared.queued_responses.lock().unwrap().push_back((307, url.to_owned()));
     }
 
     pub(crate) fn messages(&self) -> Vec<ReceivedMessage> {

@@ -81,7 +81,7 @@ impl Key {
     }
 }
 
-/// The key that signs all tokens, unless a test uses its own key.
+/// Returns the key that signs all tokens, unless a test uses its own key.
 pub(crate) fn default_key() -> &'static Key {
     static KEY: OnceLock<Key> = OnceLock::new();
     KEY.get_or_init(|| Key::generate("first"))
@@ -114,7 +114,7 @@ pub(crate) fn trust_issuer(config: &mut Config, keys: &tempfile::NamedTempFile) 
     config.auth.roles.insert("operator".to_owned(), RoleName::Operator);
 }
 
-/// The claims of a token that expires in one hour.
+/// Returns the claims of a token that expires in one hour.
 pub(crate) fn claims(identity: &Identity, now: Timestamp) -> Map<String, Value> {
     let claims = json!({
         "iss": ISSUER,
@@ -131,7 +131,7 @@ pub(crate) fn claims(identity: &Identity, now: Timestamp) -> Map<String, Value> 
     claims.into_iter().filter(|(_, value)| !value.is_null()).collect()
 }
 
-/// A token that expires in one hour.
+/// Returns a token that expires in one hour.
 pub(crate) fn token(identity: &Identity, now: Timestamp) -> String {
     default_key().sign(&claims(identity, now))
 }

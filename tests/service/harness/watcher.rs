@@ -11,7 +11,7 @@ use tonic::{Status, Streaming};
 
 use super::Caller;
 
-/// Limits the wait for one message.
+/// The maximum time to wait for one message.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// An open watch.
@@ -50,7 +50,7 @@ impl Watcher {
         Ok(message.message.unwrap())
     }
 
-    /// Returns the next event and skips heartbeats.
+    /// Returns the next event, skipping heartbeats.
     pub(crate) async fn next_event(&mut self) -> FileEvent {
         let received = async {
             loop {

@@ -111,7 +111,7 @@ impl Response {
 }
 
 impl Call {
-    /// The name under which the tally counts it.
+    /// Returns the name of the operation in the tally.
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::Upload { .. } => "upload",

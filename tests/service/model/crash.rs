@@ -1,5 +1,5 @@
-//! Server crashes during a call. The call must have its whole effect or none, and a retry with the same
-//! request id must have it exactly once.
+//! Server crashes during a call. The call must take effect completely or not at all, and exactly once
+//! after a retry with the same request id.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -47,7 +47,7 @@ impl Sequence<'_> {
         };
         let started = timeout(DEADLINE, Instance::start(self.s)).await;
         self.server = started.expect("the new server did not start");
-        self.adopt_orphaned_reservations(t).await;
+        self.record_orphaned_reservations(t).await;
         if outcome.is_ok() {
             self.tally.count("crash after response", false);
             return self.check_outcome(t, &person, &call, outcome, &request_id).await;
@@ -68,7 +68,7 @@ impl Sequence<'_> {
 
     /// Adds the reservations of crashed streams to the model. No client can resume them; they are released
     /// when their lease expires.
-    async fn adopt_orphaned_reservations(&mut self, t: usize) {
+    async fn record_orphaned_reservations(&mut self, t: usize) {
         let rows = "SELECT reserved_bytes, is_version, extract(epoch FROM lease_expire_time)::bigint
             FROM uploads WHERE tenant_id = $1::text::uuid AND state = 1 AND spec IS NULL";
         let rows = self.s.superuser.query_rows(rows, &[&self.tenant_id(t).await]).await;
@@ -89,7 +89,7 @@ impl Sequence<'_> {
     }
 
     /// Asserts that the call created at most one file, with all of the bytes sent, and removed at most the
-    /// file that it was to purge.
+    /// file that it was meant to purge.
     async fn assert_all_or_nothing(&self, t: usize, call: &Call) {
         let rows = "SELECT id::text FROM files WHERE tenant_id = $1::text::uuid";
         let rows = self.s.superuser.query_rows(rows, &[&self.tenant_id(t).await]).await;
@@ -112,7 +112,7 @@ impl Sequence<'_> {
             ([id], Some(content)) => {
                 let caller =
                     check::caller_for(&self.server.service, &self.tenants[t], &super::draw::PEOPLE[2]);
-                assert!(caller.read(id).await.unwrap() == content.bytes(), "half a file: {id}");
+                assert!(caller.read(id).await.unwrap() == content.bytes(), "partial file: {id}");
             }
             (new, _) => panic!("unexpected files: {new:?}"),
         }
@@ -123,8 +123,8 @@ impl Sequence<'_> {
         }
     }
 
-    /// An upload whose stream crashed either became a file, which a retry of the finish returns, or it can be
-    /// resumed.
+    /// Asserts that an upload whose stream crashed either became a file, which a retry of the finish returns,
+    /// or can be resumed.
     async fn resume_after_crash(&mut self, t: usize, person: &Person, call: &Call) {
         let Call::SendBytes { upload, content, .. } = call else { return };
         let now = self.now();
@@ -133,7 +133,7 @@ impl Sequence<'_> {
         let caller = check::caller_for(&self.server.service, &self.tenants[t], &owner);
         let upload_status = caller.get_upload(upload).await.unwrap();
         if upload_status.state() != UploadState::Committed {
-            return self.adopt_upload(t, &owner, call).await;
+            return self.record_upload_state(t, &owner, call).await;
         }
         assert_eq!(person, &owner, "another person finished the upload");
         let (upload, content, len) = (upload.clone(), *content, content.len);
@@ -143,7 +143,7 @@ impl Sequence<'_> {
     }
 }
 
-/// Whether the service returned an error of its own before the crash.
+/// Returns whether the service itself reported an error before the crash.
 fn is_refused_by_service(outcome: &Result<Response, Status>) -> bool {
     let Err(status) = outcome else { return true };
     status.get_error_details().error_info().is_some() && reason(status) != "SHUTTING_DOWN"

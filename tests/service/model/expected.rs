@@ -30,9 +30,9 @@ pub(super) struct File {
     pub(super) name: String,
     pub(super) versions: BTreeMap<i32, Content>,
     pub(super) current: i32,
-    /// The highest version number so far, also if that version was deleted.
+    /// The highest version number so far, even if that version was deleted.
     pub(super) last: i32,
-    /// In seconds since 1970; set while the file is in the trash.
+    /// Unix time in seconds; set while the file is in the trash.
     pub(super) purge_time: Option<i64>,
     pub(super) is_archived: bool,
     pub(super) etag: String,
@@ -51,7 +51,7 @@ pub(super) struct Upload {
     pub(super) content: Content,
     pub(super) reserved_bytes: i64,
     pub(super) persisted_bytes: usize,
-    /// In seconds since 1970.
+    /// Unix time in seconds.
     pub(super) lease_expire_time: i64,
 }
 
@@ -71,7 +71,7 @@ pub(super) struct OrphanedReservation {
     pub(super) bytes: i64,
     /// 1 for a new file, 0 for a version.
     pub(super) files: i64,
-    /// In seconds since 1970.
+    /// Unix time in seconds.
     pub(super) lease_expire_time: i64,
 }
 

@@ -6,8 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The service returns within two minutes, with a timeout at the latest. A step that takes longer than this
-/// hangs.
+/// The service responds within two minutes, if only with a timeout. A step that takes longer than this hangs.
 const STEP_DURATION_MAX: Duration = Duration::from_secs(180);
 
 /// The current phase of a block. The thread of the block writes it and the thread of the test reads it;
@@ -18,7 +17,7 @@ pub(super) struct History(Arc<Mutex<Phase>>);
 /// A sequence, or the clean-up after the last one.
 struct Phase {
     name: String,
-    /// The value of `STRONGROOM_MODEL_SEED` that repeats it.
+    /// The value of `STRONGROOM_MODEL_SEED` that reproduces it.
     seeds: String,
     steps: Vec<String>,
     /// The start of the last step.
@@ -42,7 +41,7 @@ impl History {
         phase.start = Instant::now();
     }
 
-    /// Whether the last step takes longer than [`STEP_DURATION_MAX`].
+    /// Returns whether the last step has taken longer than [`STEP_DURATION_MAX`].
     pub(super) fn is_stuck(&self) -> bool {
         self.phase().start.elapsed() > STEP_DURATION_MAX
     }
@@ -56,7 +55,11 @@ impl History {
 impl fmt::Display for History {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let phase = self.phase();
-        write!(f, "{}, last step; repeat with STRONGROOM_MODEL_SEED={}", phase.name, phase.seeds)?;
+        write!(
+            f,
+            "{}, at the last step below; reproduce with STRONGROOM_MODEL_SEED={}",
+            phase.name, phase.seeds
+        )?;
         phase.steps.iter().enumerate().try_for_each(|(n, step)| write!(f, "\n{n:>3} {step}"))
     }
 }

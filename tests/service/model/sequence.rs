@@ -215,7 +215,7 @@ impl<'a> Sequence<'a> {
         check::assert_tenant(self.s, &self.server.service, &self.tenants[t], self.now()).await;
     }
 
-    /// The last mutation, if its response is still stored; the service keeps responses for a day.
+    /// Returns the last mutation, if its response is still stored; the service keeps responses for a day.
     fn last(&self) -> Option<&LastMutation> {
         self.last.as_ref().filter(|last| self.now() - last.time < 20 * 3600)
     }
@@ -346,7 +346,7 @@ impl<'a> Sequence<'a> {
         self.tally.count("fault hit", true);
         self.server.service.faults.set_plan(Plan::new());
         // The call had no effect, except that a resumed upload keeps the parts that were persisted.
-        self.adopt_upload(t, &person, &call).await;
+        self.record_upload_state(t, &person, &call).await;
         check::assert_quota(self.s, &self.server.service, &self.tenants[t]).await;
         check::assert_names(&self.server.service, &self.tenants[t]).await;
     }
@@ -354,7 +354,7 @@ impl<'a> Sequence<'a> {
     /// Copies the state of an upload into the model after a call with an unknown outcome. Asserts that it has
     /// whole parts, not fewer than before, and no more than were sent. A cancelled upload is open as before,
     /// or abandoned.
-    pub(super) async fn adopt_upload(&mut self, t: usize, person: &Person, call: &Call) {
+    pub(super) async fn record_upload_state(&mut self, t: usize, person: &Person, call: &Call) {
         let (id, to) = match call {
             Call::SendBytes { upload, to, .. } => (upload, *to),
             Call::CancelUpload { upload } => (upload, 0),

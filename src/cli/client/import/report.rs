@@ -94,14 +94,14 @@ fn object_source(result: &ImportResult) -> &str {
 fn format_result(result: &ImportResult) -> String {
     let outcome = match result.outcome() {
         ImportOutcome::Imported => "imported",
-        ImportOutcome::AlreadyImported => "already",
-        ImportOutcome::WouldImport => "would be",
+        ImportOutcome::AlreadyImported => "already imported",
+        ImportOutcome::WouldImport => "would be imported",
         ImportOutcome::Failed | ImportOutcome::Unspecified => "failed",
     };
     let file = if result.file_id.is_empty() { "-" } else { &result.file_id };
     let message = if result.message.is_empty() { String::new() } else { format!(": {}", result.message) };
     format!(
-        "{outcome:<8}  {file:<36}  {}{}",
+        "{outcome:<17}  {file:<36}  {}{}",
         human::printable(object_source(result)),
         human::printable(&message)
     )
@@ -109,7 +109,7 @@ fn format_result(result: &ImportResult) -> String {
 
 fn format_prefix_end(end: &ImportPrefixEnd) -> String {
     let text = format!("{}*: stopped after {} objects: {}", end.object_prefix, end.object_count, end.message);
-    format!("{:<8}  {:<36}  {}", "failed", "-", human::printable(&text))
+    format!("{:<17}  {:<36}  {}", "failed", "-", human::printable(&text))
 }
 
 fn reason_name(reason: ErrorReason) -> Option<&'static str> {
@@ -153,7 +153,10 @@ mod tests {
             ..ImportResult::default()
         };
         let printed = format_result(&result);
-        assert!(printed.starts_with("imported  0198") && printed.ends_with("a\\u{1b}[31m"), "{printed:?}");
+        assert!(
+            printed.starts_with("imported           0198") && printed.ends_with("a\\u{1b}[31m"),
+            "{printed:?}"
+        );
         let failed = ImportResult {
             url: "https://a.test/?b".into(),
             outcome: ImportOutcome::Failed.into(),

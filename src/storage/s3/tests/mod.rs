@@ -87,8 +87,8 @@ async fn classifies_every_rejection() {
     ] {
         let (s3, _script) = scripted(vec![error(status, code)]).await;
         let body = Payload::from(bytes::Bytes::from_static(b"x"));
-        let refused = s3.put(&key(), body, &PutOptions::default()).await.unwrap_err();
-        assert_eq!(refused.kind, kind, "{status} {code}");
+        let failure = s3.put(&key(), body, &PutOptions::default()).await.unwrap_err();
+        assert_eq!(failure.kind, kind, "{status} {code}");
     }
 }
 
