@@ -147,7 +147,7 @@ impl Environment {
         self.directory.path().join(name)
     }
 
-    /// Creates a token for a member of an organisation.
+    /// Creates a token for a member of an organization.
     pub(crate) fn token(&self, organization: &str) -> SecretString {
         self.identity.token("loader", organization, "member")
     }

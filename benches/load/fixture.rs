@@ -33,7 +33,7 @@ pub(crate) struct Fixture {
 
 impl Fixture {
     /// Starts everything, and uploads a file for every tenant to every store, so that tenants and code paths
-    /// are initialised before the measurements.
+    /// are initialized before the measurements.
     pub(crate) async fn start(options: &Options, rows: &[Row]) -> Outcome<Self> {
         let environment = Environment::start(options.set.clone()).await?;
         let many = (0..TENANTS).map(|number| client::bearer(&environment.token(&format!("tenant-{number}"))));

@@ -1,7 +1,7 @@
 //! The load command: measures the throughput and the cost of the service, with baselines in the same run, and
 //! compares the results with our targets.
 //!
-//! `scripts/load` builds it with optimisation, starts durable servers, and runs it. Every round measures
+//! `scripts/load` builds it with optimization, starts durable servers, and runs it. Every round measures
 //! every row once, in a different order; the report contains medians. The service is the real binary with its
 //! default configuration, running as a separate process, with no features disabled.
 

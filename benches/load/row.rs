@@ -5,7 +5,7 @@ use crate::{environment::Store, meter::Unit};
 /// The tenants that upload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Tenants {
-    /// 64 organisations in turn.
+    /// 64 organizations in turn.
     Many,
     /// A single tenant, with contention on its quota row.
     One,

@@ -1,4 +1,4 @@
--- Tenants: organisations and persons. This is the only table that is not keyed by tenant, because it maps the
+-- Tenants: organizations and persons. This is the only table that is not keyed by tenant, because it maps the
 -- names at the identity provider (kind, issuer, external id) to tenant ids. strongroom_app sees only the row
 -- of its tenant.
 CREATE TABLE tenants (

@@ -295,9 +295,11 @@ pub enum Stall {
     /// It sent no message for this long.
     #[error("no message for {} seconds", .0.as_secs())]
     Idle(Duration),
-    /// It sent fewer bytes per second than this.
-    #[error("fewer than {0} bytes per second")]
-    Slow(u64),
+    /// It sent fewer bytes in this time than the minimum rate requires.
+    #[error(
+        "received {received_bytes} bytes in {seconds} seconds; the minimum is {rate_min_bytes_per_second} bytes per second"
+    )]
+    Slow { received_bytes: u64, seconds: u64, rate_min_bytes_per_second: u64 },
 }
 
 /// The reason that a URL could not be fetched.

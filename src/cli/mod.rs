@@ -53,7 +53,7 @@ enum Command {
     Migrate(migrate::MigrateCommand),
     /// Compare the database with the object stores and report every violated invariant.
     Fsck(fsck::FsckArgs),
-    /// Initialise storage providers, show their status, and move files between them.
+    /// Initialize storage providers, show their status, and move files between them.
     #[command(subcommand)]
     Storage(storage::StorageCommand),
     /// Find objects without a database row, and delete those found by an earlier sweep.

@@ -77,7 +77,7 @@ pub fn open_import_buckets(
     Ok(buckets)
 }
 
-/// Returns the options for initialising a provider.
+/// Returns the options for initializing a provider.
 pub(super) fn init_options(config: &StorageConfig, name: &str) -> InitOptions {
     let abort_incomplete_after_days = match config.providers.get(name) {
         Some(ProviderConfig::S3(s3)) => Some(s3.abandoned_multipart_days),

@@ -85,9 +85,9 @@ pub enum RoleName {
 pub struct ClaimsConfig {
     /// The claim with the id of the user.
     pub user: String,
-    /// The claim with the id of the organisation.
+    /// The claim with the id of the organization.
     pub organization: String,
-    /// The claim with the role in the organisation.
+    /// The claim with the role in the organization.
     pub role: String,
     /// The claim with the groups of the user.
     pub groups: String,

@@ -22,7 +22,7 @@ use crate::domain::{caller::TenantKind, ids::TenantId, outgoing_address::is_publ
 #[derive(Debug, Clone)]
 pub struct ImportSourceConfig {
     /// Tenants whose admins may import from this source: ids separated by commas, or `*` for all
-    /// organisations.
+    /// organizations.
     pub tenants: String,
     /// The location of the objects.
     pub location: SourceLocation,
@@ -60,7 +60,7 @@ pub struct WebSource {
 }
 
 impl ImportSourceConfig {
-    /// Deserialises a table that was checked against the keys of its adapter.
+    /// Deserializes a table that was checked against the keys of its adapter.
     pub(super) fn read(mut table: Table) -> Result<Self, toml::de::Error> {
         let mut text = |name: &str| match table.remove(name) {
             Some(Value::String(text)) => text,
@@ -88,7 +88,7 @@ impl ImportSourceConfig {
     pub(super) fn check(&self, key: &str, storage: &StorageConfig, violations: &mut Violations) {
         if self.tenants != "*" && parse_ids(&self.tenants).any(|id| id.parse::<TenantId>().is_err()) {
             let message = format!(
-                "must be \"*\" for all organisations, or tenant ids separated by commas, not `{}`",
+                "must be \"*\" for all organizations, or tenant ids separated by commas, not `{}`",
                 self.tenants
             );
             violations.add(format!("{key}.tenants"), message);
@@ -103,7 +103,7 @@ impl ImportSourceConfig {
     }
 }
 
-/// Deserialises a bucket to read from: the keys of a source over the defaults of a provider.
+/// Deserializes a bucket to read from: the keys of a source over the defaults of a provider.
 fn read_bucket(table: Table) -> Result<S3Config, toml::de::Error> {
     let mut all = Example::S3_PROVIDER.keys().unwrap_or_default();
     all.remove("adapter");

@@ -51,7 +51,7 @@ fn rejects_a_provider_directory_behind_a_link() {
 }
 
 #[test]
-fn recognises_the_store_without_an_explicit_endpoint() {
+fn recognizes_the_store_without_an_explicit_endpoint() {
     for (provider, source) in [
         ("", "endpoint = 'https://s3.us-east-1.amazonaws.com'"),
         ("endpoint = 'https://s3.us-east-1.amazonaws.com:443/'", ""),

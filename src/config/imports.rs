@@ -12,7 +12,7 @@ use crate::domain::{caller::TenantKind, ids::TenantId};
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImportsConfig {
-    /// The sources by name. Each is deserialised separately.
+    /// The sources by name. Each is deserialized separately.
     #[serde(skip)]
     pub sources: BTreeMap<String, ImportSourceConfig>,
 }

@@ -110,7 +110,7 @@ impl Config {
     /// # Errors
     /// Returns an error if a source cannot be read. Otherwise returns all problems of the first stage that
     /// has any: unknown keys and wrong types in all sources, then values that a section cannot be
-    /// deserialised from, then values outside their limits.
+    /// deserialized from, then values outside their limits.
     pub fn load<E>(sources: ConfigSources<E>) -> Result<Self, ConfigError>
     where
         E: Iterator<Item = (String, String)>,
@@ -224,7 +224,7 @@ impl Config {
         self.telemetry.check(violations);
     }
 
-    /// Deserialises each section separately, so that an invalid value in one does not hide that of another.
+    /// Deserializes each section separately, so that an invalid value in one does not hide that of another.
     fn from_merged(merged: &mut Merged) -> Result<Self, ConfigError> {
         let mut problems = Vec::new();
         let server = read_section(merged, "server", &mut problems);
@@ -281,7 +281,7 @@ impl Config {
     }
 }
 
-/// Deserialises each table of this kind separately.
+/// Deserializes each table of this kind separately.
 fn read_named_tables<T>(
     merged: &mut Merged,
     kind: NamedTables,

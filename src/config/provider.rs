@@ -125,7 +125,7 @@ pub enum Encryption {
 }
 
 impl ProviderConfig {
-    /// Deserialises a table that was checked against the keys of its adapter.
+    /// Deserializes a table that was checked against the keys of its adapter.
     pub(super) fn read(mut table: Table) -> Result<Self, toml::de::Error> {
         match table.remove("adapter").as_ref().and_then(Value::as_str) {
             Some("local") => deserialize_table(table).map(Self::Local),

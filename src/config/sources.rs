@@ -1,7 +1,7 @@
 //! Merges the configuration layers and records which source set each key.
 //!
 //! `default.toml` contains every key, so it is also the schema: each source is compared with it key by key
-//! before deserialisation. This finds all unknown keys and wrong types at once, without quoting values.
+//! before deserialization. This finds all unknown keys and wrong types at once, without quoting values.
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
@@ -121,7 +121,7 @@ impl Merged {
         self.origins.iter().find(|(set, _)| related(set)).map(|(_, origin)| origin.clone())
     }
 
-    /// Creates a problem from the error of a section's deserialiser, whose last line contains the path: "in
+    /// Creates a problem from the error of a section's deserializer, whose last line contains the path: "in
     /// `a.b`".
     pub(super) fn problem(&self, section: &str, error: &toml::de::Error) -> Problem {
         let text = error.to_string();

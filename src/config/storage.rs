@@ -12,7 +12,7 @@ use crate::domain::object_key::{OBJECT_KEY_PREFIX_LENGTH_BYTES_MAX, check_prefix
 pub struct StorageConfig {
     /// The name of the provider for new objects.
     pub provider: String,
-    /// All providers by name. Each is deserialised separately.
+    /// All providers by name. Each is deserialized separately.
     #[serde(skip)]
     pub providers: BTreeMap<String, ProviderConfig>,
     /// The prefix of every key; may be empty.

@@ -11,7 +11,7 @@ use super::validation::Violations;
 pub struct TenantsConfig {
     /// The name of the policy for new tenants.
     pub preset: String,
-    /// Names of other policies for some organisations, by the id of the organisation at the identity
+    /// Names of other policies for some organizations, by the id of the organization at the identity
     /// provider.
     pub presets: BTreeMap<String, String>,
     /// Whether a tenant is created when a verified token first names it.
@@ -27,7 +27,7 @@ impl TenantsConfig {
     pub(super) fn check(&self, violations: &mut Violations) {
         violations.check_not_empty("tenants.preset", &self.preset);
         if self.presets.iter().any(|(organization, preset)| organization.is_empty() || preset.is_empty()) {
-            violations.add("tenants.presets", "must map organisation ids to policy names; none may be empty");
+            violations.add("tenants.presets", "must map organization ids to policy names; none may be empty");
         }
     }
 }

@@ -1,10 +1,10 @@
-//! Deserialisation of optional values. TOML has no null, so `""` means "not set".
+//! Deserialization of optional values. TOML has no null, so `""` means "not set".
 
 use secrecy::SecretString;
 use serde::{Deserialize, Deserializer, de::Error};
 use url::Url;
 
-/// Deserialises `""` as `None` and any other string as a `T`.
+/// Deserializes `""` as `None` and any other string as a `T`.
 pub(super) fn empty_as_none<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     D: Deserializer<'de>,
@@ -18,7 +18,7 @@ where
     T::deserialize(text).map(Some).map_err(D::Error::custom)
 }
 
-/// Deserialises `""` as `None`. Does not use other deserialisers, so that no error can quote the secret.
+/// Deserializes `""` as `None`. Does not use other deserializers, so that no error can quote the secret.
 pub(super) fn empty_secret_as_none<'de, D>(deserializer: D) -> Result<Option<SecretString>, D::Error>
 where
     D: Deserializer<'de>,
@@ -27,7 +27,7 @@ where
     Ok((!text.is_empty()).then(|| text.into()))
 }
 
-/// Deserialises `""` as `None` and any other string as a URL.
+/// Deserializes `""` as `None` and any other string as a URL.
 pub(super) fn empty_url_as_none<'de, D>(deserializer: D) -> Result<Option<Url>, D::Error>
 where
     D: Deserializer<'de>,

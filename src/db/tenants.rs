@@ -1,4 +1,4 @@
-//! The tenant directory. It maps the names of organisations and persons at the identity provider to tenant
+//! The tenant directory. It maps the names of organizations and persons at the identity provider to tenant
 //! ids.
 
 use diesel::{
@@ -17,11 +17,11 @@ use crate::domain::{
 /// The name of a tenant at the identity provider.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TenantName {
-    /// Organisation or person. Names of different kinds never collide.
+    /// Organization or person. Names of different kinds never collide.
     pub kind: TenantKind,
     /// The issuer of the identity.
     pub issuer: String,
-    /// The id of the organisation or person at the issuer.
+    /// The id of the organization or person at the issuer.
     pub external_id: String,
 }
 

@@ -39,7 +39,7 @@ sql_enum! {
     /// The kind of a tenant.
     TenantKind {
         Organization = 1 => "organization",
-        /// One person who belongs to no organisation.
+        /// One person who belongs to no organization.
         Person = 2 => "person",
     }
 }
@@ -58,7 +58,7 @@ sql_enum! {
     }
 }
 
-/// An organisation or one person, with its policy.
+/// An organization or one person, with its policy.
 #[derive(Debug, Clone)]
 pub struct Tenant {
     pub id: TenantId,

@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn checksum_matches_the_catalogue_value() {
+    fn checksum_matches_the_catalog_value() {
         assert_eq!(Crc64::compute(b"123456789").to_string(), "ae8b14860a799888");
     }
 

@@ -46,7 +46,7 @@ macro_rules! id {
 }
 
 id!(
-    /// The id of a tenant: an organisation or a person.
+    /// The id of a tenant: an organization or a person.
     TenantId
 );
 id!(

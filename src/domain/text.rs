@@ -21,7 +21,7 @@ pub const METADATA_BYTES_MAX: usize = 16 * 1024;
 pub const METADATA_ELEMENTS_MAX: usize = 1_000;
 /// The maximum depth of metadata. The outermost object has depth 1.
 pub const METADATA_DEPTH_MAX: usize = 16;
-/// The maximum length of an external id (subject, organisation, group, entity), in characters.
+/// The maximum length of an external id (subject, organization, group, entity), in characters.
 pub const EXTERNAL_ID_CHARACTERS_MAX: usize = 255;
 
 /// The reason that text is rejected.

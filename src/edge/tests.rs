@@ -61,7 +61,7 @@ async fn readiness_depends_on_components_but_liveness_does_not() {
     let unready = server.get("/readyz").await;
     assert!(unready.starts_with("HTTP/1.1 503"), "{unready}");
     assert!(
-        unready.contains(r#""storage":{"state":"down","reason":"the directory cannot be written"}"#),
+        unready.contains(r#""storage":{"reason":"the directory cannot be written","state":"down"}"#),
         "{unready}"
     );
     assert!(unready.contains(r#""database":{"state":"up"}"#), "{unready}");

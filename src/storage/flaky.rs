@@ -36,7 +36,7 @@ pub enum Operation {
     Copy,
     ListParts,
     Presign,
-    Initialise,
+    Initialize,
     Space,
 }
 
@@ -240,7 +240,7 @@ fn planned_error(kind: StorageErrorKind, operation: Operation) -> StorageError {
         Operation::Copy => "copy object",
         Operation::ListParts => "list parts",
         Operation::Presign => "presign",
-        Operation::Initialise => "initialise store",
+        Operation::Initialize => "initialize store",
         Operation::Space => "query free space",
     };
     StorageError::new(kind, verb).with_source("injected fault")
@@ -398,8 +398,8 @@ impl ObjectStorage for Flaky {
         self.call(Operation::Presign, self.inner.presign(request)).await
     }
 
-    async fn initialise(&self, options: &InitOptions) -> Result<InitReport, StorageError> {
-        self.call(Operation::Initialise, self.inner.initialise(options)).await
+    async fn initialize(&self, options: &InitOptions) -> Result<InitReport, StorageError> {
+        self.call(Operation::Initialize, self.inner.initialize(options)).await
     }
 
     async fn space(&self) -> Result<Option<Space>, StorageError> {

@@ -237,7 +237,7 @@ pub trait ObjectStorage: Send + Sync + Debug + 'static {
 
     /// Creates missing resources of the store, such as its bucket. Called by `strongroom storage init`. The
     /// call is idempotent and is not retried.
-    async fn initialise(&self, options: &InitOptions) -> Result<InitReport, StorageError>;
+    async fn initialize(&self, options: &InitOptions) -> Result<InitReport, StorageError>;
 
     /// Returns the free and the total space, or `None` if the store does not report it.
     async fn space(&self) -> Result<Option<Space>, StorageError>;

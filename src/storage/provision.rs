@@ -1,4 +1,4 @@
-//! Capabilities, free space and initialisation of a store.
+//! Capabilities, free space and initialization of a store.
 
 /// The guarantees and optional features that a store supports. See the [module](super).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub struct Space {
     pub total_bytes: u64,
 }
 
-/// Options of [`initialise`](super::ObjectStorage::initialise).
+/// Options of [`initialize`](super::ObjectStorage::initialize).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InitOptions {
     /// The age in days at which the store aborts incomplete multipart uploads by itself. This is a safeguard
@@ -31,14 +31,14 @@ pub struct InitOptions {
     pub abort_incomplete_after_days: Option<u32>,
 }
 
-/// The result of an initialisation.
+/// The result of an initialization.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InitReport {
     /// The steps in the order in which they were performed.
     pub steps: Vec<InitStep>,
 }
 
-/// One step of an initialisation.
+/// One step of an initialization.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct InitStep {
     /// The resource, such as `bucket strongroom`.
@@ -47,7 +47,7 @@ pub struct InitStep {
     pub outcome: InitOutcome,
 }
 
-/// The result of an initialisation step.
+/// The result of an initialization step.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum InitOutcome {

@@ -231,8 +231,8 @@ impl ObjectStorage for Retrying {
         self.retry(|| self.inner.presign(request)).await
     }
 
-    async fn initialise(&self, options: &InitOptions) -> Result<InitReport, StorageError> {
-        self.inner.initialise(options).await
+    async fn initialize(&self, options: &InitOptions) -> Result<InitReport, StorageError> {
+        self.inner.initialize(options).await
     }
 
     async fn space(&self) -> Result<Option<Space>, StorageError> {

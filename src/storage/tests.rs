@@ -114,7 +114,7 @@ async fn retries_conform_if_one_call_in_ten_fails() {
 }
 
 #[tokio::test]
-async fn retried_put_recognises_its_own_object() {
+async fn retried_put_recognizes_its_own_object() {
     let (flaky, store) =
         flaky(Plan::new().with_fault(Operation::Put, 1, Fault::After(StorageErrorKind::Transient)));
     let key = key();

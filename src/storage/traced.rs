@@ -162,8 +162,8 @@ impl ObjectStorage for Traced {
         self.trace("presign", self.inner.presign(request)).await
     }
 
-    async fn initialise(&self, options: &InitOptions) -> Result<InitReport, StorageError> {
-        self.trace("initialise", self.inner.initialise(options)).await
+    async fn initialize(&self, options: &InitOptions) -> Result<InitReport, StorageError> {
+        self.trace("initialize", self.inner.initialize(options)).await
     }
 
     async fn space(&self) -> Result<Option<Space>, StorageError> {

@@ -89,7 +89,7 @@ async fn dev_serves_all_callers_and_keeps_data_across_restart() {
     let (code, _) = run_client(&data_dir, "globex_admin", &["get", &id, "--output", copy]).await;
     assert_eq!(code, Some(3), "another tenant does not see the file");
     let (code, _) = run_client(&data_dir, "personal", &["get", &id, "--output", copy]).await;
-    assert_eq!(code, Some(3), "the same person outside the organisation does not see the file");
+    assert_eq!(code, Some(3), "the same person outside the organization does not see the file");
     stop_dev(dev).await;
     assert!(!data_dir.join("dev.json").exists());
 

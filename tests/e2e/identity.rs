@@ -27,7 +27,7 @@ impl IdentityProvider {
         Self { key: EncodingKey::from_ed_der(pkcs8.as_ref()) }
     }
 
-    /// Signs a token for a user of an organisation. It is valid for one hour.
+    /// Signs a token for a user of an organization. It is valid for one hour.
     pub(crate) fn token(&self, user: &str, organization: &str, role: &str) -> SecretString {
         let now = SystemClock.now().timestamp();
         let claims = json!({

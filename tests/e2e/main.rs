@@ -1,5 +1,5 @@
-//! End-to-end tests of the `strongroom` binary with a real PostgreSQL, and with objects on disk and in real S3
-//! servers. Run them with `scripts/with-postgres scripts/with-garage scripts/with-moto cargo test --test
+//! End-to-end tests of the `strongroom` binary with a real PostgreSQL, and with objects on disk and on real
+//! S3 servers. Run them with `scripts/with-postgres scripts/with-garage scripts/with-moto cargo test --test
 //! e2e`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]

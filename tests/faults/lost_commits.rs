@@ -1,5 +1,5 @@
-//! Mutations whose connection to PostgreSQL breaks at COMMIT. The response reports the actual outcome, or that
-//! the outcome is unknown.
+//! Mutations whose connection to PostgreSQL breaks at COMMIT. The response reports the actual outcome, or
+//! that the outcome is unknown.
 
 use strongroom::proto::{
     admin::v1::{

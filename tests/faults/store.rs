@@ -336,14 +336,14 @@ fn lost_store_response_creates_one_file() {
 }
 
 #[test]
-fn retried_conditional_put_recognises_its_own_object() {
+fn retried_conditional_put_recognizes_its_own_object() {
     with_store_proxy("MOTO_ENDPOINT", moto_options, |s, proxy| async move {
         let proxy = proxy.get().unwrap();
         assert!(s.store.capabilities().conditional_writes);
         let puts = proxy.inject(0..1, Fault::DropResponse, is_put);
         let gets = proxy.count_matches(is_get);
         let id = upload(&s, "a", SIZES[0]).await.unwrap();
-        // The retry was rejected with 412, so the service read the object and recognised it.
+        // The retry was rejected with 412, so the service read the object and recognized it.
         assert_eq!((puts.count(), gets.count()), (2, 1));
         assert_eq!(sha256(&s.alice().read(&id).await.unwrap()), sha256(&pattern(SIZES[0])));
         proxy.clear_faults();

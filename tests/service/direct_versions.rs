@@ -1,5 +1,5 @@
-//! Direct uploads of new versions of a file. A version becomes current and readable when a job has verified it;
-//! until then the file does not change.
+//! Direct uploads of new versions of a file. A version becomes current and readable when a job has verified
+//! it; until then the file does not change.
 
 use strongroom::{
     domain::digest::Digest,

@@ -119,7 +119,7 @@ const KINDS: &[&str] = &[
 ];
 const KIND_COUNT_MIN: usize = 5;
 
-/// Returns the organisation of a tenant of a sequence. The third one (index 2) has the preset `education`.
+/// Returns the organization of a tenant of a sequence. The third one (index 2) has the preset `education`.
 fn organization(seed: u64, index: usize) -> String {
     format!("model-{seed}-{index}")
 }

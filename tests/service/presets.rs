@@ -64,7 +64,7 @@ struct Preset {
     scan_required: bool,
 }
 
-/// Configures the organisation `firm` with a preset.
+/// Configures the organization `firm` with a preset.
 fn configure_firm(preset: &'static str) -> impl FnOnce(&mut Config) {
     move |config| {
         config.tenants.presets.insert("firm".to_owned(), preset.to_owned());

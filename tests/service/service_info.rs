@@ -1,4 +1,4 @@
-//! The description of the server equals its configuration and its behaviour.
+//! The description of the server equals its configuration and its behavior.
 
 use prost::Message;
 use strongroom::proto::v1::{

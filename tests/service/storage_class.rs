@@ -46,7 +46,8 @@ async fn run_all_rounds(s: &Service) {
     while worker::run_round(&s.app).await > 0 {}
 }
 
-/// Returns the classes in the rows of all blobs, oldest first. Asserts that their objects have the same class.
+/// Returns the classes in the rows of all blobs, oldest first. Asserts that their objects have the same
+/// class.
 async fn list_classes(s: &Service) -> Vec<StorageClass> {
     let rows = s
         .superuser

@@ -63,7 +63,7 @@ fn foreign_and_random_ids_return_same_error() {
 }
 
 #[test]
-fn personal_and_organisation_tenants_are_separate() {
+fn personal_and_organization_tenants_are_separate() {
     service_test(|s| async move {
         let (alice, personal) = (s.alice(), s.personal_alice());
         let at_work = file_id(&alice.upload(spec("at work"), b"x").await.unwrap());
@@ -79,13 +79,13 @@ fn personal_and_organisation_tenants_are_separate() {
 }
 
 #[test]
-fn organisation_named_like_a_person_is_another_tenant() {
+fn organization_named_like_a_person_is_another_tenant() {
     service_test(|s| async move {
         let personal = s.personal_alice();
         let mut identity = s.ada().identity;
         identity.organization = Some("alice".to_owned());
-        let organisation = s.caller(identity);
-        assert_ne!(personal.tenant_id().await, organisation.tenant_id().await);
+        let organization = s.caller(identity);
+        assert_ne!(personal.tenant_id().await, organization.tenant_id().await);
         let kinds = s
             .superuser
             .query_texts("SELECT format('%s %s', kind, external_id) FROM tenants ORDER BY kind")

@@ -174,7 +174,7 @@ fn retried_update_succeeds_after_its_expire_time() {
 
 #[test]
 fn update_without_category_keeps_its_request_hash() {
-    // Retries are recognised by a hash of this text, which must stay the same across releases.
+    // Retries are recognized by a hash of this text, which must stay the same across releases.
     let serialized =
         serde_json::to_string(&FileUpdate { title: Some("a".to_owned()), ..FileUpdate::default() }).unwrap();
     let expected = r#"{"name":null,"title":"a","description":null,"tags":null,"metadata":null,"visibility":null,"expire_time":null,"retain_until_time":null}"#;

@@ -53,7 +53,7 @@ async fn bucket_per_tenant_conforms() {
 }
 
 #[tokio::test]
-async fn missing_bucket_is_reported_until_initialised() {
+async fn missing_bucket_is_reported_until_initialized() {
     let bucket = format!("missing-{}", SystemIds.uuid().simple());
     let store = open_without_retries(S3Options { bucket, ..garage_options() });
     let key = new_key(new_tenant());
@@ -70,7 +70,7 @@ async fn missing_bucket_is_reported_until_initialised() {
     }
     let options = InitOptions { abort_incomplete_after_days: Some(7) };
     for outcome in [InitOutcome::Done, InitOutcome::AlreadyExists] {
-        let report = store.initialise(&options).await.unwrap();
+        let report = store.initialize(&options).await.unwrap();
         let outcomes: Vec<_> = report.steps.into_iter().map(|step| step.outcome).collect();
         assert_eq!(outcomes, [outcome.clone(), outcome]);
     }

@@ -1,4 +1,5 @@
-//! Import sources on a real bucket: keys with any characters, listings of several pages, and multipart objects.
+//! Import sources on a real bucket: keys with any characters, listings of several pages, and multipart
+//! objects.
 
 use std::sync::Arc;
 

@@ -16,9 +16,9 @@ use crate::settings::{body, moto_options, new_key, new_tenant, open_without_retr
 
 const PART_SIZE_BYTES: u64 = 5 * 1024 * 1024;
 
-async fn open_initialised(options: &S3Options) -> Arc<dyn ObjectStorage> {
+async fn open_initialized(options: &S3Options) -> Arc<dyn ObjectStorage> {
     let store = open_without_retries(options.clone());
-    store.initialise(&InitOptions { abort_incomplete_after_days: None }).await.unwrap();
+    store.initialize(&InitOptions { abort_incomplete_after_days: None }).await.unwrap();
     store
 }
 
@@ -57,7 +57,7 @@ async fn put_in_every_way(store: &dyn ObjectStorage, options: &PutOptions) -> [O
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn exactly_one_of_sixteen_writers_succeeds() {
-    let store = open_initialised(&moto_options()).await;
+    let store = open_initialized(&moto_options()).await;
     assert!(store.capabilities().conditional_writes);
     let key = new_key(new_tenant());
     let put = |size_bytes| {
@@ -75,7 +75,7 @@ async fn exactly_one_of_sixteen_writers_succeeds() {
 
 #[tokio::test]
 async fn completion_is_idempotent_and_never_overwrites() {
-    let store = open_initialised(&moto_options()).await;
+    let store = open_initialized(&moto_options()).await;
     let (key, put) = (new_key(new_tenant()), PutOptions::default());
     let mut uploads = Vec::new();
     for size_bytes in [10, 11] {
@@ -103,7 +103,7 @@ async fn object_has_type_metadata_tags_class_and_encryption() {
         tags: vec![("team".to_owned(), "a + b=c".to_owned()), ("env".to_owned(), "test".to_owned())],
         ..moto_options()
     };
-    let store = open_initialised(&options).await;
+    let store = open_initialized(&options).await;
     let metadata = vec![("user-id".to_owned(), "Zoë 7".to_owned())];
     let put = PutOptions { content_type: Some("image/png".to_owned()), metadata, ..PutOptions::default() };
     for key in put_in_every_way(&*store, &put).await {
@@ -126,7 +126,7 @@ async fn archived_objects_use_the_archive_storage_class() {
     };
     for (new_class, expected) in [(None, None), (Some("STANDARD_IA"), Some("STANDARD_IA"))] {
         let options = archiving(new_class);
-        let store = open_initialised(&options).await;
+        let store = open_initialized(&options).await;
         assert!(store.capabilities().storage_classes);
         let class = async |key: &ObjectKey| {
             let headers = get_headers(&options, key).await;
@@ -144,7 +144,7 @@ async fn archived_objects_use_the_archive_storage_class() {
         }
     }
     let options = moto_options();
-    let store = open_initialised(&options).await;
+    let store = open_initialized(&options).await;
     assert!(!store.capabilities().storage_classes);
     let archived = PutOptions::default().with_class(StorageClass::Archive);
     for key in put_in_every_way(&*store, &archived).await {
@@ -156,7 +156,7 @@ async fn archived_objects_use_the_archive_storage_class() {
 async fn object_is_encrypted_with_the_configured_key() {
     let key_id = "arn:aws:kms:eu-central-1:123456789012:key/strongroom".to_owned();
     let options = S3Options { encryption: Encryption::Kms { key_id: key_id.clone() }, ..moto_options() };
-    let store = open_initialised(&options).await;
+    let store = open_initialized(&options).await;
     for key in put_in_every_way(&*store, &PutOptions::default()).await {
         let headers = get_headers(&options, &key).await;
         assert_eq!(headers["x-amz-server-side-encryption"], "aws:kms");
@@ -167,7 +167,7 @@ async fn object_is_encrypted_with_the_configured_key() {
 #[tokio::test]
 async fn excess_metadata_is_dropped() {
     let options = moto_options();
-    let store = open_initialised(&options).await;
+    let store = open_initialized(&options).await;
     let long = |name: &str| (name.to_owned(), "ü".repeat(200));
     let metadata = vec![("not a name".to_owned(), "x".to_owned()), long("first"), long("second")];
     let put = PutOptions { content_type: Some("naïve".to_owned()), metadata, ..PutOptions::default() };
@@ -181,16 +181,16 @@ async fn excess_metadata_is_dropped() {
 }
 
 #[tokio::test]
-async fn initialise_adds_one_rule_and_keeps_other_rules() {
+async fn initialize_adds_one_rule_and_keeps_other_rules() {
     let options = moto_options();
-    let store = open_initialised(&options).await;
+    let store = open_initialized(&options).await;
     let others = "<LifecycleConfiguration><Rule><ID>archive</ID><Status>Enabled</Status><Filter><Prefix>old/</Prefix></Filter>\
                   <Expiration><Days>900</Days></Expiration></Rule></LifecycleConfiguration>";
     let lifecycle = object_url(&options, "?lifecycle");
     client().put(&lifecycle).body(others).send().await.unwrap().error_for_status().unwrap();
     for (days, outcome) in [(7, InitOutcome::Done), (7, InitOutcome::AlreadyExists), (9, InitOutcome::Done)] {
         let init = InitOptions { abort_incomplete_after_days: Some(days) };
-        let report = store.initialise(&init).await.unwrap();
+        let report = store.initialize(&init).await.unwrap();
         assert_eq!(report.steps[0].outcome, InitOutcome::AlreadyExists);
         assert_eq!(report.steps[1].outcome, outcome, "{report:?}");
         let rules = get_text(lifecycle.clone()).await;
@@ -203,7 +203,7 @@ async fn initialise_adds_one_rule_and_keeps_other_rules() {
 #[tokio::test]
 async fn listing_skips_unknown_names() {
     let options = moto_options();
-    let store = open_initialised(&options).await;
+    let store = open_initialized(&options).await;
     let key = new_key(new_tenant());
     store.put(&key, Payload::from(body(10)), &PutOptions::default()).await.unwrap();
     for name in ["a//b", "readme.txt", "storage-test/~", "zzz"] {
@@ -217,7 +217,7 @@ async fn listing_skips_unknown_names() {
 
 #[tokio::test]
 async fn put_and_copy_reject_an_existing_key() {
-    let store = open_initialised(&moto_options()).await;
+    let store = open_initialized(&moto_options()).await;
     let (existing, other) = (new_key(new_tenant()), new_key(new_tenant()));
     for key in [&existing, &other] {
         store.put(key, Payload::from(body(10)), &PutOptions::default()).await.unwrap();

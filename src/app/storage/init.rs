@@ -1,13 +1,13 @@
-//! Initialises a provider and checks that it is usable.
+//! Initializes a provider and checks that it is usable.
 
 use crate::{
     app::Error,
     storage::{InitOptions, InitStep, ObjectStorage},
 };
 
-/// The result of initialising a provider.
+/// The result of initializing a provider.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct InitialisedProvider {
+pub struct InitializedProvider {
     /// The name of the provider.
     pub provider: String,
     /// The steps, in order.
@@ -19,11 +19,11 @@ pub struct InitialisedProvider {
 ///
 /// # Errors
 /// Returns an error if the store is unreachable or denies access.
-pub async fn initialise_provider(
+pub async fn initialize_provider(
     store: &dyn ObjectStorage,
     options: &InitOptions,
-) -> Result<InitialisedProvider, Error> {
-    let report = store.initialise(options).await?;
+) -> Result<InitializedProvider, Error> {
+    let report = store.initialize(options).await?;
     store.check().await?;
-    Ok(InitialisedProvider { provider: store.provider().to_owned(), steps: report.steps })
+    Ok(InitializedProvider { provider: store.provider().to_owned(), steps: report.steps })
 }

@@ -100,7 +100,7 @@ impl TenantDirectory {
             Some(tenant) => tenant,
             None if self.is_create_on_first_use => self.create_tenant(app, &name).await?,
             None => {
-                return Err(Error::NotAllowed("organisation is unknown; an operator must create it first"));
+                return Err(Error::NotAllowed("organization is unknown; an operator must create it first"));
             }
         });
         let cached = CachedTenant { tenant: Arc::clone(&tenant), read_time: now };

@@ -21,12 +21,12 @@ pub struct Identity {
 pub enum IdentityKind {
     /// The operator of the platform.
     Operator,
-    /// A person or service, in an organisation or in a personal context.
+    /// A person or service, in an organization or in a personal context.
     Member {
         kind: ActorKind,
-        /// The organisation's id at the issuer; `None` in a personal context.
+        /// The organization's id at the issuer; `None` in a personal context.
         organization: Option<String>,
-        /// The role in the organisation. In a personal context the person is the admin of their own tenant.
+        /// The role in the organization. In a personal context the person is the admin of their own tenant.
         role: Role,
         /// The groups (classes) that the bearer belongs to.
         groups: Vec<String>,

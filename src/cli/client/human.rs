@@ -54,7 +54,7 @@ pub(super) fn time_column(at: Option<&Timestamp>) -> String {
     at.and_then(time).map_or_else(|| "-".to_owned(), |at| at.format("%Y-%m-%d %H:%M UTC").to_string())
 }
 
-/// Makes untrusted text safe for a terminal: escapes characters that could move the cursor, change colours or
+/// Makes untrusted text safe for a terminal: escapes characters that could move the cursor, change colors or
 /// change the text direction.
 pub(super) fn printable(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());

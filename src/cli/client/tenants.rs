@@ -85,12 +85,12 @@ pub(crate) enum TenantsCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct CreateArgs {
-    /// The id of the organisation or person at the identity provider.
+    /// The id of the organization or person at the identity provider.
     pub external_id: String,
     /// The issuer of its tokens.
     #[arg(long, value_name = "URL")]
     pub issuer: String,
-    /// Create a tenant for a person instead of an organisation.
+    /// Create a tenant for a person instead of an organization.
     #[arg(long)]
     pub person: bool,
     /// The policy preset: general, workspace, crm, education or images. Default: the configured preset.

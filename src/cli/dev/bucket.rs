@@ -5,7 +5,7 @@ use url::Url;
 
 use super::super::{Failure, providers, system_clock_and_ids};
 use crate::{
-    app::storage::init::initialise_provider,
+    app::storage::init::initialize_provider,
     config::{
         Config,
         provider::{ProviderConfig, S3Config},
@@ -55,13 +55,13 @@ impl BucketArgs {
     }
 }
 
-/// Initialises the bucket, as `strongroom storage init` does.
-pub(super) async fn initialise_bucket(config: &Config) -> Result<(), Failure> {
+/// Initializes the bucket, as `strongroom storage init` does.
+pub(super) async fn initialize_bucket(config: &Config) -> Result<(), Failure> {
     let (clock, ids) = system_clock_and_ids();
     let stores = providers::open_stores(&config.storage, &clock, &ids)?;
     let options = providers::init_options(&config.storage, PROVIDER);
-    for step in initialise_provider(stores.primary().as_ref(), &options).await?.steps {
-        tracing::info!(subject = step.subject, outcome = ?step.outcome, "initialised bucket");
+    for step in initialize_provider(stores.primary().as_ref(), &options).await?.steps {
+        tracing::info!(subject = step.subject, outcome = ?step.outcome, "initialized bucket");
     }
     Ok(())
 }

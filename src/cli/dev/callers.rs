@@ -1,5 +1,5 @@
-//! The callers for which `dev` issues tokens: members of two organisations in all roles, a service, an
-//! operator, and a person without an organisation, who is the same user as `acme_member`.
+//! The callers for which `dev` issues tokens: members of two organizations in all roles, a service, an
+//! operator, and a person without an organization, who is the same user as `acme_member`.
 
 use std::collections::BTreeMap;
 

@@ -91,7 +91,7 @@ async fn serve(
     let config = configure(args, data_dir, config_file, secrets, postgres)?;
     let telemetry = telemetry::init(&config.telemetry)?;
     if args.storage == DevStorage::S3 {
-        bucket::initialise_bucket(&config).await?;
+        bucket::initialize_bucket(&config).await?;
     }
     migrate::up(&postgres.url("postgres")).await?;
     postgres.create_logins().await?;

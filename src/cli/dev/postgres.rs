@@ -55,7 +55,7 @@ impl Postgres {
         let home = create_home(data_dir, account).await?;
         let (cluster, sockets) = (home.join("cluster"), socket_directory(&home)?);
         if !cluster.join("PG_VERSION").exists() {
-            initialise_cluster(&bin, &cluster, account).await?;
+            initialize_cluster(&bin, &cluster, account).await?;
         }
         stop_leftover(&bin, &cluster, account).await?;
         // The log is not in the cluster's directory, because the user that owns it could replace the log with
@@ -262,7 +262,7 @@ fn socket_directory(home: &Path) -> Result<PathBuf, Failure> {
         .into())
 }
 
-async fn initialise_cluster(bin: &Path, cluster: &Path, account: Option<Account>) -> Result<(), Failure> {
+async fn initialize_cluster(bin: &Path, cluster: &Path, account: Option<Account>) -> Result<(), Failure> {
     let mut command = as_account(Command::new(bin.join("initdb")), account);
     command.arg("-D").arg(cluster).args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale"]);
     run_to_success(command, "initdb").await

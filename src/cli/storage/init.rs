@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::super::{Failure, load_config, print_text, providers, system_clock_and_ids};
 use crate::{
-    app::storage::init::{InitialisedProvider, initialise_provider},
+    app::storage::init::{InitializedProvider, initialize_provider},
     storage::InitOutcome,
 };
 
@@ -20,7 +20,7 @@ pub(in crate::cli) struct InitArgs {
     json: bool,
 }
 
-/// Runs `strongroom storage init`. It needs no database, so a store can be initialised before the database
+/// Runs `strongroom storage init`. It needs no database, so a store can be initialized before the database
 /// exists.
 pub(super) async fn run_init(args: InitArgs, config: Option<PathBuf>) -> Result<ExitCode, Failure> {
     let config = load_config(config)?;
@@ -28,12 +28,12 @@ pub(super) async fn run_init(args: InitArgs, config: Option<PathBuf>) -> Result<
     let stores = providers::open_stores(&config.storage, &clock, &ids)?;
     let name = args.provider.unwrap_or(config.storage.provider.clone());
     let options = providers::init_options(&config.storage, &name);
-    let done = initialise_provider(stores.get(&name)?.as_ref(), &options).await?;
+    let done = initialize_provider(stores.get(&name)?.as_ref(), &options).await?;
     print_text(&if args.json { serde_json::to_string_pretty(&done)? } else { table(&done)? })?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn table(done: &InitialisedProvider) -> Result<String, Failure> {
+fn table(done: &InitializedProvider) -> Result<String, Failure> {
     let mut table = String::new();
     for step in &done.steps {
         let outcome = match &step.outcome {

@@ -1,4 +1,4 @@
-//! `strongroom storage`: initialises storage providers, shows their status, and moves files between them.
+//! `strongroom storage`: initializes storage providers, shows their status, and moves files between them.
 
 mod init;
 mod move_blobs;
@@ -22,7 +22,7 @@ const STATEMENT_TIMEOUT: Duration = Duration::from_secs(3600);
 
 #[derive(Debug, Subcommand)]
 pub(super) enum StorageCommand {
-    /// Initialise a provider: create its bucket and lifecycle rule if they do not exist.
+    /// Initialize a provider: create its bucket and lifecycle rule if they do not exist.
     Init(init::InitArgs),
     /// Show the reachability, latency and usage of every provider.
     Status(status::StatusArgs),

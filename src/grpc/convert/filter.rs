@@ -150,7 +150,7 @@ mod tests {
         };
         let request = v1::ListFilesRequest {
             page_size: -1,
-            order_by: "colour".into(),
+            order_by: "color".into(),
             view: 9,
             filter: Some(filter),
             ..v1::ListFilesRequest::default()

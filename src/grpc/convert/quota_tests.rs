@@ -59,7 +59,7 @@ fn update_changes_only_fields_in_the_mask() {
 
 #[test]
 fn all_violations_of_an_update_are_reported() {
-    let mut request = update_request(&["used_bytes", "colour", "warning_percent"], None);
+    let mut request = update_request(&["used_bytes", "color", "warning_percent"], None);
     request.tenant_id = "7".into();
     request.quota = Some(v1::Quota { warning_percent: 70_000, ..Default::default() });
     let violations = update_request_from_proto(request).unwrap_err();

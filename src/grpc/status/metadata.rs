@@ -82,7 +82,9 @@ fn of_upload(error: &Error) -> Entries {
         }
         Error::UploadCommitted(file) => vec![("file_id", file.to_string())],
         Error::UploadStalled(Stall::Idle(idle)) => vec![("idle_seconds_max", idle.as_secs().to_string())],
-        Error::UploadStalled(Stall::Slow(rate)) => vec![("rate_min_bytes_per_second", rate.to_string())],
+        Error::UploadStalled(Stall::Slow { rate_min_bytes_per_second: rate, .. }) => {
+            vec![("rate_min_bytes_per_second", rate.to_string())]
+        }
         Error::CommitTooLate { age, age_max } => vec![
             ("age_seconds", age.as_secs().to_string()),
             ("age_seconds_max", age_max.as_secs().to_string()),

@@ -76,7 +76,11 @@ fn upload_errors() -> Vec<Error> {
         Error::UploadNotFinished,
         Error::UploadPaused { persisted_size_bytes: 8 },
         Error::UploadStalled(Stall::Idle(Duration::from_secs(60))),
-        Error::UploadStalled(Stall::Slow(1024)),
+        Error::UploadStalled(Stall::Slow {
+            received_bytes: 512,
+            seconds: 30,
+            rate_min_bytes_per_second: 1024,
+        }),
         Error::UploadFenced,
         Error::CommitTooLate { age: Duration::from_secs(2), age_max: Duration::from_secs(1) },
         Error::UploadCommitted(FileId::from_uuid(uuid::Uuid::nil())),

@@ -43,18 +43,18 @@ pub async fn check_conformance(store: Arc<dyn ObjectStorage>, ids: Arc<dyn IdSou
     multiparts::check_all(&fixture).await;
     listings::check_all(&fixture).await;
     presigned::check_all(&fixture).await;
-    initialises_and_reports_space(&fixture).await;
+    initializes_and_reports_space(&fixture).await;
 }
 
-async fn initialises_and_reports_space(fixture: &Fixture) {
+async fn initializes_and_reports_space(fixture: &Fixture) {
     // No decorator retries these calls, so one of several attempts must succeed. Repeating them is harmless.
     let mut is_ready = false;
     for _ in 0..6 {
-        let initialised =
-            fixture.store.initialise(&InitOptions { abort_incomplete_after_days: Some(7) }).await;
-        is_ready |= initialised.is_ok_and(|report| !report.steps.is_empty());
+        let initialized =
+            fixture.store.initialize(&InitOptions { abort_incomplete_after_days: Some(7) }).await;
+        is_ready |= initialized.is_ok_and(|report| !report.steps.is_empty());
     }
-    assert!(is_ready, "the store could not be initialised");
+    assert!(is_ready, "the store could not be initialized");
     let mut spaces = Vec::new();
     for _ in 0..6 {
         spaces.push(fixture.store.space().await);
@@ -132,7 +132,7 @@ fn content(seed: u64, size_bytes: u64) -> Bytes {
     let size_bytes = usize::try_from(size_bytes).expect("fits into memory");
     let mut bytes = Vec::with_capacity(size_bytes + 8);
     for n in 0..size_bytes.div_ceil(8) as u64 {
-        // Generate a word at a time: without optimisation, generating single bytes takes several seconds in
+        // Generate a word at a time: without optimization, generating single bytes takes several seconds in
         // total.
         bytes.extend_from_slice(&(seed << 32 ^ n).wrapping_mul(0x9E37_79B9_7F4A_7C15).to_be_bytes());
     }

@@ -164,15 +164,15 @@ async fn missing_object_is_not_found(fixture: &Fixture) {
 }
 
 async fn delete_is_idempotent(fixture: &Fixture) {
-    let (key, neighbour) = (fixture.key(), fixture.key());
-    for key in [&key, &neighbour] {
+    let (key, neighbor) = (fixture.key(), fixture.key());
+    for key in [&key, &neighbor] {
         fixture.put(key, &content(8, 10)).await.expect("put object");
     }
     for _ in 0..2 {
         fixture.store.delete(&key).await.expect("delete object");
         fixture.assert_absent(&key).await;
     }
-    assert_eq!(fixture.read_all(&neighbour).await, content(8, 10));
+    assert_eq!(fixture.read_all(&neighbor).await, content(8, 10));
 }
 
 async fn dropped_put_leaves_nothing_or_the_whole_object(fixture: &Fixture) {

@@ -16,7 +16,7 @@ pub(super) async fn check_all(fixture: &Fixture) {
     assert_eq!(
         url.is_some(),
         fixture.store.capabilities().presigned_urls,
-        "presigned_urls does not match the behaviour"
+        "presigned_urls does not match the behavior"
     );
     if url.is_some() {
         url_reads_its_object_with_the_requested_type(fixture).await;

@@ -230,7 +230,7 @@ impl ObjectStorage for Local {
     }
 
     /// The directories were created when the store was opened, so this only checks them.
-    async fn initialise(&self, _: &InitOptions) -> Result<InitReport, StorageError> {
+    async fn initialize(&self, _: &InitOptions) -> Result<InitReport, StorageError> {
         self.check().await?;
         let subject = format!("directory {}", self.disk.objects.display());
         Ok(InitReport::single_step(subject, InitOutcome::AlreadyExists))

@@ -1,4 +1,4 @@
-//! Tests of file system behaviour: modes, paths, restarts and crashes between two steps.
+//! Tests of file system behavior: modes, paths, restarts and crashes between two steps.
 
 use std::{
     fs,

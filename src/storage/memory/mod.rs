@@ -286,7 +286,7 @@ impl ObjectStorage for Memory {
         Ok(None)
     }
 
-    async fn initialise(&self, _: &InitOptions) -> Result<InitReport, StorageError> {
+    async fn initialize(&self, _: &InitOptions) -> Result<InitReport, StorageError> {
         Ok(InitReport::single_step("memory of this process", InitOutcome::AlreadyExists))
     }
 

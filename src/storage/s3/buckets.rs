@@ -153,8 +153,8 @@ impl Client {
     }
 
     /// Creates missing buckets and lifecycle rules.
-    pub(super) async fn initialise(&self, options: &InitOptions) -> Result<InitReport, StorageError> {
-        let operation = "initialise store";
+    pub(super) async fn initialize(&self, options: &InitOptions) -> Result<InitReport, StorageError> {
+        let operation = "initialize store";
         let at = |failure: Failure| failure.into_store_error(operation);
         let mut steps = Vec::new();
         if !self.options.bucket_per_tenant {

@@ -162,8 +162,8 @@ impl ObjectStorage for S3 {
         presign::presign(&self.client, &self.signers, request).await.map(Some)
     }
 
-    async fn initialise(&self, options: &InitOptions) -> Result<InitReport, StorageError> {
-        self.client.initialise(options).await
+    async fn initialize(&self, options: &InitOptions) -> Result<InitReport, StorageError> {
+        self.client.initialize(options).await
     }
 
     /// Returns `None`: S3 does not report free space.

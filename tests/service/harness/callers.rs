@@ -109,7 +109,7 @@ impl Inner {
         }
     }
 
-    /// Creates a caller in an organisation.
+    /// Creates a caller in an organization.
     pub(crate) fn member(&self, user: &str, organization: &str, role: &str, groups: &[&str]) -> Caller {
         self.caller(Identity {
             user: user.to_owned(),
@@ -172,7 +172,7 @@ impl Service {
         self.member("head", SCHOOL, "admin", &[])
     }
 
-    /// Returns alice outside any organisation, in her personal tenant.
+    /// Returns alice outside any organization, in her personal tenant.
     pub(crate) fn personal_alice(&self) -> Caller {
         self.caller(Identity { user: "alice".to_owned(), ..Identity::default() })
     }

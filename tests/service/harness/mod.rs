@@ -1,7 +1,8 @@
 //! The test harness.
 //!
 //! `service_test(|s| async move { … })` starts a service with its own database and store, runs the test,
-//! stops the service, waits for its background work, and then checks the invariants, whatever the test is about.
+//! stops the service, waits for its background work, and then checks the invariants, whatever the test is
+//! about.
 
 mod callers;
 mod clock;
@@ -68,7 +69,7 @@ pub(crate) use self::{
 /// The size of a part in bytes. It is small, so that files of several parts are cheap.
 pub(crate) const PART: usize = 64 * 1024;
 
-/// The organisation with the preset `education`; all others have `general`.
+/// The organization with the preset `education`; all others have `general`.
 pub(crate) const SCHOOL: &str = "school";
 
 /// A running service with its database, stores and clock. Cheap to clone.
@@ -268,7 +269,7 @@ async fn start_service(server: Option<Url>, arrange: impl FnOnce(&mut Setup)) ->
         false => opened.collect(),
     };
     for store in &opened {
-        store.initialise(&InitOptions { abort_incomplete_after_days: None }).await.unwrap();
+        store.initialize(&InitOptions { abort_incomplete_after_days: None }).await.unwrap();
     }
     let stores = Stores::new(opened, &config.storage.provider).unwrap();
     start_server(config, database, clock, keys, stores).await

@@ -215,8 +215,8 @@ impl ObjectStorage for WithUrls {
         self.0.list_parts(key, id).await
     }
 
-    async fn initialise(&self, options: &InitOptions) -> Result<InitReport, StorageError> {
-        self.0.initialise(options).await
+    async fn initialize(&self, options: &InitOptions) -> Result<InitReport, StorageError> {
+        self.0.initialize(options).await
     }
 
     async fn space(&self) -> Result<Option<Space>, StorageError> {

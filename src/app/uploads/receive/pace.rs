@@ -43,9 +43,11 @@ impl<'a> PaceMonitor<'a> {
             .map_err(|_| Error::UploadStalled(Stall::Idle(idle)))?;
         self.waited += start.elapsed();
         if self.waited >= limits.rate_grace() {
-            let rate = limits.rate_min_bytes_per_second;
-            if received_bytes - self.window_start_bytes < rate.saturating_mul(self.waited.as_secs()) {
-                return Err(Error::UploadStalled(Stall::Slow(rate)));
+            let rate_min_bytes_per_second = limits.rate_min_bytes_per_second;
+            let (window_bytes, seconds) = (received_bytes - self.window_start_bytes, self.waited.as_secs());
+            if window_bytes < rate_min_bytes_per_second.saturating_mul(seconds) {
+                let stall = Stall::Slow { received_bytes: window_bytes, seconds, rate_min_bytes_per_second };
+                return Err(Error::UploadStalled(stall));
             }
             (self.waited, self.window_start_bytes) = (Duration::ZERO, received_bytes);
         }
