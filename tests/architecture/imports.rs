@@ -163,8 +163,8 @@ fn find_forbidden_libraries(source: &Source) -> Vec<String> {
     findings
 }
 
-/// Returns whether a path in the text starts with a library of this prefix: `tonic` also matches `tonic_types`,
-/// and `azure_` matches `azure_storage`.
+/// Returns whether a path in the text starts with a library of this prefix: `tonic` also matches
+/// `tonic_types`, and `azure_` matches `azure_storage`.
 fn uses_library(text: &str, library: &str) -> bool {
     text.match_indices(library).any(|(at, _)| {
         let before = text[..at].chars().next_back();

@@ -114,7 +114,7 @@ fn garage_command(program: &PathBuf, directory: &tempfile::TempDir) -> Command {
     command
 }
 
-/// How many servers were started. Servers that start at the same time try different ports first.
+/// The number of servers started so far. Servers that start at the same time try different ports first.
 static STARTED: AtomicU16 = AtomicU16::new(0);
 
 /// Finds two consecutive free ports below the ephemeral range, so that no other process takes them while

@@ -19,9 +19,9 @@ use tokio_postgres::{Client as Sql, NoTls};
 
 use crate::server::{Server, Site};
 
-/// How many files the job deletes.
+/// The number of files that the job deletes.
 const FILES: i64 = 12;
-/// How many of them it deletes before it blocks at a locked row.
+/// The number of files that it deletes before it blocks at a locked row.
 const FILES_BEFORE_LOCK: i64 = 4;
 
 /// Creates a site whose workers poll often and have short leases.

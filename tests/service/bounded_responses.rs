@@ -142,7 +142,7 @@ fn pages_of_large_files_return_each_file_once() {
 }
 
 #[test]
-fn batch_of_large_files_names_those_it_did_not_read() {
+fn batch_of_large_files_lists_unread_files() {
     service_test(|s| async move {
         let alice = s.alice();
         let mut expected = upload_largest_files(&alice, 99).await;

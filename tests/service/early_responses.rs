@@ -39,7 +39,7 @@ fn small_retry_with_digest_needs_only_its_spec() {
 }
 
 #[test]
-fn early_success_reads_what_the_client_still_sends() {
+fn early_success_reads_remaining_messages_of_client() {
     let narrow = |config: &mut strongroom::config::Config| {
         config.server.http2.stream_window_bytes = 65_535;
         config.server.http2.connection_window_bytes = 65_535;

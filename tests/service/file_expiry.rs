@@ -195,7 +195,7 @@ async fn copy_file_rows(s: &Service, count: u32) {
          SELECT tenant_id, copy, version, blob_id, content_state, scan_status, mime_type, declared_mime_type,
              media_kind, size_bytes, sha256, created_by, create_time FROM version, copies;
          INSERT INTO audit_entries (tenant_id, create_time, actor_kind, actor_id, action, is_allowed, file_id, version,
-             request_id, address, details)
+             call_id, address, details)
          SELECT tenant_id, create_time, 1, 'alice', 2, true, copy, 1, '', '', '{{}}' FROM version, copies;
          INSERT INTO events (tenant_id, create_time, kind, file_id, version, actor_id, owner_id, audience, readers)
          SELECT tenant_id, create_time, 1, copy, 1, 'alice', 'alice', 3, '{{}}' FROM version, copies;

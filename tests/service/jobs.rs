@@ -102,7 +102,7 @@ fn concurrent_workers_claim_each_job_once() {
                     return claimed_here;
                 }
                 let tenants_claimed: HashSet<_> = claimed.iter().map(|job| job.lease.tenant).collect();
-                assert_eq!(tenants_claimed.len(), claimed.len(), "one job of each tenant a claim");
+                assert_eq!(tenants_claimed.len(), claimed.len(), "one job per tenant in each claim");
                 claimed_here.extend(claimed);
             }
         });

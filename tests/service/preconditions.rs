@@ -273,7 +273,7 @@ fn version_upload_compares_if_etag_at_start_and_commit() {
 }
 
 #[test]
-fn of_concurrent_versions_with_one_etag_one_is_committed() {
+fn one_of_concurrent_versions_with_same_etag_is_committed() {
     service_test(|s| async move {
         let alice = s.alice();
         let id = file_id(&alice.upload(spec("a"), b"one").await.unwrap());

@@ -347,7 +347,7 @@ fn allowed_types_match_bytes_before_declared_type() {
         assert_eq!(
             s.store.list("", None, 100).await.unwrap().objects.len(),
             4,
-            "error uploads leave no objects"
+            "rejected uploads leave no objects"
         );
     });
 }

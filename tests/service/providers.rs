@@ -93,7 +93,10 @@ fn unconfigured_provider_is_reported_by_read_and_fsck() {
         let [small, _] = upload_to_old_provider(&s).await;
         let after = s.start_replica(|config| drop(config.storage.providers.remove("old"))).await;
         let status = after.alice().read(&small).await.unwrap_err();
-        assert_eq!((status.code(), reason(&status).as_str()), (Code::Unavailable, "STORAGE_UNAVAILABLE"));
+        assert_eq!(
+            (status.code(), reason(&status).as_str()),
+            (Code::FailedPrecondition, "STORAGE_NOT_CONFIGURED")
+        );
         assert!(status.message().contains("the provider `old` of this file is not configured"), "{status}");
         assert_eq!(after.alice().get(&small).await.unwrap().name, "small", "the record is available");
         let report = after.run_fsck().await;

@@ -110,7 +110,7 @@ async fn assert_only_new_has_objects(s: &Service) {
 }
 
 #[test]
-fn moved_files_are_readable_and_originals_stay_for_a_while() {
+fn moved_files_are_readable_and_originals_deleted_later() {
     service_test_with(configure_old_as_primary, |s| async move {
         let ids = upload_files_to_old(&s).await;
         let report = move_old_to_new(&s).await;

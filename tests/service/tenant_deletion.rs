@@ -37,7 +37,11 @@ fn deleted_tenant_keeps_only_record_and_audit_log() {
         other.alice().quota().await.unwrap();
         let deleting = operator.delete_tenant(&acme, false).await.unwrap().tenant.unwrap();
         let late = other.alice().upload(spec("late"), b"x").await.unwrap_err();
-        assert_eq!(reason(&late), "TENANT_DELETED", "also on a replica that has the tenant in its cache");
+        assert_eq!(
+            reason(&late),
+            "TENANT_DELETED",
+            "a replica with the tenant in its cache also rejects uploads"
+        );
         other.stop().await;
         assert_eq!((deleting.state(), deleting.deletion.unwrap().file_count), (TenantState::Deleting, 2));
         for error in call_methods_refused(&s.alice(), &id).await {
@@ -74,7 +78,7 @@ fn only_operator_can_recreate_deleted_tenant() {
         let (acme, operator) = (s.alice().tenant_id().await, s.operator());
         operator.delete_tenant(&acme, false).await.unwrap();
         let taken = operator.create_tenant(new_tenant("acme")).await.unwrap_err();
-        assert_eq!(reason(&taken), "TENANT_EXISTS", "not while it is being deleted");
+        assert_eq!(reason(&taken), "TENANT_EXISTS", "the name is taken until the deletion has finished");
         s.clock.advance(Duration::seconds(15));
         erase_all_tenants(&s).await;
         s.clock.advance(Duration::seconds(60));
@@ -112,7 +116,7 @@ fn tenant_with_retained_files_is_not_deleted() {
         let metadata = error.get_details_error_info().unwrap().metadata;
         assert_eq!(
             (metadata["file_count"].as_str(), metadata["retain_until_time"].as_str()),
-            ("1", until.to_rfc3339().as_str())
+            ("1", until.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true).as_str())
         );
         assert_eq!(s.alice().read(&id).await.unwrap(), b"x"[..]);
 

@@ -27,7 +27,7 @@ fn export_returns_all_records_and_is_audited() {
         let objects = s.store.list("", None, 10).await.unwrap().objects;
         assert!(
             objects.iter().any(|object| object.key.as_str() == version.storage_key),
-            "where its bytes are"
+            "the storage key belongs to an object"
         );
         let count = |is_it: fn(&Record) -> bool| records.iter().filter(|record| is_it(record)).count();
         assert_eq!(

@@ -237,7 +237,7 @@ fn dead_letters_are_paged_and_dropped_with_events() {
                 }
             }
             files.reverse();
-            assert_eq!(listed, files, "the newest first");
+            assert_eq!(listed, files, "newest first");
             s.clock.advance(Duration::days(31));
             strongroom::worker::run_round(&s.app).await;
             assert!(s.list_failed_deliveries(&id).await.is_empty());
@@ -272,7 +272,7 @@ fn failing_endpoint_is_disabled_and_resumes_in_place() {
 }
 
 #[test]
-fn endpoint_behind_dropped_events_is_disabled() {
+fn endpoint_that_missed_dropped_events_is_disabled() {
     local_test(
         |_| {},
         |s, receiver| async move {

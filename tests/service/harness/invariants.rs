@@ -10,7 +10,7 @@ use strongroom::{
         fsck::{Fsck, FsckProgress, FsckReport},
         sample::SampleSize,
     },
-    domain::clock::SystemIds,
+    domain::clock::{Clock, SystemIds},
     storage::ObjectStorage,
 };
 
@@ -90,8 +90,12 @@ pub(crate) async fn check_invariants(s: &Service) {
         [""; 0],
         "usage is the sum of charged versions, nothing is reserved"
     );
+    // A test that advances the clock may have let the events of its first changes expire.
+    let event_days = i64::try_from(s.app.limits().retention.event_days).unwrap();
+    let oldest = s.clock.now() - chrono::Duration::days(event_days);
+    let unrecorded = format!("{UNRECORDED_CHANGES} AND v.create_time > '{}'", oldest.to_rfc3339());
     assert_eq!(
-        s.superuser.query_texts(UNRECORDED_CHANGES).await,
+        s.superuser.query_texts(&unrecorded).await,
         [""; 0],
         "every change has an audit entry and an event"
     );
