@@ -154,7 +154,7 @@ impl Environment {
 
     /// Returns the CPU time of PostgreSQL so far, if its processes are visible.
     pub(crate) fn postgres_cpu(&self) -> Cpu {
-        self.postmaster.map(Cpu::of_process_and_children).unwrap_or_default()
+        self.postmaster.map(Cpu::measure_with_children).unwrap_or_default()
     }
 
     pub(crate) async fn close(self) {

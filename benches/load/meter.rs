@@ -85,10 +85,10 @@ impl Meter {
     }
 
     fn cpu(&self, environment: &Environment) -> [Cpu; 4] {
-        let process_cpu = |pid: Option<u32>| pid.map(Cpu::of_process).unwrap_or_default();
+        let process_cpu = |pid: Option<u32>| pid.map(Cpu::measure_process).unwrap_or_default();
         [
             process_cpu(self.service_pid),
-            Cpu::of_process_and_ended_children(std::process::id()),
+            Cpu::measure_with_ended_children(std::process::id()),
             environment.postgres_cpu(),
             process_cpu(self.store_pid),
         ]

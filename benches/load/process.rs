@@ -22,20 +22,20 @@ impl Cpu {
     }
 
     /// Returns the CPU time of a process with all its threads.
-    pub(crate) fn of_process(pid: u32) -> Self {
+    pub(crate) fn measure_process(pid: u32) -> Self {
         stat(pid).map(|stat| stat.cpu).unwrap_or_default()
     }
 
     /// Returns the CPU time of a process and of its terminated children.
-    pub(crate) fn of_process_and_ended_children(pid: u32) -> Self {
-        let mut sum = Self::of_process(pid);
+    pub(crate) fn measure_with_ended_children(pid: u32) -> Self {
+        let mut sum = Self::measure_process(pid);
         sum += stat(pid).map(|stat| stat.ended_children).unwrap_or_default();
         sum
     }
 
     /// Returns the CPU time of a process and its direct children, including terminated ones.
-    pub(crate) fn of_process_and_children(parent: u32) -> Self {
-        let mut sum = Self::of_process_and_ended_children(parent);
+    pub(crate) fn measure_with_children(parent: u32) -> Self {
+        let mut sum = Self::measure_with_ended_children(parent);
         let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
         for pid in processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()) {
             if let Some(stat) = stat(pid).filter(|stat| stat.parent == parent) {

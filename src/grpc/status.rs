@@ -32,7 +32,7 @@ pub(super) fn status(error: &Error, call_id: &str) -> Status {
         error => error.to_string(),
     };
     let builder = StatusBuilder::new(reason(error), message, call_id);
-    let builder = builder.metadata(metadata::of_error(error)).details_of(error);
+    let builder = builder.metadata(metadata::error_metadata(error)).details_of(error);
     match error.retry_after() {
         Some(delay) => builder.retry_after(delay).build(),
         None => builder.build(),
@@ -78,7 +78,7 @@ pub(super) fn with_details(status: Status, limit_bytes: usize, call_id: &str) ->
 }
 
 /// The error of a stream of requests, if its sender can act on it. A broken connection is not such an error.
-pub(super) fn of_stream(status: Status, limit_bytes: usize, call_id: &str) -> Option<Status> {
+pub(super) fn convert_stream_status(status: Status, limit_bytes: usize, call_id: &str) -> Option<Status> {
     let has_details = !status.details().is_empty();
     // Without details, an error with a source is one of the connection.
     let is_of_codec = std::error::Error::source(&status).is_none() && status.code() != Code::Cancelled;

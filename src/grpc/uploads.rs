@@ -264,7 +264,8 @@ where
             Some(Ok(message)) => return Poll::Ready(Some(message)),
             Some(Err(status)) => {
                 tracing::debug!(code = ?status.code(), "upload stream broke");
-                self.fault = status::of_stream(status, self.limits.message_bytes_max, &self.call_id);
+                self.fault =
+                    status::convert_stream_status(status, self.limits.message_bytes_max, &self.call_id);
             }
             None => {}
         }

@@ -58,8 +58,8 @@ fn deleted_tenant_keeps_only_record_and_audit_log() {
         let deleted = operator.get_tenant(&acme).await.unwrap();
         let report = deleted.deletion.clone().unwrap();
         assert_eq!((deleted.state(), report.problem.as_str()), (TenantState::Deleted, ""));
-        assert_eq!((report.removed_object_count, report.removed_bytes), (3, 8 + 3 * PART as i64));
-        assert!(report.removed_row_count > 12, "{report:?}");
+        assert_eq!((report.erased_object_count, report.erased_bytes), (3, 8 + 3 * PART as i64));
+        assert!(report.erased_row_count > 12, "{report:?}");
         let left = count_rows_by_table(&s, &acme).await;
         assert!(left.keys().all(|table| table.starts_with("audit_entries")), "{left:?}");
         let objects = s.store.list("", None, 10).await.unwrap().objects;
@@ -180,7 +180,7 @@ fn interrupted_deletion_resumes_and_erases_orphans() {
         let report = deleted.deletion.clone().unwrap();
         assert_eq!((deleted.state(), report.problem.as_str()), (TenantState::Deleted, ""));
         assert_eq!(
-            (report.removed_object_count, report.object_count),
+            (report.erased_object_count, report.object_count),
             (4, 3),
             "each object once, and the orphan"
         );

@@ -17,9 +17,9 @@ pub(super) fn tenant(tenant: &Tenant) -> Value {
             "file_count": deletion.file_count,
             "object_count": deletion.object_count,
             "bytes": deletion.bytes,
-            "removed_row_count": deletion.removed_row_count,
-            "removed_object_count": deletion.removed_object_count,
-            "removed_bytes": deletion.removed_bytes,
+            "erased_row_count": deletion.erased_row_count,
+            "erased_object_count": deletion.erased_object_count,
+            "erased_bytes": deletion.erased_bytes,
             "problem": deletion.problem,
         })
     });

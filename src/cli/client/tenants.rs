@@ -234,10 +234,10 @@ fn print_tenant(tenant: &Tenant, output: Output) -> Result<(), Failure> {
     let Some(deletion) = &tenant.deletion else { return Ok(()) };
     output.line(format_args!(
         "deleted    {} rows, {} of {} objects, {}",
-        deletion.removed_row_count,
-        deletion.removed_object_count,
+        deletion.erased_row_count,
+        deletion.erased_object_count,
         deletion.object_count,
-        human::size(deletion.removed_bytes),
+        human::size(deletion.erased_bytes),
     ))?;
     if !deletion.problem.is_empty() {
         output.line(format_args!("problem    {}", human::printable(&deletion.problem)))?;

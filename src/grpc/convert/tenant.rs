@@ -38,9 +38,9 @@ fn deletion_to_proto(deletion: DeletionProgress) -> v1::TenantDeletion {
         file_count: deletion.file_count,
         object_count: deletion.object_count,
         bytes: deletion.bytes,
-        removed_row_count: deletion.erased_row_count,
-        removed_object_count: deletion.erased_object_count,
-        removed_bytes: deletion.erased_bytes,
+        erased_row_count: deletion.erased_row_count,
+        erased_object_count: deletion.erased_object_count,
+        erased_bytes: deletion.erased_bytes,
         problem: deletion.problem,
     }
 }

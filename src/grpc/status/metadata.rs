@@ -13,7 +13,7 @@ use crate::{
 type Entries = Vec<(&'static str, String)>;
 
 /// The metadata of an error, without the call id.
-pub(super) fn of_error(error: &Error) -> Entries {
+pub(super) fn error_metadata(error: &Error) -> Entries {
     match error {
         Error::ChecksumMismatch { algorithm } => vec![("algorithm", (*algorithm).to_owned())],
         Error::SizeMismatch { .. }
@@ -24,11 +24,11 @@ pub(super) fn of_error(error: &Error) -> Entries {
         | Error::UploadPaused { .. }
         | Error::UploadCommitted(_)
         | Error::UploadStalled(_)
-        | Error::CommitTooLate { .. } => of_upload(error),
+        | Error::CommitTooLate { .. } => upload_metadata(error),
         Error::QuotaBytes { .. }
         | Error::QuotaFiles { .. }
         | Error::FileTooLarge { .. }
-        | Error::QuotaBelowUsage { .. } => of_quota(error),
+        | Error::QuotaBelowUsage { .. } => quota_metadata(error),
         Error::ReadOutOfRange { size_bytes } => vec![("size_bytes", size_bytes.to_string())],
         Error::FileNotAvailable(state) => {
             vec![("state", convert::file::state_to_proto(*state).as_str_name().to_owned())]
@@ -54,12 +54,12 @@ pub(super) fn of_error(error: &Error) -> Entries {
         }
         Error::ProviderUnknown(provider) => vec![("provider", provider.clone())],
         Error::Overloaded(resource) => vec![("resource", (*resource).to_owned())],
-        Error::Batch { reason, .. } => of_error(reason),
+        Error::Batch { reason, .. } => error_metadata(reason),
         _ => Vec::new(),
     }
 }
 
-fn of_upload(error: &Error) -> Entries {
+fn upload_metadata(error: &Error) -> Entries {
     match error {
         Error::SizeMismatch { declared, received } => {
             vec![("declared_bytes", declared.to_string()), ("received_bytes", received.to_string())]
@@ -93,7 +93,7 @@ fn of_upload(error: &Error) -> Entries {
     }
 }
 
-fn of_quota(error: &Error) -> Entries {
+fn quota_metadata(error: &Error) -> Entries {
     match error {
         Error::QuotaBytes { needed_bytes, used_bytes, reserved_bytes, limit_bytes } => vec![
             ("needed_bytes", needed_bytes.to_string()),
