@@ -43,7 +43,7 @@ pub enum Error {
     #[error("{algorithm} of the received bytes does not match the one in the request; send the upload again")]
     ChecksumMismatch { algorithm: &'static str },
     /// The number of received bytes differs from the declared one.
-    #[error("{declared} bytes were declared and {received} received")]
+    #[error("received {received} bytes; the request declared {declared}")]
     SizeMismatch { declared: u64, received: u64 },
     /// The request id was used for another request.
     #[error("request id was used with another payload; use a new UUID for a new request")]
@@ -185,7 +185,7 @@ pub enum Error {
     TooManyWebhooks(u32),
     /// The tenant has the maximum number of watches on this replica.
     #[error(
-        "the tenant has {watch_count_max} watches on this replica, which is the limit; end one of them first"
+        "tenant has {watch_count_max} watches on this replica, which is the limit; close one of them first"
     )]
     WatchesExhausted { watch_count_max: usize },
     /// The new limits are lower than the current usage.
@@ -201,7 +201,7 @@ pub enum Error {
     #[error("tenant was deleted")]
     TenantDeleted,
     /// A tenant with this name exists.
-    #[error("tenant with this name already exists: {0}")]
+    #[error("tenant with this issuer and external id already exists: {0}")]
     TenantExists(TenantId),
     /// Retention or legal holds on files prevent the deletion of the tenant.
     #[error(
@@ -240,7 +240,7 @@ pub enum Error {
     #[error("database is unavailable")]
     DatabaseUnavailable(#[source] DbError),
     /// The response to a COMMIT was lost, and the outcome could not be looked up.
-    #[error("the outcome of the commit is not known; {}", advise_after_unknown(*has_request_id))]
+    #[error("outcome of the commit is not known; {}", advise_after_unknown(*has_request_id))]
     OutcomeUnknown {
         /// Whether the caller sent a request id, so that a retry is safe.
         has_request_id: bool,
@@ -293,7 +293,7 @@ fn describe_kind(kind: Option<MediaKind>) -> &'static str {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Stall {
     /// It sent no message for this long.
-    #[error("no message for {} seconds", .0.as_secs())]
+    #[error("received no message for {} seconds", .0.as_secs())]
     Idle(Duration),
     /// It sent fewer bytes in this time than the minimum rate requires.
     #[error(

@@ -31,7 +31,7 @@ pub(super) trait BatchHandler: Send + Sync + 'static {
 
 /// The task that ran the batch panicked.
 #[derive(Debug, thiserror::Error)]
-#[error("batch ended without an outcome")]
+#[error("batch task panicked")]
 pub(super) struct BatchAborted;
 
 type Submission<B> = (<B as BatchHandler>::Item, oneshot::Sender<<B as BatchHandler>::Outcome>);

@@ -122,7 +122,7 @@ impl Worker {
         let monitoring = Monitoring::start(self.monitored, edge, &self.config.edge, stopped());
         let drain_on_shutdown = async move {
             shutdown.await;
-            tracing::info!("draining");
+            tracing::info!("started draining");
             health.start_draining();
             stop.send_replace(true);
             std::future::pending::<()>().await;
@@ -133,7 +133,7 @@ impl Worker {
             () = drain_on_shutdown => {}
         }
         if timeout(self.config.server.drain_timeout(), self.app.drain()).await.is_err() {
-            tracing::warn!("clean-up was still running at the end of the drain");
+            tracing::warn!("failed to finish background tasks before the drain timeout");
         }
         monitoring.stop().await
     }
@@ -227,7 +227,7 @@ impl Service {
         let (health, stop_on_signal) = (self.monitored.health.clone(), Arc::clone(&stop));
         let signal = tokio::spawn(async move {
             shutdown.await;
-            tracing::info!("draining");
+            tracing::info!("started draining");
             health.start_draining();
             stop_on_signal.send_replace(true);
         });

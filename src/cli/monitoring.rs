@@ -127,7 +127,7 @@ async fn check_providers_in_use(database: Database, stores: Stores) {
                 );
             }
         }
-        Err(error) => tracing::warn!(%error, "failed to look for providers that are not configured"),
+        Err(error) => tracing::warn!(%error, "failed to list providers in use"),
     }
 }
 

@@ -25,7 +25,7 @@ pub(super) struct SweepArgs {
     #[arg(long)]
     dry_run: bool,
     /// The grace period, in seconds: an object without a row is recorded when it is older than this, and
-    /// deleted by a sweep that runs at least as long after that. Default: `sweeping.grace_seconds`.
+    /// deleted by the first sweep after the same period has passed again. Default: `sweeping.grace_seconds`.
     #[arg(long, value_name = "SECONDS")]
     grace_seconds: Option<u64>,
     /// Confirm that no server or worker is running. This allows a grace period shorter than

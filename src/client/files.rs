@@ -71,7 +71,7 @@ impl Client {
         self.call(request, |mut api, request| async move { api.files.archive_file(request).await }).await
     }
 
-    /// Restores an archived file. Safe to retry: a missing request id is generated.
+    /// Unarchives a file. Safe to retry: a missing request id is generated.
     pub async fn unarchive_file(
         &self,
         mut request: UnarchiveFileRequest,
@@ -89,7 +89,7 @@ impl Client {
             .await
     }
 
-    /// Makes an earlier version current again, as a new one. Safe to retry: a missing request id is
+    /// Restores an earlier version as a new current version. Safe to retry: a missing request id is
     /// generated.
     pub async fn restore_file_version(
         &self,

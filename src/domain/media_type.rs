@@ -3,7 +3,7 @@
 use super::{sql_enum::sql_enum, text::extension};
 
 sql_enum! {
-    /// The kind of a file, by its resolved media type. Size limits and usage are kept per kind.
+    /// The kind of a file, by its resolved media type. Size limits and usage are per kind.
     MediaKind {
         /// Media types `image/*`.
         Image = 1 => "image",
@@ -153,7 +153,7 @@ fn family(mime_type: &str) -> &str {
 const FAMILIES: [&str; 10] =
     ["application", "audio", "font", "image", "message", "model", "multipart", "text", "video", "chemical"];
 
-/// Declared types that contain no information.
+/// Generic types, which do not identify a format.
 const UNSPECIFIC_TYPES: [&str; 4] =
     ["binary/octet-stream", "application/binary", "application/x-download", "application/force-download"];
 

@@ -7,7 +7,7 @@ use std::fmt;
 pub struct Violation {
     /// The path of the field in the request, for example `spec.name`.
     pub field: String,
-    /// The violated rule, as a sentence without a full stop.
+    /// The violated rule, such as `must be set`: lower case, no full stop.
     pub description: String,
 }
 

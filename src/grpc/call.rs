@@ -29,7 +29,7 @@ pub(super) fn extract_principal<T>(request: Request<T>) -> Result<(Principal, Or
     match extensions.remove::<Principal>() {
         Some(principal) => Ok((principal, origin, message)),
         None => {
-            tracing::error!("request has no principal");
+            tracing::error!("request has no verified caller");
             Err(internal(&origin.call_id))
         }
     }

@@ -1,17 +1,17 @@
-//! The size limit of the messages to each method, and whether they may be compressed.
+//! Limits the size of request messages per method, and lists the methods that accept compression.
 
 use crate::config::Config;
 
 const UPLOAD_SERVICE: &str = "/strongroom.v1.UploadService/";
 
-/// The method whose message is a whole part of an upload.
+/// The RPC that sends one upload part per message.
 const PART_METHOD: &str = "/strongroom.v1.UploadService/UploadPart";
 
 /// Services whose messages contain the record or the bytes of a file.
 const FILE_SERVICES: [&str; 3] =
     ["/strongroom.v1.FileService/", "/strongroom.v1.ImportService/", UPLOAD_SERVICE];
 
-/// Methods with a stream of messages to the service. Their messages may not be compressed.
+/// Client-streaming methods. Their messages may not be compressed.
 const STREAMING_METHODS: [&str; 4] = [
     "/strongroom.v1.FileService/UploadFile",
     "/strongroom.v1.ImportService/ImportFiles",

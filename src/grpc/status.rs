@@ -52,7 +52,7 @@ pub(super) fn deadline_exceeded(message: &'static str, call_id: &str) -> Status 
 
 /// Converts an error of the transport.
 pub(super) fn transport(error: &TransportError, call_id: &str) -> Status {
-    tracing::debug!(%error, "refused request");
+    tracing::debug!(%error, "rejected request");
     let builder = StatusBuilder::new(error.reason(), error.to_string(), call_id).metadata(error.metadata());
     let mut status = builder.build();
     error.add_headers(status.metadata_mut());
@@ -71,7 +71,7 @@ pub(super) fn with_details(status: Status, limit_bytes: usize, call_id: &str) ->
     match TransportError::from_status(&status, limit_bytes) {
         Some(error) => transport(&error, call_id),
         None => {
-            tracing::error!(code = ?status.code(), message = status.message(), "unexpected status without details");
+            tracing::error!(code = ?status.code(), message = status.message(), "received gRPC status without error details");
             internal(call_id)
         }
     }
@@ -94,7 +94,7 @@ fn log(error: &Error) {
         Error::StorageUnavailable(_) | Error::DatabaseUnavailable(_) | Error::OutcomeUnknown { .. } => {
             tracing::warn!(error = with_causes(error), "request failed");
         }
-        error => tracing::debug!(%error, "refused request"),
+        error => tracing::debug!(%error, "rejected request"),
     }
 }
 

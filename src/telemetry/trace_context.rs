@@ -25,8 +25,8 @@ pub fn inject(context: &Context, headers: &mut HeaderMap) {
 }
 
 /// Makes `span` a child of the caller's trace and records the trace id in its field `trace_id`, which must
-/// have been declared as `tracing::field::Empty`. Call it before the span is entered. Returns the trace id,
-/// which is the caller's or that of a new trace, if there is one.
+/// have been declared as `tracing::field::Empty`. Call it before the span is entered. Returns the trace
+/// id of the caller, or of a new trace. Returns `None` if neither exists.
 pub fn continue_trace(span: &Span, headers: &HeaderMap) -> Option<String> {
     let parent = extract(headers);
     let caller_id = trace_id(&parent);

@@ -1,4 +1,4 @@
-//! Delivers webhooks to a limited number of endpoints concurrently, and starts the next endpoint as soon as
+//! Delivers events to a limited number of webhooks concurrently, and starts the next endpoint as soon as
 //! one finishes, so that a slow endpoint delays no other. When stopped, it claims no more endpoints and sends
 //! nothing new. Deliveries that do not finish within the drain time are cancelled: their leases expire, and
 //! the messages are sent again with the same id.
@@ -63,5 +63,5 @@ fn log_outcome(ended: Result<Result<usize, Error>, JoinError>) {
 
 fn log_error(error: &Error) {
     let cause = std::error::Error::source(error);
-    tracing::warn!(%error, ?cause, "failed to deliver webhooks");
+    tracing::warn!(%error, ?cause, "failed to deliver events");
 }

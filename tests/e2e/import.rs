@@ -116,7 +116,7 @@ async fn existing_objects_are_imported_once_and_found_by_legacy_id() {
     let (code, report, error) = run_import(&site, &server, &["--manifest", manifest]).await;
     assert_eq!((code, counts(&report)), (Some(1), [1, 0, 0, 1]), "{report:?} {error}");
     assert_eq!(report[1]["result"]["reason"], "NOT_FOUND");
-    assert!(error.contains("1 of 2 failed"), "{error}");
+    assert!(error.contains("1 of 2 items failed"), "{error}");
     let text_file_id = file_id_of(&report, "uploads/7/Käse & Brot.txt");
 
     let (code, report, _) = run_import(&site, &server, &["--prefix", ""]).await;

@@ -36,7 +36,7 @@ impl HoldRequest {
 }
 
 /// Sets a legal hold on a file, which may be in the trash. The file cannot be purged until the hold is
-/// released. A file that already has a hold keeps it, with the first reason.
+/// released. If the file already has a hold, its reason does not change.
 ///
 /// # Errors
 /// Returns `Invalid`, `NotFound` or `NotAllowed`.

@@ -67,10 +67,10 @@ impl From<JobRow> for JobSummary {
 #[derive(Debug, thiserror::Error)]
 pub enum JobError {
     /// No queued job has this id.
-    #[error("no job {0} in the queue; it was finished or discarded, or never existed")]
+    #[error("job {0} is not queued; it has finished, was discarded, or never existed")]
     NotFound(JobId),
     /// The job is in a state that does not allow the action.
-    #[error("the job is {state}; {advice}")]
+    #[error("job is {state}; {advice}")]
     WrongState {
         /// The state of the job.
         state: JobState,

@@ -6,7 +6,7 @@ use crate::domain::quota::{QuotaLevel, QuotaState};
 /// The size in bytes above which an upload returns a large-file warning.
 const LARGE_FILE_BYTES: u64 = 10 * 1024 * 1024;
 
-/// A remark about an upload that did not stop it.
+/// A non-fatal problem with an upload.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Warning {
     /// A machine-readable code.

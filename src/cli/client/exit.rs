@@ -13,7 +13,7 @@ pub(crate) const HELP: &str = "Exit codes:
   1    any other error, or several different errors
   2    usage error: an argument, the server address or the token is missing or invalid
   3    not found, or not visible with this token
-  4    not allowed: the token is invalid or expired, or its owner lacks the permission
+  4    not allowed: the token is invalid or expired, or the caller lacks the permission
   5    limit reached: the quota is exhausted, or the file is too large
   6    rejected: the request is invalid, or the state of the file does not allow it
   7    unavailable: the server is overloaded or unreachable; retry later

@@ -34,7 +34,7 @@ pub(crate) enum Failure {
         failure: Box<Failure>,
     },
     /// At least one of several items failed. Each error has already been reported.
-    #[error("{failed} of {total} failed")]
+    #[error("{failed} of {total} items failed")]
     Several {
         failed: usize,
         total: usize,

@@ -1,4 +1,4 @@
-//! Changes of a tenant's categories, and their validation.
+//! Changes to a tenant's categories, and their validation.
 
 use serde::Serialize;
 
@@ -21,11 +21,11 @@ pub struct CategoryChange {
     pub is_read_by_classes: Option<bool>,
     /// The allowed media types.
     pub types: Option<Vec<String>>,
-    /// Whether it is the category of uploads that do not name one.
+    /// Whether uploads without a category use this one.
     pub is_default: Option<bool>,
 }
 
-/// The reason that a change of categories is rejected.
+/// The reason for rejecting a category change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CategoryError {
     /// The values are invalid.
@@ -124,7 +124,7 @@ impl Policy {
         Ok(self.with_default(name, change))
     }
 
-    /// Returns the policy without a category. The caller must check that no file has it.
+    /// Returns the policy without a category. The caller must check that the category has no files.
     ///
     /// # Errors
     /// Returns `Missing` if the category does not exist, or `IsDefault` if it is the default.

@@ -49,7 +49,7 @@ pub(in crate::grpc) fn from_proto(
             violations.add(field, format!("must have at most {max} {unit}, has {actual}"));
         }
     }
-    if reader.has_infinite {
+    if reader.has_non_finite {
         violations.add(field, "must not contain infinite numbers or NaN");
     }
     metadata
@@ -63,7 +63,7 @@ struct Reader {
     /// The depth of the innermost object or list.
     depth: usize,
     /// Whether a number is infinite or NaN, which JSON does not support.
-    has_infinite: bool,
+    has_non_finite: bool,
 }
 
 impl Reader {
@@ -78,7 +78,7 @@ impl Reader {
             Some(Kind::BoolValue(value)) => Value::Bool(value),
             Some(Kind::NumberValue(number)) => {
                 let number = number_from_proto(number);
-                self.has_infinite |= number.is_none();
+                self.has_non_finite |= number.is_none();
                 number.map_or(Value::Null, Value::Number)
             }
             Some(Kind::StringValue(text)) => Value::String(text),

@@ -202,7 +202,7 @@ impl Disk {
         let object = self.object_path(key);
         let Err(error) = self.sync_parents(&object) else { return Ok(()) };
         if let Err(error) = fs::remove_file(&object) {
-            tracing::error!(%key, %error, "failed to remove an object that is not durable");
+            tracing::error!(%key, %error, "failed to delete non-durable object");
         }
         Err(map_io_error(error, operation).with_key(key))
     }

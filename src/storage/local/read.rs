@@ -57,7 +57,7 @@ impl Reader {
         let read_bytes = read.map_err(|error| map_io_error(error, OPERATION).with_key(&self.key))? as u64;
         if read_bytes < wanted {
             let error = StorageError::new(StorageErrorKind::Damaged, OPERATION).with_key(&self.key);
-            return Err(error.with_source("the file became shorter while it was read"));
+            return Err(error.with_source("file was truncated while it was read"));
         }
         self.remaining_bytes -= read_bytes;
         Ok(piece.into())

@@ -7,7 +7,7 @@ use crate::{
     storage::{MultipartId, StorageError},
 };
 
-/// The number of consecutive failed deletions after which the rest is left to the next round.
+/// The number of consecutive failed deletions after which the sweep stops; the next sweep retries the remaining candidates.
 const CONSECUTIVE_FAILURES_MAX: u32 = 10;
 
 impl Sweep<'_> {
@@ -36,7 +36,7 @@ impl Sweep<'_> {
                 }
                 if failures >= CONSECUTIVE_FAILURES_MAX {
                     report.add_problem(format!(
-                        "{failures} consecutive deletions failed; the rest is left to the next round"
+                        "{failures} consecutive deletions failed; the next sweep retries the remaining candidates"
                     ));
                     return Ok(());
                 }

@@ -23,7 +23,7 @@ impl Sweep<'_> {
                 Ok(true) => {}
                 Ok(false) => return Ok(false),
                 Err(error) => {
-                    report.add_problem(format!("nothing was deleted: the listing failed: {error}"));
+                    report.add_problem(format!("failed to list objects; no objects were deleted: {error}"));
                     return Ok(false);
                 }
             }
