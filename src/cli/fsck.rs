@@ -34,7 +34,7 @@ pub(super) struct FsckArgs {
     #[arg(long, conflicts_with = "sample")]
     deep: bool,
     /// Report objects and multipart uploads without a database row if they are older than this, in seconds.
-    /// Default: the age at which the configured sweeps must have deleted them.
+    /// Default: the age by which the configured sweeps have deleted them.
     #[arg(long, value_name = "SECONDS")]
     grace_seconds: Option<u64>,
     /// Update the states of versions: versions with a missing or damaged object become ERROR, and versions in

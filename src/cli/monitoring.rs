@@ -14,7 +14,7 @@ use crate::{
     telemetry::{Health, Metrics, health::Component},
 };
 
-/// The parts that are probed, and where the results are recorded.
+/// The database and stores to probe, and the receivers of the results.
 #[derive(Clone)]
 pub(super) struct MonitoredParts {
     pub(super) database: Database,
@@ -56,7 +56,7 @@ impl Monitoring {
         }
     }
 
-    /// Stops all tasks, the HTTP port included.
+    /// Stops all tasks, including the HTTP server.
     pub(super) async fn stop(self) -> Result<(), StartError> {
         let _ = self.stop_edge.send(());
         self.probes.abort();

@@ -13,8 +13,8 @@ impl Client {
     /// Each message resets the number of attempts. The stream ends after the first error that is not retried,
     /// for example CURSOR_TOO_OLD, after which the caller must list all files again, or an expired token.
     ///
-    /// The stream also returns heartbeats. They carry a cursor, and a position with which a caller can wait
-    /// for the event of its own change.
+    /// The stream also returns heartbeats. They carry a cursor, and an event position, which a caller
+    /// can compare with the position of its own change.
     pub fn watch_files(
         &self,
         request: WatchFilesRequest,

@@ -90,8 +90,8 @@ pub(super) struct Merged {
 }
 
 impl Merged {
-    /// Removes and returns a section. A missing section is returned as an empty table and fails for its
-    /// missing keys.
+    /// Removes and returns a section. Returns an empty table for a missing section; deserialization then
+    /// reports the missing keys.
     pub(super) fn take_section(&mut self, name: &str) -> Value {
         self.table.remove(name).unwrap_or_else(|| Value::Table(Table::new()))
     }

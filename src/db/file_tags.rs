@@ -1,5 +1,4 @@
-//! Tags of files, one row each: under row-level security an array column could not be searched through an
-//! index.
+//! File tags, one row per tag. An array column could not use an index under row-level security.
 
 use std::collections::HashMap;
 

@@ -46,7 +46,8 @@ impl UsageDelta {
     }
 }
 
-/// Applies changes to the counters, and creates missing ones. Counters that decrease must exist.
+/// Applies changes to the counters, and creates missing ones. The caller must not decrease a counter that
+/// does not exist.
 pub async fn apply_delta(tx: &mut TenantTx, delta: &UsageDelta) -> Result<(), DbError> {
     let (keys, values): (Vec<_>, Vec<_>) = delta.0.iter().map(|(key, value)| (key.clone(), *value)).unzip();
     let (categories, kinds): (Vec<String>, Vec<i16>) = keys.into_iter().unzip();

@@ -1,5 +1,5 @@
-//! Results of the verification of direct uploads. A version moves once, from PROCESSING to AVAILABLE or
-//! ERROR.
+//! Results of the verification of direct uploads. A version changes state once, from PROCESSING to
+//! AVAILABLE or ERROR.
 
 use diesel::{
     QueryableByName,

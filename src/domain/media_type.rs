@@ -27,7 +27,7 @@ pub const OLE_CONTAINER: &str = "application/x-ole-storage";
 /// The ZIP container format. New office files are distinguished from it by the names of their entries.
 pub const ZIP_CONTAINER: &str = "application/zip";
 
-/// The longest declared type, in characters.
+/// The maximum length of a declared type, in characters.
 pub const DECLARED_CHARACTERS_MAX: usize = 255;
 
 impl MediaKind {
@@ -48,7 +48,8 @@ impl MediaKind {
 pub struct ResolvedType {
     /// The type that is recorded and served.
     pub mime_type: String,
-    /// Whether the declared type is of another family and was overridden, so that the caller gets a warning.
+    /// Whether the detected type replaced a declared type of another family. The upload then returns a
+    /// warning.
     pub is_corrected: bool,
 }
 
@@ -149,7 +150,7 @@ fn family(mime_type: &str) -> &str {
     mime_type.split_once('/').map_or(mime_type, |(family, _)| family)
 }
 
-/// The registered top-level types.
+/// The accepted top-level types.
 const FAMILIES: [&str; 10] =
     ["application", "audio", "font", "image", "message", "model", "multipart", "text", "video", "chemical"];
 
@@ -160,7 +161,7 @@ const UNSPECIFIC_TYPES: [&str; 4] =
 /// Returns the type in lower case and without parameters: `text/plain` for `Text/Plain; charset=utf-8`.
 ///
 /// Returns an empty string if it is not a media type or contains no information. The type is served to
-/// clients, so invalid types must not pass.
+/// clients, so it must be valid.
 fn essence(mime_type: &str) -> String {
     let essence = mime_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     if is_media_type(&essence) && !UNSPECIFIC_TYPES.contains(&essence.as_str()) {

@@ -11,7 +11,7 @@ pub struct Violation {
     pub description: String,
 }
 
-/// The violations of a request. As an error, it is never empty; see [`Violations::into_result`].
+/// The violations of a request. `into_result` never returns an empty error; see [`Violations::into_result`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Violations(Vec<Violation>);
 
@@ -30,7 +30,7 @@ impl Violations {
         violations
     }
 
-    /// Replaces the field of all violations, if the request uses another field name.
+    /// Replaces the field of all violations, for a request whose field has another name.
     #[must_use]
     pub fn with_field(mut self, field: &str) -> Self {
         for violation in &mut self.0 {

@@ -1,4 +1,5 @@
-//! The adapter of `WebhookService`: each RPC decodes the request, calls a use case and encodes the response.
+//! The gRPC adapter of `WebhookService`: each RPC decodes the request, calls a use case and encodes the
+//! response.
 
 use std::sync::Arc;
 

@@ -34,9 +34,9 @@ pub enum PresignRequest {
     /// Write one part of an open multipart upload. The request can be repeated until the upload ends or the
     /// URL expires.
     Part {
-        /// The key of the object to be created.
+        /// The key of the object that the upload creates.
         key: ObjectKey,
-        /// The id of the upload.
+        /// The id of the multipart upload.
         multipart: MultipartId,
         /// The number of the part, starting at 1.
         number: u32,

@@ -3,8 +3,8 @@
 /// The guarantees and optional features that a store supports. See the [module](super).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capabilities {
-    /// A write fails if an object with the key exists. If false, the only protection against overwriting is
-    /// that a key is generated once and never reused.
+    /// Whether a write fails if an object with the key exists. If false, the only protection against
+    /// overwriting is that a key is generated once and never reused.
     pub conditional_writes: bool,
     /// [`presign`](super::ObjectStorage::presign) returns URLs.
     pub presigned_urls: bool,

@@ -1,4 +1,4 @@
-//! Runs the conformance suite on every stack, and tests the decorators.
+//! Runs the conformance suite on every adapter and on the decorated stores, and tests the decorators.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -104,8 +104,8 @@ async fn opened_stack_conforms() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn retries_conform_if_one_call_in_ten_fails() {
     let root = tempfile::tempdir().unwrap();
-    // A limit of 1 shows that no operation waits for itself. The local store is not limited this way, because
-    // its syncs are slow one after the other.
+    // With a limit of 1, an operation that acquires a second permit would deadlock. The local store is not
+    // limited this way, because its syncs are slow one after the other.
     for (seed, inner, concurrency_max) in [(1, memory(), 1), (2, memory(), 1), (3, local(root.path()), 16)] {
         let flaky = Flaky::new(inner, Plan::new().with_random_faults(seed, 10));
         let store = retrying(Limited::wrap(flaky, concurrency_max), 12);

@@ -54,7 +54,7 @@ async fn moved_files_stay_readable() {
     client.download_to(request, &mut content_read, |_| {}).await.unwrap();
     assert!(content_read == content);
 
-    // Without the provider `other`, `storage status` reports that its file is unreadable.
+    // Without the provider `other`, `storage status` reports that the provider is not configured.
     let output = site.command(&["storage", "status"]).output().await.unwrap();
     assert_eq!(output.status.code(), Some(3));
     assert!(String::from_utf8_lossy(&output.stdout).contains("`other` is not configured"));

@@ -21,7 +21,7 @@ use crate::server::{Server, Site};
 
 /// The number of files that the job deletes.
 const FILES: i64 = 12;
-/// The number of files that it deletes before it blocks at a locked row.
+/// The number of files that it deletes before it blocks on a locked row.
 const FILES_BEFORE_LOCK: i64 = 4;
 
 /// Creates a site whose workers poll often and have short leases.

@@ -56,7 +56,7 @@ impl PrivatePostgres {
         if let Some((uid, gid)) = self.account {
             command.uid(uid).gid(gid);
         }
-        // Use a file, because the server would keep a pipe of ours open.
+        // Use a file, because the server would inherit the pipe and keep it open.
         let log = std::fs::File::create(home.join(program)).unwrap();
         let status = command.stdout(log.try_clone().unwrap()).stderr(log).status().unwrap();
         let output = || std::fs::read_to_string(home.join(program)).unwrap_or_default();

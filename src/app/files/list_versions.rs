@@ -20,7 +20,7 @@ pub struct ListVersionsRequest {
     /// The maximum number of versions to return; 0 means the default, and larger values are capped at the
     /// maximum.
     pub page_size: i32,
-    /// The token of the previous page; empty means the first page, with the newest versions.
+    /// The `next_page_token` of the previous page. Empty for the first page, which has the newest versions.
     pub page_token: String,
 }
 
@@ -33,7 +33,8 @@ pub struct FileVersionList {
     pub next_page_token: String,
 }
 
-/// The content of a page token. Its fields distinguish it from the tokens of other lists.
+/// The content of a page token. Its field names differ from those of other page tokens, so a token of
+/// another list does not parse.
 #[derive(Debug, Serialize, Deserialize)]
 struct VersionsToken {
     versions_of: FileId,

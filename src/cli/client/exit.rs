@@ -46,8 +46,8 @@ pub enum Exit {
 }
 
 impl Exit {
-    /// Combines two results: the error if only one failed or both failed alike, and [`Exit::Other`] for
-    /// different errors.
+    /// Combines two results: the failure if only one failed, or if both failed with the same code, and
+    /// [`Exit::Other`] for different errors.
     #[must_use]
     pub fn combine(self, other: Self) -> Self {
         match (self, other) {

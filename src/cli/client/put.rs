@@ -41,17 +41,17 @@ pub(crate) struct PutArgs {
     /// The description to display.
     #[arg(long, default_value = "", hide_default_value = true)]
     pub description: String,
-    /// Who may read the file: owner, managers, organization or public. Default: the visibility of the
+    /// The visibility: owner, managers, organization or public. Default: the visibility of the
     /// category.
     #[arg(long, value_parser = parse_visibility)]
     pub visibility: Option<Visibility>,
     /// The content type to declare, used if it cannot be detected from the bytes.
     #[arg(long, default_value = "", hide_default_value = true)]
     pub mime_type: String,
-    /// When the file expires, as in 2030-01-31T00:00:00Z. Default: never.
+    /// The time when the file expires, such as 2030-01-31T00:00:00Z. Default: never.
     #[arg(long, value_name = "RFC3339", value_parser = DateTime::parse_from_rfc3339)]
     pub expire_time: Option<DateTime<FixedOffset>>,
-    /// Delete the file at the latest this many days after its creation; 0 means never.
+    /// The maximum age of the file in days, after which it is deleted; 0 means never.
     #[arg(long, value_name = "DAYS", default_value_t = 0, hide_default_value = true)]
     pub retention_days: i32,
     /// Upload a new version of this file; its name and other metadata do not change.

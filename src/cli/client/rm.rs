@@ -76,7 +76,7 @@ fn add_subject(failure: Failure, id: &str, has_several: bool) -> Failure {
     if has_several { failure.with_subject(id) } else { failure }
 }
 
-/// Prints the id of the file and until when it is in the trash, or `outcome` if it is not in the trash.
+/// Prints the id of the file and its purge time, or `outcome` if it is not in the trash.
 fn print_result(id: &str, file: Option<File>, outcome: &str, output: Output) -> Result<(), Failure> {
     if output.json {
         return output.json(&json!({ "file_id": id, "file": file.map(FileRecord::from) }));

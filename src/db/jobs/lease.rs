@@ -1,5 +1,4 @@
-//! Operations of a worker on a job that it holds. Each checks the lease, and returns whether the worker still
-//! holds it.
+//! Operations on a leased job. Each returns whether the worker still holds the lease.
 
 use std::time::Duration;
 
@@ -36,7 +35,7 @@ pub enum NextAttempt {
     Park,
 }
 
-/// The WHERE clause of every statement of a holder.
+/// Matches the job only while the worker holds its lease.
 const IS_HELD: &str = "WHERE tenant_id = {} AND id = {} AND lease_epoch = {} AND state = 2";
 
 impl JobLease {
@@ -114,8 +113,8 @@ pub async fn fail(
     };
     let sql = format!(
         "UPDATE jobs SET run_time = app.now() + make_interval(secs => {{}}), last_error = {{}},
-            -- A rerun that was requested during the attempt is a new request: it is not parked for failures
-            -- of the first.
+            -- A rerun that was requested during the attempt starts with a new attempt count, so this
+            -- failure does not park it.
             state = CASE WHEN is_rerun_requested THEN 1 ELSE {{}} END,
             attempts = CASE WHEN is_rerun_requested AND {{}} = 3 THEN 0 ELSE attempts END,
             lease_expire_time = NULL, is_rerun_requested = false {IS_HELD}"

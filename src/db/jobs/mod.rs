@@ -1,5 +1,5 @@
 //! The job queue, with one row per live job. Jobs are enqueued in the transaction that causes them. Workers
-//! claim, extend and finish them across tenants.
+//! claim jobs, extend their leases and finish them, across tenants.
 //!
 //! A worker holds a job under a *lease*, identified by the epoch that its claim assigned. Every statement of
 //! a holder checks the epoch, so a worker whose lease expired can no longer change a job that another worker
@@ -60,8 +60,8 @@ pub async fn insert(
 /// Inserts a job for a tenant, deduplicated by `key`.
 ///
 /// If a job with the same key is ready, none is inserted; the ready job is locked until this transaction
-/// ends, so that no worker starts it before this transaction's changes are visible. If one is running, it
-/// will run again.
+/// ends, so that no worker starts it before this transaction's changes are visible. If it is running, a
+/// rerun is requested.
 pub async fn insert_for(
     tx: &mut SystemTx,
     tenant: TenantId,

@@ -31,7 +31,7 @@ pub(in crate::grpc) fn list_request_from_proto(
     let is_full = file::is_full_view(request.view, &mut violations);
     let mut filter =
         request.filter.map(|filter| filter_from_proto(filter, &mut violations)).unwrap_or_default();
-    // A filter on state DELETED asks for deleted files, even without `show_deleted`.
+    // A filter on state DELETED implies `show_deleted`.
     filter.is_deleted_shown = request.show_deleted || filter.states.contains(&FileState::Deleted);
     violations.into_result()?;
     Ok(ListRequest {
@@ -73,7 +73,7 @@ fn filter_from_proto(filter: v1::FileFilter, violations: &mut Violations) -> Fil
     }
 }
 
-/// Parses an optional text; empty means that it is not set.
+/// Parses an optional string. Returns `None` if it is empty.
 fn parse_text(
     field: &str,
     value: String,

@@ -9,7 +9,8 @@ use crate::domain::{
     violations::Violations,
 };
 
-/// The largest whole number that a double represents exactly. Up to it, whole numbers become JSON integers.
+/// The largest whole number that a double represents exactly. Whole numbers up to this limit become JSON
+/// integers.
 const WHOLE_NUMBER_MAX: f64 = 9_007_199_254_740_992.0;
 
 pub(in crate::grpc) fn to_proto(map: Map<String, Value>) -> Struct {

@@ -1,6 +1,6 @@
-//! The span of a request. Every log line inside it has the call id, the tenant and the trace id. It continues
-//! the caller's W3C trace, which then includes the SQL statements and the object store operations of the
-//! request.
+//! The span of a request. Every log line inside it has the call id, the tenant and the trace id. The
+//! span continues the caller's W3C trace, which then includes the SQL statements and the object store
+//! operations of the request.
 
 use http::{Request, Response};
 use tonic::body::Body;

@@ -22,7 +22,7 @@ use crate::domain::object_key::ObjectKey;
 const READ_SIZE_BYTES: u64 = 512 * 1024;
 const OPERATION: &str = "get object";
 
-/// Reads the first piece in the same thread hop that opens the file, so that a small file takes one hop.
+/// Opens the file and reads its first piece in one blocking task, so that a small file needs only one.
 pub(super) async fn get(
     disk: Arc<Disk>,
     key: ObjectKey,
@@ -49,7 +49,7 @@ struct Reader {
 }
 
 impl Reader {
-    /// Reads the next piece; empty at the end. Blocks.
+    /// Reads the next piece, or returns an empty one at the end. Blocks the thread.
     fn read(&mut self) -> Result<Bytes, StorageError> {
         let wanted = self.remaining_bytes.min(READ_SIZE_BYTES);
         let mut piece = Vec::with_capacity(usize::try_from(wanted).unwrap_or_default());

@@ -21,7 +21,7 @@ impl JobInstruments {
         Self {
             queued: meter
                 .u64_gauge("strongroom.jobs.queued")
-                .with_description("Unfinished jobs, by state; counted up to 100,000 each")
+                .with_description("Unfinished jobs, by state; at most 100,000 per state are counted")
                 .build(),
             oldest_due: meter
                 .f64_gauge("strongroom.jobs.oldest_due")
@@ -53,8 +53,8 @@ impl Metrics {
         jobs.oldest_due.record(oldest_due.as_secs_f64(), &[]);
     }
 
-    /// Counts a completed attempt at a job, and records its duration if this process made it. Kinds and
-    /// outcomes come from fixed sets.
+    /// Counts a completed attempt at a job, and records its duration, which is known only for attempts of
+    /// this process. Kinds and outcomes come from fixed sets.
     pub fn record_job_attempt(&self, kind: &str, outcome: &'static str, duration: Option<Duration>) {
         let jobs = &self.inner.jobs;
         let kind = KeyValue::new("kind", kind.to_owned());

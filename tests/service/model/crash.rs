@@ -17,7 +17,7 @@ use super::{
 };
 use crate::harness::reason;
 
-/// The deadline of a client for a response, and of the test for the start of a server.
+/// The timeout for responses and for server starts.
 const DEADLINE: Duration = Duration::from_secs(30);
 
 impl Sequence<'_> {
@@ -88,8 +88,8 @@ impl Sequence<'_> {
         caller.tenant_id().await
     }
 
-    /// Asserts that the call created at most one file, with all of the bytes sent, and removed at most the
-    /// file that it was meant to purge.
+    /// Asserts that the call created at most one file, which contains every byte sent, and removed at most
+    /// the file that it was meant to purge.
     async fn assert_all_or_nothing(&self, t: usize, call: &Call) {
         let rows = "SELECT id::text FROM files WHERE tenant_id = $1::text::uuid";
         let rows = self.s.superuser.query_rows(rows, &[&self.tenant_id(t).await]).await;

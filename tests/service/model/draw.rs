@@ -79,12 +79,12 @@ fn prefer_file_with_versions<'a>(
     }
 }
 
-/// Draws a name. The order of names differs from that of creation.
+/// Draws a name. Sorting by name gives another order than sorting by creation time.
 fn draw_name(rng: &mut Rng) -> String {
     format!("{}-{}", ["Zebra", "apple", "Über", "mango"][rng.below(4)], rng.below(1_000))
 }
 
-/// Draws a content whose size is often close to a boundary: empty, one part, two parts.
+/// Draws content whose size is often close to a boundary: empty, one part, two parts.
 fn draw_content(rng: &mut Rng) -> Content {
     let len = match rng.below(10) {
         0 => rng.below(2),

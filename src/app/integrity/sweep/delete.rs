@@ -83,8 +83,8 @@ impl Sweep<'_> {
         Ok(Ok(()))
     }
 
-    /// Deletes the bytes of a candidate. The caller deletes its row afterwards, so that after a crash in
-    /// between the row still shows what to delete.
+    /// Deletes the bytes of a candidate. The caller deletes its row afterwards, so that the row still
+    /// identifies the object if the server crashes in between.
     ///
     /// For an unfinished upload, also deletes the object with the same key unless a row owns it. A store that
     /// was killed while it started the upload may list the upload forever, although aborting it reports that

@@ -94,7 +94,7 @@ impl Sweep<'_> {
         }
     }
 
-    /// Returns the prefix of our keys, with a trailing slash.
+    /// Returns the configured key prefix, with a trailing slash.
     fn prefix(&self) -> String {
         let prefix = &self.app.limits.key_prefix;
         if prefix.is_empty() { String::new() } else { format!("{prefix}/") }
