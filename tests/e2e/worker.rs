@@ -196,7 +196,7 @@ async fn sigterm_releases_blocked_job_and_serve_runs_no_jobs() {
     assert_eq!(code, Some(0));
     let retried = site.command(&["jobs", "retry", id]).output().await.unwrap();
     let error = String::from_utf8_lossy(&retried.stderr);
-    assert!(retried.status.code() == Some(3) && error.contains("no job"), "{error}");
+    assert!(retried.status.code() == Some(3) && error.contains("is not queued"), "{error}");
     assert_eq!(query_number(&database, TRASHED).await, FILES_BEFORE_LOCK, "no worker is running");
     server.kill().await;
     site.close().await;

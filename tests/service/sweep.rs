@@ -141,7 +141,7 @@ fn partial_listing_deletes_nothing() {
                 s.faults.set_plan(Plan::new().with_fault(operation, nth, fault));
                 let report = run_sweep(&s).await;
                 assert_eq!((counts(&report), report.waiting.count), ((0, 0), 6), "{operation:?} {nth}");
-                assert!(report.problems[0].contains("listing failed"), "{report:?}");
+                assert!(report.problems[0].contains("failed to list objects"), "{report:?}");
             }
             s.faults.set_plan(Plan::new());
             let report = run_sweep(&s).await;
