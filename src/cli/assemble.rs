@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use secrecy::ExposeSecret;
-use tokio::{net::TcpListener, sync::watch, time::timeout};
+use tokio::{net::TcpListener, time::timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     monitoring::{MonitoredParts, Monitoring},
@@ -110,28 +111,18 @@ impl Worker {
         edge: TcpListener,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), StartError> {
-        let (stop, stopping) = watch::channel(false);
-        let stopped = move || {
-            let mut stopping = stopping.clone();
-            async move {
-                // A dropped sender means the same as `true`.
-                let _ = stopping.wait_for(|stop| *stop).await;
-            }
-        };
+        let stop = CancellationToken::new();
         let health = self.monitored.health.clone();
-        let monitoring = Monitoring::start(self.monitored, edge, &self.config.edge, stopped());
-        let drain_on_shutdown = async move {
+        let stopped = stop.clone().cancelled_owned();
+        let monitoring = Monitoring::start(self.monitored, edge, &self.config.edge, stopped);
+        let drain_on_shutdown = async {
             shutdown.await;
             tracing::info!("started draining");
             health.start_draining();
-            stop.send_replace(true);
-            std::future::pending::<()>().await;
+            stop.cancel();
         };
-        // This future owns the sender and never resolves, because dropping the sender would stop the worker.
-        tokio::select! {
-            () = worker::run_worker(Arc::clone(&self.app), self.config.server.drain_timeout(), stopped()) => {}
-            () = drain_on_shutdown => {}
-        }
+        let work = worker::run_worker(Arc::clone(&self.app), self.config.server.drain_timeout(), stop.clone());
+        tokio::join!(work, drain_on_shutdown);
         if timeout(self.config.server.drain_timeout(), self.app.drain()).await.is_err() {
             tracing::warn!("failed to finish background tasks before the drain timeout");
         }
@@ -205,31 +196,24 @@ impl Service {
         edge: TcpListener,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), StartError> {
-        let (stop, stopping) = watch::channel(false);
-        let stop = Arc::new(stop);
-        let stopped = move || {
-            let mut stopping = stopping.clone();
-            async move {
-                // A dropped sender means the same as `true`.
-                let _ = stopping.wait_for(|stop| *stop).await;
-            }
-        };
+        let stop = CancellationToken::new();
+        let stopped = || stop.clone().cancelled_owned();
         let work = self.has_worker.then(|| {
             tokio::spawn(worker::run_worker(
                 Arc::clone(&self.app),
                 self.config.server.drain_timeout(),
-                stopped(),
+                stop.clone(),
             ))
         });
         let counts =
             tokio::spawn(worker::download_counts::write_download_counts(Arc::clone(&self.app), stopped()));
         let monitoring = Monitoring::start(self.monitored.clone(), edge, &self.config.edge, stopped());
-        let (health, stop_on_signal) = (self.monitored.health.clone(), Arc::clone(&stop));
+        let (health, stop_on_signal) = (self.monitored.health.clone(), stop.clone());
         let signal = tokio::spawn(async move {
             shutdown.await;
             tracing::info!("started draining");
             health.start_draining();
-            stop_on_signal.send_replace(true);
+            stop_on_signal.cancel();
         });
         let server = GrpcServer {
             app: Arc::clone(&self.app),
@@ -239,7 +223,7 @@ impl Service {
         };
         let served = server.serve(&self.config, grpc, stopped()).await;
         // If the server failed, stop the other tasks too.
-        stop.send_replace(true);
+        stop.cancel();
         signal.abort();
         if timeout(self.config.server.drain_timeout(), self.app.drain()).await.is_err() {
             tracing::warn!("commits or clean-up were still running at the end of the drain");

@@ -25,21 +25,16 @@ use crate::app::App;
 /// The maximum interval between two polls of the schedule. A tick is late by at most this time.
 const SCHEDULE_POLL_MAX: Duration = Duration::from_secs(5);
 
-/// Runs background work until `shutdown` completes, then drains: running jobs get the time `drain` to finish,
-/// and are released if they do not.
-pub async fn run_worker(app: Arc<App>, drain: Duration, shutdown: impl Future<Output = ()>) {
-    let stop = CancellationToken::new();
-    let stopped = async {
-        shutdown.await;
-        stop.cancel();
-    };
+/// Runs background work until `stop` is cancelled, then drains: running jobs get the time `drain` to finish,
+/// and are released if they do not. `stop` is a token and not a future, so that work that is running in another
+/// task sees it at once.
+pub async fn run_worker(app: Arc<App>, drain: Duration, stop: CancellationToken) {
     // Long ticks run separately, because a walk through a large store must not delay the others.
     tokio::join!(
         runner::run_jobs_until_stopped(&app, drain, &stop),
         run_ticks_until_stopped(&app, Tick::SHORT, &stop),
         run_ticks_until_stopped(&app, Tick::LONG, &stop),
         webhooks::deliver_until_stopped(&app, drain, &stop),
-        stopped,
     );
 }
 

@@ -4,7 +4,8 @@ use std::{sync::Arc, time::Duration as Seconds};
 
 use chrono::Duration;
 use strongroom::{config::Config, db::jobs::JobState, domain::clock::Clock as _, jobs::Deduplicate, worker};
-use tokio::{sync::oneshot, task::JoinHandle};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     harness::{Service, service_test, service_test_with},
@@ -13,22 +14,20 @@ use crate::{
 
 /// A worker in this process.
 pub(crate) struct Worker {
-    stop: oneshot::Sender<()>,
+    stop: CancellationToken,
     task: JoinHandle<()>,
 }
 
 impl Worker {
     pub(crate) fn start(s: &Service, drain: Seconds) -> Self {
-        let (stop, stopped) = oneshot::channel();
-        let work = worker::run_worker(Arc::clone(&s.app), drain, async {
-            let _ = stopped.await;
-        });
+        let stop = CancellationToken::new();
+        let work = worker::run_worker(Arc::clone(&s.app), drain, stop.clone());
         Self { stop, task: tokio::spawn(work) }
     }
 
     /// Signals the worker to stop. It drains in the returned task.
     pub(crate) fn start_shutdown(self) -> JoinHandle<()> {
-        self.stop.send(()).unwrap();
+        self.stop.cancel();
         self.task
     }
 
