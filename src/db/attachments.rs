@@ -8,7 +8,7 @@ use diesel::{
 };
 use uuid::Uuid;
 
-use super::{DbError, TenantTx, statement::statement};
+use super::{DbError, TenantTx, sql::statement};
 use crate::domain::{file::EntityRef, ids::FileId};
 
 #[derive(QueryableByName)]
@@ -28,7 +28,7 @@ pub async fn list(tx: &mut TenantTx, files: &[FileId]) -> Result<HashMap<FileId,
     let rows: Vec<AttachmentRow> = statement(
         "list attachments",
         "SELECT file_id, entity_type, entity_id, field FROM attachments
-         WHERE tenant_id = {} AND file_id = ANY ({}) ORDER BY file_id, entity_type, entity_id, field",
+         WHERE tenant_id = $1 AND file_id = ANY ($2) ORDER BY file_id, entity_type, entity_id, field",
     )
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())
     .bind::<Array<SqlUuid>, _>(files.iter().map(|file| file.as_uuid()).collect::<Vec<_>>())
@@ -44,7 +44,7 @@ pub async fn list(tx: &mut TenantTx, files: &[FileId]) -> Result<HashMap<FileId,
 
 /// Deletes all attachments of a file.
 pub async fn delete(tx: &mut TenantTx, file: FileId) -> Result<(), DbError> {
-    statement("delete attachments", "DELETE FROM attachments WHERE tenant_id = {} AND file_id = {}")
+    statement("delete attachments", "DELETE FROM attachments WHERE tenant_id = $1 AND file_id = $2")
         .bind::<SqlUuid, _>(tx.tenant().as_uuid())
         .bind::<SqlUuid, _>(file.as_uuid())
         .execute(tx.connection()?)

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::{
     DbError, SystemTx, TenantTx, TransactionId, WrittenRow,
-    statement::{Statement, statement},
+    sql::{Operation, SqlText, statement},
 };
 use crate::domain::{
     caller::{Actor, ActorKind, Origin},
@@ -164,8 +164,8 @@ pub(super) async fn is_written(
 ) -> Result<bool, DbError> {
     let row: FoundRow = statement(
         "find the audit entry of a transaction",
-        "SELECT EXISTS (SELECT FROM audit_entries WHERE tenant_id = {} AND create_time = {}
-                        AND xmin::text::bigint = ({}::bigint & 4294967295)) AS is_found",
+        "SELECT EXISTS (SELECT FROM audit_entries WHERE tenant_id = $1 AND create_time = $2
+                        AND xmin::text::bigint = ($3::bigint & 4294967295)) AS is_found",
     )
     .bind::<SqlUuid, _>(tenant.as_uuid())
     .bind::<Timestamptz, _>(time)
@@ -186,7 +186,7 @@ pub async fn has_upload(tx: &mut SystemTx, tenant: TenantId, file: FileId) -> Re
     let row: FoundRow = statement(
         "find audit entry of upload",
         "SELECT EXISTS (SELECT FROM audit_entries
-                        WHERE tenant_id = {} AND file_id = {} AND action = {} AND is_allowed) AS is_found",
+                        WHERE tenant_id = $1 AND file_id = $2 AND action = $3 AND is_allowed) AS is_found",
     )
     .bind::<SqlUuid, _>(tenant.as_uuid())
     .bind::<SqlUuid, _>(file.as_uuid())
@@ -258,7 +258,7 @@ pub async fn list_after(
     let rows: Vec<EntryRow> = statement(
         "list audit entries",
         "SELECT create_time, n, actor_kind, actor_id, action, is_allowed, file_id, version, call_id, address, details
-         FROM audit_entries WHERE tenant_id = {} AND (create_time, n) > ({}, {}) ORDER BY create_time, n LIMIT {}",
+         FROM audit_entries WHERE tenant_id = $1 AND (create_time, n) > ($2, $3) ORDER BY create_time, n LIMIT $4",
     )
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())
     .bind::<Timestamptz, _>(time)
@@ -269,7 +269,7 @@ pub async fn list_after(
     rows.into_iter().map(EntryRow::into_entry).collect()
 }
 
-fn insertion(tenant: TenantId, entries: &[AuditEntry]) -> Statement {
+fn insertion(tenant: TenantId, entries: &[AuditEntry]) -> Operation<SqlText> {
     let text_column = |pick: fn(&AuditEntry) -> &str| {
         entries.iter().map(|entry| pick(entry).to_owned()).collect::<Vec<String>>()
     };
@@ -277,9 +277,9 @@ fn insertion(tenant: TenantId, entries: &[AuditEntry]) -> Statement {
         "insert audit entries",
         "INSERT INTO audit_entries (tenant_id, create_time, actor_kind, actor_id, action, is_allowed, file_id, version,
             call_id, address, details)
-         SELECT {}, app.now(), n.actor_kind, n.actor_id, n.action, n.is_allowed, n.file_id, n.version, n.call_id,
+         SELECT $1, app.now(), n.actor_kind, n.actor_id, n.action, n.is_allowed, n.file_id, n.version, n.call_id,
             n.address, n.details
-         FROM unnest({}, {}, {}, {}, {}, {}, {}, {}, {})
+         FROM unnest($2, $3, $4, $5, $6, $7, $8, $9, $10)
             AS n (actor_kind, actor_id, action, is_allowed, file_id, version, call_id, address, details)
          RETURNING pg_current_xact_id()::text AS transaction, app.now() AS time",
     )

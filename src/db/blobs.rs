@@ -10,7 +10,7 @@ use diesel::{
 };
 use uuid::Uuid;
 
-use super::{DbError, SystemTx, TenantTx, statement::statement};
+use super::{DbError, SystemTx, TenantTx, sql::statement};
 use crate::domain::{
     checksum::Crc64,
     clock::Timestamp,
@@ -87,7 +87,7 @@ pub async fn schedule_deletion(
     let ids: Vec<Uuid> = ids.iter().map(|id| id.as_uuid()).collect();
     statement(
         "lock blobs",
-        "SELECT FROM blobs WHERE tenant_id = {} AND id = ANY ({}) ORDER BY id FOR NO KEY UPDATE",
+        "SELECT FROM blobs WHERE tenant_id = $1 AND id = ANY ($2) ORDER BY id FOR NO KEY UPDATE",
     )
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())
     .bind::<Array<SqlUuid>, _>(ids.clone())
@@ -95,8 +95,8 @@ pub async fn schedule_deletion(
     .await?;
     statement(
         "schedule deletion of blobs",
-        "UPDATE blobs AS b SET delete_after = app.now() + make_interval(hours => {})
-         WHERE b.tenant_id = {} AND b.id = ANY ({})
+        "UPDATE blobs AS b SET delete_after = app.now() + make_interval(hours => $1)
+         WHERE b.tenant_id = $2 AND b.id = ANY ($3)
            AND NOT EXISTS (SELECT FROM versions AS v WHERE v.tenant_id = b.tenant_id AND v.blob_id = b.id)",
     )
     .bind::<Integer, _>(i32::try_from(blob_deletion_delay_hours).unwrap_or(i32::MAX))
@@ -167,10 +167,10 @@ pub async fn list_due(
     });
     let sql = format!(
         "SELECT b.tenant_id, b.delete_after, {COLUMNS} FROM blobs AS b
-         WHERE b.delete_after <= app.now() AND b.provider = {{}}
+         WHERE b.delete_after <= app.now() AND b.provider = $1
            AND NOT EXISTS (SELECT FROM versions AS v WHERE v.tenant_id = b.tenant_id AND v.blob_id = b.id)
-           AND (b.delete_after, b.tenant_id, b.id) > ({{}}, {{}}, {{}})
-         ORDER BY b.delete_after, b.tenant_id, b.id LIMIT {{}}"
+           AND (b.delete_after, b.tenant_id, b.id) > ($2, $3, $4)
+         ORDER BY b.delete_after, b.tenant_id, b.id LIMIT $5"
     );
     let rows: Vec<DueRow> = statement("list due blobs", sql)
         .bind::<Text, _>(provider.to_owned())
@@ -201,7 +201,7 @@ struct HasKeyRow {
 pub async fn has_key(tx: &mut TenantTx, key: &ObjectKey) -> Result<bool, DbError> {
     let row: HasKeyRow = statement(
         "find blob by key",
-        "SELECT EXISTS (SELECT FROM blobs WHERE tenant_id = {} AND storage_key = {}) AS has_key",
+        "SELECT EXISTS (SELECT FROM blobs WHERE tenant_id = $1 AND storage_key = $2) AS has_key",
     )
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())
     .bind::<Text, _>(key.as_str().to_owned())
@@ -214,7 +214,7 @@ pub async fn has_key(tx: &mut TenantTx, key: &ObjectKey) -> Result<bool, DbError
 pub async fn exists(tx: &mut SystemTx, tenant: TenantId, id: BlobId) -> Result<bool, DbError> {
     let row: HasKeyRow = statement(
         "find blob by id",
-        "SELECT EXISTS (SELECT FROM blobs WHERE tenant_id = {} AND id = {}) AS has_key",
+        "SELECT EXISTS (SELECT FROM blobs WHERE tenant_id = $1 AND id = $2) AS has_key",
     )
     .bind::<SqlUuid, _>(tenant.as_uuid())
     .bind::<SqlUuid, _>(id.as_uuid())
@@ -289,8 +289,8 @@ pub async fn list_movable(
         after.map_or((Uuid::nil(), Uuid::nil()), |(tenant, id)| (tenant.as_uuid(), id.as_uuid()));
     let sql = format!(
         "SELECT {} FROM blobs AS b
-         WHERE (b.tenant_id, b.id) > ({{}}, {{}}) AND b.provider = {{}} AND {IS_MOVABLE}
-         ORDER BY b.tenant_id, b.id LIMIT {{}}",
+         WHERE (b.tenant_id, b.id) > ($1, $2) AND b.provider = $3 AND {IS_MOVABLE}
+         ORDER BY b.tenant_id, b.id LIMIT $4",
         movable_columns()
     );
     let rows: Vec<MovableRow> = statement("list movable blobs", sql)
@@ -311,13 +311,13 @@ struct CountRow {
 
 /// Counts the blobs of a provider whose deletion is scheduled.
 pub async fn count_scheduled(tx: &mut SystemTx, provider: &str) -> Result<u64, DbError> {
-    let sql = "SELECT count(*) AS count FROM blobs WHERE delete_after IS NOT NULL AND provider = {}";
+    let sql = "SELECT count(*) AS count FROM blobs WHERE delete_after IS NOT NULL AND provider = $1";
     count(tx, "count blobs scheduled for deletion", sql, provider).await
 }
 
 /// Counts all blobs that [`list_movable`] selects.
 pub async fn count_movable(tx: &mut SystemTx, provider: &str) -> Result<u64, DbError> {
-    let sql = format!("SELECT count(*) AS count FROM blobs AS b WHERE b.provider = {{}} AND {IS_MOVABLE}");
+    let sql = format!("SELECT count(*) AS count FROM blobs AS b WHERE b.provider = $1 AND {IS_MOVABLE}");
     count(tx, "count movable blobs", sql, provider).await
 }
 
@@ -350,7 +350,7 @@ pub async fn count_undigested(tx: &mut SystemTx, provider: &str) -> Result<Undig
                  SELECT FROM versions AS v
                  WHERE v.tenant_id = b.tenant_id AND v.blob_id = b.id AND v.content_state = 1) AS is_processing
              FROM blobs AS b
-             WHERE b.provider = {} AND b.delete_after IS NULL AND b.sha256 = decode(repeat('00', 32), 'hex')
+             WHERE b.provider = $1 AND b.delete_after IS NULL AND b.sha256 = decode(repeat('00', 32), 'hex')
          ) AS undigested",
     )
     .bind::<Text, _>(provider.to_owned())
@@ -385,8 +385,8 @@ pub async fn relocate(
 ) -> Result<bool, DbError> {
     let updated = statement(
         "relocate blob",
-        "UPDATE blobs SET provider = {}, storage_key = {}, storage_class = {}
-         WHERE tenant_id = {} AND id = {} AND provider = {} AND storage_key = {} AND delete_after IS NULL",
+        "UPDATE blobs SET provider = $1, storage_key = $2, storage_class = $3
+         WHERE tenant_id = $4 AND id = $5 AND provider = $6 AND storage_key = $7 AND delete_after IS NULL",
     )
     .bind::<Text, _>(provider.to_owned())
     .bind::<Text, _>(key.as_str().to_owned())
@@ -444,7 +444,7 @@ pub async fn list_provider_usage(tx: &mut SystemTx) -> Result<Vec<ProviderUsage>
 
 /// Deletes the row of a blob whose object has been deleted.
 pub async fn delete(tx: &mut SystemTx, tenant: TenantId, id: BlobId) -> Result<(), DbError> {
-    statement("delete blob", "DELETE FROM blobs WHERE tenant_id = {} AND id = {}")
+    statement("delete blob", "DELETE FROM blobs WHERE tenant_id = $1 AND id = $2")
         .bind::<SqlUuid, _>(tenant.as_uuid())
         .bind::<SqlUuid, _>(id.as_uuid())
         .execute(tx.connection()?)
@@ -459,7 +459,7 @@ pub async fn list_for_tenant(
     limit: i64,
 ) -> Result<Vec<TenantBlob>, DbError> {
     let sql = format!(
-        "SELECT b.tenant_id, {COLUMNS} FROM blobs AS b WHERE b.tenant_id = {{}} ORDER BY b.id LIMIT {{}}"
+        "SELECT b.tenant_id, {COLUMNS} FROM blobs AS b WHERE b.tenant_id = $1 ORDER BY b.id LIMIT $2"
     );
     let rows: Vec<TenantRow> = statement("list blobs of tenant", sql)
         .bind::<SqlUuid, _>(tenant.as_uuid())
@@ -481,7 +481,7 @@ struct DeletedRow {
 pub async fn delete_all(tx: &mut SystemTx, tenant: TenantId, ids: &[BlobId]) -> Result<(i64, i64), DbError> {
     let row: DeletedRow = statement(
         "delete blobs",
-        "WITH deleted AS (DELETE FROM blobs WHERE tenant_id = {} AND id = ANY ({}) RETURNING size_bytes)
+        "WITH deleted AS (DELETE FROM blobs WHERE tenant_id = $1 AND id = ANY ($2) RETURNING size_bytes)
          SELECT count(*) AS objects, coalesce(sum(size_bytes), 0)::bigint AS bytes FROM deleted",
     )
     .bind::<SqlUuid, _>(tenant.as_uuid())

@@ -20,7 +20,7 @@ use super::{
     events::EventKind,
     idempotency_keys::{Method, StoredResponse},
     quotas::{self, QuotaRow},
-    statement::statement,
+    sql::statement,
     uploads::UploadLease,
 };
 use crate::domain::{
@@ -336,7 +336,7 @@ pub async fn commit_uploads<A: Serialize>(
     let rows: Vec<FinishedUploadRow<'_, A>> = uploads.iter().map(FinishedUploadRow::from).collect();
     let items =
         serde_json::to_string(&rows).map_err(|error| DbError::new(DbErrorKind::Other, OPERATION, error))?;
-    let row: OutcomeRow = statement(OPERATION, "SELECT * FROM app.commit_uploads({}::text::jsonb, {})")
+    let row: OutcomeRow = statement(OPERATION, "SELECT * FROM app.commit_uploads($1::text::jsonb, $2)")
         .bind::<Text, _>(items)
         .bind::<Integer, _>(i32::try_from(idempotency_hours).unwrap_or(i32::MAX))
         .one(tx.connection()?)
@@ -452,7 +452,7 @@ impl Database {
         let mut connection = self.tenant_pool.acquire().await?;
         let sql = format!(
             "SELECT {}, admission.method, admission.payload_sha256, admission.response
-             FROM app.admission_data({{}}, {{}}, {{}}, {{}}) AS admission, LATERAL (SELECT (admission.quota).*) AS quota",
+             FROM app.admission_data($1, $2, $3, $4) AS admission, LATERAL (SELECT (admission.quota).*) AS quota",
             quotas::COLUMNS
         );
         let read = statement(OPERATION, sql)

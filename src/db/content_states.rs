@@ -12,7 +12,7 @@ use super::{
     audit_entries::{self, AuditAction, AuditEntry},
     blobs::Blob,
     events::EventKind,
-    statement::statement,
+    sql::statement,
 };
 use crate::domain::{
     caller::Actor,
@@ -38,7 +38,7 @@ pub async fn mark_damaged(tx: &mut TenantTx, blob: &Blob, reason: StateReason) -
     lock_files(blob.id, tenant).execute(tx.connection()?).await?;
     let locked = statement(
         "lock blob",
-        "SELECT FROM blobs WHERE tenant_id = {} AND id = {} AND provider = {} AND storage_key = {} FOR SHARE",
+        "SELECT FROM blobs WHERE tenant_id = $1 AND id = $2 AND provider = $3 AND storage_key = $4 FOR SHARE",
     )
     .bind::<SqlUuid, _>(tenant)
     .bind::<SqlUuid, _>(blob.id.as_uuid())
@@ -53,21 +53,21 @@ pub async fn mark_damaged(tx: &mut TenantTx, blob: &Blob, reason: StateReason) -
     let moved: Vec<MovedRow> = statement(
         "mark versions damaged",
         "WITH marked AS (
-             UPDATE versions SET content_state = 5, state_reason = {}
-             WHERE tenant_id = {} AND blob_id = {} AND content_state = 2 RETURNING file_id, version
+             UPDATE versions SET content_state = 5, state_reason = $1
+             WHERE tenant_id = $2 AND blob_id = $3 AND content_state = 2 RETURNING file_id, version
          ), updated AS (
              UPDATE files AS f SET revision = f.revision + 1, update_time = app.now(),
                 content_state = CASE WHEN f.version = ANY (m.versions) THEN 5 ELSE f.content_state END,
                 state_reason = CASE WHEN f.version = ANY (m.versions) THEN m.reason ELSE f.state_reason END
-             FROM (SELECT file_id, array_agg(version) AS versions, {}::smallint AS reason
+             FROM (SELECT file_id, array_agg(version) AS versions, $4::smallint AS reason
                    FROM marked GROUP BY file_id) AS m
-             WHERE f.tenant_id = {} AND f.id = m.file_id
+             WHERE f.tenant_id = $5 AND f.id = m.file_id
          ), recorded AS (
              INSERT INTO events (tenant_id, create_time, kind, file_id, version, actor_id, owner_id, audience, readers)
-             SELECT f.tenant_id, app.now(), {}, m.file_id, m.version, {}, f.owner_id, f.audience, array(
+             SELECT f.tenant_id, app.now(), $6, m.file_id, m.version, $7, f.owner_id, f.audience, array(
                  SELECT reader.principal FROM file_readers AS reader
                  WHERE reader.tenant_id = f.tenant_id AND reader.file_id = f.id)
-             FROM marked AS m JOIN files AS f ON f.tenant_id = {} AND f.id = m.file_id
+             FROM marked AS m JOIN files AS f ON f.tenant_id = $8 AND f.id = m.file_id
          )
          SELECT file_id, version FROM marked",
     )
@@ -101,20 +101,20 @@ pub async fn mark_repaired(tx: &mut SystemTx, tenant: TenantId, blob: BlobId) ->
         "mark versions repaired",
         "WITH marked AS (
              UPDATE versions SET content_state = 2, state_reason = NULL
-             WHERE tenant_id = {} AND blob_id = {} AND content_state = 5 AND state_reason IS NOT NULL
+             WHERE tenant_id = $1 AND blob_id = $2 AND content_state = 5 AND state_reason IS NOT NULL
              RETURNING file_id, version
          ), updated AS (
              UPDATE files AS f SET revision = f.revision + 1, update_time = app.now(),
                 content_state = CASE WHEN f.version = ANY (m.versions) THEN 2 ELSE f.content_state END,
                 state_reason = CASE WHEN f.version = ANY (m.versions) THEN NULL ELSE f.state_reason END
              FROM (SELECT file_id, array_agg(version) AS versions FROM marked GROUP BY file_id) AS m
-             WHERE f.tenant_id = {} AND f.id = m.file_id
+             WHERE f.tenant_id = $3 AND f.id = m.file_id
          ), recorded AS (
              INSERT INTO events (tenant_id, create_time, kind, file_id, version, actor_id, owner_id, audience, readers)
-             SELECT f.tenant_id, app.now(), {}, m.file_id, m.version, {}, f.owner_id, f.audience, array(
+             SELECT f.tenant_id, app.now(), $4, m.file_id, m.version, $5, f.owner_id, f.audience, array(
                  SELECT reader.principal FROM file_readers AS reader
                  WHERE reader.tenant_id = f.tenant_id AND reader.file_id = f.id)
-             FROM marked AS m JOIN files AS f ON f.tenant_id = {} AND f.id = m.file_id
+             FROM marked AS m JOIN files AS f ON f.tenant_id = $6 AND f.id = m.file_id
          )
          SELECT file_id, version FROM marked",
     )
@@ -135,11 +135,11 @@ pub async fn mark_repaired(tx: &mut SystemTx, tenant: TenantId, blob: BlobId) ->
 
 /// Locks the files whose versions reference the blob. Must run before any version is updated, to keep the
 /// lock order.
-fn lock_files(blob: BlobId, tenant: Uuid) -> super::statement::Statement {
+fn lock_files(blob: BlobId, tenant: Uuid) -> super::sql::Operation<super::sql::SqlText> {
     statement(
         "lock files of blob",
-        "SELECT FROM files WHERE tenant_id = {}
-           AND id IN (SELECT file_id FROM versions WHERE tenant_id = {} AND blob_id = {}) ORDER BY id FOR UPDATE",
+        "SELECT FROM files WHERE tenant_id = $1
+           AND id IN (SELECT file_id FROM versions WHERE tenant_id = $2 AND blob_id = $3) ORDER BY id FOR UPDATE",
     )
     .bind::<SqlUuid, _>(tenant)
     .bind::<SqlUuid, _>(tenant)

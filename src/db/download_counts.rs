@@ -9,7 +9,7 @@ use diesel::{
 };
 use uuid::Uuid;
 
-use super::{DbError, SystemTx, TenantTx, statement::statement};
+use super::{DbError, SystemTx, TenantTx, sql::statement};
 use crate::domain::{
     clock::Timestamp,
     file::FileAccess,
@@ -35,7 +35,7 @@ pub async fn add(tx: &mut SystemTx, deltas: &[DownloadDelta]) -> Result<(), DbEr
         "add to download counts",
         "INSERT INTO download_counts AS c (tenant_id, file_id, download_count, last_access_time)
          SELECT n.tenant_id, n.file_id, n.downloads, n.last_access_time
-         FROM unnest({}, {}, {}, {}) WITH ORDINALITY AS n (tenant_id, file_id, downloads, last_access_time, place)
+         FROM unnest($1, $2, $3, $4) WITH ORDINALITY AS n (tenant_id, file_id, downloads, last_access_time, place)
          WHERE EXISTS (SELECT FROM files AS f WHERE f.tenant_id = n.tenant_id AND f.id = n.file_id)
          ORDER BY n.place
          ON CONFLICT (tenant_id, file_id) DO UPDATE
@@ -69,7 +69,7 @@ pub async fn list(tx: &mut TenantTx, files: &[FileId]) -> Result<HashMap<FileId,
     let rows: Vec<CountRow> = statement(
         "list download counts",
         "SELECT file_id, download_count, last_access_time FROM download_counts
-         WHERE tenant_id = {} AND file_id = ANY ({})",
+         WHERE tenant_id = $1 AND file_id = ANY ($2)",
     )
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())
     .bind::<Array<SqlUuid>, _>(files.iter().map(|file| file.as_uuid()).collect::<Vec<_>>())
@@ -85,7 +85,7 @@ pub async fn list(tx: &mut TenantTx, files: &[FileId]) -> Result<HashMap<FileId,
 
 /// Deletes the count of a file that is being purged.
 pub async fn delete(tx: &mut TenantTx, file: FileId) -> Result<(), DbError> {
-    statement("delete download count", "DELETE FROM download_counts WHERE tenant_id = {} AND file_id = {}")
+    statement("delete download count", "DELETE FROM download_counts WHERE tenant_id = $1 AND file_id = $2")
         .bind::<SqlUuid, _>(tx.tenant().as_uuid())
         .bind::<SqlUuid, _>(file.as_uuid())
         .execute(tx.connection()?)

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{
     DbError, TenantTx,
     events::{EventKind, parse_position},
-    statement::statement,
+    sql::statement,
 };
 use crate::domain::{clock::Timestamp, event_position::EventPosition, ids::FileId};
 
@@ -128,9 +128,9 @@ pub async fn read(
             e.version, e.actor_id, e.create_time
          FROM moment AS m LEFT JOIN LATERAL (
             SELECT * FROM events AS e
-            WHERE e.tenant_id = {{}} AND (e.xid, e.n) > ({{}}::xid8, {{}}) AND e.xid < m.xmin
-              AND (cardinality({{}}) = 0 OR e.kind = ANY ({{}})) AND ({{}} IS NULL OR e.file_id = {{}})
-            ORDER BY e.xid, e.n LIMIT {{}}) AS e ON true
+            WHERE e.tenant_id = $1 AND (e.xid, e.n) > ($2::xid8, $3) AND e.xid < m.xmin
+              AND (cardinality($4) = 0 OR e.kind = ANY ($5)) AND ($6 IS NULL OR e.file_id = $7)
+            ORDER BY e.xid, e.n LIMIT $8) AS e ON true
          ORDER BY e.xid, e.n"
     );
     let kinds = filter.kinds.clone();
@@ -160,7 +160,7 @@ pub async fn get_newest(tx: &mut TenantTx) -> Result<(StreamSnapshot, Option<Eve
          SELECT m.xmin::text AS xmin, m.time, m.incarnation, m.horizon, e.xid::text AS xid, e.n, NULL::smallint AS kind,
             NULL::uuid AS file_id, NULL::integer AS version, NULL::text AS actor_id, NULL::timestamptz AS create_time
          FROM moment AS m LEFT JOIN LATERAL (
-            SELECT e.xid, e.n FROM events AS e WHERE e.tenant_id = {{}} AND e.xid < m.xmin
+            SELECT e.xid, e.n FROM events AS e WHERE e.tenant_id = $1 AND e.xid < m.xmin
             ORDER BY e.xid DESC, e.n DESC LIMIT 1) AS e ON true"
     );
     let row: Row =
@@ -188,7 +188,7 @@ pub async fn find_position_at(
     const OPERATION: &str = "find event by time";
     let row: Option<PositionRow> = statement(
         OPERATION,
-        "SELECT xid::text AS xid, n FROM events WHERE tenant_id = {} AND create_time >= {} AND xid < {}::xid8
+        "SELECT xid::text AS xid, n FROM events WHERE tenant_id = $1 AND create_time >= $2 AND xid < $3::xid8
          ORDER BY events.xid, n LIMIT 1",
     )
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())

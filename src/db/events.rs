@@ -10,7 +10,11 @@ use diesel::{
 use serde::Serialize;
 use serde_json::json;
 
-use super::{DbError, DbErrorKind, TenantTx, file_owners::OwnedFile, statement::statement};
+use super::{
+    DbError, DbErrorKind, TenantTx,
+    file_owners::OwnedFile,
+    sql::{statement, types::Xid},
+};
 use crate::domain::{
     event_position::EventPosition,
     file::{File, Visibility},
@@ -165,11 +169,11 @@ pub async fn insert(tx: &mut TenantTx, events: &[Event]) -> Result<(), DbError> 
         OPERATION,
         "WITH inserted AS (
             INSERT INTO events AS e (tenant_id, create_time, kind, file_id, version, actor_id, owner_id, audience, readers)
-            SELECT {}, app.now(), n.kind, n.file_id, n.version, n.actor_id, n.owner_id, n.audience, array(
+            SELECT $1, app.now(), n.kind, n.file_id, n.version, n.actor_id, n.owner_id, n.audience, array(
                 SELECT reader.principal FROM file_readers AS reader
-                WHERE reader.tenant_id = {} AND reader.file_id = n.file_id
+                WHERE reader.tenant_id = $2 AND reader.file_id = n.file_id
                 UNION SELECT unnest(n.readers))
-            FROM jsonb_to_recordset({}::text::jsonb) AS n (kind smallint, file_id uuid, version integer, actor_id text,
+            FROM jsonb_to_recordset($3::text::jsonb) AS n (kind smallint, file_id uuid, version integer, actor_id text,
                 owner_id text, audience smallint, readers text[])
             RETURNING e.xid, e.n)
          SELECT xid::text AS xid, n AS number FROM inserted ORDER BY n DESC LIMIT 1",
@@ -200,6 +204,12 @@ impl<'a> From<&'a Event> for EventRow<'a> {
 }
 
 /// Converts the two position columns of the database.
+pub(super) fn position_of(operation: &'static str, xid: Xid, number: i64) -> Result<EventPosition, DbError> {
+    let n = u64::try_from(number).map_err(|error| DbError::new(DbErrorKind::Corrupt, operation, error))?;
+    Ok(EventPosition { xid: xid.0, n })
+}
+
+/// Converts the two position columns of the database, with the transaction id as text.
 pub(super) fn parse_position(
     operation: &'static str,
     xid: &str,

@@ -7,7 +7,7 @@ use diesel::{
 };
 use uuid::Uuid;
 
-use super::{DbError, SystemTx, TenantTx, statement::statement};
+use super::{DbError, SystemTx, TenantTx, sql::statement};
 use crate::domain::{
     clock::Timestamp,
     ids::{FileId, TenantId},
@@ -51,7 +51,7 @@ pub async fn list_tenants(
         "WITH RECURSIVE visited (tenant_id, n) AS (
              SELECT {}, 1
              UNION ALL
-             SELECT {}, n + 1 FROM visited WHERE visited.tenant_id IS NOT NULL AND n < {{}}
+             SELECT {}, n + 1 FROM visited WHERE visited.tenant_id IS NOT NULL AND n < $2
          )
          SELECT v.tenant_id, coalesce((
              SELECT true FROM files AS f WHERE f.tenant_id = v.tenant_id AND f.delete_time IS NULL
@@ -61,7 +61,7 @@ pub async fn list_tenants(
              ORDER BY {DUE_TIME}, f.id LIMIT 1
          ), false) AS is_due
          FROM visited AS v WHERE v.tenant_id IS NOT NULL ORDER BY v.n",
-        next_tenant("{}"),
+        next_tenant("$1"),
         next_tenant("visited.tenant_id"),
     );
     let rows: Vec<TenantRow> = statement("find tenants with files to delete", sql)
@@ -98,10 +98,10 @@ pub async fn list_due(
     let (time, id) = after.map_or((Timestamp::UNIX_EPOCH, Uuid::nil()), |(time, id)| (time, id.as_uuid()));
     let sql = format!(
         "SELECT {DUE_TIME} AS due_time, f.id FROM files AS f
-         WHERE f.tenant_id = {{}} AND f.delete_time IS NULL AND {DUE_TIME} <= app.now()
-           AND ({{}} OR (f.hold_time IS NULL AND (f.retain_until_time IS NULL OR f.retain_until_time <= app.now())))
-           AND ({DUE_TIME}, f.id) > ({{}}, {{}})
-         ORDER BY {DUE_TIME}, f.id LIMIT {{}}"
+         WHERE f.tenant_id = $1 AND f.delete_time IS NULL AND {DUE_TIME} <= app.now()
+           AND ($2 OR (f.hold_time IS NULL AND (f.retain_until_time IS NULL OR f.retain_until_time <= app.now())))
+           AND ({DUE_TIME}, f.id) > ($3, $4)
+         ORDER BY {DUE_TIME}, f.id LIMIT $5"
     );
     let rows: Vec<DueRow> = statement("find files to delete", sql)
         .bind::<SqlUuid, _>(tx.tenant().as_uuid())

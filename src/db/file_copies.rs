@@ -5,7 +5,7 @@ use diesel::sql_types::{Integer, SmallInt, Text, Uuid as SqlUuid};
 use super::{
     DbError, TenantTx,
     files::{COLUMNS, FileRow},
-    statement::statement,
+    sql::statement,
 };
 use crate::domain::{
     file::{File, Visibility},
@@ -36,10 +36,10 @@ pub async fn insert(tx: &mut TenantTx, copy: &FileCopy<'_>) -> Result<File, DbEr
          SELECT source.tenant_id, n.id, n.owner_id, n.owner_id, n.owner_id, n.name, n.name,
             n.category, source.title, source.description, source.metadata, n.visibility, 1, v.content_state,
             v.scan_status, v.mime_type, v.declared_mime_type, v.media_kind, v.size_bytes, v.sha256, app.now(), app.now()
-         FROM (VALUES ({{}}::uuid, {{}}::text, {{}}::text, {{}}::text, {{}}::smallint))
+         FROM (VALUES ($1::uuid, $2::text, $3::text, $4::text, $5::smallint))
                 AS n (id, owner_id, name, category, visibility),
             files AS source JOIN versions AS v ON v.tenant_id = source.tenant_id AND v.file_id = source.id
-         WHERE source.tenant_id = {{}} AND source.id = {{}} AND v.version = {{}} RETURNING {COLUMNS}"
+         WHERE source.tenant_id = $6 AND source.id = $7 AND v.version = $8 RETURNING {COLUMNS}"
     );
     let row: FileRow = statement("copy file", sql)
         .bind::<SqlUuid, _>(copy.id.as_uuid())
@@ -60,7 +60,7 @@ pub async fn insert_tags(tx: &mut TenantTx, copy: &FileCopy<'_>) -> Result<(), D
     statement(
         "copy tags",
         "INSERT INTO file_tags (tenant_id, file_id, tag)
-         SELECT tenant_id, {}, tag FROM file_tags WHERE tenant_id = {} AND file_id = {}",
+         SELECT tenant_id, $1, tag FROM file_tags WHERE tenant_id = $2 AND file_id = $3",
     )
     .bind::<SqlUuid, _>(copy.id.as_uuid())
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())

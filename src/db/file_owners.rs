@@ -6,7 +6,7 @@ use diesel::{
 };
 use uuid::Uuid;
 
-use super::{DbError, TenantTx, statement::statement};
+use super::{DbError, TenantTx, sql::statement};
 use crate::domain::ids::FileId;
 
 #[derive(QueryableByName)]
@@ -35,11 +35,11 @@ pub async fn lock_files(tx: &mut TenantTx, owner_id: &str, limit: i64) -> Result
     // The inner selects have no order, so that each can use the index of its half.
     let rows: Vec<OwnedRow> = statement(
         "lock files of owner",
-        "SELECT id, version, audience FROM files WHERE tenant_id = {} AND owner_id = {} AND id IN (
-             (SELECT id FROM files WHERE tenant_id = {} AND owner_id = {} AND delete_time IS NULL LIMIT {})
+        "SELECT id, version, audience FROM files WHERE tenant_id = $1 AND owner_id = $2 AND id IN (
+             (SELECT id FROM files WHERE tenant_id = $3 AND owner_id = $4 AND delete_time IS NULL LIMIT $5)
              UNION ALL
-             (SELECT id FROM files WHERE tenant_id = {} AND owner_id = {} AND delete_time IS NOT NULL LIMIT {})
-             LIMIT {})
+             (SELECT id FROM files WHERE tenant_id = $6 AND owner_id = $7 AND delete_time IS NOT NULL LIMIT $8)
+             LIMIT $9)
          ORDER BY id FOR UPDATE",
     )
     .bind::<SqlUuid, _>(tenant)
@@ -70,8 +70,8 @@ pub async fn set_owner(
 ) -> Result<(), DbError> {
     statement(
         "set owner of files",
-        "UPDATE files SET owner_id = {}, update_time = app.now(), updated_by = {}, revision = revision + 1
-         WHERE tenant_id = {} AND id = ANY ({})",
+        "UPDATE files SET owner_id = $1, update_time = app.now(), updated_by = $2, revision = revision + 1
+         WHERE tenant_id = $3 AND id = ANY ($4)",
     )
     .bind::<Text, _>(owner_id.to_owned())
     .bind::<Text, _>(actor_id.to_owned())
@@ -96,7 +96,7 @@ pub async fn sum_files(tx: &mut TenantTx, owner_id: &str) -> Result<(i64, i64), 
     let row: OwnedSums = statement(
         "sum files of owner",
         "SELECT count(*) AS count, coalesce(sum(size_bytes), 0)::bigint AS bytes FROM files
-         WHERE tenant_id = {} AND owner_id = {}",
+         WHERE tenant_id = $1 AND owner_id = $2",
     )
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())
     .bind::<Text, _>(owner_id.to_owned())

@@ -6,14 +6,14 @@ use diesel::{
     sql_types::{Array, BigInt, Bool, Text, Uuid as SqlUuid},
 };
 
-use super::{DbError, TenantTx, statement::statement};
+use super::{DbError, TenantTx, sql::statement};
 use crate::domain::ids::FileId;
 
 /// Updates whether the file is in the trash, in the rows of its readers.
 pub async fn set_deleted(tx: &mut TenantTx, file: FileId, is_deleted: bool) -> Result<(), DbError> {
     statement(
         "update trash flag of readers",
-        "UPDATE file_readers SET is_deleted = {} WHERE tenant_id = {} AND file_id = {}",
+        "UPDATE file_readers SET is_deleted = $1 WHERE tenant_id = $2 AND file_id = $3",
     )
     .bind::<Bool, _>(is_deleted)
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())
@@ -27,7 +27,7 @@ pub async fn set_deleted(tx: &mut TenantTx, file: FileId, is_deleted: bool) -> R
 pub async fn set_name(tx: &mut TenantTx, file: FileId, name: &str) -> Result<(), DbError> {
     statement(
         "update name of readers",
-        "UPDATE file_readers SET name = {} WHERE tenant_id = {} AND file_id = {}",
+        "UPDATE file_readers SET name = $1 WHERE tenant_id = $2 AND file_id = $3",
     )
     .bind::<Text, _>(name.to_owned())
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())
@@ -41,7 +41,7 @@ pub async fn set_name(tx: &mut TenantTx, file: FileId, name: &str) -> Result<(),
 pub async fn set_size(tx: &mut TenantTx, file: FileId, size_bytes: u64) -> Result<(), DbError> {
     statement(
         "update size of readers",
-        "UPDATE file_readers SET size_bytes = {} WHERE tenant_id = {} AND file_id = {}",
+        "UPDATE file_readers SET size_bytes = $1 WHERE tenant_id = $2 AND file_id = $3",
     )
     .bind::<BigInt, _>(i64::try_from(size_bytes).unwrap_or(i64::MAX))
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())
@@ -61,7 +61,7 @@ struct ReaderRow {
 pub async fn delete(tx: &mut TenantTx, file: FileId) -> Result<Vec<String>, DbError> {
     let readers: Vec<ReaderRow> = statement(
         "delete readers",
-        "DELETE FROM file_readers WHERE tenant_id = {} AND file_id = {} RETURNING principal",
+        "DELETE FROM file_readers WHERE tenant_id = $1 AND file_id = $2 RETURNING principal",
     )
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())
     .bind::<SqlUuid, _>(file.as_uuid())
@@ -74,7 +74,7 @@ pub async fn delete(tx: &mut TenantTx, file: FileId) -> Result<Vec<String>, DbEr
 pub async fn list(tx: &mut TenantTx, file: FileId) -> Result<Vec<String>, DbError> {
     let readers: Vec<ReaderRow> = statement(
         "list readers",
-        "SELECT principal FROM file_readers WHERE tenant_id = {} AND file_id = {} ORDER BY principal",
+        "SELECT principal FROM file_readers WHERE tenant_id = $1 AND file_id = $2 ORDER BY principal",
     )
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())
     .bind::<SqlUuid, _>(file.as_uuid())
@@ -89,7 +89,7 @@ pub async fn insert(tx: &mut TenantTx, file: FileId, principals: &[String]) -> R
         "insert readers",
         "INSERT INTO file_readers (tenant_id, principal, file_id, create_time, name, size_bytes)
          SELECT f.tenant_id, principal, f.id, f.create_time, f.name, f.size_bytes
-         FROM files AS f, unnest({}) AS principal WHERE f.tenant_id = {} AND f.id = {}
+         FROM files AS f, unnest($1) AS principal WHERE f.tenant_id = $2 AND f.id = $3
          ON CONFLICT (tenant_id, file_id, principal) DO NOTHING",
     )
     .bind::<Array<Text>, _>(principals.to_vec())
@@ -104,7 +104,7 @@ pub async fn insert(tx: &mut TenantTx, file: FileId, principals: &[String]) -> R
 pub async fn delete_some(tx: &mut TenantTx, file: FileId, principals: &[String]) -> Result<(), DbError> {
     statement(
         "delete some readers",
-        "DELETE FROM file_readers WHERE tenant_id = {} AND file_id = {} AND principal = ANY ({})",
+        "DELETE FROM file_readers WHERE tenant_id = $1 AND file_id = $2 AND principal = ANY ($3)",
     )
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())
     .bind::<SqlUuid, _>(file.as_uuid())

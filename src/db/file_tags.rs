@@ -8,7 +8,7 @@ use diesel::{
 };
 use uuid::Uuid;
 
-use super::{DbError, TenantTx, statement::statement};
+use super::{DbError, TenantTx, sql::statement};
 use crate::domain::ids::FileId;
 
 #[derive(QueryableByName)]
@@ -24,7 +24,7 @@ struct TagRow {
 pub async fn list(tx: &mut TenantTx, files: &[FileId]) -> Result<HashMap<FileId, Vec<String>>, DbError> {
     let rows: Vec<TagRow> = statement(
         "list tags",
-        "SELECT file_id, tag FROM file_tags WHERE tenant_id = {} AND file_id = ANY ({}) ORDER BY file_id, tag",
+        "SELECT file_id, tag FROM file_tags WHERE tenant_id = $1 AND file_id = ANY ($2) ORDER BY file_id, tag",
     )
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())
     .bind::<Array<SqlUuid>, _>(files.iter().map(|file| file.as_uuid()).collect::<Vec<_>>())
@@ -42,7 +42,7 @@ pub async fn replace(tx: &mut TenantTx, file: FileId, tags: &[String]) -> Result
     delete(tx, file).await?;
     statement(
         "insert tags",
-        "INSERT INTO file_tags (tenant_id, file_id, tag) SELECT {}, {}, tag FROM unnest({}) AS tag",
+        "INSERT INTO file_tags (tenant_id, file_id, tag) SELECT $1, $2, tag FROM unnest($3) AS tag",
     )
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())
     .bind::<SqlUuid, _>(file.as_uuid())
@@ -54,7 +54,7 @@ pub async fn replace(tx: &mut TenantTx, file: FileId, tags: &[String]) -> Result
 
 /// Deletes all tags of a file.
 pub async fn delete(tx: &mut TenantTx, file: FileId) -> Result<(), DbError> {
-    statement("delete tags", "DELETE FROM file_tags WHERE tenant_id = {} AND file_id = {}")
+    statement("delete tags", "DELETE FROM file_tags WHERE tenant_id = $1 AND file_id = $2")
         .bind::<SqlUuid, _>(tx.tenant().as_uuid())
         .bind::<SqlUuid, _>(file.as_uuid())
         .execute(tx.connection()?)

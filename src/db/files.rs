@@ -9,7 +9,7 @@ use diesel::{
 };
 use uuid::Uuid;
 
-use super::{DbError, SystemTx, TenantTx, statement::statement};
+use super::{DbError, SystemTx, TenantTx, sql::statement};
 use crate::domain::{
     clock::Timestamp,
     digest::Digest,
@@ -172,13 +172,13 @@ fn select_visible(condition: &str) -> String {
              SELECT FROM file_readers AS reader
              WHERE reader.tenant_id = f.tenant_id AND reader.file_id = f.id
                AND reader.principal = ANY ((SELECT app.principals())::text[])) AS has_read_grant
-         FROM files AS f WHERE f.tenant_id = {{}} AND {condition}"
+         FROM files AS f WHERE f.tenant_id = $1 AND {condition}"
     )
 }
 
 /// Returns the visible files with these ids, in no particular order.
 pub async fn get_all(tx: &mut TenantTx, ids: &[FileId]) -> Result<Vec<VisibleFile>, DbError> {
-    let rows: Vec<VisibleRow> = statement("get files", select_visible("f.id = ANY ({})"))
+    let rows: Vec<VisibleRow> = statement("get files", select_visible("f.id = ANY ($2)"))
         .bind::<SqlUuid, _>(tx.tenant().as_uuid())
         .bind::<Array<SqlUuid>, _>(ids.iter().map(|id| id.as_uuid()).collect::<Vec<_>>())
         .load(tx.connection()?)
@@ -199,7 +199,7 @@ pub async fn get_for_share(tx: &mut TenantTx, id: FileId) -> Result<Option<Visib
 /// Returns the visible files with these ids, and locks them in id order until the transaction ends.
 pub async fn get_all_for_update(tx: &mut TenantTx, ids: &[FileId]) -> Result<Vec<VisibleFile>, DbError> {
     let rows: Vec<VisibleRow> =
-        statement("lock files", select_visible("f.id = ANY ({}) ORDER BY f.id FOR UPDATE OF f"))
+        statement("lock files", select_visible("f.id = ANY ($2) ORDER BY f.id FOR UPDATE OF f"))
             .bind::<SqlUuid, _>(tx.tenant().as_uuid())
             .bind::<Array<SqlUuid>, _>(ids.iter().map(|id| id.as_uuid()).collect::<Vec<_>>())
             .load(tx.connection()?)
@@ -218,7 +218,7 @@ async fn select(
     id: FileId,
     suffix: &str,
 ) -> Result<Option<VisibleFile>, DbError> {
-    let row: Option<VisibleRow> = statement(operation, select_visible(&format!("f.id = {{}}{suffix}")))
+    let row: Option<VisibleRow> = statement(operation, select_visible(&format!("f.id = $2{suffix}")))
         .bind::<SqlUuid, _>(tx.tenant().as_uuid())
         .bind::<SqlUuid, _>(id.as_uuid())
         .first(tx.connection()?)
@@ -230,9 +230,9 @@ async fn select(
 pub async fn trash(tx: &mut TenantTx, id: FileId, actor_id: &str, days: u32) -> Result<File, DbError> {
     let days = i32::try_from(days).unwrap_or(i32::MAX);
     let sql = format!(
-        "UPDATE files AS f SET delete_time = app.now(), purge_time = app.now() + make_interval(days => {{}}),
-            update_time = app.now(), updated_by = {{}}, revision = f.revision + 1
-         WHERE f.tenant_id = {{}} AND f.id = {{}} RETURNING {COLUMNS}"
+        "UPDATE files AS f SET delete_time = app.now(), purge_time = app.now() + make_interval(days => $1),
+            update_time = app.now(), updated_by = $2, revision = f.revision + 1
+         WHERE f.tenant_id = $3 AND f.id = $4 RETURNING {COLUMNS}"
     );
     let row: FileRow = statement("move file to trash", sql)
         .bind::<Integer, _>(days)
@@ -248,8 +248,8 @@ pub async fn trash(tx: &mut TenantTx, id: FileId, actor_id: &str, days: u32) -> 
 pub async fn untrash(tx: &mut TenantTx, id: FileId, actor_id: &str) -> Result<File, DbError> {
     let sql = format!(
         "UPDATE files AS f SET delete_time = NULL, purge_time = NULL,
-            update_time = app.now(), updated_by = {{}}, revision = f.revision + 1
-         WHERE f.tenant_id = {{}} AND f.id = {{}} RETURNING {COLUMNS}"
+            update_time = app.now(), updated_by = $1, revision = f.revision + 1
+         WHERE f.tenant_id = $2 AND f.id = $3 RETURNING {COLUMNS}"
     );
     let row: FileRow = statement("restore file from trash", sql)
         .bind::<Text, _>(actor_id.to_owned())
@@ -268,9 +268,9 @@ pub async fn set_archived(
     is_archived: bool,
 ) -> Result<File, DbError> {
     let sql = format!(
-        "UPDATE files AS f SET archive_time = CASE WHEN {{}} THEN app.now() END,
-            update_time = app.now(), updated_by = {{}}, revision = f.revision + 1
-         WHERE f.tenant_id = {{}} AND f.id = {{}} RETURNING {COLUMNS}"
+        "UPDATE files AS f SET archive_time = CASE WHEN $1 THEN app.now() END,
+            update_time = app.now(), updated_by = $2, revision = f.revision + 1
+         WHERE f.tenant_id = $3 AND f.id = $4 RETURNING {COLUMNS}"
     );
     let row: FileRow = statement("set archived", sql)
         .bind::<Bool, _>(is_archived)
@@ -286,7 +286,7 @@ pub async fn set_archived(
 pub async fn allocate_version_number(tx: &mut TenantTx, id: FileId) -> Result<i32, DbError> {
     let row: LastVersionRow = statement(
         "allocate version number",
-        "UPDATE files SET last_version = last_version + 1 WHERE tenant_id = {} AND id = {} RETURNING last_version",
+        "UPDATE files SET last_version = last_version + 1 WHERE tenant_id = $1 AND id = $2 RETURNING last_version",
     )
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())
     .bind::<SqlUuid, _>(id.as_uuid())
@@ -313,10 +313,10 @@ pub async fn set_current_version(
             state_reason = v.state_reason, scan_status = v.scan_status,
             mime_type = v.mime_type, declared_mime_type = v.declared_mime_type, media_kind = v.media_kind,
             size_bytes = v.size_bytes, sha256 = v.sha256,
-            update_time = app.now(), updated_by = {{}}, revision = f.revision + 1
+            update_time = app.now(), updated_by = $1, revision = f.revision + 1
          FROM versions AS v
-         WHERE f.tenant_id = {{}} AND f.id = {{}} AND v.tenant_id = f.tenant_id AND v.file_id = f.id
-           AND v.version = {{}} RETURNING {COLUMNS}"
+         WHERE f.tenant_id = $2 AND f.id = $3 AND v.tenant_id = f.tenant_id AND v.file_id = f.id
+           AND v.version = $4 RETURNING {COLUMNS}"
     );
     let row: FileRow = statement("set current version", sql)
         .bind::<Text, _>(actor_id.to_owned())
@@ -331,8 +331,8 @@ pub async fn set_current_version(
 /// Updates the revision, the update time and `updated_by` of a file after a change in another table.
 pub async fn touch(tx: &mut TenantTx, id: FileId, actor_id: &str) -> Result<File, DbError> {
     let sql = format!(
-        "UPDATE files AS f SET update_time = app.now(), updated_by = {{}}, revision = f.revision + 1
-         WHERE f.tenant_id = {{}} AND f.id = {{}} RETURNING {COLUMNS}"
+        "UPDATE files AS f SET update_time = app.now(), updated_by = $1, revision = f.revision + 1
+         WHERE f.tenant_id = $2 AND f.id = $3 RETURNING {COLUMNS}"
     );
     let row: FileRow = statement("touch file", sql)
         .bind::<Text, _>(actor_id.to_owned())
@@ -346,10 +346,10 @@ pub async fn touch(tx: &mut TenantTx, id: FileId, actor_id: &str) -> Result<File
 /// Updates the record of a file, except its tags, which are in another table.
 pub async fn update(tx: &mut TenantTx, file: &File, actor_id: &str) -> Result<File, DbError> {
     let sql = format!(
-        "UPDATE files AS f SET name = {{}}, category = {{}}, title = {{}}, description = {{}}, metadata = {{}}, visibility = {{}},
-            expire_time = {{}}, retain_until_time = {{}},
-            update_time = app.now(), updated_by = {{}}, revision = f.revision + 1
-         WHERE f.tenant_id = {{}} AND f.id = {{}} RETURNING {COLUMNS}"
+        "UPDATE files AS f SET name = $1, category = $2, title = $3, description = $4, metadata = $5, visibility = $6,
+            expire_time = $7, retain_until_time = $8,
+            update_time = app.now(), updated_by = $9, revision = f.revision + 1
+         WHERE f.tenant_id = $10 AND f.id = $11 RETURNING {COLUMNS}"
     );
     let row: FileRow = statement("update file", sql)
         .bind::<Text, _>(file.name.clone())
@@ -380,8 +380,8 @@ pub async fn set_hold(
             hold_time = CASE WHEN hold.reason IS NOT NULL THEN app.now() END,
             hold_by = CASE WHEN hold.reason IS NOT NULL THEN hold.actor_id END,
             update_time = app.now(), updated_by = hold.actor_id, revision = f.revision + 1
-         FROM (VALUES ({{}}::text, {{}}::text)) AS hold (reason, actor_id)
-         WHERE f.tenant_id = {{}} AND f.id = {{}} RETURNING {COLUMNS}"
+         FROM (VALUES ($1::text, $2::text)) AS hold (reason, actor_id)
+         WHERE f.tenant_id = $3 AND f.id = $4 RETURNING {COLUMNS}"
     );
     let row: FileRow = statement("set hold", sql)
         .bind::<Nullable<Text>, _>(reason.map(str::to_owned))
@@ -395,7 +395,7 @@ pub async fn set_hold(
 
 /// Deletes the row of a file. All rows that reference it must already be deleted.
 pub async fn delete(tx: &mut TenantTx, id: FileId) -> Result<(), DbError> {
-    statement("delete file", "DELETE FROM files WHERE tenant_id = {} AND id = {}")
+    statement("delete file", "DELETE FROM files WHERE tenant_id = $1 AND id = $2")
         .bind::<SqlUuid, _>(tx.tenant().as_uuid())
         .bind::<SqlUuid, _>(id.as_uuid())
         .execute(tx.connection()?)
@@ -407,7 +407,7 @@ pub async fn delete(tx: &mut TenantTx, id: FileId) -> Result<(), DbError> {
 /// attachments.
 pub async fn list_after(tx: &mut TenantTx, after: Option<FileId>, limit: i64) -> Result<Vec<File>, DbError> {
     let sql = format!(
-        "SELECT {COLUMNS} FROM files AS f WHERE f.tenant_id = {{}} AND f.id > {{}} ORDER BY f.id LIMIT {{}}"
+        "SELECT {COLUMNS} FROM files AS f WHERE f.tenant_id = $1 AND f.id > $2 ORDER BY f.id LIMIT $3"
     );
     let rows: Vec<FileRow> = statement("list files by id", sql)
         .bind::<SqlUuid, _>(tx.tenant().as_uuid())
@@ -430,8 +430,8 @@ struct ExistsRow {
 pub async fn is_category_used(tx: &mut TenantTx, category: &str) -> Result<bool, DbError> {
     let row: ExistsRow = statement(
         "find files of category",
-        "SELECT EXISTS (SELECT FROM files WHERE tenant_id = {} AND category = {})
-             OR EXISTS (SELECT FROM uploads WHERE tenant_id = {} AND state = 1 AND spec ->> 'category' = {}) AS exists",
+        "SELECT EXISTS (SELECT FROM files WHERE tenant_id = $1 AND category = $2)
+             OR EXISTS (SELECT FROM uploads WHERE tenant_id = $3 AND state = 1 AND spec ->> 'category' = $4) AS exists",
     )
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())
     .bind::<Text, _>(category.to_owned())
@@ -470,8 +470,8 @@ pub async fn list_due(
         "list files due for purge",
         "SELECT tenant_id, id, greatest(purge_time, retain_until_time) AS due_time FROM files
          WHERE purge_time IS NOT NULL AND hold_time IS NULL AND greatest(purge_time, retain_until_time) <= app.now()
-           AND (greatest(purge_time, retain_until_time), tenant_id, id) > ({}, {}, {})
-         ORDER BY greatest(purge_time, retain_until_time), tenant_id, id LIMIT {}",
+           AND (greatest(purge_time, retain_until_time), tenant_id, id) > ($1, $2, $3)
+         ORDER BY greatest(purge_time, retain_until_time), tenant_id, id LIMIT $4",
     )
     .bind::<Timestamptz, _>(time)
     .bind::<SqlUuid, _>(tenant)

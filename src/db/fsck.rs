@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{
     DbError, SystemTx,
     blobs::{Blob, BlobRow, COLUMNS},
-    statement::statement,
+    sql::statement,
     sweep_candidates::Ownership,
 };
 use crate::domain::{
@@ -57,7 +57,7 @@ pub async fn list_blobs(
              EXISTS (
              SELECT FROM versions AS v
              WHERE v.tenant_id = b.tenant_id AND v.blob_id = b.id AND v.state_reason IS NOT NULL) AS is_lost
-         FROM blobs AS b WHERE (b.tenant_id, b.id) > ({{}}, {{}}) ORDER BY b.tenant_id, b.id LIMIT {{}}"
+         FROM blobs AS b WHERE (b.tenant_id, b.id) > ($1, $2) ORDER BY b.tenant_id, b.id LIMIT $3"
     );
     let rows: Vec<CheckedRow> = statement("list blobs to check", sql)
         .bind::<SqlUuid, _>(tenant)
@@ -123,7 +123,7 @@ pub async fn check_ownership(tx: &mut SystemTx, keys: &[&ObjectKey]) -> Result<V
                         AND u.staging_key = k.storage_key AND u.state = 1)
              OR EXISTS (SELECT FROM stray_objects AS s WHERE s.tenant_id = k.tenant_id
                         AND s.storage_key = k.storage_key) AS is_owned
-         FROM unnest({}, {}) WITH ORDINALITY AS k (tenant_id, storage_key, n) ORDER BY k.n",
+         FROM unnest($1, $2) WITH ORDINALITY AS k (tenant_id, storage_key, n) ORDER BY k.n",
     )
     .bind::<Array<SqlUuid>, _>(tenants)
     .bind::<Array<Text>, _>(key_texts)

@@ -7,7 +7,7 @@ use diesel::{
 };
 use uuid::Uuid;
 
-use super::{DbError, TenantTx, statement::statement};
+use super::{DbError, TenantTx, sql::statement};
 use crate::domain::{digest::Digest, ids::RequestId, sql_enum::sql_enum};
 
 sql_enum! {
@@ -66,8 +66,8 @@ struct LockedRow {
 pub async fn lock(tx: &mut TenantTx, ids: &[RequestId]) -> Result<Vec<RequestId>, DbError> {
     let rows: Vec<LockedRow> = statement(
         "lock request ids",
-        "SELECT id AS request_id FROM unnest({}) AS id
-         WHERE pg_try_advisory_xact_lock(hashtextextended({}::uuid::text || id::text, 0))",
+        "SELECT id AS request_id FROM unnest($1) AS id
+         WHERE pg_try_advisory_xact_lock(hashtextextended($2::uuid::text || id::text, 0))",
     )
     .bind::<Array<SqlUuid>, _>(ids.iter().map(|id| id.as_uuid()).collect::<Vec<_>>())
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())
@@ -98,7 +98,7 @@ pub async fn list_responses(
     let rows: Vec<ResponseRow> = statement(
         OPERATION,
         "SELECT request_id, method, payload_sha256, response FROM idempotency_keys
-         WHERE tenant_id = {} AND request_id = ANY ({}) AND create_time > app.now() - make_interval(hours => {})",
+         WHERE tenant_id = $1 AND request_id = ANY ($2) AND create_time > app.now() - make_interval(hours => $3)",
     )
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())
     .bind::<Array<SqlUuid>, _>(ids.iter().map(|id| id.as_uuid()).collect::<Vec<_>>())
@@ -126,8 +126,8 @@ pub async fn insert(tx: &mut TenantTx, responses: &[StoredResponse]) -> Result<(
     statement(
         "insert responses",
         "INSERT INTO idempotency_keys (tenant_id, request_id, create_time, method, payload_sha256, response)
-         SELECT {}, n.request_id, app.now(), n.method, n.payload_sha256, n.response
-         FROM unnest({}, {}, {}, {}) AS n (request_id, method, payload_sha256, response)",
+         SELECT $1, n.request_id, app.now(), n.method, n.payload_sha256, n.response
+         FROM unnest($2, $3, $4, $5) AS n (request_id, method, payload_sha256, response)",
     )
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())
     .bind::<Array<SqlUuid>, _>(

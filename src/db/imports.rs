@@ -6,7 +6,7 @@ use diesel::{
 };
 use uuid::Uuid;
 
-use super::{DbError, TenantTx, statement::statement};
+use super::{DbError, TenantTx, sql::statement};
 use crate::domain::{clock::Timestamp, digest::Digest, ids::FileId};
 
 #[derive(QueryableByName)]
@@ -19,7 +19,7 @@ struct IdRow {
 /// since.
 pub async fn find_file(tx: &mut TenantTx, source: Digest) -> Result<Option<FileId>, DbError> {
     let row: Option<IdRow> =
-        statement("find import", "SELECT file_id FROM imports WHERE tenant_id = {} AND source_sha256 = {}")
+        statement("find import", "SELECT file_id FROM imports WHERE tenant_id = $1 AND source_sha256 = $2")
             .bind::<SqlUuid, _>(tx.tenant().as_uuid())
             .bind::<Binary, _>(source.as_bytes().to_vec())
             .first(tx.connection()?)
@@ -64,12 +64,12 @@ pub async fn list_matching(
     // The lateral join bounds the index scan per legacy id, however many files have it.
     const SQL: &str =
         "SELECT i.source, i.source_sha256, i.legacy_id, i.file_id, i.create_time FROM imports AS i
-            WHERE i.tenant_id = {} AND i.source_sha256 = ANY ({})
+            WHERE i.tenant_id = $1 AND i.source_sha256 = ANY ($2)
         UNION
         SELECT i.source, i.source_sha256, i.legacy_id, i.file_id, i.create_time
-            FROM unnest({}) AS n (legacy_id) CROSS JOIN LATERAL (
-                SELECT * FROM imports AS one WHERE one.tenant_id = {} AND one.legacy_id = n.legacy_id
-                ORDER BY one.file_id LIMIT {}) AS i
+            FROM unnest($3) AS n (legacy_id) CROSS JOIN LATERAL (
+                SELECT * FROM imports AS one WHERE one.tenant_id = $4 AND one.legacy_id = n.legacy_id
+                ORDER BY one.file_id LIMIT $5) AS i
         ORDER BY legacy_id, file_id";
     let rows: Vec<Row> = statement(OPERATION, SQL)
         .bind::<SqlUuid, _>(tx.tenant().as_uuid())

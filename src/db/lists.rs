@@ -21,7 +21,7 @@ use uuid::Uuid;
 use super::{
     DbError, TenantTx, Viewer,
     files::{COLUMNS, FileRow},
-    statement::{Statement, statement},
+    sql::{Operation, SqlText, statement},
     tenant_tx::AUDIENCES,
 };
 use crate::domain::{
@@ -80,11 +80,8 @@ pub async fn read_page(tx: &mut TenantTx, viewer: &Viewer, query: &PageQuery<'_>
     sql.conditions(query.filter);
     sql.push(") AS matches FROM (");
     sql.branches(tx, viewer, query.filter, query.order, query.after, budget);
-    sql.push(&format!(
-        ") AS page JOIN files AS f ON f.tenant_id = {{}} AND f.id = page.id ORDER BY {}",
-        order_by("page", query.order)
-    ));
-    sql.bind(BindValue::Uuid(tx.tenant().as_uuid()));
+    sql.with(") AS page JOIN files AS f ON f.tenant_id = ", BindValue::Uuid(tx.tenant().as_uuid()));
+    sql.push(&format!(" AND f.id = page.id ORDER BY {}", order_by("page", query.order)));
     let rows: Vec<ScannedRow> =
         sql.into_statement("list files", is_plain(viewer, query.filter)).load(tx.connection()?).await?;
     collect(rows, query, budget)
@@ -139,8 +136,8 @@ pub async fn count_files(
     sql.conditions(filter);
     sql.push(") AS count, count(*) AS scanned FROM (");
     sql.branches(tx, viewer, filter, FileOrder::NEWEST_FIRST, None, max + 1);
-    sql.push(") AS page JOIN files AS f ON f.tenant_id = {} AND f.id = page.id");
-    sql.bind(BindValue::Uuid(tx.tenant().as_uuid()));
+    sql.with(") AS page JOIN files AS f ON f.tenant_id = ", BindValue::Uuid(tx.tenant().as_uuid()));
+    sql.push(" AND f.id = page.id");
     let row: CountRow =
         sql.into_statement("count files", is_plain(viewer, filter)).one(tx.connection()?).await?;
     let max = i64::try_from(max).unwrap_or(i64::MAX);
@@ -199,22 +196,19 @@ impl Sql {
         self.text.push_str(text);
     }
 
-    fn bind(&mut self, value: BindValue) {
-        self.binds.push(value);
-    }
-
+    /// Appends text and then an argument.
     fn with(&mut self, text: &str, value: BindValue) {
-        self.push(text);
-        self.bind(value);
+        self.binds.push(value);
+        self.push(&format!("{text}${}", self.binds.len()));
     }
 
     /// Caches plain statements only: filters and groups produce too many variants to keep them prepared.
-    fn into_statement(self, operation: &'static str, is_plain: bool) -> Statement {
+    fn into_statement(self, operation: &'static str, is_plain: bool) -> Operation<SqlText> {
         let statement = self.compose(operation);
         if is_plain { statement } else { statement.uncached() }
     }
 
-    fn compose(self, operation: &'static str) -> Statement {
+    fn compose(self, operation: &'static str) -> Operation<SqlText> {
         self.binds.into_iter().fold(statement(operation, self.text), |statement, value| match value {
             BindValue::Uuid(value) => statement.bind::<SqlUuid, _>(value),
             BindValue::Text(value) => statement.bind::<Text, _>(value),
@@ -250,7 +244,7 @@ impl Sql {
             }
         }
         self.push(&format!(") AS merged ORDER BY {} LIMIT ", order_by("merged", order)));
-        self.with("{}", BindValue::Big(i64::try_from(budget).unwrap_or(i64::MAX)));
+        self.with("", BindValue::Big(i64::try_from(budget).unwrap_or(i64::MAX)));
     }
 
     /// Appends one ordered index scan.
@@ -261,7 +255,7 @@ impl Sql {
             source.id(),
             source.table()
         ));
-        self.with("{}", BindValue::Uuid(scan.tx.tenant().as_uuid()));
+        self.with("", BindValue::Uuid(scan.tx.tenant().as_uuid()));
         match source {
             Source::Audience(audience) => {
                 self.push(&format!(
@@ -270,31 +264,32 @@ impl Sql {
                 ));
             }
             Source::Owned { owner, audience } => {
-                self.with(" AND s.owner_id = {}", BindValue::Text(owner.clone()));
+                self.with(" AND s.owner_id = ", BindValue::Text(owner.clone()));
                 self.push(&format!(
                     " AND s.audience = {audience} AND s.delete_time IS {}",
                     null_test(is_trash)
                 ));
             }
             Source::Granted(principal) => {
-                self.with(" AND s.principal = {}", BindValue::Text(principal.clone()));
+                self.with(" AND s.principal = ", BindValue::Text(principal.clone()));
                 self.push(&format!(" AND s.is_deleted = {is_trash}"));
             }
         }
         if let Some(time) = scan.filter.create_time_start {
-            self.with(" AND s.create_time >= {}", BindValue::Time(time));
+            self.with(" AND s.create_time >= ", BindValue::Time(time));
         }
         if let Some(time) = scan.filter.create_time_end {
-            self.with(" AND s.create_time < {}", BindValue::Time(time));
+            self.with(" AND s.create_time < ", BindValue::Time(time));
         }
         if let Some(after) = scan.after {
             let compare = if scan.order.is_descending { "<" } else { ">" };
-            self.with(&format!(" AND (s.{column}, {}) {compare} ({{}}", source.id()), key_bind(&after.key));
-            self.with(", {})", BindValue::Uuid(after.id.as_uuid()));
+            self.with(&format!(" AND (s.{column}, {}) {compare} (", source.id()), key_bind(&after.key));
+            self.with(", ", BindValue::Uuid(after.id.as_uuid()));
+            self.push(")");
         }
         let direction = direction(scan.order);
         self.push(&format!(" ORDER BY s.{column}{direction}, {}{direction} LIMIT ", source.id()));
-        self.with("{}", BindValue::Big(i64::try_from(scan.budget).unwrap_or(i64::MAX)));
+        self.with("", BindValue::Big(i64::try_from(scan.budget).unwrap_or(i64::MAX)));
         self.push(")");
     }
 
@@ -302,37 +297,38 @@ impl Sql {
     fn conditions(&mut self, filter: &FileFilter) {
         self.push("true");
         if let Some(category) = &filter.category {
-            self.with(" AND f.category = {}", BindValue::Text(category.clone()));
+            self.with(" AND f.category = ", BindValue::Text(category.clone()));
         }
         if let Some(owner) = &filter.owner_id {
-            self.with(" AND f.owner_id = {}", BindValue::Text(owner.clone()));
+            self.with(" AND f.owner_id = ", BindValue::Text(owner.clone()));
         }
         self.states(&filter.states);
         if !filter.scan_statuses.is_empty() {
             let numbers = filter.scan_statuses.iter().map(|state| state.number()).collect();
-            self.with(" AND f.scan_status = ANY ({})", BindValue::Smalls(numbers));
+            self.with(" AND f.scan_status = ANY (", BindValue::Smalls(numbers));
+            self.push(")");
         }
         self.tags(filter);
         if let Some(entity) = &filter.entity {
-            self.with(" AND EXISTS (SELECT FROM attachments AS a WHERE a.tenant_id = f.tenant_id AND a.file_id = f.id AND a.entity_type = {}", BindValue::Text(entity.entity_type.clone()));
-            self.with(" AND a.entity_id = {}", BindValue::Text(entity.entity_id.clone()));
+            self.with(" AND EXISTS (SELECT FROM attachments AS a WHERE a.tenant_id = f.tenant_id AND a.file_id = f.id AND a.entity_type = ", BindValue::Text(entity.entity_type.clone()));
+            self.with(" AND a.entity_id = ", BindValue::Text(entity.entity_id.clone()));
             if !entity.field.is_empty() {
-                self.with(" AND a.field = {}", BindValue::Text(entity.field.clone()));
+                self.with(" AND a.field = ", BindValue::Text(entity.field.clone()));
             }
             self.push(")");
         }
         self.mime_types(&filter.mime_types);
         if let Some(prefix) = &filter.name_prefix {
-            self.with(" AND f.name ^@ {}", BindValue::Text(prefix.clone()));
+            self.with(" AND f.name ^@ ", BindValue::Text(prefix.clone()));
         }
         if let Some(size) = filter.size_bytes_min {
-            self.with(" AND f.size_bytes >= {}", BindValue::Big(size));
+            self.with(" AND f.size_bytes >= ", BindValue::Big(size));
         }
         if let Some(size) = filter.size_bytes_max {
-            self.with(" AND f.size_bytes <= {}", BindValue::Big(size));
+            self.with(" AND f.size_bytes <= ", BindValue::Big(size));
         }
         if let Some(digest) = &filter.sha256 {
-            self.with(" AND f.sha256 = {}", BindValue::Bytes(digest.as_bytes().to_vec()));
+            self.with(" AND f.sha256 = ", BindValue::Bytes(digest.as_bytes().to_vec()));
         }
     }
 
@@ -342,9 +338,10 @@ impl Sql {
         }
         let content: Vec<i16> = states.iter().filter_map(|state| content_number(*state)).collect();
         self.with(
-            " AND ((f.delete_time IS NULL AND f.archive_time IS NULL AND f.content_state = ANY ({}))",
+            " AND ((f.delete_time IS NULL AND f.archive_time IS NULL AND f.content_state = ANY (",
             BindValue::Smalls(content),
         );
+        self.push("))");
         if states.contains(&FileState::Deleted) {
             self.push(" OR f.delete_time IS NOT NULL");
         }
@@ -359,13 +356,15 @@ impl Sql {
             "SELECT FROM file_tags AS t WHERE t.tenant_id = f.tenant_id AND t.file_id = f.id AND t.tag";
         let all: HashSet<&String> = filter.tags_all.iter().collect();
         for tag in all {
-            self.with(&format!(" AND EXISTS ({TAGS_OF_FILE} = {{}})"), BindValue::Text(tag.clone()));
+            self.with(&format!(" AND EXISTS ({TAGS_OF_FILE} = "), BindValue::Text(tag.clone()));
+            self.push(")");
         }
         if !filter.tags_any.is_empty() {
             self.with(
-                &format!(" AND EXISTS ({TAGS_OF_FILE} = ANY ({{}}))"),
+                &format!(" AND EXISTS ({TAGS_OF_FILE} = ANY ("),
                 BindValue::Texts(filter.tags_any.clone()),
             );
+            self.push("))");
         }
     }
 
@@ -377,9 +376,10 @@ impl Sql {
         }
         let (families, exact): (Vec<&String>, Vec<&String>) =
             mime_types.iter().partition(|one| one.ends_with("/*"));
-        self.with(" AND (f.mime_type = ANY ({})", BindValue::Texts(exact.into_iter().cloned().collect()));
+        self.with(" AND (f.mime_type = ANY (", BindValue::Texts(exact.into_iter().cloned().collect()));
+        self.push(")");
         for family in families {
-            self.with(" OR f.mime_type ^@ {}", BindValue::Text(family.trim_end_matches('*').to_owned()));
+            self.with(" OR f.mime_type ^@ ", BindValue::Text(family.trim_end_matches('*').to_owned()));
         }
         self.push(")");
     }

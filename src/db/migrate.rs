@@ -15,7 +15,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::{
     DbError, DbErrorKind,
     pool::{connect_encrypted, tls_config},
-    statement::statement,
+    sql::statement,
 };
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations");

@@ -2,10 +2,8 @@
 //!
 //! Query functions take a [`TenantTx`] or a [`SystemTx`], never a connection. The database binds a
 //! [`TenantTx`] to one tenant; a [`SystemTx`] works across tenants, explicitly. The queries of each table are
-//! in one file. They are written in SQL (see `statement.rs`), because a query builder hides the parts that
-//! matter here: single conditional UPDATEs, set-based inserts, and ordered index scans under row-level
-//! security. Diesel provides typed binds, row mapping, prepared statements, cancellation-safe transactions,
-//! and migrations.
+//! in one file. Queries of one or two tables use diesel's query builder over `schema.rs`; the others are SQL
+//! text, each with a comment why (see `sql/mod.rs`).
 //!
 //! There is no trait for the database: row-level security is part of the product, and the tests use a real
 //! server.
@@ -39,7 +37,8 @@ pub mod quotas;
 pub mod resumable_uploads;
 mod roles;
 pub mod schedules;
-mod statement;
+mod schema;
+mod sql;
 pub mod storage_classes;
 pub mod stray_objects;
 pub mod sweep_candidates;

@@ -5,7 +5,7 @@ use diesel::{
     sql_types::{Integer, Text},
 };
 
-use super::{DbError, SystemTx, statement::statement};
+use super::{DbError, SystemTx, sql::statement};
 
 /// A table that is partitioned by time.
 #[derive(Debug, Clone, Copy)]
@@ -27,7 +27,7 @@ pub const TABLES: [PartitionedTable; 4] = [
 /// Creates the upcoming partitions of a table. Fails immediately if another session holds a lock on the
 /// table.
 pub async fn create_upcoming(tx: &mut SystemTx, table: PartitionedTable) -> Result<(), DbError> {
-    statement("create partitions", "SELECT app.create_partitions({}, {}::text::interval, app.now(), {})")
+    statement("create partitions", "SELECT app.create_partitions($1, $2::text::interval, app.now(), $3)")
         .bind::<Text, _>(table.table)
         .bind::<Text, _>(table.period)
         .bind::<Integer, _>(table.periods)
@@ -47,7 +47,7 @@ struct DroppedRow {
 pub async fn drop_expired_events(tx: &mut SystemTx, days: u32) -> Result<i32, DbError> {
     let row: DroppedRow = statement(
         "drop partitions",
-        "SELECT app.drop_partitions('events', interval '1 month', app.now() - make_interval(days => {})) AS dropped",
+        "SELECT app.drop_partitions('events', interval '1 month', app.now() - make_interval(days => $1)) AS dropped",
     )
     .bind::<Integer, _>(i32::try_from(days).unwrap_or(i32::MAX))
     .one(tx.connection()?)
@@ -70,7 +70,7 @@ pub async fn drop_expired_jobs(tx: &mut SystemTx, hours: u32) -> Result<i32, DbE
 async fn drop_expired(tx: &mut SystemTx, table: &'static str, hours: u32) -> Result<i32, DbError> {
     let row: DroppedRow = statement(
         "drop partitions",
-        "SELECT app.drop_partitions({}, interval '1 day', app.now() - make_interval(hours => {})) AS dropped",
+        "SELECT app.drop_partitions($1, interval '1 day', app.now() - make_interval(hours => $2)) AS dropped",
     )
     .bind::<Text, _>(table)
     .bind::<Integer, _>(i32::try_from(hours).unwrap_or(i32::MAX))

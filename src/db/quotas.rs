@@ -8,7 +8,7 @@ use diesel::{
 };
 use uuid::Uuid;
 
-use super::{DbError, SystemTx, TenantTx, statement::statement};
+use super::{DbError, SystemTx, TenantTx, sql::statement};
 use crate::domain::{
     ids::TenantId,
     policy::{FileSizeLimits, InitialQuota},
@@ -122,7 +122,7 @@ pub async fn create(tx: &mut SystemTx, tenant: TenantId, initial: &InitialQuota)
         "INSERT INTO quotas (tenant_id, limit_bytes, file_count_max, warning_percent, critical_percent,
             image_bytes_max, video_bytes_max, audio_bytes_max, document_bytes_max, other_bytes_max,
             ceiling_bytes, ceiling_file_count, update_time)
-         VALUES ({}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, app.now())",
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, app.now())",
     )
     .bind::<SqlUuid, _>(tenant.as_uuid())
     .bind::<BigInt, _>(initial.limit_bytes)
@@ -144,18 +144,17 @@ pub async fn create(tx: &mut SystemTx, tenant: TenantId, initial: &InitialQuota)
 /// Returns the quota of the transaction's tenant.
 pub async fn get(tx: &mut TenantTx) -> Result<Quota, DbError> {
     let tenant = tx.tenant().as_uuid();
-    let row: QuotaRow =
-        statement("read quota", format!("SELECT {COLUMNS} FROM quotas WHERE tenant_id = {{}}"))
-            .bind::<SqlUuid, _>(tenant)
-            .one(tx.connection()?)
-            .await?;
+    let row: QuotaRow = statement("read quota", format!("SELECT {COLUMNS} FROM quotas WHERE tenant_id = $1"))
+        .bind::<SqlUuid, _>(tenant)
+        .one(tx.connection()?)
+        .await?;
     Ok(row.into())
 }
 
 /// Returns the quota of the transaction's tenant, and locks it until the transaction ends.
 pub async fn get_for_update(tx: &mut TenantTx) -> Result<Quota, DbError> {
     let tenant = tx.tenant().as_uuid();
-    let sql = format!("SELECT {COLUMNS} FROM quotas WHERE tenant_id = {{}} FOR UPDATE");
+    let sql = format!("SELECT {COLUMNS} FROM quotas WHERE tenant_id = $1 FOR UPDATE");
     let row: QuotaRow = statement("lock quota", sql).bind::<SqlUuid, _>(tenant).one(tx.connection()?).await?;
     Ok(row.into())
 }
@@ -170,9 +169,9 @@ pub async fn apply_delta(tx: &mut TenantTx, delta: QuotaDelta) -> Result<Option<
         "UPDATE quotas SET
             used_bytes = used_bytes + delta.used, reserved_bytes = reserved_bytes + delta.reserved,
             file_count = file_count + delta.files, reserved_file_count = reserved_file_count + delta.reserved_files
-         FROM (VALUES ({{}}::bigint, {{}}::bigint, {{}}::bigint, {{}}::bigint))
+         FROM (VALUES ($1::bigint, $2::bigint, $3::bigint, $4::bigint))
             AS delta (used, reserved, files, reserved_files)
-         WHERE tenant_id = {{}}
+         WHERE tenant_id = $5
            AND used_bytes + reserved_bytes + delta.used + delta.reserved <= limit_bytes
            AND (file_count_max = 0
                 OR file_count + reserved_file_count + delta.files + delta.reserved_files <= file_count_max)
@@ -193,11 +192,11 @@ pub async fn apply_delta(tx: &mut TenantTx, delta: QuotaDelta) -> Result<Option<
 pub async fn set_limits(tx: &mut TenantTx, quota: &Quota) -> Result<Quota, DbError> {
     let sizes = &quota.file_size_max_bytes;
     let sql = format!(
-        "UPDATE quotas SET limit_bytes = {{}}, file_count_max = {{}}, warning_percent = {{}}, critical_percent = {{}},
-            image_bytes_max = {{}}, video_bytes_max = {{}}, audio_bytes_max = {{}}, document_bytes_max = {{}},
-            other_bytes_max = {{}}, ceiling_bytes = {{}}, ceiling_file_count = {{}},
+        "UPDATE quotas SET limit_bytes = $1, file_count_max = $2, warning_percent = $3, critical_percent = $4,
+            image_bytes_max = $5, video_bytes_max = $6, audio_bytes_max = $7, document_bytes_max = $8,
+            other_bytes_max = $9, ceiling_bytes = $10, ceiling_file_count = $11,
             revision = revision + 1, update_time = app.now()
-         WHERE tenant_id = {{}} RETURNING {COLUMNS}"
+         WHERE tenant_id = $12 RETURNING {COLUMNS}"
     );
     let row: QuotaRow = statement("set quota limits", sql)
         .bind::<BigInt, _>(quota.limit_bytes)

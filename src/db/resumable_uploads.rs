@@ -9,7 +9,7 @@ use diesel::{
 };
 use uuid::Uuid;
 
-use super::{DbError, TenantTx, statement::statement, uploads::UploadLease};
+use super::{DbError, TenantTx, sql::statement, uploads::UploadLease};
 use crate::domain::{
     clock::Timestamp,
     ids::{BlobId, FileId, UploadId},
@@ -144,9 +144,8 @@ impl Row {
 
 /// Returns an upload, unless it was abandoned or its lease expired.
 pub async fn get(tx: &mut TenantTx, id: UploadId) -> Result<Option<StoredUpload>, DbError> {
-    let sql = format!(
-        "SELECT {COLUMNS} FROM uploads AS u WHERE u.tenant_id = {{}} AND u.id = {{}} AND {IS_VISIBLE}"
-    );
+    let sql =
+        format!("SELECT {COLUMNS} FROM uploads AS u WHERE u.tenant_id = $1 AND u.id = $2 AND {IS_VISIBLE}");
     let row: Option<Row> = statement("get upload", sql)
         .bind::<SqlUuid, _>(tx.tenant().as_uuid())
         .bind::<SqlUuid, _>(id.as_uuid())
@@ -163,8 +162,8 @@ pub async fn take_over(tx: &mut TenantTx, id: UploadId, lease_seconds: u32) -> R
     let touched = statement(
         "take over upload",
         "UPDATE uploads SET lease_epoch = lease_epoch + 1,
-            lease_expire_time = app.now() + make_interval(secs => {})
-         WHERE tenant_id = {} AND id = {} AND state = 1 AND spec IS NOT NULL AND lease_expire_time > app.now()",
+            lease_expire_time = app.now() + make_interval(secs => $1)
+         WHERE tenant_id = $2 AND id = $3 AND state = 1 AND spec IS NOT NULL AND lease_expire_time > app.now()",
     )
     .bind::<Double, _>(f64::from(lease_seconds))
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())
@@ -186,8 +185,8 @@ pub async fn retarget(
 ) -> Result<bool, DbError> {
     let touched = statement(
         "retarget upload",
-        "UPDATE uploads SET blob_id = {}, storage_key = {}
-         WHERE tenant_id = {} AND id = {} AND lease_epoch = {} AND state = 1 AND staging_key IS NOT NULL",
+        "UPDATE uploads SET blob_id = $1, storage_key = $2
+         WHERE tenant_id = $3 AND id = $4 AND lease_epoch = $5 AND state = 1 AND staging_key IS NOT NULL",
     )
     .bind::<SqlUuid, _>(blob.as_uuid())
     .bind::<Text, _>(key.as_str().to_owned())
@@ -206,11 +205,11 @@ pub async fn list(
     after: Option<UploadId>,
     limit: i64,
 ) -> Result<Vec<StoredUpload>, DbError> {
-    let by_creator = if created_by.is_some() { "AND u.created_by = {}" } else { "AND {}::text IS NULL" };
+    let by_creator = if created_by.is_some() { "AND u.created_by = $3" } else { "AND $3::text IS NULL" };
     let sql = format!(
         "SELECT {COLUMNS} FROM uploads AS u
-         WHERE u.tenant_id = {{}} AND u.id > {{}} {by_creator} AND u.state = 1 AND {IS_VISIBLE}
-         ORDER BY u.id LIMIT {{}}"
+         WHERE u.tenant_id = $1 AND u.id > $2 {by_creator} AND u.state = 1 AND {IS_VISIBLE}
+         ORDER BY u.id LIMIT $4"
     );
     let rows: Vec<Row> = statement("list uploads", sql)
         .bind::<SqlUuid, _>(tx.tenant().as_uuid())

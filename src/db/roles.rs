@@ -5,7 +5,7 @@ use diesel::{
     sql_types::{Bool, Text},
 };
 
-use super::{DbError, pool::Pool, statement::statement};
+use super::{DbError, pool::Pool, sql::statement};
 
 /// Why a role is refused.
 #[derive(Debug, thiserror::Error)]

@@ -6,7 +6,7 @@ use diesel::{
     sql_types::{Array, Double, Text, Timestamptz},
 };
 
-use super::{DbError, SystemTx, statement::statement, sweeps::to_interval_seconds};
+use super::{DbError, SystemTx, sql::statement, sweeps::to_interval_seconds};
 use crate::domain::clock::Timestamp;
 
 /// A tick that this replica has claimed.
@@ -32,7 +32,7 @@ pub async fn claim_due(
     statement(
         "claim due ticks",
         "INSERT INTO schedules (name, next_time, last_time)
-         SELECT name, app.now() + make_interval(secs => {}), app.now() FROM unnest({}) AS n (name)
+         SELECT name, app.now() + make_interval(secs => $1), app.now() FROM unnest($2) AS n (name)
          ON CONFLICT (name) DO UPDATE SET next_time = excluded.next_time, last_time = excluded.last_time
             WHERE schedules.next_time <= excluded.last_time
          RETURNING name, next_time",
@@ -48,7 +48,7 @@ pub async fn claim_due(
 pub async fn make_due(tx: &mut SystemTx, tick: &ClaimedTick) -> Result<(), DbError> {
     statement(
         "make tick due",
-        "UPDATE schedules SET next_time = app.now() WHERE name = {} AND next_time = {}",
+        "UPDATE schedules SET next_time = app.now() WHERE name = $1 AND next_time = $2",
     )
     .bind::<Text, _>(tick.name.clone())
     .bind::<Timestamptz, _>(tick.next_time)

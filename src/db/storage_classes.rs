@@ -9,7 +9,7 @@ use diesel::{
 use super::{
     DbError, SystemTx, TenantTx,
     blobs::{IS_MOVABLE, MovableBlob, MovableRow, movable_columns},
-    statement::statement,
+    sql::statement,
 };
 use crate::domain::{
     ids::{BlobId, FileId, TenantId},
@@ -23,8 +23,8 @@ const ARE_ARCHIVED: &str = "(
     WHERE v.tenant_id = b.tenant_id AND v.blob_id = b.id)";
 
 /// Selects the blobs of a file.
-const IS_OF_FILE: &str = "b.tenant_id = {} AND b.id IN (
-    SELECT v.blob_id FROM versions AS v WHERE v.tenant_id = {} AND v.file_id = {})";
+const IS_OF_FILE: &str = "b.tenant_id = $1 AND b.id IN (
+    SELECT v.blob_id FROM versions AS v WHERE v.tenant_id = $1 AND v.file_id = $2)";
 
 /// A blob and its target storage class.
 #[derive(Debug, Clone)]
@@ -54,7 +54,6 @@ pub async fn list_file_blobs(
     let lock = format!("SELECT FROM blobs AS b WHERE {IS_OF_FILE} ORDER BY b.id FOR NO KEY UPDATE OF b");
     statement("lock blobs of file", lock)
         .bind::<SqlUuid, _>(tenant.as_uuid())
-        .bind::<SqlUuid, _>(tenant.as_uuid())
         .bind::<SqlUuid, _>(file.as_uuid())
         .execute(tx.connection()?)
         .await?;
@@ -63,7 +62,6 @@ pub async fn list_file_blobs(
         movable_columns()
     );
     let rows: Vec<ClassedRow> = statement("list blobs of file", sql)
-        .bind::<SqlUuid, _>(tenant.as_uuid())
         .bind::<SqlUuid, _>(tenant.as_uuid())
         .bind::<SqlUuid, _>(file.as_uuid())
         .load(tx.connection()?)
@@ -87,9 +85,8 @@ pub async fn get_target_class(
     tenant: TenantId,
     blob: BlobId,
 ) -> Result<Option<StorageClass>, DbError> {
-    let sql = format!(
-        "SELECT {ARE_ARCHIVED} AS are_archived FROM blobs AS b WHERE b.tenant_id = {{}} AND b.id = {{}}"
-    );
+    let sql =
+        format!("SELECT {ARE_ARCHIVED} AS are_archived FROM blobs AS b WHERE b.tenant_id = $1 AND b.id = $2");
     let row: Option<TargetRow> = statement("get target class of blob", sql)
         .bind::<SqlUuid, _>(tenant.as_uuid())
         .bind::<SqlUuid, _>(blob.as_uuid())
@@ -122,7 +119,6 @@ pub async fn list_file_locations(tx: &mut TenantTx, file: FileId) -> Result<Vec<
          GROUP BY b.provider"
     );
     let rows: Vec<FileLocationRow> = statement("list locations of file", sql)
-        .bind::<SqlUuid, _>(tx.tenant().as_uuid())
         .bind::<SqlUuid, _>(tx.tenant().as_uuid())
         .bind::<SqlUuid, _>(file.as_uuid())
         .load(tx.connection()?)

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::{
     DbError, SystemTx,
-    statement::{Statement, statement},
+    sql::{Operation, SqlText, statement},
 };
 use crate::domain::{clock::Timestamp, ids::TenantId, object_key::ObjectKey};
 
@@ -28,7 +28,7 @@ pub struct StrayObject {
 
 impl StrayObject {
     /// Binds tenant, provider and key, in this order.
-    fn bind(&self, statement: Statement) -> Statement {
+    fn bind(&self, statement: Operation<SqlText>) -> Operation<SqlText> {
         statement
             .bind::<SqlUuid, _>(self.tenant.as_uuid())
             .bind::<Text, _>(self.provider.clone())
@@ -41,7 +41,7 @@ pub async fn insert(tx: &mut SystemTx, object: &StrayObject, hours: u32) -> Resu
     let insertion = statement(
         "insert stray object",
         "INSERT INTO stray_objects (tenant_id, provider, storage_key, may_be_unfinished, delete_after)
-         VALUES ({}, {}, {}, {}, app.now() + make_interval(hours => {}))",
+         VALUES ($1, $2, $3, $4, app.now() + make_interval(hours => $5))",
     );
     object
         .bind(insertion)
@@ -56,7 +56,7 @@ pub async fn insert(tx: &mut SystemTx, object: &StrayObject, hours: u32) -> Resu
 pub async fn make_due(tx: &mut SystemTx, object: &StrayObject) -> Result<(), DbError> {
     let update = statement(
         "make stray object due",
-        "UPDATE stray_objects SET delete_after = app.now() WHERE tenant_id = {} AND provider = {} AND storage_key = {}",
+        "UPDATE stray_objects SET delete_after = app.now() WHERE tenant_id = $1 AND provider = $2 AND storage_key = $3",
     );
     object.bind(update).execute(tx.connection()?).await.map(|_| ())
 }
@@ -67,7 +67,7 @@ pub async fn adopt(tx: &mut SystemTx, object: &StrayObject) -> Result<bool, DbEr
     let delete = statement(
         "adopt stray object",
         "DELETE FROM stray_objects
-         WHERE tenant_id = {} AND provider = {} AND storage_key = {} AND NOT is_being_deleted",
+         WHERE tenant_id = $1 AND provider = $2 AND storage_key = $3 AND NOT is_being_deleted",
     );
     Ok(object.bind(delete).execute(tx.connection()?).await? == 1)
 }
@@ -78,7 +78,7 @@ pub async fn claim(tx: &mut SystemTx, object: &StrayObject) -> Result<bool, DbEr
     let update = statement(
         "claim stray object",
         "UPDATE stray_objects AS s SET is_being_deleted = true
-         WHERE tenant_id = {} AND provider = {} AND storage_key = {} AND delete_after <= app.now()
+         WHERE tenant_id = $1 AND provider = $2 AND storage_key = $3 AND delete_after <= app.now()
            AND NOT EXISTS (SELECT FROM blobs AS b WHERE b.tenant_id = s.tenant_id AND b.provider = s.provider
                            AND b.storage_key = s.storage_key)",
     );
@@ -90,7 +90,7 @@ pub async fn delete(tx: &mut SystemTx, object: &StrayObject) -> Result<(), DbErr
     let delete = statement(
         "delete stray object",
         "DELETE FROM stray_objects
-         WHERE tenant_id = {} AND provider = {} AND storage_key = {} AND is_being_deleted",
+         WHERE tenant_id = $1 AND provider = $2 AND storage_key = $3 AND is_being_deleted",
     );
     object.bind(delete).execute(tx.connection()?).await.map(|_| ())
 }
@@ -139,8 +139,8 @@ pub async fn list_due(
     let rows: Vec<StrayRow> = statement(
         OPERATION,
         "SELECT delete_after, tenant_id, storage_key, may_be_unfinished FROM stray_objects
-         WHERE delete_after <= app.now() AND provider = {} AND (delete_after, tenant_id, storage_key) > ({}, {}, {})
-         ORDER BY delete_after, tenant_id, storage_key LIMIT {}",
+         WHERE delete_after <= app.now() AND provider = $1 AND (delete_after, tenant_id, storage_key) > ($2, $3, $4)
+         ORDER BY delete_after, tenant_id, storage_key LIMIT $5",
     )
     .bind::<Text, _>(provider.to_owned())
     .bind::<Timestamptz, _>(time)
@@ -174,7 +174,7 @@ pub async fn make_all_due(tx: &mut SystemTx, tenant: TenantId) -> Result<i64, Db
     let row: CountRow = statement(
         "make stray objects due",
         "WITH due AS (
-             UPDATE stray_objects SET delete_after = least(delete_after, app.now()) WHERE tenant_id = {} RETURNING 1)
+             UPDATE stray_objects SET delete_after = least(delete_after, app.now()) WHERE tenant_id = $1 RETURNING 1)
          SELECT count(*) AS count FROM due",
     )
     .bind::<SqlUuid, _>(tenant.as_uuid())

@@ -6,7 +6,7 @@ use diesel::{
 };
 use uuid::Uuid;
 
-use super::{DbError, SystemTx, statement::statement, sweeps::to_interval_seconds};
+use super::{DbError, SystemTx, sql::statement, sweeps::to_interval_seconds};
 use crate::domain::object_key::ObjectKey;
 
 /// An object, or an incomplete multipart upload, in a store.
@@ -69,9 +69,9 @@ pub async fn check_ownership(
     let sql = format!(
         "SELECT k.n, EXISTS (SELECT FROM tenants AS t WHERE t.id = k.tenant_id) AS has_tenant, {IS_OWNED} AS is_owned,
                 EXISTS (SELECT FROM sweep_candidates AS c
-                        WHERE c.tenant_id = k.tenant_id AND c.provider = {{}} AND c.storage_key = k.storage_key
+                        WHERE c.tenant_id = k.tenant_id AND c.provider = $1 AND c.storage_key = k.storage_key
                           AND c.multipart_id = k.multipart_id) AS is_candidate
-         FROM unnest({{}}, {{}}, {{}}) WITH ORDINALITY AS k (tenant_id, storage_key, multipart_id, n) ORDER BY k.n"
+         FROM unnest($2, $3, $4) WITH ORDINALITY AS k (tenant_id, storage_key, multipart_id, n) ORDER BY k.n"
     );
     let rows: Vec<OwnershipRow> = statement("find owners of candidates", sql)
         .bind::<Text, _>(provider.to_owned())
@@ -101,8 +101,8 @@ pub async fn insert(tx: &mut SystemTx, provider: &str, candidates: &[SweepCandid
     statement(
         "insert sweep candidates",
         "INSERT INTO sweep_candidates (tenant_id, provider, storage_key, multipart_id, size_bytes, first_seen_time)
-         SELECT k.tenant_id, {}, k.storage_key, k.multipart_id, k.size_bytes, app.now()
-         FROM unnest({}, {}, {}, {}) AS k (tenant_id, storage_key, multipart_id, size_bytes)
+         SELECT k.tenant_id, $1, k.storage_key, k.multipart_id, k.size_bytes, app.now()
+         FROM unnest($2, $3, $4, $5) AS k (tenant_id, storage_key, multipart_id, size_bytes)
          ON CONFLICT DO NOTHING",
     )
     .bind::<Text, _>(provider.to_owned())
@@ -119,7 +119,7 @@ pub async fn insert(tx: &mut SystemTx, provider: &str, candidates: &[SweepCandid
 
 /// Deletes candidates that a row owns. Returns their number.
 pub async fn delete_owned(tx: &mut SystemTx, provider: &str) -> Result<usize, DbError> {
-    let sql = format!("DELETE FROM sweep_candidates AS k WHERE {IS_OWNED} AND k.provider = {{}}");
+    let sql = format!("DELETE FROM sweep_candidates AS k WHERE {IS_OWNED} AND k.provider = $1");
     statement("delete owned sweep candidates", sql)
         .bind::<Text, _>(provider.to_owned())
         .execute(tx.connection()?)
@@ -152,9 +152,9 @@ pub async fn list_due(
     let rows: Vec<CandidateRow> = statement(
         OPERATION,
         "SELECT storage_key, multipart_id, size_bytes FROM sweep_candidates
-         WHERE provider = {} AND first_seen_time <= app.now() - make_interval(secs => {})
-           AND (tenant_id, storage_key, multipart_id) > ({}, {}, {})
-         ORDER BY tenant_id, storage_key, multipart_id LIMIT {}",
+         WHERE provider = $1 AND first_seen_time <= app.now() - make_interval(secs => $2)
+           AND (tenant_id, storage_key, multipart_id) > ($3, $4, $5)
+         ORDER BY tenant_id, storage_key, multipart_id LIMIT $6",
     )
     .bind::<Text, _>(provider.to_owned())
     .bind::<Double, _>(to_interval_seconds(grace_seconds))
@@ -181,7 +181,7 @@ pub async fn delete(tx: &mut SystemTx, provider: &str, candidate: &SweepCandidat
     statement(
         "delete sweep candidate",
         "DELETE FROM sweep_candidates
-         WHERE tenant_id = {} AND provider = {} AND storage_key = {} AND multipart_id = {}",
+         WHERE tenant_id = $1 AND provider = $2 AND storage_key = $3 AND multipart_id = $4",
     )
     .bind::<SqlUuid, _>(candidate.key.tenant().as_uuid())
     .bind::<Text, _>(provider.to_owned())
@@ -208,7 +208,7 @@ pub async fn count_all(tx: &mut SystemTx, provider: &str) -> Result<SweepCandida
     statement(
         "count sweep candidates",
         "SELECT count(*) AS count, coalesce(sum(size_bytes), 0)::bigint AS bytes
-         FROM sweep_candidates WHERE provider = {}",
+         FROM sweep_candidates WHERE provider = $1",
     )
     .bind::<Text, _>(provider.to_owned())
     .one(tx.connection()?)

@@ -5,7 +5,7 @@ use diesel::{
     sql_types::{Bool, Double, Text},
 };
 
-use super::{DbError, SystemTx, statement::statement};
+use super::{DbError, SystemTx, sql::statement};
 
 #[derive(QueryableByName)]
 struct LockedRow {
@@ -20,7 +20,7 @@ struct LockedRow {
 pub async fn lock(tx: &mut SystemTx, provider: &str) -> Result<bool, DbError> {
     let row: LockedRow = statement(
         "lock sweep",
-        "SELECT pg_try_advisory_xact_lock(hashtextextended('sweep ' || {}, 0)) AS is_locked",
+        "SELECT pg_try_advisory_xact_lock(hashtextextended('sweep ' || $1, 0)) AS is_locked",
     )
     .bind::<Text, _>(provider.to_owned())
     .one(tx.connection()?)
@@ -49,9 +49,9 @@ pub async fn get_due(
 ) -> Result<DueSweeps, DbError> {
     statement(
         "read last sweep",
-        "SELECT coalesce(max(sweep_time) + make_interval(secs => {}) <= app.now(), true) AS is_due,
-                coalesce(max(full_walk_time) + make_interval(secs => {}) <= app.now(), true) AS is_full_walk_due
-         FROM sweeps WHERE provider = {}",
+        "SELECT coalesce(max(sweep_time) + make_interval(secs => $1) <= app.now(), true) AS is_due,
+                coalesce(max(full_walk_time) + make_interval(secs => $2) <= app.now(), true) AS is_full_walk_due
+         FROM sweeps WHERE provider = $3",
     )
     .bind::<Double, _>(to_interval_seconds(interval_seconds))
     .bind::<Double, _>(to_interval_seconds(full_walk_interval_seconds))
@@ -65,7 +65,7 @@ pub async fn record_sweep(tx: &mut SystemTx, provider: &str, is_full_walk: bool)
     statement(
         "record sweep",
         "INSERT INTO sweeps (provider, sweep_time, full_walk_time)
-         VALUES ({}, app.now(), CASE WHEN {} THEN app.now() END)
+         VALUES ($1, app.now(), CASE WHEN $2 THEN app.now() END)
          ON CONFLICT (provider) DO UPDATE SET sweep_time = excluded.sweep_time,
             full_walk_time = coalesce(excluded.full_walk_time, sweeps.full_walk_time)",
     )

@@ -11,7 +11,7 @@ use super::{
     Database, DbError, WrittenRow,
     lost_commit::Evidence,
     pool::Connection,
-    statement::statement,
+    sql::statement,
     tenant_tx::{TransactionId, append_transaction_settings, begin_with, commit},
 };
 use crate::domain::ids::TenantId;
@@ -76,7 +76,7 @@ impl SystemTx {
     /// Returns the outcome of a transaction whose COMMIT got no response.
     pub async fn transaction_outcome(&mut self, id: &TransactionId) -> Result<TransactionOutcome, DbError> {
         let row: StatusRow =
-            statement("get transaction outcome", "SELECT pg_xact_status({}::xid8)::text AS status")
+            statement("get transaction outcome", "SELECT pg_xact_status($1::xid8)::text AS status")
                 .bind::<Text, _>(id.0.clone())
                 .one(self.connection()?)
                 .await?;

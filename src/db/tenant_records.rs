@@ -9,7 +9,7 @@ use diesel::{
 };
 use uuid::Uuid;
 
-use super::{DbError, SystemTx, TenantTx, statement::statement, tenants::TenantName};
+use super::{DbError, SystemTx, TenantTx, sql::statement, tenants::TenantName};
 use crate::domain::{
     caller::{TenantKind, TenantState},
     clock::Timestamp,
@@ -88,7 +88,7 @@ impl RecordRow {
 /// Returns the tenant with this id.
 pub async fn get(tx: &mut SystemTx, id: TenantId) -> Result<Option<TenantRecord>, DbError> {
     let row: Option<RecordRow> =
-        statement("get tenant record", format!("SELECT {COLUMNS} FROM tenants WHERE id = {{}}"))
+        statement("get tenant record", format!("SELECT {COLUMNS} FROM tenants WHERE id = $1"))
             .bind::<SqlUuid, _>(id.as_uuid())
             .first(tx.connection()?)
             .await?;
@@ -101,7 +101,7 @@ pub async fn list(
     after: Option<TenantId>,
     limit: i64,
 ) -> Result<Vec<TenantRecord>, DbError> {
-    let sql = format!("SELECT {COLUMNS} FROM tenants WHERE id > {{}} ORDER BY id LIMIT {{}}");
+    let sql = format!("SELECT {COLUMNS} FROM tenants WHERE id > $1 ORDER BY id LIMIT $2");
     let rows: Vec<RecordRow> = statement("list tenants", sql)
         .bind::<SqlUuid, _>(after.map_or(Uuid::nil(), TenantId::as_uuid))
         .bind::<BigInt, _>(limit)
@@ -127,7 +127,7 @@ pub async fn create(tx: &mut SystemTx, creation: &TenantCreation<'_>) -> Result<
     let created = statement(
         "create tenant by operator",
         "INSERT INTO tenants (id, kind, issuer, external_id, policy, create_time, create_request_id, create_payload_sha256)
-         VALUES ({}, {}, {}, {}, {}, app.now(), {}, {}) ON CONFLICT DO NOTHING",
+         VALUES ($1, $2, $3, $4, $5, app.now(), $6, $7) ON CONFLICT DO NOTHING",
     )
     .bind::<SqlUuid, _>(creation.id.as_uuid())
     .bind::<SmallInt, _>(creation.name.kind.number())
@@ -154,7 +154,7 @@ pub async fn find_by_create_request(
     tx: &mut SystemTx,
     request: RequestId,
 ) -> Result<Option<(TenantRecord, Digest)>, DbError> {
-    let sql = format!("SELECT {COLUMNS}, create_payload_sha256 FROM tenants WHERE create_request_id = {{}}");
+    let sql = format!("SELECT {COLUMNS}, create_payload_sha256 FROM tenants WHERE create_request_id = $1");
     let row: Option<CreatedRow> = statement("find tenant by request", sql)
         .bind::<SqlUuid, _>(request.as_uuid())
         .first(tx.connection()?)
@@ -169,7 +169,7 @@ pub async fn find_by_create_request(
 
 /// Returns the record of the transaction's tenant.
 pub async fn get_own(tx: &mut TenantTx) -> Result<TenantRecord, DbError> {
-    let sql = format!("SELECT {COLUMNS} FROM tenants WHERE id = {{}}");
+    let sql = format!("SELECT {COLUMNS} FROM tenants WHERE id = $1");
     let tenant = tx.tenant().as_uuid();
     let row: RecordRow =
         statement("read own tenant record", sql).bind::<SqlUuid, _>(tenant).one(tx.connection()?).await?;
@@ -178,7 +178,7 @@ pub async fn get_own(tx: &mut TenantTx) -> Result<TenantRecord, DbError> {
 
 /// Returns the record of the transaction's tenant, and locks it until the transaction ends.
 pub async fn get_for_update(tx: &mut TenantTx) -> Result<TenantRecord, DbError> {
-    let sql = format!("SELECT {COLUMNS} FROM tenants WHERE id = {{}} FOR NO KEY UPDATE");
+    let sql = format!("SELECT {COLUMNS} FROM tenants WHERE id = $1 FOR NO KEY UPDATE");
     let tenant = tx.tenant().as_uuid();
     let row: RecordRow =
         statement("lock tenant record", sql).bind::<SqlUuid, _>(tenant).one(tx.connection()?).await?;
@@ -188,7 +188,7 @@ pub async fn get_for_update(tx: &mut TenantTx) -> Result<TenantRecord, DbError> 
 /// Sets the state of a tenant that was read with [`get_for_update`].
 pub async fn set_state(tx: &mut TenantTx, state: TenantState, reason: &str) -> Result<TenantRecord, DbError> {
     let sql = format!(
-        "UPDATE tenants SET state = {{}}, state_time = app.now(), state_reason = {{}} WHERE id = {{}} RETURNING {COLUMNS}"
+        "UPDATE tenants SET state = $1, state_time = app.now(), state_reason = $2 WHERE id = $3 RETURNING {COLUMNS}"
     );
     let row: RecordRow = statement("set state of tenant", sql)
         .bind::<SmallInt, _>(state.number())
@@ -202,9 +202,9 @@ pub async fn set_state(tx: &mut TenantTx, state: TenantState, reason: &str) -> R
 /// Starts the deletion of the transaction's tenant, and records the amount of data to delete.
 pub async fn begin_deletion(tx: &mut TenantTx, plan: &DeletionPlan) -> Result<TenantRecord, DbError> {
     let sql = format!(
-        "UPDATE tenants SET state = {{}}, state_time = app.now(), state_reason = '', deletion_file_count = {{}},
-            deletion_object_count = {{}}, deletion_bytes = {{}}
-         WHERE id = {{}} RETURNING {COLUMNS}"
+        "UPDATE tenants SET state = $1, state_time = app.now(), state_reason = '', deletion_file_count = $2,
+            deletion_object_count = $3, deletion_bytes = $4
+         WHERE id = $5 RETURNING {COLUMNS}"
     );
     let row: RecordRow = statement("start deletion of tenant", sql)
         .bind::<SmallInt, _>(TenantState::Deleting.number())
@@ -246,9 +246,9 @@ pub async fn plan_deletion(tx: &mut TenantTx) -> Result<DeletionPlan, DbError> {
                       count(*) FILTER (WHERE retain_until_time > app.now() OR hold_time IS NOT NULL) AS retained_file_count,
                       count(*) FILTER (WHERE hold_time IS NOT NULL) AS held_file_count,
                       max(retain_until_time) FILTER (WHERE retain_until_time > app.now()) AS retained_until
-               FROM files WHERE tenant_id = {}) AS f,
+               FROM files WHERE tenant_id = $1) AS f,
               (SELECT count(*) AS object_count, coalesce(sum(size_bytes), 0)::bigint AS bytes
-               FROM blobs WHERE tenant_id = {}) AS b",
+               FROM blobs WHERE tenant_id = $2) AS b",
     )
     .bind::<SqlUuid, _>(tenant)
     .bind::<SqlUuid, _>(tenant)
@@ -276,8 +276,8 @@ pub async fn has_protected_files(tx: &mut TenantTx) -> Result<bool, DbError> {
     let tenant = tx.tenant().as_uuid();
     let row: ExistsRow = statement(
         "find protected files",
-        "SELECT EXISTS (SELECT FROM files WHERE tenant_id = {} AND hold_time IS NOT NULL)
-             OR EXISTS (SELECT FROM files WHERE tenant_id = {} AND retain_until_time > app.now()) AS exists",
+        "SELECT EXISTS (SELECT FROM files WHERE tenant_id = $1 AND hold_time IS NOT NULL)
+             OR EXISTS (SELECT FROM files WHERE tenant_id = $2 AND retain_until_time > app.now()) AS exists",
     )
     .bind::<SqlUuid, _>(tenant)
     .bind::<SqlUuid, _>(tenant)
@@ -302,8 +302,8 @@ pub async fn list_deleting(
 ) -> Result<Vec<TenantId>, DbError> {
     let rows: Vec<IdRow> = statement(
         "list tenants to delete",
-        "SELECT id FROM tenants WHERE state = 3 AND id > {} AND state_time <= app.now() - make_interval(secs => {})
-         ORDER BY id LIMIT {}",
+        "SELECT id FROM tenants WHERE state = 3 AND id > $1 AND state_time <= app.now() - make_interval(secs => $2)
+         ORDER BY id LIMIT $3",
     )
     .bind::<SqlUuid, _>(after.map_or(Uuid::nil(), TenantId::as_uuid))
     .bind::<Double, _>(f64::from(rest_seconds))
@@ -324,7 +324,7 @@ struct ErasedRow {
 ///
 /// 0 means that only objects, and the rows that reference them, are left.
 pub async fn erase_rows(tx: &mut SystemTx, id: TenantId, row_max: i32) -> Result<i64, DbError> {
-    let row: ErasedRow = statement("erase rows of tenant", "SELECT app.erase_tenant_rows({}, {}) AS erased")
+    let row: ErasedRow = statement("erase rows of tenant", "SELECT app.erase_tenant_rows($1, $2) AS erased")
         .bind::<SqlUuid, _>(id.as_uuid())
         .bind::<Integer, _>(row_max)
         .one(tx.connection()?)
@@ -332,7 +332,7 @@ pub async fn erase_rows(tx: &mut SystemTx, id: TenantId, row_max: i32) -> Result
     if row.erased > 0 {
         statement(
             "add erased rows",
-            "UPDATE tenants SET erased_row_count = erased_row_count + {} WHERE id = {}",
+            "UPDATE tenants SET erased_row_count = erased_row_count + $1 WHERE id = $2",
         )
         .bind::<BigInt, _>(row.erased)
         .bind::<SqlUuid, _>(id.as_uuid())
@@ -351,8 +351,8 @@ pub async fn add_erased_objects(
 ) -> Result<(), DbError> {
     statement(
         "add erased objects",
-        "UPDATE tenants SET erased_object_count = erased_object_count + {}, erased_bytes = erased_bytes + {}
-         WHERE id = {}",
+        "UPDATE tenants SET erased_object_count = erased_object_count + $1, erased_bytes = erased_bytes + $2
+         WHERE id = $3",
     )
     .bind::<BigInt, _>(objects)
     .bind::<BigInt, _>(bytes)
@@ -366,7 +366,7 @@ pub async fn add_erased_objects(
 pub async fn set_deletion_problem(tx: &mut SystemTx, id: TenantId, problem: &str) -> Result<(), DbError> {
     statement(
         "set deletion problem",
-        "UPDATE tenants SET deletion_problem = {} WHERE id = {} AND deletion_problem <> {}",
+        "UPDATE tenants SET deletion_problem = $1 WHERE id = $2 AND deletion_problem <> $3",
     )
     .bind::<Text, _>(problem.to_owned())
     .bind::<SqlUuid, _>(id.as_uuid())
@@ -379,7 +379,7 @@ pub async fn set_deletion_problem(tx: &mut SystemTx, id: TenantId, problem: &str
 /// Ends a deletion. Returns the record, or `None` if another replica has ended it already.
 pub async fn end_deletion(tx: &mut SystemTx, id: TenantId) -> Result<Option<TenantRecord>, DbError> {
     let sql = format!(
-        "UPDATE tenants SET state = 4, state_time = app.now() WHERE id = {{}} AND state = 3 RETURNING {COLUMNS}"
+        "UPDATE tenants SET state = 4, state_time = app.now() WHERE id = $1 AND state = 3 RETURNING {COLUMNS}"
     );
     let row: Option<RecordRow> = statement("end deletion of tenant", sql)
         .bind::<SqlUuid, _>(id.as_uuid())

@@ -17,7 +17,7 @@ use diesel_async::{
 
 use tracing::{Instrument as _, info_span};
 
-use super::{Database, DbError, WrittenRow, lost_commit::Evidence, pool::Connection, statement::statement};
+use super::{Database, DbError, WrittenRow, lost_commit::Evidence, pool::Connection, sql::statement};
 use crate::domain::{
     caller::{Caller, Role},
     clock::Timestamp,

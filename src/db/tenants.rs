@@ -7,7 +7,7 @@ use diesel::{
 };
 use uuid::Uuid;
 
-use super::{DbError, SystemTx, TenantTx, statement::statement};
+use super::{DbError, SystemTx, TenantTx, sql::statement};
 use crate::domain::{
     caller::{Tenant, TenantKind, TenantState},
     ids::TenantId,
@@ -53,7 +53,7 @@ impl TenantRow {
 pub async fn find_by_name(tx: &mut SystemTx, name: &TenantName) -> Result<Option<Tenant>, DbError> {
     let row: Option<TenantRow> = statement(
         "find tenant by name",
-        "SELECT id, kind, state, policy FROM tenants WHERE kind = {} AND issuer = {} AND external_id = {}
+        "SELECT id, kind, state, policy FROM tenants WHERE kind = $1 AND issuer = $2 AND external_id = $3
          ORDER BY state = 4, create_time DESC LIMIT 1",
     )
     .bind::<SmallInt, _>(name.kind.number())
@@ -67,7 +67,7 @@ pub async fn find_by_name(tx: &mut SystemTx, name: &TenantName) -> Result<Option
 /// Returns the tenant with this id.
 pub async fn get(tx: &mut SystemTx, id: TenantId) -> Result<Option<Tenant>, DbError> {
     let row: Option<TenantRow> =
-        statement("get tenant", "SELECT id, kind, state, policy FROM tenants WHERE id = {}")
+        statement("get tenant", "SELECT id, kind, state, policy FROM tenants WHERE id = $1")
             .bind::<SqlUuid, _>(id.as_uuid())
             .first(tx.connection()?)
             .await?;
@@ -85,7 +85,7 @@ pub async fn create(
     let created = statement(
         "create tenant",
         "INSERT INTO tenants (id, kind, issuer, external_id, policy, create_time)
-         VALUES ({}, {}, {}, {}, {}, app.now()) ON CONFLICT (kind, issuer, external_id) WHERE state <> 4 DO NOTHING",
+         VALUES ($1, $2, $3, $4, $5, app.now()) ON CONFLICT (kind, issuer, external_id) WHERE state <> 4 DO NOTHING",
     )
     .bind::<SqlUuid, _>(id.as_uuid())
     .bind::<SmallInt, _>(name.kind.number())
@@ -137,7 +137,7 @@ struct StateRow {
 /// Returns the current state of the transaction's tenant.
 pub async fn get_state(tx: &mut TenantTx) -> Result<TenantState, DbError> {
     const OPERATION: &str = "read state of tenant";
-    let row: StateRow = statement(OPERATION, "SELECT state FROM tenants WHERE id = {}")
+    let row: StateRow = statement(OPERATION, "SELECT state FROM tenants WHERE id = $1")
         .bind::<SqlUuid, _>(tx.tenant().as_uuid())
         .one(tx.connection()?)
         .await?;
@@ -146,7 +146,7 @@ pub async fn get_state(tx: &mut TenantTx) -> Result<TenantState, DbError> {
 
 /// Returns the policy of the transaction's tenant.
 pub async fn get_policy(tx: &mut TenantTx) -> Result<StoredPolicy, DbError> {
-    let sql = "SELECT policy, policy_revision FROM tenants WHERE id = {}";
+    let sql = "SELECT policy, policy_revision FROM tenants WHERE id = $1";
     let tenant = tx.tenant().as_uuid();
     let row: PolicyRow =
         statement("read policy", sql).bind::<SqlUuid, _>(tenant).one(tx.connection()?).await?;
@@ -155,7 +155,7 @@ pub async fn get_policy(tx: &mut TenantTx) -> Result<StoredPolicy, DbError> {
 
 /// Returns the policy of the transaction's tenant, and locks it until the transaction ends.
 pub async fn get_policy_for_update(tx: &mut TenantTx) -> Result<StoredPolicy, DbError> {
-    let sql = "SELECT policy, policy_revision FROM tenants WHERE id = {} FOR NO KEY UPDATE";
+    let sql = "SELECT policy, policy_revision FROM tenants WHERE id = $1 FOR NO KEY UPDATE";
     let tenant = tx.tenant().as_uuid();
     let row: PolicyRow =
         statement("lock policy", sql).bind::<SqlUuid, _>(tenant).one(tx.connection()?).await?;
@@ -167,7 +167,7 @@ pub async fn set_policy(tx: &mut TenantTx, policy: Policy) -> Result<StoredPolic
     let document = serde_json::to_value(&policy).map_err(|error| DbError::corrupt("write policy", error))?;
     let row: PolicyRow = statement(
         "set policy",
-        "UPDATE tenants SET policy = {}, policy_revision = policy_revision + 1 WHERE id = {}
+        "UPDATE tenants SET policy = $1, policy_revision = policy_revision + 1 WHERE id = $2
          RETURNING policy, policy_revision",
     )
     .bind::<Jsonb, _>(document)
@@ -179,7 +179,7 @@ pub async fn set_policy(tx: &mut TenantTx, policy: Policy) -> Result<StoredPolic
 
 /// Waits for commits of files in progress, and blocks new ones until the transaction ends.
 pub async fn lock_file_creation(tx: &mut TenantTx) -> Result<(), DbError> {
-    statement("lock file creation", "SELECT app.lock_file_creation({}, true)")
+    statement("lock file creation", "SELECT app.lock_file_creation($1, true)")
         .bind::<SqlUuid, _>(tx.tenant().as_uuid())
         .execute(tx.connection()?)
         .await

@@ -2,7 +2,7 @@
 
 use diesel::sql_types::{BigInt, Binary, Integer, Text, Uuid as SqlUuid};
 
-use super::{DbError, SystemTx, TenantTx, statement::statement};
+use super::{DbError, SystemTx, TenantTx, sql::statement};
 use crate::domain::file::File;
 
 /// Inserts the tombstone of a file that is being purged. It expires after the given number of days.
@@ -10,7 +10,7 @@ pub async fn insert(tx: &mut TenantTx, file: &File, purged_by: &str, days: u32) 
     statement(
         "insert tombstone",
         "INSERT INTO tombstones (tenant_id, file_id, name, size_bytes, sha256, purged_by, purge_time, expire_time)
-         VALUES ({}, {}, {}, {}, {}, {}, app.now(), app.now() + make_interval(days => {}))",
+         VALUES ($1, $2, $3, $4, $5, $6, app.now(), app.now() + make_interval(days => $7))",
     )
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())
     .bind::<SqlUuid, _>(file.id.as_uuid())

@@ -6,7 +6,7 @@ use diesel::{
     sql_types::{BigInt, Binary, Double, Integer, Nullable, Text, Uuid as SqlUuid},
 };
 
-use super::{DbError, TenantTx, statement::statement, uploads::UploadLease};
+use super::{DbError, TenantTx, sql::statement, uploads::UploadLease};
 use crate::domain::{checksum::Crc64, ids::UploadId};
 
 /// A stored part.
@@ -54,7 +54,7 @@ pub async fn list(tx: &mut TenantTx, upload: UploadId) -> Result<Vec<StoredPart>
     let rows: Vec<Row> = statement(
         "list parts of upload",
         "SELECT number, size_bytes, etag, crc64nvme, sha256_state FROM upload_parts
-         WHERE tenant_id = {} AND upload_id = {} ORDER BY number",
+         WHERE tenant_id = $1 AND upload_id = $2 ORDER BY number",
     )
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())
     .bind::<SqlUuid, _>(upload.as_uuid())
@@ -77,13 +77,13 @@ pub async fn record(
     let recorded = statement(
         "record part of upload",
         "WITH renewed AS (
-             UPDATE uploads SET lease_expire_time = app.now() + make_interval(secs => {}),
-                 sniffed_mime_type = CASE {} WHEN 1 THEN {} ELSE sniffed_mime_type END
-             WHERE tenant_id = {} AND id = {} AND lease_epoch = {} AND state = 1
+             UPDATE uploads SET lease_expire_time = app.now() + make_interval(secs => $1),
+                 sniffed_mime_type = CASE $2 WHEN 1 THEN $3 ELSE sniffed_mime_type END
+             WHERE tenant_id = $4 AND id = $5 AND lease_epoch = $6 AND state = 1
                AND lease_expire_time > app.now()
              RETURNING tenant_id, id)
          INSERT INTO upload_parts (tenant_id, upload_id, number, size_bytes, etag, crc64nvme, sha256_state)
-         SELECT tenant_id, id, {}, {}, {}, {}, {} FROM renewed
+         SELECT tenant_id, id, $7, $8, $9, $10, $11 FROM renewed
          ON CONFLICT (tenant_id, upload_id, number) DO UPDATE
          SET size_bytes = excluded.size_bytes, etag = excluded.etag, crc64nvme = excluded.crc64nvme,
              sha256_state = excluded.sha256_state",
@@ -110,8 +110,8 @@ pub async fn delete_from(tx: &mut TenantTx, lease: UploadLease, number: u32) -> 
     statement(
         "delete parts of upload",
         "DELETE FROM upload_parts AS p USING uploads AS u
-         WHERE u.tenant_id = {} AND u.id = {} AND u.lease_epoch = {} AND u.state = 1
-           AND p.tenant_id = u.tenant_id AND p.upload_id = u.id AND p.number >= {}",
+         WHERE u.tenant_id = $1 AND u.id = $2 AND u.lease_epoch = $3 AND u.state = 1
+           AND p.tenant_id = u.tenant_id AND p.upload_id = u.id AND p.number >= $4",
     )
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())
     .bind::<SqlUuid, _>(lease.id.as_uuid())

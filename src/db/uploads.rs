@@ -9,7 +9,7 @@ use diesel::{
 };
 use uuid::Uuid;
 
-use super::{DbError, SystemTx, TenantTx, statement::statement};
+use super::{DbError, SystemTx, TenantTx, sql::statement};
 use crate::domain::{
     clock::Timestamp,
     ids::{BlobId, TenantId, UploadId},
@@ -68,7 +68,7 @@ pub async fn insert(tx: &mut TenantTx, upload: &NewUpload) -> Result<(), DbError
         "INSERT INTO uploads (tenant_id, id, state, lease_epoch, lease_expire_time, reserved_bytes, blob_id, provider,
             storage_key, multipart_id, created_by, create_time, is_version, spec, part_size_bytes,
             is_direct, staging_key)
-         VALUES ({}, {}, {}, {}, app.now() + make_interval(secs => {}), {}, {}, {}, {}, {}, {}, app.now(), {}, {}, {}, {}, {})",
+         VALUES ($1, $2, $3, $4, app.now() + make_interval(secs => $5), $6, $7, $8, $9, $10, $11, app.now(), $12, $13, $14, $15, $16)",
     )
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())
     .bind::<SqlUuid, _>(upload.id.as_uuid())
@@ -106,9 +106,9 @@ pub async fn adjust_reservation(
 ) -> Result<bool, DbError> {
     let updated = statement(
         "adjust reservation",
-        "UPDATE uploads SET reserved_bytes = reserved_bytes + {},
-            lease_expire_time = app.now() + make_interval(secs => {})
-         WHERE tenant_id = {} AND id = {} AND lease_epoch = {} AND state = 1 AND lease_expire_time > app.now()",
+        "UPDATE uploads SET reserved_bytes = reserved_bytes + $1,
+            lease_expire_time = app.now() + make_interval(secs => $2)
+         WHERE tenant_id = $3 AND id = $4 AND lease_epoch = $5 AND state = 1 AND lease_expire_time > app.now()",
     )
     .bind::<BigInt, _>(by_bytes)
     .bind::<Double, _>(f64::from(lease_seconds))
@@ -155,8 +155,8 @@ async fn abandon_where(
     condition: &'static str,
 ) -> Result<Option<Reservation>, DbError> {
     let sql = format!(
-        "UPDATE uploads SET state = {{}}
-         WHERE tenant_id = {{}} AND id = {{}} AND lease_epoch = {{}} AND state = 1 {condition}
+        "UPDATE uploads SET state = $1
+         WHERE tenant_id = $2 AND id = $3 AND lease_epoch = $4 AND state = 1 {condition}
          RETURNING reserved_bytes, is_version"
     );
     let row: Option<AbandonedRow> = statement("abandon upload", sql)
@@ -179,7 +179,7 @@ struct StateRow {
 pub async fn get_state(tx: &mut TenantTx, id: UploadId) -> Result<Option<UploadState>, DbError> {
     const OPERATION: &str = "read state of upload";
     let row: Option<StateRow> =
-        statement(OPERATION, "SELECT state FROM uploads WHERE tenant_id = {} AND id = {}")
+        statement(OPERATION, "SELECT state FROM uploads WHERE tenant_id = $1 AND id = $2")
             .bind::<SqlUuid, _>(tx.tenant().as_uuid())
             .bind::<SqlUuid, _>(id.as_uuid())
             .first(tx.connection()?)
@@ -261,9 +261,9 @@ pub async fn list_expired(
     let rows: Vec<ExpiredRow> = statement(
         "list expired uploads",
         "SELECT tenant_id, id, lease_epoch, storage_key, staging_key, multipart_id, lease_expire_time FROM uploads
-         WHERE state IN (1, 3) AND provider = {} AND lease_expire_time <= app.now()
-           AND (lease_expire_time, tenant_id, id) > ({}, {}, {})
-         ORDER BY lease_expire_time, tenant_id, id LIMIT {}",
+         WHERE state IN (1, 3) AND provider = $1 AND lease_expire_time <= app.now()
+           AND (lease_expire_time, tenant_id, id) > ($2, $3, $4)
+         ORDER BY lease_expire_time, tenant_id, id LIMIT $5",
     )
     .bind::<Text, _>(provider.to_owned())
     .bind::<Timestamptz, _>(time)
@@ -294,7 +294,7 @@ pub async fn list_for_tenant(
         "list uploads of tenant",
         "SELECT provider, tenant_id, id, lease_epoch, storage_key, staging_key, multipart_id,
             lease_expire_time FROM uploads
-         WHERE tenant_id = {} AND state IN (1, 3) ORDER BY id LIMIT {}",
+         WHERE tenant_id = $1 AND state IN (1, 3) ORDER BY id LIMIT $2",
     )
     .bind::<SqlUuid, _>(tenant.as_uuid())
     .bind::<BigInt, _>(limit)
@@ -314,7 +314,7 @@ pub async fn count_expired(tx: &mut SystemTx, provider: &str) -> Result<u64, DbE
     let row: CountRow = statement(
         "count expired uploads",
         "SELECT count(*) AS count FROM uploads
-         WHERE state IN (1, 3) AND provider = {} AND lease_expire_time <= app.now()",
+         WHERE state IN (1, 3) AND provider = $1 AND lease_expire_time <= app.now()",
     )
     .bind::<Text, _>(provider.to_owned())
     .one(tx.connection()?)
@@ -326,7 +326,7 @@ pub async fn count_expired(tx: &mut SystemTx, provider: &str) -> Result<u64, DbE
 pub async fn count_open(tx: &mut SystemTx, provider: &str) -> Result<u64, DbError> {
     let row: CountRow = statement(
         "count open uploads",
-        "SELECT count(*) AS count FROM uploads WHERE state IN (1, 3) AND provider = {}",
+        "SELECT count(*) AS count FROM uploads WHERE state IN (1, 3) AND provider = $1",
     )
     .bind::<Text, _>(provider.to_owned())
     .one(tx.connection()?)
@@ -336,7 +336,7 @@ pub async fn count_open(tx: &mut SystemTx, provider: &str) -> Result<u64, DbErro
 
 /// Deletes an abandoned upload whose bytes have been deleted from the store.
 pub async fn delete_abandoned(tx: &mut SystemTx, tenant: TenantId, id: UploadId) -> Result<(), DbError> {
-    statement("delete abandoned upload", "DELETE FROM uploads WHERE tenant_id = {} AND id = {} AND state = 3")
+    statement("delete abandoned upload", "DELETE FROM uploads WHERE tenant_id = $1 AND id = $2 AND state = 3")
         .bind::<SqlUuid, _>(tenant.as_uuid())
         .bind::<SqlUuid, _>(id.as_uuid())
         .execute(tx.connection()?)

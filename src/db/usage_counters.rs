@@ -8,7 +8,7 @@ use diesel::{
     sql_types::{Array, BigInt, SmallInt, Text, Uuid as SqlUuid},
 };
 
-use super::{DbError, TenantTx, statement::statement, versions::Charge};
+use super::{DbError, TenantTx, sql::statement, versions::Charge};
 use crate::domain::{file::File, media_type::MediaKind};
 
 /// A usage counter.
@@ -55,10 +55,10 @@ pub async fn apply_delta(tx: &mut TenantTx, delta: &UsageDelta) -> Result<(), Db
     statement(
         "change usage counters",
         "WITH delta AS MATERIALIZED (
-             SELECT * FROM unnest({}, {}, {}, {}) WITH ORDINALITY AS d (category, kind, count, sum, place)
+             SELECT * FROM unnest($1, $2, $3, $4) WITH ORDINALITY AS d (category, kind, count, sum, place)
          )
          INSERT INTO usage_counters AS counter (tenant_id, category, media_kind, file_count, total_bytes)
-         SELECT {}, d.category, d.kind, greatest(d.count, 0), greatest(d.sum, 0) FROM delta AS d ORDER BY d.place
+         SELECT $5, d.category, d.kind, greatest(d.count, 0), greatest(d.sum, 0) FROM delta AS d ORDER BY d.place
          ON CONFLICT (tenant_id, category, media_kind) DO UPDATE SET (file_count, total_bytes) = (
              SELECT counter.file_count + d.count, counter.total_bytes + d.sum FROM delta AS d
              WHERE d.category = counter.category AND d.kind = counter.media_kind)",
@@ -90,7 +90,7 @@ pub async fn list(tx: &mut TenantTx) -> Result<Vec<UsageCounter>, DbError> {
     let rows: Vec<CounterRow> = statement(
         "list usage counters",
         "SELECT category, media_kind, file_count, total_bytes FROM usage_counters
-         WHERE tenant_id = {} AND (file_count > 0 OR total_bytes > 0) ORDER BY category, media_kind",
+         WHERE tenant_id = $1 AND (file_count > 0 OR total_bytes > 0) ORDER BY category, media_kind",
     )
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())
     .load(tx.connection()?)

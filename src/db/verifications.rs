@@ -12,7 +12,7 @@ use super::{
     audit_entries::{self, AuditAction, AuditEntry},
     blobs::Blob,
     events::EventKind,
-    statement::statement,
+    sql::statement,
 };
 use crate::domain::{
     caller::Actor,
@@ -37,7 +37,7 @@ pub async fn record_checksums(
 ) -> Result<(), DbError> {
     statement(
         "record digest of blob",
-        "UPDATE blobs SET sha256 = {}, crc64nvme = {} WHERE tenant_id = {} AND id = {} AND sha256 = {}",
+        "UPDATE blobs SET sha256 = $1, crc64nvme = $2 WHERE tenant_id = $3 AND id = $4 AND sha256 = $5",
     )
     .bind::<Binary, _>(sha256.as_bytes().to_vec())
     .bind::<Binary, _>(crc64nvme.to_be_bytes().to_vec())
@@ -61,7 +61,7 @@ pub async fn record_result(
     verified: Result<Digest, StateReason>,
 ) -> Result<bool, DbError> {
     let tenant = tx.tenant().as_uuid();
-    statement("lock verified file", "SELECT FROM files WHERE tenant_id = {} AND id = {} FOR UPDATE")
+    statement("lock verified file", "SELECT FROM files WHERE tenant_id = $1 AND id = $2 FOR UPDATE")
         .bind::<SqlUuid, _>(tenant)
         .bind::<SqlUuid, _>(file.as_uuid())
         .execute(tx.connection()?)
@@ -77,8 +77,8 @@ pub async fn record_result(
     let moved: Vec<MovedRow> = statement(
         "record verification result",
         "WITH moved AS (
-             UPDATE versions SET content_state = {}, state_reason = {}, sha256 = {}
-             WHERE tenant_id = {} AND file_id = {} AND version = {} AND content_state = 1
+             UPDATE versions SET content_state = $1, state_reason = $2, sha256 = $3
+             WHERE tenant_id = $4 AND file_id = $5 AND version = $6 AND content_state = 1
              RETURNING tenant_id, file_id, version, content_state, state_reason, sha256
          ), updated AS (
              UPDATE files AS f SET revision = f.revision + 1, update_time = app.now(),
@@ -88,7 +88,7 @@ pub async fn record_result(
              FROM moved AS m WHERE f.tenant_id = m.tenant_id AND f.id = m.file_id
          ), recorded AS (
              INSERT INTO events (tenant_id, create_time, kind, file_id, version, actor_id, owner_id, audience, readers)
-             SELECT f.tenant_id, app.now(), {}, m.file_id, m.version, {}, f.owner_id, f.audience, array(
+             SELECT f.tenant_id, app.now(), $7, m.file_id, m.version, $8, f.owner_id, f.audience, array(
                  SELECT reader.principal FROM file_readers AS reader
                  WHERE reader.tenant_id = f.tenant_id AND reader.file_id = f.id)
              FROM moved AS m JOIN files AS f ON f.tenant_id = m.tenant_id AND f.id = m.file_id

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::{
     DbError, TenantTx,
     blobs::{self, Blob, BlobRow},
-    statement::statement,
+    sql::statement,
 };
 use crate::domain::{
     clock::Timestamp,
@@ -55,7 +55,7 @@ pub async fn get(tx: &mut TenantTx, file: FileId, version: i32) -> Result<Option
     let sql = format!(
         "SELECT v.version, v.content_state, v.state_reason, v.mime_type, v.created_by, {} FROM versions AS v
          JOIN blobs AS b ON b.tenant_id = v.tenant_id AND b.id = v.blob_id
-         WHERE v.tenant_id = {{}} AND v.file_id = {{}} AND v.version = {{}}",
+         WHERE v.tenant_id = $1 AND v.file_id = $2 AND v.version = $3",
         blobs::COLUMNS
     );
     let row: Option<VersionRow> = statement("get version", sql)
@@ -122,8 +122,8 @@ pub async fn list_after(
     let sql = format!(
         "SELECT v.file_id, v.mime_type, v.declared_mime_type, v.created_by, v.create_time, v.version, v.content_state, v.state_reason, {}
          FROM versions AS v JOIN blobs AS b ON b.tenant_id = v.tenant_id AND b.id = v.blob_id
-         WHERE v.tenant_id = {{}} AND v.file_id = ANY ({{}}) AND (v.file_id, v.version) > ({{}}, {{}})
-         ORDER BY v.file_id, v.version LIMIT {{}}",
+         WHERE v.tenant_id = $1 AND v.file_id = ANY ($2) AND (v.file_id, v.version) > ($3, $4)
+         ORDER BY v.file_id, v.version LIMIT $5",
         blobs::COLUMNS
     );
     let rows: Vec<ExportedRow> = statement("list versions", sql)
@@ -191,7 +191,7 @@ impl DeletedVersions {
 pub async fn delete(tx: &mut TenantTx, file: FileId) -> Result<DeletedVersions, DbError> {
     let rows: Vec<DeletedRow> = statement(
         "delete versions",
-        "DELETE FROM versions WHERE tenant_id = {} AND file_id = {} RETURNING blob_id, media_kind, size_bytes",
+        "DELETE FROM versions WHERE tenant_id = $1 AND file_id = $2 RETURNING blob_id, media_kind, size_bytes",
     )
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())
     .bind::<SqlUuid, _>(file.as_uuid())
@@ -204,7 +204,7 @@ pub async fn delete(tx: &mut TenantTx, file: FileId) -> Result<DeletedVersions, 
 pub async fn delete_one(tx: &mut TenantTx, file: FileId, version: i32) -> Result<DeletedVersions, DbError> {
     let rows: Vec<DeletedRow> = statement(
         "delete version",
-        "DELETE FROM versions WHERE tenant_id = {} AND file_id = {} AND version = {}
+        "DELETE FROM versions WHERE tenant_id = $1 AND file_id = $2 AND version = $3
          RETURNING blob_id, media_kind, size_bytes",
     )
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())
@@ -232,7 +232,7 @@ pub async fn get_charge(tx: &mut TenantTx, file: FileId) -> Result<Charge, DbErr
     let rows: Vec<ChargeRow> = statement(
         "sum versions",
         "SELECT media_kind, sum(size_bytes)::bigint AS charged_bytes FROM versions
-         WHERE tenant_id = {} AND file_id = {} GROUP BY media_kind ORDER BY media_kind",
+         WHERE tenant_id = $1 AND file_id = $2 GROUP BY media_kind ORDER BY media_kind",
     )
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())
     .bind::<SqlUuid, _>(file.as_uuid())
@@ -284,7 +284,7 @@ pub async fn list(
         "SELECT v.version, v.content_state, v.scan_status, v.mime_type, v.declared_mime_type, v.size_bytes, v.sha256,
             v.created_by, v.create_time, v.change_description, v.restored_from, v.state_reason, b.storage_class
          FROM versions AS v JOIN blobs AS b ON b.tenant_id = v.tenant_id AND b.id = v.blob_id
-         WHERE v.tenant_id = {} AND v.file_id = {} AND v.version < {} ORDER BY v.version DESC LIMIT {}",
+         WHERE v.tenant_id = $1 AND v.file_id = $2 AND v.version < $3 ORDER BY v.version DESC LIMIT $4",
     )
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())
     .bind::<SqlUuid, _>(file.as_uuid())
@@ -337,9 +337,9 @@ pub async fn copy(tx: &mut TenantTx, copy: &VersionCopy<'_>) -> Result<(), DbErr
         "INSERT INTO versions (tenant_id, file_id, version, blob_id, content_state, scan_status, mime_type,
             declared_mime_type, media_kind, size_bytes, sha256, created_by, create_time, change_description,
             restored_from)
-         SELECT v.tenant_id, {}, {}, v.blob_id, v.content_state, v.scan_status, v.mime_type, v.declared_mime_type,
-            v.media_kind, v.size_bytes, v.sha256, {}, app.now(), {}, {}
-         FROM versions AS v WHERE v.tenant_id = {} AND v.file_id = {} AND v.version = {}",
+         SELECT v.tenant_id, $1, $2, v.blob_id, v.content_state, v.scan_status, v.mime_type, v.declared_mime_type,
+            v.media_kind, v.size_bytes, v.sha256, $3, app.now(), $4, $5
+         FROM versions AS v WHERE v.tenant_id = $6 AND v.file_id = $7 AND v.version = $8",
     )
     .bind::<SqlUuid, _>(copy.file.as_uuid())
     .bind::<Integer, _>(copy.version)
@@ -384,7 +384,7 @@ pub async fn list_largest_by_type(tx: &mut TenantTx, file: FileId) -> Result<Vec
         "list largest versions by type",
         // 5: error. A version with a known digest was available before and can become available again.
         "SELECT DISTINCT ON (mime_type, media_kind) version, mime_type, media_kind, size_bytes
-         FROM versions WHERE tenant_id = {} AND file_id = {}
+         FROM versions WHERE tenant_id = $1 AND file_id = $2
            AND NOT (content_state = 5 AND sha256 = decode(repeat('00', 32), 'hex'))
          ORDER BY mime_type, media_kind, size_bytes DESC, version DESC",
     )

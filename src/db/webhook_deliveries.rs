@@ -10,7 +10,7 @@ use super::{
     DbError, SystemTx, TenantTx,
     event_stream::StoredEvent,
     events::{EventKind, parse_position},
-    statement::statement,
+    sql::statement,
     webhooks::position_number,
 };
 use crate::domain::{
@@ -104,7 +104,7 @@ pub async fn insert_dead_letter(
         "insert dead letter",
         "INSERT INTO webhook_deliveries (tenant_id, webhook_id, position_xid, position_n, kind, file_id, version, actor_id,
             event_time, state, attempts, last_error, create_time, update_time)
-         VALUES ({}, {}, {}::xid8, {}, {}, {}, {}, {}, {}, 1, {}, {}, app.now(), app.now())
+         VALUES ($1, $2, $3::xid8, $4, $5, $6, $7, $8, $9, 1, $10, $11, app.now(), app.now())
          ON CONFLICT (tenant_id, webhook_id, position_xid, position_n) DO UPDATE SET kind = excluded.kind,
             file_id = excluded.file_id, version = excluded.version, actor_id = excluded.actor_id,
             event_time = excluded.event_time, state = excluded.state, attempts = excluded.attempts,
@@ -135,9 +135,9 @@ pub async fn list(
 ) -> Result<Vec<Delivery>, DbError> {
     let sql = format!(
         "SELECT {COLUMNS} FROM webhook_deliveries
-         WHERE tenant_id = {{}} AND webhook_id = {{}}
-           AND ({{}}::text IS NULL OR (position_xid, position_n) < ({{}}::text::xid8, {{}}))
-         ORDER BY position_xid DESC, position_n DESC LIMIT {{}}"
+         WHERE tenant_id = $1 AND webhook_id = $2
+           AND ($3::text IS NULL OR (position_xid, position_n) < ($4::text::xid8, $5))
+         ORDER BY position_xid DESC, position_n DESC LIMIT $6"
     );
     let xid = before.map(|before| before.xid.to_string());
     let rows: Vec<Row> = statement("list webhook deliveries", sql)
@@ -159,8 +159,8 @@ pub async fn list_pending(
     limit: i64,
 ) -> Result<Vec<Delivery>, DbError> {
     let sql = format!(
-        "SELECT {COLUMNS} FROM webhook_deliveries WHERE tenant_id = {{}} AND webhook_id = {{}} AND state = 2
-         ORDER BY position_xid, position_n LIMIT {{}}"
+        "SELECT {COLUMNS} FROM webhook_deliveries WHERE tenant_id = $1 AND webhook_id = $2 AND state = 2
+         ORDER BY position_xid, position_n LIMIT $3"
     );
     let rows: Vec<Row> = statement("list pending deliveries", sql)
         .bind::<SqlUuid, _>(tx.tenant().as_uuid())
@@ -182,9 +182,9 @@ pub async fn set_state(
     attempt: Option<&str>,
 ) -> Result<Option<Delivery>, DbError> {
     let sql = format!(
-        "UPDATE webhook_deliveries SET state = {{}}, attempts = attempts + {{}}, last_error = coalesce({{}}, last_error),
+        "UPDATE webhook_deliveries SET state = $1, attempts = attempts + $2, last_error = coalesce($3, last_error),
             update_time = app.now()
-         WHERE tenant_id = {{}} AND webhook_id = {{}} AND position_xid = {{}}::xid8 AND position_n = {{}}
+         WHERE tenant_id = $4 AND webhook_id = $5 AND position_xid = $6::xid8 AND position_n = $7
          RETURNING {COLUMNS}"
     );
     let row: Option<Row> = statement("update webhook delivery", sql)
@@ -204,7 +204,7 @@ pub async fn set_state(
 pub async fn delete_expired(tx: &mut SystemTx, days: u32) -> Result<usize, DbError> {
     statement(
         "delete expired deliveries",
-        "DELETE FROM webhook_deliveries WHERE create_time < app.now() - make_interval(days => {})",
+        "DELETE FROM webhook_deliveries WHERE create_time < app.now() - make_interval(days => $1)",
     )
     .bind::<Integer, _>(i32::try_from(days).unwrap_or(i32::MAX))
     .execute(tx.connection()?)

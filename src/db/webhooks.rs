@@ -4,24 +4,28 @@
 use std::time::Duration;
 
 use diesel::{
-    QueryableByName,
-    sql_types::{Array, BigInt, Double, Integer, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid},
+    AsChangeset, ExpressionMethods as _, Insertable, NullableExpressionMethods as _, QueryDsl as _,
+    Queryable, QueryableByName, Selectable, SelectableHelper as _,
+    sql_types::{BigInt, Interval, Uuid as SqlUuid},
 };
 use uuid::Uuid;
 
 use super::{
-    DbError, SystemTx, TenantTx, event_stream::StreamSnapshot, events::parse_position, statement::statement,
+    DbError, SystemTx, TenantTx,
+    event_stream::StreamSnapshot,
+    events::position_of,
+    schema::webhooks,
+    sql::{
+        OfTenant as _, interval, now, now_plus, now_plus_optional, query, seconds, sql, statement, types::Xid,
+    },
 };
 use crate::domain::{
+    caller::TenantState,
     clock::Timestamp,
     event_position::EventPosition,
     ids::{TenantId, WebhookId},
-    webhook::{Webhook, WebhookChange, WebhookState},
+    webhook::{DeliveryState, Webhook, WebhookChange, WebhookState},
 };
-
-const COLUMNS: &str = "id, url, description, kinds, sealed_secret, former_sealed_secret, former_secret_expire_time, state,
-    state_reason, position_xid::text AS position_xid, position_n, position_time, incarnation, failed_attempts, last_error,
-    first_failure_time, next_attempt_time, lease_epoch, created_by, create_time, update_time, revision";
 
 /// A webhook with its internal columns.
 #[derive(Debug, Clone)]
@@ -37,67 +41,44 @@ pub struct StoredWebhook {
     pub lease_epoch: i32,
 }
 
-#[derive(QueryableByName)]
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = webhooks, check_for_backend(diesel::pg::Pg))]
 struct Row {
-    #[diesel(sql_type = SqlUuid)]
-    id: Uuid,
-    #[diesel(sql_type = Text)]
+    id: WebhookId,
     url: String,
-    #[diesel(sql_type = Text)]
     description: String,
-    #[diesel(sql_type = Array<SmallInt>)]
     kinds: Vec<i16>,
-    #[diesel(sql_type = Text)]
     sealed_secret: String,
-    #[diesel(sql_type = Nullable<Text>)]
     former_sealed_secret: Option<String>,
-    #[diesel(sql_type = Nullable<Timestamptz>)]
     former_secret_expire_time: Option<Timestamp>,
-    #[diesel(sql_type = SmallInt)]
-    state: i16,
-    #[diesel(sql_type = Text)]
+    state: WebhookState,
     state_reason: String,
-    #[diesel(sql_type = Text)]
-    position_xid: String,
-    #[diesel(sql_type = BigInt)]
+    position_xid: Xid,
     position_n: i64,
-    #[diesel(sql_type = Timestamptz)]
     position_time: Timestamp,
-    #[diesel(sql_type = Text)]
     incarnation: String,
-    #[diesel(sql_type = Integer)]
     failed_attempts: i32,
-    #[diesel(sql_type = Text)]
     last_error: String,
-    #[diesel(sql_type = Nullable<Timestamptz>)]
     first_failure_time: Option<Timestamp>,
-    #[diesel(sql_type = Timestamptz)]
     next_attempt_time: Timestamp,
-    #[diesel(sql_type = Integer)]
     lease_epoch: i32,
-    #[diesel(sql_type = Text)]
     created_by: String,
-    #[diesel(sql_type = Timestamptz)]
     create_time: Timestamp,
-    #[diesel(sql_type = Timestamptz)]
     update_time: Timestamp,
-    #[diesel(sql_type = BigInt)]
     revision: i64,
 }
 
 impl Row {
     fn into_webhook(self) -> Result<StoredWebhook, DbError> {
-        const OPERATION: &str = "read webhook";
-        let state = WebhookState::from_number(self.state);
         Ok(StoredWebhook {
             webhook: Webhook {
-                id: WebhookId::from_uuid(self.id),
+                id: self.id,
                 url: self.url,
                 description: self.description,
                 kinds: self.kinds,
-                state: state.ok_or_else(|| DbError::corrupt(OPERATION, "state"))?,
+                state: self.state,
                 state_reason: self.state_reason,
-                position: parse_position(OPERATION, &self.position_xid, self.position_n)?,
+                position: position_of("read webhook", self.position_xid, self.position_n)?,
                 failed_attempts: self.failed_attempts,
                 last_error: self.last_error,
                 next_attempt_time: self.next_attempt_time,
@@ -123,34 +104,28 @@ pub async fn list(
     after: Option<WebhookId>,
     limit: i64,
 ) -> Result<Vec<StoredWebhook>, DbError> {
-    let sql =
-        format!("SELECT {COLUMNS} FROM webhooks WHERE tenant_id = {{}} AND id > {{}} ORDER BY id LIMIT {{}}");
-    let rows: Vec<Row> = statement("list webhooks", sql)
-        .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-        .bind::<SqlUuid, _>(after.map_or(Uuid::nil(), |after| after.as_uuid()))
-        .bind::<BigInt, _>(limit)
-        .load(tx.connection()?)
-        .await?;
+    let page = webhooks::table
+        .of(tx.tenant())
+        .filter(webhooks::id.gt(after.unwrap_or(WebhookId::from_uuid(Uuid::nil()))))
+        .order(webhooks::id)
+        .limit(limit)
+        .select(Row::as_select());
+    let rows: Vec<Row> = query("list webhooks", page).load(tx.connection()?).await?;
     rows.into_iter().map(Row::into_webhook).collect()
 }
 
 /// Returns a webhook.
 pub async fn get(tx: &mut TenantTx, id: WebhookId) -> Result<Option<StoredWebhook>, DbError> {
-    select(tx, id, "").await
+    let webhook = webhooks::table.of(tx.tenant()).filter(webhooks::id.eq(id)).select(Row::as_select());
+    let row: Option<Row> = query("get webhook", webhook).first(tx.connection()?).await?;
+    row.map(Row::into_webhook).transpose()
 }
 
 /// Returns a webhook, and locks it until the transaction ends.
 pub async fn get_for_update(tx: &mut TenantTx, id: WebhookId) -> Result<Option<StoredWebhook>, DbError> {
-    select(tx, id, "FOR UPDATE").await
-}
-
-async fn select(tx: &mut TenantTx, id: WebhookId, lock: &str) -> Result<Option<StoredWebhook>, DbError> {
-    let sql = format!("SELECT {COLUMNS} FROM webhooks WHERE tenant_id = {{}} AND id = {{}} {lock}");
-    let row: Option<Row> = statement("get webhook", sql)
-        .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-        .bind::<SqlUuid, _>(id.as_uuid())
-        .first(tx.connection()?)
-        .await?;
+    let webhook =
+        webhooks::table.of(tx.tenant()).filter(webhooks::id.eq(id)).select(Row::as_select()).for_update();
+    let row: Option<Row> = query("lock webhook", webhook).first(tx.connection()?).await?;
     row.map(Row::into_webhook).transpose()
 }
 
@@ -158,7 +133,7 @@ async fn select(tx: &mut TenantTx, id: WebhookId, lock: &str) -> Result<Option<S
 pub async fn lock_count(tx: &mut TenantTx) -> Result<(), DbError> {
     statement(
         "lock webhook count",
-        "SELECT pg_advisory_xact_lock(hashtextextended('webhooks ' || {}::uuid::text, 0))",
+        "SELECT pg_advisory_xact_lock(hashtextextended('webhooks ' || $1::uuid::text, 0))",
     )
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())
     .execute(tx.connection()?)
@@ -175,28 +150,58 @@ pub async fn insert(
     created_by: &str,
     from: &StreamSnapshot,
 ) -> Result<StoredWebhook, DbError> {
-    let sql = format!(
-        "INSERT INTO webhooks (tenant_id, id, url, description, kinds, state, sealed_secret, created_by, position_xid,
-            position_n, position_time, incarnation, next_attempt_time, create_time, update_time)
-         VALUES ({{}}, {{}}, {{}}, {{}}, {{}}, {{}}, {{}}, {{}}, {{}}::xid8, {{}}, {{}}, {{}}, app.now(), app.now(), app.now())
-         RETURNING {COLUMNS}"
+    let values = (
+        webhooks::tenant_id.eq(tx.tenant()),
+        webhooks::id.eq(id),
+        webhooks::url.eq(change.url.as_deref().unwrap_or_default()),
+        webhooks::description.eq(change.description.as_deref().unwrap_or_default()),
+        webhooks::kinds.eq(change.kinds.as_deref().unwrap_or_default()),
+        webhooks::state.eq(change.state.unwrap_or(WebhookState::Active)),
+        webhooks::sealed_secret.eq(sealed_secret),
+        webhooks::created_by.eq(created_by),
+        Position::from(from),
+        webhooks::next_attempt_time.eq(now()),
+        webhooks::create_time.eq(now()),
+        webhooks::update_time.eq(now()),
     );
-    let row: Row = statement("insert webhook", sql)
-        .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-        .bind::<SqlUuid, _>(id.as_uuid())
-        .bind::<Text, _>(change.url.clone().unwrap_or_default())
-        .bind::<Text, _>(change.description.clone().unwrap_or_default())
-        .bind::<Array<SmallInt>, _>(change.kinds.clone().unwrap_or_default())
-        .bind::<SmallInt, _>(change.state.unwrap_or(WebhookState::Active).number())
-        .bind::<Text, _>(sealed_secret.to_owned())
-        .bind::<Text, _>(created_by.to_owned())
-        .bind::<Text, _>(from.position.xid.to_string())
-        .bind::<BigInt, _>(position_number(from.position))
-        .bind::<Timestamptz, _>(from.time)
-        .bind::<Text, _>(from.incarnation.clone())
-        .one(tx.connection()?)
-        .await?;
+    let insert = diesel::insert_into(webhooks::table).values(values).returning(Row::as_returning());
+    let row: Row = query("insert webhook", insert).one(tx.connection()?).await?;
     row.into_webhook()
+}
+
+/// The columns of a position in the event stream.
+#[derive(Insertable, AsChangeset)]
+#[diesel(table_name = webhooks)]
+struct Position<'a> {
+    position_xid: Xid,
+    position_n: i64,
+    position_time: Timestamp,
+    incarnation: &'a str,
+}
+
+impl<'a> From<&'a StreamSnapshot> for Position<'a> {
+    fn from(snapshot: &'a StreamSnapshot) -> Self {
+        Self {
+            position_xid: Xid(snapshot.position.xid),
+            position_n: position_number(snapshot.position),
+            position_time: snapshot.time,
+            incarnation: &snapshot.incarnation,
+        }
+    }
+}
+
+/// The settings of a webhook that a caller changes. Absent fields are unchanged.
+#[derive(AsChangeset)]
+#[diesel(table_name = webhooks)]
+struct Settings<'a> {
+    url: Option<&'a str>,
+    description: Option<&'a str>,
+    kinds: Option<&'a [i16]>,
+    state: Option<WebhookState>,
+    state_reason: Option<&'static str>,
+    failed_attempts: Option<i32>,
+    first_failure_time: Option<Option<Timestamp>>,
+    lease_expire_time: Option<Option<Timestamp>>,
 }
 
 /// Updates the settings of a webhook. Activating it resets its failures.
@@ -205,28 +210,27 @@ pub async fn update(
     id: WebhookId,
     change: &WebhookChange,
 ) -> Result<StoredWebhook, DbError> {
-    let sql = format!(
-        "UPDATE webhooks SET url = coalesce({{}}, url), description = coalesce({{}}, description),
-            kinds = coalesce({{}}, kinds), state = coalesce({{}}, state), state_reason = CASE WHEN {{}} THEN '' ELSE state_reason END,
-            failed_attempts = CASE WHEN {{}} THEN 0 ELSE failed_attempts END,
-            first_failure_time = CASE WHEN {{}} THEN NULL ELSE first_failure_time END,
-            next_attempt_time = app.now(), lease_epoch = lease_epoch + 1, lease_expire_time = NULL,
-            update_time = app.now(), revision = revision + 1
-         WHERE tenant_id = {{}} AND id = {{}} RETURNING {COLUMNS}"
-    );
     let is_activated = change.state == Some(WebhookState::Active);
-    let row: Row = statement("update webhook", sql)
-        .bind::<Nullable<Text>, _>(change.url.clone())
-        .bind::<Nullable<Text>, _>(change.description.clone())
-        .bind::<Nullable<Array<SmallInt>>, _>(change.kinds.clone())
-        .bind::<Nullable<SmallInt>, _>(change.state.map(WebhookState::number))
-        .bind::<diesel::sql_types::Bool, _>(change.state.is_some())
-        .bind::<diesel::sql_types::Bool, _>(is_activated)
-        .bind::<diesel::sql_types::Bool, _>(is_activated)
-        .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-        .bind::<SqlUuid, _>(id.as_uuid())
-        .one(tx.connection()?)
-        .await?;
+    let settings = Settings {
+        url: change.url.as_deref(),
+        description: change.description.as_deref(),
+        kinds: change.kinds.as_deref(),
+        state: change.state,
+        state_reason: change.state.map(|_| ""),
+        failed_attempts: is_activated.then_some(0),
+        first_failure_time: is_activated.then_some(None),
+        lease_expire_time: Some(None),
+    };
+    let update = diesel::update(webhooks::table.of(tx.tenant()).filter(webhooks::id.eq(id)))
+        .set((
+            settings,
+            webhooks::next_attempt_time.eq(now()),
+            webhooks::lease_epoch.eq(webhooks::lease_epoch + 1),
+            webhooks::update_time.eq(now()),
+            webhooks::revision.eq(webhooks::revision + 1),
+        ))
+        .returning(Row::as_returning());
+    let row: Row = query("update webhook", update).one(tx.connection()?).await?;
     row.into_webhook()
 }
 
@@ -237,48 +241,35 @@ pub async fn set_secret(
     sealed: &str,
     overlap_seconds: u32,
 ) -> Result<StoredWebhook, DbError> {
-    let sql = format!(
-        "UPDATE webhooks SET former_sealed_secret = sealed_secret, sealed_secret = {{}},
-            former_secret_expire_time = app.now() + make_interval(secs => {{}}), update_time = app.now(),
-            revision = revision + 1
-         WHERE tenant_id = {{}} AND id = {{}} RETURNING {COLUMNS}"
-    );
-    let row: Row = statement("rotate webhook secret", sql)
-        .bind::<Text, _>(sealed.to_owned())
-        .bind::<Double, _>(f64::from(overlap_seconds))
-        .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-        .bind::<SqlUuid, _>(id.as_uuid())
-        .one(tx.connection()?)
-        .await?;
+    let update = diesel::update(webhooks::table.of(tx.tenant()).filter(webhooks::id.eq(id)))
+        .set((
+            webhooks::former_sealed_secret.eq(webhooks::sealed_secret.nullable()),
+            webhooks::sealed_secret.eq(sealed),
+            webhooks::former_secret_expire_time.eq(now_plus(seconds(overlap_seconds)).nullable()),
+            webhooks::update_time.eq(now()),
+            webhooks::revision.eq(webhooks::revision + 1),
+        ))
+        .returning(Row::as_returning());
+    let row: Row = query("rotate webhook secret", update).one(tx.connection()?).await?;
     row.into_webhook()
 }
 
 /// Deletes a webhook and its failed deliveries. Returns whether it existed.
 pub async fn delete(tx: &mut TenantTx, id: WebhookId) -> Result<bool, DbError> {
-    let deleted = statement("delete webhook", "DELETE FROM webhooks WHERE tenant_id = {} AND id = {}")
-        .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-        .bind::<SqlUuid, _>(id.as_uuid())
-        .execute(tx.connection()?)
-        .await?;
-    Ok(deleted == 1)
-}
-
-#[derive(QueryableByName)]
-struct ClaimedRow {
-    #[diesel(sql_type = SqlUuid)]
-    tenant_id: Uuid,
-    #[diesel(sql_type = SqlUuid)]
-    id: Uuid,
-    #[diesel(sql_type = Integer)]
-    lease_epoch: i32,
+    let delete = diesel::delete(webhooks::table.of(tx.tenant()).filter(webhooks::id.eq(id)));
+    Ok(query("delete webhook", delete).execute(tx.connection()?).await? == 1)
 }
 
 /// The lease of a webhook, under which a replica delivers to it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, QueryableByName)]
+#[diesel(table_name = webhooks)]
 pub struct WebhookLease {
+    #[diesel(column_name = tenant_id)]
     pub tenant: TenantId,
+    #[diesel(column_name = id)]
     pub webhook: WebhookId,
     /// Incremented by every claim. A lease with an older epoch has been lost.
+    #[diesel(column_name = lease_epoch)]
     pub epoch: i32,
 }
 
@@ -295,14 +286,15 @@ pub async fn claim_due(
     limit: i64,
     per_tenant: i64,
 ) -> Result<Vec<WebhookLease>, DbError> {
-    let rows: Vec<ClaimedRow> = statement(
-        "claim webhooks",
+    // Two scans with a window function, an existence test per row and SKIP LOCKED on one of the tables.
+    const OPERATION: &str = "claim webhooks";
+    let text = sql!(
         "WITH ranked AS MATERIALIZED (
             SELECT idle.tenant_id, idle.id, row_number() OVER (PARTITION BY idle.tenant_id ORDER BY idle.next_attempt_time, idle.id)
                 + (SELECT count(*) FROM webhooks AS busy
                    WHERE busy.tenant_id = idle.tenant_id AND busy.lease_expire_time > app.now()) AS place
-            FROM webhooks AS idle JOIN tenants AS t ON t.id = idle.tenant_id AND t.state = 1
-            WHERE idle.state = 1 AND idle.next_attempt_time <= app.now()
+            FROM webhooks AS idle JOIN tenants AS t ON t.id = idle.tenant_id AND t.state = {tenant_active}
+            WHERE idle.state = {active} AND idle.next_attempt_time <= app.now()
               AND (idle.lease_expire_time IS NULL OR idle.lease_expire_time <= app.now())
               AND (idle.position_time <= app.now() - interval '1 hour'
                    OR idle.incarnation <> (SELECT app.event_incarnation())
@@ -311,27 +303,25 @@ pub async fn claim_due(
                                 AND (e.xid, e.n) > (idle.position_xid, idle.position_n)
                                 AND e.xid < (SELECT pg_snapshot_xmin(pg_current_snapshot())))
                    OR EXISTS (SELECT FROM webhook_deliveries AS d
-                              WHERE d.tenant_id = idle.tenant_id AND d.webhook_id = idle.id AND d.state = 2)))
-         UPDATE webhooks AS w SET lease_epoch = w.lease_epoch + 1, lease_expire_time = app.now() + make_interval(secs => {})
+                              WHERE d.tenant_id = idle.tenant_id AND d.webhook_id = idle.id AND d.state = {waiting})))
+         UPDATE webhooks AS w SET lease_epoch = w.lease_epoch + 1, lease_expire_time = app.now() + $1
          FROM (SELECT idle.tenant_id, idle.id
                FROM webhooks AS idle JOIN ranked AS r ON r.tenant_id = idle.tenant_id AND r.id = idle.id
-               WHERE r.place <= {} AND idle.state = 1 AND idle.next_attempt_time <= app.now()
+               WHERE r.place <= $2 AND idle.state = {active} AND idle.next_attempt_time <= app.now()
                  AND (idle.lease_expire_time IS NULL OR idle.lease_expire_time <= app.now())
-               ORDER BY idle.next_attempt_time, idle.id LIMIT {} FOR UPDATE OF idle SKIP LOCKED) AS due
+               ORDER BY idle.next_attempt_time, idle.id LIMIT $3 FOR UPDATE OF idle SKIP LOCKED) AS due
          WHERE w.tenant_id = due.tenant_id AND w.id = due.id
          RETURNING w.tenant_id, w.id, w.lease_epoch",
-    )
-    .bind::<Double, _>(f64::from(lease_seconds))
-    .bind::<BigInt, _>(per_tenant)
-    .bind::<BigInt, _>(limit)
-    .load(tx.connection()?)
-    .await?;
-    let lease = |row: ClaimedRow| WebhookLease {
-        tenant: TenantId::from_uuid(row.tenant_id),
-        webhook: WebhookId::from_uuid(row.id),
-        epoch: row.lease_epoch,
-    };
-    Ok(rows.into_iter().map(lease).collect())
+        tenant_active = TenantState::Active,
+        active = WebhookState::Active,
+        waiting = DeliveryState::Waiting,
+    );
+    statement(OPERATION, text)
+        .bind::<Interval, _>(seconds(lease_seconds))
+        .bind::<BigInt, _>(per_tenant)
+        .bind::<BigInt, _>(limit)
+        .load(tx.connection()?)
+        .await
 }
 
 /// The result of a delivery attempt.
@@ -357,49 +347,29 @@ pub async fn record_progress(
     lease: &WebhookLease,
     progress: &DeliveryProgress,
 ) -> Result<bool, DbError> {
-    let changed = statement(
-        "record webhook progress",
-        "UPDATE webhooks SET position_xid = {}::xid8, position_n = {}, position_time = {}, state = {}, state_reason = {},
-            failed_attempts = {}, last_error = {}, first_failure_time = {},
-            next_attempt_time = app.now() + make_interval(secs => {}),
-            lease_expire_time = app.now() + make_interval(secs => {})
-         WHERE tenant_id = {} AND id = {} AND lease_epoch = {}",
-    )
-    .bind::<Text, _>(progress.position.xid.to_string())
-    .bind::<BigInt, _>(position_number(progress.position))
-    .bind::<Timestamptz, _>(progress.position_time)
-    .bind::<SmallInt, _>(progress.state.number())
-    .bind::<Text, _>(progress.state_reason.clone())
-    .bind::<Integer, _>(progress.failed_attempts)
-    .bind::<Text, _>(progress.last_error.clone())
-    .bind::<Nullable<Timestamptz>, _>(progress.first_failure_time)
-    .bind::<Double, _>(progress.retry_delay.as_secs_f64())
-    .bind::<Nullable<Double>, _>(progress.lease_seconds.map(f64::from))
-    .bind::<SqlUuid, _>(lease.tenant.as_uuid())
-    .bind::<SqlUuid, _>(lease.webhook.as_uuid())
-    .bind::<Integer, _>(lease.epoch)
-    .execute(tx.connection()?)
-    .await?;
-    Ok(changed == 1)
+    let update = diesel::update(webhooks::table.of(lease.tenant).filter(webhooks::id.eq(lease.webhook)))
+        .filter(webhooks::lease_epoch.eq(lease.epoch))
+        .set((
+            webhooks::position_xid.eq(Xid(progress.position.xid)),
+            webhooks::position_n.eq(position_number(progress.position)),
+            webhooks::position_time.eq(progress.position_time),
+            webhooks::state.eq(progress.state),
+            webhooks::state_reason.eq(&progress.state_reason),
+            webhooks::failed_attempts.eq(progress.failed_attempts),
+            webhooks::last_error.eq(&progress.last_error),
+            webhooks::first_failure_time.eq(progress.first_failure_time),
+            webhooks::next_attempt_time.eq(now_plus(interval(progress.retry_delay))),
+            webhooks::lease_expire_time.eq(now_plus_optional(progress.lease_seconds.map(seconds))),
+        ));
+    Ok(query("record webhook progress", update).execute(tx.connection()?).await? == 1)
 }
 
 /// Resets the position of a webhook to a snapshot, if the events after its former position are no longer
 /// retained.
 pub async fn reset_position(tx: &mut TenantTx, id: WebhookId, from: &StreamSnapshot) -> Result<(), DbError> {
-    statement(
-        "set webhook position",
-        "UPDATE webhooks SET position_xid = {}::xid8, position_n = {}, position_time = {}, incarnation = {}
-         WHERE tenant_id = {} AND id = {}",
-    )
-    .bind::<Text, _>(from.position.xid.to_string())
-    .bind::<BigInt, _>(position_number(from.position))
-    .bind::<Timestamptz, _>(from.time)
-    .bind::<Text, _>(from.incarnation.clone())
-    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-    .bind::<SqlUuid, _>(id.as_uuid())
-    .execute(tx.connection()?)
-    .await
-    .map(|_| ())
+    let webhook = webhooks::table.of(tx.tenant()).filter(webhooks::id.eq(id));
+    let update = diesel::update(webhook).set(Position::from(from));
+    query("set webhook position", update).execute(tx.connection()?).await.map(|_| ())
 }
 
 /// Sets the position of a webhook in a new incarnation of the database. Returns false if the lease was lost.
@@ -409,20 +379,14 @@ pub async fn set_incarnation(
     position: EventPosition,
     incarnation: &str,
 ) -> Result<bool, DbError> {
-    let changed = statement(
-        "set webhook incarnation",
-        "UPDATE webhooks SET position_xid = {}::xid8, position_n = {}, incarnation = {}
-         WHERE tenant_id = {} AND id = {} AND lease_epoch = {}",
-    )
-    .bind::<Text, _>(position.xid.to_string())
-    .bind::<BigInt, _>(position_number(position))
-    .bind::<Text, _>(incarnation.to_owned())
-    .bind::<SqlUuid, _>(lease.tenant.as_uuid())
-    .bind::<SqlUuid, _>(lease.webhook.as_uuid())
-    .bind::<Integer, _>(lease.epoch)
-    .execute(tx.connection()?)
-    .await?;
-    Ok(changed == 1)
+    let update = diesel::update(webhooks::table.of(lease.tenant).filter(webhooks::id.eq(lease.webhook)))
+        .filter(webhooks::lease_epoch.eq(lease.epoch))
+        .set((
+            webhooks::position_xid.eq(Xid(position.xid)),
+            webhooks::position_n.eq(position_number(position)),
+            webhooks::incarnation.eq(incarnation),
+        ));
+    Ok(query("set webhook incarnation", update).execute(tx.connection()?).await? == 1)
 }
 
 pub(super) fn position_number(position: EventPosition) -> i64 {

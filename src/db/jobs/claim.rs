@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::JobLease;
 use crate::{
-    db::{DbError, SystemTx, statement::statement, sweeps::to_interval_seconds},
+    db::{DbError, SystemTx, sql::statement, sweeps::to_interval_seconds},
     domain::ids::{JobId, TenantId},
 };
 
@@ -63,17 +63,17 @@ pub async fn list_candidates(
     let rows: Vec<CandidateRow> = statement(
         "list tenants with ready jobs",
         "WITH RECURSIVE visited (tenant_id, n) AS (
-             SELECT (SELECT j.tenant_id FROM jobs AS j WHERE j.state = 1 AND j.tenant_id > {}
+             SELECT (SELECT j.tenant_id FROM jobs AS j WHERE j.state = 1 AND j.tenant_id > $1
                      ORDER BY j.tenant_id, j.run_time, j.id LIMIT 1), 1
              UNION ALL
              SELECT (SELECT j.tenant_id FROM jobs AS j WHERE j.state = 1 AND j.tenant_id > visited.tenant_id
                      ORDER BY j.tenant_id, j.run_time, j.id LIMIT 1), n + 1
-             FROM visited WHERE visited.tenant_id IS NOT NULL AND n < {}
+             FROM visited WHERE visited.tenant_id IS NOT NULL AND n < $2
          )
          SELECT v.tenant_id, (
              coalesce((SELECT j.run_time FROM jobs AS j WHERE j.tenant_id = v.tenant_id AND j.state = 1
                        ORDER BY j.run_time, j.id LIMIT 1) <= app.now(), false)
-             AND (SELECT count(*) FROM jobs AS j WHERE j.tenant_id = v.tenant_id AND j.state = 2) < {}
+             AND (SELECT count(*) FROM jobs AS j WHERE j.tenant_id = v.tenant_id AND j.state = 2) < $3
          ) AS is_due
          FROM visited AS v WHERE v.tenant_id IS NOT NULL ORDER BY v.n",
     )
@@ -115,15 +115,15 @@ pub async fn claim(
     let rows: Vec<ClaimedRow> = statement(
         "claim jobs",
         "WITH picked AS MATERIALIZED (
-             SELECT due.tenant_id, due.id FROM unnest({}) AS t (tenant_id) CROSS JOIN LATERAL (
+             SELECT due.tenant_id, due.id FROM unnest($1) AS t (tenant_id) CROSS JOIN LATERAL (
                  SELECT j.tenant_id, j.id FROM jobs AS j
                  WHERE j.tenant_id = t.tenant_id AND j.state = 1 AND j.run_time <= app.now()
-                   AND (SELECT count(*) FROM jobs AS r WHERE r.tenant_id = t.tenant_id AND r.state = 2) < {}
+                   AND (SELECT count(*) FROM jobs AS r WHERE r.tenant_id = t.tenant_id AND r.state = 2) < $2
                  ORDER BY j.run_time, j.id LIMIT 1 FOR UPDATE SKIP LOCKED
              ) AS due
          )
          UPDATE jobs AS j SET state = 2, attempts = j.attempts + 1, lease_epoch = j.lease_epoch + 1,
-             lease_expire_time = app.now() + make_interval(secs => {})
+             lease_expire_time = app.now() + make_interval(secs => $3)
          FROM picked WHERE j.tenant_id = picked.tenant_id AND j.id = picked.id
          RETURNING j.tenant_id, j.id, j.kind, j.payload, j.attempts, j.lease_epoch",
     )
@@ -181,13 +181,13 @@ pub async fn recover_lost(tx: &mut SystemTx, attempts_max: i32, limit: i64) -> R
         "recover jobs",
         "WITH lost AS MATERIALIZED (
              SELECT tenant_id, id FROM jobs WHERE state = 2 AND lease_expire_time <= app.now()
-             ORDER BY lease_expire_time LIMIT {} FOR UPDATE SKIP LOCKED
+             ORDER BY lease_expire_time LIMIT $1 FOR UPDATE SKIP LOCKED
          )
-         UPDATE jobs AS j SET state = CASE WHEN j.attempts >= {} AND NOT j.is_rerun_requested THEN 3 ELSE 1 END,
+         UPDATE jobs AS j SET state = CASE WHEN j.attempts >= $2 AND NOT j.is_rerun_requested THEN 3 ELSE 1 END,
              -- A rerun that was requested during the attempt is a new request, so it is not parked for the
              -- failures of the first one. Attempts are reset only then, or a job that a schedule requests
              -- repeatedly would be retried forever.
-             attempts = CASE WHEN j.attempts >= {} AND j.is_rerun_requested THEN 0 ELSE j.attempts END,
+             attempts = CASE WHEN j.attempts >= $3 AND j.is_rerun_requested THEN 0 ELSE j.attempts END,
              run_time = app.now(),
              lease_expire_time = NULL, is_rerun_requested = false,
              last_error = 'the worker sent no heartbeat within the lease'

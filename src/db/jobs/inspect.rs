@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::{JobOutcome, JobState, lease::archive};
 use crate::{
-    db::{DbError, SystemTx, statement::statement},
+    db::{DbError, SystemTx, sql::statement},
     domain::{
         clock::Timestamp,
         ids::{JobId, TenantId},
@@ -88,7 +88,7 @@ const COLUMNS: &str = "tenant_id, id, kind, payload, state, attempts, enqueue_ti
 /// Returns live jobs in the given states, ordered by run time.
 pub async fn list(tx: &mut SystemTx, states: &[JobState], limit: i64) -> Result<Vec<JobRow>, DbError> {
     let sql = format!(
-        "SELECT {COLUMNS} FROM jobs WHERE state = ANY ({{}}) ORDER BY run_time, tenant_id, id LIMIT {{}}"
+        "SELECT {COLUMNS} FROM jobs WHERE state = ANY ($1) ORDER BY run_time, tenant_id, id LIMIT $2"
     );
     let numbers: Vec<i16> = states.iter().map(|state| state.number()).collect();
     let rows: Vec<Row> = statement("list jobs", sql)
@@ -104,7 +104,7 @@ pub async fn list(tx: &mut SystemTx, states: &[JobState], limit: i64) -> Result<
 /// No index supports this query: the table contains only live jobs, and only operators use it.
 pub async fn get(tx: &mut SystemTx, id: JobId) -> Result<Option<JobRow>, DbError> {
     let row: Option<Row> =
-        statement("get job", format!("SELECT {COLUMNS} FROM jobs WHERE id = {{}} FOR UPDATE"))
+        statement("get job", format!("SELECT {COLUMNS} FROM jobs WHERE id = $1 FOR UPDATE"))
             .bind::<SqlUuid, _>(id.as_uuid())
             .first(tx.connection()?)
             .await?;
@@ -118,7 +118,7 @@ pub async fn get(tx: &mut SystemTx, id: JobId) -> Result<Option<JobRow>, DbError
 pub async fn retry(tx: &mut SystemTx, job: &JobRow) -> Result<(), DbError> {
     statement(
         "retry job",
-        "UPDATE jobs SET state = 1, attempts = 0, run_time = app.now() WHERE tenant_id = {} AND id = {}",
+        "UPDATE jobs SET state = 1, attempts = 0, run_time = app.now() WHERE tenant_id = $1 AND id = $2",
     )
     .bind::<SqlUuid, _>(job.tenant.as_uuid())
     .bind::<SqlUuid, _>(job.id.as_uuid())
@@ -129,11 +129,11 @@ pub async fn retry(tx: &mut SystemTx, job: &JobRow) -> Result<(), DbError> {
 
 /// Discards a locked job that is not running.
 pub async fn discard(tx: &mut SystemTx, job: &JobRow) -> Result<(), DbError> {
-    let sql = archive("WHERE tenant_id = {} AND id = {} AND state IN (1, 3)");
+    let sql = archive("WHERE tenant_id = $1 AND id = $2 AND state IN (1, 3)", "$3");
     statement("discard job", sql)
-        .bind::<SmallInt, _>(JobOutcome::Discarded.number())
         .bind::<SqlUuid, _>(job.tenant.as_uuid())
         .bind::<SqlUuid, _>(job.id.as_uuid())
+        .bind::<SmallInt, _>(JobOutcome::Discarded.number())
         .execute(tx.connection()?)
         .await
         .map(|_| ())

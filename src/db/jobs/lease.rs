@@ -11,7 +11,7 @@ use super::{JobOutcome, JobState};
 use crate::{
     db::{
         DbError, SystemTx,
-        statement::{Statement, statement},
+        sql::{Operation, SqlText, statement},
         sweeps::to_interval_seconds,
     },
     domain::ids::{JobId, TenantId},
@@ -36,10 +36,10 @@ pub enum NextAttempt {
 }
 
 /// Matches the job only while the worker holds its lease.
-const IS_HELD: &str = "WHERE tenant_id = {} AND id = {} AND lease_epoch = {} AND state = 2";
+const IS_HELD: &str = "WHERE tenant_id = $1 AND id = $2 AND lease_epoch = $3 AND state = 2";
 
 impl JobLease {
-    fn bind(self, statement: Statement) -> Statement {
+    fn bind(self, statement: Operation<SqlText>) -> Operation<SqlText> {
         statement
             .bind::<SqlUuid, _>(self.tenant.as_uuid())
             .bind::<SqlUuid, _>(self.id.as_uuid())
@@ -49,10 +49,9 @@ impl JobLease {
 
 /// Extends the lease.
 pub async fn extend_lease(tx: &mut SystemTx, lease: JobLease, lease_seconds: u64) -> Result<bool, DbError> {
-    let sql =
-        format!("UPDATE jobs SET lease_expire_time = app.now() + make_interval(secs => {{}}) {IS_HELD}");
-    let extend = statement("extend lease of job", sql).bind::<Double, _>(to_interval_seconds(lease_seconds));
-    Ok(lease.bind(extend).execute(tx.connection()?).await? == 1)
+    let sql = format!("UPDATE jobs SET lease_expire_time = app.now() + make_interval(secs => $4) {IS_HELD}");
+    let extend = lease.bind(statement("extend lease of job", sql));
+    Ok(extend.bind::<Double, _>(to_interval_seconds(lease_seconds)).execute(tx.connection()?).await? == 1)
 }
 
 #[derive(QueryableByName)]
@@ -78,19 +77,19 @@ pub async fn finish(tx: &mut SystemTx, lease: JobLease) -> Result<bool, DbError>
             Ok(true)
         }
         Some(_) => {
-            let sql = archive(IS_HELD);
-            let end = statement("finish job", sql).bind::<SmallInt, _>(JobOutcome::Done.number());
-            lease.bind(end).execute(tx.connection()?).await?;
+            let sql = archive(IS_HELD, "$4");
+            let end = lease.bind(statement("finish job", sql));
+            end.bind::<SmallInt, _>(JobOutcome::Done.number()).execute(tx.connection()?).await?;
             Ok(true)
         }
     }
 }
 
-/// Builds a statement that moves a job to the finished jobs. Its binds are the outcome, then those of the
-/// condition.
-pub(super) fn archive(condition: &str) -> String {
+/// Builds a statement that moves a job to the finished jobs. Its arguments are those of the condition, then
+/// the outcome.
+pub(super) fn archive(condition: &str, outcome: &str) -> String {
     format!(
-        "WITH o (outcome) AS (SELECT {{}}::smallint), deleted AS (
+        "WITH o (outcome) AS (SELECT {outcome}::smallint), deleted AS (
              DELETE FROM jobs {condition}
              RETURNING tenant_id, id, kind, payload, attempts, last_error, enqueue_time
          )
@@ -112,19 +111,19 @@ pub async fn fail(
         NextAttempt::Park => (JobState::Parked, Duration::ZERO),
     };
     let sql = format!(
-        "UPDATE jobs SET run_time = app.now() + make_interval(secs => {{}}), last_error = {{}},
+        "UPDATE jobs SET run_time = app.now() + make_interval(secs => $4), last_error = $5,
             -- A rerun that was requested during the attempt starts with a new attempt count, so this
             -- failure does not park it.
-            state = CASE WHEN is_rerun_requested THEN 1 ELSE {{}} END,
-            attempts = CASE WHEN is_rerun_requested AND {{}} = 3 THEN 0 ELSE attempts END,
+            state = CASE WHEN is_rerun_requested THEN 1 ELSE $6 END,
+            attempts = CASE WHEN is_rerun_requested AND $6 = 3 THEN 0 ELSE attempts END,
             lease_expire_time = NULL, is_rerun_requested = false {IS_HELD}"
     );
-    let fail = statement("fail job", sql)
+    let fail = lease
+        .bind(statement("fail job", sql))
         .bind::<Double, _>(delay.as_secs_f64())
         .bind::<Text, _>(error.to_owned())
-        .bind::<SmallInt, _>(state.number())
         .bind::<SmallInt, _>(state.number());
-    Ok(lease.bind(fail).execute(tx.connection()?).await? == 1)
+    Ok(fail.execute(tx.connection()?).await? == 1)
 }
 
 /// Returns an unfinished job to the queue, because this worker is shutting down. The attempt does not count.

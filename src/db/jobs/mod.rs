@@ -19,7 +19,7 @@ pub use self::{
 };
 use super::{
     DbError, SystemTx, TenantTx,
-    statement::{Statement, statement},
+    sql::{Operation, SqlText, statement},
 };
 use crate::domain::{
     ids::{JobId, TenantId},
@@ -77,13 +77,13 @@ fn insertion(
     id: JobId,
     job: &impl Serialize,
     key: Option<&str>,
-) -> Result<Statement, DbError> {
+) -> Result<Operation<SqlText>, DbError> {
     const OPERATION: &str = "enqueue job";
     let payload = serde_json::to_value(job).map_err(|error| DbError::corrupt(OPERATION, error))?;
     Ok(statement(
         OPERATION,
         "INSERT INTO jobs (tenant_id, id, payload, dedup_key, state, run_time, enqueue_time)
-         VALUES ({}, {}, {}, {}, 1, app.now(), app.now())
+         VALUES ($1, $2, $3, $4, 1, app.now(), app.now())
          ON CONFLICT (tenant_id, dedup_key) WHERE dedup_key IS NOT NULL AND state IN (1, 2)
          DO UPDATE SET is_rerun_requested = true WHERE jobs.state = 2",
     )

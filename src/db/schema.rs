@@ -1,0 +1,467 @@
+//! The tables of the database, for the query builder. `scripts/schema` generates this file from the migrated
+//! database, and a test compares them. Columns have their order in the table.
+
+diesel::table! {
+    attachments (tenant_id, file_id, entity_type, entity_id, field) {
+        tenant_id -> Uuid,
+        file_id -> Uuid,
+        entity_type -> Text,
+        entity_id -> Text,
+        field -> Text,
+        created_by -> Text,
+        create_time -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+
+    use crate::db::sql::types::Xid8;
+
+    audit_entries (tenant_id, create_time, n) {
+        tenant_id -> Uuid,
+        create_time -> Timestamptz,
+        n -> BigInt,
+        xid -> Xid8,
+        actor_kind -> SmallInt,
+        actor_id -> Text,
+        action -> SmallInt,
+        is_allowed -> Bool,
+        file_id -> Nullable<Uuid>,
+        version -> Nullable<Integer>,
+        call_id -> Text,
+        address -> Text,
+        details -> Jsonb,
+    }
+}
+
+diesel::table! {
+    blobs (tenant_id, id) {
+        tenant_id -> Uuid,
+        id -> Uuid,
+        provider -> Text,
+        storage_key -> Text,
+        size_bytes -> BigInt,
+        sha256 -> Binary,
+        crc64nvme -> Binary,
+        storage_class -> SmallInt,
+        create_time -> Timestamptz,
+        delete_after -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
+    download_counts (tenant_id, file_id) {
+        tenant_id -> Uuid,
+        file_id -> Uuid,
+        download_count -> BigInt,
+        last_access_time -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+
+    use crate::db::sql::types::Xid8;
+
+    events (tenant_id, create_time, xid, n) {
+        tenant_id -> Uuid,
+        create_time -> Timestamptz,
+        xid -> Xid8,
+        n -> BigInt,
+        kind -> SmallInt,
+        file_id -> Uuid,
+        version -> Integer,
+        actor_id -> Text,
+        owner_id -> Text,
+        audience -> SmallInt,
+        readers -> Array<Text>,
+    }
+}
+
+diesel::table! {
+    file_readers (tenant_id, file_id, principal) {
+        tenant_id -> Uuid,
+        principal -> Text,
+        file_id -> Uuid,
+        create_time -> Timestamptz,
+        name -> Text,
+        size_bytes -> BigInt,
+        is_deleted -> Bool,
+    }
+}
+
+diesel::table! {
+    file_tags (tenant_id, file_id, tag) {
+        tenant_id -> Uuid,
+        file_id -> Uuid,
+        tag -> Text,
+    }
+}
+
+diesel::table! {
+    files (tenant_id, id) {
+        tenant_id -> Uuid,
+        id -> Uuid,
+        owner_id -> Text,
+        created_by -> Text,
+        updated_by -> Text,
+        name -> Text,
+        original_name -> Text,
+        category -> Text,
+        title -> Text,
+        description -> Text,
+        metadata -> Jsonb,
+        visibility -> SmallInt,
+        audience -> SmallInt,
+        version -> Integer,
+        content_state -> SmallInt,
+        scan_status -> SmallInt,
+        mime_type -> Text,
+        declared_mime_type -> Text,
+        media_kind -> SmallInt,
+        size_bytes -> BigInt,
+        sha256 -> Binary,
+        revision -> BigInt,
+        create_time -> Timestamptz,
+        update_time -> Timestamptz,
+        delete_time -> Nullable<Timestamptz>,
+        purge_time -> Nullable<Timestamptz>,
+        archive_time -> Nullable<Timestamptz>,
+        expire_time -> Nullable<Timestamptz>,
+        deletion_time -> Nullable<Timestamptz>,
+        retain_until_time -> Nullable<Timestamptz>,
+        last_version -> Integer,
+        hold_time -> Nullable<Timestamptz>,
+        hold_by -> Nullable<Text>,
+        hold_reason -> Nullable<Text>,
+        state_reason -> Nullable<SmallInt>,
+    }
+}
+
+diesel::table! {
+    finished_jobs (tenant_id, id, create_time) {
+        tenant_id -> Uuid,
+        id -> Uuid,
+        create_time -> Timestamptz,
+        kind -> Text,
+        payload -> Jsonb,
+        outcome -> SmallInt,
+        attempts -> Integer,
+        last_error -> Text,
+        enqueue_time -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    idempotency_keys (tenant_id, request_id, create_time) {
+        tenant_id -> Uuid,
+        request_id -> Uuid,
+        create_time -> Timestamptz,
+        method -> SmallInt,
+        payload_sha256 -> Binary,
+        response -> Jsonb,
+    }
+}
+
+diesel::table! {
+    imports (tenant_id, source_sha256) {
+        tenant_id -> Uuid,
+        source_sha256 -> Binary,
+        source -> Text,
+        legacy_id -> Text,
+        file_id -> Uuid,
+        create_time -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    jobs (tenant_id, id) {
+        tenant_id -> Uuid,
+        id -> Uuid,
+        payload -> Jsonb,
+        kind -> Text,
+        state -> SmallInt,
+        dedup_key -> Nullable<Text>,
+        is_rerun_requested -> Bool,
+        attempts -> Integer,
+        run_time -> Timestamptz,
+        lease_epoch -> Integer,
+        lease_expire_time -> Nullable<Timestamptz>,
+        last_error -> Text,
+        enqueue_time -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    quotas (tenant_id) {
+        tenant_id -> Uuid,
+        limit_bytes -> BigInt,
+        used_bytes -> BigInt,
+        reserved_bytes -> BigInt,
+        file_count_max -> BigInt,
+        file_count -> BigInt,
+        reserved_file_count -> BigInt,
+        warning_percent -> SmallInt,
+        critical_percent -> SmallInt,
+        image_bytes_max -> BigInt,
+        video_bytes_max -> BigInt,
+        audio_bytes_max -> BigInt,
+        document_bytes_max -> BigInt,
+        other_bytes_max -> BigInt,
+        ceiling_bytes -> BigInt,
+        ceiling_file_count -> BigInt,
+        revision -> BigInt,
+        update_time -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    schedules (name) {
+        name -> Text,
+        next_time -> Timestamptz,
+        last_time -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    stray_objects (tenant_id, storage_key, provider) {
+        tenant_id -> Uuid,
+        provider -> Text,
+        storage_key -> Text,
+        may_be_unfinished -> Bool,
+        delete_after -> Timestamptz,
+        is_being_deleted -> Bool,
+    }
+}
+
+diesel::table! {
+    sweep_candidates (tenant_id, provider, storage_key, multipart_id) {
+        tenant_id -> Uuid,
+        provider -> Text,
+        storage_key -> Text,
+        multipart_id -> Text,
+        size_bytes -> BigInt,
+        first_seen_time -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    sweeps (provider) {
+        provider -> Text,
+        sweep_time -> Timestamptz,
+        full_walk_time -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
+    tenants (id) {
+        id -> Uuid,
+        kind -> SmallInt,
+        issuer -> Text,
+        external_id -> Text,
+        policy -> Jsonb,
+        create_time -> Timestamptz,
+        policy_revision -> BigInt,
+        state -> SmallInt,
+        state_time -> Nullable<Timestamptz>,
+        state_reason -> Text,
+        create_request_id -> Nullable<Uuid>,
+        create_payload_sha256 -> Nullable<Binary>,
+        deletion_file_count -> BigInt,
+        deletion_object_count -> BigInt,
+        deletion_bytes -> BigInt,
+        erased_row_count -> BigInt,
+        erased_object_count -> BigInt,
+        erased_bytes -> BigInt,
+        deletion_problem -> Text,
+    }
+}
+
+diesel::table! {
+    tombstones (tenant_id, file_id) {
+        tenant_id -> Uuid,
+        file_id -> Uuid,
+        name -> Text,
+        size_bytes -> BigInt,
+        sha256 -> Binary,
+        purged_by -> Text,
+        purge_time -> Timestamptz,
+        expire_time -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    upload_parts (tenant_id, upload_id, number) {
+        tenant_id -> Uuid,
+        upload_id -> Uuid,
+        number -> Integer,
+        size_bytes -> BigInt,
+        etag -> Text,
+        crc64nvme -> Binary,
+        sha256_state -> Binary,
+    }
+}
+
+diesel::table! {
+    uploads (tenant_id, id) {
+        tenant_id -> Uuid,
+        id -> Uuid,
+        state -> SmallInt,
+        lease_epoch -> Integer,
+        lease_expire_time -> Timestamptz,
+        reserved_bytes -> BigInt,
+        is_version -> Bool,
+        blob_id -> Uuid,
+        provider -> Text,
+        storage_key -> Text,
+        multipart_id -> Nullable<Text>,
+        created_by -> Text,
+        create_time -> Timestamptz,
+        spec -> Nullable<Jsonb>,
+        part_size_bytes -> Nullable<BigInt>,
+        sniffed_mime_type -> Nullable<Text>,
+        is_direct -> Bool,
+        staging_key -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    usage_counters (tenant_id, category, media_kind) {
+        tenant_id -> Uuid,
+        category -> Text,
+        media_kind -> SmallInt,
+        file_count -> BigInt,
+        total_bytes -> BigInt,
+    }
+}
+
+diesel::table! {
+    versions (tenant_id, file_id, version) {
+        tenant_id -> Uuid,
+        file_id -> Uuid,
+        version -> Integer,
+        blob_id -> Uuid,
+        content_state -> SmallInt,
+        scan_status -> SmallInt,
+        mime_type -> Text,
+        declared_mime_type -> Text,
+        media_kind -> SmallInt,
+        size_bytes -> BigInt,
+        sha256 -> Binary,
+        created_by -> Text,
+        create_time -> Timestamptz,
+        change_description -> Text,
+        restored_from -> Nullable<Integer>,
+        state_reason -> Nullable<SmallInt>,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+
+    use crate::db::sql::types::Xid8;
+
+    webhook_deliveries (tenant_id, webhook_id, position_xid, position_n) {
+        tenant_id -> Uuid,
+        webhook_id -> Uuid,
+        position_xid -> Xid8,
+        position_n -> BigInt,
+        kind -> SmallInt,
+        file_id -> Uuid,
+        version -> Integer,
+        actor_id -> Text,
+        event_time -> Timestamptz,
+        state -> SmallInt,
+        attempts -> Integer,
+        last_error -> Text,
+        create_time -> Timestamptz,
+        update_time -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+
+    use crate::db::sql::types::Xid8;
+
+    webhooks (tenant_id, id) {
+        tenant_id -> Uuid,
+        id -> Uuid,
+        url -> Text,
+        description -> Text,
+        kinds -> Array<SmallInt>,
+        sealed_secret -> Text,
+        former_sealed_secret -> Nullable<Text>,
+        former_secret_expire_time -> Nullable<Timestamptz>,
+        state -> SmallInt,
+        state_reason -> Text,
+        position_xid -> Xid8,
+        position_n -> BigInt,
+        position_time -> Timestamptz,
+        incarnation -> Text,
+        failed_attempts -> Integer,
+        last_error -> Text,
+        first_failure_time -> Nullable<Timestamptz>,
+        next_attempt_time -> Timestamptz,
+        lease_epoch -> Integer,
+        lease_expire_time -> Nullable<Timestamptz>,
+        created_by -> Text,
+        create_time -> Timestamptz,
+        update_time -> Timestamptz,
+        revision -> BigInt,
+    }
+}
+
+diesel::allow_tables_to_appear_in_same_query!(
+    attachments,
+    audit_entries,
+    blobs,
+    download_counts,
+    events,
+    file_readers,
+    file_tags,
+    files,
+    finished_jobs,
+    idempotency_keys,
+    imports,
+    jobs,
+    quotas,
+    schedules,
+    stray_objects,
+    sweep_candidates,
+    sweeps,
+    tenants,
+    tombstones,
+    upload_parts,
+    uploads,
+    usage_counters,
+    versions,
+    webhook_deliveries,
+    webhooks,
+);
+
+super::sql::tenant_tables!(
+    attachments,
+    audit_entries,
+    blobs,
+    download_counts,
+    events,
+    file_readers,
+    file_tags,
+    files,
+    finished_jobs,
+    idempotency_keys,
+    imports,
+    jobs,
+    quotas,
+    stray_objects,
+    sweep_candidates,
+    tombstones,
+    upload_parts,
+    uploads,
+    usage_counters,
+    versions,
+    webhook_deliveries,
+    webhooks,
+);

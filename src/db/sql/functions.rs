@@ -1,0 +1,68 @@
+//! Functions and operators of the database that the query builder does not know.
+
+use diesel::{
+    pg::{Pg, data_types::PgInterval},
+    sql_types::{Interval, Nullable, SingleValue, SqlType, Timestamptz},
+};
+
+#[diesel::declare_sql_function]
+extern "SQL" {
+    /// The time of the transaction, by the database's clock.
+    #[sql_name = "app.now"]
+    fn now() -> Timestamptz;
+
+    /// The first of two values that is not NULL.
+    #[sql_name = "coalesce"]
+    fn coalesce<T: SqlType + SingleValue>(value: Nullable<T>, fallback: T) -> T;
+
+    /// The lesser of two values.
+    #[sql_name = "least"]
+    fn least<T: SqlType + SingleValue>(one: T, other: T) -> T;
+
+    /// The greater of two values.
+    #[sql_name = "greatest"]
+    fn greatest<T: SqlType + SingleValue>(one: T, other: T) -> T;
+}
+
+diesel::infix_operator!(PlusInterval, " + ", Timestamptz, backend: Pg);
+diesel::infix_operator!(MinusInterval, " - ", Timestamptz, backend: Pg);
+
+/// An interval as an argument of a query.
+type IntervalArgument = diesel::dsl::AsExprOf<PgInterval, Interval>;
+
+/// Returns the database's time after an interval.
+pub(in crate::db) fn now_plus(interval: PgInterval) -> PlusInterval<now, IntervalArgument> {
+    PlusInterval::new(now(), diesel::IntoSql::into_sql::<Interval>(interval))
+}
+
+/// Returns the database's time before an interval.
+pub(in crate::db) fn now_minus(interval: PgInterval) -> MinusInterval<now, IntervalArgument> {
+    MinusInterval::new(now(), diesel::IntoSql::into_sql::<Interval>(interval))
+}
+
+/// Returns the database's time after an interval, or NULL without one.
+pub(in crate::db) fn now_plus_optional(
+    interval: Option<PgInterval>,
+) -> PlusInterval<now, diesel::dsl::AsExprOf<Option<PgInterval>, Nullable<Interval>>> {
+    PlusInterval::new(now(), diesel::IntoSql::into_sql::<Nullable<Interval>>(interval))
+}
+
+/// Converts a duration. Saturates after 290,000 years.
+pub(in crate::db) fn interval(duration: std::time::Duration) -> PgInterval {
+    PgInterval::from_microseconds(i64::try_from(duration.as_micros()).unwrap_or(i64::MAX))
+}
+
+/// Returns an interval of hours.
+pub(in crate::db) fn hours(hours: u32) -> PgInterval {
+    PgInterval::from_microseconds(i64::from(hours) * 3_600_000_000)
+}
+
+/// Returns an interval of days.
+pub(in crate::db) fn days(days: u32) -> PgInterval {
+    PgInterval::from_days(i32::try_from(days).unwrap_or(i32::MAX))
+}
+
+/// Returns an interval of seconds.
+pub(in crate::db) fn seconds(seconds: u32) -> PgInterval {
+    PgInterval::from_microseconds(i64::from(seconds) * 1_000_000)
+}

@@ -1,0 +1,227 @@
+//! How values of the domain are stored. Every conversion between a column and a type of ours is here, so that
+//! rows have fields of the domain's types, and a column with an unexpected value is an error of the query.
+
+use diesel::{
+    deserialize::{self, FromSql, Queryable},
+    expression::AsExpression,
+    // The derive of `AsExpression` uses this type; the types of the domain cannot derive it.
+    internal::derives::as_expression::Bound,
+    pg::{Pg, PgValue},
+    query_builder::QueryId,
+    serialize::{self, Output, ToSql},
+    sql_types::{BigInt, Binary, Nullable, SingleValue, SmallInt, SqlType, Text, Uuid as SqlUuid},
+};
+use uuid::Uuid;
+
+use super::InSql;
+use crate::{
+    db::{
+        audit_entries::AuditAction,
+        events::EventKind,
+        idempotency_keys::Method,
+        jobs::{JobOutcome, JobState},
+    },
+    domain::{
+        caller::{ActorKind, Role, TenantKind, TenantState},
+        checksum::Crc64,
+        digest::Digest,
+        file::{ContentState, FileState, ScanStatus, StateReason, Visibility},
+        ids::{BlobId, FileId, JobId, RequestId, TenantId, UploadId, WebhookId},
+        media_type::MediaKind,
+        object_key::ObjectKey,
+        storage_class::StorageClass,
+        upload::UploadState,
+        webhook::{DeliveryState, WebhookState},
+    },
+};
+
+/// A 64-bit transaction id.
+#[derive(Debug, Clone, Copy, QueryId, SqlType)]
+#[diesel(postgres_type(oid = 5069, array_oid = 271))]
+#[allow(unreachable_pub, reason = "the tables of the schema are public items with columns of this type")]
+pub struct Xid8;
+
+/// Lets the query builder take a value of a type as an argument, and read it from a column.
+macro_rules! stored {
+    ($type:ty, $sql_type:ty) => {
+        impl<'a> AsExpression<$sql_type> for &'a $type {
+            type Expression = Bound<$sql_type, Self>;
+
+            fn as_expression(self) -> Self::Expression {
+                Bound::new(self)
+            }
+        }
+
+        impl AsExpression<$sql_type> for $type {
+            type Expression = Bound<$sql_type, Self>;
+
+            fn as_expression(self) -> Self::Expression {
+                Bound::new(self)
+            }
+        }
+
+        impl<'a> AsExpression<Nullable<$sql_type>> for &'a $type {
+            type Expression = Bound<Nullable<$sql_type>, Self>;
+
+            fn as_expression(self) -> Self::Expression {
+                Bound::new(self)
+            }
+        }
+
+        impl AsExpression<Nullable<$sql_type>> for $type {
+            type Expression = Bound<Nullable<$sql_type>, Self>;
+
+            fn as_expression(self) -> Self::Expression {
+                Bound::new(self)
+            }
+        }
+
+        impl ToSql<Nullable<$sql_type>, Pg> for $type {
+            fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {
+                ToSql::<$sql_type, Pg>::to_sql(self, out)
+            }
+        }
+
+        impl<ST> Queryable<ST, Pg> for $type
+        where
+            ST: SingleValue,
+            Self: FromSql<ST, Pg>,
+        {
+            type Row = Self;
+
+            fn build(row: Self) -> deserialize::Result<Self> {
+                Ok(row)
+            }
+        }
+    };
+}
+
+/// Stores enums as the numbers of their values.
+macro_rules! stored_enums {
+    ($($type:ty),+ $(,)?) => {$(
+        stored!($type, SmallInt);
+
+        impl ToSql<SmallInt, Pg> for $type {
+            fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {
+                ToSql::<SmallInt, Pg>::to_sql(&self.number(), &mut out.reborrow())
+            }
+        }
+
+        impl FromSql<SmallInt, Pg> for $type {
+            fn from_sql(bytes: PgValue<'_>) -> deserialize::Result<Self> {
+                let number = <i16 as FromSql<SmallInt, Pg>>::from_sql(bytes)?;
+                Self::from_number(number)
+                    .ok_or_else(|| format!("{number} is not a {}", stringify!($type)).into())
+            }
+        }
+
+        impl InSql for $type {
+            fn in_sql(&self) -> String {
+                self.number().to_string()
+            }
+        }
+    )+};
+}
+
+stored_enums!(
+    ActorKind,
+    AuditAction,
+    ContentState,
+    DeliveryState,
+    EventKind,
+    FileState,
+    JobOutcome,
+    JobState,
+    MediaKind,
+    Method,
+    Role,
+    ScanStatus,
+    StateReason,
+    StorageClass,
+    TenantKind,
+    TenantState,
+    UploadState,
+    Visibility,
+    WebhookState,
+);
+
+/// Stores ids as UUIDs.
+macro_rules! stored_ids {
+    ($($type:ty),+ $(,)?) => {$(
+        stored!($type, SqlUuid);
+
+        impl ToSql<SqlUuid, Pg> for $type {
+            fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {
+                ToSql::<SqlUuid, Pg>::to_sql(&self.as_uuid(), &mut out.reborrow())
+            }
+        }
+
+        impl FromSql<SqlUuid, Pg> for $type {
+            fn from_sql(bytes: PgValue<'_>) -> deserialize::Result<Self> {
+                <Uuid as FromSql<SqlUuid, Pg>>::from_sql(bytes).map(Self::from_uuid)
+            }
+        }
+    )+};
+}
+
+stored_ids!(BlobId, FileId, JobId, RequestId, TenantId, UploadId, WebhookId);
+
+stored!(Digest, Binary);
+
+impl ToSql<Binary, Pg> for Digest {
+    fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {
+        ToSql::<Binary, Pg>::to_sql(self.as_bytes().as_slice(), out)
+    }
+}
+
+impl FromSql<Binary, Pg> for Digest {
+    fn from_sql(bytes: PgValue<'_>) -> deserialize::Result<Self> {
+        Ok(Self::from_slice(bytes.as_bytes())?)
+    }
+}
+
+stored!(Crc64, Binary);
+
+impl ToSql<Binary, Pg> for Crc64 {
+    fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {
+        ToSql::<Binary, Pg>::to_sql(self.to_be_bytes().as_slice(), &mut out.reborrow())
+    }
+}
+
+impl FromSql<Binary, Pg> for Crc64 {
+    fn from_sql(bytes: PgValue<'_>) -> deserialize::Result<Self> {
+        Self::from_slice(bytes.as_bytes()).ok_or_else(|| "a checksum has 8 bytes".into())
+    }
+}
+
+stored!(ObjectKey, Text);
+
+impl ToSql<Text, Pg> for ObjectKey {
+    fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {
+        ToSql::<Text, Pg>::to_sql(self.as_str(), out)
+    }
+}
+
+impl FromSql<Text, Pg> for ObjectKey {
+    fn from_sql(bytes: PgValue<'_>) -> deserialize::Result<Self> {
+        Ok(Self::parse(std::str::from_utf8(bytes.as_bytes())?)?)
+    }
+}
+
+/// The number of a transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::db) struct Xid(pub(in crate::db) u64);
+
+stored!(Xid, Xid8);
+
+impl ToSql<Xid8, Pg> for Xid {
+    fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {
+        ToSql::<BigInt, Pg>::to_sql(&self.0.cast_signed(), &mut out.reborrow())
+    }
+}
+
+impl FromSql<Xid8, Pg> for Xid {
+    fn from_sql(bytes: PgValue<'_>) -> deserialize::Result<Self> {
+        <i64 as FromSql<BigInt, Pg>>::from_sql(bytes).map(|number| Self(number.cast_unsigned()))
+    }
+}
