@@ -13,6 +13,6 @@ pub(super) mod types;
 
 pub(super) use functions::*;
 pub(super) use operation::{Operation, query};
-pub(super) use state_numbers::{InSql, sql};
+pub(super) use state_numbers::{InSql, StateLiteral, literal, sql};
 pub(super) use tenant_table::{AcrossTenants, OfTenant, tenant_tables};
 pub(super) use text::{SqlText, statement};

@@ -1,5 +1,14 @@
 //! Names in SQL text: states by their names, and lists of columns.
 
+use diesel::{
+    AppearsOnTable, Expression, SelectableExpression,
+    expression::ValidGrouping,
+    pg::Pg,
+    query_builder::{AstPass, QueryFragment, QueryId},
+    result::QueryResult,
+    sql_types::SmallInt,
+};
+
 /// A value that SQL text may contain literally.
 pub(in crate::db) trait InSql {
     /// Returns the text.
@@ -27,3 +36,32 @@ macro_rules! sql {
 }
 
 pub(in crate::db) use sql;
+
+/// The number of a state, literally in the text of a query. A plan for an argument cannot use a partial
+/// index, so conditions that match the predicate of one need this.
+#[derive(Debug, Clone, Copy, QueryId, ValidGrouping)]
+pub(in crate::db) struct StateLiteral<const NUMBER: i16>;
+
+impl<const NUMBER: i16> Expression for StateLiteral<NUMBER> {
+    type SqlType = SmallInt;
+}
+
+impl<T, const NUMBER: i16> AppearsOnTable<T> for StateLiteral<NUMBER> {}
+
+impl<T, const NUMBER: i16> SelectableExpression<T> for StateLiteral<NUMBER> {}
+
+impl<const NUMBER: i16> QueryFragment<Pg> for StateLiteral<NUMBER> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        out.push_sql(&NUMBER.to_string());
+        Ok(())
+    }
+}
+
+/// Writes a state into the text of a query of the query builder: `literal!(UploadState::Open)`.
+macro_rules! literal {
+    ($state:expr) => {
+        $crate::db::sql::StateLiteral::<{ $state.number() }>
+    };
+}
+
+pub(in crate::db) use literal;
