@@ -2,20 +2,23 @@
 //! compare-and-set by the database's clock, so that exactly one replica runs it.
 
 use diesel::{
-    QueryableByName,
-    sql_types::{Array, Double, Text, Timestamptz},
+    ExpressionMethods as _, QueryDsl as _, QueryableByName,
+    sql_types::{Array, Interval, Text},
 };
 
-use super::{DbError, SystemTx, sql::statement, sweeps::to_interval_seconds};
+use super::{
+    DbError, SystemTx,
+    schema::schedules,
+    sql::{now, query, seconds_u64, statement},
+};
 use crate::domain::clock::Timestamp;
 
 /// A tick that this replica has claimed.
 #[derive(Debug, Clone, PartialEq, Eq, QueryableByName)]
+#[diesel(table_name = schedules)]
 pub struct ClaimedTick {
-    #[diesel(sql_type = Text)]
     pub name: String,
     /// When the tick is due next.
-    #[diesel(sql_type = Timestamptz)]
     pub next_time: Timestamp,
 }
 
@@ -29,15 +32,16 @@ pub async fn claim_due(
     // All replicas must lock in the same order.
     let mut names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
     names.sort_unstable();
+    // An `unnest` batch.
     statement(
         "claim due ticks",
         "INSERT INTO schedules (name, next_time, last_time)
-         SELECT name, app.now() + make_interval(secs => $1), app.now() FROM unnest($2) AS n (name)
+         SELECT name, app.now() + $1, app.now() FROM unnest($2) AS n (name)
          ON CONFLICT (name) DO UPDATE SET next_time = excluded.next_time, last_time = excluded.last_time
             WHERE schedules.next_time <= excluded.last_time
          RETURNING name, next_time",
     )
-    .bind::<Double, _>(to_interval_seconds(interval_seconds))
+    .bind::<Interval, _>(seconds_u64(interval_seconds))
     .bind::<Array<Text>, _>(names)
     .load(tx.connection()?)
     .await
@@ -46,13 +50,9 @@ pub async fn claim_due(
 /// Makes a tick due immediately, because more work is pending. Does nothing if it has been claimed again in
 /// the meantime.
 pub async fn make_due(tx: &mut SystemTx, tick: &ClaimedTick) -> Result<(), DbError> {
-    statement(
-        "make tick due",
-        "UPDATE schedules SET next_time = app.now() WHERE name = $1 AND next_time = $2",
-    )
-    .bind::<Text, _>(tick.name.clone())
-    .bind::<Timestamptz, _>(tick.next_time)
-    .execute(tx.connection()?)
-    .await
-    .map(|_| ())
+    let unclaimed = schedules::table
+        .filter(schedules::name.eq(&tick.name))
+        .filter(schedules::next_time.eq(tick.next_time));
+    let update = diesel::update(unclaimed).set(schedules::next_time.eq(now()));
+    query("make tick due", update).execute(tx.connection()?).await.map(|_| ())
 }

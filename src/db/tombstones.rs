@@ -1,32 +1,32 @@
 //! Tombstones of purged files.
 
-use diesel::sql_types::{BigInt, Binary, Integer, Text, Uuid as SqlUuid};
+use diesel::ExpressionMethods as _;
 
-use super::{DbError, SystemTx, TenantTx, sql::statement};
+use super::{
+    DbError, SystemTx, TenantTx,
+    schema::tombstones,
+    sql::{AcrossTenants as _, days, now, now_plus, query},
+};
 use crate::domain::file::File;
 
 /// Inserts the tombstone of a file that is being purged. It expires after the given number of days.
-pub async fn insert(tx: &mut TenantTx, file: &File, purged_by: &str, days: u32) -> Result<(), DbError> {
-    statement(
-        "insert tombstone",
-        "INSERT INTO tombstones (tenant_id, file_id, name, size_bytes, sha256, purged_by, purge_time, expire_time)
-         VALUES ($1, $2, $3, $4, $5, $6, app.now(), app.now() + make_interval(days => $7))",
-    )
-    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-    .bind::<SqlUuid, _>(file.id.as_uuid())
-    .bind::<Text, _>(file.name.clone())
-    .bind::<BigInt, _>(i64::try_from(file.size_bytes).unwrap_or(i64::MAX))
-    .bind::<Binary, _>(file.sha256.as_bytes().to_vec())
-    .bind::<Text, _>(purged_by.to_owned())
-    .bind::<Integer, _>(i32::try_from(days).unwrap_or(i32::MAX))
-    .execute(tx.connection()?)
-    .await
-    .map(|_| ())
+pub async fn insert(tx: &mut TenantTx, file: &File, purged_by: &str, days_kept: u32) -> Result<(), DbError> {
+    let insert = diesel::insert_into(tombstones::table).values((
+        tombstones::tenant_id.eq(tx.tenant()),
+        tombstones::file_id.eq(file.id),
+        tombstones::name.eq(&file.name),
+        tombstones::size_bytes.eq(i64::try_from(file.size_bytes).unwrap_or(i64::MAX)),
+        tombstones::sha256.eq(&file.sha256),
+        tombstones::purged_by.eq(purged_by),
+        tombstones::purge_time.eq(now()),
+        tombstones::expire_time.eq(now_plus(days(days_kept))),
+    ));
+    query("insert tombstone", insert).execute(tx.connection()?).await.map(|_| ())
 }
 
 /// Deletes expired tombstones. Returns their number.
 pub async fn delete_expired(tx: &mut SystemTx) -> Result<usize, DbError> {
-    statement("delete expired tombstones", "DELETE FROM tombstones WHERE expire_time <= app.now()")
-        .execute(tx.connection()?)
-        .await
+    let expired =
+        diesel::QueryDsl::filter(tombstones::table.across_tenants(), tombstones::expire_time.le(now()));
+    query("delete expired tombstones", diesel::delete(expired)).execute(tx.connection()?).await
 }

@@ -3,13 +3,17 @@
 
 use diesel::{
     QueryableByName,
-    sql_types::{Array, BigInt, Bool, Double, Integer, Jsonb, Text, Uuid as SqlUuid},
+    sql_types::{Array, BigInt, Bool, Integer, Interval, Uuid as SqlUuid},
 };
 use uuid::Uuid;
 
-use super::JobLease;
+use super::{JobLease, JobState};
 use crate::{
-    db::{DbError, SystemTx, sql::statement, sweeps::to_interval_seconds},
+    db::{
+        DbError, SystemTx,
+        schema::jobs,
+        sql::{seconds_u64, sql, statement},
+    },
     domain::ids::{JobId, TenantId},
 };
 
@@ -35,19 +39,14 @@ pub struct ClaimedJob {
 }
 
 /// A tenant with ready jobs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, QueryableByName)]
+#[diesel(table_name = jobs)]
 pub struct CandidateTenant {
+    #[diesel(column_name = tenant_id)]
     pub tenant: TenantId,
     /// Whether a job is due and the tenant is below its limit of running jobs.
-    pub is_due: bool,
-}
-
-#[derive(QueryableByName)]
-struct CandidateRow {
-    #[diesel(sql_type = SqlUuid)]
-    tenant_id: Uuid,
     #[diesel(sql_type = Bool)]
-    is_due: bool,
+    pub is_due: bool,
 }
 
 /// Returns up to `tenants_max` tenants with ready jobs after a tenant, ordered by id.
@@ -60,48 +59,41 @@ pub async fn list_candidates(
     tenants_max: i64,
     limits: ClaimLimits,
 ) -> Result<Vec<CandidateTenant>, DbError> {
-    let rows: Vec<CandidateRow> = statement(
-        "list tenants with ready jobs",
+    // A recursive skip scan.
+    let text = sql!(
         "WITH RECURSIVE visited (tenant_id, n) AS (
-             SELECT (SELECT j.tenant_id FROM jobs AS j WHERE j.state = 1 AND j.tenant_id > $1
+             SELECT (SELECT j.tenant_id FROM jobs AS j WHERE j.state = {ready} AND j.tenant_id > $1
                      ORDER BY j.tenant_id, j.run_time, j.id LIMIT 1), 1
              UNION ALL
-             SELECT (SELECT j.tenant_id FROM jobs AS j WHERE j.state = 1 AND j.tenant_id > visited.tenant_id
+             SELECT (SELECT j.tenant_id FROM jobs AS j WHERE j.state = {ready} AND j.tenant_id > visited.tenant_id
                      ORDER BY j.tenant_id, j.run_time, j.id LIMIT 1), n + 1
              FROM visited WHERE visited.tenant_id IS NOT NULL AND n < $2
          )
          SELECT v.tenant_id, (
-             coalesce((SELECT j.run_time FROM jobs AS j WHERE j.tenant_id = v.tenant_id AND j.state = 1
+             coalesce((SELECT j.run_time FROM jobs AS j WHERE j.tenant_id = v.tenant_id AND j.state = {ready}
                        ORDER BY j.run_time, j.id LIMIT 1) <= app.now(), false)
-             AND (SELECT count(*) FROM jobs AS j WHERE j.tenant_id = v.tenant_id AND j.state = 2) < $3
+             AND (SELECT count(*) FROM jobs AS j WHERE j.tenant_id = v.tenant_id AND j.state = {running}) < $3
          ) AS is_due
          FROM visited AS v WHERE v.tenant_id IS NOT NULL ORDER BY v.n",
-    )
-    .bind::<SqlUuid, _>(after.map_or_else(Uuid::nil, TenantId::as_uuid))
-    .bind::<BigInt, _>(tenants_max)
-    .bind::<BigInt, _>(limits.tenant_jobs_max)
-    .load(tx.connection()?)
-    .await?;
-    let candidate = |row: CandidateRow| CandidateTenant {
-        tenant: TenantId::from_uuid(row.tenant_id),
-        is_due: row.is_due,
-    };
-    Ok(rows.into_iter().map(candidate).collect())
+        ready = JobState::Ready,
+        running = JobState::Running,
+    );
+    statement("list tenants with ready jobs", text)
+        .bind::<SqlUuid, _>(after.map_or_else(Uuid::nil, TenantId::as_uuid))
+        .bind::<BigInt, _>(tenants_max)
+        .bind::<BigInt, _>(limits.tenant_jobs_max)
+        .load(tx.connection()?)
+        .await
 }
 
 #[derive(QueryableByName)]
+#[diesel(table_name = jobs)]
 struct ClaimedRow {
-    #[diesel(sql_type = SqlUuid)]
-    tenant_id: Uuid,
-    #[diesel(sql_type = SqlUuid)]
-    id: Uuid,
-    #[diesel(sql_type = Text)]
+    tenant_id: TenantId,
+    id: JobId,
     kind: String,
-    #[diesel(sql_type = Jsonb)]
     payload: serde_json::Value,
-    #[diesel(sql_type = Integer)]
     attempts: i32,
-    #[diesel(sql_type = Integer)]
     lease_epoch: i32,
 }
 
@@ -112,34 +104,33 @@ pub async fn claim(
     tenants: &[TenantId],
     limits: ClaimLimits,
 ) -> Result<Vec<ClaimedJob>, DbError> {
-    let rows: Vec<ClaimedRow> = statement(
-        "claim jobs",
+    // One locking lateral join per tenant.
+    let text = sql!(
         "WITH picked AS MATERIALIZED (
              SELECT due.tenant_id, due.id FROM unnest($1) AS t (tenant_id) CROSS JOIN LATERAL (
                  SELECT j.tenant_id, j.id FROM jobs AS j
-                 WHERE j.tenant_id = t.tenant_id AND j.state = 1 AND j.run_time <= app.now()
-                   AND (SELECT count(*) FROM jobs AS r WHERE r.tenant_id = t.tenant_id AND r.state = 2) < $2
+                 WHERE j.tenant_id = t.tenant_id AND j.state = {ready} AND j.run_time <= app.now()
+                   AND (SELECT count(*) FROM jobs AS r WHERE r.tenant_id = t.tenant_id AND r.state = {running}) < $2
                  ORDER BY j.run_time, j.id LIMIT 1 FOR UPDATE SKIP LOCKED
              ) AS due
          )
-         UPDATE jobs AS j SET state = 2, attempts = j.attempts + 1, lease_epoch = j.lease_epoch + 1,
-             lease_expire_time = app.now() + make_interval(secs => $3)
+         UPDATE jobs AS j SET state = {running}, attempts = j.attempts + 1, lease_epoch = j.lease_epoch + 1,
+             lease_expire_time = app.now() + $3
          FROM picked WHERE j.tenant_id = picked.tenant_id AND j.id = picked.id
          RETURNING j.tenant_id, j.id, j.kind, j.payload, j.attempts, j.lease_epoch",
-    )
-    .bind::<Array<SqlUuid>, _>(tenants.iter().map(|tenant| tenant.as_uuid()).collect::<Vec<_>>())
-    .bind::<BigInt, _>(limits.tenant_jobs_max)
-    .bind::<Double, _>(to_interval_seconds(limits.lease_seconds))
-    .load(tx.connection()?)
-    .await?;
+        ready = JobState::Ready,
+        running = JobState::Running,
+    );
+    let rows: Vec<ClaimedRow> = statement("claim jobs", text)
+        .bind::<Array<SqlUuid>, _>(tenants.to_vec())
+        .bind::<BigInt, _>(limits.tenant_jobs_max)
+        .bind::<Interval, _>(seconds_u64(limits.lease_seconds))
+        .load(tx.connection()?)
+        .await?;
     Ok(rows
         .into_iter()
         .map(|row| ClaimedJob {
-            lease: JobLease {
-                tenant: TenantId::from_uuid(row.tenant_id),
-                id: JobId::from_uuid(row.id),
-                epoch: row.lease_epoch,
-            },
+            lease: JobLease { tenant: row.tenant_id, id: row.id, epoch: row.lease_epoch },
             kind: row.kind,
             payload: row.payload,
             attempt: row.attempts,
@@ -148,65 +139,48 @@ pub async fn claim(
 }
 
 /// A job whose lease expired.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, QueryableByName)]
+#[diesel(table_name = jobs)]
 pub struct LostJob {
+    #[diesel(column_name = tenant_id)]
     pub tenant: TenantId,
     pub id: JobId,
     pub kind: String,
     /// The number of attempts that were started.
     pub attempts: i32,
     /// Whether it was parked because it has no attempts left.
-    pub is_parked: bool,
-}
-
-#[derive(QueryableByName)]
-struct LostRow {
-    #[diesel(sql_type = SqlUuid)]
-    tenant_id: Uuid,
-    #[diesel(sql_type = SqlUuid)]
-    id: Uuid,
-    #[diesel(sql_type = Text)]
-    kind: String,
-    #[diesel(sql_type = Integer)]
-    attempts: i32,
     #[diesel(sql_type = Bool)]
-    is_parked: bool,
+    pub is_parked: bool,
 }
 
 /// Returns up to `limit` jobs with an expired lease to the queue.
 ///
 /// Parks jobs that have used all their attempts, so that a job that crashes its workers does not run forever.
 pub async fn recover_lost(tx: &mut SystemTx, attempts_max: i32, limit: i64) -> Result<Vec<LostJob>, DbError> {
-    let rows: Vec<LostRow> = statement(
-        "recover jobs",
+    // An update of rows that a locking subquery picks.
+    let text = sql!(
         "WITH lost AS MATERIALIZED (
-             SELECT tenant_id, id FROM jobs WHERE state = 2 AND lease_expire_time <= app.now()
+             SELECT tenant_id, id FROM jobs WHERE state = {running} AND lease_expire_time <= app.now()
              ORDER BY lease_expire_time LIMIT $1 FOR UPDATE SKIP LOCKED
          )
-         UPDATE jobs AS j SET state = CASE WHEN j.attempts >= $2 AND NOT j.is_rerun_requested THEN 3 ELSE 1 END,
+         UPDATE jobs AS j SET
+             state = CASE WHEN j.attempts >= $2 AND NOT j.is_rerun_requested THEN {parked} ELSE {ready} END,
              -- A rerun that was requested during the attempt is a new request, so it is not parked for the
              -- failures of the first one. Attempts are reset only then, or a job that a schedule requests
              -- repeatedly would be retried forever.
-             attempts = CASE WHEN j.attempts >= $3 AND j.is_rerun_requested THEN 0 ELSE j.attempts END,
+             attempts = CASE WHEN j.attempts >= $2 AND j.is_rerun_requested THEN 0 ELSE j.attempts END,
              run_time = app.now(),
              lease_expire_time = NULL, is_rerun_requested = false,
              last_error = 'the worker sent no heartbeat within the lease'
          FROM lost WHERE j.tenant_id = lost.tenant_id AND j.id = lost.id
-         RETURNING j.tenant_id, j.id, j.kind, j.attempts, j.state = 3 AS is_parked",
-    )
-    .bind::<BigInt, _>(limit)
-    .bind::<Integer, _>(attempts_max)
-    .bind::<Integer, _>(attempts_max)
-    .load(tx.connection()?)
-    .await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| LostJob {
-            tenant: TenantId::from_uuid(row.tenant_id),
-            id: JobId::from_uuid(row.id),
-            kind: row.kind,
-            attempts: row.attempts,
-            is_parked: row.is_parked,
-        })
-        .collect())
+         RETURNING j.tenant_id, j.id, j.kind, j.attempts, j.state = {parked} AS is_parked",
+        ready = JobState::Ready,
+        running = JobState::Running,
+        parked = JobState::Parked,
+    );
+    statement("recover jobs", text)
+        .bind::<BigInt, _>(limit)
+        .bind::<Integer, _>(attempts_max)
+        .load(tx.connection()?)
+        .await
 }

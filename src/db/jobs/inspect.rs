@@ -1,16 +1,17 @@
 //! Inspection of the queue, and the operations that operators perform on jobs.
 
 use diesel::{
-    QueryableByName,
-    sql_types::{
-        Array, BigInt, Double, Integer, Jsonb, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid,
-    },
+    ExpressionMethods as _, QueryDsl as _, Queryable, QueryableByName, Selectable, SelectableHelper as _,
+    sql_types::{BigInt, Double},
 };
-use uuid::Uuid;
 
 use super::{JobOutcome, JobState, lease::archive};
 use crate::{
-    db::{DbError, SystemTx, sql::statement},
+    db::{
+        DbError, SystemTx,
+        schema::jobs,
+        sql::{AcrossTenants as _, OfTenant as _, now, query, sql, statement},
+    },
     domain::{
         clock::Timestamp,
         ids::{JobId, TenantId},
@@ -22,8 +23,10 @@ use crate::{
 const COUNT_MAX: i64 = 100_000;
 
 /// A live job.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Queryable, Selectable)]
+#[diesel(table_name = jobs, check_for_backend(diesel::pg::Pg))]
 pub struct JobRow {
+    #[diesel(column_name = tenant_id)]
     pub tenant: TenantId,
     pub id: JobId,
     pub kind: String,
@@ -41,74 +44,23 @@ pub struct JobRow {
     pub last_error: String,
 }
 
-#[derive(QueryableByName)]
-struct Row {
-    #[diesel(sql_type = SqlUuid)]
-    tenant_id: Uuid,
-    #[diesel(sql_type = SqlUuid)]
-    id: Uuid,
-    #[diesel(sql_type = Text)]
-    kind: String,
-    #[diesel(sql_type = Jsonb)]
-    payload: serde_json::Value,
-    #[diesel(sql_type = SmallInt)]
-    state: i16,
-    #[diesel(sql_type = Integer)]
-    attempts: i32,
-    #[diesel(sql_type = Timestamptz)]
-    enqueue_time: Timestamp,
-    #[diesel(sql_type = Timestamptz)]
-    run_time: Timestamp,
-    #[diesel(sql_type = Nullable<Timestamptz>)]
-    lease_expire_time: Option<Timestamp>,
-    #[diesel(sql_type = Text)]
-    last_error: String,
-}
-
-impl Row {
-    fn into_job(self) -> Result<JobRow, DbError> {
-        Ok(JobRow {
-            tenant: TenantId::from_uuid(self.tenant_id),
-            id: JobId::from_uuid(self.id),
-            kind: self.kind,
-            payload: self.payload,
-            state: JobState::from_number(self.state).ok_or_else(|| DbError::corrupt("read job", "state"))?,
-            attempts: self.attempts,
-            enqueue_time: self.enqueue_time,
-            run_time: self.run_time,
-            lease_expire_time: self.lease_expire_time,
-            last_error: self.last_error,
-        })
-    }
-}
-
-const COLUMNS: &str = "tenant_id, id, kind, payload, state, attempts, enqueue_time, run_time, lease_expire_time, \
-    last_error";
-
 /// Returns live jobs in the given states, ordered by run time.
 pub async fn list(tx: &mut SystemTx, states: &[JobState], limit: i64) -> Result<Vec<JobRow>, DbError> {
-    let sql = format!(
-        "SELECT {COLUMNS} FROM jobs WHERE state = ANY ($1) ORDER BY run_time, tenant_id, id LIMIT $2"
-    );
-    let numbers: Vec<i16> = states.iter().map(|state| state.number()).collect();
-    let rows: Vec<Row> = statement("list jobs", sql)
-        .bind::<Array<SmallInt>, _>(numbers)
-        .bind::<BigInt, _>(limit)
-        .load(tx.connection()?)
-        .await?;
-    rows.into_iter().map(Row::into_job).collect()
+    let page = jobs::table
+        .across_tenants()
+        .filter(jobs::state.eq_any(states.to_vec()))
+        .order((jobs::run_time, jobs::tenant_id, jobs::id))
+        .limit(limit)
+        .select(JobRow::as_select());
+    query("list jobs", page).load(tx.connection()?).await
 }
 
 /// Returns the live job with this id, and locks it until the transaction ends.
 ///
 /// No index supports this query: the table contains only live jobs, and only operators use it.
 pub async fn get(tx: &mut SystemTx, id: JobId) -> Result<Option<JobRow>, DbError> {
-    let row: Option<Row> =
-        statement("get job", format!("SELECT {COLUMNS} FROM jobs WHERE id = $1 FOR UPDATE"))
-            .bind::<SqlUuid, _>(id.as_uuid())
-            .first(tx.connection()?)
-            .await?;
-    row.map(Row::into_job).transpose()
+    let job = jobs::table.across_tenants().filter(jobs::id.eq(id)).select(JobRow::as_select()).for_update();
+    query("get job", job).first(tx.connection()?).await
 }
 
 /// Makes a locked job ready and resets its attempts.
@@ -116,27 +68,17 @@ pub async fn get(tx: &mut SystemTx, id: JobId) -> Result<Option<JobRow>, DbError
 /// # Errors
 /// Fails with the constraint `jobs_by_key` if another job with the same key is ready or running.
 pub async fn retry(tx: &mut SystemTx, job: &JobRow) -> Result<(), DbError> {
-    statement(
-        "retry job",
-        "UPDATE jobs SET state = 1, attempts = 0, run_time = app.now() WHERE tenant_id = $1 AND id = $2",
-    )
-    .bind::<SqlUuid, _>(job.tenant.as_uuid())
-    .bind::<SqlUuid, _>(job.id.as_uuid())
-    .execute(tx.connection()?)
-    .await
-    .map(|_| ())
+    let retry = diesel::update(jobs::table.of(job.tenant).filter(jobs::id.eq(job.id))).set((
+        jobs::state.eq(JobState::Ready),
+        jobs::attempts.eq(0),
+        jobs::run_time.eq(now()),
+    ));
+    query("retry job", retry).execute(tx.connection()?).await.map(|_| ())
 }
 
-/// Discards a locked job that is not running.
+/// Discards a locked job, which must not be running.
 pub async fn discard(tx: &mut SystemTx, job: &JobRow) -> Result<(), DbError> {
-    let sql = archive("WHERE tenant_id = $1 AND id = $2 AND state IN (1, 3)", "$3");
-    statement("discard job", sql)
-        .bind::<SqlUuid, _>(job.tenant.as_uuid())
-        .bind::<SqlUuid, _>(job.id.as_uuid())
-        .bind::<SmallInt, _>(JobOutcome::Discarded.number())
-        .execute(tx.connection()?)
-        .await
-        .map(|_| ())
+    archive("discard job", tx, job.tenant, job.id, JobOutcome::Discarded).await
 }
 
 /// The number of jobs in the queue, by state, and the age of the oldest.
@@ -158,18 +100,16 @@ pub struct QueueDepth {
 
 /// Reads the depth of the queue.
 pub async fn get_depth(tx: &mut SystemTx) -> Result<QueueDepth, DbError> {
-    let count = |state: JobState| {
-        format!(
-            "(SELECT count(*) FROM (SELECT FROM jobs WHERE state = {} LIMIT {COUNT_MAX}) AS j)",
-            state.number()
-        )
-    };
-    let sql = format!(
-        "SELECT {} AS ready, {} AS running, {} AS parked, greatest(0, coalesce(extract(epoch FROM app.now() -
-            (SELECT min(run_time) FROM jobs WHERE state = 1)), 0))::double precision AS oldest_due_seconds",
-        count(JobState::Ready),
-        count(JobState::Running),
-        count(JobState::Parked),
+    // Counts that stop at a limit, in one round trip.
+    let text = sql!(
+        "SELECT (SELECT count(*) FROM (SELECT FROM jobs WHERE state = {ready} LIMIT $1) AS j) AS ready,
+            (SELECT count(*) FROM (SELECT FROM jobs WHERE state = {running} LIMIT $1) AS j) AS running,
+            (SELECT count(*) FROM (SELECT FROM jobs WHERE state = {parked} LIMIT $1) AS j) AS parked,
+            greatest(0, coalesce(extract(epoch FROM app.now() - (
+                SELECT min(run_time) FROM jobs WHERE state = {ready})), 0))::double precision AS oldest_due_seconds",
+        ready = JobState::Ready,
+        running = JobState::Running,
+        parked = JobState::Parked,
     );
-    statement("read queue depth", sql).one(tx.connection()?).await
+    statement("read queue depth", text).bind::<BigInt, _>(COUNT_MAX).one(tx.connection()?).await
 }

@@ -3,18 +3,23 @@
 use std::time::Duration;
 
 use diesel::{
-    QueryableByName,
-    sql_types::{Bool, Double, Integer, SmallInt, Text, Uuid as SqlUuid},
+    BoolExpressionMethods as _, ExpressionMethods as _, IntoSql as _, NullableExpressionMethods as _,
+    QueryDsl as _,
+    dsl::case_when,
+    sql_types::{Bool, Integer, SmallInt, Uuid as SqlUuid},
 };
 
 use super::{JobOutcome, JobState};
 use crate::{
     db::{
         DbError, SystemTx,
-        sql::{Operation, SqlText, statement},
-        sweeps::to_interval_seconds,
+        schema::jobs,
+        sql::{OfTenant as _, greatest, interval, now, now_plus, query, seconds_u64, statement},
     },
-    domain::ids::{JobId, TenantId},
+    domain::{
+        clock::Timestamp,
+        ids::{JobId, TenantId},
+    },
 };
 
 /// The lease by which a worker holds a job.
@@ -35,68 +40,77 @@ pub enum NextAttempt {
     Park,
 }
 
-/// Matches the job only while the worker holds its lease.
-const IS_HELD: &str = "WHERE tenant_id = $1 AND id = $2 AND lease_epoch = $3 AND state = 2";
-
-impl JobLease {
-    fn bind(self, statement: Operation<SqlText>) -> Operation<SqlText> {
-        statement
-            .bind::<SqlUuid, _>(self.tenant.as_uuid())
-            .bind::<SqlUuid, _>(self.id.as_uuid())
-            .bind::<Integer, _>(self.epoch)
-    }
+/// Selects the job while the worker holds its lease.
+macro_rules! held {
+    ($lease:expr) => {
+        jobs::table
+            .of($lease.tenant)
+            .filter(jobs::id.eq($lease.id))
+            .filter(jobs::lease_epoch.eq($lease.epoch))
+            .filter(jobs::state.eq(JobState::Running))
+    };
 }
 
 /// Extends the lease.
 pub async fn extend_lease(tx: &mut SystemTx, lease: JobLease, lease_seconds: u64) -> Result<bool, DbError> {
-    let sql = format!("UPDATE jobs SET lease_expire_time = app.now() + make_interval(secs => $4) {IS_HELD}");
-    let extend = lease.bind(statement("extend lease of job", sql));
-    Ok(extend.bind::<Double, _>(to_interval_seconds(lease_seconds)).execute(tx.connection()?).await? == 1)
-}
-
-#[derive(QueryableByName)]
-struct RerunRow {
-    #[diesel(sql_type = Bool)]
-    is_rerun_requested: bool,
+    let expire_time = now_plus(seconds_u64(lease_seconds)).nullable();
+    let extend = diesel::update(held!(lease)).set(jobs::lease_expire_time.eq(expire_time));
+    Ok(query("extend lease of job", extend).execute(tx.connection()?).await? == 1)
 }
 
 /// Finishes a job: moves its row to the finished jobs. If a rerun was requested in the meantime, makes it
 /// ready again instead.
 pub async fn finish(tx: &mut SystemTx, lease: JobLease) -> Result<bool, DbError> {
     // Lock first, to wait for transactions that are requesting a rerun.
-    let lock = statement("lock job", format!("SELECT is_rerun_requested FROM jobs {IS_HELD} FOR UPDATE"));
-    let held: Option<RerunRow> = lease.bind(lock).first(tx.connection()?).await?;
-    match held {
+    let lock = held!(lease).select(jobs::is_rerun_requested).for_update();
+    let is_rerun_requested: Option<bool> = query("lock job", lock).first(tx.connection()?).await?;
+    match is_rerun_requested {
         None => Ok(false),
-        Some(RerunRow { is_rerun_requested: true }) => {
-            let sql = format!(
-                "UPDATE jobs SET state = 1, attempts = 0, run_time = app.now(), lease_expire_time = NULL,
-                    is_rerun_requested = false, last_error = '' {IS_HELD}"
-            );
-            lease.bind(statement("run job again", sql)).execute(tx.connection()?).await?;
+        Some(true) => {
+            let again = diesel::update(held!(lease)).set((
+                jobs::state.eq(JobState::Ready),
+                jobs::attempts.eq(0),
+                jobs::run_time.eq(now()),
+                jobs::lease_expire_time.eq(None::<Timestamp>),
+                jobs::is_rerun_requested.eq(false),
+                jobs::last_error.eq(""),
+            ));
+            query("run job again", again).execute(tx.connection()?).await?;
             Ok(true)
         }
-        Some(_) => {
-            let sql = archive(IS_HELD, "$4");
-            let end = lease.bind(statement("finish job", sql));
-            end.bind::<SmallInt, _>(JobOutcome::Done.number()).execute(tx.connection()?).await?;
+        Some(false) => {
+            // The row is locked and held.
+            archive("finish job", tx, lease.tenant, lease.id, JobOutcome::Done).await?;
             Ok(true)
         }
     }
 }
 
-/// Builds a statement that moves a job to the finished jobs. Its arguments are those of the condition, then
-/// the outcome.
-pub(super) fn archive(condition: &str, outcome: &str) -> String {
-    format!(
-        "WITH o (outcome) AS (SELECT {outcome}::smallint), deleted AS (
-             DELETE FROM jobs {condition}
+/// Moves a job that the transaction has locked to the finished jobs.
+pub(super) async fn archive(
+    operation: &'static str,
+    tx: &mut SystemTx,
+    tenant: TenantId,
+    job: JobId,
+    outcome: JobOutcome,
+) -> Result<(), DbError> {
+    // The query builder cannot insert what a statement deletes.
+    statement(
+        operation,
+        "WITH deleted AS (
+             DELETE FROM jobs WHERE tenant_id = $1 AND id = $2
              RETURNING tenant_id, id, kind, payload, attempts, last_error, enqueue_time
          )
          INSERT INTO finished_jobs
              (tenant_id, id, create_time, kind, payload, outcome, attempts, last_error, enqueue_time)
-         SELECT tenant_id, id, app.now(), kind, payload, outcome, attempts, last_error, enqueue_time FROM deleted, o"
+         SELECT tenant_id, id, app.now(), kind, payload, $3, attempts, last_error, enqueue_time FROM deleted",
     )
+    .bind::<SqlUuid, _>(tenant)
+    .bind::<SqlUuid, _>(job)
+    .bind::<SmallInt, _>(outcome)
+    .execute(tx.connection()?)
+    .await
+    .map(|_| ())
 }
 
 /// Records a failed attempt, and schedules the next one or parks the job.
@@ -110,28 +124,29 @@ pub async fn fail(
         NextAttempt::Retry(delay) => (JobState::Ready, delay),
         NextAttempt::Park => (JobState::Parked, Duration::ZERO),
     };
-    let sql = format!(
-        "UPDATE jobs SET run_time = app.now() + make_interval(secs => $4), last_error = $5,
-            -- A rerun that was requested during the attempt starts with a new attempt count, so this
-            -- failure does not park it.
-            state = CASE WHEN is_rerun_requested THEN 1 ELSE $6 END,
-            attempts = CASE WHEN is_rerun_requested AND $6 = 3 THEN 0 ELSE attempts END,
-            lease_expire_time = NULL, is_rerun_requested = false {IS_HELD}"
-    );
-    let fail = lease
-        .bind(statement("fail job", sql))
-        .bind::<Double, _>(delay.as_secs_f64())
-        .bind::<Text, _>(error.to_owned())
-        .bind::<SmallInt, _>(state.number());
-    Ok(fail.execute(tx.connection()?).await? == 1)
+    // A rerun that was requested during the attempt starts with a new attempt count, so this failure does not
+    // park it.
+    let is_reset = jobs::is_rerun_requested.and((state == JobState::Parked).into_sql::<Bool>());
+    let fail = diesel::update(held!(lease)).set((
+        jobs::run_time.eq(now_plus(interval(delay))),
+        jobs::last_error.eq(error),
+        jobs::state
+            .eq(case_when(jobs::is_rerun_requested, JobState::Ready.into_sql::<SmallInt>()).otherwise(state)),
+        jobs::attempts.eq(case_when(is_reset, 0.into_sql::<Integer>()).otherwise(jobs::attempts)),
+        jobs::lease_expire_time.eq(None::<Timestamp>),
+        jobs::is_rerun_requested.eq(false),
+    ));
+    Ok(query("fail job", fail).execute(tx.connection()?).await? == 1)
 }
 
 /// Returns an unfinished job to the queue, because this worker is shutting down. The attempt does not count.
 pub async fn release(tx: &mut SystemTx, lease: JobLease) -> Result<bool, DbError> {
-    let sql = format!(
-        "UPDATE jobs SET state = 1, attempts = greatest(attempts - 1, 0), run_time = app.now(),
-            lease_expire_time = NULL, is_rerun_requested = false {IS_HELD}"
-    );
-    let release = statement("release job", sql);
-    Ok(lease.bind(release).execute(tx.connection()?).await? == 1)
+    let release = diesel::update(held!(lease)).set((
+        jobs::state.eq(JobState::Ready),
+        jobs::attempts.eq(greatest(jobs::attempts - 1, 0)),
+        jobs::run_time.eq(now()),
+        jobs::lease_expire_time.eq(None::<Timestamp>),
+        jobs::is_rerun_requested.eq(false),
+    ));
+    Ok(query("release job", release).execute(tx.connection()?).await? == 1)
 }

@@ -19,7 +19,7 @@ pub use self::{
 };
 use super::{
     DbError, SystemTx, TenantTx,
-    sql::{Operation, SqlText, statement},
+    sql::{Operation, SqlText, sql, statement},
 };
 use crate::domain::{
     ids::{JobId, TenantId},
@@ -80,15 +80,18 @@ fn insertion(
 ) -> Result<Operation<SqlText>, DbError> {
     const OPERATION: &str = "enqueue job";
     let payload = serde_json::to_value(job).map_err(|error| DbError::corrupt(OPERATION, error))?;
-    Ok(statement(
-        OPERATION,
+    // The conflict target is a partial index.
+    let text = sql!(
         "INSERT INTO jobs (tenant_id, id, payload, dedup_key, state, run_time, enqueue_time)
-         VALUES ($1, $2, $3, $4, 1, app.now(), app.now())
-         ON CONFLICT (tenant_id, dedup_key) WHERE dedup_key IS NOT NULL AND state IN (1, 2)
-         DO UPDATE SET is_rerun_requested = true WHERE jobs.state = 2",
-    )
-    .bind::<SqlUuid, _>(tenant.as_uuid())
-    .bind::<SqlUuid, _>(id.as_uuid())
-    .bind::<Jsonb, _>(payload)
-    .bind::<Nullable<Text>, _>(key.map(str::to_owned)))
+         VALUES ($1, $2, $3, $4, {ready}, app.now(), app.now())
+         ON CONFLICT (tenant_id, dedup_key) WHERE dedup_key IS NOT NULL AND state IN ({ready}, {running})
+         DO UPDATE SET is_rerun_requested = true WHERE jobs.state = {running}",
+        ready = JobState::Ready,
+        running = JobState::Running,
+    );
+    Ok(statement(OPERATION, text)
+        .bind::<SqlUuid, _>(tenant)
+        .bind::<SqlUuid, _>(id)
+        .bind::<Jsonb, _>(payload)
+        .bind::<Nullable<Text>, _>(key.map(str::to_owned)))
 }

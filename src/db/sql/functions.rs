@@ -66,3 +66,8 @@ pub(in crate::db) fn days(days: u32) -> PgInterval {
 pub(in crate::db) fn seconds(seconds: u32) -> PgInterval {
     PgInterval::from_microseconds(i64::from(seconds) * 1_000_000)
 }
+
+/// Returns an interval of seconds, of 136 years at most.
+pub(in crate::db) fn seconds_u64(number: u64) -> PgInterval {
+    seconds(u32::try_from(number).unwrap_or(u32::MAX))
+}
