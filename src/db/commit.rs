@@ -19,7 +19,7 @@ use super::{
     blobs::Blob,
     events::EventKind,
     idempotency_keys::{Method, StoredResponse},
-    quotas::{self, QuotaRow},
+    quotas::QuotaRow,
     sql::statement,
     uploads::UploadLease,
 };
@@ -450,12 +450,10 @@ impl Database {
     ) -> Result<AdmissionData, DbError> {
         const OPERATION: &str = "read admission data";
         let mut connection = self.tenant_pool.acquire().await?;
-        let sql = format!(
-            "SELECT {}, admission.method, admission.payload_sha256, admission.response
-             FROM app.admission_data($1, $2, $3, $4) AS admission, LATERAL (SELECT (admission.quota).*) AS quota",
-            quotas::COLUMNS
-        );
-        let read = statement(OPERATION, sql)
+        // A function of the database, which sets the tenant context itself.
+        const TEXT: &str = "SELECT quota.*, admission.method, admission.payload_sha256, admission.response
+             FROM app.admission_data($1, $2, $3, $4) AS admission, LATERAL (SELECT (admission.quota).*) AS quota";
+        let read = statement(OPERATION, TEXT)
             .bind::<SqlUuid, _>(tenant.as_uuid())
             .bind::<Nullable<SqlUuid>, _>(request.map(|id| id.as_uuid()))
             .bind::<Integer, _>(i32::try_from(idempotency_hours).unwrap_or(i32::MAX))

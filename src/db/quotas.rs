@@ -1,85 +1,115 @@
 //! Quotas, one row per tenant. Changes are single conditional UPDATEs; the CHECK constraints of the table are
 //! a second guard.
 
-use chrono::{DateTime, Utc};
 use diesel::{
-    QueryableByName,
-    sql_types::{BigInt, SmallInt, Timestamptz, Uuid as SqlUuid},
+    AsChangeset, BoolExpressionMethods as _, ExpressionMethods as _, Insertable, QueryDsl as _, Queryable,
+    QueryableByName, Selectable, SelectableHelper as _,
 };
-use uuid::Uuid;
 
-use super::{DbError, SystemTx, TenantTx, sql::statement};
+use super::{
+    DbError, SystemTx, TenantTx,
+    schema::quotas,
+    sql::{OfTenant as _, now, query},
+};
 use crate::domain::{
+    clock::Timestamp,
     ids::TenantId,
     policy::{FileSizeLimits, InitialQuota},
     quota::Quota,
 };
 
-pub(super) const COLUMNS: &str = "tenant_id, limit_bytes, used_bytes, reserved_bytes, file_count_max, file_count, \
-    reserved_file_count, warning_percent, critical_percent, image_bytes_max, video_bytes_max, audio_bytes_max, \
-    document_bytes_max, other_bytes_max, ceiling_bytes, ceiling_file_count, revision, update_time";
-
-#[derive(QueryableByName)]
+#[derive(Queryable, QueryableByName, Selectable)]
+#[diesel(table_name = quotas, check_for_backend(diesel::pg::Pg))]
 pub(super) struct QuotaRow {
-    #[diesel(sql_type = SqlUuid)]
-    tenant_id: Uuid,
-    #[diesel(sql_type = BigInt)]
-    limit_bytes: i64,
-    #[diesel(sql_type = BigInt)]
+    tenant_id: TenantId,
     used_bytes: i64,
-    #[diesel(sql_type = BigInt)]
     reserved_bytes: i64,
-    #[diesel(sql_type = BigInt)]
-    file_count_max: i64,
-    #[diesel(sql_type = BigInt)]
     file_count: i64,
-    #[diesel(sql_type = BigInt)]
     reserved_file_count: i64,
-    #[diesel(sql_type = SmallInt)]
-    warning_percent: i16,
-    #[diesel(sql_type = SmallInt)]
-    critical_percent: i16,
-    #[diesel(sql_type = BigInt)]
-    image_bytes_max: i64,
-    #[diesel(sql_type = BigInt)]
-    video_bytes_max: i64,
-    #[diesel(sql_type = BigInt)]
-    audio_bytes_max: i64,
-    #[diesel(sql_type = BigInt)]
-    document_bytes_max: i64,
-    #[diesel(sql_type = BigInt)]
-    other_bytes_max: i64,
-    #[diesel(sql_type = BigInt)]
-    ceiling_bytes: i64,
-    #[diesel(sql_type = BigInt)]
-    ceiling_file_count: i64,
-    #[diesel(sql_type = BigInt)]
+    #[diesel(embed)]
+    limits: Limits,
     revision: i64,
-    #[diesel(sql_type = Timestamptz)]
-    update_time: DateTime<Utc>,
+    update_time: Timestamp,
+}
+
+/// The columns that callers and operators set.
+#[derive(AsChangeset, Insertable, Queryable, QueryableByName, Selectable)]
+#[diesel(table_name = quotas, check_for_backend(diesel::pg::Pg))]
+struct Limits {
+    limit_bytes: i64,
+    file_count_max: i64,
+    warning_percent: i16,
+    critical_percent: i16,
+    image_bytes_max: i64,
+    video_bytes_max: i64,
+    audio_bytes_max: i64,
+    document_bytes_max: i64,
+    other_bytes_max: i64,
+    ceiling_bytes: i64,
+    ceiling_file_count: i64,
+}
+
+impl From<&Quota> for Limits {
+    fn from(quota: &Quota) -> Self {
+        let sizes = &quota.file_size_max_bytes;
+        Self {
+            limit_bytes: quota.limit_bytes,
+            file_count_max: quota.file_count_max,
+            warning_percent: quota.warning_percent,
+            critical_percent: quota.critical_percent,
+            image_bytes_max: sizes.image,
+            video_bytes_max: sizes.video,
+            audio_bytes_max: sizes.audio,
+            document_bytes_max: sizes.document,
+            other_bytes_max: sizes.other,
+            ceiling_bytes: quota.ceiling_bytes,
+            ceiling_file_count: quota.ceiling_file_count,
+        }
+    }
+}
+
+/// The limits of a new tenant also become its initial ceilings, which only the operator can change.
+impl From<&InitialQuota> for Limits {
+    fn from(initial: &InitialQuota) -> Self {
+        let sizes = &initial.file_size_max_bytes;
+        Self {
+            limit_bytes: initial.limit_bytes,
+            file_count_max: initial.file_count_max,
+            warning_percent: initial.warning_percent,
+            critical_percent: initial.critical_percent,
+            image_bytes_max: sizes.image,
+            video_bytes_max: sizes.video,
+            audio_bytes_max: sizes.audio,
+            document_bytes_max: sizes.document,
+            other_bytes_max: sizes.other,
+            ceiling_bytes: initial.limit_bytes,
+            ceiling_file_count: initial.file_count_max,
+        }
+    }
 }
 
 impl From<QuotaRow> for Quota {
     fn from(row: QuotaRow) -> Self {
+        let limits = row.limits;
         Self {
-            tenant_id: TenantId::from_uuid(row.tenant_id),
-            limit_bytes: row.limit_bytes,
+            tenant_id: row.tenant_id,
+            limit_bytes: limits.limit_bytes,
             used_bytes: row.used_bytes,
             reserved_bytes: row.reserved_bytes,
-            file_count_max: row.file_count_max,
+            file_count_max: limits.file_count_max,
             file_count: row.file_count,
             reserved_file_count: row.reserved_file_count,
-            warning_percent: row.warning_percent,
-            critical_percent: row.critical_percent,
+            warning_percent: limits.warning_percent,
+            critical_percent: limits.critical_percent,
             file_size_max_bytes: FileSizeLimits {
-                image: row.image_bytes_max,
-                video: row.video_bytes_max,
-                audio: row.audio_bytes_max,
-                document: row.document_bytes_max,
-                other: row.other_bytes_max,
+                image: limits.image_bytes_max,
+                video: limits.video_bytes_max,
+                audio: limits.audio_bytes_max,
+                document: limits.document_bytes_max,
+                other: limits.other_bytes_max,
             },
-            ceiling_bytes: row.ceiling_bytes,
-            ceiling_file_count: row.ceiling_file_count,
+            ceiling_bytes: limits.ceiling_bytes,
+            ceiling_file_count: limits.ceiling_file_count,
             revision: row.revision,
             update_time: row.update_time,
         }
@@ -113,49 +143,27 @@ impl QuotaDelta {
     }
 }
 
-/// Creates the quota of a new tenant. Its limits also become the initial ceilings, which only the operator
-/// can change.
+/// Creates the quota of a new tenant.
 pub async fn create(tx: &mut SystemTx, tenant: TenantId, initial: &InitialQuota) -> Result<(), DbError> {
-    let sizes = &initial.file_size_max_bytes;
-    statement(
-        "create quota",
-        "INSERT INTO quotas (tenant_id, limit_bytes, file_count_max, warning_percent, critical_percent,
-            image_bytes_max, video_bytes_max, audio_bytes_max, document_bytes_max, other_bytes_max,
-            ceiling_bytes, ceiling_file_count, update_time)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, app.now())",
-    )
-    .bind::<SqlUuid, _>(tenant.as_uuid())
-    .bind::<BigInt, _>(initial.limit_bytes)
-    .bind::<BigInt, _>(initial.file_count_max)
-    .bind::<SmallInt, _>(initial.warning_percent)
-    .bind::<SmallInt, _>(initial.critical_percent)
-    .bind::<BigInt, _>(sizes.image)
-    .bind::<BigInt, _>(sizes.video)
-    .bind::<BigInt, _>(sizes.audio)
-    .bind::<BigInt, _>(sizes.document)
-    .bind::<BigInt, _>(sizes.other)
-    .bind::<BigInt, _>(initial.limit_bytes)
-    .bind::<BigInt, _>(initial.file_count_max)
-    .execute(tx.connection()?)
-    .await
-    .map(|_| ())
+    let insert = diesel::insert_into(quotas::table).values((
+        quotas::tenant_id.eq(tenant),
+        Limits::from(initial),
+        quotas::update_time.eq(now()),
+    ));
+    query("create quota", insert).execute(tx.connection()?).await.map(|_| ())
 }
 
 /// Returns the quota of the transaction's tenant.
 pub async fn get(tx: &mut TenantTx) -> Result<Quota, DbError> {
-    let tenant = tx.tenant().as_uuid();
-    let row: QuotaRow = statement("read quota", format!("SELECT {COLUMNS} FROM quotas WHERE tenant_id = $1"))
-        .bind::<SqlUuid, _>(tenant)
-        .one(tx.connection()?)
-        .await?;
+    let quota = quotas::table.of(tx.tenant()).select(QuotaRow::as_select());
+    let row: QuotaRow = query("read quota", quota).one(tx.connection()?).await?;
     Ok(row.into())
 }
 
 /// Returns the quota of the transaction's tenant, and locks it until the transaction ends.
 pub async fn get_for_update(tx: &mut TenantTx) -> Result<Quota, DbError> {
-    let tenant = tx.tenant().as_uuid();
-    let sql = format!("SELECT {COLUMNS} FROM quotas WHERE tenant_id = $1 FOR UPDATE");
-    let row: QuotaRow = statement("lock quota", sql).bind::<SqlUuid, _>(tenant).one(tx.connection()?).await?;
+    let quota = quotas::table.of(tx.tenant()).select(QuotaRow::as_select()).for_update();
+    let row: QuotaRow = query("lock quota", quota).one(tx.connection()?).await?;
     Ok(row.into())
 }
 
@@ -164,54 +172,31 @@ pub async fn get_for_update(tx: &mut TenantTx) -> Result<Quota, DbError> {
 ///
 /// A delta that only releases usage or reservations always fits.
 pub async fn apply_delta(tx: &mut TenantTx, delta: QuotaDelta) -> Result<Option<Quota>, DbError> {
-    let tenant = tx.tenant().as_uuid();
-    let sql = format!(
-        "UPDATE quotas SET
-            used_bytes = used_bytes + delta.used, reserved_bytes = reserved_bytes + delta.reserved,
-            file_count = file_count + delta.files, reserved_file_count = reserved_file_count + delta.reserved_files
-         FROM (VALUES ($1::bigint, $2::bigint, $3::bigint, $4::bigint))
-            AS delta (used, reserved, files, reserved_files)
-         WHERE tenant_id = $5
-           AND used_bytes + reserved_bytes + delta.used + delta.reserved <= limit_bytes
-           AND (file_count_max = 0
-                OR file_count + reserved_file_count + delta.files + delta.reserved_files <= file_count_max)
-         RETURNING {COLUMNS}"
-    );
-    let row: Option<QuotaRow> = statement("apply quota delta", sql)
-        .bind::<BigInt, _>(delta.used_bytes)
-        .bind::<BigInt, _>(delta.reserved_bytes)
-        .bind::<BigInt, _>(delta.file_count)
-        .bind::<BigInt, _>(delta.reserved_file_count)
-        .bind::<SqlUuid, _>(tenant)
-        .first(tx.connection()?)
-        .await?;
+    let fitting_bytes =
+        (quotas::used_bytes + quotas::reserved_bytes + delta.used_bytes + delta.reserved_bytes)
+            .le(quotas::limit_bytes);
+    let fitting_files = quotas::file_count_max.eq(0).or((quotas::file_count
+        + quotas::reserved_file_count
+        + delta.file_count
+        + delta.reserved_file_count)
+        .le(quotas::file_count_max));
+    let update = diesel::update(quotas::table.of(tx.tenant()).filter(fitting_bytes).filter(fitting_files))
+        .set((
+            quotas::used_bytes.eq(quotas::used_bytes + delta.used_bytes),
+            quotas::reserved_bytes.eq(quotas::reserved_bytes + delta.reserved_bytes),
+            quotas::file_count.eq(quotas::file_count + delta.file_count),
+            quotas::reserved_file_count.eq(quotas::reserved_file_count + delta.reserved_file_count),
+        ))
+        .returning(QuotaRow::as_returning());
+    let row: Option<QuotaRow> = query("apply quota delta", update).first(tx.connection()?).await?;
     Ok(row.map(Quota::from))
 }
 
 /// Updates the limits and ceilings of a quota that was read with [`get_for_update`].
 pub async fn set_limits(tx: &mut TenantTx, quota: &Quota) -> Result<Quota, DbError> {
-    let sizes = &quota.file_size_max_bytes;
-    let sql = format!(
-        "UPDATE quotas SET limit_bytes = $1, file_count_max = $2, warning_percent = $3, critical_percent = $4,
-            image_bytes_max = $5, video_bytes_max = $6, audio_bytes_max = $7, document_bytes_max = $8,
-            other_bytes_max = $9, ceiling_bytes = $10, ceiling_file_count = $11,
-            revision = revision + 1, update_time = app.now()
-         WHERE tenant_id = $12 RETURNING {COLUMNS}"
-    );
-    let row: QuotaRow = statement("set quota limits", sql)
-        .bind::<BigInt, _>(quota.limit_bytes)
-        .bind::<BigInt, _>(quota.file_count_max)
-        .bind::<SmallInt, _>(quota.warning_percent)
-        .bind::<SmallInt, _>(quota.critical_percent)
-        .bind::<BigInt, _>(sizes.image)
-        .bind::<BigInt, _>(sizes.video)
-        .bind::<BigInt, _>(sizes.audio)
-        .bind::<BigInt, _>(sizes.document)
-        .bind::<BigInt, _>(sizes.other)
-        .bind::<BigInt, _>(quota.ceiling_bytes)
-        .bind::<BigInt, _>(quota.ceiling_file_count)
-        .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-        .one(tx.connection()?)
-        .await?;
+    let update = diesel::update(quotas::table.of(tx.tenant()))
+        .set((Limits::from(quota), quotas::revision.eq(quotas::revision + 1), quotas::update_time.eq(now())))
+        .returning(QuotaRow::as_returning());
+    let row: QuotaRow = query("set quota limits", update).one(tx.connection()?).await?;
     Ok(row.into())
 }

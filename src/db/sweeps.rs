@@ -1,11 +1,17 @@
 //! The lock on the sweep of a store, and the times of past sweeps.
 
 use diesel::{
-    QueryableByName,
-    sql_types::{Bool, Double, Text},
+    ExpressionMethods as _, IntoSql as _, QueryableByName,
+    dsl::case_when,
+    sql_types::{Bool, Interval, Text},
+    upsert::excluded,
 };
 
-use super::{DbError, SystemTx, sql::statement};
+use super::{
+    DbError, SystemTx,
+    schema::sweeps,
+    sql::{coalesce_nullable, now, query, seconds_u64, statement},
+};
 
 #[derive(QueryableByName)]
 struct LockedRow {
@@ -18,6 +24,7 @@ struct LockedRow {
 ///
 /// The lock is released with the connection, so a crashed sweeper does not block others.
 pub async fn lock(tx: &mut SystemTx, provider: &str) -> Result<bool, DbError> {
+    // A function of the server.
     let row: LockedRow = statement(
         "lock sweep",
         "SELECT pg_try_advisory_xact_lock(hashtextextended('sweep ' || $1, 0)) AS is_locked",
@@ -47,14 +54,15 @@ pub async fn get_due(
     interval_seconds: u64,
     full_walk_interval_seconds: u64,
 ) -> Result<DueSweeps, DbError> {
+    // Aggregates that must return a row even if there is none.
     statement(
         "read last sweep",
-        "SELECT coalesce(max(sweep_time) + make_interval(secs => $1) <= app.now(), true) AS is_due,
-                coalesce(max(full_walk_time) + make_interval(secs => $2) <= app.now(), true) AS is_full_walk_due
+        "SELECT coalesce(max(sweep_time) + $1 <= app.now(), true) AS is_due,
+                coalesce(max(full_walk_time) + $2 <= app.now(), true) AS is_full_walk_due
          FROM sweeps WHERE provider = $3",
     )
-    .bind::<Double, _>(to_interval_seconds(interval_seconds))
-    .bind::<Double, _>(to_interval_seconds(full_walk_interval_seconds))
+    .bind::<Interval, _>(seconds_u64(interval_seconds))
+    .bind::<Interval, _>(seconds_u64(full_walk_interval_seconds))
     .bind::<Text, _>(provider.to_owned())
     .one(tx.connection()?)
     .await
@@ -62,18 +70,21 @@ pub async fn get_due(
 
 /// Records the time of a completed sweep.
 pub async fn record_sweep(tx: &mut SystemTx, provider: &str, is_full_walk: bool) -> Result<(), DbError> {
-    statement(
-        "record sweep",
-        "INSERT INTO sweeps (provider, sweep_time, full_walk_time)
-         VALUES ($1, app.now(), CASE WHEN $2 THEN app.now() END)
-         ON CONFLICT (provider) DO UPDATE SET sweep_time = excluded.sweep_time,
-            full_walk_time = coalesce(excluded.full_walk_time, sweeps.full_walk_time)",
-    )
-    .bind::<Text, _>(provider.to_owned())
-    .bind::<Bool, _>(is_full_walk)
-    .execute(tx.connection()?)
-    .await
-    .map(|_| ())
+    let full_walk_time = case_when(is_full_walk.into_sql::<Bool>(), now());
+    let insert = diesel::insert_into(sweeps::table)
+        .values((
+            sweeps::provider.eq(provider),
+            sweeps::sweep_time.eq(now()),
+            sweeps::full_walk_time.eq(full_walk_time),
+        ))
+        .on_conflict(sweeps::provider)
+        .do_update()
+        .set((
+            sweeps::sweep_time.eq(excluded(sweeps::sweep_time)),
+            sweeps::full_walk_time
+                .eq(coalesce_nullable(excluded(sweeps::full_walk_time), sweeps::full_walk_time)),
+        ));
+    query("record sweep", insert).execute(tx.connection()?).await.map(|_| ())
 }
 
 /// Converts seconds to the argument type of `make_interval`.

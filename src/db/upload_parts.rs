@@ -2,12 +2,17 @@
 //! checksums nor the epoch of the writer.
 
 use diesel::{
-    QueryableByName,
-    sql_types::{BigInt, Binary, Double, Integer, Nullable, Text, Uuid as SqlUuid},
+    ExpressionMethods as _, QueryDsl as _, Queryable, Selectable, SelectableHelper as _,
+    sql_types::{BigInt, Binary, Integer, Interval, Nullable, Text, Uuid as SqlUuid},
 };
 
-use super::{DbError, TenantTx, sql::statement, uploads::UploadLease};
-use crate::domain::{checksum::Crc64, ids::UploadId};
+use super::{
+    DbError, TenantTx,
+    schema::upload_parts,
+    sql::{OfTenant as _, query, seconds, sql, statement},
+    uploads::UploadLease,
+};
+use crate::domain::{checksum::Crc64, ids::UploadId, upload::UploadState};
 
 /// A stored part.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,17 +27,13 @@ pub struct StoredPart {
     pub sha256_state: Vec<u8>,
 }
 
-#[derive(QueryableByName)]
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = upload_parts, check_for_backend(diesel::pg::Pg))]
 struct Row {
-    #[diesel(sql_type = Integer)]
     number: i32,
-    #[diesel(sql_type = BigInt)]
     size_bytes: i64,
-    #[diesel(sql_type = Text)]
     etag: String,
-    #[diesel(sql_type = Binary)]
-    crc64nvme: Vec<u8>,
-    #[diesel(sql_type = Binary)]
+    crc64nvme: Crc64,
     sha256_state: Vec<u8>,
 }
 
@@ -43,7 +44,7 @@ impl Row {
             number: u32::try_from(self.number).map_err(|_| corrupt("number"))?,
             size_bytes: u64::try_from(self.size_bytes).map_err(|_| corrupt("size"))?,
             etag: self.etag,
-            crc64nvme: Crc64::from_slice(&self.crc64nvme).ok_or_else(|| corrupt("checksum"))?,
+            crc64nvme: self.crc64nvme,
             sha256_state: self.sha256_state,
         })
     }
@@ -51,15 +52,12 @@ impl Row {
 
 /// Returns all parts of an upload, ordered by number.
 pub async fn list(tx: &mut TenantTx, upload: UploadId) -> Result<Vec<StoredPart>, DbError> {
-    let rows: Vec<Row> = statement(
-        "list parts of upload",
-        "SELECT number, size_bytes, etag, crc64nvme, sha256_state FROM upload_parts
-         WHERE tenant_id = $1 AND upload_id = $2 ORDER BY number",
-    )
-    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-    .bind::<SqlUuid, _>(upload.as_uuid())
-    .load(tx.connection()?)
-    .await?;
+    let parts = upload_parts::table
+        .of(tx.tenant())
+        .filter(upload_parts::upload_id.eq(upload))
+        .order(upload_parts::number)
+        .select(Row::as_select());
+    let rows: Vec<Row> = query("list parts of upload", parts).load(tx.connection()?).await?;
     rows.into_iter().map(Row::into_part).collect()
 }
 
@@ -74,51 +72,54 @@ pub async fn record(
     sniffed_mime_type: Option<&str>,
     lease_seconds: u32,
 ) -> Result<bool, DbError> {
-    let recorded = statement(
-        "record part of upload",
+    // An insert from an update.
+    let text = sql!(
         "WITH renewed AS (
-             UPDATE uploads SET lease_expire_time = app.now() + make_interval(secs => $1),
-                 sniffed_mime_type = CASE $2 WHEN 1 THEN $3 ELSE sniffed_mime_type END
-             WHERE tenant_id = $4 AND id = $5 AND lease_epoch = $6 AND state = 1
+             UPDATE uploads SET lease_expire_time = app.now() + $1,
+                 sniffed_mime_type = CASE $6 WHEN 1 THEN $2 ELSE sniffed_mime_type END
+             WHERE tenant_id = $3 AND id = $4 AND lease_epoch = $5 AND state = {open}
                AND lease_expire_time > app.now()
              RETURNING tenant_id, id)
          INSERT INTO upload_parts (tenant_id, upload_id, number, size_bytes, etag, crc64nvme, sha256_state)
-         SELECT tenant_id, id, $7, $8, $9, $10, $11 FROM renewed
+         SELECT tenant_id, id, $6, $7, $8, $9, $10 FROM renewed
          ON CONFLICT (tenant_id, upload_id, number) DO UPDATE
          SET size_bytes = excluded.size_bytes, etag = excluded.etag, crc64nvme = excluded.crc64nvme,
              sha256_state = excluded.sha256_state",
-    )
-    .bind::<Double, _>(f64::from(lease_seconds))
-    .bind::<Integer, _>(to_i32(part.number))
-    .bind::<Nullable<Text>, _>(sniffed_mime_type.map(str::to_owned))
-    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-    .bind::<SqlUuid, _>(lease.id.as_uuid())
-    .bind::<Integer, _>(lease.epoch)
-    .bind::<Integer, _>(to_i32(part.number))
-    .bind::<BigInt, _>(i64::try_from(part.size_bytes).unwrap_or(i64::MAX))
-    .bind::<Text, _>(part.etag.clone())
-    .bind::<Binary, _>(part.crc64nvme.to_be_bytes().to_vec())
-    .bind::<Binary, _>(part.sha256_state.clone())
-    .execute(tx.connection()?)
-    .await?;
+        open = UploadState::Open,
+    );
+    let recorded = statement("record part of upload", text)
+        .bind::<Interval, _>(seconds(lease_seconds))
+        .bind::<Nullable<Text>, _>(sniffed_mime_type.map(str::to_owned))
+        .bind::<SqlUuid, _>(tx.tenant())
+        .bind::<SqlUuid, _>(lease.id)
+        .bind::<Integer, _>(lease.epoch)
+        .bind::<Integer, _>(to_i32(part.number))
+        .bind::<BigInt, _>(i64::try_from(part.size_bytes).unwrap_or(i64::MAX))
+        .bind::<Text, _>(part.etag.clone())
+        .bind::<Binary, _>(part.crc64nvme)
+        .bind::<Binary, _>(part.sha256_state.clone())
+        .execute(tx.connection()?)
+        .await?;
     Ok(recorded == 1)
 }
 
 /// Deletes the parts from a number on, so that their bytes are sent again. Does nothing if the lease was
 /// lost. Returns the number of deleted parts.
 pub async fn delete_from(tx: &mut TenantTx, lease: UploadLease, number: u32) -> Result<usize, DbError> {
-    statement(
-        "delete parts of upload",
+    // The query builder has no DELETE … USING.
+    let text = sql!(
         "DELETE FROM upload_parts AS p USING uploads AS u
-         WHERE u.tenant_id = $1 AND u.id = $2 AND u.lease_epoch = $3 AND u.state = 1
+         WHERE u.tenant_id = $1 AND u.id = $2 AND u.lease_epoch = $3 AND u.state = {open}
            AND p.tenant_id = u.tenant_id AND p.upload_id = u.id AND p.number >= $4",
-    )
-    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-    .bind::<SqlUuid, _>(lease.id.as_uuid())
-    .bind::<Integer, _>(lease.epoch)
-    .bind::<Integer, _>(to_i32(number))
-    .execute(tx.connection()?)
-    .await
+        open = UploadState::Open,
+    );
+    statement("delete parts of upload", text)
+        .bind::<SqlUuid, _>(tx.tenant())
+        .bind::<SqlUuid, _>(lease.id)
+        .bind::<Integer, _>(lease.epoch)
+        .bind::<Integer, _>(to_i32(number))
+        .execute(tx.connection()?)
+        .await
 }
 
 fn to_i32(number: u32) -> i32 {

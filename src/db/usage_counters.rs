@@ -4,15 +4,22 @@
 use std::collections::BTreeMap;
 
 use diesel::{
-    QueryableByName,
+    BoolExpressionMethods as _, ExpressionMethods as _, QueryDsl as _, Queryable, Selectable,
+    SelectableHelper as _,
     sql_types::{Array, BigInt, SmallInt, Text, Uuid as SqlUuid},
 };
 
-use super::{DbError, TenantTx, sql::statement, versions::Charge};
+use super::{
+    DbError, TenantTx,
+    schema::usage_counters,
+    sql::{OfTenant as _, query, statement},
+    versions::Charge,
+};
 use crate::domain::{file::File, media_type::MediaKind};
 
 /// A usage counter.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Queryable, Selectable)]
+#[diesel(table_name = usage_counters, check_for_backend(diesel::pg::Pg))]
 #[allow(missing_docs, reason = "the fields are those of the contract's UsageEntry, explained there")]
 pub struct UsageCounter {
     pub category: String,
@@ -52,6 +59,7 @@ pub async fn apply_delta(tx: &mut TenantTx, delta: &UsageDelta) -> Result<(), Db
     let (keys, values): (Vec<_>, Vec<_>) = delta.0.iter().map(|(key, value)| (key.clone(), *value)).unzip();
     let (categories, kinds): (Vec<String>, Vec<i16>) = keys.into_iter().unzip();
     let (counts, sums): (Vec<i64>, Vec<i64>) = values.into_iter().unzip();
+    // An `unnest` batch.
     statement(
         "change usage counters",
         "WITH delta AS MATERIALIZED (
@@ -67,44 +75,18 @@ pub async fn apply_delta(tx: &mut TenantTx, delta: &UsageDelta) -> Result<(), Db
     .bind::<Array<SmallInt>, _>(kinds)
     .bind::<Array<BigInt>, _>(counts)
     .bind::<Array<BigInt>, _>(sums)
-    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+    .bind::<SqlUuid, _>(tx.tenant())
     .execute(tx.connection()?)
     .await
     .map(|_| ())
 }
 
-#[derive(QueryableByName)]
-struct CounterRow {
-    #[diesel(sql_type = Text)]
-    category: String,
-    #[diesel(sql_type = SmallInt)]
-    media_kind: i16,
-    #[diesel(sql_type = BigInt)]
-    file_count: i64,
-    #[diesel(sql_type = BigInt)]
-    total_bytes: i64,
-}
-
 /// Returns all non-zero counters, ordered by category and kind.
 pub async fn list(tx: &mut TenantTx) -> Result<Vec<UsageCounter>, DbError> {
-    let rows: Vec<CounterRow> = statement(
-        "list usage counters",
-        "SELECT category, media_kind, file_count, total_bytes FROM usage_counters
-         WHERE tenant_id = $1 AND (file_count > 0 OR total_bytes > 0) ORDER BY category, media_kind",
-    )
-    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-    .load(tx.connection()?)
-    .await?;
-    rows.into_iter()
-        .map(|row| {
-            let media_kind = MediaKind::from_number(row.media_kind)
-                .ok_or_else(|| DbError::corrupt("list usage counters", "media kind"))?;
-            Ok(UsageCounter {
-                category: row.category,
-                media_kind,
-                file_count: row.file_count,
-                total_bytes: row.total_bytes,
-            })
-        })
-        .collect()
+    let counters = usage_counters::table
+        .of(tx.tenant())
+        .filter(usage_counters::file_count.gt(0).or(usage_counters::total_bytes.gt(0)))
+        .order((usage_counters::category, usage_counters::media_kind))
+        .select(UsageCounter::as_select());
+    query("list usage counters", counters).load(tx.connection()?).await
 }

@@ -15,6 +15,10 @@ extern "SQL" {
     #[sql_name = "coalesce"]
     fn coalesce<T: SqlType + SingleValue>(value: Nullable<T>, fallback: T) -> T;
 
+    /// The first of two values that is not NULL, or NULL.
+    #[sql_name = "coalesce"]
+    fn coalesce_nullable<T: SqlType + SingleValue>(value: Nullable<T>, fallback: Nullable<T>) -> Nullable<T>;
+
     /// The lesser of two values.
     #[sql_name = "least"]
     fn least<T: SqlType + SingleValue>(one: T, other: T) -> T;
