@@ -28,7 +28,7 @@ pub mod webhooks;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-pub use error::{CredentialsError, Error, FetchFailure, Stall};
+pub use error::{CategoryUse, CredentialsError, Denial, Error, InvalidCredentials, Resource, Workload};
 pub use rotation::Round;
 use tokio_util::task::TaskTracker;
 
