@@ -12,9 +12,10 @@ use crate::{
     app::App,
     db::{
         DbError, SystemTx,
-        jobs::{self, CandidateTenant, ClaimLimits, ClaimedJob},
+        jobs::{self, CandidateTenant, ClaimLimits, ClaimedJob, Recovery},
     },
     domain::ids::TenantId,
+    telemetry::metrics::AttemptOutcome,
 };
 
 /// The number of tenants with jobs that one poll examines.
@@ -75,7 +76,7 @@ pub(super) async fn run_due_jobs(app: &App) -> usize {
             return done;
         }
         for claimed in poll.claimed {
-            done += usize::from(attempt_job(app, claimed, &never).await);
+            done += usize::from(attempt_job(app, claimed, &never).await == AttemptOutcome::Done);
         }
     }
 }
@@ -104,8 +105,9 @@ async fn poll_queue(app: &App, cursor: &mut Option<TenantId>, free: usize) -> Po
 async fn recover_lost_jobs(app: &App, tx: &mut SystemTx) -> Result<(), DbError> {
     let attempts_max = i32::try_from(app.limits().worker.attempts_max).unwrap_or(i32::MAX);
     for lost in jobs::recover_lost(tx, attempts_max, LOST_JOBS_PER_POLL_MAX).await? {
-        let jobs::LostJob { tenant, id, kind, attempts, is_parked } = lost;
-        app.metrics().record_job_attempt(&kind, "lost", None);
+        let jobs::LostJob { tenant, id, kind, attempts, recovery } = lost;
+        let is_parked = recovery == Recovery::Parked;
+        app.metrics().record_job_attempt(&kind, AttemptOutcome::Lost, None);
         tracing::warn!(%tenant, job = %id, kind, attempts, is_parked, "recovered a job from a lost worker");
     }
     Ok(())

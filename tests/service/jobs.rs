@@ -9,7 +9,7 @@ use strongroom::{
     app::jobs::{JobError, discard::discard_job, get::get_job, list::list_jobs, retry::retry_job},
     db::{
         Viewer,
-        jobs::{self as queue, ClaimLimits, ClaimedJob, JobState, NextAttempt},
+        jobs::{self as queue, ClaimLimits, ClaimedJob, JobState, LeaseState, NextAttempt},
     },
     domain::{
         clock::{Clock as _, SystemIds, Timestamp},
@@ -55,9 +55,9 @@ async fn claim_jobs(s: &Service, tenants: &[TenantId]) -> Vec<ClaimedJob> {
 macro_rules! run_as_holder {
     ($s:expr, $statement:ident, $($argument:expr),+) => {{
         let mut tx = $s.db.system_tx().await.unwrap();
-        let is_held = queue::$statement(&mut tx, $($argument),+).await.unwrap();
+        let state = queue::$statement(&mut tx, $($argument),+).await.unwrap();
         tx.commit().await.unwrap();
-        is_held
+        state == LeaseState::Held
     }};
 }
 

@@ -147,6 +147,15 @@ pub async fn claim(
         .collect())
 }
 
+/// The state of a job after its worker was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recovery {
+    /// It is ready for another attempt.
+    Queued,
+    /// It has no attempts left and waits for an operator.
+    Parked,
+}
+
 /// A job whose lease expired.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LostJob {
@@ -155,8 +164,7 @@ pub struct LostJob {
     pub kind: String,
     /// The number of attempts that were started.
     pub attempts: i32,
-    /// Whether it was parked because it has no attempts left.
-    pub is_parked: bool,
+    pub recovery: Recovery,
 }
 
 #[derive(QueryableByName)]
@@ -206,7 +214,7 @@ pub async fn recover_lost(tx: &mut SystemTx, attempts_max: i32, limit: i64) -> R
             id: JobId::from_uuid(row.id),
             kind: row.kind,
             attempts: row.attempts,
-            is_parked: row.is_parked,
+            recovery: if row.is_parked { Recovery::Parked } else { Recovery::Queued },
         })
         .collect())
 }

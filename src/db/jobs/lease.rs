@@ -1,4 +1,4 @@
-//! Operations on a leased job. Each returns whether the worker still holds the lease.
+//! Operations on a leased job. Each returns whether the worker still held the lease, and changes nothing if not.
 
 use std::time::Duration;
 
@@ -26,6 +26,23 @@ pub struct JobLease {
     pub epoch: i32,
 }
 
+/// Whether a worker held the lease of a job when its statement ran.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum LeaseState {
+    /// It held the lease, and the statement took effect.
+    Held,
+    /// The lease expired, or the job is not running any more. The statement changed nothing.
+    Lost,
+}
+
+impl LeaseState {
+    /// Returns the state by the number of rows that a statement of the holder changed.
+    fn from_changed_rows(count: usize) -> Self {
+        if count == 1 { Self::Held } else { Self::Lost }
+    }
+}
+
 /// The action after a failed attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NextAttempt {
@@ -48,11 +65,15 @@ impl JobLease {
 }
 
 /// Extends the lease.
-pub async fn extend_lease(tx: &mut SystemTx, lease: JobLease, lease_seconds: u64) -> Result<bool, DbError> {
+pub async fn extend_lease(
+    tx: &mut SystemTx,
+    lease: JobLease,
+    lease_seconds: u64,
+) -> Result<LeaseState, DbError> {
     let sql =
         format!("UPDATE jobs SET lease_expire_time = app.now() + make_interval(secs => {{}}) {IS_HELD}");
     let extend = statement("extend lease of job", sql).bind::<Double, _>(to_interval_seconds(lease_seconds));
-    Ok(lease.bind(extend).execute(tx.connection()?).await? == 1)
+    Ok(LeaseState::from_changed_rows(lease.bind(extend).execute(tx.connection()?).await?))
 }
 
 #[derive(QueryableByName)]
@@ -63,25 +84,25 @@ struct RerunRow {
 
 /// Finishes a job: moves its row to the finished jobs. If a rerun was requested in the meantime, makes it
 /// ready again instead.
-pub async fn finish(tx: &mut SystemTx, lease: JobLease) -> Result<bool, DbError> {
+pub async fn finish(tx: &mut SystemTx, lease: JobLease) -> Result<LeaseState, DbError> {
     // Lock first, to wait for transactions that are requesting a rerun.
     let lock = statement("lock job", format!("SELECT is_rerun_requested FROM jobs {IS_HELD} FOR UPDATE"));
     let held: Option<RerunRow> = lease.bind(lock).first(tx.connection()?).await?;
     match held {
-        None => Ok(false),
+        None => Ok(LeaseState::Lost),
         Some(RerunRow { is_rerun_requested: true }) => {
             let sql = format!(
                 "UPDATE jobs SET state = 1, attempts = 0, run_time = app.now(), lease_expire_time = NULL,
                     is_rerun_requested = false, last_error = '' {IS_HELD}"
             );
             lease.bind(statement("run job again", sql)).execute(tx.connection()?).await?;
-            Ok(true)
+            Ok(LeaseState::Held)
         }
         Some(_) => {
             let sql = archive(IS_HELD);
             let end = statement("finish job", sql).bind::<SmallInt, _>(JobOutcome::Done.number());
             lease.bind(end).execute(tx.connection()?).await?;
-            Ok(true)
+            Ok(LeaseState::Held)
         }
     }
 }
@@ -106,7 +127,7 @@ pub async fn fail(
     lease: JobLease,
     error: &str,
     next: NextAttempt,
-) -> Result<bool, DbError> {
+) -> Result<LeaseState, DbError> {
     let (state, delay) = match next {
         NextAttempt::Retry(delay) => (JobState::Ready, delay),
         NextAttempt::Park => (JobState::Parked, Duration::ZERO),
@@ -124,15 +145,15 @@ pub async fn fail(
         .bind::<Text, _>(error.to_owned())
         .bind::<SmallInt, _>(state.number())
         .bind::<SmallInt, _>(state.number());
-    Ok(lease.bind(fail).execute(tx.connection()?).await? == 1)
+    Ok(LeaseState::from_changed_rows(lease.bind(fail).execute(tx.connection()?).await?))
 }
 
 /// Returns an unfinished job to the queue, because this worker is shutting down. The attempt does not count.
-pub async fn release(tx: &mut SystemTx, lease: JobLease) -> Result<bool, DbError> {
+pub async fn release(tx: &mut SystemTx, lease: JobLease) -> Result<LeaseState, DbError> {
     let sql = format!(
         "UPDATE jobs SET state = 1, attempts = greatest(attempts - 1, 0), run_time = app.now(),
             lease_expire_time = NULL, is_rerun_requested = false {IS_HELD}"
     );
     let release = statement("release job", sql);
-    Ok(lease.bind(release).execute(tx.connection()?).await? == 1)
+    Ok(LeaseState::from_changed_rows(lease.bind(release).execute(tx.connection()?).await?))
 }

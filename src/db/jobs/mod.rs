@@ -13,9 +13,11 @@ use diesel::sql_types::{Jsonb, Nullable, Text, Uuid as SqlUuid};
 use serde::Serialize;
 
 pub use self::{
-    claim::{CandidateTenant, ClaimLimits, ClaimedJob, LostJob, claim, list_candidates, recover_lost},
+    claim::{
+        CandidateTenant, ClaimLimits, ClaimedJob, LostJob, Recovery, claim, list_candidates, recover_lost,
+    },
     inspect::{JobRow, QueueDepth, discard, get, get_depth, list, retry},
-    lease::{JobLease, NextAttempt, extend_lease, fail, finish, release},
+    lease::{JobLease, LeaseState, NextAttempt, extend_lease, fail, finish, release},
 };
 use super::{
     DbError, SystemTx, TenantTx,
