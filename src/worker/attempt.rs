@@ -34,8 +34,7 @@ enum AttemptError {
     Failed(app::Error),
 }
 
-/// Attempts a job and returns the outcome. If `abort` is cancelled, the job is released for another
-/// worker.
+/// Attempts a job and returns the outcome. If `abort` is cancelled, the job is released for another worker.
 pub(super) async fn attempt_job(app: &App, claimed: ClaimedJob, abort: &CancellationToken) -> AttemptOutcome {
     let JobLease { tenant, id, .. } = claimed.lease;
     let span = tracing::info_span!("job", kind = claimed.kind, job = %id, %tenant, attempt = claimed.attempt);
