@@ -4,7 +4,7 @@
 //! query returns. These functions check it a second time, and also decide which visible files the caller may
 //! change.
 
-use super::error::Error;
+use super::error::{Denial, Error, Resource};
 use crate::{
     db::files::VisibleFile,
     domain::{
@@ -33,11 +33,8 @@ pub fn require_visible(caller: &Caller, found: Option<VisibleFile>) -> Result<Fi
     found
         .filter(|found| can_see(caller, &found.file, found.has_read_grant))
         .map(|found| found.file)
-        .ok_or(Error::NotFound("file"))
+        .ok_or(Error::NotFound(Resource::File))
 }
-
-/// Denial message for callers who are neither the file's owner nor an admin.
-pub(super) const OWNER_OR_ADMIN_ONLY: &str = "only the file's owner and the tenant's admins may do this";
 
 /// Returns whether the caller may change visible files of other owners.
 pub fn can_write_all(caller: &Caller) -> bool {
@@ -55,7 +52,7 @@ pub fn check_can_write(caller: &Caller, file: &File) -> Result<(), Error> {
     if can_write_all(caller) || file.owner_id == caller.actor.id {
         Ok(())
     } else {
-        Err(Error::NotAllowed(OWNER_OR_ADMIN_ONLY))
+        Err(Error::NotAllowed(Denial::OwnerAndAdminsOnly))
     }
 }
 
@@ -88,13 +85,11 @@ pub fn check_visibility_change(
     if is_owner_or_admin(caller, file) {
         Ok(())
     } else if visibility > file.visibility || is_widened {
-        Err(Error::NotAllowed(
-            "only the file's owner and the tenant's admins may make it visible to more people",
-        ))
+        Err(Error::NotAllowed(Denial::WidensAudience))
     } else if can_see(caller, &changed, has_read_grant) {
         Ok(())
     } else {
-        Err(Error::NotAllowed("only the file's owner and the tenant's admins may hide it from you"))
+        Err(Error::NotAllowed(Denial::HidesFromCaller))
     }
 }
 
@@ -107,9 +102,5 @@ fn is_owner_or_admin(caller: &Caller, file: &File) -> bool {
 /// # Errors
 /// Returns `NotAllowed` if the caller is not an admin.
 pub fn check_is_admin(caller: &Caller) -> Result<(), Error> {
-    if caller.role >= Role::Admin {
-        Ok(())
-    } else {
-        Err(Error::NotAllowed("only the tenant's admins may do this"))
-    }
+    if caller.role >= Role::Admin { Ok(()) } else { Err(Error::NotAllowed(Denial::AdminsOnly)) }
 }

@@ -1,15 +1,28 @@
 //! Errors of use cases. Adapter errors, which carry a kind and a source, are converted to these;
 //! `grpc/status.rs` is the only place that converts these to a gRPC status.
+//!
+//! No error names its subject in free text: the enums of `subjects`, `denial` and `credentials` have the texts.
+//! Errors that only uploads or only imports have are in `uploads/error.rs` and `imports/error.rs`.
+
+mod credentials;
+mod denial;
+mod subjects;
 
 use std::time::Duration;
 
+pub use self::{
+    credentials::{CredentialsError, InvalidCredentials},
+    denial::Denial,
+    subjects::{CategoryUse, Resource, Workload},
+};
+use super::{imports::ImportError, uploads::UploadError};
 use crate::{
-    db::{DbError, DbErrorKind},
+    db::{Constraint, DbError, DbErrorKind},
     domain::{
         caller::TenantState,
         clock::Timestamp,
         file::{FileState, LegalHold, WrongState},
-        ids::{FileId, TenantId},
+        ids::TenantId,
         media_type::MediaKind,
         quota::Quota,
         violations::Violations,
@@ -36,21 +49,15 @@ pub enum Error {
         "cursor is too old: events after it may have been dropped; list again, then watch without a cursor to get a new one"
     )]
     CursorTooOld,
-    /// Messages of a stream arrived out of order.
-    #[error("{0}")]
-    StreamOrder(&'static str),
-    /// The received bytes do not match the checksum of the request.
-    #[error("{algorithm} of the received bytes does not match the one in the request; send the upload again")]
-    ChecksumMismatch { algorithm: &'static str },
-    /// The number of received bytes differs from the declared one.
-    #[error("received {received} bytes; the request declared {declared}")]
-    SizeMismatch { declared: u64, received: u64 },
+    /// An upload failed for a reason that only uploads have.
+    #[error(transparent)]
+    Upload(#[from] UploadError),
+    /// An import failed for a reason that only imports have.
+    #[error(transparent)]
+    Import(#[from] ImportError),
     /// The request id was used for another request.
     #[error("request id was used with another payload; use a new UUID for a new request")]
     RequestIdReused,
-    /// A chunk does not start where the previous one ended.
-    #[error("chunk starts at offset {received}; expected offset {expected}")]
-    OffsetGap { expected: u64, received: i64 },
     /// The requested range starts after the end of the file.
     #[error("range starts after the end of the file, which has {size_bytes} bytes")]
     ReadOutOfRange { size_bytes: u64 },
@@ -59,10 +66,10 @@ pub enum Error {
     Unauthenticated(CredentialsError),
     /// The caller may see the resource but may not do this.
     #[error("not allowed: {0}")]
-    NotAllowed(&'static str),
+    NotAllowed(Denial),
     /// The resource does not exist, or the caller may not see it.
     #[error("{0} not found")]
-    NotFound(&'static str),
+    NotFound(Resource),
     /// The bytes do not fit the tenant's quota.
     #[error(
         "{needed_bytes} more bytes exceed the tenant's quota: {used_bytes} bytes used and {reserved_bytes} reserved of {limit_bytes}"
@@ -82,67 +89,6 @@ pub enum Error {
         size_bytes: u64,
         limit_bytes: i64,
     },
-    /// The stream ended without a finish message.
-    #[error("stream ended without a finish message; nothing was stored")]
-    UploadNotFinished,
-    /// The stream of a resumable upload ended without a finish message.
-    #[error(
-        "upload is not finished: {persisted_size_bytes} bytes are stored; resume from there with its upload id"
-    )]
-    UploadPaused {
-        /// The offset to resume from.
-        persisted_size_bytes: u64,
-    },
-    /// Bytes that were sent again differ from the stored ones.
-    #[error(
-        "resent bytes differ from the stored ones; cancel this upload and create a new one for other bytes"
-    )]
-    ResentBytesDiffer,
-    /// The upload already has all of its bytes.
-    #[error("upload already ends at {size_bytes} bytes; complete it, or cancel it and start again")]
-    UploadHasAllBytes { size_bytes: u64 },
-    /// One part of the upload no longer fits the server's byte budget.
-    #[error(
-        "parts of this upload have {part_size_bytes} bytes, more than this server now buffers; cancel it and create a new one"
-    )]
-    UploadPartsTooLarge { part_size_bytes: u64 },
-    /// The upload was already committed as a file.
-    #[error("upload was committed as file {0}; delete the file instead")]
-    UploadCommitted(FileId),
-    /// The object store cannot create upload URLs.
-    #[error(
-        "this server's object store does not support upload URLs; use UploadFile, or CreateUpload without `direct`"
-    )]
-    DirectUploadUnsupported,
-    /// The upload is direct: its bytes are sent to its URLs.
-    #[error(
-        "upload is direct: send its bytes to its URLs (GetUpload with `with_urls`), then call CompleteUpload"
-    )]
-    UploadIsDirect,
-    /// The upload is not direct: its bytes are sent to this server.
-    #[error(
-        "upload is not direct: it has no URLs and no `parts`; send its bytes with UploadFile or UploadPart"
-    )]
-    UploadNotDirect,
-    /// A part does not have the required size.
-    #[error("part {number} has {received} bytes and must have {declared}; PUT it again, then complete again")]
-    #[allow(missing_docs, reason = "the fields are the values in the message")]
-    PartSizeMismatch { number: u32, declared: u64, received: u64 },
-    /// The client sent its bytes too slowly.
-    #[error("upload stalled: {0}; it was not committed")]
-    UploadStalled(Stall),
-    /// The stream lost its lease on the upload.
-    #[error(
-        "stream lost its lease on the upload: another stream resumed it, or it was abandoned; this stream stored no file"
-    )]
-    UploadFenced,
-    /// The commit is so late that the sweeper may already have deleted the bytes.
-    #[error(
-        "bytes were stored {} s before the commit; the limit is {} s; no file was stored; send the upload again",
-        age.as_secs(), age_max.as_secs()
-    )]
-    #[allow(missing_docs, reason = "the fields are the values in the message")]
-    CommitTooLate { age: Duration, age_max: Duration },
     /// The resource changed since the caller read its etag.
     #[error("resource changed since its etag was read; read it again")]
     EtagMismatch,
@@ -215,21 +161,13 @@ pub enum Error {
     CategoryExists(String),
     /// The category is in use and cannot be deleted.
     #[error("category cannot be deleted: {0}")]
-    CategoryInUse(&'static str),
+    CategoryInUse(CategoryUse),
     /// The object of the file is missing from the store.
     #[error("stored bytes of this file are missing")]
     ObjectMissing,
     /// The stored bytes do not match the file's record.
     #[error("stored bytes of this file are damaged")]
     ObjectDamaged,
-    /// The content of a URL could not be fetched.
-    #[error("URL cannot be imported: {reason}")]
-    FetchFailed {
-        /// Whether a retry may succeed.
-        kind: FetchFailure,
-        /// The cause, without the URL, because the URL may contain a secret.
-        reason: String,
-    },
     /// The object store is unavailable.
     #[error("object store is unavailable")]
     StorageUnavailable(#[source] StorageError),
@@ -249,7 +187,7 @@ pub enum Error {
     },
     /// This process has reached one of its own limits.
     #[error("too many {0} at once; retry in a moment")]
-    Overloaded(&'static str),
+    Overloaded(Workload),
     /// This replica is shutting down.
     #[error("this replica is shutting down")]
     ShuttingDown,
@@ -289,54 +227,51 @@ fn describe_kind(kind: Option<MediaKind>) -> &'static str {
     }
 }
 
-/// The way in which a client was too slow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Stall {
-    /// It sent no message for this long.
-    #[error("received no message for {} seconds", .0.as_secs())]
-    Idle(Duration),
-    /// It sent fewer bytes in this time than the minimum rate requires.
-    #[error(
-        "received {received_bytes} bytes in {seconds} seconds; the minimum is {rate_min_bytes_per_second} bytes per second"
-    )]
-    Slow { received_bytes: u64, seconds: u64, rate_min_bytes_per_second: u64 },
-}
-
-/// The reason that a URL could not be fetched.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FetchFailure {
-    /// The host reported that the content does not exist.
-    Gone,
-    /// The host returned something other than the content. A retry would not help.
-    Refused,
-    /// The host was unreachable or failed. A retry may succeed.
-    Unavailable,
-}
-
-/// An error in the credentials of a request.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum CredentialsError {
-    /// The request has no credentials.
-    #[error("no credentials: send `authorization: Bearer <JWT>`")]
-    Missing,
-    /// The credentials are invalid. Contains the reason.
-    #[error("{0}")]
-    Invalid(String),
-}
-
 impl Error {
     /// Returns the delay before a retry, or `None` if a retry does not help.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::RequestInProgress => Some(Duration::from_millis(500)),
             Self::StorageUnavailable(_)
-            | Self::FetchFailed { kind: FetchFailure::Unavailable, .. }
             | Self::DatabaseUnavailable(_)
             | Self::OutcomeUnknown { has_request_id: true, .. }
             | Self::Overloaded(_)
-            | Self::ShuttingDown
-            | Self::CommitTooLate { .. } => Some(Duration::from_secs(1)),
-            _ => None,
+            | Self::ShuttingDown => Some(Duration::from_secs(1)),
+            Self::Upload(error) => error.retry_after(),
+            Self::Import(error) => error.retry_after(),
+            Self::Batch { .. }
+            | Self::CategoryExists(_)
+            | Self::CategoryInUse(_)
+            | Self::CursorInvalid
+            | Self::CursorTooOld
+            | Self::EtagMismatch
+            | Self::FileDeleted
+            | Self::FileNotAvailable(_)
+            | Self::FileRetained { .. }
+            | Self::FileTooLarge { .. }
+            | Self::Internal(_)
+            | Self::Invalid(_)
+            | Self::NotAllowed(_)
+            | Self::NotFound(_)
+            | Self::ObjectDamaged
+            | Self::ObjectMissing
+            | Self::OutcomeUnknown { has_request_id: false, .. }
+            | Self::PageTokenInvalid
+            | Self::ProviderUnknown(_)
+            | Self::QuotaBelowUsage { .. }
+            | Self::QuotaBytes { .. }
+            | Self::QuotaFiles { .. }
+            | Self::ReadOutOfRange { .. }
+            | Self::RequestIdReused
+            | Self::ScanRequired
+            | Self::TenantDeleted
+            | Self::TenantExists(_)
+            | Self::TenantRetained { .. }
+            | Self::TenantSuspended
+            | Self::TooManyWebhooks(_)
+            | Self::Unauthenticated(_)
+            | Self::VersionIsCurrent(_)
+            | Self::WatchesExhausted { .. } => None,
         }
     }
 
@@ -415,12 +350,14 @@ impl From<DbError> for Error {
             DbErrorKind::Unavailable | DbErrorKind::TimedOut | DbErrorKind::Contended => {
                 Self::DatabaseUnavailable(error)
             }
-            DbErrorKind::Constraint(name) if name == "tenant_is_active" => Self::TenantSuspended,
-            DbErrorKind::Constraint(name) if name == "tenant_is_not_deleted" => Self::TenantDeleted,
-            DbErrorKind::Constraint(name) if name == "file_category_exists" => {
+            DbErrorKind::Constraint(Constraint::TenantIsActive) => Self::TenantSuspended,
+            DbErrorKind::Constraint(Constraint::TenantIsNotDeleted) => Self::TenantDeleted,
+            DbErrorKind::Constraint(Constraint::FileCategoryExists) => {
                 Violations::one("spec.category", "was deleted from the tenant's policy").into()
             }
-            DbErrorKind::Constraint(_) | DbErrorKind::Corrupt | DbErrorKind::Other => Self::internal(error),
+            DbErrorKind::Constraint(Constraint::JobsByKey | Constraint::Other)
+            | DbErrorKind::Corrupt
+            | DbErrorKind::Other => Self::internal(error),
         }
     }
 }

@@ -29,7 +29,7 @@ pub mod webhooks;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-pub use error::{CredentialsError, Error, FetchFailure, Stall};
+pub use error::{CategoryUse, CredentialsError, Denial, Error, InvalidCredentials, Resource, Workload};
 pub use rounds::RoundReport;
 use tokio_util::task::TaskTracker;
 

@@ -19,8 +19,9 @@ use super::{
 };
 use crate::proto::v1::{
     CancelUploadRequest, CancelUploadResponse, CompleteUploadRequest, CompleteUploadResponse,
-    CreateUploadRequest, CreateUploadResponse, GetUploadRequest, GetUploadResponse, ListUploadsRequest,
-    ListUploadsResponse, Upload, UploadFileResponse, UploadPartRequest, UploadPartResponse, UploadSpec,
+    CreateUploadRequest, CreateUploadResponse, ErrorReason, GetUploadRequest, GetUploadResponse,
+    ListUploadsRequest, ListUploadsResponse, Upload, UploadFileResponse, UploadPartRequest,
+    UploadPartResponse, UploadSpec,
 };
 
 /// The number of consecutive attempts without progress after which an upload fails, unless retries are
@@ -195,7 +196,10 @@ async fn digest_first_bytes(reader: &mut (impl AsyncRead + Unpin), bytes: u64) -
 /// again.
 fn resume_delay(retry: &RetryPolicy, error: &ClientError, attempts: u32) -> Option<std::time::Duration> {
     if let ClientError::Rejected(rejection) = error
-        && ["UPLOAD_NOT_FINISHED", "UPLOAD_OFFSET_GAP", "UPLOAD_STALLED"].contains(&&*rejection.reason_name)
+        && matches!(
+            rejection.reason,
+            ErrorReason::UploadNotFinished | ErrorReason::UploadOffsetGap | ErrorReason::UploadStalled
+        )
     {
         return retry.backoff_after(attempts);
     }

@@ -30,12 +30,39 @@ pub enum DbErrorKind {
     TimedOut,
     /// The transaction conflicted with another one. Retrying it can succeed.
     Contended,
-    /// The change violates the constraint with this name.
-    Constraint(String),
+    /// The change violates this constraint.
+    Constraint(Constraint),
     /// A row contains an unexpected value.
     Corrupt,
     /// Any other error; a bug in the service.
     Other,
+}
+
+/// A constraint whose violation has a meaning for callers. Triggers raise some of them under these names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Constraint {
+    /// The tenant of a change is active.
+    TenantIsActive,
+    /// The tenant of a change is not deleted.
+    TenantIsNotDeleted,
+    /// The category of a file is in the tenant's policy.
+    FileCategoryExists,
+    /// A tenant has one ready or running job for each deduplication key.
+    JobsByKey,
+    /// Any other constraint. The source of the error names it.
+    Other,
+}
+
+impl Constraint {
+    fn from_name(name: &str) -> Self {
+        match name {
+            "tenant_is_active" => Self::TenantIsActive,
+            "tenant_is_not_deleted" => Self::TenantIsNotDeleted,
+            "file_category_exists" => Self::FileCategoryExists,
+            "jobs_by_key" => Self::JobsByKey,
+            _ => Self::Other,
+        }
+    }
 }
 
 impl DbError {
@@ -64,7 +91,7 @@ impl DbError {
                 | DatabaseErrorKind::ForeignKeyViolation
                 | DatabaseErrorKind::CheckViolation
                 | DatabaseErrorKind::ExclusionViolation => {
-                    DbErrorKind::Constraint(info.constraint_name().unwrap_or_default().to_owned())
+                    DbErrorKind::Constraint(Constraint::from_name(info.constraint_name().unwrap_or_default()))
                 }
                 _ => kind_from_message(info.message()),
             },

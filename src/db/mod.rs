@@ -58,7 +58,7 @@ pub mod webhooks;
 
 use std::{sync::Arc, time::Duration};
 
-pub use error::{DbError, DbErrorKind};
+pub use error::{Constraint, DbError, DbErrorKind};
 pub use event_hints::EventHints;
 pub use lost_commit::WrittenRow;
 pub use pool::PoolStatus;

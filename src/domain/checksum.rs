@@ -1,4 +1,4 @@
-//! CRC-64/NVME checksums of objects, which object stores also verify.
+//! CRC-64/NVME checksums of objects, which object stores also verify, and the algorithms of callers.
 //!
 //! A SHA-256 identifies the content of a file, but takes about 0.6 s of CPU per GiB. To detect accidental
 //! changes of stored bytes, a 64-bit CRC is sufficient (it misses one change in 2⁶⁴) and takes a twentieth of
@@ -7,6 +7,17 @@
 use std::fmt;
 
 use crc_fast::{CrcAlgorithm, Digest};
+
+/// An algorithm with which callers can have the bytes that they send verified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ChecksumAlgorithm {
+    /// CRC32C of one chunk or part.
+    #[error("crc32c")]
+    Crc32c,
+    /// SHA-256 of the whole file.
+    #[error("sha256")]
+    Sha256,
+}
 
 /// A CRC-64/NVME checksum.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]

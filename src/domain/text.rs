@@ -25,7 +25,7 @@ pub const METADATA_DEPTH_MAX: usize = 16;
 pub const EXTERNAL_ID_CHARACTERS_MAX: usize = 255;
 
 /// The reason that text is rejected.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TextError {
     /// The text is empty.
     Empty,

@@ -5,7 +5,7 @@ use tonic::{Request, Response, Status};
 
 use super::status::{internal, status};
 use crate::{
-    app::{Error, Principal},
+    app::{Denial, Error, Principal},
     domain::{
         caller::{Caller, Operator, Origin},
         clock::Timestamp,
@@ -40,7 +40,7 @@ pub(super) fn extract_caller<T>(request: Request<T>) -> Result<(Caller, T), Stat
     match extract_principal(request)? {
         (Principal::Caller(caller), _, message) => Ok((caller, message)),
         (Principal::Operator(_), origin, _) => {
-            let error = Error::NotAllowed("operators manage tenants and cannot access their files");
+            let error = Error::NotAllowed(Denial::OperatorsExcluded);
             Err(status(&error, &origin.call_id))
         }
     }
@@ -51,7 +51,7 @@ pub(super) fn extract_operator<T>(request: Request<T>) -> Result<(Operator, T), 
     match extract_principal(request)? {
         (Principal::Operator(operator), _, message) => Ok((operator, message)),
         (Principal::Caller(_), origin, _) => {
-            let error = Error::NotAllowed("only an operator may do this");
+            let error = Error::NotAllowed(Denial::OperatorsOnly);
             Err(status(&error, &origin.call_id))
         }
     }

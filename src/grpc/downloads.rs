@@ -23,7 +23,7 @@ use tracing::Instrument;
 
 use super::{convert, status};
 use crate::{
-    app::{Error, files::download::Download},
+    app::{Error, Workload, files::download::Download},
     config::DownloadsConfig,
     domain::caller::Origin,
     proto::v1::DownloadFileResponse,
@@ -52,7 +52,7 @@ impl Downloads {
         let permit = Arc::clone(&self.slots).try_acquire_owned();
         permit
             .map(|permit| Slot { _permit: permit })
-            .map_err(|_| status::status(&Error::Overloaded("downloads"), &origin.call_id))
+            .map_err(|_| status::status(&Error::Overloaded(Workload::Downloads), &origin.call_id))
     }
 
     /// Starts the task that sends a download, and returns the stream of its messages.

@@ -13,10 +13,10 @@ use super::{
 };
 use crate::{
     app::{
-        App, Error, Stall,
+        App, Error,
         imports::{
-            Import, ImportItem, ImportOptions, ObjectKeys, ObjectLocation, ObjectOutcome,
-            find_imported_files, start_import,
+            Import, ImportError, ImportItem, ImportOptions, ImportStreamOrder, ObjectKeys, ObjectLocation,
+            ObjectOutcome, find_imported_files, start_import,
         },
     },
     domain::{caller::Caller, clock::Timestamp, violations::Violations},
@@ -77,11 +77,9 @@ impl Messages {
         let refuse = |error: Error| Err(status::status(&error, call_id));
         let idle = app.limits().uploads.idle_timeout();
         match timeout(idle, self.stream.next()).await {
-            Err(_elapsed) => refuse(Error::UploadStalled(Stall::Idle(idle))),
+            Err(_elapsed) => refuse(ImportError::Stalled(idle).into()),
             Ok(Some(Ok(ImportFilesRequest { message: Some(message) }))) => Ok(Some(message)),
-            Ok(Some(Ok(_))) => {
-                refuse(Error::StreamOrder("a message of an import must be its options or an item"))
-            }
+            Ok(Some(Ok(_))) => refuse(ImportError::from(ImportStreamOrder::MessageEmpty).into()),
             Ok(Some(Err(status))) => Err(status::with_details(status, self.bytes_max, call_id)),
             Ok(None) => Ok(None),
         }
@@ -98,7 +96,7 @@ async fn start_report(
     let call_id = caller.origin.call_id.clone();
     let refuse = |error: Error| status::status(&error, &call_id);
     let Some(Message::Options(options)) = messages.next_message(app, &call_id).await? else {
-        return Err(refuse(Error::StreamOrder("the first message of an import must be its options")));
+        return Err(refuse(ImportError::from(ImportStreamOrder::OptionsNotFirst).into()));
     };
     let options = ImportOptions { source: options.source, is_dry_run: options.dry_run };
     let import = start_import(app, caller, options, valid_until).await.map_err(refuse)?;
@@ -148,9 +146,8 @@ impl Report {
                 Ok(self.import_item(item).await)
             }
             Some(Message::Options(_)) => {
-                let error =
-                    Error::StreamOrder("the options of an import are sent once, as the first message");
-                Err(status::status(&error, &self.call_id))
+                let error = ImportError::from(ImportStreamOrder::OptionsRepeated);
+                Err(status::status(&error.into(), &self.call_id))
             }
             None => Ok(ReportMessage::Summary(self.summary)),
         }

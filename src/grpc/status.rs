@@ -7,6 +7,8 @@
 
 mod details;
 mod metadata;
+#[cfg(test)]
+mod pinned_tests;
 mod reasons;
 #[cfg(test)]
 mod tests;

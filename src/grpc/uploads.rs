@@ -18,9 +18,9 @@ use super::{
 };
 use crate::{
     app::{
-        App, Error, Stall,
+        App, Error,
         uploads::{
-            UploadMessage,
+            Stall, UploadError, UploadMessage, UploadStreamOrder,
             direct::urls::presign_upload_urls,
             resumable::{
                 cancel::cancel_upload, complete::complete_upload, create::create_upload, get::get_upload,
@@ -202,7 +202,7 @@ impl UploadStreams {
         let idle = self.config.idle_timeout();
         let first = timeout(idle, messages.next_message())
             .await
-            .map_err(|_elapsed| Error::UploadStalled(Stall::Idle(idle)))?;
+            .map_err(|_elapsed| UploadError::Stalled(Stall::Idle(idle)))?;
         match first {
             Some(UploadFileRequest { message: Some(Message::Spec(spec)) }) => {
                 Ok(FirstMessage::Spec(Box::new(spec)))
@@ -210,10 +210,8 @@ impl UploadStreams {
             Some(UploadFileRequest { message: Some(Message::UploadId(id)) }) => {
                 Ok(FirstMessage::UploadId(id))
             }
-            Some(_) => {
-                Err(Error::StreamOrder("the first message of an upload must be its spec or its upload_id"))
-            }
-            None => Err(Error::UploadNotFinished),
+            Some(_) => Err(UploadError::from(UploadStreamOrder::SpecNotFirst).into()),
+            None => Err(UploadError::NotFinished.into()),
         }
     }
 }
@@ -297,7 +295,7 @@ where
     /// is one, because it is the cause of an unfinished upload. Otherwise the status for `error`.
     fn status_for(&mut self, error: &Error) -> Status {
         match (error, self.fault.take()) {
-            (Error::UploadNotFinished | Error::UploadPaused { .. }, Some(fault)) => fault,
+            (Error::Upload(UploadError::NotFinished | UploadError::Paused { .. }), Some(fault)) => fault,
             (error, _) => status::status(error, &self.call_id),
         }
     }
@@ -324,10 +322,10 @@ where
                 size_bytes: finish.size_bytes,
                 sha256: finish.sha256.map(|digest| digest.to_vec()),
             },
-            Some(Message::Spec(_) | Message::UploadId(_)) => UploadMessage::OutOfOrder(
-                "the spec or upload_id of an upload is sent once, as the first message",
-            ),
-            None => UploadMessage::OutOfOrder("a message of an upload must be a chunk or the finish message"),
+            Some(Message::Spec(_) | Message::UploadId(_)) => {
+                UploadMessage::OutOfOrder(UploadStreamOrder::SpecRepeated)
+            }
+            None => UploadMessage::OutOfOrder(UploadStreamOrder::MessageEmpty),
         }))
     }
 }
@@ -340,6 +338,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        app::Workload,
         config::Config,
         proto::v1::{UploadChunk, UploadFinish},
     };
@@ -378,8 +377,8 @@ mod tests {
         assert!(
             matches!(&received[0], UploadMessage::Chunk { offset: 0, data, crc32c: Some(1) } if data.len() == 5)
         );
-        assert!(matches!(received[1], UploadMessage::OutOfOrder(_)));
-        assert!(matches!(received[2], UploadMessage::OutOfOrder(_)));
+        assert!(matches!(received[1], UploadMessage::OutOfOrder(UploadStreamOrder::SpecRepeated)));
+        assert!(matches!(received[2], UploadMessage::OutOfOrder(UploadStreamOrder::MessageEmpty)));
         assert!(matches!(received[3], UploadMessage::Finish { size_bytes: 5, sha256: None }));
     }
 
@@ -387,14 +386,14 @@ mod tests {
     async fn broken_stream_has_ended() {
         let mut broken = messages(vec![chunk(1), Err(Status::cancelled("")), chunk(1)]);
         assert_eq!((&mut broken).count().await, 1);
-        assert_eq!(reason(&broken.status_for(&Error::UploadNotFinished)), "UPLOAD_NOT_FINISHED");
+        assert_eq!(reason(&broken.status_for(&UploadError::NotFinished.into())), "UPLOAD_NOT_FINISHED");
     }
 
     #[tokio::test]
     async fn too_large_chunk_ends_the_stream() {
         let mut too_large = messages(vec![chunk(CHUNK_MAX), chunk(CHUNK_MAX + 1), chunk(1)]);
         assert_eq!((&mut too_large).count().await, 1);
-        let status = too_large.status_for(&Error::UploadNotFinished);
+        let status = too_large.status_for(&UploadError::NotFinished.into());
         assert_eq!(status.get_details_bad_request().unwrap().field_violations[0].field, "chunk.data");
     }
 
@@ -402,12 +401,12 @@ mod tests {
     async fn transport_fault_is_returned() {
         for (sent, expected) in [
             (Status::internal("failed to decode"), "MALFORMED_MESSAGE"),
-            (status::status(&Error::Overloaded("messages"), "c-1"), "OVERLOADED"),
+            (status::status(&Error::Overloaded(Workload::Messages), "c-1"), "OVERLOADED"),
         ] {
-            for unfinished in [Error::UploadNotFinished, Error::UploadPaused { persisted_size_bytes: 1 }] {
+            for unfinished in [UploadError::NotFinished, UploadError::Paused { persisted_size_bytes: 1 }] {
                 let mut broken = messages(vec![chunk(1), Err(sent.clone()), chunk(1)]);
                 assert_eq!((&mut broken).count().await, 1);
-                assert_eq!(reason(&broken.status_for(&unfinished)), expected);
+                assert_eq!(reason(&broken.status_for(&unfinished.into())), expected);
             }
         }
     }
@@ -436,13 +435,13 @@ mod tests {
         let first = uploads.receive_first_message(&mut messages(sent)).await.unwrap();
         assert!(matches!(first, FirstMessage::UploadId(id) if id == "u"));
         let error = uploads.receive_first_message(&mut messages(vec![chunk(1)])).await.unwrap_err();
-        assert!(matches!(error, Error::StreamOrder(_)));
+        assert!(matches!(error, Error::Upload(UploadError::StreamOrder(UploadStreamOrder::SpecNotFirst))));
         let error = uploads.receive_first_message(&mut messages(vec![])).await.unwrap_err();
-        assert!(matches!(error, Error::UploadNotFinished));
+        assert!(matches!(error, Error::Upload(UploadError::NotFinished)));
         let error = uploads
             .receive_first_message(&mut Messages::new(stream::pending(), LIMITS, "c-1".to_owned()))
             .await
             .unwrap_err();
-        assert!(matches!(error, Error::UploadStalled(_)));
+        assert!(matches!(error, Error::Upload(UploadError::Stalled(_))));
     }
 }

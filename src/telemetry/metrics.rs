@@ -25,7 +25,7 @@ use opentelemetry_sdk::{
 };
 use prometheus::{Registry, TextEncoder};
 
-pub use self::observables::PoolState;
+pub use self::{jobs::AttemptOutcome, observables::PoolState};
 use self::{jobs::JobInstruments, observables::Observables};
 use super::{
     TelemetryError,
@@ -355,7 +355,11 @@ mod tests {
         metrics.record_storage_operation("put", "ok", Duration::from_millis(2));
         metrics.set_storage_up("local", true);
         metrics.set_queued_jobs(&[("parked", 3)], Duration::from_secs(90));
-        metrics.record_job_attempt("delete_expired_files", "done", Some(Duration::from_millis(5)));
+        metrics.record_job_attempt(
+            "delete_expired_files",
+            AttemptOutcome::Done,
+            Some(Duration::from_millis(5)),
+        );
         metrics.observe_byte_budget(|| 7);
         metrics.observe_pool("service", || PoolState { in_use: 1, idle: 2, waiting: 3 });
         metrics.observe_pool("system", || PoolState { in_use: 4, idle: 5, waiting: 6 });

@@ -9,59 +9,74 @@ use tracing::Instrument as _;
 
 use super::{catch_panic, dispatch::dispatch_job};
 use crate::{
-    app::App,
+    app::{self, App},
     config::WorkerConfig,
     db::{
         DbError,
-        jobs::{self as queue, ClaimedJob, JobLease, NextAttempt},
+        jobs::{self as queue, ClaimedJob, JobLease, LeaseState, NextAttempt},
     },
     jobs,
+    telemetry::metrics::AttemptOutcome,
 };
 
 /// The maximum length of a job's stored error, in characters.
 const ERROR_CHARACTERS_MAX: usize = 1_000;
 
-/// Attempts a job. Returns whether it was completed. If `abort` is cancelled, the job is released for another
-/// worker.
-pub(super) async fn attempt_job(app: &App, claimed: ClaimedJob, abort: &CancellationToken) -> bool {
+/// Why a handler did not complete its job.
+#[derive(Debug, thiserror::Error)]
+enum AttemptError {
+    #[error("this version of the service cannot read the job: {0}")]
+    Unreadable(serde_json::Error),
+    /// Contains the message of the panic.
+    #[error("{0}")]
+    Panicked(String),
+    #[error("{}", with_causes(.0))]
+    Failed(app::Error),
+}
+
+/// Attempts a job and returns the outcome. If `abort` is cancelled, the job is released for another worker.
+pub(super) async fn attempt_job(app: &App, claimed: ClaimedJob, abort: &CancellationToken) -> AttemptOutcome {
     let JobLease { tenant, id, .. } = claimed.lease;
     let span = tracing::info_span!("job", kind = claimed.kind, job = %id, %tenant, attempt = claimed.attempt);
     attempt_under_lease(app, &claimed, abort).instrument(span).await
 }
 
-async fn attempt_under_lease(app: &App, claimed: &ClaimedJob, abort: &CancellationToken) -> bool {
+async fn attempt_under_lease(app: &App, claimed: &ClaimedJob, abort: &CancellationToken) -> AttemptOutcome {
     let started = Instant::now();
     let outcome = tokio::select! {
         result = run_handler(app, claimed) => record_outcome(app, claimed, result).await,
         () = keep_lease(app, claimed.lease, started) => {
             tracing::warn!("lost the lease of the job");
-            Ok("fenced")
+            Ok(AttemptOutcome::Fenced)
         }
         () = abort.cancelled() => release_job(app, claimed.lease).await,
     };
     let outcome = outcome.unwrap_or_else(|error| {
         // The lease expires and the job is run again.
         tracing::warn!(%error, "failed to record the outcome of a job");
-        "unknown"
+        AttemptOutcome::Unknown
     });
     app.metrics().record_job_attempt(&claimed.kind, outcome, Some(started.elapsed()));
-    outcome == "done"
+    outcome
 }
 
-/// Runs the handler. Returns the error text if it fails or panics.
-async fn run_handler(app: &App, claimed: &ClaimedJob) -> Result<(), String> {
-    let job = jobs::parse_job(&claimed.payload)
-        .map_err(|error| format!("this version of the service cannot read the job: {error}"))?;
-    catch_panic(dispatch_job(app, claimed.lease.tenant, job)).await?.map_err(|error| {
-        let mut text = error.to_string();
-        let mut cause = std::error::Error::source(&error);
-        while let Some(source) = cause {
-            text.push_str(": ");
-            text.push_str(&source.to_string());
-            cause = source.source();
-        }
-        text
-    })
+/// Runs the handler, and turns its panic into an error.
+async fn run_handler(app: &App, claimed: &ClaimedJob) -> Result<(), AttemptError> {
+    let job = jobs::parse_job(&claimed.payload).map_err(AttemptError::Unreadable)?;
+    let handled = catch_panic(dispatch_job(app, claimed.lease.tenant, job)).await;
+    handled.map_err(AttemptError::Panicked)?.map_err(AttemptError::Failed)
+}
+
+/// Returns the text of an error followed by its causes, the outermost first.
+fn with_causes(error: &app::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(source) = cause {
+        text.push_str(": ");
+        text.push_str(&source.to_string());
+        cause = source.source();
+    }
+    text
 }
 
 /// Sends heartbeats. Returns when the lease is lost: another worker holds it, or it expired before a
@@ -73,58 +88,71 @@ async fn keep_lease(app: &App, lease: JobLease, claimed_at: Instant) {
         sleep(config.heartbeat_interval()).await;
         let sent_at = Instant::now();
         match timeout_at(lease_end, send_heartbeat(app, lease, config.lease_seconds)).await {
-            Ok(Ok(true)) => lease_end = sent_at + config.lease_duration(),
-            Ok(Ok(false)) | Err(_) => return,
+            Ok(Ok(LeaseState::Held)) => lease_end = sent_at + config.lease_duration(),
+            Ok(Ok(LeaseState::Lost)) | Err(_) => return,
             Ok(Err(error)) => tracing::warn!(%error, "failed to send heartbeat"),
         }
     }
 }
 
-async fn send_heartbeat(app: &App, lease: JobLease, lease_seconds: u64) -> Result<bool, DbError> {
+async fn send_heartbeat(app: &App, lease: JobLease, lease_seconds: u64) -> Result<LeaseState, DbError> {
     let mut tx = app.db().system_tx().await?;
-    let is_held = queue::extend_lease(&mut tx, lease, lease_seconds).await?;
+    let state = queue::extend_lease(&mut tx, lease, lease_seconds).await?;
     tx.commit().await?;
-    Ok(is_held)
+    Ok(state)
 }
 
-/// Records the outcome of the attempt and returns it as a metrics label.
+/// Records the outcome of the attempt and returns it.
 async fn record_outcome(
     app: &App,
     claimed: &ClaimedJob,
-    result: Result<(), String>,
-) -> Result<&'static str, DbError> {
+    result: Result<(), AttemptError>,
+) -> Result<AttemptOutcome, DbError> {
     let config = &app.limits().worker;
     let lease = claimed.lease;
     let mut tx = app.db().system_tx().await?;
-    let (is_held, outcome) = match &result {
-        Ok(()) => (queue::finish(&mut tx, lease).await?, "done"),
-        Err(error) => {
-            let error: String = error.chars().take(ERROR_CHARACTERS_MAX).collect();
-            let next = next_attempt(config, claimed.attempt, random_u32(app));
-            let outcome = if next == NextAttempt::Park { "parked" } else { "failed" };
-            (queue::fail(&mut tx, lease, &error, next).await?, outcome)
-        }
+    let Err(error) = result else {
+        let state = queue::finish(&mut tx, lease).await?;
+        tx.commit().await?;
+        return Ok(match state {
+            LeaseState::Held => {
+                tracing::debug!("job finished");
+                AttemptOutcome::Done
+            }
+            LeaseState::Lost => discard_outcome(),
+        });
     };
+    let error = error.to_string();
+    let stored: String = error.chars().take(ERROR_CHARACTERS_MAX).collect();
+    let next = next_attempt(config, claimed.attempt, random_u32(app));
+    let state = queue::fail(&mut tx, lease, &stored, next).await?;
     tx.commit().await?;
-    match (is_held, result) {
-        (false, _) => {
-            tracing::warn!("lost the lease; discarded the outcome of this attempt");
-            return Ok("fenced");
-        }
-        (true, Err(error)) if outcome == "parked" => {
+    Ok(match (state, next) {
+        (LeaseState::Lost, _) => discard_outcome(),
+        (LeaseState::Held, NextAttempt::Park) => {
             tracing::warn!(error, "parked job after its last attempt failed; see `strongroom jobs`");
+            AttemptOutcome::Parked
         }
-        (true, Err(error)) => tracing::info!(error, "job failed and will be retried"),
-        (true, Ok(())) => tracing::debug!("job finished"),
-    }
-    Ok(outcome)
+        (LeaseState::Held, NextAttempt::Retry(_)) => {
+            tracing::info!(error, "job failed and will be retried");
+            AttemptOutcome::Failed
+        }
+    })
 }
 
-async fn release_job(app: &App, lease: JobLease) -> Result<&'static str, DbError> {
+fn discard_outcome() -> AttemptOutcome {
+    tracing::warn!("lost the lease; discarded the outcome of this attempt");
+    AttemptOutcome::Fenced
+}
+
+async fn release_job(app: &App, lease: JobLease) -> Result<AttemptOutcome, DbError> {
     let mut tx = app.db().system_tx().await?;
-    let is_held = queue::release(&mut tx, lease).await?;
+    let state = queue::release(&mut tx, lease).await?;
     tx.commit().await?;
-    Ok(if is_held { "released" } else { "fenced" })
+    Ok(match state {
+        LeaseState::Held => AttemptOutcome::Released,
+        LeaseState::Lost => AttemptOutcome::Fenced,
+    })
 }
 
 /// Returns the next step after `attempts` failed attempts. Retry delays double up to the maximum and are

@@ -12,9 +12,10 @@ use crate::{
     app::{App, RoundReport},
     db::{
         DbError, SystemTx,
-        jobs::{self, CandidateTenant, ClaimLimits, ClaimedJob},
+        jobs::{self, CandidateTenant, ClaimLimits, ClaimedJob, JobState},
     },
     domain::ids::TenantId,
+    telemetry::metrics::AttemptOutcome,
 };
 
 /// The number of tenants with jobs that one poll examines.
@@ -76,8 +77,8 @@ pub(super) async fn run_due_jobs(app: &App) -> RoundReport {
         }
         for claimed in poll.claimed {
             match attempt_job(app, claimed, &never).await {
-                true => total.done += 1,
-                false => total.failed += 1,
+                AttemptOutcome::Done => total.done += 1,
+                _ => total.failed += 1,
             }
         }
     }
@@ -107,8 +108,9 @@ async fn poll_queue(app: &App, cursor: &mut Option<TenantId>, free: usize) -> Po
 async fn recover_lost_jobs(app: &App, tx: &mut SystemTx) -> Result<(), DbError> {
     let attempts_max = i32::try_from(app.limits().worker.attempts_max).unwrap_or(i32::MAX);
     for lost in jobs::recover_lost(tx, attempts_max, LOST_JOBS_PER_POLL_MAX).await? {
-        let jobs::LostJob { tenant, id, kind, attempts, is_parked } = lost;
-        app.metrics().record_job_attempt(&kind, "lost", None);
+        let jobs::LostJob { tenant, id, kind, attempts, state } = lost;
+        let is_parked = state == JobState::Parked;
+        app.metrics().record_job_attempt(&kind, AttemptOutcome::Lost, None);
         tracing::warn!(%tenant, job = %id, kind, attempts, is_parked, "recovered a job from a lost worker");
     }
     Ok(())

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     app::{
-        App, Error,
+        App, Denial, Error, Resource,
         access::{check_can_write, require_visible},
         audit,
         idempotency::{self, RequestClaim},
@@ -33,7 +33,7 @@ pub const FILES_MAX: usize = 100;
 /// The reason that a file of a batch cannot be deleted, in order of decreasing severity.
 enum Refusal {
     Missing,
-    NotAllowed(&'static str),
+    NotAllowed(Denial),
     Retained(Error),
 }
 
@@ -88,7 +88,7 @@ async fn batch_delete_in_tx(
     caller: &Caller,
     ids: &[FileId],
     request_id: Option<RequestId>,
-    denied: &mut Vec<(FileId, &'static str)>,
+    denied: &mut Vec<(FileId, Denial)>,
 ) -> Result<MutationResponse<Vec<File>>, Error> {
     let mut payload = vec![caller.actor.id.clone().into_bytes()];
     payload.extend(ids.iter().map(|id| id.as_uuid().into_bytes().to_vec()));
@@ -159,7 +159,7 @@ fn batch_error(refused: Vec<(usize, Refusal)>) -> Error {
     let (mut missing, mut not_allowed, mut retained) = (None, None, None);
     for (index, refusal) in refused {
         let (description, error) = match refusal {
-            Refusal::Missing => ("not found", Error::NotFound("file")),
+            Refusal::Missing => ("not found", Error::NotFound(Resource::File)),
             Refusal::NotAllowed(reason) => ("not allowed", Error::NotAllowed(reason)),
             Refusal::Retained(error) => ("must be kept", error),
         };
@@ -172,7 +172,7 @@ fn batch_error(refused: Vec<(usize, Refusal)>) -> Error {
         slot.get_or_insert(error);
     }
     let reason = missing.or(not_allowed).or(retained);
-    Error::Batch { reason: Box::new(reason.unwrap_or(Error::NotFound("file"))), violations }
+    Error::Batch { reason: Box::new(reason.unwrap_or(Error::NotFound(Resource::File))), violations }
 }
 
 /// Removes the description and metadata. A hundred full records could exceed what most clients accept in one

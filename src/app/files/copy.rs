@@ -3,7 +3,7 @@
 use super::{MutationResponse, finish_mutation, load_file_details};
 use crate::{
     app::{
-        App, Error,
+        App, Error, Resource,
         access::require_visible,
         audit,
         idempotency::{self, RequestClaim},
@@ -81,7 +81,7 @@ async fn copy_in_tx(
     // A shared lock, so that the file and this version are not purged before the copy references the blob.
     let source = require_visible(caller, files::get_for_share(tx, request.file).await?)?;
     let number = if request.version == 0 { source.version } else { request.version };
-    let version = versions::get(tx, source.id, number).await?.ok_or(Error::NotFound("version"))?;
+    let version = versions::get(tx, source.id, number).await?.ok_or(Error::NotFound(Resource::Version))?;
     File { content_state: version.content_state, ..source.clone() }.check_readable()?;
     if !request.category.is_empty() && request.category != source.category {
         // A category rejects a copy of every type that it would reject as an upload.

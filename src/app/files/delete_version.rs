@@ -5,7 +5,7 @@ use super::{
     load_file_details, purge,
 };
 use crate::{
-    app::{App, Error, audit},
+    app::{App, Error, Resource, audit},
     db::{
         TenantTx, Viewer,
         audit_entries::{self, AuditAction},
@@ -67,7 +67,7 @@ async fn delete_version_in_tx(
     purge::check_retention(tx, &file).await?;
     let deleted = versions::delete_one(tx, file.id, version).await?;
     if deleted.blobs.is_empty() {
-        return Err(Error::NotFound("version"));
+        return Err(Error::NotFound(Resource::Version));
     }
     let hours = u32::try_from(app.limits.retention.blob_deletion_delay_hours).unwrap_or(u32::MAX);
     blobs::schedule_deletion(tx, &deleted.blobs, hours).await?;

@@ -18,7 +18,7 @@ use futures::{
 use super::load_tags_and_attachments;
 use crate::{
     app::{
-        App, Error,
+        App, Error, Resource,
         access::require_visible,
         audit,
         integrity::damage::{SuspectObject, Suspicion},
@@ -126,7 +126,7 @@ async fn find_version(
     let mut file = require_visible(caller, files::get(tx, request.file).await?)?;
     load_tags_and_attachments(tx, std::slice::from_mut(&mut file)).await?;
     let number = if request.version == 0 { file.version } else { request.version };
-    let version = versions::get(tx, file.id, number).await?.ok_or(Error::NotFound("version"))?;
+    let version = versions::get(tx, file.id, number).await?.ok_or(Error::NotFound(Resource::Version))?;
     // Trash and archive are states of the file; the content state is that of the requested version.
     match (
         File { content_state: version.content_state, ..file.clone() }.check_readable(),

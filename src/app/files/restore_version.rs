@@ -5,7 +5,7 @@ use super::{
     load_file_details,
 };
 use crate::{
-    app::{App, Error, audit},
+    app::{App, Error, Resource, audit},
     db::{
         TenantTx, Viewer,
         audit_entries::{self, AuditAction},
@@ -69,7 +69,8 @@ async fn restore_version_in_tx(
         MutationStart::Locked(file, attempt) => (*file, attempt),
     };
     file.state().check_accepts_version()?;
-    let earlier = versions::get(tx, file.id, request.version).await?.ok_or(Error::NotFound("version"))?;
+    let earlier =
+        versions::get(tx, file.id, request.version).await?.ok_or(Error::NotFound(Resource::Version))?;
     if earlier.version == file.version {
         return Err(Error::VersionIsCurrent(file.version));
     }

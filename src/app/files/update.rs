@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     app::{
-        App, Error,
+        App, Denial, Error,
         access::{VisibilityChange, check_is_admin, check_visibility_change},
     },
     db::{
@@ -73,9 +73,7 @@ async fn update_in_tx(
     // As in the governance mode of object locks, a caller who may write may extend the retention. Only admins
     // may shorten it, because it may protect someone other than the owner. The audit log records both.
     if update.shortens_retention(&file, app.clock.now()) && check_is_admin(caller).is_err() {
-        return Err(Error::NotAllowed(
-            "only the tenant's admins may move retain_until_time to an earlier time",
-        ));
+        return Err(Error::NotAllowed(Denial::ShortensRetention));
     }
     let readers = match update.new_category(&file) {
         Some(category) => Some(recategorize::compute_readers(tx, policy, &file, category).await?),

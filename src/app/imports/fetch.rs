@@ -13,7 +13,8 @@ use url::Url;
 use super::object_stream::ObjectStream;
 use crate::{
     app::{
-        Error, FetchFailure,
+        Error,
+        imports::{FetchFailure, ImportError},
         outgoing::{build_client, describe_error},
     },
     config::import_source::WebSource,
@@ -51,7 +52,9 @@ pub(super) async fn fetch_object(web: &WebSource, url: &Url) -> Result<ObjectStr
             status if status.is_server_error() => FetchFailure::Unavailable,
             _ => FetchFailure::Refused,
         };
-        return Err(Error::FetchFailed { kind, reason: format!("the server returned {status}{hint}") });
+        return Err(
+            ImportError::FetchFailed { kind, reason: format!("the server returned {status}{hint}") }.into()
+        );
     }
     let header = |name: HeaderName| response.headers().get(name).and_then(|value| value.to_str().ok());
     if let Some(encoding) =
@@ -88,11 +91,11 @@ async fn send_request(web: &WebSource, url: &Url) -> Result<Response, Error> {
 }
 
 fn unavailable_error(reason: String) -> Error {
-    Error::FetchFailed { kind: FetchFailure::Unavailable, reason }
+    ImportError::FetchFailed { kind: FetchFailure::Unavailable, reason }.into()
 }
 
 fn refused_error(reason: String) -> Error {
-    Error::FetchFailed { kind: FetchFailure::Refused, reason }
+    ImportError::FetchFailed { kind: FetchFailure::Refused, reason }.into()
 }
 
 struct BodyChunks {

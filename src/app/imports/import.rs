@@ -1,6 +1,9 @@
 //! Imports one object.
 
-use super::{Import, ObjectLocation, messages::UploadMessages, object_stream::ObjectStream, source::Address};
+use super::{
+    Import, ImportError, ObjectLocation, error::convert_upload_error, messages::UploadMessages,
+    object_stream::ObjectStream, source::Address,
+};
 use crate::{
     app::{
         Error,
@@ -47,8 +50,8 @@ impl Import {
     /// Imports the object at this location, unless it was imported before.
     ///
     /// # Errors
-    /// Returns `NotFound` if the object does not exist, `FetchFailed` if a URL cannot be fetched, and any
-    /// error of `upload_file`.
+    /// Returns `NotFound` if the object does not exist, `Import` for the errors that only imports have, and
+    /// otherwise the errors that `upload_file` shares with other use cases.
     pub async fn import_object(
         &self,
         location: &ObjectLocation,
@@ -115,7 +118,7 @@ impl Import {
                 && declared != size_bytes
             {
                 let declared = u64::try_from(declared).unwrap_or_default();
-                return Err(Error::SizeMismatch { declared, received });
+                return Err(ImportError::SizeMismatch { declared, received }.into());
             }
         }
         let admission = read_admission_data(&self.app, &self.caller, None).await?;
@@ -138,7 +141,7 @@ impl Import {
         let mut messages = UploadMessages::new(object.body, self.app.limits.uploads.chunk_size_max_bytes);
         match upload_file(&self.app, &self.caller, spec, &mut messages).await {
             Ok(uploaded) => Ok((uploaded.file.id, uploaded.event)),
-            Err(error) => Err(messages.read_error().unwrap_or(error)),
+            Err(error) => Err(messages.read_error().unwrap_or_else(|| convert_upload_error(error))),
         }
     }
 }

@@ -7,6 +7,7 @@
 //! The operator configures which tenant may read which source. This service's own objects are never in a
 //! source: a caller who could name their keys could read the data of other tenants.
 
+mod error;
 mod fetch;
 mod find;
 mod import;
@@ -15,6 +16,7 @@ mod object_stream;
 mod source;
 mod start;
 
+pub use error::{FetchFailure, ImportError, ImportStreamOrder};
 pub use find::{FoundImportedFiles, ImportedFile, ImportedFileLookup, LOOKUP_KEYS_MAX, find_imported_files};
 pub use import::{ImportItem, ObjectOutcome};
 pub use source::ObjectLocation;

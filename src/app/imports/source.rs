@@ -7,7 +7,7 @@ use super::{
     object_stream::ObjectStream,
 };
 use crate::{
-    app::{App, Error},
+    app::{App, Denial, Error, Resource},
     config::import_source::{SourceLocation, WebSource},
     domain::{
         digest::Digest, import_origin::import_source_digest, object_key::ObjectKey, percent,
@@ -82,10 +82,10 @@ impl Source {
                 // Two names of one store, or a former prefix of our keys, could still give access to our own
                 // objects.
                 if matches!(store, ImportSource::Bucket(_)) && is_service_key(key) {
-                    return Err(Error::NotAllowed("the key has the form of this service's own keys"));
+                    return Err(Error::NotAllowed(Denial::ReadsServiceKey));
                 }
                 let object = store.get(key).await.map_err(|error| match error.kind {
-                    StorageErrorKind::NotFound => Error::NotFound("object"),
+                    StorageErrorKind::NotFound => Error::NotFound(Resource::SourceObject),
                     StorageErrorKind::InvalidInput => {
                         Violations::one("item.object_key", "is not a valid key for the store").into()
                     }

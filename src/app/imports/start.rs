@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::source::Source;
 use crate::{
-    app::{App, CredentialsError, Error, access},
+    app::{App, Error, InvalidCredentials, Resource, access},
     domain::{caller::Caller, clock::Timestamp, violations::Violations},
     storage::SourceKeys,
 };
@@ -43,7 +43,7 @@ pub async fn start_import(
 ) -> Result<Import, Error> {
     access::check_is_admin(&caller)?;
     let source = app.limits.imports.source_for(&options.source, caller.tenant_id(), caller.tenant.kind);
-    let location = &source.ok_or(Error::NotFound("import source"))?.location;
+    let location = &source.ok_or(Error::NotFound(Resource::ImportSource))?.location;
     let source = Source::open(app, &options.source, location).await?;
     Ok(Import { app: Arc::clone(app), caller, options, source, valid_until })
 }
@@ -56,10 +56,7 @@ impl Import {
     pub fn check_credentials(&self) -> Result<(), Error> {
         match self.valid_until {
             Some(until) if self.app.clock.now() >= until => {
-                let problem =
-                    "the token has expired; run the import again with a new one: nothing is imported twice"
-                        .to_owned();
-                Err(Error::Unauthenticated(CredentialsError::Invalid(problem)))
+                Err(Error::Unauthenticated(InvalidCredentials::ExpiredDuringImport.into()))
             }
             _ => Ok(()),
         }

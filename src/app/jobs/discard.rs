@@ -13,15 +13,12 @@ use crate::{
 /// Discards a job that is not running. Returns the discarded job.
 ///
 /// # Errors
-/// Returns `NotFound`, `WrongState` if the job is running, or an error if the database is unavailable.
+/// Returns `NotFound`, `Running`, or an error if the database is unavailable.
 pub async fn discard_job(db: &Database, id: JobId) -> Result<JobSummary, JobError> {
     let mut tx = begin_tx(db).await?;
     let job = lock_job(&mut tx, id).await?;
     if job.state == JobState::Running {
-        return Err(JobError::WrongState {
-            state: job.state,
-            advice: "wait until it has finished or failed",
-        });
+        return Err(JobError::Running);
     }
     jobs::discard(&mut tx, &job).await?;
     audit_change(&mut tx, &job, AuditAction::JobDiscard).await?;

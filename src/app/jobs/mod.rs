@@ -69,14 +69,9 @@ pub enum JobError {
     /// No queued job has this id.
     #[error("job {0} is not queued; it has finished, was discarded, or never existed")]
     NotFound(JobId),
-    /// The job is in a state that does not allow the action.
-    #[error("job is {state}; {advice}")]
-    WrongState {
-        /// The state of the job.
-        state: JobState,
-        /// The action that is possible instead.
-        advice: &'static str,
-    },
+    /// A worker is running the job.
+    #[error("job is running; wait until it has finished or failed")]
+    Running,
     /// Another queued job has the same deduplication key.
     #[error("another queued job has the same deduplication key; discard this one")]
     AlreadyQueued,

@@ -2,7 +2,7 @@
 
 use super::{CategoryEdit, StoredPolicy, apply_edit, begin_edit, finish_edit};
 use crate::{
-    app::{App, Error},
+    app::{App, CategoryUse, Error},
     db::{TenantTx, files, idempotency_keys::Method, tenants},
     domain::{caller::Caller, policy::Policy},
 };
@@ -34,7 +34,7 @@ async fn delete_category_in_tx(
     if is_new {
         tenants::lock_file_creation(tx).await?;
         if files::is_category_used(tx, &edit.name).await? {
-            return Err(Error::CategoryInUse("it still has files, perhaps in the trash; purge them first"));
+            return Err(Error::CategoryInUse(CategoryUse::Files));
         }
     }
     Ok(stored)

@@ -12,7 +12,7 @@ pub mod update_category;
 pub use crate::db::tenants::StoredPolicy;
 
 use super::{
-    App, Error, access, audit,
+    App, CategoryUse, Error, Resource, access, audit,
     idempotency::{self, RequestClaim},
     preconditions::check_etag,
 };
@@ -85,10 +85,8 @@ fn edit_error(error: CategoryError, name: &str) -> Error {
     match error {
         CategoryError::Invalid(violations) => violations.into(),
         CategoryError::Exists => Error::CategoryExists(name.to_owned()),
-        CategoryError::Missing => Error::NotFound("category"),
-        CategoryError::IsDefault => {
-            Error::CategoryInUse("it is the default category; make another one the default first")
-        }
+        CategoryError::Missing => Error::NotFound(Resource::Category),
+        CategoryError::IsDefault => Error::CategoryInUse(CategoryUse::Default),
     }
 }
 

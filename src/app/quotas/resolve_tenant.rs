@@ -1,7 +1,7 @@
 //! Resolves the tenant of a quota request.
 
 use crate::{
-    app::{App, Error, Principal},
+    app::{App, Error, Principal, Resource},
     db::{Viewer, tenants},
     domain::{caller::TenantState, ids::TenantId, violations::Violations},
 };
@@ -20,7 +20,7 @@ pub(in crate::app) async fn resolve_tenant(
         (Principal::Caller(caller), Some(named)) if named == caller.tenant_id() => {
             Ok((named, Viewer::from_caller(caller)))
         }
-        (Principal::Caller(_), Some(_)) => Err(Error::NotFound("tenant")),
+        (Principal::Caller(_), Some(_)) => Err(Error::NotFound(Resource::Tenant)),
         (Principal::Operator(_), None) => {
             Err(Violations::one("tenant_id", "is required: an operator belongs to no tenant").into())
         }
@@ -30,7 +30,7 @@ pub(in crate::app) async fn resolve_tenant(
             tx.commit().await?;
             let exists = tenant
                 .is_some_and(|tenant| matches!(tenant.state, TenantState::Active | TenantState::Suspended));
-            if exists { Ok((named, Viewer::system())) } else { Err(Error::NotFound("tenant")) }
+            if exists { Ok((named, Viewer::system())) } else { Err(Error::NotFound(Resource::Tenant)) }
         }
     }
 }

@@ -4,7 +4,7 @@
 use super::resolve_tenant::resolve_tenant;
 use crate::{
     app::{
-        App, Error, Principal, access, audit,
+        App, Denial, Error, Principal, access, audit,
         idempotency::{self, RequestClaim},
         preconditions::check_etag,
     },
@@ -57,11 +57,7 @@ pub async fn update_quota(
 
 fn check_permission(caller: &Caller, change: &QuotaChange) -> Result<(), Error> {
     access::check_is_admin(caller)?;
-    if change.changes_ceiling() {
-        Err(Error::NotAllowed("only the operator may change the ceiling"))
-    } else {
-        Ok(())
-    }
+    if change.changes_ceiling() { Err(Error::NotAllowed(Denial::ChangesCeiling)) } else { Ok(()) }
 }
 
 async fn update_in_tx(

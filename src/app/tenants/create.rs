@@ -3,7 +3,7 @@
 
 use super::operator_entry;
 use crate::{
-    app::{App, Error},
+    app::{App, Error, Resource},
     db::{
         SystemTx,
         audit_entries::{self, AuditAction},
@@ -72,7 +72,7 @@ pub async fn create_tenant(
     });
     let entry = operator_entry(operator, AuditAction::TenantCreate, details);
     audit_entries::insert_for(&mut tx, id, &[entry]).await?;
-    let record = tenant_records::get(&mut tx, id).await?.ok_or(Error::NotFound("tenant"))?;
+    let record = tenant_records::get(&mut tx, id).await?.ok_or(Error::NotFound(Resource::Tenant))?;
     tx.commit().await?;
     // An earlier tenant with this name may still be cached as deleted.
     app.tenants.invalidate_name(&new_tenant.name).await;
@@ -91,7 +91,7 @@ async fn resolve_conflict(
     {
         return if stored_payload == payload { Ok(record) } else { Err(Error::RequestIdReused) };
     }
-    let existing = tenants::find_by_name(tx, name).await?.ok_or(Error::NotFound("tenant"))?;
+    let existing = tenants::find_by_name(tx, name).await?.ok_or(Error::NotFound(Resource::Tenant))?;
     Err(Error::TenantExists(existing.id))
 }
 

@@ -12,7 +12,7 @@ use std::{
 use moka::future::Cache;
 
 use crate::{
-    app::{App, Error},
+    app::{App, Denial, Error, Resource},
     config::TenantsConfig,
     db::{
         audit_entries::{self, AuditAction, AuditEntry},
@@ -99,9 +99,7 @@ impl TenantDirectory {
         let tenant = Arc::new(match found {
             Some(tenant) => tenant,
             None if self.is_create_on_first_use => self.create_tenant(app, &name).await?,
-            None => {
-                return Err(Error::NotAllowed("organization is unknown; an operator must create it first"));
-            }
+            None => return Err(Error::NotAllowed(Denial::OrganizationUnknown)),
         });
         let cached = CachedTenant { tenant: Arc::clone(&tenant), read_time: now };
         self.cache.insert(name.clone(), cached).await;
@@ -143,7 +141,7 @@ impl TenantDirectory {
             tracing::info!(tenant = %id, kind = %name.kind, preset = %policy.name, "created tenant");
         }
         // If another transaction created the tenant first, the unique key made this one wait for its commit.
-        let tenant = tenants::find_by_name(&mut tx, name).await?.ok_or(Error::NotFound("tenant"))?;
+        let tenant = tenants::find_by_name(&mut tx, name).await?.ok_or(Error::NotFound(Resource::Tenant))?;
         tx.commit().await?;
         Ok(tenant)
     }

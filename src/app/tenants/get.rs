@@ -1,7 +1,7 @@
 //! Reads the record of a tenant.
 
 use crate::{
-    app::{App, Error},
+    app::{App, Error, Resource},
     db::tenant_records,
     domain::{caller::Operator, ids::TenantId, tenant_record::TenantRecord},
 };
@@ -14,5 +14,5 @@ pub async fn get_tenant(app: &App, _operator: &Operator, id: TenantId) -> Result
     let mut tx = app.db.system_tx().await?;
     let record = tenant_records::get(&mut tx, id).await?;
     tx.commit().await?;
-    record.ok_or(Error::NotFound("tenant"))
+    record.ok_or(Error::NotFound(Resource::Tenant))
 }

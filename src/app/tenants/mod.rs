@@ -19,7 +19,7 @@ pub(super) use directory::TenantDirectory;
 pub use crate::db::tenants::TenantName;
 
 use super::{
-    App, Error,
+    App, Error, Resource,
     idempotency::{self, RequestClaim},
 };
 use crate::{
@@ -45,7 +45,7 @@ pub(super) async fn system_caller(app: &App, id: TenantId) -> Result<Caller, Err
     let tenant = tenants::get(&mut tx, id).await?;
     tx.commit().await?;
     Ok(Caller {
-        tenant: Arc::new(tenant.ok_or(Error::NotFound("tenant"))?),
+        tenant: Arc::new(tenant.ok_or(Error::NotFound(Resource::Tenant))?),
         actor: Actor::system(),
         role: Role::Admin,
         groups: Vec::new(),

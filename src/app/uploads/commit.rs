@@ -19,7 +19,10 @@ use super::{
     warnings::{Warning, quota_warning},
 };
 use crate::{
-    app::{Error, Limits, access::OWNER_OR_ADMIN_ONLY, group::BatchHandler, idempotency::replay_response},
+    app::{
+        Denial, Error, Limits, Resource, group::BatchHandler, idempotency::replay_response,
+        uploads::UploadError,
+    },
     db::{
         Database, DbError, DbErrorKind, TenantTx, TransactionId, Viewer, WrittenRow,
         audit_entries::AuditEntry,
@@ -192,10 +195,10 @@ impl PendingCommit {
                 Ok(CommitReceipt { upload: replay_upload(stored, payload)?, is_replay: true })
             }
             UploadCommitOutcome::InProgress => Err(Error::RequestInProgress),
-            UploadCommitOutcome::Fenced => Err(Error::UploadFenced),
-            UploadCommitOutcome::FileNotFound => Err(Error::NotFound("file")),
+            UploadCommitOutcome::Fenced => Err(UploadError::Fenced.into()),
+            UploadCommitOutcome::FileNotFound => Err(Error::NotFound(Resource::File)),
             UploadCommitOutcome::FileState(state) => Err(Error::for_file_state(state)),
-            UploadCommitOutcome::NotAllowed => Err(Error::NotAllowed(OWNER_OR_ADMIN_ONLY)),
+            UploadCommitOutcome::NotAllowed => Err(Error::NotAllowed(Denial::OwnerAndAdminsOnly)),
             UploadCommitOutcome::EtagMismatch => Err(Error::EtagMismatch),
             UploadCommitOutcome::CategoryChanged => Err(Violations::one(
                 "spec.file_id",
@@ -377,7 +380,7 @@ impl UploadCommitter {
     }
 
     fn too_late_error(&self, item: &PendingCommit, now: Timestamp) -> Error {
-        Error::CommitTooLate { age: item.object_age(now), age_max: self.object_age_max }
+        UploadError::CommitTooLate { age: item.object_age(now), age_max: self.object_age_max }.into()
     }
 
     async fn write_rows(

@@ -13,11 +13,12 @@
 //! Modules: `receive` receives the bytes of a stream or a part, `resumable` contains the use cases for
 //! uploads that are created before their bytes, and `direct` those for uploads whose bytes go straight to the
 //! store. The other modules are shared: the location of a new blob (`target`), the reservation (`open`,
-//! `record`), and the two ways an upload ends (`commit`, `abandon`).
+//! `record`), the errors (`error`), and the two ways an upload ends (`commit`, `abandon`).
 
 mod abandon;
 pub(super) mod commit;
 pub mod direct;
+mod error;
 pub mod expire;
 mod open;
 mod receive;
@@ -33,6 +34,7 @@ mod warnings;
 pub(super) use self::receive::{budget::ByteBudget, hashing::HashingLimiter};
 pub use self::{
     commit::CommittedUpload,
+    error::{Stall, UploadError, UploadStreamOrder},
     receive::message::{Completion, PartMessage, UploadMessage},
     warnings::{Warning, WarningCode},
 };

@@ -12,7 +12,7 @@ use super::{
     target::{Target, map_multipart_error},
 };
 use crate::{
-    app::{App, Error},
+    app::{App, Error, uploads::UploadError},
     db::{
         TenantTx, Viewer,
         quotas::{self, QuotaDelta},
@@ -194,7 +194,7 @@ impl OpenUpload {
         let mut tx = self.app.db.tenant_tx(self.tenant, &Viewer::system()).await?;
         let renewed = uploads::renew_lease(&mut tx, self.lease, lease_seconds(&self.app)).await;
         if !tx.finish(renewed).await? {
-            return Err(Error::UploadFenced);
+            return Err(UploadError::Fenced.into());
         }
         self.renew_time = Instant::now();
         Ok(())
@@ -222,8 +222,8 @@ impl OpenUpload {
                 let deleted = upload_parts::delete_from(&mut tx, self.lease, 1).await;
                 match tx.finish(deleted).await? {
                     // Another writer has taken over the upload, and the parts belong to it.
-                    0 => Err(Error::UploadFenced),
-                    _ => Err(Error::UploadPaused { persisted_size_bytes: 0 }),
+                    0 => Err(UploadError::Fenced.into()),
+                    _ => Err(UploadError::Paused { persisted_size_bytes: 0 }.into()),
                 }
             }
             Err(error) => Err(map_multipart_error(error)),
@@ -304,7 +304,7 @@ async fn grow_reservation(
     let mut recorded = 0;
     for bytes in [step, needed] {
         if !uploads::adjust_reservation(tx, lease, to_i64(bytes) - recorded, lease_seconds).await? {
-            return Err(Error::UploadFenced);
+            return Err(UploadError::Fenced.into());
         }
         recorded = to_i64(bytes);
         let delta = QuotaDelta { reserved_bytes: recorded, ..QuotaDelta::default() };

@@ -5,7 +5,7 @@ use super::{
     upload::read_admission_data,
 };
 use crate::{
-    app::{App, Error},
+    app::{App, Error, Resource},
     domain::{
         caller::Caller,
         digest::Hasher,
@@ -23,7 +23,7 @@ pub(super) async fn replay_committed_upload(
     id: UploadId,
 ) -> Result<CommittedUpload, Error> {
     let admission = read_admission_data(app, caller, Some(commit_request_id(id))).await?;
-    read_response(admission.response.ok_or(Error::NotFound("upload"))?)
+    read_response(admission.response.ok_or(Error::NotFound(Resource::Upload))?)
 }
 
 /// Returns the request id under which an upload is committed.

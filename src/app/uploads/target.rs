@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    app::{App, Error},
+    app::{App, Error, uploads::UploadError},
     db::blobs::Blob,
     domain::{
         caller::Caller, checksum::Crc64, digest::Digest, ids::BlobId, object_key::ObjectKey,
@@ -65,7 +65,7 @@ pub(super) async fn delete_object(target: &Target) {
 /// it after the lease expired.
 pub(super) fn map_multipart_error(error: StorageError) -> Error {
     match error.kind {
-        StorageErrorKind::NotFound => Error::UploadFenced,
+        StorageErrorKind::NotFound => UploadError::Fenced.into(),
         _ => error.into(),
     }
 }

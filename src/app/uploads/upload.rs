@@ -20,7 +20,7 @@ use super::{
     warnings::content_warnings,
 };
 use crate::{
-    app::{App, Error, access::can_write_all, audit, idempotency},
+    app::{App, Error, access::can_write_all, audit, idempotency, uploads::UploadError},
     db::{
         audit_entries::AuditAction, blobs::Blob, commit::AdmissionData, idempotency_keys::StoredResponse,
         uploads::UploadLease,
@@ -63,9 +63,9 @@ where
 pub(super) fn count_outcome(app: &App, uploaded: &Result<CommittedUpload, Error>) {
     app.metrics.count_upload(match uploaded {
         Ok(_) => UploadOutcome::Committed,
-        Err(Error::UploadNotFinished | Error::UploadPaused { .. } | Error::UploadStalled(_)) => {
-            UploadOutcome::Abandoned
-        }
+        Err(Error::Upload(
+            UploadError::NotFinished | UploadError::Paused { .. } | UploadError::Stalled(_),
+        )) => UploadOutcome::Abandoned,
         Err(
             Error::Internal(_)
             | Error::StorageUnavailable(_)

@@ -2,7 +2,7 @@
 
 use super::{RequestClaim, admin_tx, audit_change, claim_request, store_response};
 use crate::{
-    app::{App, Error},
+    app::{App, Error, Resource},
     db::{TenantTx, audit_entries::AuditAction, idempotency_keys::Method, webhooks},
     domain::{
         caller::Caller,
@@ -37,7 +37,7 @@ async fn delete_in_tx(
         RequestClaim::New(attempt) => attempt,
     };
     if !webhooks::delete(tx, id).await? {
-        return Err(Error::NotFound("webhook"));
+        return Err(Error::NotFound(Resource::Webhook));
     }
     audit_change(tx, caller, AuditAction::WebhookDelete, serde_json::json!({ "webhook_id": id })).await?;
     store_response(tx, attempt, ()).await

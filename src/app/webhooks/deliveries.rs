@@ -2,7 +2,7 @@
 
 use super::{RequestClaim, admin_tx, audit_change, claim_request, lock_webhook, store_response};
 use crate::{
-    app::{App, Error, pages},
+    app::{App, Error, Resource, pages},
     db::{
         TenantTx,
         audit_entries::AuditAction,
@@ -65,7 +65,7 @@ async fn read_deliveries(
     before: Option<EventPosition>,
     size: usize,
 ) -> Result<Vec<Delivery>, Error> {
-    webhooks::get(tx, id).await?.ok_or(Error::NotFound("webhook"))?;
+    webhooks::get(tx, id).await?.ok_or(Error::NotFound(Resource::Webhook))?;
     let one_more = i64::try_from(size + 1).unwrap_or(i64::MAX);
     Ok(webhook_deliveries::list(tx, id, before, one_more).await?)
 }
@@ -113,7 +113,7 @@ async fn redeliver_in_tx(
         };
     lock_webhook(tx, id).await?;
     let pending = webhook_deliveries::set_state(tx, id, position, DeliveryState::Waiting, None).await?;
-    pending.ok_or(Error::NotFound("delivery"))?;
+    pending.ok_or(Error::NotFound(Resource::Delivery))?;
     let details = serde_json::json!({ "webhook_id": id, "position": position });
     audit_change(tx, caller, AuditAction::WebhookRedeliver, details).await?;
     store_response(tx, attempt, ()).await

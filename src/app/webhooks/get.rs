@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::admin_tx;
 use crate::{
-    app::{App, Error, access, pages},
+    app::{App, Error, Resource, access, pages},
     db::webhooks,
     domain::{caller::Caller, encoded_size::webhook_bytes_max, ids::WebhookId, webhook::Webhook},
 };
@@ -16,7 +16,7 @@ use crate::{
 pub async fn get_webhook(app: &App, caller: &Caller, id: WebhookId) -> Result<Webhook, Error> {
     let mut tx = admin_tx(app, caller).await?;
     let found = webhooks::get(&mut tx, id).await;
-    tx.finish(found).await?.map(|stored| stored.webhook).ok_or(Error::NotFound("webhook"))
+    tx.finish(found).await?.map(|stored| stored.webhook).ok_or(Error::NotFound(Resource::Webhook))
 }
 
 /// A page of webhooks.

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use url::Url;
 
 use super::{
-    App, Error, access, audit,
+    App, Error, Resource, access, audit,
     idempotency::{self, Attempt, RequestClaim},
 };
 use crate::{
@@ -117,7 +117,7 @@ async fn admin_tx(app: &App, caller: &Caller) -> Result<TenantTx, Error> {
 
 /// Locks the webhook's row and returns it.
 async fn lock_webhook(tx: &mut TenantTx, id: WebhookId) -> Result<StoredWebhook, Error> {
-    webhooks::get_for_update(tx, id).await?.ok_or(Error::NotFound("webhook"))
+    webhooks::get_for_update(tx, id).await?.ok_or(Error::NotFound(Resource::Webhook))
 }
 
 /// Returns scheme, host and port of a URL. Its path and query may contain a secret, which must not be in the

@@ -148,9 +148,8 @@ pub struct LostJob {
     pub kind: String,
     /// The number of attempts that were started.
     pub attempts: i32,
-    /// Whether it was parked because it has no attempts left.
-    #[diesel(sql_type = Bool)]
-    pub is_parked: bool,
+    /// Ready for another attempt, or parked because it has no attempts left.
+    pub state: JobState,
 }
 
 /// Returns up to `limit` jobs with an expired lease to the queue.
@@ -173,7 +172,7 @@ pub async fn recover_lost(tx: &mut SystemTx, attempts_max: i32, limit: i64) -> R
              lease_expire_time = NULL, is_rerun_requested = false,
              last_error = 'the worker sent no heartbeat within the lease'
          FROM lost WHERE j.tenant_id = lost.tenant_id AND j.id = lost.id
-         RETURNING j.tenant_id, j.id, j.kind, j.attempts, j.state = {parked} AS is_parked",
+         RETURNING j.tenant_id, j.id, j.kind, j.attempts, j.state",
         ready = JobState::Ready,
         running = JobState::Running,
         parked = JobState::Parked,

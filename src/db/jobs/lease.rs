@@ -1,4 +1,4 @@
-//! Operations on a leased job. Each returns whether the worker still holds the lease.
+//! Operations on a leased job. Each returns whether the worker still held the lease, and changes nothing if not.
 
 use std::time::Duration;
 
@@ -31,6 +31,23 @@ pub struct JobLease {
     pub epoch: i32,
 }
 
+/// Whether a worker held the lease of a job when its statement ran.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum LeaseState {
+    /// It held the lease, and the statement took effect.
+    Held,
+    /// The lease expired, or the job is not running any more. The statement changed nothing.
+    Lost,
+}
+
+impl LeaseState {
+    /// Returns the state by the number of rows that a statement of the holder changed.
+    fn from_changed_rows(count: usize) -> Self {
+        if count == 1 { Self::Held } else { Self::Lost }
+    }
+}
+
 /// The action after a failed attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NextAttempt {
@@ -52,20 +69,24 @@ macro_rules! held {
 }
 
 /// Extends the lease.
-pub async fn extend_lease(tx: &mut SystemTx, lease: JobLease, lease_seconds: u64) -> Result<bool, DbError> {
+pub async fn extend_lease(
+    tx: &mut SystemTx,
+    lease: JobLease,
+    lease_seconds: u64,
+) -> Result<LeaseState, DbError> {
     let expire_time = now_plus(seconds_u64(lease_seconds)).nullable();
     let extend = diesel::update(held!(lease)).set(jobs::lease_expire_time.eq(expire_time));
-    Ok(query("extend lease of job", extend).execute(tx.connection()?).await? == 1)
+    Ok(LeaseState::from_changed_rows(query("extend lease of job", extend).execute(tx.connection()?).await?))
 }
 
 /// Finishes a job: moves its row to the finished jobs. If a rerun was requested in the meantime, makes it
 /// ready again instead.
-pub async fn finish(tx: &mut SystemTx, lease: JobLease) -> Result<bool, DbError> {
+pub async fn finish(tx: &mut SystemTx, lease: JobLease) -> Result<LeaseState, DbError> {
     // Lock first, to wait for transactions that are requesting a rerun.
     let lock = held!(lease).select(jobs::is_rerun_requested).for_update();
     let is_rerun_requested: Option<bool> = query("lock job", lock).first(tx.connection()?).await?;
     match is_rerun_requested {
-        None => Ok(false),
+        None => Ok(LeaseState::Lost),
         Some(true) => {
             let again = diesel::update(held!(lease)).set((
                 jobs::state.eq(JobState::Ready),
@@ -76,12 +97,12 @@ pub async fn finish(tx: &mut SystemTx, lease: JobLease) -> Result<bool, DbError>
                 jobs::last_error.eq(""),
             ));
             query("run job again", again).execute(tx.connection()?).await?;
-            Ok(true)
+            Ok(LeaseState::Held)
         }
         Some(false) => {
             // The row is locked and held.
             archive("finish job", tx, lease.tenant, lease.id, JobOutcome::Done).await?;
-            Ok(true)
+            Ok(LeaseState::Held)
         }
     }
 }
@@ -119,7 +140,7 @@ pub async fn fail(
     lease: JobLease,
     error: &str,
     next: NextAttempt,
-) -> Result<bool, DbError> {
+) -> Result<LeaseState, DbError> {
     let (state, delay) = match next {
         NextAttempt::Retry(delay) => (JobState::Ready, delay),
         NextAttempt::Park => (JobState::Parked, Duration::ZERO),
@@ -136,11 +157,11 @@ pub async fn fail(
         jobs::lease_expire_time.eq(None::<Timestamp>),
         jobs::is_rerun_requested.eq(false),
     ));
-    Ok(query("fail job", fail).execute(tx.connection()?).await? == 1)
+    Ok(LeaseState::from_changed_rows(query("fail job", fail).execute(tx.connection()?).await?))
 }
 
 /// Returns an unfinished job to the queue, because this worker is shutting down. The attempt does not count.
-pub async fn release(tx: &mut SystemTx, lease: JobLease) -> Result<bool, DbError> {
+pub async fn release(tx: &mut SystemTx, lease: JobLease) -> Result<LeaseState, DbError> {
     let release = diesel::update(held!(lease)).set((
         jobs::state.eq(JobState::Ready),
         jobs::attempts.eq(greatest(jobs::attempts - 1, 0)),
@@ -148,5 +169,5 @@ pub async fn release(tx: &mut SystemTx, lease: JobLease) -> Result<bool, DbError
         jobs::lease_expire_time.eq(None::<Timestamp>),
         jobs::is_rerun_requested.eq(false),
     ));
-    Ok(query("release job", release).execute(tx.connection()?).await? == 1)
+    Ok(LeaseState::from_changed_rows(query("release job", release).execute(tx.connection()?).await?))
 }

@@ -15,7 +15,7 @@ use serde::Serialize;
 pub use self::{
     claim::{CandidateTenant, ClaimLimits, ClaimedJob, LostJob, claim, list_candidates, recover_lost},
     inspect::{JobRow, QueueDepth, discard, get, get_depth, list, retry},
-    lease::{JobLease, NextAttempt, extend_lease, fail, finish, release},
+    lease::{JobLease, LeaseState, NextAttempt, extend_lease, fail, finish, release},
 };
 use super::{
     DbError, SystemTx, TenantTx,

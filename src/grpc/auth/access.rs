@@ -2,7 +2,7 @@
 //! rejected.
 
 use crate::{
-    app::{Error, tenants::resolve::IdentityKind},
+    app::{Denial, Error, tenants::resolve::IdentityKind},
     domain::caller::Role,
 };
 
@@ -111,22 +111,12 @@ impl Access {
             (Anonymous, _)
             | (TenantOrOperator(_) | Operator, IdentityKind::Operator)
             | (Owner, IdentityKind::Member { .. }) => Ok(()),
-            (Operator, IdentityKind::Member { .. }) => Err(Error::NotAllowed("only an operator may do this")),
-            (Tenant(_) | Owner, IdentityKind::Operator) => {
-                Err(Error::NotAllowed("operators manage tenants and cannot access their files"))
-            }
+            (Operator, IdentityKind::Member { .. }) => Err(Error::NotAllowed(Denial::OperatorsOnly)),
+            (Tenant(_) | Owner, IdentityKind::Operator) => Err(Error::NotAllowed(Denial::OperatorsExcluded)),
             (Tenant(least) | TenantOrOperator(least), IdentityKind::Member { role, .. }) => {
-                if *role >= least { Ok(()) } else { Err(Error::NotAllowed(describe_required_role(least))) }
+                if *role >= least { Ok(()) } else { Err(Error::NotAllowed(Denial::for_lack_of_role(least))) }
             }
         }
-    }
-}
-
-const fn describe_required_role(least: Role) -> &'static str {
-    match least {
-        Role::Member => "only members of the tenant may do this",
-        Role::Manager => "only the tenant's managers and admins may do this",
-        Role::Admin => "only the tenant's admins may do this",
     }
 }
 

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     app::{
-        CredentialsError,
+        CredentialsError, InvalidCredentials,
         tenants::resolve::{Identity, IdentityKind},
     },
     config::{AuthConfig, auth::RoleName},
@@ -30,7 +30,7 @@ impl ClaimRules {
     ) -> Result<Identity, CredentialsError> {
         let paths = &self.0.claims;
         let subject = read_id(claims, &paths.user)?
-            .ok_or_else(|| invalid(format!("claim `{}` is missing", paths.user)))?;
+            .ok_or_else(|| InvalidCredentials::ClaimMissing(paths.user.clone()))?;
         let kind = self.read_identity_kind(claims)?;
         Ok(Identity { issuer: issuer.to_owned(), subject, kind })
     }
@@ -47,7 +47,7 @@ impl ClaimRules {
             (Some(name), Some(_)) => role_in_tenant(name)?,
             (None, Some(_)) => match self.0.role_default {
                 Some(name) => role_in_tenant(name)?,
-                None => return Err(invalid(format!("claim `{}` is missing", paths.role))),
+                None => return Err(InvalidCredentials::ClaimMissing(paths.role.clone()).into()),
             },
         };
         let is_service = read_text(claims, &paths.kind)?.is_some_and(|kind| kind == self.0.service_kind);
@@ -63,7 +63,7 @@ impl ClaimRules {
             Some(name) => Ok(Some(*name)),
             None => {
                 let shortened: String = claimed.chars().take(64).collect();
-                Err(invalid(format!("role {shortened:?} is not configured")))
+                Err(InvalidCredentials::RoleUnknown(shortened).into())
             }
         }
     }
@@ -75,7 +75,7 @@ fn role_in_tenant(name: RoleName) -> Result<Role, CredentialsError> {
         RoleName::Admin => Ok(Role::Admin),
         RoleName::Manager => Ok(Role::Manager),
         RoleName::Member => Ok(Role::Member),
-        RoleName::Operator => Err(invalid("operators have no role in an organization".to_owned())),
+        RoleName::Operator => Err(InvalidCredentials::OperatorInOrganization.into()),
     }
 }
 
@@ -94,7 +94,7 @@ fn read_text<'a>(claims: &'a Map<String, Value>, path: &str) -> Result<Option<&'
     match find_claim(claims, path) {
         None => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
-        Some(_) => Err(invalid(format!("claim `{path}` must be a string"))),
+        Some(_) => Err(InvalidCredentials::ClaimNotString(path.to_owned()).into()),
     }
 }
 
@@ -105,7 +105,7 @@ fn read_id(claims: &Map<String, Value>, path: &str) -> Result<Option<String>, Cr
 
 fn check_id(text: &str, path: &str) -> Result<String, CredentialsError> {
     text::check_line(text, EXTERNAL_ID_CHARACTERS_MAX)
-        .map_err(|error| invalid(format!("claim `{path}` {error}")))
+        .map_err(|problem| InvalidCredentials::ClaimTextInvalid { claim: path.to_owned(), problem }.into())
 }
 
 /// The maximum number of groups of a caller. A list reads an index for each of them.
@@ -115,20 +115,18 @@ const GROUPS_MAX: usize = 128;
 fn read_groups(claims: &Map<String, Value>, path: &str) -> Result<Vec<String>, CredentialsError> {
     let read_group = |value: &Value| match value {
         Value::String(text) => check_id(text, path),
-        _ => Err(invalid(format!("claim `{path}` must be a list of ids"))),
+        _ => Err(InvalidCredentials::ClaimNotIds(path.to_owned()).into()),
     };
     match find_claim(claims, path) {
         None => Ok(Vec::new()),
         Some(Value::Array(values)) if values.len() > GROUPS_MAX => {
-            Err(invalid(format!("claim `{path}` has {} ids; the limit is {GROUPS_MAX}", values.len())))
+            let claim = path.to_owned();
+            Err(InvalidCredentials::ClaimTooLong { claim, id_count: values.len(), id_count_max: GROUPS_MAX }
+                .into())
         }
         Some(Value::Array(values)) => values.iter().map(read_group).collect(),
         Some(value) => read_group(value).map(|group| vec![group]),
     }
-}
-
-fn invalid(problem: String) -> CredentialsError {
-    CredentialsError::Invalid(problem)
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use super::{
     keys::{KeySet, VerifyingKey},
 };
 use crate::{
-    app::CredentialsError,
+    app::{CredentialsError, InvalidCredentials},
     config::auth::{self, IssuerConfig},
     domain::{
         clock::Timestamp,
@@ -139,19 +139,17 @@ pub(super) async fn verify_token<'a>(
     now: Timestamp,
 ) -> Result<(&'a Issuer, Arc<Map<String, Value>>), CredentialsError> {
     // The library rejects algorithm `none` and all algorithms that it does not support.
-    let header = jsonwebtoken::decode_header(token).map_err(|_| invalid("the token is damaged"))?;
+    let header = jsonwebtoken::decode_header(token).map_err(|_| InvalidCredentials::TokenDamaged)?;
     // RFC 7515, 4.1.11: an unsupported critical header makes the token invalid. None is supported.
     if header.crit.is_some() {
-        return Err(invalid("the token has critical headers; none is supported"));
+        return Err(InvalidCredentials::CriticalHeaders.into());
     }
     let issuer = select_issuer(issuers, token)?;
     if !issuer.algorithms.contains(&header.alg) {
-        return Err(invalid("the token's algorithm is not accepted from its issuer"));
+        return Err(InvalidCredentials::AlgorithmNotAccepted.into());
     }
-    let key = issuer
-        .find_key(header.alg, header.kid.as_deref())
-        .await
-        .ok_or_else(|| invalid("the token's key is not one of its issuer's"))?;
+    let key =
+        issuer.find_key(header.alg, header.kid.as_deref()).await.ok_or(InvalidCredentials::KeyUnknown)?;
     let claims = issuer.verify_signature(token, &key, header.alg).await?;
     issuer.check_times(&claims, now)?;
     Ok((issuer, claims))
@@ -161,15 +159,15 @@ pub(super) async fn verify_token<'a>(
 /// configured with several audiences.
 fn select_issuer<'a>(issuers: &'a [Issuer], token: &str) -> Result<&'a Issuer, CredentialsError> {
     let claimed: UnverifiedClaims =
-        dangerous::insecure_decode_claims(token).map_err(|_| invalid("the token is damaged"))?;
-    let name = claimed.iss.ok_or_else(|| invalid("claim `iss` is missing"))?;
+        dangerous::insecure_decode_claims(token).map_err(|_| InvalidCredentials::TokenDamaged)?;
+    let name = claimed.iss.ok_or_else(|| InvalidCredentials::ClaimMissing("iss".to_owned()))?;
     let mut candidates = issuers.iter().filter(|issuer| issuer.name == name).peekable();
     if candidates.peek().is_none() {
-        return Err(invalid("the token's issuer is not configured"));
+        return Err(InvalidCredentials::IssuerUnknown.into());
     }
     let has_audience =
         |issuer: &&Issuer| claimed.aud.as_ref().is_some_and(|aud| aud.contains(&issuer.audience));
-    candidates.find(has_audience).ok_or_else(|| invalid("the token is for another audience"))
+    candidates.find(has_audience).ok_or(InvalidCredentials::AudienceUnknown.into())
 }
 
 impl Issuer {
@@ -190,7 +188,7 @@ impl Issuer {
         }
         let verified =
             jsonwebtoken::decode::<Map<String, Value>>(token, &key.key, &self.validation(algorithm))
-                .map_err(|error| invalid(describe_error(error.kind())))?;
+                .map_err(|error| classify_error(error.kind()))?;
         let claims = Arc::new(verified.claims);
         let token_bytes = u32::try_from(token.len()).unwrap_or(u32::MAX);
         self.signature_cache.insert(cache_key, (Arc::clone(&claims), token_bytes)).await;
@@ -220,12 +218,13 @@ impl Issuer {
     fn check_times(&self, claims: &Map<String, Value>, now: Timestamp) -> Result<(), CredentialsError> {
         #[allow(clippy::cast_precision_loss, reason = "exact for all dates before the year 285 million")]
         let (now, leeway) = (now.timestamp() as f64, self.leeway.as_secs() as f64);
-        let expires = read_seconds(claims, "exp")?.ok_or_else(|| invalid("claim `exp` is missing"))?;
+        let expires =
+            read_seconds(claims, "exp")?.ok_or_else(|| InvalidCredentials::ClaimMissing("exp".to_owned()))?;
         if now - leeway >= expires {
-            return Err(invalid("the token has expired"));
+            return Err(InvalidCredentials::Expired.into());
         }
         match read_seconds(claims, "nbf")? {
-            Some(not_before) if not_before > now + leeway => Err(invalid("the token is not valid yet")),
+            Some(not_before) if not_before > now + leeway => Err(InvalidCredentials::NotValidYet.into()),
             _ => Ok(()),
         }
     }
@@ -237,26 +236,20 @@ fn read_seconds(claims: &Map<String, Value>, name: &str) -> Result<Option<f64>, 
         None => Ok(None),
         Some(value) => match value.as_f64().filter(|seconds| seconds.is_finite()) {
             Some(seconds) => Ok(Some(seconds)),
-            None => Err(CredentialsError::Invalid(format!("claim `{name}` must be a number of seconds"))),
+            None => Err(InvalidCredentials::ClaimNotSeconds(name.to_owned()).into()),
         },
     }
 }
 
-const fn describe_error(kind: &ErrorKind) -> &'static str {
+const fn classify_error(kind: &ErrorKind) -> InvalidCredentials {
     match kind {
-        ErrorKind::InvalidSignature => "the token's signature is invalid",
-        ErrorKind::InvalidAudience => "the token is for another audience",
-        ErrorKind::InvalidIssuer => "the token's issuer is not configured",
-        ErrorKind::InvalidAlgorithm => "the token's algorithm is not accepted from its issuer",
-        ErrorKind::MissingRequiredClaim(_) => {
-            "one of the claims `exp`, `iss` and `aud` is missing or malformed"
-        }
-        _ => "the token is damaged",
+        ErrorKind::InvalidSignature => InvalidCredentials::SignatureInvalid,
+        ErrorKind::InvalidAudience => InvalidCredentials::AudienceUnknown,
+        ErrorKind::InvalidIssuer => InvalidCredentials::IssuerUnknown,
+        ErrorKind::InvalidAlgorithm => InvalidCredentials::AlgorithmNotAccepted,
+        ErrorKind::MissingRequiredClaim(_) => InvalidCredentials::RequiredClaimMissing,
+        _ => InvalidCredentials::TokenDamaged,
     }
-}
-
-fn invalid(problem: &'static str) -> CredentialsError {
-    CredentialsError::Invalid(problem.to_owned())
 }
 
 #[cfg(test)]

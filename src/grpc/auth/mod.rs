@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::{claims::ClaimRules, jwt::Issuer, keys::KeySet};
 use crate::{
-    app::{CredentialsError, tenants::resolve::Identity},
+    app::{CredentialsError, InvalidCredentials, tenants::resolve::Identity},
     config::AuthConfig,
     domain::clock::{Clock, Timestamp},
 };
@@ -98,7 +98,7 @@ impl Authenticator {
 fn extract_bearer_token(headers: &HeaderMap) -> Result<&str, CredentialsError> {
     let mut values = headers.get_all(http::header::AUTHORIZATION).iter();
     let (value, more) = (values.next().ok_or(CredentialsError::Missing)?, values.next());
-    let invalid = || CredentialsError::Invalid("send exactly one `authorization: Bearer <JWT>`".to_owned());
+    let invalid = || CredentialsError::from(InvalidCredentials::HeaderMalformed);
     if more.is_some() {
         return Err(invalid());
     }

@@ -15,7 +15,7 @@ use tonic::{Status, body::Body};
 
 use super::{Around, Inner, Next};
 use crate::{
-    app::Error,
+    app::{Error, Workload},
     grpc::{
         auth::access::{Access, find_access},
         call::request_origin,
@@ -55,7 +55,7 @@ impl Around for InFlight {
             if find_access(path) == Some(Access::Anonymous) { &self.anonymous } else { &self.requests };
         let Ok(permit) = Arc::clone(slots).try_acquire_owned() else {
             return status::status(
-                &Error::Overloaded("requests"),
+                &Error::Overloaded(Workload::Requests),
                 &request_origin(request.extensions()).call_id,
             )
             .into_http();

@@ -31,7 +31,7 @@ use tonic::{Status, body::Body};
 
 use super::{Around, Inner, Next};
 use crate::{
-    app::Error,
+    app::{Error, Workload},
     grpc::{
         call::request_origin,
         message_limits::MessageLimits,
@@ -170,7 +170,7 @@ impl HttpBody for BudgetedBody {
             if let Some((data, _)) = this.waiting.take() {
                 return Poll::Ready(Some(match this.permit {
                     Some(_) => Ok(Frame::data(data)),
-                    None => Err(status::status(&Error::Overloaded("messages"), &this.rules.call_id)),
+                    None => Err(status::status(&Error::Overloaded(Workload::Messages), &this.rules.call_id)),
                 }));
             }
             match ready!(Pin::new(&mut this.inner).poll_frame(context)) {

@@ -64,8 +64,8 @@ impl StatusBuilder {
                 self.details.add_quota_failure_violation("tenant", self.message.clone());
             }
             // No name: the responses for another tenant's file and for a random id must not differ.
-            Error::NotFound(resource_type) => {
-                self.details.set_resource_info(*resource_type, "", "", "");
+            Error::NotFound(resource) => {
+                self.details.set_resource_info(resource.to_string(), "", "", "");
             }
             error => {
                 if let Some(subject) = precondition_subject(error) {
@@ -123,7 +123,36 @@ fn precondition_subject(error: &Error) -> Option<&'static str> {
         Error::QuotaBelowUsage { .. } => Some("quota"),
         Error::TenantSuspended | Error::TenantDeleted | Error::TenantRetained { .. } => Some("tenant"),
         Error::CategoryInUse(_) => Some("category"),
-        _ => None,
+        Error::Invalid(_)
+        | Error::PageTokenInvalid
+        | Error::CursorInvalid
+        | Error::CursorTooOld
+        | Error::Upload(_)
+        | Error::Import(_)
+        | Error::RequestIdReused
+        | Error::ReadOutOfRange { .. }
+        | Error::Unauthenticated(_)
+        | Error::NotAllowed(_)
+        | Error::NotFound(_)
+        | Error::QuotaBytes { .. }
+        | Error::QuotaFiles { .. }
+        | Error::FileTooLarge { .. }
+        | Error::EtagMismatch
+        | Error::RequestInProgress
+        | Error::Batch { .. }
+        | Error::TooManyWebhooks(_)
+        | Error::WatchesExhausted { .. }
+        | Error::TenantExists(_)
+        | Error::CategoryExists(_)
+        | Error::ObjectMissing
+        | Error::ObjectDamaged
+        | Error::StorageUnavailable(_)
+        | Error::ProviderUnknown(_)
+        | Error::DatabaseUnavailable(_)
+        | Error::OutcomeUnknown { .. }
+        | Error::Overloaded(_)
+        | Error::ShuttingDown
+        | Error::Internal(_) => None,
     }
 }
 

@@ -2,11 +2,17 @@
 //!
 //! `error_reason.proto` documents the keys of each reason; a test compares the two.
 
+use std::time::Duration;
+
 use chrono::SecondsFormat;
 
 use crate::{
-    app::{Error, Stall},
-    domain::clock::Timestamp,
+    app::{
+        Error,
+        imports::ImportError,
+        uploads::{Stall, UploadError},
+    },
+    domain::{clock::Timestamp, media_type::MediaKind},
     grpc::convert,
 };
 
@@ -15,20 +21,25 @@ type Entries = Vec<(&'static str, String)>;
 /// The metadata of an error, without the call id.
 pub(super) fn error_metadata(error: &Error) -> Entries {
     match error {
-        Error::ChecksumMismatch { algorithm } => vec![("algorithm", (*algorithm).to_owned())],
-        Error::SizeMismatch { .. }
-        | Error::PartSizeMismatch { .. }
-        | Error::UploadHasAllBytes { .. }
-        | Error::UploadPartsTooLarge { .. }
-        | Error::OffsetGap { .. }
-        | Error::UploadPaused { .. }
-        | Error::UploadCommitted(_)
-        | Error::UploadStalled(_)
-        | Error::CommitTooLate { .. } => upload_metadata(error),
-        Error::QuotaBytes { .. }
-        | Error::QuotaFiles { .. }
-        | Error::FileTooLarge { .. }
-        | Error::QuotaBelowUsage { .. } => quota_metadata(error),
+        Error::Upload(error) => upload_metadata(error),
+        Error::Import(error) => import_metadata(error),
+        Error::QuotaBytes { needed_bytes, used_bytes, reserved_bytes, limit_bytes } => vec![
+            ("needed_bytes", needed_bytes.to_string()),
+            ("used_bytes", used_bytes.to_string()),
+            ("reserved_bytes", reserved_bytes.to_string()),
+            ("limit_bytes", limit_bytes.to_string()),
+        ],
+        Error::QuotaFiles { file_count, file_count_max } => {
+            vec![("file_count", file_count.to_string()), ("file_count_max", file_count_max.to_string())]
+        }
+        Error::FileTooLarge { kind, size_bytes, limit_bytes } => {
+            file_size_entries(*kind, *size_bytes, *limit_bytes)
+        }
+        Error::QuotaBelowUsage { used_bytes, reserved_bytes, file_count } => vec![
+            ("used_bytes", used_bytes.to_string()),
+            ("reserved_bytes", reserved_bytes.to_string()),
+            ("file_count", file_count.to_string()),
+        ],
         Error::ReadOutOfRange { size_bytes } => vec![("size_bytes", size_bytes.to_string())],
         Error::FileNotAvailable(state) => {
             vec![("state", convert::file::state_to_proto(*state).as_str_name().to_owned())]
@@ -53,70 +64,99 @@ pub(super) fn error_metadata(error: &Error) -> Entries {
             vec![("watch_count_max", watch_count_max.to_string())]
         }
         Error::ProviderUnknown(provider) => vec![("provider", provider.clone())],
-        Error::Overloaded(resource) => vec![("resource", (*resource).to_owned())],
+        Error::Overloaded(workload) => vec![("resource", workload.to_string())],
         Error::Batch { reason, .. } => error_metadata(reason),
-        _ => Vec::new(),
+        Error::Invalid(_)
+        | Error::PageTokenInvalid
+        | Error::CursorInvalid
+        | Error::CursorTooOld
+        | Error::RequestIdReused
+        | Error::Unauthenticated(_)
+        | Error::NotAllowed(_)
+        | Error::NotFound(_)
+        | Error::EtagMismatch
+        | Error::RequestInProgress
+        | Error::FileDeleted
+        | Error::ScanRequired
+        | Error::TenantSuspended
+        | Error::TenantDeleted
+        | Error::CategoryInUse(_)
+        | Error::ObjectMissing
+        | Error::ObjectDamaged
+        | Error::StorageUnavailable(_)
+        | Error::DatabaseUnavailable(_)
+        | Error::OutcomeUnknown { .. }
+        | Error::ShuttingDown
+        | Error::Internal(_) => Vec::new(),
     }
 }
 
-fn upload_metadata(error: &Error) -> Entries {
+fn upload_metadata(error: &UploadError) -> Entries {
     match error {
-        Error::SizeMismatch { declared, received } => {
-            vec![("declared_bytes", declared.to_string()), ("received_bytes", received.to_string())]
+        UploadError::ChecksumMismatch { algorithm } => vec![("algorithm", algorithm.to_string())],
+        UploadError::SizeMismatch { declared, received } => size_entries(*declared, *received),
+        UploadError::PartSizeMismatch { number, declared, received } => {
+            let number = [("part_number", number.to_string())];
+            number.into_iter().chain(size_entries(*declared, *received)).collect()
         }
-        Error::PartSizeMismatch { number, declared, received } => vec![
-            ("part_number", number.to_string()),
-            ("declared_bytes", declared.to_string()),
-            ("received_bytes", received.to_string()),
-        ],
-        Error::UploadHasAllBytes { size_bytes } => vec![("declared_bytes", size_bytes.to_string())],
-        Error::UploadPartsTooLarge { part_size_bytes } => {
+        UploadError::HasAllBytes { size_bytes } => vec![("declared_bytes", size_bytes.to_string())],
+        UploadError::PartsTooLarge { part_size_bytes } => {
             vec![("part_size_bytes", part_size_bytes.to_string())]
         }
-        Error::OffsetGap { expected, received } => vec![
+        UploadError::OffsetGap { expected, received } => vec![
             ("persisted_size_bytes", expected.to_string()),
             ("received_offset_bytes", received.to_string()),
         ],
-        Error::UploadPaused { persisted_size_bytes } => {
+        UploadError::Paused { persisted_size_bytes } => {
             vec![("persisted_size_bytes", persisted_size_bytes.to_string())]
         }
-        Error::UploadCommitted(file) => vec![("file_id", file.to_string())],
-        Error::UploadStalled(Stall::Idle(idle)) => vec![("idle_seconds_max", idle.as_secs().to_string())],
-        Error::UploadStalled(Stall::Slow { rate_min_bytes_per_second: rate, .. }) => {
+        UploadError::Committed(file) => vec![("file_id", file.to_string())],
+        UploadError::Stalled(Stall::Idle(idle)) => idle_entries(*idle),
+        UploadError::Stalled(Stall::Slow { rate_min_bytes_per_second: rate, .. }) => {
             vec![("rate_min_bytes_per_second", rate.to_string())]
         }
-        Error::CommitTooLate { age, age_max } => vec![
-            ("age_seconds", age.as_secs().to_string()),
-            ("age_seconds_max", age_max.as_secs().to_string()),
-        ],
-        _ => Vec::new(),
+        UploadError::CommitTooLate { age, age_max } => age_entries(*age, *age_max),
+        UploadError::StreamOrder(_)
+        | UploadError::NotFinished
+        | UploadError::ResentBytesDiffer
+        | UploadError::DirectUnsupported
+        | UploadError::IsDirect
+        | UploadError::NotDirect
+        | UploadError::Fenced => Vec::new(),
     }
 }
 
-fn quota_metadata(error: &Error) -> Entries {
+fn import_metadata(error: &ImportError) -> Entries {
     match error {
-        Error::QuotaBytes { needed_bytes, used_bytes, reserved_bytes, limit_bytes } => vec![
-            ("needed_bytes", needed_bytes.to_string()),
-            ("used_bytes", used_bytes.to_string()),
-            ("reserved_bytes", reserved_bytes.to_string()),
-            ("limit_bytes", limit_bytes.to_string()),
-        ],
-        Error::QuotaFiles { file_count, file_count_max } => {
-            vec![("file_count", file_count.to_string()), ("file_count_max", file_count_max.to_string())]
-        }
-        Error::FileTooLarge { kind, size_bytes, limit_bytes } => {
-            let kind = kind.map(convert::quota::media_kind_to_proto);
-            let kind = kind.map(|kind| ("media_kind", kind.as_str_name().to_owned()));
-            let sizes = [("size_bytes", size_bytes.to_string()), ("limit_bytes", limit_bytes.to_string())];
-            kind.into_iter().chain(sizes).collect()
-        }
-        Error::QuotaBelowUsage { used_bytes, reserved_bytes, file_count } => vec![
-            ("used_bytes", used_bytes.to_string()),
-            ("reserved_bytes", reserved_bytes.to_string()),
-            ("file_count", file_count.to_string()),
-        ],
-        _ => Vec::new(),
+        ImportError::Stalled(idle) => idle_entries(*idle),
+        ImportError::ChecksumMismatch { algorithm } => vec![("algorithm", algorithm.to_string())],
+        ImportError::SizeMismatch { declared, received } => size_entries(*declared, *received),
+        ImportError::CommitTooLate { age, age_max } => age_entries(*age, *age_max),
+        ImportError::StreamOrder(_)
+        | ImportError::FetchFailed { .. }
+        | ImportError::SourceIdle(_)
+        | ImportError::SourceSlow { .. }
+        | ImportError::LeaseExpired => Vec::new(),
     }
+}
+
+fn file_size_entries(kind: Option<MediaKind>, size_bytes: u64, limit_bytes: i64) -> Entries {
+    let kind = kind.map(convert::quota::media_kind_to_proto);
+    let kind = kind.map(|kind| ("media_kind", kind.as_str_name().to_owned()));
+    let sizes = [("size_bytes", size_bytes.to_string()), ("limit_bytes", limit_bytes.to_string())];
+    kind.into_iter().chain(sizes).collect()
+}
+
+fn size_entries(declared: u64, received: u64) -> Entries {
+    vec![("declared_bytes", declared.to_string()), ("received_bytes", received.to_string())]
+}
+
+fn idle_entries(idle: Duration) -> Entries {
+    vec![("idle_seconds_max", idle.as_secs().to_string())]
+}
+
+fn age_entries(age: Duration, age_max: Duration) -> Entries {
+    vec![("age_seconds", age.as_secs().to_string()), ("age_seconds_max", age_max.as_secs().to_string())]
 }
 
 fn retain_until(until: Option<Timestamp>) -> Option<(&'static str, String)> {

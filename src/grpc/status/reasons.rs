@@ -3,7 +3,11 @@
 use tonic::Code;
 
 use crate::{
-    app::{CredentialsError, Error, FetchFailure},
+    app::{
+        CredentialsError, Error,
+        imports::{FetchFailure, ImportError},
+        uploads::UploadError,
+    },
     proto::v1::ErrorReason,
 };
 
@@ -21,32 +25,19 @@ pub(in crate::grpc) fn reason(error: &Error) -> ErrorReason {
         Error::CursorInvalid => ErrorReason::CursorInvalid,
         Error::CursorTooOld => ErrorReason::CursorTooOld,
         Error::TooManyWebhooks(_) => ErrorReason::WebhookLimit,
-        Error::StreamOrder(_) => ErrorReason::StreamOrderInvalid,
-        Error::ChecksumMismatch { .. } => ErrorReason::ChecksumMismatch,
-        Error::ResentBytesDiffer => ErrorReason::UploadContentDiffers,
-        Error::SizeMismatch { .. } | Error::PartSizeMismatch { .. } | Error::UploadHasAllBytes { .. } => {
-            ErrorReason::SizeMismatch
-        }
-        Error::UploadPartsTooLarge { .. } => ErrorReason::UploadPartsTooLarge,
-        Error::DirectUploadUnsupported => ErrorReason::DirectUploadUnsupported,
-        Error::UploadIsDirect => ErrorReason::UploadIsDirect,
-        Error::UploadNotDirect => ErrorReason::UploadNotDirect,
+        Error::Upload(error) => upload_reason(error),
+        Error::Import(error) => import_reason(error),
         Error::RequestIdReused => ErrorReason::RequestIdReused,
-        Error::OffsetGap { .. } => ErrorReason::UploadOffsetGap,
         Error::ReadOutOfRange { .. } => ErrorReason::ReadOffsetOutOfRange,
         Error::Unauthenticated(CredentialsError::Missing) => ErrorReason::CredentialsMissing,
         Error::Unauthenticated(CredentialsError::Invalid(_)) => ErrorReason::CredentialsInvalid,
         Error::NotAllowed(_) => ErrorReason::NotAllowed,
-        Error::NotFound(_) | Error::FetchFailed { kind: FetchFailure::Gone, .. } => ErrorReason::NotFound,
+        Error::NotFound(_) => ErrorReason::NotFound,
         Error::QuotaBytes { .. } => ErrorReason::QuotaBytesExceeded,
         Error::QuotaFiles { .. } => ErrorReason::QuotaFilesExceeded,
         Error::FileTooLarge { .. } => ErrorReason::FileTooLarge,
-        Error::UploadNotFinished | Error::UploadPaused { .. } => ErrorReason::UploadNotFinished,
-        Error::UploadCommitted(_) => ErrorReason::UploadCommitted,
-        Error::UploadStalled(_) => ErrorReason::UploadStalled,
         Error::EtagMismatch => ErrorReason::EtagMismatch,
         Error::RequestInProgress => ErrorReason::RequestInProgress,
-        Error::UploadFenced | Error::CommitTooLate { .. } => ErrorReason::UploadFenced,
         Error::FileDeleted => ErrorReason::FileDeleted,
         Error::FileNotAvailable(_) => ErrorReason::FileNotAvailable,
         Error::VersionIsCurrent(_) => ErrorReason::VersionIsCurrent,
@@ -63,10 +54,7 @@ pub(in crate::grpc) fn reason(error: &Error) -> ErrorReason {
         Error::ObjectMissing => ErrorReason::ObjectMissing,
         Error::ObjectDamaged => ErrorReason::ObjectDamaged,
         Error::ProviderUnknown(_) => ErrorReason::StorageNotConfigured,
-        Error::StorageUnavailable(_) | Error::FetchFailed { kind: FetchFailure::Unavailable, .. } => {
-            ErrorReason::StorageUnavailable
-        }
-        Error::FetchFailed { kind: FetchFailure::Refused, .. } => ErrorReason::ImportRefused,
+        Error::StorageUnavailable(_) => ErrorReason::StorageUnavailable,
         Error::DatabaseUnavailable(_) | Error::OutcomeUnknown { has_request_id: true, .. } => {
             ErrorReason::DatabaseUnavailable
         }
@@ -75,6 +63,41 @@ pub(in crate::grpc) fn reason(error: &Error) -> ErrorReason {
         Error::Overloaded(_) => ErrorReason::Overloaded,
         Error::ShuttingDown => ErrorReason::ShuttingDown,
         Error::Internal(_) => ErrorReason::Internal,
+    }
+}
+
+fn upload_reason(error: &UploadError) -> ErrorReason {
+    match error {
+        UploadError::StreamOrder(_) => ErrorReason::StreamOrderInvalid,
+        UploadError::ChecksumMismatch { .. } => ErrorReason::ChecksumMismatch,
+        UploadError::ResentBytesDiffer => ErrorReason::UploadContentDiffers,
+        UploadError::SizeMismatch { .. }
+        | UploadError::PartSizeMismatch { .. }
+        | UploadError::HasAllBytes { .. } => ErrorReason::SizeMismatch,
+        UploadError::PartsTooLarge { .. } => ErrorReason::UploadPartsTooLarge,
+        UploadError::DirectUnsupported => ErrorReason::DirectUploadUnsupported,
+        UploadError::IsDirect => ErrorReason::UploadIsDirect,
+        UploadError::NotDirect => ErrorReason::UploadNotDirect,
+        UploadError::OffsetGap { .. } => ErrorReason::UploadOffsetGap,
+        UploadError::NotFinished | UploadError::Paused { .. } => ErrorReason::UploadNotFinished,
+        UploadError::Committed(_) => ErrorReason::UploadCommitted,
+        UploadError::Stalled(_) => ErrorReason::UploadStalled,
+        UploadError::Fenced | UploadError::CommitTooLate { .. } => ErrorReason::UploadFenced,
+    }
+}
+
+fn import_reason(error: &ImportError) -> ErrorReason {
+    match error {
+        ImportError::StreamOrder(_) => ErrorReason::StreamOrderInvalid,
+        ImportError::Stalled(_) => ErrorReason::UploadStalled,
+        ImportError::FetchFailed { kind: FetchFailure::Gone, .. } => ErrorReason::NotFound,
+        ImportError::FetchFailed { kind: FetchFailure::Refused, .. } => ErrorReason::ImportRefused,
+        ImportError::FetchFailed { kind: FetchFailure::Unavailable, .. }
+        | ImportError::SourceIdle(_)
+        | ImportError::SourceSlow { .. } => ErrorReason::StorageUnavailable,
+        ImportError::ChecksumMismatch { .. } => ErrorReason::ChecksumMismatch,
+        ImportError::SizeMismatch { .. } => ErrorReason::SizeMismatch,
+        ImportError::LeaseExpired | ImportError::CommitTooLate { .. } => ErrorReason::UploadFenced,
     }
 }
 

@@ -11,8 +11,13 @@ use tonic_types::StatusExt;
 
 use super::{reasons::code, *};
 use crate::{
-    app::{CredentialsError, FetchFailure, Stall},
+    app::{
+        CategoryUse, CredentialsError, Denial, InvalidCredentials, Resource, Workload,
+        imports::{FetchFailure, ImportError, ImportStreamOrder},
+        uploads::{Stall, UploadError, UploadStreamOrder},
+    },
     domain::{
+        checksum::ChecksumAlgorithm,
         clock::Timestamp,
         file::{FileState, LegalHold},
         ids::{FileId, TenantId},
@@ -34,15 +39,15 @@ fn errors() -> Vec<Error> {
         Error::RequestIdReused,
         Error::ReadOutOfRange { size_bytes: 10 },
         Error::Unauthenticated(CredentialsError::Missing),
-        Error::Unauthenticated(CredentialsError::Invalid("the token has expired".into())),
-        Error::NotAllowed("only the owner may"),
-        Error::NotFound("file"),
+        Error::Unauthenticated(InvalidCredentials::Expired.into()),
+        Error::NotAllowed(Denial::OwnerAndAdminsOnly),
+        Error::NotFound(Resource::File),
         Error::QuotaBytes { needed_bytes: 5, used_bytes: 3, reserved_bytes: 0, limit_bytes: 7 },
         Error::QuotaFiles { file_count: 10, file_count_max: 10 },
         Error::FileTooLarge { kind: Some(MediaKind::Video), size_bytes: 501, limit_bytes: 500 },
         Error::FileTooLarge { kind: None, size_bytes: 501, limit_bytes: 500 },
         Error::QuotaBelowUsage { used_bytes: 2, reserved_bytes: 1, file_count: 1 },
-        Error::Overloaded("uploads"),
+        Error::Overloaded(Workload::Uploads),
         Error::EtagMismatch,
         Error::RequestInProgress,
         Error::FileDeleted,
@@ -59,35 +64,53 @@ fn errors() -> Vec<Error> {
         Error::ShuttingDown,
         Error::internal("the pool is poisoned at db:5432"),
     ];
-    errors.extend(upload_errors());
+    errors.extend(upload_errors().into_iter().map(Error::from));
+    errors.extend(import_errors().into_iter().map(Error::from));
     errors.extend(tenant_errors());
     errors
 }
 
-fn upload_errors() -> Vec<Error> {
+fn upload_errors() -> Vec<UploadError> {
     vec![
-        Error::StreamOrder("the spec comes first"),
-        Error::ChecksumMismatch { algorithm: "crc32c" },
-        Error::SizeMismatch { declared: 100, received: 99 },
-        Error::PartSizeMismatch { number: 2, declared: 100, received: 99 },
-        Error::UploadHasAllBytes { size_bytes: 100 },
-        Error::OffsetGap { expected: 2048, received: 4096 },
-        Error::ResentBytesDiffer,
-        Error::UploadNotFinished,
-        Error::UploadPaused { persisted_size_bytes: 8 },
-        Error::UploadStalled(Stall::Idle(Duration::from_secs(60))),
-        Error::UploadStalled(Stall::Slow {
+        UploadStreamOrder::SpecNotFirst.into(),
+        UploadError::ChecksumMismatch { algorithm: ChecksumAlgorithm::Crc32c },
+        UploadError::SizeMismatch { declared: 100, received: 99 },
+        UploadError::PartSizeMismatch { number: 2, declared: 100, received: 99 },
+        UploadError::HasAllBytes { size_bytes: 100 },
+        UploadError::OffsetGap { expected: 2048, received: 4096 },
+        UploadError::ResentBytesDiffer,
+        UploadError::NotFinished,
+        UploadError::Paused { persisted_size_bytes: 8 },
+        UploadError::Stalled(Stall::Idle(Duration::from_secs(60))),
+        UploadError::Stalled(Stall::Slow {
             received_bytes: 512,
             seconds: 30,
             rate_min_bytes_per_second: 1024,
         }),
-        Error::UploadFenced,
-        Error::CommitTooLate { age: Duration::from_secs(2), age_max: Duration::from_secs(1) },
-        Error::UploadCommitted(FileId::from_uuid(uuid::Uuid::nil())),
-        Error::UploadPartsTooLarge { part_size_bytes: 1 << 26 },
-        Error::DirectUploadUnsupported,
-        Error::UploadIsDirect,
-        Error::UploadNotDirect,
+        UploadError::Fenced,
+        UploadError::CommitTooLate { age: Duration::from_secs(2), age_max: Duration::from_secs(1) },
+        UploadError::Committed(FileId::from_uuid(uuid::Uuid::nil())),
+        UploadError::PartsTooLarge { part_size_bytes: 1 << 26 },
+        UploadError::DirectUnsupported,
+        UploadError::IsDirect,
+        UploadError::NotDirect,
+    ]
+}
+
+fn import_errors() -> Vec<ImportError> {
+    let fetch_failed = |kind| ImportError::FetchFailed { kind, reason: "HTTP status 404".into() };
+    vec![
+        ImportStreamOrder::OptionsNotFirst.into(),
+        ImportError::Stalled(Duration::from_secs(60)),
+        fetch_failed(FetchFailure::Gone),
+        fetch_failed(FetchFailure::Refused),
+        fetch_failed(FetchFailure::Unavailable),
+        ImportError::ChecksumMismatch { algorithm: ChecksumAlgorithm::Sha256 },
+        ImportError::SizeMismatch { declared: 100, received: 99 },
+        ImportError::SourceIdle(Duration::from_secs(60)),
+        ImportError::SourceSlow { received_bytes: 512, seconds: 30, rate_min_bytes_per_second: 1024 },
+        ImportError::LeaseExpired,
+        ImportError::CommitTooLate { age: Duration::from_secs(2), age_max: Duration::from_secs(1) },
     ]
 }
 
@@ -98,12 +121,9 @@ fn tenant_errors() -> Vec<Error> {
         Error::TenantExists(TenantId::from_uuid(uuid::Uuid::nil())),
         Error::TenantRetained { file_count: 2, held_file_count: 1, until: Some(Timestamp::default()) },
         Error::CategoryExists("report".to_owned()),
-        Error::CategoryInUse("files have it"),
+        Error::CategoryInUse(CategoryUse::Files),
         Error::TooManyWebhooks(20),
         Error::WatchesExhausted { watch_count_max: 64 },
-        Error::FetchFailed { kind: FetchFailure::Gone, reason: "HTTP status 404".into() },
-        Error::FetchFailed { kind: FetchFailure::Refused, reason: "HTTP status 403".into() },
-        Error::FetchFailed { kind: FetchFailure::Unavailable, reason: "HTTP status 500".into() },
     ]
 }
 
@@ -258,7 +278,7 @@ fn exceeded_quota_has_the_numbers_and_no_retry_info() {
 
 #[test]
 fn not_found_does_not_repeat_the_id() {
-    let status = status(&Error::NotFound("file"), CALL_ID);
+    let status = status(&Error::NotFound(Resource::File), CALL_ID);
     let resource = status.get_details_resource_info().unwrap();
     assert_eq!((resource.resource_type.as_str(), resource.resource_name.as_str()), ("file", ""));
 }

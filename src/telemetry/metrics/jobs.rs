@@ -9,6 +9,39 @@ use opentelemetry::{
 
 use super::{Metrics, counter, duration_histogram};
 
+/// The outcome of an attempt at a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AttemptOutcome {
+    /// The job is finished.
+    Done,
+    /// The attempt failed, and the job will be retried.
+    Failed,
+    /// The last attempt failed, and the job waits for an operator.
+    Parked,
+    /// The worker lost its lease, so the attempt changed nothing in the queue.
+    Fenced,
+    /// The worker is shutting down and released the job for another one.
+    Released,
+    /// The worker sent no heartbeat, and another one recovered the job.
+    Lost,
+    /// The outcome could not be recorded. The job runs again when its lease has expired.
+    Unknown,
+}
+
+impl AttemptOutcome {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Parked => "parked",
+            Self::Fenced => "fenced",
+            Self::Released => "released",
+            Self::Lost => "lost",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 pub(super) struct JobInstruments {
     queued: Gauge<u64>,
     oldest_due: Gauge<f64>,
@@ -54,13 +87,26 @@ impl Metrics {
     }
 
     /// Counts a completed attempt at a job, and records its duration, which is known only for attempts of
-    /// this process. Kinds and outcomes come from fixed sets.
-    pub fn record_job_attempt(&self, kind: &str, outcome: &'static str, duration: Option<Duration>) {
+    /// this process. Kinds come from a fixed set.
+    pub fn record_job_attempt(&self, kind: &str, outcome: AttemptOutcome, duration: Option<Duration>) {
         let jobs = &self.inner.jobs;
         let kind = KeyValue::new("kind", kind.to_owned());
         if let Some(duration) = duration {
             jobs.duration.record(duration.as_secs_f64(), std::slice::from_ref(&kind));
         }
-        jobs.attempts.add(1, &[kind, KeyValue::new("outcome", outcome)]);
+        jobs.attempts.add(1, &[kind, KeyValue::new("outcome", outcome.name())]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_outcomes_are_pinned() {
+        use AttemptOutcome as O;
+        let outcomes = [O::Done, O::Failed, O::Parked, O::Fenced, O::Released, O::Lost, O::Unknown];
+        let names = ["done", "failed", "parked", "fenced", "released", "lost", "unknown"];
+        assert_eq!(outcomes.map(AttemptOutcome::name), names);
     }
 }

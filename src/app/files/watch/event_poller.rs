@@ -17,7 +17,7 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
-    app::Error,
+    app::{Error, Workload},
     config::WatchesConfig,
     db::{
         Database, DbError, Viewer,
@@ -81,7 +81,7 @@ impl EventPoller {
             return Err(Error::WatchesExhausted { watch_count_max: limits.streams_per_tenant_max });
         }
         if total >= limits.streams_max {
-            return Err(Error::Overloaded("watches"));
+            return Err(Error::Overloaded(Workload::Watches));
         }
         let poller =
             pollers.entry(tenant).or_insert_with(|| start_polling(db, tenant, limits.poll_interval_max()));

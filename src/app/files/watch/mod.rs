@@ -21,7 +21,7 @@ use self::{
     event_poller::{Tip, TipReceiver, WatchPermit},
 };
 use crate::{
-    app::{App, CredentialsError, Error, access::require_visible},
+    app::{App, Error, InvalidCredentials, access::require_visible},
     db::{
         TenantTx, Viewer,
         event_stream::{self, EventBatch, StoredEvent},
@@ -193,8 +193,7 @@ impl Watch {
     fn check_credentials(&self, app: &App) -> Result<(), Error> {
         match self.valid_until {
             Some(until) if app.clock.now() >= until => {
-                let message = "token has expired; resume from the last cursor with a new one".to_owned();
-                Err(Error::Unauthenticated(CredentialsError::Invalid(message)))
+                Err(Error::Unauthenticated(InvalidCredentials::ExpiredDuringWatch.into()))
             }
             _ => Ok(()),
         }

@@ -12,7 +12,8 @@ use futures::StreamExt as _;
 use super::new_direct_target;
 use crate::{
     app::{
-        App, Error,
+        App, Error, Resource,
+        uploads::UploadError,
         uploads::{
             abandon::{AbandonedUpload, abandon_upload},
             commit::{CommitReceipt, CommittedUpload, PendingCommit, VerificationJob},
@@ -147,14 +148,14 @@ async fn take_over_in_tx(
     resumable_uploads::take_over(tx, id, lease_seconds(app)).await?;
     let stored = resumable_uploads::get(tx, id).await?;
     let stored = stored.filter(|stored| stored.upload.created_by == caller.actor.id);
-    let mut stored = stored.ok_or(Error::NotFound("upload"))?;
+    let mut stored = stored.ok_or(Error::NotFound(Resource::Upload))?;
     if stored.upload.state == UploadState::Committed {
         return Ok(None);
     }
     if stored.staging_key.is_some() {
         let fresh = new_direct_target(app, caller, &stored.spec)?;
         if !resumable_uploads::retarget(tx, stored.lease, fresh.blob_id, &fresh.key).await? {
-            return Err(Error::UploadFenced);
+            return Err(UploadError::Fenced.into());
         }
         (stored.blob_id, stored.key) = (fresh.blob_id, fresh.key);
     }
@@ -238,7 +239,7 @@ fn parts_changed_error() -> Error {
 }
 
 fn check_object_size(declared: u64, received: u64) -> Result<(), Error> {
-    if declared == received { Ok(()) } else { Err(Error::SizeMismatch { declared, received }) }
+    if declared == received { Ok(()) } else { Err(UploadError::SizeMismatch { declared, received }.into()) }
 }
 
 /// Checks that all parts are in the store, with the right sizes and with the etags that the client sent.
@@ -258,7 +259,9 @@ fn check_parts(
         };
         let declared = part_size_bytes.min(size_bytes - index * part_size_bytes);
         if receipt.size_bytes != declared {
-            return Err(Error::PartSizeMismatch { number, declared, received: receipt.size_bytes });
+            return Err(
+                UploadError::PartSizeMismatch { number, declared, received: receipt.size_bytes }.into()
+            );
         }
         let named = parts.iter().find(|(named, _)| u32::try_from(*named) == Ok(number));
         match named {

@@ -6,6 +6,7 @@ use super::new_direct_target;
 use crate::{
     app::{
         App, Error,
+        uploads::UploadError,
         uploads::{
             open::lease_seconds,
             record::{insert_resumable_upload, resumable_columns},
@@ -55,7 +56,7 @@ pub(in crate::app) fn is_supported(app: &App) -> bool {
 
 /// Checks that the store for new blobs supports presigned URLs.
 pub(in crate::app::uploads) fn check_store_supports_urls(app: &App) -> Result<(), Error> {
-    if is_supported(app) { Ok(()) } else { Err(Error::DirectUploadUnsupported) }
+    if is_supported(app) { Ok(()) } else { Err(UploadError::DirectUnsupported.into()) }
 }
 
 /// Inserts the row of a direct upload with its reservation, and starts its multipart upload if it has several

@@ -1,7 +1,7 @@
 //! The URLs of a direct upload. They are signed on request and never stored: anyone who has a URL can write.
 
 use crate::{
-    app::{App, Error},
+    app::{App, Error, Resource, uploads::UploadError},
     db::{Viewer, resumable_uploads},
     domain::{caller::Caller, clock::Timestamp, ids::UploadId, upload::UploadState},
     storage::{MultipartId, PresignRequest, PresignedUrl},
@@ -43,9 +43,9 @@ pub async fn presign_upload_urls(
     let stored = resumable_uploads::get(&mut tx, id).await.map_err(Error::from);
     let stored = tx.finish(stored).await?;
     let stored = stored.filter(|stored| stored.upload.created_by == caller.actor.id);
-    let stored = stored.ok_or(Error::NotFound("upload"))?;
+    let stored = stored.ok_or(Error::NotFound(Resource::Upload))?;
     if !stored.is_direct {
-        return Err(Error::UploadNotDirect);
+        return Err(UploadError::NotDirect.into());
     }
     if stored.upload.state != UploadState::Open {
         return Ok(None);
@@ -68,7 +68,7 @@ pub async fn presign_upload_urls(
                 expires_in,
             },
         };
-        let url = store.presign(&request).await?.ok_or(Error::DirectUploadUnsupported)?;
+        let url = store.presign(&request).await?.ok_or(UploadError::DirectUnsupported)?;
         parts.push(DirectPart { number, offset, size_bytes: part_size_bytes.min(size_bytes - offset), url });
     }
     Ok(Some(DirectUrls { parts, expire_time }))

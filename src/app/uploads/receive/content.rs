@@ -7,8 +7,9 @@ use super::{
     persisted::PersistedParts,
 };
 use crate::{
-    app::Error,
+    app::{Error, uploads::UploadError},
     domain::{
+        checksum::ChecksumAlgorithm,
         digest::Digest,
         media_type::{MediaKind, ResolvedType, resolve_type, type_for_check},
         policy::{AllowedTypes, FileSizeLimits},
@@ -121,7 +122,7 @@ impl ContentInspector {
     pub(super) async fn update(&mut self, data: &Bytes) -> Result<(), Error> {
         let received = self.received_bytes + data.len() as u64;
         if let Some(declared) = self.declared_bytes.filter(|declared| received > *declared) {
-            return Err(Error::SizeMismatch { declared, received });
+            return Err(UploadError::SizeMismatch { declared, received }.into());
         }
         if self.resolved_type.is_none() {
             let missing = SNIFF_BYTES_MAX - self.head.len();
@@ -144,7 +145,7 @@ impl ContentInspector {
         let received = self.received_bytes;
         for declared in [Some(size_bytes), self.declared_bytes].into_iter().flatten() {
             if declared != received {
-                return Err(Error::SizeMismatch { declared, received });
+                return Err(UploadError::SizeMismatch { declared, received }.into());
             }
         }
         if sha256.is_none() && self.declared_sha256.is_none() {
@@ -153,7 +154,7 @@ impl ContentInspector {
         let computed = self.hasher.digest().await?;
         match [sha256, self.declared_sha256].into_iter().flatten().all(|declared| declared == computed) {
             true => Ok(()),
-            false => Err(Error::ChecksumMismatch { algorithm: "sha256" }),
+            false => Err(UploadError::ChecksumMismatch { algorithm: ChecksumAlgorithm::Sha256 }.into()),
         }
     }
 

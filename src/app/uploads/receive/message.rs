@@ -2,6 +2,8 @@
 
 use bytes::Bytes;
 
+use crate::app::uploads::UploadStreamOrder;
+
 /// A message of an upload stream after its spec.
 #[derive(Debug)]
 pub enum UploadMessage {
@@ -20,8 +22,8 @@ pub enum UploadMessage {
         /// The SHA-256 of the file, if the client sent it.
         sha256: Option<Vec<u8>>,
     },
-    /// A message that is not allowed here, and why.
-    OutOfOrder(&'static str),
+    /// A message that is not allowed here.
+    OutOfOrder(UploadStreamOrder),
 }
 
 /// A part of an upload as received.

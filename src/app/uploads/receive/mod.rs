@@ -31,8 +31,16 @@ use self::{
 };
 use super::{open::OpenUpload, target::Target};
 use crate::{
-    app::{App, Error},
-    domain::{caller::Caller, checksum::Crc64, digest::Digest, violations::Violations},
+    app::{
+        App, Error, Workload,
+        uploads::{UploadError, UploadStreamOrder},
+    },
+    domain::{
+        caller::Caller,
+        checksum::{ChecksumAlgorithm, Crc64},
+        digest::Digest,
+        violations::Violations,
+    },
     storage::{PART_NUMBER_MAX, PartReceipt},
 };
 
@@ -90,10 +98,10 @@ where
             Some(UploadMessage::Finish { size_bytes, sha256 }) => {
                 return match pace.next_message(&mut messages, receiver.streamed_bytes).await? {
                     None => receiver.finish(size_bytes, sha256).await,
-                    Some(_) => Err(Error::StreamOrder("a message follows the finish message")),
+                    Some(_) => Err(UploadError::from(UploadStreamOrder::FinishNotLast).into()),
                 };
             }
-            Some(UploadMessage::OutOfOrder(reason)) => return Err(Error::StreamOrder(reason)),
+            Some(UploadMessage::OutOfOrder(order)) => return Err(UploadError::from(order).into()),
             None => return Err(receiver.into_pause_error().await),
         }
     }
@@ -188,7 +196,7 @@ impl<'a> Receiver<'a> {
         }
         let begin = self.check_offset(offset)?;
         if crc32c.is_some_and(|sent| sent != compute_crc32c(&data)) {
-            return Err(Error::ChecksumMismatch { algorithm: "crc32c" });
+            return Err(UploadError::ChecksumMismatch { algorithm: ChecksumAlgorithm::Crc32c }.into());
         }
         self.offset = Some(begin + data.len() as u64);
         self.streamed_bytes += data.len() as u64;
@@ -220,12 +228,12 @@ impl<'a> Receiver<'a> {
     /// stored bytes end, or at any stored part.
     fn check_offset(&mut self, offset: i64) -> Result<u64, Error> {
         let expected = self.offset.unwrap_or_else(|| self.persisted.size_bytes());
-        let gap = Error::OffsetGap { expected, received: offset };
-        let Ok(begin) = u64::try_from(offset) else { return Err(gap) };
+        let gap = || UploadError::OffsetGap { expected, received: offset };
+        let Ok(begin) = u64::try_from(offset) else { return Err(gap().into()) };
         if self.offset.is_none() {
-            self.resent = Some(self.persisted.resent_parts_from(begin).ok_or(gap)?);
+            self.resent = Some(self.persisted.resent_parts_from(begin).ok_or_else(gap)?);
         } else if begin != expected {
-            return Err(gap);
+            return Err(gap().into());
         }
         Ok(begin)
     }
@@ -236,7 +244,7 @@ impl<'a> Receiver<'a> {
     async fn buffer_chunk(&mut self, mut data: Bytes) -> Result<(), Error> {
         let part_size_bytes = self.part_size_bytes;
         if !data.is_empty() && self.persisted.is_closed(part_size_bytes as u64) {
-            return Err(Error::UploadHasAllBytes { size_bytes: self.persisted.size_bytes() });
+            return Err(UploadError::HasAllBytes { size_bytes: self.persisted.size_bytes() }.into());
         }
         while !data.is_empty() {
             if self.part.len_bytes() == part_size_bytes {
@@ -249,9 +257,9 @@ impl<'a> Receiver<'a> {
             }
             let pushed = self.part.push(chunk).await;
             pushed.map_err(|error| match error {
-                BudgetError::Overloaded => Error::Overloaded("uploads"),
+                BudgetError::Overloaded => Error::Overloaded(Workload::Uploads),
                 BudgetError::PartTooLarge => {
-                    Error::UploadPartsTooLarge { part_size_bytes: part_size_bytes as u64 }
+                    UploadError::PartsTooLarge { part_size_bytes: part_size_bytes as u64 }.into()
                 }
             })?;
         }
@@ -323,10 +331,10 @@ impl<'a> Receiver<'a> {
     /// the persisted size, once all pending parts are written.
     async fn into_pause_error(self) -> Error {
         if !self.is_resumable() {
-            return Error::UploadNotFinished;
+            return UploadError::NotFinished.into();
         }
         match self.wait_for_stored_bytes().await {
-            Ok(persisted_size_bytes) => Error::UploadPaused { persisted_size_bytes },
+            Ok(persisted_size_bytes) => UploadError::Paused { persisted_size_bytes }.into(),
             Err(error) => error,
         }
     }

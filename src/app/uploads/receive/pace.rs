@@ -6,7 +6,10 @@ use futures::{Stream, StreamExt};
 use tokio::time::Instant;
 
 use super::message::UploadMessage;
-use crate::app::{App, Error, Stall};
+use crate::app::{
+    App, Error,
+    uploads::{Stall, UploadError},
+};
 
 /// Measures the pace of a client. Only time spent waiting for the client counts, in windows of the grace
 /// period: fast bytes at the start do not compensate for a slow rest, and waiting for our own byte budget is
@@ -40,14 +43,14 @@ impl<'a> PaceMonitor<'a> {
         let start = Instant::now();
         let next = tokio::time::timeout(idle, messages.next())
             .await
-            .map_err(|_| Error::UploadStalled(Stall::Idle(idle)))?;
+            .map_err(|_| UploadError::Stalled(Stall::Idle(idle)))?;
         self.waited += start.elapsed();
         if self.waited >= limits.rate_grace() {
             let rate_min_bytes_per_second = limits.rate_min_bytes_per_second;
             let (window_bytes, seconds) = (received_bytes - self.window_start_bytes, self.waited.as_secs());
             if window_bytes < rate_min_bytes_per_second.saturating_mul(seconds) {
                 let stall = Stall::Slow { received_bytes: window_bytes, seconds, rate_min_bytes_per_second };
-                return Err(Error::UploadStalled(stall));
+                return Err(UploadError::Stalled(stall).into());
             }
             (self.waited, self.window_start_bytes) = (Duration::ZERO, received_bytes);
         }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::{
-    app::Error,
+    app::{Error, uploads::UploadError},
     db::upload_parts::StoredPart,
     domain::{
         checksum::{Crc64, Crc64Hasher},
@@ -106,7 +106,7 @@ impl ResentParts {
             self.seen_bytes += piece.len() as u64;
             if self.seen_bytes == size_bytes {
                 if std::mem::take(&mut self.hasher).finish() != crc64nvme {
-                    return Err(Error::ResentBytesDiffer);
+                    return Err(UploadError::ResentBytesDiffer.into());
                 }
                 self.parts.pop();
                 self.seen_bytes = 0;
@@ -165,7 +165,10 @@ mod tests {
     fn rejects_different_bytes_and_offsets_inside_parts() {
         let persisted = PersistedParts::from_rows(parts(b"01234567"));
         let mut resent = persisted.resent_parts_from(4).unwrap();
-        assert!(matches!(resent.compare(&mut Bytes::from_static(b"4x67")), Err(Error::ResentBytesDiffer)));
+        assert!(matches!(
+            resent.compare(&mut Bytes::from_static(b"4x67")),
+            Err(Error::Upload(UploadError::ResentBytesDiffer))
+        ));
         for inside in [1, 3, 5, 9] {
             assert!(persisted.resent_parts_from(inside).is_none());
         }

@@ -7,6 +7,7 @@ use super::budget::BytePermit;
 use crate::{
     app::{
         App, Error,
+        uploads::UploadError,
         uploads::{
             open::{OpenUpload, lease_seconds},
             target::map_multipart_error,
@@ -96,10 +97,10 @@ impl PartWrite {
         let mut tx = self.app.db.tenant_tx(self.tenant, &Viewer::system()).await?;
         let renewed = uploads::renew_lease(&mut tx, self.lease, lease_seconds(&self.app)).await;
         if !tx.finish(renewed).await? {
-            return Ok(Error::UploadFenced);
+            return Ok(UploadError::Fenced.into());
         }
         let whole = self.store.head(&self.key).await.map_err(map_multipart_error)?;
-        Ok(Error::UploadHasAllBytes { size_bytes: whole.size_bytes })
+        Ok(UploadError::HasAllBytes { size_bytes: whole.size_bytes }.into())
     }
 
     async fn record_part(&self, checkpoint: &PartCheckpoint, written: &WrittenPart) -> Result<(), Error> {
@@ -112,7 +113,7 @@ impl PartWrite {
         let recorded = upload_parts::record(&mut tx, self.lease, &part, sniffed, lease_seconds).await;
         match tx.finish(recorded).await? {
             true => Ok(()),
-            false => Err(Error::UploadFenced),
+            false => Err(UploadError::Fenced.into()),
         }
     }
 }

@@ -7,8 +7,9 @@ use tracing::Instrument as _;
 use super::get::get_visible_upload;
 use crate::{
     app::{
-        App, Error, audit,
+        App, Error, Resource, audit,
         idempotency::{self, RequestClaim},
+        uploads::UploadError,
         uploads::{
             abandon::{AbandonedUpload, delete_leftovers, release_reservation},
             open::lease_seconds,
@@ -82,14 +83,14 @@ async fn cancel_in_tx(
     let upload = get_visible_upload(tx, caller, id).await?;
     if upload.state == UploadState::Committed {
         return Err(match upload.file {
-            Some(file) => Error::UploadCommitted(file),
-            None => Error::NotFound("upload"),
+            Some(file) => UploadError::Committed(file).into(),
+            None => Error::NotFound(Resource::Upload),
         });
     }
     let mut entry = audit::new_entry(caller, AuditAction::UploadCancel, None);
     entry.details = serde_json::json!({ "upload_id": id });
     audit_entries::insert(tx, &[entry]).await?;
-    let stored = resumable_uploads::get(tx, id).await?.ok_or(Error::NotFound("upload"))?;
+    let stored = resumable_uploads::get(tx, id).await?.ok_or(Error::NotFound(Resource::Upload))?;
     let multipart = MultipartId::new(stored.multipart_id.as_str());
     release_reservation(tx, &AbandonedUpload::from_stored(caller.tenant_id(), &stored, &multipart)).await?;
     if let Some(attempt) = attempt {

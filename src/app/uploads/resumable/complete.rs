@@ -8,7 +8,8 @@ use tracing::Instrument as _;
 use super::resume::resume_upload;
 use crate::{
     app::{
-        App, Error,
+        App, Error, Resource,
+        uploads::UploadError,
         uploads::{
             CommittedUpload,
             direct::complete::complete_direct_upload,
@@ -36,9 +37,9 @@ pub async fn complete_upload(
     let stored = resumable_uploads::get(&mut tx, id).await.map_err(Error::from);
     let stored = tx.finish(stored).await?;
     let stored = stored.filter(|stored| stored.upload.created_by == caller.actor.id);
-    if !stored.ok_or(Error::NotFound("upload"))?.is_direct {
+    if !stored.ok_or(Error::NotFound(Resource::Upload))?.is_direct {
         if !completion.parts.is_empty() {
-            return Err(Error::UploadNotDirect);
+            return Err(UploadError::NotDirect.into());
         }
         let Completion { size_bytes, sha256, .. } = completion;
         let size_bytes = size_bytes

@@ -1,7 +1,7 @@
 //! Returns the state and the progress of an upload.
 
 use crate::{
-    app::{App, Error},
+    app::{App, Error, Resource},
     db::{TenantTx, Viewer, resumable_uploads},
     domain::{
         caller::{Caller, Role},
@@ -30,5 +30,5 @@ pub(super) async fn get_visible_upload(
     stored
         .map(|stored| stored.upload)
         .filter(|upload| caller.role >= Role::Admin || upload.created_by == caller.actor.id)
-        .ok_or(Error::NotFound("upload"))
+        .ok_or(Error::NotFound(Resource::Upload))
 }

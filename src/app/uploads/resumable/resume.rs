@@ -7,7 +7,8 @@ use futures::Stream;
 
 use crate::{
     app::{
-        App, Error,
+        App, Error, Resource,
+        uploads::UploadError,
         uploads::{
             CommittedUpload,
             open::{OpenUpload, lease_seconds},
@@ -106,9 +107,9 @@ async fn take_over_in_tx(
     let stored = resumable_uploads::get(tx, id).await?;
     // Only the creator may resume it, because the creator will own the file.
     let stored = stored.filter(|stored| stored.upload.created_by == caller.actor.id);
-    let stored = stored.ok_or(Error::NotFound("upload"))?;
+    let stored = stored.ok_or(Error::NotFound(Resource::Upload))?;
     if stored.is_direct {
-        return Err(Error::UploadIsDirect);
+        return Err(UploadError::IsDirect.into());
     }
     if stored.upload.state == UploadState::Committed {
         return Ok(None);

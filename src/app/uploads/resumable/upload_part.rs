@@ -21,7 +21,7 @@ use crate::{
 /// progress.
 ///
 /// # Errors
-/// Returns `NotFound`, `OffsetGap`, `ChecksumMismatch`, `SentAgainDiffers`, `SizeMismatch` if bytes follow
+/// Returns `NotFound`, `OffsetGap`, `ChecksumMismatch`, `ResentBytesDiffer`, `SizeMismatch` if bytes follow
 /// the last part, and any error of `upload_file`.
 pub async fn upload_part(
     app: &Arc<App>,

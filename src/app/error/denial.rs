@@ -1,0 +1,84 @@
+//! Why a caller may not perform an operation on a resource that it may see.
+
+use crate::domain::caller::Role;
+
+/// The rule that denies an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Denial {
+    /// The operation is for operators of the platform.
+    #[error("only an operator may do this")]
+    OperatorsOnly,
+    /// The operation is for members of a tenant.
+    #[error("operators manage tenants and cannot access their files")]
+    OperatorsExcluded,
+    /// The operation is for members of the tenant.
+    #[error("only members of the tenant may do this")]
+    MembersOnly,
+    /// The operation is for managers and admins of the tenant.
+    #[error("only the tenant's managers and admins may do this")]
+    ManagersOnly,
+    /// The operation is for admins of the tenant.
+    #[error("only the tenant's admins may do this")]
+    AdminsOnly,
+    /// The operation is for the owner of the file and admins of the tenant.
+    #[error("only the file's owner and the tenant's admins may do this")]
+    OwnerAndAdminsOnly,
+    /// The change would make the file visible to more people.
+    #[error("only the file's owner and the tenant's admins may make it visible to more people")]
+    WidensAudience,
+    /// The change would hide the file from the caller.
+    #[error("only the file's owner and the tenant's admins may hide it from you")]
+    HidesFromCaller,
+    /// The change would end the retention of the file earlier.
+    #[error("only the tenant's admins may move retain_until_time to an earlier time")]
+    ShortensRetention,
+    /// The change would set the ceiling of the tenant's quota.
+    #[error("only the operator may change the ceiling")]
+    ChangesCeiling,
+    /// The object could belong to another tenant of this service.
+    #[error("the key has the form of this service's own keys")]
+    ReadsServiceKey,
+    /// The tenant of the caller does not exist and is not created by its first call.
+    #[error("organization is unknown; an operator must create it first")]
+    OrganizationUnknown,
+}
+
+impl Denial {
+    /// Returns the denial for a caller with a lower role than this one.
+    pub const fn for_lack_of_role(least: Role) -> Self {
+        match least {
+            Role::Member => Self::MembersOnly,
+            Role::Manager => Self::ManagersOnly,
+            Role::Admin => Self::AdminsOnly,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_of_denials_are_pinned() {
+        use Denial as D;
+        for (denial, text) in [
+            (D::OperatorsOnly, "only an operator may do this"),
+            (D::OperatorsExcluded, "operators manage tenants and cannot access their files"),
+            (D::MembersOnly, "only members of the tenant may do this"),
+            (D::ManagersOnly, "only the tenant's managers and admins may do this"),
+            (D::AdminsOnly, "only the tenant's admins may do this"),
+            (D::OwnerAndAdminsOnly, "only the file's owner and the tenant's admins may do this"),
+            (
+                D::WidensAudience,
+                "only the file's owner and the tenant's admins may make it visible to more people",
+            ),
+            (D::HidesFromCaller, "only the file's owner and the tenant's admins may hide it from you"),
+            (D::ShortensRetention, "only the tenant's admins may move retain_until_time to an earlier time"),
+            (D::ChangesCeiling, "only the operator may change the ceiling"),
+            (D::ReadsServiceKey, "the key has the form of this service's own keys"),
+            (D::OrganizationUnknown, "organization is unknown; an operator must create it first"),
+        ] {
+            assert_eq!(denial.to_string(), text);
+        }
+    }
+}

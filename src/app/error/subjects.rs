@@ -1,0 +1,105 @@
+//! What an error is about: the missing resource, the exhausted limit, the use of a category.
+//!
+//! The names of resources and of limits are part of the contract: they are sent to callers as `resource_type`
+//! and as `resource`.
+
+/// The type of a resource that was not found. Its text is the `resource_type` of the contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Resource {
+    /// A file that the caller may see.
+    #[error("file")]
+    File,
+    /// A version of a file.
+    #[error("version")]
+    Version,
+    /// An open upload.
+    #[error("upload")]
+    Upload,
+    /// A tenant of this service.
+    #[error("tenant")]
+    Tenant,
+    /// A category of the tenant's policy.
+    #[error("category")]
+    Category,
+    /// A webhook of the tenant.
+    #[error("webhook")]
+    Webhook,
+    /// A dead letter of a webhook.
+    #[error("delivery")]
+    Delivery,
+    /// A source of imports.
+    #[error("import source")]
+    ImportSource,
+    /// An object in a source of imports.
+    #[error("object")]
+    SourceObject,
+}
+
+/// The concurrent work of this process that has reached its limit. Its text is the `resource` of the contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Workload {
+    /// Calls in progress.
+    #[error("requests")]
+    Requests,
+    /// The bytes of received messages.
+    #[error("messages")]
+    Messages,
+    /// The buffered bytes of uploads.
+    #[error("uploads")]
+    Uploads,
+    /// Downloads in progress.
+    #[error("downloads")]
+    Downloads,
+    /// Watches of all tenants.
+    #[error("watches")]
+    Watches,
+}
+
+/// The use that prevents the deletion of a category.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CategoryUse {
+    /// Files have the category.
+    #[error("it still has files, perhaps in the trash; purge them first")]
+    Files,
+    /// New files without a category get it.
+    #[error("it is the default category; make another one the default first")]
+    Default,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_of_subjects_are_pinned() {
+        use Resource as R;
+        for (resource, text) in [
+            (R::File, "file"),
+            (R::Version, "version"),
+            (R::Upload, "upload"),
+            (R::Tenant, "tenant"),
+            (R::Category, "category"),
+            (R::Webhook, "webhook"),
+            (R::Delivery, "delivery"),
+            (R::ImportSource, "import source"),
+            (R::SourceObject, "object"),
+        ] {
+            assert_eq!(resource.to_string(), text);
+        }
+        for (workload, text) in [
+            (Workload::Requests, "requests"),
+            (Workload::Messages, "messages"),
+            (Workload::Uploads, "uploads"),
+            (Workload::Downloads, "downloads"),
+            (Workload::Watches, "watches"),
+        ] {
+            assert_eq!(workload.to_string(), text);
+        }
+        for (used_by, text) in [
+            (CategoryUse::Files, "it still has files, perhaps in the trash; purge them first"),
+            (CategoryUse::Default, "it is the default category; make another one the default first"),
+        ] {
+            assert_eq!(used_by.to_string(), text);
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! Errors of uploads: of their streams, their bytes and their leases. Errors that other use cases have too, such
+//! as an exceeded quota, are variants of [`Error`](crate::app::Error).
+
+use std::time::Duration;
+
+use crate::domain::{checksum::ChecksumAlgorithm, ids::FileId};
+
+/// An error that only an upload has.
+#[derive(Debug, thiserror::Error)]
+pub enum UploadError {
+    /// Messages of the stream arrived out of order.
+    #[error(transparent)]
+    StreamOrder(#[from] UploadStreamOrder),
+    /// The received bytes do not match the checksum of the request.
+    #[error("{algorithm} of the received bytes does not match the one in the request; send the upload again")]
+    ChecksumMismatch { algorithm: ChecksumAlgorithm },
+    /// The number of received bytes differs from the declared one.
+    #[error("received {received} bytes; the request declared {declared}")]
+    SizeMismatch { declared: u64, received: u64 },
+    /// A part does not have the required size.
+    #[error("part {number} has {received} bytes and must have {declared}; PUT it again, then complete again")]
+    PartSizeMismatch { number: u32, declared: u64, received: u64 },
+    /// A chunk does not start where the previous one ended.
+    #[error("chunk starts at offset {received}; expected offset {expected}")]
+    OffsetGap { expected: u64, received: i64 },
+    /// The stream ended without a finish message.
+    #[error("stream ended without a finish message; nothing was stored")]
+    NotFinished,
+    /// The stream of a resumable upload ended without a finish message.
+    #[error(
+        "upload is not finished: {persisted_size_bytes} bytes are stored; resume from there with its upload id"
+    )]
+    Paused {
+        /// The offset to resume from.
+        persisted_size_bytes: u64,
+    },
+    /// Bytes that were sent again differ from the stored ones.
+    #[error(
+        "resent bytes differ from the stored ones; cancel this upload and create a new one for other bytes"
+    )]
+    ResentBytesDiffer,
+    /// The upload already has all of its bytes.
+    #[error("upload already ends at {size_bytes} bytes; complete it, or cancel it and start again")]
+    HasAllBytes { size_bytes: u64 },
+    /// One part of the upload no longer fits the server's byte budget.
+    #[error(
+        "parts of this upload have {part_size_bytes} bytes, more than this server now buffers; cancel it and create a new one"
+    )]
+    PartsTooLarge { part_size_bytes: u64 },
+    /// The upload was already committed as a file.
+    #[error("upload was committed as file {0}; delete the file instead")]
+    Committed(FileId),
+    /// The object store cannot create upload URLs.
+    #[error(
+        "this server's object store does not support upload URLs; use UploadFile, or CreateUpload without `direct`"
+    )]
+    DirectUnsupported,
+    /// The upload is direct: its bytes are sent to its URLs.
+    #[error(
+        "upload is direct: send its bytes to its URLs (GetUpload with `with_urls`), then call CompleteUpload"
+    )]
+    IsDirect,
+    /// The upload is not direct: its bytes are sent to this server.
+    #[error(
+        "upload is not direct: it has no URLs and no `parts`; send its bytes with UploadFile or UploadPart"
+    )]
+    NotDirect,
+    /// The client sent its bytes too slowly.
+    #[error("upload stalled: {0}; it was not committed")]
+    Stalled(Stall),
+    /// The stream lost its lease on the upload.
+    #[error(
+        "stream lost its lease on the upload: another stream resumed it, or it was abandoned; this stream stored no file"
+    )]
+    Fenced,
+    /// The commit is so late that the sweeper may already have deleted the bytes.
+    #[error(
+        "bytes were stored {} s before the commit; the limit is {} s; no file was stored; send the upload again",
+        age.as_secs(), age_max.as_secs()
+    )]
+    CommitTooLate { age: Duration, age_max: Duration },
+}
+
+/// The way in which the messages of an upload are out of order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum UploadStreamOrder {
+    /// The first message is neither the spec nor the id of an upload.
+    #[error("the first message of an upload must be its spec or its upload_id")]
+    SpecNotFirst,
+    /// A later message is a spec or the id of an upload.
+    #[error("the spec or upload_id of an upload is sent once, as the first message")]
+    SpecRepeated,
+    /// A message after the first one is empty.
+    #[error("a message of an upload must be a chunk or the finish message")]
+    MessageEmpty,
+    /// A message follows the finish message.
+    #[error("a message follows the finish message")]
+    FinishNotLast,
+}
+
+/// The way in which a client was too slow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Stall {
+    /// It sent no message for this long.
+    #[error("received no message for {} seconds", .0.as_secs())]
+    Idle(Duration),
+    /// It sent fewer bytes in this time than the minimum rate requires.
+    #[error(
+        "received {received_bytes} bytes in {seconds} seconds; the minimum is {rate_min_bytes_per_second} bytes per second"
+    )]
+    Slow { received_bytes: u64, seconds: u64, rate_min_bytes_per_second: u64 },
+}
+
+impl UploadError {
+    /// Returns the delay before a retry, or `None` if a retry does not help.
+    pub(in crate::app) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::CommitTooLate { .. } => Some(Duration::from_secs(1)),
+            Self::StreamOrder(_)
+            | Self::ChecksumMismatch { .. }
+            | Self::SizeMismatch { .. }
+            | Self::PartSizeMismatch { .. }
+            | Self::OffsetGap { .. }
+            | Self::NotFinished
+            | Self::Paused { .. }
+            | Self::ResentBytesDiffer
+            | Self::HasAllBytes { .. }
+            | Self::PartsTooLarge { .. }
+            | Self::Committed(_)
+            | Self::DirectUnsupported
+            | Self::IsDirect
+            | Self::NotDirect
+            | Self::Stalled(_)
+            | Self::Fenced => None,
+        }
+    }
+}
