@@ -22,7 +22,7 @@ impl InSql for &'static str {
     }
 }
 
-/// Builds SQL text once, and returns it as `&'static str`. Each `{name}` in the text stands for the value of
+/// Builds SQL text once, and returns it as `&'static str`. Each `{name}` in the text means the value of
 /// that name: the number of a state, or a piece of SQL. Arguments of the statement are `$1`, `$2` and so on.
 ///
 /// States are literals and not arguments, because a plan for any argument cannot use a partial index.
