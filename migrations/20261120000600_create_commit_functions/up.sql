@@ -70,12 +70,12 @@ CREATE TYPE app.finished_upload AS (
 -- readers, audit entries, events, imports, usage counters, and the quota last. Only the response follows,
 -- because it contains the quota.
 --
--- `outcomes` has one number per item, in order: 1 committed at `create_time`; 2 the request id already has a
--- response, which is in `replayed`; 3 another request with this request id is in progress; 4 the lease was
--- lost or has expired; 5 to 10 see `app.check_new_versions`. If `fits` is false, the items exceed the quota
--- and the caller must roll back. `file_records` contains the record of the file of each new version, and
--- `event_positions` the position of the event of each item, in the format of src/domain/event_position.rs.
--- Both are keyed by blob id.
+-- `outcomes` has one name per item, in order: `committed` at `create_time`; `replayed`, because the request id
+-- already has a response, which is in `replayed`; `in_progress`, because another request with this request id
+-- is in progress; `fenced`, because the lease was lost or has expired; or the outcome of a rejected new version
+-- (see `app.check_new_versions`). If `fits` is false, the items exceed the quota and the caller must roll back.
+-- `file_records` contains the record of the file of each new version, and `event_positions` the position of
+-- the event of each item, in the format of src/domain/event_position.rs. Both are keyed by blob id.
 --
 -- The function uses few statements and skips those that no item needs: with one statement per table, a commit
 -- took 10% longer. Plans are generic, because planning for each number of items cost as much as the inserts.
@@ -84,7 +84,7 @@ CREATE TYPE app.finished_upload AS (
 -- every call.
 CREATE FUNCTION app.commit_uploads(
     items jsonb, idempotency_hours integer,
-    OUT transaction_id text, OUT fits boolean, OUT outcomes smallint[], OUT create_time timestamptz,
+    OUT transaction_id text, OUT fits boolean, OUT outcomes text[], OUT create_time timestamptz,
     OUT deletion_times timestamptz[], OUT quota_values jsonb, OUT replayed jsonb, OUT file_records jsonb,
     OUT event_positions jsonb
 ) LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
@@ -118,7 +118,7 @@ BEGIN
     INTO finished, requests, deletion_times, has_leases, has_tags, has_attachments, has_readers, has_versions,
         has_imports
     FROM jsonb_populate_recordset(NULL::app.finished_upload, items) AS n;
-    outcomes := array_fill(1::smallint, ARRAY[cardinality(finished)]);
+    outcomes := array_fill('committed'::text, ARRAY[cardinality(finished)]);
     accepted := finished;
 
     IF requests IS NOT NULL THEN
@@ -145,11 +145,12 @@ BEGIN
             OR distinct_request_count < cardinality(requests) THEN
             outcomes := array(
                 SELECT CASE
-                    WHEN request IS NULL THEN 1
-                    WHEN replayed ? request::text THEN 2
-                    WHEN request = ANY (locked) AND row_number() OVER (PARTITION BY request ORDER BY item) = 1 THEN 1
-                    ELSE 3
-                END::smallint
+                    WHEN request IS NULL THEN 'committed'
+                    WHEN replayed ? request::text THEN 'replayed'
+                    WHEN request = ANY (locked) AND row_number() OVER (PARTITION BY request ORDER BY item) = 1
+                        THEN 'committed'
+                    ELSE 'in_progress'
+                END
                 FROM (SELECT item, finished[item].request_id AS request
                       FROM generate_subscripts(finished, 1) AS item) AS n
                 ORDER BY item);
@@ -163,22 +164,22 @@ BEGIN
         WITH committed AS (
             UPDATE public.uploads AS u SET state = 2
             FROM generate_subscripts(finished, 1) AS item
-            WHERE outcomes[item] = 1 AND u.tenant_id = tenant AND u.id = finished[item].lease_id
+            WHERE outcomes[item] = 'committed' AND u.tenant_id = tenant AND u.id = finished[item].lease_id
               AND u.lease_epoch = finished[item].lease_epoch AND u.state = 1
               AND u.lease_expire_time > commit_time
             RETURNING u.id, u.reserved_bytes)
         SELECT coalesce(jsonb_object_agg(id, reserved_bytes), '{}') INTO reserved FROM committed;
         outcomes := array(
             SELECT CASE
-                WHEN outcomes[item] = 1 AND NOT reserved ? finished[item].lease_id::text THEN 4
+                WHEN outcomes[item] = 'committed' AND NOT reserved ? finished[item].lease_id::text THEN 'fenced'
                 ELSE outcomes[item]
-            END::smallint
+            END
             FROM generate_subscripts(finished, 1) AS item ORDER BY item);
     END IF;
-    IF NOT 1 = ALL (outcomes) THEN
+    IF NOT 'committed' = ALL (outcomes) THEN
         accepted := array(
             SELECT finished[item] FROM generate_subscripts(finished, 1) AS item
-            WHERE outcomes[item] = 1 ORDER BY item);
+            WHERE outcomes[item] = 'committed' ORDER BY item);
     END IF;
 
     IF has_versions THEN
