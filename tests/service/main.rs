@@ -52,6 +52,7 @@ mod resume_parts;
 mod retries;
 mod rounds;
 mod schedules;
+mod schema;
 mod service_info;
 mod shutdown;
 mod standard_services;
