@@ -43,7 +43,7 @@
 //! - **an RPC**: declare it in `proto/` and document every field; add a line to `grpc/auth/access.rs`; write
 //!   the use case in a new file in `app/`; add about four lines to the adapter in `grpc/`.
 //! - **a migration**: a directory `migrations/<timestamp>_<verb_noun>/` with `up.sql` and `down.sql`. A new
-//!   table calls `app.protect` in the same file.
+//!   table calls `app.protect` in the same file. Functions are in `migrations/functions/`, one file each.
 //! - **a job** (work that a change causes and that runs after its commit): a variant of [`jobs::Job`], an arm
 //!   in `worker/dispatch.rs`, an idempotent use case in `app/`, and a call of [`jobs::enqueue_job`] in the
 //!   transaction of the change. [`jobs`] lists the requirements on handlers.

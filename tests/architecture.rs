@@ -11,6 +11,8 @@
 mod commits;
 #[path = "architecture/contract.rs"]
 mod contract;
+#[path = "architecture/frozen_migrations.rs"]
+mod frozen_migrations;
 #[path = "architecture/imports.rs"]
 mod imports;
 #[path = "architecture/leftovers.rs"]
@@ -21,6 +23,8 @@ mod migrations;
 mod sizes;
 #[path = "architecture/sources.rs"]
 mod sources;
+#[path = "architecture/sql_states.rs"]
+mod sql_states;
 #[path = "architecture/words.rs"]
 mod words;
 

@@ -56,6 +56,7 @@ pub async fn assemble_service(
     let (clock, ids) = system_clock_and_ids();
     let database = Database::open(&database_options(&config))?;
     database.check_roles().await?;
+    database.check_schema().await?;
     observe_pool(&metrics, &database);
     let traced = |store| Traced::wrap(store, metrics.clone());
     let stores = open_stores_with(&config.storage, &clock, &ids, traced)?;
@@ -89,11 +90,12 @@ pub(super) struct Worker {
     config: Config,
 }
 
-/// Opens the database and the stores for background work, and checks the database roles.
+/// Opens the database and the stores for background work, and checks the database roles and schema.
 pub(super) async fn assemble_worker(config: Config, metrics: Metrics) -> Result<Worker, StartError> {
     let sealer = configured_sealer(&config)?;
     let (app, database, stores) = open_app(&config, metrics.clone(), sealer)?;
     database.check_roles().await?;
+    database.check_schema().await?;
     observe_pool(&metrics, &database);
     let monitored = MonitoredParts { database, stores, health: Health::new(), metrics };
     Ok(Worker { app, monitored, config })

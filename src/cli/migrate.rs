@@ -6,11 +6,11 @@ use clap::Subcommand;
 use secrecy::SecretString;
 
 use super::{Failure, load_config, print_text};
-use crate::db::migrate::{self, MigrationTarget};
+use crate::db::migrate::{self, MigrationReport, MigrationTarget};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum MigrateCommand {
-    /// Create the database roles and apply all pending migrations.
+    /// Create the database roles, apply all pending migrations, and create or replace all functions.
     Up,
     /// Revert the most recently applied migration.
     Down,
@@ -28,16 +28,24 @@ pub(super) async fn run_migrate(command: MigrateCommand, config: Option<PathBuf>
     let url: SecretString = config.database.migrate_url.clone().unwrap_or_default();
     let server = MigrationTarget { url: &url, tls_ca_file: config.database.tls_ca_file.as_deref() };
     match command {
-        MigrateCommand::Up => match migrate::up(server).await?.as_slice() {
-            [] => print_text("no pending migrations"),
-            applied => print_text(&format!("applied {}", applied.join(", "))),
-        },
+        MigrateCommand::Up => print_report(&migrate::up(server).await?),
         MigrateCommand::Down => match migrate::down(server).await? {
             Some(reverted) => print_text(&format!("reverted {reverted}")),
             None => print_text("no applied migrations"),
         },
         MigrateCommand::Status { json } => print_status(server, json).await,
     }
+}
+
+fn print_report(report: &MigrationReport) -> Result<(), Failure> {
+    match report.applied.as_slice() {
+        [] => print_text("no pending migrations")?,
+        applied => print_text(&format!("applied {}", applied.join(", ")))?,
+    }
+    if report.is_database_newer {
+        print_text("a newer version has migrated this database; its functions were left unchanged")?;
+    }
+    Ok(())
 }
 
 async fn print_status(server: MigrationTarget<'_>, json: bool) -> Result<(), Failure> {

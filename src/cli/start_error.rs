@@ -2,7 +2,7 @@
 
 use super::providers::OpenError;
 use crate::{
-    db::{DbError, RoleError},
+    db::{DbError, RoleError, SchemaError},
     domain::policy::UnknownPreset,
 };
 
@@ -14,6 +14,8 @@ pub enum StartError {
     Database(#[from] DbError),
     #[error(transparent)]
     Role(#[from] RoleError),
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
     #[error(transparent)]
     Storage(#[from] OpenError),
     #[error("tenants.preset: {0}")]

@@ -303,8 +303,8 @@ struct OutcomeRow {
     transaction_id: String,
     #[diesel(sql_type = Bool)]
     fits: bool,
-    #[diesel(sql_type = Array<SmallInt>)]
-    outcomes: Vec<i16>,
+    #[diesel(sql_type = Array<Text>)]
+    outcomes: Vec<String>,
     #[diesel(sql_type = Timestamptz)]
     create_time: Timestamp,
     #[diesel(sql_type = Nullable<Array<Nullable<Timestamptz>>>)]
@@ -367,8 +367,8 @@ impl OutcomeRow {
         upload: &FinishedUpload<'_, A>,
     ) -> Result<UploadCommitOutcome, DbError> {
         let request = upload.request.map(|(id, _)| id);
-        match self.outcomes.get(index) {
-            Some(1) => {
+        match self.outcomes.get(index).map(String::as_str) {
+            Some("committed") => {
                 let deletion_time = self.deletion_times.as_ref().and_then(|times| *times.get(index)?);
                 let event = self.event(upload.blob)?;
                 let times = CommitTimes { create_time: self.create_time, deletion_time, event };
@@ -376,15 +376,15 @@ impl OutcomeRow {
                     if upload.is_version { Some(Box::new(self.file_record(upload.blob)?)) } else { None };
                 Ok(UploadCommitOutcome::Committed(times, file_record))
             }
-            Some(2) => self.replayed_response(request).map(UploadCommitOutcome::Replayed),
-            Some(3) => Ok(UploadCommitOutcome::InProgress),
-            Some(4) => Ok(UploadCommitOutcome::Fenced),
-            Some(5) => Ok(UploadCommitOutcome::FileNotFound),
-            Some(6) => Ok(UploadCommitOutcome::FileState(FileState::Deleted)),
-            Some(7) => Ok(UploadCommitOutcome::FileState(FileState::Archived)),
-            Some(8) => Ok(UploadCommitOutcome::NotAllowed),
-            Some(9) => Ok(UploadCommitOutcome::CategoryChanged),
-            Some(10) => Ok(UploadCommitOutcome::EtagMismatch),
+            Some("replayed") => self.replayed_response(request).map(UploadCommitOutcome::Replayed),
+            Some("in_progress") => Ok(UploadCommitOutcome::InProgress),
+            Some("fenced") => Ok(UploadCommitOutcome::Fenced),
+            Some("file_gone") => Ok(UploadCommitOutcome::FileNotFound),
+            Some("file_deleted") => Ok(UploadCommitOutcome::FileState(FileState::Deleted)),
+            Some("file_archived") => Ok(UploadCommitOutcome::FileState(FileState::Archived)),
+            Some("not_allowed") => Ok(UploadCommitOutcome::NotAllowed),
+            Some("category_changed") => Ok(UploadCommitOutcome::CategoryChanged),
+            Some("etag_mismatch") => Ok(UploadCommitOutcome::EtagMismatch),
             _ => Err(DbError::corrupt(OPERATION, "outcome")),
         }
     }

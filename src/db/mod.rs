@@ -61,6 +61,7 @@ use std::{sync::Arc, time::Duration};
 pub use error::{Constraint, DbError, DbErrorKind};
 pub use event_hints::EventHints;
 pub use lost_commit::WrittenRow;
+pub use migrate::SchemaError;
 pub use pool::PoolStatus;
 pub use roles::RoleError;
 pub use system_tx::{SystemTx, TransactionOutcome};
@@ -134,6 +135,11 @@ impl Database {
     /// Checks that neither role can bypass row-level security and that each has the permissions it needs.
     pub async fn check_roles(&self) -> Result<(), RoleError> {
         roles::check(&self.tenant_pool, &self.system_pool).await
+    }
+
+    /// Checks that the database has the migrations and functions that this version needs.
+    pub async fn check_schema(&self) -> Result<(), SchemaError> {
+        migrate::check_schema(&self.tenant_pool).await
     }
 
     /// Checks that the database is reachable, by beginning and committing a transaction.

@@ -2,7 +2,8 @@
 //!
 //! The operators of PostgreSQL enums are not leakproof, so indexes on them are not used under row-level
 //! security. A `smallint` with a CHECK constraint does not have this problem. This macro defines the enum and
-//! its numbers in one place.
+//! its numbers in one place. Rows contain the numbers and applied migrations contain the names, so neither
+//! changes.
 
 /// Declares a field-less enum with a number and a name per variant, and conversions from and to the number.
 macro_rules! sql_enum {

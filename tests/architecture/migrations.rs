@@ -1,5 +1,5 @@
-//! Every migration can be reverted, and every table gets its row-level security in the migration that creates
-//! it.
+//! Every migration can be reverted, every table gets its row-level security in the migration that creates it,
+//! and functions are in files of their own.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,6 +14,7 @@ fn group_by_migration(files: &[Source]) -> BTreeMap<String, BTreeMap<String, Str
         let mut segments = file.path.split('/');
         if let (Some("migrations"), Some(migration), Some(name), None) =
             (segments.next(), segments.next(), segments.next(), segments.next())
+            && migration != "functions"
         {
             migrations.entry(migration.to_owned()).or_default().insert(name.to_owned(), file.text.clone());
         }
@@ -70,6 +71,51 @@ fn find_unprotected_tables(path: &str, sql: &str) -> Vec<String> {
     findings
 }
 
+/// Removes comments, and joins the words with single spaces.
+fn flatten(sql: &str) -> String {
+    let code = sql.lines().map(|line| line.split("--").next().unwrap_or_default());
+    code.flat_map(str::split_whitespace).collect::<Vec<_>>().join(" ")
+}
+
+/// Finds files of functions that do not define the function of their name, and migrations that define one.
+fn find_misplaced_functions(files: &[Source]) -> Vec<String> {
+    let mut findings = Vec::new();
+    for file in
+        files.iter().filter(|file| file.path.starts_with("migrations/") && !file.path.ends_with(".md"))
+    {
+        let code = flatten(&file.text);
+        let names: Vec<&str> = code
+            .split("CREATE ")
+            .skip(1)
+            .map(|rest| rest.strip_prefix("OR REPLACE ").unwrap_or(rest))
+            .filter_map(|rest| rest.strip_prefix("FUNCTION ").or_else(|| rest.strip_prefix("PROCEDURE ")))
+            .filter_map(|rest| Some(rest.split_once('(')?.0))
+            .collect();
+        let Some(name) = file.path.strip_prefix("migrations/functions/") else {
+            if !names.is_empty() {
+                findings.push(format!("{}: functions belong into migrations/functions/", file.path));
+            }
+            continue;
+        };
+        let expected = format!("app.{}", name.strip_suffix(".sql").unwrap_or(name));
+        if names != [expected.as_str()] || !code.starts_with("CREATE OR REPLACE ") {
+            findings.push(format!("{}: must create or replace {expected}, and nothing else", file.path));
+        }
+        if !file.text.starts_with("-- ") {
+            findings.push(format!("{}: must start with a comment", file.path));
+        }
+    }
+    findings
+}
+
+/// Finds indexes without a comment that names the query that needs them.
+fn find_unexplained_indexes(path: &str, sql: &str) -> Vec<String> {
+    let lines: Vec<&str> = sql.lines().collect();
+    let is_index = |line: &str| line.starts_with("CREATE INDEX ") || line.starts_with("CREATE UNIQUE INDEX ");
+    let unexplained = lines.windows(2).filter(|pair| is_index(pair[1]) && !pair[0].starts_with("--"));
+    unexplained.map(|pair| format!("{path}: say which query needs this index: {}", pair[1])).collect()
+}
+
 #[test]
 fn every_migration_has_up_and_down() {
     let files = repository_files();
@@ -83,6 +129,36 @@ fn every_table_has_row_level_security() {
     let up =
         files.iter().filter(|file| file.path.starts_with("migrations/") && file.path.ends_with("/up.sql"));
     assert_none(&up.flat_map(|file| find_unprotected_tables(&file.path, &file.text)).collect::<Vec<_>>());
+}
+
+#[test]
+fn functions_are_in_files_of_their_names() {
+    let files = repository_files();
+    assert!(
+        files.iter().any(|file| file.path == "migrations/functions/now.sql"),
+        "the functions were not found"
+    );
+    assert_none(&find_misplaced_functions(&files));
+}
+
+#[test]
+fn every_index_names_its_query() {
+    let files = repository_files();
+    let up = files.iter().filter(|file| file.path.starts_with("migrations/"));
+    assert_none(&up.flat_map(|file| find_unexplained_indexes(&file.path, &file.text)).collect::<Vec<_>>());
+}
+
+#[test]
+fn misplaced_functions_and_unexplained_indexes_are_found() {
+    let find = |path: &str, text: &str| find_misplaced_functions(&[source_file(path, text)]).len();
+    assert_eq!(find("migrations/functions/x.sql", "-- X.\nCREATE OR REPLACE FUNCTION app.x() AS"), 0);
+    assert_eq!(find("migrations/functions/x.sql", "CREATE OR REPLACE FUNCTION app.x() AS"), 1);
+    assert_eq!(find("migrations/functions/x.sql", "-- X.\nCREATE FUNCTION app.x() AS"), 1);
+    assert_eq!(find("migrations/functions/x.sql", "-- X.\nCREATE OR REPLACE FUNCTION app.y() AS"), 1);
+    assert_eq!(find("migrations/1_add_x/up.sql", "CREATE OR REPLACE FUNCTION app.x() AS"), 1);
+    assert_eq!(find("migrations/1_add_x/up.sql", "CREATE TRIGGER t EXECUTE FUNCTION app.x();"), 0);
+    assert_none(&find_unexplained_indexes("x", "-- Query `list x`.\nCREATE INDEX a ON x (y);"));
+    assert_eq!(find_unexplained_indexes("x", ");\nCREATE UNIQUE INDEX a ON x (y);").len(), 1);
 }
 
 #[test]

@@ -18,6 +18,7 @@ mod identity;
 mod import;
 mod large;
 mod lifecycle;
+mod migrations;
 mod mixed_load;
 mod postgres;
 mod resume;

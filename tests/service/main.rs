@@ -52,6 +52,7 @@ mod resume_parts;
 mod retries;
 mod rounds;
 mod schedules;
+mod schema;
 mod schema_file;
 mod service_info;
 mod shutdown;

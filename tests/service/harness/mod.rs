@@ -285,6 +285,7 @@ async fn start_server(
 ) -> Service {
     let db = Database::open(&database_options(&config, &database)).unwrap().with_clock(clock.clone());
     db.check_roles().await.unwrap();
+    db.check_schema().await.unwrap();
     let store = Arc::clone(stores.primary());
     let faults = Flaky::new(Arc::clone(&store), Plan::new());
     let others = stores.iter().filter(|other| other.provider() != store.provider()).cloned();

@@ -1,1 +1,0 @@
-DROP TABLE tombstones, attachments, file_tags, versions, file_readers, files, blobs;

@@ -1,0 +1,2 @@
+DROP TABLE tenants;
+DROP FUNCTION app.guard_tenant_transition();

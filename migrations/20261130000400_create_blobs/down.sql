@@ -1,0 +1,2 @@
+DROP TABLE stray_objects;
+DROP TABLE blobs;

@@ -1,0 +1,14 @@
+DROP TABLE tombstones;
+DROP TABLE download_counts;
+DROP TABLE attachments;
+DROP TABLE file_tags;
+DROP TABLE versions;
+DROP POLICY visible ON files;
+DROP TABLE file_readers;
+DROP TABLE files;
+DROP FUNCTION app.check_tenant_is_active();
+DROP FUNCTION app.check_category_change();
+DROP FUNCTION app.check_created_files();
+DROP FUNCTION app.guard_protected_file();
+DROP FUNCTION app.guard_file_transition();
+DROP FUNCTION app.guard_content_transition();

@@ -1,0 +1,2 @@
+DROP TABLE audit_entries;
+DROP SEQUENCE audit_entry_numbers;

@@ -1,0 +1,37 @@
+-- Locks the files that get a new version, in id order, and checks conditions that can have changed since the
+-- uploads were admitted. The outcome of a rejected item is `file_gone` if the file does not exist,
+-- `not_allowed` if the uploader may not change it, `etag_mismatch` if its etag differs from the one that the
+-- upload requires (see `File::etag`), `file_deleted` if it is in the trash, `file_archived`, or
+-- `category_changed` if it is in another category, which allows other types than the one that the upload was
+-- checked against. Runs before leases are ended, so that the reservations of rejected uploads are released
+-- like those of others.
+CREATE OR REPLACE FUNCTION app.check_new_versions(finished app.finished_upload[], outcomes text[]) RETURNS text[]
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    tenant constant uuid := app.tenant_id();
+BEGIN
+    PERFORM FROM public.files AS f
+    WHERE f.tenant_id = tenant AND f.id = ANY (array(SELECT n.file_id FROM unnest(finished) AS n WHERE n.is_version))
+    ORDER BY f.id FOR UPDATE;
+    -- A separate statement, so that it sees the changes of the previous lock holders.
+    RETURN array(
+        SELECT CASE
+            WHEN outcomes[item] <> 'committed' OR NOT finished[item].is_version THEN outcomes[item]
+            WHEN f.id IS NULL THEN 'file_gone'
+            WHEN NOT finished[item].may_write_all AND f.owner_id <> finished[item].created_by THEN 'not_allowed'
+            WHEN finished[item].if_etag NOT IN ('', f.version || '-' || f.revision) THEN 'etag_mismatch'
+            WHEN f.delete_time IS NOT NULL THEN 'file_deleted'
+            WHEN f.archive_time IS NOT NULL THEN 'file_archived'
+            WHEN finished[item].category <> f.category AND (
+                SELECT app.allowed_types(t.policy, finished[item].category) <> app.allowed_types(t.policy, f.category)
+                FROM public.tenants AS t WHERE t.id = tenant) THEN 'category_changed'
+            ELSE 'committed'
+        END
+        FROM generate_subscripts(finished, 1) AS item
+        LEFT JOIN public.files AS f ON f.tenant_id = tenant AND f.id = finished[item].file_id
+        ORDER BY item);
+END
+$$;
+REVOKE ALL ON FUNCTION app.check_new_versions FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION app.check_new_versions TO strongroom_app;

@@ -1,0 +1,122 @@
+//! Applied migrations never change, and each change of a function has a revision.
+//!
+//! The lists below are append-only. Add an entry for a new migration or a new revision of the functions; the
+//! test prints its checksum. Never change an entry: a database that has applied the former file would differ
+//! from a new one.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    assert_none,
+    sources::{Source, repository_files, source_file},
+};
+
+/// The migrations, each with the checksum of its files.
+const MIGRATIONS: &[(&str, u64)] = &[
+    ("20261130000100_create_app_schema", 0xe886_56d7_65fd_2193),
+    ("20261130000200_create_tenants", 0x73be_c24e_9074_3b33),
+    ("20261130000300_create_quotas", 0x6bd8_e506_8f1c_30e6),
+    ("20261130000400_create_blobs", 0x87f7_b822_1c99_1747),
+    ("20261130000500_create_files", 0x9229_db18_dc3b_7d0c),
+    ("20261130000600_create_uploads", 0xe8ac_7130_e303_edcf),
+    ("20261130000700_create_idempotency_keys", 0x2768_524f_c522_dd73),
+    ("20261130000800_create_audit_entries", 0x1d47_48cd_dfb4_c8cc),
+    ("20261130000900_create_events", 0x5103_b5bc_e16f_cd69),
+    ("20261130001000_create_webhooks", 0x4c78_f52e_4013_cbdb),
+    ("20261130001100_create_jobs", 0x6dc5_ccc6_4239_8d4e),
+    ("20261130001200_create_sweeps", 0xcf3f_1687_57b9_d00f),
+    ("20261130001300_create_imports", 0x9175_738d_c196_b24f),
+    ("20261130001400_create_commit_types", 0xdb6f_cfc7_5c59_ef19),
+];
+
+/// The checksums of all functions, one per revision, starting with revision 1.
+const FUNCTION_REVISIONS: &[u64] = &[0xe533_3352_88a5_d9be];
+
+/// The file that contains the constant `FUNCTIONS_REVISION`.
+const REVISION_FILE: &str = "src/db/migrate/embedded.rs";
+
+/// Adds a file to a checksum (FNV-1a, which needs no library).
+fn add_file(checksum: u64, name: &str, text: &str) -> u64 {
+    let bytes = name.bytes().chain([0]).chain(text.bytes()).chain([0]);
+    bytes.fold(checksum, |sum, byte| (sum ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
+}
+
+/// Returns the checksum of each directory in `migrations/`.
+fn sum_directories(files: &[Source]) -> BTreeMap<String, u64> {
+    let mut sums = BTreeMap::new();
+    for file in files {
+        let Some(path) = file.path.strip_prefix("migrations/") else { continue };
+        let Some((directory, name)) = path.split_once('/') else { continue };
+        let sum = sums.entry(directory.to_owned()).or_insert(0xcbf2_9ce4_8422_2325);
+        *sum = add_file(*sum, name, &file.text);
+    }
+    sums
+}
+
+fn find_changed_migrations(files: &[Source], frozen: &[(&str, u64)]) -> Vec<String> {
+    let mut sums = sum_directories(files);
+    sums.remove("functions");
+    let mut findings = Vec::new();
+    for (name, frozen_sum) in frozen {
+        match sums.remove(*name) {
+            Some(sum) if sum == *frozen_sum => {}
+            Some(_) => findings.push(format!("{name}: was changed; add a new migration instead")),
+            None => findings.push(format!("{name}: was deleted; databases have applied it")),
+        }
+    }
+    let newest = frozen.last().map_or("", |(name, _)| *name);
+    for (name, sum) in sums {
+        findings.push(format!("{name}: add (\"{name}\", {sum:#018x}) to {}", file!()));
+        if name.as_str() < newest {
+            findings.push(format!("{name}: its timestamp must be later than that of {newest}"));
+        }
+    }
+    findings
+}
+
+fn find_changed_functions(files: &[Source], revisions: &[u64]) -> Vec<String> {
+    let sum = sum_directories(files).get("functions").copied().unwrap_or_default();
+    let constant = files.iter().find(|file| file.path == REVISION_FILE).and_then(|file| {
+        let (_, value) = file.text.split_once("FUNCTIONS_REVISION: u32 = ")?;
+        value.split_once(';')?.0.parse::<usize>().ok()
+    });
+    let mut findings = Vec::new();
+    if revisions.last() != Some(&sum) {
+        findings
+            .push(format!("a function was changed: add {sum:#018x} to FUNCTION_REVISIONS in {}", file!()));
+    }
+    if constant != Some(revisions.len()) {
+        findings.push(format!("{REVISION_FILE}: FUNCTIONS_REVISION must be {}", revisions.len()));
+    }
+    findings
+}
+
+#[test]
+fn applied_migrations_never_change() {
+    assert_none(&find_changed_migrations(&repository_files(), MIGRATIONS));
+}
+
+#[test]
+fn changed_functions_have_new_revision() {
+    assert_none(&find_changed_functions(&repository_files(), FUNCTION_REVISIONS));
+}
+
+#[test]
+fn changed_migrations_and_functions_are_found() {
+    let up = source_file("migrations/2_add_x/up.sql", "SELECT 1;");
+    let sum = sum_directories(std::slice::from_ref(&up))["2_add_x"];
+    assert_none(&find_changed_migrations(std::slice::from_ref(&up), &[("2_add_x", sum)]));
+    let changed = source_file("migrations/2_add_x/up.sql", "SELECT 2;");
+    assert_eq!(find_changed_migrations(&[changed], &[("2_add_x", sum)]).len(), 1);
+    assert_eq!(find_changed_migrations(&[], &[("2_add_x", sum)]).len(), 1);
+    let earlier = source_file("migrations/1_add_y/up.sql", "SELECT 1;");
+    assert_eq!(find_changed_migrations(&[earlier, up], &[("2_add_x", sum)]).len(), 2);
+
+    let function = source_file("migrations/functions/x.sql", "SELECT 1;");
+    let constant = source_file(REVISION_FILE, "const FUNCTIONS_REVISION: u32 = 2;");
+    let sum = sum_directories(std::slice::from_ref(&function))["functions"];
+    let files = [function, constant];
+    assert_none(&find_changed_functions(&files, &[7, sum]));
+    assert_eq!(find_changed_functions(&files, &[7]).len(), 2);
+    assert_eq!(find_changed_functions(&files, &[sum]).len(), 1);
+}
