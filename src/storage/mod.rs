@@ -320,12 +320,3 @@ pub fn with_retries(
 ) -> Arc<dyn ObjectStorage> {
     retrying::Retrying::wrap(store, options, ids)
 }
-
-/// Checks that the range lies inside an object of this size.
-fn check_range(range: &Range<u64>, size_bytes: u64, operation: &'static str) -> Result<(), StorageError> {
-    if range.start <= range.end && range.end <= size_bytes {
-        return Ok(());
-    }
-    let reason = format!("range is {}..{}; the object has {size_bytes} bytes", range.start, range.end);
-    Err(StorageError::invalid_input(operation, reason))
-}

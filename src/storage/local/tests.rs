@@ -11,7 +11,10 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 
 use super::*;
-use crate::{domain::clock::SystemIds, storage::tests::key};
+use crate::{
+    domain::clock::SystemIds,
+    storage::{StorageErrorKind, tests::key},
+};
 
 const PART_SIZE_BYTES: u64 = 8;
 

@@ -19,8 +19,8 @@ use self::body::{Body, copy_head};
 use super::{
     ByteStream, Capabilities, InitOptions, InitOutcome, InitReport, ListPage, MultipartId, MultipartInfo,
     MultipartPage, ObjectInfo, ObjectStorage, PartReceipt, Payload, PresignRequest, PresignedUrl, PutOptions,
-    Space, StorageError, StorageErrorKind, check_range,
-    object::{check_part, check_part_size, check_parts},
+    Space, StorageError, StorageErrorKind,
+    object::{check_part, check_part_size, check_parts, check_range},
 };
 use crate::domain::{
     clock::{Clock, IdSource, Timestamp},
