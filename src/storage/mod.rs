@@ -38,6 +38,12 @@
 //! **Errors** are classified by how the caller can react ([`StorageErrorKind`]). Only `Transient` errors are
 //! worth an immediate retry.
 //!
+//! # Primitives and conveniences
+//!
+//! Every method of [`ObjectStorage`] is a primitive: no combination of other methods has its guarantees. None
+//! has a default. Conveniences, such as reading a range into memory, are in [`ObjectStorageExt`], which no
+//! store implements.
+//!
 //! # Adding a provider
 //!
 //! 1. Add a private sibling module (like `s3/`) with a type that implements [`ObjectStorage`]. Use the
@@ -56,6 +62,7 @@ pub mod flaky;
 
 mod backoff;
 mod error;
+mod extension;
 mod import_source;
 mod limited;
 mod local;
@@ -81,6 +88,7 @@ use futures::stream::BoxStream;
 
 pub use self::{
     error::{StorageError, StorageErrorKind},
+    extension::ObjectStorageExt,
     import_source::{ImportSource, SourceKeys},
     object::{ListPage, MultipartId, MultipartInfo, MultipartPage, ObjectInfo, PartReceipt, PutOptions},
     payload::Payload,

@@ -78,7 +78,7 @@ async fn read(
     key: &ObjectKey,
     range: Range<u64>,
 ) -> Result<Vec<u8>, StorageError> {
-    Ok(store.get(key, range).await?.try_collect::<Vec<_>>().await?.concat())
+    Ok(store.get_bytes(key, range).await?.to_vec())
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use futures::TryStreamExt;
 use super::*;
 use crate::{
     domain::clock::SystemIds,
-    storage::{StorageErrorKind, tests::key},
+    storage::{ObjectStorageExt, StorageErrorKind, tests::key},
 };
 
 const PART_SIZE_BYTES: u64 = 8;
@@ -32,7 +32,7 @@ async fn start(store: &Local, key: &ObjectKey) -> MultipartId {
 
 async fn read(store: &Local, key: &ObjectKey) -> Vec<u8> {
     let size_bytes = store.head(key).await.unwrap().size_bytes;
-    store.get(key, 0..size_bytes).await.unwrap().try_collect::<Vec<_>>().await.unwrap().concat()
+    store.get_bytes(key, 0..size_bytes).await.unwrap().to_vec()
 }
 
 /// Returns a path and everything below it.
