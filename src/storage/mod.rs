@@ -38,11 +38,15 @@
 //! **Errors** are classified by how the caller can react ([`StorageErrorKind`]). Only `Transient` errors are
 //! worth an immediate retry.
 //!
-//! # Primitives and conveniences
+//! # Primitives, conveniences and decorators
 //!
 //! Every method of [`ObjectStorage`] is a primitive: no combination of other methods has its guarantees. None
 //! has a default. Conveniences, such as reading a range into memory, are in [`ObjectStorageExt`], which no
 //! store implements.
+//!
+//! A decorator implements [`Decorator`] instead of the port. It states once what it does to every operation,
+//! and overrides only the methods that it treats differently. A method that is added to the port does not
+//! compile before the base forwards it.
 //!
 //! # Adding a provider
 //!
@@ -61,6 +65,7 @@ pub mod conformance;
 pub mod flaky;
 
 mod backoff;
+mod decorator;
 mod error;
 mod extension;
 mod import_source;
@@ -87,6 +92,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 
 pub use self::{
+    decorator::{Attempt, Decorator, Operation},
     error::{StorageError, StorageErrorKind},
     extension::ObjectStorageExt,
     import_source::{ImportSource, SourceKeys},

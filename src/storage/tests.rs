@@ -51,7 +51,7 @@ pub(super) fn named(provider: &str) -> Arc<dyn ObjectStorage> {
     open(&options, Arc::new(SystemClock), Arc::new(SystemIds)).unwrap()
 }
 
-fn retrying(inner: Arc<dyn ObjectStorage>, attempts_max: u32) -> Arc<dyn ObjectStorage> {
+pub(super) fn retrying(inner: Arc<dyn ObjectStorage>, attempts_max: u32) -> Arc<dyn ObjectStorage> {
     Retrying::wrap(inner, &options(AdapterOptions::Memory, attempts_max), Arc::new(SystemIds))
 }
 
