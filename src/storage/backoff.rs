@@ -10,6 +10,8 @@ use std::{
     time::Duration,
 };
 
+use futures::future::BoxFuture;
+
 use super::{StorageError, StorageOptions};
 use crate::domain::clock::IdSource;
 
@@ -26,6 +28,20 @@ pub(super) struct Backoff {
     ids: Arc<dyn IdSource>,
 }
 
+/// An operation that failed after all its attempts.
+pub(super) struct FailedAttempts {
+    /// The number of attempts that were made, at least 1.
+    pub(super) attempts: u32,
+    /// The error of the last attempt.
+    pub(super) last_error: StorageError,
+}
+
+impl From<FailedAttempts> for StorageError {
+    fn from(failed: FailedAttempts) -> Self {
+        failed.last_error
+    }
+}
+
 impl Backoff {
     pub(super) fn new(options: &StorageOptions, ids: Arc<dyn IdSource>) -> Self {
         Self {
@@ -37,8 +53,40 @@ impl Backoff {
         }
     }
 
+    /// Performs an operation until it succeeds or must not be retried.
+    ///
+    /// # Errors
+    /// Returns the error of the last attempt, see [`Self::wait_before_retry`].
+    pub(super) async fn retry<'a, T>(
+        &self,
+        attempt: impl Fn() -> BoxFuture<'a, Result<T, StorageError>> + Send,
+    ) -> Result<T, StorageError> {
+        Ok(self.try_attempts(attempt).await?)
+    }
+
+    /// Performs an operation as [`Self::retry`] does. The failure contains the number of attempts.
+    pub(super) async fn try_attempts<'a, T>(
+        &self,
+        attempt: impl Fn() -> BoxFuture<'a, Result<T, StorageError>> + Send,
+    ) -> Result<T, FailedAttempts> {
+        let mut attempts = 1;
+        loop {
+            let error = match attempt().await {
+                Ok(value) => {
+                    self.record_success();
+                    return Ok(value);
+                }
+                Err(error) => error,
+            };
+            if let Err(last_error) = self.wait_before_retry(attempts, error).await {
+                return Err(FailedAttempts { attempts, last_error });
+            }
+            attempts += 1;
+        }
+    }
+
     /// Refills the budget by a tenth of a retry after a successful operation.
-    pub(super) fn record_success(&self) {
+    fn record_success(&self) {
         let earn = |tenths: u32| (tenths < BUDGET_TENTHS_MAX).then_some(tenths + 1);
         // The update fails only if the budget is already full.
         let _ = self.budget_tenths.fetch_update(Ordering::Relaxed, Ordering::Relaxed, earn);

@@ -8,37 +8,14 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use async_trait::async_trait;
-use futures::{StreamExt, future::BoxFuture, stream};
+use futures::{FutureExt, StreamExt, stream};
 
+pub use super::Operation;
 use super::{
-    ByteStream, Capabilities, InitOptions, InitReport, ListPage, MultipartId, MultipartInfo, MultipartPage,
-    ObjectInfo, ObjectStorage, PartReceipt, Payload, PresignRequest, PresignedUrl, PutOptions, Space,
-    StorageError, StorageErrorKind,
+    Attempt, ByteStream, Capabilities, Decorator, MultipartId, ObjectInfo, ObjectStorage, PartReceipt,
+    Payload, PutOptions, StorageError, StorageErrorKind,
 };
 use crate::domain::{object_key::ObjectKey, storage_class::StorageClass};
-
-/// The operations of the port, as named in a [`Plan`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[allow(missing_docs, reason = "each is the method of the same name")]
-pub enum Operation {
-    Put,
-    StartMultipart,
-    PutPart,
-    CompleteMultipart,
-    AbortMultipart,
-    Head,
-    Get,
-    Delete,
-    List,
-    ListMultiparts,
-    Check,
-    Copy,
-    ListParts,
-    Presign,
-    Initialize,
-    Space,
-}
 
 /// A fault of one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -205,23 +182,6 @@ impl Flaky {
         state.written_bytes = written_bytes;
         Ok(())
     }
-
-    async fn call<'a, T>(
-        &self,
-        operation: Operation,
-        call: BoxFuture<'a, Result<T, StorageError>>,
-    ) -> Result<T, StorageError> {
-        let fault = self.next_fault(operation);
-        if operation == Operation::Copy {
-            // Tests stop a copy here, where it holds no locks.
-            tokio::task::yield_now().await;
-        }
-        match fault {
-            Some(Fault::Before(kind)) => Err(planned_error(kind, operation)),
-            Some(Fault::After(kind)) => call.await.and_then(|_| Err(planned_error(kind, operation))),
-            _ => call.await,
-        }
-    }
 }
 
 fn planned_error(kind: StorageErrorKind, operation: Operation) -> StorageError {
@@ -272,10 +232,26 @@ fn flip_first_bit(stream: ByteStream) -> ByteStream {
     pieces.boxed()
 }
 
-#[async_trait]
-impl ObjectStorage for Flaky {
-    fn provider(&self) -> &str {
-        self.inner.provider()
+impl Decorator for Flaky {
+    fn inner(&self) -> &dyn ObjectStorage {
+        &*self.inner
+    }
+
+    async fn decorate<'a, T: Send>(
+        &'a self,
+        operation: Operation,
+        attempt: impl Fn() -> Attempt<'a, T> + Send,
+    ) -> Result<T, StorageError> {
+        let fault = self.next_fault(operation);
+        if operation == Operation::Copy {
+            // Tests stop a copy here, where it holds no locks.
+            tokio::task::yield_now().await;
+        }
+        match fault {
+            Some(Fault::Before(kind)) => Err(planned_error(kind, operation)),
+            Some(Fault::After(kind)) => attempt().await.and_then(|_| Err(planned_error(kind, operation))),
+            _ => attempt().await,
+        }
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -290,12 +266,16 @@ impl ObjectStorage for Flaky {
         body: Payload,
         options: &PutOptions,
     ) -> Result<ObjectInfo, StorageError> {
-        let put = async move {
-            self.reserve_capacity(Operation::Put, &body)?;
-            self.record_class(key, options);
-            self.inner.put(key, body, options).await
+        let body = &body;
+        let put = || {
+            async move {
+                self.reserve_capacity(Operation::Put, body)?;
+                self.record_class(key, options);
+                self.inner.put(key, body.clone(), options).await
+            }
+            .boxed()
         };
-        self.call(Operation::Put, Box::pin(put)).await
+        self.decorate(Operation::Put, put).await
     }
 
     async fn start_multipart(
@@ -305,7 +285,8 @@ impl ObjectStorage for Flaky {
         options: &PutOptions,
     ) -> Result<MultipartId, StorageError> {
         self.record_class(key, options);
-        self.call(Operation::StartMultipart, self.inner.start_multipart(key, part_size_bytes, options)).await
+        let start = || self.inner.start_multipart(key, part_size_bytes, options);
+        self.decorate(Operation::StartMultipart, start).await
     }
 
     async fn put_part(
@@ -315,28 +296,15 @@ impl ObjectStorage for Flaky {
         number: u32,
         body: Payload,
     ) -> Result<PartReceipt, StorageError> {
-        let put = async move {
-            self.reserve_capacity(Operation::PutPart, &body)?;
-            self.inner.put_part(key, id, number, body).await
+        let body = &body;
+        let put = || {
+            async move {
+                self.reserve_capacity(Operation::PutPart, body)?;
+                self.inner.put_part(key, id, number, body.clone()).await
+            }
+            .boxed()
         };
-        self.call(Operation::PutPart, Box::pin(put)).await
-    }
-
-    async fn complete_multipart(
-        &self,
-        key: &ObjectKey,
-        id: &MultipartId,
-        parts: &[PartReceipt],
-    ) -> Result<ObjectInfo, StorageError> {
-        self.call(Operation::CompleteMultipart, self.inner.complete_multipart(key, id, parts)).await
-    }
-
-    async fn abort_multipart(&self, key: &ObjectKey, id: &MultipartId) -> Result<(), StorageError> {
-        self.call(Operation::AbortMultipart, self.inner.abort_multipart(key, id)).await
-    }
-
-    async fn head(&self, key: &ObjectKey) -> Result<ObjectInfo, StorageError> {
-        self.call(Operation::Head, self.inner.head(key)).await
+        self.decorate(Operation::PutPart, put).await
     }
 
     async fn get(&self, key: &ObjectKey, range: Range<u64>) -> Result<ByteStream, StorageError> {
@@ -358,28 +326,6 @@ impl ObjectStorage for Flaky {
         }
     }
 
-    async fn delete(&self, key: &ObjectKey) -> Result<(), StorageError> {
-        self.call(Operation::Delete, self.inner.delete(key)).await
-    }
-
-    async fn list(
-        &self,
-        prefix: &str,
-        after: Option<&ObjectKey>,
-        limit: usize,
-    ) -> Result<ListPage, StorageError> {
-        self.call(Operation::List, self.inner.list(prefix, after, limit)).await
-    }
-
-    async fn list_multiparts(
-        &self,
-        prefix: &str,
-        after: Option<&MultipartInfo>,
-        limit: usize,
-    ) -> Result<MultipartPage, StorageError> {
-        self.call(Operation::ListMultiparts, self.inner.list_multiparts(prefix, after, limit)).await
-    }
-
     async fn copy(
         &self,
         from: &ObjectKey,
@@ -387,26 +333,6 @@ impl ObjectStorage for Flaky {
         options: &PutOptions,
     ) -> Result<ObjectInfo, StorageError> {
         self.record_class(to, options);
-        self.call(Operation::Copy, self.inner.copy(from, to, options)).await
-    }
-
-    async fn list_parts(&self, key: &ObjectKey, id: &MultipartId) -> Result<Vec<PartReceipt>, StorageError> {
-        self.call(Operation::ListParts, self.inner.list_parts(key, id)).await
-    }
-
-    async fn presign(&self, request: &PresignRequest) -> Result<Option<PresignedUrl>, StorageError> {
-        self.call(Operation::Presign, self.inner.presign(request)).await
-    }
-
-    async fn initialize(&self, options: &InitOptions) -> Result<InitReport, StorageError> {
-        self.call(Operation::Initialize, self.inner.initialize(options)).await
-    }
-
-    async fn space(&self) -> Result<Option<Space>, StorageError> {
-        self.call(Operation::Space, self.inner.space()).await
-    }
-
-    async fn check(&self) -> Result<(), StorageError> {
-        self.call(Operation::Check, self.inner.check()).await
+        self.decorate(Operation::Copy, || self.inner.copy(from, to, options)).await
     }
 }

@@ -38,6 +38,16 @@
 //! **Errors** are classified by how the caller can react ([`StorageErrorKind`]). Only `Transient` errors are
 //! worth an immediate retry.
 //!
+//! # Primitives, conveniences and decorators
+//!
+//! Every method of [`ObjectStorage`] is a primitive: no combination of other methods has its guarantees. None
+//! has a default. Conveniences, such as reading a range into memory, are in [`ObjectStorageExt`], which no
+//! store implements.
+//!
+//! A decorator implements [`Decorator`] instead of the port. It states once what it does to every operation,
+//! and overrides only the methods that it treats differently. A method that is added to the port does not
+//! compile before the base forwards it.
+//!
 //! # Adding a provider
 //!
 //! 1. Add a private sibling module (like `s3/`) with a type that implements [`ObjectStorage`]. Use the
@@ -55,7 +65,9 @@ pub mod conformance;
 pub mod flaky;
 
 mod backoff;
+mod decorator;
 mod error;
+mod extension;
 mod import_source;
 mod limited;
 mod local;
@@ -80,7 +92,9 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 
 pub use self::{
+    decorator::{Attempt, Decorator, Operation},
     error::{StorageError, StorageErrorKind},
+    extension::ObjectStorageExt,
     import_source::{ImportSource, SourceKeys},
     object::{ListPage, MultipartId, MultipartInfo, MultipartPage, ObjectInfo, PartReceipt, PutOptions},
     payload::Payload,
@@ -319,13 +333,4 @@ pub fn with_retries(
     ids: Arc<dyn IdSource>,
 ) -> Arc<dyn ObjectStorage> {
     retrying::Retrying::wrap(store, options, ids)
-}
-
-/// Checks that the range lies inside an object of this size.
-fn check_range(range: &Range<u64>, size_bytes: u64, operation: &'static str) -> Result<(), StorageError> {
-    if range.start <= range.end && range.end <= size_bytes {
-        return Ok(());
-    }
-    let reason = format!("range is {}..{}; the object has {size_bytes} bytes", range.start, range.end);
-    Err(StorageError::invalid_input(operation, reason))
 }

@@ -1,6 +1,6 @@
 //! The data types of the port: objects, multipart uploads, parts and pages.
 
-use std::fmt;
+use std::{fmt, ops::Range};
 
 use super::{PART_NUMBER_MAX, PART_SIZE_BYTES_MAX, StorageError};
 use crate::domain::{clock::Timestamp, ids::TenantId, object_key::ObjectKey, storage_class::StorageClass};
@@ -169,4 +169,17 @@ pub(super) fn check_part(
         return Err(StorageError::invalid_input(operation, reason));
     }
     Ok(())
+}
+
+/// Checks that the range lies inside an object of this size.
+pub(super) fn check_range(
+    range: &Range<u64>,
+    size_bytes: u64,
+    operation: &'static str,
+) -> Result<(), StorageError> {
+    if range.start <= range.end && range.end <= size_bytes {
+        return Ok(());
+    }
+    let reason = format!("range is {}..{}; the object has {size_bytes} bytes", range.start, range.end);
+    Err(StorageError::invalid_input(operation, reason))
 }

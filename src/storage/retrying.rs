@@ -3,14 +3,13 @@
 
 use std::{ops::Range, sync::Arc};
 
-use async_trait::async_trait;
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt, future::BoxFuture, stream};
+use futures::{StreamExt, TryStreamExt, stream};
 
 use super::{
-    ByteStream, Capabilities, InitOptions, InitReport, ListPage, MultipartId, MultipartInfo, MultipartPage,
-    ObjectInfo, ObjectStorage, PIECE_SIZE_BYTES_MAX, PartReceipt, Payload, PresignRequest, PresignedUrl,
-    PutOptions, Space, StorageError, StorageErrorKind, StorageOptions, backoff::Backoff,
+    Attempt, ByteStream, Decorator, ObjectInfo, ObjectStorage, ObjectStorageExt, Operation,
+    PIECE_SIZE_BYTES_MAX, Payload, PutOptions, StorageError, StorageErrorKind, StorageOptions,
+    backoff::{Backoff, FailedAttempts},
 };
 use crate::domain::{clock::IdSource, object_key::ObjectKey};
 
@@ -30,71 +29,28 @@ impl Retrying {
         let backoff = Arc::new(Backoff::new(options, ids));
         Arc::new(Self { provider: options.provider.clone(), inner, backoff })
     }
+}
 
-    async fn retry<'a, T>(
-        &self,
-        call: impl Fn() -> BoxFuture<'a, Result<T, StorageError>> + Send,
+/// If the response of `start_multipart` is lost, the upload id is unknown. `list_multiparts` finds such an
+/// upload, so that it can be aborted.
+impl Decorator for Retrying {
+    fn inner(&self) -> &dyn ObjectStorage {
+        &*self.inner
+    }
+
+    async fn decorate<'a, T: Send>(
+        &'a self,
+        operation: Operation,
+        attempt: impl Fn() -> Attempt<'a, T> + Send,
     ) -> Result<T, StorageError> {
-        let mut attempt = 1;
-        loop {
-            match call().await {
-                Ok(value) => {
-                    self.backoff.record_success();
-                    return Ok(value);
-                }
-                Err(error) => self.backoff.wait_before_retry(attempt, error).await?,
-            }
-            attempt += 1;
+        match operation {
+            Operation::Check | Operation::Initialize => attempt().await,
+            _ => self.backoff.retry(attempt).await,
         }
     }
 
-    /// Returns whether the stored object has exactly this content.
-    async fn has_content(&self, key: &ObjectKey, body: &Payload) -> Result<bool, StorageError> {
-        if self.head(key).await?.size_bytes != body.len_bytes() {
-            return Ok(false);
-        }
-        let mut stored = self.get(key, 0..body.len_bytes()).await?;
-        let mut position = 0;
-        while let Some(piece) = stored.try_next().await? {
-            let end = position + piece.len() as u64;
-            if body.pieces(&(position..end)).concat() != piece {
-                return Ok(false);
-            }
-            position = end;
-        }
-        Ok(true)
-    }
-}
-
-impl Retrying {
-    /// Returns whether two objects have the same content.
-    async fn have_equal_content(&self, left: &ObjectKey, right: &ObjectKey) -> Result<bool, StorageError> {
-        let size_bytes = self.head(left).await?.size_bytes;
-        if self.head(right).await?.size_bytes != size_bytes {
-            return Ok(false);
-        }
-        // Read one after the other: two concurrent downloads could wait for each other at the concurrency
-        // limit.
-        for start in (0..size_bytes).step_by(PIECE_SIZE_BYTES_MAX) {
-            let window = start..size_bytes.min(start + PIECE_SIZE_BYTES_MAX as u64);
-            let left_bytes: Vec<Bytes> = self.get(left, window.clone()).await?.try_collect().await?;
-            let right_bytes: Vec<Bytes> = self.get(right, window).await?.try_collect().await?;
-            if left_bytes.concat() != right_bytes.concat() {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-}
-
-#[async_trait]
-impl ObjectStorage for Retrying {
     fn provider(&self) -> &str {
         &self.provider
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
     }
 
     async fn put(
@@ -103,65 +59,18 @@ impl ObjectStorage for Retrying {
         body: Payload,
         options: &PutOptions,
     ) -> Result<ObjectInfo, StorageError> {
-        let mut attempt = 1;
-        loop {
-            let error = match self.inner.put(key, body.clone(), options).await {
-                Ok(info) => {
-                    self.backoff.record_success();
-                    return Ok(info);
-                }
-                Err(error) => error,
-            };
-            // An earlier attempt may have succeeded although its response was lost. In that case the object
-            // is ours.
-            if attempt > 1 && error.kind == StorageErrorKind::AlreadyExists {
-                return if self.has_content(key, &body).await? { self.head(key).await } else { Err(error) };
-            }
-            self.backoff.wait_before_retry(attempt, error).await?;
-            attempt += 1;
+        let failed = match self.backoff.try_attempts(|| self.inner.put(key, body.clone(), options)).await {
+            Err(failed) if may_have_succeeded(&failed) => failed,
+            result => return Ok(result?),
+        };
+        match has_content(self, key, &body).await? {
+            true => ObjectStorage::head(self, key).await,
+            false => Err(failed.last_error),
         }
     }
 
-    /// If the response is lost, the upload id is unknown. `list_multiparts` finds such an upload, so that it
-    /// can be aborted.
-    async fn start_multipart(
-        &self,
-        key: &ObjectKey,
-        part_size_bytes: u64,
-        options: &PutOptions,
-    ) -> Result<MultipartId, StorageError> {
-        self.retry(|| self.inner.start_multipart(key, part_size_bytes, options)).await
-    }
-
-    async fn put_part(
-        &self,
-        key: &ObjectKey,
-        id: &MultipartId,
-        number: u32,
-        body: Payload,
-    ) -> Result<PartReceipt, StorageError> {
-        self.retry(|| self.inner.put_part(key, id, number, body.clone())).await
-    }
-
-    async fn complete_multipart(
-        &self,
-        key: &ObjectKey,
-        id: &MultipartId,
-        parts: &[PartReceipt],
-    ) -> Result<ObjectInfo, StorageError> {
-        self.retry(|| self.inner.complete_multipart(key, id, parts)).await
-    }
-
-    async fn abort_multipart(&self, key: &ObjectKey, id: &MultipartId) -> Result<(), StorageError> {
-        self.retry(|| self.inner.abort_multipart(key, id)).await
-    }
-
-    async fn head(&self, key: &ObjectKey) -> Result<ObjectInfo, StorageError> {
-        self.retry(|| self.inner.head(key)).await
-    }
-
     async fn get(&self, key: &ObjectKey, range: Range<u64>) -> Result<ByteStream, StorageError> {
-        let stream = self.retry(|| self.inner.get(key, range.clone())).await?;
+        let stream = self.backoff.retry(|| self.inner.get(key, range.clone())).await?;
         let download = Download {
             inner: Arc::clone(&self.inner),
             backoff: Arc::clone(&self.backoff),
@@ -173,75 +82,69 @@ impl ObjectStorage for Retrying {
         Ok(stream::try_unfold(download, Download::next).boxed())
     }
 
-    async fn delete(&self, key: &ObjectKey) -> Result<(), StorageError> {
-        self.retry(|| self.inner.delete(key)).await
-    }
-
-    async fn list(
-        &self,
-        prefix: &str,
-        after: Option<&ObjectKey>,
-        limit: usize,
-    ) -> Result<ListPage, StorageError> {
-        self.retry(|| self.inner.list(prefix, after, limit)).await
-    }
-
-    async fn list_multiparts(
-        &self,
-        prefix: &str,
-        after: Option<&MultipartInfo>,
-        limit: usize,
-    ) -> Result<MultipartPage, StorageError> {
-        self.retry(|| self.inner.list_multiparts(prefix, after, limit)).await
-    }
-
     async fn copy(
         &self,
         from: &ObjectKey,
         to: &ObjectKey,
         options: &PutOptions,
     ) -> Result<ObjectInfo, StorageError> {
-        let mut attempt = 1;
-        loop {
-            let error = match self.inner.copy(from, to, options).await {
-                Ok(info) => {
-                    self.backoff.record_success();
-                    return Ok(info);
-                }
-                Err(error) => error,
-            };
-            // As in `put`, the existing object may be the result of an earlier attempt.
-            if attempt > 1 && error.kind == StorageErrorKind::AlreadyExists {
-                return if self.have_equal_content(from, to).await? {
-                    self.head(to).await
-                } else {
-                    Err(error)
-                };
-            }
-            self.backoff.wait_before_retry(attempt, error).await?;
-            attempt += 1;
+        let failed = match self.backoff.try_attempts(|| self.inner.copy(from, to, options)).await {
+            Err(failed) if may_have_succeeded(&failed) => failed,
+            result => return Ok(result?),
+        };
+        match have_equal_content(self, from, to).await? {
+            true => ObjectStorage::head(self, to).await,
+            false => Err(failed.last_error),
         }
     }
+}
 
-    async fn list_parts(&self, key: &ObjectKey, id: &MultipartId) -> Result<Vec<PartReceipt>, StorageError> {
-        self.retry(|| self.inner.list_parts(key, id)).await
-    }
+/// Returns whether an earlier attempt of a write may have succeeded although its response was lost. In that
+/// case the existing object is ours.
+fn may_have_succeeded(failed: &FailedAttempts) -> bool {
+    failed.attempts > 1 && failed.last_error.kind == StorageErrorKind::AlreadyExists
+}
 
-    async fn presign(&self, request: &PresignRequest) -> Result<Option<PresignedUrl>, StorageError> {
-        self.retry(|| self.inner.presign(request)).await
+/// Returns whether the stored object has exactly this content.
+async fn has_content(
+    store: &dyn ObjectStorage,
+    key: &ObjectKey,
+    body: &Payload,
+) -> Result<bool, StorageError> {
+    if store.head(key).await?.size_bytes != body.len_bytes() {
+        return Ok(false);
     }
+    let mut stored = store.get(key, 0..body.len_bytes()).await?;
+    let mut position = 0;
+    while let Some(piece) = stored.try_next().await? {
+        let end = position + piece.len() as u64;
+        if body.pieces(&(position..end)).concat() != piece {
+            return Ok(false);
+        }
+        position = end;
+    }
+    Ok(true)
+}
 
-    async fn initialize(&self, options: &InitOptions) -> Result<InitReport, StorageError> {
-        self.inner.initialize(options).await
+/// Returns whether two objects have the same content.
+async fn have_equal_content(
+    store: &dyn ObjectStorage,
+    left: &ObjectKey,
+    right: &ObjectKey,
+) -> Result<bool, StorageError> {
+    let size_bytes = store.head(left).await?.size_bytes;
+    if store.head(right).await?.size_bytes != size_bytes {
+        return Ok(false);
     }
-
-    async fn space(&self) -> Result<Option<Space>, StorageError> {
-        self.retry(|| self.inner.space()).await
+    // Read one after the other: two concurrent downloads could wait for each other at the concurrency limit.
+    for start in (0..size_bytes).step_by(PIECE_SIZE_BYTES_MAX) {
+        let window = start..size_bytes.min(start + PIECE_SIZE_BYTES_MAX as u64);
+        let left_bytes = store.get_bytes(left, window.clone()).await?;
+        if left_bytes != store.get_bytes(right, window).await? {
+            return Ok(false);
+        }
     }
-
-    async fn check(&self) -> Result<(), StorageError> {
-        self.inner.check().await
-    }
+    Ok(true)
 }
 
 /// A download that continues with a new stream when its current stream fails.

@@ -51,7 +51,7 @@ pub(super) fn named(provider: &str) -> Arc<dyn ObjectStorage> {
     open(&options, Arc::new(SystemClock), Arc::new(SystemIds)).unwrap()
 }
 
-fn retrying(inner: Arc<dyn ObjectStorage>, attempts_max: u32) -> Arc<dyn ObjectStorage> {
+pub(super) fn retrying(inner: Arc<dyn ObjectStorage>, attempts_max: u32) -> Arc<dyn ObjectStorage> {
     Retrying::wrap(inner, &options(AdapterOptions::Memory, attempts_max), Arc::new(SystemIds))
 }
 
@@ -78,7 +78,7 @@ async fn read(
     key: &ObjectKey,
     range: Range<u64>,
 ) -> Result<Vec<u8>, StorageError> {
-    Ok(store.get(key, range).await?.try_collect::<Vec<_>>().await?.concat())
+    Ok(store.get_bytes(key, range).await?.to_vec())
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use crate::{
     app::App,
     db::{Database, DbError, Viewer, blobs::Blob, content_states},
     domain::{checksum::Crc64Hasher, digest::Hasher, file::StateReason, ids::TenantId},
-    storage::{ObjectStorage, StorageError, StorageErrorKind},
+    storage::{ObjectStorage, ObjectStorageExt, StorageError},
 };
 
 /// A suspected problem of an object.
@@ -33,14 +33,13 @@ pub(in crate::app) async fn confirm_damage(
     blob: &Blob,
     suspicion: Suspicion,
 ) -> Result<Option<StateReason>, StorageError> {
-    let size_bytes = match store.head(&blob.key).await {
-        Ok(info) => info.size_bytes,
-        Err(error) if error.kind == StorageErrorKind::NotFound => {
+    let size_bytes = match store.find_object(&blob.key).await? {
+        Some(info) => info.size_bytes,
+        None => {
             let listed = store.list(blob.key.as_str(), None, 1).await?;
             let exists = listed.objects.iter().any(|object| object.key == blob.key);
             return Ok((!exists).then_some(StateReason::ObjectMissing));
         }
-        Err(error) => return Err(error),
     };
     if size_bytes != blob.size_bytes {
         return Ok(Some(StateReason::ObjectDamaged));

@@ -28,7 +28,7 @@ use crate::{
         ids::TenantId,
         object_key::ObjectKey,
     },
-    storage::{MultipartInfo, ObjectStorage, StorageErrorKind, Stores},
+    storage::{MultipartInfo, ObjectStorage, ObjectStorageExt, StorageErrorKind, Stores},
 };
 
 /// The number of rows or objects in one batch.
@@ -220,12 +220,9 @@ impl Fsck {
             Ok(store) => store.as_ref(),
             Err(unknown) => return Ok(Some(unknown.to_string())),
         };
-        let size = match store.head(&blob.key).await {
-            Ok(info) => info.size_bytes,
-            Err(error) if error.kind == StorageErrorKind::NotFound => {
-                return Ok(Some("is missing".to_owned()));
-            }
-            Err(error) => return Err(error.into()),
+        let size = match store.find_object(&blob.key).await? {
+            Some(info) => info.size_bytes,
+            None => return Ok(Some("is missing".to_owned())),
         };
         if size != blob.size_bytes {
             return Ok(Some(format!("has {size} bytes; its record has {}", blob.size_bytes)));

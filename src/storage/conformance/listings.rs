@@ -1,6 +1,10 @@
 //! Listings of objects and of open multipart uploads.
 
-use super::{super::MultipartInfo, *};
+use super::{
+    super::MultipartInfo,
+    fixture::{Fixture, content},
+};
+use crate::domain::{ids::TenantId, object_key::ObjectKey};
 
 pub(super) async fn check_all(fixture: &Fixture) {
     lists_in_bytewise_order_with_any_page_size(fixture).await;

@@ -1,8 +1,13 @@
 //! Checks multipart uploads.
 
+use bytes::Bytes;
 use futures::future::{join_all, try_join_all};
 
-use super::*;
+use super::{
+    super::{MultipartId, PartReceipt, StorageErrorKind},
+    fixture::{Fixture, PART_SIZE_BYTES, assert_kind, content},
+};
+use crate::domain::object_key::ObjectKey;
 
 pub(super) async fn check_all(fixture: &Fixture) {
     accepts_parts_in_any_order_and_in_parallel(fixture).await;

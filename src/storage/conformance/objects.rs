@@ -1,8 +1,15 @@
 //! Checks operations on whole objects.
 
+use std::ops::Range;
+
+use bytes::Bytes;
 use futures::future::join_all;
 
-use super::*;
+use super::{
+    super::{Payload, StorageErrorKind},
+    fixture::{Fixture, assert_kind, content, options},
+};
+use crate::domain::storage_class::StorageClass;
 
 pub(super) async fn check_all(fixture: &Fixture) {
     store_is_reachable(fixture).await;

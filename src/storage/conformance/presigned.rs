@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::{
-    super::{PresignRequest, PresignedUrl},
-    *,
+    super::{PresignRequest, PresignedUrl, PutOptions, StorageErrorKind},
+    fixture::{Fixture, PART_SIZE_BYTES, assert_kind, content},
 };
+use crate::domain::object_key::ObjectKey;
 
 const HOUR: Duration = Duration::from_secs(3600);
 

@@ -14,10 +14,7 @@ use std::{
 
 use uuid::Uuid;
 
-use super::{
-    super::{MultipartId, ObjectInfo, Payload, Space, StorageError, StorageErrorKind},
-    invalid_id_error,
-};
+use super::super::{MultipartId, ObjectInfo, Payload, Space, StorageError, StorageErrorKind};
 use crate::domain::{clock::Timestamp, object_key::ObjectKey};
 
 /// The number of directories cached as durable. Each takes a few hundred bytes; dropping the cache costs a
@@ -341,6 +338,11 @@ pub(super) fn object_info(
     }
     let modify_time = metadata.modified().map_err(|error| map_io_error(error, operation).with_key(key))?;
     Ok(ObjectInfo { key: key.clone(), size_bytes: metadata.len(), modify_time: Timestamp::from(modify_time) })
+}
+
+pub(super) fn invalid_id_error(id: &MultipartId, key: &ObjectKey, operation: &'static str) -> StorageError {
+    StorageError::invalid_input(operation, format!("{:?} is not a multipart id of this store", id.as_str()))
+        .with_key(key)
 }
 
 /// Maps an I/O error to a storage error. This is the only place that classifies them.

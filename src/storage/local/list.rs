@@ -136,7 +136,7 @@ pub(super) fn list_unfinished(
         let Some((key, id)) = parse_file_name(&entry) else { continue };
         let follows = after.is_none_or(|after| (&key, &id.to_multipart_id()) > (&after.key, &after.id));
         if follows && key.as_str().starts_with(prefix) {
-            found.push((key, id.to_multipart_id(), entry.path(), id));
+            found.push(Unfinished { key, id: id.to_multipart_id(), parsed_id: id, path: entry.path() });
             if found.len() >= wanted.saturating_mul(2) {
                 keep_smallest_by_name(&mut found, wanted);
             }
@@ -145,18 +145,27 @@ pub(super) fn list_unfinished(
     keep_smallest_by_name(&mut found, wanted);
     let is_last = found.len() <= limit;
     found.truncate(limit);
-    let multiparts = found.into_iter().filter_map(|(key, id, path, unfinished)| {
-        let start_time = start_time(&unfinished, &path).map_err(at).transpose()?;
-        Some(start_time.map(|start_time| MultipartInfo { key, id, start_time }))
+    let multiparts = found.into_iter().filter_map(|unfinished| {
+        let start_time = unfinished.start_time().map_err(at).transpose()?;
+        Some(start_time.map(|start_time| MultipartInfo {
+            key: unfinished.key,
+            id: unfinished.id,
+            start_time,
+        }))
     });
     Ok(MultipartPage { multiparts: multiparts.collect::<Result<_, _>>()?, is_last })
 }
 
-type Unfinished = (ObjectKey, MultipartId, PathBuf, UnfinishedId);
+struct Unfinished {
+    key: ObjectKey,
+    id: MultipartId,
+    parsed_id: UnfinishedId,
+    path: PathBuf,
+}
 
 /// Keeps the smallest `count` entries, sorted by key and id.
 fn keep_smallest_by_name(found: &mut Vec<Unfinished>, count: usize) {
-    found.sort_unstable_by(|left, right| (&left.0, &left.1).cmp(&(&right.0, &right.1)));
+    found.sort_unstable_by(|left, right| (&left.key, &left.id).cmp(&(&right.key, &right.id)));
     found.truncate(count);
 }
 
@@ -166,19 +175,21 @@ fn parse_file_name(entry: &DirEntry) -> Option<(ObjectKey, UnfinishedId)> {
     Some((ObjectKey::parse(&key.replace('~', "/")).ok()?, UnfinishedId::parse(&MultipartId::new(id))?))
 }
 
-/// Returns the time in the id, which was generated when the upload was started. If the id contains no time,
-/// returns the time of the last write, or `None` if the upload ended in the meantime.
-fn start_time(id: &UnfinishedId, path: &Path) -> io::Result<Option<Timestamp>> {
-    let generated = id.uuid.get_timestamp().map(|time| time.to_unix());
-    if let Some((seconds, nanos)) = generated
-        && let Some(time) =
-            i64::try_from(seconds).ok().and_then(|seconds| Timestamp::from_timestamp(seconds, nanos))
-    {
-        return Ok(Some(time));
-    }
-    match fs::symlink_metadata(path).and_then(|metadata| metadata.modified()) {
-        Ok(modified) => Ok(Some(Timestamp::from(modified))),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
+impl Unfinished {
+    /// Returns the time in the id, which was generated when the upload was started. If the id contains no
+    /// time, returns the time of the last write, or `None` if the upload ended in the meantime.
+    fn start_time(&self) -> io::Result<Option<Timestamp>> {
+        let generated = self.parsed_id.uuid.get_timestamp().map(|time| time.to_unix());
+        if let Some((seconds, nanos)) = generated
+            && let Some(time) =
+                i64::try_from(seconds).ok().and_then(|seconds| Timestamp::from_timestamp(seconds, nanos))
+        {
+            return Ok(Some(time));
+        }
+        match fs::symlink_metadata(&self.path).and_then(|metadata| metadata.modified()) {
+            Ok(modified) => Ok(Some(Timestamp::from(modified))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 }

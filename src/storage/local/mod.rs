@@ -14,6 +14,7 @@
 //! - Empty directories are kept. Content type and metadata are not supported and are dropped.
 //! - Blocking calls run on tokio's blocking threads, with as few thread hops as possible: one for a put.
 
+mod blocking;
 mod disk;
 mod list;
 mod multipart;
@@ -34,13 +35,14 @@ use std::{
 use async_trait::async_trait;
 
 use self::{
+    blocking::run_blocking,
     disk::{Disk, UnfinishedId},
     multipart::OpenUploads,
 };
 use super::{
     ByteStream, Capabilities, InitOptions, InitOutcome, InitReport, ListPage, MultipartId, MultipartInfo,
     MultipartPage, ObjectInfo, ObjectStorage, PartReceipt, Payload, PresignRequest, PresignedUrl, PutOptions,
-    Space, StorageError, StorageErrorKind,
+    Space, StorageError,
     object::{check_part, check_part_size, check_parts},
 };
 use crate::domain::{clock::IdSource, object_key::ObjectKey};
@@ -55,17 +57,6 @@ impl Local {
     /// Creates missing directories. Blocks.
     pub(super) fn open(root: &Path, ids: Arc<dyn IdSource>) -> Result<Self, StorageError> {
         Ok(Self { disk: Arc::new(Disk::open(root)?), open_uploads: OpenUploads::default(), ids })
-    }
-}
-
-/// Runs a blocking function on a blocking thread.
-async fn run_blocking<T: Send + 'static>(
-    operation: &'static str,
-    work: impl FnOnce() -> Result<T, StorageError> + Send + 'static,
-) -> Result<T, StorageError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => Err(StorageError::new(StorageErrorKind::Other, operation).with_source(error)),
     }
 }
 
@@ -153,7 +144,7 @@ impl ObjectStorage for Local {
 
     async fn abort_multipart(&self, key: &ObjectKey, id: &MultipartId) -> Result<(), StorageError> {
         let operation = "abort multipart upload";
-        let upload = UnfinishedId::parse(id).ok_or_else(|| invalid_id_error(id, key, operation))?;
+        let upload = UnfinishedId::parse(id).ok_or_else(|| disk::invalid_id_error(id, key, operation))?;
         let state = self.open_uploads.get(upload);
         let guard = Arc::clone(&state.lock).write_owned().await;
         let (disk, object) = (Arc::clone(&self.disk), key.clone());
@@ -251,9 +242,4 @@ impl fmt::Debug for Local {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Local").field("disk", &self.disk).finish_non_exhaustive()
     }
-}
-
-fn invalid_id_error(id: &MultipartId, key: &ObjectKey, operation: &'static str) -> StorageError {
-    StorageError::invalid_input(operation, format!("{:?} is not a multipart id of this store", id.as_str()))
-        .with_key(key)
 }

@@ -12,9 +12,9 @@ use futures::{StreamExt, future::BoxFuture, stream};
 use tokio::task::JoinHandle;
 
 use super::{
-    super::{ByteStream, StorageError, StorageErrorKind, check_range},
+    super::{ByteStream, StorageError, StorageErrorKind, object::check_range},
+    blocking::run_blocking,
     disk::{self, Disk, map_io_error},
-    run_blocking,
 };
 use crate::domain::object_key::ObjectKey;
 

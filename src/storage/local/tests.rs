@@ -11,7 +11,10 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 
 use super::*;
-use crate::{domain::clock::SystemIds, storage::tests::key};
+use crate::{
+    domain::clock::SystemIds,
+    storage::{ObjectStorageExt, StorageErrorKind, tests::key},
+};
 
 const PART_SIZE_BYTES: u64 = 8;
 
@@ -29,7 +32,7 @@ async fn start(store: &Local, key: &ObjectKey) -> MultipartId {
 
 async fn read(store: &Local, key: &ObjectKey) -> Vec<u8> {
     let size_bytes = store.head(key).await.unwrap().size_bytes;
-    store.get(key, 0..size_bytes).await.unwrap().try_collect::<Vec<_>>().await.unwrap().concat()
+    store.get_bytes(key, 0..size_bytes).await.unwrap().to_vec()
 }
 
 /// Returns a path and everything below it.

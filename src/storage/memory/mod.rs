@@ -19,8 +19,8 @@ use self::body::{Body, copy_head};
 use super::{
     ByteStream, Capabilities, InitOptions, InitOutcome, InitReport, ListPage, MultipartId, MultipartInfo,
     MultipartPage, ObjectInfo, ObjectStorage, PartReceipt, Payload, PresignRequest, PresignedUrl, PutOptions,
-    Space, StorageError, StorageErrorKind, check_range,
-    object::{check_part, check_part_size, check_parts},
+    Space, StorageError, StorageErrorKind,
+    object::{check_part, check_part_size, check_parts, check_range},
 };
 use crate::domain::{
     clock::{Clock, IdSource, Timestamp},
@@ -37,20 +37,43 @@ pub(super) struct Memory {
 #[derive(Default)]
 struct State {
     /// Objects by key.
-    objects: BTreeMap<String, (ObjectInfo, Body)>,
-    /// Open multipart uploads by key and id.
-    multiparts: BTreeMap<(String, String), Multipart>,
+    objects: BTreeMap<String, Object>,
+    /// Open multipart uploads.
+    multiparts: BTreeMap<MultipartKey, Multipart>,
     /// The number of stored parts, which gives every stored part a unique etag.
     parts_put: u64,
     /// The most recently kept head of an object.
     head: Bytes,
 }
 
+struct Object {
+    info: ObjectInfo,
+    body: Body,
+}
+
+/// Uploads are listed in this order.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct MultipartKey {
+    key: String,
+    id: String,
+}
+
+impl MultipartKey {
+    fn new(key: &ObjectKey, id: &MultipartId) -> Self {
+        Self { key: key.to_string(), id: id.to_string() }
+    }
+}
+
+struct Part {
+    receipt: PartReceipt,
+    kept: Payload,
+}
+
 struct Multipart {
     key: ObjectKey,
     part_size_bytes: u64,
     start_time: Timestamp,
-    parts: BTreeMap<u32, (PartReceipt, Payload)>,
+    parts: BTreeMap<u32, Part>,
 }
 
 impl Memory {
@@ -85,25 +108,17 @@ impl State {
             return Err(StorageError::new(StorageErrorKind::AlreadyExists, operation).with_key(key));
         }
         let info = ObjectInfo { key: key.clone(), size_bytes: body.len_bytes(), modify_time };
-        self.objects.insert(key.to_string(), (info.clone(), body));
+        self.objects.insert(key.to_string(), Object { info: info.clone(), body });
         Ok(info)
     }
 
-    fn find_object(
-        &self,
-        key: &ObjectKey,
-        operation: &'static str,
-    ) -> Result<&(ObjectInfo, Body), StorageError> {
+    fn find_object(&self, key: &ObjectKey, operation: &'static str) -> Result<&Object, StorageError> {
         self.objects.get(key.as_str()).ok_or_else(|| not_found_error(key, operation))
     }
 }
 
 fn not_found_error(key: &ObjectKey, operation: &'static str) -> StorageError {
     StorageError::new(StorageErrorKind::NotFound, operation).with_key(key)
-}
-
-fn multipart_key(key: &ObjectKey, id: &MultipartId) -> (String, String) {
-    (key.to_string(), id.to_string())
 }
 
 #[async_trait]
@@ -136,7 +151,7 @@ impl ObjectStorage for Memory {
         let id = MultipartId::new(self.ids.uuid().to_string());
         let start_time = self.clock.now();
         let multipart = Multipart { key: key.clone(), part_size_bytes, start_time, parts: BTreeMap::new() };
-        self.state().multiparts.insert(multipart_key(key, &id), multipart);
+        self.state().multiparts.insert(MultipartKey::new(key, &id), multipart);
         Ok(id)
     }
 
@@ -154,11 +169,11 @@ impl ObjectStorage for Memory {
         let kept = state.select_kept(self.keep, body, number == 1);
         let multipart = state
             .multiparts
-            .get_mut(&multipart_key(key, id))
+            .get_mut(&MultipartKey::new(key, id))
             .ok_or_else(|| not_found_error(key, operation))?;
         check_part(number, size_bytes, multipart.part_size_bytes, operation)?;
         let receipt = PartReceipt { number, size_bytes, etag };
-        multipart.parts.insert(number, (receipt.clone(), kept));
+        multipart.parts.insert(number, Part { receipt: receipt.clone(), kept });
         Ok(receipt)
     }
 
@@ -171,12 +186,12 @@ impl ObjectStorage for Memory {
         let operation = "complete multipart upload";
         let size_bytes = check_parts(parts, operation)?;
         let mut state = self.state();
-        let Some(multipart) = state.multiparts.get(&multipart_key(key, id)) else {
+        let Some(multipart) = state.multiparts.get(&MultipartKey::new(key, id)) else {
             // The upload may already be complete. Keys are never reused, so an object of this size is its
             // result.
             let object = state.find_object(key, operation)?;
-            return if object.0.size_bytes == size_bytes {
-                Ok(object.0.clone())
+            return if object.info.size_bytes == size_bytes {
+                Ok(object.info.clone())
             } else {
                 Err(not_found_error(key, operation))
             };
@@ -184,7 +199,7 @@ impl ObjectStorage for Memory {
         let mut body = Vec::new();
         for part in parts {
             match multipart.parts.get(&part.number) {
-                Some((receipt, payload)) if receipt == part => body.extend_from_slice(payload.chunks()),
+                Some(stored) if stored.receipt == *part => body.extend_from_slice(stored.kept.chunks()),
                 _ => {
                     let reason = format!("part {} does not match its receipt", part.number);
                     return Err(StorageError::invalid_input(operation, reason).with_key(key));
@@ -201,22 +216,22 @@ impl ObjectStorage for Memory {
             return Err(StorageError::invalid_input(operation, reason).with_key(key));
         }
         let info = state.insert(key, Body::new(body.into(), size_bytes), self.clock.now(), operation)?;
-        state.multiparts.remove(&multipart_key(key, id));
+        state.multiparts.remove(&MultipartKey::new(key, id));
         Ok(info)
     }
 
     async fn abort_multipart(&self, key: &ObjectKey, id: &MultipartId) -> Result<(), StorageError> {
-        self.state().multiparts.remove(&multipart_key(key, id));
+        self.state().multiparts.remove(&MultipartKey::new(key, id));
         Ok(())
     }
 
     async fn head(&self, key: &ObjectKey) -> Result<ObjectInfo, StorageError> {
-        self.state().find_object(key, "head object").map(|(info, _)| info.clone())
+        self.state().find_object(key, "head object").map(|object| object.info.clone())
     }
 
     async fn get(&self, key: &ObjectKey, range: Range<u64>) -> Result<ByteStream, StorageError> {
         let operation = "get object";
-        let body = self.state().find_object(key, operation)?.1.clone();
+        let body = self.state().find_object(key, operation)?.body.clone();
         check_range(&range, body.len_bytes(), operation).map_err(|error| error.with_key(key))?;
         Ok(stream::iter(body.pieces(range)).map(Ok).boxed())
     }
@@ -239,7 +254,7 @@ impl ObjectStorage for Memory {
         let state = self.state();
         let found = state.objects.range::<str, _>((start, Bound::Unbounded));
         let mut found =
-            found.map(|(_, (info, _))| info).take_while(|info| info.key.as_str().starts_with(prefix));
+            found.map(|(_, object)| &object.info).take_while(|info| info.key.as_str().starts_with(prefix));
         let objects = found.by_ref().take(limit).cloned().collect();
         Ok(ListPage { objects, is_last: found.next().is_none() })
     }
@@ -250,16 +265,16 @@ impl ObjectStorage for Memory {
         after: Option<&MultipartInfo>,
         limit: usize,
     ) -> Result<MultipartPage, StorageError> {
-        let after = after.map(|info| multipart_key(&info.key, &info.id));
+        let after = after.map(|info| MultipartKey::new(&info.key, &info.id));
         let state = self.state();
-        let found = state.multiparts.iter().filter(|(name, _)| name.0.starts_with(prefix));
+        let found = state.multiparts.iter().filter(|(name, _)| name.key.starts_with(prefix));
         let mut found = found.filter(|(name, _)| after.as_ref().is_none_or(|after| *name > after));
-        let info = |((_, id), multipart): (&(String, String), &Multipart)| MultipartInfo {
+        let multiparts = found.by_ref().take(limit).map(|(name, multipart)| MultipartInfo {
             key: multipart.key.clone(),
-            id: MultipartId::new(id),
+            id: MultipartId::new(&name.id),
             start_time: multipart.start_time,
-        };
-        let multiparts = found.by_ref().take(limit).map(info).collect();
+        });
+        let multiparts = multiparts.collect();
         Ok(MultipartPage { multiparts, is_last: found.next().is_none() })
     }
 
@@ -271,14 +286,14 @@ impl ObjectStorage for Memory {
     ) -> Result<ObjectInfo, StorageError> {
         let operation = "copy object";
         let mut state = self.state();
-        let body = state.find_object(from, operation)?.1.clone();
+        let body = state.find_object(from, operation)?.body.clone();
         state.insert(to, body, self.clock.now(), operation)
     }
 
     async fn list_parts(&self, key: &ObjectKey, id: &MultipartId) -> Result<Vec<PartReceipt>, StorageError> {
         let state = self.state();
-        let multipart = state.multiparts.get(&multipart_key(key, id));
-        let parts = multipart.map(|open| open.parts.values().map(|(receipt, _)| receipt.clone()).collect());
+        let multipart = state.multiparts.get(&MultipartKey::new(key, id));
+        let parts = multipart.map(|open| open.parts.values().map(|part| part.receipt.clone()).collect());
         parts.ok_or_else(|| not_found_error(key, "list parts"))
     }
 

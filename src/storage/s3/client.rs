@@ -184,7 +184,7 @@ impl Client {
     }
 
     async fn sign(&self, request: Request) -> Result<HttpRequest, Failure> {
-        let address = self.build_url(&request.bucket, &request.key, &request.query)?;
+        let address = self.build_url(&request)?;
         let content_length = request.body.len_bytes();
         let digest = match self.signs_payload {
             true => Some(digest::sha256(&request.body).await),
@@ -211,13 +211,13 @@ impl Client {
     }
 
     /// Builds the URL. Our own keys need no escaping; keys of import sources are escaped already.
-    fn build_url(&self, bucket: &str, key: &str, query: &[(&'static str, String)]) -> Result<Uri, Failure> {
-        let mut address = self.bucket_url(bucket);
+    fn build_url(&self, request: &Request) -> Result<Uri, Failure> {
+        let mut address = self.bucket_url(&request.bucket);
         address.push('/');
-        address.push_str(key);
-        if !query.is_empty() {
+        address.push_str(&request.key);
+        if !request.query.is_empty() {
             let mut pairs = form_urlencoded::Serializer::new(String::new());
-            for (name, value) in query {
+            for (name, value) in &request.query {
                 pairs.append_pair(name, value);
             }
             address.push('?');

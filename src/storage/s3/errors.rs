@@ -3,18 +3,28 @@
 
 use std::{error::Error, fmt};
 
-use bytes::Bytes;
 use http::StatusCode;
 use object_store::client::HttpError;
+use serde::Deserialize;
 
-use super::{
-    super::{StorageError, StorageErrorKind},
-    xml,
-};
+use super::super::{StorageError, StorageErrorKind};
 use crate::domain::object_key::ObjectKey;
 
 /// The maximum number of characters of a store's message that are included in an error.
 const MESSAGE_LENGTH_CHARS_MAX: usize = 200;
+
+/// The number of bytes of a response in which an error document must begin. Lists may be long, so the
+/// beginning is checked before the body is parsed as an error.
+const DOCUMENT_HEAD_SIZE_BYTES: usize = 200;
+
+/// An error document.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ErrorDocument {
+    code: String,
+    #[serde(default)]
+    message: String,
+}
 
 /// A failed request.
 #[derive(Debug)]
@@ -41,9 +51,24 @@ pub(super) enum Failure {
 }
 
 impl Failure {
-    pub(super) fn rejected(status: StatusCode, body: &Bytes) -> Self {
-        let (code, message) = xml::parse_error(body).unwrap_or_default();
-        Self::Rejected { status, code, message }
+    /// Creates the failure of a response with an error status. Its code is empty if the body is not an error
+    /// document.
+    pub(super) fn rejected(status: StatusCode, body: &[u8]) -> Self {
+        Self::parse_document(status, body).unwrap_or_else(|| Self::Rejected {
+            status,
+            code: String::new(),
+            message: String::new(),
+        })
+    }
+
+    /// Returns a rejection if the body is an error document, which may follow a success status.
+    pub(super) fn parse_document(status: StatusCode, body: &[u8]) -> Option<Self> {
+        let head = body.get(..body.len().min(DOCUMENT_HEAD_SIZE_BYTES))?;
+        if !std::str::from_utf8(head).unwrap_or_default().contains("<Error") {
+            return None;
+        }
+        let ErrorDocument { code, message } = quick_xml::de::from_reader(body).ok()?;
+        Some(Self::Rejected { status, code, message })
     }
 
     pub(super) fn bucket_missing() -> Self {

@@ -24,6 +24,13 @@ struct Page<T, M> {
     next: Option<M>,
 }
 
+/// The last upload of a page.
+struct UploadMarker {
+    key: String,
+    /// Empty if all uploads of the key have been listed.
+    id: String,
+}
+
 pub(super) async fn list_objects(
     client: &Client,
     prefix: &str,
@@ -89,7 +96,8 @@ pub(super) async fn list_multiparts(
     let at = |failure: Failure| failure.into_store_error("list multipart uploads");
     let mut multiparts: Vec<MultipartInfo> = Vec::new();
     for bucket in find_buckets(client, prefix, after.map(|info| &info.key)).await.map_err(at)? {
-        let mut marker = after.map(|info| (info.key.to_string(), info.id.to_string()));
+        let mut marker =
+            after.map(|info| UploadMarker { key: info.key.to_string(), id: info.id.to_string() });
         loop {
             if multiparts.len() >= limit {
                 return Ok(MultipartPage { multiparts, is_last: false });
@@ -111,14 +119,14 @@ async fn fetch_multiparts_page(
     client: &Client,
     bucket: &str,
     prefix: &str,
-    after: Option<&(String, String)>,
+    after: Option<&UploadMarker>,
     limit: usize,
-) -> Result<Page<MultipartInfo, (String, String)>, Failure> {
+) -> Result<Page<MultipartInfo, UploadMarker>, Failure> {
     let mut request = Request::new(Method::GET, bucket, "")
         .query("uploads", "")
         .query("prefix", prefix)
         .query("max-uploads", limit.min(PAGE_LENGTH_MAX).to_string());
-    if let Some((key, id)) = after {
+    if let Some(UploadMarker { key, id }) = after {
         request = request.query("key-marker", key);
         if !id.is_empty() {
             request = request.query("upload-id-marker", id);
@@ -131,7 +139,7 @@ async fn fetch_multiparts_page(
         response => response?,
     };
     let page: xml::Uploads = xml::parse(&response.body, "malformed list of uploads")?;
-    let next = next_marker(page.is_truncated, page.next_marker())?;
+    let next = next_marker(page.is_truncated, upload_marker(&page))?;
     let ours = |upload: xml::Upload| {
         let key = ObjectKey::parse(&upload.key).ok()?;
         Some(MultipartInfo { key, id: MultipartId::new(upload.upload_id), start_time: upload.initiated })
@@ -143,12 +151,10 @@ async fn fetch_multiparts_page(
     Ok(Page { items, next })
 }
 
-impl xml::Uploads {
-    /// Returns the key marker and, unless all uploads of that key have been listed, the id marker.
-    fn next_marker(&self) -> Option<(String, String)> {
-        (!self.next_key_marker.is_empty())
-            .then(|| (self.next_key_marker.clone(), self.next_upload_id_marker.clone()))
-    }
+fn upload_marker(page: &xml::Uploads) -> Option<UploadMarker> {
+    let has_marker = !page.next_key_marker.is_empty();
+    has_marker
+        .then(|| UploadMarker { key: page.next_key_marker.clone(), id: page.next_upload_id_marker.clone() })
 }
 
 /// Returns the marker of the next page. A truncated page without a marker is invalid: treating it as the last

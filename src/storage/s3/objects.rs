@@ -14,7 +14,7 @@ use object_store::client::HttpResponseBody;
 use super::{
     super::{
         ByteStream, ObjectInfo, PIECE_SIZE_BYTES_MAX, Payload, PutOptions, StorageError, StorageErrorKind,
-        check_range,
+        object::check_range,
     },
     client::{Client, Request},
     digest,

@@ -78,7 +78,9 @@ pub(super) async fn presign(
         let bucket = client.bucket_of(key);
         client.ensure_bucket(&bucket).await.map_err(|failure| failure.into_error(OPERATION, key))?;
     }
-    sign(client, signers, key, method, *expires_in, query, signed_headers).await
+    let mut options = SignedUrlOptions::default().with_query(query);
+    options.signed_headers = signed_headers;
+    sign(client, signers, key, method, *expires_in, &options).await
 }
 
 async fn sign(
@@ -87,15 +89,12 @@ async fn sign(
     key: &ObjectKey,
     method: Method,
     expires_in: Duration,
-    query: Vec<(&str, String)>,
-    signed_headers: HeaderMap,
+    options: &SignedUrlOptions,
 ) -> Result<PresignedUrl, StorageError> {
-    let mut options = SignedUrlOptions::default().with_query(query);
-    options.signed_headers = signed_headers;
     let at = |error| Failure::Credentials(error).into_error(OPERATION, key);
     let signer = signers.get_or_create(client, &client.bucket_of(key)).map_err(at)?;
     let path = Path::from(key.as_str());
-    let url = signer.signed_url_opts(method.clone(), &path, expires_in, &options).await.map_err(at)?;
+    let url = signer.signed_url_opts(method.clone(), &path, expires_in, options).await.map_err(at)?;
     let text = |value: &HeaderValue| value.to_str().unwrap_or_default().to_owned();
     let headers =
         options.signed_headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect();

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, fmt, sync::Arc};
 
-use futures::{FutureExt, future::BoxFuture};
+use futures::FutureExt;
 use http::{
     Method,
     header::{CONTENT_LENGTH, CONTENT_TYPE},
@@ -79,7 +79,7 @@ impl SourceBucket {
             return Err(StorageError::invalid_input(GET, "the key contains the segment `.` or `..`"));
         }
         let request = Request::new(Method::GET, &client.options.bucket, percent::encode_path(key));
-        self.retry(|| self.open_object(request.clone()).boxed()).await
+        self.0.backoff.retry(|| self.open_object(request.clone()).boxed()).await
     }
 
     async fn open_object(&self, request: Request) -> Result<SourceObject, StorageError> {
@@ -148,23 +148,6 @@ impl SourceBucket {
         }
         Ok(Page { keys, last, is_last: !listed.is_truncated })
     }
-
-    async fn retry<'a, T>(
-        &self,
-        call: impl Fn() -> BoxFuture<'a, Result<T, StorageError>> + Send,
-    ) -> Result<T, StorageError> {
-        let mut attempt = 1;
-        loop {
-            match call().await {
-                Ok(done) => {
-                    self.0.backoff.record_success();
-                    return Ok(done);
-                }
-                Err(error) => self.0.backoff.wait_before_retry(attempt, error).await?,
-            }
-            attempt += 1;
-        }
-    }
 }
 
 impl fmt::Debug for SourceBucket {
@@ -207,7 +190,7 @@ impl BucketKeys {
                 return Ok(None);
             }
             let (bucket, prefix, after) = (&self.bucket, &self.prefix, self.after.as_deref());
-            let page = bucket.retry(|| bucket.fetch_page(prefix, after).boxed()).await?;
+            let page = bucket.0.backoff.retry(|| bucket.fetch_page(prefix, after).boxed()).await?;
             (self.page, self.after, self.is_last) = (page.keys, page.last, page.is_last);
         }
     }

@@ -1,5 +1,6 @@
 //! The XML responses of the store, limited to the fields that are used.
 
+use http::StatusCode;
 use serde::{Deserialize, de::DeserializeOwned};
 
 use super::errors::Failure;
@@ -7,28 +8,10 @@ use crate::domain::clock::Timestamp;
 
 /// Parses a response. An error document is a rejection, even with a success status.
 pub(super) fn parse<T: DeserializeOwned>(body: &[u8], what: &'static str) -> Result<T, Failure> {
-    if let Some((code, message)) = parse_error(body) {
-        return Err(Failure::Rejected { status: http::StatusCode::OK, code, message });
+    if let Some(rejection) = Failure::parse_document(StatusCode::OK, body) {
+        return Err(rejection);
     }
     quick_xml::de::from_reader(body).map_err(|_| Failure::InvalidResponse(what))
-}
-
-/// Returns the code and the message if the body is an error document.
-pub(super) fn parse_error(body: &[u8]) -> Option<(String, String)> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "PascalCase")]
-    struct ErrorBody {
-        code: String,
-        #[serde(default)]
-        message: String,
-    }
-    // Lists may be long, so check the beginning before parsing the body as an error.
-    let head = std::str::from_utf8(body.get(..body.len().min(200))?).unwrap_or_default();
-    if !head.contains("<Error") {
-        return None;
-    }
-    let error: ErrorBody = quick_xml::de::from_reader(body).ok()?;
-    Some((error.code, error.message))
 }
 
 #[derive(Deserialize)]

@@ -1,9 +1,8 @@
 //! A store that presigns URLs, and a client that writes to them. A URL holds the key and the multipart
 //! upload, and a write goes directly to the store without a connection. `tests/e2e/direct.rs` uses real URLs.
 
-use std::{ops::Range, sync::Arc};
+use std::sync::Arc;
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use strongroom::{
     domain::object_key::ObjectKey,
@@ -12,9 +11,8 @@ use strongroom::{
         GetUploadRequest, UploadSpec,
     },
     storage::{
-        ByteStream, Capabilities, InitOptions, InitReport, ListPage, MultipartId, MultipartInfo,
-        MultipartPage, ObjectInfo, ObjectStorage, PartReceipt, Payload, PresignRequest, PresignedUrl,
-        PutOptions, Space, StorageError, StorageErrorKind,
+        Capabilities, Decorator, MultipartId, ObjectStorage, Payload, PresignRequest, PresignedUrl,
+        PutOptions, StorageError, StorageErrorKind,
     },
 };
 use tonic::Status;
@@ -111,10 +109,9 @@ impl Inner {
 #[derive(Debug)]
 pub(super) struct WithUrls(pub(super) Arc<dyn ObjectStorage>);
 
-#[async_trait]
-impl ObjectStorage for WithUrls {
-    fn provider(&self) -> &str {
-        self.0.provider()
+impl Decorator for WithUrls {
+    fn inner(&self) -> &dyn ObjectStorage {
+        &*self.0
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -129,101 +126,5 @@ impl ObjectStorage for WithUrls {
         };
         let url = Url::parse(&format!("memory://store/{}{query}", key.as_str())).unwrap();
         Ok(Some(PresignedUrl { url, method: "PUT", headers: Vec::new() }))
-    }
-
-    async fn put(
-        &self,
-        key: &ObjectKey,
-        body: Payload,
-        options: &PutOptions,
-    ) -> Result<ObjectInfo, StorageError> {
-        self.0.put(key, body, options).await
-    }
-
-    async fn start_multipart(
-        &self,
-        key: &ObjectKey,
-        part_size_bytes: u64,
-        options: &PutOptions,
-    ) -> Result<MultipartId, StorageError> {
-        self.0.start_multipart(key, part_size_bytes, options).await
-    }
-
-    async fn put_part(
-        &self,
-        key: &ObjectKey,
-        id: &MultipartId,
-        number: u32,
-        body: Payload,
-    ) -> Result<PartReceipt, StorageError> {
-        self.0.put_part(key, id, number, body).await
-    }
-
-    async fn complete_multipart(
-        &self,
-        key: &ObjectKey,
-        id: &MultipartId,
-        parts: &[PartReceipt],
-    ) -> Result<ObjectInfo, StorageError> {
-        self.0.complete_multipart(key, id, parts).await
-    }
-
-    async fn abort_multipart(&self, key: &ObjectKey, id: &MultipartId) -> Result<(), StorageError> {
-        self.0.abort_multipart(key, id).await
-    }
-
-    async fn head(&self, key: &ObjectKey) -> Result<ObjectInfo, StorageError> {
-        self.0.head(key).await
-    }
-
-    async fn get(&self, key: &ObjectKey, range: Range<u64>) -> Result<ByteStream, StorageError> {
-        self.0.get(key, range).await
-    }
-
-    async fn delete(&self, key: &ObjectKey) -> Result<(), StorageError> {
-        self.0.delete(key).await
-    }
-
-    async fn list(
-        &self,
-        prefix: &str,
-        after: Option<&ObjectKey>,
-        limit: usize,
-    ) -> Result<ListPage, StorageError> {
-        self.0.list(prefix, after, limit).await
-    }
-
-    async fn list_multiparts(
-        &self,
-        prefix: &str,
-        after: Option<&MultipartInfo>,
-        limit: usize,
-    ) -> Result<MultipartPage, StorageError> {
-        self.0.list_multiparts(prefix, after, limit).await
-    }
-
-    async fn copy(
-        &self,
-        from: &ObjectKey,
-        to: &ObjectKey,
-        options: &PutOptions,
-    ) -> Result<ObjectInfo, StorageError> {
-        self.0.copy(from, to, options).await
-    }
-
-    async fn list_parts(&self, key: &ObjectKey, id: &MultipartId) -> Result<Vec<PartReceipt>, StorageError> {
-        self.0.list_parts(key, id).await
-    }
-
-    async fn initialize(&self, options: &InitOptions) -> Result<InitReport, StorageError> {
-        self.0.initialize(options).await
-    }
-
-    async fn space(&self) -> Result<Option<Space>, StorageError> {
-        self.0.space().await
-    }
-
-    async fn check(&self) -> Result<(), StorageError> {
-        self.0.check().await
     }
 }

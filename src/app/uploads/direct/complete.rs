@@ -7,8 +7,6 @@
 
 use std::sync::Arc;
 
-use futures::StreamExt as _;
-
 use super::new_direct_target;
 use crate::{
     app::{
@@ -44,7 +42,7 @@ use crate::{
         violations::Violations,
     },
     media::sniff::{SNIFF_BYTES_MAX, sniff_media_type},
-    storage::{MultipartId, ObjectStorage, PartReceipt, PutOptions, StorageErrorKind},
+    storage::{MultipartId, ObjectStorageExt, PartReceipt, PutOptions, StorageErrorKind},
 };
 
 /// Completes an open direct upload of this caller, or returns the same response again if it was committed
@@ -201,12 +199,9 @@ async fn assemble_object(
     check_part_numbers(parts, size_bytes.div_ceil(stored.upload.part_size_bytes).max(1))?;
     let assembled_bytes = match &stored.staging_key {
         Some(staging_key) => {
-            let staged = match store.head(staging_key).await {
-                Err(error) if error.kind == StorageErrorKind::NotFound => {
-                    let problem = "has no bytes in the store; PUT them to its URL, then complete again";
-                    return Err(Violations::one("upload_id", problem).into());
-                }
-                staged => staged?,
+            let Some(staged) = store.find_object(staging_key).await? else {
+                let problem = "has no bytes in the store; PUT them to its URL, then complete again";
+                return Err(Violations::one("upload_id", problem).into());
             };
             check_object_size(size_bytes, staged.size_bytes)?;
             store.copy(staging_key, key, options).await?.size_bytes
@@ -302,21 +297,13 @@ async fn check_content(
     size_bytes: u64,
     limits: &FileSizeLimits,
 ) -> Result<(ContentSummary, Option<String>), Error> {
-    let sniffed = sniff_media_type(&read_head(target.store.as_ref(), target, size_bytes).await?);
+    let head = target.store.get_bytes(&target.key, 0..size_bytes.min(SNIFF_BYTES_MAX as u64)).await?;
+    let sniffed = sniff_media_type(&head);
     let mime_type = resolve_type(&spec.declared_mime_type, sniffed.as_deref());
     spec.types.check(&type_for_check(&mime_type.mime_type, sniffed.as_deref(), &spec.type_check_name))?;
     let kind = MediaKind::from_mime_type(&mime_type.mime_type);
     check_size(size_bytes, Some(kind), limits)?;
     Ok((ContentSummary { size_bytes, sha256: Digest::UNKNOWN, mime_type, kind }, sniffed))
-}
-
-async fn read_head(store: &dyn ObjectStorage, target: &Target, size_bytes: u64) -> Result<Vec<u8>, Error> {
-    let mut head = Vec::new();
-    let mut bytes = store.get(&target.key, 0..size_bytes.min(SNIFF_BYTES_MAX as u64)).await?;
-    while let Some(piece) = bytes.next().await {
-        head.extend_from_slice(&piece?);
-    }
-    Ok(head)
 }
 
 /// Builds the commit of a file that is still PROCESSING. It is committed under the request id derived from
