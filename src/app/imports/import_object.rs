@@ -1,6 +1,8 @@
 //! Imports one object.
 
-use super::{Import, ObjectLocation, messages::UploadMessages, object_stream::ObjectStream, source::Address};
+use super::{
+    ObjectLocation, messages::UploadMessages, object_stream::ObjectStream, source::Address, start::Import,
+};
 use crate::{
     app::{
         Error,
@@ -16,12 +18,13 @@ use crate::{
         media_type::DECLARED_CHARACTERS_MAX,
         text,
         upload_spec::UploadSpec,
+        violations::Violations,
     },
 };
 
 /// The properties of an object to import.
 #[derive(Debug, Clone)]
-pub struct ImportItem {
+pub struct ObjectProperties {
     /// The id that the file had in the previous system; may be empty.
     pub legacy_id: String,
     /// The owner of the file; the caller if empty.
@@ -32,11 +35,36 @@ pub struct ImportItem {
     pub spec: UploadSpec,
 }
 
+impl ObjectProperties {
+    /// Checks that no property is set that differs between the objects of a prefix.
+    ///
+    /// # Errors
+    /// Returns every such property.
+    pub(super) fn check_for_prefix(&self) -> Result<(), Violations> {
+        let mut violations = Violations::new();
+        for (field, is_set) in [
+            ("item.legacy_id", !self.legacy_id.is_empty()),
+            ("spec.name", !self.spec.name.is_empty()),
+            ("spec.size_bytes", self.spec.size_bytes.is_some()),
+            ("spec.sha256", self.spec.sha256.is_some()),
+        ] {
+            if is_set {
+                violations.add(field, "differs between objects; omit it, or import the objects one by one");
+            }
+        }
+        violations.into_result()
+    }
+}
+
 /// The outcome of importing an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ObjectOutcome {
-    /// The object was imported as this file; its event has this position.
-    Imported(FileId, EventPosition),
+    /// The object was imported.
+    Imported {
+        file: FileId,
+        /// The position of the event that reports the new file.
+        event: EventPosition,
+    },
     /// The object was imported before as this file, which may have been deleted since.
     AlreadyImported(FileId),
     /// The object would be imported. Returned by a dry run.
@@ -49,13 +77,14 @@ impl Import {
     /// # Errors
     /// Returns `NotFound` if the object does not exist, `FetchFailed` if a URL cannot be fetched, and any
     /// error of `upload_file`.
-    pub async fn import_object(
+    pub(super) async fn import_object(
         &self,
         location: &ObjectLocation,
-        item: ImportItem,
+        properties: ObjectProperties,
     ) -> Result<ObjectOutcome, Error> {
         let address = self.source.address(location)?;
-        let (spec, source) = self.upload_spec(&address, item);
+        let source = address.digest(&self.options.source);
+        let spec = self.upload_spec(&address, source, properties);
         if let Some(id) = self.find_imported(source).await? {
             return Ok(ObjectOutcome::AlreadyImported(id));
         }
@@ -64,7 +93,7 @@ impl Import {
             return self.dry_run(spec, object.size_bytes).await;
         }
         match self.upload_object(spec, object).await {
-            Ok((id, event)) => Ok(ObjectOutcome::Imported(id, event)),
+            Ok(outcome) => Ok(outcome),
             // A concurrent import may have been faster, or the COMMIT of this one succeeded and its response
             // was lost.
             Err(error) => match self.find_imported(source).await {
@@ -74,8 +103,13 @@ impl Import {
         }
     }
 
-    fn upload_spec(&self, address: &Address, item: ImportItem) -> (UploadSpec, Digest) {
-        let ImportItem { legacy_id, owner_id, create_time, mut spec } = item;
+    fn upload_spec(
+        &self,
+        address: &Address,
+        source_sha256: Digest,
+        properties: ObjectProperties,
+    ) -> UploadSpec {
+        let ObjectProperties { legacy_id, owner_id, create_time, mut spec } = properties;
         for (field, text) in [("spec.file_id", &mut spec.file_id), ("spec.request_id", &mut spec.request_id)]
         {
             if !std::mem::take(text).is_empty() {
@@ -96,9 +130,8 @@ impl Import {
         }
         let owner_id = if owner_id.is_empty() { self.caller.actor.id.clone() } else { owner_id };
         let source = format!("{}:{}", self.options.source, address.without_query());
-        let source_sha256 = address.digest(&self.options.source);
         spec.import_origin = Some(ImportOrigin { source, source_sha256, legacy_id, owner_id, create_time });
-        (spec, source_sha256)
+        spec
     }
 
     async fn find_imported(&self, source: Digest) -> Result<Option<FileId>, Error> {
@@ -126,7 +159,7 @@ impl Import {
         &self,
         mut spec: UploadSpec,
         object: ObjectStream,
-    ) -> Result<(FileId, EventPosition), Error> {
+    ) -> Result<ObjectOutcome, Error> {
         if let (None, Some(size_bytes)) = (spec.size_bytes, object.size_bytes) {
             spec.size_bytes = Some(i64::try_from(size_bytes).map_err(Error::internal)?);
         }
@@ -137,7 +170,7 @@ impl Import {
         }
         let mut messages = UploadMessages::new(object.body, self.app.limits.uploads.chunk_size_max_bytes);
         match upload_file(&self.app, &self.caller, spec, &mut messages).await {
-            Ok(uploaded) => Ok((uploaded.file.id, uploaded.event)),
+            Ok(uploaded) => Ok(ObjectOutcome::Imported { file: uploaded.file.id, event: uploaded.event }),
             Err(error) => Err(messages.read_error().unwrap_or(error)),
         }
     }
