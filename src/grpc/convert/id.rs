@@ -2,7 +2,7 @@
 
 use super::file;
 use crate::{
-    app::files::{FileChange, transfer_ownership::TransferRequest},
+    app::files::{FileChange, TransferRequest},
     domain::{
         ids::{FileId, RequestId, TenantId, UploadId},
         upload_spec,

@@ -2,10 +2,7 @@
 
 use super::{id, time};
 use crate::{
-    app::quotas::{
-        update::QuotaUpdate,
-        usage::{Usage, UsageEntry},
-    },
+    app::quotas::{QuotaUpdate, Usage, UsageEntry},
     domain::{
         ids::TenantId,
         media_type::MediaKind,

@@ -3,8 +3,8 @@
 use super::{file, id, policy, quota, structs, time};
 use crate::{
     app::{
-        quotas::update::QuotaUpdate,
-        tenants::{TenantName, create::NewTenant, export::ExportRecord},
+        quotas::QuotaUpdate,
+        tenants::{ExportRecord, NewTenant, TenantName},
     },
     domain::{
         caller::{ActorKind, TenantKind, TenantState},

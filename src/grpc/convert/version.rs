@@ -2,12 +2,7 @@
 
 use super::{file, id, time};
 use crate::{
-    app::files::{
-        FileChange,
-        copy::CopyRequest,
-        list_versions::{FileVersionList, ListVersionsRequest},
-        restore_version::RestoreRequest,
-    },
+    app::files::{CopyRequest, FileChange, FileVersionList, ListVersionsRequest, RestoreRequest},
     domain::{
         file::{FileVersion, project_state},
         ids::FileId,

@@ -4,7 +4,7 @@ use std::mem;
 
 use super::{id, time, watch};
 use crate::{
-    app::webhooks::{Delivery, update::WebhookUpdate},
+    app::webhooks::{Delivery, WebhookUpdate},
     domain::{
         event_position::EventPosition,
         ids::{RequestId, WebhookId},
