@@ -22,12 +22,18 @@ pub(super) fn request_origin(extensions: &Extensions) -> Origin {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ValidUntil(pub(super) Timestamp);
 
-/// The verified principal of a request, and its message.
-pub(super) fn extract_principal<T>(request: Request<T>) -> Result<(Principal, Origin, T), Status> {
+/// A request of a verified principal.
+pub(super) struct PrincipalCall<T> {
+    pub(super) principal: Principal,
+    pub(super) origin: Origin,
+    pub(super) message: T,
+}
+
+pub(super) fn extract_principal<T>(request: Request<T>) -> Result<PrincipalCall<T>, Status> {
     let (_, mut extensions, message) = request.into_parts();
     let origin = request_origin(&extensions);
     match extensions.remove::<Principal>() {
-        Some(principal) => Ok((principal, origin, message)),
+        Some(principal) => Ok(PrincipalCall { principal, origin, message }),
         None => {
             tracing::error!("request has no verified caller");
             Err(internal(&origin.call_id))
@@ -37,9 +43,10 @@ pub(super) fn extract_principal<T>(request: Request<T>) -> Result<(Principal, Or
 
 /// The verified caller of a request to a service without operators, and its message.
 pub(super) fn extract_caller<T>(request: Request<T>) -> Result<(Caller, T), Status> {
-    match extract_principal(request)? {
-        (Principal::Caller(caller), _, message) => Ok((caller, message)),
-        (Principal::Operator(_), origin, _) => {
+    let PrincipalCall { principal, origin, message } = extract_principal(request)?;
+    match principal {
+        Principal::Caller(caller) => Ok((caller, message)),
+        Principal::Operator(_) => {
             let error = Error::NotAllowed("operators manage tenants and cannot access their files");
             Err(status(&error, &origin.call_id))
         }
@@ -48,9 +55,10 @@ pub(super) fn extract_caller<T>(request: Request<T>) -> Result<(Caller, T), Stat
 
 /// The verified operator of a request to the administration, and its message.
 pub(super) fn extract_operator<T>(request: Request<T>) -> Result<(Operator, T), Status> {
-    match extract_principal(request)? {
-        (Principal::Operator(operator), _, message) => Ok((operator, message)),
-        (Principal::Caller(_), origin, _) => {
+    let PrincipalCall { principal, origin, message } = extract_principal(request)?;
+    match principal {
+        Principal::Operator(operator) => Ok((operator, message)),
+        Principal::Caller(_) => {
             let error = Error::NotAllowed("only an operator may do this");
             Err(status(&error, &origin.call_id))
         }

@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use super::{
     call::{extract_caller, respond},
-    convert::{self, file, quota, watch},
+    convert::{self, file, id::BatchGetRequest, quota, watch},
     downloads::{DownloadStream, Downloads},
     uploads::UploadStreams,
 };
@@ -70,7 +70,8 @@ impl FileService for Files {
     ) -> Result<Response<v1::BatchGetFilesResponse>, Status> {
         let (caller, request) = extract_caller(request)?;
         respond(&caller.origin, async {
-            let (ids, is_full) = convert::id::batch_get_request_from_proto(&request)?;
+            let BatchGetRequest { files: ids, is_full } =
+                convert::id::batch_get_request_from_proto(&request)?;
             let batch = files::batch_get_files(&self.app, &caller, ids, is_full).await?;
             Ok(v1::BatchGetFilesResponse {
                 files: batch.files.into_iter().map(file::converter_for_view(is_full)).collect(),
@@ -248,8 +249,8 @@ impl FileService for Files {
     ) -> Result<Response<v1::BatchDeleteFilesResponse>, Status> {
         let (caller, request) = extract_caller(request)?;
         respond(&caller.origin, async {
-            let (ids, request_id) = convert::id::parse_batch_change(&request.file_ids, &request.request_id)?;
-            let deleted = files::batch_delete_files(&self.app, &caller, ids, request_id).await?;
+            let ids = convert::id::parse_batch_change(&request.file_ids, &request.request_id)?;
+            let deleted = files::batch_delete_files(&self.app, &caller, ids.files, ids.request).await?;
             Ok(v1::BatchDeleteFilesResponse {
                 event_position: watch::position_to_proto(deleted.event),
                 files: deleted.value.into_iter().map(file::to_basic_proto).collect(),
@@ -341,8 +342,9 @@ impl FileService for Files {
     ) -> Result<Response<v1::DeleteFileVersionResponse>, Status> {
         let (caller, request) = extract_caller(request)?;
         respond(&caller.origin, async {
-            let (change, version) = convert::version::delete_request_from_proto(request)?;
-            let deleted = files::delete_file_version(&self.app, &caller, change, version).await?;
+            let request = convert::version::delete_request_from_proto(request)?;
+            let deleted =
+                files::delete_file_version(&self.app, &caller, request.change, request.version).await?;
             Ok(v1::DeleteFileVersionResponse {
                 event_position: watch::position_to_proto(deleted.event),
                 file: Some(file::to_full_proto(deleted.value)),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status, async_trait};
 
 use super::{
-    call::{extract_principal, respond},
+    call::{PrincipalCall, extract_principal, respond},
     convert::quota,
 };
 use crate::{
@@ -21,7 +21,7 @@ impl QuotaService for Quotas {
         &self,
         request: Request<v1::GetQuotaRequest>,
     ) -> Result<Response<v1::GetQuotaResponse>, Status> {
-        let (principal, origin, request) = extract_principal(request)?;
+        let PrincipalCall { principal, origin, message: request } = extract_principal(request)?;
         respond(&origin, async {
             let quota =
                 quotas::get_quota(&self.0, &principal, quota::parse_tenant_id(&request.tenant_id)?).await?;
@@ -34,10 +34,10 @@ impl QuotaService for Quotas {
         &self,
         request: Request<v1::UpdateQuotaRequest>,
     ) -> Result<Response<v1::UpdateQuotaResponse>, Status> {
-        let (principal, origin, request) = extract_principal(request)?;
+        let PrincipalCall { principal, origin, message: request } = extract_principal(request)?;
         respond(&origin, async {
-            let (tenant, change) = quota::update_request_from_proto(request)?;
-            let quota = quotas::update_quota(&self.0, &principal, tenant, change).await?;
+            let request = quota::update_request_from_proto(request)?;
+            let quota = quotas::update_quota(&self.0, &principal, request.tenant, request.update).await?;
             let state = quota::state_to_proto(quota.state());
             Ok(v1::UpdateQuotaResponse { quota: Some(quota::to_proto(&quota)), quota_state: Some(state) })
         })
@@ -48,7 +48,7 @@ impl QuotaService for Quotas {
         &self,
         request: Request<v1::GetUsageRequest>,
     ) -> Result<Response<v1::GetUsageResponse>, Status> {
-        let (principal, origin, request) = extract_principal(request)?;
+        let PrincipalCall { principal, origin, message: request } = extract_principal(request)?;
         respond(&origin, async {
             let usage =
                 quotas::get_usage(&self.0, &principal, quota::parse_tenant_id(&request.tenant_id)?).await?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status, async_trait};
 
 use super::{
-    call::{extract_principal, respond},
+    call::{PrincipalCall, extract_principal, respond},
     convert,
 };
 use crate::{
@@ -28,7 +28,7 @@ impl ServiceInfoService for ServiceInfos {
         &self,
         request: Request<v1::GetServiceInfoRequest>,
     ) -> Result<Response<v1::GetServiceInfoResponse>, Status> {
-        let (principal, origin, _) = extract_principal(request)?;
+        let PrincipalCall { principal, origin, .. } = extract_principal(request)?;
         respond(&origin, async {
             let info = service_info::get_service_info(&self.app, &principal, self.transport);
             Ok(v1::GetServiceInfoResponse { service_info: Some(convert::service_info::to_proto(info)) })

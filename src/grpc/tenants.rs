@@ -39,7 +39,7 @@ impl TenantService for Tenants {
     ) -> Result<Response<v1::GetTenantResponse>, Status> {
         let (operator, request) = extract_operator(request)?;
         respond(&operator.origin, async {
-            let (id, _) = tenant::parse_tenant_change(&request.tenant_id, "")?;
+            let id = tenant::parse_tenant_id(&request.tenant_id)?;
             let record = tenants::get_tenant(&self.0, &operator, id).await?;
             Ok(v1::GetTenantResponse { tenant: Some(tenant::to_proto(record)) })
         })
@@ -68,8 +68,8 @@ impl TenantService for Tenants {
     ) -> Result<Response<v1::UpdateTenantResponse>, Status> {
         let (operator, request) = extract_operator(request)?;
         respond(&operator.origin, async {
-            let (id, change) = tenant::update_request_from_proto(request)?;
-            let updated = tenants::update_tenant(&self.0, &operator, id, change).await?;
+            let request = tenant::update_request_from_proto(request)?;
+            let updated = tenants::update_tenant(&self.0, &operator, request.tenant, request.update).await?;
             let quota = Some(quota::to_proto(&updated.quota));
             Ok(v1::UpdateTenantResponse { tenant: Some(tenant::to_proto(updated.tenant)), quota })
         })
@@ -82,8 +82,9 @@ impl TenantService for Tenants {
     ) -> Result<Response<v1::SuspendTenantResponse>, Status> {
         let (operator, request) = extract_operator(request)?;
         respond(&operator.origin, async {
-            let (id, request_id) = tenant::parse_tenant_change(&request.tenant_id, &request.request_id)?;
-            let record = tenants::suspend_tenant(&self.0, &operator, id, request.reason, request_id).await?;
+            let ids = tenant::parse_tenant_change(&request.tenant_id, &request.request_id)?;
+            let record =
+                tenants::suspend_tenant(&self.0, &operator, ids.tenant, request.reason, ids.request).await?;
             Ok(v1::SuspendTenantResponse { tenant: Some(tenant::to_proto(record)) })
         })
         .await
@@ -95,8 +96,8 @@ impl TenantService for Tenants {
     ) -> Result<Response<v1::ResumeTenantResponse>, Status> {
         let (operator, request) = extract_operator(request)?;
         respond(&operator.origin, async {
-            let (id, request_id) = tenant::parse_tenant_change(&request.tenant_id, &request.request_id)?;
-            let record = tenants::resume_tenant(&self.0, &operator, id, request_id).await?;
+            let ids = tenant::parse_tenant_change(&request.tenant_id, &request.request_id)?;
+            let record = tenants::resume_tenant(&self.0, &operator, ids.tenant, ids.request).await?;
             Ok(v1::ResumeTenantResponse { tenant: Some(tenant::to_proto(record)) })
         })
         .await
@@ -108,8 +109,9 @@ impl TenantService for Tenants {
     ) -> Result<Response<v1::DeleteTenantResponse>, Status> {
         let (operator, request) = extract_operator(request)?;
         respond(&operator.origin, async {
-            let (id, request_id) = tenant::parse_tenant_change(&request.tenant_id, &request.request_id)?;
-            let deleted = tenants::delete_tenant(&self.0, &operator, id, request.dry_run, request_id).await?;
+            let ids = tenant::parse_tenant_change(&request.tenant_id, &request.request_id)?;
+            let deleted =
+                tenants::delete_tenant(&self.0, &operator, ids.tenant, request.dry_run, ids.request).await?;
             let plan = Some(tenant::deletion_plan_to_proto(&deleted.plan));
             Ok(v1::DeleteTenantResponse { tenant: Some(tenant::to_proto(deleted.tenant)), plan })
         })
@@ -125,7 +127,7 @@ impl TenantService for Tenants {
         let (operator, request) = extract_operator(request)?;
         let call_id = operator.origin.call_id.clone();
         respond(&operator.origin, async {
-            let (id, _) = tenant::parse_tenant_change(&request.tenant_id, "")?;
+            let id = tenant::parse_tenant_id(&request.tenant_id)?;
             let records = tenants::export_tenant(&self.0, &operator, id).await?;
             let responses = records.map(move |record| {
                 record.map(tenant::export_record_to_proto).map_err(|error| status(&error, &call_id))

@@ -98,8 +98,8 @@ impl UploadService for Uploads {
     ) -> Result<Response<v1::CancelUploadResponse>, Status> {
         let (caller, request) = extract_caller(request)?;
         respond(&caller.origin, async {
-            let (id, request_id) = convert::id::parse_upload_change(&request.upload_id, &request.request_id)?;
-            uploads::cancel_upload(&self.app, &caller, id, request_id).await?;
+            let ids = convert::id::parse_upload_change(&request.upload_id, &request.request_id)?;
+            uploads::cancel_upload(&self.app, &caller, ids.upload, ids.request).await?;
             Ok(v1::CancelUploadResponse {})
         })
         .await
@@ -111,8 +111,8 @@ impl UploadService for Uploads {
     ) -> Result<Response<v1::UploadPartResponse>, Status> {
         let (caller, request) = extract_caller(request)?;
         respond(&caller.origin, async {
-            let (id, chunk) = convert::upload::part_request_from_proto(request)?;
-            let upload = uploads::upload_part(&self.app, &caller, id, chunk).await?;
+            let part = convert::upload::part_request_from_proto(request)?;
+            let upload = uploads::upload_part(&self.app, &caller, part.upload, part.part).await?;
             Ok(v1::UploadPartResponse { upload: Some(self.streams.upload_to_proto(upload)) })
         })
         .await

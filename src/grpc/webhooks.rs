@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status, async_trait};
 
 use super::{
     call::{extract_caller, respond},
-    convert::webhook,
+    convert::webhook::{self, RedeliverRequest},
 };
 use crate::{
     app::{App, webhooks},
@@ -24,8 +24,9 @@ impl WebhookService for Webhooks {
     ) -> Result<Response<v1::CreateWebhookResponse>, Status> {
         let (caller, request) = extract_caller(request)?;
         respond(&caller.origin, async {
-            let (change, request_id) = webhook::create_request_from_proto(request)?;
-            let created = webhooks::create_webhook(&self.0, &caller, change, request_id).await?;
+            let request = webhook::create_request_from_proto(request)?;
+            let created =
+                webhooks::create_webhook(&self.0, &caller, request.change, request.request_id).await?;
             let secret = created.secret.text().to_owned();
             Ok(v1::CreateWebhookResponse { webhook: Some(webhook::to_proto(created.webhook)), secret })
         })
@@ -81,8 +82,8 @@ impl WebhookService for Webhooks {
     ) -> Result<Response<v1::DeleteWebhookResponse>, Status> {
         let (caller, request) = extract_caller(request)?;
         respond(&caller.origin, async {
-            let (id, request_id) = webhook::parse_webhook_change(&request.webhook_id, &request.request_id)?;
-            webhooks::delete_webhook(&self.0, &caller, id, request_id).await?;
+            let ids = webhook::parse_webhook_change(&request.webhook_id, &request.request_id)?;
+            webhooks::delete_webhook(&self.0, &caller, ids.webhook, ids.request).await?;
             Ok(v1::DeleteWebhookResponse {})
         })
         .await
@@ -94,8 +95,8 @@ impl WebhookService for Webhooks {
     ) -> Result<Response<v1::RotateWebhookSecretResponse>, Status> {
         let (caller, request) = extract_caller(request)?;
         respond(&caller.origin, async {
-            let (id, request_id) = webhook::parse_webhook_change(&request.webhook_id, &request.request_id)?;
-            let rotated = webhooks::rotate_webhook_secret(&self.0, &caller, id, request_id).await?;
+            let ids = webhook::parse_webhook_change(&request.webhook_id, &request.request_id)?;
+            let rotated = webhooks::rotate_webhook_secret(&self.0, &caller, ids.webhook, ids.request).await?;
             let secret = rotated.secret.text().to_owned();
             Ok(v1::RotateWebhookSecretResponse { webhook: Some(webhook::to_proto(rotated.webhook)), secret })
         })
@@ -125,8 +126,8 @@ impl WebhookService for Webhooks {
     ) -> Result<Response<v1::RedeliverWebhookResponse>, Status> {
         let (caller, request) = extract_caller(request)?;
         respond(&caller.origin, async {
-            let ((id, position), request_id) = webhook::redeliver_request_from_proto(&request)?;
-            webhooks::redeliver_event(&self.0, &caller, id, position, request_id).await?;
+            let RedeliverRequest { ids, position } = webhook::redeliver_request_from_proto(&request)?;
+            webhooks::redeliver_event(&self.0, &caller, ids.webhook, position, ids.request).await?;
             Ok(v1::RedeliverWebhookResponse {})
         })
         .await
