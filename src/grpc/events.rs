@@ -6,7 +6,7 @@ use futures::{Stream, StreamExt, stream, stream::BoxStream};
 use tonic::{Request, Response, Status, async_trait};
 
 use super::{
-    call::{ValidUntil, extract_caller, respond},
+    call::{CallerCall, ValidUntil, extract_caller, respond},
     convert, status,
 };
 use crate::{
@@ -30,7 +30,7 @@ impl EventService for Events {
         request: Request<v1::WatchFilesRequest>,
     ) -> Result<Response<WatchStream>, Status> {
         let valid_until = request.extensions().get::<ValidUntil>().map(|until| until.0);
-        let (caller, request) = extract_caller(request)?;
+        let CallerCall { caller, request } = extract_caller(request)?;
         let origin = caller.origin.clone();
         respond(&origin, async {
             let watch = watch::watch_files(

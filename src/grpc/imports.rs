@@ -7,7 +7,7 @@ use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use super::{
-    call::{ValidUntil, extract_caller, respond},
+    call::{CallerCall, ValidUntil, extract_caller, respond},
     convert, status,
 };
 use crate::{
@@ -35,7 +35,7 @@ impl ImportService for Imports {
         request: Request<Streaming<v1::ImportFilesRequest>>,
     ) -> Result<Response<ImportStream>, Status> {
         let valid_until = request.extensions().get::<ValidUntil>().map(|until| until.0);
-        let (caller, stream) = extract_caller(request)?;
+        let CallerCall { caller, request: stream } = extract_caller(request)?;
         let (call_id, message_bytes_max) = (caller.origin.call_id.clone(), self.message_bytes_max);
         let stream_call_id = call_id.clone();
         let messages = stream
@@ -55,7 +55,7 @@ impl ImportService for Imports {
         &self,
         request: Request<v1::FindImportedFilesRequest>,
     ) -> Result<Response<v1::FindImportedFilesResponse>, Status> {
-        let (caller, request) = extract_caller(request)?;
+        let CallerCall { caller, request } = extract_caller(request)?;
         respond(&caller.origin, async {
             let lookup = convert::import::lookup_request_from_proto(request);
             let found = imports::find_imported_files(&self.app, &caller, lookup).await?;

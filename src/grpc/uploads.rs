@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tonic::{Request, Response, Status, async_trait};
 
 use super::{
-    call::{extract_caller, respond},
+    call::{CallerCall, extract_caller, respond},
     convert, status,
 };
 use crate::{
@@ -43,7 +43,7 @@ impl UploadService for Uploads {
         &self,
         request: Request<v1::CreateUploadRequest>,
     ) -> Result<Response<v1::CreateUploadResponse>, Status> {
-        let (caller, request) = extract_caller(request)?;
+        let CallerCall { caller, request } = extract_caller(request)?;
         respond(&caller.origin, async {
             let spec = convert::upload::spec_from_proto(request.spec.unwrap_or_default());
             let upload = uploads::create_upload(&self.app, &caller, spec, request.direct).await?;
@@ -62,7 +62,7 @@ impl UploadService for Uploads {
         &self,
         request: Request<v1::GetUploadRequest>,
     ) -> Result<Response<v1::GetUploadResponse>, Status> {
-        let (caller, request) = extract_caller(request)?;
+        let CallerCall { caller, request } = extract_caller(request)?;
         respond(&caller.origin, async {
             let id = convert::id::parse_upload_id(&request.upload_id)?;
             let upload = uploads::get_upload(&self.app, &caller, id).await?;
@@ -81,7 +81,7 @@ impl UploadService for Uploads {
         &self,
         request: Request<v1::ListUploadsRequest>,
     ) -> Result<Response<v1::ListUploadsResponse>, Status> {
-        let (caller, request) = extract_caller(request)?;
+        let CallerCall { caller, request } = extract_caller(request)?;
         respond(&caller.origin, async {
             let listed =
                 uploads::list_uploads(&self.app, &caller, request.page_size, &request.page_token).await?;
@@ -96,7 +96,7 @@ impl UploadService for Uploads {
         &self,
         request: Request<v1::CancelUploadRequest>,
     ) -> Result<Response<v1::CancelUploadResponse>, Status> {
-        let (caller, request) = extract_caller(request)?;
+        let CallerCall { caller, request } = extract_caller(request)?;
         respond(&caller.origin, async {
             let ids = convert::id::parse_upload_change(&request.upload_id, &request.request_id)?;
             uploads::cancel_upload(&self.app, &caller, ids.upload, ids.request).await?;
@@ -109,7 +109,7 @@ impl UploadService for Uploads {
         &self,
         request: Request<v1::UploadPartRequest>,
     ) -> Result<Response<v1::UploadPartResponse>, Status> {
-        let (caller, request) = extract_caller(request)?;
+        let CallerCall { caller, request } = extract_caller(request)?;
         respond(&caller.origin, async {
             let part = convert::upload::part_request_from_proto(request)?;
             let upload = uploads::upload_part(&self.app, &caller, part.upload, part.part).await?;
@@ -122,7 +122,7 @@ impl UploadService for Uploads {
         &self,
         request: Request<v1::CompleteUploadRequest>,
     ) -> Result<Response<v1::CompleteUploadResponse>, Status> {
-        let (caller, request) = extract_caller(request)?;
+        let CallerCall { caller, request } = extract_caller(request)?;
         respond(&caller.origin, async {
             let id = convert::id::parse_upload_id(&request.upload_id)?;
             let committed = uploads::complete_upload(

@@ -40,7 +40,7 @@ pub struct ImportItem {
 /// The objects that an item names.
 #[derive(Debug)]
 pub enum ItemSource {
-    /// One object.
+    /// The object at this location.
     Object(ObjectLocation),
     /// All objects whose keys begin with this prefix.
     Prefix(String),
@@ -170,7 +170,7 @@ where
     async fn import_item(&mut self, item: ImportItem) -> ImportReport {
         let ImportItem { source, properties } = item;
         match source {
-            Some(ItemSource::Object(location)) => self.import_object(location, properties).await,
+            Some(ItemSource::Object(location)) => self.import.report_object(location, properties).await,
             Some(ItemSource::Prefix(prefix)) => match self.list_objects(&prefix, &properties) {
                 Ok(objects) => {
                     self.import_next_object(OpenPrefix { prefix, properties, objects, object_count: 0 }).await
@@ -203,20 +203,18 @@ where
                 prefix.object_count += 1;
                 let properties = prefix.properties.clone();
                 self.prefix = Some(prefix);
-                self.import_object(ObjectLocation::Key(key), properties).await
+                self.import.report_object(ObjectLocation::Key(key), properties).await
             }
             Ok(None) => prefix.end(None),
             Err(error) => prefix.end(Some(error)),
         }
     }
+}
 
-    async fn import_object(
-        &mut self,
-        location: ObjectLocation,
-        properties: ObjectProperties,
-    ) -> ImportReport {
+impl Import {
+    async fn report_object(&self, location: ObjectLocation, properties: ObjectProperties) -> ImportReport {
         let legacy_id = properties.legacy_id.clone();
-        let outcome = self.import.import_object(&location, properties).await;
+        let outcome = self.import_object(&location, properties).await;
         ImportReport::Object(ObjectReport { location: Some(location), legacy_id, outcome })
     }
 }

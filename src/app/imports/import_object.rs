@@ -175,3 +175,18 @@ impl Import {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefix_refuses_properties_of_single_objects() {
+        let spec = UploadSpec { name: "notes.txt".into(), size_bytes: Some(5), ..UploadSpec::default() };
+        let properties =
+            ObjectProperties { legacy_id: "7".into(), owner_id: "alice".into(), create_time: None, spec };
+        let violations = properties.check_for_prefix().unwrap_err();
+        let fields: Vec<&str> = violations.iter().map(|violation| violation.field.as_str()).collect();
+        assert_eq!(fields, ["item.legacy_id", "spec.name", "spec.size_bytes"]);
+    }
+}
