@@ -22,12 +22,18 @@ pub(super) fn request_origin(extensions: &Extensions) -> Origin {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ValidUntil(pub(super) Timestamp);
 
-/// The verified principal of a request, and its message.
-pub(super) fn extract_principal<T>(request: Request<T>) -> Result<(Principal, Origin, T), Status> {
-    let (_, mut extensions, message) = request.into_parts();
+/// A message, and the verified principal who sent it.
+pub(super) struct PrincipalCall<T> {
+    pub(super) principal: Principal,
+    pub(super) origin: Origin,
+    pub(super) request: T,
+}
+
+pub(super) fn extract_principal<T>(request: Request<T>) -> Result<PrincipalCall<T>, Status> {
+    let (_, mut extensions, request) = request.into_parts();
     let origin = request_origin(&extensions);
     match extensions.remove::<Principal>() {
-        Some(principal) => Ok((principal, origin, message)),
+        Some(principal) => Ok(PrincipalCall { principal, origin, request }),
         None => {
             tracing::error!("request has no verified caller");
             Err(internal(&origin.call_id))
@@ -35,22 +41,34 @@ pub(super) fn extract_principal<T>(request: Request<T>) -> Result<(Principal, Or
     }
 }
 
-/// The verified caller of a request to a service without operators, and its message.
-pub(super) fn extract_caller<T>(request: Request<T>) -> Result<(Caller, T), Status> {
-    match extract_principal(request)? {
-        (Principal::Caller(caller), _, message) => Ok((caller, message)),
-        (Principal::Operator(_), origin, _) => {
+/// A message to a service without operators, and the verified caller who sent it.
+pub(super) struct CallerCall<T> {
+    pub(super) caller: Caller,
+    pub(super) request: T,
+}
+
+pub(super) fn extract_caller<T>(request: Request<T>) -> Result<CallerCall<T>, Status> {
+    let PrincipalCall { principal, origin, request } = extract_principal(request)?;
+    match principal {
+        Principal::Caller(caller) => Ok(CallerCall { caller, request }),
+        Principal::Operator(_) => {
             let error = Error::NotAllowed(Denial::OperatorsExcluded);
             Err(status(&error, &origin.call_id))
         }
     }
 }
 
-/// The verified operator of a request to the administration, and its message.
-pub(super) fn extract_operator<T>(request: Request<T>) -> Result<(Operator, T), Status> {
-    match extract_principal(request)? {
-        (Principal::Operator(operator), _, message) => Ok((operator, message)),
-        (Principal::Caller(_), origin, _) => {
+/// A message to the administration, and the verified operator who sent it.
+pub(super) struct OperatorCall<T> {
+    pub(super) operator: Operator,
+    pub(super) request: T,
+}
+
+pub(super) fn extract_operator<T>(request: Request<T>) -> Result<OperatorCall<T>, Status> {
+    let PrincipalCall { principal, origin, request } = extract_principal(request)?;
+    match principal {
+        Principal::Operator(operator) => Ok(OperatorCall { operator, request }),
+        Principal::Caller(_) => {
             let error = Error::NotAllowed(Denial::OperatorsOnly);
             Err(status(&error, &origin.call_id))
         }

@@ -23,7 +23,7 @@ use tracing::Instrument;
 
 use super::{convert, status};
 use crate::{
-    app::{Error, Workload, files::download::Download},
+    app::{Error, Workload, files::Download},
     config::DownloadsConfig,
     domain::caller::Origin,
     proto::v1::DownloadFileResponse,

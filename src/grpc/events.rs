@@ -6,18 +6,18 @@ use futures::{Stream, StreamExt, stream, stream::BoxStream};
 use tonic::{Request, Response, Status, async_trait};
 
 use super::{
-    call::{ValidUntil, extract_caller, respond},
+    call::{CallerCall, ValidUntil, extract_caller, respond},
     convert, status,
 };
 use crate::{
     app::{
         App,
-        files::watch::{Watch, watch_files},
+        files::watch::{self, Watch},
     },
-    proto::v1::{WatchFilesRequest, WatchFilesResponse, event_service_server::EventService},
+    proto::v1::{self, event_service_server::EventService},
 };
 
-type WatchStream = BoxStream<'static, Result<WatchFilesResponse, Status>>;
+type WatchStream = BoxStream<'static, Result<v1::WatchFilesResponse, Status>>;
 
 pub(super) struct Events(pub(super) Arc<App>);
 
@@ -27,15 +27,19 @@ impl EventService for Events {
 
     async fn watch_files(
         &self,
-        request: Request<WatchFilesRequest>,
+        request: Request<v1::WatchFilesRequest>,
     ) -> Result<Response<WatchStream>, Status> {
         let valid_until = request.extensions().get::<ValidUntil>().map(|until| until.0);
-        let (caller, request) = extract_caller(request)?;
+        let CallerCall { caller, request } = extract_caller(request)?;
         let origin = caller.origin.clone();
         respond(&origin, async {
-            let watch =
-                watch_files(&self.0, caller, convert::watch::request_from_proto(request)?, valid_until)
-                    .await?;
+            let watch = watch::watch_files(
+                &self.0,
+                caller,
+                convert::watch::request_from_proto(request)?,
+                valid_until,
+            )
+            .await?;
             Ok(stream_messages(Arc::clone(&self.0), watch, origin.call_id.clone()).boxed())
         })
         .await
@@ -47,7 +51,7 @@ fn stream_messages(
     app: Arc<App>,
     watch: Watch,
     call_id: String,
-) -> impl Stream<Item = Result<WatchFilesResponse, Status>> {
+) -> impl Stream<Item = Result<v1::WatchFilesResponse, Status>> {
     stream::unfold(Some((app, watch, call_id)), |state| async move {
         let (app, mut watch, call_id) = state?;
         // The future is large. Boxed, it is not moved again.

@@ -6,46 +6,14 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use super::{
-    call::{extract_caller, respond},
-    convert::{self, file, quota, watch},
+    call::{CallerCall, extract_caller, respond},
+    convert::{self, file, id::BatchGetRequest, quota, watch},
     downloads::{DownloadStream, Downloads},
     uploads::UploadStreams,
 };
 use crate::{
-    app::{
-        App,
-        files::{
-            archive::archive_file,
-            batch_delete::batch_delete_files,
-            batch_get::batch_get_files,
-            copy::copy_file,
-            delete::delete_file,
-            delete_version::delete_file_version,
-            download::download_file,
-            get::get_file,
-            list::list_files,
-            list_versions::list_file_versions,
-            purge::purge_file,
-            release_hold::release_legal_hold,
-            restore_version::restore_file_version,
-            set_hold::{HoldRequest, set_legal_hold},
-            transfer_ownership::transfer_ownership,
-            unarchive::unarchive_file,
-            undelete::undelete_file,
-            update::update_file,
-        },
-    },
-    proto::v1::{
-        ArchiveFileRequest, ArchiveFileResponse, BatchDeleteFilesRequest, BatchDeleteFilesResponse,
-        BatchGetFilesRequest, BatchGetFilesResponse, CopyFileRequest, CopyFileResponse, DeleteFileRequest,
-        DeleteFileResponse, DeleteFileVersionRequest, DeleteFileVersionResponse, DownloadFileRequest,
-        GetFileRequest, GetFileResponse, ListFileVersionsRequest, ListFileVersionsResponse, ListFilesRequest,
-        ListFilesResponse, PurgeFileRequest, PurgeFileResponse, ReleaseLegalHoldRequest,
-        ReleaseLegalHoldResponse, RestoreFileVersionRequest, RestoreFileVersionResponse, SetLegalHoldRequest,
-        SetLegalHoldResponse, TransferOwnershipRequest, TransferOwnershipResponse, UnarchiveFileRequest,
-        UnarchiveFileResponse, UndeleteFileRequest, UndeleteFileResponse, UpdateFileRequest,
-        UpdateFileResponse, UploadFileRequest, UploadFileResponse, file_service_server::FileService,
-    },
+    app::{App, files},
+    proto::v1::{self, file_service_server::FileService},
 };
 
 pub(super) struct Files {
@@ -60,9 +28,9 @@ impl FileService for Files {
 
     async fn upload_file(
         &self,
-        request: Request<Streaming<UploadFileRequest>>,
-    ) -> Result<Response<UploadFileResponse>, Status> {
-        let (caller, stream) = extract_caller(request)?;
+        request: Request<Streaming<v1::UploadFileRequest>>,
+    ) -> Result<Response<v1::UploadFileResponse>, Status> {
+        let CallerCall { caller, request: stream } = extract_caller(request)?;
         // The future is large. Boxed, it is not moved again.
         let received = Box::pin(self.uploads.receive(&self.app, &caller, stream)).await;
         received.map(Response::new)
@@ -70,36 +38,42 @@ impl FileService for Files {
 
     async fn download_file(
         &self,
-        request: Request<DownloadFileRequest>,
+        request: Request<v1::DownloadFileRequest>,
     ) -> Result<Response<DownloadStream>, Status> {
-        let (caller, request) = extract_caller(request)?;
+        let CallerCall { caller, request } = extract_caller(request)?;
         let slot = self.downloads.acquire_slot(&caller.origin)?;
         respond(&caller.origin, async {
             let download =
-                download_file(&self.app, &caller, convert::download::request_from_proto(request)?).await?;
+                files::download_file(&self.app, &caller, convert::download::request_from_proto(request)?)
+                    .await?;
             Ok(self.downloads.start_sending(slot, download, &caller.origin))
         })
         .await
     }
 
-    async fn get_file(&self, request: Request<GetFileRequest>) -> Result<Response<GetFileResponse>, Status> {
-        let (caller, request) = extract_caller(request)?;
+    async fn get_file(
+        &self,
+        request: Request<v1::GetFileRequest>,
+    ) -> Result<Response<v1::GetFileResponse>, Status> {
+        let CallerCall { caller, request } = extract_caller(request)?;
         respond(&caller.origin, async {
-            let file = get_file(&self.app, &caller, convert::id::parse_file_id(&request.file_id)?).await?;
-            Ok(GetFileResponse { file: Some(file::to_full_proto(file)) })
+            let file =
+                files::get_file(&self.app, &caller, convert::id::parse_file_id(&request.file_id)?).await?;
+            Ok(v1::GetFileResponse { file: Some(file::to_full_proto(file)) })
         })
         .await
     }
 
     async fn batch_get_files(
         &self,
-        request: Request<BatchGetFilesRequest>,
-    ) -> Result<Response<BatchGetFilesResponse>, Status> {
-        let (caller, request) = extract_caller(request)?;
+        request: Request<v1::BatchGetFilesRequest>,
+    ) -> Result<Response<v1::BatchGetFilesResponse>, Status> {
+        let CallerCall { caller, request } = extract_caller(request)?;
         respond(&caller.origin, async {
-            let (ids, is_full) = convert::id::batch_get_request_from_proto(&request)?;
-            let batch = batch_get_files(&self.app, &caller, ids, is_full).await?;
-            Ok(BatchGetFilesResponse {
+            let BatchGetRequest { files: ids, is_full } =
+                convert::id::batch_get_request_from_proto(&request)?;
+            let batch = files::batch_get_files(&self.app, &caller, ids, is_full).await?;
+            Ok(v1::BatchGetFilesResponse {
                 files: batch.files.into_iter().map(file::converter_for_view(is_full)).collect(),
                 missing_file_ids: batch.missing.iter().map(ToString::to_string).collect(),
                 unread_file_ids: batch.unread.iter().map(ToString::to_string).collect(),
@@ -110,14 +84,14 @@ impl FileService for Files {
 
     async fn list_files(
         &self,
-        request: Request<ListFilesRequest>,
-    ) -> Result<Response<ListFilesResponse>, Status> {
-        let (caller, request) = extract_caller(request)?;
+        request: Request<v1::ListFilesRequest>,
+    ) -> Result<Response<v1::ListFilesResponse>, Status> {
+        let CallerCall { caller, request } = extract_caller(request)?;
         respond(&caller.origin, async {
             let request = convert::filter::list_request_from_proto(request)?;
             let to_proto = file::converter_for_view(request.is_full);
-            let listed = list_files(&self.app, &caller, request).await?;
-            Ok(ListFilesResponse {
+            let listed = files::list_files(&self.app, &caller, request).await?;
+            Ok(v1::ListFilesResponse {
                 files: listed.files.into_iter().map(to_proto).collect(),
                 next_page_token: listed.next_page_token,
                 total_size: listed.total.as_ref().map(|total| total.count),
@@ -129,13 +103,13 @@ impl FileService for Files {
 
     async fn update_file(
         &self,
-        request: Request<UpdateFileRequest>,
-    ) -> Result<Response<UpdateFileResponse>, Status> {
-        let (caller, request) = extract_caller(request)?;
+        request: Request<v1::UpdateFileRequest>,
+    ) -> Result<Response<v1::UpdateFileResponse>, Status> {
+        let CallerCall { caller, request } = extract_caller(request)?;
         respond(&caller.origin, async {
             let updated =
-                update_file(&self.app, &caller, convert::update::request_from_proto(request)?).await?;
-            Ok(UpdateFileResponse {
+                files::update_file(&self.app, &caller, convert::update::request_from_proto(request)?).await?;
+            Ok(v1::UpdateFileResponse {
                 event_position: watch::position_to_proto(updated.event),
                 file: Some(file::to_full_proto(updated.value)),
                 quota_state: Some(quota::state_to_proto(updated.quota)),
@@ -146,14 +120,14 @@ impl FileService for Files {
 
     async fn delete_file(
         &self,
-        request: Request<DeleteFileRequest>,
-    ) -> Result<Response<DeleteFileResponse>, Status> {
-        let (caller, request) = extract_caller(request)?;
+        request: Request<v1::DeleteFileRequest>,
+    ) -> Result<Response<v1::DeleteFileResponse>, Status> {
+        let CallerCall { caller, request } = extract_caller(request)?;
         respond(&caller.origin, async {
             let change =
                 convert::id::parse_file_change(&request.file_id, request.if_etag, &request.request_id)?;
-            let deleted = delete_file(&self.app, &caller, change).await?;
-            Ok(DeleteFileResponse {
+            let deleted = files::delete_file(&self.app, &caller, change).await?;
+            Ok(v1::DeleteFileResponse {
                 event_position: watch::position_to_proto(deleted.event),
                 file: deleted.value.map(file::to_full_proto),
                 quota_state: Some(quota::state_to_proto(deleted.quota)),
@@ -164,14 +138,14 @@ impl FileService for Files {
 
     async fn undelete_file(
         &self,
-        request: Request<UndeleteFileRequest>,
-    ) -> Result<Response<UndeleteFileResponse>, Status> {
-        let (caller, request) = extract_caller(request)?;
+        request: Request<v1::UndeleteFileRequest>,
+    ) -> Result<Response<v1::UndeleteFileResponse>, Status> {
+        let CallerCall { caller, request } = extract_caller(request)?;
         respond(&caller.origin, async {
             let change =
                 convert::id::parse_file_change(&request.file_id, String::new(), &request.request_id)?;
-            let restored = undelete_file(&self.app, &caller, change).await?;
-            Ok(UndeleteFileResponse {
+            let restored = files::undelete_file(&self.app, &caller, change).await?;
+            Ok(v1::UndeleteFileResponse {
                 event_position: watch::position_to_proto(restored.event),
                 file: Some(file::to_full_proto(restored.value)),
                 quota_state: Some(quota::state_to_proto(restored.quota)),
@@ -182,14 +156,14 @@ impl FileService for Files {
 
     async fn purge_file(
         &self,
-        request: Request<PurgeFileRequest>,
-    ) -> Result<Response<PurgeFileResponse>, Status> {
-        let (caller, request) = extract_caller(request)?;
+        request: Request<v1::PurgeFileRequest>,
+    ) -> Result<Response<v1::PurgeFileResponse>, Status> {
+        let CallerCall { caller, request } = extract_caller(request)?;
         respond(&caller.origin, async {
             let change =
                 convert::id::parse_file_change(&request.file_id, request.if_etag, &request.request_id)?;
-            let purged = purge_file(&self.app, &caller, change).await?;
-            Ok(PurgeFileResponse {
+            let purged = files::purge_file(&self.app, &caller, change).await?;
+            Ok(v1::PurgeFileResponse {
                 event_position: watch::position_to_proto(purged.event),
                 quota_state: Some(quota::state_to_proto(purged.quota)),
             })
@@ -199,13 +173,13 @@ impl FileService for Files {
 
     async fn transfer_ownership(
         &self,
-        request: Request<TransferOwnershipRequest>,
-    ) -> Result<Response<TransferOwnershipResponse>, Status> {
-        let (caller, request) = extract_caller(request)?;
+        request: Request<v1::TransferOwnershipRequest>,
+    ) -> Result<Response<v1::TransferOwnershipResponse>, Status> {
+        let CallerCall { caller, request } = extract_caller(request)?;
         respond(&caller.origin, async {
             let request = convert::id::transfer_request_from_proto(request)?;
-            let transferred = transfer_ownership(&self.app, &caller, request).await?;
-            Ok(TransferOwnershipResponse {
+            let transferred = files::transfer_ownership(&self.app, &caller, request).await?;
+            Ok(v1::TransferOwnershipResponse {
                 event_position: watch::position_to_proto(transferred.event),
                 transferred_file_count: transferred.file_count,
                 remaining_file_count: transferred.remaining_file_count,
@@ -217,14 +191,14 @@ impl FileService for Files {
 
     async fn archive_file(
         &self,
-        request: Request<ArchiveFileRequest>,
-    ) -> Result<Response<ArchiveFileResponse>, Status> {
-        let (caller, request) = extract_caller(request)?;
+        request: Request<v1::ArchiveFileRequest>,
+    ) -> Result<Response<v1::ArchiveFileResponse>, Status> {
+        let CallerCall { caller, request } = extract_caller(request)?;
         respond(&caller.origin, async {
             let change =
                 convert::id::parse_file_change(&request.file_id, request.if_etag, &request.request_id)?;
-            let archived = archive_file(&self.app, &caller, change).await?;
-            Ok(ArchiveFileResponse {
+            let archived = files::archive_file(&self.app, &caller, change).await?;
+            Ok(v1::ArchiveFileResponse {
                 event_position: watch::position_to_proto(archived.event),
                 file: Some(file::to_full_proto(archived.value)),
                 quota_state: Some(quota::state_to_proto(archived.quota)),
@@ -235,14 +209,14 @@ impl FileService for Files {
 
     async fn unarchive_file(
         &self,
-        request: Request<UnarchiveFileRequest>,
-    ) -> Result<Response<UnarchiveFileResponse>, Status> {
-        let (caller, request) = extract_caller(request)?;
+        request: Request<v1::UnarchiveFileRequest>,
+    ) -> Result<Response<v1::UnarchiveFileResponse>, Status> {
+        let CallerCall { caller, request } = extract_caller(request)?;
         respond(&caller.origin, async {
             let change =
                 convert::id::parse_file_change(&request.file_id, request.if_etag, &request.request_id)?;
-            let restored = unarchive_file(&self.app, &caller, change).await?;
-            Ok(UnarchiveFileResponse {
+            let restored = files::unarchive_file(&self.app, &caller, change).await?;
+            Ok(v1::UnarchiveFileResponse {
                 event_position: watch::position_to_proto(restored.event),
                 file: Some(file::to_full_proto(restored.value)),
                 quota_state: Some(quota::state_to_proto(restored.quota)),
@@ -253,13 +227,14 @@ impl FileService for Files {
 
     async fn copy_file(
         &self,
-        request: Request<CopyFileRequest>,
-    ) -> Result<Response<CopyFileResponse>, Status> {
-        let (caller, request) = extract_caller(request)?;
+        request: Request<v1::CopyFileRequest>,
+    ) -> Result<Response<v1::CopyFileResponse>, Status> {
+        let CallerCall { caller, request } = extract_caller(request)?;
         respond(&caller.origin, async {
             let copied =
-                copy_file(&self.app, &caller, convert::version::copy_request_from_proto(request)?).await?;
-            Ok(CopyFileResponse {
+                files::copy_file(&self.app, &caller, convert::version::copy_request_from_proto(request)?)
+                    .await?;
+            Ok(v1::CopyFileResponse {
                 event_position: watch::position_to_proto(copied.event),
                 file: Some(file::to_full_proto(copied.value)),
                 quota_state: Some(quota::state_to_proto(copied.quota)),
@@ -270,13 +245,13 @@ impl FileService for Files {
 
     async fn batch_delete_files(
         &self,
-        request: Request<BatchDeleteFilesRequest>,
-    ) -> Result<Response<BatchDeleteFilesResponse>, Status> {
-        let (caller, request) = extract_caller(request)?;
+        request: Request<v1::BatchDeleteFilesRequest>,
+    ) -> Result<Response<v1::BatchDeleteFilesResponse>, Status> {
+        let CallerCall { caller, request } = extract_caller(request)?;
         respond(&caller.origin, async {
-            let (ids, request_id) = convert::id::parse_batch_change(&request.file_ids, &request.request_id)?;
-            let deleted = batch_delete_files(&self.app, &caller, ids, request_id).await?;
-            Ok(BatchDeleteFilesResponse {
+            let ids = convert::id::parse_batch_change(&request.file_ids, &request.request_id)?;
+            let deleted = files::batch_delete_files(&self.app, &caller, ids.files, ids.request).await?;
+            Ok(v1::BatchDeleteFilesResponse {
                 event_position: watch::position_to_proto(deleted.event),
                 files: deleted.value.into_iter().map(file::to_basic_proto).collect(),
                 quota_state: Some(quota::state_to_proto(deleted.quota)),
@@ -287,15 +262,15 @@ impl FileService for Files {
 
     async fn set_legal_hold(
         &self,
-        request: Request<SetLegalHoldRequest>,
-    ) -> Result<Response<SetLegalHoldResponse>, Status> {
-        let (caller, request) = extract_caller(request)?;
+        request: Request<v1::SetLegalHoldRequest>,
+    ) -> Result<Response<v1::SetLegalHoldResponse>, Status> {
+        let CallerCall { caller, request } = extract_caller(request)?;
         respond(&caller.origin, async {
             let change =
                 convert::id::parse_file_change(&request.file_id, String::new(), &request.request_id)?;
-            let request = HoldRequest { change, reason: request.reason };
-            let held = set_legal_hold(&self.app, &caller, request).await?;
-            Ok(SetLegalHoldResponse {
+            let request = files::HoldRequest { change, reason: request.reason };
+            let held = files::set_legal_hold(&self.app, &caller, request).await?;
+            Ok(v1::SetLegalHoldResponse {
                 event_position: watch::position_to_proto(held.event),
                 file: Some(file::to_full_proto(held.value)),
                 quota_state: Some(quota::state_to_proto(held.quota)),
@@ -306,15 +281,15 @@ impl FileService for Files {
 
     async fn release_legal_hold(
         &self,
-        request: Request<ReleaseLegalHoldRequest>,
-    ) -> Result<Response<ReleaseLegalHoldResponse>, Status> {
-        let (caller, request) = extract_caller(request)?;
+        request: Request<v1::ReleaseLegalHoldRequest>,
+    ) -> Result<Response<v1::ReleaseLegalHoldResponse>, Status> {
+        let CallerCall { caller, request } = extract_caller(request)?;
         respond(&caller.origin, async {
             let change =
                 convert::id::parse_file_change(&request.file_id, String::new(), &request.request_id)?;
-            let request = HoldRequest { change, reason: request.reason };
-            let released = release_legal_hold(&self.app, &caller, request).await?;
-            Ok(ReleaseLegalHoldResponse {
+            let request = files::HoldRequest { change, reason: request.reason };
+            let released = files::release_legal_hold(&self.app, &caller, request).await?;
+            Ok(v1::ReleaseLegalHoldResponse {
                 event_position: watch::position_to_proto(released.event),
                 file: Some(file::to_full_proto(released.value)),
                 quota_state: Some(quota::state_to_proto(released.quota)),
@@ -325,13 +300,16 @@ impl FileService for Files {
 
     async fn list_file_versions(
         &self,
-        request: Request<ListFileVersionsRequest>,
-    ) -> Result<Response<ListFileVersionsResponse>, Status> {
-        let (caller, request) = extract_caller(request)?;
+        request: Request<v1::ListFileVersionsRequest>,
+    ) -> Result<Response<v1::ListFileVersionsResponse>, Status> {
+        let CallerCall { caller, request } = extract_caller(request)?;
         respond(&caller.origin, async {
-            let listed =
-                list_file_versions(&self.app, &caller, convert::version::list_request_from_proto(request)?)
-                    .await?;
+            let listed = files::list_file_versions(
+                &self.app,
+                &caller,
+                convert::version::list_request_from_proto(request)?,
+            )
+            .await?;
             Ok(convert::version::list_to_proto(listed))
         })
         .await
@@ -339,17 +317,17 @@ impl FileService for Files {
 
     async fn restore_file_version(
         &self,
-        request: Request<RestoreFileVersionRequest>,
-    ) -> Result<Response<RestoreFileVersionResponse>, Status> {
-        let (caller, request) = extract_caller(request)?;
+        request: Request<v1::RestoreFileVersionRequest>,
+    ) -> Result<Response<v1::RestoreFileVersionResponse>, Status> {
+        let CallerCall { caller, request } = extract_caller(request)?;
         respond(&caller.origin, async {
-            let restored = restore_file_version(
+            let restored = files::restore_file_version(
                 &self.app,
                 &caller,
                 convert::version::restore_request_from_proto(request)?,
             )
             .await?;
-            Ok(RestoreFileVersionResponse {
+            Ok(v1::RestoreFileVersionResponse {
                 event_position: watch::position_to_proto(restored.event),
                 file: Some(file::to_full_proto(restored.value)),
                 quota_state: Some(quota::state_to_proto(restored.quota)),
@@ -360,13 +338,14 @@ impl FileService for Files {
 
     async fn delete_file_version(
         &self,
-        request: Request<DeleteFileVersionRequest>,
-    ) -> Result<Response<DeleteFileVersionResponse>, Status> {
-        let (caller, request) = extract_caller(request)?;
+        request: Request<v1::DeleteFileVersionRequest>,
+    ) -> Result<Response<v1::DeleteFileVersionResponse>, Status> {
+        let CallerCall { caller, request } = extract_caller(request)?;
         respond(&caller.origin, async {
-            let (change, version) = convert::version::delete_request_from_proto(request)?;
-            let deleted = delete_file_version(&self.app, &caller, change, version).await?;
-            Ok(DeleteFileVersionResponse {
+            let request = convert::version::delete_request_from_proto(request)?;
+            let deleted =
+                files::delete_file_version(&self.app, &caller, request.change, request.version).await?;
+            Ok(v1::DeleteFileVersionResponse {
                 event_position: watch::position_to_proto(deleted.event),
                 file: Some(file::to_full_proto(deleted.value)),
                 quota_state: Some(quota::state_to_proto(deleted.quota)),

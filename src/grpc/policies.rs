@@ -5,22 +5,12 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status, async_trait};
 
 use super::{
-    call::{extract_caller, respond},
+    call::{CallerCall, extract_caller, respond},
     convert::policy,
 };
 use crate::{
-    app::{
-        App,
-        policies::{
-            create_category::create_category, delete_category::delete_category, get::get_policy,
-            update_category::update_category,
-        },
-    },
-    proto::v1::{
-        CreateCategoryRequest, CreateCategoryResponse, DeleteCategoryRequest, DeleteCategoryResponse,
-        GetPolicyRequest, GetPolicyResponse, UpdateCategoryRequest, UpdateCategoryResponse,
-        policy_service_server::PolicyService,
-    },
+    app::{App, policies},
+    proto::v1::{self, policy_service_server::PolicyService},
 };
 
 pub(super) struct Policies(pub(super) Arc<App>);
@@ -29,51 +19,54 @@ pub(super) struct Policies(pub(super) Arc<App>);
 impl PolicyService for Policies {
     async fn get_policy(
         &self,
-        request: Request<GetPolicyRequest>,
-    ) -> Result<Response<GetPolicyResponse>, Status> {
-        let (caller, _) = extract_caller(request)?;
+        request: Request<v1::GetPolicyRequest>,
+    ) -> Result<Response<v1::GetPolicyResponse>, Status> {
+        let CallerCall { caller, .. } = extract_caller(request)?;
         respond(&caller.origin, async {
-            let stored = get_policy(&self.0, &caller).await?;
-            Ok(GetPolicyResponse { policy: Some(policy::to_proto(stored)) })
+            let stored = policies::get_policy(&self.0, &caller).await?;
+            Ok(v1::GetPolicyResponse { policy: Some(policy::to_proto(stored)) })
         })
         .await
     }
 
     async fn create_category(
         &self,
-        request: Request<CreateCategoryRequest>,
-    ) -> Result<Response<CreateCategoryResponse>, Status> {
-        let (caller, request) = extract_caller(request)?;
+        request: Request<v1::CreateCategoryRequest>,
+    ) -> Result<Response<v1::CreateCategoryResponse>, Status> {
+        let CallerCall { caller, request } = extract_caller(request)?;
         respond(&caller.origin, async {
             let stored =
-                create_category(&self.0, &caller, policy::create_request_from_proto(request)?).await?;
-            Ok(CreateCategoryResponse { policy: Some(policy::to_proto(stored)) })
+                policies::create_category(&self.0, &caller, policy::create_request_from_proto(request)?)
+                    .await?;
+            Ok(v1::CreateCategoryResponse { policy: Some(policy::to_proto(stored)) })
         })
         .await
     }
 
     async fn update_category(
         &self,
-        request: Request<UpdateCategoryRequest>,
-    ) -> Result<Response<UpdateCategoryResponse>, Status> {
-        let (caller, request) = extract_caller(request)?;
+        request: Request<v1::UpdateCategoryRequest>,
+    ) -> Result<Response<v1::UpdateCategoryResponse>, Status> {
+        let CallerCall { caller, request } = extract_caller(request)?;
         respond(&caller.origin, async {
             let stored =
-                update_category(&self.0, &caller, policy::update_request_from_proto(request)?).await?;
-            Ok(UpdateCategoryResponse { policy: Some(policy::to_proto(stored)) })
+                policies::update_category(&self.0, &caller, policy::update_request_from_proto(request)?)
+                    .await?;
+            Ok(v1::UpdateCategoryResponse { policy: Some(policy::to_proto(stored)) })
         })
         .await
     }
 
     async fn delete_category(
         &self,
-        request: Request<DeleteCategoryRequest>,
-    ) -> Result<Response<DeleteCategoryResponse>, Status> {
-        let (caller, request) = extract_caller(request)?;
+        request: Request<v1::DeleteCategoryRequest>,
+    ) -> Result<Response<v1::DeleteCategoryResponse>, Status> {
+        let CallerCall { caller, request } = extract_caller(request)?;
         respond(&caller.origin, async {
             let stored =
-                delete_category(&self.0, &caller, policy::delete_request_from_proto(request)?).await?;
-            Ok(DeleteCategoryResponse { policy: Some(policy::to_proto(stored)) })
+                policies::delete_category(&self.0, &caller, policy::delete_request_from_proto(request)?)
+                    .await?;
+            Ok(v1::DeleteCategoryResponse { policy: Some(policy::to_proto(stored)) })
         })
         .await
     }

@@ -5,18 +5,12 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status, async_trait};
 
 use super::{
-    call::{extract_principal, respond},
+    call::{PrincipalCall, extract_principal, respond},
     convert::quota,
 };
 use crate::{
-    app::{
-        App,
-        quotas::{get::get_quota, update::update_quota, usage::get_usage},
-    },
-    proto::v1::{
-        GetQuotaRequest, GetQuotaResponse, GetUsageRequest, GetUsageResponse, UpdateQuotaRequest,
-        UpdateQuotaResponse, quota_service_server::QuotaService,
-    },
+    app::{App, quotas},
+    proto::v1::{self, quota_service_server::QuotaService},
 };
 
 pub(super) struct Quotas(pub(super) Arc<App>);
@@ -25,37 +19,39 @@ pub(super) struct Quotas(pub(super) Arc<App>);
 impl QuotaService for Quotas {
     async fn get_quota(
         &self,
-        request: Request<GetQuotaRequest>,
-    ) -> Result<Response<GetQuotaResponse>, Status> {
-        let (principal, origin, request) = extract_principal(request)?;
+        request: Request<v1::GetQuotaRequest>,
+    ) -> Result<Response<v1::GetQuotaResponse>, Status> {
+        let PrincipalCall { principal, origin, request } = extract_principal(request)?;
         respond(&origin, async {
-            let quota = get_quota(&self.0, &principal, quota::parse_tenant_id(&request.tenant_id)?).await?;
-            Ok(GetQuotaResponse { quota: Some(quota::to_proto(&quota)) })
+            let quota =
+                quotas::get_quota(&self.0, &principal, quota::parse_tenant_id(&request.tenant_id)?).await?;
+            Ok(v1::GetQuotaResponse { quota: Some(quota::to_proto(&quota)) })
         })
         .await
     }
 
     async fn update_quota(
         &self,
-        request: Request<UpdateQuotaRequest>,
-    ) -> Result<Response<UpdateQuotaResponse>, Status> {
-        let (principal, origin, request) = extract_principal(request)?;
+        request: Request<v1::UpdateQuotaRequest>,
+    ) -> Result<Response<v1::UpdateQuotaResponse>, Status> {
+        let PrincipalCall { principal, origin, request } = extract_principal(request)?;
         respond(&origin, async {
-            let (tenant, change) = quota::update_request_from_proto(request)?;
-            let quota = update_quota(&self.0, &principal, tenant, change).await?;
+            let request = quota::update_request_from_proto(request)?;
+            let quota = quotas::update_quota(&self.0, &principal, request.tenant, request.update).await?;
             let state = quota::state_to_proto(quota.state());
-            Ok(UpdateQuotaResponse { quota: Some(quota::to_proto(&quota)), quota_state: Some(state) })
+            Ok(v1::UpdateQuotaResponse { quota: Some(quota::to_proto(&quota)), quota_state: Some(state) })
         })
         .await
     }
 
     async fn get_usage(
         &self,
-        request: Request<GetUsageRequest>,
-    ) -> Result<Response<GetUsageResponse>, Status> {
-        let (principal, origin, request) = extract_principal(request)?;
+        request: Request<v1::GetUsageRequest>,
+    ) -> Result<Response<v1::GetUsageResponse>, Status> {
+        let PrincipalCall { principal, origin, request } = extract_principal(request)?;
         respond(&origin, async {
-            let usage = get_usage(&self.0, &principal, quota::parse_tenant_id(&request.tenant_id)?).await?;
+            let usage =
+                quotas::get_usage(&self.0, &principal, quota::parse_tenant_id(&request.tenant_id)?).await?;
             Ok(quota::usage_to_proto(usage))
         })
         .await

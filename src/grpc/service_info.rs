@@ -5,17 +5,15 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status, async_trait};
 
 use super::{
-    call::{extract_principal, respond},
-    convert::service_info::to_proto,
+    call::{PrincipalCall, extract_principal, respond},
+    convert,
 };
 use crate::{
     app::{
         App,
-        service_info::{TransportLimits, get_service_info},
+        service_info::{self, TransportLimits},
     },
-    proto::v1::{
-        GetServiceInfoRequest, GetServiceInfoResponse, service_info_service_server::ServiceInfoService,
-    },
+    proto::v1::{self, service_info_service_server::ServiceInfoService},
 };
 
 /// The adapter of the service information service.
@@ -28,12 +26,12 @@ pub(super) struct ServiceInfos {
 impl ServiceInfoService for ServiceInfos {
     async fn get_service_info(
         &self,
-        request: Request<GetServiceInfoRequest>,
-    ) -> Result<Response<GetServiceInfoResponse>, Status> {
-        let (principal, origin, _) = extract_principal(request)?;
+        request: Request<v1::GetServiceInfoRequest>,
+    ) -> Result<Response<v1::GetServiceInfoResponse>, Status> {
+        let PrincipalCall { principal, origin, .. } = extract_principal(request)?;
         respond(&origin, async {
-            let info = get_service_info(&self.app, &principal, self.transport);
-            Ok(GetServiceInfoResponse { service_info: Some(to_proto(info)) })
+            let info = service_info::get_service_info(&self.app, &principal, self.transport);
+            Ok(v1::GetServiceInfoResponse { service_info: Some(convert::service_info::to_proto(info)) })
         })
         .await
     }

@@ -13,30 +13,17 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tonic::{Request, Response, Status, async_trait};
 
 use super::{
-    call::{extract_caller, respond},
+    call::{CallerCall, extract_caller, respond},
     convert, status,
 };
 use crate::{
     app::{
         App, Error,
-        uploads::{
-            Stall, UploadError, UploadMessage, UploadStreamOrder,
-            direct::urls::presign_upload_urls,
-            resumable::{
-                cancel::cancel_upload, complete::complete_upload, create::create_upload, get::get_upload,
-                list::list_uploads, resume::resume_upload, upload_part::upload_part,
-            },
-            upload::upload_file,
-        },
+        uploads::{self, Stall, UploadError, UploadMessage, UploadStreamOrder},
     },
     config::UploadsConfig,
     domain::{caller::Caller, upload::Upload, violations::Violations},
-    proto::v1::{
-        self, CancelUploadRequest, CancelUploadResponse, CompleteUploadRequest, CompleteUploadResponse,
-        CreateUploadRequest, CreateUploadResponse, GetUploadRequest, GetUploadResponse, ListUploadsRequest,
-        ListUploadsResponse, UploadFileRequest, UploadFileResponse, UploadPartRequest, UploadPartResponse,
-        UploadSpec, upload_file_request::Message, upload_service_server::UploadService,
-    },
+    proto::v1::{self, upload_file_request::Message, upload_service_server::UploadService},
 };
 
 /// The longest time for which bytes are read after the result of an upload is known.
@@ -54,89 +41,100 @@ pub(super) struct Uploads {
 impl UploadService for Uploads {
     async fn create_upload(
         &self,
-        request: Request<CreateUploadRequest>,
-    ) -> Result<Response<CreateUploadResponse>, Status> {
-        let (caller, request) = extract_caller(request)?;
+        request: Request<v1::CreateUploadRequest>,
+    ) -> Result<Response<v1::CreateUploadResponse>, Status> {
+        let CallerCall { caller, request } = extract_caller(request)?;
         respond(&caller.origin, async {
             let spec = convert::upload::spec_from_proto(request.spec.unwrap_or_default());
-            let upload = create_upload(&self.app, &caller, spec, request.direct).await?;
-            let urls =
-                if request.direct { presign_upload_urls(&self.app, &caller, upload.id).await? } else { None };
+            let upload = uploads::create_upload(&self.app, &caller, spec, request.direct).await?;
+            let urls = if request.direct {
+                uploads::presign_upload_urls(&self.app, &caller, upload.id).await?
+            } else {
+                None
+            };
             let direct = urls.map(convert::upload::direct_urls_to_proto);
-            Ok(CreateUploadResponse { upload: Some(self.streams.upload_to_proto(upload)), direct })
+            Ok(v1::CreateUploadResponse { upload: Some(self.streams.upload_to_proto(upload)), direct })
         })
         .await
     }
 
     async fn get_upload(
         &self,
-        request: Request<GetUploadRequest>,
-    ) -> Result<Response<GetUploadResponse>, Status> {
-        let (caller, request) = extract_caller(request)?;
+        request: Request<v1::GetUploadRequest>,
+    ) -> Result<Response<v1::GetUploadResponse>, Status> {
+        let CallerCall { caller, request } = extract_caller(request)?;
         respond(&caller.origin, async {
             let id = convert::id::parse_upload_id(&request.upload_id)?;
-            let upload = get_upload(&self.app, &caller, id).await?;
-            let urls =
-                if request.with_urls { presign_upload_urls(&self.app, &caller, id).await? } else { None };
+            let upload = uploads::get_upload(&self.app, &caller, id).await?;
+            let urls = if request.with_urls {
+                uploads::presign_upload_urls(&self.app, &caller, id).await?
+            } else {
+                None
+            };
             let direct = urls.map(convert::upload::direct_urls_to_proto);
-            Ok(GetUploadResponse { upload: Some(self.streams.upload_to_proto(upload)), direct })
+            Ok(v1::GetUploadResponse { upload: Some(self.streams.upload_to_proto(upload)), direct })
         })
         .await
     }
 
     async fn list_uploads(
         &self,
-        request: Request<ListUploadsRequest>,
-    ) -> Result<Response<ListUploadsResponse>, Status> {
-        let (caller, request) = extract_caller(request)?;
+        request: Request<v1::ListUploadsRequest>,
+    ) -> Result<Response<v1::ListUploadsResponse>, Status> {
+        let CallerCall { caller, request } = extract_caller(request)?;
         respond(&caller.origin, async {
-            let listed = list_uploads(&self.app, &caller, request.page_size, &request.page_token).await?;
+            let listed =
+                uploads::list_uploads(&self.app, &caller, request.page_size, &request.page_token).await?;
             let uploads =
                 listed.uploads.into_iter().map(|upload| self.streams.upload_to_proto(upload)).collect();
-            Ok(ListUploadsResponse { uploads, next_page_token: listed.next_page_token })
+            Ok(v1::ListUploadsResponse { uploads, next_page_token: listed.next_page_token })
         })
         .await
     }
 
     async fn cancel_upload(
         &self,
-        request: Request<CancelUploadRequest>,
-    ) -> Result<Response<CancelUploadResponse>, Status> {
-        let (caller, request) = extract_caller(request)?;
+        request: Request<v1::CancelUploadRequest>,
+    ) -> Result<Response<v1::CancelUploadResponse>, Status> {
+        let CallerCall { caller, request } = extract_caller(request)?;
         respond(&caller.origin, async {
-            let (id, request_id) = convert::id::parse_upload_change(&request.upload_id, &request.request_id)?;
-            cancel_upload(&self.app, &caller, id, request_id).await?;
-            Ok(CancelUploadResponse {})
+            let ids = convert::id::parse_upload_change(&request.upload_id, &request.request_id)?;
+            uploads::cancel_upload(&self.app, &caller, ids.upload, ids.request).await?;
+            Ok(v1::CancelUploadResponse {})
         })
         .await
     }
 
     async fn upload_part(
         &self,
-        request: Request<UploadPartRequest>,
-    ) -> Result<Response<UploadPartResponse>, Status> {
-        let (caller, request) = extract_caller(request)?;
+        request: Request<v1::UploadPartRequest>,
+    ) -> Result<Response<v1::UploadPartResponse>, Status> {
+        let CallerCall { caller, request } = extract_caller(request)?;
         respond(&caller.origin, async {
-            let (id, chunk) = convert::upload::part_request_from_proto(request)?;
-            let upload = upload_part(&self.app, &caller, id, chunk).await?;
-            Ok(UploadPartResponse { upload: Some(self.streams.upload_to_proto(upload)) })
+            let part = convert::upload::part_request_from_proto(request)?;
+            let upload = uploads::upload_part(&self.app, &caller, part.upload, part.part).await?;
+            Ok(v1::UploadPartResponse { upload: Some(self.streams.upload_to_proto(upload)) })
         })
         .await
     }
 
     async fn complete_upload(
         &self,
-        request: Request<CompleteUploadRequest>,
-    ) -> Result<Response<CompleteUploadResponse>, Status> {
-        let (caller, request) = extract_caller(request)?;
+        request: Request<v1::CompleteUploadRequest>,
+    ) -> Result<Response<v1::CompleteUploadResponse>, Status> {
+        let CallerCall { caller, request } = extract_caller(request)?;
         respond(&caller.origin, async {
             let id = convert::id::parse_upload_id(&request.upload_id)?;
-            let committed =
-                complete_upload(&self.app, &caller, id, convert::upload::completion_from_proto(request))
-                    .await?;
-            let UploadFileResponse { file, quota_state, warnings, event_position } =
+            let committed = uploads::complete_upload(
+                &self.app,
+                &caller,
+                id,
+                convert::upload::completion_from_proto(request),
+            )
+            .await?;
+            let v1::UploadFileResponse { file, quota_state, warnings, event_position } =
                 convert::upload::committed_upload_to_proto(committed);
-            Ok(CompleteUploadResponse { file, quota_state, warnings, event_position })
+            Ok(v1::CompleteUploadResponse { file, quota_state, warnings, event_position })
         })
         .await
     }
@@ -162,9 +160,9 @@ impl UploadStreams {
         app: &Arc<App>,
         caller: &Caller,
         stream: S,
-    ) -> Result<UploadFileResponse, Status>
+    ) -> Result<v1::UploadFileResponse, Status>
     where
-        S: Stream<Item = Result<UploadFileRequest, Status>> + Send + Unpin,
+        S: Stream<Item = Result<v1::UploadFileRequest, Status>> + Send + Unpin,
     {
         let limits = StreamLimits {
             chunk_size_max_bytes: self.config.chunk_size_max_bytes,
@@ -174,10 +172,12 @@ impl UploadStreams {
         let received = async {
             match self.receive_first_message(&mut messages).await? {
                 FirstMessage::Spec(spec) => {
-                    upload_file(app, caller, convert::upload::spec_from_proto(*spec), &mut messages).await
+                    uploads::upload_file(app, caller, convert::upload::spec_from_proto(*spec), &mut messages)
+                        .await
                 }
                 FirstMessage::UploadId(id) => {
-                    resume_upload(app, caller, convert::id::parse_upload_id(&id)?, &mut messages).await
+                    uploads::resume_upload(app, caller, convert::id::parse_upload_id(&id)?, &mut messages)
+                        .await
                 }
             }
         };
@@ -197,17 +197,17 @@ impl UploadStreams {
     /// Receives the first message, within the idle timeout. Uploads have no other deadline.
     async fn receive_first_message<S>(&self, messages: &mut Messages<S>) -> Result<FirstMessage, Error>
     where
-        S: Stream<Item = Result<UploadFileRequest, Status>> + Send + Unpin,
+        S: Stream<Item = Result<v1::UploadFileRequest, Status>> + Send + Unpin,
     {
         let idle = self.config.idle_timeout();
         let first = timeout(idle, messages.next_message())
             .await
             .map_err(|_elapsed| UploadError::Stalled(Stall::Idle(idle)))?;
         match first {
-            Some(UploadFileRequest { message: Some(Message::Spec(spec)) }) => {
+            Some(v1::UploadFileRequest { message: Some(Message::Spec(spec)) }) => {
                 Ok(FirstMessage::Spec(Box::new(spec)))
             }
-            Some(UploadFileRequest { message: Some(Message::UploadId(id)) }) => {
+            Some(v1::UploadFileRequest { message: Some(Message::UploadId(id)) }) => {
                 Ok(FirstMessage::UploadId(id))
             }
             Some(_) => Err(UploadError::from(UploadStreamOrder::SpecNotFirst).into()),
@@ -220,7 +220,7 @@ impl UploadStreams {
 #[derive(Debug)]
 enum FirstMessage {
     /// The stream uploads a whole file.
-    Spec(Box<UploadSpec>),
+    Spec(Box<v1::UploadSpec>),
     /// The stream resumes an upload.
     UploadId(String),
 }
@@ -244,17 +244,17 @@ struct Messages<S> {
 
 impl<S> Messages<S>
 where
-    S: Stream<Item = Result<UploadFileRequest, Status>> + Send + Unpin,
+    S: Stream<Item = Result<v1::UploadFileRequest, Status>> + Send + Unpin,
 {
     fn new(stream: S, limits: StreamLimits, call_id: String) -> Self {
         Self { stream, has_ended: false, limits, call_id, fault: None }
     }
 
-    async fn next_message(&mut self) -> Option<UploadFileRequest> {
+    async fn next_message(&mut self) -> Option<v1::UploadFileRequest> {
         std::future::poll_fn(|context| self.poll_message(context)).await
     }
 
-    fn poll_message(&mut self, context: &mut Context<'_>) -> Poll<Option<UploadFileRequest>> {
+    fn poll_message(&mut self, context: &mut Context<'_>) -> Poll<Option<v1::UploadFileRequest>> {
         if self.has_ended {
             return Poll::Ready(None);
         }
@@ -303,7 +303,7 @@ where
 
 impl<S> Stream for Messages<S>
 where
-    S: Stream<Item = Result<UploadFileRequest, Status>> + Send + Unpin,
+    S: Stream<Item = Result<v1::UploadFileRequest, Status>> + Send + Unpin,
 {
     type Item = UploadMessage;
 
@@ -350,29 +350,29 @@ mod tests {
         status.get_details_error_info().unwrap().reason
     }
 
-    fn message(message: Message) -> Result<UploadFileRequest, Status> {
-        Ok(UploadFileRequest { message: Some(message) })
+    fn message(message: Message) -> Result<v1::UploadFileRequest, Status> {
+        Ok(v1::UploadFileRequest { message: Some(message) })
     }
 
-    fn chunk(length: usize) -> Result<UploadFileRequest, Status> {
+    fn chunk(length: usize) -> Result<v1::UploadFileRequest, Status> {
         let data = Bytes::from(vec![7; length]);
         message(Message::Chunk(UploadChunk { offset: 0, data, crc32c: Some(1) }))
     }
 
     fn messages(
-        sent: Vec<Result<UploadFileRequest, Status>>,
-    ) -> Messages<stream::Iter<std::vec::IntoIter<Result<UploadFileRequest, Status>>>> {
+        sent: Vec<Result<v1::UploadFileRequest, Status>>,
+    ) -> Messages<stream::Iter<std::vec::IntoIter<Result<v1::UploadFileRequest, Status>>>> {
         Messages::new(stream::iter(sent), LIMITS, "c-1".to_owned())
     }
 
-    fn spec() -> Result<UploadFileRequest, Status> {
-        message(Message::Spec(UploadSpec { name: "notes.txt".into(), ..UploadSpec::default() }))
+    fn spec() -> Result<v1::UploadFileRequest, Status> {
+        message(Message::Spec(v1::UploadSpec { name: "notes.txt".into(), ..v1::UploadSpec::default() }))
     }
 
     #[tokio::test]
     async fn messages_are_converted_for_the_use_case() {
         let finish = message(Message::Finish(UploadFinish { size_bytes: 5, sha256: None }));
-        let sent = vec![chunk(5), spec(), Ok(UploadFileRequest::default()), finish];
+        let sent = vec![chunk(5), spec(), Ok(v1::UploadFileRequest::default()), finish];
         let received: Vec<UploadMessage> = messages(sent).collect().await;
         assert!(
             matches!(&received[0], UploadMessage::Chunk { offset: 0, data, crc32c: Some(1) } if data.len() == 5)

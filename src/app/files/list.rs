@@ -5,7 +5,7 @@ use crate::{
     app::{App, Error, pages},
     db::{
         TenantTx, Viewer,
-        lists::{self, PageQuery},
+        lists::{self, PageQuery, Total},
     },
     domain::{
         caller::Caller,
@@ -14,8 +14,6 @@ use crate::{
         file_list::{FileFilter, FileOrder, PagePosition, PageToken},
     },
 };
-
-pub use crate::db::lists::Total;
 
 /// A request to list files.
 #[derive(Debug, Clone)]

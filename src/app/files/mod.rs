@@ -1,29 +1,50 @@
 //! Use cases of files: reading, listing, updating, deleting, and watching.
 
-pub mod archive;
+mod archive;
 pub mod batch_delete;
 pub mod batch_get;
-pub mod copy;
+mod copy;
 pub mod count_downloads;
-pub mod delete;
+mod delete;
 pub mod delete_expired;
-pub mod delete_version;
-pub mod download;
-pub mod get;
-pub mod list;
-pub mod list_versions;
+mod delete_version;
+mod download;
+mod get;
+mod list;
+mod list_versions;
 mod pending_release;
-pub mod purge;
+mod purge;
 pub mod purge_trash;
 mod recategorize;
-pub mod release_hold;
-pub mod restore_version;
-pub mod set_hold;
-pub mod transfer_ownership;
-pub mod unarchive;
-pub mod undelete;
-pub mod update;
+mod release_hold;
+mod restore_version;
+mod set_hold;
+mod transfer_ownership;
+mod unarchive;
+mod undelete;
+mod update;
 pub mod watch;
+
+pub use self::{
+    archive::archive_file,
+    batch_delete::batch_delete_files,
+    batch_get::batch_get_files,
+    copy::{CopyRequest, copy_file},
+    delete::delete_file,
+    delete_version::delete_file_version,
+    download::{Download, DownloadRequest, download_file},
+    get::get_file,
+    list::{ListRequest, list_files},
+    list_versions::{FileVersionList, ListVersionsRequest, list_file_versions},
+    purge::purge_file,
+    release_hold::release_legal_hold,
+    restore_version::{RestoreRequest, restore_file_version},
+    set_hold::{HoldRequest, set_legal_hold},
+    transfer_ownership::{TransferRequest, transfer_ownership},
+    unarchive::unarchive_file,
+    undelete::undelete_file,
+    update::{UpdateRequest, update_file},
+};
 
 use serde::{Serialize, de::DeserializeOwned};
 

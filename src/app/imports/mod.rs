@@ -10,14 +10,18 @@
 mod error;
 mod fetch;
 mod find;
-mod import;
+mod import_files;
+mod import_object;
 mod messages;
 mod object_stream;
+mod report;
 mod source;
 mod start;
 
 pub use error::{FetchFailure, ImportError, ImportStreamOrder};
 pub use find::{FoundImportedFiles, ImportedFile, ImportedFileLookup, LOOKUP_KEYS_MAX, find_imported_files};
-pub use import::{ImportItem, ObjectOutcome};
+pub use import_files::{ImportItem, ImportMessage, ImportStop, ItemSource, import_files};
+pub use import_object::{ObjectOutcome, ObjectProperties};
+pub use report::{ImportReport, ImportSummary, ObjectReport, PrefixEnd};
 pub use source::ObjectLocation;
-pub use start::{Import, ImportOptions, ObjectKeys, start_import};
+pub use start::ImportOptions;

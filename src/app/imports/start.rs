@@ -18,8 +18,8 @@ pub struct ImportOptions {
     pub is_dry_run: bool,
 }
 
-/// A running import.
-pub struct Import {
+/// An open source, and the caller who imports from it.
+pub(super) struct Import {
     pub(super) app: Arc<App>,
     pub(super) caller: Caller,
     pub(super) options: ImportOptions,
@@ -28,14 +28,14 @@ pub struct Import {
 }
 
 /// The keys of a prefix, in ascending order.
-pub struct ObjectKeys(SourceKeys);
+pub(super) struct ObjectKeys(SourceKeys);
 
 /// Starts an import. It ends when the caller's credentials expire.
 ///
 /// # Errors
 /// Returns `NotAllowed` if the caller is not an admin, `NotFound` if this tenant has no such source, and
 /// `StorageUnavailable` if the directory is unreachable.
-pub async fn start_import(
+pub(super) async fn start_import(
     app: &Arc<App>,
     caller: Caller,
     options: ImportOptions,
@@ -53,7 +53,7 @@ impl Import {
     ///
     /// # Errors
     /// Returns `Unauthenticated` if they have.
-    pub fn check_credentials(&self) -> Result<(), Error> {
+    pub(super) fn check_credentials(&self) -> Result<(), Error> {
         match self.valid_until {
             Some(until) if self.app.clock.now() >= until => {
                 Err(Error::Unauthenticated(InvalidCredentials::ExpiredDuringImport.into()))
@@ -66,7 +66,7 @@ impl Import {
     ///
     /// # Errors
     /// Returns `Invalid` if the source has no keys.
-    pub fn list_keys(&self, prefix: &str) -> Result<ObjectKeys, Error> {
+    pub(super) fn list_keys(&self, prefix: &str) -> Result<ObjectKeys, Error> {
         match &self.source {
             Source::Store(store) => Ok(ObjectKeys(store.list_keys(prefix))),
             Source::Web(_) => {
@@ -82,7 +82,7 @@ impl ObjectKeys {
     ///
     /// # Errors
     /// Returns `StorageUnavailable` if the source cannot be listed to its end.
-    pub async fn next(&mut self) -> Result<Option<String>, Error> {
+    pub(super) async fn next(&mut self) -> Result<Option<String>, Error> {
         self.0.next().await.map_err(Error::StorageUnavailable)
     }
 }

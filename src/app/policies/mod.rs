@@ -4,11 +4,15 @@
 //! of a file holds shared, so that no file is created in the category at the same time. This replica uses the
 //! new policy at once; the others use it when their cached tenants expire, see `tenants/directory.rs`.
 
-pub mod create_category;
-pub mod delete_category;
-pub mod get;
-pub mod update_category;
+mod create_category;
+mod delete_category;
+mod get;
+mod update_category;
 
+pub use self::{
+    create_category::create_category, delete_category::delete_category, get::get_policy,
+    update_category::update_category,
+};
 pub use crate::db::tenants::StoredPolicy;
 
 use super::{

@@ -1,7 +1,13 @@
 //! Quotas and usage of tenants.
 
 pub(super) mod cache;
-pub mod get;
+mod get;
 pub(super) mod resolve_tenant;
-pub mod update;
-pub mod usage;
+pub(super) mod update;
+mod usage;
+
+pub use self::{
+    get::get_quota,
+    update::{QuotaUpdate, update_quota},
+    usage::{Usage, UsageEntry, get_usage},
+};

@@ -1,21 +1,31 @@
 //! Resolves callers and their tenants, and manages the lifecycle of tenants.
 
-pub mod create;
-pub mod delete;
+mod create;
+mod delete;
 mod directory;
 pub mod erase;
-pub mod export;
-pub mod get;
-pub mod list;
+mod export;
+mod get;
+mod list;
 pub mod resolve;
-pub mod resume;
-pub mod suspend;
-pub mod update;
+mod resume;
+mod suspend;
+mod update;
 
 use std::sync::Arc;
 
 pub(super) use directory::TenantDirectory;
 
+pub use self::{
+    create::{NewTenant, create_tenant},
+    delete::delete_tenant,
+    export::{ExportRecord, export_tenant},
+    get::get_tenant,
+    list::list_tenants,
+    resume::resume_tenant,
+    suspend::suspend_tenant,
+    update::update_tenant,
+};
 pub use crate::db::tenants::TenantName;
 
 use super::{

@@ -25,16 +25,22 @@ mod receive;
 mod record;
 mod refusals;
 mod replay;
-pub mod resumable;
+mod resumable;
 mod target;
 mod target_file;
-pub mod upload;
+pub(super) mod upload;
 mod warnings;
 
 pub(super) use self::receive::{budget::ByteBudget, hashing::HashingLimiter};
 pub use self::{
     commit::CommittedUpload,
+    direct::urls::presign_upload_urls,
     error::{Stall, UploadError, UploadStreamOrder},
     receive::message::{Completion, PartMessage, UploadMessage},
+    resumable::{
+        cancel::cancel_upload, complete::complete_upload, create::create_upload, get::get_upload,
+        list::list_uploads, resume::resume_upload, upload_part::upload_part,
+    },
+    upload::upload_file,
     warnings::{Warning, WarningCode},
 };

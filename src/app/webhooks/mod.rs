@@ -4,15 +4,24 @@
 //! was delivered or became a dead letter. A message contains the ids of the event and of its file; the
 //! receiver reads the file with its own credentials.
 
-pub mod create;
-pub mod delete;
+mod create;
+mod delete;
 pub mod deliver;
-pub mod deliveries;
-pub mod get;
+mod deliveries;
+mod get;
 mod message;
-pub mod rotate_secret;
+mod rotate_secret;
 mod send;
-pub mod update;
+mod update;
+
+pub use self::{
+    create::create_webhook,
+    delete::delete_webhook,
+    deliveries::{list_failed_deliveries, redeliver_event},
+    get::{get_webhook, list_webhooks},
+    rotate_secret::rotate_webhook_secret,
+    update::{WebhookUpdate, update_webhook},
+};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use url::Url;

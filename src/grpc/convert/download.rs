@@ -5,7 +5,7 @@ use crc_fast::CrcAlgorithm;
 
 use super::file;
 use crate::{
-    app::files::download::{Download, DownloadRequest},
+    app::files::{Download, DownloadRequest},
     domain::{byte_range::ByteRangeRequest, ids::FileId, violations::Violations},
     proto::v1::{self, download_file_response::Message},
 };

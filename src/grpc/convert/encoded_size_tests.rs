@@ -9,11 +9,10 @@ use super::{file, structs, tenant, upload, version, watch, webhook};
 use crate::{
     app::{
         files::{
-            batch_get,
-            list_versions::FileVersionList,
+            FileVersionList, batch_get,
             watch::{FileEvent, MessageBody, WatchMessage},
         },
-        tenants::export::ExportRecord,
+        tenants::ExportRecord,
     },
     db::{
         audit_entries::{AuditAction, AuditEntry, StoredAuditEntry},

@@ -137,7 +137,8 @@ pub(in crate::grpc) const fn scan_status_to_proto(status: ScanStatus) -> v1::Sca
 
 /// Converts the number of an enum value: finds the value among `all` that `to_proto` converts to this number.
 fn enum_from_proto<T: Copy>(
-    (field, number): (&str, i32),
+    field: &str,
+    number: i32,
     all: &[T],
     to_proto: impl Fn(T) -> i32,
     violations: &mut Violations,
@@ -146,19 +147,30 @@ fn enum_from_proto<T: Copy>(
     violations.ok_or_add(field, found.ok_or("is not an accepted value of its enum"))
 }
 
+/// Converts the numbers of enum values like [`enum_from_proto`], and omits duplicates.
+fn distinct_from_proto<T: Copy + PartialEq>(
+    field: &str,
+    numbers: &[i32],
+    all: &[T],
+    to_proto: impl Fn(T) -> i32,
+    violations: &mut Violations,
+) -> Vec<T> {
+    let mut values = Vec::new();
+    for (index, number) in numbers.iter().enumerate() {
+        match enum_from_proto(&format!("{field}[{index}]"), *number, all, &to_proto, violations) {
+            Some(value) if !values.contains(&value) => values.push(value),
+            _ => {}
+        }
+    }
+    values
+}
+
 pub(in crate::grpc) fn states_from_proto(
     field: &str,
     numbers: &[i32],
     violations: &mut Violations,
 ) -> Vec<FileState> {
-    distinct_from_proto(
-        field,
-        numbers,
-        |at, violations| {
-            enum_from_proto(at, FileState::ALL, |value| state_to_proto(value).into(), violations)
-        },
-        violations,
-    )
+    distinct_from_proto(field, numbers, FileState::ALL, |state| state_to_proto(state).into(), violations)
 }
 
 pub(in crate::grpc) fn scan_statuses_from_proto(
@@ -166,27 +178,8 @@ pub(in crate::grpc) fn scan_statuses_from_proto(
     numbers: &[i32],
     violations: &mut Violations,
 ) -> Vec<ScanStatus> {
-    let read = |at: (&str, i32), violations: &mut Violations| {
-        enum_from_proto(at, ScanStatus::ALL, |value| scan_status_to_proto(value).into(), violations)
-    };
-    distinct_from_proto(field, numbers, read, violations)
-}
-
-/// Converts the numbers of enum values, and omits duplicates.
-fn distinct_from_proto<T: PartialEq>(
-    field: &str,
-    numbers: &[i32],
-    read: impl Fn((&str, i32), &mut Violations) -> Option<T>,
-    violations: &mut Violations,
-) -> Vec<T> {
-    let mut values = Vec::new();
-    for (index, number) in numbers.iter().enumerate() {
-        match read((&format!("{field}[{index}]"), *number), violations) {
-            Some(value) if !values.contains(&value) => values.push(value),
-            _ => {}
-        }
-    }
-    values
+    let to_number = |status| scan_status_to_proto(status).into();
+    distinct_from_proto(field, numbers, ScanStatus::ALL, to_number, violations)
 }
 
 /// Converts a visibility. Returns `None` if it is unspecified.
@@ -198,7 +191,7 @@ pub(in crate::grpc) fn visibility_from_proto(
     if number == i32::from(v1::Visibility::Unspecified) {
         return None;
     }
-    enum_from_proto((field, number), Visibility::ALL, |value| visibility_to_proto(value).into(), violations)
+    enum_from_proto(field, number, Visibility::ALL, |value| visibility_to_proto(value).into(), violations)
 }
 
 fn entity_to_proto(entity: EntityRef) -> v1::EntityRef {

@@ -2,7 +2,7 @@
 
 use super::{file, time};
 use crate::{
-    app::files::list::ListRequest,
+    app::files::ListRequest,
     domain::{
         digest::Digest,
         file::FileState,

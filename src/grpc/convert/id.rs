@@ -2,7 +2,7 @@
 
 use super::file;
 use crate::{
-    app::files::{FileChange, transfer_ownership::TransferRequest},
+    app::files::{FileChange, TransferRequest},
     domain::{
         ids::{FileId, RequestId, TenantId, UploadId},
         upload_spec,
@@ -19,17 +19,22 @@ pub(in crate::grpc) fn parse_upload_id(text: &str) -> Result<UploadId, Violation
     text.parse().map_err(|_| Violations::one("upload_id", "must be a UUID"))
 }
 
-/// Parses the ids of a change to an upload: the upload id and the optional request id.
+/// The ids of a change to an upload.
+pub(in crate::grpc) struct UploadChangeIds {
+    pub(in crate::grpc) upload: UploadId,
+    pub(in crate::grpc) request: Option<RequestId>,
+}
+
 pub(in crate::grpc) fn parse_upload_change(
     upload_id: &str,
     request_id: &str,
-) -> Result<(UploadId, Option<RequestId>), Violations> {
+) -> Result<UploadChangeIds, Violations> {
     let mut violations = Violations::new();
     let upload =
         violations.ok_or_add("upload_id", upload_id.parse::<UploadId>().map_err(|_| "must be a UUID"));
     let request = parse_request_id(request_id, &mut violations);
     match upload {
-        Some(upload) => violations.into_result().map(|()| (upload, request)),
+        Some(upload) => violations.into_result().map(|()| UploadChangeIds { upload, request }),
         None => Err(violations),
     }
 }
@@ -43,25 +48,36 @@ fn parse_file_ids(texts: &[String], violations: &mut Violations) -> Vec<FileId> 
     parsed.collect()
 }
 
-/// Parses the file ids of a batch, and whether its view is FULL.
-pub(in crate::grpc) fn batch_get_request_from_proto(
-    request: &v1::BatchGetFilesRequest,
-) -> Result<(Vec<FileId>, bool), Violations> {
-    let mut violations = Violations::new();
-    let ids = parse_file_ids(&request.file_ids, &mut violations);
-    let is_full = file::is_full_view(request.view, &mut violations);
-    violations.into_result().map(|()| (ids, is_full))
+/// A request to get several files.
+pub(in crate::grpc) struct BatchGetRequest {
+    pub(in crate::grpc) files: Vec<FileId>,
+    /// Whether the view is FULL.
+    pub(in crate::grpc) is_full: bool,
 }
 
-/// Parses the ids of a change to several files: the file ids and the optional request id.
+pub(in crate::grpc) fn batch_get_request_from_proto(
+    request: &v1::BatchGetFilesRequest,
+) -> Result<BatchGetRequest, Violations> {
+    let mut violations = Violations::new();
+    let files = parse_file_ids(&request.file_ids, &mut violations);
+    let is_full = file::is_full_view(request.view, &mut violations);
+    violations.into_result().map(|()| BatchGetRequest { files, is_full })
+}
+
+/// The ids of a change to several files.
+pub(in crate::grpc) struct BatchChangeIds {
+    pub(in crate::grpc) files: Vec<FileId>,
+    pub(in crate::grpc) request: Option<RequestId>,
+}
+
 pub(in crate::grpc) fn parse_batch_change(
     file_ids: &[String],
     request_id: &str,
-) -> Result<(Vec<FileId>, Option<RequestId>), Violations> {
+) -> Result<BatchChangeIds, Violations> {
     let mut violations = Violations::new();
-    let ids = parse_file_ids(file_ids, &mut violations);
+    let files = parse_file_ids(file_ids, &mut violations);
     let request = parse_request_id(request_id, &mut violations);
-    violations.into_result().map(|()| (ids, request))
+    violations.into_result().map(|()| BatchChangeIds { files, request })
 }
 
 /// Parses the common fields of requests to change a file.

@@ -2,10 +2,7 @@
 
 use super::{id, time};
 use crate::{
-    app::quotas::{
-        update::QuotaUpdate,
-        usage::{Usage, UsageEntry},
-    },
+    app::quotas::{QuotaUpdate, Usage, UsageEntry},
     domain::{
         ids::TenantId,
         media_type::MediaKind,
@@ -66,10 +63,17 @@ pub(in crate::grpc) fn parse_tenant_id(text: &str) -> Result<Option<TenantId>, V
     violations.into_result().map(|()| tenant)
 }
 
-/// Returns the optional tenant id and the update.
+/// A request to update a quota.
+#[derive(Debug)]
+pub(in crate::grpc) struct UpdateRequest {
+    /// The tenant; `None` means that of the caller.
+    pub(in crate::grpc) tenant: Option<TenantId>,
+    pub(in crate::grpc) update: QuotaUpdate,
+}
+
 pub(in crate::grpc) fn update_request_from_proto(
     request: v1::UpdateQuotaRequest,
-) -> Result<(Option<TenantId>, QuotaUpdate), Violations> {
+) -> Result<UpdateRequest, Violations> {
     let mut violations = Violations::new();
     let tenant = id::parse_tenant_id(&request.tenant_id, &mut violations);
     let request_id = id::parse_request_id(&request.request_id, &mut violations);
@@ -88,7 +92,7 @@ pub(in crate::grpc) fn update_request_from_proto(
         }
     }
     violations.into_result()?;
-    Ok((tenant, QuotaUpdate { change, if_etag: request.if_etag, request_id }))
+    Ok(UpdateRequest { tenant, update: QuotaUpdate { change, if_etag: request.if_etag, request_id } })
 }
 
 /// Copies the field at `path` to the change.

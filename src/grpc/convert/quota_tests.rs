@@ -45,7 +45,7 @@ fn quota_survives_a_round_trip_through_an_update() {
     ];
     let if_etag = wire.etag.clone();
     let request = v1::UpdateQuotaRequest { if_etag, ..update_request(&all, Some(wire)) };
-    let (tenant, update) = update_request_from_proto(request).unwrap();
+    let UpdateRequest { tenant, update } = update_request_from_proto(request).unwrap();
     assert_eq!((tenant, update.if_etag.as_str()), (None, "7"));
     assert_eq!(update.change.apply(&a_quota()).unwrap(), a_quota());
 }
@@ -53,7 +53,7 @@ fn quota_survives_a_round_trip_through_an_update() {
 #[test]
 fn update_changes_only_fields_in_the_mask() {
     let wire = v1::Quota { limit_bytes: 5, file_count_max: 6, ..Default::default() };
-    let (_, update) = update_request_from_proto(update_request(&["limit_bytes"], Some(wire))).unwrap();
+    let update = update_request_from_proto(update_request(&["limit_bytes"], Some(wire))).unwrap().update;
     assert_eq!(update.change, QuotaChange { limit_bytes: Some(5), ..QuotaChange::default() });
 }
 

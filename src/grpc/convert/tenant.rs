@@ -3,8 +3,8 @@
 use super::{file, id, policy, quota, structs, time};
 use crate::{
     app::{
-        quotas::update::QuotaUpdate,
-        tenants::{TenantName, create::NewTenant, export::ExportRecord},
+        quotas::QuotaUpdate,
+        tenants::{ExportRecord, NewTenant, TenantName},
     },
     domain::{
         caller::{ActorKind, TenantKind, TenantState},
@@ -72,17 +72,27 @@ const fn state_to_proto(state: TenantState) -> v1::TenantState {
     }
 }
 
-/// Parses the ids of a change to a tenant: the tenant id and the optional request id.
+pub(in crate::grpc) fn parse_tenant_id(text: &str) -> Result<TenantId, Violations> {
+    text.parse().map_err(|_| Violations::one("tenant_id", "must be a UUID"))
+}
+
+/// The ids of a change to a tenant.
+#[derive(Debug)]
+pub(in crate::grpc) struct TenantChangeIds {
+    pub(in crate::grpc) tenant: TenantId,
+    pub(in crate::grpc) request: Option<RequestId>,
+}
+
 pub(in crate::grpc) fn parse_tenant_change(
     tenant_id: &str,
     request_id: &str,
-) -> Result<(TenantId, Option<RequestId>), Violations> {
+) -> Result<TenantChangeIds, Violations> {
     let mut violations = Violations::new();
     let tenant =
         violations.ok_or_add("tenant_id", tenant_id.parse::<TenantId>().map_err(|_| "must be a UUID"));
     let request = id::parse_request_id(request_id, &mut violations);
     match tenant {
-        Some(tenant) => violations.into_result().map(|()| (tenant, request)),
+        Some(tenant) => violations.into_result().map(|()| TenantChangeIds { tenant, request }),
         None => Err(violations),
     }
 }
@@ -115,10 +125,15 @@ pub(in crate::grpc) fn parse_page_token(token: &str) -> Result<Option<TenantId>,
     }
 }
 
-/// Returns the tenant id and the update of its ceilings.
+/// A request to update the ceilings of a tenant.
+pub(in crate::grpc) struct UpdateRequest {
+    pub(in crate::grpc) tenant: TenantId,
+    pub(in crate::grpc) update: QuotaUpdate,
+}
+
 pub(in crate::grpc) fn update_request_from_proto(
     request: v1::UpdateTenantRequest,
-) -> Result<(TenantId, QuotaUpdate), Violations> {
+) -> Result<UpdateRequest, Violations> {
     let mut violations = Violations::new();
     let tenant = violations
         .ok_or_add("tenant_id", request.tenant_id.parse::<TenantId>().map_err(|_| "must be a UUID"));
@@ -142,7 +157,7 @@ pub(in crate::grpc) fn update_request_from_proto(
     }
     match tenant {
         Some(tenant) if violations.is_empty() => {
-            Ok((tenant, QuotaUpdate { change, if_etag: request.if_etag, request_id }))
+            Ok(UpdateRequest { tenant, update: QuotaUpdate { change, if_etag: request.if_etag, request_id } })
         }
         _ => Err(violations),
     }

@@ -4,7 +4,7 @@ use std::mem;
 
 use super::{file, id, structs, time};
 use crate::{
-    app::files::{FileChange, update::UpdateRequest},
+    app::files::{FileChange, UpdateRequest},
     domain::{file_update::FileUpdate, ids::FileId, violations::Violations},
     proto::v1,
 };

@@ -73,13 +73,18 @@ pub(in crate::grpc) fn to_proto(upload: Upload, chunk_size_max_bytes: usize) -> 
     }
 }
 
-/// Returns the id of the upload and the part.
+/// A request to upload a part.
+pub(in crate::grpc) struct PartRequest {
+    pub(in crate::grpc) upload: UploadId,
+    pub(in crate::grpc) part: PartMessage,
+}
+
 pub(in crate::grpc) fn part_request_from_proto(
     request: v1::UploadPartRequest,
-) -> Result<(UploadId, PartMessage), Violations> {
-    let id = id::parse_upload_id(&request.upload_id)?;
+) -> Result<PartRequest, Violations> {
+    let upload = id::parse_upload_id(&request.upload_id)?;
     let v1::UploadPartRequest { offset, data, crc32c, .. } = request;
-    Ok((id, PartMessage { offset, data, crc32c }))
+    Ok(PartRequest { upload, part: PartMessage { offset, data, crc32c } })
 }
 
 pub(in crate::grpc) fn completion_from_proto(request: v1::CompleteUploadRequest) -> Completion {

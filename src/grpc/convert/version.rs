@@ -2,12 +2,7 @@
 
 use super::{file, id, time};
 use crate::{
-    app::files::{
-        FileChange,
-        copy::CopyRequest,
-        list_versions::{FileVersionList, ListVersionsRequest},
-        restore_version::RestoreRequest,
-    },
+    app::files::{CopyRequest, FileChange, FileVersionList, ListVersionsRequest, RestoreRequest},
     domain::{
         file::{FileVersion, project_state},
         ids::FileId,
@@ -84,13 +79,19 @@ pub(in crate::grpc) fn copy_request_from_proto(
     }
 }
 
-/// Parses the change to the file, and the number of the version to delete.
+/// A request to delete a version of a file.
+pub(in crate::grpc) struct DeleteVersionRequest {
+    pub(in crate::grpc) change: FileChange,
+    /// The number of the version.
+    pub(in crate::grpc) version: i32,
+}
+
 pub(in crate::grpc) fn delete_request_from_proto(
     request: v1::DeleteFileVersionRequest,
-) -> Result<(FileChange, i32), Violations> {
+) -> Result<DeleteVersionRequest, Violations> {
     let change =
         parse_version_change(&request.file_id, request.version, request.if_etag, &request.request_id)?;
-    Ok((change, request.version))
+    Ok(DeleteVersionRequest { change, version: request.version })
 }
 
 fn parse_version_change(

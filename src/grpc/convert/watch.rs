@@ -64,7 +64,7 @@ pub(super) fn event_kinds_from_proto(
 pub(in crate::grpc) fn message_to_proto(message: WatchMessage) -> v1::WatchFilesResponse {
     let body = match message.body {
         MessageBody::Event(event) => watch_files_response::Message::Event(event_to_proto(*event)),
-        MessageBody::Heartbeat(position, time) => {
+        MessageBody::Heartbeat { position, time } => {
             watch_files_response::Message::Heartbeat(v1::WatchHeartbeat {
                 position: position.to_string(),
                 time: Some(time::to_proto(time)),

@@ -4,7 +4,7 @@ use std::mem;
 
 use super::{id, time, watch};
 use crate::{
-    app::webhooks::{Delivery, update::WebhookUpdate},
+    app::webhooks::{Delivery, WebhookUpdate},
     domain::{
         event_position::EventPosition,
         ids::{RequestId, WebhookId},
@@ -17,10 +17,17 @@ use crate::{
 /// The maximum number of paths in an update mask. A webhook has fewer fields that can change.
 const PATHS_MAX: usize = 16;
 
-/// Returns the fields of the new webhook and the optional request id.
+/// A request to create a webhook.
+#[derive(Debug)]
+pub(in crate::grpc) struct CreateRequest {
+    /// The fields of the new webhook.
+    pub(in crate::grpc) change: WebhookChange,
+    pub(in crate::grpc) request_id: Option<RequestId>,
+}
+
 pub(in crate::grpc) fn create_request_from_proto(
     request: v1::CreateWebhookRequest,
-) -> Result<(WebhookChange, Option<RequestId>), Violations> {
+) -> Result<CreateRequest, Violations> {
     let mut violations = Violations::new();
     let request_id = id::parse_request_id(&request.request_id, &mut violations);
     let mut webhook = request.webhook.unwrap_or_default();
@@ -32,7 +39,7 @@ pub(in crate::grpc) fn create_request_from_proto(
     if webhook.state() != v1::WebhookState::Unspecified || webhook.state != 0 {
         set_field(&mut change, "state", &mut webhook, &mut violations);
     }
-    violations.into_result().map(|()| (change, request_id))
+    violations.into_result().map(|()| CreateRequest { change, request_id })
 }
 
 pub(in crate::grpc) fn update_request_from_proto(
@@ -95,29 +102,42 @@ pub(in crate::grpc) fn parse_webhook_id(id: &str) -> Result<WebhookId, Violation
     id.parse().map_err(|_| Violations::one("webhook_id", "must be a UUID"))
 }
 
-/// Parses the ids of a change to a webhook: the webhook id and the optional request id.
+/// The ids of a change to a webhook.
+#[derive(Debug)]
+pub(in crate::grpc) struct WebhookChangeIds {
+    pub(in crate::grpc) webhook: WebhookId,
+    pub(in crate::grpc) request: Option<RequestId>,
+}
+
 pub(in crate::grpc) fn parse_webhook_change(
     webhook_id: &str,
     request_id: &str,
-) -> Result<(WebhookId, Option<RequestId>), Violations> {
+) -> Result<WebhookChangeIds, Violations> {
     let mut violations = Violations::new();
-    let id =
+    let webhook =
         violations.ok_or_add("webhook_id", webhook_id.parse::<WebhookId>().map_err(|_| "must be a UUID"));
-    let request_id = id::parse_request_id(request_id, &mut violations);
-    match id {
-        Some(id) => violations.into_result().map(|()| (id, request_id)),
+    let request = id::parse_request_id(request_id, &mut violations);
+    match webhook {
+        Some(webhook) => violations.into_result().map(|()| WebhookChangeIds { webhook, request }),
         None => Err(violations),
     }
 }
 
-/// Returns the webhook id and the event position of the delivery, and the optional request id.
+/// A request to deliver an event again.
+#[derive(Debug)]
+pub(in crate::grpc) struct RedeliverRequest {
+    pub(in crate::grpc) ids: WebhookChangeIds,
+    /// The position of the event.
+    pub(in crate::grpc) position: EventPosition,
+}
+
 pub(in crate::grpc) fn redeliver_request_from_proto(
     request: &v1::RedeliverWebhookRequest,
-) -> Result<((WebhookId, EventPosition), Option<RequestId>), Violations> {
+) -> Result<RedeliverRequest, Violations> {
     let mut violations = Violations::new();
     let position = violations.ok_or_add("position", request.position.parse::<EventPosition>());
     match (parse_webhook_change(&request.webhook_id, &request.request_id), position) {
-        (Ok((id, request_id)), Some(position)) => Ok(((id, position), request_id)),
+        (Ok(ids), Some(position)) => Ok(RedeliverRequest { ids, position }),
         (Err(mut more), _) => {
             for violation in violations.iter() {
                 more.add(violation.field.clone(), violation.description.clone());

@@ -64,7 +64,10 @@ pub struct FileEvent {
 pub enum MessageBody {
     Event(Box<FileEvent>),
     /// All events before this position, with this time, were sent.
-    Heartbeat(EventPosition, Timestamp),
+    Heartbeat {
+        position: EventPosition,
+        time: Timestamp,
+    },
 }
 
 /// A message to a watcher.
@@ -187,7 +190,8 @@ impl Watch {
     fn create_heartbeat(&mut self, app: &App) -> Result<WatchMessage, Error> {
         self.next_heartbeat = Instant::now() + app.limits.watches.heartbeat_interval();
         let cursor = self.cursor.seal(app, self.caller.tenant_id())?;
-        Ok(WatchMessage { body: MessageBody::Heartbeat(self.cursor.position, self.cursor.time), cursor })
+        let Cursor { position, time, .. } = self.cursor;
+        Ok(WatchMessage { body: MessageBody::Heartbeat { position, time }, cursor })
     }
 
     fn check_credentials(&self, app: &App) -> Result<(), Error> {

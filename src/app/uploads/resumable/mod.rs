@@ -2,10 +2,10 @@
 //! idle for longer than the lease. Their rows contain everything another replica needs to resume them. A new
 //! writer takes over the upload's lease and fences the previous writer.
 
-pub mod cancel;
-pub mod complete;
-pub mod create;
-pub mod get;
-pub mod list;
-pub mod resume;
-pub mod upload_part;
+pub(super) mod cancel;
+pub(super) mod complete;
+pub(super) mod create;
+pub(super) mod get;
+pub(super) mod list;
+pub(super) mod resume;
+pub(super) mod upload_part;

@@ -1,8 +1,8 @@
 //! Imports one object.
 
 use super::{
-    Import, ImportError, ObjectLocation, error::convert_upload_error, messages::UploadMessages,
-    object_stream::ObjectStream, source::Address,
+    ImportError, ObjectLocation, error::convert_upload_error, messages::UploadMessages,
+    object_stream::ObjectStream, source::Address, start::Import,
 };
 use crate::{
     app::{
@@ -19,12 +19,13 @@ use crate::{
         media_type::DECLARED_CHARACTERS_MAX,
         text,
         upload_spec::UploadSpec,
+        violations::Violations,
     },
 };
 
 /// The properties of an object to import.
 #[derive(Debug, Clone)]
-pub struct ImportItem {
+pub struct ObjectProperties {
     /// The id that the file had in the previous system; may be empty.
     pub legacy_id: String,
     /// The owner of the file; the caller if empty.
@@ -35,11 +36,36 @@ pub struct ImportItem {
     pub spec: UploadSpec,
 }
 
+impl ObjectProperties {
+    /// Checks that no property is set that differs between the objects of a prefix.
+    ///
+    /// # Errors
+    /// Returns every such property.
+    pub(super) fn check_for_prefix(&self) -> Result<(), Violations> {
+        let mut violations = Violations::new();
+        for (field, is_set) in [
+            ("item.legacy_id", !self.legacy_id.is_empty()),
+            ("spec.name", !self.spec.name.is_empty()),
+            ("spec.size_bytes", self.spec.size_bytes.is_some()),
+            ("spec.sha256", self.spec.sha256.is_some()),
+        ] {
+            if is_set {
+                violations.add(field, "differs between objects; omit it, or import the objects one by one");
+            }
+        }
+        violations.into_result()
+    }
+}
+
 /// The outcome of importing an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ObjectOutcome {
-    /// The object was imported as this file; its event has this position.
-    Imported(FileId, EventPosition),
+    /// The object was imported.
+    Imported {
+        file: FileId,
+        /// The position of the event that reports the new file.
+        event: EventPosition,
+    },
     /// The object was imported before as this file, which may have been deleted since.
     AlreadyImported(FileId),
     /// The object would be imported. Returned by a dry run.
@@ -52,13 +78,14 @@ impl Import {
     /// # Errors
     /// Returns `NotFound` if the object does not exist, `Import` for the errors that only imports have, and
     /// otherwise the errors that `upload_file` shares with other use cases.
-    pub async fn import_object(
+    pub(super) async fn import_object(
         &self,
         location: &ObjectLocation,
-        item: ImportItem,
+        properties: ObjectProperties,
     ) -> Result<ObjectOutcome, Error> {
         let address = self.source.address(location)?;
-        let (spec, source) = self.upload_spec(&address, item);
+        let source = address.digest(&self.options.source);
+        let spec = self.upload_spec(&address, source, properties);
         if let Some(id) = self.find_imported(source).await? {
             return Ok(ObjectOutcome::AlreadyImported(id));
         }
@@ -67,7 +94,7 @@ impl Import {
             return self.dry_run(spec, object.size_bytes).await;
         }
         match self.upload_object(spec, object).await {
-            Ok((id, event)) => Ok(ObjectOutcome::Imported(id, event)),
+            Ok(outcome) => Ok(outcome),
             // A concurrent import may have been faster, or the COMMIT of this one succeeded and its response
             // was lost.
             Err(error) => match self.find_imported(source).await {
@@ -77,8 +104,13 @@ impl Import {
         }
     }
 
-    fn upload_spec(&self, address: &Address, item: ImportItem) -> (UploadSpec, Digest) {
-        let ImportItem { legacy_id, owner_id, create_time, mut spec } = item;
+    fn upload_spec(
+        &self,
+        address: &Address,
+        source_sha256: Digest,
+        properties: ObjectProperties,
+    ) -> UploadSpec {
+        let ObjectProperties { legacy_id, owner_id, create_time, mut spec } = properties;
         for (field, text) in [("spec.file_id", &mut spec.file_id), ("spec.request_id", &mut spec.request_id)]
         {
             if !std::mem::take(text).is_empty() {
@@ -99,9 +131,8 @@ impl Import {
         }
         let owner_id = if owner_id.is_empty() { self.caller.actor.id.clone() } else { owner_id };
         let source = format!("{}:{}", self.options.source, address.without_query());
-        let source_sha256 = address.digest(&self.options.source);
         spec.import_origin = Some(ImportOrigin { source, source_sha256, legacy_id, owner_id, create_time });
-        (spec, source_sha256)
+        spec
     }
 
     async fn find_imported(&self, source: Digest) -> Result<Option<FileId>, Error> {
@@ -129,7 +160,7 @@ impl Import {
         &self,
         mut spec: UploadSpec,
         object: ObjectStream,
-    ) -> Result<(FileId, EventPosition), Error> {
+    ) -> Result<ObjectOutcome, Error> {
         if let (None, Some(size_bytes)) = (spec.size_bytes, object.size_bytes) {
             spec.size_bytes = Some(i64::try_from(size_bytes).map_err(Error::internal)?);
         }
@@ -140,8 +171,23 @@ impl Import {
         }
         let mut messages = UploadMessages::new(object.body, self.app.limits.uploads.chunk_size_max_bytes);
         match upload_file(&self.app, &self.caller, spec, &mut messages).await {
-            Ok(uploaded) => Ok((uploaded.file.id, uploaded.event)),
+            Ok(uploaded) => Ok(ObjectOutcome::Imported { file: uploaded.file.id, event: uploaded.event }),
             Err(error) => Err(messages.read_error().unwrap_or_else(|| convert_upload_error(error))),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefix_refuses_properties_of_single_objects() {
+        let spec = UploadSpec { name: "notes.txt".into(), size_bytes: Some(5), ..UploadSpec::default() };
+        let properties =
+            ObjectProperties { legacy_id: "7".into(), owner_id: "alice".into(), create_time: None, spec };
+        let violations = properties.check_for_prefix().unwrap_err();
+        let fields: Vec<&str> = violations.iter().map(|violation| violation.field.as_str()).collect();
+        assert_eq!(fields, ["item.legacy_id", "spec.name", "spec.size_bytes"]);
     }
 }
