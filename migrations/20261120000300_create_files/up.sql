@@ -9,15 +9,16 @@ CREATE TABLE blobs (
     provider text COLLATE "C" NOT NULL,
     storage_key text COLLATE "C" NOT NULL,
     size_bytes bigint NOT NULL CHECK (size_bytes >= 0),
-    sha256 bytea NOT NULL CHECK (octet_length(sha256) = 32),
-    -- CRC-64/NVME, most significant byte first
-    crc64nvme bytea NOT NULL CHECK (octet_length(crc64nvme) = 8),
+    -- SHA-256 and CRC-64/NVME, most significant byte first. Null until the bytes of a direct upload are verified.
+    sha256 bytea CHECK (octet_length(sha256) = 32),
+    crc64nvme bytea CHECK (octet_length(crc64nvme) = 8),
     -- 1 standard, 2 archive
     storage_class smallint NOT NULL DEFAULT 1 CHECK (storage_class BETWEEN 1 AND 2),
     create_time timestamptz NOT NULL,
     delete_after timestamptz,
     PRIMARY KEY (tenant_id, id),
-    UNIQUE (tenant_id, provider, storage_key)
+    UNIQUE (tenant_id, provider, storage_key),
+    CHECK ((sha256 IS NULL) = (crc64nvme IS NULL))
 );
 -- Used by the sweeper and by fsck, which look up blobs by key, regardless of the provider.
 CREATE INDEX blobs_key ON blobs (tenant_id, storage_key);
@@ -74,7 +75,7 @@ CREATE TABLE files (
     -- 1 image, 2 video, 3 audio, 4 document, 5 other
     media_kind smallint NOT NULL CHECK (media_kind BETWEEN 1 AND 5),
     size_bytes bigint NOT NULL CHECK (size_bytes >= 0),
-    sha256 bytea NOT NULL CHECK (octet_length(sha256) = 32),
+    sha256 bytea CHECK (octet_length(sha256) = 32),
     revision bigint NOT NULL DEFAULT 1,
     create_time timestamptz NOT NULL,
     update_time timestamptz NOT NULL,
@@ -127,7 +128,7 @@ CREATE TABLE versions (
     declared_mime_type text COLLATE "C" NOT NULL,
     media_kind smallint NOT NULL CHECK (media_kind BETWEEN 1 AND 5),
     size_bytes bigint NOT NULL CHECK (size_bytes >= 0),
-    sha256 bytea NOT NULL CHECK (octet_length(sha256) = 32),
+    sha256 bytea CHECK (octet_length(sha256) = 32),
     created_by text COLLATE "C" NOT NULL,
     create_time timestamptz NOT NULL,
     PRIMARY KEY (tenant_id, file_id, version),
@@ -171,7 +172,7 @@ CREATE TABLE tombstones (
     file_id uuid NOT NULL,
     name text NOT NULL,
     size_bytes bigint NOT NULL,
-    sha256 bytea NOT NULL,
+    sha256 bytea,
     purged_by text COLLATE "C" NOT NULL,
     purge_time timestamptz NOT NULL,
     expire_time timestamptz NOT NULL,

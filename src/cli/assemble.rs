@@ -121,7 +121,8 @@ impl Worker {
             health.start_draining();
             stop.cancel();
         };
-        let work = worker::run_worker(Arc::clone(&self.app), self.config.server.drain_timeout(), stop.clone());
+        let work =
+            worker::run_worker(Arc::clone(&self.app), self.config.server.drain_timeout(), stop.clone());
         tokio::join!(work, drain_on_shutdown);
         if timeout(self.config.server.drain_timeout(), self.app.drain()).await.is_err() {
             tracing::warn!("failed to finish background tasks before the drain timeout");

@@ -1,6 +1,6 @@
 //! Tombstones of purged files.
 
-use diesel::sql_types::{BigInt, Binary, Integer, Text, Uuid as SqlUuid};
+use diesel::sql_types::{BigInt, Binary, Integer, Nullable, Text, Uuid as SqlUuid};
 
 use super::{DbError, SystemTx, TenantTx, statement::statement};
 use crate::domain::file::File;
@@ -16,7 +16,7 @@ pub async fn insert(tx: &mut TenantTx, file: &File, purged_by: &str, days: u32) 
     .bind::<SqlUuid, _>(file.id.as_uuid())
     .bind::<Text, _>(file.name.clone())
     .bind::<BigInt, _>(i64::try_from(file.size_bytes).unwrap_or(i64::MAX))
-    .bind::<Binary, _>(file.sha256.as_bytes().to_vec())
+    .bind::<Nullable<Binary>, _>(file.sha256.map(|sha256| sha256.as_bytes().to_vec()))
     .bind::<Text, _>(purged_by.to_owned())
     .bind::<Integer, _>(i32::try_from(days).unwrap_or(i32::MAX))
     .execute(tx.connection()?)

@@ -256,8 +256,8 @@ struct ListedRow {
     declared_mime_type: String,
     #[diesel(sql_type = BigInt)]
     size_bytes: i64,
-    #[diesel(sql_type = Binary)]
-    sha256: Vec<u8>,
+    #[diesel(sql_type = Nullable<Binary>)]
+    sha256: Option<Vec<u8>>,
     #[diesel(sql_type = Text)]
     created_by: String,
     #[diesel(sql_type = Timestamptz)]
@@ -304,7 +304,11 @@ pub async fn list(
                 mime_type: row.mime_type,
                 declared_mime_type: row.declared_mime_type,
                 size_bytes: u64::try_from(row.size_bytes).map_err(|_| corrupt("size"))?,
-                sha256: Digest::from_slice(&row.sha256).map_err(|_| corrupt("digest"))?,
+                sha256: row
+                    .sha256
+                    .map(|sha256| Digest::from_slice(&sha256))
+                    .transpose()
+                    .map_err(|_| corrupt("digest"))?,
                 created_by: row.created_by,
                 create_time: row.create_time,
                 change_description: row.change_description,
@@ -385,7 +389,7 @@ pub async fn list_largest_by_type(tx: &mut TenantTx, file: FileId) -> Result<Vec
         // 5: error. A version with a known digest was available before and can become available again.
         "SELECT DISTINCT ON (mime_type, media_kind) version, mime_type, media_kind, size_bytes
          FROM versions WHERE tenant_id = {} AND file_id = {}
-           AND NOT (content_state = 5 AND sha256 = decode(repeat('00', 32), 'hex'))
+           AND NOT (content_state = 5 AND sha256 IS NULL)
          ORDER BY mime_type, media_kind, size_bytes DESC, version DESC",
     )
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())

@@ -128,7 +128,8 @@ pub struct File {
     pub declared_mime_type: String,
     pub media_kind: MediaKind,
     pub size_bytes: u64,
-    pub sha256: Digest,
+    /// `None` until the bytes of a direct upload are verified.
+    pub sha256: Option<Digest>,
     /// Incremented with every change of the row. Part of the etag.
     pub revision: i64,
     pub create_time: Timestamp,
@@ -176,7 +177,8 @@ pub struct FileVersion {
     pub mime_type: String,
     pub declared_mime_type: String,
     pub size_bytes: u64,
-    pub sha256: Digest,
+    /// `None` until the bytes of a direct upload are verified.
+    pub sha256: Option<Digest>,
     pub created_by: String,
     pub create_time: Timestamp,
     pub change_description: String,

@@ -263,8 +263,8 @@ impl UploadSpec {
 
 impl CheckedSpec {
     /// Returns the fingerprint that identifies the upload under its request id: a digest of the whole
-    /// request, the caller, and the content.
-    pub fn fingerprint(&self, actor_id: &str, content: Digest) -> Digest {
+    /// request, the caller, and the content, if its digest is known.
+    pub fn fingerprint(&self, actor_id: &str, content: Option<Digest>) -> Digest {
         let mut hasher = Hasher::default();
         for field in [
             actor_id,
@@ -291,7 +291,7 @@ impl CheckedSpec {
             hasher.field(file.as_uuid().as_bytes());
             hasher.field(self.if_etag.as_bytes());
         }
-        hasher.field(content.as_bytes());
+        hasher.field(content.as_ref().map_or(&[], |content| content.as_bytes()));
         hasher.finish()
     }
 }
@@ -451,7 +451,7 @@ mod tests {
 
     #[test]
     fn fingerprint_differs_between_payloads() {
-        let content = Digest::compute(b"bytes");
+        let content = Some(Digest::compute(b"bytes"));
         let original = check(spec()).unwrap();
         let renamed = check(UploadSpec { name: "other.txt".into(), ..spec() }).unwrap();
         assert_eq!(original.fingerprint("alice", content), original.fingerprint("alice", content));
@@ -459,7 +459,7 @@ mod tests {
         assert_ne!(original.fingerprint("alice", content), original.fingerprint("bob", content));
         assert_ne!(
             original.fingerprint("alice", content),
-            original.fingerprint("alice", Digest::compute(b"others"))
+            original.fingerprint("alice", Some(Digest::compute(b"others")))
         );
     }
 }

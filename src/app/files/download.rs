@@ -84,6 +84,7 @@ pub async fn download_file(
     if !request.if_etag.is_empty() && !file.has_same_content(&request.if_etag) {
         return Err(Error::EtagMismatch);
     }
+    let hashes = version.blob.hashes.ok_or_else(|| Error::internal("available version without hashes"))?;
     let total_bytes = version.blob.size_bytes;
     let range =
         request.range.resolve(total_bytes).map_err(|_| Error::ReadOutOfRange { size_bytes: total_bytes })?;
@@ -112,10 +113,10 @@ pub async fn download_file(
         bytes,
         remaining_bytes: range.end - range.start,
         hasher: is_whole.then(Crc64Hasher::default),
-        expected_crc64: version.blob.crc64nvme,
+        expected_crc64: hashes.crc64nvme,
         suspect,
     };
-    Ok(Download { file, range, total_bytes, sha256: version.blob.sha256, bytes: bytes.into_stream() })
+    Ok(Download { file, range, total_bytes, sha256: hashes.sha256, bytes: bytes.into_stream() })
 }
 
 async fn find_version(

@@ -22,9 +22,9 @@ use crate::{
         sweep_candidates::{self, Ownership, SweepCandidate},
     },
     domain::{
-        checksum::{Crc64, Crc64Hasher},
+        checksum::Crc64Hasher,
         clock::{Clock, IdSource, Timestamp},
-        digest::{Digest, Hasher},
+        digest::{Hasher, ObjectHashes},
         ids::TenantId,
         object_key::ObjectKey,
     },
@@ -236,11 +236,14 @@ impl Fsck {
         report.hashed_blobs += 1;
         report.hashed_bytes += size;
         let ObjectHashes { sha256, crc64nvme } = hash_object(store, &blob.key, size).await?;
-        if sha256 != blob.sha256 {
-            return Ok(Some(format!("has the SHA-256 {sha256}; its record has {}", blob.sha256)));
+        let Some(recorded) = blob.hashes else {
+            return Ok(Some(format!("has the SHA-256 {sha256}; its record has none")));
+        };
+        if sha256 != recorded.sha256 {
+            return Ok(Some(format!("has the SHA-256 {sha256}; its record has {}", recorded.sha256)));
         }
-        Ok((crc64nvme != blob.crc64nvme)
-            .then(|| format!("has the CRC-64 {crc64nvme}; its record has {}", blob.crc64nvme)))
+        Ok((crc64nvme != recorded.crc64nvme)
+            .then(|| format!("has the CRC-64 {crc64nvme}; its record has {}", recorded.crc64nvme)))
     }
 
     /// Checks that an object in the store belongs to a blob or an open upload, or is younger than the
@@ -391,13 +394,6 @@ pub(in crate::app) async fn hash_object(
         crc64nvme.update(&chunk);
     }
     Ok(ObjectHashes { sha256: sha256.finish(), crc64nvme: crc64nvme.finish() })
-}
-
-/// The hashes of an object, as recorded in its blob.
-#[derive(Debug, PartialEq, Eq)]
-pub(in crate::app) struct ObjectHashes {
-    pub(in crate::app) sha256: Digest,
-    pub(in crate::app) crc64nvme: Crc64,
 }
 
 impl FsckReport {

@@ -13,7 +13,7 @@ use crate::{
         resumable_uploads,
         uploads::{NewUpload, ResumableFields},
     },
-    domain::{caller::Caller, digest::Digest, upload::Upload, upload_spec::CheckedSpec},
+    domain::{caller::Caller, upload::Upload, upload_spec::CheckedSpec},
 };
 
 /// Inserts the upload with its audit entry and its idempotency key.
@@ -53,9 +53,8 @@ pub(super) fn resumable_columns(spec: &CheckedSpec, part_size_bytes: u64) -> Res
 
 /// Returns the payload that identifies this upload under its request id.
 pub(super) fn idempotency_payload(caller: &Caller, spec: &CheckedSpec, is_direct: bool) -> [Vec<u8>; 2] {
-    let sha256 = spec.sha256.unwrap_or_else(|| Digest::compute(&[]));
-    let fingerprint = spec.fingerprint(&caller.actor.id, sha256);
+    let fingerprint = spec.fingerprint(&caller.actor.id, spec.sha256);
     let suffix = if is_direct { " direct" } else { "" };
-    let rest = format!("{:?} {}{suffix}", spec.size_bytes, spec.sha256.is_some());
+    let rest = format!("{:?}{suffix}", spec.size_bytes);
     [fingerprint.as_bytes().to_vec(), rest.into_bytes()]
 }

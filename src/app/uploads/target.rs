@@ -6,8 +6,7 @@ use crate::{
     app::{App, Error},
     db::blobs::Blob,
     domain::{
-        caller::Caller, checksum::Crc64, digest::Digest, ids::BlobId, object_key::ObjectKey,
-        upload_spec::CheckedSpec,
+        caller::Caller, digest::ObjectHashes, ids::BlobId, object_key::ObjectKey, upload_spec::CheckedSpec,
     },
     storage::{ObjectStorage, PutOptions, StorageError, StorageErrorKind},
 };
@@ -39,14 +38,13 @@ pub(super) fn new_target(app: &App, caller: &Caller, spec: &CheckedSpec) -> Resu
 
 impl Target {
     /// Returns the blob row for the stored bytes.
-    pub(super) fn to_blob(&self, size_bytes: u64, sha256: Digest, crc64nvme: Crc64) -> Blob {
+    pub(super) fn to_blob(&self, size_bytes: u64, hashes: Option<ObjectHashes>) -> Blob {
         Blob {
             id: self.blob_id,
             provider: self.store.provider().to_owned(),
             key: self.key.clone(),
             size_bytes,
-            sha256,
-            crc64nvme,
+            hashes,
             class: self.options.class,
         }
     }

@@ -28,6 +28,7 @@ use crate::{
     domain::{
         caller::Caller,
         clock::Timestamp,
+        digest::ObjectHashes,
         file::{ContentState, File, FileAccess, ScanStatus},
         ids::{FileId, RequestId},
         import_origin::ImportOrigin,
@@ -172,7 +173,7 @@ where
     if check_size(content.size_bytes, kind, &quota.file_size_max_bytes).is_err() {
         let admission = read_admission_data(app, caller, spec.request_id).await?;
         if let Some(stored) = admission.response {
-            let payload = spec.fingerprint(&caller.actor.id, content.sha256);
+            let payload = spec.fingerprint(&caller.actor.id, Some(received.sha256));
             return replay_upload(stored, payload);
         }
         let fits = check_size(content.size_bytes, kind, &admission.quota.file_size_max_bytes);
@@ -201,10 +202,10 @@ where
             let received =
                 receive_stream(app, caller, content, Sink::Compare, PersistedParts::default(), messages)
                     .await?;
-            received.content.sha256
+            received.sha256
         }
     };
-    let payload = spec.fingerprint(&caller.actor.id, sha256);
+    let payload = spec.fingerprint(&caller.actor.id, Some(sha256));
     replay_upload(stored, payload)
 }
 
@@ -265,7 +266,7 @@ async fn store_and_commit(
     spec: CheckedSpec,
     received: ReceivedStream,
 ) -> Result<CommittedUpload, Error> {
-    let ReceivedStream { content, bytes } = received;
+    let ReceivedStream { content, sha256, bytes } = received;
     let store_time = app.clock.now();
     let (target, open, crc64nvme) = match bytes {
         ReceivedBytes::Memory(target, part) => {
@@ -287,7 +288,7 @@ async fn store_and_commit(
         ReceivedBytes::Compared => return Err(Error::internal("compared upload has no bytes to store")),
     };
     let lease = open.as_ref().map(|open| open.lease());
-    let blob = target.to_blob(content.size_bytes, content.sha256, crc64nvme);
+    let blob = target.to_blob(content.size_bytes, Some(ObjectHashes { sha256, crc64nvme }));
     let finished = new_pending_commit(app, caller, spec, &content, blob, lease, store_time);
     let has_request_id = finished.request.is_some();
     // A batch that was lost without an outcome may have committed.
@@ -337,7 +338,8 @@ pub(super) fn new_pending_commit(
     let id = spec.file.unwrap_or_else(|| FileId::from_uuid(app.ids.uuid()));
     let actor = &caller.actor.id;
     let now = app.clock.now();
-    let payload = spec.fingerprint(actor, content.sha256);
+    let sha256 = blob.hashes.map(|hashes| hashes.sha256);
+    let payload = spec.fingerprint(actor, sha256);
     let import_origin = spec.import_origin;
     let owner_id = import_origin.as_ref().map_or(actor, |import_origin| &import_origin.owner_id).clone();
     let mut audit = audit::new_entry(caller, AuditAction::FileUpload, Some((id, FIRST_VERSION)));
@@ -381,7 +383,7 @@ pub(super) fn new_pending_commit(
             declared_mime_type: spec.declared_mime_type,
             media_kind: content.kind,
             size_bytes: content.size_bytes,
-            sha256: content.sha256,
+            sha256,
             revision: 1,
             create_time: now,
             update_time: now,

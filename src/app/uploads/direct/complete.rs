@@ -32,7 +32,6 @@ use crate::{
     },
     domain::{
         caller::Caller,
-        checksum::Crc64,
         digest::Digest,
         file::ContentState,
         ids::{JobId, UploadId},
@@ -304,7 +303,7 @@ async fn check_content(
     spec.types.check(&type_for_check(&mime_type.mime_type, sniffed.as_deref(), &spec.type_check_name))?;
     let kind = MediaKind::from_mime_type(&mime_type.mime_type);
     check_size(size_bytes, Some(kind), limits)?;
-    Ok((ContentSummary { size_bytes, sha256: Digest::UNKNOWN, mime_type, kind }, sniffed))
+    Ok((ContentSummary { size_bytes, mime_type, kind }, sniffed))
 }
 
 async fn read_head(store: &dyn ObjectStorage, target: &Target, size_bytes: u64) -> Result<Vec<u8>, Error> {
@@ -326,7 +325,7 @@ fn new_processing_commit(
     content: ContentSummary,
 ) -> PendingCommit {
     let spec = CheckedSpec { request_id: Some(commit_request_id(stored.upload.id)), ..stored.spec.clone() };
-    let blob = target.to_blob(content.size_bytes, content.sha256, Crc64::compute(&[]));
+    let blob = target.to_blob(content.size_bytes, None);
     let mut finished =
         new_pending_commit(app, caller, spec, &content, blob, Some(stored.lease), app.clock.now());
     finished.file.content_state = ContentState::Processing;

@@ -31,10 +31,9 @@ pub(in crate::app::uploads) struct ContentInspector {
     types: AllowedTypes,
 }
 
-/// The size, digest and type of the complete content.
+/// The size and type of the complete content.
 pub(in crate::app::uploads) struct ContentSummary {
     pub(in crate::app::uploads) size_bytes: u64,
-    pub(in crate::app::uploads) sha256: Digest,
     /// The resolved content type.
     pub(in crate::app::uploads) mime_type: ResolvedType,
     /// The media kind of the content type.
@@ -157,14 +156,14 @@ impl ContentInspector {
         }
     }
 
-    /// Completes the digest and returns the summary.
-    pub(super) async fn finish(mut self) -> Result<ContentSummary, Error> {
+    /// Completes the digest and returns it with the summary.
+    pub(super) async fn finish(mut self) -> Result<(ContentSummary, Digest), Error> {
         self.ensure_type_resolved()?;
         let mime_type =
             self.resolved_type.take().ok_or_else(|| Error::internal("content type was not resolved"))?;
         let kind = MediaKind::from_mime_type(&mime_type.mime_type);
         let sha256 = self.hasher.finish().await?;
-        Ok(ContentSummary { size_bytes: self.received_bytes, sha256, mime_type, kind })
+        Ok((ContentSummary { size_bytes: self.received_bytes, mime_type, kind }, sha256))
     }
 
     /// Resolves the content type and checks that the category allows it.

@@ -53,6 +53,7 @@ pub(super) enum Sink {
 /// The result of a finished stream.
 pub(super) struct ReceivedStream {
     pub(super) content: ContentSummary,
+    pub(super) sha256: Digest,
     pub(super) bytes: ReceivedBytes,
 }
 
@@ -350,7 +351,7 @@ impl<'a> Receiver<'a> {
         while !self.writes.is_empty() {
             self.join_next_write().await?;
         }
-        let content = self.content.finish().await?;
+        let (content, sha256) = self.content.finish().await?;
         let bytes = match self.sink {
             Sink::Compare => ReceivedBytes::Compared,
             Sink::Store { open: Some(open), .. } => {
@@ -364,7 +365,7 @@ impl<'a> Receiver<'a> {
             }
             Sink::Store { target, open: None } => ReceivedBytes::Memory(target, self.part),
         };
-        Ok(ReceivedStream { content, bytes })
+        Ok(ReceivedStream { content, sha256, bytes })
     }
 }
 
