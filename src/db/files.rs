@@ -435,7 +435,7 @@ pub async fn is_category_used(tx: &mut TenantTx, category: &str) -> Result<bool,
     let row: ExistsRow = statement(
         "find files of category",
         "SELECT EXISTS (SELECT FROM files WHERE tenant_id = {} AND category = {})
-             OR EXISTS (SELECT FROM uploads WHERE tenant_id = {} AND state = 1 AND spec ->> 'category' = {}) AS exists",
+             OR EXISTS (SELECT FROM uploads WHERE tenant_id = {} AND state = 1 AND spec -> 'rules' ->> 'category' = {}) AS exists",
     )
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())
     .bind::<Text, _>(category.to_owned())

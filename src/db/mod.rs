@@ -14,6 +14,7 @@ pub mod attachments;
 pub mod audit_entries;
 pub mod blobs;
 pub mod commit;
+pub mod committed_file;
 pub mod content_states;
 pub mod download_counts;
 mod error;

@@ -167,6 +167,23 @@ impl LegalHold {
     }
 }
 
+/// The number of the first version of a file.
+pub const FIRST_VERSION: i32 = 1;
+
+/// The content of a version, as recorded with the file and the version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the fields are documented in the message `FileVersion`")]
+pub struct VersionContent {
+    pub content_state: ContentState,
+    pub scan_status: ScanStatus,
+    pub mime_type: String,
+    pub declared_mime_type: String,
+    pub media_kind: MediaKind,
+    pub size_bytes: u64,
+    /// `None` until the bytes of a direct upload are verified.
+    pub sha256: Option<Digest>,
+}
+
 /// A version of a file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the fields are documented in the message `FileVersion`")]

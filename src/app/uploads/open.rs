@@ -118,7 +118,7 @@ impl OpenUpload {
             key: self.target.key.clone(),
             multipart_id: Some(self.multipart.as_str().to_owned()),
             reserved_bytes: to_i64(self.reserved_bytes),
-            is_version: self.target.is_version,
+            destination: self.target.destination,
             lease_seconds: lease_seconds(&self.app),
             created_by: caller.actor.id.clone(),
             is_direct: false,
@@ -142,7 +142,7 @@ impl OpenUpload {
                 blob_id: stored.blob_id,
                 key: stored.key.clone(),
                 options: PutOptions::for_blob(caller.tenant_id(), Some(&caller.actor.id)),
-                is_version: stored.spec.file.is_some(),
+                destination: stored.spec.checked.destination.kind(),
             },
             multipart: MultipartId::new(stored.multipart_id.as_str()),
             lease: stored.lease,
@@ -293,7 +293,7 @@ pub(super) async fn insert_upload(tx: &mut TenantTx, upload: &NewUpload) -> Resu
     uploads::insert(tx, upload).await?;
     let delta = QuotaDelta {
         reserved_bytes: upload.reserved_bytes,
-        reserved_file_count: i64::from(!upload.is_version),
+        reserved_file_count: upload.destination.file_count(),
         ..QuotaDelta::default()
     };
     match quotas::apply_delta(tx, delta).await? {

@@ -204,7 +204,7 @@ impl Draw {
         Upload {
             id: UploadId::from_uuid(self.id()),
             state: self.one_of(UploadState::ALL),
-            name: self.text(text::NAME_CHARACTERS_MAX),
+            name: self.maybe(|draw| draw.text(text::NAME_CHARACTERS_MAX)),
             size_bytes: self.maybe(|draw| draw.number().unsigned_abs()),
             part_size_bytes: self.number().unsigned_abs(),
             persisted_size_bytes: self.number().unsigned_abs(),

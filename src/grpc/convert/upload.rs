@@ -61,7 +61,7 @@ pub(in crate::grpc) fn to_proto(upload: Upload, chunk_size_max_bytes: usize) -> 
     v1::Upload {
         id: upload.id.to_string(),
         state: state.into(),
-        name: upload.name,
+        name: upload.name.unwrap_or_default(),
         size_bytes: upload.size_bytes.map(bytes),
         persisted_size_bytes: bytes(upload.persisted_size_bytes),
         part_size_bytes: bytes(upload.part_size_bytes),

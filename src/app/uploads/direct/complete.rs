@@ -35,10 +35,10 @@ use crate::{
         digest::Digest,
         file::ContentState,
         ids::{JobId, UploadId},
-        media_type::{MediaKind, resolve_type, type_for_check},
+        media_type::{MediaKind, resolve_type},
         policy::FileSizeLimits,
         upload::UploadState,
-        upload_spec::CheckedSpec,
+        upload_spec::{CheckedSpec, ResolvedSpec},
         violations::Violations,
     },
     media::sniff::{SNIFF_BYTES_MAX, sniff_media_type},
@@ -61,14 +61,15 @@ pub(in crate::app::uploads) async fn complete_direct_upload(
     let Some((stored, limits)) = tx.finish(owned).await? else {
         return replay_committed_upload(app, caller, id).await;
     };
-    let size_bytes = stored.spec.size_bytes.ok_or_else(|| Error::internal("direct upload without a size"))?;
-    let sha256 = check_completion(&completion, &stored.spec, size_bytes)?;
+    let size_bytes =
+        stored.spec.checked.size_bytes.ok_or_else(|| Error::internal("direct upload without a size"))?;
+    let sha256 = check_completion(&completion, &stored.spec.checked, size_bytes)?;
     let target = Target {
         store: Arc::clone(app.stores.get(&stored.provider)?),
         blob_id: stored.blob_id,
         key: stored.key.clone(),
         options: PutOptions::for_blob(caller.tenant_id(), Some(&caller.actor.id)),
-        is_version: stored.spec.file.is_some(),
+        destination: stored.spec.checked.destination.kind(),
     };
     let checked = async {
         assemble_object(&stored, &target, size_bytes, &completion.parts).await?;
@@ -293,14 +294,14 @@ fn check_part_numbers(parts: &[(i32, String)], count: u64) -> Result<(), Violati
 
 /// Detects the content type from the first bytes and checks that the category allows it.
 async fn check_content(
-    spec: &CheckedSpec,
+    spec: &ResolvedSpec,
     target: &Target,
     size_bytes: u64,
     limits: &FileSizeLimits,
 ) -> Result<(ContentSummary, Option<String>), Error> {
     let sniffed = sniff_media_type(&read_head(target.store.as_ref(), target, size_bytes).await?);
-    let mime_type = resolve_type(&spec.declared_mime_type, sniffed.as_deref());
-    spec.types.check(&type_for_check(&mime_type.mime_type, sniffed.as_deref(), &spec.type_check_name))?;
+    let mime_type = resolve_type(&spec.checked.declared_mime_type, sniffed.as_deref());
+    spec.rules.check_type(&mime_type.mime_type, sniffed.as_deref())?;
     let kind = MediaKind::from_mime_type(&mime_type.mime_type);
     check_size(size_bytes, Some(kind), limits)?;
     Ok((ContentSummary { size_bytes, mime_type, kind }, sniffed))
@@ -324,10 +325,11 @@ fn new_processing_commit(
     target: &Target,
     content: ContentSummary,
 ) -> PendingCommit {
-    let spec = CheckedSpec { request_id: Some(commit_request_id(stored.upload.id)), ..stored.spec.clone() };
+    let mut spec = stored.spec.clone();
+    spec.checked.request_id = Some(commit_request_id(stored.upload.id));
     let blob = target.to_blob(content.size_bytes, None);
     let mut finished =
         new_pending_commit(app, caller, spec, &content, blob, Some(stored.lease), app.clock.now());
-    finished.file.content_state = ContentState::Processing;
+    finished.content.content_state = ContentState::Processing;
     finished
 }

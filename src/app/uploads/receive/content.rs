@@ -10,9 +10,10 @@ use crate::{
     app::Error,
     domain::{
         digest::Digest,
-        media_type::{MediaKind, ResolvedType, resolve_type, type_for_check},
-        policy::{AllowedTypes, FileSizeLimits},
-        upload_spec::CheckedSpec,
+        media_type::{MediaKind, ResolvedType, resolve_type},
+        policy::FileSizeLimits,
+        upload_destination::ContentRules,
+        upload_spec::{CheckedSpec, ResolvedSpec},
     },
     media::sniff::{SNIFF_BYTES_MAX, sniff_media_type},
 };
@@ -23,12 +24,12 @@ pub(in crate::app::uploads) struct ContentInspector {
     received_bytes: u64,
     head: Vec<u8>,
     resolved_type: Option<ResolvedType>,
-    name: String,
     declared_mime_type: String,
     declared_bytes: Option<u64>,
     declared_sha256: Option<Digest>,
     limits: FileSizeLimits,
-    types: AllowedTypes,
+    /// The rules for the type, if it is checked.
+    rules: Option<ContentRules>,
 }
 
 /// The size and type of the complete content.
@@ -41,11 +42,11 @@ pub(in crate::app::uploads) struct ContentSummary {
 }
 
 impl ContentInspector {
-    /// Creates the inspector of a new file, before its first byte.
+    /// Creates the inspector of a new upload, before its first byte. The type is checked if there are rules.
     pub(in crate::app::uploads) fn new(
         spec: &CheckedSpec,
         limits: FileSizeLimits,
-        types: AllowedTypes,
+        rules: Option<ContentRules>,
         hashing: &HashingLimiter,
     ) -> Self {
         Self {
@@ -53,21 +54,19 @@ impl ContentInspector {
             received_bytes: 0,
             head: Vec::new(),
             resolved_type: None,
-            name: spec.type_check_name.clone(),
             declared_mime_type: spec.declared_mime_type.clone(),
             declared_bytes: spec.size_bytes,
             declared_sha256: spec.sha256,
             limits,
-            types,
+            rules,
         }
     }
 
     /// Creates an inspector that continues after the persisted bytes. `sniffed` is the type detected from the
     /// first of them, if any.
     pub(in crate::app::uploads) fn resume(
-        spec: &CheckedSpec,
+        spec: &ResolvedSpec,
         limits: FileSizeLimits,
-        types: AllowedTypes,
         hashing: &HashingLimiter,
         persisted: &PersistedParts,
         sniffed: Option<&str>,
@@ -76,7 +75,7 @@ impl ContentInspector {
         let mut content = Self {
             hasher: StreamHasher::resume(hashing, persisted.hasher()?),
             received_bytes,
-            ..Self::new(spec, limits, types, hashing)
+            ..Self::new(&spec.checked, limits, Some(spec.rules.clone()), hashing)
         };
         if received_bytes > 0 {
             content.resolved_type = Some(content.resolve_type(sniffed)?);
@@ -169,7 +168,9 @@ impl ContentInspector {
     /// Resolves the content type and checks that the category allows it.
     fn resolve_type(&self, sniffed: Option<&str>) -> Result<ResolvedType, Error> {
         let resolved = resolve_type(&self.declared_mime_type, sniffed);
-        self.types.check(&type_for_check(&resolved.mime_type, sniffed, &self.name))?;
+        if let Some(rules) = &self.rules {
+            rules.check_type(&resolved.mime_type, sniffed)?;
+        }
         Ok(resolved)
     }
 
