@@ -10,7 +10,7 @@ use diesel::{
 };
 use uuid::Uuid;
 
-use super::{DbError, SystemTx, TenantTx, statement::statement};
+use super::{DbError, SystemTx, TenantTx, blob_position::BlobPosition, statement::statement};
 use crate::domain::{
     checksum::Crc64,
     clock::Timestamp,
@@ -288,11 +288,10 @@ impl MovableRow {
 pub async fn list_movable(
     tx: &mut SystemTx,
     provider: &str,
-    after: Option<(TenantId, BlobId)>,
+    after: Option<BlobPosition>,
     limit: i64,
 ) -> Result<Vec<MovableBlob>, DbError> {
-    let (tenant, id) =
-        after.map_or((Uuid::nil(), Uuid::nil()), |(tenant, id)| (tenant.as_uuid(), id.as_uuid()));
+    let (tenant, id) = BlobPosition::to_columns(after);
     let sql = format!(
         "SELECT {} FROM blobs AS b
          WHERE (b.tenant_id, b.id) > ({{}}, {{}}) AND b.provider = {{}} AND {IS_MOVABLE}

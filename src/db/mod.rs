@@ -12,6 +12,7 @@
 
 pub mod attachments;
 pub mod audit_entries;
+pub mod blob_position;
 pub mod blobs;
 pub mod commit;
 pub mod committed_file;

@@ -112,13 +112,21 @@ struct ExportedRow {
     version: VersionRow,
 }
 
+/// The position of a version in a list that is ordered by file and number.
+#[derive(Debug, Clone, Copy)]
+pub struct VersionPosition {
+    pub file: FileId,
+    pub version: i32,
+}
+
 /// Returns versions of the given files after a position, ordered by file and number.
 pub async fn list_after(
     tx: &mut TenantTx,
     files: &[FileId],
-    (file, version): (FileId, i32),
+    after: Option<VersionPosition>,
     limit: i64,
 ) -> Result<Vec<ExportedVersion>, DbError> {
+    let (file, version) = after.map_or((Uuid::nil(), 0), |after| (after.file.as_uuid(), after.version));
     let sql = format!(
         "SELECT v.file_id, v.mime_type, v.declared_mime_type, v.created_by, v.create_time, v.version, v.content_state, v.state_reason, {}
          FROM versions AS v JOIN blobs AS b ON b.tenant_id = v.tenant_id AND b.id = v.blob_id
@@ -129,7 +137,7 @@ pub async fn list_after(
     let rows: Vec<ExportedRow> = statement("list versions", sql)
         .bind::<SqlUuid, _>(tx.tenant().as_uuid())
         .bind::<Array<SqlUuid>, _>(files.iter().map(|file| file.as_uuid()).collect::<Vec<_>>())
-        .bind::<SqlUuid, _>(file.as_uuid())
+        .bind::<SqlUuid, _>(file)
         .bind::<Integer, _>(version)
         .bind::<BigInt, _>(limit)
         .load(tx.connection()?)

@@ -17,7 +17,9 @@ use super::{
 use crate::{
     app::Error,
     db::{
-        Database, content_states,
+        Database,
+        blob_position::BlobPosition,
+        content_states,
         fsck::{self, CheckedBlob},
         sweep_candidates::{self, Ownership, SweepCandidate},
     },
@@ -152,7 +154,7 @@ impl Fsck {
             let batch = fsck::list_blobs(&mut tx, after, i64::try_from(BATCH).unwrap_or(i64::MAX)).await?;
             tx.commit().await?;
             let Some(last) = batch.last() else { return Ok(()) };
-            after = Some((last.tenant, last.blob.id));
+            after = Some(BlobPosition { tenant: last.tenant, blob: last.blob.id });
             for checked in batch.iter().filter(|checked| self.is_repairing && checked.is_lost) {
                 self.repair_if_intact(checked, report).await?;
             }
