@@ -68,7 +68,7 @@ pub struct CheckedSpec {
 /// a resumable upload.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ResolvedSpec {
-    /// The spec.
+    /// The spec, which does not depend on the file of a version.
     pub checked: CheckedSpec,
     /// The rules of the category of the file.
     pub rules: ContentRules,

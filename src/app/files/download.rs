@@ -15,7 +15,7 @@ use futures::{
     stream::{self, BoxStream},
 };
 
-use super::load_tags_and_attachments;
+use super::{count_downloads::CountedFile, load_tags_and_attachments};
 use crate::{
     app::{
         App, Error,
@@ -103,10 +103,11 @@ pub async fn download_file(
             suspect.recheck_in_background(Suspicion::Length);
         }
     })?;
-    let mut entry = audit::new_entry(caller, AuditAction::FileDownload, Some((file.id, version.version)));
+    let mut entry = audit::new_entry(caller, AuditAction::FileDownload).for_version(file.id, version.version);
     entry.details = serde_json::json!({ "offset": range.start, "length": range.end - range.start });
     app.disclosures.submit(caller.tenant_id(), entry).await.map_err(Error::internal)??;
-    app.download_counts.record_access((caller.tenant_id(), file.id), app.clock.now(), range.start == 0);
+    let counted = CountedFile { tenant: caller.tenant_id(), file: file.id };
+    app.download_counts.record_access(counted, app.clock.now(), range.start == 0);
 
     let is_whole = range.end - range.start == total_bytes;
     let bytes = VerifiedStream {

@@ -33,6 +33,6 @@ mod warnings;
 pub(super) use self::receive::{budget::ByteBudget, hashing::HashingLimiter};
 pub use self::{
     commit::CommittedUpload,
-    receive::message::{Completion, PartMessage, UploadMessage},
+    receive::message::{CompletedPart, Completion, PartMessage, UploadMessage},
     warnings::{Warning, WarningCode},
 };

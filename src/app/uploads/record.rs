@@ -39,7 +39,7 @@ pub(super) async fn insert_resumable_upload(
             RequestClaim::Replay(upload) => return Ok((upload, false)),
             RequestClaim::New(attempt) => attempt,
         };
-    let mut entry = audit::new_entry(caller, AuditAction::UploadCreate, None);
+    let mut entry = audit::new_entry(caller, AuditAction::UploadCreate);
     entry.details = serde_json::json!({ "upload_id": row.id });
     audit_entries::insert(tx, &[entry]).await?;
     insert_upload(tx, &row).await?;

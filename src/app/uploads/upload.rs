@@ -292,7 +292,7 @@ async fn store_and_commit(
             }
             (*target, None, crc64nvme)
         }
-        ReceivedBytes::Parts(open, receipts, crc64nvme) => {
+        ReceivedBytes::Parts { open, receipts, crc64nvme } => {
             open.complete_multipart(&receipts).await?;
             (open.target().clone(), Some(open), crc64nvme)
         }
@@ -350,7 +350,7 @@ pub(super) fn new_pending_commit(
     let sha256 = blob.hashes.map(|hashes| hashes.sha256);
     let payload = spec.fingerprint(actor, sha256);
     // The commit adds the file and the version.
-    let mut audit = audit::new_entry(caller, AuditAction::FileUpload, None);
+    let mut audit = audit::new_entry(caller, AuditAction::FileUpload);
     let destination = match spec.destination {
         Destination::NewFile(record) => {
             let import_origin = record.import_origin.as_ref();

@@ -19,7 +19,7 @@ use crate::{
             open::lease_seconds,
             receive::{
                 content::{ContentSummary, check_size},
-                message::Completion,
+                message::{CompletedPart, Completion},
             },
             replay::{commit_request_id, replay_committed_upload},
             target::{Target, delete_object, map_multipart_error},
@@ -194,7 +194,7 @@ async fn assemble_object(
     stored: &StoredUpload,
     target: &Target,
     size_bytes: u64,
-    parts: &[(i32, String)],
+    parts: &[CompletedPart],
 ) -> Result<(), Error> {
     let Target { store, key, options, .. } = target;
     check_part_numbers(parts, size_bytes.div_ceil(stored.upload.part_size_bytes).max(1))?;
@@ -246,7 +246,7 @@ fn check_parts(
     stored: &StoredUpload,
     size_bytes: u64,
     receipts: &[PartReceipt],
-    parts: &[(i32, String)],
+    parts: &[CompletedPart],
 ) -> Result<(), Error> {
     let part_size_bytes = stored.upload.part_size_bytes;
     let mut violations = Violations::new();
@@ -260,9 +260,9 @@ fn check_parts(
         if receipt.size_bytes != declared {
             return Err(Error::PartSizeMismatch { number, declared, received: receipt.size_bytes });
         }
-        let named = parts.iter().find(|(named, _)| u32::try_from(*named) == Ok(number));
+        let named = parts.iter().find(|part| u32::try_from(part.number) == Ok(number));
         match named {
-            Some((_, etag)) if etag.trim_matches('"') == receipt.etag.trim_matches('"') => {}
+            Some(part) if part.etag.trim_matches('"') == receipt.etag.trim_matches('"') => {}
             Some(_) => violations
                 .add(field, format!("part {number} has a different etag in the store; PUT it again")),
             None => violations.add(field, format!("part {number} is missing; add it with its etag")),
@@ -279,13 +279,13 @@ fn check_parts(
 }
 
 /// Checks that the client names existing part numbers, each once.
-fn check_part_numbers(parts: &[(i32, String)], count: u64) -> Result<(), Violations> {
+fn check_part_numbers(parts: &[CompletedPart], count: u64) -> Result<(), Violations> {
     let mut violations = Violations::new();
-    for (index, (number, _)) in parts.iter().enumerate() {
+    for (index, CompletedPart { number, .. }) in parts.iter().enumerate() {
         let field = format!("parts[{index}].number");
         if !u64::try_from(*number).is_ok_and(|number| (1..=count).contains(&number)) {
             violations.add(field, format!("is {number}; parts are numbered from 1 to {count}"));
-        } else if parts[..index].iter().any(|(before, _)| before == number) {
+        } else if parts[..index].iter().any(|before| before.number == *number) {
             violations.add(field, format!("part {number} is listed twice"));
         }
     }

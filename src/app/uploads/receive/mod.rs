@@ -63,7 +63,7 @@ pub(super) enum ReceivedBytes {
     Memory(Box<Target>, Part),
     /// In the store as parts of an open upload that is still to be completed, with the checksum of the whole
     /// content.
-    Parts(Box<OpenUpload>, Vec<PartReceipt>, Crc64),
+    Parts { open: Box<OpenUpload>, receipts: Vec<PartReceipt>, crc64nvme: Crc64 },
     /// None. The bytes were only compared.
     Compared,
 }
@@ -361,7 +361,8 @@ impl<'a> Receiver<'a> {
                 let crc64nvme = parts
                     .iter()
                     .fold(Crc64::compute(&[]), |crc, (receipt, next)| crc.combine(*next, receipt.size_bytes));
-                ReceivedBytes::Parts(open, parts.into_iter().map(|(receipt, _)| receipt).collect(), crc64nvme)
+                let receipts = parts.into_iter().map(|(receipt, _)| receipt).collect();
+                ReceivedBytes::Parts { open, receipts, crc64nvme }
             }
             Sink::Store { target, open: None } => ReceivedBytes::Memory(target, self.part),
         };
