@@ -10,16 +10,17 @@ CREATE TABLE blobs (
     provider text COLLATE "C" NOT NULL,
     storage_key text COLLATE "C" NOT NULL,
     size_bytes bigint NOT NULL CHECK (size_bytes >= 0),
-    sha256 bytea NOT NULL CHECK (octet_length(sha256) = 32),
-    -- CRC-64/NVME, most significant byte first
-    crc64nvme bytea NOT NULL CHECK (octet_length(crc64nvme) = 8),
+    -- SHA-256 and CRC-64/NVME, most significant byte first. Null until the bytes of a direct upload are verified.
+    sha256 bytea CHECK (octet_length(sha256) = 32),
+    crc64nvme bytea CHECK (octet_length(crc64nvme) = 8),
     -- standard, archive
     storage_class smallint NOT NULL DEFAULT {storage_class.standard}
         CHECK (storage_class BETWEEN {storage_class.standard} AND {storage_class.archive}),
     create_time timestamptz NOT NULL,
     delete_after timestamptz,
     PRIMARY KEY (tenant_id, id),
-    UNIQUE (tenant_id, provider, storage_key)
+    UNIQUE (tenant_id, provider, storage_key),
+    CHECK ((sha256 IS NULL) = (crc64nvme IS NULL))
 );
 -- Queries `find owners of candidates`, `find owners of keys` and `find blob by key`, which look up blobs
 -- regardless of the provider.

@@ -17,16 +17,15 @@ use crate::{
     },
 };
 
-/// Returns an entry about a caller's action on a version of a file.
-pub(super) fn new_entry(caller: &Caller, action: AuditAction, file: Option<(FileId, i32)>) -> AuditEntry {
-    let (file, version) = file.unzip();
+/// Returns an entry about a caller's action.
+pub(super) fn new_entry(caller: &Caller, action: AuditAction) -> AuditEntry {
     AuditEntry {
         actor: caller.actor.clone(),
         origin: caller.origin.clone(),
         action,
         is_allowed: true,
-        file,
-        version,
+        file: None,
+        version: None,
         details: serde_json::json!({}),
     }
 }
@@ -43,7 +42,7 @@ pub(super) async fn record_denial(
         is_allowed: false,
         file,
         details: serde_json::json!({ "reason": error.to_string() }),
-        ..new_entry(caller, action, None)
+        ..new_entry(caller, action)
     };
     match write_entries(&app.db, caller.tenant_id(), &[entry]).await {
         Ok(()) => error,
@@ -54,7 +53,7 @@ pub(super) async fn record_denial(
 
 /// Records that the caller's role does not allow a method, and returns the error for the caller.
 pub async fn record_denied_call(app: &App, caller: &Caller, method: &str, error: Error) -> Error {
-    let mut entry = new_entry(caller, AuditAction::Call, None);
+    let mut entry = new_entry(caller, AuditAction::Call);
     entry.is_allowed = false;
     entry.details = serde_json::json!({ "method": method, "reason": error.to_string() });
     write_entries(&app.db, caller.tenant_id(), &[entry]).await.err().unwrap_or(error)

@@ -112,6 +112,12 @@ pub struct AuditEntry {
 }
 
 impl AuditEntry {
+    /// Returns the entry, about an action on a version of a file.
+    #[must_use]
+    pub fn for_version(self, file: FileId, version: i32) -> Self {
+        Self { file: Some(file), version: Some(version), ..self }
+    }
+
     /// Creates an entry for an allowed action of the system actor.
     pub fn system(action: AuditAction, details: serde_json::Value) -> Self {
         Self {

@@ -10,11 +10,11 @@ use diesel::{
 };
 use uuid::Uuid;
 
-use super::{DbError, SystemTx, TenantTx, sql::statement};
+use super::{DbError, SystemTx, TenantTx, blob_position::BlobPosition, sql::statement};
 use crate::domain::{
     checksum::Crc64,
     clock::Timestamp,
-    digest::Digest,
+    digest::{Digest, ObjectHashes},
     ids::{BlobId, TenantId},
     object_key::ObjectKey,
     storage_class::StorageClass,
@@ -29,9 +29,8 @@ pub struct Blob {
     /// The object's key at the provider.
     pub key: ObjectKey,
     pub size_bytes: u64,
-    pub sha256: Digest,
-    /// The checksum, verified by every download of the whole object.
-    pub crc64nvme: Crc64,
+    /// `None` until the bytes of a direct upload are verified.
+    pub hashes: Option<ObjectHashes>,
     pub class: StorageClass,
 }
 
@@ -45,10 +44,10 @@ pub(super) struct BlobRow {
     storage_key: String,
     #[diesel(sql_type = BigInt)]
     blob_size_bytes: i64,
-    #[diesel(sql_type = Binary)]
-    blob_sha256: Vec<u8>,
-    #[diesel(sql_type = Binary)]
-    crc64nvme: Vec<u8>,
+    #[diesel(sql_type = Nullable<Binary>)]
+    blob_sha256: Option<Vec<u8>>,
+    #[diesel(sql_type = Nullable<Binary>)]
+    crc64nvme: Option<Vec<u8>>,
     #[diesel(sql_type = SmallInt)]
     storage_class: i16,
 }
@@ -59,13 +58,20 @@ pub(super) const COLUMNS: &str = "b.id AS blob_id, b.provider, b.storage_key, b.
 impl BlobRow {
     pub(super) fn into_blob(self) -> Result<Blob, DbError> {
         let corrupt = |what: &str| DbError::corrupt("read blob", what);
+        let hashes = match (self.blob_sha256, self.crc64nvme) {
+            (None, None) => None,
+            (Some(sha256), Some(crc64nvme)) => Some(ObjectHashes {
+                sha256: Digest::from_slice(&sha256).map_err(|_| corrupt("digest"))?,
+                crc64nvme: Crc64::from_slice(&crc64nvme).ok_or_else(|| corrupt("checksum"))?,
+            }),
+            (Some(_), None) | (None, Some(_)) => return Err(corrupt("hashes")),
+        };
         Ok(Blob {
+            hashes,
             id: BlobId::from_uuid(self.blob_id),
             provider: self.provider,
             key: ObjectKey::parse(&self.storage_key).map_err(|_| corrupt("storage key"))?,
             size_bytes: u64::try_from(self.blob_size_bytes).map_err(|_| corrupt("size"))?,
-            sha256: Digest::from_slice(&self.blob_sha256).map_err(|_| corrupt("digest"))?,
-            crc64nvme: Crc64::from_slice(&self.crc64nvme).ok_or_else(|| corrupt("checksum"))?,
             class: StorageClass::from_number(self.storage_class).ok_or_else(|| corrupt("storage class"))?,
         })
     }
@@ -269,7 +275,7 @@ pub(super) fn movable_columns() -> String {
 }
 
 /// Selects movable blobs: those whose deletion is not scheduled and whose digest is known.
-pub(super) const IS_MOVABLE: &str = "b.delete_after IS NULL AND b.sha256 <> decode(repeat('00', 32), 'hex')";
+pub(super) const IS_MOVABLE: &str = "b.delete_after IS NULL AND b.sha256 IS NOT NULL";
 
 impl MovableRow {
     pub(super) fn into_blob(self) -> Result<MovableBlob, DbError> {
@@ -282,11 +288,10 @@ impl MovableRow {
 pub async fn list_movable(
     tx: &mut SystemTx,
     provider: &str,
-    after: Option<(TenantId, BlobId)>,
+    after: Option<BlobPosition>,
     limit: i64,
 ) -> Result<Vec<MovableBlob>, DbError> {
-    let (tenant, id) =
-        after.map_or((Uuid::nil(), Uuid::nil()), |(tenant, id)| (tenant.as_uuid(), id.as_uuid()));
+    let (tenant, id) = BlobPosition::to_columns(after);
     let sql = format!(
         "SELECT {} FROM blobs AS b
          WHERE (b.tenant_id, b.id) > ($1, $2) AND b.provider = $3 AND {IS_MOVABLE}
@@ -350,7 +355,7 @@ pub async fn count_undigested(tx: &mut SystemTx, provider: &str) -> Result<Undig
                  SELECT FROM versions AS v
                  WHERE v.tenant_id = b.tenant_id AND v.blob_id = b.id AND v.content_state = 1) AS is_processing
              FROM blobs AS b
-             WHERE b.provider = $1 AND b.delete_after IS NULL AND b.sha256 = decode(repeat('00', 32), 'hex')
+             WHERE b.provider = $1 AND b.delete_after IS NULL AND b.sha256 IS NULL
          ) AS undigested",
     )
     .bind::<Text, _>(provider.to_owned())

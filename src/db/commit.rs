@@ -17,8 +17,9 @@ use super::{
     Database, DbError, DbErrorKind, TenantTx, TransactionId,
     audit_entries::AuditEntry,
     blobs::Blob,
+    committed_file::{CommitTimes, FileRecord},
     events::EventKind,
-    idempotency_keys::{Method, StoredResponse},
+    idempotency_keys::{Method, RequestKey, StoredResponse},
     quotas::QuotaRow,
     sql::statement,
     uploads::UploadLease,
@@ -27,10 +28,10 @@ use crate::domain::{
     clock::Timestamp,
     digest::Digest,
     event_position::EventPosition,
-    file::{EntityRef, File, FileState, LegalHold, Visibility},
-    ids::{RequestId, TenantId},
-    import_origin::ImportOrigin,
+    file::{EntityRef, FIRST_VERSION, FileState, VersionContent},
+    ids::{FileId, RequestId, TenantId},
     quota::{Quota, QuotaFigures},
+    upload_destination::{DestinationKind, NewFile, NewVersion},
 };
 
 const OPERATION: &str = "commit uploads";
@@ -38,44 +39,53 @@ const OPERATION: &str = "commit uploads";
 /// A finished upload that is ready to be committed as a file or a version.
 #[derive(Debug)]
 pub struct FinishedUpload<'a, A> {
-    /// The file. The commit sets its times. For a new version of an existing file only the id and the content
-    /// are used.
-    pub file: &'a File,
-    /// Whether it is a new version of an existing file, not a new file.
-    pub is_version: bool,
-    /// Whether the uploader may change files that other users own.
-    pub may_write_all: bool,
-    /// The expected etag of the file of a version. Empty means no check.
-    pub if_etag: &'a str,
+    pub destination: &'a FinishedDestination,
+    /// The content. Its size and digest are those of the blob.
+    pub content: &'a VersionContent,
+    /// The id of the uploader.
+    pub created_by: &'a str,
     /// The description of the change in this version.
     pub change_description: &'a str,
-    /// The number of days after which the file is deleted automatically.
-    pub retention_days: Option<i32>,
-    /// Principals that may read the file in addition to its owner and its audience.
-    pub readers: &'a [String],
-    /// The origin of the file, if it is imported.
-    pub import_origin: Option<&'a ImportOrigin>,
     pub blob: &'a Blob,
-    /// The audit entry of the upload.
+    /// The audit entry of the upload. The commit adds the file and the version.
     pub audit: &'a AuditEntry,
     /// The lease of the upload's reservation, if it has one. The commit converts the reservation into usage.
     pub lease: Option<UploadLease>,
-    /// The request id and the digest of the request's payload.
-    pub request: Option<(RequestId, Digest)>,
+    /// The id and the payload of the request, if the response is stored under a request id.
+    pub request: Option<RequestKey>,
     /// The response, without the parts that the commit adds. Stored under the request id as a
     /// [`StoredUploadResponse`].
     pub response: A,
 }
 
-/// The values that the commit assigns to a file.
-#[derive(Debug, Clone, Copy, Deserialize)]
-pub struct CommitTimes {
-    pub create_time: Timestamp,
-    /// When the file is deleted automatically.
-    pub deletion_time: Option<Timestamp>,
-    /// The position of the file's event.
-    #[serde(rename = "event_position")]
-    pub event: EventPosition,
+/// The file or version that a finished upload becomes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum FinishedDestination {
+    /// A new file.
+    NewFile {
+        id: FileId,
+        owner_id: String,
+        /// The record of the file. The commit sets its times.
+        record: Box<NewFile>,
+    },
+    /// A new version of an existing file.
+    NewVersion {
+        version: NewVersion,
+        /// The category of the file when its content was checked.
+        category: String,
+        /// Whether the uploader may change files that other users own.
+        may_write_all: bool,
+    },
+}
+
+impl FinishedDestination {
+    /// Returns the id of the file.
+    pub fn file_id(&self) -> FileId {
+        match self {
+            Self::NewFile { id, .. } => *id,
+            Self::NewVersion { version, .. } => version.file,
+        }
+    }
 }
 
 /// The response to an upload, as stored under a request id.
@@ -90,60 +100,6 @@ pub struct StoredUploadResponse<A> {
     /// The record of the file, if the upload was a new version of it.
     #[serde(default)]
     pub file_record: Option<Box<FileRecord>>,
-}
-
-/// The record of a file that got a new version, at the time of that commit.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[allow(missing_docs, reason = "the fields are those of the same names in `File`")]
-pub struct FileRecord {
-    pub version: i32,
-    pub revision: i64,
-    pub owner_id: String,
-    pub created_by: String,
-    pub name: String,
-    pub original_name: String,
-    pub category: String,
-    pub title: String,
-    pub description: String,
-    pub metadata: serde_json::Map<String, Value>,
-    visibility: i16,
-    pub create_time: Timestamp,
-    pub expire_time: Option<Timestamp>,
-    pub deletion_time: Option<Timestamp>,
-    pub retain_until_time: Option<Timestamp>,
-    hold_time: Option<Timestamp>,
-    hold_by: Option<String>,
-    hold_reason: Option<String>,
-    pub tags: Vec<String>,
-    pub attachments: Vec<EntityRef>,
-}
-
-impl FileRecord {
-    /// Returns the given file with this record. `file` provides the content of the new version.
-    pub fn apply(self, file: File) -> File {
-        File {
-            version: self.version,
-            revision: self.revision,
-            owner_id: self.owner_id,
-            created_by: self.created_by,
-            name: self.name,
-            original_name: self.original_name,
-            category: self.category,
-            title: self.title,
-            description: self.description,
-            metadata: self.metadata,
-            // The column's CHECK allows the same numbers.
-            visibility: Visibility::from_number(self.visibility).unwrap_or(Visibility::Owner),
-            create_time: self.create_time,
-            expire_time: self.expire_time,
-            deletion_time: self.deletion_time,
-            retain_until_time: self.retain_until_time,
-            hold: LegalHold::from_columns(self.hold_time, self.hold_by, self.hold_reason),
-            tags: self.tags,
-            attachments: self.attachments,
-            ..file
-        }
-    }
 }
 
 /// The outcome of one upload of a batch.
@@ -182,48 +138,27 @@ pub struct BatchOutcome {
 /// The columns of `app.finished_upload`.
 #[derive(Serialize)]
 struct FinishedUploadRow<'a, A> {
-    file_id: Uuid,
-    owner_id: &'a str,
-    file_create_time: Option<Timestamp>,
-    import_source: Option<&'a str>,
-    import_sha256: Option<String>,
-    import_legacy_id: Option<&'a str>,
+    #[serde(flatten)]
+    destination: DestinationColumns<'a>,
     created_by: &'a str,
-    name: &'a str,
-    category: &'a str,
-    title: &'a str,
-    description: &'a str,
-    metadata: &'a serde_json::Map<String, Value>,
-    visibility: i16,
-    version: i32,
-    is_version: bool,
-    may_write_all: bool,
-    if_etag: &'a str,
     change_description: &'a str,
     content_state: i16,
     scan_status: i16,
     mime_type: &'a str,
     declared_mime_type: &'a str,
     media_kind: i16,
-    expire_time: Option<Timestamp>,
-    retain_until_time: Option<Timestamp>,
-    retention_days: Option<i32>,
-    tags: &'a [String],
-    attachments: &'a [EntityRef],
-    readers: &'a [String],
     blob_id: Uuid,
     provider: &'a str,
     storage_key: &'a str,
     size_bytes: i64,
-    sha256: String,
-    crc64nvme: String,
+    sha256: Option<String>,
+    crc64nvme: Option<String>,
     actor_kind: i16,
     actor_id: &'a str,
     audit_action: i16,
     audit_call_id: &'a str,
     audit_address: &'a str,
     audit_details: &'a Value,
-    event_kind: i16,
     lease_id: Option<Uuid>,
     lease_epoch: Option<i32>,
     request_id: Option<Uuid>,
@@ -232,61 +167,114 @@ struct FinishedUploadRow<'a, A> {
     response: &'a A,
 }
 
+/// The columns that depend on the destination. Those of the other destination are null.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum DestinationColumns<'a> {
+    NewFile {
+        is_version: bool,
+        event_kind: i16,
+        file_id: Uuid,
+        version: i32,
+        owner_id: &'a str,
+        file_create_time: Option<Timestamp>,
+        import_source: Option<&'a str>,
+        import_sha256: Option<String>,
+        import_legacy_id: Option<&'a str>,
+        name: &'a str,
+        category: &'a str,
+        title: &'a str,
+        description: &'a str,
+        metadata: &'a serde_json::Map<String, Value>,
+        visibility: i16,
+        expire_time: Option<Timestamp>,
+        retain_until_time: Option<Timestamp>,
+        retention_days: Option<i32>,
+        tags: &'a [String],
+        attachments: &'a [EntityRef],
+        readers: &'a [String],
+    },
+    /// The commit assigns the version number, and reads owner, visibility and readers from the file.
+    NewVersion {
+        is_version: bool,
+        event_kind: i16,
+        file_id: Uuid,
+        category: &'a str,
+        may_write_all: bool,
+        if_etag: &'a str,
+    },
+}
+
+impl<'a> From<&'a FinishedDestination> for DestinationColumns<'a> {
+    fn from(destination: &'a FinishedDestination) -> Self {
+        match destination {
+            FinishedDestination::NewFile { id, owner_id, record } => {
+                let import_origin = record.import_origin.as_ref();
+                Self::NewFile {
+                    is_version: DestinationKind::NewFile.is_version(),
+                    event_kind: EventKind::FileCreated.number(),
+                    file_id: id.as_uuid(),
+                    version: FIRST_VERSION,
+                    owner_id,
+                    file_create_time: import_origin.and_then(|origin| origin.create_time),
+                    import_source: import_origin.map(|origin| origin.source.as_str()),
+                    import_sha256: import_origin.map(|origin| bytea(&origin.source_sha256)),
+                    import_legacy_id: import_origin.map(|origin| origin.legacy_id.as_str()),
+                    name: &record.name,
+                    category: &record.category,
+                    title: &record.title,
+                    description: &record.description,
+                    metadata: &record.metadata,
+                    visibility: record.visibility.number(),
+                    expire_time: record.expire_time,
+                    retain_until_time: record.retain_until_time,
+                    retention_days: record.retention_days.and_then(|days| i32::try_from(days).ok()),
+                    tags: &record.tags,
+                    attachments: &record.attachments,
+                    readers: &record.readers,
+                }
+            }
+            FinishedDestination::NewVersion { version, category, may_write_all } => Self::NewVersion {
+                is_version: DestinationKind::NewVersion.is_version(),
+                event_kind: EventKind::FileVersionCreated.number(),
+                file_id: version.file.as_uuid(),
+                category,
+                may_write_all: *may_write_all,
+                if_etag: &version.if_etag,
+            },
+        }
+    }
+}
+
 impl<'a, A> From<&'a FinishedUpload<'a, A>> for FinishedUploadRow<'a, A> {
     fn from(finished: &'a FinishedUpload<'a, A>) -> Self {
-        let FinishedUpload { file, blob, audit, lease, request, .. } = finished;
+        let FinishedUpload { content, blob, audit, lease, request, .. } = finished;
         Self {
-            file_id: file.id.as_uuid(),
-            owner_id: &file.owner_id,
-            file_create_time: finished.import_origin.and_then(|import_origin| import_origin.create_time),
-            import_source: finished.import_origin.map(|import_origin| import_origin.source.as_str()),
-            import_sha256: finished.import_origin.map(|import_origin| bytea(&import_origin.source_sha256)),
-            import_legacy_id: finished.import_origin.map(|import_origin| import_origin.legacy_id.as_str()),
-            created_by: &file.created_by,
-            name: &file.name,
-            category: &file.category,
-            title: &file.title,
-            description: &file.description,
-            metadata: &file.metadata,
-            visibility: file.visibility.number(),
-            version: file.version,
-            is_version: finished.is_version,
-            may_write_all: finished.may_write_all,
-            if_etag: finished.if_etag,
+            destination: finished.destination.into(),
+            created_by: finished.created_by,
             change_description: finished.change_description,
-            content_state: file.content_state.number(),
-            scan_status: file.scan_status.number(),
-            mime_type: &file.mime_type,
-            declared_mime_type: &file.declared_mime_type,
-            media_kind: file.media_kind.number(),
-            expire_time: file.expire_time,
-            retain_until_time: file.retain_until_time,
-            retention_days: finished.retention_days,
-            tags: &file.tags,
-            attachments: &file.attachments,
-            readers: finished.readers,
+            content_state: content.content_state.number(),
+            scan_status: content.scan_status.number(),
+            mime_type: &content.mime_type,
+            declared_mime_type: &content.declared_mime_type,
+            media_kind: content.media_kind.number(),
             blob_id: blob.id.as_uuid(),
             provider: &blob.provider,
             storage_key: blob.key.as_str(),
             size_bytes: i64::try_from(blob.size_bytes).unwrap_or(i64::MAX),
-            sha256: bytea(&blob.sha256),
-            crc64nvme: bytea(&blob.crc64nvme),
+            sha256: blob.hashes.map(|hashes| bytea(&hashes.sha256)),
+            crc64nvme: blob.hashes.map(|hashes| bytea(&hashes.crc64nvme)),
             actor_kind: audit.actor.kind.number(),
             actor_id: &audit.actor.id,
             audit_action: audit.action.number(),
             audit_call_id: &audit.origin.call_id,
             audit_address: &audit.origin.address,
             audit_details: &audit.details,
-            event_kind: match finished.is_version {
-                true => EventKind::FileVersionCreated,
-                false => EventKind::FileCreated,
-            }
-            .number(),
             lease_id: lease.map(|lease| lease.id.as_uuid()),
             lease_epoch: lease.map(|lease| lease.epoch),
-            request_id: request.map(|(id, _)| id.as_uuid()),
+            request_id: request.map(|request| request.id.as_uuid()),
             method: Method::UploadFile.number(),
-            payload_sha256: request.map(|(_, payload)| bytea(&payload)),
+            payload_sha256: request.map(|request| bytea(&request.payload)),
             response: &finished.response,
         }
     }
@@ -366,14 +354,16 @@ impl OutcomeRow {
         index: usize,
         upload: &FinishedUpload<'_, A>,
     ) -> Result<UploadCommitOutcome, DbError> {
-        let request = upload.request.map(|(id, _)| id);
+        let request = upload.request.map(|request| request.id);
         match self.outcomes.get(index).map(String::as_str) {
             Some("committed") => {
                 let deletion_time = self.deletion_times.as_ref().and_then(|times| *times.get(index)?);
                 let event = self.event(upload.blob)?;
                 let times = CommitTimes { create_time: self.create_time, deletion_time, event };
-                let file_record =
-                    if upload.is_version { Some(Box::new(self.file_record(upload.blob)?)) } else { None };
+                let file_record = match upload.destination {
+                    FinishedDestination::NewFile { .. } => None,
+                    FinishedDestination::NewVersion { .. } => Some(Box::new(self.file_record(upload.blob)?)),
+                };
                 Ok(UploadCommitOutcome::Committed(times, file_record))
             }
             Some("replayed") => self.replayed_response(request).map(UploadCommitOutcome::Replayed),

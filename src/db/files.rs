@@ -64,8 +64,8 @@ pub(super) struct FileRow {
     media_kind: i16,
     #[diesel(sql_type = BigInt)]
     size_bytes: i64,
-    #[diesel(sql_type = Binary)]
-    sha256: Vec<u8>,
+    #[diesel(sql_type = Nullable<Binary>)]
+    sha256: Option<Vec<u8>>,
     #[diesel(sql_type = BigInt)]
     revision: i64,
     #[diesel(sql_type = Timestamptz)]
@@ -122,7 +122,11 @@ impl FileRow {
             declared_mime_type: self.declared_mime_type,
             media_kind: MediaKind::from_number(self.media_kind).ok_or_else(|| corrupt("media kind"))?,
             size_bytes: u64::try_from(self.size_bytes).map_err(|_| corrupt("size"))?,
-            sha256: Digest::from_slice(&self.sha256).map_err(|_| corrupt("digest"))?,
+            sha256: self
+                .sha256
+                .map(|sha256| Digest::from_slice(&sha256))
+                .transpose()
+                .map_err(|_| corrupt("digest"))?,
             revision: self.revision,
             create_time: self.create_time,
             update_time: self.update_time,
@@ -431,7 +435,7 @@ pub async fn is_category_used(tx: &mut TenantTx, category: &str) -> Result<bool,
     let row: ExistsRow = statement(
         "find files of category",
         "SELECT EXISTS (SELECT FROM files WHERE tenant_id = $1 AND category = $2)
-             OR EXISTS (SELECT FROM uploads WHERE tenant_id = $3 AND state = 1 AND spec ->> 'category' = $4) AS exists",
+             OR EXISTS (SELECT FROM uploads WHERE tenant_id = $3 AND state = 1 AND spec -> 'rules' ->> 'category' = $4) AS exists",
     )
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())
     .bind::<Text, _>(category.to_owned())

@@ -9,12 +9,13 @@ use uuid::Uuid;
 
 use super::{
     DbError, SystemTx,
+    blob_position::BlobPosition,
     blobs::{Blob, BlobRow, COLUMNS},
     sql::statement,
     sweep_candidates::Ownership,
 };
 use crate::domain::{
-    ids::{BlobId, FileId, TenantId},
+    ids::{FileId, TenantId},
     object_key::ObjectKey,
 };
 
@@ -44,11 +45,10 @@ struct CheckedRow {
 /// Returns blobs after a position, ordered by (tenant, id).
 pub async fn list_blobs(
     tx: &mut SystemTx,
-    after: Option<(TenantId, BlobId)>,
+    after: Option<BlobPosition>,
     limit: i64,
 ) -> Result<Vec<CheckedBlob>, DbError> {
-    let (tenant, id) =
-        after.map_or((Uuid::nil(), Uuid::nil()), |(tenant, id)| (tenant.as_uuid(), id.as_uuid()));
+    let (tenant, id) = BlobPosition::to_columns(after);
     // 2: available
     let sql = format!(
         "SELECT b.tenant_id, {COLUMNS}, EXISTS (

@@ -45,6 +45,13 @@ sql_enum! {
     }
 }
 
+/// A request id with the digest of the payload of its request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RequestKey {
+    pub id: RequestId,
+    pub payload: Digest,
+}
+
 /// The response to an earlier request.
 #[derive(Debug, Clone)]
 pub struct StoredResponse {

@@ -10,8 +10,10 @@
 
 pub mod attachments;
 pub mod audit_entries;
+pub mod blob_position;
 pub mod blobs;
 pub mod commit;
+pub mod committed_file;
 pub mod content_states;
 pub mod download_counts;
 mod error;

@@ -15,7 +15,8 @@ use crate::domain::{
     ids::{BlobId, FileId, UploadId},
     object_key::ObjectKey,
     upload::{Upload, UploadState},
-    upload_spec::CheckedSpec,
+    upload_destination::Destination,
+    upload_spec::ResolvedSpec,
 };
 
 /// A resumable upload with the data needed to resume it.
@@ -23,8 +24,8 @@ use crate::domain::{
 pub struct StoredUpload {
     /// The part that callers see.
     pub upload: Upload,
-    /// The checked specification of the file.
-    pub spec: CheckedSpec,
+    /// The specification of the upload.
+    pub spec: ResolvedSpec,
     /// The current lease.
     pub lease: UploadLease,
     /// The reserved quota, in bytes.
@@ -106,7 +107,7 @@ impl Row {
         const OPERATION: &str = "read upload";
         let corrupt = |what: &str| DbError::corrupt(OPERATION, what);
         let bytes = |count: i64| u64::try_from(count).map_err(|_| corrupt("size"));
-        let spec: CheckedSpec = serde_json::from_value(self.spec).map_err(|_| corrupt("spec"))?;
+        let spec: ResolvedSpec = serde_json::from_value(self.spec).map_err(|_| corrupt("spec"))?;
         let state = UploadState::from_number(self.state).ok_or_else(|| corrupt("state"))?;
         let part_size_bytes = bytes(self.part_size_bytes)?;
         let persisted_size_bytes = bytes(self.persisted_size_bytes)?;
@@ -114,8 +115,11 @@ impl Row {
             upload: Upload {
                 id: UploadId::from_uuid(self.id),
                 state,
-                name: spec.name.clone(),
-                size_bytes: spec.size_bytes,
+                name: match &spec.checked.destination {
+                    Destination::NewFile(file) => Some(file.name.clone()),
+                    Destination::NewVersion(_) => None,
+                },
+                size_bytes: spec.checked.size_bytes,
                 part_size_bytes,
                 persisted_size_bytes,
                 created_by: self.created_by,

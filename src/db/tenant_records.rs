@@ -9,7 +9,7 @@ use diesel::{
 };
 use uuid::Uuid;
 
-use super::{DbError, SystemTx, TenantTx, sql::statement, tenants::TenantName};
+use super::{DbError, SystemTx, TenantTx, idempotency_keys::RequestKey, sql::statement, tenants::TenantName};
 use crate::domain::{
     caller::{TenantKind, TenantState},
     clock::Timestamp,
@@ -115,8 +115,8 @@ pub struct TenantCreation<'a> {
     pub id: TenantId,
     pub name: &'a TenantName,
     pub policy: &'a Policy,
-    /// The request id and the digest of the request's payload.
-    pub request: Option<(RequestId, Digest)>,
+    /// The id and the payload of the request, if it has an id.
+    pub request: Option<RequestKey>,
 }
 
 /// Creates a tenant, unless a tenant with this name exists that is not deleted. Returns whether it was
@@ -134,8 +134,8 @@ pub async fn create(tx: &mut SystemTx, creation: &TenantCreation<'_>) -> Result<
     .bind::<Text, _>(creation.name.issuer.clone())
     .bind::<Text, _>(creation.name.external_id.clone())
     .bind::<Jsonb, _>(policy)
-    .bind::<Nullable<SqlUuid>, _>(creation.request.map(|(id, _)| id.as_uuid()))
-    .bind::<Nullable<Binary>, _>(creation.request.map(|(_, payload)| payload.as_bytes().to_vec()))
+    .bind::<Nullable<SqlUuid>, _>(creation.request.map(|request| request.id.as_uuid()))
+    .bind::<Nullable<Binary>, _>(creation.request.map(|request| request.payload.as_bytes().to_vec()))
     .execute(tx.connection()?)
     .await?;
     Ok(created == 1)

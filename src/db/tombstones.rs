@@ -16,7 +16,7 @@ pub async fn insert(tx: &mut TenantTx, file: &File, purged_by: &str, days_kept: 
         tombstones::file_id.eq(file.id),
         tombstones::name.eq(&file.name),
         tombstones::size_bytes.eq(i64::try_from(file.size_bytes).unwrap_or(i64::MAX)),
-        tombstones::sha256.eq(&file.sha256),
+        tombstones::sha256.eq(file.sha256),
         tombstones::purged_by.eq(purged_by),
         tombstones::purge_time.eq(now()),
         tombstones::expire_time.eq(now_plus(days(days_kept))),

@@ -15,6 +15,7 @@ use crate::domain::{
     ids::{BlobId, TenantId, UploadId},
     object_key::ObjectKey,
     upload::UploadState,
+    upload_destination::DestinationKind,
 };
 
 /// A new upload.
@@ -27,7 +28,7 @@ pub struct NewUpload {
     pub key: ObjectKey,
     pub multipart_id: Option<String>,
     pub reserved_bytes: i64,
-    pub is_version: bool,
+    pub destination: DestinationKind,
     pub lease_seconds: u32,
     pub created_by: String,
     /// Whether the client sends the bytes directly to the store.
@@ -81,7 +82,7 @@ pub async fn insert(tx: &mut TenantTx, upload: &NewUpload) -> Result<(), DbError
     .bind::<Text, _>(upload.key.as_str().to_owned())
     .bind::<Nullable<Text>, _>(upload.multipart_id.clone())
     .bind::<Text, _>(upload.created_by.clone())
-    .bind::<Bool, _>(upload.is_version)
+    .bind::<Bool, _>(upload.destination.is_version())
     .bind::<Nullable<Jsonb>, _>(upload.resumable.as_ref().map(|resumable| resumable.spec.clone()))
     .bind::<Nullable<BigInt>, _>(upload.resumable.as_ref().map(|resumable| resumable.part_size_bytes))
     .bind::<Bool, _>(upload.is_direct)
@@ -166,7 +167,10 @@ async fn abandon_where(
         .bind::<Integer, _>(lease.epoch)
         .first(tx.connection()?)
         .await?;
-    Ok(row.map(|row| Reservation { bytes: row.reserved_bytes, files: i64::from(!row.is_version) }))
+    Ok(row.map(|row| Reservation {
+        bytes: row.reserved_bytes,
+        files: DestinationKind::from_is_version(row.is_version).file_count(),
+    }))
 }
 
 #[derive(QueryableByName)]

@@ -16,8 +16,7 @@ use super::{
 };
 use crate::domain::{
     caller::Actor,
-    checksum::Crc64,
-    digest::Digest,
+    digest::{Digest, ObjectHashes},
     file::{ContentState, StateReason},
     ids::FileId,
 };
@@ -28,22 +27,16 @@ struct MovedRow {
     file_id: Uuid,
 }
 
-/// Records the digest and checksum of a blob whose digest was unknown.
-pub async fn record_checksums(
-    tx: &mut TenantTx,
-    blob: &Blob,
-    sha256: Digest,
-    crc64nvme: Crc64,
-) -> Result<(), DbError> {
+/// Records the hashes of a blob that has none yet.
+pub async fn record_hashes(tx: &mut TenantTx, blob: &Blob, hashes: ObjectHashes) -> Result<(), DbError> {
     statement(
-        "record digest of blob",
-        "UPDATE blobs SET sha256 = $1, crc64nvme = $2 WHERE tenant_id = $3 AND id = $4 AND sha256 = $5",
+        "record hashes of blob",
+        "UPDATE blobs SET sha256 = $1, crc64nvme = $2 WHERE tenant_id = $3 AND id = $4 AND sha256 IS NULL",
     )
-    .bind::<Binary, _>(sha256.as_bytes().to_vec())
-    .bind::<Binary, _>(crc64nvme.to_be_bytes().to_vec())
+    .bind::<Binary, _>(hashes.sha256.as_bytes().to_vec())
+    .bind::<Binary, _>(hashes.crc64nvme.to_be_bytes().to_vec())
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())
     .bind::<SqlUuid, _>(blob.id.as_uuid())
-    .bind::<Binary, _>(Digest::UNKNOWN.as_bytes().to_vec())
     .execute(tx.connection()?)
     .await
     .map(|_| ())
@@ -71,7 +64,6 @@ pub async fn record_result(
         Err(_) => (ContentState::Error, EventKind::FileRefused, AuditAction::FileRefuse),
     };
     let reason = verified.err();
-    let sha256 = verified.unwrap_or(Digest::UNKNOWN);
     // 1: processing. The version need not be the current one: a new version becomes current only when it is
     // available, and another version may have become current by then.
     let moved: Vec<MovedRow> = statement(
@@ -97,7 +89,7 @@ pub async fn record_result(
     )
     .bind::<SmallInt, _>(state.number())
     .bind::<Nullable<SmallInt>, _>(reason.map(|reason| reason.number()))
-    .bind::<Binary, _>(sha256.as_bytes().to_vec())
+    .bind::<Nullable<Binary>, _>(verified.ok().map(|sha256| sha256.as_bytes().to_vec()))
     .bind::<SqlUuid, _>(tenant)
     .bind::<SqlUuid, _>(file.as_uuid())
     .bind::<Integer, _>(version)

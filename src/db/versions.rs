@@ -112,13 +112,21 @@ struct ExportedRow {
     version: VersionRow,
 }
 
+/// The position of a version in a list that is ordered by file and number.
+#[derive(Debug, Clone, Copy)]
+pub struct VersionPosition {
+    pub file: FileId,
+    pub version: i32,
+}
+
 /// Returns versions of the given files after a position, ordered by file and number.
 pub async fn list_after(
     tx: &mut TenantTx,
     files: &[FileId],
-    (file, version): (FileId, i32),
+    after: Option<VersionPosition>,
     limit: i64,
 ) -> Result<Vec<ExportedVersion>, DbError> {
+    let (file, version) = after.map_or((Uuid::nil(), 0), |after| (after.file.as_uuid(), after.version));
     let sql = format!(
         "SELECT v.file_id, v.mime_type, v.declared_mime_type, v.created_by, v.create_time, v.version, v.content_state, v.state_reason, {}
          FROM versions AS v JOIN blobs AS b ON b.tenant_id = v.tenant_id AND b.id = v.blob_id
@@ -129,7 +137,7 @@ pub async fn list_after(
     let rows: Vec<ExportedRow> = statement("list versions", sql)
         .bind::<SqlUuid, _>(tx.tenant().as_uuid())
         .bind::<Array<SqlUuid>, _>(files.iter().map(|file| file.as_uuid()).collect::<Vec<_>>())
-        .bind::<SqlUuid, _>(file.as_uuid())
+        .bind::<SqlUuid, _>(file)
         .bind::<Integer, _>(version)
         .bind::<BigInt, _>(limit)
         .load(tx.connection()?)
@@ -256,8 +264,8 @@ struct ListedRow {
     declared_mime_type: String,
     #[diesel(sql_type = BigInt)]
     size_bytes: i64,
-    #[diesel(sql_type = Binary)]
-    sha256: Vec<u8>,
+    #[diesel(sql_type = Nullable<Binary>)]
+    sha256: Option<Vec<u8>>,
     #[diesel(sql_type = Text)]
     created_by: String,
     #[diesel(sql_type = Timestamptz)]
@@ -304,7 +312,11 @@ pub async fn list(
                 mime_type: row.mime_type,
                 declared_mime_type: row.declared_mime_type,
                 size_bytes: u64::try_from(row.size_bytes).map_err(|_| corrupt("size"))?,
-                sha256: Digest::from_slice(&row.sha256).map_err(|_| corrupt("digest"))?,
+                sha256: row
+                    .sha256
+                    .map(|sha256| Digest::from_slice(&sha256))
+                    .transpose()
+                    .map_err(|_| corrupt("digest"))?,
                 created_by: row.created_by,
                 create_time: row.create_time,
                 change_description: row.change_description,
@@ -385,7 +397,7 @@ pub async fn list_largest_by_type(tx: &mut TenantTx, file: FileId) -> Result<Vec
         // 5: error. A version with a known digest was available before and can become available again.
         "SELECT DISTINCT ON (mime_type, media_kind) version, mime_type, media_kind, size_bytes
          FROM versions WHERE tenant_id = $1 AND file_id = $2
-           AND NOT (content_state = 5 AND sha256 = decode(repeat('00', 32), 'hex'))
+           AND NOT (content_state = 5 AND sha256 IS NULL)
          ORDER BY mime_type, media_kind, size_bytes DESC, version DESC",
     )
     .bind::<SqlUuid, _>(tx.tenant().as_uuid())

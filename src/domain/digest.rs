@@ -8,10 +8,20 @@ use sha2::{
     digest::common::hazmat::{SerializableState, SerializedState},
 };
 
+use super::checksum::Crc64;
+
 /// A SHA-256 digest.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Digest([u8; Self::LENGTH_BYTES]);
+
+/// The hashes of an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ObjectHashes {
+    pub sha256: Digest,
+    /// The checksum, verified by every download of the whole object.
+    pub crc64nvme: Crc64,
+}
 
 /// The value is not a SHA-256 digest.
 #[derive(Debug, thiserror::Error)]
@@ -21,15 +31,6 @@ pub struct InvalidDigest(usize);
 impl Digest {
     /// The length of a digest, in bytes.
     pub const LENGTH_BYTES: usize = 32;
-
-    /// The placeholder for a digest that is not computed yet, because the bytes of a direct upload have not
-    /// been verified. No known bytes have this digest, so comparisons with it fail.
-    pub const UNKNOWN: Self = Self([0; Self::LENGTH_BYTES]);
-
-    /// Returns the digest, or `None` for [`Digest::UNKNOWN`].
-    pub fn if_known(&self) -> Option<&Self> {
-        (*self != Self::UNKNOWN).then_some(self)
-    }
 
     /// Creates a digest from its raw bytes.
     ///

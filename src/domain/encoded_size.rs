@@ -67,7 +67,9 @@ pub fn version_bytes_max(version: &FileVersion) -> usize {
 
 /// Returns the most bytes that an upload takes in a response.
 pub fn upload_bytes_max(upload: &Upload) -> usize {
-    UPLOAD_FIXED_BYTES + text_bytes(&upload.name) + text_bytes(&upload.created_by)
+    UPLOAD_FIXED_BYTES
+        + text_bytes(upload.name.as_deref().unwrap_or_default())
+        + text_bytes(&upload.created_by)
 }
 
 /// Returns the most bytes that a webhook takes in a response.

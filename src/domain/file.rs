@@ -128,7 +128,8 @@ pub struct File {
     pub declared_mime_type: String,
     pub media_kind: MediaKind,
     pub size_bytes: u64,
-    pub sha256: Digest,
+    /// `None` until the bytes of a direct upload are verified.
+    pub sha256: Option<Digest>,
     /// Incremented with every change of the row. Part of the etag.
     pub revision: i64,
     pub create_time: Timestamp,
@@ -166,6 +167,23 @@ impl LegalHold {
     }
 }
 
+/// The number of the first version of a file.
+pub const FIRST_VERSION: i32 = 1;
+
+/// The content of a version, as recorded with the file and the version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the fields are documented in the message `FileVersion`")]
+pub struct VersionContent {
+    pub content_state: ContentState,
+    pub scan_status: ScanStatus,
+    pub mime_type: String,
+    pub declared_mime_type: String,
+    pub media_kind: MediaKind,
+    pub size_bytes: u64,
+    /// `None` until the bytes of a direct upload are verified.
+    pub sha256: Option<Digest>,
+}
+
 /// A version of a file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the fields are documented in the message `FileVersion`")]
@@ -176,7 +194,8 @@ pub struct FileVersion {
     pub mime_type: String,
     pub declared_mime_type: String,
     pub size_bytes: u64,
-    pub sha256: Digest,
+    /// `None` until the bytes of a direct upload are verified.
+    pub sha256: Option<Digest>,
     pub created_by: String,
     pub create_time: Timestamp,
     pub change_description: String,

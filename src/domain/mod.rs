@@ -27,6 +27,7 @@ pub mod storage_class;
 pub mod tenant_record;
 pub mod text;
 pub mod upload;
+pub mod upload_destination;
 pub mod upload_spec;
 pub mod violations;
 pub mod webhook;

@@ -25,8 +25,8 @@ pub struct Upload {
     pub id: UploadId,
     /// `Open` or `Committed`. Abandoned uploads are not shown.
     pub state: UploadState,
-    /// The name of the future file.
-    pub name: String,
+    /// The name of the future file; `None` for a new version of an existing file.
+    pub name: Option<String>,
     /// The declared size of the file in bytes, if any.
     pub size_bytes: Option<u64>,
     /// The size of every part except the last, which may be smaller.

@@ -12,8 +12,9 @@ use super::{
     ids::{FileId, RequestId},
     import_origin::ImportOrigin,
     media_type::DECLARED_CHARACTERS_MAX,
-    policy::{AllowedTypes, Policy},
+    policy::Policy,
     text::{self, EXTERNAL_ID_CHARACTERS_MAX},
+    upload_destination::{ContentRules, Destination, NewFile, NewVersion},
     violations::Violations,
 };
 
@@ -50,43 +51,27 @@ pub struct UploadSpec {
     pub parse_violations: Violations,
 }
 
-/// A valid spec with the policy's defaults applied. It is stored with a resumable upload.
+/// A valid spec with the policy's defaults applied.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the fields are those of the contract's UploadSpec, explained there")]
 pub struct CheckedSpec {
-    pub name: String,
+    pub destination: Destination,
     pub declared_mime_type: String,
     pub size_bytes: Option<u64>,
     pub sha256: Option<Digest>,
-    pub category: String,
-    pub title: String,
-    pub description: String,
-    pub tags: Vec<String>,
-    pub metadata: Map<String, Value>,
-    pub attachments: Vec<EntityRef>,
-    /// The file to which these bytes add a version. Its record is unchanged by the spec.
-    pub file: Option<FileId>,
-    /// The expected etag of the file of a version. Empty means no check.
-    pub if_etag: String,
+    /// The description of the change in this version.
     pub change_description: String,
-    pub expire_time: Option<Timestamp>,
-    pub retain_until_time: Option<Timestamp>,
-    pub retention_days: Option<u32>,
-    pub visibility: Visibility,
-    pub readers: Vec<String>,
-    /// The name that the type check uses. For a version it is the name of the file.
-    pub type_check_name: String,
-    /// The types that the category allows.
-    pub types: AllowedTypes,
-    /// The category of the request; empty if it was omitted. The fingerprint uses it instead of the resolved
-    /// category, because the policy's defaults may change before a retry.
-    pub requested_category: String,
-    /// The visibility of the request, if any. For the fingerprint too.
-    pub requested_visibility: Option<Visibility>,
     pub request_id: Option<RequestId>,
-    /// The origin of the file, if it is imported.
-    #[serde(default)]
-    pub import_origin: Option<ImportOrigin>,
+}
+
+/// A valid spec with the rules for its content, which for a new version depend on its file. It is stored with
+/// a resumable upload.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ResolvedSpec {
+    /// The spec, which does not depend on the file of a version.
+    pub checked: CheckedSpec,
+    /// The rules of the category of the file.
+    pub rules: ContentRules,
 }
 
 impl UploadSpec {
@@ -124,31 +109,30 @@ impl UploadSpec {
         let mut attachments = self.attachments;
         attachments.sort();
         attachments.dedup();
-        Ok(CheckedSpec {
+        let file = NewFile {
             readers: policy.readers(&category, &attachments),
-            types: policy.allowed_types(&category),
             requested_category,
             requested_visibility: self.visibility,
             visibility: self.visibility.unwrap_or(rules.visibility),
-            type_check_name: self.name.clone(),
             name: self.name,
-            declared_mime_type: self.mime_type,
-            size_bytes,
-            sha256,
             category,
             title: self.title,
             description: self.description,
             tags,
             metadata: self.metadata,
             attachments,
-            file: None,
-            if_etag: String::new(),
-            change_description: self.change_description,
             expire_time: self.expire_time,
             retain_until_time: self.retain_until_time,
             retention_days: u32::try_from(self.retention_days).ok().filter(|days| *days > 0),
-            request_id,
             import_origin: self.import_origin,
+        };
+        Ok(CheckedSpec {
+            destination: Destination::NewFile(Box::new(file)),
+            declared_mime_type: self.mime_type,
+            size_bytes,
+            sha256,
+            change_description: self.change_description,
+            request_id,
         })
     }
 
@@ -182,34 +166,17 @@ impl UploadSpec {
             .and_then(|raw| violations.ok_or_add("spec.sha256", Digest::from_slice(raw)));
         self.check_descriptive_fields(&mut violations);
         let request_id = parse_request_id("spec.request_id", &self.request_id, &mut violations);
-        violations.into_result()?;
-        Ok(CheckedSpec {
-            readers: Vec::new(),
-            visibility: Visibility::Owner,
-            // Determined by the file.
-            types: AllowedTypes::any(),
-            requested_category: String::new(),
-            requested_visibility: None,
-            type_check_name: String::new(),
-            name: self.name,
-            declared_mime_type: self.mime_type,
-            size_bytes,
-            sha256,
-            category: self.category,
-            title: self.title,
-            description: self.description,
-            tags: self.tags,
-            metadata: self.metadata,
-            attachments: self.attachments,
-            file,
-            if_etag: self.if_etag,
-            change_description: self.change_description,
-            expire_time: None,
-            retain_until_time: None,
-            retention_days: None,
-            request_id,
-            import_origin: self.import_origin,
-        })
+        match file {
+            Some(file) if violations.is_empty() => Ok(CheckedSpec {
+                destination: Destination::NewVersion(NewVersion { file, if_etag: self.if_etag }),
+                declared_mime_type: self.mime_type,
+                size_bytes,
+                sha256,
+                change_description: self.change_description,
+                request_id,
+            }),
+            _ => Err(violations),
+        }
     }
 
     fn check_size(&self, violations: &mut Violations) -> Option<u64> {
@@ -263,35 +230,14 @@ impl UploadSpec {
 
 impl CheckedSpec {
     /// Returns the fingerprint that identifies the upload under its request id: a digest of the whole
-    /// request, the caller, and the content.
-    pub fn fingerprint(&self, actor_id: &str, content: Digest) -> Digest {
+    /// request, the caller, and the content, if its digest is known.
+    pub fn fingerprint(&self, actor_id: &str, content: Option<Digest>) -> Digest {
         let mut hasher = Hasher::default();
-        for field in [
-            actor_id,
-            &self.name,
-            &self.declared_mime_type,
-            &self.requested_category,
-            &self.title,
-            &self.description,
-        ] {
-            hasher.field(field.as_bytes());
-        }
-        let rest = serde_json::json!([
-            self.tags,
-            self.metadata,
-            self.attachments,
-            self.expire_time,
-            self.retain_until_time,
-            self.retention_days,
-            self.requested_visibility,
-        ]);
-        hasher.field(rest.to_string().as_bytes());
+        hasher.field(actor_id.as_bytes());
+        self.destination.add_to_fingerprint(&mut hasher);
+        hasher.field(self.declared_mime_type.as_bytes());
         hasher.field(self.change_description.as_bytes());
-        if let Some(file) = self.file {
-            hasher.field(file.as_uuid().as_bytes());
-            hasher.field(self.if_etag.as_bytes());
-        }
-        hasher.field(content.as_bytes());
+        hasher.field(content.as_ref().map_or(&[], |content| content.as_bytes()));
         hasher.finish()
     }
 }
@@ -334,11 +280,18 @@ mod tests {
         spec.check(&Policy::preset("general").unwrap(), Timestamp::default())
     }
 
+    fn check_file(spec: UploadSpec) -> NewFile {
+        match check(spec).unwrap().destination {
+            Destination::NewFile(file) => *file,
+            Destination::NewVersion(version) => panic!("{version:?}"),
+        }
+    }
+
     #[test]
     fn name_alone_is_a_valid_spec() {
-        let checked = check(spec()).unwrap();
-        assert_eq!(checked.category, "media_resource");
-        assert_eq!(checked.visibility, Visibility::Organization);
+        let file = check_file(spec());
+        assert_eq!(file.category, "media_resource");
+        assert_eq!(file.visibility, Visibility::Organization);
     }
 
     #[test]
@@ -381,7 +334,7 @@ mod tests {
     fn rejects_expiry_before_required_retention() {
         let until = Timestamp::default() + TimeDelta::days(10);
         let base = UploadSpec { retain_until_time: Some(until), ..spec() };
-        assert_eq!(check(base.clone()).unwrap().retain_until_time, Some(until));
+        assert_eq!(check_file(base.clone()).retain_until_time, Some(until));
         assert!(check(UploadSpec { retention_days: 10, expire_time: Some(until), ..base.clone() }).is_ok());
         let early = Timestamp::default() + TimeDelta::days(9);
         let invalid = UploadSpec { retention_days: 9, expire_time: Some(early), ..base.clone() };
@@ -402,7 +355,8 @@ mod tests {
         let file_id = "0193a7a0-0000-7000-8000-000000000000".to_owned();
         let version = UploadSpec { file_id, mime_type: "text/plain".into(), ..UploadSpec::default() };
         let checked = check(version.clone()).unwrap();
-        assert_eq!(checked.file.unwrap().to_string(), version.file_id);
+        let Destination::NewVersion(checked) = checked.destination else { panic!("{checked:?}") };
+        assert_eq!(checked.file.to_string(), version.file_id);
         let invalid = UploadSpec {
             file_id: "7".into(),
             name: "a".into(),
@@ -451,7 +405,7 @@ mod tests {
 
     #[test]
     fn fingerprint_differs_between_payloads() {
-        let content = Digest::compute(b"bytes");
+        let content = Some(Digest::compute(b"bytes"));
         let original = check(spec()).unwrap();
         let renamed = check(UploadSpec { name: "other.txt".into(), ..spec() }).unwrap();
         assert_eq!(original.fingerprint("alice", content), original.fingerprint("alice", content));
@@ -459,7 +413,7 @@ mod tests {
         assert_ne!(original.fingerprint("alice", content), original.fingerprint("bob", content));
         assert_ne!(
             original.fingerprint("alice", content),
-            original.fingerprint("alice", Digest::compute(b"others"))
+            original.fingerprint("alice", Some(Digest::compute(b"others")))
         );
     }
 }

@@ -225,7 +225,12 @@ fn pages_of_large_uploads_return_each_upload_once() {
         for _ in 0..5 {
             expected.push(alice.create_upload(spec("a")).await.unwrap().id);
         }
-        enlarge(&s, "uploads", &format!("spec = jsonb_set(spec, '{{name}}', to_jsonb({LARGE}))")).await;
+        enlarge(
+            &s,
+            "uploads",
+            &format!("spec = jsonb_set(spec, '{{checked,destination,NewFile,name}}', to_jsonb({LARGE}))"),
+        )
+        .await;
         let (listed, page_count) = walk(async |page_token| {
             let request = ListUploadsRequest { page_size: 1_000, page_token };
             let page = alice.uploads.clone().list_uploads(request).await.unwrap().into_inner();

@@ -37,6 +37,18 @@ enum Refusal {
     Retained(Error),
 }
 
+/// A file that the caller may not change.
+struct DeniedFile {
+    id: FileId,
+    reason: Denial,
+}
+
+/// An id of the request whose file cannot be deleted.
+struct RefusedId {
+    index: usize,
+    refusal: Refusal,
+}
+
 /// Moves up to 100 files to the trash in one transaction. If the policy has no trash, purges them and returns
 /// no files. Files that are already in the trash stay unchanged. Returns the files in the order of the given
 /// ids, without their descriptions and metadata.
@@ -55,7 +67,7 @@ pub async fn batch_delete_files(
     let mut denied = Vec::new();
     let deleted = batch_delete_in_tx(app, &mut tx, caller, &ids, request_id, &mut denied).await;
     let deleted = tx.finish(deleted).await;
-    for (id, reason) in denied {
+    for DeniedFile { id, reason } in denied {
         // Never report a denial that was not recorded.
         if let error @ (Error::DatabaseUnavailable(_) | Error::Internal(_)) =
             audit::record_denial(app, caller, AuditAction::FileDelete, Some(id), Error::NotAllowed(reason))
@@ -88,7 +100,7 @@ async fn batch_delete_in_tx(
     caller: &Caller,
     ids: &[FileId],
     request_id: Option<RequestId>,
-    denied: &mut Vec<(FileId, Denial)>,
+    denied: &mut Vec<DeniedFile>,
 ) -> Result<MutationResponse<Vec<File>>, Error> {
     let mut payload = vec![caller.actor.id.clone().into_bytes()];
     payload.extend(ids.iter().map(|id| id.as_uuid().into_bytes().to_vec()));
@@ -107,9 +119,9 @@ async fn batch_delete_in_tx(
             Ok(file) => found.push(file),
             Err(refusal) => {
                 if let Refusal::NotAllowed(reason) = refusal {
-                    denied.push((*id, reason));
+                    denied.push(DeniedFile { id: *id, reason });
                 }
-                refused.push((index, refusal));
+                refused.push(RefusedId { index, refusal });
             }
         }
     }
@@ -154,10 +166,10 @@ async fn check_file(
 }
 
 /// Returns one error for all refused ids, with the most severe reason.
-fn batch_error(refused: Vec<(usize, Refusal)>) -> Error {
+fn batch_error(refused: Vec<RefusedId>) -> Error {
     let mut violations = Violations::new();
     let (mut missing, mut not_allowed, mut retained) = (None, None, None);
-    for (index, refusal) in refused {
+    for RefusedId { index, refusal } in refused {
         let (description, error) = match refusal {
             Refusal::Missing => ("not found", Error::NotFound(Resource::File)),
             Refusal::NotAllowed(reason) => ("not allowed", Error::NotAllowed(reason)),

@@ -143,9 +143,9 @@ async fn insert_copy(
     file_copies::insert_tags(tx, &copy).await?;
     let file = load_file_details(tx, file).await?;
 
-    let mut created = audit::new_entry(caller, AuditAction::FileUpload, Some((file.id, file.version)));
+    let mut created = audit::new_entry(caller, AuditAction::FileUpload).for_version(file.id, file.version);
     created.details = serde_json::json!({ "copied_from": source.id, "version": version.version });
-    let mut copied = audit::new_entry(caller, AuditAction::FileCopy, Some((source.id, version.version)));
+    let mut copied = audit::new_entry(caller, AuditAction::FileCopy).for_version(source.id, version.version);
     copied.details = serde_json::json!({ "copy": file.id });
     audit_entries::insert(tx, &[created, copied]).await?;
     events::insert(tx, &[Event::for_file(EventKind::FileCreated, &file, actor_id)]).await?;

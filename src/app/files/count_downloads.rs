@@ -29,8 +29,19 @@ const FILES_MAX: usize = 65_536;
 /// The number of files written in one statement.
 const BATCH_FILES: usize = 1_000;
 
-type Key = (TenantId, FileId);
-type Sum = (u64, Timestamp);
+/// A file of a tenant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(in crate::app) struct CountedFile {
+    pub(in crate::app) tenant: TenantId,
+    pub(in crate::app) file: FileId,
+}
+
+/// The accesses to a file.
+#[derive(Debug, Clone, Copy)]
+struct Sum {
+    downloads: u64,
+    last_access_time: Timestamp,
+}
 
 /// The sums that are not written yet.
 #[derive(Debug, Default)]
@@ -41,15 +52,15 @@ pub(in crate::app) struct DownloadCounts {
 
 #[derive(Debug, Default)]
 struct Sums {
-    by_file: HashMap<Key, Sum>,
+    by_file: HashMap<CountedFile, Sum>,
     uncounted: u64,
 }
 
 impl DownloadCounts {
     /// Records an access to a file. Resuming an interrupted download counts as an access, not as a download.
-    pub(in crate::app) fn record_access(&self, file: Key, at: Timestamp, is_download: bool) {
+    pub(in crate::app) fn record_access(&self, file: CountedFile, at: Timestamp, is_download: bool) {
         let mut sums = self.sums();
-        sums.add(file, (u64::from(is_download), at));
+        sums.add(file, Sum { downloads: u64::from(is_download), last_access_time: at });
         if sums.by_file.len() > FILES_MAX / 2 {
             self.half_full.notify_one();
         }
@@ -66,13 +77,15 @@ impl DownloadCounts {
         if uncounted > 0 {
             tracing::warn!(uncounted, "dropped download counts: too many files were downloaded at once");
         }
-        let gain = |((tenant, file), (downloads, last_access_time))| DownloadDelta {
-            tenant,
-            file,
-            downloads,
-            last_access_time,
-        };
-        let mut gains: Vec<DownloadDelta> = by_file.into_iter().map(gain).collect();
+        let mut gains: Vec<DownloadDelta> = by_file
+            .into_iter()
+            .map(|(CountedFile { tenant, file }, Sum { downloads, last_access_time })| DownloadDelta {
+                tenant,
+                file,
+                downloads,
+                last_access_time,
+            })
+            .collect();
         gains.sort_unstable_by_key(|gain| (gain.tenant, gain.file));
         gains
     }
@@ -80,19 +93,21 @@ impl DownloadCounts {
     fn restore(&self, gains: &[DownloadDelta]) {
         let mut sums = self.sums();
         for gain in gains {
-            sums.add((gain.tenant, gain.file), (gain.downloads, gain.last_access_time));
+            let DownloadDelta { tenant, file, downloads, last_access_time } = *gain;
+            sums.add(CountedFile { tenant, file }, Sum { downloads, last_access_time });
         }
     }
 }
 
 impl Sums {
-    fn add(&mut self, key: Key, (downloads, at): Sum) {
-        if self.by_file.len() >= FILES_MAX && !self.by_file.contains_key(&key) {
-            self.uncounted += downloads;
+    fn add(&mut self, file: CountedFile, added: Sum) {
+        if self.by_file.len() >= FILES_MAX && !self.by_file.contains_key(&file) {
+            self.uncounted += added.downloads;
             return;
         }
-        let sum = self.by_file.entry(key).or_insert((0, at));
-        *sum = (sum.0 + downloads, sum.1.max(at));
+        let sum = self.by_file.entry(file).or_insert(Sum { downloads: 0, ..added });
+        sum.downloads += added.downloads;
+        sum.last_access_time = sum.last_access_time.max(added.last_access_time);
     }
 }
 
@@ -133,8 +148,11 @@ mod tests {
 
     use super::*;
 
-    fn key(n: usize) -> Key {
-        (TenantId::from_uuid(Uuid::nil()), FileId::from_uuid(Uuid::from_u128(n as u128)))
+    fn counted_file(n: usize) -> CountedFile {
+        CountedFile {
+            tenant: TenantId::from_uuid(Uuid::nil()),
+            file: FileId::from_uuid(Uuid::from_u128(n as u128)),
+        }
     }
 
     fn at(seconds: i64) -> Timestamp {
@@ -145,13 +163,13 @@ mod tests {
     fn takes_sums_once_in_id_order_and_restores_them() {
         let counts = DownloadCounts::default();
         for (file, second, is_download) in [(2, 5, true), (1, 7, true), (2, 3, true), (2, 4, false)] {
-            counts.record_access(key(file), at(second), is_download);
+            counts.record_access(counted_file(file), at(second), is_download);
         }
         let gains = counts.take_all();
         let seen: Vec<_> = gains.iter().map(|gain| (gain.downloads, gain.last_access_time)).collect();
         assert_eq!(seen, [(1, at(7)), (2, at(5))]);
         assert!(gains.is_sorted_by_key(|gain| gain.file) && counts.take_all().is_empty());
-        counts.record_access(key(1), at(1), true);
+        counts.record_access(counted_file(1), at(1), true);
         counts.restore(&gains);
         assert_eq!(counts.take_all()[0].downloads, 2);
     }
@@ -160,9 +178,9 @@ mod tests {
     fn bounds_memory_when_many_files_are_read() {
         let counts = DownloadCounts::default();
         for n in 0..FILES_MAX + 10 {
-            counts.record_access(key(n), at(1), true);
+            counts.record_access(counted_file(n), at(1), true);
         }
-        counts.record_access(key(0), at(2), true);
+        counts.record_access(counted_file(0), at(2), true);
         assert_eq!(counts.sums().uncounted, 10);
         let gains = counts.take_all();
         assert_eq!((gains.len(), gains[0].downloads), (FILES_MAX, 2), "known files are still counted");

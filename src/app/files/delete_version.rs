@@ -74,7 +74,7 @@ async fn delete_version_in_tx(
     let file = files::touch(tx, file.id, &caller.actor.id).await?;
     let file = load_file_details(tx, file).await?;
 
-    let mut entry = audit::new_entry(caller, AuditAction::FileVersionDelete, Some((file.id, version)));
+    let mut entry = audit::new_entry(caller, AuditAction::FileVersionDelete).for_version(file.id, version);
     entry.details = serde_json::json!({ "size_bytes": deleted.charge.bytes() });
     audit_entries::insert(tx, &[entry]).await?;
     let event = Event::for_version(EventKind::FileVersionDeleted, &file, version, &caller.actor.id);

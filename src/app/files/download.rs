@@ -15,7 +15,7 @@ use futures::{
     stream::{self, BoxStream},
 };
 
-use super::load_tags_and_attachments;
+use super::{count_downloads::CountedFile, load_tags_and_attachments};
 use crate::{
     app::{
         App, Error, Resource,
@@ -84,6 +84,7 @@ pub async fn download_file(
     if !request.if_etag.is_empty() && !file.has_same_content(&request.if_etag) {
         return Err(Error::EtagMismatch);
     }
+    let hashes = version.blob.hashes.ok_or_else(|| Error::internal("available version without hashes"))?;
     let total_bytes = version.blob.size_bytes;
     let range =
         request.range.resolve(total_bytes).map_err(|_| Error::ReadOutOfRange { size_bytes: total_bytes })?;
@@ -102,20 +103,21 @@ pub async fn download_file(
             suspect.recheck_in_background(Suspicion::Length);
         }
     })?;
-    let mut entry = audit::new_entry(caller, AuditAction::FileDownload, Some((file.id, version.version)));
+    let mut entry = audit::new_entry(caller, AuditAction::FileDownload).for_version(file.id, version.version);
     entry.details = serde_json::json!({ "offset": range.start, "length": range.end - range.start });
     app.disclosures.submit(caller.tenant_id(), entry).await.map_err(Error::internal)??;
-    app.download_counts.record_access((caller.tenant_id(), file.id), app.clock.now(), range.start == 0);
+    let counted = CountedFile { tenant: caller.tenant_id(), file: file.id };
+    app.download_counts.record_access(counted, app.clock.now(), range.start == 0);
 
     let is_whole = range.end - range.start == total_bytes;
     let bytes = VerifiedStream {
         bytes,
         remaining_bytes: range.end - range.start,
         hasher: is_whole.then(Crc64Hasher::default),
-        expected_crc64: version.blob.crc64nvme,
+        expected_crc64: hashes.crc64nvme,
         suspect,
     };
-    Ok(Download { file, range, total_bytes, sha256: version.blob.sha256, bytes: bytes.into_stream() })
+    Ok(Download { file, range, total_bytes, sha256: hashes.sha256, bytes: bytes.into_stream() })
 }
 
 async fn find_version(

@@ -181,7 +181,7 @@ async fn record_change_with_details(
     action: AuditAction,
     details: serde_json::Value,
 ) -> Result<(), DbError> {
-    let mut entry = audit::new_entry(caller, action, Some((event.file, event.version)));
+    let mut entry = audit::new_entry(caller, action).for_version(event.file, event.version);
     entry.details = details;
     audit_entries::insert(tx, &[entry]).await?;
     events::insert(tx, &[event]).await

@@ -92,7 +92,7 @@ pub(super) async fn delete_rows(
     let readers = file_readers::delete(tx, file.id).await?;
     files::delete(tx, file.id).await?;
 
-    let mut entry = audit::new_entry(caller, AuditAction::FilePurge, Some((file.id, file.version)));
+    let mut entry = audit::new_entry(caller, AuditAction::FilePurge).for_version(file.id, file.version);
     entry.details = serde_json::json!({ "size_bytes": file.size_bytes, "sha256": file.sha256 });
     audit_entries::insert(tx, &[entry]).await?;
     let purged = Event::for_file(EventKind::FilePurged, file, actor_id).with_removed_readers(readers);

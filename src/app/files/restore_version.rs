@@ -102,7 +102,7 @@ async fn insert_restored_version(
     let file = files::set_current_version(tx, before.id, number, actor_id).await?;
     file_readers::set_size(tx, file.id, file.size_bytes).await?;
 
-    let mut entry = audit::new_entry(caller, AuditAction::FileVersionRestore, Some((file.id, number)));
+    let mut entry = audit::new_entry(caller, AuditAction::FileVersionRestore).for_version(file.id, number);
     entry.details = serde_json::json!({ "restored_from": request.version });
     audit_entries::insert(tx, &[entry]).await?;
     events::insert(tx, &[Event::for_file(EventKind::FileVersionCreated, &file, actor_id)]).await?;

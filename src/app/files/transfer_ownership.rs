@@ -134,7 +134,7 @@ async fn record_transfers(
     let details = serde_json::json!({ "from": request.from_user, "to": request.to_user });
     let entry = |file: &OwnedFile| AuditEntry {
         details: details.clone(),
-        ..audit::new_entry(caller, AuditAction::OwnershipTransfer, Some((file.id, file.version)))
+        ..audit::new_entry(caller, AuditAction::OwnershipTransfer).for_version(file.id, file.version)
     };
     audit_entries::insert(tx, &owned.iter().map(entry).collect::<Vec<_>>()).await?;
     let (from, to) = (request.from_user.as_str(), request.to_user.as_str());

@@ -8,7 +8,12 @@ use futures::StreamExt;
 use crate::{
     app::App,
     db::{Database, DbError, Viewer, blobs::Blob, content_states},
-    domain::{checksum::Crc64Hasher, digest::Hasher, file::StateReason, ids::TenantId},
+    domain::{
+        checksum::Crc64Hasher,
+        digest::{Hasher, ObjectHashes},
+        file::StateReason,
+        ids::TenantId,
+    },
     storage::{ObjectStorage, ObjectStorageExt, StorageError},
 };
 
@@ -52,8 +57,8 @@ pub(in crate::app) async fn confirm_damage(
     }
 }
 
-/// Reads an object and compares it with its record. Returns `None` if the read ended early, which proves
-/// nothing.
+/// Reads an object and compares it with its record. Returns `None` if the record has no hashes or if the read
+/// ended early, which proves nothing.
 ///
 /// # Errors
 /// Returns an error if the store is unreachable.
@@ -61,6 +66,7 @@ pub(in crate::app) async fn is_intact(
     store: &dyn ObjectStorage,
     blob: &Blob,
 ) -> Result<Option<bool>, StorageError> {
+    let Some(recorded) = blob.hashes else { return Ok(None) };
     let (mut sha256, mut crc64nvme, mut read_bytes) = (Hasher::default(), Crc64Hasher::default(), 0);
     let mut bytes = store.get(&blob.key, 0..blob.size_bytes).await?;
     while let Some(chunk) = bytes.next().await {
@@ -72,7 +78,8 @@ pub(in crate::app) async fn is_intact(
     if read_bytes != blob.size_bytes {
         return Ok(None);
     }
-    Ok(Some(sha256.finish() == blob.sha256 && crc64nvme.finish() == blob.crc64nvme))
+    let found = ObjectHashes { sha256: sha256.finish(), crc64nvme: crc64nvme.finish() };
+    Ok(Some(found == recorded))
 }
 
 /// Marks the versions of a blob as missing or damaged, and returns their number.

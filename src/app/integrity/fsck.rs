@@ -17,14 +17,16 @@ use super::{
 use crate::{
     app::Error,
     db::{
-        Database, content_states,
+        Database,
+        blob_position::BlobPosition,
+        content_states,
         fsck::{self, CheckedBlob},
         sweep_candidates::{self, Ownership, SweepCandidate},
     },
     domain::{
-        checksum::{Crc64, Crc64Hasher},
+        checksum::Crc64Hasher,
         clock::{Clock, IdSource, Timestamp},
-        digest::{Digest, Hasher},
+        digest::{Hasher, ObjectHashes},
         ids::TenantId,
         object_key::ObjectKey,
     },
@@ -152,7 +154,7 @@ impl Fsck {
             let batch = fsck::list_blobs(&mut tx, after, i64::try_from(BATCH).unwrap_or(i64::MAX)).await?;
             tx.commit().await?;
             let Some(last) = batch.last() else { return Ok(()) };
-            after = Some((last.tenant, last.blob.id));
+            after = Some(BlobPosition { tenant: last.tenant, blob: last.blob.id });
             for checked in batch.iter().filter(|checked| self.is_repairing && checked.is_lost) {
                 self.repair_if_intact(checked, report).await?;
             }
@@ -233,11 +235,14 @@ impl Fsck {
         report.hashed_blobs += 1;
         report.hashed_bytes += size;
         let ObjectHashes { sha256, crc64nvme } = hash_object(store, &blob.key, size).await?;
-        if sha256 != blob.sha256 {
-            return Ok(Some(format!("has the SHA-256 {sha256}; its record has {}", blob.sha256)));
+        let Some(recorded) = blob.hashes else {
+            return Ok(Some(format!("has the SHA-256 {sha256}; its record has none")));
+        };
+        if sha256 != recorded.sha256 {
+            return Ok(Some(format!("has the SHA-256 {sha256}; its record has {}", recorded.sha256)));
         }
-        Ok((crc64nvme != blob.crc64nvme)
-            .then(|| format!("has the CRC-64 {crc64nvme}; its record has {}", blob.crc64nvme)))
+        Ok((crc64nvme != recorded.crc64nvme)
+            .then(|| format!("has the CRC-64 {crc64nvme}; its record has {}", recorded.crc64nvme)))
     }
 
     /// Checks that an object in the store belongs to a blob or an open upload, or is younger than the
@@ -388,13 +393,6 @@ pub(in crate::app) async fn hash_object(
         crc64nvme.update(&chunk);
     }
     Ok(ObjectHashes { sha256: sha256.finish(), crc64nvme: crc64nvme.finish() })
-}
-
-/// The hashes of an object, as recorded in its blob.
-#[derive(Debug, PartialEq, Eq)]
-pub(in crate::app) struct ObjectHashes {
-    pub(in crate::app) sha256: Digest,
-    pub(in crate::app) crc64nvme: Crc64,
 }
 
 impl FsckReport {

@@ -73,7 +73,7 @@ async fn apply_edit<T: serde::Serialize>(
     let stored = tenants::get_policy_for_update(tx).await?;
     check_etag(&edit.if_etag, &stored.etag())?;
     let edited = change_policy(stored.policy).map_err(|error| edit_error(error, &edit.name))?;
-    let mut entry = audit::new_entry(caller, AuditAction::PolicyUpdate, None);
+    let mut entry = audit::new_entry(caller, AuditAction::PolicyUpdate);
     entry.details = serde_json::json!({
         "method": method.as_str(), "category": edit.name, "change": edit.change,
     });

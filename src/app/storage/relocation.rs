@@ -164,5 +164,6 @@ pub(super) async fn verify_object(
     blob: &Blob,
 ) -> Result<(), Error> {
     let found = hash_object(store, key, blob.size_bytes).await?;
-    if found.sha256 == blob.sha256 { Ok(()) } else { Err(Error::ObjectDamaged) }
+    let is_recorded = blob.hashes.is_some_and(|recorded| recorded.sha256 == found.sha256);
+    if is_recorded { Ok(()) } else { Err(Error::ObjectDamaged) }
 }

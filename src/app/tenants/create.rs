@@ -7,6 +7,7 @@ use crate::{
     db::{
         SystemTx,
         audit_entries::{self, AuditAction},
+        idempotency_keys::RequestKey,
         quotas,
         tenant_records::{self, TenantCreation},
         tenants::{self, TenantName},
@@ -48,18 +49,19 @@ pub async fn create_tenant(
     new_tenant: NewTenant,
 ) -> Result<TenantRecord, Error> {
     let policy = check_request(app, &new_tenant)?;
-    let request_key = new_tenant.request_id.map(|id| (id, hash_request(operator, &new_tenant)));
+    let request_key =
+        new_tenant.request_id.map(|id| RequestKey { id, payload: hash_request(operator, &new_tenant) });
     let id = TenantId::from_uuid(app.ids.uuid());
     let mut tx = app.db.system_tx().await?;
     if request_key.is_some() {
         tx.note_request_id();
     }
-    if let Some((request, payload)) = request_key
+    if let Some(request) = request_key
         && let Some((record, stored_payload)) =
-            tenant_records::find_by_create_request(&mut tx, request).await?
+            tenant_records::find_by_create_request(&mut tx, request.id).await?
     {
         tx.commit().await?;
-        return if stored_payload == payload { Ok(record) } else { Err(Error::RequestIdReused) };
+        return if stored_payload == request.payload { Ok(record) } else { Err(Error::RequestIdReused) };
     }
     let creation = TenantCreation { id, name: &new_tenant.name, policy: &policy, request: request_key };
     if !tenant_records::create(&mut tx, &creation).await? {
@@ -84,12 +86,12 @@ pub async fn create_tenant(
 async fn resolve_conflict(
     tx: &mut SystemTx,
     name: &TenantName,
-    request_key: Option<(RequestId, Digest)>,
+    request_key: Option<RequestKey>,
 ) -> Result<TenantRecord, Error> {
-    if let Some((request, payload)) = request_key
-        && let Some((record, stored_payload)) = tenant_records::find_by_create_request(tx, request).await?
+    if let Some(request) = request_key
+        && let Some((record, stored_payload)) = tenant_records::find_by_create_request(tx, request.id).await?
     {
-        return if stored_payload == payload { Ok(record) } else { Err(Error::RequestIdReused) };
+        return if stored_payload == request.payload { Ok(record) } else { Err(Error::RequestIdReused) };
     }
     let existing = tenants::find_by_name(tx, name).await?.ok_or(Error::NotFound(Resource::Tenant))?;
     Err(Error::TenantExists(existing.id))

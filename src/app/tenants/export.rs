@@ -8,7 +8,6 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use futures::{Stream, stream};
-use uuid::Uuid;
 
 use super::{get, operator_entry};
 use crate::{
@@ -18,7 +17,7 @@ use crate::{
         audit_entries::{self, AuditAction, StoredAuditEntry},
         files, lists, quotas,
         tenants::{self, StoredPolicy},
-        versions::{self, ExportedVersion},
+        versions::{self, ExportedVersion, VersionPosition},
     },
     domain::{
         caller::{Operator, TenantState},
@@ -66,7 +65,7 @@ struct FileBatch {
     /// The files that are not exported yet.
     pending: VecDeque<File>,
     /// The last exported version.
-    after: (FileId, i32),
+    after: Option<VersionPosition>,
     /// Whether this is the last page of files.
     is_last: bool,
 }
@@ -131,14 +130,16 @@ async fn read_page(
                 files: lists::file_ids(&files),
                 is_last: files.len() < PAGE_ROWS,
                 pending: files.into(),
-                after: (FileId::from_uuid(Uuid::nil()), 0),
+                after: None,
             };
             Ok((VecDeque::new(), Position::Versions(versions)))
         }
         Position::Versions(mut batch) => {
             let rows = versions::list_after(tx, &batch.files, batch.after, limit).await?;
             let is_complete = rows.len() < PAGE_ROWS;
-            batch.after = rows.last().map_or(batch.after, |last| (last.file, last.stored.version));
+            if let Some(last) = rows.last() {
+                batch.after = Some(VersionPosition { file: last.file, version: last.stored.version });
+            }
             let page = interleave(&mut batch.pending, rows, is_complete);
             let next = match (is_complete, batch.is_last) {
                 (false, _) => Position::Versions(batch),

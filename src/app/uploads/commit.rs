@@ -27,8 +27,9 @@ use crate::{
         Database, DbError, DbErrorKind, TenantTx, TransactionId, Viewer, WrittenRow,
         audit_entries::AuditEntry,
         blobs::Blob,
-        commit::{self, CommitTimes, FileRecord, FinishedUpload, StoredUploadResponse, UploadCommitOutcome},
-        idempotency_keys::{Method, StoredResponse},
+        commit::{self, FinishedDestination, FinishedUpload, StoredUploadResponse, UploadCommitOutcome},
+        committed_file::{CommitTimes, CommittedContent, FileRecord},
+        idempotency_keys::{Method, RequestKey, StoredResponse},
         jobs, quotas,
         uploads::UploadLease,
     },
@@ -36,10 +37,10 @@ use crate::{
         clock::{Clock, Timestamp},
         digest::Digest,
         event_position::EventPosition,
-        file::File,
-        ids::{FileId, JobId, RequestId, TenantId},
-        import_origin::ImportOrigin,
+        file::{FIRST_VERSION, File, VersionContent},
+        ids::{FileId, JobId, TenantId},
         quota::{QuotaFigures, QuotaState},
+        upload_destination::NewVersion,
         violations::Violations,
     },
     jobs::Job,
@@ -49,18 +50,12 @@ use crate::{
 /// An upload that waits for its commit.
 #[derive(Debug, Clone)]
 pub(in crate::app) struct PendingCommit {
-    /// The file. The commit sets its times.
-    pub(super) file: File,
-    /// Whether the upload is a new version of an existing file.
-    pub(super) is_version: bool,
-    /// Whether the uploader may change files of other users.
-    pub(super) may_write_all: bool,
-    /// The expected etag of the file of a version. Empty means no check.
-    pub(super) if_etag: String,
+    pub(super) tenant: TenantId,
+    pub(super) destination: FinishedDestination,
+    pub(super) content: VersionContent,
+    /// The id of the uploader.
+    pub(super) created_by: String,
     pub(super) change_description: String,
-    pub(super) retention_days: Option<i32>,
-    pub(super) readers: Vec<String>,
-    pub(super) import_origin: Option<ImportOrigin>,
     pub(super) warnings: Vec<Warning>,
     pub(super) blob: Blob,
     /// When the first bytes were sent to the store.
@@ -68,7 +63,7 @@ pub(in crate::app) struct PendingCommit {
     /// The lease of the open upload, if any. Its reservation becomes usage. A small file has none.
     pub(super) lease: Option<UploadLease>,
     /// The request id and the fingerprint of its payload.
-    pub(super) request: Option<(RequestId, Digest)>,
+    pub(super) request: Option<RequestKey>,
     /// The verification job of a direct upload. Other uploads are verified while their bytes are received.
     pub(super) verification: Option<VerificationJob>,
     pub(super) audit: AuditEntry,
@@ -104,10 +99,14 @@ pub struct CommittedUpload {
     pub event: EventPosition,
 }
 
-/// A [`CommittedUpload`] without the values that the commit determines: the file's times and the quota.
+/// A [`CommittedUpload`] without the values that the commit determines: the record of a file that gets a
+/// version, the times and the quota.
 #[derive(Debug, Serialize, Deserialize)]
 struct UncommittedUpload<'a> {
-    file: Cow<'a, File>,
+    tenant: TenantId,
+    destination: Cow<'a, FinishedDestination>,
+    content: Cow<'a, VersionContent>,
+    created_by: Cow<'a, str>,
     warnings: Cow<'a, [Warning]>,
 }
 
@@ -117,17 +116,29 @@ impl UncommittedUpload<'_> {
         times: CommitTimes,
         file_record: Option<Box<FileRecord>>,
         quota: QuotaFigures,
-    ) -> CommittedUpload {
-        let CommitTimes { create_time, deletion_time, event } = times;
-        let file = File { create_time, update_time: create_time, deletion_time, ..self.file.into_owned() };
-        let file = match file_record {
-            Some(file_record) => file_record.apply(file),
-            None => file,
+    ) -> Result<CommittedUpload, Error> {
+        let event = times.event;
+        let committed = CommittedContent {
+            tenant: self.tenant,
+            file: self.destination.file_id(),
+            created_by: self.created_by.into_owned(),
+            content: self.content.into_owned(),
+            times,
+        };
+        let file = match (self.destination.into_owned(), file_record) {
+            (FinishedDestination::NewFile { owner_id, record, .. }, None) => {
+                committed.into_new_file(owner_id, *record)
+            }
+            (FinishedDestination::NewVersion { .. }, Some(record)) => committed.into_existing_file(*record),
+            (FinishedDestination::NewFile { .. }, Some(_))
+            | (FinishedDestination::NewVersion { .. }, None) => {
+                return Err(Error::internal("file record does not match the destination of the upload"));
+            }
         };
         let quota = quota.state();
         let mut warnings = self.warnings.into_owned();
         warnings.extend(quota_warning(&quota));
-        CommittedUpload { file, quota, warnings, event }
+        Ok(CommittedUpload { file, quota, warnings, event })
     }
 }
 
@@ -138,7 +149,7 @@ impl UncommittedUpload<'_> {
 pub(super) fn replay_upload(stored: StoredResponse, payload: Digest) -> Result<CommittedUpload, Error> {
     let stored: StoredUploadResponse<UncommittedUpload<'static>> =
         replay_response(stored, Method::UploadFile, payload)?;
-    Ok(stored.response.into_committed(stored.times, stored.file_record, stored.quota))
+    stored.response.into_committed(stored.times, stored.file_record, stored.quota)
 }
 
 /// Returns the stored response without comparing the payload.
@@ -150,14 +161,10 @@ pub(super) fn read_response(stored: StoredResponse) -> Result<CommittedUpload, E
 impl PendingCommit {
     fn to_finished_upload(&self) -> FinishedUpload<'_, UncommittedUpload<'_>> {
         FinishedUpload {
-            file: &self.file,
-            is_version: self.is_version,
-            may_write_all: self.may_write_all,
-            if_etag: &self.if_etag,
-            import_origin: self.import_origin.as_ref(),
+            destination: &self.destination,
+            content: &self.content,
+            created_by: &self.created_by,
             change_description: &self.change_description,
-            retention_days: self.retention_days,
-            readers: &self.readers,
             blob: &self.blob,
             audit: &self.audit,
             lease: self.lease,
@@ -167,7 +174,21 @@ impl PendingCommit {
     }
 
     fn uncommitted(&self) -> UncommittedUpload<'_> {
-        UncommittedUpload { file: Cow::Borrowed(&self.file), warnings: Cow::Borrowed(&self.warnings) }
+        UncommittedUpload {
+            tenant: self.tenant,
+            destination: Cow::Borrowed(&self.destination),
+            content: Cow::Borrowed(&self.content),
+            created_by: Cow::Borrowed(&self.created_by),
+            warnings: Cow::Borrowed(&self.warnings),
+        }
+    }
+
+    /// Returns the file that gets a new version, if this is not a new file.
+    fn new_version(&self) -> Option<&NewVersion> {
+        match &self.destination {
+            FinishedDestination::NewFile { .. } => None,
+            FinishedDestination::NewVersion { version, .. } => Some(version),
+        }
     }
 
     /// Returns the time since the first bytes were sent to the store.
@@ -183,17 +204,14 @@ impl PendingCommit {
         }
     }
 
-    fn to_outcome(&self, outcome: UploadCommitOutcome, quota: QuotaFigures) -> ItemOutcome {
-        match outcome {
+    /// Returns the outcome of this item. If there is none, the whole transaction must be rolled back.
+    fn to_outcome(&self, outcome: UploadCommitOutcome, quota: QuotaFigures) -> Result<ItemOutcome, Error> {
+        Ok(match outcome {
             UploadCommitOutcome::Committed(times, file_record) => Ok(CommitReceipt {
-                upload: self.uncommitted().into_committed(times, file_record, quota),
+                upload: self.uncommitted().into_committed(times, file_record, quota)?,
                 is_replay: false,
             }),
-            UploadCommitOutcome::Replayed(stored) => {
-                let (_, payload) =
-                    self.request.ok_or_else(|| Error::internal("replayed response without a request id"))?;
-                Ok(CommitReceipt { upload: replay_upload(stored, payload)?, is_replay: true })
-            }
+            UploadCommitOutcome::Replayed(stored) => self.to_replay(stored),
             UploadCommitOutcome::InProgress => Err(Error::RequestInProgress),
             UploadCommitOutcome::Fenced => Err(UploadError::Fenced.into()),
             UploadCommitOutcome::FileNotFound => Err(Error::NotFound(Resource::File)),
@@ -205,7 +223,13 @@ impl PendingCommit {
                 "moved to a category with other allowed types during the upload; upload the version again",
             )
             .into()),
-        }
+        })
+    }
+
+    fn to_replay(&self, stored: StoredResponse) -> ItemOutcome {
+        let request =
+            self.request.ok_or_else(|| Error::internal("replayed response without a request id"))?;
+        Ok(CommitReceipt { upload: replay_upload(stored, request.payload)?, is_replay: true })
     }
 }
 
@@ -302,8 +326,9 @@ impl BatchError {
 /// Returns whether a version with an `if_etag` has the same file as another item. A batch checks all etags
 /// before it writes, so such items are committed one by one.
 fn has_dependent_items(items: &[PendingCommit]) -> bool {
-    let count_for_file = |id| items.iter().filter(|item| item.is_version && item.file.id == id).count();
-    items.iter().any(|item| !item.if_etag.is_empty() && count_for_file(item.file.id) > 1)
+    let versions = || items.iter().filter_map(PendingCommit::new_version);
+    let count_for_file = |id| versions().filter(|version| version.file == id).count();
+    versions().any(|version| !version.if_etag.is_empty() && count_for_file(version.file) > 1)
 }
 
 fn fail_all(items: &[PendingCommit], error: BatchError) -> Vec<ItemOutcome> {
@@ -401,14 +426,13 @@ impl UploadCommitter {
             if let (UploadCommitOutcome::Committed(_, file_record), Some(verification)) =
                 (outcome, &item.verification)
             {
-                let version =
-                    file_record.as_ref().map_or(item.file.version, |file_record| file_record.version);
-                let job = verification.to_job(item.file.id, version);
+                let version = file_record.as_ref().map_or(FIRST_VERSION, |file_record| file_record.version);
+                let job = verification.to_job(item.destination.file_id(), version);
                 jobs::insert(tx, verification.id, &job, None).await?;
             }
         }
-        let outcomes =
+        let outcomes: Result<Vec<ItemOutcome>, Error> =
             items.iter().zip(outcomes).map(|(item, outcome)| item.to_outcome(outcome, quota)).collect();
-        Ok((outcomes, outcome.transaction))
+        Ok((outcomes.map_err(BatchError::Refused)?, outcome.transaction))
     }
 }

@@ -36,7 +36,7 @@ pub use self::{
     commit::CommittedUpload,
     direct::urls::presign_upload_urls,
     error::{Stall, UploadError, UploadStreamOrder},
-    receive::message::{Completion, PartMessage, UploadMessage},
+    receive::message::{CompletedPart, Completion, PartMessage, UploadMessage},
     resumable::{
         cancel::cancel_upload, complete::complete_upload, create::create_upload, get::get_upload,
         list::list_uploads, resume::resume_upload, upload_part::upload_part,

@@ -37,11 +37,20 @@ pub(super) struct OpenUpload {
     reserved_bytes: u64,
     part_size_bytes: usize,
     renew_time: Instant,
-    /// Whether the row is known to be committed.
-    is_recorded: bool,
-    /// Whether the upload outlives its stream.
-    is_resumable: bool,
-    is_disarmed: bool,
+    state: OpenState,
+}
+
+/// The state of an open upload, which determines what dropping it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum OpenState {
+    /// The row may not exist. Dropping the upload aborts the multipart upload and abandons the row, if any.
+    Unrecorded,
+    /// The row exists. Dropping the upload abandons it.
+    Recorded,
+    /// The row exists, and the upload outlives its stream. Dropping it keeps everything.
+    Resumable,
+    /// The upload became a file, or stays open to be resumed. Dropping it keeps everything.
+    Disarmed,
 }
 
 impl OpenUpload {
@@ -72,7 +81,7 @@ impl OpenUpload {
         let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::system()).await?;
         let reserved = insert_upload(&mut tx, &upload).await;
         tx.finish(reserved).await.inspect_err(|error| count_refusal(app, error))?;
-        open.is_recorded = true;
+        open.state = OpenState::Recorded;
         Ok(open)
     }
 
@@ -96,9 +105,7 @@ impl OpenUpload {
             reserved_bytes: bytes,
             part_size_bytes,
             renew_time: Instant::now(),
-            is_recorded: false,
-            is_resumable: false,
-            is_disarmed: false,
+            state: OpenState::Unrecorded,
         })
     }
 
@@ -111,7 +118,7 @@ impl OpenUpload {
             key: self.target.key.clone(),
             multipart_id: Some(self.multipart.as_str().to_owned()),
             reserved_bytes: to_i64(self.reserved_bytes),
-            is_version: self.target.is_version,
+            destination: self.target.destination,
             lease_seconds: lease_seconds(&self.app),
             created_by: caller.actor.id.clone(),
             is_direct: false,
@@ -135,16 +142,14 @@ impl OpenUpload {
                 blob_id: stored.blob_id,
                 key: stored.key.clone(),
                 options: PutOptions::for_blob(caller.tenant_id(), Some(&caller.actor.id)),
-                is_version: stored.spec.file.is_some(),
+                destination: stored.spec.checked.destination.kind(),
             },
             multipart: MultipartId::new(stored.multipart_id.as_str()),
             lease: stored.lease,
             reserved_bytes: stored.reserved_bytes,
             part_size_bytes: usize::try_from(stored.upload.part_size_bytes).map_err(Error::internal)?,
             renew_time: Instant::now(),
-            is_recorded: true,
-            is_resumable: true,
-            is_disarmed: false,
+            state: OpenState::Resumable,
         }))
     }
 
@@ -154,7 +159,7 @@ impl OpenUpload {
 
     /// Whether the upload outlives its stream.
     pub(super) fn is_resumable(&self) -> bool {
-        self.is_resumable
+        self.state == OpenState::Resumable
     }
 
     pub(super) fn target(&self) -> &Target {
@@ -216,7 +221,7 @@ impl OpenUpload {
         }
         match store.complete_multipart(key, &self.multipart, receipts).await {
             Ok(_) => Ok(()),
-            Err(error) if self.is_resumable && error.kind == StorageErrorKind::InvalidInput => {
+            Err(error) if self.is_resumable() && error.kind == StorageErrorKind::InvalidInput => {
                 tracing::warn!(upload = %self.lease.id, %error, "found parts in the store that differ from the recorded ones");
                 let mut tx = self.app.db.tenant_tx(self.tenant, &Viewer::system()).await?;
                 let deleted = upload_parts::delete_from(&mut tx, self.lease, 1).await;
@@ -233,23 +238,27 @@ impl OpenUpload {
     /// Keeps the reservation and the object when this value is dropped: the upload became a file, or stays
     /// open to be resumed.
     pub(super) fn disarm(mut self) {
-        self.is_disarmed = true;
+        self.state = OpenState::Disarmed;
     }
 
     /// Abandons the upload, even if it is resumable: it can never become a file.
     pub(super) fn abandon(mut self) {
-        self.is_resumable = false;
+        if self.state == OpenState::Resumable {
+            self.state = OpenState::Recorded;
+        }
     }
 }
 
 impl Drop for OpenUpload {
     fn drop(&mut self) {
-        if self.is_disarmed || self.is_resumable {
-            return;
-        }
+        let is_recorded = match self.state {
+            OpenState::Resumable | OpenState::Disarmed => return,
+            OpenState::Recorded => true,
+            OpenState::Unrecorded => false,
+        };
         let (app, tenant, lease) = (Arc::clone(&self.app), self.tenant, self.lease);
         let (target, multipart) = (self.target.clone(), self.multipart.clone());
-        let (tasks, is_recorded) = (app.tasks.clone(), self.is_recorded);
+        let tasks = app.tasks.clone();
         tasks.spawn(async move {
             let Target { store, key, .. } = target;
             // The row may never have been committed. Then nothing else references the multipart upload, so
@@ -284,7 +293,7 @@ pub(super) async fn insert_upload(tx: &mut TenantTx, upload: &NewUpload) -> Resu
     uploads::insert(tx, upload).await?;
     let delta = QuotaDelta {
         reserved_bytes: upload.reserved_bytes,
-        reserved_file_count: i64::from(!upload.is_version),
+        reserved_file_count: upload.destination.file_count(),
         ..QuotaDelta::default()
     };
     match quotas::apply_delta(tx, delta).await? {

@@ -13,7 +13,11 @@ use crate::{
         resumable_uploads,
         uploads::{NewUpload, ResumableFields},
     },
-    domain::{caller::Caller, digest::Digest, upload::Upload, upload_spec::CheckedSpec},
+    domain::{
+        caller::Caller,
+        upload::Upload,
+        upload_spec::{CheckedSpec, ResolvedSpec},
+    },
 };
 
 /// Inserts the upload with its audit entry and its idempotency key.
@@ -25,15 +29,17 @@ pub(super) async fn insert_resumable_upload(
     tx: &mut TenantTx,
     caller: &Caller,
     row: NewUpload,
-    spec: &CheckedSpec,
+    spec: &ResolvedSpec,
 ) -> Result<(Upload, bool), Error> {
-    let payload = idempotency_payload(caller, spec, row.is_direct);
+    let payload = idempotency_payload(caller, &spec.checked, row.is_direct);
     let attempt =
-        match idempotency::claim_request(app, tx, spec.request_id, Method::CreateUpload, &payload).await? {
+        match idempotency::claim_request(app, tx, spec.checked.request_id, Method::CreateUpload, &payload)
+            .await?
+        {
             RequestClaim::Replay(upload) => return Ok((upload, false)),
             RequestClaim::New(attempt) => attempt,
         };
-    let mut entry = audit::new_entry(caller, AuditAction::UploadCreate, None);
+    let mut entry = audit::new_entry(caller, AuditAction::UploadCreate);
     entry.details = serde_json::json!({ "upload_id": row.id });
     audit_entries::insert(tx, &[entry]).await?;
     insert_upload(tx, &row).await?;
@@ -46,16 +52,15 @@ pub(super) async fn insert_resumable_upload(
 }
 
 /// Returns the columns that are needed to resume the upload.
-pub(super) fn resumable_columns(spec: &CheckedSpec, part_size_bytes: u64) -> Result<ResumableFields, Error> {
+pub(super) fn resumable_columns(spec: &ResolvedSpec, part_size_bytes: u64) -> Result<ResumableFields, Error> {
     let part_size_bytes = i64::try_from(part_size_bytes).map_err(Error::internal)?;
     Ok(ResumableFields { spec: serde_json::to_value(spec).map_err(Error::internal)?, part_size_bytes })
 }
 
 /// Returns the payload that identifies this upload under its request id.
 pub(super) fn idempotency_payload(caller: &Caller, spec: &CheckedSpec, is_direct: bool) -> [Vec<u8>; 2] {
-    let sha256 = spec.sha256.unwrap_or_else(|| Digest::compute(&[]));
-    let fingerprint = spec.fingerprint(&caller.actor.id, sha256);
+    let fingerprint = spec.fingerprint(&caller.actor.id, spec.sha256);
     let suffix = if is_direct { " direct" } else { "" };
-    let rest = format!("{:?} {}{suffix}", spec.size_bytes, spec.sha256.is_some());
+    let rest = format!("{:?}{suffix}", spec.size_bytes);
     [fingerprint.as_bytes().to_vec(), rest.into_bytes()]
 }

@@ -6,8 +6,8 @@ use crate::{
     app::{App, Error, uploads::UploadError},
     db::blobs::Blob,
     domain::{
-        caller::Caller, checksum::Crc64, digest::Digest, ids::BlobId, object_key::ObjectKey,
-        upload_spec::CheckedSpec,
+        caller::Caller, digest::ObjectHashes, ids::BlobId, object_key::ObjectKey,
+        upload_destination::DestinationKind, upload_spec::ResolvedSpec,
     },
     storage::{ObjectStorage, PutOptions, StorageError, StorageErrorKind},
 };
@@ -22,31 +22,31 @@ pub(super) struct Target {
     pub(super) key: ObjectKey,
     /// The options of the object. They never contain the file's name.
     pub(super) options: PutOptions,
-    /// Whether the blob is a new version of an existing file.
-    pub(super) is_version: bool,
+    /// Whether the blob becomes a new file or a new version.
+    pub(super) destination: DestinationKind,
 }
 
 /// Chooses the location of a new blob. Each call returns a new key, so no object is ever overwritten.
-pub(super) fn new_target(app: &App, caller: &Caller, spec: &CheckedSpec) -> Result<Target, Error> {
+pub(super) fn new_target(app: &App, caller: &Caller, spec: &ResolvedSpec) -> Result<Target, Error> {
     let blob_id = BlobId::from_uuid(app.ids.uuid());
     let day = app.clock.now().date_naive();
-    let key = ObjectKey::for_blob(&app.limits.key_prefix, caller.tenant_id(), &spec.category, day, blob_id)
-        .map_err(Error::internal)?;
+    let key =
+        ObjectKey::for_blob(&app.limits.key_prefix, caller.tenant_id(), &spec.rules.category, day, blob_id)
+            .map_err(Error::internal)?;
     let options = PutOptions::for_blob(caller.tenant_id(), Some(&caller.actor.id));
     let store = Arc::clone(app.stores.primary());
-    Ok(Target { store, blob_id, key, options, is_version: spec.file.is_some() })
+    Ok(Target { store, blob_id, key, options, destination: spec.checked.destination.kind() })
 }
 
 impl Target {
     /// Returns the blob row for the stored bytes.
-    pub(super) fn to_blob(&self, size_bytes: u64, sha256: Digest, crc64nvme: Crc64) -> Blob {
+    pub(super) fn to_blob(&self, size_bytes: u64, hashes: Option<ObjectHashes>) -> Blob {
         Blob {
             id: self.blob_id,
             provider: self.store.provider().to_owned(),
             key: self.key.clone(),
             size_bytes,
-            sha256,
-            crc64nvme,
+            hashes,
             class: self.options.class,
         }
     }

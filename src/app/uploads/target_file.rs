@@ -1,4 +1,4 @@
-//! Resolves the target file of an upload that adds a version to an existing file.
+//! Resolves the rules for the content of an upload: those of its category, or of the file that gets a version.
 
 use crate::{
     app::{
@@ -8,29 +8,42 @@ use crate::{
         preconditions::check_etag,
     },
     db::{TenantTx, Viewer, audit_entries::AuditAction, files},
-    domain::{caller::Caller, file::File, ids::FileId, upload_spec::CheckedSpec},
+    domain::{
+        caller::Caller,
+        file::File,
+        ids::FileId,
+        upload_destination::{ContentRules, Destination, NewVersion},
+        upload_spec::{CheckedSpec, ResolvedSpec},
+    },
 };
 
-/// Resolves the file that the upload adds a version to, before any bytes are received, and completes the spec
-/// with the file's category and name. The commit checks again under the file's lock, because the file may be
-/// deleted in the meantime.
+/// Resolves the rules for the content. For a new version, reads its file and checks it before any bytes are
+/// received. The commit checks again under the file's lock, because the file may be deleted in the meantime.
 ///
 /// # Errors
 /// Returns `NotFound`, `NotAllowed`, `FileDeleted`, `EtagMismatch`, or `FileNotAvailable` if the file is
 /// archived.
-pub(super) async fn resolve_target_file(
+pub(super) async fn resolve_spec(
     app: &App,
     caller: &Caller,
     spec: CheckedSpec,
-) -> Result<CheckedSpec, Error> {
-    let Some(id) = spec.file else { return Ok(spec) };
+) -> Result<ResolvedSpec, Error> {
+    let policy = &caller.tenant.policy;
+    let NewVersion { file: id, if_etag } = match &spec.destination {
+        Destination::NewFile(file) => {
+            return Ok(ResolvedSpec { rules: file.content_rules(policy), checked: spec });
+        }
+        Destination::NewVersion(version) => version,
+    };
+    let id = *id;
     let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await?;
-    let found = load_target_file(&mut tx, caller, id, &spec.if_etag).await;
+    let found = load_target_file(&mut tx, caller, id, if_etag).await;
     match tx.finish(found).await {
         // The version's objects share the category's key prefix, and the category's rules apply to them.
         Ok(file) => {
-            let types = caller.tenant.policy.allowed_types(&file.category);
-            Ok(CheckedSpec { category: file.category, types, type_check_name: file.name, ..spec })
+            let types = policy.allowed_types(&file.category);
+            let rules = ContentRules { category: file.category, types, file_name: file.name };
+            Ok(ResolvedSpec { checked: spec, rules })
         }
         Err(error @ Error::NotAllowed(_)) => {
             Err(audit::record_denial(app, caller, AuditAction::FileUpload, Some(id), error).await)

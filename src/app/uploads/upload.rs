@@ -16,24 +16,29 @@ use super::{
     },
     refusals::count_refusal,
     target::{Target, delete_object, new_target},
-    target_file::resolve_target_file,
+    target_file::resolve_spec,
     warnings::content_warnings,
 };
 use crate::{
     app::{App, Error, access::can_write_all, audit, idempotency, uploads::UploadError},
     db::{
-        audit_entries::AuditAction, blobs::Blob, commit::AdmissionData, idempotency_keys::StoredResponse,
+        audit_entries::AuditAction,
+        blobs::Blob,
+        commit::{AdmissionData, FinishedDestination},
+        idempotency_keys::{RequestKey, StoredResponse},
         uploads::UploadLease,
     },
     domain::{
         caller::Caller,
         clock::Timestamp,
-        file::{ContentState, File, FileAccess, ScanStatus},
+        digest::ObjectHashes,
+        file::{ContentState, ScanStatus, VersionContent},
         ids::{FileId, RequestId},
         import_origin::ImportOrigin,
-        policy::{AllowedTypes, FileSizeLimits, ScanRule},
+        policy::{FileSizeLimits, Policy, ScanRule},
         quota::Quota,
-        upload_spec::{CheckedSpec, UploadSpec},
+        upload_destination::{ContentRules, Destination},
+        upload_spec::{CheckedSpec, ResolvedSpec, UploadSpec},
     },
     telemetry::metrics::UploadOutcome,
 };
@@ -94,11 +99,10 @@ where
     let has_lookup = request_id.is_some() && spec.sha256.is_some();
     if !has_lookup
         && let Some(quota) = cached_quota(app, caller, &spec).await
-        && let Ok(spec) = check_admission(app, caller, spec.clone(), &quota)
-        // The allowed types may have changed since a first attempt whose stored response was not looked up
-        // yet.
-        && spec.types.is_any()
+        && let Ok(checked) = check_admission(app, caller, spec.clone(), &quota)
+        && let Some(rules) = unrestricted_rules(&caller.tenant.policy, &checked)
     {
+        let spec = ResolvedSpec { checked, rules };
         return upload_small_file(app, caller, spec, &quota, messages).await;
     }
     let admission = read_admission_data(app, caller, request_id).await?;
@@ -109,12 +113,21 @@ where
     }
     let spec = check_admission(app, caller, spec, &admission.quota);
     let spec = spec.inspect_err(|error| count_refusal(&app.metrics, error))?;
-    let spec = resolve_target_file(app, caller, spec).await?;
-    let (limits, types) = (admission.quota.file_size_max_bytes, spec.types.clone());
+    let spec = resolve_spec(app, caller, spec).await?;
+    let limits = admission.quota.file_size_max_bytes;
     let sink = open_store_sink(app, caller, &spec).await?;
-    let content = ContentInspector::new(&spec, limits, types, &app.hashing);
+    let content = ContentInspector::new(&spec.checked, limits, Some(spec.rules.clone()), &app.hashing);
     let received = receive_stream(app, caller, content, sink, PersistedParts::default(), messages).await?;
     store_and_commit_in_task(app, caller, spec, received).await
+}
+
+/// Returns the rules for a new file if its category allows all types. Otherwise the allowed types may have
+/// changed since a first attempt whose stored response was not looked up yet.
+fn unrestricted_rules(policy: &Policy, spec: &CheckedSpec) -> Option<ContentRules> {
+    match &spec.destination {
+        Destination::NewFile(file) => Some(file.content_rules(policy)).filter(|rules| rules.types.is_any()),
+        Destination::NewVersion(_) => None,
+    }
 }
 
 /// Returns the recently cached quota if the file is known to be small.
@@ -156,7 +169,7 @@ pub(in crate::app) fn check_admission(
 async fn upload_small_file<S>(
     app: &Arc<App>,
     caller: &Caller,
-    spec: CheckedSpec,
+    spec: ResolvedSpec,
     quota: &Quota,
     messages: S,
 ) -> Result<CommittedUpload, Error>
@@ -164,15 +177,14 @@ where
     S: Stream<Item = UploadMessage> + Send + Unpin,
 {
     let sink = open_store_sink(app, caller, &spec).await?;
-    let (limits, types) = (FileSizeLimits::NONE, AllowedTypes::any());
-    let content = ContentInspector::new(&spec, limits, types, &app.hashing);
+    let content = ContentInspector::new(&spec.checked, FileSizeLimits::NONE, None, &app.hashing);
     let received = receive_stream(app, caller, content, sink, PersistedParts::default(), messages).await?;
     let content = &received.content;
     let kind = Some(content.kind);
     if check_size(content.size_bytes, kind, &quota.file_size_max_bytes).is_err() {
-        let admission = read_admission_data(app, caller, spec.request_id).await?;
+        let admission = read_admission_data(app, caller, spec.checked.request_id).await?;
         if let Some(stored) = admission.response {
-            let payload = spec.fingerprint(&caller.actor.id, content.sha256);
+            let payload = spec.checked.fingerprint(&caller.actor.id, Some(received.sha256));
             return replay_upload(stored, payload);
         }
         let fits = check_size(content.size_bytes, kind, &admission.quota.file_size_max_bytes);
@@ -196,15 +208,14 @@ where
     let sha256 = match spec.sha256 {
         Some(sha256) => sha256,
         None => {
-            let (limits, types) = (FileSizeLimits::NONE, AllowedTypes::any());
-            let content = ContentInspector::new(&spec, limits, types, &app.hashing);
+            let content = ContentInspector::new(&spec, FileSizeLimits::NONE, None, &app.hashing);
             let received =
                 receive_stream(app, caller, content, Sink::Compare, PersistedParts::default(), messages)
                     .await?;
-            received.content.sha256
+            received.sha256
         }
     };
-    let payload = spec.fingerprint(&caller.actor.id, sha256);
+    let payload = spec.fingerprint(&caller.actor.id, Some(sha256));
     replay_upload(stored, payload)
 }
 
@@ -226,7 +237,8 @@ fn check_quota(quota: &Quota, spec: &CheckedSpec) -> Result<(), Error> {
     let is_at_count =
         quota.file_count_max > 0 && quota.file_count + quota.reserved_file_count >= quota.file_count_max;
     // A version is charged for its bytes but does not count as another file.
-    if needed > quota.available_bytes() || (is_at_count && spec.file.is_none()) {
+    let is_over_count = is_at_count && spec.destination.kind().file_count() > 0;
+    if needed > quota.available_bytes() || is_over_count {
         return Err(Error::quota_exceeded(quota, needed));
     }
     Ok(())
@@ -234,9 +246,9 @@ fn check_quota(quota: &Quota, spec: &CheckedSpec) -> Result<(), Error> {
 
 /// Opens the sink that stores received bytes. A file that is known to need several parts reserves its quota
 /// before its first byte.
-async fn open_store_sink(app: &Arc<App>, caller: &Caller, spec: &CheckedSpec) -> Result<Sink, Error> {
+async fn open_store_sink(app: &Arc<App>, caller: &Caller, spec: &ResolvedSpec) -> Result<Sink, Error> {
     let target = new_target(app, caller, spec)?;
-    let is_large = spec.size_bytes.filter(|size| *size > app.limits.uploads.part_size_bytes as u64);
+    let is_large = spec.checked.size_bytes.filter(|size| *size > app.limits.uploads.part_size_bytes as u64);
     let open = match is_large {
         Some(size) => Some(OpenUpload::open(app, caller, target.clone(), size).await?),
         None => None,
@@ -249,7 +261,7 @@ async fn open_store_sink(app: &Arc<App>, caller: &Caller, spec: &CheckedSpec) ->
 pub(super) async fn store_and_commit_in_task(
     app: &Arc<App>,
     caller: &Caller,
-    spec: CheckedSpec,
+    spec: ResolvedSpec,
     received: ReceivedStream,
 ) -> Result<CommittedUpload, Error> {
     let (app, caller) = (Arc::clone(app), caller.clone());
@@ -262,10 +274,10 @@ pub(super) async fn store_and_commit_in_task(
 async fn store_and_commit(
     app: &Arc<App>,
     caller: &Caller,
-    spec: CheckedSpec,
+    spec: ResolvedSpec,
     received: ReceivedStream,
 ) -> Result<CommittedUpload, Error> {
-    let ReceivedStream { content, bytes } = received;
+    let ReceivedStream { content, sha256, bytes } = received;
     let store_time = app.clock.now();
     let (target, open, crc64nvme) = match bytes {
         ReceivedBytes::Memory(target, part) => {
@@ -280,14 +292,14 @@ async fn store_and_commit(
             }
             (*target, None, crc64nvme)
         }
-        ReceivedBytes::Parts(open, receipts, crc64nvme) => {
+        ReceivedBytes::Parts { open, receipts, crc64nvme } => {
             open.complete_multipart(&receipts).await?;
             (open.target().clone(), Some(open), crc64nvme)
         }
         ReceivedBytes::Compared => return Err(Error::internal("compared upload has no bytes to store")),
     };
     let lease = open.as_ref().map(|open| open.lease());
-    let blob = target.to_blob(content.size_bytes, content.sha256, crc64nvme);
+    let blob = target.to_blob(content.size_bytes, Some(ObjectHashes { sha256, crc64nvme }));
     let finished = new_pending_commit(app, caller, spec, &content, blob, lease, store_time);
     let has_request_id = finished.request.is_some();
     // A batch that was lost without an outcome may have committed.
@@ -327,72 +339,53 @@ async fn clean_up_after_commit(
 pub(super) fn new_pending_commit(
     app: &App,
     caller: &Caller,
-    spec: CheckedSpec,
+    spec: ResolvedSpec,
     content: &ContentSummary,
     blob: Blob,
     lease: Option<UploadLease>,
     store_time: Timestamp,
 ) -> PendingCommit {
-    const FIRST_VERSION: i32 = 1;
-    let id = spec.file.unwrap_or_else(|| FileId::from_uuid(app.ids.uuid()));
     let actor = &caller.actor.id;
-    let now = app.clock.now();
-    let payload = spec.fingerprint(actor, content.sha256);
-    let import_origin = spec.import_origin;
-    let owner_id = import_origin.as_ref().map_or(actor, |import_origin| &import_origin.owner_id).clone();
-    let mut audit = audit::new_entry(caller, AuditAction::FileUpload, Some((id, FIRST_VERSION)));
-    if let Some(ImportOrigin { source, legacy_id, .. }) = &import_origin {
-        audit.details = serde_json::json!({ "import_source": source, "legacy_id": legacy_id });
-    }
+    let ResolvedSpec { checked: spec, rules } = spec;
+    let sha256 = blob.hashes.map(|hashes| hashes.sha256);
+    let payload = spec.fingerprint(actor, sha256);
+    // The commit adds the file and the version.
+    let mut audit = audit::new_entry(caller, AuditAction::FileUpload);
+    let destination = match spec.destination {
+        Destination::NewFile(record) => {
+            let import_origin = record.import_origin.as_ref();
+            if let Some(ImportOrigin { source, legacy_id, .. }) = import_origin {
+                audit.details = serde_json::json!({ "import_source": source, "legacy_id": legacy_id });
+            }
+            let owner_id = import_origin.map_or(actor, |import_origin| &import_origin.owner_id).clone();
+            FinishedDestination::NewFile { id: FileId::from_uuid(app.ids.uuid()), owner_id, record }
+        }
+        Destination::NewVersion(version) => FinishedDestination::NewVersion {
+            version,
+            category: rules.category,
+            may_write_all: can_write_all(caller),
+        },
+    };
     PendingCommit {
-        is_version: spec.file.is_some(),
-        may_write_all: can_write_all(caller),
-        if_etag: spec.if_etag,
+        tenant: caller.tenant_id(),
+        destination,
+        created_by: actor.clone(),
+        content: VersionContent {
+            content_state: ContentState::Available,
+            scan_status: ScanStatus::NotScanned,
+            mime_type: content.mime_type.mime_type.clone(),
+            media_kind: content.kind,
+            size_bytes: content.size_bytes,
+            sha256,
+            declared_mime_type: spec.declared_mime_type.clone(),
+        },
         change_description: spec.change_description,
-        retention_days: spec.retention_days.and_then(|days| i32::try_from(days).ok()),
         warnings: content_warnings(&spec.declared_mime_type, content),
-        request: spec.request_id.map(|request_id| (request_id, payload)),
-        readers: spec.readers,
+        request: spec.request_id.map(|id| RequestKey { id, payload }),
         blob,
         store_time,
         lease,
         verification: None,
         audit,
-        import_origin,
-        file: File {
-            id,
-            tenant_id: caller.tenant_id(),
-            owner_id,
-            created_by: actor.clone(),
-            updated_by: actor.clone(),
-            original_name: spec.name.clone(),
-            name: spec.name,
-            category: spec.category,
-            title: spec.title,
-            description: spec.description,
-            metadata: spec.metadata,
-            tags: spec.tags,
-            attachments: spec.attachments,
-            visibility: spec.visibility,
-            version: FIRST_VERSION,
-            content_state: ContentState::Available,
-            scan_status: ScanStatus::NotScanned,
-            mime_type: content.mime_type.mime_type.clone(),
-            declared_mime_type: spec.declared_mime_type,
-            media_kind: content.kind,
-            size_bytes: content.size_bytes,
-            sha256: content.sha256,
-            revision: 1,
-            create_time: now,
-            update_time: now,
-            trash: None,
-            archive_time: None,
-            expire_time: spec.expire_time,
-            deletion_time: None,
-            retain_until_time: spec.retain_until_time,
-            hold: None,
-            access: Some(FileAccess::default()),
-            state_reason: None,
-        },
     }
 }

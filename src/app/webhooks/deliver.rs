@@ -157,6 +157,12 @@ pub async fn deliver_due_events(
     Ok(endpoint.report())
 }
 
+/// The failed attempts to deliver an event.
+struct Failure {
+    attempts: i32,
+    error: String,
+}
+
 type DueWork = (StoredWebhook, Vec<Delivery>, EventBatch);
 
 /// Reads the endpoint, its pending redeliveries and its next events. Returns `None` if the lease was lost.
@@ -256,7 +262,7 @@ impl<'a> Endpoint<'a> {
         }
         let failed = u32::try_from(progress.failed_attempts).unwrap_or(u32::MAX);
         if failed >= self.app.limits.webhooks.attempts_max {
-            let dead = (progress.failed_attempts, progress.last_error.clone());
+            let dead = Failure { attempts: progress.failed_attempts, error: progress.last_error.clone() };
             progress.failed_attempts = 0;
             return self.advance_past(event, Some(dead)).await;
         }
@@ -267,16 +273,12 @@ impl<'a> Endpoint<'a> {
 
     /// Advances past an event that was delivered or became a dead letter. Returns whether the lease is
     /// still held.
-    async fn advance_past(
-        &mut self,
-        event: &StoredEvent,
-        dead: Option<(i32, String)>,
-    ) -> Result<bool, Error> {
+    async fn advance_past(&mut self, event: &StoredEvent, dead: Option<Failure>) -> Result<bool, Error> {
         (self.progress.position, self.progress.position_time) = (event.position, event.create_time);
         let mut tx = tenant_tx(self.app, self.lease).await?;
         let written = async {
             let has_lease = webhooks::record_progress(&mut tx, self.lease, &self.progress).await?;
-            if let Some((attempts, error)) = dead.filter(|_| has_lease) {
+            if let Some(Failure { attempts, error }) = dead.filter(|_| has_lease) {
                 webhook_deliveries::insert_dead_letter(&mut tx, self.lease.webhook, event, attempts, &error)
                     .await?;
             }

@@ -141,7 +141,7 @@ async fn audit_change(
     action: AuditAction,
     details: serde_json::Value,
 ) -> Result<(), DbError> {
-    let mut entry = audit::new_entry(caller, action, None);
+    let mut entry = audit::new_entry(caller, action);
     entry.details = details;
     audit_entries::insert(tx, &[entry]).await
 }

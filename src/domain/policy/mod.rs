@@ -188,7 +188,7 @@ pub enum ReaderRule {
 }
 
 /// The allowed media types of a category.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AllowedTypes {
     category: String,
     /// Empty means any.
@@ -196,11 +196,6 @@ pub struct AllowedTypes {
 }
 
 impl AllowedTypes {
-    /// Allows all types.
-    pub fn any() -> Self {
-        Self::default()
-    }
-
     /// Returns whether all types are allowed.
     pub fn is_any(&self) -> bool {
         self.types.is_empty()

@@ -51,7 +51,7 @@ pub(in crate::grpc) fn to_basic_proto(file: File) -> v1::File {
         mime_type: file.mime_type,
         declared_mime_type: file.declared_mime_type,
         size_bytes: size_to_proto(file.size_bytes),
-        sha256: digest_to_proto(&file.sha256),
+        sha256: digest_to_proto(file.sha256),
         category: file.category,
         title: file.title,
         description: String::new(),
@@ -103,8 +103,8 @@ pub(in crate::grpc) const fn state_to_proto(state: FileState) -> v1::FileState {
 }
 
 /// Converts a digest. It is empty until the bytes are read, as after a direct upload.
-pub(in crate::grpc) fn digest_to_proto(digest: &Digest) -> Bytes {
-    digest.if_known().map_or_else(Bytes::new, |digest| Bytes::copy_from_slice(digest.as_bytes()))
+pub(in crate::grpc) fn digest_to_proto(digest: Option<Digest>) -> Bytes {
+    digest.map_or_else(Bytes::new, |digest| Bytes::copy_from_slice(digest.as_bytes()))
 }
 
 pub(in crate::grpc) const fn state_reason_to_proto(reason: Option<StateReason>) -> v1::FileStateReason {

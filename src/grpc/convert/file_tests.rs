@@ -41,7 +41,7 @@ pub(in crate::grpc) fn file() -> File {
         declared_mime_type: "text/plain".into(),
         media_kind: MediaKind::Document,
         size_bytes: 11,
-        sha256: Digest::compute(b"hello world"),
+        sha256: Some(Digest::compute(b"hello world")),
         revision: 9,
         create_time: moment(1),
         update_time: moment(2),

@@ -176,7 +176,7 @@ pub(in crate::grpc) fn export_record_to_proto(record: ExportRecord) -> v1::Expor
             version: version.stored.version,
             state: file::state_to_proto(project_state(version.stored.content_state, false, false)).into(),
             size_bytes: file::size_to_proto(version.stored.blob.size_bytes),
-            sha256: file::digest_to_proto(&version.stored.blob.sha256),
+            sha256: file::digest_to_proto(version.stored.blob.hashes.map(|hashes| hashes.sha256)),
             mime_type: version.mime_type,
             declared_mime_type: version.declared_mime_type,
             created_by: version.created_by,

@@ -3,7 +3,7 @@
 use super::{file, id, quota, structs, time};
 use crate::{
     app::uploads::{
-        CommittedUpload, Completion, PartMessage, Warning, WarningCode,
+        CommittedUpload, CompletedPart, Completion, PartMessage, Warning, WarningCode,
         direct::urls::{DirectPart, DirectUrls},
     },
     domain::{
@@ -61,7 +61,7 @@ pub(in crate::grpc) fn to_proto(upload: Upload, chunk_size_max_bytes: usize) -> 
     v1::Upload {
         id: upload.id.to_string(),
         state: state.into(),
-        name: upload.name,
+        name: upload.name.unwrap_or_default(),
         size_bytes: upload.size_bytes.map(bytes),
         persisted_size_bytes: bytes(upload.persisted_size_bytes),
         part_size_bytes: bytes(upload.part_size_bytes),
@@ -88,7 +88,11 @@ pub(in crate::grpc) fn part_request_from_proto(
 }
 
 pub(in crate::grpc) fn completion_from_proto(request: v1::CompleteUploadRequest) -> Completion {
-    let parts = request.parts.into_iter().map(|part| (part.number, part.etag)).collect();
+    let parts = request
+        .parts
+        .into_iter()
+        .map(|part| CompletedPart { number: part.number, etag: part.etag })
+        .collect();
     let sha256 = request.sha256.map(|digest| digest.to_vec());
     Completion { size_bytes: request.size_bytes, sha256, parts }
 }

@@ -33,7 +33,7 @@ fn to_proto(version: FileVersion, current_version: i32) -> v1::FileVersion {
         mime_type: version.mime_type,
         declared_mime_type: version.declared_mime_type,
         size_bytes: file::size_to_proto(version.size_bytes),
-        sha256: file::digest_to_proto(&version.sha256),
+        sha256: file::digest_to_proto(version.sha256),
         scan: Some(v1::ScanResult { status: file::scan_status_to_proto(version.scan_status).into() }),
         created_by: version.created_by,
         create_time: Some(time::to_proto(version.create_time)),

@@ -18,7 +18,7 @@ use crate::{
             open::lease_seconds,
             receive::{
                 content::{ContentSummary, check_size},
-                message::Completion,
+                message::{CompletedPart, Completion},
             },
             replay::{commit_request_id, replay_committed_upload},
             target::{Target, delete_object, map_multipart_error},
@@ -31,14 +31,13 @@ use crate::{
     },
     domain::{
         caller::Caller,
-        checksum::Crc64,
         digest::Digest,
         file::ContentState,
         ids::{JobId, UploadId},
-        media_type::{MediaKind, resolve_type, type_for_check},
+        media_type::{MediaKind, resolve_type},
         policy::FileSizeLimits,
         upload::UploadState,
-        upload_spec::CheckedSpec,
+        upload_spec::{CheckedSpec, ResolvedSpec},
         violations::Violations,
     },
     media::sniff::{SNIFF_BYTES_MAX, sniff_media_type},
@@ -61,14 +60,15 @@ pub(in crate::app::uploads) async fn complete_direct_upload(
     let Some((stored, limits)) = tx.finish(owned).await? else {
         return replay_committed_upload(app, caller, id).await;
     };
-    let size_bytes = stored.spec.size_bytes.ok_or_else(|| Error::internal("direct upload without a size"))?;
-    let sha256 = check_completion(&completion, &stored.spec, size_bytes)?;
+    let size_bytes =
+        stored.spec.checked.size_bytes.ok_or_else(|| Error::internal("direct upload without a size"))?;
+    let sha256 = check_completion(&completion, &stored.spec.checked, size_bytes)?;
     let target = Target {
         store: Arc::clone(app.stores.get(&stored.provider)?),
         blob_id: stored.blob_id,
         key: stored.key.clone(),
         options: PutOptions::for_blob(caller.tenant_id(), Some(&caller.actor.id)),
-        is_version: stored.spec.file.is_some(),
+        destination: stored.spec.checked.destination.kind(),
     };
     let checked = async {
         assemble_object(&stored, &target, size_bytes, &completion.parts).await?;
@@ -193,7 +193,7 @@ async fn assemble_object(
     stored: &StoredUpload,
     target: &Target,
     size_bytes: u64,
-    parts: &[(i32, String)],
+    parts: &[CompletedPart],
 ) -> Result<(), Error> {
     let Target { store, key, options, .. } = target;
     check_part_numbers(parts, size_bytes.div_ceil(stored.upload.part_size_bytes).max(1))?;
@@ -242,7 +242,7 @@ fn check_parts(
     stored: &StoredUpload,
     size_bytes: u64,
     receipts: &[PartReceipt],
-    parts: &[(i32, String)],
+    parts: &[CompletedPart],
 ) -> Result<(), Error> {
     let part_size_bytes = stored.upload.part_size_bytes;
     let mut violations = Violations::new();
@@ -258,9 +258,9 @@ fn check_parts(
                 UploadError::PartSizeMismatch { number, declared, received: receipt.size_bytes }.into()
             );
         }
-        let named = parts.iter().find(|(named, _)| u32::try_from(*named) == Ok(number));
+        let named = parts.iter().find(|part| u32::try_from(part.number) == Ok(number));
         match named {
-            Some((_, etag)) if etag.trim_matches('"') == receipt.etag.trim_matches('"') => {}
+            Some(part) if part.etag.trim_matches('"') == receipt.etag.trim_matches('"') => {}
             Some(_) => violations
                 .add(field, format!("part {number} has a different etag in the store; PUT it again")),
             None => violations.add(field, format!("part {number} is missing; add it with its etag")),
@@ -277,13 +277,13 @@ fn check_parts(
 }
 
 /// Checks that the client names existing part numbers, each once.
-fn check_part_numbers(parts: &[(i32, String)], count: u64) -> Result<(), Violations> {
+fn check_part_numbers(parts: &[CompletedPart], count: u64) -> Result<(), Violations> {
     let mut violations = Violations::new();
-    for (index, (number, _)) in parts.iter().enumerate() {
+    for (index, CompletedPart { number, .. }) in parts.iter().enumerate() {
         let field = format!("parts[{index}].number");
         if !u64::try_from(*number).is_ok_and(|number| (1..=count).contains(&number)) {
             violations.add(field, format!("is {number}; parts are numbered from 1 to {count}"));
-        } else if parts[..index].iter().any(|(before, _)| before == number) {
+        } else if parts[..index].iter().any(|before| before.number == *number) {
             violations.add(field, format!("part {number} is listed twice"));
         }
     }
@@ -292,18 +292,18 @@ fn check_part_numbers(parts: &[(i32, String)], count: u64) -> Result<(), Violati
 
 /// Detects the content type from the first bytes and checks that the category allows it.
 async fn check_content(
-    spec: &CheckedSpec,
+    spec: &ResolvedSpec,
     target: &Target,
     size_bytes: u64,
     limits: &FileSizeLimits,
 ) -> Result<(ContentSummary, Option<String>), Error> {
     let head = target.store.get_bytes(&target.key, 0..size_bytes.min(SNIFF_BYTES_MAX as u64)).await?;
     let sniffed = sniff_media_type(&head);
-    let mime_type = resolve_type(&spec.declared_mime_type, sniffed.as_deref());
-    spec.types.check(&type_for_check(&mime_type.mime_type, sniffed.as_deref(), &spec.type_check_name))?;
+    let mime_type = resolve_type(&spec.checked.declared_mime_type, sniffed.as_deref());
+    spec.rules.check_type(&mime_type.mime_type, sniffed.as_deref())?;
     let kind = MediaKind::from_mime_type(&mime_type.mime_type);
     check_size(size_bytes, Some(kind), limits)?;
-    Ok((ContentSummary { size_bytes, sha256: Digest::UNKNOWN, mime_type, kind }, sniffed))
+    Ok((ContentSummary { size_bytes, mime_type, kind }, sniffed))
 }
 
 /// Builds the commit of a file that is still PROCESSING. It is committed under the request id derived from
@@ -315,10 +315,11 @@ fn new_processing_commit(
     target: &Target,
     content: ContentSummary,
 ) -> PendingCommit {
-    let spec = CheckedSpec { request_id: Some(commit_request_id(stored.upload.id)), ..stored.spec.clone() };
-    let blob = target.to_blob(content.size_bytes, content.sha256, Crc64::compute(&[]));
+    let mut spec = stored.spec.clone();
+    spec.checked.request_id = Some(commit_request_id(stored.upload.id));
+    let blob = target.to_blob(content.size_bytes, None);
     let mut finished =
         new_pending_commit(app, caller, spec, &content, blob, Some(stored.lease), app.clock.now());
-    finished.file.content_state = ContentState::Processing;
+    finished.content.content_state = ContentState::Processing;
     finished
 }

@@ -20,7 +20,7 @@ use crate::{
         ids::{BlobId, UploadId},
         object_key::ObjectKey,
         upload::Upload,
-        upload_spec::{CheckedSpec, UploadSpec},
+        upload_spec::{ResolvedSpec, UploadSpec},
     },
     storage::{MultipartId, PART_SIZE_BYTES_MAX},
 };
@@ -64,14 +64,15 @@ pub(in crate::app::uploads) fn check_store_supports_urls(app: &App) -> Result<()
 pub(in crate::app::uploads) async fn reserve_direct_upload(
     app: &Arc<App>,
     caller: &Caller,
-    spec: CheckedSpec,
+    spec: ResolvedSpec,
 ) -> Result<Upload, Error> {
     let target = new_direct_target(app, caller, &spec)?;
-    let size_bytes = spec.size_bytes.ok_or_else(|| Error::internal("direct upload without a size"))?;
+    let size_bytes =
+        spec.checked.size_bytes.ok_or_else(|| Error::internal("direct upload without a size"))?;
     let put_max_bytes = app.limits.uploads.direct_put_max_bytes;
     let part_size_bytes = put_max_bytes.max(size_bytes.div_ceil(PART_COUNT_MAX));
     let (multipart, staging_key) = match size_bytes <= put_max_bytes {
-        true => (None, Some(new_staging_key(app, caller, &spec.category)?)),
+        true => (None, Some(new_staging_key(app, caller, &spec.rules.category)?)),
         false => {
             let multipart =
                 target.store.start_multipart(&target.key, part_size_bytes, &target.options).await?;
@@ -87,7 +88,7 @@ pub(in crate::app::uploads) async fn reserve_direct_upload(
         reserved_bytes: i64::try_from(size_bytes).unwrap_or(i64::MAX),
         lease_seconds: lease_seconds(app),
         created_by: caller.actor.id.clone(),
-        is_version: target.is_version,
+        destination: target.destination,
         is_direct: true,
         staging_key,
         resumable: Some(resumable_columns(&spec, part_size_bytes)?),
@@ -104,7 +105,7 @@ async fn insert_row(
     app: &App,
     caller: &Caller,
     row: NewUpload,
-    spec: &CheckedSpec,
+    spec: &ResolvedSpec,
 ) -> Result<(Upload, bool), Error> {
     let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::system()).await?;
     let created = insert_resumable_upload(app, &mut tx, caller, row, spec).await;

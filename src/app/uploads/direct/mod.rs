@@ -16,12 +16,12 @@ pub mod verify;
 use super::target::{Target, new_target};
 use crate::{
     app::{App, Error},
-    domain::{caller::Caller, upload_spec::CheckedSpec},
+    domain::{caller::Caller, upload_spec::ResolvedSpec},
     storage::PutOptions,
 };
 
 /// Chooses the location of a blob whose object clients write.
-fn new_direct_target(app: &App, caller: &Caller, spec: &CheckedSpec) -> Result<Target, Error> {
+fn new_direct_target(app: &App, caller: &Caller, spec: &ResolvedSpec) -> Result<Target, Error> {
     let target = new_target(app, caller, spec)?;
     Ok(Target { options: PutOptions { has_presigned_parts: true, ..target.options }, ..target })
 }

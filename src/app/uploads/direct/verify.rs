@@ -25,8 +25,8 @@ use crate::{
         versions::{self, StoredVersion},
     },
     domain::{
-        checksum::{Crc64, Crc64Hasher},
-        digest::{Digest, Hasher},
+        checksum::Crc64Hasher,
+        digest::{Digest, Hasher, ObjectHashes},
         file::{ContentState, File, StateReason},
         ids::{FileId, TenantId},
     },
@@ -34,10 +34,9 @@ use crate::{
     storage::ObjectStorage,
 };
 
-/// The digests and the detected type of an object.
+/// The hashes and the detected type of an object.
 struct ObjectSummary {
-    sha256: Digest,
-    crc64nvme: Crc64,
+    hashes: ObjectHashes,
     sniffed: Option<String>,
 }
 
@@ -65,7 +64,7 @@ pub async fn verify_upload(
         Some(reason) => Err(reason),
         None => {
             let read = read_object(store.as_ref(), &stored.blob).await?;
-            if sha256.is_some_and(|declared| declared != read.sha256) {
+            if sha256.is_some_and(|declared| declared != read.hashes.sha256) {
                 Err(StateReason::ChecksumMismatch)
             } else if read.sniffed.as_deref() != sniffed {
                 Err(StateReason::ObjectDamaged)
@@ -91,11 +90,11 @@ async fn record_outcome(
     verified: Result<ObjectSummary, StateReason>,
     trash_counts: bool,
 ) -> Result<bool, Error> {
-    let sha256 = verified.as_ref().map(|read| read.sha256).map_err(|reason| *reason);
+    let sha256 = verified.as_ref().map(|read| read.hashes.sha256).map_err(|reason| *reason);
     let is_recorded = verifications::record_result(tx, file, stored.version, sha256).await?;
     if let (true, Ok(read)) = (is_recorded, verified) {
         // Lock the file before its blobs, as a purge does.
-        verifications::record_checksums(tx, &stored.blob, read.sha256, read.crc64nvme).await?;
+        verifications::record_hashes(tx, &stored.blob, read.hashes).await?;
         if let Some(found) = files::get_for_update(tx, file).await? {
             make_available(app, tx, found.file, stored, trash_counts).await?;
         }
@@ -159,8 +158,7 @@ async fn read_object(store: &dyn ObjectStorage, blob: &Blob) -> Result<ObjectSum
         return Err(Error::internal("read of direct upload ended early"));
     }
     Ok(ObjectSummary {
-        sha256: sha256.finish(),
-        crc64nvme: crc64nvme.finish(),
+        hashes: ObjectHashes { sha256: sha256.finish(), crc64nvme: crc64nvme.finish() },
         sniffed: sniff_media_type(&head),
     })
 }

@@ -11,9 +11,10 @@ use crate::{
     domain::{
         checksum::ChecksumAlgorithm,
         digest::Digest,
-        media_type::{MediaKind, ResolvedType, resolve_type, type_for_check},
-        policy::{AllowedTypes, FileSizeLimits},
-        upload_spec::CheckedSpec,
+        media_type::{MediaKind, ResolvedType, resolve_type},
+        policy::FileSizeLimits,
+        upload_destination::ContentRules,
+        upload_spec::{CheckedSpec, ResolvedSpec},
     },
     media::sniff::{SNIFF_BYTES_MAX, sniff_media_type},
 };
@@ -24,18 +25,17 @@ pub(in crate::app::uploads) struct ContentInspector {
     received_bytes: u64,
     head: Vec<u8>,
     resolved_type: Option<ResolvedType>,
-    name: String,
     declared_mime_type: String,
     declared_bytes: Option<u64>,
     declared_sha256: Option<Digest>,
     limits: FileSizeLimits,
-    types: AllowedTypes,
+    /// The rules for the type, if it is checked.
+    rules: Option<ContentRules>,
 }
 
-/// The size, digest and type of the complete content.
+/// The size and type of the complete content.
 pub(in crate::app::uploads) struct ContentSummary {
     pub(in crate::app::uploads) size_bytes: u64,
-    pub(in crate::app::uploads) sha256: Digest,
     /// The resolved content type.
     pub(in crate::app::uploads) mime_type: ResolvedType,
     /// The media kind of the content type.
@@ -43,11 +43,11 @@ pub(in crate::app::uploads) struct ContentSummary {
 }
 
 impl ContentInspector {
-    /// Creates the inspector of a new file, before its first byte.
+    /// Creates the inspector of a new upload, before its first byte. The type is checked if there are rules.
     pub(in crate::app::uploads) fn new(
         spec: &CheckedSpec,
         limits: FileSizeLimits,
-        types: AllowedTypes,
+        rules: Option<ContentRules>,
         hashing: &HashingLimiter,
     ) -> Self {
         Self {
@@ -55,21 +55,19 @@ impl ContentInspector {
             received_bytes: 0,
             head: Vec::new(),
             resolved_type: None,
-            name: spec.type_check_name.clone(),
             declared_mime_type: spec.declared_mime_type.clone(),
             declared_bytes: spec.size_bytes,
             declared_sha256: spec.sha256,
             limits,
-            types,
+            rules,
         }
     }
 
     /// Creates an inspector that continues after the persisted bytes. `sniffed` is the type detected from the
     /// first of them, if any.
     pub(in crate::app::uploads) fn resume(
-        spec: &CheckedSpec,
+        spec: &ResolvedSpec,
         limits: FileSizeLimits,
-        types: AllowedTypes,
         hashing: &HashingLimiter,
         persisted: &PersistedParts,
         sniffed: Option<&str>,
@@ -78,7 +76,7 @@ impl ContentInspector {
         let mut content = Self {
             hasher: StreamHasher::resume(hashing, persisted.hasher()?),
             received_bytes,
-            ..Self::new(spec, limits, types, hashing)
+            ..Self::new(&spec.checked, limits, Some(spec.rules.clone()), hashing)
         };
         if received_bytes > 0 {
             content.resolved_type = Some(content.resolve_type(sniffed)?);
@@ -158,20 +156,22 @@ impl ContentInspector {
         }
     }
 
-    /// Completes the digest and returns the summary.
-    pub(super) async fn finish(mut self) -> Result<ContentSummary, Error> {
+    /// Completes the digest and returns it with the summary.
+    pub(super) async fn finish(mut self) -> Result<(ContentSummary, Digest), Error> {
         self.ensure_type_resolved()?;
         let mime_type =
             self.resolved_type.take().ok_or_else(|| Error::internal("content type was not resolved"))?;
         let kind = MediaKind::from_mime_type(&mime_type.mime_type);
         let sha256 = self.hasher.finish().await?;
-        Ok(ContentSummary { size_bytes: self.received_bytes, sha256, mime_type, kind })
+        Ok((ContentSummary { size_bytes: self.received_bytes, mime_type, kind }, sha256))
     }
 
     /// Resolves the content type and checks that the category allows it.
     fn resolve_type(&self, sniffed: Option<&str>) -> Result<ResolvedType, Error> {
         let resolved = resolve_type(&self.declared_mime_type, sniffed);
-        self.types.check(&type_for_check(&resolved.mime_type, sniffed, &self.name))?;
+        if let Some(rules) = &self.rules {
+            rules.check_type(&resolved.mime_type, sniffed)?;
+        }
         Ok(resolved)
     }
 

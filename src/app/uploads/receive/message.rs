@@ -43,6 +43,14 @@ pub struct Completion {
     pub size_bytes: Option<i64>,
     /// The raw SHA-256 of the file.
     pub sha256: Option<Vec<u8>>,
-    /// The numbers and etags of a direct upload's parts.
-    pub parts: Vec<(i32, String)>,
+    /// The parts of a direct upload.
+    pub parts: Vec<CompletedPart>,
+}
+
+/// A part of a direct upload, as the client names it. Neither field is checked.
+#[derive(Debug)]
+pub struct CompletedPart {
+    pub number: i32,
+    /// The etag that the store returned for the part.
+    pub etag: String,
 }

@@ -61,6 +61,7 @@ pub(super) enum Sink {
 /// The result of a finished stream.
 pub(super) struct ReceivedStream {
     pub(super) content: ContentSummary,
+    pub(super) sha256: Digest,
     pub(super) bytes: ReceivedBytes,
 }
 
@@ -70,7 +71,7 @@ pub(super) enum ReceivedBytes {
     Memory(Box<Target>, Part),
     /// In the store as parts of an open upload that is still to be completed, with the checksum of the whole
     /// content.
-    Parts(Box<OpenUpload>, Vec<PartReceipt>, Crc64),
+    Parts { open: Box<OpenUpload>, receipts: Vec<PartReceipt>, crc64nvme: Crc64 },
     /// None. The bytes were only compared.
     Compared,
 }
@@ -358,7 +359,7 @@ impl<'a> Receiver<'a> {
         while !self.writes.is_empty() {
             self.join_next_write().await?;
         }
-        let content = self.content.finish().await?;
+        let (content, sha256) = self.content.finish().await?;
         let bytes = match self.sink {
             Sink::Compare => ReceivedBytes::Compared,
             Sink::Store { open: Some(open), .. } => {
@@ -368,11 +369,12 @@ impl<'a> Receiver<'a> {
                 let crc64nvme = parts
                     .iter()
                     .fold(Crc64::compute(&[]), |crc, (receipt, next)| crc.combine(*next, receipt.size_bytes));
-                ReceivedBytes::Parts(open, parts.into_iter().map(|(receipt, _)| receipt).collect(), crc64nvme)
+                let receipts = parts.into_iter().map(|(receipt, _)| receipt).collect();
+                ReceivedBytes::Parts { open, receipts, crc64nvme }
             }
             Sink::Store { target, open: None } => ReceivedBytes::Memory(target, self.part),
         };
-        Ok(ReceivedStream { content, bytes })
+        Ok(ReceivedStream { content, sha256, bytes })
     }
 }
 

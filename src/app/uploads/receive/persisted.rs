@@ -63,7 +63,9 @@ impl PersistedParts {
         for (index, part) in self.0.iter().enumerate() {
             if begin == offset {
                 return Some(ResentParts::new(
-                    self.0[index..].iter().map(|part| (part.size_bytes, part.crc64nvme)),
+                    self.0[index..]
+                        .iter()
+                        .map(|part| ResentPart { size_bytes: part.size_bytes, crc64nvme: part.crc64nvme }),
                 ));
             }
             begin += part.size_bytes;
@@ -72,18 +74,25 @@ impl PersistedParts {
     }
 }
 
+/// A part to compare.
+#[derive(Debug, Clone, Copy)]
+struct ResentPart {
+    size_bytes: u64,
+    crc64nvme: Crc64,
+}
+
 /// Bytes that are already in the store and sent again. Each part is compared by its checksum, because a
 /// client that sends different bytes means a different file.
 #[derive(Debug, Default)]
 pub(super) struct ResentParts {
     /// The remaining parts, the next one last.
-    parts: Vec<(u64, Crc64)>,
+    parts: Vec<ResentPart>,
     hasher: Crc64Hasher,
     seen_bytes: u64,
 }
 
 impl ResentParts {
-    fn new(parts: impl IntoIterator<Item = (u64, Crc64)>) -> Self {
+    fn new(parts: impl IntoIterator<Item = ResentPart>) -> Self {
         let mut parts: Vec<_> = parts.into_iter().collect();
         parts.reverse();
         Self { parts, ..Self::default() }
@@ -96,7 +105,7 @@ impl ResentParts {
 
     /// Removes bytes that are already in the store from the front of `data`, and compares them.
     pub(super) fn compare(&mut self, data: &mut Bytes) -> Result<(), Error> {
-        while let Some((size_bytes, crc64nvme)) = self.parts.last().copied() {
+        while let Some(ResentPart { size_bytes, crc64nvme }) = self.parts.last().copied() {
             if data.is_empty() {
                 return Ok(());
             }

@@ -87,7 +87,7 @@ async fn cancel_in_tx(
             None => Error::NotFound(Resource::Upload),
         });
     }
-    let mut entry = audit::new_entry(caller, AuditAction::UploadCancel, None);
+    let mut entry = audit::new_entry(caller, AuditAction::UploadCancel);
     entry.details = serde_json::json!({ "upload_id": id });
     audit_entries::insert(tx, &[entry]).await?;
     let stored = resumable_uploads::get(tx, id).await?.ok_or(Error::NotFound(Resource::Upload))?;

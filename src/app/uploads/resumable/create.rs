@@ -14,7 +14,7 @@ use crate::{
             record::{idempotency_payload, insert_resumable_upload, resumable_columns},
             refusals::count_refusal,
             target::new_target,
-            target_file::resolve_target_file,
+            target_file::resolve_spec,
             upload::{check_admission, read_admission_data},
         },
     },
@@ -24,7 +24,7 @@ use crate::{
         clock::Timestamp,
         ids::RequestId,
         upload::Upload,
-        upload_spec::{CheckedSpec, UploadSpec},
+        upload_spec::{CheckedSpec, ResolvedSpec, UploadSpec},
     },
     storage::PART_NUMBER_MAX,
 };
@@ -56,8 +56,8 @@ pub async fn create_upload(
     if is_direct {
         direct::create::check_store_supports_urls(app)?;
     }
-    let spec = resolve_target_file(app, caller, spec).await?;
-    check_part_count(app, &spec)?;
+    let spec = resolve_spec(app, caller, spec).await?;
+    check_part_count(app, &spec.checked)?;
     // Runs in a separate task: if the client disconnects while the row is being committed, cleanup must not
     // run before the row exists.
     let (app, caller) = (Arc::clone(app), caller.clone());
@@ -69,14 +69,14 @@ pub async fn create_upload(
 async fn reserve_upload(
     app: &Arc<App>,
     caller: &Caller,
-    spec: CheckedSpec,
+    spec: ResolvedSpec,
     is_direct: bool,
 ) -> Result<Upload, Error> {
     if is_direct {
         return direct::create::reserve_direct_upload(app, caller, spec).await;
     }
     let target = new_target(app, caller, &spec)?;
-    let open = OpenUpload::start(app, caller, target, spec.size_bytes.unwrap_or_default()).await?;
+    let open = OpenUpload::start(app, caller, target, spec.checked.size_bytes.unwrap_or_default()).await?;
     let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::system()).await?;
     let created = insert_resumable_upload(
         app,

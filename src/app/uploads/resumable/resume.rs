@@ -25,13 +25,7 @@ use crate::{
         resumable_uploads::{self, StoredUpload},
         upload_parts,
     },
-    domain::{
-        caller::Caller,
-        ids::UploadId,
-        policy::{AllowedTypes, FileSizeLimits},
-        upload::UploadState,
-        upload_spec::CheckedSpec,
-    },
+    domain::{caller::Caller, ids::UploadId, policy::FileSizeLimits, upload::UploadState},
 };
 
 /// Receives the rest of an upload and commits it at the finish message. If the upload was committed before,
@@ -63,16 +57,17 @@ async fn receive_and_commit<S>(
 where
     S: Stream<Item = UploadMessage> + Send + Unpin,
 {
-    let OwnedUpload { stored, persisted, limits, types } = match take_over(app, caller, id).await? {
+    let OwnedUpload { stored, persisted, limits } = match take_over(app, caller, id).await? {
         Some(owned) => owned,
         None => return replay_committed_upload(app, caller, id).await,
     };
     let open = OpenUpload::from_stored(app, caller, &stored)?;
     let sniffed = stored.sniffed_mime_type.as_deref();
-    let content = ContentInspector::resume(&stored.spec, limits, types, &app.hashing, &persisted, sniffed)?;
+    let content = ContentInspector::resume(&stored.spec, limits, &app.hashing, &persisted, sniffed)?;
     // Commit under the upload's own request id, so that completing the upload again returns the same
     // response.
-    let spec = CheckedSpec { request_id: Some(commit_request_id(id)), ..stored.spec };
+    let mut spec = stored.spec;
+    spec.checked.request_id = Some(commit_request_id(id));
     let sink = Sink::Store { target: Box::new(open.target().clone()), open: Some(open) };
     let received = receive_stream(app, caller, content, sink, persisted, messages).await?;
     store_and_commit_in_task(app, caller, spec, received).await
@@ -83,7 +78,6 @@ pub(super) struct OwnedUpload {
     pub(super) stored: StoredUpload,
     pub(super) persisted: PersistedParts,
     pub(super) limits: FileSizeLimits,
-    pub(super) types: AllowedTypes,
 }
 
 /// Takes over an open upload. Returns `None` if it was committed.
@@ -117,6 +111,6 @@ async fn take_over_in_tx(
     let persisted = PersistedParts::from_rows(upload_parts::list(tx, id).await?);
     // Parts after a gap were written after different bytes, and so were their digest states.
     upload_parts::delete_from(tx, stored.lease, persisted.next_number()).await?;
-    let (limits, types) = (quotas::get(tx).await?.file_size_max_bytes, stored.spec.types.clone());
-    Ok(Some(OwnedUpload { stored, persisted, limits, types }))
+    let limits = quotas::get(tx).await?.file_size_max_bytes;
+    Ok(Some(OwnedUpload { stored, persisted, limits }))
 }

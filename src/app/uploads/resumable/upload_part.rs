@@ -29,7 +29,7 @@ pub async fn upload_part(
     id: UploadId,
     part: PartMessage,
 ) -> Result<Upload, Error> {
-    let Some(OwnedUpload { stored, persisted, limits, types }) = take_over(app, caller, id).await? else {
+    let Some(OwnedUpload { stored, persisted, limits }) = take_over(app, caller, id).await? else {
         return get_upload(app, caller, id).await;
     };
     let (len_bytes, part_size_bytes) = (part.data.len() as u64, stored.upload.part_size_bytes);
@@ -40,7 +40,7 @@ pub async fn upload_part(
     }
     let open = OpenUpload::from_stored(app, caller, &stored)?;
     let sniffed = stored.sniffed_mime_type.as_deref();
-    let content = ContentInspector::resume(&stored.spec, limits, types, &app.hashing, &persisted, sniffed)?;
+    let content = ContentInspector::resume(&stored.spec, limits, &app.hashing, &persisted, sniffed)?;
     let persisted_size_bytes = receive_part(app, caller, content, open, persisted, part).await?;
     Ok(Upload { persisted_size_bytes, ..stored.upload })
 }

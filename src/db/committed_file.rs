@@ -1,0 +1,143 @@
+//! The file that a committed upload created or added a version to, as its response shows it.
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::domain::{
+    clock::Timestamp,
+    event_position::EventPosition,
+    file::{EntityRef, FIRST_VERSION, File, FileAccess, LegalHold, VersionContent, Visibility},
+    ids::{FileId, TenantId},
+    upload_destination::NewFile,
+};
+
+/// The values that the commit assigns to a file.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub struct CommitTimes {
+    pub create_time: Timestamp,
+    /// When the file is deleted automatically.
+    pub deletion_time: Option<Timestamp>,
+    /// The position of the file's event.
+    #[serde(rename = "event_position")]
+    pub event: EventPosition,
+}
+
+/// The record of a file that got a new version, at the time of that commit.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[allow(missing_docs, reason = "the fields are those of the same names in `File`")]
+pub struct FileRecord {
+    pub version: i32,
+    pub revision: i64,
+    pub owner_id: String,
+    pub created_by: String,
+    pub name: String,
+    pub original_name: String,
+    pub category: String,
+    pub title: String,
+    pub description: String,
+    pub metadata: Map<String, Value>,
+    visibility: i16,
+    pub create_time: Timestamp,
+    pub expire_time: Option<Timestamp>,
+    pub deletion_time: Option<Timestamp>,
+    pub retain_until_time: Option<Timestamp>,
+    hold_time: Option<Timestamp>,
+    hold_by: Option<String>,
+    hold_reason: Option<String>,
+    pub tags: Vec<String>,
+    pub attachments: Vec<EntityRef>,
+}
+
+/// A committed upload.
+#[derive(Debug)]
+pub struct CommittedContent {
+    pub tenant: TenantId,
+    pub file: FileId,
+    /// The id of the uploader.
+    pub created_by: String,
+    pub content: VersionContent,
+    pub times: CommitTimes,
+}
+
+impl CommittedContent {
+    /// Returns the file that was created with this record.
+    pub fn into_new_file(self, owner_id: String, record: NewFile) -> File {
+        let Self { tenant, file, created_by, content, times } = self;
+        File {
+            id: file,
+            tenant_id: tenant,
+            owner_id,
+            updated_by: created_by.clone(),
+            created_by,
+            original_name: record.name.clone(),
+            name: record.name,
+            category: record.category,
+            title: record.title,
+            description: record.description,
+            metadata: record.metadata,
+            tags: record.tags,
+            attachments: record.attachments,
+            visibility: record.visibility,
+            version: FIRST_VERSION,
+            content_state: content.content_state,
+            scan_status: content.scan_status,
+            mime_type: content.mime_type,
+            declared_mime_type: content.declared_mime_type,
+            media_kind: content.media_kind,
+            size_bytes: content.size_bytes,
+            sha256: content.sha256,
+            revision: 1,
+            create_time: times.create_time,
+            update_time: times.create_time,
+            trash: None,
+            archive_time: None,
+            expire_time: record.expire_time,
+            deletion_time: times.deletion_time,
+            retain_until_time: record.retain_until_time,
+            hold: None,
+            access: Some(FileAccess::default()),
+            state_reason: None,
+        }
+    }
+
+    /// Returns the file with this record that got a new version.
+    pub fn into_existing_file(self, record: FileRecord) -> File {
+        let Self { tenant, file, created_by, content, times } = self;
+        File {
+            id: file,
+            tenant_id: tenant,
+            owner_id: record.owner_id,
+            created_by: record.created_by,
+            updated_by: created_by,
+            name: record.name,
+            original_name: record.original_name,
+            category: record.category,
+            title: record.title,
+            description: record.description,
+            metadata: record.metadata,
+            tags: record.tags,
+            attachments: record.attachments,
+            // The column's CHECK allows the same numbers.
+            visibility: Visibility::from_number(record.visibility).unwrap_or(Visibility::Owner),
+            version: record.version,
+            content_state: content.content_state,
+            scan_status: content.scan_status,
+            mime_type: content.mime_type,
+            declared_mime_type: content.declared_mime_type,
+            media_kind: content.media_kind,
+            size_bytes: content.size_bytes,
+            sha256: content.sha256,
+            revision: record.revision,
+            create_time: record.create_time,
+            update_time: times.create_time,
+            trash: None,
+            archive_time: None,
+            expire_time: record.expire_time,
+            deletion_time: record.deletion_time,
+            retain_until_time: record.retain_until_time,
+            hold: LegalHold::from_columns(record.hold_time, record.hold_by, record.hold_reason),
+            access: Some(FileAccess::default()),
+            state_reason: None,
+        }
+    }
+}
