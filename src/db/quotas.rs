@@ -35,7 +35,7 @@ pub(super) struct QuotaRow {
 /// The columns that callers and operators set.
 #[derive(AsChangeset, Insertable, Queryable, QueryableByName, Selectable)]
 #[diesel(table_name = quotas, check_for_backend(diesel::pg::Pg))]
-struct Limits {
+pub(super) struct Limits {
     limit_bytes: i64,
     file_count_max: i64,
     warning_percent: i16,
