@@ -3,14 +3,14 @@
 use std::borrow::Cow;
 
 use diesel::{
-    QueryableByName,
+    Queryable, QueryableByName, Selectable,
     sql_types::{
         Array, BigInt, Binary, Bool, Integer, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid,
     },
 };
 use uuid::Uuid;
 
-use super::{DbError, SystemTx, TenantTx, sql::statement};
+use super::{DbError, SystemTx, TenantTx, schema::blobs, sql::statement};
 use crate::domain::{
     checksum::Crc64,
     clock::Timestamp,
@@ -21,17 +21,21 @@ use crate::domain::{
 };
 
 /// A stored object.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Queryable, Selectable)]
+#[diesel(table_name = blobs, check_for_backend(diesel::pg::Pg))]
 pub struct Blob {
     pub id: BlobId,
     /// The provider that stores the object.
     pub provider: String,
     /// The object's key at the provider.
+    #[diesel(column_name = storage_key)]
     pub key: ObjectKey,
+    #[diesel(deserialize_as = i64)]
     pub size_bytes: u64,
     pub sha256: Digest,
     /// The checksum, verified by every download of the whole object.
     pub crc64nvme: Crc64,
+    #[diesel(column_name = storage_class)]
     pub class: StorageClass,
 }
 
