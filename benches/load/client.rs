@@ -6,8 +6,8 @@ use futures::{Stream, stream};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use strongroom::proto::v1::{
-    DownloadFileRequest, UploadChunk, UploadFileRequest, UploadFinish, UploadSpec, download_file_response,
-    file_service_client::FileServiceClient, upload_file_request::Message,
+    DownloadFileRequest, ListFilesRequest, ListFilesResponse, UploadChunk, UploadFileRequest, UploadFinish,
+    UploadSpec, download_file_response, file_service_client::FileServiceClient, upload_file_request::Message,
 };
 use tonic::{
     Request,
@@ -135,4 +135,21 @@ pub(crate) async fn download(files: &mut Files, token: &Token, file_id: &str) ->
         }
     }
     Ok(received_bytes)
+}
+
+/// Requests one page of the files of the caller's tenant.
+pub(crate) async fn list(
+    files: &mut Files,
+    token: &Token,
+    order_by: &str,
+    page_size: usize,
+    page_token: &str,
+) -> Outcome<ListFilesResponse> {
+    let list = ListFilesRequest {
+        order_by: order_by.to_owned(),
+        page_size: i32::try_from(page_size)?,
+        page_token: page_token.to_owned(),
+        ..ListFilesRequest::default()
+    };
+    Ok(files.list_files(request(list, token)).await?.into_inner())
 }

@@ -11,6 +11,7 @@ use crate::{
     garage::Garage,
     identity::{AUDIENCE, ISSUER, IdentityProvider},
     process::Cpu,
+    program::Program,
     service::Service,
 };
 
@@ -49,6 +50,7 @@ pub(crate) struct Instance {
 
 /// The environment of a run.
 pub(crate) struct Environment {
+    pub(crate) program: Program,
     pub(crate) identity: IdentityProvider,
     pub(crate) garage: Option<Garage>,
     instances: Vec<(Store, Instance)>,
@@ -59,29 +61,34 @@ pub(crate) struct Environment {
 }
 
 impl Environment {
-    pub(crate) async fn start(set: Vec<(String, String)>) -> Outcome<Self> {
+    /// Starts a service for the discard store and for each of the given stores.
+    pub(crate) async fn start(
+        program: Program,
+        set: Vec<(String, String)>,
+        stores: &[Store],
+    ) -> Outcome<Self> {
         let directory = tempfile::tempdir()?;
         let identity = IdentityProvider::new(&directory.path().join("jwks.json"));
         let garage = Garage::from_env();
         let mut environment =
-            Self { identity, garage, instances: Vec::new(), directory, postmaster: None, set };
-        for store in Store::all() {
+            Self { program, identity, garage, instances: Vec::new(), directory, postmaster: None, set };
+        for store in Store::all().into_iter().filter(|at| *at == Store::Discard || stores.contains(at)) {
             let name = store.name().split(' ').next().unwrap_or_default().to_lowercase();
             let instance = environment.start_instance(store, &name).await?;
             environment.instances.push((store, instance));
         }
         let first = environment.instance(Store::Discard);
-        environment.postmaster = find_postmaster(&first.database.url("postgres")).await;
+        environment.postmaster = find_postmaster(&first.database.superuser_url()).await;
         Ok(environment)
     }
 
     /// Starts a service with an empty database.
     pub(crate) async fn start_instance(&self, store: Store, name: &str) -> Outcome<Instance> {
-        let database = TestDatabase::create_migrated(&format!("load_{name}")).await;
+        let database = self.program.create_database(name).await?;
         let settings = self.settings(store, name, &database);
         let set = self.set.iter().map(|(key, value)| (key.as_str(), value.clone()));
         let settings = settings.into_iter().chain(set);
-        let service = Service::start(self.path(&format!("{name}.log")), settings).await?;
+        let service = Service::start(&self.program, self.path(&format!("{name}.log")), settings).await?;
         Ok(Instance { service, database })
     }
 
@@ -138,6 +145,11 @@ impl Environment {
         if store == Store::Garage { self.garage.as_ref()?.pid } else { None }
     }
 
+    /// Returns the stores whose services run.
+    pub(crate) fn stores(&self) -> Vec<Store> {
+        self.instances.iter().map(|(store, _)| *store).collect()
+    }
+
     pub(crate) fn instance(&self, store: Store) -> &Instance {
         let found = self.instances.iter().find(|(at, _)| *at == store);
         found.map(|(_, instance)| instance).expect("the store has no instance")
@@ -152,16 +164,28 @@ impl Environment {
         self.identity.token("loader", organization, "member")
     }
 
+    /// Creates a token for an admin of an organization.
+    pub(crate) fn admin_token(&self, organization: &str) -> SecretString {
+        self.identity.token("admin", organization, "admin")
+    }
+
     /// Returns the CPU time of PostgreSQL so far, if its processes are visible.
     pub(crate) fn postgres_cpu(&self) -> Cpu {
         self.postmaster.map(Cpu::measure_with_children).unwrap_or_default()
     }
 
     pub(crate) async fn close(self) {
-        for (_, Instance { service, database }) in self.instances {
-            drop(service);
-            database.drop_database().await;
+        for (_, instance) in self.instances {
+            instance.close().await;
         }
+    }
+}
+
+impl Instance {
+    /// Stops the service and removes its database.
+    pub(crate) async fn close(self) {
+        drop(self.service);
+        self.database.drop_database().await;
     }
 }
 

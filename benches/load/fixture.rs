@@ -9,8 +9,10 @@ use crate::{
     Outcome,
     client::{self, Content, Files, Token},
     environment::{Environment, Store},
+    lists::Lists,
     options::Options,
     pgbench::Pgbench,
+    program::Program,
     row::{Row, Tenants},
 };
 
@@ -28,14 +30,16 @@ pub(crate) struct Fixture {
     /// The id of the file to download, by store name.
     pub(crate) downloads: HashMap<&'static str, String>,
     pub(crate) pgbench: Option<Pgbench>,
+    pub(crate) lists: Option<Lists>,
     numbers: u32,
 }
 
 impl Fixture {
-    /// Starts everything, and uploads a file for every tenant to every store, so that tenants and code paths
-    /// are initialized before the measurements.
-    pub(crate) async fn start(options: &Options, rows: &[Row]) -> Outcome<Self> {
-        let environment = Environment::start(options.set.clone()).await?;
+    /// Starts everything that the rows need, and uploads a file for every tenant to every store, so that
+    /// tenants and code paths are initialized before the measurements.
+    pub(crate) async fn start(options: &Options, rows: &[Row], program: Program) -> Outcome<Self> {
+        let stores: Vec<Store> = rows.iter().filter_map(|row| row.store()).collect();
+        let environment = Environment::start(program, options.set.clone(), &stores).await?;
         let many = (0..TENANTS).map(|number| client::bearer(&environment.token(&format!("tenant-{number}"))));
         let (many, hot) = (many.collect::<Outcome<Vec<_>>>()?, client::bearer(&environment.token("hot"))?);
         let mut fixture = Self {
@@ -47,10 +51,11 @@ impl Fixture {
             hot,
             downloads: HashMap::new(),
             pgbench: None,
+            lists: None,
             numbers: 0,
             environment,
         };
-        for store in Store::all() {
+        for store in fixture.environment.stores() {
             let mut files = fixture.connect(store).await?;
             for token in fixture.many.iter().chain([&fixture.hot]) {
                 client::upload(&mut files, token, &fixture.small, request_id()).await?;
@@ -61,7 +66,11 @@ impl Fixture {
             }
         }
         if rows.iter().any(|row| matches!(row, Row::Pgbench { .. })) {
-            fixture.pgbench = Some(Pgbench::prepare(&fixture.environment, TENANTS).await?);
+            let pgbench = Pgbench::prepare(&fixture.environment, TENANTS, &fixture.small).await?;
+            fixture.pgbench = Some(pgbench);
+        }
+        if rows.iter().any(|row| matches!(row, Row::List(_))) {
+            fixture.lists = Some(Lists::prepare(&fixture.environment, options, &fixture.small).await?);
         }
         Ok(fixture)
     }
@@ -86,6 +95,9 @@ impl Fixture {
     pub(crate) async fn close(self) {
         if let Some(pgbench) = self.pgbench {
             pgbench.close().await;
+        }
+        if let Some(lists) = self.lists {
+            lists.close().await;
         }
         self.environment.close().await;
     }

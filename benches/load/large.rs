@@ -71,7 +71,6 @@ pub(crate) async fn upload_concurrently(fixture: &mut Fixture) -> Outcome<Sample
     }
     let mut sample = meter.stop(&fixture.environment, total, total);
     sample.peak_bytes = process::peak_resident_bytes(pid);
-    drop(instance.service);
-    instance.database.drop_database().await;
+    instance.close().await;
     Ok(sample)
 }

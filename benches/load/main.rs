@@ -3,12 +3,16 @@
 //!
 //! `scripts/load` builds it with optimization, starts durable servers, and runs it. Every round measures
 //! every row once, in a different order; the report contains medians. The service is the real binary with its
-//! default configuration, running as a separate process, with no features disabled.
+//! default configuration, running as a separate process, with no features disabled. With `--compare`, every
+//! row is measured with this build and with another program in turns.
 
 #![allow(clippy::print_stdout, reason = "the table is the output of this program")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a measurement stops at the first failure")]
 
 mod client;
+mod closed_loop;
+mod commit_rows;
+mod comparison;
 #[allow(dead_code, reason = "the tests use all of it")]
 #[path = "../../tests/e2e/database.rs"]
 mod database;
@@ -20,12 +24,14 @@ mod garage;
 #[path = "../../tests/e2e/identity.rs"]
 mod identity;
 mod large;
+mod lists;
 mod machine;
 mod measure;
 mod meter;
 mod options;
 mod pgbench;
 mod process;
+mod program;
 mod report;
 mod results;
 mod row;
@@ -36,7 +42,14 @@ mod targets;
 
 use std::process::ExitCode;
 
-use self::{fixture::Fixture, options::Options, results::Results, row::Row};
+use self::{
+    environment::Store,
+    fixture::Fixture,
+    options::{Options, Scale},
+    program::Program,
+    results::Results,
+    row::Row,
+};
 
 /// Errors are reported to the user and not handled otherwise.
 type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -65,29 +78,61 @@ fn main() -> ExitCode {
 }
 
 async fn run(options: &Options) -> Outcome<()> {
-    let rows: Vec<Row> = Row::all().into_iter().filter(|row| options.selects(&row.name())).collect();
-    if rows.is_empty() {
-        return Err("no row name matches --only; --list shows all names".into());
-    }
+    let rows = select_rows(options)?;
     if options.list {
         rows.iter().for_each(|row| println!("{}", row.name()));
         return Ok(());
     }
-    eprintln!("starting the services");
-    let mut fixture = Fixture::start(options, &rows).await?;
-    let measured = measure_all(&mut fixture, &rows, options.rounds).await;
-    let machine = machine::describe(&fixture).await;
-    fixture.close().await;
-    let results = measured?;
-    print!("{}", report::markdown(&machine, &results, options));
+    let other = options.compare.as_deref().map(Program::to_compare);
+    let programs: Vec<Program> = [Program::of_this_build()].into_iter().chain(other).collect();
+    let mut fixtures = Vec::new();
+    for program in &programs {
+        eprintln!("starting the services of {}", program.path.display());
+        fixtures.push(Fixture::start(options, &rows, program.clone()).await?);
+    }
+    let measured = measure_all(&mut fixtures, &rows, options).await;
+    let machine = machine::describe(&fixtures[0]).await;
+    for fixture in fixtures {
+        fixture.close().await;
+    }
+    let measured = measured?;
+    let (text, json) = match measured.as_slice() {
+        [results] => (report::markdown(&machine, results, options), report::json(&machine, results)),
+        [results, other] => {
+            let versions = [programs[0].describe().await?, programs[1].describe().await?];
+            let comparison = comparison::Comparison { versions: &versions, this: results, other };
+            (comparison.markdown(&machine, options), comparison.json(&machine))
+        }
+        _ => return Err("nothing was measured".into()),
+    };
+    print!("{text}");
     if let Some(path) = &options.json {
-        std::fs::write(path, serde_json::to_vec_pretty(&report::json(&machine, &results))?)?;
+        std::fs::write(path, serde_json::to_vec_pretty(&json)?)?;
     }
     Ok(())
 }
 
-async fn measure_all(fixture: &mut Fixture, rows: &[Row], rounds: usize) -> Outcome<Results> {
-    let mut results = Results::new(rows);
+/// Returns the rows that the options select.
+fn select_rows(options: &Options) -> Outcome<Vec<Row>> {
+    let is_compared = |row: &Row| options.compare.is_none() || !row.is_baseline();
+    let rows = Row::all().into_iter().filter(|row| options.selects(&row.name()) && is_compared(row));
+    let rows: Vec<Row> = rows.collect();
+    if rows.is_empty() {
+        return Err("no row name matches --only; --list shows all names".into());
+    }
+    if options.scale == Scale::Smoke {
+        if !Store::all().contains(&Store::Garage) {
+            return Err("there is no S3 server; run through scripts/with-garage".into());
+        }
+        return Ok(Row::first_of_each_kind(&rows));
+    }
+    Ok(rows)
+}
+
+/// Measures every row with every fixture. Returns the results of each fixture.
+async fn measure_all(fixtures: &mut [Fixture], rows: &[Row], options: &Options) -> Outcome<Vec<Results>> {
+    let mut results: Vec<Results> = fixtures.iter().map(|_| Results::new(rows)).collect();
+    let rounds = options.rounds();
     for round in 0..rounds {
         // Use a different order each time, so that no row always runs at the same time or after the same row.
         let mut order: Vec<usize> = (0..rows.len()).collect();
@@ -95,15 +140,19 @@ async fn measure_all(fixture: &mut Fixture, rows: &[Row], rounds: usize) -> Outc
         if round % 2 == 1 {
             order.reverse();
         }
-        for index in order {
-            let row = &rows[index];
+        for (place, index) in order.into_iter().enumerate() {
+            let row = rows[index];
             if round >= row.rounds_max() {
                 continue;
             }
-            let sample =
-                measure::measure(*row, fixture).await.map_err(|error| format!("{}: {error}", row.name()))?;
-            eprintln!("[{}/{rounds}] {}: {}", round + 1, row.name(), sample.summary(row.unit()));
-            results.add(index, sample);
+            for turn in 0..fixtures.len() {
+                // Each program is the first one in every second round.
+                let number = (round + place + turn) % fixtures.len();
+                let sample = measure::measure(row, &mut fixtures[number], options).await?;
+                let name = if number == 0 { "" } else { " (other program)" };
+                eprintln!("[{}/{rounds}] {}{name}: {}", round + 1, row.name(), sample.summary(row.unit()));
+                results[number].add(index, sample);
+            }
         }
     }
     Ok(results)

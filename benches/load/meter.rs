@@ -9,9 +9,9 @@ use crate::{environment::Environment, process::Cpu};
 /// One measurement of one row.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Sample {
-    /// GiB or files per second.
+    /// GiB, files or pages per second.
     pub(crate) rate: f64,
-    /// CPU seconds per GiB, or per thousand files.
+    /// CPU seconds per GiB, or per thousand files or pages.
     pub(crate) service: Cpu,
     pub(crate) client: Cpu,
     pub(crate) postgres: Cpu,
@@ -20,7 +20,7 @@ pub(crate) struct Sample {
     pub(crate) peak_bytes: Option<u64>,
 }
 
-/// The latency of one file, in milliseconds.
+/// The latency of one file or page, in milliseconds.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct Latency {
     pub(crate) p50: f64,
@@ -40,16 +40,27 @@ impl Latency {
 pub(crate) enum Unit {
     Gibibytes,
     Files,
+    Pages,
+}
+
+impl Unit {
+    /// Returns the name of the unit of the rate.
+    pub(crate) fn rate_name(self) -> &'static str {
+        match self {
+            Self::Gibibytes => "GiB/s",
+            Self::Files | Self::Pages => "/s",
+        }
+    }
 }
 
 impl Sample {
     pub(crate) fn summary(&self, unit: Unit) -> String {
         let rate = match unit {
             Unit::Gibibytes => format!("{:.3} GiB/s", self.rate),
-            Unit::Files => format!("{:.0}/s", self.rate),
+            Unit::Files | Unit::Pages => format!("{:.0}/s", self.rate),
         };
         let latency =
-            self.latency.map(|latency| format!(", p50 {:.1} ms, p99 {:.1} ms", latency.p50, latency.p99));
+            self.latency.map(|latency| format!(", p50 {:.2} ms, p99 {:.2} ms", latency.p50, latency.p99));
         let peak = self.peak_bytes.map(|bytes| format!(", peak {} MiB", bytes >> 20));
         let cpu = |name: &str, cpu: Cpu| match cpu.total() > 0.0 {
             true => format!(", {name} {:.2}+{:.2} s", cpu.user, cpu.system),
@@ -101,7 +112,7 @@ impl Meter {
         Usage { seconds, cpu: [0, 1, 2, 3].map(|index| after[index] - self.before[index]) }
     }
 
-    /// Stops the measurement. `units` is GiB or thousands of files; `count` is the number for the rate.
+    /// Stops the measurement. `units` is GiB, or thousands of files or pages; `count` is the number for the rate.
     pub(crate) fn stop(self, environment: &Environment, count: f64, units: f64) -> Sample {
         self.measure_usage(environment).sample(count, units)
     }

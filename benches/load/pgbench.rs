@@ -2,18 +2,24 @@
 //! under the row-level security of a tenant, with prepared and pipelined statements. There is no validation,
 //! no response and no batching: this is the minimum cost of a file as one transaction.
 
-use std::{path::PathBuf, process::Stdio, time::Duration};
+use std::{env, path::PathBuf, process::Stdio, time::Duration};
 
 use tokio::process::Command;
 
 use crate::{
     Outcome,
+    client::{self, Content},
+    commit_rows,
     database::{APP_LOGIN, TestDatabase},
-    environment::Environment,
+    environment::{Environment, Store},
+    fixture::request_id,
     meter::{Meter, Sample},
     row::Tenants,
     sql,
 };
+
+/// The id of the tenant with the number `:t`.
+const TENANT: &str = "('00000000-0000-7000-8000-' || lpad(:t::text, 12, '0'))";
 
 pub(crate) struct Pgbench {
     program: PathBuf,
@@ -23,19 +29,32 @@ pub(crate) struct Pgbench {
 }
 
 impl Pgbench {
-    pub(crate) async fn prepare(environment: &Environment, tenants: usize) -> Outcome<Self> {
-        let bin = std::env::var("STRONGROOM_POSTGRES_BIN").unwrap_or_default();
-        let program = PathBuf::from(bin).join("pgbench");
-        if !program.exists() {
-            let message =
-                "this PostgreSQL has no pgbench; set STRONGROOM_POSTGRES_BIN to one that includes it";
-            return Err(message.into());
-        }
-        let database = TestDatabase::create_migrated("load_pgbench").await;
-        sql::execute(&database.url("postgres"), &insert_tenants_sql(tenants)).await?;
+    /// Creates a database with tenants, and the scripts. A service uploads one file with this content, whose
+    /// rows the scripts repeat.
+    pub(crate) async fn prepare(
+        environment: &Environment,
+        tenants: usize,
+        content: &Content,
+    ) -> Outcome<Self> {
+        let program = find_pgbench()?;
+        let instance = environment.start_instance(Store::Discard, "pgbench").await?;
+        let mut files = client::connect(&instance.service.grpc).await?;
+        let (token, request) = (client::bearer(&environment.token("template"))?, request_id());
+        let file_id = client::upload(&mut files, &token, content, request.clone()).await?;
+        drop((files, instance.service));
+        let database = instance.database;
+        let url = database.superuser_url();
+        let insert =
+            commit_rows::insert_statement(&url, &file_id, &request, &format!("{TENANT}::uuid"), &new_id())
+                .await?;
+        sql::execute(&url, &insert_tenants_sql(tenants)).await?;
+        let transaction = transaction_sql(&insert, content.size_bytes());
+        // Reports a rejected statement better than pgbench does.
+        sql::execute(&database.url(APP_LOGIN), &transaction.replace(":t::text", "0::text")).await?;
         let (many, one) = (environment.path("pgbench.many.sql"), environment.path("pgbench.one.sql"));
-        std::fs::write(&many, pgbench_script(&format!("\\set t random(1, {})", tenants - 1)))?;
-        std::fs::write(&one, pgbench_script("\\set t 0"))?;
+        let script = |tenant: &str| format!("{tenant}\n\\startpipeline\n{transaction}\n\\endpipeline\n");
+        std::fs::write(&many, script(&format!("\\set t random(1, {})", tenants - 1)))?;
+        std::fs::write(&one, script("\\set t 0"))?;
         Ok(Self { program, database, many, one })
     }
 
@@ -60,11 +79,11 @@ impl Pgbench {
             let line = output_text.lines().find_map(|line| line.strip_prefix(name))?;
             line.split_whitespace().next()?.parse::<f64>().ok()
         };
-        let (Some(done), Some(rate)) =
-            (figure("number of transactions actually processed: "), figure("tps = "))
-        else {
+        let figures = (figure("number of transactions actually processed: "), figure("tps = "));
+        let (true, (Some(done), Some(rate))) = (output.status.success(), figures) else {
             return Err(format!(
-                "unexpected output of pgbench:  {output_text}{}",
+                "pgbench failed ({}):\n{output_text}{}",
+                output.status,
                 String::from_utf8_lossy(&output.stderr)
             )
             .into());
@@ -77,68 +96,50 @@ impl Pgbench {
     }
 }
 
-/// Returns the SQL that inserts tenants with numbers as ids.
+/// Finds pgbench beside the PostgreSQL programs, or else on the path.
+fn find_pgbench() -> Outcome<PathBuf> {
+    let directories = env::var_os("STRONGROOM_POSTGRES_BIN").into_iter().map(PathBuf::from);
+    let directories: Vec<_> =
+        directories.chain(env::split_paths(&env::var_os("PATH").unwrap_or_default())).collect();
+    let found = directories.iter().map(|directory| directory.join("pgbench")).find(|path| path.exists());
+    found.ok_or_else(|| {
+        "this PostgreSQL has no pgbench, and there is none on the path; install PostgreSQL as a package, or set \
+         STRONGROOM_POSTGRES_BIN to a directory that contains it"
+            .into()
+    })
+}
+
+/// Returns the SQL that copies the tenant of the template and its quota, with numbers as ids.
 fn insert_tenants_sql(tenants: usize) -> String {
+    let id = TENANT.replace(":t::text", "t::text");
     format!(
-        "INSERT INTO tenants (id, kind, issuer, external_id, policy, create_time)
-         SELECT ('00000000-0000-7000-8000-' || lpad(t::text, 12, '0'))::uuid, 1, 'pgbench', t::text, '{{}}', now()
-         FROM generate_series(0, {tenants} - 1) AS t;
-         INSERT INTO quotas (tenant_id, limit_bytes, file_count_max, warning_percent, critical_percent, image_bytes_max,
-            video_bytes_max, audio_bytes_max, document_bytes_max, other_bytes_max, ceiling_bytes, ceiling_file_count,
-            update_time)
-         SELECT id, 1::bigint << 50, 0, 80, 95, 1, 1, 1, 1, 1, 1::bigint << 50, 0, now() FROM tenants"
+        "CREATE TEMPORARY TABLE template AS SELECT * FROM tenants WHERE external_id = 'template';
+         INSERT INTO tenants
+         SELECT copy.* FROM template, generate_series(0, {tenants} - 1) AS t, LATERAL jsonb_populate_record(
+             NULL::tenants, to_jsonb(template) || jsonb_build_object('id', {id}, 'external_id', t::text)) AS copy;
+         INSERT INTO quotas
+         SELECT copy.* FROM template JOIN quotas AS q ON q.tenant_id = template.id, generate_series(0, {tenants} - 1) AS t,
+             LATERAL jsonb_populate_record(NULL::quotas, to_jsonb(q) || jsonb_build_object('tenant_id', {id})) AS copy"
     )
 }
 
-/// Returns the pgbench script that inserts the rows of one upload: response under its request id, blob, file,
-/// version, audit entry, event, usage counter, quota.
-fn pgbench_script(tenant: &str) -> String {
+/// Returns an expression for a new version 7 UUID.
+fn new_id() -> String {
     const STAMP: &str = "lpad(to_hex((extract(epoch FROM clock_timestamp()) * 1000)::bigint), 12, '0')";
-    let id = format!(
-        "({STAMP} || '7' || substr(md5(random()::text), 1, 3) || '8' || substr(md5(random()::text), 1, 15))::uuid"
-    );
-    let tenant_id = "('00000000-0000-7000-8000-' || lpad(:t::text, 12, '0'))";
     format!(
-        "{tenant}
-\\startpipeline
-BEGIN;
-SELECT set_config('app.tenant_id', {tenant_id}, true), set_config('app.user_id', '', true),
+        "({STAMP} || '7' || substr(md5(random()::text), 1, 3) || '8' || substr(md5(random()::text), 1, 15))::uuid"
+    )
+}
+
+/// Returns the transaction that inserts the rows of one upload and charges its bytes to the quota.
+fn transaction_sql(insert: &str, size_bytes: u64) -> String {
+    format!(
+        "BEGIN;
+SELECT set_config('app.tenant_id', {TENANT}, true), set_config('app.user_id', '', true),
     set_config('app.audience_min', '1', true), set_config('app.principals', '', true);
-WITH ids AS MATERIALIZED (
-    SELECT {tenant_id}::uuid AS tenant, {id} AS file, {id} AS blob, {id} AS request, sha256('x') AS sha
-), blob AS (
-    INSERT INTO blobs (tenant_id, id, provider, storage_key, size_bytes, sha256, crc64nvme, create_time)
-    SELECT tenant, blob, 'local', tenant || '/media_resource/2026/11/20/' || blob, 10240, sha, '12345678', app.now()
-    FROM ids
-), file AS (
-    INSERT INTO files (tenant_id, id, owner_id, created_by, updated_by, name, original_name, category, title,
-        description, metadata, visibility, version, content_state, scan_status, mime_type, declared_mime_type,
-        media_kind, size_bytes, sha256, create_time, update_time)
-    SELECT tenant, file, 'loader', 'loader', 'loader', 'load.bin', 'load.bin', 'media_resource', '', '', '{{}}', 3, 1, 2,
-        1, 'application/octet-stream', '', 5, 10240, sha, app.now(), app.now() FROM ids
-), version AS (
-    INSERT INTO versions (tenant_id, file_id, version, blob_id, content_state, scan_status, mime_type,
-        declared_mime_type, media_kind, size_bytes, sha256, created_by, create_time)
-    SELECT tenant, file, 1, blob, 2, 1, 'application/octet-stream', '', 5, 10240, sha, 'loader', app.now() FROM ids
-), audit AS (
-    INSERT INTO audit_entries (tenant_id, create_time, actor_kind, actor_id, action, is_allowed, file_id, version,
-        request_id, address, details)
-    SELECT tenant, app.now(), 1, 'loader', 1, true, file, 1, request::text, '127.0.0.1', '{{}}' FROM ids
-), event AS (
-    INSERT INTO events (tenant_id, create_time, kind, file_id, version, actor_id)
-    SELECT tenant, app.now(), 1, file, 1, 'loader' FROM ids
-), answer AS (
-    INSERT INTO idempotency_keys (tenant_id, request_id, create_time, method, payload_sha256, response)
-    SELECT tenant, request, app.now(), 1, sha, jsonb_build_object('file', repeat('x', 1000)) FROM ids
-)
-INSERT INTO usage_counters AS counter (tenant_id, category, media_kind, file_count, total_bytes)
-SELECT tenant, 'media_resource', 5, 1, 10240 FROM ids
-ON CONFLICT (tenant_id, category, media_kind) DO UPDATE
-SET file_count = counter.file_count + 1, total_bytes = counter.total_bytes + 10240;
-UPDATE quotas SET used_bytes = used_bytes + 10240, file_count = file_count + 1
-WHERE tenant_id = {tenant_id}::uuid AND used_bytes + reserved_bytes + 10240 <= limit_bytes;
-COMMIT;
-\\endpipeline
-"
+{insert};
+UPDATE quotas SET used_bytes = used_bytes + {size_bytes}, file_count = file_count + 1
+WHERE tenant_id = {TENANT}::uuid AND used_bytes + reserved_bytes + {size_bytes} <= limit_bytes;
+COMMIT;"
     )
 }

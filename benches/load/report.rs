@@ -6,21 +6,21 @@ use serde_json::{Value, json};
 
 use crate::{
     machine::Facts,
-    meter::{Sample, Unit},
-    options::Options,
+    meter::Sample,
+    options::{Options, Scale},
     process::Cpu,
     results::{Results, mebibytes, spread},
     row::Row,
     targets::targets,
 };
 
-/// Renders the report as Markdown.
-pub(crate) fn markdown(machine: &Facts, results: &Results, options: &Options) -> String {
-    let mut text = String::new();
+/// Writes the machine and the settings of the run.
+pub(crate) fn write_conditions(text: &mut String, machine: &Facts, options: &Options) {
     // Writing to a String cannot fail.
-    let _ = match options.is_quick {
-        true => writeln!(text, "Quick run with smaller files: shows trends only.\n"),
-        false => Ok(()),
+    let _ = match options.scale {
+        Scale::Full => Ok(()),
+        Scale::Quick => writeln!(text, "Quick run with smaller files: shows trends only.\n"),
+        Scale::Smoke => writeln!(text, "Smoke run: shows only that the rows work.\n"),
     };
     for (name, value) in machine {
         let _ = writeln!(text, "- {name}: {value}");
@@ -31,13 +31,22 @@ pub(crate) fn markdown(machine: &Facts, results: &Results, options: &Options) ->
     }
     let _ = writeln!(
         text,
-        "- rounds: {}, interleaved; large files of {} MiB, small files of 10 KiB for {} s per round over at most \
-         {} connections\n",
-        options.rounds,
+        "- rounds: {}, interleaved; large files of {} MiB; small files of 10 KiB, and pages of {} of {} files, for \
+         {} s per round over at most {} connections\n",
+        options.rounds(),
         options.large_file_size_bytes() >> 20,
+        crate::lists::PAGE_SIZE,
+        options.listed_file_count(),
         options.window().as_secs(),
-        crate::small::CONNECTIONS_MAX,
+        crate::closed_loop::CONNECTIONS_MAX,
     );
+}
+
+/// Renders the report as Markdown.
+pub(crate) fn markdown(machine: &Facts, results: &Results, options: &Options) -> String {
+    let mut text = String::new();
+    write_conditions(&mut text, machine, options);
+    // Writing to a String cannot fail.
     let _ = writeln!(text, "| target | measured | required | goal | |\n|---|---|---|---|---|");
     for target in targets(results) {
         let (sign, unit) = (target.sign(), target.unit);
@@ -54,8 +63,8 @@ pub(crate) fn markdown(machine: &Facts, results: &Results, options: &Options) ->
     }
     let _ = writeln!(
         text,
-        "\nCPU seconds (user + system) are per GiB or per 1,000 files. All values are medians; min–max is the range \
-         of the rate.\n\n\
+        "\nCPU seconds (user + system) are per GiB, per 1,000 files or per 1,000 pages. All values are medians; \
+         min–max is the range of the rate.\n\n\
          | row | rate | min–max | service CPU | client CPU | PostgreSQL CPU | store CPU | p50 | p99 | peak |\n\
          |---|---|---|---|---|---|---|---|---|---|"
     );
@@ -66,7 +75,7 @@ pub(crate) fn markdown(machine: &Facts, results: &Results, options: &Options) ->
 }
 
 fn line(row: Row, samples: &[Sample]) -> String {
-    let unit = if row.unit() == Unit::Gibibytes { "GiB/s" } else { "/s" };
+    let unit = row.unit().rate_name();
     let median =
         |field: &dyn Fn(&Sample) -> f64| spread(samples, field).map_or(f64::NAN, |spread| spread.median);
     let cpu = |field: fn(&Sample) -> Cpu| {
@@ -92,7 +101,7 @@ fn line(row: Row, samples: &[Sample]) -> String {
 }
 
 /// Formats a value with three significant figures, which is more than the accuracy of the measurement.
-fn figure(value: f64, unit: &str) -> String {
+pub(crate) fn figure(value: f64, unit: &str) -> String {
     let separator = if unit.is_empty() || unit.starts_with('/') { "" } else { " " };
     match value {
         value if value >= 100.0 => format!("{value:.0}{separator}{unit}"),
@@ -103,6 +112,24 @@ fn figure(value: f64, unit: &str) -> String {
 
 /// Returns all results as JSON.
 pub(crate) fn json(machine: &Facts, results: &Results) -> Value {
+    let targets = targets(results).into_iter().map(|target| {
+        json!({
+            "target": target.name, "measured": target.measured, "required": target.required, "goal": target.goal,
+            "unit": target.unit, "verdict": target.verdict(),
+        })
+    });
+    json!({
+        "machine": machine_json(machine), "targets": targets.collect::<Vec<_>>(), "rows": rows_json(results),
+    })
+}
+
+/// Returns the facts about the machine as JSON.
+pub(crate) fn machine_json(machine: &Facts) -> Value {
+    machine.iter().map(|(name, value)| ((*name).to_owned(), Value::from(value.as_str()))).collect()
+}
+
+/// Returns all samples of all rows as JSON.
+pub(crate) fn rows_json(results: &Results) -> Value {
     let cpu = |cpu: Cpu| json!({ "user": cpu.user, "system": cpu.system });
     let sample = |sample: &Sample| {
         json!({
@@ -114,15 +141,5 @@ pub(crate) fn json(machine: &Facts, results: &Results) -> Value {
     let rows = results.0.iter().map(|(row, samples)| {
         json!({ "row": row.name(), "samples": samples.iter().map(sample).collect::<Vec<_>>() })
     });
-    let targets = targets(results).into_iter().map(|target| {
-        json!({
-            "target": target.name, "measured": target.measured, "required": target.required, "goal": target.goal,
-            "unit": target.unit, "verdict": target.verdict(),
-        })
-    });
-    json!({
-        "machine": machine.iter().map(|(name, value)| (*name, value.as_str())).collect::<std::collections::BTreeMap<_, _>>(),
-        "targets": targets.collect::<Vec<_>>(),
-        "rows": rows.collect::<Vec<_>>(),
-    })
+    rows.collect()
 }

@@ -1,6 +1,12 @@
 //! The rows of the report: the measurements and their names.
 
-use crate::{environment::Store, meter::Unit};
+use std::mem;
+
+use crate::{
+    environment::Store,
+    lists::{Depth, Order, PageRow, Viewer},
+    meter::Unit,
+};
 
 /// The tenants that upload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +38,8 @@ pub(crate) enum Row {
     Pgbench { clients: usize, tenants: Tenants },
     /// Writing the bytes of those small files to disk, without the service.
     Fsync { clients: usize },
+    /// Pages of a list.
+    List(PageRow),
     /// Concurrent upload of many large files.
     ConcurrentUploads,
 }
@@ -62,9 +70,34 @@ impl Row {
             small(Store::Discard, 64, Many),
             small(Store::Local, 16, One),
             small(Store::Local, 64, One),
-            Self::ConcurrentUploads,
         ]);
+        rows.extend(list_rows());
+        rows.push(Self::ConcurrentUploads);
         rows
+    }
+
+    /// Returns the first row of each kind.
+    pub(crate) fn first_of_each_kind(rows: &[Self]) -> Vec<Self> {
+        let mut first: Vec<Self> = Vec::new();
+        for row in rows {
+            if !first.iter().any(|seen| mem::discriminant(seen) == mem::discriminant(row)) {
+                first.push(*row);
+            }
+        }
+        first
+    }
+
+    /// Returns whether the service does not take part in the row.
+    pub(crate) fn is_baseline(self) -> bool {
+        matches!(self, Self::Direct(_) | Self::Pgbench { .. } | Self::Fsync { .. })
+    }
+
+    /// Returns the store of the service that the row needs, if it needs one.
+    pub(crate) fn store(self) -> Option<Store> {
+        match self {
+            Self::Upload(store) | Self::Download(store) | Self::Small { store, .. } => Some(store),
+            _ => None,
+        }
     }
 
     pub(crate) fn name(self) -> String {
@@ -81,6 +114,9 @@ impl Row {
                 format!("baseline pgbench, {clients} clients, {}", tenants_name(tenants))
             }
             Self::Fsync { clients } => format!("baseline fsync, {clients} threads"),
+            Self::List(PageRow { order, viewer, depth, clients }) => {
+                format!("list, {}, {}, {}, {clients} clients", order.name(), depth.name(), viewer.name())
+            }
             Self::ConcurrentUploads => "64 concurrent large uploads, discard store".to_owned(),
         }
     }
@@ -91,6 +127,7 @@ impl Row {
                 Unit::Gibibytes
             }
             Self::Small { .. } | Self::Pgbench { .. } | Self::Fsync { .. } => Unit::Files,
+            Self::List(_) => Unit::Pages,
         }
     }
 
@@ -98,4 +135,18 @@ impl Row {
     pub(crate) fn rounds_max(self) -> usize {
         if self == Self::ConcurrentUploads { 1 } else { usize::MAX }
     }
+}
+
+/// Returns the rows of lists: one client for the latency, several for the throughput.
+fn list_rows() -> impl Iterator<Item = Row> {
+    let row = |order, viewer, depth, clients| Row::List(PageRow { order, viewer, depth, clients });
+    [
+        row(Order::Newest, Viewer::Member, Depth::First, 1),
+        row(Order::Newest, Viewer::Member, Depth::Middle, 1),
+        row(Order::Name, Viewer::Member, Depth::First, 1),
+        row(Order::Name, Viewer::Member, Depth::Middle, 1),
+        row(Order::Name, Viewer::Admin, Depth::Middle, 1),
+        row(Order::Newest, Viewer::Member, Depth::First, 16),
+    ]
+    .into_iter()
 }

@@ -2,11 +2,11 @@
 
 use std::{
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Stdio},
     time::Duration,
 };
 
-use crate::Outcome;
+use crate::{Outcome, program::Program};
 
 /// A running service. It is killed when dropped.
 pub(crate) struct Service {
@@ -18,21 +18,12 @@ impl Service {
     /// Starts the service and waits until it listens. `settings` are configuration keys, such as
     /// `storage.provider`.
     pub(crate) async fn start<'a>(
+        program: &Program,
         log: PathBuf,
         settings: impl Iterator<Item = (&'a str, String)>,
     ) -> Outcome<Self> {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_strongroom"));
-        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("STRONGROOM_")) {
-            command.env_remove(name);
-        }
-        for (key, value) in settings {
-            command.env(format!("STRONGROOM_{}", key.replace('.', "__").to_uppercase()), value);
-        }
-        command
-            .args(["serve", "--with-worker"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(std::fs::File::create(&log)?);
+        let mut command = program.command(settings);
+        command.args(["serve", "--with-worker"]).stdout(Stdio::null()).stderr(std::fs::File::create(&log)?);
         let mut child = command.spawn()?;
         loop {
             if let Some(grpc) = find_grpc_address(&log)? {

@@ -2,6 +2,8 @@
 
 use crate::{
     environment::Store,
+    lists::{Depth, Order, PageRow, Viewer},
+    meter::Sample,
     results::{Results, mebibytes},
     row::{Row, Signing, Tenants},
 };
@@ -65,6 +67,12 @@ pub(crate) fn targets(results: &Results) -> Vec<Target> {
         "/s",
         false,
     );
+    for order in [Order::Newest, Order::Name] {
+        let page = PageRow { order, viewer: Viewer::Member, depth: Depth::Middle, clients: 1 };
+        let latency = |sample: &Sample| sample.latency.map_or(f64::NAN, |latency| latency.p50);
+        let name = format!("page of 100 files, {}, middle page, p50", order.name());
+        add(name, results.median(Row::List(page), latency), [0.8, 0.5], "ms", true);
+    }
     let peak = results.median(Row::ConcurrentUploads, |sample| sample.peak_bytes.map_or(f64::NAN, mebibytes));
     add("resident memory, 64 concurrent uploads".to_owned(), peak, [640.0, 384.0], "MiB", true);
     found

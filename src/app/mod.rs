@@ -20,6 +20,7 @@ mod preconditions;
 pub mod quotas;
 pub mod retention;
 mod rotation;
+mod rounds;
 pub mod service_info;
 pub mod storage;
 pub mod tenants;
@@ -29,7 +30,7 @@ pub mod webhooks;
 use std::{collections::BTreeMap, sync::Arc};
 
 pub use error::{CredentialsError, Error, FetchFailure, Stall};
-pub use rotation::Round;
+pub use rounds::RoundReport;
 use tokio_util::task::TaskTracker;
 
 use self::{

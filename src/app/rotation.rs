@@ -1,5 +1,5 @@
-//! Fair rounds of background work that processes one page at a time. A page of items that all fail must not
-//! block the rest: each round continues after the previous one, and starts over at the end.
+//! The positions of rounds of background work. Items that fail must not block the rest: each round continues
+//! after the previous one, and starts over at the end.
 //!
 //! Every replica has its own position, in memory. A restart costs one extra pass.
 
@@ -24,11 +24,11 @@ impl<P: Clone> Rotation<P> {
         self.positions().get(key).cloned()
     }
 
-    /// Records the last position of a round, or `None` if the round reached the end.
-    pub(super) fn advance(&self, key: &str, last: Option<P>) {
+    /// Records the position of the item that a round processes, or `None` if the round reached the end.
+    pub(super) fn advance(&self, key: &str, position: Option<P>) {
         let mut positions = self.positions();
-        match last {
-            Some(last) => positions.insert(key.to_owned(), last),
+        match position {
+            Some(position) => positions.insert(key.to_owned(), position),
             None => positions.remove(key),
         };
     }
@@ -37,15 +37,6 @@ impl<P: Clone> Rotation<P> {
         // The map is consistent after every statement.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The result of one round of work.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Round {
-    /// The number of processed items, without failed ones.
-    pub done: usize,
-    /// Whether the round was full, so that more items may follow.
-    pub has_more: bool,
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use diesel::{
     NullableExpressionMethods as _, QueryDsl as _, Queryable, QueryableByName, Selectable,
     SelectableHelper as _,
     dsl::{self, count, count_star, not},
-    sql_types::{BigInt, Binary, Nullable, Record, Timestamptz, Uuid as SqlUuid},
+    sql_types::{BigInt, Nullable, Record, Timestamptz, Uuid as SqlUuid},
 };
 use uuid::Uuid;
 
@@ -44,40 +44,6 @@ pub struct Blob {
     pub crc64nvme: Crc64,
     #[diesel(column_name = storage_class)]
     pub class: StorageClass,
-}
-
-/// The columns of a blob in SQL text, where the table is called `b`.
-pub(super) const COLUMNS: &str = "b.id AS blob_id, b.provider, b.storage_key, b.size_bytes AS blob_size_bytes, \
-     b.sha256 AS blob_sha256, b.crc64nvme, b.storage_class";
-
-#[derive(QueryableByName)]
-#[diesel(table_name = blobs)]
-pub(super) struct BlobRow {
-    #[diesel(sql_type = SqlUuid)]
-    blob_id: BlobId,
-    provider: String,
-    storage_key: ObjectKey,
-    #[diesel(sql_type = BigInt)]
-    blob_size_bytes: i64,
-    #[diesel(sql_type = Binary)]
-    blob_sha256: Digest,
-    crc64nvme: Crc64,
-    storage_class: StorageClass,
-}
-
-impl BlobRow {
-    pub(super) fn into_blob(self) -> Result<Blob, DbError> {
-        Ok(Blob {
-            id: self.blob_id,
-            provider: self.provider,
-            key: self.storage_key,
-            size_bytes: u64::try_from(self.blob_size_bytes)
-                .map_err(|_| DbError::corrupt("read blob", "size"))?,
-            sha256: self.blob_sha256,
-            crc64nvme: self.crc64nvme,
-            class: self.storage_class,
-        })
-    }
 }
 
 /// A subquery for the versions that reference a blob, in queries for blobs across tenants.

@@ -20,7 +20,7 @@ use futures::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 
 use self::schedule::Tick;
-use crate::app::App;
+use crate::app::{App, RoundReport};
 
 /// The maximum interval between two polls of the schedule. A tick is late by at most this time.
 const SCHEDULE_POLL_MAX: Duration = Duration::from_secs(5);
@@ -43,7 +43,7 @@ async fn run_ticks_until_stopped(app: &App, ticks: &[Tick], stop: &CancellationT
     let idle_interval = app.limits().worker.tick_interval().min(SCHEDULE_POLL_MAX);
     let rounds = async {
         loop {
-            if schedule::run_due_ticks(app, ticks).await == 0 {
+            if !schedule::run_due_ticks(app, ticks).await.has_more {
                 tokio::time::sleep(idle_interval).await;
             }
         }
@@ -54,18 +54,19 @@ async fn run_ticks_until_stopped(app: &App, ticks: &[Tick], stop: &CancellationT
     }
 }
 
-/// Runs one round now: all ticks except the sweep, whether due or not, then the due jobs. Returns the number
-/// of completed items. Used by tests, and by operators who do not want to wait.
-pub async fn run_round(app: &App) -> usize {
-    let mut done = 0;
+/// Runs one round now: all ticks except the sweep, whether due or not, then the due jobs. Returns the sum of
+/// their reports. Used by tests, and by operators who do not want to wait.
+pub async fn run_round(app: &App) -> RoundReport {
+    let mut total = RoundReport::default();
     for tick in Tick::SHORT {
-        done += schedule::run_tick_now(app, *tick).await;
+        total += schedule::run_tick_now(app, *tick).await;
     }
-    done + run_due_jobs(app).await
+    total += run_due_jobs(app).await;
+    total
 }
 
-/// Runs the due jobs one after another until none is left. Returns the number of completed jobs.
-pub async fn run_due_jobs(app: &App) -> usize {
+/// Runs the due jobs one after another until none is left. Jobs that did not complete count as failed.
+pub async fn run_due_jobs(app: &App) -> RoundReport {
     runner::run_due_jobs(app).await
 }
 

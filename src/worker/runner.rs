@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::attempt::attempt_job;
 use crate::{
-    app::App,
+    app::{App, RoundReport},
     db::{
         DbError, SystemTx,
         jobs::{self, CandidateTenant, ClaimLimits, ClaimedJob},
@@ -65,17 +65,20 @@ pub(super) async fn run_jobs_until_stopped(app: &Arc<App>, drain: Duration, stop
     }
 }
 
-/// Runs the due jobs one after another until none is left. Returns the number of completed jobs.
-pub(super) async fn run_due_jobs(app: &App) -> usize {
-    let (mut cursor, mut done) = (None, 0);
+/// Runs the due jobs one after another until none is left. Jobs that did not complete count as failed.
+pub(super) async fn run_due_jobs(app: &App) -> RoundReport {
+    let (mut cursor, mut total) = (None, RoundReport::default());
     let never = CancellationToken::new();
     loop {
         let poll = poll_queue(app, &mut cursor, app.limits().worker.jobs_max).await;
         if poll.claimed.is_empty() && !poll.has_more {
-            return done;
+            return total;
         }
         for claimed in poll.claimed {
-            done += usize::from(attempt_job(app, claimed, &never).await);
+            match attempt_job(app, claimed, &never).await {
+                true => total.done += 1,
+                false => total.failed += 1,
+            }
         }
     }
 }

@@ -7,13 +7,13 @@ use std::time::Duration;
 use super::catch_panic;
 use crate::{
     app::{
-        App, Error,
+        App, Error, RoundReport,
         files::{delete_expired::enqueue_expired_file_deletions, purge_trash::purge_trash},
         integrity::delete_stray_objects::delete_stray_objects,
         integrity::sweep::sweep_due_stores,
         retention::enforce_retention,
         storage::delete_due_blobs::delete_due_blobs,
-        tenants::erase,
+        tenants::erase::erase_deleting_tenants,
         uploads::expire::expire_uploads,
     },
     db::{
@@ -73,78 +73,66 @@ impl Tick {
     }
 
     /// Runs the tick once.
-    async fn run(self, app: &App) -> Result<Progress, Error> {
+    async fn run(self, app: &App) -> Result<RoundReport, Error> {
         match self {
-            Self::Retention => enforce_retention(app).await.map(|()| Progress::default()),
-            Self::ExpireUploads => expire_uploads(app).await.map(|round| Progress::from_count(round.done)),
-            Self::FindExpiredFiles => {
-                enqueue_expired_file_deletions(app).await.map(|has_more| Progress { count: 0, has_more })
-            }
-            Self::PurgeTrash => purge_trash(app).await.map(Progress::from_count),
-            Self::DeleteBlobs => delete_due_blobs(app).await.map(Progress::from_count),
-            Self::EraseTenants => erase::erase_deleting_tenants(app).await.map(Progress::from_count),
-            Self::DeleteStrayObjects => delete_stray_objects(app).await.map(Progress::from_count),
-            // The sweep has a schedule of its own.
-            Self::Sweep => sweep_due_stores(app).await.map(|_| Progress::default()),
+            Self::Retention => enforce_retention(app).await.map(|()| RoundReport::default()),
+            Self::ExpireUploads => expire_uploads(app).await,
+            Self::FindExpiredFiles => enqueue_expired_file_deletions(app).await,
+            Self::PurgeTrash => purge_trash(app).await,
+            Self::DeleteBlobs => delete_due_blobs(app).await,
+            Self::EraseTenants => erase_deleting_tenants(app).await,
+            Self::DeleteStrayObjects => delete_stray_objects(app).await,
+            Self::Sweep => sweep_due_stores(app).await,
         }
     }
 }
 
-/// The progress of one run of a tick.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Progress {
-    count: usize,
-    has_more: bool,
-}
-
-impl Progress {
-    /// If something was done, there may be more to do.
-    fn from_count(count: usize) -> Self {
-        Self { count, has_more: count > 0 }
-    }
-}
-
-/// Runs those of the given ticks that are due and that no other process has claimed. Returns the number of
-/// ticks that have more to do. A failure is logged, and the tick runs again at its next time.
-pub async fn run_due_ticks(app: &App, ticks: &[Tick]) -> usize {
+/// Runs those of the given ticks that are due and that no other process has claimed. Returns the sum of their
+/// reports. A tick that fails runs again at its next time.
+pub async fn run_due_ticks(app: &App, ticks: &[Tick]) -> RoundReport {
     record_queue_metrics(app).await;
+    let mut total = RoundReport::default();
     let names: Vec<&str> = ticks.iter().map(|tick| tick.name()).collect();
     let claimed_ticks = match claim_due_ticks(app, &names).await {
         Ok(claimed_ticks) => claimed_ticks,
         Err(error) => {
             tracing::warn!(%error, "failed to poll the schedule");
-            return 0;
+            return total;
         }
     };
-    let mut unfinished = 0;
     for claimed in claimed_ticks {
         let Some(tick) = ticks.iter().find(|tick| tick.name() == claimed.name) else { continue };
-        if run_tick(app, *tick).await.has_more {
-            unfinished += 1;
-            if let Err(error) = make_due(app, &claimed).await {
-                tracing::warn!(tick = claimed.name, %error, "failed to make tick due");
-            }
+        let report = run_tick_now(app, *tick).await;
+        total += report;
+        if report.has_more
+            && let Err(error) = make_due(app, &claimed).await
+        {
+            tracing::warn!(tick = claimed.name, %error, "failed to make tick due");
         }
     }
-    unfinished
+    total
 }
 
-/// Runs a tick now, whether due or not. Returns the number of completed items.
-pub async fn run_tick_now(app: &App, tick: Tick) -> usize {
-    run_tick(app, tick).await.count
-}
-
-async fn run_tick(app: &App, tick: Tick) -> Progress {
+/// Runs a tick now, whether due or not, and logs its report. A tick that fails as a whole counts as one failed
+/// item.
+pub async fn run_tick_now(app: &App, tick: Tick) -> RoundReport {
+    let tick_failed = RoundReport { failed: 1, ..RoundReport::default() };
     match catch_panic(tick.run(app)).await {
-        Ok(Ok(done)) => done,
+        Ok(Ok(report)) => {
+            let RoundReport { done, failed, has_more } = report;
+            if done > 0 || failed > 0 {
+                tracing::info!(tick = tick.name(), done, failed, has_more, "ran tick");
+            }
+            report
+        }
         Ok(Err(error)) => {
             let cause = std::error::Error::source(&error);
             tracing::warn!(tick = tick.name(), %error, ?cause, "failed to run tick");
-            Progress::default()
+            tick_failed
         }
         Err(panic) => {
             tracing::error!(tick = tick.name(), panic, "tick panicked");
-            Progress::default()
+            tick_failed
         }
     }
 }

@@ -9,7 +9,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{
-    App, Error,
+    App, Error, RoundReport,
     webhooks::deliver::{claim_webhooks, deliver_due_events},
 };
 
@@ -53,7 +53,7 @@ pub(super) async fn deliver_until_stopped(app: &Arc<App>, drain: Duration, stop:
     }
 }
 
-fn log_outcome(ended: Result<Result<usize, Error>, JoinError>) {
+fn log_outcome(ended: Result<Result<RoundReport, Error>, JoinError>) {
     match ended {
         Ok(Ok(_)) => {}
         Ok(Err(error)) => log_error(&error),

@@ -105,9 +105,9 @@ fn worker_purges_file_then_object_then_tombstone() {
         s.alice().delete(&old).await.unwrap();
         s.clock.advance(Duration::days(29));
         s.alice().delete(&recent).await.unwrap();
-        assert_eq!(worker::run_round(&s.app).await, 0, "no file is due");
+        assert_eq!(worker::run_round(&s.app).await.done, 0, "no file is due");
         s.clock.advance(Duration::days(1) + Duration::seconds(1));
-        assert_eq!(worker::run_round(&s.app).await, 1, "one file is due");
+        assert_eq!(worker::run_round(&s.app).await.done, 1, "one file is due");
         assert_eq!(s.alice().get(&old).await.unwrap_err().code(), Code::NotFound);
         assert_eq!(s.alice().get(&recent).await.unwrap().state(), FileState::Deleted);
         assert_eq!(s.quota_row(&s.alice()).await.used_bytes, 20);
@@ -118,9 +118,9 @@ fn worker_purges_file_then_object_then_tombstone() {
         // time still finds it.
         let objects = || async { s.store.list("", None, 10).await.unwrap().objects.len() };
         s.clock.advance(Duration::hours(71));
-        assert_eq!((worker::run_round(&s.app).await, objects().await), (0, 2));
+        assert_eq!((worker::run_round(&s.app).await.done, objects().await), (0, 2));
         s.clock.advance(Duration::hours(1) + Duration::seconds(1));
-        assert_eq!((worker::run_round(&s.app).await, objects().await), (1, 1));
+        assert_eq!((worker::run_round(&s.app).await.done, objects().await), (1, 1));
         assert_eq!(s.superuser.query_number("SELECT count(*) FROM blobs").await, 1);
 
         s.clock.advance(Duration::days(90));
@@ -139,10 +139,10 @@ fn retained_file_cannot_be_purged() {
         let error = alice.purge(&id).await.unwrap_err();
         assert_eq!((error.code(), reason(&error).as_str()), (Code::FailedPrecondition, "FILE_RETAINED"));
         s.clock.advance(Duration::days(31));
-        assert_eq!(worker::run_round(&s.app).await, 0);
+        assert_eq!(worker::run_round(&s.app).await.done, 0);
         assert_eq!(s.alice().get(&id).await.unwrap().state(), FileState::Deleted);
         s.clock.advance(Duration::days(31));
-        assert_eq!(worker::run_round(&s.app).await, 1);
+        assert_eq!(worker::run_round(&s.app).await.done, 1);
     });
 }
 

@@ -328,7 +328,7 @@ fn concurrent_completions_charge_and_verify_one_file() {
             }
             files.push(alice.complete_direct_upload(&direct.id, &sent).await.unwrap().file.unwrap());
             assert!(files.iter().all(|file| *file == files[0]), "{files:?}");
-            assert_eq!(worker::run_due_jobs(&s.app).await, 1);
+            assert_eq!(worker::run_due_jobs(&s.app).await.done, 1);
         }
         let quota = alice.quota().await.unwrap();
         assert_eq!((quota.used_bytes, quota.file_count), (SIZES.iter().sum::<usize>() as i64, 2));
@@ -388,7 +388,7 @@ fn file_that_fails_verification_is_unreadable_with_reason() {
             }
             broken.push((id, why));
         }
-        assert_eq!(worker::run_due_jobs(&s.app).await, 4);
+        assert_eq!(worker::run_due_jobs(&s.app).await.done, 4);
         for (id, why) in &broken {
             let file = alice.get(id).await.unwrap();
             assert_eq!((file.state(), file.state_reason()), (FileState::Error, *why));
@@ -417,11 +417,11 @@ fn verification_is_retried_after_broken_read() {
         for fault in faults {
             let id = complete_without_verification(&s, &alice, spec("a.bin"), &bytes).await;
             s.faults.set_plan(Plan::new().with_fault(Operation::Get, 1, fault));
-            assert_eq!(worker::run_due_jobs(&s.app).await, 0, "the verification fails");
+            assert_eq!(worker::run_due_jobs(&s.app).await.done, 0, "the verification fails");
             assert_eq!(alice.get(&id).await.unwrap().state(), FileState::Processing);
             assert_eq!(reason(&alice.read(&id).await.unwrap_err()), "FILE_NOT_AVAILABLE");
             s.clock.advance(Duration::minutes(10));
-            assert_eq!(worker::run_due_jobs(&s.app).await, 1);
+            assert_eq!(worker::run_due_jobs(&s.app).await.done, 1);
             let alice = s.alice();
             assert_eq!(alice.get(&id).await.unwrap().sha256, sha256(&bytes));
             assert_eq!(alice.read(&id).await.unwrap(), bytes);

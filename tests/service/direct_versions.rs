@@ -78,7 +78,7 @@ fn version_becomes_current_after_verification() {
                 assert_eq!(reason(&error), "FILE_NOT_AVAILABLE");
             }
 
-            assert_eq!(worker::run_due_jobs(&s.app).await, 1);
+            assert_eq!(worker::run_due_jobs(&s.app).await.done, 1);
             let after = alice.get(&id).await.unwrap();
             assert_eq!((after.version, after.state()), (2, FileState::Available));
             assert_eq!((&after.sha256, after.size_bytes), (&sha256(&bytes), size as i64));
@@ -141,7 +141,7 @@ fn current_is_latest_available_version_in_any_order() {
         complete_version(&s, &alice, &id, b"four").await.unwrap();
         alice.upload_version(&id, b"five").await.unwrap();
         s.superuser.execute("UPDATE jobs SET run_time = run_time - interval '1 hour'").await;
-        assert_eq!(worker::run_due_jobs(&s.app).await, 2);
+        assert_eq!(worker::run_due_jobs(&s.app).await.done, 2);
         let file = alice.get(&id).await.unwrap();
         assert_eq!((file.version, file.size_bytes), (5, 4));
         for (number, bytes) in [(2, &b"two"[..]), (3, b"three"), (4, b"four"), (5, b"five")] {
@@ -274,7 +274,7 @@ fn deleted_version_is_not_verified() {
         alice.delete_version(&remaining, 2).await.unwrap();
         alice.purge(&purged).await.unwrap();
         let gets = s.faults.call_count(Operation::Get);
-        assert_eq!(worker::run_due_jobs(&s.app).await, 2);
+        assert_eq!(worker::run_due_jobs(&s.app).await.done, 2);
         assert_eq!(s.faults.call_count(Operation::Get), gets, "the job does not read a deleted version");
         assert_eq!(alice.get(&remaining).await.unwrap().version, 1);
         assert_eq!(alice.quota().await.unwrap().used_bytes, 3);
@@ -307,11 +307,11 @@ fn verified_version_replaces_unverified_first_version() {
         s.superuser.execute("UPDATE jobs SET run_time = run_time + interval '1 hour'").await;
         complete_version(&s, &alice, &id, &png(100)).await.unwrap();
         assert_eq!(alice.get(&id).await.unwrap().state(), FileState::Processing);
-        assert_eq!(worker::run_due_jobs(&s.app).await, 1);
+        assert_eq!(worker::run_due_jobs(&s.app).await.done, 1);
         let current = alice.get(&id).await.unwrap();
         assert_eq!((current.version, current.state()), (2, FileState::Available));
         s.superuser.execute("UPDATE jobs SET run_time = run_time - interval '1 hour'").await;
-        assert_eq!(worker::run_due_jobs(&s.app).await, 1);
+        assert_eq!(worker::run_due_jobs(&s.app).await.done, 1);
         let file = alice.get(&id).await.unwrap();
         assert_eq!((file.version, &file.sha256), (2, &current.sha256));
         assert_eq!(alice.read_version(&id, 1).await.unwrap(), b"one"[..]);
@@ -329,7 +329,7 @@ fn verification_locks_file_before_blob() {
         other.execute("BEGIN; SELECT FROM files FOR UPDATE").await;
         let verifying = tokio::spawn({
             let s = s.clone();
-            async move { worker::run_due_jobs(&s.app).await }
+            async move { worker::run_due_jobs(&s.app).await.done }
         });
         let waiting = "SELECT count(*) FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
             WHERE NOT l.granted AND l.locktype = 'transactionid' AND a.datname = current_database()";
@@ -352,11 +352,11 @@ fn version_verified_in_archive_moves_to_archive_class() {
         complete_version(&s, &alice, &id, b"two").await.unwrap();
         s.superuser.execute("UPDATE jobs SET run_time = run_time + interval '1 hour'").await;
         alice.archive(&id).await.unwrap();
-        while worker::run_round(&s.app).await > 0 {}
+        while worker::run_round(&s.app).await.done > 0 {}
         let archived = "SELECT count(*) FROM blobs WHERE storage_class = 2";
         assert_eq!(s.superuser.query_number(archived).await, 1, "the first version moves at once");
         s.superuser.execute("UPDATE jobs SET run_time = run_time - interval '1 hour'").await;
-        while worker::run_round(&s.app).await > 0 {}
+        while worker::run_round(&s.app).await.done > 0 {}
         assert_eq!(s.superuser.query_number(archived).await, 2);
         alice.unarchive(&id).await.unwrap();
         assert_eq!(alice.read(&id).await.unwrap(), b"two"[..]);

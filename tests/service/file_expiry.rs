@@ -36,11 +36,11 @@ fn file_is_deleted_at_expire_time_and_not_before() {
         let id = upload_expiring(&s, &s.alice(), "a").await;
         let other = file_id(&s.alice().upload(spec("other"), b"x").await.unwrap());
         s.clock.advance(Duration::minutes(59));
-        assert_eq!(worker::run_round(&s.app).await, 0);
+        assert_eq!(worker::run_round(&s.app).await.done, 0);
         assert_eq!(s.alice().get(&id).await.unwrap().state(), FileState::Available);
 
         s.clock.advance(Duration::minutes(1));
-        assert_eq!(worker::run_round(&s.app).await, 1, "one job ran");
+        assert_eq!(worker::run_round(&s.app).await.done, 1, "one job ran");
         let deleted = s.alice().get(&id).await.unwrap();
         assert_eq!(deleted.state(), FileState::Deleted);
         let (at, until) = (deleted.delete_time.unwrap(), deleted.purge_time.unwrap());
@@ -57,7 +57,7 @@ fn file_is_deleted_at_expire_time_and_not_before() {
         assert_eq!(s.superuser.query_texts(entries).await, ["4 strongroom expire_time"]);
         assert_eq!(s.superuser.query_number("SELECT count(*) FROM events WHERE kind = 2").await, 1);
 
-        assert_eq!(worker::run_round(&s.app).await, 0, "a file in the trash is not deleted again");
+        assert_eq!(worker::run_round(&s.app).await.done, 0, "a file in the trash is not deleted again");
         assert_eq!(s.superuser.query_number("SELECT count(*) FROM events WHERE kind = 2").await, 1);
     });
 }
@@ -68,9 +68,9 @@ fn file_is_deleted_after_retention_days() {
         let retained = UploadSpec { retention_days: 7, ..spec("a") };
         let id = file_id(&s.alice().upload(retained, b"x").await.unwrap());
         s.clock.advance(Duration::days(7) - Duration::seconds(1));
-        assert_eq!(worker::run_round(&s.app).await, 0);
+        assert_eq!(worker::run_round(&s.app).await.done, 0);
         s.clock.advance(Duration::seconds(1));
-        assert_eq!(worker::run_round(&s.app).await, 1);
+        assert_eq!(worker::run_round(&s.app).await.done, 1);
         assert_eq!(s.alice().get(&id).await.unwrap().state(), FileState::Deleted);
         let reasons = "SELECT details ->> 'reason' FROM audit_entries WHERE action = 4";
         assert_eq!(s.superuser.query_texts(reasons).await, ["retention_days"]);
@@ -83,7 +83,7 @@ fn expired_file_is_purged_without_trash() {
         let id = upload_expiring(&s, &s.alice(), "a").await;
         disable_trash(&s, &s.alice()).await;
         s.clock.advance(Duration::hours(1));
-        assert_eq!(worker::run_round(&s.app).await, 1);
+        assert_eq!(worker::run_round(&s.app).await.done, 1);
         assert_eq!(s.alice().get(&id).await.unwrap_err().code(), Code::NotFound);
         assert_eq!(s.superuser.query_texts("SELECT purged_by FROM tombstones").await, ["strongroom"]);
         assert_eq!(s.quota_row(&s.alice()).await.used_bytes, 0);
@@ -96,13 +96,13 @@ fn retained_file_expires_to_trash_and_is_purged_later() {
         let id = upload_expiring(&s, &s.alice(), "a").await;
         retain_all_files(&s, 60).await;
         s.clock.advance(Duration::hours(1));
-        assert_eq!(worker::run_round(&s.app).await, 1);
+        assert_eq!(worker::run_round(&s.app).await.done, 1);
         assert_eq!(s.alice().get(&id).await.unwrap().state(), FileState::Deleted);
         s.clock.advance(Duration::days(31));
-        assert_eq!(worker::run_round(&s.app).await, 0, "the file is retained after its purge time");
+        assert_eq!(worker::run_round(&s.app).await.done, 0, "the file is retained after its purge time");
         assert_eq!(s.alice().get(&id).await.unwrap().state(), FileState::Deleted);
         s.clock.advance(Duration::days(31));
-        assert_eq!(worker::run_round(&s.app).await, 1);
+        assert_eq!(worker::run_round(&s.app).await.done, 1);
         assert_eq!(s.alice().get(&id).await.unwrap_err().code(), Code::NotFound);
     });
 }
@@ -114,11 +114,11 @@ fn retained_file_without_trash_causes_no_jobs() {
         disable_trash(&s, &s.alice()).await;
         retain_all_files(&s, 60).await;
         s.clock.advance(Duration::days(59));
-        assert_eq!(worker::run_round(&s.app).await, 0, "a retained file causes no job");
+        assert_eq!(worker::run_round(&s.app).await.done, 0, "a retained file causes no job");
         assert_eq!(s.superuser.query_number("SELECT count(*) FROM finished_jobs").await, 0);
         assert_eq!(s.alice().get(&id).await.unwrap().state(), FileState::Available);
         s.clock.advance(Duration::days(2));
-        assert_eq!(worker::run_round(&s.app).await, 1);
+        assert_eq!(worker::run_round(&s.app).await.done, 1);
         assert_eq!(s.alice().get(&id).await.unwrap_err().code(), Code::NotFound);
     });
 }
@@ -138,7 +138,7 @@ fn archived_and_quarantined_files_expire() {
             s.superuser.execute_without_triggers(table, &sql.replace("{}", &state.to_string())).await;
         }
         s.clock.advance(Duration::hours(1));
-        assert_eq!(worker::run_round(&s.app).await, 2);
+        assert_eq!(worker::run_round(&s.app).await.done, 2);
         assert_eq!(s.alice().get(&archived).await.unwrap().state(), FileState::Deleted);
         assert_eq!(s.mallory().get(&infected).await.unwrap().state(), FileState::Deleted);
         s.superuser.execute("UPDATE files SET expire_time = NULL").await;
@@ -211,7 +211,7 @@ fn second_run_of_job_deletes_remaining_expired_files() {
         upload_expiring(&s, &s.alice(), "a").await;
         copy_file_rows(&s, 1_050).await;
         s.clock.advance(Duration::hours(1));
-        assert_eq!(worker::run_round(&s.app).await, 2, "the same job runs twice");
+        assert_eq!(worker::run_round(&s.app).await.done, 2, "the same job runs twice");
         assert_eq!(s.superuser.query_number("SELECT count(*) FROM files WHERE delete_time IS NULL").await, 0);
         assert_eq!(
             s.superuser.query_number("SELECT count(*) FROM audit_entries WHERE action = 4").await,

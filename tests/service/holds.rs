@@ -51,10 +51,10 @@ fn retained_file_cannot_be_purged_and_error_has_end_time() {
         // The file may be deleted, but it stays in the trash after its purge time.
         alice.delete(&id).await.unwrap();
         s.clock.advance(Duration::days(31));
-        assert_eq!(worker::run_round(&s.app).await, 0);
+        assert_eq!(worker::run_round(&s.app).await.done, 0);
         assert_eq!(s.alice().get(&id).await.unwrap().state(), FileState::Deleted);
         s.clock.advance(Duration::days(30));
-        assert_eq!(worker::run_round(&s.app).await, 1, "the file is purged when its retention ends");
+        assert_eq!(worker::run_round(&s.app).await.done, 1, "the file is purged when its retention ends");
         assert_eq!(s.alice().get(&id).await.unwrap_err().code(), Code::NotFound);
     });
 }
@@ -132,12 +132,12 @@ fn legal_hold_prevents_purge_until_admin_releases_it() {
         let events = |kind: u8| format!("SELECT count(*) FROM events WHERE kind = {kind}");
         assert_eq!(s.superuser.query_number(&events(42)).await, 1);
         s.clock.advance(Duration::days(3650));
-        assert_eq!(worker::run_round(&s.app).await, 0);
+        assert_eq!(worker::run_round(&s.app).await.done, 0);
         let (alice, ada) = (s.alice(), s.ada());
         assert_retained(ada.purge(&id).await);
         assert_eq!(alice.get(&id).await.unwrap().state(), FileState::Deleted);
         assert!(ada.release_legal_hold(&id, "settled").await.unwrap().legal_hold.is_none());
-        assert_eq!(worker::run_round(&s.app).await, 1);
+        assert_eq!(worker::run_round(&s.app).await.done, 1);
         let entries = "SELECT format('%s %s', action, details ->> 'reason') FROM audit_entries
                        WHERE action IN (43, 44) AND is_allowed ORDER BY action";
         assert_eq!(s.superuser.query_texts(entries).await, ["43 case 17", "44 settled"]);
@@ -230,7 +230,7 @@ fn retained_files_do_not_delay_purge_of_others() {
         s.alice().delete(&free).await.unwrap();
         s.clock.advance(Duration::days(31));
         assert_eq!(
-            worker::run_round(&s.app).await,
+            worker::run_round(&s.app).await.done,
             1,
             "the first round purges the only file that is not retained"
         );

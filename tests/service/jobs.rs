@@ -79,7 +79,10 @@ fn job_is_enqueued_only_if_transaction_commits() {
             }
             assert_eq!(count_jobs(&s, JobState::Ready).await, expected);
         }
-        assert_eq!((worker::run_due_jobs(&s.app).await, worker::run_due_jobs(&s.app).await), (1, 0));
+        assert_eq!(
+            (worker::run_due_jobs(&s.app).await.done, worker::run_due_jobs(&s.app).await.done),
+            (1, 0)
+        );
         let finished = "SELECT format('%s %s %s', kind, outcome, attempts) FROM finished_jobs";
         assert_eq!(s.superuser.query_texts(finished).await, ["delete_expired_files 1 1"]);
     });
@@ -169,8 +172,8 @@ fn failing_job_backs_off_then_parks_with_its_error() {
             enqueue(&s, unknown_tenant(0), Deduplicate::Never).await;
             let mut delays = Vec::new();
             for attempt in 1..=4 {
-                assert_eq!(worker::run_due_jobs(&s.app).await, 0, "the attempt fails");
-                assert_eq!(worker::run_due_jobs(&s.app).await, 0, "the job is not due yet");
+                assert_eq!(worker::run_due_jobs(&s.app).await.done, 0, "the attempt fails");
+                assert_eq!(worker::run_due_jobs(&s.app).await.done, 0, "the job is not due yet");
                 assert_eq!(s.superuser.query_number("SELECT attempts FROM jobs").await, attempt);
                 delays.push(retry_delay_millis(&s).await);
                 s.clock.advance(Duration::milliseconds(retry_delay_millis(&s).await + 1));
@@ -224,7 +227,7 @@ fn unknown_job_kind_stays_queued() {
             )
             .await;
         s.clock.advance(Duration::seconds(5));
-        assert_eq!(worker::run_due_jobs(&s.app).await, 0);
+        assert_eq!(worker::run_due_jobs(&s.app).await.done, 0);
         let row =
             s.superuser.query_texts("SELECT format('%s %s %s', kind, state, last_error) FROM jobs").await;
         assert!(row[0].starts_with("fold_origami 1 ") && row[0].contains("cannot read the job"), "{row:?}");
@@ -330,7 +333,7 @@ fn job_affects_only_files_of_its_tenant() {
         let theirs = file_id(&s.mallory().upload(one_day(), b"x").await.unwrap());
         s.clock.advance(Duration::days(1));
         enqueue(&s, tenant_of(&s.alice()).await, Deduplicate::Never).await;
-        assert_eq!(worker::run_due_jobs(&s.app).await, 1);
+        assert_eq!(worker::run_due_jobs(&s.app).await.done, 1);
         assert_eq!(s.alice().get(&mine).await.unwrap().state(), FileState::Deleted);
         assert_eq!(s.mallory().get(&theirs).await.unwrap().state(), FileState::Available);
     });

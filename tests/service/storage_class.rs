@@ -43,7 +43,7 @@ async fn copy_file(s: &Service, id: &str) -> String {
 }
 
 async fn run_all_rounds(s: &Service) {
-    while worker::run_round(&s.app).await > 0 {}
+    while worker::run_round(&s.app).await.done > 0 {}
 }
 
 /// Returns the classes in the rows of all blobs, oldest first. Asserts that their objects have the same

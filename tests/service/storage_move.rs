@@ -98,7 +98,7 @@ async fn count_objects(s: &Service, provider: &str) -> usize {
 }
 
 async fn run_all_rounds(s: &Service) {
-    while worker::run_round(&s.app).await > 0 {}
+    while worker::run_round(&s.app).await.done > 0 {}
 }
 
 /// Asserts that after the deletion delay only `new` has objects.

@@ -48,7 +48,7 @@ fn deleted_tenant_keeps_only_record_and_audit_log() {
             assert_eq!(error, (Code::FailedPrecondition, "TENANT_DELETED".to_owned()));
         }
         assert_eq!(
-            erase::erase_deleting_tenants(&s.app).await.unwrap(),
+            erase::erase_deleting_tenants(&s.app).await.unwrap().done,
             0,
             "erasure waits until the caches of replicas have expired"
         );
@@ -143,7 +143,7 @@ fn tenant_with_retained_files_is_not_deleted() {
         // If a retained file exists nevertheless, nothing is erased before its retention ends.
         s.superuser.execute(&format!("UPDATE files SET retain_until_time = '{}'", until.to_rfc3339())).await;
         s.clock.advance(Duration::seconds(15));
-        assert_eq!(erase::erase_deleting_tenants(&s.app).await.unwrap(), 0);
+        assert_eq!(erase::erase_deleting_tenants(&s.app).await.unwrap().done, 0);
         let problem = operator.get_tenant(&acme).await.unwrap().deletion.unwrap().problem;
         assert!(problem.contains("must be kept"), "{problem}");
         assert_eq!(s.superuser.query_number("SELECT count(*) FROM files").await, 1);

@@ -92,7 +92,8 @@ pub(crate) async fn call_methods_refused(caller: &Caller, id: &str) -> Vec<(Code
 /// Runs background work until deleting tenants are erased.
 pub(crate) async fn erase_all_tenants(s: &Service) {
     for _ in 0..1_000 {
-        if erase::erase_deleting_tenants(&s.app).await.unwrap() + delete_stray_objects(&s.app).await.unwrap()
+        if erase::erase_deleting_tenants(&s.app).await.unwrap().done
+            + delete_stray_objects(&s.app).await.unwrap().done
             == 0
         {
             return;

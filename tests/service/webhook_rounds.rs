@@ -115,7 +115,7 @@ fn delivery_releases_lease_after_twenty_seconds() {
             s.wait_until_events_are_readable().await;
             let guard = receiver.hold_responses().await;
             let app = Arc::clone(&s.app);
-            let sending = tokio::spawn(async move { deliver_webhooks(&app).await.unwrap() });
+            let sending = tokio::spawn(async move { deliver_webhooks(&app).await.unwrap().done });
             s.wait_until("the message has arrived", || async { receiver.messages().len() == 1 }).await;
             s.clock.advance(Duration::seconds(20));
             drop(guard);
@@ -176,7 +176,7 @@ fn retry_delay_starts_at_the_failure() {
             receiver.respond_with(&[500]);
             let guard = receiver.hold_responses().await;
             let app = Arc::clone(&s.app);
-            let sending = tokio::spawn(async move { deliver_webhooks(&app).await.unwrap() });
+            let sending = tokio::spawn(async move { deliver_webhooks(&app).await.unwrap().done });
             s.wait_until("the message has arrived", || async { receiver.messages().len() == 1 }).await;
             s.clock.advance(Duration::seconds(19));
             drop(guard);

@@ -87,7 +87,7 @@ impl Service {
         self.wait_until_events_are_readable().await;
         let mut total = 0;
         loop {
-            let count = deliver_webhooks(&self.app).await.unwrap();
+            let count = deliver_webhooks(&self.app).await.unwrap().done;
             total += count;
             if count == 0 {
                 return total;
@@ -371,7 +371,7 @@ fn replica_that_lost_its_lease_records_nothing() {
             s.wait_until_events_are_readable().await;
             let held = receiver.hold_responses().await;
             let app = std::sync::Arc::clone(&s.app);
-            let sending = tokio::spawn(async move { deliver_webhooks(&app).await.unwrap() });
+            let sending = tokio::spawn(async move { deliver_webhooks(&app).await.unwrap().done });
             s.wait_until("the message has arrived", || async { receiver.messages().len() == 1 }).await;
             s.superuser
                 .execute("UPDATE webhooks SET lease_epoch = lease_epoch + 1, lease_expire_time = NULL")

@@ -14,7 +14,7 @@ use std::{
 use tokio::sync::Notify;
 
 use crate::{
-    app::{App, Error},
+    app::{App, Error, RoundReport},
     db::download_counts::{self, DownloadDelta},
     domain::{
         clock::Timestamp,
@@ -101,12 +101,12 @@ pub async fn wait_for_many_counts(app: &App) {
     app.download_counts.half_full.notified().await;
 }
 
-/// Writes all sums and returns the number of files. Sums that could not be written stay in memory until the
-/// next call.
+/// Writes all sums. Counts the files as done. Sums that could not be written stay in memory until the next
+/// call.
 ///
 /// # Errors
 /// Returns `DatabaseUnavailable` if the database is unreachable.
-pub async fn flush_download_counts(app: &App) -> Result<usize, Error> {
+pub async fn flush_download_counts(app: &App) -> Result<RoundReport, Error> {
     let gains = app.download_counts.take_all();
     for (nth, batch) in gains.chunks(BATCH_FILES).enumerate() {
         if let Err(error) = write_batch(app, batch).await {
@@ -114,7 +114,7 @@ pub async fn flush_download_counts(app: &App) -> Result<usize, Error> {
             return Err(error);
         }
     }
-    Ok(gains.len())
+    Ok(RoundReport { done: gains.len(), ..RoundReport::default() })
 }
 
 async fn write_batch(app: &App, batch: &[DownloadDelta]) -> Result<(), Error> {

@@ -3,8 +3,16 @@
 
 use super::delete::trash_or_purge;
 use crate::{
-    app::{App, Error, tenants::system_caller},
-    db::{Viewer, expiring_files, files},
+    app::{
+        App, Error, RoundReport,
+        rounds::{DueItems, ItemFields, ItemOutcome, run_pass, run_round},
+        tenants::system_caller,
+    },
+    db::{
+        Viewer,
+        expiring_files::{self, ExpiredFile, ExpiringTenant},
+        files,
+    },
     domain::{
         caller::Caller,
         clock::Timestamp,
@@ -16,32 +24,54 @@ use crate::{
 
 /// The deduplication key of the job: one queued job per tenant is enough.
 const KEY: &str = "delete expired files";
-/// The number of tenants that one tick examines.
-const TENANTS_PER_TICK: usize = 1_000;
-/// The number of files read in one query.
-const FILES_PER_BATCH: usize = 100;
 /// The number of files that a job deletes before it yields to other tenants.
 const FILES_PER_JOB: usize = 1_000;
-/// The rotation key: all tenants share one rotation.
-const ALL: &str = "";
 
-/// Enqueues a job for each tenant that has expired files. Returns whether more tenants remain to be examined.
+/// Enqueues a job for each tenant of a round that has expired files.
 ///
 /// # Errors
 /// Returns `DatabaseUnavailable` if the database is unreachable.
-pub async fn enqueue_expired_file_deletions(app: &App) -> Result<bool, Error> {
-    let after = app.rotations.expiring_tenants.position(ALL);
-    let limit = i64::try_from(TENANTS_PER_TICK).unwrap_or(i64::MAX);
-    let mut tx = app.db.system_tx().await?;
-    let found = expiring_files::list_tenants(&mut tx, after, limit).await?;
-    for tenant in found.iter().filter(|found| found.is_due).map(|found| found.tenant) {
-        let job = Job::DeleteExpiredFiles {};
-        jobs::enqueue_job_for(&mut tx, tenant, app.ids.as_ref(), &job, Deduplicate::ByKey(KEY)).await?;
+pub async fn enqueue_expired_file_deletions(app: &App) -> Result<RoundReport, Error> {
+    run_round(&ExpiringTenants { app }, &app.rotations.expiring_tenants).await
+}
+
+/// The tenants with files that will be deleted automatically. Most of these files are not due yet.
+struct ExpiringTenants<'a> {
+    app: &'a App,
+}
+
+impl DueItems for ExpiringTenants<'_> {
+    type Item = ExpiringTenant;
+    type Position = TenantId;
+
+    const ACTION: &'static str = "enqueue deletion of expired files";
+    const PAGE_ITEMS: usize = 1_000;
+
+    async fn list_page(&self, after: Option<TenantId>, limit: i64) -> Result<Vec<ExpiringTenant>, Error> {
+        let mut tx = self.app.db.system_tx().await?;
+        let found = expiring_files::list_tenants(&mut tx, after, limit).await?;
+        tx.commit().await?;
+        Ok(found)
     }
-    tx.commit().await?;
-    let last = found.last().filter(|_| found.len() == TENANTS_PER_TICK).map(|found| found.tenant);
-    app.rotations.expiring_tenants.advance(ALL, last);
-    Ok(last.is_some())
+
+    fn position(item: &ExpiringTenant) -> TenantId {
+        item.tenant
+    }
+
+    fn fields<'a>(&self, item: &'a ExpiringTenant) -> ItemFields<'a> {
+        ItemFields::new(item.tenant)
+    }
+
+    async fn process(&self, item: &ExpiringTenant) -> Result<ItemOutcome, Error> {
+        if !item.is_due {
+            return Ok(ItemOutcome::Skipped);
+        }
+        let (job, ids) = (Job::DeleteExpiredFiles {}, self.app.ids.as_ref());
+        let mut tx = self.app.db.system_tx().await?;
+        jobs::enqueue_job_for(&mut tx, item.tenant, ids, &job, Deduplicate::ByKey(KEY)).await?;
+        tx.commit().await?;
+        Ok(ItemOutcome::Enqueued)
+    }
 }
 
 /// Deletes the expired files of one tenant. A file that fails does not block the others; the next tick finds
@@ -51,32 +81,47 @@ pub async fn enqueue_expired_file_deletions(app: &App) -> Result<bool, Error> {
 /// Returns `DatabaseUnavailable` if the database is unreachable. Earlier deletions are not rolled back.
 pub async fn delete_expired_files(app: &App, tenant: TenantId) -> Result<(), Error> {
     let caller = system_caller(app, tenant).await?;
-    let has_trash = caller.tenant.policy.trash.days > 0;
-    let limit = i64::try_from(FILES_PER_BATCH).unwrap_or(i64::MAX);
-    let (mut after, mut deleted) = (None, 0);
-    loop {
-        let mut tx = app.db.tenant_tx(tenant, &Viewer::system()).await?;
+    let RoundReport { done, failed, has_more } =
+        run_pass(&ExpiredFiles { app, caller }, FILES_PER_JOB).await?;
+    if done > 0 || failed > 0 {
+        tracing::info!(%tenant, done, failed, "deleted expired files");
+    }
+    if has_more { enqueue_again(app, tenant).await } else { Ok(()) }
+}
+
+/// The expired files of one tenant.
+struct ExpiredFiles<'a> {
+    app: &'a App,
+    /// The system, acting in the tenant.
+    caller: Caller,
+}
+
+impl DueItems for ExpiredFiles<'_> {
+    type Item = ExpiredFile;
+    type Position = ExpiredFile;
+
+    const ACTION: &'static str = "delete expired file";
+    const PAGE_ITEMS: usize = 100;
+
+    async fn list_page(&self, after: Option<ExpiredFile>, limit: i64) -> Result<Vec<ExpiredFile>, Error> {
+        let has_trash = self.caller.tenant.policy.trash.days > 0;
+        let mut tx = self.app.db.tenant_tx(self.caller.tenant_id(), &Viewer::system()).await?;
         let due = expiring_files::list_due(&mut tx, has_trash, after, limit).await?;
         tx.commit().await?;
-        for (_, id) in &due {
-            match delete_if_expired(app, &caller, *id).await {
-                Ok(is_deleted) => deleted += usize::from(is_deleted),
-                Err(error @ Error::DatabaseUnavailable(_)) => return Err(error),
-                Err(error) => tracing::warn!(%tenant, file = %id, %error, "failed to delete expired file"),
-            }
-        }
-        after = due.last().copied().filter(|_| due.len() == FILES_PER_BATCH);
-        if after.is_none() {
-            break;
-        }
-        if deleted >= FILES_PER_JOB {
-            return enqueue_again(app, tenant).await;
-        }
+        Ok(due)
     }
-    if deleted > 0 {
-        tracing::info!(%tenant, deleted, "deleted expired files");
+
+    fn position(item: &ExpiredFile) -> ExpiredFile {
+        *item
     }
-    Ok(())
+
+    fn fields<'a>(&self, (_, file): &'a ExpiredFile) -> ItemFields<'a> {
+        ItemFields { file: Some(*file), ..ItemFields::new(self.caller.tenant_id()) }
+    }
+
+    async fn process(&self, (_, file): &ExpiredFile) -> Result<ItemOutcome, Error> {
+        delete_if_expired(self.app, &self.caller, *file).await.map(ItemOutcome::from_done)
+    }
 }
 
 /// Enqueues a job for the remaining files, so that other tenants are served first.

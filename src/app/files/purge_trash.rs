@@ -2,38 +2,57 @@
 
 use super::purge::purge_locked;
 use crate::{
-    app::{App, Error, tenants::system_caller},
-    db::{Viewer, files},
+    app::{
+        App, Error, RoundReport,
+        rounds::{DueItems, ItemFields, ItemOutcome, run_round},
+        tenants::system_caller,
+    },
+    db::{
+        Viewer,
+        files::{self, DueFile},
+    },
     domain::ids::{FileId, TenantId},
 };
 
-/// The number of files that one round examines.
-const FILES_PER_ROUND: usize = 100;
-/// The key of the rotation that the trash of all tenants shares.
-const ROTATION_KEY: &str = "";
-
-/// Purges one round of due files and returns their number. Skips files that must be kept, and files that were
-/// undeleted after they were listed. A file that fails is retried after the rounds have processed all others.
+/// Purges one round of due files of all tenants. Skips files that must be kept, and files that were undeleted
+/// after they were listed.
 ///
 /// # Errors
 /// Returns `DatabaseUnavailable` if the database is unreachable. Earlier purges are not rolled back.
-pub async fn purge_trash(app: &App) -> Result<usize, Error> {
-    let after = app.rotations.due_files.position(ROTATION_KEY);
-    let limit = i64::try_from(FILES_PER_ROUND).unwrap_or(i64::MAX);
-    let mut tx = app.db.system_tx().await?;
-    let due = files::list_due(&mut tx, after, limit).await?;
-    tx.commit().await?;
-    app.rotations
-        .due_files
-        .advance(ROTATION_KEY, due.last().filter(|_| due.len() == FILES_PER_ROUND).copied());
-    let mut purged = 0;
-    for (_, tenant, id) in due {
-        match purge_if_due(app, tenant, id).await {
-            Ok(is_purged) => purged += usize::from(is_purged),
-            Err(error) => tracing::warn!(%tenant, file = %id, %error, "failed to purge file from trash"),
-        }
+pub async fn purge_trash(app: &App) -> Result<RoundReport, Error> {
+    run_round(&TrashedFiles { app }, &app.rotations.due_files).await
+}
+
+/// The files of all tenants whose time in the trash has ended.
+struct TrashedFiles<'a> {
+    app: &'a App,
+}
+
+impl DueItems for TrashedFiles<'_> {
+    type Item = DueFile;
+    type Position = DueFile;
+
+    const ACTION: &'static str = "purge file from trash";
+    const PAGE_ITEMS: usize = 100;
+
+    async fn list_page(&self, after: Option<DueFile>, limit: i64) -> Result<Vec<DueFile>, Error> {
+        let mut tx = self.app.db.system_tx().await?;
+        let due = files::list_due(&mut tx, after, limit).await?;
+        tx.commit().await?;
+        Ok(due)
     }
-    Ok(purged)
+
+    fn position(item: &DueFile) -> DueFile {
+        *item
+    }
+
+    fn fields<'a>(&self, (_, tenant, file): &'a DueFile) -> ItemFields<'a> {
+        ItemFields { file: Some(*file), ..ItemFields::new(*tenant) }
+    }
+
+    async fn process(&self, (_, tenant, file): &DueFile) -> Result<ItemOutcome, Error> {
+        purge_if_due(self.app, *tenant, *file).await.map(ItemOutcome::from_done)
+    }
 }
 
 async fn purge_if_due(app: &App, tenant: TenantId, id: FileId) -> Result<bool, Error> {

@@ -2,55 +2,69 @@
 //! copies of interrupted moves.
 
 use crate::{
-    app::{App, Error},
-    db::stray_objects::{self, DueStrayObject, StrayObject},
+    app::{
+        App, Error, RoundReport,
+        rounds::{DueItems, ItemFields, ItemOutcome, run_round_in_each_store},
+    },
+    db::stray_objects::{self, DueStrayObject, StrayObject, StrayObjectCursor},
     storage::ObjectStorage,
 };
-
-/// The number of objects of a provider that one round examines.
-const OBJECTS_PER_ROUND: usize = 100;
 
 /// The page size for listing the multipart uploads of a key. Usually there is at most one.
 const UPLOADS_OF_A_KEY: usize = 10;
 
-/// Deletes one round of due objects and returns their number. Deletes the bytes before the row, so that after
-/// a crash in between the row still shows what to delete. An object that fails is retried after the rounds
-/// have processed all others.
+/// Runs one round of deletions in each store. Deletes the bytes before the row, so that after a crash in
+/// between the row still shows what to delete.
 ///
 /// # Errors
 /// Returns `DatabaseUnavailable` if the database is unreachable.
-pub async fn delete_stray_objects(app: &App) -> Result<usize, Error> {
-    let mut deleted = 0;
-    for store in app.stores.iter() {
-        deleted += delete_in_store(app, store.as_ref()).await?;
-    }
-    Ok(deleted)
+pub async fn delete_stray_objects(app: &App) -> Result<RoundReport, Error> {
+    let rotation = &app.rotations.due_stray_objects;
+    run_round_in_each_store(app, rotation, |store| DueStrayObjects { app, store }).await
 }
 
-/// Runs the round of one provider. Each has its own round, so that an unreachable store does not block the
-/// others.
-async fn delete_in_store(app: &App, store: &dyn ObjectStorage) -> Result<usize, Error> {
-    let provider = store.provider();
-    let after = app.rotations.due_stray_objects.position(provider);
-    let limit = i64::try_from(OBJECTS_PER_ROUND).unwrap_or(i64::MAX);
-    let mut tx = app.db.system_tx().await?;
-    let due = stray_objects::list_due(&mut tx, provider, after, limit).await?;
-    tx.commit().await?;
-    let last = due.last().filter(|_| due.len() == OBJECTS_PER_ROUND).map(DueStrayObject::cursor);
-    app.rotations.due_stray_objects.advance(provider, last);
-    let mut deleted = 0;
-    for DueStrayObject { object, .. } in due {
-        match delete_object(app, store, &object).await {
-            Ok(is_deleted) => deleted += usize::from(is_deleted),
-            Err(error) => {
-                let StrayObject { tenant, provider, key, .. } = &object;
-                tracing::warn!(%tenant, provider, %key, %error, "failed to delete stray object");
-            }
-        }
-    }
-    Ok(deleted)
+/// The due stray objects in one store.
+struct DueStrayObjects<'a> {
+    app: &'a App,
+    store: &'a dyn ObjectStorage,
 }
 
+impl DueItems for DueStrayObjects<'_> {
+    type Item = DueStrayObject;
+    type Position = StrayObjectCursor;
+
+    const ACTION: &'static str = "delete stray object";
+    const PAGE_ITEMS: usize = 100;
+
+    fn provider(&self) -> Option<&str> {
+        Some(self.store.provider())
+    }
+
+    async fn list_page(
+        &self,
+        after: Option<StrayObjectCursor>,
+        limit: i64,
+    ) -> Result<Vec<DueStrayObject>, Error> {
+        let mut tx = self.app.db.system_tx().await?;
+        let due = stray_objects::list_due(&mut tx, self.store.provider(), after, limit).await?;
+        tx.commit().await?;
+        Ok(due)
+    }
+
+    fn position(item: &DueStrayObject) -> StrayObjectCursor {
+        item.cursor()
+    }
+
+    fn fields<'a>(&self, item: &'a DueStrayObject) -> ItemFields<'a> {
+        ItemFields { key: Some(&item.object.key), ..ItemFields::new(item.object.tenant) }
+    }
+
+    async fn process(&self, item: &DueStrayObject) -> Result<ItemOutcome, Error> {
+        delete_object(self.app, self.store, &item.object).await.map(ItemOutcome::from_done)
+    }
+}
+
+/// Deletes an object and its row. Returns false if it is not due any more, or a blob references it.
 async fn delete_object(app: &App, store: &dyn ObjectStorage, object: &StrayObject) -> Result<bool, Error> {
     let mut tx = app.db.system_tx().await?;
     let is_claimed = stray_objects::claim(&mut tx, object).await?;

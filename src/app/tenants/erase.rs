@@ -16,7 +16,11 @@ use futures::{StreamExt, TryStreamExt, stream};
 
 use super::{delete, directory::CACHE_SECONDS};
 use crate::{
-    app::{App, Error, uploads::expire::abandon_tenant_uploads},
+    app::{
+        App, Error, RoundReport,
+        rounds::{DueItems, ItemFields, ItemOutcome, run_round},
+        uploads::expire::abandon_tenant_uploads,
+    },
     db::{
         Viewer,
         audit_entries::{self, AuditAction, AuditEntry},
@@ -27,8 +31,6 @@ use crate::{
     storage::ObjectStorage,
 };
 
-/// The number of tenants that one round examines.
-const TENANTS_PER_ROUND: usize = 10;
 /// The number of rows deleted in one transaction.
 const ROWS_PER_STEP: i32 = 1_000;
 /// The number of objects deleted in one step.
@@ -38,68 +40,93 @@ const OBJECTS_CONCURRENT_MAX: usize = 8;
 /// The time from the change of state until no replica has the tenant cached, with a margin of one half for
 /// clock differences.
 const ERASE_DELAY_SECONDS: u32 = CACHE_SECONDS + CACHE_SECONDS / 2;
-/// The rotation key: all tenants share one rotation.
-const ALL: &str = "";
 
-/// Runs one step for each tenant of a round and returns the number of erased items. If a step fails, the
-/// error is stored in the tenant's record, and a later round retries it.
+/// Runs one step for each tenant of a round. If a step fails, the error is stored in the tenant's record, and
+/// a later round retries it.
 ///
 /// # Errors
 /// Returns `DatabaseUnavailable` if the database is unreachable.
-pub async fn erase_deleting_tenants(app: &App) -> Result<usize, Error> {
-    let after = app.rotations.deleting_tenants.position(ALL);
-    let limit = i64::try_from(TENANTS_PER_ROUND).unwrap_or(i64::MAX);
-    let mut tx = app.db.system_tx().await?;
-    let due = tenant_records::list_deleting(&mut tx, after, ERASE_DELAY_SECONDS, limit).await?;
-    tx.commit().await?;
-    let last = due.last().copied().filter(|_| due.len() == TENANTS_PER_ROUND);
-    app.rotations.deleting_tenants.advance(ALL, last);
-    let mut erased = 0;
-    for tenant in due {
-        let problem = match erase_step(app, tenant).await {
-            Ok(count) => {
-                erased += count;
-                String::new()
-            }
-            Err(error) => {
-                tracing::warn!(%tenant, %error, "failed to erase tenant");
-                error.to_string()
-            }
-        };
-        let mut tx = app.db.system_tx().await?;
-        tenant_records::set_deletion_problem(&mut tx, tenant, &problem).await?;
-        tx.commit().await?;
-    }
-    Ok(erased)
+pub async fn erase_deleting_tenants(app: &App) -> Result<RoundReport, Error> {
+    run_round(&DeletingTenants { app }, &app.rotations.deleting_tenants).await
 }
 
-/// Runs the next step for one tenant and returns the number of erased items.
-async fn erase_step(app: &App, tenant: TenantId) -> Result<usize, Error> {
-    let uploads = abandon_tenant_uploads(app, tenant).await?;
-    if uploads > 0 {
-        return Ok(uploads);
+/// The tenants that are being deleted and that no replica serves any more.
+struct DeletingTenants<'a> {
+    app: &'a App,
+}
+
+impl DueItems for DeletingTenants<'_> {
+    type Item = TenantId;
+    type Position = TenantId;
+
+    const ACTION: &'static str = "erase tenant";
+    const PAGE_ITEMS: usize = 10;
+
+    async fn list_page(&self, after: Option<TenantId>, limit: i64) -> Result<Vec<TenantId>, Error> {
+        let mut tx = self.app.db.system_tx().await?;
+        let due = tenant_records::list_deleting(&mut tx, after, ERASE_DELAY_SECONDS, limit).await?;
+        tx.commit().await?;
+        Ok(due)
+    }
+
+    fn position(item: &TenantId) -> TenantId {
+        *item
+    }
+
+    fn fields<'a>(&self, item: &'a TenantId) -> ItemFields<'a> {
+        ItemFields::new(*item)
+    }
+
+    async fn process(&self, item: &TenantId) -> Result<ItemOutcome, Error> {
+        let erased = erase_step(self.app, *item).await;
+        let stored = store_problem(self.app, *item, &erased).await;
+        match (erased, stored) {
+            (Ok(outcome), stored) => stored.map(|()| outcome),
+            (Err(error), Ok(())) => Err(error),
+            (Err(error), Err(second)) => {
+                tracing::warn!(tenant = %item, error = %second, "failed to store the problem of a deletion");
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Stores the error of a step in the tenant's record, or clears it after a step that succeeded.
+async fn store_problem(
+    app: &App,
+    tenant: TenantId,
+    erased: &Result<ItemOutcome, Error>,
+) -> Result<(), Error> {
+    let problem = erased.as_ref().err().map(ToString::to_string).unwrap_or_default();
+    let mut tx = app.db.system_tx().await?;
+    tenant_records::set_deletion_problem(&mut tx, tenant, &problem).await?;
+    Ok(tx.commit().await?)
+}
+
+/// Runs the next step for one tenant.
+async fn erase_step(app: &App, tenant: TenantId) -> Result<ItemOutcome, Error> {
+    if abandon_tenant_uploads(app, tenant).await? > 0 {
+        return Ok(ItemOutcome::Done);
     }
     check_retention(app, tenant).await?;
-    let rows = erase_rows(app, tenant).await?;
-    if rows > 0 {
-        return Ok(rows);
-    }
-    let objects = delete_blobs(app, tenant).await?;
-    if objects > 0 {
-        return Ok(objects);
+    if erase_rows(app, tenant).await? > 0 || delete_blobs(app, tenant).await? > 0 {
+        return Ok(ItemOutcome::Done);
     }
     let mut tx = app.db.system_tx().await?;
     let stray_count = stray_objects::make_all_due(&mut tx, tenant).await?;
     tx.commit().await?;
     if stray_count > 0 {
         // `delete_stray_objects` deletes them. Continue when they are deleted.
-        return Ok(0);
+        return Ok(ItemOutcome::Skipped);
     }
     let mut deleted = 0;
     for store in app.stores.iter() {
         deleted += delete_leftovers(app, store.as_ref(), tenant).await?;
     }
-    if deleted > 0 { Ok(deleted) } else { finish_deletion(app, tenant).await }
+    if deleted == 0 {
+        finish_deletion(app, tenant).await?;
+    }
+    Ok(ItemOutcome::Done)
 }
 
 /// Checks that no file must be kept. A replica with a cached tenant may have set a retention or hold after
@@ -171,7 +198,7 @@ async fn delete_leftovers(app: &App, store: &dyn ObjectStorage, tenant: TenantId
     Ok(unfinished.len() + objects.len())
 }
 
-async fn finish_deletion(app: &App, tenant: TenantId) -> Result<usize, Error> {
+async fn finish_deletion(app: &App, tenant: TenantId) -> Result<(), Error> {
     let mut tx = app.db.system_tx().await?;
     if let Some(record) = tenant_records::end_deletion(&mut tx, tenant).await? {
         let details = serde_json::json!({ "step": "ended", "report": record.deletion });
@@ -181,5 +208,5 @@ async fn finish_deletion(app: &App, tenant: TenantId) -> Result<usize, Error> {
     }
     tx.commit().await?;
     app.tenants.invalidate(tenant).await;
-    Ok(1)
+    Ok(())
 }

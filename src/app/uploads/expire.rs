@@ -2,77 +2,100 @@
 
 use super::abandon::{AbandonedUpload, abandon_upload};
 use crate::{
-    app::{App, Error, rotation::Round},
-    db::uploads,
+    app::{
+        App, Error, RoundReport,
+        rounds::{DueItems, ItemFields, ItemOutcome, run_pass, run_round_in_each_store},
+    },
+    db::uploads::{self, ExpiredUpload, ExpiredUploadCursor},
     domain::ids::TenantId,
     storage::{MultipartId, ObjectStorage},
 };
 
-/// The number of uploads that one round processes per provider.
-const UPLOADS_PER_ROUND: usize = 100;
+/// The number of uploads of a deleted tenant that one step abandons.
+const UPLOADS_PER_STEP: i64 = 100;
 
-/// Abandons one round of expired uploads and deletes their objects. An upload that fails is retried after the
-/// rounds have processed all others.
+/// Abandons one round of expired uploads in each store and deletes their objects.
 ///
 /// # Errors
 /// Returns an error if the database is unavailable.
-pub async fn expire_uploads(app: &App) -> Result<Round, Error> {
+pub async fn expire_uploads(app: &App) -> Result<RoundReport, Error> {
     let mut tx = app.db.system_tx().await?;
     uploads::delete_committed(&mut tx).await?;
     tx.commit().await?;
-    let mut all = Round::default();
-    for store in app.stores.iter() {
-        let round = expire_uploads_in_store(app, store.as_ref()).await?;
-        all = Round { done: all.done + round.done, has_more: all.has_more || round.has_more };
-    }
-    Ok(all)
+    let rotation = &app.rotations.expired_uploads;
+    run_round_in_each_store(app, rotation, |store| ExpiredUploads { app, store }).await
 }
 
-/// Processes one round for one provider, so that an unreachable provider does not delay the others.
-pub(in crate::app) async fn expire_uploads_in_store(
+/// Abandons all expired uploads in one store.
+///
+/// # Errors
+/// Returns an error if the database is unavailable.
+pub(in crate::app) async fn expire_all_uploads_in_store(
     app: &App,
     store: &dyn ObjectStorage,
-) -> Result<Round, Error> {
-    let provider = store.provider();
-    let after = app.rotations.expired_uploads.position(provider);
-    let limit = i64::try_from(UPLOADS_PER_ROUND).unwrap_or(i64::MAX);
-    let mut tx = app.db.system_tx().await?;
-    let expired = uploads::list_expired(&mut tx, provider, after, limit).await?;
-    tx.commit().await?;
-    let has_more = expired.len() == UPLOADS_PER_ROUND;
-    let last = expired.last().filter(|_| has_more).map(uploads::ExpiredUpload::cursor);
-    app.rotations.expired_uploads.advance(provider, last);
-    let mut done = 0;
-    for upload in expired {
-        let multipart = upload.multipart_id.map(MultipartId::new);
+) -> Result<RoundReport, Error> {
+    run_pass(&ExpiredUploads { app, store }, usize::MAX).await
+}
+
+/// The expired uploads in one store.
+struct ExpiredUploads<'a> {
+    app: &'a App,
+    store: &'a dyn ObjectStorage,
+}
+
+impl DueItems for ExpiredUploads<'_> {
+    type Item = ExpiredUpload;
+    type Position = ExpiredUploadCursor;
+
+    const ACTION: &'static str = "expire upload";
+    const PAGE_ITEMS: usize = 100;
+
+    fn provider(&self) -> Option<&str> {
+        Some(self.store.provider())
+    }
+
+    async fn list_page(
+        &self,
+        after: Option<ExpiredUploadCursor>,
+        limit: i64,
+    ) -> Result<Vec<ExpiredUpload>, Error> {
+        let mut tx = self.app.db.system_tx().await?;
+        let expired = uploads::list_expired(&mut tx, self.store.provider(), after, limit).await?;
+        tx.commit().await?;
+        Ok(expired)
+    }
+
+    fn position(item: &ExpiredUpload) -> ExpiredUploadCursor {
+        item.cursor()
+    }
+
+    fn fields<'a>(&self, item: &'a ExpiredUpload) -> ItemFields<'a> {
+        ItemFields { upload: Some(item.lease.id), ..ItemFields::new(item.tenant) }
+    }
+
+    async fn process(&self, item: &ExpiredUpload) -> Result<ItemOutcome, Error> {
+        let multipart = item.multipart_id.clone().map(MultipartId::new);
         let abandoned = AbandonedUpload {
-            tenant: upload.tenant,
-            lease: upload.lease,
-            key: &upload.key,
+            tenant: item.tenant,
+            lease: item.lease,
+            key: &item.key,
             multipart: multipart.as_ref(),
-            staging_key: upload.staging_key.as_ref(),
+            staging_key: item.staging_key.as_ref(),
             is_recorded: true,
             is_expired: true,
         };
-        match abandon_upload(app, store, abandoned).await {
-            Ok(is_abandoned) => done += usize::from(is_abandoned),
-            Err(error) => {
-                tracing::warn!(tenant = %upload.tenant, upload = %upload.lease.id, %error, "failed to expire upload");
-            }
-        }
+        abandon_upload(self.app, self.store, abandoned).await.map(ItemOutcome::from_done)
     }
-    Ok(Round { done, has_more })
 }
 
-/// Abandons uploads of a tenant that is being deleted, regardless of their lease, at most one round. Returns
-/// the number of uploads processed.
+/// Abandons uploads of a tenant that is being deleted, regardless of their lease, up to the limit of one
+/// step. Returns the number of uploads processed.
 ///
 /// # Errors
 /// Returns an error if the database or the store is unavailable, or if the store is not configured.
 pub(in crate::app) async fn abandon_tenant_uploads(app: &App, tenant: TenantId) -> Result<usize, Error> {
-    let limit = i64::try_from(UPLOADS_PER_ROUND).unwrap_or(i64::MAX);
     let mut tx = app.db.system_tx().await?;
-    let open = uploads::list_for_tenant(&mut tx, tenant, limit).await?;
+    let open = uploads::list_for_tenant(&mut tx, tenant, UPLOADS_PER_STEP).await?;
     tx.commit().await?;
     let count = open.len();
     for (provider, upload) in open {

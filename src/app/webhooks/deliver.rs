@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{message::Message, open_secret, send::send_message};
 use crate::{
-    app::{App, Error, files::watch::event_retention},
+    app::{App, Error, RoundReport, files::watch::event_retention},
     crypto::webhook_secret::WebhookSecret,
     db::{
         TenantTx, Viewer,
@@ -61,24 +61,26 @@ pub async fn claim_webhooks(app: &App, count_max: usize) -> Result<Vec<WebhookLe
     Ok(leases)
 }
 
-/// Processes one round of due endpoints. Returns the number of messages that were delivered or became dead
-/// letters. For tests and for operators who do not want to wait.
+/// Processes one round of due endpoints. Counts the messages that were delivered or became dead letters as
+/// done, and the endpoints that were not processed as failed. For tests and for operators who do not want to
+/// wait.
 ///
 /// # Errors
 /// Returns an error if the database is unavailable. Recorded outcomes remain; the other leases expire.
-pub async fn deliver_webhooks(app: &App) -> Result<usize, Error> {
+pub async fn deliver_webhooks(app: &App) -> Result<RoundReport, Error> {
     let (leases, never) = (claim_webhooks(app, ENDPOINTS_PER_ROUND).await?, CancellationToken::new());
     let outcomes = join_all(leases.iter().map(|lease| deliver_due_events(app, lease, &never))).await;
-    let mut done = 0;
+    let mut total = RoundReport::default();
     for (lease, outcome) in leases.iter().zip(outcomes) {
         match outcome {
-            Ok(count) => done += count,
+            Ok(report) => total += report,
             Err(error) => {
-                tracing::warn!(tenant = %lease.tenant, webhook = %lease.webhook, %error, "failed to deliver events")
+                total.failed += 1;
+                tracing::warn!(tenant = %lease.tenant, webhook = %lease.webhook, %error, "failed to deliver events");
             }
         }
     }
-    Ok(done)
+    Ok(total)
 }
 
 /// One endpoint and its lease.
@@ -99,8 +101,8 @@ struct Endpoint<'a> {
     done: usize,
 }
 
-/// Sends due messages to one endpoint until none is left, its time is used up, or `stop` is cancelled.
-/// Returns the number of messages that were delivered or became dead letters.
+/// Sends due messages to one endpoint until none is left, its time is used up, or `stop` is cancelled. Counts
+/// the messages that were delivered or became dead letters as done.
 ///
 /// # Errors
 /// Returns an error if the database is unavailable. Recorded outcomes remain; the lease expires.
@@ -108,11 +110,11 @@ pub async fn deliver_due_events(
     app: &App,
     lease: &WebhookLease,
     stop: &CancellationToken,
-) -> Result<usize, Error> {
+) -> Result<RoundReport, Error> {
     let mut tx = tenant_tx(app, lease).await?;
     let read = read_due(app, &mut tx, lease).await;
     let Some((stored, waiting, EventBatch { events, snapshot })) = tx.finish(read).await? else {
-        return Ok(0);
+        return Ok(RoundReport::default());
     };
     let mut endpoint = Endpoint::new(app, lease, stop, &stored, snapshot.time);
     if endpoint.secrets.is_empty() {
@@ -124,7 +126,7 @@ pub async fn deliver_due_events(
         );
         endpoint.progress.retry_delay = UNREADABLE_SECRET_DELAY;
         endpoint.release().await?;
-        return Ok(endpoint.done);
+        return Ok(endpoint.report());
     }
     if !snapshot.retains_time(stored.position_time, event_retention(app)) {
         return endpoint.disable(EVENTS_DROPPED).await;
@@ -134,7 +136,7 @@ pub async fn deliver_due_events(
             break;
         }
         if !endpoint.redeliver(&delivery).await? {
-            return Ok(endpoint.done);
+            return Ok(endpoint.report());
         }
     }
     let mut is_last = i64::try_from(events.len()).unwrap_or(i64::MAX) < EVENTS_PER_ENDPOINT;
@@ -144,7 +146,7 @@ pub async fn deliver_due_events(
             break;
         }
         if !endpoint.send_next(event).await? {
-            return Ok(endpoint.done);
+            return Ok(endpoint.report());
         }
     }
     // Advance the time even if nothing was written, so that the cursor does not become too old.
@@ -152,7 +154,7 @@ pub async fn deliver_due_events(
         (endpoint.progress.position, endpoint.progress.position_time) = (snapshot.position, snapshot.time);
     }
     endpoint.release().await?;
-    Ok(endpoint.done)
+    Ok(endpoint.report())
 }
 
 type DueWork = (StoredWebhook, Vec<Delivery>, EventBatch);
@@ -215,6 +217,10 @@ impl<'a> Endpoint<'a> {
         };
         let (url, incarnation) = (webhook.url.clone(), stored.incarnation.clone());
         Self { app, lease, stop, begin_time, url, incarnation, secrets, progress, now, done: 0 }
+    }
+
+    fn report(&self) -> RoundReport {
+        RoundReport { done: self.done, ..RoundReport::default() }
     }
 
     fn has_time(&self) -> bool {
@@ -304,11 +310,11 @@ impl<'a> Endpoint<'a> {
     }
 
     /// Disables the endpoint until an admin activates it again.
-    async fn disable(&mut self, reason: &str) -> Result<usize, Error> {
+    async fn disable(&mut self, reason: &str) -> Result<RoundReport, Error> {
         self.progress.state = WebhookState::Disabled;
         self.progress.state_reason = reason.to_owned();
         self.release().await?;
-        Ok(self.done)
+        Ok(self.report())
     }
 
     /// Records the progress and releases the lease.

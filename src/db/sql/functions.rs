@@ -45,6 +45,9 @@ extern "SQL" {
 diesel::infix_operator!(PlusInterval, " + ", Timestamptz, backend: Pg);
 diesel::infix_operator!(MinusInterval, " - ", Timestamptz, backend: Pg);
 
+// Whether a principal is one of the viewer's. The subquery makes PostgreSQL compute them once per statement.
+diesel::postfix_operator!(IsOfViewer, " = ANY ((SELECT app.principals())::text[])", Bool, backend: Pg);
+
 diesel::postfix_operator!(ToBigint, "::bigint", Nullable<BigInt>, backend: Pg);
 
 /// Returns the sum of a column, or NULL if there are no rows. A sum that does not fit is an error.

@@ -198,6 +198,34 @@ async fn quickstart_stores_and_fetches_a_file() {
     assert!(output.status.success(), "{}", printed.concat());
 }
 
+/// Runs `scripts/release` with the binary of these tests. The script itself checks that the program is stripped
+/// and that its symbols are complete. It needs the file format of Linux.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn release_moves_symbols_beside_the_program() {
+    let directory = tempfile::tempdir().unwrap();
+    let run = |program: PathBuf, output: &str| {
+        let mut release = Command::new(repository().join("scripts/release"));
+        release.arg("--output").arg(directory.path().join(output));
+        release.env("STRONGROOM_BIN", program).stdin(Stdio::null());
+        async move { timeout(DOCUMENT_TIMEOUT, release.output()).await.unwrap().unwrap() }
+    };
+    let release = run(env!("CARGO_BIN_EXE_strongroom").into(), "release").await;
+    assert!(release.status.success(), "{}", String::from_utf8_lossy(&release.stderr));
+    let artifacts = directory.path().join("release");
+    let digests = fs::read_to_string(artifacts.join("SHA256SUMS")).unwrap();
+    for line in digests.lines() {
+        let (digest, name) = line.split_once("  ").unwrap();
+        assert!(artifacts.join(name).exists(), "{name}");
+        assert!(String::from_utf8_lossy(&release.stdout).contains(digest), "{digest}");
+    }
+    assert_eq!(digests.lines().count(), 2);
+
+    let again = run(artifacts.join("strongroom"), "again").await;
+    assert!(!again.status.success());
+    assert!(String::from_utf8_lossy(&again.stderr).contains("already stripped"));
+}
+
 /// Finds blocks of other shells, and blocks whose runner does not contain their commands.
 fn find_untested_blocks(document: &Document, read: impl Fn(&str) -> Option<String>) -> Vec<String> {
     let mut findings = Vec::new();

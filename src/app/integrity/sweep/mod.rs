@@ -36,7 +36,7 @@ use database_check::ObjectsByDay;
 pub use report::{Amount, SweepReport};
 
 use crate::{
-    app::{App, Error, uploads::expire},
+    app::{App, Error, RoundReport, uploads::expire},
     db::{SystemTx, sweep_candidates, sweeps, uploads},
     storage::ObjectStorage,
 };
@@ -85,16 +85,17 @@ pub async fn sweep_stores(app: &App, options: SweepOptions) -> Result<Vec<SweepR
     Ok(reports)
 }
 
-/// Sweeps each store whose interval has passed, as background work. Returns the number of deleted objects.
+/// Sweeps each store whose interval has passed, as background work. Counts the deleted objects as done and the
+/// problems as failed. Never has more: the sweep has a schedule of its own.
 ///
 /// # Errors
 /// Returns `DatabaseUnavailable` if the database is unreachable.
-pub async fn sweep_due_stores(app: &App) -> Result<usize, Error> {
+pub async fn sweep_due_stores(app: &App) -> Result<RoundReport, Error> {
     let config = &app.limits.sweeping;
+    let mut total = RoundReport::default();
     if !config.enabled {
-        return Ok(0);
+        return Ok(total);
     }
-    let mut deleted = 0;
     for store in app.stores.iter() {
         let mut lock = app.db.system_tx().await?;
         if !sweeps::lock(&mut lock, store.provider()).await? {
@@ -110,11 +111,12 @@ pub async fn sweep_due_stores(app: &App) -> Result<usize, Error> {
                 .run(&mut report)
                 .await?;
             report.log();
-            deleted += usize::try_from(report.deleted.count).unwrap_or(usize::MAX);
+            let done = usize::try_from(report.deleted.count).unwrap_or(usize::MAX);
+            total += RoundReport { done, failed: report.problems.len(), has_more: false };
         }
         release_lock(lock, store).await;
     }
-    Ok(deleted)
+    Ok(total)
 }
 
 /// Releases the lock of a sweep. An error does not affect the completed round.
@@ -132,14 +134,8 @@ async fn expire_uploads(
     if options.is_dry_run {
         return expire::count_expired_uploads(app, store.provider()).await;
     }
-    let mut expired = 0;
-    loop {
-        let round = expire::expire_uploads_in_store(app, store.as_ref()).await?;
-        expired += round.done as u64;
-        if !round.has_more {
-            return Ok(expired);
-        }
-    }
+    let expired = expire::expire_all_uploads_in_store(app, store.as_ref()).await?;
+    Ok(expired.done as u64)
 }
 
 /// One round of sweeping one store.

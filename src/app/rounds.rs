@@ -1,0 +1,211 @@
+//! Runs rounds of background work: lists a page of due items, processes one after the other, and reports the
+//! result.
+//!
+//! A failing item must not block the others: its error is logged and counted, and it is retried when the
+//! rounds have processed all other items (see `rotation`). A round ends early only if the database is
+//! unreachable, because every further item would wait for it too.
+
+use super::{App, Error, rotation::Rotation};
+use crate::{
+    db::DbErrorKind,
+    domain::{
+        ids::{FileId, TenantId, UploadId},
+        object_key::ObjectKey,
+    },
+    storage::ObjectStorage,
+};
+
+/// The result of background work.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RoundReport {
+    /// The number of completed items.
+    pub done: usize,
+    /// The number of failed items. Their errors are logged, and they are retried later.
+    pub failed: usize,
+    /// Whether more items may be due, so that the work should continue at once.
+    pub has_more: bool,
+}
+
+impl std::ops::AddAssign for RoundReport {
+    fn add_assign(&mut self, other: Self) {
+        self.done += other.done;
+        self.failed += other.failed;
+        self.has_more |= other.has_more;
+    }
+}
+
+/// The outcome of an item that did not fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ItemOutcome {
+    /// The item made progress, and counts as done.
+    Done,
+    /// A job that processes the item was enqueued. The job counts when it is done.
+    Enqueued,
+    /// The item is no longer due, or it waits for other work.
+    Skipped,
+}
+
+impl ItemOutcome {
+    /// Returns `Done` if something was done, and `Skipped` otherwise.
+    pub(super) fn from_done(is_done: bool) -> Self {
+        if is_done { Self::Done } else { Self::Skipped }
+    }
+}
+
+/// The fields that identify an item in the log.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ItemFields<'a> {
+    pub(super) tenant: TenantId,
+    pub(super) file: Option<FileId>,
+    pub(super) upload: Option<UploadId>,
+    /// The key of the object.
+    pub(super) key: Option<&'a ObjectKey>,
+}
+
+impl ItemFields<'_> {
+    /// Identifies an item by its tenant only.
+    pub(super) fn new(tenant: TenantId) -> Self {
+        Self { tenant, file: None, upload: None, key: None }
+    }
+}
+
+/// A list of due items, and how to process one of them.
+pub(super) trait DueItems: Sync {
+    type Item: Send + Sync;
+    /// The position of an item in the list.
+    type Position: Clone + Send + Sync;
+
+    /// The processing of one item, as a bare verb phrase for the log, such as `delete blob`.
+    const ACTION: &'static str;
+    /// The number of items in a full page.
+    const PAGE_ITEMS: usize;
+
+    /// Returns the provider whose items are listed, or `None` if the list does not depend on a provider.
+    fn provider(&self) -> Option<&str> {
+        None
+    }
+
+    /// Returns the first items after a position, or from the start, in the order of their positions.
+    fn list_page(
+        &self,
+        after: Option<Self::Position>,
+        limit: i64,
+    ) -> impl Future<Output = Result<Vec<Self::Item>, Error>> + Send;
+
+    fn position(item: &Self::Item) -> Self::Position;
+
+    fn fields<'a>(&self, item: &'a Self::Item) -> ItemFields<'a>;
+
+    /// Processes one item, which may have changed since it was listed.
+    fn process(&self, item: &Self::Item) -> impl Future<Output = Result<ItemOutcome, Error>> + Send;
+}
+
+/// Processes the next page of the items.
+///
+/// More may be due if an item was done, or if the page was full and no item failed. If all that could be done
+/// failed, the next round waits for its tick.
+///
+/// # Errors
+/// Returns an error if the items cannot be listed, or `DatabaseUnavailable` if the database becomes
+/// unreachable. Completed items are not rolled back; the next round continues after the item that was being
+/// processed.
+pub(super) async fn run_round<W: DueItems>(
+    work: &W,
+    rotation: &Rotation<W::Position>,
+) -> Result<RoundReport, Error> {
+    let page = process_page(work, rotation).await?;
+    let has_more = page.done > 0 || (!page.is_last && page.failed == 0);
+    Ok(RoundReport { done: page.done, failed: page.failed, has_more })
+}
+
+/// Runs a round for each store. Each has its own position, so that an unreachable store does not block the
+/// others.
+///
+/// # Errors
+/// Returns the errors of [`run_round`].
+pub(super) async fn run_round_in_each_store<'a, W: DueItems>(
+    app: &'a App,
+    rotation: &Rotation<W::Position>,
+    work_in: impl Fn(&'a dyn ObjectStorage) -> W,
+) -> Result<RoundReport, Error> {
+    let mut total = RoundReport::default();
+    for store in app.stores.iter() {
+        total += run_round(&work_in(store.as_ref()), rotation).await?;
+    }
+    Ok(total)
+}
+
+/// Processes all items once, page by page, and stops after the page in which `done_max` is reached. More are
+/// due only if it stopped there.
+///
+/// # Errors
+/// Returns the errors of [`run_round`].
+pub(super) async fn run_pass<W: DueItems>(work: &W, done_max: usize) -> Result<RoundReport, Error> {
+    let rotation = Rotation::default();
+    let mut total = RoundReport::default();
+    loop {
+        let page = process_page(work, &rotation).await?;
+        total += RoundReport { done: page.done, failed: page.failed, has_more: false };
+        if page.is_last {
+            return Ok(total);
+        }
+        if total.done >= done_max {
+            return Ok(RoundReport { has_more: true, ..total });
+        }
+    }
+}
+
+/// The result of one page.
+struct ProcessedPage {
+    done: usize,
+    failed: usize,
+    is_last: bool,
+}
+
+async fn process_page<W: DueItems>(
+    work: &W,
+    rotation: &Rotation<W::Position>,
+) -> Result<ProcessedPage, Error> {
+    let key = work.provider().unwrap_or_default();
+    let limit = i64::try_from(W::PAGE_ITEMS).unwrap_or(i64::MAX);
+    let items = work.list_page(rotation.position(key), limit).await?;
+    let mut page = ProcessedPage { done: 0, failed: 0, is_last: items.len() < W::PAGE_ITEMS };
+    for item in &items {
+        // Before the item is processed: if it ends the round, by a panic for example, the next round
+        // continues after it.
+        rotation.advance(key, Some(W::position(item)));
+        match work.process(item).await {
+            Ok(ItemOutcome::Done) => page.done += 1,
+            Ok(ItemOutcome::Enqueued | ItemOutcome::Skipped) => {}
+            Err(Error::DatabaseUnavailable(error)) if error.kind == DbErrorKind::Unavailable => {
+                return Err(Error::DatabaseUnavailable(error));
+            }
+            Err(error) => {
+                log_failure(work, item, &error);
+                page.failed += 1;
+            }
+        }
+    }
+    if page.is_last {
+        rotation.advance(key, None);
+    }
+    Ok(page)
+}
+
+fn log_failure<W: DueItems>(work: &W, item: &W::Item, error: &Error) {
+    let ItemFields { tenant, file, upload, key } = work.fields(item);
+    tracing::warn!(
+        %tenant,
+        provider = work.provider(),
+        file = file.map(display),
+        upload = upload.map(display),
+        key = key.map(display),
+        %error,
+        cause = std::error::Error::source(error).map(display),
+        "failed to {}",
+        W::ACTION
+    );
+}
+
+#[cfg(test)]
+mod tests;
