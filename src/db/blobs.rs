@@ -1,81 +1,82 @@
 //! Blobs: one row per stored object.
 
-use std::borrow::Cow;
-
 use diesel::{
-    QueryableByName,
-    sql_types::{
-        Array, BigInt, Binary, Bool, Integer, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid,
-    },
+    AggregateExpressionMethods as _, BoolExpressionMethods as _, ExpressionMethods as _, IntoSql as _,
+    NullableExpressionMethods as _, QueryDsl as _, Queryable, QueryableByName, Selectable,
+    SelectableHelper as _,
+    dsl::{self, count, count_star, not},
+    sql_types::{BigInt, Nullable, Record, Timestamptz, Uuid as SqlUuid},
 };
 use uuid::Uuid;
 
-use super::{DbError, SystemTx, TenantTx, blob_position::BlobPosition, sql::statement};
+use super::{
+    DbError, SystemTx, TenantTx,
+    schema::{blobs, versions},
+    sql::{
+        AcrossTenants as _, OfTenant as _, ToBigint, coalesce, hours, now, now_plus, query, statement,
+        sum_numeric, sum_of,
+    },
+};
 use crate::domain::{
     checksum::Crc64,
     clock::Timestamp,
     digest::{Digest, ObjectHashes},
+    file::ContentState,
     ids::{BlobId, TenantId},
     object_key::ObjectKey,
     storage_class::StorageClass,
 };
 
 /// A stored object.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Queryable, Selectable)]
+#[diesel(table_name = blobs, check_for_backend(diesel::pg::Pg))]
 pub struct Blob {
     pub id: BlobId,
     /// The provider that stores the object.
     pub provider: String,
     /// The object's key at the provider.
+    #[diesel(column_name = storage_key)]
     pub key: ObjectKey,
+    #[diesel(deserialize_as = i64)]
     pub size_bytes: u64,
     /// `None` until the bytes of a direct upload are verified.
+    #[diesel(
+        select_expression = (blobs::sha256, blobs::crc64nvme),
+        select_expression_type = (blobs::sha256, blobs::crc64nvme),
+        deserialize_as = HashColumns
+    )]
     pub hashes: Option<ObjectHashes>,
+    #[diesel(column_name = storage_class)]
     pub class: StorageClass,
 }
 
-#[derive(QueryableByName)]
-pub(super) struct BlobRow {
-    #[diesel(sql_type = SqlUuid)]
-    blob_id: Uuid,
-    #[diesel(sql_type = Text)]
-    provider: String,
-    #[diesel(sql_type = Text)]
-    storage_key: String,
-    #[diesel(sql_type = BigInt)]
-    blob_size_bytes: i64,
-    #[diesel(sql_type = Nullable<Binary>)]
-    blob_sha256: Option<Vec<u8>>,
-    #[diesel(sql_type = Nullable<Binary>)]
-    crc64nvme: Option<Vec<u8>>,
-    #[diesel(sql_type = SmallInt)]
-    storage_class: i16,
+/// The columns of the hashes. A CHECK constraint makes both NULL or neither.
+#[derive(Queryable)]
+pub struct HashColumns {
+    sha256: Option<Digest>,
+    crc64nvme: Option<Crc64>,
 }
 
-pub(super) const COLUMNS: &str = "b.id AS blob_id, b.provider, b.storage_key, b.size_bytes AS blob_size_bytes, \
-     b.sha256 AS blob_sha256, b.crc64nvme, b.storage_class";
-
-impl BlobRow {
-    pub(super) fn into_blob(self) -> Result<Blob, DbError> {
-        let corrupt = |what: &str| DbError::corrupt("read blob", what);
-        let hashes = match (self.blob_sha256, self.crc64nvme) {
-            (None, None) => None,
-            (Some(sha256), Some(crc64nvme)) => Some(ObjectHashes {
-                sha256: Digest::from_slice(&sha256).map_err(|_| corrupt("digest"))?,
-                crc64nvme: Crc64::from_slice(&crc64nvme).ok_or_else(|| corrupt("checksum"))?,
-            }),
-            (Some(_), None) | (None, Some(_)) => return Err(corrupt("hashes")),
-        };
-        Ok(Blob {
-            hashes,
-            id: BlobId::from_uuid(self.blob_id),
-            provider: self.provider,
-            key: ObjectKey::parse(&self.storage_key).map_err(|_| corrupt("storage key"))?,
-            size_bytes: u64::try_from(self.blob_size_bytes).map_err(|_| corrupt("size"))?,
-            class: StorageClass::from_number(self.storage_class).ok_or_else(|| corrupt("storage class"))?,
-        })
+impl From<HashColumns> for Option<ObjectHashes> {
+    fn from(columns: HashColumns) -> Self {
+        let (sha256, crc64nvme) = columns.sha256.zip(columns.crc64nvme)?;
+        Some(ObjectHashes { sha256, crc64nvme })
     }
 }
+
+/// A subquery for the versions that reference a blob, in queries for blobs across tenants.
+macro_rules! versions_of_blob {
+    () => {{
+        use $crate::db::schema::{blobs, versions};
+
+        versions::table
+            .across_tenants()
+            .filter(versions::tenant_id.eq(blobs::tenant_id))
+            .filter(versions::blob_id.eq(blobs::id))
+    }};
+}
+
+pub(super) use versions_of_blob;
 
 /// Schedules the deletion of those blobs that no version references.
 ///
@@ -90,38 +91,47 @@ pub async fn schedule_deletion(
     ids: &[BlobId],
     blob_deletion_delay_hours: u32,
 ) -> Result<(), DbError> {
-    let ids: Vec<Uuid> = ids.iter().map(|id| id.as_uuid()).collect();
-    statement(
-        "lock blobs",
-        "SELECT FROM blobs WHERE tenant_id = $1 AND id = ANY ($2) ORDER BY id FOR NO KEY UPDATE",
-    )
-    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-    .bind::<Array<SqlUuid>, _>(ids.clone())
-    .execute(tx.connection()?)
-    .await?;
-    statement(
-        "schedule deletion of blobs",
-        "UPDATE blobs AS b SET delete_after = app.now() + make_interval(hours => $1)
-         WHERE b.tenant_id = $2 AND b.id = ANY ($3)
-           AND NOT EXISTS (SELECT FROM versions AS v WHERE v.tenant_id = b.tenant_id AND v.blob_id = b.id)",
-    )
-    .bind::<Integer, _>(i32::try_from(blob_deletion_delay_hours).unwrap_or(i32::MAX))
-    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-    .bind::<Array<SqlUuid>, _>(ids)
-    .execute(tx.connection()?)
-    .await
-    .map(|_| ())
+    let of_ids = blobs::table.of(tx.tenant()).filter(blobs::id.eq_any(ids));
+    let lock = of_ids.clone().order(blobs::id).select(blobs::id).for_no_key_update();
+    query("lock blobs", lock).execute(tx.connection()?).await?;
+    let references = versions::table.of(tx.tenant()).filter(versions::blob_id.eq(blobs::id));
+    let update = diesel::update(of_ids.filter(not(dsl::exists(references))))
+        .set(blobs::delete_after.eq(now_plus(hours(blob_deletion_delay_hours)).nullable()));
+    query("schedule deletion of blobs", update).execute(tx.connection()?).await.map(|_| ())
 }
 
 /// A blob and the tenant it belongs to.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Queryable, Selectable)]
+#[diesel(table_name = blobs, check_for_backend(diesel::pg::Pg))]
 pub struct TenantBlob {
+    #[diesel(column_name = tenant_id)]
     pub tenant: TenantId,
+    #[diesel(embed)]
     pub blob: Blob,
 }
 
+/// The position of a blob in a list that is ordered by tenant and id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlobCursor {
+    pub tenant: TenantId,
+    pub blob: BlobId,
+}
+
+impl BlobCursor {
+    /// The position before all blobs.
+    pub(super) const START: Self =
+        Self { tenant: TenantId::from_uuid(Uuid::nil()), blob: BlobId::from_uuid(Uuid::nil()) };
+}
+
+impl TenantBlob {
+    /// Returns the position of this blob in a list that is ordered by tenant and id.
+    pub fn cursor(&self) -> BlobCursor {
+        BlobCursor { tenant: self.tenant, blob: self.blob.id }
+    }
+}
+
 /// A blob that is due for deletion.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Queryable)]
 pub struct DueBlob {
     pub tenant_blob: TenantBlob,
     /// The time from which it is due.
@@ -129,35 +139,17 @@ pub struct DueBlob {
 }
 
 /// The position of a blob in the list of due blobs.
-pub type DueBlobCursor = (Timestamp, TenantId, BlobId);
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DueBlobCursor {
+    pub delete_after: Timestamp,
+    pub blob: BlobCursor,
+}
 
 impl DueBlob {
     /// Returns the position of this blob in the list of due blobs.
     pub fn cursor(&self) -> DueBlobCursor {
-        (self.delete_after, self.tenant_blob.tenant, self.tenant_blob.blob.id)
+        DueBlobCursor { delete_after: self.delete_after, blob: self.tenant_blob.cursor() }
     }
-}
-
-#[derive(QueryableByName)]
-struct TenantRow {
-    #[diesel(sql_type = SqlUuid)]
-    tenant_id: Uuid,
-    #[diesel(embed)]
-    blob: BlobRow,
-}
-
-impl TenantRow {
-    fn into_blob(self) -> Result<TenantBlob, DbError> {
-        Ok(TenantBlob { tenant: TenantId::from_uuid(self.tenant_id), blob: self.blob.into_blob()? })
-    }
-}
-
-#[derive(QueryableByName)]
-struct DueRow {
-    #[diesel(sql_type = Timestamptz)]
-    delete_after: Timestamp,
-    #[diesel(embed)]
-    tenant_blob: TenantRow,
 }
 
 /// Returns unreferenced blobs of a provider whose deletion delay has passed, after a position, ordered by due
@@ -168,70 +160,44 @@ pub async fn list_due(
     after: Option<DueBlobCursor>,
     limit: i64,
 ) -> Result<Vec<DueBlob>, DbError> {
-    let (time, tenant, id) = after.map_or((Timestamp::UNIX_EPOCH, Uuid::nil(), Uuid::nil()), |after| {
-        (after.0, after.1.as_uuid(), after.2.as_uuid())
-    });
-    let sql = format!(
-        "SELECT b.tenant_id, b.delete_after, {COLUMNS} FROM blobs AS b
-         WHERE b.delete_after <= app.now() AND b.provider = $1
-           AND NOT EXISTS (SELECT FROM versions AS v WHERE v.tenant_id = b.tenant_id AND v.blob_id = b.id)
-           AND (b.delete_after, b.tenant_id, b.id) > ($2, $3, $4)
-         ORDER BY b.delete_after, b.tenant_id, b.id LIMIT $5"
-    );
-    let rows: Vec<DueRow> = statement("list due blobs", sql)
-        .bind::<Text, _>(provider.to_owned())
-        .bind::<Timestamptz, _>(time)
-        .bind::<SqlUuid, _>(tenant)
-        .bind::<SqlUuid, _>(id)
-        .bind::<BigInt, _>(limit)
-        .load(tx.connection()?)
-        .await?;
-    rows.into_iter()
-        .map(|row| Ok(DueBlob { tenant_blob: row.tenant_blob.into_blob()?, delete_after: row.delete_after }))
-        .collect()
-}
-
-#[derive(QueryableByName)]
-struct ProviderRow {
-    #[diesel(sql_type = Text)]
-    provider: String,
-}
-
-#[derive(QueryableByName)]
-struct HasKeyRow {
-    #[diesel(sql_type = Bool)]
-    has_key: bool,
+    type Position = Record<(Nullable<Timestamptz>, SqlUuid, SqlUuid)>;
+    let start = DueBlobCursor { delete_after: Timestamp::UNIX_EPOCH, blob: BlobCursor::START };
+    let DueBlobCursor { delete_after, blob } = after.unwrap_or(start);
+    let position = (blobs::delete_after, blobs::tenant_id, blobs::id);
+    let page = blobs::table
+        .across_tenants()
+        .filter(blobs::delete_after.le(now().nullable()))
+        .filter(blobs::provider.eq(provider))
+        .filter(not(dsl::exists(versions_of_blob!())))
+        .filter(position.into_sql::<Position>().gt((delete_after, blob.tenant, blob.blob)))
+        .order(position)
+        .limit(limit)
+        .select((TenantBlob::as_select(), blobs::delete_after.assume_not_null()));
+    query("list due blobs", page).load(tx.connection()?).await
 }
 
 /// Returns whether a blob references the object with this key.
 pub async fn has_key(tx: &mut TenantTx, key: &ObjectKey) -> Result<bool, DbError> {
-    let row: HasKeyRow = statement(
-        "find blob by key",
-        "SELECT EXISTS (SELECT FROM blobs WHERE tenant_id = $1 AND storage_key = $2) AS has_key",
-    )
-    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-    .bind::<Text, _>(key.as_str().to_owned())
-    .one(tx.connection()?)
-    .await?;
-    Ok(row.has_key)
+    let blob = blobs::table.of(tx.tenant()).filter(blobs::storage_key.eq(key));
+    query("find blob by key", diesel::select(dsl::exists(blob))).one(tx.connection()?).await
 }
 
 /// Returns whether a blob with this id exists. Ids are never reused.
 pub async fn exists(tx: &mut SystemTx, tenant: TenantId, id: BlobId) -> Result<bool, DbError> {
-    let row: HasKeyRow = statement(
-        "find blob by id",
-        "SELECT EXISTS (SELECT FROM blobs WHERE tenant_id = $1 AND id = $2) AS has_key",
-    )
-    .bind::<SqlUuid, _>(tenant.as_uuid())
-    .bind::<SqlUuid, _>(id.as_uuid())
-    .one(tx.connection()?)
-    .await?;
-    Ok(row.has_key)
+    let blob = blobs::table.of(tenant).filter(blobs::id.eq(id));
+    query("find blob by id", diesel::select(dsl::exists(blob))).one(tx.connection()?).await
+}
+
+#[derive(QueryableByName)]
+#[diesel(table_name = blobs)]
+struct ProviderRow {
+    provider: String,
 }
 
 /// Returns the providers that blobs reference. Skips through the index from one (tenant, provider) pair to
 /// the next, because there are far fewer pairs than blobs.
 pub async fn list_providers(tx: &mut SystemTx) -> Result<Vec<String>, DbError> {
+    // A recursive skip scan.
     let rows: Vec<ProviderRow> = statement(
         "list providers of blobs",
         "WITH RECURSIVE walk AS (
@@ -250,80 +216,74 @@ pub async fn list_providers(tx: &mut SystemTx) -> Result<Vec<String>, DbError> {
 }
 
 /// A blob that can be moved to another provider.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Queryable)]
 pub struct MovableBlob {
     pub tenant_blob: TenantBlob,
     /// The uploader, from the blob's first version.
     pub created_by: Option<String>,
 }
 
-#[derive(QueryableByName)]
-pub(super) struct MovableRow {
-    #[diesel(sql_type = Nullable<Text>)]
-    created_by: Option<String>,
-    #[diesel(embed)]
-    tenant_blob: TenantRow,
-}
+/// The columns of a [`MovableBlob`].
+macro_rules! movable_columns {
+    () => {{
+        use $crate::db::{blobs::TenantBlob, schema::versions};
 
-/// The columns of a [`MovableRow`]. The blobs table has the alias `b`.
-pub(super) fn movable_columns() -> String {
-    format!(
-        "b.tenant_id, {COLUMNS}, (
-             SELECT v.created_by FROM versions AS v WHERE v.tenant_id = b.tenant_id AND v.blob_id = b.id
-             ORDER BY v.create_time, v.file_id LIMIT 1) AS created_by"
-    )
+        let first_uploader = $crate::db::blobs::versions_of_blob!()
+            .order((versions::create_time, versions::file_id))
+            .select(versions::created_by)
+            .single_value();
+        (TenantBlob::as_select(), first_uploader)
+    }};
 }
 
 /// Selects movable blobs: those whose deletion is not scheduled and whose digest is known.
-pub(super) const IS_MOVABLE: &str = "b.delete_after IS NULL AND b.sha256 IS NOT NULL";
+macro_rules! is_movable {
+    () => {{
+        use $crate::db::schema::blobs;
 
-impl MovableRow {
-    pub(super) fn into_blob(self) -> Result<MovableBlob, DbError> {
-        Ok(MovableBlob { tenant_blob: self.tenant_blob.into_blob()?, created_by: self.created_by })
-    }
+        blobs::delete_after.is_null().and(blobs::sha256.is_not_null())
+    }};
 }
+
+pub(super) use {is_movable, movable_columns};
 
 /// Returns movable blobs of a provider after a position, ordered by (tenant, id). A blob is movable if its
 /// deletion is not scheduled and its digest is known.
 pub async fn list_movable(
     tx: &mut SystemTx,
     provider: &str,
-    after: Option<BlobPosition>,
+    after: Option<BlobCursor>,
     limit: i64,
 ) -> Result<Vec<MovableBlob>, DbError> {
-    let (tenant, id) = BlobPosition::to_columns(after);
-    let sql = format!(
-        "SELECT {} FROM blobs AS b
-         WHERE (b.tenant_id, b.id) > ($1, $2) AND b.provider = $3 AND {IS_MOVABLE}
-         ORDER BY b.tenant_id, b.id LIMIT $4",
-        movable_columns()
-    );
-    let rows: Vec<MovableRow> = statement("list movable blobs", sql)
-        .bind::<SqlUuid, _>(tenant)
-        .bind::<SqlUuid, _>(id)
-        .bind::<Text, _>(provider.to_owned())
-        .bind::<BigInt, _>(limit)
-        .load(tx.connection()?)
-        .await?;
-    rows.into_iter().map(MovableRow::into_blob).collect()
-}
-
-#[derive(QueryableByName)]
-struct CountRow {
-    #[diesel(sql_type = BigInt)]
-    count: i64,
+    let after = after.unwrap_or(BlobCursor::START);
+    let position = (blobs::tenant_id, blobs::id);
+    let page = blobs::table
+        .across_tenants()
+        .filter(position.into_sql::<Record<(SqlUuid, SqlUuid)>>().gt((after.tenant, after.blob)))
+        .filter(blobs::provider.eq(provider))
+        .filter(is_movable!())
+        .order(position)
+        .limit(limit)
+        .select(movable_columns!());
+    query("list movable blobs", page).load(tx.connection()?).await
 }
 
 /// Counts the blobs of a provider whose deletion is scheduled.
 pub async fn count_scheduled(tx: &mut SystemTx, provider: &str) -> Result<u64, DbError> {
-    let sql = "SELECT count(*) AS count FROM blobs WHERE delete_after IS NOT NULL AND provider = $1";
-    count(tx, "count blobs scheduled for deletion", sql, provider).await
+    let scheduled = blobs::table
+        .across_tenants()
+        .filter(blobs::delete_after.is_not_null())
+        .filter(blobs::provider.eq(provider));
+    let count: i64 =
+        query("count blobs scheduled for deletion", scheduled.count()).one(tx.connection()?).await?;
+    Ok(u64::try_from(count).unwrap_or_default())
 }
 
 /// Counts all blobs that [`list_movable`] selects.
 pub async fn count_movable(tx: &mut SystemTx, provider: &str) -> Result<u64, DbError> {
-    let sql = format!("SELECT count(*) AS count FROM blobs AS b WHERE b.provider = $1 AND {IS_MOVABLE}");
-    count(tx, "count movable blobs", sql, provider).await
+    let movable = blobs::table.across_tenants().filter(blobs::provider.eq(provider)).filter(is_movable!());
+    let count: i64 = query("count movable blobs", movable.count()).one(tx.connection()?).await?;
+    Ok(u64::try_from(count).unwrap_or_default())
 }
 
 /// The number of blobs whose digest is unknown, by reason.
@@ -335,47 +295,22 @@ pub struct UndigestedCounts {
     pub refused: u64,
 }
 
-#[derive(QueryableByName)]
-struct UndigestedRow {
-    #[diesel(sql_type = BigInt)]
-    unverified: i64,
-    #[diesel(sql_type = BigInt)]
-    refused: i64,
-}
-
 /// Counts the blobs of a provider that [`list_movable`] skips because their digest is unknown.
 pub async fn count_undigested(tx: &mut SystemTx, provider: &str) -> Result<UndigestedCounts, DbError> {
-    let row: UndigestedRow = statement(
-        "count blobs without digest",
-        // 1: processing
-        "SELECT count(*) FILTER (WHERE is_processing) AS unverified,
-            count(*) FILTER (WHERE NOT is_processing) AS refused
-         FROM (
-             SELECT EXISTS (
-                 SELECT FROM versions AS v
-                 WHERE v.tenant_id = b.tenant_id AND v.blob_id = b.id AND v.content_state = 1) AS is_processing
-             FROM blobs AS b
-             WHERE b.provider = $1 AND b.delete_after IS NULL AND b.sha256 IS NULL
-         ) AS undigested",
-    )
-    .bind::<Text, _>(provider.to_owned())
-    .one(tx.connection()?)
-    .await?;
+    let is_unverified =
+        dsl::exists(versions_of_blob!().filter(versions::content_state.eq(ContentState::Processing)));
+    let counts = blobs::table
+        .across_tenants()
+        .filter(blobs::provider.eq(provider))
+        .filter(blobs::delete_after.is_null())
+        .filter(blobs::sha256.is_null())
+        .select((count_star(), count(blobs::id).aggregate_filter(is_unverified)));
+    let (total, unverified): (i64, i64) =
+        query("count blobs without digest", counts).one(tx.connection()?).await?;
     Ok(UndigestedCounts {
-        unverified: u64::try_from(row.unverified).unwrap_or_default(),
-        refused: u64::try_from(row.refused).unwrap_or_default(),
+        unverified: u64::try_from(unverified).unwrap_or_default(),
+        refused: u64::try_from(total - unverified).unwrap_or_default(),
     })
-}
-
-async fn count(
-    tx: &mut SystemTx,
-    operation: &'static str,
-    sql: impl Into<Cow<'static, str>>,
-    provider: &str,
-) -> Result<u64, DbError> {
-    let row: CountRow =
-        statement(operation, sql).bind::<Text, _>(provider.to_owned()).one(tx.connection()?).await?;
-    Ok(u64::try_from(row.count).unwrap_or_default())
 }
 
 /// Points a blob to another object with the same bytes.
@@ -388,73 +323,50 @@ pub async fn relocate(
     key: &ObjectKey,
     class: StorageClass,
 ) -> Result<bool, DbError> {
-    let updated = statement(
-        "relocate blob",
-        "UPDATE blobs SET provider = $1, storage_key = $2, storage_class = $3
-         WHERE tenant_id = $4 AND id = $5 AND provider = $6 AND storage_key = $7 AND delete_after IS NULL",
-    )
-    .bind::<Text, _>(provider.to_owned())
-    .bind::<Text, _>(key.as_str().to_owned())
-    .bind::<SmallInt, _>(class.number())
-    .bind::<SqlUuid, _>(from.tenant.as_uuid())
-    .bind::<SqlUuid, _>(from.blob.id.as_uuid())
-    .bind::<Text, _>(from.blob.provider.clone())
-    .bind::<Text, _>(from.blob.key.as_str().to_owned())
-    .execute(tx.connection()?)
-    .await?;
-    Ok(updated == 1)
+    let unmoved = blobs::table
+        .of(from.tenant)
+        .filter(blobs::id.eq(from.blob.id))
+        .filter(blobs::provider.eq(&from.blob.provider))
+        .filter(blobs::storage_key.eq(&from.blob.key))
+        .filter(blobs::delete_after.is_null());
+    let update = diesel::update(unmoved).set((
+        blobs::provider.eq(provider),
+        blobs::storage_key.eq(key),
+        blobs::storage_class.eq(class),
+    ));
+    Ok(query("relocate blob", update).execute(tx.connection()?).await? == 1)
 }
 
 /// The recorded storage usage of a provider.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Queryable)]
 pub struct ProviderUsage {
     pub provider: String,
+    #[diesel(deserialize_as = i64)]
     pub objects: u64,
+    #[diesel(deserialize_as = i64)]
     pub bytes: u64,
     /// The part of `bytes` that is in the archive storage class.
+    #[diesel(deserialize_as = i64)]
     pub archived_bytes: u64,
-}
-
-#[derive(QueryableByName)]
-struct ProviderUsageRow {
-    #[diesel(sql_type = Text)]
-    provider: String,
-    #[diesel(sql_type = BigInt)]
-    objects: i64,
-    #[diesel(sql_type = BigInt)]
-    bytes: i64,
-    #[diesel(sql_type = BigInt)]
-    archived_bytes: i64,
 }
 
 /// Returns the storage usage of every provider. Reads all blobs: for operators, not for requests.
 pub async fn list_provider_usage(tx: &mut SystemTx) -> Result<Vec<ProviderUsage>, DbError> {
-    let rows: Vec<ProviderUsageRow> = statement(
-        "sum up blobs",
-        // 2: archive
-        "SELECT provider, count(*) AS objects, sum(size_bytes)::bigint AS bytes,
-            coalesce(sum(size_bytes) FILTER (WHERE storage_class = 2), 0)::bigint AS archived_bytes
-         FROM blobs GROUP BY provider",
-    )
-    .load(tx.connection()?)
-    .await?;
-    let usage = |row: ProviderUsageRow| ProviderUsage {
-        provider: row.provider,
-        objects: u64::try_from(row.objects).unwrap_or_default(),
-        bytes: u64::try_from(row.bytes).unwrap_or_default(),
-        archived_bytes: u64::try_from(row.archived_bytes).unwrap_or_default(),
-    };
-    Ok(rows.into_iter().map(usage).collect())
+    let archived_bytes =
+        sum_numeric(blobs::size_bytes).aggregate_filter(blobs::storage_class.eq(StorageClass::Archive));
+    let usage = blobs::table.across_tenants().group_by(blobs::provider).select((
+        blobs::provider,
+        count_star(),
+        sum_of(blobs::size_bytes).assume_not_null(),
+        coalesce(ToBigint::new(archived_bytes), 0.into_sql::<BigInt>()),
+    ));
+    query("sum up blobs", usage).load(tx.connection()?).await
 }
 
 /// Deletes the row of a blob whose object has been deleted.
 pub async fn delete(tx: &mut SystemTx, tenant: TenantId, id: BlobId) -> Result<(), DbError> {
-    statement("delete blob", "DELETE FROM blobs WHERE tenant_id = $1 AND id = $2")
-        .bind::<SqlUuid, _>(tenant.as_uuid())
-        .bind::<SqlUuid, _>(id.as_uuid())
-        .execute(tx.connection()?)
-        .await
-        .map(|_| ())
+    let delete = diesel::delete(blobs::table.of(tenant).filter(blobs::id.eq(id)));
+    query("delete blob", delete).execute(tx.connection()?).await.map(|_| ())
 }
 
 /// Returns blobs of one tenant, whether referenced or not. For tenants that are being erased.
@@ -463,35 +375,14 @@ pub async fn list_for_tenant(
     tenant: TenantId,
     limit: i64,
 ) -> Result<Vec<TenantBlob>, DbError> {
-    let sql = format!(
-        "SELECT b.tenant_id, {COLUMNS} FROM blobs AS b WHERE b.tenant_id = $1 ORDER BY b.id LIMIT $2"
-    );
-    let rows: Vec<TenantRow> = statement("list blobs of tenant", sql)
-        .bind::<SqlUuid, _>(tenant.as_uuid())
-        .bind::<BigInt, _>(limit)
-        .load(tx.connection()?)
-        .await?;
-    rows.into_iter().map(TenantRow::into_blob).collect()
-}
-
-#[derive(QueryableByName)]
-struct DeletedRow {
-    #[diesel(sql_type = BigInt)]
-    objects: i64,
-    #[diesel(sql_type = BigInt)]
-    bytes: i64,
+    let page = blobs::table.of(tenant).order(blobs::id).limit(limit).select(TenantBlob::as_select());
+    query("list blobs of tenant", page).load(tx.connection()?).await
 }
 
 /// Deletes the rows of blobs whose objects have been deleted. Returns their number and total size in bytes.
 pub async fn delete_all(tx: &mut SystemTx, tenant: TenantId, ids: &[BlobId]) -> Result<(i64, i64), DbError> {
-    let row: DeletedRow = statement(
-        "delete blobs",
-        "WITH deleted AS (DELETE FROM blobs WHERE tenant_id = $1 AND id = ANY ($2) RETURNING size_bytes)
-         SELECT count(*) AS objects, coalesce(sum(size_bytes), 0)::bigint AS bytes FROM deleted",
-    )
-    .bind::<SqlUuid, _>(tenant.as_uuid())
-    .bind::<Array<SqlUuid>, _>(ids.iter().map(|id| id.as_uuid()).collect::<Vec<_>>())
-    .one(tx.connection()?)
-    .await?;
-    Ok((row.objects, row.bytes))
+    let delete =
+        diesel::delete(blobs::table.of(tenant).filter(blobs::id.eq_any(ids))).returning(blobs::size_bytes);
+    let sizes: Vec<i64> = query("delete blobs", delete).load(tx.connection()?).await?;
+    Ok((i64::try_from(sizes.len()).unwrap_or(i64::MAX), sizes.iter().sum()))
 }

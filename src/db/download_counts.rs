@@ -4,12 +4,15 @@
 use std::collections::HashMap;
 
 use diesel::{
-    QueryableByName,
+    ExpressionMethods as _, QueryDsl as _,
     sql_types::{Array, BigInt, Timestamptz, Uuid as SqlUuid},
 };
-use uuid::Uuid;
 
-use super::{DbError, SystemTx, TenantTx, sql::statement};
+use super::{
+    DbError, SystemTx, TenantTx,
+    schema::download_counts,
+    sql::{OfTenant as _, query, statement},
+};
 use crate::domain::{
     clock::Timestamp,
     file::FileAccess,
@@ -31,6 +34,7 @@ pub struct DownloadDelta {
 ///
 /// The deltas must be sorted by (tenant, file), which is the lock order.
 pub async fn add(tx: &mut SystemTx, deltas: &[DownloadDelta]) -> Result<(), DbError> {
+    // `unnest` batch.
     statement(
         "add to download counts",
         "INSERT INTO download_counts AS c (tenant_id, file_id, download_count, last_access_time)
@@ -42,8 +46,8 @@ pub async fn add(tx: &mut SystemTx, deltas: &[DownloadDelta]) -> Result<(), DbEr
          SET download_count = c.download_count + excluded.download_count,
              last_access_time = greatest(c.last_access_time, excluded.last_access_time)",
     )
-    .bind::<Array<SqlUuid>, _>(deltas.iter().map(|delta| delta.tenant.as_uuid()).collect::<Vec<_>>())
-    .bind::<Array<SqlUuid>, _>(deltas.iter().map(|delta| delta.file.as_uuid()).collect::<Vec<_>>())
+    .bind::<Array<SqlUuid>, _>(deltas.iter().map(|delta| delta.tenant).collect::<Vec<_>>())
+    .bind::<Array<SqlUuid>, _>(deltas.iter().map(|delta| delta.file).collect::<Vec<_>>())
     .bind::<Array<BigInt>, _>(
         deltas.iter().map(|delta| i64::try_from(delta.downloads).unwrap_or(i64::MAX)).collect::<Vec<_>>(),
     )
@@ -53,42 +57,27 @@ pub async fn add(tx: &mut SystemTx, deltas: &[DownloadDelta]) -> Result<(), DbEr
     .map(|_| ())
 }
 
-#[derive(QueryableByName)]
-struct CountRow {
-    #[diesel(sql_type = SqlUuid)]
-    file_id: Uuid,
-    #[diesel(sql_type = BigInt)]
-    download_count: i64,
-    #[diesel(sql_type = Timestamptz)]
-    last_access_time: Timestamp,
-}
-
 /// Returns the counts of the given files. Files without downloads have no entry. The caller has already
 /// checked that the viewer may see them.
 pub async fn list(tx: &mut TenantTx, files: &[FileId]) -> Result<HashMap<FileId, FileAccess>, DbError> {
-    let rows: Vec<CountRow> = statement(
-        "list download counts",
-        "SELECT file_id, download_count, last_access_time FROM download_counts
-         WHERE tenant_id = $1 AND file_id = ANY ($2)",
-    )
-    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-    .bind::<Array<SqlUuid>, _>(files.iter().map(|file| file.as_uuid()).collect::<Vec<_>>())
-    .load(tx.connection()?)
-    .await?;
-    let access = |row: CountRow| {
-        let download_count = u64::try_from(row.download_count).unwrap_or_default();
-        let access = FileAccess { download_count, last_access_time: Some(row.last_access_time) };
-        (FileId::from_uuid(row.file_id), access)
+    let counts =
+        download_counts::table.of(tx.tenant()).filter(download_counts::file_id.eq_any(files)).select((
+            download_counts::file_id,
+            download_counts::download_count,
+            download_counts::last_access_time,
+        ));
+    let rows: Vec<(FileId, i64, Timestamp)> =
+        query("list download counts", counts).load(tx.connection()?).await?;
+    let access = |(file, download_count, last_access_time): (FileId, i64, Timestamp)| {
+        let download_count = u64::try_from(download_count).unwrap_or_default();
+        (file, FileAccess { download_count, last_access_time: Some(last_access_time) })
     };
     Ok(rows.into_iter().map(access).collect())
 }
 
 /// Deletes the count of a file that is being purged.
 pub async fn delete(tx: &mut TenantTx, file: FileId) -> Result<(), DbError> {
-    statement("delete download count", "DELETE FROM download_counts WHERE tenant_id = $1 AND file_id = $2")
-        .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-        .bind::<SqlUuid, _>(file.as_uuid())
-        .execute(tx.connection()?)
-        .await
-        .map(|_| ())
+    let delete =
+        diesel::delete(download_counts::table.of(tx.tenant()).filter(download_counts::file_id.eq(file)));
+    query("delete download count", delete).execute(tx.connection()?).await.map(|_| ())
 }

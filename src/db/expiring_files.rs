@@ -2,33 +2,30 @@
 //! earlier.
 
 use diesel::{
-    QueryableByName,
-    sql_types::{BigInt, Bool, Timestamptz, Uuid as SqlUuid},
+    BoolExpressionMethods as _, ExpressionMethods as _, IntoSql as _, NullableExpressionMethods as _,
+    QueryDsl as _, QueryableByName,
+    sql_types::{BigInt, Bool, Nullable, Record, Timestamptz, Uuid as SqlUuid},
 };
 use uuid::Uuid;
 
-use super::{DbError, SystemTx, TenantTx, sql::statement};
+use super::{
+    DbError, SystemTx, TenantTx,
+    schema::files,
+    sql::{OfTenant as _, least, now, query, sql, statement},
+};
 use crate::domain::{
     clock::Timestamp,
     ids::{FileId, TenantId},
 };
 
-/// The time when a file is deleted automatically.
-const DUE_TIME: &str = "least(f.expire_time, f.deletion_time)";
-
-#[derive(QueryableByName)]
-struct TenantRow {
-    #[diesel(sql_type = SqlUuid)]
-    tenant_id: Uuid,
-    #[diesel(sql_type = Bool)]
-    is_due: bool,
-}
-
 /// A tenant with files that will be deleted automatically.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, QueryableByName)]
+#[diesel(table_name = files)]
 pub struct ExpiringTenant {
+    #[diesel(column_name = tenant_id)]
     pub tenant: TenantId,
     /// Whether one of them is due.
+    #[diesel(sql_type = Bool)]
     pub is_due: bool,
 }
 
@@ -41,45 +38,31 @@ pub async fn list_tenants(
     after: Option<TenantId>,
     tenants_max: i64,
 ) -> Result<Vec<ExpiringTenant>, DbError> {
-    let next_tenant = |tenant: &str| {
-        format!(
-            "(SELECT f.tenant_id FROM files AS f WHERE f.delete_time IS NULL AND {DUE_TIME} IS NOT NULL
-               AND f.tenant_id > {tenant} ORDER BY f.tenant_id, {DUE_TIME}, f.id LIMIT 1)"
-        )
-    };
-    let sql = format!(
+    // Recursive skip scan.
+    let text = sql!(
         "WITH RECURSIVE visited (tenant_id, n) AS (
-             SELECT {}, 1
+             SELECT (SELECT f.tenant_id FROM files AS f WHERE f.delete_time IS NULL AND {due_time} IS NOT NULL
+                       AND f.tenant_id > $1 ORDER BY f.tenant_id, {due_time}, f.id LIMIT 1), 1
              UNION ALL
-             SELECT {}, n + 1 FROM visited WHERE visited.tenant_id IS NOT NULL AND n < $2
+             SELECT (SELECT f.tenant_id FROM files AS f WHERE f.delete_time IS NULL AND {due_time} IS NOT NULL
+                       AND f.tenant_id > visited.tenant_id ORDER BY f.tenant_id, {due_time}, f.id LIMIT 1), n + 1
+             FROM visited WHERE visited.tenant_id IS NOT NULL AND n < $2
          )
          SELECT v.tenant_id, coalesce((
              SELECT true FROM files AS f WHERE f.tenant_id = v.tenant_id AND f.delete_time IS NULL
-               AND {DUE_TIME} <= app.now() AND (
+               AND {due_time} <= app.now() AND (
                  (f.hold_time IS NULL AND (f.retain_until_time IS NULL OR f.retain_until_time <= app.now()))
-                 OR (SELECT (t.policy #>> '{{trash,days}}')::integer > 0 FROM tenants AS t WHERE t.id = v.tenant_id))
-             ORDER BY {DUE_TIME}, f.id LIMIT 1
+                 OR (SELECT (t.policy -> 'trash' ->> 'days')::integer > 0 FROM tenants AS t WHERE t.id = v.tenant_id))
+             ORDER BY {due_time}, f.id LIMIT 1
          ), false) AS is_due
          FROM visited AS v WHERE v.tenant_id IS NOT NULL ORDER BY v.n",
-        next_tenant("$1"),
-        next_tenant("visited.tenant_id"),
+        due_time = "least(f.expire_time, f.deletion_time)",
     );
-    let rows: Vec<TenantRow> = statement("find tenants with files to delete", sql)
-        .bind::<SqlUuid, _>(after.map_or_else(Uuid::nil, TenantId::as_uuid))
+    statement("find tenants with files to delete", text)
+        .bind::<SqlUuid, _>(after.unwrap_or(TenantId::from_uuid(Uuid::nil())))
         .bind::<BigInt, _>(tenants_max)
         .load(tx.connection()?)
-        .await?;
-    let tenant =
-        |row: TenantRow| ExpiringTenant { tenant: TenantId::from_uuid(row.tenant_id), is_due: row.is_due };
-    Ok(rows.into_iter().map(tenant).collect())
-}
-
-#[derive(QueryableByName)]
-struct DueRow {
-    #[diesel(sql_type = Timestamptz)]
-    due_time: Timestamp,
-    #[diesel(sql_type = SqlUuid)]
-    id: Uuid,
+        .await
 }
 
 /// The due time and the id of a file that is due for deletion; also its position in the tenant's list.
@@ -95,21 +78,21 @@ pub async fn list_due(
     after: Option<ExpiredFile>,
     limit: i64,
 ) -> Result<Vec<ExpiredFile>, DbError> {
-    let (time, id) = after.map_or((Timestamp::UNIX_EPOCH, Uuid::nil()), |(time, id)| (time, id.as_uuid()));
-    let sql = format!(
-        "SELECT {DUE_TIME} AS due_time, f.id FROM files AS f
-         WHERE f.tenant_id = $1 AND f.delete_time IS NULL AND {DUE_TIME} <= app.now()
-           AND ($2 OR (f.hold_time IS NULL AND (f.retain_until_time IS NULL OR f.retain_until_time <= app.now())))
-           AND ({DUE_TIME}, f.id) > ($3, $4)
-         ORDER BY {DUE_TIME}, f.id LIMIT $5"
-    );
-    let rows: Vec<DueRow> = statement("find files to delete", sql)
-        .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-        .bind::<Bool, _>(has_trash)
-        .bind::<Timestamptz, _>(time)
-        .bind::<SqlUuid, _>(id)
-        .bind::<BigInt, _>(limit)
-        .load(tx.connection()?)
-        .await?;
-    Ok(rows.into_iter().map(|row| (row.due_time, FileId::from_uuid(row.id))).collect())
+    type Position = Record<(Nullable<Timestamptz>, SqlUuid)>;
+    let first = (Timestamp::UNIX_EPOCH, FileId::from_uuid(Uuid::nil()));
+    let due_time = least(files::expire_time, files::deletion_time);
+    let position = (due_time, files::id);
+    let is_retention_expired =
+        files::retain_until_time.is_null().or(files::retain_until_time.le(now().nullable()));
+    let is_unprotected = files::hold_time.is_null().and(is_retention_expired);
+    let due = files::table
+        .of(tx.tenant())
+        .filter(files::delete_time.is_null())
+        .filter(due_time.le(now().nullable()))
+        .filter(has_trash.into_sql::<Bool>().or(is_unprotected))
+        .filter(position.into_sql::<Position>().gt(after.unwrap_or(first)))
+        .order(position)
+        .limit(limit)
+        .select((due_time.assume_not_null(), files::id));
+    query("find files to delete", due).load(tx.connection()?).await
 }

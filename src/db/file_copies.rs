@@ -1,11 +1,16 @@
 //! Copies of files.
 
-use diesel::sql_types::{Integer, SmallInt, Text, Uuid as SqlUuid};
+use diesel::{
+    BoolExpressionMethods as _, ExpressionMethods as _, Insertable as _, IntoSql as _, JoinOnDsl as _,
+    QueryDsl as _, SelectableHelper as _,
+    sql_types::{Integer, SmallInt, Text, Uuid as SqlUuid},
+};
 
 use super::{
     DbError, TenantTx,
-    files::{COLUMNS, FileRow},
-    sql::statement,
+    files::FileRow,
+    schema::{file_tags, files, versions},
+    sql::{OfTenant as _, now, query},
 };
 use crate::domain::{
     file::{File, Visibility},
@@ -29,43 +34,73 @@ pub struct FileCopy<'a> {
 ///
 /// The caller must then copy the version and the tags.
 pub async fn insert(tx: &mut TenantTx, copy: &FileCopy<'_>) -> Result<File, DbError> {
-    let sql = format!(
-        "INSERT INTO files AS f (tenant_id, id, owner_id, created_by, updated_by, name, original_name, category, title,
-            description, metadata, visibility, version, content_state, scan_status, mime_type, declared_mime_type,
-            media_kind, size_bytes, sha256, create_time, update_time)
-         SELECT source.tenant_id, n.id, n.owner_id, n.owner_id, n.owner_id, n.name, n.name,
-            n.category, source.title, source.description, source.metadata, n.visibility, 1, v.content_state,
-            v.scan_status, v.mime_type, v.declared_mime_type, v.media_kind, v.size_bytes, v.sha256, app.now(), app.now()
-         FROM (VALUES ($1::uuid, $2::text, $3::text, $4::text, $5::smallint))
-                AS n (id, owner_id, name, category, visibility),
-            files AS source JOIN versions AS v ON v.tenant_id = source.tenant_id AND v.file_id = source.id
-         WHERE source.tenant_id = $6 AND source.id = $7 AND v.version = $8 RETURNING {COLUMNS}"
-    );
-    let row: FileRow = statement("copy file", sql)
-        .bind::<SqlUuid, _>(copy.id.as_uuid())
-        .bind::<Text, _>(copy.owner_id.to_owned())
-        .bind::<Text, _>(copy.name.to_owned())
-        .bind::<Text, _>(copy.category.to_owned())
-        .bind::<SmallInt, _>(copy.visibility.number())
-        .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-        .bind::<SqlUuid, _>(copy.source.as_uuid())
-        .bind::<Integer, _>(copy.source_version)
-        .one(tx.connection()?)
-        .await?;
+    let version_of_file = versions::tenant_id.eq(files::tenant_id).and(versions::file_id.eq(files::id));
+    let insert = files::table
+        .of(tx.tenant())
+        .inner_join(versions::table.on(version_of_file))
+        .filter(files::id.eq(copy.source))
+        .filter(versions::version.eq(copy.source_version))
+        .select((
+            files::tenant_id,
+            copy.id.into_sql::<SqlUuid>(),
+            copy.owner_id.into_sql::<Text>(),
+            copy.owner_id.into_sql::<Text>(),
+            copy.owner_id.into_sql::<Text>(),
+            copy.name.into_sql::<Text>(),
+            copy.name.into_sql::<Text>(),
+            copy.category.into_sql::<Text>(),
+            files::title,
+            files::description,
+            files::metadata,
+            copy.visibility.into_sql::<SmallInt>(),
+            1.into_sql::<Integer>(),
+            versions::content_state,
+            versions::scan_status,
+            versions::mime_type,
+            versions::declared_mime_type,
+            versions::media_kind,
+            versions::size_bytes,
+            versions::sha256,
+            now(),
+            now(),
+        ))
+        .insert_into(files::table)
+        .into_columns((
+            files::tenant_id,
+            files::id,
+            files::owner_id,
+            files::created_by,
+            files::updated_by,
+            files::name,
+            files::original_name,
+            files::category,
+            files::title,
+            files::description,
+            files::metadata,
+            files::visibility,
+            files::version,
+            files::content_state,
+            files::scan_status,
+            files::mime_type,
+            files::declared_mime_type,
+            files::media_kind,
+            files::size_bytes,
+            files::sha256,
+            files::create_time,
+            files::update_time,
+        ))
+        .returning(FileRow::as_returning());
+    let row: FileRow = query("copy file", insert).one(tx.connection()?).await?;
     row.into_file()
 }
 
 /// Copies the tags of the source.
 pub async fn insert_tags(tx: &mut TenantTx, copy: &FileCopy<'_>) -> Result<(), DbError> {
-    statement(
-        "copy tags",
-        "INSERT INTO file_tags (tenant_id, file_id, tag)
-         SELECT tenant_id, $1, tag FROM file_tags WHERE tenant_id = $2 AND file_id = $3",
-    )
-    .bind::<SqlUuid, _>(copy.id.as_uuid())
-    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-    .bind::<SqlUuid, _>(copy.source.as_uuid())
-    .execute(tx.connection()?)
-    .await
-    .map(|_| ())
+    let insert = file_tags::table
+        .of(tx.tenant())
+        .filter(file_tags::file_id.eq(copy.source))
+        .select((file_tags::tenant_id, copy.id.into_sql::<SqlUuid>(), file_tags::tag))
+        .insert_into(file_tags::table)
+        .into_columns((file_tags::tenant_id, file_tags::file_id, file_tags::tag));
+    query("copy tags", insert).execute(tx.connection()?).await.map(|_| ())
 }

@@ -2,89 +2,59 @@
 //! of the file.
 
 use diesel::{
-    QueryableByName,
-    sql_types::{Array, BigInt, Bool, Text, Uuid as SqlUuid},
+    ExpressionMethods as _, QueryDsl as _,
+    sql_types::{Array, Text, Uuid as SqlUuid},
 };
 
-use super::{DbError, TenantTx, sql::statement};
+use super::{
+    DbError, TenantTx,
+    schema::file_readers,
+    sql::{OfTenant as _, query, statement},
+};
 use crate::domain::ids::FileId;
 
 /// Updates whether the file is in the trash, in the rows of its readers.
 pub async fn set_deleted(tx: &mut TenantTx, file: FileId, is_deleted: bool) -> Result<(), DbError> {
-    statement(
-        "update trash flag of readers",
-        "UPDATE file_readers SET is_deleted = $1 WHERE tenant_id = $2 AND file_id = $3",
-    )
-    .bind::<Bool, _>(is_deleted)
-    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-    .bind::<SqlUuid, _>(file.as_uuid())
-    .execute(tx.connection()?)
-    .await
-    .map(|_| ())
+    let update = diesel::update(file_readers::table.of(tx.tenant()).filter(file_readers::file_id.eq(file)))
+        .set(file_readers::is_deleted.eq(is_deleted));
+    query("update trash flag of readers", update).execute(tx.connection()?).await.map(|_| ())
 }
 
 /// Updates the file's name in the rows of its readers.
 pub async fn set_name(tx: &mut TenantTx, file: FileId, name: &str) -> Result<(), DbError> {
-    statement(
-        "update name of readers",
-        "UPDATE file_readers SET name = $1 WHERE tenant_id = $2 AND file_id = $3",
-    )
-    .bind::<Text, _>(name.to_owned())
-    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-    .bind::<SqlUuid, _>(file.as_uuid())
-    .execute(tx.connection()?)
-    .await
-    .map(|_| ())
+    let update = diesel::update(file_readers::table.of(tx.tenant()).filter(file_readers::file_id.eq(file)))
+        .set(file_readers::name.eq(name));
+    query("update name of readers", update).execute(tx.connection()?).await.map(|_| ())
 }
 
 /// Updates the file's size in the rows of its readers.
 pub async fn set_size(tx: &mut TenantTx, file: FileId, size_bytes: u64) -> Result<(), DbError> {
-    statement(
-        "update size of readers",
-        "UPDATE file_readers SET size_bytes = $1 WHERE tenant_id = $2 AND file_id = $3",
-    )
-    .bind::<BigInt, _>(i64::try_from(size_bytes).unwrap_or(i64::MAX))
-    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-    .bind::<SqlUuid, _>(file.as_uuid())
-    .execute(tx.connection()?)
-    .await
-    .map(|_| ())
-}
-
-#[derive(QueryableByName)]
-struct ReaderRow {
-    #[diesel(sql_type = Text)]
-    principal: String,
+    let size_bytes = i64::try_from(size_bytes).unwrap_or(i64::MAX);
+    let update = diesel::update(file_readers::table.of(tx.tenant()).filter(file_readers::file_id.eq(file)))
+        .set(file_readers::size_bytes.eq(size_bytes));
+    query("update size of readers", update).execute(tx.connection()?).await.map(|_| ())
 }
 
 /// Deletes all readers of a file and returns their principals.
 pub async fn delete(tx: &mut TenantTx, file: FileId) -> Result<Vec<String>, DbError> {
-    let readers: Vec<ReaderRow> = statement(
-        "delete readers",
-        "DELETE FROM file_readers WHERE tenant_id = $1 AND file_id = $2 RETURNING principal",
-    )
-    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-    .bind::<SqlUuid, _>(file.as_uuid())
-    .load(tx.connection()?)
-    .await?;
-    Ok(readers.into_iter().map(|reader| reader.principal).collect())
+    let delete = diesel::delete(file_readers::table.of(tx.tenant()).filter(file_readers::file_id.eq(file)))
+        .returning(file_readers::principal);
+    query("delete readers", delete).load(tx.connection()?).await
 }
 
 /// Returns the principals that are readers of a file.
 pub async fn list(tx: &mut TenantTx, file: FileId) -> Result<Vec<String>, DbError> {
-    let readers: Vec<ReaderRow> = statement(
-        "list readers",
-        "SELECT principal FROM file_readers WHERE tenant_id = $1 AND file_id = $2 ORDER BY principal",
-    )
-    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-    .bind::<SqlUuid, _>(file.as_uuid())
-    .load(tx.connection()?)
-    .await?;
-    Ok(readers.into_iter().map(|reader| reader.principal).collect())
+    let readers = file_readers::table
+        .of(tx.tenant())
+        .filter(file_readers::file_id.eq(file))
+        .order(file_readers::principal)
+        .select(file_readers::principal);
+    query("list readers", readers).load(tx.connection()?).await
 }
 
 /// Adds readers to a file that is not in the trash. Existing readers are left unchanged.
 pub async fn insert(tx: &mut TenantTx, file: FileId, principals: &[String]) -> Result<(), DbError> {
+    // `unnest` batch.
     statement(
         "insert readers",
         "INSERT INTO file_readers (tenant_id, principal, file_id, create_time, name, size_bytes)
@@ -93,8 +63,8 @@ pub async fn insert(tx: &mut TenantTx, file: FileId, principals: &[String]) -> R
          ON CONFLICT (tenant_id, file_id, principal) DO NOTHING",
     )
     .bind::<Array<Text>, _>(principals.to_vec())
-    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-    .bind::<SqlUuid, _>(file.as_uuid())
+    .bind::<SqlUuid, _>(tx.tenant())
+    .bind::<SqlUuid, _>(file)
     .execute(tx.connection()?)
     .await
     .map(|_| ())
@@ -102,14 +72,9 @@ pub async fn insert(tx: &mut TenantTx, file: FileId, principals: &[String]) -> R
 
 /// Deletes the given readers of a file.
 pub async fn delete_some(tx: &mut TenantTx, file: FileId, principals: &[String]) -> Result<(), DbError> {
-    statement(
-        "delete some readers",
-        "DELETE FROM file_readers WHERE tenant_id = $1 AND file_id = $2 AND principal = ANY ($3)",
-    )
-    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-    .bind::<SqlUuid, _>(file.as_uuid())
-    .bind::<Array<Text>, _>(principals.to_vec())
-    .execute(tx.connection()?)
-    .await
-    .map(|_| ())
+    let readers = file_readers::table
+        .of(tx.tenant())
+        .filter(file_readers::file_id.eq(file))
+        .filter(file_readers::principal.eq_any(principals));
+    query("delete some readers", diesel::delete(readers)).execute(tx.connection()?).await.map(|_| ())
 }

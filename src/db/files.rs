@@ -1,97 +1,74 @@
 //! Files: the record, and the columns of the current version that lists and access checks need.
 
-use chrono::{DateTime, Utc};
 use diesel::{
-    QueryableByName,
-    sql_types::{
-        Array, BigInt, Binary, Bool, Integer, Jsonb, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid,
-    },
+    BoolExpressionMethods as _, ExpressionMethods as _, IntoSql as _, NullableExpressionMethods as _,
+    PgAnyJsonExpressionMethods as _, QueryDsl as _, Queryable, QueryableByName, Selectable,
+    SelectableHelper as _,
+    dsl::{case_when, exists},
+    sql_types::{Bool, Integer, Nullable, Record, Text, Timestamptz, Uuid as SqlUuid},
 };
 use uuid::Uuid;
 
-use super::{DbError, SystemTx, TenantTx, sql::statement};
+use super::{
+    DbError, SystemTx, TenantTx,
+    schema::{file_readers, files, uploads},
+    sql::{
+        AcrossTenants as _, IsOfViewer, OfTenant as _, days, greatest, literal, now, now_plus, query, sql,
+        statement,
+    },
+};
 use crate::domain::{
     clock::Timestamp,
     digest::Digest,
     file::{ContentState, File, LegalHold, ScanStatus, StateReason, Trash, Visibility},
     ids::{FileId, TenantId},
     media_type::MediaKind,
+    upload::UploadState,
 };
 
+/// The columns of [`FileRow`] in SQL text, where the table is called `f`.
 pub(super) const COLUMNS: &str = "f.tenant_id, f.id, f.owner_id, f.created_by, f.updated_by, f.name, \
     f.original_name, f.category, f.title, f.description, f.metadata, f.visibility, f.version, f.content_state, \
     f.scan_status, f.mime_type, f.declared_mime_type, f.media_kind, f.size_bytes, f.sha256, f.revision, \
     f.create_time, f.update_time, f.delete_time, f.purge_time, f.archive_time, f.expire_time, f.deletion_time, \
     f.retain_until_time, f.hold_time, f.hold_by, f.hold_reason, f.state_reason";
 
-#[derive(QueryableByName)]
+#[derive(Queryable, QueryableByName, Selectable)]
+#[diesel(table_name = files, check_for_backend(diesel::pg::Pg))]
 pub(super) struct FileRow {
-    #[diesel(sql_type = SqlUuid)]
-    tenant_id: Uuid,
-    #[diesel(sql_type = SqlUuid)]
-    pub(super) id: Uuid,
-    #[diesel(sql_type = Text)]
+    tenant_id: TenantId,
+    id: FileId,
     owner_id: String,
-    #[diesel(sql_type = Text)]
     created_by: String,
-    #[diesel(sql_type = Text)]
     updated_by: String,
-    #[diesel(sql_type = Text)]
     name: String,
-    #[diesel(sql_type = Text)]
     original_name: String,
-    #[diesel(sql_type = Text)]
     category: String,
-    #[diesel(sql_type = Text)]
     title: String,
-    #[diesel(sql_type = Text)]
     description: String,
-    #[diesel(sql_type = Jsonb)]
     metadata: serde_json::Value,
-    #[diesel(sql_type = SmallInt)]
-    visibility: i16,
-    #[diesel(sql_type = Integer)]
+    visibility: Visibility,
     version: i32,
-    #[diesel(sql_type = SmallInt)]
-    content_state: i16,
-    #[diesel(sql_type = SmallInt)]
-    scan_status: i16,
-    #[diesel(sql_type = Text)]
+    content_state: ContentState,
+    scan_status: ScanStatus,
     mime_type: String,
-    #[diesel(sql_type = Text)]
     declared_mime_type: String,
-    #[diesel(sql_type = SmallInt)]
-    media_kind: i16,
-    #[diesel(sql_type = BigInt)]
+    media_kind: MediaKind,
     size_bytes: i64,
-    #[diesel(sql_type = Nullable<Binary>)]
-    sha256: Option<Vec<u8>>,
-    #[diesel(sql_type = BigInt)]
+    sha256: Option<Digest>,
     revision: i64,
-    #[diesel(sql_type = Timestamptz)]
-    create_time: DateTime<Utc>,
-    #[diesel(sql_type = Timestamptz)]
-    update_time: DateTime<Utc>,
-    #[diesel(sql_type = Nullable<Timestamptz>)]
-    delete_time: Option<DateTime<Utc>>,
-    #[diesel(sql_type = Nullable<Timestamptz>)]
-    purge_time: Option<DateTime<Utc>>,
-    #[diesel(sql_type = Nullable<Timestamptz>)]
-    archive_time: Option<DateTime<Utc>>,
-    #[diesel(sql_type = Nullable<Timestamptz>)]
-    expire_time: Option<DateTime<Utc>>,
-    #[diesel(sql_type = Nullable<Timestamptz>)]
-    deletion_time: Option<DateTime<Utc>>,
-    #[diesel(sql_type = Nullable<Timestamptz>)]
-    retain_until_time: Option<DateTime<Utc>>,
-    #[diesel(sql_type = Nullable<Timestamptz>)]
-    hold_time: Option<DateTime<Utc>>,
-    #[diesel(sql_type = Nullable<Text>)]
+    create_time: Timestamp,
+    update_time: Timestamp,
+    delete_time: Option<Timestamp>,
+    purge_time: Option<Timestamp>,
+    archive_time: Option<Timestamp>,
+    expire_time: Option<Timestamp>,
+    deletion_time: Option<Timestamp>,
+    retain_until_time: Option<Timestamp>,
+    hold_time: Option<Timestamp>,
     hold_by: Option<String>,
-    #[diesel(sql_type = Nullable<Text>)]
     hold_reason: Option<String>,
-    #[diesel(sql_type = Nullable<SmallInt>)]
-    state_reason: Option<i16>,
+    state_reason: Option<StateReason>,
 }
 
 impl FileRow {
@@ -100,8 +77,8 @@ impl FileRow {
         let corrupt = |what: &str| DbError::corrupt("read file", what);
         let serde_json::Value::Object(metadata) = self.metadata else { return Err(corrupt("metadata")) };
         Ok(File {
-            id: FileId::from_uuid(self.id),
-            tenant_id: TenantId::from_uuid(self.tenant_id),
+            id: self.id,
+            tenant_id: self.tenant_id,
             owner_id: self.owner_id,
             created_by: self.created_by,
             updated_by: self.updated_by,
@@ -113,20 +90,15 @@ impl FileRow {
             metadata,
             tags: Vec::new(),
             attachments: Vec::new(),
-            visibility: Visibility::from_number(self.visibility).ok_or_else(|| corrupt("visibility"))?,
+            visibility: self.visibility,
             version: self.version,
-            content_state: ContentState::from_number(self.content_state)
-                .ok_or_else(|| corrupt("content state"))?,
-            scan_status: ScanStatus::from_number(self.scan_status).ok_or_else(|| corrupt("scan status"))?,
+            content_state: self.content_state,
+            scan_status: self.scan_status,
             mime_type: self.mime_type,
             declared_mime_type: self.declared_mime_type,
-            media_kind: MediaKind::from_number(self.media_kind).ok_or_else(|| corrupt("media kind"))?,
+            media_kind: self.media_kind,
             size_bytes: u64::try_from(self.size_bytes).map_err(|_| corrupt("size"))?,
-            sha256: self
-                .sha256
-                .map(|sha256| Digest::from_slice(&sha256))
-                .transpose()
-                .map_err(|_| corrupt("digest"))?,
+            sha256: self.sha256,
             revision: self.revision,
             create_time: self.create_time,
             update_time: self.update_time,
@@ -140,7 +112,7 @@ impl FileRow {
             retain_until_time: self.retain_until_time,
             hold: LegalHold::from_columns(self.hold_time, self.hold_by, self.hold_reason),
             access: None,
-            state_reason: self.state_reason.and_then(StateReason::from_number),
+            state_reason: self.state_reason,
         })
     }
 }
@@ -154,114 +126,94 @@ pub struct VisibleFile {
     pub has_read_grant: bool,
 }
 
-#[derive(QueryableByName)]
-struct VisibleRow {
-    #[diesel(embed)]
-    file: FileRow,
-    #[diesel(sql_type = Bool)]
-    has_read_grant: bool,
+/// The columns of a file, and whether it has a read grant.
+type VisibleRow = (FileRow, bool);
+
+fn visible_file((file, has_read_grant): VisibleRow) -> Result<VisibleFile, DbError> {
+    Ok(VisibleFile { file: file.into_file()?, has_read_grant })
 }
 
-impl VisibleRow {
-    fn into_file(self) -> Result<VisibleFile, DbError> {
-        Ok(VisibleFile { file: self.file.into_file()?, has_read_grant: self.has_read_grant })
-    }
-}
-
-/// Builds a query for the files that row-level security makes visible to the viewer. The first bind parameter
-/// is the tenant.
-fn select_visible(condition: &str) -> String {
-    format!(
-        "SELECT {COLUMNS}, EXISTS (
-             SELECT FROM file_readers AS reader
-             WHERE reader.tenant_id = f.tenant_id AND reader.file_id = f.id
-               AND reader.principal = ANY ((SELECT app.principals())::text[])) AS has_read_grant
-         FROM files AS f WHERE f.tenant_id = $1 AND {condition}"
-    )
+/// A query for the files that row-level security makes visible to the viewer. A macro, because the types of
+/// queries are too long to write.
+macro_rules! visible_files {
+    ($tx:ident) => {
+        files::table.of($tx.tenant()).select((
+            FileRow::as_select(),
+            exists(
+                file_readers::table
+                    .of($tx.tenant())
+                    .filter(file_readers::file_id.eq(files::id))
+                    .filter(IsOfViewer::new(file_readers::principal)),
+            ),
+        ))
+    };
 }
 
 /// Returns the visible files with these ids, in no particular order.
 pub async fn get_all(tx: &mut TenantTx, ids: &[FileId]) -> Result<Vec<VisibleFile>, DbError> {
-    let rows: Vec<VisibleRow> = statement("get files", select_visible("f.id = ANY ($2)"))
-        .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-        .bind::<Array<SqlUuid>, _>(ids.iter().map(|id| id.as_uuid()).collect::<Vec<_>>())
-        .load(tx.connection()?)
-        .await?;
-    rows.into_iter().map(VisibleRow::into_file).collect()
+    let files = visible_files!(tx).filter(files::id.eq_any(ids));
+    let rows: Vec<VisibleRow> = query("get files", files).load(tx.connection()?).await?;
+    rows.into_iter().map(visible_file).collect()
 }
 
 /// Returns the file with this id, if it is visible.
 pub async fn get(tx: &mut TenantTx, id: FileId) -> Result<Option<VisibleFile>, DbError> {
-    select(tx, "get file", id, "").await
+    let file = visible_files!(tx).filter(files::id.eq(id));
+    let row: Option<VisibleRow> = query("get file", file).first(tx.connection()?).await?;
+    row.map(visible_file).transpose()
 }
 
 /// Returns the file with this id, if it is visible. Prevents changes to it until the transaction ends.
 pub async fn get_for_share(tx: &mut TenantTx, id: FileId) -> Result<Option<VisibleFile>, DbError> {
-    select(tx, "lock file for share", id, " FOR SHARE OF f").await
+    let file = visible_files!(tx).filter(files::id.eq(id)).for_share();
+    let row: Option<VisibleRow> = query("lock file for share", file).first(tx.connection()?).await?;
+    row.map(visible_file).transpose()
 }
 
 /// Returns the visible files with these ids, and locks them in id order until the transaction ends.
 pub async fn get_all_for_update(tx: &mut TenantTx, ids: &[FileId]) -> Result<Vec<VisibleFile>, DbError> {
-    let rows: Vec<VisibleRow> =
-        statement("lock files", select_visible("f.id = ANY ($2) ORDER BY f.id FOR UPDATE OF f"))
-            .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-            .bind::<Array<SqlUuid>, _>(ids.iter().map(|id| id.as_uuid()).collect::<Vec<_>>())
-            .load(tx.connection()?)
-            .await?;
-    rows.into_iter().map(VisibleRow::into_file).collect()
+    let files = visible_files!(tx).filter(files::id.eq_any(ids)).order(files::id).for_update();
+    let rows: Vec<VisibleRow> = query("lock files", files).load(tx.connection()?).await?;
+    rows.into_iter().map(visible_file).collect()
 }
 
 /// Returns the file with this id, if it is visible, and locks it until the transaction ends.
 pub async fn get_for_update(tx: &mut TenantTx, id: FileId) -> Result<Option<VisibleFile>, DbError> {
-    select(tx, "lock file", id, " FOR UPDATE OF f").await
+    let file = visible_files!(tx).filter(files::id.eq(id)).for_update();
+    let row: Option<VisibleRow> = query("lock file", file).first(tx.connection()?).await?;
+    row.map(visible_file).transpose()
 }
 
-async fn select(
-    tx: &mut TenantTx,
-    operation: &'static str,
-    id: FileId,
-    suffix: &str,
-) -> Result<Option<VisibleFile>, DbError> {
-    let row: Option<VisibleRow> = statement(operation, select_visible(&format!("f.id = $2{suffix}")))
-        .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-        .bind::<SqlUuid, _>(id.as_uuid())
-        .first(tx.connection()?)
-        .await?;
-    row.map(VisibleRow::into_file).transpose()
+/// Updates columns of a file, and its update time, `updated_by` and revision. Evaluates to the updated file.
+macro_rules! update_file {
+    ($tx:ident, $operation:literal, $id:expr, $actor_id:expr, ($($change:expr),* $(,)?)) => {{
+        let update = diesel::update(files::table.of($tx.tenant()).filter(files::id.eq($id)))
+            .set((
+                $($change,)*
+                files::update_time.eq(now()),
+                files::updated_by.eq($actor_id),
+                files::revision.eq(files::revision + 1),
+            ))
+            .returning(FileRow::as_returning());
+        let row: FileRow = query($operation, update).one($tx.connection()?).await?;
+        row.into_file()
+    }};
 }
 
 /// Moves a file to the trash for the given number of days.
 pub async fn trash(tx: &mut TenantTx, id: FileId, actor_id: &str, days: u32) -> Result<File, DbError> {
-    let days = i32::try_from(days).unwrap_or(i32::MAX);
-    let sql = format!(
-        "UPDATE files AS f SET delete_time = app.now(), purge_time = app.now() + make_interval(days => $1),
-            update_time = app.now(), updated_by = $2, revision = f.revision + 1
-         WHERE f.tenant_id = $3 AND f.id = $4 RETURNING {COLUMNS}"
+    let changes = (
+        files::delete_time.eq(now().nullable()),
+        files::purge_time.eq(now_plus(self::days(days)).nullable()),
     );
-    let row: FileRow = statement("move file to trash", sql)
-        .bind::<Integer, _>(days)
-        .bind::<Text, _>(actor_id.to_owned())
-        .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-        .bind::<SqlUuid, _>(id.as_uuid())
-        .one(tx.connection()?)
-        .await?;
-    row.into_file()
+    update_file!(tx, "move file to trash", id, actor_id, (changes))
 }
 
 /// Restores a file from the trash.
 pub async fn untrash(tx: &mut TenantTx, id: FileId, actor_id: &str) -> Result<File, DbError> {
-    let sql = format!(
-        "UPDATE files AS f SET delete_time = NULL, purge_time = NULL,
-            update_time = app.now(), updated_by = $1, revision = f.revision + 1
-         WHERE f.tenant_id = $2 AND f.id = $3 RETURNING {COLUMNS}"
-    );
-    let row: FileRow = statement("restore file from trash", sql)
-        .bind::<Text, _>(actor_id.to_owned())
-        .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-        .bind::<SqlUuid, _>(id.as_uuid())
-        .one(tx.connection()?)
-        .await?;
-    row.into_file()
+    const NEVER: Option<Timestamp> = None;
+    let changes = (files::delete_time.eq(NEVER), files::purge_time.eq(NEVER));
+    update_file!(tx, "restore file from trash", id, actor_id, (changes))
 }
 
 /// Archives or unarchives a file.
@@ -271,38 +223,16 @@ pub async fn set_archived(
     actor_id: &str,
     is_archived: bool,
 ) -> Result<File, DbError> {
-    let sql = format!(
-        "UPDATE files AS f SET archive_time = CASE WHEN $1 THEN app.now() END,
-            update_time = app.now(), updated_by = $2, revision = f.revision + 1
-         WHERE f.tenant_id = $3 AND f.id = $4 RETURNING {COLUMNS}"
-    );
-    let row: FileRow = statement("set archived", sql)
-        .bind::<Bool, _>(is_archived)
-        .bind::<Text, _>(actor_id.to_owned())
-        .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-        .bind::<SqlUuid, _>(id.as_uuid())
-        .one(tx.connection()?)
-        .await?;
-    row.into_file()
+    let archive_time = case_when(is_archived.into_sql::<Bool>(), now());
+    update_file!(tx, "set archived", id, actor_id, (files::archive_time.eq(archive_time)))
 }
 
 /// Allocates the number of the file's next version. Numbers are never reused.
 pub async fn allocate_version_number(tx: &mut TenantTx, id: FileId) -> Result<i32, DbError> {
-    let row: LastVersionRow = statement(
-        "allocate version number",
-        "UPDATE files SET last_version = last_version + 1 WHERE tenant_id = $1 AND id = $2 RETURNING last_version",
-    )
-    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-    .bind::<SqlUuid, _>(id.as_uuid())
-    .one(tx.connection()?)
-    .await?;
-    Ok(row.last_version)
-}
-
-#[derive(QueryableByName)]
-struct LastVersionRow {
-    #[diesel(sql_type = Integer)]
-    last_version: i32,
+    let update = diesel::update(files::table.of(tx.tenant()).filter(files::id.eq(id)))
+        .set(files::last_version.eq(files::last_version + 1))
+        .returning(files::last_version);
+    query("allocate version number", update).one(tx.connection()?).await
 }
 
 /// Makes a version the current one. The database rejects versions that are not available.
@@ -312,7 +242,8 @@ pub async fn set_current_version(
     version: i32,
     actor_id: &str,
 ) -> Result<File, DbError> {
-    let sql = format!(
+    // UPDATE with FROM.
+    let text = sql!(
         "UPDATE files AS f SET version = v.version, content_state = v.content_state,
             state_reason = v.state_reason, scan_status = v.scan_status,
             mime_type = v.mime_type, declared_mime_type = v.declared_mime_type, media_kind = v.media_kind,
@@ -320,12 +251,13 @@ pub async fn set_current_version(
             update_time = app.now(), updated_by = $1, revision = f.revision + 1
          FROM versions AS v
          WHERE f.tenant_id = $2 AND f.id = $3 AND v.tenant_id = f.tenant_id AND v.file_id = f.id
-           AND v.version = $4 RETURNING {COLUMNS}"
+           AND v.version = $4 RETURNING {columns}",
+        columns = COLUMNS,
     );
-    let row: FileRow = statement("set current version", sql)
+    let row: FileRow = statement("set current version", text)
         .bind::<Text, _>(actor_id.to_owned())
-        .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-        .bind::<SqlUuid, _>(id.as_uuid())
+        .bind::<SqlUuid, _>(tx.tenant())
+        .bind::<SqlUuid, _>(id)
         .bind::<Integer, _>(version)
         .one(tx.connection()?)
         .await?;
@@ -334,42 +266,22 @@ pub async fn set_current_version(
 
 /// Updates the revision, the update time and `updated_by` of a file after a change in another table.
 pub async fn touch(tx: &mut TenantTx, id: FileId, actor_id: &str) -> Result<File, DbError> {
-    let sql = format!(
-        "UPDATE files AS f SET update_time = app.now(), updated_by = $1, revision = f.revision + 1
-         WHERE f.tenant_id = $2 AND f.id = $3 RETURNING {COLUMNS}"
-    );
-    let row: FileRow = statement("touch file", sql)
-        .bind::<Text, _>(actor_id.to_owned())
-        .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-        .bind::<SqlUuid, _>(id.as_uuid())
-        .one(tx.connection()?)
-        .await?;
-    row.into_file()
+    update_file!(tx, "touch file", id, actor_id, ())
 }
 
 /// Updates the record of a file, except its tags, which are in another table.
 pub async fn update(tx: &mut TenantTx, file: &File, actor_id: &str) -> Result<File, DbError> {
-    let sql = format!(
-        "UPDATE files AS f SET name = $1, category = $2, title = $3, description = $4, metadata = $5, visibility = $6,
-            expire_time = $7, retain_until_time = $8,
-            update_time = app.now(), updated_by = $9, revision = f.revision + 1
-         WHERE f.tenant_id = $10 AND f.id = $11 RETURNING {COLUMNS}"
+    let changes = (
+        files::name.eq(&file.name),
+        files::category.eq(&file.category),
+        files::title.eq(&file.title),
+        files::description.eq(&file.description),
+        files::metadata.eq(serde_json::Value::Object(file.metadata.clone())),
+        files::visibility.eq(file.visibility),
+        files::expire_time.eq(file.expire_time),
+        files::retain_until_time.eq(file.retain_until_time),
     );
-    let row: FileRow = statement("update file", sql)
-        .bind::<Text, _>(file.name.clone())
-        .bind::<Text, _>(file.category.clone())
-        .bind::<Text, _>(file.title.clone())
-        .bind::<Text, _>(file.description.clone())
-        .bind::<Jsonb, _>(serde_json::Value::Object(file.metadata.clone()))
-        .bind::<SmallInt, _>(file.visibility.number())
-        .bind::<Nullable<Timestamptz>, _>(file.expire_time)
-        .bind::<Nullable<Timestamptz>, _>(file.retain_until_time)
-        .bind::<Text, _>(actor_id.to_owned())
-        .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-        .bind::<SqlUuid, _>(file.id.as_uuid())
-        .one(tx.connection()?)
-        .await?;
-    row.into_file()
+    update_file!(tx, "update file", file.id, actor_id, (changes))
 }
 
 /// Sets the legal hold of a file, or releases it if `reason` is `None`.
@@ -379,81 +291,44 @@ pub async fn set_hold(
     actor_id: &str,
     reason: Option<&str>,
 ) -> Result<File, DbError> {
-    let sql = format!(
-        "UPDATE files AS f SET hold_reason = hold.reason,
-            hold_time = CASE WHEN hold.reason IS NOT NULL THEN app.now() END,
-            hold_by = CASE WHEN hold.reason IS NOT NULL THEN hold.actor_id END,
-            update_time = app.now(), updated_by = hold.actor_id, revision = f.revision + 1
-         FROM (VALUES ($1::text, $2::text)) AS hold (reason, actor_id)
-         WHERE f.tenant_id = $3 AND f.id = $4 RETURNING {COLUMNS}"
+    let changes = (
+        files::hold_reason.eq(reason),
+        files::hold_time.eq(case_when(reason.is_some().into_sql::<Bool>(), now())),
+        files::hold_by.eq(reason.map(|_| actor_id)),
     );
-    let row: FileRow = statement("set hold", sql)
-        .bind::<Nullable<Text>, _>(reason.map(str::to_owned))
-        .bind::<Text, _>(actor_id.to_owned())
-        .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-        .bind::<SqlUuid, _>(id.as_uuid())
-        .one(tx.connection()?)
-        .await?;
-    row.into_file()
+    update_file!(tx, "set hold", id, actor_id, (changes))
 }
 
 /// Deletes the row of a file. All rows that reference it must already be deleted.
 pub async fn delete(tx: &mut TenantTx, id: FileId) -> Result<(), DbError> {
-    statement("delete file", "DELETE FROM files WHERE tenant_id = $1 AND id = $2")
-        .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-        .bind::<SqlUuid, _>(id.as_uuid())
-        .execute(tx.connection()?)
-        .await
-        .map(|_| ())
+    let delete = diesel::delete(files::table.of(tx.tenant()).filter(files::id.eq(id)));
+    query("delete file", delete).execute(tx.connection()?).await.map(|_| ())
 }
 
 /// Returns files of the transaction's tenant after an id, ordered by id. Includes the trash; omits tags and
 /// attachments.
 pub async fn list_after(tx: &mut TenantTx, after: Option<FileId>, limit: i64) -> Result<Vec<File>, DbError> {
-    let sql = format!(
-        "SELECT {COLUMNS} FROM files AS f WHERE f.tenant_id = $1 AND f.id > $2 ORDER BY f.id LIMIT $3"
-    );
-    let rows: Vec<FileRow> = statement("list files by id", sql)
-        .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-        .bind::<SqlUuid, _>(after.map_or(Uuid::nil(), FileId::as_uuid))
-        .bind::<BigInt, _>(limit)
-        .load(tx.connection()?)
-        .await?;
+    let page = files::table
+        .of(tx.tenant())
+        .filter(files::id.gt(after.unwrap_or(FileId::from_uuid(Uuid::nil()))))
+        .order(files::id)
+        .limit(limit)
+        .select(FileRow::as_select());
+    let rows: Vec<FileRow> = query("list files by id", page).load(tx.connection()?).await?;
     rows.into_iter().map(FileRow::into_file).collect()
-}
-
-#[derive(QueryableByName)]
-struct ExistsRow {
-    #[diesel(sql_type = Bool)]
-    exists: bool,
 }
 
 /// Returns whether a file, including the trash, or an open resumable upload has this category.
 ///
 /// If none has it, this scans all files of the tenant, so only admins may cause this query.
 pub async fn is_category_used(tx: &mut TenantTx, category: &str) -> Result<bool, DbError> {
-    let row: ExistsRow = statement(
-        "find files of category",
-        "SELECT EXISTS (SELECT FROM files WHERE tenant_id = $1 AND category = $2)
-             OR EXISTS (SELECT FROM uploads WHERE tenant_id = $3 AND state = 1 AND spec -> 'rules' ->> 'category' = $4) AS exists",
-    )
-    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-    .bind::<Text, _>(category.to_owned())
-    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-    .bind::<Text, _>(category.to_owned())
-    .one(tx.connection()?)
-    .await?;
-    Ok(row.exists)
-}
-
-#[derive(QueryableByName)]
-struct DueRow {
-    #[diesel(sql_type = SqlUuid)]
-    tenant_id: Uuid,
-    #[diesel(sql_type = SqlUuid)]
-    id: Uuid,
-    #[diesel(sql_type = Timestamptz)]
-    due_time: Timestamp,
+    let files = files::table.of(tx.tenant()).filter(files::category.eq(category));
+    let uploads = uploads::table
+        .of(tx.tenant())
+        .filter(uploads::state.eq(literal!(UploadState::Open)))
+        .filter(uploads::spec.retrieve_as_object("rules").retrieve_as_text("category").eq(category));
+    let is_used = diesel::select(exists(files).or(exists(uploads)));
+    query("find files of category", is_used).one(tx.connection()?).await
 }
 
 /// The due time, tenant and id of a file that is due for purge; also its position in the list of due files.
@@ -467,23 +342,18 @@ pub async fn list_due(
     after: Option<DueFile>,
     limit: i64,
 ) -> Result<Vec<DueFile>, DbError> {
-    let (time, tenant, id) = after.map_or((Timestamp::UNIX_EPOCH, Uuid::nil(), Uuid::nil()), |after| {
-        (after.0, after.1.as_uuid(), after.2.as_uuid())
-    });
-    let rows: Vec<DueRow> = statement(
-        "list files due for purge",
-        "SELECT tenant_id, id, greatest(purge_time, retain_until_time) AS due_time FROM files
-         WHERE purge_time IS NOT NULL AND hold_time IS NULL AND greatest(purge_time, retain_until_time) <= app.now()
-           AND (greatest(purge_time, retain_until_time), tenant_id, id) > ($1, $2, $3)
-         ORDER BY greatest(purge_time, retain_until_time), tenant_id, id LIMIT $4",
-    )
-    .bind::<Timestamptz, _>(time)
-    .bind::<SqlUuid, _>(tenant)
-    .bind::<SqlUuid, _>(id)
-    .bind::<BigInt, _>(limit)
-    .load(tx.connection()?)
-    .await?;
-    let due_file =
-        |row: DueRow| (row.due_time, TenantId::from_uuid(row.tenant_id), FileId::from_uuid(row.id));
-    Ok(rows.into_iter().map(due_file).collect())
+    type Position = Record<(Nullable<Timestamptz>, SqlUuid, SqlUuid)>;
+    let first = (Timestamp::UNIX_EPOCH, TenantId::from_uuid(Uuid::nil()), FileId::from_uuid(Uuid::nil()));
+    let due_time = greatest(files::purge_time, files::retain_until_time);
+    let position = (due_time, files::tenant_id, files::id);
+    let due = files::table
+        .across_tenants()
+        .filter(files::purge_time.is_not_null())
+        .filter(files::hold_time.is_null())
+        .filter(due_time.le(now().nullable()))
+        .filter(position.into_sql::<Position>().gt(after.unwrap_or(first)))
+        .order(position)
+        .limit(limit)
+        .select((due_time.assume_not_null(), files::tenant_id, files::id));
+    query("list files due for purge", due).load(tx.connection()?).await
 }

@@ -2,12 +2,15 @@
 //! advisory lock on the request id before it looks for a response or inserts one.
 
 use diesel::{
-    QueryableByName,
-    sql_types::{Array, Binary, Integer, Jsonb, SmallInt, Uuid as SqlUuid},
+    ExpressionMethods as _, QueryDsl as _, Queryable, QueryableByName, Selectable, SelectableHelper as _,
+    sql_types::{Array, Binary, Jsonb, SmallInt, Uuid as SqlUuid},
 };
-use uuid::Uuid;
 
-use super::{DbError, TenantTx, sql::statement};
+use super::{
+    DbError, TenantTx,
+    schema::idempotency_keys,
+    sql::{OfTenant as _, hours, now_minus, query, statement},
+};
 use crate::domain::{digest::Digest, ids::RequestId, sql_enum::sql_enum};
 
 sql_enum! {
@@ -53,46 +56,37 @@ pub struct RequestKey {
 }
 
 /// The response to an earlier request.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Queryable, Selectable)]
+#[diesel(table_name = idempotency_keys, check_for_backend(diesel::pg::Pg))]
 pub struct StoredResponse {
     pub request_id: RequestId,
     pub method: Method,
     /// The digest of the request's payload.
+    #[diesel(column_name = payload_sha256)]
     pub payload: Digest,
     pub response: serde_json::Value,
 }
 
 #[derive(QueryableByName)]
+#[diesel(table_name = idempotency_keys)]
 struct LockedRow {
-    #[diesel(sql_type = SqlUuid)]
-    request_id: Uuid,
+    request_id: RequestId,
 }
 
 /// Tries to lock request ids until the transaction ends, and returns those it locked. The others are in use
 /// by a concurrent request.
 pub async fn lock(tx: &mut TenantTx, ids: &[RequestId]) -> Result<Vec<RequestId>, DbError> {
+    // Advisory locks of an `unnest` batch.
     let rows: Vec<LockedRow> = statement(
         "lock request ids",
         "SELECT id AS request_id FROM unnest($1) AS id
          WHERE pg_try_advisory_xact_lock(hashtextextended($2::uuid::text || id::text, 0))",
     )
-    .bind::<Array<SqlUuid>, _>(ids.iter().map(|id| id.as_uuid()).collect::<Vec<_>>())
-    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
+    .bind::<Array<SqlUuid>, _>(ids.to_vec())
+    .bind::<SqlUuid, _>(tx.tenant())
     .load(tx.connection()?)
     .await?;
-    Ok(rows.into_iter().map(|row| RequestId::from_uuid(row.request_id)).collect())
-}
-
-#[derive(QueryableByName)]
-struct ResponseRow {
-    #[diesel(sql_type = SqlUuid)]
-    request_id: Uuid,
-    #[diesel(sql_type = SmallInt)]
-    method: i16,
-    #[diesel(sql_type = Binary)]
-    payload_sha256: Vec<u8>,
-    #[diesel(sql_type = Jsonb)]
-    response: serde_json::Value,
+    Ok(rows.into_iter().map(|row| row.request_id).collect())
 }
 
 /// Returns the responses stored under these ids within the last `hours`.
@@ -101,28 +95,12 @@ pub async fn list_responses(
     ids: &[RequestId],
     hours: u32,
 ) -> Result<Vec<StoredResponse>, DbError> {
-    const OPERATION: &str = "list responses";
-    let rows: Vec<ResponseRow> = statement(
-        OPERATION,
-        "SELECT request_id, method, payload_sha256, response FROM idempotency_keys
-         WHERE tenant_id = $1 AND request_id = ANY ($2) AND create_time > app.now() - make_interval(hours => $3)",
-    )
-    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-    .bind::<Array<SqlUuid>, _>(ids.iter().map(|id| id.as_uuid()).collect::<Vec<_>>())
-    .bind::<Integer, _>(i32::try_from(hours).unwrap_or(i32::MAX))
-    .load(tx.connection()?)
-    .await?;
-    rows.into_iter()
-        .map(|row| {
-            let corrupt = |what: &str| DbError::corrupt(OPERATION, what);
-            Ok(StoredResponse {
-                request_id: RequestId::from_uuid(row.request_id),
-                method: Method::from_number(row.method).ok_or_else(|| corrupt("method"))?,
-                payload: Digest::from_slice(&row.payload_sha256).map_err(|_| corrupt("digest"))?,
-                response: row.response,
-            })
-        })
-        .collect()
+    let responses = idempotency_keys::table
+        .of(tx.tenant())
+        .filter(idempotency_keys::request_id.eq_any(ids))
+        .filter(idempotency_keys::create_time.gt(now_minus(self::hours(hours))))
+        .select(StoredResponse::as_select());
+    query("list responses", responses).load(tx.connection()?).await
 }
 
 /// Inserts responses under ids that this transaction has locked.
@@ -130,21 +108,22 @@ pub async fn insert(tx: &mut TenantTx, responses: &[StoredResponse]) -> Result<(
     if responses.is_empty() {
         return Ok(());
     }
+    let ids: Vec<RequestId> = responses.iter().map(|stored| stored.request_id).collect();
+    let methods: Vec<Method> = responses.iter().map(|stored| stored.method).collect();
+    let payloads: Vec<Digest> = responses.iter().map(|stored| stored.payload).collect();
+    let responses: Vec<serde_json::Value> = responses.iter().map(|stored| stored.response.clone()).collect();
+    // `unnest` batch.
     statement(
         "insert responses",
         "INSERT INTO idempotency_keys (tenant_id, request_id, create_time, method, payload_sha256, response)
          SELECT $1, n.request_id, app.now(), n.method, n.payload_sha256, n.response
          FROM unnest($2, $3, $4, $5) AS n (request_id, method, payload_sha256, response)",
     )
-    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-    .bind::<Array<SqlUuid>, _>(
-        responses.iter().map(|response| response.request_id.as_uuid()).collect::<Vec<_>>(),
-    )
-    .bind::<Array<SmallInt>, _>(responses.iter().map(|response| response.method.number()).collect::<Vec<_>>())
-    .bind::<Array<Binary>, _>(
-        responses.iter().map(|response| response.payload.as_bytes().to_vec()).collect::<Vec<_>>(),
-    )
-    .bind::<Array<Jsonb>, _>(responses.iter().map(|response| response.response.clone()).collect::<Vec<_>>())
+    .bind::<SqlUuid, _>(tx.tenant())
+    .bind::<Array<SqlUuid>, _>(ids)
+    .bind::<Array<SmallInt>, _>(methods)
+    .bind::<Array<Binary>, _>(payloads)
+    .bind::<Array<Jsonb>, _>(responses)
     .execute(tx.connection()?)
     .await
     .map(|_| ())

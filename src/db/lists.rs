@@ -25,7 +25,7 @@ use super::{
     tenant_tx::AUDIENCES,
 };
 use crate::domain::{
-    file::{File, FileState},
+    file::{ContentState, File, FileState},
     file_list::{FileFilter, FileOrder, KeyValue, PagePosition, SortKey},
     ids::FileId,
 };
@@ -183,8 +183,8 @@ enum BindValue {
     Bytes(Vec<u8>),
 }
 
-/// A statement composed of a few variants. The text, without the values, is the key of the prepared-statement
-/// cache.
+/// A statement composed of a few variants: the query builder has no merge of a variable number of scans. The
+/// text, without the values, is the key of the prepared-statement cache.
 #[derive(Default)]
 struct Sql {
     text: String,
@@ -336,10 +336,11 @@ impl Sql {
         if states.is_empty() {
             return;
         }
-        let content: Vec<i16> = states.iter().filter_map(|state| content_number(*state)).collect();
+        let content = states.iter().filter_map(|state| content_state(*state));
+        let numbers = content.map(ContentState::number).collect();
         self.with(
             " AND ((f.delete_time IS NULL AND f.archive_time IS NULL AND f.content_state = ANY (",
-            BindValue::Smalls(content),
+            BindValue::Smalls(numbers),
         );
         self.push("))");
         if states.contains(&FileState::Deleted) {
@@ -470,17 +471,16 @@ fn key_bind(key: &KeyValue) -> BindValue {
     }
 }
 
-fn content_number(state: FileState) -> Option<i16> {
-    use crate::domain::file::ContentState;
-    let content = match state {
-        FileState::Processing => ContentState::Processing,
-        FileState::Available => ContentState::Available,
-        FileState::Quarantined => ContentState::Quarantined,
-        FileState::Unscannable => ContentState::Unscannable,
-        FileState::Error => ContentState::Error,
-        FileState::Pending | FileState::Deleted | FileState::Archived => return None,
-    };
-    Some(content.number())
+/// Returns the content state that a file in this state has, if the state determines it.
+fn content_state(state: FileState) -> Option<ContentState> {
+    match state {
+        FileState::Processing => Some(ContentState::Processing),
+        FileState::Available => Some(ContentState::Available),
+        FileState::Quarantined => Some(ContentState::Quarantined),
+        FileState::Unscannable => Some(ContentState::Unscannable),
+        FileState::Error => Some(ContentState::Error),
+        FileState::Pending | FileState::Deleted | FileState::Archived => None,
+    }
 }
 
 /// Returns the ids of files.

@@ -10,7 +10,6 @@
 
 pub mod attachments;
 pub mod audit_entries;
-pub mod blob_position;
 pub mod blobs;
 pub mod commit;
 pub mod committed_file;

@@ -2,29 +2,46 @@
 //! references the blob is archived.
 
 use diesel::{
-    QueryableByName,
-    sql_types::{Bool, Nullable, Text, Uuid as SqlUuid},
+    BoolExpressionMethods as _, ExpressionMethods as _, JoinOnDsl as _, NullableExpressionMethods as _,
+    QueryDsl as _, Queryable, SelectableHelper as _,
 };
 
 use super::{
     DbError, SystemTx, TenantTx,
-    blobs::{IS_MOVABLE, MovableBlob, MovableRow, movable_columns},
-    sql::statement,
+    blobs::{MovableBlob, TenantBlob, is_movable, movable_columns},
+    schema::{blobs, files, versions},
+    sql::{AcrossTenants as _, OfTenant as _, bool_and, bool_or, query},
 };
 use crate::domain::{
     ids::{BlobId, FileId, TenantId},
     storage_class::StorageClass,
 };
 
-/// Whether all files that reference the blob `b` are archived; null if there are none.
-const ARE_ARCHIVED: &str = "(
-    SELECT bool_and(f.archive_time IS NOT NULL) FROM versions AS v
-    JOIN files AS f ON f.tenant_id = v.tenant_id AND f.id = v.file_id
-    WHERE v.tenant_id = b.tenant_id AND v.blob_id = b.id)";
+/// Whether all files that reference a blob are archived; NULL if there are none. A column of queries for
+/// blobs.
+macro_rules! are_archived {
+    () => {
+        versions::table
+            .across_tenants()
+            .inner_join(
+                files::table
+                    .on(files::tenant_id.eq(versions::tenant_id).and(files::id.eq(versions::file_id))),
+            )
+            .filter(versions::tenant_id.eq(blobs::tenant_id))
+            .filter(versions::blob_id.eq(blobs::id))
+            .select(bool_and(files::archive_time.is_not_null()))
+            .single_value()
+    };
+}
 
-/// Selects the blobs of a file.
-const IS_OF_FILE: &str = "b.tenant_id = $1 AND b.id IN (
-    SELECT v.blob_id FROM versions AS v WHERE v.tenant_id = $1 AND v.file_id = $2)";
+/// The blobs of all versions of a file.
+macro_rules! blobs_of_file {
+    ($tenant:expr, $file:expr) => {
+        blobs::table.of($tenant).filter(blobs::id.eq_any(
+            versions::table.of($tenant).filter(versions::file_id.eq($file)).select(versions::blob_id),
+        ))
+    };
+}
 
 /// A blob and its target storage class.
 #[derive(Debug, Clone)]
@@ -32,14 +49,6 @@ pub struct ClassedBlob {
     /// The blob, with its current class.
     pub movable: MovableBlob,
     pub target: StorageClass,
-}
-
-#[derive(QueryableByName)]
-struct ClassedRow {
-    #[diesel(embed)]
-    movable: MovableRow,
-    #[diesel(sql_type = Bool)]
-    are_archived: bool,
 }
 
 /// Returns the movable blobs of a file, ordered by id.
@@ -51,32 +60,21 @@ pub async fn list_file_blobs(
     tenant: TenantId,
     file: FileId,
 ) -> Result<Vec<ClassedBlob>, DbError> {
-    let lock = format!("SELECT FROM blobs AS b WHERE {IS_OF_FILE} ORDER BY b.id FOR NO KEY UPDATE OF b");
-    statement("lock blobs of file", lock)
-        .bind::<SqlUuid, _>(tenant.as_uuid())
-        .bind::<SqlUuid, _>(file.as_uuid())
-        .execute(tx.connection()?)
-        .await?;
-    let sql = format!(
-        "SELECT {}, {ARE_ARCHIVED} AS are_archived FROM blobs AS b WHERE {IS_OF_FILE} AND {IS_MOVABLE} ORDER BY b.id",
-        movable_columns()
-    );
-    let rows: Vec<ClassedRow> = statement("list blobs of file", sql)
-        .bind::<SqlUuid, _>(tenant.as_uuid())
-        .bind::<SqlUuid, _>(file.as_uuid())
-        .load(tx.connection()?)
-        .await?;
-    let classed = |row: ClassedRow| {
-        let target = StorageClass::for_archived(row.are_archived);
-        Ok(ClassedBlob { movable: row.movable.into_blob()?, target })
+    let lock = blobs_of_file!(tenant, file).order(blobs::id).select(blobs::id).for_no_key_update();
+    query("lock blobs of file", lock).execute(tx.connection()?).await?;
+    let (tenant_blob, created_by) = movable_columns!();
+    let movable = blobs_of_file!(tenant, file).filter(is_movable!()).order(blobs::id).select((
+        tenant_blob,
+        created_by,
+        are_archived!().assume_not_null(),
+    ));
+    let rows: Vec<(TenantBlob, Option<String>, bool)> =
+        query("list blobs of file", movable).load(tx.connection()?).await?;
+    let classed = |(tenant_blob, created_by, is_archived)| ClassedBlob {
+        movable: MovableBlob { tenant_blob, created_by },
+        target: StorageClass::for_archived(is_archived),
     };
-    rows.into_iter().map(classed).collect()
-}
-
-#[derive(QueryableByName)]
-struct TargetRow {
-    #[diesel(sql_type = Nullable<Bool>)]
-    are_archived: Option<bool>,
+    Ok(rows.into_iter().map(classed).collect())
 }
 
 /// Returns the target storage class of a blob, or `None` if no file references it.
@@ -85,46 +83,24 @@ pub async fn get_target_class(
     tenant: TenantId,
     blob: BlobId,
 ) -> Result<Option<StorageClass>, DbError> {
-    let sql =
-        format!("SELECT {ARE_ARCHIVED} AS are_archived FROM blobs AS b WHERE b.tenant_id = $1 AND b.id = $2");
-    let row: Option<TargetRow> = statement("get target class of blob", sql)
-        .bind::<SqlUuid, _>(tenant.as_uuid())
-        .bind::<SqlUuid, _>(blob.as_uuid())
-        .first(tx.connection()?)
-        .await?;
-    Ok(row.and_then(|row| row.are_archived).map(StorageClass::for_archived))
+    let target = blobs::table.of(tenant).filter(blobs::id.eq(blob)).select(are_archived!());
+    let are_archived: Option<Option<bool>> =
+        query("get target class of blob", target).first(tx.connection()?).await?;
+    Ok(are_archived.flatten().map(StorageClass::for_archived))
 }
 
 /// A provider that stores bytes of a file.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Queryable)]
 pub struct FileLocation {
     pub provider: String,
     /// Whether some of the bytes are in its archive class.
     pub has_archived: bool,
 }
 
-#[derive(QueryableByName)]
-struct FileLocationRow {
-    #[diesel(sql_type = Text)]
-    provider: String,
-    #[diesel(sql_type = Bool)]
-    has_archived: bool,
-}
-
 /// Returns the providers that store the bytes of all versions of a file.
 pub async fn list_file_locations(tx: &mut TenantTx, file: FileId) -> Result<Vec<FileLocation>, DbError> {
-    // 2: archive
-    let sql = format!(
-        "SELECT b.provider, bool_or(b.storage_class = 2) AS has_archived FROM blobs AS b WHERE {IS_OF_FILE}
-         GROUP BY b.provider"
-    );
-    let rows: Vec<FileLocationRow> = statement("list locations of file", sql)
-        .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-        .bind::<SqlUuid, _>(file.as_uuid())
-        .load(tx.connection()?)
-        .await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| FileLocation { provider: row.provider, has_archived: row.has_archived })
-        .collect())
+    let has_archived = bool_or(blobs::storage_class.eq(StorageClass::Archive)).assume_not_null();
+    let locations =
+        blobs_of_file!(tx.tenant(), file).group_by(blobs::provider).select((blobs::provider, has_archived));
+    query("list locations of file", locations).load(tx.connection()?).await
 }

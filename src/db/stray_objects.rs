@@ -3,126 +3,110 @@
 //! deleted.
 
 use diesel::{
-    QueryableByName,
-    sql_types::{BigInt, Bool, Integer, Text, Timestamptz, Uuid as SqlUuid},
+    ExpressionMethods as _, Insertable, IntoSql as _, QueryDsl as _, Queryable, Selectable,
+    SelectableHelper as _,
+    dsl::{exists, not},
+    sql_types::{Record, Text, Timestamptz, Uuid as SqlUuid},
 };
 use uuid::Uuid;
 
 use super::{
     DbError, SystemTx,
-    sql::{Operation, SqlText, statement},
+    schema::{blobs, stray_objects},
+    sql::{self, AcrossTenants as _, OfTenant as _, least, now, now_plus, query},
 };
 use crate::domain::{clock::Timestamp, ids::TenantId, object_key::ObjectKey};
 
 /// An object that no blob references.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Insertable, Queryable, Selectable)]
+#[diesel(table_name = stray_objects, check_for_backend(diesel::pg::Pg))]
 pub struct StrayObject {
+    #[diesel(column_name = tenant_id)]
     pub tenant: TenantId,
     /// The provider that stores it.
     pub provider: String,
     /// Its key at the provider. Keys are never reused.
+    #[diesel(column_name = storage_key)]
     pub key: ObjectKey,
     /// Whether an incomplete multipart upload of this key may exist.
     pub may_be_unfinished: bool,
 }
 
-impl StrayObject {
-    /// Binds tenant, provider and key, in this order.
-    fn bind(&self, statement: Operation<SqlText>) -> Operation<SqlText> {
-        statement
-            .bind::<SqlUuid, _>(self.tenant.as_uuid())
-            .bind::<Text, _>(self.provider.clone())
-            .bind::<Text, _>(self.key.as_str().to_owned())
-    }
+/// Selects the row of an object.
+macro_rules! row_of {
+    ($object:expr) => {
+        stray_objects::table
+            .of($object.tenant)
+            .filter(stray_objects::provider.eq(&$object.provider))
+            .filter(stray_objects::storage_key.eq(&$object.key))
+    };
 }
 
 /// Inserts a stray object that is due for deletion after the given number of hours.
 pub async fn insert(tx: &mut SystemTx, object: &StrayObject, hours: u32) -> Result<(), DbError> {
-    let insertion = statement(
-        "insert stray object",
-        "INSERT INTO stray_objects (tenant_id, provider, storage_key, may_be_unfinished, delete_after)
-         VALUES ($1, $2, $3, $4, app.now() + make_interval(hours => $5))",
-    );
-    object
-        .bind(insertion)
-        .bind::<Bool, _>(object.may_be_unfinished)
-        .bind::<Integer, _>(i32::try_from(hours).unwrap_or(i32::MAX))
-        .execute(tx.connection()?)
-        .await
-        .map(|_| ())
+    let insert = diesel::insert_into(stray_objects::table)
+        .values((object, stray_objects::delete_after.eq(now_plus(sql::hours(hours)))));
+    query("insert stray object", insert).execute(tx.connection()?).await.map(|_| ())
 }
 
 /// Makes a stray object due for deletion immediately.
 pub async fn make_due(tx: &mut SystemTx, object: &StrayObject) -> Result<(), DbError> {
-    let update = statement(
-        "make stray object due",
-        "UPDATE stray_objects SET delete_after = app.now() WHERE tenant_id = $1 AND provider = $2 AND storage_key = $3",
-    );
-    object.bind(update).execute(tx.connection()?).await.map(|_| ())
+    let update = diesel::update(row_of!(object)).set(stray_objects::delete_after.eq(now()));
+    query("make stray object due", update).execute(tx.connection()?).await.map(|_| ())
 }
 
 /// Deletes the row of an object that a blob of the same transaction now references. Returns false if the
 /// object is already being deleted.
 pub async fn adopt(tx: &mut SystemTx, object: &StrayObject) -> Result<bool, DbError> {
-    let delete = statement(
-        "adopt stray object",
-        "DELETE FROM stray_objects
-         WHERE tenant_id = $1 AND provider = $2 AND storage_key = $3 AND NOT is_being_deleted",
-    );
-    Ok(object.bind(delete).execute(tx.connection()?).await? == 1)
+    let delete = diesel::delete(row_of!(object).filter(not(stray_objects::is_being_deleted)));
+    Ok(query("adopt stray object", delete).execute(tx.connection()?).await? == 1)
 }
 
 /// Claims an object for deletion; it can no longer be adopted. Returns false if it is not due, or a blob
 /// references it.
 pub async fn claim(tx: &mut SystemTx, object: &StrayObject) -> Result<bool, DbError> {
-    let update = statement(
-        "claim stray object",
-        "UPDATE stray_objects AS s SET is_being_deleted = true
-         WHERE tenant_id = $1 AND provider = $2 AND storage_key = $3 AND delete_after <= app.now()
-           AND NOT EXISTS (SELECT FROM blobs AS b WHERE b.tenant_id = s.tenant_id AND b.provider = s.provider
-                           AND b.storage_key = s.storage_key)",
-    );
-    Ok(object.bind(update).execute(tx.connection()?).await? == 1)
+    let references = blobs::table
+        .of(object.tenant)
+        .filter(blobs::provider.eq(stray_objects::provider))
+        .filter(blobs::storage_key.eq(stray_objects::storage_key));
+    let due = row_of!(object).filter(stray_objects::delete_after.le(now())).filter(not(exists(references)));
+    let update = diesel::update(due).set(stray_objects::is_being_deleted.eq(true));
+    Ok(query("claim stray object", update).execute(tx.connection()?).await? == 1)
 }
 
 /// Deletes the row of an object that has been deleted.
 pub async fn delete(tx: &mut SystemTx, object: &StrayObject) -> Result<(), DbError> {
-    let delete = statement(
-        "delete stray object",
-        "DELETE FROM stray_objects
-         WHERE tenant_id = $1 AND provider = $2 AND storage_key = $3 AND is_being_deleted",
-    );
-    object.bind(delete).execute(tx.connection()?).await.map(|_| ())
+    let delete = diesel::delete(row_of!(object).filter(stray_objects::is_being_deleted));
+    query("delete stray object", delete).execute(tx.connection()?).await.map(|_| ())
 }
 
 /// A stray object that is due for deletion.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Queryable, Selectable)]
+#[diesel(table_name = stray_objects, check_for_backend(diesel::pg::Pg))]
 pub struct DueStrayObject {
+    #[diesel(embed)]
     pub object: StrayObject,
     /// The time from which it is due.
     pub delete_after: Timestamp,
 }
 
 /// The position of an object in the list of due stray objects.
-pub type StrayObjectCursor = (Timestamp, TenantId, String);
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StrayObjectCursor {
+    pub delete_after: Timestamp,
+    pub tenant: TenantId,
+    pub key: ObjectKey,
+}
 
 impl DueStrayObject {
     /// Returns the position of this object in the list of due stray objects.
     pub fn cursor(&self) -> StrayObjectCursor {
-        (self.delete_after, self.object.tenant, self.object.key.to_string())
+        StrayObjectCursor {
+            delete_after: self.delete_after,
+            tenant: self.object.tenant,
+            key: self.object.key.clone(),
+        }
     }
-}
-
-#[derive(QueryableByName)]
-struct StrayRow {
-    #[diesel(sql_type = Timestamptz)]
-    delete_after: Timestamp,
-    #[diesel(sql_type = SqlUuid)]
-    tenant_id: Uuid,
-    #[diesel(sql_type = Text)]
-    storage_key: String,
-    #[diesel(sql_type = Bool)]
-    may_be_unfinished: bool,
 }
 
 /// Returns due stray objects of a provider, after a position, ordered by due time.
@@ -132,53 +116,25 @@ pub async fn list_due(
     after: Option<StrayObjectCursor>,
     limit: i64,
 ) -> Result<Vec<DueStrayObject>, DbError> {
-    const OPERATION: &str = "list due stray objects";
-    let (time, tenant, key) = after.map_or((Timestamp::UNIX_EPOCH, Uuid::nil(), String::new()), |after| {
-        (after.0, after.1.as_uuid(), after.2)
-    });
-    let rows: Vec<StrayRow> = statement(
-        OPERATION,
-        "SELECT delete_after, tenant_id, storage_key, may_be_unfinished FROM stray_objects
-         WHERE delete_after <= app.now() AND provider = $1 AND (delete_after, tenant_id, storage_key) > ($2, $3, $4)
-         ORDER BY delete_after, tenant_id, storage_key LIMIT $5",
-    )
-    .bind::<Text, _>(provider.to_owned())
-    .bind::<Timestamptz, _>(time)
-    .bind::<SqlUuid, _>(tenant)
-    .bind::<Text, _>(key)
-    .bind::<BigInt, _>(limit)
-    .load(tx.connection()?)
-    .await?;
-    rows.into_iter()
-        .map(|row| {
-            let object = StrayObject {
-                tenant: TenantId::from_uuid(row.tenant_id),
-                provider: provider.to_owned(),
-                key: ObjectKey::parse(&row.storage_key)
-                    .map_err(|error| DbError::corrupt(OPERATION, error))?,
-                may_be_unfinished: row.may_be_unfinished,
-            };
-            Ok(DueStrayObject { object, delete_after: row.delete_after })
-        })
-        .collect()
-}
-
-#[derive(QueryableByName)]
-struct CountRow {
-    #[diesel(sql_type = BigInt)]
-    count: i64,
+    type Position = Record<(Timestamptz, SqlUuid, Text)>;
+    let start = (Timestamp::UNIX_EPOCH, TenantId::from_uuid(Uuid::nil()), "");
+    let after = after.as_ref().map_or(start, |after| (after.delete_after, after.tenant, after.key.as_str()));
+    let position = (stray_objects::delete_after, stray_objects::tenant_id, stray_objects::storage_key);
+    let page = stray_objects::table
+        .across_tenants()
+        .filter(stray_objects::delete_after.le(now()))
+        .filter(stray_objects::provider.eq(provider))
+        .filter(position.into_sql::<Position>().gt(after))
+        .order(position)
+        .limit(limit)
+        .select(DueStrayObject::as_select());
+    query("list due stray objects", page).load(tx.connection()?).await
 }
 
 /// Makes all stray objects of a tenant due immediately. Returns their number.
 pub async fn make_all_due(tx: &mut SystemTx, tenant: TenantId) -> Result<i64, DbError> {
-    let row: CountRow = statement(
-        "make stray objects due",
-        "WITH due AS (
-             UPDATE stray_objects SET delete_after = least(delete_after, app.now()) WHERE tenant_id = $1 RETURNING 1)
-         SELECT count(*) AS count FROM due",
-    )
-    .bind::<SqlUuid, _>(tenant.as_uuid())
-    .one(tx.connection()?)
-    .await?;
-    Ok(row.count)
+    let update = diesel::update(stray_objects::table.of(tenant))
+        .set(stray_objects::delete_after.eq(least(stray_objects::delete_after, now())));
+    let updated = query("make stray objects due", update).execute(tx.connection()?).await?;
+    Ok(i64::try_from(updated).unwrap_or(i64::MAX))
 }

@@ -1,13 +1,20 @@
 //! Sweep candidates: objects and multipart uploads without an owner that the sweeper has found in a store.
 
 use diesel::{
-    QueryableByName,
-    sql_types::{Array, BigInt, Bool, Double, Text, Uuid as SqlUuid},
+    ExpressionMethods as _, IntoSql as _, QueryDsl as _, Queryable, QueryableByName,
+    dsl::count_star,
+    sql_types::{Array, BigInt, Bool, Record, Text, Uuid as SqlUuid},
 };
 use uuid::Uuid;
 
-use super::{DbError, SystemTx, sql::statement, sweeps::to_interval_seconds};
-use crate::domain::object_key::ObjectKey;
+use super::{
+    DbError, SystemTx,
+    schema::sweep_candidates,
+    sql::{
+        AcrossTenants as _, OfTenant as _, coalesce, now_minus, query, seconds_u64, sql, statement, sum_of,
+    },
+};
+use crate::domain::{ids::TenantId, object_key::ObjectKey, upload::UploadState};
 
 /// An object, or an incomplete multipart upload, in a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,12 +45,17 @@ pub enum Ownership {
 /// even if the provider was renamed or two names refer to the same store. An upload owns the objects under
 /// its key in every state (a staging object only until the upload is committed), and so does a stray object
 /// row: the code that ends them cleans up.
-const IS_OWNED: &str = "(k.multipart_id = '' AND EXISTS (
-        SELECT FROM blobs AS b WHERE b.tenant_id = k.tenant_id AND b.storage_key = k.storage_key)
-     OR EXISTS (SELECT FROM uploads AS u WHERE u.tenant_id = k.tenant_id AND u.storage_key = k.storage_key)
-     OR EXISTS (SELECT FROM uploads AS u WHERE u.tenant_id = k.tenant_id AND u.staging_key = k.storage_key
-          AND u.state <> 2)
-     OR EXISTS (SELECT FROM stray_objects AS s WHERE s.tenant_id = k.tenant_id AND s.storage_key = k.storage_key))";
+fn is_owned() -> &'static str {
+    sql!(
+        "(k.multipart_id = '' AND EXISTS (
+            SELECT FROM blobs AS b WHERE b.tenant_id = k.tenant_id AND b.storage_key = k.storage_key)
+         OR EXISTS (SELECT FROM uploads AS u WHERE u.tenant_id = k.tenant_id AND u.storage_key = k.storage_key)
+         OR EXISTS (SELECT FROM uploads AS u WHERE u.tenant_id = k.tenant_id AND u.staging_key = k.storage_key
+              AND u.state <> {committed})
+         OR EXISTS (SELECT FROM stray_objects AS s WHERE s.tenant_id = k.tenant_id AND s.storage_key = k.storage_key))",
+        committed = UploadState::Committed,
+    )
+}
 
 #[derive(QueryableByName)]
 struct OwnershipRow {
@@ -66,14 +78,16 @@ pub async fn check_ownership(
     provider: &str,
     candidates: &[SweepCandidate],
 ) -> Result<Vec<Ownership>, DbError> {
-    let sql = format!(
-        "SELECT k.n, EXISTS (SELECT FROM tenants AS t WHERE t.id = k.tenant_id) AS has_tenant, {IS_OWNED} AS is_owned,
+    // `unnest` batch.
+    let text = sql!(
+        "SELECT k.n, EXISTS (SELECT FROM tenants AS t WHERE t.id = k.tenant_id) AS has_tenant, {is_owned} AS is_owned,
                 EXISTS (SELECT FROM sweep_candidates AS c
                         WHERE c.tenant_id = k.tenant_id AND c.provider = $1 AND c.storage_key = k.storage_key
                           AND c.multipart_id = k.multipart_id) AS is_candidate
-         FROM unnest($2, $3, $4) WITH ORDINALITY AS k (tenant_id, storage_key, multipart_id, n) ORDER BY k.n"
+         FROM unnest($2, $3, $4) WITH ORDINALITY AS k (tenant_id, storage_key, multipart_id, n) ORDER BY k.n",
+        is_owned = is_owned(),
     );
-    let rows: Vec<OwnershipRow> = statement("find owners of candidates", sql)
+    let rows: Vec<OwnershipRow> = statement("find owners of candidates", text)
         .bind::<Text, _>(provider.to_owned())
         .bind::<Array<SqlUuid>, _>(tenants(candidates))
         .bind::<Array<Text>, _>(keys(candidates))
@@ -98,6 +112,7 @@ pub async fn insert(tx: &mut SystemTx, provider: &str, candidates: &[SweepCandid
     if candidates.is_empty() {
         return Ok(());
     }
+    // `unnest` batch.
     statement(
         "insert sweep candidates",
         "INSERT INTO sweep_candidates (tenant_id, provider, storage_key, multipart_id, size_bytes, first_seen_time)
@@ -119,21 +134,15 @@ pub async fn insert(tx: &mut SystemTx, provider: &str, candidates: &[SweepCandid
 
 /// Deletes candidates that a row owns. Returns their number.
 pub async fn delete_owned(tx: &mut SystemTx, provider: &str) -> Result<usize, DbError> {
-    let sql = format!("DELETE FROM sweep_candidates AS k WHERE {IS_OWNED} AND k.provider = $1");
-    statement("delete owned sweep candidates", sql)
+    // Shares the condition with the batch above, so that both agree on owners.
+    let text = sql!(
+        "DELETE FROM sweep_candidates AS k WHERE {is_owned} AND k.provider = $1",
+        is_owned = is_owned(),
+    );
+    statement("delete owned sweep candidates", text)
         .bind::<Text, _>(provider.to_owned())
         .execute(tx.connection()?)
         .await
-}
-
-#[derive(QueryableByName)]
-struct CandidateRow {
-    #[diesel(sql_type = Text)]
-    storage_key: String,
-    #[diesel(sql_type = Text)]
-    multipart_id: String,
-    #[diesel(sql_type = BigInt)]
-    size_bytes: i64,
 }
 
 /// Returns candidates that were first seen at least `grace_seconds` ago, after a position, ordered by tenant,
@@ -145,88 +154,76 @@ pub async fn list_due(
     after: Option<&SweepCandidate>,
     limit: i64,
 ) -> Result<Vec<SweepCandidate>, DbError> {
-    const OPERATION: &str = "list due sweep candidates";
-    let tenant = after.map_or(Uuid::nil(), |after| after.key.tenant().as_uuid());
-    let (key, multipart_id) =
-        after.map_or_else(Default::default, |after| (after.key.to_string(), multipart_id(after)));
-    let rows: Vec<CandidateRow> = statement(
-        OPERATION,
-        "SELECT storage_key, multipart_id, size_bytes FROM sweep_candidates
-         WHERE provider = $1 AND first_seen_time <= app.now() - make_interval(secs => $2)
-           AND (tenant_id, storage_key, multipart_id) > ($3, $4, $5)
-         ORDER BY tenant_id, storage_key, multipart_id LIMIT $6",
-    )
-    .bind::<Text, _>(provider.to_owned())
-    .bind::<Double, _>(to_interval_seconds(grace_seconds))
-    .bind::<SqlUuid, _>(tenant)
-    .bind::<Text, _>(key)
-    .bind::<Text, _>(multipart_id)
-    .bind::<BigInt, _>(limit)
-    .load(tx.connection()?)
-    .await?;
-    rows.into_iter()
-        .map(|row| {
-            Ok(SweepCandidate {
-                key: ObjectKey::parse(&row.storage_key)
-                    .map_err(|error| DbError::corrupt(OPERATION, error))?,
-                multipart_id: Some(row.multipart_id).filter(|id| !id.is_empty()),
-                size_bytes: u64::try_from(row.size_bytes).unwrap_or_default(),
-            })
-        })
-        .collect()
+    type Position = Record<(SqlUuid, Text, Text)>;
+    let start = (TenantId::from_uuid(Uuid::nil()), "", "");
+    let after =
+        after.map_or(start, |after| (after.key.tenant(), after.key.as_str(), multipart_column(after)));
+    let position =
+        (sweep_candidates::tenant_id, sweep_candidates::storage_key, sweep_candidates::multipart_id);
+    let page = sweep_candidates::table
+        .across_tenants()
+        .filter(sweep_candidates::provider.eq(provider))
+        .filter(sweep_candidates::first_seen_time.le(now_minus(seconds_u64(grace_seconds))))
+        .filter(position.into_sql::<Position>().gt(after))
+        .order(position)
+        .limit(limit)
+        .select((
+            sweep_candidates::storage_key,
+            sweep_candidates::multipart_id,
+            sweep_candidates::size_bytes,
+        ));
+    let rows: Vec<(ObjectKey, String, i64)> =
+        query("list due sweep candidates", page).load(tx.connection()?).await?;
+    let candidate = |(key, multipart_id, size_bytes): (ObjectKey, String, i64)| SweepCandidate {
+        key,
+        multipart_id: Some(multipart_id).filter(|id| !id.is_empty()),
+        size_bytes: u64::try_from(size_bytes).unwrap_or_default(),
+    };
+    Ok(rows.into_iter().map(candidate).collect())
 }
 
 /// Deletes a candidate that was deleted from the store, or that a row owns.
 pub async fn delete(tx: &mut SystemTx, provider: &str, candidate: &SweepCandidate) -> Result<(), DbError> {
-    statement(
-        "delete sweep candidate",
-        "DELETE FROM sweep_candidates
-         WHERE tenant_id = $1 AND provider = $2 AND storage_key = $3 AND multipart_id = $4",
-    )
-    .bind::<SqlUuid, _>(candidate.key.tenant().as_uuid())
-    .bind::<Text, _>(provider.to_owned())
-    .bind::<Text, _>(candidate.key.to_string())
-    .bind::<Text, _>(multipart_id(candidate))
-    .execute(tx.connection()?)
-    .await
-    .map(|_| ())
+    let row = sweep_candidates::table
+        .of(candidate.key.tenant())
+        .filter(sweep_candidates::provider.eq(provider))
+        .filter(sweep_candidates::storage_key.eq(&candidate.key))
+        .filter(sweep_candidates::multipart_id.eq(multipart_column(candidate)));
+    query("delete sweep candidate", diesel::delete(row)).execute(tx.connection()?).await.map(|_| ())
 }
 
 /// The number and size of candidates.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, QueryableByName)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Queryable)]
 pub struct SweepCandidateTotals {
     /// The number of objects and multipart uploads.
-    #[diesel(sql_type = BigInt)]
     pub count: i64,
     /// The total size of the objects.
-    #[diesel(sql_type = BigInt)]
     pub bytes: i64,
 }
 
 /// Counts the candidates of a provider.
 pub async fn count_all(tx: &mut SystemTx, provider: &str) -> Result<SweepCandidateTotals, DbError> {
-    statement(
-        "count sweep candidates",
-        "SELECT count(*) AS count, coalesce(sum(size_bytes), 0)::bigint AS bytes
-         FROM sweep_candidates WHERE provider = $1",
-    )
-    .bind::<Text, _>(provider.to_owned())
-    .one(tx.connection()?)
-    .await
+    let bytes = coalesce(sum_of(sweep_candidates::size_bytes), 0.into_sql::<BigInt>());
+    let totals = sweep_candidates::table
+        .across_tenants()
+        .filter(sweep_candidates::provider.eq(provider))
+        .select((count_star(), bytes));
+    query("count sweep candidates", totals).one(tx.connection()?).await
 }
 
-fn tenants(candidates: &[SweepCandidate]) -> Vec<Uuid> {
-    candidates.iter().map(|one| one.key.tenant().as_uuid()).collect()
+fn tenants(candidates: &[SweepCandidate]) -> Vec<TenantId> {
+    candidates.iter().map(|one| one.key.tenant()).collect()
 }
 
-fn keys(candidates: &[SweepCandidate]) -> Vec<String> {
-    candidates.iter().map(|one| one.key.to_string()).collect()
+fn keys(candidates: &[SweepCandidate]) -> Vec<ObjectKey> {
+    candidates.iter().map(|one| one.key.clone()).collect()
 }
 
 fn multipart_ids(candidates: &[SweepCandidate]) -> Vec<String> {
-    candidates.iter().map(multipart_id).collect()
+    candidates.iter().map(|one| multipart_column(one).to_owned()).collect()
 }
 
-fn multipart_id(candidate: &SweepCandidate) -> String {
-    candidate.multipart_id.clone().unwrap_or_default()
+/// Returns the column `multipart_id` of a candidate. It is part of the primary key, so it cannot be NULL.
+fn multipart_column(candidate: &SweepCandidate) -> &str {
+    candidate.multipart_id.as_deref().unwrap_or_default()
 }

@@ -86,8 +86,3 @@ pub async fn record_sweep(tx: &mut SystemTx, provider: &str, is_full_walk: bool)
         ));
     query("record sweep", insert).execute(tx.connection()?).await.map(|_| ())
 }
-
-/// Converts seconds to the argument type of `make_interval`.
-pub(super) fn to_interval_seconds(seconds: u64) -> f64 {
-    u32::try_from(seconds).unwrap_or(u32::MAX).into()
-}

@@ -2,17 +2,17 @@
 //! AVAILABLE or ERROR.
 
 use diesel::{
-    QueryableByName,
+    ExpressionMethods as _, QueryDsl as _, QueryableByName,
     sql_types::{Binary, Integer, Nullable, SmallInt, Text, Uuid as SqlUuid},
 };
-use uuid::Uuid;
 
 use super::{
     DbError, TenantTx,
     audit_entries::{self, AuditAction, AuditEntry},
     blobs::Blob,
     events::EventKind,
-    sql::statement,
+    schema::{blobs, files, versions},
+    sql::{OfTenant as _, query, sql, statement},
 };
 use crate::domain::{
     caller::Actor,
@@ -22,24 +22,18 @@ use crate::domain::{
 };
 
 #[derive(QueryableByName)]
+#[diesel(table_name = versions)]
 struct MovedRow {
-    #[diesel(sql_type = SqlUuid)]
-    file_id: Uuid,
+    file_id: FileId,
 }
 
 /// Records the hashes of a blob that has none yet.
 pub async fn record_hashes(tx: &mut TenantTx, blob: &Blob, hashes: ObjectHashes) -> Result<(), DbError> {
-    statement(
-        "record hashes of blob",
-        "UPDATE blobs SET sha256 = $1, crc64nvme = $2 WHERE tenant_id = $3 AND id = $4 AND sha256 IS NULL",
-    )
-    .bind::<Binary, _>(hashes.sha256.as_bytes().to_vec())
-    .bind::<Binary, _>(hashes.crc64nvme.to_be_bytes().to_vec())
-    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-    .bind::<SqlUuid, _>(blob.id.as_uuid())
-    .execute(tx.connection()?)
-    .await
-    .map(|_| ())
+    let undigested =
+        blobs::table.of(tx.tenant()).filter(blobs::id.eq(blob.id)).filter(blobs::sha256.is_null());
+    let update = diesel::update(undigested)
+        .set((blobs::sha256.eq(hashes.sha256), blobs::crc64nvme.eq(hashes.crc64nvme)));
+    query("record hashes of blob", update).execute(tx.connection()?).await.map(|_| ())
 }
 
 /// Moves a version from PROCESSING to AVAILABLE with its digest, or to ERROR with a reason. Adds an audit
@@ -53,24 +47,20 @@ pub async fn record_result(
     version: i32,
     verified: Result<Digest, StateReason>,
 ) -> Result<bool, DbError> {
-    let tenant = tx.tenant().as_uuid();
-    statement("lock verified file", "SELECT FROM files WHERE tenant_id = $1 AND id = $2 FOR UPDATE")
-        .bind::<SqlUuid, _>(tenant)
-        .bind::<SqlUuid, _>(file.as_uuid())
-        .execute(tx.connection()?)
-        .await?;
+    let lock = files::table.of(tx.tenant()).filter(files::id.eq(file)).select(files::id).for_update();
+    query("lock verified file", lock).execute(tx.connection()?).await?;
     let (state, event, action) = match verified {
         Ok(_) => (ContentState::Available, EventKind::FileVerified, AuditAction::FileVerify),
         Err(_) => (ContentState::Error, EventKind::FileRefused, AuditAction::FileRefuse),
     };
     let reason = verified.err();
-    // 1: processing. The version need not be the current one: a new version becomes current only when it is
-    // available, and another version may have become current by then.
-    let moved: Vec<MovedRow> = statement(
-        "record verification result",
+    // One statement that changes two tables and inserts events from the result. The version need not be the
+    // current one: a new version becomes current only when it is available, and another version may have
+    // become current by then.
+    let text = sql!(
         "WITH moved AS (
              UPDATE versions SET content_state = $1, state_reason = $2, sha256 = $3
-             WHERE tenant_id = $4 AND file_id = $5 AND version = $6 AND content_state = 1
+             WHERE tenant_id = $4 AND file_id = $5 AND version = $6 AND content_state = {processing}
              RETURNING tenant_id, file_id, version, content_state, state_reason, sha256
          ), updated AS (
              UPDATE files AS f SET revision = f.revision + 1, update_time = app.now(),
@@ -86,19 +76,21 @@ pub async fn record_result(
              FROM moved AS m JOIN files AS f ON f.tenant_id = m.tenant_id AND f.id = m.file_id
          )
          SELECT file_id FROM moved",
-    )
-    .bind::<SmallInt, _>(state.number())
-    .bind::<Nullable<SmallInt>, _>(reason.map(|reason| reason.number()))
-    .bind::<Nullable<Binary>, _>(verified.ok().map(|sha256| sha256.as_bytes().to_vec()))
-    .bind::<SqlUuid, _>(tenant)
-    .bind::<SqlUuid, _>(file.as_uuid())
-    .bind::<Integer, _>(version)
-    .bind::<SmallInt, _>(event.number())
-    .bind::<Text, _>(Actor::system().id)
-    .load(tx.connection()?)
-    .await?;
+        processing = ContentState::Processing,
+    );
+    let moved: Vec<MovedRow> = statement("record verification result", text)
+        .bind::<SmallInt, _>(state)
+        .bind::<Nullable<SmallInt>, _>(reason)
+        .bind::<Nullable<Binary>, _>(verified.ok())
+        .bind::<SqlUuid, _>(tx.tenant())
+        .bind::<SqlUuid, _>(file)
+        .bind::<Integer, _>(version)
+        .bind::<SmallInt, _>(event)
+        .bind::<Text, _>(Actor::system().id)
+        .load(tx.connection()?)
+        .await?;
     let entry = |row: &MovedRow| AuditEntry {
-        file: Some(FileId::from_uuid(row.file_id)),
+        file: Some(row.file_id),
         version: Some(version),
         ..AuditEntry::system(action, serde_json::json!({ "reason": reason }))
     };

@@ -17,9 +17,7 @@ use super::{
 use crate::{
     app::Error,
     db::{
-        Database,
-        blob_position::BlobPosition,
-        content_states,
+        Database, content_states,
         fsck::{self, CheckedBlob},
         sweep_candidates::{self, Ownership, SweepCandidate},
     },
@@ -154,7 +152,7 @@ impl Fsck {
             let batch = fsck::list_blobs(&mut tx, after, i64::try_from(BATCH).unwrap_or(i64::MAX)).await?;
             tx.commit().await?;
             let Some(last) = batch.last() else { return Ok(()) };
-            after = Some(BlobPosition { tenant: last.tenant, blob: last.blob.id });
+            after = Some(last.cursor());
             for checked in batch.iter().filter(|checked| self.is_repairing && checked.is_lost) {
                 self.repair_if_intact(checked, report).await?;
             }

@@ -20,7 +20,6 @@ use crate::{
     app::Error,
     db::{
         Database,
-        blob_position::BlobPosition,
         blobs::{self, MovableBlob, TenantBlob},
         uploads,
     },
@@ -177,7 +176,7 @@ impl BlobMover {
             let batch = blobs::list_movable(&mut tx, &options.from, after, BATCH).await?;
             tx.commit().await?;
             let Some(last) = batch.last() else { return Ok(()) };
-            after = Some(BlobPosition { tenant: last.tenant_blob.tenant, blob: last.tenant_blob.blob.id });
+            after = Some(last.tenant_blob.cursor());
             if options.is_dry_run {
                 report.blobs += batch.len() as u64;
                 report.bytes += batch.iter().map(|movable| movable.tenant_blob.blob.size_bytes).sum::<u64>();

@@ -1,8 +1,9 @@
 //! Functions and operators of the database that the query builder does not know.
 
 use diesel::{
+    expression::AsExpression,
     pg::{Pg, data_types::PgInterval},
-    sql_types::{Interval, Nullable, SingleValue, SqlType, Timestamptz},
+    sql_types::{BigInt, Bool, Interval, Nullable, SingleValue, SqlType, Timestamptz},
 };
 
 #[diesel::declare_sql_function]
@@ -19,6 +20,14 @@ extern "SQL" {
     #[sql_name = "coalesce"]
     fn coalesce_nullable<T: SqlType + SingleValue>(value: Nullable<T>, fallback: Nullable<T>) -> Nullable<T>;
 
+    /// Whether a condition is true for all rows, or NULL if there are none.
+    #[aggregate]
+    fn bool_and(condition: Bool) -> Nullable<Bool>;
+
+    /// Whether a condition is true for any row, or NULL if there are none.
+    #[aggregate]
+    fn bool_or(condition: Bool) -> Nullable<Bool>;
+
     /// The lesser of two values.
     #[sql_name = "least"]
     fn least<T: SqlType + SingleValue>(one: T, other: T) -> T;
@@ -26,10 +35,25 @@ extern "SQL" {
     /// The greater of two values.
     #[sql_name = "greatest"]
     fn greatest<T: SqlType + SingleValue>(one: T, other: T) -> T;
+
+    /// The sum of values.
+    #[aggregate]
+    #[sql_name = "sum"]
+    fn sum_numeric(value: BigInt) -> Nullable<Numeric>;
 }
 
 diesel::infix_operator!(PlusInterval, " + ", Timestamptz, backend: Pg);
 diesel::infix_operator!(MinusInterval, " - ", Timestamptz, backend: Pg);
+
+// Whether a principal is one of the viewer's. The subquery makes PostgreSQL compute them once per statement.
+diesel::postfix_operator!(IsOfViewer, " = ANY ((SELECT app.principals())::text[])", Bool, backend: Pg);
+
+diesel::postfix_operator!(ToBigint, "::bigint", Nullable<BigInt>, backend: Pg);
+
+/// Returns the sum of a column, or NULL if there are no rows. A sum that does not fit is an error.
+pub(in crate::db) fn sum_of<C: AsExpression<BigInt>>(column: C) -> ToBigint<sum_numeric<C>> {
+    ToBigint::new(sum_numeric(column))
+}
 
 /// An interval as an argument of a query.
 type IntervalArgument = diesel::dsl::AsExprOf<PgInterval, Interval>;
