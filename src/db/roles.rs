@@ -57,7 +57,8 @@ struct RolePermissions {
     is_other: bool,
 }
 
-/// Includes every role that the connected role can become with SET ROLE.
+/// Includes every role that the connected role can become with SET ROLE. SQL text, because the schema has no
+/// catalog tables.
 const ROLE_PERMISSIONS: &str = "
     SELECT current_user::text AS role,
            bool_or(rolsuper) AS is_superuser,
