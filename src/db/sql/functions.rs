@@ -3,7 +3,9 @@
 use diesel::{
     expression::AsExpression,
     pg::{Pg, data_types::PgInterval},
-    sql_types::{BigInt, Bool, Interval, Nullable, SingleValue, SqlType, Text, Timestamptz},
+    sql_types::{
+        BigInt, Bool, Integer, Interval, Nullable, SingleValue, SqlType, Text, Timestamptz, Uuid as SqlUuid,
+    },
 };
 
 use super::types::Xid8;
@@ -55,6 +57,10 @@ extern "SQL" {
     /// Drops the partitions of a table that end before a time, and returns their number.
     #[sql_name = "app.drop_partitions"]
     fn drop_partitions(table: Text, period: Interval, before: Timestamptz) -> Integer;
+
+    /// Erases rows of one table of a tenant that is being deleted, and returns their number.
+    #[sql_name = "app.erase_tenant_rows"]
+    fn erase_tenant_rows(tenant: SqlUuid, row_max: Integer) -> BigInt;
 }
 
 diesel::infix_operator!(PlusInterval, " + ", Timestamptz, backend: Pg);

@@ -9,7 +9,7 @@ use diesel::{
     pg::{Pg, PgValue},
     query_builder::QueryId,
     serialize::{self, Output, ToSql},
-    sql_types::{BigInt, Binary, Nullable, SingleValue, SmallInt, SqlType, Text, Uuid as SqlUuid},
+    sql_types::{BigInt, Binary, Jsonb, Nullable, SingleValue, SmallInt, SqlType, Text, Uuid as SqlUuid},
 };
 use uuid::Uuid;
 
@@ -29,6 +29,7 @@ use crate::{
         ids::{BlobId, FileId, JobId, RequestId, TenantId, UploadId, WebhookId},
         media_type::MediaKind,
         object_key::ObjectKey,
+        policy::Policy,
         storage_class::StorageClass,
         upload::UploadState,
         webhook::{DeliveryState, WebhookState},
@@ -205,6 +206,21 @@ impl ToSql<Text, Pg> for ObjectKey {
 impl FromSql<Text, Pg> for ObjectKey {
     fn from_sql(bytes: PgValue<'_>) -> deserialize::Result<Self> {
         Ok(Self::parse(std::str::from_utf8(bytes.as_bytes())?)?)
+    }
+}
+
+stored!(Policy, Jsonb);
+
+impl ToSql<Jsonb, Pg> for Policy {
+    fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {
+        ToSql::<Jsonb, Pg>::to_sql(&serde_json::to_value(self)?, &mut out.reborrow())
+    }
+}
+
+impl FromSql<Jsonb, Pg> for Policy {
+    fn from_sql(bytes: PgValue<'_>) -> deserialize::Result<Self> {
+        let document = <serde_json::Value as FromSql<Jsonb, Pg>>::from_sql(bytes)?;
+        Ok(serde_json::from_value(document)?)
     }
 }
 
