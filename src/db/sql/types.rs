@@ -97,9 +97,9 @@ macro_rules! stored {
     };
 }
 
-/// Stores enums as the numbers of their values.
-macro_rules! stored_enums {
-    ($($type:ty),+ $(,)?) => {$(
+/// Stores the values of enums as their numbers.
+macro_rules! stored_numbers {
+    ($type:ty) => {
         stored!($type, SmallInt);
 
         impl ToSql<SmallInt, Pg> for $type {
@@ -108,17 +108,24 @@ macro_rules! stored_enums {
             }
         }
 
+        impl InSql for $type {
+            fn in_sql(&self) -> String {
+                self.number().to_string()
+            }
+        }
+    };
+}
+
+/// Stores enums whose numbers are all known.
+macro_rules! stored_enums {
+    ($($type:ty),+ $(,)?) => {$(
+        stored_numbers!($type);
+
         impl FromSql<SmallInt, Pg> for $type {
             fn from_sql(bytes: PgValue<'_>) -> deserialize::Result<Self> {
                 let number = <i16 as FromSql<SmallInt, Pg>>::from_sql(bytes)?;
                 Self::from_number(number)
                     .ok_or_else(|| format!("{number} is not a {}", stringify!($type)).into())
-            }
-        }
-
-        impl InSql for $type {
-            fn in_sql(&self) -> String {
-                self.number().to_string()
             }
         }
     )+};
@@ -129,7 +136,6 @@ stored_enums!(
     AuditAction,
     ContentState,
     DeliveryState,
-    EventKind,
     FileState,
     JobOutcome,
     JobState,
@@ -145,6 +151,15 @@ stored_enums!(
     Visibility,
     WebhookState,
 );
+
+stored_numbers!(EventKind);
+
+/// Kinds of a newer release are readable.
+impl FromSql<SmallInt, Pg> for EventKind {
+    fn from_sql(bytes: PgValue<'_>) -> deserialize::Result<Self> {
+        <i16 as FromSql<SmallInt, Pg>>::from_sql(bytes).map(Self::from_stored)
+    }
+}
 
 /// Stores ids as UUIDs.
 macro_rules! stored_ids {
