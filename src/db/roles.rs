@@ -105,6 +105,7 @@ pub(super) async fn check(tenants: &Pool, system: &Pool) -> Result<(), RoleError
 
 async fn read_permissions(pool: &Pool) -> Result<RolePermissions, DbError> {
     let mut connection = pool.acquire().await?;
+    // The catalog is not in the schema of the query builder.
     statement("inspect role", ROLE_PERMISSIONS).one(&mut connection).await
 }
 
