@@ -86,7 +86,9 @@ fn items_of_commit_match_their_type() {
                  END $do$",
             )
             .await;
-        s.alice().upload(spec("a.txt"), b"a").await.unwrap();
+        // New files and new versions have different fields; together they have all.
+        let file = s.alice().upload(spec("a.txt"), b"a").await.unwrap().file.unwrap();
+        s.alice().upload_version(&file.id, b"b").await.unwrap();
         let keys = "SELECT key FROM recorded_items, jsonb_array_elements(items) AS item,
             jsonb_object_keys(item) AS key GROUP BY key ORDER BY key COLLATE \"C\"";
         let recorded = s.superuser.query_texts(keys).await;
