@@ -2,16 +2,21 @@
 //! describes.
 
 use diesel::{
-    QueryableByName,
+    ExpressionMethods as _, IntoSql as _, QueryDsl as _, Queryable, QueryableByName, Selectable,
+    SelectableHelper as _,
+    dsl::exists,
     sql_types::{
-        Array, BigInt, Bool, Integer, Jsonb, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid,
+        Array, BigInt, Bool, Integer, Jsonb, Nullable, Record, SmallInt, Text, Timestamptz, Uuid as SqlUuid,
     },
 };
-use uuid::Uuid;
 
 use super::{
     DbError, SystemTx, TenantTx, TransactionId, WrittenRow,
-    sql::{Operation, SqlText, statement},
+    schema::audit_entries,
+    sql::{
+        OfTenant as _, Operation, SqlText, query, statement,
+        types::{Xid, Xid8},
+    },
 };
 use crate::domain::{
     caller::{Actor, ActorKind, Origin},
@@ -154,31 +159,10 @@ pub async fn insert_for(tx: &mut SystemTx, tenant: TenantId, entries: &[AuditEnt
 /// The transaction that writes an entry, and the time of the entry.
 #[derive(QueryableByName)]
 struct Written {
-    #[diesel(sql_type = Text)]
-    transaction: String,
+    #[diesel(sql_type = Xid8)]
+    transaction: Xid,
     #[diesel(sql_type = Timestamptz)]
     time: Timestamp,
-}
-
-/// Returns whether a transaction wrote an entry of this time. The `xmin` of a row is the lower half of the
-/// transaction id.
-pub(super) async fn is_written(
-    tx: &mut SystemTx,
-    tenant: TenantId,
-    time: Timestamp,
-    transaction: &TransactionId,
-) -> Result<bool, DbError> {
-    let row: FoundRow = statement(
-        "find the audit entry of a transaction",
-        "SELECT EXISTS (SELECT FROM audit_entries WHERE tenant_id = $1 AND create_time = $2
-                        AND xmin::text::bigint = ($3::bigint & 4294967295)) AS is_found",
-    )
-    .bind::<SqlUuid, _>(tenant.as_uuid())
-    .bind::<Timestamptz, _>(time)
-    .bind::<Text, _>(transaction.0.clone())
-    .one(tx.connection()?)
-    .await?;
-    Ok(row.is_found)
 }
 
 #[derive(QueryableByName)]
@@ -187,19 +171,35 @@ struct FoundRow {
     is_found: bool,
 }
 
-/// Returns whether an upload of this file was ever committed. Its audit entry outlives the file.
-pub async fn has_upload(tx: &mut SystemTx, tenant: TenantId, file: FileId) -> Result<bool, DbError> {
+/// Returns whether a transaction wrote an entry of this time.
+pub(super) async fn is_written(
+    tx: &mut SystemTx,
+    tenant: TenantId,
+    time: Timestamp,
+    transaction: &TransactionId,
+) -> Result<bool, DbError> {
+    // The query builder does not know the system column `xmin`, the lower half of a transaction id.
     let row: FoundRow = statement(
-        "find audit entry of upload",
-        "SELECT EXISTS (SELECT FROM audit_entries
-                        WHERE tenant_id = $1 AND file_id = $2 AND action = $3 AND is_allowed) AS is_found",
+        "find the audit entry of a transaction",
+        "SELECT EXISTS (SELECT FROM audit_entries WHERE tenant_id = $1 AND create_time = $2
+                        AND xmin::text::bigint = ($3::text::bigint & 4294967295)) AS is_found",
     )
-    .bind::<SqlUuid, _>(tenant.as_uuid())
-    .bind::<SqlUuid, _>(file.as_uuid())
-    .bind::<SmallInt, _>(AuditAction::FileUpload.number())
+    .bind::<SqlUuid, _>(tenant)
+    .bind::<Timestamptz, _>(time)
+    .bind::<Xid8, _>(transaction.0)
     .one(tx.connection()?)
     .await?;
     Ok(row.is_found)
+}
+
+/// Returns whether an upload of this file was ever committed. Its audit entry outlives the file.
+pub async fn has_upload(tx: &mut SystemTx, tenant: TenantId, file: FileId) -> Result<bool, DbError> {
+    let uploads = audit_entries::table
+        .of(tenant)
+        .filter(audit_entries::file_id.eq(file))
+        .filter(audit_entries::action.eq(AuditAction::FileUpload))
+        .filter(audit_entries::is_allowed);
+    query("find audit entry of upload", diesel::select(exists(uploads))).one(tx.connection()?).await
 }
 
 /// A stored entry.
@@ -211,46 +211,34 @@ pub struct StoredAuditEntry {
     pub entry: AuditEntry,
 }
 
-#[derive(QueryableByName)]
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = audit_entries, check_for_backend(diesel::pg::Pg))]
 struct EntryRow {
-    #[diesel(sql_type = Timestamptz)]
     create_time: Timestamp,
-    #[diesel(sql_type = BigInt)]
     n: i64,
-    #[diesel(sql_type = SmallInt)]
-    actor_kind: i16,
-    #[diesel(sql_type = Text)]
+    actor_kind: ActorKind,
     actor_id: String,
-    #[diesel(sql_type = SmallInt)]
-    action: i16,
-    #[diesel(sql_type = Bool)]
+    action: AuditAction,
     is_allowed: bool,
-    #[diesel(sql_type = Nullable<SqlUuid>)]
-    file_id: Option<Uuid>,
-    #[diesel(sql_type = Nullable<Integer>)]
+    file_id: Option<FileId>,
     version: Option<i32>,
-    #[diesel(sql_type = Text)]
     call_id: String,
-    #[diesel(sql_type = Text)]
     address: String,
-    #[diesel(sql_type = Jsonb)]
     details: serde_json::Value,
 }
 
-impl EntryRow {
-    fn into_entry(self) -> Result<StoredAuditEntry, DbError> {
-        let corrupt = |what: &str| DbError::corrupt("read audit entry", what);
-        let kind = ActorKind::from_number(self.actor_kind).ok_or_else(|| corrupt("actor"))?;
+impl From<EntryRow> for StoredAuditEntry {
+    fn from(row: EntryRow) -> Self {
         let entry = AuditEntry {
-            actor: Actor { kind, id: self.actor_id },
-            origin: Origin { call_id: self.call_id, address: self.address },
-            action: AuditAction::from_number(self.action).ok_or_else(|| corrupt("action"))?,
-            is_allowed: self.is_allowed,
-            file: self.file_id.map(FileId::from_uuid),
-            version: self.version,
-            details: self.details,
+            actor: Actor { kind: row.actor_kind, id: row.actor_id },
+            origin: Origin { call_id: row.call_id, address: row.address },
+            action: row.action,
+            is_allowed: row.is_allowed,
+            file: row.file_id,
+            version: row.version,
+            details: row.details,
         };
-        Ok(StoredAuditEntry { create_time: self.create_time, n: self.n, entry })
+        Self { create_time: row.create_time, n: row.n, entry }
     }
 }
 
@@ -261,24 +249,22 @@ pub async fn list_after(
     n: i64,
     limit: i64,
 ) -> Result<Vec<StoredAuditEntry>, DbError> {
-    let rows: Vec<EntryRow> = statement(
-        "list audit entries",
-        "SELECT create_time, n, actor_kind, actor_id, action, is_allowed, file_id, version, call_id, address, details
-         FROM audit_entries WHERE tenant_id = $1 AND (create_time, n) > ($2, $3) ORDER BY create_time, n LIMIT $4",
-    )
-    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-    .bind::<Timestamptz, _>(time)
-    .bind::<BigInt, _>(n)
-    .bind::<BigInt, _>(limit)
-    .load(tx.connection()?)
-    .await?;
-    rows.into_iter().map(EntryRow::into_entry).collect()
+    let position = (audit_entries::create_time, audit_entries::n).into_sql::<Record<(Timestamptz, BigInt)>>();
+    let page = audit_entries::table
+        .of(tx.tenant())
+        .filter(position.gt((time, n)))
+        .order((audit_entries::create_time, audit_entries::n))
+        .limit(limit)
+        .select(EntryRow::as_select());
+    let rows: Vec<EntryRow> = query("list audit entries", page).load(tx.connection()?).await?;
+    Ok(rows.into_iter().map(StoredAuditEntry::from).collect())
 }
 
 fn insertion(tenant: TenantId, entries: &[AuditEntry]) -> Operation<SqlText> {
     let text_column = |pick: fn(&AuditEntry) -> &str| {
         entries.iter().map(|entry| pick(entry).to_owned()).collect::<Vec<String>>()
     };
+    // An `unnest` batch.
     statement(
         "insert audit entries",
         "INSERT INTO audit_entries (tenant_id, create_time, actor_kind, actor_id, action, is_allowed, file_id, version,
@@ -287,16 +273,14 @@ fn insertion(tenant: TenantId, entries: &[AuditEntry]) -> Operation<SqlText> {
             n.address, n.details
          FROM unnest($2, $3, $4, $5, $6, $7, $8, $9, $10)
             AS n (actor_kind, actor_id, action, is_allowed, file_id, version, call_id, address, details)
-         RETURNING pg_current_xact_id()::text AS transaction, app.now() AS time",
+         RETURNING pg_current_xact_id() AS transaction, app.now() AS time",
     )
-    .bind::<SqlUuid, _>(tenant.as_uuid())
-    .bind::<Array<SmallInt>, _>(entries.iter().map(|entry| entry.actor.kind.number()).collect::<Vec<_>>())
+    .bind::<SqlUuid, _>(tenant)
+    .bind::<Array<SmallInt>, _>(entries.iter().map(|entry| entry.actor.kind).collect::<Vec<_>>())
     .bind::<Array<Text>, _>(text_column(|entry| &entry.actor.id))
-    .bind::<Array<SmallInt>, _>(entries.iter().map(|entry| entry.action.number()).collect::<Vec<_>>())
+    .bind::<Array<SmallInt>, _>(entries.iter().map(|entry| entry.action).collect::<Vec<_>>())
     .bind::<Array<Bool>, _>(entries.iter().map(|entry| entry.is_allowed).collect::<Vec<_>>())
-    .bind::<Array<Nullable<SqlUuid>>, _>(
-        entries.iter().map(|entry| entry.file.map(|file| file.as_uuid())).collect::<Vec<_>>(),
-    )
+    .bind::<Array<Nullable<SqlUuid>>, _>(entries.iter().map(|entry| entry.file).collect::<Vec<_>>())
     .bind::<Array<Nullable<Integer>>, _>(
         entries.iter().map(|entry| entry.version).collect::<Vec<_>>(),
     )

@@ -330,7 +330,7 @@ pub async fn commit_uploads<A: Serialize>(
         .bind::<Integer, _>(i32::try_from(idempotency_hours).unwrap_or(i32::MAX))
         .one(tx.connection()?)
         .await?;
-    let transaction = TransactionId(row.transaction_id.clone());
+    let transaction = TransactionId::parse(OPERATION, &row.transaction_id)?;
     if !row.fits {
         return Ok(BatchOutcome { transaction, outcomes: None });
     }

@@ -2,15 +2,19 @@
 //! no later commit can add an event before a position that a reader has passed.
 
 use diesel::{
-    QueryableByName,
-    sql_types::{Array, BigInt, Integer, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid},
+    ExpressionMethods as _, QueryDsl as _, QueryableByName, SelectableHelper as _,
+    sql_types::{Array, BigInt, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid},
 };
-use uuid::Uuid;
 
 use super::{
     DbError, TenantTx,
-    events::{EventKind, parse_position},
-    sql::statement,
+    events::{EventKind, PositionRow, position_of},
+    schema::events,
+    sql::{
+        OfTenant as _, query, sql, statement,
+        types::{Xid, Xid8},
+    },
+    webhooks::position_number,
 };
 use crate::domain::{clock::Timestamp, event_position::EventPosition, ids::FileId};
 
@@ -78,8 +82,8 @@ pub struct EventFilter {
 
 #[derive(QueryableByName)]
 struct SnapshotRow {
-    #[diesel(sql_type = Text)]
-    xmin: String,
+    #[diesel(sql_type = Xid8)]
+    xmin: Xid,
     #[diesel(sql_type = Timestamptz)]
     time: Timestamp,
     #[diesel(sql_type = Text)]
@@ -89,23 +93,33 @@ struct SnapshotRow {
 }
 
 #[derive(QueryableByName)]
-struct Row {
+#[diesel(table_name = events)]
+struct EventRow {
+    #[diesel(embed)]
+    position: PositionRow,
+    kind: EventKind,
+    file_id: FileId,
+    version: i32,
+    actor_id: String,
+    create_time: Timestamp,
+}
+
+/// The snapshot, and one of the events in it.
+#[derive(QueryableByName)]
+struct BatchRow {
     #[diesel(embed)]
     snapshot: SnapshotRow,
-    #[diesel(sql_type = Nullable<Text>)]
-    xid: Option<String>,
-    #[diesel(sql_type = Nullable<BigInt>)]
-    n: Option<i64>,
-    #[diesel(sql_type = Nullable<SmallInt>)]
-    kind: Option<i16>,
-    #[diesel(sql_type = Nullable<SqlUuid>)]
-    file_id: Option<Uuid>,
-    #[diesel(sql_type = Nullable<Integer>)]
-    version: Option<i32>,
-    #[diesel(sql_type = Nullable<Text>)]
-    actor_id: Option<String>,
-    #[diesel(sql_type = Nullable<Timestamptz>)]
-    create_time: Option<Timestamp>,
+    #[diesel(embed)]
+    event: Option<EventRow>,
+}
+
+/// The snapshot, and the position of the newest event in it.
+#[derive(QueryableByName)]
+struct NewestRow {
+    #[diesel(embed)]
+    snapshot: SnapshotRow,
+    #[diesel(embed)]
+    newest: Option<PositionRow>,
 }
 
 /// Reads the snapshot once per statement.
@@ -122,58 +136,50 @@ pub async fn read(
     limit: i64,
 ) -> Result<EventBatch, DbError> {
     const OPERATION: &str = "read events";
-    let sql = format!(
-        "{SNAPSHOT}
-         SELECT m.xmin::text AS xmin, m.time, m.incarnation, m.horizon, e.xid::text AS xid, e.n, e.kind, e.file_id,
-            e.version, e.actor_id, e.create_time
+    // A lateral join, so that the events are from the snapshot.
+    let text = sql!(
+        "{snapshot}
+         SELECT m.xmin, m.time, m.incarnation, m.horizon, e.xid, e.n, e.kind, e.file_id, e.version, e.actor_id,
+            e.create_time
          FROM moment AS m LEFT JOIN LATERAL (
             SELECT * FROM events AS e
-            WHERE e.tenant_id = $1 AND (e.xid, e.n) > ($2::xid8, $3) AND e.xid < m.xmin
-              AND (cardinality($4) = 0 OR e.kind = ANY ($5)) AND ($6 IS NULL OR e.file_id = $7)
-            ORDER BY e.xid, e.n LIMIT $8) AS e ON true
-         ORDER BY e.xid, e.n"
+            WHERE e.tenant_id = $1 AND (e.xid, e.n) > ($2, $3) AND e.xid < m.xmin
+              AND (cardinality($4) = 0 OR e.kind = ANY ($4)) AND ($5 IS NULL OR e.file_id = $5)
+            ORDER BY e.xid, e.n LIMIT $6) AS e ON true
+         ORDER BY e.xid, e.n",
+        snapshot = SNAPSHOT,
     );
-    let kinds = filter.kinds.clone();
-    let file = filter.file.map(FileId::as_uuid);
-    let rows: Vec<Row> = statement(OPERATION, sql)
-        .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-        .bind::<Text, _>(after.xid.to_string())
-        .bind::<BigInt, _>(i64::try_from(after.n).unwrap_or(i64::MAX))
-        .bind::<Array<SmallInt>, _>(kinds.clone())
-        .bind::<Array<SmallInt>, _>(kinds)
-        .bind::<Nullable<SqlUuid>, _>(file)
-        .bind::<Nullable<SqlUuid>, _>(file)
+    let rows: Vec<BatchRow> = statement(OPERATION, text)
+        .bind::<SqlUuid, _>(tx.tenant())
+        .bind::<Xid8, _>(Xid(after.xid))
+        .bind::<BigInt, _>(position_number(after))
+        .bind::<Array<SmallInt>, _>(filter.kinds.clone())
+        .bind::<Nullable<SqlUuid>, _>(filter.file)
         .bind::<BigInt, _>(limit)
         .load(tx.connection()?)
         .await?;
     let first = rows.first().ok_or_else(|| DbError::corrupt(OPERATION, "missing snapshot"))?;
     let snapshot = first.snapshot.read(OPERATION)?;
-    let events = rows.iter().filter_map(|row| row.event(OPERATION).transpose());
+    let events = rows.into_iter().filter_map(|row| row.event).map(|row| row.into_event(OPERATION));
     Ok(EventBatch { events: events.collect::<Result<_, _>>()?, snapshot })
 }
 
 /// Returns the current snapshot, and the position of the newest event in it.
 pub async fn get_newest(tx: &mut TenantTx) -> Result<(StreamSnapshot, Option<EventPosition>), DbError> {
     const OPERATION: &str = "find newest event";
-    let sql = format!(
-        "{SNAPSHOT}
-         SELECT m.xmin::text AS xmin, m.time, m.incarnation, m.horizon, e.xid::text AS xid, e.n, NULL::smallint AS kind,
-            NULL::uuid AS file_id, NULL::integer AS version, NULL::text AS actor_id, NULL::timestamptz AS create_time
+    // A lateral join, so that the event is from the snapshot.
+    let text = sql!(
+        "{snapshot}
+         SELECT m.xmin, m.time, m.incarnation, m.horizon, e.xid, e.n
          FROM moment AS m LEFT JOIN LATERAL (
             SELECT e.xid, e.n FROM events AS e WHERE e.tenant_id = $1 AND e.xid < m.xmin
-            ORDER BY e.xid DESC, e.n DESC LIMIT 1) AS e ON true"
+            ORDER BY e.xid DESC, e.n DESC LIMIT 1) AS e ON true",
+        snapshot = SNAPSHOT,
     );
-    let row: Row =
-        statement(OPERATION, sql).bind::<SqlUuid, _>(tx.tenant().as_uuid()).one(tx.connection()?).await?;
-    Ok((row.snapshot.read(OPERATION)?, row.parse_position(OPERATION)?))
-}
-
-#[derive(QueryableByName)]
-struct PositionRow {
-    #[diesel(sql_type = Text)]
-    xid: String,
-    #[diesel(sql_type = BigInt)]
-    n: i64,
+    let row: NewestRow =
+        statement(OPERATION, text).bind::<SqlUuid, _>(tx.tenant()).one(tx.connection()?).await?;
+    let newest = row.newest.map(|newest| newest.into_position(OPERATION)).transpose()?;
+    Ok((row.snapshot.read(OPERATION)?, newest))
 }
 
 /// Returns the position from which to continue after a reader has reached `time` in another incarnation.
@@ -186,18 +192,17 @@ pub async fn find_position_at(
     snapshot: &StreamSnapshot,
 ) -> Result<EventPosition, DbError> {
     const OPERATION: &str = "find event by time";
-    let row: Option<PositionRow> = statement(
-        OPERATION,
-        "SELECT xid::text AS xid, n FROM events WHERE tenant_id = $1 AND create_time >= $2 AND xid < $3::xid8
-         ORDER BY events.xid, n LIMIT 1",
-    )
-    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-    .bind::<Timestamptz, _>(time.checked_sub_signed(EVENT_SKEW_MAX).unwrap_or(Timestamp::MIN_UTC))
-    .bind::<Text, _>(snapshot.position.xid.to_string())
-    .first(tx.connection()?)
-    .await?;
-    let Some(row) = row else { return Ok(snapshot.position) };
-    let first = parse_position(OPERATION, &row.xid, row.n)?;
+    let oldest = time.checked_sub_signed(EVENT_SKEW_MAX).unwrap_or(Timestamp::MIN_UTC);
+    let event = events::table
+        .of(tx.tenant())
+        .filter(events::create_time.ge(oldest))
+        .filter(events::xid.lt(Xid(snapshot.position.xid)))
+        .order((events::xid, events::n))
+        .limit(1)
+        .select(PositionRow::as_select());
+    let first: Option<PositionRow> = query(OPERATION, event).first(tx.connection()?).await?;
+    let Some(first) = first else { return Ok(snapshot.position) };
+    let first = first.into_position(OPERATION)?;
     // The numbers of events start at 1.
     Ok(EventPosition { n: first.n.saturating_sub(1), ..first })
 }
@@ -205,7 +210,7 @@ pub async fn find_position_at(
 impl SnapshotRow {
     fn read(&self, operation: &'static str) -> Result<StreamSnapshot, DbError> {
         Ok(StreamSnapshot {
-            position: parse_position(operation, &self.xmin, 0)?,
+            position: position_of(operation, self.xmin, 0)?,
             time: self.time,
             incarnation: self.incarnation.clone(),
             // Without partitions, nothing has been dropped yet.
@@ -214,21 +219,15 @@ impl SnapshotRow {
     }
 }
 
-impl Row {
-    fn parse_position(&self, operation: &'static str) -> Result<Option<EventPosition>, DbError> {
-        self.xid.as_deref().zip(self.n).map(|(xid, n)| parse_position(operation, xid, n)).transpose()
-    }
-
-    fn event(&self, operation: &'static str) -> Result<Option<StoredEvent>, DbError> {
-        let Some(position) = self.parse_position(operation)? else { return Ok(None) };
-        let corrupt = |what| DbError::corrupt(operation, what);
-        Ok(Some(StoredEvent {
-            position,
-            kind: self.kind.map(EventKind::from_stored).ok_or_else(|| corrupt("kind"))?,
-            file: self.file_id.map(FileId::from_uuid).ok_or_else(|| corrupt("file"))?,
-            version: self.version.ok_or_else(|| corrupt("version"))?,
-            actor_id: self.actor_id.clone().ok_or_else(|| corrupt("actor"))?,
-            create_time: self.create_time.ok_or_else(|| corrupt("time"))?,
-        }))
+impl EventRow {
+    fn into_event(self, operation: &'static str) -> Result<StoredEvent, DbError> {
+        Ok(StoredEvent {
+            position: self.position.into_position(operation)?,
+            kind: self.kind,
+            file: self.file_id,
+            version: self.version,
+            actor_id: self.actor_id,
+            create_time: self.create_time,
+        })
     }
 }

@@ -4,8 +4,8 @@
 //! the file's name: readers who may see the file read it there, and others must not learn it.
 
 use diesel::{
-    QueryableByName,
-    sql_types::{BigInt, Text, Uuid as SqlUuid},
+    Queryable, QueryableByName, Selectable,
+    sql_types::{Jsonb, Uuid as SqlUuid},
 };
 use serde::Serialize;
 use serde_json::json;
@@ -13,6 +13,7 @@ use serde_json::json;
 use super::{
     DbError, DbErrorKind, TenantTx,
     file_owners::OwnedFile,
+    schema::events,
     sql::{statement, types::Xid},
 };
 use crate::domain::{
@@ -150,12 +151,18 @@ struct EventRow<'a> {
     readers: &'a [String],
 }
 
-#[derive(QueryableByName)]
-struct InsertedRow {
-    #[diesel(sql_type = Text)]
-    xid: String,
-    #[diesel(sql_type = BigInt)]
-    number: i64,
+/// The columns of the position of an event.
+#[derive(Queryable, QueryableByName, Selectable)]
+#[diesel(table_name = events, check_for_backend(diesel::pg::Pg))]
+pub(super) struct PositionRow {
+    xid: Xid,
+    n: i64,
+}
+
+impl PositionRow {
+    pub(super) fn into_position(self, operation: &'static str) -> Result<EventPosition, DbError> {
+        position_of(operation, self.xid, self.n)
+    }
 }
 
 /// Inserts events, and stores the position of the last one in the transaction.
@@ -165,26 +172,26 @@ struct InsertedRow {
 pub async fn insert(tx: &mut TenantTx, events: &[Event]) -> Result<(), DbError> {
     const OPERATION: &str = "insert events";
     let rows: Vec<EventRow<'_>> = events.iter().map(EventRow::from).collect();
-    let inserted: Vec<InsertedRow> = statement(
+    // A batch, with the readers of each file.
+    let last: Option<PositionRow> = statement(
         OPERATION,
         "WITH inserted AS (
             INSERT INTO events AS e (tenant_id, create_time, kind, file_id, version, actor_id, owner_id, audience, readers)
             SELECT $1, app.now(), n.kind, n.file_id, n.version, n.actor_id, n.owner_id, n.audience, array(
                 SELECT reader.principal FROM file_readers AS reader
-                WHERE reader.tenant_id = $2 AND reader.file_id = n.file_id
+                WHERE reader.tenant_id = $1 AND reader.file_id = n.file_id
                 UNION SELECT unnest(n.readers))
-            FROM jsonb_to_recordset($3::text::jsonb) AS n (kind smallint, file_id uuid, version integer, actor_id text,
+            FROM jsonb_to_recordset($2) AS n (kind smallint, file_id uuid, version integer, actor_id text,
                 owner_id text, audience smallint, readers text[])
             RETURNING e.xid, e.n)
-         SELECT xid::text AS xid, n AS number FROM inserted ORDER BY n DESC LIMIT 1",
+         SELECT xid, n FROM inserted ORDER BY n DESC LIMIT 1",
     )
-    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-    .bind::<Text, _>(json!(rows).to_string())
-    .load(tx.connection()?)
+    .bind::<SqlUuid, _>(tx.tenant())
+    .bind::<Jsonb, _>(json!(rows))
+    .first(tx.connection()?)
     .await?;
-    if let Some(last) = inserted.into_iter().next() {
-        tx.note_event(parse_position(OPERATION, &last.xid, last.number)?);
+    if let Some(last) = last {
+        tx.note_event(last.into_position(OPERATION)?);
     }
     Ok(())
 }
@@ -207,15 +214,4 @@ impl<'a> From<&'a Event> for EventRow<'a> {
 pub(super) fn position_of(operation: &'static str, xid: Xid, number: i64) -> Result<EventPosition, DbError> {
     let n = u64::try_from(number).map_err(|error| DbError::new(DbErrorKind::Corrupt, operation, error))?;
     Ok(EventPosition { xid: xid.0, n })
-}
-
-/// Converts the two position columns of the database, with the transaction id as text.
-pub(super) fn parse_position(
-    operation: &'static str,
-    xid: &str,
-    number: i64,
-) -> Result<EventPosition, DbError> {
-    let xid = xid.parse().map_err(|error| DbError::new(DbErrorKind::Corrupt, operation, error))?;
-    let n = u64::try_from(number).map_err(|error| DbError::new(DbErrorKind::Corrupt, operation, error))?;
-    Ok(EventPosition { xid, n })
 }

@@ -34,10 +34,11 @@ pub struct FileCopy<'a> {
 ///
 /// The caller must then copy the version and the tags.
 pub async fn insert(tx: &mut TenantTx, copy: &FileCopy<'_>) -> Result<File, DbError> {
-    let version_of_file = versions::tenant_id.eq(files::tenant_id).and(versions::file_id.eq(files::id));
     let insert = files::table
         .of(tx.tenant())
-        .inner_join(versions::table.on(version_of_file))
+        .inner_join(
+            versions::table.on(versions::tenant_id.eq(files::tenant_id).and(versions::file_id.eq(files::id))),
+        )
         .filter(files::id.eq(copy.source))
         .filter(versions::version.eq(copy.source_version))
         .select((

@@ -1,11 +1,14 @@
 //! Creation of upcoming partitions and removal of expired ones, for tables that are partitioned by time.
 
 use diesel::{
-    QueryableByName,
+    data_types::PgInterval,
     sql_types::{Integer, Text},
 };
 
-use super::{DbError, SystemTx, sql::statement};
+use super::{
+    DbError, SystemTx,
+    sql::{days, drop_partitions, hours, now_minus, query, statement},
+};
 
 /// A table that is partitioned by time.
 #[derive(Debug, Clone, Copy)]
@@ -27,6 +30,7 @@ pub const TABLES: [PartitionedTable; 4] = [
 /// Creates the upcoming partitions of a table. Fails immediately if another session holds a lock on the
 /// table.
 pub async fn create_upcoming(tx: &mut SystemTx, table: PartitionedTable) -> Result<(), DbError> {
+    // A function without a result.
     statement("create partitions", "SELECT app.create_partitions($1, $2::text::interval, app.now(), $3)")
         .bind::<Text, _>(table.table)
         .bind::<Text, _>(table.period)
@@ -36,45 +40,30 @@ pub async fn create_upcoming(tx: &mut SystemTx, table: PartitionedTable) -> Resu
         .map(|_| ())
 }
 
-#[derive(QueryableByName)]
-struct DroppedRow {
-    #[diesel(sql_type = Integer)]
-    dropped: i32,
-}
-
 /// Drops partitions of events that are older than the given number of days. Returns the number of dropped
 /// partitions.
-pub async fn drop_expired_events(tx: &mut SystemTx, days: u32) -> Result<i32, DbError> {
-    let row: DroppedRow = statement(
-        "drop partitions",
-        "SELECT app.drop_partitions('events', interval '1 month', app.now() - make_interval(days => $1)) AS dropped",
-    )
-    .bind::<Integer, _>(i32::try_from(days).unwrap_or(i32::MAX))
-    .one(tx.connection()?)
-    .await?;
-    Ok(row.dropped)
+pub async fn drop_expired_events(tx: &mut SystemTx, age_days: u32) -> Result<i32, DbError> {
+    drop_expired(tx, "events", PgInterval::from_months(1), days(age_days)).await
 }
 
 /// Drops partitions of responses that are older than the given number of hours. Returns the number of dropped
 /// partitions.
-pub async fn drop_expired_responses(tx: &mut SystemTx, hours: u32) -> Result<i32, DbError> {
-    drop_expired(tx, "idempotency_keys", hours).await
+pub async fn drop_expired_responses(tx: &mut SystemTx, age_hours: u32) -> Result<i32, DbError> {
+    drop_expired(tx, "idempotency_keys", days(1), hours(age_hours)).await
 }
 
 /// Drops partitions of jobs that finished more than the given number of hours ago. Returns the number of
 /// dropped partitions.
-pub async fn drop_expired_jobs(tx: &mut SystemTx, hours: u32) -> Result<i32, DbError> {
-    drop_expired(tx, "finished_jobs", hours).await
+pub async fn drop_expired_jobs(tx: &mut SystemTx, age_hours: u32) -> Result<i32, DbError> {
+    drop_expired(tx, "finished_jobs", days(1), hours(age_hours)).await
 }
 
-async fn drop_expired(tx: &mut SystemTx, table: &'static str, hours: u32) -> Result<i32, DbError> {
-    let row: DroppedRow = statement(
-        "drop partitions",
-        "SELECT app.drop_partitions($1, interval '1 day', app.now() - make_interval(hours => $2)) AS dropped",
-    )
-    .bind::<Text, _>(table)
-    .bind::<Integer, _>(i32::try_from(hours).unwrap_or(i32::MAX))
-    .one(tx.connection()?)
-    .await?;
-    Ok(row.dropped)
+async fn drop_expired(
+    tx: &mut SystemTx,
+    table: &'static str,
+    period: PgInterval,
+    age: PgInterval,
+) -> Result<i32, DbError> {
+    let drop = diesel::select(drop_partitions(table, period, now_minus(age)));
+    query("drop partitions", drop).one(tx.connection()?).await
 }

@@ -57,7 +57,8 @@ struct RolePermissions {
     is_other: bool,
 }
 
-/// Includes every role that the connected role can become with SET ROLE.
+/// Includes every role that the connected role can become with SET ROLE. SQL text, because the schema has no
+/// catalog tables.
 const ROLE_PERMISSIONS: &str = "
     SELECT current_user::text AS role,
            bool_or(rolsuper) AS is_superuser,
@@ -104,6 +105,7 @@ pub(super) async fn check(tenants: &Pool, system: &Pool) -> Result<(), RoleError
 
 async fn read_permissions(pool: &Pool) -> Result<RolePermissions, DbError> {
     let mut connection = pool.acquire().await?;
+    // The catalog is not in the schema of the query builder.
     statement("inspect role", ROLE_PERMISSIONS).one(&mut connection).await
 }
 

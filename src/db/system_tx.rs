@@ -1,17 +1,13 @@
 //! Transactions across tenants, with the role `strongroom_system`. Only few functions use them: the tenant
 //! directory, the checks of `fsck`, and background work that finds due rows.
 
-use diesel::{
-    QueryableByName,
-    sql_types::{Nullable, Text},
-};
 use diesel_async::{AsyncPgConnection, pooled_connection::deadpool::Object};
 
 use super::{
     Database, DbError, WrittenRow,
     lost_commit::Evidence,
     pool::Connection,
-    sql::statement,
+    sql::{pg_xact_status, query},
     tenant_tx::{TransactionId, append_transaction_settings, begin_with, commit},
 };
 use crate::domain::ids::TenantId;
@@ -22,12 +18,6 @@ pub enum TransactionOutcome {
     Committed,
     Aborted,
     InProgress,
-}
-
-#[derive(QueryableByName)]
-struct StatusRow {
-    #[diesel(sql_type = Nullable<Text>)]
-    status: Option<String>,
 }
 
 /// A transaction across tenants.
@@ -75,12 +65,9 @@ impl SystemTx {
 
     /// Returns the outcome of a transaction whose COMMIT got no response.
     pub async fn transaction_outcome(&mut self, id: &TransactionId) -> Result<TransactionOutcome, DbError> {
-        let row: StatusRow =
-            statement("get transaction outcome", "SELECT pg_xact_status($1::xid8)::text AS status")
-                .bind::<Text, _>(id.0.clone())
-                .one(self.connection()?)
-                .await?;
-        Ok(match row.status.as_deref() {
+        let status = diesel::select(pg_xact_status(id.0));
+        let status: Option<String> = query("get transaction outcome", status).one(self.connection()?).await?;
+        Ok(match status.as_deref() {
             Some("committed") => TransactionOutcome::Committed,
             Some("in progress") => TransactionOutcome::InProgress,
             _ => TransactionOutcome::Aborted,

@@ -1,15 +1,21 @@
 //! Tenant records, for operators: explicit creation, states, and the progress of deletions.
 
-use chrono::{DateTime, Utc};
 use diesel::{
-    QueryableByName,
-    sql_types::{
-        BigInt, Binary, Bool, Double, Integer, Jsonb, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid,
-    },
+    BoolExpressionMethods as _, ExpressionMethods as _, NullableExpressionMethods as _,
+    PgAnyJsonExpressionMethods as _, QueryDsl as _, Queryable, QueryableByName, Selectable,
+    SelectableHelper as _,
+    dsl::exists,
+    sql_types::{BigInt, Nullable, Timestamptz, Uuid as SqlUuid},
 };
 use uuid::Uuid;
 
-use super::{DbError, SystemTx, TenantTx, idempotency_keys::RequestKey, sql::statement, tenants::TenantName};
+use super::{
+    DbError, SystemTx, TenantTx,
+    idempotency_keys::RequestKey,
+    schema::{files, tenants},
+    sql::{OfTenant as _, erase_tenant_rows, literal, now, now_minus, query, seconds, statement},
+    tenants::TenantName,
+};
 use crate::domain::{
     caller::{TenantKind, TenantState},
     clock::Timestamp,
@@ -19,80 +25,58 @@ use crate::domain::{
     tenant_record::{DeletionPlan, DeletionProgress, TenantRecord},
 };
 
-const COLUMNS: &str = "id, kind, issuer, external_id, policy ->> 'name' AS preset, state, state_time, state_reason, \
-    create_time, deletion_file_count, deletion_object_count, deletion_bytes, erased_row_count, erased_object_count, \
-    erased_bytes, deletion_problem";
-
-#[derive(QueryableByName)]
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = tenants, check_for_backend(diesel::pg::Pg))]
 struct RecordRow {
-    #[diesel(sql_type = SqlUuid)]
-    id: Uuid,
-    #[diesel(sql_type = SmallInt)]
-    kind: i16,
-    #[diesel(sql_type = Text)]
+    id: TenantId,
+    kind: TenantKind,
     issuer: String,
-    #[diesel(sql_type = Text)]
     external_id: String,
-    #[diesel(sql_type = Text)]
+    #[diesel(select_expression = tenants::policy.retrieve_as_text("name"))]
     preset: String,
-    #[diesel(sql_type = SmallInt)]
-    state: i16,
-    #[diesel(sql_type = Nullable<Timestamptz>)]
-    state_time: Option<DateTime<Utc>>,
-    #[diesel(sql_type = Text)]
+    state: TenantState,
+    state_time: Option<Timestamp>,
     state_reason: String,
-    #[diesel(sql_type = Timestamptz)]
-    create_time: DateTime<Utc>,
-    #[diesel(sql_type = BigInt)]
+    create_time: Timestamp,
     deletion_file_count: i64,
-    #[diesel(sql_type = BigInt)]
     deletion_object_count: i64,
-    #[diesel(sql_type = BigInt)]
     deletion_bytes: i64,
-    #[diesel(sql_type = BigInt)]
     erased_row_count: i64,
-    #[diesel(sql_type = BigInt)]
     erased_object_count: i64,
-    #[diesel(sql_type = BigInt)]
     erased_bytes: i64,
-    #[diesel(sql_type = Text)]
     deletion_problem: String,
 }
 
-impl RecordRow {
-    fn into_record(self) -> Result<TenantRecord, DbError> {
-        let corrupt = |what: &str| DbError::corrupt("read tenant record", what);
-        Ok(TenantRecord {
-            id: TenantId::from_uuid(self.id),
-            kind: TenantKind::from_number(self.kind).ok_or_else(|| corrupt("kind"))?,
-            issuer: self.issuer,
-            external_id: self.external_id,
-            preset: self.preset,
-            state: TenantState::from_number(self.state).ok_or_else(|| corrupt("state"))?,
-            state_time: self.state_time,
-            state_reason: self.state_reason,
-            create_time: self.create_time,
+impl From<RecordRow> for TenantRecord {
+    fn from(row: RecordRow) -> Self {
+        Self {
+            id: row.id,
+            kind: row.kind,
+            issuer: row.issuer,
+            external_id: row.external_id,
+            preset: row.preset,
+            state: row.state,
+            state_time: row.state_time,
+            state_reason: row.state_reason,
+            create_time: row.create_time,
             deletion: DeletionProgress {
-                file_count: self.deletion_file_count,
-                object_count: self.deletion_object_count,
-                bytes: self.deletion_bytes,
-                erased_row_count: self.erased_row_count,
-                erased_object_count: self.erased_object_count,
-                erased_bytes: self.erased_bytes,
-                problem: self.deletion_problem,
+                file_count: row.deletion_file_count,
+                object_count: row.deletion_object_count,
+                bytes: row.deletion_bytes,
+                erased_row_count: row.erased_row_count,
+                erased_object_count: row.erased_object_count,
+                erased_bytes: row.erased_bytes,
+                problem: row.deletion_problem,
             },
-        })
+        }
     }
 }
 
 /// Returns the tenant with this id.
 pub async fn get(tx: &mut SystemTx, id: TenantId) -> Result<Option<TenantRecord>, DbError> {
-    let row: Option<RecordRow> =
-        statement("get tenant record", format!("SELECT {COLUMNS} FROM tenants WHERE id = $1"))
-            .bind::<SqlUuid, _>(id.as_uuid())
-            .first(tx.connection()?)
-            .await?;
-    row.map(RecordRow::into_record).transpose()
+    let record = tenants::table.find(id).select(RecordRow::as_select());
+    let row: Option<RecordRow> = query("get tenant record", record).first(tx.connection()?).await?;
+    Ok(row.map(TenantRecord::from))
 }
 
 /// Returns tenants after an id, ordered by id.
@@ -101,13 +85,13 @@ pub async fn list(
     after: Option<TenantId>,
     limit: i64,
 ) -> Result<Vec<TenantRecord>, DbError> {
-    let sql = format!("SELECT {COLUMNS} FROM tenants WHERE id > $1 ORDER BY id LIMIT $2");
-    let rows: Vec<RecordRow> = statement("list tenants", sql)
-        .bind::<SqlUuid, _>(after.map_or(Uuid::nil(), TenantId::as_uuid))
-        .bind::<BigInt, _>(limit)
-        .load(tx.connection()?)
-        .await?;
-    rows.into_iter().map(RecordRow::into_record).collect()
+    let page = tenants::table
+        .filter(tenants::id.gt(after.unwrap_or(TenantId::from_uuid(Uuid::nil()))))
+        .order(tenants::id)
+        .limit(limit)
+        .select(RecordRow::as_select());
+    let rows: Vec<RecordRow> = query("list tenants", page).load(tx.connection()?).await?;
+    Ok(rows.into_iter().map(TenantRecord::from).collect())
 }
 
 /// The creation of a tenant by an operator.
@@ -122,31 +106,19 @@ pub struct TenantCreation<'a> {
 /// Creates a tenant, unless a tenant with this name exists that is not deleted. Returns whether it was
 /// created.
 pub async fn create(tx: &mut SystemTx, creation: &TenantCreation<'_>) -> Result<bool, DbError> {
-    let policy =
-        serde_json::to_value(creation.policy).map_err(|error| DbError::corrupt("write policy", error))?;
-    let created = statement(
-        "create tenant by operator",
-        "INSERT INTO tenants (id, kind, issuer, external_id, policy, create_time, create_request_id, create_payload_sha256)
-         VALUES ($1, $2, $3, $4, $5, app.now(), $6, $7) ON CONFLICT DO NOTHING",
-    )
-    .bind::<SqlUuid, _>(creation.id.as_uuid())
-    .bind::<SmallInt, _>(creation.name.kind.number())
-    .bind::<Text, _>(creation.name.issuer.clone())
-    .bind::<Text, _>(creation.name.external_id.clone())
-    .bind::<Jsonb, _>(policy)
-    .bind::<Nullable<SqlUuid>, _>(creation.request.map(|request| request.id.as_uuid()))
-    .bind::<Nullable<Binary>, _>(creation.request.map(|request| request.payload.as_bytes().to_vec()))
-    .execute(tx.connection()?)
-    .await?;
-    Ok(created == 1)
-}
-
-#[derive(QueryableByName)]
-struct CreatedRow {
-    #[diesel(sql_type = Binary)]
-    create_payload_sha256: Vec<u8>,
-    #[diesel(embed)]
-    record: RecordRow,
+    let insert = diesel::insert_into(tenants::table)
+        .values((
+            tenants::id.eq(creation.id),
+            tenants::kind.eq(creation.name.kind),
+            tenants::issuer.eq(&creation.name.issuer),
+            tenants::external_id.eq(&creation.name.external_id),
+            tenants::policy.eq(creation.policy),
+            tenants::create_time.eq(now()),
+            tenants::create_request_id.eq(creation.request.map(|request| request.id)),
+            tenants::create_payload_sha256.eq(creation.request.map(|request| request.payload)),
+        ))
+        .on_conflict_do_nothing();
+    Ok(query("create tenant by operator", insert).execute(tx.connection()?).await? == 1)
 }
 
 /// Returns the tenant that a request created, and the digest of that request's payload.
@@ -154,67 +126,55 @@ pub async fn find_by_create_request(
     tx: &mut SystemTx,
     request: RequestId,
 ) -> Result<Option<(TenantRecord, Digest)>, DbError> {
-    let sql = format!("SELECT {COLUMNS}, create_payload_sha256 FROM tenants WHERE create_request_id = $1");
-    let row: Option<CreatedRow> = statement("find tenant by request", sql)
-        .bind::<SqlUuid, _>(request.as_uuid())
-        .first(tx.connection()?)
-        .await?;
-    row.map(|row| {
-        let payload = Digest::from_slice(&row.create_payload_sha256)
-            .map_err(|_| DbError::corrupt("find tenant by request", "digest"))?;
-        Ok((row.record.into_record()?, payload))
-    })
-    .transpose()
+    let created = tenants::table
+        .filter(tenants::create_request_id.eq(request))
+        .select((RecordRow::as_select(), tenants::create_payload_sha256.assume_not_null()));
+    let row: Option<(RecordRow, Digest)> =
+        query("find tenant by request", created).first(tx.connection()?).await?;
+    Ok(row.map(|(record, payload)| (record.into(), payload)))
 }
 
 /// Returns the record of the transaction's tenant.
 pub async fn get_own(tx: &mut TenantTx) -> Result<TenantRecord, DbError> {
-    let sql = format!("SELECT {COLUMNS} FROM tenants WHERE id = $1");
-    let tenant = tx.tenant().as_uuid();
-    let row: RecordRow =
-        statement("read own tenant record", sql).bind::<SqlUuid, _>(tenant).one(tx.connection()?).await?;
-    row.into_record()
+    let record = tenants::table.find(tx.tenant()).select(RecordRow::as_select());
+    let row: RecordRow = query("read own tenant record", record).one(tx.connection()?).await?;
+    Ok(row.into())
 }
 
 /// Returns the record of the transaction's tenant, and locks it until the transaction ends.
 pub async fn get_for_update(tx: &mut TenantTx) -> Result<TenantRecord, DbError> {
-    let sql = format!("SELECT {COLUMNS} FROM tenants WHERE id = $1 FOR NO KEY UPDATE");
-    let tenant = tx.tenant().as_uuid();
-    let row: RecordRow =
-        statement("lock tenant record", sql).bind::<SqlUuid, _>(tenant).one(tx.connection()?).await?;
-    row.into_record()
+    let record = tenants::table.find(tx.tenant()).select(RecordRow::as_select()).for_no_key_update();
+    let row: RecordRow = query("lock tenant record", record).one(tx.connection()?).await?;
+    Ok(row.into())
 }
 
 /// Sets the state of a tenant that was read with [`get_for_update`].
 pub async fn set_state(tx: &mut TenantTx, state: TenantState, reason: &str) -> Result<TenantRecord, DbError> {
-    let sql = format!(
-        "UPDATE tenants SET state = $1, state_time = app.now(), state_reason = $2 WHERE id = $3 RETURNING {COLUMNS}"
-    );
-    let row: RecordRow = statement("set state of tenant", sql)
-        .bind::<SmallInt, _>(state.number())
-        .bind::<Text, _>(reason.to_owned())
-        .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-        .one(tx.connection()?)
-        .await?;
-    row.into_record()
+    let update = diesel::update(tenants::table.find(tx.tenant()))
+        .set((
+            tenants::state.eq(state),
+            tenants::state_time.eq(now().nullable()),
+            tenants::state_reason.eq(reason),
+        ))
+        .returning(RecordRow::as_returning());
+    let row: RecordRow = query("set state of tenant", update).one(tx.connection()?).await?;
+    Ok(row.into())
 }
 
 /// Starts the deletion of the transaction's tenant, and records the amount of data to delete.
 pub async fn begin_deletion(tx: &mut TenantTx, plan: &DeletionPlan) -> Result<TenantRecord, DbError> {
-    let sql = format!(
-        "UPDATE tenants SET state = $1, state_time = app.now(), state_reason = '', deletion_file_count = $2,
-            deletion_object_count = $3, deletion_bytes = $4
-         WHERE id = $5 RETURNING {COLUMNS}"
-    );
-    let row: RecordRow = statement("start deletion of tenant", sql)
-        .bind::<SmallInt, _>(TenantState::Deleting.number())
-        .bind::<BigInt, _>(plan.file_count)
-        .bind::<BigInt, _>(plan.object_count)
-        .bind::<BigInt, _>(plan.bytes)
-        .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-        .one(tx.connection()?)
-        .await?;
-    row.into_record()
+    let update = diesel::update(tenants::table.find(tx.tenant()))
+        .set((
+            tenants::state.eq(TenantState::Deleting),
+            tenants::state_time.eq(now().nullable()),
+            tenants::state_reason.eq(""),
+            tenants::deletion_file_count.eq(plan.file_count),
+            tenants::deletion_object_count.eq(plan.object_count),
+            tenants::deletion_bytes.eq(plan.bytes),
+        ))
+        .returning(RecordRow::as_returning());
+    let row: RecordRow = query("start deletion of tenant", update).one(tx.connection()?).await?;
+    Ok(row.into())
 }
 
 #[derive(QueryableByName)]
@@ -238,7 +198,7 @@ struct PlanRow {
 /// Reads all files and blobs of the tenant: for operators. Any other rule that protects files must be added
 /// to the counts of retained files.
 pub async fn plan_deletion(tx: &mut TenantTx) -> Result<DeletionPlan, DbError> {
-    let tenant = tx.tenant().as_uuid();
+    // Aggregates of two tables in one round trip.
     let row: PlanRow = statement(
         "plan deletion of tenant",
         "SELECT f.file_count, f.retained_file_count, f.held_file_count, f.retained_until, b.object_count, b.bytes
@@ -248,10 +208,9 @@ pub async fn plan_deletion(tx: &mut TenantTx) -> Result<DeletionPlan, DbError> {
                       max(retain_until_time) FILTER (WHERE retain_until_time > app.now()) AS retained_until
                FROM files WHERE tenant_id = $1) AS f,
               (SELECT count(*) AS object_count, coalesce(sum(size_bytes), 0)::bigint AS bytes
-               FROM blobs WHERE tenant_id = $2) AS b",
+               FROM blobs WHERE tenant_id = $1) AS b",
     )
-    .bind::<SqlUuid, _>(tenant)
-    .bind::<SqlUuid, _>(tenant)
+    .bind::<SqlUuid, _>(tx.tenant())
     .one(tx.connection()?)
     .await?;
     Ok(DeletionPlan {
@@ -264,32 +223,13 @@ pub async fn plan_deletion(tx: &mut TenantTx) -> Result<DeletionPlan, DbError> {
     })
 }
 
-#[derive(QueryableByName)]
-struct ExistsRow {
-    #[diesel(sql_type = Bool)]
-    exists: bool,
-}
-
 /// Returns whether the transaction's tenant has files under a legal hold or in retention. Reads at most two
 /// rows.
 pub async fn has_protected_files(tx: &mut TenantTx) -> Result<bool, DbError> {
-    let tenant = tx.tenant().as_uuid();
-    let row: ExistsRow = statement(
-        "find protected files",
-        "SELECT EXISTS (SELECT FROM files WHERE tenant_id = $1 AND hold_time IS NOT NULL)
-             OR EXISTS (SELECT FROM files WHERE tenant_id = $2 AND retain_until_time > app.now()) AS exists",
-    )
-    .bind::<SqlUuid, _>(tenant)
-    .bind::<SqlUuid, _>(tenant)
-    .one(tx.connection()?)
-    .await?;
-    Ok(row.exists)
-}
-
-#[derive(QueryableByName)]
-struct IdRow {
-    #[diesel(sql_type = SqlUuid)]
-    id: Uuid,
+    let held = files::table.of(tx.tenant()).filter(files::hold_time.is_not_null());
+    let retained = files::table.of(tx.tenant()).filter(files::retain_until_time.gt(now().nullable()));
+    let is_protected = diesel::select(exists(held).or(exists(retained)));
+    query("find protected files", is_protected).one(tx.connection()?).await
 }
 
 /// Returns tenants after an id, ordered by id, whose deletion was started more than `rest_seconds` ago:
@@ -300,23 +240,14 @@ pub async fn list_deleting(
     rest_seconds: u32,
     limit: i64,
 ) -> Result<Vec<TenantId>, DbError> {
-    let rows: Vec<IdRow> = statement(
-        "list tenants to delete",
-        "SELECT id FROM tenants WHERE state = 3 AND id > $1 AND state_time <= app.now() - make_interval(secs => $2)
-         ORDER BY id LIMIT $3",
-    )
-    .bind::<SqlUuid, _>(after.map_or(Uuid::nil(), TenantId::as_uuid))
-    .bind::<Double, _>(f64::from(rest_seconds))
-    .bind::<BigInt, _>(limit)
-    .load(tx.connection()?)
-    .await?;
-    Ok(rows.into_iter().map(|row| TenantId::from_uuid(row.id)).collect())
-}
-
-#[derive(QueryableByName)]
-struct ErasedRow {
-    #[diesel(sql_type = BigInt)]
-    erased: i64,
+    let page = tenants::table
+        .filter(tenants::state.eq(literal!(TenantState::Deleting)))
+        .filter(tenants::id.gt(after.unwrap_or(TenantId::from_uuid(Uuid::nil()))))
+        .filter(tenants::state_time.le(now_minus(seconds(rest_seconds)).nullable()))
+        .order(tenants::id)
+        .limit(limit)
+        .select(tenants::id);
+    query("list tenants to delete", page).load(tx.connection()?).await
 }
 
 /// Erases up to `row_max` rows of one table of a tenant that is being deleted, and adds them to its record.
@@ -324,22 +255,14 @@ struct ErasedRow {
 ///
 /// 0 means that only objects, and the rows that reference them, are left.
 pub async fn erase_rows(tx: &mut SystemTx, id: TenantId, row_max: i32) -> Result<i64, DbError> {
-    let row: ErasedRow = statement("erase rows of tenant", "SELECT app.erase_tenant_rows($1, $2) AS erased")
-        .bind::<SqlUuid, _>(id.as_uuid())
-        .bind::<Integer, _>(row_max)
-        .one(tx.connection()?)
-        .await?;
-    if row.erased > 0 {
-        statement(
-            "add erased rows",
-            "UPDATE tenants SET erased_row_count = erased_row_count + $1 WHERE id = $2",
-        )
-        .bind::<BigInt, _>(row.erased)
-        .bind::<SqlUuid, _>(id.as_uuid())
-        .execute(tx.connection()?)
-        .await?;
+    let erase = diesel::select(erase_tenant_rows(id, row_max));
+    let erased: i64 = query("erase rows of tenant", erase).one(tx.connection()?).await?;
+    if erased > 0 {
+        let update = diesel::update(tenants::table.find(id))
+            .set(tenants::erased_row_count.eq(tenants::erased_row_count + erased));
+        query("add erased rows", update).execute(tx.connection()?).await?;
     }
-    Ok(row.erased)
+    Ok(erased)
 }
 
 /// Adds deleted objects to the record of their tenant.
@@ -349,41 +272,26 @@ pub async fn add_erased_objects(
     objects: i64,
     bytes: i64,
 ) -> Result<(), DbError> {
-    statement(
-        "add erased objects",
-        "UPDATE tenants SET erased_object_count = erased_object_count + $1, erased_bytes = erased_bytes + $2
-         WHERE id = $3",
-    )
-    .bind::<BigInt, _>(objects)
-    .bind::<BigInt, _>(bytes)
-    .bind::<SqlUuid, _>(id.as_uuid())
-    .execute(tx.connection()?)
-    .await
-    .map(|_| ())
+    let update = diesel::update(tenants::table.find(id)).set((
+        tenants::erased_object_count.eq(tenants::erased_object_count + objects),
+        tenants::erased_bytes.eq(tenants::erased_bytes + bytes),
+    ));
+    query("add erased objects", update).execute(tx.connection()?).await.map(|_| ())
 }
 
 /// Records the problem that blocks a deletion; empty if there is none.
 pub async fn set_deletion_problem(tx: &mut SystemTx, id: TenantId, problem: &str) -> Result<(), DbError> {
-    statement(
-        "set deletion problem",
-        "UPDATE tenants SET deletion_problem = $1 WHERE id = $2 AND deletion_problem <> $3",
-    )
-    .bind::<Text, _>(problem.to_owned())
-    .bind::<SqlUuid, _>(id.as_uuid())
-    .bind::<Text, _>(problem.to_owned())
-    .execute(tx.connection()?)
-    .await
-    .map(|_| ())
+    let update = diesel::update(tenants::table.find(id).filter(tenants::deletion_problem.ne(problem)))
+        .set(tenants::deletion_problem.eq(problem));
+    query("set deletion problem", update).execute(tx.connection()?).await.map(|_| ())
 }
 
 /// Ends a deletion. Returns the record, or `None` if another replica has ended it already.
 pub async fn end_deletion(tx: &mut SystemTx, id: TenantId) -> Result<Option<TenantRecord>, DbError> {
-    let sql = format!(
-        "UPDATE tenants SET state = 4, state_time = app.now() WHERE id = $1 AND state = 3 RETURNING {COLUMNS}"
-    );
-    let row: Option<RecordRow> = statement("end deletion of tenant", sql)
-        .bind::<SqlUuid, _>(id.as_uuid())
-        .first(tx.connection()?)
-        .await?;
-    row.map(RecordRow::into_record).transpose()
+    let deleting = tenants::table.find(id).filter(tenants::state.eq(TenantState::Deleting));
+    let update = diesel::update(deleting)
+        .set((tenants::state.eq(TenantState::Deleted), tenants::state_time.eq(now().nullable())))
+        .returning(RecordRow::as_returning());
+    let row: Option<RecordRow> = query("end deletion of tenant", update).first(tx.connection()?).await?;
+    Ok(row.map(TenantRecord::from))
 }

@@ -7,17 +7,17 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-use diesel::{
-    QueryableByName,
-    sql_types::{Text, Timestamptz},
-};
 use diesel_async::{
     AnsiTransactionManager, AsyncPgConnection, TransactionManager, pooled_connection::deadpool::Object,
 };
-
 use tracing::{Instrument as _, info_span};
 
-use super::{Database, DbError, WrittenRow, lost_commit::Evidence, pool::Connection, sql::statement};
+use super::{
+    Database, DbError, WrittenRow,
+    lost_commit::Evidence,
+    pool::Connection,
+    sql::{now, pg_current_xact_id, query, types::Xid},
+};
 use crate::domain::{
     caller::{Caller, Role},
     clock::Timestamp,
@@ -68,18 +68,13 @@ impl Viewer {
 
 /// The PostgreSQL id of a transaction.
 #[derive(Debug, Clone)]
-pub struct TransactionId(pub(super) String);
+pub struct TransactionId(pub(super) Xid);
 
-#[derive(QueryableByName)]
-struct NowRow {
-    #[diesel(sql_type = Timestamptz)]
-    now: Timestamp,
-}
-
-#[derive(QueryableByName)]
-struct IdRow {
-    #[diesel(sql_type = Text)]
-    id: String,
+impl TransactionId {
+    /// Parses an id that a function of the database returned as text.
+    pub(super) fn parse(operation: &'static str, text: &str) -> Result<Self, DbError> {
+        text.parse().map(|number| Self(Xid(number))).map_err(|error| DbError::corrupt(operation, error))
+    }
 }
 
 /// A transaction of one tenant.
@@ -121,9 +116,7 @@ impl TenantTx {
 
     /// Returns the time of this transaction, by the database's clock.
     pub async fn now(&mut self) -> Result<Timestamp, DbError> {
-        let row: NowRow =
-            statement("read the clock", "SELECT app.now() AS now").one(self.connection()?).await?;
-        Ok(row.now)
+        query("read the clock", diesel::select(now())).one(self.connection()?).await
     }
 
     /// Returns the id of this transaction, for [`SystemTx::transaction_outcome`] if the response to COMMIT is
@@ -131,10 +124,8 @@ impl TenantTx {
     ///
     /// [`SystemTx::transaction_outcome`]: super::SystemTx::transaction_outcome
     pub async fn id(&mut self) -> Result<TransactionId, DbError> {
-        let row: IdRow = statement("read transaction id", "SELECT pg_current_xact_id()::text AS id")
-            .one(self.connection()?)
-            .await?;
-        Ok(TransactionId(row.id))
+        let id = diesel::select(pg_current_xact_id());
+        query("read transaction id", id).one(self.connection()?).await.map(TransactionId)
     }
 
     /// Returns the position of the last event that this transaction has inserted.

@@ -1,16 +1,20 @@
 //! Failed deliveries of events to webhooks: dead letters and redeliveries.
 
 use diesel::{
-    QueryableByName,
-    sql_types::{BigInt, Integer, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid},
+    ExpressionMethods as _, IntoSql as _, QueryDsl as _, Queryable, Selectable, SelectableHelper as _,
+    sql_types::{BigInt, Record},
+    upsert::excluded,
 };
-use uuid::Uuid;
 
 use super::{
     DbError, SystemTx, TenantTx,
     event_stream::StoredEvent,
-    events::{EventKind, parse_position},
-    sql::statement,
+    events::{EventKind, position_of},
+    schema::webhook_deliveries,
+    sql::{
+        AcrossTenants as _, OfTenant as _, days, literal, now, now_minus, query,
+        types::{Xid, Xid8},
+    },
     webhooks::position_number,
 };
 use crate::domain::{
@@ -20,9 +24,8 @@ use crate::domain::{
     webhook::DeliveryState,
 };
 
-const COLUMNS: &str =
-    "position_xid::text AS xid, position_n, kind, file_id, version, actor_id, event_time, state, attempts,
-    last_error, create_time, update_time";
+/// A position after those of all events.
+const LAST_POSITION: EventPosition = EventPosition { xid: u64::MAX, n: u64::MAX };
 
 /// A failed delivery of an event.
 #[derive(Debug, Clone)]
@@ -39,54 +42,48 @@ pub struct Delivery {
     pub update_time: Timestamp,
 }
 
-#[derive(QueryableByName)]
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = webhook_deliveries, check_for_backend(diesel::pg::Pg))]
 struct Row {
-    #[diesel(sql_type = Text)]
-    xid: String,
-    #[diesel(sql_type = BigInt)]
+    position_xid: Xid,
     position_n: i64,
-    #[diesel(sql_type = SmallInt)]
-    kind: i16,
-    #[diesel(sql_type = SqlUuid)]
-    file_id: Uuid,
-    #[diesel(sql_type = Integer)]
+    kind: EventKind,
+    file_id: FileId,
     version: i32,
-    #[diesel(sql_type = Text)]
     actor_id: String,
-    #[diesel(sql_type = Timestamptz)]
     event_time: Timestamp,
-    #[diesel(sql_type = SmallInt)]
-    state: i16,
-    #[diesel(sql_type = Integer)]
+    state: DeliveryState,
     attempts: i32,
-    #[diesel(sql_type = Text)]
     last_error: String,
-    #[diesel(sql_type = Timestamptz)]
     create_time: Timestamp,
-    #[diesel(sql_type = Timestamptz)]
     update_time: Timestamp,
 }
 
 impl Row {
     fn into_delivery(self) -> Result<Delivery, DbError> {
-        const OPERATION: &str = "read webhook delivery";
-        let corrupt = |what| DbError::corrupt(OPERATION, what);
         Ok(Delivery {
             event: StoredEvent {
-                position: parse_position(OPERATION, &self.xid, self.position_n)?,
-                kind: EventKind::from_stored(self.kind),
-                file: FileId::from_uuid(self.file_id),
+                position: position_of("read webhook delivery", self.position_xid, self.position_n)?,
+                kind: self.kind,
+                file: self.file_id,
                 version: self.version,
                 actor_id: self.actor_id,
                 create_time: self.event_time,
             },
-            state: DeliveryState::from_number(self.state).ok_or_else(|| corrupt("state"))?,
+            state: self.state,
             attempts: self.attempts,
             last_error: self.last_error,
             create_time: self.create_time,
             update_time: self.update_time,
         })
     }
+}
+
+/// Selects the deliveries of a webhook.
+macro_rules! of_webhook {
+    ($tx:expr, $webhook:expr) => {
+        webhook_deliveries::table.of($tx.tenant()).filter(webhook_deliveries::webhook_id.eq($webhook))
+    };
 }
 
 /// Inserts a dead letter, or replaces the one at the same position.
@@ -100,30 +97,43 @@ pub async fn insert_dead_letter(
     attempts: i32,
     error: &str,
 ) -> Result<(), DbError> {
-    statement(
-        "insert dead letter",
-        "INSERT INTO webhook_deliveries (tenant_id, webhook_id, position_xid, position_n, kind, file_id, version, actor_id,
-            event_time, state, attempts, last_error, create_time, update_time)
-         VALUES ($1, $2, $3::xid8, $4, $5, $6, $7, $8, $9, 1, $10, $11, app.now(), app.now())
-         ON CONFLICT (tenant_id, webhook_id, position_xid, position_n) DO UPDATE SET kind = excluded.kind,
-            file_id = excluded.file_id, version = excluded.version, actor_id = excluded.actor_id,
-            event_time = excluded.event_time, state = excluded.state, attempts = excluded.attempts,
-            last_error = excluded.last_error, create_time = excluded.create_time, update_time = excluded.update_time",
-    )
-    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-    .bind::<SqlUuid, _>(webhook.as_uuid())
-    .bind::<Text, _>(event.position.xid.to_string())
-    .bind::<BigInt, _>(position_number(event.position))
-    .bind::<SmallInt, _>(event.kind.number())
-    .bind::<SqlUuid, _>(event.file.as_uuid())
-    .bind::<Integer, _>(event.version)
-    .bind::<Text, _>(event.actor_id.clone())
-    .bind::<Timestamptz, _>(event.create_time)
-    .bind::<Integer, _>(attempts)
-    .bind::<Text, _>(error.to_owned())
-    .execute(tx.connection()?)
-    .await
-    .map(|_| ())
+    let upsert = diesel::insert_into(webhook_deliveries::table)
+        .values((
+            webhook_deliveries::tenant_id.eq(tx.tenant()),
+            webhook_deliveries::webhook_id.eq(webhook),
+            webhook_deliveries::position_xid.eq(Xid(event.position.xid)),
+            webhook_deliveries::position_n.eq(position_number(event.position)),
+            webhook_deliveries::kind.eq(event.kind),
+            webhook_deliveries::file_id.eq(event.file),
+            webhook_deliveries::version.eq(event.version),
+            webhook_deliveries::actor_id.eq(&event.actor_id),
+            webhook_deliveries::event_time.eq(event.create_time),
+            webhook_deliveries::state.eq(DeliveryState::Dead),
+            webhook_deliveries::attempts.eq(attempts),
+            webhook_deliveries::last_error.eq(error),
+            webhook_deliveries::create_time.eq(now()),
+            webhook_deliveries::update_time.eq(now()),
+        ))
+        .on_conflict((
+            webhook_deliveries::tenant_id,
+            webhook_deliveries::webhook_id,
+            webhook_deliveries::position_xid,
+            webhook_deliveries::position_n,
+        ))
+        .do_update()
+        .set((
+            webhook_deliveries::kind.eq(excluded(webhook_deliveries::kind)),
+            webhook_deliveries::file_id.eq(excluded(webhook_deliveries::file_id)),
+            webhook_deliveries::version.eq(excluded(webhook_deliveries::version)),
+            webhook_deliveries::actor_id.eq(excluded(webhook_deliveries::actor_id)),
+            webhook_deliveries::event_time.eq(excluded(webhook_deliveries::event_time)),
+            webhook_deliveries::state.eq(excluded(webhook_deliveries::state)),
+            webhook_deliveries::attempts.eq(excluded(webhook_deliveries::attempts)),
+            webhook_deliveries::last_error.eq(excluded(webhook_deliveries::last_error)),
+            webhook_deliveries::create_time.eq(excluded(webhook_deliveries::create_time)),
+            webhook_deliveries::update_time.eq(excluded(webhook_deliveries::update_time)),
+        ));
+    query("insert dead letter", upsert).execute(tx.connection()?).await.map(|_| ())
 }
 
 /// Returns failed deliveries of a webhook before a position, newest event first.
@@ -133,22 +143,14 @@ pub async fn list(
     before: Option<EventPosition>,
     limit: i64,
 ) -> Result<Vec<Delivery>, DbError> {
-    let sql = format!(
-        "SELECT {COLUMNS} FROM webhook_deliveries
-         WHERE tenant_id = $1 AND webhook_id = $2
-           AND ($3::text IS NULL OR (position_xid, position_n) < ($4::text::xid8, $5))
-         ORDER BY position_xid DESC, position_n DESC LIMIT $6"
-    );
-    let xid = before.map(|before| before.xid.to_string());
-    let rows: Vec<Row> = statement("list webhook deliveries", sql)
-        .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-        .bind::<SqlUuid, _>(webhook.as_uuid())
-        .bind::<Nullable<Text>, _>(xid.clone())
-        .bind::<Nullable<Text>, _>(xid)
-        .bind::<Nullable<BigInt>, _>(before.map(position_number))
-        .bind::<BigInt, _>(limit)
-        .load(tx.connection()?)
-        .await?;
+    let before = before.unwrap_or(LAST_POSITION);
+    let position = (webhook_deliveries::position_xid, webhook_deliveries::position_n);
+    let page = of_webhook!(tx, webhook)
+        .filter(position.into_sql::<Record<(Xid8, BigInt)>>().lt((Xid(before.xid), position_number(before))))
+        .order((webhook_deliveries::position_xid.desc(), webhook_deliveries::position_n.desc()))
+        .limit(limit)
+        .select(Row::as_select());
+    let rows: Vec<Row> = query("list webhook deliveries", page).load(tx.connection()?).await?;
     rows.into_iter().map(Row::into_delivery).collect()
 }
 
@@ -158,16 +160,12 @@ pub async fn list_pending(
     webhook: WebhookId,
     limit: i64,
 ) -> Result<Vec<Delivery>, DbError> {
-    let sql = format!(
-        "SELECT {COLUMNS} FROM webhook_deliveries WHERE tenant_id = $1 AND webhook_id = $2 AND state = 2
-         ORDER BY position_xid, position_n LIMIT $3"
-    );
-    let rows: Vec<Row> = statement("list pending deliveries", sql)
-        .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-        .bind::<SqlUuid, _>(webhook.as_uuid())
-        .bind::<BigInt, _>(limit)
-        .load(tx.connection()?)
-        .await?;
+    let page = of_webhook!(tx, webhook)
+        .filter(webhook_deliveries::state.eq(literal!(DeliveryState::Waiting)))
+        .order((webhook_deliveries::position_xid, webhook_deliveries::position_n))
+        .limit(limit)
+        .select(Row::as_select());
+    let rows: Vec<Row> = query("list pending deliveries", page).load(tx.connection()?).await?;
     rows.into_iter().map(Row::into_delivery).collect()
 }
 
@@ -181,32 +179,25 @@ pub async fn set_state(
     state: DeliveryState,
     attempt: Option<&str>,
 ) -> Result<Option<Delivery>, DbError> {
-    let sql = format!(
-        "UPDATE webhook_deliveries SET state = $1, attempts = attempts + $2, last_error = coalesce($3, last_error),
-            update_time = app.now()
-         WHERE tenant_id = $4 AND webhook_id = $5 AND position_xid = $6::xid8 AND position_n = $7
-         RETURNING {COLUMNS}"
-    );
-    let row: Option<Row> = statement("update webhook delivery", sql)
-        .bind::<SmallInt, _>(state.number())
-        .bind::<Integer, _>(i32::from(attempt.is_some()))
-        .bind::<Nullable<Text>, _>(attempt.map(str::to_owned))
-        .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-        .bind::<SqlUuid, _>(webhook.as_uuid())
-        .bind::<Text, _>(position.xid.to_string())
-        .bind::<BigInt, _>(position_number(position))
-        .first(tx.connection()?)
-        .await?;
+    let delivery = of_webhook!(tx, webhook)
+        .filter(webhook_deliveries::position_xid.eq(Xid(position.xid)))
+        .filter(webhook_deliveries::position_n.eq(position_number(position)));
+    let update = diesel::update(delivery)
+        .set((
+            webhook_deliveries::state.eq(state),
+            webhook_deliveries::attempts.eq(webhook_deliveries::attempts + i32::from(attempt.is_some())),
+            attempt.map(|error| webhook_deliveries::last_error.eq(error)),
+            webhook_deliveries::update_time.eq(now()),
+        ))
+        .returning(Row::as_returning());
+    let row: Option<Row> = query("update webhook delivery", update).first(tx.connection()?).await?;
     row.map(Row::into_delivery).transpose()
 }
 
 /// Deletes failed deliveries that are older than the given number of days. Returns their number.
-pub async fn delete_expired(tx: &mut SystemTx, days: u32) -> Result<usize, DbError> {
-    statement(
-        "delete expired deliveries",
-        "DELETE FROM webhook_deliveries WHERE create_time < app.now() - make_interval(days => $1)",
-    )
-    .bind::<Integer, _>(i32::try_from(days).unwrap_or(i32::MAX))
-    .execute(tx.connection()?)
-    .await
+pub async fn delete_expired(tx: &mut SystemTx, age_days: u32) -> Result<usize, DbError> {
+    let expired = webhook_deliveries::table
+        .across_tenants()
+        .filter(webhook_deliveries::create_time.lt(now_minus(days(age_days))));
+    query("delete expired deliveries", diesel::delete(expired)).execute(tx.connection()?).await
 }

@@ -131,6 +131,7 @@ pub async fn get_for_update(tx: &mut TenantTx, id: WebhookId) -> Result<Option<S
 
 /// Serializes transactions that change the number of the tenant's webhooks, until the transaction ends.
 pub async fn lock_count(tx: &mut TenantTx) -> Result<(), DbError> {
+    // A function of the server.
     statement(
         "lock webhook count",
         "SELECT pg_advisory_xact_lock(hashtextextended('webhooks ' || $1::uuid::text, 0))",

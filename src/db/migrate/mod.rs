@@ -130,6 +130,7 @@ struct VersionRow {
 /// Returns the applied versions. Does not create the migrations table: reading the status must not change
 /// anything.
 async fn list_applied(connection: &mut AsyncPgConnection) -> Result<Vec<String>, DbError> {
+    // Neither the catalog nor diesel's table is in the schema of the query builder.
     let table: Vec<VersionRow> = statement(
         "find migrations table",
         "SELECT relname::text AS version FROM pg_class WHERE oid = to_regclass('public.__diesel_schema_migrations')",

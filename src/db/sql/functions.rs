@@ -3,8 +3,12 @@
 use diesel::{
     expression::AsExpression,
     pg::{Pg, data_types::PgInterval},
-    sql_types::{BigInt, Bool, Interval, Nullable, SingleValue, SqlType, Timestamptz},
+    sql_types::{
+        BigInt, Bool, Integer, Interval, Nullable, SingleValue, SqlType, Text, Timestamptz, Uuid as SqlUuid,
+    },
 };
+
+use super::types::Xid8;
 
 #[diesel::declare_sql_function]
 extern "SQL" {
@@ -40,6 +44,23 @@ extern "SQL" {
     #[aggregate]
     #[sql_name = "sum"]
     fn sum_numeric(value: BigInt) -> Nullable<Numeric>;
+}
+
+#[diesel::declare_sql_function]
+extern "SQL" {
+    /// The number of the current transaction.
+    fn pg_current_xact_id() -> Xid8;
+
+    /// The outcome of a transaction, or NULL if it is too old.
+    fn pg_xact_status(transaction: Xid8) -> Nullable<Text>;
+
+    /// Drops the partitions of a table that end before a time, and returns their number.
+    #[sql_name = "app.drop_partitions"]
+    fn drop_partitions(table: Text, period: Interval, before: Timestamptz) -> Integer;
+
+    /// Erases rows of one table of a tenant that is being deleted, and returns their number.
+    #[sql_name = "app.erase_tenant_rows"]
+    fn erase_tenant_rows(tenant: SqlUuid, row_max: Integer) -> BigInt;
 }
 
 diesel::infix_operator!(PlusInterval, " + ", Timestamptz, backend: Pg);

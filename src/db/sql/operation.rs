@@ -118,3 +118,23 @@ impl<Q> Operation<Q> {
             .boxed()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use diesel::ExpressionMethods as _;
+
+    use super::*;
+    use crate::db::{
+        schema::schedules,
+        sql::{now, statement},
+    };
+
+    #[test]
+    fn updates_and_texts_are_prepared_once() {
+        let update = || diesel::update(schedules::table).set(schedules::next_time.eq(now()));
+        assert!(!update().is_safe_to_cache_prepared(&Pg).unwrap(), "diesel prepares updates for every call");
+        assert!(query("x", update()).query.is_safe_to_cache_prepared(&Pg).unwrap());
+        assert!(!query("x", update()).uncached().query.is_safe_to_cache_prepared(&Pg).unwrap());
+        assert!(statement("x", "SELECT 1").query.is_safe_to_cache_prepared(&Pg).unwrap());
+    }
+}

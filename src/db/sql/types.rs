@@ -9,7 +9,7 @@ use diesel::{
     pg::{Pg, PgValue},
     query_builder::QueryId,
     serialize::{self, Output, ToSql},
-    sql_types::{BigInt, Binary, Nullable, SingleValue, SmallInt, SqlType, Text, Uuid as SqlUuid},
+    sql_types::{BigInt, Binary, Jsonb, Nullable, SingleValue, SmallInt, SqlType, Text, Uuid as SqlUuid},
 };
 use uuid::Uuid;
 
@@ -29,6 +29,7 @@ use crate::{
         ids::{BlobId, FileId, JobId, RequestId, TenantId, UploadId, WebhookId},
         media_type::MediaKind,
         object_key::ObjectKey,
+        policy::Policy,
         storage_class::StorageClass,
         upload::UploadState,
         webhook::{DeliveryState, WebhookState},
@@ -96,9 +97,9 @@ macro_rules! stored {
     };
 }
 
-/// Stores enums as the numbers of their values.
-macro_rules! stored_enums {
-    ($($type:ty),+ $(,)?) => {$(
+/// Stores the values of enums as their numbers.
+macro_rules! stored_numbers {
+    ($type:ty) => {
         stored!($type, SmallInt);
 
         impl ToSql<SmallInt, Pg> for $type {
@@ -107,17 +108,24 @@ macro_rules! stored_enums {
             }
         }
 
+        impl InSql for $type {
+            fn in_sql(&self) -> String {
+                self.number().to_string()
+            }
+        }
+    };
+}
+
+/// Stores enums whose numbers are all known.
+macro_rules! stored_enums {
+    ($($type:ty),+ $(,)?) => {$(
+        stored_numbers!($type);
+
         impl FromSql<SmallInt, Pg> for $type {
             fn from_sql(bytes: PgValue<'_>) -> deserialize::Result<Self> {
                 let number = <i16 as FromSql<SmallInt, Pg>>::from_sql(bytes)?;
                 Self::from_number(number)
                     .ok_or_else(|| format!("{number} is not a {}", stringify!($type)).into())
-            }
-        }
-
-        impl InSql for $type {
-            fn in_sql(&self) -> String {
-                self.number().to_string()
             }
         }
     )+};
@@ -128,7 +136,6 @@ stored_enums!(
     AuditAction,
     ContentState,
     DeliveryState,
-    EventKind,
     FileState,
     JobOutcome,
     JobState,
@@ -144,6 +151,15 @@ stored_enums!(
     Visibility,
     WebhookState,
 );
+
+stored_numbers!(EventKind);
+
+/// Kinds of a newer release are readable.
+impl FromSql<SmallInt, Pg> for EventKind {
+    fn from_sql(bytes: PgValue<'_>) -> deserialize::Result<Self> {
+        <i16 as FromSql<SmallInt, Pg>>::from_sql(bytes).map(Self::from_stored)
+    }
+}
 
 /// Stores ids as UUIDs.
 macro_rules! stored_ids {
@@ -205,6 +221,21 @@ impl ToSql<Text, Pg> for ObjectKey {
 impl FromSql<Text, Pg> for ObjectKey {
     fn from_sql(bytes: PgValue<'_>) -> deserialize::Result<Self> {
         Ok(Self::parse(std::str::from_utf8(bytes.as_bytes())?)?)
+    }
+}
+
+stored!(Policy, Jsonb);
+
+impl ToSql<Jsonb, Pg> for Policy {
+    fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {
+        ToSql::<Jsonb, Pg>::to_sql(&serde_json::to_value(self)?, &mut out.reborrow())
+    }
+}
+
+impl FromSql<Jsonb, Pg> for Policy {
+    fn from_sql(bytes: PgValue<'_>) -> deserialize::Result<Self> {
+        let document = <serde_json::Value as FromSql<Jsonb, Pg>>::from_sql(bytes)?;
+        Ok(serde_json::from_value(document)?)
     }
 }
 
