@@ -1,6 +1,5 @@
-//! Architecture rules as tests: imports between modules, use of libraries, length of files and functions, and
-//! forbidden content. The tests read the sources as text and
-//! need only the repository.
+//! Architecture rules as tests: imports between modules, use of libraries, queries, length of files and
+//! functions, and forbidden content. The tests read the sources as text and need only the repository.
 //!
 //! Every check is a function from a file to its findings, and is itself tested with a file that violates the
 //! rule.
@@ -19,6 +18,8 @@ mod imports;
 mod leftovers;
 #[path = "architecture/migrations.rs"]
 mod migrations;
+#[path = "architecture/queries.rs"]
+mod queries;
 #[path = "architecture/sizes.rs"]
 mod sizes;
 #[path = "architecture/sources.rs"]

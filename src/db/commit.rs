@@ -324,6 +324,7 @@ pub async fn commit_uploads<A: Serialize>(
     let rows: Vec<FinishedUploadRow<'_, A>> = uploads.iter().map(FinishedUploadRow::from).collect();
     let items =
         serde_json::to_string(&rows).map_err(|error| DbError::new(DbErrorKind::Other, OPERATION, error))?;
+    // A function of the database.
     let row: OutcomeRow = statement(OPERATION, "SELECT * FROM app.commit_uploads($1::text::jsonb, $2)")
         .bind::<Text, _>(items)
         .bind::<Integer, _>(i32::try_from(idempotency_hours).unwrap_or(i32::MAX))
@@ -412,9 +413,9 @@ struct AdmissionRow {
     #[diesel(embed)]
     quota: QuotaRow,
     #[diesel(sql_type = Nullable<SmallInt>)]
-    method: Option<i16>,
+    method: Option<Method>,
     #[diesel(sql_type = Nullable<Binary>)]
-    payload_sha256: Option<Vec<u8>>,
+    payload_sha256: Option<Digest>,
     #[diesel(sql_type = Nullable<Jsonb>)]
     response: Option<Value>,
 }
@@ -444,8 +445,8 @@ impl Database {
         const TEXT: &str = "SELECT quota.*, admission.method, admission.payload_sha256, admission.response
              FROM app.admission_data($1, $2, $3, $4) AS admission, LATERAL (SELECT (admission.quota).*) AS quota";
         let read = statement(OPERATION, TEXT)
-            .bind::<SqlUuid, _>(tenant.as_uuid())
-            .bind::<Nullable<SqlUuid>, _>(request.map(|id| id.as_uuid()))
+            .bind::<SqlUuid, _>(tenant)
+            .bind::<Nullable<SqlUuid>, _>(request)
             .bind::<Integer, _>(i32::try_from(idempotency_hours).unwrap_or(i32::MAX))
             .bind::<Nullable<Text>, _>(self.now_override().map(|now| now.to_rfc3339()))
             .one(&mut connection);
@@ -457,14 +458,10 @@ impl Database {
                 return Err(DbError::new(DbErrorKind::TimedOut, OPERATION, elapsed));
             }
         };
-        let corrupt = |what: &str| DbError::corrupt(OPERATION, what);
         let response = match (request, row.method, row.payload_sha256, row.response) {
-            (Some(request_id), Some(method), Some(payload), Some(response)) => Some(StoredResponse {
-                request_id,
-                method: Method::from_number(method).ok_or_else(|| corrupt("method"))?,
-                payload: Digest::from_slice(&payload).map_err(|_| corrupt("digest"))?,
-                response,
-            }),
+            (Some(request_id), Some(method), Some(payload), Some(response)) => {
+                Some(StoredResponse { request_id, method, payload, response })
+            }
             _ => None,
         };
         Ok(AdmissionData { quota: row.quota.into(), response })

@@ -1,6 +1,6 @@
 //! The file that a committed upload created or added a version to, as its response shows it.
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_json::{Map, Value};
 
 use crate::domain::{
@@ -36,7 +36,8 @@ pub struct FileRecord {
     pub title: String,
     pub description: String,
     pub metadata: Map<String, Value>,
-    visibility: i16,
+    #[serde(deserialize_with = "parse_visibility")]
+    pub visibility: Visibility,
     pub create_time: Timestamp,
     pub expire_time: Option<Timestamp>,
     pub deletion_time: Option<Timestamp>,
@@ -46,6 +47,12 @@ pub struct FileRecord {
     hold_reason: Option<String>,
     pub tags: Vec<String>,
     pub attachments: Vec<EntityRef>,
+}
+
+/// Parses the number that the database writes.
+fn parse_visibility<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Visibility, D::Error> {
+    let number = i16::deserialize(deserializer)?;
+    Visibility::from_number(number).ok_or_else(|| D::Error::custom(format!("unknown visibility {number}")))
 }
 
 /// A committed upload.
@@ -117,8 +124,7 @@ impl CommittedContent {
             metadata: record.metadata,
             tags: record.tags,
             attachments: record.attachments,
-            // The column's CHECK allows the same numbers.
-            visibility: Visibility::from_number(record.visibility).unwrap_or(Visibility::Owner),
+            visibility: record.visibility,
             version: record.version,
             content_state: content.content_state,
             scan_status: content.scan_status,

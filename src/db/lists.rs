@@ -209,6 +209,7 @@ impl Sql {
     }
 
     fn compose(self, operation: &'static str) -> Operation<SqlText> {
+        // A merge of a variable number of scans.
         self.binds.into_iter().fold(statement(operation, self.text), |statement, value| match value {
             BindValue::Uuid(value) => statement.bind::<SqlUuid, _>(value),
             BindValue::Text(value) => statement.bind::<Text, _>(value),

@@ -2,14 +2,17 @@
 //! open), so a reservation is converted into usage or released exactly once.
 
 use diesel::{
-    QueryableByName,
-    sql_types::{
-        BigInt, Bool, Double, Integer, Jsonb, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid,
-    },
+    ExpressionMethods as _, IntoSql as _, QueryDsl as _, Queryable, QueryableByName, Selectable,
+    SelectableHelper as _,
+    sql_types::{Record, Timestamptz, Uuid as SqlUuid},
 };
 use uuid::Uuid;
 
-use super::{DbError, SystemTx, TenantTx, sql::statement};
+use super::{
+    DbError, SystemTx, TenantTx,
+    schema::uploads,
+    sql::{AcrossTenants as _, OfTenant as _, now, now_plus, query, seconds},
+};
 use crate::domain::{
     clock::Timestamp,
     ids::{BlobId, TenantId, UploadId},
@@ -49,9 +52,11 @@ pub struct ResumableFields {
 
 /// The lease of an upload. Its holder may commit, extend or abandon the upload until another writer fences
 /// it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Queryable, QueryableByName, Selectable)]
+#[diesel(table_name = uploads, check_for_backend(diesel::pg::Pg))]
 pub struct UploadLease {
     pub id: UploadId,
+    #[diesel(column_name = lease_epoch)]
     pub epoch: i32,
 }
 
@@ -62,34 +67,51 @@ impl UploadLease {
     }
 }
 
+/// Selects an open upload of the tenant whose lease was not lost. It may have expired.
+macro_rules! held_upload {
+    ($tx:ident, $lease:ident) => {{
+        use $crate::db::schema::uploads;
+
+        uploads::table
+            .of($tx.tenant())
+            .filter(uploads::id.eq($lease.id))
+            .filter(uploads::lease_epoch.eq($lease.epoch))
+            .filter(uploads::state.eq($crate::domain::upload::UploadState::Open))
+    }};
+}
+
+pub(super) use held_upload;
+
+/// Selects uploads that may have left bytes in the store.
+macro_rules! has_bytes_left {
+    () => {
+        uploads::state.eq_any([UploadState::Open, UploadState::Abandoned])
+    };
+}
+
 /// Inserts an open upload with its first lease.
 pub async fn insert(tx: &mut TenantTx, upload: &NewUpload) -> Result<(), DbError> {
-    statement(
-        "insert upload",
-        "INSERT INTO uploads (tenant_id, id, state, lease_epoch, lease_expire_time, reserved_bytes, blob_id, provider,
-            storage_key, multipart_id, created_by, create_time, is_version, spec, part_size_bytes,
-            is_direct, staging_key)
-         VALUES ($1, $2, $3, $4, app.now() + make_interval(secs => $5), $6, $7, $8, $9, $10, $11, app.now(), $12, $13, $14, $15, $16)",
-    )
-    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-    .bind::<SqlUuid, _>(upload.id.as_uuid())
-    .bind::<SmallInt, _>(UploadState::Open.number())
-    .bind::<Integer, _>(UploadLease::first(upload.id).epoch)
-    .bind::<Double, _>(f64::from(upload.lease_seconds))
-    .bind::<BigInt, _>(upload.reserved_bytes)
-    .bind::<SqlUuid, _>(upload.blob_id.as_uuid())
-    .bind::<Text, _>(upload.provider.clone())
-    .bind::<Text, _>(upload.key.as_str().to_owned())
-    .bind::<Nullable<Text>, _>(upload.multipart_id.clone())
-    .bind::<Text, _>(upload.created_by.clone())
-    .bind::<Bool, _>(upload.destination.is_version())
-    .bind::<Nullable<Jsonb>, _>(upload.resumable.as_ref().map(|resumable| resumable.spec.clone()))
-    .bind::<Nullable<BigInt>, _>(upload.resumable.as_ref().map(|resumable| resumable.part_size_bytes))
-    .bind::<Bool, _>(upload.is_direct)
-    .bind::<Nullable<Text>, _>(upload.staging_key.as_ref().map(|key| key.as_str().to_owned()))
-    .execute(tx.connection()?)
-    .await
-    .map(|_| ())
+    let lease = UploadLease::first(upload.id);
+    let insert = diesel::insert_into(uploads::table).values((
+        uploads::tenant_id.eq(tx.tenant()),
+        uploads::id.eq(lease.id),
+        uploads::state.eq(UploadState::Open),
+        uploads::lease_epoch.eq(lease.epoch),
+        uploads::lease_expire_time.eq(now_plus(seconds(upload.lease_seconds))),
+        uploads::reserved_bytes.eq(upload.reserved_bytes),
+        uploads::is_version.eq(upload.destination.is_version()),
+        uploads::blob_id.eq(upload.blob_id),
+        uploads::provider.eq(&upload.provider),
+        uploads::storage_key.eq(&upload.key),
+        uploads::multipart_id.eq(&upload.multipart_id),
+        uploads::created_by.eq(&upload.created_by),
+        uploads::create_time.eq(now()),
+        uploads::spec.eq(upload.resumable.as_ref().map(|resumable| &resumable.spec)),
+        uploads::part_size_bytes.eq(upload.resumable.as_ref().map(|resumable| resumable.part_size_bytes)),
+        uploads::is_direct.eq(upload.is_direct),
+        uploads::staging_key.eq(upload.staging_key.as_ref()),
+    ));
+    query("insert upload", insert).execute(tx.connection()?).await.map(|_| ())
 }
 
 /// Renews the lease. Returns `false` if the lease was lost or has expired.
@@ -105,28 +127,12 @@ pub async fn adjust_reservation(
     by_bytes: i64,
     lease_seconds: u32,
 ) -> Result<bool, DbError> {
-    let updated = statement(
-        "adjust reservation",
-        "UPDATE uploads SET reserved_bytes = reserved_bytes + $1,
-            lease_expire_time = app.now() + make_interval(secs => $2)
-         WHERE tenant_id = $3 AND id = $4 AND lease_epoch = $5 AND state = 1 AND lease_expire_time > app.now()",
-    )
-    .bind::<BigInt, _>(by_bytes)
-    .bind::<Double, _>(f64::from(lease_seconds))
-    .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-    .bind::<SqlUuid, _>(lease.id.as_uuid())
-    .bind::<Integer, _>(lease.epoch)
-    .execute(tx.connection()?)
-    .await?;
-    Ok(updated == 1)
-}
-
-#[derive(QueryableByName)]
-struct AbandonedRow {
-    #[diesel(sql_type = BigInt)]
-    reserved_bytes: i64,
-    #[diesel(sql_type = Bool)]
-    is_version: bool,
+    let unexpired = held_upload!(tx, lease).filter(uploads::lease_expire_time.gt(now()));
+    let update = diesel::update(unexpired).set((
+        uploads::reserved_bytes.eq(uploads::reserved_bytes + by_bytes),
+        uploads::lease_expire_time.eq(now_plus(seconds(lease_seconds))),
+    ));
+    Ok(query("adjust reservation", update).execute(tx.connection()?).await? == 1)
 }
 
 /// The quota that an upload has reserved.
@@ -137,67 +143,49 @@ pub struct Reservation {
     pub files: i64,
 }
 
+/// Marks an upload as abandoned. Evaluates to its reservation, if there is such an upload.
+macro_rules! abandon_upload {
+    ($tx:ident, $upload:expr) => {{
+        let update = diesel::update($upload)
+            .set(uploads::state.eq(UploadState::Abandoned))
+            .returning((uploads::reserved_bytes, uploads::is_version));
+        let row: Option<(i64, bool)> = query("abandon upload", update).first($tx.connection()?).await?;
+        Ok(row.map(|(bytes, is_version)| Reservation {
+            bytes,
+            files: DestinationKind::from_is_version(is_version).file_count(),
+        }))
+    }};
+}
+
 /// Abandons an upload whose lease has expired. Returns its reservation, or `None` if the lease was renewed or
 /// the upload ended in the meantime.
 pub async fn abandon_expired(tx: &mut TenantTx, lease: UploadLease) -> Result<Option<Reservation>, DbError> {
-    abandon_where(tx, lease, "AND lease_expire_time <= app.now()").await
+    abandon_upload!(tx, held_upload!(tx, lease).filter(uploads::lease_expire_time.le(now())))
 }
 
 /// Abandons an upload. Returns its reservation, or `None` if it was not open or the lease was lost.
 ///
 /// Uploads that become files are ended by their commit, in `app.commit_uploads`.
 pub async fn abandon(tx: &mut TenantTx, lease: UploadLease) -> Result<Option<Reservation>, DbError> {
-    abandon_where(tx, lease, "").await
-}
-
-async fn abandon_where(
-    tx: &mut TenantTx,
-    lease: UploadLease,
-    condition: &'static str,
-) -> Result<Option<Reservation>, DbError> {
-    let sql = format!(
-        "UPDATE uploads SET state = $1
-         WHERE tenant_id = $2 AND id = $3 AND lease_epoch = $4 AND state = 1 {condition}
-         RETURNING reserved_bytes, is_version"
-    );
-    let row: Option<AbandonedRow> = statement("abandon upload", sql)
-        .bind::<SmallInt, _>(UploadState::Abandoned.number())
-        .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-        .bind::<SqlUuid, _>(lease.id.as_uuid())
-        .bind::<Integer, _>(lease.epoch)
-        .first(tx.connection()?)
-        .await?;
-    Ok(row.map(|row| Reservation {
-        bytes: row.reserved_bytes,
-        files: DestinationKind::from_is_version(row.is_version).file_count(),
-    }))
-}
-
-#[derive(QueryableByName)]
-struct StateRow {
-    #[diesel(sql_type = SmallInt)]
-    state: i16,
+    abandon_upload!(tx, held_upload!(tx, lease))
 }
 
 /// Returns the state of an upload, if it exists.
 pub async fn get_state(tx: &mut TenantTx, id: UploadId) -> Result<Option<UploadState>, DbError> {
-    const OPERATION: &str = "read state of upload";
-    let row: Option<StateRow> =
-        statement(OPERATION, "SELECT state FROM uploads WHERE tenant_id = $1 AND id = $2")
-            .bind::<SqlUuid, _>(tx.tenant().as_uuid())
-            .bind::<SqlUuid, _>(id.as_uuid())
-            .first(tx.connection()?)
-            .await?;
-    row.map(|row| UploadState::from_number(row.state).ok_or_else(|| DbError::corrupt(OPERATION, "state")))
-        .transpose()
+    let state = uploads::table.of(tx.tenant()).filter(uploads::id.eq(id)).select(uploads::state);
+    query("read state of upload", state).first(tx.connection()?).await
 }
 
 /// An upload that was not committed and whose lease has expired, with the objects that it left in the store.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Queryable, Selectable)]
+#[diesel(table_name = uploads, check_for_backend(diesel::pg::Pg))]
 pub struct ExpiredUpload {
+    #[diesel(column_name = tenant_id)]
     pub tenant: TenantId,
+    #[diesel(embed)]
     pub lease: UploadLease,
     /// The key of the object.
+    #[diesel(column_name = storage_key)]
     pub key: ObjectKey,
     /// The key of the staging object, if there is one.
     pub staging_key: Option<ObjectKey>,
@@ -207,47 +195,30 @@ pub struct ExpiredUpload {
 }
 
 /// The position of an upload in the list of expired uploads.
-pub type ExpiredUploadCursor = (Timestamp, TenantId, UploadId);
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExpiredUploadCursor {
+    pub lease_expire_time: Timestamp,
+    pub tenant: TenantId,
+    pub upload: UploadId,
+}
+
+impl ExpiredUploadCursor {
+    /// The position before all uploads.
+    const START: Self = Self {
+        lease_expire_time: Timestamp::UNIX_EPOCH,
+        tenant: TenantId::from_uuid(Uuid::nil()),
+        upload: UploadId::from_uuid(Uuid::nil()),
+    };
+}
 
 impl ExpiredUpload {
     /// Returns the position of this upload in the list of expired uploads.
     pub fn cursor(&self) -> ExpiredUploadCursor {
-        (self.lease_expire_time, self.tenant, self.lease.id)
-    }
-}
-
-#[derive(QueryableByName)]
-struct ExpiredRow {
-    #[diesel(sql_type = Timestamptz)]
-    lease_expire_time: Timestamp,
-    #[diesel(sql_type = SqlUuid)]
-    tenant_id: Uuid,
-    #[diesel(sql_type = SqlUuid)]
-    id: Uuid,
-    #[diesel(sql_type = Integer)]
-    lease_epoch: i32,
-    #[diesel(sql_type = Text)]
-    storage_key: String,
-    #[diesel(sql_type = Nullable<Text>)]
-    staging_key: Option<String>,
-    #[diesel(sql_type = Nullable<Text>)]
-    multipart_id: Option<String>,
-}
-
-impl ExpiredRow {
-    fn into_upload(self) -> Result<ExpiredUpload, DbError> {
-        let key = ObjectKey::parse(&self.storage_key)
-            .map_err(|error| DbError::corrupt("read expired upload", error))?;
-        let staging_key = self.staging_key.as_deref().map(ObjectKey::parse).transpose();
-        let staging_key = staging_key.map_err(|error| DbError::corrupt("read expired upload", error))?;
-        Ok(ExpiredUpload {
-            staging_key,
-            tenant: TenantId::from_uuid(self.tenant_id),
-            lease: UploadLease { id: UploadId::from_uuid(self.id), epoch: self.lease_epoch },
-            key,
-            multipart_id: self.multipart_id,
+        ExpiredUploadCursor {
             lease_expire_time: self.lease_expire_time,
-        })
+            tenant: self.tenant,
+            upload: self.lease.id,
+        }
     }
 }
 
@@ -259,32 +230,19 @@ pub async fn list_expired(
     after: Option<ExpiredUploadCursor>,
     limit: i64,
 ) -> Result<Vec<ExpiredUpload>, DbError> {
-    let (time, tenant, id) = after.map_or((Timestamp::UNIX_EPOCH, Uuid::nil(), Uuid::nil()), |after| {
-        (after.0, after.1.as_uuid(), after.2.as_uuid())
-    });
-    let rows: Vec<ExpiredRow> = statement(
-        "list expired uploads",
-        "SELECT tenant_id, id, lease_epoch, storage_key, staging_key, multipart_id, lease_expire_time FROM uploads
-         WHERE state IN (1, 3) AND provider = $1 AND lease_expire_time <= app.now()
-           AND (lease_expire_time, tenant_id, id) > ($2, $3, $4)
-         ORDER BY lease_expire_time, tenant_id, id LIMIT $5",
-    )
-    .bind::<Text, _>(provider.to_owned())
-    .bind::<Timestamptz, _>(time)
-    .bind::<SqlUuid, _>(tenant)
-    .bind::<SqlUuid, _>(id)
-    .bind::<BigInt, _>(limit)
-    .load(tx.connection()?)
-    .await?;
-    rows.into_iter().map(ExpiredRow::into_upload).collect()
-}
-
-#[derive(QueryableByName)]
-struct TenantUploadRow {
-    #[diesel(sql_type = Text)]
-    provider: String,
-    #[diesel(embed)]
-    upload: ExpiredRow,
+    type Position = Record<(Timestamptz, SqlUuid, SqlUuid)>;
+    let after = after.unwrap_or(ExpiredUploadCursor::START);
+    let position = (uploads::lease_expire_time, uploads::tenant_id, uploads::id);
+    let page = uploads::table
+        .across_tenants()
+        .filter(has_bytes_left!())
+        .filter(uploads::provider.eq(provider))
+        .filter(uploads::lease_expire_time.le(now()))
+        .filter(position.into_sql::<Position>().gt((after.lease_expire_time, after.tenant, after.upload)))
+        .order(position)
+        .limit(limit)
+        .select(ExpiredUpload::as_select());
+    query("list expired uploads", page).load(tx.connection()?).await
 }
 
 /// Returns uploads of one tenant that are open or abandoned with bytes left in the store, regardless of their
@@ -294,66 +252,48 @@ pub async fn list_for_tenant(
     tenant: TenantId,
     limit: i64,
 ) -> Result<Vec<(String, ExpiredUpload)>, DbError> {
-    let rows: Vec<TenantUploadRow> = statement(
-        "list uploads of tenant",
-        "SELECT provider, tenant_id, id, lease_epoch, storage_key, staging_key, multipart_id,
-            lease_expire_time FROM uploads
-         WHERE tenant_id = $1 AND state IN (1, 3) ORDER BY id LIMIT $2",
-    )
-    .bind::<SqlUuid, _>(tenant.as_uuid())
-    .bind::<BigInt, _>(limit)
-    .load(tx.connection()?)
-    .await?;
-    rows.into_iter().map(|row| Ok((row.provider, row.upload.into_upload()?))).collect()
-}
-
-#[derive(QueryableByName)]
-struct CountRow {
-    #[diesel(sql_type = BigInt)]
-    count: i64,
+    let page = uploads::table
+        .of(tenant)
+        .filter(has_bytes_left!())
+        .order(uploads::id)
+        .limit(limit)
+        .select((uploads::provider, ExpiredUpload::as_select()));
+    query("list uploads of tenant", page).load(tx.connection()?).await
 }
 
 /// Counts all uploads that [`list_expired`] selects.
 pub async fn count_expired(tx: &mut SystemTx, provider: &str) -> Result<u64, DbError> {
-    let row: CountRow = statement(
-        "count expired uploads",
-        "SELECT count(*) AS count FROM uploads
-         WHERE state IN (1, 3) AND provider = $1 AND lease_expire_time <= app.now()",
-    )
-    .bind::<Text, _>(provider.to_owned())
-    .one(tx.connection()?)
-    .await?;
-    Ok(u64::try_from(row.count).unwrap_or_default())
+    let expired = uploads::table
+        .across_tenants()
+        .filter(has_bytes_left!())
+        .filter(uploads::provider.eq(provider))
+        .filter(uploads::lease_expire_time.le(now()));
+    let count: i64 = query("count expired uploads", expired.count()).one(tx.connection()?).await?;
+    Ok(u64::try_from(count).unwrap_or_default())
 }
 
 /// Counts the uploads of a provider that are open or abandoned with bytes left in the store.
 pub async fn count_open(tx: &mut SystemTx, provider: &str) -> Result<u64, DbError> {
-    let row: CountRow = statement(
-        "count open uploads",
-        "SELECT count(*) AS count FROM uploads WHERE state IN (1, 3) AND provider = $1",
-    )
-    .bind::<Text, _>(provider.to_owned())
-    .one(tx.connection()?)
-    .await?;
-    Ok(u64::try_from(row.count).unwrap_or_default())
+    let open =
+        uploads::table.across_tenants().filter(has_bytes_left!()).filter(uploads::provider.eq(provider));
+    let count: i64 = query("count open uploads", open.count()).one(tx.connection()?).await?;
+    Ok(u64::try_from(count).unwrap_or_default())
 }
 
 /// Deletes an abandoned upload whose bytes have been deleted from the store.
 pub async fn delete_abandoned(tx: &mut SystemTx, tenant: TenantId, id: UploadId) -> Result<(), DbError> {
-    statement("delete abandoned upload", "DELETE FROM uploads WHERE tenant_id = $1 AND id = $2 AND state = 3")
-        .bind::<SqlUuid, _>(tenant.as_uuid())
-        .bind::<SqlUuid, _>(id.as_uuid())
-        .execute(tx.connection()?)
-        .await
-        .map(|_| ())
+    let abandoned = uploads::table
+        .of(tenant)
+        .filter(uploads::id.eq(id))
+        .filter(uploads::state.eq(UploadState::Abandoned));
+    query("delete abandoned upload", diesel::delete(abandoned)).execute(tx.connection()?).await.map(|_| ())
 }
 
 /// Deletes committed uploads whose lease has expired.
 pub async fn delete_committed(tx: &mut SystemTx) -> Result<usize, DbError> {
-    statement(
-        "delete committed uploads",
-        "DELETE FROM uploads WHERE state = 2 AND lease_expire_time <= app.now()",
-    )
-    .execute(tx.connection()?)
-    .await
+    let committed = uploads::table
+        .across_tenants()
+        .filter(uploads::state.eq(UploadState::Committed))
+        .filter(uploads::lease_expire_time.le(now()));
+    query("delete committed uploads", diesel::delete(committed)).execute(tx.connection()?).await
 }

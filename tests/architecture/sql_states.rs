@@ -66,6 +66,34 @@ fn is_compared_with_number(rest: &[String]) -> bool {
     rest.take_while(|token| !matches!(*token, ")" | ";" | "OR")).any(is_number)
 }
 
+/// The query builder's methods that compare a column or set it.
+const COMPARISONS: [&str; 8] = ["eq", "ne", "gt", "ge", "lt", "le", "eq_any", "ne_all"];
+
+/// Returns the first tokens of something found, to show them.
+fn show(token: &str, rest: &[String]) -> String {
+    let rest = rest.iter().take(6).map(String::as_str).collect::<Vec<_>>().join(" ");
+    format!("{token} {rest}")
+}
+
+/// Finds numbers with which code in Rust compares states, in SQL text or with the query builder.
+pub(crate) fn find_compared_numbers(code: &str) -> Vec<String> {
+    // A method on a line of its own belongs to the line before.
+    let lines: String = code.lines().map(|line| format!("{}\n", line.trim_start())).collect();
+    let tokens = split_tokens(&lines.replace("\n.", "."));
+    let mut findings = Vec::new();
+    for (at, token) in tokens.iter().enumerate() {
+        let rest = &tokens[at + 1..];
+        let column = match token.rsplit_once('.') {
+            Some((column, method)) if COMPARISONS.contains(&method) => column,
+            _ => token,
+        };
+        if is_state(column) && is_compared_with_number(rest) {
+            findings.push(show(token, rest));
+        }
+    }
+    findings
+}
+
 /// Finds numbers where the name of a state belongs.
 fn find_bare_states(file: &Source) -> Vec<String> {
     let tokens = split_tokens(&file.text);
@@ -82,8 +110,7 @@ fn find_bare_states(file: &Source) -> Vec<String> {
             name => is_state(name) && is_compared_with_number(rest),
         };
         if is_bare {
-            let shown = rest.iter().take(6).map(String::as_str).collect::<Vec<_>>().join(" ");
-            findings.push(format!("{}: name the state: {token} {shown}", file.path));
+            findings.push(format!("{}: name the state: {}", file.path, show(token, rest)));
         }
     }
     findings
