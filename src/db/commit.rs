@@ -170,6 +170,7 @@ struct FinishedUploadRow<'a, A> {
 /// The columns that depend on the destination. Those of the other destination are null.
 #[derive(Serialize)]
 #[serde(untagged)]
+#[allow(clippy::large_enum_variant, reason = "most uploads are new files, and a box would allocate for each")]
 enum DestinationColumns<'a> {
     NewFile {
         is_version: bool,

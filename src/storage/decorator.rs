@@ -160,8 +160,10 @@ mod tests {
         }
     }
 
+    type Decorate = fn(Arc<dyn ObjectStorage>) -> Arc<dyn ObjectStorage>;
+
     /// All decorators, the base first.
-    const DECORATORS: [fn(Arc<dyn ObjectStorage>) -> Arc<dyn ObjectStorage>; 5] = [
+    const DECORATORS: [Decorate; 5] = [
         |store| Arc::new(Unchanged(store)),
         |store| Flaky::new(store, Plan::new()),
         |store| Limited::wrap(store, 1),
