@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    refusals::count_refusal,
+    error::count_refusal,
     warnings::{Warning, quota_warning},
 };
 use crate::{

@@ -16,6 +16,7 @@
 //! `record`), the errors (`error`), and the two ways an upload ends (`commit`, `abandon`).
 
 mod abandon;
+pub(super) mod admit;
 pub(super) mod commit;
 pub mod direct;
 mod error;
@@ -23,15 +24,12 @@ pub mod expire;
 mod open;
 mod receive;
 mod record;
-mod refusals;
 mod replay;
 mod resumable;
-mod target;
-mod target_file;
-pub(super) mod upload;
+mod upload;
 mod warnings;
 
-pub(super) use self::receive::{budget::ByteBudget, hashing::HashingLimiter};
+pub(super) use self::receive::{budget::ByteBudget, content::HashingLimiter};
 pub use self::{
     commit::CommittedUpload,
     direct::urls::presign_upload_urls,

@@ -9,7 +9,8 @@ use tracing::Instrument as _;
 
 use super::{
     abandon::{AbandonedUpload, abandon_upload},
-    target::{Target, map_multipart_error},
+    admit::Target,
+    error::map_multipart_error,
 };
 use crate::{
     app::{App, Error, uploads::UploadError},
@@ -325,7 +326,7 @@ async fn grow_reservation(
 }
 
 fn count_refusal(app: &App, error: &Error) {
-    super::refusals::count_refusal(&app.metrics, error);
+    super::error::count_refusal(&app.metrics, error);
 }
 
 fn to_i64(bytes: u64) -> i64 {

@@ -1,8 +1,8 @@
 //! Replays the response of a committed upload, so that completing the upload again returns the same response.
 
 use super::{
+    admit::read_admission_data,
     commit::{CommittedUpload, read_response},
-    upload::read_admission_data,
 };
 use crate::{
     app::{App, Error, Resource},

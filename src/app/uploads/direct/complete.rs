@@ -14,14 +14,15 @@ use crate::{
         uploads::UploadError,
         uploads::{
             abandon::{AbandonedUpload, abandon_upload},
+            admit::{Target, delete_object},
             commit::{CommitReceipt, CommittedUpload, PendingCommit, VerificationJob},
+            error::{check_size, map_multipart_error},
             open::lease_seconds,
             receive::{
-                content::{ContentSummary, check_size},
+                content::ContentSummary,
                 message::{CompletedPart, Completion},
             },
             replay::{commit_request_id, replay_committed_upload},
-            target::{Target, delete_object, map_multipart_error},
             upload::new_pending_commit,
         },
     },

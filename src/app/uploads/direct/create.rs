@@ -8,10 +8,10 @@ use crate::{
         App, Error,
         uploads::UploadError,
         uploads::{
+            admit::Target,
+            error::count_refusal,
             open::lease_seconds,
             record::{insert_resumable_upload, resumable_columns},
-            refusals::count_refusal,
-            target::Target,
         },
     },
     db::{Viewer, uploads::NewUpload},

@@ -11,13 +11,14 @@ use crate::{
         uploads::UploadError,
         uploads::{
             CommittedUpload,
+            error::count_outcome,
             open::{OpenUpload, lease_seconds},
             receive::{
                 Sink, content::ContentInspector, message::UploadMessage, persisted::PersistedParts,
                 receive_stream,
             },
             replay::{commit_request_id, replay_committed_upload},
-            upload::{count_outcome, store_and_commit_in_task},
+            upload::store_and_commit_in_task,
         },
     },
     db::{
