@@ -251,11 +251,3 @@ impl Target {
         }
     }
 }
-/// Deletes an object that no committed row refers to. A failure is logged: the sweeper deletes the object
-/// later.
-pub(super) async fn delete_object(target: &Target) {
-    let key = &target.key;
-    if let Err(error) = target.store.delete(key).await {
-        tracing::warn!(%key, %error, "failed to delete object");
-    }
-}

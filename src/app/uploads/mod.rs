@@ -10,28 +10,36 @@
 //! file opens an upload that holds a reservation, and its parts are written in parallel while more bytes
 //! arrive.
 //!
-//! Modules: `receive` receives the bytes of a stream or a part, `resumable` contains the use cases for
-//! uploads that are created before their bytes, and `direct` those for uploads whose bytes go straight to the
-//! store. The other modules are shared: the location of a new blob (`target`), the reservation (`open`,
-//! `record`), the errors (`error`), and the two ways an upload ends (`commit`, `abandon`).
+//! Modules, in the order in which an upload passes them. A file uses only files above it:
+//!
+//! - `error`: the errors of uploads, the size limit, and the metrics of both. All stages use it.
+//! - `admit`: checks everything before the first byte, and chooses the location of the blob.
+//! - `open`: the reservation, the lease and the multipart upload of a file that is not small.
+//! - `receive`: receives the bytes of a stream or a part.
+//! - `store`: makes the object complete and durable.
+//! - `commit`: makes the file visible, and cleans up.
+//!
+//! The use cases pass these stages: `upload` is an upload in a single stream, and the one to read first.
+//! `resumable` contains those for uploads that are created before their bytes, `direct` those for uploads whose
+//! bytes go straight to the store, and `expire` the end of uploads whose lease has expired.
 
-mod abandon;
 pub(super) mod admit;
-pub(super) mod commit;
+mod commit;
 pub mod direct;
 mod error;
 pub mod expire;
 mod open;
 mod receive;
-mod record;
-mod replay;
 mod resumable;
+mod store;
 mod upload;
-mod warnings;
 
-pub(super) use self::receive::{budget::ByteBudget, content::HashingLimiter};
+pub(super) use self::{
+    commit::batch::UploadCommitter,
+    receive::{budget::ByteBudget, content::HashingLimiter},
+};
 pub use self::{
-    commit::CommittedUpload,
+    commit::{CommittedUpload, Warning, WarningCode},
     direct::urls::presign_upload_urls,
     error::{Stall, UploadError, UploadStreamOrder},
     receive::message::{CompletedPart, Completion, PartMessage, UploadMessage},
@@ -40,5 +48,4 @@ pub use self::{
         list::list_uploads, resume::resume_upload, upload_part::upload_part,
     },
     upload::upload_file,
-    warnings::{Warning, WarningCode},
 };

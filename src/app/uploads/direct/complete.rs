@@ -13,17 +13,21 @@ use crate::{
         App, Error, Resource,
         uploads::UploadError,
         uploads::{
-            abandon::{AbandonedUpload, abandon_upload},
-            admit::{Target, delete_object},
-            commit::{CommitReceipt, CommittedUpload, PendingCommit, VerificationJob},
+            admit::Target,
+            commit::{
+                CommitReceipt, CommittedUpload, PendingCommit, VerificationJob, commit_request_id,
+                new_pending_commit, replay_committed_upload,
+            },
             error::{check_size, map_multipart_error},
-            open::lease_seconds,
+            open::{
+                abandon::{AbandonedUpload, abandon_upload},
+                lease_seconds,
+            },
             receive::{
                 content::ContentSummary,
                 message::{CompletedPart, Completion},
             },
-            replay::{commit_request_id, replay_committed_upload},
-            upload::new_pending_commit,
+            store::delete_object,
         },
     },
     db::{

@@ -10,8 +10,10 @@ use crate::{
         uploads::{
             admit::Target,
             error::count_refusal,
-            open::lease_seconds,
-            record::{insert_resumable_upload, resumable_columns},
+            open::{
+                lease_seconds,
+                record::{insert_resumable_upload, resumable_columns},
+            },
         },
     },
     db::{Viewer, uploads::NewUpload},

@@ -12,8 +12,10 @@ use crate::{
             admit::{check_admission, new_target, read_admission_data, resolve_spec},
             direct,
             error::count_refusal,
-            open::OpenUpload,
-            record::{idempotency_payload, insert_resumable_upload, resumable_columns},
+            open::{
+                OpenUpload,
+                record::{idempotency_payload, insert_resumable_upload, resumable_columns},
+            },
         },
     },
     db::{Viewer, idempotency_keys::Method},
