@@ -10,18 +10,18 @@
 //! file opens an upload that holds a reservation, and its parts are written in parallel while more bytes
 //! arrive.
 //!
-//! Modules, in the order in which an upload passes them. A file uses only files above it:
+//! Modules, in the order in which an upload passes them. None of them uses a later one:
 //!
-//! - `error`: the errors of uploads, the size limit, and the metrics of both. All stages use it.
+//! - `error`: the errors, the size limit, and the counts of uploads by outcome. All stages use it.
 //! - `admit`: checks everything before the first byte, and chooses the location of the blob.
 //! - `open`: the reservation, the lease and the multipart upload of a file that is not small.
 //! - `receive`: receives the bytes of a stream or a part.
 //! - `store`: makes the object complete and durable.
 //! - `commit`: makes the file visible, and cleans up.
 //!
-//! The use cases pass these stages: `upload` is an upload in a single stream, and the one to read first.
-//! `resumable` contains those for uploads that are created before their bytes, `direct` those for uploads whose
-//! bytes go straight to the store, and `expire` the end of uploads whose lease has expired.
+//! The use cases call these stages. Read `upload` first, which uploads a file in a single stream. `direct` contains
+//! the use cases for uploads whose bytes go straight to the store, `resumable` those for uploads that are created
+//! before their bytes, and `expire` abandons uploads whose lease has expired.
 
 pub(super) mod admit;
 mod commit;

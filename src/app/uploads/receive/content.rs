@@ -8,7 +8,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-
 use tokio::{sync::Semaphore, task::JoinHandle};
 
 use super::{super::error::check_size, persisted::PersistedParts};
