@@ -14,6 +14,8 @@ mod contract;
 mod frozen_migrations;
 #[path = "architecture/imports.rs"]
 mod imports;
+#[path = "architecture/journeys.rs"]
+mod journeys;
 #[path = "architecture/leftovers.rs"]
 mod leftovers;
 #[path = "architecture/migrations.rs"]

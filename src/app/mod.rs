@@ -41,7 +41,7 @@ use self::{
     quotas::cache::QuotaCache,
     rotation::Rotation,
     tenants::TenantDirectory,
-    uploads::{ByteBudget, HashingLimiter, commit::UploadCommitter},
+    uploads::{ByteBudget, HashingLimiter, UploadCommitter},
 };
 use crate::{
     config::{

@@ -115,5 +115,5 @@ fn undocumented_modules_and_meaningless_names_are_found() {
     assert_eq!(find_undocumented_modules(&source_file("src/x.rs", "use a;\n")).len(), 1);
     assert_eq!(find_meaningless_names("src/app/utils.rs").len(), 1);
     assert_eq!(find_meaningless_names("src/common/mod.rs").len(), 1);
-    assert_none(&find_meaningless_names("src/app/uploads/commit.rs"));
+    assert_none(&find_meaningless_names("src/app/uploads/commit/batch.rs"));
 }

@@ -7,7 +7,10 @@ use super::{
 use crate::{
     app::{
         Error,
-        uploads::upload::{check_admission, read_admission_data, upload_file},
+        uploads::{
+            admit::{check_admission, read_admission_data},
+            upload_file,
+        },
     },
     db::{Viewer, imports},
     domain::{

@@ -1,9 +1,19 @@
 //! Errors of uploads: of their streams, their bytes and their leases. Errors that other use cases have too, such
-//! as an exceeded quota, are variants of [`Error`](crate::app::Error).
+//! as an exceeded quota, are variants of [`Error`].
+//!
+//! All stages of an upload use this file, also for the size limit and for counting uploads by their outcome.
 
 use std::time::Duration;
 
-use crate::domain::{checksum::ChecksumAlgorithm, ids::FileId};
+use crate::{
+    app::{App, Error},
+    domain::{checksum::ChecksumAlgorithm, ids::FileId, media_type::MediaKind, policy::FileSizeLimits},
+    storage::{StorageError, StorageErrorKind},
+    telemetry::{
+        Metrics,
+        metrics::{QuotaLimit, UploadOutcome},
+    },
+};
 
 /// An error that only an upload has.
 #[derive(Debug, thiserror::Error)]
@@ -134,4 +144,52 @@ impl UploadError {
             | Self::Fenced => None,
         }
     }
+}
+
+/// Maps an error of a multipart operation. If the multipart upload does not exist, another process abandoned
+/// it after the lease expired.
+pub(super) fn map_multipart_error(error: StorageError) -> Error {
+    match error.kind {
+        StorageErrorKind::NotFound => UploadError::Fenced.into(),
+        _ => error.into(),
+    }
+}
+
+/// Checks the size limit of a media kind. While the kind is unknown, the largest limit applies.
+pub(super) fn check_size(bytes: u64, kind: Option<MediaKind>, limits: &FileSizeLimits) -> Result<(), Error> {
+    let limit = kind.map_or_else(|| limits.largest(), |kind| limits.for_kind(kind));
+    if i64::try_from(bytes).is_ok_and(|bytes| bytes <= limit) {
+        Ok(())
+    } else {
+        Err(Error::file_too_large(kind, bytes, limit))
+    }
+}
+
+/// Counts an upload that was rejected by a quota or a size limit.
+pub(super) fn count_refusal(metrics: &Metrics, error: &Error) {
+    match error {
+        Error::QuotaBytes { .. } => metrics.count_quota_refusal(QuotaLimit::Bytes),
+        Error::QuotaFiles { .. } => metrics.count_quota_refusal(QuotaLimit::Files),
+        Error::FileTooLarge { .. } => metrics.count_quota_refusal(QuotaLimit::FileSize),
+        _ => {}
+    }
+}
+
+/// Counts how an upload ended, by outcome.
+pub(super) fn count_outcome<T>(app: &App, uploaded: &Result<T, Error>) {
+    app.metrics.count_upload(match uploaded {
+        Ok(_) => UploadOutcome::Committed,
+        Err(Error::Upload(
+            UploadError::NotFinished | UploadError::Paused { .. } | UploadError::Stalled(_),
+        )) => UploadOutcome::Abandoned,
+        Err(
+            Error::Internal(_)
+            | Error::StorageUnavailable(_)
+            | Error::DatabaseUnavailable(_)
+            | Error::OutcomeUnknown { .. }
+            | Error::ObjectMissing
+            | Error::ObjectDamaged,
+        ) => UploadOutcome::Failed,
+        Err(_) => UploadOutcome::Refused,
+    });
 }

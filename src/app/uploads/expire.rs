@@ -1,6 +1,6 @@
 //! Abandons uploads whose lease has expired: uploads left open by a crash or by a client that never returned.
 
-use super::abandon::{AbandonedUpload, abandon_upload};
+use super::open::abandon::{AbandonedUpload, abandon_upload};
 use crate::{
     app::{
         App, Error, RoundReport,

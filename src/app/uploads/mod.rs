@@ -10,30 +10,36 @@
 //! file opens an upload that holds a reservation, and its parts are written in parallel while more bytes
 //! arrive.
 //!
-//! Modules: `receive` receives the bytes of a stream or a part, `resumable` contains the use cases for
-//! uploads that are created before their bytes, and `direct` those for uploads whose bytes go straight to the
-//! store. The other modules are shared: the location of a new blob (`target`), the reservation (`open`,
-//! `record`), the errors (`error`), and the two ways an upload ends (`commit`, `abandon`).
+//! Modules, in the order in which an upload passes them. None of them uses a later one:
+//!
+//! - `error`: the errors, the size limit, and the counts of uploads by outcome. All stages use it.
+//! - `admit`: checks everything before the first byte, and chooses the location of the blob.
+//! - `open`: the reservation, the lease and the multipart upload of a file that is not small.
+//! - `receive`: receives the bytes of a stream or a part.
+//! - `store`: makes the object complete and durable.
+//! - `commit`: makes the file visible, and cleans up.
+//!
+//! The use cases call these stages. Read `upload` first, which uploads a file in a single stream. `direct` contains
+//! the use cases for uploads whose bytes go straight to the store, `resumable` those for uploads that are created
+//! before their bytes, and `expire` abandons uploads whose lease has expired.
 
-mod abandon;
-pub(super) mod commit;
+pub(super) mod admit;
+mod commit;
 pub mod direct;
 mod error;
 pub mod expire;
 mod open;
 mod receive;
-mod record;
-mod refusals;
-mod replay;
 mod resumable;
-mod target;
-mod target_file;
-pub(super) mod upload;
-mod warnings;
+mod store;
+mod upload;
 
-pub(super) use self::receive::{budget::ByteBudget, hashing::HashingLimiter};
+pub(super) use self::{
+    commit::batch::UploadCommitter,
+    receive::{budget::ByteBudget, content::HashingLimiter},
+};
 pub use self::{
-    commit::CommittedUpload,
+    commit::{CommittedUpload, Warning, WarningCode},
     direct::urls::presign_upload_urls,
     error::{Stall, UploadError, UploadStreamOrder},
     receive::message::{CompletedPart, Completion, PartMessage, UploadMessage},
@@ -42,5 +48,4 @@ pub use self::{
         list::list_uploads, resume::resume_upload, upload_part::upload_part,
     },
     upload::upload_file,
-    warnings::{Warning, WarningCode},
 };

@@ -5,7 +5,7 @@
 //! # Why objects in use are never deleted
 //!
 //! - A small file has no row while its bytes are being stored. Its commit is refused if its PUT is older than
-//!   half of the grace period (`uploads/commit.rs`), so an object older than the whole grace period has a row
+//!   half of the grace period (`uploads/commit/batch.rs`), so an object older than the whole grace period has a row
 //!   or never gets one.
 //! - A multipart upload has a row from the start. The row owns all objects with its key until the end of the
 //!   upload.

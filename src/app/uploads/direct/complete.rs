@@ -13,16 +13,21 @@ use crate::{
         App, Error, Resource,
         uploads::UploadError,
         uploads::{
-            abandon::{AbandonedUpload, abandon_upload},
-            commit::{CommitReceipt, CommittedUpload, PendingCommit, VerificationJob},
-            open::lease_seconds,
+            admit::Target,
+            commit::{
+                CommitReceipt, CommittedUpload, PendingCommit, VerificationJob, commit_request_id,
+                new_pending_commit, replay_committed_upload,
+            },
+            error::{check_size, map_multipart_error},
+            open::{
+                abandon::{AbandonedUpload, abandon_upload},
+                lease_seconds,
+            },
             receive::{
-                content::{ContentSummary, check_size},
+                content::ContentSummary,
                 message::{CompletedPart, Completion},
             },
-            replay::{commit_request_id, replay_committed_upload},
-            target::{Target, delete_object, map_multipart_error},
-            upload::new_pending_commit,
+            store::delete_object,
         },
     },
     db::{

@@ -8,10 +8,12 @@ use crate::{
         App, Error,
         uploads::UploadError,
         uploads::{
-            open::lease_seconds,
-            record::{insert_resumable_upload, resumable_columns},
-            refusals::count_refusal,
-            target::Target,
+            admit::Target,
+            error::count_refusal,
+            open::{
+                lease_seconds,
+                record::{insert_resumable_upload, resumable_columns},
+            },
         },
     },
     db::{Viewer, uploads::NewUpload},

@@ -13,7 +13,7 @@ pub(in crate::app) mod create;
 pub mod urls;
 pub mod verify;
 
-use super::target::{Target, new_target};
+use super::admit::{Target, new_target};
 use crate::{
     app::{App, Error},
     domain::{caller::Caller, upload_spec::ResolvedSpec},

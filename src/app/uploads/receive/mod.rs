@@ -1,17 +1,17 @@
 //! Receives the bytes of one upload: checks them, buffers at most one part, and writes full parts while more
 //! bytes arrive.
 //!
-//! All buffers share one byte budget of the process (`budget`). `content` computes size, digest and type of
-//! the bytes, `persisted` describes the parts that were stored before, and `write` writes parts to the store.
+//! `message` defines the messages and limits their pace. All buffers share one byte budget of the process
+//! (`budget`). `content` computes size, digest and type of the bytes, `part` buffers and writes one part, and
+//! `persisted` describes the parts that were stored before.
+//!
+//! The next stage is `store`.
 
 pub(super) mod budget;
 pub(super) mod content;
-pub(super) mod hashing;
 pub(super) mod message;
-mod pace;
 mod part;
 pub(super) mod persisted;
-mod write;
 
 use std::sync::Arc;
 
@@ -23,13 +23,14 @@ use tracing::Instrument as _;
 use self::{
     budget::BudgetError,
     content::{ContentInspector, ContentSummary},
-    message::{PartMessage, UploadMessage},
-    pace::PaceMonitor,
-    part::Part,
+    message::{PaceMonitor, PartMessage, UploadMessage},
+    part::{Part, PartCheckpoint, PartWrite, WrittenPart},
     persisted::{PersistedParts, ResentParts},
-    write::{PartCheckpoint, PartWrite, WrittenPart},
 };
-use super::{open::OpenUpload, target::Target};
+use super::{
+    admit::{AdmissionBasis, AdmittedUpload, Target},
+    open::OpenUpload,
+};
 use crate::{
     app::{
         App, Error, Workload,
@@ -39,6 +40,8 @@ use crate::{
         caller::Caller,
         checksum::{ChecksumAlgorithm, Crc64},
         digest::Digest,
+        policy::FileSizeLimits,
+        upload_spec::CheckedSpec,
         violations::Violations,
     },
     storage::{PART_NUMBER_MAX, PartReceipt},
@@ -58,6 +61,20 @@ pub(super) enum Sink {
     Compare,
 }
 
+impl Sink {
+    /// Opens the sink that stores the bytes of a new upload. A file that is known to need several parts
+    /// reserves its quota before its first byte.
+    async fn open(app: &Arc<App>, caller: &Caller, admitted: &AdmittedUpload) -> Result<Self, Error> {
+        let AdmittedUpload { spec, target, .. } = admitted;
+        let part_size_bytes = app.limits.uploads.part_size_bytes as u64;
+        let open = match spec.checked.size_bytes.filter(|size| *size > part_size_bytes) {
+            Some(size) => Some(OpenUpload::open(app, caller, target.clone(), size).await?),
+            None => None,
+        };
+        Ok(Self::Store { target: Box::new(target.clone()), open })
+    }
+}
+
 /// The result of a finished stream.
 pub(super) struct ReceivedStream {
     pub(super) content: ContentSummary,
@@ -74,6 +91,41 @@ pub(super) enum ReceivedBytes {
     Parts { open: Box<OpenUpload>, receipts: Vec<PartReceipt>, crc64nvme: Crc64 },
     /// None. The bytes were only compared.
     Compared,
+}
+
+/// Receives the bytes of an upload that begins with them.
+pub(super) async fn receive_upload<S>(
+    app: &Arc<App>,
+    caller: &Caller,
+    admitted: &AdmittedUpload,
+    messages: S,
+) -> Result<ReceivedStream, Error>
+where
+    S: Stream<Item = UploadMessage> + Send + Unpin,
+{
+    let sink = Sink::open(app, caller, admitted).await?;
+    let (limits, rules) = match admitted.basis {
+        AdmissionBasis::CurrentQuota(limits) => (limits, Some(admitted.spec.rules.clone())),
+        AdmissionBasis::CachedQuota(_) => (FileSizeLimits::NONE, None),
+    };
+    let content = ContentInspector::new(&admitted.spec.checked, limits, rules, &app.hashing);
+    receive_stream(app, caller, content, sink, PersistedParts::default(), messages).await
+}
+
+/// Receives the bytes of a retry to the end without storing them. Returns their digest.
+pub(super) async fn receive_to_compare<S>(
+    app: &Arc<App>,
+    caller: &Caller,
+    spec: &CheckedSpec,
+    messages: S,
+) -> Result<Digest, Error>
+where
+    S: Stream<Item = UploadMessage> + Send + Unpin,
+{
+    let content = ContentInspector::new(spec, FileSizeLimits::NONE, None, &app.hashing);
+    let received =
+        receive_stream(app, caller, content, Sink::Compare, PersistedParts::default(), messages).await?;
+    Ok(received.sha256)
 }
 
 /// Receives messages until the finish message, and checks that no message follows it. `persisted` are the

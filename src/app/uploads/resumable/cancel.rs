@@ -10,9 +10,9 @@ use crate::{
         App, Error, Resource, audit,
         idempotency::{self, RequestClaim},
         uploads::UploadError,
-        uploads::{
+        uploads::open::{
             abandon::{AbandonedUpload, delete_leftovers, release_reservation},
-            open::lease_seconds,
+            lease_seconds,
         },
     },
     db::{

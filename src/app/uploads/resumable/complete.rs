@@ -13,8 +13,8 @@ use crate::{
         uploads::{
             CommittedUpload,
             direct::complete::complete_direct_upload,
+            error::count_outcome,
             receive::message::{Completion, UploadMessage},
-            upload::count_outcome,
         },
     },
     db::{Viewer, resumable_uploads},

@@ -9,13 +9,13 @@ use crate::{
     app::{
         App, Error, idempotency,
         uploads::{
+            admit::{check_admission, new_target, read_admission_data, resolve_spec},
             direct,
-            open::OpenUpload,
-            record::{idempotency_payload, insert_resumable_upload, resumable_columns},
-            refusals::count_refusal,
-            target::new_target,
-            target_file::resolve_spec,
-            upload::{check_admission, read_admission_data},
+            error::count_refusal,
+            open::{
+                OpenUpload,
+                record::{idempotency_payload, insert_resumable_upload, resumable_columns},
+            },
         },
     },
     db::{Viewer, idempotency_keys::Method},

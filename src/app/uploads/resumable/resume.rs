@@ -4,20 +4,21 @@
 use std::sync::Arc;
 
 use futures::Stream;
+use tracing::Instrument as _;
 
 use crate::{
     app::{
         App, Error, Resource,
         uploads::UploadError,
         uploads::{
-            CommittedUpload,
+            commit::{CommittedUpload, commit_content, commit_request_id, replay_committed_upload},
+            error::count_outcome,
             open::{OpenUpload, lease_seconds},
             receive::{
                 Sink, content::ContentInspector, message::UploadMessage, persisted::PersistedParts,
                 receive_stream,
             },
-            replay::{commit_request_id, replay_committed_upload},
-            upload::{count_outcome, store_and_commit_in_task},
+            store::store_content,
         },
     },
     db::{
@@ -70,7 +71,14 @@ where
     spec.checked.request_id = Some(commit_request_id(id));
     let sink = Sink::Store { target: Box::new(open.target().clone()), open: Some(open) };
     let received = receive_stream(app, caller, content, sink, persisted, messages).await?;
-    store_and_commit_in_task(app, caller, spec, received).await
+    // Runs in a separate task, so that a client that disconnects now does not undo the upload.
+    let (app, caller) = (Arc::clone(app), caller.clone());
+    let tasks = app.tasks.clone();
+    let finishing = async move {
+        let stored = store_content(&app, &caller, received).await?;
+        commit_content(&app, &caller, spec, stored).await
+    };
+    tasks.spawn(finishing.in_current_span()).await.map_err(Error::internal)?
 }
 
 /// An upload whose lease this process holds.

@@ -1,6 +1,6 @@
 //! Inserts the row of an upload that is created before its bytes, for both direct and proxied uploads.
 
-use super::open::insert_upload;
+use super::insert_upload;
 use crate::{
     app::{
         App, Error, audit,
@@ -24,7 +24,7 @@ use crate::{
 ///
 /// Returns the upload and whether it is new: an earlier request with the same request id may already have
 /// created one.
-pub(super) async fn insert_resumable_upload(
+pub(in crate::app::uploads) async fn insert_resumable_upload(
     app: &App,
     tx: &mut TenantTx,
     caller: &Caller,
@@ -52,13 +52,20 @@ pub(super) async fn insert_resumable_upload(
 }
 
 /// Returns the columns that are needed to resume the upload.
-pub(super) fn resumable_columns(spec: &ResolvedSpec, part_size_bytes: u64) -> Result<ResumableFields, Error> {
+pub(in crate::app::uploads) fn resumable_columns(
+    spec: &ResolvedSpec,
+    part_size_bytes: u64,
+) -> Result<ResumableFields, Error> {
     let part_size_bytes = i64::try_from(part_size_bytes).map_err(Error::internal)?;
     Ok(ResumableFields { spec: serde_json::to_value(spec).map_err(Error::internal)?, part_size_bytes })
 }
 
 /// Returns the payload that identifies this upload under its request id.
-pub(super) fn idempotency_payload(caller: &Caller, spec: &CheckedSpec, is_direct: bool) -> [Vec<u8>; 2] {
+pub(in crate::app::uploads) fn idempotency_payload(
+    caller: &Caller,
+    spec: &CheckedSpec,
+    is_direct: bool,
+) -> [Vec<u8>; 2] {
     let fingerprint = spec.fingerprint(&caller.actor.id, spec.sha256);
     let suffix = if is_direct { " direct" } else { "" };
     let rest = format!("{:?}{suffix}", spec.size_bytes);

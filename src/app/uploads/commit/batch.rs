@@ -1,4 +1,4 @@
-//! Commits stored bytes as visible files.
+//! Writes the rows of finished uploads, in batches per tenant.
 //!
 //! The rows are written in one fixed order, which is also the lock order, by the database function
 //! `app.commit_uploads`: one round trip instead of fourteen. Finished uploads of one tenant are committed
@@ -12,34 +12,25 @@ use std::{
 };
 
 use async_trait::async_trait;
-use serde::{Deserialize, Serialize};
 
 use super::{
-    refusals::count_refusal,
-    warnings::{Warning, quota_warning},
+    super::error::count_refusal,
+    CommitReceipt, PendingCommit, VerificationJob,
+    response::{UncommittedUpload, replay_upload},
 };
 use crate::{
-    app::{
-        Denial, Error, Limits, Resource, group::BatchHandler, idempotency::replay_response,
-        uploads::UploadError,
-    },
+    app::{Denial, Error, Limits, Resource, group::BatchHandler, uploads::UploadError},
     db::{
         Database, DbError, DbErrorKind, TenantTx, TransactionId, Viewer, WrittenRow,
-        audit_entries::AuditEntry,
-        blobs::Blob,
-        commit::{self, FinishedDestination, FinishedUpload, StoredUploadResponse, UploadCommitOutcome},
-        committed_file::{CommitTimes, CommittedContent, FileRecord},
-        idempotency_keys::{Method, RequestKey, StoredResponse},
+        commit::{self, FinishedDestination, FinishedUpload, UploadCommitOutcome},
+        idempotency_keys::StoredResponse,
         jobs, quotas,
-        uploads::UploadLease,
     },
     domain::{
         clock::{Clock, Timestamp},
-        digest::Digest,
-        event_position::EventPosition,
-        file::{FIRST_VERSION, File, VersionContent},
-        ids::{FileId, JobId, TenantId},
-        quota::{QuotaFigures, QuotaState},
+        file::FIRST_VERSION,
+        ids::{FileId, TenantId},
+        quota::QuotaFigures,
         upload_destination::NewVersion,
         violations::Violations,
     },
@@ -47,115 +38,12 @@ use crate::{
     telemetry::Metrics,
 };
 
-/// An upload that waits for its commit.
-#[derive(Debug, Clone)]
-pub(in crate::app) struct PendingCommit {
-    pub(super) tenant: TenantId,
-    pub(super) destination: FinishedDestination,
-    pub(super) content: VersionContent,
-    /// The id of the uploader.
-    pub(super) created_by: String,
-    pub(super) change_description: String,
-    pub(super) warnings: Vec<Warning>,
-    pub(super) blob: Blob,
-    /// When the first bytes were sent to the store.
-    pub(super) store_time: Timestamp,
-    /// The lease of the open upload, if any. Its reservation becomes usage. A small file has none.
-    pub(super) lease: Option<UploadLease>,
-    /// The request id and the fingerprint of its payload.
-    pub(super) request: Option<RequestKey>,
-    /// The verification job of a direct upload. Other uploads are verified while their bytes are received.
-    pub(super) verification: Option<VerificationJob>,
-    pub(super) audit: AuditEntry,
-}
-
-/// A job that reads and verifies the content before anyone else may read it.
-#[derive(Debug, Clone)]
-pub(super) struct VerificationJob {
-    pub(super) id: JobId,
-    /// The declared digest, if any.
-    pub(super) sha256: Option<Digest>,
-    /// The media type detected from the first bytes.
-    pub(super) sniffed: Option<String>,
-}
-
 impl VerificationJob {
     /// Creates the job for the version number that the commit assigned.
     fn to_job(&self, file: FileId, version: i32) -> Job {
         let Self { sha256, sniffed, .. } = self;
         Job::VerifyUpload { file, version, sha256: *sha256, sniffed: sniffed.clone() }
     }
-}
-
-/// The file of an upload that is durable and visible.
-#[derive(Debug, Clone)]
-pub struct CommittedUpload {
-    pub file: File,
-    /// The tenant's quota after the upload.
-    pub quota: QuotaState,
-    /// Warnings about the content and the quota.
-    pub warnings: Vec<Warning>,
-    /// The position of the upload's event in the tenant's event stream.
-    pub event: EventPosition,
-}
-
-/// A [`CommittedUpload`] without the values that the commit determines: the record of a file that gets a
-/// version, the times and the quota.
-#[derive(Debug, Serialize, Deserialize)]
-struct UncommittedUpload<'a> {
-    tenant: TenantId,
-    destination: Cow<'a, FinishedDestination>,
-    content: Cow<'a, VersionContent>,
-    created_by: Cow<'a, str>,
-    warnings: Cow<'a, [Warning]>,
-}
-
-impl UncommittedUpload<'_> {
-    fn into_committed(
-        self,
-        times: CommitTimes,
-        file_record: Option<Box<FileRecord>>,
-        quota: QuotaFigures,
-    ) -> Result<CommittedUpload, Error> {
-        let event = times.event;
-        let committed = CommittedContent {
-            tenant: self.tenant,
-            file: self.destination.file_id(),
-            created_by: self.created_by.into_owned(),
-            content: self.content.into_owned(),
-            times,
-        };
-        let file = match (self.destination.into_owned(), file_record) {
-            (FinishedDestination::NewFile { owner_id, record, .. }, None) => {
-                committed.into_new_file(owner_id, *record)
-            }
-            (FinishedDestination::NewVersion { .. }, Some(record)) => committed.into_existing_file(*record),
-            (FinishedDestination::NewFile { .. }, Some(_))
-            | (FinishedDestination::NewVersion { .. }, None) => {
-                return Err(Error::internal("file record does not match the destination of the upload"));
-            }
-        };
-        let quota = quota.state();
-        let mut warnings = self.warnings.into_owned();
-        warnings.extend(quota_warning(&quota));
-        Ok(CommittedUpload { file, quota, warnings, event })
-    }
-}
-
-/// Returns the response stored under the request id.
-///
-/// # Errors
-/// Returns `RequestIdReused` if the stored payload differs.
-pub(super) fn replay_upload(stored: StoredResponse, payload: Digest) -> Result<CommittedUpload, Error> {
-    let stored: StoredUploadResponse<UncommittedUpload<'static>> =
-        replay_response(stored, Method::UploadFile, payload)?;
-    stored.response.into_committed(stored.times, stored.file_record, stored.quota)
-}
-
-/// Returns the stored response without comparing the payload.
-pub(super) fn read_response(stored: StoredResponse) -> Result<CommittedUpload, Error> {
-    let payload = stored.payload;
-    replay_upload(stored, payload)
 }
 
 impl PendingCommit {
@@ -231,15 +119,6 @@ impl PendingCommit {
             self.request.ok_or_else(|| Error::internal("replayed response without a request id"))?;
         Ok(CommitReceipt { upload: replay_upload(stored, request.payload)?, is_replay: true })
     }
-}
-
-/// The outcome of a successful commit.
-#[derive(Debug, Clone)]
-pub(in crate::app) struct CommitReceipt {
-    pub(super) upload: CommittedUpload,
-    /// Whether an earlier attempt with the same request id was committed first. The bytes of this attempt are
-    /// then surplus.
-    pub(super) is_replay: bool,
 }
 
 /// Commits finished uploads in batches per tenant.

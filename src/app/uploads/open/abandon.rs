@@ -13,23 +13,23 @@ use crate::{
 };
 
 /// An upload to abandon.
-pub(super) struct AbandonedUpload<'a> {
-    pub(super) tenant: TenantId,
-    pub(super) lease: UploadLease,
-    pub(super) key: &'a ObjectKey,
-    pub(super) multipart: Option<&'a MultipartId>,
+pub(in crate::app::uploads) struct AbandonedUpload<'a> {
+    pub(in crate::app::uploads) tenant: TenantId,
+    pub(in crate::app::uploads) lease: UploadLease,
+    pub(in crate::app::uploads) key: &'a ObjectKey,
+    pub(in crate::app::uploads) multipart: Option<&'a MultipartId>,
     /// The staging key of a single-part direct upload.
-    pub(super) staging_key: Option<&'a ObjectKey>,
+    pub(in crate::app::uploads) staging_key: Option<&'a ObjectKey>,
     /// Whether the upload's row is known to have been committed.
-    pub(super) is_recorded: bool,
+    pub(in crate::app::uploads) is_recorded: bool,
     /// Whether the upload is abandoned because its lease expired. If the lease was renewed in the meantime,
     /// the upload stays open.
-    pub(super) is_expired: bool,
+    pub(in crate::app::uploads) is_expired: bool,
 }
 
 impl<'a> AbandonedUpload<'a> {
     /// Describes a stored upload whose lease this process holds.
-    pub(super) fn from_stored(
+    pub(in crate::app::uploads) fn from_stored(
         tenant: TenantId,
         stored: &'a StoredUpload,
         multipart: &'a MultipartId,
@@ -51,7 +51,7 @@ impl<'a> AbandonedUpload<'a> {
 /// expired.
 ///
 /// Returns `false`, without a change, if the upload was committed.
-pub(super) async fn abandon_upload(
+pub(in crate::app::uploads) async fn abandon_upload(
     app: &App,
     store: &dyn ObjectStorage,
     upload: AbandonedUpload<'_>,
@@ -67,7 +67,7 @@ pub(super) async fn abandon_upload(
 
 /// Deletes the bytes of an upload whose reservation was released, then its row. If a step fails, the row
 /// remains and is processed again when the lease has expired.
-pub(super) async fn delete_leftovers(
+pub(in crate::app::uploads) async fn delete_leftovers(
     app: &App,
     store: &dyn ObjectStorage,
     upload: &AbandonedUpload<'_>,
@@ -84,7 +84,7 @@ pub(super) async fn delete_leftovers(
 }
 
 /// Releases the reservation unless it was released before. Returns whether the bytes may be deleted.
-pub(super) async fn release_reservation(
+pub(in crate::app::uploads) async fn release_reservation(
     tx: &mut TenantTx,
     upload: &AbandonedUpload<'_>,
 ) -> Result<bool, Error> {

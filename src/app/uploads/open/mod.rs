@@ -1,30 +1,33 @@
 //! An upload that holds a reservation and an unfinished multipart upload in the store. However the request
 //! ends, both are either turned into a file or released, exactly once. A resumable upload is released when it
 //! is cancelled or its lease expires; a single-stream upload is released when its stream ends.
+//!
+//! `record` inserts the row of an upload that is created before its bytes, and `abandon` ends an upload that
+//! does not become a file. A small file is never opened.
+
+pub(super) mod abandon;
+pub(super) mod record;
 
 use std::sync::Arc;
 
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
-use super::{
-    abandon::{AbandonedUpload, abandon_upload},
-    target::{Target, map_multipart_error},
-};
+use self::abandon::{AbandonedUpload, abandon_upload};
+use super::admit::Target;
 use crate::{
     app::{App, Error, uploads::UploadError},
     db::{
         TenantTx, Viewer,
         quotas::{self, QuotaDelta},
         resumable_uploads::StoredUpload,
-        upload_parts,
         uploads::{self, NewUpload, ResumableFields, UploadLease},
     },
     domain::{
         caller::Caller,
         ids::{TenantId, UploadId},
     },
-    storage::{MultipartId, PartReceipt, Payload, PutOptions, StorageErrorKind},
+    storage::{MultipartId, PutOptions},
 };
 
 /// An open upload. Dropping it releases its reservation and its object, in a task that outlives the request.
@@ -205,36 +208,6 @@ impl OpenUpload {
         Ok(())
     }
 
-    /// Completes the multipart upload in the store. Safe to repeat if the outcome of an earlier attempt is
-    /// unknown.
-    ///
-    /// A part that differs from the recorded one was rewritten by a fenced writer. Its original bytes are
-    /// lost, so this deletes the rows of all parts, and the client must send them again.
-    pub(super) async fn complete_multipart(&self, receipts: &[PartReceipt]) -> Result<(), Error> {
-        let Target { store, key, options, .. } = &self.target;
-        if receipts.is_empty() {
-            // Stores cannot complete a multipart upload without parts. No other writer uses this key.
-            return match store.put(key, Payload::default(), options).await {
-                Err(error) if error.kind != StorageErrorKind::AlreadyExists => Err(error.into()),
-                _ => Ok(store.abort_multipart(key, &self.multipart).await?),
-            };
-        }
-        match store.complete_multipart(key, &self.multipart, receipts).await {
-            Ok(_) => Ok(()),
-            Err(error) if self.is_resumable() && error.kind == StorageErrorKind::InvalidInput => {
-                tracing::warn!(upload = %self.lease.id, %error, "found parts in the store that differ from the recorded ones");
-                let mut tx = self.app.db.tenant_tx(self.tenant, &Viewer::system()).await?;
-                let deleted = upload_parts::delete_from(&mut tx, self.lease, 1).await;
-                match tx.finish(deleted).await? {
-                    // Another writer has taken over the upload, and the parts belong to it.
-                    0 => Err(UploadError::Fenced.into()),
-                    _ => Err(UploadError::Paused { persisted_size_bytes: 0 }.into()),
-                }
-            }
-            Err(error) => Err(map_multipart_error(error)),
-        }
-    }
-
     /// Keeps the reservation and the object when this value is dropped: the upload became a file, or stays
     /// open to be resumed.
     pub(super) fn disarm(mut self) {
@@ -325,7 +298,7 @@ async fn grow_reservation(
 }
 
 fn count_refusal(app: &App, error: &Error) {
-    super::refusals::count_refusal(&app.metrics, error);
+    super::error::count_refusal(&app.metrics, error);
 }
 
 fn to_i64(bytes: u64) -> i64 {
