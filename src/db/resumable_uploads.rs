@@ -39,14 +39,21 @@ pub struct StoredUpload {
     pub provider: String,
     /// The key of the object.
     pub key: ObjectKey,
-    /// The id of the multipart upload; empty for single-part direct uploads.
-    pub multipart_id: String,
+    /// Where the bytes are until the upload is complete.
+    pub bytes: UploadedBytes,
     /// Whether the client sends the bytes directly to the store.
     pub is_direct: bool,
-    /// The key of the staging object of a single-part direct upload, from which the object is copied.
-    pub staging_key: Option<ObjectKey>,
     /// The media type that was detected in the first bytes.
     pub sniffed_mime_type: Option<String>,
+}
+
+/// The place of the bytes of an upload that is not complete.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UploadedBytes {
+    /// The multipart upload with this id, which becomes the object.
+    Multipart(String),
+    /// The staging object of a single-part direct upload, from which the object is copied.
+    Staged(ObjectKey),
 }
 
 #[derive(QueryableByName)]
@@ -117,9 +124,12 @@ impl Row {
             blob_id: self.blob_id,
             provider: self.provider,
             key: self.key,
-            multipart_id: self.multipart_id.unwrap_or_default(),
+            bytes: match (self.multipart_id, self.staging_key) {
+                (Some(multipart_id), None) => UploadedBytes::Multipart(multipart_id),
+                (None, Some(staging_key)) => UploadedBytes::Staged(staging_key),
+                _ => return Err(DbError::corrupt("read upload", "multipart_id and staging_key")),
+            },
             is_direct: self.is_direct,
-            staging_key: self.staging_key,
             sniffed_mime_type: self.sniffed_mime_type,
         })
     }

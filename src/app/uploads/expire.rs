@@ -74,12 +74,11 @@ impl DueItems for ExpiredUploads<'_> {
     }
 
     async fn process(&self, item: &ExpiredUpload) -> Result<ItemOutcome, Error> {
-        let multipart = item.multipart_id.clone().map(MultipartId::new);
         let abandoned = AbandonedUpload {
             tenant: item.tenant,
             lease: item.lease,
             key: &item.key,
-            multipart: multipart.as_ref(),
+            multipart: item.multipart_id.clone().map(MultipartId::new),
             staging_key: item.staging_key.as_ref(),
             is_recorded: true,
             is_expired: true,
@@ -99,15 +98,12 @@ pub(in crate::app) async fn abandon_tenant_uploads(app: &App, tenant: TenantId) 
     tx.commit().await?;
     let count = open.len();
     for (provider, upload) in open {
-        let multipart = upload.multipart_id.map(MultipartId::new);
-        let (lease, key) = (upload.lease, &upload.key);
-        let (multipart, staging_key) = (multipart.as_ref(), upload.staging_key.as_ref());
         let abandoned = AbandonedUpload {
             tenant,
-            lease,
-            key,
-            multipart,
-            staging_key,
+            lease: upload.lease,
+            key: &upload.key,
+            multipart: upload.multipart_id.clone().map(MultipartId::new),
+            staging_key: upload.staging_key.as_ref(),
             is_recorded: true,
             is_expired: false,
         };

@@ -32,7 +32,7 @@ use crate::{
     },
     db::{
         TenantTx, Viewer, quotas,
-        resumable_uploads::{self, StoredUpload},
+        resumable_uploads::{self, StoredUpload, UploadedBytes},
     },
     domain::{
         caller::Caller,
@@ -111,8 +111,7 @@ pub(in crate::app::uploads) async fn complete_direct_upload(
 /// Abandons an upload that can never become a file: the target file is gone, the caller may no longer change
 /// it, or its category changed or was deleted.
 async fn abandon_direct_upload(app: &App, caller: &Caller, stored: &StoredUpload, target: &Target) {
-    let multipart = MultipartId::new(stored.multipart_id.as_str());
-    let abandoned = AbandonedUpload::from_stored(caller.tenant_id(), stored, &multipart);
+    let abandoned = AbandonedUpload::from_stored(caller.tenant_id(), stored);
     if let Err(error) = abandon_upload(app, target.store.as_ref(), abandoned).await {
         tracing::warn!(upload = %stored.lease.id, %error, "failed to abandon direct upload");
     }
@@ -125,18 +124,18 @@ async fn clean_up_after_commit(
     target: Target,
     committed: &Result<CommitReceipt, Error>,
 ) {
-    match (committed, stored.staging_key.clone()) {
-        (Ok(committed), Some(staging_key)) => {
+    match (committed, &stored.bytes) {
+        (Ok(committed), UploadedBytes::Staged(staging_key)) => {
             if committed.is_replay {
                 delete_object(&target).await;
             }
             // A URL that has not expired can write to this key again. The sweeper deletes such an object.
-            delete_object(&Target { key: staging_key, ..target }).await;
+            delete_object(&Target { key: staging_key.clone(), ..target }).await;
         }
         // The upload may have become a file.
         (Err(Error::OutcomeUnknown { .. }), _) => {}
-        (Err(_), Some(_)) => delete_object(&target).await,
-        (Ok(_) | Err(_), None) => {}
+        (Err(_), UploadedBytes::Staged(_)) => delete_object(&target).await,
+        (Ok(_) | Err(_), UploadedBytes::Multipart(_)) => {}
     }
 }
 
@@ -155,7 +154,7 @@ async fn take_over_in_tx(
     if stored.upload.state == UploadState::Committed {
         return Ok(None);
     }
-    if stored.staging_key.is_some() {
+    if matches!(stored.bytes, UploadedBytes::Staged(_)) {
         let fresh = new_direct_target(app, caller, &stored.spec)?;
         if !resumable_uploads::retarget(tx, stored.lease, fresh.blob_id, &fresh.key).await? {
             return Err(UploadError::Fenced.into());
@@ -202,8 +201,8 @@ async fn assemble_object(
 ) -> Result<(), Error> {
     let Target { store, key, options, .. } = target;
     check_part_numbers(parts, size_bytes.div_ceil(stored.upload.part_size_bytes).max(1))?;
-    let assembled_bytes = match &stored.staging_key {
-        Some(staging_key) => {
+    let assembled_bytes = match &stored.bytes {
+        UploadedBytes::Staged(staging_key) => {
             let Some(staged) = store.find_object(staging_key).await? else {
                 let problem = "has no bytes in the store; PUT them to its URL, then complete again";
                 return Err(Violations::one("upload_id", problem).into());
@@ -211,8 +210,8 @@ async fn assemble_object(
             check_object_size(size_bytes, staged.size_bytes)?;
             store.copy(staging_key, key, options).await?.size_bytes
         }
-        None => {
-            let multipart = MultipartId::new(stored.multipart_id.as_str());
+        UploadedBytes::Multipart(id) => {
+            let multipart = MultipartId::new(id.as_str());
             match store.list_parts(key, &multipart).await {
                 Ok(receipts) => {
                     check_parts(stored, size_bytes, &receipts, parts)?;

@@ -2,7 +2,10 @@
 
 use crate::{
     app::{App, Error, Resource, uploads::UploadError},
-    db::{Viewer, resumable_uploads},
+    db::{
+        Viewer,
+        resumable_uploads::{self, UploadedBytes},
+    },
     domain::{caller::Caller, clock::Timestamp, ids::UploadId, upload::UploadState},
     storage::{MultipartId, PresignRequest, PresignedUrl},
 };
@@ -59,11 +62,13 @@ pub async fn presign_upload_urls(
     let mut parts = Vec::new();
     for (number, index) in (1..).zip(0..count) {
         let offset = index * part_size_bytes;
-        let request = match &stored.staging_key {
-            Some(key) => PresignRequest::Put { key: key.clone(), expires_in, content_type: None },
-            None => PresignRequest::Part {
+        let request = match &stored.bytes {
+            UploadedBytes::Staged(key) => {
+                PresignRequest::Put { key: key.clone(), expires_in, content_type: None }
+            }
+            UploadedBytes::Multipart(id) => PresignRequest::Part {
                 key: stored.key.clone(),
-                multipart: MultipartId::new(stored.multipart_id.as_str()),
+                multipart: MultipartId::new(id.as_str()),
                 number,
                 expires_in,
             },

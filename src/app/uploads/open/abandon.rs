@@ -5,7 +5,7 @@ use crate::{
     db::{
         TenantTx, Viewer, blobs,
         quotas::{self, QuotaDelta},
-        resumable_uploads::StoredUpload,
+        resumable_uploads::{StoredUpload, UploadedBytes},
         uploads::{self, UploadLease},
     },
     domain::{ids::TenantId, object_key::ObjectKey, upload::UploadState},
@@ -17,7 +17,7 @@ pub(in crate::app::uploads) struct AbandonedUpload<'a> {
     pub(in crate::app::uploads) tenant: TenantId,
     pub(in crate::app::uploads) lease: UploadLease,
     pub(in crate::app::uploads) key: &'a ObjectKey,
-    pub(in crate::app::uploads) multipart: Option<&'a MultipartId>,
+    pub(in crate::app::uploads) multipart: Option<MultipartId>,
     /// The staging key of a single-part direct upload.
     pub(in crate::app::uploads) staging_key: Option<&'a ObjectKey>,
     /// Whether the upload's row is known to have been committed.
@@ -29,17 +29,17 @@ pub(in crate::app::uploads) struct AbandonedUpload<'a> {
 
 impl<'a> AbandonedUpload<'a> {
     /// Describes a stored upload whose lease this process holds.
-    pub(in crate::app::uploads) fn from_stored(
-        tenant: TenantId,
-        stored: &'a StoredUpload,
-        multipart: &'a MultipartId,
-    ) -> Self {
+    pub(in crate::app::uploads) fn from_stored(tenant: TenantId, stored: &'a StoredUpload) -> Self {
+        let (multipart, staging_key) = match &stored.bytes {
+            UploadedBytes::Multipart(id) => (Some(MultipartId::new(id.as_str())), None),
+            UploadedBytes::Staged(key) => (None, Some(key)),
+        };
         Self {
             tenant,
             lease: stored.lease,
             key: &stored.key,
-            multipart: stored.staging_key.is_none().then_some(multipart),
-            staging_key: stored.staging_key.as_ref(),
+            multipart,
+            staging_key,
             is_recorded: true,
             is_expired: false,
         }
@@ -72,7 +72,7 @@ pub(in crate::app::uploads) async fn delete_leftovers(
     store: &dyn ObjectStorage,
     upload: &AbandonedUpload<'_>,
 ) -> Result<(), Error> {
-    if let Some(multipart) = upload.multipart {
+    if let Some(multipart) = &upload.multipart {
         store.abort_multipart(upload.key, multipart).await?;
     }
     for key in [Some(upload.key), upload.staging_key].into_iter().flatten() {

@@ -20,7 +20,7 @@ use crate::{
     db::{
         TenantTx, Viewer,
         quotas::{self, QuotaDelta},
-        resumable_uploads::StoredUpload,
+        resumable_uploads::{StoredUpload, UploadedBytes},
         uploads::{self, NewUpload, ResumableFields, UploadLease},
     },
     domain::{
@@ -137,6 +137,9 @@ impl OpenUpload {
         stored: &StoredUpload,
     ) -> Result<Box<Self>, Error> {
         let store = Arc::clone(app.stores.get(&stored.provider)?);
+        let UploadedBytes::Multipart(multipart_id) = &stored.bytes else {
+            return Err(Error::internal("staged upload cannot be resumed by a stream"));
+        };
         Ok(Box::new(Self {
             app: Arc::clone(app),
             tenant: caller.tenant_id(),
@@ -147,7 +150,7 @@ impl OpenUpload {
                 options: PutOptions::for_blob(caller.tenant_id(), Some(&caller.actor.id)),
                 destination: stored.spec.checked.destination.kind(),
             },
-            multipart: MultipartId::new(stored.multipart_id.as_str()),
+            multipart: MultipartId::new(multipart_id.as_str()),
             lease: stored.lease,
             reserved_bytes: stored.reserved_bytes,
             part_size_bytes: usize::try_from(stored.upload.part_size_bytes).map_err(Error::internal)?,
@@ -244,7 +247,7 @@ impl Drop for OpenUpload {
                 tenant,
                 lease,
                 key: &key,
-                multipart: Some(&multipart),
+                multipart: Some(multipart),
                 staging_key: None,
                 is_recorded,
                 is_expired: false,

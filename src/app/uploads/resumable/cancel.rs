@@ -26,7 +26,6 @@ use crate::{
         ids::{RequestId, UploadId},
         upload::UploadState,
     },
-    storage::MultipartId,
 };
 
 /// Cancels an upload. Allowed for its creator and the tenant's admins. A writer that is still sending is
@@ -49,8 +48,7 @@ pub async fn cancel_upload(
     let (app, tenant) = (Arc::clone(app), caller.tenant_id());
     let tasks = app.tasks.clone();
     let clearing = async move {
-        let multipart = MultipartId::new(stored.multipart_id.as_str());
-        let abandoned = AbandonedUpload::from_stored(tenant, &stored, &multipart);
+        let abandoned = AbandonedUpload::from_stored(tenant, &stored);
         let cleared = match app.stores.get(&stored.provider) {
             Ok(store) => delete_leftovers(&app, store.as_ref(), &abandoned).await,
             Err(unknown) => Err(unknown.into()),
@@ -91,8 +89,7 @@ async fn cancel_in_tx(
     entry.details = serde_json::json!({ "upload_id": id });
     audit_entries::insert(tx, &[entry]).await?;
     let stored = resumable_uploads::get(tx, id).await?.ok_or(Error::NotFound(Resource::Upload))?;
-    let multipart = MultipartId::new(stored.multipart_id.as_str());
-    release_reservation(tx, &AbandonedUpload::from_stored(caller.tenant_id(), &stored, &multipart)).await?;
+    release_reservation(tx, &AbandonedUpload::from_stored(caller.tenant_id(), &stored)).await?;
     if let Some(attempt) = attempt {
         attempt.record_response(tx, &()).await?;
     }
