@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use strongroom::db::migrate::replace_state_names;
+
 use crate::{
     Outcome,
     client::{self, Content, Files, Token},
@@ -107,7 +109,7 @@ impl Lists {
         let file_id = client::upload(&mut files, &member, content, request_id()).await?;
         let count = options.listed_file_count();
         let url = instance.database.superuser_url();
-        sql::execute(&url, &copy_file_sql(&file_id, count)).await?;
+        sql::execute(&url, &replace_state_names(&copy_file_sql(&file_id, count))?).await?;
         // Otherwise autovacuum and a checkpoint would start during a measurement.
         sql::execute(&url, "VACUUM ANALYZE files").await?;
         sql::execute(&url, "CHECKPOINT").await?;
@@ -212,7 +214,8 @@ BEGIN
             WHEN 'id' THEN 'gen_random_uuid()'
             WHEN 'name' THEN 'md5(n::text)'
             WHEN 'owner_id' THEN '''owner'' || n % 50'
-            WHEN 'visibility' THEN 'CASE n % 50 WHEN 1 THEN 1 WHEN 2 THEN 2 ELSE 3 END'
+            WHEN 'visibility' THEN 'CASE n % 50 WHEN 1 THEN {{visibility.owner}}
+                WHEN 2 THEN {{visibility.managers}} ELSE {{visibility.organization}} END'
             WHEN 'size_bytes' THEN '(n * 7919) % 100003'
             WHEN 'create_time' THEN 'file.create_time - n * interval ''1 second'''
             ELSE format('file.%I', attname)

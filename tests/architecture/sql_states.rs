@@ -1,9 +1,10 @@
 //! States in migrations have names: `{upload_state.open}` instead of 1. `src/db/migrate/template.rs` replaces
-//! them with the numbers that the enums of the domain define.
+//! them with the numbers that the enums of the domain define. SQL in tests and benchmarks names them in the same
+//! way.
 
 use crate::{
     assert_none,
-    sources::{Source, repository_files, source_file},
+    sources::{Source, repository_files, rust_files_in, source_file},
 };
 
 /// Columns and variables whose names end with one of these words contain the number of a state or a kind.
@@ -114,6 +115,83 @@ fn find_bare_states(file: &Source) -> Vec<String> {
         }
     }
     findings
+}
+
+/// Returns the text after the opening quote of a literal, split at its closing quote. `hashes` are those of a
+/// raw string.
+fn split_literal<'a>(text: &'a str, hashes: Option<&str>) -> Option<(&'a str, &'a str)> {
+    if let Some(hashes) = hashes {
+        return text.split_once(&format!("\"{hashes}"));
+    }
+    let mut is_escaped = false;
+    for (at, c) in text.char_indices() {
+        match c {
+            '"' if !is_escaped => return Some((&text[..at], &text[at + 1..])),
+            c => is_escaped = c == '\\' && !is_escaped,
+        }
+    }
+    None
+}
+
+/// Returns the string literals of Rust code, as they are written.
+fn string_literals(code: &str) -> Vec<&str> {
+    let mut literals = Vec::new();
+    let mut rest = code;
+    while let Some(at) = rest.find(['"', '\'', '/']) {
+        let (before, found, after) = (&rest[..at], &rest[at..], &rest[at + 1..]);
+        rest = after;
+        if found.starts_with("//") {
+            rest = after.split_once('\n').map_or("", |(_, next_lines)| next_lines);
+        } else if found.starts_with('\'') {
+            // A quote or a slash can be a character. Other apostrophes belong to characters or lifetimes.
+            let quoted = ["\\\"'", "\\''", "\"'", "/'"];
+            rest = quoted.iter().find_map(|quoted| after.strip_prefix(quoted)).unwrap_or(after);
+        } else if found.starts_with('"') {
+            let start = before.trim_end_matches('#');
+            let hashes = start.ends_with('r').then(|| &before[start.len()..]);
+            let Some((literal, next)) = split_literal(after, hashes) else { break };
+            literals.push(literal);
+            rest = next;
+        }
+    }
+    literals
+}
+
+/// Finds numbers with which the SQL in a test or a benchmark compares states.
+fn find_bare_states_of_tests(file: &Source) -> Vec<String> {
+    let found = string_literals(&file.text).into_iter().flat_map(find_compared_numbers);
+    found.map(|shown| format!("{}: name the state: {shown}", file.path)).collect()
+}
+
+#[test]
+fn tests_and_benchmarks_name_states() {
+    let files = [rust_files_in("tests"), rust_files_in("benches")].concat();
+    let files: Vec<_> = files.iter().filter(|file| !file.path.starts_with("tests/architecture/")).collect();
+    let literals: usize = files.iter().map(|file| string_literals(&file.text).len()).sum();
+    assert!(literals > 1_000, "{literals} literals");
+    assert_none(&files.into_iter().flat_map(find_bare_states_of_tests).collect::<Vec<_>>());
+}
+
+#[test]
+fn bare_states_of_tests_are_found() {
+    let find = |code: &str| find_bare_states_of_tests(&source_file("tests/x.rs", code)).len();
+    for code in [
+        r#"let sql = "SELECT FROM uploads WHERE state = 1";"#,
+        r#"let sql = "SELECT '\"' FROM uploads\n    WHERE state IN (1, 2)";"#,
+        r###"let sql = r#"SELECT "a" FROM uploads WHERE state = 1"#;"###,
+        r#"let (quote, escaped) = ('"', '\''); f("UPDATE uploads SET state = 2");"#,
+        "// It's \"a\nf(\"SET state = 2\");",
+    ] {
+        assert_eq!(find(code), 1, "{code}");
+    }
+    for code in [
+        r#"let sql = "SELECT FROM uploads WHERE state = {upload_state.open}";"#,
+        "let mut state = 1; // state = 1",
+        r#"f("a"); let state = 1; g("b");"#,
+        r#"f('"'); let state = 1; g('"');"#,
+    ] {
+        assert_eq!(find(code), 0, "{code}");
+    }
 }
 
 #[test]

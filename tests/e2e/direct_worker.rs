@@ -39,13 +39,17 @@ async fn killed_verification_is_completed_by_another_worker() {
     wait_until("the worker has read a part", || async { gate.passed_bytes() > READ_BYTES as u64 / 2 }).await;
     let second = Worker::start(&site).await;
     // Heartbeats extend the lease of the first worker, although the second one polls for jobs.
-    let lease = "SELECT extract(epoch FROM lease_expire_time) * 1000 FROM jobs WHERE state = 2";
+    let lease =
+        "SELECT extract(epoch FROM lease_expire_time) * 1000 FROM jobs WHERE state = {job_state.running}";
     let lease_start = query_number(&database, lease).await;
     wait_until("a heartbeat extends the lease", || async {
         query_number(&database, lease).await > lease_start
     })
     .await;
-    assert_eq!(query_number(&database, "SELECT attempts FROM jobs WHERE state = 2").await, 1);
+    assert_eq!(
+        query_number(&database, "SELECT attempts FROM jobs WHERE state = {job_state.running}").await,
+        1
+    );
     assert_eq!(get_file(&alice, &id).await.state(), FileState::Processing);
     download(&alice, &id).await.unwrap_err();
 
@@ -61,7 +65,11 @@ async fn killed_verification_is_completed_by_another_worker() {
     })
     .await;
     assert_eq!(query_number(&database, "SELECT attempts FROM finished_jobs").await, 2);
-    for row in ["events WHERE kind = 70", "audit_entries WHERE action = 70", "blobs"] {
+    for row in [
+        "events WHERE kind = {event_kind.file_verified}",
+        "audit_entries WHERE action = {audit_action.file_verify}",
+        "blobs",
+    ] {
         assert_eq!(query_number(&database, &format!("SELECT count(*) FROM {row}")).await, 1, "{row}");
     }
     let quota = alice.get_quota(GetQuotaRequest::default()).await.unwrap().quota.unwrap();

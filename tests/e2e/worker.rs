@@ -7,6 +7,7 @@ use secrecy::ExposeSecret as _;
 use serde_json::Value;
 use strongroom::{
     client::Client,
+    db::migrate::replace_state_names,
     proto::v1::{CreateWebhookRequest, UploadSpec, Webhook, webhook_service_client::WebhookServiceClient},
 };
 use tokio::{
@@ -89,8 +90,10 @@ pub(crate) async fn connect_database(site: &Site) -> Sql {
     client
 }
 
+/// Returns the number that a query selects. The query names states like the migrations.
 pub(crate) async fn query_number(sql: &Sql, query: &str) -> i64 {
-    sql.query_one(&format!("SELECT ({query})::bigint"), &[]).await.unwrap().get(0)
+    let query = replace_state_names(&format!("SELECT ({query})::bigint")).unwrap();
+    sql.query_one(&query, &[]).await.unwrap().get(0)
 }
 
 /// Polls `condition` until it is true, for at most 120 seconds.
@@ -135,17 +138,26 @@ async fn job_of_killed_worker_is_completed_by_another() {
     let second = Worker::start(&site).await;
     // Heartbeats extend the lease of the first worker beyond its duration, although the second one polls for
     // jobs.
-    let lease = "SELECT extract(epoch FROM lease_expire_time) * 1000 FROM jobs WHERE state = 2";
+    let lease =
+        "SELECT extract(epoch FROM lease_expire_time) * 1000 FROM jobs WHERE state = {job_state.running}";
     let lease_start = query_number(&database, lease).await;
     wait_until("heartbeats extend the lease", || async {
         query_number(&database, lease).await > lease_start + 3_000
     })
     .await;
-    assert_eq!(query_number(&database, "SELECT attempts FROM jobs WHERE state = 2").await, 1);
+    assert_eq!(
+        query_number(&database, "SELECT attempts FROM jobs WHERE state = {job_state.running}").await,
+        1
+    );
 
     first.kill().await;
     wait_until("the second worker has claimed the job", || async {
-        query_number(&database, "SELECT coalesce(max(attempts), 0) FROM jobs WHERE state = 2").await == 2
+        query_number(
+            &database,
+            "SELECT coalesce(max(attempts), 0) FROM jobs WHERE state = {job_state.running}",
+        )
+        .await
+            == 2
     })
     .await;
     lock.batch_execute("ROLLBACK").await.unwrap();
@@ -156,7 +168,10 @@ async fn job_of_killed_worker_is_completed_by_another() {
     .await;
 
     assert_eq!(query_number(&database, TRASHED).await, FILES);
-    for table in ["audit_entries WHERE action = 4", "events WHERE kind = 2"] {
+    for table in [
+        "audit_entries WHERE action = {audit_action.file_delete}",
+        "events WHERE kind = {event_kind.file_deleted}",
+    ] {
         let rows = query_number(&database, &format!("SELECT count(*) FROM {table}")).await;
         let files = query_number(&database, &format!("SELECT count(DISTINCT file_id) FROM {table}")).await;
         assert_eq!((rows, files), (FILES, FILES), "{table}: each file must be deleted once");

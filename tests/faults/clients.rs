@@ -197,7 +197,10 @@ fn broken_connection_leaves_complete_file_or_none() {
             let reserved = "SELECT sum(reserved_bytes + reserved_file_count) FROM quotas";
             s.wait_until("clean up", || async {
                 s.superuser.query_number(reserved).await == 0
-                    && s.superuser.query_number("SELECT count(*) FROM uploads WHERE state = 1").await == 0
+                    && s.superuser
+                        .query_number("SELECT count(*) FROM uploads WHERE state = {upload_state.open}")
+                        .await
+                        == 0
                     && s.store.list_multiparts("", None, 10).await.unwrap().multiparts.is_empty()
             })
             .await;

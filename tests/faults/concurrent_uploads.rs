@@ -68,7 +68,7 @@ async fn check_committed(s: &Service, results: Vec<Result<UploadFileResponse, Cl
             Err(other) => panic!("{other:?}"),
         }
     }
-    let unfinished = "SELECT count(*) FROM uploads WHERE state = 1";
+    let unfinished = "SELECT count(*) FROM uploads WHERE state = {upload_state.open}";
     s.wait_until("clean up", || async {
         s.superuser.query_number("SELECT sum(reserved_bytes + reserved_file_count) FROM quotas").await == 0
             && s.superuser.query_number(unfinished).await == 0

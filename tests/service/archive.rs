@@ -37,9 +37,11 @@ fn archived_file_shows_its_record_but_cannot_be_read() {
         assert_eq!(unarchived.state(), FileState::Available);
         assert_eq!(alice.unarchive(&id).await.unwrap(), unarchived, "a second unarchive changes nothing");
         assert_eq!(alice.read(&id).await.unwrap(), b"bytes"[..]);
-        let events = "SELECT count(*) FROM events WHERE kind IN (5, 6)";
+        let events = "SELECT count(*) FROM events WHERE kind IN ({event_kind.file_archived},
+            {event_kind.file_unarchived})";
         assert_eq!(s.superuser.query_number(events).await, 2);
-        let entries = "SELECT count(*) FROM audit_entries WHERE action IN (10, 11) AND is_allowed";
+        let entries = "SELECT count(*) FROM audit_entries WHERE action IN ({audit_action.file_archive},
+            {audit_action.file_unarchive}) AND is_allowed";
         assert_eq!(s.superuser.query_number(entries).await, 2);
     });
 }
@@ -130,18 +132,24 @@ fn database_allows_only_defined_state_transitions() {
             "a quarantined file cannot be archived"
         );
         s.superuser.set_content_state(ContentState::Available).await;
-        let set_current =
-            || attempt("UPDATE files SET version = 2, last_version = 2, content_state = 2".to_owned());
+        let set_current = || {
+            attempt(
+                "UPDATE files SET version = 2, last_version = 2, content_state = {content_state.available}"
+                    .to_owned(),
+            )
+        };
         assert!(!set_current().await, "version 2 does not exist");
         let columns = "scan_status, mime_type, declared_mime_type, media_kind, size_bytes, sha256, created_by, create_time";
         s.superuser
             .execute(&format!(
                 "INSERT INTO versions (tenant_id, file_id, version, blob_id, content_state, {columns})
-                 SELECT tenant_id, file_id, 2, blob_id, 3, {columns} FROM versions"
+                 SELECT tenant_id, file_id, 2, blob_id, {{content_state.quarantined}}, {columns} FROM versions"
             ))
             .await;
         assert!(!set_current().await, "version 2 is not available");
-        s.superuser.execute("UPDATE versions SET content_state = 2 WHERE version = 2").await;
+        s.superuser
+            .execute("UPDATE versions SET content_state = {content_state.available} WHERE version = 2")
+            .await;
         assert!(set_current().await);
         s.superuser
             .execute_without_triggers(

@@ -61,8 +61,8 @@ fn one_rejected_id_fails_batch_and_all_rejected_are_reported() {
         for id in &alices {
             assert_eq!(alice.get(id).await.unwrap().state(), FileState::Available);
         }
-        let denials =
-            "SELECT count(*) FROM audit_entries WHERE NOT is_allowed AND action = 4 AND file_id IS NOT NULL";
+        let denials = "SELECT count(*) FROM audit_entries WHERE NOT is_allowed
+            AND action = {audit_action.file_delete} AND file_id IS NOT NULL";
         assert_eq!(s.superuser.query_number(denials).await, 2);
         assert_eq!(
             s.ada().batch_delete(&[&alices[0], &bobs[0]]).await.unwrap().len(),

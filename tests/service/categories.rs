@@ -75,8 +75,8 @@ fn created_category_applies_to_next_upload() {
         let error = alice.upload(pdf, b"%PDF-1.7\n").await.unwrap_err();
         assert_eq!(violated_fields(&error), ["spec.mime_type"]);
 
-        let entries =
-            "SELECT count(*) FROM audit_entries WHERE action = 50 AND is_allowed AND actor_id = 'ada'";
+        let entries = "SELECT count(*) FROM audit_entries WHERE action = {audit_action.policy_update}
+            AND is_allowed AND actor_id = 'ada'";
         assert_eq!(s.superuser.query_number(entries).await, 1);
         assert!(
             find_category(&s.mallory().policy().await.unwrap(), "invoices").is_none(),
@@ -142,7 +142,8 @@ fn upload_fails_if_its_category_is_deleted() {
         let mut files = alice.files.clone();
         let upload = tokio::spawn(async move { files.upload_file(messages).await });
         s.wait_until("the upload is open", || async {
-            s.superuser.query_number("SELECT count(*) FROM uploads WHERE state = 1").await == 1
+            s.superuser.query_number("SELECT count(*) FROM uploads WHERE state = {upload_state.open}").await
+                == 1
         })
         .await;
         s.ada().delete_category("report").await.unwrap();

@@ -55,8 +55,8 @@ fn copy_belongs_to_its_creator_and_shares_the_blob() {
         );
         let quota = alice.quota().await.unwrap();
         assert_eq!((quota.used_bytes, quota.file_count), (15, 2), "the copy is charged in full");
-        let entries =
-            "SELECT count(*) FROM audit_entries WHERE action = 42 AND details ->> 'copy' IS NOT NULL";
+        let entries = "SELECT count(*) FROM audit_entries WHERE action = {audit_action.file_copy}
+            AND details ->> 'copy' IS NOT NULL";
         assert_eq!(s.superuser.query_number(entries).await, 1);
 
         // The deletion of the blob is scheduled when the last of the two files is purged.

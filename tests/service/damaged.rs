@@ -55,9 +55,10 @@ fn file_without_object_can_be_listed_deleted_and_purged() {
             (version.state(), version.state_reason()),
             (FileState::Error, FileStateReason::ObjectMissing)
         );
-        let records =
-            "SELECT format('%s %s', (SELECT count(*) FROM events WHERE kind = 44), details ->> 'reason')
-                    FROM audit_entries WHERE action = 45 AND actor_kind = 4";
+        let records = "SELECT format('%s %s', (SELECT count(*) FROM events
+                WHERE kind = {event_kind.file_damaged}), details ->> 'reason')
+                    FROM audit_entries WHERE action = {audit_action.file_damage}
+                        AND actor_kind = {actor_kind.system}";
         assert_eq!(s.superuser.query_texts(records).await, ["1 object_missing"]);
 
         assert_eq!(alice.list_names(ListFilesRequest::default()).await, ["a"]);
@@ -203,7 +204,7 @@ fn fsck_marks_lost_versions_and_restores_repaired_ones() {
         assert_eq!(alice.read(&id).await.unwrap(), b"bytes"[..]);
         assert_eq!(alice.read(&untouched).await.unwrap(), b"whole"[..]);
         let records = "SELECT count(*) FROM events AS e JOIN audit_entries AS a USING (file_id, version)
-                    WHERE e.kind = 45 AND a.action = 46";
+                    WHERE e.kind = {event_kind.file_repaired} AND a.action = {audit_action.file_repair}";
         assert_eq!(s.superuser.query_number(records).await, 1);
     });
 }

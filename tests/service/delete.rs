@@ -57,7 +57,9 @@ fn only_owner_and_admins_may_delete() {
                 assert_eq!((error.code(), reason(&error).as_str()), (Code::PermissionDenied, "NOT_ALLOWED"));
             }
         }
-        let denials = "SELECT count(*) FROM audit_entries WHERE NOT is_allowed AND action IN (4, 5, 6)";
+        let denials = "SELECT count(*) FROM audit_entries WHERE NOT is_allowed
+            AND action IN ({audit_action.file_delete}, {audit_action.file_undelete},
+            {audit_action.file_purge})";
         assert_eq!(s.superuser.query_number(denials).await, 9, "denials are audited");
         s.ada().delete(&id).await.unwrap();
         alice.undelete(&id).await.unwrap();

@@ -394,7 +394,7 @@ fn file_that_fails_verification_is_unreadable_with_reason() {
             assert_eq!((file.state(), file.state_reason()), (FileState::Error, *why));
             alice.read(id).await.unwrap_err();
         }
-        let refusals = "SELECT count(*) FROM events WHERE kind = 71";
+        let refusals = "SELECT count(*) FROM events WHERE kind = {event_kind.file_refused}";
         assert_eq!(s.superuser.query_number(refusals).await, 4);
         assert_eq!(alice.quota().await.unwrap().used_bytes, 4000, "charged until it is purged");
         for (id, _) in &broken {

@@ -353,7 +353,7 @@ fn version_verified_in_archive_moves_to_archive_class() {
         s.superuser.execute("UPDATE jobs SET run_time = run_time + interval '1 hour'").await;
         alice.archive(&id).await.unwrap();
         while worker::run_round(&s.app).await.done > 0 {}
-        let archived = "SELECT count(*) FROM blobs WHERE storage_class = 2";
+        let archived = "SELECT count(*) FROM blobs WHERE storage_class = {storage_class.archive}";
         assert_eq!(s.superuser.query_number(archived).await, 1, "the first version moves at once");
         s.superuser.execute("UPDATE jobs SET run_time = run_time - interval '1 hour'").await;
         while worker::run_round(&s.app).await.done > 0 {}

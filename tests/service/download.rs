@@ -128,7 +128,7 @@ fn rejects_range_with_etag_of_old_content() {
             let error = alice.download(request(stale)).await.unwrap_err();
             assert_eq!((error.code(), reason(&error).as_str()), (Code::Aborted, "ETAG_MISMATCH"));
         }
-        let disclosures = "SELECT count(*) FROM audit_entries WHERE action = 3";
+        let disclosures = "SELECT count(*) FROM audit_entries WHERE action = {audit_action.file_download}";
         assert_eq!(s.superuser.query_number(disclosures).await, 3, "a rejected download is not a disclosure");
     });
 }
@@ -191,7 +191,14 @@ fn missing_object_is_data_loss_and_record_remains() {
         s.store.delete(&object_key(&s).await).await.unwrap();
         let lost = alice.read(&id).await.unwrap_err();
         assert_eq!((lost.code(), reason(&lost).as_str()), (Code::DataLoss, "OBJECT_MISSING"));
-        assert_eq!(s.superuser.query_number("SELECT count(*) FROM audit_entries WHERE action = 3").await, 0);
+        assert_eq!(
+            s.superuser
+                .query_number(
+                    "SELECT count(*) FROM audit_entries WHERE action = {audit_action.file_download}"
+                )
+                .await,
+            0
+        );
         alice.get(&id).await.unwrap();
         assert_eq!(alice.list_names(Default::default()).await, ["a.bin"]);
         alice.delete(&id).await.unwrap();
@@ -263,7 +270,7 @@ fn disclosure_is_audited_before_first_byte() {
         let first = stream.message().await.unwrap().unwrap();
         assert!(matches!(first.message, Some(Message::Header(_))));
         let sql = "SELECT format('%s %s v%s %s %s', actor_id, is_allowed, version, details->>'offset', details->>'length')
-                   FROM audit_entries WHERE action = 3";
+                   FROM audit_entries WHERE action = {audit_action.file_download}";
         assert_eq!(s.superuser.query_texts(sql).await, ["bob t v1 5 100"]);
     });
 }
@@ -279,7 +286,11 @@ fn concurrent_downloads_are_each_audited() {
             assert_eq!(read.unwrap(), data);
         }
         assert_eq!(
-            s.superuser.query_number("SELECT count(*) FROM audit_entries WHERE action = 3").await,
+            s.superuser
+                .query_number(
+                    "SELECT count(*) FROM audit_entries WHERE action = {audit_action.file_download}"
+                )
+                .await,
             100
         );
     });

@@ -16,7 +16,8 @@ async fn insert_abandoned_upload(s: &Service, hours_ago: u32) -> ObjectKey {
     let row =
         "INSERT INTO uploads (tenant_id, id, state, lease_expire_time, reserved_bytes, blob_id, provider,
                    storage_key, created_by, create_time)
-               SELECT $1::text::uuid, $2::text::uuid, 3, now() - make_interval(hours => $4::text::integer), 1,
+               SELECT $1::text::uuid, $2::text::uuid, {upload_state.abandoned},
+                   now() - make_interval(hours => $4::text::integer), 1,
                    $2::text::uuid, $5, $3, 'alice', now()";
     let (tenant, id, provider) = (key.tenant().to_string(), key.blob().to_string(), s.store.provider());
     s.superuser.query_rows(row, &[&tenant, &id, &key.to_string(), &hours_ago.to_string(), &provider]).await;

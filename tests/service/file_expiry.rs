@@ -53,12 +53,22 @@ fn file_is_deleted_at_expire_time_and_not_before() {
         assert_eq!(s.alice().get(&other).await.unwrap().state(), FileState::Available);
         let entries =
             "SELECT format('%s %s %s', actor_kind, actor_id, details ->> 'reason') FROM audit_entries
-                    WHERE action = 4";
+                    WHERE action = {audit_action.file_delete}";
         assert_eq!(s.superuser.query_texts(entries).await, ["4 strongroom expire_time"]);
-        assert_eq!(s.superuser.query_number("SELECT count(*) FROM events WHERE kind = 2").await, 1);
+        assert_eq!(
+            s.superuser
+                .query_number("SELECT count(*) FROM events WHERE kind = {event_kind.file_deleted}")
+                .await,
+            1
+        );
 
         assert_eq!(worker::run_round(&s.app).await.done, 0, "a file in the trash is not deleted again");
-        assert_eq!(s.superuser.query_number("SELECT count(*) FROM events WHERE kind = 2").await, 1);
+        assert_eq!(
+            s.superuser
+                .query_number("SELECT count(*) FROM events WHERE kind = {event_kind.file_deleted}")
+                .await,
+            1
+        );
     });
 }
 
@@ -72,7 +82,8 @@ fn file_is_deleted_after_retention_days() {
         s.clock.advance(Duration::seconds(1));
         assert_eq!(worker::run_round(&s.app).await.done, 1);
         assert_eq!(s.alice().get(&id).await.unwrap().state(), FileState::Deleted);
-        let reasons = "SELECT details ->> 'reason' FROM audit_entries WHERE action = 4";
+        let reasons =
+            "SELECT details ->> 'reason' FROM audit_entries WHERE action = {audit_action.file_delete}";
         assert_eq!(s.superuser.query_texts(reasons).await, ["retention_days"]);
     });
 }
@@ -196,9 +207,12 @@ async fn copy_file_rows(s: &Service, count: u32) {
              media_kind, size_bytes, sha256, created_by, create_time FROM version, copies;
          INSERT INTO audit_entries (tenant_id, create_time, actor_kind, actor_id, action, is_allowed, file_id, version,
              call_id, address, details)
-         SELECT tenant_id, create_time, 1, 'alice', 2, true, copy, 1, '', '', '{{}}' FROM version, copies;
+         SELECT tenant_id, create_time, {{actor_kind.user}}, 'alice',
+             {{audit_action.file_upload}}, true, copy, 1, '',
+             '', '{{}}' FROM version, copies;
          INSERT INTO events (tenant_id, create_time, kind, file_id, version, actor_id, owner_id, audience, readers)
-         SELECT tenant_id, create_time, 1, copy, 1, 'alice', 'alice', 3, '{{}}' FROM version, copies;
+         SELECT tenant_id, create_time, {{event_kind.file_created}}, copy, 1, 'alice', 'alice',
+             {{visibility.organization}}, '{{}}' FROM version, copies;
          UPDATE usage_counters SET file_count = file_count + {count}, total_bytes = total_bytes + 10 * {count};
          UPDATE quotas SET file_count = file_count + {count}, used_bytes = used_bytes + 10 * {count}"
     );
@@ -214,7 +228,9 @@ fn second_run_of_job_deletes_remaining_expired_files() {
         assert_eq!(worker::run_round(&s.app).await.done, 2, "the same job runs twice");
         assert_eq!(s.superuser.query_number("SELECT count(*) FROM files WHERE delete_time IS NULL").await, 0);
         assert_eq!(
-            s.superuser.query_number("SELECT count(*) FROM audit_entries WHERE action = 4").await,
+            s.superuser
+                .query_number("SELECT count(*) FROM audit_entries WHERE action = {audit_action.file_delete}")
+                .await,
             1_051
         );
         assert_eq!(s.superuser.query_number("SELECT count(*) FROM jobs").await, 0);

@@ -70,7 +70,8 @@ fn owner_extends_retention_and_only_admin_shortens_it() {
             let error = set_retain_until(&alice, &id, shorter).await.unwrap_err();
             assert_eq!((error.code(), reason(&error).as_str()), (Code::PermissionDenied, "NOT_ALLOWED"));
         }
-        let denials = "SELECT count(*) FROM audit_entries WHERE NOT is_allowed AND action = 12";
+        let denials =
+            "SELECT count(*) FROM audit_entries WHERE NOT is_allowed AND action = {audit_action.file_update}";
         assert_eq!(s.superuser.query_number(denials).await, 2);
         set_retain_until(&ada, &id, Some(time_in_days(&s, 5))).await.unwrap();
         s.clock.advance(Duration::days(6));
@@ -129,8 +130,8 @@ fn legal_hold_prevents_purge_until_admin_releases_it() {
         let changed = alice.upload_version(&id, b"three").await.unwrap();
         assert_eq!(alice.get(&id).await.unwrap(), changed, "a held file accepts new versions");
         alice.delete(&id).await.unwrap();
-        let events = |kind: u8| format!("SELECT count(*) FROM events WHERE kind = {kind}");
-        assert_eq!(s.superuser.query_number(&events(42)).await, 1);
+        let events = |kind: &str| format!("SELECT count(*) FROM events WHERE kind = {{event_kind.{kind}}}");
+        assert_eq!(s.superuser.query_number(&events("file_hold_set")).await, 1);
         s.clock.advance(Duration::days(3650));
         assert_eq!(worker::run_round(&s.app).await.done, 0);
         let (alice, ada) = (s.alice(), s.ada());
@@ -139,9 +140,10 @@ fn legal_hold_prevents_purge_until_admin_releases_it() {
         assert!(ada.release_legal_hold(&id, "settled").await.unwrap().legal_hold.is_none());
         assert_eq!(worker::run_round(&s.app).await.done, 1);
         let entries = "SELECT format('%s %s', action, details ->> 'reason') FROM audit_entries
-                       WHERE action IN (43, 44) AND is_allowed ORDER BY action";
+                       WHERE action IN ({audit_action.file_hold_set}, {audit_action.file_hold_release})
+                           AND is_allowed ORDER BY action";
         assert_eq!(s.superuser.query_texts(entries).await, ["43 case 17", "44 settled"]);
-        assert_eq!(s.superuser.query_number(&events(43)).await, 1);
+        assert_eq!(s.superuser.query_number(&events("file_hold_released")).await, 1);
     });
 }
 

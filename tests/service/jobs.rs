@@ -223,7 +223,8 @@ fn unknown_job_kind_stays_queued() {
         s.superuser
             .execute(
                 "INSERT INTO jobs (tenant_id, id, payload, state, run_time, enqueue_time)
-                 VALUES (gen_random_uuid(), gen_random_uuid(), '{\"kind\": \"fold_origami\"}', 1, now(), now())",
+                 VALUES (gen_random_uuid(), gen_random_uuid(), '{\"kind\": \"fold_origami\"}',
+                         {job_state.ready}, now(), now())",
             )
             .await;
         s.clock.advance(Duration::seconds(5));
@@ -270,8 +271,8 @@ fn operator_retries_and_discards_parked_jobs() {
                 s.superuser.query_texts("SELECT format('%s', outcome) FROM finished_jobs").await,
                 ["2"]
             );
-            let audited =
-                "SELECT format('%s %s', action, actor_kind) FROM audit_entries WHERE action >= 20 ORDER BY 1";
+            let audited = "SELECT format('%s %s', action, actor_kind) FROM audit_entries
+                WHERE action >= {audit_action.job_retry} ORDER BY 1";
             assert_eq!(s.superuser.query_texts(audited).await, ["20 3", "21 3"]);
         },
     );

@@ -62,12 +62,15 @@ fn transferred_files_belong_to_new_owner_everywhere() {
         assert!(s.ada().list_names(ListFilesRequest { filter, ..Default::default() }).await.is_empty());
         assert_eq!(
             s.superuser
-                .query_number("SELECT count(*) FROM events WHERE kind = 50 AND actor_id = 'ada'")
+                .query_number(
+                    "SELECT count(*) FROM events WHERE kind = {event_kind.file_owner_changed}
+                    AND actor_id = 'ada'"
+                )
                 .await,
             3
         );
-        let audited =
-            "SELECT count(*) FROM audit_entries WHERE action = 55 AND is_allowed AND file_id IS NOT NULL
+        let audited = "SELECT count(*) FROM audit_entries WHERE action = {audit_action.ownership_transfer}
+                AND is_allowed AND file_id IS NOT NULL
                     AND details = '{\"from\": \"alice\", \"to\": \"bob\"}'";
         assert_eq!(s.superuser.query_number(audited).await, 3);
     });

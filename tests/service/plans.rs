@@ -11,6 +11,7 @@ use strongroom::{
     },
     domain::{
         caller::{Actor, ActorKind, Caller, Origin, Role, Tenant, TenantKind, TenantState},
+        file::Visibility,
         file_list::{FileFilter, FileOrder, PagePosition},
         ids::TenantId,
         policy::Policy,
@@ -27,13 +28,16 @@ const ROWS_READ_PER_ROW_MAX: i64 = 20;
 
 /// SQL that inserts 100,000 files with the given visibility for a tenant, ten of which are shared with the
 /// group `7a`.
-fn insert_files_sql(tenant: TenantId, visibility: i16) -> String {
+fn insert_files_sql(tenant: TenantId, visibility: Visibility) -> String {
+    let visibility = visibility.number();
     format!(
         "INSERT INTO files (tenant_id, id, owner_id, created_by, updated_by, name, original_name, category, title,
             description, metadata, visibility, version, content_state, scan_status, mime_type, declared_mime_type,
             media_kind, size_bytes, sha256, create_time, update_time)
          SELECT '{tenant}', gen_random_uuid(), 'owner' || n % 50, 'owner', 'owner', md5(n::text), 'n', 'media_resource',
-            '', '', '{{}}', {visibility}, 1, 2, 1, 'text/plain', 'text/plain', 5, (n * 7919) % 100003,
+            '', '', '{{}}', {visibility}, 1, {{content_state.available}},
+                {{scan_status.not_scanned}}, 'text/plain',
+            'text/plain', {{media_kind.other}}, (n * 7919) % 100003,
             sha256(n::text::bytea), now() - n * interval '1 second', now()
          FROM generate_series(1, 100000) AS n;
          INSERT INTO file_readers (tenant_id, principal, file_id, create_time, name, size_bytes)
@@ -94,8 +98,8 @@ fn list_reads_few_rows_per_returned_row() {
     service_test(|s| async move {
         let open: TenantId = s.alice().tenant_id().await.parse().unwrap();
         let closed: TenantId = s.mallory().tenant_id().await.parse().unwrap();
-        s.superuser.execute(&insert_files_sql(open, 3)).await;
-        s.superuser.execute(&insert_files_sql(closed, 1)).await;
+        s.superuser.execute(&insert_files_sql(open, Visibility::Organization)).await;
+        s.superuser.execute(&insert_files_sql(closed, Visibility::Owner)).await;
         s.superuser.execute("ANALYZE").await;
 
         let viewers = [

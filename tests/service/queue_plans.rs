@@ -7,7 +7,7 @@ use strongroom::{
     config::Config,
     db::{
         Database, Viewer, expiring_files,
-        jobs::{self, ClaimLimits},
+        jobs::{self, ClaimLimits, JobState},
     },
     domain::ids::TenantId,
 };
@@ -47,7 +47,8 @@ fn claim_reads_few_rows_of_long_queue() {
         let job = "'{\"kind\": \"delete_expired_files\"}'";
         // One tenant with many due jobs, one with many parked jobs, and two due jobs of other tenants at the
         // end.
-        let many = |tenant: u32, state: u32, count: u32| {
+        let many = |tenant: u32, state: JobState, count: u32| {
+            let state = state.number();
             format!(
                 "INSERT INTO jobs (tenant_id, id, payload, state, run_time, enqueue_time)
                  SELECT '00000000-0000-7000-8000-00000000000{tenant}', gen_random_uuid(), {job}, {state},
@@ -55,7 +56,12 @@ fn claim_reads_few_rows_of_long_queue() {
             )
         };
         s.superuser
-            .execute(&(many(1, 1, 50_000) + &many(2, 3, 50_000) + &many(2, 1, 1) + &many(3, 1, 1)))
+            .execute(
+                &(many(1, JobState::Ready, 50_000)
+                    + &many(2, JobState::Parked, 50_000)
+                    + &many(2, JobState::Ready, 1)
+                    + &many(3, JobState::Ready, 1)),
+            )
             .await;
         s.superuser.execute("ANALYZE jobs").await;
         let (claimed, rows_read) = count_rows_read(&s, |db| async move {
@@ -86,7 +92,9 @@ fn due_files_are_found_without_reading_other_files() {
                     description, metadata, visibility, version, content_state, scan_status, mime_type,
                     declared_mime_type, media_kind, size_bytes, sha256, create_time, update_time, expire_time)
                  SELECT '{tenant}', gen_random_uuid(), 'owner', 'owner', 'owner', md5(n::text), 'n', 'media_resource',
-                    '', '', '{{}}', 3, 1, 2, 1, 'text/plain', 'text/plain', 5, n, sha256(n::text::bytea), now(), now(),
+                    '', '', '{{}}', {{visibility.organization}}, 1, {{content_state.available}},
+                    {{scan_status.not_scanned}}, 'text/plain', 'text/plain', {{media_kind.other}}, n,
+                        sha256(n::text::bytea), now(), now(),
                     {expire_time} FROM generate_series(1, {count}) AS n;"
             )
         };

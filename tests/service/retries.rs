@@ -288,7 +288,12 @@ fn concurrent_requests_with_one_id_have_one_effect() {
             assert_eq!(responses[0].file.as_ref().unwrap().name, format!("b{number}"));
             let number = i64::try_from(number).unwrap();
             assert_eq!(audit_count(&s, AuditAction::FileUpdate).await, number);
-            assert_eq!(s.superuser.query_number("SELECT count(*) FROM events WHERE kind = 7").await, number);
+            assert_eq!(
+                s.superuser
+                    .query_number("SELECT count(*) FROM events WHERE kind = {event_kind.file_updated}")
+                    .await,
+                number
+            );
         }
     });
 }

@@ -123,8 +123,8 @@ fn archived_bytes_move_to_archive_class_and_back() {
         assert_eq!(sha256(&s.alice().read_version(&id, 1).await.unwrap()), sha256(&data));
         assert_eq!(s.alice().read(&id).await.unwrap(), b"second"[..]);
         assert_eq!(s.alice().quota().await.unwrap().used_bytes, quota);
-        let audited =
-            "SELECT count(*) FROM audit_entries WHERE action = 9 AND details ->> 'storage_class' = ";
+        let audited = "SELECT count(*) FROM audit_entries WHERE action = {audit_action.storage_move}
+            AND details ->> 'storage_class' = ";
         for class in ["'archive'", "'standard'"] {
             assert_eq!(s.superuser.query_number(&format!("{audited}{class}")).await, 2, "{class}");
         }
@@ -139,12 +139,12 @@ fn store_without_archive_class_gets_no_jobs() {
         assert_eq!(s.superuser.query_number(JOBS).await, 0);
         s.alice().unarchive(&id).await.unwrap();
         assert_eq!(s.superuser.query_number(JOBS).await, 0);
-        let standard = "SELECT count(*) FROM blobs WHERE storage_class = 1";
+        let standard = "SELECT count(*) FROM blobs WHERE storage_class = {storage_class.standard}";
         assert_eq!((s.superuser.query_number(standard).await, count_objects(&s).await), (1, 1));
 
         // The store had an archive class, and its operator disabled it.
         s.alice().archive(&id).await.unwrap();
-        s.superuser.execute("UPDATE blobs SET storage_class = 2").await;
+        s.superuser.execute("UPDATE blobs SET storage_class = {storage_class.archive}").await;
         s.alice().unarchive(&id).await.unwrap();
         assert_eq!(s.superuser.query_number(JOBS).await, 1);
         run_all_rounds(&s).await;
@@ -253,9 +253,9 @@ fn class_change_waits_for_uncommitted_move() {
         assert_eq!(list_classes(&s).await, [Archive]);
         let key = s.superuser.query_texts("SELECT storage_key FROM blobs").await.remove(0);
         // Simulates a move to the archive class that is not committed yet.
-        s.superuser.execute("UPDATE blobs SET storage_class = 1").await;
+        s.superuser.execute("UPDATE blobs SET storage_class = {storage_class.standard}").await;
         let other = s.database.connect_as_superuser().await;
-        other.execute("BEGIN; UPDATE blobs SET storage_class = 2").await;
+        other.execute("BEGIN; UPDATE blobs SET storage_class = {storage_class.archive}").await;
         s.alice().unarchive(&id).await.unwrap();
         let task = tokio::spawn({
             let (app, tenant, file) = (s.app.clone(), tenant_id(&s).await, id.parse().unwrap());
@@ -389,7 +389,7 @@ fn unconfigured_provider_does_not_block_other_versions() {
             .execute("UPDATE blobs SET provider = 'gone' WHERE id = (SELECT min(id::text)::uuid FROM blobs)")
             .await;
         apply_storage_class(&s.app, tenant_id(&s).await, id.parse().unwrap()).await.unwrap_err();
-        let archived = "SELECT count(*) FROM blobs WHERE storage_class = 2";
+        let archived = "SELECT count(*) FROM blobs WHERE storage_class = {storage_class.archive}";
         assert_eq!(s.superuser.query_number(archived).await, 1);
         s.superuser.execute(&format!("UPDATE blobs SET provider = '{provider}'")).await;
         run_all_rounds(&s).await;
@@ -409,7 +409,7 @@ fn failing_blobs_do_not_block_later_ones() {
         s.faults
             .set_plan((1..=20).fold(Plan::new(), |plan, nth| plan.with_fault(Operation::Copy, nth, down)));
         apply_storage_class(&s.app, tenant_id(&s).await, id.parse().unwrap()).await.unwrap_err();
-        let archived = "SELECT count(*) FROM blobs WHERE storage_class = 2";
+        let archived = "SELECT count(*) FROM blobs WHERE storage_class = {storage_class.archive}";
         assert_eq!(s.superuser.query_number(archived).await, 5);
         s.faults.set_plan(Plan::new());
         run_all_rounds(&s).await;

@@ -122,7 +122,8 @@ fn moved_files_are_readable_and_originals_deleted_later() {
         assert_eq!((count_objects(&s, "old").await, count_objects(&s, "new").await), (4, 4));
         let again = MoveReport { is_written_to: true, ..MoveReport::default() };
         assert_eq!(move_old_to_new(&s).await, again, "no blob is left to move");
-        let audited = "SELECT count(*) FROM audit_entries WHERE action = 9 AND details ->> 'to' = 'new'";
+        let audited = "SELECT count(*) FROM audit_entries WHERE action = {audit_action.storage_move}
+            AND details ->> 'to' = 'new'";
         assert_eq!(s.superuser.query_number(audited).await, 4);
         assert_only_new_has_objects(&s).await;
         assert_readable(&s, &ids).await;
@@ -166,7 +167,9 @@ fn copied_object_keeps_tenant_and_user_metadata() {
 fn move_keeps_archive_class_if_target_supports_it() {
     service_test_with(configure_new_as_primary, |s| async move {
         let ids = upload_files_to_old(&s).await;
-        s.superuser.execute("UPDATE blobs SET storage_class = 2 WHERE size_bytes <> 10").await;
+        s.superuser
+            .execute("UPDATE blobs SET storage_class = {storage_class.archive} WHERE size_bytes <> 10")
+            .await;
         s.faults.enable_storage_classes();
         assert_eq!(move_old_to_new(&s).await.blobs, 4);
         let rows = s
@@ -179,7 +182,7 @@ fn move_keeps_archive_class_if_target_supports_it() {
         assert_eq!(classes, [archive, standard, archive, archive], "single objects and multipart objects");
         assert_readable(&s, &ids).await;
         new_mover(&s).move_blobs(&options("new", "old"), &mut NoProgress).await.unwrap();
-        let standard = "SELECT count(*) FROM blobs WHERE storage_class = 1";
+        let standard = "SELECT count(*) FROM blobs WHERE storage_class = {storage_class.standard}";
         assert_eq!(s.superuser.query_number(standard).await, 4, "the target has no archive class");
     });
 }
@@ -270,7 +273,7 @@ fn uploads_to_source_during_move_are_reported() {
         for message in messages {
             sender.send(message).await.unwrap();
         }
-        let open = "SELECT count(*) FROM uploads WHERE state = 1";
+        let open = "SELECT count(*) FROM uploads WHERE state = {upload_state.open}";
         s.wait_until("the upload is open", || async { s.superuser.query_number(open).await == 1 }).await;
         let report = move_old_to_new(&s).await;
         assert_eq!((report.blobs, report.left_blobs, report.open_uploads), (4, 0, 1));

@@ -223,7 +223,7 @@ impl UnfinishedUpload {
         for message in messages {
             sender.send(message).await.unwrap();
         }
-        let open = "SELECT count(*) FROM uploads WHERE state = 1";
+        let open = "SELECT count(*) FROM uploads WHERE state = {upload_state.open}";
         s.wait_until("the upload is open", || async { s.superuser.query_number(open).await == 1 }).await;
         Self { sender, rest, response }
     }

@@ -102,7 +102,14 @@ fn concurrent_first_calls_create_one_tenant() {
         ids.dedup();
         assert_eq!(ids.len(), 1);
         assert_eq!(s.superuser.query_number("SELECT count(*) FROM tenants").await, 1);
-        assert_eq!(s.superuser.query_number("SELECT count(*) FROM audit_entries WHERE action = 1").await, 1);
+        assert_eq!(
+            s.superuser
+                .query_number(
+                    "SELECT count(*) FROM audit_entries WHERE action = {audit_action.tenant_create}"
+                )
+                .await,
+            1
+        );
     });
 }
 

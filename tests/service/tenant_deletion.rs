@@ -3,7 +3,7 @@
 use chrono::Duration;
 use strongroom::{
     app::tenants::erase,
-    domain::{clock::Clock, object_key::ObjectKey},
+    domain::{caller, clock::Clock, object_key::ObjectKey},
     proto::admin::v1::TenantState,
     storage::{
         Payload, PutOptions, StorageErrorKind,
@@ -65,7 +65,14 @@ fn deleted_tenant_keeps_only_record_and_audit_log() {
         let objects = s.store.list("", None, 10).await.unwrap().objects;
         assert_eq!(objects.len(), 1, "the object of the other tenant");
         assert_eq!(s.mallory().read(&kept).await.unwrap(), b"kept"[..]);
-        assert_eq!(s.superuser.query_number("SELECT count(*) FROM audit_entries WHERE action = 53").await, 2);
+        assert_eq!(
+            s.superuser
+                .query_number(
+                    "SELECT count(*) FROM audit_entries WHERE action = {audit_action.tenant_delete}"
+                )
+                .await,
+            2
+        );
         let again = operator.delete_tenant(&acme, false).await.unwrap().tenant.unwrap();
         assert_eq!(again, deleted, "a second deletion changes nothing");
     });
@@ -203,7 +210,8 @@ fn open_upload_of_deleted_tenant_is_abandoned() {
         let mut files = s.alice().files;
         let upload = tokio::spawn(async move { files.upload_file(messages).await });
         s.wait_until("the upload is open", || async {
-            s.superuser.query_number("SELECT count(*) FROM uploads WHERE state = 1").await == 1
+            s.superuser.query_number("SELECT count(*) FROM uploads WHERE state = {upload_state.open}").await
+                == 1
         })
         .await;
         s.operator().delete_tenant(&acme, false).await.unwrap();
@@ -231,17 +239,25 @@ fn database_enforces_state_changes_of_tenants() {
                  BEGIN EXECUTE sql; RETURN true; EXCEPTION WHEN check_violation OR raise_exception THEN RETURN false; END $$",
             )
             .await;
-        let allowed = |from: i32, to: i32| matches!((from, to), (1, 2 | 3) | (2, 1 | 3) | (3, 4));
+        let allowed = |from: caller::TenantState, to: caller::TenantState| {
+            use caller::TenantState::{Active, Deleted, Deleting, Suspended};
+            matches!(
+                (from, to),
+                (Active, Suspended | Deleting) | (Suspended, Active | Deleting) | (Deleting, Deleted)
+            )
+        };
+        let all = caller::TenantState::ALL;
         for (from, to) in
-            (1..=4).flat_map(|from| (1..=4).map(move |to| (from, to))).filter(|(from, to)| from != to)
+            all.iter().flat_map(|from| all.iter().map(|to| (*from, *to))).filter(|(from, to)| from != to)
         {
-            s.superuser
-                .execute_without_triggers("tenants", &format!("UPDATE tenants SET state = {from}"))
-                .await;
-            let sql = format!("SELECT public.attempt('UPDATE tenants SET state = {to}')::int::bigint");
+            let set = |state: caller::TenantState| format!("UPDATE tenants SET state = {}", state.number());
+            s.superuser.execute_without_triggers("tenants", &set(from)).await;
+            let sql = format!("SELECT public.attempt('{}')::int::bigint", set(to));
             assert_eq!(s.superuser.query_number(&sql).await == 1, allowed(from, to), "{from} -> {to}");
         }
-        s.superuser.execute_without_triggers("tenants", "UPDATE tenants SET state = 1").await;
+        s.superuser
+            .execute_without_triggers("tenants", "UPDATE tenants SET state = {tenant_state.active}")
+            .await;
         let erase = "SELECT public.attempt('SELECT app.erase_tenant_rows(id, 10) FROM tenants')::int::bigint";
         assert_eq!(s.superuser.query_number(erase).await, 0);
         s.superuser.execute("DROP FUNCTION public.attempt").await;

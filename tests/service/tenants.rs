@@ -242,7 +242,12 @@ fn suspended_tenant_cannot_read_or_write() {
         operator.resume_tenant(&acme).await.unwrap();
         assert_eq!(s.alice().read(&id).await.unwrap(), b"x"[..]);
         assert_eq!(
-            s.superuser.query_number("SELECT count(*) FROM audit_entries WHERE action IN (51, 52)").await,
+            s.superuser
+                .query_number(
+                    "SELECT count(*) FROM audit_entries
+                WHERE action IN ({audit_action.tenant_suspend}, {audit_action.tenant_resume})"
+                )
+                .await,
             2
         );
     });
@@ -286,7 +291,8 @@ fn upload_in_flight_fails_when_tenant_is_suspended() {
         let mut files = alice.files.clone();
         let upload = tokio::spawn(async move { files.upload_file(messages).await });
         s.wait_until("the upload is open", || async {
-            s.superuser.query_number("SELECT count(*) FROM uploads WHERE state = 1").await == 1
+            s.superuser.query_number("SELECT count(*) FROM uploads WHERE state = {upload_state.open}").await
+                == 1
         })
         .await;
         s.operator().suspend_tenant(&acme).await.unwrap();

@@ -48,9 +48,9 @@ fn update_changes_only_fields_of_mask() {
             "only the owner may see it now"
         );
         assert_eq!(alice.list_names(ListFilesRequest::default()).await, ["b"]);
-        let audited =
-            "SELECT format('%s %s', (SELECT count(*) FROM events WHERE kind = 7), details) FROM audit_entries
-                    WHERE action = 12";
+        let audited = "SELECT format('%s %s', (SELECT count(*) FROM events
+                WHERE kind = {event_kind.file_updated}), details) FROM audit_entries
+                    WHERE action = {audit_action.file_update}";
         assert_eq!(
             s.superuser.query_texts(audited).await,
             ["1 {\"fields\": [\"name\", \"tags\", \"visibility\"]}"]

@@ -119,7 +119,8 @@ fn category_change_moves_counters_of_all_versions() {
         assert_eq!(alice.list_names(only).await, ["a"]);
         let keys = s.superuser.query_texts("SELECT storage_key FROM blobs").await;
         assert!(keys.iter().all(|key| key.contains("/report/")), "objects keep their keys: {keys:?}");
-        let audited = "SELECT details::text FROM audit_entries WHERE action = 12 AND details ? 'category'";
+        let audited = "SELECT details::text FROM audit_entries WHERE action = {audit_action.file_update}
+            AND details ? 'category'";
         assert_eq!(
             s.superuser.query_texts(audited).await,
             ["{\"fields\": [\"category\"], \"category\": {\"to\": \"avatar\", \"from\": \"report\"}}"]
@@ -369,7 +370,10 @@ fn version_in_flight_obeys_new_category() {
             sent.send(spec_message(new_spec)).await.unwrap();
             sent.send(chunk(0, &data[..2 * PART])).await.unwrap();
             s.wait_until("the upload is open", || async {
-                s.superuser.query_number("SELECT count(*) FROM uploads WHERE state = 1").await == 1
+                s.superuser
+                    .query_number("SELECT count(*) FROM uploads WHERE state = {upload_state.open}")
+                    .await
+                    == 1
             })
             .await;
             alice.set_category(&id, target).await.unwrap();

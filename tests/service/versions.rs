@@ -57,7 +57,8 @@ fn new_version_changes_content_and_keeps_record() {
         assert_eq!((versions[0].is_current, versions[1].is_current), (true, false));
         assert_eq!(versions[0].change_description, "now longer");
         assert_eq!((versions[1].size_bytes, versions[1].created_by.as_str()), (3, "alice"));
-        let events = "SELECT count(*) FROM events WHERE kind = 40 AND version = 2";
+        let events =
+            "SELECT count(*) FROM events WHERE kind = {event_kind.file_version_created} AND version = 2";
         assert_eq!(s.superuser.query_number(events).await, 1);
     });
 }
@@ -150,8 +151,8 @@ fn only_owner_and_admins_upload_versions() {
         let id = upload_file(&s).await;
         let error = s.bob().upload_version(&id, b"two").await.unwrap_err();
         assert_eq!((error.code(), reason(&error).as_str()), (Code::PermissionDenied, "NOT_ALLOWED"));
-        let denials =
-            "SELECT count(*) FROM audit_entries WHERE NOT is_allowed AND action = 2 AND actor_id = 'bob'";
+        let denials = "SELECT count(*) FROM audit_entries WHERE NOT is_allowed
+            AND action = {audit_action.file_upload} AND actor_id = 'bob'";
         assert_eq!(s.superuser.query_number(denials).await, 1);
         assert_eq!(s.mallory().upload_version(&id, b"two").await.unwrap_err().code(), Code::NotFound);
         let random = uuid::Uuid::from_u128(7).to_string();
@@ -222,7 +223,7 @@ fn version_upload_fails_if_file_changes_state_meanwhile() {
         let data = pattern(3 * PART);
         let id = upload_file(&s).await;
         // An upload with a reservation has passed the check at its start.
-        let open = "SELECT count(*) FROM uploads WHERE state = 1";
+        let open = "SELECT count(*) FROM uploads WHERE state = {upload_state.open}";
         let wait_until_open =
             || s.wait_until("the upload is open", || async { s.superuser.query_number(open).await == 1 });
         let error = upload_version_during(&alice, &id, &data, async {
@@ -377,7 +378,12 @@ fn only_available_version_can_be_restored() {
         let alice = s.alice();
         let id = upload_file(&s).await;
         alice.upload_version(&id, b"two").await.unwrap();
-        s.superuser.query_rows("UPDATE versions SET content_state = 3 WHERE version = 1", &[]).await;
+        s.superuser
+            .query_rows(
+                "UPDATE versions SET content_state = {content_state.quarantined} WHERE version = 1",
+                &[],
+            )
+            .await;
         let error = alice.restore_version(&id, 1).await.unwrap_err();
         assert_eq!(reason(&error), "FILE_NOT_AVAILABLE");
         assert_eq!(error.get_details_error_info().unwrap().metadata["state"], "FILE_STATE_QUARANTINED");
@@ -407,7 +413,8 @@ fn current_version_is_kept_and_numbers_are_not_reused() {
         alice.delete_version(&id, 3).await.unwrap();
         assert_eq!(alice.upload_version(&id, b"five").await.unwrap().version, 5);
         assert_eq!(version_numbers(&alice.list_versions(&id, 0).await.unwrap()), [5, 4, 1]);
-        let audited = "SELECT count(*) FROM audit_entries WHERE action = 41 AND is_allowed";
+        let audited = "SELECT count(*) FROM audit_entries WHERE action = {audit_action.file_version_delete}
+            AND is_allowed";
         assert_eq!(s.superuser.query_number(audited).await, 2);
     });
 }

@@ -2,8 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use strongroom::proto::v1::{
-    EntityRef, File, FileEventKind as Kind, UploadSpec, Visibility, WatchFilesRequest, WatchFilter,
+use strongroom::{
+    db::migrate::replace_state_names,
+    proto::v1::{
+        EntityRef, File, FileEventKind as Kind, UploadSpec, Visibility, WatchFilesRequest, WatchFilter,
+    },
 };
 use tonic::Code;
 use tonic_types::StatusExt;
@@ -120,9 +123,10 @@ fn late_commit_is_not_skipped() {
             let begin = format!(
                 "BEGIN; SET LOCAL app.tenant_id = '{tenant}'; SET LOCAL app.audience_min = '1';
                  INSERT INTO events (tenant_id, create_time, kind, file_id, version, actor_id, owner_id, audience, readers)
-                 VALUES ('{tenant}', app.now(), 7, '{late}', 1, 'alice', 'alice', 3, '{{}}')"
+                 VALUES ('{tenant}', app.now(), {{event_kind.file_updated}}, '{late}', 1, 'alice', 'alice',
+                         {{visibility.organization}}, '{{}}')"
             );
-            open_transaction.batch_execute(&begin).await.unwrap();
+            open_transaction.batch_execute(&replace_state_names(&begin).unwrap()).await.unwrap();
             let number: String =
                 open_transaction.query_one("SELECT pg_current_xact_id()::text", &[]).await.unwrap().get(0);
             let number = format!("{:016x}", number.parse::<u64>().unwrap());

@@ -194,7 +194,9 @@ fn unknown_event_kind_is_sent_as_update() {
         |s, receiver| async move {
             let (id, _) = s.create_webhook_to(&receiver.url).await;
             let files = s.upload_files(&["a", "b"]).await;
-            s.superuser.execute("UPDATE events SET kind = 999 WHERE n = (SELECT min(n) FROM events)").await;
+            let unknown_kind = 999_i16;
+            let set_kind = "UPDATE events SET kind = $1 WHERE n = (SELECT min(n) FROM events)";
+            s.superuser.query_rows(set_kind, &[&unknown_kind]).await;
             assert_eq!(s.deliver_all().await, 2);
             assert_eq!(receiver.received_file_ids(), files);
             assert_eq!(receiver.messages()[0].json()["type"], "file.updated");

@@ -280,7 +280,7 @@ fn endpoint_that_missed_dropped_events_is_disabled() {
             s.set_webhook_state(&id, State::Paused).await;
             s.upload_files(&["a"]).await;
             s.clock.advance(Duration::days(40));
-            s.superuser.execute("UPDATE webhooks SET state = 1").await;
+            s.superuser.execute("UPDATE webhooks SET state = {webhook_state.active}").await;
             assert_eq!(s.deliver_all().await, 0);
             let shown = s.get_webhook(&id).await;
             assert_eq!(shown.state(), State::Disabled);

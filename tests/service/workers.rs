@@ -111,7 +111,8 @@ fn tenant_with_many_jobs_does_not_block_others() {
         s.superuser
             .execute(&format!(
                 "INSERT INTO jobs (tenant_id, id, payload, state, run_time, enqueue_time)
-                 SELECT '{globex}', gen_random_uuid(), '{{\"kind\": \"delete_expired_files\"}}', 1,
+                 SELECT '{globex}', gen_random_uuid(), '{{\"kind\": \"delete_expired_files\"}}',
+                     {{job_state.ready}},
                         now() - interval '1 day', now() FROM generate_series(1, 10000)"
             ))
             .await;
@@ -144,7 +145,8 @@ fn long_jobs_of_one_tenant_do_not_block_others() {
         enqueue(&s, globex, Deduplicate::Never).await;
         s.wait_until("three jobs are running", || async { count_jobs(&s, JobState::Running).await == 3 })
             .await;
-        let running_of_acme = format!("SELECT count(*) FROM jobs WHERE state = 2 AND tenant_id = '{acme}'");
+        let running_of_acme =
+            format!("SELECT count(*) FROM jobs WHERE state = {{job_state.running}} AND tenant_id = '{acme}'");
         assert_eq!(s.superuser.query_number(&running_of_acme).await, 2);
         lock.execute("ROLLBACK").await;
         let finished =

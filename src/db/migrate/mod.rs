@@ -14,6 +14,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 pub use self::schema::SchemaError;
 pub(super) use self::schema::check as check_schema;
+pub use self::template::{TemplateError, replace_state_names};
 use self::{
     embedded::{MIGRATIONS, Migrations, render_functions},
     schema::SchemaVersion,

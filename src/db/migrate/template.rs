@@ -3,11 +3,15 @@
 //! States are numbers in the database, and have names in the files: `{upload_state.open}` is replaced with the
 //! number that the enum [`UploadState`] defines. `{function.now}` is replaced with the file of the function.
 //! Placeholders are replaced before the SQL is executed, so CHECK constraints, predicates of indexes and
-//! functions contain literals.
+//! functions contain literals. The tests name states in their SQL in the same way.
 
 use super::embedded::FUNCTIONS;
 use crate::{
-    db::jobs::{JobOutcome, JobState},
+    db::{
+        audit_entries::AuditAction,
+        events::EventKind,
+        jobs::{JobOutcome, JobState},
+    },
     domain::{
         caller::{ActorKind, TenantKind, TenantState},
         file::{ContentState, ScanStatus, StateReason, Visibility},
@@ -20,14 +24,24 @@ use crate::{
 
 /// A template contains a placeholder that has no value.
 #[derive(Debug, thiserror::Error)]
-#[error("migrations/{path}: unknown placeholder {{{placeholder}}}")]
-pub(super) struct TemplateError {
-    path: String,
+#[error("{location}: unknown placeholder {{{placeholder}}}")]
+pub struct TemplateError {
+    location: String,
     placeholder: String,
 }
 
 /// Replaces the placeholders of a file. `path` is relative to `migrations/`.
 pub(super) fn render(path: &str, text: &str) -> Result<String, TemplateError> {
+    render_at(&format!("migrations/{path}"), text)
+}
+
+/// Replaces the names of states in a statement, such as `{upload_state.open}`, with their numbers. Other
+/// braces remain.
+pub fn replace_state_names(sql: &str) -> Result<String, TemplateError> {
+    render_at("statement", sql)
+}
+
+fn render_at(location: &str, text: &str) -> Result<String, TemplateError> {
     let mut rendered = String::with_capacity(text.len());
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('{') {
@@ -37,7 +51,7 @@ pub(super) fn render(path: &str, text: &str) -> Result<String, TemplateError> {
             rest = after;
             continue;
         };
-        rendered.push_str(&resolve(path, kind, name)?);
+        rendered.push_str(&resolve(location, kind, name)?);
         rest = tail;
     }
     rendered.push_str(rest);
@@ -56,9 +70,9 @@ fn split_placeholder(after: &str) -> Option<(&str, &str, &str)> {
     (is_name(kind) && is_name(name)).then_some((kind, name, tail))
 }
 
-fn resolve(path: &str, kind: &str, name: &str) -> Result<String, TemplateError> {
+fn resolve(location: &str, kind: &str, name: &str) -> Result<String, TemplateError> {
     if kind == "function"
-        && path.ends_with("/up.sql")
+        && location.ends_with("/up.sql")
         && let Some(function) = FUNCTIONS.iter().find(|function| function.name == name)
     {
         return Ok(function.render()?.trim_end().to_owned());
@@ -66,7 +80,7 @@ fn resolve(path: &str, kind: &str, name: &str) -> Result<String, TemplateError> 
     let number = find_number(kind, name);
     number
         .map(|number| number.to_string())
-        .ok_or_else(|| TemplateError { path: path.to_owned(), placeholder: format!("{kind}.{name}") })
+        .ok_or_else(|| TemplateError { location: location.to_owned(), placeholder: format!("{kind}.{name}") })
 }
 
 fn find_number(kind: &str, name: &str) -> Option<i16> {
@@ -77,8 +91,10 @@ fn find_number(kind: &str, name: &str) -> Option<i16> {
     }
     match kind {
         "actor_kind" => number_in!(ActorKind),
+        "audit_action" => number_in!(AuditAction),
         "content_state" => number_in!(ContentState),
         "delivery_state" => number_in!(DeliveryState),
+        "event_kind" => number_in!(EventKind),
         "job_outcome" => number_in!(JobOutcome),
         "job_state" => number_in!(JobState),
         "media_kind" => number_in!(MediaKind),
@@ -120,6 +136,16 @@ mod tests {
     fn migration_includes_function() {
         let text = render("x/up.sql", "{function.now}\n").unwrap();
         assert!(text.contains("CREATE OR REPLACE FUNCTION app.now()"), "{text}");
+    }
+
+    #[test]
+    fn statements_name_states() {
+        let sql = "kind = {event_kind.file_deleted} AND action = {audit_action.file_upload} AND x = '{}'";
+        assert_eq!(replace_state_names(sql).unwrap(), "kind = 2 AND action = 2 AND x = '{}'");
+        for placeholder in ["event_kind.gone", "function.now"] {
+            let error = replace_state_names(&format!("{{{placeholder}}}")).unwrap_err().to_string();
+            assert_eq!(error, format!("statement: unknown placeholder {{{placeholder}}}"));
+        }
     }
 
     #[test]

@@ -10,7 +10,10 @@ use std::{
 };
 
 use secrecy::{ExposeSecret, SecretString};
-use strongroom::{db::migrate, domain::file::ContentState};
+use strongroom::{
+    db::migrate::{self, replace_state_names},
+    domain::file::ContentState,
+};
 use tokio::sync::{Mutex, OnceCell};
 use tokio_postgres::{Client, NoTls, Row, types::ToSql};
 use url::Url;
@@ -141,7 +144,8 @@ impl TestDatabase {
     }
 }
 
-/// The superuser's connection, which is reopened after a restart of the server.
+/// The superuser's connection, which is reopened after a restart of the server. Its SQL names states like that
+/// of the migrations: `{upload_state.open}`.
 pub(crate) struct Superuser {
     url: SecretString,
     client: Mutex<Arc<Client>>,
@@ -162,7 +166,8 @@ impl Superuser {
     }
 
     pub(crate) async fn query_rows(&self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Vec<Row> {
-        self.client().await.query(sql, values).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"))
+        let sql = replace_state_names(sql).unwrap();
+        self.client().await.query(&sql, values).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"))
     }
 
     /// Returns the number that a query selects, 0 for NULL.
@@ -177,7 +182,8 @@ impl Superuser {
     }
 
     pub(crate) async fn execute(&self, sql: &str) {
-        self.client().await.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+        let sql = replace_state_names(sql).unwrap();
+        self.client().await.batch_execute(&sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
     }
 
     /// Sets the content state of all files and versions, including transitions that the triggers reject.

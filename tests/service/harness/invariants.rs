@@ -42,15 +42,16 @@ const WRONG_QUOTAS: &str = "
 const UNRECORDED_CHANGES: &str = "
     SELECT format('version %s of %s', v.version, v.file_id) FROM versions v WHERE NOT EXISTS (
         SELECT FROM audit_entries a WHERE a.tenant_id = v.tenant_id AND a.file_id = v.file_id
-          AND a.version = v.version AND a.action IN (2, 40) AND a.is_allowed)
+          AND a.version = v.version AND a.action IN ({audit_action.file_upload},
+              {audit_action.file_version_restore}) AND a.is_allowed)
     UNION ALL
     SELECT format('trash of %s', f.id) FROM files f WHERE f.delete_time IS NOT NULL AND NOT EXISTS (
         SELECT FROM audit_entries a WHERE a.tenant_id = f.tenant_id AND a.file_id = f.id
-          AND a.action = 4 AND a.is_allowed)
+          AND a.action = {audit_action.file_delete} AND a.is_allowed)
     UNION ALL
     SELECT format('purge of %s', s.file_id) FROM tombstones s WHERE NOT EXISTS (
         SELECT FROM audit_entries a WHERE a.tenant_id = s.tenant_id AND a.file_id = s.file_id
-          AND a.action = 6 AND a.is_allowed)
+          AND a.action = {audit_action.file_purge} AND a.is_allowed)
     UNION ALL
     SELECT format('event of %s', v.file_id) FROM versions v WHERE NOT EXISTS (
         SELECT FROM events e WHERE e.tenant_id = v.tenant_id AND e.file_id = v.file_id
@@ -99,11 +100,11 @@ pub(crate) async fn check_invariants(s: &Service) {
         [""; 0],
         "every change has an audit entry and an event"
     );
-    let open = "SELECT format('upload %s', id) FROM uploads WHERE state = 1";
+    let open = "SELECT format('upload %s', id) FROM uploads WHERE state = {upload_state.open}";
     assert_eq!(s.superuser.query_texts(open).await, [""; 0], "no upload is open");
     if !s.may_fail_jobs.load(Ordering::Relaxed) {
         let failed = "SELECT format('%s: state %s, %s', kind, state, last_error) FROM jobs
-                      WHERE state <> 1 OR last_error <> ''";
+                      WHERE state <> {job_state.ready} OR last_error <> ''";
         assert_eq!(s.superuser.query_texts(failed).await, [""; 0], "no job failed, and no worker holds one");
     }
     for store in s.stores.iter() {

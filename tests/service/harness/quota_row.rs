@@ -48,7 +48,7 @@ impl Service {
                 "SELECT count(*) FROM versions",
                 "SELECT sum(used_bytes + file_count) FROM quotas",
                 "SELECT sum(total_bytes + file_count) FROM usage_counters",
-                "SELECT count(*) FROM uploads WHERE state = 1",
+                "SELECT count(*) FROM uploads WHERE state = {upload_state.open}",
             ] {
                 assert_eq!(self.superuser.query_number(sql).await, 0, "{sql} ({location})");
             }

@@ -70,7 +70,7 @@ impl Sequence<'_> {
     /// when their lease expires.
     async fn record_orphaned_reservations(&mut self, t: usize) {
         let rows = "SELECT reserved_bytes, is_version, extract(epoch FROM lease_expire_time)::bigint
-            FROM uploads WHERE tenant_id = $1::text::uuid AND state = 1 AND spec IS NULL";
+            FROM uploads WHERE tenant_id = $1::text::uuid AND state = {upload_state.open} AND spec IS NULL";
         let rows = self.s.superuser.query_rows(rows, &[&self.tenant_id(t).await]).await;
         let from_row = |row: &tokio_postgres::Row| OrphanedReservation {
             bytes: row.get(0),

@@ -363,7 +363,8 @@ impl<'a> Sequence<'a> {
         let now = self.now();
         let Some(before) = self.tenants[t].open_upload(id, now).cloned() else { return };
         let caller = check::caller_for(&self.server.service, &self.tenants[t], person);
-        let rows = "SELECT reserved_bytes FROM uploads WHERE id = $1::text::uuid AND state = 1";
+        let rows =
+            "SELECT reserved_bytes FROM uploads WHERE id = $1::text::uuid AND state = {upload_state.open}";
         let rows = self.s.superuser.query_rows(rows, &[&id.as_str()]).await;
         let Some(row) = rows.first() else {
             assert!(matches!(call, Call::CancelUpload { .. }), "upload {id} is no longer open");
