@@ -1,5 +1,4 @@
-//! Clients that each send the next request as soon as the previous one has ended, measured for the duration of
-//! a window.
+//! Measures clients in a closed loop: each sends its next request when the previous one has ended.
 
 use std::{
     sync::{

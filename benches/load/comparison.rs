@@ -13,7 +13,7 @@ use crate::{
     row::Row,
 };
 
-/// A row whose rate falls by more than this part is reported as slower.
+/// A row whose rate falls by more than this fraction is reported as slower.
 const LOSS_MAX: f64 = 0.03;
 
 /// The results of both programs, which contain the same rows.
@@ -30,7 +30,7 @@ struct RowComparison {
     this_rate: f64,
     other_rate: f64,
     rate_ratio: f64,
-    /// The ratios of the single rounds.
+    /// The ratios of the individual rounds.
     by_round: Spread,
     service_cpu_ratio: Option<f64>,
     postgres_cpu_ratio: Option<f64>,

@@ -17,7 +17,7 @@ use crate::{
 
 /// The number of files of a page.
 pub(crate) const PAGE_SIZE: usize = 100;
-/// The maximum number of files of a page, for the way to a deep page.
+/// The maximum number of files of a page, used to reach the middle of a list.
 const PAGE_SIZE_MAX: usize = 1_000;
 const ORGANIZATION: &str = "lists";
 
@@ -60,7 +60,7 @@ impl Viewer {
     }
 }
 
-/// The place of the page in the list.
+/// The position of the page in the list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Depth {
     First,
@@ -152,7 +152,7 @@ impl Lists {
         Ok(token)
     }
 
-    /// Requests the page again and again.
+    /// Requests the page repeatedly.
     pub(crate) async fn measure(
         &self,
         environment: &Environment,

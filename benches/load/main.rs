@@ -4,7 +4,7 @@
 //! `scripts/load` builds it with optimization, starts durable servers, and runs it. Every round measures
 //! every row once, in a different order; the report contains medians. The service is the real binary with its
 //! default configuration, running as a separate process, with no features disabled. With `--compare`, every
-//! row is measured with this build and with another program in turns.
+//! row is measured with this build and another program alternately.
 
 #![allow(clippy::print_stdout, reason = "the table is the output of this program")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a measurement stops at the first failure")]

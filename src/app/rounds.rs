@@ -15,7 +15,7 @@ use crate::{
     storage::ObjectStorage,
 };
 
-/// The result of background work.
+/// The result of one or more rounds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RoundReport {
     /// The number of completed items.
@@ -102,8 +102,8 @@ pub(super) trait DueItems: Sync {
 
 /// Processes the next page of the items.
 ///
-/// More may be due if an item was done, or if the page was full and no item failed. If all that could be done
-/// failed, the next round waits for its tick.
+/// More may be due if an item was done, or if the page was full and no item failed. If items failed and none
+/// was done, the next round waits for its tick.
 ///
 /// # Errors
 /// Returns an error if the items cannot be listed, or `DatabaseUnavailable` if the database becomes
@@ -135,8 +135,8 @@ pub(super) async fn run_round_in_each_store<'a, W: DueItems>(
     Ok(total)
 }
 
-/// Processes all items once, page by page, and stops after the page in which `done_max` is reached. More are
-/// due only if it stopped there.
+/// Processes all items once, page by page. Stops early after a page in which `done_max` is reached, and sets
+/// `has_more` only then.
 ///
 /// # Errors
 /// Returns the errors of [`run_round`].

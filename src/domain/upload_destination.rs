@@ -43,13 +43,13 @@ pub struct NewFile {
     /// The category of the request; empty if it was omitted. The fingerprint uses it instead of the resolved
     /// category, because the policy's defaults may change before a retry.
     pub requested_category: String,
-    /// The visibility of the request, if any. For the fingerprint too.
+    /// The visibility of the request, if any. The fingerprint uses it for the same reason.
     pub requested_visibility: Option<Visibility>,
     /// The origin of the file, if it is imported.
     pub import_origin: Option<ImportOrigin>,
 }
 
-/// The file that gets a new version.
+/// A new version of an existing file.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct NewVersion {
     pub file: FileId,
@@ -57,7 +57,7 @@ pub struct NewVersion {
     pub if_etag: String,
 }
 
-/// Which of the two destinations an upload has.
+/// The kind of a [`Destination`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DestinationKind {
     /// A new file.

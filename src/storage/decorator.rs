@@ -1,8 +1,8 @@
 //! The base of all decorators: a type that implements [`Decorator`] implements the port.
 //!
-//! [`declare_decorator`] contains the only list of the asynchronous methods of the port. A decorator states
-//! what it does to every operation ([`Decorator::decorate`]) and overrides the methods that it treats
-//! differently; every other method reaches the wrapped store through the base.
+//! [`declare_decorator`] contains the only list of the asynchronous methods of the port. A decorator defines
+//! its behavior for every operation in [`Decorator::decorate`], and overrides methods that need another one.
+//! The base forwards all other methods to the wrapped store.
 //!
 //! A method that is added to [`ObjectStorage`] does not compile until it is in the list, and neither does a
 //! `match` on [`Operation`] that names every operation.
@@ -111,7 +111,7 @@ macro_rules! declare_decorator {
     };
 }
 
-// The random faults of `flaky` depend on the order.
+// Do not reorder: the random faults of `flaky` depend on the order of the operations.
 declare_decorator! {
     Put: put(key: &ObjectKey, body: Payload, options: &PutOptions) -> ObjectInfo;
     StartMultipart:

@@ -1,5 +1,5 @@
-//! Conveniences in terms of the primitives of the port. They are not methods of the port, so that an adapter
-//! or a decorator neither repeats nor overrides them.
+//! Convenience methods that use only the methods of the port. They are not part of the port, so that no
+//! adapter or decorator repeats or overrides them.
 
 use std::ops::Range;
 
@@ -9,12 +9,12 @@ use futures::TryStreamExt;
 use super::{ObjectInfo, ObjectStorage, StorageError, StorageErrorKind};
 use crate::domain::object_key::ObjectKey;
 
-/// Conveniences of every [`ObjectStorage`].
+/// Convenience methods of every [`ObjectStorage`].
 pub trait ObjectStorageExt: ObjectStorage {
     /// Reads a range of an object into memory. Use it for short ranges only.
     ///
     /// # Errors
-    /// As [`ObjectStorage::get`] and its stream.
+    /// Returns the errors of [`ObjectStorage::get`] and of its stream.
     fn get_bytes(
         &self,
         key: &ObjectKey,
@@ -24,7 +24,7 @@ pub trait ObjectStorageExt: ObjectStorage {
     /// Returns the size and the modification time of an object, or `None` if it does not exist.
     ///
     /// # Errors
-    /// As [`ObjectStorage::head`], except for `NotFound`.
+    /// Returns the errors of [`ObjectStorage::head`], except for `NotFound`.
     fn find_object(
         &self,
         key: &ObjectKey,

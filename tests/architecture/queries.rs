@@ -21,7 +21,7 @@ fn tenant_tables() -> Vec<String> {
     list.split(',').map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect()
 }
 
-/// Returns the text up to the parenthesis that closes the one before it.
+/// Returns the argument at the start of a text, up to the closing parenthesis of its call.
 fn take_argument(text: &str) -> &str {
     let mut depth = 0_usize;
     for (at, c) in text.char_indices() {
@@ -83,7 +83,7 @@ fn runs_text(line: &str) -> bool {
     })
 }
 
-/// Returns the functions that run SQL text without a comment why.
+/// Returns the calls that run SQL text in a function without a comment that says why.
 fn find_unexplained_text(source: &Source) -> Vec<String> {
     let lines: Vec<&str> = source.text.lines().collect();
     let is_comment = |line: &&str| line.trim_start().starts_with("// ");
@@ -132,8 +132,9 @@ fn sql_text_says_why_it_is_text() {
     assert_none(&sources.flat_map(|source| find_unexplained_text(&source)).collect::<Vec<_>>());
 }
 
+/// Arguments of SQL are `$1`, `$2` and so on.
 #[test]
-fn no_argument_of_sql_is_an_escaped_brace() {
+fn no_argument_of_sql_has_escaped_braces() {
     let found = query_sources().into_iter().filter(|source| source.text.contains("{{}}"));
     assert_none(&found.map(|source| source.path).collect::<Vec<_>>());
 }

@@ -70,7 +70,7 @@ fn is_compared_with_number(rest: &[String]) -> bool {
 /// The query builder's methods that compare a column or set it.
 const COMPARISONS: [&str; 8] = ["eq", "ne", "gt", "ge", "lt", "le", "eq_any", "ne_all"];
 
-/// Returns the first tokens of something found, to show them.
+/// Formats the first tokens of a finding.
 fn show(token: &str, rest: &[String]) -> String {
     let rest = rest.iter().take(6).map(String::as_str).collect::<Vec<_>>().join(" ");
     format!("{token} {rest}")

@@ -1,4 +1,4 @@
-//! The schema of the database: the check at the start, and the agreement of a commit's items with their type.
+//! The schema of the database: the check at startup, and the agreement of a commit's items with their type.
 
 use strongroom::db::migrate;
 

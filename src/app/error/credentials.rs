@@ -13,7 +13,7 @@ pub enum CredentialsError {
     Invalid(#[from] InvalidCredentials),
 }
 
-/// What is wrong with the credentials of a request. The texts contain no part of the token except the role.
+/// The defect of the credentials of a request. The texts contain no part of the token except the role.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidCredentials {
     /// The header is not exactly one bearer token.
@@ -79,7 +79,7 @@ pub enum InvalidCredentials {
     #[error("claim `{claim}` has {id_count} ids; the limit is {id_count_max}")]
     #[allow(missing_docs, reason = "the fields are the values in the message")]
     ClaimTooLong { claim: String, id_count: usize, id_count_max: usize },
-    /// The configuration maps this role to none of ours. Contains its first characters.
+    /// The configuration does not map this role. Contains its first characters.
     #[error("role {0:?} is not configured")]
     RoleUnknown(String),
     /// An organization's token claims the role of an operator by default.

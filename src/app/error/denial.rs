@@ -8,7 +8,7 @@ pub enum Denial {
     /// The operation is for operators of the platform.
     #[error("only an operator may do this")]
     OperatorsOnly,
-    /// The operation is for members of a tenant.
+    /// The caller is an operator, and operators cannot access files.
     #[error("operators manage tenants and cannot access their files")]
     OperatorsExcluded,
     /// The operation is for members of the tenant.

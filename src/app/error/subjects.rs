@@ -1,4 +1,4 @@
-//! What an error is about: the missing resource, the exhausted limit, the use of a category.
+//! The subjects of errors: the missing resource, the exhausted limit, the use of a category.
 //!
 //! The names of resources and of limits are part of the contract: they are sent to callers as `resource_type`
 //! and as `resource`.

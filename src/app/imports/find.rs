@@ -139,13 +139,13 @@ async fn read_imported_files(
     Ok(found)
 }
 
-/// Returns the key as requested. Otherwise only the part of a URL without its query is known.
-fn new_imported_file(row: ImportRow, keys: Option<&String>) -> ImportedFile {
+/// Converts a row. Without the requested key, uses the recorded one, which lacks the query of a URL.
+fn new_imported_file(row: ImportRow, requested_key: Option<&String>) -> ImportedFile {
     let (source, key) = row.source.split_once(':').unwrap_or((&row.source, ""));
     ImportedFile {
         file_id: row.file_id,
         source: source.to_owned(),
-        key: keys.cloned().unwrap_or_else(|| key.to_owned()),
+        key: requested_key.cloned().unwrap_or_else(|| key.to_owned()),
         legacy_id: row.legacy_id,
         import_time: row.create_time,
     }

@@ -46,7 +46,7 @@ pub enum ItemSource {
     Prefix(String),
 }
 
-/// The reason why an import ended before its summary. `E` is the error of its stream of messages.
+/// The reason that an import ended before its summary. `E` is the error of its stream of messages.
 #[derive(Debug)]
 pub enum ImportStop<E> {
     /// The stream of messages broke.
@@ -69,8 +69,8 @@ fn stream_order(order: ImportStreamOrder) -> Error {
 /// why there is none. The import ends at `valid_until`, when the caller's credentials expire.
 ///
 /// # Errors
-/// Returns `Stream` with the error of `messages`. Otherwise `Failed` with `Import`, or
-/// with `NotAllowed`, `NotFound` or `StorageUnavailable` if the import cannot be started.
+/// Returns `Stream` if `messages` fails. Returns `Failed` with `Import` if the first message is late or not
+/// the options, and with `NotAllowed`, `NotFound` or `StorageUnavailable` if the import cannot start.
 pub async fn import_files<M, E>(
     app: &Arc<App>,
     caller: Caller,

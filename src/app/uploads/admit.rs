@@ -15,7 +15,7 @@ use crate::{
     },
     db::{
         TenantTx, Viewer, audit_entries::AuditAction, blobs::Blob, commit::AdmissionData, files,
-        idempotency_keys::StoredResponse,
+        idempotency_keys::StoredResponse, resumable_uploads::StoredUpload,
     },
     domain::{
         caller::Caller,
@@ -149,7 +149,7 @@ fn check_scan_rule(app: &App, caller: &Caller) -> Result<(), Error> {
 }
 
 /// Rejects a file that cannot fit the quota before its bytes are received. The charge in the commit is the
-/// final decision. A replay stores nothing, so it needs no quota.
+/// final decision.
 fn check_quota(quota: &Quota, spec: &CheckedSpec) -> Result<(), Error> {
     let size = spec.size_bytes.unwrap_or_default();
     check_size(size, None, &quota.file_size_max_bytes)?;
@@ -239,6 +239,17 @@ pub(super) fn new_target(app: &App, caller: &Caller, spec: &ResolvedSpec) -> Res
 }
 
 impl Target {
+    /// Returns the location of the blob of a stored upload.
+    pub(super) fn from_stored(app: &App, caller: &Caller, stored: &StoredUpload) -> Result<Self, Error> {
+        Ok(Self {
+            store: Arc::clone(app.stores.get(&stored.provider)?),
+            blob_id: stored.blob_id,
+            key: stored.key.clone(),
+            options: PutOptions::for_blob(caller.tenant_id(), Some(&caller.actor.id)),
+            destination: stored.spec.checked.destination.kind(),
+        })
+    }
+
     /// Returns the blob row for the stored bytes.
     pub(super) fn to_blob(&self, size_bytes: u64, hashes: Option<ObjectHashes>) -> Blob {
         Blob {

@@ -14,7 +14,8 @@ use crate::{
 /// The number of uploads of a deleted tenant that one step abandons.
 const UPLOADS_PER_STEP: i64 = 100;
 
-/// Abandons one round of expired uploads in each store and deletes their objects.
+/// Deletes the rows of committed uploads whose lease has expired. Then abandons one round of expired
+/// uploads in each store.
 ///
 /// # Errors
 /// Returns an error if the database is unavailable.

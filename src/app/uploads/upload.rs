@@ -1,7 +1,7 @@
 //! Uploads one file in a single stream, in four stages: `admit` checks the spec, `receive` receives the bytes,
 //! `store` makes them durable, and `commit` makes the file visible.
 //!
-//! This file is the whole upload. Read it from top to bottom, then read the stages in this order.
+//! Read this file first, then the stages in this order.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::{
     db::idempotency_keys::StoredResponse,
     domain::{
         caller::Caller,
-        upload_spec::{CheckedSpec, UploadSpec},
+        upload_spec::{CheckedSpec, ResolvedSpec, UploadSpec},
     },
 };
 
@@ -64,12 +64,22 @@ where
     if let Some(committed) = check_limits_after_receipt(app, caller, &admitted, &received).await? {
         return Ok(committed);
     }
-    // Runs in a separate task, so that a client that disconnects now does not undo the upload.
+    store_and_commit(app, caller, admitted.spec, received).await
+}
+
+/// Runs the last two stages in a separate task, so that a client that disconnects now does not undo the
+/// upload.
+pub(super) async fn store_and_commit(
+    app: &Arc<App>,
+    caller: &Caller,
+    spec: ResolvedSpec,
+    received: ReceivedStream,
+) -> Result<CommittedUpload, Error> {
     let (app, caller) = (Arc::clone(app), caller.clone());
     let tasks = app.tasks.clone();
     let finishing = async move {
         let stored = store_content(&app, &caller, received).await?;
-        commit_content(&app, &caller, admitted.spec, stored).await
+        commit_content(&app, &caller, spec, stored).await
     };
     tasks.spawn(finishing.in_current_span()).await.map_err(Error::internal)?
 }

@@ -5,7 +5,10 @@ use diesel::{
     sql_types::{BigInt, Double},
 };
 
-use super::{JobOutcome, JobState, lease::archive};
+use super::{
+    JobOutcome, JobState,
+    lease::{LockedJob, archive},
+};
 use crate::{
     db::{
         DbError, SystemTx,
@@ -78,7 +81,8 @@ pub async fn retry(tx: &mut SystemTx, job: &JobRow) -> Result<(), DbError> {
 
 /// Discards a locked job, which must not be running.
 pub async fn discard(tx: &mut SystemTx, job: &JobRow) -> Result<(), DbError> {
-    archive("discard job", tx, job.tenant, job.id, JobOutcome::Discarded).await
+    let locked = LockedJob { tenant: job.tenant, id: job.id, state: job.state };
+    archive("discard job", tx, locked, JobOutcome::Discarded).await
 }
 
 /// The number of jobs in the queue, by state, and the age of the oldest.

@@ -100,34 +100,41 @@ pub async fn finish(tx: &mut SystemTx, lease: JobLease) -> Result<LeaseState, Db
             Ok(LeaseState::Held)
         }
         Some(false) => {
-            // The row is locked and held.
-            archive("finish job", tx, lease.tenant, lease.id, JobOutcome::Done).await?;
+            let held = LockedJob { tenant: lease.tenant, id: lease.id, state: JobState::Running };
+            archive("finish job", tx, held, JobOutcome::Done).await?;
             Ok(LeaseState::Held)
         }
     }
 }
 
-/// Moves a job that the transaction has locked to the finished jobs.
+/// A job that the transaction has locked, in the state in which it was read.
+pub(super) struct LockedJob {
+    pub(super) tenant: TenantId,
+    pub(super) id: JobId,
+    pub(super) state: JobState,
+}
+
+/// Moves a locked job to the finished jobs.
 pub(super) async fn archive(
     operation: &'static str,
     tx: &mut SystemTx,
-    tenant: TenantId,
-    job: JobId,
+    job: LockedJob,
     outcome: JobOutcome,
 ) -> Result<(), DbError> {
     // The query builder cannot insert what a statement deletes.
     statement(
         operation,
         "WITH deleted AS (
-             DELETE FROM jobs WHERE tenant_id = $1 AND id = $2
+             DELETE FROM jobs WHERE tenant_id = $1 AND id = $2 AND state = $3
              RETURNING tenant_id, id, kind, payload, attempts, last_error, enqueue_time
          )
          INSERT INTO finished_jobs
              (tenant_id, id, create_time, kind, payload, outcome, attempts, last_error, enqueue_time)
-         SELECT tenant_id, id, app.now(), kind, payload, $3, attempts, last_error, enqueue_time FROM deleted",
+         SELECT tenant_id, id, app.now(), kind, payload, $4, attempts, last_error, enqueue_time FROM deleted",
     )
-    .bind::<SqlUuid, _>(tenant)
-    .bind::<SqlUuid, _>(job)
+    .bind::<SqlUuid, _>(job.tenant)
+    .bind::<SqlUuid, _>(job.id)
+    .bind::<SmallInt, _>(job.state)
     .bind::<SmallInt, _>(outcome)
     .execute(tx.connection()?)
     .await

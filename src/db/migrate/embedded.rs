@@ -65,8 +65,13 @@ impl EmbeddedMigration {
 
     /// Returns the timestamp in its name.
     pub(super) fn version(&self) -> &'static str {
-        self.name.split('_').next().unwrap_or(self.name)
+        version_in(self.name)
     }
+}
+
+/// Returns the timestamp in the name of a migration.
+fn version_in(name: &'static str) -> &'static str {
+    name.split('_').next().unwrap_or(name)
 }
 
 /// A migration that can be executed.
@@ -123,7 +128,7 @@ impl std::fmt::Display for Name {
 
 impl MigrationName for Name {
     fn version(&self) -> MigrationVersion<'_> {
-        self.0.split('_').next().unwrap_or(self.0).into()
+        version_in(self.0).into()
     }
 }
 

@@ -52,7 +52,7 @@ pub struct MigrationStatus {
     pub is_applied: bool,
 }
 
-/// What `up` did.
+/// The result of [`up`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MigrationReport {
     /// The versions of the applied migrations.
@@ -90,7 +90,8 @@ async fn apply_functions(connection: &mut AsyncPgConnection) -> Result<(), DbErr
 
 /// Reverts the newest applied migration. Returns its version, or `None` if no migration is applied.
 ///
-/// The functions remain, except for those that the migration drops. `up` of any version replaces them.
+/// The functions remain, except for those that the migration drops. `up` replaces them, unless the database
+/// still has a newer migration than the version that runs `up`.
 pub async fn down<'a>(target: impl Into<MigrationTarget<'a>>) -> Result<Option<String>, DbError> {
     let mut connection = connect(target.into()).await?;
     lock(&mut connection).await?;
@@ -161,7 +162,7 @@ async fn connect(target: MigrationTarget<'_>) -> Result<AsyncPgConnection, DbErr
     connection.map_err(|error| DbError::new(DbErrorKind::Unavailable, "connect to the database", error))
 }
 
-/// Becomes the owner of the tables, and waits for concurrent runs.
+/// Switches to the owner of the tables, and takes the advisory lock. Waits while another run holds it.
 async fn lock(connection: &mut AsyncPgConnection) -> Result<(), DbError> {
     let session = format!("SET ROLE strongroom_migrate; SET search_path = public; {LOCK}");
     connection

@@ -14,7 +14,7 @@ use diesel_async::AsyncPgConnection;
 use super::embedded::{EmbeddedFunction, FUNCTIONS, FUNCTIONS_REVISION, MIGRATIONS};
 use crate::db::{DbError, DbErrorKind, pool::Pool, sql::statement};
 
-/// Why the schema of the database is refused.
+/// The reason for rejecting the schema of the database.
 #[derive(Debug, thiserror::Error)]
 pub enum SchemaError {
     /// The schema could not be read.
@@ -33,7 +33,7 @@ pub enum SchemaError {
 pub(super) struct SchemaVersion {
     /// The version of the newest applied migration.
     pub(super) migration: String,
-    /// The revision of the functions. 0 if they do not belong to the migrations.
+    /// The revision of the functions. 0 after `migrate down`, when they may not match the migrations.
     pub(super) functions: u32,
 }
 
@@ -88,7 +88,8 @@ struct CommentRow {
     comment: Option<String>,
 }
 
-/// Reads the version of the schema. Returns `None` if the database has no schema, or no known version.
+/// Reads the version of the schema. Returns `None` if the database has no schema, or the
+/// comment of the schema contains no version.
 pub(super) async fn read_version(
     connection: &mut AsyncPgConnection,
 ) -> Result<Option<SchemaVersion>, DbError> {

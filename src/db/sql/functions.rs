@@ -48,7 +48,7 @@ extern "SQL" {
 
 #[diesel::declare_sql_function]
 extern "SQL" {
-    /// The number of the current transaction.
+    /// The id of the current transaction.
     fn pg_current_xact_id() -> Xid8;
 
     /// The outcome of a transaction, or NULL if it is too old.
@@ -66,12 +66,13 @@ extern "SQL" {
 diesel::infix_operator!(PlusInterval, " + ", Timestamptz, backend: Pg);
 diesel::infix_operator!(MinusInterval, " - ", Timestamptz, backend: Pg);
 
-// Whether a principal is one of the viewer's. The subquery makes PostgreSQL compute them once per statement.
+// Whether a principal is one of the viewer's. PostgreSQL evaluates the subquery once per statement.
 diesel::postfix_operator!(IsOfViewer, " = ANY ((SELECT app.principals())::text[])", Bool, backend: Pg);
 
 diesel::postfix_operator!(ToBigint, "::bigint", Nullable<BigInt>, backend: Pg);
 
-/// Returns the sum of a column, or NULL if there are no rows. A sum that does not fit is an error.
+/// Returns the sum of a column, or NULL if there are no rows. A sum that exceeds a
+/// bigint is an error.
 pub(in crate::db) fn sum_of<C: AsExpression<BigInt>>(column: C) -> ToBigint<sum_numeric<C>> {
     ToBigint::new(sum_numeric(column))
 }
@@ -79,44 +80,41 @@ pub(in crate::db) fn sum_of<C: AsExpression<BigInt>>(column: C) -> ToBigint<sum_
 /// An interval as an argument of a query.
 type IntervalArgument = diesel::dsl::AsExprOf<PgInterval, Interval>;
 
-/// Returns the database's time after an interval.
+/// Returns the database's time plus an interval.
 pub(in crate::db) fn now_plus(interval: PgInterval) -> PlusInterval<now, IntervalArgument> {
     PlusInterval::new(now(), diesel::IntoSql::into_sql::<Interval>(interval))
 }
 
-/// Returns the database's time before an interval.
+/// Returns the database's time minus an interval.
 pub(in crate::db) fn now_minus(interval: PgInterval) -> MinusInterval<now, IntervalArgument> {
     MinusInterval::new(now(), diesel::IntoSql::into_sql::<Interval>(interval))
 }
 
-/// Returns the database's time after an interval, or NULL without one.
+/// Returns the database's time plus an interval, or NULL without one.
 pub(in crate::db) fn now_plus_optional(
     interval: Option<PgInterval>,
 ) -> PlusInterval<now, diesel::dsl::AsExprOf<Option<PgInterval>, Nullable<Interval>>> {
     PlusInterval::new(now(), diesel::IntoSql::into_sql::<Nullable<Interval>>(interval))
 }
 
-/// Converts a duration. Saturates after 290,000 years.
+/// Converts a duration. Saturates at 292,000 years.
 pub(in crate::db) fn interval(duration: std::time::Duration) -> PgInterval {
     PgInterval::from_microseconds(i64::try_from(duration.as_micros()).unwrap_or(i64::MAX))
 }
 
-/// Returns an interval of hours.
 pub(in crate::db) fn hours(hours: u32) -> PgInterval {
     PgInterval::from_microseconds(i64::from(hours) * 3_600_000_000)
 }
 
-/// Returns an interval of days.
 pub(in crate::db) fn days(days: u32) -> PgInterval {
     PgInterval::from_days(i32::try_from(days).unwrap_or(i32::MAX))
 }
 
-/// Returns an interval of seconds.
 pub(in crate::db) fn seconds(seconds: u32) -> PgInterval {
     PgInterval::from_microseconds(i64::from(seconds) * 1_000_000)
 }
 
-/// Returns an interval of seconds, of 136 years at most.
+/// Returns an interval of seconds. Saturates at 136 years.
 pub(in crate::db) fn seconds_u64(number: u64) -> PgInterval {
     seconds(u32::try_from(number).unwrap_or(u32::MAX))
 }

@@ -25,7 +25,9 @@ pub(in crate::db) fn query<Q>(operation: &'static str, query: Q) -> Operation<Q>
     Operation { name: operation, query: Prepared { query, is_cached: true } }
 }
 
-/// A query that is prepared once per connection. Diesel prepares some queries for every call, among them all
+/// A query that is prepared once per connection, unless it is [`uncached`](Operation::uncached).
+///
+/// Diesel prepares some queries for every call, among them all
 /// updates and upserts, because their text may vary without limit. Ours have few variants, and preparing
 /// takes a third of the time of a short statement.
 pub(in crate::db) struct Prepared<Q> {
@@ -89,7 +91,7 @@ impl<Q> Operation<Q> {
         self.load(connection).map_ok(|rows| rows.into_iter().next()).boxed()
     }
 
-    /// Runs the query and returns its only row. A missing row is an error.
+    /// Runs the query and returns its first row. A missing row is an error.
     pub(in crate::db) fn one<'a, T>(
         self,
         connection: &'a mut AsyncPgConnection,

@@ -1,9 +1,9 @@
-//! The tenant as a part of every query. The architecture test finds a query of a tenant's table that says
-//! neither which tenant it reads nor that it reads all of them.
+//! The tenant of a query. `tests/architecture/queries.rs` requires that a query of a tenant's table calls
+//! `of` or `across_tenants`, inserts, or joins on the tenant.
 
 use crate::domain::ids::TenantId;
 
-/// The tables whose rows belong to tenants.
+/// A table whose rows belong to tenants.
 pub(in crate::db) trait OfTenant: Sized {
     /// The table, limited to one tenant.
     type Rows;
@@ -13,7 +13,7 @@ pub(in crate::db) trait OfTenant: Sized {
     fn of(self, tenant: TenantId) -> Self::Rows;
 }
 
-/// The tables that transactions across tenants read.
+/// A table that a transaction across tenants can read.
 pub(in crate::db) trait AcrossTenants: Sized {
     /// Returns the rows of all tenants. Only a [`SystemTx`](crate::db::SystemTx) sees them.
     fn across_tenants(self) -> Self {
@@ -21,7 +21,7 @@ pub(in crate::db) trait AcrossTenants: Sized {
     }
 }
 
-/// Lists the tables that have a column `tenant_id`.
+/// Implements [`OfTenant`] and [`AcrossTenants`] for tables that have a column `tenant_id`.
 macro_rules! tenant_tables {
     ($($table:ident),+ $(,)?) => {$(
         impl $crate::db::sql::OfTenant for $table::table {

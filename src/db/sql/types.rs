@@ -1,5 +1,5 @@
-//! How values of the domain are stored. Every conversion between a column and a type of ours is here, so that
-//! rows have fields of the domain's types, and a column with an unexpected value is an error of the query.
+//! Conversions between columns and types of the domain. All of them are here, so that rows have fields of
+//! these types, and a query with an unexpected value in a column fails.
 
 use diesel::{
     deserialize::{self, FromSql, Queryable},
@@ -154,7 +154,7 @@ stored_enums!(
 
 stored_numbers!(EventKind);
 
-/// Kinds of a newer release are readable.
+/// Accepts the kinds of newer releases.
 impl FromSql<SmallInt, Pg> for EventKind {
     fn from_sql(bytes: PgValue<'_>) -> deserialize::Result<Self> {
         <i16 as FromSql<SmallInt, Pg>>::from_sql(bytes).map(Self::from_stored)
@@ -239,7 +239,7 @@ impl FromSql<Jsonb, Pg> for Policy {
     }
 }
 
-/// The number of a transaction.
+/// The id of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::db) struct Xid(pub(in crate::db) u64);
 

@@ -79,7 +79,7 @@ impl PendingCommit {
         }
     }
 
-    /// Returns the time since the first bytes were sent to the store.
+    /// Returns the age of the object of a small file, which was sent to the store after `store_time`.
     fn object_age(&self, now: Timestamp) -> Duration {
         (now - self.store_time).to_std().unwrap_or_default()
     }

@@ -47,7 +47,8 @@ pub(in crate::app) struct PendingCommit {
     pub(super) change_description: String,
     pub(super) warnings: Vec<Warning>,
     pub(super) blob: Blob,
-    /// When the first bytes were sent to the store.
+    /// When the last bytes were received, or a direct upload was completed. A small file is sent to the store
+    /// after that.
     pub(super) store_time: Timestamp,
     /// The lease of the open upload, if any. Its reservation becomes usage. A small file has none.
     pub(super) lease: Option<UploadLease>,
@@ -152,6 +153,12 @@ pub(super) fn new_pending_commit(
     }
 }
 
+/// Returns whether an upload whose commit failed can never become a file: its target file does not exist, the
+/// caller may no longer change it, or its category or etag has changed. An etag never recurs.
+pub(super) fn is_final_refusal(error: &Error) -> bool {
+    matches!(error, Error::NotFound(_) | Error::NotAllowed(_) | Error::Invalid(_) | Error::EtagMismatch)
+}
+
 /// Cleans up after the commit. A committed file keeps its object; otherwise the object is deleted. If the
 /// outcome is unknown, everything is kept: an open upload is resolved when its lease expires, and an object
 /// without a row is swept after the grace period.
@@ -166,12 +173,7 @@ async fn clean_up_after_commit(
                 open.disarm();
             }
         }
-        // The target file is gone, the caller may no longer change it, or its category or etag has changed. An
-        // etag never recurs.
-        (
-            Err(Error::NotFound(_) | Error::NotAllowed(_) | Error::Invalid(_) | Error::EtagMismatch),
-            Some(open),
-        ) => open.abandon(),
+        (Err(error), Some(open)) if is_final_refusal(error) => open.abandon(),
         // Dropping the upload deletes the object and releases the reservation; a resumable upload stays open.
         (Ok(_) | Err(_), Some(open)) => drop(open),
         (Ok(_) | Err(_), None) => delete_object(target).await,

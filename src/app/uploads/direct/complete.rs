@@ -11,12 +11,12 @@ use super::new_direct_target;
 use crate::{
     app::{
         App, Error, Resource,
-        uploads::UploadError,
         uploads::{
+            UploadError,
             admit::Target,
             commit::{
                 CommitReceipt, CommittedUpload, PendingCommit, VerificationJob, commit_request_id,
-                new_pending_commit, replay_committed_upload,
+                is_final_refusal, new_pending_commit, replay_committed_upload,
             },
             error::{check_size, map_multipart_error},
             open::{
@@ -46,7 +46,7 @@ use crate::{
         violations::Violations,
     },
     media::sniff::{SNIFF_BYTES_MAX, sniff_media_type},
-    storage::{MultipartId, ObjectStorageExt, PartReceipt, PutOptions, StorageErrorKind},
+    storage::{MultipartId, ObjectStorageExt, PartReceipt, StorageErrorKind},
 };
 
 /// Completes an open direct upload of this caller, or returns the same response again if it was committed
@@ -68,13 +68,7 @@ pub(in crate::app::uploads) async fn complete_direct_upload(
     let size_bytes =
         stored.spec.checked.size_bytes.ok_or_else(|| Error::internal("direct upload without a size"))?;
     let sha256 = check_completion(&completion, &stored.spec.checked, size_bytes)?;
-    let target = Target {
-        store: Arc::clone(app.stores.get(&stored.provider)?),
-        blob_id: stored.blob_id,
-        key: stored.key.clone(),
-        options: PutOptions::for_blob(caller.tenant_id(), Some(&caller.actor.id)),
-        destination: stored.spec.checked.destination.kind(),
-    };
+    let target = Target::from_stored(app, caller, &stored)?;
     let checked = async {
         assemble_object(&stored, &target, size_bytes, &completion.parts).await?;
         check_content(&stored.spec, &target, size_bytes, &limits).await
@@ -88,14 +82,11 @@ pub(in crate::app::uploads) async fn complete_direct_upload(
                 ..new_processing_commit(app, caller, &stored, &target, content)
             };
             let committed = app.commits.submit(caller.tenant_id(), finished).await;
-            // The upload's id is its request id.
+            // The commit has a request id derived from the upload, so a retry is safe.
             let committed = committed.unwrap_or_else(|lost| {
                 Err(Error::OutcomeUnknown { has_request_id: true, source: lost.into() })
             });
-            let is_abandoned = matches!(
-                committed,
-                Err(Error::NotFound(_) | Error::NotAllowed(_) | Error::Invalid(_) | Error::EtagMismatch)
-            );
+            let is_abandoned = committed.as_ref().is_err_and(is_final_refusal);
             (committed, is_abandoned)
         }
         // The client may send missing parts or replace parts.
@@ -108,8 +99,7 @@ pub(in crate::app::uploads) async fn complete_direct_upload(
     committed.map(|receipt| receipt.upload)
 }
 
-/// Abandons an upload that can never become a file: the target file is gone, the caller may no longer change
-/// it, or its category changed or was deleted.
+/// Abandons an upload that can never become a file.
 async fn abandon_direct_upload(app: &App, caller: &Caller, stored: &StoredUpload, target: &Target) {
     let abandoned = AbandonedUpload::from_stored(caller.tenant_id(), stored);
     if let Err(error) = abandon_upload(app, target.store.as_ref(), abandoned).await {

@@ -6,8 +6,8 @@ use super::new_direct_target;
 use crate::{
     app::{
         App, Error,
-        uploads::UploadError,
         uploads::{
+            UploadError,
             admit::Target,
             error::count_refusal,
             open::{

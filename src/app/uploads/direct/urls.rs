@@ -36,7 +36,7 @@ pub struct DirectPart {
 /// committed.
 ///
 /// # Errors
-/// Returns `NotFound`, also for an upload of another user, `UploadNotDirect`, or `DirectUploadUnsupported`.
+/// Returns `NotFound`, also for an upload of another user, `NotDirect`, or `DirectUnsupported`.
 pub async fn presign_upload_urls(
     app: &App,
     caller: &Caller,

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use self::abandon::{AbandonedUpload, abandon_upload};
-use super::admit::Target;
+use super::{admit::Target, error::count_refusal};
 use crate::{
     app::{App, Error, uploads::UploadError},
     db::{
@@ -27,10 +27,11 @@ use crate::{
         caller::Caller,
         ids::{TenantId, UploadId},
     },
-    storage::{MultipartId, PutOptions},
+    storage::MultipartId,
 };
 
-/// An open upload. Dropping it releases its reservation and its object, in a task that outlives the request.
+/// An open upload. Dropping it abandons the upload in a task that outlives the request, unless it is
+/// resumable or disarmed.
 pub(super) struct OpenUpload {
     app: Arc<App>,
     tenant: TenantId,
@@ -83,7 +84,7 @@ impl OpenUpload {
         let upload = open.to_row(caller, None);
         let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::system()).await?;
         let reserved = insert_upload(&mut tx, &upload).await;
-        tx.finish(reserved).await.inspect_err(|error| count_refusal(app, error))?;
+        tx.finish(reserved).await.inspect_err(|error| count_refusal(&app.metrics, error))?;
         open.state = OpenState::Recorded;
         Ok(open)
     }
@@ -136,20 +137,13 @@ impl OpenUpload {
         caller: &Caller,
         stored: &StoredUpload,
     ) -> Result<Box<Self>, Error> {
-        let store = Arc::clone(app.stores.get(&stored.provider)?);
         let UploadedBytes::Multipart(multipart_id) = &stored.bytes else {
             return Err(Error::internal("staged upload cannot be resumed by a stream"));
         };
         Ok(Box::new(Self {
             app: Arc::clone(app),
             tenant: caller.tenant_id(),
-            target: Target {
-                store,
-                blob_id: stored.blob_id,
-                key: stored.key.clone(),
-                options: PutOptions::for_blob(caller.tenant_id(), Some(&caller.actor.id)),
-                destination: stored.spec.checked.destination.kind(),
-            },
+            target: Target::from_stored(app, caller, stored)?,
             multipart: MultipartId::new(multipart_id.as_str()),
             lease: stored.lease,
             reserved_bytes: stored.reserved_bytes,
@@ -192,7 +186,8 @@ impl OpenUpload {
         let step = needed.max(self.app.limits.uploads.reservation_step_bytes);
         let mut tx = self.app.db.tenant_tx(self.tenant, &Viewer::system()).await?;
         let added = grow_reservation(&mut tx, self.lease, step, needed, lease_seconds(&self.app)).await;
-        self.reserved_bytes += tx.finish(added).await.inspect_err(|error| count_refusal(&self.app, error))?;
+        let added = tx.finish(added).await;
+        self.reserved_bytes += added.inspect_err(|error| count_refusal(&self.app.metrics, error))?;
         self.renew_time = Instant::now();
         Ok(())
     }
@@ -298,10 +293,6 @@ async fn grow_reservation(
         }
     }
     Err(Error::quota_exceeded(&quotas::get(tx).await?, to_i64(needed)))
-}
-
-fn count_refusal(app: &App, error: &Error) {
-    super::error::count_refusal(&app.metrics, error);
 }
 
 fn to_i64(bytes: u64) -> i64 {

@@ -79,7 +79,7 @@ impl<'a> PaceMonitor<'a> {
     /// Returns the next message. `received_bytes` is the number of bytes that the stream has received so far.
     ///
     /// # Errors
-    /// Returns `UploadStalled` if no message arrives within the idle timeout, or if the rate is below the
+    /// Returns `Stalled` if no message arrives within the idle timeout, or if the rate is below the
     /// minimum.
     pub(super) async fn next_message<S>(
         &mut self,

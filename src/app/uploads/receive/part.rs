@@ -13,8 +13,10 @@ use super::{
 use crate::{
     app::{
         App, Error,
-        uploads::UploadError,
-        uploads::open::{OpenUpload, lease_seconds},
+        uploads::{
+            UploadError,
+            open::{OpenUpload, lease_seconds},
+        },
     },
     db::{
         Viewer,

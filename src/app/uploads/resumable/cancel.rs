@@ -9,10 +9,12 @@ use crate::{
     app::{
         App, Error, Resource, audit,
         idempotency::{self, RequestClaim},
-        uploads::UploadError,
-        uploads::open::{
-            abandon::{AbandonedUpload, delete_leftovers, release_reservation},
-            lease_seconds,
+        uploads::{
+            UploadError,
+            open::{
+                abandon::{AbandonedUpload, delete_leftovers, release_reservation},
+                lease_seconds,
+            },
         },
     },
     db::{
@@ -32,7 +34,7 @@ use crate::{
 /// fenced.
 ///
 /// # Errors
-/// Returns `NotFound` if the upload does not exist or was cancelled before, and `UploadCommitted` if it
+/// Returns `NotFound` if the upload does not exist or was cancelled before, and `Committed` if it
 /// became a file.
 pub async fn cancel_upload(
     app: &Arc<App>,
@@ -47,18 +49,18 @@ pub async fn cancel_upload(
     // are deleted when the lease expires.
     let (app, tenant) = (Arc::clone(app), caller.tenant_id());
     let tasks = app.tasks.clone();
-    let clearing = async move {
+    let deletion = async move {
         let abandoned = AbandonedUpload::from_stored(tenant, &stored);
-        let cleared = match app.stores.get(&stored.provider) {
+        let deleted = match app.stores.get(&stored.provider) {
             Ok(store) => delete_leftovers(&app, store.as_ref(), &abandoned).await,
             Err(unknown) => Err(unknown.into()),
         };
-        if let Err(error) = cleared {
+        if let Err(error) = deleted {
             tracing::warn!(%tenant, upload = %stored.lease.id, %error, "failed to delete the bytes of a cancelled upload");
         }
     };
-    // The task itself reports a panic; the response is the same.
-    let _ = tasks.spawn(clearing.in_current_span()).await;
+    // A panic is reported by the task and does not change the response.
+    let _ = tasks.spawn(deletion.in_current_span()).await;
     Ok(())
 }
 

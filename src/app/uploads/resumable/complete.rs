@@ -9,9 +9,8 @@ use super::resume::resume_upload;
 use crate::{
     app::{
         App, Error, Resource,
-        uploads::UploadError,
         uploads::{
-            CommittedUpload,
+            CommittedUpload, UploadError,
             direct::complete::complete_direct_upload,
             error::count_outcome,
             receive::message::{Completion, UploadMessage},
@@ -24,7 +23,7 @@ use crate::{
 /// Completes an upload. If it was committed before, returns the same response.
 ///
 /// # Errors
-/// Returns `NotFound` if the upload does not exist, and `UploadNotDirect` if the request lists parts for an
+/// Returns `NotFound` if the upload does not exist, and `NotDirect` if the request lists parts for an
 /// upload that is not direct. Returns `SizeMismatch`, `PartSizeMismatch` or `Invalid` if parts are missing or
 /// differ; the upload stays open and the parts can be sent again. Any error of `upload_file` is possible.
 pub async fn complete_upload(

@@ -33,7 +33,7 @@ use crate::{
 ///
 /// # Errors
 /// Returns `Invalid`, `ScanRequired`, `QuotaBytes`, `QuotaFiles`, `FileTooLarge`, `RequestIdReused` or
-/// `DirectUploadUnsupported`.
+/// `DirectUnsupported`.
 pub async fn create_upload(
     app: &Arc<App>,
     caller: &Caller,

@@ -1,6 +1,5 @@
 //! Uploads that are created before their bytes and can be resumed until they are committed, cancelled, or
-//! idle for longer than the lease. Their rows contain everything another replica needs to resume them. A new
-//! writer takes over the upload's lease and fences the previous writer.
+//! idle for longer than the lease. Their rows contain everything that another replica needs to resume them.
 
 pub(super) mod cancel;
 pub(super) mod complete;

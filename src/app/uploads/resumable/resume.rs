@@ -4,21 +4,20 @@
 use std::sync::Arc;
 
 use futures::Stream;
-use tracing::Instrument as _;
 
 use crate::{
     app::{
         App, Error, Resource,
-        uploads::UploadError,
         uploads::{
-            commit::{CommittedUpload, commit_content, commit_request_id, replay_committed_upload},
+            UploadError,
+            commit::{CommittedUpload, commit_request_id, replay_committed_upload},
             error::count_outcome,
             open::{OpenUpload, lease_seconds},
             receive::{
                 Sink, content::ContentInspector, message::UploadMessage, persisted::PersistedParts,
                 receive_stream,
             },
-            store::store_content,
+            upload::store_and_commit,
         },
     },
     db::{
@@ -33,8 +32,8 @@ use crate::{
 /// returns the same response immediately.
 ///
 /// # Errors
-/// Returns `NotFound`, also if the lease has expired; `UploadPaused` if the stream ends without a finish
-/// message; `UploadFenced` if another writer took over in the meantime; and any error of `upload_file`.
+/// Returns `NotFound`, also if the lease has expired; `Paused` if the stream ends without a finish
+/// message; `Fenced` if another writer took over in the meantime; and any error of `upload_file`.
 pub async fn resume_upload<S>(
     app: &Arc<App>,
     caller: &Caller,
@@ -71,14 +70,7 @@ where
     spec.checked.request_id = Some(commit_request_id(id));
     let sink = Sink::Store { target: Box::new(open.target().clone()), open: Some(open) };
     let received = receive_stream(app, caller, content, sink, persisted, messages).await?;
-    // Runs in a separate task, so that a client that disconnects now does not undo the upload.
-    let (app, caller) = (Arc::clone(app), caller.clone());
-    let tasks = app.tasks.clone();
-    let finishing = async move {
-        let stored = store_content(&app, &caller, received).await?;
-        commit_content(&app, &caller, spec, stored).await
-    };
-    tasks.spawn(finishing.in_current_span()).await.map_err(Error::internal)?
+    store_and_commit(app, caller, spec, received).await
 }
 
 /// An upload whose lease this process holds.

@@ -1,4 +1,6 @@
-//! Names in SQL text: states by their names, and lists of columns.
+//! Literals in SQL: the numbers of states, and shared pieces of SQL such as lists of columns.
+//!
+//! States are literals where a query needs a partial index: a plan for an argument cannot use one.
 
 use diesel::{
     AppearsOnTable, Expression, SelectableExpression,
@@ -22,10 +24,9 @@ impl InSql for &'static str {
     }
 }
 
-/// Builds SQL text once, and returns it as `&'static str`. Each `{name}` in the text means the value of
-/// that name: the number of a state, or a piece of SQL. Arguments of the statement are `$1`, `$2` and so on.
-///
-/// States are literals and not arguments, because a plan for any argument cannot use a partial index.
+/// Builds SQL text once, and returns it as `&'static str`. Replaces each `{name}` with the value
+/// of that name: the number of a state, or a piece of SQL. Arguments of the statement are `$1`, `$2`
+/// and so on.
 macro_rules! sql {
     ($text:literal, $($name:ident = $value:expr),+ $(,)?) => {{
         static TEXT: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| {
@@ -37,8 +38,7 @@ macro_rules! sql {
 
 pub(in crate::db) use sql;
 
-/// The number of a state, literally in the text of a query. A plan for an argument cannot use a partial
-/// index, so conditions that match the predicate of one need this.
+/// The number of a state as a literal in a query of the query builder.
 #[derive(Debug, Clone, Copy, QueryId, ValidGrouping)]
 pub(in crate::db) struct StateLiteral<const NUMBER: i16>;
 
