@@ -5,6 +5,7 @@ use bytes::Bytes;
 use futures::{Stream, stream};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
+use strongroom::domain::clock::{IdSource as _, SystemIds};
 use strongroom::proto::v1::{
     DownloadFileRequest, ListFilesRequest, ListFilesResponse, UploadChunk, UploadFileRequest, UploadFinish,
     UploadSpec, download_file_response, file_service_client::FileServiceClient, upload_file_request::Message,
@@ -152,4 +153,9 @@ pub(crate) async fn list(
         ..ListFilesRequest::default()
     };
     Ok(files.list_files(request(list, token)).await?.into_inner())
+}
+
+/// Generates a request id. Every upload has one, because idempotency is part of the measured cost.
+pub(crate) fn request_id() -> String {
+    SystemIds.uuid().to_string()
 }

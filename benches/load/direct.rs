@@ -6,8 +6,8 @@ use object_store::{ObjectStoreExt, PutPayload, path::Path};
 
 use crate::{
     Outcome,
-    client::BLOCK_SIZE_BYTES,
-    fixture::{Fixture, request_id},
+    client::{BLOCK_SIZE_BYTES, request_id},
+    fixture::Fixture,
     meter::{Meter, Sample},
     row::Signing,
 };

@@ -3,11 +3,9 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use strongroom::domain::clock::{IdSource as _, SystemIds};
-
 use crate::{
     Outcome,
-    client::{self, Content, Files, Token},
+    client::{self, Content, Files, Token, request_id},
     environment::{Environment, Store},
     lists::Lists,
     options::Options,
@@ -101,9 +99,4 @@ impl Fixture {
         }
         self.environment.close().await;
     }
-}
-
-/// Generates a request id. Every upload has one, because idempotency is part of the measured cost.
-pub(crate) fn request_id() -> String {
-    SystemIds.uuid().to_string()
 }

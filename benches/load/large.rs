@@ -3,9 +3,10 @@
 use tokio::task::JoinSet;
 
 use crate::{
-    Outcome, client,
+    Outcome,
+    client::{self, request_id},
     environment::Store,
-    fixture::{Fixture, request_id},
+    fixture::Fixture,
     meter::{Meter, Sample},
     process,
 };

@@ -6,10 +6,9 @@ use strongroom::db::migrate::replace_state_names;
 
 use crate::{
     Outcome,
-    client::{self, Content, Files, Token},
+    client::{self, Content, Files, Token, request_id},
     closed_loop::{CONNECTIONS_MAX, LoopClient, MeasuredProcesses, measure_clients},
     environment::{Environment, Instance, Store},
-    fixture::request_id,
     meter::Sample,
     options::Options,
     sql,

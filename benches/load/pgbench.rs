@@ -8,11 +8,10 @@ use tokio::process::Command;
 
 use crate::{
     Outcome,
-    client::{self, Content},
+    client::{self, Content, request_id},
     commit_rows,
     database::{APP_LOGIN, TestDatabase},
     environment::{Environment, Store},
-    fixture::request_id,
     meter::{Meter, Sample},
     row::Tenants,
     sql,

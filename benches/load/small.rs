@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use crate::{
     Outcome,
-    client::{self, Content, Files, Token},
+    client::{self, Content, Files, Token, request_id},
     closed_loop::{CONNECTIONS_MAX, LoopClient, MeasuredProcesses, measure_clients},
     environment::Store,
-    fixture::{Fixture, request_id},
+    fixture::Fixture,
     meter::Sample,
     row::Tenants,
 };

@@ -15,7 +15,7 @@ use super::{
     schema::audit_entries,
     sql::{
         OfTenant as _, Operation, SqlText, query, statement,
-        types::{Xid, Xid8},
+        xid::{Xid, Xid8},
     },
 };
 use crate::domain::{

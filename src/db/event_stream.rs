@@ -8,13 +8,12 @@ use diesel::{
 
 use super::{
     DbError, TenantTx,
-    events::{EventKind, PositionRow, position_of},
+    events::{EventKind, PositionRow, position_number, position_of},
     schema::events,
     sql::{
         OfTenant as _, query, sql, statement,
-        types::{Xid, Xid8},
+        xid::{Xid, Xid8},
     },
-    webhooks::position_number,
 };
 use crate::domain::{clock::Timestamp, event_position::EventPosition, ids::FileId};
 

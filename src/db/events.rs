@@ -14,7 +14,7 @@ use super::{
     DbError, DbErrorKind, TenantTx,
     file_owners::OwnedFile,
     schema::events,
-    sql::{statement, types::Xid},
+    sql::{statement, xid::Xid},
 };
 use crate::domain::{
     event_position::EventPosition,
@@ -214,4 +214,9 @@ impl<'a> From<&'a Event> for EventRow<'a> {
 pub(super) fn position_of(operation: &'static str, xid: Xid, number: i64) -> Result<EventPosition, DbError> {
     let n = u64::try_from(number).map_err(|error| DbError::new(DbErrorKind::Corrupt, operation, error))?;
     Ok(EventPosition { xid: xid.0, n })
+}
+
+/// Returns the number of a position as its column stores it.
+pub(super) fn position_number(position: EventPosition) -> i64 {
+    i64::try_from(position.n).unwrap_or(i64::MAX)
 }

@@ -3,7 +3,7 @@
 
 use diesel::{
     BoolExpressionMethods as _, ExpressionMethods as _, IntoSql as _, NullableExpressionMethods as _,
-    QueryDsl as _, QueryableByName,
+    QueryDsl as _, Queryable, QueryableByName,
     sql_types::{BigInt, Bool, Nullable, Record, Timestamptz, Uuid as SqlUuid},
 };
 use uuid::Uuid;
@@ -65,8 +65,13 @@ pub async fn list_tenants(
         .await
 }
 
-/// The due time and the id of a file that is due for deletion; also its position in the tenant's list.
-pub type ExpiredFile = (Timestamp, FileId);
+/// A file that is due for deletion; also its position in the tenant's list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Queryable)]
+#[allow(missing_docs, reason = "the names say what the fields are")]
+pub struct ExpiredFile {
+    pub due_time: Timestamp,
+    pub file: FileId,
+}
 
 /// Returns files of the transaction's tenant that are due and not in the trash, after a position, ordered by
 /// due time.
@@ -79,7 +84,9 @@ pub async fn list_due(
     limit: i64,
 ) -> Result<Vec<ExpiredFile>, DbError> {
     type Position = Record<(Nullable<Timestamptz>, SqlUuid)>;
-    let first = (Timestamp::UNIX_EPOCH, FileId::from_uuid(Uuid::nil()));
+    let after = after.map_or((Timestamp::UNIX_EPOCH, FileId::from_uuid(Uuid::nil())), |after| {
+        (after.due_time, after.file)
+    });
     let due_time = least(files::expire_time, files::deletion_time);
     let position = (due_time, files::id);
     let is_retention_expired =
@@ -90,7 +97,7 @@ pub async fn list_due(
         .filter(files::delete_time.is_null())
         .filter(due_time.le(now().nullable()))
         .filter(has_trash.into_sql::<Bool>().or(is_unprotected))
-        .filter(position.into_sql::<Position>().gt(after.unwrap_or(first)))
+        .filter(position.into_sql::<Position>().gt(after))
         .order(position)
         .limit(limit)
         .select((due_time.assume_not_null(), files::id));

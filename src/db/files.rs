@@ -331,10 +331,15 @@ pub async fn is_category_used(tx: &mut TenantTx, category: &str) -> Result<bool,
     query("find files of category", is_used).one(tx.connection()?).await
 }
 
-/// The due time, tenant and id of a file that is due for purge; also its position in the list of due files.
-///
-/// A file is due when both its time in the trash and its retention have expired.
-pub type DueFile = (Timestamp, TenantId, FileId);
+/// A file that is due for purge, because both its time in the trash and its retention have expired; also its
+/// position in the list of due files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Queryable)]
+#[allow(missing_docs, reason = "the names say what the fields are")]
+pub struct DueFile {
+    pub due_time: Timestamp,
+    pub tenant: TenantId,
+    pub file: FileId,
+}
 
 /// Returns files that are due for purge and not under a legal hold, after a position, ordered by due time.
 pub async fn list_due(
@@ -343,7 +348,10 @@ pub async fn list_due(
     limit: i64,
 ) -> Result<Vec<DueFile>, DbError> {
     type Position = Record<(Nullable<Timestamptz>, SqlUuid, SqlUuid)>;
-    let first = (Timestamp::UNIX_EPOCH, TenantId::from_uuid(Uuid::nil()), FileId::from_uuid(Uuid::nil()));
+    let after = after.map_or(
+        (Timestamp::UNIX_EPOCH, TenantId::from_uuid(Uuid::nil()), FileId::from_uuid(Uuid::nil())),
+        |after| (after.due_time, after.tenant, after.file),
+    );
     let due_time = greatest(files::purge_time, files::retain_until_time);
     let position = (due_time, files::tenant_id, files::id);
     let due = files::table
@@ -351,7 +359,7 @@ pub async fn list_due(
         .filter(files::purge_time.is_not_null())
         .filter(files::hold_time.is_null())
         .filter(due_time.le(now().nullable()))
-        .filter(position.into_sql::<Position>().gt(after.unwrap_or(first)))
+        .filter(position.into_sql::<Position>().gt(after))
         .order(position)
         .limit(limit)
         .select((due_time.assume_not_null(), files::tenant_id, files::id));

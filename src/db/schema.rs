@@ -16,7 +16,7 @@ diesel::table! {
 diesel::table! {
     use diesel::sql_types::*;
 
-    use crate::db::sql::types::Xid8;
+    use crate::db::sql::xid::Xid8;
 
     audit_entries (tenant_id, create_time, n) {
         tenant_id -> Uuid,
@@ -62,7 +62,7 @@ diesel::table! {
 diesel::table! {
     use diesel::sql_types::*;
 
-    use crate::db::sql::types::Xid8;
+    use crate::db::sql::xid::Xid8;
 
     events (tenant_id, create_time, xid, n) {
         tenant_id -> Uuid,
@@ -360,7 +360,7 @@ diesel::table! {
 diesel::table! {
     use diesel::sql_types::*;
 
-    use crate::db::sql::types::Xid8;
+    use crate::db::sql::xid::Xid8;
 
     webhook_deliveries (tenant_id, webhook_id, position_xid, position_n) {
         tenant_id -> Uuid,
@@ -383,7 +383,7 @@ diesel::table! {
 diesel::table! {
     use diesel::sql_types::*;
 
-    use crate::db::sql::types::Xid8;
+    use crate::db::sql::xid::Xid8;
 
     webhooks (tenant_id, id) {
         tenant_id -> Uuid,

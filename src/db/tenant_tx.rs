@@ -16,7 +16,7 @@ use super::{
     Database, DbError, WrittenRow,
     lost_commit::Evidence,
     pool::Connection,
-    sql::{now, pg_current_xact_id, query, types::Xid},
+    sql::{now, pg_current_xact_id, query, xid::Xid},
 };
 use crate::domain::{
     caller::{Caller, Role},

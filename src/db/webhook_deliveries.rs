@@ -9,13 +9,12 @@ use diesel::{
 use super::{
     DbError, SystemTx, TenantTx,
     event_stream::StoredEvent,
-    events::{EventKind, position_of},
+    events::{EventKind, position_number, position_of},
     schema::webhook_deliveries,
     sql::{
         AcrossTenants as _, OfTenant as _, days, literal, now, now_minus, query,
-        types::{Xid, Xid8},
+        xid::{Xid, Xid8},
     },
-    webhooks::position_number,
 };
 use crate::domain::{
     clock::Timestamp,

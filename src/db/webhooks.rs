@@ -13,10 +13,10 @@ use uuid::Uuid;
 use super::{
     DbError, SystemTx, TenantTx,
     event_stream::StreamSnapshot,
-    events::position_of,
+    events::{position_number, position_of},
     schema::webhooks,
     sql::{
-        OfTenant as _, interval, now, now_plus, now_plus_optional, query, seconds, sql, statement, types::Xid,
+        OfTenant as _, interval, now, now_plus, now_plus_optional, query, seconds, sql, statement, xid::Xid,
     },
 };
 use crate::domain::{
@@ -388,8 +388,4 @@ pub async fn set_incarnation(
             webhooks::incarnation.eq(incarnation),
         ));
     Ok(query("set webhook incarnation", update).execute(tx.connection()?).await? == 1)
-}
-
-pub(super) fn position_number(position: EventPosition) -> i64 {
-    i64::try_from(position.n).unwrap_or(i64::MAX)
 }

@@ -16,7 +16,7 @@ const HEADER: &str = "\
 /// The imports of tables with a type of ours.
 const IMPORTS: &str = "    use diesel::sql_types::*;
 
-    use crate::db::sql::types::Xid8;
+    use crate::db::sql::xid::Xid8;
 
 ";
 

@@ -115,12 +115,12 @@ impl DueItems for ExpiredFiles<'_> {
         *item
     }
 
-    fn fields<'a>(&self, (_, file): &'a ExpiredFile) -> ItemFields<'a> {
-        ItemFields { file: Some(*file), ..ItemFields::new(self.caller.tenant_id()) }
+    fn fields<'a>(&self, expired: &'a ExpiredFile) -> ItemFields<'a> {
+        ItemFields { file: Some(expired.file), ..ItemFields::new(self.caller.tenant_id()) }
     }
 
-    async fn process(&self, (_, file): &ExpiredFile) -> Result<ItemOutcome, Error> {
-        delete_if_expired(self.app, &self.caller, *file).await.map(ItemOutcome::from_done)
+    async fn process(&self, expired: &ExpiredFile) -> Result<ItemOutcome, Error> {
+        delete_if_expired(self.app, &self.caller, expired.file).await.map(ItemOutcome::from_done)
     }
 }
 

@@ -46,12 +46,12 @@ impl DueItems for TrashedFiles<'_> {
         *item
     }
 
-    fn fields<'a>(&self, (_, tenant, file): &'a DueFile) -> ItemFields<'a> {
-        ItemFields { file: Some(*file), ..ItemFields::new(*tenant) }
+    fn fields<'a>(&self, due: &'a DueFile) -> ItemFields<'a> {
+        ItemFields { file: Some(due.file), ..ItemFields::new(due.tenant) }
     }
 
-    async fn process(&self, (_, tenant, file): &DueFile) -> Result<ItemOutcome, Error> {
-        purge_if_due(self.app, *tenant, *file).await.map(ItemOutcome::from_done)
+    async fn process(&self, due: &DueFile) -> Result<ItemOutcome, Error> {
+        purge_if_due(self.app, due.tenant, due.file).await.map(ItemOutcome::from_done)
     }
 }
 

@@ -1,5 +1,7 @@
 //! The files of `migrations/`, which `build.rs` embeds.
 
+use std::collections::BTreeMap;
+
 use diesel::{
     connection::BoxableConnection,
     migration::{Migration, MigrationMetadata, MigrationName, MigrationSource, MigrationVersion, Result},
@@ -33,7 +35,7 @@ pub(super) struct EmbeddedFunction {
 impl EmbeddedFunction {
     /// Returns the SQL that creates or replaces the function and grants the permission to execute it.
     pub(super) fn render(&self) -> std::result::Result<String, TemplateError> {
-        render(&format!("functions/{}.sql", self.name), self.text)
+        render(&format!("functions/{}.sql", self.name), self.text, |_| None)
     }
 
     /// Returns the comment that marks a function that was created from this SQL.
@@ -54,12 +56,15 @@ pub(super) fn render_functions() -> std::result::Result<String, TemplateError> {
 }
 
 impl EmbeddedMigration {
-    /// Returns the migration with its placeholders replaced.
-    pub(super) fn render(&self) -> std::result::Result<RenderedMigration, TemplateError> {
+    /// Returns the migration with its placeholders replaced. `functions` are the texts that it can include.
+    pub(super) fn render(
+        &self,
+        functions: &BTreeMap<&str, String>,
+    ) -> std::result::Result<RenderedMigration, TemplateError> {
         Ok(RenderedMigration {
             name: Name(self.name),
-            up: render(&format!("{}/up.sql", self.name), self.up)?,
-            down: render(&format!("{}/down.sql", self.name), self.down)?,
+            up: render(&format!("{}/up.sql", self.name), self.up, |name| functions.get(name).cloned())?,
+            down: render(&format!("{}/down.sql", self.name), self.down, |_| None)?,
         })
     }
 
@@ -137,7 +142,29 @@ pub(super) struct Migrations;
 
 impl MigrationSource<Pg> for Migrations {
     fn migrations(&self) -> Result<Vec<Box<dyn Migration<Pg>>>> {
-        let rendered = MIGRATIONS.iter().map(|migration| Ok(Box::new(migration.render()?) as _));
+        let functions = functions_by_name()?;
+        let rendered = MIGRATIONS.iter().map(|migration| Ok(Box::new(migration.render(&functions)?) as _));
         rendered.collect()
+    }
+}
+
+/// Returns the SQL of each function, without the newline at its end.
+fn functions_by_name() -> std::result::Result<BTreeMap<&'static str, String>, TemplateError> {
+    FUNCTIONS.iter().map(|function| Ok((function.name, function.render()?.trim_end().to_owned()))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_files_render() {
+        let functions = functions_by_name().unwrap();
+        for migration in MIGRATIONS {
+            migration.render(&functions).unwrap();
+        }
+        for (name, text) in functions {
+            assert!(text.contains(&format!(" app.{name}(")), "{name}");
+        }
     }
 }

@@ -5,7 +5,6 @@
 //! Placeholders are replaced before the SQL is executed, so CHECK constraints, predicates of indexes and
 //! functions contain literals. The tests name states in their SQL in the same way.
 
-use super::embedded::FUNCTIONS;
 use crate::{
     db::{
         audit_entries::AuditAction,
@@ -30,18 +29,27 @@ pub struct TemplateError {
     placeholder: String,
 }
 
-/// Replaces the placeholders of a file. `path` is relative to `migrations/`.
-pub(super) fn render(path: &str, text: &str) -> Result<String, TemplateError> {
-    render_at(&format!("migrations/{path}"), text)
+/// Replaces the placeholders of a file. `path` is relative to `migrations/`. `find_function` returns the text
+/// for `{function.name}`.
+pub(super) fn render(
+    path: &str,
+    text: &str,
+    find_function: impl Fn(&str) -> Option<String>,
+) -> Result<String, TemplateError> {
+    render_at(&format!("migrations/{path}"), text, find_function)
 }
 
 /// Replaces the names of states in a statement, such as `{upload_state.open}`, with their numbers. Other
 /// braces remain.
 pub fn replace_state_names(sql: &str) -> Result<String, TemplateError> {
-    render_at("statement", sql)
+    render_at("statement", sql, |_| None)
 }
 
-fn render_at(location: &str, text: &str) -> Result<String, TemplateError> {
+fn render_at(
+    location: &str,
+    text: &str,
+    find_function: impl Fn(&str) -> Option<String>,
+) -> Result<String, TemplateError> {
     let mut rendered = String::with_capacity(text.len());
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('{') {
@@ -51,7 +59,13 @@ fn render_at(location: &str, text: &str) -> Result<String, TemplateError> {
             rest = after;
             continue;
         };
-        rendered.push_str(&resolve(location, kind, name)?);
+        let value = match kind {
+            "function" => find_function(name),
+            _ => find_number(kind, name).map(|number| number.to_string()),
+        };
+        let unknown =
+            || TemplateError { location: location.to_owned(), placeholder: format!("{kind}.{name}") };
+        rendered.push_str(&value.ok_or_else(unknown)?);
         rest = tail;
     }
     rendered.push_str(rest);
@@ -68,19 +82,6 @@ fn split_placeholder(after: &str) -> Option<(&str, &str, &str)> {
             && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
     };
     (is_name(kind) && is_name(name)).then_some((kind, name, tail))
-}
-
-fn resolve(location: &str, kind: &str, name: &str) -> Result<String, TemplateError> {
-    if kind == "function"
-        && location.ends_with("/up.sql")
-        && let Some(function) = FUNCTIONS.iter().find(|function| function.name == name)
-    {
-        return Ok(function.render()?.trim_end().to_owned());
-    }
-    let number = find_number(kind, name);
-    number
-        .map(|number| number.to_string())
-        .ok_or_else(|| TemplateError { location: location.to_owned(), placeholder: format!("{kind}.{name}") })
 }
 
 fn find_number(kind: &str, name: &str) -> Option<i16> {
@@ -113,29 +114,17 @@ fn find_number(kind: &str, name: &str) -> Option<i16> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::db::migrate::embedded::MIGRATIONS;
-
-    #[test]
-    fn all_files_render() {
-        for migration in MIGRATIONS {
-            migration.render().unwrap();
-        }
-        for function in FUNCTIONS {
-            let text = function.render().unwrap();
-            assert!(text.contains(&format!(" app.{}(", function.name)), "{}", function.name);
-        }
-    }
 
     #[test]
     fn placeholders_become_numbers() {
         let text = "state IN ({upload_state.open}, {upload_state.abandoned}), '{}', {a, b}";
-        assert_eq!(render("x/up.sql", text).unwrap(), "state IN (1, 3), '{}', {a, b}");
+        assert_eq!(render("x/up.sql", text, |_| None).unwrap(), "state IN (1, 3), '{}', {a, b}");
     }
 
     #[test]
-    fn migration_includes_function() {
-        let text = render("x/up.sql", "{function.now}\n").unwrap();
-        assert!(text.contains("CREATE OR REPLACE FUNCTION app.now()"), "{text}");
+    fn functions_are_included() {
+        let find = |name: &str| (name == "now").then(|| "CREATE".to_owned());
+        assert_eq!(render("x/up.sql", "a {function.now}", find).unwrap(), "a CREATE");
     }
 
     #[test]
@@ -155,7 +144,7 @@ mod tests {
             ("x/up.sql", "function.gone"),
             ("functions/x.sql", "function.now"),
         ] {
-            let error = render(path, &format!("{{{placeholder}}}")).unwrap_err().to_string();
+            let error = render(path, &format!("{{{placeholder}}}"), |_| None).unwrap_err().to_string();
             assert_eq!(error, format!("migrations/{path}: unknown placeholder {{{placeholder}}}"));
         }
     }

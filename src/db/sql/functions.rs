@@ -8,7 +8,7 @@ use diesel::{
     },
 };
 
-use super::types::Xid8;
+use super::xid::Xid8;
 
 #[diesel::declare_sql_function]
 extern "SQL" {

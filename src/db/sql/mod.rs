@@ -10,7 +10,8 @@ mod literals;
 mod operation;
 mod tenant_table;
 mod text;
-pub(super) mod types;
+mod types;
+pub(super) mod xid;
 
 pub(super) use functions::*;
 pub(super) use literals::{InSql, StateLiteral, literal, sql};

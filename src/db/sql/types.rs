@@ -7,13 +7,15 @@ use diesel::{
     // The derive of `AsExpression` uses this type; the types of the domain cannot derive it.
     internal::derives::as_expression::Bound,
     pg::{Pg, PgValue},
-    query_builder::QueryId,
     serialize::{self, Output, ToSql},
-    sql_types::{BigInt, Binary, Jsonb, Nullable, SingleValue, SmallInt, SqlType, Text, Uuid as SqlUuid},
+    sql_types::{BigInt, Binary, Jsonb, Nullable, SingleValue, SmallInt, Text, Uuid as SqlUuid},
 };
 use uuid::Uuid;
 
-use super::InSql;
+use super::{
+    InSql,
+    xid::{Xid, Xid8},
+};
 use crate::{
     db::{
         audit_entries::AuditAction,
@@ -35,12 +37,6 @@ use crate::{
         webhook::{DeliveryState, WebhookState},
     },
 };
-
-/// A 64-bit transaction id.
-#[derive(Debug, Clone, Copy, QueryId, SqlType)]
-#[diesel(postgres_type(oid = 5069, array_oid = 271))]
-#[allow(unreachable_pub, reason = "the tables of the schema are public items with columns of this type")]
-pub struct Xid8;
 
 /// Lets the query builder take a value of a type as an argument, and read it from a column.
 macro_rules! stored {
@@ -238,10 +234,6 @@ impl FromSql<Jsonb, Pg> for Policy {
         Ok(serde_json::from_value(document)?)
     }
 }
-
-/// The id of a transaction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::db) struct Xid(pub(in crate::db) u64);
 
 stored!(Xid, Xid8);
 
