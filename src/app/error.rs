@@ -74,11 +74,9 @@ pub enum Error {
     #[error(
         "{needed_bytes} more bytes exceed the tenant's quota: {used_bytes} bytes used and {reserved_bytes} reserved of {limit_bytes}"
     )]
-    #[allow(missing_docs, reason = "the fields are the values in the message")]
     QuotaBytes { needed_bytes: i64, used_bytes: i64, reserved_bytes: i64, limit_bytes: i64 },
     /// The tenant's quota allows no more files.
     #[error("tenant has {file_count} files; its limit is {file_count_max}")]
-    #[allow(missing_docs, reason = "the fields are the values in the message")]
     QuotaFiles { file_count: i64, file_count_max: i64 },
     /// The file exceeds the size limit of its kind.
     #[error("file has {size_bytes} bytes; the limit for {} is {limit_bytes} bytes", describe_kind(*kind))]
@@ -138,7 +136,6 @@ pub enum Error {
     #[error(
         "new limits are below the current usage: {used_bytes} bytes used, {reserved_bytes} reserved, {file_count} files"
     )]
-    #[allow(missing_docs, reason = "the fields are the values in the message")]
     QuotaBelowUsage { used_bytes: i64, reserved_bytes: i64, file_count: i64 },
     /// The tenant is suspended.
     #[error("tenant is suspended; the operator can resume it")]
@@ -154,7 +151,6 @@ pub enum Error {
         "{file_count} files of the tenant must be kept: {held_file_count} until their legal hold is released{}",
         until.map(|until| format!(", the last of the others until {until}")).unwrap_or_default()
     )]
-    #[allow(missing_docs, reason = "the fields are the values in the message")]
     TenantRetained { file_count: i64, held_file_count: i64, until: Option<Timestamp> },
     /// A category with this name exists.
     #[error("category `{0}` already exists")]

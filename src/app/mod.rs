@@ -74,7 +74,6 @@ pub enum Principal {
 
 /// The configured limits of use cases.
 #[derive(Debug, Clone)]
-#[allow(missing_docs, reason = "one field per section of the configuration")]
 pub struct Limits {
     pub uploads: UploadsConfig,
     pub downloads: DownloadsConfig,
@@ -127,7 +126,6 @@ struct Rotations {
 }
 
 /// The parts of an [`App`].
-#[allow(missing_docs, reason = "the fields are the parts of their names")]
 pub struct Parts {
     pub db: Database,
     pub stores: Stores,

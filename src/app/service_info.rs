@@ -38,7 +38,6 @@ pub struct ServiceInfo {
 
 /// The limits that apply to every caller.
 #[derive(Debug, Clone)]
-#[allow(missing_docs, reason = "the fields are documented in the message `ServiceLimits`")]
 pub struct ServiceLimits {
     pub chunk_bytes_max: usize,
     pub part_size_bytes: usize,
@@ -66,7 +65,6 @@ pub struct ServiceLimits {
 
 /// The optional features. Each is true only if this server provides it.
 #[derive(Debug, Clone, Copy)]
-#[allow(missing_docs, reason = "the fields are documented in the message `ServiceFeatures`")]
 #[allow(clippy::struct_excessive_bools, reason = "the features are independent of each other")]
 pub struct ServiceFeatures {
     pub direct_upload: bool,

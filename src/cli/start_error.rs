@@ -8,7 +8,6 @@ use crate::{
 
 /// The error with which a server or worker process ends.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "each variant is named after the error that it wraps")]
 pub enum StartError {
     #[error(transparent)]
     Database(#[from] DbError),

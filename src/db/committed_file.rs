@@ -24,7 +24,6 @@ pub struct CommitTimes {
 
 /// The record of a file that got a new version, at the time of that commit.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-#[allow(missing_docs, reason = "the fields are those of the same names in `File`")]
 pub struct FileRecord {
     pub version: i32,
     pub revision: i64,

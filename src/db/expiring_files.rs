@@ -67,7 +67,6 @@ pub async fn list_tenants(
 
 /// A file that is due for deletion; also its position in the tenant's list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Queryable)]
-#[allow(missing_docs, reason = "the names say what the fields are")]
 pub struct ExpiredFile {
     pub due_time: Timestamp,
     pub file: FileId,

@@ -19,7 +19,6 @@ use crate::domain::{
 
 /// A copy of a file, with the values that differ from its source.
 #[derive(Debug)]
-#[allow(missing_docs, reason = "the fields are the columns of the same names")]
 pub struct FileCopy<'a> {
     pub source: FileId,
     pub source_version: i32,

@@ -334,7 +334,6 @@ pub async fn is_category_used(tx: &mut TenantTx, category: &str) -> Result<bool,
 /// A file that is due for purge, because both its time in the trash and its retention have expired; also its
 /// position in the list of due files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Queryable)]
-#[allow(missing_docs, reason = "the names say what the fields are")]
 pub struct DueFile {
     pub due_time: Timestamp,
     pub tenant: TenantId,

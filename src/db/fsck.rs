@@ -118,7 +118,6 @@ pub async fn check_ownership(tx: &mut SystemTx, keys: &[&ObjectKey]) -> Result<V
 /// A quota row whose counters differ from the stored files and open uploads.
 #[derive(Debug, Clone, PartialEq, Eq, QueryableByName)]
 #[diesel(table_name = quotas)]
-#[allow(missing_docs, reason = "the values of the quota row, and the counted values")]
 pub struct QuotaDrift {
     #[diesel(column_name = tenant_id)]
     pub tenant: TenantId,
@@ -183,7 +182,6 @@ pub async fn list_quota_drifts(tx: &mut SystemTx) -> Result<Vec<QuotaDrift>, DbE
 /// A usage counter that differs from the stored files.
 #[derive(Debug, Clone, PartialEq, Eq, QueryableByName)]
 #[diesel(table_name = usage_counters)]
-#[allow(missing_docs, reason = "the values of the counter, and the counted values")]
 pub struct UsageDrift {
     #[diesel(column_name = tenant_id)]
     pub tenant: TenantId,

@@ -23,7 +23,6 @@ pub async fn find_file(tx: &mut TenantTx, source: Digest) -> Result<Option<FileI
 /// An imported object and its file. The file may have been purged since.
 #[derive(Debug, QueryableByName)]
 #[diesel(table_name = imports)]
-#[allow(missing_docs, reason = "the fields are the columns of the same names")]
 pub struct ImportRow {
     pub source: String,
     pub source_sha256: Digest,

@@ -118,7 +118,6 @@ impl From<QuotaRow> for Quota {
 
 /// A change of usage and reservations, applied only if the result stays within the limits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[allow(missing_docs, reason = "each field is the change of the column of the same name")]
 pub struct QuotaDelta {
     pub used_bytes: i64,
     pub reserved_bytes: i64,

@@ -23,7 +23,6 @@ use crate::domain::{
 
 /// A new upload.
 #[derive(Debug, Clone)]
-#[allow(missing_docs, reason = "the fields are the columns of the same names")]
 pub struct NewUpload {
     pub id: UploadId,
     pub blob_id: BlobId,

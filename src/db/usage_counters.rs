@@ -20,7 +20,6 @@ use crate::domain::{file::File, media_type::MediaKind};
 /// A usage counter.
 #[derive(Debug, Clone, PartialEq, Eq, Queryable, Selectable)]
 #[diesel(table_name = usage_counters, check_for_backend(diesel::pg::Pg))]
-#[allow(missing_docs, reason = "the fields are those of the contract's UsageEntry, explained there")]
 pub struct UsageCounter {
     pub category: String,
     pub media_kind: MediaKind,

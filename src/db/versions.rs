@@ -60,7 +60,6 @@ pub async fn get(tx: &mut TenantTx, file: FileId, version: i32) -> Result<Option
 /// A version in a tenant export.
 #[derive(Debug, Clone, Queryable, Selectable)]
 #[diesel(table_name = versions, check_for_backend(diesel::pg::Pg))]
-#[allow(missing_docs, reason = "the fields are the columns of the same names")]
 pub struct ExportedVersion {
     #[diesel(column_name = file_id)]
     pub file: FileId,
@@ -214,7 +213,6 @@ pub async fn list(
 
 /// A version to create with the content of another one.
 #[derive(Debug)]
-#[allow(missing_docs, reason = "the fields are the columns of the same names")]
 pub struct VersionCopy<'a> {
     pub from_file: FileId,
     pub from_version: i32,
@@ -268,7 +266,6 @@ pub async fn copy(tx: &mut TenantTx, copy: &VersionCopy<'_>) -> Result<(), DbErr
 /// The properties of a version that a category restricts.
 #[derive(Debug, Clone, PartialEq, Eq, Queryable, Selectable)]
 #[diesel(table_name = versions, check_for_backend(diesel::pg::Pg))]
-#[allow(missing_docs, reason = "the fields are the columns of the same names")]
 pub struct LargestVersion {
     pub version: i32,
     pub mime_type: String,

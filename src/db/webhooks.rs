@@ -29,7 +29,6 @@ use crate::domain::{
 
 /// A webhook with its internal columns.
 #[derive(Debug, Clone)]
-#[allow(missing_docs, reason = "the fields are the columns of the same names")]
 pub struct StoredWebhook {
     pub webhook: Webhook,
     pub sealed_secret: String,
@@ -327,7 +326,6 @@ pub async fn claim_due(
 
 /// The result of a delivery attempt.
 #[derive(Debug, Clone)]
-#[allow(missing_docs, reason = "the fields are the columns of the same names")]
 pub struct DeliveryProgress {
     pub position: EventPosition,
     pub position_time: Timestamp,

@@ -105,7 +105,6 @@ pub struct EntityRef {
 
 /// The record of a file with its current version.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[allow(missing_docs, reason = "the fields are documented in the message `File`")]
 pub struct File {
     pub id: FileId,
     pub tenant_id: TenantId,
@@ -172,7 +171,6 @@ pub const FIRST_VERSION: i32 = 1;
 
 /// The content of a version, as recorded with the file and the version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs, reason = "the fields are documented in the message `FileVersion`")]
 pub struct VersionContent {
     pub content_state: ContentState,
     pub scan_status: ScanStatus,
@@ -186,7 +184,6 @@ pub struct VersionContent {
 
 /// A version of a file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[allow(missing_docs, reason = "the fields are documented in the message `FileVersion`")]
 pub struct FileVersion {
     pub version: i32,
     pub content_state: ContentState,
@@ -206,7 +203,6 @@ pub struct FileVersion {
 
 /// Download statistics of a file. They lag behind by a few seconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs, reason = "the fields are documented in the message `File`")]
 pub struct FileAccess {
     pub download_count: u64,
     pub last_access_time: Option<Timestamp>,

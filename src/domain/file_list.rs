@@ -58,7 +58,6 @@ impl FileOrder {
 
 /// The filter of a list. A file must match all fields that are set.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
-#[allow(missing_docs, reason = "the fields are documented in the message `FileFilter`")]
 pub struct FileFilter {
     pub category: Option<String>,
     pub states: Vec<FileState>,

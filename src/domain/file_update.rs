@@ -13,7 +13,6 @@ use super::{
 
 /// New values of a file's record. Absent fields are left unchanged.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
-#[allow(missing_docs, reason = "the fields are documented in the message `File`")]
 pub struct FileUpdate {
     pub name: Option<String>,
     pub title: Option<String>,

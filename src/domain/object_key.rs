@@ -35,7 +35,6 @@ pub enum ObjectKeyError {
     /// The key is longer than [`OBJECT_KEY_LENGTH_BYTES_MAX`], or the prefix is longer than
     /// [`OBJECT_KEY_PREFIX_LENGTH_BYTES_MAX`].
     #[error("object key or prefix has {length_bytes} bytes; the limit is {length_bytes_max}")]
-    #[allow(missing_docs, reason = "the fields are the values in the message")]
     TooLong { length_bytes: usize, length_bytes_max: usize },
     /// The key contains a byte outside the alphabet.
     #[error("object key may contain only a-z, 0-9, '_', '-', '.' and '/'")]

@@ -6,7 +6,6 @@ use super::{
 
 /// The quota of a tenant.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[allow(missing_docs, reason = "the fields are documented in the message `Quota`")]
 pub struct Quota {
     pub tenant_id: TenantId,
     pub limit_bytes: i64,
@@ -47,7 +46,6 @@ pub struct QuotaState {
 
 /// The values from which a [`QuotaState`] is computed, as stored in responses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[allow(missing_docs, reason = "the fields are documented in the message `Quota`")]
 pub struct QuotaFigures {
     pub limit_bytes: i64,
     pub used_bytes: i64,
@@ -103,7 +101,6 @@ impl QuotaFigures {
 
 /// A change of a quota. Fields that are `None` are left unchanged.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
-#[allow(missing_docs, reason = "the fields are documented in the message `Quota`")]
 pub struct QuotaChange {
     pub limit_bytes: Option<i64>,
     pub file_count_max: Option<i64>,

@@ -15,7 +15,6 @@ pub const ISSUER_CHARACTERS_MAX: usize = 500;
 
 /// The record of a tenant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs, reason = "the fields are documented in the message `Tenant`")]
 pub struct TenantRecord {
     pub id: TenantId,
     pub kind: TenantKind,
@@ -31,7 +30,6 @@ pub struct TenantRecord {
 
 /// The progress of a deletion: the amount of data when it started, and the amount deleted so far.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs, reason = "the fields are documented in the message `TenantDeletion`")]
 pub struct DeletionProgress {
     pub file_count: i64,
     pub object_count: i64,

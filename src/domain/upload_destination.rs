@@ -25,7 +25,6 @@ pub enum Destination {
 
 /// The record of a file that an upload creates.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[allow(missing_docs, reason = "the fields are those of the contract's UploadSpec, explained there")]
 pub struct NewFile {
     pub name: String,
     pub category: String,

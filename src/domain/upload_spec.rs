@@ -25,7 +25,6 @@ pub const ENTITY_NAME_CHARACTERS_MAX: usize = 64;
 
 /// An upload spec as received, before validation.
 #[derive(Debug, Clone, Default)]
-#[allow(missing_docs, reason = "the fields are those of the contract's UploadSpec, explained there")]
 pub struct UploadSpec {
     pub name: String,
     pub mime_type: String,
@@ -53,7 +52,6 @@ pub struct UploadSpec {
 
 /// A valid spec with the policy's defaults applied.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[allow(missing_docs, reason = "the fields are those of the contract's UploadSpec, explained there")]
 pub struct CheckedSpec {
     pub destination: Destination,
     pub declared_mime_type: String,

@@ -36,7 +36,6 @@ sql_enum! {
 
 /// A webhook without its secret.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[allow(missing_docs, reason = "the fields are those of the contract, which explains them")]
 pub struct Webhook {
     pub id: WebhookId,
     pub url: String,
@@ -57,7 +56,6 @@ pub struct Webhook {
 
 /// The changes to a webhook. Absent fields are unchanged.
 #[derive(Debug, Clone, Default, serde::Serialize)]
-#[allow(missing_docs, reason = "the fields are those of the contract, which explains them")]
 pub struct WebhookChange {
     pub url: Option<String>,
     pub description: Option<String>,

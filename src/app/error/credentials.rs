@@ -77,7 +77,6 @@ pub enum InvalidCredentials {
     },
     /// The claim has too many ids.
     #[error("claim `{claim}` has {id_count} ids; the limit is {id_count_max}")]
-    #[allow(missing_docs, reason = "the fields are the values in the message")]
     ClaimTooLong { claim: String, id_count: usize, id_count_max: usize },
     /// The configuration does not map this role. Contains its first characters.
     #[error("role {0:?} is not configured")]

@@ -44,7 +44,6 @@ pub struct ImportedFileLookup {
 
 /// A file and its source object.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the fields are those of the contract, which explains them")]
 pub struct ImportedFile {
     pub file_id: FileId,
     pub source: String,

@@ -115,7 +115,6 @@ pub trait MoveProgress: Send {
 
 /// An error of a run.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages describe the variants")]
 pub enum MoveError {
     #[error(transparent)]
     UnknownProvider(#[from] crate::storage::UnknownProvider),

@@ -14,7 +14,6 @@ use crate::proto::v1::{
 
 /// A `File` as JSON.
 #[derive(Debug, Serialize)]
-#[allow(missing_docs, reason = "the fields are documented in the protobuf definition")]
 pub(super) struct FileRecord {
     pub id: String,
     pub name: String,

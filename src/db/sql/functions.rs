@@ -71,8 +71,7 @@ diesel::postfix_operator!(IsOfViewer, " = ANY ((SELECT app.principals())::text[]
 
 diesel::postfix_operator!(ToBigint, "::bigint", Nullable<BigInt>, backend: Pg);
 
-/// Returns the sum of a column, or NULL if there are no rows. A sum that exceeds a
-/// bigint is an error.
+/// Returns the sum of a column, or NULL if there are no rows. A sum that exceeds a bigint is an error.
 pub(in crate::db) fn sum_of<C: AsExpression<BigInt>>(column: C) -> ToBigint<sum_numeric<C>> {
     ToBigint::new(sum_numeric(column))
 }

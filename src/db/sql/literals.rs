@@ -24,9 +24,8 @@ impl InSql for &'static str {
     }
 }
 
-/// Builds SQL text once, and returns it as `&'static str`. Replaces each `{name}` with the value
-/// of that name: the number of a state, or a piece of SQL. Arguments of the statement are `$1`, `$2`
-/// and so on.
+/// Builds SQL text once, and returns it as `&'static str`. Replaces each `{name}` with the value of that name:
+/// the number of a state, or a piece of SQL. Arguments of the statement are `$1`, `$2` and so on.
 macro_rules! sql {
     ($text:literal, $($name:ident = $value:expr),+ $(,)?) => {{
         static TEXT: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| {

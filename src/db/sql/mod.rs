@@ -2,8 +2,8 @@
 //!
 //! Queries of one or two tables use diesel's query builder over [`super::schema`]; the compiler checks their
 //! tables, columns and types. SQL text is for statements that the query builder cannot express, or that are
-//! slower with it; see `docs/decisions/0006-diesel-dsl-and-where-not.md`.
-//! Both are prepared once per connection, and both run under the name of their operation.
+//! slower with it; see `docs/decisions/0006-diesel-dsl-and-where-not.md`. Both are prepared once per connection,
+//! and both run under the name of their operation.
 
 mod functions;
 mod literals;

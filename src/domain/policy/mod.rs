@@ -121,7 +121,6 @@ pub struct InitialQuota {
 /// The maximum file size per media kind, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[allow(missing_docs, reason = "one field per media kind")]
 pub struct FileSizeLimits {
     pub image: i64,
     pub video: i64,
