@@ -9,12 +9,65 @@ use crate::{
     meter::Sample,
     options::Options,
     report::{figure, machine_json, rows_json, write_conditions},
-    results::{Results, Spread, spread},
+    results::{Results, spread},
     row::Row,
 };
 
-/// A row whose rate falls by more than this fraction is reported as slower.
+/// The fraction of its rate that a row may lose.
 const LOSS_MAX: f64 = 0.03;
+
+/// The mean ratio of pairs of rounds, with the interval that contains the true ratio with a confidence of 95 %.
+#[derive(Debug, Clone, Copy)]
+struct PairedRatio {
+    mean: f64,
+    low: f64,
+    high: f64,
+}
+
+impl PairedRatio {
+    /// Returns the geometric mean of the ratios, so that a row twice as fast and one half as fast cancel out.
+    /// A single round has no interval.
+    fn new(ratios: &[f64]) -> Option<Self> {
+        let logs: Vec<f64> = ratios.iter().filter(|ratio| **ratio > 0.0).map(|ratio| ratio.ln()).collect();
+        #[allow(clippy::cast_precision_loss, reason = "far below 2^52")]
+        let count = logs.len() as f64;
+        let mean = (count > 0.0).then(|| logs.iter().sum::<f64>() / count)?;
+        let variance = logs.iter().map(|log| (log - mean).powi(2)).sum::<f64>() / (count - 1.0);
+        let reach = if logs.len() > 1 {
+            students_t(logs.len() - 1) * (variance / count).sqrt()
+        } else {
+            f64::INFINITY
+        };
+        Some(Self { mean: mean.exp(), low: (mean - reach).exp(), high: (mean + reach).exp() })
+    }
+
+    /// Says whether the row lost too much, as far as the rounds tell.
+    fn verdict(self) -> &'static str {
+        if self.high < 1.0 - LOSS_MAX {
+            "**slower**"
+        } else if self.low >= 1.0 - LOSS_MAX {
+            "equal or faster"
+        } else {
+            ""
+        }
+    }
+}
+
+/// Returns the factor of a two-sided interval of 95 % (Student's t), rounded up between the listed degrees of
+/// freedom.
+fn students_t(degrees: usize) -> f64 {
+    match degrees {
+        0 | 1 => 12.71,
+        2 => 4.31,
+        3 => 3.19,
+        4 => 2.78,
+        5..=6 => 2.58,
+        7..=9 => 2.37,
+        10..=14 => 2.23,
+        15..=29 => 2.14,
+        _ => 2.05,
+    }
+}
 
 /// The results of both programs, which contain the same rows.
 pub(crate) struct Comparison<'a> {
@@ -24,14 +77,15 @@ pub(crate) struct Comparison<'a> {
     pub(crate) other: &'a Results,
 }
 
-/// The comparison of one row. Ratios are of medians: this build divided by the other program.
+/// The comparison of one row. Ratios are this build divided by the other program; all but that of the rate are
+/// of medians.
 struct RowComparison {
     row: Row,
     this_rate: f64,
     other_rate: f64,
-    rate_ratio: f64,
-    /// The ratios of the individual rounds.
-    by_round: Spread,
+    /// The ratios of the rate in the individual rounds.
+    by_round: Vec<f64>,
+    rate_ratio: PairedRatio,
     service_cpu_ratio: Option<f64>,
     postgres_cpu_ratio: Option<f64>,
     p50_ratio: Option<f64>,
@@ -44,27 +98,19 @@ impl RowComparison {
             spread(samples, field).map(|spread| spread.median).filter(|median| *median > 0.0)
         };
         let ratio = |field: &dyn Fn(&Sample) -> f64| Some(median(this, field)? / median(other, field)?);
-        let by_round: Vec<Sample> = this
-            .iter()
-            .zip(other)
-            .map(|(this, other)| Sample { rate: this.rate / other.rate, ..Sample::default() })
-            .collect();
+        let by_round: Vec<f64> = this.iter().zip(other).map(|(this, other)| this.rate / other.rate).collect();
         Some(Self {
             row,
             this_rate: median(this, &|sample| sample.rate)?,
             other_rate: median(other, &|sample| sample.rate)?,
-            rate_ratio: ratio(&|sample| sample.rate)?,
-            by_round: spread(&by_round, |sample| sample.rate)?,
+            rate_ratio: PairedRatio::new(&by_round)?,
+            by_round,
             service_cpu_ratio: ratio(&|sample| sample.service.total()),
             postgres_cpu_ratio: ratio(&|sample| sample.postgres.total()),
             p50_ratio: ratio(&|sample| sample.latency.map_or(f64::NAN, |latency| latency.p50)),
             #[allow(clippy::cast_precision_loss, reason = "far below 2^52")]
             peak_ratio: ratio(&|sample| sample.peak_bytes.map_or(f64::NAN, |bytes| bytes as f64)),
         })
-    }
-
-    fn verdict(&self) -> &'static str {
-        if self.rate_ratio < 1.0 - LOSS_MAX { "**slower**" } else { "" }
     }
 
     fn line(&self) -> String {
@@ -75,22 +121,22 @@ impl RowComparison {
             self.row.name(),
             figure(self.this_rate, unit),
             figure(self.other_rate, unit),
-            self.rate_ratio,
-            self.by_round.min,
-            self.by_round.max,
+            self.rate_ratio.mean,
+            self.rate_ratio.low,
+            self.rate_ratio.high,
             optional(self.service_cpu_ratio),
             optional(self.postgres_cpu_ratio),
             optional(self.p50_ratio),
             optional(self.peak_ratio),
-            self.verdict(),
+            self.rate_ratio.verdict(),
         )
     }
 
     fn json(&self) -> Value {
         json!({
             "row": self.row.name(), "rate": self.this_rate, "other_rate": self.other_rate,
-            "rate_ratio": self.rate_ratio, "rate_ratio_min": self.by_round.min,
-            "rate_ratio_max": self.by_round.max, "service_cpu_ratio": self.service_cpu_ratio,
+            "rate_ratio": self.rate_ratio.mean, "rate_ratio_low": self.rate_ratio.low,
+            "rate_ratio_high": self.rate_ratio.high, "service_cpu_ratio": self.service_cpu_ratio,
             "postgres_cpu_ratio": self.postgres_cpu_ratio, "p50_ratio": self.p50_ratio,
             "peak_ratio": self.peak_ratio,
         })
@@ -113,14 +159,24 @@ impl Comparison<'_> {
         write_conditions(&mut text, machine, options);
         let _ = writeln!(
             text,
-            "Ratios are of medians, this build divided by the other program; rounds is the range of the ratios of \
-             single rounds. A row is slower if its rate is more than {:.0} % lower.\n\n\
-             | row | this build | other | ratio | rounds | service CPU | PostgreSQL CPU | p50 | peak | |\n\
+            "Ratios are this build divided by the other program: of the rate the geometric mean over the pairs of \
+             rounds with its interval of 95 %, of the other figures the ratio of the medians. A row is slower if \
+             the whole interval is below {:.2}, and equal or faster if none of it is.\n\n\
+             | row | this build | other | rate | 95 % | service CPU | PostgreSQL CPU | p50 | peak | |\n\
              |---|---|---|---|---|---|---|---|---|---|",
-            LOSS_MAX * 100.0
+            1.0 - LOSS_MAX
         );
-        for row in self.rows() {
+        let rows = self.rows();
+        for row in &rows {
             let _ = writeln!(text, "{}", row.line());
+        }
+        let pairs: Vec<f64> = rows.iter().flat_map(|row| row.by_round.iter().copied()).collect();
+        if let Some(PairedRatio { mean, low, high }) = PairedRatio::new(&pairs) {
+            let _ = writeln!(
+                text,
+                "| all rows, {} pairs | | | {mean:.3} | {low:.3}–{high:.3} | | | | | |",
+                pairs.len()
+            );
         }
         text
     }
