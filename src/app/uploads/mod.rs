@@ -1,5 +1,5 @@
-//! Uploads. `upload` checks the spec, receives the bytes under the process-wide byte budget, stores them, and
-//! commits.
+//! Uploads. `upload` checks the spec, receives the bytes under the process-wide byte budget, and stores and
+//! commits them.
 //!
 //! An upload that is created before its bytes can be resumed. Each part is recorded once it is in the store,
 //! together with the state that another replica needs to continue after it. A new writer takes over the
@@ -16,8 +16,7 @@
 //! - `admit`: checks everything before the first byte, and chooses the location of the blob.
 //! - `open`: the reservation, the lease and the multipart upload of a file that is not small.
 //! - `receive`: receives the bytes of a stream or a part.
-//! - `store`: makes the object complete and durable.
-//! - `commit`: makes the file visible, and cleans up.
+//! - `commit`: makes the object complete and durable, makes the file visible, and cleans up.
 //!
 //! The use cases call these stages. Read `upload` first, which uploads a file in a single stream. `direct` contains
 //! the use cases for uploads whose bytes go straight to the store, `resumable` those for uploads that are created
@@ -31,7 +30,6 @@ pub mod expire;
 mod open;
 mod receive;
 mod resumable;
-mod store;
 mod upload;
 
 pub(super) use self::{

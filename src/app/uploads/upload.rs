@@ -1,5 +1,5 @@
-//! Uploads one file in a single stream, in four stages: `admit` checks the spec, `receive` receives the bytes,
-//! `store` makes them durable, and `commit` makes the file visible.
+//! Uploads one file in a single stream, in three stages: `admit` checks the spec, `receive` receives the bytes,
+//! and `commit` makes them durable and the file visible.
 //!
 //! Read this file first, then the stages in this order.
 
@@ -10,10 +10,9 @@ use tracing::Instrument as _;
 
 use super::{
     admit::{Admission, AdmissionBasis, AdmittedUpload, admit_upload, read_admission_data},
-    commit::{CommittedUpload, commit_content, replay_upload},
+    commit::{self, CommittedUpload, replay_upload},
     error::{check_size, count_outcome, count_refusal},
     receive::{ReceivedStream, message::UploadMessage, receive_to_compare, receive_upload},
-    store::store_content,
 };
 use crate::{
     app::{App, Error},
@@ -67,8 +66,7 @@ where
     store_and_commit(app, caller, admitted.spec, received).await
 }
 
-/// Runs the last two stages in a separate task, so that a client that disconnects now does not undo the
-/// upload.
+/// Runs the last stage in a separate task, so that a client that disconnects now does not undo the upload.
 pub(super) async fn store_and_commit(
     app: &Arc<App>,
     caller: &Caller,
@@ -77,10 +75,7 @@ pub(super) async fn store_and_commit(
 ) -> Result<CommittedUpload, Error> {
     let (app, caller) = (Arc::clone(app), caller.clone());
     let tasks = app.tasks.clone();
-    let finishing = async move {
-        let stored = store_content(&app, &caller, received).await?;
-        commit_content(&app, &caller, spec, stored).await
-    };
+    let finishing = async move { commit::store_and_commit(&app, &caller, spec, received).await };
     tasks.spawn(finishing.in_current_span()).await.map_err(Error::internal)?
 }
 

@@ -1,7 +1,9 @@
-//! Commits stored content as a visible file, and cleans up after the commit.
+//! Stores the received bytes as one complete object, commits it as a visible file, and cleans up after the commit.
 //!
-//! `batch` writes the rows of the finished uploads of one tenant in one transaction, and `response` holds the
-//! response of an upload and its replay. This is the last stage of an upload.
+//! A small file is written here; of a larger one, whose parts were written while they were received, the
+//! multipart upload is completed. `batch` writes the rows of the finished uploads of one tenant in one
+//! transaction, and `response` holds the response of an upload and its replay. This is the last stage of an
+//! upload.
 
 pub(in crate::app) mod batch;
 mod response;
@@ -11,29 +13,32 @@ pub use self::response::{CommittedUpload, Warning, WarningCode};
 pub(super) use self::response::{commit_request_id, replay_committed_upload, replay_upload};
 use super::{
     admit::Target,
+    error::map_multipart_error,
     open::OpenUpload,
-    receive::content::ContentSummary,
-    store::{StoredContent, delete_object},
+    receive::{ReceivedBytes, ReceivedStream, content::ContentSummary},
 };
 use crate::{
-    app::{App, Error, access::can_write_all, audit},
+    app::{App, Error, access::can_write_all, audit, uploads::UploadError},
     db::{
+        Viewer,
         audit_entries::{AuditAction, AuditEntry},
         blobs::Blob,
         commit::FinishedDestination,
         idempotency_keys::RequestKey,
+        upload_parts,
         uploads::UploadLease,
     },
     domain::{
         caller::Caller,
         clock::Timestamp,
-        digest::Digest,
+        digest::{Digest, ObjectHashes},
         file::{ContentState, ScanStatus, VersionContent},
         ids::{FileId, JobId, TenantId},
         import_origin::ImportOrigin,
         upload_destination::Destination,
         upload_spec::ResolvedSpec,
     },
+    storage::{PartReceipt, Payload, StorageErrorKind},
 };
 
 /// An upload that waits for its commit.
@@ -78,15 +83,16 @@ pub(in crate::app) struct CommitReceipt {
     pub(super) is_replay: bool,
 }
 
-/// Makes stored content visible as a file, together with other uploads of its tenant: `app/group.rs` collects
-/// the batch, and `batch` commits it.
-pub(super) async fn commit_content(
+/// Stores the received bytes and makes them visible as a file, together with other uploads of its tenant:
+/// `app/group.rs` collects the batch, and `batch` commits it.
+pub(super) async fn store_and_commit(
     app: &App,
     caller: &Caller,
     spec: ResolvedSpec,
-    stored: StoredContent,
+    received: ReceivedStream,
 ) -> Result<CommittedUpload, Error> {
-    let StoredContent { content, hashes, target, open, store_time } = stored;
+    let StoredContent { content, hashes, target, open, store_time } =
+        store_content(app, caller, received).await?;
     let lease = open.as_ref().map(|open| open.lease());
     let blob = target.to_blob(content.size_bytes, Some(hashes));
     let finished = new_pending_commit(app, caller, spec, &content, blob, lease, store_time);
@@ -177,5 +183,87 @@ async fn clean_up_after_commit(
         // Dropping the upload deletes the object and releases the reservation; a resumable upload stays open.
         (Ok(_) | Err(_), Some(open)) => drop(open),
         (Ok(_) | Err(_), None) => delete_object(target).await,
+    }
+}
+
+/// Content that is complete and durable in its store, and that no row refers to yet.
+struct StoredContent {
+    content: ContentSummary,
+    hashes: ObjectHashes,
+    target: Target,
+    /// The open upload, if any. A small file has none.
+    open: Option<Box<OpenUpload>>,
+    /// When the last bytes were received. A small file is sent to the store after that.
+    store_time: Timestamp,
+}
+
+/// Stores the received bytes. If this fails, no object of a small file is left behind.
+async fn store_content(app: &App, caller: &Caller, received: ReceivedStream) -> Result<StoredContent, Error> {
+    let ReceivedStream { content, sha256, bytes } = received;
+    let store_time = app.clock.now();
+    let (target, open, crc64nvme) = match bytes {
+        ReceivedBytes::Memory(target, part) => {
+            let (body, permit) = part.into_body();
+            let put = target.store.put(&target.key, body.clone(), &target.options).await;
+            let crc64nvme = body.crc64nvme();
+            drop((body, permit));
+            if let Err(error) = put {
+                // A write that returned an error may still have succeeded.
+                delete_object(&target).await;
+                return Err(error.into());
+            }
+            (*target, None, crc64nvme)
+        }
+        ReceivedBytes::Parts { open, receipts, crc64nvme } => {
+            complete_multipart(app, caller, &open, &receipts).await?;
+            (open.target().clone(), Some(open), crc64nvme)
+        }
+        ReceivedBytes::Compared => return Err(Error::internal("compared upload has no bytes to store")),
+    };
+    let hashes = ObjectHashes { sha256, crc64nvme };
+    Ok(StoredContent { content, hashes, target, open, store_time })
+}
+
+/// Completes the multipart upload of an open upload. Safe to repeat if the outcome of an earlier attempt is
+/// unknown.
+///
+/// A part that differs from the recorded one was rewritten by a fenced writer. Its original bytes are lost, so
+/// this deletes the rows of all parts, and the client must send them again.
+async fn complete_multipart(
+    app: &App,
+    caller: &Caller,
+    open: &OpenUpload,
+    receipts: &[PartReceipt],
+) -> Result<(), Error> {
+    let Target { store, key, options, .. } = open.target();
+    if receipts.is_empty() {
+        // Stores cannot complete a multipart upload without parts. No other writer uses this key.
+        return match store.put(key, Payload::default(), options).await {
+            Err(error) if error.kind != StorageErrorKind::AlreadyExists => Err(error.into()),
+            _ => Ok(store.abort_multipart(key, open.multipart()).await?),
+        };
+    }
+    match store.complete_multipart(key, open.multipart(), receipts).await {
+        Ok(_) => Ok(()),
+        Err(error) if open.is_resumable() && error.kind == StorageErrorKind::InvalidInput => {
+            tracing::warn!(upload = %open.lease().id, %error, "found parts in the store that differ from the recorded ones");
+            let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::system()).await?;
+            let deleted = upload_parts::delete_from(&mut tx, open.lease(), 1).await;
+            match tx.finish(deleted).await? {
+                // Another writer has taken over the upload, and the parts belong to it.
+                0 => Err(UploadError::Fenced.into()),
+                _ => Err(UploadError::Paused { persisted_size_bytes: 0 }.into()),
+            }
+        }
+        Err(error) => Err(map_multipart_error(error)),
+    }
+}
+
+/// Deletes an object that no committed row refers to. A failure is logged: the sweeper deletes the object
+/// later.
+pub(super) async fn delete_object(target: &Target) {
+    let key = &target.key;
+    if let Err(error) = target.store.delete(key).await {
+        tracing::warn!(%key, %error, "failed to delete object");
     }
 }

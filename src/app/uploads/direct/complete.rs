@@ -16,7 +16,7 @@ use crate::{
             admit::Target,
             commit::{
                 CommitReceipt, CommittedUpload, PendingCommit, VerificationJob, commit_request_id,
-                is_final_refusal, new_pending_commit, replay_committed_upload,
+                delete_object, is_final_refusal, new_pending_commit, replay_committed_upload,
             },
             error::{check_size, map_multipart_error},
             open::{
@@ -27,7 +27,6 @@ use crate::{
                 content::ContentSummary,
                 message::{CompletedPart, Completion},
             },
-            store::delete_object,
         },
     },
     db::{

@@ -5,7 +5,7 @@
 //! (`budget`). `content` computes size, digest and type of the bytes, `part` buffers and writes one part, and
 //! `persisted` describes the parts that were stored before.
 //!
-//! The next stage is `store`.
+//! The next stage is `commit`.
 
 pub(super) mod budget;
 pub(super) mod content;
