@@ -41,7 +41,7 @@ impl PairedRatio {
         Some(Self { mean: mean.exp(), low: (mean - reach).exp(), high: (mean + reach).exp() })
     }
 
-    /// Says whether the row lost too much, as far as the rounds tell.
+    /// Returns whether the row lost too much, as far as the rounds show it.
     fn verdict(self) -> &'static str {
         if self.high < 1.0 - LOSS_MAX {
             "**slower**"
