@@ -12,6 +12,7 @@ mod dev;
 mod direct;
 mod direct_worker;
 mod documents;
+mod envoy;
 mod garage;
 mod gate;
 mod identity;
