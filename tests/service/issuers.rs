@@ -1,6 +1,8 @@
 //! Trust belongs to an issuer: who may name operators, in which tenants its callers act, and when a tenant is
 //! created.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
@@ -8,11 +10,12 @@ use strongroom::{
     config::{Config, auth::IssuerConfig},
     domain::clock::Clock,
     proto::{
-        admin::v1::ListTenantsRequest,
-        v1::{CreateWebhookRequest, ListFilesRequest, UploadSpec, Visibility},
+        admin::v1::{ListTenantsRequest, SuspendTenantRequest, export_tenant_response::Record},
+        v1::{CreateWebhookRequest, FileFilter, ListFilesRequest, Quota, UploadSpec, Visibility},
     },
 };
 use tonic::{Code, Status, body::Body};
+use tonic_types::StatusExt;
 use tower::Service as _;
 
 use crate::harness::{
@@ -176,6 +179,149 @@ fn service_and_user_with_one_subject_are_not_one_person() {
         let service = s.caller(Identity { kind, ..user.identity.clone() });
         assert_ne!(service.tenant_id().await, user.tenant_id().await);
     });
+}
+
+#[test]
+fn migration_renames_the_ids_of_services_only() {
+    const UP: &str = include_str!("../../migrations/20261130020200_name_service_ids/up.sql");
+    const DOWN: &str = include_str!("../../migrations/20261130020200_name_service_ids/down.sql");
+    service_test(|s| async move {
+        s.billing().upload(spec("by service"), b"x").await.unwrap();
+        s.alice().upload(spec("by user"), b"x").await.unwrap();
+        service_alice(&s).upload(spec("by both"), b"x").await.unwrap();
+        let owners = "SELECT format('%s %s %s', f.name, f.owner_id, v.created_by)
+                      FROM files AS f JOIN versions AS v ON v.file_id = f.id ORDER BY f.name";
+        let new = [
+            "by both service:alice service:alice",
+            "by service service:billing service:billing",
+            "by user alice alice",
+        ];
+        assert_eq!(s.superuser.query_texts(owners).await, new);
+        // As earlier versions wrote them.
+        s.superuser.execute(DOWN).await;
+        let kept = "UPDATE audit_entries SET actor_id = substr(actor_id, 9) WHERE actor_id LIKE 'service:%'";
+        s.superuser.execute(kept).await;
+        let old = ["by both alice alice", "by service billing billing", "by user alice alice"];
+        assert_eq!(s.superuser.query_texts(owners).await, old);
+        s.superuser.execute(UP).await;
+        let renamed =
+            ["by both alice alice", "by service service:billing service:billing", "by user alice alice"];
+        assert_eq!(s.superuser.query_texts(owners).await, renamed);
+        assert_eq!(s.billing().list_names(ListFilesRequest::default()).await.len(), 3);
+    });
+}
+
+#[test]
+fn owner_in_a_request_may_name_its_kind() {
+    service_test(|s| async move {
+        let service = service_alice(&s);
+        service.upload(spec("by service"), b"x").await.unwrap();
+        s.alice().upload(spec("by user"), b"x").await.unwrap();
+        for (owner, expected) in
+            [("alice", "by user"), ("user:alice", "by user"), ("service:alice", "by service")]
+        {
+            let filter = Some(FileFilter { owner_id: owner.to_owned(), ..FileFilter::default() });
+            let request = ListFilesRequest { filter, ..ListFilesRequest::default() };
+            assert_eq!(s.alice().list_names(request).await, [expected], "{owner}");
+        }
+    });
+}
+
+/// Suspends a tenant as this operator.
+async fn suspend(operator: &Caller, tenant: &str, request_id: &str) -> Result<(), Status> {
+    let request = SuspendTenantRequest {
+        tenant_id: tenant.to_owned(),
+        reason: "unpaid".to_owned(),
+        request_id: request_id.to_owned(),
+    };
+    operator.tenants.clone().suspend_tenant(request).await.map(|_| ())
+}
+
+#[test]
+fn audit_entry_of_an_operator_names_its_issuer() {
+    service_test_with(
+        |config| {
+            config.auth.several_operator_issuers = true;
+            trust_customer(config, json!({"operators": true}));
+        },
+        |s| async move {
+            let acme = s.alice().tenant_id().await;
+            let (ours, theirs) = (s.operator(), at_customer(&s, s.operator().identity));
+            let request_id = uuid::Uuid::from_u128(7).to_string();
+            suspend(&ours, &acme, &request_id).await.unwrap();
+            // The operators of two issuers with one subject are different callers.
+            let reused = suspend(&theirs, &acme, &request_id).await.unwrap_err();
+            assert_eq!(reason(&reused), "REQUEST_ID_REUSED");
+            let quota = Quota { limit_bytes: 1 << 20, ..Quota::default() };
+            theirs.update_quota(&acme, quota, &["limit_bytes"]).await.unwrap();
+
+            let records = theirs.export_tenant(&acme).await.unwrap();
+            let entries = records.into_iter().filter_map(|record| match record {
+                Record::AuditEntry(entry) if !entry.actor_issuer.is_empty() => {
+                    Some(format!("{} {} {}", entry.action, entry.actor_id, entry.actor_issuer))
+                }
+                _ => None,
+            });
+            // Entries of one time have no order.
+            let expected = [
+                "tenant_suspend root https://id.example.org".to_owned(),
+                format!("quota_update root {CUSTOMER}"),
+                format!("tenant_export root {CUSTOMER}"),
+            ];
+            assert_eq!(entries.collect::<BTreeSet<_>>(), BTreeSet::from(expected));
+        },
+    );
+}
+
+#[test]
+fn tokens_of_an_issuer_name_listed_organizations_only() {
+    let settings = json!({"organizations": ["acme"], "create_tenants": false});
+    service_test_with(
+        |config| trust_customer(config, settings),
+        |s| async move {
+            for (identity, expected) in [
+                (s.mallory().identity, (Code::Unauthenticated, "CREDENTIALS_INVALID")),
+                (s.personal_alice().identity, (Code::Unauthenticated, "CREDENTIALS_INVALID")),
+                // Accepted, but an operator must create the tenant.
+                (s.alice().identity, (Code::PermissionDenied, "NOT_ALLOWED")),
+            ] {
+                let refused = at_customer(&s, identity).quota().await.unwrap_err();
+                assert_eq!((refused.code(), reason(&refused).as_str()), expected);
+            }
+            assert_eq!(count_tenants(&s).await, 0);
+            s.mallory().quota().await.unwrap();
+        },
+    );
+}
+
+#[test]
+fn tenants_are_created_at_a_limited_rate_per_issuer() {
+    service_test_with(
+        |config| {
+            config.tenants.creations_per_minute_max = 2;
+            trust_customer(config, json!({}));
+        },
+        |s| async move {
+            // Many first calls of one tenant create one.
+            let calls = (0..10).map(|_| async { s.alice().quota().await.map(|_| ()).map_err(|e| e.code()) });
+            assert_eq!(futures::future::join_all(calls).await, [Ok(()); 10]);
+            s.mallory().quota().await.unwrap();
+
+            let refused = s.pupil().quota().await.unwrap_err();
+            assert_eq!(refused.code(), Code::ResourceExhausted);
+            assert_eq!(reason(&refused), "TENANT_CREATIONS_EXHAUSTED");
+            let retry = refused.get_details_retry_info().unwrap().retry_delay;
+            assert_eq!(retry, Some(std::time::Duration::from_secs(30)));
+            assert_eq!(count_tenants(&s).await, 2);
+
+            // Existing tenants and other issuers are not affected.
+            s.alice().quota().await.unwrap();
+            at_customer(&s, s.pupil().identity).quota().await.unwrap();
+            s.clock.advance(chrono::Duration::seconds(30));
+            s.pupil().quota().await.unwrap();
+            assert_eq!(count_tenants(&s).await, 4);
+        },
+    );
 }
 
 #[test]
