@@ -21,6 +21,7 @@ use crate::{
 pub(super) fn new_entry(caller: &Caller, action: AuditAction) -> AuditEntry {
     AuditEntry {
         actor: caller.actor.clone(),
+        actor_issuer: None,
         origin: caller.origin.clone(),
         action,
         is_allowed: true,

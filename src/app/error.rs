@@ -137,6 +137,12 @@ pub enum Error {
         "new limits are below the current usage: {used_bytes} bytes used, {reserved_bytes} reserved, {file_count} files"
     )]
     QuotaBelowUsage { used_bytes: i64, reserved_bytes: i64, file_count: i64 },
+    /// The tokens of the caller's issuer have created as many tenants as they may, in this process.
+    #[error(
+        "tenant does not exist yet, and the tokens of its issuer create at most {creations_per_minute_max} tenants a minute; retry in {} s",
+        ceil_seconds(*retry_after)
+    )]
+    TenantCreationsExhausted { creations_per_minute_max: u32, retry_after: Duration },
     /// The tenant is suspended.
     #[error("tenant is suspended; the operator can resume it")]
     TenantSuspended,
@@ -211,6 +217,11 @@ fn advise_after_unknown(has_request_id: bool) -> &'static str {
     }
 }
 
+/// Returns a duration in seconds, rounded up.
+fn ceil_seconds(duration: Duration) -> u64 {
+    duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
+}
+
 /// Describes the files to which the limit of [`Error::FileTooLarge`] applies.
 fn describe_kind(kind: Option<MediaKind>) -> &'static str {
     match kind {
@@ -233,6 +244,7 @@ impl Error {
             | Self::OutcomeUnknown { has_request_id: true, .. }
             | Self::Overloaded(_)
             | Self::ShuttingDown => Some(Duration::from_secs(1)),
+            Self::TenantCreationsExhausted { retry_after, .. } => Some(*retry_after),
             Self::Upload(error) => error.retry_after(),
             Self::Import(error) => error.retry_after(),
             Self::Batch { .. }

@@ -53,6 +53,7 @@ pub(super) fn find_advice(reason: ErrorReason) -> Option<&'static str> {
         R::FileRetained => "wait until its retention ends",
         R::ScanRequired => "ask the operator to configure a scanner",
         R::QuotaBelowUsage => "delete files first or choose a higher limit",
+        R::TenantCreationsExhausted => "the tenant does not exist yet: try again after the delay",
         R::TenantSuspended => "ask the operator to resume the tenant",
         R::TenantDeleted => "ask the operator: a deleted tenant cannot be restored",
         R::TenantExists => "use the existing tenant",

@@ -1,7 +1,11 @@
-//! `[auth]`: identity providers and the mapping of token claims.
+//! `[auth]`: identity providers, what each is trusted with, and the mapping of token claims.
+//!
+//! Trust is a property of an issuer. The tables `auth.roles` and `auth.claims` are the defaults of issuers that
+//! have none of their own; only an issuer with `operators = true` can name operators.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -20,18 +24,20 @@ use super::{
 pub struct AuthConfig {
     /// The accepted identity providers.
     pub issuers: Vec<IssuerConfig>,
-    /// Roles by claim value; other values are rejected.
+    /// Whether more than one issuer may name operators.
+    pub several_operator_issuers: bool,
+    /// Roles by claim value; other values are rejected. For issuers without their own.
     pub roles: BTreeMap<String, RoleName>,
     /// The role of a token without a role claim; `None` rejects such tokens.
     #[serde(deserialize_with = "empty_as_none")]
     pub role_default: Option<RoleName>,
     /// The value of the kind claim that identifies a service without a user.
     pub service_kind: String,
-    /// The names of the claims.
+    /// The names of the claims, for issuers without their own.
     pub claims: ClaimsConfig,
 }
 
-/// An identity provider.
+/// An identity provider, and what it is trusted with.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct IssuerConfig {
@@ -53,6 +59,70 @@ pub struct IssuerConfig {
     /// Tolerated clock difference, in seconds.
     #[serde(default = "leeway_seconds")]
     pub leeway_seconds: u64,
+    /// The longest lifetime of a token, in seconds.
+    #[serde(default = "token_lifetime_max_seconds")]
+    pub token_lifetime_max_seconds: u64,
+    /// Whether it may name operators of the platform.
+    #[serde(default)]
+    pub operators: bool,
+    /// Its roles by claim value. `None`: those of all issuers.
+    #[serde(default)]
+    pub roles: Option<BTreeMap<String, RoleName>>,
+    /// Its names of claims. Those that are not set are those of all issuers.
+    #[serde(default)]
+    pub claims: IssuerClaimsConfig,
+    /// The organizations whose tokens are accepted.
+    #[serde(default)]
+    pub organizations: Organizations,
+    /// Whether its first token for an organization or person creates the tenant. `None`:
+    /// `tenants.create_on_first_use`.
+    #[serde(default)]
+    pub create_tenants: Option<bool>,
+}
+
+/// The bounds of the longest lifetime of a token: a minute to a year.
+const TOKEN_LIFETIME_SECONDS: RangeInclusive<u64> = 60..=31_536_000;
+
+/// The names of the claims of one issuer, where they differ from those of all issuers.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct IssuerClaimsConfig {
+    pub user: Option<String>,
+    pub organization: Option<String>,
+    pub role: Option<String>,
+    pub groups: Option<String>,
+    pub kind: Option<String>,
+}
+
+/// The organizations whose tokens an issuer may sign.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "OrganizationsValue")]
+pub enum Organizations {
+    /// All organizations, and persons without one.
+    #[default]
+    Any,
+    /// The organizations with these ids. Persons without an organization are rejected.
+    Listed(BTreeSet<String>),
+}
+
+/// The text "any", or a list of ids.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum OrganizationsValue {
+    Text(String),
+    List(BTreeSet<String>),
+}
+
+impl TryFrom<OrganizationsValue> for Organizations {
+    type Error = &'static str;
+
+    fn try_from(value: OrganizationsValue) -> Result<Self, Self::Error> {
+        match value {
+            OrganizationsValue::Text(text) if text == "any" => Ok(Self::Any),
+            OrganizationsValue::Text(_) => Err("organizations must be \"any\" or a list of ids"),
+            OrganizationsValue::List(ids) => Ok(Self::Listed(ids)),
+        }
+    }
 }
 
 /// A signature algorithm. Only asymmetric algorithms are supported, so that a verifier cannot sign.
@@ -119,6 +189,11 @@ impl IssuerConfig {
         Duration::from_secs(self.jwks_refresh_seconds)
     }
 
+    /// Returns the longest lifetime of a token.
+    pub fn token_lifetime_max(&self) -> Duration {
+        Duration::from_secs(self.token_lifetime_max_seconds)
+    }
+
     /// Returns the tolerated clock difference.
     pub fn leeway(&self) -> Duration {
         Duration::from_secs(self.leeway_seconds)
@@ -140,6 +215,43 @@ impl IssuerConfig {
         if self.algorithms.is_empty() {
             violations.add(key("algorithms"), "must name at least one of \"EdDSA\" and \"ES256\"");
         }
+        let lifetime_key = key("token_lifetime_max_seconds");
+        violations.check_range(&lifetime_key, self.token_lifetime_max_seconds, TOKEN_LIFETIME_SECONDS);
+        self.check_trust(index, violations);
+    }
+
+    /// Checks what the issuer is trusted with.
+    fn check_trust(&self, index: usize, violations: &mut Violations) {
+        let key = |name: &str| format!("auth.issuers[{index}].{name}");
+        if let Some(claimed) = self.roles.as_ref().and_then(find_operator_role)
+            && !self.operators
+        {
+            let message = format!(
+                "maps `{claimed}` to \"operator\", but this issuer may not name operators; remove the entry, or set \
+                 `operators = true` if only the platform's own people can have this role"
+            );
+            violations.add(key("roles"), message);
+        }
+        match &self.organizations {
+            Organizations::Any => {}
+            Organizations::Listed(ids) if ids.is_empty() || ids.contains("") => {
+                let message = "must be \"any\" or a list of at least one id, none of which is empty";
+                violations.add(key("organizations"), message);
+            }
+            Organizations::Listed(_) => {}
+        }
+        let names = &self.claims;
+        check_claim_paths(
+            &key("claims"),
+            [
+                ("user", names.user.as_deref()),
+                ("organization", names.organization.as_deref()),
+                ("role", names.role.as_deref()),
+                ("groups", names.groups.as_deref()),
+                ("kind", names.kind.as_deref()),
+            ],
+            violations,
+        );
     }
 }
 
@@ -171,23 +283,78 @@ impl AuthConfig {
                            [[auth.issuers]] with issuer, audience, and jwks_file or jwks_url";
             violations.add("auth.issuers", message);
         }
+        self.check_operators(violations);
     }
+
+    /// Checks that it is clear which issuer names the operators. Two audiences of one issuer are one issuer.
+    fn check_operators(&self, violations: &mut Violations) {
+        let trusted = self.issuers.iter().filter(|issuer| issuer.operators);
+        let trusted: BTreeSet<&str> = trusted.map(|issuer| issuer.issuer.as_str()).collect();
+        if trusted.len() > 1 && !self.several_operator_issuers {
+            let names: Vec<&str> = trusted.iter().copied().collect();
+            let message = format!(
+                "has {} issuers that may name operators of the platform ({}); set `operators = true` for one of \
+                 them, or `auth.several_operator_issuers = true` if each is yours",
+                names.len(),
+                names.join(", ")
+            );
+            violations.add("auth.issuers", message);
+        }
+        if let Some(claimed) = find_operator_role(&self.roles)
+            && trusted.is_empty()
+            && !self.issuers.is_empty()
+        {
+            let message = format!(
+                "maps `{claimed}` to \"operator\", but no issuer may name operators; set `operators = true` in the \
+                 [[auth.issuers]] of the platform's own identity provider, or remove the entry"
+            );
+            violations.add("auth.roles", message);
+        }
+    }
+
+    /// Returns the names of the claims in the tokens of an issuer.
+    pub fn claims_of(&self, issuer: &IssuerConfig) -> ClaimsConfig {
+        let (own, all) = (&issuer.claims, &self.claims);
+        let pick = |own: &Option<String>, all: &String| own.clone().unwrap_or_else(|| all.clone());
+        ClaimsConfig {
+            user: pick(&own.user, &all.user),
+            organization: pick(&own.organization, &all.organization),
+            role: pick(&own.role, &all.role),
+            groups: pick(&own.groups, &all.groups),
+            kind: pick(&own.kind, &all.kind),
+        }
+    }
+
+    /// Returns the roles of an issuer, by claim value.
+    pub fn roles_of<'a>(&'a self, issuer: &'a IssuerConfig) -> &'a BTreeMap<String, RoleName> {
+        issuer.roles.as_ref().unwrap_or(&self.roles)
+    }
+}
+
+/// Returns a claim value that makes its bearer an operator.
+fn find_operator_role(roles: &BTreeMap<String, RoleName>) -> Option<&str> {
+    roles.iter().find(|(_, role)| **role == RoleName::Operator).map(|(claimed, _)| claimed.as_str())
 }
 
 impl ClaimsConfig {
     fn check(&self, violations: &mut Violations) {
         let paths = [
-            ("auth.claims.user", &self.user),
-            ("auth.claims.organization", &self.organization),
-            ("auth.claims.role", &self.role),
-            ("auth.claims.groups", &self.groups),
-            ("auth.claims.kind", &self.kind),
+            ("user", Some(self.user.as_str())),
+            ("organization", Some(&self.organization)),
+            ("role", Some(&self.role)),
+            ("groups", Some(&self.groups)),
+            ("kind", Some(&self.kind)),
         ];
-        for (key, path) in paths {
-            if path.split('.').any(str::is_empty) {
-                violations
-                    .add(key, format!("must be a claim name, or names separated by dots, not `{path}`"));
-            }
+        check_claim_paths("auth.claims", paths, violations);
+    }
+}
+
+/// Checks the names of the claims in the table with this key.
+fn check_claim_paths(table: &str, paths: [(&str, Option<&str>); 5], violations: &mut Violations) {
+    for (name, path) in paths {
+        if let Some(path) = path.filter(|path| path.split('.').any(str::is_empty)) {
+            let message = format!("must be a claim name, or names separated by dots, not `{path}`");
+            violations.add(format!("{table}.{name}"), message);
         }
     }
 }
@@ -214,3 +381,11 @@ fn algorithms() -> Vec<Algorithm> {
 fn leeway_seconds() -> u64 {
     30
 }
+
+fn token_lifetime_max_seconds() -> u64 {
+    86_400
+}
+
+#[cfg(test)]
+#[path = "auth_tests.rs"]
+mod tests;

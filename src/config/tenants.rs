@@ -16,6 +16,8 @@ pub struct TenantsConfig {
     pub presets: BTreeMap<String, String>,
     /// Whether a tenant is created when a verified token first names it.
     pub create_on_first_use: bool,
+    /// The maximum number of tenants that the tokens of one issuer create in a minute, per process.
+    pub creations_per_minute_max: u32,
 }
 
 impl TenantsConfig {
@@ -26,6 +28,7 @@ impl TenantsConfig {
 
     pub(super) fn check(&self, violations: &mut Violations) {
         violations.check_not_empty("tenants.preset", &self.preset);
+        violations.check_range("tenants.creations_per_minute_max", self.creations_per_minute_max, 1..=10_000);
         if self.presets.iter().any(|(organization, preset)| organization.is_empty() || preset.is_empty()) {
             violations.add("tenants.presets", "must map organization ids to policy names; none may be empty");
         }

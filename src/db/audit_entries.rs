@@ -107,6 +107,8 @@ sql_enum! {
 #[derive(Debug, Clone)]
 pub struct AuditEntry {
     pub actor: Actor,
+    /// The issuer that named the actor, if it is an operator. The issuer of a member is that of its tenant.
+    pub actor_issuer: Option<String>,
     pub origin: Origin,
     pub action: AuditAction,
     pub is_allowed: bool,
@@ -127,6 +129,7 @@ impl AuditEntry {
     pub fn system(action: AuditAction, details: serde_json::Value) -> Self {
         Self {
             actor: Actor::system(),
+            actor_issuer: None,
             origin: Origin::default(),
             action,
             is_allowed: true,
@@ -218,6 +221,7 @@ struct EntryRow {
     n: i64,
     actor_kind: ActorKind,
     actor_id: String,
+    actor_issuer: Option<String>,
     action: AuditAction,
     is_allowed: bool,
     file_id: Option<FileId>,
@@ -231,6 +235,7 @@ impl From<EntryRow> for StoredAuditEntry {
     fn from(row: EntryRow) -> Self {
         let entry = AuditEntry {
             actor: Actor { kind: row.actor_kind, id: row.actor_id },
+            actor_issuer: row.actor_issuer,
             origin: Origin { call_id: row.call_id, address: row.address },
             action: row.action,
             is_allowed: row.is_allowed,
@@ -268,11 +273,11 @@ fn insertion(tenant: TenantId, entries: &[AuditEntry]) -> Operation<SqlText> {
     statement(
         "insert audit entries",
         "INSERT INTO audit_entries (tenant_id, create_time, actor_kind, actor_id, action, is_allowed, file_id, version,
-            call_id, address, details)
+            call_id, address, details, actor_issuer)
          SELECT $1, app.now(), n.actor_kind, n.actor_id, n.action, n.is_allowed, n.file_id, n.version, n.call_id,
-            n.address, n.details
-         FROM unnest($2, $3, $4, $5, $6, $7, $8, $9, $10)
-            AS n (actor_kind, actor_id, action, is_allowed, file_id, version, call_id, address, details)
+            n.address, n.details, n.actor_issuer
+         FROM unnest($2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+            AS n (actor_kind, actor_id, action, is_allowed, file_id, version, call_id, address, details, actor_issuer)
          RETURNING pg_current_xact_id() AS transaction, app.now() AS time",
     )
     .bind::<SqlUuid, _>(tenant)
@@ -287,4 +292,7 @@ fn insertion(tenant: TenantId, entries: &[AuditEntry]) -> Operation<SqlText> {
     .bind::<Array<Text>, _>(text_column(|entry| &entry.origin.call_id))
     .bind::<Array<Text>, _>(text_column(|entry| &entry.origin.address))
     .bind::<Array<Jsonb>, _>(entries.iter().map(|entry| entry.details.clone()).collect::<Vec<_>>())
+    .bind::<Array<Nullable<Text>>, _>(
+        entries.iter().map(|entry| entry.actor_issuer.clone()).collect::<Vec<_>>(),
+    )
 }

@@ -20,7 +20,7 @@ use crate::domain::{
     event_position::EventPosition,
     file::{File, Visibility},
     ids::FileId,
-    principal::user_principal,
+    principal::caller_principal,
     sql_enum::sql_enum,
 };
 
@@ -99,7 +99,7 @@ impl Event {
             actor_id: actor_id.to_owned(),
             owner_id: to.to_owned(),
             audience: owned.audience,
-            former_readers: vec![user_principal(from)],
+            former_readers: vec![caller_principal(from)],
         }
     }
 
@@ -121,7 +121,7 @@ impl Event {
     pub fn with_former_viewers(mut self, before: &File) -> Self {
         self.audience = self.audience.max(audience(before.visibility));
         if before.owner_id != self.owner_id {
-            self.former_readers.push(user_principal(&before.owner_id));
+            self.former_readers.push(caller_principal(&before.owner_id));
         }
         self
     }

@@ -32,6 +32,7 @@ diesel::table! {
         call_id -> Text,
         address -> Text,
         details -> Jsonb,
+        actor_issuer -> Nullable<Text>,
     }
 }
 

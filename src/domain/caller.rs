@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{
     ids::TenantId,
     policy::Policy,
-    principal::{group_principal, user_principal},
+    principal::{self, group_principal},
     sql_enum::sql_enum,
 };
 
@@ -71,14 +71,25 @@ pub struct Tenant {
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Actor {
     pub kind: ActorKind,
-    /// The subject of the credentials. Opaque text.
+    /// The id of the actor, see `principal.rs`. Two members of a tenant never have the same id. For an operator,
+    /// the subject of its credentials.
     pub id: String,
 }
 
 impl Actor {
+    /// Returns the user with this subject.
+    pub fn user(subject: &str) -> Self {
+        Self { kind: ActorKind::User, id: principal::user_id(subject) }
+    }
+
+    /// Returns the service with this subject.
+    pub fn service(subject: &str) -> Self {
+        Self { kind: ActorKind::Service, id: principal::service_id(subject) }
+    }
+
     /// Returns the actor for changes that the service makes by itself.
     pub fn system() -> Self {
-        Self { kind: ActorKind::System, id: "strongroom".to_owned() }
+        Self { kind: ActorKind::System, id: principal::SYSTEM_ID.to_owned() }
     }
 }
 
@@ -107,8 +118,17 @@ pub struct Caller {
 /// An operator of the platform, who manages tenants but never reads their files.
 #[derive(Debug, Clone)]
 pub struct Operator {
+    /// The issuer that named the operator.
+    pub issuer: String,
     pub actor: Actor,
     pub origin: Origin,
+}
+
+impl Operator {
+    /// Returns the id under which the requests of this operator are stored. No other caller has it.
+    pub fn id(&self) -> String {
+        principal::operator_id(&self.issuer, &self.actor.id)
+    }
 }
 
 impl Caller {
@@ -118,7 +138,7 @@ impl Caller {
 
     /// Returns the principals through which files can be granted to this caller: itself and its groups.
     pub fn principals(&self) -> Vec<String> {
-        std::iter::once(user_principal(&self.actor.id))
+        std::iter::once(principal::caller_principal(&self.actor.id))
             .chain(self.groups.iter().map(|group| group_principal(group)))
             .collect()
     }

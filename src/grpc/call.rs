@@ -1,11 +1,13 @@
 //! The common part of all adapters: read the caller from a request, and encode the result of a use case.
 
+use std::sync::Arc;
+
 use http::Extensions;
 use tonic::{Request, Response, Status};
 
-use super::status::{internal, status};
+use super::status::status;
 use crate::{
-    app::{Denial, Error, Principal},
+    app::{App, Denial, Error, Principal, tenants::resolve::Newcomer},
     domain::{
         caller::{Caller, Operator, Origin},
         clock::Timestamp,
@@ -22,6 +24,51 @@ pub(super) fn request_origin(extensions: &Extensions) -> Origin {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ValidUntil(pub(super) Timestamp);
 
+/// The first call of a member whose tenant does not exist yet. The layer that verifies credentials adds it
+/// instead of the principal. The tenant is created when the message has been decoded, so that a refused call
+/// creates none.
+#[derive(Clone)]
+pub(super) struct FirstCall {
+    pub(super) app: Arc<App>,
+    pub(super) newcomer: Newcomer,
+}
+
+/// The sender of a stream, until its first message has been decoded.
+pub(super) struct StreamSender {
+    extensions: Extensions,
+    pub(super) origin: Origin,
+}
+
+impl StreamSender {
+    /// Returns the caller, and creates its tenant if this is its first call.
+    ///
+    /// # Errors
+    /// See [`Newcomer::create_tenant`].
+    pub(super) async fn resolve_caller(mut self) -> Result<Caller, Error> {
+        match take_principal(&mut self.extensions).await? {
+            Principal::Caller(caller) => Ok(caller),
+            Principal::Operator(_) => Err(Error::NotAllowed(Denial::OperatorsExcluded)),
+        }
+    }
+}
+
+/// Separates a stream of messages from its sender.
+pub(super) fn extract_stream_sender<T>(request: Request<T>) -> (StreamSender, T) {
+    let (_, extensions, stream) = request.into_parts();
+    let origin = request_origin(&extensions);
+    (StreamSender { extensions, origin }, stream)
+}
+
+async fn take_principal(extensions: &mut Extensions) -> Result<Principal, Error> {
+    if let Some(principal) = extensions.remove::<Principal>() {
+        return Ok(principal);
+    }
+    match extensions.remove::<FirstCall>() {
+        Some(FirstCall { app, newcomer }) => newcomer.create_tenant(&app).await,
+        None => Err(Error::internal("request has no verified caller")),
+    }
+}
+
 /// A message, and the verified principal who sent it.
 pub(super) struct PrincipalCall<T> {
     pub(super) principal: Principal,
@@ -29,15 +76,12 @@ pub(super) struct PrincipalCall<T> {
     pub(super) request: T,
 }
 
-pub(super) fn extract_principal<T>(request: Request<T>) -> Result<PrincipalCall<T>, Status> {
+pub(super) async fn extract_principal<T>(request: Request<T>) -> Result<PrincipalCall<T>, Status> {
     let (_, mut extensions, request) = request.into_parts();
     let origin = request_origin(&extensions);
-    match extensions.remove::<Principal>() {
-        Some(principal) => Ok(PrincipalCall { principal, origin, request }),
-        None => {
-            tracing::error!("request has no verified caller");
-            Err(internal(&origin.call_id))
-        }
+    match take_principal(&mut extensions).await {
+        Ok(principal) => Ok(PrincipalCall { principal, origin, request }),
+        Err(error) => Err(status(&error, &origin.call_id)),
     }
 }
 
@@ -47,8 +91,8 @@ pub(super) struct CallerCall<T> {
     pub(super) request: T,
 }
 
-pub(super) fn extract_caller<T>(request: Request<T>) -> Result<CallerCall<T>, Status> {
-    let PrincipalCall { principal, origin, request } = extract_principal(request)?;
+pub(super) async fn extract_caller<T>(request: Request<T>) -> Result<CallerCall<T>, Status> {
+    let PrincipalCall { principal, origin, request } = extract_principal(request).await?;
     match principal {
         Principal::Caller(caller) => Ok(CallerCall { caller, request }),
         Principal::Operator(_) => {
@@ -64,8 +108,8 @@ pub(super) struct OperatorCall<T> {
     pub(super) request: T,
 }
 
-pub(super) fn extract_operator<T>(request: Request<T>) -> Result<OperatorCall<T>, Status> {
-    let PrincipalCall { principal, origin, request } = extract_principal(request)?;
+pub(super) async fn extract_operator<T>(request: Request<T>) -> Result<OperatorCall<T>, Status> {
+    let PrincipalCall { principal, origin, request } = extract_principal(request).await?;
     match principal {
         Principal::Operator(operator) => Ok(OperatorCall { operator, request }),
         Principal::Caller(_) => {

@@ -30,7 +30,7 @@ impl EventService for Events {
         request: Request<v1::WatchFilesRequest>,
     ) -> Result<Response<WatchStream>, Status> {
         let valid_until = request.extensions().get::<ValidUntil>().map(|until| until.0);
-        let CallerCall { caller, request } = extract_caller(request)?;
+        let CallerCall { caller, request } = extract_caller(request).await?;
         let origin = caller.origin.clone();
         respond(&origin, async {
             let watch = watch::watch_files(

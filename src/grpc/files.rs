@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use super::{
-    call::{CallerCall, extract_caller, respond},
+    call::{CallerCall, extract_caller, extract_stream_sender, respond},
     convert::{self, file, id::BatchGetRequest, quota, watch},
     downloads::{DownloadStream, Downloads},
     uploads::UploadStreams,
@@ -30,9 +30,9 @@ impl FileService for Files {
         &self,
         request: Request<Streaming<v1::UploadFileRequest>>,
     ) -> Result<Response<v1::UploadFileResponse>, Status> {
-        let CallerCall { caller, request: stream } = extract_caller(request)?;
+        let (sender, stream) = extract_stream_sender(request);
         // The future is large. Boxed, it is not moved again.
-        let received = Box::pin(self.uploads.receive(&self.app, &caller, stream)).await;
+        let received = Box::pin(self.uploads.receive(&self.app, sender, stream)).await;
         received.map(Response::new)
     }
 
@@ -40,7 +40,7 @@ impl FileService for Files {
         &self,
         request: Request<v1::DownloadFileRequest>,
     ) -> Result<Response<DownloadStream>, Status> {
-        let CallerCall { caller, request } = extract_caller(request)?;
+        let CallerCall { caller, request } = extract_caller(request).await?;
         let slot = self.downloads.acquire_slot(&caller.origin)?;
         respond(&caller.origin, async {
             let download =
@@ -55,7 +55,7 @@ impl FileService for Files {
         &self,
         request: Request<v1::GetFileRequest>,
     ) -> Result<Response<v1::GetFileResponse>, Status> {
-        let CallerCall { caller, request } = extract_caller(request)?;
+        let CallerCall { caller, request } = extract_caller(request).await?;
         respond(&caller.origin, async {
             let file =
                 files::get_file(&self.app, &caller, convert::id::parse_file_id(&request.file_id)?).await?;
@@ -68,7 +68,7 @@ impl FileService for Files {
         &self,
         request: Request<v1::BatchGetFilesRequest>,
     ) -> Result<Response<v1::BatchGetFilesResponse>, Status> {
-        let CallerCall { caller, request } = extract_caller(request)?;
+        let CallerCall { caller, request } = extract_caller(request).await?;
         respond(&caller.origin, async {
             let BatchGetRequest { files: ids, is_full } =
                 convert::id::batch_get_request_from_proto(&request)?;
@@ -86,7 +86,7 @@ impl FileService for Files {
         &self,
         request: Request<v1::ListFilesRequest>,
     ) -> Result<Response<v1::ListFilesResponse>, Status> {
-        let CallerCall { caller, request } = extract_caller(request)?;
+        let CallerCall { caller, request } = extract_caller(request).await?;
         respond(&caller.origin, async {
             let request = convert::filter::list_request_from_proto(request)?;
             let to_proto = file::converter_for_view(request.is_full);
@@ -105,7 +105,7 @@ impl FileService for Files {
         &self,
         request: Request<v1::UpdateFileRequest>,
     ) -> Result<Response<v1::UpdateFileResponse>, Status> {
-        let CallerCall { caller, request } = extract_caller(request)?;
+        let CallerCall { caller, request } = extract_caller(request).await?;
         respond(&caller.origin, async {
             let updated =
                 files::update_file(&self.app, &caller, convert::update::request_from_proto(request)?).await?;
@@ -122,7 +122,7 @@ impl FileService for Files {
         &self,
         request: Request<v1::DeleteFileRequest>,
     ) -> Result<Response<v1::DeleteFileResponse>, Status> {
-        let CallerCall { caller, request } = extract_caller(request)?;
+        let CallerCall { caller, request } = extract_caller(request).await?;
         respond(&caller.origin, async {
             let change =
                 convert::id::parse_file_change(&request.file_id, request.if_etag, &request.request_id)?;
@@ -140,7 +140,7 @@ impl FileService for Files {
         &self,
         request: Request<v1::UndeleteFileRequest>,
     ) -> Result<Response<v1::UndeleteFileResponse>, Status> {
-        let CallerCall { caller, request } = extract_caller(request)?;
+        let CallerCall { caller, request } = extract_caller(request).await?;
         respond(&caller.origin, async {
             let change =
                 convert::id::parse_file_change(&request.file_id, String::new(), &request.request_id)?;
@@ -158,7 +158,7 @@ impl FileService for Files {
         &self,
         request: Request<v1::PurgeFileRequest>,
     ) -> Result<Response<v1::PurgeFileResponse>, Status> {
-        let CallerCall { caller, request } = extract_caller(request)?;
+        let CallerCall { caller, request } = extract_caller(request).await?;
         respond(&caller.origin, async {
             let change =
                 convert::id::parse_file_change(&request.file_id, request.if_etag, &request.request_id)?;
@@ -175,7 +175,7 @@ impl FileService for Files {
         &self,
         request: Request<v1::TransferOwnershipRequest>,
     ) -> Result<Response<v1::TransferOwnershipResponse>, Status> {
-        let CallerCall { caller, request } = extract_caller(request)?;
+        let CallerCall { caller, request } = extract_caller(request).await?;
         respond(&caller.origin, async {
             let request = convert::id::transfer_request_from_proto(request)?;
             let transferred = files::transfer_ownership(&self.app, &caller, request).await?;
@@ -193,7 +193,7 @@ impl FileService for Files {
         &self,
         request: Request<v1::ArchiveFileRequest>,
     ) -> Result<Response<v1::ArchiveFileResponse>, Status> {
-        let CallerCall { caller, request } = extract_caller(request)?;
+        let CallerCall { caller, request } = extract_caller(request).await?;
         respond(&caller.origin, async {
             let change =
                 convert::id::parse_file_change(&request.file_id, request.if_etag, &request.request_id)?;
@@ -211,7 +211,7 @@ impl FileService for Files {
         &self,
         request: Request<v1::UnarchiveFileRequest>,
     ) -> Result<Response<v1::UnarchiveFileResponse>, Status> {
-        let CallerCall { caller, request } = extract_caller(request)?;
+        let CallerCall { caller, request } = extract_caller(request).await?;
         respond(&caller.origin, async {
             let change =
                 convert::id::parse_file_change(&request.file_id, request.if_etag, &request.request_id)?;
@@ -229,7 +229,7 @@ impl FileService for Files {
         &self,
         request: Request<v1::CopyFileRequest>,
     ) -> Result<Response<v1::CopyFileResponse>, Status> {
-        let CallerCall { caller, request } = extract_caller(request)?;
+        let CallerCall { caller, request } = extract_caller(request).await?;
         respond(&caller.origin, async {
             let copied =
                 files::copy_file(&self.app, &caller, convert::version::copy_request_from_proto(request)?)
@@ -247,7 +247,7 @@ impl FileService for Files {
         &self,
         request: Request<v1::BatchDeleteFilesRequest>,
     ) -> Result<Response<v1::BatchDeleteFilesResponse>, Status> {
-        let CallerCall { caller, request } = extract_caller(request)?;
+        let CallerCall { caller, request } = extract_caller(request).await?;
         respond(&caller.origin, async {
             let ids = convert::id::parse_batch_change(&request.file_ids, &request.request_id)?;
             let deleted = files::batch_delete_files(&self.app, &caller, ids.files, ids.request).await?;
@@ -264,7 +264,7 @@ impl FileService for Files {
         &self,
         request: Request<v1::SetLegalHoldRequest>,
     ) -> Result<Response<v1::SetLegalHoldResponse>, Status> {
-        let CallerCall { caller, request } = extract_caller(request)?;
+        let CallerCall { caller, request } = extract_caller(request).await?;
         respond(&caller.origin, async {
             let change =
                 convert::id::parse_file_change(&request.file_id, String::new(), &request.request_id)?;
@@ -283,7 +283,7 @@ impl FileService for Files {
         &self,
         request: Request<v1::ReleaseLegalHoldRequest>,
     ) -> Result<Response<v1::ReleaseLegalHoldResponse>, Status> {
-        let CallerCall { caller, request } = extract_caller(request)?;
+        let CallerCall { caller, request } = extract_caller(request).await?;
         respond(&caller.origin, async {
             let change =
                 convert::id::parse_file_change(&request.file_id, String::new(), &request.request_id)?;
@@ -302,7 +302,7 @@ impl FileService for Files {
         &self,
         request: Request<v1::ListFileVersionsRequest>,
     ) -> Result<Response<v1::ListFileVersionsResponse>, Status> {
-        let CallerCall { caller, request } = extract_caller(request)?;
+        let CallerCall { caller, request } = extract_caller(request).await?;
         respond(&caller.origin, async {
             let listed = files::list_file_versions(
                 &self.app,
@@ -319,7 +319,7 @@ impl FileService for Files {
         &self,
         request: Request<v1::RestoreFileVersionRequest>,
     ) -> Result<Response<v1::RestoreFileVersionResponse>, Status> {
-        let CallerCall { caller, request } = extract_caller(request)?;
+        let CallerCall { caller, request } = extract_caller(request).await?;
         respond(&caller.origin, async {
             let restored = files::restore_file_version(
                 &self.app,
@@ -340,7 +340,7 @@ impl FileService for Files {
         &self,
         request: Request<v1::DeleteFileVersionRequest>,
     ) -> Result<Response<v1::DeleteFileVersionResponse>, Status> {
-        let CallerCall { caller, request } = extract_caller(request)?;
+        let CallerCall { caller, request } = extract_caller(request).await?;
         respond(&caller.origin, async {
             let request = convert::version::delete_request_from_proto(request)?;
             let deleted =

@@ -7,7 +7,7 @@ use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use super::{
-    call::{CallerCall, ValidUntil, extract_caller, respond},
+    call::{CallerCall, ValidUntil, extract_caller, extract_stream_sender, respond},
     convert, status,
 };
 use crate::{
@@ -35,14 +35,15 @@ impl ImportService for Imports {
         request: Request<Streaming<v1::ImportFilesRequest>>,
     ) -> Result<Response<ImportStream>, Status> {
         let valid_until = request.extensions().get::<ValidUntil>().map(|until| until.0);
-        let CallerCall { caller, request: stream } = extract_caller(request)?;
-        let (call_id, message_bytes_max) = (caller.origin.call_id.clone(), self.message_bytes_max);
+        let (sender, stream) = extract_stream_sender(request);
+        let (call_id, message_bytes_max) = (sender.origin.call_id.clone(), self.message_bytes_max);
         let stream_call_id = call_id.clone();
         let messages = stream
             .map_ok(convert::import::message_from_proto)
             .map_err(move |status| status::with_details(status, message_bytes_max, &stream_call_id));
         // The future is large. Boxed, it is not moved again.
-        let reports = Box::pin(imports::import_files(&self.app, caller, messages, valid_until)).await;
+        let reports =
+            Box::pin(imports::import_files(&self.app, sender.resolve_caller(), messages, valid_until)).await;
         let reports = reports.map_err(|stop| stop_to_status(stop, &call_id))?;
         let responses = reports.map(move |report| match report {
             Ok(report) => Ok(convert::import::report_to_proto(report, &call_id)),
@@ -55,7 +56,7 @@ impl ImportService for Imports {
         &self,
         request: Request<v1::FindImportedFilesRequest>,
     ) -> Result<Response<v1::FindImportedFilesResponse>, Status> {
-        let CallerCall { caller, request } = extract_caller(request)?;
+        let CallerCall { caller, request } = extract_caller(request).await?;
         respond(&caller.origin, async {
             let lookup = convert::import::lookup_request_from_proto(request);
             let found = imports::find_imported_files(&self.app, &caller, lookup).await?;

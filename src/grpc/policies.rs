@@ -21,7 +21,7 @@ impl PolicyService for Policies {
         &self,
         request: Request<v1::GetPolicyRequest>,
     ) -> Result<Response<v1::GetPolicyResponse>, Status> {
-        let CallerCall { caller, .. } = extract_caller(request)?;
+        let CallerCall { caller, .. } = extract_caller(request).await?;
         respond(&caller.origin, async {
             let stored = policies::get_policy(&self.0, &caller).await?;
             Ok(v1::GetPolicyResponse { policy: Some(policy::to_proto(stored)) })
@@ -33,7 +33,7 @@ impl PolicyService for Policies {
         &self,
         request: Request<v1::CreateCategoryRequest>,
     ) -> Result<Response<v1::CreateCategoryResponse>, Status> {
-        let CallerCall { caller, request } = extract_caller(request)?;
+        let CallerCall { caller, request } = extract_caller(request).await?;
         respond(&caller.origin, async {
             let stored =
                 policies::create_category(&self.0, &caller, policy::create_request_from_proto(request)?)
@@ -47,7 +47,7 @@ impl PolicyService for Policies {
         &self,
         request: Request<v1::UpdateCategoryRequest>,
     ) -> Result<Response<v1::UpdateCategoryResponse>, Status> {
-        let CallerCall { caller, request } = extract_caller(request)?;
+        let CallerCall { caller, request } = extract_caller(request).await?;
         respond(&caller.origin, async {
             let stored =
                 policies::update_category(&self.0, &caller, policy::update_request_from_proto(request)?)
@@ -61,7 +61,7 @@ impl PolicyService for Policies {
         &self,
         request: Request<v1::DeleteCategoryRequest>,
     ) -> Result<Response<v1::DeleteCategoryResponse>, Status> {
-        let CallerCall { caller, request } = extract_caller(request)?;
+        let CallerCall { caller, request } = extract_caller(request).await?;
         respond(&caller.origin, async {
             let stored =
                 policies::delete_category(&self.0, &caller, policy::delete_request_from_proto(request)?)

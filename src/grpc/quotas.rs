@@ -21,7 +21,7 @@ impl QuotaService for Quotas {
         &self,
         request: Request<v1::GetQuotaRequest>,
     ) -> Result<Response<v1::GetQuotaResponse>, Status> {
-        let PrincipalCall { principal, origin, request } = extract_principal(request)?;
+        let PrincipalCall { principal, origin, request } = extract_principal(request).await?;
         respond(&origin, async {
             let quota =
                 quotas::get_quota(&self.0, &principal, quota::parse_tenant_id(&request.tenant_id)?).await?;
@@ -34,7 +34,7 @@ impl QuotaService for Quotas {
         &self,
         request: Request<v1::UpdateQuotaRequest>,
     ) -> Result<Response<v1::UpdateQuotaResponse>, Status> {
-        let PrincipalCall { principal, origin, request } = extract_principal(request)?;
+        let PrincipalCall { principal, origin, request } = extract_principal(request).await?;
         respond(&origin, async {
             let request = quota::update_request_from_proto(request)?;
             let quota = quotas::update_quota(&self.0, &principal, request.tenant, request.update).await?;
@@ -48,7 +48,7 @@ impl QuotaService for Quotas {
         &self,
         request: Request<v1::GetUsageRequest>,
     ) -> Result<Response<v1::GetUsageResponse>, Status> {
-        let PrincipalCall { principal, origin, request } = extract_principal(request)?;
+        let PrincipalCall { principal, origin, request } = extract_principal(request).await?;
         respond(&origin, async {
             let usage =
                 quotas::get_usage(&self.0, &principal, quota::parse_tenant_id(&request.tenant_id)?).await?;

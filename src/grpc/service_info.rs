@@ -28,7 +28,7 @@ impl ServiceInfoService for ServiceInfos {
         &self,
         request: Request<v1::GetServiceInfoRequest>,
     ) -> Result<Response<v1::GetServiceInfoResponse>, Status> {
-        let PrincipalCall { principal, origin, .. } = extract_principal(request)?;
+        let PrincipalCall { principal, origin, .. } = extract_principal(request).await?;
         respond(&origin, async {
             let info = service_info::get_service_info(&self.app, &principal, self.transport);
             Ok(v1::GetServiceInfoResponse { service_info: Some(convert::service_info::to_proto(info)) })

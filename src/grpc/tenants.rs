@@ -23,7 +23,7 @@ impl TenantService for Tenants {
         &self,
         request: Request<v1::CreateTenantRequest>,
     ) -> Result<Response<v1::CreateTenantResponse>, Status> {
-        let OperatorCall { operator, request } = extract_operator(request)?;
+        let OperatorCall { operator, request } = extract_operator(request).await?;
         respond(&operator.origin, async {
             let created =
                 tenants::create_tenant(&self.0, &operator, tenant::create_request_from_proto(request)?)
@@ -37,7 +37,7 @@ impl TenantService for Tenants {
         &self,
         request: Request<v1::GetTenantRequest>,
     ) -> Result<Response<v1::GetTenantResponse>, Status> {
-        let OperatorCall { operator, request } = extract_operator(request)?;
+        let OperatorCall { operator, request } = extract_operator(request).await?;
         respond(&operator.origin, async {
             let id = tenant::parse_tenant_id(&request.tenant_id)?;
             let record = tenants::get_tenant(&self.0, &operator, id).await?;
@@ -50,7 +50,7 @@ impl TenantService for Tenants {
         &self,
         request: Request<v1::ListTenantsRequest>,
     ) -> Result<Response<v1::ListTenantsResponse>, Status> {
-        let OperatorCall { operator, request } = extract_operator(request)?;
+        let OperatorCall { operator, request } = extract_operator(request).await?;
         respond(&operator.origin, async {
             let after = tenant::parse_page_token(&request.page_token)?;
             let listed = tenants::list_tenants(&self.0, &operator, request.page_size, after).await?;
@@ -66,7 +66,7 @@ impl TenantService for Tenants {
         &self,
         request: Request<v1::UpdateTenantRequest>,
     ) -> Result<Response<v1::UpdateTenantResponse>, Status> {
-        let OperatorCall { operator, request } = extract_operator(request)?;
+        let OperatorCall { operator, request } = extract_operator(request).await?;
         respond(&operator.origin, async {
             let request = tenant::update_request_from_proto(request)?;
             let updated = tenants::update_tenant(&self.0, &operator, request.tenant, request.update).await?;
@@ -80,7 +80,7 @@ impl TenantService for Tenants {
         &self,
         request: Request<v1::SuspendTenantRequest>,
     ) -> Result<Response<v1::SuspendTenantResponse>, Status> {
-        let OperatorCall { operator, request } = extract_operator(request)?;
+        let OperatorCall { operator, request } = extract_operator(request).await?;
         respond(&operator.origin, async {
             let ids = tenant::parse_tenant_change(&request.tenant_id, &request.request_id)?;
             let record =
@@ -94,7 +94,7 @@ impl TenantService for Tenants {
         &self,
         request: Request<v1::ResumeTenantRequest>,
     ) -> Result<Response<v1::ResumeTenantResponse>, Status> {
-        let OperatorCall { operator, request } = extract_operator(request)?;
+        let OperatorCall { operator, request } = extract_operator(request).await?;
         respond(&operator.origin, async {
             let ids = tenant::parse_tenant_change(&request.tenant_id, &request.request_id)?;
             let record = tenants::resume_tenant(&self.0, &operator, ids.tenant, ids.request).await?;
@@ -107,7 +107,7 @@ impl TenantService for Tenants {
         &self,
         request: Request<v1::DeleteTenantRequest>,
     ) -> Result<Response<v1::DeleteTenantResponse>, Status> {
-        let OperatorCall { operator, request } = extract_operator(request)?;
+        let OperatorCall { operator, request } = extract_operator(request).await?;
         respond(&operator.origin, async {
             let ids = tenant::parse_tenant_change(&request.tenant_id, &request.request_id)?;
             let deleted =
@@ -124,7 +124,7 @@ impl TenantService for Tenants {
         &self,
         request: Request<v1::ExportTenantRequest>,
     ) -> Result<Response<Self::ExportTenantStream>, Status> {
-        let OperatorCall { operator, request } = extract_operator(request)?;
+        let OperatorCall { operator, request } = extract_operator(request).await?;
         let call_id = operator.origin.call_id.clone();
         respond(&operator.origin, async {
             let id = tenant::parse_tenant_id(&request.tenant_id)?;

@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tonic::{Request, Response, Status, async_trait};
 
 use super::{
-    call::{CallerCall, extract_caller, respond},
+    call::{CallerCall, StreamSender, extract_caller, respond},
     convert, status,
 };
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
         uploads::{self, Stall, UploadError, UploadMessage, UploadStreamOrder},
     },
     config::UploadsConfig,
-    domain::{caller::Caller, upload::Upload, violations::Violations},
+    domain::{upload::Upload, violations::Violations},
     proto::v1::{self, upload_file_request::Message, upload_service_server::UploadService},
 };
 
@@ -43,7 +43,7 @@ impl UploadService for Uploads {
         &self,
         request: Request<v1::CreateUploadRequest>,
     ) -> Result<Response<v1::CreateUploadResponse>, Status> {
-        let CallerCall { caller, request } = extract_caller(request)?;
+        let CallerCall { caller, request } = extract_caller(request).await?;
         respond(&caller.origin, async {
             let spec = convert::upload::spec_from_proto(request.spec.unwrap_or_default());
             let upload = uploads::create_upload(&self.app, &caller, spec, request.direct).await?;
@@ -62,7 +62,7 @@ impl UploadService for Uploads {
         &self,
         request: Request<v1::GetUploadRequest>,
     ) -> Result<Response<v1::GetUploadResponse>, Status> {
-        let CallerCall { caller, request } = extract_caller(request)?;
+        let CallerCall { caller, request } = extract_caller(request).await?;
         respond(&caller.origin, async {
             let id = convert::id::parse_upload_id(&request.upload_id)?;
             let upload = uploads::get_upload(&self.app, &caller, id).await?;
@@ -81,7 +81,7 @@ impl UploadService for Uploads {
         &self,
         request: Request<v1::ListUploadsRequest>,
     ) -> Result<Response<v1::ListUploadsResponse>, Status> {
-        let CallerCall { caller, request } = extract_caller(request)?;
+        let CallerCall { caller, request } = extract_caller(request).await?;
         respond(&caller.origin, async {
             let listed =
                 uploads::list_uploads(&self.app, &caller, request.page_size, &request.page_token).await?;
@@ -96,7 +96,7 @@ impl UploadService for Uploads {
         &self,
         request: Request<v1::CancelUploadRequest>,
     ) -> Result<Response<v1::CancelUploadResponse>, Status> {
-        let CallerCall { caller, request } = extract_caller(request)?;
+        let CallerCall { caller, request } = extract_caller(request).await?;
         respond(&caller.origin, async {
             let ids = convert::id::parse_upload_change(&request.upload_id, &request.request_id)?;
             uploads::cancel_upload(&self.app, &caller, ids.upload, ids.request).await?;
@@ -109,7 +109,7 @@ impl UploadService for Uploads {
         &self,
         request: Request<v1::UploadPartRequest>,
     ) -> Result<Response<v1::UploadPartResponse>, Status> {
-        let CallerCall { caller, request } = extract_caller(request)?;
+        let CallerCall { caller, request } = extract_caller(request).await?;
         respond(&caller.origin, async {
             let part = convert::upload::part_request_from_proto(request)?;
             let upload = uploads::upload_part(&self.app, &caller, part.upload, part.part).await?;
@@ -122,7 +122,7 @@ impl UploadService for Uploads {
         &self,
         request: Request<v1::CompleteUploadRequest>,
     ) -> Result<Response<v1::CompleteUploadResponse>, Status> {
-        let CallerCall { caller, request } = extract_caller(request)?;
+        let CallerCall { caller, request } = extract_caller(request).await?;
         respond(&caller.origin, async {
             let id = convert::id::parse_upload_id(&request.upload_id)?;
             let committed = uploads::complete_upload(
@@ -158,7 +158,7 @@ impl UploadStreams {
     pub(super) async fn receive<S>(
         &self,
         app: &Arc<App>,
-        caller: &Caller,
+        sender: StreamSender,
         stream: S,
     ) -> Result<v1::UploadFileResponse, Status>
     where
@@ -168,9 +168,11 @@ impl UploadStreams {
             chunk_size_max_bytes: self.config.chunk_size_max_bytes,
             message_bytes_max: self.message_bytes_max,
         };
-        let mut messages = Messages::new(stream, limits, caller.origin.call_id.clone());
+        let mut messages = Messages::new(stream, limits, sender.origin.call_id.clone());
         let received = async {
-            match self.receive_first_message(&mut messages).await? {
+            let first = self.receive_first_message(&mut messages).await?;
+            let caller = &sender.resolve_caller().await?;
+            match first {
                 FirstMessage::Spec(spec) => {
                     uploads::upload_file(app, caller, convert::upload::spec_from_proto(*spec), &mut messages)
                         .await

@@ -22,7 +22,7 @@ impl WebhookService for Webhooks {
         &self,
         request: Request<v1::CreateWebhookRequest>,
     ) -> Result<Response<v1::CreateWebhookResponse>, Status> {
-        let CallerCall { caller, request } = extract_caller(request)?;
+        let CallerCall { caller, request } = extract_caller(request).await?;
         respond(&caller.origin, async {
             let request = webhook::create_request_from_proto(request)?;
             let created =
@@ -37,7 +37,7 @@ impl WebhookService for Webhooks {
         &self,
         request: Request<v1::GetWebhookRequest>,
     ) -> Result<Response<v1::GetWebhookResponse>, Status> {
-        let CallerCall { caller, request } = extract_caller(request)?;
+        let CallerCall { caller, request } = extract_caller(request).await?;
         respond(&caller.origin, async {
             let id = webhook::parse_webhook_id(&request.webhook_id)?;
             let stored = webhooks::get_webhook(&self.0, &caller, id).await?;
@@ -50,7 +50,7 @@ impl WebhookService for Webhooks {
         &self,
         request: Request<v1::ListWebhooksRequest>,
     ) -> Result<Response<v1::ListWebhooksResponse>, Status> {
-        let CallerCall { caller, request } = extract_caller(request)?;
+        let CallerCall { caller, request } = extract_caller(request).await?;
         respond(&caller.origin, async {
             let listed =
                 webhooks::list_webhooks(&self.0, &caller, request.page_size, &request.page_token).await?;
@@ -66,7 +66,7 @@ impl WebhookService for Webhooks {
         &self,
         request: Request<v1::UpdateWebhookRequest>,
     ) -> Result<Response<v1::UpdateWebhookResponse>, Status> {
-        let CallerCall { caller, request } = extract_caller(request)?;
+        let CallerCall { caller, request } = extract_caller(request).await?;
         respond(&caller.origin, async {
             let updated =
                 webhooks::update_webhook(&self.0, &caller, webhook::update_request_from_proto(request)?)
@@ -80,7 +80,7 @@ impl WebhookService for Webhooks {
         &self,
         request: Request<v1::DeleteWebhookRequest>,
     ) -> Result<Response<v1::DeleteWebhookResponse>, Status> {
-        let CallerCall { caller, request } = extract_caller(request)?;
+        let CallerCall { caller, request } = extract_caller(request).await?;
         respond(&caller.origin, async {
             let ids = webhook::parse_webhook_change(&request.webhook_id, &request.request_id)?;
             webhooks::delete_webhook(&self.0, &caller, ids.webhook, ids.request).await?;
@@ -93,7 +93,7 @@ impl WebhookService for Webhooks {
         &self,
         request: Request<v1::RotateWebhookSecretRequest>,
     ) -> Result<Response<v1::RotateWebhookSecretResponse>, Status> {
-        let CallerCall { caller, request } = extract_caller(request)?;
+        let CallerCall { caller, request } = extract_caller(request).await?;
         respond(&caller.origin, async {
             let ids = webhook::parse_webhook_change(&request.webhook_id, &request.request_id)?;
             let rotated = webhooks::rotate_webhook_secret(&self.0, &caller, ids.webhook, ids.request).await?;
@@ -107,7 +107,7 @@ impl WebhookService for Webhooks {
         &self,
         request: Request<v1::ListWebhookDeliveriesRequest>,
     ) -> Result<Response<v1::ListWebhookDeliveriesResponse>, Status> {
-        let CallerCall { caller, request } = extract_caller(request)?;
+        let CallerCall { caller, request } = extract_caller(request).await?;
         respond(&caller.origin, async {
             let id = webhook::parse_webhook_id(&request.webhook_id)?;
             let (page_size, page_token) = (request.page_size, request.page_token.as_str());
@@ -124,7 +124,7 @@ impl WebhookService for Webhooks {
         &self,
         request: Request<v1::RedeliverWebhookRequest>,
     ) -> Result<Response<v1::RedeliverWebhookResponse>, Status> {
-        let CallerCall { caller, request } = extract_caller(request)?;
+        let CallerCall { caller, request } = extract_caller(request).await?;
         respond(&caller.origin, async {
             let RedeliverRequest { ids, position } = webhook::redeliver_request_from_proto(&request)?;
             webhooks::redeliver_event(&self.0, &caller, ids.webhook, position, ids.request).await?;

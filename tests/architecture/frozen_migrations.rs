@@ -27,6 +27,8 @@ const MIGRATIONS: &[(&str, u64)] = &[
     ("20261130001200_create_sweeps", 0xcf3f_1687_57b9_d00f),
     ("20261130001300_create_imports", 0x9175_738d_c196_b24f),
     ("20261130001400_create_commit_types", 0xdb6f_cfc7_5c59_ef19),
+    ("20261130020100_add_actor_issuer", 0x2a63_75fc_7fb8_d928),
+    ("20261130020200_name_service_ids", 0xf8e2_21a9_22df_b254),
 ];
 
 /// The checksums of all functions, one per revision, starting with revision 1.

@@ -34,6 +34,7 @@ mod import;
 mod import_buckets;
 mod import_find;
 mod import_urls;
+mod issuers;
 mod jobs;
 mod list;
 mod list_education;

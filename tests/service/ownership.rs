@@ -104,7 +104,7 @@ fn transfer_keeps_shares_without_duplicates_in_lists() {
         let id = upload_private_files(&s, 1).await.remove(0);
         let share = "INSERT INTO file_readers (tenant_id, principal, file_id, create_time, name, size_bytes)
                      SELECT tenant_id, principal, id, create_time, name, size_bytes
-                     FROM files, unnest(ARRAY['user:bob', 'user:billing']) AS principal";
+                     FROM files, unnest(ARRAY['user:bob', 'service:billing']) AS principal";
         s.superuser.execute(share).await;
         transfer(&s.ada(), ("alice", "bob"), |_| {}).await.unwrap();
         for caller in [s.bob(), s.billing()] {

@@ -9,7 +9,7 @@ use strongroom::{
         caller::{Actor, ActorKind, Caller, Origin, Role, Tenant, TenantKind, TenantState},
         ids::FileId,
         policy::Policy,
-        principal::{group_principal, user_principal},
+        principal::{caller_principal, group_principal},
     },
     proto::v1::{UploadSpec, Visibility},
 };
@@ -41,7 +41,7 @@ async fn upload_files(s: &Service) -> Vec<String> {
     let mut ids = Vec::new();
     for visibility in [Visibility::Owner, Visibility::Managers, Visibility::Organization, Visibility::Public]
     {
-        for principal in [None, Some(user_principal("friend")), Some(group_principal("7a"))] {
+        for principal in [None, Some(caller_principal("friend")), Some(group_principal("7a"))] {
             let spec_with_visibility = UploadSpec { visibility: visibility.into(), ..spec("a") };
             let id = file_id(&s.pupil().upload(spec_with_visibility, b"x").await.unwrap());
             if let Some(principal) = principal {

@@ -266,7 +266,7 @@ fn upload_by_service_is_audited_under_its_name() {
             )
             .await;
         let entries: Vec<(i32, String)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
-        assert_eq!(entries, [(2, "billing".to_owned())]);
+        assert_eq!(entries, [(2, "service:billing".to_owned())]);
         let kinds = s.superuser.query_texts("SELECT format('%s v%s', kind, version) FROM events").await;
         assert_eq!(kinds, ["1 v1"]);
     });

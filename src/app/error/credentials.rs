@@ -52,6 +52,11 @@ pub enum InvalidCredentials {
     /// The token becomes valid later.
     #[error("the token is not valid yet")]
     NotValidYet,
+    /// The token is valid for longer than the configuration allows its issuer.
+    #[error(
+        "the token is valid for {lifetime_seconds} s; the limit for its issuer is {lifetime_seconds_max} s"
+    )]
+    LifetimeTooLong { lifetime_seconds: u64, lifetime_seconds_max: u64 },
     /// A claim that every token must have is missing.
     #[error("one of the claims `exp`, `iss` and `aud` is missing or malformed")]
     RequiredClaimMissing,
@@ -84,6 +89,15 @@ pub enum InvalidCredentials {
     /// An organization's token claims the role of an operator by default.
     #[error("operators have no role in an organization")]
     OperatorInOrganization,
+    /// The token claims the role of an operator, which its issuer may not give.
+    #[error("the token's issuer may not name operators")]
+    OperatorNotAccepted,
+    /// The configuration does not list this organization for the issuer. Contains its first characters.
+    #[error("organization {0:?} is not accepted from the token's issuer")]
+    OrganizationNotAccepted(String),
+    /// The token names no organization, and the configuration lists those of its issuer.
+    #[error("the token has no organization; its issuer may sign tokens for configured organizations only")]
+    OrganizationRequired,
 }
 
 #[cfg(test)]
@@ -114,6 +128,10 @@ mod tests {
             ),
             (I::ExpiredDuringWatch, "token has expired; resume from the last cursor with a new one"),
             (I::NotValidYet, "the token is not valid yet"),
+            (
+                I::LifetimeTooLong { lifetime_seconds: 90_000, lifetime_seconds_max: 86_400 },
+                "the token is valid for 90000 s; the limit for its issuer is 86400 s",
+            ),
             (I::RequiredClaimMissing, "one of the claims `exp`, `iss` and `aud` is missing or malformed"),
             (I::ClaimMissing(sub()), "claim `sub` is missing"),
             (I::ClaimNotString(sub()), "claim `sub` must be a string"),
@@ -129,6 +147,15 @@ mod tests {
             ),
             (I::RoleUnknown("janitor".to_owned()), "role \"janitor\" is not configured"),
             (I::OperatorInOrganization, "operators have no role in an organization"),
+            (I::OperatorNotAccepted, "the token's issuer may not name operators"),
+            (
+                I::OrganizationNotAccepted("acme".to_owned()),
+                "organization \"acme\" is not accepted from the token's issuer",
+            ),
+            (
+                I::OrganizationRequired,
+                "the token has no organization; its issuer may sign tokens for configured organizations only",
+            ),
         ] {
             assert_eq!(CredentialsError::Invalid(problem).to_string(), text);
         }

@@ -66,18 +66,21 @@ fn stream_order(order: ImportStreamOrder) -> Error {
 }
 
 /// Reads the options, starts the import, and returns its reports. The last one is the summary, or the reason
-/// why there is none. The import ends at `valid_until`, when the caller's credentials expire.
+/// why there is none. The import ends at `valid_until`, when the caller's credentials expire. The caller is
+/// awaited after the options.
 ///
 /// # Errors
+/// Returns the errors of `caller`.
 /// Returns `Stream` if `messages` fails. Returns `Failed` with `Import` if the first message is late or not
 /// the options, and with `NotAllowed`, `NotFound` or `StorageUnavailable` if the import cannot start.
-pub async fn import_files<M, E>(
+pub async fn import_files<C, M, E>(
     app: &Arc<App>,
-    caller: Caller,
+    caller: C,
     messages: M,
     valid_until: Option<Timestamp>,
-) -> Result<impl Stream<Item = Result<ImportReport, ImportStop<E>>> + Send + use<M, E>, ImportStop<E>>
+) -> Result<impl Stream<Item = Result<ImportReport, ImportStop<E>>> + Send + use<C, M, E>, ImportStop<E>>
 where
+    C: Future<Output = Result<Caller, Error>> + Send,
     M: Stream<Item = Result<ImportMessage, E>> + Send + Unpin,
     E: Send,
 {
@@ -85,7 +88,7 @@ where
     let Some(ImportMessage::Options(options)) = messages.next_message(app).await? else {
         return Err(stream_order(ImportStreamOrder::OptionsNotFirst).into());
     };
-    let import = start_import(app, caller, options, valid_until).await?;
+    let import = start_import(app, caller.await?, options, valid_until).await?;
     let run = Run { app: Arc::clone(app), import, messages, prefix: None, summary: ImportSummary::default() };
     Ok(stream::unfold(Some(run), |run| async move {
         let mut run = run?;

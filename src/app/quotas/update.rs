@@ -7,6 +7,7 @@ use crate::{
         App, Denial, Error, Principal, access, audit,
         idempotency::{self, RequestClaim},
         preconditions::check_etag,
+        tenants::operator_entry,
     },
     db::{
         TenantTx,
@@ -15,7 +16,7 @@ use crate::{
         quotas,
     },
     domain::{
-        caller::{Actor, Caller},
+        caller::Caller,
         ids::{RequestId, TenantId},
         quota::{Quota, QuotaChange},
     },
@@ -85,7 +86,7 @@ pub(in crate::app) fn encode_payload(
     update: &QuotaUpdate,
 ) -> Result<[Vec<u8>; 3], Error> {
     let fields = serde_json::to_value(&update.change).map_err(Error::internal)?.to_string();
-    Ok([&actor(principal).id, &update.if_etag, &fields].map(|text| text.clone().into_bytes()))
+    Ok([&sender_id(principal), &update.if_etag, &fields].map(|text| text.clone().into_bytes()))
 }
 
 /// Changes the limits and writes the audit entry.
@@ -114,25 +115,18 @@ pub(in crate::app) async fn change_limits(
     Ok(quotas::set_limits(tx, &next).await?)
 }
 
-fn actor(principal: &Principal) -> &Actor {
+fn sender_id(principal: &Principal) -> String {
     match principal {
-        Principal::Caller(caller) => &caller.actor,
-        Principal::Operator(operator) => &operator.actor,
+        Principal::Caller(caller) => caller.actor.id.clone(),
+        Principal::Operator(operator) => operator.id(),
     }
 }
 
 fn audit_entry(principal: &Principal, change: serde_json::Value) -> AuditEntry {
-    let (actor, origin) = match principal {
-        Principal::Caller(caller) => (caller.actor.clone(), caller.origin.clone()),
-        Principal::Operator(operator) => (operator.actor.clone(), operator.origin.clone()),
-    };
-    AuditEntry {
-        actor,
-        origin,
-        action: AuditAction::QuotaUpdate,
-        is_allowed: true,
-        file: None,
-        version: None,
-        details: change,
+    match principal {
+        Principal::Caller(caller) => {
+            AuditEntry { details: change, ..audit::new_entry(caller, AuditAction::QuotaUpdate) }
+        }
+        Principal::Operator(operator) => operator_entry(operator, AuditAction::QuotaUpdate, change),
     }
 }

@@ -127,7 +127,7 @@ fn hash_request(operator: &Operator, new_tenant: &NewTenant) -> Digest {
     let NewTenant { name, preset, ceiling_bytes, ceiling_file_count, .. } = new_tenant;
     let numbers = serde_json::json!([name.kind, ceiling_bytes, ceiling_file_count]).to_string();
     let mut hasher = Hasher::default();
-    for field in [&operator.actor.id, &name.issuer, &name.external_id, preset, &numbers] {
+    for field in [&operator.id(), &name.issuer, &name.external_id, preset, &numbers] {
         hasher.field(field.as_bytes());
     }
     hasher.finish()

@@ -65,7 +65,7 @@ async fn delete_in_tx(
     }
     // The response is the state of the tenant, which never reverts, so nothing needs to be replayed. The
     // request id is claimed only to detect its reuse for another request.
-    let payload = [operator.actor.id.clone().into_bytes()];
+    let payload = [operator.id().into_bytes()];
     let claim = idempotency::claim_request(app, tx, request_id, Method::DeleteTenant, &payload).await?;
     if let RequestClaim::Replay(()) = claim {
         return Err(Error::internal("deletion was recorded, but the tenant is not deleted"));

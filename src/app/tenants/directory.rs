@@ -1,9 +1,10 @@
-//! Finds a tenant by its name at the identity provider, and creates it on first use.
+//! Finds a tenant by its name at the identity provider, and creates it on first use, at a limited rate per
+//! issuer.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -11,6 +12,7 @@ use std::{
 
 use moka::future::Cache;
 
+use super::creation_rate::CreationRate;
 use crate::{
     app::{App, Denial, Error, Resource},
     config::TenantsConfig,
@@ -55,6 +57,10 @@ pub(in crate::app) struct TenantDirectory {
     default_preset: Policy,
     presets: BTreeMap<String, Policy>,
     is_create_on_first_use: bool,
+    creations_per_minute_max: u32,
+    /// The rate of each issuer that has created a tenant. Locked while one is created: calls of the same tenant
+    /// wait for it, and those of other issuers do not.
+    creation_rates: Mutex<HashMap<String, Arc<tokio::sync::Mutex<CreationRate>>>>,
 }
 
 impl TenantDirectory {
@@ -76,37 +82,100 @@ impl TenantDirectory {
             default_preset: Policy::preset(&config.preset)?,
             presets,
             is_create_on_first_use: config.create_on_first_use,
+            creations_per_minute_max: config.creations_per_minute_max,
+            creation_rates: Mutex::default(),
         })
     }
 
-    /// Returns the tenant with this name. Creates a missing tenant if the configuration allows it.
+    /// Returns the tenant with this name, or `None` if it does not exist.
     ///
     /// # Errors
-    /// Returns `NotAllowed` if it does not, or `DatabaseUnavailable`.
+    /// Returns `DatabaseUnavailable`.
+    pub(in crate::app) async fn find(
+        &self,
+        app: &App,
+        name: &TenantName,
+    ) -> Result<Option<Arc<Tenant>>, Error> {
+        let now = app.clock.now();
+        if let Some(tenant) = self.find_cached(name, now).await {
+            return Ok(Some(tenant));
+        }
+        let invalidation_count = self.invalidation_count.load(Ordering::SeqCst);
+        let mut tx = app.db.system_tx().await?;
+        let found = tenants::find_by_name(&mut tx, name).await?;
+        tx.commit().await?;
+        let Some(tenant) = found else { return Ok(None) };
+        Ok(Some(self.cache_tenant(name, tenant, now, invalidation_count).await))
+    }
+
+    /// Checks that the first call of a member may create a tenant. `by_issuer` is the setting of the issuer.
+    ///
+    /// # Errors
+    /// Returns `NotAllowed` if not.
+    pub(in crate::app) fn check_may_create(&self, by_issuer: Option<bool>) -> Result<(), Error> {
+        match by_issuer.unwrap_or(self.is_create_on_first_use) {
+            true => Ok(()),
+            false => Err(Error::NotAllowed(Denial::OrganizationUnknown)),
+        }
+    }
+
+    /// Returns the tenant with this name, and creates it if it does not exist.
+    ///
+    /// # Errors
+    /// Returns `TenantCreationsExhausted` or `DatabaseUnavailable`.
     pub(in crate::app) async fn get_or_create(
         &self,
         app: &App,
         name: TenantName,
     ) -> Result<Arc<Tenant>, Error> {
+        let rate = self.creation_rate(&name.issuer);
+        let mut rate = rate.lock().await;
         let now = app.clock.now();
-        if let Some(cached) = self.cache.get(&name).await.filter(|cached| cached.is_fresh(now)) {
-            return Ok(cached.tenant);
+        // Another call may have created the tenant while this one waited.
+        if let Some(tenant) = self.find_cached(&name, now).await {
+            return Ok(tenant);
         }
+        let per_minute_max = self.creations_per_minute_max;
+        rate.check(now, per_minute_max).map_err(|retry_after| Error::TenantCreationsExhausted {
+            creations_per_minute_max: per_minute_max,
+            retry_after,
+        })?;
         let invalidation_count = self.invalidation_count.load(Ordering::SeqCst);
-        let mut tx = app.db.system_tx().await?;
-        let found = tenants::find_by_name(&mut tx, &name).await?;
-        tx.commit().await?;
-        let tenant = Arc::new(match found {
-            Some(tenant) => tenant,
-            None if self.is_create_on_first_use => self.create_tenant(app, &name).await?,
-            None => return Err(Error::NotAllowed(Denial::OrganizationUnknown)),
-        });
-        let cached = CachedTenant { tenant: Arc::clone(&tenant), read_time: now };
+        let (tenant, is_new) = self.create_tenant(app, &name).await?;
+        if is_new {
+            rate.record(now, per_minute_max);
+        }
+        Ok(self.cache_tenant(&name, tenant, now, invalidation_count).await)
+    }
+
+    fn creation_rate(&self, issuer: &str) -> Arc<tokio::sync::Mutex<CreationRate>> {
+        let mut rates = self.creation_rates.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(rate) = rates.get(issuer) {
+            return Arc::clone(rate);
+        }
+        Arc::clone(rates.entry(issuer.to_owned()).or_default())
+    }
+
+    async fn find_cached(&self, name: &TenantName, now: Timestamp) -> Option<Arc<Tenant>> {
+        let cached = self.cache.get(name).await.filter(|cached| cached.is_fresh(now));
+        cached.map(|cached| cached.tenant)
+    }
+
+    /// Caches a tenant that was read after this number of invalidations, unless there was one since.
+    async fn cache_tenant(
+        &self,
+        name: &TenantName,
+        tenant: Tenant,
+        read_time: Timestamp,
+        invalidation_count: u64,
+    ) -> Arc<Tenant> {
+        let tenant = Arc::new(tenant);
+        let cached = CachedTenant { tenant: Arc::clone(&tenant), read_time };
         self.cache.insert(name.clone(), cached).await;
         if self.invalidation_count.load(Ordering::SeqCst) != invalidation_count {
-            self.cache.invalidate(&name).await;
+            self.cache.invalidate(name).await;
         }
-        Ok(tenant)
+        tenant
     }
 
     /// Removes the tenant with this name from the cache.
@@ -127,12 +196,14 @@ impl TenantDirectory {
         }
     }
 
-    async fn create_tenant(&self, app: &App, name: &TenantName) -> Result<Tenant, Error> {
+    /// Creates the tenant. Returns it, and whether this call has created it.
+    async fn create_tenant(&self, app: &App, name: &TenantName) -> Result<(Tenant, bool), Error> {
         let named = self.presets.get(&name.external_id).filter(|_| name.kind == TenantKind::Organization);
         let policy = named.unwrap_or(&self.default_preset);
         let id = TenantId::from_uuid(app.ids.uuid());
         let mut tx = app.db.system_tx().await?;
-        if tenants::create(&mut tx, id, name, policy).await? {
+        let is_new = tenants::create(&mut tx, id, name, policy).await?;
+        if is_new {
             quotas::create(&mut tx, id, &policy.quota).await?;
             let details =
                 serde_json::json!({ "kind": name.kind, "issuer": name.issuer, "preset": policy.name });
@@ -143,6 +214,6 @@ impl TenantDirectory {
         // If another transaction created the tenant first, the unique key made this one wait for its commit.
         let tenant = tenants::find_by_name(&mut tx, name).await?.ok_or(Error::NotFound(Resource::Tenant))?;
         tx.commit().await?;
-        Ok(tenant)
+        Ok((tenant, is_new))
     }
 }

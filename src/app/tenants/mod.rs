@@ -1,6 +1,7 @@
 //! Resolves callers and their tenants, and manages the lifecycle of tenants.
 
 mod create;
+mod creation_rate;
 mod delete;
 mod directory;
 pub mod erase;
@@ -64,9 +65,14 @@ pub(super) async fn system_caller(app: &App, id: TenantId) -> Result<Caller, Err
 }
 
 /// Returns an audit entry for an operator's action on a tenant.
-fn operator_entry(operator: &Operator, action: AuditAction, details: serde_json::Value) -> AuditEntry {
+pub(super) fn operator_entry(
+    operator: &Operator,
+    action: AuditAction,
+    details: serde_json::Value,
+) -> AuditEntry {
     AuditEntry {
         actor: operator.actor.clone(),
+        actor_issuer: Some(operator.issuer.clone()),
         origin: operator.origin.clone(),
         ..AuditEntry::system(action, details)
     }
@@ -105,7 +111,7 @@ async fn change_state_in_tx(
     operator: &Operator,
     change: StateChange,
 ) -> Result<TenantRecord, Error> {
-    let payload = [operator.actor.id.clone().into_bytes(), change.reason.clone().into_bytes()];
+    let payload = [operator.id().into_bytes(), change.reason.clone().into_bytes()];
     let attempt =
         match idempotency::claim_request(app, tx, change.request_id, change.method, &payload).await? {
             RequestClaim::Replay(response) => return Ok(response),

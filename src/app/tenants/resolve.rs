@@ -1,9 +1,11 @@
 //! Resolves verified claims to a caller in a tenant.
 
+use std::sync::Arc;
+
 use crate::{
     app::{App, Error, Principal},
     db::tenants::TenantName,
-    domain::caller::{Actor, ActorKind, Caller, Operator, Origin, Role, TenantKind},
+    domain::caller::{Actor, ActorKind, Caller, Operator, Origin, Role, Tenant, TenantKind},
 };
 
 /// The identity of the bearer of verified credentials.
@@ -14,6 +16,8 @@ pub struct Identity {
     /// The bearer's id at the issuer.
     pub subject: String,
     pub kind: IdentityKind,
+    /// Whether the issuer may create tenants; `None` means what the configuration says for all issuers.
+    pub creates_tenants: Option<bool>,
 }
 
 /// Whether the bearer is the operator or a member of a tenant.
@@ -23,7 +27,8 @@ pub enum IdentityKind {
     Operator,
     /// A person or service, in an organization or in a personal context.
     Member {
-        kind: ActorKind,
+        /// The bearer. A user and a service with the same subject are different actors.
+        actor: Actor,
         /// The organization's id at the issuer; `None` in a personal context.
         organization: Option<String>,
         /// The role in the organization. In a personal context the person is the admin of their own tenant.
@@ -33,23 +38,101 @@ pub enum IdentityKind {
     },
 }
 
-/// Resolves an identity to a principal. Creates the tenant on first use if the configuration allows it.
+impl Identity {
+    /// Returns the name of the bearer's tenant, or `None` for an operator. The issuer is part of the name, so a
+    /// tenant is never reached through another issuer.
+    fn tenant_name(&self) -> Option<TenantName> {
+        let IdentityKind::Member { actor, organization, .. } = &self.kind else { return None };
+        let (kind, external_id) = match organization {
+            Some(organization) => (TenantKind::Organization, organization),
+            None => (TenantKind::Person, &actor.id),
+        };
+        Some(TenantName { kind, issuer: self.issuer.clone(), external_id: external_id.clone() })
+    }
+
+    fn into_principal(self, tenant: Option<Arc<Tenant>>, origin: Origin) -> Result<Principal, Error> {
+        match (self.kind, tenant) {
+            (IdentityKind::Member { actor, role, groups, .. }, Some(tenant)) => {
+                Error::check_tenant_active(tenant.state)?;
+                Ok(Principal::Caller(Caller { tenant, actor, role, groups, origin }))
+            }
+            (IdentityKind::Operator, None) => {
+                let actor = Actor { kind: ActorKind::Operator, id: self.subject };
+                Ok(Principal::Operator(Operator { issuer: self.issuer, actor, origin }))
+            }
+            (IdentityKind::Member { .. }, None) | (IdentityKind::Operator, Some(_)) => {
+                Err(Error::internal("only members have a tenant"))
+            }
+        }
+    }
+}
+
+/// A member of a tenant that does not exist yet and may be created. The call has not been accepted yet.
+#[derive(Debug, Clone)]
+pub struct Newcomer {
+    identity: Identity,
+    name: TenantName,
+    origin: Origin,
+}
+
+/// The sender of a request.
+#[derive(Debug, Clone)]
+pub enum Sender {
+    /// An operator, or a member of an existing tenant.
+    Known(Principal),
+    /// A member of a tenant that does not exist yet.
+    Newcomer(Newcomer),
+}
+
+/// Resolves an identity, without creating a tenant.
 ///
 /// # Errors
-/// Returns `NotAllowed` if the tenant does not exist and must be created by the operator first,
-/// `TenantSuspended`, `TenantDeleted` or `DatabaseUnavailable`.
+/// Returns `TenantSuspended`, `TenantDeleted` or `DatabaseUnavailable`.
+pub async fn resolve_sender(app: &App, identity: Identity, origin: Origin) -> Result<Sender, Error> {
+    let Some(name) = identity.tenant_name() else {
+        return Ok(Sender::Known(identity.into_principal(None, origin)?));
+    };
+    match app.tenants.find(app, &name).await? {
+        Some(tenant) => Ok(Sender::Known(identity.into_principal(Some(tenant), origin)?)),
+        None => Ok(Sender::Newcomer(Newcomer { identity, name, origin })),
+    }
+}
+
+impl Newcomer {
+    /// Returns the origin of the request.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// Checks that the first call of a newcomer may create the tenant.
+    ///
+    /// # Errors
+    /// Returns `NotAllowed` if the operator must create it first.
+    pub fn check_may_create(&self, app: &App) -> Result<(), Error> {
+        app.tenants.check_may_create(self.identity.creates_tenants)
+    }
+
+    /// Creates the tenant, unless another call has created it since.
+    ///
+    /// # Errors
+    /// Returns `NotAllowed` if the operator must create the tenant first, `TenantCreationsExhausted`,
+    /// `TenantSuspended`, `TenantDeleted` or `DatabaseUnavailable`.
+    pub async fn create_tenant(self, app: &App) -> Result<Principal, Error> {
+        let Self { identity, name, origin } = self;
+        app.tenants.check_may_create(identity.creates_tenants)?;
+        let tenant = app.tenants.get_or_create(app, name).await?;
+        tracing::Span::current().record("tenant", tracing::field::display(tenant.id));
+        identity.into_principal(Some(tenant), origin)
+    }
+}
+
+/// Resolves an identity to a principal, and creates a missing tenant if the configuration allows it.
+///
+/// # Errors
+/// See [`resolve_sender`] and [`Newcomer::create_tenant`].
 pub async fn resolve_principal(app: &App, identity: Identity, origin: Origin) -> Result<Principal, Error> {
-    let Identity { issuer, subject, kind: identity_kind } = identity;
-    let IdentityKind::Member { kind, organization, role, groups } = identity_kind else {
-        let actor = Actor { kind: ActorKind::Operator, id: subject };
-        return Ok(Principal::Operator(Operator { actor, origin }));
-    };
-    let (tenant_kind, external_id) = match organization {
-        Some(organization) => (TenantKind::Organization, organization),
-        None => (TenantKind::Person, subject.clone()),
-    };
-    let name = TenantName { kind: tenant_kind, issuer, external_id };
-    let tenant = app.tenants.get_or_create(app, name).await?;
-    Error::check_tenant_active(tenant.state)?;
-    Ok(Principal::Caller(Caller { tenant, actor: Actor { kind, id: subject }, role, groups, origin }))
+    match resolve_sender(app, identity, origin).await? {
+        Sender::Known(principal) => Ok(principal),
+        Sender::Newcomer(newcomer) => newcomer.create_tenant(app).await,
+    }
 }

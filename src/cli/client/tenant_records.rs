@@ -88,6 +88,7 @@ fn audit_entry(entry: &ExportedAuditEntry) -> Value {
         "create_time": records::time(entry.create_time.as_ref()),
         "actor_kind": entry.actor_kind().as_str_name(),
         "actor_id": entry.actor_id,
+        "actor_issuer": entry.actor_issuer,
         "action": entry.action,
         "is_allowed": entry.is_allowed,
         "file_id": entry.file_id,

@@ -14,7 +14,7 @@ use crate::{
         tenants::resolve::{Identity, IdentityKind, resolve_principal},
     },
     domain::{
-        caller::{ActorKind, Origin, Role},
+        caller::{Actor, Origin, Role},
         clock::{Clock as _, SystemClock},
     },
     grpc::auth::DevIssuer,
@@ -117,13 +117,14 @@ fn identity(caller: &DevCaller) -> Result<Identity, Failure> {
     let kind = match role {
         None => IdentityKind::Operator,
         Some(role) => IdentityKind::Member {
-            kind: if caller.kind.is_some() { ActorKind::Service } else { ActorKind::User },
+            actor: if caller.kind.is_some() { Actor::service(caller.user) } else { Actor::user(caller.user) },
             organization: caller.organization.map(str::to_owned),
             role,
             groups: caller.groups.iter().map(|group| (*group).to_owned()).collect(),
         },
     };
-    Ok(Identity { issuer: ISSUER.to_owned(), subject: caller.user.to_owned(), kind })
+    let (issuer, subject) = (ISSUER.to_owned(), caller.user.to_owned());
+    Ok(Identity { issuer, subject, kind, creates_tenants: None })
 }
 
 fn sign_token(caller: &DevCaller, secrets: &Secrets) -> Result<String, Failure> {

@@ -128,10 +128,10 @@ mod tests {
     use prost_types::FileDescriptorSet;
 
     use super::*;
-    use crate::{domain::caller::ActorKind, proto};
+    use crate::{domain::caller::Actor, proto};
 
     fn member(role: Role) -> IdentityKind {
-        IdentityKind::Member { kind: ActorKind::User, organization: None, role, groups: Vec::new() }
+        IdentityKind::Member { actor: Actor::user("alice"), organization: None, role, groups: Vec::new() }
     }
 
     /// Returns the paths of all methods in an encoded descriptor set.

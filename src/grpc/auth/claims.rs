@@ -1,5 +1,7 @@
 //! Conversion of verified claims to an identity. Claims that cannot be read are rejected.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value};
 
 use crate::{
@@ -7,19 +9,52 @@ use crate::{
         CredentialsError, InvalidCredentials,
         tenants::resolve::{Identity, IdentityKind},
     },
-    config::{AuthConfig, auth::RoleName},
+    config::{
+        AuthConfig,
+        auth::{ClaimsConfig, IssuerConfig, Organizations, RoleName},
+    },
     domain::{
-        caller::{ActorKind, Role},
+        caller::{Actor, Role},
         text::{self, EXTERNAL_ID_CHARACTERS_MAX},
     },
 };
 
-/// The configured rules for reading claims.
-pub(super) struct ClaimRules(AuthConfig);
+/// The rules for reading the claims of one issuer, and what the issuer is trusted with.
+#[derive(Debug, Clone)]
+pub(super) struct ClaimRules {
+    paths: ClaimsConfig,
+    roles: BTreeMap<String, RoleName>,
+    role_default: Option<RoleName>,
+    service_kind: String,
+    organizations: Organizations,
+    may_name_operators: bool,
+    creates_tenants: Option<bool>,
+}
 
 impl ClaimRules {
-    pub(super) fn new(config: AuthConfig) -> Self {
-        Self(config)
+    /// Creates the rules of a configured issuer.
+    pub(super) fn of_issuer(config: &AuthConfig, issuer: &IssuerConfig) -> Self {
+        Self {
+            paths: config.claims_of(issuer),
+            roles: config.roles_of(issuer).clone(),
+            organizations: issuer.organizations.clone(),
+            may_name_operators: issuer.operators,
+            creates_tenants: issuer.create_tenants,
+            ..Self::of_dev_issuer(config)
+        }
+    }
+
+    /// Creates the rules of the development issuer, which is trusted with everything.
+    pub(super) fn of_dev_issuer(config: &AuthConfig) -> Self {
+        Self {
+            paths: config.claims.clone(),
+            roles: config.roles.clone(),
+            role_default: config.role_default,
+            service_kind: config.service_kind.clone(),
+            organizations: Organizations::Any,
+            may_name_operators: true,
+            creates_tenants: None,
+        }
     }
 
     /// Reads the identity of the bearer from the verified claims of an issuer.
@@ -28,45 +63,69 @@ impl ClaimRules {
         issuer: &str,
         claims: &Map<String, Value>,
     ) -> Result<Identity, CredentialsError> {
-        let paths = &self.0.claims;
-        let subject = read_id(claims, &paths.user)?
-            .ok_or_else(|| InvalidCredentials::ClaimMissing(paths.user.clone()))?;
-        let kind = self.read_identity_kind(claims)?;
-        Ok(Identity { issuer: issuer.to_owned(), subject, kind })
+        let subject = read_id(claims, &self.paths.user)?
+            .ok_or_else(|| InvalidCredentials::ClaimMissing(self.paths.user.clone()))?;
+        let kind = self.read_identity_kind(claims, &subject)?;
+        Ok(Identity { issuer: issuer.to_owned(), subject, kind, creates_tenants: self.creates_tenants })
     }
 
-    fn read_identity_kind(&self, claims: &Map<String, Value>) -> Result<IdentityKind, CredentialsError> {
-        let paths = &self.0.claims;
+    fn read_identity_kind(
+        &self,
+        claims: &Map<String, Value>,
+        subject: &str,
+    ) -> Result<IdentityKind, CredentialsError> {
+        let paths = &self.paths;
         let claimed = self.read_role(claims)?;
         let organization = read_id(claims, &paths.organization)?;
+        self.check_organization(organization.as_deref(), claimed)?;
         let role = match (claimed, &organization) {
-            (Some(RoleName::Operator), _) => return Ok(IdentityKind::Operator),
+            (Some(RoleName::Operator), _) if self.may_name_operators => return Ok(IdentityKind::Operator),
+            (Some(RoleName::Operator), _) => return Err(InvalidCredentials::OperatorNotAccepted.into()),
             // A person without an organization is the admin of their own tenant, whatever role the token
             // claims.
             (_, None) => Role::Admin,
             (Some(name), Some(_)) => role_in_tenant(name)?,
-            (None, Some(_)) => match self.0.role_default {
+            (None, Some(_)) => match self.role_default {
                 Some(name) => role_in_tenant(name)?,
                 None => return Err(InvalidCredentials::ClaimMissing(paths.role.clone()).into()),
             },
         };
-        let is_service = read_text(claims, &paths.kind)?.is_some_and(|kind| kind == self.0.service_kind);
-        let kind = if is_service { ActorKind::Service } else { ActorKind::User };
-        Ok(IdentityKind::Member { kind, organization, role, groups: read_groups(claims, &paths.groups)? })
+        let is_service = read_text(claims, &paths.kind)?.is_some_and(|kind| kind == self.service_kind);
+        let actor = if is_service { Actor::service(subject) } else { Actor::user(subject) };
+        // The id of a service is longer than its subject.
+        check_id(&actor.id, &paths.user)?;
+        Ok(IdentityKind::Member { actor, organization, role, groups: read_groups(claims, &paths.groups)? })
+    }
+
+    /// Checks that the issuer may sign tokens for this organization. Operators need none.
+    fn check_organization(
+        &self,
+        organization: Option<&str>,
+        claimed: Option<RoleName>,
+    ) -> Result<(), CredentialsError> {
+        let Organizations::Listed(accepted) = &self.organizations else { return Ok(()) };
+        match organization {
+            Some(id) if accepted.contains(id) => Ok(()),
+            Some(id) => Err(InvalidCredentials::OrganizationNotAccepted(shorten(id)).into()),
+            None if claimed == Some(RoleName::Operator) => Ok(()),
+            None => Err(InvalidCredentials::OrganizationRequired.into()),
+        }
     }
 
     /// Reads the role that the token claims. An unmapped role is rejected, even if it is not needed, because
     /// any replacement would be a guess.
     fn read_role(&self, claims: &Map<String, Value>) -> Result<Option<RoleName>, CredentialsError> {
-        let Some(claimed) = read_text(claims, &self.0.claims.role)? else { return Ok(None) };
-        match self.0.roles.get(claimed) {
+        let Some(claimed) = read_text(claims, &self.paths.role)? else { return Ok(None) };
+        match self.roles.get(claimed) {
             Some(name) => Ok(Some(*name)),
-            None => {
-                let shortened: String = claimed.chars().take(64).collect();
-                Err(InvalidCredentials::RoleUnknown(shortened).into())
-            }
+            None => Err(InvalidCredentials::RoleUnknown(shorten(claimed)).into()),
         }
     }
+}
+
+/// Returns the first characters of a claim, for an error.
+fn shorten(claimed: &str) -> String {
+    claimed.chars().take(64).collect()
 }
 
 /// Returns the role in a tenant. Operators have none, because they belong to no tenant.
@@ -134,12 +193,30 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::config::Config;
+    use crate::{config::Config, domain::caller::ActorKind};
 
+    fn issuer(keys: Value) -> IssuerConfig {
+        let mut config = json!({"issuer": "https://id", "audience": "strongroom", "jwks_file": "keys"});
+        config.as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
+        serde_json::from_value(config).unwrap()
+    }
+
+    /// Returns the rules of an issuer without settings of its own.
     fn rules(change: impl FnOnce(&mut AuthConfig)) -> ClaimRules {
         let mut config = Config::defaults().unwrap().auth;
         change(&mut config);
-        ClaimRules::new(config)
+        ClaimRules::of_issuer(&config, &issuer(json!({})))
+    }
+
+    /// Returns the rules of an issuer with these settings. The role `operator` is mapped for all issuers.
+    fn rules_of_issuer(keys: Value) -> ClaimRules {
+        let mut config = Config::defaults().unwrap().auth;
+        config.roles.insert("operator".into(), RoleName::Operator);
+        ClaimRules::of_issuer(&config, &issuer(keys))
+    }
+
+    fn read_with(rules: &ClaimRules, claims: Value) -> Result<Identity, CredentialsError> {
+        rules.read_identity("https://id", claims.as_object().unwrap())
     }
 
     fn read_identity(claims: Value) -> Result<Identity, CredentialsError> {
@@ -148,7 +225,9 @@ mod tests {
 
     fn read_member(claims: Value) -> (ActorKind, Option<String>, Role, Vec<String>) {
         match read_identity(claims).unwrap().kind {
-            IdentityKind::Member { kind, organization, role, groups } => (kind, organization, role, groups),
+            IdentityKind::Member { actor, organization, role, groups } => {
+                (actor.kind, organization, role, groups)
+            }
             IdentityKind::Operator => panic!("operator"),
         }
     }
@@ -195,11 +274,52 @@ mod tests {
     fn operator_role_requires_configuration() {
         let claims = json!({"sub": "ops", "org_id": "acme", "role": "operator"});
         assert!(read_identity(claims.clone()).is_err());
-        let mapped = rules(|config| {
-            config.roles.insert("operator".into(), RoleName::Operator);
-        });
-        let identity = mapped.read_identity("https://id", claims.as_object().unwrap()).unwrap();
+        let trusted = rules_of_issuer(json!({"operators": true}));
+        let identity = read_with(&trusted, claims.clone()).unwrap();
         assert!(matches!(identity.kind, IdentityKind::Operator));
+        let untrusted = error_message(read_with(&rules_of_issuer(json!({})), claims));
+        assert_eq!(untrusted, "the token's issuer may not name operators");
+    }
+
+    #[test]
+    fn issuer_has_its_own_roles_and_claims() {
+        let own = rules_of_issuer(json!({
+            "roles": {"boss": "admin"}, "claims": {"role": "realm.role", "organization": "realm.id"},
+        }));
+        let claims = |role: &str| json!({"sub": "alice", "realm": {"role": role, "id": "acme"}});
+        let identity = read_with(&own, claims("boss")).unwrap();
+        assert!(matches!(identity.kind, IdentityKind::Member { role: Role::Admin, .. }));
+        assert_eq!(error_message(read_with(&own, claims("admin"))), r#"role "admin" is not configured"#);
+    }
+
+    #[test]
+    fn issuer_is_limited_to_its_organizations() {
+        let listed = rules_of_issuer(json!({"organizations": ["acme"], "operators": true}));
+        let claims =
+            |organization: Value, role: &str| json!({"sub": "a", "org_id": organization, "role": role});
+        assert!(read_with(&listed, claims(json!("acme"), "member")).is_ok());
+        assert!(read_with(&listed, claims(Value::Null, "operator")).is_ok());
+        for role in ["member", "operator"] {
+            let message = error_message(read_with(&listed, claims(json!("globex"), role)));
+            assert_eq!(message, r#"organization "globex" is not accepted from the token's issuer"#);
+        }
+        assert!(error_message(read_with(&listed, claims(Value::Null, "member"))).contains("no organization"));
+    }
+
+    #[test]
+    fn issuer_decides_whether_it_creates_tenants() {
+        let claims = json!({"sub": "alice"});
+        for (settings, expected) in [(json!({}), None), (json!({"create_tenants": false}), Some(false))] {
+            let identity = read_with(&rules_of_issuer(settings), claims.clone()).unwrap();
+            assert_eq!(identity.creates_tenants, expected);
+        }
+    }
+
+    #[test]
+    fn ids_of_services_have_at_most_255_characters() {
+        let claims = |length: usize| json!({"sub": "s".repeat(length), "kind": "service"});
+        assert!(read_identity(claims(247)).is_ok());
+        assert!(read_identity(claims(248)).is_err());
     }
 
     #[test]

@@ -16,6 +16,7 @@ use serde_json::{Map, Value};
 
 use super::{
     DevIssuer,
+    claims::ClaimRules,
     keys::{KeySet, VerifyingKey},
 };
 use crate::{
@@ -53,6 +54,10 @@ pub(super) struct Issuer {
     audience: String,
     algorithms: Vec<Algorithm>,
     leeway: Duration,
+    /// The longest lifetime of a token. `None` for a development issuer.
+    lifetime_max: Option<Duration>,
+    /// The meaning of its claims, and what it is trusted with.
+    pub(super) rules: ClaimRules,
     keys: Keys,
     signature_cache: SignatureCache,
 }
@@ -90,7 +95,7 @@ impl Audience {
 }
 
 impl Issuer {
-    pub(super) fn from_config(config: &IssuerConfig, keys: KeySet) -> Self {
+    pub(super) fn from_config(config: &IssuerConfig, rules: ClaimRules, keys: KeySet) -> Self {
         let algorithm = |algorithm: &auth::Algorithm| match algorithm {
             auth::Algorithm::EdDsa => Algorithm::EdDSA,
             auth::Algorithm::Es256 => Algorithm::ES256,
@@ -100,17 +105,21 @@ impl Issuer {
             audience: config.audience.clone(),
             algorithms: config.algorithms.iter().map(algorithm).collect(),
             leeway: config.leeway(),
+            lifetime_max: Some(config.token_lifetime_max()),
+            rules,
             keys: Keys::Public(keys, config.jwks_refresh()),
             signature_cache: new_signature_cache(),
         }
     }
 
-    pub(super) fn from_dev_issuer(dev: &DevIssuer) -> Self {
+    pub(super) fn from_dev_issuer(dev: &DevIssuer, rules: ClaimRules) -> Self {
         Self {
             name: dev.issuer.clone(),
             audience: dev.audience.clone(),
             algorithms: vec![Algorithm::HS256],
             leeway: DEV_LEEWAY,
+            lifetime_max: None,
+            rules,
             keys: Keys::Secret(VerifyingKey::from_shared_secret(dev.secret.expose_secret().as_bytes())),
             signature_cache: new_signature_cache(),
         }
@@ -224,9 +233,25 @@ impl Issuer {
             return Err(InvalidCredentials::Expired.into());
         }
         match read_seconds(claims, "nbf")? {
-            Some(not_before) if not_before > now + leeway => Err(InvalidCredentials::NotValidYet.into()),
-            _ => Ok(()),
+            Some(not_before) if not_before > now + leeway => {
+                return Err(InvalidCredentials::NotValidYet.into());
+            }
+            _ => {}
         }
+        let issued = read_seconds(claims, "iat")?;
+        self.check_lifetime(expires, issued.map_or(now + leeway, |issued| issued.min(now + leeway)))
+    }
+
+    /// Checks the lifetime of a token that was issued at this time, by its own claim or at the latest now. A
+    /// token without the claim is therefore accepted only in the last part of its life.
+    fn check_lifetime(&self, expires: f64, issued: f64) -> Result<(), CredentialsError> {
+        let Some(lifetime_max) = self.lifetime_max else { return Ok(()) };
+        let lifetime = Duration::try_from_secs_f64((expires - issued).max(0.0)).unwrap_or(Duration::MAX);
+        if lifetime <= lifetime_max {
+            return Ok(());
+        }
+        let (lifetime_seconds, lifetime_seconds_max) = (lifetime.as_secs(), lifetime_max.as_secs());
+        Err(InvalidCredentials::LifetimeTooLong { lifetime_seconds, lifetime_seconds_max }.into())
     }
 }
 

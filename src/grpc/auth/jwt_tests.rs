@@ -5,8 +5,11 @@ use jsonwebtoken::{EncodingKey, Header};
 use serde_json::json;
 
 use super::*;
-use crate::grpc::auth::keys::tests::{
-    TestKey, build_jwk_set, create_issuer_config, generate_ed25519_key, generate_p256_key, open_key_set,
+use crate::{
+    config::Config,
+    grpc::auth::keys::tests::{
+        TestKey, build_jwk_set, create_issuer_config, generate_ed25519_key, generate_p256_key, open_key_set,
+    },
 };
 
 const NOW: i64 = 1_700_000_000;
@@ -27,6 +30,10 @@ fn sign_token(key: &EncodingKey, header: &Header, claims: &Value) -> String {
     jsonwebtoken::encode(header, claims, key).unwrap()
 }
 
+fn rules() -> ClaimRules {
+    ClaimRules::of_dev_issuer(&Config::defaults().unwrap().auth)
+}
+
 fn dev_issuer(secret: &str) -> DevIssuer {
     let (issuer, audience) = ("https://id".to_owned(), "strongroom".to_owned());
     DevIssuer { issuer, audience, secret: secret.to_owned().into() }
@@ -35,7 +42,7 @@ fn dev_issuer(secret: &str) -> DevIssuer {
 /// Returns the issuer `https://id` with these keys.
 async fn issuers_with_keys(keys: &[(&str, &TestKey)]) -> Vec<Issuer> {
     let (directory, config) = create_issuer_config(&build_jwk_set(keys));
-    let issuer = Issuer::from_config(&config, open_key_set(&config).await);
+    let issuer = Issuer::from_config(&config, rules(), open_key_set(&config).await);
     drop(directory);
     vec![issuer]
 }
@@ -89,6 +96,43 @@ async fn rejects_tokens_with_invalid_claims() {
         let token = sign_token(&key.signing_key, &header(Algorithm::EdDSA, Some("1")), &claims);
         assert_eq!(rejection(&issuers, &token).await, message, "{claim} {value}");
     }
+}
+
+#[tokio::test]
+async fn lifetime_of_tokens_is_limited() {
+    const DAY: i64 = 86_400;
+    let key = generate_ed25519_key();
+    let issuers = issuers_with_keys(&[("1", &key)]).await;
+    let sign = |issued: Value, expires: i64| {
+        let mut claims = claims();
+        claims["exp"] = json!(expires);
+        if !issued.is_null() {
+            claims["iat"] = issued;
+        }
+        sign_token(&key.signing_key, &header(Algorithm::EdDSA, Some("1")), &claims)
+    };
+    for (issued, expires) in [
+        (json!(NOW), NOW + DAY),
+        (json!(NOW - DAY + 10), NOW + 10),
+        // The clock of the issuer may be ahead by the leeway.
+        (json!(NOW + 30), NOW + 30 + DAY),
+        (Value::Null, NOW + DAY),
+    ] {
+        assert!(verify_token(&issuers, &sign(issued.clone(), expires), now()).await.is_ok(), "{issued}");
+    }
+    let year = NOW + 365 * DAY;
+    for (issued, expires, seconds) in [
+        (json!(NOW), NOW + DAY + 1, DAY + 1),
+        (json!(NOW - 2 * DAY), NOW + 60, 2 * DAY + 60),
+        // A time of issue in the future does not extend a token.
+        (json!(year - 60), year, 365 * DAY - 30),
+        (Value::Null, year, 365 * DAY - 30),
+    ] {
+        let expected = format!("the token is valid for {seconds} s; the limit for its issuer is {DAY} s");
+        assert_eq!(rejection(&issuers, &sign(issued, expires)).await, expected);
+    }
+    let issued = sign(json!("today"), NOW + 60);
+    assert_eq!(rejection(&issuers, &issued).await, "claim `iat` must be a number of seconds");
 }
 
 #[tokio::test]
@@ -149,14 +193,18 @@ async fn algorithms_are_pinned() {
 async fn shared_secret_is_valid_only_for_its_issuer() {
     let secret = EncodingKey::from_secret(b"dev secret");
     let token = sign_token(&secret, &header(Algorithm::HS256, None), &claims());
-    assert!(verify_token(&[Issuer::from_dev_issuer(&dev_issuer("dev secret"))], &token, now()).await.is_ok());
-    let other = [Issuer::from_dev_issuer(&dev_issuer("another secret"))];
+    assert!(
+        verify_token(&[Issuer::from_dev_issuer(&dev_issuer("dev secret"), rules())], &token, now())
+            .await
+            .is_ok()
+    );
+    let other = [Issuer::from_dev_issuer(&dev_issuer("another secret"), rules())];
     assert_eq!(rejection(&other, &token).await, "the token's signature is invalid");
 }
 
 #[tokio::test]
 async fn rejects_damaged_tokens_and_critical_headers() {
-    let issuers = [Issuer::from_dev_issuer(&dev_issuer("dev secret"))];
+    let issuers = [Issuer::from_dev_issuer(&dev_issuer("dev secret"), rules())];
     for damaged in ["", "a", "a.b", "a.b.c", "....", "é.é.é"] {
         assert_eq!(rejection(&issuers, damaged).await, "the token is damaged", "{damaged:?}");
     }
@@ -170,7 +218,8 @@ async fn rejects_damaged_tokens_and_critical_headers() {
 async fn one_issuer_may_have_two_audiences() {
     let mut second = dev_issuer("second");
     second.audience = "archive".into();
-    let issuers = [Issuer::from_dev_issuer(&dev_issuer("first")), Issuer::from_dev_issuer(&second)];
+    let issuers =
+        [Issuer::from_dev_issuer(&dev_issuer("first"), rules()), Issuer::from_dev_issuer(&second, rules())];
     let mut claims = claims();
     claims["aud"] = json!("archive");
     let token = sign_token(&EncodingKey::from_secret(b"second"), &header(Algorithm::HS256, None), &claims);
@@ -181,7 +230,7 @@ async fn one_issuer_may_have_two_audiences() {
 async fn cached_signature_expires_with_its_token_and_key() {
     let (old, new) = (generate_ed25519_key(), generate_ed25519_key());
     let (directory, config) = create_issuer_config(&build_jwk_set(&[("1", &old)]));
-    let issuers = vec![Issuer::from_config(&config, open_key_set(&config).await)];
+    let issuers = vec![Issuer::from_config(&config, rules(), open_key_set(&config).await)];
     let token = sign_token(&old.signing_key, &header(Algorithm::EdDSA, Some("1")), &claims());
     for _ in 0..2 {
         assert!(verify_token(&issuers, &token, now()).await.is_ok());

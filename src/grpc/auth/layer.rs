@@ -1,6 +1,7 @@
 //! The layer that authenticates requests and checks access. In this order it looks up the method in the
 //! access table, verifies the token, checks the role and resolves the tenant. A rejected request does not
-//! reach its service.
+//! reach its service. No tenant is created here: the first call of a tenant can still be refused, so the adapter
+//! creates the tenant when it has decoded the message (`call.rs`).
 
 use std::sync::Arc;
 
@@ -12,16 +13,21 @@ use super::{
     access::{Access, find_access},
 };
 use crate::{
-    app::{App, Error, Principal, audit::record_denied_call, tenants::resolve::resolve_principal},
+    app::{
+        App, Error, Principal,
+        audit::record_denied_call,
+        tenants::resolve::{Sender, resolve_sender},
+    },
     domain::{caller::Origin, clock::Timestamp},
     grpc::{
-        call::{ValidUntil, request_origin},
+        call::{FirstCall, ValidUntil, request_origin},
         layers::{Around, Inner, Next},
         status::{self, TransportError},
     },
 };
 
-/// Rejects requests without access, and adds the verified [`Principal`] to the extensions of the others.
+/// Rejects requests without access, and adds the verified [`Principal`] to the extensions of the others, or
+/// the [`FirstCall`] of a tenant that does not exist yet.
 #[derive(Clone)]
 pub(in crate::grpc) struct Auth {
     pub(in crate::grpc) app: Arc<App>,
@@ -37,9 +43,15 @@ impl Around for Auth {
         if access != Access::Anonymous {
             let path = request.uri().path();
             match self.authenticate(request.headers(), path, access, origin.clone()).await {
-                Ok((principal, until)) => {
-                    request.extensions_mut().insert(principal);
-                    request.extensions_mut().insert(ValidUntil(until));
+                Ok((sender, until)) => {
+                    let extensions = request.extensions_mut();
+                    match sender {
+                        Sender::Known(principal) => drop(extensions.insert(principal)),
+                        Sender::Newcomer(newcomer) => {
+                            drop(extensions.insert(FirstCall { app: Arc::clone(&self.app), newcomer }));
+                        }
+                    }
+                    extensions.insert(ValidUntil(until));
                 }
                 Err(error) => return status::status(&error, &origin.call_id).into_http(),
             }
@@ -55,15 +67,22 @@ impl Auth {
         path: &str,
         access: Access,
         origin: Origin,
-    ) -> Result<(Principal, Timestamp), Error> {
+    ) -> Result<(Sender, Timestamp), Error> {
         let (identity, until) = self.authenticator.identify(headers).await.map_err(Error::Unauthenticated)?;
         let checked = access.check(&identity.kind);
-        let principal = resolve_principal(&self.app, identity, origin).await?;
-        let Principal::Caller(caller) = &principal else { return checked.map(|()| (principal, until)) };
-        tracing::Span::current().record("tenant", tracing::field::display(caller.tenant_id()));
-        match checked {
-            Ok(()) => Ok((principal, until)),
-            Err(denial) => Err(record_denied_call(&self.app, caller, path, denial).await),
+        let sender = resolve_sender(&self.app, identity, origin).await?;
+        match (&sender, checked) {
+            (Sender::Known(Principal::Caller(caller)), checked) => {
+                tracing::Span::current().record("tenant", tracing::field::display(caller.tenant_id()));
+                if let Err(denial) = checked {
+                    return Err(record_denied_call(&self.app, caller, path, denial).await);
+                }
+            }
+            // Without a tenant there is no audit log to record the denial in.
+            (Sender::Known(Principal::Operator(_)) | Sender::Newcomer(_), Err(denial)) => return Err(denial),
+            (Sender::Known(Principal::Operator(_)), Ok(())) => {}
+            (Sender::Newcomer(newcomer), Ok(())) => newcomer.check_may_create(&self.app)?,
         }
+        Ok((sender, until))
     }
 }

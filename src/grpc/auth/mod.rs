@@ -40,7 +40,7 @@ pub struct DevIssuer {
 /// Verifies tokens and reads their claims.
 pub struct Authenticator {
     issuers: Vec<Issuer>,
-    claims: ClaimRules,
+    dev_rules: ClaimRules,
     clock: Arc<dyn Clock>,
 }
 
@@ -53,15 +53,16 @@ impl Authenticator {
     pub async fn open(config: &AuthConfig, clock: Arc<dyn Clock>) -> Result<Self, KeysError> {
         let mut issuers = Vec::with_capacity(config.issuers.len());
         for issuer in &config.issuers {
-            issuers.push(Issuer::from_config(issuer, KeySet::open(issuer).await?));
+            let rules = ClaimRules::of_issuer(config, issuer);
+            issuers.push(Issuer::from_config(issuer, rules, KeySet::open(issuer).await?));
         }
-        Ok(Self { issuers, claims: ClaimRules::new(config.clone()), clock })
+        Ok(Self { issuers, dev_rules: ClaimRules::of_dev_issuer(config), clock })
     }
 
     /// Adds an issuer whose tokens are signed with a shared secret. Only for `dev` and tests.
     #[must_use]
     pub fn with_dev_secret(mut self, dev: &DevIssuer) -> Self {
-        self.issuers.push(Issuer::from_dev_issuer(dev));
+        self.issuers.push(Issuer::from_dev_issuer(dev, self.dev_rules.clone()));
         self
     }
 
@@ -90,7 +91,7 @@ impl Authenticator {
     ) -> Result<(Identity, Timestamp), CredentialsError> {
         let token = extract_bearer_token(headers)?;
         let (issuer, claims) = jwt::verify_token(&self.issuers, token, self.clock.now()).await?;
-        Ok((self.claims.read_identity(&issuer.name, &claims)?, issuer.valid_until(&claims)))
+        Ok((issuer.rules.read_identity(&issuer.name, &claims)?, issuer.valid_until(&claims)))
     }
 }
 

@@ -8,6 +8,7 @@ use crate::{
         file::FileState,
         file_list::{FileFilter, FileOrder},
         media_type::DECLARED_CHARACTERS_MAX,
+        principal::canonical_id,
         text::{self, EXTERNAL_ID_CHARACTERS_MAX, NAME_CHARACTERS_MAX, TAG_CHARACTERS_MAX, TAGS_MAX},
         upload_spec,
         violations::Violations,
@@ -57,7 +58,8 @@ fn filter_from_proto(filter: v1::FileFilter, violations: &mut Violations) -> Fil
         tags_all: parse_texts("filter.tags_all", filter.tags_all, TAG_CHARACTERS_MAX, violations),
         tags_any: parse_texts("filter.tags_any", filter.tags_any, TAG_CHARACTERS_MAX, violations),
         mime_types: parse_texts("filter.mime_types", filter.mime_types, DECLARED_CHARACTERS_MAX, violations),
-        owner_id: parse_text("filter.owner_id", filter.owner_id, EXTERNAL_ID_CHARACTERS_MAX, violations),
+        owner_id: parse_text("filter.owner_id", filter.owner_id, EXTERNAL_ID_CHARACTERS_MAX, violations)
+            .map(|id| canonical_id(&id)),
         create_time_start: time::from_proto("filter.create_time_start", filter.create_time_start, violations),
         create_time_end: time::from_proto("filter.create_time_end", filter.create_time_end, violations),
         name_prefix: parse_text("filter.name_prefix", filter.name_prefix, NAME_CHARACTERS_MAX, violations),

@@ -5,6 +5,7 @@ use crate::{
     app::files::{FileChange, TransferRequest},
     domain::{
         ids::{FileId, RequestId, TenantId, UploadId},
+        principal::canonical_id,
         upload_spec,
         violations::Violations,
     },
@@ -102,8 +103,8 @@ pub(in crate::grpc) fn transfer_request_from_proto(
     let request_id = parse_request_id(&request.request_id, &mut violations);
     violations.into_result()?;
     Ok(TransferRequest {
-        from_user: request.from_user_id,
-        to_user: request.to_user_id,
+        from_user: canonical_id(&request.from_user_id),
+        to_user: canonical_id(&request.to_user_id),
         limit: request.batch_size,
         is_dry_run: request.dry_run,
         request_id,

@@ -10,6 +10,7 @@ use crate::{
             ObjectReport, PrefixEnd,
         },
     },
+    domain::principal::canonical_id,
     grpc::status,
     proto::v1::{
         self, import_files_request::Message, import_files_response::Message as Report, import_item::Source,
@@ -35,8 +36,8 @@ fn item_from_proto(item: v1::ImportItem) -> ImportItem {
         Source::Url(url) => ItemSource::Object(ObjectLocation::Url(url)),
         Source::ObjectPrefix(prefix) => ItemSource::Prefix(prefix),
     });
-    let properties =
-        ObjectProperties { legacy_id: item.legacy_id, owner_id: item.owner_id, create_time, spec };
+    let owner_id = canonical_id(&item.owner_id);
+    let properties = ObjectProperties { legacy_id: item.legacy_id, owner_id, create_time, spec };
     ImportItem { source, properties }
 }
 

@@ -188,6 +188,7 @@ pub(in crate::grpc) fn export_record_to_proto(record: ExportRecord) -> v1::Expor
             create_time: Some(time::to_proto(audit.create_time)),
             actor_kind: actor_kind_to_proto(audit.entry.actor.kind).into(),
             actor_id: audit.entry.actor.id,
+            actor_issuer: audit.entry.actor_issuer.unwrap_or_default(),
             action: audit.entry.action.to_string(),
             is_allowed: audit.entry.is_allowed,
             file_id: audit.entry.file.map(|file| file.to_string()).unwrap_or_default(),

@@ -6,6 +6,7 @@ use crate::{
     domain::{
         event_position::EventPosition,
         ids::FileId,
+        principal::canonical_id,
         text::{self, EXTERNAL_ID_CHARACTERS_MAX},
         violations::Violations,
     },
@@ -29,6 +30,7 @@ pub(in crate::grpc) fn request_from_proto(
     };
     let category = parse_text("filter.category", &filter.category, &mut violations);
     let owner_id = parse_text("filter.owner_id", &filter.owner_id, &mut violations);
+    let owner_id = owner_id.map(|id| canonical_id(&id));
     violations.into_result()?;
     Ok(WatchRequest { cursor: request.cursor, selection, category, owner_id })
 }

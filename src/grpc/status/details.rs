@@ -63,6 +63,9 @@ impl StatusBuilder {
             Error::QuotaBytes { .. } | Error::QuotaFiles { .. } | Error::FileTooLarge { .. } => {
                 self.details.add_quota_failure_violation("tenant", self.message.clone());
             }
+            Error::TenantCreationsExhausted { .. } => {
+                self.details.add_quota_failure_violation("issuer", self.message.clone());
+            }
             // No name: the responses for another tenant's file and for a random id must not differ.
             Error::NotFound(resource) => {
                 self.details.set_resource_info(resource.to_string(), "", "", "");
@@ -151,6 +154,7 @@ fn precondition_subject(error: &Error) -> Option<&'static str> {
         | Error::DatabaseUnavailable(_)
         | Error::OutcomeUnknown { .. }
         | Error::Overloaded(_)
+        | Error::TenantCreationsExhausted { .. }
         | Error::ShuttingDown
         | Error::Internal(_) => None,
     }

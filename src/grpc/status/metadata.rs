@@ -50,6 +50,9 @@ pub(super) fn error_metadata(error: &Error) -> Entries {
             retain_until(*until).into_iter().chain(set_by).collect()
         }
         Error::TenantExists(id) => vec![("tenant_id", id.to_string())],
+        Error::TenantCreationsExhausted { creations_per_minute_max: max, .. } => {
+            one_entry("creations_per_minute_max", max)
+        }
         Error::TenantRetained { file_count, held_file_count, until } => {
             let mut entries = vec![
                 ("file_count", file_count.to_string()),
@@ -60,9 +63,7 @@ pub(super) fn error_metadata(error: &Error) -> Entries {
         }
         Error::CategoryExists(category) => vec![("category", category.clone())],
         Error::TooManyWebhooks(max) => vec![("webhook_count_max", max.to_string())],
-        Error::WatchesExhausted { watch_count_max } => {
-            vec![("watch_count_max", watch_count_max.to_string())]
-        }
+        Error::WatchesExhausted { watch_count_max } => one_entry("watch_count_max", watch_count_max),
         Error::ProviderUnknown(provider) => vec![("provider", provider.clone())],
         Error::Overloaded(workload) => vec![("resource", workload.to_string())],
         Error::Batch { reason, .. } => error_metadata(reason),
@@ -89,6 +90,10 @@ pub(super) fn error_metadata(error: &Error) -> Entries {
         | Error::ShuttingDown
         | Error::Internal(_) => Vec::new(),
     }
+}
+
+fn one_entry(key: &'static str, value: impl ToString) -> Entries {
+    vec![(key, value.to_string())]
 }
 
 fn upload_metadata(error: &UploadError) -> Entries {

@@ -38,6 +38,12 @@ fn errors_with_subjects_are_pinned() {
             "too many downloads at once; retry in a moment",
         ),
         (
+            Error::TenantCreationsExhausted { creations_per_minute_max: 240, retry_after: SECOND / 4 },
+            "TENANT_CREATIONS_EXHAUSTED",
+            "tenant does not exist yet, and the tokens of its issuer create at most 240 tenants a minute; \
+             retry in 1 s",
+        ),
+        (
             Error::CategoryInUse(CategoryUse::Default),
             "CATEGORY_IN_USE",
             "category cannot be deleted: it is the default category; make another one the default first",

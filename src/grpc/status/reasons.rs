@@ -47,6 +47,7 @@ pub(in crate::grpc) fn reason(error: &Error) -> ErrorReason {
         Error::QuotaBelowUsage { .. } => ErrorReason::QuotaBelowUsage,
         Error::TenantSuspended => ErrorReason::TenantSuspended,
         Error::TenantDeleted => ErrorReason::TenantDeleted,
+        Error::TenantCreationsExhausted { .. } => ErrorReason::TenantCreationsExhausted,
         Error::TenantExists(_) => ErrorReason::TenantExists,
         Error::TenantRetained { .. } => ErrorReason::TenantRetained,
         Error::CategoryExists(_) => ErrorReason::CategoryExists,
@@ -121,6 +122,7 @@ pub(super) fn code(reason: ErrorReason) -> Code {
         | ErrorReason::QuotaFilesExceeded
         | ErrorReason::FileTooLarge
         | ErrorReason::MessageTooLarge
+        | ErrorReason::TenantCreationsExhausted
         | ErrorReason::Overloaded => Code::ResourceExhausted,
         ErrorReason::UploadNotFinished
         | ErrorReason::UploadStalled

@@ -48,6 +48,10 @@ fn errors() -> Vec<Error> {
         Error::FileTooLarge { kind: None, size_bytes: 501, limit_bytes: 500 },
         Error::QuotaBelowUsage { used_bytes: 2, reserved_bytes: 1, file_count: 1 },
         Error::Overloaded(Workload::Uploads),
+        Error::TenantCreationsExhausted {
+            creations_per_minute_max: 240,
+            retry_after: Duration::from_millis(250),
+        },
         Error::EtagMismatch,
         Error::RequestInProgress,
         Error::FileDeleted,

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use strongroom::{
     config::{
         Config,
-        auth::{self, IssuerConfig, RoleName},
+        auth::{self, IssuerClaimsConfig, IssuerConfig, Organizations, RoleName},
     },
     domain::clock::Timestamp,
 };
@@ -110,6 +110,12 @@ pub(crate) fn trust_issuer(config: &mut Config, keys: &tempfile::NamedTempFile) 
         jwks_refresh_seconds: 300,
         algorithms: vec![auth::Algorithm::EdDsa, auth::Algorithm::Es256],
         leeway_seconds: 30,
+        token_lifetime_max_seconds: 86_400,
+        operators: true,
+        roles: None,
+        claims: IssuerClaimsConfig::default(),
+        organizations: Organizations::Any,
+        create_tenants: None,
     }];
     config.auth.roles.insert("operator".to_owned(), RoleName::Operator);
 }

@@ -1,0 +1,74 @@
+//! The rate at which the tokens of an issuer create tenants, in this process.
+
+use std::time::Duration;
+
+use crate::domain::clock::Timestamp;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Allows a number of creations in any minute: a burst of that number, then one for each share of a minute that
+/// passes.
+#[derive(Debug)]
+pub(super) struct CreationRate {
+    /// When all creations so far will have been made up for. Each adds one share of a minute.
+    settled_time: Timestamp,
+}
+
+impl Default for CreationRate {
+    fn default() -> Self {
+        Self { settled_time: Timestamp::MIN_UTC }
+    }
+}
+
+impl CreationRate {
+    /// Checks that a tenant may be created now.
+    ///
+    /// # Errors
+    /// Returns the time to wait if not.
+    pub(super) fn check(&self, now: Timestamp, per_minute_max: u32) -> Result<(), Duration> {
+        let debt = self.debt(now) + MINUTE / per_minute_max.max(1);
+        match debt.checked_sub(MINUTE) {
+            None | Some(Duration::ZERO) => Ok(()),
+            Some(excess) => Err(excess),
+        }
+    }
+
+    /// Counts a tenant that was created now.
+    pub(super) fn record(&mut self, now: Timestamp, per_minute_max: u32) {
+        self.settled_time = now + self.debt(now) + MINUTE / per_minute_max.max(1);
+    }
+
+    /// Returns the time until all creations are made up for. At most a minute, also after the clock was set back.
+    fn debt(&self, now: Timestamp) -> Duration {
+        (self.settled_time - now).to_std().unwrap_or_default().min(MINUTE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn burst_is_followed_by_one_creation_per_share() {
+        let (mut rate, start) = (CreationRate::default(), Timestamp::UNIX_EPOCH);
+        for _ in 0..6 {
+            assert_eq!(rate.check(start, 6), Ok(()));
+            rate.record(start, 6);
+        }
+        assert_eq!(rate.check(start, 6), Err(Duration::from_secs(10)));
+        let later = start + Duration::from_secs(4);
+        assert_eq!(rate.check(later, 6), Err(Duration::from_secs(6)));
+        let later = start + Duration::from_secs(10);
+        assert_eq!(rate.check(later, 6), Ok(()));
+        rate.record(later, 6);
+        assert_eq!(rate.check(later, 6), Err(Duration::from_secs(10)));
+        assert_eq!(rate.check(later + MINUTE, 6), Ok(()));
+    }
+
+    #[test]
+    fn clock_that_was_set_back_blocks_for_at_most_a_share() {
+        let (mut rate, start) = (CreationRate::default(), Timestamp::UNIX_EPOCH);
+        rate.record(start + MINUTE * 1_000, 6);
+        assert_eq!(rate.check(start, 6), Err(Duration::from_secs(10)));
+    }
+}
