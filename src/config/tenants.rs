@@ -1,6 +1,6 @@
 //! `[tenants]`: creation of tenants.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::Deserialize;
 
@@ -16,6 +16,9 @@ pub struct TenantsConfig {
     pub presets: BTreeMap<String, String>,
     /// Whether a tenant is created when a verified token first names it.
     pub create_on_first_use: bool,
+    /// Interval, in milliseconds, at which running streams check again that their tenant is active and, for
+    /// downloads, that the caller may still read the file.
+    pub stream_recheck_milliseconds: u64,
 }
 
 impl TenantsConfig {
@@ -24,8 +27,15 @@ impl TenantsConfig {
         self.presets.get(external_id).unwrap_or(&self.preset)
     }
 
+    /// Returns the interval at which running streams are checked again.
+    pub fn stream_recheck_interval(&self) -> Duration {
+        Duration::from_millis(self.stream_recheck_milliseconds)
+    }
+
     pub(super) fn check(&self, violations: &mut Violations) {
         violations.check_not_empty("tenants.preset", &self.preset);
+        let recheck = self.stream_recheck_milliseconds;
+        violations.check_range("tenants.stream_recheck_milliseconds", recheck, 1..=4_500);
         if self.presets.iter().any(|(organization, preset)| organization.is_empty() || preset.is_empty()) {
             violations.add("tenants.presets", "must map organization ids to policy names; none may be empty");
         }
