@@ -29,6 +29,7 @@ mod file_expiry;
 mod fsck;
 #[allow(dead_code, unused_imports, reason = "tests/faults uses the rest of the harness")]
 mod harness;
+mod hidden_files;
 mod holds;
 mod import;
 mod import_buckets;
