@@ -1,10 +1,12 @@
 -- Locks the files that get a new version, in id order, and checks conditions that can have changed since the
--- uploads were admitted. The outcome of a rejected item is `file_gone` if the file does not exist,
--- `not_allowed` if the uploader may not change it, `etag_mismatch` if its etag differs from the one that the
--- upload requires (see `File::etag`), `file_deleted` if it is in the trash, `file_archived`, or
--- `category_changed` if it is in another category, which allows other types than the one that the upload was
--- checked against. Runs before leases are ended, so that the reservations of rejected uploads are released
--- like those of others.
+-- uploads were admitted. The outcome of a rejected item is `file_gone` if the file does not exist or the
+-- uploader may not see it, `not_allowed` if the uploader may not change it, `etag_mismatch` if its etag differs
+-- from the one that the upload requires (see `File::etag`), `file_deleted` if it is in the trash,
+-- `file_archived`, or `category_changed` if it is in another category, which allows other types than the one
+-- that the upload was checked against. Runs before leases are ended, so that the reservations of rejected
+-- uploads are released like those of others.
+--
+-- `may_write_all` comes from the policy that the process has cached, so the tenant's policy is read again.
 CREATE OR REPLACE FUNCTION app.check_new_versions(finished app.finished_upload[], outcomes text[]) RETURNS text[]
     LANGUAGE plpgsql
     AS $$
@@ -18,8 +20,11 @@ BEGIN
     RETURN array(
         SELECT CASE
             WHEN outcomes[item] <> 'committed' OR NOT finished[item].is_version THEN outcomes[item]
-            WHEN f.id IS NULL THEN 'file_gone'
-            WHEN NOT finished[item].may_write_all AND f.owner_id <> finished[item].created_by THEN 'not_allowed'
+            WHEN f.id IS NULL OR NOT app.can_see_file(f, finished[item]) THEN 'file_gone'
+            WHEN f.owner_id <> finished[item].created_by AND NOT (finished[item].may_write_all
+                AND (coalesce(finished[item].audience_min, {visibility.owner}) = {visibility.owner}
+                     OR (SELECT t.policy ->> 'write' = 'members' FROM public.tenants AS t WHERE t.id = tenant)))
+                THEN 'not_allowed'
             WHEN finished[item].if_etag NOT IN ('', f.version || '-' || f.revision) THEN 'etag_mismatch'
             WHEN f.delete_time IS NOT NULL THEN 'file_deleted'
             WHEN f.archive_time IS NOT NULL THEN 'file_archived'

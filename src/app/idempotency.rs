@@ -3,15 +3,17 @@
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{App, Error};
+use super::{App, Error, Resource, access::can_see};
 use crate::{
     db::{
-        TenantTx,
+        TenantTx, files,
         idempotency_keys::{self, Method, StoredResponse},
+        tombstones,
     },
     domain::{
+        caller::Caller,
         digest::{Digest, Hasher},
-        ids::RequestId,
+        ids::{FileId, RequestId},
     },
 };
 
@@ -78,6 +80,28 @@ pub(super) fn replay_response_of_fields<T: DeserializeOwned>(
     payload: &[Vec<u8>],
 ) -> Result<T, Error> {
     replay_response(stored, method, hash_fields(payload))
+}
+
+/// Checks that the caller may still see the files of a stored response. `tx` must have the caller's permissions.
+/// A file that was purged since is not hidden: a retry of its deletion gets the stored response.
+///
+/// # Errors
+/// Returns `NotFound` if one of the files is hidden from the caller now.
+pub(super) async fn check_files_visible(
+    tx: &mut TenantTx,
+    caller: &Caller,
+    ids: &[FileId],
+) -> Result<(), Error> {
+    let found = files::get_all(tx, ids).await?;
+    let is_visible = |id: &FileId| {
+        found.iter().any(|found| found.file.id == *id && can_see(caller, &found.file, found.has_read_grant))
+    };
+    let missing: Vec<FileId> = ids.iter().filter(|id| !is_visible(id)).copied().collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let purged = tombstones::list_purged(tx, &missing).await?;
+    if missing.iter().all(|id| purged.contains(id)) { Ok(()) } else { Err(Error::NotFound(Resource::File)) }
 }
 
 /// Returns how long responses are stored, in hours.

@@ -40,7 +40,7 @@ use self::{
     group::Group,
     quotas::cache::QuotaCache,
     rotation::Rotation,
-    tenants::TenantDirectory,
+    tenants::{TenantDirectory, TenantStates},
     uploads::{ByteBudget, HashingLimiter, UploadCommitter},
 };
 use crate::{
@@ -101,6 +101,7 @@ pub struct App {
     limits: Limits,
     metrics: Metrics,
     tenants: TenantDirectory,
+    tenant_states: TenantStates,
     quota_cache: QuotaCache,
     budget: ByteBudget,
     hashing: HashingLimiter,
@@ -155,6 +156,7 @@ impl App {
         let batch_max = limits.uploads.commit_batch_max;
         Ok(Arc::new(Self {
             tenants: TenantDirectory::new(&limits.tenants)?,
+            tenant_states: TenantStates::new(limits.tenants.stream_recheck_interval()),
             quota_cache: QuotaCache::new(),
             commits: Group::new(commits, connections_max, batch_max, tasks.clone()),
             disclosures: Group::new(

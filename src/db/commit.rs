@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::{
-    Database, DbError, DbErrorKind, TenantTx, TransactionId,
+    Database, DbError, DbErrorKind, TenantTx, TransactionId, Viewer,
     audit_entries::AuditEntry,
     blobs::Blob,
     committed_file::{CommitTimes, FileRecord},
@@ -44,6 +44,9 @@ pub struct FinishedUpload<'a, A> {
     pub content: &'a VersionContent,
     /// The id of the uploader.
     pub created_by: &'a str,
+    /// The permissions of the uploader. The commit checks again that the uploader may see and change the file
+    /// that gets a version.
+    pub uploader: &'a Viewer,
     /// The description of the change in this version.
     pub change_description: &'a str,
     pub blob: &'a Blob,
@@ -113,7 +116,7 @@ pub enum UploadCommitOutcome {
     InProgress,
     /// Its lease was lost, because the upload was abandoned or taken over.
     Fenced,
-    /// The file that it is a version of does not exist.
+    /// The file that it is a version of does not exist, or the uploader may no longer see it.
     FileNotFound,
     /// The file that it is a version of is in a state that does not accept versions.
     FileState(FileState),
@@ -141,6 +144,8 @@ struct FinishedUploadRow<'a, A> {
     #[serde(flatten)]
     destination: DestinationColumns<'a>,
     created_by: &'a str,
+    audience_min: i16,
+    principals: &'a [String],
     change_description: &'a str,
     content_state: i16,
     scan_status: i16,
@@ -253,6 +258,8 @@ impl<'a, A> From<&'a FinishedUpload<'a, A>> for FinishedUploadRow<'a, A> {
         Self {
             destination: finished.destination.into(),
             created_by: finished.created_by,
+            audience_min: finished.uploader.audience_min(),
+            principals: finished.uploader.principals(),
             change_description: finished.change_description,
             content_state: content.content_state.number(),
             scan_status: content.scan_status.number(),

@@ -10,7 +10,7 @@ use diesel::{
 use uuid::Uuid;
 
 use super::{
-    DbError, SystemTx, TenantTx,
+    DbError, SystemTx, TenantTx, Viewer,
     schema::{file_readers, files, uploads},
     sql::{
         AcrossTenants as _, IsOfViewer, OfTenant as _, days, greatest, literal, now, now_plus, query, sql,
@@ -23,6 +23,7 @@ use crate::domain::{
     file::{ContentState, File, LegalHold, ScanStatus, StateReason, Trash, Visibility},
     ids::{FileId, TenantId},
     media_type::MediaKind,
+    policy::WriteRule,
     upload::UploadState,
 };
 
@@ -161,6 +162,31 @@ pub async fn get(tx: &mut TenantTx, id: FileId) -> Result<Option<VisibleFile>, D
     let file = visible_files!(tx).filter(files::id.eq(id));
     let row: Option<VisibleRow> = query("get file", file).first(tx.connection()?).await?;
     row.map(visible_file).transpose()
+}
+
+/// Returns whether another viewer than that of the transaction may see and change the file. The policy of the
+/// tenant allows its members to change each other's files, or not.
+pub async fn can_be_changed_by(
+    tx: &mut TenantTx,
+    id: FileId,
+    viewer: &Viewer,
+    rule: WriteRule,
+) -> Result<bool, DbError> {
+    let is_granted = exists(
+        file_readers::table
+            .of(tx.tenant())
+            .filter(file_readers::file_id.eq(files::id))
+            .filter(file_readers::principal.eq_any(viewer.principals().to_vec())),
+    );
+    let is_visible = files::audience.ge(viewer.audience_min()).or(is_granted);
+    let can_write = viewer.can_write_all(rule).into_sql::<Bool>();
+    let allowed = files::table
+        .of(tx.tenant())
+        .filter(files::id.eq(id))
+        .filter(files::owner_id.eq(viewer.user_id()).or(is_visible.and(can_write)))
+        .select(files::id);
+    let found: Option<FileId> = query("check permission to change", allowed).first(tx.connection()?).await?;
+    Ok(found.is_some())
 }
 
 /// Returns the file with this id, if it is visible. Prevents changes to it until the transaction ends.

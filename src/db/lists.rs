@@ -10,6 +10,10 @@
 //! rarely matches, a page is therefore short and has a position to continue from, instead of reading all
 //! files of the tenant.
 
+mod visible_usage;
+
+pub use self::visible_usage::{VisibleUsage, sum_visible_usage};
+
 use std::collections::HashSet;
 
 use diesel::{

@@ -10,6 +10,7 @@ use std::{fmt::Write as _, time::Duration};
 use diesel_async::{
     AnsiTransactionManager, AsyncPgConnection, TransactionManager, pooled_connection::deadpool::Object,
 };
+use serde::{Deserialize, Serialize};
 use tracing::{Instrument as _, info_span};
 
 use super::{
@@ -23,10 +24,11 @@ use crate::domain::{
     clock::Timestamp,
     event_position::EventPosition,
     ids::TenantId,
+    policy::WriteRule,
 };
 
 /// The identity that row-level security compares with the owner, the audience and the readers of a file.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Viewer {
     user_id: String,
     audience_min: i16,
@@ -51,6 +53,11 @@ impl Viewer {
     /// Creates the viewer for commits and jobs, which see all files of the tenant.
     pub fn system() -> Self {
         Self { user_id: String::new(), audience_min: AUDIENCES[0], principals: Vec::new() }
+    }
+
+    /// Returns whether the viewer may change files that others own, under a policy with this rule.
+    pub fn can_write_all(&self, rule: WriteRule) -> bool {
+        self.audience_min == AUDIENCES[0] || rule == WriteRule::Members
     }
 
     pub(super) fn user_id(&self) -> &str {

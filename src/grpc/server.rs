@@ -24,7 +24,7 @@ use super::{
     imports::Imports,
     layers::{
         AroundLayer, CallId, Deadline, DetailedErrors, Drain, InFlight, Measure, MessageBudget, PanicBarrier,
-        Trace,
+        Suspension, Trace,
     },
     message_limits::MessageLimits,
     policies::Policies,
@@ -140,6 +140,8 @@ impl GrpcServer {
                     app: Arc::clone(&self.app),
                     authenticator: Arc::clone(&self.authenticator),
                 }))
+                // Inside authentication, which determines the tenant.
+                .layer(AroundLayer(Suspension(Arc::clone(&self.app))))
                 // Innermost: only verified callers take memory for their messages.
                 .layer(AroundLayer(MessageBudget::new(config.uploads.decode_permits, limits)))
                 .add_routes(routes)

@@ -20,7 +20,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    db::{DbError, SystemTx, TenantTx, jobs},
+    db::{DbError, SystemTx, TenantTx, Viewer, jobs},
     domain::{
         clock::IdSource,
         digest::Digest,
@@ -45,6 +45,10 @@ pub enum Job {
         sha256: Option<Digest>,
         /// The content type detected from the first bytes at the commit.
         sniffed: Option<String>,
+        /// The permissions of the uploader, which are checked again before the version becomes current. `None`
+        /// in jobs of earlier releases.
+        #[serde(default)]
+        uploader: Option<Viewer>,
     },
 }
 

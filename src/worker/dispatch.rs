@@ -15,8 +15,9 @@ use crate::{
 /// Returns the error of the use case. The job is then retried.
 pub(super) async fn dispatch_job(app: &App, tenant: TenantId, job: Job) -> Result<(), Error> {
     match job {
-        Job::VerifyUpload { file, version, sha256, sniffed } => {
-            verify_upload(app, tenant, file, version, sha256, sniffed.as_deref()).await
+        Job::VerifyUpload { file, version, sha256, sniffed, uploader } => {
+            let (sniffed, uploader) = (sniffed.as_deref(), uploader.as_ref());
+            verify_upload(app, tenant, file, version, sha256, sniffed, uploader).await
         }
         Job::DeleteExpiredFiles {} => delete_expired_files(app, tenant).await,
         Job::ApplyStorageClass { file } => apply_storage_class(app, tenant, file).await,

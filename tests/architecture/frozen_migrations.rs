@@ -29,10 +29,11 @@ const MIGRATIONS: &[(&str, u64)] = &[
     ("20261130001400_create_commit_types", 0xdb6f_cfc7_5c59_ef19),
     ("20261130020100_add_actor_issuer", 0x2a63_75fc_7fb8_d928),
     ("20261130020200_name_service_ids", 0xf8e2_21a9_22df_b254),
+    ("20261130023000_add_uploader_to_commits", 0xf252_0a2f_ee8f_aa65),
 ];
 
 /// The checksums of all functions, one per revision, starting with revision 1.
-const FUNCTION_REVISIONS: &[u64] = &[0xe533_3352_88a5_d9be];
+const FUNCTION_REVISIONS: &[u64] = &[0xe533_3352_88a5_d9be, 0x67fa_914b_07f1_9bb6];
 
 /// The file that contains the constant `FUNCTIONS_REVISION`.
 const REVISION_FILE: &str = "src/db/migrate/embedded.rs";

@@ -1,6 +1,6 @@
 //! `strongroom dev` and the client commands.
 
-use std::{path::Path, process::Stdio, time::Duration};
+use std::{os::unix::fs::MetadataExt as _, path::Path, process::Stdio, time::Duration};
 
 use serde_json::Value;
 use tokio::{
@@ -84,6 +84,7 @@ async fn dev_serves_all_callers_and_keeps_data_across_restart() {
     let (code, put) = run_client(&data_dir, "acme_member", &["put", source]).await;
     assert_eq!(code, Some(0), "{put}");
     let id = put["file"]["id"].as_str().unwrap().to_owned();
+    assert_private(&data_dir);
     let copy = directory.path().join("copy.txt");
     let copy = copy.to_str().unwrap();
     let (code, _) = run_client(&data_dir, "globex_admin", &["get", &id, "--output", copy]).await;
@@ -101,6 +102,25 @@ async fn dev_serves_all_callers_and_keeps_data_across_restart() {
     assert_eq!((code, &quota["used_bytes"]), (Some(0), &Value::from(7)));
     check_operator_commands(&data_dir).await;
     stop_dev(dev).await;
+}
+
+/// Asserts that only their owner can access the files and directories of an installation. If root has started
+/// it, the group of the PostgreSQL user may pass through the data directory.
+fn assert_private(data_dir: &Path) {
+    let mut directories = vec![data_dir.to_owned()];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(&directory).unwrap() {
+            let entry = entry.unwrap();
+            // PostgreSQL deletes its temporary files.
+            let (path, Ok(metadata)) = (entry.path(), entry.metadata()) else { continue };
+            assert_eq!(metadata.mode() & 0o077, 0, "{}: {:o}", path.display(), metadata.mode());
+            if metadata.is_dir() {
+                directories.push(path);
+            }
+        }
+    }
+    let mode = std::fs::metadata(data_dir).unwrap().mode() & 0o777;
+    assert!(matches!(mode, 0o700 | 0o710), "{mode:o}");
 }
 
 /// Runs the commands for operators and tenant admins.

@@ -106,7 +106,10 @@ async fn batch_delete_in_tx(
     payload.extend(ids.iter().map(|id| id.as_uuid().into_bytes().to_vec()));
     let attempt =
         match idempotency::claim_request(app, tx, request_id, Method::BatchDeleteFiles, &payload).await? {
-            RequestClaim::Replay(response) => return Ok(response),
+            RequestClaim::Replay(response) => {
+                idempotency::check_files_visible(tx, caller, ids).await?;
+                return Ok(response);
+            }
             RequestClaim::New(attempt) => attempt,
         };
     let visible = files::get_all_for_update(tx, ids).await?.into_iter();

@@ -74,7 +74,11 @@ async fn copy_in_tx(
     ];
     let attempt =
         match idempotency::claim_request(app, tx, request.request_id, Method::CopyFile, &payload).await? {
-            RequestClaim::Replay(response) => return Ok(response),
+            RequestClaim::Replay(response) => {
+                let response: MutationResponse<File> = response;
+                idempotency::check_files_visible(tx, caller, &[response.value.id]).await?;
+                return Ok(response);
+            }
             RequestClaim::New(attempt) => attempt,
         };
     check_request(caller, request)?;

@@ -15,6 +15,8 @@ use futures::{
     stream::{self, BoxStream},
 };
 
+use tokio::time::Instant;
+
 use super::{count_downloads::CountedFile, load_tags_and_attachments};
 use crate::{
     app::{
@@ -79,7 +81,7 @@ pub async fn download_file(
         return Err(Violations::one("version", "must not be negative; 0 means the current one").into());
     }
     let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await?;
-    let found = find_version(&mut tx, caller, &request).await;
+    let found = find_version_and_details(&mut tx, caller, &request).await;
     let (file, version) = tx.finish(found).await?;
     if !request.if_etag.is_empty() && !file.has_same_content(&request.if_etag) {
         return Err(Error::EtagMismatch);
@@ -110,7 +112,9 @@ pub async fn download_file(
     app.download_counts.record_access(counted, app.clock.now(), range.start == 0);
 
     let is_whole = range.end - range.start == total_bytes;
+    let request = DownloadRequest { version: version.version, ..request };
     let bytes = VerifiedStream {
+        access: ReadAccess::new(app, caller, request),
         bytes,
         remaining_bytes: range.end - range.start,
         hasher: is_whole.then(Crc64Hasher::default),
@@ -120,13 +124,23 @@ pub async fn download_file(
     Ok(Download { file, range, total_bytes, sha256: hashes.sha256, bytes: bytes.into_stream() })
 }
 
+async fn find_version_and_details(
+    tx: &mut TenantTx,
+    caller: &Caller,
+    request: &DownloadRequest,
+) -> Result<(File, StoredVersion), Error> {
+    let (mut file, version) = find_version(tx, caller, request).await?;
+    load_tags_and_attachments(tx, std::slice::from_mut(&mut file)).await?;
+    Ok((file, version))
+}
+
+/// Returns the version of a file, if the caller may read it now.
 async fn find_version(
     tx: &mut TenantTx,
     caller: &Caller,
     request: &DownloadRequest,
 ) -> Result<(File, StoredVersion), Error> {
-    let mut file = require_visible(caller, files::get(tx, request.file).await?)?;
-    load_tags_and_attachments(tx, std::slice::from_mut(&mut file)).await?;
+    let file = require_visible(caller, files::get(tx, request.file).await?)?;
     let number = if request.version == 0 { file.version } else { request.version };
     let version = versions::get(tx, file.id, number).await?.ok_or(Error::NotFound(Resource::Version))?;
     // Trash and archive are states of the file; the content state is that of the requested version.
@@ -144,9 +158,50 @@ async fn find_version(
     }
 }
 
+/// The permission to read a version. It is checked again while the version is read, because the file may be
+/// hidden, deleted or quarantined during a long download.
+struct ReadAccess {
+    app: Arc<App>,
+    caller: Caller,
+    request: DownloadRequest,
+    next_check: Instant,
+}
+
+impl ReadAccess {
+    fn new(app: &Arc<App>, caller: &Caller, request: DownloadRequest) -> Self {
+        let next_check = Instant::now() + app.limits.tenants.stream_recheck_interval();
+        Self { app: Arc::clone(app), caller: caller.clone(), request, next_check }
+    }
+
+    /// Checks the permission, if the last check was longer ago than the interval. While the database is
+    /// unavailable, the download continues: nobody can change the permission then.
+    async fn check_if_due(&mut self) -> Result<(), Error> {
+        if Instant::now() < self.next_check {
+            return Ok(());
+        }
+        let checked = self.check().await;
+        self.next_check = Instant::now() + self.app.limits.tenants.stream_recheck_interval();
+        match checked {
+            Err(Error::DatabaseUnavailable(error)) => {
+                tracing::warn!(file = %self.request.file, %error, "failed to check the permission of a download");
+                Ok(())
+            }
+            checked => checked,
+        }
+    }
+
+    async fn check(&self) -> Result<(), Error> {
+        let viewer = Viewer::from_caller(&self.caller);
+        let mut tx = self.app.db.tenant_tx(self.caller.tenant_id(), &viewer).await?;
+        let found = find_version(&mut tx, &self.caller, &self.request).await;
+        tx.finish(found).await.map(|_| ())
+    }
+}
+
 /// A stream of exactly the bytes of a range. Reports an error if the bytes end early. Also verifies the
 /// checksum of a whole file, and returns an error instead of the last chunk if it differs.
 struct VerifiedStream {
+    access: ReadAccess,
     bytes: ByteStream,
     remaining_bytes: u64,
     /// Present if the range is the whole file.
@@ -169,6 +224,7 @@ impl VerifiedStream {
     }
 
     async fn next_chunk(&mut self) -> Result<Option<Bytes>, Error> {
+        self.access.check_if_due().await?;
         let next = self.read_chunk().await;
         match &next {
             Err(StreamError::Length) => self.suspect.recheck_in_background(Suspicion::Length),

@@ -133,7 +133,10 @@ async fn begin_mutation_with_payload<T: DeserializeOwned>(
         payload.push(fields);
     }
     let attempt = match idempotency::claim_request(app, tx, *request_id, method, &payload).await? {
-        RequestClaim::Replay(response) => return Ok(MutationStart::Replay(response)),
+        RequestClaim::Replay(response) => {
+            idempotency::check_files_visible(tx, caller, &[*id]).await?;
+            return Ok(MutationStart::Replay(response));
+        }
         RequestClaim::New(attempt) => attempt,
     };
     let file = require_visible(caller, files::get_for_update(tx, *id).await?)?;

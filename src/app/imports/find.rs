@@ -115,7 +115,8 @@ async fn read_imported_files(
     let digests: Vec<Digest> = keys.keys().copied().collect();
     // Read one more row to find out whether there are more.
     let limit = FILES_PER_LEGACY_ID_MAX + 1;
-    let rows = imports::list_matching(tx, &digests, &lookup.legacy_ids, limit).await?;
+    let rows =
+        imports::list_matching(tx, &digests, &lookup.legacy_ids, limit, lookup.is_deleted_shown).await?;
     let ids: Vec<FileId> = rows.iter().map(|row| row.file_id).collect();
     let visible = files::get_all(tx, &ids).await?.into_iter();
     let visible = visible.filter_map(|found| require_visible(caller, Some(found)).ok());

@@ -1,10 +1,20 @@
-//! Reports the usage of a tenant, from counters that commits maintain.
+//! Reports the usage of a tenant, from counters that commits maintain. Members and managers get the usage of the
+//! files that they may see, because the counters of the tenant would show the sizes of hidden files.
 
 use super::resolve_tenant::resolve_tenant;
 use crate::{
     app::{App, Error, Principal},
-    db::{DbError, TenantTx, quotas, usage_counters},
-    domain::{clock::Timestamp, ids::TenantId, quota::Quota},
+    db::{
+        DbError, TenantTx, Viewer,
+        lists::{VisibleUsage, sum_visible_usage},
+        quotas, usage_counters,
+    },
+    domain::{
+        caller::{Caller, Role},
+        clock::Timestamp,
+        ids::TenantId,
+        quota::Quota,
+    },
 };
 
 pub use crate::db::usage_counters::UsageCounter as UsageEntry;
@@ -14,6 +24,8 @@ pub use crate::db::usage_counters::UsageCounter as UsageEntry;
 pub struct Usage {
     /// The counters, ordered by category and kind.
     pub counters: Vec<UsageEntry>,
+    /// Whether the caller may see more files than were counted.
+    pub is_lower_bound: bool,
     /// The quota at the same time.
     pub quota: Quota,
     /// The time of the report, by the database's clock.
@@ -27,13 +39,32 @@ pub struct Usage {
 pub async fn get_usage(app: &App, principal: &Principal, tenant: Option<TenantId>) -> Result<Usage, Error> {
     let (tenant, viewer) = resolve_tenant(app, principal, tenant).await?;
     let mut tx = app.db.tenant_tx(tenant, &viewer).await?;
-    let usage = get_usage_in_tx(&mut tx).await;
+    let usage = match principal {
+        Principal::Caller(caller) if caller.role < Role::Admin => {
+            get_visible_usage(app, &mut tx, &viewer, caller).await
+        }
+        Principal::Caller(_) | Principal::Operator(_) => get_usage_in_tx(&mut tx).await,
+    };
     Ok(tx.finish(usage).await?)
+}
+
+async fn get_visible_usage(
+    app: &App,
+    tx: &mut TenantTx,
+    viewer: &Viewer,
+    caller: &Caller,
+) -> Result<Usage, DbError> {
+    let (is_trash_counted, max) =
+        (caller.tenant.policy.trash.counts_against_quota, app.limits.lists.count_max as usize);
+    let VisibleUsage { counters, is_lower_bound } =
+        sum_visible_usage(tx, viewer, is_trash_counted, max).await?;
+    Ok(Usage { counters, is_lower_bound, ..get_usage_in_tx(tx).await? })
 }
 
 async fn get_usage_in_tx(tx: &mut TenantTx) -> Result<Usage, DbError> {
     Ok(Usage {
         counters: usage_counters::list(tx).await?,
+        is_lower_bound: false,
         quota: quotas::get(tx).await?,
         time: tx.now().await?,
     })

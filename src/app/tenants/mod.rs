@@ -11,11 +11,13 @@ mod list;
 pub mod resolve;
 mod resume;
 mod suspend;
+mod suspension;
 mod update;
 
 use std::sync::Arc;
 
 pub(super) use directory::TenantDirectory;
+pub(super) use suspension::TenantStates;
 
 pub use self::{
     create::{NewTenant, create_tenant},
@@ -25,6 +27,7 @@ pub use self::{
     list::list_tenants,
     resume::resume_tenant,
     suspend::suspend_tenant,
+    suspension::wait_until_suspended,
     update::update_tenant,
 };
 pub use crate::db::tenants::TenantName;

@@ -14,15 +14,20 @@ use crate::{
         preconditions::check_etag,
     },
     db::{
-        TenantTx, Viewer, audit_entries::AuditAction, blobs::Blob, commit::AdmissionData, files,
-        idempotency_keys::StoredResponse, resumable_uploads::StoredUpload,
+        TenantTx, Viewer,
+        audit_entries::AuditAction,
+        blobs::Blob,
+        commit::AdmissionData,
+        files,
+        idempotency_keys::StoredResponse,
+        resumable_uploads::{self, StoredUpload},
     },
     domain::{
         caller::Caller,
         clock::Timestamp,
         digest::ObjectHashes,
         file::File,
-        ids::{BlobId, FileId, RequestId},
+        ids::{BlobId, FileId, RequestId, UploadId},
         object_key::ObjectKey,
         policy::{FileSizeLimits, Policy, ScanRule},
         quota::Quota,
@@ -197,6 +202,41 @@ pub(super) async fn resolve_spec(
         }
         Err(error) => Err(error),
     }
+}
+
+/// Checks again that the caller may see and change the file that an open upload becomes a version of, before
+/// the upload accepts bytes, signs URLs or fences another writer. The commit checks it under the file's lock.
+///
+/// # Errors
+/// Returns `NotFound` if the file is hidden from the caller now, and `NotAllowed` if the caller may no longer
+/// change it.
+pub(super) async fn check_target_again(
+    tx: &mut TenantTx,
+    caller: &Caller,
+    spec: &CheckedSpec,
+) -> Result<(), Error> {
+    let Destination::NewVersion(NewVersion { file: id, .. }) = &spec.destination else { return Ok(()) };
+    let file = require_visible(caller, files::get(tx, *id).await?)?;
+    check_can_write(caller, &file)
+}
+
+/// Records in the audit log that the caller may no longer change the file of an open upload. Passes other outcomes
+/// through.
+pub(super) async fn record_if_denied<T>(
+    app: &App,
+    caller: &Caller,
+    upload: UploadId,
+    outcome: Result<T, Error>,
+) -> Result<T, Error> {
+    let Err(error @ Error::NotAllowed(_)) = outcome else { return outcome };
+    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await?;
+    let stored = resumable_uploads::get(&mut tx, upload).await;
+    let stored = tx.finish(stored).await?;
+    let file = stored.and_then(|stored| match stored.spec.checked.destination {
+        Destination::NewVersion(version) => Some(version.file),
+        Destination::NewFile(_) => None,
+    });
+    Err(audit::record_denial(app, caller, AuditAction::FileUpload, file, error).await)
 }
 
 async fn load_target_file(

@@ -10,7 +10,7 @@ use tracing::Instrument as _;
 
 use super::{
     admit::{Admission, AdmissionBasis, AdmittedUpload, admit_upload, read_admission_data},
-    commit::{self, CommittedUpload, replay_upload},
+    commit::{self, CommittedUpload, check_replay, replay_upload},
     error::{check_size, count_outcome, count_refusal},
     receive::{ReceivedStream, message::UploadMessage, receive_to_compare, receive_upload},
 };
@@ -95,7 +95,7 @@ async fn check_limits_after_receipt(
     let admission = read_admission_data(app, caller, spec.checked.request_id).await?;
     if let Some(stored) = admission.response {
         let payload = spec.checked.fingerprint(&caller.actor.id, Some(received.sha256));
-        return replay_upload(stored, payload).map(Some);
+        return check_replay(app, caller, replay_upload(stored, payload)?).await.map(Some);
     }
     let fits = check_size(size_bytes, kind, &admission.quota.file_size_max_bytes);
     fits.inspect_err(|error| count_refusal(&app.metrics, error))?;
@@ -119,5 +119,5 @@ where
         None => receive_to_compare(app, caller, spec, messages).await?,
     };
     let payload = spec.fingerprint(&caller.actor.id, Some(sha256));
-    replay_upload(stored, payload)
+    check_replay(app, caller, replay_upload(stored, payload)?).await
 }

@@ -118,12 +118,13 @@ fn print_usage(usage: &GetUsageResponse, output: Output) -> Result<(), Failure> 
         )?;
     }
     let level = usage.level().as_str_name().trim_start_matches("QUOTA_LEVEL_").to_lowercase();
+    let at_least = if usage.is_lower_bound { "at least " } else { "" };
     output.line(format_args!(
-        "{} of {} used ({:.1} %, {level}), {} free, {} files",
+        "{at_least}{} in {at_least}{} files that you can see; tenant: {:.1} % of {} used ({level}), {} free",
         human::size(usage.used_bytes),
-        human::size(usage.limit_bytes),
-        usage.used_percent,
-        human::size(usage.available_bytes),
         usage.file_count,
+        usage.used_percent,
+        human::size(usage.limit_bytes),
+        human::size(usage.available_bytes),
     ))
 }

@@ -158,6 +158,7 @@ pub(super) fn usage(usage: &GetUsageResponse) -> Value {
         "available_bytes": usage.available_bytes,
         "used_percent": usage.used_percent,
         "file_count": usage.file_count,
+        "is_lower_bound": usage.is_lower_bound,
         "warning_percent": usage.warning_percent,
         "critical_percent": usage.critical_percent,
         "level": usage.level().as_str_name(),

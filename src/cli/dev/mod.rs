@@ -7,6 +7,7 @@
 mod bucket;
 mod callers;
 mod postgres;
+mod private_files;
 mod secrets;
 
 use std::{
@@ -20,7 +21,11 @@ use secrecy::SecretString;
 use serde_json::json;
 use tokio::net::TcpListener;
 
-use self::{postgres::Postgres, secrets::Secrets};
+use self::{
+    postgres::Postgres,
+    private_files::{create_private_directory, create_private_file},
+    secrets::Secrets,
+};
 use super::{Failure, assemble::assemble_service, load_config, print_text, wait_for_stop_signal};
 use crate::{
     config::{
@@ -68,7 +73,7 @@ enum DevStorage {
 const DEV_JSON: &str = "dev.json";
 
 pub(super) async fn run_dev(args: DevArgs, config_file: Option<PathBuf>) -> Result<(), Failure> {
-    fs::create_dir_all(&args.data_dir)?;
+    create_private_directory(&args.data_dir)?;
     let data_dir = args.data_dir.canonicalize()?;
     let _lock = lock(&data_dir)?;
     // A file from an earlier run contains addresses that are no longer valid.
@@ -156,7 +161,7 @@ fn configure(
 
 /// Locks the data directory against a second `dev`, until the returned file is dropped.
 fn lock(data_dir: &Path) -> Result<fs::File, Failure> {
-    let file = fs::File::create(data_dir.join("dev.lock"))?;
+    let file = create_private_file(&data_dir.join("dev.lock"))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(fs::TryLockError::WouldBlock) => Err(format!(
@@ -170,10 +175,10 @@ fn lock(data_dir: &Path) -> Result<fs::File, Failure> {
 
 /// Writes a file atomically, with permissions for its owner only.
 fn write_private(directory: &Path, name: &str, bytes: &[u8]) -> Result<(), Failure> {
-    use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _};
+    use std::io::Write as _;
     let unfinished = directory.join(format!(".{name}.unfinished"));
     remove_if_exists(&unfinished)?;
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
+    let mut file = create_private_file(&unfinished)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&unfinished, directory.join(name))?;

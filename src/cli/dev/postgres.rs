@@ -16,13 +16,19 @@ use std::{
 use secrecy::SecretString;
 use tokio::process::{Child, Command};
 
-use super::Failure;
+use super::{
+    Failure,
+    private_files::{create_private_directory, create_private_file},
+};
 use crate::domain::digest::Digest;
 
 /// The login for requests.
 pub(super) const APP_LOGIN: &str = "strongroom_dev_app";
 /// The login for work across tenants.
 pub(super) const SYSTEM_LOGIN: &str = "strongroom_dev_system";
+
+/// The permissions of the data directory if PostgreSQL runs as another user: that user may pass through it.
+const PASSABLE_MODE: u32 = 0o710;
 
 /// The interval and number of checks whether the server is ready: 60 seconds in total.
 const READY_CHECK_INTERVAL: Duration = Duration::from_millis(50);
@@ -61,7 +67,7 @@ impl Postgres {
         // The log is not in the cluster's directory, because the user that owns it could replace the log with
         // a link.
         let log_path = data_dir.join("postgres.log");
-        let log = fs::File::create(&log_path)?;
+        let log = create_private_file(&log_path)?;
         let server = as_account(Command::new(bin.join("postgres")), account)
             .arg("-D")
             .arg(&cluster)
@@ -195,12 +201,13 @@ fn as_account(mut command: Command, account: Option<Account>) -> Command {
 async fn create_home(data_dir: &Path, account: Option<Account>) -> Result<PathBuf, Failure> {
     let Some(Account { uid, gid }) = account else {
         let home = data_dir.join("postgres");
-        create_private(&home)?;
+        create_private_directory(&home)?;
         return Ok(home);
     };
-    // Let other users pass through the data directory. They still cannot list it or read the files in it.
-    let mode = fs::metadata(data_dir)?.permissions().mode();
-    fs::set_permissions(data_dir, fs::Permissions::from_mode(mode | 0o011))?;
+    // Let the group of the PostgreSQL user, and nobody else, pass through the data directory. It still cannot list
+    // it or read the files in it.
+    chown(data_dir, None, Some(gid))?;
+    fs::set_permissions(data_dir, fs::Permissions::from_mode(PASSABLE_MODE))?;
     let name = Digest::compute(data_dir.as_os_str().as_encoded_bytes()).to_string();
     let elsewhere = PathBuf::from(format!("/var/tmp/strongroom-dev-{}", &name[..16]));
     for home in [data_dir.join("postgres"), elsewhere] {
@@ -223,11 +230,6 @@ async fn can_enter(directory: &Path, account: Option<Account>) -> Result<bool, F
     let mut command = as_account(Command::new("sh"), account);
     command.args(["-c", "cd \"$1\"", "sh"]).arg(directory).stdout(Stdio::null()).stderr(Stdio::null());
     Ok(command.status().await?.success())
-}
-
-fn create_private(directory: &Path) -> std::io::Result<()> {
-    fs::create_dir_all(directory)?;
-    fs::set_permissions(directory, fs::Permissions::from_mode(0o700))
 }
 
 /// Creates a private directory of the PostgreSQL user. An existing directory must be private and owned by

@@ -143,20 +143,22 @@ fn parse_percent(field: &str, value: i32, violations: &mut Violations) -> Option
 }
 
 pub(in crate::grpc) fn usage_to_proto(usage: Usage) -> v1::GetUsageResponse {
-    let Usage { counters, quota, time } = usage;
+    let Usage { counters, is_lower_bound, quota, time } = usage;
+    let file_count = counters.iter().map(|entry| entry.file_count).fold(0, i64::saturating_add);
     let total: i64 = counters.iter().map(|entry| entry.total_bytes).fold(0, i64::saturating_add);
     let used = counters.into_iter().filter(|entry| entry.file_count > 0 || entry.total_bytes > 0);
     v1::GetUsageResponse {
         entries: used.map(|counter| usage_entry_to_proto(counter, total)).collect(),
         limit_bytes: quota.limit_bytes,
-        used_bytes: quota.used_bytes,
+        used_bytes: total,
         available_bytes: quota.available_bytes(),
         used_percent: quota.used_percent(),
-        file_count: quota.file_count,
+        file_count,
         warning_percent: quota.warning_percent.into(),
         critical_percent: quota.critical_percent.into(),
         level: level_to_proto(quota.state().level).into(),
         last_calculated_time: Some(time::to_proto(time)),
+        is_lower_bound,
     }
 }
 

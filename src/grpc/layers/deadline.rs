@@ -164,9 +164,9 @@ fn caller_timeout(headers: &HeaderMap) -> Option<Duration> {
 }
 
 /// A body that ends early, with a status in its trailers, when a future is ready.
-struct EndingBody {
-    inner: Body,
-    end: Option<BoxFuture<'static, Status>>,
+pub(super) struct EndingBody {
+    pub(super) inner: Body,
+    pub(super) end: Option<BoxFuture<'static, Status>>,
 }
 
 impl HttpBody for EndingBody {

@@ -10,6 +10,7 @@ mod in_flight;
 mod measure;
 mod message_budget;
 mod panic_barrier;
+mod suspension;
 mod trace;
 
 use std::{
@@ -31,6 +32,7 @@ pub(super) use self::{
     measure::Measure,
     message_budget::MessageBudget,
     panic_barrier::PanicBarrier,
+    suspension::Suspension,
     trace::Trace,
 };
 

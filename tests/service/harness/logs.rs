@@ -1,4 +1,4 @@
-//! Records the errors that one test logs.
+//! Records the errors that one test logs, and the statements that its service sends to the database.
 
 use std::{
     fmt,
@@ -8,6 +8,7 @@ use std::{
 use tracing::{
     Dispatch, Event, Level, Subscriber,
     field::{Field, Visit},
+    span::{Attributes, Id},
 };
 use tracing_subscriber::{
     Layer, Registry,
@@ -23,7 +24,19 @@ pub(crate) struct ErrorLog {
 }
 
 #[derive(Debug, Clone, Default)]
-struct Errors(Arc<Mutex<Vec<String>>>);
+struct Errors(Arc<Mutex<Vec<String>>>, Statements);
+
+/// The operations of the statements since the last call of [`take_statements`], in order.
+#[derive(Debug, Clone, Default)]
+struct Statements(Arc<Mutex<Vec<String>>>);
+
+/// Returns the statements that this test has sent since the last call. Call it on the thread of the test.
+pub(crate) fn take_statements() -> Vec<String> {
+    tracing::dispatcher::get_default(|dispatch| {
+        let Errors(_, statements) = dispatch.downcast_ref::<Errors>().expect("the thread of a test");
+        std::mem::take(&mut *statements.0.lock().unwrap())
+    })
+}
 
 impl Default for ErrorLog {
     fn default() -> Self {
@@ -46,6 +59,14 @@ impl ErrorLog {
 }
 
 impl<S: Subscriber> Layer<S> for Errors {
+    fn on_new_span(&self, attributes: &Attributes<'_>, _: &Id, _: Context<'_, S>) {
+        if attributes.metadata().name() == "sql" {
+            let mut text = Text(String::new());
+            attributes.record(&mut text);
+            self.1.0.lock().unwrap().push(text.0);
+        }
+    }
+
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         if *event.metadata().level() == Level::ERROR && event.metadata().target().starts_with("strongroom") {
             let mut text = Text(String::new());

@@ -57,6 +57,7 @@ pub(crate) use self::{
     database::{Superuser, TestDatabase, test_server_url},
     importer::{import_request, import_results, import_summary},
     legacy_host::{LegacyHost, LegacyResponse},
+    logs::take_statements,
     messages::{
         chunk, file_id, finish, pattern, resume_messages, sha256, spec, spec_message, upload_messages,
     },

@@ -40,9 +40,10 @@ use crate::{
 
 impl VerificationJob {
     /// Creates the job for the version number that the commit assigned.
-    fn to_job(&self, file: FileId, version: i32) -> Job {
+    fn to_job(&self, file: FileId, version: i32, uploader: Viewer) -> Job {
         let Self { sha256, sniffed, .. } = self;
-        Job::VerifyUpload { file, version, sha256: *sha256, sniffed: sniffed.clone() }
+        let uploader = Some(uploader);
+        Job::VerifyUpload { file, version, sha256: *sha256, sniffed: sniffed.clone(), uploader }
     }
 }
 
@@ -52,6 +53,7 @@ impl PendingCommit {
             destination: &self.destination,
             content: &self.content,
             created_by: &self.created_by,
+            uploader: &self.uploader,
             change_description: &self.change_description,
             blob: &self.blob,
             audit: &self.audit,
@@ -306,7 +308,7 @@ impl UploadCommitter {
                 (outcome, &item.verification)
             {
                 let version = file_record.as_ref().map_or(FIRST_VERSION, |file_record| file_record.version);
-                let job = verification.to_job(item.destination.file_id(), version);
+                let job = verification.to_job(item.destination.file_id(), version, item.uploader.clone());
                 jobs::insert(tx, verification.id, &job, None).await?;
             }
         }

@@ -10,7 +10,7 @@ mod response;
 
 use self::response::content_warnings;
 pub use self::response::{CommittedUpload, Warning, WarningCode};
-pub(super) use self::response::{commit_request_id, replay_committed_upload, replay_upload};
+pub(super) use self::response::{check_replay, commit_request_id, replay_committed_upload, replay_upload};
 use super::{
     admit::Target,
     error::map_multipart_error,
@@ -49,6 +49,8 @@ pub(in crate::app) struct PendingCommit {
     pub(super) content: VersionContent,
     /// The id of the uploader.
     pub(super) created_by: String,
+    /// The permissions of the uploader, which the commit checks again.
+    pub(super) uploader: Viewer,
     pub(super) change_description: String,
     pub(super) warnings: Vec<Warning>,
     pub(super) blob: Blob,
@@ -96,13 +98,30 @@ pub(super) async fn store_and_commit(
     let lease = open.as_ref().map(|open| open.lease());
     let blob = target.to_blob(content.size_bytes, Some(hashes));
     let finished = new_pending_commit(app, caller, spec, &content, blob, lease, store_time);
-    let has_request_id = finished.request.is_some();
+    let (has_request_id, file) = (finished.request.is_some(), finished.destination.file_id());
     // A batch that was lost without an outcome may have committed.
     let committed = app.commits.submit(caller.tenant_id(), finished).await;
     let committed =
         committed.unwrap_or_else(|lost| Err(Error::OutcomeUnknown { has_request_id, source: lost.into() }));
     clean_up_after_commit(&target, open, &committed).await;
-    committed.map(|receipt| receipt.upload)
+    committed_upload(app, caller, file, committed).await
+}
+
+/// Returns the response of a commit. Records a denied version, and checks a replayed response.
+pub(super) async fn committed_upload(
+    app: &App,
+    caller: &Caller,
+    file: FileId,
+    committed: Result<CommitReceipt, Error>,
+) -> Result<CommittedUpload, Error> {
+    match committed {
+        Ok(CommitReceipt { upload, is_replay: true }) => check_replay(app, caller, upload).await,
+        Ok(CommitReceipt { upload, is_replay: false }) => Ok(upload),
+        Err(error @ Error::NotAllowed(_)) => {
+            Err(audit::record_denial(app, caller, AuditAction::FileUpload, Some(file), error).await)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 pub(super) fn new_pending_commit(
@@ -139,6 +158,7 @@ pub(super) fn new_pending_commit(
         tenant: caller.tenant_id(),
         destination,
         created_by: actor.clone(),
+        uploader: Viewer::from_caller(caller),
         content: VersionContent {
             content_state: ContentState::Available,
             scan_status: ScanStatus::NotScanned,

@@ -8,8 +8,12 @@ use serde::{Deserialize, Serialize};
 
 use super::super::{admit::read_admission_data, receive::content::ContentSummary};
 use crate::{
-    app::{App, Error, Resource, idempotency::replay_response},
+    app::{
+        App, Error, Resource,
+        idempotency::{check_files_visible, replay_response},
+    },
     db::{
+        Viewer,
         commit::{FinishedDestination, StoredUploadResponse},
         committed_file::{CommitTimes, CommittedContent, FileRecord},
         idempotency_keys::{Method, StoredResponse},
@@ -117,6 +121,21 @@ pub(in crate::app::uploads) fn replay_upload(
     stored.response.into_committed(stored.times, stored.file_record, stored.quota)
 }
 
+/// Returns the response of an earlier attempt, if the caller may still see its file.
+///
+/// # Errors
+/// Returns `NotFound` if not.
+pub(in crate::app::uploads) async fn check_replay(
+    app: &App,
+    caller: &Caller,
+    upload: CommittedUpload,
+) -> Result<CommittedUpload, Error> {
+    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await?;
+    let checked = check_files_visible(&mut tx, caller, &[upload.file.id]).await;
+    tx.finish(checked).await?;
+    Ok(upload)
+}
+
 /// Returns the stored response without comparing the payload.
 fn read_response(stored: StoredResponse) -> Result<CommittedUpload, Error> {
     let payload = stored.payload;
@@ -126,14 +145,15 @@ fn read_response(stored: StoredResponse) -> Result<CommittedUpload, Error> {
 /// Returns the stored response of a committed upload.
 ///
 /// # Errors
-/// Returns `NotFound` if no response is stored for this upload.
+/// Returns `NotFound` if no response is stored for this upload, or if its file is hidden from the caller now.
 pub(in crate::app::uploads) async fn replay_committed_upload(
     app: &App,
     caller: &Caller,
     id: UploadId,
 ) -> Result<CommittedUpload, Error> {
     let admission = read_admission_data(app, caller, Some(commit_request_id(id))).await?;
-    read_response(admission.response.ok_or(Error::NotFound(Resource::Upload))?)
+    let upload = read_response(admission.response.ok_or(Error::NotFound(Resource::Upload))?)?;
+    check_replay(app, caller, upload).await
 }
 
 /// Returns the request id under which an upload is committed.

@@ -13,10 +13,10 @@ use crate::{
         App, Error, Resource,
         uploads::{
             UploadError,
-            admit::Target,
+            admit::{Target, check_target_again, record_if_denied},
             commit::{
                 CommitReceipt, CommittedUpload, PendingCommit, VerificationJob, commit_request_id,
-                delete_object, is_final_refusal, new_pending_commit, replay_committed_upload,
+                committed_upload, delete_object, is_final_refusal, new_pending_commit, replay_committed_upload,
             },
             error::{check_size, map_multipart_error},
             open::{
@@ -61,7 +61,8 @@ pub(in crate::app::uploads) async fn complete_direct_upload(
 ) -> Result<CommittedUpload, Error> {
     let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await?;
     let owned = take_over_in_tx(app, &mut tx, caller, id).await;
-    let Some((stored, limits)) = tx.finish(owned).await? else {
+    let owned = record_if_denied(app, caller, id, tx.finish(owned).await).await;
+    let Some((stored, limits)) = owned? else {
         return replay_committed_upload(app, caller, id).await;
     };
     let size_bytes =
@@ -72,7 +73,7 @@ pub(in crate::app::uploads) async fn complete_direct_upload(
         assemble_object(&stored, &target, size_bytes, &completion.parts).await?;
         check_content(&stored.spec, &target, size_bytes, &limits).await
     };
-    let (committed, is_abandoned) = match checked.await {
+    let (committed, is_abandoned, file) = match checked.await {
         Ok((content, sniffed)) => {
             let verification =
                 Some(VerificationJob { id: JobId::from_uuid(app.ids.uuid()), sha256, sniffed });
@@ -80,22 +81,26 @@ pub(in crate::app::uploads) async fn complete_direct_upload(
                 verification,
                 ..new_processing_commit(app, caller, &stored, &target, content)
             };
+            let file = finished.destination.file_id();
             let committed = app.commits.submit(caller.tenant_id(), finished).await;
             // The commit has a request id derived from the upload, so a retry is safe.
             let committed = committed.unwrap_or_else(|lost| {
                 Err(Error::OutcomeUnknown { has_request_id: true, source: lost.into() })
             });
             let is_abandoned = committed.as_ref().is_err_and(is_final_refusal);
-            (committed, is_abandoned)
+            (committed, is_abandoned, Some(file))
         }
         // The client may send missing parts or replace parts.
-        Err(error) => (Err(error), false),
+        Err(error) => (Err(error), false, None),
     };
     match is_abandoned {
         true => abandon_direct_upload(app, caller, &stored, &target).await,
         false => clean_up_after_commit(&stored, target, &committed).await,
     }
-    committed.map(|receipt| receipt.upload)
+    match file {
+        Some(file) => committed_upload(app, caller, file, committed).await,
+        None => committed.map(|receipt| receipt.upload),
+    }
 }
 
 /// Abandons an upload that can never become a file.
@@ -143,6 +148,7 @@ async fn take_over_in_tx(
     if stored.upload.state == UploadState::Committed {
         return Ok(None);
     }
+    check_target_again(tx, caller, &stored.spec.checked).await?;
     if matches!(stored.bytes, UploadedBytes::Staged(_)) {
         let fresh = new_direct_target(app, caller, &stored.spec)?;
         if !resumable_uploads::retarget(tx, stored.lease, fresh.blob_id, &fresh.key).await? {

@@ -1,10 +1,16 @@
 //! The URLs of a direct upload. They are signed on request and never stored: anyone who has a URL can write.
 
 use crate::{
-    app::{App, Error, Resource, uploads::UploadError},
+    app::{
+        App, Error, Resource,
+        uploads::{
+            UploadError,
+            admit::{check_target_again, record_if_denied},
+        },
+    },
     db::{
-        Viewer,
-        resumable_uploads::{self, UploadedBytes},
+        TenantTx, Viewer,
+        resumable_uploads::{self, StoredUpload, UploadedBytes},
     },
     domain::{caller::Caller, clock::Timestamp, ids::UploadId, upload::UploadState},
     storage::{MultipartId, PresignRequest, PresignedUrl},
@@ -43,16 +49,9 @@ pub async fn presign_upload_urls(
     id: UploadId,
 ) -> Result<Option<DirectUrls>, Error> {
     let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await?;
-    let stored = resumable_uploads::get(&mut tx, id).await.map_err(Error::from);
-    let stored = tx.finish(stored).await?;
-    let stored = stored.filter(|stored| stored.upload.created_by == caller.actor.id);
-    let stored = stored.ok_or(Error::NotFound(Resource::Upload))?;
-    if !stored.is_direct {
-        return Err(UploadError::NotDirect.into());
-    }
-    if stored.upload.state != UploadState::Open {
-        return Ok(None);
-    }
+    let stored = find_open_upload(&mut tx, caller, id).await;
+    let stored = record_if_denied(app, caller, id, tx.finish(stored).await).await;
+    let Some(stored) = stored? else { return Ok(None) };
     let store = app.stores.get(&stored.provider)?;
     let expires_in = app.limits.uploads.direct_url_lifetime();
     let size_bytes = stored.upload.size_bytes.unwrap_or_default();
@@ -77,4 +76,23 @@ pub async fn presign_upload_urls(
         parts.push(DirectPart { number, offset, size_bytes: part_size_bytes.min(size_bytes - offset), url });
     }
     Ok(Some(DirectUrls { parts, expire_time }))
+}
+
+/// Returns the caller's direct upload, or `None` if it is not open.
+async fn find_open_upload(
+    tx: &mut TenantTx,
+    caller: &Caller,
+    id: UploadId,
+) -> Result<Option<StoredUpload>, Error> {
+    let stored = resumable_uploads::get(tx, id).await?;
+    let stored = stored.filter(|stored| stored.upload.created_by == caller.actor.id);
+    let stored = stored.ok_or(Error::NotFound(Resource::Upload))?;
+    if !stored.is_direct {
+        return Err(UploadError::NotDirect.into());
+    }
+    if stored.upload.state != UploadState::Open {
+        return Ok(None);
+    }
+    check_target_again(tx, caller, &stored.spec.checked).await?;
+    Ok(Some(stored))
 }

@@ -29,10 +29,18 @@ use crate::{
         digest::{Digest, Hasher, ObjectHashes},
         file::{ContentState, File, StateReason},
         ids::{FileId, TenantId},
+        policy::Policy,
     },
     media::sniff::{SNIFF_BYTES_MAX, sniff_media_type},
     storage::ObjectStorage,
 };
+
+/// What decides whether and how a verified version becomes current.
+struct CurrentRules<'a> {
+    policy: &'a Policy,
+    /// The permissions of the uploader at the completion of the upload.
+    uploader: Option<&'a Viewer>,
+}
 
 /// The hashes and the detected type of an object.
 struct ObjectSummary {
@@ -52,6 +60,7 @@ pub async fn verify_upload(
     version: i32,
     sha256: Option<Digest>,
     sniffed: Option<&str>,
+    uploader: Option<&Viewer>,
 ) -> Result<(), Error> {
     let mut tx = app.db.tenant_tx(tenant, &Viewer::system()).await?;
     let stored = versions::get(&mut tx, file, version).await.map_err(Error::from);
@@ -73,9 +82,10 @@ pub async fn verify_upload(
             }
         }
     };
-    let trash_counts = system_caller(app, tenant).await?.tenant.policy.trash.counts_against_quota;
+    let system = system_caller(app, tenant).await?;
+    let rules = CurrentRules { policy: &system.tenant.policy, uploader };
     let mut tx = app.db.tenant_tx(tenant, &Viewer::system()).await?;
-    let recorded = record_outcome(app, &mut tx, file, &stored, verified, trash_counts).await;
+    let recorded = record_outcome(app, &mut tx, file, &stored, verified, &rules).await;
     if !tx.finish(recorded).await? {
         tracing::info!(%tenant, %file, version, "direct upload was verified or purged in the meantime");
     }
@@ -88,7 +98,7 @@ async fn record_outcome(
     file: FileId,
     stored: &StoredVersion,
     verified: Result<ObjectSummary, StateReason>,
-    trash_counts: bool,
+    rules: &CurrentRules<'_>,
 ) -> Result<bool, Error> {
     let sha256 = verified.as_ref().map(|read| read.hashes.sha256).map_err(|reason| *reason);
     let is_recorded = verifications::record_result(tx, file, stored.version, sha256).await?;
@@ -96,7 +106,7 @@ async fn record_outcome(
         // Lock the file before its blobs, as a purge does.
         verifications::record_hashes(tx, &stored.blob, read.hashes).await?;
         if let Some(found) = files::get_for_update(tx, file).await? {
-            make_available(app, tx, found.file, stored, trash_counts).await?;
+            make_available(app, tx, found.file, stored, rules).await?;
         }
     }
     Ok(is_recorded)
@@ -109,29 +119,36 @@ async fn make_available(
     tx: &mut TenantTx,
     file: File,
     stored: &StoredVersion,
-    trash_counts: bool,
+    rules: &CurrentRules<'_>,
 ) -> Result<(), Error> {
     if file.archive_time.is_some() {
         // The job that archiving enqueued skipped this version because it was not available yet.
         apply_storage_class::enqueue_if_needed(app, tx, file.id).await?;
     }
-    make_current(tx, file, stored, trash_counts).await
+    make_current(tx, file, stored, rules).await
 }
 
 /// Makes an available version current, unless it or a later version already is. Its bytes were charged when
-/// it was committed; from here on the file is counted under the version's media kind.
+/// it was committed; from here on the file is counted under the version's media kind. The version does not become
+/// current if its uploader may no longer change the file, which this transaction has locked.
 async fn make_current(
     tx: &mut TenantTx,
     before: File,
     stored: &StoredVersion,
-    trash_counts: bool,
+    rules: &CurrentRules<'_>,
 ) -> Result<(), Error> {
     if stored.version <= before.version {
         return Ok(());
     }
+    if let Some(uploader) = rules.uploader
+        && !files::can_be_changed_by(tx, before.id, uploader, rules.policy.write).await?
+    {
+        tracing::info!(file = %before.id, version = stored.version, "uploader may no longer change the file");
+        return Ok(());
+    }
     let after = files::set_current_version(tx, before.id, stored.version, &stored.created_by).await?;
     file_readers::set_size(tx, before.id, after.size_bytes).await?;
-    let is_counted = before.trash.is_none() || trash_counts;
+    let is_counted = before.trash.is_none() || rules.policy.trash.counts_against_quota;
     if is_counted && before.media_kind != after.media_kind {
         let mut delta = UsageDelta::default();
         delta.add_file_count(&after.category, before.media_kind, -1);

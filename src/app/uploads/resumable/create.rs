@@ -9,7 +9,7 @@ use crate::{
     app::{
         App, Error, idempotency,
         uploads::{
-            admit::{check_admission, new_target, read_admission_data, resolve_spec},
+            admit::{check_admission, check_target_again, new_target, read_admission_data, resolve_spec},
             direct,
             error::count_refusal,
             open::{
@@ -45,6 +45,9 @@ pub async fn create_upload(
     let admission = read_admission_data(app, caller, request_id).await?;
     if let Some(stored) = admission.response {
         let spec = spec.check(&caller.tenant.policy, Timestamp::MIN_UTC)?;
+        let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await?;
+        let checked = check_target_again(&mut tx, caller, &spec).await;
+        tx.finish(checked).await?;
         return idempotency::replay_response_of_fields(
             stored,
             Method::CreateUpload,

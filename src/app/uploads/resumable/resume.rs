@@ -10,6 +10,7 @@ use crate::{
         App, Error, Resource,
         uploads::{
             UploadError,
+            admit::{check_target_again, record_if_denied},
             commit::{CommittedUpload, commit_request_id, replay_committed_upload},
             error::count_outcome,
             open::{OpenUpload, lease_seconds},
@@ -88,7 +89,7 @@ pub(super) async fn take_over(
 ) -> Result<Option<OwnedUpload>, Error> {
     let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await?;
     let owned = take_over_in_tx(app, &mut tx, caller, id).await;
-    tx.finish(owned).await
+    record_if_denied(app, caller, id, tx.finish(owned).await).await
 }
 
 async fn take_over_in_tx(
@@ -108,6 +109,7 @@ async fn take_over_in_tx(
     if stored.upload.state == UploadState::Committed {
         return Ok(None);
     }
+    check_target_again(tx, caller, &stored.spec.checked).await?;
     let persisted = PersistedParts::from_rows(upload_parts::list(tx, id).await?);
     // Parts after a gap were written after different bytes, and so were their digest states.
     upload_parts::delete_from(tx, stored.lease, persisted.next_number()).await?;

@@ -1,0 +1,59 @@
+//! Ends the streams of a tenant that is suspended or deleted while they run.
+//!
+//! Uploads end before their response, and downloads, watches and imports in the middle of it. Other calls are
+//! short: their deadline ends them.
+
+use std::sync::Arc;
+
+use http::{Request, Response};
+use tonic::body::Body;
+
+use super::{Around, Inner, Next, deadline::EndingBody};
+use crate::{
+    app::{App, Principal, tenants::wait_until_suspended},
+    grpc::{call::request_origin, status},
+};
+
+/// Ends the streams of suspended tenants. Inside the authentication, which determines the tenant.
+#[derive(Clone)]
+pub(in crate::grpc) struct Suspension(pub(in crate::grpc) Arc<App>);
+
+const UPLOAD: &str = "/strongroom.v1.FileService/UploadFile";
+
+/// Whether a method receives or sends a stream on behalf of a member of a tenant.
+fn has_stream(path: &str) -> bool {
+    matches!(
+        path,
+        UPLOAD
+            | "/strongroom.v1.FileService/DownloadFile"
+            | "/strongroom.v1.EventService/WatchFiles"
+            | "/strongroom.v1.ImportService/ImportFiles"
+    )
+}
+
+impl Around for Suspension {
+    async fn around<S: Inner>(&self, request: Request<Body>, next: Next<S>) -> Response<Body> {
+        let (true, Some(Principal::Caller(caller))) =
+            (has_stream(request.uri().path()), request.extensions().get::<Principal>())
+        else {
+            return next.run(request).await;
+        };
+        let (app, tenant) = (Arc::clone(&self.0), caller.tenant_id());
+        let is_upload = request.uri().path() == UPLOAD;
+        let call_id = request_origin(request.extensions()).call_id;
+        let mut end = Box::pin(async move {
+            let error = wait_until_suspended(&app, tenant).await;
+            status::status(&error, &call_id)
+        });
+        let response = tokio::select! {
+            biased;
+            response = next.run(request) => response,
+            status = &mut end => return status.into_http(),
+        };
+        // The response of an upload is one message, which is ready.
+        if is_upload {
+            return response;
+        }
+        response.map(|inner| Body::new(EndingBody { inner, end: Some(end) }))
+    }
+}

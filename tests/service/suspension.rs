@@ -1,0 +1,108 @@
+//! The suspension of a tenant ends its running streams, on every replica.
+
+use std::time::Duration;
+
+use futures::{SinkExt, channel::mpsc};
+use strongroom::{
+    config::Config,
+    proto::v1::{DownloadFileRequest, UploadSpec, WatchFilesRequest},
+};
+use tonic::{Code, Status};
+
+use crate::harness::{PART, Service, chunk, file_id, pattern, reason, service_test_with, spec, spec_message};
+
+/// The time after which a test fails that waits for the end of a stream.
+const END_TIMEOUT: Duration = Duration::from_secs(60);
+
+fn with_short_interval(config: &mut Config) {
+    config.tenants.stream_recheck_milliseconds = 1;
+    // The poller of events would end watches too.
+    config.watches.poll_interval_max_milliseconds = 60_000;
+    (config.downloads.chunk_size_bytes, config.downloads.chunks_in_flight_max) = (262_144, 1);
+    // Limits that would end an idle stream for another reason.
+    config.uploads.idle_timeout_seconds = 600;
+}
+
+fn assert_suspended(ended: &Status) {
+    assert_eq!((ended.code(), reason(ended).as_str()), (Code::FailedPrecondition, "TENANT_SUSPENDED"));
+}
+
+/// Suspends acme through one replica while another runs the stream.
+async fn suspend(s: &Service) {
+    let tenant = s.superuser.query_texts("SELECT id::text FROM tenants WHERE external_id = 'acme'").await;
+    s.operator().suspend_tenant(&tenant[0]).await.unwrap();
+}
+
+#[test]
+fn suspension_ends_uploads_of_other_replicas() {
+    service_test_with(with_short_interval, |s| async move {
+        let replica = s.start_replica(|_| {}).await;
+        let (mut messages, receiver) = mpsc::channel(0);
+        let mut files = replica.alice().files;
+        let response = tokio::spawn(async move { files.upload_file(receiver).await });
+        let upload = UploadSpec { size_bytes: Some(4 * PART as i64), ..spec("a.bin") };
+        messages.send(spec_message(upload)).await.unwrap();
+        messages.send(chunk(0, &pattern(PART))).await.unwrap();
+        suspend(&s).await;
+        // The stream stays open: only the service can end it.
+        let ended = tokio::time::timeout(END_TIMEOUT, response).await.unwrap().unwrap().unwrap_err();
+        assert_suspended(&ended);
+        drop(messages);
+        replica.stop().await;
+    });
+}
+
+#[test]
+fn suspension_ends_downloads_of_other_replicas() {
+    service_test_with(with_short_interval, |s| async move {
+        let id = file_id(&s.alice().upload(spec("film.bin"), &pattern(24 << 20)).await.unwrap());
+        let replica = s.start_replica(|_| {}).await;
+        let request = DownloadFileRequest { file_id: id, ..DownloadFileRequest::default() };
+        let mut stream = replica.alice().files.clone().download_file(request).await.unwrap().into_inner();
+        stream.message().await.unwrap().unwrap();
+        suspend(&s).await;
+        let ended = loop {
+            match stream.message().await {
+                Ok(message) => assert!(message.is_some(), "the download continued to its end"),
+                Err(ended) => break ended,
+            }
+        };
+        assert_suspended(&ended);
+        replica.stop().await;
+    });
+}
+
+#[test]
+fn suspension_ends_watches_of_other_replicas() {
+    service_test_with(with_short_interval, |s| async move {
+        let replica = s.start_replica(|_| {}).await;
+        let watch = replica.alice().events.clone().watch_files(WatchFilesRequest::default());
+        let mut stream = watch.await.unwrap().into_inner();
+        stream.message().await.unwrap().unwrap();
+        suspend(&s).await;
+        let ended = async {
+            loop {
+                match stream.message().await {
+                    Ok(message) => assert!(message.is_some()),
+                    Err(ended) => return ended,
+                }
+            }
+        };
+        assert_suspended(&tokio::time::timeout(END_TIMEOUT, ended).await.unwrap());
+        replica.stop().await;
+    });
+}
+
+#[test]
+fn suspension_ends_imports_of_other_replicas() {
+    service_test_with(with_short_interval, |s| async move {
+        s.alice().tenant_id().await;
+        let replica = s.start_replica(|_| {}).await;
+        let (items, mut reports) = replica.ada().start_import("legacy").await;
+        suspend(&s).await;
+        let ended = tokio::time::timeout(END_TIMEOUT, reports.message()).await.unwrap().unwrap_err();
+        assert_suspended(&ended);
+        drop(items);
+        replica.stop().await;
+    });
+}
