@@ -27,10 +27,15 @@ const MIGRATIONS: &[(&str, u64)] = &[
     ("20261130001200_create_sweeps", 0xcf3f_1687_57b9_d00f),
     ("20261130001300_create_imports", 0x9175_738d_c196_b24f),
     ("20261130001400_create_commit_types", 0xdb6f_cfc7_5c59_ef19),
+    ("20261130024000_add_upload_progress", 0xd261_aafc_26bf_67f6),
+    ("20261130024100_limit_versions", 0x711e_d86c_2bc7_6aa9),
+    ("20261130024200_count_pending_deletion", 0x0685_104e_ec26_9098),
+    ("20261130024300_index_scheduled_blobs", 0x9001_d86c_bf91_6e2d),
+    ("20261130024400_create_erasures", 0xfacc_d7ab_1218_e34c),
 ];
 
 /// The checksums of all functions, one per revision, starting with revision 1.
-const FUNCTION_REVISIONS: &[u64] = &[0xe533_3352_88a5_d9be];
+const FUNCTION_REVISIONS: &[u64] = &[0xe533_3352_88a5_d9be, 0x9206_2572_9441_532c];
 
 /// The file that contains the constant `FUNCTIONS_REVISION`.
 const REVISION_FILE: &str = "src/db/migrate/embedded.rs";

@@ -1,6 +1,6 @@
 //! Reports the usage of a tenant, from counters that commits maintain.
 
-use super::resolve_tenant::resolve_tenant;
+use super::{get::redact_pending_deletion, resolve_tenant::resolve_tenant};
 use crate::{
     app::{App, Error, Principal},
     db::{DbError, TenantTx, quotas, usage_counters},
@@ -28,7 +28,8 @@ pub async fn get_usage(app: &App, principal: &Principal, tenant: Option<TenantId
     let (tenant, viewer) = resolve_tenant(app, principal, tenant).await?;
     let mut tx = app.db.tenant_tx(tenant, &viewer).await?;
     let usage = get_usage_in_tx(&mut tx).await;
-    Ok(tx.finish(usage).await?)
+    let usage = tx.finish(usage).await?;
+    Ok(Usage { quota: redact_pending_deletion(principal, usage.quota), ..usage })
 }
 
 async fn get_usage_in_tx(tx: &mut TenantTx) -> Result<Usage, DbError> {

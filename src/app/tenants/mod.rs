@@ -4,9 +4,11 @@ mod create;
 mod delete;
 mod directory;
 pub mod erase;
+mod erasures;
 mod export;
 mod get;
 mod list;
+mod reclaim;
 pub mod resolve;
 mod resume;
 mod suspend;
@@ -19,12 +21,14 @@ pub(super) use directory::TenantDirectory;
 pub use self::{
     create::{NewTenant, create_tenant},
     delete::delete_tenant,
+    erasures::{ErasureRequest, approve_erasure, list_erasures, request_erasure},
     export::{ExportRecord, export_tenant},
     get::get_tenant,
     list::list_tenants,
+    reclaim::{ReclaimedBytes, reclaim_tenant},
     resume::resume_tenant,
     suspend::suspend_tenant,
-    update::update_tenant,
+    update::{RetainChange, TenantUpdate, update_tenant},
 };
 pub use crate::db::tenants::TenantName;
 

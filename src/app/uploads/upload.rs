@@ -16,7 +16,7 @@ use super::{
     store::store_content,
 };
 use crate::{
-    app::{App, Error},
+    app::{App, Error, quotas::trash::explain_shortage},
     db::idempotency_keys::StoredResponse,
     domain::{
         caller::Caller,
@@ -41,6 +41,7 @@ where
     S: Stream<Item = UploadMessage> + Send + Unpin,
 {
     let uploaded = run_stages(app, caller, spec, messages).await;
+    let uploaded = explain_shortage(app, caller, uploaded).await;
     count_outcome(app, &uploaded);
     uploaded
 }
