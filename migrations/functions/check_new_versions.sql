@@ -2,9 +2,10 @@
 -- uploads were admitted. The outcome of a rejected item is `file_gone` if the file does not exist or the
 -- uploader may not see it, `not_allowed` if the uploader may not change it, `etag_mismatch` if its etag differs
 -- from the one that the upload requires (see `File::etag`), `file_deleted` if it is in the trash,
--- `file_archived`, or `category_changed` if it is in another category, which allows other types than the one
--- that the upload was checked against. Runs before leases are ended, so that the reservations of rejected
--- uploads are released like those of others.
+-- `file_archived`, `too_many_versions` if it already has `version_count_max` versions with those of earlier
+-- items, or `category_changed` if it is in another category, which allows other types than the one that the
+-- upload was checked against. Runs before leases are ended, so that the reservations of rejected uploads are
+-- released like those of others.
 --
 -- `may_write_all` comes from the policy that the process has cached, so the tenant's policy is read again.
 CREATE OR REPLACE FUNCTION app.check_new_versions(finished app.finished_upload[], outcomes text[]) RETURNS text[]
@@ -28,6 +29,14 @@ BEGIN
             WHEN finished[item].if_etag NOT IN ('', f.version || '-' || f.revision) THEN 'etag_mismatch'
             WHEN f.delete_time IS NOT NULL THEN 'file_deleted'
             WHEN f.archive_time IS NOT NULL THEN 'file_archived'
+            WHEN finished[item].version_count_max < (
+                SELECT count(*) FROM (
+                    SELECT FROM public.versions AS v WHERE v.tenant_id = tenant AND v.file_id = f.id
+                    LIMIT finished[item].version_count_max) AS existing
+            ) + (
+                SELECT count(*) FROM generate_subscripts(finished, 1) AS earlier
+                WHERE earlier <= item AND finished[earlier].is_version AND finished[earlier].file_id = f.id
+            ) THEN 'too_many_versions'
             WHEN finished[item].category <> f.category AND (
                 SELECT app.allowed_types(t.policy, finished[item].category) <> app.allowed_types(t.policy, f.category)
                 FROM public.tenants AS t WHERE t.id = tenant) THEN 'category_changed'

@@ -99,7 +99,9 @@ BEGIN
     END IF;
     IF has_leases THEN
         WITH committed AS (
-            UPDATE public.uploads AS u SET state = {upload_state.committed}
+            -- The row is kept as long as the response, so that a repeated completion finds it.
+            UPDATE public.uploads AS u SET state = {upload_state.committed},
+                lease_expire_time = greatest(u.lease_expire_time, commit_time + make_interval(hours => idempotency_hours))
             FROM generate_subscripts(finished, 1) AS item
             WHERE outcomes[item] = 'committed' AND u.tenant_id = tenant AND u.id = finished[item].lease_id
               AND u.lease_epoch = finished[item].lease_epoch AND u.state = {upload_state.open}
@@ -210,6 +212,10 @@ BEGIN
             FROM n) AS delta
         WHERE q.tenant_id = tenant
           AND q.used_bytes + q.reserved_bytes + delta.used - delta.released <= q.limit_bytes
+          -- A reservation was checked when it was made.
+          AND (delta.used <= delta.released
+               OR q.used_bytes + q.reserved_bytes + q.pending_deletion_bytes + delta.used - delta.released
+                  <= q.limit_bytes * (q.pending_deletion_multiple + 1))
           AND (q.file_count_max = 0 OR
                q.file_count + q.reserved_file_count + delta.files - delta.released_files <= q.file_count_max)
         RETURNING jsonb_build_object('limit_bytes', q.limit_bytes, 'used_bytes', q.used_bytes,

@@ -24,7 +24,9 @@ BEGIN
             SELECT k.confrelid, d.depth + 1 FROM depths AS d JOIN pg_constraint AS k ON k.conrelid = d.oid
             WHERE k.contype = 'f' AND k.confrelid <> d.oid AND d.depth < 20
         )
-        SELECT t.relname FROM tenant_tables AS t JOIN depths USING (oid) GROUP BY t.relname ORDER BY max(depths.depth), t.relname
+        SELECT t.relname FROM tenant_tables AS t JOIN depths USING (oid) GROUP BY t.relname
+        -- Erasures allow the deletion of files in retention, so they are erased last.
+        ORDER BY t.relname = 'erasures', max(depths.depth), t.relname
     LOOP
         EXECUTE format('DELETE FROM public.%1$I WHERE tenant_id = $1 AND ctid = ANY (ARRAY(
             SELECT ctid FROM public.%1$I WHERE tenant_id = $1 LIMIT $2))', name) USING tenant, row_max;

@@ -93,7 +93,8 @@ pub fn check_visibility_change(
     }
 }
 
-fn is_owner_or_admin(caller: &Caller, file: &File) -> bool {
+/// Returns whether the caller owns the file or is an admin of its tenant.
+pub fn is_owner_or_admin(caller: &Caller, file: &File) -> bool {
     caller.role >= Role::Admin || file.owner_id == caller.actor.id
 }
 

@@ -6,6 +6,7 @@
 
 mod credentials;
 mod denial;
+mod quota_shortage;
 mod subjects;
 
 use std::time::Duration;
@@ -13,6 +14,7 @@ use std::time::Duration;
 pub use self::{
     credentials::{CredentialsError, InvalidCredentials},
     denial::Denial,
+    quota_shortage::{PendingDeletion, QuotaShortage},
     subjects::{CategoryUse, Resource, Workload},
 };
 use super::{imports::ImportError, uploads::UploadError};
@@ -71,13 +73,14 @@ pub enum Error {
     #[error("{0} not found")]
     NotFound(Resource),
     /// The bytes do not fit the tenant's quota.
-    #[error(
-        "{needed_bytes} more bytes exceed the tenant's quota: {used_bytes} bytes used and {reserved_bytes} reserved of {limit_bytes}"
-    )]
-    QuotaBytes { needed_bytes: i64, used_bytes: i64, reserved_bytes: i64, limit_bytes: i64 },
+    #[error("{0}")]
+    QuotaBytes(QuotaShortage),
     /// The tenant's quota allows no more files.
     #[error("tenant has {file_count} files; its limit is {file_count_max}")]
     QuotaFiles { file_count: i64, file_count_max: i64 },
+    /// The file has the maximum number of versions.
+    #[error("file has {version_count_max} versions, which is the limit; delete versions of it first")]
+    TooManyVersions { version_count_max: u32 },
     /// The file exceeds the size limit of its kind.
     #[error("file has {size_bytes} bytes; the limit for {} is {limit_bytes} bytes", describe_kind(*kind))]
     FileTooLarge {
@@ -267,7 +270,7 @@ impl Error {
             | Self::PageTokenInvalid
             | Self::ProviderUnknown(_)
             | Self::QuotaBelowUsage { .. }
-            | Self::QuotaBytes { .. }
+            | Self::QuotaBytes(_)
             | Self::QuotaFiles { .. }
             | Self::ReadOutOfRange { .. }
             | Self::RequestIdReused
@@ -276,6 +279,7 @@ impl Error {
             | Self::TenantExists(_)
             | Self::TenantRetained { .. }
             | Self::TenantSuspended
+            | Self::TooManyVersions { .. }
             | Self::TooManyWebhooks(_)
             | Self::Unauthenticated(_)
             | Self::VersionIsCurrent(_)
@@ -290,18 +294,13 @@ impl Error {
 
     /// Returns the error for a charge that did not fit the quota.
     pub fn quota_exceeded(quota: &Quota, needed_bytes: i64) -> Self {
-        let lacks_bytes = quota.used_bytes + quota.reserved_bytes + needed_bytes > quota.limit_bytes;
+        let lacks_bytes = needed_bytes > quota.available_bytes();
         let has_files_left =
             quota.file_count_max == 0 || quota.file_count + quota.reserved_file_count < quota.file_count_max;
         // The quota was read after the refusal. Others may have released bytes since, so a charge that seems
         // to fit now still failed for lack of bytes.
         if lacks_bytes || has_files_left {
-            return Self::QuotaBytes {
-                needed_bytes,
-                used_bytes: quota.used_bytes,
-                reserved_bytes: quota.reserved_bytes,
-                limit_bytes: quota.limit_bytes,
-            };
+            return Self::QuotaBytes(QuotaShortage::new(quota, needed_bytes));
         }
         Self::QuotaFiles { file_count: quota.file_count, file_count_max: quota.file_count_max }
     }

@@ -29,7 +29,10 @@ pub mod webhooks;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-pub use error::{CategoryUse, CredentialsError, Denial, Error, InvalidCredentials, Resource, Workload};
+pub use error::{
+    CategoryUse, CredentialsError, Denial, Error, InvalidCredentials, PendingDeletion, QuotaShortage,
+    Resource, Workload,
+};
 pub use rounds::RoundReport;
 use tokio_util::task::TaskTracker;
 

@@ -33,6 +33,8 @@ pub(super) fn find_advice(reason: ErrorReason) -> Option<&'static str> {
         R::NotAllowed => "ask the owner of the file or an admin",
         R::NotFound => "check the id and the token: what the caller may not read is reported as not found",
         R::QuotaBytesExceeded | R::QuotaFilesExceeded => "delete files, or ask for a higher limit",
+        R::OpenUploadsExceeded => "complete or cancel an open upload first",
+        R::FileVersionsExceeded => "delete versions of the file first",
         R::FileTooLarge => "upload a smaller file, or ask for a higher limit",
         R::Overloaded | R::StorageUnavailable | R::DatabaseUnavailable | R::ShuttingDown => "try again later",
         R::UploadNotFinished => "no file was stored: resume the upload, or send the file again",

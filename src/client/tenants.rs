@@ -4,10 +4,12 @@ use futures::{Stream, TryStreamExt};
 
 use super::{connection::Client, error::ClientError, randomness::fill_request_id};
 use crate::proto::admin::v1::{
-    CreateTenantRequest, CreateTenantResponse, DeleteTenantRequest, DeleteTenantResponse,
-    ExportTenantRequest, ExportTenantResponse, GetTenantRequest, GetTenantResponse, ListTenantsRequest,
-    ListTenantsResponse, ResumeTenantRequest, ResumeTenantResponse, SuspendTenantRequest,
-    SuspendTenantResponse, UpdateTenantRequest, UpdateTenantResponse,
+    ApproveErasureRequest, ApproveErasureResponse, CreateTenantRequest, CreateTenantResponse,
+    DeleteTenantRequest, DeleteTenantResponse, ExportTenantRequest, ExportTenantResponse, GetTenantRequest,
+    GetTenantResponse, ListErasuresRequest, ListErasuresResponse, ListTenantsRequest, ListTenantsResponse,
+    ReclaimTenantRequest, ReclaimTenantResponse, RequestErasureRequest, RequestErasureResponse,
+    ResumeTenantRequest, ResumeTenantResponse, SuspendTenantRequest, SuspendTenantResponse,
+    UpdateTenantRequest, UpdateTenantResponse,
 };
 
 impl Client {
@@ -67,6 +69,41 @@ impl Client {
     ) -> Result<DeleteTenantResponse, ClientError> {
         fill_request_id(&mut request.request_id);
         self.call(request, |mut api, request| async move { api.tenants.delete_tenant(request).await }).await
+    }
+
+    /// Makes the objects of purged files due for deletion. Safe to retry: a missing request id is generated.
+    pub async fn reclaim_tenant(
+        &self,
+        mut request: ReclaimTenantRequest,
+    ) -> Result<ReclaimTenantResponse, ClientError> {
+        fill_request_id(&mut request.request_id);
+        self.call(request, |mut api, request| async move { api.tenants.reclaim_tenant(request).await }).await
+    }
+
+    /// Requests an erasure. Safe to retry: a missing request id is generated.
+    pub async fn request_erasure(
+        &self,
+        mut request: RequestErasureRequest,
+    ) -> Result<RequestErasureResponse, ClientError> {
+        fill_request_id(&mut request.request_id);
+        self.call(request, |mut api, request| async move { api.tenants.request_erasure(request).await }).await
+    }
+
+    /// Approves an erasure that another operator requested. Safe to retry: a missing request id is generated.
+    pub async fn approve_erasure(
+        &self,
+        mut request: ApproveErasureRequest,
+    ) -> Result<ApproveErasureResponse, ClientError> {
+        fill_request_id(&mut request.request_id);
+        self.call(request, |mut api, request| async move { api.tenants.approve_erasure(request).await }).await
+    }
+
+    /// Returns the newest erasures of a tenant.
+    pub async fn list_erasures(
+        &self,
+        request: ListErasuresRequest,
+    ) -> Result<ListErasuresResponse, ClientError> {
+        self.call(request, |mut api, request| async move { api.tenants.list_erasures(request).await }).await
     }
 
     /// Exports all records of a tenant as a stream. If the stream ends without an error, the export is

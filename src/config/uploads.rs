@@ -31,6 +31,12 @@ pub struct UploadsConfig {
     pub reservation_step_bytes: u64,
     /// Time that a reservation stays valid after the last data, in seconds.
     pub lease_seconds: u64,
+    /// Maximum number of open uploads that one caller created.
+    pub open_per_caller_max: u32,
+    /// Maximum number of open uploads of one tenant.
+    pub open_per_tenant_max: u32,
+    /// Maximum number of versions of one file.
+    pub versions_per_file_max: u32,
     /// Maximum number of uploads of one tenant that are committed in one transaction.
     pub commit_batch_max: usize,
     /// Maximum number of connections that commit the uploads of one tenant.
@@ -118,6 +124,9 @@ impl UploadsConfig {
                 ),
             );
         }
+        violations.check_range("uploads.open_per_caller_max", self.open_per_caller_max, 1..=10_000);
+        violations.check_range("uploads.open_per_tenant_max", self.open_per_tenant_max, 1..=100_000);
+        violations.check_range("uploads.versions_per_file_max", self.versions_per_file_max, 1..=100_000);
         violations.check_range("uploads.commit_batch_max", self.commit_batch_max, 1..=1_024);
         violations.check_range("uploads.commit_connections_max", self.commit_connections_max, 1..=16);
         violations.check_range("uploads.drain_bytes_max", self.drain_bytes_max, 0..=67_108_864);

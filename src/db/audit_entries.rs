@@ -80,6 +80,12 @@ sql_enum! {
         TenantDelete = 53 => "tenant_delete",
         /// All records of a tenant were exported to an operator.
         TenantExport = 54 => "tenant_export",
+        /// An operator requested the erasure of a file or the tenant. The details state the reason.
+        ErasureRequest = 56 => "erasure_request",
+        /// Another operator approved an erasure.
+        ErasureApprove = 57 => "erasure_approve",
+        /// An operator made the bytes of purged files due for deletion.
+        TenantReclaim = 58 => "tenant_reclaim",
         /// A file was transferred to another owner.
         OwnershipTransfer = 55 => "ownership_transfer",
         /// The object of a version was found missing or damaged. The details state which.

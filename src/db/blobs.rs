@@ -100,6 +100,31 @@ pub async fn schedule_deletion(
     query("schedule deletion of blobs", update).execute(tx.connection()?).await.map(|_| ())
 }
 
+/// Makes blobs of the tenant whose deletion is scheduled due now, at most `limit`. Returns their number and
+/// total size in bytes.
+pub async fn make_scheduled_due(tx: &mut TenantTx, limit: i64) -> Result<(i64, i64), DbError> {
+    // The query builder cannot update the rows of a limited subquery of the same table.
+    let sizes: Vec<SizeRow> = statement(
+        "make scheduled blobs due",
+        "UPDATE blobs SET delete_after = app.now()
+         WHERE tenant_id = $1 AND id IN (
+             SELECT id FROM blobs WHERE tenant_id = $1 AND delete_after > app.now() ORDER BY delete_after LIMIT $2)
+         RETURNING size_bytes",
+    )
+    .bind::<SqlUuid, _>(tx.tenant())
+    .bind::<BigInt, _>(limit)
+    .load(tx.connection()?)
+    .await?;
+    let bytes = sizes.iter().map(|row| row.size_bytes).sum();
+    Ok((i64::try_from(sizes.len()).unwrap_or(i64::MAX), bytes))
+}
+
+#[derive(QueryableByName)]
+#[diesel(table_name = blobs)]
+struct SizeRow {
+    size_bytes: i64,
+}
+
 /// A blob and the tenant it belongs to.
 #[derive(Debug, Clone, Queryable, Selectable)]
 #[diesel(table_name = blobs, check_for_backend(diesel::pg::Pg))]

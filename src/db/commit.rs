@@ -78,6 +78,8 @@ pub enum FinishedDestination {
         category: String,
         /// Whether the uploader may change files that other users own.
         may_write_all: bool,
+        /// The maximum number of versions of a file.
+        version_count_max: u32,
     },
 }
 
@@ -126,6 +128,8 @@ pub enum UploadCommitOutcome {
     CategoryChanged,
     /// The etag of the file differs from the one that the upload requires.
     EtagMismatch,
+    /// The file has the maximum number of versions.
+    TooManyVersions,
 }
 
 /// The outcome of a batch.
@@ -208,6 +212,7 @@ enum DestinationColumns<'a> {
         category: &'a str,
         may_write_all: bool,
         if_etag: &'a str,
+        version_count_max: u32,
     },
 }
 
@@ -240,14 +245,17 @@ impl<'a> From<&'a FinishedDestination> for DestinationColumns<'a> {
                     readers: &record.readers,
                 }
             }
-            FinishedDestination::NewVersion { version, category, may_write_all } => Self::NewVersion {
-                is_version: DestinationKind::NewVersion.is_version(),
-                event_kind: EventKind::FileVersionCreated.number(),
-                file_id: version.file.as_uuid(),
-                category,
-                may_write_all: *may_write_all,
-                if_etag: &version.if_etag,
-            },
+            FinishedDestination::NewVersion { version, category, may_write_all, version_count_max } => {
+                Self::NewVersion {
+                    is_version: DestinationKind::NewVersion.is_version(),
+                    event_kind: EventKind::FileVersionCreated.number(),
+                    file_id: version.file.as_uuid(),
+                    category,
+                    may_write_all: *may_write_all,
+                    if_etag: &version.if_etag,
+                    version_count_max: *version_count_max,
+                }
+            }
         }
     }
 }
@@ -383,6 +391,7 @@ impl OutcomeRow {
             Some("file_archived") => Ok(UploadCommitOutcome::FileState(FileState::Archived)),
             Some("not_allowed") => Ok(UploadCommitOutcome::NotAllowed),
             Some("category_changed") => Ok(UploadCommitOutcome::CategoryChanged),
+            Some("too_many_versions") => Ok(UploadCommitOutcome::TooManyVersions),
             Some("etag_mismatch") => Ok(UploadCommitOutcome::EtagMismatch),
             _ => Err(DbError::corrupt(OPERATION, "outcome")),
         }

@@ -133,6 +133,9 @@ pub struct QuotaDrift {
     pub reserved_file_count: i64,
     #[diesel(sql_type = BigInt)]
     pub open_uploads: i64,
+    pub pending_deletion_bytes: i64,
+    #[diesel(sql_type = BigInt)]
+    pub scheduled_bytes: i64,
 }
 
 /// Selects the versions that count against quotas: all versions of all files, those in the trash only if the
@@ -162,15 +165,21 @@ pub async fn list_quota_drifts(tx: &mut SystemTx) -> Result<Vec<QuotaDrift>, DbE
          ), opened AS (
              SELECT tenant_id, sum(reserved_bytes)::bigint AS bytes, count(*) FILTER (WHERE NOT is_version) AS uploads
              FROM uploads WHERE state = {open} GROUP BY tenant_id
+         ), scheduled AS (
+             SELECT tenant_id, sum(size_bytes)::bigint AS bytes FROM blobs WHERE delete_after IS NOT NULL
+             GROUP BY tenant_id
          ), totals AS (
              SELECT q.tenant_id, q.used_bytes, coalesce(c.bytes, 0) AS charged_bytes, q.file_count,
                     coalesce(c.files, 0) AS charged_files, q.reserved_bytes, coalesce(o.bytes, 0) AS open_bytes,
-                    q.reserved_file_count, coalesce(o.uploads, 0) AS open_uploads
+                    q.reserved_file_count, coalesce(o.uploads, 0) AS open_uploads, q.pending_deletion_bytes,
+                    coalesce(s.bytes, 0) AS scheduled_bytes
              FROM quotas AS q LEFT JOIN charged AS c USING (tenant_id) LEFT JOIN opened AS o USING (tenant_id)
+                 LEFT JOIN scheduled AS s USING (tenant_id)
          )
          SELECT * FROM totals
          WHERE {is_not_being_deleted} AND (used_bytes <> charged_bytes OR file_count <> charged_files
-            OR reserved_bytes <> open_bytes OR reserved_file_count <> open_uploads)
+            OR reserved_bytes <> open_bytes OR reserved_file_count <> open_uploads
+            OR pending_deletion_bytes <> scheduled_bytes)
          ORDER BY tenant_id",
         charged = CHARGED,
         open = UploadState::Open,

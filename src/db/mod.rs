@@ -15,6 +15,7 @@ pub mod commit;
 pub mod committed_file;
 pub mod content_states;
 pub mod download_counts;
+pub mod erasures;
 mod error;
 mod event_hints;
 pub mod event_stream;

@@ -2,14 +2,15 @@
 //! a second guard.
 
 use diesel::{
-    AsChangeset, BoolExpressionMethods as _, ExpressionMethods as _, Insertable, QueryDsl as _, Queryable,
-    QueryableByName, Selectable, SelectableHelper as _,
+    AsChangeset, BoolExpressionMethods as _, ExpressionMethods as _, Insertable, IntoSql as _, QueryDsl as _,
+    Queryable, QueryableByName, Selectable, SelectableHelper as _,
+    sql_types::{BigInt, Uuid as SqlUuid},
 };
 
 use super::{
     DbError, SystemTx, TenantTx,
     schema::quotas,
-    sql::{OfTenant as _, now, query},
+    sql::{OfTenant as _, now, query, statement},
 };
 use crate::domain::{
     clock::Timestamp,
@@ -26,6 +27,7 @@ pub(super) struct QuotaRow {
     reserved_bytes: i64,
     file_count: i64,
     reserved_file_count: i64,
+    pending_deletion_bytes: i64,
     #[diesel(embed)]
     limits: Limits,
     revision: i64,
@@ -47,6 +49,7 @@ pub(super) struct Limits {
     other_bytes_max: i64,
     ceiling_bytes: i64,
     ceiling_file_count: i64,
+    pending_deletion_multiple: i64,
 }
 
 impl From<&Quota> for Limits {
@@ -64,6 +67,7 @@ impl From<&Quota> for Limits {
             other_bytes_max: sizes.other,
             ceiling_bytes: quota.ceiling_bytes,
             ceiling_file_count: quota.ceiling_file_count,
+            pending_deletion_multiple: quota.pending_deletion_multiple,
         }
     }
 }
@@ -84,6 +88,7 @@ impl From<&InitialQuota> for Limits {
             other_bytes_max: sizes.other,
             ceiling_bytes: initial.limit_bytes,
             ceiling_file_count: initial.file_count_max,
+            pending_deletion_multiple: initial.pending_deletion_multiple,
         }
     }
 }
@@ -99,6 +104,8 @@ impl From<QuotaRow> for Quota {
             file_count_max: limits.file_count_max,
             file_count: row.file_count,
             reserved_file_count: row.reserved_file_count,
+            pending_deletion_bytes: row.pending_deletion_bytes,
+            pending_deletion_multiple: limits.pending_deletion_multiple,
             warning_percent: limits.warning_percent,
             critical_percent: limits.critical_percent,
             file_size_max_bytes: FileSizeLimits {
@@ -179,7 +186,14 @@ pub async fn apply_delta(tx: &mut TenantTx, delta: QuotaDelta) -> Result<Option<
         + delta.file_count
         + delta.reserved_file_count)
         .le(quotas::file_count_max));
-    let update = diesel::update(quotas::table.of(tx.tenant()).filter(fitting_bytes).filter(fitting_files))
+    let added_bytes = delta.used_bytes + delta.reserved_bytes;
+    let fitting_deletions = added_bytes.into_sql::<BigInt>().le(0).or((quotas::used_bytes
+        + quotas::reserved_bytes
+        + quotas::pending_deletion_bytes
+        + added_bytes)
+        .le(quotas::limit_bytes * (quotas::pending_deletion_multiple + 1)));
+    let fitting = quotas::table.of(tx.tenant()).filter(fitting_bytes).filter(fitting_deletions);
+    let update = diesel::update(fitting.filter(fitting_files))
         .set((
             quotas::used_bytes.eq(quotas::used_bytes + delta.used_bytes),
             quotas::reserved_bytes.eq(quotas::reserved_bytes + delta.reserved_bytes),
@@ -189,6 +203,31 @@ pub async fn apply_delta(tx: &mut TenantTx, delta: QuotaDelta) -> Result<Option<
         .returning(QuotaRow::as_returning());
     let row: Option<QuotaRow> = query("apply quota delta", update).first(tx.connection()?).await?;
     Ok(row.map(Quota::from))
+}
+
+/// The number of files in the trash that [`sum_trash`] reads at most.
+const TRASH_FILES_MAX: i64 = 10_000;
+
+#[derive(QueryableByName)]
+struct TrashRow {
+    #[diesel(sql_type = BigInt)]
+    bytes: i64,
+}
+
+/// Returns the bytes of files in the trash that the viewer may see, of the first [`TRASH_FILES_MAX`] files.
+pub async fn sum_trash(tx: &mut TenantTx) -> Result<i64, DbError> {
+    // A sum over a limited subquery.
+    let row: TrashRow = statement(
+        "sum up trash",
+        "SELECT coalesce(sum(v.size_bytes), 0)::bigint AS bytes
+         FROM (SELECT id FROM files WHERE tenant_id = $1 AND delete_time IS NOT NULL LIMIT $2) AS f
+         JOIN versions AS v ON v.tenant_id = $1 AND v.file_id = f.id",
+    )
+    .bind::<SqlUuid, _>(tx.tenant())
+    .bind::<BigInt, _>(TRASH_FILES_MAX)
+    .one(tx.connection()?)
+    .await?;
+    Ok(row.bytes)
 }
 
 /// Updates the limits and ceilings of a quota that was read with [`get_for_update`].

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{
     DbError, TenantTx,
     schema::uploads,
-    sql::{OfTenant as _, now, now_plus, query, seconds, sql, statement},
+    sql::{OfTenant as _, literal, now, query, sql, statement},
     uploads::{UploadLease, held_upload},
 };
 use crate::domain::{
@@ -154,21 +154,19 @@ pub async fn get(tx: &mut TenantTx, id: UploadId) -> Result<Option<StoredUpload>
     row.map(Row::into_upload).transpose()
 }
 
-/// Takes over an open upload: renews its lease and fences earlier writers. Returns whether it was open.
+/// Takes over an open upload: fences earlier writers. Returns whether it was open. Does not renew its lease, so
+/// that attempts without progress cannot keep an upload open.
 ///
 /// The row stays locked until the transaction ends, so earlier writers cannot record anything in the
 /// meantime.
-pub async fn take_over(tx: &mut TenantTx, id: UploadId, lease_seconds: u32) -> Result<bool, DbError> {
+pub async fn take_over(tx: &mut TenantTx, id: UploadId) -> Result<bool, DbError> {
     let unexpired = uploads::table
         .of(tx.tenant())
         .filter(uploads::id.eq(id))
         .filter(uploads::state.eq(UploadState::Open))
         .filter(uploads::spec.is_not_null())
         .filter(uploads::lease_expire_time.gt(now()));
-    let update = diesel::update(unexpired).set((
-        uploads::lease_epoch.eq(uploads::lease_epoch + 1),
-        uploads::lease_expire_time.eq(now_plus(seconds(lease_seconds))),
-    ));
+    let update = diesel::update(unexpired).set(uploads::lease_epoch.eq(uploads::lease_epoch + 1));
     Ok(query("take over upload", update).execute(tx.connection()?).await? == 1)
 }
 
@@ -185,6 +183,29 @@ pub async fn retarget(
     let staged = held_upload!(tx, lease).filter(uploads::staging_key.is_not_null());
     let update = diesel::update(staged).set((uploads::blob_id.eq(blob), uploads::storage_key.eq(key)));
     Ok(query("retarget upload", update).execute(tx.connection()?).await? == 1)
+}
+
+/// Counts open uploads of the tenant, or of one creator, up to `count_max`. Includes uploads whose lease has
+/// expired and that no tick has abandoned yet, because their bytes are still in the store.
+pub async fn count_open(
+    tx: &mut TenantTx,
+    created_by: Option<&str>,
+    count_max: i64,
+) -> Result<usize, DbError> {
+    let open = uploads::table
+        .of(tx.tenant())
+        .filter(uploads::state.eq(literal!(UploadState::Open)))
+        .filter(uploads::spec.is_not_null())
+        .select(uploads::id)
+        .limit(count_max);
+    match created_by {
+        Some(creator) => {
+            query("count open uploads of creator", open.filter(uploads::created_by.eq(creator)))
+                .execute(tx.connection()?)
+                .await
+        }
+        None => query("count open uploads of tenant", open).execute(tx.connection()?).await,
+    }
 }
 
 /// The text of the list, limited by a condition on the creator, which is `$3`.

@@ -61,6 +61,21 @@ diesel::table! {
 }
 
 diesel::table! {
+    erasures (tenant_id, id) {
+        tenant_id -> Uuid,
+        id -> Uuid,
+        file_id -> Nullable<Uuid>,
+        reason -> Text,
+        requested_by -> Text,
+        request_time -> Timestamptz,
+        approved_by -> Nullable<Text>,
+        approve_time -> Nullable<Timestamptz>,
+        expire_time -> Timestamptz,
+        use_time -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
     use diesel::sql_types::*;
 
     use crate::db::sql::xid::Xid8;
@@ -214,6 +229,8 @@ diesel::table! {
         ceiling_file_count -> BigInt,
         revision -> BigInt,
         update_time -> Timestamptz,
+        pending_deletion_bytes -> BigInt,
+        pending_deletion_multiple -> BigInt,
     }
 }
 
@@ -324,6 +341,7 @@ diesel::table! {
         sniffed_mime_type -> Nullable<Text>,
         is_direct -> Bool,
         staging_key -> Nullable<Text>,
+        renewed_part_count -> Integer,
     }
 }
 
@@ -419,6 +437,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     audit_entries,
     blobs,
     download_counts,
+    erasures,
     events,
     file_readers,
     file_tags,
@@ -447,6 +466,7 @@ super::sql::tenant_tables!(
     audit_entries,
     blobs,
     download_counts,
+    erasures,
     events,
     file_readers,
     file_tags,

@@ -61,7 +61,8 @@ pub async fn list(tx: &mut TenantTx, upload: UploadId) -> Result<Vec<StoredPart>
     rows.into_iter().map(Row::into_part).collect()
 }
 
-/// Records a part and renews the lease, in one statement. Returns false if the lease was lost or has expired.
+/// Records a part, in one statement. Returns false if the lease was lost or has expired. Renews the lease if the
+/// upload had fewer parts before: a part that is written again is no progress.
 ///
 /// Replaces a part with the same number that an earlier writer left after a gap. `sniffed_mime_type` is used
 /// only with the first part.
@@ -75,7 +76,9 @@ pub async fn record(
     // An insert from an update.
     let text = sql!(
         "WITH renewed AS (
-             UPDATE uploads SET lease_expire_time = app.now() + $1,
+             UPDATE uploads SET
+                 lease_expire_time = CASE WHEN renewed_part_count < $6 THEN app.now() + $1 ELSE lease_expire_time END,
+                 renewed_part_count = greatest(renewed_part_count, $6),
                  sniffed_mime_type = CASE $6 WHEN 1 THEN $2 ELSE sniffed_mime_type END
              WHERE tenant_id = $3 AND id = $4 AND lease_epoch = $5 AND state = {open}
                AND lease_expire_time > app.now()

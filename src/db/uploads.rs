@@ -4,6 +4,7 @@
 use diesel::{
     ExpressionMethods as _, IntoSql as _, QueryDsl as _, Queryable, QueryableByName, Selectable,
     SelectableHelper as _,
+    dsl::exists,
     sql_types::{Record, Timestamptz, Uuid as SqlUuid},
 };
 use uuid::Uuid;
@@ -115,22 +116,46 @@ pub async fn insert(tx: &mut TenantTx, upload: &NewUpload) -> Result<(), DbError
 
 /// Renews the lease. Returns `false` if the lease was lost or has expired.
 pub async fn renew_lease(tx: &mut TenantTx, lease: UploadLease, lease_seconds: u32) -> Result<bool, DbError> {
-    adjust_reservation(tx, lease, 0, lease_seconds).await
+    let unexpired = held_upload!(tx, lease).filter(uploads::lease_expire_time.gt(now()));
+    let update =
+        diesel::update(unexpired).set(uploads::lease_expire_time.eq(now_plus(seconds(lease_seconds))));
+    Ok(query("renew lease", update).execute(tx.connection()?).await? == 1)
 }
 
-/// Changes the reserved bytes by `by_bytes`, which may be negative, and renews the lease. Returns false if
-/// the lease was lost or has expired, because such an upload can no longer be committed.
+/// Renews the lease of an upload if it had fewer parts before. Does nothing if the lease was lost or
+/// has expired.
+pub async fn renew_lease_for_parts(
+    tx: &mut TenantTx,
+    lease: UploadLease,
+    part_count: i32,
+    lease_seconds: u32,
+) -> Result<(), DbError> {
+    let advanced = held_upload!(tx, lease)
+        .filter(uploads::lease_expire_time.gt(now()))
+        .filter(uploads::renewed_part_count.lt(part_count));
+    let update = diesel::update(advanced).set((
+        uploads::lease_expire_time.eq(now_plus(seconds(lease_seconds))),
+        uploads::renewed_part_count.eq(part_count),
+    ));
+    query("renew lease for parts", update).execute(tx.connection()?).await.map(|_| ())
+}
+
+/// Returns whether the lease was neither lost nor has expired.
+pub async fn is_lease_held(tx: &mut TenantTx, lease: UploadLease) -> Result<bool, DbError> {
+    let held = held_upload!(tx, lease).filter(uploads::lease_expire_time.gt(now()));
+    query("check lease", diesel::select(exists(held))).one(tx.connection()?).await
+}
+
+/// Changes the reserved bytes by `by_bytes`, which may be negative. Returns false if the lease was lost or has
+/// expired, because such an upload can no longer be committed.
 pub async fn adjust_reservation(
     tx: &mut TenantTx,
     lease: UploadLease,
     by_bytes: i64,
-    lease_seconds: u32,
 ) -> Result<bool, DbError> {
     let unexpired = held_upload!(tx, lease).filter(uploads::lease_expire_time.gt(now()));
-    let update = diesel::update(unexpired).set((
-        uploads::reserved_bytes.eq(uploads::reserved_bytes + by_bytes),
-        uploads::lease_expire_time.eq(now_plus(seconds(lease_seconds))),
-    ));
+    let update =
+        diesel::update(unexpired).set(uploads::reserved_bytes.eq(uploads::reserved_bytes + by_bytes));
     Ok(query("adjust reservation", update).execute(tx.connection()?).await? == 1)
 }
 

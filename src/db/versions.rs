@@ -23,6 +23,16 @@ use crate::domain::{
     storage_class::StorageClass,
 };
 
+/// Counts the versions of a file, up to `count_max`.
+pub async fn count(tx: &mut TenantTx, file: FileId, count_max: i64) -> Result<usize, DbError> {
+    let existing = versions::table
+        .of(tx.tenant())
+        .filter(versions::file_id.eq(file))
+        .select(versions::version)
+        .limit(count_max);
+    query("count versions", existing).execute(tx.connection()?).await
+}
+
 /// A version with its blob.
 #[derive(Debug, Clone, Queryable, Selectable)]
 #[diesel(table_name = versions, check_for_backend(diesel::pg::Pg))]

@@ -92,6 +92,27 @@ pub fn check_retain_until_time(
     }
 }
 
+/// Checks that the end of a retention is at most `days_max` days ahead, the limit of the policy for the caller's
+/// role.
+pub fn check_retain_limit(
+    field: &str,
+    retain_until_time: Option<Timestamp>,
+    days_max: u32,
+    now: Timestamp,
+    violations: &mut Violations,
+) {
+    let Some(until) = retain_until_time else { return };
+    if days_max == 0 {
+        violations.add(field, "must be absent: the tenant's policy does not let your role retain files");
+    } else if until > now.checked_add_signed(TimeDelta::days(days_max.into())).unwrap_or(until) {
+        let until = until.to_rfc3339();
+        violations.add(
+            field,
+            format!("is {until}; the tenant's policy allows your role at most {days_max} days in the future"),
+        );
+    }
+}
+
 /// Checks that a file does not end before its retention ends. `field` is the field that would end the file at
 /// `end`.
 pub fn check_end_time(

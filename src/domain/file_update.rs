@@ -81,6 +81,26 @@ impl FileUpdate {
         violations.into_result()
     }
 
+    /// Returns whether the update changes the end of the retention, including its removal.
+    pub fn changes_retention(&self, file: &File) -> bool {
+        self.retain_until_time.is_some_and(|until| until != file.retain_until_time)
+    }
+
+    /// Checks that the update does not retain the file longer than the policy allows. An update that shortens
+    /// the retention is allowed, even if its new end is beyond the limit.
+    pub fn check_retain_limit(
+        &self,
+        file: &File,
+        days_max: u32,
+        now: Timestamp,
+        violations: &mut Violations,
+    ) {
+        if self.changes_retention(file) && !self.shortens_retention(file, now) {
+            let until = self.retain_until_time.flatten();
+            fields::check_retain_limit("file.retain_until_time", until, days_max, now, violations);
+        }
+    }
+
     /// Returns whether the update shortens a retention that has not ended.
     pub fn shortens_retention(&self, file: &File, now: Timestamp) -> bool {
         match (self.retain_until_time, file.retain_until_time) {

@@ -66,6 +66,10 @@ id!(
     RequestId
 );
 id!(
+    /// The id of an erasure.
+    ErasureId
+);
+id!(
     /// The id of a job.
     JobId
 );

@@ -19,6 +19,13 @@ pub struct Quota {
     pub file_size_max_bytes: FileSizeLimits,
     pub ceiling_bytes: i64,
     pub ceiling_file_count: i64,
+    /// The bytes of purged files whose objects are not deleted yet. Absent in responses that earlier releases
+    /// stored.
+    #[serde(default)]
+    pub pending_deletion_bytes: i64,
+    /// How many times `limit_bytes` these bytes may reach before nothing more can be stored.
+    #[serde(default = "default_pending_deletion_multiple")]
+    pub pending_deletion_multiple: i64,
     pub revision: i64,
     pub update_time: Timestamp,
 }
@@ -53,13 +60,30 @@ pub struct QuotaFigures {
     pub critical_percent: i16,
 }
 
+/// Returns [`Quota::pending_deletion_multiple`] where a policy or a stored response has none.
+pub fn default_pending_deletion_multiple() -> i64 {
+    1
+}
+
 /// The maximum limit, in bytes. Sums of several limits still fit into a signed 64-bit integer.
 pub const LIMIT_BYTES_MAX: i64 = 1 << 60;
 
+/// The maximum of [`Quota::pending_deletion_multiple`]. With it, products with a limit fit into a signed 64-bit
+/// integer.
+pub const PENDING_DELETION_MULTIPLE_MAX: i64 = 6;
+
 impl Quota {
-    /// Returns the number of bytes that are neither used nor reserved.
+    /// Returns the number of bytes that can still be stored: those that are neither used nor reserved, unless too
+    /// many bytes of purged files are not deleted yet.
     pub fn available_bytes(&self) -> i64 {
-        (self.limit_bytes - self.used_bytes - self.reserved_bytes).max(0)
+        let free_bytes = self.limit_bytes - self.used_bytes - self.reserved_bytes;
+        let excess_bytes = self.pending_deletion_bytes - self.pending_deletion_bytes_max();
+        free_bytes.min(free_bytes - excess_bytes).max(0)
+    }
+
+    /// Returns the number of bytes of purged files that do not lower [`Self::available_bytes`].
+    pub fn pending_deletion_bytes_max(&self) -> i64 {
+        self.limit_bytes.saturating_mul(self.pending_deletion_multiple)
     }
 
     /// Returns the used share of the limit, in percent.
@@ -113,6 +137,10 @@ pub struct QuotaChange {
     pub other_bytes: Option<i64>,
     pub ceiling_bytes: Option<i64>,
     pub ceiling_file_count: Option<i64>,
+    /// Omitted from the serialized payload if absent, so that the digest of a retry matches that of requests from
+    /// releases without this field.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pending_deletion_multiple: Option<i64>,
 }
 
 impl QuotaChange {
@@ -163,6 +191,7 @@ impl QuotaChange {
             (&mut sizes.other, self.other_bytes),
             (&mut next.ceiling_bytes, self.ceiling_bytes),
             (&mut next.ceiling_file_count, self.ceiling_file_count),
+            (&mut next.pending_deletion_multiple, self.pending_deletion_multiple),
         ] {
             *slot = value.unwrap_or(*slot);
         }
@@ -202,6 +231,15 @@ fn check(quota: &Quota) -> Result<(), Violations> {
             violations
                 .add(format!("quota.{field}"), format!("must be from 0 to {LIMIT_BYTES_MAX}, is {value}"));
         }
+    }
+    if !(0..=PENDING_DELETION_MULTIPLE_MAX).contains(&quota.pending_deletion_multiple) {
+        violations.add(
+            "pending_deletion_multiple",
+            format!(
+                "must be from 0 to {PENDING_DELETION_MULTIPLE_MAX}, is {}",
+                quota.pending_deletion_multiple
+            ),
+        );
     }
     if quota.limit_bytes > quota.ceiling_bytes {
         violations.add(
@@ -245,6 +283,8 @@ mod tests {
             file_size_max_bytes: Policy::preset("general").unwrap().quota.file_size_max_bytes,
             ceiling_bytes: 1000,
             ceiling_file_count: 10,
+            pending_deletion_bytes: 0,
+            pending_deletion_multiple: 1,
             revision: 1,
             update_time: Timestamp::default(),
         }
@@ -257,6 +297,18 @@ mod tests {
             [level(79), level(80), level(95), level(100)],
             [QuotaLevel::Ok, QuotaLevel::Warning, QuotaLevel::Critical, QuotaLevel::Full]
         );
+    }
+
+    #[test]
+    fn bytes_pending_deletion_lower_free_bytes_above_their_limit() {
+        let available = |pending_deletion_bytes, pending_deletion_multiple| {
+            Quota { pending_deletion_bytes, pending_deletion_multiple, ..quota(100, 40) }.available_bytes()
+        };
+        assert_eq!(
+            [available(0, 1), available(100, 1), available(130, 1), available(500, 1)],
+            [60, 60, 30, 0]
+        );
+        assert_eq!([available(10, 0), available(200, 2), available(201, 2)], [50, 60, 59]);
     }
 
     #[test]

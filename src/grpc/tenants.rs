@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status, async_trait};
 
 use super::{
     call::{OperatorCall, extract_operator, respond},
-    convert::{quota, tenant},
+    convert::{erasure, quota, tenant},
     status::status,
 };
 use crate::{
@@ -114,6 +114,59 @@ impl TenantService for Tenants {
                 tenants::delete_tenant(&self.0, &operator, ids.tenant, request.dry_run, ids.request).await?;
             let plan = Some(tenant::deletion_plan_to_proto(&deleted.plan));
             Ok(v1::DeleteTenantResponse { tenant: Some(tenant::to_proto(deleted.tenant)), plan })
+        })
+        .await
+    }
+
+    async fn reclaim_tenant(
+        &self,
+        request: Request<v1::ReclaimTenantRequest>,
+    ) -> Result<Response<v1::ReclaimTenantResponse>, Status> {
+        let OperatorCall { operator, request } = extract_operator(request)?;
+        respond(&operator.origin, async {
+            let ids = tenant::parse_tenant_change(&request.tenant_id, &request.request_id)?;
+            let reclaimed = tenants::reclaim_tenant(&self.0, &operator, ids.tenant, ids.request).await?;
+            Ok(erasure::reclaimed_to_proto(reclaimed))
+        })
+        .await
+    }
+
+    async fn request_erasure(
+        &self,
+        request: Request<v1::RequestErasureRequest>,
+    ) -> Result<Response<v1::RequestErasureResponse>, Status> {
+        let OperatorCall { operator, request } = extract_operator(request)?;
+        respond(&operator.origin, async {
+            let request = erasure::request_from_proto(request)?;
+            let requested = tenants::request_erasure(&self.0, &operator, request).await?;
+            Ok(v1::RequestErasureResponse { erasure: Some(erasure::to_proto(requested)) })
+        })
+        .await
+    }
+
+    async fn approve_erasure(
+        &self,
+        request: Request<v1::ApproveErasureRequest>,
+    ) -> Result<Response<v1::ApproveErasureResponse>, Status> {
+        let OperatorCall { operator, request } = extract_operator(request)?;
+        respond(&operator.origin, async {
+            let ids = erasure::approval_from_proto(&request)?;
+            let approved =
+                tenants::approve_erasure(&self.0, &operator, ids.tenant, ids.erasure, ids.request).await?;
+            Ok(v1::ApproveErasureResponse { erasure: Some(erasure::to_proto(approved)) })
+        })
+        .await
+    }
+
+    async fn list_erasures(
+        &self,
+        request: Request<v1::ListErasuresRequest>,
+    ) -> Result<Response<v1::ListErasuresResponse>, Status> {
+        let OperatorCall { operator, request } = extract_operator(request)?;
+        respond(&operator.origin, async {
+            let id = tenant::parse_tenant_id(&request.tenant_id)?;
+            let listed = tenants::list_erasures(&self.0, &operator, id).await?;
+            Ok(v1::ListErasuresResponse { erasures: listed.into_iter().map(erasure::to_proto).collect() })
         })
         .await
     }

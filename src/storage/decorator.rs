@@ -191,7 +191,11 @@ mod tests {
             Operation::ListParts => drop(store.list_parts(&key, &id).await),
             Operation::Presign => {
                 let (expires_in, content_type) = (std::time::Duration::from_secs(1), None);
-                drop(store.presign(&PresignRequest::Put { key, expires_in, content_type }).await);
+                drop(
+                    store
+                        .presign(&PresignRequest::Put { key, size_bytes: 0, expires_in, content_type })
+                        .await,
+                );
             }
             Operation::Initialize => {
                 drop(store.initialize(&InitOptions { abort_incomplete_after_days: None }).await);

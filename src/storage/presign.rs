@@ -26,6 +26,9 @@ pub enum PresignRequest {
     Put {
         /// The key of the object.
         key: ObjectKey,
+        /// The length of the body, which the URL signs as `content-length`. Stores that check signatures
+        /// refuse another length.
+        size_bytes: u64,
         /// Lifetime of the URL, from one second to seven days.
         expires_in: Duration,
         /// The content type that the writer must send.
@@ -40,6 +43,8 @@ pub enum PresignRequest {
         multipart: MultipartId,
         /// The number of the part, starting at 1.
         number: u32,
+        /// The length of the part, which the URL signs like that of `Put`.
+        size_bytes: u64,
         /// Lifetime of the URL, from one second to seven days.
         expires_in: Duration,
     },
@@ -52,7 +57,8 @@ pub struct PresignedUrl {
     pub url: Url,
     /// The HTTP method, `GET` or `PUT`.
     pub method: &'static str,
-    /// Headers that the request must contain unchanged.
+    /// Headers that the request must contain unchanged, except for `content-length`: every HTTP client derives
+    /// it from the body, and many refuse to set it.
     pub headers: Vec<(String, String)>,
 }
 

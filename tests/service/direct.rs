@@ -234,6 +234,8 @@ fn single_put_is_completed_if_size_matches() {
         for size in [999, 1001] {
             s.put_part(&direct.parts[0], &pattern(size)).await.unwrap();
             assert_eq!(completion_error(&alice, &direct, &[]).await.0, "SIZE_MISMATCH");
+            let objects = s.store.list("", None, 10).await.unwrap().objects;
+            assert!(objects.is_empty(), "the object of the wrong size is deleted at once: {objects:?}");
         }
         let etag = s.put_part(&direct.parts[0], &pattern(1000)).await.unwrap();
         let part = |number| CompletedPart { number, etag: etag.clone() };

@@ -20,6 +20,14 @@ fn time_in_days(s: &Service, days: i64) -> Timestamp {
     Timestamp { seconds: (s.clock.now() + Duration::days(days)).timestamp(), nanos: 0 }
 }
 
+/// Lets members retain their own files. Returns a replica that has not cached the former policy.
+async fn let_members_retain(s: &Service, days_max: u32) -> Service {
+    s.alice().quota().await.unwrap();
+    let rule = format!(r#"{{"retain": {{"admin_days_max": 3650, "member_days_max": {days_max}}}}}"#);
+    s.superuser.execute(&format!("UPDATE tenants SET policy = policy || '{rule}'")).await;
+    s.start_replica(|_| ()).await
+}
+
 async fn set_retain_until(caller: &Caller, id: &str, until: Option<Timestamp>) -> Result<File, Status> {
     let file = File { id: id.to_owned(), retain_until_time: until, ..File::default() };
     caller.update(file, &["retain_until_time"]).await
@@ -34,7 +42,8 @@ fn assert_retained(result: Result<(), Status>) -> Status {
 #[test]
 fn retained_file_cannot_be_purged_and_error_has_end_time() {
     service_test(|s| async move {
-        let (alice, ada) = (s.alice(), s.ada());
+        let r = let_members_retain(&s, 60).await;
+        let (alice, ada) = (r.alice(), s.ada());
         let until = time_in_days(&s, 60);
         let retained = UploadSpec { retain_until_time: Some(until), ..spec("a") };
         let id = file_id(&alice.upload(retained, b"bytes").await.unwrap());
@@ -50,6 +59,7 @@ fn retained_file_cannot_be_purged_and_error_has_end_time() {
         }
         // The file may be deleted, but it stays in the trash after its purge time.
         alice.delete(&id).await.unwrap();
+        r.stop().await;
         s.clock.advance(Duration::days(31));
         assert_eq!(worker::run_round(&s.app).await.done, 0);
         assert_eq!(s.alice().get(&id).await.unwrap().state(), FileState::Deleted);
@@ -62,7 +72,8 @@ fn retained_file_cannot_be_purged_and_error_has_end_time() {
 #[test]
 fn owner_extends_retention_and_only_admin_shortens_it() {
     service_test(|s| async move {
-        let (alice, ada) = (s.alice(), s.ada());
+        let r = let_members_retain(&s, 20).await;
+        let (alice, ada) = (r.alice(), s.ada());
         let id = upload_file(&s).await;
         set_retain_until(&alice, &id, Some(time_in_days(&s, 10))).await.unwrap();
         set_retain_until(&alice, &id, Some(time_in_days(&s, 20))).await.unwrap();
@@ -75,6 +86,7 @@ fn owner_extends_retention_and_only_admin_shortens_it() {
         assert_eq!(s.superuser.query_number(denials).await, 2);
         set_retain_until(&ada, &id, Some(time_in_days(&s, 5))).await.unwrap();
         s.clock.advance(Duration::days(6));
+        r.stop().await;
         // The owner may remove a retention that has ended.
         set_retain_until(&s.alice(), &id, None).await.unwrap();
         s.alice().purge(&id).await.unwrap();
@@ -84,7 +96,7 @@ fn owner_extends_retention_and_only_admin_shortens_it() {
 #[test]
 fn rejects_expiry_before_retention_end() {
     service_test(|s| async move {
-        let alice = s.alice();
+        let alice = s.ada();
         let (early, late) = (Some(time_in_days(&s, 5)), Some(time_in_days(&s, 10)));
         let bad = UploadSpec { expire_time: early, retention_days: 5, retain_until_time: late, ..spec("a") };
         let error = alice.upload(bad, b"x").await.unwrap_err();

@@ -118,6 +118,27 @@ async fn store_detects_a_byte_changed_in_transit() {
 }
 
 #[tokio::test]
+async fn url_rejects_a_body_of_another_length() {
+    let store = open_without_retries(garage_options());
+    let (key, expires_in) = (new_key(new_tenant()), Duration::from_secs(60));
+    let multipart = store.start_multipart(&key, 5 * 1024 * 1024, &PutOptions::default()).await.unwrap();
+    let put = PresignRequest::Put { key: key.clone(), size_bytes: 1, expires_in, content_type: None };
+    let (id, number, size_bytes) = (multipart.clone(), 1, 1);
+    let part = PresignRequest::Part { key: key.clone(), multipart: id, number, size_bytes, expires_in };
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    for request in [put, part] {
+        let url = store.presign(&request).await.unwrap().unwrap().url;
+        for size in [0, 2, 1_000_000] {
+            let response = client.put(url.clone()).body(body(size)).send().await.unwrap();
+            assert_eq!(response.status(), 403, "{size} bytes instead of one: {request:?}");
+        }
+    }
+    assert_eq!(store.head(&key).await.unwrap_err().kind, StorageErrorKind::NotFound);
+    assert_eq!(store.list_parts(&key, &multipart).await.unwrap(), []);
+    store.abort_multipart(&key, &multipart).await.unwrap();
+}
+
+#[tokio::test]
 async fn virtual_hosted_url_reads_the_object() {
     let key = new_key(new_tenant());
     open_without_retries(garage_options())

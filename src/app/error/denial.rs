@@ -29,12 +29,18 @@ pub enum Denial {
     /// The change would hide the file from the caller.
     #[error("only the file's owner and the tenant's admins may hide it from you")]
     HidesFromCaller,
+    /// The change would set the retention of another owner's file.
+    #[error("only the file's owner and the tenant's admins may set retain_until_time")]
+    SetsRetention,
     /// The change would end the retention of the file earlier.
     #[error("only the tenant's admins may move retain_until_time to an earlier time")]
     ShortensRetention,
     /// The change would set the ceiling of the tenant's quota.
     #[error("only the operator may change the ceiling")]
     ChangesCeiling,
+    /// The operator requested the erasure that it approves.
+    #[error("another operator than the one who requested the erasure must approve it")]
+    ApprovesOwnRequest,
     /// The object could belong to another tenant of this service.
     #[error("the key has the form of this service's own keys")]
     ReadsServiceKey,
@@ -73,8 +79,13 @@ mod tests {
                 "only the file's owner and the tenant's admins may make it visible to more people",
             ),
             (D::HidesFromCaller, "only the file's owner and the tenant's admins may hide it from you"),
+            (D::SetsRetention, "only the file's owner and the tenant's admins may set retain_until_time"),
             (D::ShortensRetention, "only the tenant's admins may move retain_until_time to an earlier time"),
             (D::ChangesCeiling, "only the operator may change the ceiling"),
+            (
+                D::ApprovesOwnRequest,
+                "another operator than the one who requested the erasure must approve it",
+            ),
             (D::ReadsServiceKey, "the key has the form of this service's own keys"),
             (D::OrganizationUnknown, "organization is unknown; an operator must create it first"),
         ] {

@@ -18,6 +18,9 @@ pub enum Resource {
     /// A tenant of this service.
     #[error("tenant")]
     Tenant,
+    /// An erasure of the tenant or of one of its files.
+    #[error("erasure")]
+    Erasure,
     /// A category of the tenant's policy.
     #[error("category")]
     Category,

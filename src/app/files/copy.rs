@@ -7,6 +7,7 @@ use crate::{
         access::require_visible,
         audit,
         idempotency::{self, RequestClaim},
+        quotas::trash::explain_shortage,
     },
     db::{
         TenantTx, Viewer,
@@ -57,7 +58,7 @@ pub async fn copy_file(
 ) -> Result<MutationResponse<File>, Error> {
     let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await?;
     let copied = copy_in_tx(app, &mut tx, caller, &request).await;
-    tx.finish(copied).await
+    explain_shortage(app, caller, tx.finish(copied).await).await
 }
 
 async fn copy_in_tx(

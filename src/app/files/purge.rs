@@ -9,13 +9,13 @@ use crate::{
     db::{
         TenantTx, Viewer, attachments,
         audit_entries::{self, AuditAction},
-        download_counts,
+        download_counts, erasures,
         events::{self, Event, EventKind},
         file_readers, file_tags, files,
         idempotency_keys::Method,
         tombstones, versions,
     },
-    domain::{caller::Caller, file::File},
+    domain::{caller::Caller, file::File, ids::ErasureId},
 };
 
 /// Purges a file, whether or not it is in the trash. Leaves a tombstone.
@@ -60,6 +60,19 @@ pub(super) async fn check_retention(tx: &mut TenantTx, file: &File) -> Result<()
     Ok(())
 }
 
+/// Checks that a locked file may be purged. Returns the approved erasure that overrides its retention, if that is
+/// why. An erasure overrides no legal hold.
+async fn check_purge(tx: &mut TenantTx, file: &File) -> Result<Option<ErasureId>, Error> {
+    match check_retention(tx, file).await {
+        Err(Error::FileRetained { until, hold: None }) => match erasures::mark_used(tx, Some(file.id)).await?
+        {
+            Some(erasure) => Ok(Some(erasure)),
+            None => Err(Error::FileRetained { until, hold: None }),
+        },
+        checked => checked.map(|()| None),
+    }
+}
+
 /// Purges a locked file, and releases its blobs and quota.
 pub(super) async fn purge_locked(
     app: &App,
@@ -80,7 +93,7 @@ pub(super) async fn delete_rows(
     file: &File,
     release: &mut PendingRelease,
 ) -> Result<(), Error> {
-    check_retention(tx, file).await?;
+    let erasure = check_purge(tx, file).await?;
     let actor_id = &caller.actor.id;
     let tombstone_days = u32::try_from(app.limits.retention.tombstone_days).unwrap_or(u32::MAX);
     tombstones::insert(tx, file, actor_id, tombstone_days).await?;
@@ -94,6 +107,9 @@ pub(super) async fn delete_rows(
 
     let mut entry = audit::new_entry(caller, AuditAction::FilePurge).for_version(file.id, file.version);
     entry.details = serde_json::json!({ "size_bytes": file.size_bytes, "sha256": file.sha256 });
+    if let Some(erasure) = erasure {
+        entry.details["erasure_id"] = serde_json::json!(erasure);
+    }
     audit_entries::insert(tx, &[entry]).await?;
     let purged = Event::for_file(EventKind::FilePurged, file, actor_id).with_removed_readers(readers);
     events::insert(tx, &[purged]).await?;

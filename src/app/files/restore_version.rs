@@ -5,7 +5,7 @@ use super::{
     load_file_details,
 };
 use crate::{
-    app::{App, Error, Resource, audit},
+    app::{App, Error, Resource, audit, preconditions::check_version_count, quotas::trash::explain_shortage},
     db::{
         TenantTx, Viewer,
         audit_entries::{self, AuditAction},
@@ -49,7 +49,7 @@ pub async fn restore_file_version(
     violations.into_result()?;
     let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await?;
     let restored = restore_version_in_tx(app, &mut tx, caller, &request).await;
-    let restored = tx.finish(restored).await;
+    let restored = explain_shortage(app, caller, tx.finish(restored).await).await;
     super::record_if_denied(app, caller, AuditAction::FileVersionRestore, request.change.file, restored).await
 }
 
@@ -77,6 +77,7 @@ async fn restore_version_in_tx(
     if earlier.content_state != ContentState::Available {
         return Err(Error::for_file_state(project_state(earlier.content_state, false, false)));
     }
+    check_version_count(app, tx, file.id).await?;
     let restored = insert_restored_version(tx, caller, &file, request).await?;
     finish_mutation(tx, attempt, restored).await
 }

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     app::{
         App, Denial, Error,
-        access::{VisibilityChange, check_is_admin, check_visibility_change},
+        access::{VisibilityChange, check_is_admin, check_visibility_change, is_owner_or_admin},
     },
     db::{
         DbError, TenantTx, Viewer,
@@ -22,7 +22,6 @@ use crate::{
         caller::Caller,
         file::{File, WrongState},
         file_update::FileUpdate,
-        policy::Policy,
         violations::Violations,
     },
 };
@@ -65,13 +64,18 @@ async fn update_in_tx(
     // Check only after the lookup of the request id: a retry gets the first response, even if the checks
     // would fail now.
     let policy = &caller.tenant.policy;
-    let update = check_update(app, tx, policy, &file, request.update).await?;
+    // A retention also binds the owner, so other members must not set it, even if they may write the file.
+    if request.update.changes_retention(&file) && !is_owner_or_admin(caller, &file) {
+        return Err(Error::NotAllowed(Denial::SetsRetention));
+    }
+    let update = check_update(app, tx, caller, &file, request.update).await?;
     if file.trash.is_some() {
         return Err(WrongState::Deleted.into());
     }
     update.check_end_times(&file)?;
-    // As in the governance mode of object locks, a caller who may write may extend the retention. Only admins
-    // may shorten it, because it may protect someone other than the owner. The audit log records both.
+    // As in the governance mode of object locks, the owner may extend the retention within the limit of the
+    // policy. Only admins may shorten it, because it may protect someone other than the owner. The audit log
+    // records both.
     if update.shortens_retention(&file, app.clock.now()) && check_is_admin(caller).is_err() {
         return Err(Error::NotAllowed(Denial::ShortensRetention));
     }
@@ -95,12 +99,14 @@ async fn update_in_tx(
 async fn check_update(
     app: &App,
     tx: &mut TenantTx,
-    policy: &Policy,
+    caller: &Caller,
     file: &File,
     update: FileUpdate,
 ) -> Result<FileUpdate, Error> {
+    let (policy, now) = (&caller.tenant.policy, app.clock.now());
     let mut violations = Violations::new();
-    let mut update = update.check(policy, app.clock.now(), &mut violations);
+    let mut update = update.check(policy, now, &mut violations);
+    update.check_retain_limit(file, policy.retain.days_max(caller.role), now, &mut violations);
     if let Some(category) = update.new_category(file).filter(|new| policy.categories.contains_key(*new)) {
         let name = update.name.as_ref().unwrap_or(&file.name);
         recategorize::check_versions(tx, policy, file, name, category, &mut violations).await?;

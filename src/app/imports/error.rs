@@ -131,7 +131,8 @@ fn convert(error: UploadError) -> Error {
         | UploadError::Committed(_)
         | UploadError::DirectUnsupported
         | UploadError::IsDirect
-        | UploadError::NotDirect) => return Error::internal(error),
+        | UploadError::NotDirect
+        | UploadError::TooManyOpen { .. }) => return Error::internal(error),
     };
     converted.into()
 }

@@ -344,7 +344,8 @@ impl Fsck {
         let mut tx = self.db.system_tx().await?;
         for drift in fsck::list_quota_drifts(&mut tx).await? {
             let problem = format!(
-                "used {} of {} charged bytes, {} of {} files; reserved {} of {} open bytes, {} of {} uploads",
+                "used {} of {} charged bytes, {} of {} files; reserved {} of {} open bytes, {} of {} uploads; \
+                 {} of {} bytes pending deletion",
                 drift.used_bytes,
                 drift.charged_bytes,
                 drift.file_count,
@@ -353,6 +354,8 @@ impl Fsck {
                 drift.open_bytes,
                 drift.reserved_file_count,
                 drift.open_uploads,
+                drift.pending_deletion_bytes,
+                drift.scheduled_bytes,
             );
             report.add_violation(Invariant::Quotas, drift.tenant, "quotas", problem);
         }

@@ -4,8 +4,18 @@ use super::resolve_tenant::resolve_tenant;
 use crate::{
     app::{App, Error, Principal},
     db::quotas,
-    domain::{ids::TenantId, quota::Quota},
+    domain::{caller::Role, ids::TenantId, quota::Quota},
 };
+
+/// Hides the bytes of purged files from members, who may not have been able to see those files.
+pub(super) fn redact_pending_deletion(principal: &Principal, quota: Quota) -> Quota {
+    match principal {
+        Principal::Caller(caller) if caller.role < Role::Admin => {
+            Quota { pending_deletion_bytes: 0, ..quota }
+        }
+        Principal::Caller(_) | Principal::Operator(_) => quota,
+    }
+}
 
 /// Returns the quota of the caller's tenant, or of the tenant that an operator names.
 ///
@@ -15,5 +25,5 @@ pub async fn get_quota(app: &App, principal: &Principal, tenant: Option<TenantId
     let (tenant, viewer) = resolve_tenant(app, principal, tenant).await?;
     let mut tx = app.db.tenant_tx(tenant, &viewer).await?;
     let quota = quotas::get(&mut tx).await;
-    Ok(tx.finish(quota).await?)
+    Ok(redact_pending_deletion(principal, tx.finish(quota).await?))
 }

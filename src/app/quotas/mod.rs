@@ -3,6 +3,7 @@
 pub(super) mod cache;
 mod get;
 pub(super) mod resolve_tenant;
+pub(super) mod trash;
 pub(super) mod update;
 mod usage;
 

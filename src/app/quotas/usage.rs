@@ -1,7 +1,7 @@
 //! Reports the usage of a tenant, from counters that commits maintain. Members and managers get the usage of the
 //! files that they may see, because the counters of the tenant would show the sizes of hidden files.
 
-use super::resolve_tenant::resolve_tenant;
+use super::{get::redact_pending_deletion, resolve_tenant::resolve_tenant};
 use crate::{
     app::{App, Error, Principal},
     db::{
@@ -45,7 +45,8 @@ pub async fn get_usage(app: &App, principal: &Principal, tenant: Option<TenantId
         }
         Principal::Caller(_) | Principal::Operator(_) => get_usage_in_tx(&mut tx).await,
     };
-    Ok(tx.finish(usage).await?)
+    let usage = tx.finish(usage).await?;
+    Ok(Usage { quota: redact_pending_deletion(principal, usage.quota), ..usage })
 }
 
 async fn get_visible_usage(

@@ -9,6 +9,7 @@ use crate::{
     db::{
         TenantTx, Viewer,
         audit_entries::{self, AuditAction},
+        erasures,
         idempotency_keys::Method,
         tenant_records, tenants,
     },
@@ -73,12 +74,13 @@ async fn delete_in_tx(
     // This reads all files of the tenant, so it runs before the lock. Files that are committed after it are
     // deleted too, but not counted in the plan.
     let plan = tenant_records::plan_deletion(tx).await?;
-    check_plan(&plan)?;
+    let erasure = erasures::mark_used(tx, None).await?;
+    check_plan(&plan, erasure.is_some())?;
     // Wait for running commits, then check again: they may have added files that must be kept. Later commits
     // are rejected.
     tenants::lock_file_creation(tx).await?;
     check_tenant_retention(tx).await?;
-    let details = serde_json::json!({ "step": "started", "plan": plan });
+    let details = serde_json::json!({ "step": "started", "plan": plan, "erasure_id": erasure });
     audit_entries::insert(tx, &[operator_entry(operator, AuditAction::TenantDelete, details)]).await?;
     let tenant = tenant_records::begin_deletion(tx, &plan).await?;
     if let RequestClaim::New(Some(attempt)) = claim {
@@ -87,24 +89,29 @@ async fn delete_in_tx(
     Ok(TenantDeletion { tenant, plan })
 }
 
-/// Checks that no file of the tenant must be kept. Counts the files that must be kept only if there are any.
+/// Checks that no file of the tenant must be kept. Counts the files that must be kept only if there are any. An
+/// erasure in use overrides their retention, but no legal hold.
 ///
 /// # Errors
 /// Returns `TenantRetained` if there are.
 pub(super) async fn check_tenant_retention(tx: &mut TenantTx) -> Result<(), Error> {
     match tenant_records::has_protected_files(tx).await? {
-        true => check_plan(&tenant_records::plan_deletion(tx).await?),
+        true => {
+            let is_erasure = erasures::is_tenant_erasure_used(tx).await?;
+            check_plan(&tenant_records::plan_deletion(tx).await?, is_erasure)
+        }
         false => Ok(()),
     }
 }
 
-fn check_plan(plan: &DeletionPlan) -> Result<(), Error> {
-    if plan.retained_file_count == 0 {
+fn check_plan(plan: &DeletionPlan, is_erasure: bool) -> Result<(), Error> {
+    let file_count = if is_erasure { plan.held_file_count } else { plan.retained_file_count };
+    if file_count == 0 {
         return Ok(());
     }
     Err(Error::TenantRetained {
-        file_count: plan.retained_file_count,
+        file_count,
         held_file_count: plan.held_file_count,
-        until: plan.retained_until,
+        until: plan.retained_until.filter(|_| !is_erasure),
     })
 }

@@ -5,9 +5,11 @@ mod creation_rate;
 mod delete;
 mod directory;
 pub mod erase;
+mod erasures;
 mod export;
 mod get;
 mod list;
+mod reclaim;
 pub mod resolve;
 mod resume;
 mod suspend;
@@ -22,13 +24,15 @@ pub(super) use suspension::TenantStates;
 pub use self::{
     create::{NewTenant, create_tenant},
     delete::delete_tenant,
+    erasures::{ErasureRequest, approve_erasure, list_erasures, request_erasure},
     export::{ExportRecord, export_tenant},
     get::get_tenant,
     list::list_tenants,
+    reclaim::{ReclaimedBytes, reclaim_tenant},
     resume::resume_tenant,
     suspend::suspend_tenant,
     suspension::wait_until_suspended,
-    update::update_tenant,
+    update::{RetainChange, TenantUpdate, update_tenant},
 };
 pub use crate::db::tenants::TenantName;
 

@@ -1,5 +1,6 @@
-//! Updates the limits of a tenant, including its ceiling.
+//! Updates the limits of a tenant: its ceilings, and the limits of its policy that only an operator changes.
 
+use super::operator_entry;
 use crate::{
     app::{
         App, Error, Principal,
@@ -9,9 +10,30 @@ use crate::{
             update::{QuotaUpdate, change_limits, encode_payload},
         },
     },
-    db::{TenantTx, idempotency_keys::Method, tenant_records},
-    domain::{caller::Operator, ids::TenantId, quota::Quota, tenant_record::TenantRecord},
+    db::{
+        TenantTx,
+        audit_entries::{self, AuditAction},
+        idempotency_keys::Method,
+        tenant_records, tenants,
+    },
+    domain::{
+        caller::Operator, ids::TenantId, policy::RetainRule, quota::Quota, tenant_record::TenantRecord,
+    },
 };
+
+/// A request to update a tenant.
+#[derive(Debug, Clone)]
+pub struct TenantUpdate {
+    pub quota: QuotaUpdate,
+    pub retain: RetainChange,
+}
+
+/// New limits of `retain_until_time`, in days. Fields that are `None` are left unchanged.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct RetainChange {
+    pub admin_days_max: Option<u32>,
+    pub member_days_max: Option<u32>,
+}
 
 /// A tenant after an update.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
@@ -29,34 +51,57 @@ pub async fn update_tenant(
     app: &App,
     operator: &Operator,
     id: TenantId,
-    update: QuotaUpdate,
+    update: TenantUpdate,
 ) -> Result<UpdatedTenant, Error> {
     let principal = Principal::Operator(operator.clone());
     let (id, viewer) = resolve_tenant(app, &principal, Some(id)).await?;
     let mut tx = app.db.tenant_tx(id, &viewer).await?;
-    let updated = update_in_tx(app, &mut tx, &principal, &update).await;
+    let updated = update_in_tx(app, &mut tx, operator, &principal, &update).await;
     let updated = tx.finish(updated).await;
     app.quota_cache.invalidate(id).await;
+    app.tenants.invalidate(id).await;
     updated
 }
 
 async fn update_in_tx(
     app: &App,
     tx: &mut TenantTx,
+    operator: &Operator,
     principal: &Principal,
-    update: &QuotaUpdate,
+    update: &TenantUpdate,
 ) -> Result<UpdatedTenant, Error> {
-    let payload = encode_payload(principal, update)?;
-    let claim =
-        idempotency::claim_request(app, tx, update.request_id, Method::UpdateTenant, &payload).await?;
+    let mut payload = encode_payload(principal, &update.quota)?.to_vec();
+    // Only if it is sent, so that the payload of other requests is that of earlier releases.
+    if update.retain != RetainChange::default() {
+        payload.push(serde_json::to_vec(&update.retain).map_err(Error::internal)?);
+    }
+    let request_id = update.quota.request_id;
+    let claim = idempotency::claim_request(app, tx, request_id, Method::UpdateTenant, &payload).await?;
     let attempt = match claim {
         RequestClaim::Replay(response) => return Ok(response),
         RequestClaim::New(attempt) => attempt,
     };
-    let quota = change_limits(tx, principal, update).await?;
+    change_policy(tx, operator, update.retain).await?;
+    let quota = change_limits(tx, principal, &update.quota).await?;
     let updated = UpdatedTenant { tenant: tenant_records::get_own(tx).await?, quota };
     if let Some(attempt) = attempt {
         attempt.record_response(tx, &updated).await?;
     }
     Ok(updated)
+}
+
+/// Changes the policy and writes the audit entry, if the update names a limit of the policy.
+async fn change_policy(tx: &mut TenantTx, operator: &Operator, change: RetainChange) -> Result<(), Error> {
+    if change == RetainChange::default() {
+        return Ok(());
+    }
+    let mut policy = tenants::get_policy_for_update(tx).await?.policy;
+    policy.retain = RetainRule {
+        admin_days_max: change.admin_days_max.unwrap_or(policy.retain.admin_days_max),
+        member_days_max: change.member_days_max.unwrap_or(policy.retain.member_days_max),
+    };
+    let details = serde_json::json!({ "method": "UpdateTenant", "retain": change });
+    audit_entries::insert(tx, &[operator_entry(operator, AuditAction::PolicyUpdate, details)]).await?;
+    tenants::set_policy(tx, policy).await?;
+    Ok(())
 }

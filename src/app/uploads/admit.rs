@@ -11,7 +11,7 @@ use crate::{
         App, Error,
         access::{check_can_write, require_visible},
         audit, idempotency,
-        preconditions::check_etag,
+        preconditions::{check_etag, check_version_count},
     },
     db::{
         TenantTx, Viewer,
@@ -27,6 +27,7 @@ use crate::{
         clock::Timestamp,
         digest::ObjectHashes,
         file::File,
+        file_fields::check_retain_limit,
         ids::{BlobId, FileId, RequestId, UploadId},
         object_key::ObjectKey,
         policy::{FileSizeLimits, Policy, ScanRule},
@@ -138,10 +139,20 @@ pub(in crate::app) fn check_admission(
     spec: UploadSpec,
     quota: &Quota,
 ) -> Result<CheckedSpec, Error> {
+    let spec = add_retain_violations(caller, spec, app.clock.now());
     let spec = spec.check(&caller.tenant.policy, app.clock.now())?;
     check_scan_rule(app, caller)?;
     check_quota(quota, &spec)?;
     Ok(spec)
+}
+
+/// Adds a violation if the policy does not let the caller retain a file for so long. Depends on the role, so it
+/// does not apply to a retry, which gets the stored response.
+fn add_retain_violations(caller: &Caller, mut spec: UploadSpec, now: Timestamp) -> UploadSpec {
+    let days_max = caller.tenant.policy.retain.days_max(caller.role);
+    let (until, violations) = (spec.retain_until_time, &mut spec.parse_violations);
+    check_retain_limit("spec.retain_until_time", until, days_max, now, violations);
+    spec
 }
 
 /// Rejects uploads if the policy requires a scan and no scanner is configured, unless the operator accepts
@@ -189,7 +200,7 @@ pub(super) async fn resolve_spec(
     };
     let id = *id;
     let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await?;
-    let found = load_target_file(&mut tx, caller, id, if_etag).await;
+    let found = load_target_file(app, &mut tx, caller, id, if_etag).await;
     match tx.finish(found).await {
         // The version's objects share the category's key prefix, and the category's rules apply to them.
         Ok(file) => {
@@ -240,6 +251,7 @@ pub(super) async fn record_if_denied<T>(
 }
 
 async fn load_target_file(
+    app: &App,
     tx: &mut TenantTx,
     caller: &Caller,
     id: FileId,
@@ -249,6 +261,7 @@ async fn load_target_file(
     check_can_write(caller, &file)?;
     check_etag(if_etag, &file.etag())?;
     file.state().check_accepts_version()?;
+    check_version_count(app, tx, id).await?;
     Ok(file)
 }
 

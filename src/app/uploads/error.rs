@@ -3,7 +3,7 @@
 //!
 //! All stages of an upload use this file, also for the size limit and for counting uploads by their outcome.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use crate::{
     app::{App, Error},
@@ -28,7 +28,10 @@ pub enum UploadError {
     #[error("received {received} bytes; the request declared {declared}")]
     SizeMismatch { declared: u64, received: u64 },
     /// A part does not have the required size.
-    #[error("part {number} has {received} bytes and must have {declared}; PUT it again, then complete again")]
+    #[error(
+        "part {number} has {received} bytes and must have {declared}; {}",
+        advise_after_wrong_part(*declared, *received)
+    )]
     PartSizeMismatch { number: u32, declared: u64, received: u64 },
     /// A chunk does not start where the previous one ended.
     #[error("chunk starts at offset {received}; expected offset {expected}")]
@@ -75,6 +78,9 @@ pub enum UploadError {
         "upload is not direct: it has no URLs and no `parts`; send its bytes with UploadFile or UploadPart"
     )]
     NotDirect,
+    /// The caller or the tenant has the maximum number of open uploads.
+    #[error("{scope} has {upload_count_max} open uploads, which is the limit; complete or cancel one first")]
+    TooManyOpen { scope: OpenUploadScope, upload_count_max: u32 },
     /// The client sent its bytes too slowly.
     #[error("upload stalled: {0}; it was not committed")]
     Stalled(Stall),
@@ -89,6 +95,39 @@ pub enum UploadError {
         age.as_secs(), age_max.as_secs()
     )]
     CommitTooLate { age: Duration, age_max: Duration },
+}
+
+/// Returns what to do about [`UploadError::PartSizeMismatch`].
+fn advise_after_wrong_part(declared: u64, received: u64) -> &'static str {
+    match received > declared {
+        true => "the upload was cancelled; create a new one",
+        false => "PUT it again, then complete again",
+    }
+}
+
+/// Whose open uploads a limit counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OpenUploadScope {
+    /// Those that the caller created.
+    Caller,
+    /// Those of the whole tenant.
+    Tenant,
+}
+
+impl OpenUploadScope {
+    /// Returns the name in error details.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Caller => "caller",
+            Self::Tenant => "tenant",
+        }
+    }
+}
+
+impl fmt::Display for OpenUploadScope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 /// The way in which the messages of an upload are out of order.
@@ -140,6 +179,7 @@ impl UploadError {
             | Self::DirectUnsupported
             | Self::IsDirect
             | Self::NotDirect
+            | Self::TooManyOpen { .. }
             | Self::Stalled(_)
             | Self::Fenced => None,
         }
@@ -168,7 +208,7 @@ pub(super) fn check_size(bytes: u64, kind: Option<MediaKind>, limits: &FileSizeL
 /// Counts an upload that was rejected by a quota or a size limit.
 pub(super) fn count_refusal(metrics: &Metrics, error: &Error) {
     match error {
-        Error::QuotaBytes { .. } => metrics.count_quota_refusal(QuotaLimit::Bytes),
+        Error::QuotaBytes(_) => metrics.count_quota_refusal(QuotaLimit::Bytes),
         Error::QuotaFiles { .. } => metrics.count_quota_refusal(QuotaLimit::Files),
         Error::FileTooLarge { .. } => metrics.count_quota_refusal(QuotaLimit::FileSize),
         _ => {}

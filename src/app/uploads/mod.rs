@@ -39,7 +39,7 @@ pub(super) use self::{
 pub use self::{
     commit::{CommittedUpload, Warning, WarningCode},
     direct::urls::presign_upload_urls,
-    error::{Stall, UploadError, UploadStreamOrder},
+    error::{OpenUploadScope, Stall, UploadError, UploadStreamOrder},
     receive::message::{CompletedPart, Completion, PartMessage, UploadMessage},
     resumable::{
         cancel::cancel_upload, complete::complete_upload, create::create_upload, get::get_upload,

@@ -15,7 +15,7 @@ use super::{
     receive::{ReceivedStream, message::UploadMessage, receive_to_compare, receive_upload},
 };
 use crate::{
-    app::{App, Error},
+    app::{App, Error, quotas::trash::explain_shortage},
     db::idempotency_keys::StoredResponse,
     domain::{
         caller::Caller,
@@ -40,6 +40,7 @@ where
     S: Stream<Item = UploadMessage> + Send + Unpin,
 {
     let uploaded = run_stages(app, caller, spec, messages).await;
+    let uploaded = explain_shortage(app, caller, uploaded).await;
     count_outcome(app, &uploaded);
     uploaded
 }

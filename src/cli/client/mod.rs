@@ -1,6 +1,7 @@
 //! The commands that call a server over gRPC.
 
 mod connection;
+mod erasures;
 pub(super) mod exit;
 mod failure;
 mod get;

@@ -77,6 +77,11 @@ fn print_quota(quota: &Quota, output: Output) -> Result<(), Failure> {
     output.line(format_args!("limit      {}", human::size(quota.limit_bytes)))?;
     output.line(format_args!("used       {} ({})", human::size(quota.used_bytes), percent(quota)))?;
     output.line(format_args!("reserved   {}", human::size(quota.reserved_bytes)))?;
+    output.line(format_args!(
+        "purged     {} not deleted yet, {} do not count",
+        human::size(quota.pending_deletion_bytes),
+        human::size(quota.pending_deletion_bytes_max),
+    ))?;
     output.line(format_args!("ceiling    {}", human::size(quota.ceiling_bytes)))?;
     output.line(format_args!("files      {} of {}", quota.file_count, count(quota.file_count_max)))?;
     output.line(format_args!("warns at   {} % and {} %", quota.warning_percent, quota.critical_percent))?;

@@ -137,6 +137,8 @@ pub(super) fn quota(quota: &Quota) -> Value {
         "file_size_max_bytes": quota.file_size_max_bytes.as_ref().map(file_size_limits),
         "ceiling_bytes": quota.ceiling_bytes,
         "ceiling_file_count": quota.ceiling_file_count,
+        "pending_deletion_bytes": quota.pending_deletion_bytes,
+        "pending_deletion_bytes_max": quota.pending_deletion_bytes_max,
         "etag": quota.etag,
         "update_time": rfc3339(quota.update_time),
     })
@@ -162,6 +164,7 @@ pub(super) fn usage(usage: &GetUsageResponse) -> Value {
         "warning_percent": usage.warning_percent,
         "critical_percent": usage.critical_percent,
         "level": usage.level().as_str_name(),
+        "pending_deletion_bytes": usage.pending_deletion_bytes,
         "last_calculated_time": rfc3339(usage.last_calculated_time),
     })
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::records::{self, FileRecord};
 use crate::proto::{
     admin::v1::{
-        ExportTenantResponse, ExportedAuditEntry, ExportedVersion, Tenant, TenantDeletionPlan,
+        Erasure, ExportTenantResponse, ExportedAuditEntry, ExportedVersion, Tenant, TenantDeletionPlan,
         export_tenant_response::Record,
     },
     v1::{Category, Policy},
@@ -49,6 +49,21 @@ pub(super) fn deletion(deleted: &Tenant, plan: &TenantDeletionPlan) -> Value {
             "held_file_count": plan.held_file_count,
             "retained_until_time": records::time(plan.retained_until_time.as_ref()),
         },
+    })
+}
+
+pub(super) fn erasure(erasure: &Erasure) -> Value {
+    json!({
+        "id": erasure.id,
+        "tenant_id": erasure.tenant_id,
+        "file_id": erasure.file_id,
+        "reason": erasure.reason,
+        "requested_by": erasure.requested_by,
+        "request_time": records::time(erasure.request_time.as_ref()),
+        "approved_by": erasure.approved_by,
+        "approve_time": records::time(erasure.approve_time.as_ref()),
+        "expire_time": records::time(erasure.expire_time.as_ref()),
+        "use_time": records::time(erasure.use_time.as_ref()),
     })
 }
 

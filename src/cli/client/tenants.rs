@@ -2,15 +2,18 @@
 
 use clap::{Args, Subcommand};
 use futures::TryStreamExt;
+use prost_types::FieldMask;
 
 use super::{
-    connection::ConnectionArgs, exit, failure::Failure, human, output::Output, tenant_records as records,
+    connection::ConnectionArgs, erasures, exit, failure::Failure, human, output::Output,
+    tenant_records as records,
 };
 use crate::{
     client::Client,
     proto::admin::v1::{
-        CreateTenantRequest, DeleteTenantRequest, ExportTenantRequest, GetTenantRequest, ListTenantsRequest,
-        ResumeTenantRequest, SuspendTenantRequest, Tenant, TenantDeletionPlan, TenantKind,
+        ApproveErasureRequest, CreateTenantRequest, DeleteTenantRequest, ExportTenantRequest,
+        GetTenantRequest, ListTenantsRequest, RequestErasureRequest, ResumeTenantRequest,
+        SuspendTenantRequest, Tenant, TenantDeletionPlan, TenantKind, UpdateTenantRequest,
     },
 };
 
@@ -74,6 +77,45 @@ pub(crate) enum TenantsCommand {
         #[command(flatten)]
         common: CommonArgs,
     },
+    /// Change limits of a tenant's policy that only operators change.
+    Update(UpdateArgs),
+    /// Make the objects of a tenant's purged files due for deletion now. A database that is restored to an earlier
+    /// time no longer finds them.
+    Reclaim {
+        /// The id of the tenant.
+        id: String,
+        #[command(flatten)]
+        common: CommonArgs,
+    },
+    /// Request the erasure of a tenant, or of one file, before its retention ends. Another operator must approve it.
+    RequestErasure {
+        /// The id of the tenant.
+        id: String,
+        /// The legal reason, which the other operator sees and the audit log keeps.
+        #[arg(long)]
+        reason: String,
+        /// Erase only this file, which its owner or an admin then purges.
+        #[arg(long, value_name = "FILE_ID", default_value = "", hide_default_value = true)]
+        file: String,
+        #[command(flatten)]
+        common: CommonArgs,
+    },
+    /// Approve an erasure that another operator requested.
+    ApproveErasure {
+        /// The id of the tenant.
+        id: String,
+        /// The id of the erasure.
+        erasure_id: String,
+        #[command(flatten)]
+        common: CommonArgs,
+    },
+    /// List the newest erasures of a tenant.
+    Erasures {
+        /// The id of the tenant.
+        id: String,
+        #[command(flatten)]
+        common: CommonArgs,
+    },
     /// Print all records of a tenant as JSON, one per line, without the contents of files.
     Export {
         /// The id of the tenant.
@@ -106,15 +148,57 @@ pub(crate) struct CreateArgs {
     pub common: CommonArgs,
 }
 
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("limits").required(true).multiple(true))]
+pub(crate) struct UpdateArgs {
+    /// The id of the tenant.
+    pub id: String,
+    /// How many days in the future admins may set retain_until_time.
+    #[arg(long, value_name = "DAYS", group = "limits")]
+    pub retain_admin_days: Option<i32>,
+    /// How many days in the future members may set retain_until_time of their own files; 0 means not at all.
+    #[arg(long, value_name = "DAYS", group = "limits")]
+    pub retain_member_days: Option<i32>,
+    /// How many times the storage limit the bytes of purged files may reach that are not deleted yet.
+    #[arg(long, value_name = "N", group = "limits")]
+    pub pending_deletion_multiple: Option<i64>,
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+impl UpdateArgs {
+    fn request(self) -> UpdateTenantRequest {
+        let set = [
+            ("retain_admin_days_max", self.retain_admin_days.is_some()),
+            ("retain_member_days_max", self.retain_member_days.is_some()),
+            ("pending_deletion_multiple", self.pending_deletion_multiple.is_some()),
+        ];
+        let paths = set.into_iter().filter(|(_, is_set)| *is_set).map(|(path, _)| path.to_owned()).collect();
+        UpdateTenantRequest {
+            tenant_id: self.id,
+            retain_admin_days_max: self.retain_admin_days.unwrap_or_default(),
+            retain_member_days_max: self.retain_member_days.unwrap_or_default(),
+            pending_deletion_multiple: self.pending_deletion_multiple.unwrap_or_default(),
+            update_mask: Some(FieldMask { paths }),
+            ..UpdateTenantRequest::default()
+        }
+    }
+}
+
 impl TenantsArgs {
     pub(super) fn common(&self) -> &CommonArgs {
         match &self.command {
             TenantsCommand::Create(args) => &args.common,
+            TenantsCommand::Update(args) => &args.common,
             TenantsCommand::Ls { common }
             | TenantsCommand::Show { common, .. }
             | TenantsCommand::Suspend { common, .. }
             | TenantsCommand::Resume { common, .. }
             | TenantsCommand::Delete { common, .. }
+            | TenantsCommand::Reclaim { common, .. }
+            | TenantsCommand::RequestErasure { common, .. }
+            | TenantsCommand::ApproveErasure { common, .. }
+            | TenantsCommand::Erasures { common, .. }
             | TenantsCommand::Export { common, .. } => common,
         }
     }
@@ -126,10 +210,21 @@ pub(super) async fn run_tenants(args: TenantsArgs, output: Output) -> Result<(),
     let tenant = match args.command {
         TenantsCommand::Ls { .. } => return list_tenants(&client, output).await,
         TenantsCommand::Export { id, .. } => return export_tenant(&client, id, output).await,
+        TenantsCommand::Reclaim { id, .. } => return erasures::reclaim_tenant(&client, id, output).await,
+        TenantsCommand::RequestErasure { id, reason, file, .. } => {
+            let request = RequestErasureRequest { tenant_id: id, file_id: file, reason, request_id };
+            return erasures::request_erasure(&client, request, output).await;
+        }
+        TenantsCommand::ApproveErasure { id, erasure_id, .. } => {
+            let request = ApproveErasureRequest { tenant_id: id, erasure_id, request_id };
+            return erasures::approve_erasure(&client, request, output).await;
+        }
+        TenantsCommand::Erasures { id, .. } => return erasures::list_erasures(&client, id, output).await,
         TenantsCommand::Delete { id, yes, .. } => return delete_tenant(&client, id, yes, output).await,
         TenantsCommand::Show { id, .. } => {
             client.get_tenant(GetTenantRequest { tenant_id: id }).await?.tenant
         }
+        TenantsCommand::Update(args) => client.update_tenant(args.request()).await?.tenant,
         TenantsCommand::Create(args) => client.create_tenant(args.request()).await?.tenant,
         TenantsCommand::Suspend { id, reason, .. } => {
             let request = SuspendTenantRequest { tenant_id: id, reason, request_id };

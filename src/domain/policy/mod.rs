@@ -8,9 +8,11 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    caller::Role,
     file::{EntityRef, File, Visibility},
     media_type::MediaKind,
     principal::group_principal,
+    quota::default_pending_deletion_multiple,
     text::extension,
     violations::Violations,
 };
@@ -52,6 +54,10 @@ pub struct Policy {
     /// The initial quota of a tenant.
     pub quota: InitialQuota,
     pub trash: TrashRule,
+    /// How long callers may retain files. Omitted from the stored policy if it is the default, which releases
+    /// without this field can read.
+    #[serde(default, skip_serializing_if = "RetainRule::is_default")]
+    pub retain: RetainRule,
     /// The categories, by name.
     pub categories: BTreeMap<String, Category>,
 }
@@ -116,6 +122,18 @@ pub struct InitialQuota {
     pub critical_percent: i16,
     /// The maximum file size per media kind.
     pub file_size_max_bytes: FileSizeLimits,
+    /// How many times the limit the bytes of purged files may reach that are not deleted yet. Omitted from the
+    /// stored policy if it is the default, which releases without this field can read.
+    #[serde(
+        default = "default_pending_deletion_multiple",
+        skip_serializing_if = "is_default_pending_deletion_multiple"
+    )]
+    pub pending_deletion_multiple: i64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde requires")]
+fn is_default_pending_deletion_multiple(multiple: &i64) -> bool {
+    *multiple == default_pending_deletion_multiple()
 }
 
 /// The maximum file size per media kind, in bytes.
@@ -159,6 +177,38 @@ pub struct TrashRule {
     pub days: u32,
     /// Whether files in the trash count against the quota.
     pub counts_against_quota: bool,
+}
+
+/// How many days in the future callers may set the `retain_until_time` of a file; 0 means not at all. A retention
+/// binds everyone: nothing but the approved erasure of an operator deletes the file before its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RetainRule {
+    /// For admins of the tenant.
+    pub admin_days_max: u32,
+    /// For all other callers, and only on their own files.
+    pub member_days_max: u32,
+}
+
+impl Default for RetainRule {
+    fn default() -> Self {
+        Self { admin_days_max: 3_650, member_days_max: 0 }
+    }
+}
+
+impl RetainRule {
+    /// Returns the limit for callers with a role.
+    pub fn days_max(&self, role: Role) -> u32 {
+        match role {
+            Role::Admin => self.admin_days_max,
+            Role::Manager | Role::Member => self.member_days_max,
+        }
+    }
+
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde requires")]
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// The rules of a category.

@@ -78,6 +78,10 @@ pub const TABLE: &[(&str, Access)] = &[
     ("/strongroom.admin.v1.TenantService/ResumeTenant", Operator),
     ("/strongroom.admin.v1.TenantService/DeleteTenant", Operator),
     ("/strongroom.admin.v1.TenantService/ExportTenant", Operator),
+    ("/strongroom.admin.v1.TenantService/ReclaimTenant", Operator),
+    ("/strongroom.admin.v1.TenantService/RequestErasure", Operator),
+    ("/strongroom.admin.v1.TenantService/ApproveErasure", Operator),
+    ("/strongroom.admin.v1.TenantService/ListErasures", Operator),
     // Orchestrators and load balancers have no token.
     ("/grpc.health.v1.Health/Check", Anonymous),
     ("/grpc.health.v1.Health/Watch", Anonymous),

@@ -5,6 +5,7 @@
 //! the request. Rules are checked by the application.
 
 pub(super) mod download;
+pub(super) mod erasure;
 pub(super) mod file;
 pub(super) mod filter;
 pub(super) mod id;

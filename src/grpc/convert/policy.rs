@@ -31,6 +31,8 @@ pub(in crate::grpc) fn to_proto(stored: StoredPolicy) -> v1::Policy {
         trash_counts_against_quota: stored.policy.trash.counts_against_quota,
         unattached_are_orphans: stored.policy.unattached_are_orphans,
         etag,
+        retain_admin_days_max: i32::try_from(stored.policy.retain.admin_days_max).unwrap_or(i32::MAX),
+        retain_member_days_max: i32::try_from(stored.policy.retain.member_days_max).unwrap_or(i32::MAX),
     }
 }
 

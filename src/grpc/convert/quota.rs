@@ -35,6 +35,8 @@ pub(in crate::grpc) fn to_proto(quota: &Quota) -> v1::Quota {
         ceiling_file_count: quota.ceiling_file_count,
         etag: quota.revision.to_string(),
         update_time: Some(time::to_proto(quota.update_time)),
+        pending_deletion_bytes: quota.pending_deletion_bytes,
+        pending_deletion_bytes_max: quota.pending_deletion_bytes_max(),
     }
 }
 
@@ -157,6 +159,7 @@ pub(in crate::grpc) fn usage_to_proto(usage: Usage) -> v1::GetUsageResponse {
         warning_percent: quota.warning_percent.into(),
         critical_percent: quota.critical_percent.into(),
         level: level_to_proto(quota.state().level).into(),
+        pending_deletion_bytes: quota.pending_deletion_bytes,
         last_calculated_time: Some(time::to_proto(time)),
         is_lower_bound,
     }

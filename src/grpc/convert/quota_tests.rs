@@ -20,6 +20,8 @@ fn a_quota() -> Quota {
         file_size_max_bytes: terms.file_size_max_bytes,
         ceiling_bytes: 2000,
         ceiling_file_count: 20,
+        pending_deletion_bytes: 400,
+        pending_deletion_multiple: 2,
         revision: 7,
         update_time: Timestamp::default(),
     }

@@ -4,11 +4,12 @@ use super::{file, id, policy, quota, structs, time};
 use crate::{
     app::{
         quotas::QuotaUpdate,
-        tenants::{ExportRecord, NewTenant, TenantName},
+        tenants::{ExportRecord, NewTenant, RetainChange, TenantName, TenantUpdate},
     },
     domain::{
         caller::{ActorKind, TenantKind, TenantState},
         file::project_state,
+        file_fields::RETENTION_DAYS_MAX,
         ids::{RequestId, TenantId},
         quota::QuotaChange,
         tenant_record::{DeletionPlan, DeletionProgress, TenantRecord},
@@ -125,11 +126,20 @@ pub(in crate::grpc) fn parse_page_token(token: &str) -> Result<Option<TenantId>,
     }
 }
 
-/// A request to update the ceilings of a tenant.
+/// A request to update the ceilings and limits of a tenant.
 pub(in crate::grpc) struct UpdateRequest {
     pub(in crate::grpc) tenant: TenantId,
-    pub(in crate::grpc) update: QuotaUpdate,
+    pub(in crate::grpc) update: TenantUpdate,
 }
+
+/// The fields of a tenant that can be updated.
+const UPDATE_PATHS: [&str; 5] = [
+    "ceiling_bytes",
+    "ceiling_file_count",
+    "pending_deletion_multiple",
+    "retain_admin_days_max",
+    "retain_member_days_max",
+];
 
 pub(in crate::grpc) fn update_request_from_proto(
     request: v1::UpdateTenantRequest,
@@ -139,11 +149,11 @@ pub(in crate::grpc) fn update_request_from_proto(
         .ok_or_add("tenant_id", request.tenant_id.parse::<TenantId>().map_err(|_| "must be a UUID"));
     let request_id = id::parse_request_id(&request.request_id, &mut violations);
     let paths = request.update_mask.unwrap_or_default().paths;
-    if paths.is_empty() || paths.len() > 2 {
-        violations.add("update_mask", "must name ceiling_bytes, ceiling_file_count, or both");
+    if paths.is_empty() || paths.len() > UPDATE_PATHS.len() {
+        violations.add("update_mask", format!("must name one or more of {}", UPDATE_PATHS.join(", ")));
         return Err(violations);
     }
-    let mut change = QuotaChange::default();
+    let (mut change, mut retain) = (QuotaChange::default(), RetainChange::default());
     for (index, path) in paths.iter().enumerate() {
         match path.as_str() {
             _ if paths[..index].contains(path) => {
@@ -151,16 +161,36 @@ pub(in crate::grpc) fn update_request_from_proto(
             }
             "ceiling_bytes" => change.ceiling_bytes = Some(request.ceiling_bytes),
             "ceiling_file_count" => change.ceiling_file_count = Some(request.ceiling_file_count),
-            _ => violations
-                .add(format!("update_mask.paths[{index}]"), "must be ceiling_bytes or ceiling_file_count"),
+            "pending_deletion_multiple" => {
+                change.pending_deletion_multiple = Some(request.pending_deletion_multiple);
+            }
+            "retain_admin_days_max" => {
+                retain.admin_days_max =
+                    parse_days("retain_admin_days_max", request.retain_admin_days_max, &mut violations);
+            }
+            "retain_member_days_max" => {
+                retain.member_days_max =
+                    parse_days("retain_member_days_max", request.retain_member_days_max, &mut violations);
+            }
+            _ => violations.add(
+                format!("update_mask.paths[{index}]"),
+                format!("must be one of {}", UPDATE_PATHS.join(", ")),
+            ),
         }
     }
     match tenant {
         Some(tenant) if violations.is_empty() => {
-            Ok(UpdateRequest { tenant, update: QuotaUpdate { change, if_etag: request.if_etag, request_id } })
+            let quota = QuotaUpdate { change, if_etag: request.if_etag, request_id };
+            Ok(UpdateRequest { tenant, update: TenantUpdate { quota, retain } })
         }
         _ => Err(violations),
     }
+}
+
+fn parse_days(field: &str, days: i32, violations: &mut Violations) -> Option<u32> {
+    let allowed = u32::try_from(days).ok().filter(|_| days <= RETENTION_DAYS_MAX);
+    let problem = || format!("must be from 0 to {RETENTION_DAYS_MAX}, is {days}");
+    violations.ok_or_add(field, allowed.ok_or_else(problem))
 }
 
 pub(in crate::grpc) fn export_record_to_proto(record: ExportRecord) -> v1::ExportTenantResponse {

@@ -9,7 +9,11 @@ use super::{
     DETAILS_BYTES_MAX, DOMAIN,
     reasons::{code, reason_name},
 };
-use crate::{app::Error, domain::violations::Violations, proto::v1::ErrorReason};
+use crate::{
+    app::{Error, uploads::UploadError},
+    domain::violations::Violations,
+    proto::v1::ErrorReason,
+};
 
 /// The longest message, in characters. A message is sent percent-encoded, and again inside the details.
 const MESSAGE_CHARACTERS_MAX: usize = 300;
@@ -60,11 +64,17 @@ impl StatusBuilder {
             Error::PageTokenInvalid => {
                 self.violations = vec![FieldViolation::new("page_token", self.message.clone())];
             }
-            Error::QuotaBytes { .. } | Error::QuotaFiles { .. } | Error::FileTooLarge { .. } => {
+            Error::QuotaBytes(_) | Error::QuotaFiles { .. } | Error::FileTooLarge { .. } => {
                 self.details.add_quota_failure_violation("tenant", self.message.clone());
             }
             Error::TenantCreationsExhausted { .. } => {
                 self.details.add_quota_failure_violation("issuer", self.message.clone());
+            }
+            Error::TooManyVersions { .. } => {
+                self.details.add_quota_failure_violation("file", self.message.clone());
+            }
+            Error::Upload(UploadError::TooManyOpen { scope, .. }) => {
+                self.details.add_quota_failure_violation(scope.as_str(), self.message.clone());
             }
             // No name: the responses for another tenant's file and for a random id must not differ.
             Error::NotFound(resource) => {
@@ -137,9 +147,10 @@ fn precondition_subject(error: &Error) -> Option<&'static str> {
         | Error::Unauthenticated(_)
         | Error::NotAllowed(_)
         | Error::NotFound(_)
-        | Error::QuotaBytes { .. }
+        | Error::QuotaBytes(_)
         | Error::QuotaFiles { .. }
         | Error::FileTooLarge { .. }
+        | Error::TooManyVersions { .. }
         | Error::EtagMismatch
         | Error::RequestInProgress
         | Error::Batch { .. }

@@ -8,7 +8,7 @@ use chrono::SecondsFormat;
 
 use crate::{
     app::{
-        Error,
+        Error, QuotaShortage,
         imports::ImportError,
         uploads::{Stall, UploadError},
     },
@@ -23,12 +23,7 @@ pub(super) fn error_metadata(error: &Error) -> Entries {
     match error {
         Error::Upload(error) => upload_metadata(error),
         Error::Import(error) => import_metadata(error),
-        Error::QuotaBytes { needed_bytes, used_bytes, reserved_bytes, limit_bytes } => vec![
-            ("needed_bytes", needed_bytes.to_string()),
-            ("used_bytes", used_bytes.to_string()),
-            ("reserved_bytes", reserved_bytes.to_string()),
-            ("limit_bytes", limit_bytes.to_string()),
-        ],
+        Error::QuotaBytes(shortage) => shortage_entries(shortage),
         Error::QuotaFiles { file_count, file_count_max } => {
             vec![("file_count", file_count.to_string()), ("file_count_max", file_count_max.to_string())]
         }
@@ -62,6 +57,9 @@ pub(super) fn error_metadata(error: &Error) -> Entries {
             entries
         }
         Error::CategoryExists(category) => vec![("category", category.clone())],
+        Error::TooManyVersions { version_count_max } => {
+            vec![("version_count_max", version_count_max.to_string())]
+        }
         Error::TooManyWebhooks(max) => vec![("webhook_count_max", max.to_string())],
         Error::WatchesExhausted { watch_count_max } => one_entry("watch_count_max", watch_count_max),
         Error::ProviderUnknown(provider) => vec![("provider", provider.clone())],
@@ -121,6 +119,9 @@ fn upload_metadata(error: &UploadError) -> Entries {
             vec![("rate_min_bytes_per_second", rate.to_string())]
         }
         UploadError::CommitTooLate { age, age_max } => age_entries(*age, *age_max),
+        UploadError::TooManyOpen { scope, upload_count_max } => {
+            vec![("scope", scope.to_string()), ("upload_count_max", upload_count_max.to_string())]
+        }
         UploadError::StreamOrder(_)
         | UploadError::NotFinished
         | UploadError::ResentBytesDiffer
@@ -143,6 +144,21 @@ fn import_metadata(error: &ImportError) -> Entries {
         | ImportError::SourceSlow { .. }
         | ImportError::LeaseExpired => Vec::new(),
     }
+}
+
+fn shortage_entries(shortage: &QuotaShortage) -> Entries {
+    let mut entries = vec![
+        ("needed_bytes", shortage.needed_bytes.to_string()),
+        ("used_bytes", shortage.used_bytes.to_string()),
+        ("reserved_bytes", shortage.reserved_bytes.to_string()),
+        ("limit_bytes", shortage.limit_bytes.to_string()),
+    ];
+    if let Some(pending) = shortage.pending_deletion {
+        entries.push(("pending_deletion_bytes", pending.bytes.to_string()));
+        entries.push(("pending_deletion_bytes_max", pending.bytes_max.to_string()));
+    }
+    entries.extend(shortage.trash_bytes.map(|bytes| ("trash_bytes", bytes.to_string())));
+    entries
 }
 
 fn file_size_entries(kind: Option<MediaKind>, size_bytes: u64, limit_bytes: i64) -> Entries {

@@ -33,9 +33,10 @@ pub(in crate::grpc) fn reason(error: &Error) -> ErrorReason {
         Error::Unauthenticated(CredentialsError::Invalid(_)) => ErrorReason::CredentialsInvalid,
         Error::NotAllowed(_) => ErrorReason::NotAllowed,
         Error::NotFound(_) => ErrorReason::NotFound,
-        Error::QuotaBytes { .. } => ErrorReason::QuotaBytesExceeded,
+        Error::QuotaBytes(_) => ErrorReason::QuotaBytesExceeded,
         Error::QuotaFiles { .. } => ErrorReason::QuotaFilesExceeded,
         Error::FileTooLarge { .. } => ErrorReason::FileTooLarge,
+        Error::TooManyVersions { .. } => ErrorReason::FileVersionsExceeded,
         Error::EtagMismatch => ErrorReason::EtagMismatch,
         Error::RequestInProgress => ErrorReason::RequestInProgress,
         Error::FileDeleted => ErrorReason::FileDeleted,
@@ -78,6 +79,7 @@ fn upload_reason(error: &UploadError) -> ErrorReason {
         UploadError::PartsTooLarge { .. } => ErrorReason::UploadPartsTooLarge,
         UploadError::DirectUnsupported => ErrorReason::DirectUploadUnsupported,
         UploadError::IsDirect => ErrorReason::UploadIsDirect,
+        UploadError::TooManyOpen { .. } => ErrorReason::OpenUploadsExceeded,
         UploadError::NotDirect => ErrorReason::UploadNotDirect,
         UploadError::OffsetGap { .. } => ErrorReason::UploadOffsetGap,
         UploadError::NotFinished | UploadError::Paused { .. } => ErrorReason::UploadNotFinished,
@@ -120,6 +122,8 @@ pub(super) fn code(reason: ErrorReason) -> Code {
         ErrorReason::NotFound => Code::NotFound,
         ErrorReason::QuotaBytesExceeded
         | ErrorReason::QuotaFilesExceeded
+        | ErrorReason::OpenUploadsExceeded
+        | ErrorReason::FileVersionsExceeded
         | ErrorReason::FileTooLarge
         | ErrorReason::MessageTooLarge
         | ErrorReason::TenantCreationsExhausted

@@ -12,9 +12,10 @@ use tonic_types::StatusExt;
 use super::{reasons::code, *};
 use crate::{
     app::{
-        CategoryUse, CredentialsError, Denial, InvalidCredentials, Resource, Workload,
+        CategoryUse, CredentialsError, Denial, InvalidCredentials, PendingDeletion, QuotaShortage, Resource,
+        Workload,
         imports::{FetchFailure, ImportError, ImportStreamOrder},
-        uploads::{Stall, UploadError, UploadStreamOrder},
+        uploads::{OpenUploadScope, Stall, UploadError, UploadStreamOrder},
     },
     domain::{
         checksum::ChecksumAlgorithm,
@@ -42,8 +43,9 @@ fn errors() -> Vec<Error> {
         Error::Unauthenticated(InvalidCredentials::Expired.into()),
         Error::NotAllowed(Denial::OwnerAndAdminsOnly),
         Error::NotFound(Resource::File),
-        Error::QuotaBytes { needed_bytes: 5, used_bytes: 3, reserved_bytes: 0, limit_bytes: 7 },
+        Error::QuotaBytes(shortage()),
         Error::QuotaFiles { file_count: 10, file_count_max: 10 },
+        Error::TooManyVersions { version_count_max: 1_000 },
         Error::FileTooLarge { kind: Some(MediaKind::Video), size_bytes: 501, limit_bytes: 500 },
         Error::FileTooLarge { kind: None, size_bytes: 501, limit_bytes: 500 },
         Error::QuotaBelowUsage { used_bytes: 2, reserved_bytes: 1, file_count: 1 },
@@ -74,6 +76,18 @@ fn errors() -> Vec<Error> {
     errors
 }
 
+/// A shortage with all figures that a caller can get.
+fn shortage() -> QuotaShortage {
+    QuotaShortage {
+        needed_bytes: 5,
+        used_bytes: 3,
+        reserved_bytes: 0,
+        limit_bytes: 7,
+        pending_deletion: Some(PendingDeletion { bytes: 9, bytes_max: 7 }),
+        trash_bytes: Some(2),
+    }
+}
+
 fn upload_errors() -> Vec<UploadError> {
     vec![
         UploadStreamOrder::SpecNotFirst.into(),
@@ -98,6 +112,7 @@ fn upload_errors() -> Vec<UploadError> {
         UploadError::DirectUnsupported,
         UploadError::IsDirect,
         UploadError::NotDirect,
+        UploadError::TooManyOpen { scope: OpenUploadScope::Caller, upload_count_max: 100 },
     ]
 }
 
@@ -273,7 +288,7 @@ fn twenty_long_violations_stay_below_four_kibibytes() {
 
 #[test]
 fn exceeded_quota_has_the_numbers_and_no_retry_info() {
-    let error = Error::QuotaBytes { needed_bytes: 5, used_bytes: 3, reserved_bytes: 0, limit_bytes: 7 };
+    let error = Error::QuotaBytes(shortage());
     let status = status(&error, CALL_ID);
     assert_eq!(status.get_details_quota_failure().unwrap().violations.len(), 1);
     assert_eq!(status.get_details_error_info().unwrap().metadata["limit_bytes"], "7");

@@ -67,8 +67,13 @@ async fn url_reads_its_object_with_the_requested_type(fixture: &Fixture) {
 async fn url_writes_its_object(fixture: &Fixture) {
     let (key, body) = (fixture.key(), content(301, 5000));
     let content_type = Some("image/png".to_owned());
-    let put = PresignRequest::Put { key: key.clone(), expires_in: HOUR, content_type };
-    let response = fetch(&url(fixture, put).await, &body).await;
+    let size_bytes = body.len() as u64;
+    let put = PresignRequest::Put { key: key.clone(), size_bytes, expires_in: HOUR, content_type };
+    let url = url(fixture, put).await;
+    let signed =
+        url.url.query_pairs().find(|(name, _)| name == "X-Amz-SignedHeaders").expect("a signature").1;
+    assert!(signed.split(';').any(|name| name == "content-length"), "{signed}");
+    let response = fetch(&url, &body).await;
     assert!(response.status().is_success(), "{response:?}");
     assert_eq!(fixture.read_all(&key).await, body);
 }
@@ -79,19 +84,21 @@ async fn urls_write_parts_until_the_upload_ends(fixture: &Fixture) {
     let options = PutOptions { has_presigned_parts: true, ..PutOptions::default() };
     let multipart = fixture.store.start_multipart(&key, PART_SIZE_BYTES, &options).await;
     let multipart = multipart.expect("start multipart upload");
-    let part = |number: u32| PresignRequest::Part {
+    let part = |number: u32, body: &Bytes| PresignRequest::Part {
         key: key.clone(),
         multipart: multipart.clone(),
         number,
+        size_bytes: body.len() as u64,
         expires_in: HOUR,
     };
     for (body, number) in bodies.iter().zip(1..) {
-        let response = fetch(&url(fixture, part(number)).await, body).await;
+        let response = fetch(&url(fixture, part(number, body)).await, body).await;
         assert!(response.status().is_success(), "{response:?}");
     }
     let receipts = fixture.store.list_parts(&key, &multipart).await.expect("list parts");
     fixture.store.complete_multipart(&key, &multipart, &receipts).await.expect("complete multipart upload");
-    let late = fetch(&url(fixture, part(1)).await, &content(304, 5)).await;
+    let late_body = content(304, 5);
+    let late = fetch(&url(fixture, part(1, &late_body)).await, &late_body).await;
     assert!(late.status().is_client_error(), "{late:?}");
     assert!(fixture.read_all(&key).await == bodies.concat());
 }

@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, HeaderValue, Method, header::CONTENT_TYPE};
+use http::{
+    HeaderMap, HeaderValue, Method,
+    header::{CONTENT_LENGTH, CONTENT_TYPE},
+};
 use object_store::{
     ClientOptions,
     aws::{AmazonS3, AmazonS3Builder},
@@ -55,8 +58,9 @@ pub(super) async fn presign(
             query.extend(disposition.map(|value| ("response-content-disposition", value.clone())));
             Method::GET
         }
-        PresignRequest::Put { content_type, .. } => {
+        PresignRequest::Put { content_type, size_bytes, .. } => {
             signed_headers = headers::encryption_headers(&client.options);
+            signed_headers.insert(CONTENT_LENGTH, HeaderValue::from(*size_bytes));
             if let Some(content_type) = content_type {
                 let value = HeaderValue::from_str(content_type).ok().filter(|_| content_type.is_ascii());
                 let value = value.ok_or_else(|| {
@@ -67,7 +71,8 @@ pub(super) async fn presign(
             }
             Method::PUT
         }
-        PresignRequest::Part { multipart, number, .. } => {
+        PresignRequest::Part { multipart, number, size_bytes, .. } => {
+            signed_headers.insert(CONTENT_LENGTH, HeaderValue::from(*size_bytes));
             query.push(("partNumber", number.to_string()));
             query.push(("uploadId", multipart.as_str().to_owned()));
             Method::PUT
@@ -96,8 +101,8 @@ async fn sign(
     let path = Path::from(key.as_str());
     let url = signer.signed_url_opts(method.clone(), &path, expires_in, options).await.map_err(at)?;
     let text = |value: &HeaderValue| value.to_str().unwrap_or_default().to_owned();
-    let headers =
-        options.signed_headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect();
+    let headers = options.signed_headers.iter().filter(|(name, _)| **name != CONTENT_LENGTH);
+    let headers = headers.map(|(name, value)| (name.to_string(), text(value))).collect();
     Ok(PresignedUrl { url, method: if method == Method::GET { "GET" } else { "PUT" }, headers })
 }
 

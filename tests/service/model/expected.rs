@@ -51,6 +51,8 @@ pub(super) struct Upload {
     pub(super) content: Content,
     pub(super) reserved_bytes: i64,
     pub(super) persisted_bytes: usize,
+    /// The number of parts that renewed the lease. Only more parts renew it again.
+    pub(super) renewed_part_count: usize,
     /// Unix time in seconds.
     pub(super) lease_expire_time: i64,
 }
@@ -254,8 +256,11 @@ impl Tenant {
         let Call::SendBytes { upload: id, from, to, .. } = call else { return };
         let Some(upload) = self.uploads.get(id) else { return };
         let SendPrediction { reserved_bytes, persisted_bytes, .. } = self.predict_send(upload, *from, *to);
-        let lease_expire_time = now + LEASE_SECONDS;
-        let upload = Upload { reserved_bytes, persisted_bytes, lease_expire_time, ..upload.clone() };
+        let mut upload = Upload { reserved_bytes, persisted_bytes, ..upload.clone() };
+        let part_count = persisted_bytes.div_ceil(PART);
+        if part_count > upload.renewed_part_count {
+            (upload.renewed_part_count, upload.lease_expire_time) = (part_count, now + LEASE_SECONDS);
+        }
         self.uploads.insert(id.clone(), upload);
     }
 
@@ -272,6 +277,7 @@ impl Tenant {
                     content: *content,
                     reserved_bytes,
                     persisted_bytes: 0,
+                    renewed_part_count: 0,
                     lease_expire_time,
                 };
                 self.uploads.insert(response.upload.as_ref().unwrap().id.clone(), upload);

@@ -363,8 +363,7 @@ impl<'a> Sequence<'a> {
         let now = self.now();
         let Some(before) = self.tenants[t].open_upload(id, now).cloned() else { return };
         let caller = check::caller_for(&self.server.service, &self.tenants[t], person);
-        let rows =
-            "SELECT reserved_bytes FROM uploads WHERE id = $1::text::uuid AND state = {upload_state.open}";
+        let rows = "SELECT reserved_bytes, renewed_part_count FROM uploads WHERE id = $1::text::uuid AND state = {upload_state.open}";
         let rows = self.s.superuser.query_rows(rows, &[&id.as_str()]).await;
         let Some(row) = rows.first() else {
             assert!(matches!(call, Call::CancelUpload { .. }), "upload {id} is no longer open");
@@ -390,8 +389,13 @@ impl<'a> Sequence<'a> {
             reserved_bytes >= before.reserved_bytes.max(persisted_bytes as i64),
             "upload {id} reserves {reserved_bytes} bytes"
         );
-        let lease_expire_time = upload_status.expire_time.unwrap().seconds;
-        let after = super::expected::Upload { persisted_bytes, reserved_bytes, lease_expire_time, ..before };
+        let after = super::expected::Upload {
+            persisted_bytes,
+            reserved_bytes,
+            renewed_part_count: usize::try_from(row.get::<_, i32>(1)).unwrap(),
+            lease_expire_time: upload_status.expire_time.unwrap().seconds,
+            ..before
+        };
         self.tenants[t].uploads.insert(id.clone(), after);
     }
 }

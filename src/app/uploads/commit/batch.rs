@@ -81,6 +81,14 @@ impl PendingCommit {
         }
     }
 
+    /// Returns the maximum number of versions of the file that gets a new version.
+    fn version_count_max(&self) -> u32 {
+        match &self.destination {
+            FinishedDestination::NewFile { .. } => u32::MAX,
+            FinishedDestination::NewVersion { version_count_max, .. } => *version_count_max,
+        }
+    }
+
     /// Returns the age of the object of a small file, which was sent to the store after `store_time`.
     fn object_age(&self, now: Timestamp) -> Duration {
         (now - self.store_time).to_std().unwrap_or_default()
@@ -108,6 +116,10 @@ impl PendingCommit {
             UploadCommitOutcome::FileState(state) => Err(Error::for_file_state(state)),
             UploadCommitOutcome::NotAllowed => Err(Error::NotAllowed(Denial::OwnerAndAdminsOnly)),
             UploadCommitOutcome::EtagMismatch => Err(Error::EtagMismatch),
+            // Refuses the whole batch: an earlier item for the same file counts, even if it is not committed.
+            UploadCommitOutcome::TooManyVersions => {
+                return Err(Error::TooManyVersions { version_count_max: self.version_count_max() });
+            }
             UploadCommitOutcome::CategoryChanged => Err(Violations::one(
                 "spec.file_id",
                 "moved to a category with other allowed types during the upload; upload the version again",

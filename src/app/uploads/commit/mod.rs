@@ -152,6 +152,7 @@ pub(super) fn new_pending_commit(
             version,
             category: rules.category,
             may_write_all: can_write_all(caller),
+            version_count_max: app.limits.uploads.versions_per_file_max,
         },
     };
     PendingCommit {

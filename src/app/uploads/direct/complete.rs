@@ -32,6 +32,7 @@ use crate::{
     db::{
         TenantTx, Viewer, quotas,
         resumable_uploads::{self, StoredUpload, UploadedBytes},
+        uploads,
     },
     domain::{
         caller::Caller,
@@ -70,7 +71,7 @@ pub(in crate::app::uploads) async fn complete_direct_upload(
     let sha256 = check_completion(&completion, &stored.spec.checked, size_bytes)?;
     let target = Target::from_stored(app, caller, &stored)?;
     let checked = async {
-        assemble_object(&stored, &target, size_bytes, &completion.parts).await?;
+        assemble_object(app, caller, &stored, &target, size_bytes, &completion.parts).await?;
         check_content(&stored.spec, &target, size_bytes, &limits).await
     };
     let (committed, is_abandoned, file) = match checked.await {
@@ -91,7 +92,10 @@ pub(in crate::app::uploads) async fn complete_direct_upload(
             (committed, is_abandoned, Some(file))
         }
         // The client may send missing parts or replace parts.
-        Err(error) => (Err(error), false, None),
+        Err(error) => {
+            let is_abandoned = has_excess_parts(&error, &stored.bytes);
+            (Err(error), is_abandoned, None)
+        }
     };
     match is_abandoned {
         true => abandon_direct_upload(app, caller, &stored, &target).await,
@@ -101,6 +105,18 @@ pub(in crate::app::uploads) async fn complete_direct_upload(
         Some(file) => committed_upload(app, caller, file, committed).await,
         None => committed.map(|receipt| receipt.upload),
     }
+}
+
+/// Returns whether the parts of an upload have more bytes than were reserved for them, or were assembled to
+/// another size. The URLs sign the length of each part, so this happens only in a store that ignores it. One
+/// part cannot be deleted, and nothing else accounts for its bytes, so such an upload is abandoned.
+fn has_excess_parts(error: &Error, bytes: &UploadedBytes) -> bool {
+    matches!(bytes, UploadedBytes::Multipart(_))
+        && match error {
+            Error::Upload(UploadError::PartSizeMismatch { declared, received, .. }) => received > declared,
+            Error::Upload(UploadError::SizeMismatch { .. }) => true,
+            _ => false,
+        }
 }
 
 /// Abandons an upload that can never become a file.
@@ -128,7 +144,13 @@ async fn clean_up_after_commit(
         }
         // The upload may have become a file.
         (Err(Error::OutcomeUnknown { .. }), _) => {}
-        (Err(_), UploadedBytes::Staged(_)) => delete_object(&target).await,
+        (Err(error), UploadedBytes::Staged(staging_key)) => {
+            delete_object(&target).await;
+            // The URL signs the length. A store that ignores it may hold more bytes than were reserved.
+            if matches!(error, Error::Upload(UploadError::SizeMismatch { .. })) {
+                delete_object(&Target { key: staging_key.clone(), ..target }).await;
+            }
+        }
         (Ok(_) | Err(_), UploadedBytes::Multipart(_)) => {}
     }
 }
@@ -141,7 +163,7 @@ async fn take_over_in_tx(
     caller: &Caller,
     id: UploadId,
 ) -> Result<Option<(StoredUpload, FileSizeLimits)>, Error> {
-    resumable_uploads::take_over(tx, id, lease_seconds(app)).await?;
+    resumable_uploads::take_over(tx, id).await?;
     let stored = resumable_uploads::get(tx, id).await?;
     let stored = stored.filter(|stored| stored.upload.created_by == caller.actor.id);
     let mut stored = stored.ok_or(Error::NotFound(Resource::Upload))?;
@@ -187,8 +209,30 @@ fn check_completion(
     Ok(sha256.or(spec.sha256))
 }
 
+/// Renews the lease if more complete parts are in the store than at an earlier completion. An attempt that finds
+/// no new part does not keep the upload open.
+async fn renew_lease_for_parts(
+    app: &App,
+    caller: &Caller,
+    stored: &StoredUpload,
+    size_bytes: u64,
+    receipts: &[PartReceipt],
+) -> Result<(), Error> {
+    let part_size_bytes = stored.upload.part_size_bytes;
+    let is_complete = |receipt: &&PartReceipt| {
+        let offset = u64::from(receipt.number.saturating_sub(1)) * part_size_bytes;
+        offset < size_bytes && receipt.size_bytes == part_size_bytes.min(size_bytes - offset)
+    };
+    let part_count = i32::try_from(receipts.iter().filter(is_complete).count()).unwrap_or(i32::MAX);
+    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::system()).await?;
+    let renewed = uploads::renew_lease_for_parts(&mut tx, stored.lease, part_count, lease_seconds(app)).await;
+    Ok(tx.finish(renewed).await?)
+}
+
 /// Assembles the object that no URL can write to.
 async fn assemble_object(
+    app: &App,
+    caller: &Caller,
     stored: &StoredUpload,
     target: &Target,
     size_bytes: u64,
@@ -209,6 +253,7 @@ async fn assemble_object(
             let multipart = MultipartId::new(id.as_str());
             match store.list_parts(key, &multipart).await {
                 Ok(receipts) => {
+                    renew_lease_for_parts(app, caller, stored, size_bytes, &receipts).await?;
                     check_parts(stored, size_bytes, &receipts, parts)?;
                     let completed = store.complete_multipart(key, &multipart, &receipts).await;
                     completed.map_err(|error| match error.kind {

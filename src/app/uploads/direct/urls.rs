@@ -61,19 +61,21 @@ pub async fn presign_upload_urls(
     let mut parts = Vec::new();
     for (number, index) in (1..).zip(0..count) {
         let offset = index * part_size_bytes;
+        let size_bytes = part_size_bytes.min(size_bytes - offset);
         let request = match &stored.bytes {
             UploadedBytes::Staged(key) => {
-                PresignRequest::Put { key: key.clone(), expires_in, content_type: None }
+                PresignRequest::Put { key: key.clone(), size_bytes, expires_in, content_type: None }
             }
             UploadedBytes::Multipart(id) => PresignRequest::Part {
                 key: stored.key.clone(),
                 multipart: MultipartId::new(id.as_str()),
                 number,
+                size_bytes,
                 expires_in,
             },
         };
         let url = store.presign(&request).await?.ok_or(UploadError::DirectUnsupported)?;
-        parts.push(DirectPart { number, offset, size_bytes: part_size_bytes.min(size_bytes - offset), url });
+        parts.push(DirectPart { number, offset, size_bytes, url });
     }
     Ok(Some(DirectUrls { parts, expire_time }))
 }

@@ -177,7 +177,9 @@ impl OpenUpload {
     /// Ensures that at least `bytes` are reserved before they are accepted.
     ///
     /// Reserves ahead in steps. If a step exceeds the quota, reserves exactly the missing bytes, so that a
-    /// file that fits is never rejected. Also renews the lease from time to time.
+    /// file that fits is never rejected. Also renews the lease of a single-stream upload from time to time; that
+    /// of a resumable upload is renewed by its recorded parts, because its client may send the same bytes again
+    /// and again.
     pub(super) async fn reserve_at_least(&mut self, bytes: u64) -> Result<(), Error> {
         if bytes <= self.reserved_bytes {
             return self.renew_lease().await;
@@ -185,16 +187,15 @@ impl OpenUpload {
         let needed = bytes - self.reserved_bytes;
         let step = needed.max(self.app.limits.uploads.reservation_step_bytes);
         let mut tx = self.app.db.tenant_tx(self.tenant, &Viewer::system()).await?;
-        let added = grow_reservation(&mut tx, self.lease, step, needed, lease_seconds(&self.app)).await;
+        let added = grow_reservation(&mut tx, self.lease, step, needed).await;
         let added = tx.finish(added).await;
         self.reserved_bytes += added.inspect_err(|error| count_refusal(&self.app.metrics, error))?;
-        self.renew_time = Instant::now();
-        Ok(())
+        self.renew_lease().await
     }
 
     /// Renews the lease at most three times per lease duration: recording every byte would cost too much.
     async fn renew_lease(&mut self) -> Result<(), Error> {
-        if self.renew_time.elapsed() < self.app.limits.uploads.lease_duration() / 3 {
+        if self.is_resumable() || self.renew_time.elapsed() < self.app.limits.uploads.lease_duration() / 3 {
             return Ok(());
         }
         let mut tx = self.app.db.tenant_tx(self.tenant, &Viewer::system()).await?;
@@ -279,11 +280,10 @@ async fn grow_reservation(
     lease: UploadLease,
     step: u64,
     needed: u64,
-    lease_seconds: u32,
 ) -> Result<u64, Error> {
     let mut recorded = 0;
     for bytes in [step, needed] {
-        if !uploads::adjust_reservation(tx, lease, to_i64(bytes) - recorded, lease_seconds).await? {
+        if !uploads::adjust_reservation(tx, lease, to_i64(bytes) - recorded).await? {
             return Err(UploadError::Fenced.into());
         }
         recorded = to_i64(bytes);

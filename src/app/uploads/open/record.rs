@@ -5,6 +5,7 @@ use crate::{
     app::{
         App, Error, audit,
         idempotency::{self, RequestClaim},
+        uploads::{UploadError, error::OpenUploadScope},
     },
     db::{
         TenantTx,
@@ -43,12 +44,30 @@ pub(in crate::app::uploads) async fn insert_resumable_upload(
     entry.details = serde_json::json!({ "upload_id": row.id });
     audit_entries::insert(tx, &[entry]).await?;
     insert_upload(tx, &row).await?;
+    check_open_count(app, tx, &row.created_by).await?;
     let stored = resumable_uploads::get(tx, row.id).await?;
     let upload = stored.ok_or_else(|| Error::internal("created upload not found"))?.upload;
     if let Some(attempt) = attempt {
         attempt.record_response(tx, &upload).await?;
     }
     Ok((upload, true))
+}
+
+/// Checks the number of open uploads, including the one that this transaction inserted. The transaction has
+/// updated the quota, so it holds the lock on its row: concurrent transactions are counted one after another, and
+/// the limits are exact.
+async fn check_open_count(app: &App, tx: &mut TenantTx, created_by: &str) -> Result<(), Error> {
+    let limits = &app.limits.uploads;
+    for (scope, creator, upload_count_max) in [
+        (OpenUploadScope::Caller, Some(created_by), limits.open_per_caller_max),
+        (OpenUploadScope::Tenant, None, limits.open_per_tenant_max),
+    ] {
+        let open = resumable_uploads::count_open(tx, creator, i64::from(upload_count_max) + 1).await?;
+        if open > upload_count_max as usize {
+            return Err(UploadError::TooManyOpen { scope, upload_count_max }.into());
+        }
+    }
+    Ok(())
 }
 
 /// Returns the columns that are needed to resume the upload.

@@ -155,8 +155,8 @@ impl PartWrite {
     /// that follows failed, or another writer took over.
     async fn missing_multipart_error(&self) -> Result<Error, Error> {
         let mut tx = self.app.db.tenant_tx(self.tenant, &Viewer::system()).await?;
-        let renewed = uploads::renew_lease(&mut tx, self.lease, lease_seconds(&self.app)).await;
-        if !tx.finish(renewed).await? {
+        let is_held = uploads::is_lease_held(&mut tx, self.lease).await;
+        if !tx.finish(is_held).await? {
             return Ok(UploadError::Fenced.into());
         }
         let whole = self.store.head(&self.key).await.map_err(map_multipart_error)?;

@@ -11,10 +11,7 @@ use crate::{
         idempotency::{self, RequestClaim},
         uploads::{
             UploadError,
-            open::{
-                abandon::{AbandonedUpload, delete_leftovers, release_reservation},
-                lease_seconds,
-            },
+            open::abandon::{AbandonedUpload, delete_leftovers, release_reservation},
         },
     },
     db::{
@@ -79,7 +76,7 @@ async fn cancel_in_tx(
             RequestClaim::Replay(()) => return Ok(None),
             RequestClaim::New(attempt) => attempt,
         };
-    resumable_uploads::take_over(tx, id, lease_seconds(app)).await?;
+    resumable_uploads::take_over(tx, id).await?;
     let upload = get_visible_upload(tx, caller, id).await?;
     if upload.state == UploadState::Committed {
         return Err(match upload.file {

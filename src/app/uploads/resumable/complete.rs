@@ -9,6 +9,7 @@ use super::resume::resume_upload;
 use crate::{
     app::{
         App, Error, Resource,
+        quotas::trash::explain_shortage,
         uploads::{
             CommittedUpload, UploadError,
             direct::complete::complete_direct_upload,
@@ -50,6 +51,7 @@ pub async fn complete_upload(
     let (owned, owner) = (Arc::clone(app), caller.clone());
     let completing = async move { complete_direct_upload(&owned, &owner, id, completion).await };
     let completed = app.tasks.spawn(completing.in_current_span()).await.map_err(Error::internal)?;
+    let completed = explain_shortage(app, caller, completed).await;
     count_outcome(app, &completed);
     completed
 }

@@ -8,6 +8,7 @@ use tracing::Instrument as _;
 use crate::{
     app::{
         App, Error, idempotency,
+        quotas::trash::explain_shortage,
         uploads::{
             admit::{check_admission, check_target_again, new_target, read_admission_data, resolve_spec},
             direct,
@@ -35,6 +36,16 @@ use crate::{
 /// Returns `Invalid`, `ScanRequired`, `QuotaBytes`, `QuotaFiles`, `FileTooLarge`, `RequestIdReused` or
 /// `DirectUnsupported`.
 pub async fn create_upload(
+    app: &Arc<App>,
+    caller: &Caller,
+    spec: UploadSpec,
+    is_direct: bool,
+) -> Result<Upload, Error> {
+    let created = admit_and_reserve(app, caller, spec, is_direct).await;
+    explain_shortage(app, caller, created).await
+}
+
+async fn admit_and_reserve(
     app: &Arc<App>,
     caller: &Caller,
     spec: UploadSpec,

@@ -8,12 +8,13 @@ use futures::Stream;
 use crate::{
     app::{
         App, Error, Resource,
+        quotas::trash::explain_shortage,
         uploads::{
             UploadError,
             admit::{check_target_again, record_if_denied},
             commit::{CommittedUpload, commit_request_id, replay_committed_upload},
             error::count_outcome,
-            open::{OpenUpload, lease_seconds},
+            open::OpenUpload,
             receive::{
                 Sink, content::ContentInspector, message::UploadMessage, persisted::PersistedParts,
                 receive_stream,
@@ -45,6 +46,7 @@ where
     S: Stream<Item = UploadMessage> + Send + Unpin,
 {
     let uploaded = receive_and_commit(app, caller, id, messages).await;
+    let uploaded = explain_shortage(app, caller, uploaded).await;
     count_outcome(app, &uploaded);
     uploaded
 }
@@ -93,12 +95,11 @@ pub(super) async fn take_over(
 }
 
 async fn take_over_in_tx(
-    app: &App,
     tx: &mut TenantTx,
     caller: &Caller,
     id: UploadId,
 ) -> Result<Option<OwnedUpload>, Error> {
-    resumable_uploads::take_over(tx, id, lease_seconds(app)).await?;
+    resumable_uploads::take_over(tx, id).await?;
     let stored = resumable_uploads::get(tx, id).await?;
     // Only the creator may resume it, because the creator will own the file.
     let stored = stored.filter(|stored| stored.upload.created_by == caller.actor.id);

@@ -9,6 +9,7 @@ use super::{
 use crate::{
     app::{
         App, Error,
+        quotas::trash::explain_shortage,
         uploads::{
             open::OpenUpload,
             receive::{content::ContentInspector, message::PartMessage, receive_part},
@@ -24,6 +25,16 @@ use crate::{
 /// Returns `NotFound`, `OffsetGap`, `ChecksumMismatch`, `ResentBytesDiffer`, `SizeMismatch` if bytes follow
 /// the last part, and any error of `upload_file`.
 pub async fn upload_part(
+    app: &Arc<App>,
+    caller: &Caller,
+    id: UploadId,
+    part: PartMessage,
+) -> Result<Upload, Error> {
+    let stored = store_part(app, caller, id, part).await;
+    explain_shortage(app, caller, stored).await
+}
+
+async fn store_part(
     app: &Arc<App>,
     caller: &Caller,
     id: UploadId,

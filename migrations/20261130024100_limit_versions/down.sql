@@ -1,0 +1,1 @@
+ALTER TYPE app.finished_upload DROP ATTRIBUTE version_count_max;

@@ -1,0 +1,36 @@
+//! Adds to an exceeded quota how much of it lies in the trash.
+
+use crate::{
+    app::{App, Error},
+    db::{Viewer, quotas},
+    domain::caller::Caller,
+};
+
+/// Adds the bytes of files in the trash that the caller may see to an exceeded quota, if purging them would
+/// free bytes. Every use case that stores bytes passes its outcome through this function. Returns other outcomes
+/// unchanged.
+pub(in crate::app) async fn explain_shortage<T>(
+    app: &App,
+    caller: &Caller,
+    outcome: Result<T, Error>,
+) -> Result<T, Error> {
+    match outcome {
+        Err(Error::QuotaBytes(mut shortage))
+            if shortage.trash_bytes.is_none() && caller.tenant.policy.trash.counts_against_quota =>
+        {
+            match sum_trash(app, caller).await {
+                Ok(bytes) => shortage.trash_bytes = Some(bytes),
+                // The caller still gets the other figures.
+                Err(error) => tracing::warn!(%error, "failed to sum up trash"),
+            }
+            Err(Error::QuotaBytes(shortage))
+        }
+        outcome => outcome,
+    }
+}
+
+async fn sum_trash(app: &App, caller: &Caller) -> Result<i64, Error> {
+    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await?;
+    let bytes = quotas::sum_trash(&mut tx).await;
+    Ok(tx.finish(bytes).await?)
+}

@@ -1,0 +1,70 @@
+//! Hastens the deletion of the bytes of purged files.
+
+use super::{get, operator_entry};
+use crate::{
+    app::{
+        App, Error,
+        idempotency::{self, RequestClaim},
+    },
+    db::{
+        TenantTx, Viewer,
+        audit_entries::{self, AuditAction},
+        blobs,
+        idempotency_keys::Method,
+    },
+    domain::{
+        caller::Operator,
+        ids::{RequestId, TenantId},
+    },
+};
+
+/// The maximum number of blobs that one call makes due.
+const BLOBS_MAX: i64 = 10_000;
+
+/// The bytes that were made due for deletion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct ReclaimedBytes {
+    pub object_count: i64,
+    pub bytes: i64,
+    /// Whether the deletion of further objects is scheduled for later; call again.
+    pub has_more: bool,
+}
+
+/// Makes the bytes of purged files of a tenant due for deletion now, instead of after the blob deletion delay. A
+/// database that is restored to an earlier time does not find them any more.
+///
+/// # Errors
+/// Returns `NotFound`.
+pub async fn reclaim_tenant(
+    app: &App,
+    operator: &Operator,
+    id: TenantId,
+    request_id: Option<RequestId>,
+) -> Result<ReclaimedBytes, Error> {
+    get::get_tenant(app, operator, id).await?;
+    let mut tx = app.db.tenant_tx(id, &Viewer::system()).await?;
+    let reclaimed = reclaim_in_tx(app, &mut tx, operator, request_id).await;
+    tx.finish(reclaimed).await
+}
+
+async fn reclaim_in_tx(
+    app: &App,
+    tx: &mut TenantTx,
+    operator: &Operator,
+    request_id: Option<RequestId>,
+) -> Result<ReclaimedBytes, Error> {
+    let payload = [operator.actor.id.clone().into_bytes()];
+    let attempt =
+        match idempotency::claim_request(app, tx, request_id, Method::ReclaimTenant, &payload).await? {
+            RequestClaim::Replay(response) => return Ok(response),
+            RequestClaim::New(attempt) => attempt,
+        };
+    let (object_count, bytes) = blobs::make_scheduled_due(tx, BLOBS_MAX).await?;
+    let reclaimed = ReclaimedBytes { object_count, bytes, has_more: object_count == BLOBS_MAX };
+    let details = serde_json::json!({ "object_count": object_count, "bytes": bytes });
+    audit_entries::insert(tx, &[operator_entry(operator, AuditAction::TenantReclaim, details)]).await?;
+    if let Some(attempt) = attempt {
+        attempt.record_response(tx, &reclaimed).await?;
+    }
+    Ok(reclaimed)
+}

@@ -1,0 +1,147 @@
+//! Bytes of purged files count until their objects are deleted: they are reported, limited, and can be reclaimed.
+
+use chrono::Duration;
+use strongroom::{
+    app::storage::delete_due_blobs,
+    proto::{
+        admin::v1::{ReclaimTenantRequest, ReclaimTenantResponse},
+        v1::{GetQuotaRequest, PurgeFileRequest},
+    },
+};
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+use crate::harness::{Caller, Service, file_id, pattern, reason, service_test, spec};
+
+const SIZE: usize = 1_000;
+
+impl Caller {
+    async fn reclaim(&self, tenant: &str) -> Result<ReclaimTenantResponse, Status> {
+        let request =
+            ReclaimTenantRequest { tenant_id: tenant.to_owned(), ..ReclaimTenantRequest::default() };
+        Ok(self.tenants.clone().reclaim_tenant(request).await?.into_inner())
+    }
+}
+
+async fn upload_and_purge(s: &Service) -> Result<(), Status> {
+    let id = file_id(&s.alice().upload(spec("a"), &pattern(SIZE)).await?);
+    s.alice().purge(&id).await
+}
+
+#[test]
+fn purged_bytes_count_until_their_objects_are_deleted() {
+    service_test(|s| async move {
+        let (kept, purged) = (pattern(SIZE), pattern(2 * SIZE));
+        let id = file_id(&s.alice().upload(spec("kept"), &kept).await.unwrap());
+        s.alice().upload_version(&id, b"").await.unwrap();
+        let gone = file_id(&s.alice().upload(spec("gone"), &purged).await.unwrap());
+        let copy = strongroom::proto::v1::CopyFileRequest { file_id: gone.clone(), ..Default::default() };
+        let copy = s.alice().copy(copy).await.unwrap().id;
+        s.alice().purge(&gone).await.unwrap();
+        assert_eq!(s.ada().quota().await.unwrap().pending_deletion_bytes, 0, "the copy has the same object");
+        s.alice().purge(&copy).await.unwrap();
+        s.alice().delete_version(&id, 1).await.unwrap();
+        let pending = (3 * SIZE) as i64;
+        assert_eq!(s.ada().quota().await.unwrap().pending_deletion_bytes, pending);
+        assert_eq!(s.ada().usage().await.unwrap().pending_deletion_bytes, pending);
+        let acme = s.alice().tenant_id().await;
+        let quota = GetQuotaRequest { tenant_id: acme };
+        let quota = s.operator().quotas.clone().get_quota(quota).await.unwrap().into_inner().quota.unwrap();
+        assert_eq!(quota.pending_deletion_bytes, pending);
+        assert_eq!(s.alice().quota().await.unwrap().pending_deletion_bytes, 0, "members do not see it");
+
+        s.clock.advance(Duration::hours(73));
+        delete_due_blobs::delete_due_blobs(&s.app).await.unwrap();
+        assert_eq!(s.ada().quota().await.unwrap().pending_deletion_bytes, 0);
+    });
+}
+
+#[test]
+fn uploads_wait_while_too_many_bytes_are_pending() {
+    service_test(|s| async move {
+        s.ada().set_limit_bytes(2 * SIZE as i64).await;
+        let mut stored = 0;
+        let error = loop {
+            match upload_and_purge(&s).await {
+                Ok(()) => stored += 1,
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(stored, 4, "twice the limit is stored at most");
+        assert_eq!(
+            (error.code(), reason(&error).as_str()),
+            (Code::ResourceExhausted, "QUOTA_BYTES_EXCEEDED")
+        );
+        let metadata = error.get_details_error_info().unwrap().metadata;
+        assert_eq!(metadata["pending_deletion_bytes"], (4 * SIZE).to_string());
+        assert_eq!(metadata["pending_deletion_bytes_max"], (2 * SIZE).to_string());
+        let reserved =
+            s.alice().create_upload(strongroom::proto::v1::UploadSpec { size_bytes: Some(1), ..spec("b") });
+        assert_eq!(reason(&reserved.await.unwrap_err()), "QUOTA_BYTES_EXCEEDED");
+
+        let (acme, operator) = (s.alice().tenant_id().await, s.operator());
+        let reclaimed = operator.reclaim(&acme).await.unwrap();
+        assert_eq!(
+            (reclaimed.object_count, reclaimed.bytes, reclaimed.has_more),
+            (4, 4 * SIZE as i64, false)
+        );
+        assert_eq!(operator.reclaim(&acme).await.unwrap().object_count, 0);
+        assert_eq!(s.ada().reclaim(&acme).await.unwrap_err().code(), Code::PermissionDenied);
+        delete_due_blobs::delete_due_blobs(&s.app).await.unwrap();
+        upload_and_purge(&s).await.unwrap();
+        let audited = "SELECT count(*) FROM audit_entries WHERE action = {audit_action.tenant_reclaim}";
+        assert_eq!(s.superuser.query_number(audited).await, 2);
+    });
+}
+
+#[test]
+fn purges_and_finished_reservations_always_fit() {
+    service_test(|s| async move {
+        s.ada().set_limit_bytes(2 * SIZE as i64).await;
+        let spec_of =
+            |name: &str| strongroom::proto::v1::UploadSpec { size_bytes: Some(SIZE as i64), ..spec(name) };
+        let open = s.alice().create_upload(spec_of("open")).await.unwrap();
+        for _ in 0..3 {
+            upload_and_purge(&s).await.unwrap();
+        }
+        s.superuser.execute("UPDATE quotas SET pending_deletion_multiple = 0").await;
+        s.alice().upload_part(&open.id, 0, &pattern(SIZE)).await.unwrap();
+        let file = s.alice().complete_upload(&open.id, SIZE).await.unwrap();
+        let request = PurgeFileRequest { file_id: file.id, ..PurgeFileRequest::default() };
+        s.alice().files.clone().purge_file(request).await.unwrap();
+        assert_eq!(s.ada().usage().await.unwrap().available_bytes, 0);
+    });
+}
+
+#[test]
+fn exceeded_quota_says_how_much_the_caller_can_purge() {
+    service_test(|s| async move {
+        s.ada().set_limit_bytes(4 * SIZE as i64).await;
+        for (caller, visibility) in [(s.alice(), 0), (s.bob(), 1)] {
+            let spec = strongroom::proto::v1::UploadSpec { visibility, ..spec("a") };
+            let id = file_id(&caller.upload(spec, &pattern(2 * SIZE)).await.unwrap());
+            caller.delete(&id).await.unwrap();
+        }
+        for (caller, trash_bytes) in [(s.alice(), 2 * SIZE), (s.bob(), 4 * SIZE), (s.ada(), 4 * SIZE)] {
+            let error = caller.upload(spec("b"), &pattern(SIZE)).await.unwrap_err();
+            assert_eq!(reason(&error), "QUOTA_BYTES_EXCEEDED");
+            let metadata = error.get_details_error_info().unwrap().metadata;
+            assert_eq!(metadata["trash_bytes"], trash_bytes.to_string());
+            let advice =
+                format!("{trash_bytes} bytes of them are in the trash; purging those files frees them");
+            assert!(error.message().contains(&advice), "{error:?}");
+        }
+    });
+}
+
+#[test]
+fn trash_that_does_not_count_is_not_mentioned() {
+    service_test(|s| async move {
+        s.head().set_limit_bytes(SIZE as i64).await;
+        let id = file_id(&s.teacher().upload(spec("a"), &pattern(SIZE)).await.unwrap());
+        s.teacher().delete(&id).await.unwrap();
+        let error = s.teacher().upload(spec("b"), &pattern(2 * SIZE)).await.unwrap_err();
+        assert!(!error.get_details_error_info().unwrap().metadata.contains_key("trash_bytes"));
+        assert!(!error.message().contains("trash"), "{error:?}");
+    });
+}
