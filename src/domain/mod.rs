@@ -11,6 +11,7 @@ pub mod event_position;
 pub mod file;
 pub mod file_fields;
 pub mod file_list;
+pub mod file_name;
 pub mod file_transitions;
 pub mod file_update;
 pub mod ids;

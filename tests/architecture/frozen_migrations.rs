@@ -27,6 +27,7 @@ const MIGRATIONS: &[(&str, u64)] = &[
     ("20261130001200_create_sweeps", 0xcf3f_1687_57b9_d00f),
     ("20261130001300_create_imports", 0x9175_738d_c196_b24f),
     ("20261130001400_create_commit_types", 0xdb6f_cfc7_5c59_ef19),
+    ("20261130025000_normalize_tags", 0x9821_f2cc_8ab9_718f),
 ];
 
 /// The checksums of all functions, one per revision, starting with revision 1.

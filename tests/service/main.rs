@@ -74,6 +74,7 @@ mod upload;
 mod upload_faults;
 mod upload_retries;
 mod upload_streams;
+mod values;
 mod versions;
 mod watch;
 mod watch_own_writes;

@@ -12,7 +12,12 @@ use super::{
     admit::{Admission, AdmissionBasis, AdmittedUpload, admit_upload, read_admission_data},
     commit::{CommittedUpload, commit_content, replay_upload},
     error::{check_size, count_outcome, count_refusal},
-    receive::{ReceivedStream, message::UploadMessage, receive_to_compare, receive_upload},
+    receive::{
+        ReceivedStream,
+        compare::{CommittedContent, receive_to_compare},
+        message::UploadMessage,
+        receive_upload,
+    },
     store::store_content,
 };
 use crate::{
@@ -124,5 +129,9 @@ where
         None => receive_to_compare(app, caller, spec, messages).await?,
     };
     let payload = spec.fingerprint(&caller.actor.id, Some(sha256));
-    replay_upload(stored, payload)
+    let committed = replay_upload(stored, payload)?;
+    if let Some(size_bytes) = spec.size_bytes {
+        CommittedContent::from(&committed).check(size_bytes, None)?;
+    }
+    Ok(committed)
 }
