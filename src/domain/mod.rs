@@ -16,6 +16,7 @@ pub mod file_transitions;
 pub mod file_update;
 pub mod ids;
 pub mod import_origin;
+pub mod media_names;
 pub mod media_type;
 pub mod object_key;
 pub mod outgoing_address;

@@ -37,6 +37,7 @@ mod import_urls;
 mod jobs;
 mod list;
 mod list_education;
+mod media_types;
 mod model;
 mod ownership;
 mod plans;

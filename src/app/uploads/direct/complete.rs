@@ -324,7 +324,7 @@ async fn check_content(
 ) -> Result<(ContentSummary, Option<String>), Error> {
     let head = target.store.get_bytes(&target.key, 0..size_bytes.min(SNIFF_BYTES_MAX as u64)).await?;
     let sniffed = sniff_media_type(&head);
-    let mime_type = resolve_type(&spec.checked.declared_mime_type, sniffed.as_deref());
+    let mime_type = resolve_type(&spec.checked.declared_mime_type, sniffed.as_deref(), &spec.rules.file_name);
     spec.rules.check_type(&mime_type.mime_type, sniffed.as_deref())?;
     let kind = MediaKind::from_mime_type(&mime_type.mime_type);
     check_size(size_bytes, Some(kind), limits)?;
