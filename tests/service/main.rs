@@ -79,6 +79,7 @@ mod values;
 mod versions;
 mod watch;
 mod watch_own_writes;
+mod webhook_advice;
 mod webhook_guards;
 mod webhook_rounds;
 mod webhooks;
