@@ -23,6 +23,8 @@ pub struct WebhooksConfig {
     pub backoff_seconds: u64,
     /// Maximum pause between two attempts, in seconds.
     pub backoff_max_seconds: u64,
+    /// Longest pause that an endpoint can ask for, in seconds.
+    pub retry_after_max_seconds: u64,
     /// Time without a successful delivery after which an endpoint is disabled, in hours.
     pub disable_after_hours: u64,
 }
@@ -45,6 +47,7 @@ impl WebhooksConfig {
         violations.check_range("webhooks.attempts_max", self.attempts_max, 1..=100);
         violations.check_range("webhooks.backoff_seconds", self.backoff_seconds, 1..=3_600);
         violations.check_range("webhooks.backoff_max_seconds", self.backoff_max_seconds, 1..=86_400);
+        violations.check_range("webhooks.retry_after_max_seconds", self.retry_after_max_seconds, 1..=86_400);
         if self.backoff_seconds > self.backoff_max_seconds {
             violations.add(
                 "webhooks.backoff_seconds",

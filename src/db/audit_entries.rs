@@ -14,7 +14,7 @@ use super::{
     DbError, SystemTx, TenantTx, TransactionId, WrittenRow,
     schema::audit_entries,
     sql::{
-        OfTenant as _, Operation, SqlText, query, statement,
+        Damage, OfTenant as _, Operation, Readable, SqlText, query, statement,
         xid::{Xid, Xid8},
     },
 };
@@ -106,6 +106,8 @@ sql_enum! {
         WebhookRotate = 33 => "webhook_rotate",
         /// A dead letter was queued for redelivery.
         WebhookRedeliver = 34 => "webhook_redeliver",
+        /// A webhook was disabled, because its endpoint is gone, fails, or missed events.
+        WebhookDisable = 90 => "webhook_disable",
     }
 }
 
@@ -234,11 +236,16 @@ struct EntryRow {
     version: Option<i32>,
     call_id: String,
     address: String,
-    details: serde_json::Value,
+    details: Readable<serde_json::Value>,
 }
 
 impl From<EntryRow> for StoredAuditEntry {
     fn from(row: EntryRow) -> Self {
+        let mut damage = Damage::default();
+        let details = row.details.or_damaged("details", &mut damage, serde_json::json!({}));
+        if let Some(columns) = damage.found() {
+            tracing::error!(n = row.n, time = %row.create_time, columns, "failed to read the details of an audit entry");
+        }
         let entry = AuditEntry {
             actor: Actor { kind: row.actor_kind, id: row.actor_id },
             actor_issuer: row.actor_issuer,
@@ -247,7 +254,7 @@ impl From<EntryRow> for StoredAuditEntry {
             is_allowed: row.is_allowed,
             file: row.file_id,
             version: row.version,
-            details: row.details,
+            details,
         };
         Self { create_time: row.create_time, n: row.n, entry }
     }

@@ -201,6 +201,13 @@ pub async fn list_due(
     query("list due blobs", page).load(tx.connection()?).await
 }
 
+/// Returns the digest of a blob; `None` if the blob does not exist or its bytes are not verified.
+pub async fn get_sha256(tx: &mut TenantTx, id: BlobId) -> Result<Option<Digest>, DbError> {
+    let digest = blobs::table.of(tx.tenant()).filter(blobs::id.eq(id)).select(blobs::sha256);
+    let digest: Option<Option<Digest>> = query("get digest of blob", digest).first(tx.connection()?).await?;
+    Ok(digest.flatten())
+}
+
 /// Returns whether a blob references the object with this key.
 pub async fn has_key(tx: &mut TenantTx, key: &ObjectKey) -> Result<bool, DbError> {
     let blob = blobs::table.of(tx.tenant()).filter(blobs::storage_key.eq(key));

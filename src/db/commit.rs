@@ -9,7 +9,7 @@ use diesel::{
 };
 use diesel_async::pooled_connection::deadpool::Object;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, value::RawValue};
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -21,7 +21,7 @@ use super::{
     events::EventKind,
     idempotency_keys::{Method, RequestKey, StoredResponse},
     quotas::QuotaRow,
-    sql::statement,
+    sql::{JsonEntries, statement},
     uploads::UploadLease,
 };
 use crate::domain::{
@@ -316,9 +316,9 @@ struct OutcomeRow {
     #[diesel(sql_type = Nullable<Jsonb>)]
     quota_values: Option<Value>,
     #[diesel(sql_type = Nullable<Jsonb>)]
-    replayed: Option<Value>,
+    replayed: Option<JsonEntries>,
     #[diesel(sql_type = Nullable<Jsonb>)]
-    file_records: Option<Value>,
+    file_records: Option<JsonEntries>,
     #[diesel(sql_type = Nullable<Jsonb>)]
     event_positions: Option<Value>,
 }
@@ -327,7 +327,7 @@ struct OutcomeRow {
 struct ReplayRow {
     method: i16,
     payload_sha256: Digest,
-    response: Value,
+    response: Box<RawValue>,
 }
 
 /// Writes all rows of a batch of finished uploads. The transaction must then be committed, or rolled back if
@@ -399,9 +399,9 @@ impl OutcomeRow {
 
     fn file_record(&self, blob: &Blob) -> Result<FileRecord, DbError> {
         let record =
-            self.file_records.as_ref().and_then(|records| records.get(blob.id.as_uuid().to_string()));
+            self.file_records.as_ref().and_then(|records| records.get(&blob.id.as_uuid().to_string()));
         record
-            .and_then(|record| FileRecord::deserialize(record).ok())
+            .and_then(|record| FileRecord::read(record).ok())
             .ok_or_else(|| DbError::corrupt(OPERATION, "file record"))
     }
 
@@ -417,11 +417,13 @@ impl OutcomeRow {
         let corrupt = |what: &str| DbError::corrupt(OPERATION, what);
         let request_id = request.ok_or_else(|| corrupt("response without a request id"))?;
         let stored =
-            self.replayed.as_ref().and_then(|replayed| replayed.get(request_id.as_uuid().to_string()));
+            self.replayed.as_ref().and_then(|replayed| replayed.get(&request_id.as_uuid().to_string()));
         let stored = stored.ok_or_else(|| corrupt("missing response"))?;
-        let before = ReplayRow::deserialize(stored).map_err(|_| corrupt("response"))?;
+        let before: ReplayRow = serde_json::from_str(stored.get()).map_err(|_| corrupt("response"))?;
         let method = Method::from_number(before.method).ok_or_else(|| corrupt("method"))?;
-        Ok(StoredResponse { request_id, method, payload: before.payload_sha256, response: before.response })
+        // An unreadable response fails its own replay and not the batch.
+        let response = serde_json::from_str(before.response.get()).unwrap_or_default();
+        Ok(StoredResponse { request_id, method, payload: before.payload_sha256, response })
     }
 }
 

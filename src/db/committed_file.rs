@@ -1,10 +1,16 @@
 //! The file that a committed upload created or added a version to, as its response shows it.
 
-use serde::{Deserialize, Deserializer, de::Error as _};
-use serde_json::{Map, Value};
+use std::collections::HashMap;
 
+use serde::{Deserialize, Deserializer, de::Error as _};
+use serde_json::{
+    Map, Value,
+    value::{RawValue, to_raw_value},
+};
+
+use super::sql::Damage;
 use crate::domain::{
-    clock::Timestamp,
+    clock::{TIMESTAMP_MAX, Timestamp},
     event_position::EventPosition,
     file::{EntityRef, FIRST_VERSION, File, FileAccess, LegalHold, VersionContent, Visibility},
     ids::{FileId, TenantId},
@@ -46,6 +52,40 @@ pub struct FileRecord {
     hold_reason: Option<String>,
     pub tags: Vec<String>,
     pub attachments: Vec<EntityRef>,
+    /// The columns that cannot be read, if there are any.
+    #[serde(skip)]
+    damage: Option<String>,
+}
+
+/// The columns of a [`FileRecord`] that are times.
+const TIMES: [&str; 5] = ["create_time", "expire_time", "deletion_time", "retain_until_time", "hold_time"];
+
+impl FileRecord {
+    /// Reads a record. Replaces columns that cannot be read as the query of a file does.
+    ///
+    /// # Errors
+    /// Returns an error if a column is missing.
+    pub(super) fn read(row: &RawValue) -> Result<Self, serde_json::Error> {
+        if let Ok(record) = serde_json::from_str(row.get()) {
+            return Ok(record);
+        }
+        let mut columns: HashMap<String, Box<RawValue>> = serde_json::from_str(row.get())?;
+        let mut damage = Damage::default();
+        let fallbacks = TIMES.map(|time| (time, to_raw_value(&TIMESTAMP_MAX)));
+        for (column, fallback) in fallbacks.into_iter().chain([("metadata", to_raw_value(&Map::new()))]) {
+            let Some(value) = columns.get_mut(column) else { continue };
+            let read = match column {
+                "metadata" => serde_json::from_str::<Map<String, Value>>(value.get()).map(|_| ()),
+                _ => serde_json::from_str::<Option<Timestamp>>(value.get()).map(|_| ()),
+            };
+            if let Err(error) = read {
+                damage.add(column, error);
+                *value = fallback?;
+            }
+        }
+        let record: Self = serde_json::from_str(&serde_json::to_string(&columns)?)?;
+        Ok(Self { damage: damage.found(), ..record })
+    }
 }
 
 /// Parses the number that the database writes.
@@ -109,7 +149,7 @@ impl CommittedContent {
     /// Returns the file with this record that got a new version.
     pub fn into_existing_file(self, record: FileRecord) -> File {
         let Self { tenant, file, created_by, content, times } = self;
-        File {
+        let mut file = File {
             id: file,
             tenant_id: tenant,
             owner_id: record.owner_id,
@@ -143,6 +183,41 @@ impl CommittedContent {
             hold: LegalHold::from_columns(record.hold_time, record.hold_by, record.hold_reason),
             access: Some(FileAccess::default()),
             state_reason: None,
+        };
+        if let Some(columns) = record.damage {
+            file.mark_record_damaged(&columns);
         }
+        file
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn damaged_record_is_read_without_its_damaged_columns() {
+        let mut row = json!({
+            "version": 2, "revision": 3, "owner_id": "alice", "created_by": "alice", "name": "a",
+            "original_name": "a", "category": "report", "title": "", "description": "", "metadata": {"n": 1},
+            "visibility": Visibility::Owner.number(), "create_time": "2026-01-01T00:00:00Z", "expire_time": null,
+            "deletion_time": null, "retain_until_time": null, "hold_time": null, "hold_by": null,
+            "hold_reason": null, "tags": ["x"], "attachments": [],
+        });
+        let read = |text: String| FileRecord::read(&RawValue::from_string(text).unwrap());
+        let intact = read(row.to_string()).unwrap();
+        assert_eq!((intact.damage.as_deref(), intact.metadata.len()), (None, 1));
+
+        row["retain_until_time"] = json!("10000-01-01T00:00:00+00:00");
+        let damaged = read(row.to_string().replace("{\"n\":1}", "{\"n\":1e400}")).unwrap();
+        let columns = damaged.damage.unwrap();
+        assert!(columns.contains("retain_until_time") && columns.contains("metadata"), "{columns}");
+        assert_eq!((damaged.retain_until_time, damaged.metadata), (Some(TIMESTAMP_MAX), Map::new()));
+        assert_eq!((damaged.name.as_str(), damaged.tags.len()), ("a", 1));
+
+        row["name"] = Value::Null;
+        read(row.to_string()).unwrap_err();
     }
 }

@@ -91,7 +91,7 @@ pub async fn insert(tx: &mut TenantTx, copy: &FileCopy<'_>) -> Result<File, DbEr
         ))
         .returning(FileRow::as_returning());
     let row: FileRow = query("copy file", insert).one(tx.connection()?).await?;
-    row.into_file()
+    Ok(row.into_file())
 }
 
 /// Copies the tags of the source.

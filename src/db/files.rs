@@ -13,12 +13,12 @@ use super::{
     DbError, SystemTx, TenantTx, Viewer,
     schema::{file_readers, files, uploads},
     sql::{
-        AcrossTenants as _, IsOfViewer, OfTenant as _, days, greatest, literal, now, now_plus, query, sql,
-        statement,
+        AcrossTenants as _, Damage, IsOfViewer, OfTenant as _, Readable, days, greatest, literal, now,
+        now_plus, query, sql, statement,
     },
 };
 use crate::domain::{
-    clock::Timestamp,
+    clock::{TIMESTAMP_MAX, Timestamp},
     digest::Digest,
     file::{ContentState, File, LegalHold, ScanStatus, StateReason, Trash, Visibility},
     ids::{FileId, TenantId},
@@ -34,6 +34,8 @@ pub(super) const COLUMNS: &str = "f.tenant_id, f.id, f.owner_id, f.created_by, f
     f.create_time, f.update_time, f.delete_time, f.purge_time, f.archive_time, f.expire_time, f.deletion_time, \
     f.retain_until_time, f.hold_time, f.hold_by, f.hold_reason, f.state_reason";
 
+/// A row of `files`. A column that cannot be read damages the record and not the query; see
+/// [`into_file`](Self::into_file).
 #[derive(Queryable, QueryableByName, Selectable)]
 #[diesel(table_name = files, check_for_backend(diesel::pg::Pg))]
 pub(super) struct FileRow {
@@ -47,37 +49,53 @@ pub(super) struct FileRow {
     category: String,
     title: String,
     description: String,
-    metadata: serde_json::Value,
-    visibility: Visibility,
+    metadata: Readable<serde_json::Value>,
+    visibility: Readable<Visibility>,
     version: i32,
-    content_state: ContentState,
-    scan_status: ScanStatus,
+    content_state: Readable<ContentState>,
+    scan_status: Readable<ScanStatus>,
     mime_type: String,
     declared_mime_type: String,
-    media_kind: MediaKind,
+    media_kind: Readable<MediaKind>,
     size_bytes: i64,
-    sha256: Option<Digest>,
+    sha256: Readable<Option<Digest>>,
     revision: i64,
-    create_time: Timestamp,
-    update_time: Timestamp,
-    delete_time: Option<Timestamp>,
-    purge_time: Option<Timestamp>,
-    archive_time: Option<Timestamp>,
-    expire_time: Option<Timestamp>,
-    deletion_time: Option<Timestamp>,
-    retain_until_time: Option<Timestamp>,
-    hold_time: Option<Timestamp>,
+    create_time: Readable<Timestamp>,
+    update_time: Readable<Timestamp>,
+    delete_time: Readable<Option<Timestamp>>,
+    purge_time: Readable<Option<Timestamp>>,
+    archive_time: Readable<Option<Timestamp>>,
+    expire_time: Readable<Option<Timestamp>>,
+    deletion_time: Readable<Option<Timestamp>>,
+    retain_until_time: Readable<Option<Timestamp>>,
+    hold_time: Readable<Option<Timestamp>>,
     hold_by: Option<String>,
     hold_reason: Option<String>,
-    state_reason: Option<StateReason>,
+    state_reason: Readable<Option<StateReason>>,
 }
 
 impl FileRow {
     /// Converts the row to a file without tags and attachments, which are in other tables.
-    pub(super) fn into_file(self) -> Result<File, DbError> {
-        let corrupt = |what: &str| DbError::corrupt("read file", what);
-        let serde_json::Value::Object(metadata) = self.metadata else { return Err(corrupt("metadata")) };
-        Ok(File {
+    ///
+    /// If columns cannot be read, the file is in state ERROR, for the reason that its record is damaged. Their
+    /// values are replaced with those that protect the file best: the narrowest visibility and the latest
+    /// times.
+    pub(super) fn into_file(self) -> File {
+        let mut damage = Damage::default();
+        let d = &mut damage;
+        let latest = Some(TIMESTAMP_MAX);
+        let null = serde_json::Value::Null;
+        let metadata = match self.metadata.or_damaged("metadata", d, null) {
+            serde_json::Value::Object(metadata) => metadata,
+            _ => {
+                d.add("metadata", "is not an object");
+                serde_json::Map::new()
+            }
+        };
+        let delete_time = self.delete_time.or_damaged("delete_time", d, latest);
+        let purge_time = self.purge_time.or_damaged("purge_time", d, latest);
+        let hold_time = self.hold_time.or_damaged("hold_time", d, latest);
+        let mut file = File {
             id: self.id,
             tenant_id: self.tenant_id,
             owner_id: self.owner_id,
@@ -91,30 +109,33 @@ impl FileRow {
             metadata,
             tags: Vec::new(),
             attachments: Vec::new(),
-            visibility: self.visibility,
+            visibility: self.visibility.or_damaged("visibility", d, Visibility::Owner),
             version: self.version,
-            content_state: self.content_state,
-            scan_status: self.scan_status,
+            content_state: self.content_state.or_damaged("content_state", d, ContentState::Error),
+            scan_status: self.scan_status.or_damaged("scan_status", d, ScanStatus::NotScanned),
             mime_type: self.mime_type,
             declared_mime_type: self.declared_mime_type,
-            media_kind: self.media_kind,
-            size_bytes: u64::try_from(self.size_bytes).map_err(|_| corrupt("size"))?,
-            sha256: self.sha256,
+            media_kind: self.media_kind.or_damaged("media_kind", d, MediaKind::Other),
+            size_bytes: u64::try_from(self.size_bytes).unwrap_or_default(),
+            sha256: self.sha256.or_damaged("sha256", d, None),
             revision: self.revision,
-            create_time: self.create_time,
-            update_time: self.update_time,
-            trash: self
-                .delete_time
-                .zip(self.purge_time)
+            create_time: self.create_time.or_damaged("create_time", d, TIMESTAMP_MAX),
+            update_time: self.update_time.or_damaged("update_time", d, TIMESTAMP_MAX),
+            trash: delete_time
+                .zip(purge_time)
                 .map(|(delete_time, purge_time)| Trash { delete_time, purge_time }),
-            archive_time: self.archive_time,
-            expire_time: self.expire_time,
-            deletion_time: self.deletion_time,
-            retain_until_time: self.retain_until_time,
-            hold: LegalHold::from_columns(self.hold_time, self.hold_by, self.hold_reason),
+            archive_time: self.archive_time.or_damaged("archive_time", d, latest),
+            expire_time: self.expire_time.or_damaged("expire_time", d, latest),
+            deletion_time: self.deletion_time.or_damaged("deletion_time", d, latest),
+            retain_until_time: self.retain_until_time.or_damaged("retain_until_time", d, latest),
+            hold: LegalHold::from_columns(hold_time, self.hold_by, self.hold_reason),
             access: None,
-            state_reason: self.state_reason,
-        })
+            state_reason: self.state_reason.or_damaged("state_reason", d, None),
+        };
+        if let Some(columns) = damage.found() {
+            file.mark_record_damaged(&columns);
+        }
+        file
     }
 }
 
@@ -130,8 +151,8 @@ pub struct VisibleFile {
 /// The columns of a file, and whether it has a read grant.
 type VisibleRow = (FileRow, bool);
 
-fn visible_file((file, has_read_grant): VisibleRow) -> Result<VisibleFile, DbError> {
-    Ok(VisibleFile { file: file.into_file()?, has_read_grant })
+fn visible_file((file, has_read_grant): VisibleRow) -> VisibleFile {
+    VisibleFile { file: file.into_file(), has_read_grant }
 }
 
 /// A query for the files that row-level security makes visible to the viewer. A macro, because the types of
@@ -154,14 +175,14 @@ macro_rules! visible_files {
 pub async fn get_all(tx: &mut TenantTx, ids: &[FileId]) -> Result<Vec<VisibleFile>, DbError> {
     let files = visible_files!(tx).filter(files::id.eq_any(ids));
     let rows: Vec<VisibleRow> = query("get files", files).load(tx.connection()?).await?;
-    rows.into_iter().map(visible_file).collect()
+    Ok(rows.into_iter().map(visible_file).collect())
 }
 
 /// Returns the file with this id, if it is visible.
 pub async fn get(tx: &mut TenantTx, id: FileId) -> Result<Option<VisibleFile>, DbError> {
     let file = visible_files!(tx).filter(files::id.eq(id));
     let row: Option<VisibleRow> = query("get file", file).first(tx.connection()?).await?;
-    row.map(visible_file).transpose()
+    Ok(row.map(visible_file))
 }
 
 /// Returns whether another viewer than that of the transaction may see and change the file. The policy of the
@@ -193,21 +214,21 @@ pub async fn can_be_changed_by(
 pub async fn get_for_share(tx: &mut TenantTx, id: FileId) -> Result<Option<VisibleFile>, DbError> {
     let file = visible_files!(tx).filter(files::id.eq(id)).for_share();
     let row: Option<VisibleRow> = query("lock file for share", file).first(tx.connection()?).await?;
-    row.map(visible_file).transpose()
+    Ok(row.map(visible_file))
 }
 
 /// Returns the visible files with these ids, and locks them in id order until the transaction ends.
 pub async fn get_all_for_update(tx: &mut TenantTx, ids: &[FileId]) -> Result<Vec<VisibleFile>, DbError> {
     let files = visible_files!(tx).filter(files::id.eq_any(ids)).order(files::id).for_update();
     let rows: Vec<VisibleRow> = query("lock files", files).load(tx.connection()?).await?;
-    rows.into_iter().map(visible_file).collect()
+    Ok(rows.into_iter().map(visible_file).collect())
 }
 
 /// Returns the file with this id, if it is visible, and locks it until the transaction ends.
 pub async fn get_for_update(tx: &mut TenantTx, id: FileId) -> Result<Option<VisibleFile>, DbError> {
     let file = visible_files!(tx).filter(files::id.eq(id)).for_update();
     let row: Option<VisibleRow> = query("lock file", file).first(tx.connection()?).await?;
-    row.map(visible_file).transpose()
+    Ok(row.map(visible_file))
 }
 
 /// Updates columns of a file, and its update time, `updated_by` and revision. Evaluates to the updated file.
@@ -222,7 +243,7 @@ macro_rules! update_file {
             ))
             .returning(FileRow::as_returning());
         let row: FileRow = query($operation, update).one($tx.connection()?).await?;
-        row.into_file()
+        Ok::<File, DbError>(row.into_file())
     }};
 }
 
@@ -287,7 +308,7 @@ pub async fn set_current_version(
         .bind::<Integer, _>(version)
         .one(tx.connection()?)
         .await?;
-    row.into_file()
+    Ok(row.into_file())
 }
 
 /// Updates the revision, the update time and `updated_by` of a file after a change in another table.
@@ -341,7 +362,7 @@ pub async fn list_after(tx: &mut TenantTx, after: Option<FileId>, limit: i64) ->
         .limit(limit)
         .select(FileRow::as_select());
     let rows: Vec<FileRow> = query("list files by id", page).load(tx.connection()?).await?;
-    rows.into_iter().map(FileRow::into_file).collect()
+    Ok(rows.into_iter().map(FileRow::into_file).collect())
 }
 
 /// Returns whether a file, including the trash, or an open resumable upload has this category.

@@ -101,7 +101,7 @@ fn collect(rows: Vec<ScannedRow>, query: &PageQuery<'_>, budget: usize) -> Resul
         if files.len() == query.size {
             return Ok(Page { files, next: last });
         }
-        let file = row.file.into_file()?;
+        let file = row.file.into_file();
         last = Some(position(&file, query.order.key));
         if row.matches {
             files.push(file);
@@ -324,7 +324,8 @@ impl Sql {
         }
         self.mime_types(&filter.mime_types);
         if let Some(prefix) = &filter.name_prefix {
-            self.with(" AND f.name ^@ ", BindValue::Text(prefix.clone()));
+            // Names keep the normalization form that was sent; the prefix is in NFC.
+            self.with(" AND normalize(f.name, NFC) ^@ ", BindValue::Text(prefix.clone()));
         }
         if let Some(size) = filter.size_bytes_min {
             self.with(" AND f.size_bytes >= ", BindValue::Big(size));

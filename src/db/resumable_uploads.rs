@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{
     DbError, TenantTx,
     schema::uploads,
-    sql::{OfTenant as _, literal, now, query, sql, statement},
+    sql::{Damage, OfTenant as _, Readable, literal, now, query, sql, statement},
     uploads::{UploadLease, held_upload},
 };
 use crate::domain::{
@@ -74,7 +74,7 @@ struct Row {
     created_by: String,
     create_time: Timestamp,
     #[diesel(sql_type = Jsonb)]
-    spec: serde_json::Value,
+    spec: Readable<serde_json::Value>,
     #[diesel(sql_type = BigInt)]
     part_size_bytes: i64,
     sniffed_mime_type: Option<String>,
@@ -98,40 +98,66 @@ const COLUMNS: &str =
      ORDER BY v.create_time LIMIT 1) AS file_id";
 
 impl Row {
-    fn into_upload(self) -> Result<StoredUpload, DbError> {
+    fn into_upload(mut self) -> Result<StoredUpload, DbError> {
         let corrupt = |what: &str| DbError::corrupt("read upload", what);
-        let bytes = |count: i64| u64::try_from(count).map_err(|_| corrupt("size"));
-        let spec: ResolvedSpec = serde_json::from_value(self.spec).map_err(|_| corrupt("spec"))?;
+        let spec = self.take_spec().map_err(|error| corrupt(&error))?;
         Ok(StoredUpload {
-            upload: Upload {
-                id: self.lease.id,
-                state: self.state,
-                name: match &spec.checked.destination {
-                    Destination::NewFile(file) => Some(file.name.clone()),
-                    Destination::NewVersion(_) => None,
-                },
-                size_bytes: spec.checked.size_bytes,
-                part_size_bytes: bytes(self.part_size_bytes)?,
-                persisted_size_bytes: bytes(self.persisted_size_bytes)?,
-                created_by: self.created_by,
-                create_time: self.create_time,
-                expire_time: self.lease_expire_time,
-                file: self.file_id.filter(|_| self.state == UploadState::Committed),
-            },
+            upload: self.upload(Some(&spec)),
             spec,
             lease: self.lease,
-            reserved_bytes: bytes(self.reserved_bytes)?,
+            reserved_bytes: u64::try_from(self.reserved_bytes).map_err(|_| corrupt("size"))?,
             blob_id: self.blob_id,
             provider: self.provider,
             key: self.key,
             bytes: match (self.multipart_id, self.staging_key) {
                 (Some(multipart_id), None) => UploadedBytes::Multipart(multipart_id),
                 (None, Some(staging_key)) => UploadedBytes::Staged(staging_key),
-                _ => return Err(DbError::corrupt("read upload", "multipart_id and staging_key")),
+                _ => return Err(corrupt("multipart_id and staging_key")),
             },
             is_direct: self.is_direct,
             sniffed_mime_type: self.sniffed_mime_type,
         })
+    }
+
+    /// Returns the part that callers see. It lacks the name and the size if the spec cannot be read, so that
+    /// one unreadable upload does not fail the list.
+    fn into_listed(mut self) -> Upload {
+        let spec = self.take_spec();
+        if let Err(error) = &spec {
+            tracing::error!(upload = %self.lease.id, error, "failed to read the spec of an upload");
+        }
+        self.upload(spec.ok().as_ref())
+    }
+
+    /// Reads the spec, or returns the reason that it cannot be read.
+    fn take_spec(&mut self) -> Result<ResolvedSpec, String> {
+        let mut damage = Damage::default();
+        let null = Readable::new(serde_json::Value::Null);
+        let spec = std::mem::replace(&mut self.spec, null);
+        let spec = spec.or_damaged("spec", &mut damage, serde_json::Value::Null);
+        match damage.found() {
+            Some(reason) => Err(reason),
+            None => serde_json::from_value(spec).map_err(|error| format!("spec: {error}")),
+        }
+    }
+
+    fn upload(&self, spec: Option<&ResolvedSpec>) -> Upload {
+        let bytes = |count: i64| u64::try_from(count).unwrap_or_default();
+        Upload {
+            id: self.lease.id,
+            state: self.state,
+            name: spec.and_then(|spec| match &spec.checked.destination {
+                Destination::NewFile(file) => Some(file.name.clone()),
+                Destination::NewVersion(_) => None,
+            }),
+            size_bytes: spec.and_then(|spec| spec.checked.size_bytes),
+            part_size_bytes: bytes(self.part_size_bytes),
+            persisted_size_bytes: bytes(self.persisted_size_bytes),
+            created_by: self.created_by.clone(),
+            create_time: self.create_time,
+            expire_time: self.lease_expire_time,
+            file: self.file_id.filter(|_| self.state == UploadState::Committed),
+        }
     }
 }
 
@@ -229,7 +255,7 @@ pub async fn list(
     created_by: Option<&str>,
     after: Option<UploadId>,
     limit: i64,
-) -> Result<Vec<StoredUpload>, DbError> {
+) -> Result<Vec<Upload>, DbError> {
     // As in `get`. Two texts, because each uses a partial index of its own.
     let text = match created_by {
         Some(_) => list_text!("u.created_by = $3"),
@@ -242,5 +268,5 @@ pub async fn list(
         .bind::<BigInt, _>(limit)
         .load(tx.connection()?)
         .await?;
-    rows.into_iter().map(Row::into_upload).collect()
+    Ok(rows.into_iter().map(Row::into_listed).collect())
 }

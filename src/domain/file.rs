@@ -37,6 +37,8 @@ sql_enum! {
         ObjectDamaged = 2 => "object_damaged",
         /// The uploaded bytes differ from the declared ones.
         ChecksumMismatch = 3 => "checksum_mismatch",
+        /// The record of the file cannot be read. Never stored: it is found while a row is read.
+        RecordDamaged = 4 => "record_damaged",
     }
 }
 
@@ -233,6 +235,18 @@ impl File {
     /// Returns the etag: the version number and the revision. It changes with every change of the file.
     pub fn etag(&self) -> String {
         format!("{}-{}", self.version, self.revision)
+    }
+
+    /// Puts the file in state ERROR, because these columns of its record cannot be read, and logs its id.
+    pub fn mark_record_damaged(&mut self, columns: &str) {
+        tracing::error!(tenant = %self.tenant_id, file = %self.id, columns, "failed to read the record of a file");
+        self.content_state = ContentState::Error;
+        self.state_reason = Some(StateReason::RecordDamaged);
+    }
+
+    /// Returns whether parts of the record cannot be read and have been replaced.
+    pub fn has_damaged_record(&self) -> bool {
+        self.state_reason == Some(StateReason::RecordDamaged)
     }
 
     /// Returns whether the file is under a legal hold or in retention, so that it cannot be purged.

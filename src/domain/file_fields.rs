@@ -4,18 +4,20 @@
 use chrono::TimeDelta;
 use serde_json::{Map, Value};
 
-use super::{clock::Timestamp, policy::Policy, text, violations::Violations};
+use super::{clock::Timestamp, file_name::clean_name, policy::Policy, text, violations::Violations};
 
 /// The longest retention, in days: a century.
 pub const RETENTION_DAYS_MAX: i32 = 36_500;
 
-/// Checks that a name is one line and that its extension is not blocked.
-pub fn check_name(field: &str, name: &str, policy: &Policy, violations: &mut Violations) {
-    violations.ok_or_add(field, text::check_line(name, text::NAME_CHARACTERS_MAX));
-    if let Some(extension) = policy.blocked_extension(name) {
+/// Checks a name by the rule of [`file_name`](super::file_name), then that its extension is not blocked.
+/// Returns the name to store.
+pub fn check_name(field: &str, name: &str, policy: &Policy, violations: &mut Violations) -> String {
+    let Some(name) = violations.ok_or_add(field, clean_name(name)) else { return String::new() };
+    if let Some(extension) = policy.blocked_extension(&name) {
         violations
             .add(field, format!("files with the extension `{extension}` are blocked by the tenant's policy"));
     }
+    name
 }
 
 /// Checks that the policy contains the category.
@@ -41,14 +43,17 @@ pub fn check_change_description(field: &str, text: &str, violations: &mut Violat
     violations.ok_or_add(field, text::check_optional_line(text, text::CHANGE_DESCRIPTION_CHARACTERS_MAX));
 }
 
-/// Checks tags, and returns them sorted bytewise and without duplicates.
+/// Checks tags, and returns them in NFC, sorted bytewise and without duplicates.
 pub fn check_tags(field: &str, tags: &[String], violations: &mut Violations) -> Vec<String> {
     if tags.len() > text::TAGS_MAX {
         violations.add(field, format!("must have at most {} tags, has {}", text::TAGS_MAX, tags.len()));
         return Vec::new();
     }
     let line = |(index, tag): (usize, &String)| {
-        violations.ok_or_add(&format!("{field}[{index}]"), text::check_line(tag, text::TAG_CHARACTERS_MAX))
+        violations.ok_or_add(
+            &format!("{field}[{index}]"),
+            text::check_line(&text::to_nfc(tag), text::TAG_CHARACTERS_MAX),
+        )
     };
     let mut tags: Vec<String> = tags.iter().enumerate().filter_map(line).collect();
     tags.sort();

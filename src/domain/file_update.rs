@@ -35,9 +35,7 @@ impl FileUpdate {
     /// whether a new category allows the existing versions of the file.
     #[must_use]
     pub fn check(mut self, policy: &Policy, now: Timestamp, violations: &mut Violations) -> Self {
-        if let Some(name) = &self.name {
-            fields::check_name("file.name", name, policy, violations);
-        }
+        self.name = self.name.map(|name| fields::check_name("file.name", &name, policy, violations));
         if let Some(category) = &self.category {
             fields::check_category("file.category", category, policy, violations);
         }

@@ -1,6 +1,9 @@
 //! Media types: resolution of the declared type and the type that is detected in the bytes.
 
-use super::{sql_enum::sql_enum, text::extension};
+use super::{
+    media_names::{binary_type_from_extension, canonical_name, is_same_type, text_type_from_extension},
+    sql_enum::sql_enum,
+};
 
 sql_enum! {
     /// The kind of a file, by its resolved media type. Size limits and usage are per kind.
@@ -53,58 +56,45 @@ pub struct ResolvedType {
     pub is_corrected: bool,
 }
 
-/// Resolves the media type of a file.
+/// Resolves the media type of the file with this name.
 ///
-/// A type that is detected in the bytes takes precedence over the declared one. The declared type is used if
-/// detection is ambiguous: for text types and containers (CSV and Markdown, DOCX and ZIP).
-pub fn resolve_type(declared: &str, sniffed: Option<&str>) -> ResolvedType {
+/// A type that is detected in the bytes takes precedence over the declared one, because a declaration can be
+/// wrong or deceptive. Two kinds of bytes do not determine the type: containers (DOCX is a ZIP file), for which
+/// the declared type is used, and text (CSV, JSON, Markdown), for which the declared type is used, or else the
+/// extension of the name.
+pub fn resolve_type(declared: &str, sniffed: Option<&str>, name: &str) -> ResolvedType {
     let declared = essence(declared);
     let keep = |mime_type: &str| ResolvedType { mime_type: mime_type.to_owned(), is_corrected: false };
     match (declared.as_str(), sniffed) {
-        ("" | UNKNOWN, Some(sniffed)) => keep(sniffed),
+        ("" | UNKNOWN, Some(sniffed)) => keep(refine_text(sniffed, name)),
         ("" | UNKNOWN, None) => keep(UNKNOWN),
         (declared, None) => keep(declared),
-        (declared, Some(sniffed)) if declared == sniffed => keep(declared),
+        (declared, Some(sniffed)) if is_same_type(declared, sniffed) && !is_text(declared) => keep(sniffed),
         (declared, Some(sniffed)) if is_refinement(declared, sniffed) => keep(declared),
-        (declared, Some(sniffed)) => {
-            ResolvedType { mime_type: sniffed.to_owned(), is_corrected: is_contradiction(declared, sniffed) }
-        }
+        (declared, Some(sniffed)) => ResolvedType {
+            mime_type: refine_text(sniffed, name).to_owned(),
+            is_corrected: is_contradiction(declared, sniffed),
+        },
     }
+}
+
+/// Returns the type of text from the extension of its name. Types of other bytes are unchanged.
+fn refine_text<'a>(sniffed: &'a str, name: &str) -> &'a str {
+    text_type_from_extension(name).filter(|_| is_text(sniffed)).unwrap_or(sniffed)
 }
 
 /// Returns the media type that is checked against a list of allowed types.
 ///
-/// It is the resolved type. If that is unknown, it is determined from the extension of `name`. A ZIP file in
+/// It is the resolved type. If that is unknown, and the bytes are therefore no text, it is determined from the
+/// extension of `name`. A ZIP file in
 /// which no office file was detected counts as a ZIP file, regardless of its declared type.
 pub fn type_for_check(resolved: &str, sniffed: Option<&str>, name: &str) -> String {
     match (sniffed, resolved) {
         (Some(ZIP_CONTAINER), _) => ZIP_CONTAINER,
-        (_, UNKNOWN | OLE_CONTAINER) => type_from_extension(name).unwrap_or(resolved),
+        (_, UNKNOWN | OLE_CONTAINER) => binary_type_from_extension(name).unwrap_or(resolved),
         (_, resolved) => resolved,
     }
     .to_owned()
-}
-
-/// Returns the media type for the extension of a name. Contains only types that occur in lists of allowed
-/// types.
-fn type_from_extension(name: &str) -> Option<&'static str> {
-    Some(match extension(name)?.as_str() {
-        "pdf" => "application/pdf",
-        "doc" => "application/msword",
-        "docx" => "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
-        "xls" => "application/vnd.ms-excel",
-        "xlsx" => "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
-        "jpg" | "jpeg" => "image/jpeg",
-        "png" => "image/png",
-        "gif" => "image/gif",
-        "webp" => "image/webp",
-        "svg" => "image/svg+xml",
-        "mp4" => "video/mp4",
-        "webm" => "video/webm",
-        "mov" => "video/quicktime",
-        "mp3" => "audio/mpeg",
-        _ => return None,
-    })
 }
 
 /// Returns whether the declared type contradicts the detected one: both are known and of different families.
@@ -125,6 +115,7 @@ fn is_document_container(mime_type: &str) -> bool {
 }
 
 fn is_text(mime_type: &str) -> bool {
+    let mime_type = canonical_name(mime_type);
     family(mime_type) == "text"
         || mime_type.ends_with("+xml")
         || mime_type.ends_with("+json")
@@ -132,14 +123,9 @@ fn is_text(mime_type: &str) -> bool {
             mime_type,
             "application/json"
                 | "application/x-ndjson"
-                | "application/xml"
                 | "application/yaml"
-                | "application/x-yaml"
                 | "application/toml"
                 | "application/sql"
-                | "application/javascript"
-                | "application/x-javascript"
-                | "application/ecmascript"
                 | "application/typescript"
                 | "application/x-sh"
                 | "message/rfc822"
@@ -187,7 +173,7 @@ mod tests {
     use super::*;
 
     fn resolved(declared: &str, sniffed: Option<&str>) -> (String, bool) {
-        let ResolvedType { mime_type, is_corrected } = resolve_type(declared, sniffed);
+        let ResolvedType { mime_type, is_corrected } = resolve_type(declared, sniffed, "");
         (mime_type, is_corrected)
     }
 
@@ -210,6 +196,49 @@ mod tests {
     }
 
     #[test]
+    fn aliases_are_no_correction() {
+        assert_eq!(resolved("image/heif", Some("image/heic")), ("image/heic".into(), false));
+        assert_eq!(resolved("audio/x-m4a", Some("audio/mp4")), ("audio/mp4".into(), false));
+        assert_eq!(
+            resolved("application/x-zip-compressed", Some(ZIP_CONTAINER)),
+            (ZIP_CONTAINER.into(), false)
+        );
+    }
+
+    #[test]
+    fn text_has_declared_type_or_that_of_its_extension() {
+        let text = Some("text/plain");
+        for (declared, name, expected) in [
+            ("text/csv", "a.txt", "text/csv"),
+            ("application/csv", "a", "application/csv"),
+            ("text/vcard", "a", "text/vcard"),
+            ("application/ndjson", "a", "application/ndjson"),
+            ("", "data.csv", "text/csv"),
+            ("application/octet-stream", "data.tsv", "text/tab-separated-values"),
+            ("", "data.json", "application/json"),
+            ("", "data.jsonl", "application/x-ndjson"),
+            ("", "README.md", "text/markdown"),
+            ("", "style.css", "text/css"),
+            ("", "feed.xml", "text/xml"),
+            ("", "page.html", "text/html"),
+            ("", "drawing.svg", "image/svg+xml"),
+            ("", "meeting.ics", "text/calendar"),
+            ("", "team.vcf", "text/vcard"),
+            ("", "chart.yml", "application/yaml"),
+            ("", "notes", "text/plain"),
+            ("", "photo.png", "text/plain"),
+            // Windows declares this type for CSV files if Excel is installed.
+            ("application/vnd.ms-excel", "data.csv", "text/csv"),
+        ] {
+            assert_eq!(resolve_type(declared, text, name).mime_type, expected, "{declared} {name}");
+        }
+        // The extension says nothing about bytes that are no text.
+        assert_eq!(resolve_type("", None, "data.csv").mime_type, UNKNOWN);
+        assert_eq!(resolve_type("", Some("image/png"), "data.csv").mime_type, "image/png");
+        assert_eq!(type_for_check(UNKNOWN, None, "data.csv"), UNKNOWN);
+    }
+
+    #[test]
     fn only_known_types_of_different_families_conflict() {
         let docx = "application/vnd.openxmlformats-officedocument.wordprocessingml.document";
         let agree = [
@@ -228,12 +257,12 @@ mod tests {
             ("image/", Some("text/plain")),
         ];
         for (declared, sniffed) in agree {
-            assert!(!resolve_type(declared, sniffed).is_corrected, "{declared} {sniffed:?}");
+            assert!(!resolve_type(declared, sniffed, "").is_corrected, "{declared} {sniffed:?}");
         }
         for (declared, sniffed) in
             [("image/png", ZIP_CONTAINER), ("text/plain", "image/png"), ("video/mp4", "text/plain")]
         {
-            assert!(resolve_type(declared, Some(sniffed)).is_corrected, "{declared} {sniffed}");
+            assert!(resolve_type(declared, Some(sniffed), "").is_corrected, "{declared} {sniffed}");
         }
     }
 
@@ -254,7 +283,7 @@ mod tests {
     fn type_check_uses_bytes_then_declaration_then_extension() {
         let docx = "application/vnd.openxmlformats-officedocument.wordprocessingml.document";
         let check = |declared: &str, sniffed: Option<&str>, name: &str| {
-            type_for_check(&resolve_type(declared, sniffed).mime_type, sniffed, name)
+            type_for_check(&resolve_type(declared, sniffed, name).mime_type, sniffed, name)
         };
         assert_eq!(check("image/png", Some("application/pdf"), "a.png"), "application/pdf");
         assert_eq!(check("image/png", None, "a.pdf"), "image/png");

@@ -1,7 +1,13 @@
-//! Validation of text from callers: names, titles, tags, external ids. Text is stored unchanged. Only the
-//! length and control characters are checked, because names can be in any language.
+//! Validation of text from callers: titles, tags, external ids, and names of files, for which
+//! [`file_name`](super::file_name) has further rules.
+//!
+//! Text is stored unchanged, except tags: text that looks the same can consist of different characters (`é` is
+//! one or two), so tags are stored in the normalization form NFC, and filters compare in it. Only the length,
+//! control characters and line separators are checked, because text can be in any language.
 
 use std::fmt;
+
+use unicode_normalization::UnicodeNormalization as _;
 
 /// The maximum length of a display name, in characters.
 pub const NAME_CHARACTERS_MAX: usize = 255;
@@ -40,6 +46,14 @@ pub enum TextError {
     },
     /// The text contains a control character.
     ControlCharacter(char),
+    /// A line contains a line or paragraph separator.
+    LineSeparator(char),
+    /// A name contains a character that overrides the direction of text.
+    DirectionOverride(char),
+    /// A name contains no visible character other than dots.
+    OnlyDotsOrBlanks,
+    /// A name is that of an NTFS stream.
+    StreamName,
 }
 
 impl fmt::Display for TextError {
@@ -50,12 +64,27 @@ impl fmt::Display for TextError {
             Self::ControlCharacter(character) => {
                 write!(f, "must not contain control characters, has U+{:04X}", u32::from(*character))
             }
+            Self::LineSeparator(character) => {
+                write!(f, "must be one line, has U+{:04X}", u32::from(*character))
+            }
+            Self::DirectionOverride(character) => write!(
+                f,
+                "must not contain characters that override the direction of text, has U+{:04X}",
+                u32::from(*character)
+            ),
+            Self::OnlyDotsOrBlanks => f.write_str("must have a visible character that is not a dot"),
+            Self::StreamName => f.write_str("must not be the name of an NTFS stream, such as `a.exe::$DATA`"),
         }
     }
 }
 
+/// Returns the text in the normalization form NFC, in which equal text has equal characters.
+pub fn to_nfc(text: &str) -> String {
+    text.nfc().collect()
+}
+
 /// Checks a line of text: it must not be empty, have at most `max` characters, and contain no control
-/// characters.
+/// characters and line separators.
 ///
 /// # Errors
 /// Returns the reason if the text is rejected.
@@ -75,7 +104,9 @@ pub fn check_optional_line(text: &str, max: usize) -> Result<String, TextError> 
     if length > max {
         return Err(TextError::TooLong { length, max, unit: "characters" });
     }
-    match text.chars().find(|character| character.is_control()) {
+    let is_separator = |character: char| matches!(character, '\u{2028}' | '\u{2029}');
+    match text.chars().find(|character| character.is_control() || is_separator(*character)) {
+        Some(character) if is_separator(character) => Err(TextError::LineSeparator(character)),
         Some(character) => Err(TextError::ControlCharacter(character)),
         None => Ok(text.to_owned()),
     }
@@ -122,6 +153,15 @@ mod tests {
     fn rejects_control_characters() {
         for name in ["a\0b", "a\r\nb", "\u{1b}[31m", "a\u{85}b"] {
             assert!(matches!(check_line(name, 255), Err(TextError::ControlCharacter(_))), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn line_separators_are_not_part_of_a_line() {
+        for separator in ['\u{2028}', '\u{2029}'] {
+            let text = format!("a{separator}b");
+            assert_eq!(check_line(&text, 255), Err(TextError::LineSeparator(separator)));
+            assert_eq!(check_block(&text, 255).as_deref(), Ok(text.as_str()));
         }
     }
 

@@ -79,7 +79,7 @@ impl UploadSpec {
             return self.check_version();
         }
         let mut violations = std::mem::take(&mut self.parse_violations);
-        fields::check_name("spec.name", &self.name, policy, &mut violations);
+        self.name = fields::check_name("spec.name", &self.name, policy, &mut violations);
         let size_bytes = self.check_size(&mut violations);
         let sha256 = self
             .sha256

@@ -1,12 +1,14 @@
 //! Detects a media type from the first bytes of a file.
 
-use crate::domain::media_type::OLE_CONTAINER;
+use crate::domain::{media_names::canonical_name, media_type::OLE_CONTAINER};
 
 /// The number of bytes examined. They contain every relevant signature; office files are identified by
 /// the first entries of the archive.
 pub const SNIFF_BYTES_MAX: usize = 8 * 1024;
 
-/// Returns the media type detected from the first bytes, or `None` if they are ambiguous.
+/// Returns the media type detected from the first bytes, or `None` if they are ambiguous. Uses registered names.
+///
+/// Text in UTF-8, UTF-16 or Latin-1 is `text/plain`, unless it begins like one of the types that are recognized.
 pub fn sniff_media_type(head: &[u8]) -> Option<String> {
     if head.is_empty() {
         return None;
@@ -20,10 +22,15 @@ pub fn sniff_media_type(head: &[u8]) -> Option<String> {
     {
         return Some(office.to_owned());
     }
+    if let Some(text) = decode_utf16(head) {
+        return sniff_media_type(text.as_bytes());
+    }
     // Both libraries look for signatures; the first one also inspects media containers, the second one covers
     // more types.
     let known = match infer::get(head) {
-        Some(kind) => kind.mime_type().to_owned(),
+        // The library's name for files whose images are coded in HEVC; other HEIF files have that name.
+        Some(kind) if kind.mime_type() == "image/heif" => "image/heic".to_owned(),
+        Some(kind) => canonical_name(kind.mime_type()).to_owned(),
         None => file_format::FileFormat::from_bytes(head).media_type().to_owned(),
     };
     match known.as_str() {
@@ -72,14 +79,62 @@ fn is_svg(head: &[u8]) -> bool {
     rest.strip_prefix("<svg").is_some_and(|after| after.starts_with([' ', '>', '\n', '\r', '\t', '/']))
 }
 
-/// Whether the bytes are UTF-8 without NUL, except for a truncated character at the end.
+/// Whether the bytes are text in UTF-8 or in Latin-1.
 fn looks_like_text(head: &[u8]) -> bool {
+    is_utf8(head) || is_latin1(head)
+}
+
+/// Whether the bytes are UTF-8 without NUL, except for a truncated character at the end.
+fn is_utf8(head: &[u8]) -> bool {
     let valid_bytes = match std::str::from_utf8(head) {
         Ok(_) => head.len(),
         Err(error) if error.error_len().is_none() => error.valid_up_to(),
         Err(_) => return false,
     };
     valid_bytes > 0 && !head.contains(&0)
+}
+
+/// Whether the bytes are text in Latin-1 or in Windows-1252, its superset: without control characters, and mostly
+/// in ASCII, as text in the languages that use these encodings is.
+fn is_latin1(head: &[u8]) -> bool {
+    let is_control = |byte: u8| {
+        (byte < b' ' && !b"\t\n\r\x0c".contains(&byte))
+            || [0x7f, 0x81, 0x8d, 0x8f, 0x90, 0x9d].contains(&byte)
+    };
+    let ascii_count = head.iter().filter(|byte| byte.is_ascii()).count();
+    // Short noise can consist of printable bytes only.
+    const ASCII_PERCENT_MIN: usize = 60;
+    ascii_count * 100 >= head.len() * ASCII_PERCENT_MIN && !head.iter().any(|byte| is_control(*byte))
+}
+
+/// Decodes text in UTF-16. Without a byte order mark, only text in mostly ASCII is recognized: every second byte
+/// of it is zero.
+fn decode_utf16(head: &[u8]) -> Option<String> {
+    let (is_big_endian, text) = match head {
+        [0xff, 0xfe, text @ ..] => (false, text),
+        [0xfe, 0xff, text @ ..] => (true, text),
+        _ => (is_mostly_zero(head, 0).then_some(true).or(is_mostly_zero(head, 1).then_some(false))?, head),
+    };
+    let unit = |pair: &[u8]| match is_big_endian {
+        true => u16::from_be_bytes([pair[0], pair[1]]),
+        false => u16::from_le_bytes([pair[0], pair[1]]),
+    };
+    let mut units: Vec<u16> = text.chunks_exact(2).map(unit).collect();
+    // The last character can be truncated.
+    units.pop_if(|last| (0xd800..0xdc00).contains(last));
+    let decoded = String::from_utf16(&units).ok()?;
+    let is_forbidden = |c: char| {
+        (c.is_control() && !matches!(c, '\t' | '\n' | '\r' | '\u{c}' | '\u{85}')) || c == '\u{fffe}'
+    };
+    (!decoded.is_empty() && !decoded.contains(is_forbidden)).then_some(decoded)
+}
+
+/// Whether at least nine tenths of the bytes at even (0) or odd (1) offsets are zero, and of the others none.
+fn is_mostly_zero(head: &[u8], offset: usize) -> bool {
+    const UNITS_MIN: usize = 4;
+    let units = head.len() / 2;
+    let zeros = |offset: usize| head.chunks_exact(2).filter(|pair| pair[offset] == 0).count();
+    units >= UNITS_MIN && zeros(offset) * 10 >= units * 9 && zeros(1 - offset) == 0
 }
 
 #[cfg(test)]
@@ -151,6 +206,63 @@ mod tests {
         assert_eq!(sniff_media_type("Grüße, 世界".as_bytes()).as_deref(), Some("text/plain"));
         let cut_in_a_character = &"日本".as_bytes()[..4];
         assert_eq!(sniff_media_type(cut_in_a_character).as_deref(), Some("text/plain"));
+    }
+
+    /// Returns the first box of a file in the ISO base media format.
+    fn ftyp(brand: &[u8; 4], compatible: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(16 + compatible.len()).unwrap().to_be_bytes();
+        [&length[..], b"ftyp", brand, &[0; 4], compatible, &[0, 0, 0, 8], b"mdat"].concat()
+    }
+
+    #[test]
+    fn detected_types_have_registered_names() {
+        for (head, mime_type) in [
+            (ftyp(b"heic", b"mif1heic"), "image/heic"),
+            (ftyp(b"heix", b"mif1"), "image/heic"),
+            (ftyp(b"mif1", b"mif1heic"), "image/heic"),
+            (ftyp(b"M4A ", b"M4A mp42"), "audio/mp4"),
+            (ftyp(b"avif", b"avifmif1"), "image/avif"),
+            (ftyp(b"isom", b"isomiso2"), "video/mp4"),
+            (ftyp(b"qt  ", b"qt  "), "video/quicktime"),
+            (b"fLaC\0\0\0\x22".to_vec(), "audio/flac"),
+        ] {
+            assert_eq!(sniff_media_type(&head).as_deref(), Some(mime_type));
+        }
+    }
+
+    #[test]
+    fn text_in_older_encodings_is_text() {
+        let utf16 = |text: &str, bom: &[u8], to_bytes: fn(u16) -> [u8; 2]| {
+            [bom, &text.encode_utf16().flat_map(to_bytes).collect::<Vec<u8>>()].concat()
+        };
+        for text in [
+            b"Gr\xfc\xdfe aus K\xf6ln; 5 \x80\r\n".to_vec(),
+            b"nom;pr\xe9nom\r\nZo\xe9;Ren\xe9e\r\n".to_vec(),
+            utf16("日本語のテキスト 🦀\n", b"\xff\xfe", u16::to_le_bytes),
+            utf16("日本語のテキスト 🦀\n", b"\xfe\xff", u16::to_be_bytes),
+            utf16("name;größe\r\n", b"", u16::to_le_bytes),
+            utf16("name;größe\r\n", b"", u16::to_be_bytes),
+        ] {
+            assert_eq!(sniff_media_type(&text).as_deref(), Some("text/plain"), "{text:?}");
+        }
+        let svg = utf16("<?xml version=\"1.0\"?><svg/>", b"\xff\xfe", u16::to_le_bytes);
+        assert_eq!(sniff_media_type(&svg).as_deref(), Some("image/svg+xml"));
+        let cut = utf16("🦀🦀🦀", b"\xff\xfe", u16::to_le_bytes);
+        assert_eq!(sniff_media_type(&cut[..cut.len() - 2]).as_deref(), Some("text/plain"));
+    }
+
+    #[test]
+    fn binary_data_is_no_text() {
+        for data in [
+            b"\xff\xfe\x01\0\x02\0".to_vec(),
+            b"\xff\xfe\0\xd8\0\xd8".to_vec(),
+            b"abc\x01def".to_vec(),
+            b"\xe4\xf6\xfc\xdf".to_vec(),
+            vec![0; 64],
+            b"a\0b\0\0\0c\0d\0".to_vec(),
+        ] {
+            assert_eq!(sniff_media_type(&data).as_deref(), None, "{data:?}");
+        }
     }
 
     #[test]

@@ -95,7 +95,7 @@ pub use self::{
     decorator::{Attempt, Decorator, Operation},
     error::{StorageError, StorageErrorKind},
     extension::ObjectStorageExt,
-    import_source::{ImportSource, SourceKeys},
+    import_source::{EntryProblem, ImportSource, SourceEntry, SourceKeys},
     object::{ListPage, MultipartId, MultipartInfo, MultipartPage, ObjectInfo, PartReceipt, PutOptions},
     payload::Payload,
     presign::{PresignRequest, PresignedUrl},

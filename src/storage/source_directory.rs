@@ -15,7 +15,10 @@ use bytes::Bytes;
 use futures::{StreamExt, stream};
 use rustix::fs::OFlags;
 
-use super::{SourceObject, StorageError, StorageErrorKind};
+use super::{
+    SourceObject, StorageError, StorageErrorKind,
+    import_source::{EntryProblem, SourceEntry},
+};
 
 /// The smallest chunk size that can be configured for uploads.
 const READ_SIZE_BYTES: u64 = 64 * 1024;
@@ -78,7 +81,8 @@ impl SourceDirectory {
 
     /// Lists the keys that start with a prefix. The prefix is text; it need not end at a directory.
     pub fn list_keys(&self, prefix: &str) -> DirectoryKeys {
-        DirectoryKeys { root: self.root.clone(), prefix: prefix.to_owned(), pending: vec![String::new()] }
+        let root = Pending { key: String::new(), kind: PendingKind::Directory };
+        DirectoryKeys { root: self.root.clone(), prefix: prefix.to_owned(), pending: vec![root] }
     }
 
     fn resolve_key(&self, key: &str) -> Option<PathBuf> {
@@ -93,47 +97,81 @@ impl SourceDirectory {
 pub struct DirectoryKeys {
     root: PathBuf,
     prefix: String,
-    /// Keys still to visit, the next one last. The key of a directory ends with a slash; the key of the root
-    /// is empty.
-    pending: Vec<String>,
+    /// Entries still to visit, the next one last.
+    pending: Vec<Pending>,
+}
+
+/// An entry to visit. The fields are in the order by which entries are sorted.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Pending {
+    /// The key. That of a directory ends with a slash; that of the root is empty.
+    key: String,
+    kind: PendingKind,
+}
+
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum PendingKind {
+    File,
+    Directory,
+    Problem(EntryProblem),
 }
 
 impl DirectoryKeys {
-    /// Returns the next key, or `None` at the end. Symbolic links are skipped: their target is either listed
-    /// under its own key or is outside the directory.
+    /// Returns the next entry, or `None` at the end. An entry that cannot be imported is returned with its
+    /// problem, and does not prevent the others from being listed.
     ///
     /// # Errors
-    /// Returns an error if a directory cannot be read or a file name is not UTF-8.
-    pub async fn next(&mut self) -> Result<Option<String>, StorageError> {
-        while let Some(key) = self.pending.pop() {
-            if !key.is_empty() && !key.ends_with('/') {
-                return Ok(Some(key));
+    /// Returns an error if the directory of the source cannot be read.
+    pub async fn next(&mut self) -> Result<Option<SourceEntry>, StorageError> {
+        while let Some(Pending { key, kind }) = self.pending.pop() {
+            match kind {
+                PendingKind::File => return Ok(Some(SourceEntry::Key(key))),
+                PendingKind::Problem(problem) => return Ok(Some(SourceEntry::Problem { key, problem })),
+                PendingKind::Directory => {}
             }
             let (directory, prefix) = (self.root.join(&key), self.prefix.clone());
-            let mut found = run_blocking(LIST, move || list_entries(&directory, &key, &prefix)).await?;
-            found.sort_unstable_by(|one, two| two.cmp(one));
-            self.pending.append(&mut found);
+            let below = key.clone();
+            match run_blocking(LIST, move || list_entries(&directory, &below, &prefix)).await {
+                Ok(mut found) => {
+                    found.sort_unstable_by(|one, two| two.cmp(one));
+                    self.pending.append(&mut found);
+                }
+                Err(error) if key.is_empty() => return Err(error),
+                // It was deleted in the meantime.
+                Err(error) if error.kind == StorageErrorKind::NotFound => {}
+                Err(error) => {
+                    tracing::warn!(key, %error, "failed to read a directory of an import source");
+                    return Ok(Some(SourceEntry::Problem { key, problem: EntryProblem::Unreadable }));
+                }
+            }
         }
         Ok(None)
     }
 }
 
-fn list_entries(directory: &Path, key: &str, prefix: &str) -> io::Result<Vec<String>> {
+fn list_entries(directory: &Path, key: &str, prefix: &str) -> io::Result<Vec<Pending>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
-        let kind = entry.file_type()?;
-        let name = entry.file_name().into_string().map_err(|name| {
-            io::Error::new(io::ErrorKind::InvalidData, format!("file name {} is not UTF-8", name.display()))
-        })?;
-        let below = format!("{key}{name}");
-        if kind.is_file() && below.starts_with(prefix) {
-            found.push(below);
-        } else if kind.is_dir() {
-            let below = format!("{below}/");
-            if below.starts_with(prefix) || prefix.starts_with(&below) {
-                found.push(below);
-            }
+        let (name, is_utf8) = match entry.file_name().into_string() {
+            Ok(name) => (name, true),
+            Err(name) => (name.to_string_lossy().into_owned(), false),
+        };
+        let mut below = format!("{key}{name}");
+        let kind = match entry.file_type() {
+            _ if !is_utf8 => PendingKind::Problem(EntryProblem::NameNotUtf8),
+            Ok(kind) if kind.is_file() => PendingKind::File,
+            Ok(kind) if kind.is_dir() => PendingKind::Directory,
+            Ok(kind) if kind.is_symlink() => PendingKind::Problem(EntryProblem::Link),
+            Ok(_) => PendingKind::Problem(EntryProblem::NoFile),
+            Err(_) => PendingKind::Problem(EntryProblem::Unreadable),
+        };
+        let is_directory = kind == PendingKind::Directory;
+        if is_directory {
+            below.push('/');
+        }
+        if below.starts_with(prefix) || is_directory && prefix.starts_with(&below) {
+            found.push(Pending { key: below, kind });
         }
     }
     Ok(found)
@@ -162,6 +200,56 @@ mod tests {
     use rustix::fs::{CWD, FileType, Mode, mknodat};
 
     use super::*;
+
+    #[tokio::test]
+    async fn unusable_entries_do_not_prevent_others() {
+        use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _};
+
+        let root = tempfile::tempdir().unwrap();
+        let path = |name: &str| root.path().join(name);
+        fs::create_dir(path("b")).unwrap();
+        for name in ["a.txt", "b/c.txt", "z.txt"] {
+            fs::write(path(name), b"x").unwrap();
+        }
+        fs::write(root.path().join(OsStr::from_bytes(b"caf\xe9.txt")), b"x").unwrap();
+        fs::create_dir(root.path().join(OsStr::from_bytes(b"d\xff"))).unwrap();
+        std::os::unix::fs::symlink("a.txt", path("b/link")).unwrap();
+        mknodat(CWD, path("pipe"), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        let directory = SourceDirectory::open(root.path()).await.unwrap();
+        let list = async |prefix: &str| {
+            let mut keys = directory.list_keys(prefix);
+            let mut found = Vec::new();
+            while let Some(entry) = keys.next().await.unwrap() {
+                found.push(match entry {
+                    SourceEntry::Key(key) => (key, None),
+                    SourceEntry::Problem { key, problem } => (key, Some(problem)),
+                });
+            }
+            found
+        };
+        let link = ("b/link".to_owned(), Some(EntryProblem::Link));
+        assert_eq!(list("b/").await, [("b/c.txt".to_owned(), None), link.clone()]);
+        assert_eq!(
+            list("").await,
+            [
+                ("a.txt".to_owned(), None),
+                ("b/c.txt".to_owned(), None),
+                link,
+                ("caf\u{fffd}.txt".to_owned(), Some(EntryProblem::NameNotUtf8)),
+                ("d\u{fffd}".to_owned(), Some(EntryProblem::NameNotUtf8)),
+                ("pipe".to_owned(), Some(EntryProblem::NoFile)),
+                ("z.txt".to_owned(), None),
+            ]
+        );
+        // A directory that is replaced by a file after its parent was listed cannot be read.
+        let mut keys = directory.list_keys("");
+        assert_eq!(keys.next().await.unwrap(), Some(SourceEntry::Key("a.txt".to_owned())));
+        fs::remove_dir_all(path("b")).unwrap();
+        std::os::unix::fs::symlink("b", path("b")).unwrap();
+        let problem = EntryProblem::Unreadable;
+        assert_eq!(keys.next().await.unwrap(), Some(SourceEntry::Problem { key: "b/".to_owned(), problem }));
+        assert!(matches!(keys.next().await.unwrap(), Some(SourceEntry::Problem { .. })), "the others follow");
+    }
 
     #[tokio::test]
     async fn opens_only_regular_files() {

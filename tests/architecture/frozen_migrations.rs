@@ -35,6 +35,7 @@ const MIGRATIONS: &[(&str, u64)] = &[
     ("20261130024200_count_pending_deletion", 0x0685_104e_ec26_9098),
     ("20261130024300_index_scheduled_blobs", 0x9001_d86c_bf91_6e2d),
     ("20261130024400_create_erasures", 0xfacc_d7ab_1218_e34c),
+    ("20261130025000_normalize_tags", 0x9821_f2cc_8ab9_718f),
 ];
 
 /// The checksums of all functions, one per revision, starting with revision 1.

@@ -1,6 +1,10 @@
 //! Imports of existing objects. Each object is imported once, and the report has a result for each.
 
-use std::{fs, os::unix::fs::symlink};
+use std::{
+    ffi::OsStr,
+    fs,
+    os::unix::{ffi::OsStrExt as _, fs::symlink},
+};
 
 use prost_types::Timestamp;
 use strongroom::{
@@ -235,6 +239,34 @@ fn failed_item_has_reason_and_others_continue() {
             1,
             "a failed item can be imported again"
         );
+    });
+}
+
+#[test]
+fn unusable_entries_are_reported_and_others_continue() {
+    let old = legacy_directory();
+    let root = old.path();
+    fs::write(root.join(OsStr::from_bytes(b"users/7/caf\xe9.txt")), b"x").unwrap();
+    symlink("letter.txt", root.join("users/7/link")).unwrap();
+    service_test_with(directory_source(&old), |s| async move {
+        let report = s.ada().import_files("old", false, [prefix("users/")]).await.unwrap();
+        let outcomes: Vec<_> = import_results(&report)
+            .iter()
+            .map(|result| (result.object_key.clone(), result.reason()))
+            .collect();
+        assert_eq!(
+            outcomes,
+            [
+                ("users/7/caf\u{fffd}.txt".to_owned(), ErrorReason::InvalidField),
+                ("users/7/letter.txt".to_owned(), ErrorReason::Unspecified),
+                ("users/7/link".to_owned(), ErrorReason::InvalidField),
+                ("users/7/photo.bin".to_owned(), ErrorReason::Unspecified),
+            ]
+        );
+        assert!(import_results(&report)[0].message.contains("not UTF-8"));
+        assert!(import_results(&report)[2].message.contains("symbolic link"));
+        let summary = import_summary(&report);
+        assert_eq!((summary.imported_count, summary.failed_count), (2, 2));
     });
 }
 

@@ -47,6 +47,16 @@ async fn assert_import_fails(s: &Service, file_url: &str) -> ImportResult {
 }
 
 #[test]
+fn url_without_file_name_is_refused() {
+    local_test(|s, host| async move {
+        host.set_response("/folder/", LegacyResponse::with_body(b"x".to_vec()));
+        let result = assert_import_fails(&s, &format!("{}/folder/", host.url)).await;
+        assert_eq!(result.reason(), ErrorReason::InvalidField);
+        assert!(result.message.contains("item.url"), "{}", result.message);
+    });
+}
+
+#[test]
 fn imported_url_does_not_store_its_query() {
     local_test(|s, host| async move {
         let ada = s.ada();

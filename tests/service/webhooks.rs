@@ -49,7 +49,7 @@ impl Service {
         self.ada().webhooks.get_webhook(request).await.unwrap().into_inner().webhook.unwrap()
     }
 
-    async fn set_webhook_state(&self, id: &str, state: State) {
+    pub(crate) async fn set_webhook_state(&self, id: &str, state: State) {
         let webhook = Some(Webhook { id: id.to_owned(), state: state.into(), ..Webhook::default() });
         let update_mask = Some(prost_types::FieldMask { paths: vec!["state".to_owned()] });
         let request = UpdateWebhookRequest { webhook, update_mask, ..UpdateWebhookRequest::default() };

@@ -12,7 +12,7 @@ use object_store::{
 use secrecy::ExposeSecret;
 use strongroom::{
     domain::clock::{IdSource, SystemIds},
-    storage::{ImportSource, S3Credentials, S3Options, SourceBucket, StorageErrorKind},
+    storage::{ImportSource, S3Credentials, S3Options, SourceBucket, SourceEntry, StorageErrorKind},
 };
 
 use crate::settings::{body, garage_options, storage_options};
@@ -54,7 +54,8 @@ fn source(options: &S3Options, prefix: &str, page_length: usize) -> ImportSource
 async fn list_all(store: &ImportSource, prefix: &str) -> Vec<String> {
     let mut listing = store.list_keys(prefix);
     let mut keys = Vec::new();
-    while let Some(key) = listing.next().await.unwrap() {
+    while let Some(entry) = listing.next().await.unwrap() {
+        let SourceEntry::Key(key) = entry else { panic!("{entry:?}") };
         keys.push(key);
     }
     keys

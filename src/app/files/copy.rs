@@ -22,7 +22,7 @@ use crate::{
     },
     domain::{
         caller::Caller,
-        file::{File, Visibility},
+        file::{File, FileState, Visibility},
         file_fields::{check_category, check_name},
         ids::{FileId, RequestId},
         media_type::type_for_check,
@@ -82,12 +82,15 @@ async fn copy_in_tx(
             }
             RequestClaim::New(attempt) => attempt,
         };
-    check_request(caller, request)?;
+    let request = &check_request(caller, request)?;
     // A shared lock, so that the file and this version are not purged before the copy references the blob.
     let source = require_visible(caller, files::get_for_share(tx, request.file).await?)?;
     let number = if request.version == 0 { source.version } else { request.version };
     let version = versions::get(tx, source.id, number).await?.ok_or(Error::NotFound(Resource::Version))?;
     File { content_state: version.content_state, ..source.clone() }.check_readable()?;
+    if source.has_damaged_record() {
+        return Err(Error::for_file_state(FileState::Error));
+    }
     if !request.category.is_empty() && request.category != source.category {
         // A category rejects a copy of every type that it would reject as an upload.
         let name = if request.name.is_empty() { &source.name } else { &request.name };
@@ -99,16 +102,17 @@ async fn copy_in_tx(
     finish_mutation(tx, attempt, copied).await
 }
 
-fn check_request(caller: &Caller, request: &CopyRequest) -> Result<(), Violations> {
+/// Checks the fields of a request, and returns it with the name to store.
+fn check_request(caller: &Caller, request: &CopyRequest) -> Result<CopyRequest, Violations> {
     let policy = &caller.tenant.policy;
-    let mut violations = Violations::new();
+    let (mut violations, mut checked) = (Violations::new(), request.clone());
     if !request.name.is_empty() {
-        check_name("name", &request.name, policy, &mut violations);
+        checked.name = check_name("name", &request.name, policy, &mut violations);
     }
     if !request.category.is_empty() {
         check_category("category", &request.category, policy, &mut violations);
     }
-    violations.into_result()
+    violations.into_result().map(|()| checked)
 }
 
 async fn insert_copy(

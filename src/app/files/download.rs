@@ -152,7 +152,9 @@ async fn find_version(
         (Err(WrongState::State(FileState::Error)), Some(reason)) => Err(match reason {
             StateReason::ObjectMissing => Error::ObjectMissing,
             StateReason::ObjectDamaged => Error::ObjectDamaged,
-            StateReason::ChecksumMismatch => Error::for_file_state(FileState::Error),
+            StateReason::ChecksumMismatch | StateReason::RecordDamaged => {
+                Error::for_file_state(FileState::Error)
+            }
         }),
         (Err(state), _) => Err(state.into()),
     }

@@ -20,7 +20,7 @@ use crate::{
     },
     domain::{
         caller::Caller,
-        file::{File, WrongState},
+        file::{File, FileState, WrongState},
         file_update::FileUpdate,
         violations::Violations,
     },
@@ -36,7 +36,8 @@ pub struct UpdateRequest {
 /// Updates the metadata of a file. Its content, version and state do not change.
 ///
 /// # Errors
-/// Returns `Invalid` with every violation, `NotFound`, `NotAllowed`, `FileDeleted` or `EtagMismatch`.
+/// Returns `Invalid` with every violation, `NotFound`, `NotAllowed`, `FileDeleted` or `EtagMismatch`, and
+/// `FileNotAvailable` if the record is damaged.
 pub async fn update_file(
     app: &App,
     caller: &Caller,
@@ -71,6 +72,10 @@ async fn update_in_tx(
     let update = check_update(app, tx, caller, &file, request.update).await?;
     if file.trash.is_some() {
         return Err(WrongState::Deleted.into());
+    }
+    if file.has_damaged_record() {
+        // The update would replace the parts that cannot be read.
+        return Err(Error::for_file_state(FileState::Error));
     }
     update.check_end_times(&file)?;
     // As in the governance mode of object locks, the owner may extend the retention within the limit of the

@@ -15,6 +15,7 @@ use super::{
 use crate::{
     app::{App, Error},
     domain::{caller::Caller, clock::Timestamp, violations::Violations},
+    storage::SourceEntry,
 };
 
 /// A message to an import.
@@ -203,11 +204,20 @@ where
     /// Imports and reports the next object of a prefix, or reports the end of the prefix.
     async fn import_next_object(&mut self, mut prefix: OpenPrefix) -> ImportReport {
         match prefix.objects.next().await {
-            Ok(Some(key)) => {
+            Ok(Some(entry)) => {
                 prefix.object_count += 1;
                 let properties = prefix.properties.clone();
                 self.prefix = Some(prefix);
-                self.import.report_object(ObjectLocation::Key(key), properties).await
+                match entry {
+                    SourceEntry::Key(key) => {
+                        self.import.report_object(ObjectLocation::Key(key), properties).await
+                    }
+                    SourceEntry::Problem { key, problem } => ImportReport::Object(ObjectReport {
+                        location: Some(ObjectLocation::Key(key)),
+                        legacy_id: properties.legacy_id,
+                        outcome: Err(Violations::one("item.object_key", problem.to_string()).into()),
+                    }),
+                }
             }
             Ok(None) => prefix.end(None),
             Err(error) => prefix.end(Some(error)),

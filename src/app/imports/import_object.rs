@@ -131,6 +131,15 @@ impl Import {
         }
         if spec.name.is_empty() {
             spec.name = address.file_name();
+            if spec.name.is_empty() {
+                let field = match address {
+                    Address::Key(_) => "item.object_key",
+                    Address::Url(_) => "item.url",
+                };
+                let problem =
+                    "ends with `/`, so it has no file name; import the object on its own, with `spec.name`";
+                spec.parse_violations.add(field, problem);
+            }
         }
         let owner_id = if owner_id.is_empty() { self.caller.actor.id.clone() } else { owner_id };
         let source = format!("{}:{}", self.options.source, address.without_query());

@@ -6,7 +6,7 @@ use super::source::Source;
 use crate::{
     app::{App, Error, InvalidCredentials, Resource, access},
     domain::{caller::Caller, clock::Timestamp, violations::Violations},
-    storage::SourceKeys,
+    storage::{SourceEntry, SourceKeys},
 };
 
 /// The options of an import.
@@ -78,11 +78,11 @@ impl Import {
 }
 
 impl ObjectKeys {
-    /// Returns the next key, or `None` after the last one.
+    /// Returns the next entry, or `None` after the last one.
     ///
     /// # Errors
     /// Returns `StorageUnavailable` if the source cannot be listed to its end.
-    pub(super) async fn next(&mut self) -> Result<Option<String>, Error> {
+    pub(super) async fn next(&mut self) -> Result<Option<SourceEntry>, Error> {
         self.0.next().await.map_err(Error::StorageUnavailable)
     }
 }

@@ -12,7 +12,12 @@ use super::{
     admit::{Admission, AdmissionBasis, AdmittedUpload, admit_upload, read_admission_data},
     commit::{self, CommittedUpload, check_replay, replay_upload},
     error::{check_size, count_outcome, count_refusal},
-    receive::{ReceivedStream, message::UploadMessage, receive_to_compare, receive_upload},
+    receive::{
+        ReceivedStream,
+        compare::{CommittedContent, receive_to_compare},
+        message::UploadMessage,
+        receive_upload,
+    },
 };
 use crate::{
     app::{App, Error, quotas::trash::explain_shortage},
@@ -120,5 +125,9 @@ where
         None => receive_to_compare(app, caller, spec, messages).await?,
     };
     let payload = spec.fingerprint(&caller.actor.id, Some(sha256));
-    check_replay(app, caller, replay_upload(stored, payload)?).await
+    let committed = check_replay(app, caller, replay_upload(stored, payload)?).await?;
+    if let Some(size_bytes) = spec.size_bytes {
+        CommittedContent::from(&committed).check(size_bytes, None)?;
+    }
+    Ok(committed)
 }

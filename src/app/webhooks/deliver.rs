@@ -10,12 +10,17 @@ use futures::future::join_all;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{message::Message, open_secret, send::send_message};
+use super::{
+    message::Message,
+    open_secret,
+    send::{EndpointAdvice, SendFailure, send_message},
+};
 use crate::{
     app::{App, Error, RoundReport, files::watch::event_retention},
     crypto::webhook_secret::WebhookSecret,
     db::{
         TenantTx, Viewer,
+        audit_entries::{self, AuditAction, AuditEntry},
         event_stream::{self, EventBatch, EventFilter, StoredEvent},
         webhook_deliveries::{self, Delivery},
         webhooks::{self, DeliveryProgress, StoredWebhook},
@@ -43,6 +48,8 @@ const REDELIVERIES_PER_ENDPOINT: i64 = 4;
 const LEASE_MARGIN_SECONDS: u64 = 30;
 const EVENTS_DROPPED: &str = "undelivered events have been dropped: list the files again, then set the \
                               state to ACTIVE to continue with new events";
+const ENDPOINT_GONE: &str = "the endpoint returned 410 Gone; delete the webhook, or fix the endpoint and set the \
+                             state to ACTIVE to continue where it stopped";
 /// The delay before an endpoint is processed again if this process cannot open its secret.
 const UNREADABLE_SECRET_DELAY: Duration = Duration::from_secs(60);
 
@@ -233,10 +240,10 @@ impl<'a> Endpoint<'a> {
         !self.stop.is_cancelled() && self.app.clock.now() - self.begin_time < PROCESSING_TIME_MAX
     }
 
-    async fn send(&self, event: &StoredEvent) -> Result<Result<(), String>, Error> {
+    async fn send(&self, event: &StoredEvent) -> Result<Result<(), SendFailure>, Error> {
         let (tenant, now) = (self.lease.tenant, self.app.clock.now());
         let message = Message::new(event, tenant, &self.incarnation, &self.secrets, now)?;
-        Ok(send_message(&self.app.limits.webhooks, &self.url, &message).await)
+        Ok(send_message(&self.app.limits.webhooks, &self.url, &message, now).await)
     }
 
     /// Sends the next event. Returns whether another may follow.
@@ -244,7 +251,7 @@ impl<'a> Endpoint<'a> {
         let outcome = self.send(event).await?;
         let now = self.now;
         let progress = &mut self.progress;
-        let Err(error) = outcome else {
+        let Err(SendFailure { error, advice }) = outcome else {
             progress.failed_attempts = 0;
             progress.last_error.clear();
             progress.first_failure_time = None;
@@ -253,6 +260,9 @@ impl<'a> Endpoint<'a> {
         progress.failed_attempts += 1;
         progress.last_error = error;
         let since = *progress.first_failure_time.get_or_insert(now);
+        if advice == EndpointAdvice::Gone {
+            return self.disable(ENDPOINT_GONE).await.map(|_| false);
+        }
         if now - since >= disable_after(self.app) {
             let reason = format!(
                 "no delivery has succeeded since {}; fix the endpoint, then set the state to ACTIVE to continue where it stopped",
@@ -266,7 +276,16 @@ impl<'a> Endpoint<'a> {
             progress.failed_attempts = 0;
             return self.advance_past(event, Some(dead)).await;
         }
-        self.progress.retry_delay = self.retry_delay(failed);
+        self.wait(self.retry_delay(failed), advice).await
+    }
+
+    /// Releases the lease until a pause has passed, or the longer one that the endpoint asks for. Returns that
+    /// nothing more may be sent.
+    async fn wait(&mut self, pause: Duration, advice: EndpointAdvice) -> Result<bool, Error> {
+        self.progress.retry_delay = match advice {
+            EndpointAdvice::RetryAfter(asked) => pause.max(asked),
+            EndpointAdvice::None | EndpointAdvice::Gone => pause,
+        };
         self.release().await?;
         Ok(false)
     }
@@ -294,8 +313,10 @@ impl<'a> Endpoint<'a> {
     /// held.
     async fn redeliver(&mut self, delivery: &Delivery) -> Result<bool, Error> {
         let outcome = self.send(&delivery.event).await?;
-        let state = if outcome.is_ok() { DeliveryState::Delivered } else { DeliveryState::Dead };
-        let error = outcome.err().unwrap_or_default();
+        let (state, error, advice) = match outcome {
+            Ok(()) => (DeliveryState::Delivered, String::new(), EndpointAdvice::None),
+            Err(SendFailure { error, advice }) => (DeliveryState::Dead, error, advice),
+        };
         let mut tx = tenant_tx(self.app, self.lease).await?;
         let written = async {
             let has_lease = webhooks::record_progress(&mut tx, self.lease, &self.progress).await?;
@@ -308,14 +329,31 @@ impl<'a> Endpoint<'a> {
         .await;
         let has_lease = tx.finish(written).await?;
         self.done += usize::from(has_lease);
-        Ok(has_lease)
+        match advice {
+            EndpointAdvice::None => Ok(has_lease),
+            EndpointAdvice::Gone => self.disable(ENDPOINT_GONE).await.map(|_| false),
+            EndpointAdvice::RetryAfter(_) => self.wait(Duration::ZERO, advice).await,
+        }
     }
 
-    /// Disables the endpoint until an admin activates it again.
+    /// Disables the endpoint until an admin activates it again, and records that in the audit log.
     async fn disable(&mut self, reason: &str) -> Result<RoundReport, Error> {
+        let WebhookLease { tenant, webhook, .. } = *self.lease;
         self.progress.state = WebhookState::Disabled;
         self.progress.state_reason = reason.to_owned();
-        self.release().await?;
+        self.progress.lease_seconds = None;
+        let details = serde_json::json!({ "webhook_id": webhook, "reason": reason });
+        let entry = AuditEntry::system(AuditAction::WebhookDisable, details);
+        let mut tx = tenant_tx(self.app, self.lease).await?;
+        let written = async {
+            if webhooks::record_progress(&mut tx, self.lease, &self.progress).await? {
+                audit_entries::insert(&mut tx, &[entry]).await?;
+            }
+            Ok::<_, Error>(())
+        }
+        .await;
+        tx.finish(written).await?;
+        tracing::warn!(%tenant, %webhook, reason, "disabled webhook");
         Ok(self.report())
     }
 

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     client::{Client, ClientError, Code},
+    domain::media_names::type_from_extension,
     proto::v1::{Upload, UploadFileResponse, UploadSpec, Visibility},
 };
 
@@ -45,7 +46,8 @@ pub(crate) struct PutArgs {
     /// category.
     #[arg(long, value_parser = parse_visibility)]
     pub visibility: Option<Visibility>,
-    /// The content type to declare, used if it cannot be detected from the bytes.
+    /// The content type to declare, used if it cannot be detected from the bytes. Default: the type of the
+    /// file's extension.
     #[arg(long, default_value = "", hide_default_value = true)]
     pub mime_type: String,
     /// The time when the file expires, such as 2030-01-31T00:00:00Z. Default: never.
@@ -203,7 +205,10 @@ impl PutArgs {
         };
         Ok(UploadSpec {
             name,
-            mime_type: self.mime_type.clone(),
+            mime_type: match self.mime_type.as_str() {
+                "" => type_from_extension(&path.to_string_lossy()).unwrap_or_default().to_owned(),
+                declared => declared.to_owned(),
+            },
             category: self.category.clone(),
             title: self.title.clone(),
             description: self.description.clone(),

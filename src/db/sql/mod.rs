@@ -8,6 +8,7 @@
 mod functions;
 mod literals;
 mod operation;
+mod readable;
 mod tenant_table;
 mod text;
 mod types;
@@ -16,5 +17,6 @@ pub(super) mod xid;
 pub(super) use functions::*;
 pub(super) use literals::{InSql, StateLiteral, literal, sql};
 pub(super) use operation::{Operation, query};
+pub(super) use readable::{Damage, JsonEntries, Readable};
 pub(super) use tenant_table::{AcrossTenants, OfTenant, tenant_tables};
 pub(super) use text::{SqlText, statement};

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     caller::Role,
     file::{EntityRef, File, Visibility},
+    media_names::is_same_type,
     media_type::MediaKind,
     principal::group_principal,
     quota::default_pending_deletion_multiple,
@@ -250,12 +251,12 @@ impl AllowedTypes {
         self.types.is_empty()
     }
 
-    /// Checks that files of this type are allowed.
+    /// Checks that files of this type are allowed. Aliases of a type are the same type.
     ///
     /// # Errors
     /// Returns a violation that names the type of the file and the allowed types.
     pub fn check(&self, mime_type: &str) -> Result<(), Violations> {
-        if self.is_any() || self.types.iter().any(|allowed| allowed == mime_type) {
+        if self.is_any() || self.types.iter().any(|allowed| is_same_type(allowed, mime_type)) {
             return Ok(());
         }
         let allowed = self.types.join(", ");

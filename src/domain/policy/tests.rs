@@ -76,5 +76,6 @@ fn category_types_override_those_of_the_policy() {
     assert!(crm.allowed_types("report").check("text/plain").is_err());
     assert!(images.allowed_types("videos").check("video/webm").is_ok());
     assert!(images.allowed_types("videos").check("image/png").is_err());
+    assert!(crm.allowed_types("report").check("audio/mp3").is_ok(), "an alias of audio/mpeg");
     assert!(Policy::preset("general").unwrap().allowed_types("report").is_any());
 }

@@ -113,6 +113,7 @@ pub(in crate::grpc) const fn state_reason_to_proto(reason: Option<StateReason>) 
         Some(StateReason::ObjectMissing) => v1::FileStateReason::ObjectMissing,
         Some(StateReason::ObjectDamaged) => v1::FileStateReason::ObjectDamaged,
         Some(StateReason::ChecksumMismatch) => v1::FileStateReason::ChecksumMismatch,
+        Some(StateReason::RecordDamaged) => v1::FileStateReason::RecordDamaged,
     }
 }
 

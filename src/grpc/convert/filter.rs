@@ -7,6 +7,7 @@ use crate::{
         digest::Digest,
         file::FileState,
         file_list::{FileFilter, FileOrder},
+        media_names::names_of_type,
         media_type::DECLARED_CHARACTERS_MAX,
         principal::canonical_id,
         text::{self, EXTERNAL_ID_CHARACTERS_MAX, NAME_CHARACTERS_MAX, TAG_CHARACTERS_MAX, TAGS_MAX},
@@ -55,14 +56,19 @@ fn filter_from_proto(filter: v1::FileFilter, violations: &mut Violations) -> Fil
         category: parse_text("filter.category", filter.category, EXTERNAL_ID_CHARACTERS_MAX, violations),
         states: file::states_from_proto("filter.states", &filter.states, violations),
         entity,
-        tags_all: parse_texts("filter.tags_all", filter.tags_all, TAG_CHARACTERS_MAX, violations),
-        tags_any: parse_texts("filter.tags_any", filter.tags_any, TAG_CHARACTERS_MAX, violations),
-        mime_types: parse_texts("filter.mime_types", filter.mime_types, DECLARED_CHARACTERS_MAX, violations),
+        tags_all: parse_tags("filter.tags_all", &filter.tags_all, violations),
+        tags_any: parse_tags("filter.tags_any", &filter.tags_any, violations),
+        mime_types: parse_mime_types("filter.mime_types", &filter.mime_types, violations),
         owner_id: parse_text("filter.owner_id", filter.owner_id, EXTERNAL_ID_CHARACTERS_MAX, violations)
             .map(|id| canonical_id(&id)),
         create_time_start: time::from_proto("filter.create_time_start", filter.create_time_start, violations),
         create_time_end: time::from_proto("filter.create_time_end", filter.create_time_end, violations),
-        name_prefix: parse_text("filter.name_prefix", filter.name_prefix, NAME_CHARACTERS_MAX, violations),
+        name_prefix: parse_text(
+            "filter.name_prefix",
+            text::to_nfc(&filter.name_prefix),
+            NAME_CHARACTERS_MAX,
+            violations,
+        ),
         size_bytes_min: filter.size_bytes_min,
         size_bytes_max: filter.size_bytes_max,
         sha256: sha256.and_then(|raw| violations.ok_or_add("filter.sha256", Digest::from_slice(&raw))),
@@ -85,10 +91,26 @@ fn parse_text(
     (!value.is_empty()).then(|| violations.ok_or_add(field, text::check_line(&value, characters_max)))?
 }
 
+/// Parses tags. They are compared in NFC.
+fn parse_tags(field: &str, tags: &[String], violations: &mut Violations) -> Vec<String> {
+    let tags: Vec<String> = tags.iter().map(|tag| text::to_nfc(tag)).collect();
+    parse_texts(field, &tags, TAG_CHARACTERS_MAX, violations)
+}
+
+/// Parses media types, and adds their aliases, so that a list finds a file by any name of its type.
+fn parse_mime_types(field: &str, mime_types: &[String], violations: &mut Violations) -> Vec<String> {
+    let checked = parse_texts(field, mime_types, DECLARED_CHARACTERS_MAX, violations);
+    let mut names: Vec<String> =
+        checked.iter().flat_map(|name| names_of_type(name)).map(str::to_owned).collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
 /// Parses texts. They are sorted and deduplicated, so that equal filters have equal page tokens.
 fn parse_texts(
     field: &str,
-    values: Vec<String>,
+    values: &[String],
     characters_max: usize,
     violations: &mut Violations,
 ) -> Vec<String> {

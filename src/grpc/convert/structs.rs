@@ -1,4 +1,8 @@
 //! Conversions of free-form metadata: `google.protobuf.Struct` in messages, JSON in the application.
+//!
+//! Every finite double keeps its bits. PostgreSQL's `jsonb` stores numbers as decimals of any precision, which
+//! are exact, but have no negative zero: it stores `-0.0` as `0.0`. Zero is therefore written as the integer
+//! `0`, and a zero with a fraction is read as negative zero.
 
 use prost::Message;
 use prost_types::{ListValue, Struct, Value as Wire, value::Kind};
@@ -21,7 +25,7 @@ fn value_to_proto(value: Value) -> Wire {
     let kind = match value {
         Value::Null => Kind::NullValue(0),
         Value::Bool(value) => Kind::BoolValue(value),
-        Value::Number(number) => Kind::NumberValue(number.as_f64().unwrap_or_default()),
+        Value::Number(number) => Kind::NumberValue(number_to_proto(&number)),
         Value::String(text) => Kind::StringValue(text),
         Value::Array(values) => {
             Kind::ListValue(ListValue { values: values.into_iter().map(value_to_proto).collect() })
@@ -98,7 +102,8 @@ impl Reader {
 }
 
 fn number_from_proto(number: f64) -> Option<Number> {
-    if number.fract() == 0.0 && number.abs() <= WHOLE_NUMBER_MAX {
+    let is_negative_zero = number == 0.0 && number.is_sign_negative();
+    if !is_negative_zero && number.fract() == 0.0 && number.abs() <= WHOLE_NUMBER_MAX {
         #[allow(
             clippy::cast_possible_truncation,
             reason = "the number is whole, and its size is checked above"
@@ -106,6 +111,13 @@ fn number_from_proto(number: f64) -> Option<Number> {
         return Some(Number::from(number as i64));
     }
     Number::from_f64(number)
+}
+
+fn number_to_proto(number: &Number) -> f64 {
+    match number.as_f64().unwrap_or_default() {
+        zero if zero == 0.0 && number.is_f64() => -0.0,
+        value => value,
+    }
 }
 
 #[cfg(test)]
@@ -138,12 +150,68 @@ mod tests {
         }
     }
 
+    /// Returns the JSON text of a number as PostgreSQL's `jsonb` returns it: a decimal without an exponent and
+    /// without the sign of zero.
+    fn stored_text(number: &Number) -> String {
+        let text = number.to_string();
+        let (sign, digits) = text.strip_prefix('-').map_or(("", text.as_str()), |digits| ("-", digits));
+        let (mantissa, exponent) = digits.split_once('e').unwrap_or((digits, "0"));
+        let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+        let point = whole.len() as i64 + exponent.parse::<i64>().unwrap();
+        let mut digits = format!("{whole}{fraction}");
+        while point > digits.len() as i64 {
+            digits.push('0');
+        }
+        let zeros = usize::try_from(1 - point).unwrap_or_default();
+        let digits = format!("{}{digits}", "0".repeat(zeros));
+        let (whole, fraction) = digits.split_at(usize::try_from(point).unwrap_or_default() + zeros);
+        let sign = if digits.contains(|digit| digit != '0') { sign } else { "" };
+        if fraction.is_empty() { format!("{sign}{whole}") } else { format!("{sign}{whole}.{fraction}") }
+    }
+
+    fn assert_survives(number: f64) {
+        let json = number_from_proto(number).unwrap();
+        assert_eq!(number_to_proto(&json).to_bits(), number.to_bits(), "{number:e} in memory");
+        for text in [json.to_string(), stored_text(&json)] {
+            let read: Number = serde_json::from_str(&text).unwrap();
+            assert_eq!(number_to_proto(&read).to_bits(), number.to_bits(), "{number:e} as {text}");
+            let read: Value = serde_json::from_str(&format!("[{text}]")).unwrap();
+            let read = serde_json::to_string(&read).unwrap();
+            let read: Vec<Number> = serde_json::from_str(&read).unwrap();
+            assert_eq!(number_to_proto(&read[0]).to_bits(), number.to_bits(), "{number:e} read twice");
+        }
+    }
+
+    #[test]
+    fn extreme_numbers_keep_their_bits() {
+        for number in [
+            0.0,
+            f64::MAX,
+            f64::MIN_POSITIVE,
+            f64::from_bits(1),
+            f64::from_bits(0x000f_ffff_ffff_ffff),
+            WHOLE_NUMBER_MAX,
+            WHOLE_NUMBER_MAX + 2.0,
+            u64::MAX as f64,
+            1e23,
+            0.1,
+        ] {
+            assert_survives(number);
+            assert_survives(-number);
+        }
+    }
+
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(5_000))]
+
         #[test]
-        fn finite_numbers_keep_their_value(
-            number in proptest::num::f64::NORMAL | proptest::num::f64::ZERO,
-        ) {
-            prop_assert_eq!(number_from_proto(number).unwrap().as_f64(), Some(number));
+        fn every_finite_double_keeps_its_bits(bits in any::<u64>()) {
+            let number = f64::from_bits(bits);
+            if number.is_finite() {
+                assert_survives(number);
+            } else {
+                prop_assert_eq!(number_from_proto(number), None);
+            }
         }
     }
 }

@@ -97,6 +97,7 @@ pub(crate) struct Inner {
     /// The file of the issuer's public keys.
     pub(crate) keys: Arc<tempfile::NamedTempFile>,
     config: Config,
+    errors: std::sync::OnceLock<logs::ErrorLog>,
     may_log_errors: AtomicBool,
     may_lose_objects: AtomicBool,
     may_fail_jobs: AtomicBool,
@@ -141,6 +142,11 @@ impl Inner {
     /// Permits logged errors in this test.
     pub(crate) fn allow_logged_errors(&self) {
         self.may_log_errors.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns the errors that were logged so far.
+    pub(crate) fn logged_errors(&self) -> Vec<String> {
+        self.errors.get().map(logs::ErrorLog::errors).unwrap_or_default()
     }
 
     /// Permits fsck violations in this test, which damages the store.
@@ -243,6 +249,7 @@ where
     logs.record_this_thread();
     runtime.block_on(async {
         let service = start_service(server, arrange).await;
+        let _ = service.errors.set(logs.clone());
         test(service.clone()).await;
         service.stop().await;
         invariants::check_invariants(&service).await;
@@ -332,6 +339,7 @@ async fn start_server(
         metrics,
         address,
         keys,
+        errors: std::sync::OnceLock::new(),
         may_log_errors: AtomicBool::new(false),
         may_lose_objects: AtomicBool::new(false),
         may_fail_jobs: AtomicBool::new(false),

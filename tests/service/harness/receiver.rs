@@ -28,8 +28,8 @@ pub(crate) struct ReceivedMessage {
 #[derive(Clone, Default)]
 struct Shared {
     messages: Arc<Mutex<Vec<ReceivedMessage>>>,
-    /// The status and the `location` header of each of the next responses, in order.
-    queued_responses: Arc<Mutex<VecDeque<(u16, String)>>>,
+    /// The status and a header of each of the next responses, in order.
+    queued_responses: Arc<Mutex<VecDeque<(u16, &'static str, String)>>>,
     gate: Arc<RwLock<()>>,
 }
 
@@ -53,9 +53,9 @@ async fn receive(
 ) -> (StatusCode, [(&'static str, String); 1]) {
     shared.messages.lock().unwrap().push(ReceivedMessage { headers, body });
     drop(shared.gate.read().await);
-    let (status, location) =
-        shared.queued_responses.lock().unwrap().pop_front().unwrap_or((200, String::new()));
-    (StatusCode::from_u16(status).unwrap(), [("location", location)])
+    let queued = shared.queued_responses.lock().unwrap().pop_front();
+    let (status, header, value) = queued.unwrap_or((200, "location", String::new()));
+    (StatusCode::from_u16(status).unwrap(), [(header, value)])
 }
 
 impl Receiver {
@@ -76,7 +76,16 @@ impl Receiver {
             .queued_responses
             .lock()
             .unwrap()
-            .extend(statuses.iter().map(|status| (*status, String::new())));
+            .extend(statuses.iter().map(|status| (*status, "location", String::new())));
+    }
+
+    /// Answers the next message with this status and `Retry-After`.
+    pub(crate) fn retry_next_after(&self, status: u16, retry_after: &str) {
+        self.shared.queued_responses.lock().unwrap().push_back((
+            status,
+            "retry-after",
+            retry_after.to_owned(),
+        ));
     }
 
     /// Delays all responses until the guard is dropped.
@@ -86,7 +95,7 @@ impl Receiver {
 
     /// Redirects the next message to another URL.
     pub(crate) fn redirect_next_to(&self, url: &str) {
-        self.shared.queued_responses.lock().unwrap().push_back((307, url.to_owned()));
+        self.shared.queued_responses.lock().unwrap().push_back((307, "location", url.to_owned()));
     }
 
     pub(crate) fn messages(&self) -> Vec<ReceivedMessage> {

@@ -24,13 +24,14 @@ use crate::{
                 lease_seconds,
             },
             receive::{
+                compare::CommittedContent,
                 content::ContentSummary,
                 message::{CompletedPart, Completion},
             },
         },
     },
     db::{
-        TenantTx, Viewer, quotas,
+        TenantTx, Viewer, blobs, quotas,
         resumable_uploads::{self, StoredUpload, UploadedBytes},
         uploads,
     },
@@ -63,8 +64,13 @@ pub(in crate::app::uploads) async fn complete_direct_upload(
     let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await?;
     let owned = take_over_in_tx(app, &mut tx, caller, id).await;
     let owned = record_if_denied(app, caller, id, tx.finish(owned).await).await;
-    let Some((stored, limits)) = owned? else {
-        return replay_committed_upload(app, caller, id).await;
+    let (stored, limits) = match owned? {
+        TakenUpload::Open(stored, limits) => (*stored, limits),
+        TakenUpload::Committed(sha256) => {
+            let committed = replay_committed_upload(app, caller, id).await?;
+            check_same_completion(&completion, committed.file.size_bytes, sha256)?;
+            return Ok(committed);
+        }
     };
     let size_bytes =
         stored.spec.checked.size_bytes.ok_or_else(|| Error::internal("direct upload without a size"))?;
@@ -155,20 +161,45 @@ async fn clean_up_after_commit(
     }
 }
 
-/// Takes over the upload. Returns `None` if it was committed. A single-part upload gets a new key, because a
+/// The state of an upload that was to be taken over.
+enum TakenUpload {
+    /// It is open, and this process holds it.
+    Open(Box<StoredUpload>, FileSizeLimits),
+    /// It was committed. The digest is the verified or else the declared one, if there is one.
+    Committed(Option<Digest>),
+}
+
+/// Checks that a committed upload is completed again with the same size and digest.
+fn check_same_completion(
+    completion: &Completion,
+    size_bytes: u64,
+    sha256: Option<Digest>,
+) -> Result<(), Error> {
+    let mut violations = Violations::new();
+    let sent_bytes = completion.size_bytes.and_then(|sent| {
+        violations.ok_or_add("size_bytes", u64::try_from(sent).map_err(|_| "must not be negative"))
+    });
+    let sent = completion.sha256.as_deref();
+    let sent = sent.and_then(|raw| violations.ok_or_add("sha256", Digest::from_slice(raw)));
+    violations.into_result()?;
+    Ok(CommittedContent { size_bytes, sha256 }.check(sent_bytes.unwrap_or(size_bytes), sent)?)
+}
+
+/// Takes over the upload, unless it was committed. A single-part upload gets a new key, because a
 /// fenced writer may still copy to the previous one.
 async fn take_over_in_tx(
     app: &App,
     tx: &mut TenantTx,
     caller: &Caller,
     id: UploadId,
-) -> Result<Option<(StoredUpload, FileSizeLimits)>, Error> {
+) -> Result<TakenUpload, Error> {
     resumable_uploads::take_over(tx, id).await?;
     let stored = resumable_uploads::get(tx, id).await?;
     let stored = stored.filter(|stored| stored.upload.created_by == caller.actor.id);
     let mut stored = stored.ok_or(Error::NotFound(Resource::Upload))?;
     if stored.upload.state == UploadState::Committed {
-        return Ok(None);
+        let verified = blobs::get_sha256(tx, stored.blob_id).await?;
+        return Ok(TakenUpload::Committed(verified.or(stored.spec.checked.sha256)));
     }
     check_target_again(tx, caller, &stored.spec.checked).await?;
     if matches!(stored.bytes, UploadedBytes::Staged(_)) {
@@ -179,7 +210,7 @@ async fn take_over_in_tx(
         (stored.blob_id, stored.key) = (fresh.blob_id, fresh.key);
     }
     let limits = quotas::get(tx).await?.file_size_max_bytes;
-    Ok(Some((stored, limits)))
+    Ok(TakenUpload::Open(Box::new(stored), limits))
 }
 
 /// Checks the completion against the spec. Returns the digest, if the client declared one in either.
@@ -343,7 +374,7 @@ async fn check_content(
 ) -> Result<(ContentSummary, Option<String>), Error> {
     let head = target.store.get_bytes(&target.key, 0..size_bytes.min(SNIFF_BYTES_MAX as u64)).await?;
     let sniffed = sniff_media_type(&head);
-    let mime_type = resolve_type(&spec.checked.declared_mime_type, sniffed.as_deref());
+    let mime_type = resolve_type(&spec.checked.declared_mime_type, sniffed.as_deref(), &spec.rules.file_name);
     spec.rules.check_type(&mime_type.mime_type, sniffed.as_deref())?;
     let kind = MediaKind::from_mime_type(&mime_type.mime_type);
     check_size(size_bytes, Some(kind), limits)?;

@@ -29,6 +29,7 @@ use crate::{
         digest::{Digest, Hasher, ObjectHashes},
         file::{ContentState, File, StateReason},
         ids::{FileId, TenantId},
+        media_names::canonical_name,
         policy::Policy,
     },
     media::sniff::{SNIFF_BYTES_MAX, sniff_media_type},
@@ -75,7 +76,8 @@ pub async fn verify_upload(
             let read = read_object(store.as_ref(), &stored.blob).await?;
             if sha256.is_some_and(|declared| declared != read.hashes.sha256) {
                 Err(StateReason::ChecksumMismatch)
-            } else if read.sniffed.as_deref() != sniffed {
+            } else if read.sniffed.as_deref().map(canonical_name) != sniffed.map(canonical_name) {
+                // An earlier release may have used an alias.
                 Err(StateReason::ObjectDamaged)
             } else {
                 Ok(read)

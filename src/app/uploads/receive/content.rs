@@ -18,7 +18,7 @@ use crate::{
         digest::{Digest, Hasher},
         media_type::{MediaKind, ResolvedType, resolve_type},
         policy::FileSizeLimits,
-        upload_destination::ContentRules,
+        upload_destination::{ContentRules, Destination},
         upload_spec::{CheckedSpec, ResolvedSpec},
     },
     media::sniff::{SNIFF_BYTES_MAX, sniff_media_type},
@@ -38,6 +38,8 @@ pub(in crate::app::uploads) struct ContentInspector {
     head: Vec<u8>,
     resolved_type: Option<ResolvedType>,
     declared_mime_type: String,
+    /// The name of the file, whose extension determines the type of text.
+    file_name: String,
     declared_bytes: Option<u64>,
     declared_sha256: Option<Digest>,
     limits: FileSizeLimits,
@@ -62,12 +64,18 @@ impl ContentInspector {
         rules: Option<ContentRules>,
         hashing: &HashingLimiter,
     ) -> Self {
+        let file_name = match (&rules, &spec.destination) {
+            (Some(rules), _) => rules.file_name.clone(),
+            (None, Destination::NewFile(file)) => file.name.clone(),
+            (None, Destination::NewVersion(_)) => String::new(),
+        };
         Self {
             hasher: StreamHasher::new(hashing),
             received_bytes: 0,
             head: Vec::new(),
             resolved_type: None,
             declared_mime_type: spec.declared_mime_type.clone(),
+            file_name,
             declared_bytes: spec.size_bytes,
             declared_sha256: spec.sha256,
             limits,
@@ -180,7 +188,7 @@ impl ContentInspector {
 
     /// Resolves the content type and checks that the category allows it.
     fn resolve_type(&self, sniffed: Option<&str>) -> Result<ResolvedType, Error> {
-        let resolved = resolve_type(&self.declared_mime_type, sniffed);
+        let resolved = resolve_type(&self.declared_mime_type, sniffed, &self.file_name);
         if let Some(rules) = &self.rules {
             rules.check_type(&resolved.mime_type, sniffed)?;
         }

@@ -8,6 +8,7 @@
 //! The next stage is `commit`.
 
 pub(super) mod budget;
+pub(super) mod compare;
 pub(super) mod content;
 pub(super) mod message;
 mod part;
@@ -41,7 +42,6 @@ use crate::{
         checksum::{ChecksumAlgorithm, Crc64},
         digest::Digest,
         policy::FileSizeLimits,
-        upload_spec::CheckedSpec,
         violations::Violations,
     },
     storage::{PART_NUMBER_MAX, PartReceipt},
@@ -110,22 +110,6 @@ where
     };
     let content = ContentInspector::new(&admitted.spec.checked, limits, rules, &app.hashing);
     receive_stream(app, caller, content, sink, PersistedParts::default(), messages).await
-}
-
-/// Receives the bytes of a retry to the end without storing them. Returns their digest.
-pub(super) async fn receive_to_compare<S>(
-    app: &Arc<App>,
-    caller: &Caller,
-    spec: &CheckedSpec,
-    messages: S,
-) -> Result<Digest, Error>
-where
-    S: Stream<Item = UploadMessage> + Send + Unpin,
-{
-    let content = ContentInspector::new(spec, FileSizeLimits::NONE, None, &app.hashing);
-    let received =
-        receive_stream(app, caller, content, Sink::Compare, PersistedParts::default(), messages).await?;
-    Ok(received.sha256)
 }
 
 /// Receives messages until the finish message, and checks that no message follows it. `persisted` are the

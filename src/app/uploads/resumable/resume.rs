@@ -16,7 +16,11 @@ use crate::{
             error::count_outcome,
             open::OpenUpload,
             receive::{
-                Sink, content::ContentInspector, message::UploadMessage, persisted::PersistedParts,
+                Sink,
+                compare::{CommittedContent, CommittedParts},
+                content::ContentInspector,
+                message::UploadMessage,
+                persisted::PersistedParts,
                 receive_stream,
             },
             upload::store_and_commit,
@@ -31,11 +35,12 @@ use crate::{
 };
 
 /// Receives the rest of an upload and commits it at the finish message. If the upload was committed before,
-/// returns the same response immediately.
+/// compares the stream with the committed file and returns the same response.
 ///
 /// # Errors
 /// Returns `NotFound`, also if the lease has expired; `Paused` if the stream ends without a finish
-/// message; `Fenced` if another writer took over in the meantime; and any error of `upload_file`.
+/// message; `Fenced` if another writer took over in the meantime; `SizeMismatch` or `ChecksumMismatch` if
+/// another file was committed; and any error of `upload_file`.
 pub async fn resume_upload<S>(
     app: &Arc<App>,
     caller: &Caller,
@@ -61,8 +66,12 @@ where
     S: Stream<Item = UploadMessage> + Send + Unpin,
 {
     let OwnedUpload { stored, persisted, limits } = match take_over(app, caller, id).await? {
-        Some(owned) => owned,
-        None => return replay_committed_upload(app, caller, id).await,
+        TakenUpload::Open(owned) => *owned,
+        TakenUpload::Committed(parts) => {
+            let committed = replay_committed_upload(app, caller, id).await?;
+            parts.compare_stream(app, caller, CommittedContent::from(&committed), messages).await?;
+            return Ok(committed);
+        }
     };
     let open = OpenUpload::from_stored(app, caller, &stored)?;
     let sniffed = stored.sniffed_mime_type.as_deref();
@@ -83,14 +92,18 @@ pub(super) struct OwnedUpload {
     pub(super) limits: FileSizeLimits,
 }
 
-/// Takes over an open upload. Returns `None` if it was committed.
-pub(super) async fn take_over(
-    app: &App,
-    caller: &Caller,
-    id: UploadId,
-) -> Result<Option<OwnedUpload>, Error> {
+/// The state of an upload that was to be taken over.
+pub(super) enum TakenUpload {
+    /// It is open, and this process holds it.
+    Open(Box<OwnedUpload>),
+    /// It was committed.
+    Committed(Box<CommittedParts>),
+}
+
+/// Takes over an upload, unless it was committed.
+pub(super) async fn take_over(app: &App, caller: &Caller, id: UploadId) -> Result<TakenUpload, Error> {
     let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await?;
-    let owned = take_over_in_tx(app, &mut tx, caller, id).await;
+    let owned = take_over_in_tx(&mut tx, caller, id).await;
     record_if_denied(app, caller, id, tx.finish(owned).await).await
 }
 
@@ -98,7 +111,7 @@ async fn take_over_in_tx(
     tx: &mut TenantTx,
     caller: &Caller,
     id: UploadId,
-) -> Result<Option<OwnedUpload>, Error> {
+) -> Result<TakenUpload, Error> {
     resumable_uploads::take_over(tx, id).await?;
     let stored = resumable_uploads::get(tx, id).await?;
     // Only the creator may resume it, because the creator will own the file.
@@ -107,13 +120,13 @@ async fn take_over_in_tx(
     if stored.is_direct {
         return Err(UploadError::IsDirect.into());
     }
+    let persisted = PersistedParts::from_rows(upload_parts::list(tx, id).await?);
     if stored.upload.state == UploadState::Committed {
-        return Ok(None);
+        return Ok(TakenUpload::Committed(Box::new(CommittedParts { stored, persisted })));
     }
     check_target_again(tx, caller, &stored.spec.checked).await?;
-    let persisted = PersistedParts::from_rows(upload_parts::list(tx, id).await?);
     // Parts after a gap were written after different bytes, and so were their digest states.
     upload_parts::delete_from(tx, stored.lease, persisted.next_number()).await?;
     let limits = quotas::get(tx).await?.file_size_max_bytes;
-    Ok(Some(OwnedUpload { stored, persisted, limits }))
+    Ok(TakenUpload::Open(Box::new(OwnedUpload { stored, persisted, limits })))
 }

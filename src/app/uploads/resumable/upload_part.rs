@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     get::get_upload,
-    resume::{OwnedUpload, take_over},
+    resume::{OwnedUpload, TakenUpload, take_over},
 };
 use crate::{
     app::{
@@ -18,7 +18,7 @@ use crate::{
     domain::{caller::Caller, ids::UploadId, upload::Upload, violations::Violations},
 };
 
-/// Stores a part, or compares it with the stored part at that offset. Returns the upload with its new
+/// Stores a part, or compares it with the stored part at that offset, also if the upload was committed. Returns the upload with its new
 /// progress.
 ///
 /// # Errors
@@ -40,8 +40,12 @@ async fn store_part(
     id: UploadId,
     part: PartMessage,
 ) -> Result<Upload, Error> {
-    let Some(OwnedUpload { stored, persisted, limits }) = take_over(app, caller, id).await? else {
-        return get_upload(app, caller, id).await;
+    let OwnedUpload { stored, persisted, limits } = match take_over(app, caller, id).await? {
+        TakenUpload::Open(owned) => *owned,
+        TakenUpload::Committed(parts) => {
+            parts.compare_part(app, caller, part).await?;
+            return get_upload(app, caller, id).await;
+        }
     };
     let (len_bytes, part_size_bytes) = (part.data.len() as u64, stored.upload.part_size_bytes);
     if len_bytes > part_size_bytes {

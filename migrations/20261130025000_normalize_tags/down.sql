@@ -1,0 +1,1 @@
+-- Nothing to do: earlier releases accept tags in any form.

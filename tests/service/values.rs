@@ -1,0 +1,328 @@
+//! Values that survive: numbers, times and text come back as they were sent, and damaged records do not affect
+//! other records.
+
+use std::collections::BTreeMap;
+
+use prost_types::{ListValue, Struct, Timestamp, Value, value::Kind};
+use strongroom::proto::{
+    admin::v1::export_tenant_response::Record,
+    v1::{
+        BatchGetFilesRequest, CopyFileRequest, File, FileFilter, FileState, FileStateReason, FileView,
+        ListFilesRequest, UploadSpec,
+    },
+};
+use tonic::Code;
+
+use crate::{
+    harness::{
+        Caller, PART, Service, file_id, pattern, reason, resume_messages, service_test, sha256, spec,
+        upload_messages, violated_fields,
+    },
+    upload_retries::spec_with_id,
+};
+
+/// The last nanosecond of the year 9999.
+const LAST: Timestamp = Timestamp { seconds: 253_402_300_799, nanos: 999_999_999 };
+
+fn number(value: f64) -> Value {
+    Value { kind: Some(Kind::NumberValue(value)) }
+}
+
+fn numbers_of(values: &[f64]) -> Struct {
+    let list = ListValue { values: values.iter().copied().map(number).collect() };
+    Struct { fields: BTreeMap::from([("n".to_owned(), Value { kind: Some(Kind::ListValue(list)) })]) }
+}
+
+/// Returns the bits of the numbers in metadata.
+fn bits_of(file: &File) -> Vec<u64> {
+    let Some(Kind::ListValue(list)) = &file.metadata.as_ref().unwrap().fields["n"].kind else {
+        panic!("{file:?}")
+    };
+    let bits = |value: &Value| match value.kind {
+        Some(Kind::NumberValue(number)) => number.to_bits(),
+        _ => panic!("{value:?}"),
+    };
+    list.values.iter().map(bits).collect()
+}
+
+/// Returns the extremes of finite doubles, and others with random bits.
+fn doubles() -> Vec<f64> {
+    let mut state: u64 = 0x9E37_79B9_7F4A_7C15;
+    let random = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        f64::from_bits(state ^ (state >> 29))
+    });
+    let extremes = [
+        0.0,
+        -0.0,
+        f64::MAX,
+        f64::MIN,
+        f64::MIN_POSITIVE,
+        f64::from_bits(1),
+        0.1,
+        1e23,
+        9.007_199_254_740_993e15,
+    ];
+    extremes.into_iter().chain(random.filter(|number| number.is_finite()).take(400)).collect()
+}
+
+async fn get_full(caller: &Caller, id: &str) -> File {
+    let request = ListFilesRequest { view: FileView::Full.into(), ..ListFilesRequest::default() };
+    caller.list(request).await.unwrap().files.into_iter().find(|file| file.id == id).unwrap()
+}
+
+#[test]
+fn all_finite_doubles_survive_every_door() {
+    service_test(|s| async move {
+        let (alice, doubles) = (s.alice(), doubles());
+        let bits: Vec<u64> = doubles.iter().map(|number| number.to_bits()).collect();
+        let metadata = Some(numbers_of(&doubles));
+        let with_metadata = |name: &str| UploadSpec { metadata: metadata.clone(), ..spec(name) };
+
+        let with_id = UploadSpec {
+            metadata: metadata.clone(),
+            ..spec_with_id("a", "0198c0de-1111-7000-8000-0000000000a1", Some(sha256(b"bytes")))
+        };
+        let uploaded = alice.upload(with_id.clone(), b"bytes").await.unwrap();
+        let id = file_id(&uploaded);
+        assert_eq!(bits_of(uploaded.file.as_ref().unwrap()), bits, "response of the upload");
+        let replayed = alice.upload(with_id, b"bytes").await.unwrap();
+        assert_eq!(bits_of(replayed.file.as_ref().unwrap()), bits, "stored response of the upload");
+        assert_eq!(bits_of(&alice.get(&id).await.unwrap()), bits, "get");
+        assert_eq!(bits_of(&get_full(&alice, &id).await), bits, "list");
+        assert_eq!(bits_of(&alice.upload_version(&id, b"more").await.unwrap()), bits, "new version");
+        let copy = CopyFileRequest { file_id: id.clone(), ..CopyFileRequest::default() };
+        let copy = alice.copy(copy).await.unwrap();
+        assert_eq!(bits_of(&copy), bits, "copy");
+
+        let resumable = alice.create_upload(with_metadata("b")).await.unwrap();
+        let data = pattern(PART + 1);
+        let resumed = alice.send_messages(resume_messages(&resumable.id, &data, 0, true)).await.unwrap();
+        assert_eq!(bits_of(resumed.file.as_ref().unwrap()), bits, "stored spec of a resumable upload");
+
+        let plain = file_id(&alice.upload(spec("c"), b"bytes").await.unwrap());
+        let change = File { id: plain.clone(), metadata, ..File::default() };
+        assert_eq!(bits_of(&alice.update(change, &["metadata"]).await.unwrap()), bits, "update");
+
+        let replica = s.start_replica(|_| {}).await;
+        for id in [&id, &copy.id, &plain, &file_id(&resumed)] {
+            assert_eq!(bits_of(&replica.alice().get(id).await.unwrap()), bits, "after a restart");
+        }
+        replica.stop().await;
+        let records = s.operator().export_tenant(&alice.tenant_id().await).await.unwrap();
+        let exported = records.iter().filter_map(|record| match record {
+            Record::File(file) => Some(bits_of(file)),
+            _ => None,
+        });
+        assert_eq!(exported.collect::<Vec<_>>(), vec![bits; 4], "export");
+    });
+}
+
+#[test]
+fn infinite_numbers_are_refused() {
+    service_test(|s| async move {
+        for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            let invalid = UploadSpec { metadata: Some(numbers_of(&[1.0, value])), ..spec("a") };
+            let error = s.alice().upload(invalid, b"x").await.unwrap_err();
+            assert_eq!(violated_fields(&error), ["spec.metadata"]);
+        }
+    });
+}
+
+/// Returns an intact file and one whose metadata and times the database contains but the service cannot read.
+async fn damage_file(s: &Service) -> (String, String) {
+    s.allow_logged_errors();
+    let alice = s.alice();
+    let intact = file_id(&alice.upload(spec("intact"), b"one").await.unwrap());
+    let damaged = file_id(&alice.upload(spec("damaged"), b"two").await.unwrap());
+    s.superuser
+        .execute(&format!(
+            "UPDATE files SET metadata = '{{\"n\": 1e400}}', update_time = 'infinity' WHERE id = '{damaged}'"
+        ))
+        .await;
+    (intact, damaged)
+}
+
+#[test]
+fn damaged_record_breaks_no_list_batch_or_export() {
+    service_test(|s| async move {
+        let (intact, damaged) = damage_file(&s).await;
+        let alice = s.alice();
+        let assert_damaged = |file: &File| {
+            assert_eq!(
+                (file.id.as_str(), file.name.as_str(), file.state(), file.state_reason()),
+                (damaged.as_str(), "damaged", FileState::Error, FileStateReason::RecordDamaged)
+            );
+        };
+        assert_damaged(&alice.get(&damaged).await.unwrap());
+        for view in [FileView::Basic, FileView::Full] {
+            let request = ListFilesRequest { view: view.into(), ..ListFilesRequest::default() };
+            let listed = alice.list(request).await.unwrap().files;
+            assert_eq!(listed.len(), 2);
+            assert_damaged(listed.iter().find(|file| file.id != intact).unwrap());
+        }
+        let batch = BatchGetFilesRequest {
+            file_ids: vec![intact.clone(), damaged.clone()],
+            view: FileView::Full.into(),
+        };
+        let batch = alice.files.clone().batch_get_files(batch).await.unwrap().into_inner();
+        assert_eq!(batch.files.len(), 2);
+        let records = s.operator().export_tenant(&alice.tenant_id().await).await.unwrap();
+        let files: Vec<_> = records.iter().filter(|record| matches!(record, Record::File(_))).collect();
+        assert_eq!(files.len(), 2);
+        assert!(s.logged_errors().iter().any(|error| error.contains(&damaged)), "the log names the file");
+        // The content is intact.
+        assert_eq!(alice.read(&damaged).await.unwrap(), b"two"[..]);
+    });
+}
+
+#[test]
+fn damaged_record_can_get_versions_and_be_deleted() {
+    service_test(|s| async move {
+        let (intact, damaged) = damage_file(&s).await;
+        let alice = s.alice();
+        // Both versions may be in one batch.
+        let (one, two) =
+            futures::join!(alice.upload_version(&intact, b"1"), alice.upload_version(&damaged, b"22"));
+        assert_eq!(one.unwrap().state(), FileState::Available);
+        assert_eq!(two.unwrap().state_reason(), FileStateReason::RecordDamaged);
+
+        let rename = File { id: damaged.clone(), name: "b".to_owned(), ..File::default() };
+        let refused = alice.update(rename, &["name"]).await.unwrap_err();
+        assert_eq!(reason(&refused), "FILE_NOT_AVAILABLE", "an update would replace the unreadable metadata");
+        let copy = CopyFileRequest { file_id: damaged.clone(), ..CopyFileRequest::default() };
+        assert_eq!(reason(&alice.copy(copy).await.unwrap_err()), "FILE_NOT_AVAILABLE");
+
+        let trashed = alice.delete(&damaged).await.unwrap().unwrap();
+        assert_eq!(trashed.state(), FileState::Deleted);
+        alice.undelete(&damaged).await.unwrap();
+        alice.batch_delete(&[&intact, &damaged]).await.unwrap();
+        alice.purge(&damaged).await.unwrap();
+        assert_eq!(alice.get(&damaged).await.unwrap_err().code(), Code::NotFound);
+    });
+}
+
+#[test]
+fn responses_show_stored_times() {
+    service_test(|s| async move {
+        let alice = s.alice();
+        let truncated = Timestamp { nanos: 999_999_000, ..LAST };
+        let until = UploadSpec { expire_time: Some(LAST), ..spec("a") };
+        let uploaded = alice.upload(until, b"x").await.unwrap();
+        assert_eq!(uploaded.file.as_ref().unwrap().expire_time, Some(truncated));
+        let id = file_id(&uploaded);
+        assert_eq!(alice.get(&id).await.unwrap().expire_time, Some(truncated));
+        let change = File { id: id.clone(), expire_time: Some(LAST), ..File::default() };
+        assert_eq!(alice.update(change, &["expire_time"]).await.unwrap().expire_time, Some(truncated));
+        assert_eq!(alice.get(&id).await.unwrap().expire_time, Some(truncated));
+
+        // Earlier releases rounded this time to the year 10000, which messages cannot contain.
+        let year_10000 = format!("UPDATE files SET expire_time = '10000-01-01T00:00:00Z' WHERE id = '{id}'");
+        s.superuser.execute(&year_10000).await;
+        assert_eq!(alice.get(&id).await.unwrap().expire_time, Some(truncated));
+
+        for seconds in [LAST.seconds + 1, -62_135_596_801] {
+            let invalid = UploadSpec { expire_time: Some(Timestamp { seconds, nanos: 0 }), ..spec("a") };
+            let error = alice.upload(invalid, b"x").await.unwrap_err();
+            assert_eq!(violated_fields(&error), ["spec.expire_time"]);
+        }
+    });
+}
+
+#[test]
+fn committed_upload_cannot_be_completed_as_another_file() {
+    service_test(|s| async move {
+        let alice = s.alice();
+        let data = pattern(2 * PART + 10);
+        let upload = alice.create_upload(spec("a")).await.unwrap();
+        let resume =
+            |data: &[u8], offset| alice.send_messages(resume_messages(&upload.id, data, offset, true));
+        let first = resume(&data, 0).await.unwrap();
+        for offset in [0, PART, 2 * PART, data.len()] {
+            assert_eq!(resume(&data, offset).await.unwrap().file, first.file, "same bytes from {offset}");
+        }
+        let mut changed = data.clone();
+        changed[PART + 1] ^= 1;
+        for offset in [0, PART] {
+            assert_eq!(reason(&resume(&changed, offset).await.unwrap_err()), "CHECKSUM_MISMATCH", "{offset}");
+        }
+        assert_eq!(reason(&resume(&data[..PART], 0).await.unwrap_err()), "SIZE_MISMATCH");
+        let longer = [&data[..], b"more"].concat();
+        assert_eq!(reason(&resume(&longer, 0).await.unwrap_err()), "SIZE_MISMATCH");
+        assert_eq!(reason(&alice.complete_upload(&upload.id, 7).await.unwrap_err()), "SIZE_MISMATCH");
+        assert_eq!(alice.complete_upload(&upload.id, data.len()).await.unwrap(), first.file.clone().unwrap());
+        assert_eq!(
+            reason(&alice.upload_part(&upload.id, PART, &changed[PART..2 * PART]).await.unwrap_err()),
+            "CHECKSUM_MISMATCH"
+        );
+        alice.upload_part(&upload.id, PART, &data[PART..2 * PART]).await.unwrap();
+
+        let id = "0198c0de-1111-7000-8000-0000000000a2";
+        let small = UploadSpec { size_bytes: Some(5), ..spec_with_id("b", id, Some(sha256(b"bytes"))) };
+        alice.upload(small.clone(), b"bytes").await.unwrap();
+        let other_size = UploadSpec { size_bytes: Some(6), ..small };
+        let retry = alice.send_messages(upload_messages(other_size, b"bytes!", 1024)).await;
+        assert_eq!(reason(&retry.unwrap_err()), "SIZE_MISMATCH");
+    });
+}
+
+#[test]
+fn names_are_cleaned_or_refused_before_extensions_are_checked() {
+    service_test(|s| async move {
+        let pupil = s.head();
+        let names = [
+            ("plan.pdf. ", Some("plan.pdf")),
+            ("\u{feff}plan.pdf\u{200b}", Some("plan.pdf")),
+            ("setup.exe. ", None),
+            ("setup.exe\u{200b}", None),
+            ("setup.exe::$DATA", None),
+            ("setup\u{202e}fdp.exe", None),
+            ("a\u{2028}b", None),
+            (" .. ", None),
+        ];
+        for (sent, stored) in names {
+            let uploaded = pupil.upload(spec(sent), b"x").await;
+            match stored {
+                Some(stored) => {
+                    let file = uploaded.unwrap().file.unwrap();
+                    assert_eq!((file.name.as_str(), file.original_name.as_str()), (stored, stored));
+                    let renamed = pupil.rename(&file.id, sent).await.unwrap();
+                    assert_eq!(renamed.name, stored);
+                    let copy =
+                        CopyFileRequest { file_id: file.id, name: sent.to_owned(), ..Default::default() };
+                    assert_eq!(pupil.copy(copy).await.unwrap().name, stored);
+                }
+                None => assert_eq!(violated_fields(&uploaded.unwrap_err()), ["spec.name"], "{sent:?}"),
+            }
+        }
+    });
+}
+
+#[test]
+fn text_filters_ignore_normalization_forms() {
+    service_test(|s| async move {
+        let alice = s.alice();
+        let (composed, decomposed) = ("\u{e9}t\u{e9}", "e\u{301}te\u{301}");
+        for (number, form) in [composed, decomposed].into_iter().enumerate() {
+            let tags = vec![form.to_owned(), composed.to_owned()];
+            let spec = UploadSpec { tags, ..spec(&format!("{form}{number}")) };
+            let file = alice.upload(spec, b"x").await.unwrap().file.unwrap();
+            assert_eq!(file.name, format!("{form}{number}"), "the name is what was sent");
+            assert_eq!(file.tags, [composed]);
+        }
+        for form in [composed, decomposed] {
+            let filters = [
+                FileFilter { name_prefix: form.to_owned(), ..FileFilter::default() },
+                FileFilter { tags_all: vec![form.to_owned()], ..FileFilter::default() },
+                FileFilter { tags_any: vec![form.to_owned()], ..FileFilter::default() },
+            ];
+            for filter in filters {
+                let request = ListFilesRequest { filter: Some(filter), ..ListFilesRequest::default() };
+                assert_eq!(alice.list_names(request).await.len(), 2);
+            }
+        }
+        let bare = FileFilter { name_prefix: "e".to_owned(), ..FileFilter::default() };
+        let bare = ListFilesRequest { filter: Some(bare), ..ListFilesRequest::default() };
+        assert_eq!(alice.list_names(bare).await, [""; 0], "the letter without its accent is another letter");
+    });
+}
