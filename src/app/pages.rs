@@ -7,6 +7,10 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::{App, Error};
 use crate::domain::{caller::Caller, violations::Violations};
 
+/// The most full records that are read from the database at once. Records are read until a page is full, so that
+/// a page of large records does not load all that were requested.
+pub(super) const FULL_BATCH_MAX: usize = 64;
+
 /// The most encoded bytes of the records in one response. Leaves space for page tokens and ids.
 pub(super) const RECORDS_BYTES_MAX: usize = 3 * 1024 * 1024;
 

@@ -5,7 +5,7 @@ use diesel::{
     PgAnyJsonExpressionMethods as _, QueryDsl as _, Queryable, QueryableByName, Selectable,
     SelectableHelper as _,
     dsl::{case_when, exists},
-    sql_types::{Bool, Integer, Nullable, Record, Text, Timestamptz, Uuid as SqlUuid},
+    sql_types::{Bool, Integer, Jsonb, Nullable, Record, Text, Timestamptz, Uuid as SqlUuid},
 };
 use uuid::Uuid;
 
@@ -31,6 +31,13 @@ use crate::domain::{
 pub(super) const COLUMNS: &str = "f.tenant_id, f.id, f.owner_id, f.created_by, f.updated_by, f.name, \
     f.original_name, f.category, f.title, f.description, f.metadata, f.visibility, f.version, f.content_state, \
     f.scan_status, f.mime_type, f.declared_mime_type, f.media_kind, f.size_bytes, f.sha256, f.revision, \
+    f.create_time, f.update_time, f.delete_time, f.purge_time, f.archive_time, f.expire_time, f.deletion_time, \
+    f.retain_until_time, f.hold_time, f.hold_by, f.hold_reason, f.state_reason";
+
+/// The same columns without the description and the metadata, which can be large.
+pub(super) const BASIC_COLUMNS: &str = "f.tenant_id, f.id, f.owner_id, f.created_by, f.updated_by, f.name, \
+    f.original_name, f.category, f.title, ''::text AS description, '{}'::jsonb AS metadata, f.visibility, \
+    f.version, f.content_state, f.scan_status, f.mime_type, f.declared_mime_type, f.media_kind, f.size_bytes, f.sha256, f.revision, \
     f.create_time, f.update_time, f.delete_time, f.purge_time, f.archive_time, f.expire_time, f.deletion_time, \
     f.retain_until_time, f.hold_time, f.hold_by, f.hold_reason, f.state_reason";
 
@@ -171,6 +178,69 @@ macro_rules! visible_files {
     };
 }
 
+/// The columns of [`FileRow`] in a query, without the description and the metadata.
+macro_rules! basic_row {
+    () => {
+        (
+            files::tenant_id,
+            files::id,
+            files::owner_id,
+            files::created_by,
+            files::updated_by,
+            files::name,
+            files::original_name,
+            files::category,
+            files::title,
+            "".into_sql::<Text>(),
+            serde_json::json!({}).into_sql::<Jsonb>(),
+            files::visibility,
+            files::version,
+            files::content_state,
+            files::scan_status,
+            files::mime_type,
+            files::declared_mime_type,
+            files::media_kind,
+            files::size_bytes,
+            files::sha256,
+            files::revision,
+            files::create_time,
+            files::update_time,
+            files::delete_time,
+            files::purge_time,
+            files::archive_time,
+            files::expire_time,
+            files::deletion_time,
+            files::retain_until_time,
+            files::hold_time,
+            files::hold_by,
+            files::hold_reason,
+            files::state_reason,
+        )
+    };
+}
+
+/// A query like `visible_files` for files without their description and metadata, which can be large.
+macro_rules! visible_basic_files {
+    ($tx:ident) => {
+        files::table.of($tx.tenant()).select((
+            basic_row!(),
+            exists(
+                file_readers::table
+                    .of($tx.tenant())
+                    .filter(file_readers::file_id.eq(files::id))
+                    .filter(IsOfViewer::new(file_readers::principal)),
+            ),
+        ))
+    };
+}
+
+/// Returns the visible files with these ids, in no particular order, without description and metadata.
+pub async fn get_all_basic(tx: &mut TenantTx, ids: &[FileId]) -> Result<Vec<VisibleFile>, DbError> {
+    let files = visible_basic_files!(tx).filter(files::id.eq_any(ids));
+    let rows: Vec<VisibleRow> = query("get basic files", files).load(tx.connection()?).await?;
+    rows.into_iter().map(visible_file).collect()
+}
+
 /// Returns the visible files with these ids, in no particular order.
 pub async fn get_all(tx: &mut TenantTx, ids: &[FileId]) -> Result<Vec<VisibleFile>, DbError> {
     let files = visible_files!(tx).filter(files::id.eq_any(ids));
@@ -217,9 +287,10 @@ pub async fn get_for_share(tx: &mut TenantTx, id: FileId) -> Result<Option<Visib
     Ok(row.map(visible_file))
 }
 
-/// Returns the visible files with these ids, and locks them in id order until the transaction ends.
+/// Returns the visible files with these ids without description and metadata, and locks them in id order until
+/// the transaction ends.
 pub async fn get_all_for_update(tx: &mut TenantTx, ids: &[FileId]) -> Result<Vec<VisibleFile>, DbError> {
-    let files = visible_files!(tx).filter(files::id.eq_any(ids)).order(files::id).for_update();
+    let files = visible_basic_files!(tx).filter(files::id.eq_any(ids)).order(files::id).for_update();
     let rows: Vec<VisibleRow> = query("lock files", files).load(tx.connection()?).await?;
     Ok(rows.into_iter().map(visible_file).collect())
 }

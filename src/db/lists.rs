@@ -8,23 +8,25 @@
 //!
 //! Filters are applied to the merged rows. Each branch returns at most a budget of rows. With a filter that
 //! rarely matches, a page is therefore short and has a position to continue from, instead of reading all
-//! files of the tenant.
+//! files of the tenant. Rows that are only looked at contribute their keys, not their records.
 
+mod pages;
 mod visible_usage;
-
-pub use self::visible_usage::{VisibleUsage, sum_visible_usage};
 
 use std::collections::HashSet;
 
 use diesel::{
     QueryableByName,
-    sql_types::{Array, BigInt, Binary, Bool, SmallInt, Text, Timestamptz, Uuid as SqlUuid},
+    sql_types::{Array, BigInt, Binary, SmallInt, Text, Timestamptz, Uuid as SqlUuid},
 };
 use uuid::Uuid;
 
+pub use self::pages::{
+    Page, PageKeys, PageQuery, RecordColumns, position, read_keys, read_page, read_records,
+};
+pub use self::visible_usage::{VisibleUsage, sum_visible_usage};
 use super::{
     DbError, TenantTx, Viewer,
-    files::{COLUMNS, FileRow},
     sql::{Operation, SqlText, statement},
     tenant_tx::AUDIENCES,
 };
@@ -34,90 +36,12 @@ use crate::domain::{
     ids::FileId,
 };
 
-/// A request for one page.
-#[derive(Debug, Clone)]
-pub struct PageQuery<'a> {
-    pub filter: &'a FileFilter,
-    pub order: FileOrder,
-    /// The position after which the page starts; `None` for the first page.
-    pub after: Option<&'a PagePosition>,
-    /// The maximum number of files.
-    pub size: usize,
-    /// The maximum number of rows that are read per returned row.
-    pub scan_rows_per_row_max: usize,
-}
-
-/// A page of files.
-#[derive(Debug)]
-pub struct Page {
-    /// The files, without tags and attachments.
-    pub files: Vec<File>,
-    /// The position to continue from; `None` after the last file.
-    pub next: Option<PagePosition>,
-}
-
 /// The number of files that match a filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Total {
     pub count: i64,
     /// Whether more files may match than were counted.
     pub is_lower_bound: bool,
-}
-
-/// A scanned row: the file, and whether it matches the filter.
-#[derive(QueryableByName)]
-struct ScannedRow {
-    #[diesel(embed)]
-    file: FileRow,
-    #[diesel(sql_type = Bool)]
-    matches: bool,
-}
-
-/// Reads a page.
-pub async fn read_page(tx: &mut TenantTx, viewer: &Viewer, query: &PageQuery<'_>) -> Result<Page, DbError> {
-    // Read one more row than the page needs, to detect whether there is a next page.
-    let budget =
-        if query.filter.is_selective(viewer) { query.size * query.scan_rows_per_row_max } else { query.size }
-            + 1;
-    let mut sql = Sql::default();
-    sql.push(&format!("SELECT {COLUMNS}, ("));
-    sql.conditions(query.filter);
-    sql.push(") AS matches FROM (");
-    sql.branches(tx, viewer, query.filter, query.order, query.after, budget);
-    sql.with(") AS page JOIN files AS f ON f.tenant_id = ", BindValue::Uuid(tx.tenant().as_uuid()));
-    sql.push(&format!(" AND f.id = page.id ORDER BY {}", order_by("page", query.order)));
-    let rows: Vec<ScannedRow> =
-        sql.into_statement("list files", is_plain(viewer, query.filter)).load(tx.connection()?).await?;
-    collect(rows, query, budget)
-}
-
-/// Collects the page from the scanned rows. There is a next page if rows remain after a full page or the
-/// budget is exhausted.
-fn collect(rows: Vec<ScannedRow>, query: &PageQuery<'_>, budget: usize) -> Result<Page, DbError> {
-    let is_exhausted = rows.len() < budget;
-    let mut files = Vec::with_capacity(query.size);
-    let mut last = None;
-    for row in rows {
-        if files.len() == query.size {
-            return Ok(Page { files, next: last });
-        }
-        let file = row.file.into_file();
-        last = Some(position(&file, query.order.key));
-        if row.matches {
-            files.push(file);
-        }
-    }
-    Ok(Page { files, next: last.filter(|_| !is_exhausted) })
-}
-
-/// Returns the position after which a page starts whose predecessor ends with this file.
-pub fn position(file: &File, key: SortKey) -> PagePosition {
-    let key = match key {
-        SortKey::CreateTime => KeyValue::Time(file.create_time),
-        SortKey::Name => KeyValue::Text(file.name.clone()),
-        SortKey::SizeBytes => KeyValue::Number(i64::try_from(file.size_bytes).unwrap_or(i64::MAX)),
-    };
-    PagePosition { key, id: file.id }
 }
 
 #[derive(QueryableByName)]

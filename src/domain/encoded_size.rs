@@ -41,6 +41,37 @@ pub fn full_file_bytes_max(file: &File) -> usize {
     basic_file_bytes_max(file) + text_bytes(&file.description) + tags + attachments + metadata
 }
 
+/// Returns what a file in view FULL counts on a page: its encoded size, or a share of its memory if that is more.
+/// Metadata of many small elements takes a multiple of its encoded size.
+pub fn full_file_weight(file: &File) -> usize {
+    let memory_bytes = object_memory_bytes(&file.metadata) / MEMORY_PER_ENCODED_BYTE;
+    full_file_bytes_max(file).max(memory_bytes)
+}
+
+/// The memory of the records of a page, as a multiple of the most encoded bytes of a page.
+const MEMORY_PER_ENCODED_BYTE: usize = 4;
+/// The memory of the smallest node of a B-tree of fields, which has space for eleven.
+const NODE_BYTES: usize = 640;
+/// The memory of a field in a larger tree, and of its name.
+const FIELD_BYTES: usize = 128;
+/// The memory of a value in a list.
+const VALUE_BYTES: usize = 32;
+
+fn object_memory_bytes(object: &Map<String, Value>) -> usize {
+    let node_bytes = if object.is_empty() { 0 } else { NODE_BYTES };
+    let fields = object.iter().map(|(key, value)| FIELD_BYTES + key.len() + value_memory_bytes(value));
+    node_bytes + fields.sum::<usize>()
+}
+
+fn value_memory_bytes(value: &Value) -> usize {
+    match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+        Value::String(text) => text.len(),
+        Value::Array(values) => values.iter().map(|value| VALUE_BYTES + value_memory_bytes(value)).sum(),
+        Value::Object(object) => object_memory_bytes(object),
+    }
+}
+
 /// Returns the most bytes that a file takes in a response in view BASIC.
 pub fn basic_file_bytes_max(file: &File) -> usize {
     let texts = [

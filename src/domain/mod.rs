@@ -8,6 +8,7 @@ pub mod clock;
 pub mod digest;
 pub mod encoded_size;
 pub mod erasure;
+pub mod error_text;
 pub mod event_position;
 pub mod file;
 pub mod file_fields;

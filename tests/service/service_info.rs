@@ -167,7 +167,15 @@ fn headers_beyond_their_limit_are_refused() {
             let mut request = Request::new(GetServiceInfoRequest {});
             request.metadata_mut().insert("x-padding", "x".repeat(size).parse().unwrap());
             let response = alice.service_info.clone().get_service_info(request).await;
-            assert_eq!(response.is_ok(), is_accepted, "{size} bytes: {response:?}");
+            match response {
+                Ok(_) => assert!(is_accepted, "{size} bytes"),
+                Err(status) => {
+                    assert!(!is_accepted, "{size} bytes: {status:?}");
+                    assert_too_large(&status);
+                    let info = status.get_details_error_info().unwrap();
+                    assert_eq!(info.metadata["limit_bytes"], max.to_string());
+                }
+            }
         }
     });
 }

@@ -2,17 +2,14 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::load_details;
+use super::{
+    load_details,
+    read_records::{Records, View, read_records},
+};
 use crate::{
     app::{App, Error, access::require_visible, pages},
     db::{TenantTx, Viewer, files},
-    domain::{
-        caller::Caller,
-        encoded_size::{basic_file_bytes_max, full_file_bytes_max},
-        file::File,
-        ids::FileId,
-        violations::Violations,
-    },
+    domain::{caller::Caller, file::File, ids::FileId, violations::Violations},
 };
 
 /// The maximum number of files in a batch.
@@ -58,7 +55,15 @@ async fn batch_get_in_tx(
     ids: Vec<FileId>,
     is_full: bool,
 ) -> Result<BatchGetResult, Error> {
-    let visible = files::get_all(tx, &ids).await?.into_iter();
+    let view = View::new(is_full);
+    // Of more records than one batch, the keys are read first.
+    let is_one_batch = ids.len() <= view.batch_max();
+    let found = if is_full && is_one_batch {
+        files::get_all(tx, &ids).await?
+    } else {
+        files::get_all_basic(tx, &ids).await?
+    };
+    let visible = found.into_iter();
     let visible = visible.filter_map(|found| require_visible(caller, Some(found)).ok());
     let mut by_id: HashMap<FileId, File> = visible.map(|file| (file.id, file)).collect();
     let (mut files, mut missing) = (Vec::with_capacity(by_id.len()), Vec::new());
@@ -68,11 +73,15 @@ async fn batch_get_in_tx(
             None => missing.push(id),
         }
     }
+    if !is_one_batch {
+        let ids: Vec<FileId> = files.iter().map(|file| file.id).collect();
+        let Records { files, unread } = read_records(tx, &ids, view).await?;
+        return Ok(BatchGetResult { files, missing, unread });
+    }
     if is_full {
         load_details(tx, &mut files).await?;
     }
-    let bytes_max = if is_full { full_file_bytes_max } else { basic_file_bytes_max };
-    let rest = pages::cut_page(&mut files, FILES_MAX, bytes_max);
+    let rest = pages::cut_page(&mut files, FILES_MAX, view.weight());
     let unread = rest.into_iter().map(|file| file.id).collect();
     Ok(BatchGetResult { files, missing, unread })
 }

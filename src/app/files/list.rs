@@ -1,15 +1,17 @@
 //! Lists the files that a caller may see, one page at a time.
 
-use super::load_details;
+use super::{
+    load_details,
+    read_records::{Records, View, read_records},
+};
 use crate::{
     app::{App, Error, pages},
     db::{
         TenantTx, Viewer,
-        lists::{self, PageQuery, Total},
+        lists::{self, Page, PageQuery, Total},
     },
     domain::{
         caller::Caller,
-        encoded_size::{basic_file_bytes_max, full_file_bytes_max},
         file::File,
         file_list::{FileFilter, FileOrder, PagePosition, PageToken},
     },
@@ -66,7 +68,7 @@ pub async fn list_files(app: &App, caller: &Caller, request: ListRequest) -> Res
     Ok(FileList { files, next_page_token, total })
 }
 
-type Page = (Vec<File>, Option<PagePosition>, Option<Total>);
+type FilePage = (Vec<File>, Option<PagePosition>, Option<Total>);
 
 async fn list_in_tx(
     app: &App,
@@ -74,21 +76,40 @@ async fn list_in_tx(
     viewer: &Viewer,
     request: &ListRequest,
     query: &PageQuery<'_>,
-) -> Result<Page, Error> {
-    let mut page = lists::read_page(tx, viewer, query).await?;
-    if request.is_full {
-        load_details(tx, &mut page.files).await?;
-    }
-    let bytes_max = if request.is_full { full_file_bytes_max } else { basic_file_bytes_max };
-    if !pages::cut_page(&mut page.files, query.size, bytes_max).is_empty() {
-        page.next = page.files.last().map(|last| lists::position(last, request.order.key));
-    }
+) -> Result<FilePage, Error> {
+    let (files, next) = read_files(tx, viewer, request, query).await?;
     let total = if request.include_total {
         Some(lists::count_files(tx, viewer, &request.filter, app.limits.lists.count_max as usize).await?)
     } else {
         None
     };
-    Ok((page.files, page.next, total))
+    Ok((files, next, total))
+}
+
+/// Reads the files of a page, and the position of the next page. If more rows may be looked at than are
+/// returned, or more records than one batch are requested, reads the keys first.
+async fn read_files(
+    tx: &mut TenantTx,
+    viewer: &Viewer,
+    request: &ListRequest,
+    query: &PageQuery<'_>,
+) -> Result<(Vec<File>, Option<PagePosition>), Error> {
+    let view = View::new(request.is_full);
+    if query.looks_at_more_rows(viewer) || query.size > view.batch_max() {
+        let keys = lists::read_keys(tx, viewer, query).await?;
+        let Records { files, unread } = read_records(tx, &keys.ids, view).await?;
+        let cut = files.last().filter(|_| !unread.is_empty());
+        let next = cut.map(|last| lists::position(last, request.order.key)).or(keys.next);
+        return Ok((files, next));
+    }
+    let Page { mut files, mut next } = lists::read_page(tx, viewer, query, view.columns()).await?;
+    if request.is_full {
+        load_details(tx, &mut files).await?;
+    }
+    if !pages::cut_page(&mut files, query.size, view.weight()).is_empty() {
+        next = files.last().map(|last| lists::position(last, request.order.key));
+    }
+    Ok((files, next))
 }
 
 /// Opens the page token. It is valid only for the tenant, filter and order of its list.

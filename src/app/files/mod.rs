@@ -15,6 +15,7 @@ mod list_versions;
 mod pending_release;
 mod purge;
 pub mod purge_trash;
+mod read_records;
 mod recategorize;
 mod release_hold;
 mod restore_version;

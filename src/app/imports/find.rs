@@ -118,7 +118,7 @@ async fn read_imported_files(
     let rows =
         imports::list_matching(tx, &digests, &lookup.legacy_ids, limit, lookup.is_deleted_shown).await?;
     let ids: Vec<FileId> = rows.iter().map(|row| row.file_id).collect();
-    let visible = files::get_all(tx, &ids).await?.into_iter();
+    let visible = files::get_all_basic(tx, &ids).await?.into_iter();
     let visible = visible.filter_map(|found| require_visible(caller, Some(found)).ok());
     let visible = visible.filter(|file| lookup.is_deleted_shown || file.trash.is_none());
     let visible: HashMap<FileId, File> = visible.map(|file| (file.id, file)).collect();

@@ -32,6 +32,10 @@ use crate::{
 /// The number of rows in one page.
 const PAGE_ROWS: usize = 200;
 
+/// The number of files in one page. A page is in memory until the operator has received it, and a file with all
+/// its details can be large.
+const PAGE_FILES: usize = 32;
+
 /// A record of an export.
 #[derive(Debug, Clone)]
 pub enum ExportRecord {
@@ -124,11 +128,12 @@ async fn read_page(
             Ok((page.into(), Position::Files(None)))
         }
         Position::Files(after) => {
+            let limit = i64::try_from(PAGE_FILES).unwrap_or(i64::MAX);
             let mut files = files::list_after(tx, after, limit).await?;
             load_details(tx, &mut files).await?;
             let versions = FileBatch {
                 files: lists::file_ids(&files),
-                is_last: files.len() < PAGE_ROWS,
+                is_last: files.len() < PAGE_FILES,
                 pending: files.into(),
                 after: None,
             };

@@ -130,11 +130,6 @@ pub async fn watch_files(
     })
 }
 
-/// Removes the description and metadata of a file, so that they are not buffered for a slow reader.
-fn strip_texts(file: File) -> File {
-    File { description: String::new(), metadata: serde_json::Map::new(), ..file }
-}
-
 /// Returns how long events are stored.
 pub(in crate::app) fn event_retention(app: &App) -> chrono::Duration {
     chrono::Duration::days(i64::try_from(app.limits.retention.event_days).unwrap_or(i64::from(u32::MAX)))
@@ -232,9 +227,9 @@ impl Watch {
         let mut ids: Vec<FileId> = batch.events.iter().map(|event| event.file).collect();
         ids.sort_unstable();
         ids.dedup();
-        let found = if ids.is_empty() { Vec::new() } else { files::get_all(tx, &ids).await? };
+        let found = if ids.is_empty() { Vec::new() } else { files::get_all_basic(tx, &ids).await? };
         let visible = found.into_iter().filter_map(|found| require_visible(&self.caller, Some(found)).ok());
-        Ok((batch, visible.map(|file| (file.id, strip_texts(file))).collect()))
+        Ok((batch, visible.map(|file| (file.id, file)).collect()))
     }
 
     /// Adds the file to an event. Returns `None` if the file does not match the filter of the request. An

@@ -45,7 +45,7 @@ pub async fn list_uploads(
     let limit = i64::try_from(size + 1).unwrap_or(i64::MAX);
     let found = resumable_uploads::list(&mut tx, created_by, after.map(|after| after.uploads_after), limit);
     let found = found.await;
-    let mut uploads = tx.finish(found).await?;
+    let mut uploads: Vec<Upload> = tx.finish(found).await?;
     let has_more = !pages::cut_page(&mut uploads, size, upload_bytes_max).is_empty();
     let next_page_token = match uploads.last() {
         Some(last) if has_more => pages::seal_token(app, caller, &PageToken { uploads_after: last.id })?,
