@@ -40,6 +40,7 @@ mod list;
 mod list_education;
 mod model;
 mod ownership;
+mod pgbouncer;
 mod plans;
 mod preconditions;
 mod presets;

@@ -55,6 +55,7 @@ pub(in crate::grpc) fn reason(error: &Error) -> ErrorReason {
         Error::ObjectDamaged => ErrorReason::ObjectDamaged,
         Error::ProviderUnknown(_) => ErrorReason::StorageNotConfigured,
         Error::StorageUnavailable(_) => ErrorReason::StorageUnavailable,
+        Error::StorageFull(_) => ErrorReason::StorageFull,
         Error::DatabaseUnavailable(_) | Error::OutcomeUnknown { has_request_id: true, .. } => {
             ErrorReason::DatabaseUnavailable
         }
@@ -121,6 +122,7 @@ pub(super) fn code(reason: ErrorReason) -> Code {
         | ErrorReason::QuotaFilesExceeded
         | ErrorReason::FileTooLarge
         | ErrorReason::MessageTooLarge
+        | ErrorReason::StorageFull
         | ErrorReason::Overloaded => Code::ResourceExhausted,
         ErrorReason::UploadNotFinished
         | ErrorReason::UploadStalled
