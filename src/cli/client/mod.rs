@@ -156,7 +156,7 @@ pub(super) async fn run_client_command(command: ClientCommand) -> Exit {
             if failure.is_transport()
                 && let Some(advice) = connection.find_port_advice().await
             {
-                output.note(format_args!("hint: {}", human::printable(&advice)));
+                output.hint(&advice);
             }
             failure.exit()
         }

@@ -146,7 +146,7 @@ fn print_version(version: &FileVersion, output: Output) -> Result<(), Failure> {
     let state = version.state().as_str_name();
     let state = state.strip_prefix("FILE_STATE_").unwrap_or(state).to_lowercase();
     output.line(format_args!(
-        "{:>5} {} {:>9}  {:<20}  {:<11}  {}",
+        "{:>5} {} {:>10}  {:<20}  {:<11}  {}",
         version.version,
         if version.is_current { "*" } else { " " },
         human::size(version.size_bytes),
