@@ -74,6 +74,7 @@ pub(super) async fn run_fsck(args: FsckArgs, config: Option<PathBuf>) -> Result<
         key_prefix: config.storage.key_prefix.clone(),
         depth: if args.deep { SampleSize::Everything } else { args.sample },
         is_repairing: args.repair,
+        audit_days: u32::try_from(config.retention.audit_days).unwrap_or(u32::MAX),
     };
     let mut spinner = Spinner::new(args.json)?;
     let report = fsck.check_all(&mut spinner).await?;
