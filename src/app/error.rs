@@ -169,8 +169,7 @@ pub enum Error {
     StorageUnavailable(#[source] StorageError),
     /// The object store, or the disk of the database, has no free space.
     #[error(
-        "the storage of this service is full; nothing was stored, and existing files can be read; purge files, or ask \
-         the operator to add space"
+        "the storage of this service is full; nothing was stored; ask the operator to add space, or purge files"
     )]
     StorageFull(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The file is stored with a provider that is not configured.
